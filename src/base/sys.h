@@ -1,0 +1,84 @@
+/* base/sys.h - the only door to the operating system.
+ *
+ * Every file, clock, thread-free memory and socket call of the program goes through a
+ * function of this header, so that a test can make the Nth such call fail or kill the
+ * process there (a *fault point*), and so that crash tests can record what was written.
+ * scripts/check-layers refuses direct calls elsewhere.
+ *
+ * Conventions are the system's own: -1 or NULL with errno set, unless said otherwise.
+ * sys_read_full/sys_write_full retry EINTR and short transfers.
+ *
+ * Faults: HEADWAY_FAULT="op:nth:what[:repeat]" in the environment, e.g. "write:3:ENOSPC",
+ * "fsync:1:EIO", "rename:2:KILL", "write:5:SHORT". nth counts from 1 per op; with
+ * ":repeat" every call from the nth on fails. */
+#ifndef HEADWAY_SYS_H
+#define HEADWAY_SYS_H
+
+#include "base/base.h"
+
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+enum sys_op {
+    SYS_OPEN, SYS_READ, SYS_WRITE, SYS_FSYNC, SYS_CLOSE, SYS_RENAME, SYS_UNLINK,
+    SYS_MKDIR, SYS_STAT, SYS_OPENDIR, SYS_MMAP, SYS_ALLOC, SYS_OPS
+};
+const char *sys_op_name(enum sys_op op);
+u64 sys_op_count(enum sys_op op); /* calls so far, all threads */
+
+/* Arms one fault; text as in HEADWAY_FAULT, NULL disarms. 0, or -1 if it does not parse. */
+int sys_fault_arm(const char *text);
+
+/* --- memory ---------------------------------------------------------------------- */
+void *sys_alloc(i64 bytes, i64 align); /* uninitialised; NULL when there is none */
+void *sys_realloc(void *p, i64 bytes); /* for pointers of sys_alloc with align <= 16 */
+void sys_free(void *p);
+/* Zeroed pages for tensors, transparent huge pages asked for; NULL when there are none. */
+void *sys_map_pages(i64 bytes);
+void sys_unmap(void *p, i64 bytes);
+/* Read-only private view of a whole file; *bytes receives its size. An empty file gives
+ * a non-NULL pointer and 0 bytes. */
+void *sys_map_file(const char *path, i64 *bytes);
+
+/* --- files ----------------------------------------------------------------------- */
+int sys_open(const char *path, int flags, int mode);
+int sys_close(int fd);
+ssize_t sys_read(int fd, void *buffer, i64 bytes);
+ssize_t sys_pread(int fd, void *buffer, i64 bytes, i64 offset);
+ssize_t sys_write(int fd, const void *buffer, i64 bytes);
+int sys_write_full(int fd, const void *buffer, i64 bytes); /* 0 or -1 */
+i64 sys_read_full(int fd, void *buffer, i64 bytes);        /* bytes read (< asked at EOF), -1 */
+i64 sys_seek(int fd, i64 offset, int whence);
+int sys_truncate(int fd, i64 bytes);
+int sys_fsync(int fd);
+int sys_fsync_dir(const char *path); /* makes renames and creations in it durable */
+int sys_rename(const char *from, const char *to);
+int sys_unlink(const char *path);
+int sys_rmdir(const char *path);
+int sys_mkdir(const char *path, int mode);
+int sys_mkdirs(const char *path); /* like mkdir -p; 0 if it exists */
+int sys_stat(const char *path, struct stat *out);
+bool sys_exists(const char *path);
+i64 sys_file_bytes(const char *path);  /* -1 with errno */
+i64 sys_free_bytes(const char *path);  /* free space of the file system that holds path */
+int sys_remove_tree(const char *path); /* like rm -r; does not follow links */
+int sys_isatty(int fd);
+FILE *sys_fopen(const char *path, const char *mode);
+int sys_fclose(FILE *f);
+
+/* Names in a folder, sorted bytewise, without "." and ".."; returns the count or -1.
+ * The array and its strings are one block: sys_free(*names). */
+int sys_list(const char *path, char ***names);
+
+/* --- time and process ------------------------------------------------------------ */
+u64 sys_now_ns(void);       /* monotonic */
+double sys_wall_seconds(void); /* since the epoch, for time stamps only */
+void sys_sleep_ns(u64 ns);
+int sys_cpu_count(void);      /* that this process may run on: affinity and cgroup quota */
+i64 sys_peak_rss_bytes(void); /* VmHWM */
+i64 sys_rss_bytes(void);      /* VmRSS */
+i64 sys_memory_limit_bytes(void); /* least of RAM, cgroup limit, RLIMIT_AS */
+const char *sys_getenv(const char *name);
+
+#endif

@@ -1,0 +1,129 @@
+#include "test.h"
+
+#include "base/arena.h"
+#include "base/hash.h"
+#include "base/pool.h"
+#include "base/rng.h"
+#include "base/sys.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+TEST(errors_keep_context_in_front)
+{
+    CHECK_EQ(err_set(ERR_SYS, "open %s", "x"), ERR_SYS);
+    CHECK_EQ(err_context(ERR_SYS, "recipe"), ERR_SYS);
+    CHECK_STR(err_message(), "recipe: open x");
+}
+
+TEST(arena_memory_is_zeroed_and_aligned)
+{
+    struct arena a;
+    arena_init(&a);
+    for (i64 bytes = 0; bytes < 300000; bytes = bytes * 3 + 1) {
+        u8 *p = arena_alloc(&a, bytes);
+        CHECK_EQ((uintptr_t)p % (bytes >= 64 ? 64 : 16), 0);
+        for (i64 i = 0; i < bytes; i++)
+            CHECK_EQ(p[i], 0);
+        memset(p, 0xff, (size_t)bytes);
+    }
+    CHECK_STR(arena_printf(&a, "%d-%s", 7, "x"), "7-x");
+    arena_fini(&a);
+}
+
+TEST(hashes_match_published_values)
+{
+    char hex[65];
+    CHECK_EQ(crc32c(0, "123456789", 9), 0xE3069283);
+    CHECK_EQ(crc32c(crc32c(0, "1234", 4), "56789", 5), 0xE3069283);
+    sha256_of("abc", 3, hex);
+    CHECK_STR(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+/* The known-answer vectors of the Random123 distribution (kat_vectors). */
+TEST(philox_matches_known_answers)
+{
+    u32 r[4];
+    rng_block(&(struct rng){ 0, 0 }, 0, r);
+    CHECK_EQ(r[0], 0x6627e8d5);
+    CHECK_EQ(r[1], 0xe169c58d);
+    CHECK_EQ(r[2], 0xbc57ac4c);
+    CHECK_EQ(r[3], 0x9b00dbd8);
+    rng_block(&(struct rng){ ~(u64)0, ~(u64)0 }, ~(u64)0, r);
+    CHECK_EQ(r[0], 0x408f276d);
+    CHECK_EQ(r[3], 0x6d5451fd);
+}
+
+TEST(permutation_visits_every_index_once)
+{
+    for (i64 n = 1; n < 300; n += 7) {
+        u8 seen[300] = { 0 };
+        struct rng key = { 42, (u64)n };
+        for (i64 i = 0; i < n; i++) {
+            i64 j = rng_permute(&key, n, i);
+            CHECK(j >= 0 && j < n && !seen[j]);
+            seen[j] = 1;
+        }
+    }
+}
+
+static void mark(void *context, i64 part, int thread)
+{
+    (void)thread;
+    __atomic_fetch_add((int *)context + part, 1, __ATOMIC_RELAXED);
+}
+
+TEST(pool_runs_every_part_exactly_once)
+{
+    static int hits[1000];
+    for (int threads = 1; threads <= 4; threads++) {
+        struct pool *p;
+        CHECK_OK(pool_new(&p, threads, false));
+        for (int round = 1; round <= 200; round++) {
+            memset(hits, 0, sizeof hits);
+            pool_run(p, 1000, mark, hits);
+            for (int i = 0; i < 1000; i++)
+                CHECK_EQ(hits[i], 1);
+        }
+        pool_free(p);
+    }
+}
+
+TEST(an_armed_fault_hits_the_nth_call_only)
+{
+    char path[] = "/tmp/headway-test-XXXXXX";
+    int fd = mkstemp(path);
+    CHECK_EQ(sys_fault_arm("write:2:ENOSPC"), 0);
+    CHECK_EQ(sys_write_full(fd, "a", 1), 0);
+    CHECK_EQ(sys_write_full(fd, "b", 1), -1);
+    CHECK_EQ(errno, ENOSPC);
+    CHECK_EQ(sys_write_full(fd, "c", 1), 0);
+    CHECK_EQ(sys_fault_arm("write:1:SHORT"), 0);
+    CHECK_EQ(sys_write_full(fd, "defgh", 5), 0);
+    CHECK_EQ(sys_fault_arm(NULL), 0);
+    CHECK_EQ(sys_file_bytes(path), 7);
+    CHECK_EQ(sys_fault_arm("write:x"), -1);
+    close(fd);
+    sys_unlink(path);
+}
+
+TEST(folders_are_made_listed_and_removed)
+{
+    char **names;
+    CHECK_EQ(sys_mkdirs("tree-test/b/c"), 0);
+    CHECK_EQ(sys_mkdirs("tree-test/a"), 0);
+    CHECK_EQ(sys_list("tree-test", &names), 2);
+    CHECK_STR(names[0], "a");
+    CHECK_STR(names[1], "b");
+    sys_free(names);
+    CHECK_EQ(sys_remove_tree("tree-test"), 0);
+    CHECK(!sys_exists("tree-test"));
+}
+
+TEST_MAIN(ONE(errors_keep_context_in_front), ONE(arena_memory_is_zeroed_and_aligned),
+          ONE(hashes_match_published_values), ONE(philox_matches_known_answers),
+          ONE(permutation_visits_every_index_once), ONE(pool_runs_every_part_exactly_once),
+          ONE(an_armed_fault_hits_the_nth_call_only),
+          ONE(folders_are_made_listed_and_removed))
