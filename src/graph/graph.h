@@ -1,0 +1,149 @@
+/* graph/graph.h - building the list of tasks.
+ *
+ * Think of a graph as a growing flat list of tasks plus the tensors between them. A
+ * model appends forward tasks through the builder functions of ops/ops.h; graph_backward
+ * appends their gradients; passes (recompute, head chunks, layouts) rewrite the list;
+ * program_new (program.h) seals it into segments with planned memory.
+ *
+ * An op is one file in ops/: struct op_info is what such a file exports. Errors are
+ * sticky: after the first, graph->rc is negative, builders return NULL and do nothing, so
+ * that model code reads as straight mathematics. Check graph->rc once at the end. */
+#ifndef HEADWAY_GRAPH_H
+#define HEADWAY_GRAPH_H
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "graph/tensor.h"
+
+enum { TASK_INS = 8, TASK_OUTS = 8, TASK_ATTRS = 12 };
+
+enum phase {
+    PHASE_FORWARD,     /* F */
+    PHASE_INPUT_GRAD,  /* I: what earlier layers wait for */
+    PHASE_WEIGHT_GRAD, /* W: free to move behind I */
+    PHASE_UPDATE,      /* once per step */
+    PHASES
+};
+
+/* How a task that sums into its outputs begins. Settled by program_new from the final
+ * order of tasks. */
+enum accumulate {
+    ACCUMULATE_NONE,  /* outputs are plainly written */
+    ACCUMULATE_STEP,  /* first writer: overwrites in micro-batch 0, adds afterwards */
+    ACCUMULATE_ALWAYS /* later writers add */
+};
+
+/* What a task costs. The only place where FLOPs and bytes are counted. */
+struct cost {
+    double flops;       /* executed floating-point operations; a multiply-add is two */
+    double model_flops; /* the part that the model's mathematics needs: no recompute */
+    double read_bytes, written_bytes; /* least traffic: each operand once */
+    double message_bytes;             /* sent to other ranks */
+};
+
+struct task {
+    const struct op_info *op;
+    struct tensor *in[TASK_INS]; /* optional ones may be NULL */
+    struct tensor *out[TASK_OUTS];
+    double attr[TASK_ATTRS]; /* meaning per op: enums in ops/ops.h */
+    enum phase phase;
+    enum accumulate accumulate;
+    int layer;           /* -1 outside the blocks */
+    bool recompute;      /* a clone that a recompute pass inserted */
+    bool head;           /* belongs to the chunked loss head */
+    int chunk;           /* which chunk of it, else 0 */
+    struct tensor *when; /* i32[1]: run only when it is not 0; NULL: always */
+    struct cost cost;    /* filled by graph_add from op->cost */
+    u32 id;              /* position in the sealed program; names its spans */
+};
+
+struct run; /* backend/backend.h: what a kernel may use besides its task */
+struct graph;
+struct op_example;
+
+typedef void (*kernel_fn)(const struct task *t, struct run *x);
+
+struct op_info {
+    const char *name;
+    int n_in, n_out;  /* at most; which are optional is said in ops/ops.h */
+    bool accumulates; /* out[] are sums over micro-batches and tasks (see accumulate) */
+    u32 sums;         /* when accumulates: bit i set if out[i] is such a sum; 0 means all */
+    u32 in_place;     /* bit i: out[0] may occupy the bytes of in[i], when shapes match */
+    /* Checks in[] and attr[], and creates each out[] that the builder left NULL and that
+     * is not optional. Negative with a message (graph_fail) when shapes do not fit. */
+    int (*infer)(struct graph *g, struct task *t);
+    /* Appends the tasks that turn gradients of out[] into gradients of in[]. NULL: nothing
+     * upstream is reached through this op. */
+    void (*grad)(struct graph *g, const struct task *t);
+    void (*cost)(const struct task *t, struct cost *c);
+    /* The truth: plain loops in double, any dtype, one thread. Optimised kernels are
+     * judged by it and the reference backend runs it. NULL for ops whose work lives in a
+     * higher room (load_batch). */
+    kernel_fn run_ref;
+    /* Describes the n-th small example of this op, with odd shapes, for self-tests of
+     * kernels and gradients; false when there is no n-th. See ops/example.h. */
+    bool (*example)(struct op_example *e, int n);
+};
+
+struct graph {
+    struct arena *arena;
+    struct tensor **tensors; /* owned activations, views, inputs: everything made here */
+    i64 n_tensors, cap_tensors;
+    struct task **tasks;
+    i64 n_tasks, cap_tasks;
+    int rc; /* first error, sticky */
+    /* Stamped on new tasks: */
+    enum phase phase;
+    int layer;
+    bool head;
+    int chunk;
+    struct backward *backward; /* live during graph_backward */
+};
+
+void graph_init(struct graph *g, struct arena *arena);
+
+/* --- tensors ----------------------------------------------------------------------- */
+/* A new tensor of this graph; name is printf-like and copied. NULL after an error. */
+struct tensor *graph_tensor(struct graph *g, enum tensor_role role, enum dtype dtype,
+                            int rank, const i64 *dim, const char *fmt, ...)
+    PRINTF_LIKE(6, 7);
+/* Activations: with the shape of `like`; one- and two-dimensional ones. */
+struct tensor *graph_like(struct graph *g, const struct tensor *like, enum dtype dtype,
+                          const char *name);
+struct tensor *graph_vector(struct graph *g, enum dtype dtype, i64 n, const char *name);
+struct tensor *graph_matrix(struct graph *g, enum dtype dtype, i64 rows, i64 columns,
+                            const char *name);
+/* Rows [row, row + rows) of the first dimension; a view of a view is one of its owner. */
+struct tensor *graph_view(struct graph *g, struct tensor *of, i64 row, i64 rows);
+
+/* --- tasks ------------------------------------------------------------------------- */
+/* Appends a copy of *proto (op, in, out, attr, when, phase from g), after infer and cost.
+ * NULL on error (sticky). */
+struct task *graph_add(struct graph *g, const struct task *proto);
+/* Makes room and inserts at position `at`; for passes. */
+void graph_insert(struct graph *g, i64 at, struct task *t);
+/* Sets the sticky error with a message that names the op and its layer. */
+int graph_fail(struct graph *g, const struct task *t, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* True when t is not NULL and has this rank and dims (-1 matches anything). */
+bool tensor_is(const struct tensor *t, int rank, i64 d0, i64 d1);
+
+/* --- backward ---------------------------------------------------------------------- */
+/* Appends gradient tasks for tasks [first, last), from the last to the first. Gradients
+ * begin at ops that know their own (xent writes dlogits itself). */
+int graph_backward(struct graph *g, i64 first, i64 last);
+
+/* The rest is for op->grad. */
+/* Upstream gradient of an output (parts already summed), or NULL: nothing depends on it. */
+struct tensor *grad_of(struct graph *g, struct tensor *t);
+/* True when t's gradient is wanted: it leads back to a weight with a gradient. */
+bool grad_needed(struct graph *g, const struct tensor *t);
+/* A tensor to write the gradient of activation t into, in t's dtype; when t is a view,
+ * the same rows of its owner's gradient. Report it with grad_add after adding the task. */
+struct tensor *grad_target(struct graph *g, struct tensor *t);
+/* dt is (part of) the gradient of t. Several parts are summed by `add` tasks. */
+void grad_add(struct graph *g, struct tensor *t, struct tensor *dt);
+/* Takes the parts of t's gradient so far, for the caller's own task to add (fusion); NULL
+ * when there are none. The caller must grad_add the sum. */
+struct tensor *grad_take(struct graph *g, struct tensor *t);
+
+#endif

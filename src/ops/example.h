@@ -1,0 +1,35 @@
+/* ops/example.h - small inputs on which an op shows what it does.
+ *
+ * Each op describes a few examples of itself. The self-test (headway machine --check, and
+ * the tests) builds each in a graph, fills it with seeded random numbers, and compares
+ * every backend's kernel with the reference, and the gradient rule with finite
+ * differences. */
+#ifndef HEADWAY_EXAMPLE_H
+#define HEADWAY_EXAMPLE_H
+
+#include "ops/ops.h"
+
+struct op_example {
+    struct graph *g;
+    enum dtype dtype; /* the compute dtype to build with */
+    u64 seed;
+    /* How tight a kernel must be: |kernel - reference| <= bound * (|reference| + scale),
+     * scale the root mean square of the reference. 0: the default of the dtype. */
+    double bound;
+};
+
+/* Tensors filled with reproducible numbers. Data is allocated in the graph's arena, so
+ * they can serve as inputs at once. Normal with this deviation; integers in [0, limit). */
+struct tensor *example_normal(struct op_example *e, enum tensor_role role, enum dtype dtype,
+                              i64 rows, i64 columns, double deviation);
+struct tensor *example_vector(struct op_example *e, enum tensor_role role, i64 n,
+                              double mean, double deviation);
+struct tensor *example_integers(struct op_example *e, i64 n, i64 limit);
+/* A weight with a gradient tensor beside it. */
+struct tensor *example_weight(struct op_example *e, enum dtype dtype, i64 rows, i64 columns,
+                              double deviation);
+/* begin[] of rows with a few documents each. */
+struct tensor *example_begin(struct op_example *e, i64 B, i64 T);
+struct tensor *example_positions(struct op_example *e, i64 B, i64 T);
+
+#endif

@@ -1,0 +1,204 @@
+/* ops/ops.h - every op: its mathematics, shapes, and the function that appends it.
+ *
+ * R rows (B x T tokens flattened), B batch, T time, C channels, H query heads, G key-value
+ * heads (H % G == 0), D head size, F hidden width, V vocabulary, P positions, S sources.
+ * "compute dtype" is f32 or bf16; weights passed to matrix ops are in it, gains and biases
+ * stay f32 masters. A builder returns its (first) output, or NULL after an error. [x] marks
+ * an optional tensor: NULL. Outputs marked (sum) are accumulated over micro-batches.
+ *
+ * To add an op: one file here with its struct op_info, one row in op_table.c, one kernel
+ * per backend; the tests find it through the table. */
+#ifndef HEADWAY_OPS_H
+#define HEADWAY_OPS_H
+
+#include "graph/graph.h"
+
+extern const struct op_info *const op_table[];
+extern const i64 op_table_count;
+/* Position in op_table. */
+i64 op_index(const struct op_info *op);
+const struct op_info *op_find(const char *name); /* NULL when unknown */
+
+/* --- embedding: y[r] = wte[tokens[r]] (+ wpe[positions[r]]) ------------------------- */
+/* in: tokens i32 (R), wte (V,C), [positions i32 (R)], [wpe (P,C)]; out: y (R,C) */
+extern const struct op_info op_embed;
+struct tensor *embed(struct graph *g, struct tensor *tokens, struct tensor *wte,
+                     struct tensor *positions, struct tensor *wpe);
+/* in: dy (R,C), tokens, [positions]; out: dwte f32 (V,C) (sum), [dwpe f32 (P,C)] (sum).
+ * Rows are added in ascending r. */
+extern const struct op_info op_embed_grad;
+
+/* --- linear: y = x w^T (+ bias) (+ residual) ---------------------------------------- */
+/* in: x (R,K), w (N,K), [bias f32 (N)], [residual (R,N)]; out: y (R,N); attr: out dtype */
+enum { LINEAR_OUT_F32 }; /* 1: y is f32 whatever x is (logits) */
+extern const struct op_info op_linear;
+struct tensor *linear(struct graph *g, struct tensor *x, struct tensor *w,
+                      struct tensor *bias, struct tensor *residual);
+/* The same with f32 output and no bias: the LM head. */
+struct tensor *linear_f32(struct graph *g, struct tensor *x, struct tensor *w);
+/* dx = dy w (+ addend); in: dy (R,N), w (N,K), [addend (R,K)]; out: dx (R,K) */
+extern const struct op_info op_linear_dx;
+/* dw = dy^T x, dbias = column sums of dy; in: dy (R,N), x (R,K);
+ * out: dw f32 (N,K) (sum), [dbias f32 (N)] (sum). Phase W. */
+extern const struct op_info op_linear_dw;
+
+/* --- norms, row by row; statistics are saved in f32 ---------------------------------- */
+enum { NORM_EPS };
+/* y = x rstd gain, rstd = 1/sqrt(mean(x^2) + eps)
+ * in: x (R,C), gain f32 (C); out: y (R,C), rstd f32 (R) */
+extern const struct op_info op_rmsnorm;
+struct tensor *rmsnorm(struct graph *g, struct tensor *x, struct tensor *gain, double eps);
+/* in: dy, x, gain, rstd, [addend (R,C)]; out: dx (R,C) = addend + ..., dgain f32 (C) (sum) */
+extern const struct op_info op_rmsnorm_grad;
+/* y = (x - mean) rstd gain + [bias]; in: x, gain, [bias]; out: y, mean f32 (R), rstd f32 (R) */
+extern const struct op_info op_layernorm;
+struct tensor *layernorm(struct graph *g, struct tensor *x, struct tensor *gain,
+                         struct tensor *bias, double eps);
+/* in: dy, x, gain, mean, rstd, [addend]; out: dx = addend + ..., dgain (C) (sum),
+ * [dbias (C)] (sum) */
+extern const struct op_info op_layernorm_grad;
+
+/* --- attention inputs: qkv is (R, (H + 2G) D): H query heads, G key heads, G value ---- */
+/* Query and key heads normalised as rmsnorm over D (Qwen3). in: qkv, gain_q f32 (D),
+ * gain_k f32 (D); out: y like qkv (values copied), rstd f32 (R, H+G) */
+enum { HEADS_H, HEADS_G, HEADS_D, HEADS_EPS };
+extern const struct op_info op_qk_norm;
+struct tensor *qk_norm(struct graph *g, struct tensor *qkv, struct tensor *gain_q,
+                       struct tensor *gain_k, int H, int G, int D, double eps);
+/* in: dy, qkv, gain_q, gain_k, rstd; out: dqkv, dgain_q (D) (sum), dgain_k (D) (sum) */
+extern const struct op_info op_qk_norm_grad;
+/* Rotary embedding of query and key heads, pairs (i, i + D/2):
+ *   a' = a cos - b sin, b' = b cos + a sin, angle = positions[r] * frequency[i]
+ * in: qkv, table f32 (P, D) = cos in [0,D/2), sin in [D/2,D); positions i32 (R);
+ * out: y like qkv (values copied). ROPE_INVERSE 1 rotates back (that is its gradient). */
+enum { ROPE_H, ROPE_G, ROPE_D, ROPE_INVERSE };
+extern const struct op_info op_rope;
+struct tensor *rope(struct graph *g, struct tensor *qkv, struct tensor *table,
+                    struct tensor *positions, int H, int G, int D);
+
+/* --- causal attention, softmax(q k^T scale) v, within a row of T tokens ---------------- */
+/* Query t of a row sees keys max(begin[t], t - window + 1) .. t, where begin[t] is where
+ * the token's document begins in its row (0 when documents may see each other) and
+ * window 0 means no limit. begin never decreases within a document's row.
+ * in: qkv (R, (H+2G)D), begin i32 (R); out: y (R, H D), lse f32 (B, H, T):
+ * log-sum-exp of the scaled scores, natural logarithm. */
+enum { ATTENTION_B, ATTENTION_T, ATTENTION_H, ATTENTION_G, ATTENTION_D, ATTENTION_SCALE,
+       ATTENTION_WINDOW };
+extern const struct op_info op_attention;
+struct attention_shape {
+    int B, T, H, G, D, window;
+    double scale; /* 0: 1/sqrt(D) */
+};
+struct tensor *attention(struct graph *g, struct tensor *qkv, struct tensor *begin,
+                         const struct attention_shape *shape);
+/* in: dy (R, H D), qkv, y, lse, begin; out: dqkv */
+extern const struct op_info op_attention_grad;
+/* Generation: n new tokens (one sequence) at positions[0..n) attend to a cache of P slots,
+ * after writing their keys and values there. in: qkv (n, (H+2G)D), positions i32 (n),
+ * cache_k (P, G D), cache_v (P, G D) (ROLE_STATE, read and written); out: y (n, H D) */
+extern const struct op_info op_attention_cached;
+struct tensor *attention_cached(struct graph *g, struct tensor *qkv, struct tensor *positions,
+                                struct tensor *cache_k, struct tensor *cache_v,
+                                const struct attention_shape *shape);
+
+/* --- activation functions -------------------------------------------------------------- */
+/* GELU: tanh form (GPT-2) or exact erf form. in: x (R,F); out: y (R,F) */
+enum { GELU_EXACT };
+extern const struct op_info op_gelu;
+struct tensor *gelu(struct graph *g, struct tensor *x, bool exact);
+extern const struct op_info op_gelu_grad; /* in: dy, x; out: dx */
+/* SwiGLU: y = silu(a) b, x = [a | b]. in: x (R,2F); out: y (R,F) */
+extern const struct op_info op_swiglu;
+struct tensor *swiglu(struct graph *g, struct tensor *x);
+extern const struct op_info op_swiglu_grad; /* in: dy (R,F), x (R,2F); out: dx (R,2F) */
+
+/* --- sums ------------------------------------------------------------------------------ */
+extern const struct op_info op_add; /* y = a + b; in: a, b (same shape and dtype) */
+struct tensor *add(struct graph *g, struct tensor *a, struct tensor *b);
+
+/* --- loss ------------------------------------------------------------------------------ */
+/* Cross-entropy of one chunk of rows, with its own gradient:
+ *   lse = log sum exp z, nll = lse - z[target],
+ *   dz = weight inv_weight ((1 + 2 zcoef lse) softmax(z) - onehot(target))
+ * and the z-loss term zcoef lse^2 is kept apart from nll. Rows of weight 0 give nll 0, dz 0
+ * (their target is not read).
+ * in: z f32 (r,V), targets i32 (r), weights f32 (r), inv_weight f32 (1);
+ * out: nll f32 (r), lse f32 (r), [dz compute dtype (r,V)], absent in evaluation.
+ * Only the first `vocab` columns exist: padding columns beyond get probability 0, dz 0. */
+enum { XENT_ZCOEF, XENT_VOCAB };
+extern const struct op_info op_xent;
+/* Writes nll into the given view (r rows of the whole step's nll). grad_dtype < 0: no
+ * gradient is formed. */
+void xent(struct graph *g, struct tensor *z, struct tensor *targets, struct tensor *weights,
+          struct tensor *inv_weight, struct tensor *nll, int grad_dtype, i64 vocab,
+          double zcoef);
+/* Per source: sums[s] += (sum of weight * nll, sum of weight), rows in ascending order.
+ * in: nll f32 (R), weights f32 (R), sources i32 (R); out: sums f64 (S,2) (sum) */
+extern const struct op_info op_loss_sums;
+void loss_sums(struct graph *g, struct tensor *nll, struct tensor *weights,
+               struct tensor *sources, struct tensor *sums);
+
+/* --- update: these run in PHASE_UPDATE --------------------------------------------------- */
+/* out: sum of squares f64 (1), blocks of 65,536 elements summed in a fixed tree. */
+extern const struct op_info op_sum_squares;
+struct tensor *sum_squares(struct graph *g, struct tensor *grad);
+/* norm = sqrt(sum of parts in order); scale = min(1, limit/norm) (limit 0: 1);
+ * apply = norm is finite. in: up to TASK_INS of parts f64 (1) (chain longer lists with
+ * add_norms); out: norm f64 (1), scale f32 (1), apply i32 (1), all ROLE_RESULT */
+enum { CLIP_LIMIT };
+extern const struct op_info op_add_norms; /* in: up to 8 f64 (1); out: their sum f64 (1) */
+extern const struct op_info op_clip;      /* in: total f64 (1); out: norm, scale, apply */
+struct tensor *total_squares(struct graph *g, struct tensor **parts, i64 n);
+void clip(struct graph *g, struct tensor *total, double limit, struct tensor *norm,
+          struct tensor *scale, struct tensor *apply);
+/* AdamW (Loshchilov & Hutter, algorithm 2, decoupled decay), gradient times scale first:
+ *   m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
+ *   p -= lr (m / c1 / (sqrt(v / c2) + eps) + decay p),  c1 = 1-b1^t, c2 = 1-b2^t
+ * in: grad f32, scale f32 (1), hyper f32 (HYPERS); out: p f32, m f32, v f32 (in place),
+ * [copy bf16: p rounded, for compute]. hyper is written by the host each step. */
+enum { ADAMW_B1, ADAMW_B2, ADAMW_EPS, ADAMW_DECAY };
+enum { HYPER_LR, HYPER_CORRECT1, HYPER_CORRECT2, HYPER_MUON_LR, HYPERS };
+extern const struct op_info op_adamw;
+struct adamw_config {
+    double beta1, beta2, eps, decay;
+};
+void adamw(struct graph *g, struct tensor *grad, struct tensor *scale, struct tensor *hyper,
+           struct tensor *p, struct tensor *m, struct tensor *v, struct tensor *copy,
+           struct tensor *when, const struct adamw_config *config);
+/* Muon (Jordan et al. 2024): m = mu m + g; u = nesterov ? g + mu m : m; five Newton-Schulz
+ * steps (a, b, c) = (3.4445, -4.7750, 2.0315) orthogonalise u in f32; p -= lr (k u +
+ * decay p), k = 0.2 sqrt(max(N,K)) so that AdamW's learning rates fit (Moonlight, eq. 4).
+ * in: grad f32 (N,K), scale, hyper; out: p, m (in place), [copy bf16]. The rows are up to
+ * three blocks that are orthogonalised apart (q, k, v or gate, up of a fused weight);
+ * N and K of k are those of the block. */
+enum { MUON_MU, MUON_NESTEROV, MUON_STEPS, MUON_DECAY, MUON_ROWS0, MUON_ROWS1, MUON_ROWS2 };
+extern const struct op_info op_muon;
+struct muon_config {
+    double momentum, decay;
+    int steps;
+    bool nesterov;
+    i64 block_rows[3]; /* 0 ends the list; all 0: one block */
+};
+void muon(struct graph *g, struct tensor *grad, struct tensor *scale, struct tensor *hyper,
+          struct tensor *p, struct tensor *m, struct tensor *copy, struct tensor *when,
+          const struct muon_config *config);
+/* avg += (1 - decay) (p - avg); in: p f32; out: avg f32 (in place) */
+enum { EMA_DECAY };
+extern const struct op_info op_ema;
+void ema(struct graph *g, struct tensor *p, struct tensor *avg, struct tensor *when,
+         double decay);
+
+/* --- data -------------------------------------------------------------------------------- */
+/* Waits for the next prefetched micro-batch and copies it. Its kernel is registered by the
+ * data loader. out: tokens, targets i32 (R), weights f32 (R), positions, begin, sources
+ * i32 (R), inv_weight f32 (1) = 1 / sum of weights over the whole step. */
+enum { BATCH_TOKENS, BATCH_TARGETS, BATCH_WEIGHTS, BATCH_POSITIONS, BATCH_BEGIN,
+       BATCH_SOURCES, BATCH_INV_WEIGHT };
+struct batch {
+    struct tensor *tokens, *targets, *weights, *positions, *begin, *sources, *inv_weight;
+};
+extern const struct op_info op_load_batch;
+/* Makes the input tensors and the task. sources and inv_weight included. */
+void load_batch(struct graph *g, i64 B, i64 T, struct batch *out);
+
+#endif
