@@ -68,7 +68,9 @@ struct op_info {
     int n_in, n_out;  /* at most; which are optional is said in ops/ops.h */
     bool accumulates; /* out[] are sums over micro-batches and tasks (see accumulate) */
     u32 sums;         /* when accumulates: bit i set if out[i] is such a sum; 0 means all */
-    u32 in_place;     /* bit i: out[0] may occupy the bytes of in[i], when shapes match */
+    u32 in_place;     /* bit i: out[0] may occupy the bytes of in[i], when sizes match */
+    bool cheap;       /* remaking the outputs costs less than keeping them: norms,
+                       * activation functions (selective recompute) */
     /* Checks in[] and attr[], and creates each out[] that the builder left NULL and that
      * is not optional. Negative with a message (graph_fail) when shapes do not fit. */
     int (*infer)(struct graph *g, struct task *t);

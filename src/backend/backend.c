@@ -1,0 +1,106 @@
+#include "backend/backend.h"
+
+#include "backend/cpu/cpu.h"
+#include "ops/ops.h"
+
+#include <string.h>
+
+static bool always(void)
+{
+    return true;
+}
+
+#if defined(__x86_64__)
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+}
+
+static bool has_avx512bf16(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
+#endif
+
+static void register_reference(struct backend *b)
+{
+    for (i64 i = 0; i < op_table_count; i++)
+        b->kernels[i] = (struct kernel){ .run = op_table[i]->run_ref };
+}
+
+/* Best first; "reference" is never chosen by itself. A set includes those after it, down
+ * to generic. */
+static const struct {
+    const char *name;
+    bool (*supported)(void);
+    void (*add)(struct backend *b);
+} sets[] = {
+#if defined(__x86_64__)
+    { "avx512bf16", has_avx512bf16, cpu_register_avx512bf16 },
+    { "avx512", has_avx512, cpu_register_avx512 },
+    { "avx2", has_avx2, cpu_register_avx2 },
+#endif
+    { "generic", always, cpu_register_generic },
+    { "reference", always, register_reference },
+};
+
+static i64 find_set(const char *name)
+{
+    for (i64 i = 0; i < COUNT_OF(sets); i++)
+        if (strcmp(sets[i].name, name) == 0)
+            return i;
+    return -1;
+}
+
+bool backend_supported(const char *name)
+{
+    i64 i = find_set(name);
+    return i >= 0 && sets[i].supported();
+}
+
+const char *backend_best(void)
+{
+    i64 i = 0;
+    while (!sets[i].supported())
+        i++;
+    return sets[i].name;
+}
+
+int backend_init(struct backend *b, const char *name)
+{
+    assert(op_table_count <= BACKEND_OPS);
+    if (strcmp(name, "auto") == 0)
+        name = backend_best();
+    i64 i = find_set(name);
+    if (i < 0)
+        return err_set(ERR_USAGE, "unknown backend '%s'; there are reference, generic, avx2, "
+                       "avx512, avx512bf16 and auto", name);
+    if (!sets[i].supported())
+        return err_set(ERR_LIMIT, "this processor cannot run the %s backend; its best is %s",
+                       name, backend_best());
+    *b = (struct backend){ .name = sets[i].name };
+    if (i == COUNT_OF(sets) - 1) {
+        register_reference(b);
+        return OK;
+    }
+    for (i64 k = COUNT_OF(sets) - 2; k >= i; k--)
+        sets[k].add(b);
+    return OK;
+}
+
+void backend_set(struct backend *b, const struct op_info *op, struct kernel kernel)
+{
+    b->kernels[op_index(op)] = kernel;
+}
+
+const struct kernel *backend_kernel(const struct backend *b, const struct op_info *op)
+{
+    return &b->kernels[op_index(op)];
+}
