@@ -1,0 +1,249 @@
+#include "train/train_config.h"
+
+#include "base/err.h"
+
+#include <math.h>
+
+#define FIELD(kind, field) OPTION_FIELD(kind, struct train_config, field)
+
+const struct option train_options[] = {
+    /* --- model --- */
+    { "model.spec", FIELD(STRING, model.spec), NULL,
+      .help = "Model specification: a name that `headway model list` prints, or the path of "
+              "a YAML file. Not needed with model.from." },
+    { "model.from", FIELD(PATH, model.from), NULL,
+      .help = "Start from these weights: a Hugging Face folder or a checkpoint. Without it, "
+              "weights are drawn from train.seed." },
+    { "model.override", FIELD(NODE, model.override), NULL,
+      .help = "Map of model specification keys to replace, such as {layers: 4}." },
+    { "model.window", FIELD(SIZE, model.window), "0", .unit = "tokens", .max = 1e9,
+      .help = "Sliding attention window: each token sees this many tokens, itself included. "
+              "0 leaves what the model specification says." },
+    /* --- data --- */
+    { "data.sources", FIELD(NODE, data.sources), NULL,
+      .help = "Where text comes from: a path, or a list of paths or of maps with path, "
+              "weight, max_epochs, name and licence. Files may be text, jsonl, .gz, .zst, "
+              "folders of these, or prepared shards." },
+    { "data.tokenizer", FIELD(PATH, data.tokenizer), NULL,
+      .help = "Tokenizer: a tokenizer.json, or a folder that holds one. Without it, the one "
+              "that model.from or prepared shards bring." },
+    { "data.cache", FIELD(PATH, data.cache), NULL,
+      .help = "Folder for shards that are prepared on the fly; without it, inside the run "
+              "folder." },
+    { "data.val_fraction", FIELD(FLOAT, data.val_fraction), "0.01", .max = 0.5,
+      .help = "Share of documents held out for validation, chosen by the hash of their text. "
+              "0 holds out none." },
+    { "data.seed", FIELD(INT, data.seed), "1", .max = INFINITY,
+      .help = "Seed of the order in which samples are visited." },
+    { "data.packing", FIELD(CHOICE, data.packing), "contiguous",
+      .choices = "contiguous|documents",
+      .help = "How rows are filled. contiguous cuts the stream of documents every train.seq "
+              "tokens; documents starts rows at document starts and packs whole ones." },
+    { "data.border", FIELD(CHOICE, data.border), "stop", .choices = "stop|cross",
+      .help = "Whether attention stops at the border between documents in one row, or "
+              "crosses it." },
+    { "data.loss_on", FIELD(CHOICE, data.loss_on), "all", .choices = "all|answers",
+      .help = "Tokens that count in the loss: all, or only the answers of chat and "
+              "prompt-answer data." },
+    { "data.prefetch", FIELD(INT, data.prefetch), "4", .unit = "batches", .min = 1,
+      .max = 1024, .help = "Batches that are read ahead of the training step." },
+    /* --- train --- */
+    { "train.steps", FIELD(INT, train.steps), "0", .unit = "steps", .max = INFINITY,
+      .help = "Stop after this many optimizer steps; 0 sets no such limit. The first limit "
+              "of steps, tokens and max_time that is reached ends the run." },
+    { "train.tokens", FIELD(SIZE, train.tokens), "0", .unit = "tokens", .max = INFINITY,
+      .help = "Stop after training on this many tokens; 0 sets no such limit." },
+    { "train.max_time", FIELD(DURATION, train.max_time), "0", .unit = "seconds", .max = 1e9,
+      .help = "Stop after this time, evaluation and checkpoints included; the learning rate "
+              "follows the clock. 0 sets no such limit." },
+    { "train.batch", FIELD(INT, train.batch), "8", .unit = "rows", .min = 1, .max = 1e6,
+      .help = "Rows that are computed at once (the micro-batch). Larger is faster until "
+              "memory runs out." },
+    { "train.seq", FIELD(SIZE, train.seq), "256", .unit = "tokens", .min = 1, .max = 1e7,
+      .help = "Tokens in a row. At most the positions that the model has." },
+    { "train.accumulate", FIELD(INT, train.accumulate), "1", .unit = "micro-batches",
+      .min = 1, .max = 1e6, .help = "Micro-batches whose gradients are summed for one step." },
+    { "train.global_batch", FIELD(SIZE, train.global_batch), "0", .unit = "tokens",
+      .max = INFINITY,
+      .help = "Tokens in one step, instead of train.accumulate: must be a multiple of "
+              "train.batch x train.seq. 0 uses train.accumulate." },
+    { "train.precision", FIELD(CHOICE, train.precision), "fp32", .choices = "fp32|bf16",
+      .help = "Arithmetic of matrix products and activations. Master weights, optimizer "
+              "state and sums stay in fp32." },
+    { "train.recompute", FIELD(CHOICE, train.recompute), "none",
+      .choices = "none|selective|full",
+      .help = "Activations that are computed again in the backward pass instead of kept: "
+              "none, the cheap ones, or all but each layer's input." },
+    { "train.threads", FIELD(INT, train.threads), "0", .unit = "threads", .max = 4096,
+      .help = "Threads that compute; 0 uses every processor that the process may run on. "
+              "The result does not depend on it." },
+    { "train.seed", FIELD(INT, train.seed), "1", .max = INFINITY,
+      .help = "Seed of the initial weights." },
+    { "train.clip", FIELD(FLOAT, train.clip), "1", .max = 1e9,
+      .help = "The gradient is scaled down to this global norm; 0 does not clip." },
+    { "train.z_loss", FIELD(FLOAT, train.z_loss), "0", .max = 1,
+      .help = "Weight of the square of log Z in the loss, which keeps logits from drifting "
+              "(1e-4 is customary); 0 is off." },
+    { "train.ema", FIELD(FLOAT, train.ema), "0", .max = 0.999999,
+      .help = "Decay per step of a running average of the weights, kept beside them and "
+              "evaluated too; 0 is off." },
+    /* --- ramp --- */
+    { "ramp.batch_from", FIELD(INT, ramp.batch_from), "0", .unit = "micro-batches",
+      .max = 1e6,
+      .help = "Micro-batches in the first step, growing to the full number; 0 is off." },
+    { "ramp.batch_steps", FIELD(INT, ramp.batch_steps), "0", .unit = "steps", .max = INFINITY,
+      .help = "Steps over which the batch grows." },
+    { "ramp.seq_from", FIELD(SIZE, ramp.seq_from), "0", .unit = "tokens", .max = 1e7,
+      .help = "Tokens in a row at the first step, growing by doubling to train.seq; "
+              "0 is off." },
+    { "ramp.seq_steps", FIELD(INT, ramp.seq_steps), "0", .unit = "steps", .max = INFINITY,
+      .help = "Steps over which the row grows." },
+    /* --- guard --- */
+    { "guard.max_bad", FIELD(INT, guard.max_bad), "5", .unit = "steps", .min = 1,
+      .max = 1e6,
+      .help = "Steps with NaN or Inf are skipped; the run stops when more than this many "
+              "of the last guard.bad_window steps were." },
+    { "guard.bad_window", FIELD(INT, guard.bad_window), "100", .unit = "steps", .min = 1,
+      .max = 1e6, .help = "Steps that guard.max_bad looks back on." },
+    { "guard.spike", FIELD(CHOICE, guard.spike), "log", .choices = "log|skip|rewind",
+      .help = "What to do when the loss jumps: note it, skip the update, or go back to an "
+              "earlier checkpoint and pass over the batches in between." },
+    { "guard.sigma", FIELD(FLOAT, guard.sigma), "6", .unit = "deviations", .min = 1,
+      .max = 1000,
+      .help = "A loss is a spike when it lies this many robust standard deviations above "
+              "the median of recent steps." },
+    { "guard.rewind", FIELD(INT, guard.rewind), "100", .unit = "steps", .min = 1,
+      .max = 1e9, .help = "How far back a rewind goes, at least." },
+    { "guard.skip", FIELD(INT, guard.skip), "200", .unit = "batches", .min = 1, .max = 1e9,
+      .help = "Batches that are passed over after a rewind." },
+    /* --- optim --- */
+    { "optim.name", FIELD(CHOICE, optim.name), "adamw", .choices = "adamw|muon",
+      .help = "Optimizer. muon treats the matrices of the layers and leaves the rest to "
+              "AdamW." },
+    { "optim.lr", FIELD(FLOAT, optim.lr), "6e-4", .max = 10,
+      .help = "Peak learning rate of AdamW." },
+    { "optim.beta1", FIELD(FLOAT, optim.beta1), "0.9", .max = 0.999999,
+      .help = "Decay of the gradient's running mean." },
+    { "optim.beta2", FIELD(FLOAT, optim.beta2), "0.95", .max = 0.9999999,
+      .help = "Decay of the squared gradient's running mean." },
+    { "optim.eps", FIELD(FLOAT, optim.eps), "1e-8", .min = 1e-20, .max = 1,
+      .help = "Added to the root of the squared gradient's mean." },
+    { "optim.weight_decay", FIELD(FLOAT, optim.weight_decay), "0.1", .max = 10,
+      .help = "Decoupled weight decay of matrices and embeddings; gains and biases have "
+              "none." },
+    { "optim.muon_lr", FIELD(FLOAT, optim.muon_lr), "0.02", .max = 10,
+      .help = "Peak learning rate of the matrices under muon." },
+    { "optim.muon_momentum", FIELD(FLOAT, optim.muon_momentum), "0.95", .max = 0.999999,
+      .help = "Momentum of muon." },
+    { "optim.muon_ns_steps", FIELD(INT, optim.muon_ns_steps), "5", .unit = "iterations",
+      .min = 1, .max = 20, .help = "Newton-Schulz iterations of muon." },
+    /* --- lr --- */
+    { "lr.schedule", FIELD(CHOICE, lr.schedule), "cosine",
+      .choices = "cosine|wsd|linear|constant",
+      .help = "Learning rate after warm-up: a cosine to lr.min_ratio, stable and then "
+              "decayed in the last part (wsd), a straight line, or constant." },
+    { "lr.warmup", FIELD(INT, lr.warmup), "100", .unit = "steps", .max = INFINITY,
+      .help = "Steps over which the learning rate grows from 0 to its peak." },
+    { "lr.decay_fraction", FIELD(FLOAT, lr.decay_fraction), "0.2", .max = 1,
+      .help = "Last share of the run in which wsd lowers the learning rate." },
+    { "lr.min_ratio", FIELD(FLOAT, lr.min_ratio), "0.1", .max = 1,
+      .help = "Final learning rate as a share of the peak." },
+    /* --- eval --- */
+    { "eval.every", FIELD(INT, eval.every), "250", .unit = "steps", .max = INFINITY,
+      .help = "Steps between evaluations on held-out documents; 0 evaluates only at the "
+              "end." },
+    { "eval.tokens", FIELD(SIZE, eval.tokens), "100K", .unit = "tokens", .max = INFINITY,
+      .help = "Held-out tokens per evaluation; 0 uses all, as the one at the end does." },
+    /* --- checkpoint --- */
+    { "checkpoint.dir", FIELD(PATH, checkpoint.dir), NULL,
+      .help = "Folder of checkpoints; without it, `checkpoints` in the run folder." },
+    { "checkpoint.every", FIELD(INT, checkpoint.every), "0", .unit = "steps", .max = INFINITY,
+      .help = "Steps between checkpoints; 0 sets no such rule. One is always saved at the "
+              "end." },
+    { "checkpoint.interval", FIELD(DURATION, checkpoint.interval), "10m", .unit = "seconds",
+      .max = 1e9, .help = "Time between checkpoints; 0 sets no such rule." },
+    { "checkpoint.keep", FIELD(INT, checkpoint.keep), "2", .unit = "checkpoints", .min = 1,
+      .max = 1e6, .help = "Newest checkpoints to keep; older ones are deleted." },
+    { "checkpoint.async", FIELD(BOOL, checkpoint.async), "true",
+      .help = "Copy the state and write it while training goes on. Needs memory for one "
+              "more copy." },
+    { "checkpoint.max_missed", FIELD(INT, checkpoint.max_missed), "3",
+      .unit = "checkpoints", .max = 1e6,
+      .help = "Checkpoints in a row that may fail (disk full, say) before the run stops." },
+    /* --- run --- */
+    { "run.dir", FIELD(PATH, run.dir), "runs",
+      .help = "Folder that holds run folders." },
+    { "run.name", FIELD(STRING, run.name), NULL,
+      .help = "Name of the run folder; without it, made from the recipe's name and the "
+              "time." },
+    /* --- trace --- */
+    { "trace.level", FIELD(CHOICE, trace.level), "tasks", .choices = "off|steps|tasks",
+      .help = "What is timed: nothing, whole steps, or every task." },
+    { "trace.ring", FIELD(INT, trace.ring), "65536", .unit = "spans", .min = 64, .max = 1e9,
+      .help = "Spans kept per lane; older ones are overwritten." },
+    /* --- log --- */
+    { "log.every", FIELD(INT, log.every), "10", .unit = "steps", .min = 1,
+      .help = "Steps between lines in the metrics file and the log." },
+    { "log.tensorboard", FIELD(BOOL, log.tensorboard), "true",
+      .help = "Write a TensorBoard event file into the run folder." },
+    { 0 },
+};
+
+static const char *given_at(const struct recipe *r, const char *key)
+{
+    const char *where = recipe_where(r, key);
+    return where ? where : "default";
+}
+
+static int check_batch(const struct train_config *c, const struct recipe *r)
+{
+    i64 rows_tokens = c->train.batch * c->train.seq;
+    if (c->train.global_batch % rows_tokens)
+        return err_set(ERR_CONFIG,
+                       "%s: train.global_batch of %lld tokens is not a multiple of the "
+                       "%lld tokens of a micro-batch (train.batch %lld x train.seq %lld)",
+                       given_at(r, "train.global_batch"), (long long)c->train.global_batch,
+                       (long long)rows_tokens, (long long)c->train.batch,
+                       (long long)c->train.seq);
+    if (c->train.global_batch && recipe_where(r, "train.accumulate"))
+        return err_set(ERR_CONFIG, "%s: give train.global_batch or train.accumulate, not both",
+                       given_at(r, "train.accumulate"));
+    return OK;
+}
+
+static int check_ramps(const struct train_config *c, const struct recipe *r)
+{
+    if ((c->ramp.batch_from > 0) != (c->ramp.batch_steps > 0))
+        return err_set(ERR_CONFIG, "%s: ramp.batch_from and ramp.batch_steps go together",
+                       given_at(r, c->ramp.batch_from ? "ramp.batch_from"
+                                                      : "ramp.batch_steps"));
+    if ((c->ramp.seq_from > 0) != (c->ramp.seq_steps > 0))
+        return err_set(ERR_CONFIG, "%s: ramp.seq_from and ramp.seq_steps go together",
+                       given_at(r, c->ramp.seq_from ? "ramp.seq_from" : "ramp.seq_steps"));
+    if (c->ramp.seq_from > c->train.seq)
+        return err_set(ERR_CONFIG, "%s: ramp.seq_from %lld is longer than train.seq %lld",
+                       given_at(r, "ramp.seq_from"), (long long)c->ramp.seq_from,
+                       (long long)c->train.seq);
+    return OK;
+}
+
+int train_config_check(const struct train_config *c, const struct recipe *r)
+{
+    if (!c->model.spec && !c->model.from)
+        return err_set(ERR_CONFIG, "no model: give model.spec, such as --set "
+                                   "model.spec=gpt2-124m, or model.from");
+    if (!c->data.sources)
+        return err_set(ERR_CONFIG, "no data: give data.sources, such as --set "
+                                   "data.sources=corpus.txt");
+    if (!c->train.steps && !c->train.tokens && c->train.max_time == 0)
+        return err_set(ERR_CONFIG, "no end: give train.steps, train.tokens or "
+                                   "train.max_time, such as --set train.steps=1000");
+    TRY(check_batch(c, r));
+    TRY(check_ramps(c, r));
+    if (c->guard.max_bad >= c->guard.bad_window)
+        return err_set(ERR_CONFIG,
+                       "%s: guard.max_bad %lld must be less than guard.bad_window %lld",
+                       given_at(r, "guard.max_bad"), (long long)c->guard.max_bad,
+                       (long long)c->guard.bad_window);
+    return OK;
+}
