@@ -1,0 +1,130 @@
+/* backend/cpu/gemm.h - matrix products, exact in the order of their sums.
+ *
+ * Both operands are first copied into *panels*: mr rows of A, or nr columns of B, side by
+ * side for kc values of k. A *micro kernel* then multiplies one panel of A with one panel
+ * of B with all mr x nr sums in registers. Everything else is about which panel to touch
+ * when (gemm.c) and how to copy quickly (multi/gemm_pack.c).
+ *
+ * The promise: an element of C is start + block 0 + block 1 + ..., added in this order,
+ * where block i is the chain of fused multiply-adds over k in [i kc, (i + 1) kc), ascending,
+ * from zero. So its bits are a function of its row of A, its column of B and K: never of
+ * M, N, its neighbours, the edges, the tiling or the number of threads. Kernel sets with
+ * the same kc and fused multiply-add (avx2, avx512) give the same bits too.
+ *
+ * Not promised: the same bits as generic (it multiplies, rounds and adds) or avx512bf16
+ * on bf16 operands. vdpbf16ps adds two products per step with round-to-nearest-even,
+ * takes subnormal inputs as zero, flushes subnormal results to zero, and pays no heed to
+ * MXCSR; so a sum of only subnormal products is 0 there.
+ *
+ * NaN and Inf travel as in plain arithmetic: padding multiplies padding only. */
+#ifndef HEADWAY_GEMM_H
+#define HEADWAY_GEMM_H
+
+#include "base/base.h"
+#include "base/dtype.h"
+
+struct pool;
+
+/* Element (r, c) is at data + (r row_stride + c col_stride) elements; one stride is 1.
+ * A transpose is the same matrix with its strides exchanged. */
+struct gemm_matrix {
+    void *data;
+    enum dtype type; /* DTYPE_F32 or DTYPE_BF16 */
+    i64 row_stride, col_stride;
+};
+
+/* C = start + A B, start = (C if accumulate) + (residual if any) + (bias if any).
+ * A (M,K)  B (K,N)  C, residual (M,N)  bias (N)  row_sum (M). Sums are in fp32; a bf16 C is
+ * rounded once, to nearest even. C and residual have col_stride 1 (for a C stored by
+ * columns ask for its transpose, B' A'), and K and N up to 2^31. */
+struct gemm {
+    i64 M, N, K;
+    struct gemm_matrix A, B, C;
+    bool accumulate;
+    struct gemm_matrix residual; /* data NULL: none; C's type; may be C itself; not with accumulate */
+    const float *bias;           /* NULL: none */
+    float *row_sum;              /* NULL: none; else (+)= sum over k of A, + if accumulate.
+                                  * With A = dY' this is the gradient of a bias. */
+};
+
+struct gemm_kernels;
+
+/* workspace: at least gemm_workspace_bytes for the pool's threads, aligned to 64; huge pages
+ * help (sys_map_pages). Nothing else is written but C and row_sum, nothing is allocated. */
+void gemm_run(const struct gemm *g, const struct gemm_kernels *k, struct pool *pool,
+              void *workspace);
+i64 gemm_workspace_bytes(const struct gemm *g, const struct gemm_kernels *k, int threads);
+
+/* --- one level down: for kernels that multiply small tiles themselves (attention) ------ */
+
+/* What pack copies: `rows` rows by k columns of a matrix, seen so that k runs along the
+ * sum: for A rows are rows, for B rows are B's columns. */
+struct gemm_slab {
+    const void *data;
+    enum dtype type;
+    i64 row_stride, k_stride; /* in elements, one is 1 */
+    i64 rows, k;
+};
+
+/* Writes ceil(rows / width) panels, one after the other, each `steps` x width words of 4
+ * bytes, steps = gemm_steps(kernels, k). A word is an f32, or a pair of bf16 (k, k + 1).
+ * Missing rows, and the second half of an odd last pair, are zero. width: mr or nr. */
+typedef void (*gemm_pack_fn)(u32 *panels, const struct gemm_slab *s, i64 width);
+
+/* c (mr x nr, f32, rows ldc apart) = (add ? c : 0) + panel a * panel b. steps may be 0.
+ * a aligned to 4, b to 64 bytes (panels laid by pack from an aligned start are). */
+typedef void (*gemm_micro_fn)(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc,
+                              bool add);
+
+/* dst (f32, rows x cols) = from (f32 or bf16; NULL is 0; may be dst) + bias (NULL is 0). */
+struct gemm_start {
+    const void *from;
+    enum dtype from_type;
+    i64 from_stride;
+    const float *bias;
+};
+typedef void (*gemm_start_fn)(float *dst, i64 dst_stride, const struct gemm_start *s, i64 rows,
+                              i64 cols);
+/* dst (f32 or bf16) = (add ? dst : 0) + src, rounded to dst's type; add for f32 only. */
+typedef void (*gemm_finish_fn)(void *dst, enum dtype type, i64 dst_stride, const float *src,
+                               i64 src_stride, i64 rows, i64 cols, bool add);
+/* sums[r] = sum over the slab's k of row r: a chain of additions, k ascending, from zero. */
+typedef void (*gemm_sum_fn)(float *sums, const struct gemm_slab *s);
+
+/* The largest mr x nr of any set, for scratch on the stack. */
+enum { GEMM_MICRO_MAX = 8 * 48 };
+
+struct gemm_kernels {
+    const char *name;
+    i64 mr, nr; /* the micro kernel's tile of C */
+    i64 kc;     /* k per block: part of the result's definition */
+    i64 mc, nc; /* tile of C that a thread works on: multiples of mr, nr; speed only */
+    i64 per_step;                     /* values of k per step of the micro kernel: 1 or 2 */
+    const struct gemm_kernels *mixed; /* for operands that are not both bf16; NULL: this */
+    gemm_pack_fn pack;
+    gemm_micro_fn micro;
+    gemm_start_fn start;
+    gemm_finish_fn finish;
+    gemm_sum_fn sum_rows;
+};
+
+extern const struct gemm_kernels gemm_kernels_generic;
+#if defined(__x86_64__)
+extern const struct gemm_kernels gemm_kernels_avx2;       /* avx2, fma */
+extern const struct gemm_kernels gemm_kernels_avx512;     /* avx512 f, bw, dq, vl */
+extern const struct gemm_kernels gemm_kernels_avx512bf16; /* and avx512_bf16 */
+#endif
+
+static inline i64 gemm_steps(const struct gemm_kernels *k, i64 depth)
+{
+    return ceil_div(depth, k->per_step);
+}
+
+/* The set that multiplies these operand types. */
+static inline const struct gemm_kernels *gemm_kernels_for(const struct gemm_kernels *k,
+                                                          enum dtype a, enum dtype b)
+{
+    return k->mixed && (a != DTYPE_BF16 || b != DTYPE_BF16) ? k->mixed : k;
+}
+
+#endif

@@ -1,0 +1,461 @@
+/* Matrix products of every kernel set that this machine can run (the AVX-512 ones through
+ * SIMDe where it is installed), against sums in double. */
+#include "backend/cpu/gemm.h"
+#include "base/pool.h"
+#include "base/rng.h"
+#include "base/sys.h"
+#include "test.h"
+
+#include <math.h>
+
+#if defined(HEADWAY_SIMDE)
+extern const struct gemm_kernels gemm_kernels_avx512_simde, gemm_kernels_avx512bf16_simde;
+#endif
+
+enum { SETS = 6 };
+
+static int kernel_sets(const struct gemm_kernels **out)
+{
+    int n = 0;
+    out[n++] = &gemm_kernels_generic;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        out[n++] = &gemm_kernels_avx2;
+    bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (wide)
+        out[n++] = &gemm_kernels_avx512;
+    if (wide && __builtin_cpu_supports("avx512bf16"))
+        out[n++] = &gemm_kernels_avx512bf16;
+#if defined(HEADWAY_SIMDE)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        out[n++] = &gemm_kernels_avx512_simde;
+        out[n++] = &gemm_kernels_avx512bf16_simde;
+    }
+#endif
+#endif
+    return n;
+}
+
+/* --- matrices --------------------------------------------------------------------- */
+
+static u64 random_state;
+
+/* Uniform in [-1, 1); not random enough for science, enough for sums. */
+static double next_random(void)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(i64)(random_state >> 11) / (double)(1ll << 52) - 1.0;
+}
+
+/* Rows or columns lie `gap` elements further apart than they must; gaps hold a canary. */
+enum { GAP = 3 };
+static const double CANARY = 42;
+
+static struct gemm_matrix matrix_new(i64 rows, i64 cols, enum dtype type, bool by_columns)
+{
+    struct gemm_matrix m = { .type = type };
+    i64 lines = by_columns ? cols : rows, length = (by_columns ? rows : cols) + GAP;
+    m.row_stride = by_columns ? 1 : length;
+    m.col_stride = by_columns ? length : 1;
+    m.data = sys_alloc((lines * length + 1) * dtype_bytes(type), 64);
+    for (i64 i = 0; i < lines * length; i++)
+        dtype_set(type, m.data, i, i % length < length - GAP ? next_random() : CANARY);
+    return m;
+}
+
+static i64 at(const struct gemm_matrix *m, i64 r, i64 c)
+{
+    return r * m->row_stride + c * m->col_stride;
+}
+
+static double get(const struct gemm_matrix *m, i64 r, i64 c)
+{
+    return dtype_get(m->type, m->data, at(m, r, c));
+}
+
+static void set(const struct gemm_matrix *m, i64 r, i64 c, double value)
+{
+    dtype_set(m->type, m->data, at(m, r, c), value);
+}
+
+static struct gemm_matrix copy_of(const struct gemm_matrix *m, i64 rows)
+{
+    struct gemm_matrix c = *m;
+    i64 bytes = rows * m->row_stride * dtype_bytes(m->type);
+    c.data = sys_alloc(bytes + 16, 64);
+    memcpy(c.data, m->data, (size_t)bytes);
+    return c;
+}
+
+static void run(const struct gemm *g, const struct gemm_kernels *k, int threads)
+{
+    struct pool *pool;
+    CHECK_OK(pool_new(&pool, threads, false));
+    i64 bytes = gemm_workspace_bytes(g, k, threads);
+    void *space = sys_alloc(bytes + 64, 64);
+    memset(space, 0xff, (size_t)bytes + 64); /* NaN: whatever is used unwritten shows */
+    gemm_run(g, k, pool, space);
+    for (int i = 0; i < 64; i++)
+        CHECK_EQ(((u8 *)space)[bytes + i], 0xff);
+    sys_free(space);
+    pool_free(pool);
+}
+
+/* --- one case against the reference ------------------------------------------------ */
+
+enum option { NONE = 0, ACCUMULATE = 1, RESIDUAL = 2, IN_PLACE = 4, BIAS = 8, ROW_SUM = 16 };
+
+struct shape {
+    i64 M, N, K;
+};
+
+static struct gemm product_new(struct shape s, enum dtype in, enum dtype in_b, enum dtype out,
+                               bool a_t, bool b_t, int options)
+{
+    struct gemm g = { .M = s.M, .N = s.N, .K = s.K };
+    g.A = matrix_new(s.M, s.K, in, a_t);
+    g.B = matrix_new(s.K, s.N, in_b, b_t);
+    g.C = matrix_new(s.M, s.N, out, false);
+    g.accumulate = options & ACCUMULATE;
+    if (options & RESIDUAL)
+        g.residual = matrix_new(s.M, s.N, out, false);
+    if (options & IN_PLACE)
+        g.residual = g.C;
+    if (options & BIAS)
+        g.bias = matrix_new(1, s.N, DTYPE_F32, false).data;
+    if (options & ROW_SUM)
+        g.row_sum = matrix_new(1, s.M, DTYPE_F32, false).data;
+    return g;
+}
+
+static void product_free(struct gemm *g)
+{
+    if (g->residual.data != g->C.data)
+        sys_free(g->residual.data);
+    sys_free(g->A.data);
+    sys_free(g->B.data);
+    sys_free(g->C.data);
+    sys_free((void *)g->bias);
+    sys_free(g->row_sum);
+}
+
+static double start_of(const struct gemm *g, const struct gemm_matrix *C, i64 r, i64 c)
+{
+    double start = g->accumulate ? get(C, r, c) : 0;
+    if (g->residual.data)
+        start += get(g->residual.data == g->C.data ? C : &g->residual, r, c);
+    return start + (g->bias ? g->bias[c] : 0);
+}
+
+/* Rounding errors of a chain of kc multiply-adds (two roundings each where they are not
+ * fused), of the sum of blocks, of the start; u = 2^-24. A bf16 result adds 2^-9 of itself. */
+static double error_bound(const struct gemm_kernels *k, const struct gemm *g, double size,
+                          double result)
+{
+    double roundings = 2.0 * (double)i64_min(g->K, k->kc) + (double)(g->K / k->kc) + 4;
+    double bound = roundings * ldexp(size, -24);
+    return g->C.type == DTYPE_BF16 ? bound + ldexp(fabs(result) + bound, -8) : bound;
+}
+
+/* Lines of K numbers: the rows of A, or the columns of B. */
+static double *lines_new(const struct gemm_matrix *m, i64 lines, i64 K, bool columns)
+{
+    double *out = sys_alloc((lines * K + 1) * (i64)sizeof(double), 64);
+    for (i64 i = 0; i < lines; i++)
+        for (i64 k = 0; k < K; k++)
+            out[i * K + k] = columns ? get(m, k, i) : get(m, i, k);
+    return out;
+}
+
+static void check_product(const struct gemm *g, const struct gemm_kernels *k,
+                          const struct gemm_matrix *C0)
+{
+    double *a = lines_new(&g->A, g->M, g->K, false), *b = lines_new(&g->B, g->N, g->K, true);
+    for (i64 r = 0; r < g->M; r++) {
+        for (i64 c = 0; c < g->N; c++) {
+            double sum = start_of(g, C0, r, c), size = fabs(sum);
+            for (i64 i = 0; i < g->K; i++) {
+                double term = a[r * g->K + i] * b[c * g->K + i];
+                sum += term;
+                size += fabs(term);
+            }
+            double error = fabs(get(&g->C, r, c) - sum);
+            if (!(error <= error_bound(k, g, size, sum)))
+                fail_msg("%s: %lld x %lld x %lld, element (%lld, %lld) is %.9g, not %.9g",
+                         k->name, (long long)g->M, (long long)g->N, (long long)g->K,
+                         (long long)r, (long long)c, get(&g->C, r, c), sum);
+        }
+        for (i64 c = 0; r < g->M - 1 && c < GAP; c++)
+            CHECK(get(&g->C, r, g->N + c) == CANARY);
+    }
+    sys_free(a);
+    sys_free(b);
+}
+
+static void check_row_sums(const struct gemm *g, const struct gemm_kernels *k,
+                           const float *sums0)
+{
+    for (i64 r = 0; r < g->M; r++) {
+        double sum = g->accumulate ? sums0[r] : 0, size = fabs(sum);
+        for (i64 i = 0; i < g->K; i++) {
+            sum += get(&g->A, r, i);
+            size += fabs(get(&g->A, r, i));
+        }
+        CHECK_NEAR(g->row_sum[r], sum, error_bound(k, g, size, 0) + ldexp(fabs(sum), -24));
+    }
+}
+
+static void check_case(const struct gemm_kernels *k, struct shape s, enum dtype a,
+                       enum dtype b, enum dtype c, bool a_t, bool b_t, int options)
+{
+    random_state = (u64)(s.M * 1000003 + s.N * 1009 + s.K + options);
+    struct gemm g = product_new(s, a, b, c, a_t, b_t, options);
+    struct gemm_matrix C0 = copy_of(&g.C, s.M);
+    float *sums0 = NULL;
+    if (g.row_sum) {
+        sums0 = sys_alloc(4 * s.M, 64);
+        memcpy(sums0, g.row_sum, (size_t)(4 * s.M));
+    }
+    run(&g, k, 2);
+    check_product(&g, k, &C0);
+    if (g.row_sum)
+        check_row_sums(&g, k, sums0);
+    sys_free(sums0);
+    sys_free(C0.data);
+    product_free(&g);
+}
+
+TEST(every_shape_and_transpose_is_within_the_rounding_bound)
+{
+    static const struct shape shapes[] = {
+        { 1, 1, 1 },   { 3, 7, 1 },     { 1, 65, 129 },  { 7, 1, 65 },    { 6, 16, 256 },
+        { 8, 48, 512 }, { 13, 17, 257 }, { 65, 129, 33 }, { 100, 50, 7 }, { 129, 65, 511 },
+        { 97, 390, 9 },
+    };
+    static const enum dtype F = DTYPE_F32, H = DTYPE_BF16;
+    const struct gemm_kernels *sets[SETS];
+    for (int n = kernel_sets(sets), i = 0; i < n; i++)
+        for (i64 j = 0; j < COUNT_OF(shapes); j++)
+            for (int t = 0; t < 4; t++) {
+                check_case(sets[i], shapes[j], F, F, F, t & 1, t & 2, NONE);
+                check_case(sets[i], shapes[j], H, H, H, t & 1, t & 2, NONE);
+                check_case(sets[i], shapes[j], H, H, F, t & 1, t & 2, NONE);
+                check_case(sets[i], shapes[j], H, F, F, t & 1, t & 2, NONE);
+            }
+}
+
+TEST(start_values_and_row_sums_are_added)
+{
+    static const int options[] = { ACCUMULATE, RESIDUAL, IN_PLACE, BIAS, BIAS | ACCUMULATE,
+                                   BIAS | RESIDUAL, BIAS | IN_PLACE, ROW_SUM,
+                                   ROW_SUM | ACCUMULATE };
+    static const struct shape shapes[] = { { 13, 50, 600 }, { 12, 48, 20 }, { 101, 7, 1030 } };
+    const struct gemm_kernels *sets[SETS];
+    for (int n = kernel_sets(sets), i = 0; i < n; i++)
+        for (i64 j = 0; j < COUNT_OF(shapes); j++)
+            for (i64 o = 0; o < COUNT_OF(options); o++)
+                for (int t = 0; t < 2; t++) {
+                    enum dtype type = t ? DTYPE_BF16 : DTYPE_F32;
+                    check_case(sets[i], shapes[j], type, type, DTYPE_F32, o & 1, true,
+                               options[o]);
+                    check_case(sets[i], shapes[j], type, type, type, !(o & 1), false,
+                               options[o]);
+                }
+}
+
+/* Longer or wider than the workspace's slabs of panels. */
+TEST(products_that_take_several_slabs_are_right)
+{
+    static const enum dtype F = DTYPE_F32, H = DTYPE_BF16;
+    static const struct shape shapes[] = { { 7, 18, 9001 }, { 1100, 3, 4097 }, { 3, 1100, 4100 } };
+    const struct gemm_kernels *sets[SETS];
+    for (int n = kernel_sets(sets), i = 0; i < n; i++)
+        for (i64 j = 0; j < COUNT_OF(shapes); j++) {
+            check_case(sets[i], shapes[j], F, F, F, true, false, ROW_SUM | ACCUMULATE);
+            check_case(sets[i], shapes[j], H, H, H, false, true, BIAS | IN_PLACE);
+        }
+}
+
+TEST(an_empty_sum_is_its_start)
+{
+    const struct gemm_kernels *sets[SETS];
+    for (int n = kernel_sets(sets), i = 0; i < n; i++) {
+        struct shape s = { 7, 20, 0 };
+        check_case(sets[i], s, DTYPE_F32, DTYPE_F32, DTYPE_F32, false, false, NONE);
+        check_case(sets[i], s, DTYPE_BF16, DTYPE_BF16, DTYPE_BF16, false, false, BIAS | RESIDUAL);
+    }
+}
+
+/* --- bits --------------------------------------------------------------------------- */
+
+static void check_same_bits(const struct gemm_matrix *x, const struct gemm_matrix *y, i64 rows,
+                            i64 cols)
+{
+    i64 bytes = dtype_bytes(x->type);
+    for (i64 r = 0; r < rows; r++)
+        assert_memory_equal((u8 *)x->data + r * x->row_stride * bytes,
+                            (u8 *)y->data + r * y->row_stride * bytes, (size_t)(cols * bytes));
+}
+
+TEST(the_number_of_threads_changes_no_bit)
+{
+    const struct gemm_kernels *sets[SETS];
+    for (int n = kernel_sets(sets), i = 0; i < n; i++)
+        for (int type = 0; type < 2; type++) {
+            random_state = 7;
+            enum dtype t = type ? DTYPE_BF16 : DTYPE_F32;
+            struct gemm g = product_new((struct shape){ 203, 301, 700 }, t, t, t, true, false,
+                                        ROW_SUM | BIAS);
+            struct gemm one = g;
+            one.C = copy_of(&g.C, g.M);
+            float sums[203];
+            run(&one, sets[i], 1);
+            memcpy(sums, g.row_sum, sizeof sums);
+            for (int threads = 2; threads <= 4; threads += 2) {
+                run(&g, sets[i], threads);
+                check_same_bits(&g.C, &one.C, g.M, g.N);
+                assert_memory_equal(sums, g.row_sum, sizeof sums);
+            }
+            sys_free(one.C.data);
+            product_free(&g);
+        }
+}
+
+/* A product of some rows and columns is those rows and columns of the product. */
+static void check_part(const struct gemm *whole, const struct gemm_kernels *k, i64 m0, i64 M,
+                       i64 n0, i64 N)
+{
+    i64 bytes = dtype_bytes(whole->A.type);
+    struct gemm part = *whole;
+    part.M = M;
+    part.N = N;
+    part.A.data = (u8 *)whole->A.data + m0 * whole->A.row_stride * bytes;
+    part.B.data = (u8 *)whole->B.data + n0 * whole->B.col_stride * bytes;
+    part.C = matrix_new(M, N, whole->C.type, false);
+    run(&part, k, 2);
+    struct gemm_matrix there = whole->C;
+    there.data = (u8 *)whole->C.data + (m0 * whole->C.row_stride + n0) * dtype_bytes(there.type);
+    check_same_bits(&part.C, &there, M, N);
+    sys_free(part.C.data);
+}
+
+TEST(an_element_depends_on_its_row_its_column_and_k_only)
+{
+    const struct gemm_kernels *sets[SETS];
+    for (int n = kernel_sets(sets), i = 0; i < n; i++)
+        for (int t = 0; t < 8; t++) {
+            random_state = (u64)t;
+            enum dtype type = t & 4 ? DTYPE_BF16 : DTYPE_F32;
+            i64 K = t & 1 ? 5000 : 777;
+            struct gemm g = product_new((struct shape){ 110, 290, K }, type, type, type, t & 1,
+                                        t & 2, NONE);
+            run(&g, sets[i], 2);
+            check_part(&g, sets[i], 0, 1, 0, 1);
+            check_part(&g, sets[i], 109, 1, 289, 1);
+            check_part(&g, sets[i], 5, 98, 3, 17);
+            check_part(&g, sets[i], 17, 7, 11, 270);
+            product_free(&g);
+        }
+}
+
+#if defined(HEADWAY_SIMDE)
+TEST(avx2_and_avx512_give_the_same_bits)
+{
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
+        skip();
+    random_state = 3;
+    struct gemm g = product_new((struct shape){ 61, 100, 1500 }, DTYPE_F32, DTYPE_F32, DTYPE_F32,
+                                false, true, BIAS);
+    struct gemm wide = g;
+    wide.C = copy_of(&g.C, g.M);
+    run(&g, &gemm_kernels_avx2, 2);
+    run(&wide, &gemm_kernels_avx512_simde, 2);
+    check_same_bits(&g.C, &wide.C, g.M, g.N);
+    sys_free(wide.C.data);
+    product_free(&g);
+}
+#endif
+
+/* --- what is not a number ----------------------------------------------------------- */
+
+TEST(nan_and_infinity_reach_their_row_and_column_and_nothing_else)
+{
+    const struct gemm_kernels *sets[SETS];
+    for (int n = kernel_sets(sets), i = 0; i < n; i++)
+        for (int t = 0; t < 8; t++) {
+            random_state = 11;
+            enum dtype type = t & 4 ? DTYPE_BF16 : DTYPE_F32;
+            struct gemm g = product_new((struct shape){ 19, 53, 77 }, type, type, type, t & 1,
+                                        t & 2, NONE);
+            set(&g.A, 18, 76, NAN);
+            set(&g.B, 76, 52, INFINITY);
+            set(&g.A, 3, 76, 0); /* 0 * Inf is NaN */
+            run(&g, sets[i], 2);
+            for (i64 r = 0; r < g.M; r++)
+                for (i64 c = 0; c < g.N; c++) {
+                    double v = get(&g.C, r, c);
+                    bool nan = r == 18 || (r == 3 && c == 52), inf = !nan && c == 52;
+                    CHECK(nan ? isnan(v) : inf ? isinf(v) : isfinite(v));
+                }
+            product_free(&g);
+        }
+}
+
+/* Half-way cases go to the even neighbour; the sum itself is exact here. */
+TEST(a_bf16_result_is_rounded_once_to_nearest_even)
+{
+    const struct gemm_kernels *sets[SETS];
+    for (int n = kernel_sets(sets), i = 0; i < n; i++) {
+        struct gemm g = product_new((struct shape){ 9, 50, 2 }, DTYPE_BF16, DTYPE_BF16,
+                                    DTYPE_BF16, false, false, NONE);
+        for (i64 r = 0; r < g.M; r++)
+            set(&g.A, r, 0, 1), set(&g.A, r, 1, ldexp(1, -8));
+        for (i64 c = 0; c < g.N; c++) /* 1 + odd or even last bit, plus half of it */
+            set(&g.B, 0, c, 1 + (double)(c % 2) / 128), set(&g.B, 1, c, 1);
+        run(&g, sets[i], 1);
+        for (i64 r = 0; r < g.M; r++)
+            for (i64 c = 0; c < g.N; c++)
+                CHECK(get(&g.C, r, c) == (c % 2 ? 1 + 2.0 / 128 : 1));
+        product_free(&g);
+    }
+}
+
+/* --- the level below ---------------------------------------------------------------- */
+
+TEST(pack_and_micro_multiply_one_tile_on_their_own)
+{
+    const struct gemm_kernels *sets[SETS];
+    for (int n = kernel_sets(sets), i = 0; i < n; i++) {
+        enum { K = 37 };
+        const struct gemm_kernels *k = sets[i];
+        enum dtype type = k->per_step == 2 ? DTYPE_BF16 : DTYPE_F32;
+        struct gemm g = product_new((struct shape){ k->mr, k->nr, K }, type, type, DTYPE_F32,
+                                    false, true, NONE);
+        struct gemm_slab a = { g.A.data, type, g.A.row_stride, 1, k->mr, K };
+        struct gemm_slab b = { g.B.data, type, g.B.col_stride, 1, k->nr, K };
+        u32 *panels = sys_alloc(4 * (k->mr + k->nr) * K, 64);
+        u32 *a_panel = panels + k->nr * K;
+        k->pack(panels, &b, k->nr);
+        k->pack(a_panel, &a, k->mr);
+        struct gemm_matrix C0 = copy_of(&g.C, g.M);
+        k->micro(gemm_steps(k, K), a_panel, panels, g.C.data, g.C.row_stride, true);
+        g.accumulate = true;
+        check_product(&g, k, &C0);
+        sys_free(C0.data);
+        sys_free(panels);
+        product_free(&g);
+    }
+}
+
+TEST_MAIN(ONE(every_shape_and_transpose_is_within_the_rounding_bound),
+          ONE(start_values_and_row_sums_are_added),
+          ONE(products_that_take_several_slabs_are_right), ONE(an_empty_sum_is_its_start),
+          ONE(the_number_of_threads_changes_no_bit),
+          ONE(an_element_depends_on_its_row_its_column_and_k_only),
+#if defined(HEADWAY_SIMDE)
+          ONE(avx2_and_avx512_give_the_same_bits),
+#endif
+          ONE(nan_and_infinity_reach_their_row_and_column_and_nothing_else),
+          ONE(a_bf16_result_is_rounded_once_to_nearest_even),
+          ONE(pack_and_micro_multiply_one_tile_on_their_own))
