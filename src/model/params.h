@@ -1,0 +1,62 @@
+/* model/params.h - which parameters a spec has: one rule table.
+ *
+ * The rules drive shapes, initialisation, weight-decay groups, optimizer groups, names in
+ * foreign formats, parameter counts and memory. Nothing else in the tree knows how a
+ * parameter is called or shaped. */
+#ifndef HEADWAY_PARAMS_H
+#define HEADWAY_PARAMS_H
+
+#include "base/arena.h"
+#include "model/spec.h"
+
+enum param_init { INIT_NORMAL, INIT_RESIDUAL, INIT_ONES, INIT_ZEROS };
+
+/* What a parameter is to the optimizer: matrices inside blocks may be Muon's; embeddings
+ * and the head are matrices to AdamW; vectors are not decayed. */
+enum param_kind { PARAM_EMBEDDING, PARAM_MATRIX, PARAM_HEAD, PARAM_GAIN, PARAM_BIAS };
+
+enum param_id {
+    P_WTE, P_WPE,
+    P_NORM1, P_NORM1_BIAS, P_QKV, P_QKV_BIAS, P_Q_NORM, P_K_NORM, P_OUT, P_OUT_BIAS,
+    P_NORM2, P_NORM2_BIAS, P_UP, P_UP_BIAS, P_DOWN, P_DOWN_BIAS,
+    P_NORM_F, P_NORM_F_BIAS, P_HEAD,
+    PARAM_IDS
+};
+
+/* A piece of a fused parameter under its foreign name: rows [row, row + rows). */
+struct foreign_piece {
+    char name[96];
+    i64 row, rows;
+    bool transposed;  /* stored (columns, rows) there */
+};
+
+struct param_desc {
+    enum param_id id;
+    int layer;        /* -1 outside the blocks */
+    char name[64];    /* "blocks.3.attn.qkv.weight" */
+    int rank;
+    i64 dim[2];       /* (rows, columns) or (n) */
+    enum param_init init;
+    enum param_kind kind;
+    i64 blocks[3];    /* rows of its fused parts (q, k, v; gate, up); 0 ends */
+};
+
+static inline i64 param_count(const struct param_desc *p)
+{
+    return p->rank == 2 ? p->dim[0] * p->dim[1] : p->dim[0];
+}
+
+/* Weight decay applies to matrices and embeddings, not to gains and biases. */
+bool param_decays(const struct param_desc *p);
+
+/* All parameters of the spec, in order; *n receives how many. */
+struct param_desc *params_of(const struct model_spec *s, struct arena *a, i64 *n);
+i64 params_total(const struct model_spec *s);
+/* Weights that multiply every token: matrices and the head, not embeddings (as in 6N). */
+i64 params_matmul(const struct model_spec *s);
+
+/* How Hugging Face's folder of this family calls p: up to 3 pieces; returns how many. */
+int params_foreign(const struct model_spec *s, const struct param_desc *p,
+                   struct foreign_piece pieces[3]);
+
+#endif

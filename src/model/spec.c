@@ -1,0 +1,164 @@
+#include "model/spec.h"
+
+#include "base/err.h"
+#include "base/recipe.h"
+#include "base/sys.h"
+#include "base/text.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define FIELD(kind, name) OPTION_FIELD(kind, struct model_spec, name)
+
+const struct option model_spec_options[] = {
+    { "name", FIELD(STRING, name), "unnamed", .help = "What to call the model." },
+    { "family", FIELD(CHOICE, family), "llama", .choices = "gpt2|llama|qwen2|qwen3",
+      .help = "How the model is laid out in Hugging Face folders." },
+    { "vocab", FIELD(INT, vocab), "0", .unit = "tokens", .min = 0, .max = 1 << 24,
+      .help = "Size of the vocabulary; 0 takes the tokenizer's." },
+    { "positions", FIELD(INT, positions), "1024", .unit = "tokens", .min = 1, .max = 1 << 24,
+      .help = "Longest sequence." },
+    { "layers", FIELD(INT, layers), "12", .min = 1, .max = 4096, .help = "Number of blocks." },
+    { "width", FIELD(INT, width), "768", .min = 1, .max = 1 << 20,
+      .help = "Width of the residual stream." },
+    { "heads", FIELD(INT, heads), "12", .min = 1, .max = 4096, .help = "Query heads." },
+    { "kv_heads", FIELD(INT, kv_heads), "0", .min = 0, .max = 4096,
+      .help = "Key and value heads (grouped-query attention); 0: as many as heads." },
+    { "head_size", FIELD(INT, head_size), "0", .min = 0, .max = 1024,
+      .help = "Size of a head; 0: width / heads." },
+    { "hidden", FIELD(INT, hidden), "3072", .min = 1, .max = 1 << 22,
+      .help = "Width of the feed-forward network." },
+    { "norm", FIELD(CHOICE, norm), "rmsnorm", .choices = "layernorm|rmsnorm",
+      .help = "Normalisation in front of each part." },
+    { "norm_eps", FIELD(FLOAT, norm_eps), "1e-5", .min = 1e-12, .max = 1e-2,
+      .help = "Added to the variance." },
+    { "activation", FIELD(CHOICE, act), "swiglu", .choices = "gelu|gelu_exact|swiglu",
+      .help = "Non-linearity of the feed-forward network." },
+    { "position", FIELD(CHOICE, position), "rope", .choices = "learned|rope",
+      .help = "How positions enter." },
+    { "bias.qkv", FIELD(BOOL, bias_qkv), "false", .help = "Biases of query, key, value." },
+    { "bias.out", FIELD(BOOL, bias_out), "false", .help = "Bias of attention's output." },
+    { "bias.mlp", FIELD(BOOL, bias_mlp), "false", .help = "Biases of the feed-forward part." },
+    { "qk_norm", FIELD(BOOL, qk_norm), "false",
+      .help = "RMS-normalise query and key heads (Qwen3)." },
+    { "tied", FIELD(BOOL, tied), "false", .help = "The LM head is the token embedding." },
+    { "window", FIELD(INT, window), "0", .unit = "tokens", .min = 0, .max = 1 << 24,
+      .help = "Sliding-window attention: how many tokens a token sees; 0: all before it." },
+    { "rope.theta", FIELD(FLOAT, rope_theta), "10000", .min = 1, .max = 1e12,
+      .help = "Base of the rotary frequencies." },
+    { "rope.scaling", FIELD(CHOICE, rope_scaling), "none", .choices = "none|linear|llama3",
+      .help = "How rotary frequencies are stretched for longer sequences." },
+    { "rope.factor", FIELD(FLOAT, rope_factor), "1", .min = 1, .max = 1e6,
+      .help = "How far they are stretched." },
+    { "rope.low_factor", FIELD(FLOAT, rope_low_factor), "1", .min = 1e-3, .max = 1e3,
+      .help = "llama3: wavelengths above original / low_factor are divided by factor." },
+    { "rope.high_factor", FIELD(FLOAT, rope_high_factor), "4", .min = 1e-3, .max = 1e3,
+      .help = "llama3: wavelengths below original / high_factor are kept." },
+    { "rope.original", FIELD(INT, rope_original), "8192", .unit = "tokens", .min = 1,
+      .max = 1 << 24, .help = "llama3: sequence length before stretching." },
+    { "init.std", FIELD(FLOAT, init_std), "0.02", .min = 0, .max = 10,
+      .help = "Deviation of the normal initialisation." },
+    { "init.residual", FIELD(BOOL, init_residual), "true",
+      .help = "Divide it by sqrt(2 layers) where a matrix writes the residual stream." },
+    { 0 },
+};
+
+static bool is_file(const char *path)
+{
+    struct stat st;
+    return sys_stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+int spec_find(const char *name, char *path, i64 capacity)
+{
+    const char *folders[] = { sys_getenv("HEADWAY_MODELS"), "models",
+                              HEADWAY_SOURCE_DIR "/models" };
+    if (is_file(name)) {
+        snprintf(path, (size_t)capacity, "%s", name);
+        return OK;
+    }
+    for (i64 i = 0; i < COUNT_OF(folders) && !strchr(name, '/'); i++) {
+        if (!folders[i])
+            continue;
+        snprintf(path, (size_t)capacity, "%s/%s.yaml", folders[i], name);
+        if (is_file(path))
+            return OK;
+    }
+    return err_set(ERR_CONFIG, "no model '%s': it is neither a file nor a name in models/; "
+                   "'headway model list' shows the names", name);
+}
+
+static int refuse(const char *where, const char *what)
+{
+    return err_set(ERR_MODEL, "%s: %s", where, what);
+}
+
+int spec_check(struct model_spec *s, const char *where)
+{
+    s->kv_heads = s->kv_heads ? s->kv_heads : s->heads;
+    if (s->heads % s->kv_heads)
+        return err_set(ERR_MODEL, "%s: heads (%lld) must be a multiple of kv_heads (%lld)",
+                       where, (long long)s->heads, (long long)s->kv_heads);
+    if (!s->head_size && s->width % s->heads)
+        return err_set(ERR_MODEL, "%s: width (%lld) must be a multiple of heads (%lld), or "
+                       "head_size be given", where, (long long)s->width, (long long)s->heads);
+    s->head_size = s->head_size ? s->head_size : s->width / s->heads;
+    if (s->position == POSITION_ROPE && s->head_size % 2)
+        return refuse(where, "head_size must be even for rotary positions");
+    if (s->family == FAMILY_GPT2 && s->act == ACT_SWIGLU)
+        return refuse(where, "family gpt2 has no swiglu; use gelu, or family llama");
+    return OK;
+}
+
+int spec_load(struct model_spec *out, const char *path_or_name, struct arena *a)
+{
+    char path[4096];
+    const struct yaml_node *root;
+    TRY(spec_find(path_or_name, path, sizeof path));
+    TRY(yaml_load(path, a, &root));
+    TRY(recipe_read_map(model_spec_options, out, root, a));
+    return spec_check(out, arena_strdup(a, path));
+}
+
+void spec_write_yaml(const struct model_spec *s, struct text *out)
+{
+    for (const struct option *o = model_spec_options; o->key; o++) {
+        text_printf(out, "%s: ", o->key);
+        option_format(o, s, out);
+        text_add(out, "\n");
+    }
+}
+
+bool spec_equal(const struct model_spec *a, const struct model_spec *b)
+{
+    struct model_spec x = *a, y = *b;
+    x.name = y.name = NULL;
+    return memcmp(&x, &y, sizeof x) == 0;
+}
+
+/* The blend of Llama 3.1: scale between the wavelengths original/low and original/high. */
+static double llama3_frequency(const struct model_spec *s, double f)
+{
+    double wavelength = 2 * 3.14159265358979323846 / f;
+    double original = (double)s->rope_original;
+    if (wavelength < original / s->rope_high_factor)
+        return f;
+    if (wavelength > original / s->rope_low_factor)
+        return f / s->rope_factor;
+    double smooth = (original / wavelength - s->rope_low_factor) /
+                    (s->rope_high_factor - s->rope_low_factor);
+    return (1 - smooth) * f / s->rope_factor + smooth * f;
+}
+
+void spec_rope_frequencies(const struct model_spec *s, double *out)
+{
+    for (i64 i = 0; i < s->head_size / 2; i++) {
+        double f = pow(s->rope_theta, -2.0 * (double)i / (double)s->head_size);
+        if (s->rope_scaling == ROPE_LINEAR)
+            f /= s->rope_factor;
+        else if (s->rope_scaling == ROPE_LLAMA3)
+            f = llama3_frequency(s, f);
+        out[i] = f;
+    }
+}

@@ -1,0 +1,64 @@
+/* model/spec.h - a decoder-only transformer as data.
+ *
+ * models/NAME.yaml holds one of these. Everything that depends on the architecture is
+ * derived from it: parameters (params.h), the forward graph (decoder.h), foreign names
+ * (hf.h). Supported: pre-norm blocks of attention and a feed-forward network with a
+ * residual stream; GPT-2, Llama and Qwen are settings of it. */
+#ifndef HEADWAY_SPEC_H
+#define HEADWAY_SPEC_H
+
+#include "base/option.h"
+
+enum spec_norm { NORM_LAYER, NORM_RMS };
+enum spec_act { ACT_GELU, ACT_GELU_EXACT, ACT_SWIGLU };
+enum spec_position { POSITION_LEARNED, POSITION_ROPE };
+enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
+enum spec_family { FAMILY_GPT2, FAMILY_LLAMA, FAMILY_QWEN2, FAMILY_QWEN3 };
+
+struct model_spec {
+    const char *name;
+    int family;            /* enum spec_family: how the model is called elsewhere */
+    i64 vocab;             /* V */
+    i64 positions;         /* P: longest sequence */
+    i64 layers;            /* L */
+    i64 width;             /* C */
+    i64 heads, kv_heads;   /* H, G; kv_heads 0 means heads */
+    i64 head_size;         /* D; 0 means width / heads */
+    i64 hidden;            /* F */
+    int norm;              /* enum spec_norm */
+    double norm_eps;
+    int act;               /* enum spec_act */
+    int position;          /* enum spec_position */
+    bool bias_qkv, bias_out, bias_mlp;
+    bool qk_norm;
+    bool tied;             /* the LM head is the token embedding */
+    i64 window;            /* sliding-window attention; 0: none */
+    double rope_theta;
+    int rope_scaling;      /* enum rope_scaling */
+    double rope_factor, rope_low_factor, rope_high_factor;
+    i64 rope_original;     /* positions before scaling */
+    double init_std;       /* normal initialisation of matrices and embeddings */
+    bool init_residual;    /* deviation / sqrt(2 L) for matrices that write the residual */
+};
+
+extern const struct option model_spec_options[];
+
+/* Reads a spec: a path, or the NAME of models/NAME.yaml in the folders of
+ * spec_search_path. Fills derived defaults and checks it. Texts live in the arena. */
+int spec_load(struct model_spec *out, const char *path_or_name, struct arena *a);
+/* Derived defaults (kv_heads, head_size) and all checks; messages begin with `where`. */
+int spec_check(struct model_spec *s, const char *where);
+/* Writes it back as YAML that spec_load reads to the same spec. */
+void spec_write_yaml(const struct model_spec *s, struct text *out);
+/* True when two specs describe the same parameters and mathematics (names aside). */
+bool spec_equal(const struct model_spec *a, const struct model_spec *b);
+
+/* Rotary frequencies: D/2 values, in radians per position. Llama-3 scaling divides low
+ * frequencies by factor, keeps high ones, and blends between (Llama 3.1's release notes;
+ * wavelengths against original / low_factor and original / high_factor). */
+void spec_rope_frequencies(const struct model_spec *s, double *out);
+
+/* Folders where names are looked up: $HEADWAY_MODELS, ./models, the installed one. */
+int spec_find(const char *name, char *path, i64 capacity);
+
+#endif
