@@ -141,12 +141,16 @@ i64 program_role_bytes(const struct program *p, enum tensor_role role)
     return bytes;
 }
 
-void program_bind(struct program *p, void *region)
+void program_bind(struct program *p, void *region, struct arena *arena)
 {
     for (i64 i = 0; i < p->n_tensors; i++) {
         struct tensor *t = p->tensors[i];
-        if (!t->owner && t->role == ROLE_ACTIVATION)
+        if (t->owner)
+            continue;
+        if (t->role == ROLE_ACTIVATION)
             t->data = (char *)region + t->offset;
+        else if (!t->data)
+            t->data = arena_alloc(arena, tensor_bytes(t));
     }
     for (i64 i = 0; i < p->n_tensors; i++) {
         struct tensor *t = p->tensors[i];

@@ -50,9 +50,10 @@ int program_new(struct program **out, struct graph *g, const char *name, int mic
 /* Bytes of all distinct persistent tensors of a role that the program touches. */
 i64 program_role_bytes(const struct program *p, enum tensor_role role);
 
-/* Points every activation, and every view, at its place; region has memory.bytes. Inputs,
- * results and all persistent tensors must have data already. */
-void program_bind(struct program *p, void *region);
+/* Points every activation, and every view, at its place; region has memory.bytes. Inputs
+ * and results that have no data yet get some from the arena. May be called again with
+ * another region. */
+void program_bind(struct program *p, void *region, struct arena *arena);
 
 /* Activations live at the moment of greatest use, largest first: up to n into out.
  * Returns how many. For the message of a run that cannot fit. */

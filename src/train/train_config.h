@@ -10,13 +10,13 @@
 
 #include "base/option.h"
 #include "base/recipe.h"
+#include "graph/program.h"
 
 /* The order of each enum is the order of the row's choices. */
 enum train_packing { PACK_CONTIGUOUS, PACK_DOCUMENTS };
 enum train_border { BORDER_STOP, BORDER_CROSS };
 enum train_loss_on { LOSS_ON_ALL, LOSS_ON_ANSWERS };
 enum train_precision { PRECISION_FP32, PRECISION_BF16 };
-enum train_recompute { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL };
 enum train_spike { SPIKE_LOG, SPIKE_SKIP, SPIKE_REWIND };
 enum train_optimizer { OPTIMIZER_ADAMW, OPTIMIZER_MUON };
 enum train_schedule { SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_LINEAR, SCHEDULE_CONSTANT };
@@ -45,7 +45,7 @@ struct train_config {
         double max_time;
         i64 batch, seq, accumulate, global_batch;
         int precision; /* enum train_precision */
-        int recompute; /* enum train_recompute */
+        int recompute; /* enum recompute, graph/program.h */
         i64 threads, seed;
         double clip, z_loss, ema;
     } train;

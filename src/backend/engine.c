@@ -1,0 +1,74 @@
+#include "backend/engine.h"
+
+#include "base/sys.h"
+
+int engine_init(struct engine *e, const char *backend, int threads, i64 trace_spans)
+{
+    *e = (struct engine){ 0 };
+    arena_init(&e->arena);
+    TRY(backend_init(&e->backend, backend));
+    if (threads == 0)
+        threads = sys_cpu_count();
+    TRY(pool_new(&e->pool, threads, true));
+    return trace_init(&e->trace, trace_spans);
+}
+
+void engine_fini(struct engine *e)
+{
+    pool_free(e->pool);
+    trace_fini(&e->trace);
+    sys_unmap(e->region, e->region_bytes);
+    sys_unmap(e->workspace, e->workspace_bytes);
+    arena_fini(&e->arena);
+    *e = (struct engine){ 0 };
+}
+
+int engine_add(struct engine *e, struct program *p)
+{
+    if (e->n_programs == ENGINE_PROGRAMS)
+        return err_set(ERR_LIMIT, "more than %d batch shapes in one run; use fewer ramp steps",
+                       ENGINE_PROGRAMS);
+    assert(!e->region);
+    TRY(backend_check(&e->backend, p, pool_threads(e->pool), &e->workspace_bytes));
+    e->region_bytes = i64_max(e->region_bytes, p->memory.bytes);
+    e->programs[e->n_programs++] = p;
+    return OK;
+}
+
+i64 engine_bytes(const struct engine *e)
+{
+    return e->region_bytes + e->workspace_bytes;
+}
+
+int engine_commit(struct engine *e)
+{
+    e->region = sys_map_pages(e->region_bytes);
+    e->workspace = sys_map_pages(e->workspace_bytes);
+    if (!e->region || !e->workspace)
+        return err_set(ERR_LIMIT, "no memory for %.2f GB of activations and workspace",
+                       (double)engine_bytes(e) / 1e9);
+    for (int i = 0; i < e->n_programs; i++)
+        program_bind(e->programs[i], e->region, &e->arena);
+    return OK;
+}
+
+struct run engine_context(struct engine *e, u64 step)
+{
+    return (struct run){
+        .backend = &e->backend,
+        .pool = e->pool,
+        .workspace = e->workspace,
+        .workspace_bytes = e->workspace_bytes,
+        .step = step,
+        .trace = &e->trace,
+    };
+}
+
+void engine_run(struct engine *e, const struct program *p, const struct backend *backend,
+                u64 step)
+{
+    struct run x = engine_context(e, step);
+    if (backend)
+        x.backend = backend;
+    exec_program(p, &x);
+}

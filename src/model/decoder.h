@@ -1,0 +1,43 @@
+/* model/decoder.h - a spec becomes tasks: the one decoder builder.
+ *
+ *     x = wte[tokens] (+ wpe[positions])
+ *     each block: x += out(attention(norm1(x))); x += down(act(up(norm2(x))))
+ *     logits = norm_f(x) head^T
+ *
+ * Training, evaluation and sampling are separate programs over these same tasks. */
+#ifndef HEADWAY_DECODER_H
+#define HEADWAY_DECODER_H
+
+#include "model/model.h"
+#include "ops/ops.h"
+
+/* Rows of logits that exist at a time; larger chunks cost memory, smaller ones re-read
+ * the head's weights and its gradient more often. */
+enum { HEAD_ROWS = 512 };
+
+struct decoder_shape {
+    i64 B, T;
+    double z_loss;
+    bool gradient; /* the loss also forms its gradient */
+};
+
+/* Final normalised activations (R,C) of a batch. */
+struct tensor *decoder_hidden(struct graph *g, const struct model *m,
+                              const struct batch *batch, i64 B, i64 T);
+
+/* The chunked head and loss: sets nll f32 (R), and adds per-source sums into sums (may be
+ * NULL) f64 (S,2). */
+struct tensor *decoder_loss(struct graph *g, const struct model *m, struct tensor *hidden,
+                            const struct batch *batch, const struct decoder_shape *shape,
+                            struct tensor *sums);
+
+/* Logits f32 (r,V) of rows [row, row + rows) of hidden. */
+struct tensor *decoder_logits(struct graph *g, const struct model *m, struct tensor *hidden,
+                              i64 row, i64 rows);
+
+/* n new tokens of one sequence against per-layer caches (P, G D): hidden (n,C). */
+struct tensor *decoder_cached(struct graph *g, const struct model *m, struct tensor *tokens,
+                              struct tensor *positions, struct tensor **cache_k,
+                              struct tensor **cache_v);
+
+#endif

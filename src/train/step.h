@@ -1,0 +1,44 @@
+/* train/step.h - one training step as a program.
+ *
+ * load_batch, the decoder's forward, its gradients, then the update: gradient norm,
+ * clipping, and one optimizer task per parameter, all of which are skipped when the norm
+ * is not finite. Passes (chunked head, recompute) are applied here. */
+#ifndef HEADWAY_STEP_H
+#define HEADWAY_STEP_H
+
+#include "model/decoder.h"
+#include "train/train_config.h"
+
+struct step_shape {
+    i64 B, T;          /* rows and tokens of a micro-batch */
+    int micro_batches; /* per step */
+    i64 sources;       /* S: rows of the loss sums */
+};
+
+/* What the host writes and reads around a step. Shared by the programs of all shapes. */
+struct step_io {
+    struct tensor *hyper; /* f32 (HYPERS), written before each step */
+    struct tensor *sums;  /* f64 (S,2): sum of nll and of weights per source */
+    struct tensor *norm, *scale, *apply; /* as in op_clip */
+};
+
+struct step_program {
+    struct step_shape shape;
+    struct program *program;
+    struct graph graph;
+};
+
+void step_io_new(struct step_io *io, i64 sources, struct arena *a);
+
+/* Which tensors the optimizer of the configuration needs (enum model_needs). */
+unsigned step_needs(const struct train_config *c);
+
+int step_program_new(struct step_program *out, const struct model *m,
+                     const struct train_config *c, const struct step_shape *shape,
+                     const struct step_io *io, struct arena *a);
+
+/* Evaluation: the same forward and loss, no gradient. sums f64 (S,2). */
+int eval_program_new(struct step_program *out, const struct model *m,
+                     const struct step_shape *shape, struct tensor *sums, struct arena *a);
+
+#endif
