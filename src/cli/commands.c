@@ -1,0 +1,14 @@
+#include "cli/command.h"
+
+#include "train/train_config.h"
+
+extern const struct command cmd_config, cmd_help;
+
+/* In the order of `headway --help`. */
+const struct command *const commands[] = {
+    &cmd_config,
+    &cmd_help,
+    NULL,
+};
+
+const struct option *const recipe_tables[] = { train_options, NULL };

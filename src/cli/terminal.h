@@ -1,0 +1,35 @@
+/* cli/terminal.h - who may write to stderr, and in which order.
+ *
+ * Log lines come from any thread while a status line (progress) may be standing at the
+ * bottom of a terminal: both go through here, so that a log line never cuts the status
+ * line in two. Control characters in messages are replaced, because messages quote file
+ * names and file contents. */
+#ifndef HEADWAY_TERMINAL_H
+#define HEADWAY_TERMINAL_H
+
+#include "base/base.h"
+#include "base/log.h"
+
+#include <pthread.h>
+#include <stdio.h>
+
+struct terminal {
+    FILE *out;
+    bool is_tty;
+    bool quiet; /* no progress */
+    int width;
+    pthread_mutex_t lock;
+    char status[512]; /* the line that stands at the bottom; empty: none */
+};
+
+void terminal_init(struct terminal *t, FILE *out);
+void terminal_fini(struct terminal *t); /* clears the status line */
+
+/* A line of its own; a standing status line moves below it. */
+void terminal_line(struct terminal *t, const char *line);
+/* Replaces the status line; NULL or "" removes it. Terminals only. */
+void terminal_status(struct terminal *t, const char *line);
+/* A log_sink; context is the struct terminal. Plain for info, "warning: " and so on. */
+void terminal_log(void *context, enum log_level level, const char *line);
+
+#endif
