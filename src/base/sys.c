@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
@@ -117,6 +118,28 @@ static bool fault_here(enum sys_op op, i64 *bytes)
     return true;
 }
 
+/* --- recording ------------------------------------------------------------------- */
+
+static struct {
+    _Atomic(sys_recorder) fn;
+    void *context;
+} record;
+
+void sys_record(sys_recorder recorder, void *context)
+{
+    record.context = context;
+    atomic_store(&record.fn, recorder);
+}
+
+static void tell(struct sys_event event)
+{
+    sys_recorder fn = atomic_load_explicit(&record.fn, memory_order_acquire);
+    int saved = errno;
+    if (fn)
+        fn(record.context, &event);
+    errno = saved;
+}
+
 /* --- memory ---------------------------------------------------------------------- */
 
 void *sys_alloc(i64 bytes, i64 align)
@@ -196,6 +219,8 @@ int sys_open(const char *path, int flags, int mode)
     do
         fd = open(path, flags | O_CLOEXEC, mode);
     while (fd < 0 && errno == EINTR);
+    if (fd >= 0)
+        tell((struct sys_event){ .op = SYS_OPEN, .fd = fd, .path = path });
     return fd;
 }
 
@@ -203,6 +228,7 @@ int sys_close(int fd)
 {
     bool fail = fault_here(SYS_CLOSE, NULL);
     int saved = errno;
+    tell((struct sys_event){ .op = SYS_CLOSE, .fd = fd });
     int rc = close(fd);
     if (fail) {
         errno = saved;
@@ -230,7 +256,12 @@ ssize_t sys_write(int fd, const void *buffer, i64 bytes)
     i64 asked = bytes;
     if (fault_here(SYS_WRITE, &bytes))
         return -1;
+    bool told = atomic_load_explicit(&record.fn, memory_order_relaxed) != NULL;
+    i64 offset = told ? lseek(fd, 0, SEEK_CUR) : 0;
     ssize_t done = write(fd, buffer, (size_t)bytes);
+    if (told && done > 0)
+        tell((struct sys_event){ .op = SYS_WRITE, .fd = fd, .data = buffer, .offset = offset,
+                                 .bytes = done });
     if (bytes < asked && faults.what == FAULT_KILL)
         raise(SIGKILL);
     return done;
@@ -282,7 +313,10 @@ int sys_fsync(int fd)
 {
     if (fault_here(SYS_FSYNC, NULL))
         return -1;
-    return fsync(fd);
+    int rc = fsync(fd);
+    if (rc == 0)
+        tell((struct sys_event){ .op = SYS_FSYNC, .fd = fd });
+    return rc;
 }
 
 int sys_fsync_dir(const char *path)
@@ -292,7 +326,7 @@ int sys_fsync_dir(const char *path)
         return -1;
     int rc = sys_fsync(fd);
     int saved = errno;
-    close(fd);
+    sys_close(fd); /* nothing was written through it: its result says nothing */
     errno = saved;
     return rc;
 }
@@ -301,28 +335,55 @@ int sys_rename(const char *from, const char *to)
 {
     if (fault_here(SYS_RENAME, NULL))
         return -1;
-    return rename(from, to);
+    int rc = rename(from, to);
+    if (rc == 0)
+        tell((struct sys_event){ .op = SYS_RENAME, .path = from, .to = to });
+    return rc;
+}
+
+int sys_exchange(const char *a, const char *b)
+{
+    if (fault_here(SYS_RENAME, NULL))
+        return -1;
+    int rc = renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
+    if (rc == 0)
+        tell((struct sys_event){ .op = SYS_RENAME, .path = a, .to = b, .swap = true });
+    return rc;
+}
+
+int sys_lock(int fd)
+{
+    return flock(fd, LOCK_EX | LOCK_NB);
 }
 
 int sys_unlink(const char *path)
 {
     if (fault_here(SYS_UNLINK, NULL))
         return -1;
-    return unlink(path);
+    int rc = unlink(path);
+    if (rc == 0)
+        tell((struct sys_event){ .op = SYS_UNLINK, .path = path });
+    return rc;
 }
 
 int sys_rmdir(const char *path)
 {
     if (fault_here(SYS_UNLINK, NULL))
         return -1;
-    return rmdir(path);
+    int rc = rmdir(path);
+    if (rc == 0)
+        tell((struct sys_event){ .op = SYS_UNLINK, .path = path });
+    return rc;
 }
 
 int sys_mkdir(const char *path, int mode)
 {
     if (fault_here(SYS_MKDIR, NULL))
         return -1;
-    return mkdir(path, (mode_t)mode);
+    int rc = mkdir(path, (mode_t)mode);
+    if (rc == 0)
+        tell((struct sys_event){ .op = SYS_MKDIR, .path = path });
+    return rc;
 }
 
 int sys_mkdirs(const char *path)
@@ -468,7 +529,8 @@ int sys_list(const char *path, char ***names)
             goto done;
         n++;
     }
-    qsort(list, (size_t)n, sizeof *list, by_name);
+    if (n > 0)
+        qsort(list, (size_t)n, sizeof *list, by_name);
     if ((*names = pack_names(list, n)))
         rc = n;
 done:

@@ -30,6 +30,21 @@ u64 sys_op_count(enum sys_op op); /* calls so far, all threads */
 /* Arms one fault; text as in HEADWAY_FAULT, NULL disarms. 0, or -1 if it does not parse. */
 int sys_fault_arm(const char *text);
 
+/* One change to files, told after it succeeded. Reads are not told, nor is what goes
+ * through a FILE. Crash tests replay these events up to any point. */
+struct sys_event {
+    enum sys_op op; /* OPEN, WRITE, FSYNC, CLOSE, RENAME, UNLINK (also of a folder), MKDIR */
+    int fd;         /* OPEN, WRITE, FSYNC, CLOSE */
+    const char *path, *to; /* to: RENAME */
+    bool swap;             /* RENAME: the two names changed places */
+    const void *data;      /* WRITE */
+    i64 offset, bytes;
+};
+typedef void (*sys_recorder)(void *context, const struct sys_event *event);
+/* NULL stops. To be set while no other thread writes; the recorder is called by each
+ * thread that does. */
+void sys_record(sys_recorder recorder, void *context);
+
 /* --- memory ---------------------------------------------------------------------- */
 void *sys_alloc(i64 bytes, i64 align); /* uninitialised; NULL when there is none */
 void *sys_realloc(void *p, i64 bytes); /* for pointers of sys_alloc with align <= 16 */
@@ -54,6 +69,8 @@ int sys_truncate(int fd, i64 bytes);
 int sys_fsync(int fd);
 int sys_fsync_dir(const char *path); /* makes renames and creations in it durable */
 int sys_rename(const char *from, const char *to);
+int sys_exchange(const char *a, const char *b); /* the two names change places, atomically */
+int sys_lock(int fd); /* whole file or folder, until fd is closed; EWOULDBLOCK when taken */
 int sys_unlink(const char *path);
 int sys_rmdir(const char *path);
 int sys_mkdir(const char *path, int mode);
