@@ -1,0 +1,36 @@
+/* train/guard.h - watches the loss: bad steps and spikes.
+ *
+ * Spikes are judged by median and MAD of recent finite losses: one outlier moves neither,
+ * and a NaN never enters (llm.c's running sums were poisoned by the first NaN). The state
+ * is plain numbers and is saved in checkpoints, so that a resumed run judges alike. */
+#ifndef HEADWAY_GUARD_H
+#define HEADWAY_GUARD_H
+
+#include "base/base.h"
+
+enum { GUARD_WINDOW = 128, GUARD_LEAST = 20 };
+
+enum verdict { VERDICT_FINE, VERDICT_SPIKE, VERDICT_BAD };
+
+struct guard {
+    double sigma;
+    double loss[GUARD_WINDOW]; /* the last finite, unspiked losses, a ring */
+    i64 seen;                  /* ever entered */
+    i64 max_bad, bad_window;
+    i64 bad_step[GUARD_WINDOW]; /* steps that were bad, a ring */
+    i64 bad_count;              /* ever */
+};
+
+void guard_init(struct guard *g, double sigma, i64 max_bad, i64 bad_window);
+
+/* Judges the loss of a step; finite says that loss and gradient norm are finite. Only
+ * losses judged fine enter the statistics. */
+enum verdict guard_judge(struct guard *g, i64 step, double loss, bool finite);
+
+/* Robust deviations above the median; 0 while there are fewer than GUARD_LEAST losses. */
+double guard_deviation(const struct guard *g, double loss);
+
+/* True when more than max_bad of the last bad_window steps were bad. */
+bool guard_exhausted(const struct guard *g, i64 step);
+
+#endif

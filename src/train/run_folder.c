@@ -1,0 +1,172 @@
+#include "train/run_folder.h"
+
+#include "base/err.h"
+#include "base/log.h"
+#include "base/sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum { METRICS_SCHEMA = 1 };
+
+static void write_log_line(void *context, enum log_level level, const char *line)
+{
+    struct run_folder *f = context;
+    char text[2200];
+    time_t now = (time_t)sys_wall_seconds();
+    struct tm utc;
+    gmtime_r(&now, &utc);
+    size_t n = strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ ", &utc);
+    n += (size_t)snprintf(text + n, sizeof text - n, "%-5s %s\n", log_level_name(level), line);
+    sys_write_full(f->log_fd, text, (i64)n); /* a lost log line must not end a run */
+}
+
+static void default_name(char *out, size_t size, const char *stem)
+{
+    time_t now = (time_t)sys_wall_seconds();
+    struct tm utc;
+    char stamp[32];
+    gmtime_r(&now, &utc);
+    strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", &utc);
+    snprintf(out, size, "%s-%s", stem, stamp);
+}
+
+static int make_folder(struct run_folder *f, bool resume)
+{
+    char manifest[2100];
+    snprintf(manifest, sizeof manifest, "%s/manifest.json", f->path);
+    bool exists = sys_exists(manifest);
+    if (resume && !exists)
+        return err_set(ERR_CONFIG, "nothing to resume: %s holds no run", f->path);
+    if (!resume && exists)
+        return err_set(ERR_CONFIG, "%s holds a run already; give --resume to go on with it, "
+                       "or another run.name", f->path);
+    if (sys_mkdirs(f->path) != 0)
+        return err_set(ERR_SYS, "make the run folder %s: %s", f->path, strerror(errno));
+    return OK;
+}
+
+static int open_append(const struct run_folder *f, const char *name, int *fd)
+{
+    char path[2200];
+    snprintf(path, sizeof path, "%s/%s", f->path, name);
+    *fd = sys_open(path, O_WRONLY | O_CREAT | O_APPEND, 0644);
+    return *fd < 0 ? err_set(ERR_SYS, "open %s: %s", path, strerror(errno)) : OK;
+}
+
+int run_folder_open(struct run_folder *f, const char *runs_dir, const char *name,
+                    const char *stem, bool resume, bool tensorboard)
+{
+    char made[512];
+    *f = (struct run_folder){ .metrics_fd = -1, .log_fd = -1, .events.fd = -1 };
+    if (!name) {
+        default_name(made, sizeof made, stem);
+        name = made;
+    }
+    if (snprintf(f->path, sizeof f->path, "%s/%s", runs_dir, name) >= (int)sizeof f->path)
+        return err_set(ERR_CONFIG, "run.dir and run.name are too long");
+    TRY(make_folder(f, resume));
+    json_writer_init(&f->line);
+    TRY(open_append(f, "log.txt", &f->log_fd));
+    log_add_sink(write_log_line, f, LOG_INFO);
+    TRY(open_append(f, "metrics.jsonl", &f->metrics_fd));
+    if (!resume) {
+        json_put_int(run_folder_begin_line(f, "schema"), "version", METRICS_SCHEMA);
+        run_folder_end_line(f);
+    }
+    return tensorboard ? events_open(&f->events, f->path) : OK;
+}
+
+void run_folder_close(struct run_folder *f)
+{
+    events_close(&f->events);
+    if (f->metrics_fd >= 0)
+        sys_close(f->metrics_fd);
+    if (f->log_fd >= 0) {
+        log_remove_sink(write_log_line, f);
+        sys_close(f->log_fd);
+    }
+    json_writer_fini(&f->line);
+    f->metrics_fd = f->log_fd = -1;
+}
+
+int run_folder_write(const struct run_folder *f, const char *name, const char *data, i64 bytes)
+{
+    char path[2200], temporary[2210];
+    snprintf(path, sizeof path, "%s/%s", f->path, name);
+    snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    int fd = sys_open(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0)
+        return err_set(ERR_SYS, "create %s: %s", temporary, strerror(errno));
+    int failed = sys_write_full(fd, data, bytes) != 0 ? errno : 0;
+    failed = sys_close(fd) != 0 && !failed ? errno : failed;
+    if (!failed && sys_rename(temporary, path) != 0)
+        failed = errno;
+    if (failed) {
+        sys_unlink(temporary);
+        return err_set(ERR_SYS, "write %s: %s", path, strerror(failed));
+    }
+    return OK;
+}
+
+struct json *run_folder_begin_line(struct run_folder *f, const char *event)
+{
+    json_writer_clear(&f->line);
+    json_begin_object(&f->line);
+    json_put_str(&f->line, "event", event);
+    json_put_double(&f->line, "t", sys_wall_seconds());
+    return &f->line;
+}
+
+void run_folder_end_line(struct run_folder *f)
+{
+    json_end(&f->line);
+    text_add(&f->line.out, "\n");
+    if (sys_write_full(f->metrics_fd, f->line.out.data, f->line.out.length) == 0)
+        return;
+    if (!f->metrics_failed)
+        log_line(LOG_WARN, "writing metrics.jsonl: %s; lines are being lost",
+                 strerror(errno));
+    f->metrics_failed = true;
+}
+
+/* Appends the lines of text that stay: those without a step, or up to `step`. */
+static void keep_lines(const char *text, i64 bytes, i64 step, struct text *out)
+{
+    for (i64 begin = 0; begin < bytes;) {
+        const char *newline = memchr(text + begin, '\n', (size_t)(bytes - begin));
+        if (!newline)
+            return; /* torn: the process died while writing it */
+        i64 length = newline - (text + begin);
+        json_t *line;
+        if (json_parse(text + begin, length, "metrics.jsonl", &line) == OK) {
+            json_t *at = json_object_get(line, "step");
+            if (!json_is_integer(at) || json_integer_value(at) <= step)
+                text_add_bytes(out, text + begin, length + 1);
+            json_decref(line);
+        }
+        begin += length + 1;
+    }
+}
+
+int run_folder_rewind(struct run_folder *f, i64 step)
+{
+    char path[2200];
+    i64 bytes;
+    struct text kept = { 0 };
+    snprintf(path, sizeof path, "%s/metrics.jsonl", f->path);
+    char *text = sys_map_file(path, &bytes);
+    if (!text)
+        return err_set(ERR_SYS, "read %s: %s", path, strerror(errno));
+    text_add(&kept, "");
+    keep_lines(text, bytes, step, &kept);
+    sys_unmap(text, bytes);
+    int rc = run_folder_write(f, "metrics.jsonl", kept.data, kept.length);
+    text_fini(&kept);
+    TRY(rc);
+    sys_close(f->metrics_fd);
+    return open_append(f, "metrics.jsonl", &f->metrics_fd);
+}

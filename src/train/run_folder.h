@@ -1,0 +1,43 @@
+/* train/run_folder.h - everything a run leaves behind, understandable without the run.
+ *
+ *     runs/NAME/manifest.json   what ran: configuration, versions, hashes, machine, data
+ *               recipe.yaml     the configuration as resolved; starts the same run again
+ *               metrics.jsonl   one object a line; line 1 names the schema
+ *               log.txt         what was said
+ *               events.out.*    TensorBoard, derived from the metrics
+ *               trace.json      the last steps, task by task (Chrome, Perfetto)
+ *               checkpoints/    step-N/ (see checkpoint.h)
+ *
+ * Metrics are flushed line by line; a full disk costs lines, not the run. */
+#ifndef HEADWAY_RUN_FOLDER_H
+#define HEADWAY_RUN_FOLDER_H
+
+#include "base/json.h"
+#include "train/events.h"
+
+struct run_folder {
+    char path[2048];
+    int metrics_fd, log_fd; /* -1: not open */
+    struct json line;       /* reused for each metrics line */
+    struct events events;
+    bool metrics_failed; /* said once */
+};
+
+/* Makes runs_dir/name (NULL: "stem-YYYYMMDD-HHMMSS"), or with `resume` opens the existing
+ * one. An existing folder that holds a run is refused unless resuming. */
+int run_folder_open(struct run_folder *f, const char *runs_dir, const char *name,
+                    const char *stem, bool resume, bool tensorboard);
+void run_folder_close(struct run_folder *f);
+
+/* Writes a whole small file in the folder through a temporary name. */
+int run_folder_write(const struct run_folder *f, const char *name, const char *data, i64 bytes);
+
+/* One metrics line: begin, then json_put_* on the returned writer, then end. */
+struct json *run_folder_begin_line(struct run_folder *f, const char *event);
+void run_folder_end_line(struct run_folder *f);
+
+/* When a run is resumed from `step`, drops metrics of later steps, which will be made
+ * again. Lines that do not parse (a torn last line) are dropped too. */
+int run_folder_rewind(struct run_folder *f, i64 step);
+
+#endif
