@@ -25,7 +25,7 @@ enum param_id {
 
 /* A piece of a fused parameter under its foreign name: rows [row, row + rows). */
 struct foreign_piece {
-    char name[96];
+    char name[96]; /* the first member: hf.c finds a piece by its name's address */
     i64 row, rows;
     bool transposed;  /* stored (columns, rows) there */
 };

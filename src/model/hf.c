@@ -1,0 +1,231 @@
+#include "model/hf.h"
+
+#include "base/err.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "model/hf_config.h"
+#include "model/weights.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { CONFIG_BYTES = 1 << 20, ROWS_AT_ONCE = 64 };
+
+bool hf_is_folder(const char *path)
+{
+    char config[4096];
+    snprintf(config, sizeof config, "%s/config.json", path);
+    return sys_exists(config);
+}
+
+int hf_read_spec(struct model_spec *out, const char *folder, struct arena *a)
+{
+    char path[4096];
+    json_t *config;
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    TRY(json_load(path, CONFIG_BYTES, &config));
+    int rc = hf_config_read(out, config, path, a);
+    json_decref(config);
+    return rc;
+}
+
+/* --- loading ------------------------------------------------------------------------------- */
+
+/* "transformer.wte.weight" is "wte.weight" in the first released GPT-2 files. */
+static const struct weights_entry *find(const struct weights *w, const char *name)
+{
+    static const char prefix[] = "transformer.";
+    const struct weights_entry *e = weights_find(w, name);
+    if (!e && strncmp(name, prefix, strlen(prefix)) == 0)
+        e = weights_find(w, name + strlen(prefix));
+    return e;
+}
+
+static int check_shape(const struct safetensors_tensor *t, const struct param_desc *p,
+                       const struct foreign_piece *piece, const char *folder)
+{
+    i64 rows = piece->transposed ? p->dim[1] : piece->rows;
+    i64 columns = piece->transposed ? piece->rows : p->dim[1];
+    bool fits = p->rank == 1 ? t->rank == 1 && t->dim[0] == piece->rows
+                             : t->rank == 2 && t->dim[0] == rows && t->dim[1] == columns;
+    if (t->dtype < 0 || t->dtype == DTYPE_I32 || t->dtype == DTYPE_I64 || t->dtype == DTYPE_U8)
+        return err_set(ERR_FORMAT, "%s: %s is stored as %s; weights must be floating point",
+                       folder, t->name, t->format);
+    if (!fits)
+        return err_set(ERR_FORMAT, "%s: %s has %lld x %lld values where config.json asks for "
+                       "%lld x %lld", folder, t->name, (long long)t->dim[0],
+                       (long long)(t->rank > 1 ? t->dim[1] : 1), (long long)rows,
+                       (long long)(p->rank > 1 ? columns : 1));
+    return OK;
+}
+
+struct load_job {
+    const u8 *from;
+    enum dtype dtype;
+    float *to;
+    i64 rows, columns;
+    bool transposed;
+};
+
+/* One element of possibly unaligned data. */
+static float load_value(const struct load_job *job, i64 i)
+{
+    u64 aligned = 0;
+    i64 size = dtype_bytes(job->dtype);
+    memcpy(&aligned, job->from + i * size, (size_t)size);
+    return (float)dtype_get(job->dtype, &aligned, 0);
+}
+
+static void load_rows(void *context, i64 block, int thread)
+{
+    const struct load_job *job = context;
+    i64 last = i64_min(job->rows, (block + 1) * ROWS_AT_ONCE);
+    (void)thread;
+    for (i64 r = block * ROWS_AT_ONCE; r < last; r++)
+        for (i64 c = 0; c < job->columns; c++)
+            job->to[r * job->columns + c] =
+                load_value(job, job->transposed ? c * job->rows + r : r * job->columns + c);
+}
+
+static int load_param(struct model *m, struct param *p, const struct weights *w,
+                      const char *folder, struct pool *pool)
+{
+    struct foreign_piece pieces[3];
+    int n = params_foreign(&m->spec, &p->desc, pieces);
+    i64 columns = p->desc.rank == 2 ? p->desc.dim[1] : 1;
+    if (n == 0)
+        return err_set(ERR_MODEL, "%s has no name in Hugging Face's families", p->desc.name);
+    for (int i = 0; i < n; i++) {
+        const struct weights_entry *e = find(w, pieces[i].name);
+        if (!e)
+            return err_set(ERR_FORMAT, "%s: the tensor %s is missing", folder, pieces[i].name);
+        TRY(check_shape(e->tensor, &p->desc, &pieces[i], folder));
+        struct load_job job = { weights_data(e), (enum dtype)e->tensor->dtype,
+                                (float *)p->master->data + pieces[i].row * columns,
+                                pieces[i].rows, columns, pieces[i].transposed };
+        pool_run(pool, ceil_div(job.rows, ROWS_AT_ONCE), load_rows, &job);
+    }
+    return OK;
+}
+
+int hf_load_weights(struct model *m, const char *folder, struct pool *pool)
+{
+    struct weights w;
+    i64 used = 0;
+    int rc = weights_open(&w, folder);
+    for (i64 i = 0; i < m->n_params && rc >= 0; i++) {
+        struct foreign_piece pieces[3];
+        used += params_foreign(&m->spec, &m->params[i].desc, pieces);
+        rc = load_param(m, &m->params[i], &w, folder, pool);
+    }
+    i64 head = m->spec.tied && weights_find(&w, "lm_head.weight") ? 1 : 0;
+    if (rc >= 0 && w.n > used + head)
+        log_line(LOG_WARN, "%s: %lld tensors are not part of the model and were left out",
+                 folder, (long long)(w.n - used - head));
+    weights_close(&w);
+    if (rc >= 0)
+        model_refresh_compute(m, pool);
+    return rc;
+}
+
+/* --- writing ------------------------------------------------------------------------------- */
+
+struct export_piece {
+    struct foreign_piece piece; /* first: found again by its name's address */
+    const struct param *param;
+};
+
+static i64 list_pieces(const struct model *m, const struct hf_export *how,
+                       struct export_piece *pieces, struct safetensors_tensor *tensors)
+{
+    i64 n = 0;
+    for (i64 i = 0; i < m->n_params; i++) {
+        struct foreign_piece part[3];
+        const struct param_desc *d = &m->params[i].desc;
+        int parts = params_foreign(&m->spec, d, part);
+        for (int k = 0; k < parts; k++, n++) {
+            pieces[n] = (struct export_piece){ part[k], &m->params[i] };
+            tensors[n] = (struct safetensors_tensor){ .name = pieces[n].piece.name,
+                                                      .dtype = how->dtype, .rank = d->rank };
+            tensors[n].dim[0] = part[k].transposed ? d->dim[1] : part[k].rows;
+            tensors[n].dim[1] = part[k].transposed ? part[k].rows : d->dim[1];
+        }
+    }
+    return n;
+}
+
+/* One piece, converted a stored row at a time. */
+static int put_piece(struct weights_writer *w, const struct export_piece *e,
+                     const struct safetensors_tensor *t, bool ema, void *row)
+{
+    const struct tensor *source = ema && e->param->ema ? e->param->ema : e->param->master;
+    i64 columns = e->param->desc.rank == 2 ? e->param->desc.dim[1] : 1;
+    const float *from = (const float *)source->data + e->piece.row * columns;
+    i64 out_rows = t->rank == 2 ? t->dim[0] : 1;
+    i64 out_columns = t->rank == 2 ? t->dim[1] : t->dim[0];
+    for (i64 r = 0; r < out_rows; r++) {
+        for (i64 c = 0; c < out_columns; c++) {
+            i64 at = e->piece.transposed ? c * columns + r : r * out_columns + c;
+            dtype_set((enum dtype)t->dtype, row, c, (double)from[at]);
+        }
+        TRY(weights_put(w, row, out_columns * dtype_bytes((enum dtype)t->dtype)));
+    }
+    return OK;
+}
+
+static int write_weights(const struct model *m, const char *folder,
+                         const struct hf_export *how, struct arena *a)
+{
+    static const struct safetensors_pair format = { "format", "pt" };
+    struct weights_writer w;
+    struct export_piece *pieces = ARENA_ARRAY(a, struct export_piece, 3 * m->n_params);
+    struct safetensors_tensor *tensors =
+        ARENA_ARRAY(a, struct safetensors_tensor, 3 * m->n_params);
+    i64 n = list_pieces(m, how, pieces, tensors);
+    i64 widest = i64_max(i64_max(m->spec.vocab, 3 * m->spec.width),
+                         i64_max(2 * m->spec.hidden, m->spec.positions));
+    widest = i64_max(widest, (m->spec.heads + 2 * m->spec.kv_heads) * m->spec.head_size);
+    void *row = arena_alloc(a, widest * 8);
+    TRY(weights_create(&w, folder, tensors, n, &format, 1, how->max_file_bytes));
+    for (i64 i = 0; i < n; i++) {
+        const struct export_piece *e = (const struct export_piece *)(const void *)tensors[i].name;
+        int rc = put_piece(&w, e, &tensors[i], how->ema, row);
+        if (rc < 0) {
+            weights_abort(&w);
+            return rc;
+        }
+    }
+    return weights_commit(&w);
+}
+
+static int write_file(const char *folder, const char *name, const struct text *t)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    int fd = sys_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0)
+        return err_set(ERR_SYS, "create %s: %s", path, strerror(errno));
+    bool failed = sys_write_full(fd, t->data, t->length) != 0;
+    failed = sys_close(fd) != 0 || failed;
+    return failed ? err_set(ERR_SYS, "write %s: %s", path, strerror(errno)) : OK;
+}
+
+int hf_write(const struct model *m, const char *folder, const struct hf_export *how)
+{
+    struct json config;
+    struct arena a;
+    if (sys_mkdirs(folder) != 0)
+        return err_set(ERR_SYS, "make %s: %s", folder, strerror(errno));
+    arena_init(&a);
+    json_writer_init(&config);
+    int rc = hf_config_write(&m->spec, how, &config);
+    if (rc >= 0)
+        rc = write_weights(m, folder, how, &a);
+    if (rc >= 0)
+        rc = write_file(folder, "config.json", &config.out);
+    json_writer_fini(&config);
+    arena_fini(&a);
+    return rc;
+}
