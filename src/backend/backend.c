@@ -32,7 +32,8 @@ static bool has_avx512bf16(void)
 static void register_reference(struct backend *b)
 {
     for (i64 i = 0; i < op_table_count; i++)
-        b->kernels[i] = (struct kernel){ .run = op_table[i]->run_ref };
+        b->kernels[i] = (struct kernel){ .run = op_table[i]->run_ref,
+                                         .workspace = op_table[i]->ref_workspace };
 }
 
 /* Best first; "reference" is never chosen by itself. A set includes those after it, down

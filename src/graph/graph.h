@@ -57,7 +57,7 @@ struct task {
     u32 id;              /* position in the sealed program; names its spans */
 };
 
-struct run; /* backend/backend.h: what a kernel may use besides its task */
+struct run; /* run.h: what a kernel may use besides its task */
 struct graph;
 struct op_example;
 
@@ -82,6 +82,7 @@ struct op_info {
      * judged by it and the reference backend runs it. NULL for ops whose work lives in a
      * higher room (load_batch). */
     kernel_fn run_ref;
+    i64 (*ref_workspace)(const struct task *t, int threads); /* of run_ref; NULL: none */
     /* Describes the n-th small example of this op, with odd shapes, for self-tests of
      * kernels and gradients; false when there is no n-th. See ops/example.h. */
     bool (*example)(struct op_example *e, int n);

@@ -24,8 +24,8 @@ const struct op_info *op_find(const char *name); /* NULL when unknown */
 extern const struct op_info op_embed;
 struct tensor *embed(struct graph *g, struct tensor *tokens, struct tensor *wte,
                      struct tensor *positions, struct tensor *wpe);
-/* in: dy (R,C), tokens, [positions]; out: dwte f32 (V,C) (sum), [dwpe f32 (P,C)] (sum).
- * Rows are added in ascending r. */
+/* dtable[index[r]] += dy[r]; in: dy (R,C), index i32 (R) (tokens, or positions: one task per
+ * table); out: dtable f32 (V,C) (sum). Rows are added in ascending r. */
 extern const struct op_info op_embed_grad;
 
 /* --- linear: y = x w^T (+ bias) (+ residual) ---------------------------------------- */
@@ -120,8 +120,8 @@ struct tensor *add(struct graph *g, struct tensor *a, struct tensor *b);
 /* Cross-entropy of one chunk of rows, with its own gradient:
  *   lse = log sum exp z, nll = lse - z[target],
  *   dz = weight inv_weight ((1 + 2 zcoef lse) softmax(z) - onehot(target))
- * and the z-loss term zcoef lse^2 is kept apart from nll. Rows of weight 0 give nll 0, dz 0
- * (their target is not read).
+ * and the z-loss term zcoef lse^2 is kept apart from nll. Rows of weight 0 give nll 0, lse 0,
+ * dz 0 (their target is not read).
  * in: z f32 (r,V), targets i32 (r), weights f32 (r), inv_weight f32 (1);
  * out: nll f32 (r), lse f32 (r), [dz compute dtype (r,V)], absent in evaluation.
  * Only the first `vocab` columns exist: padding columns beyond get probability 0, dz 0. */
@@ -143,8 +143,8 @@ void loss_sums(struct graph *g, struct tensor *nll, struct tensor *weights,
 extern const struct op_info op_sum_squares;
 struct tensor *sum_squares(struct graph *g, struct tensor *grad);
 /* norm = sqrt(sum of parts in order); scale = min(1, limit/norm) (limit 0: 1);
- * apply = norm is finite. in: up to TASK_INS of parts f64 (1) (chain longer lists with
- * add_norms); out: norm f64 (1), scale f32 (1), apply i32 (1), all ROLE_RESULT */
+ * apply = norm is finite, else scale is 0 too. total_squares chains add_norms over any
+ * number of parts. out: norm f64 (1), scale f32 (1), apply i32 (1), all ROLE_RESULT */
 enum { CLIP_LIMIT };
 extern const struct op_info op_add_norms; /* in: up to 8 f64 (1); out: their sum f64 (1) */
 extern const struct op_info op_clip;      /* in: total f64 (1); out: norm, scale, apply */
@@ -166,8 +166,9 @@ void adamw(struct graph *g, struct tensor *grad, struct tensor *scale, struct te
            struct tensor *p, struct tensor *m, struct tensor *v, struct tensor *copy,
            struct tensor *when, const struct adamw_config *config);
 /* Muon (Jordan et al. 2024): m = mu m + g; u = nesterov ? g + mu m : m; five Newton-Schulz
- * steps (a, b, c) = (3.4445, -4.7750, 2.0315) orthogonalise u in f32; p -= lr (k u +
- * decay p), k = 0.2 sqrt(max(N,K)) so that AdamW's learning rates fit (Moonlight, eq. 4).
+ * steps (a, b, c) = (3.4445, -4.7750, 2.0315) orthogonalise u / (|u| + 1e-7) in f32 (see
+ * ops/muon.c); p -= lr (k u + decay p), k = 0.2 sqrt(max(N,K)) so that AdamW's learning
+ * rates fit (Moonlight, eq. 4).
  * in: grad f32 (N,K), scale, hyper; out: p, m (in place), [copy bf16]. The rows are up to
  * three blocks that are orthogonalised apart (q, k, v or gate, up of a fused weight);
  * N and K of k are those of the block. */

@@ -1,0 +1,38 @@
+/* Every op there is. A row here makes an op known to backends, self-tests and traces. */
+#include "ops/ops.h"
+
+#include <string.h>
+
+const struct op_info *const op_table[] = {
+    &op_load_batch,
+    &op_embed, &op_embed_grad,
+    &op_linear, &op_linear_dx, &op_linear_dw,
+    &op_rmsnorm, &op_rmsnorm_grad,
+    &op_layernorm, &op_layernorm_grad,
+    &op_qk_norm, &op_qk_norm_grad,
+    &op_rope,
+    &op_attention, &op_attention_grad, &op_attention_cached,
+    &op_gelu, &op_gelu_grad,
+    &op_swiglu, &op_swiglu_grad,
+    &op_add,
+    &op_xent, &op_loss_sums,
+    &op_sum_squares, &op_add_norms, &op_clip,
+    &op_adamw, &op_muon, &op_ema,
+};
+const i64 op_table_count = COUNT_OF(op_table);
+
+i64 op_index(const struct op_info *op)
+{
+    for (i64 i = 0; i < op_table_count; i++)
+        if (op_table[i] == op)
+            return i;
+    return -1;
+}
+
+const struct op_info *op_find(const char *name)
+{
+    for (i64 i = 0; i < op_table_count; i++)
+        if (strcmp(op_table[i]->name, name) == 0)
+            return op_table[i];
+    return NULL;
+}
