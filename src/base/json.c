@@ -202,14 +202,19 @@ void json_put_bool(struct json *j, const char *key, bool value)
  * allocations therefore come from here, against a budget while a file is read. */
 enum { BUDGET_BASE = 64 << 20, BUDGET_PER_BYTE = 16 };
 static _Thread_local i64 budget_left = INT64_MAX;
+static _Thread_local bool out_of_memory; /* jansson does not always say so itself */
 
 static void *charged_alloc(size_t bytes)
 {
-    if ((i64)bytes > budget_left)
+    if ((i64)bytes > budget_left) {
+        out_of_memory = true;
         return NULL;
+    }
     if (budget_left != INT64_MAX)
         budget_left -= (i64)bytes;
-    return sys_alloc((i64)bytes, 16);
+    void *p = sys_alloc((i64)bytes, 16);
+    out_of_memory |= !p;
+    return p;
 }
 
 static void use_charged_alloc(void)
@@ -223,11 +228,12 @@ int json_parse(const char *text, i64 bytes, const char *name, json_t **out)
     json_error_t error;
     pthread_once(&once, use_charged_alloc);
     budget_left = BUDGET_BASE + BUDGET_PER_BYTE * bytes;
+    out_of_memory = false;
     *out = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
     budget_left = INT64_MAX;
     if (*out)
         return OK;
-    if (json_error_code(&error) == json_error_out_of_memory)
+    if (out_of_memory)
         return err_set(ERR_LIMIT, "%s: its JSON needs more than %lld MiB of memory", name,
                        (long long)((BUDGET_BASE + BUDGET_PER_BYTE * bytes) >> 20));
     return err_set(ERR_FORMAT, "%s:%d:%d: %s", name, error.line, error.column, error.text);
