@@ -1,6 +1,5 @@
 /* Reverse-mode differentiation of a task list (see graph.h, "backward"). */
 #include "graph/graph.h"
-#include "ops/ops.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -135,6 +135,10 @@ bool tensor_is(const struct tensor *t, int rank, i64 d0, i64 d1);
  * begin at ops that know their own (xent writes dlogits itself). */
 int graph_backward(struct graph *g, i64 first, i64 last);
 
+/* y = a + b: the one op that differentiation itself appends, so it is declared here and
+ * defined in ops/add.c. */
+struct tensor *add(struct graph *g, struct tensor *a, struct tensor *b);
+
 /* The rest is for op->grad. */
 /* Upstream gradient of an output (parts already summed), or NULL: nothing depends on it. */
 struct tensor *grad_of(struct graph *g, struct tensor *t);

@@ -113,8 +113,7 @@ struct tensor *swiglu(struct graph *g, struct tensor *x);
 extern const struct op_info op_swiglu_grad; /* in: dy (R,F), x (R,2F); out: dx (R,2F) */
 
 /* --- sums ------------------------------------------------------------------------------ */
-extern const struct op_info op_add; /* y = a + b; in: a, b (same shape and dtype) */
-struct tensor *add(struct graph *g, struct tensor *a, struct tensor *b);
+extern const struct op_info op_add; /* y = a + b; in: a, b (same shape and dtype); graph.h */
 
 /* --- loss ------------------------------------------------------------------------------ */
 /* Cross-entropy of one chunk of rows, with its own gradient:
