@@ -91,6 +91,13 @@ static const char *short_escape(char c)
     }
 }
 
+/* Control characters, both kinds, and the few others that YAML or JavaScript refuse. */
+static bool must_escape(utf8proc_int32_t code)
+{
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x2028 ||
+           code == 0x2029 || code == 0xfeff || code == 0xfffe || code == 0xffff;
+}
+
 /* Runs of plain characters are copied at once; what is not UTF-8 becomes U+FFFD. */
 static void add_quoted(struct text *t, const char *s, i64 n)
 {
@@ -102,14 +109,14 @@ static void add_quoted(struct text *t, const char *s, i64 n)
             utf8proc_iterate((const utf8proc_uint8_t *)s + i, n - i, &code);
         const char *escape = bytes < 1 ? "\\ufffd" : short_escape(s[i]);
         char hex[8];
-        if (bytes == 1 && !escape && ((u8)s[i] < 0x20 || s[i] == 0x7f)) {
-            snprintf(hex, sizeof hex, "\\u%04x", (unsigned)(u8)s[i]);
+        if (!escape && must_escape(code)) {
+            snprintf(hex, sizeof hex, "\\u%04x", (unsigned)code & 0xffff);
             escape = hex;
         }
         if (escape) {
             text_add_bytes(t, s + plain, i - plain);
             text_add(t, escape);
-            plain = i + 1;
+            plain = i + (bytes < 1 ? 1 : bytes);
         }
         i += bytes < 1 ? 1 : bytes;
     }

@@ -242,6 +242,8 @@ static void format_limit(const struct option *o, double limit, struct text *out)
         format_duration(limit, out);
     else if (o->type == OPTION_SIZE)
         format_size((i64)limit, o->unit, out);
+    else if (limit == floor(limit) && fabs(limit) < 1e15)
+        text_printf(out, "%.0f", limit);
     else
         text_add_double(out, limit);
 }

@@ -8,7 +8,6 @@
 #include "cli/help.h"
 #include "cli/terminal.h"
 
-#include <errno.h>
 #include <string.h>
 
 int invocation_override(const struct invocation *v, struct recipe *r)
@@ -122,8 +121,8 @@ int cli_run(int argc, char **argv, FILE *messages)
     terminal_init(&terminal, messages);
     struct invocation v = { .arena = &arena, .terminal = &terminal };
     int rc = run_program(&v, argc, argv);
-    if (fflush(stdout) != 0 && rc >= 0)
-        rc = err_set(ERR_SYS, "write to standard output: %s", strerror(errno));
+    if ((fflush(stdout) != 0 || ferror(stdout)) && rc >= 0)
+        rc = err_set(ERR_SYS, "writing to standard output failed; is the disk full?");
     if (rc < 0) {
         struct text line = { 0 };
         text_printf(&line, "headway: %s", err_message());

@@ -64,6 +64,9 @@ TEST(strings_of_any_bytes_become_valid_json)
     json_str(&j, "gr\xc3\xbc\xc3\x9f \xf0\x9f\x98\x80 \xff \xed\xa0\x80 \xc3");
     CHECK_STR(j.out.data, "\"gr\xc3\xbc\xc3\x9f \xf0\x9f\x98\x80 \\ufffd "
                           "\\ufffd\\ufffd\\ufffd \\ufffd\"");
+    json_writer_clear(&j);
+    json_str(&j, "\xc2\x85 \xe2\x80\xa8 \xef\xbb\xbf \xef\xbf\xbf");
+    CHECK_STR(j.out.data, "\"\\u0085 \\u2028 \\ufeff \\uffff\"");
 }
 
 /* Every byte pair, written and read back by an independent reader. */

@@ -21,7 +21,7 @@ struct settings {
 static const struct option table[] = {
     { "flag", OPTION_FIELD(BOOL, struct settings, flag), "no", .help = "A flag." },
     { "train.steps", OPTION_FIELD(INT, struct settings, steps), "1000", .unit = "steps",
-      .min = 1, .max = 1e18, .help = "Steps." },
+      .min = 1, .max = 1e12, .help = "Steps." },
     { "bytes", OPTION_FIELD(SIZE, struct settings, bytes), "64MiB", .unit = "bytes",
       .help = "Bytes." },
     { "tokens", OPTION_FIELD(SIZE, struct settings, tokens), "10M", .unit = "tokens",
@@ -87,7 +87,7 @@ TEST(whole_numbers_take_the_forms_people_write)
 {
     static const struct { const char *text; i64 value; } cases[] = {
         { "1", 1 }, { "1_000_000", 1000000 }, { "1e6", 1000000 }, { "250 steps", 250 },
-        { "1.5e3", 1500 }, { "999999999999999999", 999999999999999999 },
+        { "1.5e3", 1500 }, { "999999999999", 999999999999 },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
         CHECK_OK(set("train.steps", cases[i].text));
@@ -97,7 +97,7 @@ TEST(whole_numbers_take_the_forms_people_write)
                                        "1e", "--1", "1e999", "99999999999999999999", "1 2" };
     for (i64 i = 0; i < COUNT_OF(bad); i++)
         CHECK(set("train.steps", bad[i]) == ERR_CONFIG);
-    CHECK_EQ(s.steps, 999999999999999999);
+    CHECK_EQ(s.steps, 999999999999);
 }
 
 TEST(sizes_and_durations_carry_units)
@@ -131,7 +131,7 @@ TEST(messages_say_where_what_and_what_is_expected)
     CHECK_STR(err_message(), "f.yaml:1:2: unknown key 'zzzzzz'");
     CHECK_FAILS(set("train.steps", "0"), ERR_CONFIG, "");
     CHECK_STR(err_message(), "f.yaml:1:2: value 0 is out of range: train.steps must be "
-                             "between 1 and 1e+18");
+                             "between 1 and 1000000000000");
     CHECK_FAILS(set("time", "10 GB"), ERR_CONFIG,
                 "'10 GB' where seconds are expected: time takes a time with its unit");
     CHECK_FAILS(set("tokens", "10 GB"), ERR_CONFIG, "'10 GB' where tokens are expected");

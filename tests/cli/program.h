@@ -1,0 +1,36 @@
+/* Runs the program itself and keeps what it said. */
+#ifndef HEADWAY_TEST_PROGRAM_H
+#define HEADWAY_TEST_PROGRAM_H
+
+#include "test.h"
+
+#include <stdio.h>
+#include <sys/wait.h>
+
+struct outcome {
+    int code;
+    char text[262144]; /* stdout and stderr, or what the shell command line leaves of them */
+};
+
+/* A shell command line in which $H is the program. */
+static inline void run_shell(struct outcome *o, const char *line)
+{
+    char command[8192];
+    snprintf(command, sizeof command, "H='%s'; %s", HEADWAY_PROGRAM, line);
+    FILE *pipe = popen(command, "r");
+    CHECK(pipe != NULL);
+    size_t n = fread(o->text, 1, sizeof o->text - 1, pipe);
+    o->text[n] = '\0';
+    int status = pclose(pipe);
+    o->code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+#define CHECK_RUN(line, expected_code, expected_text)                                    \
+    do {                                                                                 \
+        static struct outcome check_o_;                                                  \
+        run_shell(&check_o_, line);                                                      \
+        CHECK_EQ(check_o_.code, expected_code);                                          \
+        CHECK_STR(check_o_.text, expected_text);                                         \
+    } while (0)
+
+#endif

@@ -1,0 +1,222 @@
+#include "test.h"
+
+#include "base/sys.h"
+#include "base/text.h"
+#include "cli/command.h"
+#include "cli/flags.h"
+#include "cli/help.h"
+#include "cli/program.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef void (*visit)(const struct command *c, const char *path);
+
+static void each_command(const struct command *const *list, const char *path, visit v)
+{
+    for (; list && *list; list++) {
+        char below[128];
+        snprintf(below, sizeof below, "%s %s", path, (*list)->name);
+        v(*list, below);
+        each_command((*list)->subcommands, below, v);
+    }
+}
+
+static void check_row(const struct command *c, const char *path)
+{
+    CHECK(c->summary && c->summary[strlen(c->summary) - 1] != '.');
+    CHECK(c->run || c->subcommands);
+    CHECK(!c->options == !c->options_bytes);
+    CHECK(c->max_args == 0 || c->arguments);
+    CHECK(c->examples && c->examples[0].line);
+    for (const struct example *e = c->examples; e->line; e++) {
+        CHECK(strstr(e->line, path) != NULL); /* an example shows its own command */
+        CHECK(e->does && e->does[strlen(e->does) - 1] == '.');
+    }
+    for (const struct option *o = c->options; o && o->key; o++)
+        CHECK(!option_find(common_options, o->key));
+}
+
+TEST(every_command_says_what_it_does_and_has_an_example)
+{
+    each_command(commands, "headway", check_row);
+}
+
+static void check_table(const struct option *table)
+{
+    for (const struct option *o = table; o && o->key; o++) {
+        CHECK(o->help && o->help[strlen(o->help) - 1] == '.');
+        CHECK(isupper((unsigned char)o->help[0]) || strncmp(o->help, "muon", 4) == 0);
+        CHECK(option_find(table, o->key) == o); /* no key twice */
+        CHECK((o->type == OPTION_CHOICE) == (o->choices != NULL));
+        for (const char *p = o->key; *p; p++)
+            CHECK(islower((unsigned char)*p) || isdigit((unsigned char)*p) || *p == '_' ||
+                  *p == '.');
+    }
+}
+
+static void check_options(const struct command *c, const char *path)
+{
+    (void)path;
+    check_table(c->options);
+}
+
+TEST(every_option_has_a_help_sentence)
+{
+    check_table(common_options);
+    each_command(commands, "headway", check_options);
+    for (const struct option *const *table = recipe_tables; *table; table++)
+        check_table(*table);
+}
+
+static void check_help_runs(const struct command *c, const char *path)
+{
+    static struct outcome o;
+    char line[256];
+    snprintf(line, sizeof line, "$H%s --help 2>&1", path + strlen("headway"));
+    run_shell(&o, line);
+    CHECK_EQ(o.code, 0);
+    CHECK(strstr(o.text, "\nExamples:\n") && strstr(o.text, c->examples[0].line));
+    CHECK(strstr(o.text, "\nUsage: headway"));
+}
+
+TEST(help_of_every_command_shows_an_example)
+{
+    each_command(commands, "headway", check_help_runs);
+}
+
+TEST(mistakes_on_the_command_line_get_one_sentence_and_exit_code_2)
+{
+    CHECK_RUN("$H cofnig 2>&1", 2, "headway: unknown command 'headway cofnig'; did you mean "
+                                   "'config'?; see headway --help\n");
+    CHECK_RUN("$H config --recpie x 2>&1", 2, "headway: unknown option --recpie; did you "
+                                              "mean --recipe?; see headway config --help\n");
+    CHECK_RUN("$H config --recipe 2>&1", 2, "headway: --recipe needs a value\n");
+    CHECK_RUN("$H config -x 2>&1", 2, "headway: unknown option -x; see headway config "
+                                      "--help\n");
+    CHECK_RUN("$H config --yaml=maybe 2>&1", 2,
+              "headway: --yaml: 'maybe' is neither true nor false, as yaml must be\n");
+    CHECK_RUN("$H config a b 2>&1", 2,
+              "headway: unexpected argument 'b'; see headway config --help\n");
+    CHECK_RUN("$H help man 2>&1", 2, "headway: an argument is missing: headway help man DIR; "
+                                     "see headway help man --help\n");
+    CHECK_RUN("$H config --set train.batch=0 2>&1", 2, "headway: --set: value 0 is out of "
+              "range: train.batch must be between 1 and 1000000\n");
+}
+
+TEST(mistakes_in_a_recipe_name_file_line_and_column)
+{
+    CHECK_RUN("printf 'train:\\n    seq: 5\\ntrian:\\n    steps: 1\\n' > r1.yaml;"
+              "$H config --recipe r1.yaml 2>&1; code=$?; rm r1.yaml; exit $code", 2,
+              "headway: r1.yaml:4:5: unknown key 'trian.steps'; did you mean "
+              "'train.steps'?\n");
+    CHECK_RUN("$H config --recipe no.yaml 2>&1", 1,
+              "headway: open no.yaml: No such file or directory\n");
+}
+
+TEST(control_characters_in_messages_do_not_reach_the_terminal)
+{
+    CHECK_RUN("$H \"$(printf 'a\\033[2Jb')\" 2>&1", 2,
+              "headway: unknown command 'headway a?[2Jb'; see headway --help\n");
+}
+
+TEST(a_full_disk_behind_stdout_is_an_error)
+{
+    if (!sys_exists("/dev/full"))
+        skip();
+    CHECK_RUN("$H config 2>&1 >/dev/full", 1,
+              "headway: writing to standard output failed; is the disk full?\n");
+}
+
+TEST(overrides_can_be_written_in_three_ways)
+{
+    CHECK_RUN("for f in '--set train.batch=3' '--train.batch=3' '--train.batch 3'; do "
+              "$H config --yaml $f | grep ' batch:'; done",
+              0, "  batch: 3\n  batch: 3\n  batch: 3\n");
+}
+
+TEST(the_resolved_recipe_is_a_recipe)
+{
+    CHECK_RUN("$H config --yaml --set train.seq=64 --set data.sources='[{path: a b}]' "
+              "> r2.yaml && $H config --yaml --recipe r2.yaml | diff r2.yaml - && "
+              "grep 'seq:' r2.yaml; code=$?; rm r2.yaml; exit $code",
+              0, "  seq: 64\n");
+}
+
+TEST(config_explains_one_key_a_section_or_all)
+{
+    static struct outcome o;
+    run_shell(&o, "$H config optim.lr --set optim.lr=0.1");
+    CHECK_STR(o.text, "optim\n  optim.lr: number, default 6e-4, between 0 and 10\n"
+                      "      Peak learning rate of AdamW.\n      is 0.1   (--set)\n");
+    run_shell(&o, "$H config lr");
+    CHECK(strstr(o.text, "  lr.schedule: ") && !strstr(o.text, "optim."));
+    CHECK_RUN("$H config optm.lr 2>&1", 2,
+              "headway: unknown key 'optm.lr'; did you mean 'optim.lr'?\n");
+    run_shell(&o, "$H config --markdown");
+    for (const struct option *const *table = recipe_tables; *table; table++) {
+        for (const struct option *row = *table; row->key; row++) {
+            char cell[128];
+            snprintf(cell, sizeof cell, "\n| `%s` | ", row->key);
+            CHECK(strstr(o.text, cell) != NULL);
+        }
+    }
+}
+
+/* Every warning that groff knows (-ww) is a fault of the generator. */
+TEST(man_pages_are_clean_roff)
+{
+    static struct outcome o;
+    run_shell(&o, "command -v groff >/dev/null && groff -man -Tutf8 </dev/null 2>/dev/null");
+    if (o.code != 0)
+        skip(); /* only groff can tell */
+    run_shell(&o, "$H help man man_test >/dev/null && for f in man_test/*.1; do "
+                  "groff -man -ww -Tutf8 $f 2>&1 >/dev/null; done; ls man_test | wc -l; "
+                  "rm -r man_test");
+    int pages = atoi(o.text);
+    CHECK(pages >= 5);
+    char expected[16];
+    snprintf(expected, sizeof expected, "%d\n", pages);
+    CHECK_STR(o.text, expected); /* nothing but the count: no warnings */
+}
+
+/* What bash offers after these words, the last of which is being typed. */
+static void check_completion(const char *words, int last, const char *expected)
+{
+    static struct outcome o;
+    char line[1024];
+    snprintf(line, sizeof line,
+             "bash -c 'source <(\"$0\" help completion) && COMP_WORDS=(headway %s) && "
+             "COMP_CWORD=%d && _headway && echo \"${COMPREPLY[*]}\"' $H 2>&1",
+             words, last);
+    run_shell(&o, line);
+    CHECK_EQ(o.code, 0);
+    CHECK_STR(o.text, expected);
+}
+
+TEST(bash_completes_commands_options_choices_and_keys)
+{
+    static struct outcome o;
+    run_shell(&o, "command -v bash");
+    if (o.code != 0)
+        skip();
+    check_completion("conf", 1, "config\n");
+    check_completion("config --mark", 2, "--markdown\n");
+    check_completion("config --log-level d", 3, "debug\n");
+    check_completion("config --set optim.muon_n", 3, "optim.muon_ns_steps=\n");
+    check_completion("config lr.sch", 2, "lr.schedule\n");
+    check_completion("help comp", 2, "completion\n");
+    check_completion("help man --q", 3, "--quiet\n");
+    check_completion("--ver", 1, "--version\n");
+}
+
+TEST_MAIN(ONE(every_command_says_what_it_does_and_has_an_example),
+          ONE(every_option_has_a_help_sentence), ONE(help_of_every_command_shows_an_example),
+          ONE(mistakes_on_the_command_line_get_one_sentence_and_exit_code_2),
+          ONE(mistakes_in_a_recipe_name_file_line_and_column),
+          ONE(control_characters_in_messages_do_not_reach_the_terminal),
+          ONE(a_full_disk_behind_stdout_is_an_error), ONE(overrides_can_be_written_in_three_ways),
+          ONE(the_resolved_recipe_is_a_recipe), ONE(config_explains_one_key_a_section_or_all),
+          ONE(man_pages_are_clean_roff),
+          ONE(bash_completes_commands_options_choices_and_keys))

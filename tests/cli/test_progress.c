@@ -1,0 +1,92 @@
+#include "test.h"
+
+#include "cli/progress.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static const u64 SECOND = 1000000000u;
+
+TEST(times_are_written_as_people_read_them)
+{
+    static const struct { double seconds; const char *text; } cases[] = {
+        { 0, "0:00" }, { 7.4, "0:07" }, { 59.6, "1:00" }, { 754, "12:34" },
+        { 10800, "3:00:00" }, { 439200, "5d 02:00:00" },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        char text[32];
+        progress_format_time(cases[i].seconds, text, sizeof text);
+        CHECK_STR(text, cases[i].text);
+    }
+}
+
+TEST(a_terminal_gets_a_bar_and_a_file_gets_words)
+{
+    struct terminal t = { .is_tty = true, .width = 100 };
+    struct progress p = { .terminal = &t, .label = "train" };
+    char line[256];
+    progress_format(&p, 0.25, "loss 4.2", 30, line, sizeof line);
+    CHECK_STR(line, "train [=====---------------]  25 %  1:30 left  loss 4.2");
+    progress_format(&p, 1.5, "", 30, line, sizeof line);
+    CHECK_STR(line, "train [====================] 100 %  0:00 left  ");
+    t.is_tty = false;
+    progress_format(&p, 0.25, "loss 4.2", 30, line, sizeof line);
+    CHECK_STR(line, "train  25 %  1:30 left  loss 4.2");
+    progress_format(&p, -1, "3 files", 65, line, sizeof line);
+    CHECK_STR(line, "train  3 files  1:05");
+    progress_format(&p, 0, "", 5, line, sizeof line); /* no estimate from nothing */
+    CHECK_STR(line, "train   0 %  0:05  ");
+}
+
+TEST(a_file_gets_fewer_lines_as_time_goes_on)
+{
+    struct terminal t = { .is_tty = false };
+    struct progress p = { .terminal = &t, .interval_ns = SECOND };
+    int lines_first_minute = 0, lines_second_hour = 0;
+    for (u64 s = 0; s < 7200; s++) {
+        bool due = progress_due(&p, s * SECOND);
+        lines_first_minute += due && s < 60;
+        lines_second_hour += due && s >= 3600;
+    }
+    CHECK_EQ(lines_first_minute, 6); /* at 0, 1, 3, 7, 15, 31 s */
+    CHECK_EQ(lines_second_hour, 60);
+}
+
+TEST(a_log_line_never_cuts_the_status_line)
+{
+    struct terminal t;
+    char *written;
+    size_t bytes;
+    FILE *out = open_memstream(&written, &bytes);
+    terminal_init(&t, out);
+    CHECK(!t.is_tty && t.width == 80);
+    t.is_tty = true; /* as if */
+    terminal_status(&t, "train 1 %");
+    terminal_log(&t, LOG_WARN, "disk\x1b nearly full");
+    terminal_status(&t, "train 2 %");
+    terminal_fini(&t);
+    fclose(out);
+    CHECK_STR(written, "train 1 %\r\033[Kwarning: disk? nearly full\ntrain 1 %"
+                       "\r\033[Ktrain 2 %\r\033[K");
+    free(written);
+}
+
+TEST(a_status_line_is_cut_to_the_width)
+{
+    struct terminal t;
+    char *written;
+    size_t bytes;
+    FILE *out = open_memstream(&written, &bytes);
+    terminal_init(&t, out);
+    t.is_tty = true;
+    t.width = 10;
+    terminal_status(&t, "0123456789abc");
+    fclose(out);
+    CHECK_STR(written, "012345678");
+    free(written);
+    pthread_mutex_destroy(&t.lock);
+}
+
+TEST_MAIN(ONE(times_are_written_as_people_read_them), ONE(a_terminal_gets_a_bar_and_a_file_gets_words),
+          ONE(a_file_gets_fewer_lines_as_time_goes_on),
+          ONE(a_log_line_never_cuts_the_status_line), ONE(a_status_line_is_cut_to_the_width))
