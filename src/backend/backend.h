@@ -15,8 +15,8 @@ enum { BACKEND_OPS = 64 };
 struct kernel {
     kernel_fn run;
     /* Scratch that the task needs with this many threads; NULL: none. */
-    i64 (*workspace)(const struct task *t, int threads);
-    void *context;
+    i64 (*workspace)(const struct task *t, int threads, const void *context);
+    void *context; /* the kernel finds it in run.context */
 };
 
 struct backend {

@@ -14,7 +14,7 @@ int backend_check(const struct backend *b, const struct program *p, int threads,
             return err_set(ERR_INTERNAL, "the %s backend has no kernel for %s", b->name,
                            t->op->name);
         if (k->workspace)
-            most = i64_max(most, k->workspace(t, threads));
+            most = i64_max(most, k->workspace(t, threads, k->context));
     }
     *workspace_bytes = i64_max(*workspace_bytes, most);
     return OK;

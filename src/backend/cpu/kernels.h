@@ -1,0 +1,95 @@
+/* backend/cpu/kernels.h - what the files in multi/ share: their entry points, per
+ * instruction set, and how they cut their work into parts.
+ *
+ * A part's arithmetic never depends on the number of threads (base/pool.h). Sums over rows
+ * are taken per block of rows and the blocks added in a tree, both fixed by the shape. */
+#ifndef HEADWAY_KERNELS_H
+#define HEADWAY_KERNELS_H
+
+#include "backend/backend.h"
+#include "backend/cpu/vec.h"
+#include "ops/ops.h"
+
+/* The matrix products of this set. */
+#if defined(ISA_wide)
+#define GEMM_KERNELS gemm_kernels_generic
+#else
+#define GEMM_KERNELS NAMED(gemm_kernels)
+#endif
+
+#define KERNEL_DECLARE(name) void NAMED(name)(const struct task *t, struct run *x)
+#define WORKSPACE_DECLARE(name) \
+    i64 NAMED(name##_workspace)(const struct task *t, int threads, const void *context)
+
+void NAMED(cpu_register)(struct backend *b); /* fills the rows below */
+
+KERNEL_DECLARE(embed);
+KERNEL_DECLARE(embed_grad);
+KERNEL_DECLARE(rmsnorm);
+KERNEL_DECLARE(rmsnorm_grad);
+WORKSPACE_DECLARE(rmsnorm_grad);
+KERNEL_DECLARE(layernorm);
+KERNEL_DECLARE(layernorm_grad);
+WORKSPACE_DECLARE(layernorm_grad);
+KERNEL_DECLARE(qk_norm);
+KERNEL_DECLARE(qk_norm_grad);
+WORKSPACE_DECLARE(qk_norm_grad);
+KERNEL_DECLARE(rope);
+KERNEL_DECLARE(gelu);
+KERNEL_DECLARE(gelu_grad);
+KERNEL_DECLARE(swiglu);
+KERNEL_DECLARE(swiglu_grad);
+KERNEL_DECLARE(add);
+KERNEL_DECLARE(xent);
+KERNEL_DECLARE(loss_sums);
+KERNEL_DECLARE(sum_squares);
+WORKSPACE_DECLARE(sum_squares);
+KERNEL_DECLARE(add_norms);
+KERNEL_DECLARE(clip);
+KERNEL_DECLARE(adamw);
+KERNEL_DECLARE(muon);
+WORKSPACE_DECLARE(muon);
+KERNEL_DECLARE(ema);
+
+/* --- parts ----------------------------------------------------------------------------- */
+
+/* What a pool function needs: the task, the run, and how many items a part takes. */
+struct work {
+    const struct task *t;
+    struct run *x;
+    i64 items, per_part;
+};
+
+struct range {
+    i64 begin, end;
+};
+
+static inline struct range work_range(const struct work *w, i64 part)
+{
+    i64 begin = part * w->per_part;
+    return (struct range){ begin, i64_min(begin + w->per_part, w->items) };
+}
+
+/* Runs fn over items in parts of per_part. */
+static inline void work_run(const struct task *t, struct run *x, i64 items, i64 per_part,
+                            pool_fn fn)
+{
+    struct work w = { t, x, items, per_part };
+    pool_run(x->pool, ceil_div(items, per_part), fn, &w);
+}
+
+/* Elements of 4 bytes per part of an elementwise kernel: 64 KiB, some 5 us of memory. */
+enum { ELEMENTS_PER_PART = 16384 };
+/* Rows per part so that a part has about as many elements. */
+static inline i64 rows_per_part(i64 columns)
+{
+    return i64_max(1, ELEMENTS_PER_PART / i64_max(1, columns));
+}
+
+/* Rows per block of a sum over R rows: at most 128 blocks of at least 32 rows. */
+static inline i64 rows_per_block(i64 R)
+{
+    return i64_max(32, ceil_div(R, 128));
+}
+
+#endif

@@ -1,0 +1,176 @@
+/* Activation functions and sums: one pass over the elements.
+ *
+ * GELU, tanh form: x/2 (1 + tanh u) = x s with s = sigmoid(2u), u = k (x + 0.044715 x^3),
+ * k = sqrt(2 / pi) (Hendrycks & Gimpel 2016); its derivative is s + x s (1 - s) 2 u'.
+ * Exact form: x Phi(x), derivative Phi(x) + x phi(x). */
+#include "backend/cpu/kernels.h"
+
+static const float GELU_2K = 1.5957691216f;   /* 2 sqrt(2 / pi) */
+static const float GELU_CUBE = 0.044715f;
+static const float NORMAL_DENSITY = 0.39894228f; /* 1 / sqrt(2 pi) */
+
+INLINE vec gelu_one(bool exact, vec x)
+{
+    if (exact)
+        return x * vec_normal(x);
+    return x * vec_sigmoid(GELU_2K * (x + GELU_CUBE * x * x * x));
+}
+
+INLINE vec gelu_slope(bool exact, vec x)
+{
+    if (exact)
+        return vec_normal(x) + x * NORMAL_DENSITY * vec_exp(-0.5f * x * x);
+    vec s = vec_sigmoid(GELU_2K * (x + GELU_CUBE * x * x * x));
+    return s + x * s * (1.0f - s) * GELU_2K * (1.0f + 3.0f * GELU_CUBE * x * x);
+}
+
+INLINE void gelu_range(bool half, bool exact, const struct task *t, struct range r)
+{
+    for (i64 i = r.begin; i < r.end; i += VL) {
+        vec x = vec_get_n(half, t->in[0]->data, i, r.end - i);
+        vec_put_n(half, t->out[0]->data, i, gelu_one(exact, x), r.end - i);
+    }
+}
+
+INLINE void gelu_grad_range(bool half, bool exact, const struct task *t, struct range r)
+{
+    for (i64 i = r.begin; i < r.end; i += VL) {
+        const i64 n = r.end - i;
+        vec dy = vec_get_n(half, t->in[0]->data, i, n), x = vec_get_n(half, t->in[1]->data, i, n);
+        vec_put_n(half, t->out[0]->data, i, dy * gelu_slope(exact, x), n);
+    }
+}
+
+static void gelu_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const bool half = is_half(w->t->in[0]->dtype), exact = w->t->attr[GELU_EXACT] != 0;
+    struct range r = work_range(w, part);
+    (void)thread;
+    if (half && exact)
+        gelu_range(true, true, w->t, r);
+    else if (half)
+        gelu_range(true, false, w->t, r);
+    else if (exact)
+        gelu_range(false, true, w->t, r);
+    else
+        gelu_range(false, false, w->t, r);
+}
+
+static void gelu_grad_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const bool half = is_half(w->t->in[0]->dtype), exact = w->t->attr[GELU_EXACT] != 0;
+    struct range r = work_range(w, part);
+    (void)thread;
+    if (half && exact)
+        gelu_grad_range(true, true, w->t, r);
+    else if (half)
+        gelu_grad_range(true, false, w->t, r);
+    else if (exact)
+        gelu_grad_range(false, true, w->t, r);
+    else
+        gelu_grad_range(false, false, w->t, r);
+}
+
+void NAMED(gelu)(const struct task *t, struct run *x)
+{
+    work_run(t, x, tensor_count(t->in[0]), ELEMENTS_PER_PART, gelu_part);
+}
+
+void NAMED(gelu_grad)(const struct task *t, struct run *x)
+{
+    work_run(t, x, tensor_count(t->in[0]), ELEMENTS_PER_PART, gelu_grad_part);
+}
+
+/* --- SwiGLU: y = silu(a) b, x = [a | b] row by row -------------------------------------- */
+
+INLINE void swiglu_rows(bool half, const struct task *t, struct range rows)
+{
+    const i64 F = tensor_columns(t->out[0]);
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        const void *x = vec_at(half, t->in[0]->data, r * 2 * F);
+        void *y = vec_at(half, t->out[0]->data, r * F);
+        for (i64 i = 0; i < F; i += VL) {
+            const i64 n = F - i;
+            vec a = vec_get_n(half, x, i, n), b = vec_get_n(half, x, F + i, n);
+            vec_put_n(half, y, i, a * vec_sigmoid(a) * b, n);
+        }
+    }
+}
+
+/* da = dy b s (1 + a (1 - s)), db = dy a s, s = sigmoid(a) */
+INLINE void swiglu_grad_rows(bool half, const struct task *t, struct range rows)
+{
+    const i64 F = tensor_columns(t->in[0]);
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        const void *dy = vec_at(half, t->in[0]->data, r * F);
+        const void *x = vec_at(half, t->in[1]->data, r * 2 * F);
+        void *dx = vec_at(half, t->out[0]->data, r * 2 * F);
+        for (i64 i = 0; i < F; i += VL) {
+            const i64 n = F - i;
+            vec a = vec_get_n(half, x, i, n), b = vec_get_n(half, x, F + i, n);
+            vec d = vec_get_n(half, dy, i, n), s = vec_sigmoid(a);
+            vec_put_n(half, dx, i, d * b * s * (1.0f + a * (1.0f - s)), n);
+            vec_put_n(half, dx, F + i, d * a * s, n);
+        }
+    }
+}
+
+static void swiglu_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    (void)thread;
+    if (is_half(w->t->in[0]->dtype))
+        swiglu_rows(true, w->t, work_range(w, part));
+    else
+        swiglu_rows(false, w->t, work_range(w, part));
+}
+
+static void swiglu_grad_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    (void)thread;
+    if (is_half(w->t->in[0]->dtype))
+        swiglu_grad_rows(true, w->t, work_range(w, part));
+    else
+        swiglu_grad_rows(false, w->t, work_range(w, part));
+}
+
+void NAMED(swiglu)(const struct task *t, struct run *x)
+{
+    const i64 F = tensor_columns(t->out[0]);
+    work_run(t, x, tensor_rows(t->out[0]), rows_per_part(F), swiglu_part);
+}
+
+void NAMED(swiglu_grad)(const struct task *t, struct run *x)
+{
+    const i64 F = tensor_columns(t->in[0]);
+    work_run(t, x, tensor_rows(t->in[0]), rows_per_part(F), swiglu_grad_part);
+}
+
+/* --- y = a + b --------------------------------------------------------------------------- */
+
+INLINE void add_range(bool half, const struct task *t, struct range r)
+{
+    for (i64 i = r.begin; i < r.end; i += VL) {
+        const i64 n = r.end - i;
+        vec sum = vec_get_n(half, t->in[0]->data, i, n) + vec_get_n(half, t->in[1]->data, i, n);
+        vec_put_n(half, t->out[0]->data, i, sum, n);
+    }
+}
+
+static void add_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    (void)thread;
+    if (is_half(w->t->in[0]->dtype))
+        add_range(true, w->t, work_range(w, part));
+    else
+        add_range(false, w->t, work_range(w, part));
+}
+
+void NAMED(add)(const struct task *t, struct run *x)
+{
+    work_run(t, x, tensor_count(t->in[0]), ELEMENTS_PER_PART, add_part);
+}

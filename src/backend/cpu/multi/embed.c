@@ -1,0 +1,94 @@
+/* Embedding rows: gathered forward, scattered and added backward. */
+#include "backend/cpu/kernels.h"
+
+INLINE void gather_row(bool half, void *y, const void *token, const void *position, i64 C)
+{
+    for (i64 c = 0; c < C; c += VL) {
+        vec v = vec_get_n(half, token, c, C - c);
+        if (position)
+            v += vec_get_n(half, position, c, C - c);
+        vec_put_n(half, y, c, v, C - c);
+    }
+}
+
+static void embed_rows(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const struct task *t = w->t;
+    const struct tensor *wte = t->in[1], *wpe = t->in[3], *y = t->out[0];
+    const i32 *tokens = t->in[0]->data, *positions = wpe ? t->in[2]->data : NULL;
+    const i64 C = wte->dim[1];
+    const bool half = is_half(y->dtype);
+    struct range rows = work_range(w, part);
+    (void)thread;
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        void *row = vec_at(half, y->data, r * C);
+        const void *token = vec_at(half, wte->data, tokens[r] * C);
+        const void *position = wpe ? vec_at(half, wpe->data, positions[r] * C) : NULL;
+        if (half)
+            gather_row(true, row, token, position, C);
+        else
+            gather_row(false, row, token, position, C);
+    }
+}
+
+void NAMED(embed)(const struct task *t, struct run *x)
+{
+    work_run(t, x, tensor_count(t->in[0]), rows_per_part(t->in[1]->dim[1]), embed_rows);
+}
+
+/* --- gradient: parts are columns, so that every part adds its rows in ascending r ------- */
+
+enum { COLUMNS_PER_PART = 64, ZERO_PER_PART = 1 << 18 };
+
+INLINE void scatter(bool half, const struct task *t, const struct tensor *sum, const i32 *index,
+                    i64 begin, i64 end)
+{
+    const struct tensor *dy = t->in[0];
+    const i64 R = dy->dim[0], C = dy->dim[1];
+    for (i64 r = 0; r < R; r++) {
+        float *to = (float *)sum->data + index[r] * C;
+        const void *from = vec_at(half, dy->data, r * C);
+        for (i64 c = begin; c < end; c += VL) {
+            vec v = vec_get_n(half, from, c, end - c) + vec_get_n(false, to, c, end - c);
+            vec_put_n(false, to, c, v, end - c);
+        }
+    }
+}
+
+static void scatter_columns(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const struct task *t = w->t;
+    struct range columns = work_range(w, part);
+    (void)thread;
+    for (int i = 0; i < 2; i++) {
+        if (!t->out[i])
+            continue;
+        if (is_half(t->in[0]->dtype))
+            scatter(true, t, t->out[i], t->in[1 + i]->data, columns.begin, columns.end);
+        else
+            scatter(false, t, t->out[i], t->in[1 + i]->data, columns.begin, columns.end);
+    }
+}
+
+static void zero_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    struct range r = work_range(w, part);
+    (void)thread;
+    for (int i = 0; i < 2; i++) {
+        const struct tensor *sum = w->t->out[i];
+        i64 end = sum ? i64_min(r.end, tensor_count(sum)) : 0;
+        if (r.begin < end)
+            memset((float *)sum->data + r.begin, 0, (size_t)(end - r.begin) * sizeof(float));
+    }
+}
+
+void NAMED(embed_grad)(const struct task *t, struct run *x)
+{
+    i64 most = i64_max(tensor_count(t->out[0]), t->out[1] ? tensor_count(t->out[1]) : 0);
+    if (!run_accumulates(t, x))
+        work_run(t, x, most, ZERO_PER_PART, zero_part);
+    work_run(t, x, t->in[0]->dim[1], COLUMNS_PER_PART, scatter_columns);
+}

@@ -1,0 +1,148 @@
+/* What happens to query and key heads before attention: QK-norm and rotary embedding. A
+ * row of qkv is H query heads, G key heads and G value heads of size D. */
+#include "backend/cpu/norm_rows.h"
+
+/* --- QK-norm --------------------------------------------------------------------------- */
+
+INLINE void qk_norm_rows(bool half, const struct task *t, struct range rows)
+{
+    const i64 H = (i64)t->attr[HEADS_H], G = (i64)t->attr[HEADS_G], D = (i64)t->attr[HEADS_D];
+    const i64 width = (H + 2 * G) * D;
+    float *rstds = t->out[1]->data;
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        const void *from = vec_at(half, t->in[0]->data, r * width);
+        void *to = vec_at(half, t->out[0]->data, r * width);
+        for (i64 h = 0; h < H + G; h++) {
+            const void *x = vec_at(half, from, h * D);
+            float rstd = row_rstd(half, false, x, 0, D, t->attr[HEADS_EPS]);
+            norm_row(half, vec_at(half, to, h * D), x, 0, rstd, t->in[h < H ? 1 : 2]->data,
+                     NULL, D);
+            rstds[r * (H + G) + h] = rstd;
+        }
+        const i64 values = (H + G) * D;
+        if (to != from)
+            memcpy(vec_at(half, to, values), vec_at(half, from, values),
+                   (size_t)(G * D * dtype_bytes(t->in[0]->dtype)));
+    }
+}
+
+static void qk_norm_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    (void)thread;
+    if (is_half(w->t->in[0]->dtype))
+        qk_norm_rows(true, w->t, work_range(w, part));
+    else
+        qk_norm_rows(false, w->t, work_range(w, part));
+}
+
+void NAMED(qk_norm)(const struct task *t, struct run *x)
+{
+    work_run(t, x, tensor_rows(t->in[0]), rows_per_part(tensor_columns(t->in[0])), qk_norm_part);
+}
+
+/* Workspace: per block of rows dgain_q (D), dgain_k (D). */
+INLINE void qk_norm_grad_rows(bool half, const struct work *w, i64 block)
+{
+    const struct task *t = w->t;
+    const i64 H = (i64)t->attr[HEADS_H], G = (i64)t->attr[HEADS_G], D = (i64)t->attr[HEADS_D];
+    const i64 width = (H + 2 * G) * D, values = (H + G) * D;
+    const float *rstds = t->in[4]->data;
+    float *partial = (float *)w->x->workspace + block * 2 * D;
+    struct range rows = work_range(w, block);
+    memset(partial, 0, (size_t)(2 * D) * sizeof(float));
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        const void *dy = vec_at(half, t->in[0]->data, r * width);
+        const void *x = vec_at(half, t->in[1]->data, r * width);
+        void *dx = vec_at(half, t->out[0]->data, r * width);
+        for (i64 h = 0; h < H + G; h++) {
+            struct norm_row_grad a = {
+                .dy = vec_at(half, dy, h * D), .x = vec_at(half, x, h * D),
+                .dx = vec_at(half, dx, h * D), .gain = t->in[h < H ? 2 : 3]->data,
+                .rstd = rstds[r * (H + G) + h], .dgain = partial + (h < H ? 0 : D),
+            };
+            norm_row_grad(half, false, &a, D);
+        }
+        if (dx != dy)
+            memcpy(vec_at(half, dx, values), vec_at(half, dy, values),
+                   (size_t)(G * D * dtype_bytes(t->in[0]->dtype)));
+    }
+}
+
+static void qk_norm_block(void *context, i64 block, int thread)
+{
+    const struct work *w = context;
+    (void)thread;
+    if (is_half(w->t->in[0]->dtype))
+        qk_norm_grad_rows(true, w, block);
+    else
+        qk_norm_grad_rows(false, w, block);
+}
+
+void NAMED(qk_norm_grad)(const struct task *t, struct run *x)
+{
+    const i64 R = tensor_rows(t->in[0]), D = (i64)t->attr[HEADS_D];
+    const i64 blocks = ceil_div(R, rows_per_block(R));
+    const bool keep = run_accumulates(t, x);
+    float *partial = x->workspace;
+    work_run(t, x, R, rows_per_block(R), qk_norm_block);
+    norm_sum_blocks(t->out[1]->data, partial, blocks, 2 * D, 0, D, keep);
+    norm_sum_blocks(t->out[2]->data, partial + D, blocks, 2 * D, 0, D, keep);
+}
+
+i64 NAMED(qk_norm_grad_workspace)(const struct task *t, int threads, const void *context)
+{
+    const i64 R = tensor_rows(t->in[0]), D = (i64)t->attr[HEADS_D];
+    (void)threads;
+    (void)context;
+    return ceil_div(R, rows_per_block(R)) * 2 * D * (i64)sizeof(float);
+}
+
+/* --- rotary embedding ------------------------------------------------------------------- */
+
+/* a' = a cos - b sin, b' = b cos + a sin for the two halves of a head. */
+INLINE void rotate(bool half, void *to, const void *from, const float *table, float sign, i64 D)
+{
+    const i64 pairs = D / 2;
+    for (i64 i = 0; i < pairs; i += VL) {
+        const i64 n = pairs - i;
+        vec a = vec_get_n(half, from, i, n), b = vec_get_n(half, from, i + pairs, n);
+        vec cosine = vec_get_n(false, table, i, n);
+        vec sine = vec_get_n(false, table, i + pairs, n) * sign;
+        vec_put_n(half, to, i, a * cosine - b * sine, n);
+        vec_put_n(half, to, i + pairs, b * cosine + a * sine, n);
+    }
+}
+
+INLINE void rope_rows(bool half, const struct task *t, struct range rows)
+{
+    const i64 H = (i64)t->attr[ROPE_H], G = (i64)t->attr[ROPE_G], D = (i64)t->attr[ROPE_D];
+    const i64 width = (H + 2 * G) * D, values = (H + G) * D;
+    const float sign = t->attr[ROPE_INVERSE] != 0 ? -1.0f : 1.0f;
+    const i32 *positions = t->in[2]->data;
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        const float *table = (const float *)t->in[1]->data + positions[r] * D;
+        const void *from = vec_at(half, t->in[0]->data, r * width);
+        void *to = vec_at(half, t->out[0]->data, r * width);
+        for (i64 h = 0; h < H + G; h++)
+            rotate(half, vec_at(half, to, h * D), vec_at(half, from, h * D), table, sign, D);
+        if (to != from)
+            memcpy(vec_at(half, to, values), vec_at(half, from, values),
+                   (size_t)(G * D * dtype_bytes(t->in[0]->dtype)));
+    }
+}
+
+static void rope_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    (void)thread;
+    if (is_half(w->t->in[0]->dtype))
+        rope_rows(true, w->t, work_range(w, part));
+    else
+        rope_rows(false, w->t, work_range(w, part));
+}
+
+void NAMED(rope)(const struct task *t, struct run *x)
+{
+    work_run(t, x, tensor_rows(t->in[0]), rows_per_part(tensor_columns(t->in[0])), rope_part);
+}

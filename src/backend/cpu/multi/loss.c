@@ -1,0 +1,143 @@
+/* Cross-entropy with its own gradient, and the loss per source.
+ *
+ * A row of logits is read twice: once for its largest value and its sum of exponentials,
+ * once for the probabilities. The first pass goes by blocks that stay in L1; when a block
+ * raises the maximum the sum so far is scaled down (online softmax, Milakov & Gimelshein
+ * 2018). */
+#include "backend/cpu/kernels.h"
+
+enum { XENT_BLOCK = 2048 };
+
+INLINE float block_largest(const float *z, i64 n)
+{
+    vec a = vec_all(-INFINITY), b = a;
+    i64 i = 0;
+    for (; i + 2 * VL <= n; i += 2 * VL) {
+        a = vec_max(vec_load(z + i), a);
+        b = vec_max(vec_load(z + i + VL), b);
+    }
+    float largest = vec_largest(vec_max(a, b));
+    for (; i < n; i++)
+        largest = z[i] > largest ? z[i] : largest;
+    return largest;
+}
+
+/* Sum of e^(z - largest); lanes beyond n count nothing. */
+INLINE float block_sum(const float *z, float largest, i64 n)
+{
+    vec a = { 0 }, b = { 0 };
+    i64 i = 0;
+    for (; i + 2 * VL <= n; i += 2 * VL) {
+        a += vec_exp(vec_load(z + i) - largest);
+        b += vec_exp(vec_load(z + i + VL) - largest);
+    }
+    for (; i < n; i += VL) {
+        vec e = vec_exp(vec_get_n(false, z, i, n - i) - largest);
+        a += vec_select(vec_lanes() < vec_all_i32((i32)i64_min(VL, n - i)), e, (vec){ 0 });
+    }
+    return vec_sum(a + b);
+}
+
+static float row_log_sum_exp(const float *z, i64 V)
+{
+    float largest = -INFINITY;
+    double sum = 0;
+    for (i64 v = 0; v < V; v += XENT_BLOCK) {
+        const i64 n = i64_min(XENT_BLOCK, V - v);
+        float top = block_largest(z + v, n);
+        if (top > largest) {
+            sum *= exp((double)(largest - top));
+            largest = top;
+        }
+        sum += (double)block_sum(z + v, largest, n);
+    }
+    return (float)((double)largest + log(sum));
+}
+
+/* dz = scale e^(z - lse), minus onehot at the target, 0 in the padding columns. */
+INLINE void row_gradient(bool half, void *dz, const float *z, float lse, float scale, i64 V,
+                         i64 padded)
+{
+    i64 v = 0;
+    for (; v + VL <= V; v += VL)
+        vec_put(half, dz, v, scale * vec_exp(vec_load(z + v) - lse));
+    for (; v < padded; v += VL) {
+        vec e = scale * vec_exp(vec_get_n(false, z, v, padded - v) - lse);
+        e = vec_select(vec_lanes() < vec_all_i32((i32)i64_max(0, i64_min(VL, V - v))), e,
+                       (vec){ 0 });
+        vec_put_n(half, dz, v, e, padded - v);
+    }
+}
+
+static void zero_row(bool half, void *dz, i64 padded)
+{
+    memset(dz, 0, (size_t)padded * (half ? sizeof(bf16) : sizeof(float)));
+}
+
+/* Subtracts from one element of dz, in f32 before its rounding. */
+static void put_target(bool half, void *dz, i64 target, float value)
+{
+    if (half)
+        ((bf16 *)dz)[target] = bf16_from_f32(value);
+    else
+        ((float *)dz)[target] = value;
+}
+
+static void xent_rows(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const struct task *t = w->t;
+    const struct tensor *dz = t->out[2];
+    const i64 padded = tensor_columns(t->in[0]);
+    const i64 V = t->attr[XENT_VOCAB] > 0 ? (i64)t->attr[XENT_VOCAB] : padded;
+    const i32 *targets = t->in[1]->data;
+    const float *weights = t->in[2]->data, *inv_weight = t->in[3]->data;
+    const float zcoef = (float)t->attr[XENT_ZCOEF];
+    float *nll = t->out[0]->data, *lses = t->out[1]->data;
+    const bool half = dz && is_half(dz->dtype);
+    struct range rows = work_range(w, part);
+    (void)thread;
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        const float *z = (const float *)t->in[0]->data + r * padded;
+        void *row = dz ? vec_at(half, dz->data, r * padded) : NULL;
+        const float lse = row_log_sum_exp(z, V), weight = weights[r] * inv_weight[0];
+        lses[r] = lse;
+        nll[r] = 0;
+        if (weights[r] == 0) {
+            if (row)
+                zero_row(half, row, padded);
+            continue;
+        }
+        const float target = z[targets[r]], scale = weight * (1 + 2 * zcoef * lse);
+        nll[r] = lse - target;
+        if (!row)
+            continue;
+        if (half)
+            row_gradient(true, row, z, lse, scale, V, padded);
+        else
+            row_gradient(false, row, z, lse, scale, V, padded);
+        /* scale p - weight, as weight (p - 1) + weight 2 zcoef lse p: exact where p is near 1 */
+        const double p = exp((double)target - (double)lse);
+        put_target(half, row, targets[r],
+                   (float)((double)weight * (expm1((double)target - (double)lse) +
+                                             2 * (double)zcoef * (double)lse * p)));
+    }
+}
+
+void NAMED(xent)(const struct task *t, struct run *x)
+{
+    work_run(t, x, t->in[0]->dim[0], 4, xent_rows);
+}
+
+void NAMED(loss_sums)(const struct task *t, struct run *x)
+{
+    const float *nll = t->in[0]->data, *weights = t->in[1]->data;
+    const i32 *sources = t->in[2]->data;
+    double *sums = t->out[0]->data;
+    if (!run_accumulates(t, x))
+        memset(sums, 0, (size_t)tensor_bytes(t->out[0]));
+    for (i64 r = 0; r < tensor_count(t->in[0]); r++) {
+        sums[2 * sources[r]] += (double)weights[r] * (double)nll[r];
+        sums[2 * sources[r] + 1] += (double)weights[r];
+    }
+}

@@ -1,0 +1,30 @@
+/* The rows of the kernel table that this instruction set fills. */
+#include "backend/cpu/cpu.h"
+#include "backend/cpu/gemm.h"
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/linear.h"
+
+#define ROW(op) { &op_##op, { NAMED(op), NULL, NULL } }
+#define ROW_SCRATCH(op) { &op_##op, { NAMED(op), NAMED(op##_workspace), NULL } }
+
+void NAMED(cpu_register)(struct backend *b)
+{
+    void *g = (void *)&GEMM_KERNELS; /* a kernel's context; never written */
+    const struct {
+        const struct op_info *op;
+        struct kernel kernel;
+    } rows[] = {
+        ROW(embed), ROW(embed_grad),
+        { &op_linear, { linear_run, linear_workspace, g } },
+        { &op_linear_dx, { linear_dx_run, linear_dx_workspace, g } },
+        { &op_linear_dw, { linear_dw_run, linear_dw_workspace, g } },
+        ROW(rmsnorm), ROW_SCRATCH(rmsnorm_grad), ROW(layernorm), ROW_SCRATCH(layernorm_grad),
+        ROW(qk_norm), ROW_SCRATCH(qk_norm_grad), ROW(rope),
+        ROW(gelu), ROW(gelu_grad), ROW(swiglu), ROW(swiglu_grad), ROW(add),
+        ROW(xent), ROW(loss_sums),
+        ROW_SCRATCH(sum_squares), ROW(add_norms), ROW(clip), ROW(adamw), ROW(ema),
+        { &op_muon, { NAMED(muon), NAMED(muon_workspace), g } },
+    };
+    for (i64 i = 0; i < COUNT_OF(rows); i++)
+        backend_set(b, rows[i].op, rows[i].kernel);
+}

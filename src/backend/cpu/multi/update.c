@@ -1,0 +1,136 @@
+/* What happens once per step: the norm of the gradient, clipping, AdamW, the average. */
+#include "backend/cpu/kernels.h"
+
+/* --- sum of squares: blocks of 65,536 elements in double, then a tree over blocks ------- */
+
+enum { SQUARES_BLOCK = 65536, SQUARES_LANES = 16 };
+
+static void squares_block(void *context, i64 block, int thread)
+{
+    const struct work *w = context;
+    const float *g = w->t->in[0]->data;
+    double *partial = w->x->workspace, lane[SQUARES_LANES] = { 0 }, sum = 0;
+    struct range r = work_range(w, block);
+    i64 i = r.begin;
+    (void)thread;
+    for (; i + SQUARES_LANES <= r.end; i += SQUARES_LANES)
+        for (int k = 0; k < SQUARES_LANES; k++)
+            lane[k] += (double)g[i + k] * (double)g[i + k];
+    for (; i < r.end; i++)
+        sum += (double)g[i] * (double)g[i];
+    for (int k = 0; k < SQUARES_LANES; k++)
+        sum += lane[k];
+    partial[block] = sum;
+}
+
+void NAMED(sum_squares)(const struct task *t, struct run *x)
+{
+    const i64 n = tensor_count(t->in[0]), blocks = ceil_div(n, SQUARES_BLOCK);
+    double *partial = x->workspace;
+    partial[0] = 0;
+    work_run(t, x, n, SQUARES_BLOCK, squares_block);
+    for (i64 step = 1; step < blocks; step *= 2)
+        for (i64 b = 0; b + step < blocks; b += 2 * step)
+            partial[b] += partial[b + step];
+    *(double *)t->out[0]->data = partial[0];
+}
+
+i64 NAMED(sum_squares_workspace)(const struct task *t, int threads, const void *context)
+{
+    (void)threads;
+    (void)context;
+    return i64_max(1, ceil_div(tensor_count(t->in[0]), SQUARES_BLOCK)) * (i64)sizeof(double);
+}
+
+void NAMED(add_norms)(const struct task *t, struct run *x)
+{
+    double sum = 0;
+    (void)x;
+    for (int i = 0; i < TASK_INS && t->in[i]; i++)
+        sum += *(const double *)t->in[i]->data;
+    *(double *)t->out[0]->data = sum;
+}
+
+void NAMED(clip)(const struct task *t, struct run *x)
+{
+    const double norm = sqrt(*(const double *)t->in[0]->data), limit = t->attr[CLIP_LIMIT];
+    (void)x;
+    *(double *)t->out[0]->data = norm;
+    *(float *)t->out[1]->data = limit > 0 && norm > limit ? (float)(limit / norm) : 1.0f;
+    *(i32 *)t->out[2]->data = isfinite(norm) ? 1 : 0;
+}
+
+/* --- AdamW ------------------------------------------------------------------------------- */
+
+struct adamw_constants {
+    float scale, beta1, beta2, rest1, rest2, inv_correct1, inv_correct2, eps, lr, decay;
+};
+
+static struct adamw_constants adamw_constants(const struct task *t)
+{
+    const float *hyper = t->in[2]->data;
+    return (struct adamw_constants){
+        .scale = *(const float *)t->in[1]->data,
+        .beta1 = (float)t->attr[ADAMW_B1], .rest1 = (float)(1 - t->attr[ADAMW_B1]),
+        .beta2 = (float)t->attr[ADAMW_B2], .rest2 = (float)(1 - t->attr[ADAMW_B2]),
+        .inv_correct1 = 1 / hyper[HYPER_CORRECT1], .inv_correct2 = 1 / hyper[HYPER_CORRECT2],
+        .eps = (float)t->attr[ADAMW_EPS], .lr = hyper[HYPER_LR],
+        .decay = (float)t->attr[ADAMW_DECAY],
+    };
+}
+
+INLINE void adamw_range(bool copies, const struct task *t, struct range r)
+{
+    const struct adamw_constants c = adamw_constants(t);
+    const float *grad = t->in[0]->data;
+    float *p = t->out[0]->data, *m = t->out[1]->data, *v = t->out[2]->data;
+    for (i64 i = r.begin; i < r.end; i += VL) {
+        const i64 n = r.end - i;
+        vec g = vec_get_n(false, grad, i, n) * c.scale, w = vec_get_n(false, p, i, n);
+        vec m1 = vec_get_n(false, m, i, n) * c.beta1 + g * c.rest1;
+        vec v1 = vec_get_n(false, v, i, n) * c.beta2 + g * g * c.rest2;
+        vec step = m1 * c.inv_correct1 / (vec_sqrt(v1 * c.inv_correct2) + c.eps);
+        w -= c.lr * (step + c.decay * w);
+        vec_put_n(false, m, i, m1, n);
+        vec_put_n(false, v, i, v1, n);
+        vec_put_n(false, p, i, w, n);
+        if (copies)
+            vec_put_n(true, t->out[3]->data, i, w, n);
+    }
+}
+
+static void adamw_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    (void)thread;
+    if (w->t->out[3])
+        adamw_range(true, w->t, work_range(w, part));
+    else
+        adamw_range(false, w->t, work_range(w, part));
+}
+
+void NAMED(adamw)(const struct task *t, struct run *x)
+{
+    work_run(t, x, tensor_count(t->in[0]), ELEMENTS_PER_PART, adamw_part);
+}
+
+/* --- average ------------------------------------------------------------------------------ */
+
+static void ema_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const float rest = (float)(1 - w->t->attr[EMA_DECAY]);
+    float *average = w->t->out[0]->data;
+    struct range r = work_range(w, part);
+    (void)thread;
+    for (i64 i = r.begin; i < r.end; i += VL) {
+        vec a = vec_get_n(false, average, i, r.end - i);
+        a += rest * (vec_get_n(false, w->t->in[0]->data, i, r.end - i) - a);
+        vec_put_n(false, average, i, a, r.end - i);
+    }
+}
+
+void NAMED(ema)(const struct task *t, struct run *x)
+{
+    work_run(t, x, tensor_count(t->in[0]), ELEMENTS_PER_PART, ema_part);
+}
