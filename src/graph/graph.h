@@ -82,7 +82,8 @@ struct op_info {
      * judged by it and the reference backend runs it. NULL for ops whose work lives in a
      * higher room (load_batch). */
     kernel_fn run_ref;
-    i64 (*ref_workspace)(const struct task *t, int threads); /* of run_ref; NULL: none */
+    /* Scratch of run_ref, as struct kernel's; NULL: none. */
+    i64 (*ref_workspace)(const struct task *t, int threads, const void *context);
     /* Describes the n-th small example of this op, with odd shapes, for self-tests of
      * kernels and gradients; false when there is no n-th. See ops/example.h. */
     bool (*example)(struct op_example *e, int n);

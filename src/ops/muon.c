@@ -67,10 +67,11 @@ static i64 block_doubles(i64 N, i64 K)
     return 2 * N * K + 2 * n * n;
 }
 
-static i64 muon_ref_workspace(const struct task *t, int threads)
+static i64 muon_ref_workspace(const struct task *t, int threads, const void *context)
 {
     i64 most = 0;
     (void)threads;
+    (void)context;
     for (int i = 0; i < 3; i++)
         most = i64_max(most, block_doubles(block_rows(t, i), t->in[0]->dim[1]));
     return most * (i64)sizeof(double);

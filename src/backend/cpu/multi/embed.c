@@ -41,17 +41,17 @@ void NAMED(embed)(const struct task *t, struct run *x)
 
 enum { COLUMNS_PER_PART = 64, ZERO_PER_PART = 1 << 18 };
 
-INLINE void scatter(bool half, const struct task *t, const struct tensor *sum, const i32 *index,
-                    i64 begin, i64 end)
+INLINE void scatter(bool half, const struct task *t, struct range columns)
 {
     const struct tensor *dy = t->in[0];
     const i64 R = dy->dim[0], C = dy->dim[1];
+    const i32 *index = t->in[1]->data;
     for (i64 r = 0; r < R; r++) {
-        float *to = (float *)sum->data + index[r] * C;
+        float *to = (float *)t->out[0]->data + index[r] * C;
         const void *from = vec_at(half, dy->data, r * C);
-        for (i64 c = begin; c < end; c += VL) {
-            vec v = vec_get_n(half, from, c, end - c) + vec_get_n(false, to, c, end - c);
-            vec_put_n(false, to, c, v, end - c);
+        for (i64 c = columns.begin; c < columns.end; c += VL) {
+            const i64 n = columns.end - c;
+            vec_put_n(false, to, c, vec_get_n(false, to, c, n) + vec_get_n(half, from, c, n), n);
         }
     }
 }
@@ -59,17 +59,11 @@ INLINE void scatter(bool half, const struct task *t, const struct tensor *sum, c
 static void scatter_columns(void *context, i64 part, int thread)
 {
     const struct work *w = context;
-    const struct task *t = w->t;
-    struct range columns = work_range(w, part);
     (void)thread;
-    for (int i = 0; i < 2; i++) {
-        if (!t->out[i])
-            continue;
-        if (is_half(t->in[0]->dtype))
-            scatter(true, t, t->out[i], t->in[1 + i]->data, columns.begin, columns.end);
-        else
-            scatter(false, t, t->out[i], t->in[1 + i]->data, columns.begin, columns.end);
-    }
+    if (is_half(w->t->in[0]->dtype))
+        scatter(true, w->t, work_range(w, part));
+    else
+        scatter(false, w->t, work_range(w, part));
 }
 
 static void zero_part(void *context, i64 part, int thread)
@@ -77,18 +71,13 @@ static void zero_part(void *context, i64 part, int thread)
     const struct work *w = context;
     struct range r = work_range(w, part);
     (void)thread;
-    for (int i = 0; i < 2; i++) {
-        const struct tensor *sum = w->t->out[i];
-        i64 end = sum ? i64_min(r.end, tensor_count(sum)) : 0;
-        if (r.begin < end)
-            memset((float *)sum->data + r.begin, 0, (size_t)(end - r.begin) * sizeof(float));
-    }
+    memset((float *)w->t->out[0]->data + r.begin, 0,
+           (size_t)(r.end - r.begin) * sizeof(float));
 }
 
 void NAMED(embed_grad)(const struct task *t, struct run *x)
 {
-    i64 most = i64_max(tensor_count(t->out[0]), t->out[1] ? tensor_count(t->out[1]) : 0);
     if (!run_accumulates(t, x))
-        work_run(t, x, most, ZERO_PER_PART, zero_part);
+        work_run(t, x, tensor_count(t->out[0]), ZERO_PER_PART, zero_part);
     work_run(t, x, t->in[0]->dim[1], COLUMNS_PER_PART, scatter_columns);
 }

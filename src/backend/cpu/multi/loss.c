@@ -54,7 +54,7 @@ static float row_log_sum_exp(const float *z, i64 V)
     return (float)((double)largest + log(sum));
 }
 
-/* dz = scale e^(z - lse), minus onehot at the target, 0 in the padding columns. */
+/* dz = scale e^(z - lse), 0 in the padding columns; the target's is put right after. */
 INLINE void row_gradient(bool half, void *dz, const float *z, float lse, float scale, i64 V,
                          i64 padded)
 {
@@ -69,18 +69,39 @@ INLINE void row_gradient(bool half, void *dz, const float *z, float lse, float s
     }
 }
 
-static void zero_row(bool half, void *dz, i64 padded)
-{
-    memset(dz, 0, (size_t)padded * (half ? sizeof(bf16) : sizeof(float)));
-}
-
-/* Subtracts from one element of dz, in f32 before its rounding. */
-static void put_target(bool half, void *dz, i64 target, float value)
+static void put_one(bool half, void *row, i64 i, float value)
 {
     if (half)
-        ((bf16 *)dz)[target] = bf16_from_f32(value);
+        ((bf16 *)row)[i] = bf16_from_f32(value);
     else
-        ((float *)dz)[target] = value;
+        ((float *)row)[i] = value;
+}
+
+static void xent_row(const struct task *t, i64 r)
+{
+    const struct tensor *dz = t->out[2];
+    const i64 padded = tensor_columns(t->in[0]), V = (i64)t->attr[XENT_VOCAB];
+    const float *z = (const float *)t->in[0]->data + r * padded;
+    const float weight = ((float *)t->in[2]->data)[r] * *(float *)t->in[3]->data;
+    const double zcoef = t->attr[XENT_ZCOEF];
+    const i64 at = ((i32 *)t->in[1]->data)[r];
+    const double target = (double)z[at];
+    const float lse = row_log_sum_exp(z, V);
+    ((float *)t->out[0]->data)[r] = (float)((double)lse - target);
+    ((float *)t->out[1]->data)[r] = lse;
+    if (!dz)
+        return;
+    const bool half = is_half(dz->dtype);
+    void *row = vec_at(half, dz->data, r * padded);
+    const float scale = weight * (float)(1 + 2 * zcoef * (double)lse);
+    if (half)
+        row_gradient(true, row, z, lse, scale, V, padded);
+    else
+        row_gradient(false, row, z, lse, scale, V, padded);
+    /* weight ((p - 1) + 2 zcoef lse p): no digits are lost where p is near 1 */
+    const double log_p = target - (double)lse;
+    put_one(half, row, at,
+            weight * (float)(expm1(log_p) + 2 * zcoef * (double)lse * exp(log_p)));
 }
 
 static void xent_rows(void *context, i64 part, int thread)
@@ -88,39 +109,18 @@ static void xent_rows(void *context, i64 part, int thread)
     const struct work *w = context;
     const struct task *t = w->t;
     const struct tensor *dz = t->out[2];
-    const i64 padded = tensor_columns(t->in[0]);
-    const i64 V = t->attr[XENT_VOCAB] > 0 ? (i64)t->attr[XENT_VOCAB] : padded;
-    const i32 *targets = t->in[1]->data;
-    const float *weights = t->in[2]->data, *inv_weight = t->in[3]->data;
-    const float zcoef = (float)t->attr[XENT_ZCOEF];
-    float *nll = t->out[0]->data, *lses = t->out[1]->data;
-    const bool half = dz && is_half(dz->dtype);
     struct range rows = work_range(w, part);
     (void)thread;
     for (i64 r = rows.begin; r < rows.end; r++) {
-        const float *z = (const float *)t->in[0]->data + r * padded;
-        void *row = dz ? vec_at(half, dz->data, r * padded) : NULL;
-        const float lse = row_log_sum_exp(z, V), weight = weights[r] * inv_weight[0];
-        lses[r] = lse;
-        nll[r] = 0;
-        if (weights[r] == 0) {
-            if (row)
-                zero_row(half, row, padded);
+        if (((float *)t->in[2]->data)[r] != 0) {
+            xent_row(t, r);
             continue;
         }
-        const float target = z[targets[r]], scale = weight * (1 + 2 * zcoef * lse);
-        nll[r] = lse - target;
-        if (!row)
-            continue;
-        if (half)
-            row_gradient(true, row, z, lse, scale, V, padded);
-        else
-            row_gradient(false, row, z, lse, scale, V, padded);
-        /* scale p - weight, as weight (p - 1) + weight 2 zcoef lse p: exact where p is near 1 */
-        const double p = exp((double)target - (double)lse);
-        put_target(half, row, targets[r],
-                   (float)((double)weight * (expm1((double)target - (double)lse) +
-                                             2 * (double)zcoef * (double)lse * p)));
+        ((float *)t->out[0]->data)[r] = 0;
+        ((float *)t->out[1]->data)[r] = 0;
+        const i64 row_bytes = dz ? tensor_columns(dz) * dtype_bytes(dz->dtype) : 0;
+        if (dz)
+            memset((char *)dz->data + r * row_bytes, 0, (size_t)row_bytes);
     }
 }
 

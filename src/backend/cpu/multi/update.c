@@ -1,10 +1,11 @@
 /* What happens once per step: the norm of the gradient, clipping, AdamW, the average. */
 #include "backend/cpu/kernels.h"
 
-/* --- sum of squares: blocks of 65,536 elements in double, then a tree over blocks ------- */
+/* --- sum of squares: blocks in double, then a tree over blocks --------------------------- */
 
 enum { SQUARES_BLOCK = 65536, SQUARES_LANES = 16 };
 
+/* Squares of singles are exact in double, so every instruction set gives the same bits. */
 static void squares_block(void *context, i64 block, int thread)
 {
     const struct work *w = context;
@@ -16,30 +17,34 @@ static void squares_block(void *context, i64 block, int thread)
     for (; i + SQUARES_LANES <= r.end; i += SQUARES_LANES)
         for (int k = 0; k < SQUARES_LANES; k++)
             lane[k] += (double)g[i + k] * (double)g[i + k];
-    for (; i < r.end; i++)
-        sum += (double)g[i] * (double)g[i];
+    for (int k = 0; i < r.end; i++, k++)
+        lane[k] += (double)g[i] * (double)g[i];
     for (int k = 0; k < SQUARES_LANES; k++)
         sum += lane[k];
     partial[block] = sum;
 }
 
+/* Blocks [first, last), halved until one is left. */
+static double squares_tree(const double *partial, i64 first, i64 last)
+{
+    if (last - first == 1)
+        return partial[first];
+    i64 middle = first + (last - first) / 2;
+    return squares_tree(partial, first, middle) + squares_tree(partial, middle, last);
+}
+
 void NAMED(sum_squares)(const struct task *t, struct run *x)
 {
-    const i64 n = tensor_count(t->in[0]), blocks = ceil_div(n, SQUARES_BLOCK);
-    double *partial = x->workspace;
-    partial[0] = 0;
+    const i64 n = tensor_count(t->in[0]);
     work_run(t, x, n, SQUARES_BLOCK, squares_block);
-    for (i64 step = 1; step < blocks; step *= 2)
-        for (i64 b = 0; b + step < blocks; b += 2 * step)
-            partial[b] += partial[b + step];
-    *(double *)t->out[0]->data = partial[0];
+    *(double *)t->out[0]->data = squares_tree(x->workspace, 0, ceil_div(n, SQUARES_BLOCK));
 }
 
 i64 NAMED(sum_squares_workspace)(const struct task *t, int threads, const void *context)
 {
     (void)threads;
     (void)context;
-    return i64_max(1, ceil_div(tensor_count(t->in[0]), SQUARES_BLOCK)) * (i64)sizeof(double);
+    return ceil_div(tensor_count(t->in[0]), SQUARES_BLOCK) * (i64)sizeof(double);
 }
 
 void NAMED(add_norms)(const struct task *t, struct run *x)
@@ -56,8 +61,10 @@ void NAMED(clip)(const struct task *t, struct run *x)
     const double norm = sqrt(*(const double *)t->in[0]->data), limit = t->attr[CLIP_LIMIT];
     (void)x;
     *(double *)t->out[0]->data = norm;
-    *(float *)t->out[1]->data = limit > 0 && norm > limit ? (float)(limit / norm) : 1.0f;
-    *(i32 *)t->out[2]->data = isfinite(norm) ? 1 : 0;
+    const bool apply = isfinite(norm);
+    const double scale = limit > 0 && norm > limit ? limit / norm : 1;
+    *(float *)t->out[1]->data = apply ? (float)scale : 0.0f;
+    *(i32 *)t->out[2]->data = apply;
 }
 
 /* --- AdamW ------------------------------------------------------------------------------- */
