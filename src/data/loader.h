@@ -1,0 +1,119 @@
+/* data/loader.h - micro-batches for a run, read ahead of the compute lane.
+ *
+ * The order of a run has no state but one number, the *position*: how many places (rows
+ * times sequence length) were served before. From it everything follows:
+ *
+ *     window  g = position / window tokens          (the global sample index)
+ *     source, n = mixture(g)                        (mixture.h)
+ *     epoch   = n / windows of the source, and its (n mod windows)-th draw from a
+ *               permutation keyed by (seed, source's name, epoch)
+ *     row     = the window's tokens, or packed documents (row.h, pack.h)
+ *
+ * so it cannot depend on how many threads read. While the sequence length T is ramped up,
+ * windows are split evenly: T must divide `window`, and rows of one window follow each
+ * other. When T changes, the position is rounded up to a multiple of the new T.
+ *
+ * Use: loader_open, loader_seek to a checkpoint's cursor, then per step loader_start_step
+ * (waits until the step's rows are there; an error comes out here, before anything was
+ * computed) and the program, whose load_batch tasks run loader_kernel. A step's rows are
+ * prepared together, because inv_weight needs the weights of all its micro-batches. The
+ * next steps are read ahead on the guess that they have the same shape.
+ *
+ * One thread calls; the reading threads are inside. Nothing is allocated per step once
+ * the largest step has been seen. */
+#ifndef HEADWAY_DATA_LOADER_H
+#define HEADWAY_DATA_LOADER_H
+
+#include "backend/backend.h"
+#include "data/row.h"
+
+enum { LOADER_SOURCES = 64 };
+
+struct loader_source {
+    const char *name; /* NULL: the path's last part */
+    const char *path;
+    double weight;     /* 0: in proportion to its tokens */
+    double max_epochs; /* 0: no limit */
+    i32 separator;     /* for files without document tables: token that begins documents; -1 */
+};
+
+/* What happens when a shard vanishes or turns out damaged during a run. */
+enum loader_on_error {
+    LOADER_STOP, /* loader_start_step fails; nothing of the step was computed */
+    LOADER_SKIP  /* a warning, and the run goes on without that source */
+};
+
+struct loader_config {
+    const struct loader_source *sources;
+    i64 n_sources;
+    i64 window; /* longest sequence length */
+    u64 seed;
+    enum row_packing packing;
+    enum row_border border;
+    bool loss_on_answers;
+    u32 vocab;              /* of the model */
+    u64 tokenizer_hash;     /* 0: not compared */
+    const u16 *token_bytes; /* [vocab], text bytes per token; NULL: loader_step_bytes is 0 */
+    int threads;            /* that read; 0: 1 */
+    int steps_ahead;        /* 0: 1 */
+    enum loader_on_error on_error;
+    struct trace *trace; /* may be NULL */
+};
+
+struct loader;
+
+/* The training split of every source. */
+int loader_open(struct loader **out, const struct loader_config *c);
+/* The validation split of every source, each token once in the order of the files, always
+ * contiguous; at most about max_tokens of it (0: all), evenly spread windows. Rows beyond
+ * the end have weight 0. */
+int loader_open_eval(struct loader **out, const struct loader_config *c, i64 max_tokens);
+void loader_close(struct loader *l); /* NULL is fine */
+
+/* --- one step ------------------------------------------------------------------------------ */
+
+struct loader_step {
+    u64 step; /* for spans */
+    int micro_batches;
+    i64 B, T;
+};
+
+/* Makes the next step's micro-batches current. The time waited is a span in c->trace.
+ * Errors: ERR_FORMAT or ERR_SYS for shards, ERR_LIMIT when all sources reached their caps,
+ * ERR_CONFIG when T does not divide the window. After an error the position is unchanged. */
+int loader_start_step(struct loader *l, const struct loader_step *s);
+/* For backend_set(&backend, &op_load_batch, loader_kernel(l)). */
+struct kernel loader_kernel(struct loader *l);
+
+/* Of the current step: text bytes of its counted targets, per source; sum of weights;
+ * nanoseconds that loader_start_step waited. */
+const i64 *loader_step_bytes(const struct loader *l);
+double loader_step_weight(const struct loader *l);
+u64 loader_wait_ns(const struct loader *l);
+
+/* --- where the run is ---------------------------------------------------------------------- */
+
+/* All that a checkpoint keeps. limit[s] counts windows of source s, INT64_MAX when it is
+ * neither capped nor was skipped. */
+struct loader_cursor {
+    i64 position;
+    i64 limit[LOADER_SOURCES];
+};
+
+/* Of the next step. */
+void loader_get_cursor(const struct loader *l, struct loader_cursor *out);
+int loader_seek(struct loader *l, const struct loader_cursor *cursor);
+/* Only the position; limits stay. */
+int loader_seek_position(struct loader *l, i64 position);
+
+/* Places that all sources together can serve; INT64_MAX without caps. For evaluation: the
+ * places that hold the whole split (or its chosen part). */
+i64 loader_places(const struct loader *l);
+
+i64 loader_sources(const struct loader *l);
+const char *loader_source_name(const struct loader *l, i64 source);
+const struct dataset *loader_dataset(const struct loader *l, i64 source);
+double loader_weight(const struct loader *l, i64 source); /* share of samples at the start */
+double loader_epochs(const struct loader *l, i64 source); /* passes over it so far */
+
+#endif

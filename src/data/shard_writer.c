@@ -1,0 +1,270 @@
+#include "data/shard_writer.h"
+
+#include "base/err.h"
+#include "base/hash.h"
+#include "base/sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { TOKENS, DOCUMENTS, MASK, FILES, OUT_BYTES = 1 << 18 };
+static const char *const suffixes[FILES] = { "shard", "documents", "mask" };
+
+struct out_buffer {
+    i64 bytes;
+    u8 data[OUT_BYTES];
+};
+
+/* --- files ------------------------------------------------------------------------------- */
+
+enum { PATH_BYTES = 4096 };
+
+static void path_of(const struct shard_writer *w, i64 index, int file, char out[PATH_BYTES])
+{
+    snprintf(out, PATH_BYTES, "%s/%s-%05lld.%s", w->folder, w->split, (long long)index,
+             suffixes[file]);
+}
+
+static int failed(const struct shard_writer *w, const char *verb, int file)
+{
+    int error = errno;
+    char path[PATH_BYTES];
+    path_of(w, w->at.index, file, path);
+    return err_set(ERR_SYS, "%s %s: %s", verb, path, strerror(error));
+}
+
+/* Opens file so that it ends at `bytes`, which must be there, ready to append. */
+static int open_at(struct shard_writer *w, int file, i64 bytes)
+{
+    char path[PATH_BYTES];
+    path_of(w, w->at.index, file, path);
+    w->out[file].bytes = 0;
+    w->fd[file] = sys_open(path, O_RDWR | O_CREAT, 0666);
+    if (w->fd[file] < 0)
+        return failed(w, "create", file);
+    if (sys_seek(w->fd[file], 0, SEEK_END) < bytes)
+        return err_set(ERR_FORMAT, "%s is shorter than recorded; remove the folder %s and "
+                                   "prepare again", path, w->folder);
+    if (sys_truncate(w->fd[file], bytes) != 0 || sys_seek(w->fd[file], bytes, SEEK_SET) < 0)
+        return failed(w, "write", file);
+    return OK;
+}
+
+static int write_out(struct shard_writer *w, int file, const void *data, i64 bytes)
+{
+    if (bytes > 0 && sys_write_full(w->fd[file], data, bytes) != 0)
+        return failed(w, "write", file);
+    return OK;
+}
+
+static int flush(struct shard_writer *w, int file)
+{
+    u32 *crc[FILES] = { &w->at.tokens_crc, &w->at.documents_crc, &w->at.mask_crc };
+    struct out_buffer *b = &w->out[file];
+    TRY(write_out(w, file, b->data, b->bytes));
+    *crc[file] = crc32c(*crc[file], b->data, b->bytes);
+    b->bytes = 0;
+    return OK;
+}
+
+static int add_bytes(struct shard_writer *w, int file, const void *data, i64 bytes)
+{
+    struct out_buffer *b = &w->out[file];
+    if (b->bytes + bytes > OUT_BYTES)
+        TRY(flush(w, file));
+    memcpy(b->data + b->bytes, data, (size_t)bytes);
+    b->bytes += bytes;
+    return OK;
+}
+
+static int close_files(struct shard_writer *w)
+{
+    int rc = OK;
+    for (int i = 0; i < FILES; i++) {
+        if (w->fd[i] >= 0 && sys_close(w->fd[i]) != 0 && rc == OK)
+            rc = failed(w, "close", i);
+        w->fd[i] = -1;
+    }
+    return rc;
+}
+
+void shard_writer_close(struct shard_writer *w)
+{
+    close_files(w);
+}
+
+/* --- one shard --------------------------------------------------------------------------- */
+
+static int begin_shard(struct shard_writer *w)
+{
+    static const u8 no_header[SHARD_HEADER_BYTES];
+    const struct shard_writer_state *s = &w->at;
+    if (s->tokens == 0) {
+        TRY(open_at(w, TOKENS, 0));
+        TRY(write_out(w, TOKENS, no_header, sizeof no_header));
+    } else {
+        TRY(open_at(w, TOKENS, SHARD_HEADER_BYTES + s->tokens * w->like.token_bytes));
+    }
+    TRY(open_at(w, DOCUMENTS, s->documents * (i64)sizeof(struct shard_document)));
+    return open_at(w, MASK, s->tokens / 8);
+}
+
+/* Appends what a side file holds to the shard. */
+static int append(struct shard_writer *w, int file)
+{
+    u8 *chunk = w->out[file].data; /* flushed: free to use */
+    if (sys_seek(w->fd[file], 0, SEEK_SET) < 0)
+        return failed(w, "read", file);
+    for (;;) {
+        i64 n = sys_read_full(w->fd[file], chunk, OUT_BYTES);
+        if (n < 0)
+            return failed(w, "read", file);
+        if (n == 0)
+            return OK;
+        TRY(write_out(w, TOKENS, chunk, n));
+    }
+}
+
+static int write_header(struct shard_writer *w, const struct shard *s)
+{
+    u8 header[SHARD_HEADER_BYTES];
+    shard_encode_header(s, header);
+    if (sys_seek(w->fd[TOKENS], 0, SEEK_SET) < 0)
+        return failed(w, "write", TOKENS);
+    TRY(write_out(w, TOKENS, header, sizeof header));
+    if (sys_fsync(w->fd[TOKENS]) != 0)
+        return failed(w, "flush", TOKENS);
+    return OK;
+}
+
+static int finish_shard(struct shard_writer *w, bool last)
+{
+    static const u8 zeros[8];
+    const struct shard_writer_state *at = &w->at;
+    const struct shard_document end = { .begin = at->tokens };
+    u8 mask_byte = (u8)at->mask_byte;
+    TRY(add_bytes(w, DOCUMENTS, &end, sizeof end));
+    if (at->tokens % 8)
+        TRY(add_bytes(w, MASK, &mask_byte, 1));
+    for (int i = 0; i < FILES; i++)
+        TRY(flush(w, i));
+    struct shard s = w->like;
+    s.tokens = at->tokens;
+    s.documents = at->documents;
+    s.text_bytes = at->text_bytes;
+    s.loss_tokens = at->loss_tokens;
+    s.tokens_crc = at->tokens_crc;
+    s.documents_crc = at->documents_crc;
+    s.index = (u32)at->index;
+    s.last = last;
+    bool with_mask = at->loss_tokens < at->tokens;
+    s.mask_crc = with_mask ? at->mask_crc : 0;
+    shard_lay_out(&s, with_mask);
+    TRY(write_out(w, TOKENS, zeros, s.documents_at - s.tokens_at - s.tokens * s.token_bytes));
+    TRY(append(w, DOCUMENTS));
+    if (with_mask)
+        TRY(append(w, MASK));
+    TRY(write_header(w, &s));
+    return close_files(w);
+}
+
+/* --- entry points -------------------------------------------------------------------------- */
+
+int shard_writer_open(struct shard_writer *w, const char *folder, const char *split,
+                      const struct shard *like, i64 max_tokens,
+                      const struct shard_writer_state *state, struct arena *a)
+{
+    *w = (struct shard_writer){ .folder = folder, .split = split, .like = *like,
+                                .max_tokens = max_tokens, .fd = { -1, -1, -1 } };
+    w->out = ARENA_ARRAY(a, struct out_buffer, FILES);
+    if (state)
+        w->at = *state;
+    return begin_shard(w);
+}
+
+static int add_tokens(struct shard_writer *w, const u32 *ids, i64 n)
+{
+    struct shard_writer_state *at = &w->at;
+    for (i64 i = 0; i < n; i++) {
+        u32 id = ids[i] & ~SHARD_NO_LOSS, counts = !(ids[i] & SHARD_NO_LOSS);
+        TRY(add_bytes(w, TOKENS, &id, w->like.token_bytes)); /* little-endian */
+        at->mask_byte |= counts << at->tokens % 8;
+        at->loss_tokens += counts;
+        if (++at->tokens % 8 == 0) {
+            u8 byte = (u8)at->mask_byte;
+            TRY(add_bytes(w, MASK, &byte, 1));
+            at->mask_byte = 0;
+        }
+    }
+    return OK;
+}
+
+int shard_writer_add(struct shard_writer *w, const u32 *ids, i64 n, i64 bytes, u64 hash)
+{
+    assert(n >= 1);
+    if (w->at.tokens > 0 && w->at.tokens + n > w->max_tokens) {
+        TRY(finish_shard(w, false));
+        w->at = (struct shard_writer_state){ .index = w->at.index + 1 };
+        TRY(begin_shard(w));
+    }
+    const struct shard_document d = { w->at.tokens, bytes, hash };
+    TRY(add_bytes(w, DOCUMENTS, &d, sizeof d));
+    TRY(add_tokens(w, ids, n));
+    w->at.documents++;
+    w->at.text_bytes += bytes;
+    return OK;
+}
+
+int shard_writer_sync(struct shard_writer *w, struct shard_writer_state *out)
+{
+    char path[PATH_BYTES];
+    for (int i = 0; i < FILES; i++) {
+        TRY(flush(w, i));
+        if (sys_fsync(w->fd[i]) != 0)
+            return failed(w, "flush", i);
+    }
+    /* Files of shards that were finished before the last sync. */
+    for (; w->kept < out->index; w->kept++) {
+        for (int i = DOCUMENTS; i < FILES; i++) {
+            path_of(w, w->kept, i, path);
+            if (sys_exists(path) && sys_unlink(path) != 0)
+                return err_set(ERR_SYS, "remove %s: %s", path, strerror(errno));
+        }
+    }
+    *out = w->at;
+    return OK;
+}
+
+int shard_writer_finish(struct shard_writer *w)
+{
+    char path[PATH_BYTES];
+    if (w->at.tokens > 0) {
+        TRY(finish_shard(w, true));
+    } else {
+        TRY(close_files(w));
+        path_of(w, 0, TOKENS, path);
+        if (sys_unlink(path) != 0)
+            return err_set(ERR_SYS, "remove %s: %s", path, strerror(errno));
+    }
+    return OK;
+}
+
+int shard_writer_clean(const char *folder)
+{
+    char **names, path[PATH_BYTES];
+    int rc = OK, n = sys_list(folder, &names);
+    if (n < 0)
+        return err_set(ERR_SYS, "list %s: %s", folder, strerror(errno));
+    for (int i = 0; i < n && rc == OK; i++) {
+        const char *dot = strrchr(names[i], '.');
+        if (!dot || (strcmp(dot + 1, suffixes[DOCUMENTS]) && strcmp(dot + 1, suffixes[MASK])))
+            continue;
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        if (sys_unlink(path) != 0)
+            rc = err_set(ERR_SYS, "remove %s: %s", path, strerror(errno));
+    }
+    sys_free(names);
+    return rc;
+}
