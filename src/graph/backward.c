@@ -64,10 +64,10 @@ struct tensor *grad_of(struct graph *g, struct tensor *t)
 {
     if (g->rc < 0 || !t || t->index < 0)
         return NULL;
-    struct backward *b = state(g);
-    if (!t->owner && b->target[t->index])
-        return b->target[t->index]; /* its views wrote it, part by part */
-    return b->part[t->index];
+    struct tensor *whole = t->owner ? NULL : state(g)->target[t->index];
+    state(g)->target[t->index] = NULL;
+    grad_add(g, t, whole); /* its views wrote that, part by part */
+    return state(g)->part[t->index];
 }
 
 static struct tensor *gradient_like(struct graph *g, struct tensor *t)
@@ -97,7 +97,7 @@ void grad_add(struct graph *g, struct tensor *t, struct tensor *dt)
     if (g->rc < 0 || !t || !dt || t->index < 0)
         return;
     struct tensor *before = state(g)->part[t->index];
-    struct tensor *sum = before && before != dt ? add(g, before, dt) : dt;
+    struct tensor *sum = before ? add(g, before, dt) : dt;
     state(g)->part[t->index] = sum;
 }
 
@@ -105,9 +105,8 @@ struct tensor *grad_take(struct graph *g, struct tensor *t)
 {
     if (g->rc < 0 || !t || t->index < 0)
         return NULL;
-    struct tensor *part = grad_of(g, t);
+    struct tensor *part = state(g)->part[t->index];
     state(g)->part[t->index] = NULL;
-    state(g)->target[t->index] = NULL;
     return part;
 }
 

@@ -1,0 +1,57 @@
+/* Every op of the table, without naming any: kernels against the reference on every backend
+ * that this machine can run, gradients against finite differences. */
+#include "backend/selftest.h"
+#include "ops/example.h"
+#include "test.h"
+
+#include <stdio.h>
+
+static const char *const backends[] = { "reference", "generic", "avx2", "avx512", "avx512bf16" };
+
+TEST(every_op_has_a_name_and_shapes_and_examples)
+{
+    for (i64 i = 0; i < op_table_count; i++) {
+        const struct op_info *op = op_table[i];
+        CHECK(op->infer != NULL);
+        CHECK(op->cost != NULL);
+        CHECK(op_find(op->name) == op);
+        CHECK_EQ(op_index(op), i);
+        CHECK(op->example != NULL || op->run_ref == NULL);
+    }
+    CHECK(op_find("no such op") == NULL);
+}
+
+TEST(gradient_rules_are_derivatives)
+{
+    struct backend b;
+    struct selftest s;
+    CHECK_OK(backend_init(&b, "reference"));
+    CHECK_OK(selftest_init(&s, &b));
+    CHECK_OK(selftest_all_gradients(&s));
+    printf("gradients: %lld slopes, worst error %.2g of its bound (%s)\n",
+           (long long)s.checks, s.worst, s.worst_op);
+    CHECK(s.checks > 100);
+    selftest_fini(&s);
+}
+
+TEST(kernels_of_every_backend_agree_with_the_reference)
+{
+    for (i64 i = 0; i < COUNT_OF(backends); i++) {
+        struct backend b;
+        struct selftest s;
+        if (!backend_supported(backends[i]))
+            continue;
+        CHECK_OK(backend_init(&b, backends[i]));
+        CHECK_OK(selftest_init(&s, &b));
+        for (i64 op = 0; op < op_table_count; op++)
+            if (b.kernels[op].run)
+                CHECK_OK(selftest_kernels(&s, op_table[op]));
+        printf("%s: %lld checks, worst error %.2g of its bound (%s)\n", backends[i],
+               (long long)s.checks, s.worst, s.worst_op);
+        selftest_fini(&s);
+    }
+}
+
+TEST_MAIN(ONE(every_op_has_a_name_and_shapes_and_examples),
+          ONE(gradient_rules_are_derivatives),
+          ONE(kernels_of_every_backend_agree_with_the_reference))
