@@ -20,6 +20,7 @@ void NAMED(cpu_register)(struct backend *b)
         { &op_linear_dw, { linear_dw_run, linear_dw_workspace, g } },
         ROW(rmsnorm), ROW_SCRATCH(rmsnorm_grad), ROW(layernorm), ROW_SCRATCH(layernorm_grad),
         ROW(qk_norm), ROW_SCRATCH(qk_norm_grad), ROW(rope),
+        ROW_SCRATCH(attention), ROW_SCRATCH(attention_grad), ROW_SCRATCH(attention_cached),
         ROW(gelu), ROW(gelu_grad), ROW(swiglu), ROW(swiglu_grad), ROW(add),
         ROW(xent), ROW(loss_sums),
         ROW_SCRATCH(sum_squares), ROW(add_norms), ROW(clip), ROW(adamw), ROW(ema),

@@ -1,0 +1,207 @@
+#include "backend/cpu/attend.h"
+
+enum { PANELS = ATTEND_QUERIES / TILE_COLS };
+
+static const float LOG2_E = 1.44269504f;
+
+/* What a panel carries from block to block. */
+struct panel {
+    float top[TILE_COLS]; /* largest score so far, -inf before the first key */
+    float sum[TILE_COLS]; /* of exp(scale (score - top)) */
+    i64 first, last;      /* keys that any of its queries sees */
+    i64 most_first, least_last;
+    i32 first_of[TILE_COLS], last_of[TILE_COLS];
+    bool started;
+};
+
+struct scratch {
+    struct panel panels[PANELS];
+    float *q, *o;    /* [PANELS][D][TILE_COLS] */
+    float *k, *v;    /* [ATTEND_KEYS][D] */
+    float *s;        /* [ATTEND_KEYS][TILE_COLS] */
+};
+
+static i64 struct_bytes(void)
+{
+    return round_up((i64)sizeof(struct scratch), 64);
+}
+
+i64 NAMED(attend_bytes)(i64 D)
+{
+    return struct_bytes() + 4 * (2 * ATTEND_QUERIES * D + 2 * round_up(ATTEND_KEYS * D, 16) +
+                                 ATTEND_KEYS * TILE_COLS);
+}
+
+static struct scratch *scratch_place(void *memory, i64 D)
+{
+    struct scratch *s = memory;
+    s->q = (float *)((char *)memory + struct_bytes());
+    s->o = s->q + ATTEND_QUERIES * D;
+    s->s = s->o + ATTEND_QUERIES * D;
+    s->k = s->s + ATTEND_KEYS * TILE_COLS;
+    s->v = s->k + round_up(ATTEND_KEYS * D, 16);
+    return s;
+}
+
+/* Lanes without a query repeat the panel's first. */
+static void panel_begin(struct panel *p, const struct attend *a, i64 query)
+{
+    p->first = p->least_last = INT32_MAX;
+    p->last = p->most_first = -1;
+    p->started = false;
+    for (i64 i = 0; i < TILE_COLS; i++) {
+        const i64 of = query + i < a->n ? query + i : query;
+        p->first_of[i] = a->first[of];
+        p->last_of[i] = a->last[of];
+        p->first = i64_min(p->first, a->first[of]);
+        p->last = i64_max(p->last, a->last[of]);
+        p->most_first = i64_max(p->most_first, a->first[of]);
+        p->least_last = i64_min(p->least_last, a->last[of]);
+        p->top[i] = -INFINITY;
+        p->sum[i] = 0;
+    }
+}
+
+/* Scores of keys that a query does not see become -inf. */
+static void mask_block(const struct panel *p, float *s, i64 key, i64 keys)
+{
+    const vec hidden = vec_all(-INFINITY);
+    for (int side = 0; side < TILE_COLS; side += VL) {
+        vec_i32 first, last;
+        memcpy(&first, p->first_of + side, sizeof first);
+        memcpy(&last, p->last_of + side, sizeof last);
+        for (i64 i = 0; i < keys; i++) {
+            vec_i32 at = vec_all_i32((i32)(key + i));
+            float *row = s + i * TILE_COLS + side;
+            vec_store(row, vec_select((at >= first) & (at <= last), vec_load(row), hidden));
+        }
+    }
+}
+
+/* One vector of queries: s becomes exp(scale (s - top)), the sums go on. Returns by how
+ * much what was summed before must be scaled. */
+INLINE vec softmax_block(float *top, float *sum, float *s, i64 keys, float scale)
+{
+    vec old = vec_load(top), a = old, b = old;
+    i64 i = 0;
+    for (; i + 2 <= keys; i += 2) {
+        a = vec_max(vec_load(s + i * TILE_COLS), a);
+        b = vec_max(vec_load(s + (i + 1) * TILE_COLS), b);
+    }
+    if (i < keys)
+        a = vec_max(vec_load(s + i * TILE_COLS), a);
+    const vec most = vec_max(a, b);
+    /* A query that has seen no key yet: any finite top gives exp(-inf) = 0. */
+    const vec shift = vec_select(most > vec_all(-INFINITY), most, (vec){ 0 }) * scale;
+    vec total = { 0 };
+    for (i = 0; i < keys; i++) {
+        vec p = vec_exp2(vec_load(s + i * TILE_COLS) * scale - shift);
+        vec_store(s + i * TILE_COLS, p);
+        total += p;
+    }
+    const vec decay = vec_exp2(old * scale - shift);
+    vec_store(top, most);
+    vec_store(sum, vec_load(sum) * decay + total);
+    return decay;
+}
+
+static void scale_columns(float *o, const vec factor[2], i64 rows)
+{
+    for (i64 d = 0; d < rows; d++, o += TILE_COLS) {
+        vec_store(o, vec_load(o) * factor[0]);
+        vec_store(o + VL, vec_load(o + VL) * factor[1]);
+    }
+}
+
+static bool all_ones(const vec factor[2])
+{
+    vec_i32 other = (factor[0] != 1.0f) | (factor[1] != 1.0f);
+    i32 any = 0;
+    for (int i = 0; i < VL; i++)
+        any |= other[i];
+    return any == 0;
+}
+
+/* Keys [key, key + ATTEND_KEYS), of which those in s->k and s->v exist, for one panel. */
+static void panel_block(const struct attend *a, struct scratch *s, i64 index, i64 key)
+{
+    struct panel *p = &s->panels[index];
+    const i64 D = a->D, begin = i64_max(p->first, key);
+    const i64 keys = i64_min(p->last + 1, key + ATTEND_KEYS) - begin;
+    const float *k = s->k + (begin - key) * D, *v = s->v + (begin - key) * D;
+    float *o = s->o + index * D * TILE_COLS;
+    if (keys <= 0)
+        return;
+    const struct tile scores = { .steps = D, .a_row = D, .a_step = 1, .b_step = TILE_COLS,
+                                 .c_row = TILE_COLS };
+    tiles(keys, &scores, k, s->q + index * D * TILE_COLS, s->s);
+    if (begin < p->most_first || begin + keys - 1 > p->least_last)
+        mask_block(p, s->s, begin, keys);
+    vec decay[2];
+    for (int side = 0; side < 2; side++)
+        decay[side] = softmax_block(p->top + side * VL, p->sum + side * VL, s->s + side * VL,
+                                    keys, a->scale * LOG2_E);
+    if (p->started && !all_ones(decay))
+        scale_columns(o, decay, D);
+    const struct tile values = { .steps = keys, .a_row = 1, .a_step = D, .b_step = TILE_COLS,
+                                 .c_row = TILE_COLS, .add = p->started };
+    tiles(D, &values, v, s->s, o);
+    p->started = true;
+}
+
+static void panel_end(const struct attend *a, const struct scratch *s, i64 index)
+{
+    const struct panel *p = &s->panels[index];
+    const i64 query = index * TILE_COLS, n = i64_min(TILE_COLS, a->n - query);
+    const float *o = s->o + index * a->D * TILE_COLS;
+    void *y = vec_at(a->half, a->y, query * a->y_row);
+    float inverse[TILE_COLS];
+    for (int i = 0; i < TILE_COLS; i++)
+        inverse[i] = 1 / p->sum[i];
+    if (a->half)
+        rows_from_panel(true, y, a->y_row, o, inverse, n, a->D);
+    else
+        rows_from_panel(false, y, a->y_row, o, inverse, n, a->D);
+    for (i64 i = 0; a->lse && i < n; i++)
+        a->lse[query + i] =
+            (float)((double)a->scale * (double)p->top[i] + log((double)p->sum[i]));
+}
+
+static void load_keys(const struct attend *a, struct scratch *s, i64 key, i64 keys)
+{
+    const void *k = vec_at(a->half, a->k, key * a->k_row);
+    const void *v = vec_at(a->half, a->v, key * a->k_row);
+    if (a->half) {
+        widen_rows(true, s->k, a->D, k, a->k_row, keys, a->D);
+        widen_rows(true, s->v, a->D, v, a->k_row, keys, a->D);
+    } else {
+        widen_rows(false, s->k, a->D, k, a->k_row, keys, a->D);
+        widen_rows(false, s->v, a->D, v, a->k_row, keys, a->D);
+    }
+}
+
+void NAMED(attend)(const struct attend *a, void *memory)
+{
+    struct scratch *s = scratch_place(memory, a->D);
+    const i64 panels = ceil_div(a->n, TILE_COLS);
+    i64 first = INT32_MAX, last = -1;
+    for (i64 i = 0; i < panels; i++) {
+        const void *q = vec_at(a->half, a->q, i * TILE_COLS * a->q_row);
+        float *panel = s->q + i * a->D * TILE_COLS;
+        const i64 n = i64_min(TILE_COLS, a->n - i * TILE_COLS);
+        panel_begin(&s->panels[i], a, i * TILE_COLS);
+        first = i64_min(first, s->panels[i].first);
+        last = i64_max(last, s->panels[i].last);
+        if (a->half)
+            panel_from_rows(true, panel, q, a->q_row, n, a->D);
+        else
+            panel_from_rows(false, panel, q, a->q_row, n, a->D);
+    }
+    for (i64 key = first / ATTEND_KEYS * ATTEND_KEYS; key <= last; key += ATTEND_KEYS) {
+        load_keys(a, s, key, i64_min(ATTEND_KEYS, last + 1 - key));
+        for (i64 i = 0; i < panels; i++)
+            panel_block(a, s, i, key);
+    }
+    for (i64 i = 0; i < panels; i++)
+        panel_end(a, s, i);
+}

@@ -1,0 +1,402 @@
+/* The gradient of causal attention, after FlashAttention-2 (Dao 2023, algorithm 2).
+ *
+ * A part is a chunk of keys of one key head. It walks the queries that see the chunk, in
+ * blocks, for each query head of the group, and multiplies tiles of at most QUERIES x
+ * TILE_COLS (queries x keys), one panel of keys after the other:
+ *   S = Q K'      P = exp(scale S - lse)       dP = dY V'     dS = P (dP - delta)
+ *   dV' += dY' P  dK' += Q' dS  (D x keys, kept in scratch)
+ *   dQ  += dS K   (queries x D, one sum per query head in the workspace)
+ * with delta = rowsum(dY Y). Every sum has a fixed order: over queries and heads ascending
+ * within a part; over chunks of keys ascending for dQ, for which a part waits until the
+ * chunk before has passed the block. That never blocks for good: parts are taken in order
+ * of their chunks, so the one waited for is running or done. */
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/tile.h"
+
+#include <sched.h>
+#include <stdatomic.h>
+
+enum {
+    KEYS = 128,   /* per chunk */
+    QUERIES = 64, /* per block; a chunk is a whole number of blocks */
+    PANELS = KEYS / TILE_COLS,
+    DS_ROW = KEYS + 16 /* floats from row to row of dS: no power of two, which would put
+                        * all rows into the same sets of L1 */
+};
+
+static const float LOG2_E = 1.44269504f;
+
+/* The task, taken apart. Rows are padded to Dp floats where they are a right operand. */
+struct shape {
+    i64 B, T, H, G, D, Dp, window, columns, chunks;
+    float scale;
+    bool half;
+    const i32 *begin;
+    float *dq;               /* workspace: [B][H][T][Dp] */
+    float *delta;            /* [B][H][T] */
+    _Atomic i32 *passed;     /* [B][H][chunks]: blocks of queries that a chunk is done with */
+    char *scratch;           /* per thread */
+};
+
+/* Scratch of one thread. */
+struct scratch {
+    float *k;            /* [KEYS][Dp], rows beyond T zero */
+    float *kt, *vt;      /* [PANELS][D][TILE_COLS] */
+    float *dkt, *dvt;    /* the same */
+    float *q, *dy;       /* [QUERIES][D] */
+    float *p;            /* [QUERIES][TILE_COLS] */
+    float *ds;           /* [QUERIES][DS_ROW] */
+    float *ones;         /* [TILE_COLS] */
+    float lse[QUERIES], delta[QUERIES]; /* lse in powers of two */
+    i32 first[QUERIES];                 /* the first key each query sees */
+};
+
+/* One block of queries against one chunk of keys. */
+struct block {
+    i64 b, h, query, queries; /* queries query .. query + queries - 1 of row b */
+    i64 key, keys;
+    i64 row0[PANELS], row1[PANELS]; /* rows of the block that a panel of keys concerns */
+};
+
+/* --- workspace ------------------------------------------------------------------------------ */
+
+static i64 scratch_floats(const struct shape *s)
+{
+    return round_up((i64)sizeof(struct scratch), 64) / 4 + KEYS * s->Dp + 4 * KEYS * s->D +
+           2 * round_up(QUERIES * s->D, 16) + QUERIES * TILE_COLS + QUERIES * DS_ROW + TILE_COLS;
+}
+
+static struct scratch *scratch_of(const struct shape *s, int thread)
+{
+    struct scratch *c = (struct scratch *)(s->scratch + thread * scratch_floats(s) * 4);
+    float *next = (float *)c + round_up((i64)sizeof *c, 64) / 4;
+    float **at[] = { &c->k, &c->kt, &c->vt, &c->dkt, &c->dvt, &c->q, &c->dy, &c->p, &c->ds,
+                     &c->ones };
+    const i64 panels = KEYS * s->D, block = round_up(QUERIES * s->D, 16);
+    const i64 floats[] = { KEYS * s->Dp, panels, panels, panels, panels, block, block,
+                           QUERIES * TILE_COLS, QUERIES * DS_ROW, TILE_COLS };
+    for (i64 i = 0; i < COUNT_OF(floats); i++) {
+        *at[i] = next;
+        next += floats[i];
+    }
+    return c;
+}
+
+static struct shape shape_of(const struct task *t)
+{
+    struct shape s = {
+        .B = (i64)t->attr[ATTENTION_B], .T = (i64)t->attr[ATTENTION_T],
+        .H = (i64)t->attr[ATTENTION_H], .G = (i64)t->attr[ATTENTION_G],
+        .D = (i64)t->attr[ATTENTION_D], .window = (i64)t->attr[ATTENTION_WINDOW],
+        .scale = (float)t->attr[ATTENTION_SCALE], .half = t->in[1]->dtype == DTYPE_BF16,
+        .begin = t->in[4]->data,
+    };
+    s.Dp = round_up(s.D, TILE_COLS);
+    s.columns = (s.H + 2 * s.G) * s.D;
+    s.chunks = ceil_div(s.T, KEYS);
+    return s;
+}
+
+static i64 shared_bytes(const struct shape *s)
+{
+    const i64 heads = s->B * s->H;
+    return round_up(heads * s->T * s->Dp * 4, 64) + round_up(heads * s->T * 4, 64) +
+           round_up(heads * s->chunks * 4, 64);
+}
+
+static void place(struct shape *s, char *workspace)
+{
+    const i64 heads = s->B * s->H;
+    s->dq = (float *)workspace;
+    s->delta = (float *)(workspace + round_up(heads * s->T * s->Dp * 4, 64));
+    s->passed = (_Atomic i32 *)((char *)s->delta + round_up(heads * s->T * 4, 64));
+    s->scratch = workspace + shared_bytes(s);
+}
+
+struct grad_work {
+    const struct task *t;
+    struct shape s;
+};
+
+/* --- first: delta, zeros --------------------------------------------------------------------- */
+
+INLINE float row_dot(bool half, const void *a, const void *b, i64 n)
+{
+    vec sum = { 0 };
+    for (i64 i = 0; i < n; i += VL)
+        sum += vec_get_n(half, a, i, n - i) * vec_get_n(half, b, i, n - i);
+    return vec_sum(sum);
+}
+
+/* One head of one row: delta_t = dy_t . y_t, dQ = 0, no chunk has passed anything. */
+static void prepare_head(void *context, i64 head, int thread)
+{
+    const struct grad_work *w = context;
+    const struct shape *s = &w->s;
+    const i64 b = head / s->H, h = head % s->H, y_row = s->H * s->D;
+    (void)thread;
+    for (i64 i = 0; i < s->T; i++) {
+        const i64 at = (b * s->T + i) * y_row + h * s->D;
+        const void *dy = vec_at(s->half, w->t->in[0]->data, at);
+        const void *y = vec_at(s->half, w->t->in[2]->data, at);
+        s->delta[head * s->T + i] = s->half ? row_dot(true, dy, y, s->D)
+                                            : row_dot(false, dy, y, s->D);
+    }
+    memset(s->dq + head * s->T * s->Dp, 0, (size_t)(s->T * s->Dp) * sizeof(float));
+    for (i64 i = 0; i < s->chunks; i++)
+        atomic_store_explicit(&s->passed[head * s->chunks + i], 0, memory_order_relaxed);
+}
+
+/* --- loading ----------------------------------------------------------------------------------- */
+
+INLINE void load_keys_as(bool half, const struct grad_work *w, struct scratch *c, i64 b, i64 g,
+                         i64 key, i64 keys)
+{
+    const struct shape *s = &w->s;
+    const void *row = vec_at(half, w->t->in[1]->data, (b * s->T + key) * s->columns);
+    const void *k = vec_at(half, row, (s->H + g) * s->D);
+    const void *v = vec_at(half, row, (s->H + s->G + g) * s->D);
+    widen_rows(half, c->k, s->Dp, k, s->columns, keys, s->D);
+    for (i64 p = 0; p * TILE_COLS < keys; p++) {
+        const i64 at = p * TILE_COLS, n = i64_min(TILE_COLS, keys - at);
+        panel_from_rows(half, c->kt + at * s->D, vec_at(half, k, at * s->columns), s->columns,
+                        n, s->D);
+        panel_from_rows(half, c->vt + at * s->D, vec_at(half, v, at * s->columns), s->columns,
+                        n, s->D);
+    }
+}
+
+static void load_keys(const struct grad_work *w, struct scratch *c, i64 b, i64 g, i64 key,
+                      i64 keys)
+{
+    const struct shape *s = &w->s;
+    memset(c->k, 0, (size_t)(KEYS * s->Dp) * sizeof(float));
+    memset(c->dkt, 0, (size_t)(KEYS * s->D) * sizeof(float));
+    memset(c->dvt, 0, (size_t)(KEYS * s->D) * sizeof(float));
+    for (int i = 0; i < TILE_COLS; i++)
+        c->ones[i] = 1;
+    if (s->half)
+        load_keys_as(true, w, c, b, g, key, keys);
+    else
+        load_keys_as(false, w, c, b, g, key, keys);
+}
+
+static void load_queries(const struct grad_work *w, struct scratch *c, const struct block *k)
+{
+    const struct shape *s = &w->s;
+    const i64 row = k->b * s->T + k->query, head = k->b * s->H + k->h;
+    const void *q = vec_at(s->half, w->t->in[1]->data, row * s->columns + k->h * s->D);
+    const void *dy = vec_at(s->half, w->t->in[0]->data, (row * s->H + k->h) * s->D);
+    const float *lse = (const float *)w->t->in[3]->data + head * s->T + k->query;
+    if (s->half) {
+        widen_rows(true, c->q, s->D, q, s->columns, k->queries, s->D);
+        widen_rows(true, c->dy, s->D, dy, s->H * s->D, k->queries, s->D);
+    } else {
+        widen_rows(false, c->q, s->D, q, s->columns, k->queries, s->D);
+        widen_rows(false, c->dy, s->D, dy, s->H * s->D, k->queries, s->D);
+    }
+    for (i64 i = 0; i < k->queries; i++) {
+        c->lse[i] = lse[i] * LOG2_E;
+        c->delta[i] = s->delta[head * s->T + k->query + i];
+    }
+}
+
+/* Which rows each panel of keys concerns, rounded to whole tiles of rows. False when no
+ * query of the block sees a key of the chunk. */
+static bool find_rows(const struct shape *s, struct scratch *c, struct block *k)
+{
+    bool any = false;
+    for (i64 i = 0; i < k->queries; i++) {
+        const i64 t = k->query + i;
+        c->first[i] = (i32)i64_max(s->begin[k->b * s->T + t],
+                                   s->window > 0 ? t - s->window + 1 : 0);
+    }
+    for (i64 p = 0; p < PANELS; p++) {
+        const i64 key = k->key + p * TILE_COLS, last = key + TILE_COLS - 1;
+        i64 row0 = i64_max(0, key - k->query), row1 = k->queries;
+        while (row1 > 0 && c->first[row1 - 1] > last)
+            row1--;
+        k->row0[p] = row0 / TILE_ROWS * TILE_ROWS;
+        k->row1[p] = i64_min(k->queries, round_up(row1, TILE_ROWS));
+        any = any || k->row0[p] < k->row1[p];
+    }
+    return any;
+}
+
+/* --- one panel of keys -------------------------------------------------------------------------- */
+
+/* P in c->p: S becomes exp(scale S - lse), 0 where the query does not see the key;
+ * dS in place of dP. */
+INLINE void softmax_grad(bool masked, const struct shape *s, struct scratch *c,
+                         const struct block *k, i64 panel)
+{
+    const i64 key = k->key + panel * TILE_COLS;
+    const float scale = s->scale * LOG2_E;
+    for (i64 r = k->row0[panel]; r < k->row1[panel]; r++) {
+        for (int side = 0; side < TILE_COLS; side += VL) {
+            float *p = c->p + r * TILE_COLS + side;
+            float *ds = c->ds + r * DS_ROW + panel * TILE_COLS + side;
+            vec e = vec_exp2(vec_load(p) * scale - c->lse[r]);
+            if (masked) {
+                vec_i32 at = vec_lanes() + (i32)(key + side);
+                e = vec_select((at >= c->first[r]) & (at <= (i32)(k->query + r)), e, (vec){ 0 });
+            }
+            vec_store(p, e);
+            vec_store(ds, e * (vec_load(ds) - c->delta[r]));
+        }
+    }
+}
+
+static void key_panel(const struct shape *s, struct scratch *c, const struct block *k, i64 panel)
+{
+    const i64 row0 = k->row0[panel], rows = k->row1[panel] - row0, at = panel * TILE_COLS;
+    const i64 key = k->key + at, D = s->D;
+    if (rows <= 0)
+        return;
+    float *p = c->p + row0 * TILE_COLS, *ds = c->ds + row0 * DS_ROW + at;
+    struct tile forward = { .steps = D, .a_row = D, .a_step = 1, .b_step = TILE_COLS,
+                            .c_row = TILE_COLS };
+    tiles(rows, &forward, c->q + row0 * D, c->kt + at * D, p);
+    forward.c_row = DS_ROW;
+    tiles(rows, &forward, c->dy + row0 * D, c->vt + at * D, ds);
+    const i32 last_row = (i32)(row0 + rows - 1);
+    bool masked = key + TILE_COLS - 1 > k->query + row0;
+    for (i64 r = row0; r <= last_row && !masked; r++)
+        masked = c->first[r] > key;
+    if (masked)
+        softmax_grad(true, s, c, k, panel);
+    else
+        softmax_grad(false, s, c, k, panel);
+    struct tile back = { .steps = rows, .a_row = 1, .a_step = D, .b_step = TILE_COLS,
+                         .c_row = TILE_COLS, .add = true };
+    tiles(D, &back, c->dy + row0 * D, p, c->dvt + at * D);
+    back.b_step = DS_ROW;
+    tiles(D, &back, c->q + row0 * D, ds, c->dkt + at * D);
+}
+
+/* --- dQ ------------------------------------------------------------------------------------------ */
+
+/* Until the chunk before has passed this block of queries. */
+static void wait_for_turn(const struct shape *s, const struct block *k, i64 head)
+{
+    const i64 chunk = k->key / KEYS;
+    if (chunk == 0)
+        return;
+    _Atomic i32 *before = &s->passed[head * s->chunks + chunk - 1];
+    while (atomic_load_explicit(before, memory_order_acquire) <= k->query / QUERIES)
+        sched_yield();
+}
+
+/* dQ += dS K, by tiles of rows: each takes the panels that concern it, all side by side. */
+static void query_sums(const struct shape *s, struct scratch *c, const struct block *k, float *dq)
+{
+    for (i64 row = 0; row < k->queries; row += TILE_ROWS) {
+        const i64 rows = i64_min(TILE_ROWS, k->queries - row);
+        i64 first = 0, last = PANELS - 1;
+        while (first < PANELS && k->row1[first] <= row)
+            first++;
+        while (last >= 0 && k->row0[last] > row)
+            last--;
+        if (first > last)
+            continue;
+        struct tile t = { .steps = (last - first + 1) * TILE_COLS, .a_row = DS_ROW, .a_step = 1,
+                          .b_step = s->Dp, .c_row = s->Dp, .add = true };
+        for (i64 d = 0; d < s->Dp; d += TILE_COLS)
+            tiles(rows, &t, c->ds + row * DS_ROW + first * TILE_COLS,
+                  c->k + first * TILE_COLS * s->Dp + d, dq + row * s->Dp + d);
+    }
+}
+
+INLINE void put_rows(bool half, void *dst, i64 dst_row, const float *src, i64 src_row,
+                     float scale, i64 rows, i64 columns)
+{
+    for (i64 r = 0; r < rows; r++)
+        for (i64 i = 0; i < columns; i += VL)
+            vec_put_n(half, vec_at(half, dst, r * dst_row), i,
+                      scale * vec_get_n(false, src + r * src_row, i, columns - i), columns - i);
+}
+
+static void query_block(const struct grad_work *w, struct scratch *c, struct block *k)
+{
+    const struct shape *s = &w->s;
+    const i64 head = k->b * s->H + k->h, last_query = k->query + k->queries - 1;
+    float *dq = s->dq + (head * s->T + k->query) * s->Dp;
+    const bool any = find_rows(s, c, k);
+    if (any) {
+        load_queries(w, c, k);
+        for (i64 p = 0; p < PANELS; p++)
+            key_panel(s, c, k, p);
+    }
+    wait_for_turn(s, k, head);
+    if (any)
+        query_sums(s, c, k, dq);
+    atomic_store_explicit(&s->passed[head * s->chunks + k->key / KEYS],
+                          (i32)(k->query / QUERIES + 1), memory_order_release);
+    if (last_query >= k->key + KEYS)
+        return; /* later chunks add to it */
+    void *to = vec_at(s->half, w->t->out[0]->data,
+                      (k->b * s->T + k->query) * s->columns + k->h * s->D);
+    if (s->half)
+        put_rows(true, to, s->columns, dq, s->Dp, s->scale, k->queries, s->D);
+    else
+        put_rows(false, to, s->columns, dq, s->Dp, s->scale, k->queries, s->D);
+}
+
+/* --- one chunk of keys ------------------------------------------------------------------------------ */
+
+static void store_keys(const struct grad_work *w, struct scratch *c, i64 b, i64 g, i64 key,
+                       i64 keys)
+{
+    const struct shape *s = &w->s;
+    const void *row = vec_at(s->half, w->t->out[0]->data, (b * s->T + key) * s->columns);
+    float scale[TILE_COLS];
+    for (int i = 0; i < TILE_COLS; i++)
+        scale[i] = s->scale;
+    for (i64 at = 0; at < keys; at += TILE_COLS) {
+        const i64 n = i64_min(TILE_COLS, keys - at);
+        void *dk = vec_at(s->half, row, at * s->columns + (s->H + g) * s->D);
+        void *dv = vec_at(s->half, dk, s->G * s->D);
+        if (s->half) {
+            rows_from_panel(true, dk, s->columns, c->dkt + at * s->D, scale, n, s->D);
+            rows_from_panel(true, dv, s->columns, c->dvt + at * s->D, c->ones, n, s->D);
+        } else {
+            rows_from_panel(false, dk, s->columns, c->dkt + at * s->D, scale, n, s->D);
+            rows_from_panel(false, dv, s->columns, c->dvt + at * s->D, c->ones, n, s->D);
+        }
+    }
+}
+
+/* Parts run from the first chunk of keys, which most queries see, to the last. */
+static void chunk_part(void *context, i64 part, int thread)
+{
+    const struct grad_work *w = context;
+    const struct shape *s = &w->s;
+    struct scratch *c = scratch_of(s, thread);
+    const i64 groups = s->B * s->G, share = s->H / s->G;
+    const i64 key = part / groups * KEYS, keys = i64_min(KEYS, s->T - key);
+    const i64 b = part % groups / s->G, g = part % s->G;
+    load_keys(w, c, b, g, key, keys);
+    for (i64 h = g * share; h < (g + 1) * share; h++) {
+        for (i64 query = key; query < s->T; query += QUERIES) {
+            struct block k = { .b = b, .h = h, .query = query, .key = key, .keys = keys,
+                               .queries = i64_min(QUERIES, s->T - query) };
+            query_block(w, c, &k);
+        }
+    }
+    store_keys(w, c, b, g, key, keys);
+}
+
+void NAMED(attention_grad)(const struct task *t, struct run *x)
+{
+    struct grad_work w = { .t = t, .s = shape_of(t) };
+    place(&w.s, x->workspace);
+    pool_run(x->pool, w.s.B * w.s.H, prepare_head, &w);
+    pool_run(x->pool, w.s.B * w.s.G * w.s.chunks, chunk_part, &w);
+}
+
+i64 NAMED(attention_grad_workspace)(const struct task *t, int threads, const void *context)
+{
+    const struct shape s = shape_of(t);
+    (void)context;
+    return shared_bytes(&s) + threads * scratch_floats(&s) * 4;
+}
