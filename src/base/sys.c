@@ -341,16 +341,6 @@ int sys_rename(const char *from, const char *to)
     return rc;
 }
 
-int sys_exchange(const char *a, const char *b)
-{
-    if (fault_here(SYS_RENAME, NULL))
-        return -1;
-    int rc = renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
-    if (rc == 0)
-        tell((struct sys_event){ .op = SYS_RENAME, .path = a, .to = b, .swap = true });
-    return rc;
-}
-
 int sys_lock(int fd)
 {
     return flock(fd, LOCK_EX | LOCK_NB);

@@ -36,7 +36,6 @@ struct sys_event {
     enum sys_op op; /* OPEN, WRITE, FSYNC, CLOSE, RENAME, UNLINK (also of a folder), MKDIR */
     int fd;         /* OPEN, WRITE, FSYNC, CLOSE */
     const char *path, *to; /* to: RENAME */
-    bool swap;             /* RENAME: the two names changed places */
     const void *data;      /* WRITE */
     i64 offset, bytes;
 };
@@ -69,7 +68,6 @@ int sys_truncate(int fd, i64 bytes);
 int sys_fsync(int fd);
 int sys_fsync_dir(const char *path); /* makes renames and creations in it durable */
 int sys_rename(const char *from, const char *to);
-int sys_exchange(const char *a, const char *b); /* the two names change places, atomically */
 int sys_lock(int fd); /* whole file or folder, until fd is closed; EWOULDBLOCK when taken */
 int sys_unlink(const char *path);
 int sys_rmdir(const char *path);

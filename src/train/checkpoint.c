@@ -1,0 +1,514 @@
+#include "train/checkpoint.h"
+
+#include "base/err.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "train/checkpoint_folder.h"
+#include "train/checkpoint_write.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    COPY_BELOW = 256 << 20, /* auto: a copy costs less memory than a step's activations */
+    COPY_PART = 4 << 20,    /* what one thread copies at a time: enough to stream */
+    DEFAULT_KEEP = 2,
+    DEFAULT_PATIENCE_S = 60,
+    ATTEMPTS = 2,
+};
+
+struct checkpoint_writer {
+    char dir[CHECKPOINT_PATH];
+    struct checkpoint_options options;
+    struct checkpoint_image image;
+    int lock_fd;
+    u8 *snapshot; /* with snapshot "copy": the tensors in the order of the image */
+    const void **live; /* then: where each tensor of the image is copied from */
+    struct text state; /* of the checkpoint under way, as JSON */
+    i64 step;          /* of the checkpoint under way */
+    u64 begun_ns;
+    bool has_thread;
+    pthread_t thread;
+
+    pthread_mutex_t mutex; /* guards what follows */
+    pthread_cond_t changed;
+    bool busy;    /* the io thread has a checkpoint to write */
+    bool reading; /* it still needs the tensors (live) as they were at begin */
+    bool held;    /* training has not yet asked to change them */
+    bool given_up, quit;
+    struct checkpoint_result result;
+};
+
+/* --- waiting --------------------------------------------------------------------- */
+
+static void lock(struct checkpoint_writer *w)
+{
+    pthread_mutex_lock(&w->mutex);
+}
+
+static void unlock(struct checkpoint_writer *w)
+{
+    pthread_mutex_unlock(&w->mutex);
+}
+
+/* Waits, locked, while *flag; false when that took longer than so many seconds. */
+static bool wait_while(struct checkpoint_writer *w, const bool *flag, double seconds)
+{
+    u64 until_ns = sys_now_ns() + (u64)(1e9 * seconds);
+    struct timespec until = { (time_t)(until_ns / 1000000000), (long)(until_ns % 1000000000) };
+    while (*flag)
+        if (pthread_cond_timedwait(&w->changed, &w->mutex, &until) == ETIMEDOUT)
+            return !*flag;
+    return true;
+}
+
+/* --- writing one ----------------------------------------------------------------- */
+
+static int copy_bytes(void *context, void *to, const void *from, i64 bytes)
+{
+    struct checkpoint_writer *w = context;
+    int rc = OK;
+    lock(w); /* training may change the tensors as soon as the checkpoint is given up */
+    if (w->given_up)
+        rc = err_set(ERR_SYS, "the disk took longer than %.0f s, and training went on",
+                     w->options.patience_s);
+    else
+        memcpy(to, from, (size_t)bytes);
+    unlock(w);
+    return rc;
+}
+
+static void end_reading(void *context)
+{
+    struct checkpoint_writer *w = context;
+    lock(w);
+    w->reading = false;
+    pthread_cond_broadcast(&w->changed);
+    unlock(w);
+}
+
+/* A new try makes sense where the same could succeed, and only with unchanged tensors. */
+static bool may_try_again(struct checkpoint_writer *w, int cause)
+{
+    bool hopeless = cause == 0 || cause == ENOSPC || cause == EDQUOT || cause == EROFS ||
+                    cause == EACCES || cause == EPERM;
+    lock(w);
+    bool again = !hopeless && !w->given_up && (w->snapshot || w->held);
+    w->reading = again;
+    pthread_cond_broadcast(&w->changed);
+    unlock(w);
+    return again;
+}
+
+/* Keeps the newest valid ones up to the step just saved; the rest goes. A failure costs
+ * disk space, no safety. */
+static void prune(struct checkpoint_writer *w)
+{
+    i64 *steps, bytes, n = checkpoint_steps(w->dir, &steps);
+    double saved_at;
+    int kept = 0;
+    for (i64 i = n - 1; i >= 0; i--) {
+        if (steps[i] > w->step)
+            continue;
+        if (kept < w->options.keep) {
+            kept += checkpoint_peek(w->dir, steps[i], &bytes, &saved_at) == OK;
+            continue;
+        }
+        if (checkpoint_delete(w->dir, steps[i]) != OK)
+            log_line(LOG_WARN, "an old checkpoint stays: %s", err_message());
+    }
+    if (n < 0)
+        log_line(LOG_WARN, "old checkpoints stay: %s", err_message());
+    sys_free(steps);
+}
+
+static void note_result(struct checkpoint_writer *w, int rc)
+{
+    lock(w);
+    struct checkpoint_result *r = &w->result;
+    if (rc == OK) {
+        r->step = w->step;
+        r->missed = 0;
+        r->bytes = w->image.file_bytes;
+        r->write_seconds = 1e-9 * (double)(sys_now_ns() - w->begun_ns);
+        r->error[0] = '\0';
+    } else {
+        r->missed++;
+        snprintf(r->error, sizeof r->error, "checkpoint of step %lld failed: %s",
+                 (long long)w->step, err_message());
+    }
+    unlock(w);
+    if (rc != OK)
+        log_line(LOG_WARN, "%s (%d in a row; the run stops after more than %d)", r->error,
+                 r->missed, w->options.max_missed);
+}
+
+static void write_one(struct checkpoint_writer *w)
+{
+    const struct checkpoint_gate gate = { copy_bytes, end_reading, w };
+    int rc = OK, cause;
+    for (int attempt = 1; attempt <= ATTEMPTS; attempt++) {
+        rc = checkpoint_write(&w->image, w->dir, w->step, w->state.data, &gate, &cause);
+        if (rc == OK || attempt == ATTEMPTS || !may_try_again(w, cause))
+            break;
+        log_line(LOG_WARN, "checkpoint of step %lld: %s; trying once more with new files",
+                 (long long)w->step, err_message());
+    }
+    note_result(w, rc);
+    if (rc == OK)
+        prune(w);
+}
+
+static void *io_main(void *context)
+{
+    struct checkpoint_writer *w = context;
+    lock(w);
+    for (;;) {
+        while (!w->busy && !w->quit)
+            pthread_cond_wait(&w->changed, &w->mutex);
+        if (!w->busy)
+            break;
+        unlock(w);
+        write_one(w);
+        lock(w);
+        w->busy = w->reading = w->held = false;
+        pthread_cond_broadcast(&w->changed);
+    }
+    unlock(w);
+    return NULL;
+}
+
+/* --- the snapshot ---------------------------------------------------------------- */
+
+/* Bytes [part * COPY_PART, ...) of the snapshot, which is the image's tensors end to end. */
+static void copy_part(void *context, i64 part, int thread)
+{
+    struct checkpoint_writer *w = context;
+    i64 begin = part * COPY_PART, end = i64_min(begin + COPY_PART, w->image.tensor_bytes);
+    i64 at = 0, index = 0;
+    (void)thread;
+    for (i64 f = 0; f < w->image.n; f++) {
+        for (i64 i = 0; i < w->image.file[f].n; i++, index++) {
+            i64 bytes = w->image.file[f].piece[i].bytes;
+            i64 from = i64_max(begin, at), to = i64_min(end, at + bytes);
+            if (from < to)
+                memcpy(w->snapshot + from, (const u8 *)w->live[index] + (from - at),
+                       (size_t)(to - from));
+            at += bytes;
+        }
+    }
+}
+
+static void take_snapshot(struct checkpoint_writer *w)
+{
+    i64 parts = ceil_div(w->image.tensor_bytes, COPY_PART);
+    if (w->options.pool)
+        pool_run(w->options.pool, parts, copy_part, w);
+    else
+        for (i64 part = 0; part < parts; part++)
+            copy_part(w, part, 0);
+}
+
+/* From now on the image's tensors lie in the snapshot. */
+static int use_snapshot(struct checkpoint_writer *w)
+{
+    i64 at = 0, index = 0, tensors = 0;
+    w->snapshot = sys_map_pages(w->image.tensor_bytes);
+    if (!w->snapshot)
+        return err_set(ERR_LIMIT, "no memory for a copy of %lld bytes: set checkpoint.snapshot "
+                       "to live", (long long)w->image.tensor_bytes);
+    for (i64 f = 0; f < w->image.n; f++)
+        tensors += w->image.file[f].n;
+    w->live = ARENA_ARRAY(&w->image.arena, const void *, tensors);
+    for (i64 f = 0; f < w->image.n; f++) {
+        for (i64 i = 0; i < w->image.file[f].n; i++) {
+            struct checkpoint_piece *p = &w->image.file[f].piece[i];
+            w->live[index++] = p->data;
+            p->data = w->snapshot + at;
+            at += p->bytes;
+        }
+    }
+    take_snapshot(w); /* touches the pages, so that no later checkpoint waits for them */
+    return OK;
+}
+
+/* --- before the first ------------------------------------------------------------ */
+
+/* Two small files and a rename: what fails here would fail at the first checkpoint. */
+static int probe(const char *dir)
+{
+    char path[CHECKPOINT_PATH + 32], renamed[CHECKPOINT_PATH + 32];
+    snprintf(path, sizeof path, "%s/step-probe.tmp", dir);
+    snprintf(renamed, sizeof renamed, "%s/step-probe.del", dir);
+    int fd = sys_open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return err_set(ERR_SYS, "create a file: %s", strerror(errno));
+    bool bad = sys_write_full(fd, "probe\n", 6) != 0 || sys_fsync(fd) != 0;
+    int saved = errno;
+    if (sys_close(fd) != 0 || bad)
+        return err_set(ERR_SYS, "write and fsync a file: %s", strerror(bad ? saved : errno));
+    if (sys_rename(path, renamed) != 0)
+        return err_set(ERR_SYS, "rename a file: %s", strerror(errno));
+    if (sys_fsync_dir(dir) != 0)
+        return err_set(ERR_SYS, "fsync the folder: %s", strerror(errno));
+    if (sys_unlink(renamed) != 0)
+        return err_set(ERR_SYS, "delete a file: %s", strerror(errno));
+    return OK;
+}
+
+static int take_lock(struct checkpoint_writer *w)
+{
+    w->lock_fd = sys_open(w->dir, O_RDONLY | O_DIRECTORY, 0);
+    if (w->lock_fd < 0)
+        return err_set(ERR_SYS, "open %s: %s", w->dir, strerror(errno));
+    if (sys_lock(w->lock_fd) == 0)
+        return OK;
+    if (errno == EWOULDBLOCK)
+        return err_set(ERR_USAGE, "another run saves its checkpoints into %s: choose another "
+                       "folder, or stop that run", w->dir);
+    return err_set(ERR_SYS, "lock %s: %s", w->dir, strerror(errno));
+}
+
+static int preflight(struct checkpoint_writer *w)
+{
+    i64 newest, needed = 2 * w->image.file_bytes, available;
+    TRY(checkpoint_make_folder(w->dir));
+    TRY(take_lock(w));
+    TRY(checkpoint_clean(w->dir));
+    TRY(checkpoint_latest(w->dir, &newest));
+    if (newest > w->options.resumed_step)
+        return err_set(ERR_USAGE, "%s holds a checkpoint of step %lld, newer than where this "
+                       "run starts: resume from it, discard it, or choose another folder",
+                       w->dir, (long long)newest);
+    available = sys_free_bytes(w->dir);
+    if (available >= 0 && available < needed)
+        return err_set(ERR_LIMIT, "%s has %lld MB free; two checkpoints need %lld MB", w->dir,
+                       (long long)(available / 1000000), (long long)(needed / 1000000));
+    int rc = probe(w->dir);
+    return rc < 0 ? err_context(rc, "checkpoints cannot be saved in %s", w->dir) : OK;
+}
+
+/* --- entry points ---------------------------------------------------------------- */
+
+static void init_locks(struct checkpoint_writer *w)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&w->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    pthread_mutex_init(&w->mutex, NULL);
+}
+
+static void set_options(struct checkpoint_writer *w, const struct checkpoint_options *options)
+{
+    w->options = *options;
+    if (w->options.keep < 1)
+        w->options.keep = DEFAULT_KEEP;
+    if (w->options.patience_s <= 0)
+        w->options.patience_s = DEFAULT_PATIENCE_S;
+    w->result.step = w->options.resumed_step;
+}
+
+static int start(struct checkpoint_writer *w)
+{
+    enum checkpoint_snapshot snapshot = w->options.snapshot;
+    TRY(preflight(w));
+    if (!w->options.async)
+        return OK; /* nothing changes before begin returns: no copy, no thread */
+    if (snapshot == CHECKPOINT_AUTO)
+        snapshot = w->image.tensor_bytes < COPY_BELOW ? CHECKPOINT_COPY : CHECKPOINT_LIVE;
+    if (snapshot == CHECKPOINT_COPY)
+        TRY(use_snapshot(w));
+    int rc = pthread_create(&w->thread, NULL, io_main, w);
+    if (rc != 0)
+        return err_set(ERR_SYS, "start the checkpoint thread: %s", strerror(rc));
+    w->has_thread = true;
+    return OK;
+}
+
+int checkpoint_writer_new(struct checkpoint_writer **out, const char *dir,
+                          const struct checkpoint_tensor *tensors, i64 n,
+                          const struct checkpoint_options *options)
+{
+    if (strlen(dir) + 100 > CHECKPOINT_PATH)
+        return err_set(ERR_USAGE, "path too long: %.200s...", dir);
+    struct checkpoint_writer *w = sys_alloc((i64)sizeof *w, 64);
+    if (!w)
+        return err_set(ERR_LIMIT, "no memory for checkpoints");
+    memset(w, 0, sizeof *w);
+    memcpy(w->dir, dir, strlen(dir) + 1);
+    w->lock_fd = -1;
+    init_locks(w);
+    set_options(w, options);
+    int rc = checkpoint_image_init(&w->image, tensors, n);
+    if (rc == OK)
+        rc = start(w);
+    if (rc == OK)
+        *out = w;
+    else
+        checkpoint_writer_free(w);
+    return rc;
+}
+
+void checkpoint_writer_free(struct checkpoint_writer *w)
+{
+    if (!w)
+        return;
+    if (w->has_thread) {
+        lock(w);
+        w->quit = true;
+        pthread_cond_broadcast(&w->changed);
+        unlock(w);
+        pthread_join(w->thread, NULL);
+    }
+    if (w->lock_fd >= 0)
+        sys_close(w->lock_fd);
+    sys_unmap(w->snapshot, w->image.tensor_bytes);
+    checkpoint_image_fini(&w->image);
+    text_fini(&w->state);
+    pthread_cond_destroy(&w->changed);
+    pthread_mutex_destroy(&w->mutex);
+    sys_free(w);
+}
+
+/* Whether the run may go on, after so many misses. */
+static int verdict(struct checkpoint_writer *w)
+{
+    lock(w);
+    int rc = w->result.missed > w->options.max_missed
+                 ? err_set(ERR_SYS, "%d checkpoints in a row failed; the last: %s",
+                           w->result.missed, w->result.error)
+                 : OK;
+    unlock(w);
+    return rc;
+}
+
+/* The one before must be through; if it is not within patience, this one is missed. */
+static bool wait_for_turn(struct checkpoint_writer *w, i64 step)
+{
+    lock(w);
+    bool idle = wait_while(w, &w->busy, w->options.patience_s);
+    i64 before = w->step;
+    if (!idle) {
+        w->result.missed++;
+        snprintf(w->result.error, sizeof w->result.error,
+                 "checkpoint of step %lld failed: that of step %lld is still being written",
+                 (long long)step, (long long)before);
+    }
+    unlock(w);
+    if (!idle)
+        log_line(LOG_WARN, "%s", w->result.error);
+    return idle;
+}
+
+static int put_state(struct checkpoint_writer *w, const json_t *state)
+{
+    size_t flags = JSON_COMPACT | JSON_SORT_KEYS | JSON_ENSURE_ASCII;
+    size_t bytes = json_dumpb(state, NULL, 0, flags);
+    if (!json_is_object(state) || bytes == 0)
+        return err_set(ERR_INTERNAL, "the training state is not a JSON object");
+    text_clear(&w->state);
+    text_repeat(&w->state, ' ', (i64)bytes);
+    json_dumpb(state, w->state.data, bytes, flags);
+    return OK;
+}
+
+static void hand_over(struct checkpoint_writer *w)
+{
+    if (w->snapshot)
+        take_snapshot(w);
+    lock(w);
+    w->given_up = false;
+    w->held = w->reading = !w->snapshot;
+    w->busy = true;
+    pthread_cond_broadcast(&w->changed);
+    unlock(w);
+}
+
+int checkpoint_begin(struct checkpoint_writer *w, i64 step, const json_t *state)
+{
+    u64 start_ns = sys_now_ns();
+    if (w->has_thread && !wait_for_turn(w, step))
+        return verdict(w);
+    if (step == w->result.step)
+        return OK;
+    TRY(verdict(w));
+    TRY(put_state(w, state));
+    w->step = step;
+    w->begun_ns = start_ns;
+    if (w->has_thread) {
+        hand_over(w);
+    } else {
+        w->held = true; /* until this function returns */
+        write_one(w);
+    }
+    lock(w);
+    w->result.stall_ns += sys_now_ns() - start_ns;
+    unlock(w);
+    return verdict(w);
+}
+
+void checkpoint_guard(struct checkpoint_writer *w)
+{
+    u64 start_ns = sys_now_ns();
+    lock(w);
+    if (w->held) {
+        if (!wait_while(w, &w->reading, w->options.patience_s)) {
+            w->given_up = true;
+            w->reading = false;
+        }
+        w->held = false;
+        w->result.stall_ns += sys_now_ns() - start_ns;
+    }
+    unlock(w);
+}
+
+int checkpoint_poll(struct checkpoint_writer *w, struct checkpoint_result *result)
+{
+    lock(w);
+    *result = w->result;
+    unlock(w);
+    return verdict(w);
+}
+
+int checkpoint_wait(struct checkpoint_writer *w, double seconds,
+                    struct checkpoint_result *result)
+{
+    enum { FOREVER_S = 1000000000 };
+    lock(w);
+    bool idle = wait_while(w, &w->busy, seconds > 0 ? seconds : FOREVER_S);
+    *result = w->result;
+    int rc = !idle ? err_set(ERR_SYS, "checkpoint of step %lld is still being written after "
+                             "%.0f s", (long long)w->step, seconds)
+             : w->result.missed > 0 ? err_set(ERR_SYS, "%s", w->result.error)
+                                    : OK;
+    unlock(w);
+    return rc;
+}
+
+int checkpoint_discard_after(const char *dir, i64 step)
+{
+    i64 *steps, n = checkpoint_steps(dir, &steps);
+    int rc = n < 0 ? (int)n : OK;
+    for (i64 i = n - 1; i >= 0 && steps[i] > step && rc == OK; i--)
+        rc = checkpoint_delete(dir, steps[i]);
+    sys_free(steps);
+    return rc;
+}
+
+int checkpoint_rewind(struct checkpoint_writer *w, i64 step)
+{
+    lock(w);
+    bool idle = wait_while(w, &w->busy, w->options.patience_s);
+    if (idle)
+        w->result.step = step;
+    unlock(w);
+    if (!idle)
+        return err_set(ERR_SYS, "checkpoint of step %lld is still being written",
+                       (long long)w->step);
+    return checkpoint_discard_after(w->dir, step);
+}
