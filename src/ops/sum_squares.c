@@ -1,6 +1,6 @@
 /* The global gradient norm and its clip (Pascanu et al. 2013), in three small ops:
  *   sum_squares  one gradient's sum of squares, in a fixed tree over blocks of 65,536
- *                elements, so that the bits depend on neither threads nor backend choice
+ *                elements, so that the bits do not depend on the number of threads
  *   add_norms    the sum of up to eight of those, in order
  *   clip         norm = sqrt(total); scale = min(1, limit / norm); apply = norm is finite
  * A norm that is not finite gives apply 0 and scale 0: the update is skipped. */

@@ -103,19 +103,22 @@ static double xent_loss(const struct task *t)
     return loss;
 }
 
-/* Padded columns, rows of weight 0 whose target is nonsense, z-loss, no gradient. */
+/* Padded columns, rows of weight 0 whose target is nonsense, z-loss, logits whose
+ * exponentials overflow a single, no gradient. */
 static bool xent_example(struct op_example *e, int n)
 {
-    static const struct { i64 r, V, vocab; double zcoef; bool grad; } shapes[] = {
-        { 5, 7, 7, 0, true }, { 33, 128, 101, 1e-2, true }, { 3, 1031, 1030, 0, true },
-        { 9, 50, 47, 0, false },
+    static const struct { i64 r, V, vocab; double zcoef, deviation; bool grad; } shapes[] = {
+        { 5, 7, 7, 0, 1, true },          { 33, 128, 101, 1e-2, 3, true },
+        { 3, 1031, 1030, 0, 3, true },    { 5, 37, 33, 0, 60, true },
+        { 9, 50, 47, 0, 3, false },
     };
     if (n >= COUNT_OF(shapes))
         return false;
     i64 r = shapes[n].r;
     if (e->dtype == DTYPE_F64 && !shapes[n].grad)
         return false; /* nothing to differentiate */
-    struct tensor *z = example_normal(e, ROLE_ACTIVATION, DTYPE_F32, r, shapes[n].V, 3);
+    struct tensor *z = example_normal(e, ROLE_ACTIVATION, DTYPE_F32, r, shapes[n].V,
+                                      shapes[n].deviation);
     struct tensor *targets = example_integers(e, r, shapes[n].vocab);
     struct tensor *weights = example_vector(e, ROLE_INPUT, r, 1, 0.3);
     for (i64 i = 1; i < r; i += 3) {
