@@ -23,7 +23,9 @@ struct selftest {
     struct pool *pools[SELFTEST_THREADS]; /* of 1, 2, ... threads */
     i64 checks;                           /* tensors compared, slopes checked */
     double worst;                         /* largest error so far, as share of its bound */
-    const char *worst_op;
+    const char *worst_op; /* where: op, example, dtype */
+    int worst_example;
+    enum dtype worst_dtype;
 };
 
 int selftest_init(struct selftest *s, const struct backend *backend);

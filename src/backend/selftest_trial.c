@@ -81,6 +81,8 @@ bool trial_note(struct trial *t, double error, double bound)
     if (share >= t->test->worst) {
         t->test->worst = share;
         t->test->worst_op = t->op->name;
+        t->test->worst_example = t->n;
+        t->test->worst_dtype = t->example.dtype;
     }
     return true;
 }

@@ -8,6 +8,13 @@
 
 static const char *const backends[] = { "reference", "generic", "avx2", "avx512", "avx512bf16" };
 
+static void report(const char *what, const struct selftest *s)
+{
+    printf("%s: %lld checks, worst error %.2g of its bound (%s, example %d in %s)\n", what,
+           (long long)s->checks, s->worst, s->worst_op, s->worst_example,
+           dtype_name(s->worst_dtype));
+}
+
 TEST(every_op_has_a_name_and_shapes_and_examples)
 {
     for (i64 i = 0; i < op_table_count; i++) {
@@ -28,8 +35,7 @@ TEST(gradient_rules_are_derivatives)
     CHECK_OK(backend_init(&b, "reference"));
     CHECK_OK(selftest_init(&s, &b));
     CHECK_OK(selftest_all_gradients(&s));
-    printf("gradients: %lld slopes, worst error %.2g of its bound (%s)\n",
-           (long long)s.checks, s.worst, s.worst_op);
+    report("gradients", &s);
     CHECK(s.checks > 100);
     selftest_fini(&s);
 }
@@ -43,11 +49,8 @@ TEST(kernels_of_every_backend_agree_with_the_reference)
             continue;
         CHECK_OK(backend_init(&b, backends[i]));
         CHECK_OK(selftest_init(&s, &b));
-        for (i64 op = 0; op < op_table_count; op++)
-            if (b.kernels[op].run)
-                CHECK_OK(selftest_kernels(&s, op_table[op]));
-        printf("%s: %lld checks, worst error %.2g of its bound (%s)\n", backends[i],
-               (long long)s.checks, s.worst, s.worst_op);
+        CHECK_OK(selftest_all_kernels(&s));
+        report(backends[i], &s);
         selftest_fini(&s);
     }
 }
