@@ -189,10 +189,11 @@ const struct option train_options[] = {
     { 0 },
 };
 
-static const char *given_at(const struct recipe *r, const char *key)
+/* Where one of two keys that do not fit together was given; one of them was. */
+static const char *given_at(const struct recipe *r, const char *a, const char *b)
 {
-    const char *where = recipe_where(r, key);
-    return where ? where : "default";
+    const char *where = recipe_where(r, a);
+    return where ? where : recipe_where(r, b);
 }
 
 static int check_batch(const struct train_config *c, const struct recipe *r)
@@ -202,12 +203,12 @@ static int check_batch(const struct train_config *c, const struct recipe *r)
         return err_set(ERR_CONFIG,
                        "%s: train.global_batch of %lld tokens is not a multiple of the "
                        "%lld tokens of a micro-batch (train.batch %lld x train.seq %lld)",
-                       given_at(r, "train.global_batch"), (long long)c->train.global_batch,
+                       recipe_where(r, "train.global_batch"), (long long)c->train.global_batch,
                        (long long)rows_tokens, (long long)c->train.batch,
                        (long long)c->train.seq);
     if (c->train.global_batch && recipe_where(r, "train.accumulate"))
         return err_set(ERR_CONFIG, "%s: give train.global_batch or train.accumulate, not both",
-                       given_at(r, "train.accumulate"));
+                       recipe_where(r, "train.accumulate"));
     return OK;
 }
 
@@ -215,14 +216,13 @@ static int check_ramps(const struct train_config *c, const struct recipe *r)
 {
     if ((c->ramp.batch_from > 0) != (c->ramp.batch_steps > 0))
         return err_set(ERR_CONFIG, "%s: ramp.batch_from and ramp.batch_steps go together",
-                       given_at(r, c->ramp.batch_from ? "ramp.batch_from"
-                                                      : "ramp.batch_steps"));
+                       given_at(r, "ramp.batch_from", "ramp.batch_steps"));
     if ((c->ramp.seq_from > 0) != (c->ramp.seq_steps > 0))
         return err_set(ERR_CONFIG, "%s: ramp.seq_from and ramp.seq_steps go together",
-                       given_at(r, c->ramp.seq_from ? "ramp.seq_from" : "ramp.seq_steps"));
+                       given_at(r, "ramp.seq_from", "ramp.seq_steps"));
     if (c->ramp.seq_from > c->train.seq)
         return err_set(ERR_CONFIG, "%s: ramp.seq_from %lld is longer than train.seq %lld",
-                       given_at(r, "ramp.seq_from"), (long long)c->ramp.seq_from,
+                       given_at(r, "ramp.seq_from", "train.seq"), (long long)c->ramp.seq_from,
                        (long long)c->train.seq);
     return OK;
 }
@@ -243,7 +243,7 @@ int train_config_check(const struct train_config *c, const struct recipe *r)
     if (c->guard.max_bad >= c->guard.bad_window)
         return err_set(ERR_CONFIG,
                        "%s: guard.max_bad %lld must be less than guard.bad_window %lld",
-                       given_at(r, "guard.max_bad"), (long long)c->guard.max_bad,
+                       given_at(r, "guard.max_bad", "guard.bad_window"), (long long)c->guard.max_bad,
                        (long long)c->guard.bad_window);
     return OK;
 }

@@ -1,0 +1,104 @@
+#include "test.h"
+
+#include "train/train_config.h"
+
+static struct arena arena;
+static struct train_config c;
+static struct recipe recipe;
+
+static int start(void **state)
+{
+    (void)state;
+    arena_init(&arena);
+    memset(&c, 0, sizeof c);
+    recipe_init(&recipe, &arena, &(struct option_group){ train_options, &c }, 1);
+    CHECK_OK(recipe_override(&recipe, "model.spec=gpt2-124m"));
+    CHECK_OK(recipe_override(&recipe, "data.sources=corpus.txt"));
+    CHECK_OK(recipe_override(&recipe, "train.steps=10"));
+    return 0;
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    arena_fini(&arena);
+    return 0;
+}
+
+static int check_with(const char *a, const char *b)
+{
+    TRY(recipe_override(&recipe, a));
+    if (b)
+        TRY(recipe_override(&recipe, b));
+    return train_config_check(&c, &recipe);
+}
+
+TEST(a_model_data_and_an_end_are_enough)
+{
+    CHECK_OK(train_config_check(&c, &recipe));
+    CHECK_FAILS(check_with("train.steps=0", NULL), ERR_CONFIG, "no end: give train.steps");
+    CHECK_OK(check_with("train.max_time=2m", NULL));
+    CHECK(c.train.max_time == 120);
+    CHECK_OK(check_with("train.max_time=0", "train.tokens=10M"));
+    c.data.sources = NULL;
+    CHECK_FAILS(train_config_check(&c, &recipe), ERR_CONFIG, "no data: give data.sources");
+    c.model.spec = NULL;
+    CHECK_FAILS(train_config_check(&c, &recipe), ERR_CONFIG, "no model: give model.spec");
+}
+
+TEST(settings_that_contradict_each_other_are_named)
+{
+    CHECK_FAILS(check_with("train.global_batch=1000", NULL), ERR_CONFIG,
+                "--set: train.global_batch of 1000 tokens is not a multiple of the 2048 tokens "
+                "of a micro-batch (train.batch 8 x train.seq 256)");
+    CHECK_OK(check_with("train.global_batch=4096", NULL));
+    CHECK_FAILS(check_with("train.accumulate=2", NULL), ERR_CONFIG,
+                "--set: give train.global_batch or train.accumulate, not both");
+}
+
+TEST(ramps_need_both_of_their_keys)
+{
+    CHECK_FAILS(check_with("ramp.batch_from=1", NULL), ERR_CONFIG,
+                "--set: ramp.batch_from and ramp.batch_steps go together");
+    CHECK_OK(check_with("ramp.batch_steps=5", NULL));
+    CHECK_FAILS(check_with("ramp.seq_steps=5", NULL), ERR_CONFIG,
+                "--set: ramp.seq_from and ramp.seq_steps go together");
+    CHECK_FAILS(check_with("ramp.seq_from=512", NULL), ERR_CONFIG,
+                "--set: ramp.seq_from 512 is longer than train.seq 256");
+}
+
+TEST(the_bad_step_limit_fits_its_window)
+{
+    CHECK_FAILS(check_with("guard.bad_window=5", NULL), ERR_CONFIG,
+                "--set: guard.max_bad 5 must be less than guard.bad_window 5");
+}
+
+static int choice(const char *key, const char *text, const int *field)
+{
+    CHECK_OK(option_parse_one(train_options, &c, key, text, NULL, &arena));
+    return *field;
+}
+
+TEST(choices_stand_in_the_order_of_their_enums)
+{
+    CHECK_EQ(choice("data.packing", "documents", &c.data.packing), PACK_DOCUMENTS);
+    CHECK_EQ(choice("data.border", "cross", &c.data.border), BORDER_CROSS);
+    CHECK_EQ(choice("data.loss_on", "answers", &c.data.loss_on), LOSS_ON_ANSWERS);
+    CHECK_EQ(choice("train.precision", "bf16", &c.train.precision), PRECISION_BF16);
+    CHECK_EQ(choice("train.recompute", "selective", &c.train.recompute), RECOMPUTE_SELECTIVE);
+    CHECK_EQ(choice("train.recompute", "full", &c.train.recompute), RECOMPUTE_FULL);
+    CHECK_EQ(choice("guard.spike", "skip", &c.guard.spike), SPIKE_SKIP);
+    CHECK_EQ(choice("guard.spike", "rewind", &c.guard.spike), SPIKE_REWIND);
+    CHECK_EQ(choice("optim.name", "muon", &c.optim.name), OPTIMIZER_MUON);
+    CHECK_EQ(choice("lr.schedule", "wsd", &c.lr.schedule), SCHEDULE_WSD);
+    CHECK_EQ(choice("lr.schedule", "linear", &c.lr.schedule), SCHEDULE_LINEAR);
+    CHECK_EQ(choice("lr.schedule", "constant", &c.lr.schedule), SCHEDULE_CONSTANT);
+    CHECK_EQ(choice("trace.level", "steps", &c.trace.level), TRACE_STEPS);
+    CHECK_EQ(choice("trace.level", "tasks", &c.trace.level), TRACE_TASKS);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, start, stop)
+TEST_MAIN(CASE(a_model_data_and_an_end_are_enough),
+          CASE(settings_that_contradict_each_other_are_named),
+          CASE(ramps_need_both_of_their_keys), CASE(the_bad_step_limit_fits_its_window),
+          CASE(choices_stand_in_the_order_of_their_enums))
