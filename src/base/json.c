@@ -236,14 +236,16 @@ int json_parse(const char *text, i64 bytes, const char *name, json_t **out)
     pthread_once(&once, use_charged_alloc);
     budget_left = BUDGET_BASE + BUDGET_PER_BYTE * bytes;
     out_of_memory = false;
-    *out = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    *out =
+        json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
     budget_left = INT64_MAX;
     if (*out)
         return OK;
     if (out_of_memory)
         return err_set(ERR_LIMIT, "%s: its JSON needs more than %lld MiB of memory", name,
                        (long long)((BUDGET_BASE + BUDGET_PER_BYTE * bytes) >> 20));
-    return err_set(ERR_FORMAT, "%s:%d:%d: %s", name, error.line, error.column, error.text);
+    return err_set(ERR_FORMAT, "%s:%d:%d: %s", name, error.line, error.column,
+                   error.text);
 }
 
 int json_load(const char *path, i64 max_bytes, json_t **out)
@@ -254,8 +256,9 @@ int json_load(const char *path, i64 max_bytes, json_t **out)
         return err_set(ERR_SYS, "open %s: %s", path, strerror(errno));
     int rc;
     if (bytes > max_bytes)
-        rc = err_set(ERR_LIMIT, "%s: %lld bytes, more than the limit of %lld for such a file",
-                     path, (long long)bytes, (long long)max_bytes);
+        rc = err_set(ERR_LIMIT,
+                     "%s: %lld bytes, more than the limit of %lld for such a file", path,
+                     (long long)bytes, (long long)max_bytes);
     else
         rc = json_parse(text, bytes, path, out);
     sys_unmap(text, bytes);

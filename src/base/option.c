@@ -25,7 +25,8 @@ static const struct {
     [OPTION_SIZE] = { "size", "a number that may end in K, M, G or T, such as 10M" },
     [OPTION_DURATION] = { "duration", "a time with its unit, such as 90s, 5m or 1h30m" },
     [OPTION_STRINGS] = { "list of texts", "a list, such as [a, b]" },
-    [OPTION_INTS] = { "list of whole numbers", "a list of whole numbers, such as [1, 2]" },
+    [OPTION_INTS] = { "list of whole numbers",
+                      "a list of whole numbers, such as [1, 2]" },
     [OPTION_FLOATS] = { "list of numbers", "a list of numbers, such as [0.1, 0.2]" },
     [OPTION_NODE] = { "YAML", "a list or a map" },
 };
@@ -62,8 +63,8 @@ static const char *parse_number(const char *text, double *value)
         bool exponent = (*p == 'e' || *p == 'E') && n > 0 &&
                         (isdigit((unsigned char)p[1]) ||
                          ((p[1] == '-' || p[1] == '+') && isdigit((unsigned char)p[2])));
-        bool sign = (*p == '-' || *p == '+') &&
-                    (p == text || p[-1] == 'e' || p[-1] == 'E');
+        bool sign =
+            (*p == '-' || *p == '+') && (p == text || p[-1] == 'e' || p[-1] == 'E');
         bool blank = *p == '_' && p > text && isdigit((unsigned char)p[-1]) &&
                      isdigit((unsigned char)p[1]);
         if (blank)
@@ -159,8 +160,8 @@ static enum parse_result parse_size(const char *text, const char *unit, i64 *val
 static const struct {
     const char *name;
     double seconds;
-} time_units[] = { { "d", 86400 }, { "h", 3600 },  { "min", 60 }, { "ms", 1e-3 },
-                   { "m", 60 },    { "s", 1 },     { "us", 1e-6 } };
+} time_units[] = { { "d", 86400 }, { "h", 3600 }, { "min", 60 }, { "ms", 1e-3 },
+                   { "m", 60 },    { "s", 1 },    { "us", 1e-6 } };
 
 static enum parse_result parse_duration(const char *text, double *value)
 {
@@ -398,7 +399,8 @@ static int set_bool(const struct option *o, void *target, const char *text,
             return OK;
         }
     }
-    return err_set(ERR_CONFIG, WHERE_FMT "'%.60s' is neither true nor false, as %s must be",
+    return err_set(ERR_CONFIG,
+                   WHERE_FMT "'%.60s' is neither true nor false, as %s must be",
                    WHERE_ARGS(where), text, o->key);
 }
 
@@ -420,16 +422,19 @@ static int set_choice(const struct option *o, void *target, const char *text,
         p = p[n] ? p + n + 1 : NULL;
     }
     const char *found = nearest_found(&nearest);
-    return err_set(ERR_CONFIG, WHERE_FMT "'%.60s' is not a choice of %s, which are %s%s%s%s",
-                   WHERE_ARGS(where), text, o->key, o->choices, found ? "; did you mean '" : "",
-                   found ? found : "", found ? "'?" : "");
+    return err_set(
+        ERR_CONFIG, WHERE_FMT "'%.60s' is not a choice of %s, which are %s%s%s%s",
+        WHERE_ARGS(where), text, o->key, o->choices, found ? "; did you mean '" : "",
+        found ? found : "", found ? "'?" : "");
 }
 
 /* One number of any numeric type; out gets an i64 or a double. */
-static int read_number(const struct option *o, const char *text, const char *where, void *out)
+static int read_number(const struct option *o, const char *text, const char *where,
+                       void *out)
 {
     enum parse_result result;
-    bool whole = o->type == OPTION_INT || o->type == OPTION_INTS || o->type == OPTION_SIZE;
+    bool whole =
+        o->type == OPTION_INT || o->type == OPTION_INTS || o->type == OPTION_SIZE;
     i64 integer = 0;
     double number = 0;
     if (o->type == OPTION_SIZE)
@@ -471,7 +476,8 @@ static int add_item(const struct option *o, void *target, const char *text,
     return OK;
 }
 
-static void start_list(const struct option *o, void *target, i64 capacity, struct arena *a)
+static void start_list(const struct option *o, void *target, i64 capacity,
+                       struct arena *a)
 {
     if (o->type == OPTION_STRINGS)
         *OPTION_AT(struct option_strings, o, target) =
@@ -560,8 +566,9 @@ int option_set_node(const struct option *o, void *target, const struct yaml_node
     if (node->kind == YAML_SCALAR)
         return option_set(o, target, node->text, yaml_where(node, a), a);
     if (node->kind == YAML_MAP || !is_list(o->type))
-        return err_set(ERR_CONFIG, "%s: %s takes %s, not a %s", yaml_where(node, a), o->key,
-                       types[o->type].expects, node->kind == YAML_MAP ? "map" : "list");
+        return err_set(ERR_CONFIG, "%s: %s takes %s, not a %s", yaml_where(node, a),
+                       o->key, types[o->type].expects,
+                       node->kind == YAML_MAP ? "map" : "list");
     start_list(o, target, node->count, a);
     for (const struct yaml_node *item = node->first; item; item = item->next) {
         if (item->kind != YAML_SCALAR)
@@ -586,9 +593,9 @@ int option_parse_one(const struct option *table, void *target, const char *key,
 
 int option_unknown_key(const char *key, const char *suggestion, const char *where)
 {
-    return err_set(ERR_CONFIG, WHERE_FMT "unknown key '%.80s'%s%s%s", WHERE_ARGS(where), key,
-                   suggestion ? "; did you mean '" : "", suggestion ? suggestion : "",
-                   suggestion ? "'?" : "");
+    return err_set(ERR_CONFIG, WHERE_FMT "unknown key '%.80s'%s%s%s", WHERE_ARGS(where),
+                   key, suggestion ? "; did you mean '" : "",
+                   suggestion ? suggestion : "", suggestion ? "'?" : "");
 }
 
 void option_set_defaults(const struct option *table, void *target, struct arena *a)

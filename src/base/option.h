@@ -34,12 +34,12 @@ enum option_type {
     OPTION_STRING,   /* const char *; NULL when the default is NULL and nothing was given */
     OPTION_PATH,     /* const char *, as STRING; relative to the working directory */
     OPTION_CHOICE,   /* int: index into choices, "a|b|c" */
-    OPTION_SIZE,     /* i64: 10K, 2.5M, 1G, 1T are powers of 1000, 64KiB of 1024; unit: bytes, tokens */
+    OPTION_SIZE,     /* i64: 10K, 2.5M, 1G, 1T count in 1000s, 64KiB in 1024s */
     OPTION_DURATION, /* double, in seconds: 90, 90s, 250ms, 5m, 1h30m, 2d */
     OPTION_STRINGS,  /* struct option_strings: a, b or [a, b] */
     OPTION_INTS,     /* struct option_ints */
     OPTION_FLOATS,   /* struct option_floats */
-    OPTION_NODE,     /* const struct yaml_node *: the module reads it itself; NULL if absent */
+    OPTION_NODE,     /* const struct yaml_node *: for the module to read; NULL: absent */
     OPTION_TYPES
 };
 

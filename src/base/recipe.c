@@ -17,7 +17,8 @@ static i64 table_rows(const struct option *table)
     return n;
 }
 
-void recipe_init(struct recipe *r, struct arena *a, const struct option_group *groups, i64 n)
+void recipe_init(struct recipe *r, struct arena *a, const struct option_group *groups,
+                 i64 n)
 {
     *r = (struct recipe){ .arena = a, .n_groups = n };
     r->groups = ARENA_ARRAY(a, struct option_group, n);
@@ -77,8 +78,9 @@ static int unknown_key(const struct recipe *r, const char *key, const char *wher
 {
     const char *example = key_in_section(r, key);
     if (example)
-        return err_set(ERR_CONFIG, "%s: '%s' is a section: its keys go below it, such as %s",
-                       where, key, example);
+        return err_set(ERR_CONFIG,
+                       "%s: '%s' is a section: its keys go below it, such as %s", where,
+                       key, example);
     struct nearest nearest = { .typed = key };
     for (i64 g = 0; g < r->n_groups; g++)
         for (const struct option *o = r->groups[g].table; o->key; o++)
@@ -106,7 +108,8 @@ static int apply_map(struct recipe *r, const char *prefix, const struct yaml_nod
         char key[MAX_KEY];
         const struct option *o;
         void *target;
-        int n = snprintf(key, sizeof key, "%s%s%s", prefix, *prefix ? "." : "", node->key);
+        int n =
+            snprintf(key, sizeof key, "%s%s%s", prefix, *prefix ? "." : "", node->key);
         const char **cell = n < MAX_KEY ? find_row(r, key, &o, &target) : NULL;
         if (cell)
             TRY(apply_value(r, key, node, cell, o, target));
@@ -139,7 +142,8 @@ int recipe_override(struct recipe *r, const char *assignment)
     const struct option *o;
     void *target;
     if (!equals || equals == assignment)
-        return err_set(ERR_USAGE, "--set %.80s: expected key=value, such as train.steps=100",
+        return err_set(ERR_USAGE,
+                       "--set %.80s: expected key=value, such as train.steps=100",
                        assignment);
     const char *key = arena_strndup(r->arena, assignment, equals - assignment);
     const char **cell = find_row(r, key, &o, &target);

@@ -6,7 +6,8 @@
  *
  *     struct train_config config;
  *     struct recipe recipe;
- *     recipe_init(&recipe, &arena, (struct option_group[]){ { train_options, &config } }, 1);
+ *     struct option_group group = { train_options, &config };
+ *     recipe_init(&recipe, &arena, &group, 1);
  *     TRY(recipe_load(&recipe, "gpt2.yaml"));
  *     TRY(recipe_override(&recipe, "train.steps=100"));
  */
@@ -32,7 +33,8 @@ struct recipe {
 };
 
 /* Sets every default. The arena must outlive the recipe and the bound structs. */
-void recipe_init(struct recipe *r, struct arena *a, const struct option_group *groups, i64 n);
+void recipe_init(struct recipe *r, struct arena *a, const struct option_group *groups,
+                 i64 n);
 
 int recipe_load(struct recipe *r, const char *path);
 int recipe_apply(struct recipe *r, const struct yaml_node *root); /* an already read tree */

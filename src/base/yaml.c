@@ -95,7 +95,9 @@ static int add_node(struct reader *r, enum yaml_kind kind, struct yaml_node **ou
     if (++r->n_nodes > MAX_NODES)
         return fail_at(r, mark, "more than a million values; split the file");
     struct yaml_node *node = ARENA_NEW(r->arena, struct yaml_node);
-    *node = (struct yaml_node){ .kind = kind, .file = r->file, .line = (int)mark.line + 1,
+    *node = (struct yaml_node){ .kind = kind,
+                                .file = r->file,
+                                .line = (int)mark.line + 1,
                                 .column = (int)mark.column + 1 };
     if (r->depth > 0) {
         struct yaml_node *parent = r->open[r->depth - 1];
@@ -112,7 +114,7 @@ static int add_node(struct reader *r, enum yaml_kind kind, struct yaml_node **ou
         parent->last = node;
         parent->count++;
     } else {
-        r->open[0] = node; /* the root stays here for the caller, even if it is a scalar */
+        r->open[0] = node; /* the root stays here, even if it is a scalar */
     }
     *out = node;
     return OK;
@@ -127,7 +129,8 @@ static int begin_collection(struct reader *r, enum yaml_kind kind)
 {
     struct yaml_node *node;
     if (key_expected(r))
-        return fail_at(r, r->event.start_mark, "a key must be a word, not a list or a map");
+        return fail_at(r, r->event.start_mark,
+                       "a key must be a word, not a list or a map");
     if (r->depth == MAX_DEPTH)
         return fail_at(r, r->event.start_mark, "nested deeper than 64 levels");
     TRY(add_node(r, kind, &node));
@@ -155,7 +158,8 @@ static int read_scalar(struct reader *r)
     return OK;
 }
 
-static int refuse_extras(struct reader *r, const yaml_char_t *anchor, const yaml_char_t *tag)
+static int refuse_extras(struct reader *r, const yaml_char_t *anchor,
+                         const yaml_char_t *tag)
 {
     if (anchor)
         return fail_at(r, r->event.start_mark,
@@ -216,8 +220,9 @@ int yaml_parse(const char *text, i64 bytes, const char *name, struct arena *a,
 {
     if (bytes > MAX_BYTES)
         return err_set(ERR_LIMIT, "%s: larger than 64 MiB, the limit for YAML", name);
-    struct reader r = { .file = arena_strdup(a, name), .bytes = text, .n_bytes = bytes,
-                        .arena = a };
+    struct reader r = {
+        .file = arena_strdup(a, name), .bytes = text, .n_bytes = bytes, .arena = a
+    };
     if (!yaml_parser_initialize(&r.parser))
         return err_set(ERR_LIMIT, "%s: out of memory", name);
     yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);
@@ -227,8 +232,9 @@ int yaml_parse(const char *text, i64 bytes, const char *name, struct arena *a,
     TRY(rc);
     if (!r.open[0]) {
         r.open[0] = ARENA_NEW(a, struct yaml_node);
-        *r.open[0] = (struct yaml_node){ .kind = YAML_MAP, .file = r.file, .line = 1,
-                                         .column = 1 };
+        *r.open[0] = (struct yaml_node){
+            .kind = YAML_MAP, .file = r.file, .line = 1, .column = 1
+        };
     }
     *root = r.open[0];
     return OK;
@@ -258,7 +264,8 @@ const struct yaml_node *yaml_get(const struct yaml_node *node, const char *key)
 bool yaml_is_null(const struct yaml_node *node)
 {
     return node->kind == YAML_SCALAR && !node->quoted &&
-           (!*node->text || strcmp(node->text, "null") == 0 || strcmp(node->text, "~") == 0);
+           (!*node->text || strcmp(node->text, "null") == 0 ||
+            strcmp(node->text, "~") == 0);
 }
 
 const char *yaml_where(const struct yaml_node *node, struct arena *a)

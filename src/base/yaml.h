@@ -19,7 +19,7 @@ enum yaml_kind { YAML_SCALAR, YAML_LIST, YAML_MAP };
 
 struct yaml_node {
     enum yaml_kind kind;
-    bool quoted;      /* a scalar in quotes or a block: never null or a number by accident */
+    bool quoted;      /* a scalar in quotes or a block: never null by accident */
     int line, column; /* of the value */
     int key_line, key_column;
     const char *file;

@@ -17,7 +17,8 @@ int invocation_override(const struct invocation *v, struct recipe *r)
     return OK;
 }
 
-static const struct command *find_command(const struct command *const *list, const char *name)
+static const struct command *find_command(const struct command *const *list,
+                                          const char *name)
 {
     for (; list && *list; list++)
         if (strcmp((*list)->name, name) == 0)
@@ -32,9 +33,9 @@ static int unknown_command(const struct command *const *list, const char *path,
     for (; *list; list++)
         nearest_offer(&nearest, (*list)->name);
     const char *found = nearest_found(&nearest);
-    return err_set(ERR_USAGE, "unknown command '%s %.40s'%s%s%s; see %s --help", path, word,
-                   found ? "; did you mean '" : "", found ? found : "", found ? "'?" : "",
-                   path);
+    return err_set(ERR_USAGE, "unknown command '%s %.40s'%s%s%s; see %s --help", path,
+                   word, found ? "; did you mean '" : "", found ? found : "",
+                   found ? "'?" : "", path);
 }
 
 /* Goes down subcommands as far as words name them. */
@@ -70,7 +71,8 @@ static int run_command(struct invocation *v, int n_words, char **words)
         return OK;
     }
     if (!v->command->run)
-        return err_set(ERR_USAGE, "%s needs a subcommand; see %s --help", v->path, v->path);
+        return err_set(ERR_USAGE, "%s needs a subcommand; see %s --help", v->path,
+                       v->path);
     v->terminal->quiet = common.quiet;
     enum log_level least = (enum log_level)common.log_level;
     if (common.quiet && least < LOG_WARN)

@@ -50,8 +50,9 @@ static void add_markdown_row(const struct option *o, bool new_section, struct te
 {
     struct text range = { 0 };
     if (new_section)
-        text_printf(out, "\n## %.*s\n\n| key | type | default | unit | range | meaning |\n"
-                         "|---|---|---|---|---|---|\n",
+        text_printf(out,
+                    "\n## %.*s\n\n| key | type | default | unit | range | meaning |\n"
+                    "|---|---|---|---|---|---|\n",
                     section_length(o->key), o->key);
     option_range(o, &range);
     text_printf(out, "| `%s` | ", o->key);
@@ -72,10 +73,13 @@ static void add_row(const struct recipe *r, const struct option *o, bool new_sec
     const char *where = recipe_where(r, o->key);
     recipe_find(r, o->key, &target);
     if (new_section)
-        text_printf(out, "%s%.*s\n", out->length ? "\n" : "", section_length(o->key), o->key);
+        text_printf(out, "%s%.*s\n", out->length ? "\n" : "", section_length(o->key),
+                    o->key);
     help_facts(o, &facts);
-    text_printf(out, "  %s: %s", o->key, o->choices ? o->choices : option_type_name(o->type));
-    text_printf(out, "%s%s\n      ", facts.length ? ", " : "", facts.length ? facts.data : "");
+    text_printf(out, "  %s: %s", o->key,
+                o->choices ? o->choices : option_type_name(o->type));
+    text_printf(out, "%s%s\n      ", facts.length ? ", " : "",
+                facts.length ? facts.data : "");
     text_wrap(out, o->help, 6, 6, WIDTH);
     text_add(out, "\n");
     if (where) {
@@ -142,8 +146,9 @@ const struct command cmd_config = {
     .name = "config",
     .summary = "explain recipe keys, and show what a recipe resolves to",
     .arguments = "[KEY]",
-    .description = "Without KEY, every key that a training recipe may have: type, default, "
-                   "range and meaning. KEY is one key (train.steps) or a section (train).",
+    .description =
+        "Without KEY, every key that a training recipe may have: type, default, "
+        "range and meaning. KEY is one key (train.steps) or a section (train).",
     .options = options,
     .options_bytes = sizeof(struct config_options),
     .max_args = 1,

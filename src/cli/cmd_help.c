@@ -25,8 +25,9 @@ static int run_help(struct invocation *v)
     for (int i = 0; i < v->n_args; i++) {
         c = find(list, v->args[i]);
         if (!c)
-            return err_set(ERR_USAGE, "there is no command '%s %.40s'; see headway --help",
-                           path, v->args[i]);
+            return err_set(ERR_USAGE,
+                           "there is no command '%s %.40s'; see headway --help", path,
+                           v->args[i]);
         path = arena_printf(v->arena, "%s %s", path, c->name);
         list = c->subcommands;
     }
@@ -63,8 +64,8 @@ static int write_page(const char *dir, const struct command *c, const char *path
     return rc;
 }
 
-static int write_pages(const char *dir, const struct command *const *list, const char *path,
-                       struct arena *a)
+static int write_pages(const char *dir, const struct command *const *list,
+                       const char *path, struct arena *a)
 {
     for (; list && *list; list++) {
         const char *below = arena_printf(a, "%s %s", path, (*list)->name);
@@ -87,14 +88,14 @@ static const struct command cmd_help_man = {
     .name = "man",
     .summary = "write a man page for every command",
     .arguments = "DIR",
-    .description = "Writes headway.1, headway-config.1 and so on into the folder, which is "
-                   "created if needed, and prints their names.",
+    .description =
+        "Writes headway.1, headway-config.1 and so on into the folder, which is "
+        "created if needed, and prints their names.",
     .min_args = 1,
     .max_args = 1,
-    .examples =
-        (const struct example[]){
-            { "headway help man ~/.local/share/man/man1", "After this, `man headway` works." },
-            { 0 } },
+    .examples = (const struct example[]){ { "headway help man ~/.local/share/man/man1",
+                                            "After this, `man headway` works." },
+                                          { 0 } },
     .run = run_man,
 };
 
@@ -113,11 +114,13 @@ static int run_completion(struct invocation *v)
 static const struct command cmd_help_completion = {
     .name = "completion",
     .summary = "print a bash completion script",
-    .description = "Completes commands, options, their choices, and recipe keys after --set.",
+    .description =
+        "Completes commands, options, their choices, and recipe keys after --set.",
     .examples =
         (const struct example[]){
             { "source <(headway help completion)", "Completion in this shell." },
-            { "headway help completion > ~/.local/share/bash-completion/completions/headway",
+            { "headway help completion > "
+              "~/.local/share/bash-completion/completions/headway",
               "Completion in every new shell." },
             { 0 } },
     .run = run_completion,
@@ -131,8 +134,7 @@ const struct command cmd_help = {
     .argument_words = ARGUMENT_COMMANDS,
     .examples =
         (const struct example[]){
-            { "headway help config", "The same as headway config --help." },
-            { 0 } },
+            { "headway help config", "The same as headway config --help." }, { 0 } },
     .subcommands =
         (const struct command *const[]){ &cmd_help_man, &cmd_help_completion, NULL },
     .run = run_help,

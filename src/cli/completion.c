@@ -26,9 +26,11 @@ static const char *const frame =
     "            [[ $previous == --set ]] && compopt -o nospace 2>/dev/null\n"
     "        fi\n"
     "    elif [[ $current == -* ]]; then\n"
-    "        mapfile -t COMPREPLY < <(compgen -W \"${_headway_flags[$path]}\" -- \"$current\")\n"
+    "        mapfile -t COMPREPLY < <(compgen -W \"${_headway_flags[$path]}\" -- "
+    "\"$current\")\n"
     "    else\n"
-    "        mapfile -t COMPREPLY < <(compgen -W \"${_headway_words[$path]}\" -- \"$current\")\n"
+    "        mapfile -t COMPREPLY < <(compgen -W \"${_headway_words[$path]}\" -- "
+    "\"$current\")\n"
     "        [[ ${#COMPREPLY[@]} -eq 0 ]] && compopt -o default 2>/dev/null\n"
     "    fi\n"
     "    return 0\n"
@@ -44,7 +46,8 @@ static void add_flag_names(const struct option *table, struct text *out)
     }
 }
 
-static void add_flag_values(const struct option *table, const char *path, struct text *out)
+static void add_flag_values(const struct option *table, const char *path,
+                            struct text *out)
 {
     for (const struct option *o = table; o && o->key; o++) {
         char flag[64];
@@ -100,9 +103,10 @@ static void add_command(const struct command *c, const char *path, struct text *
 
 void help_completion(struct text *out)
 {
-    text_add(out, "# bash completion for headway; made by `headway help completion`\n"
-                  "declare -gA _headway_flags=() _headway_words=() _headway_values=()\n"
-                  "_headway_flags[headway]='--help --version'\n_headway_words[headway]='");
+    text_add(out,
+             "# bash completion for headway; made by `headway help completion`\n"
+             "declare -gA _headway_flags=() _headway_words=() _headway_values=()\n"
+             "_headway_flags[headway]='--help --version'\n_headway_words[headway]='");
     add_names(commands, out);
     text_add(out, "'\n");
     for (const struct command *const *c = commands; *c; c++) {

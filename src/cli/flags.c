@@ -31,11 +31,13 @@ struct words {
     int count, next;
 };
 
-/* "--no-x=y" split: the name without dashes, '-' as '_'; value NULL when there is no '='. */
+/* "--no-x=y" split: the name without dashes, '-' as '_'; value NULL when there is no '='.
+ */
 static const char *split_flag(const char *word, const char **value, struct arena *a)
 {
     const char *equals = strchr(word, '=');
-    char *name = arena_strndup(a, word + 2, equals ? equals - word - 2 : (i64)strlen(word) - 2);
+    char *name =
+        arena_strndup(a, word + 2, equals ? equals - word - 2 : (i64)strlen(word) - 2);
     for (char *p = name; *p; p++)
         if (*p == '-')
             *p = '_';
@@ -43,10 +45,12 @@ static const char *split_flag(const char *word, const char **value, struct arena
     return name;
 }
 
-static const struct option *find_flag(const struct invocation *v, struct common_flags *common,
-                                      const char *name, void **target)
+static const struct option *find_flag(const struct invocation *v,
+                                      struct common_flags *common, const char *name,
+                                      void **target)
 {
-    const struct option *o = v->command->options ? option_find(v->command->options, name) : NULL;
+    const struct option *o =
+        v->command->options ? option_find(v->command->options, name) : NULL;
     *target = v->options;
     if (!o) {
         o = option_find(common_options, name);
@@ -149,7 +153,8 @@ int flags_parse(struct invocation *v, struct common_flags *common, int n_words,
     bool options_end = false;
     while (w.next < w.count) {
         const char *word = w.at[w.next];
-        if (options_end || word[0] != '-' || !word[1] || isdigit((unsigned char)word[1])) {
+        if (options_end || word[0] != '-' || !word[1] ||
+            isdigit((unsigned char)word[1])) {
             v->args[v->n_args++] = word;
             w.next++;
         } else if (strcmp(word, "--") == 0) {

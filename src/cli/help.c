@@ -38,13 +38,13 @@ const char *help_placeholder(const struct option *o)
 
 void help_facts(const struct option *o, struct text *out)
 {
-    bool common_bool = o->type == OPTION_BOOL && o->default_text &&
-                       strcmp(o->default_text, "no") == 0;
+    bool common_bool =
+        o->type == OPTION_BOOL && o->default_text && strcmp(o->default_text, "no") == 0;
     struct text range = { 0 };
     option_range(o, &range);
     if (o->default_text && !common_bool)
         text_printf(out, "default %s", o->default_text);
-    if (o->default_text && !common_bool && o->unit && o->default_text[0] != '[')
+    if (o->default_text && !common_bool && o->unit && o->type != OPTION_DURATION)
         text_printf(out, " %s", o->unit);
     if (range.length)
         text_printf(out, "%s%s", out->length ? ", " : "", range.data);

@@ -34,7 +34,8 @@ static void add_title(const char *path, const char *summary, struct text *out)
 {
     text_add(out, ".TH ");
     for (const char *p = path; *p; p++)
-        text_add(out, *p == ' ' ? "\\-" : (char[]){ (char)toupper((unsigned char)*p), '\0' });
+        text_add(out,
+                 *p == ' ' ? "\\-" : (char[]){ (char)toupper((unsigned char)*p), '\0' });
     text_printf(out, " 1 \"\" \"headway %s\" \"Headway\"\n.SH NAME\n", HEADWAY_VERSION);
     add_page_name(path, out);
     text_add(out, " \\- ");

@@ -9,7 +9,9 @@ static const u64 SECOND = 1000000000u;
 void progress_begin(struct progress *p, struct terminal *t, const char *label)
 {
     u64 now = sys_now_ns();
-    *p = (struct progress){ .terminal = t, .label = label, .begin_ns = now, .next_ns = now };
+    *p = (struct progress){
+        .terminal = t, .label = label, .begin_ns = now, .next_ns = now
+    };
     p->interval_ns = t->is_tty ? SECOND / 10 : SECOND;
 }
 
@@ -19,7 +21,8 @@ bool progress_due(struct progress *p, u64 now_ns)
         return false;
     p->next_ns = now_ns + p->interval_ns;
     if (!p->terminal->is_tty && p->interval_ns < 60 * SECOND)
-        p->interval_ns = p->interval_ns * 2 > 60 * SECOND ? 60 * SECOND : p->interval_ns * 2;
+        p->interval_ns =
+            p->interval_ns * 2 > 60 * SECOND ? 60 * SECOND : p->interval_ns * 2;
     return true;
 }
 
@@ -62,10 +65,11 @@ void progress_format(const struct progress *p, double fraction, const char *deta
     }
     format_bar(fraction, bar, BAR);
     if (p->terminal->is_tty && p->terminal->width >= 80)
-        snprintf(out, size, "%s [%s] %3.0f %%  %s  %s", p->label, bar, 100 * fraction, left,
-                 detail);
+        snprintf(out, size, "%s [%s] %3.0f %%  %s  %s", p->label, bar, 100 * fraction,
+                 left, detail);
     else
-        snprintf(out, size, "%s %3.0f %%  %s  %s", p->label, 100 * fraction, left, detail);
+        snprintf(out, size, "%s %3.0f %%  %s  %s", p->label, 100 * fraction, left,
+                 detail);
 }
 
 static void show(struct progress *p, double fraction, const char *detail, u64 now_ns)
@@ -91,7 +95,8 @@ void progress_end(struct progress *p, const char *detail)
     char line[512], taken[32];
     if (p->terminal->quiet)
         return;
-    progress_format_time(1e-9 * (double)(sys_now_ns() - p->begin_ns), taken, sizeof taken);
+    progress_format_time(1e-9 * (double)(sys_now_ns() - p->begin_ns), taken,
+                         sizeof taken);
     snprintf(line, sizeof line, "%s  %s  in %s", p->label, detail, taken);
     terminal_status(p->terminal, NULL);
     terminal_line(p->terminal, line);

@@ -15,7 +15,8 @@ static int column_count(FILE *out)
 
 void terminal_init(struct terminal *t, FILE *out)
 {
-    *t = (struct terminal){ .out = out, .is_tty = sys_isatty(fileno(out)),
+    *t = (struct terminal){ .out = out,
+                            .is_tty = sys_isatty(fileno(out)),
                             .width = column_count(out) };
     pthread_mutex_init(&t->lock, NULL);
 }

@@ -48,7 +48,8 @@ const struct option train_options[] = {
     { "data.prefetch", FIELD(INT, data.prefetch), "4", .unit = "batches", .min = 1,
       .max = 1024, .help = "Batches that are read ahead of the training step." },
     /* --- train --- */
-    { "train.steps", FIELD(INT, train.steps), "0", .unit = "steps", .max = INFINITY,
+    { "train.steps", FIELD(INT, train.steps), "0", .unit = "steps",
+      .max = INFINITY,
       .help = "Stop after this many optimizer steps; 0 sets no such limit. The first limit "
               "of steps, tokens and max_time that is reached ends the run." },
     { "train.tokens", FIELD(SIZE, train.tokens), "0", .unit = "tokens", .max = INFINITY,
@@ -62,7 +63,8 @@ const struct option train_options[] = {
     { "train.seq", FIELD(SIZE, train.seq), "256", .unit = "tokens", .min = 1, .max = 1e7,
       .help = "Tokens in a row. At most the positions that the model has." },
     { "train.accumulate", FIELD(INT, train.accumulate), "1", .unit = "micro-batches",
-      .min = 1, .max = 1e6, .help = "Micro-batches whose gradients are summed for one step." },
+      .min = 1, .max = 1e6,
+      .help = "Micro-batches whose gradients are summed for one step." },
     { "train.global_batch", FIELD(SIZE, train.global_batch), "0", .unit = "tokens",
       .max = INFINITY,
       .help = "Tokens in one step, instead of train.accumulate: must be a multiple of "
@@ -91,12 +93,14 @@ const struct option train_options[] = {
     { "ramp.batch_from", FIELD(INT, ramp.batch_from), "0", .unit = "micro-batches",
       .max = 1e6,
       .help = "Micro-batches in the first step, growing to the full number; 0 is off." },
-    { "ramp.batch_steps", FIELD(INT, ramp.batch_steps), "0", .unit = "steps", .max = INFINITY,
+    { "ramp.batch_steps", FIELD(INT, ramp.batch_steps), "0", .unit = "steps",
+      .max = INFINITY,
       .help = "Steps over which the batch grows." },
     { "ramp.seq_from", FIELD(SIZE, ramp.seq_from), "0", .unit = "tokens", .max = 1e7,
       .help = "Tokens in a row at the first step, growing by doubling to train.seq; "
               "0 is off." },
-    { "ramp.seq_steps", FIELD(INT, ramp.seq_steps), "0", .unit = "steps", .max = INFINITY,
+    { "ramp.seq_steps", FIELD(INT, ramp.seq_steps), "0", .unit = "steps",
+      .max = INFINITY,
       .help = "Steps over which the row grows." },
     /* --- guard --- */
     { "guard.max_bad", FIELD(INT, guard.max_bad), "5", .unit = "steps", .min = 1,
@@ -142,14 +146,16 @@ const struct option train_options[] = {
       .choices = "cosine|wsd|linear|constant",
       .help = "Learning rate after warm-up: a cosine to lr.min_ratio, stable and then "
               "decayed in the last part (wsd), a straight line, or constant." },
-    { "lr.warmup", FIELD(INT, lr.warmup), "100", .unit = "steps", .max = INFINITY,
+    { "lr.warmup", FIELD(INT, lr.warmup), "100", .unit = "steps",
+      .max = INFINITY,
       .help = "Steps over which the learning rate grows from 0 to its peak." },
     { "lr.decay_fraction", FIELD(FLOAT, lr.decay_fraction), "0.2", .max = 1,
       .help = "Last share of the run in which wsd lowers the learning rate." },
     { "lr.min_ratio", FIELD(FLOAT, lr.min_ratio), "0.1", .max = 1,
       .help = "Final learning rate as a share of the peak." },
     /* --- eval --- */
-    { "eval.every", FIELD(INT, eval.every), "250", .unit = "steps", .max = INFINITY,
+    { "eval.every", FIELD(INT, eval.every), "250", .unit = "steps",
+      .max = INFINITY,
       .help = "Steps between evaluations on held-out documents; 0 evaluates only at the "
               "end." },
     { "eval.tokens", FIELD(SIZE, eval.tokens), "100K", .unit = "tokens", .max = INFINITY,
@@ -157,7 +163,8 @@ const struct option train_options[] = {
     /* --- checkpoint --- */
     { "checkpoint.dir", FIELD(PATH, checkpoint.dir), NULL,
       .help = "Folder of checkpoints; without it, `checkpoints` in the run folder." },
-    { "checkpoint.every", FIELD(INT, checkpoint.every), "0", .unit = "steps", .max = INFINITY,
+    { "checkpoint.every", FIELD(INT, checkpoint.every), "0", .unit = "steps",
+      .max = INFINITY,
       .help = "Steps between checkpoints; 0 sets no such rule. One is always saved at the "
               "end." },
     { "checkpoint.interval", FIELD(DURATION, checkpoint.interval), "10m", .unit = "seconds",
@@ -203,11 +210,12 @@ static int check_batch(const struct train_config *c, const struct recipe *r)
         return err_set(ERR_CONFIG,
                        "%s: train.global_batch of %lld tokens is not a multiple of the "
                        "%lld tokens of a micro-batch (train.batch %lld x train.seq %lld)",
-                       recipe_where(r, "train.global_batch"), (long long)c->train.global_batch,
-                       (long long)rows_tokens, (long long)c->train.batch,
-                       (long long)c->train.seq);
+                       recipe_where(r, "train.global_batch"),
+                       (long long)c->train.global_batch, (long long)rows_tokens,
+                       (long long)c->train.batch, (long long)c->train.seq);
     if (c->train.global_batch && recipe_where(r, "train.accumulate"))
-        return err_set(ERR_CONFIG, "%s: give train.global_batch or train.accumulate, not both",
+        return err_set(ERR_CONFIG,
+                       "%s: give train.global_batch or train.accumulate, not both",
                        recipe_where(r, "train.accumulate"));
     return OK;
 }
@@ -222,8 +230,8 @@ static int check_ramps(const struct train_config *c, const struct recipe *r)
                        given_at(r, "ramp.seq_from", "ramp.seq_steps"));
     if (c->ramp.seq_from > c->train.seq)
         return err_set(ERR_CONFIG, "%s: ramp.seq_from %lld is longer than train.seq %lld",
-                       given_at(r, "ramp.seq_from", "train.seq"), (long long)c->ramp.seq_from,
-                       (long long)c->train.seq);
+                       given_at(r, "ramp.seq_from", "train.seq"),
+                       (long long)c->ramp.seq_from, (long long)c->train.seq);
     return OK;
 }
 
@@ -243,7 +251,7 @@ int train_config_check(const struct train_config *c, const struct recipe *r)
     if (c->guard.max_bad >= c->guard.bad_window)
         return err_set(ERR_CONFIG,
                        "%s: guard.max_bad %lld must be less than guard.bad_window %lld",
-                       given_at(r, "guard.max_bad", "guard.bad_window"), (long long)c->guard.max_bad,
-                       (long long)c->guard.bad_window);
+                       given_at(r, "guard.max_bad", "guard.bad_window"),
+                       (long long)c->guard.max_bad, (long long)c->guard.bad_window);
     return OK;
 }
