@@ -187,6 +187,7 @@ static int read_sources(struct load *l, bool copy)
                                    .tell = stop_at_damage };
     for (i64 i = 0; i < l->sources; i++) {
         r.take = copy ? scatter : NULL;
+        r.proven = copy;
         r.context = &l->source[i];
         TRY(checkpoint_read_shard(&r, l->source[i].shard));
     }

@@ -73,7 +73,8 @@ static int read_chunks(const struct checkpoint_reader *r, const struct checkpoin
             *bad += 1;
             return tell(r, s, ERR_SYS, i, problem);
         }
-        sha256_add(hash, r->chunk, got);
+        if (!r->proven)
+            sha256_add(hash, r->chunk, got);
         if (got < n) {
             snprintf(problem, sizeof problem, "truncated at byte %lld of %lld",
                      (long long)(offset + got), (long long)s->bytes);
@@ -105,7 +106,7 @@ static int read_shard(const struct checkpoint_reader *r, const struct checkpoint
         return rc;
     if (sys_read_full(fd, &extra, 1) > 0)
         return tell(r, s, ERR_FORMAT, -1, "longer than it was written");
-    if (strcmp(hex, s->sha256) != 0) /* a change that leaves every CRC32C right */
+    if (!r->proven && strcmp(hex, s->sha256) != 0) /* a change that leaves every CRC32C right */
         return tell(r, s, ERR_FORMAT, -1, "its SHA-256 does not match");
     return OK;
 }

@@ -19,7 +19,8 @@ int checkpoint_read_manifest(struct checkpoint_manifest *m, const char *dir, i64
 struct checkpoint_reader {
     const char *dir;
     i64 step;
-    u8 *chunk; /* CHECKPOINT_CHUNK bytes */
+    u8 *chunk;   /* CHECKPOINT_CHUNK bytes */
+    bool proven; /* a moment ago: the CRC32C is enough to see whether it changed since */
     void (*take)(void *context, i64 offset, const u8 *data, i64 bytes);
     int (*tell)(void *context, int code, i64 step, const char *file, i64 chunk,
                 const char *problem);

@@ -141,7 +141,6 @@ struct stream {
     struct checkpoint_image *image;
     struct checkpoint_shard *shard;
     const char *path;
-    struct sha256 hash;
     int fd, *cause;
     i64 filled, chunk;
 };
@@ -150,7 +149,6 @@ static int flush_chunk(struct stream *s)
 {
     u8 *data = s->image->chunk;
     s->shard->crc[s->chunk++] = crc32c(0, data, s->filled);
-    sha256_add(&s->hash, data, s->filled);
     if (sys_write_full(s->fd, data, s->filled) != 0)
         return sys_failed(s->cause, "write", s->path);
     s->filled = 0;
@@ -172,27 +170,51 @@ static int stream_piece(struct stream *s, struct checkpoint_piece piece,
     return OK;
 }
 
-/* Leaves the file open: it is fsynced when all files are written, so that the tensors are
- * free to change sooner. */
+/* Does no more than it must while the tensors may not change: the SHA-256 and the fsync,
+ * which take longer than the copy into the page cache, follow when all files are written. */
 static int write_file(struct checkpoint_image *image, i64 index, const char *path,
                       const struct checkpoint_gate *gate, int *cause)
 {
     struct checkpoint_file *f = &image->file[index];
     struct stream s = { .image = image, .shard = &image->shard[index], .path = path,
                         .cause = cause };
-    int rc;
-    s.fd = f->fd = sys_open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+    s.fd = f->fd = sys_open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
     if (f->fd < 0)
         return sys_failed(cause, "create", path);
-    sha256_init(&s.hash);
-    TRY_TO(done, stream_piece(&s, f->header, gate));
+    TRY(stream_piece(&s, f->header, gate));
     for (i64 i = 0; i < f->n; i++)
-        TRY_TO(done, stream_piece(&s, f->piece[i], gate));
+        TRY(stream_piece(&s, f->piece[i], gate));
     if (s.filled > 0)
-        TRY_TO(done, flush_chunk(&s));
+        TRY(flush_chunk(&s));
     assert(s.chunk == s.shard->chunks);
-done:
-    sha256_fini(&s.hash, s.shard->sha256);
+    return OK;
+}
+
+static int read_back(struct checkpoint_image *image, struct checkpoint_shard *s, int fd,
+                     struct sha256 *hash, const char *path, int *cause)
+{
+    if (sys_seek(fd, 0, SEEK_SET) != 0)
+        return sys_failed(cause, "read back", path);
+    for (i64 i = 0; i < s->chunks; i++) {
+        i64 n = i64_min(CHECKPOINT_CHUNK, s->bytes - i * CHECKPOINT_CHUNK);
+        i64 got = sys_read_full(fd, image->chunk, n);
+        if (got < 0)
+            return sys_failed(cause, "read back", path);
+        if (got != n || crc32c(0, image->chunk, n) != s->crc[i])
+            return err_set(ERR_SYS, "%s: chunk %lld is not what was written", path,
+                           (long long)i);
+        sha256_add(hash, image->chunk, n);
+    }
+    return OK;
+}
+
+/* From the page cache: what is hashed is what was written, and proven to be. */
+static int hash_file(struct checkpoint_image *image, i64 index, const char *path, int *cause)
+{
+    struct sha256 hash;
+    sha256_init(&hash);
+    int rc = read_back(image, &image->shard[index], image->file[index].fd, &hash, path, cause);
+    sha256_fini(&hash, image->shard[index].sha256);
     return rc;
 }
 
@@ -251,6 +273,7 @@ static int write_files(struct checkpoint_image *image, const char *dir, i64 step
     gate->done(gate->context);
     for (i64 i = 0; i < image->n; i++) {
         TRY(file_path(path, image, i, dir, step));
+        TRY(hash_file(image, i, path, cause));
         TRY(finish_file(&image->file[i].fd, path, cause));
     }
     TRY(checkpoint_path(path, dir, step, ".tmp/manifest.json"));
