@@ -2,10 +2,11 @@
 
 #include "train/train_config.h"
 
-extern const struct command cmd_config, cmd_help;
+extern const struct command cmd_checkpoint, cmd_config, cmd_help;
 
 /* In the order of `headway --help`. */
 const struct command *const commands[] = {
+    &cmd_checkpoint,
     &cmd_config,
     &cmd_help,
     NULL,

@@ -70,8 +70,8 @@ struct checkpoint_result {
 struct checkpoint_writer;
 
 /* Prepares the folder, proves that it can be written (free space for two checkpoints, a
- * rename, an fsync) and starts the io thread. The tensors' names and data must outlive
- * the writer. Refuses a folder with checkpoints newer than resumed_step. */
+ * rename, an fsync) and starts the io thread. The tensors' data must outlive the writer.
+ * Refuses a folder with checkpoints newer than resumed_step. */
 int checkpoint_writer_new(struct checkpoint_writer **out, const char *dir,
                           const struct checkpoint_tensor *tensors, i64 n,
                           const struct checkpoint_options *options);
@@ -97,6 +97,10 @@ int checkpoint_discard_after(const char *dir, i64 step);
 int checkpoint_rewind(struct checkpoint_writer *w, i64 step);
 
 /* --- reading --------------------------------------------------------------------- */
+
+/* What people name: a step folder (then *step is its number), a folder of checkpoints, or
+ * a run folder (then *step is -1). dir has room for bytes. */
+int checkpoint_find(const char *path, char *dir, i64 bytes, i64 *step);
 
 /* The newest step whose manifest is valid and whose files have the right sizes; *step is
  * -1 when there is none, also when there is no folder. */
@@ -127,5 +131,8 @@ typedef void (*checkpoint_report)(void *context, i64 step, const char *file, i64
 /* Reads every byte of one step, or of all (CHECKPOINT_NEWEST is not special here: -1 is
  * all). Returns the number of findings, or a negative code when it cannot look. */
 int checkpoint_verify(const char *dir, i64 step, checkpoint_report report, void *context);
+
+/* Writes the parameters of one step, once proven, as a safetensors file of its own. */
+int checkpoint_export(const char *dir, i64 step, const char *path);
 
 #endif

@@ -172,8 +172,12 @@ const struct option train_options[] = {
     { "checkpoint.keep", FIELD(INT, checkpoint.keep), "2", .unit = "checkpoints", .min = 1,
       .max = 1e6, .help = "Newest checkpoints to keep; older ones are deleted." },
     { "checkpoint.async", FIELD(BOOL, checkpoint.async), "true",
-      .help = "Copy the state and write it while training goes on. Needs memory for one "
-              "more copy." },
+      .help = "Write while training goes on. With no, training waits for the disk." },
+    { "checkpoint.snapshot", FIELD(CHOICE, checkpoint.snapshot), "auto",
+      .choices = "auto|live|copy",
+      .help = "How an asynchronous checkpoint keeps the state as it was: copy it to memory "
+              "first (copy), or write it from where it lies during the next forward and "
+              "backward pass, which only read it (live). Auto copies below 256 MiB." },
     { "checkpoint.max_missed", FIELD(INT, checkpoint.max_missed), "3",
       .unit = "checkpoints", .max = 1e6,
       .help = "Checkpoints in a row that may fail (disk full, say) before the run stops." },

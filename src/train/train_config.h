@@ -78,6 +78,7 @@ struct train_config {
         double interval;
         i64 keep;
         bool async;
+        int snapshot; /* enum checkpoint_snapshot */
         i64 max_missed;
     } checkpoint;
     struct {
