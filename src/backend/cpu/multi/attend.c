@@ -180,6 +180,15 @@ static void load_keys(const struct attend *a, struct scratch *s, i64 key, i64 ke
     }
 }
 
+/* The share of the next block that is fetched while panel i of n is at work. */
+static void prefetch_keys(const struct attend *a, i64 key, i64 last, i64 i, i64 n)
+{
+    const i64 share = ceil_div(ATTEND_KEYS, n), from = key + i * share;
+    const i64 rows = i64_min(share, last + 1 - from);
+    prefetch_rows(a->half, vec_at(a->half, a->k, from * a->k_row), a->k_row, rows, a->D);
+    prefetch_rows(a->half, vec_at(a->half, a->v, from * a->k_row), a->k_row, rows, a->D);
+}
+
 void NAMED(attend)(const struct attend *a, void *memory)
 {
     struct scratch *s = scratch_place(memory, a->D);
@@ -199,8 +208,10 @@ void NAMED(attend)(const struct attend *a, void *memory)
     }
     for (i64 key = first / ATTEND_KEYS * ATTEND_KEYS; key <= last; key += ATTEND_KEYS) {
         load_keys(a, s, key, i64_min(ATTEND_KEYS, last + 1 - key));
-        for (i64 i = 0; i < panels; i++)
+        for (i64 i = 0; i < panels; i++) {
+            prefetch_keys(a, key + ATTEND_KEYS, last, i, panels);
             panel_block(a, s, i, key);
+        }
     }
     for (i64 i = 0; i < panels; i++)
         panel_end(a, s, i);

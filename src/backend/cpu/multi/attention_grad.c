@@ -17,8 +17,8 @@
 #include <stdatomic.h>
 
 enum {
-    KEYS = 128,   /* per chunk */
-    QUERIES = 64, /* per block; a chunk is a whole number of blocks */
+    KEYS = 192,   /* per chunk */
+    QUERIES = 96, /* per block; a chunk is a whole number of blocks */
     PANELS = KEYS / TILE_COLS,
     DS_ROW = KEYS + 16 /* floats from row to row of dS: no power of two, which would put
                         * all rows into the same sets of L1 */
