@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes tests/vectors/: small models of Hugging Face's transformers and what they compute.
 
-    make_vectors.py [--out tests/vectors] [FAMILY ...]
+    make_vectors.py [--out tests/vectors] [--seed 0] [FAMILY ...]
 
 For each family a folder that transformers loads (config.json, model.safetensors in fp32, random
 weights), and expect.safetensors:
@@ -185,8 +185,8 @@ def save(tensors, path):
                           metadata={"made_by": made_by})
 
 
-def make_family(family, folder):
-    seed = 100 + list(FAMILIES).index(family)
+def make_family(family, folder, seed):
+    seed = 100 * (seed + 1) + list(FAMILIES).index(family)
     model = random_model(FAMILIES[family], seed)
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
@@ -204,6 +204,7 @@ def make_family(family, folder):
 def main():
     o = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     o.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "vectors")
+    o.add_argument("--seed", type=int, default=0, help="another one makes other models")
     o.add_argument("families", nargs="*", metavar="FAMILY", default=[*FAMILIES, "rope"],
                    help=f"of {', '.join(FAMILIES)}, rope (default: all)")
     args = o.parse_args()
@@ -212,7 +213,7 @@ def main():
         if family == "rope":
             save(rope_frequencies(), args.out / "rope/expect.safetensors")
         elif family in FAMILIES:
-            make_family(family, args.out / family)
+            make_family(family, args.out / family, args.seed)
         else:
             sys.exit(f"there is no family {family}; there are {', '.join(FAMILIES)} and rope")
 
