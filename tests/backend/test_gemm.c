@@ -439,7 +439,7 @@ TEST(pack_and_micro_multiply_one_tile_on_their_own)
         k->pack(panels, &b, k->nr);
         k->pack(a_panel, &a, k->mr);
         struct gemm_matrix C0 = copy_of(&g.C, g.M);
-        k->micro(gemm_steps(k, K), a_panel, panels, g.C.data, g.C.row_stride, true);
+        k->micro(gemm_steps(k, K), a_panel, panels, g.C.data, g.C.row_stride, true, panels);
         g.accumulate = true;
         check_product(&g, k, &C0);
         sys_free(C0.data);

@@ -1,78 +1,86 @@
 /* backend/cpu/gemm.c - which panel meets which, when, on which thread.
  *
- * C is cut into *slabs* small enough that the packed halves of both operands stay in the
- * workspace (PANEL_BYTES each); a slab's panels are packed by all threads, then its tiles
- * of mc x nc are multiplied by all threads, each tile by one thread through all blocks of
- * k in the slab. Workspace:
+ * B is cut into *slabs*, small enough that the panels of two stay in L3. A thread takes a
+ * *strip* of C's rows, packs the rows of A that the strip needs for itself, and multiplies
+ * them with the slab, tile by tile of nc columns, so that the tile of C stays in its cache
+ * while the sums go through the blocks of k. Between strips, threads pack the next slab in
+ * small parts: one waits for memory while the other multiplies. Strips become lower towards
+ * the end of a slab, so that threads finish together.
  *
- *   panels of A | panels of B | partial sums of a bf16 C | sums of A's rows | per thread
- *
- * Panels of a slab lie block by block: within block b (kc deep) panel p begins at
- * p x width x steps(b) words, so a tile reads both operands forward through memory. */
+ * Workspace: panels of two slabs of B | partial sums of a bf16 C | per thread: panels of A,
+ * sums of a tile. Panels lie block by block of k: within block b (kc deep) of an operand,
+ * panel p begins p x width x steps(b) words after the block, so tiles read forward. */
 #include "backend/cpu/gemm.h"
 
 #include "base/pool.h"
 
 enum {
-    PANEL_BYTES = 16 << 20,  /* packed A of a slab, and packed B: half of a 32 MiB L3 */
-    K_SLAB = 4096,           /* at most; a longer K goes through C, or its partial sums */
-    PACK_ROWS = 96,          /* rows of an operand that one part packs */
-    TILES_PER_THREAD = 16,   /* at least, where C is large enough: evens out the ends */
+    PANEL_BYTES = 4 << 20, /* panels of a slab of B; two of them in an L3 of 8 MiB or more */
+    K_SLAB = 1536,         /* a longer K goes through C, or partial sums, between slabs */
+    PACK_COLUMNS = 128,    /* columns of B that one part packs */
+    LEAST_PANELS = 4,      /* of A in a strip: 4 uses of a panel of B pay for its trip */
 };
 
 /* How a product is cut, and where things lie in the workspace. */
 struct plan {
     const struct gemm_kernels *k;
-    i64 m, n, depth;           /* extents of a full slab */
-    i64 words_per_depth_block; /* steps of a full block of k */
-    bool partials;             /* a bf16 C that takes more than one slab in k */
-    i64 b_at, partial_at, sums_at, thread_at, thread_bytes, bytes;
+    i64 N, K;      /* extents of a full slab */
+    bool partials; /* a bf16 C that takes more than one slab in k */
+    i64 panel_bytes, partial_at, thread_at, thread_sum_at, thread_bytes, bytes;
 };
 
-/* One slab being worked on. */
+/* Columns [n0, n0 + N) of B, k from k0 on. */
+struct slab {
+    i64 n0, k0, N, K, blocks; /* blocks of k; 0: there is no such slab */
+    u32 *panels;
+};
+
 struct work {
     const struct gemm *g;
     struct plan plan;
     u8 *space;
-    i64 m0, n0, k0, M, N, K; /* this slab's place in C and in the sum */
-    i64 mc, nc, tiles_m, tiles_n;
-    i64 a_parts, b_parts, blocks;
-    bool pack_a, pack_b;
+    struct slab slab, next;         /* being multiplied, being packed */
+    i64 threads, columns, ranges;   /* a part is a strip times one range of columns */
+    i64 strip_parts, pack_parts;
+};
+
+/* Rows [m, m + rows) of C, columns [n, n + cols) of the slab. Sums build up in `sum`: C itself
+ * where C is f32, else f32 scratch in whole micro tiles. */
+struct tile {
+    i64 m, n, rows, cols;
+    float *sum;
+    i64 sum_stride;
+    bool starts, adds, ends; /* this block: start values first; onto sums; completes them */
+    i64 steps;
+    const u32 *a, *b, *next; /* panels of this block; what of B is needed after it */
 };
 
 /* --- plan --------------------------------------------------------------------------- */
 
-static i64 slab_extent(i64 n, i64 grain, i64 words_per_row)
+/* n cut into equal parts of at most `most`, each a multiple of grain. */
+static i64 even_part(i64 n, i64 most, i64 grain)
 {
-    i64 most = i64_max(grain, PANEL_BYTES / 4 / words_per_row / grain * grain);
-    if (n <= most)
-        return n;
-    return round_up(ceil_div(n, ceil_div(n, most)), grain); /* even slabs */
+    i64 parts = ceil_div(i64_max(n, 1), i64_max(most / grain * grain, grain));
+    return i64_max(1, i64_min(n, round_up(ceil_div(n, parts), grain)));
 }
 
 static struct plan plan_product(const struct gemm *g, const struct gemm_kernels *kernels,
                                 int threads)
 {
     const struct gemm_kernels *k = gemm_kernels_for(kernels, g->A.type, g->B.type);
-    struct plan p = { .k = k };
-    p.depth = i64_min(g->K, round_up(ceil_div(g->K, ceil_div(i64_max(g->K, 1), K_SLAB)), k->kc));
-    i64 words = i64_max(1, gemm_steps(k, p.depth));
-    p.m = slab_extent(g->M, k->mc, words);
-    p.n = slab_extent(g->N, k->nc, words);
-    p.partials = g->C.type == DTYPE_BF16 && p.depth < g->K;
+    struct plan p = { .k = k, .K = even_part(g->K, K_SLAB * k->per_step, k->kc) };
+    i64 words = gemm_steps(k, p.K);
+    p.N = even_part(g->N, PANEL_BYTES / 4 / words, k->nr);
+    p.partials = g->C.type == DTYPE_BF16 && p.K < g->K;
 
-    i64 at = round_up(4 * round_up(p.m, k->mr) * words, 4096);
-    p.b_at = at;
-    at += round_up(4 * round_up(p.n, k->nr) * words, 4096);
-    p.partial_at = at;
+    p.panel_bytes = round_up(4 * round_up(p.N, k->nr) * words, 4096);
+    p.partial_at = p.panel_bytes * (p.N < g->N || p.K < g->K ? 2 : 1);
+    p.thread_at = p.partial_at;
     if (p.partials)
-        at += round_up(4 * round_up(p.m, k->mr) * round_up(p.n, k->nr), 4096);
-    p.sums_at = at;
-    if (g->row_sum)
-        at += round_up(4 * ceil_div(p.depth, k->kc) * p.m, 4096);
-    p.thread_at = at;
-    p.thread_bytes = round_up(4 * k->mc * k->nc, 4096);
-    p.bytes = at + p.thread_bytes * threads;
+        p.thread_at += round_up(4 * round_up(g->M, k->mr) * round_up(p.N, k->nr), 4096);
+    p.thread_sum_at = round_up(4 * k->mc * words, 4096);
+    p.thread_bytes = p.thread_sum_at + round_up(4 * k->mc * k->nc, 4096);
+    p.bytes = p.thread_at + p.thread_bytes * threads;
     return p;
 }
 
@@ -81,20 +89,24 @@ i64 gemm_workspace_bytes(const struct gemm *g, const struct gemm_kernels *k, int
     return plan_product(g, k, threads).bytes;
 }
 
+/* The slab after s, in the other half of the panels; k goes fastest. */
+static struct slab slab_after(const struct work *w, const struct slab *s)
+{
+    const struct plan *p = &w->plan;
+    struct slab next = *s;
+    next.k0 += p->K;
+    if (next.k0 >= i64_max(w->g->K, 1)) {
+        next.k0 = 0;
+        next.n0 += p->N;
+    }
+    next.N = i64_min(p->N, w->g->N - next.n0);
+    next.K = i64_min(p->K, w->g->K - next.k0);
+    next.blocks = next.N > 0 ? i64_max(1, ceil_div(next.K, p->k->kc)) : 0;
+    next.panels = (u32 *)(s->panels == (u32 *)w->space ? w->space + p->panel_bytes : w->space);
+    return next;
+}
+
 /* --- packing ------------------------------------------------------------------------ */
-
-static i64 block_depth(const struct work *w, i64 block)
-{
-    i64 kc = w->plan.k->kc;
-    return i64_min(kc, w->K - block * kc);
-}
-
-/* Where block b of an operand's panels begins; padded is its extent in whole panels. */
-static u32 *block_panels(const struct work *w, i64 at, i64 padded, i64 block)
-{
-    const struct gemm_kernels *k = w->plan.k;
-    return (u32 *)(w->space + at) + padded * gemm_steps(k, block * k->kc);
-}
 
 static const void *element(const struct gemm_matrix *m, i64 r, i64 c)
 {
@@ -102,108 +114,138 @@ static const void *element(const struct gemm_matrix *m, i64 r, i64 c)
            (r * m->row_stride + c * m->col_stride) * dtype_bytes(m->type);
 }
 
-static i64 pack_rows(i64 width)
+static i64 block_depth(const struct work *w, const struct slab *s, i64 block)
 {
-    return i64_max(1, PACK_ROWS / width) * width;
+    i64 kc = w->plan.k->kc;
+    return i64_min(kc, s->K - block * kc);
 }
 
-static void pack_part(void *context, i64 part, int thread)
+/* Words of an operand's panels before block b; extent: its rows or columns there. */
+static i64 words_before(const struct work *w, i64 extent, i64 width, i64 block)
 {
-    const struct work *w = context;
-    const struct plan *p = &w->plan;
-    const struct gemm_kernels *k = p->k;
-    (void)thread;
-    bool is_a = part < w->a_parts;
-    i64 at = is_a ? part : part - w->a_parts, block = at % w->blocks;
-    i64 width = is_a ? k->mr : k->nr, extent = is_a ? w->M : w->N;
-    i64 first = at / w->blocks * pack_rows(width), kc0 = w->k0 + block * k->kc;
-    const struct gemm_matrix *m = is_a ? &w->g->A : &w->g->B;
+    return round_up(extent, width) * gemm_steps(w->plan.k, block * w->plan.k->kc);
+}
+
+static u32 *thread_panels(const struct work *w, int thread)
+{
+    return (u32 *)(w->space + w->plan.thread_at + w->plan.thread_bytes * thread);
+}
+
+static i64 pack_columns(const struct work *w)
+{
+    return round_up(PACK_COLUMNS, w->plan.k->nr);
+}
+
+static void pack_b(const struct work *w, const struct slab *b, i64 part)
+{
+    const struct gemm_kernels *k = w->plan.k;
+    const struct gemm_matrix *B = &w->g->B;
+    i64 block = part % b->blocks, first = part / b->blocks * pack_columns(w);
     struct gemm_slab s = {
-        .data = is_a ? element(m, w->m0 + first, kc0) : element(m, kc0, w->n0 + first),
-        .type = m->type,
-        .row_stride = is_a ? m->row_stride : m->col_stride,
-        .k_stride = is_a ? m->col_stride : m->row_stride,
-        .rows = i64_min(pack_rows(width), extent - first),
-        .k = block_depth(w, block),
+        .data = element(B, b->k0 + block * k->kc, b->n0 + first),
+        .type = B->type,
+        .row_stride = B->col_stride,
+        .k_stride = B->row_stride,
+        .rows = i64_min(pack_columns(w), b->N - first),
+        .k = block_depth(w, b, block),
     };
-    u32 *panels = block_panels(w, is_a ? 0 : p->b_at, round_up(extent, width), block);
-    k->pack(panels + first * gemm_steps(k, s.k), &s, width);
-    if (is_a && w->g->row_sum && w->n0 == 0)
-        k->sum_rows((float *)(w->space + p->sums_at) + block * w->M + first, &s);
+    u32 *panels = b->panels + words_before(w, b->N, k->nr, block);
+    k->pack(panels + first * gemm_steps(k, s.k), &s, k->nr);
 }
 
-/* row_sum (+)= the blocks' sums in ascending order. */
-static void add_row_sums(const struct work *w)
+/* row_sum (+)= this block's sums of the strip's rows. */
+static void add_row_sums(const struct work *w, const struct gemm_slab *s, i64 m, i64 block)
 {
-    const float *sums = (const float *)(w->space + w->plan.sums_at);
-    float *out = w->g->row_sum + w->m0;
-    for (i64 r = 0; r < w->M; r++) {
-        float sum = w->g->accumulate || w->k0 > 0 ? out[r] : 0;
-        for (i64 b = 0; b < w->blocks; b++)
-            sum += sums[b * w->M + r];
-        out[r] = sum;
+    enum { ROWS = 64 };
+    float sums[ROWS], *out = w->g->row_sum + m;
+    bool add = w->g->accumulate || w->slab.k0 > 0 || block > 0;
+    struct gemm_slab part = *s;
+    for (i64 r0 = 0; r0 < s->rows; r0 += ROWS) {
+        part.data = (const u8 *)s->data + r0 * s->row_stride * dtype_bytes(s->type);
+        part.rows = i64_min(ROWS, s->rows - r0);
+        w->plan.k->sum_rows(sums, &part);
+        for (i64 r = 0; r < part.rows; r++)
+            out[r0 + r] = (add ? out[r0 + r] : 0) + sums[r];
     }
 }
 
-static void pack_slab(struct work *w, struct pool *pool)
+static void pack_a(const struct work *w, const struct tile *t, i64 block, u32 *panels)
 {
     const struct gemm_kernels *k = w->plan.k;
-    w->a_parts = w->pack_a ? ceil_div(w->M, pack_rows(k->mr)) * w->blocks : 0;
-    w->b_parts = w->pack_b ? ceil_div(w->N, pack_rows(k->nr)) * w->blocks : 0;
-    pool_run(pool, w->a_parts + w->b_parts, pack_part, w);
-    if (w->pack_a && w->g->row_sum && w->n0 == 0)
-        add_row_sums(w);
+    const struct gemm_matrix *A = &w->g->A;
+    struct gemm_slab s = {
+        .data = element(A, t->m, w->slab.k0 + block * k->kc),
+        .type = A->type,
+        .row_stride = A->row_stride,
+        .k_stride = A->col_stride,
+        .rows = t->rows,
+        .k = block_depth(w, &w->slab, block),
+    };
+    k->pack(panels, &s, k->mr);
+    if (w->g->row_sum && w->slab.n0 + t->n == 0)
+        add_row_sums(w, &s, t->m, block);
 }
 
 /* --- multiplying -------------------------------------------------------------------- */
 
-/* One tile of C: m, n relative to the slab. Sums build up in `sum`: C itself where C is
- * f32, else f32 scratch that holds whole micro tiles. */
-struct tile {
-    i64 m, n, rows, cols;
-    float *sum;
-    i64 sum_stride;
-    bool first, last; /* block of k: sums begin, sums are complete */
-    i64 steps;
-    const u32 *a, *b; /* panels of the block, from the tile's first on */
-};
-
-static void start_sums(const struct work *w, const struct tile *t, float *sum, i64 m, i64 n,
+static void start_sums(const struct work *w, const struct tile *t, float *sum, i64 i, i64 j,
                        i64 rows, i64 cols)
 {
     const struct gemm *g = w->g;
     const struct gemm_matrix *from = g->accumulate ? &g->C : &g->residual;
+    i64 m = t->m + i, n = w->slab.n0 + t->n + j;
     struct gemm_start s = { .from_type = from->type, .from_stride = from->row_stride,
-                            .bias = g->bias ? g->bias + w->n0 + n : NULL };
+                            .bias = g->bias ? g->bias + n : NULL };
     if (from->data)
-        s.from = element(from, w->m0 + m, w->n0 + n);
+        s.from = element(from, m, n);
     w->plan.k->start(sum, t->sum_stride, &s, rows, cols);
 }
 
-/* One micro tile, (i, j) within the tile, i and j multiples of mr and nr. */
-static void multiply(const struct work *w, const struct tile *t, i64 i, i64 j)
+/* A micro tile that C does not hold whole: through scratch. */
+static void multiply_edge(const struct gemm_kernels *k, const struct tile *t, const u32 *a,
+                          const u32 *b, float *sum, i64 rows, i64 cols, bool add)
+{
+    _Alignas(64) float edge[GEMM_MICRO_MAX];
+    k->micro(t->steps, a, b, edge, k->nr, false, b);
+    k->finish(sum, DTYPE_F32, t->sum_stride, edge, k->nr, rows, cols, add);
+}
+
+/* Micro tile (i, j) of the tile, whatever is special about it. */
+static void multiply_special(const struct work *w, const struct tile *t, i64 i, i64 j,
+                             const u32 *next)
 {
     const struct gemm *g = w->g;
     const struct gemm_kernels *k = w->plan.k;
     i64 rows = i64_min(k->mr, t->rows - i), cols = i64_min(k->nr, t->cols - j);
     const u32 *a = t->a + i * t->steps, *b = t->b + j * t->steps;
     float *sum = t->sum + i * t->sum_stride + j;
-    bool in_place = g->C.type == DTYPE_F32, from_c = g->accumulate && in_place && !g->bias;
-    bool starts = t->first && !from_c && (g->accumulate || g->residual.data || g->bias);
-    bool add = !t->first || starts || from_c;
 
-    if (starts)
-        start_sums(w, t, sum, t->m + i, t->n + j, rows, cols);
-    if (in_place && (rows < k->mr || cols < k->nr)) {
-        _Alignas(64) float edge[GEMM_MICRO_MAX];
-        k->micro(t->steps, a, b, edge, k->nr, false);
-        k->finish(sum, DTYPE_F32, t->sum_stride, edge, k->nr, rows, cols, add);
-        return;
-    }
-    k->micro(t->steps, a, b, sum, t->sum_stride, add);
-    if (t->last && !in_place)
-        k->finish((void *)element(&g->C, w->m0 + t->m + i, w->n0 + t->n + j), g->C.type,
+    if (t->starts)
+        start_sums(w, t, sum, i, j, rows, cols);
+    if (g->C.type == DTYPE_F32 && (rows < k->mr || cols < k->nr))
+        multiply_edge(k, t, a, b, sum, rows, cols, t->adds);
+    else
+        k->micro(t->steps, a, b, sum, t->sum_stride, t->adds, next);
+    if (t->ends && g->C.type != DTYPE_F32)
+        k->finish((void *)element(&g->C, t->m + i, w->slab.n0 + t->n + j), g->C.type,
                   g->C.row_stride, sum, t->sum_stride, rows, cols, false);
+}
+
+static void multiply_block(const struct work *w, const struct tile *t)
+{
+    const struct gemm_kernels *k = w->plan.k;
+    const i64 ahead = gemm_ahead_words(t->steps);
+    bool special = t->starts || (t->ends && w->g->C.type != DTYPE_F32);
+    for (i64 j = 0; j < t->cols; j += k->nr) {
+        i64 plain = special || j + k->nr > t->cols ? 0 : t->rows / k->mr * k->mr;
+        const u32 *b = t->b + j * t->steps;
+        const u32 *next = j + k->nr < t->cols ? b + k->nr * t->steps : t->next;
+        for (i64 i = 0; i < plain; i += k->mr, next += ahead)
+            k->micro(t->steps, t->a + i * t->steps, b, t->sum + i * t->sum_stride + j,
+                     t->sum_stride, t->adds, next);
+        for (i64 i = plain; i < t->rows; i += k->mr, next += ahead)
+            multiply_special(w, t, i, j, next);
+    }
 }
 
 static void place_sums(const struct work *w, struct tile *t, int thread)
@@ -212,48 +254,114 @@ static void place_sums(const struct work *w, struct tile *t, int thread)
     const struct plan *p = &w->plan;
     if (C->type == DTYPE_F32) {
         t->sum_stride = C->row_stride;
-        t->sum = (float *)element(C, w->m0 + t->m, w->n0 + t->n);
+        t->sum = (float *)element(C, t->m, w->slab.n0 + t->n);
     } else if (p->partials) {
-        t->sum_stride = round_up(w->N, p->k->nr);
+        t->sum_stride = round_up(w->slab.N, p->k->nr);
         t->sum = (float *)(w->space + p->partial_at) + t->m * t->sum_stride + t->n;
     } else {
         t->sum_stride = p->k->nc;
-        t->sum = (float *)(w->space + p->thread_at + p->thread_bytes * thread);
+        t->sum = (float *)((u8 *)thread_panels(w, thread) + p->thread_sum_at);
     }
 }
 
-static void tile_part(void *context, i64 part, int thread)
+/* What the sums of this block are added to. */
+static void set_block(const struct work *w, struct tile *t, i64 block)
+{
+    const struct gemm *g = w->g;
+    bool first = w->slab.k0 == 0 && block == 0, f32 = g->C.type == DTYPE_F32;
+    bool in_place = f32 && !g->bias &&
+                    (g->accumulate || (g->residual.data && g->residual.data == g->C.data &&
+                                       g->residual.row_stride == g->C.row_stride));
+    t->starts = first && !in_place && (g->accumulate || g->residual.data || g->bias);
+    t->adds = !first || t->starts || in_place;
+    t->ends = w->slab.k0 + w->slab.K == g->K && block == w->slab.blocks - 1;
+    t->steps = gemm_steps(w->plan.k, block_depth(w, &w->slab, block));
+}
+
+/* Strips are mc rows high while there are many, then an even share of half of what is left,
+ * as far as whole panels go. */
+static i64 strip_rows(const struct work *w, i64 m)
+{
+    const struct gemm_kernels *k = w->plan.k;
+    i64 left = ceil_div(w->g->M - m, k->mr), most = k->mc / k->mr;
+    i64 share = w->threads == 1 ? most : left / (2 * w->threads);
+    i64 panels = i64_min(most, i64_max(LEAST_PANELS, share));
+    return i64_min(panels * k->mr, w->g->M - m);
+}
+
+static i64 strip_count(const struct work *w)
+{
+    i64 strips = 0;
+    for (i64 m = 0; m < w->g->M; m += strip_rows(w, m))
+        strips++;
+    return strips;
+}
+
+/* Where the panels of a block of the slab begin for column n, a multiple of nr. */
+static const u32 *panels_at(const struct work *w, i64 block, i64 n)
+{
+    const struct slab *s = &w->slab;
+    return s->panels + words_before(w, s->N, w->plan.k->nr, block) +
+           n * gemm_steps(w->plan.k, block_depth(w, s, block));
+}
+
+static void multiply_strip(const struct work *w, i64 part, int thread)
+{
+    const struct gemm_kernels *k = w->plan.k;
+    i64 begin = part % w->ranges * w->columns, end = i64_min(w->slab.N, begin + w->columns);
+    struct tile t = { .m = 0 };
+    for (i64 strip = part / w->ranges; strip > 0; strip--)
+        t.m += strip_rows(w, t.m);
+    t.rows = strip_rows(w, t.m);
+
+    for (t.n = begin; t.n < end; t.n += k->nc) {
+        t.cols = i64_min(k->nc, end - t.n);
+        place_sums(w, &t, thread);
+        for (i64 block = 0; block < w->slab.blocks; block++) {
+            u32 *a = thread_panels(w, thread) + words_before(w, t.rows, k->mr, block);
+            if (t.n == begin)
+                pack_a(w, &t, block, a);
+            set_block(w, &t, block);
+            t.a = a;
+            t.b = panels_at(w, block, t.n);
+            t.next = block + 1 < w->slab.blocks ? panels_at(w, block + 1, t.n)
+                                                : panels_at(w, 0, t.n + t.cols);
+            multiply_block(w, &t);
+        }
+    }
+}
+
+/* Packing parts lie evenly between the strips. */
+static void run_part(void *context, i64 part, int thread)
 {
     const struct work *w = context;
-    const struct gemm_kernels *k = w->plan.k;
-    i64 m = part % w->tiles_m * w->mc, n = part / w->tiles_m * w->nc;
-    struct tile t = { .m = m, .n = n, .rows = i64_min(w->mc, w->M - m),
-                      .cols = i64_min(w->nc, w->N - n) };
-    place_sums(w, &t, thread);
-    for (i64 block = 0; block < w->blocks; block++) {
-        t.steps = gemm_steps(k, block_depth(w, block));
-        t.a = block_panels(w, 0, round_up(w->M, k->mr), block) + m * t.steps;
-        t.b = block_panels(w, w->plan.b_at, round_up(w->N, k->nr), block) + n * t.steps;
-        t.first = w->k0 == 0 && block == 0;
-        t.last = w->k0 + w->K == w->g->K && block == w->blocks - 1;
-        for (i64 j = 0; j < t.cols; j += k->nr)
-            for (i64 i = 0; i < t.rows; i += k->mr)
-                multiply(w, &t, i, j);
-    }
+    i64 parts = w->strip_parts + w->pack_parts;
+    i64 strips = part * w->strip_parts / parts;
+    if ((part + 1) * w->strip_parts / parts > strips)
+        multiply_strip(w, strips, thread);
+    else
+        pack_b(w, &w->next, part - strips);
 }
 
-/* Tiles of mc x nc, or lower ones when there would be too few of them to share out. */
-static void multiply_slab(struct work *w, struct pool *pool)
+static i64 count_pack_parts(const struct work *w, const struct slab *s)
 {
-    const struct gemm_kernels *k = w->plan.k;
-    i64 wanted = (i64)TILES_PER_THREAD * pool_threads(pool);
-    w->nc = k->nc;
-    w->mc = k->mc;
-    w->tiles_n = ceil_div(w->N, w->nc);
-    if (pool_threads(pool) > 1 && ceil_div(w->M, w->mc) * w->tiles_n < wanted)
-        w->mc = i64_max(4 * k->mr, k->mc / 2 / k->mr * k->mr);
-    w->tiles_m = ceil_div(w->M, w->mc);
-    pool_run(pool, w->tiles_m * w->tiles_n, tile_part, w);
+    return s->blocks > 0 ? ceil_div(s->N, pack_columns(w)) * s->blocks : 0;
+}
+
+/* Multiplies w->slab (if any) and packs w->next (if any). Few rows leave few strips: then
+ * their columns are shared out as well. */
+static void run_slab(struct work *w, struct pool *pool)
+{
+    w->strip_parts = 0;
+    if (w->slab.blocks > 0) {
+        i64 strips = strip_count(w), wanted = w->threads == 1 ? 1 : 4 * w->threads;
+        i64 range = ceil_div(w->slab.N, ceil_div(wanted, strips));
+        w->columns = even_part(w->slab.N, range, w->plan.k->nr);
+        w->ranges = ceil_div(w->slab.N, w->columns);
+        w->strip_parts = strips * w->ranges;
+    }
+    w->pack_parts = count_pack_parts(w, &w->next);
+    pool_run(pool, w->strip_parts + w->pack_parts, run_part, w);
 }
 
 /* --- entry -------------------------------------------------------------------------- */
@@ -273,22 +381,17 @@ void gemm_run(const struct gemm *g, const struct gemm_kernels *k, struct pool *p
               void *workspace)
 {
     check(g);
-    struct work w = { .g = g, .space = workspace,
+    struct work w = { .g = g, .space = workspace, .threads = pool_threads(pool),
                       .plan = plan_product(g, k, pool_threads(pool)) };
-    const struct plan *p = &w.plan;
-    i64 a_m = -1, a_k = -1, b_n = -1, b_k = -1; /* whose panels the workspace holds */
-
-    for (w.m0 = 0; w.m0 < g->M; w.m0 += p->m)
-        for (w.n0 = 0; w.n0 < g->N; w.n0 += p->n)
-            for (w.k0 = 0; w.k0 < i64_max(g->K, 1); w.k0 += i64_max(p->depth, 1)) {
-                w.M = i64_min(p->m, g->M - w.m0);
-                w.N = i64_min(p->n, g->N - w.n0);
-                w.K = i64_min(p->depth, g->K - w.k0);
-                w.blocks = i64_max(1, ceil_div(w.K, p->k->kc));
-                w.pack_a = a_m != w.m0 || a_k != w.k0;
-                w.pack_b = b_n != w.n0 || b_k != w.k0;
-                a_m = w.m0, a_k = w.k0, b_n = w.n0, b_k = w.k0;
-                pack_slab(&w, pool);
-                multiply_slab(&w, pool);
-            }
+    const struct slab before_first = { .k0 = -w.plan.K };
+    if (g->M == 0 || g->N == 0)
+        return;
+    w.next = slab_after(&w, &before_first);
+    w.next.panels = (u32 *)workspace;
+    while (w.next.blocks > 0) {
+        run_slab(&w, pool);
+        w.slab = w.next;
+        w.next = slab_after(&w, &w.slab);
+    }
+    run_slab(&w, pool);
 }

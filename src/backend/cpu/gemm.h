@@ -72,9 +72,17 @@ struct gemm_slab {
 typedef void (*gemm_pack_fn)(u32 *panels, const struct gemm_slab *s, i64 width);
 
 /* c (mr x nr, f32, rows ldc apart) = (add ? c : 0) + panel a * panel b. steps may be 0.
- * a aligned to 4, b to 64 bytes (panels laid by pack from an aligned start are). */
+ * a aligned to 4, b to 64 bytes (panels laid by pack from an aligned start are). Meanwhile
+ * gemm_ahead_words(steps) words from `ahead` on are fetched into the cache: usually a piece
+ * of the next panel of B; b where there is nothing to fetch. */
 typedef void (*gemm_micro_fn)(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc,
-                              bool add);
+                              bool add, const u32 *ahead);
+
+/* A line of 64 bytes per eight steps. */
+static inline i64 gemm_ahead_words(i64 steps)
+{
+    return steps / 8 * 16;
+}
 
 /* dst (f32, rows x cols) = from (f32 or bf16; NULL is 0; may be dst) + bias (NULL is 0). */
 struct gemm_start {
@@ -91,6 +99,10 @@ typedef void (*gemm_finish_fn)(void *dst, enum dtype type, i64 dst_stride, const
 /* sums[r] = sum over the slab's k of row r: a chain of additions, k ascending, from zero. */
 typedef void (*gemm_sum_fn)(float *sums, const struct gemm_slab *s);
 
+/* Multiply-adds on registers alone, the ceiling of micro: returns how many flops it did.
+ * data: 1 KiB of ordinary numbers, changed. */
+typedef i64 (*gemm_peak_fn)(i64 rounds, float *data);
+
 /* The largest mr x nr of any set, for scratch on the stack. */
 enum { GEMM_MICRO_MAX = 8 * 48 };
 
@@ -106,6 +118,7 @@ struct gemm_kernels {
     gemm_start_fn start;
     gemm_finish_fn finish;
     gemm_sum_fn sum_rows;
+    gemm_peak_fn peak;
 };
 
 extern const struct gemm_kernels gemm_kernels_generic;

@@ -35,7 +35,8 @@ INLINE void store_row(struct row r, float *c, bool add)
     _mm512_storeu_ps(c + 32, r.z);
 }
 
-static void micro(i64 steps, const u32 *a_panel, const u32 *b_panel, float *c, i64 ldc, bool add)
+static void micro(i64 steps, const u32 *a_panel, const u32 *b_panel, float *c, i64 ldc, bool add,
+                  const u32 *ahead)
 {
     const float *a = (const float *)a_panel, *b = (const float *)b_panel;
     const struct row zero = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
@@ -45,8 +46,10 @@ static void micro(i64 steps, const u32 *a_panel, const u32 *b_panel, float *c, i
     for (int r = 0; r < MR; r++)
         for (int i = 0; i < NR; i += 16)
             __builtin_prefetch(c + r * ldc + i, 1);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (i64 i = 0; i < steps; i++, a += MR, b += NR) {
+        if (i % 8 == 7)
+            __builtin_prefetch(ahead + i / 8 * 16);
         __m512 x = _mm512_load_ps(b), y = _mm512_load_ps(b + 16), z = _mm512_load_ps(b + 32);
         step_row(&r0, a, x, y, z);
         step_row(&r1, a + 1, x, y, z);
@@ -67,9 +70,24 @@ static void micro(i64 steps, const u32 *a_panel, const u32 *b_panel, float *c, i
     store_row(r7, c + 7 * ldc, add);
 }
 
+/* Twelve accumulators: one per step of latency 4 in two units would be 8. */
+static i64 peak(i64 rounds, float *data)
+{
+    const __m512 x = _mm512_loadu_ps(data), y = _mm512_loadu_ps(data + 16);
+    __m512 sum[12];
+    for (int i = 0; i < 12; i++)
+        sum[i] = _mm512_loadu_ps(data + 32 + 16 * i);
+    for (i64 r = 0; r < rounds; r++)
+        for (int i = 0; i < 12; i++)
+            sum[i] = _mm512_fmadd_ps(x, y, sum[i]);
+    for (int i = 0; i < 12; i++)
+        _mm512_storeu_ps(data + 32 + 16 * i, sum[i]);
+    return rounds * 12 * 16 * 2;
+}
+
 const struct gemm_kernels gemm_kernels_avx512 = {
-    .name = "avx512", .mr = MR, .nr = NR, .kc = 256, .mc = 96, .nc = 384, .per_step = 1,
+    .name = "avx512", .mr = MR, .nr = NR, .kc = 384, .mc = 96, .nc = 384, .per_step = 1,
     .pack = gemm_pack_words_avx512, .micro = micro,
     .start = gemm_start_avx512, .finish = gemm_finish_avx512,
-    .sum_rows = gemm_sum_rows_avx512,
+    .sum_rows = gemm_sum_rows_avx512, .peak = peak,
 };

@@ -39,12 +39,15 @@ INLINE void store_row(struct row r, float *c, bool add)
     memcpy(c + 4, &r.hi, sizeof r.hi);
 }
 
-static void micro(i64 steps, const u32 *a_panel, const u32 *b_panel, float *c, i64 ldc, bool add)
+static void micro(i64 steps, const u32 *a_panel, const u32 *b_panel, float *c, i64 ldc, bool add,
+                  const u32 *ahead)
 {
     const float *a = (const float *)a_panel, *b = (const float *)b_panel;
     struct row r0 = { 0 }, r1 = { 0 }, r2 = { 0 }, r3 = { 0 };
 
     for (i64 i = 0; i < steps; i++, a += MR, b += NR) {
+        if (i % 8 == 7)
+            __builtin_prefetch(ahead + i / 8 * 16);
         vec b_lo = load(b), b_hi = load(b + 4);
         step_row(&r0, a[0], b_lo, b_hi);
         step_row(&r1, a[1], b_lo, b_hi);
@@ -57,9 +60,26 @@ static void micro(i64 steps, const u32 *a_panel, const u32 *b_panel, float *c, i
     store_row(r3, c + 3 * ldc, add);
 }
 
+/* x -> x * a + b with |a| < 1, so that no product can be taken out of the loop. */
+static i64 peak(i64 rounds, float *data)
+{
+    const vec a = load(data), b = load(data + 4);
+    vec x[12];
+    for (int i = 0; i < 12; i++)
+        x[i] = load(data + 8 + 4 * i);
+    for (i64 r = 0; r < rounds; r++) {
+#pragma GCC unroll 12
+        for (int i = 0; i < 12; i++)
+            x[i] = x[i] * a + b;
+    }
+    for (int i = 0; i < 12; i++)
+        memcpy(data + 8 + 4 * i, &x[i], sizeof x[i]);
+    return rounds * 12 * 4 * 2;
+}
+
 const struct gemm_kernels gemm_kernels_generic = {
-    .name = "generic", .mr = MR, .nr = NR, .kc = 256, .mc = 96, .nc = 256, .per_step = 1,
+    .name = "generic", .mr = MR, .nr = NR, .kc = 384, .mc = 96, .nc = 256, .per_step = 1,
     .pack = gemm_pack_words_generic, .micro = micro,
     .start = gemm_start_generic, .finish = gemm_finish_generic,
-    .sum_rows = gemm_sum_rows_generic,
+    .sum_rows = gemm_sum_rows_generic, .peak = peak,
 };

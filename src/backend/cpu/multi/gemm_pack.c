@@ -7,6 +7,10 @@
 
 #include "backend/cpu/gemm_pack.h"
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #define PASTE_(a, b) a##_##b
 #define PASTE(a, b) PASTE_(a, b)
 #define NAMED(name) PASTE(name, ISA)
@@ -14,9 +18,9 @@
 
 enum word { WORD_F32, WORD_WIDENED, WORD_PAIR };
 enum { LANES = 8 };
-/* Rows of k copied per panel before going on to the next one, when the source runs along
- * the panel's width: 16 x 24 bytes is six full lines of the narrowest panel. */
-enum { K_CHUNK = 16 };
+/* Steps copied of one panel before going on to the next one, when the source runs along
+ * the panels' width: 16 x 24 bytes is six full lines of the narrowest panel. */
+enum { CHUNK = 16 };
 
 typedef u32 vec __attribute__((vector_size(32)));
 typedef u16 half_vec __attribute__((vector_size(16)));
@@ -28,11 +32,20 @@ INLINE vec load(const void *p)
     return v;
 }
 
+INLINE void store(u32 *p, vec v)
+{
+    memcpy(p, &v, sizeof v);
+}
+
 INLINE vec load_widened(const void *p)
 {
+#if defined(__AVX2__) /* gcc 12 makes six instructions of the conversion */
+    return (vec)_mm256_cvtepu16_epi32(_mm_loadu_si128(p)) << 16;
+#else
     half_vec h;
     memcpy(&h, p, sizeof h);
     return __builtin_convertvector(h, vec) << 16;
+#endif
 }
 
 INLINE i64 element_bytes(enum word w)
@@ -40,18 +53,25 @@ INLINE i64 element_bytes(enum word w)
     return w == WORD_F32 ? 4 : 2;
 }
 
+INLINE i64 per_word(enum word w)
+{
+    return w == WORD_PAIR ? 2 : 1;
+}
+
 /* --- sources that run along k: eight rows are read, transposed, written ----------- */
 
-/* Eight words at consecutive k, of which the first n exist. */
-INLINE vec load_along_k(enum word w, const u8 *p, i64 elements)
+/* Eight words at consecutive k. */
+INLINE vec load_along_k(enum word w, const u8 *p)
+{
+    return w == WORD_WIDENED ? load_widened(p) : load(p);
+}
+
+/* The same where only some elements are left. */
+static vec load_some_along_k(enum word w, const u8 *p, i64 elements)
 {
     u8 padded[32] = { 0 };
-    i64 needed = w == WORD_PAIR ? 2 * LANES : LANES;
-    if (__builtin_expect(elements < needed, 0)) {
-        memcpy(padded, p, (size_t)(elements * element_bytes(w)));
-        p = padded;
-    }
-    return w == WORD_WIDENED ? load_widened(p) : load(p);
+    memcpy(padded, p, (size_t)(i64_min(elements, LANES * per_word(w)) * element_bytes(w)));
+    return load_along_k(w, padded);
 }
 
 /* t[i] lane j <- t[j] lane i: swaps words, pairs of words, halves. */
@@ -74,129 +94,183 @@ INLINE void transpose(vec t[LANES])
     }
 }
 
-/* Eight steps of `lanes` words each, width apart. Where lanes < 8 (a panel narrower than a
- * vector) a store spills into the next step, which is written after it; the last step of
- * the panel has no next one. */
-INLINE void store_steps(u32 *dst, const vec t[LANES], i64 steps, i64 width, i64 lanes, bool last)
+/* Eight steps of `lanes` rows, all there. Where lanes < 8 (a panel narrower than a vector)
+ * each store spills into the next step, which must be written after it. */
+INLINE void move_eight_steps(enum word w, u32 *dst, i64 width, const u8 *src, i64 stride,
+                             i64 lanes)
 {
-    for (i64 i = 0; i < steps; i++)
-        if (lanes == LANES || !(last && i == steps - 1))
-            memcpy(dst + i * width, &t[i], sizeof t[i]);
-        else
-            memcpy(dst + i * width, &t[i], (size_t)(4 * lanes));
+    vec t[LANES];
+#pragma GCC unroll 8
+    for (int r = 0; r < LANES; r++) {
+        t[r] = r < lanes ? load_along_k(w, src + r * stride) : (vec){ 0 };
+        if (r < lanes)
+            __builtin_prefetch(src + (r + lanes) * stride); /* the rows after these */
+    }
+    transpose(t);
+#pragma GCC unroll 8
+    for (int i = 0; i < LANES; i++)
+        store(dst + i * width, t[i]);
 }
 
-INLINE void pack_group_along_k(enum word w, u32 *dst, const struct gemm_slab *s, i64 row,
-                               i64 width, i64 lanes)
+/* Up to eight steps, of rows of which `present` exist. */
+static void move_some_steps(enum word w, u32 *dst, i64 width, const u8 *src, i64 stride,
+                            i64 lanes, i64 present, i64 elements)
 {
-    const i64 per_word = w == WORD_PAIR ? 2 : 1, bytes = element_bytes(w);
-    const i64 steps = ceil_div(s->k, per_word);
-    const u8 *src = (const u8 *)s->data + row * s->row_stride * bytes;
-    const i64 stride = s->row_stride * bytes, present = i64_min(lanes, s->rows - row);
     vec t[LANES];
-
-    for (i64 step = 0; step < steps; step += LANES, src += LANES * per_word * bytes) {
-        i64 left = s->k - step * per_word, n = i64_min(LANES, steps - step);
-        if (present == LANES && left >= LANES * per_word) {
-            for (int r = 0; r < LANES; r++)
-                t[r] = load_along_k(w, src + r * stride, LANES * per_word);
-        } else {
-            for (int r = 0; r < LANES; r++)
-                t[r] = r < present ? load_along_k(w, src + r * stride, left) : (vec){ 0 };
-        }
-        transpose(t);
-        if (n == LANES && lanes == LANES)
-            store_steps(dst + step * width, t, LANES, width, LANES, false);
-        else
-            store_steps(dst + step * width, t, n, width, lanes, step + n == steps);
-    }
+    for (int r = 0; r < LANES; r++)
+        t[r] = r < present ? load_some_along_k(w, src + r * stride, elements) : (vec){ 0 };
+    transpose(t);
+    i64 steps = i64_min(LANES, ceil_div(elements, per_word(w)));
+    for (i64 i = 0; i < steps; i++)
+        memcpy(dst + i * width, &t[i], (size_t)(4 * lanes));
 }
 
 INLINE void pack_along_k(enum word w, u32 *panels, const struct gemm_slab *s, i64 width)
 {
-    const i64 steps = ceil_div(s->k, w == WORD_PAIR ? 2 : 1);
+    const i64 bytes = element_bytes(w), stride = s->row_stride * bytes, per = per_word(w);
+    const i64 steps = ceil_div(s->k, per);
     for (i64 row = 0; row < s->rows; row += width, panels += steps * width)
-        for (i64 g = 0; g < width; g += LANES)
-            pack_group_along_k(w, panels + g, s, row + g, width, i64_min(LANES, width - g));
+        for (i64 g = 0; g < width; g += LANES) {
+            const i64 lanes = width < LANES ? width : LANES;
+            i64 present = i64_min(lanes, s->rows - row - g), step = 0;
+            const u8 *src = (const u8 *)s->data + (row + g) * stride;
+            u32 *dst = panels + g;
+            if (present == lanes) /* a narrow panel's last step must not spill */
+                for (; (step + LANES) * per + (lanes < LANES) <= s->k; step += LANES)
+                    move_eight_steps(w, dst + step * width, width, src + step * per * bytes,
+                                     stride, lanes);
+            for (; step < steps; step += LANES)
+                move_some_steps(w, dst + step * width, width, src + step * per * bytes, stride,
+                                lanes, present, s->k - step * per);
+        }
 }
 
 /* --- sources that run along the width --------------------------------------------- */
 
 /* Eight words side by side at one k; k + 1 is there for the second half of a pair. */
-INLINE vec load_along_width(enum word w, const u8 *p, i64 k_stride, bool second)
+INLINE vec load_along_width(enum word w, const u8 *p, i64 k_bytes, bool second)
 {
     if (w == WORD_F32)
         return load(p);
     if (w == WORD_WIDENED)
         return load_widened(p);
-    vec high = second ? load_widened(p + k_stride * 2) : (vec){ 0 };
+    vec high = second ? load_widened(p + k_bytes) : (vec){ 0 };
     return load_widened(p) >> 16 | high;
 }
 
-/* The same for the last, incomplete group of a matrix. */
-static vec load_some_along_width(enum word w, const u8 *p, i64 k_stride, bool second, i64 rows)
+/* The same where only `rows` numbers are left. */
+static vec load_some_along_width(enum word w, const u8 *p, i64 k_bytes, bool second, i64 rows)
 {
     u8 padded[64] = { 0 };
-    const i64 bytes = element_bytes(w);
+    const size_t bytes = (size_t)(i64_min(rows, LANES) * element_bytes(w));
     if (rows <= 0)
         return (vec){ 0 };
-    memcpy(padded, p, (size_t)(rows * bytes));
+    memcpy(padded, p, bytes);
     if (w == WORD_PAIR && second)
-        memcpy(padded + 16, p + k_stride * 2, (size_t)(rows * 2));
-    return load_along_width(w, padded, 8, second);
+        memcpy(padded + 32, p + k_bytes, bytes);
+    return load_along_width(w, padded, 32, second);
 }
 
-INLINE void pack_steps_along_width(enum word w, u32 *dst, const struct gemm_slab *s, i64 row,
-                                   i64 width, i64 step, i64 n, i64 steps)
+/* One panel, steps [step, end), every vector whole and every pair complete. */
+INLINE void move_panel_steps(enum word w, u32 *dst, const struct gemm_slab *s, i64 row, i64 width,
+                             i64 step, i64 end)
 {
-    const i64 per_word = w == WORD_PAIR ? 2 : 1, bytes = element_bytes(w);
-    const u8 *src = (const u8 *)s->data + (step * per_word * s->k_stride + row) * bytes;
+    const i64 bytes = element_bytes(w), k_bytes = s->k_stride * bytes;
+    const i64 step_bytes = k_bytes * per_word(w);
+    const u8 *src = (const u8 *)s->data + step * step_bytes + row * bytes;
+    for (dst += step * width; step < end; step++, src += step_bytes, dst += width) {
+        /* CHUNK steps on: lines too far apart for the hardware to guess */
+#pragma GCC unroll 16
+        for (i64 b = 0; b < width * bytes; b += 64)
+            for (i64 second = 0; second < per_word(w); second++)
+                __builtin_prefetch(src + CHUNK * step_bytes + second * k_bytes + b);
+#pragma GCC unroll 16
+        for (i64 g = 0; g < width; g += LANES)
+            store(dst + g, load_along_width(w, src + g * bytes, k_bytes, true));
+    }
+}
 
-    for (i64 i = step; i < step + n; i++, src += per_word * s->k_stride * bytes) {
-        bool second = i * per_word + 1 < s->k;
+/* The same for panels of six: four steps make three whole vectors. */
+INLINE void move_six_wide_steps(enum word w, u32 *dst, const struct gemm_slab *s, i64 row,
+                                i64 step, i64 end)
+{
+    const i64 bytes = element_bytes(w), k_bytes = s->k_stride * bytes;
+    const i64 step_bytes = k_bytes * per_word(w);
+    const u8 *src = (const u8 *)s->data + step * step_bytes + row * bytes;
+    for (dst += step * 6; step < end; step += 4, src += 4 * step_bytes, dst += 24) {
+        vec v[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            __builtin_prefetch(src + (CHUNK + i) * step_bytes);
+            v[i] = load_along_width(w, src + i * step_bytes, k_bytes, true);
+        }
+        store(dst, __builtin_shufflevector(v[0], v[1], 0, 1, 2, 3, 4, 5, 8, 9));
+        store(dst + 8, __builtin_shufflevector(v[1], v[2], 2, 3, 4, 5, 8, 9, 10, 11));
+        store(dst + 16, __builtin_shufflevector(v[2], v[3], 4, 5, 8, 9, 10, 11, 12, 13));
+    }
+}
+
+/* The same for the last panel, the last step and an odd last k. */
+static void move_some_panel_steps(enum word w, u32 *dst, const struct gemm_slab *s, i64 row,
+                                  i64 width, i64 step, i64 end)
+{
+    const i64 bytes = element_bytes(w), k_bytes = s->k_stride * bytes;
+    for (; step < end; step++) {
+        const u8 *src = (const u8 *)s->data + step * per_word(w) * k_bytes + row * bytes;
+        bool second = step * per_word(w) + 1 < s->k;
         for (i64 g = 0; g < width; g += LANES) {
-            i64 lanes = i64_min(LANES, width - g), left = s->rows - row - g;
-            vec v = left >= LANES ? load_along_width(w, src + g * bytes, s->k_stride, second)
-                                  : load_some_along_width(w, src + g * bytes, s->k_stride,
-                                                          second, left);
-            if (lanes == LANES || i < steps - 1)
-                memcpy(dst + i * width + g, &v, sizeof v);
-            else
-                memcpy(dst + i * width + g, &v, (size_t)(4 * lanes));
+            vec v = load_some_along_width(w, src + g * bytes, k_bytes, second, s->rows - row - g);
+            memcpy(dst + step * width + g, &v, (size_t)(4 * i64_min(LANES, width - g)));
         }
     }
 }
 
-/* Rows that the next chunk will read: too far apart for the hardware to guess. */
-INLINE void prefetch_rows(enum word w, const struct gemm_slab *s, i64 k)
+/* Steps before `end` that whole-vector moves may do: complete pairs; where a panel is
+ * narrower than a vector not the last one, whose store would spill and whose load might
+ * leave the matrix; of sixes, fours. */
+INLINE i64 easy_steps(i64 step, i64 end, i64 whole, i64 width)
 {
-    const i64 bytes = element_bytes(w), end = i64_min(s->k, k + K_CHUNK);
-    for (; k < end; k++) {
-        const u8 *src = (const u8 *)s->data + k * s->k_stride * bytes;
-        for (i64 b = 0; b < s->rows * bytes; b += 64)
-            __builtin_prefetch(src + b);
-    }
+    i64 easy = i64_min(end, width < LANES ? whole - 1 : whole);
+    return width == 6 ? step + (easy - step) / 4 * 4 : easy;
 }
 
 INLINE void pack_along_width(enum word w, u32 *panels, const struct gemm_slab *s, i64 width)
 {
-    const i64 per_word = w == WORD_PAIR ? 2 : 1, steps = ceil_div(s->k, per_word);
-    for (i64 step = 0; step < steps; step += K_CHUNK / per_word) {
-        i64 n = i64_min(K_CHUNK / per_word, steps - step);
-        prefetch_rows(w, s, (step + n) * per_word);
+    const i64 steps = ceil_div(s->k, per_word(w)), whole = s->k / per_word(w);
+    for (i64 step = 0; step < steps; step += CHUNK) {
+        i64 end = i64_min(steps, step + CHUNK), easy = easy_steps(step, end, whole, width);
         u32 *dst = panels;
-        for (i64 row = 0; row < s->rows; row += width, dst += steps * width)
-            pack_steps_along_width(w, dst, s, row, width, step, n, steps);
+        for (i64 row = 0; row < s->rows; row += width, dst += steps * width) {
+            i64 begin = step;
+            if (row + width <= s->rows && easy > step) {
+                if (width == 6)
+                    move_six_wide_steps(w, dst, s, row, step, easy);
+                else
+                    move_panel_steps(w, dst, s, row, width, step, easy);
+                begin = easy;
+            }
+            move_some_panel_steps(w, dst, s, row, width, begin, end);
+        }
     }
 }
 
+/* With the width known the loops over it unroll: these are the widths in use. */
 INLINE void pack_as(enum word w, u32 *panels, const struct gemm_slab *s, i64 width)
 {
-    assert(width % LANES == 0 || width < LANES);
-    if (s->k_stride == 1)
+    bool along_k = s->k_stride == 1;
+    assert(width == 4 || width == 6 || width == 8 || width == 16 || width == 48);
+    if (along_k && width < LANES)
+        width == 6 ? pack_along_k(w, panels, s, 6) : pack_along_k(w, panels, s, 4);
+    else if (along_k)
         pack_along_k(w, panels, s, width);
+    else if (width < LANES)
+        width == 6 ? pack_along_width(w, panels, s, 6) : pack_along_width(w, panels, s, 4);
+    else if (width == 8)
+        pack_along_width(w, panels, s, 8);
+    else if (width == 16)
+        pack_along_width(w, panels, s, 16);
     else
-        pack_along_width(w, panels, s, width);
+        pack_along_width(w, panels, s, 48);
 }
 
 /* --- entry points ------------------------------------------------------------------ */
