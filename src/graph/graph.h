@@ -68,7 +68,8 @@ struct op_info {
     int n_in, n_out;  /* at most; which are optional is said in ops/ops.h */
     bool accumulates; /* out[] are sums over micro-batches and tasks (see accumulate) */
     u32 sums;         /* when accumulates: bit i set if out[i] is such a sum; 0 means all */
-    u32 in_place;     /* bit i: out[0] may occupy the bytes of in[i], when sizes match */
+    u32 in_place;     /* bit i: one output may occupy the bytes of in[i], when sizes match: */
+    int in_place_out; /* ... this one */
     bool cheap;       /* remaking the outputs costs less than keeping them: norms,
                        * activation functions (selective recompute) */
     /* Checks in[] and attr[], and creates each out[] that the builder left NULL and that

@@ -52,11 +52,11 @@ static bool read_twice(const struct task *t, const struct tensor *x)
     return reads > 1;
 }
 
-/* The input whose bytes out[0] may take over: same size, an owned activation, dead after
+/* The input whose bytes the in-place output may take over: same size, an owned activation, dead after
  * this task, and read by it in one place only. */
 static const struct tensor *in_place_source(const struct planner *s, const struct task *t)
 {
-    const struct tensor *out = t->out[0];
+    const struct tensor *out = t->out[t->op->in_place_out];
     if (!planned(out) || out->owner)
         return NULL;
     for (int k = 0; k < t->op->n_in; k++) {
@@ -74,7 +74,7 @@ static void define(struct planner *s, const struct task *t, int k)
     struct tensor *out = (struct tensor *)owner_of(t->out[k]);
     if (s->buffer_of[out->index] >= 0)
         return; /* a later part of it: written through another view, or summed into */
-    const struct tensor *source = k == 0 ? in_place_source(s, t) : NULL;
+    const struct tensor *source = k == t->op->in_place_out ? in_place_source(s, t) : NULL;
     if (source) {
         i64 b = s->buffer_of[source->index];
         s->buffer_of[out->index] = b;

@@ -132,9 +132,15 @@ void spec_write_yaml(const struct model_spec *s, struct text *out)
 
 bool spec_equal(const struct model_spec *a, const struct model_spec *b)
 {
-    struct model_spec x = *a, y = *b;
-    x.name = y.name = NULL;
-    return memcmp(&x, &y, sizeof x) == 0;
+    struct text x = { 0 }, y = { 0 };
+    struct model_spec nameless = *a;
+    nameless.name = b->name;
+    spec_write_yaml(&nameless, &x);
+    spec_write_yaml(b, &y);
+    bool equal = strcmp(x.data, y.data) == 0;
+    text_fini(&x);
+    text_fini(&y);
+    return equal;
 }
 
 /* The blend of Llama 3.1: scale between the wavelengths original/low and original/high. */

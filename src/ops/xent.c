@@ -133,7 +133,7 @@ static bool xent_example(struct op_example *e, int n)
 }
 
 const struct op_info op_xent = {
-    .name = "xent", .n_in = 4, .n_out = 3,
+    .name = "xent", .in_place = 1u << 0, .in_place_out = 2, .n_in = 4, .n_out = 3,
     .infer = xent_infer, .grad = xent_grad, .cost = xent_cost, .run_ref = xent_ref,
     .example = xent_example,
 };

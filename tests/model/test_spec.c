@@ -1,0 +1,209 @@
+#include "test.h"
+
+#include "base/sys.h"
+#include "base/text.h"
+#include "base/yaml.h"
+#include "base/recipe.h"
+#include "model/hf.h"
+#include "model/model.h"
+
+#include <fcntl.h>
+
+static struct model_spec load(const char *name, struct arena *a)
+{
+    struct model_spec s;
+    CHECK_OK(spec_load(&s, name, a));
+    return s;
+}
+
+/* The counts that the models' publishers give (Hugging Face model cards; GPT-2: its code). */
+TEST(parameter_counts_are_the_published_ones)
+{
+    static const struct {
+        const char *name;
+        i64 count;
+    } known[] = {
+        { "gpt2-124m", 124439808 },   { "gpt2-355m", 354823168 },  { "gpt2-774m", 774030080 },
+        { "gpt2-1558m", 1557611200 }, { "llama2-7b", 6738415616 }, { "llama3-8b", 8030261248 },
+        { "llama3.1-8b", 8030261248 }, { "llama3.2-1b", 1235814400 },
+        { "llama3.2-3b", 3212749824 }, { "qwen2.5-0.5b", 494032768 },
+        { "qwen2.5-1.5b", 1543714304 }, { "qwen3-0.6b", 596049920 },
+        { "qwen3-1.7b", 1720574976 },
+    };
+    struct arena a;
+    arena_init(&a);
+    for (i64 i = 0; i < COUNT_OF(known); i++) {
+        struct model_spec s = load(known[i].name, &a);
+        CHECK_EQ(params_total(&s), known[i].count);
+    }
+    arena_fini(&a);
+}
+
+TEST(every_model_file_loads_and_survives_a_round_trip)
+{
+    struct arena a;
+    char **names;
+    arena_init(&a);
+    int n = sys_list(SOURCE_DIR "/models", &names);
+    CHECK(n >= 10);
+    for (int i = 0; i < n; i++) {
+        struct model_spec again;
+        struct text yaml = { 0 };
+        const struct yaml_node *root;
+        struct model_spec s =
+            load(arena_printf(&a, "%s/%s", SOURCE_DIR "/models", names[i]), &a);
+        spec_write_yaml(&s, &yaml);
+        CHECK_OK(yaml_parse(yaml.data, yaml.length, "again", &a, &root));
+        CHECK_OK(recipe_read_map(model_spec_options, &again, root, &a));
+        CHECK_OK(spec_check(&again, "again"));
+        CHECK(spec_equal(&s, &again));
+        text_fini(&yaml);
+    }
+    sys_free(names);
+    arena_fini(&a);
+}
+
+TEST(shapes_that_do_not_fit_are_refused_with_numbers)
+{
+    struct arena a;
+    arena_init(&a);
+    struct model_spec s = load("gpt2-124m", &a);
+    s.heads = 7;
+    s.kv_heads = s.head_size = 0;
+    CHECK_FAILS(spec_check(&s, "x.yaml"), ERR_MODEL,
+                "x.yaml: width (768) must be a multiple of heads (7)");
+    s.heads = 8;
+    s.kv_heads = 3;
+    CHECK_FAILS(spec_check(&s, "x.yaml"), ERR_MODEL, "multiple of kv_heads (3)");
+    CHECK_FAILS(spec_load(&s, "gpt3", &a), ERR_CONFIG, "no model 'gpt3'");
+    arena_fini(&a);
+}
+
+static bool same_weights(const struct model *a, const struct model *b, double bound)
+{
+    for (i64 i = 0; i < a->n_params; i++) {
+        const float *x = a->params[i].master->data, *y = b->params[i].master->data;
+        for (i64 k = 0; k < tensor_count(a->params[i].master); k++)
+            if (!((double)x[k] - (double)y[k] <= bound && (double)y[k] - (double)x[k] <= bound))
+                return false;
+    }
+    return true;
+}
+
+/* Out to a folder and back, in one file or several. */
+static void round_trip(struct model_spec *s, enum dtype dtype, i64 max_file, double bound,
+                       struct pool *pool, struct arena *a)
+{
+    struct model *m, *again;
+    struct model_spec read;
+    struct hf_export how = { dtype, false, max_file, 1, 2 };
+    sys_remove_tree("hf-test");
+    CHECK_OK(model_new(&m, s, DTYPE_F32, MODEL_WEIGHTS, 8, a));
+    model_init(m, 5, pool);
+    CHECK_OK(hf_write(m, "hf-test", &how));
+    CHECK_OK(hf_read_spec(&read, "hf-test", a));
+    CHECK_OK(model_new(&again, &read, DTYPE_F32, MODEL_WEIGHTS, 8, a));
+    CHECK_OK(hf_load_weights(again, "hf-test", pool));
+    CHECK_EQ(m->n_params, again->n_params);
+    CHECK(same_weights(m, again, bound));
+    model_free(m);
+    model_free(again);
+    sys_remove_tree("hf-test");
+}
+
+TEST(weights_survive_a_hugging_face_folder)
+{
+    static const char *const families[] = { "gpt2-124m", "llama3.2-1b", "qwen2.5-0.5b",
+                                            "qwen3-0.6b" };
+    struct arena a;
+    struct pool *pool;
+    arena_init(&a);
+    CHECK_OK(pool_new(&pool, 2, false));
+    for (i64 i = 0; i < COUNT_OF(families); i++) {
+        struct model_spec s = load(families[i], &a);
+        s.vocab = 97;
+        s.layers = 2;
+        s.width = 24;
+        s.heads = 4;
+        s.kv_heads = s.family == FAMILY_GPT2 ? 4 : 2;
+        s.head_size = 6;
+        s.hidden = 40;
+        s.positions = 16;
+        round_trip(&s, DTYPE_F32, (i64)1 << 30, 0, pool, &a);
+        round_trip(&s, DTYPE_F32, 10000, 0, pool, &a);
+        round_trip(&s, DTYPE_BF16, (i64)1 << 30, 0x1p-9, pool, &a); /* weights below 1/2 */
+    }
+    pool_free(pool);
+    arena_fini(&a);
+}
+
+static int read_config(const char *json)
+{
+    struct model_spec s;
+    struct arena a;
+    arena_init(&a);
+    sys_mkdirs("hf-config");
+    int fd = sys_open("hf-config/config.json", O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    CHECK_EQ(sys_write_full(fd, json, (i64)strlen(json)), 0);
+    sys_close(fd);
+    int rc = hf_read_spec(&s, "hf-config", &a);
+    sys_remove_tree("hf-config");
+    arena_fini(&a);
+    return rc;
+}
+
+TEST(foreign_configurations_are_obeyed_or_refused)
+{
+    CHECK_OK(read_config("{\"model_type\":\"gpt2\",\"vocab_size\":10}"));
+    CHECK_FAILS(read_config("{\"model_type\":\"bert\"}"), ERR_FORMAT, "'bert' is not supported");
+    CHECK_FAILS(read_config("{\"model_type\":\"llama\",\"vocab_size\":10,\"rope_scaling\":"
+                            "{\"rope_type\":\"yarn\"}}"), ERR_FORMAT, "'yarn'");
+    CHECK_FAILS(read_config("{\"model_type\":\"llama\",\"vocab_size\":-1}"), ERR_FORMAT,
+                "vocab_size is -1");
+    CHECK_FAILS(read_config("{\"model_type\":\"gpt2\",\"vocab_size\":10,"
+                            "\"activation_function\":\"relu\"}"), ERR_FORMAT, "'relu'");
+    CHECK_FAILS(read_config("{\"model_type\":\"qwen2\",\"vocab_size\":9,\"num_hidden_layers\":4,"
+                            "\"use_sliding_window\":true,\"sliding_window\":8,"
+                            "\"max_window_layers\":2}"), ERR_FORMAT, "some layers only");
+    CHECK_FAILS(read_config("{\"model_type\":"), ERR_FORMAT, "config.json");
+}
+
+/* 0.6 M draws: mean within 5 / sqrt(n), deviation within 0.2 %, tails present. */
+TEST(initial_weights_are_normal_and_independent_of_threads)
+{
+    struct arena a;
+    struct model *m[2];
+    arena_init(&a);
+    struct model_spec s = load("gpt2-124m", &a);
+    s.layers = 1;
+    s.vocab = 100;
+    for (int i = 0; i < 2; i++) {
+        struct pool *pool;
+        CHECK_OK(pool_new(&pool, 1 + i, false));
+        CHECK_OK(model_new(&m[i], &s, DTYPE_F32, MODEL_WEIGHTS, 8, &a));
+        model_init(m[i], 5, pool);
+        pool_free(pool);
+    }
+    CHECK(same_weights(m[0], m[1], 0));
+    const struct tensor *t = model_param(m[0], P_QKV, 0)->master;
+    double sum = 0, squares = 0, fourth = 0, n = (double)tensor_count(t);
+    for (i64 i = 0; i < tensor_count(t); i++) {
+        double x = tensor_get(t, i) / 0.02;
+        sum += x;
+        squares += x * x;
+        fourth += x * x * x * x;
+    }
+    CHECK_NEAR(sum / n, 0, 5 / 1300.0);
+    CHECK_NEAR(squares / n, 1, 0.01);
+    CHECK_NEAR(fourth / n, 3, 0.06); /* a normal's kurtosis */
+    model_free(m[0]);
+    model_free(m[1]);
+    arena_fini(&a);
+}
+
+TEST_MAIN(ONE(parameter_counts_are_the_published_ones),
+          ONE(every_model_file_loads_and_survives_a_round_trip),
+          ONE(shapes_that_do_not_fit_are_refused_with_numbers),
+          ONE(weights_survive_a_hugging_face_folder),
+          ONE(foreign_configurations_are_obeyed_or_refused),
+          ONE(initial_weights_are_normal_and_independent_of_threads))

@@ -1,0 +1,163 @@
+/* Whole training steps: what must not change the result does not change a bit of it. */
+#include "test.h"
+
+#include "train/tiny.h"
+
+#include <math.h>
+
+static const struct tiny_options plain = { .backend = "reference", .gpt2 = true, .threads = 1,
+                                           .micro_batches = 2, .B = 2, .T = 24 };
+
+static void expect_equal(const struct tiny_options *a, const struct tiny_options *b)
+{
+    struct tiny x, y;
+    tiny_open(&x, a);
+    tiny_open(&y, b);
+    for (u64 step = 0; step < 2; step++) {
+        double loss = tiny_step(&x, step), other = tiny_step(&y, step);
+        CHECK(isfinite(loss) && loss == other);
+        const char *where = tiny_difference(&x, &y);
+        if (where)
+            fail_msg("step %d: %s differs", (int)step, where);
+    }
+    tiny_close(&x);
+    tiny_close(&y);
+}
+
+/* Every backend that this machine has, but reference is slow: small shapes. */
+static const char *const backends[] = { "reference", "generic", "avx2", "avx512", "avx512bf16" };
+
+TEST(recompute_changes_no_bit)
+{
+    for (int i = 0; i < COUNT_OF(backends); i++) {
+        for (int variant = 0; variant < 4 && backend_supported(backends[i]); variant++) {
+            struct tiny_options a = plain, b;
+            a.backend = backends[i];
+            a.gpt2 = variant & 1;
+            a.bf16 = variant & 2;
+            b = a;
+            b.recompute = RECOMPUTE_SELECTIVE;
+            expect_equal(&a, &b);
+            b.recompute = RECOMPUTE_FULL;
+            expect_equal(&a, &b);
+        }
+    }
+}
+
+TEST(thread_count_changes_no_bit)
+{
+    for (int i = 0; i < COUNT_OF(backends); i++) {
+        for (int variant = 0; variant < 4 && backend_supported(backends[i]); variant++) {
+            struct tiny_options a = plain, b;
+            a.backend = backends[i];
+            a.gpt2 = variant & 1;
+            a.bf16 = variant & 2;
+            a.B = 3;
+            b = a;
+            b.threads = 2;
+            expect_equal(&a, &b);
+            b.threads = 4;
+            expect_equal(&a, &b);
+        }
+    }
+}
+
+TEST(repeated_runs_agree_to_the_bit)
+{
+    struct tiny_options muon = plain;
+    muon.backend = backend_best();
+    muon.optimizer = OPTIMIZER_MUON;
+    muon.threads = 2;
+    expect_equal(&muon, &muon);
+}
+
+TEST(the_loss_starts_near_uniform_and_falls)
+{
+    struct tiny_options o = plain;
+    struct tiny t;
+    o.backend = backend_best();
+    tiny_open(&t, &o);
+    double first = tiny_step(&t, 0), last = first;
+    for (int i = 0; i < 30; i++) { /* the same batch again and again: it must be learnt */
+        last = tiny_step(&t, 0);
+    }
+    CHECK(first > 3 && first < 8); /* log 61 = 4.1, plus what the wide initial weights add */
+    CHECK(last < first - 1);
+    tiny_close(&t);
+}
+
+TEST(a_step_that_is_not_finite_touches_nothing)
+{
+    struct tiny t;
+    struct tiny_options o = plain;
+    o.backend = backend_best();
+    tiny_open(&t, &o);
+    tiny_step(&t, 0);
+    struct param *p = model_param(t.model, P_QKV, 1);
+    i64 bytes = tensor_bytes(p->master);
+    void *before = arena_alloc(&t.arena, bytes), *m = arena_alloc(&t.arena, bytes);
+    struct param *other = model_param(t.model, P_NORM_F_BIAS, -1);
+    ((float *)other->master->data)[0] = INFINITY;
+    memcpy(before, p->master->data, (size_t)bytes);
+    memcpy(m, p->m->data, (size_t)bytes);
+    tiny_step(&t, 1);
+    CHECK_EQ(*(i32 *)t.io.apply->data, 0);
+    CHECK(memcmp(before, p->master->data, (size_t)bytes) == 0);
+    CHECK(memcmp(m, p->m->data, (size_t)bytes) == 0);
+    tiny_close(&t);
+}
+
+TEST(the_plan_is_close_to_the_lower_bound)
+{
+    for (int policy = RECOMPUTE_NONE; policy <= RECOMPUTE_FULL; policy++) {
+        struct tiny t;
+        struct tiny_options o = plain;
+        o.recompute = (enum recompute)policy;
+        tiny_open(&t, &o);
+        const struct memory_plan *plan = &t.step.program->memory;
+        CHECK(plan->bytes >= plan->least_bytes);
+        CHECK(plan->bytes <= plan->least_bytes * 11 / 10); /* first fit's usual waste is 2 % */
+        tiny_close(&t);
+    }
+}
+
+static i64 bytes_with(enum recompute policy)
+{
+    struct tiny t;
+    struct tiny_options o = plain;
+    o.recompute = policy;
+    tiny_open(&t, &o);
+    i64 bytes = t.step.program->memory.bytes;
+    tiny_close(&t);
+    return bytes;
+}
+
+TEST(recompute_saves_memory)
+{
+    CHECK(bytes_with(RECOMPUTE_SELECTIVE) < bytes_with(RECOMPUTE_NONE));
+    CHECK(bytes_with(RECOMPUTE_FULL) < bytes_with(RECOMPUTE_SELECTIVE));
+}
+
+/* What is read must have been written before it, and no two live tensors may share bytes:
+ * run with every activation poisoned before each step. */
+TEST(no_task_reads_what_nobody_wrote)
+{
+    struct tiny a, b;
+    struct tiny_options o = plain;
+    o.backend = backend_best();
+    o.recompute = RECOMPUTE_SELECTIVE;
+    tiny_open(&a, &o);
+    tiny_open(&b, &o);
+    memset(b.engine.region, 0xff, (size_t)b.engine.region_bytes);
+    memset(b.engine.workspace, 0xff, (size_t)b.engine.workspace_bytes);
+    CHECK(tiny_step(&a, 0) == tiny_step(&b, 0));
+    CHECK(tiny_difference(&a, &b) == NULL);
+    tiny_close(&a);
+    tiny_close(&b);
+}
+
+TEST_MAIN(ONE(recompute_changes_no_bit), ONE(thread_count_changes_no_bit),
+          ONE(repeated_runs_agree_to_the_bit), ONE(the_loss_starts_near_uniform_and_falls),
+          ONE(a_step_that_is_not_finite_touches_nothing),
+          ONE(the_plan_is_close_to_the_lower_bound), ONE(recompute_saves_memory),
+          ONE(no_task_reads_what_nobody_wrote))
