@@ -1,0 +1,266 @@
+/* Measuring the ceilings (see machine.h). */
+#include "backend/cpu/gemm.h"
+#include "base/sys.h"
+#include "machine/machine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { REPS = 7, PEAK_NS = 20 * 1000 * 1000, MAX_THREADS = 1024 };
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static double median(double *values, int n)
+{
+    qsort(values, (size_t)n, sizeof *values, ascending);
+    return values[n / 2];
+}
+
+/* --- arithmetic ---------------------------------------------------------------------------- */
+
+struct peak_job {
+    const struct gemm_kernels *kernels;
+    i64 rounds;
+    i64 flops[MAX_THREADS];
+};
+
+static void fill_random(float *data, i64 n)
+{
+    u64 state = 88172645463325252u; /* xorshift64; constant data would flatter the clock */
+    for (i64 i = 0; i < n; i++) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        data[i] = (float)(state >> 40) * 0x1p-24f - 0.5f;
+    }
+}
+
+static void peak_part(void *context, i64 part, int thread)
+{
+    struct peak_job *job = context;
+    _Alignas(64) float data[256];
+    (void)thread;
+    fill_random(data, 256);
+    job->flops[part] = job->kernels->peak(job->rounds, data);
+}
+
+/* Seconds for `parts` threads doing `rounds` each; *flops of all. */
+static double time_peak(struct peak_job *job, struct pool *pool, int parts, double *flops)
+{
+    u64 begin = sys_now_ns();
+    pool_run(pool, parts, peak_part, job);
+    double seconds = 1e-9 * (double)(sys_now_ns() - begin);
+    *flops = 0;
+    for (int i = 0; i < parts; i++)
+        *flops += (double)job->flops[i];
+    return seconds;
+}
+
+static double measure_peak(const struct gemm_kernels *kernels, struct pool *pool, int parts)
+{
+    struct peak_job job = { .kernels = kernels, .rounds = 1000 };
+    double rates[REPS], flops;
+    while (time_peak(&job, pool, parts, &flops) < 1e-9 * PEAK_NS)
+        job.rounds *= 2;
+    for (int i = 0; i < REPS; i++) {
+        double seconds = time_peak(&job, pool, parts, &flops);
+        rates[i] = flops / seconds;
+    }
+    return median(rates, REPS);
+}
+
+/* The reference backend is measured against plain C, its nearest relative. */
+static const struct gemm_kernels *kernels_of(const char *backend)
+{
+#if defined(__x86_64__)
+    static const struct gemm_kernels *const sets[] = {
+        &gemm_kernels_avx512bf16, &gemm_kernels_avx512, &gemm_kernels_avx2,
+    };
+    for (i64 i = 0; i < COUNT_OF(sets); i++)
+        if (strcmp(sets[i]->name, backend) == 0)
+            return sets[i];
+#else
+    (void)backend;
+#endif
+    return &gemm_kernels_generic;
+}
+
+void machine_measure_peaks(struct machine *m, struct pool *pool)
+{
+    const struct gemm_kernels *set = kernels_of(m->backend);
+    const struct gemm_kernels *f32 = gemm_kernels_for(set, DTYPE_F32, DTYPE_F32);
+    const struct gemm_kernels *bf16_set = gemm_kernels_for(set, DTYPE_BF16, DTYPE_BF16);
+    int all = (int)i64_min(pool_threads(pool), MAX_THREADS);
+    m->f32_one = measure_peak(f32, pool, 1);
+    m->f32_all = all > 1 ? measure_peak(f32, pool, all) : m->f32_one;
+    m->bf16_native = bf16_set != f32;
+    m->bf16_one = m->bf16_native ? measure_peak(bf16_set, pool, 1) : m->f32_one;
+    m->bf16_all = m->bf16_native ? measure_peak(bf16_set, pool, all) : m->f32_all;
+}
+
+void machine_peaks(struct machine *m, const char *backend, struct pool *pool)
+{
+    machine_detect(m, backend, pool_threads(pool));
+    if (machine_load(m) >= 0)
+        return;
+    machine_measure_peaks(m, pool);
+    machine_save(m);
+}
+
+/* --- memory -------------------------------------------------------------------------------- */
+
+typedef u64 vector __attribute__((vector_size(32), aligned(32)));
+
+struct stream_job {
+    u8 *data[MAX_THREADS];
+    i64 bytes;  /* per thread */
+    i64 passes;
+    bool copy;  /* first half to second half; else read all */
+    u64 sum[MAX_THREADS]; /* keeps reads from being dropped */
+};
+
+static u64 read_pass(const u8 *data, i64 bytes)
+{
+    const vector *v = (const vector *)(const void *)data;
+    vector a = { 0 }, b = { 0 }, c = { 0 }, d = { 0 };
+    for (i64 i = 0; i + 4 <= bytes / 32; i += 4) {
+        a += v[i];
+        b += v[i + 1];
+        c += v[i + 2];
+        d += v[i + 3];
+    }
+    a += b + c + d;
+    return a[0] + a[1] + a[2] + a[3];
+}
+
+static void stream_part(void *context, i64 part, int thread)
+{
+    struct stream_job *job = context;
+    (void)thread;
+    for (i64 i = 0; i < job->passes; i++) {
+        if (job->copy)
+            memcpy(job->data[part] + job->bytes / 2, job->data[part], (size_t)(job->bytes / 2));
+        else
+            job->sum[part] += read_pass(job->data[part], job->bytes);
+    }
+}
+
+static double measure_stream(struct stream_job *job, struct pool *pool, int parts)
+{
+    double rates[REPS];
+    job->passes = 1;
+    for (int i = -1; i < REPS;) {
+        u64 begin = sys_now_ns();
+        pool_run(pool, parts, stream_part, job);
+        u64 taken = sys_now_ns() - begin;
+        if (i < 0 && taken < 10 * 1000 * 1000) {
+            job->passes *= 2; /* until a measurement takes 10 ms */
+            continue;
+        }
+        if (i >= 0)
+            rates[i] = (double)(job->bytes * job->passes * parts) / (1e-9 * (double)taken);
+        i++;
+    }
+    return median(rates, REPS);
+}
+
+/* A random cycle through the working set, one pointer per 64-byte line. */
+static double measure_latency(void **cells, i64 bytes)
+{
+    enum { LINE = 64 / sizeof(void *) };
+    i64 lines = bytes / 64, hops = 200 * 1000;
+    u64 state = 1;
+    for (i64 i = 0; i < lines; i++)
+        cells[i * LINE] = &cells[i * LINE];
+    for (i64 i = lines - 1; i > 0; i--) { /* Sattolo: one cycle through all */
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        i64 j = (i64)((state >> 33) % (u64)i);
+        void *t = cells[i * LINE];
+        cells[i * LINE] = cells[j * LINE];
+        cells[j * LINE] = t;
+    }
+    double times[3];
+    for (int rep = 0; rep < 3; rep++) {
+        void **at = cells;
+        u64 begin = sys_now_ns();
+        for (i64 i = 0; i < hops; i++)
+            at = *at;
+        __asm__ volatile("" : : "r"(at));
+        times[rep] = (double)(sys_now_ns() - begin) / (double)hops;
+    }
+    return median(times, 3);
+}
+
+static void measure_level(struct machine_level *l, i64 working_set, struct pool *pool)
+{
+    struct stream_job job = { .bytes = working_set };
+    int all = (int)i64_min(pool_threads(pool), MAX_THREADS);
+    u8 *region = sys_map_pages(working_set * all);
+    if (!region)
+        return;
+    memset(region, 1, (size_t)(working_set * all));
+    for (int i = 0; i < all; i++)
+        job.data[i] = region + working_set * i;
+    l->working_set = working_set;
+    l->read_one = measure_stream(&job, pool, 1);
+    l->read_all = measure_stream(&job, pool, all);
+    job.copy = true;
+    l->copy_one = measure_stream(&job, pool, 1);
+    l->copy_all = measure_stream(&job, pool, all);
+    l->latency_ns = measure_latency((void **)(void *)region, working_set);
+    sys_unmap(region, working_set * all);
+}
+
+/* A chain of dependent 64-bit multiplications takes 3 cycles each on every x86-64 of the
+ * last decade (Agner Fog's tables: imul r64, latency 3). */
+static double measure_clock(void)
+{
+    enum { CHAIN = 20 * 1000 * 1000, LATENCY = 3 };
+    u64 x = 3, begin = sys_now_ns();
+    for (i64 i = 0; i < CHAIN; i++)
+        __asm__ volatile("imul %0, %0" : "+r"(x));
+    return LATENCY * (double)CHAIN / (1e-9 * (double)(sys_now_ns() - begin));
+}
+
+static void nothing(void *context, i64 part, int thread)
+{
+    (void)context;
+    (void)part;
+    (void)thread;
+}
+
+static double measure_launch(struct pool *pool)
+{
+    enum { LAUNCHES = 20000 };
+    u64 begin = sys_now_ns();
+    for (int i = 0; i < LAUNCHES; i++)
+        pool_run(pool, pool_threads(pool), nothing, NULL);
+    return (double)(sys_now_ns() - begin) / LAUNCHES;
+}
+
+void machine_measure(struct machine *m, struct pool *pool,
+                     void (*progress)(void *context, double fraction, const char *what),
+                     void *context)
+{
+    static const char *const what[] = { "L1 cache", "L2 cache", "L3 cache", "memory" };
+    if (progress)
+        progress(context, 0, "arithmetic");
+    machine_measure_peaks(m, pool);
+    m->clock_hz = measure_clock();
+    m->launch_ns = measure_launch(pool);
+    for (int i = 0; i < MACHINE_LEVELS; i++) {
+        if (progress)
+            progress(context, 0.1 + 0.2 * i, what[i]);
+        struct machine_level *l = &m->level[i];
+        /* Half of a private cache; a share of L3; far beyond any cache for DRAM. */
+        i64 set = i < 2 ? l->bytes / 2 : i == 2 ? l->bytes / 4 : (i64)256 << 20;
+        if (l->bytes > 0)
+            measure_level(l, round_up(set, 4096), pool);
+    }
+    if (progress)
+        progress(context, 1, "done");
+}
