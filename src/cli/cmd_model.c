@@ -1,0 +1,240 @@
+/* Model specs, and weights from and to Hugging Face folders. */
+#include "base/err.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "cli/command.h"
+#include "base/text.h"
+#include "data/tokenizer.h"
+#include "model/hf.h"
+#include "train/restore.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- list -------------------------------------------------------------------------------------- */
+
+static void print_row(const char *file, struct arena *a)
+{
+    struct model_spec s;
+    char name[256];
+    snprintf(name, sizeof name, "%.*s", (int)(strlen(file) - strlen(".yaml")), file);
+    if (spec_load(&s, name, a) < 0) {
+        log_line(LOG_WARN, "%s", err_message());
+        return;
+    }
+    printf("%-14s %-6s %9.1f M %4lld %6lld %5lld %5lld %8lld %8lld\n", name,
+           s.family == FAMILY_GPT2 ? "gpt2" : "llama", 1e-6 * (double)params_total(&s),
+           (long long)s.layers, (long long)s.width, (long long)s.heads, (long long)s.kv_heads,
+           (long long)s.vocab, (long long)s.positions);
+}
+
+static int list(struct invocation *v)
+{
+    char path[4096], **names;
+    TRY(spec_find("gpt2-124m", path, sizeof path));
+    *strrchr(path, '/') = '\0';
+    int n = sys_list(path, &names);
+    if (n < 0)
+        return err_set(ERR_SYS, "cannot read the folder %s", path);
+    printf("%-14s %-6s %11s %4s %6s %5s %5s %8s %8s\n", "name", "kind", "parameters", "L",
+           "C", "H", "G", "V", "P");
+    for (int i = 0; i < n; i++) {
+        size_t length = strlen(names[i]);
+        if (length > 5 && strcmp(names[i] + length - 5, ".yaml") == 0)
+            print_row(names[i], v->arena);
+    }
+    sys_free(names);
+    return OK;
+}
+
+static const struct example list_examples[] = {
+    { "headway model list", "Every model in models/, with its size." }, { 0 } };
+
+static const struct command cmd_list = {
+    .name = "list", .summary = "List the known models",
+    .description = "Vocabulary 0 is taken from the tokenizer when training starts.",
+    .examples = list_examples, .run = list,
+};
+
+/* --- describe ---------------------------------------------------------------------------------- */
+
+static int find_spec(struct model_spec *s, const char *what, struct arena *a)
+{
+    struct restore r;
+    if (hf_is_folder(what))
+        return hf_read_spec(s, what, a);
+    struct stat st;
+    if (sys_stat(what, &st) == 0 && S_ISDIR(st.st_mode)) {
+        TRY(restore_find(&r, what, a));
+        *s = r.spec;
+        return OK;
+    }
+    return spec_load(s, what, a);
+}
+
+static void print_params(const struct model_spec *s, struct arena *a)
+{
+    i64 n;
+    struct param_desc *p = params_of(s, a, &n);
+    printf("\n%-28s %20s %6s  Hugging Face\n", "parameter", "shape", "decay");
+    for (i64 i = 0; i < n; i++) {
+        struct foreign_piece pieces[3];
+        char shape[48];
+        if (p[i].layer > 0)
+            continue; /* all blocks are alike */
+        int parts = params_foreign(s, &p[i], pieces);
+        if (p[i].rank == 2)
+            snprintf(shape, sizeof shape, "%lld x %lld", (long long)p[i].dim[0],
+                     (long long)p[i].dim[1]);
+        else
+            snprintf(shape, sizeof shape, "%lld", (long long)p[i].dim[0]);
+        printf("%-28s %20s %6s ", p[i].name, shape, param_decays(&p[i]) ? "yes" : "no");
+        for (int k = 0; k < parts; k++)
+            printf(" %s%s", pieces[k].name, pieces[k].transposed ? " (transposed)" : "");
+        printf("\n");
+    }
+}
+
+static int describe(struct invocation *v)
+{
+    struct model_spec s;
+    struct text yaml = { 0 };
+    TRY(find_spec(&s, v->args[0], v->arena));
+    spec_write_yaml(&s, &yaml);
+    printf("%s\n", yaml.data);
+    text_fini(&yaml);
+    printf("parameters          %lld\n", (long long)params_total(&s));
+    printf("of them in products %lld (6 x that = %.1f MFLOP per token, attention apart)\n",
+           (long long)params_matmul(&s), 6e-6 * (double)params_matmul(&s));
+    if (s.vocab > 0) {
+        printf("memory, fp32 AdamW  %.2f GB without activations\n",
+               1e-9 * (double)model_bytes(&s, DTYPE_F32, MODEL_GRADS | MODEL_ADAM, 1));
+        printf("memory, bf16 AdamW  %.2f GB without activations\n",
+               1e-9 * (double)model_bytes(&s, DTYPE_BF16, MODEL_GRADS | MODEL_ADAM, 1));
+    }
+    print_params(&s, v->arena);
+    return OK;
+}
+
+static const struct example describe_examples[] = {
+    { "headway model describe gpt2-124m", "Its settings, counts, memory and parameters." },
+    { 0 } };
+
+static const struct command cmd_describe = {
+    .name = "describe", .summary = "Show a model's settings, parameters and memory",
+    .arguments = "MODEL",
+    .description = "MODEL is a name from 'headway model list', a YAML file, a Hugging Face "
+                   "folder, or a run.",
+    .min_args = 1, .max_args = 1, .examples = describe_examples, .run = describe,
+};
+
+/* --- import ------------------------------------------------------------------------------------ */
+
+static int import_spec(struct invocation *v)
+{
+    struct model_spec s;
+    struct text yaml = { 0 };
+    TRY(hf_read_spec(&s, v->args[0], v->arena));
+    spec_write_yaml(&s, &yaml);
+    printf("# From %s/config.json. To start from its weights: --set model.from=%s\n%s",
+           v->args[0], v->args[0], yaml.data);
+    text_fini(&yaml);
+    return OK;
+}
+
+static const struct example import_examples[] = {
+    { "headway model import ~/gpt2 > models/my-gpt2.yaml", "Keep a copy of its spec." }, { 0 } };
+
+static const struct command cmd_import = {
+    .name = "import", .summary = "Turn a Hugging Face config.json into a model spec",
+    .arguments = "FOLDER",
+    .description = "Prints the spec as YAML. Weights need no import: 'model.from' in a recipe, "
+                   "'headway eval' and 'headway sample' read the folder itself.",
+    .min_args = 1, .max_args = 1, .examples = import_examples, .run = import_spec,
+};
+
+/* --- export ------------------------------------------------------------------------------------ */
+
+struct export_options {
+    const char *out;
+    bool in_bf16, ema;
+    i64 max_file;
+};
+
+static const struct option export_table[] = {
+    { "out", OPTION_FIELD(PATH, struct export_options, out), NULL,
+      .help = "Folder to write; made if absent." },
+    { "bf16", OPTION_FIELD(BOOL, struct export_options, in_bf16), "no",
+      .help = "Store bf16 instead of fp32." },
+    { "ema", OPTION_FIELD(BOOL, struct export_options, ema), "no",
+      .help = "Export the averaged weights." },
+    { "max_file", OPTION_FIELD(SIZE, struct export_options, max_file), "5G", .unit = "bytes",
+      .min = 1e6, .max = 1e15, .help = "Larger models become several files and an index." },
+    { 0 },
+};
+
+static int write_folder(const struct model *m, const struct restore *r,
+                        const struct export_options *o)
+{
+    struct hf_export how = { o->in_bf16 ? DTYPE_BF16 : DTYPE_F32, false, o->max_file, -1, -1 };
+    struct tokenizer *t = NULL;
+    char path[4096];
+    if (*r->tokenizer)
+        TRY(tokenizer_open(&t, r->tokenizer));
+    if (t) {
+        how.bos = tokenizer_bos(t);
+        how.eos = tokenizer_eos(t);
+    }
+    int rc = hf_write(m, o->out, &how);
+    snprintf(path, sizeof path, "%s/tokenizer.json", o->out);
+    if (rc >= 0 && t)
+        rc = tokenizer_save(t, path);
+    tokenizer_free(t);
+    return rc;
+}
+
+static int export_model(struct invocation *v)
+{
+    const struct export_options *o = v->options;
+    struct restore r;
+    struct model *m = NULL;
+    struct pool *pool;
+    if (!o->out)
+        return err_set(ERR_USAGE, "give the folder to write: --out FOLDER");
+    TRY(restore_find(&r, v->args[0], v->arena));
+    TRY(pool_new(&pool, sys_cpu_count(), false));
+    int rc = restore_model(&m, &r, DTYPE_F32, 1, o->ema, pool, v->arena);
+    if (rc >= 0)
+        rc = write_folder(m, &r, o);
+    model_free(m);
+    pool_free(pool);
+    if (rc >= 0)
+        printf("%s\n", o->out);
+    return rc;
+}
+
+static const struct example export_examples[] = {
+    { "headway model export runs/demo --out demo-hf",
+      "A folder that transformers loads: AutoModelForCausalLM.from_pretrained(\"demo-hf\")." },
+    { 0 } };
+
+static const struct command cmd_export = {
+    .name = "export", .summary = "Write a model as a Hugging Face folder",
+    .arguments = "MODEL",
+    .description = "MODEL is a run, a folder of checkpoints, or one step-N of it. Writes "
+                   "config.json, model.safetensors and tokenizer.json.",
+    .options = export_table, .options_bytes = sizeof(struct export_options),
+    .min_args = 1, .max_args = 1, .examples = export_examples, .run = export_model,
+};
+
+static const struct command *const subcommands[] = { &cmd_list, &cmd_describe, &cmd_import,
+                                                     &cmd_export, NULL };
+static const struct example examples[] = {
+    { "headway model list", "Every model in models/." }, { 0 } };
+
+const struct command cmd_model = {
+    .name = "model", .summary = "List, describe, import and export models",
+    .description = "Models are data: a YAML file each in models/.",
+    .subcommands = subcommands, .examples = examples,
+};

@@ -1,0 +1,145 @@
+/* Training, from a recipe to a run folder. */
+#include "base/err.h"
+#include "cli/command.h"
+#include "cli/machine_peak.h"
+#include "cli/progress.h"
+#include "train/session.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+struct train_flags {
+    bool resume, dry_run;
+    const char *backend;
+};
+
+static const struct option options[] = {
+    { "resume", OPTION_FIELD(BOOL, struct train_flags, resume), "no",
+      .help = "Go on from the run's newest valid checkpoint." },
+    { "dry_run", OPTION_FIELD(BOOL, struct train_flags, dry_run), "no",
+      .help = "Check everything, print the memory plan, and stop before the first step." },
+    { "backend", OPTION_FIELD(STRING, struct train_flags, backend), "auto",
+      .help = "Kernels: auto, reference, generic, avx2, avx512 or avx512bf16." },
+    { 0 },
+};
+
+static volatile sig_atomic_t stop_asked;
+
+/* The second signal ends the program at once. */
+static void on_signal(int number)
+{
+    if (stop_asked)
+        signal(number, SIG_DFL);
+    stop_asked = 1;
+}
+
+static void catch_signals(void)
+{
+    struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
+}
+
+struct display {
+    struct progress progress;
+    bool preparing;
+    struct invocation *v;
+    struct train_status last;
+};
+
+static void show_preparing(void *context, double fraction, const char *what)
+{
+    struct display *d = context;
+    if (!d->preparing)
+        progress_begin(&d->progress, d->v->terminal, "prepare");
+    d->preparing = true;
+    progress_update(&d->progress, fraction, what);
+}
+
+static void format_status(const struct train_status *s, char *out, size_t size)
+{
+    int n = snprintf(out, size, "step %lld", (long long)s->step);
+    if (s->steps > 0)
+        n += snprintf(out + n, size - (size_t)n, "/%lld", (long long)s->steps);
+    n += snprintf(out + n, size - (size_t)n, "  loss %.4f  %.0f tokens/s", s->loss,
+                  s->tokens_per_s);
+    if (s->mfu > 0)
+        n += snprintf(out + n, size - (size_t)n, "  %.0f %% of peak", 100 * s->mfu);
+    if (!isnan(s->val_loss))
+        snprintf(out + n, size - (size_t)n, "  held-out %.4f", s->val_loss);
+}
+
+static void show_status(void *context, const struct train_status *s)
+{
+    struct display *d = context;
+    char line[256];
+    d->last = *s;
+    format_status(s, line, sizeof line);
+    progress_update(&d->progress, s->fraction, line);
+}
+
+static int train(struct session *s, struct display *d)
+{
+    char line[256];
+    progress_begin(&d->progress, d->v->terminal, "train");
+    int rc = session_train(s);
+    format_status(&d->last, line, sizeof line);
+    progress_end(&d->progress, line);
+    return rc;
+}
+
+static int run(struct invocation *v)
+{
+    const struct train_flags *flags = v->options;
+    struct train_config config;
+    struct recipe recipe;
+    struct session session;
+    struct display display = { .v = v };
+    struct option_group group = { train_options, &config };
+    recipe_init(&recipe, v->arena, &group, 1);
+    TRY(recipe_load(&recipe, v->args[0]));
+    TRY(invocation_override(v, &recipe));
+    struct train_request request = {
+        .config = &config, .recipe = &recipe, .recipe_path = v->args[0],
+        .resume = flags->resume, .backend = flags->backend,
+        .hooks = { &display, show_status, show_preparing, &stop_asked, 0 },
+    };
+    request.hooks.peak_flops = machine_peak_flops(flags->backend, config.train.threads,
+                                                  config.train.precision == PRECISION_BF16);
+    catch_signals();
+    TRY(session_open(&session, &request));
+    int rc = flags->dry_run ? OK : train(&session, &display);
+    printf("%s\n", session.folder.path);
+    session_close(&session);
+    return rc;
+}
+
+static const struct example examples[] = {
+    { "headway train recipes/demo.yaml", "Train as the recipe says." },
+    { "headway train recipes/demo.yaml --set train.steps=100 --set optim.lr=1e-3",
+      "The same with two settings changed." },
+    { "headway train recipes/demo.yaml --set run.name=night --resume",
+      "Go on with runs/night after an interruption." },
+    { 0 },
+};
+
+const struct command cmd_train = {
+    .name = "train",
+    .summary = "Train a model as a recipe says",
+    .arguments = "RECIPE.yaml",
+    .description = "Trains from the recipe's data and leaves a run folder: configuration, "
+                   "metrics, log, checkpoints; its path is printed at the end. Any recipe key "
+                   "can be set on the command line; 'headway config' describes them.\n\n"
+                   "SIGTERM, SIGINT and SIGUSR1 finish the step, save, and exit with code 75; "
+                   "--resume then goes on as if nothing had happened. A second signal ends at "
+                   "once.",
+    .options = options,
+    .options_bytes = sizeof(struct train_flags),
+    .min_args = 1,
+    .max_args = 1,
+    .takes_set = true,
+    .examples = examples,
+    .run = run,
+};

@@ -1,0 +1,32 @@
+/* train/evaluate.h - loss on held-out text, in nats, perplexity and bits per byte. */
+#ifndef HEADWAY_EVALUATE_H
+#define HEADWAY_EVALUATE_H
+
+#include "backend/engine.h"
+#include "data/loader.h"
+#include "train/step.h"
+
+struct eval_result {
+    double loss;          /* nats per token */
+    double perplexity;    /* exp(loss) */
+    double bits_per_byte; /* NaN when the data does not know its bytes */
+    i64 tokens, bytes;
+};
+
+struct evaluator {
+    struct engine *engine;
+    struct backend backend; /* the engine's kernels with this loader's load_batch */
+    struct loader *loader;  /* borrowed */
+    struct step_program program;
+    struct tensor *sums;
+};
+
+/* Builds the program for rows of B x T and adds it to the engine, which the caller then
+ * commits. loader: of loader_open_eval. */
+int evaluator_init(struct evaluator *e, const struct model *m, struct engine *engine,
+                   struct loader *loader, i64 B, i64 T, struct arena *a);
+
+/* One pass over everything the loader serves. */
+int evaluator_run(struct evaluator *e, struct eval_result *out);
+
+#endif

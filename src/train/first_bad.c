@@ -1,0 +1,73 @@
+/* Which tensor was the first to hold a NaN or Inf (see session.h). */
+#include "ops/ops.h"
+#include "train/session.h"
+
+#include <math.h>
+#include <stdio.h>
+
+struct search {
+    const struct tensor *tensor;
+    const struct task *task;
+    i64 element;
+    int micro_batch;
+    const struct run *run;
+};
+
+static i64 first_not_finite(const struct tensor *t)
+{
+    if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_BF16 && t->dtype != DTYPE_F64)
+        return -1;
+    i64 n = tensor_count(t);
+    for (i64 i = 0; i < n; i++)
+        if (!isfinite(tensor_get(t, i)))
+            return i;
+    return -1;
+}
+
+static void look(void *context, const struct task *t)
+{
+    struct search *s = context;
+    for (int k = 0; k < t->op->n_out && !s->tensor; k++) {
+        i64 at = t->out[k] ? first_not_finite(t->out[k]) : -1;
+        if (at < 0)
+            continue;
+        s->tensor = t->out[k];
+        s->task = t;
+        s->element = at;
+        s->micro_batch = s->run->micro_batch;
+    }
+}
+
+static const struct param *first_bad_weight(const struct model *m)
+{
+    for (i64 i = 0; i < m->n_params; i++)
+        if (first_not_finite(m->params[i].master) >= 0)
+            return &m->params[i];
+    return NULL;
+}
+
+void session_find_bad(struct session *s, const struct step_program *p, char *text, i64 size)
+{
+    struct search search = { 0 };
+    struct run x = engine_context(&s->engine, (u64)s->state.step);
+    const struct param *weight = first_bad_weight(s->model);
+    if (weight) {
+        snprintf(text, (size_t)size, "the weight %s is itself not finite", weight->desc.name);
+        return;
+    }
+    x.trace = NULL;
+    x.after_task = look;
+    x.after_context = &search;
+    search.run = &x;
+    for (i64 a = 0; a < p->program->n_actions && !search.tensor; a++)
+        if (p->program->actions[a].segment != SEGMENT_UPDATE)
+            exec_action(p->program, a, &x);
+    if (!search.tensor) {
+        snprintf(text, (size_t)size, "no tensor is bad when the step is run again: suspect the "
+                 "hardware");
+        return;
+    }
+    snprintf(text, (size_t)size, "%s of %s in layer %d is the first (element %lld, micro-batch "
+             "%d)", search.tensor->name, search.task->op->name, search.task->layer,
+             (long long)search.element, search.micro_batch);
+}

@@ -1,0 +1,411 @@
+/* The training loop: steps, and what happens between them (see session.h). */
+#include "base/log.h"
+#include "base/sys.h"
+#include "ops/ops.h"
+#include "train/session.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+struct loop {
+    struct session *s;
+    i64 steps;            /* planned, 0: only the clock ends it */
+    double loss, norm;    /* of the last step */
+    double factor;        /* learning rate over its peak */
+    u64 step_ns, window_ns; /* last step; sum since the last log line */
+    i64 step_tokens, window_tokens;
+    double window_flops;
+    double tokens_per_s, mfu;
+    u64 wait_ns;
+};
+
+static double elapsed(const struct session *s)
+{
+    return s->state.elapsed + 1e-9 * (double)(sys_now_ns() - s->begin_ns);
+}
+
+/* Share of the run that is done: of steps, or of time when that is nearer its end. */
+static double fraction_done(const struct loop *l)
+{
+    const struct session *s = l->s;
+    double fraction = 0;
+    if (l->steps > 0)
+        fraction = (double)s->state.step / (double)l->steps;
+    if (s->config->train.max_time > 0)
+        fraction = fmax(fraction, elapsed(s) / s->config->train.max_time);
+    return fmin(fraction, 1);
+}
+
+/* --- one step ---------------------------------------------------------------------------------- */
+
+static struct step_program *program_of(struct session *s, i64 step)
+{
+    i64 T = schedule_seq(s->config, step), n = schedule_micro_batches(s->config, step);
+    for (int i = 0; i < s->n_steps; i++)
+        if (s->steps[i].shape.T == T && s->steps[i].shape.micro_batches == n)
+            return &s->steps[i];
+    err_panic("no program for step %lld", (long long)step); /* all shapes were built */
+}
+
+static void write_hyper(struct loop *l)
+{
+    const struct train_config *c = l->s->config;
+    float *hyper = l->s->io.hyper->data;
+    double t = (double)(l->s->state.updates + 1);
+    l->factor = schedule_factor(c, l->s->state.step, fraction_done(l));
+    hyper[HYPER_LR] = (float)(c->optim.lr * l->factor);
+    hyper[HYPER_MUON_LR] = (float)(c->optim.muon_lr * l->factor);
+    hyper[HYPER_CORRECT1] = (float)(1 - pow(c->optim.beta1, t));
+    hyper[HYPER_CORRECT2] = (float)(1 - pow(c->optim.beta2, t));
+}
+
+static void run_passes(struct session *s, const struct step_program *p, bool update)
+{
+    struct run x = engine_context(&s->engine, (u64)s->state.step);
+    if (s->config->trace.level != TRACE_TASKS)
+        x.trace = NULL;
+    for (i64 a = 0; a < p->program->n_actions; a++)
+        if ((p->program->actions[a].segment == SEGMENT_UPDATE) == update)
+            exec_action(p->program, a, &x);
+}
+
+static double mean_loss(const struct tensor *sums)
+{
+    const double *row = sums->data;
+    double nll = 0, weight = 0;
+    for (i64 i = 0; i < sums->dim[0]; i++) {
+        nll += row[2 * i];
+        weight += row[2 * i + 1];
+    }
+    return weight > 0 ? nll / weight : 0;
+}
+
+static void add_step_span(struct session *s, u64 begin, u64 end)
+{
+    struct span span = { .begin_ns = begin, .end_ns = end, .step = (u32)s->state.step,
+                         .lane = TRACE_HOST, .kind = SPAN_STEP };
+    if (s->config->trace.level != TRACE_OFF)
+        trace_add(&s->engine.trace, &span);
+}
+
+/* Forward, backward, and the update unless the loss forbids it. */
+static int take_step(struct loop *l, const struct step_program *p, enum verdict *verdict)
+{
+    struct session *s = l->s;
+    struct loader_step data = { (u64)s->state.step, p->shape.micro_batches, p->shape.B,
+                                p->shape.T };
+    u64 begin = sys_now_ns();
+    TRY(loader_start_step(s->loader, &data));
+    write_hyper(l);
+    run_passes(s, p, false);
+    l->loss = mean_loss(s->io.sums);
+    l->norm = NAN;
+    bool spike = isfinite(l->loss) &&
+                 guard_deviation(&s->state.guard, l->loss) > s->config->guard.sigma;
+    bool hold = !isfinite(l->loss) || (spike && s->config->guard.spike != SPIKE_LOG);
+    if (!hold) {
+        checkpoint_guard(s->writer);
+        run_passes(s, p, true);
+        l->norm = *(const double *)s->io.norm->data;
+    }
+    bool finite = isfinite(l->loss) && (hold || isfinite(l->norm));
+    *verdict = guard_judge(&s->state.guard, s->state.step, l->loss, finite);
+    if (!hold && finite)
+        s->state.updates++;
+    u64 end = sys_now_ns();
+    add_step_span(s, begin, end);
+    l->step_ns = end - begin;
+    l->wait_ns = loader_wait_ns(s->loader);
+    l->step_tokens = p->shape.B * p->shape.T * p->shape.micro_batches;
+    return OK;
+}
+
+/* --- after a step -------------------------------------------------------------------------------- */
+
+static void account(struct loop *l, const struct step_program *p)
+{
+    struct session *s = l->s;
+    s->state.tokens += l->step_tokens;
+    l->window_ns += l->step_ns;
+    l->window_tokens += l->step_tokens;
+    l->window_flops += p->program->cost.model_flops;
+    double seconds = 1e-9 * (double)l->window_ns;
+    l->tokens_per_s = (double)l->window_tokens / seconds;
+    if (s->request.hooks.peak_flops > 0)
+        l->mfu = l->window_flops / seconds / s->request.hooks.peak_flops;
+}
+
+static void put_sources(struct loop *l, struct json *j)
+{
+    const struct session *s = l->s;
+    const double *row = s->io.sums->data;
+    json_key(j, "sources");
+    json_begin_object(j);
+    for (i64 i = 0; i < loader_sources(s->loader); i++)
+        if (row[2 * i + 1] > 0)
+            json_put_double(j, loader_source_name(s->loader, i), row[2 * i] / row[2 * i + 1]);
+    json_end(j);
+}
+
+static void put_events(struct loop *l)
+{
+    struct session *s = l->s;
+    double now = sys_wall_seconds();
+    events_scalar(&s->folder.events, s->state.step, now, "train/loss", l->loss);
+    events_scalar(&s->folder.events, s->state.step, now, "train/grad_norm", l->norm);
+    events_scalar(&s->folder.events, s->state.step, now, "train/lr",
+                  s->config->optim.lr * l->factor);
+    events_scalar(&s->folder.events, s->state.step, now, "speed/tokens_per_s",
+                  l->tokens_per_s);
+    if (l->mfu > 0)
+        events_scalar(&s->folder.events, s->state.step, now, "speed/mfu", l->mfu);
+}
+
+static void log_step(struct loop *l)
+{
+    struct session *s = l->s;
+    struct json *j = run_folder_begin_line(&s->folder, "step");
+    json_put_int(j, "step", s->state.step);
+    json_put_int(j, "tokens", s->state.tokens);
+    json_put_double(j, "loss", l->loss);
+    json_put_double(j, "lr", s->config->optim.lr * l->factor);
+    json_put_double(j, "grad_norm", l->norm);
+    json_put_double(j, "step_s", 1e-9 * (double)l->step_ns);
+    json_put_double(j, "load_wait_s", 1e-9 * (double)l->wait_ns);
+    json_put_double(j, "tokens_per_s", l->tokens_per_s);
+    if (l->mfu > 0)
+        json_put_double(j, "mfu", l->mfu);
+    if (loader_sources(s->loader) > 1)
+        put_sources(l, j);
+    run_folder_end_line(&s->folder);
+    put_events(l);
+    l->window_ns = 0;
+    l->window_tokens = 0;
+    l->window_flops = 0;
+}
+
+static void tell(struct loop *l)
+{
+    struct session *s = l->s;
+    struct train_status status = {
+        .step = s->state.step, .steps = l->steps, .fraction = fraction_done(l),
+        .loss = l->loss, .val_loss = s->val_loss, .tokens_per_s = l->tokens_per_s,
+        .mfu = l->mfu, .tokens = s->state.tokens,
+    };
+    if (s->request.hooks.progress)
+        s->request.hooks.progress(s->request.hooks.context, &status);
+}
+
+static int evaluate(struct loop *l, bool final, bool ema)
+{
+    struct session *s = l->s;
+    struct eval_result r;
+    TRY(session_evaluate(s, final, ema, &r));
+    if (!ema)
+        s->val_loss = r.loss;
+    struct json *j = run_folder_begin_line(&s->folder, ema ? "eval_ema" : "eval");
+    json_put_int(j, "step", s->state.step);
+    json_put_double(j, "loss", r.loss);
+    json_put_double(j, "perplexity", r.perplexity);
+    json_put_double(j, "bits_per_byte", r.bits_per_byte);
+    json_put_int(j, "tokens", r.tokens);
+    json_put_int(j, "bytes", r.bytes);
+    run_folder_end_line(&s->folder);
+    double now = sys_wall_seconds();
+    events_scalar(&s->folder.events, s->state.step, now, ema ? "val/loss_ema" : "val/loss",
+                  r.loss);
+    if (isfinite(r.bits_per_byte))
+        events_scalar(&s->folder.events, s->state.step, now,
+                      ema ? "val/bits_per_byte_ema" : "val/bits_per_byte", r.bits_per_byte);
+    log_line(LOG_INFO, "step %lld: held-out loss %.4f%s, perplexity %.2f, %.4f bits per byte "
+             "(%lld tokens)", (long long)s->state.step, r.loss, ema ? " (averaged weights)" : "",
+             r.perplexity, r.bits_per_byte, (long long)r.tokens);
+    return OK;
+}
+
+static int evaluate_both(struct loop *l, bool final)
+{
+    if (!l->s->eval_loader)
+        return OK;
+    TRY(evaluate(l, final, false));
+    return l->s->config->train.ema > 0 ? evaluate(l, final, true) : OK;
+}
+
+static int save(struct session *s)
+{
+    json_t *state = session_state_json(s);
+    int rc = checkpoint_begin(s->writer, s->state.step, state);
+    json_decref(state);
+    s->saved_ns = sys_now_ns();
+    return rc;
+}
+
+static bool checkpoint_due(const struct session *s)
+{
+    const struct train_config *c = s->config;
+    if (c->checkpoint.every > 0 && s->state.step % c->checkpoint.every == 0)
+        return true;
+    return c->checkpoint.interval > 0 &&
+           1e-9 * (double)(sys_now_ns() - s->saved_ns) >= c->checkpoint.interval;
+}
+
+/* --- trouble ------------------------------------------------------------------------------------- */
+
+static int bad_step(struct loop *l, const struct step_program *p)
+{
+    struct session *s = l->s;
+    char where[512];
+    session_find_bad(s, p, where, sizeof where);
+    log_line(LOG_WARN, "step %lld is not finite: %s; its update was skipped",
+             (long long)s->state.step, where);
+    struct json *j = run_folder_begin_line(&s->folder, "bad_step");
+    json_put_int(j, "step", s->state.step);
+    json_put_str(j, "first", where);
+    run_folder_end_line(&s->folder);
+    if (guard_exhausted(&s->state.guard, s->state.step))
+        return err_set(ERR_NUMERIC, "more than %lld of the last %lld steps were not finite (the "
+                       "last: %s); lower optim.lr or look at the data of step %lld",
+                       (long long)s->config->guard.max_bad,
+                       (long long)s->config->guard.bad_window, where,
+                       (long long)s->state.step);
+    return OK;
+}
+
+/* The newest checkpoint that is old enough, or -1. */
+static i64 rewind_target(const struct session *s)
+{
+    struct checkpoint_entry *entries;
+    i64 target = -1;
+    int n = checkpoint_list(s->checkpoint_dir, &entries);
+    for (int i = 0; i < n; i++)
+        if (entries[i].valid && entries[i].step <= s->state.step - s->config->guard.rewind)
+            target = entries[i].step;
+    if (n >= 0)
+        sys_free(entries);
+    return target;
+}
+
+/* Back to an earlier checkpoint, and past the batches that led to the spike (PaLM, section
+ * 5.1: about 100 steps back, 200 to 500 batches skipped). */
+static int rewind_run(struct loop *l)
+{
+    struct session *s = l->s;
+    struct loader_cursor here;
+    i64 spiked = s->state.step, target = rewind_target(s);
+    if (target < 0) {
+        log_line(LOG_WARN, "step %lld: no checkpoint is %lld steps old; the update is skipped "
+                 "instead of rewinding", (long long)spiked, (long long)s->config->guard.rewind);
+        return OK;
+    }
+    loader_get_cursor(s->loader, &here);
+    TRY(checkpoint_wait(s->writer, 0, &(struct checkpoint_result){ 0 }));
+    TRY(session_restore(s, target));
+    i64 skip = s->config->guard.skip * s->config->train.batch * s->config->train.seq;
+    TRY(loader_seek_position(s->loader, here.position + skip));
+    TRY(checkpoint_rewind(s->writer, target));
+    log_line(LOG_WARN, "spike at step %lld: back to step %lld, past %lld batches",
+             (long long)spiked, (long long)target, (long long)s->config->guard.skip);
+    return OK;
+}
+
+static int spiked_step(struct loop *l, bool *rewound)
+{
+    struct session *s = l->s;
+    static const char *const does[] = { "kept", "update skipped", "rewinding" };
+    double deviation = guard_deviation(&s->state.guard, l->loss);
+    log_line(LOG_WARN, "step %lld: loss %.4f is a spike, %.1f robust deviations up; %s",
+             (long long)s->state.step, l->loss, deviation, does[s->config->guard.spike]);
+    struct json *j = run_folder_begin_line(&s->folder, "spike");
+    json_put_int(j, "step", s->state.step);
+    json_put_double(j, "loss", l->loss);
+    json_put_double(j, "deviations", deviation);
+    run_folder_end_line(&s->folder);
+    if (s->config->guard.spike != SPIKE_REWIND)
+        return OK;
+    i64 step = s->state.step;
+    TRY(rewind_run(l));
+    *rewound = s->state.step != step;
+    return OK;
+}
+
+/* --- the loop -------------------------------------------------------------------------------------- */
+
+static bool finished(const struct loop *l)
+{
+    const struct session *s = l->s;
+    if (l->steps > 0 && s->state.step >= l->steps)
+        return true;
+    return s->config->train.max_time > 0 && elapsed(s) >= s->config->train.max_time;
+}
+
+static bool asked_to_stop(const struct session *s)
+{
+    return s->request.hooks.stop && *s->request.hooks.stop;
+}
+
+static int between_steps(struct loop *l)
+{
+    struct session *s = l->s;
+    const struct train_config *c = s->config;
+    if (s->state.step % c->log.every == 0)
+        log_step(l);
+    tell(l);
+    if (c->eval.every > 0 && s->state.step % c->eval.every == 0 && !finished(l))
+        TRY(evaluate_both(l, false));
+    if (checkpoint_due(s) && !finished(l))
+        TRY(save(s));
+    return checkpoint_poll(s->writer, &(struct checkpoint_result){ 0 });
+}
+
+static int one_step(struct loop *l)
+{
+    struct session *s = l->s;
+    struct step_program *p = program_of(s, s->state.step);
+    enum verdict verdict;
+    bool rewound = false;
+    TRY(take_step(l, p, &verdict));
+    s->state.step++;
+    account(l, p);
+    if (verdict == VERDICT_BAD)
+        TRY(bad_step(l, p));
+    else if (verdict == VERDICT_SPIKE)
+        TRY(spiked_step(l, &rewound));
+    return rewound ? OK : between_steps(l);
+}
+
+static int finish(struct loop *l, bool stopped)
+{
+    struct session *s = l->s;
+    struct checkpoint_result saved;
+    if (l->window_tokens > 0)
+        log_step(l);
+    if (s->state.step > 0)
+        session_export_trace(s, program_of(s, s->state.step - 1));
+    TRY(save(s));
+    TRY(checkpoint_wait(s->writer, 0, &saved));
+    if (stopped)
+        return err_set(ERR_STOPPED, "stopped by a signal after step %lld; the state is saved, "
+                       "--resume goes on", (long long)s->state.step);
+    return evaluate_both(l, true);
+}
+
+int session_train(struct session *s)
+{
+    struct loop l = { .s = s, .steps = schedule_steps(s->config), .norm = NAN };
+    int rc = OK;
+    while (rc >= 0 && !finished(&l) && !asked_to_stop(s))
+        rc = one_step(&l);
+    bool broken_data = rc == ERR_FORMAT || rc == ERR_SYS;
+    if (rc < 0 && !broken_data)
+        return rc;
+    if (broken_data) { /* nothing of the step was computed: what was reached is worth saving */
+        char why[1024];
+        snprintf(why, sizeof why, "%s", err_message());
+        save(s);
+        checkpoint_wait(s->writer, 0, &(struct checkpoint_result){ 0 });
+        return err_set(rc, "%s; stopped after step %lld, whose state is saved", why,
+                       (long long)s->state.step);
+    }
+    return finish(&l, !finished(&l));
+}

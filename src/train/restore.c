@@ -1,0 +1,125 @@
+#include "train/restore.h"
+
+#include "base/err.h"
+#include "base/recipe.h"
+#include "base/sys.h"
+#include "model/hf.h"
+#include "train/checkpoint.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* "…/step-120": its folder into r->path and its number; false for other names. */
+static bool split_step(struct restore *r, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    char *end;
+    if (strncmp(name, "step-", 5) != 0)
+        return false;
+    r->step = strtoll(name + 5, &end, 10);
+    if (*end || end == name + 5)
+        return false;
+    if (slash)
+        snprintf(r->path, sizeof r->path, "%.*s", (int)(slash - path), path);
+    else
+        snprintf(r->path, sizeof r->path, ".");
+    return true;
+}
+
+static int find_checkpoints(struct restore *r, const char *path)
+{
+    if (split_step(r, path))
+        return OK;
+    snprintf(r->path, sizeof r->path, "%s/checkpoints", path);
+    if (!sys_exists(r->path))
+        snprintf(r->path, sizeof r->path, "%s", path);
+    TRY(checkpoint_latest(r->path, &r->step));
+    if (r->step < 0)
+        return err_set(ERR_CONFIG, "%s is neither a Hugging Face folder (no config.json) nor a "
+                       "run or a folder of checkpoints", path);
+    return OK;
+}
+
+/* The run folder is the parent of its checkpoints. */
+static void find_tokenizer(struct restore *r)
+{
+    const char *folders[] = { r->path, NULL };
+    char parent[2048];
+    snprintf(parent, sizeof parent, "%.2040s/..", r->path);
+    folders[1] = parent;
+    for (i64 i = 0; i < (r->hf ? 1 : 2); i++) {
+        snprintf(r->tokenizer, sizeof r->tokenizer, "%s/tokenizer.json", folders[i]);
+        if (sys_exists(r->tokenizer))
+            return;
+    }
+    r->tokenizer[0] = '\0';
+}
+
+static int read_spec(struct restore *r, const json_t *state, struct arena *a)
+{
+    const char *text = json_string_value(json_object_get(state, "spec"));
+    const struct yaml_node *root;
+    char where[2100];
+    if (!text)
+        return err_set(ERR_FORMAT, "%s/step-%lld has no model spec in its state", r->path,
+                       (long long)r->step);
+    snprintf(where, sizeof where, "%.2000s/step-%lld", r->path, (long long)r->step);
+    text = arena_strdup(a, text);
+    TRY(yaml_parse(text, (i64)strlen(text), arena_strdup(a, where), a, &root));
+    TRY(recipe_read_map(model_spec_options, &r->spec, root, a));
+    return spec_check(&r->spec, where);
+}
+
+int restore_find(struct restore *r, const char *path, struct arena *a)
+{
+    *r = (struct restore){ .hf = hf_is_folder(path) };
+    if (r->hf) {
+        snprintf(r->path, sizeof r->path, "%s", path);
+        find_tokenizer(r);
+        return hf_read_spec(&r->spec, path, a);
+    }
+    json_t *state;
+    TRY(find_checkpoints(r, path));
+    find_tokenizer(r);
+    TRY(checkpoint_state(r->path, r->step, &state));
+    int rc = read_spec(r, state, a);
+    r->has_ema = json_is_true(json_object_get(state, "ema"));
+    json_decref(state);
+    return rc;
+}
+
+static int load_checkpoint(struct model *m, const struct restore *r, bool ema, struct arena *a)
+{
+    struct checkpoint_tensor *list = ARENA_ARRAY(a, struct checkpoint_tensor, m->n_params);
+    i64 step = r->step;
+    if (ema && !r->has_ema)
+        return err_set(ERR_CONFIG, "%s holds no averaged weights (train.ema was off)", r->path);
+    for (i64 i = 0; i < m->n_params; i++) {
+        const struct tensor *t = m->params[i].master;
+        list[i].name = arena_printf(a, "%s/%s", ema ? "ema" : "param", t->name);
+        list[i].dtype = t->dtype;
+        list[i].rank = t->rank;
+        memcpy(list[i].dim, t->dim, sizeof *t->dim * (size_t)t->rank);
+        list[i].data = t->data;
+    }
+    return checkpoint_load(r->path, &step, list, m->n_params, NULL);
+}
+
+int restore_model(struct model **out, const struct restore *r, enum dtype compute,
+                  i64 positions, bool ema, struct pool *pool, struct arena *a)
+{
+    struct model *m;
+    if (positions == 0)
+        positions = r->spec.positions;
+    TRY(model_new(&m, &r->spec, compute, MODEL_WEIGHTS, positions, a));
+    int rc = r->hf ? hf_load_weights(m, r->path, pool) : load_checkpoint(m, r, ema, a);
+    if (rc < 0) {
+        model_free(m);
+        return rc;
+    }
+    model_refresh_compute(m, pool);
+    *out = m;
+    return OK;
+}

@@ -1,0 +1,28 @@
+/* train/restore.h - a trained model from wherever it is: for evaluation, sampling, export.
+ *
+ * A path may be a Hugging Face folder, a run folder, a folder of checkpoints, or one
+ * step-N of it. */
+#ifndef HEADWAY_RESTORE_H
+#define HEADWAY_RESTORE_H
+
+#include "base/pool.h"
+#include "model/model.h"
+
+struct restore {
+    char path[2048];           /* of the Hugging Face folder, or of the checkpoints */
+    bool hf;
+    i64 step;                  /* of the checkpoint */
+    char tokenizer[2100];      /* where its tokenizer is; "" when there is none */
+    struct model_spec spec;
+    bool has_ema;
+};
+
+/* Finds out what is at the path and reads its spec; nothing large is touched. */
+int restore_find(struct restore *r, const char *path, struct arena *a);
+
+/* The model with its weights; with ema, the averaged ones (ERR_CONFIG when there are
+ * none). positions as in model_new, 0: the spec's. */
+int restore_model(struct model **out, const struct restore *r, enum dtype compute,
+                  i64 positions, bool ema, struct pool *pool, struct arena *a);
+
+#endif

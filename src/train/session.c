@@ -1,0 +1,277 @@
+#include "train/session.h"
+
+#include "base/log.h"
+#include "base/sys.h"
+#include "model/hf.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* --- the model's spec ---------------------------------------------------------------------- */
+
+static int apply_overrides(struct session *s)
+{
+    const struct yaml_node *map = s->config->model.override;
+    for (const struct yaml_node *n = map ? map->first : NULL; n; n = n->next) {
+        const struct option *o = option_find(model_spec_options, n->key);
+        if (!o)
+            return option_unknown_key(n->key, NULL, yaml_key_where(n, &s->arena));
+        TRY(option_set_node(o, &s->spec, n, &s->arena));
+    }
+    if (s->config->model.window > 0)
+        s->spec.window = s->config->model.window;
+    return OK;
+}
+
+static int check_spec(struct session *s)
+{
+    if (s->config->train.seq > s->spec.positions)
+        return err_set(ERR_MODEL, "train.seq %lld is longer than the %lld positions of %s",
+                       (long long)s->config->train.seq, (long long)s->spec.positions,
+                       s->spec.name);
+    return spec_check(&s->spec, s->spec.name);
+}
+
+/* A spec may leave its vocabulary to the tokenizer; a smaller one than that is refused. */
+static int settle_vocab(struct session *s)
+{
+    i64 needed = s->tokenizer ? tokenizer_size(s->tokenizer) : 0;
+    if (s->spec.vocab == 0)
+        s->spec.vocab = needed;
+    if (s->spec.vocab == 0)
+        return err_set(ERR_MODEL, "%s leaves the vocabulary open and there is no tokenizer to "
+                       "take it from; give model.override {vocab: N}", s->spec.name);
+    if (needed > s->spec.vocab)
+        return err_set(ERR_MODEL, "the tokenizer has %lld tokens but %s has a vocabulary of "
+                       "%lld; use its own tokenizer or another model.spec",
+                       (long long)needed, s->spec.name, (long long)s->spec.vocab);
+    return OK;
+}
+
+static int read_spec(struct session *s)
+{
+    const char *from = s->config->model.from;
+    if (from && hf_is_folder(from))
+        TRY(hf_read_spec(&s->spec, from, &s->arena));
+    else if (s->config->model.spec)
+        TRY(spec_load(&s->spec, s->config->model.spec, &s->arena));
+    else
+        return err_set(ERR_CONFIG, "model.from %s is not a Hugging Face folder (no "
+                       "config.json); give model.spec too", from);
+    return apply_overrides(s);
+}
+
+/* --- programs -------------------------------------------------------------------------------- */
+
+static struct step_program *find_shape(struct session *s, i64 T, int micro_batches)
+{
+    for (int i = 0; i < s->n_steps; i++)
+        if (s->steps[i].shape.T == T && s->steps[i].shape.micro_batches == micro_batches)
+            return &s->steps[i];
+    return NULL;
+}
+
+static int add_shape(struct session *s, i64 T, int micro_batches)
+{
+    struct step_shape shape = { s->config->train.batch, T, micro_batches,
+                                i64_max(1, loader_sources(s->loader)) };
+    if (find_shape(s, T, micro_batches))
+        return OK;
+    if (s->n_steps == SESSION_SHAPES)
+        return err_set(ERR_CONFIG, "the ramps pass through more than %d batch shapes; use "
+                       "coarser ones", SESSION_SHAPES);
+    struct step_program *p = &s->steps[s->n_steps++];
+    TRY(step_program_new(p, s->model, s->config, &shape, &s->io, &s->arena));
+    return engine_add(&s->engine, p->program);
+}
+
+static int build_programs(struct session *s)
+{
+    const struct train_config *c = s->config;
+    i64 ramps = i64_max(c->ramp.batch_steps, c->ramp.seq_steps);
+    i64 sources = i64_max(1, loader_sources(s->loader));
+    step_io_new(&s->io, sources, &s->arena);
+    for (i64 step = 0; step <= ramps; step++)
+        TRY(add_shape(s, schedule_seq(c, step), (int)schedule_micro_batches(c, step)));
+    if (!s->eval_loader)
+        return OK;
+    TRY(evaluator_init(&s->eval, s->model, &s->engine, s->eval_loader, c->train.batch,
+                       c->train.seq, &s->arena));
+    return evaluator_init(&s->final_eval, s->model, &s->engine, s->final_loader,
+                          c->train.batch, c->train.seq, &s->arena);
+}
+
+/* --- opening ----------------------------------------------------------------------------------- */
+
+/* "recipes/tiny.yaml" -> "tiny". */
+static const char *stem_of(const char *path, struct arena *a)
+{
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    const char *dot = strrchr(name, '.');
+    return arena_strndup(a, name, dot && dot > name ? dot - name : (i64)strlen(name));
+}
+
+/* The newest run of this recipe, when a resume does not name one. */
+static int newest_run(struct session *s, const char *stem, const char **name)
+{
+    char **names;
+    int n = sys_list(s->config->run.dir, &names);
+    *name = NULL;
+    for (int i = 0; i < n; i++)
+        if (strncmp(names[i], stem, strlen(stem)) == 0 && names[i][strlen(stem)] == '-')
+            *name = arena_strdup(&s->arena, names[i]);
+    if (n >= 0)
+        sys_free(names);
+    if (!*name)
+        return err_set(ERR_CONFIG, "nothing to resume: %s has no run of %s",
+                       s->config->run.dir, stem);
+    return OK;
+}
+
+static int open_folder(struct session *s)
+{
+    const struct train_config *c = s->config;
+    const char *stem = stem_of(s->request.recipe_path, &s->arena), *name = c->run.name;
+    if (!name && s->request.resume)
+        TRY(newest_run(s, stem, &name));
+    TRY(run_folder_open(&s->folder, c->run.dir, name, stem, s->request.resume,
+                        c->log.tensorboard));
+    if (c->checkpoint.dir)
+        snprintf(s->checkpoint_dir, sizeof s->checkpoint_dir, "%s", c->checkpoint.dir);
+    else
+        snprintf(s->checkpoint_dir, sizeof s->checkpoint_dir, "%s/checkpoints",
+                 s->folder.path);
+    return OK;
+}
+
+static int open_model(struct session *s)
+{
+    const struct train_config *c = s->config;
+    enum dtype compute = c->train.precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    return model_new(&s->model, &s->spec, compute, step_needs(c), s->config->train.seq,
+                     &s->arena);
+}
+
+static int fill_weights(struct session *s)
+{
+    const char *from = s->config->model.from;
+    if (!from || !hf_is_folder(from)) {
+        model_init(s->model, (u64)s->config->train.seed, s->engine.pool);
+        return OK;
+    }
+    TRY(hf_load_weights(s->model, from, s->engine.pool));
+    for (i64 i = 0; i < s->model->n_params; i++) {
+        const struct param *p = &s->model->params[i];
+        if (p->ema)
+            memcpy(p->ema->data, p->master->data, (size_t)tensor_bytes(p->master));
+    }
+    return OK;
+}
+
+static int open_writer(struct session *s)
+{
+    const struct train_config *c = s->config;
+    struct checkpoint_options options = {
+        .keep = (int)c->checkpoint.keep,
+        .max_missed = (int)c->checkpoint.max_missed,
+        .async = c->checkpoint.async,
+        .pool = s->engine.pool,
+        .resumed_step = s->request.resume ? s->state.step : -1,
+    };
+    return checkpoint_writer_new(&s->writer, s->checkpoint_dir, s->saved, s->n_saved,
+                                 &options);
+}
+
+static int start_or_resume(struct session *s)
+{
+    const struct train_config *c = s->config;
+    guard_init(&s->state.guard, c->guard.sigma, c->guard.max_bad, c->guard.bad_window);
+    session_list_saved(s);
+    if (s->request.resume) {
+        TRY(session_restore(s, CHECKPOINT_NEWEST));
+        TRY(run_folder_rewind(&s->folder, s->state.step));
+        log_line(LOG_INFO, "resuming %s at step %lld", s->folder.path,
+                 (long long)s->state.step);
+    } else {
+        TRY(fill_weights(s));
+    }
+    return open_writer(s);
+}
+
+static int open_parts(struct session *s)
+{
+    const struct train_config *c = s->config;
+    TRY(train_config_check(c, s->request.recipe));
+    TRY(read_spec(s));
+    TRY(check_spec(s)); /* all that can be said before there is data */
+    TRY(open_folder(s));
+    TRY(engine_init(&s->engine, s->request.backend, (int)c->train.threads, c->trace.ring));
+    TRY(session_open_data(s));
+    TRY(settle_vocab(s));
+    TRY(session_open_loaders(s));
+    TRY(open_model(s));
+    backend_set(&s->engine.backend, &op_load_batch, loader_kernel(s->loader));
+    TRY(build_programs(s));
+    TRY(session_check_memory(s));
+    TRY(engine_commit(&s->engine));
+    TRY(start_or_resume(s));
+    return session_write_manifest(s);
+}
+
+int session_open(struct session *s, const struct train_request *request)
+{
+    *s = (struct session){ .request = *request, .config = request->config,
+                           .val_loss = NAN };
+    s->begin_ns = s->saved_ns = sys_now_ns();
+    arena_init(&s->arena);
+    s->folder.metrics_fd = s->folder.log_fd = s->folder.events.fd = -1;
+    int rc = open_parts(s);
+    if (rc < 0)
+        session_close(s);
+    return rc;
+}
+
+/* Exchanges the weights with their running average. */
+static void swap_ema(struct session *s)
+{
+    for (i64 i = 0; i < s->model->n_params; i++) {
+        struct param *p = &s->model->params[i];
+        float *a = p->master->data, *b = p->ema->data;
+        for (i64 k = 0; k < tensor_count(p->master); k++) {
+            float t = a[k];
+            a[k] = b[k];
+            b[k] = t;
+        }
+    }
+    model_refresh_compute(s->model, s->engine.pool);
+}
+
+int session_evaluate(struct session *s, bool final, bool ema, struct eval_result *out)
+{
+    struct span span = { .step = (u32)s->state.step, .lane = TRACE_HOST, .kind = SPAN_EVAL,
+                         .begin_ns = sys_now_ns() };
+    checkpoint_guard(s->writer); /* the swap would change what is being saved */
+    if (ema)
+        swap_ema(s);
+    int rc = evaluator_run(final ? &s->final_eval : &s->eval, out);
+    if (ema)
+        swap_ema(s);
+    span.end_ns = sys_now_ns();
+    trace_add(&s->engine.trace, &span);
+    return rc;
+}
+
+void session_close(struct session *s)
+{
+    checkpoint_writer_free(s->writer);
+    loader_close(s->loader);
+    loader_close(s->eval_loader);
+    loader_close(s->final_loader);
+    model_free(s->model);
+    engine_fini(&s->engine);
+    tokenizer_free(s->tokenizer);
+    run_folder_close(&s->folder);
+    arena_fini(&s->arena);
+}

@@ -1,0 +1,123 @@
+/* train/session.h - one training run: what it is made of, and its loop.
+ *
+ * session_open assembles everything and checks it before any work starts: run folder,
+ * tokenizer, data, model, programs of all batch shapes, memory. session_train runs to the
+ * end, to a signal or to an error, and always leaves a run folder that can be resumed.
+ * Nothing here prints: the caller's hooks hear of progress. */
+#ifndef HEADWAY_SESSION_H
+#define HEADWAY_SESSION_H
+
+#include "backend/engine.h"
+#include "data/loader.h"
+#include "data/tokenizer.h"
+#include "train/checkpoint.h"
+#include "train/evaluate.h"
+#include "train/guard.h"
+#include "train/run_folder.h"
+#include "train/schedule.h"
+#include "train/step.h"
+
+#include <signal.h>
+
+/* What the caller hears after each step and evaluation. */
+struct train_status {
+    i64 step, steps;  /* done; planned, 0 when only the clock ends the run */
+    double fraction;  /* of the run done, [0, 1] */
+    double loss;      /* of the last step, nats per token */
+    double val_loss;  /* of the last evaluation; NaN before the first */
+    double tokens_per_s, mfu; /* over recent steps; mfu against the measured peak, 0: unknown */
+    i64 tokens;       /* trained on so far */
+};
+
+struct train_hooks {
+    void *context;
+    void (*progress)(void *context, const struct train_status *s); /* may be NULL */
+    /* Preparing raw text before training starts: share done, in words. May be NULL. */
+    void (*preparing)(void *context, double fraction, const char *what);
+    const volatile sig_atomic_t *stop; /* becomes non-zero: save and return ERR_STOPPED */
+    double peak_flops;                 /* of this machine in the run's precision; 0: unknown */
+};
+
+struct train_request {
+    struct train_config *config;
+    const struct recipe *recipe;
+    const char *recipe_path; /* its stem names the run */
+    bool resume;
+    const char *backend; /* "auto" */
+    struct train_hooks hooks;
+};
+
+/* Where the run is; all of it is in every checkpoint. */
+struct train_state {
+    i64 step;    /* steps taken, bad and skipped ones included */
+    i64 updates; /* steps that changed the weights: Adam's t */
+    i64 tokens;
+    double elapsed; /* seconds of earlier parts of the run */
+    struct guard guard;
+};
+
+enum { SESSION_SHAPES = 32 };
+
+struct session {
+    struct arena arena;
+    struct train_request request;
+    const struct train_config *config;
+    struct run_folder folder;
+    struct tokenizer *tokenizer; /* NULL: the data are shards without one */
+    u16 *token_bytes;
+    struct model_spec spec;
+    struct model *model;
+    struct engine engine;
+    struct step_io io;
+    struct step_program steps[SESSION_SHAPES];
+    int n_steps;
+    struct evaluator eval, final_eval; /* during the run, about eval.tokens; at its end, all */
+    struct loader_source *sources;
+    i64 n_sources;
+    struct loader *loader;
+    struct loader *eval_loader, *final_loader; /* NULL: nothing is held out */
+    struct checkpoint_tensor *saved; /* everything a checkpoint holds */
+    i64 n_saved;
+    struct checkpoint_writer *writer;
+    char checkpoint_dir[2200];
+    struct train_state state;
+    u64 begin_ns;       /* of this part of the run */
+    u64 saved_ns;       /* when the last checkpoint began */
+    i64 predicted_bytes; /* peak memory said before the start */
+    double val_loss;
+};
+
+/* Everything but training. On failure the session is closed. */
+int session_open(struct session *s, const struct train_request *request);
+/* ERR_STOPPED when hooks.stop asked for it and the state was saved. */
+int session_train(struct session *s);
+void session_close(struct session *s);
+
+/* Loss on held-out text, all of it when final; with the averaged weights when ema. */
+int session_evaluate(struct session *s, bool final, bool ema, struct eval_result *out);
+
+/* --- parts, each in its own file ---------------------------------------------------------- */
+
+/* session_data.c: tokenizer, raw text to shards, loaders. */
+int session_open_data(struct session *s);
+int session_open_loaders(struct session *s);
+
+/* session_memory.c: the prediction, and the refusal when it cannot fit. */
+int session_check_memory(struct session *s);
+
+/* session_state.c: what checkpoints hold. */
+void session_list_saved(struct session *s);
+json_t *session_state_json(const struct session *s);
+int session_restore(struct session *s, i64 step);
+
+/* session_manifest.c: manifest.json and recipe.yaml. */
+int session_write_manifest(struct session *s);
+
+/* session_trace.c: trace.json and trace.pftrace of the last steps, made by program p. */
+void session_export_trace(struct session *s, const struct step_program *p);
+
+/* first_bad.c: runs the step's passes again and finds the first tensor that is not
+ * finite; text names it, its op and layer. */
+void session_find_bad(struct session *s, const struct step_program *p, char *text, i64 size);
+
+#endif

@@ -1,0 +1,168 @@
+/* Tokenizer, data sets and loaders of a run (see session.h). */
+#include "base/log.h"
+#include "base/recipe.h"
+#include "base/sys.h"
+#include "train/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct source {
+    const char *path, *name, *licence;
+    double weight, max_epochs;
+    i64 separator;
+};
+
+static const struct option source_options[] = {
+    { "path", OPTION_FIELD(PATH, struct source, path), NULL,
+      .help = "Prepared shards, or text: a file, a folder, jsonl, .gz, .zst." },
+    { "name", OPTION_FIELD(STRING, struct source, name), NULL,
+      .help = "What to call it in metrics; without it, the path's last part." },
+    { "licence", OPTION_FIELD(STRING, struct source, licence), NULL,
+      .help = "Noted in the ledger." },
+    { "weight", OPTION_FIELD(FLOAT, struct source, weight), "0", .max = 1e9,
+      .help = "Share of samples; 0 is in proportion to its tokens." },
+    { "max_epochs", OPTION_FIELD(FLOAT, struct source, max_epochs), "0", .max = 1e9,
+      .help = "Passes over it at most; 0 sets no limit." },
+    { "separator", OPTION_FIELD(INT, struct source, separator), "-1", .min = -1, .max = 1e9,
+      .help = "For shards of llm.c or nanoGPT: the token that begins documents; -1: none." },
+    { 0 },
+};
+
+static int read_source(const struct yaml_node *n, struct source *out, struct arena *a)
+{
+    option_set_defaults(source_options, out, a);
+    if (n->kind == YAML_SCALAR) {
+        out->path = n->text;
+        return OK;
+    }
+    TRY(recipe_read_map(source_options, out, n, a));
+    return out->path ? OK
+                     : err_set(ERR_CONFIG, "%s: a data source needs a path", yaml_where(n, a));
+}
+
+/* "path", or a list of paths and maps. */
+static int read_sources(struct session *s, struct source **out, i64 *n)
+{
+    const struct yaml_node *node = s->config->data.sources;
+    const struct yaml_node *first = node->kind == YAML_LIST ? node->first : node;
+    *out = ARENA_ARRAY(&s->arena, struct source, LOADER_SOURCES);
+    *n = 0;
+    for (const struct yaml_node *i = first; i; i = node->kind == YAML_LIST ? i->next : NULL) {
+        if (*n == LOADER_SOURCES)
+            return err_set(ERR_CONFIG, "%s: more than %d data sources", yaml_where(i, &s->arena),
+                           LOADER_SOURCES);
+        TRY(read_source(i, &(*out)[(*n)++], &s->arena));
+    }
+    return *n > 0 ? OK : err_set(ERR_CONFIG, "data.sources is empty");
+}
+
+
+/* --- tokenizer --------------------------------------------------------------------------------- */
+
+/* The tokenizer named in the recipe, or beside the first source or model.from; none when
+ * the data are shards that bring none. */
+static int open_tokenizer(struct session *s, const struct source *first)
+{
+    const char *folders[] = { first->path, s->config->model.from };
+    if (s->config->data.tokenizer)
+        return tokenizer_open(&s->tokenizer, s->config->data.tokenizer);
+    for (i64 i = 0; i < COUNT_OF(folders); i++) {
+        char path[2200];
+        if (!folders[i])
+            continue;
+        snprintf(path, sizeof path, "%s/tokenizer.json", folders[i]);
+        if (sys_exists(path))
+            return tokenizer_open(&s->tokenizer, path);
+    }
+    return OK;
+}
+
+/* Bytes of text behind each token, for bits per byte; special tokens stand for none. */
+static void count_token_bytes(struct session *s)
+{
+    i64 n = s->spec.vocab;
+    if (!s->tokenizer)
+        return;
+    s->token_bytes = ARENA_ARRAY(&s->arena, u16, n);
+    for (i64 id = 0; id < i64_min(n, tokenizer_size(s->tokenizer)); id++) {
+        i64 bytes = 0;
+        if (!tokenizer_is_special(s->tokenizer, (i32)id) &&
+            tokenizer_token(s->tokenizer, (i32)id, &bytes))
+            s->token_bytes[id] = (u16)i64_min(bytes, UINT16_MAX);
+    }
+}
+
+/* --- sources -------------------------------------------------------------------------------------- */
+
+/* The folder of shards that a source stands for. */
+static int shards_of(struct session *s, const struct source *from, i64 index, const char **out)
+{
+    (void)s;
+    (void)index;
+    *out = from->path;
+    if (dataset_is_prepared(from->path))
+        return OK;
+    return err_set(ERR_CONFIG, "%s holds no shards; make them with 'headway data prepare'",
+                   from->path);
+}
+
+int session_open_data(struct session *s)
+{
+    struct source *sources;
+    TRY(read_sources(s, &sources, &s->n_sources));
+    TRY(open_tokenizer(s, &sources[0]));
+    s->sources = ARENA_ARRAY(&s->arena, struct loader_source, s->n_sources);
+    for (i64 i = 0; i < s->n_sources; i++) {
+        const struct source *from = &sources[i];
+        s->sources[i] = (struct loader_source){ .name = from->name, .path = from->path,
+                                                .weight = from->weight,
+                                                .max_epochs = from->max_epochs,
+                                                .separator = (i32)from->separator };
+        TRY(shards_of(s, from, i, &s->sources[i].path));
+    }
+    return OK;
+}
+
+/* --- loaders ------------------------------------------------------------------------------------ */
+
+static bool any_validation(struct session *s)
+{
+    for (i64 i = 0; i < s->n_sources; i++) {
+        struct dataset d;
+        if (dataset_open(&d, s->sources[i].path, "val", -1, &s->arena) >= 0 &&
+            d.tokens > 0)
+            return true;
+    }
+    return false;
+}
+
+int session_open_loaders(struct session *s)
+{
+    const struct train_config *c = s->config;
+    count_token_bytes(s);
+    struct loader_config config = {
+        .sources = s->sources,
+        .n_sources = s->n_sources,
+        .window = c->train.seq,
+        .seed = (u64)c->data.seed,
+        .packing = (enum row_packing)c->data.packing,
+        .border = (enum row_border)c->data.border,
+        .loss_on_answers = c->data.loss_on == LOSS_ON_ANSWERS,
+        .vocab = (u32)s->spec.vocab,
+        .tokenizer_hash = 0,
+        .token_bytes = s->token_bytes,
+        .threads = 1,
+        .steps_ahead = (int)c->data.prefetch,
+        .on_error = LOADER_STOP,
+        .trace = c->trace.level == TRACE_OFF ? NULL : &s->engine.trace,
+    };
+    TRY(loader_open(&s->loader, &config));
+    if (!any_validation(s))
+        return OK;
+    config.steps_ahead = 1;
+    config.trace = NULL;
+    TRY(loader_open_eval(&s->eval_loader, &config, c->eval.tokens));
+    return loader_open_eval(&s->final_loader, &config, 0);
+}

@@ -1,0 +1,121 @@
+/* manifest.json and recipe.yaml: the run, understandable from its folder alone. */
+#include "base/hash.h"
+#include "base/sys.h"
+#include "train/session.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* "model name" of /proc/cpuinfo, or "unknown". */
+static void processor_name(char *out, size_t size)
+{
+    char line[256];
+    snprintf(out, size, "unknown");
+    FILE *f = sys_fopen("/proc/cpuinfo", "r");
+    while (f && fgets(line, sizeof line, f)) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) == 0 && colon) {
+            snprintf(out, size, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
+            break;
+        }
+    }
+    if (f)
+        sys_fclose(f);
+}
+
+static void put_machine(const struct session *s, struct json *j)
+{
+    char name[200];
+    processor_name(name, sizeof name);
+    json_key(j, "machine");
+    json_begin_object(j);
+    json_put_str(j, "processor", name);
+    json_put_int(j, "cores", sys_cpu_count());
+    json_put_int(j, "threads", pool_threads(s->engine.pool));
+    json_put_str(j, "backend", s->engine.backend.name);
+    json_put_int(j, "memory_limit_bytes", sys_memory_limit_bytes());
+    json_put_double(j, "peak_flops", s->request.hooks.peak_flops);
+    json_end(j);
+}
+
+static void put_model(const struct session *s, struct json *j)
+{
+    json_key(j, "model");
+    json_begin_object(j);
+    json_put_str(j, "name", s->spec.name);
+    json_put_int(j, "parameters", params_total(&s->spec));
+    json_put_int(j, "matmul_parameters", params_matmul(&s->spec));
+    json_put_double(j, "model_flops_per_step",
+                    s->steps[s->n_steps - 1].program->cost.model_flops);
+    json_put_str(j, "mfu_convention", "model FLOPs with causal-half attention over the "
+                                      "measured dense peak");
+    json_put_int(j, "predicted_peak_bytes", s->predicted_bytes);
+    json_end(j);
+}
+
+static void put_data(const struct session *s, struct json *j)
+{
+    json_key(j, "data");
+    json_begin_array(j);
+    for (i64 i = 0; i < loader_sources(s->loader); i++) {
+        const struct dataset *d = loader_dataset(s->loader, i);
+        json_begin_object(j);
+        json_put_str(j, "name", loader_source_name(s->loader, i));
+        json_put_str(j, "path", d->path);
+        json_put_double(j, "weight", loader_weight(s->loader, i));
+        json_put_int(j, "tokens", d->tokens);
+        json_put_int(j, "documents", d->documents);
+        json_put_int(j, "text_bytes", d->text_bytes);
+        json_end(j);
+    }
+    json_end(j);
+    json_put_str(j, "tokenizer_sha256", s->tokenizer ? tokenizer_hash(s->tokenizer) : NULL);
+}
+
+static void put_binary(struct json *j)
+{
+    char hex[65];
+    json_put_str(j, "headway", HEADWAY_VERSION);
+    json_put_str(j, "compiler", __VERSION__);
+    json_put_str(j, "binary_sha256", sha256_file("/proc/self/exe", hex) == OK ? hex : NULL);
+}
+
+static int write_recipe(const struct session *s)
+{
+    struct text yaml = { 0 };
+    recipe_write_yaml(s->request.recipe, &yaml);
+    int rc = run_folder_write(&s->folder, "recipe.yaml", yaml.data, yaml.length);
+    text_fini(&yaml);
+    return rc;
+}
+
+static int write_tokenizer(const struct session *s)
+{
+    char path[2200];
+    snprintf(path, sizeof path, "%s/tokenizer.json", s->folder.path);
+    return s->tokenizer ? tokenizer_save(s->tokenizer, path) : OK;
+}
+
+int session_write_manifest(struct session *s)
+{
+    struct json j;
+    json_writer_init(&j);
+    j.indent = true;
+    json_begin_object(&j);
+    json_put_int(&j, "schema", 1);
+    json_put_double(&j, "started", sys_wall_seconds());
+    json_put_int(&j, "from_step", s->state.step);
+    put_binary(&j);
+    put_machine(s, &j);
+    put_model(s, &j);
+    put_data(s, &j);
+    json_key(&j, "config");
+    recipe_write_json(s->request.recipe, &j);
+    json_end(&j);
+    text_add(&j.out, "\n");
+    int rc = run_folder_write(&s->folder, "manifest.json", j.out.data, j.out.length);
+    json_writer_fini(&j);
+    TRY(rc);
+    TRY(write_tokenizer(s));
+    return write_recipe(s);
+}

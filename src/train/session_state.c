@@ -1,0 +1,148 @@
+/* What a checkpoint holds of a session, and how it comes back (see session.h). */
+#include "base/log.h"
+#include "base/sys.h"
+#include "base/text.h"
+#include "train/session.h"
+
+#include <string.h>
+
+/* --- tensors ------------------------------------------------------------------------------------- */
+
+static void list_one(struct session *s, const char *prefix, const struct tensor *t)
+{
+    if (!t)
+        return;
+    struct checkpoint_tensor *c = &s->saved[s->n_saved++];
+    c->name = arena_printf(&s->arena, "%s/%s", prefix, t->name);
+    c->dtype = t->dtype;
+    c->rank = t->rank;
+    memcpy(c->dim, t->dim, sizeof *c->dim * (size_t)t->rank);
+    c->data = t->data;
+}
+
+void session_list_saved(struct session *s)
+{
+    const struct model *m = s->model;
+    s->saved = ARENA_ARRAY(&s->arena, struct checkpoint_tensor, 4 * m->n_params);
+    s->n_saved = 0;
+    for (i64 i = 0; i < m->n_params; i++) {
+        list_one(s, "param", m->params[i].master);
+        list_one(s, "m", m->params[i].m);
+        list_one(s, "v", m->params[i].v);
+        list_one(s, "ema", m->params[i].ema);
+    }
+}
+
+/* --- the rest ------------------------------------------------------------------------------------ */
+
+static json_t *numbers(const double *values, i64 n)
+{
+    json_t *list = json_array();
+    for (i64 i = 0; i < n; i++)
+        json_array_append_new(list, json_real(values[i]));
+    return list;
+}
+
+static json_t *integers(const i64 *values, i64 n)
+{
+    json_t *list = json_array();
+    for (i64 i = 0; i < n; i++)
+        json_array_append_new(list, json_integer(values[i]));
+    return list;
+}
+
+static json_t *guard_json(const struct guard *g)
+{
+    json_t *o = json_object();
+    json_object_set_new(o, "losses", numbers(g->loss, i64_min(g->seen, GUARD_WINDOW)));
+    json_object_set_new(o, "seen", json_integer(g->seen));
+    json_object_set_new(o, "bad", integers(g->bad_step, i64_min(g->bad_count, GUARD_WINDOW)));
+    json_object_set_new(o, "bad_count", json_integer(g->bad_count));
+    return o;
+}
+
+static void guard_read(struct guard *g, const json_t *o)
+{
+    const json_t *losses = json_object_get(o, "losses"), *bad = json_object_get(o, "bad");
+    g->seen = json_integer_value(json_object_get(o, "seen"));
+    g->bad_count = json_integer_value(json_object_get(o, "bad_count"));
+    for (size_t i = 0; i < json_array_size(losses) && i < GUARD_WINDOW; i++)
+        g->loss[i] = json_number_value(json_array_get(losses, i));
+    for (size_t i = 0; i < json_array_size(bad) && i < GUARD_WINDOW; i++)
+        g->bad_step[i] = json_integer_value(json_array_get(bad, i));
+}
+
+json_t *session_state_json(const struct session *s)
+{
+    struct loader_cursor cursor;
+    struct text spec = { 0 };
+    const struct train_state *state = &s->state;
+    json_t *o = json_object();
+    loader_get_cursor(s->loader, &cursor);
+    spec_write_yaml(&s->spec, &spec);
+    json_object_set_new(o, "spec", json_string(spec.data));
+    json_object_set_new(o, "tokenizer",
+                        json_string(s->tokenizer ? tokenizer_hash(s->tokenizer) : ""));
+    json_object_set_new(o, "precision",
+                        json_string(s->model->compute == DTYPE_BF16 ? "bf16" : "fp32"));
+    json_object_set_new(o, "backend", json_string(s->engine.backend.name));
+    json_object_set_new(o, "ema", json_boolean(s->config->train.ema > 0));
+    json_object_set_new(o, "step", json_integer(state->step));
+    json_object_set_new(o, "updates", json_integer(state->updates));
+    json_object_set_new(o, "tokens", json_integer(state->tokens));
+    json_object_set_new(o, "elapsed",
+                        json_real(state->elapsed + 1e-9 * (double)(sys_now_ns() - s->begin_ns)));
+    json_object_set_new(o, "position", json_integer(cursor.position));
+    json_object_set_new(o, "limits", integers(cursor.limit, loader_sources(s->loader)));
+    json_object_set_new(o, "guard", guard_json(&state->guard));
+    text_fini(&spec);
+    return o;
+}
+
+/* What must be as it was, or the resumed run would be another run. */
+static int check_same(const struct session *s, const json_t *o)
+{
+    const char *backend = json_string_value(json_object_get(o, "backend"));
+    const char *tokenizer = json_string_value(json_object_get(o, "tokenizer"));
+    const char *mine = s->tokenizer ? tokenizer_hash(s->tokenizer) : "";
+    if (tokenizer && strcmp(tokenizer, mine) != 0)
+        return err_set(ERR_CONFIG, "%s was trained with another tokenizer (its SHA-256 begins "
+                       "with %.12s, this one's with %.12s)", s->checkpoint_dir, tokenizer, mine);
+    if (backend && strcmp(backend, s->engine.backend.name) != 0)
+        log_line(LOG_WARN, "the run began on the %s backend and goes on with %s: results will "
+                 "not be bit for bit those of an uninterrupted run", backend,
+                 s->engine.backend.name);
+    return OK;
+}
+
+static int read_state(struct session *s, const json_t *o)
+{
+    struct loader_cursor cursor;
+    const json_t *limits = json_object_get(o, "limits");
+    TRY(check_same(s, o));
+    s->state.step = json_integer_value(json_object_get(o, "step"));
+    s->state.updates = json_integer_value(json_object_get(o, "updates"));
+    s->state.tokens = json_integer_value(json_object_get(o, "tokens"));
+    s->state.elapsed = json_number_value(json_object_get(o, "elapsed"));
+    guard_read(&s->state.guard, json_object_get(o, "guard"));
+    loader_get_cursor(s->loader, &cursor);
+    cursor.position = json_integer_value(json_object_get(o, "position"));
+    if ((i64)json_array_size(limits) != loader_sources(s->loader))
+        return err_set(ERR_CONFIG, "the run had %lld data sources, the recipe has %lld",
+                       (long long)json_array_size(limits), (long long)loader_sources(s->loader));
+    for (size_t i = 0; i < json_array_size(limits); i++)
+        cursor.limit[i] = json_integer_value(json_array_get(limits, i));
+    return loader_seek(s->loader, &cursor);
+}
+
+int session_restore(struct session *s, i64 step)
+{
+    json_t *state;
+    TRY(checkpoint_load(s->checkpoint_dir, &step, s->saved, s->n_saved, &state));
+    int rc = read_state(s, state);
+    json_decref(state);
+    TRY(rc);
+    s->begin_ns = sys_now_ns();
+    model_refresh_compute(s->model, s->engine.pool);
+    return OK;
+}
