@@ -229,15 +229,15 @@ static void use_charged_alloc(void)
     json_set_alloc_funcs(charged_alloc, sys_free);
 }
 
-int json_parse(const char *text, i64 bytes, const char *name, json_t **out)
+static int parse(const char *text, i64 bytes, const char *name, size_t flags, json_t **out)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     json_error_t error;
     pthread_once(&once, use_charged_alloc);
     budget_left = BUDGET_BASE + BUDGET_PER_BYTE * bytes;
     out_of_memory = false;
-    *out =
-        json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    *out = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | flags,
+                      &error);
     budget_left = INT64_MAX;
     if (*out)
         return OK;
@@ -246,6 +246,16 @@ int json_parse(const char *text, i64 bytes, const char *name, json_t **out)
                        (long long)((BUDGET_BASE + BUDGET_PER_BYTE * bytes) >> 20));
     return err_set(ERR_FORMAT, "%s:%d:%d: %s", name, error.line, error.column,
                    error.text);
+}
+
+int json_parse(const char *text, i64 bytes, const char *name, json_t **out)
+{
+    return parse(text, bytes, name, 0, out);
+}
+
+int json_parse_text(const char *text, i64 bytes, const char *name, json_t **out)
+{
+    return parse(text, bytes, name, JSON_ALLOW_NUL, out);
 }
 
 int json_load(const char *path, i64 max_bytes, json_t **out)

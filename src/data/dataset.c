@@ -6,6 +6,14 @@
 #include <errno.h>
 #include <string.h>
 
+u64 dataset_tokenizer_id(const char *sha256)
+{
+    u64 id = 0;
+    for (int i = 0; i < 16 && sha256[i]; i++)
+        id = id << 4 | (u64)(sha256[i] <= '9' ? sha256[i] - '0' : sha256[i] - 'a' + 10);
+    return id;
+}
+
 /* --- finding shards -------------------------------------------------------------------- */
 
 static bool ends_with(const char *text, const char *end)

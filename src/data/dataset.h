@@ -33,6 +33,9 @@ struct dataset {
     bool has_mask;
 };
 
+/* What shards keep of a tokenizer: the first 64 bits of its SHA-256 (hexadecimal). */
+u64 dataset_tokenizer_id(const char *sha256);
+
 /* True when path holds shards of any kind that dataset_open reads. */
 bool dataset_is_prepared(const char *path);
 

@@ -251,6 +251,44 @@ int shard_writer_finish(struct shard_writer *w)
     return OK;
 }
 
+/* n entries of a table of documents that begins at byte `at`. */
+static int table_hashes(const struct shard_file *f, i64 at, i64 n,
+                        int (*each)(void *context, u64 hash), void *context)
+{
+    enum { CHUNK = 512 };
+    struct shard_document table[CHUNK];
+    for (i64 done = 0; done < n; done += CHUNK) {
+        i64 count = i64_min(CHUNK, n - done);
+        TRY(shard_file_read(f, table, count * (i64)sizeof *table,
+                            at + done * (i64)sizeof *table));
+        for (i64 i = 0; i < count; i++)
+            TRY(each(context, table[i].hash));
+    }
+    return OK;
+}
+
+int shard_writer_hashes(struct shard_writer *w, int (*each)(void *context, u64 hash),
+                        void *context)
+{
+    char path[PATH_BYTES];
+    struct shard_file f;
+    struct shard s;
+    for (i64 i = 0; i < w->at.index; i++) {
+        path_of(w, i, TOKENS, path);
+        TRY(shard_file_open(&f, path));
+        int rc = shard_read(&s, &f);
+        if (rc == OK)
+            rc = table_hashes(&f, s.documents_at, s.documents, each, context);
+        shard_file_close(&f);
+        TRY(rc);
+    }
+    path_of(w, w->at.index, DOCUMENTS, path);
+    TRY(shard_file_open(&f, path));
+    int rc = table_hashes(&f, 0, w->at.documents, each, context);
+    shard_file_close(&f);
+    return rc;
+}
+
 int shard_writer_clean(const char *folder)
 {
     char **names, path[PATH_BYTES];

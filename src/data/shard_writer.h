@@ -46,6 +46,9 @@ int shard_writer_add(struct shard_writer *w, const u32 *ids, i64 n, i64 bytes, u
 int shard_writer_sync(struct shard_writer *w, struct shard_writer_state *out);
 /* Finishes the last shard; a split without documents has none. */
 int shard_writer_finish(struct shard_writer *w);
+/* Hashes of all documents so far, in order; right after opening. */
+int shard_writer_hashes(struct shard_writer *w, int (*each)(void *context, u64 hash),
+                        void *context);
 /* Removes side files of finished splits, once no saved state needs them. */
 int shard_writer_clean(const char *folder);
 void shard_writer_close(struct shard_writer *w); /* gives up open files; any state */

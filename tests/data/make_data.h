@@ -68,13 +68,14 @@ static inline void make_data(const struct made *m)
     arena_fini(&a);
 }
 
-/* A fresh folder under the build tree; removed first when it is there. */
+/* A fresh folder, in memory where that is possible: tests of crashes flush to disk a lot. */
 static inline const char *fresh_folder(const char *name)
 {
     static char path[8][256];
     static int next;
     char *at = path[next++ % 8];
-    snprintf(at, 256, "scratch-data-%d-%s", (int)getpid(), name);
+    snprintf(at, 256, "%sheadway-test-%d-%s", sys_exists("/dev/shm/") ? "/dev/shm/" : "",
+             (int)getpid(), name);
     if (sys_exists(at))
         CHECK(sys_remove_tree(at) == 0);
     CHECK(sys_mkdirs(at) == 0);

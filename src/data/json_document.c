@@ -1,0 +1,121 @@
+#include "data/json_document.h"
+
+#include "base/err.h"
+#include "base/json.h"
+#include "data/tokenizer.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* --- style --------------------------------------------------------------------------------- */
+
+struct chat_style chat_style_of(const struct tokenizer *t)
+{
+    i32 start = tokenizer_find(t, "<|im_start|>"), end = tokenizer_find(t, "<|im_end|>");
+    if (start >= 0 && end >= 0)
+        return (struct chat_style){ "chatml", start, -1, end, "", "\n", "\n" };
+    i32 open = tokenizer_find(t, "<|start_header_id|>");
+    i32 middle = tokenizer_find(t, "<|end_header_id|>");
+    i32 close = tokenizer_find(t, "<|eot_id|>");
+    if (open >= 0 && middle >= 0 && close >= 0)
+        return (struct chat_style){ "llama3", open, middle, close, "", "\n\n", "" };
+    return (struct chat_style){ "plain", -1, -1, -1, "### ", "\n", "\n\n" };
+}
+
+/* --- parts --------------------------------------------------------------------------------- */
+
+static int add_part(struct json_document *d, const char *text, i64 bytes, i32 special,
+                    bool counts)
+{
+    if (special < 0 && bytes == 0)
+        return OK;
+    const struct json_part part = { d->text.bytes, bytes, special, counts };
+    TRY(buffer_add(&d->parts, &part, sizeof part));
+    return buffer_add(&d->text, text, bytes);
+}
+
+static int add_string(struct json_document *d, const json_t *value, bool counts)
+{
+    return add_part(d, json_string_value(value), (i64)json_string_length(value), -1, counts);
+}
+
+static int add_special(struct json_document *d, i32 special, bool counts)
+{
+    return special < 0 ? OK : add_part(d, "", 0, special, counts);
+}
+
+static int add_literal(struct json_document *d, const char *text, bool counts)
+{
+    return add_part(d, text, (i64)strlen(text), -1, counts);
+}
+
+static int add_message(struct json_document *d, const struct chat_style *s, const json_t *m)
+{
+    const json_t *role = json_object_get(m, "role"), *content = json_object_get(m, "content");
+    if (!json_is_string(role) || !json_is_string(content))
+        return err_set(ERR_FORMAT, "each of messages needs a role and a content, both strings");
+    bool counts = strcmp(json_string_value(role), "assistant") == 0;
+    bool token_ends = s->close >= 0; /* then the text after it is mere layout */
+    TRY(add_special(d, s->open, false));
+    TRY(add_literal(d, s->before, false));
+    TRY(add_string(d, role, false));
+    TRY(add_special(d, s->middle, false));
+    TRY(add_literal(d, s->after_role, false));
+    TRY(add_string(d, content, counts));
+    TRY(add_special(d, s->close, counts));
+    return add_literal(d, s->after, counts && !token_ends);
+}
+
+static int add_messages(struct json_document *d, const struct chat_style *s,
+                        const json_t *messages)
+{
+    if (json_array_size(messages) == 0)
+        return err_set(ERR_FORMAT, "messages is not a list with something in it");
+    for (size_t i = 0; i < json_array_size(messages); i++)
+        TRY(add_message(d, s, json_array_get(messages, i)));
+    return OK;
+}
+
+static int add_object(struct json_document *d, const struct chat_style *s, const json_t *o)
+{
+    static const char *const pairs[][2] = { { "prompt", "answer" },
+                                            { "prompt", "completion" },
+                                            { "prompt", "response" },
+                                            { "question", "answer" },
+                                            { "instruction", "output" } };
+    const json_t *text = json_object_get(o, "text"), *messages = json_object_get(o, "messages");
+    if (json_is_string(text))
+        return add_string(d, text, true);
+    if (messages)
+        return add_messages(d, s, messages);
+    for (i64 i = 0; i < COUNT_OF(pairs); i++) {
+        const json_t *first = json_object_get(o, pairs[i][0]);
+        const json_t *second = json_object_get(o, pairs[i][1]);
+        if (!json_is_string(first) || !json_is_string(second))
+            continue;
+        TRY(add_string(d, first, false));
+        return add_string(d, second, true);
+    }
+    return err_set(ERR_FORMAT, "it has neither a text, nor messages, nor a prompt and an answer, "
+                               "as strings");
+}
+
+int json_document_parse(struct json_document *d, const struct chat_style *style,
+                        const char *json, i64 bytes, const char *name, i64 line)
+{
+    char where[512];
+    json_t *root;
+    d->text.bytes = d->parts.bytes = 0;
+    snprintf(where, sizeof where, "%.400s, document at line %lld", name, (long long)line);
+    TRY(json_parse_text(json, bytes, where, &root));
+    int rc = json_is_object(root) ? add_object(d, style, root)
+                                  : err_set(ERR_FORMAT, "it is not an object");
+    json_decref(root);
+    return rc < 0 ? err_context(rc, "%s", where) : OK;
+}
+
+void json_document_fini(struct json_document *d)
+{
+    buffer_fini(&d->text);
+    buffer_fini(&d->parts);
+}
