@@ -229,7 +229,8 @@ static void use_charged_alloc(void)
     json_set_alloc_funcs(charged_alloc, sys_free);
 }
 
-static int parse(const char *text, i64 bytes, const char *name, size_t flags, json_t **out)
+static int parse(const char *text, i64 bytes, const char *name, size_t flags,
+                 json_t **out)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     json_error_t error;

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- prepare ------------------------------------------------------------------------------- */
+/* --- prepare ------------------------------------------------------------------------ */
 
 struct prepare_options {
     const char *out, *tokenizer, *source, *licence, *separator;
@@ -24,11 +24,13 @@ struct prepare_options {
 static const struct option prepare_table[] = {
     { "out", FIELD(PATH, out), NULL, .help = "Folder to make; needed." },
     { "tokenizer", FIELD(PATH, tokenizer), NULL,
-      .help = "A tokenizer.json, a folder that holds one, vocab.json with merges.txt, or a "
-              "tiktoken file; needed." },
+      .help =
+          "A tokenizer.json, a folder that holds one, vocab.json with merges.txt, or a "
+          "tiktoken file; needed." },
     { "format", FIELD(CHOICE, format), "auto", .choices = "auto|text|paragraphs|jsonl",
-      .help = "What a document is: a whole file (text), what lies between blank lines "
-              "(paragraphs), or a line (jsonl). auto takes jsonl by its name, else text." },
+      .help =
+          "What a document is: a whole file (text), what lies between blank lines "
+          "(paragraphs), or a line (jsonl). auto takes jsonl by its name, else text." },
     { "separator", FIELD(STRING, separator), NULL,
       .help = "Regular expression; a line of text in which it matches begins a new "
               "document." },
@@ -45,24 +47,22 @@ static const struct option prepare_table[] = {
       .help = "Bytes that are no UTF-8: stop, put U+FFFD in their place, or keep them as "
               "they are. They are counted." },
     { "skip_bad_lines", FIELD(BOOL, skip_bad_lines), "no",
-      .help = "Leave out lines of jsonl that are no documents, and count them, instead of "
-              "stopping." },
+      .help =
+          "Leave out lines of jsonl that are no documents, and count them, instead of "
+          "stopping." },
     { "keep_duplicates", FIELD(BOOL, keep_duplicates), "no",
       .help = "Keep documents whose text was seen before." },
-    { "source", FIELD(STRING, source), NULL, .help = "Where the text comes from, for the "
-                                                     "ledger." },
+    { "source", FIELD(STRING, source), NULL,
+      .help = "Where the text comes from, for the "
+              "ledger." },
     { "licence", FIELD(STRING, licence), NULL, .help = "Its licence, for the ledger." },
     { "shard_tokens", FIELD(SIZE, shard_tokens), "500M", .unit = "tokens", .min = 1,
       .max = 1e12, .help = "Begin a new shard before this many tokens are exceeded." },
     { "threads", FIELD(INT, threads), "0", .max = 1024,
-      .help = "Threads that encode; 0: as many as there are processors. The result does not "
-              "depend on it." },
+      .help =
+          "Threads that encode; 0: as many as there are processors. The result does not "
+          "depend on it." },
     { 0 },
-};
-
-struct shown {
-    struct progress progress;
-    struct prepare_progress last;
 };
 
 /* "1.8 GB", "532 kB", "12 bytes". */
@@ -78,13 +78,13 @@ static const char *bytes_text(double bytes, char out[32])
 
 static bool show(void *context, const struct prepare_progress *p)
 {
-    struct shown *s = context;
     char detail[128], size[32];
-    double fraction = p->total_bytes > 0 ? (double)p->input_bytes / (double)p->total_bytes : -1;
+    double fraction =
+        p->total_bytes > 0 ? (double)p->input_bytes / (double)p->total_bytes : -1;
     snprintf(detail, sizeof detail, "%lld documents  %.1f M tokens  %s",
              (long long)p->counts.documents, 1e-6 * (double)p->counts.tokens,
              bytes_text((double)p->counts.text_bytes, size));
-    progress_update(&s->progress, fraction, detail);
+    progress_update(context, fraction, detail);
     return true;
 }
 
@@ -119,7 +119,7 @@ static void print_result(const char *out, const struct prepare_progress *p)
 static int run_prepare(struct invocation *v)
 {
     const struct prepare_options *o = v->options;
-    struct shown s = { 0 };
+    struct progress progress;
     struct prepare_progress result;
     struct tokenizer *tokenizer;
     if (!o->out || !o->tokenizer)
@@ -128,18 +128,29 @@ static int run_prepare(struct invocation *v)
                        o->out ? "tokenizer.json, or a folder that holds one"
                               : "folder to make");
     TRY(tokenizer_open(&tokenizer, o->tokenizer));
-    const struct prepare_config c = {
-        .paths = v->args, .n_paths = v->n_args, .out = o->out, .tokenizer = tokenizer,
-        .tokenizer_path = o->tokenizer, .source = o->source, .licence = o->licence,
-        .format = o->format, .separator = o->separator, .drop_separator = o->drop_separator,
-        .least = o->least, .most = o->most, .invalid = o->invalid,
-        .skip_bad_lines = o->skip_bad_lines, .keep_duplicates = o->keep_duplicates,
-        .val_fraction = o->val_fraction, .shard_tokens = o->shard_tokens,
-        .threads = (int)o->threads, .progress = show, .context = &s
-    };
-    progress_begin(&s.progress, v->terminal, "prepare");
+    const struct prepare_config c = { .paths = v->args,
+                                      .n_paths = v->n_args,
+                                      .out = o->out,
+                                      .tokenizer = tokenizer,
+                                      .tokenizer_path = o->tokenizer,
+                                      .source = o->source,
+                                      .licence = o->licence,
+                                      .format = o->format,
+                                      .separator = o->separator,
+                                      .drop_separator = o->drop_separator,
+                                      .least = o->least,
+                                      .most = o->most,
+                                      .invalid = o->invalid,
+                                      .skip_bad_lines = o->skip_bad_lines,
+                                      .keep_duplicates = o->keep_duplicates,
+                                      .val_fraction = o->val_fraction,
+                                      .shard_tokens = o->shard_tokens,
+                                      .threads = (int)o->threads,
+                                      .progress = show,
+                                      .context = &progress };
+    progress_begin(&progress, v->terminal, "prepare");
     int rc = prepare_run(&c, &result);
-    progress_end(&s.progress, rc < 0 ? "stopped" : "done");
+    progress_end(&progress, rc < 0 ? "stopped" : "done");
     if (rc == OK)
         print_result(o->out, &result);
     tokenizer_free(tokenizer);
@@ -151,10 +162,10 @@ static const struct command cmd_prepare = {
     .summary = "turn text into token shards",
     .arguments = "PATH...",
     .description =
-        "Each PATH is a file, a folder (all files below it), or - for standard input; .gz, .dz "
-        "and .zst are unpacked on the way. jsonl lines hold a text, messages of a chat, or a "
-        "prompt and an answer; in the last two only what the assistant says counts in the "
-        "loss.\n\n"
+        "Each PATH is a file, a folder (all files below it), or - for standard input; .gz, "
+        ".dz and .zst are unpacked on the way. jsonl lines hold a text, messages of a chat, "
+        "or a prompt and an answer; in the last two only what the assistant says counts in "
+        "the loss.\n\n"
         "The result is a folder with shards for train and val and a ledger of what went in. "
         "Interrupted, by whatever, the same command goes on where it stopped.",
     .options = prepare_table,
@@ -165,7 +176,8 @@ static const struct command cmd_prepare = {
         (const struct example[]){
             { "headway data prepare books/ --tokenizer tokenizer.json --out data/books",
               "Every file below books/ is a document." },
-            { "headway data prepare gcide.dict.dz --separator '^\\S' --tokenizer tok --out gcide",
+            { "headway data prepare gcide.dict.dz --separator '^\\S' --tokenizer tok "
+              "--out data/gcide",
               "A dictionary whose headwords stand at the start of a line." },
             { "headway data prepare chats.jsonl.zst --tokenizer tok --out data/chats "
               "--licence CC-BY-4.0",
@@ -174,7 +186,7 @@ static const struct command cmd_prepare = {
     .run = run_prepare,
 };
 
-/* --- info ---------------------------------------------------------------------------------- */
+/* --- info --------------------------------------------------------------------------- */
 
 struct info_options {
     bool verify, inputs;
@@ -200,7 +212,8 @@ static void print_split(const struct dataset *d)
     printf(", %lld %s shard%s\n", (long long)d->n_shards,
            shard_kind_name(d->shards[0].info.kind), d->n_shards == 1 ? "" : "s");
     if (d->loss_tokens < d->tokens)
-        printf("              %lld tokens count in the loss\n", (long long)d->loss_tokens);
+        printf("              %lld tokens count in the loss\n",
+               (long long)d->loss_tokens);
 }
 
 static void print_text(const json_t *ledger, const char *label, const char *key)
@@ -245,8 +258,8 @@ static int verify(const char *path, const json_t *ledger, const struct info_opti
     TRY(ledger_verify(path, ledger, &check));
     printf("  verified    %lld shards", (long long)check.shards);
     if (o->inputs)
-        printf(", %lld inputs unchanged, %lld no longer there", (long long)check.inputs_checked,
-               (long long)check.inputs_missing);
+        printf(", %lld inputs unchanged, %lld no longer there",
+               (long long)check.inputs_checked, (long long)check.inputs_missing);
     printf("\n");
     return OK;
 }
@@ -260,7 +273,8 @@ static int run_info(struct invocation *v)
     TRY(dataset_open(&val, path, "val", -1, v->arena));
     const struct dataset *any = train.n_shards ? &train : &val;
     if (any->n_shards == 0)
-        return err_set(ERR_USAGE, "%s holds no shards; make some with headway data prepare", path);
+        return err_set(ERR_USAGE,
+                       "%s holds no shards; make some with headway data prepare", path);
     printf("%s\n", path);
     print_split(&train);
     print_split(&val);
@@ -279,8 +293,9 @@ static const struct command cmd_info = {
     .name = "info",
     .summary = "show what is in a data set, and verify it",
     .arguments = "PATH",
-    .description = "PATH is a folder that data prepare made, one shard, or shards of llm.c or "
-                   "nanoGPT. Checksums are compared unless --verify no is given.",
+    .description =
+        "PATH is a folder that data prepare made, one shard, or shards of llm.c or "
+        "nanoGPT. Checksums are compared unless --no-verify is given.",
     .options = info_table,
     .options_bytes = sizeof(struct info_options),
     .min_args = 1,
@@ -288,7 +303,7 @@ static const struct command cmd_info = {
     .examples =
         (const struct example[]){
             { "headway data info data/books", "Counts, ledger, and checksums." },
-            { "headway data info data/books --inputs yes",
+            { "headway data info data/books --inputs",
               "Also: are the files it was made from still the same?" },
             { 0 } },
     .run = run_info,
@@ -299,7 +314,7 @@ const struct command cmd_data = {
     .summary = "prepare text for training, and show what was prepared",
     .examples =
         (const struct example[]){
-            { "headway data prepare corpus.txt --tokenizer tokenizer.json --out data/corpus",
+            { "headway data prepare corpus.txt --tokenizer tok --out data/corpus",
               "Text into shards." },
             { "headway data info data/corpus", "What is in them." },
             { 0 } },

@@ -14,7 +14,7 @@ u64 dataset_tokenizer_id(const char *sha256)
     return id;
 }
 
-/* --- finding shards -------------------------------------------------------------------- */
+/* --- finding shards ----------------------------------------------------------------- */
 
 static bool ends_with(const char *text, const char *end)
 {
@@ -70,7 +70,7 @@ static int list_folder(struct dataset *d, struct arena *a)
     return OK;
 }
 
-/* --- opening --------------------------------------------------------------------------- */
+/* --- opening ------------------------------------------------------------------------ */
 
 static int same_as_first(const struct dataset *d, i64 i)
 {
@@ -79,7 +79,8 @@ static int same_as_first(const struct dataset *d, i64 i)
     if (s->kind == first->kind && s->tokenizer_hash == first->tokenizer_hash &&
         s->separator == first->separator && s->vocab == first->vocab)
         return OK;
-    return err_set(ERR_FORMAT, "%s and %s come from different data sets; keep one per folder",
+    return err_set(ERR_FORMAT,
+                   "%s and %s come from different data sets; keep one per folder",
                    d->shards[0].path, path);
 }
 
@@ -120,7 +121,8 @@ static int check_complete(const struct dataset *d)
 int dataset_open(struct dataset *d, const char *path, const char *split, i32 separator,
                  struct arena *a)
 {
-    *d = (struct dataset){ .path = arena_strdup(a, path), .split = split, .separator = -1 };
+    *d = (struct dataset){ .split = split, .separator = -1 };
+    d->path = arena_strdup(a, path);
     if (is_folder(path)) {
         TRY(list_folder(d, a));
     } else {
@@ -143,7 +145,7 @@ int dataset_open(struct dataset *d, const char *path, const char *split, i32 sep
     return OK;
 }
 
-/* --- reading --------------------------------------------------------------------------- */
+/* --- reading ------------------------------------------------------------------------ */
 
 void dataset_reader_init(struct dataset_reader *r, const struct dataset *d, int files)
 {
@@ -263,13 +265,12 @@ int dataset_mask(struct dataset_reader *r, i64 at, i64 n, u8 *out)
     return OK;
 }
 
-/* --- documents ------------------------------------------------------------------------- */
+/* --- documents ---------------------------------------------------------------------- */
 
 static int damaged(const struct dataset_shard *s)
 {
     return err_set(ERR_FORMAT,
-                   "%s: its table of documents is damaged; `headway data info` tells more, "
-                   "prepare the data again",
+                   "%s: its table of documents is damaged; prepare the data again",
                    s->path);
 }
 
@@ -317,7 +318,8 @@ static i64 shard_of_document(const struct dataset *d, i64 document)
     return low;
 }
 
-static int begins_of_shard(struct dataset_reader *r, i64 shard, i64 local, i64 n, i64 *out)
+static int begins_of_shard(struct dataset_reader *r, i64 shard, i64 local, i64 n,
+                           i64 *out)
 {
     enum { CHUNK = 256 };
     struct shard_document table[CHUNK];

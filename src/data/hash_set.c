@@ -19,8 +19,10 @@ static int grow(struct hash_set *s)
     i64 capacity = i64_max(1024, 2 * s->capacity);
     u64 *slots = sys_alloc(capacity * (i64)sizeof *slots, 64);
     if (!slots)
-        return err_set(ERR_LIMIT, "no memory to remember %lld documents; --keep_duplicates needs "
-                                  "none", (long long)s->count);
+        return err_set(ERR_LIMIT,
+                       "no memory to remember %lld documents; --keep_duplicates needs "
+                       "none",
+                       (long long)s->count);
     memset(slots, 0, (size_t)capacity * sizeof *slots);
     for (i64 i = 0; i < s->capacity; i++)
         if (s->slots[i] != 0)

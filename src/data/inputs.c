@@ -8,7 +8,8 @@
 
 enum { DEEPEST = 64 };
 
-static void add(struct inputs *list, i64 *capacity, const struct input *input, struct arena *a)
+static void add(struct inputs *list, i64 *capacity, const struct input *input,
+                struct arena *a)
 {
     if (list->count == *capacity) {
         struct input *old = list->at;
@@ -33,15 +34,16 @@ static int add_folder(struct inputs *list, i64 *capacity, const char *path, int 
     char **names;
     int rc = OK;
     if (depth == DEEPEST)
-        return err_set(ERR_LIMIT, "%s lies more than %d folders deep; is it a circle of links?",
+        return err_set(ERR_LIMIT,
+                       "%s lies more than %d folders deep; is it a circle of links?",
                        path, DEEPEST);
     int n = sys_list(path, &names);
     if (n < 0)
         return err_set(ERR_SYS, "list %s: %s", path, strerror(errno));
     for (int i = 0; i < n && rc == OK; i++)
         if (names[i][0] != '.')
-            rc = add_path(list, capacity, arena_printf(a, "%s/%s", path, names[i]), depth + 1,
-                          a);
+            rc = add_path(list, capacity, arena_printf(a, "%s/%s", path, names[i]),
+                          depth + 1, a);
     sys_free(names);
     return rc;
 }

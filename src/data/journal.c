@@ -28,14 +28,15 @@ struct field {
         FIELD(name ".val_bytes", member.val_bytes),                                      \
         FIELD(name ".duplicates", member.duplicates), FIELD(name ".cut", member.cut),    \
         FIELD(name ".malformed", member.malformed), FIELD(name ".skipped", member.skipped)
-#define SHARD(name, member)                                                              \
-    FIELD(name ".index", member.index), FIELD(name ".tokens", member.tokens),            \
-        FIELD(name ".documents", member.documents),                                      \
-        FIELD(name ".text_bytes", member.text_bytes),                                    \
-        FIELD(name ".loss_tokens", member.loss_tokens),                                  \
-        FIELD(name ".tokens_crc", member.tokens_crc),                                    \
-        FIELD(name ".documents_crc", member.documents_crc),                              \
-        FIELD(name ".mask_crc", member.mask_crc), FIELD(name ".mask_byte", member.mask_byte)
+#define SHARD(name, member)                                                   \
+    FIELD(name ".index", member.index), FIELD(name ".tokens", member.tokens), \
+        FIELD(name ".documents", member.documents),                           \
+        FIELD(name ".text_bytes", member.text_bytes),                         \
+        FIELD(name ".loss_tokens", member.loss_tokens),                       \
+        FIELD(name ".tokens_crc", member.tokens_crc),                         \
+        FIELD(name ".documents_crc", member.documents_crc),                   \
+        FIELD(name ".mask_crc", member.mask_crc),                             \
+        FIELD(name ".mask_byte", member.mask_byte)
 
 static const struct field fields[] = {
     FIELD("input", input),   FIELD("unit", unit), FIELD("log_bytes", log_bytes),
@@ -109,15 +110,18 @@ static bool read_fields(struct journal *j, const json_t *root)
         const json_t *item = json_object_get(root, fields[i].name);
         i64 value = json_integer_value(item);
         u32 narrow = (u32)value;
-        if (!json_is_integer(item) || value < 0 || (fields[i].bytes == 4 && value > UINT32_MAX))
+        if (!json_is_integer(item) || value < 0 ||
+            (fields[i].bytes == 4 && value > UINT32_MAX))
             return false;
         char *at = (char *)j + fields[i].offset;
-        memcpy(at, fields[i].bytes == 4 ? (void *)&narrow : (void *)&value, fields[i].bytes);
+        memcpy(at, fields[i].bytes == 4 ? (void *)&narrow : (void *)&value,
+               fields[i].bytes);
     }
     return true;
 }
 
-int journal_load(struct journal *j, const char *folder, const char *fingerprint, bool *found)
+int journal_load(struct journal *j, const char *folder, const char *fingerprint,
+                 bool *found)
 {
     char path[PATH_BYTES];
     json_t *root;

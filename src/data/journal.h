@@ -1,4 +1,5 @@
-/* data/journal.h - how far a preparation has come, saved so that it can be taken up again.
+/* data/journal.h - how far a preparation has come, saved so that it can be taken up
+ * again.
  *
  * Plain numbers, written as JSON and replaced atomically. */
 #ifndef HEADWAY_DATA_JOURNAL_H
@@ -17,9 +18,10 @@ struct journal {
 
 /* fingerprint: of settings and inputs. */
 int journal_save(const struct journal *j, const char *folder, const char *fingerprint);
-/* *found is false when there is none, or one of other settings or another program version;
- * a damaged one counts as none. */
-int journal_load(struct journal *j, const char *folder, const char *fingerprint, bool *found);
+/* *found is false when there is none, or one of other settings or another program
+ * version; a damaged one counts as none. */
+int journal_load(struct journal *j, const char *folder, const char *fingerprint,
+                 bool *found);
 int journal_remove(const char *folder);
 
 /* Replaces folder/name by these bytes: the old or the new contents survive, whole. */

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- style --------------------------------------------------------------------------------- */
+/* --- style -------------------------------------------------------------------------- */
 
 struct chat_style chat_style_of(const struct tokenizer *t)
 {
@@ -22,7 +22,7 @@ struct chat_style chat_style_of(const struct tokenizer *t)
     return (struct chat_style){ "plain", -1, -1, -1, "### ", "\n", "\n\n" };
 }
 
-/* --- parts --------------------------------------------------------------------------------- */
+/* --- parts -------------------------------------------------------------------------- */
 
 static int add_part(struct json_document *d, const char *text, i64 bytes, i32 special,
                     bool counts)
@@ -36,7 +36,8 @@ static int add_part(struct json_document *d, const char *text, i64 bytes, i32 sp
 
 static int add_string(struct json_document *d, const json_t *value, bool counts)
 {
-    return add_part(d, json_string_value(value), (i64)json_string_length(value), -1, counts);
+    return add_part(d, json_string_value(value), (i64)json_string_length(value), -1,
+                    counts);
 }
 
 static int add_special(struct json_document *d, i32 special, bool counts)
@@ -49,11 +50,14 @@ static int add_literal(struct json_document *d, const char *text, bool counts)
     return add_part(d, text, (i64)strlen(text), -1, counts);
 }
 
-static int add_message(struct json_document *d, const struct chat_style *s, const json_t *m)
+static int add_message(struct json_document *d, const struct chat_style *s,
+                       const json_t *m)
 {
-    const json_t *role = json_object_get(m, "role"), *content = json_object_get(m, "content");
+    const json_t *role = json_object_get(m, "role"),
+                 *content = json_object_get(m, "content");
     if (!json_is_string(role) || !json_is_string(content))
-        return err_set(ERR_FORMAT, "each of messages needs a role and a content, both strings");
+        return err_set(ERR_FORMAT,
+                       "each of messages needs a role and a content, both strings");
     bool counts = strcmp(json_string_value(role), "assistant") == 0;
     bool token_ends = s->close >= 0; /* then the text after it is mere layout */
     TRY(add_special(d, s->open, false));
@@ -76,14 +80,16 @@ static int add_messages(struct json_document *d, const struct chat_style *s,
     return OK;
 }
 
-static int add_object(struct json_document *d, const struct chat_style *s, const json_t *o)
+static int add_object(struct json_document *d, const struct chat_style *s,
+                      const json_t *o)
 {
     static const char *const pairs[][2] = { { "prompt", "answer" },
                                             { "prompt", "completion" },
                                             { "prompt", "response" },
                                             { "question", "answer" },
                                             { "instruction", "output" } };
-    const json_t *text = json_object_get(o, "text"), *messages = json_object_get(o, "messages");
+    const json_t *text = json_object_get(o, "text"),
+                 *messages = json_object_get(o, "messages");
     if (json_is_string(text))
         return add_string(d, text, true);
     if (messages)
@@ -96,8 +102,9 @@ static int add_object(struct json_document *d, const struct chat_style *s, const
         TRY(add_string(d, first, false));
         return add_string(d, second, true);
     }
-    return err_set(ERR_FORMAT, "it has neither a text, nor messages, nor a prompt and an answer, "
-                               "as strings");
+    return err_set(ERR_FORMAT,
+                   "it has neither a text, nor messages, nor a prompt and an answer, "
+                   "as strings");
 }
 
 int json_document_parse(struct json_document *d, const struct chat_style *style,

@@ -26,7 +26,8 @@ struct tokenizer;
 
 struct chat_style {
     const char *name; /* "chatml", "llama3", "plain" */
-    i32 open, middle, close; /* special tokens before the role, after it, after the content */
+    i32 open, middle,
+        close; /* special tokens before the role, after it, after the content */
     const char *before, *after_role, *after; /* text in the same places */
 };
 
@@ -49,7 +50,8 @@ static inline i64 json_document_parts(const struct json_document *d)
     return d->parts.bytes / (i64)sizeof(struct json_part);
 }
 
-static inline const struct json_part *json_document_part(const struct json_document *d, i64 i)
+static inline const struct json_part *json_document_part(const struct json_document *d,
+                                                         i64 i)
 {
     return (const struct json_part *)d->parts.data + i;
 }

@@ -14,7 +14,7 @@
 enum { PATH_BYTES = 4096, FORMAT_VERSION = 1, LARGEST = 1 << 30 };
 static const char file_name[] = "ledger.json";
 
-/* --- writing ------------------------------------------------------------------------------- */
+/* --- writing ------------------------------------------------------------------------ */
 
 static void put_counts(struct json *j, const struct prepare_counts *c)
 {
@@ -67,7 +67,8 @@ static void put_tokenizer(struct json *j, const struct prepare_config *c)
     json_end(j);
 }
 
-static int put_split(struct json *j, const char *folder, const char *split, struct arena *a)
+static int put_split(struct json *j, const char *folder, const char *split,
+                     struct arena *a)
 {
     struct dataset d;
     char crc[16];
@@ -155,7 +156,7 @@ int ledger_write(const struct ledger *l)
     return rc;
 }
 
-/* --- reading ------------------------------------------------------------------------------- */
+/* --- reading ------------------------------------------------------------------------ */
 
 int ledger_load(const char *folder, json_t **out)
 {
@@ -186,7 +187,8 @@ static int verify_shard(const struct dataset_shard *s, const json_t *entry,
     snprintf(own, sizeof own, "%08x", s->info.tokens_crc);
     if (!listed || strcmp(listed, name) || !crc || strcmp(crc, own) ||
         json_integer_value(json_object_get(entry, "bytes")) != s->info.file_bytes)
-        return err_set(ERR_FORMAT, "%s is not the shard that the ledger describes", s->path);
+        return err_set(ERR_FORMAT, "%s is not the shard that the ledger describes",
+                       s->path);
     TRY(shard_file_open(&f, s->path));
     int rc = shard_verify(&s->info, &f);
     shard_file_close(&f);
@@ -203,8 +205,9 @@ static int verify_split(const char *folder, const char *split, const json_t *led
     struct dataset d;
     TRY(dataset_open(&d, folder, split, -1, a));
     if ((i64)json_array_size(shards) != d.n_shards)
-        return err_set(ERR_FORMAT, "%s: the ledger lists %lld %s shards, %lld are there", folder,
-                       (long long)json_array_size(shards), split, (long long)d.n_shards);
+        return err_set(ERR_FORMAT, "%s: the ledger lists %lld %s shards, %lld are there",
+                       folder, (long long)json_array_size(shards), split,
+                       (long long)d.n_shards);
     for (i64 i = 0; i < d.n_shards; i++)
         TRY(verify_shard(&d.shards[i], json_array_get(shards, (size_t)i), check));
     return OK;
@@ -223,7 +226,8 @@ static int verify_input(const json_t *entry, struct ledger_check *check)
     }
     TRY(sha256_file(path, hex));
     if (strcmp(hex, sha256) != 0)
-        return err_set(ERR_FORMAT, "%s is no longer what was prepared: its SHA-256 has changed",
+        return err_set(ERR_FORMAT,
+                       "%s is no longer what was prepared: its SHA-256 has changed",
                        path);
     check->inputs_checked++;
     tell(check, path, "unchanged");

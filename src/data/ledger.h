@@ -1,8 +1,9 @@
 /* data/ledger.h - what went into a data set, in ledger.json beside the shards.
  *
- * Source, licence, settings, tokenizer (SHA-256), program version; per split and shard the
- * counts and checksums; per input file its SHA-256, bytes, documents, tokens, duplicates
- * dropped and ill-formed sequences. No time stamps: equal inputs give equal ledgers. */
+ * Source, licence, settings, tokenizer (SHA-256), program version; per split and shard
+ * the counts and checksums; per input file its SHA-256, bytes, documents, tokens,
+ * duplicates dropped and ill-formed sequences. No time stamps: equal inputs give equal
+ * ledgers. */
 #ifndef HEADWAY_DATA_LEDGER_H
 #define HEADWAY_DATA_LEDGER_H
 

@@ -72,10 +72,11 @@ struct loader {
     u64 waited_ns;
 };
 
-/* --- which tokens --------------------------------------------------------------------------- */
+/* --- which tokens ------------------------------------------------------------------- */
 
 /* Where window g lies. Each epoch of each source has its own permutation and key. */
-static void locate(const struct loader *l, i64 g, int *source, i64 *window, struct rng *key)
+static void locate(const struct loader *l, i64 g, int *source, i64 *window,
+                   struct rng *key)
 {
     const struct source *s;
     if (l->eval) {
@@ -113,8 +114,8 @@ static int fill_row(struct reader *r, struct slot *slot, i64 row)
         row_clear(&out, T);
     } else {
         locate(l, g, &source, &window, &key);
-        rc = row_fill(r->maker, &r->from[source], &key, window, position % l->rule.window, T,
-                      &out, &slot->sums[row]);
+        rc = row_fill(r->maker, &r->from[source], &key, window, position % l->rule.window,
+                      T, &out, &slot->sums[row]);
     }
     for (i64 i = 0; i < T; i++)
         slot->sources[at + i] = source;
@@ -122,7 +123,7 @@ static int fill_row(struct reader *r, struct slot *slot, i64 row)
     return rc;
 }
 
-/* --- reading threads ------------------------------------------------------------------------- */
+/* --- reading threads ---------------------------------------------------------------- */
 
 static struct slot *slot_at(const struct loader *l, i64 sequence)
 {
@@ -191,7 +192,7 @@ static void *read_rows(void *context)
     return NULL;
 }
 
-/* --- planning; all with the mutex held ---------------------------------------------------- */
+/* --- planning; all with the mutex held ---------------------------------------------- */
 
 static i64 step_rows(const struct loader_step *s)
 {
@@ -264,8 +265,10 @@ static int grow_slots(struct loader *l, i64 places, i64 rows)
         s->tokens = sys_alloc(6 * 4 * places, 64);
         s->sums = sys_alloc(rows * (i64)(sizeof *s->sums + sizeof *s->row_source), 64);
         if (!s->tokens || !s->sums)
-            return err_set(ERR_LIMIT, "no memory to read steps of %lld tokens ahead; lower "
-                                      "data.prefetch or the batch", (long long)places);
+            return err_set(ERR_LIMIT,
+                           "no memory to read steps of %lld tokens ahead; lower "
+                           "data.prefetch or the batch",
+                           (long long)places);
         s->targets = s->tokens + places;
         s->positions = s->tokens + 2 * places;
         s->begin = s->tokens + 3 * places;
@@ -278,7 +281,7 @@ static int grow_slots(struct loader *l, i64 places, i64 rows)
     return OK;
 }
 
-/* --- one step --------------------------------------------------------------------------------- */
+/* --- one step ----------------------------------------------------------------------- */
 
 static bool is_planned(const struct loader *l, const struct loader_step *s, i64 position)
 {
@@ -290,10 +293,11 @@ static bool is_planned(const struct loader *l, const struct loader_step *s, i64 
 
 static int exhausted(const struct loader *l)
 {
-    return err_set(ERR_LIMIT,
-                   "every data source has reached its cap after %lld tokens; raise max_epochs "
-                   "or train for fewer steps",
-                   (long long)l->position);
+    return err_set(
+        ERR_LIMIT,
+        "every data source has reached its cap after %lld tokens; raise max_epochs "
+        "or train for fewer steps",
+        (long long)l->position);
 }
 
 /* Waits until the step at this position is ready, and returns how reading it went. */
@@ -344,7 +348,8 @@ int loader_start_step(struct loader *l, const struct loader_step *s)
     i64 position = round_up(l->position, s->T);
     pthread_mutex_lock(&l->mutex);
     int rc = await(l, s, position);
-    while (rc < 0 && l->next < l->planned && l->config.on_error == LOADER_SKIP && !l->eval) {
+    while (rc < 0 && l->next < l->planned && l->config.on_error == LOADER_SKIP &&
+           !l->eval) {
         drop_source(l, position);
         rc = await(l, s, position);
     }
@@ -408,7 +413,7 @@ u64 loader_wait_ns(const struct loader *l)
     return l->waited_ns;
 }
 
-/* --- cursor ------------------------------------------------------------------------------------ */
+/* --- cursor ------------------------------------------------------------------------- */
 
 void loader_get_cursor(const struct loader *l, struct loader_cursor *out)
 {
@@ -420,8 +425,10 @@ void loader_get_cursor(const struct loader *l, struct loader_cursor *out)
 int loader_seek_position(struct loader *l, i64 position)
 {
     if (position < 0)
-        return err_set(ERR_FORMAT, "a data position of %lld is impossible; the checkpoint is "
-                                   "damaged", (long long)position);
+        return err_set(ERR_FORMAT,
+                       "a data position of %lld is impossible; the checkpoint is "
+                       "damaged",
+                       (long long)position);
     pthread_mutex_lock(&l->mutex);
     l->position = position;
     pthread_mutex_unlock(&l->mutex);
@@ -480,7 +487,7 @@ double loader_epochs(const struct loader *l, i64 source)
     return (double)used / (double)l->sources[source].windows;
 }
 
-/* --- opening ----------------------------------------------------------------------------------- */
+/* --- opening ------------------------------------------------------------------------ */
 
 static const char *last_part(const char *path)
 {
@@ -493,20 +500,23 @@ static int check_source(const struct loader *l, const struct source *s)
     const struct loader_config *c = &l->config;
     const struct dataset *d = &s->data;
     if (d->vocab > c->vocab)
-        return err_set(ERR_MODEL,
-                       "%s holds ids up to %u, the model's vocabulary has %u; use the model's "
-                       "tokenizer to prepare the data",
-                       d->path, d->vocab - 1, c->vocab);
+        return err_set(
+            ERR_MODEL,
+            "%s holds ids up to %u, the model's vocabulary has %u; use the model's "
+            "tokenizer to prepare the data",
+            d->path, d->vocab - 1, c->vocab);
     if (c->tokenizer_hash && d->tokenizer_hash && c->tokenizer_hash != d->tokenizer_hash)
-        return err_set(ERR_CONFIG,
-                       "%s was prepared with another tokenizer than this run's; prepare it "
-                       "again",
-                       d->path);
+        return err_set(
+            ERR_CONFIG,
+            "%s was prepared with another tokenizer than this run's; prepare it "
+            "again",
+            d->path);
     if (l->rule.packing == ROW_DOCUMENTS && d->n_shards > 0 && !d->has_documents)
-        return err_set(ERR_CONFIG,
-                       "%s does not say where documents begin, so data.packing documents is "
-                       "impossible; use contiguous, or prepare the text",
-                       d->path);
+        return err_set(
+            ERR_CONFIG,
+            "%s does not say where documents begin, so data.packing documents is "
+            "impossible; use contiguous, or prepare the text",
+            d->path);
     if (d->tokens == 0 && !l->eval)
         return err_set(ERR_CONFIG, "%s has no tokens in its %s split", d->path, d->split);
     return OK;
@@ -522,7 +532,8 @@ static int open_sources(struct loader *l)
         TRY(dataset_open(&s->data, from->path, l->eval ? "val" : "train", from->separator,
                          &l->arena));
         TRY(check_source(l, s));
-        s->name = arena_strdup(&l->arena, from->name ? from->name : last_part(from->path));
+        s->name =
+            arena_strdup(&l->arena, from->name ? from->name : last_part(from->path));
         s->key = hash64(s->name, (i64)strlen(s->name), 0);
         s->windows = row_windows(&s->data, l->rule.window);
     }
@@ -536,7 +547,8 @@ static void make_mixture(struct loader *l)
         const struct loader_source *from = &l->config.sources[i];
         i64 windows = l->sources[i].windows;
         double limit = from->max_epochs * (double)windows;
-        double weight = from->weight > 0 ? from->weight : (double)l->sources[i].data.tokens;
+        double weight =
+            from->weight > 0 ? from->weight : (double)l->sources[i].data.tokens;
         s[i] = (struct mixture_source){ windows, weight, INT64_MAX };
         if (from->max_epochs > 0 && limit < 0x1p62)
             s[i].limit = i64_max(1, (i64)limit);

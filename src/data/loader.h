@@ -34,7 +34,7 @@ struct loader_source {
     const char *path;
     double weight;     /* 0: in proportion to its tokens */
     double max_epochs; /* 0: no limit */
-    i32 separator;     /* for files without document tables: token that begins documents; -1 */
+    i32 separator;     /* token that begins documents, for files that do not say; -1 */
 };
 
 /* What happens when a shard vanishes or turns out damaged during a run. */
@@ -53,7 +53,7 @@ struct loader_config {
     bool loss_on_answers;
     u32 vocab;              /* of the model */
     u64 tokenizer_hash;     /* 0: not compared */
-    const u16 *token_bytes; /* [vocab], text bytes per token; NULL: loader_step_bytes is 0 */
+    const u16 *token_bytes; /* [vocab] text bytes; NULL: loader_step_bytes is 0 */
     int threads;            /* that read; 0: 1 */
     int steps_ahead;        /* 0: 1 */
     enum loader_on_error on_error;
@@ -70,7 +70,7 @@ int loader_open(struct loader **out, const struct loader_config *c);
 int loader_open_eval(struct loader **out, const struct loader_config *c, i64 max_tokens);
 void loader_close(struct loader *l); /* NULL is fine */
 
-/* --- one step ------------------------------------------------------------------------------ */
+/* --- one step ----------------------------------------------------------------------- */
 
 struct loader_step {
     u64 step; /* for spans */
@@ -79,8 +79,9 @@ struct loader_step {
 };
 
 /* Makes the next step's micro-batches current. The time waited is a span in c->trace.
- * Errors: ERR_FORMAT or ERR_SYS for shards, ERR_LIMIT when all sources reached their caps,
- * ERR_CONFIG when T does not divide the window. After an error the position is unchanged. */
+ * Errors: ERR_FORMAT or ERR_SYS for shards, ERR_LIMIT when all sources reached their
+ * caps, ERR_CONFIG when T does not divide the window. After an error the position is
+ * unchanged. */
 int loader_start_step(struct loader *l, const struct loader_step *s);
 /* For backend_set(&backend, &op_load_batch, loader_kernel(l)). */
 struct kernel loader_kernel(struct loader *l);
@@ -91,7 +92,7 @@ const i64 *loader_step_bytes(const struct loader *l);
 double loader_step_weight(const struct loader *l);
 u64 loader_wait_ns(const struct loader *l);
 
-/* --- where the run is ---------------------------------------------------------------------- */
+/* --- where the run is --------------------------------------------------------------- */
 
 /* All that a checkpoint keeps. limit[s] counts windows of source s, INT64_MAX when it is
  * neither capped nor was skipped. */
@@ -113,7 +114,9 @@ i64 loader_places(const struct loader *l);
 i64 loader_sources(const struct loader *l);
 const char *loader_source_name(const struct loader *l, i64 source);
 const struct dataset *loader_dataset(const struct loader *l, i64 source);
-double loader_weight(const struct loader *l, i64 source); /* share of samples at the start */
-double loader_epochs(const struct loader *l, i64 source); /* passes over it so far */
+/* Share of the samples at the start. */
+double loader_weight(const struct loader *l, i64 source);
+/* Passes over it so far. */
+double loader_epochs(const struct loader *l, i64 source);
 
 #endif

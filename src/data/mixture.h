@@ -27,7 +27,7 @@ struct mixture_phase {
     i64 *used; /* [sources] taken before the phase */
     i64 *share; /* [sources] places in a block; 0: has left */
     u16 *source; /* [MIXTURE_BLOCK] who has this place */
-    u16 *rank;   /* [MIXTURE_BLOCK] how many earlier places of the block that source has */
+    u16 *rank; /* [MIXTURE_BLOCK] how many earlier places of the block that source has */
 };
 
 struct mixture {

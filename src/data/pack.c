@@ -33,7 +33,8 @@ int pack_new(struct pack **out, i64 T)
     p->begins = sys_map_pages((p->capacity + 1) * (i64)sizeof *p->begins);
     if (!p->documents || !p->before || !p->begins) {
         pack_free(p);
-        return err_set(ERR_LIMIT, "no memory for packing documents into rows of %lld tokens",
+        return err_set(ERR_LIMIT,
+                       "no memory for packing documents into rows of %lld tokens",
                        (long long)T);
     }
     *out = p;
@@ -55,7 +56,7 @@ static i64 length_of(const struct document *d)
     return (i64)(d->key >> 32);
 }
 
-/* --- the documents of a block ------------------------------------------------------------ */
+/* --- the documents of a block ------------------------------------------------------- */
 
 static void sift_down(struct document *d, i64 i, i64 n)
 {
@@ -84,16 +85,18 @@ static void sort(struct document *d, i64 n)
 }
 
 /* Fills p->documents with block k, and gives the tokens it covers. */
-static int load_block(struct pack *p, struct dataset_reader *r, const struct rng *key, i64 k,
-                      i64 *begin, i64 *end)
+static int load_block(struct pack *p, struct dataset_reader *r, const struct rng *key,
+                      i64 k, i64 *begin, i64 *end)
 {
     i64 S = PACK_ROWS * p->T, first, last;
     TRY(dataset_next_begin(r, k * S, begin, &first));
     TRY(dataset_next_begin(r, (k + 1) * S, end, &last));
     p->n = last - first;
     if (p->n < 0 || p->n > p->capacity)
-        return err_set(ERR_FORMAT, "%s: its table of documents is damaged; prepare the data "
-                                   "again", r->dataset->path);
+        return err_set(ERR_FORMAT,
+                       "%s: its table of documents is damaged; prepare the data "
+                       "again",
+                       r->dataset->path);
     TRY(dataset_begins(r, first, p->n + 1, p->begins));
     for (i64 i = 0; i < p->n; i++) {
         i64 tokens = p->begins[i + 1] - p->begins[i];
@@ -109,7 +112,7 @@ static int load_block(struct pack *p, struct dataset_reader *r, const struct rng
     return OK;
 }
 
-/* --- filling rows ------------------------------------------------------------------------ */
+/* --- filling rows ------------------------------------------------------------------- */
 
 /* The last document still there among the first i, 1-based; 0: none. */
 static i64 last_among(struct pack *p, i64 i)
@@ -157,7 +160,8 @@ static i64 lay(struct pack *p, const struct document *d, i64 at)
     while (left > 0) {
         i64 tokens = i64_min(left, p->T - at % p->T);
         if (at >= p->want_begin && at < p->want_end)
-            p->pieces[p->n_pieces++] = (struct pack_piece){ from, tokens, tokens == left };
+            p->pieces[p->n_pieces++] =
+                (struct pack_piece){ from, tokens, tokens == left };
         at += tokens;
         from += tokens;
         left -= tokens;
@@ -196,8 +200,10 @@ int pack_row(struct pack *p, struct dataset_reader *r, const struct rng *key, i6
         TRY(dataset_begins(r, document, 1, &document_begin));
         TRY(load_block(p, r, key, document_begin / (PACK_ROWS * p->T), &begin, &end));
         if (begin > at || end <= at || p->n == 0)
-            return err_set(ERR_FORMAT, "%s: its table of documents is damaged; prepare the "
-                                       "data again", d->path);
+            return err_set(ERR_FORMAT,
+                           "%s: its table of documents is damaged; prepare the "
+                           "data again",
+                           d->path);
         fill_block(p, key, begin, end);
         at = end;
     }

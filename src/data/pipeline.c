@@ -65,7 +65,7 @@ static int keep_error(struct unit *u, int rc)
     return rc;
 }
 
-/* --- reading ------------------------------------------------------------------------------- */
+/* --- reading ------------------------------------------------------------------------ */
 
 /* Waits for a free unit; NULL when the pipeline stops. */
 static struct unit *free_unit(struct lane *l)
@@ -193,7 +193,7 @@ static void *run_reader(void *context)
     return NULL;
 }
 
-/* --- encoding ------------------------------------------------------------------------------ */
+/* --- encoding ----------------------------------------------------------------------- */
 
 /* Appends the encoder's ids to the unit, and clears them. */
 static int take_ids(struct worker *w, struct unit *u, bool counts)
@@ -217,7 +217,8 @@ static int add_id(struct worker *w, struct unit *u, i32 id, bool counts)
     return take_ids(w, u, counts);
 }
 
-/* JSON must be UTF-8, so "bytes" is not possible here: ill-formed sequences become U+FFFD. */
+/* JSON must be UTF-8, so "bytes" is not possible here: ill-formed sequences become
+ * U+FFFD. */
 static int clean_line(struct worker *w, struct unit *u, const char **text, i64 *bytes)
 {
     const u8 *at = (const u8 *)*text;
@@ -363,7 +364,7 @@ static void *run_worker(void *context)
     return NULL;
 }
 
-/* --- the caller's side ----------------------------------------------------------------------- */
+/* --- the caller's side -------------------------------------------------------------- */
 
 /* Gives back the unit that the caller had. */
 static void release(struct pipeline *p)
@@ -425,7 +426,8 @@ static int start_readers(struct pipeline *p)
 
 static int start_workers(struct pipeline *p)
 {
-    const struct encoder_options o = { .policy = p->config.invalid, .specials_as_text = true };
+    const struct encoder_options o = { .policy = p->config.invalid,
+                                       .specials_as_text = true };
     for (int i = 0; i < p->n_workers; i++) {
         struct worker *w = &p->workers[i];
         w->pipeline = p;

@@ -38,7 +38,7 @@ struct work {
     struct prepare_progress progress;
 };
 
-/* --- settings -------------------------------------------------------------------------------- */
+/* --- settings ----------------------------------------------------------------------- */
 
 static int check_config(struct work *w)
 {
@@ -83,20 +83,21 @@ static void take_fingerprint(struct work *w)
 {
     const struct prepare_config *c = &w->config;
     struct text t = { 0 };
-    text_printf(&t, "%s\n%s\n%d %s\n%d %lld %lld %d %d %d %.17g %lld %lld\n", HEADWAY_VERSION,
-                tokenizer_hash(c->tokenizer), c->format, c->separator ? c->separator : "",
-                c->drop_separator, (long long)c->least, (long long)c->most, c->invalid, c->skip_bad_lines,
-                c->keep_duplicates, c->val_fraction, (long long)c->shard_tokens,
-                (long long)c->unit_bytes);
+    text_printf(&t, "%s\n%s\n%d %s\n%d %lld %lld %d %d %d %.17g %lld %lld\n",
+                HEADWAY_VERSION, tokenizer_hash(c->tokenizer), c->format,
+                c->separator ? c->separator : "", c->drop_separator, (long long)c->least,
+                (long long)c->most, c->invalid, c->skip_bad_lines, c->keep_duplicates,
+                c->val_fraction, (long long)c->shard_tokens, (long long)c->unit_bytes);
     text_printf(&t, "%s\n%s\n", c->source ? c->source : "", c->licence ? c->licence : "");
     for (i64 i = 0; i < w->inputs.count; i++)
         text_printf(&t, "%s %lld %lld\n", w->inputs.at[i].path,
-                    (long long)w->inputs.at[i].bytes, (long long)w->inputs.at[i].mtime_ns);
+                    (long long)w->inputs.at[i].bytes,
+                    (long long)w->inputs.at[i].mtime_ns);
     sha256_of(t.data, t.length, w->fingerprint);
     text_fini(&t);
 }
 
-/* --- where an earlier run got to --------------------------------------------------------------- */
+/* --- where an earlier run got to ---------------------------------------------------- */
 
 /* True when OUT is this very data set already; an error when it is anything else. */
 static int check_out(struct work *w, bool *existed)
@@ -120,8 +121,10 @@ static int check_out(struct work *w, bool *existed)
         if (*existed)
             return journal_remove(out); /* a kill may have left it */
     }
-    return err_set(ERR_USAGE, "%s exists and holds something else; remove it, or choose another "
-                              "folder", out);
+    return err_set(ERR_USAGE,
+                   "%s exists and holds something else; remove it, or choose another "
+                   "folder",
+                   out);
 }
 
 static bool resumable(const struct work *w)
@@ -156,8 +159,9 @@ static int open_log(struct work *w)
         return err_set(ERR_SYS, "create %s: %s", path, strerror(errno));
     i64 bytes = w->journal.log_bytes;
     if (sys_seek(w->log, 0, SEEK_END) < bytes)
-        return err_set(ERR_FORMAT, "%s is shorter than recorded; remove %s and prepare again",
-                       path, w->partial);
+        return err_set(ERR_FORMAT,
+                       "%s is shorter than recorded; remove %s and prepare again", path,
+                       w->partial);
     if (sys_truncate(w->log, bytes) != 0 || sys_seek(w->log, bytes, SEEK_SET) < 0)
         return err_set(ERR_SYS, "write %s: %s", path, strerror(errno));
     return OK;
@@ -176,7 +180,8 @@ static int open_writers(struct work *w)
     const struct shard_writer_state *train = w->progress.resumed ? &j->train : NULL;
     const struct shard_writer_state *val = w->progress.resumed ? &j->val : NULL;
     i64 most = w->config.shard_tokens;
-    TRY(shard_writer_open(&w->train, w->partial, "train", &w->like, most, train, &w->arena));
+    TRY(shard_writer_open(&w->train, w->partial, "train", &w->like, most, train,
+                          &w->arena));
     TRY(shard_writer_open(&w->val, w->partial, "val", &w->like, most, val, &w->arena));
     if (!w->config.keep_duplicates) {
         TRY(shard_writer_hashes(&w->train, remember, w));
@@ -196,7 +201,7 @@ static int save_journal(struct work *w)
     return journal_save(j, w->partial, w->fingerprint);
 }
 
-/* --- units into shards ----------------------------------------------------------------------- */
+/* --- units into shards -------------------------------------------------------------- */
 
 static void count(struct prepare_counts *c, const struct unit_document *d, bool val)
 {
@@ -211,7 +216,8 @@ static void count(struct prepare_counts *c, const struct unit_document *d, bool 
     }
 }
 
-static int write_document(struct work *w, const struct unit *u, const struct unit_document *d)
+static int write_document(struct work *w, const struct unit *u,
+                          const struct unit_document *d)
 {
     struct prepare_counts *counts[] = { &w->journal.total, &w->journal.in_input };
     bool fresh = true;
@@ -229,8 +235,9 @@ static int write_document(struct work *w, const struct unit *u, const struct uni
     }
     if (d->tokens == 0 || !fresh)
         return OK;
-    return shard_writer_add(val ? &w->val : &w->train, (const u32 *)u->ids.data + d->first,
-                            d->tokens, d->text_bytes, d->hash);
+    return shard_writer_add(val ? &w->val : &w->train,
+                            (const u32 *)u->ids.data + d->first, d->tokens, d->text_bytes,
+                            d->hash);
 }
 
 static int finish_input(struct work *w, const struct unit *u)
@@ -311,7 +318,7 @@ static int run_pipeline(struct work *w)
     return rc;
 }
 
-/* --- the end ----------------------------------------------------------------------------------- */
+/* --- the end ------------------------------------------------------------------------ */
 
 static int check_counts(const struct work *w)
 {
@@ -319,8 +326,9 @@ static int check_counts(const struct work *w)
     if (t->documents == 0)
         return err_set(ERR_FORMAT, "there is no text in %s", w->config.paths[0]);
     if (t->documents == t->val_documents)
-        return err_set(ERR_USAGE, "all %lld documents fell into validation; lower the "
-                                  "validation share, or split the text into more documents",
+        return err_set(ERR_USAGE,
+                       "all %lld documents fell into validation; lower the "
+                       "validation share, or split the text into more documents",
                        (long long)t->documents);
     if (w->config.val_fraction > 0 && t->val_documents == 0)
         log_line(LOG_WARN, "none of the %lld documents fell into validation; raise the "
@@ -331,8 +339,8 @@ static int check_counts(const struct work *w)
 
 static int finish_files(struct work *w)
 {
-    const struct ledger ledger = { &w->config, w->fingerprint, &w->journal.total, w->partial,
-                                   log_name };
+    const struct ledger ledger = { &w->config, w->fingerprint, &w->journal.total,
+                                   w->partial, log_name };
     TRY(check_counts(w));
     TRY(shard_writer_finish(&w->train));
     TRY(shard_writer_finish(&w->val));

@@ -63,11 +63,12 @@ void row_maker_free(struct row_maker *r)
     sys_free(r);
 }
 
-/* --- contiguous rows: documents found in the table, or by their separator ---------------- */
+/* --- contiguous rows: documents found in the table, or by their separator ----------- */
 
 static int damaged(const struct dataset *d)
 {
-    return err_set(ERR_FORMAT, "%s: its table of documents is damaged; prepare the data again",
+    return err_set(ERR_FORMAT,
+                   "%s: its table of documents is damaged; prepare the data again",
                    d->path);
 }
 
@@ -125,7 +126,7 @@ static int contiguous(struct row_maker *r, i64 at, i64 n)
     return OK;
 }
 
-/* --- packed rows --------------------------------------------------------------------------- */
+/* --- packed rows -------------------------------------------------------------------- */
 
 /* Tokens [first, first + n) of packed row `row`. */
 static int packed(struct row_maker *r, const struct rng *key, i64 row, i64 first, i64 n)
@@ -154,7 +155,7 @@ static int packed(struct row_maker *r, const struct rng *key, i64 row, i64 first
     return OK;
 }
 
-/* --- from pieces to a row ------------------------------------------------------------------ */
+/* --- from pieces to a row ----------------------------------------------------------- */
 
 static int bad_id(const struct row_maker *r, i64 id)
 {

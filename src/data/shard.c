@@ -36,7 +36,7 @@ const char *shard_kind_name(enum shard_kind kind)
     return names[kind];
 }
 
-/* --- bytes --------------------------------------------------------------------------- */
+/* --- bytes -------------------------------------------------------------------------- */
 
 int shard_file_open(struct shard_file *f, const char *path)
 {
@@ -80,10 +80,11 @@ int shard_file_read(const struct shard_file *f, void *out, i64 n, i64 offset)
         if (got < 0)
             return err_set(ERR_SYS, "read %s: %s", f->name, strerror(errno));
         if (got == 0)
-            return err_set(ERR_FORMAT,
-                           "%s ends at byte %lld, before what its header promises: it was "
-                           "truncated; prepare the data again",
-                           f->name, (long long)offset);
+            return err_set(
+                ERR_FORMAT,
+                "%s ends at byte %lld, before what its header promises: it was "
+                "truncated; prepare the data again",
+                f->name, (long long)offset);
         at += got;
         offset += got;
         n -= got;
@@ -91,7 +92,7 @@ int shard_file_read(const struct shard_file *f, void *out, i64 n, i64 offset)
     return OK;
 }
 
-/* --- header -------------------------------------------------------------------------- */
+/* --- header ------------------------------------------------------------------------- */
 
 void shard_lay_out(struct shard *s, bool with_mask)
 {
@@ -140,7 +141,8 @@ static bool counts_fit(const struct header *h)
            h->loss_tokens <= h->tokens && h->file_bytes < (i64)1 << 56;
 }
 
-static int decode_header(struct shard *s, const struct header *h, const struct shard_file *f)
+static int decode_header(struct shard *s, const struct header *h,
+                         const struct shard_file *f)
 {
     if (h->crc != crc32c(0, h, offsetof(struct header, crc)))
         return refuse(f, "the header is damaged (CRC)");
@@ -190,9 +192,10 @@ static int decode_llmc(struct shard *s, const i32 *words, const struct shard_fil
                          .file_bytes = f->bytes };
     i64 bytes = SHARD_LLMC_HEADER_BYTES + s->tokens * s->token_bytes;
     if (s->tokens < 0 || bytes != f->bytes)
-        return err_set(ERR_FORMAT,
-                       "%s has %lld bytes, its llm.c header promises %lld tokens (%lld bytes)",
-                       f->name, (long long)f->bytes, (long long)s->tokens, (long long)bytes);
+        return err_set(
+            ERR_FORMAT,
+            "%s has %lld bytes, its llm.c header promises %lld tokens (%lld bytes)",
+            f->name, (long long)f->bytes, (long long)s->tokens, (long long)bytes);
     return OK;
 }
 
@@ -200,8 +203,9 @@ static int decode_bare(struct shard *s, const struct shard_file *f)
 {
     size_t n = strlen(f->name);
     if (n < 4 || strcmp(f->name + n - 4, ".bin") != 0)
-        return refuse(f, "it has no header, so it was never finished (run the same data prepare "
-                         "again), or is something else");
+        return refuse(
+            f, "it has no header, so it was never finished (run the same data prepare "
+               "again), or is something else");
     if (f->bytes % 2)
         return refuse(f, "an odd number of bytes cannot be u16 tokens");
     *s = (struct shard){ .kind = SHARD_NANOGPT,
@@ -234,15 +238,17 @@ int shard_read(struct shard *s, const struct shard_file *f)
     return decode_bare(s, f);
 }
 
-/* --- verification -------------------------------------------------------------------- */
+/* --- verification ------------------------------------------------------------------- */
 
-enum { VERIFY_CHUNK = 3 << 14 }; /* a multiple of 4 and of sizeof(struct shard_document) */
+enum {
+    VERIFY_CHUNK = 3 << 14
+}; /* a multiple of 4 and of sizeof(struct shard_document) */
 
 typedef int (*check_chunk)(const struct shard *s, const struct shard_file *f,
                            const void *chunk, i64 bytes, i64 at);
 
-static int check_tokens(const struct shard *s, const struct shard_file *f, const void *chunk,
-                        i64 bytes, i64 at)
+static int check_tokens(const struct shard *s, const struct shard_file *f,
+                        const void *chunk, i64 bytes, i64 at)
 {
     const u16 *narrow = chunk;
     const u32 *wide = chunk;
@@ -250,8 +256,8 @@ static int check_tokens(const struct shard *s, const struct shard_file *f, const
     for (i64 i = 0; i < n && s->vocab; i++) {
         u32 id = s->token_bytes == 2 ? narrow[i] : wide[i];
         if (id >= s->vocab)
-            return err_set(ERR_FORMAT, "%s: token %lld is %u, the vocabulary has %u", f->name,
-                           (long long)(at / s->token_bytes + i), id, s->vocab);
+            return err_set(ERR_FORMAT, "%s: token %lld is %u, the vocabulary has %u",
+                           f->name, (long long)(at / s->token_bytes + i), id, s->vocab);
     }
     return OK;
 }
@@ -276,8 +282,8 @@ static int check_documents(const struct shard *s, const struct shard_file *f,
     return OK;
 }
 
-static int check_section(const struct shard *s, const struct shard_file *f, i64 at, i64 bytes,
-                         u32 want, check_chunk check, const char *what)
+static int check_section(const struct shard *s, const struct shard_file *f, i64 at,
+                         i64 bytes, u32 want, check_chunk check, const char *what)
 {
     u64 chunk[VERIFY_CHUNK / 8];
     u32 crc = 0;

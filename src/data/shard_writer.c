@@ -17,11 +17,12 @@ struct out_buffer {
     u8 data[OUT_BYTES];
 };
 
-/* --- files ------------------------------------------------------------------------------- */
+/* --- files -------------------------------------------------------------------------- */
 
 enum { PATH_BYTES = 4096 };
 
-static void path_of(const struct shard_writer *w, i64 index, int file, char out[PATH_BYTES])
+static void path_of(const struct shard_writer *w, i64 index, int file,
+                    char out[PATH_BYTES])
 {
     snprintf(out, PATH_BYTES, "%s/%s-%05lld.%s", w->folder, w->split, (long long)index,
              suffixes[file]);
@@ -45,9 +46,12 @@ static int open_at(struct shard_writer *w, int file, i64 bytes)
     if (w->fd[file] < 0)
         return failed(w, "create", file);
     if (sys_seek(w->fd[file], 0, SEEK_END) < bytes)
-        return err_set(ERR_FORMAT, "%s is shorter than recorded; remove the folder %s and "
-                                   "prepare again", path, w->folder);
-    if (sys_truncate(w->fd[file], bytes) != 0 || sys_seek(w->fd[file], bytes, SEEK_SET) < 0)
+        return err_set(ERR_FORMAT,
+                       "%s is shorter than recorded; remove the folder %s and "
+                       "prepare again",
+                       path, w->folder);
+    if (sys_truncate(w->fd[file], bytes) != 0 ||
+        sys_seek(w->fd[file], bytes, SEEK_SET) < 0)
         return failed(w, "write", file);
     return OK;
 }
@@ -95,7 +99,7 @@ void shard_writer_close(struct shard_writer *w)
     close_files(w);
 }
 
-/* --- one shard --------------------------------------------------------------------------- */
+/* --- one shard ---------------------------------------------------------------------- */
 
 static int begin_shard(struct shard_writer *w)
 {
@@ -162,7 +166,8 @@ static int finish_shard(struct shard_writer *w, bool last)
     bool with_mask = at->loss_tokens < at->tokens;
     s.mask_crc = with_mask ? at->mask_crc : 0;
     shard_lay_out(&s, with_mask);
-    TRY(write_out(w, TOKENS, zeros, s.documents_at - s.tokens_at - s.tokens * s.token_bytes));
+    TRY(write_out(w, TOKENS, zeros,
+                  s.documents_at - s.tokens_at - s.tokens * s.token_bytes));
     TRY(append(w, DOCUMENTS));
     if (with_mask)
         TRY(append(w, MASK));
@@ -170,7 +175,7 @@ static int finish_shard(struct shard_writer *w, bool last)
     return close_files(w);
 }
 
-/* --- entry points -------------------------------------------------------------------------- */
+/* --- entry points ------------------------------------------------------------------- */
 
 int shard_writer_open(struct shard_writer *w, const char *folder, const char *split,
                       const struct shard *like, i64 max_tokens,
@@ -297,7 +302,8 @@ int shard_writer_clean(const char *folder)
         return err_set(ERR_SYS, "list %s: %s", folder, strerror(errno));
     for (int i = 0; i < n && rc == OK; i++) {
         const char *dot = strrchr(names[i], '.');
-        if (!dot || (strcmp(dot + 1, suffixes[DOCUMENTS]) && strcmp(dot + 1, suffixes[MASK])))
+        if (!dot ||
+            (strcmp(dot + 1, suffixes[DOCUMENTS]) && strcmp(dot + 1, suffixes[MASK])))
             continue;
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
         if (sys_unlink(path) != 0)

@@ -1,13 +1,14 @@
 /* data/shard_writer.h - documents in, shards of one split out.
  *
  * Tokens go straight into SPLIT-00000.shard behind an empty header; the documents and the
- * mask wait in SPLIT-00000.documents and .mask until the shard is full, are then appended,
- * and the header is filled in last. The next shard begins when max_tokens would be passed.
+ * mask wait in SPLIT-00000.documents and .mask until the shard is full, are then
+ * appended, and the header is filled in last. The next shard begins when max_tokens would
+ * be passed.
  *
  * shard_writer_sync makes all of it durable and tells where it stands; after a crash,
  * shard_writer_open with that state cuts the files back to it and goes on, and the final
- * shards are the same, byte for byte, as without the crash. Files that a finished shard no
- * longer needs are removed by the sync after the next, and those of the last by
+ * shards are the same, byte for byte, as without the crash. Files that a finished shard
+ * no longer needs are removed by the sync after the next, and those of the last by
  * shard_writer_clean, so that no saved state misses them. */
 #ifndef HEADWAY_DATA_SHARD_WRITER_H
 #define HEADWAY_DATA_SHARD_WRITER_H

@@ -52,8 +52,8 @@ int splitter_new(struct splitter **out, const struct splitter_options *o)
     if (o->separator) {
         int error;
         PCRE2_SIZE at;
-        s->regex = pcre2_compile((PCRE2_SPTR)o->separator, PCRE2_ZERO_TERMINATED, 0, &error, &at,
-                                 NULL);
+        s->regex = pcre2_compile((PCRE2_SPTR)o->separator, PCRE2_ZERO_TERMINATED, 0,
+                                 &error, &at, NULL);
         if (!s->regex) {
             PCRE2_UCHAR why[200];
             pcre2_get_error_message(error, why, sizeof why);
@@ -93,13 +93,14 @@ void splitter_begin(struct splitter *s, struct stream *from, const char *name,
     s->ended = false;
 }
 
-/* --- bytes ------------------------------------------------------------------------------- */
+/* --- bytes -------------------------------------------------------------------------- */
 
 static int fill(struct splitter *s)
 {
     i64 got;
     if (s->begin > 0) {
-        memmove(s->buffer.data, s->buffer.data + s->begin, (size_t)(s->buffer.bytes - s->begin));
+        memmove(s->buffer.data, s->buffer.data + s->begin,
+                (size_t)(s->buffer.bytes - s->begin));
         s->buffer.bytes -= s->begin;
         s->scan -= s->begin;
         s->begin = 0;
@@ -126,7 +127,8 @@ static int next_line(struct splitter *s, i64 *end, bool *found)
         i64 from = s->scan + searched;
         const u8 *newline = NULL;
         if (from < s->buffer.bytes)
-            newline = memchr(s->buffer.data + from, '\n', (size_t)(s->buffer.bytes - from));
+            newline =
+                memchr(s->buffer.data + from, '\n', (size_t)(s->buffer.bytes - from));
         *end = newline ? newline + 1 - s->buffer.data : s->buffer.bytes;
         *found = *end > s->scan;
         searched = *end - s->scan;
@@ -148,7 +150,7 @@ static bool is_blank(const u8 *text, i64 bytes)
     return bytes == 0;
 }
 
-/* --- lines ------------------------------------------------------------------------------- */
+/* --- lines -------------------------------------------------------------------------- */
 
 /* Does the line [scan, end) begin a document? Then *drop bytes at its start are left out. */
 static int begins_document(struct splitter *s, i64 end, bool *begins, i64 *drop)
@@ -166,8 +168,10 @@ static int begins_document(struct splitter *s, i64 end, bool *begins, i64 *drop)
     if (rc == PCRE2_ERROR_NOMATCH)
         return OK;
     if (rc < 0)
-        return err_set(ERR_LIMIT, "%s:%lld: the document separator takes too long on this "
-                                  "line; write it more simply", s->name, (long long)s->line);
+        return err_set(ERR_LIMIT,
+                       "%s:%lld: the document separator takes too long on this "
+                       "line; write it more simply",
+                       s->name, (long long)s->line);
     const PCRE2_SIZE *at = pcre2_get_ovector_pointer(s->match);
     *begins = true;
     if (s->options.drop_separator && at[0] == 0)
@@ -179,7 +183,9 @@ static int begins_document(struct splitter *s, i64 end, bool *begins, i64 *drop)
 static bool emit(struct splitter *s, i64 end, i64 next, struct split_document *out)
 {
     const u8 *text = s->buffer.data + s->begin;
-    *out = (struct split_document){ (const char *)text, end - s->begin, s->begin_line, false };
+    *out = (struct split_document){ .text = (const char *)text,
+                                    .bytes = end - s->begin,
+                                    .line = s->begin_line };
     bool blank = is_blank(text, end - s->begin);
     s->begin = next;
     s->begin_line = s->line;
@@ -214,7 +220,8 @@ static bool cut_text(struct splitter *s, struct split_document *out)
 }
 
 /* Moves on by the line [scan, end); true when that completes a document. */
-static int take_line(struct splitter *s, i64 end, bool *complete, struct split_document *out)
+static int take_line(struct splitter *s, i64 end, bool *complete,
+                     struct split_document *out)
 {
     bool begins;
     i64 drop, at = s->scan;
@@ -260,10 +267,11 @@ static int next_json(struct splitter *s, struct split_document *out)
         if (!found)
             return 0;
         if (end - s->scan > JSONL_LONGEST_LINE)
-            return err_set(ERR_LIMIT,
-                           "%s:%lld: the line is longer than %d MiB; jsonl has one document "
-                           "per line, use --format text for anything else",
-                           s->name, (long long)s->line, JSONL_LONGEST_LINE >> 20);
+            return err_set(
+                ERR_LIMIT,
+                "%s:%lld: the line is longer than %d MiB; jsonl has one document "
+                "per line, use --format text for anything else",
+                s->name, (long long)s->line, JSONL_LONGEST_LINE >> 20);
         s->scan = end;
         s->line++;
         bool good = emit(s, end, end, out);

@@ -4,17 +4,17 @@
  *     paragraphs  documents end at blank lines
  *     jsonl       one JSON document per line
  *
- * separator is a regular expression (PCRE2), tried on each line of a text: a line in which
- * it matches begins a new document. drop_separator leaves out what it matched at the start
- * of the line, and the line when nothing else is in it. So '^\S' splits at the headwords of
- * a dictionary whose entries are indented, and with drop_separator '^\f' at form feeds and
- * '^<\|endoftext\|>' at such lines.
+ * separator is a regular expression (PCRE2), tried on each line of a text: a line in
+ * which it matches begins a new document. drop_separator leaves out what it matched at
+ * the start of the line, and the line when nothing else is in it. So '^\S' splits at the
+ * headwords of a dictionary whose entries are indented, and with drop_separator '^\f' at
+ * form feeds and '^<\|endoftext\|>' at such lines.
  *
  * Documents shorter than `least` bytes are joined with those that follow. Texts longer
- * than `most` are cut at the end of a line (a byte sequence of one character is never cut)
- * and their parts are documents of their own, so that memory stays bounded. A document of
- * white space only is left out. Where documents begin and end depends on the bytes and
- * these settings alone. */
+ * than `most` are cut at the end of a line (a byte sequence of one character is never
+ * cut) and their parts are documents of their own, so that memory stays bounded. A
+ * document of white space only is left out. Where documents begin and end depends on the
+ * bytes and these settings alone. */
 #ifndef HEADWAY_DATA_SPLITTER_H
 #define HEADWAY_DATA_SPLITTER_H
 

@@ -30,7 +30,7 @@ struct stream {
     u8 in[INPUT_BYTES];
 };
 
-/* --- input ------------------------------------------------------------------------------- */
+/* --- input -------------------------------------------------------------------------- */
 
 /* Reads behind what is left, which moves to the front. */
 static int refill(struct stream *s)
@@ -159,7 +159,7 @@ void stream_close(struct stream *s)
     sys_free(s);
 }
 
-/* --- output ------------------------------------------------------------------------------ */
+/* --- output ------------------------------------------------------------------------- */
 
 static int read_plain(struct stream *s, void *out, i64 n, i64 *got)
 {

@@ -36,7 +36,8 @@ static inline u32 made_token(const struct made *m, i64 document, i64 i)
 {
     struct rng key = { m->seed, 2 };
     return i == 0 ? MADE_SEPARATOR
-                  : 1 + (u32)(rng_u64(&key, (u64)(document * 100000 + i)) % (MADE_VOCAB - 1));
+                  : 1 + (u32)(rng_u64(&key, (u64)(document * 100000 + i)) %
+                              (MADE_VOCAB - 1));
 }
 
 static inline bool made_counts(const struct made *m, i64 document, i64 i)

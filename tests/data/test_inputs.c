@@ -7,7 +7,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
-/* --- streams ------------------------------------------------------------------------------- */
+/* --- streams ------------------------------------------------------------------------ */
 
 /* Everything a stream gives, in small bites; negative when it fails. */
 static i64 read_all(const void *bytes, i64 n, struct buffer *out)
@@ -47,7 +47,9 @@ static u8 text[TEXT], packed[ROOM];
 static void make_text(void)
 {
     for (i64 i = 0; i < TEXT; i++)
-        text[i] = (u8)("the quick brown fox\n"[rng_u64(&(struct rng){ 1, 1 }, (u64)i / 3) % 20]);
+        text[i] =
+            (u8)("the quick brown fox\n"[rng_u64(&(struct rng){ 1, 1 }, (u64)i / 3) %
+                                         20]);
 }
 
 TEST(gzip_and_zstd_are_recognised_and_may_have_several_members)
@@ -62,7 +64,8 @@ TEST(gzip_and_zstd_are_recognised_and_may_have_several_members)
     CHECK_EQ(read_all(packed, n + 100, &out), TEXT);
     CHECK(memcmp(out.data, text, TEXT) == 0);
     n = (i64)ZSTD_compress(packed, ROOM, text, TEXT / 2, 3);
-    n += (i64)ZSTD_compress(packed + n, (size_t)(ROOM - n), text + TEXT / 2, TEXT / 2, 19);
+    n +=
+        (i64)ZSTD_compress(packed + n, (size_t)(ROOM - n), text + TEXT / 2, TEXT / 2, 19);
     CHECK_EQ(read_all(packed, n, &out), TEXT);
     CHECK(memcmp(out.data, text, TEXT) == 0);
     CHECK_EQ(read_all(text, 0, &out), 0);
@@ -122,12 +125,13 @@ TEST(a_small_file_that_expands_enormously_needs_little_memory)
     buffer_fini(&file);
 }
 
-/* --- folders ------------------------------------------------------------------------------- */
+/* --- folders ------------------------------------------------------------------------ */
 
 TEST(folders_are_walked_in_order_without_hidden_files)
 {
     const char *folder = fresh_folder("walk");
-    static const char *const names[] = { "b.txt", "a/2.txt", "a/10.txt", ".hidden", "c/.git/x" };
+    static const char *const names[] = { "b.txt", "a/2.txt", "a/10.txt", ".hidden",
+                                         "c/.git/x" };
     char path[512];
     struct arena a;
     struct inputs found;
@@ -154,7 +158,7 @@ TEST(folders_are_walked_in_order_without_hidden_files)
     arena_fini(&a);
 }
 
-/* --- documents ----------------------------------------------------------------------------- */
+/* --- documents ---------------------------------------------------------------------- */
 
 /* Documents of a text, joined by '|'. */
 static const char *split(const char *input, const struct splitter_options *o,
@@ -170,8 +174,8 @@ static const char *split(const char *input, const struct splitter_options *o,
     CHECK_OK(stream_open_memory(&stream, input, (i64)strlen(input), "text"));
     splitter_begin(s, stream, "text", format);
     while ((rc = splitter_next(s, &d)) > 0)
-        n += snprintf(out + n, sizeof out - (size_t)n, "%s%.*s", n ? "|" : "", (int)d.bytes,
-                      d.text);
+        n += snprintf(out + n, sizeof out - (size_t)n, "%s%.*s", n ? "|" : "",
+                      (int)d.bytes, d.text);
     CHECK(rc == 0);
     out[n] = '\0';
     stream_close(stream);
@@ -187,7 +191,9 @@ TEST(texts_are_split_where_they_should_be)
     const struct splitter_options mark = { .separator = "^<end>\\s*$",
                                            .drop_separator = true, .most = 1000 };
     const struct splitter_options head = { .separator = "^\\S", .most = 1000 };
-    const struct splitter_options joined = { .separator = "^\\S", .least = 8, .most = 1000 };
+    const struct splitter_options joined = { .separator = "^\\S",
+                                             .least = 8,
+                                             .most = 1000 };
     const struct splitter_options blank = { .separator = "^\\s*$", .drop_separator = true,
                                             .most = 1000 };
     CHECK_STR(split("one\n\ntwo\n", &plain, FORMAT_TEXT), "one\n\ntwo\n");
@@ -197,13 +203,15 @@ TEST(texts_are_split_where_they_should_be)
     CHECK_STR(split("a\n\fb\n\f\nc", &feed, FORMAT_TEXT), "a\n|b\n|c");
     CHECK_STR(split("<end>\na\n<end>\n<end>\r\nb\n<end> c\n", &mark, FORMAT_TEXT),
               "a\n|b\n<end> c\n");
-    CHECK_STR(split("x\n one\ny\nz\n two\n", &head, FORMAT_TEXT), "x\n one\n|y\n|z\n two\n");
-    CHECK_STR(split("x\n one\ny\nz\n two\n", &joined, FORMAT_TEXT), "x\n one\ny\n|z\n two\n");
+    CHECK_STR(split("x\n one\ny\nz\n two\n", &head, FORMAT_TEXT),
+              "x\n one\n|y\n|z\n two\n");
+    CHECK_STR(split("x\n one\ny\nz\n two\n", &joined, FORMAT_TEXT),
+              "x\n one\ny\n|z\n two\n");
     CHECK_STR(split("a\n\nb\n", &blank, FORMAT_TEXT), "a\n|b\n");
     CHECK_STR(split("{1}\n\n {2} \n{3}", &plain, FORMAT_JSONL), "{1}\n| {2} \n|{3}");
     struct splitter *s;
-    CHECK_FAILS(splitter_new(&s, &(struct splitter_options){ "(", false, 0, 1000 }), ERR_USAGE,
-                "regular expression");
+    CHECK_FAILS(splitter_new(&s, &(struct splitter_options){ "(", false, 0, 1000 }),
+                ERR_USAGE, "regular expression");
     CHECK_EQ(text_format_of("x.jsonl.zst"), FORMAT_JSONL);
     CHECK_EQ(text_format_of("x.jsonl.txt"), FORMAT_TEXT);
 }
@@ -216,7 +224,8 @@ TEST(long_texts_are_cut_at_lines_and_never_within_a_character)
     i64 n = 0;
     for (int i = 0; n < 3000; i++)
         n += snprintf(input + n, sizeof input - (size_t)n, "%d %s\n", i,
-                      i % 50 == 7 ? "ééééééééééééééééééééééééééééééééééééééééééééééééééé" : "word");
+                      i % 50 == 7 ? "ééééééééééééééééééééééééééééééééééééééééééééééééééé"
+                                  : "word");
     snprintf(joined, sizeof joined, "%s", split(input, &o, FORMAT_TEXT));
     i64 parts = 0;
     for (char *part = strtok(joined, "|"); part; part = strtok(NULL, "|")) {

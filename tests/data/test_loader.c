@@ -57,8 +57,9 @@ static u64 step_hash(struct loader *l, int micro_batches, i64 B, i64 T)
 
 static struct loader_config config_of(const struct loader_source *s, i64 n, i64 window)
 {
-    return (struct loader_config){ .sources = s, .n_sources = n, .window = window, .seed = 9,
-                                   .vocab = MADE_VOCAB };
+    return (struct loader_config){
+        .sources = s, .n_sources = n, .window = window, .seed = 9, .vocab = MADE_VOCAB
+    };
 }
 
 static struct loader *opened(const struct loader_config *c)
@@ -95,7 +96,8 @@ static void check_row(i64 at, i64 T)
     const i32 *tokens = got.tokens + at, *begin = got.begin + at;
     for (i64 t = 0; t < T && got.weights[at + t] > 0; t++) {
         CHECK_EQ(got.positions[at + t], t - begin[t]);
-        CHECK_EQ(tokens[t] == MADE_SEPARATOR, begin[t] == t && tokens[t] == MADE_SEPARATOR);
+        CHECK_EQ(tokens[t] == MADE_SEPARATOR,
+                 begin[t] == t && tokens[t] == MADE_SEPARATOR);
         if (t + 1 < T && begin[t + 1] == begin[t])
             CHECK_EQ(got.targets[at + t], tokens[t + 1]);
         else if (t + 1 < T && got.weights[at + t + 1] > 0 &&
@@ -104,7 +106,8 @@ static void check_row(i64 at, i64 T)
     }
 }
 
-static void check_epochs(const struct made *m, enum row_packing packing, i64 window, i64 T)
+static void check_epochs(const struct made *m, enum row_packing packing, i64 window,
+                         i64 T)
 {
     struct loader_source s = { .path = m->folder };
     struct loader_config c = config_of(&s, 1, window);
@@ -139,8 +142,11 @@ TEST(an_epoch_predicts_every_token_once)
 {
     static const i64 longest[] = { 1, 3, 40, 700 };
     for (i64 k = 0; k < COUNT_OF(longest); k++) {
-        struct made m = { .folder = fresh_folder("epoch"), .documents = 15000 / (longest[k] + 9),
-                          .longest = longest[k], .shard_tokens = 3000, .seed = (u64)k };
+        struct made m = { .folder = fresh_folder("epoch"),
+                          .documents = 15000 / (longest[k] + 9),
+                          .longest = longest[k],
+                          .shard_tokens = 3000,
+                          .seed = (u64)k };
         make_data(&m);
         for (int packing = ROW_CONTIGUOUS; packing <= ROW_DOCUMENTS; packing++) {
             check_epochs(&m, packing, 16, 16);
@@ -164,8 +170,9 @@ TEST(order_depends_on_the_seed_and_on_nothing_else)
     struct made a = standard("order-a", 1), b = standard("order-b", 2);
     struct loader_source s[] = { { .name = "a", .path = a.folder, .weight = 2 },
                                  { .name = "b", .path = b.folder, .weight = 1 } };
-    static const struct { int threads, ahead; } readers[] = { { 1, 1 }, { 2, 1 }, { 4, 3 },
-                                                              { 3, 20 } };
+    static const struct {
+        int threads, ahead;
+    } readers[] = { { 1, 1 }, { 2, 1 }, { 4, 3 }, { 3, 20 } };
     u64 want[60];
     for (i64 i = 0; i < COUNT_OF(readers); i++) {
         struct loader_config c = config_of(s, 2, 64);
@@ -278,7 +285,8 @@ TEST(mixtures_keep_their_proportions_and_caps)
     CHECK_EQ(total, 2 * windows + row_windows(loader_dataset(l, 0), 32));
     CHECK_OK(loader_seek_position(l, 32 * (total - 2)));
     CHECK_OK(loader_start_step(l, &(struct loader_step){ 0, 1, 2, 32 }));
-    CHECK_FAILS(loader_start_step(l, &(struct loader_step){ 0, 1, 1, 32 }), ERR_LIMIT, "cap");
+    CHECK_FAILS(loader_start_step(l, &(struct loader_step){ 0, 1, 1, 32 }), ERR_LIMIT,
+                "cap");
     loader_close(l);
     sys_remove_tree(a.folder);
     sys_remove_tree(b.folder);
@@ -398,9 +406,9 @@ TEST(files_without_documents_are_split_at_their_separator)
         counted++;
         CHECK_EQ(got.begin[t], first ? t % 25 : got.begin[t - 1]);
         if (got.tokens[t] != 7)
-            CHECK_EQ(got.targets[t],
-                     got.tokens[t] == 202 || (got.tokens[t] + 1) % 10 == 3 ? 7
-                                                                           : got.tokens[t] + 1);
+            CHECK_EQ(got.targets[t], got.tokens[t] == 202 || (got.tokens[t] + 1) % 10 == 3
+                                         ? 7
+                                         : got.tokens[t] + 1);
     }
     CHECK_EQ(counted, TOKENS);
     loader_close(l);
@@ -600,7 +608,8 @@ TEST(waiting_and_reading_leave_spans)
     for (u64 i = 0; i < 5; i++)
         CHECK_OK(loader_start_step(l, &(struct loader_step){ 10 + i, 1, 2, 64 }));
     loader_close(l);
-    const struct trace_ring *host = &trace.lanes[TRACE_HOST], *load = &trace.lanes[TRACE_LOADER];
+    const struct trace_ring *host = &trace.lanes[TRACE_HOST],
+                            *load = &trace.lanes[TRACE_LOADER];
     CHECK_EQ(host->written, 5);
     CHECK(load->written >= 5);
     CHECK(host->spans[2].kind == SPAN_LOAD_WAIT && host->spans[2].step == 12);
@@ -613,7 +622,8 @@ TEST_MAIN(ONE(an_epoch_predicts_every_token_once),
           ONE(order_depends_on_the_seed_and_on_nothing_else),
           ONE(a_run_resumed_at_any_step_sees_the_same_stream),
           ONE(short_sequences_walk_through_the_same_windows),
-          ONE(mixtures_keep_their_proportions_and_caps), ONE(weights_follow_the_loss_mask),
+          ONE(mixtures_keep_their_proportions_and_caps),
+          ONE(weights_follow_the_loss_mask),
           ONE(attention_may_cross_borders_when_told_so),
           ONE(packing_leaves_nine_of_ten_documents_whole),
           ONE(files_without_documents_are_split_at_their_separator),
@@ -621,4 +631,5 @@ TEST_MAIN(ONE(an_epoch_predicts_every_token_once),
           ONE(a_shard_cut_short_in_mid_run_stops_the_run_before_the_step),
           ONE(a_shard_cut_short_in_mid_run_can_be_left_out),
           ONE(data_that_does_not_fit_the_model_is_refused_before_any_work),
-          ONE(steps_after_the_first_allocate_nothing), ONE(waiting_and_reading_leave_spans))
+          ONE(steps_after_the_first_allocate_nothing),
+          ONE(waiting_and_reading_leave_spans))

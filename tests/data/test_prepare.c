@@ -13,18 +13,18 @@
 static struct tokenizer *tokenizer; /* 300 tokens, <|endoftext|> and ChatML's two */
 static char corpus[64];             /* folder with some files of every kind */
 
-/* --- a corpus ------------------------------------------------------------------------------- */
+/* --- a corpus ----------------------------------------------------------------------- */
 
-static const char *const words[] = { "sun", "river", "stone", "walks", "old", "blue", "sings",
-                                     "over", "the", "and", "é", "漢字" };
+static const char *const words[] = { "sun",   "river", "stone", "walks", "old", "blue",
+                                     "sings", "over",  "the",   "and",   "é",   "漢字" };
 
 static i64 make_sentence(char *out, size_t room, u64 number)
 {
     const struct rng key = { number, 7 };
     i64 n = 0, count = 3 + (i64)(rng_u64(&key, 0) % 30);
     for (i64 i = 1; i <= count; i++)
-        n += snprintf(out + n, room - (size_t)n, "%s%s", words[rng_u64(&key, (u64)i) % 12],
-                      i < count ? " " : ".\n");
+        n += snprintf(out + n, room - (size_t)n, "%s%s",
+                      words[rng_u64(&key, (u64)i) % 12], i < count ? " " : ".\n");
     return n;
 }
 
@@ -46,9 +46,9 @@ static void make_corpus(void)
             char sentence[400];
             i64 bytes = make_sentence(sentence, sizeof sentence, (u64)(k * 290 + i));
             bool json = k >= 3; /* sentences of neighbouring files overlap: duplicates */
-            n += snprintf(file + n, sizeof file - (size_t)n, json ? "{\"text\": \"%.*s\\n\"}\n"
-                                                                  : "%.*s\n\n",
-                          (int)bytes - 1, sentence);
+            n += snprintf(file + n, sizeof file - (size_t)n,
+                          json ? "{\"text\": \"%.*s\\n\"}\n" : "%.*s\n\n", (int)bytes - 1,
+                          sentence);
         }
         snprintf(path, sizeof path, "%s/%d%s%s", corpus, k, k >= 3 ? ".jsonl" : ".txt",
                  k % 2 ? ".gz" : "");
@@ -62,16 +62,21 @@ static void make_corpus(void)
 static int set_up(void **state)
 {
     (void)state;
-    static const char *const specials[] = { "<|endoftext|>", "<|im_start|>", "<|im_end|>" };
-    const struct bpe_train_options o = { .vocab_size = 300, .min_count = 2, .pattern = "gpt2",
-                                         .specials = specials, .special_count = 3 };
+    static const char *const specials[] = { "<|endoftext|>", "<|im_start|>",
+                                            "<|im_end|>" };
+    const struct bpe_train_options o = { .vocab_size = 300,
+                                         .min_count = 2,
+                                         .pattern = "gpt2",
+                                         .specials = specials,
+                                         .special_count = 3 };
     struct bpe_trainer *t;
     struct pool *pool;
     char sentence[400];
     CHECK_OK(pool_new(&pool, 1, false));
     CHECK_OK(bpe_trainer_new(&t, &o, pool));
     for (u64 i = 0; i < 200; i++)
-        CHECK_OK(bpe_trainer_add(t, sentence, make_sentence(sentence, sizeof sentence, i)));
+        CHECK_OK(
+            bpe_trainer_add(t, sentence, make_sentence(sentence, sizeof sentence, i)));
     CHECK_OK(bpe_trainer_finish(t, &tokenizer));
     bpe_trainer_free(t);
     pool_free(pool);
@@ -139,7 +144,7 @@ static u64 wanted_hash(void)
     return hash;
 }
 
-/* --- contents ------------------------------------------------------------------------------- */
+/* --- contents ----------------------------------------------------------------------- */
 
 /* Decodes every document of a split, and checks its bytes and its hash. */
 static i64 check_split(const char *folder, const char *split, struct arena *a)
@@ -156,8 +161,8 @@ static i64 check_split(const char *folder, const char *split, struct arena *a)
         CHECK_OK(dataset_tokens(&r, begins[0], begins[1] - begins[0], ids));
         CHECK_EQ(ids[0], tokenizer_find(tokenizer, "<|endoftext|>"));
         text.bytes = 0;
-        CHECK_OK(tokenizer_decode(tokenizer, (i32 *)ids + 1, begins[1] - begins[0] - 1, false,
-                                  &text));
+        CHECK_OK(tokenizer_decode(tokenizer, (i32 *)ids + 1, begins[1] - begins[0] - 1,
+                                  false, &text));
         CHECK(text.bytes > 5 && memcmp(text.data + text.bytes - 2, ".\n", 2) == 0);
         bytes += text.bytes;
     }
@@ -254,7 +259,7 @@ TEST(a_finished_data_set_is_kept_and_a_different_one_refused)
     sys_remove_tree(out);
 }
 
-/* --- what the loss counts -------------------------------------------------------------------- */
+/* --- what the loss counts ----------------------------------------------------------- */
 
 static void add_token(struct buffer *out, u32 id)
 {
@@ -317,10 +322,10 @@ TEST(only_answers_count_in_the_loss)
               "<|im_start|>user\nc<|im_end|>\n");
 }
 
-/* --- bad input ------------------------------------------------------------------------------- */
+/* --- bad input ---------------------------------------------------------------------- */
 
-static int prepare_text(const char *name, const void *bytes, i64 n, enum utf8_policy policy,
-                        struct prepare_progress *p)
+static int prepare_text(const char *name, const void *bytes, i64 n,
+                        enum utf8_policy policy, struct prepare_progress *p)
 {
     const char *out = no_folder("bad");
     char path[64];
@@ -353,18 +358,20 @@ TEST(inputs_that_cannot_be_used_are_refused_in_one_sentence)
     CHECK_EQ(p.counts.malformed, 2);
     CHECK_OK(prepare_text("x.txt", bad, sizeof bad - 1, UTF8_BYTES, &p));
     CHECK_EQ(p.counts.malformed, 2);
-    CHECK_FAILS(prepare_text("e.txt", " \n\n", 3, UTF8_REJECT, &p), ERR_FORMAT, "no text");
-    CHECK_FAILS(prepare_text("x.jsonl", "{\"text\": \"a\"}\n{\"text\": 5}\n", -1, UTF8_REJECT, &p),
+    CHECK_FAILS(prepare_text("e.txt", " \n\n", 3, UTF8_REJECT, &p), ERR_FORMAT,
+                "no text");
+    CHECK_FAILS(prepare_text("x.jsonl", "{\"text\": \"a\"}\n{\"text\": 5}\n", -1,
+                             UTF8_REJECT, &p),
                 ERR_FORMAT, "line 2");
-    CHECK_FAILS(prepare_text("x.jsonl", "{\"text\": \"a\"\n", -1, UTF8_REJECT, &p), ERR_FORMAT,
-                "line 1");
-    CHECK_FAILS(prepare_text("x.jsonl", "{\"messages\": []}\n", -1, UTF8_REJECT, &p), ERR_FORMAT,
-                "messages");
-    CHECK_FAILS(prepare_text("x.gz", "\x1f\x8b\x08\x00junk", 8, UTF8_REJECT, &p), ERR_FORMAT,
-                "ends in the middle");
+    CHECK_FAILS(prepare_text("x.jsonl", "{\"text\": \"a\"\n", -1, UTF8_REJECT, &p),
+                ERR_FORMAT, "line 1");
+    CHECK_FAILS(prepare_text("x.jsonl", "{\"messages\": []}\n", -1, UTF8_REJECT, &p),
+                ERR_FORMAT, "messages");
+    CHECK_FAILS(prepare_text("x.gz", "\x1f\x8b\x08\x00junk", 8, UTF8_REJECT, &p),
+                ERR_FORMAT, "ends in the middle");
 }
 
-/* --- interruptions --------------------------------------------------------------------------- */
+/* --- interruptions ------------------------------------------------------------------ */
 
 /* Runs prepare in a process of its own, with a fault armed. Its wait status. */
 static int run_child(const struct prepare_config *c, const char *fault)
@@ -385,7 +392,8 @@ static int run_child(const struct prepare_config *c, const char *fault)
 /* Kills at a random system call, again and again, until a run comes through. */
 TEST(killed_at_any_moment_it_goes_on_to_the_same_data)
 {
-    static const char *const ops[] = { "write", "fsync", "rename", "open", "unlink", "mkdir" };
+    static const char *const ops[] = { "write", "fsync",  "rename",
+                                       "open",  "unlink", "mkdir" };
     const struct rng key = { 11, 3 };
     u64 draw = 0;
     i64 kills = 0;

@@ -61,14 +61,16 @@ TEST(a_writer_that_died_goes_on_to_the_same_bytes)
     make_data(&m);
     i64 saved_at = 0, crashes = 0;
     for (i64 d = 0; d < m.documents;) {
-        CHECK_OK(shard_writer_open(&w, folder, "train", &like, m.shard_tokens, from, &arena));
+        CHECK_OK(
+            shard_writer_open(&w, folder, "train", &like, m.shard_tokens, from, &arena));
         i64 die = d + 1 + (i64)(rng_u64(&(struct rng){ 5, 5 }, (u64)crashes++) % 40);
         i64 sync = d + (die - d) / 2;
         for (; d < die && d < m.documents; d++) {
             u32 ids[64];
             i64 n = made_length(&m, d);
             for (i64 i = 0; i < n; i++)
-                ids[i] = made_token(&m, d, i) | (made_counts(&m, d, i) ? 0 : SHARD_NO_LOSS);
+                ids[i] =
+                    made_token(&m, d, i) | (made_counts(&m, d, i) ? 0 : SHARD_NO_LOSS);
             CHECK_OK(shard_writer_add(&w, ids, n, 3 * (n - 1), hash64(&d, 8, m.seed)));
             if (d == sync) {
                 CHECK_OK(shard_writer_sync(&w, &saved));
@@ -146,14 +148,18 @@ TEST(shards_that_cannot_be_are_refused_in_one_sentence)
     int fd = sys_open(path, O_RDWR, 0);
     i64 bytes = sys_file_bytes(path);
     CHECK(sys_truncate(fd, bytes + 1) == 0);
-    CHECK_FAILS(dataset_open(&d, m.folder, "train", -1, &arena), ERR_FORMAT, "truncated or");
+    CHECK_FAILS(dataset_open(&d, m.folder, "train", -1, &arena), ERR_FORMAT,
+                "truncated or");
     CHECK(sys_truncate(fd, bytes / 2) == 0);
-    CHECK_FAILS(dataset_open(&d, m.folder, "train", -1, &arena), ERR_FORMAT, "truncated or");
+    CHECK_FAILS(dataset_open(&d, m.folder, "train", -1, &arena), ERR_FORMAT,
+                "truncated or");
     CHECK(sys_truncate(fd, 0) == 0 && sys_truncate(fd, bytes) == 0);
-    CHECK_FAILS(dataset_open(&d, m.folder, "train", -1, &arena), ERR_FORMAT, "never finished");
+    CHECK_FAILS(dataset_open(&d, m.folder, "train", -1, &arena), ERR_FORMAT,
+                "never finished");
     sys_close(fd);
     CHECK(sys_unlink(path) == 0);
-    CHECK_FAILS(dataset_open(&d, m.folder, "train", -1, &arena), ERR_FORMAT, "incomplete");
+    CHECK_FAILS(dataset_open(&d, m.folder, "train", -1, &arena), ERR_FORMAT,
+                "incomplete");
     CHECK_OK(dataset_open(&d, m.folder, "val", -1, &arena));
     CHECK_EQ(d.tokens, 0);
     CHECK_FAILS(dataset_open(&d, "no/such/folder.shard", "train", -1, &arena), ERR_SYS,
@@ -243,7 +249,9 @@ TEST(shards_beyond_four_gigabytes_are_read)
     arena_fini(&arena);
 }
 
-TEST_MAIN(ONE(a_stream_runs_through_all_shards), ONE(a_writer_that_died_goes_on_to_the_same_bytes),
+TEST_MAIN(ONE(a_stream_runs_through_all_shards),
+          ONE(a_writer_that_died_goes_on_to_the_same_bytes),
           ONE(every_flipped_bit_and_every_truncation_is_noticed),
           ONE(shards_that_cannot_be_are_refused_in_one_sentence),
-          ONE(shards_of_llmc_and_nanogpt_are_read), ONE(shards_beyond_four_gigabytes_are_read))
+          ONE(shards_of_llmc_and_nanogpt_are_read),
+          ONE(shards_beyond_four_gigabytes_are_read))

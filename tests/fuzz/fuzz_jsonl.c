@@ -1,5 +1,5 @@
-/* Any bytes as an input of `data prepare`: decompressed, split in every way, and each line
- * read as a JSON document whose parts must lie within its text. */
+/* Any bytes as an input of `data prepare`: decompressed, split in every way, and each
+ * line read as a JSON document whose parts must lie within its text. */
 #include "base/err.h"
 #include "data/json_document.h"
 #include "data/splitter.h"
@@ -13,7 +13,8 @@ static void read_line(struct json_document *d, const struct split_document *line
         { "plain", -1, -1, -1, "### ", "\n", "\n\n" },
     };
     for (i64 i = 0; i < COUNT_OF(styles); i++) {
-        if (json_document_parse(d, &styles[i], line->text, line->bytes, "fuzz", line->line) < 0)
+        if (json_document_parse(d, &styles[i], line->text, line->bytes, "fuzz",
+                                line->line) < 0)
             continue;
         i64 at = 0;
         for (i64 k = 0; k < json_document_parts(d); k++) {
@@ -40,7 +41,9 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t bytes)
     const int ways[2] = { 4, (int)(bytes % 4) }; /* as jsonl, and as one kind of text */
     for (int i = 0; i < 2; i++) {
         int k = ways[i];
-        enum text_format format = k < 3 ? FORMAT_TEXT : k == 3 ? FORMAT_PARAGRAPHS : FORMAT_JSONL;
+        enum text_format format = k < 3    ? FORMAT_TEXT
+                                  : k == 3 ? FORMAT_PARAGRAPHS
+                                           : FORMAT_JSONL;
         i64 total = 0;
         if (splitter_new(&s, &options[k % 3]) < 0)
             err_panic("%s", err_message());
