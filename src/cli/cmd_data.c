@@ -304,7 +304,7 @@ static const struct command cmd_info = {
         (const struct example[]){
             { "headway data info data/books", "Counts, ledger, and checksums." },
             { "headway data info data/books --inputs",
-              "Also: are the files it was made from still the same?" },
+              "Also whether the files it was made from are still the same." },
             { 0 } },
     .run = run_info,
 };
