@@ -2,8 +2,10 @@
 #include "base/log.h"
 #include "base/recipe.h"
 #include "base/sys.h"
+#include "data/prepare.h"
 #include "train/session.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,18 +96,42 @@ static void count_token_bytes(struct session *s)
     }
 }
 
-/* --- sources -------------------------------------------------------------------------------------- */
+/* --- raw text ------------------------------------------------------------------------------------- */
 
-/* The folder of shards that a source stands for. */
+static bool tell_preparing(void *context, const struct prepare_progress *p)
+{
+    struct session *s = context;
+    const struct train_hooks *hooks = &s->request.hooks;
+    double fraction = p->total_bytes > 0 ? (double)p->input_bytes / (double)p->total_bytes : -1;
+    if (hooks->preparing)
+        hooks->preparing(hooks->context, fraction, "text to tokens");
+    return !(hooks->stop && *hooks->stop);
+}
+
+/* The folder of shards that a source stands for: itself, or made from its text now. */
 static int shards_of(struct session *s, const struct source *from, i64 index, const char **out)
 {
-    (void)s;
-    (void)index;
-    *out = from->path;
-    if (dataset_is_prepared(from->path))
+    const struct train_config *c = s->config;
+    struct prepare_progress result;
+    if (dataset_is_prepared(from->path)) {
+        *out = from->path;
         return OK;
-    return err_set(ERR_CONFIG, "%s holds no shards; make them with 'headway data prepare'",
-                   from->path);
+    }
+    if (!s->tokenizer)
+        return err_set(ERR_CONFIG, "%s is raw text: give data.tokenizer, or make shards with "
+                       "'headway data prepare'", from->path);
+    const char *cache = c->data.cache ? c->data.cache
+                                      : arena_printf(&s->arena, "%s/data", s->folder.path);
+    if (sys_mkdirs(cache) != 0)
+        return err_set(ERR_SYS, "make the folder %s: %s", cache, strerror(errno));
+    *out = arena_printf(&s->arena, "%s/source-%lld", cache, (long long)index);
+    struct prepare_config config = {
+        .paths = &from->path, .n_paths = 1, .out = *out, .tokenizer = s->tokenizer,
+        .tokenizer_path = c->data.tokenizer, .source = from->name, .licence = from->licence,
+        .val_fraction = c->data.val_fraction, .invalid = UTF8_BYTES,
+        .progress = tell_preparing, .context = s,
+    };
+    return prepare_run(&config, &result);
 }
 
 int session_open_data(struct session *s)
@@ -151,7 +177,7 @@ int session_open_loaders(struct session *s)
         .border = (enum row_border)c->data.border,
         .loss_on_answers = c->data.loss_on == LOSS_ON_ANSWERS,
         .vocab = (u32)s->spec.vocab,
-        .tokenizer_hash = 0,
+        .tokenizer_hash = s->tokenizer ? dataset_tokenizer_id(tokenizer_hash(s->tokenizer)) : 0,
         .token_bytes = s->token_bytes,
         .threads = 1,
         .steps_ahead = (int)c->data.prefetch,
