@@ -60,17 +60,18 @@ static double time_peak(struct peak_job *job, struct pool *pool, int parts, doub
     return seconds;
 }
 
+/* The best of several: whatever else runs on the machine can only lower a ceiling. */
 static double measure_peak(const struct gemm_kernels *kernels, struct pool *pool, int parts)
 {
     struct peak_job job = { .kernels = kernels, .rounds = 1000 };
-    double rates[REPS], flops;
+    double best = 0, flops;
     while (time_peak(&job, pool, parts, &flops) < 1e-9 * PEAK_NS)
         job.rounds *= 2;
     for (int i = 0; i < REPS; i++) {
         double seconds = time_peak(&job, pool, parts, &flops);
-        rates[i] = flops / seconds;
+        best = flops / seconds > best ? flops / seconds : best;
     }
-    return median(rates, REPS);
+    return best;
 }
 
 /* The reference backend is measured against plain C, its nearest relative. */

@@ -13,6 +13,11 @@
 static int apply_overrides(struct session *s)
 {
     const struct yaml_node *map = s->config->model.override;
+    struct model_spec *spec = &s->spec;
+    if (spec->kv_heads == spec->heads)
+        spec->kv_heads = 0; /* derived: follow what is overridden */
+    if (spec->head_size * spec->heads == spec->width)
+        spec->head_size = 0;
     for (const struct yaml_node *n = map ? map->first : NULL; n; n = n->next) {
         const struct option *o = option_find(model_spec_options, n->key);
         if (!o)
