@@ -252,7 +252,7 @@ struct import_options {
 
 static const struct option import_table[] = {
     { "from", OPTION_FIELD(PATH, struct import_options, from), NULL,
-      .help = "tokenizer.json, vocab.json with merges.txt beside it, a tiktoken file, or a "
+      .help = "A tokenizer.json, vocab.json with merges.txt beside it, a tiktoken file, or a "
               "folder that holds one of them." },
     { "out", OPTION_FIELD(PATH, struct import_options, out), "tokenizer.json",
       .help = "File to write." },

@@ -51,7 +51,7 @@ static u32 *where_take(struct learner *l, int class)
     u32 *list = l->free_where[class];
     if (!list)
         return arena_alloc(&l->arena, (i64)sizeof(u32) * ((i64)SMALLEST_WHERE << class));
-    memcpy(&l->free_where[class], list, sizeof list);
+    memcpy(&l->free_where[class], list, sizeof(u32 *)); /* the next one's address */
     return list;
 }
 
@@ -59,7 +59,7 @@ static void where_give_back(struct learner *l, struct pair *p)
 {
     if (!p->where)
         return;
-    memcpy(p->where, &l->free_where[p->where_class], sizeof p->where);
+    memcpy(p->where, &l->free_where[p->where_class], sizeof(u32 *));
     l->free_where[p->where_class] = p->where;
     p->where = NULL;
     p->where_count = 0;
