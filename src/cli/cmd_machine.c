@@ -1,5 +1,5 @@
 /* What this machine can do at best. */
-#include "backend/backend.h"
+#include "backend/selftest.h"
 #include "base/err.h"
 #include "base/sys.h"
 #include "cli/command.h"
@@ -85,6 +85,19 @@ static int measure(struct invocation *v, struct machine *m, struct pool *pool)
     return OK;
 }
 
+static int check(const struct backend *b)
+{
+    struct selftest s;
+    TRY(selftest_init(&s, b));
+    int rc = selftest_all_kernels(&s);
+    if (rc >= 0)
+        printf("%s: every kernel agrees with its reference; %lld comparisons, the worst at "
+               "%.0f %% of its bound (%s)\n", b->name, (long long)s.checks, 100 * s.worst,
+               s.worst_op);
+    selftest_fini(&s);
+    return rc;
+}
+
 static int run(struct invocation *v)
 {
     const struct machine_options *o = v->options;
@@ -92,6 +105,8 @@ static int run(struct invocation *v)
     struct machine m;
     struct pool *pool;
     TRY(backend_init(&b, o->backend));
+    if (o->check)
+        return check(&b);
     TRY(pool_new(&pool, (int)(o->threads ? o->threads : sys_cpu_count()), true));
     machine_detect(&m, b.name, pool_threads(pool));
     int rc = OK;
@@ -114,6 +129,7 @@ static int run(struct invocation *v)
 
 static const struct example examples[] = {
     { "headway machine", "Measure once, then print from the cache." },
+    { "headway machine --check", "Compare every kernel with its reference." },
     { "headway machine --again --json", "Measure anew, for a script." },
     { 0 },
 };

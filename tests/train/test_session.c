@@ -1,0 +1,204 @@
+/* Whole runs on a small corpus: what an interruption, a resume, and bad input do. */
+#include "test.h"
+
+#include "base/sys.h"
+#include "train/session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+
+static const char *const tokenizer = SOURCE_DIR "/tests/vectors/tokenizer/gpt2.json";
+
+static void write_file(const char *path, const char *text)
+{
+    int fd = sys_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    CHECK(fd >= 0 && sys_write_full(fd, text, (i64)strlen(text)) == 0);
+    sys_close(fd);
+}
+
+static void make_corpus(void)
+{
+    static const char *const words[] = { "the", "river", "runs", "below", "an", "old", "stone",
+                                         "bridge", "and", "nobody", "crosses", "it", "now" };
+    char path[64], text[4096];
+    u64 state = 7;
+    sys_remove_tree("session-test");
+    CHECK_EQ(sys_mkdirs("session-test/text"), 0);
+    for (int file = 0; file < 30; file++) {
+        int n = 0;
+        for (int i = 0; i < 400; i++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            n += snprintf(text + n, sizeof text - (size_t)n, "%s ", words[(state >> 33) % 13]);
+        }
+        snprintf(path, sizeof path, "session-test/text/%02d.txt", file);
+        write_file(path, text);
+    }
+}
+
+struct job {
+    struct arena arena;
+    struct train_config config;
+    struct recipe recipe;
+    struct train_request request;
+    struct option_group group;
+};
+
+static void open_job(struct job *j, const char *name, const char *const *sets)
+{
+    static const char yaml[] =
+        "model: {spec: laptop-2m, override: {layers: 2, width: 32, heads: 2, hidden: 48}}\n"
+        "data: {sources: session-test/text, val_fraction: 0.2, cache: session-test/cache}\n"
+        "train: {batch: 2, seq: 32, steps: 8, ema: 0.9}\n"
+        "optim: {lr: 1e-2}\n"
+        "lr: {warmup: 2}\n"
+        "eval: {every: 4, tokens: 200}\n"
+        "checkpoint: {every: 3, keep: 5}\n"
+        "log: {every: 1}\n"
+        "run: {dir: session-test/runs}\n";
+    char set[512];
+    *j = (struct job){ 0 };
+    arena_init(&j->arena);
+    write_file("session-test/job.yaml", yaml);
+    j->group = (struct option_group){ train_options, &j->config };
+    recipe_init(&j->recipe, &j->arena, &j->group, 1);
+    CHECK_OK(recipe_load(&j->recipe, "session-test/job.yaml"));
+    snprintf(set, sizeof set, "data.tokenizer=%s", tokenizer);
+    CHECK_OK(recipe_override(&j->recipe, set));
+    snprintf(set, sizeof set, "run.name=%s", name);
+    CHECK_OK(recipe_override(&j->recipe, set));
+    for (; sets && *sets; sets++)
+        CHECK_OK(recipe_override(&j->recipe, *sets));
+    j->request = (struct train_request){ .config = &j->config, .recipe = &j->recipe,
+                                         .recipe_path = "job.yaml", .backend = "auto" };
+}
+
+static int run_job(struct job *j)
+{
+    struct session s;
+    TRY(session_open(&s, &j->request));
+    int rc = session_train(&s);
+    session_close(&s);
+    return rc;
+}
+
+static int train(const char *name, const char *const *sets, bool resume,
+                 const volatile sig_atomic_t *stop)
+{
+    struct job j;
+    open_job(&j, name, sets);
+    j.request.resume = resume;
+    j.request.hooks.stop = stop;
+    int rc = run_job(&j);
+    arena_fini(&j.arena);
+    return rc;
+}
+
+/* The bytes of one shard of the checkpoint of step 8. */
+static void expect_same_shard(const char *a, const char *b, const char *shard)
+{
+    char path[256];
+    i64 n, m;
+    snprintf(path, sizeof path, "session-test/runs/%s/checkpoints/step-8/%s.safetensors", a, shard);
+    void *x = sys_map_file(path, &n);
+    snprintf(path, sizeof path, "session-test/runs/%s/checkpoints/step-8/%s.safetensors", b, shard);
+    void *y = sys_map_file(path, &m);
+    CHECK(x && y);
+    CHECK_EQ(n, m);
+    CHECK(memcmp(x, y, (size_t)n) == 0);
+    sys_unmap(x, n);
+    sys_unmap(y, m);
+}
+
+static volatile sig_atomic_t stop_now;
+
+static void stop_after_five(void *context, const struct train_status *s)
+{
+    (void)context;
+    stop_now = s->step >= 5;
+}
+
+/* Stopped by a signal after step 5, resumed to step 8: equal, to the last bit, to a run
+ * that was never stopped. Threads differ too. */
+TEST(a_stopped_and_resumed_run_equals_one_that_never_stopped)
+{
+    static const char *const two[] = { "train.threads=2", NULL };
+    struct job j;
+    make_corpus();
+    CHECK_OK(train("whole", NULL, false, NULL));
+    open_job(&j, "parts", two);
+    stop_now = 0;
+    j.request.hooks.stop = &stop_now;
+    j.request.hooks.progress = stop_after_five;
+    CHECK_EQ(run_job(&j), ERR_STOPPED);
+    arena_fini(&j.arena);
+    CHECK_OK(train("parts", NULL, true, NULL));
+    expect_same_shard("whole", "parts", "param");
+    expect_same_shard("whole", "parts", "m");
+    expect_same_shard("whole", "parts", "v");
+    expect_same_shard("whole", "parts", "ema");
+}
+
+/* One "step" line per step, in order, whatever was interrupted. */
+TEST(metrics_tell_each_step_once)
+{
+    i64 bytes, next = 1;
+    char *text = sys_map_file("session-test/runs/parts/metrics.jsonl", &bytes);
+    CHECK(text != NULL);
+    for (i64 at = 0; at < bytes;) {
+        i64 length = (char *)memchr(text + at, '\n', (size_t)(bytes - at)) - (text + at);
+        json_t *o;
+        CHECK_OK(json_parse(text + at, length, "metrics", &o));
+        if (strcmp(json_string_value(json_object_get(o, "event")), "step") == 0)
+            CHECK_EQ(json_integer_value(json_object_get(o, "step")), next++);
+        json_decref(o);
+        at += length + 1;
+    }
+    CHECK_EQ(next, 9);
+    sys_unmap(text, bytes);
+}
+
+TEST(a_run_is_not_overwritten_and_nothing_is_not_resumed)
+{
+    CHECK_FAILS(train("whole", NULL, false, NULL), ERR_CONFIG, "holds a run already");
+    CHECK_FAILS(train("never", NULL, true, NULL), ERR_CONFIG, "nothing to resume");
+}
+
+TEST(what_cannot_work_is_said_before_work_starts)
+{
+    static const char *const seq[] = { "train.seq=4096", NULL };
+    static const char *const vocab[] = { "model.override={vocab: 300}", NULL };
+    static const char *const heads[] = { "model.override={heads: 7}", NULL };
+    static const char *const gone[] = { "data.sources=session-test/nowhere", NULL };
+    static const char *const large[] = {
+        "model.override={width: 8192, hidden: 65536, heads: 64, layers: 30}", NULL
+    };
+    CHECK_FAILS(train("bad", seq, false, NULL), ERR_MODEL, "longer than the 256 positions");
+    CHECK_FAILS(train("bad", vocab, false, NULL), ERR_MODEL, "has a vocabulary of 300");
+    CHECK_FAILS(train("bad2", heads, false, NULL), ERR_MODEL, "multiple of heads (7)");
+    CHECK(train("bad3", gone, false, NULL) < 0 && strstr(err_message(), "nowhere"));
+    CHECK_FAILS(train("bad4", large, false, NULL), ERR_LIMIT, "the run needs");
+}
+
+TEST(a_disk_that_refuses_checkpoints_does_not_end_the_run)
+{
+    static const char *const sets[] = { "checkpoint.max_missed=3", "checkpoint.async=false",
+                                        NULL };
+    struct job j;
+    struct session s;
+    open_job(&j, "full", sets);
+    CHECK_OK(session_open(&s, &j.request));
+    CHECK_EQ(sys_fault_arm("fsync:1:ENOSPC"), 0); /* the first checkpoint's first fsync */
+    CHECK_OK(session_train(&s));
+    sys_fault_arm(NULL);
+    session_close(&s);
+    arena_fini(&j.arena);
+    CHECK(sys_exists("session-test/runs/full/checkpoints/step-8/manifest.json"));
+    sys_remove_tree("session-test");
+}
+
+TEST_MAIN(ONE(a_stopped_and_resumed_run_equals_one_that_never_stopped),
+          ONE(metrics_tell_each_step_once),
+          ONE(a_run_is_not_overwritten_and_nothing_is_not_resumed),
+          ONE(what_cannot_work_is_said_before_work_starts),
+          ONE(a_disk_that_refuses_checkpoints_does_not_end_the_run))
