@@ -201,6 +201,18 @@ static void load_queries(const struct grad_work *w, struct scratch *c, const str
     }
 }
 
+/* The share of the next block of queries that is fetched while panel p is at work. */
+static void prefetch_queries(const struct grad_work *w, const struct block *k, i64 p)
+{
+    const struct shape *s = &w->s;
+    const i64 share = ceil_div(QUERIES, PANELS), from = k->query + k->queries + p * share;
+    const i64 rows = i64_min(share, s->T - from), row = k->b * s->T + from;
+    prefetch_rows(s->half, vec_at(s->half, w->t->in[1]->data, row * s->columns + k->h * s->D),
+                  s->columns, rows, s->D);
+    prefetch_rows(s->half, vec_at(s->half, w->t->in[0]->data, (row * s->H + k->h) * s->D),
+                  s->H * s->D, rows, s->D);
+}
+
 /* Which rows each panel of keys concerns, rounded to whole tiles of rows. False when no
  * query of the block sees a key of the chunk. */
 static bool find_rows(const struct shape *s, struct scratch *c, struct block *k)
@@ -324,8 +336,10 @@ static void query_block(const struct grad_work *w, struct scratch *c, struct blo
     const bool any = find_rows(s, c, k);
     if (any) {
         load_queries(w, c, k);
-        for (i64 p = 0; p < PANELS; p++)
+        for (i64 p = 0; p < PANELS; p++) {
+            prefetch_queries(w, k, p);
             key_panel(s, c, k, p);
+        }
     }
     wait_for_turn(s, k, head);
     if (any)
