@@ -12,10 +12,15 @@
 
 INLINE float row_mean(bool half, const void *x, i64 C)
 {
-    vec sum = { 0 };
-    for (i64 c = 0; c < C; c += VL)
+    vec sum = { 0 }, more = { 0 };
+    i64 c = 0;
+    for (; c + 2 * VL <= C; c += 2 * VL) {
+        sum += vec_get(half, x, c);
+        more += vec_get(half, x, c + VL);
+    }
+    for (; c < C; c += VL)
         sum += vec_get_n(half, x, c, C - c);
-    return vec_sum(sum) / (float)C;
+    return vec_sum(sum + more) / (float)C;
 }
 
 /* 1 / sqrt(mean((x - mean)^2) + eps) */
@@ -41,16 +46,23 @@ INLINE float row_rstd(bool half, bool centred, const void *x, float mean, i64 C,
     return (float)(1.0 / sqrt((double)(vec_sum(sum + more) + rest) / (double)C + eps));
 }
 
+INLINE void norm_at(bool half, void *y, const void *x, float mean, float rstd,
+                    const float *gain, const float *bias, i64 c, i64 n)
+{
+    vec v = (vec_get_n(half, x, c, n) - mean) * rstd * vec_get_n(false, gain, c, n);
+    if (bias)
+        v += vec_get_n(false, bias, c, n);
+    vec_put_n(half, y, c, v, n);
+}
+
 INLINE void norm_row(bool half, void *y, const void *x, float mean, float rstd,
                      const float *gain, const float *bias, i64 C)
 {
-    for (i64 c = 0; c < C; c += VL) {
-        const i64 n = C - c;
-        vec v = (vec_get_n(half, x, c, n) - mean) * rstd * vec_get_n(false, gain, c, n);
-        if (bias)
-            v += vec_get_n(false, bias, c, n);
-        vec_put_n(half, y, c, v, n);
-    }
+    i64 c = 0;
+    for (; c + VL <= C; c += VL)
+        norm_at(half, y, x, mean, rstd, gain, bias, c, VL);
+    if (c < C)
+        norm_at(half, y, x, mean, rstd, gain, bias, c, C - c);
 }
 
 struct norm_row_grad {
@@ -61,31 +73,48 @@ struct norm_row_grad {
     float *dgain, *dbias; /* dbias may be NULL */
 };
 
-INLINE void norm_row_grad(bool half, bool centred, const struct norm_row_grad *a, i64 C)
+struct norm_sums {
+    vec g, gx; /* of g, and of g xhat */
+};
+
+INLINE void norm_sums_at(bool half, const struct norm_row_grad *a, struct norm_sums *s, i64 c,
+                         i64 n)
 {
-    vec sum_g = { 0 }, sum_gx = { 0 };
-    for (i64 c = 0; c < C; c += VL) {
-        const i64 n = C - c;
-        vec dy = vec_get_n(half, a->dy, c, n), g = dy * vec_get_n(false, a->gain, c, n);
-        vec xhat = (vec_get_n(half, a->x, c, n) - a->mean) * a->rstd;
-        if (centred)
-            sum_g += g;
-        sum_gx += g * xhat;
-        vec_put_n(false, a->dgain, c, vec_get_n(false, a->dgain, c, n) + dy * xhat, n);
-        if (a->dbias)
-            vec_put_n(false, a->dbias, c, vec_get_n(false, a->dbias, c, n) + dy, n);
-    }
-    const float mean_g = centred ? vec_sum(sum_g) / (float)C : 0;
-    const float mean_gx = vec_sum(sum_gx) / (float)C;
-    for (i64 c = 0; c < C; c += VL) {
-        const i64 n = C - c;
-        vec g = vec_get_n(half, a->dy, c, n) * vec_get_n(false, a->gain, c, n);
-        vec xhat = (vec_get_n(half, a->x, c, n) - a->mean) * a->rstd;
-        vec dx = a->rstd * (g - mean_g - xhat * mean_gx);
-        if (a->addend)
-            dx += vec_get_n(half, a->addend, c, n);
-        vec_put_n(half, a->dx, c, dx, n);
-    }
+    vec dy = vec_get_n(half, a->dy, c, n), g = dy * vec_get_n(false, a->gain, c, n);
+    vec xhat = (vec_get_n(half, a->x, c, n) - a->mean) * a->rstd;
+    s->g += g;
+    s->gx += g * xhat;
+    vec_put_n(false, a->dgain, c, vec_get_n(false, a->dgain, c, n) + dy * xhat, n);
+    if (a->dbias)
+        vec_put_n(false, a->dbias, c, vec_get_n(false, a->dbias, c, n) + dy, n);
+}
+
+INLINE void norm_dx_at(bool half, const struct norm_row_grad *a, float mean_g, float mean_gx,
+                       i64 c, i64 n)
+{
+    vec g = vec_get_n(half, a->dy, c, n) * vec_get_n(false, a->gain, c, n);
+    vec xhat = (vec_get_n(half, a->x, c, n) - a->mean) * a->rstd;
+    vec dx = a->rstd * (g - mean_g - xhat * mean_gx);
+    if (a->addend)
+        dx += vec_get_n(half, a->addend, c, n);
+    vec_put_n(half, a->dx, c, dx, n);
+}
+
+INLINE void norm_row_grad(bool half, bool centred, const struct norm_row_grad *row, i64 C)
+{
+    const struct norm_row_grad a = *row;
+    struct norm_sums s = { { 0 }, { 0 } };
+    i64 c = 0;
+    for (; c + VL <= C; c += VL)
+        norm_sums_at(half, &a, &s, c, VL);
+    if (c < C)
+        norm_sums_at(half, &a, &s, c, C - c);
+    const float mean_g = centred ? vec_sum(s.g) / (float)C : 0;
+    const float mean_gx = vec_sum(s.gx) / (float)C;
+    for (c = 0; c + VL <= C; c += VL)
+        norm_dx_at(half, &a, mean_g, mean_gx, c, VL);
+    if (c < C)
+        norm_dx_at(half, &a, mean_g, mean_gx, c, C - c);
 }
 
 /* sum[c] (+)= the blocks' partial sums [blocks][C], added in a tree over blocks. */

@@ -62,6 +62,9 @@ INLINE vec_i32 vec_lanes(void)
 /* mask lanes are all ones or all zeros, as comparisons of vectors give them. */
 INLINE vec vec_select(vec_i32 mask, vec yes, vec no)
 {
+#if defined(ISA_avx2)
+    return (vec)_mm256_blendv_ps((__m256)no, (__m256)yes, (__m256)mask);
+#endif
     return (vec)((mask & (vec_i32)yes) | (~mask & (vec_i32)no));
 }
 
@@ -140,7 +143,13 @@ INLINE void vec_store(float *p, vec v)
 /* bf16 to f32 is exact: 16 zero bits below. */
 INLINE vec vec_widen(vec_u16 h)
 {
+#if defined(ISA_avx512)
+    return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)h), 16);
+#elif defined(ISA_avx2)
+    return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16);
+#else
     return (vec)(__builtin_convertvector(h, vec_u32) << 16);
+#endif
 }
 
 /* Nearest, ties to even; NaN stays NaN. The same bits as bf16_from_f32. */
@@ -148,8 +157,7 @@ INLINE vec_u16 vec_narrow(vec x)
 {
     vec_u32 bits = (vec_u32)x;
     vec_u32 rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    vec_u32 nan = (vec_u32)(x != x);
-    rounded = (nan & (bits >> 16 | 0x40)) | (~nan & rounded);
+    rounded = (vec_u32)vec_select(x != x, (vec)(bits >> 16 | 0x40), (vec)rounded);
 #if defined(ISA_avx512)
     return (vec_u16)_mm512_cvtepi32_epi16((__m512i)rounded);
 #elif defined(ISA_avx2)

@@ -24,21 +24,40 @@ INLINE vec gelu_slope(bool exact, vec x)
     return s + x * s * (1.0f - s) * GELU_2K * (1.0f + 3.0f * GELU_CUBE * x * x);
 }
 
+INLINE void gelu_at(bool half, bool exact, void *y, const void *x, i64 i, i64 n)
+{
+    vec_put_n(half, y, i, gelu_one(exact, vec_get_n(half, x, i, n)), n);
+}
+
 INLINE void gelu_range(bool half, bool exact, const struct task *t, struct range r)
 {
-    for (i64 i = r.begin; i < r.end; i += VL) {
-        vec x = vec_get_n(half, t->in[0]->data, i, r.end - i);
-        vec_put_n(half, t->out[0]->data, i, gelu_one(exact, x), r.end - i);
-    }
+    const void *x = t->in[0]->data;
+    void *y = t->out[0]->data;
+    i64 i = r.begin;
+#pragma GCC unroll 2
+    for (; i + VL <= r.end; i += VL)
+        gelu_at(half, exact, y, x, i, VL);
+    if (i < r.end)
+        gelu_at(half, exact, y, x, i, r.end - i);
+}
+
+INLINE void gelu_grad_at(bool half, bool exact, void *dx, const void *dy, const void *x, i64 i,
+                         i64 n)
+{
+    vec slope = gelu_slope(exact, vec_get_n(half, x, i, n));
+    vec_put_n(half, dx, i, vec_get_n(half, dy, i, n) * slope, n);
 }
 
 INLINE void gelu_grad_range(bool half, bool exact, const struct task *t, struct range r)
 {
-    for (i64 i = r.begin; i < r.end; i += VL) {
-        const i64 n = r.end - i;
-        vec dy = vec_get_n(half, t->in[0]->data, i, n), x = vec_get_n(half, t->in[1]->data, i, n);
-        vec_put_n(half, t->out[0]->data, i, dy * gelu_slope(exact, x), n);
-    }
+    const void *dy = t->in[0]->data, *x = t->in[1]->data;
+    void *dx = t->out[0]->data;
+    i64 i = r.begin;
+#pragma GCC unroll 2
+    for (; i + VL <= r.end; i += VL)
+        gelu_grad_at(half, exact, dx, dy, x, i, VL);
+    if (i < r.end)
+        gelu_grad_at(half, exact, dx, dy, x, i, r.end - i);
 }
 
 static void gelu_part(void *context, i64 part, int thread)
@@ -85,21 +104,36 @@ void NAMED(gelu_grad)(const struct task *t, struct run *x)
 
 /* --- SwiGLU: y = silu(a) b, x = [a | b] row by row -------------------------------------- */
 
+INLINE void swiglu_at(bool half, void *y, const void *x, i64 F, i64 i, i64 n)
+{
+    vec a = vec_get_n(half, x, i, n), b = vec_get_n(half, x, F + i, n);
+    vec_put_n(half, y, i, a * vec_sigmoid(a) * b, n);
+}
+
 INLINE void swiglu_rows(bool half, const struct task *t, struct range rows)
 {
     const i64 F = tensor_columns(t->out[0]);
     for (i64 r = rows.begin; r < rows.end; r++) {
         const void *x = vec_at(half, t->in[0]->data, r * 2 * F);
         void *y = vec_at(half, t->out[0]->data, r * F);
-        for (i64 i = 0; i < F; i += VL) {
-            const i64 n = F - i;
-            vec a = vec_get_n(half, x, i, n), b = vec_get_n(half, x, F + i, n);
-            vec_put_n(half, y, i, a * vec_sigmoid(a) * b, n);
-        }
+        i64 i = 0;
+#pragma GCC unroll 2
+        for (; i + VL <= F; i += VL)
+            swiglu_at(half, y, x, F, i, VL);
+        if (i < F)
+            swiglu_at(half, y, x, F, i, F - i);
     }
 }
 
 /* da = dy b s (1 + a (1 - s)), db = dy a s, s = sigmoid(a) */
+INLINE void swiglu_grad_at(bool half, void *dx, const void *dy, const void *x, i64 F, i64 i, i64 n)
+{
+    vec a = vec_get_n(half, x, i, n), b = vec_get_n(half, x, F + i, n);
+    vec s = vec_sigmoid(a), ds = vec_get_n(half, dy, i, n) * s;
+    vec_put_n(half, dx, i, ds * b * (1.0f + a * (1.0f - s)), n);
+    vec_put_n(half, dx, F + i, ds * a, n);
+}
+
 INLINE void swiglu_grad_rows(bool half, const struct task *t, struct range rows)
 {
     const i64 F = tensor_columns(t->in[0]);
@@ -107,13 +141,12 @@ INLINE void swiglu_grad_rows(bool half, const struct task *t, struct range rows)
         const void *dy = vec_at(half, t->in[0]->data, r * F);
         const void *x = vec_at(half, t->in[1]->data, r * 2 * F);
         void *dx = vec_at(half, t->out[0]->data, r * 2 * F);
-        for (i64 i = 0; i < F; i += VL) {
-            const i64 n = F - i;
-            vec a = vec_get_n(half, x, i, n), b = vec_get_n(half, x, F + i, n);
-            vec d = vec_get_n(half, dy, i, n), s = vec_sigmoid(a);
-            vec_put_n(half, dx, i, d * b * s * (1.0f + a * (1.0f - s)), n);
-            vec_put_n(half, dx, F + i, d * a * s, n);
-        }
+        i64 i = 0;
+#pragma GCC unroll 2
+        for (; i + VL <= F; i += VL)
+            swiglu_grad_at(half, dx, dy, x, F, i, VL);
+        if (i < F)
+            swiglu_grad_at(half, dx, dy, x, F, i, F - i);
     }
 }
 
@@ -151,13 +184,21 @@ void NAMED(swiglu_grad)(const struct task *t, struct run *x)
 
 /* --- y = a + b --------------------------------------------------------------------------- */
 
+INLINE void add_at(bool half, void *y, const void *a, const void *b, i64 i, i64 n)
+{
+    vec_put_n(half, y, i, vec_get_n(half, a, i, n) + vec_get_n(half, b, i, n), n);
+}
+
 INLINE void add_range(bool half, const struct task *t, struct range r)
 {
-    for (i64 i = r.begin; i < r.end; i += VL) {
-        const i64 n = r.end - i;
-        vec sum = vec_get_n(half, t->in[0]->data, i, n) + vec_get_n(half, t->in[1]->data, i, n);
-        vec_put_n(half, t->out[0]->data, i, sum, n);
-    }
+    const void *a = t->in[0]->data, *b = t->in[1]->data;
+    void *y = t->out[0]->data;
+    i64 i = r.begin;
+#pragma GCC unroll 2
+    for (; i + VL <= r.end; i += VL)
+        add_at(half, y, a, b, i, VL);
+    if (i < r.end)
+        add_at(half, y, a, b, i, r.end - i);
 }
 
 static void add_part(void *context, i64 part, int thread)

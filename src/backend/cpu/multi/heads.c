@@ -101,17 +101,24 @@ i64 NAMED(qk_norm_grad_workspace)(const struct task *t, int threads, const void 
 /* --- rotary embedding ------------------------------------------------------------------- */
 
 /* a' = a cos - b sin, b' = b cos + a sin for the two halves of a head. */
+INLINE void rotate_at(bool half, void *to, const void *from, const float *table, float sign,
+                      i64 pairs, i64 i, i64 n)
+{
+    vec a = vec_get_n(half, from, i, n), b = vec_get_n(half, from, i + pairs, n);
+    vec cosine = vec_get_n(false, table, i, n);
+    vec sine = vec_get_n(false, table, i + pairs, n) * sign;
+    vec_put_n(half, to, i, a * cosine - b * sine, n);
+    vec_put_n(half, to, i + pairs, b * cosine + a * sine, n);
+}
+
 INLINE void rotate(bool half, void *to, const void *from, const float *table, float sign, i64 D)
 {
     const i64 pairs = D / 2;
-    for (i64 i = 0; i < pairs; i += VL) {
-        const i64 n = pairs - i;
-        vec a = vec_get_n(half, from, i, n), b = vec_get_n(half, from, i + pairs, n);
-        vec cosine = vec_get_n(false, table, i, n);
-        vec sine = vec_get_n(false, table, i + pairs, n) * sign;
-        vec_put_n(half, to, i, a * cosine - b * sine, n);
-        vec_put_n(half, to, i + pairs, b * cosine + a * sine, n);
-    }
+    i64 i = 0;
+    for (; i + VL <= pairs; i += VL)
+        rotate_at(half, to, from, table, sign, pairs, i, VL);
+    if (i < pairs)
+        rotate_at(half, to, from, table, sign, pairs, i, pairs - i);
 }
 
 INLINE void rope_rows(bool half, const struct task *t, struct range rows)

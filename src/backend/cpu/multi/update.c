@@ -86,24 +86,31 @@ static struct adamw_constants adamw_constants(const struct task *t)
     };
 }
 
-INLINE void adamw_range(bool copies, const struct task *t, struct range r)
+INLINE void adamw_at(const struct adamw_constants *c, const float *grad, float *p, float *m,
+                     float *v, bf16 *copy, i64 i, i64 n)
+{
+    vec g = vec_get_n(false, grad, i, n) * c->scale, w = vec_get_n(false, p, i, n);
+    vec m1 = vec_get_n(false, m, i, n) * c->beta1 + g * c->rest1;
+    vec v1 = vec_get_n(false, v, i, n) * c->beta2 + g * g * c->rest2;
+    vec step = m1 * c->inv_correct1 / (vec_sqrt(v1 * c->inv_correct2) + c->eps);
+    w -= c->lr * (step + c->decay * w);
+    vec_put_n(false, m, i, m1, n);
+    vec_put_n(false, v, i, v1, n);
+    vec_put_n(false, p, i, w, n);
+    if (copy)
+        vec_put_n(true, copy, i, w, n);
+}
+
+INLINE void adamw_range(const struct task *t, struct range r, bf16 *copy)
 {
     const struct adamw_constants c = adamw_constants(t);
     const float *grad = t->in[0]->data;
     float *p = t->out[0]->data, *m = t->out[1]->data, *v = t->out[2]->data;
-    for (i64 i = r.begin; i < r.end; i += VL) {
-        const i64 n = r.end - i;
-        vec g = vec_get_n(false, grad, i, n) * c.scale, w = vec_get_n(false, p, i, n);
-        vec m1 = vec_get_n(false, m, i, n) * c.beta1 + g * c.rest1;
-        vec v1 = vec_get_n(false, v, i, n) * c.beta2 + g * g * c.rest2;
-        vec step = m1 * c.inv_correct1 / (vec_sqrt(v1 * c.inv_correct2) + c.eps);
-        w -= c.lr * (step + c.decay * w);
-        vec_put_n(false, m, i, m1, n);
-        vec_put_n(false, v, i, v1, n);
-        vec_put_n(false, p, i, w, n);
-        if (copies)
-            vec_put_n(true, t->out[3]->data, i, w, n);
-    }
+    i64 i = r.begin;
+    for (; i + VL <= r.end; i += VL)
+        adamw_at(&c, grad, p, m, v, copy, i, VL);
+    if (i < r.end)
+        adamw_at(&c, grad, p, m, v, copy, i, r.end - i);
 }
 
 static void adamw_part(void *context, i64 part, int thread)
@@ -111,9 +118,9 @@ static void adamw_part(void *context, i64 part, int thread)
     const struct work *w = context;
     (void)thread;
     if (w->t->out[3])
-        adamw_range(true, w->t, work_range(w, part));
+        adamw_range(w->t, work_range(w, part), w->t->out[3]->data);
     else
-        adamw_range(false, w->t, work_range(w, part));
+        adamw_range(w->t, work_range(w, part), NULL);
 }
 
 void NAMED(adamw)(const struct task *t, struct run *x)
