@@ -15,9 +15,9 @@
 #include "base/pool.h"
 
 enum {
-    PANEL_BYTES = 4 << 20, /* panels of a slab of B; two of them in an L3 of 8 MiB or more */
+    PANEL_BYTES = 8 << 20, /* panels of a slab of B; two of them in an L3 of 8 MiB or more */
     K_SLAB = 1536,         /* a longer K goes through C, or partial sums, between slabs */
-    PACK_COLUMNS = 128,    /* columns of B that one part packs */
+    PACK_COLUMNS = 120,    /* columns of B that one part packs */
     LEAST_PANELS = 4,      /* of A in a strip: 4 uses of a panel of B pay for its trip */
 };
 
@@ -212,7 +212,7 @@ static void multiply_edge(const struct gemm_kernels *k, const struct tile *t, co
 
 /* Micro tile (i, j) of the tile, whatever is special about it. */
 static void multiply_special(const struct work *w, const struct tile *t, i64 i, i64 j,
-                             const u32 *next)
+                             const u32 *ahead)
 {
     const struct gemm *g = w->g;
     const struct gemm_kernels *k = w->plan.k;
@@ -225,7 +225,7 @@ static void multiply_special(const struct work *w, const struct tile *t, i64 i, 
     if (g->C.type == DTYPE_F32 && (rows < k->mr || cols < k->nr))
         multiply_edge(k, t, a, b, sum, rows, cols, t->adds);
     else
-        k->micro(t->steps, a, b, sum, t->sum_stride, t->adds, next);
+        k->micro(t->steps, a, b, sum, t->sum_stride, t->adds, ahead);
     if (t->ends && g->C.type != DTYPE_F32)
         k->finish((void *)element(&g->C, t->m + i, w->slab.n0 + t->n + j), g->C.type,
                   g->C.row_stride, sum, t->sum_stride, rows, cols, false);
@@ -240,11 +240,13 @@ static void multiply_block(const struct work *w, const struct tile *t)
         i64 plain = special || j + k->nr > t->cols ? 0 : t->rows / k->mr * k->mr;
         const u32 *b = t->b + j * t->steps;
         const u32 *next = j + k->nr < t->cols ? b + k->nr * t->steps : t->next;
-        for (i64 i = 0; i < plain; i += k->mr, next += ahead)
-            k->micro(t->steps, t->a + i * t->steps, b, t->sum + i * t->sum_stride + j,
-                     t->sum_stride, t->adds, next);
-        for (i64 i = plain; i < t->rows; i += k->mr, next += ahead)
-            multiply_special(w, t, i, j, next);
+        for (i64 i = 0; i < t->rows; i += k->mr, next += ahead) {
+            if (i < plain)
+                k->micro(t->steps, t->a + i * t->steps, b, t->sum + i * t->sum_stride + j,
+                         t->sum_stride, t->adds, next);
+            else
+                multiply_special(w, t, i, j, next);
+        }
     }
 }
 

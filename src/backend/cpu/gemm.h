@@ -72,9 +72,10 @@ struct gemm_slab {
 typedef void (*gemm_pack_fn)(u32 *panels, const struct gemm_slab *s, i64 width);
 
 /* c (mr x nr, f32, rows ldc apart) = (add ? c : 0) + panel a * panel b. steps may be 0.
- * a aligned to 4, b to 64 bytes (panels laid by pack from an aligned start are). Meanwhile
- * gemm_ahead_words(steps) words from `ahead` on are fetched into the cache: usually a piece
- * of the next panel of B; b where there is nothing to fetch. */
+ * a aligned to 4, b to 64 bytes (panels laid by pack from an aligned start are).
+ * Meanwhile gemm_ahead_words(steps) words from `ahead` on are fetched into the cache: a piece
+ * of the next panel of B, one after the other. Any address will do, b itself where there
+ * is nothing to fetch. */
 typedef void (*gemm_micro_fn)(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc,
                               bool add, const u32 *ahead);
 

@@ -17,13 +17,14 @@
 #define INLINE static inline __attribute__((always_inline))
 
 enum word { WORD_F32, WORD_WIDENED, WORD_PAIR };
-enum { LANES = 8 };
+enum { LANES = 8, HALF = 4 };
 /* Steps copied of one panel before going on to the next one, when the source runs along
- * the panels' width: 16 x 24 bytes is six full lines of the narrowest panel. */
-enum { CHUNK = 16 };
+ * the panels' width; and how many steps ahead its lines are asked for. */
+enum { CHUNK = 8 };
 
 typedef u32 vec __attribute__((vector_size(32)));
-typedef u16 half_vec __attribute__((vector_size(16)));
+typedef u32 half_vec __attribute__((vector_size(16)));
+typedef u16 narrow_vec __attribute__((vector_size(16)));
 
 INLINE vec load(const void *p)
 {
@@ -42,7 +43,7 @@ INLINE vec load_widened(const void *p)
 #if defined(__AVX2__) /* gcc 12 makes six instructions of the conversion */
     return (vec)_mm256_cvtepu16_epi32(_mm_loadu_si128(p)) << 16;
 #else
-    half_vec h;
+    narrow_vec h;
     memcpy(&h, p, sizeof h);
     return __builtin_convertvector(h, vec) << 16;
 #endif
@@ -58,7 +59,7 @@ INLINE i64 per_word(enum word w)
     return w == WORD_PAIR ? 2 : 1;
 }
 
-/* --- sources that run along k: eight rows are read, transposed, written ----------- */
+/* --- sources that run along k: rows are read, transposed, written ------------------ */
 
 /* Eight words at consecutive k. */
 INLINE vec load_along_k(enum word w, const u8 *p)
@@ -74,75 +75,98 @@ static vec load_some_along_k(enum word w, const u8 *p, i64 elements)
     return load_along_k(w, padded);
 }
 
-/* t[i] lane j <- t[j] lane i: swaps words, pairs of words, halves. */
-INLINE void transpose(vec t[LANES])
+/* Four rows of eight steps: t[i] <- step i of rows 0 to 3, then step i + 4 of them. */
+INLINE void transpose_halves(vec t[HALF])
 {
-    vec a[LANES], b[LANES];
-    for (int i = 0; i < LANES; i += 2) {
-        a[i] = __builtin_shufflevector(t[i], t[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-        a[i + 1] = __builtin_shufflevector(t[i], t[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-    }
-    for (int h = 0; h < LANES; h += 4) {
-        b[h] = __builtin_shufflevector(a[h], a[h + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-        b[h + 1] = __builtin_shufflevector(a[h], a[h + 2], 2, 3, 10, 11, 6, 7, 14, 15);
-        b[h + 2] = __builtin_shufflevector(a[h + 1], a[h + 3], 0, 1, 8, 9, 4, 5, 12, 13);
-        b[h + 3] = __builtin_shufflevector(a[h + 1], a[h + 3], 2, 3, 10, 11, 6, 7, 14, 15);
-    }
-    for (int i = 0; i < 4; i++) {
-        t[i] = __builtin_shufflevector(b[i], b[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-        t[i + 4] = __builtin_shufflevector(b[i], b[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-    }
+    vec a = __builtin_shufflevector(t[0], t[1], 0, 8, 1, 9, 4, 12, 5, 13);
+    vec b = __builtin_shufflevector(t[0], t[1], 2, 10, 3, 11, 6, 14, 7, 15);
+    vec c = __builtin_shufflevector(t[2], t[3], 0, 8, 1, 9, 4, 12, 5, 13);
+    vec d = __builtin_shufflevector(t[2], t[3], 2, 10, 3, 11, 6, 14, 7, 15);
+    t[0] = __builtin_shufflevector(a, c, 0, 1, 8, 9, 4, 5, 12, 13);
+    t[1] = __builtin_shufflevector(a, c, 2, 3, 10, 11, 6, 7, 14, 15);
+    t[2] = __builtin_shufflevector(b, d, 0, 1, 8, 9, 4, 5, 12, 13);
+    t[3] = __builtin_shufflevector(b, d, 2, 3, 10, 11, 6, 7, 14, 15);
 }
 
-/* Eight steps of `lanes` rows, all there. Where lanes < 8 (a panel narrower than a vector)
- * each store spills into the next step, which must be written after it. */
-INLINE void move_eight_steps(enum word w, u32 *dst, i64 width, const u8 *src, i64 stride,
-                             i64 lanes)
+INLINE vec low_halves(vec x, vec y)
 {
-    vec t[LANES];
-#pragma GCC unroll 8
-    for (int r = 0; r < LANES; r++) {
-        t[r] = r < lanes ? load_along_k(w, src + r * stride) : (vec){ 0 };
-        if (r < lanes)
-            __builtin_prefetch(src + (r + lanes) * stride); /* the rows after these */
+    return __builtin_shufflevector(x, y, 0, 1, 2, 3, 8, 9, 10, 11);
+}
+
+INLINE vec high_halves(vec x, vec y)
+{
+    return __builtin_shufflevector(x, y, 4, 5, 6, 7, 12, 13, 14, 15);
+}
+
+/* Eight steps of a panel: out[i] <- words i * 8 to i * 8 + 7 of width x 8. */
+INLINE void transpose_panel(vec *out, vec *rows, i64 width)
+{
+#pragma GCC unroll 16
+    for (i64 g = 0; g < width; g += HALF)
+        transpose_halves(rows + g);
+    if (width == HALF) {
+        for (int i = 0; i < 2; i++) {
+            out[i] = low_halves(rows[2 * i], rows[2 * i + 1]);
+            out[i + 2] = high_halves(rows[2 * i], rows[2 * i + 1]);
+        }
+        return;
     }
-    transpose(t);
-#pragma GCC unroll 8
-    for (int i = 0; i < LANES; i++)
-        store(dst + i * width, t[i]);
+    const i64 groups = width / LANES;
+#pragma GCC unroll 16
+    for (i64 g = 0; g < groups; g++)
+#pragma GCC unroll 4
+        for (i64 i = 0; i < HALF; i++) {
+            out[i * groups + g] = low_halves(rows[g * LANES + i], rows[g * LANES + HALF + i]);
+            out[(i + HALF) * groups + g] =
+                high_halves(rows[g * LANES + i], rows[g * LANES + HALF + i]);
+        }
+}
+
+/* Eight whole steps of all rows of a panel. */
+INLINE void move_eight_steps(enum word w, u32 *dst, i64 width, const u8 *src, i64 stride)
+{
+    vec rows[48], out[48];
+#pragma GCC unroll 48
+    for (i64 r = 0; r < width; r++) {
+        rows[r] = load_along_k(w, src + r * stride);
+        /* a row some panels further on, into L2 */
+        __builtin_prefetch(src + (r + (width < LANES ? 2 * width : width)) * stride, 0, 2);
+    }
+    transpose_panel(out, rows, width);
+#pragma GCC unroll 48
+    for (i64 i = 0; i < width; i++)
+        store(dst + i * LANES, out[i]);
 }
 
 /* Up to eight steps, of rows of which `present` exist. */
 static void move_some_steps(enum word w, u32 *dst, i64 width, const u8 *src, i64 stride,
-                            i64 lanes, i64 present, i64 elements)
+                            i64 present, i64 elements)
 {
-    vec t[LANES];
-    for (int r = 0; r < LANES; r++)
-        t[r] = r < present ? load_some_along_k(w, src + r * stride, elements) : (vec){ 0 };
-    transpose(t);
-    i64 steps = i64_min(LANES, ceil_div(elements, per_word(w)));
-    for (i64 i = 0; i < steps; i++)
-        memcpy(dst + i * width, &t[i], (size_t)(4 * lanes));
+    u32 row[LANES];
+    const i64 steps = i64_min(LANES, ceil_div(elements, per_word(w)));
+    for (i64 r = 0; r < width; r++) {
+        vec v = r < present ? load_some_along_k(w, src + r * stride, elements) : (vec){ 0 };
+        store(row, v);
+        for (i64 i = 0; i < steps; i++)
+            dst[i * width + r] = row[i];
+    }
 }
 
 INLINE void pack_along_k(enum word w, u32 *panels, const struct gemm_slab *s, i64 width)
 {
     const i64 bytes = element_bytes(w), stride = s->row_stride * bytes, per = per_word(w);
     const i64 steps = ceil_div(s->k, per);
-    for (i64 row = 0; row < s->rows; row += width, panels += steps * width)
-        for (i64 g = 0; g < width; g += LANES) {
-            const i64 lanes = width < LANES ? width : LANES;
-            i64 present = i64_min(lanes, s->rows - row - g), step = 0;
-            const u8 *src = (const u8 *)s->data + (row + g) * stride;
-            u32 *dst = panels + g;
-            if (present == lanes) /* a narrow panel's last step must not spill */
-                for (; (step + LANES) * per + (lanes < LANES) <= s->k; step += LANES)
-                    move_eight_steps(w, dst + step * width, width, src + step * per * bytes,
-                                     stride, lanes);
-            for (; step < steps; step += LANES)
-                move_some_steps(w, dst + step * width, width, src + step * per * bytes, stride,
-                                lanes, present, s->k - step * per);
-        }
+    for (i64 row = 0; row < s->rows; row += width, panels += steps * width) {
+        const u8 *src = (const u8 *)s->data + row * stride;
+        i64 present = i64_min(width, s->rows - row), step = 0;
+        if (present == width)
+            for (; (step + LANES) * per <= s->k; step += LANES)
+                move_eight_steps(w, panels + step * width, width, src + step * per * bytes,
+                                 stride);
+        for (; step < steps; step += LANES)
+            move_some_steps(w, panels + step * width, width, src + step * per * bytes, stride,
+                            present, s->k - step * per);
+    }
 }
 
 /* --- sources that run along the width --------------------------------------------- */
@@ -171,7 +195,24 @@ static vec load_some_along_width(enum word w, const u8 *p, i64 k_bytes, bool sec
     return load_along_width(w, padded, 32, second);
 }
 
-/* One panel, steps [step, end), every vector whole and every pair complete. */
+/* Four words side by side, whole. */
+INLINE half_vec load_half_along_width(enum word w, const u8 *p, i64 k_bytes)
+{
+    u16 low[HALF], high[HALF];
+    half_vec v;
+    if (w == WORD_F32) {
+        memcpy(&v, p, sizeof v);
+        return v;
+    }
+    memcpy(low, p, sizeof low);
+    if (w == WORD_WIDENED)
+        return (half_vec){ low[0], low[1], low[2], low[3] } << 16;
+    memcpy(high, p + k_bytes, sizeof high);
+    return (half_vec){ low[0], low[1], low[2], low[3] } |
+           (half_vec){ high[0], high[1], high[2], high[3] } << 16;
+}
+
+/* One panel, steps [step, end), every row there and every pair complete. */
 INLINE void move_panel_steps(enum word w, u32 *dst, const struct gemm_slab *s, i64 row, i64 width,
                              i64 step, i64 end)
 {
@@ -179,38 +220,23 @@ INLINE void move_panel_steps(enum word w, u32 *dst, const struct gemm_slab *s, i
     const i64 step_bytes = k_bytes * per_word(w);
     const u8 *src = (const u8 *)s->data + step * step_bytes + row * bytes;
     for (dst += step * width; step < end; step++, src += step_bytes, dst += width) {
-        /* CHUNK steps on: lines too far apart for the hardware to guess */
+        /* into L2: twice as fast as into L1, where fewer lines can be on their way */
 #pragma GCC unroll 16
         for (i64 b = 0; b < width * bytes; b += 64)
             for (i64 second = 0; second < per_word(w); second++)
-                __builtin_prefetch(src + CHUNK * step_bytes + second * k_bytes + b);
+                __builtin_prefetch(src + CHUNK * step_bytes + second * k_bytes + b, 0, 2);
+        if (width == HALF) {
+            half_vec v = load_half_along_width(w, src, k_bytes);
+            memcpy(dst, &v, sizeof v);
+            continue;
+        }
 #pragma GCC unroll 16
         for (i64 g = 0; g < width; g += LANES)
             store(dst + g, load_along_width(w, src + g * bytes, k_bytes, true));
     }
 }
 
-/* The same for panels of six: four steps make three whole vectors. */
-INLINE void move_six_wide_steps(enum word w, u32 *dst, const struct gemm_slab *s, i64 row,
-                                i64 step, i64 end)
-{
-    const i64 bytes = element_bytes(w), k_bytes = s->k_stride * bytes;
-    const i64 step_bytes = k_bytes * per_word(w);
-    const u8 *src = (const u8 *)s->data + step * step_bytes + row * bytes;
-    for (dst += step * 6; step < end; step += 4, src += 4 * step_bytes, dst += 24) {
-        vec v[4];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            __builtin_prefetch(src + (CHUNK + i) * step_bytes);
-            v[i] = load_along_width(w, src + i * step_bytes, k_bytes, true);
-        }
-        store(dst, __builtin_shufflevector(v[0], v[1], 0, 1, 2, 3, 4, 5, 8, 9));
-        store(dst + 8, __builtin_shufflevector(v[1], v[2], 2, 3, 4, 5, 8, 9, 10, 11));
-        store(dst + 16, __builtin_shufflevector(v[2], v[3], 4, 5, 8, 9, 10, 11, 12, 13));
-    }
-}
-
-/* The same for the last panel, the last step and an odd last k. */
+/* The same for the last panel and an odd last k. */
 static void move_some_panel_steps(enum word w, u32 *dst, const struct gemm_slab *s, i64 row,
                                   i64 width, i64 step, i64 end)
 {
@@ -225,52 +251,41 @@ static void move_some_panel_steps(enum word w, u32 *dst, const struct gemm_slab 
     }
 }
 
-/* Steps before `end` that whole-vector moves may do: complete pairs; where a panel is
- * narrower than a vector not the last one, whose store would spill and whose load might
- * leave the matrix; of sixes, fours. */
-INLINE i64 easy_steps(i64 step, i64 end, i64 whole, i64 width)
-{
-    i64 easy = i64_min(end, width < LANES ? whole - 1 : whole);
-    return width == 6 ? step + (easy - step) / 4 * 4 : easy;
-}
-
 INLINE void pack_along_width(enum word w, u32 *panels, const struct gemm_slab *s, i64 width)
 {
     const i64 steps = ceil_div(s->k, per_word(w)), whole = s->k / per_word(w);
     for (i64 step = 0; step < steps; step += CHUNK) {
-        i64 end = i64_min(steps, step + CHUNK), easy = easy_steps(step, end, whole, width);
+        i64 end = i64_min(steps, step + CHUNK), easy = i64_min(end, whole);
         u32 *dst = panels;
         for (i64 row = 0; row < s->rows; row += width, dst += steps * width) {
-            i64 begin = step;
-            if (row + width <= s->rows && easy > step) {
-                if (width == 6)
-                    move_six_wide_steps(w, dst, s, row, step, easy);
-                else
-                    move_panel_steps(w, dst, s, row, width, step, easy);
-                begin = easy;
-            }
-            move_some_panel_steps(w, dst, s, row, width, begin, end);
+            bool all = row + width <= s->rows;
+            if (all)
+                move_panel_steps(w, dst, s, row, width, step, easy);
+            move_some_panel_steps(w, dst, s, row, width, all ? easy : step, end);
         }
     }
 }
 
 /* With the width known the loops over it unroll: these are the widths in use. */
+INLINE void pack_width(enum word w, u32 *panels, const struct gemm_slab *s, i64 width)
+{
+    if (s->k_stride == 1)
+        pack_along_k(w, panels, s, width);
+    else
+        pack_along_width(w, panels, s, width);
+}
+
 INLINE void pack_as(enum word w, u32 *panels, const struct gemm_slab *s, i64 width)
 {
-    bool along_k = s->k_stride == 1;
-    assert(width == 4 || width == 6 || width == 8 || width == 16 || width == 48);
-    if (along_k && width < LANES)
-        width == 6 ? pack_along_k(w, panels, s, 6) : pack_along_k(w, panels, s, 4);
-    else if (along_k)
-        pack_along_k(w, panels, s, width);
-    else if (width < LANES)
-        width == 6 ? pack_along_width(w, panels, s, 6) : pack_along_width(w, panels, s, 4);
+    assert(width == 4 || width == 8 || width == 24 || width == 48);
+    if (width == 4)
+        pack_width(w, panels, s, 4);
     else if (width == 8)
-        pack_along_width(w, panels, s, 8);
-    else if (width == 16)
-        pack_along_width(w, panels, s, 16);
+        pack_width(w, panels, s, 8);
+    else if (width == 24)
+        pack_width(w, panels, s, 24);
     else
-        pack_along_width(w, panels, s, 48);
+        pack_width(w, panels, s, 48);
 }
 
 /* --- entry points ------------------------------------------------------------------ */
