@@ -12,10 +12,12 @@
 enum {
     LONGEST_PATTERN = 64 * 1024,
     JIT_STACK_BYTES = 8 * 1024 * 1024,
-    /* PCRE2 counts steps; 10 million is its default, the rest grows with the text so
-     * that a pattern of linear effort is never refused. */
-    MATCH_STEPS = 10 * 1000 * 1000,
-    MATCH_STEPS_PER_BYTE = 64,
+    /* PCRE2 counts steps. Most pieces take a few; a piece that takes more is tried again
+     * with more, at the cost of a budget that is linear in the text, so that a malicious
+     * pattern ends with an error after bounded effort and an honest one never does. */
+    FIRST_STEPS = 1000,
+    MORE_STEPS = 16,
+    BUDGET_PER_BYTE = 4096,
 };
 
 struct split_regex {
@@ -27,6 +29,7 @@ struct split_match {
     pcre2_match_context *context;
     pcre2_match_data *data;
     pcre2_jit_stack *stack;
+    i64 budget; /* steps that repeated tries may still take in this text */
 };
 
 /* --- from Oniguruma's Ruby syntax to PCRE2 ---------------------------------------- */
@@ -269,16 +272,31 @@ void split_match_free(struct split_match *m)
     sys_free(m);
 }
 
+static int match(const struct split_regex *r, struct split_match *m, const u8 *text, i64 bytes,
+                 i64 from, u32 steps)
+{
+    u32 options = PCRE2_NO_UTF_CHECK;
+    pcre2_set_match_limit(m->context, steps);
+    int rc = pcre2_match(r->code, text, (PCRE2_SIZE)bytes, (PCRE2_SIZE)from, options, m->data,
+                         m->context);
+    if (rc == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter keeps its state on the heap */
+        rc = pcre2_match(r->code, text, (PCRE2_SIZE)bytes, (PCRE2_SIZE)from,
+                         options | PCRE2_NO_JIT, m->data, m->context);
+    return rc;
+}
+
 int split_regex_find(const struct split_regex *r, struct split_match *m, const u8 *text,
                      i64 bytes, i64 from, i64 *begin, i64 *end)
 {
-    i64 steps = MATCH_STEPS + i64_min(bytes, INT32_MAX) * MATCH_STEPS_PER_BYTE;
-    pcre2_set_match_limit(m->context, (u32)i64_min(steps, UINT32_MAX));
-    int rc = pcre2_match(r->code, text, (PCRE2_SIZE)bytes, (PCRE2_SIZE)from,
-                         PCRE2_NO_UTF_CHECK, m->data, m->context);
-    if (rc == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter keeps its state on the heap */
-        rc = pcre2_match(r->code, text, (PCRE2_SIZE)bytes, (PCRE2_SIZE)from,
-                         PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, m->data, m->context);
+    if (from == 0)
+        m->budget = (bytes + 1) * BUDGET_PER_BYTE;
+    i64 steps = FIRST_STEPS;
+    int rc = match(r, m, text, bytes, from, (u32)steps);
+    while (rc == PCRE2_ERROR_MATCHLIMIT && m->budget > 0 && steps < UINT32_MAX / MORE_STEPS) {
+        steps *= MORE_STEPS;
+        m->budget -= steps;
+        rc = match(r, m, text, bytes, from, (u32)steps);
+    }
     if (rc == PCRE2_ERROR_NOMATCH)
         return 0;
     if (rc < 0)
