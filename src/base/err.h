@@ -20,10 +20,16 @@ enum err_code {
     ERR_NUMERIC = -7,  /* NaN or Inf where the policy forbids it */
     ERR_STOPPED = -8,  /* a signal asked us to stop; state was saved */
     ERR_INTERNAL = -9, /* a broken promise of our own */
+    ERR_HANG = -10,    /* ranks wait for one that does not come */
+    ERR_PEER = -11,    /* another rank died, or failed first */
 };
 
-/* Process exit codes, documented in the man page. 75 is EX_TEMPFAIL: "requeue me". */
-enum exit_code { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_BAD_USAGE = 2, EXIT_REQUEUE = 75 };
+/* Process exit codes, documented in the man page. 75 is EX_TEMPFAIL: "requeue me"; the
+ * last two are beyond those of sysexits.h. */
+enum exit_code {
+    EXIT_OK = 0, EXIT_FAILED = 1, EXIT_BAD_USAGE = 2, EXIT_REQUEUE = 75, EXIT_HANG = 80,
+    EXIT_PEER_LOST = 81
+};
 
 /* Records the message and returns code, so that `return err_set(...)` reads well. */
 int err_set(int code, const char *fmt, ...) PRINTF_LIKE(2, 3);

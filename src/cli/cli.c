@@ -112,6 +112,8 @@ static int exit_code_of(int rc)
         return EXIT_OK;
     if (rc == ERR_USAGE || rc == ERR_CONFIG)
         return EXIT_BAD_USAGE;
+    if (rc == ERR_HANG || rc == ERR_PEER)
+        return rc == ERR_HANG ? EXIT_HANG : EXIT_PEER_LOST;
     return rc == ERR_STOPPED ? EXIT_REQUEUE : EXIT_FAILED;
 }
 

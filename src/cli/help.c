@@ -15,6 +15,8 @@ const struct exit_meaning exit_meanings[] = {
     { EXIT_FAILED, "Failure: a file, memory, the system, or numbers that went wrong." },
     { EXIT_BAD_USAGE, "The command line or a recipe is wrong; nothing was done." },
     { EXIT_REQUEUE, "Stopped by a signal after saving: run again with --resume." },
+    { EXIT_HANG, "Ranks waited for one that did not come; the message names it." },
+    { EXIT_PEER_LOST, "Another rank died or failed; the message names it." },
     { 0, NULL },
 };
 

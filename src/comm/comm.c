@@ -1,0 +1,348 @@
+#include "comm/comm.h"
+
+#include "base/err.h"
+#include "base/hash.h"
+#include "base/sys.h"
+#include "comm/flight.h"
+#include "comm/reduce.h"
+#include "comm/transport.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* A rank that was itself stopped must not count that time as waiting for others. */
+enum { NS_PER_TEST_AT_MOST = 1000 * 1000 * 1000 };
+
+static const char *const op_names[COMM_OPS] = { "allreduce", "reduce_scatter", "all_gather",
+                                                "all_to_all", "send", "recv", "broadcast",
+                                                "barrier" };
+
+const char *comm_op_name(enum comm_op op)
+{
+    return op_names[op];
+}
+
+/* --- worlds and groups ------------------------------------------------------------ */
+
+int comm_new(struct comm **out, const struct comm_transport *t, int rank, int size)
+{
+    struct comm *c = sys_alloc((i64)sizeof *c, 64);
+    if (!c)
+        return err_set(ERR_LIMIT, "no memory for rank %d of %d", rank, size);
+    *c = (struct comm){ .transport = t, .rank = rank, .size = size };
+    arena_init(&c->arena);
+    c->flights = ARENA_ARRAY(&c->arena, struct comm_flight *, size);
+    c->flights[rank] = ARENA_NEW(&c->arena, struct comm_flight);
+    *out = c;
+    return OK;
+}
+
+void comm_free(struct comm *c)
+{
+    if (!c)
+        return;
+    if (c->transport->close)
+        c->transport->close(c);
+    arena_fini(&c->arena);
+    sys_free(c);
+}
+
+static int check_members(const struct comm *c, const char *axis, const int *members, int n,
+                         int *index)
+{
+    *index = -1;
+    if (n < 1 || n > c->size)
+        return err_set(ERR_INTERNAL, "group %s has %d members in a world of %d", axis, n,
+                       c->size);
+    for (int m = 0; m < n; m++) {
+        if (members[m] < 0 || members[m] >= c->size)
+            return err_set(ERR_INTERNAL, "group %s: there is no rank %d in a world of %d",
+                           axis, members[m], c->size);
+        for (int k = 0; k < m; k++)
+            if (members[k] == members[m])
+                return err_set(ERR_INTERNAL, "group %s has rank %d twice", axis, members[m]);
+        if (members[m] == c->rank)
+            *index = m;
+    }
+    if (*index < 0)
+        return err_set(ERR_INTERNAL, "rank %d makes a group %s without itself", c->rank, axis);
+    return OK;
+}
+
+/* Members that made the same groups before agree on the key without talking. */
+static u64 group_key(const struct comm *c, const char *axis, const int *members, int n)
+{
+    u64 same = 0;
+    for (const struct comm_group *g = c->groups; g; g = g->next)
+        if (g->n == n && strcmp(g->axis, axis) == 0 &&
+            memcmp(g->members, members, sizeof *members * (size_t)n) == 0)
+            same++;
+    u64 key = hash64(axis, (i64)strlen(axis), same);
+    key = hash64(members, (i64)sizeof *members * n, key);
+    return key ? key : 1; /* 0 means "free" in tables */
+}
+
+int comm_group_new(struct comm_group **out, struct comm *c, const char *axis,
+                   const int *members, int n)
+{
+    int index;
+    TRY(check_members(c, axis, members, n, &index));
+    struct comm_group *g = ARENA_NEW(&c->arena, struct comm_group);
+    *g = (struct comm_group){ .comm = c, .n = n, .index = index };
+    snprintf(g->axis, sizeof g->axis, "%s", axis);
+    g->key = group_key(c, g->axis, members, n);
+    g->members = ARENA_ARRAY(&c->arena, int, n);
+    memcpy(g->members, members, sizeof *members * (size_t)n);
+    g->sent = ARENA_ARRAY(&c->arena, u64, n);
+    g->received = ARENA_ARRAY(&c->arena, u64, n);
+    if (n > 1 && c->transport->group_new)
+        TRY(c->transport->group_new(g));
+    comm_flight_join(c->flights[c->rank], g->key);
+    struct comm_group **last = &c->groups;
+    while (*last)
+        last = &(*last)->next;
+    *last = g;
+    *out = g;
+    return OK;
+}
+
+struct comm_count comm_axis_count(const struct comm *c, const char *axis)
+{
+    struct comm_count sum = { 0 };
+    for (const struct comm_group *g = c->groups; g; g = g->next) {
+        if (axis && strcmp(axis, g->axis) != 0)
+            continue;
+        for (int op = 0; op < COMM_OPS; op++) {
+            sum.calls += g->count[op].calls;
+            sum.sent_bytes += g->count[op].sent_bytes;
+            sum.received_bytes += g->count[op].received_bytes;
+        }
+    }
+    return sum;
+}
+
+/* --- what a call means ------------------------------------------------------------ */
+
+static i64 sum_of(const i64 *counts, int n)
+{
+    i64 sum = 0;
+    for (int m = 0; m < n; m++)
+        sum += counts[m];
+    return sum;
+}
+
+struct comm_part comm_part(const struct comm_call *call, int m)
+{
+    int n = call->group->n;
+    if (call->op == COMM_ALLREDUCE) {
+        i64 each = call->count / n, more = call->count % n;
+        return (struct comm_part){ m * each + i64_min(m, more), each + (m < more) };
+    }
+    return (struct comm_part){ sum_of(call->counts, m), call->counts[m] };
+}
+
+i64 comm_payload_bytes(const struct comm_call *call)
+{
+    i64 count = call->count;
+    if (call->op == COMM_REDUCE_SCATTER || call->op == COMM_ALL_GATHER ||
+        call->op == COMM_ALL_TO_ALL)
+        count = sum_of(call->counts, call->group->n);
+    return call->op == COMM_BARRIER ? 0 : count * dtype_bytes(call->dtype);
+}
+
+void comm_describe(const struct comm_call *call, char *text, int chars)
+{
+    struct comm_record r;
+    comm_record_fill(&r, call);
+    comm_record_describe(&r, text, chars);
+}
+
+static bool is_reduction(enum comm_op op)
+{
+    return op == COMM_ALLREDUCE || op == COMM_REDUCE_SCATTER;
+}
+
+static int broken(const struct comm_call *call, const char *what)
+{
+    return err_set(ERR_INTERNAL, "%s on %s (tag %u): %s", op_names[call->op],
+                   call->group->axis, call->tag, what);
+}
+
+static int check_counts(const struct comm_call *call, const i64 *counts)
+{
+    if (!counts)
+        return broken(call, "no counts");
+    for (int m = 0; m < call->group->n; m++)
+        if (counts[m] < 0)
+            return broken(call, "a count is negative");
+    return OK;
+}
+
+static int check_call(const struct comm_call *call)
+{
+    if (call->op == COMM_BARRIER)
+        return OK;
+    if (is_reduction(call->op) && !comm_can_reduce(call->dtype))
+        return broken(call, "this dtype cannot be reduced");
+    if (call->op == COMM_REDUCE_SCATTER || call->op == COMM_ALL_GATHER ||
+        call->op == COMM_ALL_TO_ALL)
+        TRY(check_counts(call, call->counts));
+    if (call->op == COMM_ALL_TO_ALL)
+        TRY(check_counts(call, call->recv_counts));
+    if (call->count < 0)
+        return broken(call, "a count is negative");
+    bool has_peer = call->op == COMM_SEND || call->op == COMM_RECV || call->op == COMM_BROADCAST;
+    if (has_peer && (call->peer < 0 || call->peer >= call->group->n))
+        return broken(call, "the peer is no member");
+    if ((call->op == COMM_SEND || call->op == COMM_RECV) && call->peer == call->group->index)
+        return broken(call, "a rank cannot send to itself");
+    return OK;
+}
+
+int comm_check_match(const struct comm_call *a, const struct comm_call *b)
+{
+    bool pair = a->op == COMM_SEND && b->op == COMM_RECV;
+    bool same = (pair || a->op == b->op) && a->tag == b->tag && a->dtype == b->dtype &&
+                a->reduce == b->reduce && a->count == b->count &&
+                (pair || a->peer == b->peer);
+    if (same && (a->op == COMM_REDUCE_SCATTER || a->op == COMM_ALL_GATHER))
+        same = memcmp(a->counts, b->counts, sizeof *a->counts * (size_t)a->group->n) == 0;
+    if (same && a->op == COMM_ALL_TO_ALL)
+        same = a->counts[b->group->index] == b->recv_counts[a->group->index];
+    if (same)
+        return OK;
+    char ours[128], theirs[128];
+    comm_describe(a, ours, sizeof ours);
+    comm_describe(b, theirs, sizeof theirs);
+    return err_set(ERR_INTERNAL, "ranks do not agree: rank %d calls %s, rank %d calls %s",
+                   a->group->comm->rank, ours, b->group->comm->rank, theirs);
+}
+
+/* --- a group of one --------------------------------------------------------------- */
+
+void comm_copy(void *to, const void *from, i64 bytes)
+{
+    if (to != from && bytes > 0)
+        memmove(to, from, (size_t)bytes);
+}
+
+void comm_self_move(struct comm_call *call)
+{
+    comm_copy(call->out, call->in, comm_payload_bytes(call));
+}
+
+static int self_start(struct comm_call *call)
+{
+    return broken(call, "a world of one has nobody to talk to");
+}
+
+static int self_test(struct comm_call *call)
+{
+    return self_start(call);
+}
+
+static int self_idle(struct comm *c, u64 idle)
+{
+    (void)c, (void)idle;
+    return OK;
+}
+
+static const struct comm_transport self_transport = {
+    .name = "self", .start = self_start, .test = self_test, .idle = self_idle,
+};
+
+int comm_self_new(struct comm **out)
+{
+    return comm_new(out, &self_transport, 0, 1);
+}
+
+/* --- calls ------------------------------------------------------------------------ */
+
+static void finish(struct comm_call *call, int status)
+{
+    struct comm_group *g = call->group;
+    call->finished_ns = sys_now_ns();
+    if (status == COMM_DONE) {
+        struct comm_count *count = &g->count[call->op];
+        count->calls++;
+        count->sent_bytes += call->sent_bytes;
+        count->received_bytes += call->received_bytes;
+    }
+    call->status = status;
+    comm_flight_finish(g->comm->flights[g->comm->rank], call->flight, call->finished_ns);
+}
+
+int comm_start(struct comm_call *call)
+{
+    struct comm_group *g = call->group;
+    struct comm *c = g->comm;
+    TRY(check_call(call));
+    if (call->op == COMM_SEND)
+        call->sequence = g->sent[call->peer]++;
+    else if (call->op == COMM_RECV)
+        call->sequence = g->received[call->peer]++;
+    else
+        call->sequence = g->sequence++;
+    call->sent_bytes = call->received_bytes = 0;
+    call->step = call->part = 0;
+    call->state = NULL;
+    call->next = NULL;
+    call->waited_ns = 0;
+    call->started_ns = call->tested_ns = sys_now_ns();
+    call->status = COMM_STARTED;
+    call->flight = comm_flight_start(c->flights[c->rank], call);
+    if (g->n == 1) {
+        comm_self_move(call);
+        finish(call, COMM_DONE);
+        return OK;
+    }
+    int rc = c->transport->start(call);
+    if (rc < 0)
+        finish(call, COMM_FAILED);
+    return rc;
+}
+
+static bool is_late(struct comm_call *call)
+{
+    u64 now = sys_now_ns(), since = now - call->tested_ns;
+    call->tested_ns = now;
+    call->waited_ns += since < NS_PER_TEST_AT_MOST ? since : NS_PER_TEST_AT_MOST;
+    u64 deadline = call->group->comm->deadline_ns;
+    return deadline && call->waited_ns > deadline;
+}
+
+int comm_test(struct comm_call *call)
+{
+    if (call->status == COMM_DONE)
+        return 1;
+    assert(call->status == COMM_STARTED);
+    int rc = call->group->comm->transport->test(call);
+    if (rc == 0 && is_late(call))
+        rc = comm_explain_stall(call);
+    if (rc != 0)
+        finish(call, rc > 0 ? COMM_DONE : COMM_FAILED);
+    return rc;
+}
+
+int comm_wait(struct comm_call *call)
+{
+    struct comm *c = call->group->comm;
+    for (u64 idle = 0;; idle++) {
+        int rc = comm_test(call);
+        if (rc != 0)
+            return rc < 0 ? rc : OK;
+        rc = c->transport->idle(c, idle);
+        if (rc == ERR_HANG)
+            rc = comm_explain_stall(call);
+        if (rc < 0) {
+            finish(call, COMM_FAILED);
+            return rc;
+        }
+    }
+}
+
+int comm_run(struct comm_call *call)
+{
+    TRY(comm_start(call));
+    return comm_wait(call);
+}

@@ -1,0 +1,213 @@
+#include "comm/flight.h"
+
+#include "base/err.h"
+#include "base/sys.h"
+#include "comm/transport.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* --- recording -------------------------------------------------------------------- */
+
+void comm_flight_join(struct comm_flight *f, u64 key)
+{
+    for (int i = 0; i < COMM_FLIGHT_GROUPS; i++) {
+        if (f->groups[i] == 0) {
+            f->groups[i] = key;
+            return;
+        }
+    }
+}
+
+void comm_record_fill(struct comm_record *r, const struct comm_call *call)
+{
+    const struct comm_group *g = call->group;
+    bool has_peer = call->op == COMM_SEND || call->op == COMM_RECV || call->op == COMM_BROADCAST;
+    *r = (struct comm_record){
+        .key = g->key, .sequence = call->sequence, .started_ns = call->started_ns,
+        .bytes = comm_payload_bytes(call), .tag = call->tag, .op = (u8)call->op,
+        .peer = has_peer ? g->members[call->peer] : -1,
+    };
+    memcpy(r->axis, g->axis, sizeof r->axis);
+}
+
+static struct comm_record *entry_of(struct comm_flight *f, i64 entry)
+{
+    return &f->records[entry % COMM_FLIGHT_RECORDS];
+}
+
+i64 comm_flight_start(struct comm_flight *f, const struct comm_call *call)
+{
+    /* Lanes of one rank record at the same time, each in an entry of its own. */
+    i64 entry = atomic_fetch_add(&f->written, 1);
+    comm_record_fill(entry_of(f, entry), call);
+    return entry;
+}
+
+static bool is_overwritten(const struct comm_flight *f, i64 entry)
+{
+    return atomic_load_explicit(&f->written, memory_order_relaxed) - entry > COMM_FLIGHT_RECORDS;
+}
+
+void comm_flight_progress(struct comm_flight *f, i64 entry, u64 progress)
+{
+    if (!is_overwritten(f, entry))
+        entry_of(f, entry)->progress = progress;
+}
+
+void comm_flight_finish(struct comm_flight *f, i64 entry, u64 now_ns)
+{
+    if (!is_overwritten(f, entry))
+        entry_of(f, entry)->finished_ns = now_ns;
+}
+
+/* --- reading ---------------------------------------------------------------------- */
+
+static i64 oldest_entry(const struct comm_flight *f, i64 written)
+{
+    (void)f;
+    return i64_max(0, written - COMM_FLIGHT_RECORDS);
+}
+
+const struct comm_record *comm_flight_last(const struct comm_flight *f)
+{
+    i64 written = atomic_load(&f->written);
+    return written ? &f->records[(written - 1) % COMM_FLIGHT_RECORDS] : NULL;
+}
+
+static const struct comm_record *oldest_unfinished(const struct comm_flight *f)
+{
+    i64 written = atomic_load(&f->written);
+    for (i64 e = oldest_entry(f, written); e < written; e++)
+        if (f->records[e % COMM_FLIGHT_RECORDS].finished_ns == 0)
+            return &f->records[e % COMM_FLIGHT_RECORDS];
+    return NULL;
+}
+
+static bool is_pair(const struct comm_record *r)
+{
+    return r->op == COMM_SEND || r->op == COMM_RECV;
+}
+
+/* The rank's counterpart of a call that `caller` waits in; NULL: not reached. */
+static const struct comm_record *counterpart(const struct comm_flight *f,
+                                             const struct comm_record *call, int caller)
+{
+    i64 written = atomic_load(&f->written);
+    for (i64 e = written - 1; e >= oldest_entry(f, written); e--) {
+        const struct comm_record *r = &f->records[e % COMM_FLIGHT_RECORDS];
+        if (r->key != call->key || r->sequence != call->sequence || is_pair(r) != is_pair(call))
+            continue;
+        if (!is_pair(call) || (r->op != call->op && r->peer == caller))
+            return r;
+    }
+    return NULL;
+}
+
+static bool takes_part(const struct comm *c, int rank, const struct comm_record *call, int caller)
+{
+    if (rank == caller || !c->flights[rank])
+        return false;
+    if (is_pair(call))
+        return rank == call->peer;
+    for (int i = 0; i < COMM_FLIGHT_GROUPS; i++)
+        if (c->flights[rank]->groups[i] == call->key)
+            return true;
+    return false;
+}
+
+/* Who did not reach the call; if all did, who did least for it; -1: nobody can be seen. */
+static int find_absent(const struct comm *c, const struct comm_record *call, int caller,
+                       bool *reached)
+{
+    int least = -1;
+    u64 progress = 0;
+    for (int rank = 0; rank < c->size; rank++) {
+        if (!takes_part(c, rank, call, caller))
+            continue;
+        const struct comm_record *r = counterpart(c->flights[rank], call, caller);
+        *reached = r != NULL;
+        if (!r)
+            return rank;
+        if (r->finished_ns == 0 && (least < 0 || r->progress < progress)) {
+            least = rank;
+            progress = r->progress;
+        }
+    }
+    return least;
+}
+
+/* --- telling ---------------------------------------------------------------------- */
+
+void comm_record_describe(const struct comm_record *r, char *text, int chars)
+{
+    int used = snprintf(text, (size_t)chars, "%s %llu on %s (tag %u, %lld bytes",
+                        comm_op_name(r->op), (unsigned long long)r->sequence, r->axis, r->tag,
+                        (long long)r->bytes);
+    if (used >= chars)
+        return;
+    if (r->peer < 0)
+        snprintf(text + used, (size_t)(chars - used), ")");
+    else
+        snprintf(text + used, (size_t)(chars - used), ", %s rank %d)",
+                 r->op == COMM_SEND ? "to" : "from", r->peer);
+}
+
+static double seconds_since(u64 then_ns)
+{
+    return 1e-9 * (double)(sys_now_ns() - then_ns);
+}
+
+static int tell_absent(const struct comm *c, int absent, const struct comm_record *call,
+                       int caller, bool reached)
+{
+    char missed[128], last[128], what[32];
+    comm_record_describe(call, missed, sizeof missed);
+    const struct comm_record *r = comm_flight_last(c->flights[absent]);
+    const char *did = reached ? "stopped moving in" : "did not reach";
+    if (reached || !r)
+        return err_set(ERR_HANG, "rank %d %s %s, where rank %d waits for %.1f s%s", absent, did,
+                       missed, caller, seconds_since(call->started_ns),
+                       r ? "" : "; it made no call yet");
+    comm_record_describe(r, last, sizeof last);
+    snprintf(what, sizeof what, "%s %.1f s ago", r->finished_ns ? "ended" : "started",
+             seconds_since(r->finished_ns ? r->finished_ns : r->started_ns));
+    return err_set(ERR_HANG, "rank %d %s %s, where rank %d waits for %.1f s; its last call, %s, %s",
+                   absent, did, missed, caller, seconds_since(call->started_ns), last, what);
+}
+
+static int tell_circle(int first, const struct comm_record *a, int last,
+                       const struct comm_record *b)
+{
+    char ours[128], theirs[128];
+    comm_record_describe(a, ours, sizeof ours);
+    comm_record_describe(b, theirs, sizeof theirs);
+    return err_set(ERR_HANG, "ranks wait in a circle: rank %d in %s, and rank %d in %s", first,
+                   ours, last, theirs);
+}
+
+int comm_explain_stall(const struct comm_call *call)
+{
+    const struct comm *c = call->group->comm;
+    struct comm_record own;
+    comm_record_fill(&own, call);
+    const struct comm_record *at = &own;
+    int waiting = c->rank;
+    for (int hops = 0; hops < c->size; hops++) {
+        bool reached = false;
+        int absent = find_absent(c, at, waiting, &reached);
+        if (absent < 0)
+            break;
+        const struct comm_record *next = oldest_unfinished(c->flights[absent]);
+        if (!next || reached)
+            return tell_absent(c, absent, at, waiting, reached);
+        if (absent == c->rank || hops == c->size - 1)
+            return tell_circle(waiting, at, absent, next);
+        waiting = absent;
+        at = next;
+    }
+    char text[128];
+    comm_record_describe(at, text, sizeof text);
+    return err_set(ERR_HANG, "rank %d waits in %s for %.1f s; the other members cannot be seen "
+                   "from rank %d", waiting, text, seconds_since(at->started_ns), c->rank);
+}

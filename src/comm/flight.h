@@ -1,0 +1,52 @@
+/* comm/flight.h - the flight recorder: each rank's last calls, and who a stall waits for.
+ *
+ * A ring of records per rank, written by the rank alone and read by others only when
+ * something is wrong; where ranks share a node it lies in shared memory, so that a stopped
+ * rank's last call can be read without its help. A stall is explained by following who
+ * waits for whom: a member that did not reach the call is absent; if it waits in a call of
+ * its own, what that one lacks is looked for, until a rank is found that waits for nobody,
+ * or the ranks wait in a circle. */
+#ifndef HEADWAY_COMM_FLIGHT_H
+#define HEADWAY_COMM_FLIGHT_H
+
+#include "comm/comm.h"
+
+#include <stdatomic.h>
+
+enum { COMM_FLIGHT_RECORDS = 512, COMM_FLIGHT_GROUPS = 64 };
+
+struct comm_record {
+    u64 key;                     /* the group's */
+    u64 sequence;
+    u64 started_ns, finished_ns; /* finished 0: not yet */
+    u64 progress;                /* what the transport did for it so far; grows */
+    i64 bytes;
+    u32 tag;
+    i32 peer; /* rank of the world; -1 when the call has none */
+    u8 op;
+    char axis[16];
+};
+
+/* Plain memory without pointers: it may be mapped at different addresses. */
+struct comm_flight {
+    atomic_llong written;           /* calls ever; the last ones are there */
+    u64 groups[COMM_FLIGHT_GROUPS]; /* keys of the groups that the rank belongs to, or 0 */
+    struct comm_record records[COMM_FLIGHT_RECORDS];
+};
+
+void comm_flight_join(struct comm_flight *f, u64 key);
+i64 comm_flight_start(struct comm_flight *f, const struct comm_call *call);
+void comm_flight_progress(struct comm_flight *f, i64 entry, u64 progress);
+void comm_flight_finish(struct comm_flight *f, i64 entry, u64 now_ns);
+
+/* The newest record; NULL when there is none. */
+const struct comm_record *comm_flight_last(const struct comm_flight *f);
+
+void comm_record_fill(struct comm_record *r, const struct comm_call *call);
+/* "allreduce 12 on dp (tag 7, 4096 bytes)" */
+void comm_record_describe(const struct comm_record *r, char *text, int chars);
+
+/* ERR_HANG, with one sentence that names the absent rank and the call it did not reach. */
+int comm_explain_stall(const struct comm_call *call);
+
+#endif

@@ -1,0 +1,46 @@
+/* comm/transport.h - what a transport is to the rest of this room.
+ *
+ * comm.c checks calls, numbers them and keeps the flight recorder; a transport moves bytes
+ * and counts them. Calls of groups with one member never reach it. */
+#ifndef HEADWAY_COMM_TRANSPORT_H
+#define HEADWAY_COMM_TRANSPORT_H
+
+#include "comm/comm.h"
+
+struct comm_transport {
+    const char *name;
+    int (*group_new)(struct comm_group *g); /* sets g->state; (optional) */
+    int (*start)(struct comm_call *call);
+    /* 1, 0 or an error; moves what can be moved without waiting. Where it says 1, the
+     * call's byte counts are final. */
+    int (*test)(struct comm_call *call);
+    /* Nothing moved, `idle` times in a row: rest until something may have. An error says
+     * that nothing can. */
+    int (*idle)(struct comm *c, u64 idle);
+    void (*wake)(struct comm *c);  /* ends the rest of this rank's other threads; (optional) */
+    void (*close)(struct comm *c); /* (optional) */
+};
+
+/* A comm with its flight recorder (of this process, unless the transport replaces it). */
+int comm_new(struct comm **out, const struct comm_transport *t, int rank, int size);
+
+/* Do two members' calls with the same sequence belong together? An error names both. */
+int comm_check_match(const struct comm_call *a, const struct comm_call *b);
+
+/* "allreduce 12 on dp (tag 7, 4096 bytes)" */
+void comm_describe(const struct comm_call *call, char *text, int chars);
+
+i64 comm_payload_bytes(const struct comm_call *call); /* of the larger buffer */
+
+/* Carries out a call of a group of one. */
+void comm_self_move(struct comm_call *call);
+
+static inline char *comm_at(const void *buffer, i64 element, enum dtype d)
+{
+    return (char *)(uintptr_t)buffer + element * dtype_bytes(d);
+}
+
+/* Skips the copy when the part already lies in its place. */
+void comm_copy(void *to, const void *from, i64 bytes);
+
+#endif

@@ -1,0 +1,195 @@
+/* Calls and their meaning, on one rank and on N ranks in one thread. */
+#include "comm/comm.h"
+#include "comm/reduce.h"
+#include "comm/sim.h"
+#include "comm/trial.h"
+#include "test.h"
+
+static struct side sides[TRIAL_MEMBERS];
+
+static struct comm_group *group_of(struct comm *c, const char *axis, int n)
+{
+    int members[TRIAL_MEMBERS] = { 0, 1, 2, 3, 4, 5, 6, 7 };
+    struct comm_group *g;
+    CHECK_OK(comm_group_new(&g, c, axis, members, n));
+    return g;
+}
+
+static void run_trial(const struct trial *t, struct comm_group **groups)
+{
+    for (int m = 0; m < t->n; m++)
+        trial_prepare(t, &sides[m], groups[m]);
+    for (int m = t->n - 1; m >= 0; m--)
+        for (int k = 0; k < sides[m].calls; k++)
+            CHECK_OK(comm_start(&sides[m].call[k]));
+    for (int m = 0; m < t->n; m++)
+        for (int k = 0; k < sides[m].calls; k++)
+            CHECK_EQ(comm_test(&sides[m].call[k]), 1);
+    for (int m = 0; m < t->n; m++) {
+        const char *wrong = trial_check(t, &sides[m], m);
+        if (wrong)
+            fail_msg("%s %s of %lld, %d members, member %d: %s", comm_op_name(t->op),
+                     dtype_name(t->dtype), (long long)t->count, t->n, m, wrong);
+    }
+}
+
+TEST(every_operation_is_right_on_one_rank)
+{
+    struct comm *c;
+    struct trial t;
+    CHECK_OK(comm_self_new(&c));
+    struct comm_group *g = group_of(c, "dp", 1);
+    for (int at = 0; trial_next(&t, 1, &at);)
+        run_trial(&t, &g);
+    CHECK_EQ(comm_axis_count(c, "dp").sent_bytes, 0);
+    comm_free(c);
+}
+
+TEST(every_operation_is_right_on_simulated_ranks)
+{
+    for (int n = 1; n <= TRIAL_MEMBERS; n++) {
+        struct comm_sim *s;
+        struct comm_group *groups[TRIAL_MEMBERS];
+        struct trial t;
+        CHECK_OK(comm_sim_new(&s, n));
+        for (int m = 0; m < n; m++)
+            groups[m] = group_of(comm_sim_rank(s, m), "dp", n);
+        for (int at = 0; trial_next(&t, n, &at);)
+            run_trial(&t, groups);
+        comm_sim_free(s);
+    }
+}
+
+TEST(a_tree_over_eight_is_the_tree_over_the_sums_of_halves)
+{
+    enum { COUNT = 1500 };
+    static float in[8][COUNT], left[COUNT], right[COUNT], two[COUNT], whole[COUNT];
+    const void *inputs[8];
+    for (int m = 0; m < 8; m++) {
+        inputs[m] = in[m];
+        for (int i = 0; i < COUNT; i++)
+            in[m][i] = (float)((m + 3) * (i + 1) % 1009) / (float)(1 + (7 * m + i) % 13);
+    }
+    comm_reduce_tree(DTYPE_F32, COMM_SUM, 4, inputs, left, COUNT);
+    comm_reduce_tree(DTYPE_F32, COMM_SUM, 4, inputs + 4, right, COUNT);
+    comm_reduce_tree(DTYPE_F32, COMM_SUM, 2, (const void *[]){ left, right }, two, COUNT);
+    comm_reduce_tree(DTYPE_F32, COMM_SUM, 8, inputs, whole, COUNT);
+    CHECK_EQ(memcmp(two, whole, sizeof two), 0);
+}
+
+TEST(a_maximum_with_nan_is_nan)
+{
+    float a[4] = { 1, __builtin_nanf(""), 3, 4 }, b[4] = { 2, 2, __builtin_nanf(""), 1 }, out[4];
+    comm_reduce_tree(DTYPE_F32, COMM_MAX, 2, (const void *[]){ a, b }, out, 4);
+    CHECK(out[0] == 2 && out[1] != out[1] && out[2] != out[2] && out[3] == 4);
+}
+
+struct pair {
+    struct comm_sim *sim;
+    struct comm_group *g[2];
+};
+
+static void pair_init(struct pair *p)
+{
+    CHECK_OK(comm_sim_new(&p->sim, 2));
+    for (int m = 0; m < 2; m++)
+        p->g[m] = group_of(comm_sim_rank(p->sim, m), "dp", 2);
+}
+
+TEST(calls_meet_by_their_order_not_by_when_they_start)
+{
+    struct pair p;
+    float in[2][3] = { { 1, 2, 3 }, { 10, 20, 30 } }, out[2][3];
+    struct comm_call calls[2][3];
+    pair_init(&p);
+    for (int m = 0; m < 2; m++)
+        for (int k = 0; k < 3; k++) {
+            calls[m][k] = (struct comm_call){ .op = COMM_ALLREDUCE, .group = p.g[m], .count = 1,
+                                              .in = &in[m][k], .out = &out[m][k],
+                                              .tag = (u32)k };
+            CHECK_OK(comm_start(&calls[m][k]));
+            CHECK_EQ(comm_test(&calls[m][k]), m);
+        }
+    for (int k = 0; k < 3; k++)
+        CHECK(out[0][k] == 11 * (float)(k + 1) && out[1][k] == out[0][k]);
+    comm_sim_free(p.sim);
+}
+
+TEST(different_calls_are_refused_with_both_names)
+{
+    struct pair p;
+    float in[4] = { 0 }, out[4];
+    pair_init(&p);
+    struct comm_call a = { .op = COMM_ALLREDUCE, .group = p.g[0], .in = in, .out = out,
+                           .count = 4, .tag = 7 };
+    struct comm_call b = { .op = COMM_BROADCAST, .group = p.g[1], .in = in, .out = out,
+                           .count = 4, .tag = 9 };
+    CHECK_OK(comm_start(&a));
+    CHECK_FAILS(comm_start(&b), ERR_INTERNAL, "rank 1 calls broadcast 0 on dp (tag 9, 16 bytes");
+    CHECK(strstr(err_message(), "rank 0 calls allreduce 0 on dp (tag 7, 16 bytes)") != NULL);
+    CHECK_FAILS(comm_test(&a), ERR_INTERNAL, "failed before");
+    comm_sim_free(p.sim);
+}
+
+TEST(a_call_that_breaks_the_rules_is_refused)
+{
+    struct pair p;
+    pair_init(&p);
+    struct comm_call bytes = { .op = COMM_ALLREDUCE, .group = p.g[0], .dtype = DTYPE_U8 };
+    CHECK_FAILS(comm_start(&bytes), ERR_INTERNAL, "cannot be reduced");
+    struct comm_call self = { .op = COMM_SEND, .group = p.g[0], .peer = 0 };
+    CHECK_FAILS(comm_start(&self), ERR_INTERNAL, "to itself");
+    struct comm_call far = { .op = COMM_RECV, .group = p.g[0], .peer = 2 };
+    CHECK_FAILS(comm_start(&far), ERR_INTERNAL, "no member");
+    struct comm_call negative = { .op = COMM_BROADCAST, .group = p.g[0], .count = -1 };
+    CHECK_FAILS(comm_start(&negative), ERR_INTERNAL, "negative");
+    int twice[2] = { 0, 0 }, other[1] = { 1 };
+    struct comm_group *g;
+    CHECK_FAILS(comm_group_new(&g, p.g[0]->comm, "tp", twice, 2), ERR_INTERNAL, "twice");
+    CHECK_FAILS(comm_group_new(&g, p.g[0]->comm, "tp", other, 1), ERR_INTERNAL, "without itself");
+    comm_sim_free(p.sim);
+}
+
+TEST(a_stall_names_the_absent_rank_and_the_call)
+{
+    struct comm_sim *s;
+    struct comm_group *dp[4], *tp[4];
+    CHECK_OK(comm_sim_new(&s, 4));
+    for (int r = 0; r < 4; r++) {
+        dp[r] = group_of(comm_sim_rank(s, r), "dp", 4);
+        int pair[2] = { r & ~1, r | 1 };
+        CHECK_OK(comm_group_new(&tp[r], comm_sim_rank(s, r), "tp", pair, 2));
+    }
+    struct comm_call calls[3] = { { .op = COMM_BARRIER, .group = dp[0], .tag = 5 },
+                                  { .op = COMM_BARRIER, .group = dp[1], .tag = 5 },
+                                  { .op = COMM_BARRIER, .group = tp[2], .tag = 6 } };
+    for (int i = 0; i < 3; i++)
+        CHECK_OK(comm_start(&calls[i]));
+    /* 0 waits for 2, which waits for 3, which waits for nobody */
+    CHECK_FAILS(comm_wait(&calls[0]), ERR_HANG, "rank 3 did not reach barrier 0 on tp (tag 6");
+    CHECK(strstr(err_message(), "where rank 2 waits") && strstr(err_message(), "no call yet"));
+    comm_sim_free(s);
+}
+
+TEST(ranks_that_wait_for_each_other_are_named)
+{
+    struct pair p;
+    pair_init(&p);
+    struct comm_call a = { .op = COMM_RECV, .group = p.g[0], .peer = 1, .tag = 1 };
+    struct comm_call b = { .op = COMM_RECV, .group = p.g[1], .peer = 0, .tag = 2 };
+    CHECK_OK(comm_start(&a));
+    CHECK_OK(comm_start(&b));
+    CHECK_FAILS(comm_wait(&a), ERR_HANG, "in a circle");
+    CHECK(strstr(err_message(), "from rank 0)") && strstr(err_message(), "from rank 1)"));
+    comm_sim_free(p.sim);
+}
+
+TEST_MAIN(ONE(every_operation_is_right_on_one_rank),
+          ONE(every_operation_is_right_on_simulated_ranks),
+          ONE(a_tree_over_eight_is_the_tree_over_the_sums_of_halves),
+          ONE(a_maximum_with_nan_is_nan),
+          ONE(calls_meet_by_their_order_not_by_when_they_start),
+          ONE(different_calls_are_refused_with_both_names),
+          ONE(a_call_that_breaks_the_rules_is_refused),
+          ONE(a_stall_names_the_absent_rank_and_the_call),
+          ONE(ranks_that_wait_for_each_other_are_named))

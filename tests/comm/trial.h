@@ -1,0 +1,36 @@
+/* One call with known inputs and an answer computed another way: by plain loops over all
+ * members' inputs, the sums by a recursive tree. Every transport is asked the same. */
+#ifndef HEADWAY_TEST_COMM_TRIAL_H
+#define HEADWAY_TEST_COMM_TRIAL_H
+
+#include "comm/comm.h"
+
+enum { TRIAL_MEMBERS = 8, TRIAL_BYTES = 1 << 15 };
+
+struct trial {
+    enum comm_op op;
+    enum dtype dtype;
+    enum comm_reduce reduce;
+    int n;
+    i64 count; /* of the whole, or of a message */
+    int peer;  /* broadcast: root. send and recv: member m sends to m + 1 */
+    bool exact, in_place, even;
+    u32 seed;
+};
+
+/* One member's side. */
+struct side {
+    struct comm_call call[2]; /* send and recv are a pair, the others use the first */
+    int calls;
+    i64 counts[TRIAL_MEMBERS], recv_counts[TRIAL_MEMBERS];
+    unsigned char in[TRIAL_BYTES], out[TRIAL_BYTES];
+};
+
+void trial_prepare(const struct trial *t, struct side *s, struct comm_group *g);
+/* NULL, or what is wrong: results, or bytes counted other than by the ring's formula. */
+const char *trial_check(const struct trial *t, const struct side *s, int member);
+
+/* The next of a fixed list of trials for n members: all operations, dtypes and sizes. */
+bool trial_next(struct trial *t, int n, int *at);
+
+#endif
