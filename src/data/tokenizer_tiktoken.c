@@ -57,8 +57,10 @@ static int read_line(struct draft_token *out, struct arena *a, const char *line,
     }
     u8 *bytes = arena_alloc(a, text);
     i64 count = read_base64(bytes, line, text);
-    if (count <= 0 || count > LONGEST_TOKEN)
+    if (count <= 0)
         return ERR_FORMAT;
+    if (count > LONGEST_TOKEN)
+        return ERR_LIMIT;
     *out = (struct draft_token){ .bytes = bytes, .length = (i32)count, .id = (i32)rank };
     return OK;
 }
@@ -81,9 +83,14 @@ static int read_lines(struct tokenizer_draft *d, struct arena *a, const char *te
         i64 length = end ? end - (text + at) : bytes - at;
         i64 next = at + length + 1;
         length -= length > 0 && text[at + length - 1] == '\r';
-        if (length > 0 && read_line(&tokens[count++], a, text + at, length) < 0)
-            return err_set(ERR_FORMAT, "%s:%lld: not a line of a tiktoken file (base64 and a "
-                                       "rank); SentencePiece models are not read either", path,
+        int rc = length > 0 ? read_line(&tokens[count++], a, text + at, length) : OK;
+        if (rc == ERR_LIMIT)
+            return err_set(rc, "%s:%lld: a token of more than %d bytes, which is the most that "
+                               "Headway reads from a tiktoken file", path, (long long)number,
+                           LONGEST_TOKEN);
+        if (rc < 0)
+            return err_set(rc, "%s:%lld: not a line of a tiktoken file (base64 and a rank); "
+                               "SentencePiece models are not read either", path,
                            (long long)number);
         at = next;
     }

@@ -359,6 +359,11 @@ TEST(damaged_tiktoken_files_are_refused)
     CHECK_FAILS(tokenizer_open(&t, in_folder("bad.tiktoken")), ERR_FORMAT, "the id 0");
     write_file("bad.tiktoken", "");
     CHECK_FAILS(tokenizer_open(&t, in_folder("bad.tiktoken")), ERR_FORMAT, "empty");
+    char longest[700] = ""; /* 516 zero bytes, well written */
+    memset(longest, 'A', 688);
+    strcpy(longest + 688, " 0\n");
+    write_file("bad.tiktoken", longest);
+    CHECK_FAILS(tokenizer_open(&t, in_folder("bad.tiktoken")), ERR_LIMIT, ":1: a token of more");
 }
 
 TEST(vocabulary_and_merges_open_like_the_json_they_came_from)
