@@ -30,6 +30,8 @@ SCRIPTS = {
 DIGITS = ["0123456789"] * 6 + ["\u0660\u0661\u0662\u0669", "\u0966\u096f", "\u00b2\u00b3\u00bd\u2167\u2460\u3007",
                               "\U0001d7ce\U0001d7d9"]
 
+REPEATED = ("a", " ", "=", "0", "ab", "\u00e9", "\u4e00", "!?", "\u200d", "\U0001f600")
+
 
 class Writer:
     """Makes fragments of text from one stream of random numbers."""
@@ -98,7 +100,7 @@ class Writer:
         return "".join(chr(c) for c in codes if not 0xD800 <= c < 0xE000)
 
     def run(self):
-        unit = self.random.choice(("a", " ", "=", "0", "ab", "\u00e9", "\u4e00", "!?", "\u200d", "\U0001f600"))
+        unit = self.random.choice(REPEATED)
         return unit * int(2 ** self.random.uniform(2, 9))
 
     def line(self, specials=(), breaks=False):
@@ -117,3 +119,23 @@ def lines(seed, count, specials=(), breaks=False):
     writer = Writer(seed)
     for _ in range(count):
         yield writer.line(specials, breaks)
+
+
+def runs(size):
+    """UTF-8 texts of at most `size` bytes that repeat one thing, for programs that lose patience."""
+    for unit in (*REPEATED, "A", "Aa", " a", "'", "'s", "\r", "\u0301", "a\u0301\u0323", "\u00a0"):
+        data = unit.encode()
+        yield data * (size // len(data))
+
+
+def damaged(seed, texts, share=0.05):
+    """Their UTF-8; this share of them with one to three bytes changed, lost or put in."""
+    dice = random.Random(seed)
+    others = bytes(c for c in range(256) if c != 0x0A)
+    for text in texts:
+        data = bytearray(text.encode())
+        if data and dice.random() < share:
+            for _ in range(dice.randint(1, 3)):
+                at = dice.randrange(len(data) + 1)
+                data[at:at + dice.randint(0, 1)] = bytes(dice.choices(others, k=dice.randint(0, 2)))
+        yield bytes(data)
