@@ -1,10 +1,12 @@
 /* Encoding and training beside Hugging Face's `tokenizers`, on the same text.
  *
- *     bench_tokenizer [FILE]      (UTF-8 text; default: 40 MB of made-up words)
+ *     bench_tokenizer [--reps N] [--pattern gpt2|cl100k|llama3|qwen2] [FILE]
  *
- * Encoding: one thread, line by line, MB/s of UTF-8, median of REPEATS. Training: a
- * vocabulary of 32,000 on two threads. The peer is run by bench/peers/tokenizer_speed.py,
- * under $PYTHON (default python3), alternating with ours; without it, ours stand alone. */
+ * FILE is UTF-8 text; default: 40 MB of made-up words. Training: a vocabulary of 32,000 on
+ * two threads, from all of it. Encoding: one thread, MB/s of UTF-8, the first 8 MB, line by
+ * line and in documents of 64 KiB, median of N (default 3). The peer is run by
+ * bench/peers/tokenizer_speed.py, under $PYTHON (default python3), alternating with ours;
+ * without it, ours stand alone. */
 #include "base/err.h"
 #include "base/json.h"
 #include "base/pool.h"
@@ -18,10 +20,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { REPEATS = 5, TRAININGS = 3, VOCAB = 32000, THREADS = 2, MADE_BYTES = 40 << 20 };
+enum {
+    MOST_REPEATS = 100,
+    VOCAB = 32000,
+    THREADS = 2,
+    MADE_BYTES = 40 << 20,
+    ENCODE_BYTES = 8000000,
+    DOCUMENT_BYTES = 64 << 10, /* and up to the next line end, as the peer has it too */
+};
 
 static const char text_path[] = "build/bench-tokenizer.txt";
+static const char part_path[] = "build/bench-tokenizer-part.txt";
 static const char tokenizer_path[] = "build/bench-tokenizer.json";
+
+struct options {
+    int repeats;
+    const char *pattern, *file; /* NULL: made-up words */
+};
 
 static void must(int rc)
 {
@@ -75,19 +90,28 @@ static void make_text(struct text *t)
     }
 }
 
-static void write_text(const struct text *t)
+static void write_text(const char *path, const char *text, i64 bytes)
 {
-    int fd = sys_open(text_path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    if (fd < 0 || sys_write_full(fd, t->data, t->length) < 0 || sys_close(fd) < 0)
-        must(err_set(ERR_SYS, "write %s failed; run this in the project's folder", text_path));
+    int fd = sys_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    if (fd < 0 || sys_write_full(fd, text, bytes) < 0 || sys_close(fd) < 0)
+        must(err_set(ERR_SYS, "write %s failed; run this in the project's folder", path));
+}
+
+/* Where the first line that ends at `least` bytes or later ends. */
+static i64 line_end(const char *text, i64 bytes, i64 least)
+{
+    if (least > bytes)
+        return bytes;
+    const char *newline = memchr(text + least - 1, '\n', (size_t)(bytes - least + 1));
+    return newline ? newline + 1 - text : bytes;
 }
 
 /* --- ours --------------------------------------------------------------------------- */
 
-static double train(const char *text, i64 bytes, struct tokenizer **out)
+static double train(const char *pattern, const char *text, i64 bytes, struct tokenizer **out)
 {
     const char *specials[] = { "<|endoftext|>" };
-    const struct bpe_train_options o = { .vocab_size = VOCAB, .min_count = 1, .pattern = "gpt2",
+    const struct bpe_train_options o = { .vocab_size = VOCAB, .min_count = 1, .pattern = pattern,
                                          .specials = specials, .special_count = 1 };
     struct bpe_trainer *t;
     struct pool *pool;
@@ -101,15 +125,16 @@ static double train(const char *text, i64 bytes, struct tokenizer **out)
     return 1e-9 * (double)(sys_now_ns() - begin);
 }
 
-static double encode(const struct tokenizer *t, const char *text, i64 bytes, i64 *tokens)
+/* In texts of this many bytes and up to the next line end. */
+static double encode(const struct tokenizer *t, const char *text, i64 bytes, i64 unit,
+                     i64 *tokens)
 {
     struct encoder *e;
     u64 begin = sys_now_ns();
     must(encoder_new(&e, t, &(struct encoder_options){ 0 }));
-    for (i64 at = 0, end; at < bytes; at = end) {
-        const char *newline = memchr(text + at, '\n', (size_t)(bytes - at));
-        end = newline ? newline + 1 - text : bytes;
-        must(encoder_text(e, text + at, end - at));
+    for (i64 at = 0, length; at < bytes; at += length) {
+        length = line_end(text + at, bytes - at, unit);
+        must(encoder_text(e, text + at, length));
     }
     encoder_ids(e, tokens);
     encoder_free(e);
@@ -119,14 +144,15 @@ static double encode(const struct tokenizer *t, const char *text, i64 bytes, i64
 /* --- the peer ----------------------------------------------------------------------- */
 
 /* One measurement by the peer; negative without one. */
-static double peer(const char *what, const char *arguments, const char *key, char version[32])
+static double peer(const char *what, const char *text, const char *arguments, const char *key,
+                   char version[32])
 {
     char line[1024], answer[4096];
     const char *python = sys_getenv("PYTHON");
     json_t *json = NULL;
     snprintf(line, sizeof line, "%s bench/peers/tokenizer_speed.py %s --text %s %s --repeat 1 "
                                 "--json 2>/dev/null", python ? python : "python3", what,
-             text_path, arguments);
+             text, arguments);
     FILE *pipe = popen(line, "r");
     size_t n = pipe ? fread(answer, 1, sizeof answer, pipe) : 0;
     int rc = pipe ? pclose(pipe) : -1;
@@ -156,58 +182,85 @@ static void print_row(const char *what, const char *unit, double *ours, double *
         printf(" not found | |\n");
 }
 
-static void measure_training(const struct text *text)
+static void measure_training(const struct options *o, const struct text *text)
 {
-    double ours[TRAININGS], theirs[TRAININGS];
+    double ours[MOST_REPEATS], theirs[MOST_REPEATS];
     char arguments[64], version[32] = "";
     struct tokenizer *t;
-    snprintf(arguments, sizeof arguments, "--vocab %d --threads %d", VOCAB, THREADS);
-    for (int i = 0; i < TRAININGS; i++) {
-        ours[i] = train(text->data, text->length, &t);
+    snprintf(arguments, sizeof arguments, "--vocab %d --threads %d --kind %s", VOCAB, THREADS,
+             o->pattern);
+    for (int i = 0; i < o->repeats; i++) {
+        ours[i] = train(o->pattern, text->data, text->length, &t);
         if (i == 0)
             must(tokenizer_save(t, tokenizer_path));
         tokenizer_free(t);
-        theirs[i] = peer("train", arguments, "median_s", version);
+        theirs[i] = peer("train", text_path, arguments, "median_s", version);
     }
-    printf("| | Headway | tokenizers %s | ratio |\n|---|---|---|---|\n", version);
-    print_row("train 32,000, 2 threads", "s", ours, theirs, TRAININGS, false);
+    printf("| %s | Headway | tokenizers %s | ratio |\n|---|---|---|---|\n", o->pattern, version);
+    print_row("train 32,000, 2 threads", "s", ours, theirs, o->repeats, false);
 }
 
-static void measure_encoding(const struct text *text)
+static void measure_encoding(const struct options *o, const struct text *text, i64 unit)
 {
-    double ours[REPEATS], theirs[REPEATS];
+    double ours[MOST_REPEATS], theirs[MOST_REPEATS];
     char arguments[256], version[32];
     struct tokenizer *t;
-    i64 tokens = 0;
+    i64 tokens = 0, bytes = line_end(text->data, text->length, ENCODE_BYTES);
     must(tokenizer_open(&t, tokenizer_path));
-    snprintf(arguments, sizeof arguments, "--tokenizer %s", tokenizer_path);
-    for (int i = 0; i < REPEATS; i++) {
-        ours[i] = encode(t, text->data, text->length, &tokens);
-        theirs[i] = peer("encode", arguments, "mb_per_s", version);
+    snprintf(arguments, sizeof arguments, "--tokenizer %s --unit %lld", tokenizer_path,
+             (long long)unit);
+    for (int i = 0; i < o->repeats; i++) {
+        ours[i] = encode(t, text->data, bytes, unit, &tokens);
+        theirs[i] = peer("encode", part_path, arguments, "mb_per_s", version);
     }
-    print_row("encode, 1 thread", "MB/s", ours, theirs, REPEATS, true);
-    printf("%lld tokens, %.2f bytes each\n", (long long)tokens,
-           (double)text->length / (double)tokens);
+    print_row(unit == 1 ? "encode lines, 1 thread" : "encode documents, 1 thread", "MB/s", ours,
+              theirs, o->repeats, true);
+    if (unit > 1)
+        printf("%lld tokens, %.2f bytes each\n", (long long)tokens,
+               (double)bytes / (double)tokens);
     tokenizer_free(t);
+}
+
+static bool parse(struct options *o, int argc, char **argv)
+{
+    *o = (struct options){ .repeats = 3, .pattern = "gpt2" };
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--reps") && i + 1 < argc)
+            o->repeats = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--pattern") && i + 1 < argc)
+            o->pattern = argv[++i];
+        else if (argv[i][0] == '-' || o->file)
+            return false;
+        else
+            o->file = argv[i];
+    }
+    return o->repeats >= 1 && o->repeats <= MOST_REPEATS;
 }
 
 int main(int argc, char **argv)
 {
+    struct options o;
     struct text text = { 0 };
     i64 bytes;
-    if (argc > 1) {
-        const char *file = sys_map_file(argv[1], &bytes);
+    if (!parse(&o, argc, argv)) {
+        fprintf(stderr, "usage: bench_tokenizer [--reps 1..%d] [--pattern NAME] [FILE]\n",
+                MOST_REPEATS);
+        return 2;
+    }
+    if (o.file) {
+        const char *file = sys_map_file(o.file, &bytes);
         if (!file)
-            must(err_set(ERR_SYS, "cannot open %s", argv[1]));
+            must(err_set(ERR_SYS, "cannot open %s", o.file));
         text_add_bytes(&text, file, bytes);
     } else {
         make_text(&text);
     }
-    write_text(&text);
-    printf("text: %s, %.1f MB\n", argc > 1 ? argv[1] : "made-up words",
-           1e-6 * (double)text.length);
-    measure_training(&text);
-    measure_encoding(&text);
+    write_text(text_path, text.data, text.length);
+    write_text(part_path, text.data, line_end(text.data, text.length, ENCODE_BYTES));
+    printf("text: %s, %.1f MB\n", o.file ? o.file : "made-up words", 1e-6 * (double)text.length);
+    measure_training(&o, &text);
+    measure_encoding(&o, &text, 1);
+    measure_encoding(&o, &text, DOCUMENT_BYTES);
     text_fini(&text);
     return 0;
 }

@@ -4,8 +4,9 @@
     tokenizer_speed.py encode --text FILE --tokenizer tokenizer.json --json
     tokenizer_speed.py train --text FILE --vocab 32000 --threads 2 --json
 
-encode: MB/s of UTF-8 on one thread, in batches of lines, by the call that skips offsets; reading
-the file is not counted. train: seconds for a byte-level BPE vocabulary, reading included.
+encode: MB/s of UTF-8 on one thread, in batches of texts, by the call that skips offsets; reading
+the file is not counted. A text has --unit bytes and goes on to the next line end: 1 for lines,
+more for documents. train: seconds for a byte-level BPE vocabulary, reading included.
 """
 import argparse
 import json
@@ -18,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../../tests/peers"))
 import peer  # noqa: E402
 
-BATCH = 1000  # lines given to the peer at once
+BATCH = 1000  # texts given to the peer at once
 
 
 def options():
@@ -26,8 +27,9 @@ def options():
     o.add_argument("what", choices=("encode", "train"))
     o.add_argument("--text", type=Path, required=True, help="UTF-8 text")
     o.add_argument("--tokenizer", type=Path, help="tokenizer.json, for encode")
+    o.add_argument("--unit", type=int, default=1, help="for encode: bytes of a text, at least")
     o.add_argument("--vocab", type=int, default=32000, help="for train")
-    o.add_argument("--kind", default="gpt2", help="for train: gpt2, cl100k, llama3 or qwen2")
+    o.add_argument("--kind", default="gpt2", help="for train: a pipeline of tests/peers")
     o.add_argument("--repeat", type=int, default=5)
     o.add_argument("--threads", type=int, help="default: 1 for encode, 2 for train")
     o.add_argument("--json", action="store_true", help="print JSON instead of a sentence")
@@ -44,12 +46,22 @@ def timed(call):
     return time.perf_counter() - start, found
 
 
+def texts_of(data, unit):
+    """The text cut at the first line end at or behind every `unit` bytes."""
+    texts, at = [], 0
+    while at < len(data):
+        newline = data.find(b"\n", at + unit - 1)
+        end = newline + 1 if newline >= 0 else len(data)
+        texts.append(data[at:end].decode())
+        at = end
+    return texts
+
+
 def encode(args):
     tokenizers = peer.need("tokenizers")
     tokenizer = tokenizers.Tokenizer.from_file(str(args.tokenizer))
-    with open(args.text, encoding="utf-8", newline="\n") as file:
-        lines = file.readlines()
-    batches = [lines[i:i + BATCH] for i in range(0, len(lines), BATCH)]
+    texts = texts_of(args.text.read_bytes(), args.unit)
+    batches = [texts[i:i + BATCH] for i in range(0, len(texts), BATCH)]
 
     def once():
         return sum(len(encoding.ids) for batch in batches
