@@ -1,0 +1,100 @@
+/* tests/train/job.h - whole runs of a small model on a small corpus, below JOB_DIR, which
+ * each test program names for itself. */
+#ifndef HEADWAY_TEST_JOB_H
+#define HEADWAY_TEST_JOB_H
+
+#include "test.h"
+
+#include "base/sys.h"
+#include "train/session.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+
+#define JOB_TOKENIZER SOURCE_DIR "/tests/vectors/tokenizer/gpt2.json"
+
+static inline void write_file(const char *path, const char *text)
+{
+    int fd = sys_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    CHECK(fd >= 0 && sys_write_full(fd, text, (i64)strlen(text)) == 0);
+    sys_close(fd);
+}
+
+static inline void make_corpus(void)
+{
+    static const char *const words[] = { "the", "river", "runs", "below", "an", "old", "stone",
+                                         "bridge", "and", "nobody", "crosses", "it", "now" };
+    char path[64], text[4096];
+    u64 state = 7;
+    sys_remove_tree(JOB_DIR);
+    CHECK_EQ(sys_mkdirs(JOB_DIR "/text"), 0);
+    for (int file = 0; file < 30; file++) {
+        int n = 0;
+        for (int i = 0; i < 400; i++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            n += snprintf(text + n, sizeof text - (size_t)n, "%s ", words[(state >> 33) % 13]);
+        }
+        snprintf(path, sizeof path, JOB_DIR "/text/%02d.txt", file);
+        write_file(path, text);
+    }
+}
+
+struct job {
+    struct arena arena;
+    struct train_config config;
+    struct recipe recipe;
+    struct train_request request;
+    struct option_group group;
+};
+
+static inline void open_job(struct job *j, const char *name, const char *const *sets)
+{
+    static const char yaml[] =
+        "model: {spec: laptop-2m, override: {layers: 2, width: 32, heads: 2, hidden: 48}}\n"
+        "data: {sources: " JOB_DIR "/text, val_fraction: 0.2, cache: " JOB_DIR "/cache}\n"
+        "train: {batch: 2, seq: 32, steps: 8, ema: 0.9}\n"
+        "optim: {lr: 1e-2}\n"
+        "lr: {warmup: 2}\n"
+        "eval: {every: 4, tokens: 200}\n"
+        "checkpoint: {every: 3, keep: 5}\n"
+        "log: {every: 1}\n"
+        "run: {dir: " JOB_DIR "/runs}\n";
+    char set[512];
+    *j = (struct job){ 0 };
+    arena_init(&j->arena);
+    write_file(JOB_DIR "/job.yaml", yaml);
+    j->group = (struct option_group){ train_options, &j->config };
+    recipe_init(&j->recipe, &j->arena, &j->group, 1);
+    CHECK_OK(recipe_load(&j->recipe, JOB_DIR "/job.yaml"));
+    snprintf(set, sizeof set, "data.tokenizer=%s", JOB_TOKENIZER);
+    CHECK_OK(recipe_override(&j->recipe, set));
+    snprintf(set, sizeof set, "run.name=%s", name);
+    CHECK_OK(recipe_override(&j->recipe, set));
+    for (; sets && *sets; sets++)
+        CHECK_OK(recipe_override(&j->recipe, *sets));
+    j->request = (struct train_request){ .config = &j->config, .recipe = &j->recipe,
+                                         .recipe_path = "job.yaml", .backend = "auto" };
+}
+
+static inline int run_job(struct job *j)
+{
+    struct session s;
+    TRY(session_open(&s, &j->request));
+    int rc = session_train(&s);
+    session_close(&s);
+    return rc;
+}
+
+static inline int train(const char *name, const char *const *sets, bool resume,
+                 const volatile sig_atomic_t *stop)
+{
+    struct job j;
+    open_job(&j, name, sets);
+    j.request.resume = resume;
+    j.request.hooks.stop = stop;
+    int rc = run_job(&j);
+    arena_fini(&j.arena);
+    return rc;
+}
+
+#endif
