@@ -5,12 +5,14 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The first step to export: `steps` before the newest that any lane holds. */
+/* The first step to export: `steps` before the newest that was computed. The loader's lane
+ * does not count: it is some steps ahead. */
 static u32 first_step(const struct trace *t, u32 steps)
 {
+    static const enum trace_lane lanes[] = { TRACE_COMPUTE, TRACE_HOST };
     u32 newest = 0;
-    for (int lane = 0; lane < TRACE_LANES; lane++) {
-        const struct trace_ring *r = &t->lanes[lane];
+    for (i64 lane = 0; lane < COUNT_OF(lanes); lane++) {
+        const struct trace_ring *r = &t->lanes[lanes[lane]];
         for (u64 i = 0; i < r->written && i < r->capacity; i++)
             newest = r->spans[i].step > newest ? r->spans[i].step : newest;
     }

@@ -39,7 +39,7 @@ static double fraction_done(const struct loop *l)
 
 /* --- one step ---------------------------------------------------------------------------------- */
 
-static struct step_program *program_of(struct session *s, i64 step)
+struct step_program *session_program(struct session *s, i64 step)
 {
     i64 T = schedule_seq(s->config, step), n = schedule_micro_batches(s->config, step);
     for (int i = 0; i < s->n_steps; i++)
@@ -361,7 +361,7 @@ static int between_steps(struct loop *l)
 static int one_step(struct loop *l)
 {
     struct session *s = l->s;
-    struct step_program *p = program_of(s, s->state.step);
+    struct step_program *p = session_program(s, s->state.step);
     enum verdict verdict;
     bool rewound = false;
     TRY(take_step(l, p, &verdict));
@@ -381,7 +381,7 @@ static int finish(struct loop *l, bool stopped)
     if (l->window_tokens > 0)
         log_step(l);
     if (s->state.step > 0)
-        session_export_trace(s, program_of(s, s->state.step - 1));
+        session_export_trace(s);
     TRY(save(s));
     TRY(checkpoint_wait(s->writer, 0, &saved));
     if (stopped)

@@ -113,8 +113,11 @@ int session_restore(struct session *s, i64 step);
 /* session_manifest.c: manifest.json and recipe.yaml. */
 int session_write_manifest(struct session *s);
 
-/* session_trace.c: trace.json and trace.pftrace of the last steps, made by program p. */
-void session_export_trace(struct session *s, const struct step_program *p);
+/* The program that computes a step: with ramps, its shape changes from step to step. */
+struct step_program *session_program(struct session *s, i64 step);
+
+/* session_trace.c: trace.json and trace.pftrace of the last steps. */
+void session_export_trace(struct session *s);
 
 /* first_bad.c: runs the step's passes again and finds the first tensor that is not
  * finite; text names it, its op and layer. */

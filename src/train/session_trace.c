@@ -9,7 +9,7 @@ enum { EXPORT_STEPS = 3 };
 
 static void task_name(void *context, const struct span *span, char *out, i64 size)
 {
-    const struct program *p = context;
+    const struct program *p = session_program(context, span->step)->program;
     if (span->task >= p->n_tasks) {
         snprintf(out, (size_t)size, "task %u", span->task);
         return;
@@ -22,13 +22,13 @@ static void task_name(void *context, const struct span *span, char *out, i64 siz
         snprintf(out, (size_t)size, "%s%s", t->op->name, again);
 }
 
-void session_export_trace(struct session *s, const struct step_program *p)
+void session_export_trace(struct session *s)
 {
     static void (*const exporters[])(const struct trace *, u32, const struct trace_names *,
                                      struct text *) = { trace_export_chrome,
                                                         trace_export_perfetto };
     static const char *const files[] = { "trace.json", "trace.pftrace" };
-    struct trace_names names = { .context = p->program, .task = task_name, .rank = 0 };
+    struct trace_names names = { .context = s, .task = task_name, .rank = 0 };
     if (s->config->trace.level == TRACE_OFF)
         return;
     for (i64 i = 0; i < COUNT_OF(files); i++) {
