@@ -224,12 +224,20 @@ static int evaluate(struct loop *l, bool final, bool ema)
     return OK;
 }
 
+/* Held-out text can vanish like any other; then the policy for data decides. */
 static int evaluate_both(struct loop *l, bool final)
 {
-    if (!l->s->eval_loader)
+    const struct session *s = l->s;
+    if (!s->eval_loader)
         return OK;
-    TRY(evaluate(l, final, false));
-    return l->s->config->train.ema > 0 ? evaluate(l, final, true) : OK;
+    int rc = evaluate(l, final, false);
+    if (rc >= 0 && s->config->train.ema > 0)
+        rc = evaluate(l, final, true);
+    if (!(rc == ERR_FORMAT || rc == ERR_SYS) || s->config->data.on_missing == MISSING_STOP)
+        return rc;
+    log_line(LOG_WARN, "step %lld: not evaluated: %s", (long long)s->state.step,
+             err_message());
+    return OK;
 }
 
 static int save(struct session *s)
@@ -396,10 +404,10 @@ int session_train(struct session *s)
     int rc = OK;
     while (rc >= 0 && !finished(&l) && !asked_to_stop(s))
         rc = one_step(&l);
-    bool broken_data = rc == ERR_FORMAT || rc == ERR_SYS;
-    if (rc < 0 && !broken_data)
+    bool no_data = rc == ERR_FORMAT || rc == ERR_SYS || rc == ERR_LIMIT;
+    if (rc < 0 && !no_data)
         return rc;
-    if (broken_data) { /* nothing of the step was computed: what was reached is worth saving */
+    if (no_data) { /* nothing of the step was computed: what was reached is worth saving */
         char why[1024];
         snprintf(why, sizeof why, "%s", err_message());
         save(s);

@@ -181,7 +181,7 @@ int session_open_loaders(struct session *s)
         .token_bytes = s->token_bytes,
         .threads = 1,
         .steps_ahead = (int)c->data.prefetch,
-        .on_error = LOADER_STOP,
+        .on_error = c->data.on_missing == MISSING_SKIP ? LOADER_SKIP : LOADER_STOP,
         .trace = c->trace.level == TRACE_OFF ? NULL : &s->engine.trace,
     };
     TRY(loader_open(&s->loader, &config));

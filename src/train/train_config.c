@@ -45,6 +45,9 @@ const struct option train_options[] = {
     { "data.loss_on", FIELD(CHOICE, data.loss_on), "all", .choices = "all|answers",
       .help = "Tokens that count in the loss: all, or only the answers of chat and "
               "prompt-answer data." },
+    { "data.on_missing", FIELD(CHOICE, data.on_missing), "stop", .choices = "stop|skip",
+      .help = "When a source's files vanish or turn out damaged during the run: stop after "
+              "saving what was reached, or go on without that source, with a warning." },
     { "data.prefetch", FIELD(INT, data.prefetch), "4", .unit = "batches", .min = 1,
       .max = 1024, .help = "Batches that are read ahead of the training step." },
     /* --- train --- */

@@ -16,6 +16,7 @@
 enum train_packing { PACK_CONTIGUOUS, PACK_DOCUMENTS };
 enum train_border { BORDER_STOP, BORDER_CROSS };
 enum train_loss_on { LOSS_ON_ALL, LOSS_ON_ANSWERS };
+enum train_missing { MISSING_STOP, MISSING_SKIP };
 enum train_precision { PRECISION_FP32, PRECISION_BF16 };
 enum train_spike { SPIKE_LOG, SPIKE_SKIP, SPIKE_REWIND };
 enum train_optimizer { OPTIMIZER_ADAMW, OPTIMIZER_MUON };
@@ -38,6 +39,7 @@ struct train_config {
         int packing; /* enum train_packing */
         int border;  /* enum train_border */
         int loss_on; /* enum train_loss_on */
+        int on_missing; /* enum train_missing */
         i64 prefetch;
     } data;
     struct {

@@ -1,0 +1,117 @@
+/* Whole runs whose data vanish, and whose batches change their shape. */
+#define JOB_DIR "run-data-test"
+#include "train/job.h"
+
+#define TWO_SOURCES                                                                      \
+    "data.sources=[{path: " JOB_DIR "/text, name: a}, {path: " JOB_DIR "/text, name: b}]"
+#define SECOND JOB_DIR "/cache/source-1"
+
+/* Every file of a folder loses its last three quarters. */
+static void cut_short(const char *folder)
+{
+    char **names, path[512];
+    int n = sys_list(folder, &names);
+    CHECK(n > 0);
+    for (int i = 0; i < n; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        int fd = sys_open(path, O_RDWR, 0);
+        CHECK(sys_truncate(fd, sys_file_bytes(path) / 4) == 0);
+        sys_close(fd);
+    }
+    sys_free(names);
+}
+
+static void damage_after_three(void *context, const struct train_status *s)
+{
+    (void)context;
+    if (s->step == 3)
+        cut_short(SECOND);
+}
+
+static int run_with_damage(const char *name, const char *const *sets)
+{
+    struct job j;
+    make_corpus();
+    open_job(&j, name, sets);
+    j.request.hooks.progress = damage_after_three;
+    int rc = run_job(&j);
+    arena_fini(&j.arena);
+    return rc;
+}
+
+TEST(data_that_vanish_stop_the_run_with_its_state_saved)
+{
+    static const char *const sets[] = { TWO_SOURCES, "train.steps=60", "eval.every=0", NULL };
+    i64 step;
+    CHECK_FAILS(run_with_damage("stop", sets), ERR_FORMAT, "whose state is saved");
+    CHECK_OK(checkpoint_latest(JOB_DIR "/runs/stop/checkpoints", &step));
+    CHECK(step >= 3 && step < 60);
+}
+
+TEST(data_that_vanish_are_left_behind_when_the_recipe_says_so)
+{
+    static const char *const sets[] = { TWO_SOURCES, "train.steps=60", "eval.every=20",
+                                        "data.on_missing=skip", NULL };
+    i64 bytes;
+    CHECK_OK(run_with_damage("skip", sets));
+    char *log = sys_map_file(JOB_DIR "/runs/skip/log.txt", &bytes);
+    CHECK(log && memmem(log, (size_t)bytes, "source b is skipped from here on", 32));
+    CHECK(memmem(log, (size_t)bytes, "step 40: not evaluated: ", 24));
+    sys_unmap(log, bytes);
+    CHECK(sys_exists(JOB_DIR "/runs/skip/checkpoints/step-60/manifest.json"));
+}
+
+/* The end of a source in the loader is an end of the run, and nothing is lost. */
+TEST(a_run_out_of_data_saves_before_it_stops)
+{
+    static const char *const sets[] = {
+        "data.sources=[{path: " JOB_DIR "/text, max_epochs: 1}]", "train.steps=100000",
+        "train.batch=32", "eval.every=0", NULL
+    };
+    i64 step;
+    make_corpus();
+    CHECK_FAILS(train("capped", sets, false, NULL), ERR_LIMIT, "whose state is saved");
+    CHECK_OK(checkpoint_latest(JOB_DIR "/runs/capped/checkpoints", &step));
+    CHECK(step > 0);
+}
+
+/* Names of the spans of one step on the compute lane, as trace.json has them. */
+static i64 count_spans(json_t *trace, i64 step, const char *name)
+{
+    json_t *span, *list = json_object_get(trace, "traceEvents");
+    size_t i;
+    i64 n = 0;
+    json_array_foreach(list, i, span) {
+        const json_t *at = json_object_get(json_object_get(span, "args"), "step");
+        const char *is = json_string_value(json_object_get(span, "name"));
+        n += json_is_integer(at) && json_integer_value(at) == step && strstr(is, name) == is;
+    }
+    return n;
+}
+
+/* Rows of 1024 tokens (at B 2, four chunks in the head) after rows of 512 (two): the tasks
+ * of the two programs have different numbers, and each step is named by its own. */
+TEST(a_trace_across_a_ramp_names_each_step_by_its_own_program)
+{
+    static const char *const sets[] = {
+        "model.override={layers: 2, width: 32, heads: 2, hidden: 48, positions: 1024}",
+        "train.seq=1024", "ramp.seq_from=512", "ramp.seq_steps=2", "train.steps=3",
+        "eval.every=0", "data.val_fraction=0", NULL
+    };
+    json_t *trace;
+    make_corpus();
+    CHECK_OK(train("ramp", sets, false, NULL));
+    CHECK_OK(json_load(JOB_DIR "/runs/ramp/trace.json", 1 << 24, &trace));
+    for (i64 step = 0; step < 3; step++) {
+        CHECK_EQ(count_spans(trace, step, "xent"), step < 2 ? 2 : 4);
+        CHECK_EQ(count_spans(trace, step, "load_batch"), 1);
+        CHECK_EQ(count_spans(trace, step, "task "), 0);
+    }
+    json_decref(trace);
+    sys_remove_tree(JOB_DIR);
+}
+
+TEST_MAIN(ONE(data_that_vanish_stop_the_run_with_its_state_saved),
+          ONE(data_that_vanish_are_left_behind_when_the_recipe_says_so),
+          ONE(a_run_out_of_data_saves_before_it_stops),
+          ONE(a_trace_across_a_ramp_names_each_step_by_its_own_program))
