@@ -5,24 +5,34 @@
 
 #include <string.h>
 
-static bool belongs(const struct task *t, int chunk)
-{
-    return t->head && t->chunk == chunk;
-}
-
-static bool plain(const struct task *t, int unused)
-{
-    (void)unused;
-    return !t->head;
-}
-
-static i64 take(struct graph *g, i64 from, i64 to, bool (*wanted)(const struct task *, int),
-                int chunk, struct task **out)
+/* Tasks [from, to) that are not in the head, in their order. */
+static i64 take_plain(const struct graph *g, i64 from, i64 to, struct task **out)
 {
     i64 n = 0;
     for (i64 i = from; i < to; i++)
-        if (wanted(g->tasks[i], chunk))
+        if (!g->tasks[i]->head)
             out[n++] = g->tasks[i];
+    return n;
+}
+
+/* Those in the head, chunk by chunk, each chunk's forward before its backward: a counting
+ * sort, because long rows make tens of thousands of chunks. */
+static i64 take_head(const struct graph *g, i64 forward, i64 backward, struct task **out)
+{
+    int chunks = 0;
+    for (i64 i = 0; i < backward; i++)
+        if (g->tasks[i]->head && g->tasks[i]->chunk >= chunks)
+            chunks = g->tasks[i]->chunk + 1;
+    i64 *at = ARENA_ARRAY(g->arena, i64, 2 * chunks + 1);
+    for (i64 i = 0; i < backward; i++)
+        if (g->tasks[i]->head)
+            at[2 * g->tasks[i]->chunk + (i >= forward) + 1]++;
+    for (int k = 0; k < 2 * chunks; k++)
+        at[k + 1] += at[k];
+    i64 n = at[2 * chunks];
+    for (i64 i = 0; i < backward; i++)
+        if (g->tasks[i]->head)
+            out[at[2 * g->tasks[i]->chunk + (i >= forward)]++] = g->tasks[i];
     return n;
 }
 
@@ -30,26 +40,19 @@ int pass_chunk_head(struct graph *g)
 {
     TRY(g->rc);
     i64 forward = 0, backward, n = 0;
-    int chunks = 0;
-    while (forward < g->n_tasks && g->tasks[forward]->phase == PHASE_FORWARD) {
-        if (g->tasks[forward]->head && g->tasks[forward]->chunk >= chunks)
-            chunks = g->tasks[forward]->chunk + 1;
+    while (forward < g->n_tasks && g->tasks[forward]->phase == PHASE_FORWARD)
         forward++;
-    }
     for (backward = forward; backward < g->n_tasks; backward++)
         if (g->tasks[backward]->phase == PHASE_UPDATE)
             break;
     struct task **order = ARENA_ARRAY(g->arena, struct task *, g->n_tasks);
-    n += take(g, 0, forward, plain, 0, order);
+    n = take_plain(g, 0, forward, order);
     i64 head_begin = n;
-    for (int chunk = 0; chunk < chunks; chunk++) {
-        n += take(g, 0, forward, belongs, chunk, order + n);
-        n += take(g, forward, backward, belongs, chunk, order + n);
-    }
+    n += take_head(g, forward, backward, order + n);
     for (i64 i = head_begin; i < n; i++)
         if (order[i]->phase == PHASE_FORWARD)
             order[i]->phase = PHASE_INPUT_GRAD;
-    n += take(g, forward, backward, plain, 0, order + n);
+    n += take_plain(g, forward, backward, order + n);
     memcpy(order + n, g->tasks + backward, sizeof *order * (size_t)(g->n_tasks - backward));
     memcpy(g->tasks, order, sizeof *order * (size_t)g->n_tasks);
     return OK;

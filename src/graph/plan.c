@@ -3,12 +3,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGN = 64 };
+enum { ALIGN = 64, SPAN = 64 };
 
 /* One buffer: the tensors that share it (in-place chains) live [first, last]. */
 struct buffer {
     struct tensor *tensor;
     i64 bytes, first, last, offset;
+    i64 seen; /* the last search that found it */
+};
+
+/* Buffers that have a place, by time: each is listed in every stretch of SPAN tasks that it
+ * lives through. Searching all of them would take quadratic time, and a long row's loss
+ * head alone makes thousands. */
+struct listed {
+    struct buffer *buffer;
+    struct listed *next;
 };
 
 struct planner {
@@ -119,22 +128,46 @@ static i64 best_offset(const struct buffer *b, struct buffer **rivals, i64 n)
     return best >= 0 ? best : end;
 }
 
+/* Those in place that live at the same time as b; search numbers begin at 1. */
+static i64 find_rivals(struct listed *const *stretch, const struct buffer *b, i64 search,
+                       struct buffer **rivals)
+{
+    i64 n = 0;
+    for (i64 k = b->first / SPAN; k <= b->last / SPAN; k++) {
+        for (const struct listed *l = stretch[k]; l; l = l->next) {
+            struct buffer *r = l->buffer;
+            if (r->seen != search && r->first <= b->last && b->first <= r->last)
+                rivals[n++] = r;
+            r->seen = search;
+        }
+    }
+    return n;
+}
+
+static void list_buffer(struct listed **stretch, struct buffer *b, struct arena *scratch)
+{
+    for (i64 k = b->first / SPAN; k <= b->last / SPAN; k++) {
+        struct listed *l = ARENA_NEW(scratch, struct listed);
+        *l = (struct listed){ b, stretch[k] };
+        stretch[k] = l;
+    }
+}
+
 static void place(struct planner *s, struct arena *scratch, struct memory_plan *plan)
 {
     struct buffer **order = ARENA_ARRAY(scratch, struct buffer *, s->n_buffers);
     struct buffer **rivals = ARENA_ARRAY(scratch, struct buffer *, s->n_buffers);
+    struct listed **stretch = ARENA_ARRAY(scratch, struct listed *, s->p->n_tasks / SPAN + 1);
     for (i64 i = 0; i < s->n_buffers; i++)
         order[i] = &s->buffers[i];
     qsort(order, (size_t)s->n_buffers, sizeof *order, larger_first);
     for (i64 i = 0; i < s->n_buffers; i++) {
         struct buffer *b = order[i];
-        i64 n = 0;
-        for (i64 j = 0; j < i; j++)
-            if (order[j]->first <= b->last && b->first <= order[j]->last)
-                rivals[n++] = order[j];
+        i64 n = find_rivals(stretch, b, i + 1, rivals);
         qsort(rivals, (size_t)n, sizeof *rivals, lower_first);
         b->offset = best_offset(b, rivals, n);
         plan->bytes = i64_max(plan->bytes, b->offset + b->bytes);
+        list_buffer(stretch, b, scratch);
     }
 }
 

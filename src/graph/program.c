@@ -166,33 +166,34 @@ static int by_bytes(const void *a, const void *b)
     return x > y ? -1 : x < y;
 }
 
-/* First and last task that touches the tensor or a view of it; false when none does. */
-static bool life(const struct program *p, const struct tensor *t, i64 *first, i64 *last)
+static void note_use(const struct program *p, const struct tensor *t, bool *before,
+                     bool *after, i64 id)
 {
-    *first = -1;
-    for (i64 id = 0; id < p->n_tasks; id++) {
-        const struct task *task = p->by_id[id];
-        for (int k = 0; k < TASK_INS + TASK_OUTS; k++) {
-            const struct tensor *x = k < TASK_INS ? task->in[k] : task->out[k - TASK_INS];
-            if (x && (x == t || x->owner == t)) {
-                *first = *first < 0 ? id : *first;
-                *last = id;
-            }
-        }
-    }
-    return *first >= 0;
+    const struct tensor *x = t && t->owner ? t->owner : t;
+    if (!x || x->index < 0 || x->role != ROLE_ACTIVATION)
+        return;
+    before[x->index] = before[x->index] || id <= p->memory.peak_task;
+    after[x->index] = after[x->index] || id >= p->memory.peak_task;
 }
 
 i64 program_largest(const struct program *p, const struct tensor **out, i64 n)
 {
     struct arena scratch;
-    i64 count = 0, first, last = 0;
+    i64 count = 0;
     arena_init(&scratch);
     const struct tensor **live = ARENA_ARRAY(&scratch, const struct tensor *, p->n_tensors);
+    bool *before = ARENA_ARRAY(&scratch, bool, p->n_tensors); /* touched up to the peak */
+    bool *after = ARENA_ARRAY(&scratch, bool, p->n_tensors);  /* and from it on */
+    for (i64 id = 0; id < p->n_tasks; id++) {
+        const struct task *task = p->by_id[id];
+        for (int k = 0; k < TASK_INS; k++)
+            note_use(p, task->in[k], before, after, id);
+        for (int k = 0; k < TASK_OUTS; k++)
+            note_use(p, task->out[k], before, after, id);
+    }
     for (i64 i = 0; i < p->n_tensors; i++) {
         const struct tensor *t = p->tensors[i];
-        if (!t->owner && t->role == ROLE_ACTIVATION && life(p, t, &first, &last) &&
-            first <= p->memory.peak_task && p->memory.peak_task <= last)
+        if (t->index >= 0 && before[t->index] && after[t->index])
             live[count++] = t;
     }
     qsort(live, (size_t)count, sizeof *live, by_bytes);
