@@ -215,6 +215,7 @@ static int open_parts(struct session *s)
     TRY(engine_init(&s->engine, s->request.backend, (int)c->train.threads, c->trace.ring));
     TRY(session_open_data(s));
     TRY(settle_vocab(s));
+    TRY(session_check_floor(s));
     TRY(session_open_loaders(s));
     TRY(open_model(s));
     backend_set(&s->engine.backend, &op_load_batch, loader_kernel(s->loader));

@@ -102,7 +102,9 @@ int session_evaluate(struct session *s, bool final, bool ema, struct eval_result
 int session_open_data(struct session *s);
 int session_open_loaders(struct session *s);
 
-/* session_memory.c: the prediction, and the refusal when it cannot fit. */
+/* session_memory.c: the prediction, and the refusal when it cannot fit. The floor is known
+ * before programs are built, which would take long for what is far too large. */
+int session_check_floor(const struct session *s);
 int session_check_memory(struct session *s);
 
 /* session_state.c: what checkpoints hold. */

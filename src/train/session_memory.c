@@ -80,6 +80,25 @@ static int refuse(const struct session *s, i64 limit)
     return rc;
 }
 
+/* However activations are recomputed, the inputs of all layers and the batch itself stay. */
+int session_check_floor(const struct session *s)
+{
+    enum { BATCH_ARRAYS = 7 }; /* six of load_batch, and the loss of each token */
+    const struct train_config *c = s->config;
+    double limit = (double)sys_memory_limit_bytes();
+    double size = c->train.precision == PRECISION_BF16 ? 2 : 4;
+    double rows = (double)c->train.batch * (double)c->train.seq;
+    double row = size * (double)(s->spec.layers * s->spec.width) + 4.0 * BATCH_ARRAYS;
+    enum dtype compute = size == 2 ? DTYPE_BF16 : DTYPE_F32;
+    double state = (double)model_bytes(&s->spec, compute, step_needs(c), c->train.seq);
+    if (state + rows * row <= limit)
+        return OK;
+    return err_set(ERR_LIMIT, "the run needs more than %.2f GB (weights and optimizer %.2f, "
+                   "activations of %.0f tokens at once the rest) and there are %.2f GB; try a "
+                   "smaller train.batch or train.seq, or a smaller model",
+                   1e-9 * (state + rows * row), 1e-9 * state, rows, 1e-9 * limit);
+}
+
 int session_check_memory(struct session *s)
 {
     i64 limit = sys_memory_limit_bytes();

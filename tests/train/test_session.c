@@ -81,11 +81,18 @@ TEST(what_cannot_work_is_said_before_work_starts)
     static const char *const large[] = {
         "model.override={width: 8192, hidden: 65536, heads: 64, layers: 30}", NULL
     };
+    static const char *const batch[] = {
+        "train.batch=1000000", "model.override={layers: 24, width: 1024, heads: 8, hidden: 48}",
+        NULL
+    };
     CHECK_FAILS(train("bad", seq, false, NULL), ERR_MODEL, "longer than the 256 positions");
     CHECK_FAILS(train("bad", vocab, false, NULL), ERR_MODEL, "has a vocabulary of 300");
     CHECK_FAILS(train("bad2", heads, false, NULL), ERR_MODEL, "multiple of heads (7)");
     CHECK(train("bad3", gone, false, NULL) < 0 && strstr(err_message(), "nowhere"));
-    CHECK_FAILS(train("bad4", large, false, NULL), ERR_LIMIT, "the run needs");
+    CHECK_FAILS(train("bad4", large, false, NULL), ERR_LIMIT, "the run needs more than");
+    u64 begin = sys_now_ns();
+    CHECK_FAILS(train("bad5", batch, false, NULL), ERR_LIMIT, "32000000 tokens at once");
+    CHECK(sys_now_ns() - begin < 2000u * 1000 * 1000); /* building the program would take more */
 }
 
 TEST(a_disk_that_refuses_checkpoints_does_not_end_the_run)
