@@ -130,17 +130,27 @@ void spec_write_yaml(const struct model_spec *s, struct text *out)
     }
 }
 
-bool spec_equal(const struct model_spec *a, const struct model_spec *b)
+/* What initial weights are like is forgotten once there are weights. */
+static bool matters(const struct option *o)
 {
+    return strcmp(o->key, "name") != 0 && strncmp(o->key, "init.", 5) != 0;
+}
+
+const char *spec_difference(const struct model_spec *a, const struct model_spec *b)
+{
+    const char *key = NULL;
     struct text x = { 0 }, y = { 0 };
-    struct model_spec nameless = *a;
-    nameless.name = b->name;
-    spec_write_yaml(&nameless, &x);
-    spec_write_yaml(b, &y);
-    bool equal = strcmp(x.data, y.data) == 0;
+    for (const struct option *o = model_spec_options; o->key && !key; o++) {
+        text_clear(&x);
+        text_clear(&y);
+        option_format(o, a, &x);
+        option_format(o, b, &y);
+        if (matters(o) && strcmp(x.data, y.data) != 0)
+            key = o->key;
+    }
     text_fini(&x);
     text_fini(&y);
-    return equal;
+    return key;
 }
 
 /* The blend of Llama 3.1: scale between the wavelengths original/low and original/high. */

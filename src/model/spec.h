@@ -50,8 +50,9 @@ int spec_load(struct model_spec *out, const char *path_or_name, struct arena *a)
 int spec_check(struct model_spec *s, const char *where);
 /* Writes it back as YAML that spec_load reads to the same spec. */
 void spec_write_yaml(const struct model_spec *s, struct text *out);
-/* True when two specs describe the same parameters and mathematics (names aside). */
-bool spec_equal(const struct model_spec *a, const struct model_spec *b);
+/* The first key in which two specs describe other parameters or mathematics (names and
+ * initialisation aside), or NULL. */
+const char *spec_difference(const struct model_spec *a, const struct model_spec *b);
 
 /* Rotary frequencies: D/2 values, in radians per position. Llama-3 scaling divides low
  * frequencies by factor, keeps high ones, and blends between (Llama 3.1's release notes;

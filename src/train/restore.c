@@ -86,6 +86,8 @@ int restore_find(struct restore *r, const char *path, struct arena *a)
     TRY(checkpoint_state(r->path, r->step, &state));
     int rc = read_spec(r, state, a);
     r->has_ema = json_is_true(json_object_get(state, "ema"));
+    const char *hash = json_string_value(json_object_get(state, "tokenizer"));
+    snprintf(r->trained_with, sizeof r->trained_with, "%s", hash ? hash : "");
     json_decref(state);
     return rc;
 }
@@ -107,6 +109,14 @@ static int load_checkpoint(struct model *m, const struct restore *r, bool ema, s
     return checkpoint_load(r->path, &step, list, m->n_params, NULL);
 }
 
+int restore_weights(struct model *m, const struct restore *r, bool ema, struct pool *pool,
+                    struct arena *a)
+{
+    TRY(r->hf ? hf_load_weights(m, r->path, pool) : load_checkpoint(m, r, ema, a));
+    model_refresh_compute(m, pool);
+    return OK;
+}
+
 int restore_model(struct model **out, const struct restore *r, enum dtype compute,
                   i64 positions, bool ema, struct pool *pool, struct arena *a)
 {
@@ -114,12 +124,10 @@ int restore_model(struct model **out, const struct restore *r, enum dtype comput
     if (positions == 0)
         positions = r->spec.positions;
     TRY(model_new(&m, &r->spec, compute, MODEL_WEIGHTS, positions, a));
-    int rc = r->hf ? hf_load_weights(m, r->path, pool) : load_checkpoint(m, r, ema, a);
-    if (rc < 0) {
+    int rc = restore_weights(m, r, ema, pool, a);
+    if (rc < 0)
         model_free(m);
-        return rc;
-    }
-    model_refresh_compute(m, pool);
-    *out = m;
-    return OK;
+    else
+        *out = m;
+    return rc;
 }

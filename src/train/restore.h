@@ -1,4 +1,5 @@
-/* train/restore.h - a trained model from wherever it is: for evaluation, sampling, export.
+/* train/restore.h - a trained model from wherever it is: for evaluation, sampling, export,
+ * and for training that starts from its weights.
  *
  * A path may be a Hugging Face folder, a run folder, a folder of checkpoints, or one
  * step-N of it. */
@@ -15,6 +16,7 @@ struct restore {
     char tokenizer[2100];      /* where its tokenizer is; "" when there is none */
     struct model_spec spec;
     bool has_ema;
+    char trained_with[65]; /* SHA-256 of the tokenizer of a checkpoint; "": not known */
 };
 
 /* Finds out what is at the path and reads its spec; nothing large is touched. */
@@ -24,5 +26,10 @@ int restore_find(struct restore *r, const char *path, struct arena *a);
  * none). positions as in model_new, 0: the spec's. */
 int restore_model(struct model **out, const struct restore *r, enum dtype compute,
                   i64 positions, bool ema, struct pool *pool, struct arena *a);
+
+/* Only the weights, into a model that exists: its masters, then its compute copies. What
+ * does not fit is refused by name. */
+int restore_weights(struct model *m, const struct restore *r, bool ema, struct pool *pool,
+                    struct arena *a);
 
 #endif

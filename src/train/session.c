@@ -2,7 +2,6 @@
 
 #include "base/log.h"
 #include "base/sys.h"
-#include "model/hf.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -54,17 +53,42 @@ static int settle_vocab(struct session *s)
     return OK;
 }
 
+/* A spec that is given beside model.from must be that of the weights. */
+static int check_same_spec(struct session *s, const char *name)
+{
+    struct model_spec given;
+    TRY(spec_load(&given, name, &s->arena));
+    if (given.vocab == 0)
+        given.vocab = s->spec.vocab;
+    const char *key = spec_difference(&given, &s->spec);
+    if (!key)
+        return OK;
+    return err_set(ERR_MODEL, "model.spec %s is not the model in model.from %s: its %s differs; "
+                   "leave model.spec out", name, s->config->model.from, key);
+}
+
 static int read_spec(struct session *s)
 {
-    const char *from = s->config->model.from;
-    if (from && hf_is_folder(from))
-        TRY(hf_read_spec(&s->spec, from, &s->arena));
-    else if (s->config->model.spec)
-        TRY(spec_load(&s->spec, s->config->model.spec, &s->arena));
-    else
-        return err_set(ERR_CONFIG, "model.from %s is not a Hugging Face folder (no "
-                       "config.json); give model.spec too", from);
+    const char *from = s->config->model.from, *name = s->config->model.spec;
+    if (!from) {
+        TRY(spec_load(&s->spec, name, &s->arena));
+        return apply_overrides(s);
+    }
+    TRY(restore_find(&s->from, from, &s->arena));
+    s->spec = s->from.spec;
+    if (name)
+        TRY(check_same_spec(s, name));
     return apply_overrides(s);
+}
+
+/* Weights go with the tokenizer that they were trained with: the size alone says little. */
+static void compare_tokenizers(const struct session *s)
+{
+    const char *then = s->from.trained_with;
+    if (s->tokenizer && *then && strcmp(then, tokenizer_hash(s->tokenizer)) != 0)
+        log_line(LOG_WARN, "the weights in %s were trained with another tokenizer (its SHA-256 "
+                 "begins with %.12s, this one's with %.12s)", s->config->model.from, then,
+                 tokenizer_hash(s->tokenizer));
 }
 
 /* --- programs -------------------------------------------------------------------------------- */
@@ -159,19 +183,26 @@ static int open_model(struct session *s)
                      &s->arena);
 }
 
-static int fill_weights(struct session *s)
+/* The averages begin where the weights do. */
+static void fill_averages(const struct model *m)
 {
-    const char *from = s->config->model.from;
-    if (!from || !hf_is_folder(from)) {
-        model_init(s->model, (u64)s->config->train.seed, s->engine.pool);
-        return OK;
-    }
-    TRY(hf_load_weights(s->model, from, s->engine.pool));
-    for (i64 i = 0; i < s->model->n_params; i++) {
-        const struct param *p = &s->model->params[i];
+    for (i64 i = 0; i < m->n_params; i++) {
+        const struct param *p = &m->params[i];
         if (p->ema)
             memcpy(p->ema->data, p->master->data, (size_t)tensor_bytes(p->master));
     }
+}
+
+static int fill_weights(struct session *s)
+{
+    if (!s->config->model.from) {
+        model_init(s->model, (u64)s->config->train.seed, s->engine.pool);
+        return OK;
+    }
+    compare_tokenizers(s);
+    TRY(restore_weights(s->model, &s->from, false, s->engine.pool, &s->arena));
+    fill_averages(s->model);
+    log_line(LOG_INFO, "starting from the weights in %s", s->config->model.from);
     return OK;
 }
 

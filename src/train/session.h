@@ -13,6 +13,7 @@
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/guard.h"
+#include "train/restore.h"
 #include "train/run_folder.h"
 #include "train/schedule.h"
 #include "train/step.h"
@@ -66,6 +67,7 @@ struct session {
     struct tokenizer *tokenizer; /* NULL: the data are shards without one */
     u16 *token_bytes;
     struct model_spec spec;
+    struct restore from; /* where the first weights come from; with model.from only */
     struct model *model;
     struct engine engine;
     struct step_io io;

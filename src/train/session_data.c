@@ -67,18 +67,13 @@ static int read_sources(struct session *s, struct source **out, i64 *n)
  * the data are shards that bring none. */
 static int open_tokenizer(struct session *s, const struct source *first)
 {
-    const char *folders[] = { first->path, s->config->model.from };
+    char path[2200];
     if (s->config->data.tokenizer)
         return tokenizer_open(&s->tokenizer, s->config->data.tokenizer);
-    for (i64 i = 0; i < COUNT_OF(folders); i++) {
-        char path[2200];
-        if (!folders[i])
-            continue;
-        snprintf(path, sizeof path, "%s/tokenizer.json", folders[i]);
-        if (sys_exists(path))
-            return tokenizer_open(&s->tokenizer, path);
-    }
-    return OK;
+    snprintf(path, sizeof path, "%s/tokenizer.json", first->path);
+    if (sys_exists(path))
+        return tokenizer_open(&s->tokenizer, path);
+    return *s->from.tokenizer ? tokenizer_open(&s->tokenizer, s->from.tokenizer) : OK;
 }
 
 /* Bytes of text behind each token, for bits per byte; special tokens stand for none. */

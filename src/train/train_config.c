@@ -12,7 +12,8 @@ const struct option train_options[] = {
       .help = "Model specification: a name that `headway model list` prints, or the path of "
               "a YAML file. Not needed with model.from." },
     { "model.from", FIELD(PATH, model.from), NULL,
-      .help = "Start from these weights: a Hugging Face folder or a checkpoint. Without it, "
+      .help = "Start from these weights, with a fresh optimizer: a Hugging Face folder, a run, a "
+              "folder of checkpoints (the newest counts) or one step-N of it. Without it, "
               "weights are drawn from train.seed." },
     { "model.override", FIELD(NODE, model.override), NULL,
       .help = "Map of model specification keys to replace, such as {layers: 4}." },

@@ -56,7 +56,7 @@ TEST(every_model_file_loads_and_survives_a_round_trip)
         CHECK_OK(yaml_parse(yaml.data, yaml.length, "again", &a, &root));
         CHECK_OK(recipe_read_map(model_spec_options, &again, root, &a));
         CHECK_OK(spec_check(&again, "again"));
-        CHECK(spec_equal(&s, &again));
+        CHECK(!spec_difference(&s, &again));
         text_fini(&yaml);
     }
     sys_free(names);
