@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CACHE_BYTES = 1 << 16, CACHE_SCHEMA = 1 };
+enum { CACHE_BYTES = 1 << 16, CACHE_SCHEMA = 2 };
 
 static void processor_name(char *out, size_t size)
 {

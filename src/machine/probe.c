@@ -1,5 +1,6 @@
 /* Measuring the ceilings (see machine.h). */
 #include "backend/cpu/gemm.h"
+#include "backend/cpu/stream.h"
 #include "base/sys.h"
 #include "machine/machine.h"
 
@@ -114,9 +115,8 @@ void machine_peaks(struct machine *m, const char *backend, struct pool *pool)
 
 /* --- memory -------------------------------------------------------------------------------- */
 
-typedef u64 vector __attribute__((vector_size(32), aligned(32)));
-
 struct stream_job {
+    stream_read_fn read;
     u8 *data[MAX_THREADS];
     i64 bytes;  /* per thread */
     i64 passes;
@@ -124,18 +124,18 @@ struct stream_job {
     u64 sum[MAX_THREADS]; /* keeps reads from being dropped */
 };
 
-static u64 read_pass(const u8 *data, i64 bytes)
+/* What the backend's kernels read with; the matrix kernels' names are the backends'. */
+static stream_read_fn read_of(const char *backend)
 {
-    const vector *v = (const vector *)(const void *)data;
-    vector a = { 0 }, b = { 0 }, c = { 0 }, d = { 0 };
-    for (i64 i = 0; i + 4 <= bytes / 32; i += 4) {
-        a += v[i];
-        b += v[i + 1];
-        c += v[i + 2];
-        d += v[i + 3];
-    }
-    a += b + c + d;
-    return a[0] + a[1] + a[2] + a[3];
+#if defined(__x86_64__)
+    if (strncmp(backend, "avx512", 6) == 0)
+        return stream_read_avx512;
+    if (strcmp(backend, "avx2") == 0)
+        return stream_read_avx2;
+#else
+    (void)backend;
+#endif
+    return stream_read_generic;
 }
 
 static void stream_part(void *context, i64 part, int thread)
@@ -146,7 +146,7 @@ static void stream_part(void *context, i64 part, int thread)
         if (job->copy)
             memcpy(job->data[part] + job->bytes / 2, job->data[part], (size_t)(job->bytes / 2));
         else
-            job->sum[part] += read_pass(job->data[part], job->bytes);
+            job->sum[part] += job->read(job->data[part], job->bytes);
     }
 }
 
@@ -196,24 +196,43 @@ static double measure_latency(void **cells, i64 bytes)
     return median(times, 3);
 }
 
-static void measure_level(struct machine_level *l, i64 working_set, struct pool *pool)
+/* Bytes per thread that measure a level: half of a private cache; of L3 some times L2,
+ * since the whole of one that many cores share is nobody's; for memory twice L3, so that
+ * nothing of a pass is left for the next. */
+static i64 working_set(const struct machine *m, int level, int threads)
 {
-    struct stream_job job = { .bytes = working_set };
+    const struct machine_level *l = m->level;
+    i64 bytes = l[level].bytes / 2;
+    if (level == 2 && l[1].bytes > 0)
+        bytes = i64_max(i64_min(l[2].bytes / 4, 8 * l[1].bytes), 2 * l[1].bytes);
+    if (level == MACHINE_LEVELS - 1)
+        bytes = i64_min(i64_max((i64)256 << 20, 2 * l[2].bytes), l[level].bytes / 8 / threads);
+    return round_up(bytes, 4096);
+}
+
+static void measure_level(struct machine *m, int level, struct pool *pool)
+{
+    enum { HUGE_PAGE = 2 << 20 };
+    struct machine_level *l = &m->level[level];
     int all = (int)i64_min(pool_threads(pool), MAX_THREADS);
-    u8 *region = sys_map_pages(working_set * all);
-    if (!region)
+    struct stream_job job = { .read = read_of(m->backend),
+                              .bytes = working_set(m, level, all) };
+    i64 mapped = job.bytes * all + 2 * HUGE_PAGE; /* room to begin at a huge page */
+    u8 *map = sys_map_pages(mapped);
+    if (!map)
         return;
-    memset(region, 1, (size_t)(working_set * all));
+    u8 *region = map + (HUGE_PAGE - (uintptr_t)map % HUGE_PAGE) % HUGE_PAGE;
+    memset(region, 1, (size_t)(job.bytes * all));
     for (int i = 0; i < all; i++)
-        job.data[i] = region + working_set * i;
-    l->working_set = working_set;
+        job.data[i] = region + job.bytes * i;
+    l->working_set = job.bytes;
     l->read_one = measure_stream(&job, pool, 1);
     l->read_all = measure_stream(&job, pool, all);
     job.copy = true;
     l->copy_one = measure_stream(&job, pool, 1);
     l->copy_all = measure_stream(&job, pool, all);
-    l->latency_ns = measure_latency((void **)(void *)region, working_set);
-    sys_unmap(region, working_set * all);
+    l->latency_ns = measure_latency((void **)(void *)region, job.bytes);
+    sys_unmap(map, mapped);
 }
 
 /* A chain of dependent 64-bit multiplications takes 3 cycles each on every x86-64 of the
@@ -256,11 +275,8 @@ void machine_measure(struct machine *m, struct pool *pool,
     for (int i = 0; i < MACHINE_LEVELS; i++) {
         if (progress)
             progress(context, 0.1 + 0.2 * i, what[i]);
-        struct machine_level *l = &m->level[i];
-        /* Half of a private cache; a share of L3; far beyond any cache for DRAM. */
-        i64 set = i < 2 ? l->bytes / 2 : i == 2 ? l->bytes / 4 : (i64)256 << 20;
-        if (l->bytes > 0)
-            measure_level(l, round_up(set, 4096), pool);
+        if (m->level[i].bytes > 0)
+            measure_level(m, i, pool);
     }
     if (progress)
         progress(context, 1, "done");
