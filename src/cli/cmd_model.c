@@ -8,6 +8,8 @@
 #include "model/hf.h"
 #include "train/restore.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,26 +133,68 @@ static const struct command cmd_describe = {
 
 /* --- import ------------------------------------------------------------------------------------ */
 
+struct import_options {
+    const char *out;
+};
+
+static const struct option import_table[] = {
+    { "out", OPTION_FIELD(PATH, struct import_options, out), NULL,
+      .help = "File to write the spec to, such as models/NAME.yaml; without it, it is printed." },
+    { 0 },
+};
+
+static int write_spec(const char *path, const struct text *yaml)
+{
+    int fd = sys_open(path, O_WRONLY | O_CREAT | O_EXCL, 0644);
+    if (fd < 0)
+        return err_set(ERR_SYS, "create %s: %s", path, strerror(errno));
+    bool failed = sys_write_full(fd, yaml->data, yaml->length) != 0;
+    failed = sys_close(fd) != 0 || failed;
+    return failed ? err_set(ERR_SYS, "write %s: %s", path, strerror(errno)) : OK;
+}
+
+static void print_next(const char *folder, const char *out, const struct model_spec *s)
+{
+    printf("%s: %lld parameters; every tensor is in %s with the right shape\n\n", out,
+           (long long)params_total(s), folder);
+    printf("its architecture, from random weights:  model: {spec: %s}\n"
+           "its weights, to train on:               model: {from: %s}\n"
+           "to try it:                              headway sample %s --prompt \"...\"\n", out,
+           folder, folder);
+}
+
 static int import_spec(struct invocation *v)
 {
+    const struct import_options *o = v->options;
+    const char *folder = v->args[0];
     struct model_spec s;
     struct text yaml = { 0 };
-    TRY(hf_read_spec(&s, v->args[0], v->arena));
+    TRY(hf_read_spec(&s, folder, v->arena));
+    TRY(hf_check_weights(&s, folder, v->arena));
+    text_printf(&yaml, "# From %s/config.json. To start from its weights: --set model.from=%s\n",
+                folder, folder);
     spec_write_yaml(&s, &yaml);
-    printf("# From %s/config.json. To start from its weights: --set model.from=%s\n%s",
-           v->args[0], v->args[0], yaml.data);
+    int rc = o->out ? write_spec(o->out, &yaml) : OK;
+    if (rc >= 0 && o->out)
+        print_next(folder, o->out, &s);
+    else if (rc >= 0)
+        printf("%s", yaml.data);
     text_fini(&yaml);
-    return OK;
+    return rc;
 }
 
 static const struct example import_examples[] = {
-    { "headway model import ~/gpt2 > models/my-gpt2.yaml", "Keep a copy of its spec." }, { 0 } };
+    { "headway model import gpt2/ --out models/my-gpt2.yaml",
+      "A spec that recipes name: model: {spec: my-gpt2}." }, { 0 } };
 
 static const struct command cmd_import = {
-    .name = "import", .summary = "Turn a Hugging Face config.json into a model spec",
+    .name = "import", .summary = "Turn a Hugging Face folder into a model spec",
     .arguments = "FOLDER",
-    .description = "Prints the spec as YAML. Weights need no import: 'model.from' in a recipe, "
-                   "'headway eval' and 'headway sample' read the folder itself.",
+    .description = "Reads config.json, checks that every tensor is there with the right shape, "
+                   "and writes the spec as YAML. Nothing else is converted, because the folder "
+                   "itself is read wherever a model is asked for: 'model.from' in a recipe, "
+                   "'headway eval', 'headway sample'.",
+    .options = import_table, .options_bytes = sizeof(struct import_options),
     .min_args = 1, .max_args = 1, .examples = import_examples, .run = import_spec,
 };
 

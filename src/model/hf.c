@@ -89,6 +89,33 @@ static void load_rows(void *context, i64 block, int thread)
                 load_value(job, job->transposed ? c * job->rows + r : r * job->columns + c);
 }
 
+static int find_piece(const struct weights_entry **out, const struct weights *w,
+                      const struct param_desc *p, const struct foreign_piece *piece,
+                      const char *folder)
+{
+    *out = find(w, piece->name);
+    if (!*out)
+        return err_set(ERR_FORMAT, "%s: the tensor %s is missing", folder, piece->name);
+    return check_shape((*out)->tensor, p, piece, folder);
+}
+
+int hf_check_weights(const struct model_spec *s, const char *folder, struct arena *a)
+{
+    struct weights w;
+    i64 n;
+    const struct param_desc *p = params_of(s, a, &n);
+    int rc = weights_open(&w, folder);
+    for (i64 i = 0; i < n && rc >= 0; i++) {
+        const struct weights_entry *e;
+        struct foreign_piece pieces[3];
+        int parts = params_foreign(s, &p[i], pieces);
+        for (int k = 0; k < parts && rc >= 0; k++)
+            rc = find_piece(&e, &w, &p[i], &pieces[k], folder);
+    }
+    weights_close(&w);
+    return rc;
+}
+
 static int load_param(struct model *m, struct param *p, const struct weights *w,
                       const char *folder, struct pool *pool)
 {
@@ -98,10 +125,8 @@ static int load_param(struct model *m, struct param *p, const struct weights *w,
     if (n == 0)
         return err_set(ERR_MODEL, "%s has no name in Hugging Face's families", p->desc.name);
     for (int i = 0; i < n; i++) {
-        const struct weights_entry *e = find(w, pieces[i].name);
-        if (!e)
-            return err_set(ERR_FORMAT, "%s: the tensor %s is missing", folder, pieces[i].name);
-        TRY(check_shape(e->tensor, &p->desc, &pieces[i], folder));
+        const struct weights_entry *e;
+        TRY(find_piece(&e, w, &p->desc, &pieces[i], folder));
         struct load_job job = { weights_data(e), (enum dtype)e->tensor->dtype,
                                 (float *)p->master->data + pieces[i].row * columns,
                                 pieces[i].rows, columns, pieces[i].transposed };

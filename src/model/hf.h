@@ -15,6 +15,9 @@ bool hf_is_folder(const char *path);
 /* config.json into a spec. */
 int hf_read_spec(struct model_spec *out, const char *folder, struct arena *a);
 
+/* Whether every tensor is there with the right shape; the data are not read. */
+int hf_check_weights(const struct model_spec *s, const char *folder, struct arena *a);
+
 /* All weights, converted to f32 masters, then the compute copies. Every tensor must be
  * there with the right shape; unknown ones are counted in a warning. */
 int hf_load_weights(struct model *m, const char *folder, struct pool *pool);

@@ -211,7 +211,21 @@ TEST(bash_completes_commands_options_choices_and_keys)
     check_completion("--ver", 1, "--version\n");
 }
 
-TEST_MAIN(ONE(every_command_says_what_it_does_and_has_an_example),
+TEST(an_imported_folder_is_a_spec_that_can_be_named)
+{
+    CHECK_RUN("rm -rf import-test && mkdir -p import-test/hf && "
+              "cp " SOURCE_DIR "/tests/vectors/qwen3/* import-test/hf && cd import-test && "
+              "$H model import hf --out x.yaml | head -1 | cut -c 1-8 && "
+              "$H model describe x.yaml > a && $H model describe hf > b && diff a b && "
+              "$H model import hf --out x.yaml 2>&1",
+              1, "x.yaml: \nheadway: create x.yaml: File exists\n");
+    CHECK_RUN("cd import-test && truncate -s 1000 hf/model.safetensors && "
+              "$H model import hf > /dev/null 2>&1", 1, "");
+    CHECK_RUN("rm -rf import-test", 0, "");
+}
+
+TEST_MAIN(ONE(an_imported_folder_is_a_spec_that_can_be_named),
+          ONE(every_command_says_what_it_does_and_has_an_example),
           ONE(every_option_has_a_help_sentence), ONE(help_of_every_command_shows_an_example),
           ONE(mistakes_on_the_command_line_get_one_sentence_and_exit_code_2),
           ONE(mistakes_in_a_recipe_name_file_line_and_column),
