@@ -1,16 +1,19 @@
 /* Training, from a recipe to a run folder. */
 #include "base/err.h"
+#include "base/sys.h"
 #include "cli/command.h"
 #include "cli/machine_peak.h"
 #include "cli/progress.h"
 #include "train/session.h"
 
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 struct train_flags {
     bool resume, dry_run;
+    double grace;
     const char *backend;
 };
 
@@ -19,23 +22,31 @@ static const struct option options[] = {
       .help = "Go on from the run's newest valid checkpoint." },
     { "dry_run", OPTION_FIELD(BOOL, struct train_flags, dry_run), "no",
       .help = "Check everything, print the memory plan, and stop before the first step." },
+    { "grace", OPTION_FIELD(DURATION, struct train_flags, grace), "25", .unit = "seconds",
+      .max = 1e6,
+      .help = "Time from a signal until everything must be saved: the step under way is "
+              "finished if there is time, else left for --resume. The default suits the 30 s "
+              "that Slurm gives." },
     { "backend", OPTION_FIELD(STRING, struct train_flags, backend), "auto",
       .help = "Kernels: auto, reference, generic, avx2, avx512 or avx512bf16." },
     { 0 },
 };
 
-static volatile sig_atomic_t stop_asked;
+static atomic_ullong stop_ns; /* lock-free, as a signal handler needs */
 
 /* The second signal ends the program at once. */
 static void on_signal(int number)
 {
-    if (stop_asked)
+    if (atomic_load(&stop_ns)) {
         signal(number, SIG_DFL);
-    stop_asked = 1;
+        raise(number); /* delivered when this returns */
+    }
+    atomic_store(&stop_ns, sys_now_ns());
 }
 
 static void catch_signals(void)
 {
+    _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "signal handlers need a lock-free time");
     struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
@@ -103,14 +114,19 @@ static int run(struct invocation *v)
     TRY(invocation_override(v, &recipe));
     struct train_request request = {
         .config = &config, .recipe = &recipe, .recipe_path = v->args[0],
-        .resume = flags->resume, .backend = flags->backend,
-        .hooks = { &display, show_status, show_preparing, &stop_asked, 0 },
+        .resume = flags->resume, .dry_run = flags->dry_run, .backend = flags->backend,
+        .hooks = { &display, show_status, show_preparing, &stop_ns, flags->grace, 0 },
     };
     request.hooks.peak_flops = machine_peak_flops(flags->backend, config.train.threads,
                                                   config.train.precision == PRECISION_BF16);
     catch_signals();
     TRY(session_open(&session, &request));
-    int rc = flags->dry_run ? OK : train(&session, &display);
+    if (flags->dry_run) {
+        session_discard(&session);
+        printf("the recipe is sound; nothing was started\n");
+        return OK;
+    }
+    int rc = train(&session, &display);
     printf("%s\n", session.folder.path);
     session_close(&session);
     return rc;
@@ -132,9 +148,9 @@ const struct command cmd_train = {
     .description = "Trains from the recipe's data and leaves a run folder: configuration, "
                    "metrics, log, checkpoints; its path is printed at the end. Any recipe key "
                    "can be set on the command line; 'headway config' describes them.\n\n"
-                   "SIGTERM, SIGINT and SIGUSR1 finish the step, save, and exit with code 75; "
-                   "--resume then goes on as if nothing had happened. A second signal ends at "
-                   "once.",
+                   "SIGTERM, SIGINT and SIGUSR1 finish the step (or leave it, if --grace is too "
+                   "short for it), save, and exit with code 75; --resume then goes on as if "
+                   "nothing had happened. A second signal ends at once.",
     .options = options,
     .options_bytes = sizeof(struct train_flags),
     .min_args = 1,

@@ -14,6 +14,7 @@
 
 enum {
     COPY_BELOW = 256 << 20, /* auto: a copy costs less memory than a step's activations */
+    PROBE_BYTES = 8 << 20,  /* more than a disk's cache hides in one write, still quick */
     COPY_PART = 4 << 20,    /* what one thread copies at a time: enough to stream */
     DEFAULT_KEEP = 2,
     DEFAULT_PATIENCE_S = 60,
@@ -30,6 +31,7 @@ struct checkpoint_writer {
     struct text state; /* of the checkpoint under way, as JSON */
     i64 step;          /* of the checkpoint under way */
     u64 begun_ns;
+    double probe_seconds; /* for one checkpoint at the speed of the probe */
     bool has_thread;
     pthread_t thread;
 
@@ -237,17 +239,39 @@ static int use_snapshot(struct checkpoint_writer *w)
 
 /* --- before the first ------------------------------------------------------------ */
 
-/* Two small files and a rename: what fails here would fail at the first checkpoint. */
-static int probe(const char *dir)
+/* The first bytes of the largest tensor. */
+static i64 probe_data(const struct checkpoint_writer *w, const void **data)
 {
+    i64 bytes = 0;
+    for (i64 f = 0; f < w->image.n; f++) {
+        for (i64 i = 0; i < w->image.file[f].n; i++) {
+            const struct checkpoint_piece *p = &w->image.file[f].piece[i];
+            if (p->bytes > bytes) {
+                *data = p->data;
+                bytes = p->bytes;
+            }
+        }
+    }
+    return i64_min(bytes, PROBE_BYTES);
+}
+
+/* A file and a rename: what fails here would fail at the first checkpoint. */
+static int probe(struct checkpoint_writer *w)
+{
+    const char *dir = w->dir;
+    const void *data = "";
+    i64 bytes = probe_data(w, &data);
+    u64 begin = sys_now_ns();
     char path[CHECKPOINT_PATH + 32], renamed[CHECKPOINT_PATH + 32];
     snprintf(path, sizeof path, "%s/step-probe.tmp", dir);
     snprintf(renamed, sizeof renamed, "%s/step-probe.del", dir);
     int fd = sys_open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
     if (fd < 0)
         return err_set(ERR_SYS, "create a file: %s", strerror(errno));
-    bool bad = sys_write_full(fd, "probe\n", 6) != 0 || sys_fsync(fd) != 0;
+    bool bad = sys_write_full(fd, data, bytes) != 0 || sys_fsync(fd) != 0;
     int saved = errno;
+    double seconds = 1e-9 * (double)(sys_now_ns() - begin);
+    w->probe_seconds = seconds * (double)w->image.file_bytes / (double)i64_max(bytes, 1);
     if (sys_close(fd) != 0 || bad)
         return err_set(ERR_SYS, "write and fsync a file: %s", strerror(bad ? saved : errno));
     if (sys_rename(path, renamed) != 0)
@@ -287,7 +311,7 @@ static int preflight(struct checkpoint_writer *w)
     if (available >= 0 && available < needed)
         return err_set(ERR_LIMIT, "%s has %lld MB free; two checkpoints need %lld MB", w->dir,
                        (long long)(available / 1000000), (long long)(needed / 1000000));
-    int rc = probe(w->dir);
+    int rc = probe(w);
     return rc < 0 ? err_context(rc, "checkpoints cannot be saved in %s", w->dir) : OK;
 }
 
@@ -473,6 +497,14 @@ int checkpoint_poll(struct checkpoint_writer *w, struct checkpoint_result *resul
     *result = w->result;
     unlock(w);
     return verdict(w);
+}
+
+double checkpoint_predict_seconds(struct checkpoint_writer *w)
+{
+    lock(w);
+    double seconds = w->result.bytes > 0 ? w->result.write_seconds : w->probe_seconds;
+    unlock(w);
+    return seconds;
 }
 
 int checkpoint_wait(struct checkpoint_writer *w, double seconds,

@@ -85,6 +85,9 @@ int checkpoint_begin(struct checkpoint_writer *w, i64 step, const json_t *state)
 void checkpoint_guard(struct checkpoint_writer *w);
 /* How things stand; negative once max_missed is exceeded. */
 int checkpoint_poll(struct checkpoint_writer *w, struct checkpoint_result *result);
+/* Seconds that a checkpoint takes: those of the last, or before the first those of writing
+ * as many bytes as fast as the folder's disk took the writer's probe. */
+double checkpoint_predict_seconds(struct checkpoint_writer *w);
 /* Waits until the checkpoint under way is durable, at most so many seconds (0: for ever).
  * Negative when the last begin did not become durable. */
 int checkpoint_wait(struct checkpoint_writer *w, double seconds,

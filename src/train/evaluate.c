@@ -44,8 +44,11 @@ int evaluator_run(struct evaluator *e, struct eval_result *out)
     i64 batches = ceil_div(loader_places(e->loader), shape->B * shape->T);
     *out = (struct eval_result){ 0 };
     TRY(loader_seek_position(e->loader, 0));
-    for (i64 i = 0; i < batches; i++)
+    for (i64 i = 0; i < batches; i++) {
+        if (e->stop && atomic_load(e->stop))
+            return err_set(ERR_STOPPED, "the evaluation was stopped");
         TRY(run_batch(e, out, &nll, &weight));
+    }
     out->tokens = (i64)weight;
     out->loss = weight > 0 ? nll / weight : NAN;
     out->perplexity = exp(out->loss);

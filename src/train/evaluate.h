@@ -6,6 +6,8 @@
 #include "data/loader.h"
 #include "train/step.h"
 
+#include <stdatomic.h>
+
 struct eval_result {
     double loss;          /* nats per token */
     double perplexity;    /* exp(loss) */
@@ -19,6 +21,7 @@ struct evaluator {
     struct loader *loader;  /* borrowed */
     struct step_program program;
     struct tensor *sums;
+    const atomic_ullong *stop; /* becomes non-zero: leave with ERR_STOPPED; may be NULL */
 };
 
 /* Builds the program for rows of B x T and adds it to the engine, which the caller then

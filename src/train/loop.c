@@ -60,13 +60,47 @@ static void write_hyper(struct loop *l)
     hyper[HYPER_CORRECT2] = (float)(1 - pow(c->optim.beta2, t));
 }
 
-static void run_passes(struct session *s, const struct step_program *p, bool update)
+static struct run context_of(struct session *s)
 {
     struct run x = engine_context(&s->engine, (u64)s->state.step);
     if (s->config->trace.level != TRACE_TASKS)
         x.trace = NULL;
+    return x;
+}
+
+/* Whether the rest of a step, of which `done` of n actions took since begin, and saving
+ * would take longer than a signal leaves time for. */
+static bool too_long(const struct session *s, u64 begin, i64 done, i64 n)
+{
+    if (!session_asked_to_stop(s))
+        return false;
+    u64 now = sys_now_ns(), asked = atomic_load(s->request.hooks.stop_ns);
+    double rest = 1e-9 * (double)(now - begin) * (double)(n - done) / (double)done;
+    double spent = now > asked ? 1e-9 * (double)(now - asked) : 0;
+    return spent + rest + checkpoint_predict_seconds(s->writer) > s->request.hooks.grace;
+}
+
+/* Forward and backward of all micro-batches; they change no weight, so to leave in their
+ * midst (ERR_STOPPED) loses nothing but time. */
+static int run_gradients(struct session *s, const struct step_program *p, u64 begin)
+{
+    struct run x = context_of(s);
+    i64 n = p->program->n_actions;
+    for (i64 a = 0; a < n; a++) {
+        if (p->program->actions[a].segment == SEGMENT_UPDATE)
+            continue;
+        exec_action(p->program, a, &x);
+        if (too_long(s, begin, a + 1, n))
+            return err_set(ERR_STOPPED, "stopped within step %lld", (long long)s->state.step + 1);
+    }
+    return OK;
+}
+
+static void run_update(struct session *s, const struct step_program *p)
+{
+    struct run x = context_of(s);
     for (i64 a = 0; a < p->program->n_actions; a++)
-        if ((p->program->actions[a].segment == SEGMENT_UPDATE) == update)
+        if (p->program->actions[a].segment == SEGMENT_UPDATE)
             exec_action(p->program, a, &x);
 }
 
@@ -95,10 +129,16 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     struct session *s = l->s;
     struct loader_step data = { (u64)s->state.step, p->shape.micro_batches, p->shape.B,
                                 p->shape.T };
+    struct loader_cursor here;
     u64 begin = sys_now_ns();
+    loader_get_cursor(s->loader, &here);
     TRY(loader_start_step(s->loader, &data));
     write_hyper(l);
-    run_passes(s, p, false);
+    int rc = run_gradients(s, p, begin);
+    if (rc < 0) {
+        loader_seek_position(s->loader, here.position);
+        return rc;
+    }
     l->loss = mean_loss(s->io.sums);
     l->norm = NAN;
     bool spike = isfinite(l->loss) &&
@@ -106,7 +146,7 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     bool hold = !isfinite(l->loss) || (spike && s->config->guard.spike != SPIKE_LOG);
     if (!hold) {
         checkpoint_guard(s->writer);
-        run_passes(s, p, true);
+        run_update(s, p);
         l->norm = *(const double *)s->io.norm->data;
     }
     bool finite = isfinite(l->loss) && (hold || isfinite(l->norm));
@@ -347,11 +387,6 @@ static bool finished(const struct loop *l)
     return s->config->train.max_time > 0 && elapsed(s) >= s->config->train.max_time;
 }
 
-static bool asked_to_stop(const struct session *s)
-{
-    return s->request.hooks.stop && *s->request.hooks.stop;
-}
-
 static int between_steps(struct loop *l)
 {
     struct session *s = l->s;
@@ -388,9 +423,9 @@ static int finish(struct loop *l, bool stopped)
     struct checkpoint_result saved;
     if (l->window_tokens > 0)
         log_step(l);
+    TRY(save(s)); /* first: a signal leaves little time */
     if (s->state.step > 0)
         session_export_trace(s);
-    TRY(save(s));
     TRY(checkpoint_wait(s->writer, 0, &saved));
     if (stopped)
         return err_set(ERR_STOPPED, "stopped by a signal after step %lld; the state is saved, "
@@ -402,8 +437,10 @@ int session_train(struct session *s)
 {
     struct loop l = { .s = s, .steps = schedule_steps(s->config), .norm = NAN };
     int rc = OK;
-    while (rc >= 0 && !finished(&l) && !asked_to_stop(s))
+    while (rc >= 0 && !finished(&l) && !session_asked_to_stop(s))
         rc = one_step(&l);
+    if (rc == ERR_STOPPED) /* within a step or an evaluation */
+        return finish(&l, true);
     bool no_data = rc == ERR_FORMAT || rc == ERR_SYS || rc == ERR_LIMIT;
     if (rc < 0 && !no_data)
         return rc;

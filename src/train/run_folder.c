@@ -93,6 +93,25 @@ void run_folder_close(struct run_folder *f)
     f->metrics_fd = f->log_fd = -1;
 }
 
+void run_folder_remove(const char *path)
+{
+    static const char *const ours[] = { "manifest.json", "recipe.yaml", "metrics.jsonl",
+                                        "log.txt", "tokenizer.json" };
+    char file[2400], **names;
+    int n = sys_list(path, &names);
+    for (int i = 0; i < n; i++) {
+        bool remove = strncmp(names[i], "events.out.tfevents.", 20) == 0;
+        for (i64 k = 0; k < COUNT_OF(ours); k++)
+            remove = remove || strcmp(names[i], ours[k]) == 0;
+        snprintf(file, sizeof file, "%s/%s", path, names[i]);
+        if (remove)
+            sys_unlink(file);
+    }
+    if (n >= 0)
+        sys_free(names);
+    sys_rmdir(path); /* prepared shards may be in it: the run to come finds them */
+}
+
 int run_folder_write(const struct run_folder *f, const char *name, const char *data, i64 bytes)
 {
     char path[2200], temporary[2210];

@@ -28,6 +28,9 @@ struct run_folder {
 int run_folder_open(struct run_folder *f, const char *runs_dir, const char *name,
                     const char *stem, bool resume, bool tensorboard);
 void run_folder_close(struct run_folder *f);
+/* Removes the files that opening a run leaves in its folder, and the folder if nothing
+ * else is in it. */
+void run_folder_remove(const char *path);
 
 /* Writes a whole small file in the folder through a temporary name. */
 int run_folder_write(const struct run_folder *f, const char *name, const char *data, i64 bytes);

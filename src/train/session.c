@@ -127,8 +127,10 @@ static int build_programs(struct session *s)
         return OK;
     TRY(evaluator_init(&s->eval, s->model, &s->engine, s->eval_loader, c->train.batch,
                        c->train.seq, &s->arena));
-    return evaluator_init(&s->final_eval, s->model, &s->engine, s->final_loader,
-                          c->train.batch, c->train.seq, &s->arena);
+    TRY(evaluator_init(&s->final_eval, s->model, &s->engine, s->final_loader, c->train.batch,
+                       c->train.seq, &s->arena));
+    s->eval.stop = s->final_eval.stop = s->request.hooks.stop_ns;
+    return OK;
 }
 
 /* --- opening ----------------------------------------------------------------------------------- */
@@ -195,6 +197,8 @@ static void fill_averages(const struct model *m)
 
 static int fill_weights(struct session *s)
 {
+    if (!s->config->model.from && s->request.dry_run)
+        return OK;
     if (!s->config->model.from) {
         model_init(s->model, (u64)s->config->train.seed, s->engine.pool);
         return OK;
@@ -213,11 +217,17 @@ static int open_writer(struct session *s)
         .keep = (int)c->checkpoint.keep,
         .max_missed = (int)c->checkpoint.max_missed,
         .async = c->checkpoint.async,
+        .snapshot = (enum checkpoint_snapshot)c->checkpoint.snapshot,
         .pool = s->engine.pool,
         .resumed_step = s->request.resume ? s->state.step : -1,
     };
-    return checkpoint_writer_new(&s->writer, s->checkpoint_dir, s->saved, s->n_saved,
-                                 &options);
+    TRY(checkpoint_writer_new(&s->writer, s->checkpoint_dir, s->saved, s->n_saved, &options));
+    double seconds = checkpoint_predict_seconds(s->writer), grace = s->request.hooks.grace;
+    if (grace > 0 && seconds > grace)
+        log_line(LOG_WARN, "a checkpoint takes about %.0f s on this disk, longer than the %.0f s "
+                 "of --grace: whoever stops this run should wait longer, or save often "
+                 "(checkpoint.interval)", seconds, grace);
+    return OK;
 }
 
 static int start_or_resume(struct session *s)
@@ -298,6 +308,24 @@ int session_evaluate(struct session *s, bool final, bool ema, struct eval_result
     span.end_ns = sys_now_ns();
     trace_add(&s->engine.trace, &span);
     return rc;
+}
+
+bool session_asked_to_stop(const struct session *s)
+{
+    return s->request.hooks.stop_ns && atomic_load(s->request.hooks.stop_ns) != 0;
+}
+
+void session_discard(struct session *s)
+{
+    char folder[sizeof s->folder.path], checkpoints[sizeof s->checkpoint_dir];
+    snprintf(folder, sizeof folder, "%s", s->folder.path);
+    snprintf(checkpoints, sizeof checkpoints, "%s", s->checkpoint_dir);
+    bool made = !s->request.resume;
+    session_close(s);
+    if (!made)
+        return;
+    sys_rmdir(checkpoints); /* stays where it holds something */
+    run_folder_remove(folder);
 }
 
 void session_close(struct session *s)

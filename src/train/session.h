@@ -18,7 +18,7 @@
 #include "train/schedule.h"
 #include "train/step.h"
 
-#include <signal.h>
+#include <stdatomic.h>
 
 /* What the caller hears after each step and evaluation. */
 struct train_status {
@@ -35,7 +35,11 @@ struct train_hooks {
     void (*progress)(void *context, const struct train_status *s); /* may be NULL */
     /* Preparing raw text before training starts: share done, in words. May be NULL. */
     void (*preparing)(void *context, double fraction, const char *what);
-    const volatile sig_atomic_t *stop; /* becomes non-zero: save and return ERR_STOPPED */
+    /* When (sys_now_ns) a signal asked the run to save and return ERR_STOPPED; 0: it did not.
+     * May be NULL. The step under way is finished if that, and saving, can be done within
+     * `grace` seconds of it; else it is left after a micro-batch, for the resumed run. */
+    const atomic_ullong *stop_ns;
+    double grace;
     double peak_flops;                 /* of this machine in the run's precision; 0: unknown */
 };
 
@@ -44,6 +48,7 @@ struct train_request {
     const struct recipe *recipe;
     const char *recipe_path; /* its stem names the run */
     bool resume;
+    bool dry_run; /* session_open only: no weights are drawn, session_discard follows */
     const char *backend; /* "auto" */
     struct train_hooks hooks;
 };
@@ -91,9 +96,12 @@ struct session {
 
 /* Everything but training. On failure the session is closed. */
 int session_open(struct session *s, const struct train_request *request);
-/* ERR_STOPPED when hooks.stop asked for it and the state was saved. */
+/* ERR_STOPPED when hooks.stop_ns asked for it and the state was saved. */
 int session_train(struct session *s);
 void session_close(struct session *s);
+/* Instead of session_close after a dry run: a run folder that was made for it goes too. */
+void session_discard(struct session *s);
+bool session_asked_to_stop(const struct session *s);
 
 /* Loss on held-out text, all of it when final; with the averaged weights when ema. */
 int session_evaluate(struct session *s, bool final, bool ema, struct eval_result *out);

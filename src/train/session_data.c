@@ -100,7 +100,7 @@ static bool tell_preparing(void *context, const struct prepare_progress *p)
     double fraction = p->total_bytes > 0 ? (double)p->input_bytes / (double)p->total_bytes : -1;
     if (hooks->preparing)
         hooks->preparing(hooks->context, fraction, "text to tokens");
-    return !(hooks->stop && *hooks->stop);
+    return !session_asked_to_stop(s);
 }
 
 /* The folder of shards that a source stands for: itself, or made from its text now. */

@@ -86,12 +86,12 @@ static inline int run_job(struct job *j)
 }
 
 static inline int train(const char *name, const char *const *sets, bool resume,
-                 const volatile sig_atomic_t *stop)
+                 const atomic_ullong *stop)
 {
     struct job j;
     open_job(&j, name, sets);
     j.request.resume = resume;
-    j.request.hooks.stop = stop;
+    j.request.hooks.stop_ns = stop;
     int rc = run_job(&j);
     arena_fini(&j.arena);
     return rc;

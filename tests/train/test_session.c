@@ -2,6 +2,8 @@
 #define JOB_DIR "session-test"
 #include "train/job.h"
 
+#include "ops/ops.h"
+
 /* The bytes of one shard of the checkpoint of step 8. */
 static void expect_same_shard(const char *a, const char *b, const char *shard)
 {
@@ -18,12 +20,12 @@ static void expect_same_shard(const char *a, const char *b, const char *shard)
     sys_unmap(y, m);
 }
 
-static volatile sig_atomic_t stop_now;
+static atomic_ullong stop_now;
 
 static void stop_after_five(void *context, const struct train_status *s)
 {
     (void)context;
-    stop_now = s->step >= 5;
+    atomic_store(&stop_now, s->step >= 5 ? sys_now_ns() : 0);
 }
 
 /* Stopped by a signal after step 5, resumed to step 8: equal, to the last bit, to a run
@@ -35,8 +37,8 @@ TEST(a_stopped_and_resumed_run_equals_one_that_never_stopped)
     make_corpus();
     CHECK_OK(train("whole", NULL, false, NULL));
     open_job(&j, "parts", two);
-    stop_now = 0;
-    j.request.hooks.stop = &stop_now;
+    atomic_store(&stop_now, 0);
+    j.request.hooks.stop_ns = &stop_now;
     j.request.hooks.progress = stop_after_five;
     CHECK_EQ(run_job(&j), ERR_STOPPED);
     arena_fini(&j.arena);
@@ -45,6 +47,69 @@ TEST(a_stopped_and_resumed_run_equals_one_that_never_stopped)
     expect_same_shard("whole", "parts", "m");
     expect_same_shard("whole", "parts", "v");
     expect_same_shard("whole", "parts", "ema");
+}
+
+/* Loads as the loader does, and in the tenth micro-batch a signal comes. */
+struct interrupter {
+    struct kernel real;
+    int calls;
+};
+
+static void load_and_stop(const struct task *t, struct run *x)
+{
+    struct interrupter *i = x->context;
+    x->context = i->real.context;
+    i->real.run(t, x);
+    if (++i->calls == 10)
+        atomic_store(&stop_now, sys_now_ns());
+}
+
+static i64 step_when_interrupted(const char *name, double grace)
+{
+    static const char *const sets[] = { "train.accumulate=4", NULL };
+    struct interrupter i = { 0 };
+    struct session s;
+    struct job j;
+    open_job(&j, name, sets);
+    atomic_store(&stop_now, 0);
+    j.request.hooks.stop_ns = &stop_now;
+    j.request.hooks.grace = grace;
+    CHECK_OK(session_open(&s, &j.request));
+    i.real = *backend_kernel(&s.engine.backend, &op_load_batch);
+    backend_set(&s.engine.backend, &op_load_batch,
+                (struct kernel){ .run = load_and_stop, .context = &i });
+    CHECK_EQ(session_train(&s), ERR_STOPPED);
+    i64 step = s.state.step;
+    session_close(&s);
+    arena_fini(&j.arena);
+    return step;
+}
+
+/* Four micro-batches a step: the tenth is in the middle of the third. */
+TEST(a_signal_within_a_step_ends_it_or_leaves_it_as_time_allows)
+{
+    static const char *const sets[] = { "train.accumulate=4", NULL };
+    CHECK_EQ(step_when_interrupted("left", 0), 2);
+    CHECK_EQ(step_when_interrupted("ended", 1000), 3);
+    CHECK_OK(train("left", sets, true, NULL));
+    CHECK_OK(train("ended", sets, true, NULL));
+    CHECK_OK(train("never", sets, false, NULL));
+    expect_same_shard("never", "left", "param");
+    expect_same_shard("never", "left", "v");
+    expect_same_shard("never", "ended", "param");
+}
+
+TEST(a_dry_run_leaves_nothing)
+{
+    struct session s;
+    struct job j;
+    open_job(&j, "dry", NULL);
+    j.request.dry_run = true;
+    CHECK_OK(session_open(&s, &j.request));
+    CHECK(s.predicted_bytes > 0);
+    session_discard(&s);
+    arena_fini(&j.arena);
+    CHECK(!sys_exists("session-test/runs/dry"));
 }
 
 /* One "step" line per step, in order, whatever was interrupted. */
@@ -69,7 +134,7 @@ TEST(metrics_tell_each_step_once)
 TEST(a_run_is_not_overwritten_and_nothing_is_not_resumed)
 {
     CHECK_FAILS(train("whole", NULL, false, NULL), ERR_CONFIG, "holds a run already");
-    CHECK_FAILS(train("never", NULL, true, NULL), ERR_CONFIG, "nothing to resume");
+    CHECK_FAILS(train("nothing", NULL, true, NULL), ERR_CONFIG, "nothing to resume");
 }
 
 TEST(what_cannot_work_is_said_before_work_starts)
@@ -114,6 +179,8 @@ TEST(a_disk_that_refuses_checkpoints_does_not_end_the_run)
 
 TEST_MAIN(ONE(a_stopped_and_resumed_run_equals_one_that_never_stopped),
           ONE(metrics_tell_each_step_once),
+          ONE(a_signal_within_a_step_ends_it_or_leaves_it_as_time_allows),
+          ONE(a_dry_run_leaves_nothing),
           ONE(a_run_is_not_overwritten_and_nothing_is_not_resumed),
           ONE(what_cannot_work_is_said_before_work_starts),
           ONE(a_disk_that_refuses_checkpoints_does_not_end_the_run))
