@@ -123,7 +123,9 @@ static void open_bench(struct bench *b)
     backend_set(&b->engine.backend, &op_load_batch,
                 (struct kernel){ .run = random_batch, .context = b });
     step_io_new(&b->io, 1, &b->arena);
-    if (step_program_new(&b->step, b->model, &b->config, &shape, &b->io, &b->arena) < 0 ||
+    struct mesh mesh = mesh_single();
+    if (step_program_new(&b->step, b->model, &b->config, &shape, &b->io, &mesh,
+                         &b->arena) < 0 ||
         engine_add(&b->engine, b->step.program) < 0)
         fail();
 }

@@ -37,8 +37,22 @@ const struct kernel *backend_kernel(const struct backend *b, const struct op_inf
 int backend_check(const struct backend *b, const struct program *p, int threads,
                   i64 *workspace_bytes);
 
-/* Runs one action, or a whole step. The program must be bound, every tensor have data. */
-void exec_action(const struct program *p, i64 action, struct run *x);
-void exec_program(const struct program *p, struct run *x);
+/* Runs one action, or a whole step. The program must be bound, every tensor have data.
+ * Compute tasks run here and now, in order; tasks of other lanes are handed to x->lanes and
+ * waited for by the first task that needs what they read or write. Fails only when a lane
+ * fails. exec_program ends with all lanes at rest; after exec_action they may be busy. */
+int exec_action(const struct program *p, i64 action, struct run *x);
+int exec_program(const struct program *p, struct run *x);
+/* Waits for all lanes that this program uses. */
+int exec_drain(const struct program *p, struct run *x);
+
+/* Where a rank stands in its step, for those who run several ranks in one thread: with
+ * x->yields, exec_resume returns EXEC_BLOCKED instead of waiting, and goes on from there when
+ * called again; OK when the step is done. */
+enum { EXEC_BLOCKED = 1 };
+struct exec_cursor {
+    i64 action, task;
+};
+int exec_resume(const struct program *p, struct exec_cursor *at, struct run *x);
 
 #endif

@@ -61,14 +61,15 @@ struct run engine_context(struct engine *e, u64 step)
         .workspace_bytes = e->workspace_bytes,
         .step = step,
         .trace = &e->trace,
+        .lanes = e->lanes,
     };
 }
 
-void engine_run(struct engine *e, const struct program *p, const struct backend *backend,
+int engine_run(struct engine *e, const struct program *p, const struct backend *backend,
                 u64 step)
 {
     struct run x = engine_context(e, step);
     if (backend)
         x.backend = backend;
-    exec_program(p, &x);
+    return exec_program(p, &x);
 }

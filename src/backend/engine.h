@@ -13,6 +13,7 @@ struct engine {
     struct backend backend;
     struct pool *pool;
     struct trace trace;
+    const struct lane_driver *lanes; /* set before programs that communicate run; else NULL */
     struct program *programs[ENGINE_PROGRAMS];
     int n_programs;
     void *region, *workspace;
@@ -31,8 +32,8 @@ i64 engine_bytes(const struct engine *e);
 /* Maps the region and workspace and binds every program added. Once. */
 int engine_commit(struct engine *e);
 
-/* One step. The backend may be a copy with other kernels for some ops (another loader). */
-void engine_run(struct engine *e, const struct program *p, const struct backend *backend,
+/* One step; fails only when a lane does. The backend may be a copy with other kernels for some ops (another loader). */
+int engine_run(struct engine *e, const struct program *p, const struct backend *backend,
                 u64 step);
 /* A prepared struct run, for callers that walk actions themselves. */
 struct run engine_context(struct engine *e, u64 step);

@@ -1,4 +1,4 @@
-/* The executor: walks actions and tasks in order, one span per task. */
+/* The executor: walks actions and tasks in order, one span per compute task. */
 #include "backend/backend.h"
 #include "base/sys.h"
 #include "ops/ops.h"
@@ -10,6 +10,8 @@ int backend_check(const struct backend *b, const struct program *p, int threads,
     for (i64 id = 0; id < p->n_tasks; id++) {
         const struct task *t = p->by_id[id];
         const struct kernel *k = backend_kernel(b, t->op);
+        if (t->lane != LANE_COMPUTE)
+            continue; /* carried out by x->lanes */
         if (!k->run)
             return err_set(ERR_INTERNAL, "the %s backend has no kernel for %s", b->name,
                            t->op->name);
@@ -25,6 +27,68 @@ static bool wanted(const struct task *t)
     return !t->when || *(const i32 *)t->when->data != 0;
 }
 
+/* Tasks that wait for the last micro-batch do not even look at their tensors before. */
+static bool has_its_turn(const struct program *p, const struct task *t, const struct run *x)
+{
+    return !t->last_turn || x->micro_batch == p->micro_batches - 1;
+}
+
+/* --- lanes --------------------------------------------------------------------------- */
+
+static struct tensor *root(struct tensor *t)
+{
+    return t && t->owner ? t->owner : t;
+}
+
+/* Waits until t may be read (or written) by a task of this lane. Readers on the compute
+ * lane do not mind other readers. 1: it may; 0: not yet; negative: a lane failed. */
+static int settle(struct tensor *t, enum lane lane, bool writes, struct run *x)
+{
+    struct tensor *r = root(t);
+    if (!r || r->pending.ticket == 0)
+        return 1;
+    if (lane == LANE_COMPUTE ? !writes && !r->pending.writes : r->pending.lane == (u8)lane)
+        return 1;
+    int rc = x->lanes->wait(x->lanes->context, (enum lane)r->pending.lane, r->pending.ticket,
+                            !x->yields);
+    if (rc == 1)
+        r->pending.ticket = 0;
+    return rc;
+}
+
+static int settle_task(const struct task *t, struct run *x)
+{
+    int rc = settle(t->when, LANE_COMPUTE, false, x);
+    for (int k = 0; rc == 1 && k < t->op->n_in; k++)
+        rc = settle(t->in[k], t->lane, false, x);
+    for (int k = 0; rc == 1 && k < t->op->n_out; k++)
+        rc = settle(t->out[k], t->lane, true, x);
+    return rc;
+}
+
+static void mark_in_use(struct tensor *t, struct tensor_use use)
+{
+    struct tensor *r = root(t);
+    if (!r)
+        return;
+    use.writes = use.writes || (r->pending.ticket && r->pending.writes);
+    r->pending = use;
+}
+
+static int start_on_lane(const struct task *t, struct run *x)
+{
+    struct tensor_use use = { .lane = (u8)t->lane };
+    TRY(x->lanes->start(x->lanes->context, t, x, &use.ticket));
+    for (int k = 0; k < t->op->n_in; k++)
+        mark_in_use(t->in[k], use);
+    use.writes = true;
+    for (int k = 0; k < t->op->n_out; k++)
+        mark_in_use(t->out[k], use);
+    return OK;
+}
+
+/* --- tasks --------------------------------------------------------------------------- */
+
 static void run_task(const struct task *t, struct run *x)
 {
     const struct kernel *k = backend_kernel(x->backend, t->op);
@@ -34,29 +98,77 @@ static void run_task(const struct task *t, struct run *x)
         x->after_task(x->after_context, t);
 }
 
-void exec_action(const struct program *p, i64 action, struct run *x)
+static void add_span(const struct exec_cursor *at, const struct task *t, u64 begin_ns,
+                     u64 end_ns, struct run *x)
 {
-    const struct action *a = &p->actions[action];
-    const struct segment *s = &p->segments[a->segment];
-    struct span span = { .step = (u32)x->step, .action = (u16)action, .lane = TRACE_COMPUTE,
+    struct span span = { .begin_ns = begin_ns, .end_ns = end_ns, .step = (u32)x->step,
+                         .action = (u16)at->action, .task = t->id, .lane = TRACE_COMPUTE,
                          .kind = SPAN_TASK };
-    x->micro_batch = a->micro_batch;
-    span.end_ns = sys_now_ns();
-    for (i64 i = 0; i < s->n_tasks; i++) {
-        const struct task *t = &s->tasks[i];
-        if (!wanted(t))
-            continue;
-        span.begin_ns = span.end_ns; /* tasks follow each other: one clock read each */
-        run_task(t, x);
-        span.end_ns = sys_now_ns();
-        span.task = t->id;
-        if (x->trace)
-            trace_add(x->trace, &span);
-    }
+    if (x->trace)
+        trace_add(x->trace, &span);
 }
 
-void exec_program(const struct program *p, struct run *x)
+/* The rest of the action at the cursor; at its end the cursor is at the next one. */
+static int resume_action(const struct program *p, struct exec_cursor *at, struct run *x)
 {
-    for (i64 a = 0; a < p->n_actions; a++)
-        exec_action(p, a, x);
+    const struct action *a = &p->actions[at->action];
+    const struct segment *s = &p->segments[a->segment];
+    x->micro_batch = a->micro_batch;
+    u64 now = sys_now_ns();
+    for (; at->task < s->n_tasks; at->task++) {
+        const struct task *t = &s->tasks[at->task];
+        if (!has_its_turn(p, t, x))
+            continue;
+        int rc = settle_task(t, x);
+        if (rc != 1)
+            return rc < 0 ? rc : EXEC_BLOCKED;
+        if (!wanted(t))
+            continue;
+        if (t->lane != LANE_COMPUTE) {
+            TRY(start_on_lane(t, x));
+            continue;
+        }
+        u64 begin = now; /* tasks follow each other: one clock read each */
+        run_task(t, x);
+        now = sys_now_ns();
+        add_span(at, t, begin, now, x);
+    }
+    *at = (struct exec_cursor){ at->action + 1, 0 };
+    return OK;
+}
+
+int exec_action(const struct program *p, i64 action, struct run *x)
+{
+    struct exec_cursor at = { action, 0 };
+    return resume_action(p, &at, x);
+}
+
+int exec_drain(const struct program *p, struct run *x)
+{
+    for (i64 id = 0; id < p->n_tasks && x->lanes; id++) {
+        const struct task *t = p->by_id[id];
+        for (int k = 0; t->lane != LANE_COMPUTE && k < TASK_INS + TASK_OUTS; k++) {
+            struct tensor *u = k < TASK_INS ? t->in[k] : t->out[k - TASK_INS];
+            int rc = settle(u, LANE_COMPUTE, true, x);
+            if (rc != 1)
+                return rc < 0 ? rc : EXEC_BLOCKED;
+        }
+    }
+    return OK;
+}
+
+int exec_resume(const struct program *p, struct exec_cursor *at, struct run *x)
+{
+    while (at->action < p->n_actions) {
+        int rc = resume_action(p, at, x);
+        if (rc != OK)
+            return rc;
+    }
+    return exec_drain(p, x);
+}
+
+int exec_program(const struct program *p, struct run *x)
+{
+    struct exec_cursor at = { 0, 0 };
+    return exec_resume(p, &at, x);
 }

@@ -25,6 +25,11 @@ enum phase {
     PHASES
 };
 
+/* An ordered queue of tasks. Tasks of the compute lane run where they stand in the list;
+ * tasks of the others begin where they stand and go on beside what follows, until a task
+ * needs what they touch. One lane per axis of the mesh that communicates. */
+enum lane { LANE_COMPUTE, LANE_TP, LANE_CP, LANE_DP, LANE_PP, LANE_EP, LANE_COUNT };
+
 /* How a task that sums into its outputs begins. Settled by program_new from the final
  * order of tasks. */
 enum accumulate {
@@ -49,6 +54,8 @@ struct task {
     enum phase phase;
     enum accumulate accumulate;
     int layer;           /* -1 outside the blocks */
+    enum lane lane;
+    bool last_turn;      /* runs in the step's last micro-batch only */
     bool recompute;      /* a clone that a recompute pass inserted */
     bool head;           /* belongs to the chunked loss head */
     int chunk;           /* which chunk of it, else 0 */

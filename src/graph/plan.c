@@ -53,6 +53,42 @@ static void find_last_uses(struct planner *s)
     }
 }
 
+static bool touches(const struct task *t, const struct tensor *owner)
+{
+    for (int k = 0; k < TASK_INS + TASK_OUTS; k++) {
+        const struct tensor *x = k < TASK_INS ? t->in[k] : t->out[k - TASK_INS];
+        if (x && owner_of(x) == owner)
+            return true;
+    }
+    return false;
+}
+
+/* A task of another lane may still run while later tasks do. It is certainly over when one
+ * of these had to wait for what it writes; without such a task, at the end of the step. */
+static i64 end_of(const struct program *p, const struct task *t)
+{
+    for (i64 id = (i64)t->id + 1; id < p->n_tasks; id++)
+        for (int k = 0; p->by_id[id]->lane != t->lane && k < TASK_OUTS; k++)
+            if (t->out[k] && touches(p->by_id[id], owner_of(t->out[k])))
+                return id;
+    return p->n_tasks - 1;
+}
+
+static void extend_other_lanes(struct planner *s)
+{
+    for (i64 id = 0; id < s->p->n_tasks; id++) {
+        const struct task *t = s->p->by_id[id];
+        if (t->lane == LANE_COMPUTE)
+            continue;
+        i64 end = end_of(s->p, t);
+        for (int k = 0; k < TASK_INS + TASK_OUTS; k++) {
+            const struct tensor *x = k < TASK_INS ? t->in[k] : t->out[k - TASK_INS];
+            if (planned(x))
+                s->last_use[owner_of(x)->index] = i64_max(s->last_use[owner_of(x)->index], end);
+        }
+    }
+}
+
 static bool read_twice(const struct task *t, const struct tensor *x)
 {
     int reads = 0;
@@ -211,6 +247,7 @@ int plan_memory(struct program *p)
     for (i64 i = 0; i < p->n_tensors; i++)
         s.buffer_of[i] = -1;
     find_last_uses(&s);
+    extend_other_lanes(&s);
     for (i64 id = 0; id < p->n_tasks && rc >= 0; id++) {
         const struct task *t = p->by_id[id];
         rc = check_defined(&s, t);

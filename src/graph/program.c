@@ -99,7 +99,8 @@ static void expand_actions(struct program *p, struct arena *arena, int micro_bat
     for (i64 a = 0; a < p->n_actions; a++) {
         const struct segment *s = &p->segments[p->actions[a].segment];
         for (i64 i = 0; i < s->n_tasks; i++)
-            cost_add(&p->cost, &s->tasks[i].cost);
+            if (!s->tasks[i].last_turn || p->actions[a].micro_batch == micro_batches - 1)
+                cost_add(&p->cost, &s->tasks[i].cost);
     }
 }
 

@@ -7,6 +7,18 @@
 #include "trace/trace.h"
 
 struct backend;
+struct run;
+
+/* Carries out the tasks of the communication lanes. A lane finishes its tasks in the order
+ * in which they were started. */
+struct lane_driver {
+    void *context;
+    /* Begins the task; *ticket (positive) names it in wait. */
+    int (*start)(void *context, const struct task *t, struct run *x, u64 *ticket);
+    /* 1: that task and all before it on the lane are done. 0: not yet, which only happens
+     * when block is false. Negative: the lane failed. */
+    int (*wait)(void *context, enum lane lane, u64 ticket, bool block);
+};
 
 /* Nothing in it is allocated during a step. */
 struct run {
@@ -18,6 +30,8 @@ struct run {
     int micro_batch;
     void *context;       /* of this kernel's row */
     struct trace *trace; /* may be NULL */
+    const struct lane_driver *lanes; /* NULL: programs have compute tasks only */
+    bool yields; /* return EXEC_BLOCKED instead of waiting for a lane */
     /* Called after each task, for tests and the search for the first bad tensor. */
     void (*after_task)(void *context, const struct task *t);
     void *after_context;

@@ -35,6 +35,11 @@ struct tensor {
     i64 offset;           /* bytes into the activation region, set by the plan */
     void *data;           /* set when the region is allocated */
     i64 index;            /* position in its graph, -1 for persistent tensors */
+    struct tensor_use {   /* by a task on another lane that may still be running; run time */
+        u64 ticket;       /* 0: none */
+        u8 lane;
+        bool writes;
+    } pending;            /* of the owner, not of views */
 };
 
 static inline i64 tensor_count(const struct tensor *t)

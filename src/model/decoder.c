@@ -23,7 +23,7 @@ static struct tensor *norm(struct graph *g, const struct model *m, struct tensor
 static struct tensor *attend(struct graph *g, const struct model *m, struct tensor *qkv,
                              const struct where *w, int layer)
 {
-    const struct model_spec *s = &m->spec;
+    const struct model_spec *s = &m->local;
     struct attention_shape shape = {
         .B = (int)w->B, .T = (int)w->T, .H = (int)s->heads, .G = (int)s->kv_heads,
         .D = (int)s->head_size, .window = (int)s->window,
@@ -100,6 +100,8 @@ struct tensor *decoder_loss(struct graph *g, const struct model *m, struct tenso
                             const struct batch *batch, const struct decoder_shape *shape,
                             struct tensor *sums)
 {
+    /* Of a share of the vocabulary, what is here: tensor_parallel makes it whole. */
+    i64 vocab = i64_min(m->spec.vocab, head_weight(m)->dim[0]);
     i64 R = shape->B * shape->T;
     int grad_dtype = shape->gradient ? (int)m->compute : -1;
     struct tensor *nll = graph_tensor(g, ROLE_RESULT, DTYPE_F32, 1, &R, "nll");
@@ -109,7 +111,7 @@ struct tensor *decoder_loss(struct graph *g, const struct model *m, struct tenso
         struct tensor *z = decoder_logits(g, m, h, row, rows);
         xent(g, z, graph_view(g, batch->targets, row, rows),
              graph_view(g, batch->weights, row, rows), batch->inv_weight,
-             graph_view(g, nll, row, rows), grad_dtype, m->spec.vocab, shape->z_loss);
+             graph_view(g, nll, row, rows), grad_dtype, vocab, shape->z_loss);
     }
     if (sums)
         loss_sums(g, nll, batch->weights, batch->sources, sums);

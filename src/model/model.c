@@ -33,37 +33,144 @@ static struct tensor *new_tensor(struct model *m, struct arena *a, enum tensor_r
     return t;
 }
 
-static void lay_out_param(struct model *m, struct arena *a, struct param *p)
+static struct tensor *flat(struct model *m, struct arena *a, enum tensor_role role,
+                           enum dtype dtype, i64 n, const struct bucket *b)
 {
-    const struct param_desc *d = &p->desc;
-    bool matrix = param_decays(d), muon = model_uses_muon(m, d);
-    p->master = new_tensor(m, a, ROLE_PARAM, DTYPE_F32, d->rank, d->dim, d->name);
-    p->compute = p->master;
-    if (matrix && m->compute != DTYPE_F32)
-        p->compute = new_tensor(m, a, ROLE_COMPUTE, m->compute, d->rank, d->dim, d->name);
-    if (m->needs & MODEL_GRADS) {
-        p->grad = new_tensor(m, a, ROLE_GRAD, DTYPE_F32, d->rank, d->dim, d->name);
-        p->master->grad = p->compute->grad = p->grad;
+    return n > 0 ? new_tensor(m, a, role, dtype, 1, &n, b->name) : NULL;
+}
+
+static i64 local_count(const struct param *p)
+{
+    return p->shard.dim[0] * (p->desc.rank == 2 ? p->shard.dim[1] : 1);
+}
+
+/* The parameter's own tensor: its elements of the bucket's, from `first` on. NULL when they
+ * are not all there. */
+static struct tensor *window(struct arena *a, struct tensor *of, const struct param *p, i64 first)
+{
+    if (!of || first < 0 || first + local_count(p) > tensor_count(of))
+        return NULL;
+    struct tensor *t = ARENA_NEW(a, struct tensor);
+    *t = *of;
+    t->name = p->desc.name;
+    t->rank = p->desc.rank;
+    memcpy(t->dim, p->shard.dim, sizeof p->shard.dim);
+    t->owner = of;
+    t->owner_offset = first * dtype_bytes(of->dtype);
+    return t;
+}
+
+i64 bucket_state_at(const struct bucket *b, i64 at)
+{
+    if (at < b->copied)
+        return at;
+    bool here = at >= b->own_begin && at < b->own_begin + b->own_count;
+    return here ? b->copied + at - b->own_begin : -1;
+}
+
+/* The kinds that a bucket keeps apart, in their order there. */
+enum place { PLACE_SHARED, PLACE_CUT, PLACE_ADAM, PLACE_MUON, PLACES };
+
+static enum place place_of(const struct model *m, const struct param_desc *d)
+{
+    if (!param_decays(d))
+        return d->split == SPLIT_NONE ? PLACE_SHARED : PLACE_CUT;
+    return model_uses_muon(m, d) ? PLACE_MUON : PLACE_ADAM;
+}
+
+static void assign_places(struct model *m, struct bucket *b)
+{
+    i64 ends[PLACES];
+    for (int place = 0; place < PLACES; place++) {
+        for (i64 i = 0; i < m->n_params; i++) {
+            struct param *p = &m->params[i];
+            if (p->bucket != b || place_of(m, &p->desc) != (enum place)place)
+                continue;
+            p->at = b->count;
+            b->count = round_up(b->count + local_count(p), BUCKET_ALIGN);
+        }
+        ends[place] = b->count;
     }
+    b->cut = ends[PLACE_SHARED];
+    b->copied = ends[PLACE_CUT];
+    b->own_count = round_up(b->count - b->copied, BUCKET_ALIGN * m->part.state_parts) /
+                   m->part.state_parts;
+    b->own_begin = b->copied + b->own_count * m->part.state_part;
+    b->count = b->copied + b->own_count * m->part.state_parts;
+    b->adam = ends[PLACE_MUON] > ends[PLACE_ADAM] ? ends[PLACE_ADAM] : b->count;
+}
+
+static void lay_out_bucket(struct model *m, struct arena *a, struct bucket *b)
+{
+    assign_places(m, b);
+    i64 state = b->copied + b->own_count;
+    i64 v = i64_min(state, b->copied + i64_max(0, b->adam - b->own_begin));
+    b->master = flat(m, a, ROLE_PARAM, DTYPE_F32, b->count, b);
+    if (m->compute != DTYPE_F32)
+        b->compute = flat(m, a, ROLE_COMPUTE, m->compute, b->count - b->copied, b);
+    if (m->needs & MODEL_GRADS)
+        b->grad = flat(m, a, ROLE_GRAD, DTYPE_F32, b->count, b);
     if (m->needs & MODEL_ADAM) {
-        p->m = new_tensor(m, a, ROLE_STATE, DTYPE_F32, d->rank, d->dim, d->name);
-        if (!muon)
-            p->v = new_tensor(m, a, ROLE_STATE, DTYPE_F32, d->rank, d->dim, d->name);
+        b->m = flat(m, a, ROLE_STATE, DTYPE_F32, state, b);
+        b->v = flat(m, a, ROLE_STATE, DTYPE_F32, v, b);
     }
     if (m->needs & MODEL_EMA)
-        p->ema = new_tensor(m, a, ROLE_STATE, DTYPE_F32, d->rank, d->dim, d->name);
+        b->ema = flat(m, a, ROLE_STATE, DTYPE_F32, state, b);
+}
+
+static void make_windows(const struct model *m, struct arena *a, struct param *p)
+{
+    const struct bucket *b = p->bucket;
+    i64 last = p->at + local_count(p) - 1;
+    i64 state = bucket_state_at(b, last) < 0 ? -1 : bucket_state_at(b, p->at);
+    p->master = window(a, b->master, p, p->at);
+    p->compute = p->master;
+    if (b->compute && param_decays(&p->desc))
+        p->compute = window(a, b->compute, p, p->at - b->copied);
+    p->grad = window(a, b->grad, p, p->at);
+    p->master->grad = p->compute->grad = p->grad;
+    p->m = window(a, b->m, p, state);
+    p->v = model_uses_muon(m, &p->desc) ? NULL : window(a, b->v, p, state);
+    p->ema = window(a, b->ema, p, state);
+}
+
+/* Before the layers, each layer, behind the layers. */
+static struct bucket *bucket_of(const struct model *m, const struct param_desc *d)
+{
+    if (d->layer >= 0)
+        return &m->buckets[1 + d->layer];
+    return d->kind == PARAM_EMBEDDING ? &m->buckets[0] : &m->buckets[m->n_buckets - 1];
+}
+
+static struct model_spec local_spec(const struct model *m)
+{
+    struct model_spec s = m->spec;
+    s.heads /= m->part.tensor_parts;
+    s.kv_heads /= m->part.tensor_parts;
+    s.hidden /= m->part.tensor_parts;
+    return s;
 }
 
 static void lay_out(struct model *m, struct arena *a)
 {
-    i64 n;
-    struct param_desc *descs = params_of(&m->spec, a, &n);
-    m->params = ARENA_ARRAY(a, struct param, n);
-    m->n_params = n;
-    for (i64 i = 0; i < n; i++) {
+    m->local = local_spec(m);
+    struct param_desc *descs = params_of(&m->spec, a, &m->n_params);
+    m->params = ARENA_ARRAY(a, struct param, m->n_params);
+    m->n_buckets = m->spec.layers + 2;
+    m->buckets = ARENA_ARRAY(a, struct bucket, m->n_buckets);
+    for (i64 i = 0; i < m->n_buckets; i++)
+        m->buckets[i].name = i == 0 ? "embedding"
+            : i == m->n_buckets - 1 ? "final"
+            : arena_printf(a, "blocks.%lld", (long long)(i - 1));
+    for (i64 i = 0; i < m->n_params; i++) {
         m->params[i].desc = descs[i];
-        lay_out_param(m, a, &m->params[i]);
+        m->params[i].shard = param_share(&descs[i], m->part.tensor_parts, m->part.tensor_part);
+        m->params[i].bucket = bucket_of(m, &descs[i]);
     }
+    for (i64 i = 0; i < m->n_buckets; i++)
+        lay_out_bucket(m, a, &m->buckets[i]);
+    for (i64 i = 0; i < m->n_params; i++)
+        make_windows(m, a, &m->params[i]);
     if (m->spec.position == POSITION_ROPE) {
         const i64 dim[] = { m->positions, m->spec.head_size };
         m->rope_table = new_tensor(m, a, ROLE_CONST, DTYPE_F32, 2, dim, "rope.table");
@@ -75,7 +182,7 @@ i64 model_bytes(const struct model_spec *s, enum dtype compute, unsigned needs, 
     struct arena a;
     arena_init(&a);
     struct model m = { .spec = *s, .compute = compute, .needs = needs,
-                       .positions = positions };
+                       .positions = positions, .part = model_whole() };
     lay_out(&m, &a);
     arena_fini(&a);
     return m.region_bytes;
@@ -83,8 +190,27 @@ i64 model_bytes(const struct model_spec *s, enum dtype compute, unsigned needs, 
 
 static void place(const struct model *m, struct tensor *t)
 {
-    if (t)
+    if (t && !t->owner)
         t->data = (char *)m->region + t->offset;
+    else if (t)
+        t->data = (char *)t->owner->data + t->owner_offset;
+}
+
+static void place_all(const struct model *m)
+{
+    for (i64 i = 0; i < m->n_buckets; i++) {
+        const struct bucket *b = &m->buckets[i];
+        struct tensor *all[] = { b->master, b->compute, b->grad, b->m, b->v, b->ema };
+        for (i64 k = 0; k < COUNT_OF(all); k++)
+            place(m, all[k]);
+    }
+    for (i64 i = 0; i < m->n_params; i++) {
+        const struct param *p = &m->params[i];
+        struct tensor *all[] = { p->master, p->compute, p->grad, p->m, p->v, p->ema };
+        for (i64 k = 0; k < COUNT_OF(all); k++)
+            place(m, all[k]);
+    }
+    place(m, m->rope_table);
 }
 
 static void fill_rope_table(struct model *m)
@@ -100,28 +226,30 @@ static void fill_rope_table(struct model *m)
         }
 }
 
-int model_new(struct model **out, const struct model_spec *s, enum dtype compute,
-              unsigned needs, i64 positions, struct arena *a)
+int model_new_part(struct model **out, const struct model_spec *s, enum dtype compute,
+                   unsigned needs, i64 positions, const struct model_part *part,
+                   struct arena *a)
 {
     struct model *m = ARENA_NEW(a, struct model);
     *m = (struct model){ .spec = *s, .compute = compute, .needs = needs,
-                         .positions = positions };
+                         .positions = positions, .part = *part };
     lay_out(m, a);
     m->region = sys_map_pages(m->region_bytes);
     if (!m->region)
         return err_set(ERR_LIMIT, "no memory for the %.2f GB of %s's weights and optimizer "
                        "state", (double)m->region_bytes / 1e9, s->name);
-    for (i64 i = 0; i < m->n_params; i++) {
-        struct param *p = &m->params[i];
-        struct tensor *all[] = { p->master, p->compute, p->grad, p->m, p->v, p->ema };
-        for (i64 k = 0; k < COUNT_OF(all); k++)
-            place(m, all[k]);
-    }
-    place(m, m->rope_table);
+    place_all(m);
     if (m->rope_table)
         fill_rope_table(m);
     *out = m;
     return OK;
+}
+
+int model_new(struct model **out, const struct model_spec *s, enum dtype compute,
+              unsigned needs, i64 positions, struct arena *a)
+{
+    struct model_part whole = model_whole();
+    return model_new_part(out, s, compute, needs, positions, &whole, a);
 }
 
 void model_free(struct model *m)
@@ -148,9 +276,10 @@ struct param *model_param_named(const struct model *m, const char *name)
 
 /* --- initial weights --------------------------------------------------------------------- */
 
+/* A run of elements that lie side by side both in the whole parameter and here. */
 struct init_job {
-    float *data;
-    i64 count;
+    float *data; /* of element `first` of the whole */
+    i64 first, count;
     struct rng key;
     float deviation;
 };
@@ -179,16 +308,17 @@ static void fill_quantiles(void)
     quantile[QUANTILES] = 4.2f;
 }
 
+/* Element i of the whole parameter is a function of its key and i. */
 static void init_normals(const struct init_job *job, i64 first, i64 last)
 {
-    for (i64 i = first; i < last; i += 4) {
+    for (i64 i = first; i < last; i = i / 4 * 4 + 4) {
         u32 bits[4];
         rng_block(&job->key, (u64)(i / 4), bits);
-        for (i64 k = 0; k < i64_min(4, last - i); k++) {
+        for (i64 k = i % 4; k < i64_min(4, last - i / 4 * 4); k++) {
             u32 cell = bits[k] >> (32 - QUANTILE_BITS);
             float between = (float)(bits[k] & 0xfffffu) * 0x1p-20f;
             float low = quantile[cell], high = quantile[cell + 1];
-            job->data[i + k] = (low + between * (high - low)) * job->deviation;
+            job->data[i / 4 * 4 + k - job->first] = (low + between * (high - low)) * job->deviation;
         }
     }
 }
@@ -196,8 +326,25 @@ static void init_normals(const struct init_job *job, i64 first, i64 last)
 static void init_block(void *context, i64 block, int thread)
 {
     const struct init_job *job = context;
+    i64 first = job->first + block * INIT_BLOCK, last = job->first + job->count;
     (void)thread;
-    init_normals(job, block * INIT_BLOCK, i64_min(job->count, (block + 1) * INIT_BLOCK));
+    init_normals(job, first, i64_min(last, first + INIT_BLOCK));
+}
+
+/* Whole rows are one run per piece; a share of the columns is one run per row. */
+static void init_shard(const struct param *p, struct init_job job, struct pool *pool)
+{
+    const struct param_shard *s = &p->shard;
+    i64 C = p->desc.rank == 2 ? p->desc.dim[1] : 1;
+    i64 columns = p->desc.rank == 2 ? s->columns.count : 1;
+    for (int i = 0; i < s->pieces; i++) {
+        i64 runs = columns == C ? 1 : s->rows[i].count;
+        job.count = s->rows[i].count * columns / i64_max(1, runs);
+        for (i64 run = 0; run < runs; run++, job.data += job.count) {
+            job.first = (s->rows[i].begin + run) * C + s->columns.begin;
+            pool_run(pool, ceil_div(job.count, INIT_BLOCK), init_block, &job);
+        }
+    }
 }
 
 static void init_param(const struct model *m, struct param *p, u64 seed, struct pool *pool)
@@ -212,8 +359,9 @@ static void init_param(const struct model *m, struct param *p, u64 seed, struct 
     double deviation = m->spec.init_std;
     if (p->desc.init == INIT_RESIDUAL && m->spec.init_residual)
         deviation /= sqrt(2.0 * (double)m->spec.layers);
-    struct init_job job = { data, n, { seed, rng_stream(p->desc.name) }, (float)deviation };
-    pool_run(pool, ceil_div(n, INIT_BLOCK), init_block, &job);
+    struct init_job job = { .data = data, .key = { seed, rng_stream(p->desc.name) },
+                            .deviation = (float)deviation };
+    init_shard(p, job, pool);
 }
 
 void model_init(struct model *m, u64 seed, struct pool *pool)

@@ -2,7 +2,14 @@
  *
  * All of them lie in one region that is mapped once, zeroed. Which ones exist depends on
  * what the model is for: sampling needs weights only. The optimizer's choice of Muon
- * decides which moments a parameter has. */
+ * decides which moments a parameter has.
+ *
+ * Parameters that are reduced, updated and gathered together share a *bucket*: the embeddings,
+ * each layer, what follows the layers. A bucket has one flat tensor of each kind, and
+ * the parameters' own tensors are views of it, side by side. So a message between ranks or an
+ * owned slice (ZeRO) is a range of a bucket, whatever the shapes within.
+ *
+ * A rank may hold a part of the model only (struct model_part). */
 #ifndef HEADWAY_MODEL_H
 #define HEADWAY_MODEL_H
 
@@ -18,20 +25,57 @@ enum model_needs {
     MODEL_EMA = 8    /* running average of the weights */
 };
 
+/* What of the model this rank holds. */
+struct model_part {
+    i64 tensor_parts, tensor_part; /* every cut parameter, into so many; which is here (tp) */
+    i64 state_parts, state_part; /* optimizer state is cut into so many; which is here (ZeRO) */
+};
+
+static inline struct model_part model_whole(void)
+{
+    return (struct model_part){ .tensor_parts = 1, .state_parts = 1 };
+}
+
+/* In a bucket, first parameters without a copy in the compute dtype (gains, biases: few
+ * values), those that are never cut before those that are; then matrices that AdamW updates,
+ * then those that Muon does. Only the matrices' state is ever split. Offsets and counts are in
+ * elements; each parameter begins at a multiple of BUCKET_ALIGN. */
+enum { BUCKET_ALIGN = 64 };
+
+struct bucket {
+    const char *name; /* "embedding", "blocks.3", "final" */
+    i64 count;        /* of all */
+    i64 cut;          /* where parameters begin that tensor_parts cuts */
+    i64 copied;       /* where matrices begin: compute[i] is master[copied + i] */
+    i64 adam;         /* where Muon's matrices begin */
+    i64 own_begin, own_count; /* slice of the matrices whose state this rank has */
+    struct tensor *master, *compute, *grad; /* flat, or NULL */
+    /* Flat too: [0, copied) of the bucket, then the slice; v ends where Muon's begin. */
+    struct tensor *m, *v, *ema;
+};
+
 struct param {
-    struct param_desc desc;
+    struct param_desc desc; /* of the whole parameter */
+    struct param_shard shard; /* what of it is here, and the shape of all tensors below */
+    struct bucket *bucket;
+    i64 at; /* its first element there */
     struct tensor *master;  /* f32 */
     struct tensor *compute; /* copy in the compute dtype; the master itself for f32 and for
                              * gains and biases */
-    struct tensor *grad, *m, *v, *ema; /* f32, or NULL */
+    struct tensor *grad, *m, *v, *ema; /* f32, or NULL; the last three also where a split
+                                        * leaves this rank less than all of it */
 };
 
 struct model {
     struct model_spec spec;
+    struct model_spec local; /* with the heads and hidden units that are here */
     enum dtype compute; /* DTYPE_F32 or DTYPE_BF16 */
     unsigned needs;     /* enum model_needs */
+    struct model_part part;
     struct param *params;
     i64 n_params;
+    struct bucket *buckets;
+    i64 n_buckets;
     struct tensor *rope_table; /* f32 (P, D): cosines, then sines; NULL without rope */
     i64 positions;             /* P of the table: the longest sequence to be run */
     void *region;
@@ -46,7 +90,13 @@ i64 model_bytes(const struct model_spec *s, enum dtype compute, unsigned needs,
  * the arena, which must outlive the model. ERR_LIMIT when the region cannot be had. */
 int model_new(struct model **out, const struct model_spec *s, enum dtype compute,
               unsigned needs, i64 positions, struct arena *a);
+int model_new_part(struct model **out, const struct model_spec *s, enum dtype compute,
+                   unsigned needs, i64 positions, const struct model_part *part,
+                   struct arena *a);
 void model_free(struct model *m); /* NULL is fine */
+
+/* Where element `at` of the bucket lies in its m, v and ema; -1: on another rank. */
+i64 bucket_state_at(const struct bucket *b, i64 at);
 
 /* The parameter, or NULL when the spec has none such; layer -1 outside the blocks. */
 struct param *model_param(const struct model *m, enum param_id id, int layer);

@@ -39,49 +39,50 @@ static const struct param_rule {
     enum dim rows, columns;
     enum param_init init;
     enum param_kind kind;
+    enum param_split split;
     bool (*present)(const struct model_spec *);
     const char *gpt2, *llama;
 } rules[PARAM_IDS] = {
-    { P_WTE, "wte.weight", false, DIM_V, DIM_C, INIT_NORMAL, PARAM_EMBEDDING, always,
-      "wte.weight", "model.embed_tokens.weight" },
-    { P_WPE, "wpe.weight", false, DIM_P, DIM_C, INIT_NORMAL, PARAM_EMBEDDING, learned,
-      "wpe.weight", NULL },
-    { P_NORM1, "norm1.gain", true, DIM_C, NO_DIM, INIT_ONES, PARAM_GAIN, always,
-      "ln_1.weight", "input_layernorm.weight" },
-    { P_NORM1_BIAS, "norm1.bias", true, DIM_C, NO_DIM, INIT_ZEROS, PARAM_BIAS, layer_norm,
-      "ln_1.bias", "input_layernorm.bias" },
-    { P_QKV, "attn.qkv.weight", true, DIM_QKV, DIM_C, INIT_NORMAL, PARAM_MATRIX, always,
-      "attn.c_attn.weight",
+    { P_WTE, "wte.weight", false, DIM_V, DIM_C, INIT_NORMAL, PARAM_EMBEDDING, SPLIT_ROWS,
+      always, "wte.weight", "model.embed_tokens.weight" },
+    { P_WPE, "wpe.weight", false, DIM_P, DIM_C, INIT_NORMAL, PARAM_EMBEDDING, SPLIT_ROWS,
+      learned, "wpe.weight", NULL },
+    { P_NORM1, "norm1.gain", true, DIM_C, NO_DIM, INIT_ONES, PARAM_GAIN, SPLIT_NONE,
+      always, "ln_1.weight", "input_layernorm.weight" },
+    { P_NORM1_BIAS, "norm1.bias", true, DIM_C, NO_DIM, INIT_ZEROS, PARAM_BIAS, SPLIT_NONE,
+      layer_norm, "ln_1.bias", "input_layernorm.bias" },
+    { P_QKV, "attn.qkv.weight", true, DIM_QKV, DIM_C, INIT_NORMAL, PARAM_MATRIX, SPLIT_ROWS,
+      always, "attn.c_attn.weight",
       "self_attn.q_proj.weight|self_attn.k_proj.weight|self_attn.v_proj.weight" },
-    { P_QKV_BIAS, "attn.qkv.bias", true, DIM_QKV, NO_DIM, INIT_ZEROS, PARAM_BIAS, bias_qkv,
-      "attn.c_attn.bias",
+    { P_QKV_BIAS, "attn.qkv.bias", true, DIM_QKV, NO_DIM, INIT_ZEROS, PARAM_BIAS, SPLIT_ROWS,
+      bias_qkv, "attn.c_attn.bias",
       "self_attn.q_proj.bias|self_attn.k_proj.bias|self_attn.v_proj.bias" },
-    { P_Q_NORM, "attn.q_norm.gain", true, DIM_D, NO_DIM, INIT_ONES, PARAM_GAIN, qk_norms,
-      NULL, "self_attn.q_norm.weight" },
-    { P_K_NORM, "attn.k_norm.gain", true, DIM_D, NO_DIM, INIT_ONES, PARAM_GAIN, qk_norms,
-      NULL, "self_attn.k_norm.weight" },
-    { P_OUT, "attn.out.weight", true, DIM_C, DIM_HD, INIT_RESIDUAL, PARAM_MATRIX, always,
-      "attn.c_proj.weight", "self_attn.o_proj.weight" },
-    { P_OUT_BIAS, "attn.out.bias", true, DIM_C, NO_DIM, INIT_ZEROS, PARAM_BIAS, bias_out,
-      "attn.c_proj.bias", "self_attn.o_proj.bias" },
-    { P_NORM2, "norm2.gain", true, DIM_C, NO_DIM, INIT_ONES, PARAM_GAIN, always,
-      "ln_2.weight", "post_attention_layernorm.weight" },
-    { P_NORM2_BIAS, "norm2.bias", true, DIM_C, NO_DIM, INIT_ZEROS, PARAM_BIAS, layer_norm,
-      "ln_2.bias", "post_attention_layernorm.bias" },
-    { P_UP, "mlp.up.weight", true, DIM_UP, DIM_C, INIT_NORMAL, PARAM_MATRIX, always,
-      "mlp.c_fc.weight", "mlp.gate_proj.weight|mlp.up_proj.weight" },
-    { P_UP_BIAS, "mlp.up.bias", true, DIM_UP, NO_DIM, INIT_ZEROS, PARAM_BIAS, bias_mlp,
-      "mlp.c_fc.bias", "mlp.gate_proj.bias|mlp.up_proj.bias" },
-    { P_DOWN, "mlp.down.weight", true, DIM_C, DIM_F, INIT_RESIDUAL, PARAM_MATRIX, always,
-      "mlp.c_proj.weight", "mlp.down_proj.weight" },
-    { P_DOWN_BIAS, "mlp.down.bias", true, DIM_C, NO_DIM, INIT_ZEROS, PARAM_BIAS, bias_mlp,
-      "mlp.c_proj.bias", "mlp.down_proj.bias" },
-    { P_NORM_F, "norm_f.gain", false, DIM_C, NO_DIM, INIT_ONES, PARAM_GAIN, always,
-      "ln_f.weight", "model.norm.weight" },
-    { P_NORM_F_BIAS, "norm_f.bias", false, DIM_C, NO_DIM, INIT_ZEROS, PARAM_BIAS, layer_norm,
-      "ln_f.bias", "model.norm.bias" },
-    { P_HEAD, "head.weight", false, DIM_V, DIM_C, INIT_NORMAL, PARAM_HEAD, untied,
-      "lm_head.weight", "lm_head.weight" },
+    { P_Q_NORM, "attn.q_norm.gain", true, DIM_D, NO_DIM, INIT_ONES, PARAM_GAIN, SPLIT_NONE,
+      qk_norms, NULL, "self_attn.q_norm.weight" },
+    { P_K_NORM, "attn.k_norm.gain", true, DIM_D, NO_DIM, INIT_ONES, PARAM_GAIN, SPLIT_NONE,
+      qk_norms, NULL, "self_attn.k_norm.weight" },
+    { P_OUT, "attn.out.weight", true, DIM_C, DIM_HD, INIT_RESIDUAL, PARAM_MATRIX, SPLIT_COLUMNS,
+      always, "attn.c_proj.weight", "self_attn.o_proj.weight" },
+    { P_OUT_BIAS, "attn.out.bias", true, DIM_C, NO_DIM, INIT_ZEROS, PARAM_BIAS, SPLIT_NONE,
+      bias_out, "attn.c_proj.bias", "self_attn.o_proj.bias" },
+    { P_NORM2, "norm2.gain", true, DIM_C, NO_DIM, INIT_ONES, PARAM_GAIN, SPLIT_NONE,
+      always, "ln_2.weight", "post_attention_layernorm.weight" },
+    { P_NORM2_BIAS, "norm2.bias", true, DIM_C, NO_DIM, INIT_ZEROS, PARAM_BIAS, SPLIT_NONE,
+      layer_norm, "ln_2.bias", "post_attention_layernorm.bias" },
+    { P_UP, "mlp.up.weight", true, DIM_UP, DIM_C, INIT_NORMAL, PARAM_MATRIX, SPLIT_ROWS,
+      always, "mlp.c_fc.weight", "mlp.gate_proj.weight|mlp.up_proj.weight" },
+    { P_UP_BIAS, "mlp.up.bias", true, DIM_UP, NO_DIM, INIT_ZEROS, PARAM_BIAS, SPLIT_ROWS,
+      bias_mlp, "mlp.c_fc.bias", "mlp.gate_proj.bias|mlp.up_proj.bias" },
+    { P_DOWN, "mlp.down.weight", true, DIM_C, DIM_F, INIT_RESIDUAL, PARAM_MATRIX, SPLIT_COLUMNS,
+      always, "mlp.c_proj.weight", "mlp.down_proj.weight" },
+    { P_DOWN_BIAS, "mlp.down.bias", true, DIM_C, NO_DIM, INIT_ZEROS, PARAM_BIAS, SPLIT_NONE,
+      bias_mlp, "mlp.c_proj.bias", "mlp.down_proj.bias" },
+    { P_NORM_F, "norm_f.gain", false, DIM_C, NO_DIM, INIT_ONES, PARAM_GAIN, SPLIT_NONE,
+      always, "ln_f.weight", "model.norm.weight" },
+    { P_NORM_F_BIAS, "norm_f.bias", false, DIM_C, NO_DIM, INIT_ZEROS, PARAM_BIAS, SPLIT_NONE,
+      layer_norm, "ln_f.bias", "model.norm.bias" },
+    { P_HEAD, "head.weight", false, DIM_V, DIM_C, INIT_NORMAL, PARAM_HEAD, SPLIT_ROWS,
+      untied, "lm_head.weight", "lm_head.weight" },
 };
 
 bool param_decays(const struct param_desc *p)
@@ -105,7 +106,8 @@ static void fused_blocks(const struct model_spec *s, struct param_desc *p)
 static struct param_desc describe(const struct model_spec *s, const struct param_rule *r,
                                   int layer)
 {
-    struct param_desc p = { .id = r->id, .layer = layer, .init = r->init, .kind = r->kind };
+    struct param_desc p = { .id = r->id, .layer = layer, .init = r->init, .kind = r->kind,
+                            .split = r->split };
     if (layer >= 0)
         snprintf(p.name, sizeof p.name, "blocks.%d.%s", layer, r->name);
     else
@@ -138,6 +140,40 @@ struct param_desc *params_of(const struct model_spec *s, struct arena *a, i64 *n
         i = end;
     }
     return list;
+}
+
+static struct shard_range even_share(i64 n, i64 parts, i64 part)
+{
+    i64 begin = part * n / parts;
+    return (struct shard_range){ begin, (part + 1) * n / parts - begin };
+}
+
+static struct shard_range share_of_leaves(i64 n, i64 parts, i64 part)
+{
+    if (SHARD_LEAVES % parts)
+        return even_share(n, parts, part);
+    i64 leaf = ceil_div(n, SHARD_LEAVES), each = leaf * (SHARD_LEAVES / parts);
+    i64 begin = i64_min(n, each * part);
+    return (struct shard_range){ begin, i64_min(n, each * (part + 1)) - begin };
+}
+
+struct param_shard param_share(const struct param_desc *p, i64 parts, i64 part)
+{
+    bool table = p->kind == PARAM_EMBEDDING || p->kind == PARAM_HEAD;
+    struct param_shard s = { .columns = { 0, p->rank == 2 ? p->dim[1] : 0 } };
+    i64 first = 0;
+    for (int i = 0; i < 3 && p->blocks[i] > 0; i++) {
+        struct shard_range r = { 0, p->blocks[i] };
+        if (p->split == SPLIT_ROWS)
+            r = table ? share_of_leaves(r.count, parts, part) : even_share(r.count, parts, part);
+        s.rows[s.pieces++] = (struct shard_range){ first + r.begin, r.count };
+        s.dim[0] += r.count;
+        first += p->blocks[i];
+    }
+    if (p->split == SPLIT_COLUMNS)
+        s.columns = even_share(p->dim[1], parts, part);
+    s.dim[1] = s.columns.count;
+    return s;
 }
 
 i64 params_total(const struct model_spec *s)

@@ -15,6 +15,11 @@ enum param_init { INIT_NORMAL, INIT_RESIDUAL, INIT_ONES, INIT_ZEROS };
  * and the head are matrices to AdamW; vectors are not decayed. */
 enum param_kind { PARAM_EMBEDDING, PARAM_MATRIX, PARAM_HEAD, PARAM_GAIN, PARAM_BIAS };
 
+/* How tensor parallelism cuts it (Shoeybi et al. 2019, section 3): along what a product
+ * gives (rows), along what it sums over (columns), or not at all. Rows are cut within each fused
+ * block, so that every rank has its own heads of q, k and v. */
+enum param_split { SPLIT_NONE, SPLIT_ROWS, SPLIT_COLUMNS };
+
 enum param_id {
     P_WTE, P_WPE,
     P_NORM1, P_NORM1_BIAS, P_QKV, P_QKV_BIAS, P_Q_NORM, P_K_NORM, P_OUT, P_OUT_BIAS,
@@ -38,8 +43,27 @@ struct param_desc {
     i64 dim[2];       /* (rows, columns) or (n) */
     enum param_init init;
     enum param_kind kind;
+    enum param_split split;
     i64 blocks[3];    /* rows of its fused parts (q, k, v; gate, up); 0 ends */
 };
+
+/* One of `parts` shares of a parameter. Heads and hidden units are cut evenly. The vocabulary
+ * and the positions, which need not divide, are cut between SHARD_LEAVES leaves of equal size
+ * (the last ones smaller or empty), so that shares of 1, 2, 4 and 8 parts nest. */
+enum { SHARD_LEAVES = 8 };
+
+struct shard_range {
+    i64 begin, count;
+};
+
+struct param_shard {
+    i64 dim[2];                 /* of the share */
+    int pieces;                 /* of rows, one per fused block */
+    struct shard_range rows[3]; /* which of the whole parameter's */
+    struct shard_range columns; /* 0, 0 for vectors */
+};
+
+struct param_shard param_share(const struct param_desc *p, i64 parts, i64 part);
 
 static inline i64 param_count(const struct param_desc *p)
 {

@@ -2,6 +2,7 @@
  *   dtable[index[r]] += dy[r], rows added in ascending r, each sum rounded to the dtype of
  * dtable as it goes, so that every backend and thread count gives the same bits.
  *
+ * A table may be a share of the whole; rows that another rank has count as zeros.
  * tokens, positions (R)   wte (V,C)   wpe (P,C)   y, dy (R,C) */
 #include "ops/example.h"
 #include "ops/kit.h"
@@ -38,20 +39,23 @@ static void embed_cost(const struct task *t, struct cost *c)
     c->written_bytes = row;
 }
 
+/* Element c of row r's entry in the first or second table; 0 outside this share of it. */
+static double looked_up(const struct task *t, int which, i64 r, i64 c)
+{
+    const struct tensor *table = t->in[2 * which + 1];
+    i64 at = ((const i32 *)t->in[2 * which]->data)[r] - (i64)t->attr[EMBED_FIRST + which];
+    bool here = at >= 0 && at < table->dim[0];
+    return here ? tensor_get(table, at * table->dim[1] + c) : 0;
+}
+
 static void embed_ref(const struct task *t, struct run *run)
 {
-    const struct tensor *wte = t->in[1], *wpe = t->in[3];
-    const i32 *tokens = t->in[0]->data, *positions = t->in[2] ? t->in[2]->data : NULL;
-    i64 R = t->in[0]->dim[0], C = wte->dim[1];
+    i64 R = t->in[0]->dim[0], C = t->in[1]->dim[1];
     (void)run;
-    for (i64 r = 0; r < R; r++) {
-        assert(tokens[r] >= 0 && tokens[r] < wte->dim[0]);
-        assert(!wpe || (positions[r] >= 0 && positions[r] < wpe->dim[0]));
+    for (i64 r = 0; r < R; r++)
         for (i64 c = 0; c < C; c++)
             tensor_set(t->out[0], r * C + c,
-                       tensor_get(wte, tokens[r] * C + c) +
-                           (wpe ? tensor_get(wpe, positions[r] * C + c) : 0));
-    }
+                       looked_up(t, 0, r, c) + (t->in[3] ? looked_up(t, 1, r, c) : 0));
 }
 
 /* One scatter per table, since a tied wte may have received gradients before. */
@@ -62,12 +66,16 @@ static void embed_grad(struct graph *g, const struct task *t)
         if (t->in[table] && t->in[table]->grad)
             graph_add(g, &(struct task){ .op = &op_embed_grad, .phase = PHASE_WEIGHT_GRAD,
                                          .in = { dy, t->in[table - 1] },
-                                         .out = { t->in[table]->grad } });
+                                         .out = { t->in[table]->grad },
+                                         .attr = { [EMBED_FIRST] =
+                                                       t->attr[table == 1 ? EMBED_FIRST
+                                                               : EMBED_FIRST_POSITION] } });
 }
 
-/* R, vocabulary, width, positions (0: none); few words, so that some come twice. */
-static const struct { i64 R, V, C, P; } shapes[] = {
-    { 7, 5, 3, 4 }, { 33, 20, 65, 0 }, { 130, 64, 48, 129 },
+/* R, vocabulary, width, positions (0: none); few words, so that some come twice. The last one
+ * has a share of each table, from row `first` on. */
+static const struct { i64 R, V, C, P, first; } shapes[] = {
+    { 7, 5, 3, 4, 0 }, { 33, 20, 65, 0, 0 }, { 130, 64, 48, 129, 0 }, { 33, 20, 17, 24, 5 },
 };
 
 static bool embed_example(struct op_example *e, int n)
@@ -75,10 +83,16 @@ static bool embed_example(struct op_example *e, int n)
     if (n >= COUNT_OF(shapes))
         return false;
     i64 R = shapes[n].R, C = shapes[n].C, P = shapes[n].P;
-    struct tensor *tokens = example_integers(e, R, shapes[n].V);
-    struct tensor *wte = example_weight(e, e->dtype, shapes[n].V, C, 1);
-    struct tensor *positions = P ? example_integers(e, R, P) : NULL;
-    embed(e->g, tokens, wte, positions, P ? example_weight(e, e->dtype, P, C, 1) : NULL);
+    i64 first = shapes[n].first; /* indices reach beyond the share at both ends */
+    struct task proto = {
+        .op = &op_embed,
+        .in = { example_integers(e, R, shapes[n].V + 2 * first),
+                example_weight(e, e->dtype, shapes[n].V, C, 1),
+                P ? example_integers(e, R, P + 2 * first) : NULL,
+                P ? example_weight(e, e->dtype, P, C, 1) : NULL },
+        .attr = { [EMBED_FIRST] = (double)first, [EMBED_FIRST_POSITION] = (double)first },
+    };
+    graph_add(e->g, &proto);
     return true;
 }
 
@@ -122,9 +136,9 @@ static void embed_grad_ref(const struct task *t, struct run *run)
     for (i64 i = 0; i < tensor_count(dtable) && !run_accumulates(t, run); i++)
         tensor_set(dtable, i, 0);
     for (i64 r = 0; r < R; r++) {
-        assert(index[r] >= 0 && index[r] < dtable->dim[0]);
-        for (i64 c = 0; c < C; c++)
-            kit_sum(dtable, index[r] * C + c, tensor_get(dy, r * C + c), true);
+        i64 at = index[r] - (i64)t->attr[EMBED_FIRST];
+        for (i64 c = 0; c < C && at >= 0 && at < dtable->dim[0]; c++)
+            kit_sum(dtable, at * C + c, tensor_get(dy, r * C + c), true);
     }
 }
 
@@ -136,8 +150,9 @@ static bool embed_grad_example(struct op_example *e, int n)
     struct tensor *dy = example_normal(e, ROLE_ACTIVATION, e->dtype, R, C, 1);
     struct tensor *dtable = example_normal(e, ROLE_GRAD, DTYPE_F32, V, C, 1);
     graph_add(e->g, &(struct task){ .op = &op_embed_grad,
-                                    .in = { dy, example_integers(e, R, V) },
-                                    .out = { dtable } });
+                                    .in = { dy, example_integers(e, R, V + 2 * shapes[n].first) },
+                                    .out = { dtable },
+                                    .attr = { [EMBED_FIRST] = (double)shapes[n].first } });
     return true;
 }
 

@@ -15,9 +15,11 @@ const struct op_info *const op_table[] = {
     &op_gelu, &op_gelu_grad,
     &op_swiglu, &op_swiglu_grad,
     &op_add,
-    &op_xent, &op_loss_sums,
+    &op_finish_sum, &op_column_sums, &op_cast,
+    &op_xent, &op_xent_peak, &op_xent_sum, &op_xent_finish, &op_loss_sums,
     &op_sum_squares, &op_add_norms, &op_clip,
     &op_adamw, &op_muon, &op_ema,
+    &op_reduce_scatter, &op_all_gather, &op_all_reduce,
 };
 const i64 op_table_count = COUNT_OF(op_table);
 

@@ -20,12 +20,16 @@ i64 op_index(const struct op_info *op);
 const struct op_info *op_find(const char *name); /* NULL when unknown */
 
 /* --- embedding: y[r] = wte[tokens[r]] (+ wpe[positions[r]]) ------------------------- */
-/* in: tokens i32 (R), wte (V,C), [positions i32 (R)], [wpe (P,C)]; out: y (R,C) */
+/* in: tokens i32 (R), wte (V,C), [positions i32 (R)], [wpe (P,C)]; out: y (R,C). A table may
+ * be a share that begins with row EMBED_FIRST of the whole (EMBED_FIRST_POSITION for wpe): an
+ * index outside it counts as a row of zeros. */
+enum { EMBED_FIRST, EMBED_FIRST_POSITION };
 extern const struct op_info op_embed;
 struct tensor *embed(struct graph *g, struct tensor *tokens, struct tensor *wte,
                      struct tensor *positions, struct tensor *wpe);
-/* dtable[index[r]] += dy[r]; in: dy (R,C), index i32 (R) (tokens, or positions: one task per
- * table); out: dtable f32 (V,C) (sum). Rows are added in ascending r. */
+/* dtable[index[r] - EMBED_FIRST] += dy[r] where that is a row of dtable; in: dy (R,C), index
+ * i32 (R) (tokens, or positions: one task per table); out: dtable f32 (V,C) (sum). Rows are
+ * added in ascending r. */
 extern const struct op_info op_embed_grad;
 
 /* --- linear: y = x w^T (+ bias) (+ residual) ---------------------------------------- */
@@ -115,6 +119,18 @@ extern const struct op_info op_swiglu_grad; /* in: dy (R,F), x (R,2F); out: dx (
 /* --- sums ------------------------------------------------------------------------------ */
 extern const struct op_info op_add; /* y = a + b; in: a, b (same shape and dtype); graph.h */
 
+/* y = (residual + bias) + x, rounded to y's dtype: what ends a product whose sum was taken over
+ * ranks. in: x f32 (R,N), [bias f32 (N)], residual (R,N); out: y like residual */
+extern const struct op_info op_finish_sum;
+struct tensor *finish_sum(struct graph *g, struct tensor *x, struct tensor *bias,
+                          struct tensor *residual);
+/* sums[n] += sum over r of x[r][n]; in: x (R,N); out: sums f32 (N) (sum): gradient of bias */
+extern const struct op_info op_column_sums;
+/* y = x in another dtype, CAST_DTYPE; its gradient is cast back. */
+enum { CAST_DTYPE };
+extern const struct op_info op_cast;
+struct tensor *cast(struct graph *g, struct tensor *x, enum dtype dtype);
+
 /* --- loss ------------------------------------------------------------------------------ */
 /* Cross-entropy of one chunk of rows, with its own gradient:
  *   lse = log sum exp z, nll = lse - z[target],
@@ -124,13 +140,28 @@ extern const struct op_info op_add; /* y = a + b; in: a, b (same shape and dtype
  * in: z f32 (r,V), targets i32 (r), weights f32 (r), inv_weight f32 (1);
  * out: nll f32 (r), lse f32 (r), [dz compute dtype (r,V)], absent in evaluation.
  * Only the first `vocab` columns exist: padding columns beyond get probability 0, dz 0. */
-enum { XENT_ZCOEF, XENT_VOCAB };
+enum { XENT_ZCOEF, XENT_VOCAB, XENT_FIRST };
 extern const struct op_info op_xent;
 /* Writes nll into the given view (r rows of the whole step's nll). grad_dtype < 0: no
  * gradient is formed. */
 void xent(struct graph *g, struct tensor *z, struct tensor *targets, struct tensor *weights,
           struct tensor *inv_weight, struct tensor *nll, int grad_dtype, i64 vocab,
           double zcoef);
+/* The same in three steps, for a share of the vocabulary that begins at column `first` of the
+ * whole (xent_parts.c says what ranks exchange between them). */
+extern const struct op_info op_xent_peak;   /* in: z; out: peak f32 (r) */
+extern const struct op_info op_xent_sum;    /* in: z, peak, targets; out: sums f32 (r,2) */
+extern const struct op_info op_xent_finish; /* in: z, targets, weights, inv_weight, peak,
+                                             * sums; out: nll, [dz] */
+struct xent_labels {
+    struct tensor *targets, *weights, *inv_weight;
+};
+struct tensor *xent_peak(struct graph *g, struct tensor *z, i64 vocab);
+struct tensor *xent_sum(struct graph *g, struct tensor *z, struct tensor *peak,
+                        struct tensor *targets, i64 first, i64 vocab);
+void xent_finish(struct graph *g, struct tensor *z, const struct xent_labels *labels,
+                 struct tensor *peak, struct tensor *sums, struct tensor *nll, int grad_dtype,
+                 i64 first, i64 vocab, double zcoef);
 /* Per source: sums[s] += (sum of weight * nll, sum of weight), rows in ascending order.
  * in: nll f32 (R), weights f32 (R), sources i32 (R); out: sums f64 (S,2) (sum) */
 extern const struct op_info op_loss_sums;
@@ -187,6 +218,20 @@ enum { EMA_DECAY };
 extern const struct op_info op_ema;
 void ema(struct graph *g, struct tensor *p, struct tensor *avg, struct tensor *when,
          double decay);
+
+/* --- between ranks: ops/collective.c ------------------------------------------------------ */
+/* Tasks of a communication lane; carried out by parallel/. COLLECTIVE_SIZE ranks take part,
+ * this is number COLLECTIVE_RANK; a whole is cut as (COLLECTIVE_OUTER, size, part) rows.
+ * COLLECTIVE_KIND says how partial values are combined. */
+enum { COLLECTIVE_SIZE, COLLECTIVE_RANK, COLLECTIVE_OUTER, COLLECTIVE_KIND };
+enum collective_kind {
+    COLLECTIVE_SUM,
+    COLLECTIVE_MAX,
+    COLLECTIVE_BITS /* at most one rank's value is not +0: it arrives with its very bits */
+};
+extern const struct op_info op_reduce_scatter; /* in: whole; out: part */
+extern const struct op_info op_all_gather;     /* in: part; out: whole */
+extern const struct op_info op_all_reduce;     /* in, out: whole */
 
 /* --- data -------------------------------------------------------------------------------- */
 /* Waits for the next prefetched micro-batch and copies it. Its kernel is registered by the

@@ -27,7 +27,7 @@ static int run_batch(struct evaluator *e, struct eval_result *out, double *nll, 
     TRY(loader_start_step(e->loader, &data));
     x.backend = &e->backend;
     x.trace = NULL;
-    exec_program(e->program.program, &x);
+    TRY(exec_program(e->program.program, &x));
     const double *row = e->sums->data;
     for (i64 s = 0; s < shape->sources; s++) {
         *nll += row[2 * s];

@@ -89,19 +89,20 @@ static int run_gradients(struct session *s, const struct step_program *p, u64 be
     for (i64 a = 0; a < n; a++) {
         if (p->program->actions[a].segment == SEGMENT_UPDATE)
             continue;
-        exec_action(p->program, a, &x);
+        TRY(exec_action(p->program, a, &x));
         if (too_long(s, begin, a + 1, n))
             return err_set(ERR_STOPPED, "stopped within step %lld", (long long)s->state.step + 1);
     }
     return OK;
 }
 
-static void run_update(struct session *s, const struct step_program *p)
+static int run_update(struct session *s, const struct step_program *p)
 {
     struct run x = context_of(s);
     for (i64 a = 0; a < p->program->n_actions; a++)
         if (p->program->actions[a].segment == SEGMENT_UPDATE)
-            exec_action(p->program, a, &x);
+            TRY(exec_action(p->program, a, &x));
+    return exec_drain(p->program, &x);
 }
 
 static double mean_loss(const struct tensor *sums)
@@ -146,7 +147,7 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     bool hold = !isfinite(l->loss) || (spike && s->config->guard.spike != SPIKE_LOG);
     if (!hold) {
         checkpoint_guard(s->writer);
-        run_update(s, p);
+        TRY(run_update(s, p));
         l->norm = *(const double *)s->io.norm->data;
     }
     bool finite = isfinite(l->loss) && (hold || isfinite(l->norm));

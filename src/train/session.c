@@ -111,7 +111,7 @@ static int add_shape(struct session *s, i64 T, int micro_batches)
         return err_set(ERR_CONFIG, "the ramps pass through more than %d batch shapes; use "
                        "coarser ones", SESSION_SHAPES);
     struct step_program *p = &s->steps[s->n_steps++];
-    TRY(step_program_new(p, s->model, s->config, &shape, &s->io, &s->arena));
+    TRY(step_program_new(p, s->model, s->config, &shape, &s->io, &s->mesh, &s->arena));
     return engine_add(&s->engine, p->program);
 }
 
@@ -270,7 +270,7 @@ static int open_parts(struct session *s)
 int session_open(struct session *s, const struct train_request *request)
 {
     *s = (struct session){ .request = *request, .config = request->config,
-                           .val_loss = NAN };
+                           .mesh = mesh_single(), .val_loss = NAN };
     s->begin_ns = s->saved_ns = sys_now_ns();
     arena_init(&s->arena);
     s->folder.metrics_fd = s->folder.log_fd = s->folder.events.fd = -1;

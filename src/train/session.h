@@ -74,6 +74,7 @@ struct session {
     struct model_spec spec;
     struct restore from; /* where the first weights come from; with model.from only */
     struct model *model;
+    struct mesh mesh;
     struct engine engine;
     struct step_io io;
     struct step_program steps[SESSION_SHAPES];

@@ -1,5 +1,8 @@
 #include "train/step.h"
 
+#include "parallel/data_parallel.h"
+#include "parallel/tensor_parallel.h"
+
 static struct tensor *host_tensor(struct arena *a, const char *name, enum dtype dtype, i64 n,
                                   i64 columns)
 {
@@ -34,40 +37,128 @@ unsigned step_needs(const struct train_config *c)
     return needs;
 }
 
-static void update_param(struct graph *g, const struct model *m, const struct param *p,
-                         const struct train_config *c, const struct step_io *io)
+/* What one optimizer task needs: a parameter, or a flat piece of one. */
+struct piece {
+    struct tensor *grad, *p, *m, *v, *copy, *ema;
+};
+
+static struct tensor *piece_of(struct graph *g, struct tensor *flat, i64 first, i64 n)
 {
-    struct tensor *copy = p->compute == p->master ? NULL : p->compute;
+    return flat ? graph_view(g, flat, first, n) : NULL;
+}
+
+/* Elements [first, first + n) of a bucket; their state is here. */
+static struct piece cut_piece(struct graph *g, const struct bucket *b, i64 first, i64 n)
+{
+    i64 state = bucket_state_at(b, first);
+    return (struct piece){
+        .grad = piece_of(g, b->grad, first, n),
+        .p = piece_of(g, b->master, first, n),
+        .m = piece_of(g, b->m, state, n),
+        .v = piece_of(g, b->v, state, n),
+        .copy = piece_of(g, first < b->copied ? NULL : b->compute, first - b->copied, n),
+        .ema = piece_of(g, b->ema, state, n),
+    };
+}
+
+static struct piece whole_piece(const struct param *p)
+{
+    return (struct piece){ p->grad, p->master, p->m, p->v,
+                           p->compute == p->master ? NULL : p->compute, p->ema };
+}
+
+static void update_muon(struct graph *g, const struct param *p, const struct piece *x,
+                        const struct train_config *c, const struct step_io *io)
+{
+    struct muon_config config = { .momentum = c->optim.muon_momentum,
+                                  .decay = c->optim.weight_decay,
+                                  .steps = (int)c->optim.muon_ns_steps, .nesterov = true };
+    for (int i = 0; i < 3; i++)
+        config.block_rows[i] = p->desc.blocks[i];
+    muon(g, x->grad, io->scale, io->hyper, x->p, x->m, x->copy, io->apply, &config);
+}
+
+static void update_piece(struct graph *g, const struct model *m, const struct param *p,
+                         const struct piece *x, const struct train_config *c,
+                         const struct step_io *io)
+{
     double decay = param_decays(&p->desc) ? c->optim.weight_decay : 0;
+    struct adamw_config config = { c->optim.beta1, c->optim.beta2, c->optim.eps, decay };
     g->layer = p->desc.layer;
-    if (model_uses_muon(m, &p->desc)) {
-        struct muon_config config = { .momentum = c->optim.muon_momentum, .decay = decay,
-                                      .steps = (int)c->optim.muon_ns_steps,
-                                      .nesterov = true };
-        for (int i = 0; i < 3; i++)
-            config.block_rows[i] = p->desc.blocks[i];
-        muon(g, p->grad, io->scale, io->hyper, p->master, p->m, copy, io->apply, &config);
-    } else {
-        struct adamw_config config = { c->optim.beta1, c->optim.beta2, c->optim.eps, decay };
-        adamw(g, p->grad, io->scale, io->hyper, p->master, p->m, p->v, copy, io->apply,
-              &config);
-    }
-    if (p->ema)
-        ema(g, p->master, p->ema, io->apply, c->train.ema);
+    if (model_uses_muon(m, &p->desc))
+        update_muon(g, p, x, c, io);
+    else
+        adamw(g, x->grad, io->scale, io->hyper, x->p, x->m, x->v, x->copy, io->apply, &config);
+    if (x->ema)
+        ema(g, x->p, x->ema, io->apply, c->train.ema);
     g->layer = -1;
 }
 
-static void build_update(struct graph *g, const struct model *m, const struct train_config *c,
-                         const struct step_io *io)
+/* The part of a parameter whose state is here: all of it, or its share of the slice. */
+static bool own_piece(struct graph *g, const struct param *p, struct piece *out)
 {
-    struct tensor **parts = ARENA_ARRAY(g->arena, struct tensor *, m->n_params);
+    const struct bucket *b = p->bucket;
+    i64 end = p->at + tensor_count(p->master);
+    i64 first = i64_max(p->at, b->own_begin), last = i64_min(end, b->own_begin + b->own_count);
+    if (p->at < b->copied || (first == p->at && last == end))
+        *out = whole_piece(p);
+    else if (first < last)
+        *out = cut_piece(g, b, first, last - first);
+    else
+        return false;
+    return true;
+}
+
+/* Which parameters have what in common across ranks, by their place in a bucket. */
+enum sharing { SHARE_MATRICES, SHARE_CUT_VECTORS, SHARE_SAME_VECTORS };
+
+static enum sharing sharing_of(const struct param *p)
+{
+    if (p->at >= p->bucket->copied)
+        return SHARE_MATRICES;
+    return p->at >= p->bucket->cut ? SHARE_CUT_VECTORS : SHARE_SAME_VECTORS;
+}
+
+/* Behind `more` (NULL: nothing), the squares of what is here of these parameters. */
+static struct tensor *add_squares(struct graph *g, const struct model *m, struct tensor *more,
+                                  enum sharing which)
+{
+    struct tensor **parts = ARENA_ARRAY(g->arena, struct tensor *, m->n_params + 1);
+    struct piece piece;
+    i64 n = 0;
+    if (more)
+        parts[n++] = more;
+    for (i64 i = 0; i < m->n_params; i++)
+        if (sharing_of(&m->params[i]) == which && own_piece(g, &m->params[i], &piece))
+            parts[n++] = sum_squares(g, piece.grad);
+    return total_squares(g, parts, n);
+}
+
+/* The squared norm of the whole gradient: each element once. Slices of a split state are
+ * summed over their owners, then shares over the ranks that cut the model, and what all have
+ * is added behind that. */
+static struct tensor *gradient_squares(struct graph *g, const struct model *m,
+                                       const struct mesh *mesh)
+{
+    struct tensor *sum = add_squares(g, m, NULL, SHARE_MATRICES);
+    sum = data_parallel_total(g, sum, mesh);
+    sum = add_squares(g, m, sum, SHARE_CUT_VECTORS);
+    sum = tensor_parallel_total(g, sum, mesh);
+    return add_squares(g, m, sum, SHARE_SAME_VECTORS);
+}
+
+static void build_update(struct graph *g, const struct model *m, const struct train_config *c,
+                         const struct step_io *io, const struct mesh *mesh)
+{
+    struct piece piece;
     g->phase = PHASE_UPDATE;
-    for (i64 i = 0; i < m->n_params; i++)
-        parts[i] = sum_squares(g, m->params[i].grad);
-    clip(g, total_squares(g, parts, m->n_params), c->train.clip, io->norm, io->scale,
-         io->apply);
-    for (i64 i = 0; i < m->n_params; i++)
-        update_param(g, m, &m->params[i], c, io);
+    clip(g, gradient_squares(g, m, mesh), c->train.clip, io->norm, io->scale, io->apply);
+    for (i64 b = 0; b < m->n_buckets; b++) {
+        for (i64 i = 0; i < m->n_params; i++)
+            if (m->params[i].bucket == &m->buckets[b] && own_piece(g, &m->params[i], &piece))
+                update_piece(g, m, &m->params[i], &piece, c, io);
+        data_parallel_gather(g, &m->buckets[b], mesh);
+    }
 }
 
 static void build_forward(struct graph *g, const struct model *m,
@@ -82,17 +173,19 @@ static void build_forward(struct graph *g, const struct model *m,
 
 int step_program_new(struct step_program *out, const struct model *m,
                      const struct train_config *c, const struct step_shape *shape,
-                     const struct step_io *io, struct arena *a)
+                     const struct step_io *io, const struct mesh *mesh, struct arena *a)
 {
     struct graph *g = &out->graph;
     struct decoder_shape d = { shape->B, shape->T, c->train.z_loss, true };
     out->shape = *shape;
     graph_init(g, a);
     build_forward(g, m, shape, &d, io->sums);
+    TRY(tensor_parallel(g, m, mesh, shape->B));
     TRY(graph_backward(g, 0, g->n_tasks));
     TRY(pass_chunk_head(g));
     TRY(pass_recompute(g, (enum recompute)c->train.recompute));
-    build_update(g, m, c, io);
+    TRY(data_parallel_reduce(g, m, mesh));
+    build_update(g, m, c, io, mesh);
     return program_new(&out->program, g, "train", shape->micro_batches);
 }
 

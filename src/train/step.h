@@ -1,4 +1,4 @@
-/* train/step.h - one training step as a program.
+/* train/step.h - one training step of one rank as a program.
  *
  * load_batch, the decoder's forward, its gradients, then the update: gradient norm,
  * clipping, and one optimizer task per parameter, all of which are skipped when the norm
@@ -7,6 +7,7 @@
 #define HEADWAY_STEP_H
 
 #include "model/decoder.h"
+#include "parallel/mesh.h"
 #include "train/train_config.h"
 
 struct step_shape {
@@ -33,9 +34,10 @@ void step_io_new(struct step_io *io, i64 sources, struct arena *a);
 /* Which tensors the optimizer of the configuration needs (enum model_needs). */
 unsigned step_needs(const struct train_config *c);
 
+/* shape is what this rank computes. The model holds the rank's part. */
 int step_program_new(struct step_program *out, const struct model *m,
                      const struct train_config *c, const struct step_shape *shape,
-                     const struct step_io *io, struct arena *a);
+                     const struct step_io *io, const struct mesh *mesh, struct arena *a);
 
 /* Evaluation: the same forward and loss, no gradient. sums f64 (S,2). */
 int eval_program_new(struct step_program *out, const struct model *m,

@@ -72,7 +72,9 @@ static void open_fixture(struct fixture *f, const char *family, const char *back
     CHECK_OK(hf_load_weights(f->model, folder, f->engine.pool));
     struct step_shape shape = { B, T, 1, 1 };
     step_io_new(&f->io, 1, &f->arena);
-    CHECK_OK(step_program_new(&f->step, f->model, &f->config, &shape, &f->io, &f->arena));
+    struct mesh mesh = mesh_single();
+    CHECK_OK(step_program_new(&f->step, f->model, &f->config, &shape, &f->io, &mesh,
+                              &f->arena));
     backend_set(&f->engine.backend, &op_load_batch,
                 (struct kernel){ .run = recorded_batch, .context = f });
     CHECK_OK(engine_add(&f->engine, f->step.program));

@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "ops/ops.h"
 #include "train/step.h"
+#include "train/tiny_spec.h"
 
 struct tiny {
     struct arena arena;
@@ -37,42 +38,6 @@ static void tiny_batch(const struct task *t, struct run *x)
     *(float *)t->out[BATCH_INV_WEIGHT]->data = 1.0f / (float)(R - ceil_div(R, 5)) / 2.0f;
 }
 
-static struct model_spec tiny_spec(bool gpt2)
-{
-    struct model_spec s;
-    struct arena a;
-    arena_init(&a);
-    option_set_defaults(model_spec_options, &s, &a);
-    s.name = "tiny";
-    s.vocab = 61;
-    s.positions = 40;
-    s.layers = 3;
-    s.width = 32;
-    s.heads = 4;
-    s.hidden = 48;
-    s.kv_heads = gpt2 ? 4 : 2;
-    s.tied = gpt2;
-    s.family = gpt2 ? FAMILY_GPT2 : FAMILY_LLAMA;
-    s.norm = gpt2 ? NORM_LAYER : NORM_RMS;
-    s.act = gpt2 ? ACT_GELU : ACT_SWIGLU;
-    s.position = gpt2 ? POSITION_LEARNED : POSITION_ROPE;
-    s.bias_qkv = s.bias_out = s.bias_mlp = gpt2;
-    s.qk_norm = !gpt2;
-    s.init_std = 0.2; /* larger than usual, so that nothing is negligible */
-    CHECK_OK(spec_check(&s, "tiny"));
-    arena_fini(&a);
-    return s;
-}
-
-struct tiny_options {
-    const char *backend;
-    bool gpt2, bf16;
-    int threads, micro_batches;
-    enum recompute recompute;
-    enum train_optimizer optimizer;
-    i64 B, T;
-};
-
 static void tiny_open(struct tiny *t, const struct tiny_options *o)
 {
     static i64 T;
@@ -91,7 +56,9 @@ static void tiny_open(struct tiny *t, const struct tiny_options *o)
     backend_set(&t->engine.backend, &op_load_batch,
                 (struct kernel){ .run = tiny_batch, .context = &T });
     step_io_new(&t->io, 1, &t->arena);
-    CHECK_OK(step_program_new(&t->step, t->model, &t->config, &shape, &t->io, &t->arena));
+    struct mesh mesh = mesh_single();
+    CHECK_OK(step_program_new(&t->step, t->model, &t->config, &shape, &t->io, &mesh,
+                              &t->arena));
     CHECK_OK(engine_add(&t->engine, t->step.program));
     CHECK_OK(engine_commit(&t->engine));
     model_init(t->model, 3, t->engine.pool);

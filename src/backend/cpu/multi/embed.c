@@ -4,11 +4,21 @@
 INLINE void gather_row(bool half, void *y, const void *token, const void *position, i64 C)
 {
     for (i64 c = 0; c < C; c += VL) {
-        vec v = vec_get_n(half, token, c, C - c);
+        vec v = { 0 };
+        if (token)
+            v = vec_get_n(half, token, c, C - c);
         if (position)
             v += vec_get_n(half, position, c, C - c);
         vec_put_n(half, y, c, v, C - c);
     }
+}
+
+/* Row `at` of this share of a table; NULL when it is another rank's. */
+static const void *entry(const struct tensor *table, i64 at)
+{
+    const i64 C = table->dim[1];
+    bool here = at >= 0 && at < table->dim[0];
+    return here ? vec_at(is_half(table->dtype), table->data, at * C) : NULL;
 }
 
 static void embed_rows(void *context, i64 part, int thread)
@@ -23,8 +33,10 @@ static void embed_rows(void *context, i64 part, int thread)
     (void)thread;
     for (i64 r = rows.begin; r < rows.end; r++) {
         void *row = vec_at(half, y->data, r * C);
-        const void *token = vec_at(half, wte->data, tokens[r] * C);
-        const void *position = wpe ? vec_at(half, wpe->data, positions[r] * C) : NULL;
+        const void *token = entry(wte, tokens[r] - (i64)t->attr[EMBED_FIRST]);
+        const void *position = NULL;
+        if (wpe)
+            position = entry(wpe, positions[r] - (i64)t->attr[EMBED_FIRST_POSITION]);
         if (half)
             gather_row(true, row, token, position, C);
         else
@@ -44,10 +56,12 @@ enum { COLUMNS_PER_PART = 64, ZERO_PER_PART = 1 << 18 };
 INLINE void scatter(bool half, const struct task *t, struct range columns)
 {
     const struct tensor *dy = t->in[0];
-    const i64 R = dy->dim[0], C = dy->dim[1];
+    const i64 R = dy->dim[0], C = dy->dim[1], first = (i64)t->attr[EMBED_FIRST];
     const i32 *index = t->in[1]->data;
     for (i64 r = 0; r < R; r++) {
-        float *to = (float *)t->out[0]->data + index[r] * C;
+        if (index[r] < first || index[r] - first >= t->out[0]->dim[0])
+            continue;
+        float *to = (float *)t->out[0]->data + (index[r] - first) * C;
         const void *from = vec_at(half, dy->data, r * C);
         for (i64 c = columns.begin; c < columns.end; c += VL) {
             const i64 n = columns.end - c;

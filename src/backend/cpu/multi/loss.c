@@ -129,6 +129,107 @@ void NAMED(xent)(const struct task *t, struct run *x)
     work_run(t, x, t->in[0]->dim[0], 4, xent_rows);
 }
 
+/* --- in three steps, a share of the vocabulary ------------------------------------------- */
+
+static void peak_rows(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const struct tensor *z = w->t->in[0];
+    struct range rows = work_range(w, part);
+    (void)thread;
+    for (i64 r = rows.begin; r < rows.end; r++)
+        ((float *)w->t->out[0]->data)[r] = block_largest(
+            (const float *)z->data + r * z->dim[1], (i64)w->t->attr[XENT_VOCAB]);
+}
+
+void NAMED(xent_peak)(const struct task *t, struct run *x)
+{
+    work_run(t, x, t->in[0]->dim[0], 4, peak_rows);
+}
+
+/* The target's column in this share, or -1. */
+static i64 target_here(const struct task *t, i64 target)
+{
+    const i64 at = target - (i64)t->attr[XENT_FIRST];
+    return at >= 0 && at < (i64)t->attr[XENT_VOCAB] ? at : -1;
+}
+
+static void sum_rows(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const struct task *t = w->t;
+    const i64 columns = t->in[0]->dim[1], V = (i64)t->attr[XENT_VOCAB];
+    struct range rows = work_range(w, part);
+    (void)thread;
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        const float *z = (const float *)t->in[0]->data + r * columns;
+        const float peak = ((const float *)t->in[1]->data)[r];
+        const i64 target = target_here(t, ((const i32 *)t->in[2]->data)[r]);
+        double sum = 0;
+        for (i64 v = 0; v < V; v += XENT_BLOCK)
+            sum += (double)block_sum(z + v, peak, i64_min(XENT_BLOCK, V - v));
+        float *out = (float *)t->out[0]->data + 2 * r;
+        out[0] = (float)sum;
+        out[1] = target < 0 ? 0 : z[target];
+    }
+}
+
+void NAMED(xent_sum)(const struct task *t, struct run *x)
+{
+    work_run(t, x, t->in[0]->dim[0], 4, sum_rows);
+}
+
+static void finish_row(const struct task *t, i64 r)
+{
+    const struct tensor *dz = t->out[1];
+    const i64 padded = tensor_columns(t->in[0]), V = (i64)t->attr[XENT_VOCAB];
+    const float *z = (const float *)t->in[0]->data + r * padded;
+    const float *sums = (const float *)t->in[5]->data + 2 * r;
+    const float weight = ((float *)t->in[2]->data)[r] * *(float *)t->in[3]->data;
+    const double zcoef = t->attr[XENT_ZCOEF];
+    const float lse =
+        (float)((double)((const float *)t->in[4]->data)[r] + log((double)sums[0]));
+    const i64 target = target_here(t, ((const i32 *)t->in[1]->data)[r]);
+    ((float *)t->out[0]->data)[r] = (float)((double)lse - (double)sums[1]);
+    if (!dz)
+        return;
+    const bool half = is_half(dz->dtype);
+    void *row = vec_at(half, dz->data, r * padded);
+    const float scale = weight * (float)(1 + 2 * zcoef * (double)lse);
+    const double log_p = (double)sums[1] - (double)lse;
+    if (half)
+        row_gradient(true, row, z, lse, scale, V, padded);
+    else
+        row_gradient(false, row, z, lse, scale, V, padded);
+    if (target >= 0)
+        put_one(half, row, target,
+                weight * (float)(expm1(log_p) + 2 * zcoef * (double)lse * exp(log_p)));
+}
+
+static void finish_rows(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const struct task *t = w->t;
+    const struct tensor *dz = t->out[1];
+    struct range rows = work_range(w, part);
+    (void)thread;
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        if (((float *)t->in[2]->data)[r] != 0) {
+            finish_row(t, r);
+            continue;
+        }
+        ((float *)t->out[0]->data)[r] = 0;
+        const i64 row_bytes = dz ? tensor_columns(dz) * dtype_bytes(dz->dtype) : 0;
+        if (dz)
+            memset((char *)dz->data + r * row_bytes, 0, (size_t)row_bytes);
+    }
+}
+
+void NAMED(xent_finish)(const struct task *t, struct run *x)
+{
+    work_run(t, x, t->in[0]->dim[0], 4, finish_rows);
+}
+
 void NAMED(loss_sums)(const struct task *t, struct run *x)
 {
     const float *nll = t->in[0]->data, *weights = t->in[1]->data;

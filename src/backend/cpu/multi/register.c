@@ -22,7 +22,8 @@ void NAMED(cpu_register)(struct backend *b)
         ROW(qk_norm), ROW_SCRATCH(qk_norm_grad), ROW(rope),
         ROW_SCRATCH(attention), ROW_SCRATCH(attention_grad), ROW_SCRATCH(attention_cached),
         ROW(gelu), ROW(gelu_grad), ROW(swiglu), ROW(swiglu_grad), ROW(add),
-        ROW(xent), ROW(loss_sums),
+        ROW(finish_sum), ROW(column_sums), ROW(cast),
+        ROW(xent), ROW(xent_peak), ROW(xent_sum), ROW(xent_finish), ROW(loss_sums),
         ROW_SCRATCH(sum_squares), ROW(add_norms), ROW(clip), ROW(adamw), ROW(ema),
         { &op_muon, { NAMED(muon), NAMED(muon_workspace), g } },
     };

@@ -1,0 +1,146 @@
+/* What ranks exchange, as tasks: shapes and message bytes. The kernels live in parallel/,
+ * which knows the mesh; the lane of a task says along which axis it communicates.
+ *
+ * n ranks take part. A tensor is seen as (outer, n, part): along the middle it is cut into
+ * one part per rank, and `outer` lets the cut run through each sequence of a batch instead
+ * of through the batch (rows (B, T, C) cut along T: outer = B).
+ *
+ *   reduce_scatter  in: partial sums, whole; out: the own part, summed
+ *   all_gather      in: the own part; out: the whole
+ *   all_reduce      in: partial sums; out: the sum, everywhere; may be in place
+ *   send, recv      to or from the next or previous rank along the axis
+ *
+ * reduce_scatter and all_gather are each other's gradient: what was summed is handed to
+ * all, and what was handed to all is summed (Korthikanti et al. 2022, section 4.2.2).
+ *
+ * Message bytes, per rank and call, of a ring (Thakur et al. 2005): (n-1)/n of the whole,
+ * twice that for all_reduce. */
+#include "ops/kit.h"
+#include "ops/ops.h"
+
+static i64 ranks_of(const struct task *t)
+{
+    return (i64)t->attr[COLLECTIVE_SIZE];
+}
+
+/* What is cut: rows of a matrix, elements of a vector. */
+static i64 units(const struct tensor *t)
+{
+    return t->rank == 1 ? t->dim[0] : tensor_rows(t);
+}
+
+static int check_cut(struct graph *g, struct task *t, const struct tensor *whole,
+                     const struct tensor *part)
+{
+    i64 n = ranks_of(t), outer = (i64)t->attr[COLLECTIVE_OUTER];
+    if (n < 1 || outer < 1 || units(whole) % (n * outer))
+        return graph_fail(g, t, "%lld rows cannot be cut into %lld x %lld parts",
+                          (long long)units(whole), (long long)outer, (long long)n);
+    if (part->dtype != whole->dtype || tensor_count(part) * n != tensor_count(whole))
+        return graph_fail(g, t, "the part of %lld elements is not one of %lld of %lld",
+                          (long long)tensor_count(part), (long long)n,
+                          (long long)tensor_count(whole));
+    return OK;
+}
+
+static struct tensor *like_with(struct graph *g, const struct tensor *x, i64 count,
+                                const char *name)
+{
+    if (x->rank == 1)
+        return graph_vector(g, x->dtype, count, name);
+    return graph_matrix(g, x->dtype, count, tensor_columns(x), name);
+}
+
+/* --- reduce_scatter ------------------------------------------------------------------ */
+
+static int reduce_scatter_infer(struct graph *g, struct task *t)
+{
+    const struct tensor *x = t->in[0];
+    if (!t->out[0])
+        t->out[0] = like_with(g, x, units(x) / ranks_of(t), "reduce_scatter");
+    return t->out[0] ? check_cut(g, t, x, t->out[0]) : g->rc;
+}
+
+static void scatter_cost(const struct task *t, struct cost *c)
+{
+    double n = (double)ranks_of(t);
+    kit_traffic(t, c);
+    c->message_bytes = (n - 1) / n * (double)tensor_bytes(t->in[0]);
+    c->flops = (n - 1) / n * (double)tensor_count(t->in[0]);
+}
+
+static void reduce_scatter_grad(struct graph *g, const struct task *t)
+{
+    struct tensor *dy = grad_of(g, t->out[0]);
+    if (!dy || !grad_needed(g, t->in[0]))
+        return;
+    struct task proto = { .op = &op_all_gather, .lane = t->lane, .phase = PHASE_INPUT_GRAD,
+                          .in = { dy } };
+    memcpy(proto.attr, t->attr, sizeof proto.attr);
+    struct task *gather = graph_add(g, &proto);
+    if (gather)
+        grad_add(g, t->in[0], gather->out[0]);
+}
+
+const struct op_info op_reduce_scatter = {
+    .name = "reduce_scatter", .n_in = 1, .n_out = 1, .infer = reduce_scatter_infer,
+    .grad = reduce_scatter_grad, .cost = scatter_cost,
+};
+
+/* --- all_gather ---------------------------------------------------------------------- */
+
+static int all_gather_infer(struct graph *g, struct task *t)
+{
+    const struct tensor *x = t->in[0];
+    if (!t->out[0])
+        t->out[0] = like_with(g, x, units(x) * ranks_of(t), "all_gather");
+    return t->out[0] ? check_cut(g, t, t->out[0], x) : g->rc;
+}
+
+static void all_gather_cost(const struct task *t, struct cost *c)
+{
+    double n = (double)ranks_of(t);
+    kit_traffic(t, c);
+    c->message_bytes = (n - 1) * (double)tensor_bytes(t->in[0]);
+}
+
+static void all_gather_grad(struct graph *g, const struct task *t)
+{
+    struct tensor *dy = grad_of(g, t->out[0]);
+    if (!dy || !grad_needed(g, t->in[0]))
+        return;
+    struct task proto = { .op = &op_reduce_scatter, .lane = t->lane,
+                          .phase = PHASE_INPUT_GRAD, .in = { dy } };
+    memcpy(proto.attr, t->attr, sizeof proto.attr);
+    struct task *scatter = graph_add(g, &proto);
+    if (scatter)
+        grad_add(g, t->in[0], scatter->out[0]);
+}
+
+const struct op_info op_all_gather = {
+    .name = "all_gather", .n_in = 1, .n_out = 1, .infer = all_gather_infer,
+    .grad = all_gather_grad, .cost = all_gather_cost,
+};
+
+/* --- all_reduce ---------------------------------------------------------------------- */
+
+static int all_reduce_infer(struct graph *g, struct task *t)
+{
+    if (!t->out[0])
+        t->out[0] = graph_like(g, t->in[0], t->in[0]->dtype, "all_reduce");
+    TRY(kit_same(g, t, "y", t->out[0], t->in[0]));
+    return kit_dtype(g, t, "y", t->out[0], t->in[0]->dtype);
+}
+
+static void all_reduce_cost(const struct task *t, struct cost *c)
+{
+    double n = (double)ranks_of(t);
+    kit_traffic(t, c);
+    c->message_bytes = 2 * (n - 1) / n * (double)tensor_bytes(t->in[0]);
+    c->flops = (n - 1) / n * (double)tensor_count(t->in[0]);
+}
+
+const struct op_info op_all_reduce = {
+    .name = "all_reduce", .n_in = 1, .n_out = 1, .infer = all_reduce_infer,
+    .cost = all_reduce_cost,
+};

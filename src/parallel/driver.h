@@ -1,0 +1,22 @@
+/* parallel/driver.h - carries a program's communication tasks out with comm's calls.
+ *
+ * One queue per lane; a task becomes one call, or one per sequence where its cut runs
+ * through sequences. Nothing is allocated after driver_new. */
+#ifndef HEADWAY_DRIVER_H
+#define HEADWAY_DRIVER_H
+
+#include "graph/run.h"
+#include "parallel/mesh.h"
+
+struct driver;
+struct program;
+
+/* most_calls: the most that one task of the programs makes (driver_calls). The driver
+ * lives as long as the mesh's comm. */
+int driver_new(struct driver **out, const struct mesh *mesh, i64 most_calls);
+const struct lane_driver *driver_lanes(const struct driver *d);
+
+/* Calls that the hungriest task of a program makes. */
+i64 driver_calls(const struct program *p);
+
+#endif

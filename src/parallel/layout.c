@@ -1,0 +1,168 @@
+#include "parallel/layout.h"
+
+#include "base/err.h"
+#include "base/text.h"
+
+#include <string.h>
+
+enum { MOST_RANKS = 1 << 20, EXACT_DEGREE = 8 };
+
+#define FIELD(kind, field) OPTION_FIELD(kind, struct layout, field)
+
+const struct option layout_options[] = {
+    { "layout.dp", FIELD(INT, dp), "1", .unit = "ranks", .min = 1, .max = MOST_RANKS,
+      .help = "Data parallel: ranks that share the rows of the batch." },
+    { "layout.tp", FIELD(INT, tp), "1", .unit = "ranks", .min = 1, .max = MOST_RANKS,
+      .help = "Tensor parallel, with sequence parallel: ranks that share each matrix." },
+    { "layout.zero", FIELD(INT, zero), "0", .max = 1,
+      .help = "What data-parallel ranks split besides rows: 0 nothing, 1 the optimizer's "
+              "state." },
+    { "layout.exact", FIELD(BOOL, exact), "no",
+      .help = "Sum everything in an order that no layout changes: any number of ranks gives "
+              "the bits of one. Costs a few percent." },
+    { 0 },
+};
+
+struct layout layout_single(void)
+{
+    return (struct layout){ .dp = 1, .tp = 1 };
+}
+
+i64 layout_ranks(const struct layout *l)
+{
+    return l->dp * l->tp;
+}
+
+/* --- text ------------------------------------------------------------------------------- */
+
+int layout_parse(struct layout *l, const char *text, const char *where, struct arena *a)
+{
+    while (*text) {
+        i64 length = (i64)strcspn(text, ",");
+        const char *equals = memchr(text, '=', (size_t)length);
+        if (!equals)
+            return err_set(ERR_USAGE, "%s: '%.*s' is not key=value; a layout is written like "
+                           "dp=2,zero=1", where, (int)length, text);
+        const char *key = arena_printf(a, "layout.%.*s", (int)(equals - text), text);
+        const char *value = arena_strndup(a, equals + 1, text + length - equals - 1);
+        TRY(option_parse_one(layout_options, l, key, value, where, a));
+        text += length + (text[length] == ',');
+    }
+    return OK;
+}
+
+const char *layout_text(const struct layout *l, struct arena *a)
+{
+    struct text out = { 0 };
+    const struct layout single = layout_single();
+    for (const struct option *o = layout_options; o->key; o++) {
+        struct text was = { 0 }, is = { 0 };
+        option_format(o, &single, &was);
+        option_format(o, l, &is);
+        if (strcmp(was.data, is.data) != 0)
+            text_printf(&out, "%s%s=%s", out.length ? "," : "", strchr(o->key, '.') + 1,
+                        is.data);
+        text_fini(&was);
+        text_fini(&is);
+    }
+    const char *copy = arena_strdup(a, out.length ? out.data : "single");
+    text_fini(&out);
+    return copy;
+}
+
+/* --- rows -------------------------------------------------------------------------------- */
+
+static i64 common_divisor(i64 a, i64 b)
+{
+    while (b) {
+        i64 rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* Whole micro-batches are shared out as far as they go, since larger ones are faster. */
+struct layout_rows layout_rows(const struct layout *l, i64 B, int micro_batches, i64 dp_rank)
+{
+    i64 shared = common_divisor(micro_batches, l->dp);
+    struct layout_rows r = { B / (l->dp / shared), (int)(micro_batches / shared), 0 };
+    r.first = r.B * r.micro_batches * dp_rank;
+    return r;
+}
+
+/* --- checks ------------------------------------------------------------------------------ */
+
+static int check_ranks(const struct layout *l, i64 ranks)
+{
+    i64 needs = layout_ranks(l);
+    if (needs == ranks)
+        return OK;
+    if (ranks % (needs / l->dp) == 0)
+        return err_set(ERR_CONFIG, "the layout dp=%lld,tp=%lld needs %lld ranks, but %lld "
+                       "were started; dp=%lld would fit", (long long)l->dp, (long long)l->tp,
+                       (long long)needs, (long long)ranks,
+                       (long long)(ranks / (needs / l->dp)));
+    return err_set(ERR_CONFIG, "the layout dp=%lld,tp=%lld needs %lld ranks, but %lld were "
+                   "started", (long long)l->dp, (long long)l->tp, (long long)needs,
+                   (long long)ranks);
+}
+
+static bool rows_fit(i64 dp, i64 B, int micro_batches)
+{
+    return B % (dp / common_divisor(micro_batches, dp)) == 0;
+}
+
+static int check_rows(const struct layout *l, i64 B, int micro_batches)
+{
+    if (rows_fit(l->dp, B, micro_batches))
+        return OK;
+    i64 lower = l->dp, upper = l->dp;
+    while (!rows_fit(lower, B, micro_batches))
+        lower--;
+    while (upper < B * micro_batches && !rows_fit(upper, B, micro_batches))
+        upper++;
+    return err_set(ERR_CONFIG, "dp=%lld cannot share out the %d micro-batches of %lld rows of a "
+                   "step; dp=%lld or dp=%lld can, or choose another train.batch",
+                   (long long)l->dp, micro_batches, (long long)B, (long long)lower,
+                   (long long)upper);
+}
+
+static bool power_of_two(i64 n)
+{
+    return n > 0 && (n & (n - 1)) == 0;
+}
+
+static int check_exact(const struct layout *l)
+{
+    if (!l->exact)
+        return OK;
+    if (!power_of_two(l->dp) || !power_of_two(l->tp) || l->dp > EXACT_DEGREE ||
+        l->tp > EXACT_DEGREE)
+        return err_set(ERR_CONFIG, "layout.exact needs degrees of 1, 2, 4 or 8; dp=%lld,"
+                       "tp=%lld has another", (long long)l->dp, (long long)l->tp);
+    return OK;
+}
+
+static int check_divides(const char *what, i64 n, i64 tp)
+{
+    i64 lower = tp;
+    while (n % lower)
+        lower--;
+    if (lower == tp)
+        return OK;
+    return err_set(ERR_CONFIG, "tp=%lld does not divide the model's %lld %s; tp=%lld does",
+                   (long long)tp, (long long)n, what, (long long)lower);
+}
+
+int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, i64 B, i64 T,
+                 int micro_batches)
+{
+    TRY(check_ranks(l, ranks));
+    TRY(check_rows(l, B, micro_batches));
+    TRY(check_exact(l));
+    TRY(check_divides("attention heads", s->heads, l->tp));
+    TRY(check_divides("key-value heads", s->kv_heads, l->tp));
+    TRY(check_divides("hidden units", s->hidden, l->tp));
+    return check_divides("tokens per row", T, l->tp);
+}

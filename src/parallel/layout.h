@@ -1,0 +1,57 @@
+/* parallel/layout.h - how a training step is spread over ranks.
+ *
+ * A layout is data: a degree per axis and a few choices. It changes how a step is computed,
+ * never which step: the recipe's batch is the batch of all ranks together. The axes of
+ * the mesh, outermost first:
+ *
+ *     dp   data: every rank has other rows of the batch
+ *     tp   tensor: matrices are cut; between them rows are (sequence parallel)
+ *
+ * Pure arithmetic and texts: it talks to no one. */
+#ifndef HEADWAY_LAYOUT_H
+#define HEADWAY_LAYOUT_H
+
+#include "base/option.h"
+#include "base/recipe.h"
+#include "model/spec.h"
+
+/* What is split over the ranks of the data axis besides rows (Rajbhandari et al. 2020). */
+enum zero_stage {
+    ZERO_NONE,     /* nothing */
+    ZERO_OPTIMIZER /* moments: each rank updates its slice of the weights */
+};
+
+struct layout {
+    i64 dp, tp;
+    i64 zero;   /* enum zero_stage */
+    bool exact; /* the same bits as on one rank */
+};
+
+/* Keys "layout.dp" and so on, bound to struct layout. */
+extern const struct option layout_options[];
+
+struct layout layout_single(void);
+/* Ranks that it needs. */
+i64 layout_ranks(const struct layout *l);
+
+/* "dp=2,tp=2,zero=1": sets these keys. `where` begins messages ("--layout"). */
+int layout_parse(struct layout *l, const char *text, const char *where, struct arena *a);
+/* The same text back, axes of one left out; "single" for one rank. */
+const char *layout_text(const struct layout *l, struct arena *a);
+
+/* What a rank computes of the rows of one step. */
+struct layout_rows {
+    i64 B;             /* rows of a micro-batch */
+    int micro_batches; /* per step */
+    i64 first;         /* this rank's first row among the step's; they are contiguous */
+};
+
+/* rows: micro_batches x B of the recipe, which fit (layout_check). */
+struct layout_rows layout_rows(const struct layout *l, i64 B, int micro_batches, i64 dp_rank);
+
+/* Refuses a layout that does not fit the ranks, the model or the batch, and says what would.
+ * micro_batches: every number that occurs during the run must be passed once. */
+int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, i64 B, i64 T,
+                 int micro_batches);
+
+#endif

@@ -1,0 +1,86 @@
+#include "parallel/mesh.h"
+
+#include "base/err.h"
+
+enum { TAG_AGREE = 1 };
+
+struct mesh mesh_at(const struct layout *l, i64 rank)
+{
+    return (struct mesh){ .layout = *l, .rank = rank, .dp_rank = rank / l->tp,
+                          .tp_rank = rank % l->tp };
+}
+
+struct mesh mesh_single(void)
+{
+    struct layout single = layout_single();
+    return mesh_at(&single, 0);
+}
+
+i64 mesh_degree(const struct mesh *m, enum lane lane)
+{
+    return lane == LANE_DP ? m->layout.dp : lane == LANE_TP ? m->layout.tp : 1;
+}
+
+i64 mesh_coordinate(const struct mesh *m, enum lane lane)
+{
+    return lane == LANE_DP ? m->dp_rank : lane == LANE_TP ? m->tp_rank : 0;
+}
+
+struct model_part mesh_part(const struct mesh *m)
+{
+    struct model_part part = model_whole();
+    part.tensor_parts = m->layout.tp;
+    part.tensor_part = m->tp_rank;
+    if (m->layout.zero >= ZERO_OPTIMIZER) {
+        part.state_parts = m->layout.dp;
+        part.state_part = m->dp_rank;
+    }
+    return part;
+}
+
+/* The ranks that differ from this one in the lane's coordinate only. */
+static int make_group(struct mesh *m, enum lane lane, const char *axis)
+{
+    i64 n = mesh_degree(m, lane), stride = lane == LANE_DP ? m->layout.tp : 1;
+    i64 first = m->rank - mesh_coordinate(m, lane) * stride;
+    if (n == 1)
+        return OK;
+    int *members = ARENA_ARRAY(&m->comm->arena, int, n);
+    for (i64 i = 0; i < n; i++)
+        members[i] = (int)(first + i * stride);
+    return comm_group_new(&m->groups[lane], m->comm, axis, members, (int)n);
+}
+
+int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm)
+{
+    *out = mesh_at(l, comm->rank);
+    out->comm = comm;
+    if (comm->size == 1)
+        return OK;
+    int *all = ARENA_ARRAY(&comm->arena, int, comm->size);
+    for (int i = 0; i < comm->size; i++)
+        all[i] = i;
+    TRY(comm_group_new(&out->world, comm, "world", all, comm->size));
+    TRY(make_group(out, LANE_DP, "dp"));
+    return make_group(out, LANE_TP, "tp");
+}
+
+static int agree(const struct mesh *m, double *values, i64 n, enum comm_reduce how)
+{
+    if (!m->world)
+        return OK;
+    struct comm_call call = { .op = COMM_ALLREDUCE, .group = m->world, .in = values,
+                              .out = values, .count = n, .dtype = DTYPE_F64, .reduce = how,
+                              .exact = true, .tag = TAG_AGREE };
+    return comm_run(&call);
+}
+
+int mesh_sum(const struct mesh *m, double *values, i64 n)
+{
+    return agree(m, values, n, COMM_SUM);
+}
+
+int mesh_max(const struct mesh *m, double *values, i64 n)
+{
+    return agree(m, values, n, COMM_MAX);
+}

@@ -1,0 +1,41 @@
+/* parallel/mesh.h - which rank is where, and with whom it talks.
+ *
+ * rank = dp_rank x tp + tp_rank: tp is innermost, because it talks most and neighbours in
+ * rank order are usually neighbours in the machine. Groups are made once. */
+#ifndef HEADWAY_MESH_H
+#define HEADWAY_MESH_H
+
+#include "comm/comm.h"
+#include "graph/graph.h"
+#include "model/model.h"
+#include "parallel/layout.h"
+
+struct mesh {
+    struct layout layout;
+    i64 rank, dp_rank, tp_rank;
+    struct comm *comm;
+    struct comm_group *groups[LANE_COUNT]; /* by lane; NULL where the axis has one rank */
+    struct comm_group *world; /* for agreement between steps; NULL for a single rank */
+};
+
+/* Coordinates alone, for those who plan: no comm, no groups. */
+struct mesh mesh_at(const struct layout *l, i64 rank);
+
+/* The mesh of one rank. */
+struct mesh mesh_single(void);
+
+/* Called by all ranks together. The layout fits comm->size (layout_check). */
+int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm);
+
+/* What of the model this rank holds. */
+struct model_part mesh_part(const struct mesh *m);
+
+/* Degree and own coordinate along the axis of a lane. */
+i64 mesh_degree(const struct mesh *m, enum lane lane);
+i64 mesh_coordinate(const struct mesh *m, enum lane lane);
+
+/* values[i] = sum (or maximum) over all ranks, in rank order: the same bits everywhere. */
+int mesh_sum(const struct mesh *m, double *values, i64 n);
+int mesh_max(const struct mesh *m, double *values, i64 n);
+
+#endif

@@ -1,0 +1,164 @@
+/* tests/parallel/ranks.h - N ranks of a layout in one thread, each with its own model. */
+#ifndef HEADWAY_TEST_RANKS_H
+#define HEADWAY_TEST_RANKS_H
+
+#include "backend/engine.h"
+#include "base/rng.h"
+#include "comm/sim.h"
+#include "ops/ops.h"
+#include "parallel/driver.h"
+#include "train/step.h"
+#include "train/tiny_spec.h"
+
+#include <math.h>
+
+enum { MOST_RANKS = 16, RANK_T = 32 };
+
+struct rank {
+    struct arena arena;
+    struct engine engine;
+    struct model *model;
+    struct mesh mesh;
+    struct step_io io;
+    struct step_program step;
+    struct driver *driver;
+    struct layout_rows rows;
+    i64 B, all_rows; /* of the recipe */
+    struct exec_cursor at;
+};
+
+struct ranks {
+    struct train_config config;
+    struct arena arena;
+    struct layout layout;
+    struct comm_sim *sim;
+    struct rank rank[MOST_RANKS];
+    int n;
+};
+
+struct ranks_options {
+    struct tiny_options tiny; /* B and micro_batches are those of all ranks together */
+    const char *layout;
+};
+
+/* Row r of a step is a function of (step, r), whoever computes it. */
+static void ranks_batch(const struct task *t, struct run *x)
+{
+    const struct rank *k = x->context;
+    i64 n = k->rows.B * RANK_T, first = k->rows.first + x->micro_batch * k->rows.B;
+    i32 *tokens = t->out[BATCH_TOKENS]->data, *targets = t->out[BATCH_TARGETS]->data;
+    i32 *positions = t->out[BATCH_POSITIONS]->data, *begin = t->out[BATCH_BEGIN]->data;
+    for (i64 i = 0; i < n; i++) {
+        i64 place = i % RANK_T, border = RANK_T / 3;
+        struct rng key = { 7, x->step * 64 + (u64)(first + i / RANK_T) };
+        tokens[i] = (i32)(rng_u64(&key, (u64)place) % 61);
+        targets[i] = (i32)(rng_u64(&key, (u64)place + 1) % 61);
+        begin[i] = (i32)(place < border ? 0 : border);
+        positions[i] = (i32)(place - begin[i]);
+        ((float *)t->out[BATCH_WEIGHTS]->data)[i] = place % 5 ? 1.0f : 0.0f;
+        ((i32 *)t->out[BATCH_SOURCES]->data)[i] = 0;
+    }
+    float *inv_weight = t->out[BATCH_INV_WEIGHT]->data;
+    *inv_weight = 1.0f / (float)((RANK_T - ceil_div(RANK_T, 5)) * k->all_rows);
+}
+
+static void rank_open(struct rank *k, struct ranks *all, const struct ranks_options *o,
+                      struct comm *comm)
+{
+    const struct tiny_options *t = &o->tiny;
+    struct model_spec spec = tiny_spec(t->gpt2);
+    arena_init(&k->arena);
+    CHECK_OK(mesh_new(&k->mesh, &all->layout, comm));
+    k->rows = layout_rows(&all->layout, t->B, t->micro_batches, k->mesh.dp_rank);
+    k->all_rows = t->B * t->micro_batches;
+    struct step_shape shape = { k->rows.B, RANK_T, k->rows.micro_batches, 1 };
+    struct model_part part = mesh_part(&k->mesh);
+    CHECK_OK(engine_init(&k->engine, t->backend, t->threads, 64));
+    CHECK_OK(model_new_part(&k->model, &spec, t->bf16 ? DTYPE_BF16 : DTYPE_F32,
+                            step_needs(&all->config), RANK_T, &part, &k->arena));
+    backend_set(&k->engine.backend, &op_load_batch,
+                (struct kernel){ .run = ranks_batch, .context = k });
+    step_io_new(&k->io, 1, &k->arena);
+    CHECK_OK(step_program_new(&k->step, k->model, &all->config, &shape, &k->io, &k->mesh,
+                              &k->arena));
+    CHECK_OK(engine_add(&k->engine, k->step.program));
+    CHECK_OK(engine_commit(&k->engine));
+    CHECK_OK(driver_new(&k->driver, &k->mesh, driver_calls(k->step.program)));
+    k->engine.lanes = driver_lanes(k->driver);
+    model_init(k->model, 3, k->engine.pool);
+}
+
+static void ranks_open(struct ranks *all, const struct ranks_options *o)
+{
+    *all = (struct ranks){ .layout = layout_single() };
+    arena_init(&all->arena);
+    option_set_defaults(train_options, &all->config, &all->arena);
+    all->config.train.recompute = o->tiny.recompute;
+    all->config.optim.name = o->tiny.optimizer;
+    all->config.train.ema = 0.9;
+    CHECK_OK(layout_parse(&all->layout, o->layout, "test", &all->arena));
+    all->n = (int)layout_ranks(&all->layout);
+    assert(all->n <= MOST_RANKS);
+    CHECK_OK(comm_sim_new(&all->sim, all->n));
+    for (int r = 0; r < all->n; r++)
+        rank_open(&all->rank[r], all, o, comm_sim_rank(all->sim, r));
+}
+
+static void ranks_close(struct ranks *all)
+{
+    for (int r = 0; r < all->n; r++) {
+        struct rank *k = &all->rank[r];
+        model_free(k->model);
+        engine_fini(&k->engine);
+        arena_fini(&k->arena);
+    }
+    comm_sim_free(all->sim);
+    arena_fini(&all->arena);
+}
+
+static void write_hyper(struct rank *k, const struct train_config *c, u64 step)
+{
+    float *hyper = k->io.hyper->data;
+    hyper[HYPER_LR] = hyper[HYPER_MUON_LR] = 1e-2f;
+    hyper[HYPER_CORRECT1] = (float)(1 - pow(c->optim.beta1, (double)step + 1));
+    hyper[HYPER_CORRECT2] = (float)(1 - pow(c->optim.beta2, (double)step + 1));
+}
+
+/* One step of all ranks, in turns; returns the mean loss over all of them. */
+static double ranks_step(struct ranks *all, u64 step)
+{
+    double nll = 0, weight = 0;
+    int done = 0, idle = 0;
+    for (int r = 0; r < all->n; r++) {
+        write_hyper(&all->rank[r], &all->config, step);
+        all->rank[r].at = (struct exec_cursor){ 0 };
+    }
+    bool over[MOST_RANKS] = { false };
+    for (int r = 0; done < all->n; r = (r + 1) % all->n) {
+        struct rank *k = &all->rank[r];
+        struct run x = engine_context(&k->engine, step);
+        struct exec_cursor before = k->at;
+        x.yields = true;
+        int rc = over[r] ? EXEC_BLOCKED : exec_resume(k->step.program, &k->at, &x);
+        if (rc < 0)
+            fail_msg("rank %d: %s", r, err_message());
+        bool moved = rc == OK || k->at.action != before.action || k->at.task != before.task;
+        idle = moved ? 0 : idle + 1;
+        if (idle > 2 * all->n)
+            fail_msg("the ranks wait for each other");
+        if (rc == OK) {
+            over[r] = true;
+            done++;
+        }
+    }
+    for (int r = 0; r < all->n; r++) {
+        const double *sums = all->rank[r].io.sums->data;
+        if (mesh_coordinate(&all->rank[r].mesh, LANE_TP) == 0) {
+            nll += sums[0];
+            weight += sums[1];
+        }
+    }
+    return nll / weight;
+}
+
+#endif

@@ -1,0 +1,46 @@
+/* tests/train/tiny_spec.h - a small GPT-2 or Qwen-like model, and how a test wants it run. */
+#ifndef HEADWAY_TEST_TINY_SPEC_H
+#define HEADWAY_TEST_TINY_SPEC_H
+
+#include "graph/program.h"
+#include "model/spec.h"
+#include "test.h"
+#include "train/train_config.h"
+
+static struct model_spec tiny_spec(bool gpt2)
+{
+    struct model_spec s;
+    struct arena a;
+    arena_init(&a);
+    option_set_defaults(model_spec_options, &s, &a);
+    s.name = "tiny";
+    s.vocab = 61;
+    s.positions = 40;
+    s.layers = 3;
+    s.width = 32;
+    s.heads = 4;
+    s.hidden = 48;
+    s.kv_heads = gpt2 ? 4 : 2;
+    s.tied = gpt2;
+    s.family = gpt2 ? FAMILY_GPT2 : FAMILY_LLAMA;
+    s.norm = gpt2 ? NORM_LAYER : NORM_RMS;
+    s.act = gpt2 ? ACT_GELU : ACT_SWIGLU;
+    s.position = gpt2 ? POSITION_LEARNED : POSITION_ROPE;
+    s.bias_qkv = s.bias_out = s.bias_mlp = gpt2;
+    s.qk_norm = !gpt2;
+    s.init_std = 0.2; /* larger than usual, so that nothing is negligible */
+    CHECK_OK(spec_check(&s, "tiny"));
+    arena_fini(&a);
+    return s;
+}
+
+struct tiny_options {
+    const char *backend;
+    bool gpt2, bf16;
+    int threads, micro_batches;
+    enum recompute recompute;
+    enum train_optimizer optimizer;
+    i64 B, T;
+};
+
+#endif
