@@ -2,6 +2,7 @@
 
 #include "base/text.h"
 #include "data/normalize.h"
+#include "data/pretoken.h"
 #include "data/scan.h"
 #include "data/split_regex.h"
 #include "data/unicode.h"
@@ -161,6 +162,44 @@ TEST(scanners_class_every_character_as_the_expressions_do)
     split_match_free(match);
 }
 
+static int count_piece(void *context, const u8 *piece, i64 bytes)
+{
+    (void)piece;
+    (void)bytes;
+    ++*(int *)context;
+    return OK;
+}
+
+/* The step Digits knows Unicode 17, as Hugging Face's does; patterns know 16 only. */
+TEST(digits_are_those_of_unicode_17)
+{
+    static const struct {
+        const char *digits;
+        int pieces;
+    } cases[] = { { "true", 5 }, { "false", 3 } };
+    const char text[] = "a\U00011DE0\U00011DE9\U00016FF5b";
+    for (int i = 0; i < COUNT_OF(cases); i++) {
+        struct pretoken_scratch scratch = { 0 };
+        struct pretokenizer p;
+        struct text json = { 0 };
+        int pieces = 0;
+        text_printf(&json,
+                    "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\","
+                    "\"individual_digits\":%s},{\"type\":\"ByteLevel\","
+                    "\"add_prefix_space\":false,\"use_regex\":false}]}",
+                    cases[i].digits);
+        json_t *root = json_loadb(json.data, (size_t)json.length, 0, NULL);
+        CHECK_OK(pretokenizer_init(&p, root));
+        CHECK_OK(pretokenize(&p, &scratch, (const u8 *)text, sizeof text - 1, count_piece,
+                             &pieces));
+        CHECK_EQ(pieces, cases[i].pieces);
+        pretoken_scratch_fini(&scratch);
+        pretokenizer_fini(&p);
+        json_decref(root);
+        text_fini(&json);
+    }
+}
+
 TEST(patterns_that_would_mean_something_else_are_refused)
 {
     struct split_regex *r;
@@ -197,5 +236,6 @@ TEST_MAIN(ONE(utf8_stops_at_the_first_ill_formed_byte),
           ONE(a_megabyte_of_marks_is_normalised_in_linear_time),
           ONE(scanners_split_as_their_expressions_do),
           ONE(scanners_class_every_character_as_the_expressions_do),
+          ONE(digits_are_those_of_unicode_17),
           ONE(patterns_that_would_mean_something_else_are_refused),
           ONE(a_pattern_of_exponential_effort_ends_with_an_error))
