@@ -5,13 +5,12 @@
 
 #include "base/base.h"
 
-/* Reads `bytes`, a multiple of 512, at an address aligned to 64; the sum of its words keeps
- * the loads from being dropped. */
-typedef u64 (*stream_read_fn)(const void *data, i64 bytes);
+/* Reads `bytes`, a multiple of 512, at an address aligned to 64. */
+typedef void (*stream_read_fn)(const void *data, i64 bytes);
 
-u64 stream_read_generic(const void *data, i64 bytes);
-u64 stream_read_avx2(const void *data, i64 bytes);
-u64 stream_read_avx512(const void *data, i64 bytes);
-u64 stream_read_wide(const void *data, i64 bytes); /* tests only */
+void stream_read_generic(const void *data, i64 bytes);
+void stream_read_avx2(const void *data, i64 bytes);
+void stream_read_avx512(const void *data, i64 bytes);
+void stream_read_wide(const void *data, i64 bytes); /* tests only */
 
 #endif
