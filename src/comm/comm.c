@@ -3,7 +3,9 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/sys.h"
+#include "base/sys_share.h"
 #include "comm/flight.h"
+#include "comm/node.h"
 #include "comm/reduce.h"
 #include "comm/transport.h"
 
@@ -43,6 +45,7 @@ void comm_free(struct comm *c)
         return;
     if (c->transport->close)
         c->transport->close(c);
+    node_close(c->node);
     arena_fini(&c->arena);
     sys_free(c);
 }
@@ -88,7 +91,7 @@ int comm_group_new(struct comm_group **out, struct comm *c, const char *axis,
     int index;
     TRY(check_members(c, axis, members, n, &index));
     struct comm_group *g = ARENA_NEW(&c->arena, struct comm_group);
-    *g = (struct comm_group){ .comm = c, .n = n, .index = index };
+    *g = (struct comm_group){ .comm = c, .n = n, .index = index, .transport = c->transport };
     snprintf(g->axis, sizeof g->axis, "%s", axis);
     g->key = group_key(c, g->axis, members, n);
     g->members = ARENA_ARRAY(&c->arena, int, n);
@@ -226,29 +229,25 @@ void comm_copy(void *to, const void *from, i64 bytes)
         memmove(to, from, (size_t)bytes);
 }
 
-void comm_self_move(struct comm_call *call)
-{
-    comm_copy(call->out, call->in, comm_payload_bytes(call));
-}
-
 static int self_start(struct comm_call *call)
 {
     return broken(call, "a world of one has nobody to talk to");
 }
 
-static int self_test(struct comm_call *call)
+static int self_progress(struct comm_group *g)
 {
-    return self_start(call);
+    (void)g;
+    return OK;
 }
 
-static int self_idle(struct comm *c, u64 idle)
+static int self_idle(struct comm *c, u32 bell, u64 idle)
 {
-    (void)c, (void)idle;
+    (void)c, (void)bell, (void)idle;
     return OK;
 }
 
 static const struct comm_transport self_transport = {
-    .name = "self", .start = self_start, .test = self_test, .idle = self_idle,
+    .name = "self", .start = self_start, .progress = self_progress, .idle = self_idle,
 };
 
 int comm_self_new(struct comm **out)
@@ -258,9 +257,22 @@ int comm_self_new(struct comm **out)
 
 /* --- calls ------------------------------------------------------------------------ */
 
+static void enter(struct comm_group *g)
+{
+    while (atomic_flag_test_and_set_explicit(&g->busy, memory_order_acquire))
+        sys_yield();
+}
+
+static void leave(struct comm_group *g)
+{
+    atomic_flag_clear_explicit(&g->busy, memory_order_release);
+}
+
 static void finish(struct comm_call *call, int status)
 {
     struct comm_group *g = call->group;
+    if (g->n > 1)
+        atomic_fetch_sub(&g->under_way, 1);
     call->finished_ns = sys_now_ns();
     if (status == COMM_DONE) {
         struct comm_count *count = &g->count[call->op];
@@ -268,8 +280,8 @@ static void finish(struct comm_call *call, int status)
         count->sent_bytes += call->sent_bytes;
         count->received_bytes += call->received_bytes;
     }
-    call->status = status;
     comm_flight_finish(g->comm->flights[g->comm->rank], call->flight, call->finished_ns);
+    call->status = status; /* last: now the call may be reused by whoever looks at it */
 }
 
 int comm_start(struct comm_call *call)
@@ -285,6 +297,7 @@ int comm_start(struct comm_call *call)
         call->sequence = g->sequence++;
     call->sent_bytes = call->received_bytes = 0;
     call->step = call->part = 0;
+    call->ended = false;
     call->state = NULL;
     call->next = NULL;
     call->waited_ns = 0;
@@ -292,11 +305,14 @@ int comm_start(struct comm_call *call)
     call->status = COMM_STARTED;
     call->flight = comm_flight_start(c->flights[c->rank], call);
     if (g->n == 1) {
-        comm_self_move(call);
+        comm_copy(call->out, call->in, comm_payload_bytes(call));
         finish(call, COMM_DONE);
         return OK;
     }
-    int rc = c->transport->start(call);
+    enter(g);
+    atomic_fetch_add(&g->under_way, 1);
+    int rc = g->transport->start(call);
+    leave(g);
     if (rc < 0)
         finish(call, COMM_FAILED);
     return rc;
@@ -311,27 +327,56 @@ static bool is_late(struct comm_call *call)
     return deadline && call->waited_ns > deadline;
 }
 
+/* A peer may have to get something of this rank's other calls before it comes to this one. */
+static int progress_others(const struct comm_group *own)
+{
+    for (struct comm_group *g = own->comm->groups; g; g = g->next) {
+        if (g == own || atomic_load_explicit(&g->under_way, memory_order_relaxed) == 0)
+            continue;
+        if (atomic_flag_test_and_set_explicit(&g->busy, memory_order_acquire))
+            continue; /* another thread is at it */
+        int rc = g->transport->progress(g);
+        leave(g);
+        TRY(rc);
+    }
+    return OK;
+}
+
 int comm_test(struct comm_call *call)
 {
+    struct comm_group *g = call->group;
     if (call->status == COMM_DONE)
         return 1;
     assert(call->status == COMM_STARTED);
-    int rc = call->group->comm->transport->test(call);
-    if (rc == 0 && is_late(call))
+    int rc = OK;
+    if (!call->ended) {
+        enter(g);
+        rc = g->transport->progress(g);
+        leave(g);
+    }
+    if (call->ended) {
+        finish(call, COMM_DONE);
+        return 1;
+    }
+    if (rc == OK)
+        rc = progress_others(g);
+    if (rc == OK && is_late(call))
         rc = comm_explain_stall(call);
-    if (rc != 0)
-        finish(call, rc > 0 ? COMM_DONE : COMM_FAILED);
+    if (rc < 0)
+        finish(call, COMM_FAILED);
     return rc;
 }
 
 int comm_wait(struct comm_call *call)
 {
     struct comm *c = call->group->comm;
+    const struct comm_transport *t = call->group->transport;
     for (u64 idle = 0;; idle++) {
+        u32 bell = t->bell ? t->bell(c) : 0;
         int rc = comm_test(call);
         if (rc != 0)
             return rc < 0 ? rc : OK;
-        rc = c->transport->idle(c, idle);
+        rc = t->idle(c, bell, idle);
         if (rc == ERR_HANG)
             rc = comm_explain_stall(call);
         if (rc < 0) {

@@ -15,9 +15,9 @@
  *   - start, then test until it says 1 or wait. Between start and the end the buffers
  *     belong to the call: inputs must not change, outputs must not be read.
  *   - Calls on different groups, and sends and receives of different pairs, do not wait for
- *     each other. A send may end only when its receive was started: never count on it being
- *     buffered.
- *   - A group is used by one thread at a time.
+ *     each other: testing or waiting moves on everything that this rank has started. A send
+ *     may end only when its receive was started: never count on it being buffered.
+ *   - Calls of a group are started by one thread.
  *
  * Sum of a reduction: a binary tree over the member index, ((0+1)+(2+3))+((4+5)+(6+7)), in
  * f32 for f32 and bf16 (rounded to bf16 once, at the end), in f64 for f64, in wrapping
@@ -39,6 +39,8 @@
 #include "base/base.h"
 #include "base/dtype.h"
 
+#include <stdatomic.h>
+
 enum comm_op {
     COMM_ALLREDUCE,      /* out[count] = reduction over members of in[count] */
     COMM_REDUCE_SCATTER, /* in: all parts; out: the reduction of the own part */
@@ -57,6 +59,9 @@ enum comm_reduce { COMM_SUM, COMM_MAX };
 enum comm_status { COMM_NEW, COMM_STARTED, COMM_DONE, COMM_FAILED };
 
 struct comm_group;
+struct comm_transport;
+struct comm_flight;
+struct node;
 
 /* Filled by the caller up to tag; the rest is the transport's. Zero is a good beginning. */
 struct comm_call {
@@ -80,6 +85,7 @@ struct comm_call {
     u64 started_ns, finished_ns;
     i64 sent_bytes, received_bytes;
     _Atomic int status; /* enum comm_status */
+    _Atomic bool ended; /* the transport is done with it, and its byte counts are final */
     u64 tested_ns, waited_ns;
     i64 flight;             /* its entry in the flight recorder */
     struct comm_call *next; /* in a queue of the transport or of a lane */
@@ -102,11 +108,11 @@ struct comm_group {
     u64 sequence;            /* collectives started */
     u64 *sent, *received;    /* sends to and receives from each member started */
     struct comm_count count[COMM_OPS];
-    void *state; /* the transport's */
+    const struct comm_transport *transport;
+    void *state;           /* the transport's */
+    _Atomic int under_way; /* calls started and not ended */
+    atomic_flag busy;      /* a thread moves its calls on */
 };
-
-struct comm_transport;
-struct comm_flight;
 
 /* One rank's world. */
 struct comm {
@@ -115,11 +121,12 @@ struct comm {
     u64 deadline_ns; /* a call that waits longer is a hang; 0: wait for ever */
     struct comm_group *groups;
     struct comm_flight **flights; /* of every rank; NULL where it cannot be seen */
+    struct node *node;            /* what ranks of this node share; may be NULL */
     struct arena arena;
     void *state;
 };
 
-/* A world of one. Other worlds: comm/sim.h, comm/world.h. */
+/* A world of one. Other worlds: comm/sim.h, comm/local.h. */
 int comm_self_new(struct comm **out);
 void comm_free(struct comm *c); /* and its groups; NULL is fine */
 

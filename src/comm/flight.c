@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/sys.h"
+#include "comm/node.h"
 #include "comm/transport.h"
 
 #include <stdio.h>
@@ -116,6 +117,12 @@ static bool takes_part(const struct comm *c, int rank, const struct comm_record 
     return false;
 }
 
+static bool is_stopped(const struct comm *c, int rank)
+{
+    int seat = c->node ? node_seat_of(c->node, rank) : -1;
+    return seat >= 0 && node_state(c->node, seat) == 'T';
+}
+
 /* Who did not reach the call; if all did, who did least for it; -1: nobody can be seen. */
 static int find_absent(const struct comm *c, const struct comm_record *call, int caller,
                        bool *reached)
@@ -129,9 +136,10 @@ static int find_absent(const struct comm *c, const struct comm_record *call, int
         *reached = r != NULL;
         if (!r)
             return rank;
-        if (r->finished_ns == 0 && (least < 0 || r->progress < progress)) {
+        u64 did = is_stopped(c, rank) ? 0 : r->progress + 1;
+        if (r->finished_ns == 0 && (least < 0 || did < progress)) {
             least = rank;
-            progress = r->progress;
+            progress = did;
         }
     }
     return least;
@@ -158,22 +166,32 @@ static double seconds_since(u64 then_ns)
     return 1e-9 * (double)(sys_now_ns() - then_ns);
 }
 
+static const char *process_of(const struct comm *c, int rank, char *text, int chars)
+{
+    text[0] = '\0';
+    int seat = c->node ? node_seat_of(c->node, rank) : -1;
+    if (seat >= 0)
+        node_describe(c->node, seat, text, chars);
+    return text;
+}
+
 static int tell_absent(const struct comm *c, int absent, const struct comm_record *call,
                        int caller, bool reached)
 {
-    char missed[128], last[128], what[32];
+    char missed[128], last[128], process[64];
     comm_record_describe(call, missed, sizeof missed);
+    process_of(c, absent, process, sizeof process);
     const struct comm_record *r = comm_flight_last(c->flights[absent]);
     const char *did = reached ? "stopped moving in" : "did not reach";
+    double waited = seconds_since(call->started_ns);
     if (reached || !r)
-        return err_set(ERR_HANG, "rank %d %s %s, where rank %d waits for %.1f s%s", absent, did,
-                       missed, caller, seconds_since(call->started_ns),
-                       r ? "" : "; it made no call yet");
+        return err_set(ERR_HANG, "rank %d%s %s %s, where rank %d waits for %.1f s%s", absent,
+                       process, did, missed, caller, waited, r ? "" : "; it made no call yet");
     comm_record_describe(r, last, sizeof last);
-    snprintf(what, sizeof what, "%s %.1f s ago", r->finished_ns ? "ended" : "started",
-             seconds_since(r->finished_ns ? r->finished_ns : r->started_ns));
-    return err_set(ERR_HANG, "rank %d %s %s, where rank %d waits for %.1f s; its last call, %s, %s",
-                   absent, did, missed, caller, seconds_since(call->started_ns), last, what);
+    return err_set(ERR_HANG, "rank %d%s %s %s, where rank %d waits for %.1f s; its last call, "
+                   "%s, %s %.1f s ago", absent, process, did, missed, caller, waited, last,
+                   r->finished_ns ? "ended" : "started",
+                   seconds_since(r->finished_ns ? r->finished_ns : r->started_ns));
 }
 
 static int tell_circle(int first, const struct comm_record *a, int last,
@@ -186,12 +204,9 @@ static int tell_circle(int first, const struct comm_record *a, int last,
                    ours, last, theirs);
 }
 
-int comm_explain_stall(const struct comm_call *call)
+/* From who waits to who is waited for, until somebody waits for nobody. */
+static int follow(const struct comm *c, const struct comm_record *at)
 {
-    const struct comm *c = call->group->comm;
-    struct comm_record own;
-    comm_record_fill(&own, call);
-    const struct comm_record *at = &own;
     int waiting = c->rank;
     for (int hops = 0; hops < c->size; hops++) {
         bool reached = false;
@@ -210,4 +225,16 @@ int comm_explain_stall(const struct comm_call *call)
     comm_record_describe(at, text, sizeof text);
     return err_set(ERR_HANG, "rank %d waits in %s for %.1f s; the other members cannot be seen "
                    "from rank %d", waiting, text, seconds_since(at->started_ns), c->rank);
+}
+
+int comm_explain_stall(const struct comm_call *call)
+{
+    struct comm *c = call->group->comm;
+    struct comm_record own;
+    comm_record_fill(&own, call);
+    int rc = follow(c, &own);
+    if (!c->node)
+        return rc;
+    node_note(c->node, rc, err_message());
+    return node_check(c->node); /* another rank may have been first */
 }

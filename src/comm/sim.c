@@ -207,29 +207,27 @@ static int sim_start(struct comm_call *call)
     }
     move(calls, c->sides);
     for (int m = 0; m < c->sides; m++)
-        calls[m]->step = 1;
+        calls[m]->ended = true;
     return OK;
 }
 
-static int sim_test(struct comm_call *call)
+static int sim_progress(struct comm_group *g)
 {
-    if (call->step)
-        return 1;
-    if (sim_of(call)->failed)
+    if (((struct comm_sim *)g->comm->state)->failed)
         return err_set(ERR_INTERNAL, "another simulated rank failed before");
-    return 0;
+    return OK;
 }
 
 /* There is one thread, and it waits. */
-static int sim_idle(struct comm *c, u64 idle)
+static int sim_idle(struct comm *c, u32 bell, u64 idle)
 {
-    (void)c, (void)idle;
+    (void)c, (void)bell, (void)idle;
     return ERR_HANG;
 }
 
 static const struct comm_transport sim_transport = {
-    .name = "sim", .group_new = sim_group_new, .start = sim_start, .test = sim_test,
-    .idle = sim_idle,
+    .name = "sim", .one_thread = true, .group_new = sim_group_new, .start = sim_start,
+    .progress = sim_progress, .idle = sim_idle,
 };
 
 int comm_sim_new(struct comm_sim **out, int ranks)

@@ -9,14 +9,18 @@
 
 struct comm_transport {
     const char *name;
-    int (*group_new)(struct comm_group *g); /* sets g->state; (optional) */
+    bool one_thread; /* all ranks live in one: there can be no lanes */
+    /* Sets g->state, may change g->transport. (optional) */
+    int (*group_new)(struct comm_group *g);
     int (*start)(struct comm_call *call);
-    /* 1, 0 or an error; moves what can be moved without waiting. Where it says 1, the
-     * call's byte counts are final. */
-    int (*test)(struct comm_call *call);
-    /* Nothing moved, `idle` times in a row: rest until something may have. An error says
-     * that nothing can. */
-    int (*idle)(struct comm *c, u64 idle);
+    /* Moves what can be moved without waiting, of all calls of the group; sets `ended` of
+     * those that are done. start and progress of a group are never entered twice at once. */
+    int (*progress)(struct comm_group *g);
+    /* Read before looking whether something moved; given to idle. (optional) */
+    u32 (*bell)(struct comm *c);
+    /* Nothing moved, `idle` times in a row: rest until something may have, since the bell
+     * was read. ERR_HANG: nothing ever can. */
+    int (*idle)(struct comm *c, u32 bell, u64 idle);
     void (*wake)(struct comm *c);  /* ends the rest of this rank's other threads; (optional) */
     void (*close)(struct comm *c); /* (optional) */
 };
@@ -32,8 +36,7 @@ void comm_describe(const struct comm_call *call, char *text, int chars);
 
 i64 comm_payload_bytes(const struct comm_call *call); /* of the larger buffer */
 
-/* Carries out a call of a group of one. */
-void comm_self_move(struct comm_call *call);
+extern const struct comm_transport shm_transport;
 
 static inline char *comm_at(const void *buffer, i64 element, enum dtype d)
 {

@@ -1,15 +1,17 @@
 /* Calls and their meaning, on one rank and on N ranks in one thread. */
 #include "comm/comm.h"
 #include "comm/reduce.h"
+#include "comm/selftest.h"
 #include "comm/sim.h"
-#include "comm/trial.h"
 #include "test.h"
 
-static struct side sides[TRIAL_MEMBERS];
+enum { MEMBERS = 8 };
+
+static struct trial_side sides[MEMBERS];
 
 static struct comm_group *group_of(struct comm *c, const char *axis, int n)
 {
-    int members[TRIAL_MEMBERS] = { 0, 1, 2, 3, 4, 5, 6, 7 };
+    int members[MEMBERS] = { 0, 1, 2, 3, 4, 5, 6, 7 };
     struct comm_group *g;
     CHECK_OK(comm_group_new(&g, c, axis, members, n));
     return g;
@@ -47,9 +49,9 @@ TEST(every_operation_is_right_on_one_rank)
 
 TEST(every_operation_is_right_on_simulated_ranks)
 {
-    for (int n = 1; n <= TRIAL_MEMBERS; n++) {
+    for (int n = 1; n <= MEMBERS; n++) {
         struct comm_sim *s;
-        struct comm_group *groups[TRIAL_MEMBERS];
+        struct comm_group *groups[MEMBERS];
         struct trial t;
         CHECK_OK(comm_sim_new(&s, n));
         for (int m = 0; m < n; m++)

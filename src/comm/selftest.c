@@ -1,6 +1,8 @@
-#include "comm/trial.h"
+#include "comm/selftest.h"
 
+#include "base/err.h"
 #include "base/rng.h"
+#include "base/sys.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -89,7 +91,7 @@ static i64 begin_of(const struct trial *t, int m)
     return begin;
 }
 
-static struct comm_call base_call(const struct trial *t, struct side *s, struct comm_group *g)
+static struct comm_call base_call(const struct trial *t, struct trial_side *s, struct comm_group *g)
 {
     return (struct comm_call){
         .op = t->op, .group = g, .in = s->in, .out = s->out, .dtype = t->dtype,
@@ -97,7 +99,7 @@ static struct comm_call base_call(const struct trial *t, struct side *s, struct 
     };
 }
 
-static void prepare_pair(const struct trial *t, struct side *s, struct comm_group *g)
+static void prepare_pair(const struct trial *t, struct trial_side *s, struct comm_group *g)
 {
     int n = t->n, me = g->index;
     s->calls = 2;
@@ -110,7 +112,7 @@ static void prepare_pair(const struct trial *t, struct side *s, struct comm_grou
     fill(t, s->in, 0, me, 0, 0, t->count);
 }
 
-void trial_prepare(const struct trial *t, struct side *s, struct comm_group *g)
+void trial_prepare(const struct trial *t, struct trial_side *s, struct comm_group *g)
 {
     int me = g->index;
     memset(s->in, FENCE, sizeof s->in);
@@ -149,7 +151,7 @@ void trial_prepare(const struct trial *t, struct side *s, struct comm_group *g)
 
 /* --- answers ---------------------------------------------------------------------- */
 
-static char wrong[256];
+static _Thread_local char wrong[256];
 
 static bool differs(const struct trial *t, const void *out, i64 i, double expected)
 {
@@ -164,7 +166,7 @@ static bool differs(const struct trial *t, const void *out, i64 i, double expect
     return true;
 }
 
-static bool check_reduction(const struct trial *t, const struct side *s, int me)
+static bool check_reduction(const struct trial *t, const struct trial_side *s, int me)
 {
     bool all = t->op == COMM_ALLREDUCE;
     i64 begin = all ? 0 : begin_of(t, me), count = all ? t->count : part_count(t, me);
@@ -174,7 +176,7 @@ static bool check_reduction(const struct trial *t, const struct side *s, int me)
     return true;
 }
 
-static bool check_parts(const struct trial *t, const struct side *s, int me)
+static bool check_parts(const struct trial *t, const struct trial_side *s, int me)
 {
     i64 at = 0;
     for (int m = 0; m < t->n; m++) {
@@ -194,7 +196,7 @@ static bool check_parts(const struct trial *t, const struct side *s, int me)
     return true;
 }
 
-static bool check_message(const struct trial *t, const struct side *s, int me)
+static bool check_message(const struct trial *t, const struct trial_side *s, int me)
 {
     int from = t->op == COMM_BROADCAST ? t->peer : (me + t->n - 1) % t->n;
     for (i64 i = 0; i < t->count; i++)
@@ -213,7 +215,7 @@ static bool is_bytes(const char *what, i64 got, i64 elements, const struct trial
 }
 
 /* Each part moves to its owner and the result to the others; see comm.h. */
-static bool check_bytes(const struct trial *t, const struct side *s, int me)
+static bool check_bytes(const struct trial *t, const struct trial_side *s, int me)
 {
     i64 others = t->n - 1, sent = 0, received = 0;
     i64 whole = whole_count(t), own = part_count(t, me);
@@ -242,7 +244,7 @@ static bool check_bytes(const struct trial *t, const struct side *s, int me)
            is_bytes("received", s->call[0].received_bytes, received, t);
 }
 
-const char *trial_check(const struct trial *t, const struct side *s, int me)
+const char *trial_check(const struct trial *t, const struct trial_side *s, int me)
 {
     bool good = true;
     if (t->op == COMM_ALLREDUCE || t->op == COMM_REDUCE_SCATTER)
@@ -285,4 +287,36 @@ bool trial_next(struct trial *t, int n, int *at)
         ++*at;
         return true;
     }
+}
+
+static int run_trial(const struct trial *t, struct trial_side *s, struct comm_group *g)
+{
+    trial_prepare(t, s, g);
+    for (int k = 0; k < s->calls; k++)
+        TRY(comm_start(&s->call[k]));
+    for (int k = 0; k < s->calls; k++)
+        TRY(comm_wait(&s->call[k]));
+    const char *what = trial_check(t, s, g->index);
+    if (!what)
+        return OK;
+    return err_set(ERR_INTERNAL, "%s of %lld %s among %d members is wrong on rank %d: %s",
+                   comm_op_name(t->op), (long long)t->count, dtype_name(t->dtype), t->n,
+                   g->comm->rank, what);
+}
+
+int comm_selftest(struct comm_group *g, int step, i64 *calls)
+{
+    struct trial t;
+    int rc = OK;
+    *calls = 0;
+    if (g->n > TRIAL_MEMBERS)
+        return err_set(ERR_LIMIT, "the self-test knows groups of at most %d members, not %d",
+                       TRIAL_MEMBERS, g->n);
+    struct trial_side *s = sys_alloc((i64)sizeof *s, 64);
+    if (!s)
+        return err_set(ERR_LIMIT, "no memory for a self-test");
+    for (int at = 0; rc >= 0 && trial_next(&t, g->n, &at); at += step - 1, ++*calls)
+        rc = run_trial(&t, s, g);
+    sys_free(s);
+    return rc;
 }

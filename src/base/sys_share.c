@@ -1,0 +1,142 @@
+#include "base/sys_share.h"
+
+#include "base/sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* --- memory ----------------------------------------------------------------------- */
+
+int sys_memory_new(const char *name, i64 bytes)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC);
+    if (fd >= 0 && ftruncate(fd, bytes) != 0) {
+        int saved = errno;
+        close(fd);
+        errno = saved;
+        return -1;
+    }
+    return fd;
+}
+
+int sys_memory_open(int pid, int fd)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, fd);
+    return sys_open(path, O_RDWR, 0);
+}
+
+i64 sys_memory_bytes(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 ? (i64)st.st_size : -1;
+}
+
+void *sys_map_shared(int fd, i64 bytes)
+{
+    void *p = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
+                   0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+/* --- sleep ------------------------------------------------------------------------ */
+
+void sys_futex_wait(atomic_uint *word, u32 seen, u64 timeout_ns)
+{
+    struct timespec t = { (time_t)(timeout_ns / 1000000000u), (long)(timeout_ns % 1000000000u) };
+    syscall(SYS_futex, word, FUTEX_WAIT, seen, &t, NULL, 0);
+}
+
+void sys_futex_wake(atomic_uint *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+void sys_yield(void)
+{
+    sched_yield();
+}
+
+/* --- processes -------------------------------------------------------------------- */
+
+int sys_pid(void)
+{
+    return (int)getpid();
+}
+
+int sys_fork(void)
+{
+    return (int)fork();
+}
+
+void sys_exit_now(int code)
+{
+    _exit(code);
+}
+
+void sys_die_with_parent(void)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+void sys_kill(int pid)
+{
+    kill((pid_t)pid, SIGKILL);
+}
+
+int sys_wait_child(bool wait, int *code)
+{
+    int status;
+    pid_t pid;
+    do
+        pid = waitpid(-1, &status, wait ? 0 : WNOHANG);
+    while (pid < 0 && errno == EINTR);
+    if (pid > 0)
+        *code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+    return (int)pid;
+}
+
+int sys_watch(int pid)
+{
+    return (int)syscall(SYS_pidfd_open, pid, 0);
+}
+
+bool sys_watch_ended(int watch)
+{
+    struct pollfd p = { .fd = watch, .events = POLLIN };
+    return poll(&p, 1, 0) > 0 && (p.revents & POLLIN);
+}
+
+char sys_process_state(int pid)
+{
+    char path[64], line[512];
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t n = read(fd, line, sizeof line - 1);
+    close(fd);
+    line[n > 0 ? n : 0] = '\0';
+    const char *name_end = strrchr(line, ')'); /* the name may hold anything */
+    return name_end && name_end[1] == ' ' ? name_end[2] : 0;
+}
+
+int sys_pin_thread(int core)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(core, &set);
+    return sched_setaffinity(0, sizeof set, &set);
+}

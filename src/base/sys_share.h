@@ -1,0 +1,47 @@
+/* base/sys_share.h - what processes of one node share: memory, sleep, and who lives.
+ *
+ * Shared memory is a memfd: it has no name to clean up after a crash, and the small limit
+ * that containers put on /dev/shm does not concern it. Another process of the same user
+ * opens it by process id and descriptor. Conventions are those of base/sys.h. */
+#ifndef HEADWAY_SYS_SHARE_H
+#define HEADWAY_SYS_SHARE_H
+
+#include "base/base.h"
+
+#include <stdatomic.h>
+
+/* --- memory ----------------------------------------------------------------------- */
+int sys_memory_new(const char *name, i64 bytes); /* zeroed, taken when touched; descriptor */
+int sys_memory_open(int pid, int fd);            /* that of another process */
+i64 sys_memory_bytes(int fd);
+void *sys_map_shared(int fd, i64 bytes);         /* sys_unmap gives it back */
+
+/* --- sleep ------------------------------------------------------------------------ */
+/* Sleeps while *word == seen, at most so long. */
+void sys_futex_wait(atomic_uint *word, u32 seen, u64 timeout_ns);
+void sys_futex_wake(atomic_uint *word); /* everybody */
+void sys_yield(void);
+static inline void sys_pause(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* --- processes -------------------------------------------------------------------- */
+int sys_pid(void);
+int sys_fork(void);
+_Noreturn void sys_exit_now(int code); /* no handlers, no flushing: for forked children */
+void sys_die_with_parent(void);        /* SIGKILL when the parent ends */
+void sys_kill(int pid);
+/* Ends of children: the pid, with its exit code or -signal; 0 when wait is false and none
+ * ended; -1 when there is no child. */
+int sys_wait_child(bool wait, int *code);
+/* A descriptor by which a process's end is seen, even before its parent asks; -1. */
+int sys_watch(int pid);
+bool sys_watch_ended(int watch);
+/* 'R' runs, 'S' sleeps, 'T' is stopped, 'Z' ended ...; 0 when it cannot be known. */
+char sys_process_state(int pid);
+int sys_pin_thread(int core); /* the calling thread */
+
+#endif
