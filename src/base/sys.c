@@ -1,6 +1,7 @@
 #include "base/sys.h"
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -632,4 +633,24 @@ i64 sys_memory_limit_bytes(void)
 const char *sys_getenv(const char *name)
 {
     return getenv(name);
+}
+
+void sys_program_folder(char *path, int chars)
+{
+    ssize_t n = readlink("/proc/self/exe", path, (size_t)chars - 1);
+    path[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(path, '/');
+    if (slash)
+        *slash = '\0';
+    else
+        snprintf(path, (size_t)chars, ".");
+}
+
+void *sys_load(const char *path, const char *symbol, const char **why)
+{
+    void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
+    void *found = library ? dlsym(library, symbol) : NULL;
+    if (!found)
+        *why = dlerror();
+    return found;
 }

@@ -367,16 +367,33 @@ int comm_test(struct comm_call *call)
     return rc;
 }
 
+u32 comm_bell(const struct comm *c)
+{
+    return c->node ? node_bell(c->node) : 0;
+}
+
+int comm_rest(struct comm *c, u32 bell, u64 idle)
+{
+    const struct comm_transport *t = c->transport;
+    for (const struct comm_group *g = c->groups; g; g = g->next) {
+        if (atomic_load_explicit(&g->under_way, memory_order_relaxed) == 0)
+            continue;
+        t = g->transport;
+        if (!t->rings)
+            break; /* must be asked again and again */
+    }
+    return t->idle(c, bell, idle);
+}
+
 int comm_wait(struct comm_call *call)
 {
     struct comm *c = call->group->comm;
-    const struct comm_transport *t = call->group->transport;
     for (u64 idle = 0;; idle++) {
-        u32 bell = t->bell ? t->bell(c) : 0;
+        u32 bell = comm_bell(c);
         int rc = comm_test(call);
         if (rc != 0)
             return rc < 0 ? rc : OK;
-        rc = t->idle(c, bell, idle);
+        rc = comm_rest(c, bell, idle);
         if (rc == ERR_HANG)
             rc = comm_explain_stall(call);
         if (rc < 0) {

@@ -119,6 +119,7 @@ struct comm {
     const struct comm_transport *transport;
     int rank, size;
     u64 deadline_ns; /* a call that waits longer is a hang; 0: wait for ever */
+    int failed;      /* the code with which this rank gave up: comm_fail */
     struct comm_group *groups;
     struct comm_flight **flights; /* of every rank; NULL where it cannot be seen */
     struct node *node;            /* what ranks of this node share; may be NULL */
@@ -126,7 +127,7 @@ struct comm {
     void *state;
 };
 
-/* A world of one. Other worlds: comm/sim.h, comm/local.h. */
+/* A world of one. Other worlds: comm/world.h, comm/sim.h. */
 int comm_self_new(struct comm **out);
 void comm_free(struct comm *c); /* and its groups; NULL is fine */
 

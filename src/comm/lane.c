@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/sys.h"
 #include "base/sys_share.h"
+#include "comm/node.h"
 #include "comm/transport.h"
 
 #include <pthread.h>
@@ -89,15 +90,6 @@ static bool drive(struct comm_lane *l)
     return kept < n;
 }
 
-/* A transport without a bell must be asked again and again, so it decides. */
-static const struct comm_transport *who_rests(const struct comm_lane *l)
-{
-    for (int i = 0; i < l->n_under_way; i++)
-        if (!l->under_way[i]->group->transport->bell)
-            return l->under_way[i]->group->transport;
-    return l->under_way[0]->group->transport;
-}
-
 static void *lane_main(void *argument)
 {
     struct comm_lane *l = argument;
@@ -106,7 +98,7 @@ static void *lane_main(void *argument)
         sys_pin_thread(l->core); /* a wish: elsewhere it works too */
     for (u64 idle = IDLE_FROM;; idle++) {
         u32 own_bell = atomic_load(&l->bell);
-        u32 bell = c->transport->bell ? c->transport->bell(c) : 0;
+        u32 bell = comm_bell(c);
         take_new(l);
         if (l->n_under_way == 0) {
             if (atomic_load(&l->stop) && atomic_load(&l->taken) == atomic_load(&l->submitted))
@@ -117,7 +109,7 @@ static void *lane_main(void *argument)
         if (drive(l)) {
             idle = IDLE_FROM;
         } else {
-            int rc = who_rests(l)->idle(c, bell, idle);
+            int rc = comm_rest(c, bell, idle);
             if (rc < 0)
                 fail(l, rc);
         }
@@ -148,8 +140,9 @@ static void wake(struct comm_lane *l)
 {
     atomic_fetch_add(&l->bell, 1);
     sys_futex_wake(&l->bell);
-    if (l->comm->transport->wake)
-        l->comm->transport->wake(l->comm);
+    struct node *node = l->comm->node;
+    if (node)
+        node_ring(node, node_seat_of(node, l->comm->rank));
 }
 
 void comm_lane_free(struct comm_lane *l)

@@ -35,6 +35,7 @@ int comm_shm_new(struct comm **out, struct node *node, int rank, int size, doubl
 void comm_fail(struct comm *c, int code)
 {
     char text[600];
+    c->failed = code;
     if (!c->node || node_check(c->node) < 0)
         return; /* all know of another one */
     snprintf(text, sizeof text, "rank %d: %s", c->rank, err_message());

@@ -237,7 +237,7 @@ static int find_dead(struct node *n)
     return OK;
 }
 
-static int look_for_dead(struct node *n)
+int node_look(struct node *n)
 {
     TRY(node_check(n));
     if (atomic_flag_test_and_set(&n->looking))
@@ -264,7 +264,7 @@ void *node_find(struct node *n, u64 key, i64 bytes)
         u64 at; /* whoever took the place writes where in a moment */
         while ((at = atomic_load(&p->offset)) == 0) {
             sys_yield();
-            if (look_for_dead(n) < 0)
+            if (node_look(n) < 0)
                 return NULL;
         }
         return at == FULL ? NULL : (char *)s + at;
@@ -291,7 +291,7 @@ int node_rest(struct node *n, u32 bell, u64 idle)
     if (now - atomic_load(&n->looked_ns) < LOOK_NS)
         return OK;
     atomic_store(&n->looked_ns, now);
-    return look_for_dead(n);
+    return node_look(n);
 }
 
 int node_meet(struct node *n, u64 timeout_ns)

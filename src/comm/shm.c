@@ -514,23 +514,12 @@ static int shm_progress(struct comm_group *g)
     return OK;
 }
 
-static u32 shm_bell(struct comm *c)
-{
-    return node_bell(c->node);
-}
-
 static int shm_idle(struct comm *c, u32 bell, u64 idle)
 {
     return node_rest(c->node, bell, idle);
 }
 
-static void shm_wake(struct comm *c)
-{
-    node_ring(c->node, node_seat_of(c->node, c->rank));
-}
-
 const struct comm_transport shm_transport = {
-    .name = "shm", .group_new = shm_group_new, .start = shm_start,
-    .progress = shm_progress, .bell = shm_bell, .idle = shm_idle,
-    .wake = shm_wake,
+    .name = "shm", .rings = true, .group_new = shm_group_new, .start = shm_start,
+    .progress = shm_progress, .idle = shm_idle,
 };

@@ -16,17 +16,20 @@ struct comm_transport {
     /* Moves what can be moved without waiting, of all calls of the group; sets `ended` of
      * those that are done. start and progress of a group are never entered twice at once. */
     int (*progress)(struct comm_group *g);
-    /* Read before looking whether something moved; given to idle. (optional) */
-    u32 (*bell)(struct comm *c);
+    /* What moves rings the bells of node.h: a waiter may sleep until then. */
+    bool rings;
     /* Nothing moved, `idle` times in a row: rest until something may have, since the bell
      * was read. ERR_HANG: nothing ever can. */
     int (*idle)(struct comm *c, u32 bell, u64 idle);
-    void (*wake)(struct comm *c);  /* ends the rest of this rank's other threads; (optional) */
     void (*close)(struct comm *c); /* (optional) */
 };
 
 /* A comm with its flight recorder (of this process, unless the transport replaces it). */
 int comm_new(struct comm **out, const struct comm_transport *t, int rank, int size);
+
+/* Rests as the transports of all calls under way allow. bell: comm_bell before looking. */
+u32 comm_bell(const struct comm *c);
+int comm_rest(struct comm *c, u32 bell, u64 idle);
 
 /* Do two members' calls with the same sequence belong together? An error names both. */
 int comm_check_match(const struct comm_call *a, const struct comm_call *b);

@@ -3,6 +3,7 @@
 #include "comm/reduce.h"
 #include "comm/selftest.h"
 #include "comm/sim.h"
+#include "comm/transport.h"
 #include "test.h"
 
 enum { MEMBERS = 8 };
@@ -17,22 +18,41 @@ static struct comm_group *group_of(struct comm *c, const char *axis, int n)
     return g;
 }
 
-static void run_trial(const struct trial *t, struct comm_group **groups)
+/* Starts a member's calls; where they claim to have ended, looks at the result at once. */
+static const char *start_member(const struct trial *t, int m)
 {
+    int ended = 0;
+    for (int k = 0; k < sides[m].calls; k++) {
+        CHECK_OK(comm_start(&sides[m].call[k]));
+        ended += sides[m].call[k].ended;
+    }
+    return ended == sides[m].calls ? trial_check(t, &sides[m], m) : NULL;
+}
+
+/* What is wrong with a trial, or NULL. */
+static const char *try(const struct trial *t, struct comm_group **groups)
+{
+    const char *wrong = NULL;
     for (int m = 0; m < t->n; m++)
         trial_prepare(t, &sides[m], groups[m]);
-    for (int m = t->n - 1; m >= 0; m--)
-        for (int k = 0; k < sides[m].calls; k++)
-            CHECK_OK(comm_start(&sides[m].call[k]));
+    for (int m = t->n - 1; m >= 0; m--) {
+        const char *early = start_member(t, m);
+        wrong = wrong ? wrong : early;
+    }
     for (int m = 0; m < t->n; m++)
         for (int k = 0; k < sides[m].calls; k++)
             CHECK_EQ(comm_test(&sides[m].call[k]), 1);
-    for (int m = 0; m < t->n; m++) {
-        const char *wrong = trial_check(t, &sides[m], m);
-        if (wrong)
-            fail_msg("%s %s of %lld, %d members, member %d: %s", comm_op_name(t->op),
-                     dtype_name(t->dtype), (long long)t->count, t->n, m, wrong);
-    }
+    for (int m = 0; m < t->n && !wrong; m++)
+        wrong = trial_check(t, &sides[m], m);
+    return wrong;
+}
+
+static void run_trial(const struct trial *t, struct comm_group **groups)
+{
+    const char *wrong = try(t, groups);
+    if (wrong)
+        fail_msg("%s %s of %lld, %d members: %s", comm_op_name(t->op), dtype_name(t->dtype),
+                 (long long)t->count, t->n, wrong);
 }
 
 TEST(every_operation_is_right_on_one_rank)
@@ -60,6 +80,86 @@ TEST(every_operation_is_right_on_simulated_ranks)
             run_trial(&t, groups);
         comm_sim_free(s);
     }
+}
+
+/* --- mistakes that a transport could make ------------------------------------------- */
+
+static const struct comm_transport *honest;
+
+/* Says that a call has ended before the others came. */
+static int without_waiting(struct comm_call *call)
+{
+    TRY(honest->start(call));
+    call->ended = true;
+    return OK;
+}
+
+/* Member 0 gives the buffer of member 1 and the other way round. */
+static int with_swapped_buffers(struct comm_call *call)
+{
+    int m = call->group->index;
+    if (m < 2 && call->in && call->in != call->out)
+        call->in = sides[1 - m].in;
+    return honest->start(call);
+}
+
+/* The sum begins with another member: the same numbers, another tree. */
+static int with_another_tree(struct comm_call *call)
+{
+    if (call->op == COMM_ALLREDUCE && call->in != call->out)
+        call->in = sides[(call->group->index + 1) % call->group->n].in;
+    return honest->start(call);
+}
+
+static int without_the_last_element(struct comm_call *call)
+{
+    if (call->op == COMM_ALLREDUCE && call->count > 0)
+        call->count--;
+    return honest->start(call);
+}
+
+static int with_a_maximum(struct comm_call *call)
+{
+    call->reduce = COMM_MAX;
+    return honest->start(call);
+}
+
+static int counting_own_parts(struct comm_call *call)
+{
+    TRY(honest->start(call));
+    call->sent_bytes += call->op == COMM_ALL_GATHER ? comm_payload_bytes(call) : 0;
+    return OK;
+}
+
+/* Trials of the honest list that a transport with this start fails. */
+static int count_caught(int (*start)(struct comm_call *))
+{
+    struct comm_sim *s;
+    struct comm_group *groups[4];
+    struct trial t;
+    int caught = 0;
+    CHECK_OK(comm_sim_new(&s, 4));
+    for (int m = 0; m < 4; m++)
+        groups[m] = group_of(comm_sim_rank(s, m), "dp", 4);
+    honest = groups[0]->transport;
+    struct comm_transport mutant = *honest;
+    mutant.start = start;
+    for (int m = 0; m < 4; m++)
+        groups[m]->transport = &mutant;
+    for (int at = 0; trial_next(&t, 4, &at);)
+        caught += try(&t, groups) != NULL;
+    comm_sim_free(s);
+    return caught;
+}
+
+TEST(mistakes_of_a_transport_are_caught)
+{
+    CHECK(count_caught(without_waiting) > 0);
+    CHECK(count_caught(with_swapped_buffers) > 0);
+    CHECK(count_caught(with_another_tree) > 0);
+    CHECK(count_caught(without_the_last_element) > 0);
+    CHECK(count_caught(with_a_maximum) > 0);
+    CHECK(count_caught(counting_own_parts) > 0);
 }
 
 TEST(a_tree_over_eight_is_the_tree_over_the_sums_of_halves)
@@ -188,6 +288,7 @@ TEST(ranks_that_wait_for_each_other_are_named)
 
 TEST_MAIN(ONE(every_operation_is_right_on_one_rank),
           ONE(every_operation_is_right_on_simulated_ranks),
+          ONE(mistakes_of_a_transport_are_caught),
           ONE(a_tree_over_eight_is_the_tree_over_the_sums_of_halves),
           ONE(a_maximum_with_nan_is_nan),
           ONE(calls_meet_by_their_order_not_by_when_they_start),

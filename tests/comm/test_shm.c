@@ -102,6 +102,95 @@ TEST(waiting_for_one_call_moves_the_others_on)
     CHECK_OK(comm_local_run(&l, send_first, &l));
 }
 
+/* The computing thread looks at the status and does nothing else. */
+static int compute_beside_lane(struct comm *c, void *context)
+{
+    enum { CALLS = 5, COUNT = 400000 };
+    static float in[COUNT], out[CALLS][COUNT];
+    struct comm_call calls[CALLS];
+    struct comm_lane *lane;
+    struct comm_group *g = world_of(c);
+    i64 *counted = context, steps = 0;
+    TRY(comm_lane_new(&lane, c, -1));
+    for (int k = 0; k < CALLS; k++) {
+        calls[k] = (struct comm_call){ .op = COMM_ALLREDUCE, .group = g, .in = in,
+                                       .out = out[k], .count = COUNT, .tag = (u32)k };
+        comm_lane_submit(lane, &calls[k]);
+    }
+    while (calls[CALLS - 1].status == COMM_STARTED)
+        steps++;
+    *counted = steps;
+    int rc = OK;
+    for (int k = 0; k < CALLS && rc == OK; k++)
+        rc = comm_lane_wait(lane, &calls[k]);
+    comm_lane_free(lane);
+    if (rc == OK && steps == 0)
+        return err_set(ERR_INTERNAL, "the lane ended before anything was computed");
+    return rc;
+}
+
+TEST(a_lane_moves_calls_while_its_rank_computes)
+{
+    i64 counted;
+    struct comm_local l = { .ranks = 2, .deadline_s = 60 };
+    CHECK_OK(comm_local_run(&l, compute_beside_lane, &counted));
+}
+
+/* Both send first and receive then, in one lane. */
+static int exchange_in_lane(struct comm *c, void *context)
+{
+    enum { COUNT = 300000 };
+    static float in[COUNT], out[COUNT];
+    struct comm_lane *lane;
+    struct comm_group *g = world_of(c);
+    (void)context;
+    in[COUNT - 1] = (float)c->rank + 1;
+    TRY(comm_lane_new(&lane, c, -1));
+    struct comm_call send = { .op = COMM_SEND, .group = g, .in = in, .count = COUNT,
+                              .peer = 1 - c->rank };
+    struct comm_call recv = { .op = COMM_RECV, .group = g, .out = out, .count = COUNT,
+                              .peer = 1 - c->rank };
+    comm_lane_submit(lane, &send);
+    comm_lane_submit(lane, &recv);
+    int rc = comm_lane_wait(lane, &recv);
+    if (rc == OK)
+        rc = comm_lane_wait(lane, &send);
+    comm_lane_free(lane);
+    if (rc == OK && out[COUNT - 1] != (float)(2 - c->rank))
+        return err_set(ERR_INTERNAL, "rank %d got %g", c->rank, (double)out[COUNT - 1]);
+    return rc;
+}
+
+TEST(a_send_does_not_hold_up_the_receive_behind_it)
+{
+    struct comm_local l = { .ranks = 2, .deadline_s = 60 };
+    CHECK_OK(comm_local_run(&l, exchange_in_lane, NULL));
+}
+
+/* The lane fails; so does what comes after, with the same words. */
+static int lane_meets_death(struct comm *c, void *context)
+{
+    struct comm_lane *lane;
+    struct comm_group *g = world_of(c);
+    (void)context;
+    if (c->rank == 1)
+        raise(SIGKILL);
+    struct comm_call calls[2] = { { .op = COMM_BARRIER, .group = g },
+                                  { .op = COMM_BARRIER, .group = g } };
+    TRY(comm_lane_new(&lane, c, -1));
+    comm_lane_submit(lane, &calls[0]);
+    comm_lane_submit(lane, &calls[1]);
+    int second = comm_lane_wait(lane, &calls[1]), first = comm_lane_wait(lane, &calls[0]);
+    comm_lane_free(lane);
+    return first == ERR_PEER && second == ERR_PEER ? first : err_set(ERR_INTERNAL, "no error");
+}
+
+TEST(a_lane_tells_who_died)
+{
+    struct comm_local l = { .ranks = 2, .deadline_s = 60 };
+    CHECK_FAILS(comm_local_run(&l, lane_meets_death, NULL), ERR_PEER, "died before its first call");
+}
+
 /* All ranks work until rank `victim` of them meets its fate in step 5. */
 struct fate {
     int victim, signal, step;
@@ -181,6 +270,9 @@ TEST(ranks_that_disagree_are_both_named)
 TEST_MAIN(ONE(every_operation_is_right_between_processes),
           ONE(groups_with_the_same_members_are_different_groups),
           ONE(waiting_for_one_call_moves_the_others_on),
+          ONE(a_lane_moves_calls_while_its_rank_computes),
+          ONE(a_send_does_not_hold_up_the_receive_behind_it),
+          ONE(a_lane_tells_who_died),
           ONE(a_dead_rank_is_named_within_a_second),
           ONE(a_stopped_rank_is_named_with_the_call_it_did_not_reach),
           ONE(a_rank_that_leaves_early_is_named),
