@@ -9,7 +9,7 @@
 
 enum { LEAST = 7, MOST = 500, WARM = 2 };
 /* Bytes to move per measurement, so that large sizes end in time. */
-static const i64 budget_bytes = (i64)256 << 20;
+static const i64 budget_bytes = (i64)96 << 20;
 
 static int by_value(const void *a, const void *b)
 {

@@ -207,24 +207,29 @@ static int tell_circle(int first, const struct comm_record *a, int last,
 /* From who waits to who is waited for, until somebody waits for nobody. */
 static int follow(const struct comm *c, const struct comm_record *at)
 {
-    int waiting = c->rank;
+    const struct comm_record *before = NULL;
+    int waiting = c->rank, waited = c->rank;
     for (int hops = 0; hops < c->size; hops++) {
         bool reached = false;
         int absent = find_absent(c, at, waiting, &reached);
+        if (absent < 0 && before) /* all others have ended this call: it stays in it alone */
+            return tell_absent(c, waiting, before, waited, false);
         if (absent < 0)
             break;
         const struct comm_record *next = oldest_unfinished(c->flights[absent]);
-        if (!next || reached)
+        if (!next || reached || is_stopped(c, absent))
             return tell_absent(c, absent, at, waiting, reached);
         if (absent == c->rank || hops == c->size - 1)
             return tell_circle(waiting, at, absent, next);
+        waited = waiting;
+        before = at;
         waiting = absent;
         at = next;
     }
     char text[128];
     comm_record_describe(at, text, sizeof text);
     return err_set(ERR_HANG, "rank %d waits in %s for %.1f s; the other members cannot be seen "
-                   "from rank %d", waiting, text, seconds_since(at->started_ns), c->rank);
+                   "from here", waiting, text, seconds_since(at->started_ns));
 }
 
 int comm_explain_stall(const struct comm_call *call)

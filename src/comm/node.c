@@ -11,9 +11,9 @@
 enum {
     DIRECTORY = 4096,  /* groups and pairs */
     NOTE_CHARS = 900,
-    SPIN = 1000,       /* tests before sleeping when each rank has a core: some 100 us */
-    PAUSES = 2,        /* between two tests */
-    YIELDS = 2,        /* before sleeping when ranks share cores */
+    SPIN = 1000,       /* looks while each rank has a core: some 100 us */
+    PAUSES = 2,        /* between two looks */
+    YIELDS = 100,      /* then, or at once when ranks share cores */
     LOOK_NS = 50 * 1000 * 1000, /* how often a waiter looks whether others live */
 };
 /* Address space; memory is taken when touched. */
@@ -275,13 +275,12 @@ void *node_find(struct node *n, u64 key, i64 bytes)
 int node_rest(struct node *n, u32 bell, u64 idle)
 {
     struct seat *s = &n->shared->seats[n->seat];
-    if (!n->crowded && idle < SPIN) {
-        for (int i = 0; i < PAUSES; i++)
+    u64 spin = n->crowded ? 0 : SPIN;
+    if (idle < spin + YIELDS) {
+        if (idle >= spin)
+            sys_yield();
+        for (int i = 0; i < PAUSES && idle < spin; i++)
             sys_pause();
-        return OK;
-    }
-    if (idle < YIELDS) {
-        sys_yield();
         return OK;
     }
     atomic_fetch_add(&s->sleepers, 1);

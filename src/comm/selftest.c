@@ -128,8 +128,13 @@ void trial_prepare(const struct trial *t, struct trial_side *s, struct comm_grou
         s->counts[m] = t->op == COMM_ALL_TO_ALL ? pair_count(t, me, m) : part_count(t, m);
     for (int m = 0; m < t->n; m++)
         s->recv_counts[m] = pair_count(t, m, me);
-    c->counts = s->counts;
-    c->recv_counts = s->recv_counts;
+    /* what an operation does not use is not there */
+    if (t->op == COMM_REDUCE_SCATTER || t->op == COMM_ALL_GATHER || t->op == COMM_ALL_TO_ALL)
+        c->counts = s->counts;
+    if (t->op == COMM_ALL_TO_ALL)
+        c->recv_counts = s->recv_counts;
+    if (t->op == COMM_BARRIER)
+        c->in = c->out = NULL;
     c->count = t->op == COMM_ALLREDUCE || t->op == COMM_BROADCAST ? t->count : 0;
     c->peer = t->op == COMM_BROADCAST ? t->peer : 0;
     i64 at = 0;

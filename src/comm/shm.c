@@ -1,7 +1,8 @@
 /* Processes of one node: data moves through memory that they share.
  *
  * Collectives go in rounds. In a round each member puts down what others need, raises its
- * board, waits until all boards are raised, and takes what it needs. Two slots per member
+ * board, waits until all boards are raised, and takes what it needs. The last one to raise
+ * its board wakes the others. Two slots per member
  * alternate: whoever raises the board for round r has taken all of round r - 1, so when
  * every board of round r - 1 was seen raised, the slots of round r - 2 are free. Nobody
  * ever waits for "has been read".
@@ -32,6 +33,12 @@ struct board {
     struct label label[SLOTS];
 };
 
+/* What the members of a group share; the slots follow the boards. */
+struct meeting {
+    _Alignas(64) atomic_ullong raised; /* by all together: n per round */
+    struct board boards[];
+};
+
 struct pipe {
     _Alignas(64) atomic_ullong written;
     _Alignas(64) atomic_ullong read;
@@ -54,7 +61,7 @@ struct shm_group {
     struct comm_group *group;
     struct node *node;
     int *seats;
-    struct board *boards;
+    struct meeting *meeting;
     char *slots;           /* [member][SLOTS][slot_bytes] */
     i64 slot_bytes, pipe_bytes;
     u64 rounds;            /* taken */
@@ -90,11 +97,11 @@ static int shm_group_new(struct comm_group *g)
     s->to = ARENA_ARRAY(a, struct side, g->n);
     s->from = ARENA_ARRAY(a, struct side, g->n);
     s->inputs = ARENA_ARRAY(a, const void *, g->n);
-    i64 boards = g->n * (i64)sizeof(struct board);
+    i64 boards = (i64)sizeof(struct meeting) + g->n * (i64)sizeof(struct board);
     char *shared = node_find(node, g->key, boards + g->n * SLOTS * s->slot_bytes);
     if (!shared)
         return no_room(g);
-    s->boards = (struct board *)shared;
+    s->meeting = (struct meeting *)shared;
     s->slots = shared + boards;
     g->state = s;
     return OK;
@@ -232,10 +239,10 @@ static void take(struct comm_call *call)
         call->received_bytes += (g->n - 1) * p.count * dtype_bytes(d);
     }
     for (int m = 0; m < g->n && !is_reducing(call); m++) {
-        struct comm_part p = piece_of(call, m);
         bool from_m = is_gathering(call) || (call->op == COMM_BROADCAST && call->peer == m);
         if (!from_m)
             continue;
+        struct comm_part p = piece_of(call, m);
         i64 bytes = p.count * dtype_bytes(d);
         if (m != g->index) {
             comm_copy(comm_at(call->out, p.begin, d), slot_of(s, m), bytes);
@@ -249,15 +256,21 @@ static void take(struct comm_call *call)
     }
 }
 
+static u64 all_raised(const struct comm_call *call)
+{
+    return (shm_of(call)->rounds + 1) * (u64)call->group->n;
+}
+
 static void raise_board(struct comm_call *call)
 {
     struct shm_group *s = shm_of(call);
-    struct board *own = &s->boards[call->group->index];
+    struct board *own = &s->meeting->boards[call->group->index];
     if (call->step == 0)
         own->label[s->rounds % SLOTS] = label_of(call);
     put_down(call);
-    atomic_store(&own->raised, s->rounds + 1);
-    for (int m = 0; m < call->group->n; m++)
+    atomic_store_explicit(&own->raised, s->rounds + 1, memory_order_release);
+    bool last = atomic_fetch_add(&s->meeting->raised, 1) + 1 == all_raised(call);
+    for (int m = 0; m < call->group->n && last; m++)
         if (m != call->group->index)
             node_ring(s->node, s->seats[m]);
     s->raised = true;
@@ -267,19 +280,17 @@ static void raise_board(struct comm_call *call)
 static int look_at_boards(struct comm_call *call)
 {
     struct shm_group *s = shm_of(call);
-    for (int m = 0; m < call->group->n; m++) {
-        atomic_ullong *raised = &s->boards[m].raised;
-        if (atomic_load_explicit(raised, memory_order_acquire) > s->rounds)
-            continue;
-        if (node_left(s->node, s->seats[m]) && atomic_load(raised) <= s->rounds)
+    struct board *boards = s->meeting->boards;
+    int n = call->group->n;
+    bool all = atomic_load_explicit(&s->meeting->raised, memory_order_acquire) >= all_raised(call);
+    for (int m = 0; m < n && !all; m++)
+        if (node_left(s->node, s->seats[m]) && atomic_load(&boards[m].raised) <= s->rounds)
             return tell_left(call, m);
-        return 0;
-    }
-    if (call->step > 0)
-        return 1;
-    u64 own = s->boards[call->group->index].label[s->rounds % SLOTS].fingerprint;
-    for (int m = 0; m < call->group->n; m++) {
-        const struct label *l = &s->boards[m].label[s->rounds % SLOTS];
+    if (!all || call->step > 0)
+        return all;
+    u64 own = boards[call->group->index].label[s->rounds % SLOTS].fingerprint;
+    for (int m = 0; m < n; m++) {
+        const struct label *l = &boards[m].label[s->rounds % SLOTS];
         if (l->fingerprint != own)
             return tell_mismatch(call, m, &l->record);
     }
@@ -289,8 +300,7 @@ static int look_at_boards(struct comm_call *call)
 static int advance_rounds(struct comm_call *call)
 {
     struct shm_group *s = shm_of(call);
-    u64 rounds = rounds_of(call);
-    while (call->step < rounds) {
+    while (call->step < call->part) {
         if (!s->raised)
             raise_board(call);
         int rc = look_at_boards(call);
@@ -494,6 +504,8 @@ static int shm_start(struct comm_call *call)
 {
     struct queue *q = queue_of(call);
     TRY(node_check(shm_of(call)->node));
+    if (call->op != COMM_SEND && call->op != COMM_RECV)
+        call->part = rounds_of(call);
     if (q->head)
         q->tail->next = call;
     else

@@ -38,6 +38,23 @@ TEST(launchers_that_do_not_fit_get_one_sentence)
     check_says(CLEAN "$H comm --transport mpi 2>&1", 2, "no MPI launcher started this process");
 }
 
+/* Starts four ranks that measure for long, and does something to one of them. */
+#define DO_TO_ONE(signal)                                                                \
+    CLEAN "o=$(mktemp); timeout 60 $H comm --ranks 4 --deadline 0.5s --max-size 1GiB "    \
+          ">$o 2>&1 & until grep -q 'bus GB/s' $o; do sleep 0.05; done; "                 \
+          "p=$(cat /proc/$!/task/*/children); set -- $(cat /proc/${p% }/task/*/children); " \
+          "kill -" signal " $2; wait $!; c=$?; cat $o; rm $o; exit $c"
+
+TEST(a_rank_that_stops_has_a_name_and_an_exit_code)
+{
+    check_says(DO_TO_ONE("STOP"), 80, ", stopped) ");
+}
+
+TEST(a_rank_that_dies_has_a_name_and_an_exit_code)
+{
+    check_says(DO_TO_ONE("KILL"), 81, "died ");
+}
+
 /* Skips where the launcher or the module is missing. */
 static void under_mpi(const char *library, const char *run)
 {
@@ -60,7 +77,7 @@ static void under_mpi(const char *library, const char *run)
     }
 }
 
-#define OPENMPI "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun.openmpi " \
+#define OPENMPI "env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun.openmpi " \
                 "--oversubscribe --bind-to none"
 
 TEST(open_mpi_carries_calls)
@@ -88,5 +105,7 @@ TEST(a_library_that_does_not_fit_the_launcher_is_named)
 
 TEST_MAIN(ONE(ranks_of_this_machine_check_themselves), ONE(a_table_is_printed_once),
           ONE(ranks_find_each_other_by_address), ONE(launchers_that_do_not_fit_get_one_sentence),
+          ONE(a_rank_that_stops_has_a_name_and_an_exit_code),
+          ONE(a_rank_that_dies_has_a_name_and_an_exit_code),
           ONE(open_mpi_carries_calls), ONE(mpich_carries_calls),
           ONE(a_library_that_does_not_fit_the_launcher_is_named))
