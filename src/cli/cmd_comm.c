@@ -10,7 +10,7 @@
 #include <stdio.h>
 
 struct comm_options {
-    i64 ranks, max_bytes;
+    i64 ranks, max_bytes, check_every;
     int transport;
     double deadline;
     bool exact, check_only, overlap;
@@ -31,6 +31,8 @@ static const struct option options[] = {
       .max = 86400, .help = "A call that waits longer than this is a hang." },
     { "exact", OPTION_FIELD(BOOL, struct comm_options, exact), "no",
       .help = "Measure sums in the fixed order that gives the same bits everywhere." },
+    { "check_every", OPTION_FIELD(INT, struct comm_options, check_every), "1", .min = 1,
+      .max = 1000, .help = "Ask only every so many of the checks." },
     { "check_only", OPTION_FIELD(BOOL, struct comm_options, check_only), "no",
       .help = "Only check results, measure nothing." },
     { "overlap", OPTION_FIELD(BOOL, struct comm_options, overlap), "no",
@@ -73,8 +75,8 @@ static int measure_overlap(struct comm_group *g, i64 bytes)
     struct comm_overlap v;
     TRY(comm_bench_overlap(g, bytes, &v));
     if (g->index == 0)
-        printf("\nallreduce of %lld bytes %.0f us, computing %.0f us, both at once %.0f us: %.0f %% "
-               "of the shorter one is hidden\n", (long long)bytes, v.call_us, v.compute_us,
+        printf("\nallreduce of %lld bytes %.0f us, computing %.0f us, both at once %.0f us: "
+               "%.0f %% of the shorter one is hidden\n", (long long)bytes, v.call_us, v.compute_us,
                v.together_us, 100 * v.hidden);
     return OK;
 }
@@ -87,7 +89,7 @@ static int body(struct comm *c, void *context)
     TRY(comm_world_group(&g, c, "world"));
     if (g->index == 0)
         printf("%d ranks, %s\n", c->size, g->transport->name);
-    TRY(comm_selftest(g, 1, &calls));
+    TRY(comm_selftest(g, (int)o->check_every, &calls));
     if (g->index == 0)
         printf("%lld calls gave the right results and moved the right number of bytes\n",
                (long long)calls);

@@ -17,7 +17,7 @@ enum {
     LOOK_NS = 50 * 1000 * 1000, /* how often a waiter looks whether others live */
 };
 /* Address space; memory is taken when touched. */
-static const i64 bytes_per_rank = (i64)96 << 20;
+static const i64 bytes_per_rank = (i64)256 << 20;
 enum { FULL = 1 }; /* as an offset */
 static const u64 magic = 0x3145444f4e575748u; /* "HWWNODE1" */
 

@@ -265,8 +265,8 @@ const char *trial_check(const struct trial *t, const struct trial_side *s, int m
 
 static const enum dtype dtypes[] = { DTYPE_F32, DTYPE_BF16, DTYPE_F64, DTYPE_I32, DTYPE_I64,
                                      DTYPE_U8 };
-/* none, fewer than members, odd, about a cache line, one block of a tree and a rest */
-static const i64 counts[] = { 0, 1, 5, 64, 1003, 2500 };
+/* none, fewer than members, odd, one block of a tree and a rest */
+static const i64 counts[] = { 0, 1, 5, 64, 700 };
 static const enum comm_op ops[] = { COMM_ALLREDUCE, COMM_REDUCE_SCATTER, COMM_ALL_GATHER,
                                     COMM_ALL_TO_ALL, COMM_SEND, COMM_BROADCAST, COMM_BARRIER };
 

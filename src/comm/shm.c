@@ -19,8 +19,15 @@
 #include "comm/transport.h"
 
 #include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
-enum { SLOTS = 2, PIECES = 4 /* of a ring: the reader begins before the writer is done */ };
+enum {
+    SLOTS = 2,
+    PIECES = 4,            /* of a ring: the reader begins before the writer is done */
+    LARGE_BYTES = 8 << 20, /* more than the private caches of a core hold */
+};
 
 /* What a member says that its call is. */
 struct label {
@@ -154,6 +161,11 @@ static char *slot_of(const struct shm_group *s, int m)
     return s->slots + (m * SLOTS + (i64)(s->rounds % SLOTS)) * s->slot_bytes;
 }
 
+static char *next_slot(const struct shm_group *s, int m)
+{
+    return s->slots + (m * SLOTS + (i64)((s->rounds + 1) % SLOTS)) * s->slot_bytes;
+}
+
 /* Elements of one part that move in one round. */
 static i64 chunk_of(const struct comm_call *call)
 {
@@ -195,6 +207,32 @@ static bool is_reducing(const struct comm_call *call)
     return call->op == COMM_REDUCE_SCATTER || (call->op == COMM_ALLREDUCE && call->step % 2 == 0);
 }
 
+/* Past the caches, for buffers that do not fit them anyway: a line that is written whole
+ * need not be read first, nor taken back from the cache of the one who read it last. */
+static void copy_past_caches(char *to, const char *from, i64 bytes)
+{
+#if defined(__SSE2__)
+    i64 head = i64_min(bytes, -(i64)(uintptr_t)to & 15);
+    memcpy(to, from, (size_t)head);
+    i64 i = head;
+    for (; i + 64 <= bytes; i += 64)
+        for (int k = 0; k < 64; k += 16)
+            _mm_stream_si128((__m128i *)(to + i + k), _mm_loadu_si128((const __m128i *)(from + i + k)));
+    memcpy(to + i, from + i, (size_t)(bytes - i));
+    _mm_sfence(); /* before others are told */
+#else
+    memcpy(to, from, (size_t)bytes);
+#endif
+}
+
+static void move_bytes(const struct comm_call *call, void *to, const void *from, i64 bytes)
+{
+    if (to != from && comm_payload_bytes(call) >= LARGE_BYTES)
+        copy_past_caches(to, from, bytes);
+    else
+        comm_copy(to, from, bytes);
+}
+
 static void put_down(struct comm_call *call)
 {
     struct shm_group *s = shm_of(call);
@@ -206,20 +244,19 @@ static void put_down(struct comm_call *call)
             struct comm_part p = piece_of(call, m);
             if (m == g->index)
                 continue;
-            comm_copy(comm_at(slot, m * chunk_of(call), d), comm_at(call->in, p.begin, d),
+            move_bytes(call, comm_at(slot, m * chunk_of(call), d), comm_at(call->in, p.begin, d),
                       p.count * dtype_bytes(d));
             call->sent_bytes += p.count * dtype_bytes(d);
         }
     } else if (is_gathering(call)) {
         struct comm_part p = piece_of(call, g->index), whole = comm_part(call, g->index);
-        const char *from = call->op == COMM_ALLREDUCE
-                               ? comm_at(call->out, p.begin, d)
-                               : comm_at(call->in, p.begin - whole.begin, d);
-        comm_copy(slot, from, p.count * dtype_bytes(d));
+        if (call->op == COMM_ALL_GATHER) /* an allreduce has its sum there already */
+            move_bytes(call, slot, comm_at(call->in, p.begin - whole.begin, d),
+                       p.count * dtype_bytes(d));
         call->sent_bytes += (g->n - 1) * p.count * dtype_bytes(d);
     } else if (call->op == COMM_BROADCAST && call->peer == g->index) {
         struct comm_part p = piece_of(call, g->index);
-        comm_copy(slot, comm_at(call->in, p.begin, d), p.count * dtype_bytes(d));
+        move_bytes(call, slot, comm_at(call->in, p.begin, d), p.count * dtype_bytes(d));
         call->sent_bytes += (g->n - 1) * p.count * dtype_bytes(d);
     }
 }
@@ -234,8 +271,12 @@ static void take(struct comm_call *call)
         for (int m = 0; m < g->n; m++)
             s->inputs[m] = m == g->index ? comm_at(call->in, p.begin, d)
                                          : comm_at(slot_of(s, m), g->index * chunk_of(call), d);
-        i64 at = call->op == COMM_ALLREDUCE ? p.begin : p.begin - whole.begin;
-        comm_reduce_tree(d, call->reduce, g->n, s->inputs, comm_at(call->out, at, d), p.count);
+        /* The next round's slot is free: all have raised the board for this one. */
+        bool all = call->op == COMM_ALLREDUCE;
+        char *to = all ? next_slot(s, g->index) : comm_at(call->out, p.begin - whole.begin, d);
+        comm_reduce_tree(d, call->reduce, g->n, s->inputs, to, p.count);
+        if (all)
+            move_bytes(call, comm_at(call->out, p.begin, d), to, p.count * dtype_bytes(d));
         call->received_bytes += (g->n - 1) * p.count * dtype_bytes(d);
     }
     for (int m = 0; m < g->n && !is_reducing(call); m++) {
@@ -245,13 +286,13 @@ static void take(struct comm_call *call)
         struct comm_part p = piece_of(call, m);
         i64 bytes = p.count * dtype_bytes(d);
         if (m != g->index) {
-            comm_copy(comm_at(call->out, p.begin, d), slot_of(s, m), bytes);
+            move_bytes(call, comm_at(call->out, p.begin, d), slot_of(s, m), bytes);
             call->received_bytes += bytes;
         } else if (call->op == COMM_ALL_GATHER) {
             i64 at = p.begin - comm_part(call, m).begin;
-            comm_copy(comm_at(call->out, p.begin, d), comm_at(call->in, at, d), bytes);
+            move_bytes(call, comm_at(call->out, p.begin, d), comm_at(call->in, at, d), bytes);
         } else if (call->op == COMM_BROADCAST) {
-            comm_copy(comm_at(call->out, p.begin, d), comm_at(call->in, p.begin, d), bytes);
+            move_bytes(call, comm_at(call->out, p.begin, d), comm_at(call->in, p.begin, d), bytes);
         }
     }
 }

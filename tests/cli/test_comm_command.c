@@ -15,20 +15,20 @@ static void check_says(const char *line, int code, const char *text)
 
 TEST(ranks_of_this_machine_check_themselves)
 {
-    check_says(CLEAN "timeout 60 $H comm --ranks 3 --check-only 2>&1", 0, "3 ranks, shm");
-    check_says(CLEAN "timeout 60 $H comm --check-only 2>&1", 0, CHECKED);
+    check_says(CLEAN "timeout 60 $H comm --ranks 3 --check-every 19 --check-only 2>&1", 0, "3 ranks, shm");
+    check_says(CLEAN "timeout 60 $H comm --check-every 19 --check-only 2>&1", 0, CHECKED);
 }
 
 TEST(a_table_is_printed_once)
 {
-    check_says(CLEAN "timeout 60 $H comm --ranks 2 --max-size 4 | grep -c '^allreduce '", 0, "1\n");
+    check_says(CLEAN "timeout 60 $H comm --ranks 2 --check-every 50 --max-size 4 | grep -c '^allreduce '", 0, "1\n");
 }
 
 TEST(ranks_find_each_other_by_address)
 {
     check_says(CLEAN "export HEADWAY_SIZE=2 HEADWAY_ADDRESS=127.0.0.1:$((20000 + $$ % 20000)); "
-                     "HEADWAY_RANK=1 timeout 60 $H comm --check-only & "
-                     "HEADWAY_RANK=0 timeout 60 $H comm --check-only && wait $!", 0, CHECKED);
+                     "HEADWAY_RANK=1 timeout 60 $H comm --check-every 19 --check-only & "
+                     "HEADWAY_RANK=0 timeout 60 $H comm --check-every 19 --check-only && wait $!", 0, CHECKED);
 }
 
 TEST(launchers_that_do_not_fit_get_one_sentence)
@@ -40,7 +40,7 @@ TEST(launchers_that_do_not_fit_get_one_sentence)
 
 /* Starts four ranks that measure for long, and does something to one of them. */
 #define DO_TO_ONE(signal)                                                                \
-    CLEAN "o=$(mktemp); timeout 60 $H comm --ranks 4 --deadline 0.5s --max-size 1GiB "    \
+    CLEAN "o=$(mktemp); timeout 60 $H comm --ranks 4 --check-every 50 --deadline 0.5s --max-size 1GiB "    \
           ">$o 2>&1 & until grep -q 'bus GB/s' $o; do sleep 0.05; done; "                 \
           "p=$(cat /proc/$!/task/*/children); set -- $(cat /proc/${p% }/task/*/children); " \
           "kill -" signal " $2; wait $!; c=$?; cat $o; rm $o; exit $c"
@@ -68,7 +68,7 @@ static void under_mpi(const char *library, const char *run)
     static const char *const carriers[] = { "mpi", "auto" };
     for (int n = 2; n <= 4; n += 2) {
         for (int i = 0; i < 2; i++) {
-            snprintf(line, sizeof line, CLEAN "timeout 120 %s -n %d $H comm --check-only "
+            snprintf(line, sizeof line, CLEAN "timeout 120 %s -n %d $H comm --check-every 19 --check-only "
                      "--transport %s 2>&1", run, n, carriers[i]);
             char text[64];
             snprintf(text, sizeof text, "%d ranks, %s", n, i == 0 ? "mpi" : "shm");
@@ -99,7 +99,7 @@ TEST(a_library_that_does_not_fit_the_launcher_is_named)
     if (o.code != 0)
         skip();
     check_says(CLEAN "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
-                     "OMPI_COMM_WORLD_SIZE=2 timeout 60 $H comm --check-only 2>&1", 2,
+                     "OMPI_COMM_WORLD_SIZE=2 timeout 60 $H comm --check-every 19 --check-only 2>&1", 2,
                "launcher and library do not belong together");
 }
 
