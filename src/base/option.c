@@ -600,7 +600,22 @@ int option_unknown_key(const char *key, const char *suggestion, const char *wher
 
 void option_set_defaults(const struct option *table, void *target, struct arena *a)
 {
+    static const size_t bytes[OPTION_TYPES] = {
+        [OPTION_BOOL] = sizeof(option_c_BOOL),
+        [OPTION_INT] = sizeof(option_c_INT),
+        [OPTION_FLOAT] = sizeof(option_c_FLOAT),
+        [OPTION_STRING] = sizeof(option_c_STRING),
+        [OPTION_PATH] = sizeof(option_c_PATH),
+        [OPTION_CHOICE] = sizeof(option_c_CHOICE),
+        [OPTION_SIZE] = sizeof(option_c_SIZE),
+        [OPTION_DURATION] = sizeof(option_c_DURATION),
+        [OPTION_STRINGS] = sizeof(option_c_STRINGS),
+        [OPTION_INTS] = sizeof(option_c_INTS),
+        [OPTION_FLOATS] = sizeof(option_c_FLOATS),
+        [OPTION_NODE] = sizeof(option_c_NODE *),
+    };
     for (const struct option *o = table; o->key; o++) {
+        memset((char *)target + o->offset, 0, bytes[o->type]);
         if (o->default_text && option_set(o, target, o->default_text, o->key, a) < 0)
             err_panic("default of option %s: %s", o->key, err_message());
     }

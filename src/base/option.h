@@ -65,15 +65,15 @@ struct option {
     const char *key;
     enum option_type type;
     size_t offset;
-    const char *default_text; /* NULL: the field stays zero, "not set" */
+    const char *default_text; /* NULL: the field becomes zero, "not set" */
     const char *unit;         /* "steps", "bytes", "tokens" ...; NULL: none */
     double min, max;          /* both 0: no limits; max <= min: no upper limit */
     const char *choices;      /* "adamw|muon" for CHOICE */
     const char *help;         /* a sentence */
 };
 
-/* Fills every bound field from default_text. The table's defaults must be valid: a bad
- * one stops the program. */
+/* Fills every bound field from default_text, whatever was in it. The table's defaults must
+ * be valid: a bad one stops the program. */
 void option_set_defaults(const struct option *table, void *target, struct arena *a);
 
 /* Reads text into the row's field after checking it. */

@@ -47,7 +47,7 @@ static int start(void **state)
 {
     (void)state;
     arena_init(&arena);
-    memset(&s, 0, sizeof s);
+    memset(&s, 0xff, sizeof s); /* defaults overwrite whatever was there */
     option_set_defaults(table, &s, &arena);
     return 0;
 }
