@@ -12,10 +12,12 @@ import argparse
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../../tests/peers"))
@@ -34,6 +36,7 @@ def options():
     o.add_argument("--steps", type=int, default=5, help="steps that are timed")
     o.add_argument("--warmup", type=int, default=1, help="steps before them")
     o.add_argument("--threads", type=int, default=2)
+    o.add_argument("--gate", action="store_true", help="one timed step per line on stdin")
     o.add_argument("--json", action="store_true", help="print JSON instead of a sentence")
     return o.parse_args()
 
@@ -68,24 +71,61 @@ def write_tokens(np, path, count):
         np.random.default_rng(2).integers(VOCAB, size=count, dtype=np.uint16).tofile(file)
 
 
+def took(line):
+    """Seconds, when the line tells that a step is done."""
+    found = re.match(r"step \d+: .*\(took ([\d.]+) ms\)", line)
+    return float(found[1]) / 1e3 if found else None
+
+
+def start(binary, folder, args):
+    """The program before its first step: it has evaluated the loss on held-out tokens."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
+    # stdbuf, because llm.c does not flush the lines that we wait for
+    program = subprocess.Popen(["stdbuf", "-oL", binary], cwd=folder, env=environment, text=True,
+                               stdout=subprocess.PIPE)
+    for line in program.stdout:
+        if line.startswith("val loss"):
+            return program
+    sys.exit(f"{binary} ended before its first step, with code {program.wait()}")
+
+
+def step(program):
+    for line in program.stdout:
+        if took(line):
+            return took(line)
+    sys.exit(f"{program.args[-1]} ended too early, with code {program.wait()}")
+
+
+def gated_step(program):
+    """A step of a program that knows no gate: it is stopped between steps by a signal, and its
+    own clock, which would count that rest, is replaced by ours."""
+    begin = time.perf_counter()
+    program.send_signal(signal.SIGCONT)
+    step(program)
+    seconds = time.perf_counter() - begin
+    program.send_signal(signal.SIGSTOP)
+    return seconds
+
+
 def run(binary, folder, args):
     """Runs until enough steps are done; returns their seconds and the peak memory."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
+    program = start(binary, folder, args)
+    for _ in range(args.warmup):
+        step(program)
     seconds = []
-    # stdbuf, because llm.c does not flush the lines that we wait for
-    with subprocess.Popen(["stdbuf", "-oL", binary], cwd=folder, env=environment, text=True,
-                          stdout=subprocess.PIPE) as program:
-        for line in program.stdout:
-            took = re.match(r"step \d+: .*\(took ([\d.]+) ms\)", line)
-            if took:
-                seconds.append(float(took[1]) / 1e3)
-            if len(seconds) == args.warmup + args.steps:
-                break
-        peak = peer.peak_rss_bytes(program.pid) if seconds else 0
-        program.kill()
-    if len(seconds) < args.warmup + args.steps:
-        sys.exit(f"{binary} ended after {len(seconds)} steps with code {program.returncode}")
-    return seconds[args.warmup:], peak
+    if args.gate:
+        program.send_signal(signal.SIGSTOP)
+        print("ready", flush=True)
+    for _ in range(args.steps):
+        if not args.gate:
+            seconds.append(step(program))
+        elif sys.stdin.readline():
+            seconds.append(gated_step(program))
+            print(f"step {seconds[-1]:.6f}", flush=True)
+    peak = peer.peak_rss_bytes(program.pid)
+    program.kill()
+    program.wait()
+    return seconds, peak
 
 
 def main():
