@@ -28,7 +28,7 @@ ROOT = HERE.parents[1]
 
 
 class Absent(Exception):
-    """A peer that is not there; the text is its SKIP line."""
+    """A peer that is not there, or that broke; the text says which."""
 
 
 @dataclasses.dataclass
@@ -74,8 +74,8 @@ class Program:
             if line.startswith("SKIP"):
                 self.process.wait()
                 raise Absent(line.strip())
-        sys.exit(f"{self.name} ended without saying '{word}', "
-                 f"with code {self.process.wait()}")
+        raise Absent(f"FAILED: {self.name} ended without saying '{word}', "
+                     f"with code {self.process.wait()}")
 
     def step(self):
         self.process.stdin.write("step\n")
@@ -147,22 +147,6 @@ def measure(ours, start, rounds):
     return peer
 
 
-def run_case(args, case):
-    wanted = list(peers(args, case))
-    ours = headway(args, case, args.rounds * max(1, len(wanted)))
-    found = []
-    for start in wanted:
-        try:
-            found.append(measure(ours, start, args.rounds))
-        except Absent as absent:
-            print(absent, flush=True)
-    if not found:
-        for _ in range(args.rounds):
-            take_round([ours])
-    ours.finish()
-    return ours, found
-
-
 # --- printing -----------------------------------------------------------------------------
 
 
@@ -177,7 +161,7 @@ def row(case, program, flops_per_token, peak, ratios):
     ratio = f"{statistics.median(ratios):.2f} x ({spread(ratios, 2)})" if ratios else ""
     print(f"| {program.name} | {median:.1f} ({spread(rates)}, n = {len(rates)}) "
           f"| {100 * median * flops_per_token / peak:.1f} % "
-          f"| {program.result['peak_rss_bytes'] / 1e9:.2f} GB | {ratio} |")
+          f"| {program.result['peak_rss_bytes'] / 1e9:.2f} GB | {ratio} |", flush=True)
 
 
 def print_case(case, ours, found):
@@ -194,6 +178,25 @@ def print_case(case, ours, found):
     predicted = ours.result["predicted_bytes"]
     print(f"\nHeadway said {predicted / 1e9:.2f} GB before it began; the loader was waited for "
           f"{100 * ours.result['loader_wait_share']:.4f} % of the time.", flush=True)
+
+
+def run_case(args, case):
+    """All programs of a case; their results."""
+    wanted = list(peers(args, case))
+    ours = headway(args, case, args.rounds * max(1, len(wanted)))
+    found = []
+    for start in wanted:
+        try:
+            found.append(measure(ours, start, args.rounds))
+            print(f"{case.name}: {found[-1].name} is measured", file=sys.stderr, flush=True)
+        except (Absent, BrokenPipeError) as absent:
+            print(absent, flush=True)
+    if not found:
+        for _ in range(args.rounds):
+            take_round([ours])
+    ours.finish()
+    print_case(case, ours, found)
+    return [program.result for program in (ours, *found)]
 
 
 def print_versions(results):
@@ -229,9 +232,7 @@ def main():
     for case in CASES:
         if args.case and case.name not in args.case:
             continue
-        ours, found = run_case(args, case)
-        print_case(case, ours, found)
-        results += [program.result for program in (ours, *found)]
+        results += run_case(args, case)
     print_versions(results)
     if args.out:
         with open(args.out, "a") as file:
