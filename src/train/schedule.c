@@ -2,14 +2,15 @@
 
 #include <math.h>
 
-static double after_warmup(const struct train_config *c, double progress)
+/* What the warm-up ends in: `progress` of the run is done, `rest` of what follows it. */
+static double after_warmup(const struct train_config *c, double progress, double rest)
 {
     double low = c->lr.min_ratio;
     switch ((enum train_schedule)c->lr.schedule) {
     case SCHEDULE_COSINE:
-        return low + (1 - low) * 0.5 * (1 + cos(3.14159265358979323846 * progress));
+        return low + (1 - low) * 0.5 * (1 + cos(3.14159265358979323846 * rest));
     case SCHEDULE_LINEAR:
-        return 1 - (1 - low) * progress;
+        return 1 - (1 - low) * rest;
     case SCHEDULE_WSD: {
         double begin = 1 - c->lr.decay_fraction;
         if (progress <= begin || c->lr.decay_fraction <= 0)
@@ -24,11 +25,16 @@ static double after_warmup(const struct train_config *c, double progress)
 
 double schedule_factor(const struct train_config *c, i64 step, double progress)
 {
+    double warmup = (double)c->lr.warmup, rest = 0;
     progress = progress < 0 ? 0 : progress > 1 ? 1 : progress;
-    double factor = after_warmup(c, progress);
-    if (step < c->lr.warmup)
-        factor = fmin(factor, (double)(step + 1) / (double)c->lr.warmup);
-    return factor;
+    if (step >= c->lr.warmup && progress > 0) {
+        /* The share of the run that the warm-up took, at this pace: warmup / steps where
+         * steps end the run, and known without memory where the clock does. */
+        double begin = progress * warmup / (double)step;
+        rest = begin < 1 ? (progress - begin) / (1 - begin) : 1;
+    }
+    double factor = after_warmup(c, progress, rest);
+    return step < c->lr.warmup ? fmin(factor, (double)(step + 1) / warmup) : factor;
 }
 
 i64 schedule_full_micro_batches(const struct train_config *c)

@@ -8,7 +8,8 @@
 #include "train/train_config.h"
 
 /* Factor in [0, 1] on the peak learning rate of optimizer step `step` (0-based), when
- * `progress` in [0, 1] of the run is done before it. */
+ * `progress` in [0, 1] of the run is done before it. Cosine and line begin where the
+ * warm-up ends, so the peak is reached; the cooldown of wsd is a share of the whole run. */
 double schedule_factor(const struct train_config *c, i64 step, double progress);
 
 /* Micro-batches and row length of a step, after the ramps. Row lengths double from
