@@ -372,6 +372,14 @@ int loader_start_step(struct loader *l, const struct loader_step *s)
     return rc;
 }
 
+bool loader_ended(struct loader *l, const struct loader_step *s)
+{
+    pthread_mutex_lock(&l->mutex);
+    bool ended = !can_serve(l, s, round_up(l->position, s->T));
+    pthread_mutex_unlock(&l->mutex);
+    return ended;
+}
+
 /* op_load_batch: copies one micro-batch of the current step. */
 static void copy_batch(const struct task *t, struct run *x)
 {
@@ -411,6 +419,15 @@ double loader_step_weight(const struct loader *l)
 u64 loader_wait_ns(const struct loader *l)
 {
     return l->waited_ns;
+}
+
+void loader_origin(const struct loader *l, i64 row, struct loader_origin *out)
+{
+    struct rng key;
+    int source;
+    out->sample = (l->current->position + row * l->current->shape.T) / l->rule.window;
+    locate(l, out->sample, &source, &out->window, &key);
+    out->source = l->sources[source].name;
 }
 
 /* --- cursor ------------------------------------------------------------------------- */

@@ -83,6 +83,8 @@ struct loader_step {
  * caps, ERR_CONFIG when T does not divide the window. After an error the position is
  * unchanged. */
 int loader_start_step(struct loader *l, const struct loader_step *s);
+/* True when the sources' caps leave no room for this step: the end of the data, no fault. */
+bool loader_ended(struct loader *l, const struct loader_step *s);
 /* For backend_set(&backend, &op_load_batch, loader_kernel(l)). */
 struct kernel loader_kernel(struct loader *l);
 
@@ -91,6 +93,15 @@ struct kernel loader_kernel(struct loader *l);
 const i64 *loader_step_bytes(const struct loader *l);
 double loader_step_weight(const struct loader *l);
 u64 loader_wait_ns(const struct loader *l);
+
+struct loader_origin {
+    i64 sample; /* global index: position / window */
+    const char *source;
+    i64 window; /* of the source's split: tokens [window x longest length, ...) */
+};
+
+/* Where a row of the current step comes from; rows count through its micro-batches. */
+void loader_origin(const struct loader *l, i64 row, struct loader_origin *out);
 
 /* --- where the run is --------------------------------------------------------------- */
 

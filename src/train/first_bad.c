@@ -1,4 +1,5 @@
 /* Which tensor was the first to hold a NaN or Inf (see session.h). */
+#include "base/text.h"
 #include "ops/ops.h"
 #include "train/session.h"
 
@@ -46,14 +47,40 @@ static const struct param *first_bad_weight(const struct model *m)
     return NULL;
 }
 
-void session_find_bad(struct session *s, const struct step_program *p, char *text, i64 size)
+/* The row of the micro-batch that the element belongs to; -1 when it is of all rows. */
+static i64 row_of(const struct search *s, const struct step_shape *shape)
+{
+    const struct tensor *t = s->tensor;
+    i64 columns = t->dim[0] == shape->B * shape->T ? tensor_count(t) / t->dim[0] : 0;
+    return columns ? s->element / columns / shape->T : -1;
+}
+
+/* Which text it came from, so that somebody can look at it. */
+static void tell_samples(const struct session *s, const struct search *found,
+                         const struct step_shape *shape, struct text *out)
+{
+    i64 row = row_of(found, shape), first = found->micro_batch * shape->B;
+    struct loader_origin o;
+    if (row >= 0) {
+        loader_origin(s->loader, first + row, &o);
+        text_printf(out, ", sample %lld of the run: window %lld of %s", (long long)o.sample,
+                    (long long)o.window, o.source);
+        return;
+    }
+    loader_origin(s->loader, first, &o);
+    text_printf(out, ", samples from %lld of the run on: window %lld of %s",
+                (long long)o.sample, (long long)o.window, o.source);
+}
+
+bool session_find_bad(struct session *s, const struct step_program *p, char *text, i64 size)
 {
     struct search search = { 0 };
+    struct text samples = { 0 };
     struct run x = engine_context(&s->engine, (u64)s->state.step);
     const struct param *weight = first_bad_weight(s->model);
     if (weight) {
         snprintf(text, (size_t)size, "the weight %s is itself not finite", weight->desc.name);
-        return;
+        return false;
     }
     x.trace = NULL;
     x.after_task = look;
@@ -65,9 +92,12 @@ void session_find_bad(struct session *s, const struct step_program *p, char *tex
     if (!search.tensor) {
         snprintf(text, (size_t)size, "no tensor is bad when the step is run again: suspect the "
                  "hardware");
-        return;
+        return true;
     }
+    tell_samples(s, &search, &p->shape, &samples);
     snprintf(text, (size_t)size, "%s of %s in layer %d is the first (element %lld, micro-batch "
-             "%d)", search.tensor->name, search.task->op->name, search.task->layer,
-             (long long)search.element, search.micro_batch);
+             "%d%s)", search.tensor->name, search.task->op->name, search.task->layer,
+             (long long)search.element, search.micro_batch, samples.data);
+    text_fini(&samples);
+    return true;
 }

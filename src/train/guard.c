@@ -37,14 +37,32 @@ double guard_deviation(const struct guard *g, double loss)
     return (loss - middle) / deviation;
 }
 
+bool guard_is_spike(const struct guard *g, double loss)
+{
+    return guard_deviation(g, loss) > g->sigma && g->spikes + 1 < GUARD_LASTING;
+}
+
+/* The last spikes become the statistics. */
+static enum verdict accept_rise(struct guard *g)
+{
+    memcpy(g->loss, g->spike, sizeof g->spike);
+    g->seen = GUARD_LASTING;
+    g->spikes = 0;
+    return VERDICT_RISEN;
+}
+
 enum verdict guard_judge(struct guard *g, i64 step, double loss, bool finite)
 {
     if (!finite || !isfinite(loss)) {
         g->bad_step[g->bad_count++ % GUARD_WINDOW] = step;
         return VERDICT_BAD;
     }
-    if (guard_deviation(g, loss) > g->sigma)
-        return VERDICT_SPIKE;
+    if (guard_deviation(g, loss) > g->sigma) {
+        g->spike[g->spikes++] = loss;
+        return g->spikes < GUARD_LASTING ? VERDICT_SPIKE : accept_rise(g);
+    }
+    if (g->spikes > 0)
+        g->spikes--;
     g->loss[g->seen++ % GUARD_WINDOW] = loss;
     return VERDICT_FINE;
 }

@@ -18,6 +18,8 @@ struct loop {
     double window_flops;
     double tokens_per_s, mfu;
     u64 wait_ns;
+    bool data_ended; /* every source has reached its cap */
+    bool unsound;    /* the weights are not worth saving */
 };
 
 static double elapsed(const struct session *s)
@@ -25,7 +27,8 @@ static double elapsed(const struct session *s)
     return s->state.elapsed + 1e-9 * (double)(sys_now_ns() - s->begin_ns);
 }
 
-/* Share of the run that is done: of steps, or of time when that is nearer its end. */
+/* Share of the run that is done: of steps, of time, of what the data's caps allow, of
+ * whichever is nearest its end. */
 static double fraction_done(const struct loop *l)
 {
     const struct session *s = l->s;
@@ -34,6 +37,11 @@ static double fraction_done(const struct loop *l)
         fraction = (double)s->state.step / (double)l->steps;
     if (s->config->train.max_time > 0)
         fraction = fmax(fraction, elapsed(s) / s->config->train.max_time);
+    if (loader_places(s->loader) < INT64_MAX) {
+        struct loader_cursor here;
+        loader_get_cursor(s->loader, &here);
+        fraction = fmax(fraction, (double)here.position / (double)loader_places(s->loader));
+    }
     return fmin(fraction, 1);
 }
 
@@ -133,17 +141,18 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     struct loader_cursor here;
     u64 begin = sys_now_ns();
     loader_get_cursor(s->loader, &here);
-    TRY(loader_start_step(s->loader, &data));
+    int rc = loader_start_step(s->loader, &data);
+    l->data_ended = rc < 0 && s->state.step > 0 && loader_ended(s->loader, &data);
+    TRY(rc);
     write_hyper(l);
-    int rc = run_gradients(s, p, begin);
+    rc = run_gradients(s, p, begin);
     if (rc < 0) {
         loader_seek_position(s->loader, here.position);
         return rc;
     }
     l->loss = mean_loss(s->io.sums);
     l->norm = NAN;
-    bool spike = isfinite(l->loss) &&
-                 guard_deviation(&s->state.guard, l->loss) > s->config->guard.sigma;
+    bool spike = isfinite(l->loss) && guard_is_spike(&s->state.guard, l->loss);
     bool hold = !isfinite(l->loss) || (spike && s->config->guard.spike != SPIKE_LOG);
     if (!hold) {
         checkpoint_guard(s->writer);
@@ -305,13 +314,16 @@ static int bad_step(struct loop *l, const struct step_program *p)
 {
     struct session *s = l->s;
     char where[512];
-    session_find_bad(s, p, where, sizeof where);
+    l->unsound = !session_find_bad(s, p, where, sizeof where);
     log_line(LOG_WARN, "step %lld is not finite: %s; its update was skipped",
              (long long)s->state.step, where);
     struct json *j = run_folder_begin_line(&s->folder, "bad_step");
     json_put_int(j, "step", s->state.step);
     json_put_str(j, "first", where);
     run_folder_end_line(&s->folder);
+    if (l->unsound)
+        return err_set(ERR_NUMERIC, "%s, and no later step can mend it: resume from an earlier "
+                       "checkpoint", where);
     if (guard_exhausted(&s->state.guard, s->state.step))
         return err_set(ERR_NUMERIC, "more than %lld of the last %lld steps were not finite (the "
                        "last: %s); lower optim.lr or look at the data of step %lld",
@@ -321,61 +333,104 @@ static int bad_step(struct loop *l, const struct step_program *p)
     return OK;
 }
 
-/* The newest checkpoint that is old enough, or -1. */
+/* The newest checkpoint that is old enough, and not older than where the last rewind went:
+ * rewinds must not eat up the run. -1 when there is none. */
 static i64 rewind_target(const struct session *s)
 {
     struct checkpoint_entry *entries;
     i64 target = -1;
     int n = checkpoint_list(s->checkpoint_dir, &entries);
     for (int i = 0; i < n; i++)
-        if (entries[i].valid && entries[i].step <= s->state.step - s->config->guard.rewind)
+        if (entries[i].valid && entries[i].step <= s->state.step - s->config->guard.rewind &&
+            entries[i].step >= s->state.rewound_to)
             target = entries[i].step;
     if (n >= 0)
         sys_free(entries);
     return target;
 }
 
+/* Why not to rewind now, or NULL and where to. */
+static const char *keeps_from_rewinding(const struct session *s, i64 *target)
+{
+    if (s->state.rewinds >= s->config->guard.max_rewinds)
+        return "guard.max_rewinds is reached";
+    if (s->state.rewinds > 0 && s->state.step <= s->state.rewound_from)
+        return "the last rewind has not come past where it began";
+    *target = rewind_target(s);
+    return *target < 0 ? "no checkpoint is guard.rewind steps old" : NULL;
+}
+
+static void note_rewind(struct session *s, i64 spiked, double loss, double deviation)
+{
+    log_line(LOG_WARN, "step %lld: loss %.4f is a spike, %.1f robust deviations up; back to "
+             "step %lld, past the data of %lld steps", (long long)spiked, loss, deviation,
+             (long long)s->state.step, (long long)s->config->guard.skip);
+    struct json *j = run_folder_begin_line(&s->folder, "rewind");
+    json_put_int(j, "step", s->state.step);
+    json_put_int(j, "from", spiked);
+    json_put_double(j, "loss", loss);
+    json_put_double(j, "deviations", deviation);
+    run_folder_end_line(&s->folder);
+}
+
 /* Back to an earlier checkpoint, and past the batches that led to the spike (PaLM, section
- * 5.1: about 100 steps back, 200 to 500 batches skipped). */
-static int rewind_run(struct loop *l)
+ * 5.1: about 100 steps back, 200 to 500 batches skipped). What is lost is not given back to
+ * the clock. */
+static int rewind_run(struct loop *l, i64 target, double deviation)
 {
     struct session *s = l->s;
+    const struct train_config *c = s->config;
     struct loader_cursor here;
-    i64 spiked = s->state.step, target = rewind_target(s);
-    if (target < 0) {
-        log_line(LOG_WARN, "step %lld: no checkpoint is %lld steps old; the update is skipped "
-                 "instead of rewinding", (long long)spiked, (long long)s->config->guard.rewind);
-        return OK;
-    }
+    i64 spiked = s->state.step, rewinds = s->state.rewinds;
+    double seconds = elapsed(s);
+    i64 skip = c->guard.skip * c->train.batch * c->train.seq * schedule_full_micro_batches(c);
     loader_get_cursor(s->loader, &here);
     TRY(checkpoint_wait(s->writer, 0, &(struct checkpoint_result){ 0 }));
+    l->unsound = true; /* until weights and state are of one step again */
     TRY(session_restore(s, target));
-    i64 skip = s->config->guard.skip * s->config->train.batch * s->config->train.seq;
+    s->state.elapsed = seconds;
+    s->state.rewinds = rewinds + 1;
+    s->state.rewound_from = spiked;
+    s->state.rewound_to = target;
     TRY(loader_seek_position(s->loader, here.position + skip));
+    l->unsound = false;
     TRY(checkpoint_rewind(s->writer, target));
-    log_line(LOG_WARN, "spike at step %lld: back to step %lld, past %lld batches",
-             (long long)spiked, (long long)target, (long long)s->config->guard.skip);
+    TRY(run_folder_rewind(&s->folder, target));
+    note_rewind(s, spiked, l->loss, deviation);
     return OK;
 }
 
 static int spiked_step(struct loop *l, bool *rewound)
 {
     struct session *s = l->s;
-    static const char *const does[] = { "kept", "update skipped", "rewinding" };
+    i64 target = -1;
     double deviation = guard_deviation(&s->state.guard, l->loss);
-    log_line(LOG_WARN, "step %lld: loss %.4f is a spike, %.1f robust deviations up; %s",
-             (long long)s->state.step, l->loss, deviation, does[s->config->guard.spike]);
+    const char *does = s->config->guard.spike == SPIKE_LOG ? "kept" : "update skipped";
+    const char *why = s->config->guard.spike == SPIKE_REWIND
+                          ? keeps_from_rewinding(s, &target) : NULL;
+    *rewound = target >= 0;
+    if (*rewound)
+        return rewind_run(l, target, deviation);
+    log_line(LOG_WARN, "step %lld: loss %.4f is a spike, %.1f robust deviations up; %s%s%s%s",
+             (long long)s->state.step, l->loss, deviation, does, why ? " (" : "",
+             why ? why : "", why ? ")" : "");
     struct json *j = run_folder_begin_line(&s->folder, "spike");
     json_put_int(j, "step", s->state.step);
     json_put_double(j, "loss", l->loss);
     json_put_double(j, "deviations", deviation);
     run_folder_end_line(&s->folder);
-    if (s->config->guard.spike != SPIKE_REWIND)
-        return OK;
-    i64 step = s->state.step;
-    TRY(rewind_run(l));
-    *rewound = s->state.step != step;
     return OK;
+}
+
+static void risen_step(struct loop *l)
+{
+    struct session *s = l->s;
+    log_line(LOG_WARN, "step %lld: the loss stays up: %.4f is no spike but the new level",
+             (long long)s->state.step, l->loss);
+    struct json *j = run_folder_begin_line(&s->folder, "risen");
+    json_put_int(j, "step", s->state.step);
+    json_put_double(j, "loss", l->loss);
+    run_folder_end_line(&s->folder);
 }
 
 /* --- the loop -------------------------------------------------------------------------------------- */
@@ -383,7 +438,7 @@ static int spiked_step(struct loop *l, bool *rewound)
 static bool finished(const struct loop *l)
 {
     const struct session *s = l->s;
-    if (l->steps > 0 && s->state.step >= l->steps)
+    if (l->data_ended || (l->steps > 0 && s->state.step >= l->steps))
         return true;
     return s->config->train.max_time > 0 && elapsed(s) >= s->config->train.max_time;
 }
@@ -415,6 +470,8 @@ static int one_step(struct loop *l)
         TRY(bad_step(l, p));
     else if (verdict == VERDICT_SPIKE)
         TRY(spiked_step(l, &rewound));
+    else if (verdict == VERDICT_RISEN)
+        risen_step(l);
     return rewound ? OK : between_steps(l);
 }
 
@@ -422,36 +479,61 @@ static int finish(struct loop *l, bool stopped)
 {
     struct session *s = l->s;
     struct checkpoint_result saved;
+    char why[1024];
     if (l->window_tokens > 0)
         log_step(l);
-    TRY(save(s)); /* first: a signal leaves little time */
-    if (s->state.step > 0)
+    int rc = save(s); /* first: a signal leaves little time */
+    if (l->step_ns > 0)
         session_export_trace(s);
-    TRY(checkpoint_wait(s->writer, 0, &saved));
+    if (rc == OK)
+        rc = checkpoint_wait(s->writer, 0, &saved);
     if (stopped)
-        return err_set(ERR_STOPPED, "stopped by a signal after step %lld; the state is saved, "
-                       "--resume goes on", (long long)s->state.step);
-    return evaluate_both(l, true);
+        return rc < 0 ? rc : err_set(ERR_STOPPED, "stopped by a signal after step %lld; the "
+                                     "state is saved, --resume goes on",
+                                     (long long)s->state.step);
+    snprintf(why, sizeof why, "%s", err_message());
+    int judged = evaluate_both(l, true);
+    tell(l);
+    return rc < 0 ? err_set(rc, "%s", why) : judged; /* evaluated even when not saved */
+}
+
+/* After an error: what was reached is worth saving, and the message tells what is saved. */
+static int rescue(struct loop *l, int rc)
+{
+    struct session *s = l->s;
+    struct checkpoint_result saved;
+    char why[1024];
+    i64 step = s->state.step;
+    if (l->unsound || step == 0)
+        return rc;
+    snprintf(why, sizeof why, "%s", err_message());
+    save(s); /* how it went is what the wait says */
+    checkpoint_wait(s->writer, 0, &saved);
+    if (saved.step == step)
+        return err_set(rc, "%s; stopped after step %lld, whose state is saved", why,
+                       (long long)step);
+    if (saved.step < 0)
+        return err_set(rc, "%s; stopped after step %lld, and no checkpoint could be saved", why,
+                       (long long)step);
+    return err_set(rc, "%s; stopped after step %lld; nothing newer than step %lld could be "
+                   "saved", why, (long long)step, (long long)saved.step);
 }
 
 int session_train(struct session *s)
 {
-    struct loop l = { .s = s, .steps = schedule_steps(s->config), .norm = NAN };
+    struct loop l = { .s = s, .steps = schedule_steps(s->config), .loss = NAN, .norm = NAN };
     int rc = OK;
+    if (s->resumed && finished(&l))
+        log_line(LOG_INFO, "%s is finished at step %lld: raise train.steps, train.tokens or "
+                 "train.max_time to go on", s->folder.path, (long long)s->state.step);
     while (rc >= 0 && !finished(&l) && !session_asked_to_stop(s))
         rc = one_step(&l);
     if (rc == ERR_STOPPED) /* within a step or an evaluation */
         return finish(&l, true);
-    bool no_data = rc == ERR_FORMAT || rc == ERR_SYS || rc == ERR_LIMIT;
-    if (rc < 0 && !no_data)
-        return rc;
-    if (no_data) { /* nothing of the step was computed: what was reached is worth saving */
-        char why[1024];
-        snprintf(why, sizeof why, "%s", err_message());
-        save(s);
-        checkpoint_wait(s->writer, 0, &(struct checkpoint_result){ 0 });
-        return err_set(rc, "%s; stopped after step %lld, whose state is saved", why,
-                       (long long)s->state.step);
-    }
+    if (l.data_ended)
+        log_line(LOG_INFO, "step %lld: the data sources have no more to give (max_epochs); "
+                 "the run ends here", (long long)s->state.step);
+    else if (rc < 0)
+        return rescue(&l, rc);
     return finish(&l, !finished(&l));
 }

@@ -237,6 +237,7 @@ static int start_or_resume(struct session *s)
     session_list_saved(s);
     if (s->request.resume) {
         TRY(session_restore(s, CHECKPOINT_NEWEST));
+        s->resumed = true;
         TRY(run_folder_rewind(&s->folder, s->state.step));
         log_line(LOG_INFO, "resuming %s at step %lld", s->folder.path,
                  (long long)s->state.step);

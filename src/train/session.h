@@ -2,7 +2,9 @@
  *
  * session_open assembles everything and checks it before any work starts: run folder,
  * tokenizer, data, model, programs of all batch shapes, memory. session_train runs to the
- * end, to a signal or to an error, and always leaves a run folder that can be resumed.
+ * end (of steps, tokens, time, or of what the data's caps allow), to a signal or to an
+ * error; it saves what was reached in every case where the weights are sound, and its
+ * message says whether that succeeded.
  * Nothing here prints: the caller's hooks hear of progress. */
 #ifndef HEADWAY_SESSION_H
 #define HEADWAY_SESSION_H
@@ -59,6 +61,8 @@ struct train_state {
     i64 updates; /* steps that changed the weights: Adam's t */
     i64 tokens;
     double elapsed; /* seconds of earlier parts of the run */
+    i64 rewinds; /* so far; the last one from and to these steps */
+    i64 rewound_from, rewound_to;
     struct guard guard;
 };
 
@@ -89,6 +93,7 @@ struct session {
     struct checkpoint_writer *writer;
     char checkpoint_dir[2200];
     struct train_state state;
+    bool resumed;       /* from a checkpoint */
     u64 begin_ns;       /* of this part of the run */
     u64 saved_ns;       /* when the last checkpoint began */
     i64 predicted_bytes; /* peak memory said before the start */
@@ -133,7 +138,8 @@ struct step_program *session_program(struct session *s, i64 step);
 void session_export_trace(struct session *s);
 
 /* first_bad.c: runs the step's passes again and finds the first tensor that is not
- * finite; text names it, its op and layer. */
-void session_find_bad(struct session *s, const struct step_program *p, char *text, i64 size);
+ * finite; text names it, its op and layer. False when a weight itself is not finite: then
+ * no later step can be better. */
+bool session_find_bad(struct session *s, const struct step_program *p, char *text, i64 size);
 
 #endif

@@ -56,6 +56,7 @@ static json_t *guard_json(const struct guard *g)
     json_t *o = json_object();
     json_object_set_new(o, "losses", numbers(g->loss, i64_min(g->seen, GUARD_WINDOW)));
     json_object_set_new(o, "seen", json_integer(g->seen));
+    json_object_set_new(o, "spikes", numbers(g->spike, g->spikes));
     json_object_set_new(o, "bad", integers(g->bad_step, i64_min(g->bad_count, GUARD_WINDOW)));
     json_object_set_new(o, "bad_count", json_integer(g->bad_count));
     return o;
@@ -64,10 +65,14 @@ static json_t *guard_json(const struct guard *g)
 static void guard_read(struct guard *g, const json_t *o)
 {
     const json_t *losses = json_object_get(o, "losses"), *bad = json_object_get(o, "bad");
+    const json_t *spikes = json_object_get(o, "spikes");
     g->seen = json_integer_value(json_object_get(o, "seen"));
     g->bad_count = json_integer_value(json_object_get(o, "bad_count"));
     for (size_t i = 0; i < json_array_size(losses) && i < GUARD_WINDOW; i++)
         g->loss[i] = json_number_value(json_array_get(losses, i));
+    g->spikes = i64_min((i64)json_array_size(spikes), GUARD_LASTING - 1);
+    for (i64 i = 0; i < g->spikes; i++)
+        g->spike[i] = json_number_value(json_array_get(spikes, (size_t)i));
     for (size_t i = 0; i < json_array_size(bad) && i < GUARD_WINDOW; i++)
         g->bad_step[i] = json_integer_value(json_array_get(bad, i));
 }
@@ -94,6 +99,9 @@ json_t *session_state_json(const struct session *s)
                         json_real(state->elapsed + 1e-9 * (double)(sys_now_ns() - s->begin_ns)));
     json_object_set_new(o, "position", json_integer(cursor.position));
     json_object_set_new(o, "limits", integers(cursor.limit, loader_sources(s->loader)));
+    json_object_set_new(o, "rewinds", json_integer(state->rewinds));
+    json_object_set_new(o, "rewound_from", json_integer(state->rewound_from));
+    json_object_set_new(o, "rewound_to", json_integer(state->rewound_to));
     json_object_set_new(o, "guard", guard_json(&state->guard));
     text_fini(&spec);
     return o;
@@ -124,6 +132,9 @@ static int read_state(struct session *s, const json_t *o)
     s->state.updates = json_integer_value(json_object_get(o, "updates"));
     s->state.tokens = json_integer_value(json_object_get(o, "tokens"));
     s->state.elapsed = json_number_value(json_object_get(o, "elapsed"));
+    s->state.rewinds = json_integer_value(json_object_get(o, "rewinds"));
+    s->state.rewound_from = json_integer_value(json_object_get(o, "rewound_from"));
+    s->state.rewound_to = json_integer_value(json_object_get(o, "rewound_to"));
     guard_read(&s->state.guard, json_object_get(o, "guard"));
     loader_get_cursor(s->loader, &cursor);
     cursor.position = json_integer_value(json_object_get(o, "position"));

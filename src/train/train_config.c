@@ -122,8 +122,12 @@ const struct option train_options[] = {
               "the median of recent steps." },
     { "guard.rewind", FIELD(INT, guard.rewind), "100", .unit = "steps", .min = 1,
       .max = 1e9, .help = "How far back a rewind goes, at least." },
-    { "guard.skip", FIELD(INT, guard.skip), "200", .unit = "batches", .min = 1, .max = 1e9,
-      .help = "Batches that are passed over after a rewind." },
+    { "guard.skip", FIELD(INT, guard.skip), "200", .unit = "steps", .min = 1, .max = 1e9,
+      .help = "Data that is passed over after a rewind: what this many full steps take." },
+    { "guard.max_rewinds", FIELD(INT, guard.max_rewinds), "10", .unit = "rewinds",
+      .max = 1e6,
+      .help = "Rewinds in a whole run. Beyond them, and until a rewind has come past where "
+              "it began, a spike's update is skipped instead." },
     /* --- optim --- */
     { "optim.name", FIELD(CHOICE, optim.name), "adamw", .choices = "adamw|muon",
       .help = "Optimizer. muon treats the matrices of the layers and leaves the rest to "

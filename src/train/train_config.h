@@ -58,7 +58,7 @@ struct train_config {
         i64 max_bad, bad_window;
         int spike; /* enum train_spike */
         double sigma;
-        i64 rewind, skip;
+        i64 rewind, skip, max_rewinds;
     } guard;
     struct {
         int name; /* enum train_optimizer */

@@ -97,4 +97,26 @@ static inline int train(const char *name, const char *const *sets, bool resume,
     return rc;
 }
 
+/* The last value under this key in a run's metrics. */
+static inline double last_metric(const char *run, const char *key)
+{
+    char path[256];
+    i64 bytes;
+    double value = 0;
+    snprintf(path, sizeof path, JOB_DIR "/runs/%s/metrics.jsonl", run);
+    char *text = sys_map_file(path, &bytes);
+    CHECK(text != NULL);
+    for (i64 at = 0; at < bytes;) {
+        i64 length = (char *)memchr(text + at, '\n', (size_t)(bytes - at)) - (text + at);
+        json_t *line;
+        CHECK_OK(json_parse(text + at, length, "metrics", &line));
+        if (json_object_get(line, key))
+            value = json_number_value(json_object_get(line, key));
+        json_decref(line);
+        at += length + 1;
+    }
+    sys_unmap(text, bytes);
+    return value;
+}
+
 #endif

@@ -61,18 +61,27 @@ TEST(data_that_vanish_are_left_behind_when_the_recipe_says_so)
     CHECK(sys_exists(JOB_DIR "/runs/skip/checkpoints/step-60/manifest.json"));
 }
 
-/* The end of a source in the loader is an end of the run, and nothing is lost. */
-TEST(a_run_out_of_data_saves_before_it_stops)
+/* A run that has used up its data is a run that ends: evaluated, saved, with the learning
+ * rate at the end of its schedule. Resumed, it is still at its end. */
+TEST(a_run_out_of_data_ends_like_any_other)
 {
     static const char *const sets[] = {
         "data.sources=[{path: " JOB_DIR "/text, max_epochs: 1}]", "train.steps=100000",
-        "train.batch=32", "eval.every=0", NULL
+        "train.batch=32", "eval.every=0", "lr.schedule=linear", "lr.min_ratio=0", NULL
     };
-    i64 step;
+    i64 step, again, bytes;
     make_corpus();
-    CHECK_FAILS(train("capped", sets, false, NULL), ERR_LIMIT, "whose state is saved");
+    CHECK_OK(train("capped", sets, false, NULL));
     CHECK_OK(checkpoint_latest(JOB_DIR "/runs/capped/checkpoints", &step));
-    CHECK(step > 0);
+    CHECK(step > 2);
+    char *log = sys_map_file(JOB_DIR "/runs/capped/log.txt", &bytes);
+    CHECK(log && memmem(log, (size_t)bytes, "have no more to give", 20));
+    CHECK(memmem(log, (size_t)bytes, "held-out loss", 13));
+    sys_unmap(log, bytes);
+    CHECK(last_metric("capped", "lr") < 1e-2 / 3);
+    CHECK_OK(train("capped", sets, true, NULL));
+    CHECK_OK(checkpoint_latest(JOB_DIR "/runs/capped/checkpoints", &again));
+    CHECK_EQ(again, step);
 }
 
 /* Names of the spans of one step on the compute lane, as trace.json has them. */
@@ -113,5 +122,5 @@ TEST(a_trace_across_a_ramp_names_each_step_by_its_own_program)
 
 TEST_MAIN(ONE(data_that_vanish_stop_the_run_with_its_state_saved),
           ONE(data_that_vanish_are_left_behind_when_the_recipe_says_so),
-          ONE(a_run_out_of_data_saves_before_it_stops),
+          ONE(a_run_out_of_data_ends_like_any_other),
           ONE(a_trace_across_a_ramp_names_each_step_by_its_own_program))
