@@ -10,7 +10,8 @@ void progress_begin(struct progress *p, struct terminal *t, const char *label)
 {
     u64 now = sys_now_ns();
     *p = (struct progress){
-        .terminal = t, .label = label, .begin_ns = now, .next_ns = now
+        .terminal = t, .label = label, .begin_ns = now, .next_ns = now,
+        .begin_fraction = -1,
     };
     p->interval_ns = t->is_tty ? SECOND / 10 : SECOND;
 }
@@ -53,8 +54,9 @@ void progress_format(const struct progress *p, double fraction, const char *deta
     char bar[BAR + 1], left[32] = "";
     fraction = fraction > 1 ? 1 : fraction;
     /* Before 1 % or a second, an estimate would only jump about. */
-    if (fraction >= 0.01 || (fraction > 0 && elapsed_s >= 1)) {
-        progress_format_time(elapsed_s * (1 - fraction) / fraction, left, sizeof left);
+    double done = fraction - p->begin_fraction;
+    if (fraction > 0 && done > 0 && (done >= 0.01 || elapsed_s >= 1)) {
+        progress_format_time(elapsed_s * (1 - fraction) / done, left, sizeof left);
         strncat(left, " left", sizeof left - strlen(left) - 1);
     } else {
         progress_format_time(elapsed_s, left, sizeof left);
@@ -86,6 +88,8 @@ static void show(struct progress *p, double fraction, const char *detail, u64 no
 void progress_update(struct progress *p, double fraction, const char *detail)
 {
     u64 now = sys_now_ns();
+    if (p->begin_fraction < 0)
+        p->begin_fraction = fraction > 0 ? fraction : 0;
     if (!p->terminal->quiet && progress_due(p, now))
         show(p, fraction, detail, now);
 }

@@ -17,6 +17,7 @@ struct progress {
     struct terminal *terminal;
     const char *label;
     u64 begin_ns, next_ns, interval_ns;
+    double begin_fraction; /* of a resumed run; -1: not told */
 };
 
 void progress_begin(struct progress *p, struct terminal *t, const char *label);

@@ -38,6 +38,18 @@ TEST(a_terminal_gets_a_bar_and_a_file_gets_words)
     CHECK_STR(line, "train   0 %  0:05  ");
 }
 
+/* Half of what is left was done in 30 s: as long again. */
+TEST(the_time_left_counts_from_where_a_resumed_run_began)
+{
+    struct terminal t = { .is_tty = false };
+    struct progress p = { .terminal = &t, .label = "train", .begin_fraction = 0.8 };
+    char line[256];
+    progress_format(&p, 0.9, "", 30, line, sizeof line);
+    CHECK_STR(line, "train  90 %  0:30 left  ");
+    progress_format(&p, 0.8, "", 5, line, sizeof line);
+    CHECK_STR(line, "train  80 %  0:05  ");
+}
+
 TEST(a_file_gets_fewer_lines_as_time_goes_on)
 {
     struct terminal t = { .is_tty = false };
@@ -88,5 +100,6 @@ TEST(a_status_line_is_cut_to_the_width)
 }
 
 TEST_MAIN(ONE(times_are_written_as_people_read_them), ONE(a_terminal_gets_a_bar_and_a_file_gets_words),
+          ONE(the_time_left_counts_from_where_a_resumed_run_began),
           ONE(a_file_gets_fewer_lines_as_time_goes_on),
           ONE(a_log_line_never_cuts_the_status_line), ONE(a_status_line_is_cut_to_the_width))
