@@ -397,3 +397,23 @@ void model_refresh_compute(struct model *m, struct pool *pool)
             pool_run(pool, ceil_div(tensor_count(p->master), INIT_BLOCK), round_block, p);
     }
 }
+
+/* NaN and Inf have every bit of the exponent set. */
+static bool all_finite(const float *w, i64 n)
+{
+    u32 bad = 0;
+    for (i64 i = 0; i < n; i++) {
+        u32 bits;
+        memcpy(&bits, &w[i], sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return bad == 0;
+}
+
+const struct param *model_not_finite(const struct model *m)
+{
+    for (i64 i = 0; i < m->n_params; i++)
+        if (!all_finite(m->params[i].master->data, tensor_count(m->params[i].master)))
+            return &m->params[i];
+    return NULL;
+}

@@ -108,6 +108,9 @@ bool model_uses_muon(const struct model *m, const struct param_desc *p);
 /* Initial weights: a function of (seed, name, index), whatever the thread count. */
 void model_init(struct model *m, u64 seed, struct pool *pool);
 
+/* A parameter with a weight that is NaN or Inf, or NULL. */
+const struct param *model_not_finite(const struct model *m);
+
 /* Rounds every master into its compute copy; needed after masters were loaded. */
 void model_refresh_compute(struct model *m, struct pool *pool);
 

@@ -113,6 +113,10 @@ int restore_weights(struct model *m, const struct restore *r, bool ema, struct p
                     struct arena *a)
 {
     TRY(r->hf ? hf_load_weights(m, r->path, pool) : load_checkpoint(m, r, ema, a));
+    const struct param *bad = model_not_finite(m);
+    if (bad)
+        return err_set(ERR_NUMERIC, "the weight %s in %s is not finite: nothing can be made of "
+                       "this model", bad->desc.name, r->path);
     model_refresh_compute(m, pool);
     return OK;
 }
