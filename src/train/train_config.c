@@ -98,13 +98,13 @@ const struct option train_options[] = {
       .max = 1e6,
       .help = "Micro-batches in the first step, growing to the full number; 0 is off." },
     { "ramp.batch_steps", FIELD(INT, ramp.batch_steps), "0", .unit = "steps",
-      .max = INFINITY,
+      .max = 1e7,
       .help = "Steps over which the batch grows." },
     { "ramp.seq_from", FIELD(SIZE, ramp.seq_from), "0", .unit = "tokens", .max = 1e7,
       .help = "Tokens in a row at the first step, growing by doubling to train.seq; "
               "0 is off." },
     { "ramp.seq_steps", FIELD(INT, ramp.seq_steps), "0", .unit = "steps",
-      .max = INFINITY,
+      .max = 1e7,
       .help = "Steps over which the row grows." },
     /* --- guard --- */
     { "guard.max_bad", FIELD(INT, guard.max_bad), "5", .unit = "steps", .min = 1,
@@ -126,8 +126,8 @@ const struct option train_options[] = {
       .help = "Data that is passed over after a rewind: what this many full steps take." },
     { "guard.max_rewinds", FIELD(INT, guard.max_rewinds), "10", .unit = "rewinds",
       .max = 1e6,
-      .help = "Rewinds in a whole run. Beyond them, and until a rewind has come past where "
-              "it began, a spike's update is skipped instead." },
+      .help = "Rewinds in a whole run. Beyond them, and until the run is well past where "
+              "its last rewind began, a spike's update is skipped instead." },
     /* --- optim --- */
     { "optim.name", FIELD(CHOICE, optim.name), "adamw", .choices = "adamw|muon",
       .help = "Optimizer. muon treats the matrices of the layers and leaves the rest to "
@@ -244,6 +244,15 @@ static int check_ramps(const struct train_config *c, const struct recipe *r)
         return err_set(ERR_CONFIG, "%s: ramp.seq_from %lld is longer than train.seq %lld",
                        given_at(r, "ramp.seq_from", "train.seq"),
                        (long long)c->ramp.seq_from, (long long)c->train.seq);
+    i64 row = c->ramp.seq_from;
+    while (row > 0 && row * 2 < c->train.seq)
+        row *= 2;
+    if (row > 0 && c->train.seq % row)
+        return err_set(ERR_CONFIG, "%s: rows that double from ramp.seq_from %lld come to %lld "
+                       "tokens, which do not divide train.seq %lld; let train.seq be "
+                       "ramp.seq_from times 2, 4, 8, ...",
+                       given_at(r, "ramp.seq_from", "train.seq"),
+                       (long long)c->ramp.seq_from, (long long)row, (long long)c->train.seq);
     return OK;
 }
 

@@ -67,6 +67,17 @@ TEST(ramps_need_both_of_their_keys)
                 "--set: ramp.seq_from 512 is longer than train.seq 256");
 }
 
+TEST(a_row_that_doubles_must_come_to_its_full_length)
+{
+    CHECK_OK(recipe_override(&recipe, "train.seq=96"));
+    CHECK_OK(check_with("ramp.seq_steps=20", "ramp.seq_from=48"));
+    CHECK_OK(check_with("ramp.seq_from=24", NULL));
+    CHECK_OK(check_with("ramp.seq_from=96", NULL));
+    CHECK_FAILS(check_with("ramp.seq_from=32", NULL), ERR_CONFIG,
+                "--set: rows that double from ramp.seq_from 32 come to 64 tokens, which do not "
+                "divide train.seq 96");
+}
+
 TEST(the_bad_step_limit_fits_its_window)
 {
     CHECK_FAILS(check_with("guard.bad_window=5", NULL), ERR_CONFIG,
@@ -100,5 +111,6 @@ TEST(choices_stand_in_the_order_of_their_enums)
 #define CASE(name) cmocka_unit_test_setup_teardown(name, start, stop)
 TEST_MAIN(CASE(a_model_data_and_an_end_are_enough),
           CASE(settings_that_contradict_each_other_are_named),
-          CASE(ramps_need_both_of_their_keys), CASE(the_bad_step_limit_fits_its_window),
+          CASE(ramps_need_both_of_their_keys),
+          CASE(a_row_that_doubles_must_come_to_its_full_length), CASE(the_bad_step_limit_fits_its_window),
           CASE(choices_stand_in_the_order_of_their_enums))
