@@ -630,6 +630,11 @@ i64 sys_memory_limit_bytes(void)
     return limit;
 }
 
+i64 sys_process_id(void)
+{
+    return getpid();
+}
+
 const char *sys_getenv(const char *name)
 {
     return getenv(name);

@@ -21,7 +21,7 @@ static const struct option options[] = {
     { "resume", OPTION_FIELD(BOOL, struct train_flags, resume), "no",
       .help = "Go on from the run's newest valid checkpoint." },
     { "dry_run", OPTION_FIELD(BOOL, struct train_flags, dry_run), "no",
-      .help = "Check everything, print the memory plan, and stop before the first step." },
+      .help = "Check everything, print the memory plan, and stop: nothing is written." },
     { "grace", OPTION_FIELD(DURATION, struct train_flags, grace), "25", .unit = "seconds",
       .max = 1e6,
       .help = "Time from a signal until everything must be saved: the step under way is "
@@ -74,8 +74,9 @@ static void format_status(const struct train_status *s, char *out, size_t size)
     int n = snprintf(out, size, "step %lld", (long long)s->step);
     if (s->steps > 0)
         n += snprintf(out + n, size - (size_t)n, "/%lld", (long long)s->steps);
-    n += snprintf(out + n, size - (size_t)n, "  loss %.4f  %.0f tokens/s", s->loss,
-                  s->tokens_per_s);
+    if (s->tokens_per_s > 0)
+        n += snprintf(out + n, size - (size_t)n, "  loss %.4f  %.0f tokens/s", s->loss,
+                      s->tokens_per_s);
     if (s->mfu > 0)
         n += snprintf(out + n, size - (size_t)n, "  %.0f %% of peak", 100 * s->mfu);
     if (!isnan(s->val_loss))
@@ -121,13 +122,9 @@ static int run(struct invocation *v)
                                                   config.train.precision == PRECISION_BF16);
     catch_signals();
     TRY(session_open(&session, &request));
-    if (flags->dry_run) {
-        session_discard(&session);
-        printf("the recipe is sound; nothing was started\n");
-        return OK;
-    }
-    int rc = train(&session, &display);
-    printf("%s\n", session.folder.path);
+    int rc = flags->dry_run ? OK : train(&session, &display);
+    printf("%s\n", flags->dry_run ? "the recipe is sound; nothing was written"
+                                  : session.folder.path);
     session_close(&session);
     return rc;
 }

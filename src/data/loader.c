@@ -252,6 +252,12 @@ static void free_slots(struct loader *l)
     l->capacity = l->row_capacity = 0;
 }
 
+static i64 slot_bytes(i64 places, i64 rows)
+{
+    const struct slot *s;
+    return 6 * 4 * places + rows * (i64)(sizeof *s->sums + sizeof *s->row_source);
+}
+
 /* Makes every slot large enough; happens when a step is larger than any before. */
 static int grow_slots(struct loader *l, i64 places, i64 rows)
 {
@@ -370,6 +376,11 @@ int loader_start_step(struct loader *l, const struct loader_step *s)
                                                    .lane = TRACE_HOST,
                                                    .kind = SPAN_LOAD_WAIT });
     return rc;
+}
+
+i64 loader_bytes(const struct loader *l, const struct loader_step *largest)
+{
+    return l->n_slots * slot_bytes(step_rows(largest) * largest->T, step_rows(largest));
 }
 
 bool loader_ended(struct loader *l, const struct loader_step *s)

@@ -88,6 +88,9 @@ bool loader_ended(struct loader *l, const struct loader_step *s);
 /* For backend_set(&backend, &op_load_batch, loader_kernel(l)). */
 struct kernel loader_kernel(struct loader *l);
 
+/* Bytes that steps up to this size will take to read ahead. */
+i64 loader_bytes(const struct loader *l, const struct loader_step *largest);
+
 /* Of the current step: text bytes of its counted targets, per source; sum of weights;
  * nanoseconds that loader_start_step waited. */
 const i64 *loader_step_bytes(const struct loader *l);

@@ -309,7 +309,8 @@ static int preflight(struct checkpoint_writer *w)
                        w->dir, (long long)newest);
     available = sys_free_bytes(w->dir);
     if (available >= 0 && available < needed)
-        return err_set(ERR_LIMIT, "%s has %lld MB free; two checkpoints need %lld MB", w->dir,
+        return err_set(ERR_LIMIT, "%s has %lld MB free; two checkpoints need %lld MB: make "
+                       "room, or set checkpoint.dir to a folder on another disk", w->dir,
                        (long long)(available / 1000000), (long long)(needed / 1000000));
     int rc = probe(w);
     return rc < 0 ? err_context(rc, "checkpoints cannot be saved in %s", w->dir) : OK;
@@ -337,15 +338,19 @@ static void set_options(struct checkpoint_writer *w, const struct checkpoint_opt
     w->result.step = w->options.resumed_step;
 }
 
+i64 checkpoint_copy_bytes(const struct checkpoint_options *options, i64 bytes)
+{
+    bool copies = options->snapshot == CHECKPOINT_COPY ||
+                  (options->snapshot == CHECKPOINT_AUTO && bytes < COPY_BELOW);
+    return options->async && copies ? bytes : 0;
+}
+
 static int start(struct checkpoint_writer *w)
 {
-    enum checkpoint_snapshot snapshot = w->options.snapshot;
     TRY(preflight(w));
     if (!w->options.async)
         return OK; /* nothing changes before begin returns: no copy, no thread */
-    if (snapshot == CHECKPOINT_AUTO)
-        snapshot = w->image.tensor_bytes < COPY_BELOW ? CHECKPOINT_COPY : CHECKPOINT_LIVE;
-    if (snapshot == CHECKPOINT_COPY)
+    if (checkpoint_copy_bytes(&w->options, w->image.tensor_bytes) > 0)
         TRY(use_snapshot(w));
     int rc = pthread_create(&w->thread, NULL, io_main, w);
     if (rc != 0)

@@ -69,6 +69,9 @@ struct checkpoint_result {
 
 struct checkpoint_writer;
 
+/* Memory that a writer takes to copy tensors of so many bytes: none or as many. */
+i64 checkpoint_copy_bytes(const struct checkpoint_options *options, i64 bytes);
+
 /* Prepares the folder, proves that it can be written (free space for two checkpoints, a
  * rename, an fsync) and starts the io thread. The tensors' data must outlive the writer.
  * Refuses a folder with checkpoints newer than resumed_step. */

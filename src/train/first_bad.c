@@ -39,14 +39,6 @@ static void look(void *context, const struct task *t)
     }
 }
 
-static const struct param *first_bad_weight(const struct model *m)
-{
-    for (i64 i = 0; i < m->n_params; i++)
-        if (first_not_finite(m->params[i].master) >= 0)
-            return &m->params[i];
-    return NULL;
-}
-
 /* The row of the micro-batch that the element belongs to; -1 when it is of all rows. */
 static i64 row_of(const struct search *s, const struct step_shape *shape)
 {
@@ -76,8 +68,8 @@ bool session_find_bad(struct session *s, const struct step_program *p, char *tex
 {
     struct search search = { 0 };
     struct text samples = { 0 };
-    struct run x = engine_context(&s->engine, (u64)s->state.step);
-    const struct param *weight = first_bad_weight(s->model);
+    struct run x = engine_context(&s->engine, (u64)(s->state.step - 1));
+    const struct param *weight = model_not_finite(s->model);
     if (weight) {
         snprintf(text, (size_t)size, "the weight %s is itself not finite", weight->desc.name);
         return false;

@@ -354,8 +354,9 @@ static const char *keeps_from_rewinding(const struct session *s, i64 *target)
 {
     if (s->state.rewinds >= s->config->guard.max_rewinds)
         return "guard.max_rewinds is reached";
-    if (s->state.rewinds > 0 && s->state.step <= s->state.rewound_from)
-        return "the last rewind has not come past where it began";
+    /* GUARD_LASTING more: a rise that lasts must be known as one before the next rewind. */
+    if (s->state.rewinds > 0 && s->state.step <= s->state.rewound_from + GUARD_LASTING)
+        return "the last rewind began not long before here";
     *target = rewind_target(s);
     return *target < 0 ? "no checkpoint is guard.rewind steps old" : NULL;
 }
@@ -526,6 +527,7 @@ int session_train(struct session *s)
     if (s->resumed && finished(&l))
         log_line(LOG_INFO, "%s is finished at step %lld: raise train.steps, train.tokens or "
                  "train.max_time to go on", s->folder.path, (long long)s->state.step);
+    tell(&l);
     while (rc >= 0 && !finished(&l) && !session_asked_to_stop(s))
         rc = one_step(&l);
     if (rc == ERR_STOPPED) /* within a step or an evaluation */

@@ -34,18 +34,51 @@ static void default_name(char *out, size_t size, const char *stem)
     snprintf(out, size, "%s-%s", stem, stamp);
 }
 
-static int make_folder(struct run_folder *f, bool resume)
+/* manifest.json is what a run has. */
+static bool holds_run(const struct run_folder *f)
 {
     char manifest[2100];
     snprintf(manifest, sizeof manifest, "%s/manifest.json", f->path);
-    bool exists = sys_exists(manifest);
-    if (resume && !exists)
+    return sys_exists(manifest);
+}
+
+int run_folder_look(struct run_folder *f, const char *runs_dir, const char *name,
+                    const char *stem, bool resume)
+{
+    char made[512];
+    *f = (struct run_folder){ .metrics_fd = -1, .log_fd = -1, .lock_fd = -1, .events.fd = -1 };
+    if (!name) {
+        default_name(made, sizeof made, stem);
+        name = made;
+    }
+    if (snprintf(f->path, sizeof f->path, "%s/%s", runs_dir, name) >= (int)sizeof f->path)
+        return err_set(ERR_CONFIG, "run.dir and run.name are too long");
+    if (resume && !holds_run(f))
         return err_set(ERR_CONFIG, "nothing to resume: %s holds no run", f->path);
-    if (!resume && exists)
-        return err_set(ERR_CONFIG, "%s holds a run already; give --resume to go on with it, "
-                       "or another run.name", f->path);
-    if (sys_mkdirs(f->path) != 0)
-        return err_set(ERR_SYS, "make the run folder %s: %s", f->path, strerror(errno));
+    return OK;
+}
+
+/* The first thing done in a folder: a second process would replace files that the first one
+ * still writes to. */
+static int take_lock(struct run_folder *f)
+{
+    char path[2200], owner[32] = "";
+    snprintf(path, sizeof path, "%s/lock", f->path);
+    f->lock_fd = sys_open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (f->lock_fd < 0)
+        return err_set(ERR_SYS, "open %s: %s", path, strerror(errno));
+    if (sys_lock(f->lock_fd) != 0) {
+        int cause = errno;
+        sys_read_full(f->lock_fd, owner, sizeof owner - 1);
+        owner[strcspn(owner, "\n")] = '\0';
+        return cause != EWOULDBLOCK
+                   ? err_set(ERR_SYS, "lock %s: %s", path, strerror(cause))
+                   : err_set(ERR_CONFIG, "%s is being trained by process %s: stop that one "
+                             "first, or give another run.name", f->path, owner);
+    }
+    int n = snprintf(owner, sizeof owner, "%lld\n", (long long)sys_process_id());
+    if (sys_truncate(f->lock_fd, 0) != 0 || sys_write_full(f->lock_fd, owner, n) != 0)
+        return err_set(ERR_SYS, "write %s: %s", path, strerror(errno));
     return OK;
 }
 
@@ -60,15 +93,13 @@ static int open_append(const struct run_folder *f, const char *name, int *fd)
 int run_folder_open(struct run_folder *f, const char *runs_dir, const char *name,
                     const char *stem, bool resume, bool tensorboard)
 {
-    char made[512];
-    *f = (struct run_folder){ .metrics_fd = -1, .log_fd = -1, .events.fd = -1 };
-    if (!name) {
-        default_name(made, sizeof made, stem);
-        name = made;
-    }
-    if (snprintf(f->path, sizeof f->path, "%s/%s", runs_dir, name) >= (int)sizeof f->path)
-        return err_set(ERR_CONFIG, "run.dir and run.name are too long");
-    TRY(make_folder(f, resume));
+    TRY(run_folder_look(f, runs_dir, name, stem, resume));
+    if (!resume && holds_run(f))
+        return err_set(ERR_CONFIG, "%s holds a run already; give --resume to go on with it, "
+                       "or another run.name", f->path);
+    if (sys_mkdirs(f->path) != 0)
+        return err_set(ERR_SYS, "make the run folder %s: %s", f->path, strerror(errno));
+    TRY(take_lock(f));
     json_writer_init(&f->line);
     TRY(open_append(f, "log.txt", &f->log_fd));
     log_add_sink(write_log_line, f, LOG_INFO);
@@ -89,27 +120,10 @@ void run_folder_close(struct run_folder *f)
         log_remove_sink(write_log_line, f);
         sys_close(f->log_fd);
     }
+    if (f->lock_fd >= 0)
+        sys_close(f->lock_fd);
     json_writer_fini(&f->line);
-    f->metrics_fd = f->log_fd = -1;
-}
-
-void run_folder_remove(const char *path)
-{
-    static const char *const ours[] = { "manifest.json", "recipe.yaml", "metrics.jsonl",
-                                        "log.txt", "tokenizer.json" };
-    char file[2400], **names;
-    int n = sys_list(path, &names);
-    for (int i = 0; i < n; i++) {
-        bool remove = strncmp(names[i], "events.out.tfevents.", 20) == 0;
-        for (i64 k = 0; k < COUNT_OF(ours); k++)
-            remove = remove || strcmp(names[i], ours[k]) == 0;
-        snprintf(file, sizeof file, "%s/%s", path, names[i]);
-        if (remove)
-            sys_unlink(file);
-    }
-    if (n >= 0)
-        sys_free(names);
-    sys_rmdir(path); /* prepared shards may be in it: the run to come finds them */
+    f->metrics_fd = f->log_fd = f->lock_fd = -1;
 }
 
 int run_folder_write(const struct run_folder *f, const char *name, const char *data, i64 bytes)

@@ -7,6 +7,7 @@
  *               events.out.*    TensorBoard, derived from the metrics
  *               trace.json      the last steps, task by task (Chrome, Perfetto)
  *               checkpoints/    step-N/ (see checkpoint.h)
+ *               lock            held while a process trains here; its number
  *
  * Metrics are flushed line by line; a full disk costs lines, not the run. */
 #ifndef HEADWAY_RUN_FOLDER_H
@@ -17,20 +18,21 @@
 
 struct run_folder {
     char path[2048];
-    int metrics_fd, log_fd; /* -1: not open */
+    int metrics_fd, log_fd, lock_fd; /* -1: not open */
     struct json line;       /* reused for each metrics line */
     struct events events;
     bool metrics_failed; /* said once */
 };
 
 /* Makes runs_dir/name (NULL: "stem-YYYYMMDD-HHMMSS"), or with `resume` opens the existing
- * one. An existing folder that holds a run is refused unless resuming. */
+ * one. An existing folder that holds a run is refused unless resuming, and one that another
+ * process trains in is refused before anything in it is touched. */
 int run_folder_open(struct run_folder *f, const char *runs_dir, const char *name,
                     const char *stem, bool resume, bool tensorboard);
+/* Only the path, and with `resume` whether there is a run: for who must write nothing. */
+int run_folder_look(struct run_folder *f, const char *runs_dir, const char *name,
+                    const char *stem, bool resume);
 void run_folder_close(struct run_folder *f);
-/* Removes the files that opening a run leaves in its folder, and the folder if nothing
- * else is in it. */
-void run_folder_remove(const char *path);
 
 /* Writes a whole small file in the folder through a temporary name. */
 int run_folder_write(const struct run_folder *f, const char *name, const char *data, i64 bytes);

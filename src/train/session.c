@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/sys.h"
+#include "base/text.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -28,13 +29,43 @@ static int apply_overrides(struct session *s)
     return OK;
 }
 
+/* "recipe.yaml:3:5: " when the key was given, "" when it has its default. */
+static const char *at(struct session *s, const char *key)
+{
+    const char *where = recipe_where(s->request.recipe, key);
+    return where ? arena_printf(&s->arena, "%s: ", where) : "";
+}
+
+/* Programs are built for every batch shape that the ramps pass through. */
+static int check_shapes(struct session *s)
+{
+    const struct train_config *c = s->config;
+    i64 seen[SESSION_SHAPES][2], n = 0;
+    for (i64 step = 0; step <= i64_max(c->ramp.batch_steps, c->ramp.seq_steps); step++) {
+        i64 T = schedule_seq(c, step), micro = schedule_micro_batches(c, step), i = 0;
+        while (i < n && (seen[i][0] != T || seen[i][1] != micro))
+            i++;
+        if (i == SESSION_SHAPES)
+            return err_set(ERR_CONFIG, "%sthe ramps pass through more than %d batch shapes; let "
+                           "the batch grow from nearer its full size, or in fewer steps",
+                           at(s, "ramp.batch_from"), SESSION_SHAPES);
+        seen[i][0] = T;
+        seen[i][1] = micro;
+        n = i64_max(n, i + 1);
+    }
+    return OK;
+}
+
 static int check_spec(struct session *s)
 {
     if (s->config->train.seq > s->spec.positions)
-        return err_set(ERR_MODEL, "train.seq %lld is longer than the %lld positions of %s",
-                       (long long)s->config->train.seq, (long long)s->spec.positions,
-                       s->spec.name);
-    return spec_check(&s->spec, s->spec.name);
+        return err_set(ERR_CONFIG, "%strain.seq %lld is longer than the %lld positions of %s",
+                       at(s, "train.seq"), (long long)s->config->train.seq,
+                       (long long)s->spec.positions, s->spec.name);
+    TRY(check_shapes(s));
+    int rc = spec_check(&s->spec, s->spec.name);
+    const char *where = recipe_where(s->request.recipe, "model.override");
+    return rc < 0 && where ? err_context(rc, "%s", where) : rc;
 }
 
 /* A spec may leave its vocabulary to the tokenizer; a smaller one than that is refused. */
@@ -47,9 +78,9 @@ static int settle_vocab(struct session *s)
         return err_set(ERR_MODEL, "%s leaves the vocabulary open and there is no tokenizer to "
                        "take it from; give model.override {vocab: N}", s->spec.name);
     if (needed > s->spec.vocab)
-        return err_set(ERR_MODEL, "the tokenizer has %lld tokens but %s has a vocabulary of "
+        return err_set(ERR_CONFIG, "%sthe tokenizer has %lld tokens but %s has a vocabulary of "
                        "%lld; use its own tokenizer or another model.spec",
-                       (long long)needed, s->spec.name, (long long)s->spec.vocab);
+                       at(s, "data.tokenizer"), (long long)needed, s->spec.name, (long long)s->spec.vocab);
     return OK;
 }
 
@@ -104,12 +135,10 @@ static struct step_program *find_shape(struct session *s, i64 T, int micro_batch
 static int add_shape(struct session *s, i64 T, int micro_batches)
 {
     struct step_shape shape = { s->config->train.batch, T, micro_batches,
-                                i64_max(1, loader_sources(s->loader)) };
+                                i64_max(1, s->n_sources) };
     if (find_shape(s, T, micro_batches))
         return OK;
-    if (s->n_steps == SESSION_SHAPES)
-        return err_set(ERR_CONFIG, "the ramps pass through more than %d batch shapes; use "
-                       "coarser ones", SESSION_SHAPES);
+    assert(s->n_steps < SESSION_SHAPES); /* check_shapes */
     struct step_program *p = &s->steps[s->n_steps++];
     TRY(step_program_new(p, s->model, s->config, &shape, &s->io, &s->mesh, &s->arena));
     return engine_add(&s->engine, p->program);
@@ -119,8 +148,7 @@ static int build_programs(struct session *s)
 {
     const struct train_config *c = s->config;
     i64 ramps = i64_max(c->ramp.batch_steps, c->ramp.seq_steps);
-    i64 sources = i64_max(1, loader_sources(s->loader));
-    step_io_new(&s->io, sources, &s->arena);
+    step_io_new(&s->io, i64_max(1, s->n_sources), &s->arena);
     for (i64 step = 0; step <= ramps; step++)
         TRY(add_shape(s, schedule_seq(c, step), (int)schedule_micro_batches(c, step)));
     if (!s->eval_loader)
@@ -167,8 +195,11 @@ static int open_folder(struct session *s)
     const char *stem = stem_of(s->request.recipe_path, &s->arena), *name = c->run.name;
     if (!name && s->request.resume)
         TRY(newest_run(s, stem, &name));
-    TRY(run_folder_open(&s->folder, c->run.dir, name, stem, s->request.resume,
-                        c->log.tensorboard));
+    if (s->request.dry_run)
+        TRY(run_folder_look(&s->folder, c->run.dir, name, stem, s->request.resume));
+    else
+        TRY(run_folder_open(&s->folder, c->run.dir, name, stem, s->request.resume,
+                            c->log.tensorboard));
     if (c->checkpoint.dir)
         snprintf(s->checkpoint_dir, sizeof s->checkpoint_dir, "%s", c->checkpoint.dir);
     else
@@ -219,7 +250,7 @@ static int open_writer(struct session *s)
         .async = c->checkpoint.async,
         .snapshot = (enum checkpoint_snapshot)c->checkpoint.snapshot,
         .pool = s->engine.pool,
-        .resumed_step = s->request.resume ? s->state.step : -1,
+        .resumed_step = s->resumed ? s->state.step : -1,
     };
     TRY(checkpoint_writer_new(&s->writer, s->checkpoint_dir, s->saved, s->n_saved, &options));
     double seconds = checkpoint_predict_seconds(s->writer), grace = s->request.hooks.grace;
@@ -230,21 +261,48 @@ static int open_writer(struct session *s)
     return OK;
 }
 
+/* Go on from the newest checkpoint. A run that died before its first one begins again. */
+static int resume(struct session *s)
+{
+    struct checkpoint_entry *entries;
+    struct text changes = { 0 };
+    int n = checkpoint_list(s->checkpoint_dir, &entries);
+    TRY(n);
+    sys_free(entries);
+    s->resumed = n > 0;
+    if (!s->resumed) {
+        log_line(LOG_INFO, "%s has no checkpoint yet: training starts at step 0",
+                 s->folder.path);
+        return OK;
+    }
+    int rc = session_check_same(s, &changes);
+    if (rc == OK)
+        rc = session_restore(s, CHECKPOINT_NEWEST);
+    if (rc == OK)
+        log_line(LOG_INFO, "resuming %s at step %lld", s->folder.path,
+                 (long long)s->state.step);
+    if (rc == OK && changes.length > 0)
+        log_line(LOG_WARN, "this is not quite the run that it was: %s", changes.data);
+    text_fini(&changes);
+    return rc;
+}
+
 static int start_or_resume(struct session *s)
 {
     const struct train_config *c = s->config;
     guard_init(&s->state.guard, c->guard.sigma, c->guard.max_bad, c->guard.bad_window);
-    session_list_saved(s);
-    if (s->request.resume) {
-        TRY(session_restore(s, CHECKPOINT_NEWEST));
-        s->resumed = true;
+    if (s->request.resume && !s->unprepared)
+        TRY(resume(s));
+    return s->resumed ? OK : fill_weights(s);
+}
+
+/* What a dry run leaves out. */
+static int begin_writing(struct session *s)
+{
+    TRY(open_writer(s));
+    if (s->request.resume)
         TRY(run_folder_rewind(&s->folder, s->state.step));
-        log_line(LOG_INFO, "resuming %s at step %lld", s->folder.path,
-                 (long long)s->state.step);
-    } else {
-        TRY(fill_weights(s));
-    }
-    return open_writer(s);
+    return session_write_manifest(s);
 }
 
 static int open_parts(struct session *s)
@@ -262,10 +320,11 @@ static int open_parts(struct session *s)
     TRY(open_model(s));
     backend_set(&s->engine.backend, &op_load_batch, loader_kernel(s->loader));
     TRY(build_programs(s));
+    session_list_saved(s);
     TRY(session_check_memory(s));
     TRY(engine_commit(&s->engine));
     TRY(start_or_resume(s));
-    return session_write_manifest(s);
+    return s->request.dry_run ? OK : begin_writing(s);
 }
 
 int session_open(struct session *s, const struct train_request *request)
@@ -274,7 +333,7 @@ int session_open(struct session *s, const struct train_request *request)
                            .mesh = mesh_single(), .val_loss = NAN };
     s->begin_ns = s->saved_ns = sys_now_ns();
     arena_init(&s->arena);
-    s->folder.metrics_fd = s->folder.log_fd = s->folder.events.fd = -1;
+    s->folder.metrics_fd = s->folder.log_fd = s->folder.lock_fd = s->folder.events.fd = -1;
     int rc = open_parts(s);
     if (rc < 0)
         session_close(s);
@@ -314,19 +373,6 @@ int session_evaluate(struct session *s, bool final, bool ema, struct eval_result
 bool session_asked_to_stop(const struct session *s)
 {
     return s->request.hooks.stop_ns && atomic_load(s->request.hooks.stop_ns) != 0;
-}
-
-void session_discard(struct session *s)
-{
-    char folder[sizeof s->folder.path], checkpoints[sizeof s->checkpoint_dir];
-    snprintf(folder, sizeof folder, "%s", s->folder.path);
-    snprintf(checkpoints, sizeof checkpoints, "%s", s->checkpoint_dir);
-    bool made = !s->request.resume;
-    session_close(s);
-    if (!made)
-        return;
-    sys_rmdir(checkpoints); /* stays where it holds something */
-    run_folder_remove(folder);
 }
 
 void session_close(struct session *s)

@@ -32,6 +32,8 @@ struct train_status {
     i64 tokens;       /* trained on so far */
 };
 
+struct text;
+
 struct train_hooks {
     void *context;
     void (*progress)(void *context, const struct train_status *s); /* may be NULL */
@@ -50,7 +52,7 @@ struct train_request {
     const struct recipe *recipe;
     const char *recipe_path; /* its stem names the run */
     bool resume;
-    bool dry_run; /* session_open only: no weights are drawn, session_discard follows */
+    bool dry_run; /* session_open checks what it can and writes nothing; no training then */
     const char *backend; /* "auto" */
     struct train_hooks hooks;
 };
@@ -94,6 +96,7 @@ struct session {
     char checkpoint_dir[2200];
     struct train_state state;
     bool resumed;       /* from a checkpoint */
+    bool unprepared;    /* a dry run, and some source is text: there are no loaders */
     u64 begin_ns;       /* of this part of the run */
     u64 saved_ns;       /* when the last checkpoint began */
     i64 predicted_bytes; /* peak memory said before the start */
@@ -105,8 +108,6 @@ int session_open(struct session *s, const struct train_request *request);
 /* ERR_STOPPED when hooks.stop_ns asked for it and the state was saved. */
 int session_train(struct session *s);
 void session_close(struct session *s);
-/* Instead of session_close after a dry run: a run folder that was made for it goes too. */
-void session_discard(struct session *s);
 bool session_asked_to_stop(const struct session *s);
 
 /* Loss on held-out text, all of it when final; with the averaged weights when ema. */
@@ -127,6 +128,11 @@ int session_check_memory(struct session *s);
 void session_list_saved(struct session *s);
 json_t *session_state_json(const struct session *s);
 int session_restore(struct session *s, i64 step);
+
+/* session_same.c: whether the newest checkpoint is of this run. Another model or tokenizer
+ * is refused; other data and settings are said, in the log and in *changes. */
+void session_put_identity(const struct session *s, json_t *state);
+int session_check_same(struct session *s, struct text *changes);
 
 /* session_manifest.c: manifest.json and recipe.yaml. */
 int session_write_manifest(struct session *s);

@@ -103,6 +103,20 @@ static bool tell_preparing(void *context, const struct prepare_progress *p)
     return !session_asked_to_stop(s);
 }
 
+/* A dry run prepares nothing: shards of an earlier run will do, without them the text has
+ * at least to be there. */
+static int look_at_text(struct session *s, const char *path, const char *shards)
+{
+    if (dataset_is_prepared(shards))
+        return OK;
+    if (strcmp(path, "-") != 0 && !sys_exists(path))
+        return err_set(ERR_SYS, "open %s: %s", path, strerror(errno));
+    log_line(LOG_INFO, "%s is text that training will prepare first; what is in it was not "
+             "looked at", path);
+    s->unprepared = true;
+    return OK;
+}
+
 /* The folder of shards that a source stands for: itself, or made from its text now. */
 static int shards_of(struct session *s, const struct source *from, i64 index, const char **out)
 {
@@ -117,9 +131,11 @@ static int shards_of(struct session *s, const struct source *from, i64 index, co
                        "'headway data prepare'", from->path);
     const char *cache = c->data.cache ? c->data.cache
                                       : arena_printf(&s->arena, "%s/data", s->folder.path);
+    *out = arena_printf(&s->arena, "%s/source-%lld", cache, (long long)index);
+    if (s->request.dry_run)
+        return look_at_text(s, from->path, *out);
     if (sys_mkdirs(cache) != 0)
         return err_set(ERR_SYS, "make the folder %s: %s", cache, strerror(errno));
-    *out = arena_printf(&s->arena, "%s/source-%lld", cache, (long long)index);
     struct prepare_config config = {
         .paths = &from->path, .n_paths = 1, .out = *out, .tokenizer = s->tokenizer,
         .tokenizer_path = c->data.tokenizer, .source = from->name, .licence = from->licence,
@@ -159,9 +175,30 @@ static bool any_validation(struct session *s)
     return false;
 }
 
+/* Training on answers needs somebody who marked them. */
+static int check_answers(struct session *s)
+{
+    i64 marked = 0;
+    if (s->config->data.loss_on != LOSS_ON_ANSWERS)
+        return OK;
+    for (i64 i = 0; i < s->n_sources; i++)
+        marked += loader_dataset(s->loader, i)->has_mask;
+    if (marked == 0)
+        return err_set(ERR_CONFIG, "%s: data.loss_on is answers, but no source marks any; "
+                       "prepare chat or prompt-answer jsonl, or train on all",
+                       recipe_where(s->request.recipe, "data.loss_on"));
+    for (i64 i = 0; i < s->n_sources; i++)
+        if (!loader_dataset(s->loader, i)->has_mask)
+            log_line(LOG_WARN, "source %s marks no answers: all of its tokens count",
+                     loader_source_name(s->loader, i));
+    return OK;
+}
+
 int session_open_loaders(struct session *s)
 {
     const struct train_config *c = s->config;
+    if (s->unprepared)
+        return OK;
     count_token_bytes(s);
     struct loader_config config = {
         .sources = s->sources,
@@ -180,6 +217,7 @@ int session_open_loaders(struct session *s)
         .trace = c->trace.level == TRACE_OFF ? NULL : &s->engine.trace,
     };
     TRY(loader_open(&s->loader, &config));
+    TRY(check_answers(s));
     if (!any_validation(s))
         return OK;
     config.steps_ahead = 1;

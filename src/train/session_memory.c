@@ -44,6 +44,34 @@ static i64 activation_terms(const struct session *s, struct term *terms)
     return n;
 }
 
+static i64 copy_bytes(const struct session *s)
+{
+    const struct train_config *c = s->config;
+    struct checkpoint_options options = {
+        .async = c->checkpoint.async,
+        .snapshot = (enum checkpoint_snapshot)c->checkpoint.snapshot,
+    };
+    i64 bytes = 0;
+    for (i64 i = 0; i < s->n_saved; i++) {
+        i64 count = 1;
+        for (int k = 0; k < s->saved[i].rank; k++)
+            count *= s->saved[i].dim[k];
+        bytes += count * dtype_bytes(s->saved[i].dtype);
+    }
+    return checkpoint_copy_bytes(&options, bytes);
+}
+
+/* Batches that the loaders read ahead. */
+static i64 reading_bytes(const struct session *s)
+{
+    struct loader_step largest = { 0, 1, s->config->train.batch, s->config->train.seq };
+    i64 bytes = 0;
+    if (s->eval_loader)
+        bytes = loader_bytes(s->eval_loader, &largest) + loader_bytes(s->final_loader, &largest);
+    largest.micro_batches = (int)schedule_full_micro_batches(s->config);
+    return s->loader ? bytes + loader_bytes(s->loader, &largest) : 0;
+}
+
 static int larger_first(const void *a, const void *b)
 {
     i64 x = ((const struct term *)a)->bytes, y = ((const struct term *)b)->bytes;
@@ -60,9 +88,20 @@ static i64 list_terms(const struct session *s, struct term *terms)
     terms[n++] = (struct term){ "optimizer state", role_bytes(m, ROLE_STATE, false) };
     terms[n++] = (struct term){ "averaged weights", role_bytes(m, ROLE_STATE, true) };
     terms[n++] = (struct term){ "kernel workspace", s->engine.workspace_bytes };
+    terms[n++] = (struct term){ "copy for checkpoints", copy_bytes(s) };
+    terms[n++] = (struct term){ "batches read ahead", reading_bytes(s) };
     n += activation_terms(s, terms + n);
     qsort(terms, (size_t)n, sizeof *terms, larger_first);
     return n;
+}
+
+/* "37 MB", "1.25 GB" */
+static void put_bytes(struct text *out, const char *before, i64 bytes)
+{
+    if (bytes < 1000000000)
+        text_printf(out, "%s%lld MB", before, (long long)ceil_div(bytes, 1000000));
+    else
+        text_printf(out, "%s%.2f GB", before, 1e-9 * (double)bytes);
 }
 
 static int refuse(const struct session *s, i64 limit)
@@ -70,12 +109,14 @@ static int refuse(const struct session *s, i64 limit)
     struct term terms[TERMS];
     struct text list = { 0 };
     i64 n = list_terms(s, terms);
-    for (i64 i = 0; i < i64_min(n, SHOWN); i++)
-        text_printf(&list, "%s%s %.2f GB", i ? ", " : "", terms[i].name,
-                    (double)terms[i].bytes / 1e9);
-    int rc = err_set(ERR_LIMIT, "the run needs %.2f GB and there are %.2f GB; largest: %s; try a "
-                     "smaller train.batch, train.recompute selective or full, or a smaller model",
-                     (double)s->predicted_bytes / 1e9, (double)limit / 1e9, list.data);
+    put_bytes(&list, "the run needs ", s->predicted_bytes);
+    put_bytes(&list, " and there are ", limit);
+    for (i64 i = 0; i < i64_min(n, SHOWN); i++) {
+        text_printf(&list, "%s%s", i ? ", " : "; largest: ", terms[i].name);
+        put_bytes(&list, " ", terms[i].bytes);
+    }
+    int rc = err_set(ERR_LIMIT, "%s; try a smaller train.batch, train.recompute selective or "
+                     "full, or a smaller model", list.data);
     text_fini(&list);
     return rc;
 }
@@ -101,13 +142,18 @@ int session_check_floor(const struct session *s)
 
 int session_check_memory(struct session *s)
 {
-    i64 limit = sys_memory_limit_bytes();
-    s->predicted_bytes = sys_rss_bytes() + s->model->region_bytes + engine_bytes(&s->engine);
+    i64 limit = sys_memory_limit_bytes(), copy = copy_bytes(s), reading = reading_bytes(s);
+    struct text line = { 0 };
+    s->predicted_bytes = sys_rss_bytes() + s->model->region_bytes + engine_bytes(&s->engine) +
+                         copy + reading;
     if (s->predicted_bytes > limit)
         return refuse(s, limit);
-    log_line(LOG_INFO, "memory: %.2f GB at most (weights and optimizer %.2f, activations %.2f, "
-             "workspace %.2f)", (double)s->predicted_bytes / 1e9,
-             (double)s->model->region_bytes / 1e9, (double)s->engine.region_bytes / 1e9,
-             (double)s->engine.workspace_bytes / 1e9);
+    put_bytes(&line, "memory: ", s->predicted_bytes);
+    put_bytes(&line, " at most (weights and optimizer ", s->model->region_bytes);
+    put_bytes(&line, ", activations ", s->engine.region_bytes);
+    put_bytes(&line, ", workspace ", s->engine.workspace_bytes);
+    put_bytes(&line, ", copy for checkpoints ", copy);
+    log_line(LOG_INFO, "%s)", line.data);
+    text_fini(&line);
     return OK;
 }

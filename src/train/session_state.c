@@ -1,7 +1,5 @@
 /* What a checkpoint holds of a session, and how it comes back (see session.h). */
-#include "base/log.h"
 #include "base/sys.h"
-#include "base/text.h"
 #include "train/session.h"
 
 #include <string.h>
@@ -80,17 +78,10 @@ static void guard_read(struct guard *g, const json_t *o)
 json_t *session_state_json(const struct session *s)
 {
     struct loader_cursor cursor;
-    struct text spec = { 0 };
     const struct train_state *state = &s->state;
     json_t *o = json_object();
     loader_get_cursor(s->loader, &cursor);
-    spec_write_yaml(&s->spec, &spec);
-    json_object_set_new(o, "spec", json_string(spec.data));
-    json_object_set_new(o, "tokenizer",
-                        json_string(s->tokenizer ? tokenizer_hash(s->tokenizer) : ""));
-    json_object_set_new(o, "precision",
-                        json_string(s->model->compute == DTYPE_BF16 ? "bf16" : "fp32"));
-    json_object_set_new(o, "backend", json_string(s->engine.backend.name));
+    session_put_identity(s, o);
     json_object_set_new(o, "ema", json_boolean(s->config->train.ema > 0));
     json_object_set_new(o, "step", json_integer(state->step));
     json_object_set_new(o, "updates", json_integer(state->updates));
@@ -103,31 +94,13 @@ json_t *session_state_json(const struct session *s)
     json_object_set_new(o, "rewound_from", json_integer(state->rewound_from));
     json_object_set_new(o, "rewound_to", json_integer(state->rewound_to));
     json_object_set_new(o, "guard", guard_json(&state->guard));
-    text_fini(&spec);
     return o;
-}
-
-/* What must be as it was, or the resumed run would be another run. */
-static int check_same(const struct session *s, const json_t *o)
-{
-    const char *backend = json_string_value(json_object_get(o, "backend"));
-    const char *tokenizer = json_string_value(json_object_get(o, "tokenizer"));
-    const char *mine = s->tokenizer ? tokenizer_hash(s->tokenizer) : "";
-    if (tokenizer && strcmp(tokenizer, mine) != 0)
-        return err_set(ERR_CONFIG, "%s was trained with another tokenizer (its SHA-256 begins "
-                       "with %.12s, this one's with %.12s)", s->checkpoint_dir, tokenizer, mine);
-    if (backend && strcmp(backend, s->engine.backend.name) != 0)
-        log_line(LOG_WARN, "the run began on the %s backend and goes on with %s: results will "
-                 "not be bit for bit those of an uninterrupted run", backend,
-                 s->engine.backend.name);
-    return OK;
 }
 
 static int read_state(struct session *s, const json_t *o)
 {
     struct loader_cursor cursor;
     const json_t *limits = json_object_get(o, "limits");
-    TRY(check_same(s, o));
     s->state.step = json_integer_value(json_object_get(o, "step"));
     s->state.updates = json_integer_value(json_object_get(o, "updates"));
     s->state.tokens = json_integer_value(json_object_get(o, "tokens"));

@@ -20,23 +20,28 @@ static inline void write_file(const char *path, const char *text)
     sys_close(fd);
 }
 
-static inline void make_corpus(void)
+/* 30 files of words in a random order. */
+static inline void make_text(const char *folder, u64 state)
 {
     static const char *const words[] = { "the", "river", "runs", "below", "an", "old", "stone",
                                          "bridge", "and", "nobody", "crosses", "it", "now" };
     char path[64], text[4096];
-    u64 state = 7;
-    sys_remove_tree(JOB_DIR);
-    CHECK_EQ(sys_mkdirs(JOB_DIR "/text"), 0);
+    CHECK_EQ(sys_mkdirs(folder), 0);
     for (int file = 0; file < 30; file++) {
         int n = 0;
         for (int i = 0; i < 400; i++) {
             state = state * 6364136223846793005u + 1442695040888963407u;
             n += snprintf(text + n, sizeof text - (size_t)n, "%s ", words[(state >> 33) % 13]);
         }
-        snprintf(path, sizeof path, JOB_DIR "/text/%02d.txt", file);
+        snprintf(path, sizeof path, "%s/%02d.txt", folder, file);
         write_file(path, text);
     }
+}
+
+static inline void make_corpus(void)
+{
+    sys_remove_tree(JOB_DIR);
+    make_text(JOB_DIR "/text", 7);
 }
 
 struct job {
@@ -97,12 +102,12 @@ static inline int train(const char *name, const char *const *sets, bool resume,
     return rc;
 }
 
-/* The last value under this key in a run's metrics. */
-static inline double last_metric(const char *run, const char *key)
+/* Every line of a run's metrics. */
+static inline void each_metric(const char *run, void (*see)(void *context, json_t *line),
+                               void *context)
 {
     char path[256];
     i64 bytes;
-    double value = 0;
     snprintf(path, sizeof path, JOB_DIR "/runs/%s/metrics.jsonl", run);
     char *text = sys_map_file(path, &bytes);
     CHECK(text != NULL);
@@ -110,13 +115,74 @@ static inline double last_metric(const char *run, const char *key)
         i64 length = (char *)memchr(text + at, '\n', (size_t)(bytes - at)) - (text + at);
         json_t *line;
         CHECK_OK(json_parse(text + at, length, "metrics", &line));
-        if (json_object_get(line, key))
-            value = json_number_value(json_object_get(line, key));
+        see(context, line);
         json_decref(line);
         at += length + 1;
     }
     sys_unmap(text, bytes);
-    return value;
+}
+
+struct metric {
+    const char *event, *key;
+    double value;
+};
+
+static inline void see_metric(void *context, json_t *line)
+{
+    struct metric *m = context;
+    if (strcmp(json_string_value(json_object_get(line, "event")), m->event) == 0)
+        m->value = json_number_value(json_object_get(line, m->key));
+}
+
+/* The last value under this key in lines of this event. */
+static inline double last_metric(const char *run, const char *event, const char *key)
+{
+    struct metric m = { event, key, 0 };
+    each_metric(run, see_metric, &m);
+    return m.value;
+}
+
+static inline void see_step(void *context, json_t *line)
+{
+    i64 *last = context;
+    if (strcmp(json_string_value(json_object_get(line, "event")), "step") == 0)
+        CHECK_EQ(json_integer_value(json_object_get(line, "step")), ++*last);
+}
+
+/* With log.every 1: steps 1 to n, each once and in order. */
+static inline void expect_steps_once(const char *run, i64 n)
+{
+    i64 last = 0;
+    each_metric(run, see_step, &last);
+    CHECK_EQ(last, n);
+}
+
+static inline bool log_has(const char *run, const char *words)
+{
+    char path[256];
+    i64 bytes;
+    snprintf(path, sizeof path, JOB_DIR "/runs/%s/log.txt", run);
+    char *text = sys_map_file(path, &bytes);
+    bool has = text && memmem(text, (size_t)bytes, words, strlen(words));
+    sys_unmap(text, bytes);
+    return has;
+}
+
+/* The bytes of one file of two runs' checkpoints of a step. */
+static inline void expect_same_shard(const char *a, const char *b, i64 step, const char *shard)
+{
+    static const char *const form = JOB_DIR "/runs/%s/checkpoints/step-%lld/%s.safetensors";
+    char path[256];
+    i64 n, m;
+    snprintf(path, sizeof path, form, a, (long long)step, shard);
+    void *x = sys_map_file(path, &n);
+    snprintf(path, sizeof path, form, b, (long long)step, shard);
+    void *y = sys_map_file(path, &m);
+    CHECK(x && y);
+    CHECK_EQ(n, m);
+    CHECK(memcmp(x, y, (size_t)n) == 0);
+    sys_unmap(x, n);
+    sys_unmap(y, m);
 }
 
 #endif

@@ -4,22 +4,6 @@
 
 #include "ops/ops.h"
 
-/* The bytes of one shard of the checkpoint of step 8. */
-static void expect_same_shard(const char *a, const char *b, const char *shard)
-{
-    char path[256];
-    i64 n, m;
-    snprintf(path, sizeof path, "session-test/runs/%s/checkpoints/step-8/%s.safetensors", a, shard);
-    void *x = sys_map_file(path, &n);
-    snprintf(path, sizeof path, "session-test/runs/%s/checkpoints/step-8/%s.safetensors", b, shard);
-    void *y = sys_map_file(path, &m);
-    CHECK(x && y);
-    CHECK_EQ(n, m);
-    CHECK(memcmp(x, y, (size_t)n) == 0);
-    sys_unmap(x, n);
-    sys_unmap(y, m);
-}
-
 static atomic_ullong stop_now;
 
 static void stop_after_five(void *context, const struct train_status *s)
@@ -43,10 +27,10 @@ TEST(a_stopped_and_resumed_run_equals_one_that_never_stopped)
     CHECK_EQ(run_job(&j), ERR_STOPPED);
     arena_fini(&j.arena);
     CHECK_OK(train("parts", NULL, true, NULL));
-    expect_same_shard("whole", "parts", "param");
-    expect_same_shard("whole", "parts", "m");
-    expect_same_shard("whole", "parts", "v");
-    expect_same_shard("whole", "parts", "ema");
+    expect_same_shard("whole", "parts", 8, "param");
+    expect_same_shard("whole", "parts", 8, "m");
+    expect_same_shard("whole", "parts", 8, "v");
+    expect_same_shard("whole", "parts", 8, "ema");
 }
 
 /* Loads as the loader does, and in the tenth micro-batch a signal comes. */
@@ -94,41 +78,15 @@ TEST(a_signal_within_a_step_ends_it_or_leaves_it_as_time_allows)
     CHECK_OK(train("left", sets, true, NULL));
     CHECK_OK(train("ended", sets, true, NULL));
     CHECK_OK(train("never", sets, false, NULL));
-    expect_same_shard("never", "left", "param");
-    expect_same_shard("never", "left", "v");
-    expect_same_shard("never", "ended", "param");
-}
-
-TEST(a_dry_run_leaves_nothing)
-{
-    struct session s;
-    struct job j;
-    open_job(&j, "dry", NULL);
-    j.request.dry_run = true;
-    CHECK_OK(session_open(&s, &j.request));
-    CHECK(s.predicted_bytes > 0);
-    session_discard(&s);
-    arena_fini(&j.arena);
-    CHECK(!sys_exists("session-test/runs/dry"));
+    expect_same_shard("never", "left", 8, "param");
+    expect_same_shard("never", "left", 8, "v");
+    expect_same_shard("never", "ended", 8, "param");
 }
 
 /* One "step" line per step, in order, whatever was interrupted. */
 TEST(metrics_tell_each_step_once)
 {
-    i64 bytes, next = 1;
-    char *text = sys_map_file("session-test/runs/parts/metrics.jsonl", &bytes);
-    CHECK(text != NULL);
-    for (i64 at = 0; at < bytes;) {
-        i64 length = (char *)memchr(text + at, '\n', (size_t)(bytes - at)) - (text + at);
-        json_t *o;
-        CHECK_OK(json_parse(text + at, length, "metrics", &o));
-        if (strcmp(json_string_value(json_object_get(o, "event")), "step") == 0)
-            CHECK_EQ(json_integer_value(json_object_get(o, "step")), next++);
-        json_decref(o);
-        at += length + 1;
-    }
-    CHECK_EQ(next, 9);
-    sys_unmap(text, bytes);
+    expect_steps_once("parts", 8);
 }
 
 TEST(a_run_is_not_overwritten_and_nothing_is_not_resumed)
@@ -142,6 +100,9 @@ TEST(what_cannot_work_is_said_before_work_starts)
     static const char *const seq[] = { "train.seq=4096", NULL };
     static const char *const vocab[] = { "model.override={vocab: 300}", NULL };
     static const char *const heads[] = { "model.override={heads: 7}", NULL };
+    static const char *const plain[] = { "data.loss_on=answers", NULL };
+    static const char *const ramp[] = { "train.accumulate=100", "ramp.batch_from=1",
+                                        "ramp.batch_steps=200", NULL };
     static const char *const gone[] = { "data.sources=session-test/nowhere", NULL };
     static const char *const large[] = {
         "model.override={width: 8192, hidden: 65536, heads: 64, layers: 30}", NULL
@@ -150,8 +111,12 @@ TEST(what_cannot_work_is_said_before_work_starts)
         "train.batch=1000000", "model.override={layers: 24, width: 1024, heads: 8, hidden: 48}",
         NULL
     };
-    CHECK_FAILS(train("bad", seq, false, NULL), ERR_MODEL, "longer than the 256 positions");
-    CHECK_FAILS(train("bad", vocab, false, NULL), ERR_MODEL, "has a vocabulary of 300");
+    CHECK_FAILS(train("bad", seq, false, NULL), ERR_CONFIG,
+                "--set: train.seq 4096 is longer than the 256 positions");
+    CHECK_FAILS(train("bad", vocab, false, NULL), ERR_CONFIG, "has a vocabulary of 300");
+    CHECK_FAILS(train("bad", plain, false, NULL), ERR_CONFIG, "no source marks any");
+    CHECK_FAILS(train("bad", ramp, false, NULL), ERR_CONFIG,
+                "--set: the ramps pass through more than 32 batch shapes");
     CHECK_FAILS(train("bad2", heads, false, NULL), ERR_MODEL, "multiple of heads (7)");
     CHECK(train("bad3", gone, false, NULL) < 0 && strstr(err_message(), "nowhere"));
     CHECK_FAILS(train("bad4", large, false, NULL), ERR_LIMIT, "the run needs more than");
@@ -180,7 +145,6 @@ TEST(a_disk_that_refuses_checkpoints_does_not_end_the_run)
 TEST_MAIN(ONE(a_stopped_and_resumed_run_equals_one_that_never_stopped),
           ONE(metrics_tell_each_step_once),
           ONE(a_signal_within_a_step_ends_it_or_leaves_it_as_time_allows),
-          ONE(a_dry_run_leaves_nothing),
           ONE(a_run_is_not_overwritten_and_nothing_is_not_resumed),
           ONE(what_cannot_work_is_said_before_work_starts),
           ONE(a_disk_that_refuses_checkpoints_does_not_end_the_run))

@@ -1,0 +1,180 @@
+/* Whether a checkpoint is of the run that wants to go on from it (see session.h). */
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "train/session.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Settings that change nothing that is learned. The model is compared by its spec. */
+static const char *const free_settings[] = {
+    "model.", "run.", "log.", "trace.", "eval.", "checkpoint.", "data.cache", "data.prefetch",
+    "data.tokenizer", "data.on_missing", "train.threads",
+};
+
+/* --- what a checkpoint keeps ---------------------------------------------------------------- */
+
+/* Of the tokens that a source gives, wherever they lie: their checksums, and sizes where
+ * the format has none. */
+static void data_identity(const struct dataset *d, char hex[17])
+{
+    u64 hash = 0;
+    for (i64 i = 0; i < d->n_shards; i++) {
+        const struct shard *h = &d->shards[i].info;
+        i64 facts[] = { h->tokens, h->file_bytes, h->tokens_crc, h->documents_crc, h->mask_crc };
+        hash = hash64(facts, sizeof facts, hash);
+    }
+    snprintf(hex, 17, "%016llx", (unsigned long long)hash);
+}
+
+static json_t *data_json(const struct session *s)
+{
+    json_t *list = json_array();
+    char hex[17];
+    for (i64 i = 0; i < loader_sources(s->loader); i++) {
+        data_identity(loader_dataset(s->loader, i), hex);
+        json_array_append_new(list, json_string(hex));
+    }
+    return list;
+}
+
+void session_put_identity(const struct session *s, json_t *o)
+{
+    struct text spec = { 0 }, recipe = { 0 };
+    spec_write_yaml(&s->spec, &spec);
+    recipe_write_yaml(s->request.recipe, &recipe);
+    json_object_set_new(o, "spec", json_string(spec.data));
+    json_object_set_new(o, "recipe", json_string(recipe.data));
+    json_object_set_new(o, "data", data_json(s));
+    json_object_set_new(o, "tokenizer",
+                        json_string(s->tokenizer ? tokenizer_hash(s->tokenizer) : ""));
+    json_object_set_new(o, "precision",
+                        json_string(s->model->compute == DTYPE_BF16 ? "bf16" : "fp32"));
+    json_object_set_new(o, "backend", json_string(s->engine.backend.name));
+    text_fini(&spec);
+    text_fini(&recipe);
+}
+
+/* --- comparing -------------------------------------------------------------------------------- */
+
+static bool is_free(const char *key)
+{
+    for (i64 i = 0; i < COUNT_OF(free_settings); i++)
+        if (strncmp(key, free_settings[i], strlen(free_settings[i])) == 0)
+            return true;
+    return false;
+}
+
+/* "heads was 4, is 2; ..." for every row of the table that differs. */
+static void list_changes(const struct option *table, const void *then, const void *now,
+                         bool settings, struct text *out)
+{
+    struct text a = { 0 }, b = { 0 };
+    for (const struct option *o = table; o->key; o++) {
+        if (settings ? is_free(o->key) : strcmp(o->key, "name") == 0)
+            continue;
+        text_clear(&a);
+        text_clear(&b);
+        text_add(&a, "");
+        text_add(&b, "");
+        option_format(o, then, &a);
+        option_format(o, now, &b);
+        if (strcmp(a.data, b.data) != 0)
+            text_printf(out, "%s%s was %s, is %s", out->length ? "; " : "", o->key,
+                        *a.data ? a.data : "not set", *b.data ? b.data : "not set");
+    }
+    text_fini(&a);
+    text_fini(&b);
+}
+
+static int parse(struct session *s, const json_t *state, const char *key,
+                 const struct yaml_node **root)
+{
+    const char *text = json_string_value(json_object_get(state, key));
+    if (!text)
+        return err_set(ERR_FORMAT, "the checkpoints in %s do not say what their %s was",
+                       s->checkpoint_dir, key);
+    text = arena_strdup(&s->arena, text);
+    return yaml_parse(text, (i64)strlen(text), key, &s->arena, root);
+}
+
+static int check_model(struct session *s, const json_t *state)
+{
+    const struct yaml_node *root;
+    struct model_spec then;
+    struct text changes = { 0 };
+    TRY(parse(s, state, "spec", &root));
+    TRY(recipe_read_map(model_spec_options, &then, root, &s->arena));
+    list_changes(model_spec_options, &then, &s->spec, false, &changes);
+    if (changes.length == 0)
+        return OK;
+    int rc = err_set(ERR_CONFIG, "%s holds another model: %s; a run keeps its model, so give "
+                     "another run.name, or model.from to start from its weights",
+                     s->folder.path, changes.data);
+    text_fini(&changes);
+    return rc;
+}
+
+static int check_tokenizer(const struct session *s, const json_t *state)
+{
+    const char *then = json_string_value(json_object_get(state, "tokenizer"));
+    const char *now = s->tokenizer ? tokenizer_hash(s->tokenizer) : "";
+    if (!then || strcmp(then, now) == 0)
+        return OK;
+    return err_set(ERR_CONFIG, "%s was trained with another tokenizer (its SHA-256 begins "
+                   "with %.12s, this one's with %.12s)", s->folder.path, then, now);
+}
+
+static void compare_backend(const struct session *s, const json_t *state, struct text *out)
+{
+    const char *then = json_string_value(json_object_get(state, "backend"));
+    if (then && strcmp(then, s->engine.backend.name) != 0)
+        text_printf(out, "%sthe backend was %s, is %s", out->length ? "; " : "", then,
+                    s->engine.backend.name);
+}
+
+static void compare_recipe(struct session *s, const json_t *state, struct text *out)
+{
+    const struct yaml_node *root;
+    struct train_config then;
+    struct recipe recipe;
+    recipe_init(&recipe, &s->arena, &(struct option_group){ train_options, &then }, 1);
+    if (parse(s, state, "recipe", &root) < 0 || recipe_apply(&recipe, root) < 0)
+        log_line(LOG_WARN, "the settings cannot be compared with those before: %s",
+                 err_message());
+    else
+        list_changes(train_options, &then, s->config, true, out);
+}
+
+static void compare_data(const struct session *s, const json_t *state, struct text *out)
+{
+    const json_t *list = json_object_get(state, "data");
+    char hex[17];
+    for (i64 i = 0; i < i64_min(loader_sources(s->loader), (i64)json_array_size(list)); i++) {
+        data_identity(loader_dataset(s->loader, i), hex);
+        if (strcmp(json_string_value(json_array_get(list, (size_t)i)), hex) != 0)
+            text_printf(out, "%ssource %s holds other text", out->length ? "; " : "",
+                        loader_source_name(s->loader, i));
+    }
+}
+
+int session_check_same(struct session *s, struct text *changes)
+{
+    json_t *state;
+    i64 step;
+    TRY(checkpoint_latest(s->checkpoint_dir, &step));
+    if (step < 0)
+        return OK; /* all are damaged, which loading says better */
+    TRY(checkpoint_state(s->checkpoint_dir, step, &state));
+    int rc = check_model(s, state);
+    if (rc == OK)
+        rc = check_tokenizer(s, state);
+    if (rc == OK) {
+        compare_recipe(s, state, changes);
+        compare_data(s, state, changes);
+        compare_backend(s, state, changes);
+    }
+    json_decref(state);
+    return rc;
+}

@@ -1,0 +1,239 @@
+/* What a run folder and its checkpoints allow: dry runs, second processes, resuming. */
+#define JOB_DIR "resume-test"
+#include "train/job.h"
+
+#include "train/restore.h"
+
+#include <math.h>
+
+static atomic_ullong stop_now;
+
+static void stop_after_five(void *context, const struct train_status *s)
+{
+    (void)context;
+    if (s->step >= 5)
+        atomic_store(&stop_now, 1);
+}
+
+static void stop_and_resume(const char *name, const char *const *sets,
+                            const char *const *resumed_with)
+{
+    struct job j;
+    open_job(&j, name, sets);
+    atomic_store(&stop_now, 0);
+    j.request.hooks.stop_ns = &stop_now;
+    j.request.hooks.grace = 1e6;
+    j.request.hooks.progress = stop_after_five;
+    CHECK_EQ(run_job(&j), ERR_STOPPED);
+    arena_fini(&j.arena);
+    CHECK_OK(train(name, resumed_with, true, NULL));
+}
+
+#define EVERYTHING                                                                       \
+    "optim.name=muon", "optim.muon_lr=1e-2", "train.precision=bf16", "train.accumulate=4", \
+    "ramp.batch_from=1", "ramp.batch_steps=7", "ramp.seq_from=8", "ramp.seq_steps=7",    \
+    "data.packing=documents", "train.z_loss=1e-4", "guard.spike=skip"
+
+/* Ramps, Muon, bf16, packed documents, averages: stopped in the middle of both ramps, and
+ * gone on with other threads and recompute. */
+TEST(a_run_with_everything_on_resumes_to_the_bit)
+{
+    static const char *const sets[] = { EVERYTHING, NULL };
+    static const char *const again[] = { EVERYTHING, "train.threads=1", "train.recompute=full",
+                                         NULL };
+    static const char *const shards[] = { "param", "m", "v", "ema" };
+    make_corpus();
+    CHECK_OK(train("whole", sets, false, NULL));
+    stop_and_resume("parts", sets, again);
+    for (i64 i = 0; i < COUNT_OF(shards); i++)
+        expect_same_shard("whole", "parts", 8, shards[i]);
+    expect_steps_once("parts", 8);
+}
+
+TEST(averaged_weights_are_evaluated_as_if_they_were_the_weights)
+{
+    struct job j;
+    struct session s;
+    struct eval_result plain, averaged, again;
+    open_job(&j, "ema", NULL);
+    CHECK_OK(session_open(&s, &j.request));
+    CHECK_OK(session_train(&s));
+    CHECK_OK(session_evaluate(&s, true, true, &averaged));
+    CHECK_OK(session_evaluate(&s, true, false, &plain));
+    CHECK(averaged.loss != plain.loss);
+    for (i64 i = 0; i < s.model->n_params; i++) {
+        const struct param *p = &s.model->params[i];
+        memcpy(p->master->data, p->ema->data, (size_t)tensor_bytes(p->ema));
+    }
+    model_refresh_compute(s.model, s.engine.pool);
+    CHECK_OK(session_evaluate(&s, true, false, &again));
+    CHECK(again.loss == averaged.loss);
+    session_close(&s);
+    arena_fini(&j.arena);
+}
+
+static int dry_run(const char *name, const char *const *sets, bool resume)
+{
+    struct job j;
+    struct session s;
+    open_job(&j, name, sets);
+    j.request.dry_run = true;
+    j.request.resume = resume;
+    int rc = session_open(&s, &j.request);
+    if (rc == OK) {
+        CHECK(s.predicted_bytes > 0);
+        session_close(&s);
+    }
+    arena_fini(&j.arena);
+    return rc;
+}
+
+/* Neither a new folder nor a byte in an old one. */
+TEST(a_dry_run_writes_nothing)
+{
+    static const char *const unprepared[] = { "data.cache=" JOB_DIR "/none", NULL };
+    static const char *const gone[] = { "data.sources=" JOB_DIR "/gone",
+                                        "data.cache=" JOB_DIR "/none", NULL };
+    i64 before = sys_file_bytes(JOB_DIR "/runs/ema/log.txt");
+    CHECK_OK(dry_run("dry", NULL, false));
+    CHECK_OK(dry_run("dry", unprepared, false));
+    CHECK_FAILS(dry_run("dry", gone, false), ERR_SYS, "gone");
+    CHECK_OK(dry_run("ema", NULL, false));
+    CHECK_OK(dry_run("ema", NULL, true));
+    CHECK_FAILS(dry_run("dry", NULL, true), ERR_CONFIG, "holds no run");
+    CHECK(!sys_exists(JOB_DIR "/runs/dry") && !sys_exists(JOB_DIR "/none"));
+    CHECK_EQ(sys_file_bytes(JOB_DIR "/runs/ema/log.txt"), before);
+}
+
+/* Refused before anything is touched: the first process' metrics go where they went. */
+TEST(a_second_process_is_refused_and_disturbs_nothing)
+{
+    struct job j;
+    struct session s;
+    char number[64];
+    open_job(&j, "live", NULL);
+    CHECK_OK(session_open(&s, &j.request));
+    snprintf(number, sizeof number, "is being trained by process %lld",
+             (long long)sys_process_id());
+    CHECK_FAILS(train("live", NULL, true, NULL), ERR_CONFIG, number);
+    CHECK_OK(session_train(&s));
+    session_close(&s);
+    arena_fini(&j.arena);
+    expect_steps_once("live", 8);
+}
+
+TEST(a_run_without_a_checkpoint_yet_begins_again)
+{
+    CHECK_OK(train("early", NULL, false, NULL));
+    CHECK_EQ(sys_remove_tree(JOB_DIR "/runs/early/checkpoints"), 0);
+    CHECK_OK(train("early", NULL, true, NULL));
+    CHECK(log_has("early", "has no checkpoint yet: training starts at step 0"));
+    expect_same_shard("live", "early", 8, "param");
+    expect_steps_once("early", 8);
+}
+
+TEST(a_finished_run_says_so_when_it_is_resumed)
+{
+    CHECK_OK(train("early", NULL, true, NULL));
+    CHECK(log_has("early", "is finished at step 8: raise train.steps"));
+    expect_steps_once("early", 8);
+}
+
+#define SMALL "layers: 2, width: 32, hidden: 48"
+
+/* All of these have the shapes of what was saved. */
+TEST(another_model_is_not_resumed)
+{
+    static const char *const heads[] = { "model.override={" SMALL ", heads: 4}", NULL };
+    static const char *const window[] = { "model.window=8", NULL };
+    static const char *const base[] = { "model.override={" SMALL ", heads: 2, rope.theta: 500}",
+                                        NULL };
+    CHECK_FAILS(train("early", heads, true, NULL), ERR_CONFIG, "heads was 2, is 4");
+    CHECK_FAILS(train("early", window, true, NULL), ERR_CONFIG, "window was 0, is 8");
+    CHECK_FAILS(train("early", base, true, NULL), ERR_CONFIG, "rope.theta was 10000, is 500");
+}
+
+TEST(other_settings_and_other_data_are_told)
+{
+    static const char *const sets[] = { "data.seed=5", "train.batch=4", "train.steps=10",
+                                        "train.threads=1", "eval.every=3", NULL };
+    CHECK_OK(train("early", sets, true, NULL));
+    CHECK(log_has("early", "not quite the run that it was: data.seed was 1, is 5; train.steps "
+                           "was 8, is 10; train.batch was 2, is 4\n"));
+    make_text(JOB_DIR "/other", 9);
+    static const char *const other[] = { "data.sources=" JOB_DIR "/other", "train.steps=12",
+                                         "data.seed=5", "train.batch=4",
+                                         "data.cache=" JOB_DIR "/cache2", NULL };
+    CHECK_OK(train("early", other, true, NULL));
+    CHECK(log_has("early", "source other holds other text") ||
+          log_has("early", "source source-0 holds other text"));
+}
+
+static struct session *poisoned;
+
+static void poison_at_the_end(void *context, const struct train_status *s)
+{
+    (void)context;
+    if (s->step == 8)
+        ((float *)poisoned->model->params[0].master->data)[5] = NAN;
+}
+
+TEST(a_saved_weight_that_is_not_finite_is_named_by_who_reads_it)
+{
+    struct job j;
+    struct session s;
+    struct restore r;
+    struct model *m;
+    struct arena a;
+    open_job(&j, "poison", NULL);
+    j.request.hooks.progress = poison_at_the_end;
+    poisoned = &s;
+    CHECK_OK(session_open(&s, &j.request));
+    CHECK_OK(session_train(&s));
+    session_close(&s);
+    arena_fini(&j.arena);
+    arena_init(&a);
+    CHECK_OK(restore_find(&r, JOB_DIR "/runs/poison", &a));
+    CHECK_FAILS(restore_model(&m, &r, DTYPE_F32, 0, false, NULL, &a), ERR_NUMERIC,
+                "is not finite");
+    arena_fini(&a);
+}
+
+/* No disk takes anything from some step on: the message tells what there is. */
+static void fill_the_disk(void *context, const struct train_status *s)
+{
+    if (s->step == *(const i64 *)context)
+        CHECK_EQ(sys_fault_arm("fsync:1:ENOSPC:repeat"), 0);
+}
+
+static int run_on_full_disk(const char *name, i64 full_from)
+{
+    static const char *const sets[] = { "checkpoint.every=2", "checkpoint.max_missed=1",
+                                        "checkpoint.async=false", "train.steps=20", NULL };
+    struct job j;
+    open_job(&j, name, sets);
+    j.request.hooks.progress = fill_the_disk;
+    j.request.hooks.context = &full_from;
+    int rc = run_job(&j);
+    sys_fault_arm(NULL);
+    arena_fini(&j.arena);
+    return rc;
+}
+
+TEST(what_could_not_be_saved_is_not_said_to_be)
+{
+    CHECK_FAILS(run_on_full_disk("full0", 1), ERR_SYS, "no checkpoint could be saved");
+    CHECK(!strstr(err_message(), "is saved"));
+    CHECK_FAILS(run_on_full_disk("full4", 5), ERR_SYS,
+                "nothing newer than step 4 could be saved");
+    sys_remove_tree(JOB_DIR);
+}
+
+TEST_MAIN(ONE(a_run_with_everything_on_resumes_to_the_bit),
+          ONE(averaged_weights_are_evaluated_as_if_they_were_the_weights),
+          ONE(a_dry_run_writes_nothing), ONE(a_second_process_is_refused_and_disturbs_nothing),
+          ONE(a_run_without_a_checkpoint_yet_begins_again),
+          ONE(a_finished_run_says_so_when_it_is_resumed), ONE(another_model_is_not_resumed),
+          ONE(other_settings_and_other_data_are_told),
+          ONE(a_saved_weight_that_is_not_finite_is_named_by_who_reads_it),
+          ONE(what_could_not_be_saved_is_not_said_to_be))
