@@ -3,6 +3,7 @@
 #include "base/text.h"
 #include "cli/command.h"
 #include "cli/help.h"
+#include "parallel/layout.h"
 #include "train/train_config.h"
 
 #include <stdio.h>
@@ -126,7 +127,9 @@ static int run_config(struct invocation *v)
     const struct config_options *o = v->options;
     struct train_config config = { 0 };
     struct recipe r;
-    recipe_init(&r, v->arena, &(struct option_group){ train_options, &config }, 1);
+    struct layout layout;
+    struct option_group groups[] = { { train_options, &config }, { layout_options, &layout } };
+    recipe_init(&r, v->arena, groups, COUNT_OF(groups));
     if (o->recipe)
         TRY(recipe_load(&r, o->recipe));
     TRY(invocation_override(v, &r));

@@ -1,9 +1,12 @@
 /* Training, from a recipe to a run folder. */
 #include "base/err.h"
+#include "base/log.h"
 #include "base/sys.h"
 #include "cli/command.h"
 #include "cli/machine_peak.h"
 #include "cli/progress.h"
+#include "cli/terminal.h"
+#include "comm/world.h"
 #include "train/session.h"
 
 #include <math.h>
@@ -13,8 +16,9 @@
 
 struct train_flags {
     bool resume, dry_run;
-    double grace;
-    const char *backend;
+    double grace, deadline;
+    const char *backend, *layout;
+    i64 ranks;
 };
 
 static const struct option options[] = {
@@ -29,6 +33,15 @@ static const struct option options[] = {
               "that Slurm gives." },
     { "backend", OPTION_FIELD(STRING, struct train_flags, backend), "auto",
       .help = "Kernels: auto, reference, generic, avx2, avx512 or avx512bf16." },
+    { "layout", OPTION_FIELD(STRING, struct train_flags, layout), NULL,
+      .help = "How the step is spread over ranks, such as dp=4: short for layout.dp and its "
+              "like in the recipe." },
+    { "ranks", OPTION_FIELD(INT, struct train_flags, ranks), "0", .unit = "ranks", .max = 1024,
+      .help = "Start so many processes on this machine; 0: be the one process, or one of those "
+              "that mpirun or srun started." },
+    { "deadline", OPTION_FIELD(DURATION, struct train_flags, deadline), "10m", .min = 1,
+      .max = 1e6, .help = "A rank that others wait for longer than this hangs: the run ends and "
+                          "names it." },
     { 0 },
 };
 
@@ -102,31 +115,57 @@ static int train(struct session *s, struct display *d)
     return rc;
 }
 
-static int run(struct invocation *v)
+/* A rank that does not lead speaks up only when something is wrong. */
+static void be_quiet(struct terminal *t)
 {
+    t->quiet = true;
+    log_remove_sink(terminal_log, t);
+    log_add_sink(terminal_log, t, LOG_WARN);
+}
+
+static int train_on(struct comm *comm, void *context)
+{
+    struct invocation *v = context;
     const struct train_flags *flags = v->options;
     struct train_config config;
+    struct layout layout;
     struct recipe recipe;
     struct session session;
     struct display display = { .v = v };
-    struct option_group group = { train_options, &config };
-    recipe_init(&recipe, v->arena, &group, 1);
+    struct option_group groups[] = { { train_options, &config }, { layout_options, &layout } };
+    recipe_init(&recipe, v->arena, groups, COUNT_OF(groups));
     TRY(recipe_load(&recipe, v->args[0]));
     TRY(invocation_override(v, &recipe));
+    if (flags->layout)
+        TRY(layout_parse(&layout, flags->layout, "--layout", v->arena));
     struct train_request request = {
         .config = &config, .recipe = &recipe, .recipe_path = v->args[0],
+        .layout = &layout, .comm = comm,
         .resume = flags->resume, .dry_run = flags->dry_run, .backend = flags->backend,
         .hooks = { &display, show_status, show_preparing, &stop_ns, flags->grace, 0 },
     };
-    request.hooks.peak_flops = machine_peak_flops(flags->backend, config.train.threads,
-                                                  config.train.precision == PRECISION_BF16);
+    bool leads = comm->rank == 0;
+    if (leads)
+        request.hooks.peak_flops = machine_peak_flops(
+            flags->backend, config.train.threads, config.train.precision == PRECISION_BF16);
+    else
+        be_quiet(v->terminal);
     catch_signals();
     TRY(session_open(&session, &request));
     int rc = flags->dry_run ? OK : train(&session, &display);
-    printf("%s\n", flags->dry_run ? "the recipe is sound; nothing was written"
-                                  : session.folder.path);
+    if (leads)
+        printf("%s\n", flags->dry_run ? "the recipe is sound; nothing was written"
+                                      : session.folder.path);
     session_close(&session);
     return rc;
+}
+
+static int run(struct invocation *v)
+{
+    const struct train_flags *flags = v->options;
+    struct comm_world world = { .local_ranks = flags->ranks > 1 ? (int)flags->ranks : 0,
+                                .deadline_s = flags->deadline };
+    return comm_world_run(&world, train_on, v);
 }
 
 static const struct example examples[] = {
@@ -135,6 +174,10 @@ static const struct example examples[] = {
       "The same with two settings changed." },
     { "headway train recipes/demo.yaml --set run.name=night --resume",
       "Go on with runs/night after an interruption." },
+    { "headway train recipes/demo.yaml --ranks 2 --layout dp=2",
+      "Two processes share the rows of each step." },
+    { "mpirun -n 8 headway train recipes/gpt2-124m.yaml --layout dp=8",
+      "Eight ranks, started by MPI." },
     { 0 },
 };
 

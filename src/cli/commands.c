@@ -1,5 +1,6 @@
 #include "cli/command.h"
 
+#include "parallel/layout.h"
 #include "train/train_config.h"
 
 extern const struct command cmd_train, cmd_eval, cmd_sample, cmd_data, cmd_tokenizer, cmd_model,
@@ -21,4 +22,4 @@ const struct command *const commands[] = {
     NULL,
 };
 
-const struct option *const recipe_tables[] = { train_options, NULL };
+const struct option *const recipe_tables[] = { train_options, layout_options, NULL };

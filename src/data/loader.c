@@ -100,7 +100,8 @@ static void locate(const struct loader *l, i64 g, int *source, i64 *window,
 static int fill_row(struct reader *r, struct slot *slot, i64 row)
 {
     const struct loader *l = r->loader;
-    i64 T = slot->shape.T, at = row * T, position = slot->position + at, window;
+    i64 T = slot->shape.T, at = row * T, window;
+    i64 position = slot->position + slot->shape.first_row * T + at;
     i64 g = position / l->rule.window;
     const struct row out = { .tokens = slot->tokens + at,
                              .targets = slot->targets + at,
@@ -199,6 +200,12 @@ static i64 step_rows(const struct loader_step *s)
     return s->micro_batches * s->B;
 }
 
+/* Places of the step on all ranks. */
+static i64 step_places(const struct loader_step *s)
+{
+    return (s->all_rows ? s->all_rows : step_rows(s)) * s->T;
+}
+
 static void plan(struct loader *l, const struct loader_step *shape, i64 position)
 {
     struct slot *s = slot_at(l, l->planned++);
@@ -212,7 +219,7 @@ static void plan(struct loader *l, const struct loader_step *shape, i64 position
 /* True when all rows of a step at this position exist (in evaluation: any). */
 static bool can_serve(const struct loader *l, const struct loader_step *s, i64 position)
 {
-    i64 last = position + (l->eval ? 0 : (step_rows(s) - 1) * s->T);
+    i64 last = position + (l->eval ? 0 : step_places(s) - s->T);
     return last / l->rule.window < l->windows;
 }
 
@@ -222,7 +229,7 @@ static void plan_ahead(struct loader *l)
     while (l->planned < l->next - 1 + l->n_slots) {
         const struct slot *last = slot_at(l, l->planned - 1);
         struct loader_step shape = last->shape;
-        i64 position = last->position + last->rows * shape.T;
+        i64 position = last->position + step_places(&shape);
         shape.step++;
         if (!can_serve(l, &shape, position))
             break;
@@ -294,7 +301,8 @@ static bool is_planned(const struct loader *l, const struct loader_step *s, i64 
     const struct slot *slot = slot_at(l, l->next);
     return l->next < l->planned && slot->position == position &&
            slot->shape.micro_batches == s->micro_batches && slot->shape.B == s->B &&
-           slot->shape.T == s->T;
+           slot->shape.T == s->T && slot->shape.first_row == s->first_row &&
+           step_places(&slot->shape) == step_places(s);
 }
 
 static int exhausted(const struct loader *l)
@@ -361,7 +369,7 @@ int loader_start_step(struct loader *l, const struct loader_step *s)
     }
     if (rc == OK) {
         l->current = slot_at(l, l->next++);
-        l->position = position + step_rows(s) * s->T;
+        l->position = position + step_places(s);
         plan_ahead(l);
     } else {
         discard(l);
@@ -427,6 +435,11 @@ double loader_step_weight(const struct loader *l)
     return l->current->weight;
 }
 
+void loader_set_weight(struct loader *l, double weight)
+{
+    l->current->weight = weight;
+}
+
 u64 loader_wait_ns(const struct loader *l)
 {
     return l->waited_ns;
@@ -436,6 +449,7 @@ void loader_origin(const struct loader *l, i64 row, struct loader_origin *out)
 {
     struct rng key;
     int source;
+    row += l->current->shape.first_row;
     out->sample = (l->current->position + row * l->current->shape.T) / l->rule.window;
     locate(l, out->sample, &source, &out->window, &key);
     out->source = l->sources[source].name;

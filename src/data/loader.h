@@ -76,6 +76,9 @@ struct loader_step {
     u64 step; /* for spans */
     int micro_batches;
     i64 B, T;
+    /* Where ranks share a step: its rows on all of them, and which of them is the first here
+     * (ours lie together). 0 rows: all are ours. */
+    i64 all_rows, first_row;
 };
 
 /* Makes the next step's micro-batches current. The time waited is a span in c->trace.
@@ -95,6 +98,9 @@ i64 loader_bytes(const struct loader *l, const struct loader_step *largest);
  * nanoseconds that loader_start_step waited. */
 const i64 *loader_step_bytes(const struct loader *l);
 double loader_step_weight(const struct loader *l);
+/* The weight of all ranks' rows together, where they share the step: what losses and
+ * gradients are divided by. Between loader_start_step and the program. */
+void loader_set_weight(struct loader *l, double weight);
 u64 loader_wait_ns(const struct loader *l);
 
 struct loader_origin {

@@ -1,7 +1,7 @@
 #include "parallel/driver.h"
 
 #include "base/err.h"
-#include "base/sys.h"
+#include "comm/lane.h"
 #include "graph/program.h"
 #include "ops/ops.h"
 
@@ -10,6 +10,7 @@ enum { TASKS_AHEAD = 64 };
 /* Calls in the order of starting; [ended, started) are under way, each at its number modulo
  * capacity. A ticket is the number of a task's last call, counted from 1. */
 struct queue {
+    struct comm_lane *lane; /* its thread; NULL: calls are carried out by who waits for them */
     struct comm_call *calls;
     i64 *counts; /* [capacity][members]: the parts of each call */
     u64 started, ended, capacity;
@@ -37,7 +38,8 @@ static int end_calls(struct queue *q, u64 last, bool block)
 {
     while (q->ended < last) {
         struct comm_call *call = &q->calls[q->ended % q->capacity];
-        int rc = block ? comm_wait(call) : comm_test(call);
+        int rc = q->lane ? comm_lane_wait(q->lane, call)
+                 : block ? comm_wait(call) : comm_test(call);
         if (rc < 0 || (!block && rc == 0))
             return rc;
         q->ended++;
@@ -99,10 +101,13 @@ static int start_one(struct driver *d, const struct task *t, i64 block)
         .counts = counts,
         .dtype = dtype_of(t),
         .reduce = t->attr[COLLECTIVE_KIND] == COLLECTIVE_MAX ? COMM_MAX : COMM_SUM,
-        .exact = d->mesh->layout.exact,
+        .exact = true, /* whatever carries it, the same run gives the same bits */
         .tag = tag_of(t),
     };
-    return comm_start(call);
+    if (!d->queues[t->lane].lane)
+        return comm_start(call);
+    comm_lane_submit(d->queues[t->lane].lane, call);
+    return OK;
 }
 
 static int start(void *context, const struct task *t, struct run *x, u64 *ticket)
@@ -123,7 +128,7 @@ static int wait_for(void *context, enum lane lane, u64 ticket, bool block)
 
 /* --- life -------------------------------------------------------------------------------- */
 
-int driver_new(struct driver **out, const struct mesh *mesh, i64 most_calls)
+int driver_new(struct driver **out, const struct mesh *mesh, i64 most_calls, bool threads)
 {
     struct arena *a = &mesh->comm->arena;
     struct driver *d = ARENA_NEW(a, struct driver);
@@ -136,9 +141,18 @@ int driver_new(struct driver **out, const struct mesh *mesh, i64 most_calls)
         q->capacity = (u64)(most_calls * TASKS_AHEAD);
         q->calls = ARENA_ARRAY(a, struct comm_call, (i64)q->capacity);
         q->counts = ARENA_ARRAY(a, i64, (i64)q->capacity * mesh->groups[lane]->n);
+        if (threads)
+            TRY(comm_lane_new(&q->lane, mesh->comm, -1));
     }
     *out = d;
     return OK;
+}
+
+void driver_free(struct driver *d)
+{
+    for (int lane = 0; d && lane < LANE_COUNT; lane++)
+        if (d->queues[lane].lane)
+            comm_lane_free(d->queues[lane].lane);
 }
 
 const struct lane_driver *driver_lanes(const struct driver *d)

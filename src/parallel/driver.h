@@ -11,9 +11,11 @@
 struct driver;
 struct program;
 
-/* most_calls: the most that one task of the programs makes (driver_calls). The driver
- * lives as long as the mesh's comm. */
-int driver_new(struct driver **out, const struct mesh *mesh, i64 most_calls);
+/* most_calls: the most that one task of the programs makes (driver_calls). threads: each lane
+ * gets a thread, so that data moves while the program computes; without, calls move when
+ * somebody waits for them or tests them. Its memory lives as long as the mesh's comm. */
+int driver_new(struct driver **out, const struct mesh *mesh, i64 most_calls, bool threads);
+void driver_free(struct driver *d); /* ends the threads; NULL is fine */
 const struct lane_driver *driver_lanes(const struct driver *d);
 
 /* Calls that the hungriest task of a program makes. */

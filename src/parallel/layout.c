@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { MOST_RANKS = 1 << 20, EXACT_DEGREE = 8 };
+enum { MOST_RANKS = 1 << 20 };
 
 #define FIELD(kind, field) OPTION_FIELD(kind, struct layout, field)
 
@@ -17,9 +17,6 @@ const struct option layout_options[] = {
     { "layout.zero", FIELD(INT, zero), "0", .max = 1,
       .help = "What data-parallel ranks split besides rows: 0 nothing, 1 the optimizer's "
               "state." },
-    { "layout.exact", FIELD(BOOL, exact), "no",
-      .help = "Sum everything in an order that no layout changes: any number of ranks gives "
-              "the bits of one. Costs a few percent." },
     { 0 },
 };
 
@@ -128,22 +125,6 @@ static int check_rows(const struct layout *l, i64 B, int micro_batches)
                    (long long)upper);
 }
 
-static bool power_of_two(i64 n)
-{
-    return n > 0 && (n & (n - 1)) == 0;
-}
-
-static int check_exact(const struct layout *l)
-{
-    if (!l->exact)
-        return OK;
-    if (!power_of_two(l->dp) || !power_of_two(l->tp) || l->dp > EXACT_DEGREE ||
-        l->tp > EXACT_DEGREE)
-        return err_set(ERR_CONFIG, "layout.exact needs degrees of 1, 2, 4 or 8; dp=%lld,"
-                       "tp=%lld has another", (long long)l->dp, (long long)l->tp);
-    return OK;
-}
-
 static int check_divides(const char *what, i64 n, i64 tp)
 {
     i64 lower = tp;
@@ -160,7 +141,6 @@ int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, 
 {
     TRY(check_ranks(l, ranks));
     TRY(check_rows(l, B, micro_batches));
-    TRY(check_exact(l));
     TRY(check_divides("attention heads", s->heads, l->tp));
     TRY(check_divides("key-value heads", s->kv_heads, l->tp));
     TRY(check_divides("hidden units", s->hidden, l->tp));

@@ -23,8 +23,7 @@ enum zero_stage {
 
 struct layout {
     i64 dp, tp;
-    i64 zero;   /* enum zero_stage */
-    bool exact; /* the same bits as on one rank */
+    i64 zero; /* enum zero_stage */
 };
 
 /* Keys "layout.dp" and so on, bound to struct layout. */

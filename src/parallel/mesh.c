@@ -2,7 +2,7 @@
 
 #include "base/err.h"
 
-enum { TAG_AGREE = 1 };
+enum { TAG_AGREE = 1, TAG_TELL };
 
 struct mesh mesh_at(const struct layout *l, i64 rank)
 {
@@ -65,22 +65,32 @@ int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm)
     return make_group(out, LANE_TP, "tp");
 }
 
-static int agree(const struct mesh *m, double *values, i64 n, enum comm_reduce how)
+bool mesh_leads(const struct mesh *m)
 {
-    if (!m->world)
-        return OK;
-    struct comm_call call = { .op = COMM_ALLREDUCE, .group = m->world, .in = values,
+    return m->rank == 0;
+}
+
+static int agree(struct comm_group *group, double *values, i64 n, enum comm_reduce how)
+{
+    struct comm_call call = { .op = COMM_ALLREDUCE, .group = group, .in = values,
                               .out = values, .count = n, .dtype = DTYPE_F64, .reduce = how,
                               .exact = true, .tag = TAG_AGREE };
-    return comm_run(&call);
+    return group ? comm_run(&call) : OK;
 }
 
 int mesh_sum(const struct mesh *m, double *values, i64 n)
 {
-    return agree(m, values, n, COMM_SUM);
+    return agree(m->groups[LANE_DP], values, n, COMM_SUM);
 }
 
 int mesh_max(const struct mesh *m, double *values, i64 n)
 {
-    return agree(m, values, n, COMM_MAX);
+    return agree(m->world, values, n, COMM_MAX);
+}
+
+int mesh_tell(const struct mesh *m, void *data, i64 bytes)
+{
+    struct comm_call call = { .op = COMM_BROADCAST, .group = m->world, .in = data, .out = data,
+                              .count = bytes, .peer = 0, .dtype = DTYPE_U8, .tag = TAG_TELL };
+    return m->world ? comm_run(&call) : OK;
 }

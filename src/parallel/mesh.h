@@ -34,8 +34,14 @@ struct model_part mesh_part(const struct mesh *m);
 i64 mesh_degree(const struct mesh *m, enum lane lane);
 i64 mesh_coordinate(const struct mesh *m, enum lane lane);
 
-/* values[i] = sum (or maximum) over all ranks, in rank order: the same bits everywhere. */
+/* True for the one rank that writes and tells. */
+bool mesh_leads(const struct mesh *m);
+/* values[i] = their sum over the ranks that share the batch, in a fixed order: the same bits
+ * on every rank. */
 int mesh_sum(const struct mesh *m, double *values, i64 n);
+/* values[i] = their maximum over all ranks. Also a meeting: nobody leaves before all came. */
 int mesh_max(const struct mesh *m, double *values, i64 n);
+/* All ranks get what the leading one has. */
+int mesh_tell(const struct mesh *m, void *data, i64 bytes);
 
 #endif

@@ -460,6 +460,8 @@ static void hand_over(struct checkpoint_writer *w)
 
 int checkpoint_begin(struct checkpoint_writer *w, i64 step, const json_t *state)
 {
+    if (!w)
+        return OK;
     u64 start_ns = sys_now_ns();
     if (w->has_thread && !wait_for_turn(w, step))
         return verdict(w);
@@ -483,6 +485,8 @@ int checkpoint_begin(struct checkpoint_writer *w, i64 step, const json_t *state)
 
 void checkpoint_guard(struct checkpoint_writer *w)
 {
+    if (!w)
+        return;
     u64 start_ns = sys_now_ns();
     lock(w);
     if (w->held) {
@@ -498,6 +502,9 @@ void checkpoint_guard(struct checkpoint_writer *w)
 
 int checkpoint_poll(struct checkpoint_writer *w, struct checkpoint_result *result)
 {
+    *result = (struct checkpoint_result){ .step = -1 };
+    if (!w)
+        return OK;
     lock(w);
     *result = w->result;
     unlock(w);
@@ -506,6 +513,8 @@ int checkpoint_poll(struct checkpoint_writer *w, struct checkpoint_result *resul
 
 double checkpoint_predict_seconds(struct checkpoint_writer *w)
 {
+    if (!w)
+        return 0;
     lock(w);
     double seconds = w->result.bytes > 0 ? w->result.write_seconds : w->probe_seconds;
     unlock(w);
@@ -516,6 +525,9 @@ int checkpoint_wait(struct checkpoint_writer *w, double seconds,
                     struct checkpoint_result *result)
 {
     enum { FOREVER_S = 1000000000 };
+    *result = (struct checkpoint_result){ .step = -1 };
+    if (!w)
+        return OK;
     lock(w);
     bool idle = wait_while(w, &w->busy, seconds > 0 ? seconds : FOREVER_S);
     *result = w->result;
@@ -539,6 +551,8 @@ int checkpoint_discard_after(const char *dir, i64 step)
 
 int checkpoint_rewind(struct checkpoint_writer *w, i64 step)
 {
+    if (!w)
+        return OK;
     lock(w);
     bool idle = wait_while(w, &w->busy, w->options.patience_s);
     if (idle)

@@ -67,6 +67,7 @@ struct checkpoint_result {
 
 /* --- saving ---------------------------------------------------------------------- */
 
+/* A rank that does not save has NULL for a writer: nothing happens then, and all is well. */
 struct checkpoint_writer;
 
 /* Memory that a writer takes to copy tensors of so many bytes: none or as many. */

@@ -22,11 +22,6 @@ struct loop {
     bool unsound;    /* the weights are not worth saving */
 };
 
-static double elapsed(const struct session *s)
-{
-    return s->state.elapsed + 1e-9 * (double)(sys_now_ns() - s->begin_ns);
-}
-
 /* Share of the run that is done: of steps, of time, of what the data's caps allow, of
  * whichever is nearest its end. */
 static double fraction_done(const struct loop *l)
@@ -36,7 +31,7 @@ static double fraction_done(const struct loop *l)
     if (l->steps > 0)
         fraction = (double)s->state.step / (double)l->steps;
     if (s->config->train.max_time > 0)
-        fraction = fmax(fraction, elapsed(s) / s->config->train.max_time);
+        fraction = fmax(fraction, s->clock / s->config->train.max_time);
     if (loader_places(s->loader) < INT64_MAX) {
         struct loader_cursor here;
         loader_get_cursor(s->loader, &here);
@@ -51,7 +46,7 @@ struct step_program *session_program(struct session *s, i64 step)
 {
     i64 T = schedule_seq(s->config, step), n = schedule_micro_batches(s->config, step);
     for (int i = 0; i < s->n_steps; i++)
-        if (s->steps[i].shape.T == T && s->steps[i].shape.micro_batches == n)
+        if (s->steps[i].shape.T == T && s->step_micro_batches[i] == n)
             return &s->steps[i];
     err_panic("no program for step %lld", (long long)step); /* all shapes were built */
 }
@@ -80,7 +75,7 @@ static struct run context_of(struct session *s)
  * would take longer than a signal leaves time for. */
 static bool too_long(const struct session *s, u64 begin, i64 done, i64 n)
 {
-    if (!session_asked_to_stop(s))
+    if (!session_asked_to_stop(s) || s->mesh.world) /* ranks end their steps together */
         return false;
     u64 now = sys_now_ns(), asked = atomic_load(s->request.hooks.stop_ns);
     double rest = 1e-9 * (double)(now - begin) * (double)(n - done) / (double)done;
@@ -136,27 +131,33 @@ static void add_step_span(struct session *s, u64 begin, u64 end)
 static int take_step(struct loop *l, const struct step_program *p, enum verdict *verdict)
 {
     struct session *s = l->s;
-    struct loader_step data = { (u64)s->state.step, p->shape.micro_batches, p->shape.B,
-                                p->shape.T };
+    struct loader_step data = { .step = (u64)s->state.step,
+                                .micro_batches = p->shape.micro_batches, .B = p->shape.B,
+                                .T = p->shape.T };
     struct loader_cursor here;
     u64 begin = sys_now_ns();
+    session_spread(s, &data);
     loader_get_cursor(s->loader, &here);
     int rc = loader_start_step(s->loader, &data);
     l->data_ended = rc < 0 && s->state.step > 0 && loader_ended(s->loader, &data);
     TRY(rc);
+    TRY(session_share_weight(s));
     write_hyper(l);
     rc = run_gradients(s, p, begin);
     if (rc < 0) {
         loader_seek_position(s->loader, here.position);
         return rc;
     }
+    TRY(session_share_sums(s));
     l->loss = mean_loss(s->io.sums);
     l->norm = NAN;
     bool spike = isfinite(l->loss) && guard_is_spike(&s->state.guard, l->loss);
     bool hold = !isfinite(l->loss) || (spike && s->config->guard.spike != SPIKE_LOG);
     if (!hold) {
         checkpoint_guard(s->writer);
+        l->unsound = true; /* until all of it is updated */
         TRY(run_update(s, p));
+        l->unsound = false;
         l->norm = *(const double *)s->io.norm->data;
     }
     bool finite = isfinite(l->loss) && (hold || isfinite(l->norm));
@@ -167,8 +168,8 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     add_step_span(s, begin, end);
     l->step_ns = end - begin;
     l->wait_ns = loader_wait_ns(s->loader);
-    l->step_tokens = p->shape.B * p->shape.T * p->shape.micro_batches;
-    return OK;
+    l->step_tokens = p->shape.B * p->shape.T * p->shape.micro_batches * s->mesh.layout.dp;
+    return session_agree(s);
 }
 
 /* --- after a step -------------------------------------------------------------------------------- */
@@ -383,7 +384,7 @@ static int rewind_run(struct loop *l, i64 target, double deviation)
     const struct train_config *c = s->config;
     struct loader_cursor here;
     i64 spiked = s->state.step, rewinds = s->state.rewinds;
-    double seconds = elapsed(s);
+    double seconds = s->clock;
     i64 skip = c->guard.skip * c->train.batch * c->train.seq * schedule_full_micro_batches(c);
     loader_get_cursor(s->loader, &here);
     TRY(checkpoint_wait(s->writer, 0, &(struct checkpoint_result){ 0 }));
@@ -441,7 +442,7 @@ static bool finished(const struct loop *l)
     const struct session *s = l->s;
     if (l->data_ended || (l->steps > 0 && s->state.step >= l->steps))
         return true;
-    return s->config->train.max_time > 0 && elapsed(s) >= s->config->train.max_time;
+    return s->config->train.max_time > 0 && s->clock >= s->config->train.max_time;
 }
 
 static int between_steps(struct loop *l)
@@ -484,7 +485,7 @@ static int finish(struct loop *l, bool stopped)
     if (l->window_tokens > 0)
         log_step(l);
     int rc = save(s); /* first: a signal leaves little time */
-    if (l->step_ns > 0)
+    if (l->step_ns > 0 && session_leads(s))
         session_export_trace(s);
     if (rc == OK)
         rc = checkpoint_wait(s->writer, 0, &saved);
@@ -505,7 +506,7 @@ static int rescue(struct loop *l, int rc)
     struct checkpoint_result saved;
     char why[1024];
     i64 step = s->state.step;
-    if (l->unsound || step == 0)
+    if (l->unsound || step == 0 || !session_leads(s))
         return rc;
     snprintf(why, sizeof why, "%s", err_message());
     save(s); /* how it went is what the wait says */
@@ -528,7 +529,7 @@ int session_train(struct session *s)
         log_line(LOG_INFO, "%s is finished at step %lld: raise train.steps, train.tokens or "
                  "train.max_time to go on", s->folder.path, (long long)s->state.step);
     tell(&l);
-    while (rc >= 0 && !finished(&l) && !session_asked_to_stop(s))
+    while (rc >= 0 && !finished(&l) && !s->stopping)
         rc = one_step(&l);
     if (rc == ERR_STOPPED) /* within a step or an evaluation */
         return finish(&l, true);

@@ -90,6 +90,12 @@ static int open_append(const struct run_folder *f, const char *name, int *fd)
     return *fd < 0 ? err_set(ERR_SYS, "open %s: %s", path, strerror(errno)) : OK;
 }
 
+void run_folder_follow(struct run_folder *f)
+{
+    f->metrics_fd = f->log_fd = f->lock_fd = f->events.fd = -1;
+    json_writer_init(&f->line);
+}
+
 int run_folder_open(struct run_folder *f, const char *runs_dir, const char *name,
                     const char *stem, bool resume, bool tensorboard)
 {
@@ -158,7 +164,8 @@ void run_folder_end_line(struct run_folder *f)
 {
     json_end(&f->line);
     text_add(&f->line.out, "\n");
-    if (sys_write_full(f->metrics_fd, f->line.out.data, f->line.out.length) == 0)
+    if (f->metrics_fd < 0 ||
+        sys_write_full(f->metrics_fd, f->line.out.data, f->line.out.length) == 0)
         return;
     if (!f->metrics_failed)
         log_line(LOG_WARN, "writing metrics.jsonl: %s; lines are being lost",
@@ -190,6 +197,8 @@ int run_folder_rewind(struct run_folder *f, i64 step)
     char path[2200];
     i64 bytes;
     struct text kept = { 0 };
+    if (f->metrics_fd < 0)
+        return OK;
     snprintf(path, sizeof path, "%s/metrics.jsonl", f->path);
     char *text = sys_map_file(path, &bytes);
     if (!text)

@@ -32,6 +32,8 @@ int run_folder_open(struct run_folder *f, const char *runs_dir, const char *name
 /* Only the path, and with `resume` whether there is a run: for who must write nothing. */
 int run_folder_look(struct run_folder *f, const char *runs_dir, const char *name,
                     const char *stem, bool resume);
+/* On ranks that do not write: f->path is set, metrics lines go nowhere. */
+void run_folder_follow(struct run_folder *f);
 void run_folder_close(struct run_folder *f);
 
 /* Writes a whole small file in the folder through a temporary name. */

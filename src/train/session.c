@@ -127,19 +127,21 @@ static void compare_tokenizers(const struct session *s)
 static struct step_program *find_shape(struct session *s, i64 T, int micro_batches)
 {
     for (int i = 0; i < s->n_steps; i++)
-        if (s->steps[i].shape.T == T && s->steps[i].shape.micro_batches == micro_batches)
+        if (s->steps[i].shape.T == T && s->step_micro_batches[i] == micro_batches)
             return &s->steps[i];
     return NULL;
 }
 
 static int add_shape(struct session *s, i64 T, int micro_batches)
 {
-    struct step_shape shape = { s->config->train.batch, T, micro_batches,
-                                i64_max(1, s->n_sources) };
+    struct layout_rows rows = layout_rows(&s->mesh.layout, s->config->train.batch, micro_batches,
+                                          s->mesh.dp_rank);
+    struct step_shape shape = { rows.B, T, rows.micro_batches, i64_max(1, s->n_sources) };
     if (find_shape(s, T, micro_batches))
         return OK;
     assert(s->n_steps < SESSION_SHAPES); /* check_shapes */
-    struct step_program *p = &s->steps[s->n_steps++];
+    struct step_program *p = &s->steps[s->n_steps];
+    s->step_micro_batches[s->n_steps++] = micro_batches;
     TRY(step_program_new(p, s->model, s->config, &shape, &s->io, &s->mesh, &s->arena));
     return engine_add(&s->engine, p->program);
 }
@@ -157,7 +159,8 @@ static int build_programs(struct session *s)
                        c->train.seq, &s->arena));
     TRY(evaluator_init(&s->final_eval, s->model, &s->engine, s->final_loader, c->train.batch,
                        c->train.seq, &s->arena));
-    s->eval.stop = s->final_eval.stop = s->request.hooks.stop_ns;
+    if (!s->mesh.world) /* ranks do not leave an evaluation one by one */
+        s->eval.stop = s->final_eval.stop = s->request.hooks.stop_ns;
     return OK;
 }
 
@@ -189,6 +192,14 @@ static int newest_run(struct session *s, const char *stem, const char **name)
     return OK;
 }
 
+static void name_checkpoints(struct session *s)
+{
+    if (s->config->checkpoint.dir)
+        snprintf(s->checkpoint_dir, sizeof s->checkpoint_dir, "%s", s->config->checkpoint.dir);
+    else
+        snprintf(s->checkpoint_dir, sizeof s->checkpoint_dir, "%s/checkpoints", s->folder.path);
+}
+
 static int open_folder(struct session *s)
 {
     const struct train_config *c = s->config;
@@ -200,11 +211,7 @@ static int open_folder(struct session *s)
     else
         TRY(run_folder_open(&s->folder, c->run.dir, name, stem, s->request.resume,
                             c->log.tensorboard));
-    if (c->checkpoint.dir)
-        snprintf(s->checkpoint_dir, sizeof s->checkpoint_dir, "%s", c->checkpoint.dir);
-    else
-        snprintf(s->checkpoint_dir, sizeof s->checkpoint_dir, "%s/checkpoints",
-                 s->folder.path);
+    name_checkpoints(s);
     return OK;
 }
 
@@ -299,10 +306,21 @@ static int start_or_resume(struct session *s)
 /* What a dry run leaves out. */
 static int begin_writing(struct session *s)
 {
+    if (!session_leads(s))
+        return OK;
     TRY(open_writer(s));
     if (s->request.resume)
         TRY(run_folder_rewind(&s->folder, s->state.step));
     return session_write_manifest(s);
+}
+
+/* The leader turns raw text into shards, if it must; the others find them made. */
+static int open_data(struct session *s)
+{
+    if (session_leads(s))
+        TRY(session_open_data(s));
+    TRY(session_agree(s));
+    return session_leads(s) ? OK : session_open_data(s);
 }
 
 static int open_parts(struct session *s)
@@ -311,9 +329,14 @@ static int open_parts(struct session *s)
     TRY(train_config_check(c, s->request.recipe));
     TRY(read_spec(s));
     TRY(check_spec(s)); /* all that can be said before there is data */
-    TRY(open_folder(s));
-    TRY(engine_init(&s->engine, s->request.backend, (int)c->train.threads, c->trace.ring));
-    TRY(session_open_data(s));
+    TRY(session_open_mesh(s));
+    if (session_leads(s))
+        TRY(open_folder(s));
+    TRY(session_share_folder(s));
+    if (!session_leads(s))
+        name_checkpoints(s);
+    TRY(engine_init(&s->engine, s->request.backend, session_threads(s), c->trace.ring));
+    TRY(open_data(s));
     TRY(settle_vocab(s));
     TRY(session_check_floor(s));
     TRY(session_open_loaders(s));
@@ -323,8 +346,11 @@ static int open_parts(struct session *s)
     session_list_saved(s);
     TRY(session_check_memory(s));
     TRY(engine_commit(&s->engine));
+    TRY(session_open_lanes(s));
     TRY(start_or_resume(s));
-    return s->request.dry_run ? OK : begin_writing(s);
+    if (!s->request.dry_run)
+        TRY(begin_writing(s));
+    return session_agree(s);
 }
 
 int session_open(struct session *s, const struct train_request *request)
@@ -377,6 +403,7 @@ bool session_asked_to_stop(const struct session *s)
 
 void session_close(struct session *s)
 {
+    driver_free(s->driver);
     checkpoint_writer_free(s->writer);
     loader_close(s->loader);
     loader_close(s->eval_loader);

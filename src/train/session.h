@@ -10,8 +10,10 @@
 #define HEADWAY_SESSION_H
 
 #include "backend/engine.h"
+#include "comm/node.h"
 #include "data/loader.h"
 #include "data/tokenizer.h"
+#include "parallel/driver.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/guard.h"
@@ -49,6 +51,8 @@ struct train_hooks {
 
 struct train_request {
     struct train_config *config;
+    const struct layout *layout; /* NULL: one rank */
+    struct comm *comm;           /* the ranks of this run; NULL: one */
     const struct recipe *recipe;
     const char *recipe_path; /* its stem names the run */
     bool resume;
@@ -81,9 +85,13 @@ struct session {
     struct restore from; /* where the first weights come from; with model.from only */
     struct model *model;
     struct mesh mesh;
+    struct driver *driver; /* NULL for a single rank */
+    double clock;          /* seconds of the run so far, as the ranks agreed after a step */
+    bool stopping;         /* one of them was asked to stop */
     struct engine engine;
     struct step_io io;
     struct step_program steps[SESSION_SHAPES];
+    int step_micro_batches[SESSION_SHAPES]; /* of all ranks together, per shape */
     int n_steps;
     struct evaluator eval, final_eval; /* during the run, about eval.tokens; at its end, all */
     struct loader_source *sources;
@@ -118,6 +126,20 @@ int session_evaluate(struct session *s, bool final, bool ema, struct eval_result
 /* session_data.c: tokenizer, raw text to shards, loaders. */
 int session_open_data(struct session *s);
 int session_open_loaders(struct session *s);
+
+/* session_ranks.c: all ranks call these together, in the same order. A rank that fails in
+ * between returns its error; the others then fail in their next call (comm/world.h). */
+int session_open_mesh(struct session *s);
+bool session_leads(const struct session *s); /* writes the folder, saves, tells */
+int session_threads(const struct session *s);
+int session_share_folder(struct session *s); /* the leader has opened it */
+int session_open_lanes(struct session *s);   /* after all programs were added */
+/* Which rows of the step this rank reads. */
+void session_spread(const struct session *s, struct loader_step *step);
+int session_share_weight(struct session *s);
+int session_share_sums(struct session *s);
+/* The same clock and the same wish to stop everywhere: what the loop decides by. */
+int session_agree(struct session *s);
 
 /* session_memory.c: the prediction, and the refusal when it cannot fit. The floor is known
  * before programs are built, which would take long for what is far too large. */

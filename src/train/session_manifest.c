@@ -38,6 +38,15 @@ static void put_machine(const struct session *s, struct json *j)
     json_end(j);
 }
 
+static void put_layout(const struct session *s, struct json *j)
+{
+    struct arena a;
+    arena_init(&a);
+    json_put_str(j, "layout", layout_text(&s->mesh.layout, &a));
+    json_put_int(j, "ranks", layout_ranks(&s->mesh.layout));
+    arena_fini(&a);
+}
+
 static void put_model(const struct session *s, struct json *j)
 {
     json_key(j, "model");
@@ -107,6 +116,7 @@ int session_write_manifest(struct session *s)
     json_put_int(&j, "from_step", s->state.step);
     put_binary(&j);
     put_machine(s, &j);
+    put_layout(s, &j);
     put_model(s, &j);
     put_data(s, &j);
     json_key(&j, "config");

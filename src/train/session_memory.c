@@ -64,7 +64,8 @@ static i64 copy_bytes(const struct session *s)
 /* Batches that the loaders read ahead. */
 static i64 reading_bytes(const struct session *s)
 {
-    struct loader_step largest = { 0, 1, s->config->train.batch, s->config->train.seq };
+    struct loader_step largest = { .micro_batches = 1, .B = s->config->train.batch,
+                                   .T = s->config->train.seq };
     i64 bytes = 0;
     if (s->eval_loader)
         bytes = loader_bytes(s->eval_loader, &largest) + loader_bytes(s->final_loader, &largest);

@@ -139,7 +139,9 @@ static void compare_recipe(struct session *s, const json_t *state, struct text *
     const struct yaml_node *root;
     struct train_config then;
     struct recipe recipe;
-    recipe_init(&recipe, &s->arena, &(struct option_group){ train_options, &then }, 1);
+    struct layout layout;
+    struct option_group groups[] = { { train_options, &then }, { layout_options, &layout } };
+    recipe_init(&recipe, &s->arena, groups, COUNT_OF(groups));
     if (parse(s, state, "recipe", &root) < 0 || recipe_apply(&recipe, root) < 0)
         log_line(LOG_WARN, "the settings cannot be compared with those before: %s",
                  err_message());

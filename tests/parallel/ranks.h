@@ -83,7 +83,8 @@ static void rank_open(struct rank *k, struct ranks *all, const struct ranks_opti
                               &k->arena));
     CHECK_OK(engine_add(&k->engine, k->step.program));
     CHECK_OK(engine_commit(&k->engine));
-    CHECK_OK(driver_new(&k->driver, &k->mesh, driver_calls(k->step.program)));
+    CHECK_OK(driver_new(&k->driver, &k->mesh, driver_calls(k->step.program),
+                        false));
     k->engine.lanes = driver_lanes(k->driver);
     model_init(k->model, 3, k->engine.pool);
 }

@@ -1,0 +1,94 @@
+/* What the ranks of one run share: the layout, the folder, the clock (see session.h). */
+#include "base/sys.h"
+#include "train/session.h"
+
+#include <string.h>
+
+static int check_layout(const struct session *s, const struct layout *l, i64 ranks)
+{
+    const struct train_config *c = s->config;
+    i64 ramps = i64_max(c->ramp.batch_steps, c->ramp.seq_steps);
+    for (i64 step = 0; step <= ramps; step++)
+        TRY(layout_check(l, &s->spec, ranks, c->train.batch, schedule_seq(c, step),
+                         (int)schedule_micro_batches(c, step)));
+    if (l->tp > 1 || l->zero > ZERO_NONE)
+        return err_set(ERR_CONFIG, "a run can use layout.dp only: checkpoints cannot yet hold "
+                       "weights or optimizer state that are spread over ranks");
+    return OK;
+}
+
+int session_open_mesh(struct session *s)
+{
+    struct comm *comm = s->request.comm;
+    s->mesh = mesh_single();
+    if (!comm || comm->size == 1)
+        return s->request.layout ? check_layout(s, s->request.layout, 1) : OK;
+    TRY(check_layout(s, s->request.layout, comm->size));
+    return mesh_new(&s->mesh, s->request.layout, comm);
+}
+
+bool session_leads(const struct session *s)
+{
+    return mesh_leads(&s->mesh);
+}
+
+int session_threads(const struct session *s)
+{
+    const struct comm *comm = s->request.comm;
+    i64 wanted = s->config->train.threads, here = comm && comm->node ? node_ranks(comm->node) : 1;
+    return (int)(wanted > 0 ? wanted : i64_max(1, sys_cpu_count() / here));
+}
+
+int session_share_folder(struct session *s)
+{
+    TRY(mesh_tell(&s->mesh, s->folder.path, sizeof s->folder.path));
+    if (!session_leads(s))
+        run_folder_follow(&s->folder);
+    return OK;
+}
+
+int session_open_lanes(struct session *s)
+{
+    i64 most = 1;
+    if (!s->mesh.world)
+        return OK;
+    for (int i = 0; i < s->engine.n_programs; i++)
+        most = i64_max(most, driver_calls(s->engine.programs[i]));
+    TRY(driver_new(&s->driver, &s->mesh, most, true));
+    s->engine.lanes = driver_lanes(s->driver);
+    return OK;
+}
+
+void session_spread(const struct session *s, struct loader_step *step)
+{
+    i64 dp = s->mesh.layout.dp, rows = step->B * step->micro_batches;
+    if (dp == 1)
+        return;
+    step->all_rows = rows * dp;
+    step->first_row = rows * s->mesh.dp_rank;
+}
+
+int session_share_weight(struct session *s)
+{
+    double weight = loader_step_weight(s->loader);
+    TRY(mesh_sum(&s->mesh, &weight, 1));
+    loader_set_weight(s->loader, weight);
+    return OK;
+}
+
+int session_share_sums(struct session *s)
+{
+    return mesh_sum(&s->mesh, s->io.sums->data, tensor_count(s->io.sums));
+}
+
+int session_agree(struct session *s)
+{
+    double values[] = {
+        s->state.elapsed + 1e-9 * (double)(sys_now_ns() - s->begin_ns),
+        session_asked_to_stop(s),
+    };
+    TRY(mesh_max(&s->mesh, values, 2));
+    s->clock = values[0];
+    s->stopping = values[1] != 0;
+    return OK;
+}
