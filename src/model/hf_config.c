@@ -1,36 +1,13 @@
 #include "model/hf_config.h"
 
 #include "base/err.h"
+#include "model/hf_keys.h"
 
 #include <string.h>
 
 /* --- reading ----------------------------------------------------------------------------- */
 
-static i64 integer(const json_t *c, const char *key, i64 fallback)
-{
-    const json_t *v = json_object_get(c, key);
-    return json_is_integer(v) ? (i64)json_integer_value(v) : fallback;
-}
-
-static double number(const json_t *c, const char *key, double fallback)
-{
-    const json_t *v = json_object_get(c, key);
-    return json_is_number(v) ? json_number_value(v) : fallback;
-}
-
-static bool truth(const json_t *c, const char *key, bool fallback)
-{
-    const json_t *v = json_object_get(c, key);
-    return json_is_boolean(v) ? json_is_true(v) : fallback;
-}
-
-static const char *string(const json_t *c, const char *key, const char *fallback)
-{
-    const json_t *v = json_object_get(c, key);
-    return json_is_string(v) ? json_string_value(v) : fallback;
-}
-
-static int read_act(struct model_spec *s, const char *name, const char *where)
+static int read_act(struct model_spec *s, const char *name, bool gated, const char *where)
 {
     static const struct {
         const char *name;
@@ -39,101 +16,79 @@ static int read_act(struct model_spec *s, const char *name, const char *where)
                  { "gelu_fast", ACT_GELU },          { "gelu", ACT_GELU_EXACT },
                  { "silu", ACT_SWIGLU },             { "swish", ACT_SWIGLU } };
     for (i64 i = 0; i < COUNT_OF(acts); i++) {
-        if (strcmp(acts[i].name, name) == 0) {
+        if (strcmp(acts[i].name, name) == 0 && (acts[i].act == ACT_SWIGLU) == gated) {
             s->act = acts[i].act;
             return OK;
         }
     }
-    return err_set(ERR_FORMAT, "%s: activation '%s' is not supported; supported are gelu_new, "
-                   "gelu and silu", where, name);
+    return err_set(ERR_FORMAT, "%s: activation '%s' is not supported; supported %s", where,
+                   name, gated ? "is silu" : "are gelu_new and gelu");
 }
 
-static int read_gpt2(struct model_spec *s, const json_t *c, const char *where)
+static int read_gpt2(struct model_spec *s, struct hf_keys *k)
 {
     s->family = FAMILY_GPT2;
-    s->positions = integer(c, "n_positions", 1024);
-    s->width = integer(c, "n_embd", 768);
-    s->layers = integer(c, "n_layer", 12);
-    s->heads = integer(c, "n_head", 12);
-    s->hidden = integer(c, "n_inner", 4 * s->width);
+    s->positions = hf_keys_integer(k, "n_positions", 1024);
+    s->width = hf_keys_integer(k, "n_embd", 768);
+    s->layers = hf_keys_integer(k, "n_layer", 12);
+    s->heads = hf_keys_integer(k, "n_head", 12);
+    s->hidden = hf_keys_integer(k, "n_inner", 4 * s->width);
     s->norm = NORM_LAYER;
-    s->norm_eps = number(c, "layer_norm_epsilon", 1e-5);
+    s->norm_eps = hf_keys_number(k, "layer_norm_epsilon", 1e-5);
     s->position = POSITION_LEARNED;
     s->bias_qkv = s->bias_out = s->bias_mlp = true;
-    s->tied = truth(c, "tie_word_embeddings", true);
-    if (truth(c, "scale_attn_by_inverse_layer_idx", false) ||
-        !truth(c, "scale_attn_weights", true) || truth(c, "add_cross_attention", false))
-        return err_set(ERR_FORMAT, "%s: this GPT-2 scales attention in a way that is not "
-                       "supported", where);
-    return read_act(s, string(c, "activation_function", "gelu_new"), where);
+    s->tied = hf_keys_truth(k, "tie_word_embeddings", true);
+    const char *act = hf_keys_string(k, "activation_function", "gelu_new");
+    TRY(k->rc);
+    return read_act(s, act, false, k->where);
 }
 
 /* rope_scaling of transformers 4, rope_parameters of transformers 5. */
-static int read_rope(struct model_spec *s, const json_t *c, const char *where)
+static int read_rope(struct model_spec *s, struct hf_keys *k)
 {
-    const json_t *r = json_object_get(c, "rope_parameters");
-    if (!json_is_object(r))
-        r = json_object_get(c, "rope_scaling");
-    s->rope_theta = number(r, "rope_theta", number(c, "rope_theta", 10000));
-    const char *kind = string(r, "rope_type", string(r, "type", "default"));
-    if (strcmp(kind, "default") == 0)
-        return OK;
-    s->rope_factor = number(r, "factor", 1);
-    if (strcmp(kind, "linear") == 0) {
-        s->rope_scaling = ROPE_LINEAR;
-        return OK;
-    }
-    if (strcmp(kind, "llama3") != 0)
+    static const char *const known[] = {
+        "rope_type", "type", "rope_theta", "factor", "low_freq_factor", "high_freq_factor",
+        "original_max_position_embeddings", "partial_rotary_factor",
+    };
+    struct hf_keys r = hf_keys_object(k, "rope_parameters", "rope_parameters.");
+    if (!r.object)
+        r = hf_keys_object(k, "rope_scaling", "rope_scaling.");
+    const char *type = hf_keys_string(&r, "type", "default");
+    const char *kind = hf_keys_string(&r, "rope_type", type);
+    s->rope_theta = hf_keys_number(&r, "rope_theta", hf_keys_number(k, "rope_theta", 10000));
+    s->rope_factor = hf_keys_number(&r, "factor", 1);
+    s->rope_low_factor = hf_keys_number(&r, "low_freq_factor", 1);
+    s->rope_high_factor = hf_keys_number(&r, "high_freq_factor", 4);
+    s->rope_original = hf_keys_integer(&r, "original_max_position_embeddings", 8192);
+    TRY(k->rc);
+    TRY(r.rc);
+    s->rope_scaling = strcmp(kind, "linear") == 0   ? ROPE_LINEAR
+                      : strcmp(kind, "llama3") == 0 ? ROPE_LLAMA3
+                                                    : ROPE_PLAIN;
+    if (s->rope_scaling == ROPE_PLAIN && strcmp(kind, "default") != 0)
         return err_set(ERR_FORMAT, "%s: rotary scaling '%s' is not supported; supported are "
-                       "linear and llama3", where, kind);
-    s->rope_scaling = ROPE_LLAMA3;
-    s->rope_low_factor = number(r, "low_freq_factor", 1);
-    s->rope_high_factor = number(r, "high_freq_factor", 4);
-    s->rope_original = integer(r, "original_max_position_embeddings", 8192);
-    return OK;
+                       "linear and llama3", k->where, kind);
+    if (!(s->rope_theta > 0) || !(s->rope_factor >= 1) || !(s->rope_low_factor > 0) ||
+        !(s->rope_high_factor > s->rope_low_factor) || s->rope_original < 1)
+        return err_set(ERR_FORMAT, "%s: rotary scaling needs rope_theta > 0, factor >= 1, "
+                       "0 < low_freq_factor < high_freq_factor and positive "
+                       "original_max_position_embeddings", k->where);
+    TRY(hf_keys_neutral(&r));
+    return hf_keys_only(&r, known, COUNT_OF(known));
 }
 
-static int read_window(struct model_spec *s, const json_t *c, bool mistral, const char *where)
+static int read_window(struct model_spec *s, struct hf_keys *k, bool mistral)
 {
-    bool used = mistral || truth(c, "use_sliding_window", false);
-    i64 window = integer(c, "sliding_window", 0);
-    if (!used || window <= 0)
-        return OK;
-    if (!mistral && integer(c, "max_window_layers", 0) > 0 &&
-        integer(c, "max_window_layers", 0) < s->layers)
+    bool used = hf_keys_truth(k, "use_sliding_window", false) || mistral;
+    i64 window = hf_keys_integer(k, "sliding_window", 0);
+    i64 first = mistral ? 0 : hf_keys_integer(k, "max_window_layers", 0);
+    TRY(k->rc);
+    if (used && window > 0 && first > 0 && first < s->layers)
         return err_set(ERR_FORMAT, "%s: a sliding window in some layers only is not supported",
-                       where);
-    if (mistral || integer(c, "max_window_layers", 0) == 0)
+                       k->where);
+    if (used && window > 0 && first == 0)
         s->window = window;
-    return OK;
-}
-
-static int read_llama(struct model_spec *s, const json_t *c, const char *type,
-                      const char *where)
-{
-    bool mistral = strcmp(type, "mistral") == 0;
-    bool bias = truth(c, "attention_bias", false);
-    s->family = strcmp(type, "qwen2") == 0   ? FAMILY_QWEN2
-                : strcmp(type, "qwen3") == 0 ? FAMILY_QWEN3
-                                             : FAMILY_LLAMA;
-    s->positions = integer(c, "max_position_embeddings", 2048);
-    s->width = integer(c, "hidden_size", 4096);
-    s->layers = integer(c, "num_hidden_layers", 32);
-    s->heads = integer(c, "num_attention_heads", 32);
-    s->kv_heads = integer(c, "num_key_value_heads", s->heads);
-    s->head_size = integer(c, "head_dim", s->family == FAMILY_QWEN3 ? 128 : 0);
-    s->hidden = integer(c, "intermediate_size", 11008);
-    s->norm = NORM_RMS;
-    s->norm_eps = number(c, "rms_norm_eps", 1e-6);
-    s->position = POSITION_ROPE;
-    s->bias_qkv = bias || s->family == FAMILY_QWEN2;
-    s->bias_out = bias && s->family != FAMILY_QWEN2;
-    s->bias_mlp = truth(c, "mlp_bias", false);
-    s->qk_norm = s->family == FAMILY_QWEN3;
-    s->tied = truth(c, "tie_word_embeddings", false);
-    TRY(read_rope(s, c, where));
-    TRY(read_window(s, c, mistral, where));
-    return read_act(s, string(c, "hidden_act", "silu"), where);
+    return hf_keys_layer_types(k, s->layers, s->window > 0);
 }
 
 static int check_ranges(const struct model_spec *s, const char *where)
@@ -156,23 +111,55 @@ static int check_ranges(const struct model_spec *s, const char *where)
     return OK;
 }
 
+static int read_llama(struct model_spec *s, struct hf_keys *k, const char *type)
+{
+    bool mistral = strcmp(type, "mistral") == 0;
+    bool bias = hf_keys_truth(k, "attention_bias", false);
+    s->family = strcmp(type, "qwen2") == 0   ? FAMILY_QWEN2
+                : strcmp(type, "qwen3") == 0 ? FAMILY_QWEN3
+                                             : FAMILY_LLAMA;
+    s->positions = hf_keys_integer(k, "max_position_embeddings", 2048);
+    s->width = hf_keys_integer(k, "hidden_size", 4096);
+    s->layers = hf_keys_integer(k, "num_hidden_layers", 32);
+    s->heads = hf_keys_integer(k, "num_attention_heads", 32);
+    s->kv_heads = hf_keys_integer(k, "num_key_value_heads", s->heads);
+    s->head_size = hf_keys_integer(k, "head_dim", s->family == FAMILY_QWEN3 ? 128 : 0);
+    s->hidden = hf_keys_integer(k, "intermediate_size", 11008);
+    s->norm = NORM_RMS;
+    s->norm_eps = hf_keys_number(k, "rms_norm_eps", 1e-6);
+    s->position = POSITION_ROPE;
+    s->bias_qkv = bias || s->family == FAMILY_QWEN2;
+    s->bias_out = bias && s->family != FAMILY_QWEN2;
+    s->bias_mlp = hf_keys_truth(k, "mlp_bias", false);
+    s->qk_norm = s->family == FAMILY_QWEN3;
+    s->tied = hf_keys_truth(k, "tie_word_embeddings", false);
+    const char *act = hf_keys_string(k, "hidden_act", "silu");
+    TRY(read_rope(s, k));
+    TRY(check_ranges(s, k->where)); /* before layers are counted */
+    TRY(read_window(s, k, mistral));
+    return read_act(s, act, true, k->where);
+}
+
 int hf_config_read(struct model_spec *out, const json_t *c, const char *where,
                    struct arena *a)
 {
+    struct hf_keys k = { json_is_object(c) ? c : NULL, where, "", OK };
     option_set_defaults(model_spec_options, out, a);
-    const char *type = string(c, "model_type", "");
-    out->name = arena_strdup(a, string(c, "_name_or_path", type));
-    out->vocab = integer(c, "vocab_size", 0);
-    out->init_std = number(c, "initializer_range", 0.02);
+    const char *type = hf_keys_string(&k, "model_type", "");
+    out->name = arena_strdup(a, hf_keys_string(&k, "_name_or_path", type));
+    out->vocab = hf_keys_integer(&k, "vocab_size", 0);
+    out->init_std = hf_keys_number(&k, "initializer_range", 0.02);
     out->kv_heads = out->head_size = out->window = 0;
+    TRY(k.rc);
     if (strcmp(type, "gpt2") == 0)
-        TRY(read_gpt2(out, c, where));
+        TRY(read_gpt2(out, &k));
     else if (strcmp(type, "llama") == 0 || strcmp(type, "mistral") == 0 ||
              strcmp(type, "qwen2") == 0 || strcmp(type, "qwen3") == 0)
-        TRY(read_llama(out, c, type, where));
+        TRY(read_llama(out, &k, type));
     else
         return err_set(ERR_FORMAT, "%s: model_type '%s' is not supported; supported are gpt2, "
                        "llama, mistral, qwen2 and qwen3", where, type);
+    TRY(hf_keys_neutral(&k));
     TRY(check_ranges(out, where));
     return spec_check(out, where);
 }

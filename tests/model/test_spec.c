@@ -168,6 +168,73 @@ TEST(foreign_configurations_are_obeyed_or_refused)
     CHECK_FAILS(read_config("{\"model_type\":"), ERR_FORMAT, "config.json");
 }
 
+/* A llama of 2 layers with these keys more, none of which it has already. */
+static int read_llama_with(const char *keys)
+{
+    char json[1024];
+    snprintf(json, sizeof json, "{\"model_type\":\"llama\",\"vocab_size\":16,\"hidden_size\":8,"
+             "\"num_hidden_layers\":2,\"num_attention_heads\":2,\"intermediate_size\":8%s%s}",
+             *keys ? "," : "", keys);
+    return read_config(json);
+}
+
+TEST(keys_that_change_the_mathematics_are_refused_by_name)
+{
+    static const char *const neutral[] = {
+        "", "\"partial_rotary_factor\":1.0", "\"quantization_config\":null",
+        "\"layer_types\":[\"full_attention\",\"full_attention\"]", "\"logit_scale\":1",
+        "\"rope_parameters\":{\"rope_type\":\"default\",\"partial_rotary_factor\":1}",
+        "\"num_local_experts\":0", "\"attention_dropout\":0.1", "\"pruned_heads\":{}",
+        "\"something_of_tomorrow\":3",
+    };
+    static const struct {
+        const char *keys, *named;
+    } refused[] = {
+        { "\"partial_rotary_factor\":0.5", "\"partial_rotary_factor\" is 0.5" },
+        { "\"quantization_config\":{\"quant_method\":\"gptq\"}", "\"quantization_config\"" },
+        { "\"layer_types\":[\"sliding_attention\",\"full_attention\"]", "for layer 0" },
+        { "\"layer_types\":[\"full_attention\"]", "each of the 2 layers" },
+        { "\"rope_parameters\":{\"partial_rotary_factor\":0.5}",
+          "\"rope_parameters.partial_rotary_factor\" is 0.5" },
+        { "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2,\"beta_fast\":32}",
+          "\"rope_scaling.beta_fast\"" },
+        { "\"rope_parameters\":{\"full_attention\":{\"rope_theta\":9}}",
+          "\"rope_parameters.full_attention\"" },
+        { "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":0}", "factor >= 1" },
+        { "\"num_experts\":8", "\"num_experts\" is 8" },
+        { "\"is_causal\":false", "\"is_causal\" is false" },
+        { "\"logits_scaling\":8.0", "\"logits_scaling\"" },
+        { "\"hidden_act\":\"gelu\"", "'gelu' is not supported; supported is silu" },
+    };
+    for (i64 i = 0; i < COUNT_OF(neutral); i++)
+        CHECK_OK(read_llama_with(neutral[i]));
+    for (i64 i = 0; i < COUNT_OF(refused); i++)
+        CHECK_FAILS(read_llama_with(refused[i].keys), ERR_FORMAT, refused[i].named);
+    CHECK_FAILS(read_config("{\"model_type\":\"gpt2\",\"vocab_size\":10,"
+                            "\"scale_attn_weights\":false}"), ERR_FORMAT,
+                "\"scale_attn_weights\" is false");
+    CHECK_FAILS(read_config("{\"model_type\":\"gpt2\",\"vocab_size\":10,"
+                            "\"activation_function\":\"silu\"}"), ERR_FORMAT, "'silu'");
+}
+
+TEST(values_of_another_type_are_refused_by_name)
+{
+    CHECK_FAILS(read_config("[1]"), ERR_FORMAT, "model_type ''");
+    CHECK_FAILS(read_config("{\"model_type\":3}"), ERR_FORMAT,
+                "\"model_type\" is a number; it must be text");
+    CHECK_FAILS(read_llama_with("\"num_key_value_heads\":\"two\""), ERR_FORMAT,
+                "config.json: \"num_key_value_heads\" is text; it must be a whole number");
+    CHECK_FAILS(read_llama_with("\"max_position_embeddings\":64.5"), ERR_FORMAT,
+                "is a fraction; it must be a whole number");
+    CHECK_FAILS(read_llama_with("\"rope_theta\":\"x\""), ERR_FORMAT, "\"rope_theta\" is text");
+    CHECK_FAILS(read_llama_with("\"tie_word_embeddings\":1"), ERR_FORMAT, "true or false");
+    CHECK_FAILS(read_llama_with("\"rope_scaling\":[]"), ERR_FORMAT,
+                "\"rope_scaling\" is a list; it must be an object");
+    CHECK_FAILS(read_llama_with("\"rope_scaling\":{\"factor\":\"2\"}"), ERR_FORMAT,
+                "\"rope_scaling.factor\" is text; it must be a number");
+    CHECK_OK(read_llama_with("\"num_key_value_heads\":null,\"rope_scaling\":null"));
+}
+
 /* 0.6 M draws: mean within 5 / sqrt(n), deviation within 0.2 %, tails present. */
 TEST(initial_weights_are_normal_and_independent_of_threads)
 {
@@ -206,4 +273,6 @@ TEST_MAIN(ONE(parameter_counts_are_the_published_ones),
           ONE(shapes_that_do_not_fit_are_refused_with_numbers),
           ONE(weights_survive_a_hugging_face_folder),
           ONE(foreign_configurations_are_obeyed_or_refused),
+          ONE(keys_that_change_the_mathematics_are_refused_by_name),
+          ONE(values_of_another_type_are_refused_by_name),
           ONE(initial_weights_are_normal_and_independent_of_threads))
