@@ -4,6 +4,7 @@
 #include "base/sys.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 u64 dataset_tokenizer_id(const char *sha256)
@@ -84,7 +85,7 @@ static int same_as_first(const struct dataset *d, i64 i)
                    d->shards[0].path, path);
 }
 
-static int open_shard(struct dataset *d, i64 i)
+static int open_shard(struct dataset *d, i64 i, struct arena *a)
 {
     struct dataset_shard *s = &d->shards[i];
     struct shard_file f;
@@ -95,6 +96,7 @@ static int open_shard(struct dataset *d, i64 i)
     TRY(same_as_first(d, i));
     s->token_begin = d->tokens;
     s->document_begin = d->documents;
+    s->checked = ARENA_ARRAY(a, _Atomic u64, ceil_div(s->info.checks, 64));
     d->tokens += s->info.tokens;
     d->documents += s->info.documents;
     d->text_bytes += s->info.text_bytes;
@@ -133,7 +135,7 @@ int dataset_open(struct dataset *d, const char *path, const char *split, i32 sep
             d->shards[d->n_shards++].path = d->path;
     }
     for (i64 i = 0; i < d->n_shards; i++)
-        TRY(open_shard(d, i));
+        TRY(open_shard(d, i, a));
     if (d->n_shards == 0)
         return OK;
     TRY(check_complete(d));
@@ -178,6 +180,24 @@ static int file_of(struct dataset_reader *r, i64 shard, struct shard_file **out)
     return OK;
 }
 
+/* Bytes of a shard, compared with their checks if nobody did that yet. */
+static int read_checked(struct dataset_reader *r, i64 shard, void *out, i64 n, i64 offset)
+{
+    const struct dataset_shard *s = &r->dataset->shards[shard];
+    i64 first = (offset - SHARD_HEADER_BYTES) / SHARD_BLOCK_BYTES;
+    i64 end = ceil_div(offset + n - SHARD_HEADER_BYTES, SHARD_BLOCK_BYTES);
+    struct shard_file *f;
+    TRY(file_of(r, shard, &f));
+    for (i64 i = first; i < end && s->info.checks_at; i++) {
+        u64 bit = (u64)1 << i % 64;
+        if (atomic_load_explicit(&s->checked[i / 64], memory_order_relaxed) & bit)
+            continue;
+        TRY(shard_check_block(&s->info, f, i));
+        atomic_fetch_or_explicit(&s->checked[i / 64], bit, memory_order_relaxed);
+    }
+    return shard_file_read(f, out, n, offset);
+}
+
 /* The last shard that begins at or before a token. */
 static i64 shard_of_token(const struct dataset *d, i64 token)
 {
@@ -206,7 +226,6 @@ static void widen(u32 *out, i64 n)
 int dataset_tokens(struct dataset_reader *r, i64 at, i64 n, u32 *out)
 {
     const struct dataset *d = r->dataset;
-    struct shard_file *f;
     assert(at >= 0 && n >= 0 && at + n <= d->tokens);
     for (i64 i = n ? shard_of_token(d, at) : 0; n > 0; i++) {
         const struct dataset_shard *s = &d->shards[i];
@@ -214,8 +233,7 @@ int dataset_tokens(struct dataset_reader *r, i64 at, i64 n, u32 *out)
         if (count <= 0)
             continue; /* an empty shard */
         int width = s->info.token_bytes;
-        TRY(file_of(r, i, &f));
-        TRY(shard_file_read(f, out, count * width, s->info.tokens_at + local * width));
+        TRY(read_checked(r, i, out, count * width, s->info.tokens_at + local * width));
         if (width == 2)
             widen(out, count);
         out += count;
@@ -230,16 +248,14 @@ static int mask_of_shard(struct dataset_reader *r, i64 shard, i64 local, i64 n, 
     enum { CHUNK = 512 };
     const struct shard *s = &r->dataset->shards[shard].info;
     u8 bits[CHUNK / 8 + 1];
-    struct shard_file *f;
     if (!s->mask_at) {
         memset(out, 1, (size_t)n);
         return OK;
     }
-    TRY(file_of(r, shard, &f));
     for (i64 done = 0; done < n; done += CHUNK) {
         i64 first = local + done, count = i64_min(CHUNK, n - done);
         i64 byte = first / 8, bytes = (first + count - 1) / 8 - byte + 1;
-        TRY(shard_file_read(f, bits, bytes, s->mask_at + byte));
+        TRY(read_checked(r, shard, bits, bytes, s->mask_at + byte));
         for (i64 i = 0; i < count; i++) {
             i64 bit = first + i - 8 * byte;
             out[done + i] = bits[bit / 8] >> bit % 8 & 1;
@@ -278,11 +294,8 @@ static int damaged(const struct dataset_shard *s)
 static int local_begin(struct dataset_reader *r, i64 shard, i64 document, i64 *begin)
 {
     const struct dataset_shard *s = &r->dataset->shards[shard];
-    struct shard_file *f;
-    TRY(file_of(r, shard, &f));
-    TRY(shard_file_read(f, begin, sizeof *begin,
-                        s->info.documents_at +
-                            document * (i64)sizeof(struct shard_document)));
+    TRY(read_checked(r, shard, begin, sizeof *begin,
+                     s->info.documents_at + document * (i64)sizeof(struct shard_document)));
     return *begin < 0 || *begin > s->info.tokens ? damaged(s) : OK;
 }
 
@@ -324,13 +337,11 @@ static int begins_of_shard(struct dataset_reader *r, i64 shard, i64 local, i64 n
     enum { CHUNK = 256 };
     struct shard_document table[CHUNK];
     const struct dataset_shard *s = &r->dataset->shards[shard];
-    struct shard_file *f;
     i64 before = -1;
-    TRY(file_of(r, shard, &f));
     for (i64 done = 0; done < n; done += CHUNK) {
         i64 count = i64_min(CHUNK, n - done);
-        TRY(shard_file_read(f, table, count * (i64)sizeof *table,
-                            s->info.documents_at + (local + done) * (i64)sizeof *table));
+        TRY(read_checked(r, shard, table, count * (i64)sizeof *table,
+                         s->info.documents_at + (local + done) * (i64)sizeof *table));
         for (i64 i = 0; i < count; i++) {
             if (table[i].begin <= before || table[i].begin >= s->info.tokens)
                 return damaged(s);

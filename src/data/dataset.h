@@ -7,7 +7,9 @@
  *
  * struct dataset is constant after opening and may be shared; each thread reads through
  * its own dataset_reader, which holds a few open files and nothing that grows with the
- * corpus. Bytes are read with pread: a mapped corpus would count as this program's
+ * corpus. The one thing that changes is which blocks of a shard were compared with their
+ * checks: each is, by the first reader that touches it, so that damaged tokens are an
+ * error before anything is computed from them. Foreign files have no checks. Bytes are read with pread: a mapped corpus would count as this program's
  * memory. */
 #ifndef HEADWAY_DATA_DATASET_H
 #define HEADWAY_DATA_DATASET_H
@@ -19,6 +21,7 @@ struct dataset_shard {
     struct shard info;
     const char *path;
     i64 token_begin, document_begin; /* in the stream */
+    _Atomic u64 *checked; /* one bit per block of the file that was found whole */
 };
 
 struct dataset {

@@ -22,7 +22,7 @@ struct header {
     i64 tokens_at, documents_at, mask_at, file_bytes;
     u32 tokens_crc, documents_crc, mask_crc;
     u32 index, last;
-    u32 spare[2];
+    u32 checks, checks_crc; /* 0: written before there were any */
     u32 crc; /* of all before it */
 };
 _Static_assert(sizeof(struct header) == SHARD_HEADER_BYTES, "no padding");
@@ -100,7 +100,19 @@ void shard_lay_out(struct shard *s, bool with_mask)
     s->documents_at = round_up(s->tokens_at + s->tokens * s->token_bytes, 8);
     i64 end = s->documents_at + (s->documents + 1) * (i64)sizeof(struct shard_document);
     s->mask_at = with_mask ? end : 0;
-    s->file_bytes = end + (with_mask ? ceil_div(s->tokens, 8) : 0);
+    end += with_mask ? ceil_div(s->tokens, 8) : 0;
+    s->checks_at = round_up(end, sizeof(u32));
+    s->checks = ceil_div(s->checks_at - SHARD_HEADER_BYTES, SHARD_BLOCK_BYTES);
+    s->file_bytes = s->checks_at + s->checks * (i64)sizeof(u32);
+}
+
+/* The same for a shard of the time before there were checks. */
+static void lay_out_old(struct shard *s, bool with_mask)
+{
+    shard_lay_out(s, with_mask);
+    s->file_bytes = s->documents_at + (s->documents + 1) * (i64)sizeof(struct shard_document) +
+                    (with_mask ? ceil_div(s->tokens, 8) : 0);
+    s->checks = s->checks_at = 0;
 }
 
 void shard_encode_header(const struct shard *s, u8 out[SHARD_HEADER_BYTES])
@@ -122,7 +134,9 @@ void shard_encode_header(const struct shard *s, u8 out[SHARD_HEADER_BYTES])
                         .documents_crc = s->documents_crc,
                         .mask_crc = s->mask_crc,
                         .index = s->index,
-                        .last = s->last };
+                        .last = s->last,
+                        .checks = (u32)s->checks,
+                        .checks_crc = s->checks_crc };
     memcpy(h.magic, shard_magic, sizeof h.magic);
     h.crc = crc32c(0, &h, offsetof(struct header, crc));
     memcpy(out, &h, sizeof h);
@@ -171,10 +185,12 @@ static int decode_header(struct shard *s, const struct header *h,
                          .last = h->last != 0,
                          .tokens_crc = h->tokens_crc,
                          .documents_crc = h->documents_crc,
-                         .mask_crc = h->mask_crc };
-    shard_lay_out(s, h->mask_at != 0);
+                         .mask_crc = h->mask_crc,
+                         .checks_crc = h->checks_crc };
+    (h->checks ? shard_lay_out : lay_out_old)(s, h->mask_at != 0);
     if (s->tokens_at != h->tokens_at || s->documents_at != h->documents_at ||
-        s->mask_at != h->mask_at || s->file_bytes != h->file_bytes)
+        s->mask_at != h->mask_at || s->file_bytes != h->file_bytes ||
+        s->checks != (i64)h->checks)
         return refuse(f, "its sections do not lie where they should");
     return OK;
 }
@@ -300,6 +316,21 @@ static int check_section(const struct shard *s, const struct shard_file *f, i64 
     return OK;
 }
 
+int shard_check_block(const struct shard *s, const struct shard_file *f, i64 block)
+{
+    u64 bytes[SHARD_BLOCK_BYTES / 8];
+    i64 at = SHARD_HEADER_BYTES + block * SHARD_BLOCK_BYTES;
+    i64 n = i64_min(SHARD_BLOCK_BYTES, s->checks_at - at);
+    u32 want;
+    assert(block >= 0 && block < s->checks);
+    TRY(shard_file_read(f, bytes, n, at));
+    TRY(shard_file_read(f, &want, sizeof want, s->checks_at + block * (i64)sizeof want));
+    if (crc32c(0, bytes, n) != want)
+        return err_set(ERR_FORMAT, "%s: bytes %lld to %lld are damaged (CRC); prepare the "
+                       "data again", f->name, (long long)at, (long long)(at + n));
+    return OK;
+}
+
 int shard_verify(const struct shard *s, const struct shard_file *f)
 {
     TRY(check_section(s, f, s->tokens_at, s->tokens * s->token_bytes, s->tokens_crc,
@@ -311,5 +342,10 @@ int shard_verify(const struct shard *s, const struct shard_file *f)
     if (s->mask_at)
         TRY(check_section(s, f, s->mask_at, ceil_div(s->tokens, 8), s->mask_crc, NULL,
                           "loss mask bits"));
+    if (s->checks_at)
+        TRY(check_section(s, f, s->checks_at, s->checks * (i64)sizeof(u32), s->checks_crc,
+                          NULL, "checks"));
+    for (i64 i = 0; i < s->checks; i++) /* the padding between sections, too */
+        TRY(shard_check_block(s, f, i));
     return OK;
 }

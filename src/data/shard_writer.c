@@ -131,6 +131,31 @@ static int append(struct shard_writer *w, int file)
     }
 }
 
+/* Appends the checks of all that lies behind the header: read again, because blocks do
+ * not end where documents do, and it is still in memory. */
+static int append_checks(struct shard_writer *w, struct shard *s)
+{
+    u8 *block = w->out[DOCUMENTS].data; /* flushed: free to use */
+    u32 *checks = (u32 *)w->out[MASK].data;
+    const i64 most = OUT_BYTES / (i64)sizeof *checks;
+    char path[PATH_BYTES];
+    path_of(w, w->at.index, TOKENS, path);
+    const struct shard_file f = { .name = path, .fd = w->fd[TOKENS], .bytes = s->checks_at };
+    for (i64 done = 0; done < s->checks; done += most) {
+        i64 count = i64_min(most, s->checks - done);
+        for (i64 i = 0; i < count; i++) {
+            i64 at = SHARD_HEADER_BYTES + (done + i) * SHARD_BLOCK_BYTES;
+            i64 n = i64_min(SHARD_BLOCK_BYTES, s->checks_at - at);
+            TRY(shard_file_read(&f, block, n, at));
+            checks[i] = crc32c(0, block, n);
+        }
+        i64 bytes = count * (i64)sizeof *checks;
+        s->checks_crc = crc32c(s->checks_crc, checks, bytes);
+        TRY(write_out(w, TOKENS, checks, bytes));
+    }
+    return OK;
+}
+
 static int write_header(struct shard_writer *w, const struct shard *s)
 {
     u8 header[SHARD_HEADER_BYTES];
@@ -147,9 +172,9 @@ static int finish_shard(struct shard_writer *w, bool last)
 {
     static const u8 zeros[8];
     const struct shard_writer_state *at = &w->at;
-    const struct shard_document end = { .begin = at->tokens };
+    const struct shard_document last_one = { .begin = at->tokens };
     u8 mask_byte = (u8)at->mask_byte;
-    TRY(add_bytes(w, DOCUMENTS, &end, sizeof end));
+    TRY(add_bytes(w, DOCUMENTS, &last_one, sizeof last_one));
     if (at->tokens % 8)
         TRY(add_bytes(w, MASK, &mask_byte, 1));
     for (int i = 0; i < FILES; i++)
@@ -171,6 +196,10 @@ static int finish_shard(struct shard_writer *w, bool last)
     TRY(append(w, DOCUMENTS));
     if (with_mask)
         TRY(append(w, MASK));
+    i64 end = with_mask ? s.mask_at + ceil_div(s.tokens, 8)
+                        : s.documents_at + (s.documents + 1) * (i64)sizeof last_one;
+    TRY(write_out(w, TOKENS, zeros, s.checks_at - end));
+    TRY(append_checks(w, &s));
     TRY(write_header(w, &s));
     return close_files(w);
 }
