@@ -98,8 +98,10 @@ static int open_model(struct evaluation *e, const char *path)
 
 /* --- what is asked ------------------------------------------------------------------------------- */
 
-static void put_result(struct evaluation *e, double loss, i64 tokens, i64 bytes)
+static int put_result(struct evaluation *e, double loss, i64 tokens, i64 bytes)
 {
+    if (!isfinite(loss))
+        return err_set(ERR_MODEL, "the model's loss is %f: it overflows on this text", loss);
     double bits = bytes > 0 ? loss * (double)tokens / log(2) / (double)bytes : NAN;
     json_put_double(&e->out, "loss", loss);
     json_put_double(&e->out, "perplexity", exp(loss));
@@ -107,12 +109,13 @@ static void put_result(struct evaluation *e, double loss, i64 tokens, i64 bytes)
     json_put_int(&e->out, "tokens", tokens);
     json_put_int(&e->out, "bytes", bytes);
     if (e->o->json)
-        return;
+        return OK;
     printf("loss            %.5f nats per token\n", loss);
     printf("perplexity      %.3f\n", exp(loss));
     if (bytes > 0)
         printf("bits per byte   %.5f\n", bits);
     printf("tokens, bytes   %lld, %lld\n", (long long)tokens, (long long)bytes);
+    return OK;
 }
 
 static int eval_text(struct evaluation *e)
@@ -134,8 +137,7 @@ static int eval_text(struct evaluation *e)
         return err_set(ERR_FORMAT, "%s is empty", e->o->text);
     i32 end = tokenizer_eos(e->tokenizer);
     TRY(tasks_score_text(&s, ids, n, end >= 0 ? end : ids[0], i64_min(stride, e->T - 1), &sum));
-    put_result(e, sum.nll / (double)n, n, bytes);
-    return OK;
+    return put_result(e, sum.nll / (double)n, n, bytes);
 }
 
 /* Text bytes of each token, for bits per byte; 0 for special tokens. */
@@ -169,9 +171,7 @@ static int eval_data(struct evaluation *e)
     if (rc >= 0)
         rc = evaluator_run(&evaluator, &r);
     loader_close(loader);
-    if (rc >= 0)
-        put_result(e, r.loss, r.tokens, r.bytes);
-    return rc;
+    return rc < 0 ? rc : put_result(e, r.loss, r.tokens, r.bytes);
 }
 
 static int eval_choices(struct evaluation *e)

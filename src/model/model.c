@@ -266,14 +266,6 @@ struct param *model_param(const struct model *m, enum param_id id, int layer)
     return NULL;
 }
 
-struct param *model_param_named(const struct model *m, const char *name)
-{
-    for (i64 i = 0; i < m->n_params; i++)
-        if (strcmp(m->params[i].desc.name, name) == 0)
-            return &m->params[i];
-    return NULL;
-}
-
 /* --- initial weights --------------------------------------------------------------------- */
 
 /* A run of elements that lie side by side both in the whole parameter and here. */
@@ -376,6 +368,28 @@ void model_init(struct model *m, u64 seed, struct pool *pool)
     model_refresh_compute(m, pool);
 }
 
+/* --- what was loaded ----------------------------------------------------------------------- */
+
+const struct param *model_first_not_finite(const struct model *m, i64 *element)
+{
+    for (i64 i = 0; i < m->n_params; i++) {
+        const float *x = m->params[i].master->data;
+        i64 n = tensor_count(m->params[i].master);
+        u32 bad = 0, exponent = 0x7f800000, bits;
+        for (i64 k = 0; k < n; k++) { /* without a way out, so that it becomes vectors */
+            memcpy(&bits, &x[k], sizeof bits);
+            bad |= (bits & exponent) == exponent;
+        }
+        if (!bad)
+            continue;
+        *element = 0;
+        while (isfinite(x[*element]))
+            ++*element;
+        return &m->params[i];
+    }
+    return NULL;
+}
+
 /* --- compute copies ------------------------------------------------------------------------ */
 
 static void round_block(void *context, i64 block, int thread)
@@ -396,24 +410,4 @@ void model_refresh_compute(struct model *m, struct pool *pool)
         if (p->compute != p->master)
             pool_run(pool, ceil_div(tensor_count(p->master), INIT_BLOCK), round_block, p);
     }
-}
-
-/* NaN and Inf have every bit of the exponent set. */
-static bool all_finite(const float *w, i64 n)
-{
-    u32 bad = 0;
-    for (i64 i = 0; i < n; i++) {
-        u32 bits;
-        memcpy(&bits, &w[i], sizeof bits);
-        bad |= (bits & 0x7f800000u) == 0x7f800000u;
-    }
-    return bad == 0;
-}
-
-const struct param *model_not_finite(const struct model *m)
-{
-    for (i64 i = 0; i < m->n_params; i++)
-        if (!all_finite(m->params[i].master->data, tensor_count(m->params[i].master)))
-            return &m->params[i];
-    return NULL;
 }

@@ -100,7 +100,6 @@ i64 bucket_state_at(const struct bucket *b, i64 at);
 
 /* The parameter, or NULL when the spec has none such; layer -1 outside the blocks. */
 struct param *model_param(const struct model *m, enum param_id id, int layer);
-struct param *model_param_named(const struct model *m, const char *name);
 
 /* True when Muon, not AdamW, updates p. */
 bool model_uses_muon(const struct model *m, const struct param_desc *p);
@@ -108,8 +107,9 @@ bool model_uses_muon(const struct model *m, const struct param_desc *p);
 /* Initial weights: a function of (seed, name, index), whatever the thread count. */
 void model_init(struct model *m, u64 seed, struct pool *pool);
 
-/* A parameter with a weight that is NaN or Inf, or NULL. */
-const struct param *model_not_finite(const struct model *m);
+/* The first parameter with a weight that is NaN or Inf, and where in it; NULL when all
+ * are finite. */
+const struct param *model_first_not_finite(const struct model *m, i64 *element);
 
 /* Rounds every master into its compute copy; needed after masters were loaded. */
 void model_refresh_compute(struct model *m, struct pool *pool);

@@ -89,7 +89,8 @@ bool session_find_bad(struct session *s, const struct step_program *p, char *tex
     struct search search = { 0 };
     struct text samples = { 0 };
     struct run x = engine_context(&s->engine, (u64)(s->state.step - 1));
-    const struct param *weight = model_not_finite(s->model);
+    i64 element;
+    const struct param *weight = model_first_not_finite(s->model, &element);
     if (weight) {
         snprintf(text, (size_t)size, "the weight %s is itself not finite", weight->desc.name);
         return false;

@@ -109,14 +109,22 @@ static int load_checkpoint(struct model *m, const struct restore *r, bool ema, s
     return checkpoint_load(r->path, &step, list, m->n_params, NULL);
 }
 
+static int check_finite(const struct model *m, const struct restore *r)
+{
+    i64 element;
+    const struct param *p = model_first_not_finite(m, &element);
+    if (!p)
+        return OK;
+    return err_set(ERR_MODEL, "%s: the weight %s is not finite (its element %lld is %f); take "
+                   "an earlier checkpoint", r->path, p->desc.name, (long long)element,
+                   (double)((const float *)p->master->data)[element]);
+}
+
 int restore_weights(struct model *m, const struct restore *r, bool ema, struct pool *pool,
                     struct arena *a)
 {
     TRY(r->hf ? hf_load_weights(m, r->path, pool) : load_checkpoint(m, r, ema, a));
-    const struct param *bad = model_not_finite(m);
-    if (bad)
-        return err_set(ERR_NUMERIC, "the weight %s in %s is not finite: nothing can be made of "
-                       "this model", bad->desc.name, r->path);
+    TRY(check_finite(m, r));
     model_refresh_compute(m, pool);
     return OK;
 }

@@ -94,6 +94,17 @@ static void feed(struct sampler *s, struct sample_program *p, const i32 *tokens,
         memcpy(s->one.logits->data, p->logits->data, sizeof(float) * (size_t)s->vocab);
 }
 
+/* Weights may be finite and still overflow on the way. */
+static int check_logits(const struct sampler *s)
+{
+    const float *logits = sampler_logits(s);
+    for (i64 i = 0; i < s->vocab; i++)
+        if (!isfinite(logits[i]))
+            return err_set(ERR_MODEL, "the model's logit of token %lld after %lld tokens is %f",
+                           (long long)i, (long long)s->length, (double)logits[i]);
+    return OK;
+}
+
 int sampler_feed(struct sampler *s, const i32 *tokens, i64 n)
 {
     if (s->length + n > s->capacity)
@@ -109,7 +120,7 @@ int sampler_feed(struct sampler *s, const i32 *tokens, i64 n)
     }
     for (; n > 0; n--)
         feed(s, &s->one, tokens++, 1);
-    return OK;
+    return check_logits(s);
 }
 
 const float *sampler_logits(const struct sampler *s)

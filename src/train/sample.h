@@ -43,7 +43,7 @@ void sampler_fini(struct sampler *s);
 void sampler_reset(struct sampler *s); /* forgets the sequence */
 
 /* Reads n more tokens; afterwards the logits of the next one are ready. ERR_LIMIT when
- * the cache is full. */
+ * the cache is full, ERR_MODEL when a logit is not finite. */
 int sampler_feed(struct sampler *s, const i32 *tokens, i64 n);
 const float *sampler_logits(const struct sampler *s);
 

@@ -4,6 +4,8 @@
 #include "base/sys.h"
 
 #include <errno.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { CHOICES = 64 };
@@ -52,12 +54,18 @@ static const json_t *either(const json_t *o, const char *a, const char *b)
     return v ? v : json_object_get(o, b);
 }
 
-/* The label is a number, or text that holds one, as in HellaSwag's own files. */
+/* The label is a number, text that holds one, as in HellaSwag's own files, or a letter
+ * from A on; -1 for anything else. */
 static i64 read_label(const json_t *v)
 {
-    if (json_is_string(v))
-        return json_string_value(v)[0] - '0';
-    return json_is_integer(v) ? (i64)json_integer_value(v) : -1;
+    const char *text = json_string_value(v);
+    char *end;
+    if (!text)
+        return json_is_integer(v) ? (i64)json_integer_value(v) : -1;
+    if (text[0] >= 'A' && text[0] <= 'Z' && !text[1])
+        return text[0] - 'A';
+    i64 label = strtoll(text, &end, 10);
+    return end > text && !*end ? label : -1;
 }
 
 static int read_question(struct question *q, const json_t *o, const char *path, i64 line)
@@ -68,7 +76,8 @@ static int read_question(struct question *q, const json_t *o, const char *path, 
     q->label = read_label(either(o, "label", "answer"));
     if (!q->context || q->n < 2 || q->n > CHOICES || q->label < 0 || q->label >= q->n)
         return err_set(ERR_FORMAT, "%s:%lld: a question needs \"ctx\", 2 to %d \"endings\" and "
-                       "a \"label\" that is one of them", path, (long long)line, CHOICES);
+                       "a \"label\" that is one of them: a number from 0 or a letter from A",
+                       path, (long long)line, CHOICES);
     for (i64 i = 0; i < q->n; i++) {
         q->ending[i] = json_string_value(json_array_get(endings, (size_t)i));
         if (!q->ending[i])
@@ -128,6 +137,8 @@ static int ask(struct asker *a, const struct question *q)
         scorer_run(s);
         for (i64 b = 0; b < rows; b++) {
             double nll = scorer_sum(s, b), mean = nll / (double)tokens[i + b];
+            if (!isfinite(nll))
+                return err_set(ERR_MODEL, "the model's loss on an ending is %f", nll);
             bool first = i + b == 0;
             pick = first || nll < best ? i + b : pick;
             best = first || nll < best ? nll : best;

@@ -262,7 +262,8 @@ TEST(the_first_bad_tensor_is_named_with_its_sample)
     open_trapped(&j, &s, "nan", sets);
     CHECK_OK(session_train(&s));
     CHECK_EQ(s.state.updates, 7);
-    CHECK(model_not_finite(s.model) == NULL);
+    i64 element;
+    CHECK(model_first_not_finite(s.model, &element) == NULL);
     close_trapped(&j, &s);
     CHECK(log_has("nan", "step 6 is not finite: "));
     CHECK(log_has("nan", " of load_batch in layer -1 is the first (element 40, micro-batch 0, "

@@ -1,0 +1,58 @@
+/* tests/train/small_model.h - a model with random weights, to ask and to sample. */
+#ifndef HEADWAY_TEST_SMALL_MODEL_H
+#define HEADWAY_TEST_SMALL_MODEL_H
+
+#include "test.h"
+
+#include "backend/engine.h"
+#include "model/model.h"
+
+struct small_model {
+    struct arena arena;
+    struct engine engine;
+    struct model *model;
+};
+
+static inline void small_model_open(struct small_model *m, bool gpt2, i64 vocab, i64 positions,
+                                    i64 window)
+{
+    struct model_spec s;
+    arena_init(&m->arena);
+    option_set_defaults(model_spec_options, &s, &m->arena);
+    s.name = "small";
+    s.vocab = vocab;
+    s.positions = positions;
+    s.layers = 2;
+    s.width = 32;
+    s.heads = s.kv_heads = 4;
+    s.hidden = 48;
+    s.window = window;
+    s.init_std = 0.2; /* larger than usual, so that no two tokens are equally likely */
+    if (!gpt2) {
+        s.family = FAMILY_LLAMA;
+        s.kv_heads = 2;
+        s.norm = NORM_RMS;
+        s.act = ACT_SWIGLU;
+        s.position = POSITION_ROPE;
+        s.qk_norm = true;
+    } else {
+        s.family = FAMILY_GPT2;
+        s.norm = NORM_LAYER;
+        s.act = ACT_GELU;
+        s.position = POSITION_LEARNED;
+        s.bias_qkv = s.bias_out = s.bias_mlp = s.tied = true;
+    }
+    CHECK_OK(spec_check(&s, "small"));
+    CHECK_OK(engine_init(&m->engine, "auto", 2, 64));
+    CHECK_OK(model_new(&m->model, &s, DTYPE_F32, MODEL_WEIGHTS, positions, &m->arena));
+    model_init(m->model, 3, m->engine.pool);
+}
+
+static inline void small_model_close(struct small_model *m)
+{
+    model_free(m->model);
+    engine_fini(&m->engine);
+    arena_fini(&m->arena);
+}
+
+#endif
