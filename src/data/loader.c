@@ -582,6 +582,25 @@ static int open_sources(struct loader *l)
     return OK;
 }
 
+/* Loss on answers needs somebody to have said what they are. Text without marks beside
+ * marked text may be meant: all of it counts. */
+static int check_marks(const struct loader *l)
+{
+    i64 marked = 0;
+    for (i64 i = 0; i < l->n_sources; i++)
+        marked += l->sources[i].data.has_mask;
+    if (!l->rule.loss_on_answers || l->eval || marked == l->n_sources)
+        return OK;
+    if (marked == 0)
+        return err_set(ERR_CONFIG, "data.loss_on is answers, but no source marks any: prepare "
+                       "lines with \"messages\" or \"prompt\" and \"answer\", or set it to all");
+    for (i64 i = 0; i < l->n_sources; i++)
+        if (!l->sources[i].data.has_mask)
+            log_line(LOG_WARN, "source %s marks no answers: all its text counts in the loss",
+                     l->sources[i].name);
+    return OK;
+}
+
 static void make_mixture(struct loader *l)
 {
     struct mixture_source s[LOADER_SOURCES];
@@ -662,6 +681,7 @@ static int open_any(struct loader **out, const struct loader_config *c, bool eva
     l->slots = ARENA_ARRAY(&l->arena, struct slot, l->n_slots);
     l->next = l->planned = 1; /* slot next - 1 always exists */
     TRY_TO(fail, open_sources(l));
+    TRY_TO(fail, check_marks(l));
     if (eval)
         choose_eval_windows(l, max_tokens);
     else

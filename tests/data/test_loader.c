@@ -332,6 +332,25 @@ TEST(weights_follow_the_loss_mask)
     sys_remove_tree(m.folder);
 }
 
+TEST(loss_on_answers_needs_answers)
+{
+    struct made plain = standard("plain", 1), masked = standard("mask", 3);
+    plain.masked = false;
+    CHECK(sys_remove_tree(plain.folder) == 0);
+    make_data(&plain);
+    struct loader_source s[] = { { .name = "plain", .path = plain.folder },
+                                 { .name = "masked", .path = masked.folder } };
+    struct loader_config c = config_of(s, 1, 32);
+    struct loader *l;
+    c.loss_on_answers = true;
+    CHECK_FAILS(loader_open(&l, &c), ERR_CONFIG, "no source marks any");
+    c.n_sources = 2;
+    l = opened(&c);
+    loader_close(l);
+    sys_remove_tree(plain.folder);
+    sys_remove_tree(masked.folder);
+}
+
 TEST(attention_may_cross_borders_when_told_so)
 {
     struct made m = standard("cross", 3);
@@ -624,6 +643,7 @@ TEST_MAIN(ONE(an_epoch_predicts_every_token_once),
           ONE(short_sequences_walk_through_the_same_windows),
           ONE(mixtures_keep_their_proportions_and_caps),
           ONE(weights_follow_the_loss_mask),
+          ONE(loss_on_answers_needs_answers),
           ONE(attention_may_cross_borders_when_told_so),
           ONE(packing_leaves_nine_of_ten_documents_whole),
           ONE(files_without_documents_are_split_at_their_separator),
