@@ -9,14 +9,6 @@ const char *dtype_name(enum dtype d)
     return names[d];
 }
 
-int dtype_from_name(const char *name)
-{
-    for (int i = 0; i < DTYPES; i++)
-        if (strcmp(name, names[i]) == 0)
-            return i;
-    return -1;
-}
-
 /* IEEE half: 1 sign, 5 exponent (bias 15), 10 fraction bits. */
 static double f16_to_double(u16 h)
 {

@@ -21,8 +21,6 @@ static inline i64 dtype_bytes(enum dtype d)
 
 /* "f32", "bf16", ... as recipes and tables spell them. */
 const char *dtype_name(enum dtype d);
-/* -1 when the name is unknown. */
-int dtype_from_name(const char *name);
 
 static inline float bf16_to_f32(bf16 h)
 {

@@ -659,3 +659,8 @@ void *sys_load(const char *path, const char *symbol, const char **why)
         *why = dlerror();
     return found;
 }
+
+void sys_setenv_default(const char *name, const char *value)
+{
+    (void)setenv(name, value, 0);
+}

@@ -100,5 +100,8 @@ void sys_program_folder(char *path, int chars); /* where the running program lie
 /* A function of a shared library, whose own libraries see each other's names; NULL, and
  * then *why says what is wrong. The library stays. */
 void *sys_load(const char *path, const char *symbol, const char **why);
+/* For libraries that are told things this way; what the user has set stays. Before any
+ * thread is started. */
+void sys_setenv_default(const char *name, const char *value);
 
 #endif

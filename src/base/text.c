@@ -72,6 +72,15 @@ void text_repeat(struct text *t, char c, i64 n)
     t->length += n;
 }
 
+void text_add_varint(struct text *t, u64 value)
+{
+    do {
+        char byte = (char)((value & 127) | (value > 127 ? 128 : 0));
+        text_add_bytes(t, &byte, 1);
+        value >>= 7;
+    } while (value);
+}
+
 void text_wrap(struct text *t, const char *string, int column, int indent, int width)
 {
     bool first = true;

@@ -19,6 +19,8 @@ void text_add(struct text *t, const char *string);
 void text_add_bytes(struct text *t, const char *bytes, i64 n);
 void text_printf(struct text *t, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void text_repeat(struct text *t, char c, i64 n);
+/* A protocol-buffer varint: 7 bits a byte, the lowest first. */
+void text_add_varint(struct text *t, u64 value);
 /* The words of string, broken into lines of at most width columns; each line after the
  * first begins with indent blanks. The first line starts at column `column`. */
 void text_wrap(struct text *t, const char *string, int column, int indent, int width);

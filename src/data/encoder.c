@@ -30,15 +30,6 @@ struct encoder {
     struct buffer replaced;
 };
 
-int utf8_policy_from_name(const char *name)
-{
-    static const char *const names[] = { "reject", "replace", "bytes" };
-    for (int i = 0; i < COUNT_OF(names); i++)
-        if (!strcmp(name, names[i]))
-            return i;
-    return -1;
-}
-
 /* --- the ids ------------------------------------------------------------------------ */
 
 static int grow(struct encoder *e, i64 more)

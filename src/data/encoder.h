@@ -15,8 +15,6 @@
 #include "data/tokenizer.h"
 
 enum utf8_policy { UTF8_REJECT, UTF8_REPLACE, UTF8_BYTES };
-/* "reject", "replace", "bytes"; -1 for any other word. */
-int utf8_policy_from_name(const char *name);
 
 struct encoder_options {
     enum utf8_policy policy;

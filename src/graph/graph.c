@@ -93,17 +93,6 @@ struct tensor *graph_view(struct graph *g, struct tensor *of, i64 row, i64 rows)
     return t;
 }
 
-bool tensor_is(const struct tensor *t, int rank, i64 d0, i64 d1)
-{
-    const i64 want[] = { d0, d1 };
-    if (!t || t->rank != rank)
-        return false;
-    for (int i = 0; i < rank && i < 2; i++)
-        if (want[i] >= 0 && t->dim[i] != want[i])
-            return false;
-    return true;
-}
-
 /* --- tasks ------------------------------------------------------------------------- */
 
 int graph_fail(struct graph *g, const struct task *t, const char *fmt, ...)

@@ -136,8 +136,6 @@ struct task *graph_add(struct graph *g, const struct task *proto);
 void graph_insert(struct graph *g, i64 at, struct task *t);
 /* Sets the sticky error with a message that names the op and its layer. */
 int graph_fail(struct graph *g, const struct task *t, const char *fmt, ...) PRINTF_LIKE(3, 4);
-/* True when t is not NULL and has this rank and dims (-1 matches anything). */
-bool tensor_is(const struct tensor *t, int rank, i64 d0, i64 d1);
 
 /* --- backward ---------------------------------------------------------------------- */
 /* Appends gradient tasks for tasks [first, last), from the last to the first. Gradients

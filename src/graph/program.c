@@ -120,28 +120,6 @@ int program_new(struct program **out, struct graph *g, const char *name, int mic
     return OK;
 }
 
-i64 program_role_bytes(const struct program *p, enum tensor_role role)
-{
-    i64 bytes = 0, n = 0;
-    struct arena scratch;
-    arena_init(&scratch);
-    i64 most = p->n_tasks * (TASK_INS + TASK_OUTS);
-    struct tensor **seen = ARENA_ARRAY(&scratch, struct tensor *, most);
-    for (i64 id = 0; id < p->n_tasks; id++) {
-        const struct task *t = p->by_id[id];
-        for (int k = 0; k < TASK_INS + TASK_OUTS; k++) {
-            struct tensor *x = k < TASK_INS ? t->in[k] : t->out[k - TASK_INS];
-            x = x && x->owner ? x->owner : x;
-            if (x && x->role == role && !seen_before(seen, n, x)) {
-                seen[n++] = x;
-                bytes += tensor_bytes(x);
-            }
-        }
-    }
-    arena_fini(&scratch);
-    return bytes;
-}
-
 void program_bind(struct program *p, void *region, struct arena *arena)
 {
     for (i64 i = 0; i < p->n_tensors; i++) {

@@ -47,9 +47,6 @@ struct program {
  * forward tasks only (evaluation, sampling) has one action per micro-batch. */
 int program_new(struct program **out, struct graph *g, const char *name, int micro_batches);
 
-/* Bytes of all distinct persistent tensors of a role that the program touches. */
-i64 program_role_bytes(const struct program *p, enum tensor_role role);
-
 /* Points every activation, and every view, at its place; region has memory.bytes. Inputs
  * and results that have no data yet get some from the arena. May be called again with
  * another region. */

@@ -13,7 +13,7 @@
 
 enum { CACHE_BYTES = 1 << 16, CACHE_SCHEMA = 2 };
 
-static void processor_name(char *out, size_t size)
+void machine_processor_name(char *out, size_t size)
 {
     char line[256];
     snprintf(out, size, "unknown");
@@ -34,6 +34,8 @@ static void cache_sizes(struct machine *m)
     static const hwloc_obj_type_t types[] = { HWLOC_OBJ_L1CACHE, HWLOC_OBJ_L2CACHE,
                                               HWLOC_OBJ_L3CACHE };
     hwloc_topology_t t;
+    /* Containers without /sys: the sizes stay unknown, and nobody need read about it. */
+    sys_setenv_default("HWLOC_HIDE_ERRORS", "2");
     if (hwloc_topology_init(&t) != 0)
         return;
     if (hwloc_topology_load(t) == 0) {
@@ -49,7 +51,7 @@ static void cache_sizes(struct machine *m)
 void machine_detect(struct machine *m, const char *backend, int threads)
 {
     *m = (struct machine){ 0 };
-    processor_name(m->processor, sizeof m->processor);
+    machine_processor_name(m->processor, sizeof m->processor);
     snprintf(m->backend, sizeof m->backend, "%s", backend);
     m->cores = sys_cpu_count();
     m->threads = threads;

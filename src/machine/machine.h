@@ -33,6 +33,8 @@ struct machine {
 };
 
 /* Names and sizes only; immediate. */
+/* "model name" of /proc/cpuinfo, or "unknown". */
+void machine_processor_name(char *out, size_t size);
 void machine_detect(struct machine *m, const char *backend, int threads);
 /* Peaks of arithmetic only: a fifth of a second. */
 void machine_measure_peaks(struct machine *m, struct pool *pool);

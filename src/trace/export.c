@@ -123,25 +123,16 @@ enum { TRACE_PACKET = 1, PACKET_TIMESTAMP = 8, PACKET_SEQUENCE = 10, PACKET_EVEN
        PROCESS_PID = 1, PROCESS_NAME = 6, EVENT_TYPE = 9, EVENT_TRACK = 11, EVENT_NAME = 23,
        TYPE_BEGIN = 1, TYPE_END = 2 };
 
-static void put_varint(struct text *t, u64 value)
-{
-    do {
-        char byte = (char)((value & 127) | (value > 127 ? 128 : 0));
-        text_add_bytes(t, &byte, 1);
-        value >>= 7;
-    } while (value);
-}
-
 static void put_number(struct text *t, u64 field, u64 value)
 {
-    put_varint(t, field << 3);
-    put_varint(t, value);
+    text_add_varint(t, field << 3);
+    text_add_varint(t, value);
 }
 
 static void put_bytes(struct text *t, u64 field, const void *bytes, i64 n)
 {
-    put_varint(t, field << 3 | 2);
-    put_varint(t, (u64)n);
+    text_add_varint(t, field << 3 | 2);
+    text_add_varint(t, (u64)n);
     text_add_bytes(t, bytes, n);
 }
 

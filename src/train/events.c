@@ -14,24 +14,15 @@
 /* Protocol-buffer wire types. */
 enum { WIRE_VARINT = 0, WIRE_DOUBLE = 1, WIRE_BYTES = 2, WIRE_FLOAT = 5 };
 
-static void put_varint(struct text *t, u64 value)
-{
-    do {
-        char byte = (char)((value & 127) | (value > 127 ? 128 : 0));
-        text_add_bytes(t, &byte, 1);
-        value >>= 7;
-    } while (value);
-}
-
 static void put_key(struct text *t, u64 field, int wire)
 {
-    put_varint(t, field << 3 | (u64)wire);
+    text_add_varint(t, field << 3 | (u64)wire);
 }
 
 static void put_bytes(struct text *t, u64 field, const char *bytes, i64 n)
 {
     put_key(t, field, WIRE_BYTES);
-    put_varint(t, (u64)n);
+    text_add_varint(t, (u64)n);
     text_add_bytes(t, bytes, n);
 }
 
@@ -66,7 +57,7 @@ static void begin_event(struct events *e, i64 step, double wall_seconds)
     put_key(&e->data, 1, WIRE_DOUBLE);
     text_add_bytes(&e->data, (const char *)&wall_seconds, 8);
     put_key(&e->data, 2, WIRE_VARINT);
-    put_varint(&e->data, (u64)step);
+    text_add_varint(&e->data, (u64)step);
 }
 
 int events_open(struct events *e, const char *folder)
@@ -100,7 +91,7 @@ void events_scalar(struct events *e, i64 step, double wall_seconds, const char *
     text_add_bytes(&value_part, (const char *)&narrow, 4);
     begin_event(e, step, wall_seconds);
     put_key(&e->data, 5, WIRE_BYTES); /* Event.summary: one Value */
-    put_varint(&e->data, (u64)value_part.length + 2);
+    text_add_varint(&e->data, (u64)value_part.length + 2);
     put_bytes(&e->data, 1, summary, value_part.length);
     write_record(e);
 }

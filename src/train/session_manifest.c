@@ -1,32 +1,16 @@
 /* manifest.json and recipe.yaml: the run, understandable from its folder alone. */
 #include "base/hash.h"
 #include "base/sys.h"
+#include "machine/machine.h"
 #include "train/session.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* "model name" of /proc/cpuinfo, or "unknown". */
-static void processor_name(char *out, size_t size)
-{
-    char line[256];
-    snprintf(out, size, "unknown");
-    FILE *f = sys_fopen("/proc/cpuinfo", "r");
-    while (f && fgets(line, sizeof line, f)) {
-        const char *colon = strchr(line, ':');
-        if (strncmp(line, "model name", 10) == 0 && colon) {
-            snprintf(out, size, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
-            break;
-        }
-    }
-    if (f)
-        sys_fclose(f);
-}
-
 static void put_machine(const struct session *s, struct json *j)
 {
     char name[200];
-    processor_name(name, sizeof name);
+    machine_processor_name(name, sizeof name);
     json_key(j, "machine");
     json_begin_object(j);
     json_put_str(j, "processor", name);
