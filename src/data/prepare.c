@@ -33,6 +33,7 @@ struct work {
     i64 done_bytes; /* of inputs before the one in hand */
     struct shard_writer train, val;
     struct hash_set seen;
+    bool opened; /* partial belongs to this run */
     int log;
     struct json line;
     struct prepare_progress progress;
@@ -387,6 +388,7 @@ static int work_through(struct work *w)
     if (w->progress.existed)
         return OK;
     TRY(open_partial(w));
+    w->opened = true;
     if (!w->journal.finished) {
         TRY(open_writers(w));
         TRY(run_pipeline(w));
@@ -415,11 +417,14 @@ int prepare_run(const struct prepare_config *c, struct prepare_progress *result)
     if (rc == ERR_SYS && sys_exists(w.partial))
         err_set(rc, "%s; once that is put right, the same command goes on from here",
                 err_message());
+    bool useless = rc < 0 && rc != ERR_SYS && rc != ERR_STOPPED && w.opened;
     *result = w.progress;
     shard_writer_close(&w.train);
     shard_writer_close(&w.val);
     if (w.log >= 0)
         sys_close(w.log);
+    if (useless) /* other input or other settings would begin anew */
+        sys_remove_tree(w.partial);
     hash_set_fini(&w.seen);
     json_writer_fini(&w.line);
     arena_fini(&w.arena);
