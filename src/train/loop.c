@@ -58,7 +58,8 @@ static void write_hyper(struct loop *l)
     double t = (double)(l->s->state.updates + 1);
     l->factor = schedule_factor(c, l->s->state.step, fraction_done(l));
     hyper[HYPER_LR] = (float)(c->optim.lr * l->factor);
-    hyper[HYPER_MUON_LR] = (float)(c->optim.muon_lr * l->factor);
+    double muon_lr = c->optim.muon_lr > 0 ? c->optim.muon_lr : c->optim.lr;
+    hyper[HYPER_MUON_LR] = (float)(muon_lr * l->factor);
     hyper[HYPER_CORRECT1] = (float)(1 - pow(c->optim.beta1, t));
     hyper[HYPER_CORRECT2] = (float)(1 - pow(c->optim.beta2, t));
 }

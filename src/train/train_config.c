@@ -143,8 +143,9 @@ const struct option train_options[] = {
     { "optim.weight_decay", FIELD(FLOAT, optim.weight_decay), "0.1", .max = 10,
       .help = "Decoupled weight decay of matrices and embeddings; gains and biases have "
               "none." },
-    { "optim.muon_lr", FIELD(FLOAT, optim.muon_lr), "0.02", .max = 10,
-      .help = "Peak learning rate of the matrices under muon." },
+    { "optim.muon_lr", FIELD(FLOAT, optim.muon_lr), "0", .max = 10,
+      .help = "Peak learning rate of the matrices under muon. Their updates are scaled to the "
+              "size of AdamW's (Moonlight), so that its rates suit: 0 is optim.lr." },
     { "optim.muon_momentum", FIELD(FLOAT, optim.muon_momentum), "0.95", .max = 0.999999,
       .help = "Momentum of muon." },
     { "optim.muon_ns_steps", FIELD(INT, optim.muon_ns_steps), "5", .unit = "iterations",
