@@ -43,7 +43,7 @@ static int run_list(struct invocation *v)
 
 static const struct command cmd_list = {
     .name = "list",
-    .summary = "list the checkpoints of a run",
+    .summary = "List the checkpoints of a run",
     .arguments = "DIR",
     .description = "DIR is a run folder, its folder of checkpoints, or one step's folder. "
                    "\"whole\" means that the manifest is right and the files have its sizes; "
@@ -108,7 +108,7 @@ static int run_verify(struct invocation *v)
 
 static const struct command cmd_verify = {
     .name = "verify",
-    .summary = "read every byte of checkpoints and name what is damaged",
+    .summary = "Read every byte of checkpoints and name what is damaged",
     .arguments = "DIR",
     .description = "Compares every file with its manifest: size, CRC32C of each MiB, SHA-256. "
                    "Damage is printed with file and chunk, and the exit code is then 1. DIR is "
@@ -153,7 +153,7 @@ static int run_export(struct invocation *v)
 
 static const struct command cmd_export = {
     .name = "export",
-    .summary = "write a checkpoint's parameters as one safetensors file",
+    .summary = "Write a checkpoint's parameters as one safetensors file",
     .arguments = "DIR",
     .description = "Takes the newest checkpoint, or the one whose step folder is named, proves "
                    "every byte of it, and writes the parameters under the names that they have "
@@ -172,7 +172,7 @@ static const struct command cmd_export = {
 
 const struct command cmd_checkpoint = {
     .name = "checkpoint",
-    .summary = "list, verify and export checkpoints",
+    .summary = "List, verify and export checkpoints",
     .description = "Checkpoints lie in the run folder, one folder per step. A folder that is "
                    "named step-N is whole, whenever the machine stopped.",
     .examples =

@@ -147,7 +147,7 @@ static int run_config(struct invocation *v)
 
 const struct command cmd_config = {
     .name = "config",
-    .summary = "explain recipe keys, and show what a recipe resolves to",
+    .summary = "Explain recipe keys, and show what a recipe resolves to",
     .arguments = "[KEY]",
     .description =
         "Without KEY, every key that a training recipe may have: type, default, "

@@ -159,7 +159,7 @@ static int run_prepare(struct invocation *v)
 
 static const struct command cmd_prepare = {
     .name = "prepare",
-    .summary = "turn text into token shards",
+    .summary = "Turn text into token shards",
     .arguments = "PATH...",
     .description =
         "Each PATH is a file, a folder (all files below it), or - for standard input; .gz, "
@@ -291,7 +291,7 @@ static int run_info(struct invocation *v)
 
 static const struct command cmd_info = {
     .name = "info",
-    .summary = "show what is in a data set, and verify it",
+    .summary = "Show what is in a data set, and verify it",
     .arguments = "PATH",
     .description =
         "PATH is a folder that data prepare made, one shard, or shards of llm.c or "
@@ -311,7 +311,7 @@ static const struct command cmd_info = {
 
 const struct command cmd_data = {
     .name = "data",
-    .summary = "prepare text for training, and show what was prepared",
+    .summary = "Prepare text for training, and show what was prepared",
     .examples =
         (const struct example[]){
             { "headway data prepare corpus.txt --tokenizer tok --out data/corpus",

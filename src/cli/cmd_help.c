@@ -86,7 +86,7 @@ static int run_man(struct invocation *v)
 
 static const struct command cmd_help_man = {
     .name = "man",
-    .summary = "write a man page for every command",
+    .summary = "Write a man page for every command",
     .arguments = "DIR",
     .description =
         "Writes headway.1, headway-config.1 and so on into the folder, which is "
@@ -113,7 +113,7 @@ static int run_completion(struct invocation *v)
 
 static const struct command cmd_help_completion = {
     .name = "completion",
-    .summary = "print a bash completion script",
+    .summary = "Print a bash completion script",
     .description =
         "Completes commands, options, their choices, and recipe keys after --set.",
     .examples =
@@ -128,7 +128,7 @@ static const struct command cmd_help_completion = {
 
 const struct command cmd_help = {
     .name = "help",
-    .summary = "explain a command; make man pages and shell completion",
+    .summary = "Explain a command; make man pages and shell completion",
     .arguments = "[COMMAND...]",
     .max_args = 2,
     .argument_words = ARGUMENT_COMMANDS,

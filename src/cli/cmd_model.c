@@ -25,10 +25,13 @@ static void print_row(const char *file, struct arena *a)
         log_line(LOG_WARN, "%s", err_message());
         return;
     }
-    printf("%-14s %-6s %9.1f M %4lld %6lld %5lld %5lld %8lld %8lld\n", name,
+    char vocab[24] = "any";
+    if (s.vocab)
+        snprintf(vocab, sizeof vocab, "%lld", (long long)s.vocab);
+    printf("%-14s %-6s %9.1f M %4lld %6lld %5lld %5lld %8s %8lld\n", name,
            s.family == FAMILY_GPT2 ? "gpt2" : "llama", 1e-6 * (double)params_total(&s),
            (long long)s.layers, (long long)s.width, (long long)s.heads, (long long)s.kv_heads,
-           (long long)s.vocab, (long long)s.positions);
+           vocab, (long long)s.positions);
 }
 
 static int list(struct invocation *v)
@@ -47,6 +50,8 @@ static int list(struct invocation *v)
             print_row(names[i], v->arena);
     }
     sys_free(names);
+    printf("\nV any: the tokenizer's vocabulary, whose embedding of V C parameters comes on "
+           "top.\n");
     return OK;
 }
 

@@ -25,7 +25,8 @@ static void each_command(const struct command *const *list, const char *path, vi
 
 static void check_row(const struct command *c, const char *path)
 {
-    CHECK(c->summary && c->summary[strlen(c->summary) - 1] != '.');
+    CHECK(c->summary && isupper((unsigned char)c->summary[0]));
+    CHECK(c->summary[strlen(c->summary) - 1] != '.');
     CHECK(c->run || c->subcommands);
     CHECK(!c->options == !c->options_bytes);
     CHECK(c->max_args == 0 || c->arguments);
