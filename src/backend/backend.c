@@ -27,6 +27,12 @@ static bool has_avx512bf16(void)
 {
     return has_avx512() && __builtin_cpu_supports("avx512bf16");
 }
+
+/* Some processors have the instructions and multiply faster without them. */
+static bool prefers_avx512bf16(void)
+{
+    return has_avx512bf16() && cpu_avx512bf16_pays();
+}
 #endif
 
 static void register_reference(struct backend *b)
@@ -41,15 +47,16 @@ static void register_reference(struct backend *b)
 static const struct {
     const char *name;
     bool (*supported)(void);
+    bool (*preferred)(void); /* to the sets below it */
     void (*add)(struct backend *b);
 } sets[] = {
 #if defined(__x86_64__)
-    { "avx512bf16", has_avx512bf16, cpu_register_avx512bf16 },
-    { "avx512", has_avx512, cpu_register_avx512 },
-    { "avx2", has_avx2, cpu_register_avx2 },
+    { "avx512bf16", has_avx512bf16, prefers_avx512bf16, cpu_register_avx512bf16 },
+    { "avx512", has_avx512, has_avx512, cpu_register_avx512 },
+    { "avx2", has_avx2, has_avx2, cpu_register_avx2 },
 #endif
-    { "generic", always, cpu_register_generic },
-    { "reference", always, register_reference },
+    { "generic", always, always, cpu_register_generic },
+    { "reference", always, always, register_reference },
 };
 
 static i64 find_set(const char *name)
@@ -69,7 +76,7 @@ bool backend_supported(const char *name)
 const char *backend_best(void)
 {
     i64 i = 0;
-    while (!sets[i].supported())
+    while (!sets[i].preferred())
         i++;
     return sets[i].name;
 }

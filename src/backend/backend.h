@@ -24,7 +24,9 @@ struct backend {
     struct kernel kernels[BACKEND_OPS]; /* by position in op_table */
 };
 
-/* Which of the names this machine can run; backend_best is the fastest of them. */
+/* Which of the names this machine can run; backend_best is the fastest of them. That is
+ * avx512 and not avx512bf16 where vdpbf16ps is slower than multiply-adds in f32: bf16
+ * operands are then widened while they are packed. */
 bool backend_supported(const char *name);
 const char *backend_best(void);
 /* "auto" is backend_best. ERR_USAGE for an unknown name, ERR_LIMIT when the processor

@@ -66,7 +66,7 @@ static void print_machine(const struct machine *m)
     printf("arithmetic, GFLOP/s   1 thread   %d threads\n", m->threads);
     printf("  fp32                %8.1f   %8.1f\n", 1e-9 * m->f32_one, 1e-9 * m->f32_all);
     printf("  bf16                %8.1f   %8.1f%s\n\n", 1e-9 * m->bf16_one, 1e-9 * m->bf16_all,
-           m->bf16_native ? "" : "   (no bf16 units: computed in fp32)");
+           m->bf16_native ? "" : "   (fastest here: widened to fp32)");
     printf("memory, GB/s          read     read     copy     copy   latency\n");
     printf("level       size  1 thread      all 1 thread      all        ns\n");
     for (int i = 0; i < MACHINE_LEVELS; i++)

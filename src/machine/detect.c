@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CACHE_BYTES = 1 << 16, CACHE_SCHEMA = 2 };
+enum { CACHE_BYTES = 1 << 16, CACHE_SCHEMA = 3 };
 
 void machine_processor_name(char *out, size_t size)
 {

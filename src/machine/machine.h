@@ -26,8 +26,8 @@ struct machine {
     int cores, threads;
     double clock_hz;                 /* from a chain of dependent multiplications */
     double f32_one, f32_all;         /* FLOP/s */
-    double bf16_one, bf16_all;       /* equal to f32 where bf16 is computed on f32 units */
-    bool bf16_native;
+    double bf16_one, bf16_all;       /* bf16 operands, f32 sums, whichever way is faster: */
+    bool bf16_native;                /* by bf16 instructions; else widened, as fast as f32 */
     struct machine_level level[MACHINE_LEVELS];
     double launch_ns;                /* of an empty task over all threads */
 };

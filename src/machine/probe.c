@@ -91,17 +91,21 @@ static const struct gemm_kernels *kernels_of(const char *backend)
     return &gemm_kernels_generic;
 }
 
+/* bf16 operands can be widened and multiplied in f32, so that is the least of their peak. */
 void machine_measure_peaks(struct machine *m, struct pool *pool)
 {
     const struct gemm_kernels *set = kernels_of(m->backend);
     const struct gemm_kernels *f32 = gemm_kernels_for(set, DTYPE_F32, DTYPE_F32);
-    const struct gemm_kernels *bf16_set = gemm_kernels_for(set, DTYPE_BF16, DTYPE_BF16);
     int all = (int)i64_min(pool_threads(pool), MAX_THREADS);
-    m->f32_one = measure_peak(f32, pool, 1);
-    m->f32_all = all > 1 ? measure_peak(f32, pool, all) : m->f32_one;
-    m->bf16_native = bf16_set != f32;
-    m->bf16_one = m->bf16_native ? measure_peak(bf16_set, pool, 1) : m->f32_one;
-    m->bf16_all = m->bf16_native ? measure_peak(bf16_set, pool, all) : m->f32_all;
+    m->f32_one = m->bf16_one = measure_peak(f32, pool, 1);
+    m->f32_all = m->bf16_all = all > 1 ? measure_peak(f32, pool, all) : m->f32_one;
+    m->bf16_native = false;
+    if (set == f32)
+        return;
+    double one = measure_peak(set, pool, 1), every = measure_peak(set, pool, all);
+    m->bf16_native = every > m->f32_all;
+    m->bf16_one = m->bf16_native ? one : m->f32_one;
+    m->bf16_all = m->bf16_native ? every : m->f32_all;
 }
 
 void machine_peaks(struct machine *m, const char *backend, struct pool *pool)

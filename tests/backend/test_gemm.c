@@ -1,9 +1,11 @@
 /* Matrix products of every kernel set that this machine can run (the AVX-512 ones through
  * SIMDe where it is installed), against sums in double. */
+#include "backend/backend.h"
 #include "backend/cpu/gemm.h"
 #include "base/pool.h"
 #include "base/rng.h"
 #include "base/sys.h"
+#include "ops/ops.h"
 #include "test.h"
 
 #include <math.h>
@@ -448,6 +450,58 @@ TEST(pack_and_micro_multiply_one_tile_on_their_own)
     }
 }
 
+/* --- which set multiplies bf16 -------------------------------------------------------- */
+
+static const struct gemm_kernels *products_of(const char *backend)
+{
+    struct backend b;
+    CHECK_OK(backend_init(&b, backend));
+    return backend_kernel(&b, &op_linear)->context;
+}
+
+/* Bits depend on the choice. */
+TEST(the_backend_is_the_same_at_every_start)
+{
+    const char *first = backend_best();
+    for (int i = 0; i < 20; i++)
+        CHECK_STR(backend_best(), first);
+}
+
+TEST(a_backend_that_is_named_is_the_one_that_multiplies)
+{
+    static const char *const names[] = { "generic", "avx2", "avx512", "avx512bf16" };
+    for (i64 i = 0; i < COUNT_OF(names); i++)
+        if (backend_supported(names[i]))
+            CHECK_STR(products_of(names[i])->name, names[i]);
+    CHECK_STR(products_of("auto")->name, backend_best());
+}
+
+#if defined(__x86_64__)
+/* Long runs, against which the short ones that choose are judged: twice or half as fast is
+ * what processors do, so a fault in either shows. */
+static double best_rate(const struct gemm_kernels *k)
+{
+    _Alignas(64) float data[256];
+    double best = 0;
+    for (int i = 0; i < 256; i++)
+        data[i] = 1 + (float)i / 256;
+    for (int i = 0; i < 20; i++) {
+        u64 begin = sys_now_ns();
+        i64 flops = k->peak(20000, data);
+        best = fmax(best, (double)flops / (double)(sys_now_ns() - begin));
+    }
+    return best;
+}
+
+TEST(bf16_instructions_are_chosen_where_they_are_faster_than_f32)
+{
+    if (!backend_supported("avx512bf16"))
+        skip();
+    bool faster = best_rate(&gemm_kernels_avx512bf16) > 1.5 * best_rate(&gemm_kernels_avx512);
+    CHECK_STR(backend_best(), faster ? "avx512bf16" : "avx512");
+}
+#endif
+
 TEST_MAIN(ONE(every_shape_and_transpose_is_within_the_rounding_bound),
           ONE(start_values_and_row_sums_are_added),
           ONE(products_that_take_several_slabs_are_right), ONE(an_empty_sum_is_its_start),
@@ -458,4 +512,9 @@ TEST_MAIN(ONE(every_shape_and_transpose_is_within_the_rounding_bound),
 #endif
           ONE(nan_and_infinity_reach_their_row_and_column_and_nothing_else),
           ONE(a_bf16_result_is_rounded_once_to_nearest_even),
+#if defined(__x86_64__)
+          ONE(bf16_instructions_are_chosen_where_they_are_faster_than_f32),
+#endif
+          ONE(the_backend_is_the_same_at_every_start),
+          ONE(a_backend_that_is_named_is_the_one_that_multiplies),
           ONE(pack_and_micro_multiply_one_tile_on_their_own))
