@@ -234,7 +234,7 @@ static void multiply_special(const struct work *w, const struct tile *t, i64 i, 
 static void multiply_block(const struct work *w, const struct tile *t)
 {
     const struct gemm_kernels *k = w->plan.k;
-    const i64 ahead = gemm_ahead_words(t->steps);
+    const i64 ahead = gemm_ahead_words(k, t->steps);
     bool special = t->starts || (t->ends && w->g->C.type != DTYPE_F32);
     for (i64 j = 0; j < t->cols; j += k->nr) {
         i64 plain = special || j + k->nr > t->cols ? 0 : t->rows / k->mr * k->mr;

@@ -73,17 +73,11 @@ typedef void (*gemm_pack_fn)(u32 *panels, const struct gemm_slab *s, i64 width);
 
 /* c (mr x nr, f32, rows ldc apart) = (add ? c : 0) + panel a * panel b. steps may be 0.
  * a aligned to 4, b to 64 bytes (panels laid by pack from an aligned start are).
- * Meanwhile gemm_ahead_words(steps) words from `ahead` on are fetched into the cache: a piece
- * of the next panel of B, one after the other. Any address will do, b itself where there
- * is nothing to fetch. */
+ * Meanwhile the words from `ahead` on are fetched into the cache, a line per
+ * ahead_steps steps: a piece of the next panel of B, one after the other. Any address will
+ * do, b itself where there is nothing to fetch. */
 typedef void (*gemm_micro_fn)(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc,
                               bool add, const u32 *ahead);
-
-/* A line of 64 bytes per eight steps. */
-static inline i64 gemm_ahead_words(i64 steps)
-{
-    return steps / 8 * 16;
-}
 
 /* dst (f32, rows x cols) = from (f32 or bf16; NULL is 0; may be dst) + bias (NULL is 0). */
 struct gemm_start {
@@ -113,6 +107,7 @@ struct gemm_kernels {
     i64 kc;     /* k per block: part of the result's definition */
     i64 mc, nc; /* tile of C that a thread works on: multiples of mr, nr; speed only */
     i64 per_step;                     /* values of k per step of the micro kernel: 1 or 2 */
+    i64 ahead_steps;                  /* steps per line that micro fetches; speed only */
     const struct gemm_kernels *mixed; /* for operands that are not both bf16; NULL: this */
     gemm_pack_fn pack;
     gemm_micro_fn micro;
@@ -128,6 +123,12 @@ extern const struct gemm_kernels gemm_kernels_avx2;       /* avx2, fma */
 extern const struct gemm_kernels gemm_kernels_avx512;     /* avx512 f, bw, dq, vl */
 extern const struct gemm_kernels gemm_kernels_avx512bf16; /* and avx512_bf16 */
 #endif
+
+/* How many words one call of micro fetches. */
+static inline i64 gemm_ahead_words(const struct gemm_kernels *k, i64 steps)
+{
+    return steps / k->ahead_steps * 16;
+}
 
 static inline i64 gemm_steps(const struct gemm_kernels *k, i64 depth)
 {

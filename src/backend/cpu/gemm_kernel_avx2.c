@@ -10,7 +10,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { MR = 4, NR = 24 };
+enum { MR = 4, NR = 24, AHEAD = 8 };
 struct row { __m256 x,y,z; };
 INLINE void store_row(struct row r, float *c, bool add)
 {
@@ -94,6 +94,7 @@ static i64 peak(i64 rounds, float *data)
 
 const struct gemm_kernels gemm_kernels_avx2 = {
     .name = "avx2", .mr = MR, .nr = NR, .kc = 384, .mc = 96, .nc = 264, .per_step = 1,
+    .ahead_steps = AHEAD,
     .pack = gemm_pack_words_avx2, .micro = micro,
     .start = gemm_start_avx2, .finish = gemm_finish_avx2,
     .sum_rows = gemm_sum_rows_avx2, .peak = peak,

@@ -9,7 +9,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { MR = 8, NR = 48 };
+enum { MR = 8, NR = 48, AHEAD = 4 };
 
 struct row {
     __m512 x, y, z;
@@ -52,8 +52,8 @@ static void micro(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, bool
             __builtin_prefetch(c + r * ldc + i, 1);
 #pragma GCC unroll 8
     for (i64 i = 0; i < steps; i++, a += MR, b += NR) {
-        if (i % 8 == 7)
-            __builtin_prefetch(ahead + i / 8 * 16);
+        if (i % AHEAD == AHEAD - 1)
+            __builtin_prefetch(ahead + i / AHEAD * 16);
         __m512bh x = load_pairs(b), y = load_pairs(b + 16), z = load_pairs(b + 32);
         step_row(&r0, a, x, y, z);
         step_row(&r1, a + 1, x, y, z);
@@ -92,6 +92,7 @@ static i64 peak(i64 rounds, float *data)
 
 const struct gemm_kernels gemm_kernels_avx512bf16 = {
     .name = "avx512bf16", .mr = MR, .nr = NR, .kc = 768, .mc = 96, .nc = 384, .per_step = 2,
+    .ahead_steps = AHEAD,
     .mixed = &gemm_kernels_avx512,
     .pack = gemm_pack_pairs_avx512, .micro = micro,
     .start = gemm_start_avx512, .finish = gemm_finish_avx512,
