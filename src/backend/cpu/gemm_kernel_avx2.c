@@ -1,9 +1,11 @@
-/* backend/cpu/gemm_kernel_avx2.c - 6 x 16 tiles in twelve of the sixteen registers.
+/* backend/cpu/gemm_kernel_avx2.c - 4 x 24 tiles in twelve of the sixteen registers.
  *
- * Per step two loads of B, six broadcasts of A and twelve multiply-adds: 6 cycles of the
- * two multiply-add units, 4 of the two load units (Zen 3, Zen 2, Haswell and later). The
- * twelve chains hide a latency of up to 6 cycles. kc = 256 keeps a panel of B (16 KiB) and
- * a panel of A (6 KiB) in 32 KiB of L1. */
+ * Per step three loads of B, four broadcasts of A and twelve multiply-adds: 6 cycles of the
+ * two multiply-add units, 3.5 of the two load units (Zen 2 and 3, Haswell and later). The
+ * twelve chains hide a latency of up to 6 cycles. One register is left for the broadcast:
+ * assembly keeps compilers from spilling a sum to get a second one.
+ *
+ * A panel of B (36 KiB at kc = 384) streams through L1, the panel of A (6 KiB) stays. */
 #include "backend/cpu/gemm_pack.h"
 
 #include <immintrin.h>
@@ -11,7 +13,11 @@
 #define INLINE static inline __attribute__((always_inline))
 
 enum { MR = 4, NR = 24, AHEAD = 8 };
-struct row { __m256 x,y,z; };
+
+struct row {
+    __m256 x, y, z;
+};
+
 INLINE void store_row(struct row r, float *c, bool add)
 {
     if (add) {
@@ -23,22 +29,27 @@ INLINE void store_row(struct row r, float *c, bool add)
     _mm256_storeu_ps(c + 8, r.y);
     _mm256_storeu_ps(c + 16, r.z);
 }
-#define ROW(u, r) \
+
+/* Text of the loop. u: how many steps after the pointers; r: which row of the tile. ymm0 to
+ * ymm2 hold B's three vectors, ymm3 one value of A. */
+#define ROW(u, r)                                    \
     "vbroadcastss 16*" #u "+4*" #r "(%[a]), %%ymm3\n\t" \
-    "vfmadd231ps %%ymm0, %%ymm3, %[x" #r "]\n\t" \
-    "vfmadd231ps %%ymm1, %%ymm3, %[y" #r "]\n\t" \
+    "vfmadd231ps %%ymm0, %%ymm3, %[x" #r "]\n\t"     \
+    "vfmadd231ps %%ymm1, %%ymm3, %[y" #r "]\n\t"     \
     "vfmadd231ps %%ymm2, %%ymm3, %[z" #r "]\n\t"
-#define STEP(u) \
-    "vmovaps 96*" #u "(%[b]), %%ymm0\n\t" \
-    "vmovaps 96*" #u "+32(%[b]), %%ymm1\n\t" \
-    "vmovaps 96*" #u "+64(%[b]), %%ymm2\n\t" \
+#define STEP(u)                                \
+    "vmovaps 96*" #u "(%[b]), %%ymm0\n\t"      \
+    "vmovaps 96*" #u "+32(%[b]), %%ymm1\n\t"   \
+    "vmovaps 96*" #u "+64(%[b]), %%ymm2\n\t"   \
     ROW(u, 0) ROW(u, 1) ROW(u, 2) ROW(u, 3)
-#define ZERO(r) \
+#define STEPS_8 STEP(0) STEP(1) STEP(2) STEP(3) STEP(4) STEP(5) STEP(6) STEP(7)
+#define ZERO(r)                                    \
     "vxorps %[x" #r "], %[x" #r "], %[x" #r "]\n\t" \
     "vxorps %[y" #r "], %[y" #r "], %[y" #r "]\n\t" \
     "vxorps %[z" #r "], %[z" #r "], %[z" #r "]\n\t"
 #define ZEROS ZERO(0) ZERO(1) ZERO(2) ZERO(3)
-#define STEPS_8 STEP(0) STEP(1) STEP(2) STEP(3) STEP(4) STEP(5) STEP(6) STEP(7)
+
+/* Label 1 is the loop of eight steps (AHEAD), 3 that of the steps left over. */
 static void micro(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, bool add,
                   const u32 *ahead)
 {
@@ -78,6 +89,7 @@ static void micro(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, bool
     store_row(r3, c + 3 * ldc, add);
 }
 
+/* Twelve chains, as in micro. */
 static i64 peak(i64 rounds, float *data)
 {
     const __m256 x = _mm256_loadu_ps(data), y = _mm256_loadu_ps(data + 8);
