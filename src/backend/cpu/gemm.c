@@ -18,7 +18,7 @@ enum {
     PANEL_BYTES = 8 << 20, /* panels of a slab of B; two of them in an L3 of 8 MiB or more */
     K_SLAB = 1536,         /* a longer K goes through C, or partial sums, between slabs */
     PACK_COLUMNS = 120,    /* columns of B that one part packs */
-    LEAST_PANELS = 4,      /* of A in a strip: 4 uses of a panel of B pay for its trip */
+    LEAST_PANELS = 8,      /* of A in a strip: 8 uses of a panel of B pay for its trip */
 };
 
 /* How a product is cut, and where things lie in the workspace. */

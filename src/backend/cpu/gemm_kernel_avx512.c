@@ -8,7 +8,7 @@
  *
  * 8 and 48 divide every width of the GPT-2 family (48 x 1048 = 50304). kc is that of avx2,
  * and so are the bits of the result. A panel of B (72 KiB) comes from L3 while the one before
- * it is in use: a line per four steps fetches all of it in 12 calls, the height of a strip. */
+ * it is in use: a line per four steps fetches all of it in 12 calls of the 16 in a strip. */
 #include "backend/cpu/gemm_pack.h"
 
 #include <immintrin.h>
@@ -122,7 +122,7 @@ static i64 peak(i64 rounds, float *data)
 }
 
 const struct gemm_kernels gemm_kernels_avx512 = {
-    .name = "avx512", .mr = MR, .nr = NR, .kc = 384, .mc = 96, .nc = 384, .per_step = 1,
+    .name = "avx512", .mr = MR, .nr = NR, .kc = 384, .mc = 128, .nc = 384, .per_step = 1,
     .ahead_steps = AHEAD,
     .pack = gemm_pack_words_avx512, .micro = micro,
     .start = gemm_start_avx512, .finish = gemm_finish_avx512,

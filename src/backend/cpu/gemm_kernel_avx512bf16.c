@@ -91,7 +91,7 @@ static i64 peak(i64 rounds, float *data)
 }
 
 const struct gemm_kernels gemm_kernels_avx512bf16 = {
-    .name = "avx512bf16", .mr = MR, .nr = NR, .kc = 768, .mc = 96, .nc = 384, .per_step = 2,
+    .name = "avx512bf16", .mr = MR, .nr = NR, .kc = 768, .mc = 128, .nc = 384, .per_step = 2,
     .ahead_steps = AHEAD,
     .mixed = &gemm_kernels_avx512,
     .pack = gemm_pack_pairs_avx512, .micro = micro,
