@@ -34,7 +34,7 @@ INLINE void tile_rows(const int rows, const struct tile *t, const float *a, cons
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
         lo[i] = hi[i] = (vec){ 0 };
-#pragma GCC unroll 2
+#pragma GCC unroll 8
     for (i64 k = t->steps; k > 0; k--) {
         vec b_lo = vec_load(b), b_hi = vec_load(b + VL);
 #pragma GCC unroll 8
