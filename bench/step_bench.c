@@ -132,7 +132,8 @@ void step_bench_close(struct step_bench *b)
 
 double step_bench_run(struct step_bench *b, bool traced)
 {
-    const struct loader_step data = { (u64)b->steps, (int)b->o.micro, b->o.batch, b->o.seq };
+    const struct loader_step data = { .step = (u64)b->steps, .micro_batches = (int)b->o.micro,
+                                      .B = b->o.batch, .T = b->o.seq };
     float *hyper = b->io.hyper->data;
     hyper[HYPER_LR] = hyper[HYPER_MUON_LR] = 1e-4f;
     hyper[HYPER_CORRECT1] = hyper[HYPER_CORRECT2] = 1;

@@ -39,7 +39,7 @@ struct model_part mesh_part(const struct mesh *m)
 }
 
 /* The ranks that differ from this one in the lane's coordinate only. */
-static int make_group(struct mesh *m, enum lane lane, const char *axis)
+static int make_group(struct mesh *m, enum lane lane, const char *axis, struct comm_group **out)
 {
     i64 n = mesh_degree(m, lane), stride = lane == LANE_DP ? m->layout.tp : 1;
     i64 first = m->rank - mesh_coordinate(m, lane) * stride;
@@ -48,7 +48,7 @@ static int make_group(struct mesh *m, enum lane lane, const char *axis)
     int *members = ARENA_ARRAY(&m->comm->arena, int, n);
     for (i64 i = 0; i < n; i++)
         members[i] = (int)(first + i * stride);
-    return comm_group_new(&m->groups[lane], m->comm, axis, members, (int)n);
+    return comm_group_new(out, m->comm, axis, members, (int)n);
 }
 
 int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm)
@@ -61,8 +61,9 @@ int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm)
     for (int i = 0; i < comm->size; i++)
         all[i] = i;
     TRY(comm_group_new(&out->world, comm, "world", all, comm->size));
-    TRY(make_group(out, LANE_DP, "dp"));
-    return make_group(out, LANE_TP, "tp");
+    TRY(make_group(out, LANE_DP, "batch", &out->batch));
+    TRY(make_group(out, LANE_DP, "dp", &out->groups[LANE_DP]));
+    return make_group(out, LANE_TP, "tp", &out->groups[LANE_TP]);
 }
 
 bool mesh_leads(const struct mesh *m)
@@ -80,7 +81,7 @@ static int agree(struct comm_group *group, double *values, i64 n, enum comm_redu
 
 int mesh_sum(const struct mesh *m, double *values, i64 n)
 {
-    return agree(m->groups[LANE_DP], values, n, COMM_SUM);
+    return agree(m->batch, values, n, COMM_SUM);
 }
 
 int mesh_max(const struct mesh *m, double *values, i64 n)

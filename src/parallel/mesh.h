@@ -15,7 +15,9 @@ struct mesh {
     i64 rank, dp_rank, tp_rank;
     struct comm *comm;
     struct comm_group *groups[LANE_COUNT]; /* by lane; NULL where the axis has one rank */
-    struct comm_group *world; /* for agreement between steps; NULL for a single rank */
+    /* For agreement between steps; NULL for a single rank. Groups of their own, since a lane's
+     * may be in use by its thread: all ranks, and those that share the batch. */
+    struct comm_group *world, *batch;
 };
 
 /* Coordinates alone, for those who plan: no comm, no groups. */

@@ -115,7 +115,7 @@ static int check_finite(const struct model *m, const struct restore *r)
     const struct param *p = model_first_not_finite(m, &element);
     if (!p)
         return OK;
-    return err_set(ERR_MODEL, "%s: the weight %s is not finite (its element %lld is %f); take "
+    return err_set(ERR_NUMERIC, "%s: the weight %s is not finite (its element %lld is %f); take "
                    "an earlier checkpoint", r->path, p->desc.name, (long long)element,
                    (double)((const float *)p->master->data)[element]);
 }

@@ -625,7 +625,8 @@ TEST(waiting_and_reading_leave_spans)
     c.trace = &trace;
     struct loader *l = opened(&c);
     for (u64 i = 0; i < 5; i++)
-        CHECK_OK(loader_start_step(l, &(struct loader_step){ 10 + i, 1, 2, 64 }));
+        CHECK_OK(loader_start_step(l, &(struct loader_step){ .step = 10 + i, .micro_batches = 1, .B = 2,
+                                                             .T = 64 }));
     loader_close(l);
     const struct trace_ring *host = &trace.lanes[TRACE_HOST],
                             *load = &trace.lanes[TRACE_LOADER];
