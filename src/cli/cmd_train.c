@@ -120,7 +120,7 @@ static void be_quiet(struct terminal *t)
 {
     t->quiet = true;
     log_remove_sink(terminal_log, t);
-    log_add_sink(terminal_log, t, LOG_WARN);
+    log_add_sink(terminal_log, t, LOG_ERROR);
 }
 
 static int train_on(struct comm *comm, void *context)

@@ -1,0 +1,97 @@
+/* Runs that several processes share, through the program itself. */
+#include "cli/program.h"
+#include "test.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#define TRAIN "cd $D && timeout 100 $H train r.yaml --quiet "
+#define LAST_LOSS "| grep '\"step\":6,' | sed 's/.*\"loss\":\\([0-9.]*\\).*/\\1/'"
+
+static struct outcome o;
+
+static const char *shell(const char *line, int code)
+{
+    run_shell(&o, line);
+    if (o.code != code)
+        fail_msg("%s\ngave %d, expected %d:\n%s", line, o.code, code, o.text);
+    return o.text;
+}
+
+/* A folder with a small corpus as shards, and a recipe of six steps of four rows. */
+static int prepare(void **state)
+{
+    (void)state;
+    setenv("D", "ranks-test", 1);
+    shell("rm -rf $D && mkdir $D && cd $D && for i in $(seq 300); do "
+          "echo \"the cat number $i sat on mat $((i * 7 % 31)) and saw $((i * i % 97)) birds\"; "
+          "done >t.txt && $H tokenizer train t.txt --vocab-size 300 --out tok.json --quiet "
+          ">/dev/null && $H data prepare t.txt --format text --tokenizer tok.json --licence none "
+          "--val-fraction 0 --out data --quiet >/dev/null && cat >r.yaml <<X\n"
+          "model: {spec: laptop-2m, override: {layers: 2, width: 64, hidden: 96, heads: 4}}\n"
+          "data: {sources: data, tokenizer: tok.json}\n"
+          "train: {steps: 6, batch: 2, accumulate: 2, seq: 32, threads: 1}\n"
+          "lr: {schedule: constant, warmup: 2}\nlog: {every: 1}\nX\n", 0);
+    return 0;
+}
+
+static double last_loss(const char *run)
+{
+    char line[300];
+    snprintf(line, sizeof line, "cat $D/runs/%s/metrics.jsonl " LAST_LOSS, run);
+    return atof(shell(line, 0));
+}
+
+TEST(two_and_four_ranks_train_what_one_does)
+{
+    shell(TRAIN "--set run.name=one", 0);
+    shell(TRAIN "--set run.name=two --ranks 2 --layout dp=2", 0);
+    shell(TRAIN "--set run.name=four --ranks 4 --set layout.dp=4", 0);
+    double one = last_loss("one"), two = last_loss("two"), four = last_loss("four");
+    CHECK(one > 1);
+    if (fabs(two - one) > 1e-5 || fabs(four - one) > 1e-5)
+        fail_msg("losses after six steps: %.9f, two ranks %.9f, four %.9f", one, two, four);
+}
+
+/* All weights and moments of the last checkpoint, as one hash. */
+static void hash_of(const char *run, char *out)
+{
+    char line[300];
+    snprintf(line, sizeof line, "cd $D/runs/%s/checkpoints/step-6 && cat *.safetensors | sha256sum",
+             run);
+    memcpy(out, shell(line, 0), 64);
+}
+
+TEST(a_run_of_two_ranks_repeats_and_resumes_to_the_bit)
+{
+    char first[64], again[64], resumed[64];
+    shell(TRAIN "--set run.name=a --ranks 2 --layout dp=2", 0);
+    shell(TRAIN "--set run.name=b --ranks 2 --layout dp=2", 0);
+    shell(TRAIN "--set run.name=c --set train.steps=3 --ranks 2 --layout dp=2", 0);
+    shell(TRAIN "--set run.name=c --resume --ranks 2 --layout dp=2", 0);
+    hash_of("a", first);
+    hash_of("b", again);
+    hash_of("c", resumed);
+    CHECK(memcmp(first, again, sizeof first) == 0);
+    CHECK(memcmp(first, resumed, sizeof first) == 0);
+}
+
+TEST(a_layout_that_does_not_fit_is_refused_with_what_would)
+{
+    const char *text = shell(TRAIN "--ranks 2 --layout dp=4 2>&1", 2);
+    CHECK(strstr(text, "needs 4 ranks, but 2 were started; dp=2 would fit"));
+    text = shell(TRAIN "--ranks 3 --layout dp=3 2>&1", 2);
+    CHECK(strstr(text, "dp=3 cannot share out the 2 micro-batches of 2 rows"));
+    text = shell(TRAIN "--layout dp 2>&1", 2);
+    CHECK(strstr(text, "a layout is written like dp=2"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ONE(two_and_four_ranks_train_what_one_does),
+        ONE(a_run_of_two_ranks_repeats_and_resumes_to_the_bit),
+        ONE(a_layout_that_does_not_fit_is_refused_with_what_would),
+    };
+    return cmocka_run_group_tests(tests, prepare, NULL);
+}
