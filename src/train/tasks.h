@@ -24,7 +24,8 @@ struct choice_score {
 };
 
 /* One question a line: {"ctx": text, "endings": [text ...], "label": index}, as HellaSwag's
- * files have it; an index may be text, and A stands for 0; "question"/"choices"/"answer" are understood too. */
+ * files have it; an index may be text, and A stands for 0. "question"/"choices"/"answer" are
+ * understood too. */
 int tasks_score_choices(struct scorer *s, struct encoder *encoder, const char *path,
                         struct choice_score *out);
 
