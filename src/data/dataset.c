@@ -125,6 +125,8 @@ int dataset_open(struct dataset *d, const char *path, const char *split, i32 sep
 {
     *d = (struct dataset){ .split = split, .separator = -1 };
     d->path = arena_strdup(a, path);
+    if (!sys_exists(path))
+        return err_set(ERR_SYS, "open %s: %s", path, strerror(ENOENT));
     if (is_folder(path)) {
         TRY(list_folder(d, a));
     } else {

@@ -235,6 +235,8 @@ TEST(shards_that_cannot_be_are_refused_in_one_sentence)
                 "incomplete");
     CHECK_OK(dataset_open(&d, m.folder, "val", -1, &arena));
     CHECK_EQ(d.tokens, 0);
+    CHECK_FAILS(dataset_open(&d, "no/such/folder", "val", -1, &arena), ERR_SYS,
+                "no/such/folder");
     CHECK_FAILS(dataset_open(&d, "no/such/folder.shard", "train", -1, &arena), ERR_SYS,
                 "no/such/folder.shard");
     sys_remove_tree(m.folder);
