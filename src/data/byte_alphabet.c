@@ -33,7 +33,7 @@ int byte_alphabet_spell(struct buffer *out, const u8 *bytes, i64 count)
 {
     TRY(buffer_reserve(out, 2 * count));
     for (i64 i = 0; i < count; i++)
-        out->bytes += utf8_encode(byte_alphabet_char(bytes[i]), out->data + out->bytes);
+        out->bytes += utf8_put(byte_alphabet_char(bytes[i]), out->data + out->bytes);
     return OK;
 }
 

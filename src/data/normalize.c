@@ -165,7 +165,7 @@ static int append_chars(struct buffer *out, const i32 *c, i64 count)
 {
     TRY(buffer_reserve(out, count * 4));
     for (i64 i = 0; i < count; i++)
-        out->bytes += utf8_encode((u32)c[i], out->data + out->bytes);
+        out->bytes += utf8_put((u32)c[i], out->data + out->bytes);
     return OK;
 }
 

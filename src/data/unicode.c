@@ -131,7 +131,7 @@ bool char_is_word(u32 c)
            (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
 }
 
-int utf8_encode(u32 c, u8 out[4])
+int utf8_put(u32 c, u8 out[4])
 {
     if (c < 0x80)
         return out[0] = (u8)c, 1;

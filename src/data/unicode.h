@@ -33,7 +33,7 @@ static inline u32 utf8_decode(const u8 *p, int *length)
 }
 
 /* Bytes written to out (1 to 4); c is at most 0x10FFFF. */
-int utf8_encode(u32 c, u8 out[4]);
+int utf8_put(u32 c, u8 out[4]);
 
 /* How many bytes at the front of text are well-formed (no surrogates, no overlong forms,
  * nothing above U+10FFFF). */

@@ -48,7 +48,7 @@ static inline void random_text(struct dice *d, struct buffer *b)
         u32 c = random_char(d), times = throw(d, 16) ? 1 : 1 + throw(d, 40);
         for (; times > 0; times--) {
             u8 bytes[4];
-            int rc = buffer_add(b, bytes, utf8_encode(c, bytes));
+            int rc = buffer_add(b, bytes, utf8_put(c, bytes));
             assert(rc == 0);
             (void)rc;
         }

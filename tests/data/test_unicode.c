@@ -47,7 +47,7 @@ TEST(every_character_survives_encoding)
         int length;
         if (c >= 0xD800 && c < 0xE000)
             continue;
-        CHECK_EQ(utf8_valid(bytes, utf8_encode(c, bytes)), utf8_encode(c, bytes));
+        CHECK_EQ(utf8_valid(bytes, utf8_put(c, bytes)), utf8_put(c, bytes));
         CHECK_EQ(utf8_decode(bytes, &length), c);
     }
 }
@@ -143,15 +143,15 @@ TEST(scanners_class_every_character_as_the_expressions_do)
         i64 n = 1, begin, end;
         if (c >= 0xD800 && c < 0xE000)
             continue;
-        n += utf8_encode(c, text + n);
+        n += utf8_put(c, text + n);
         text[n++] = '1';
-        n += utf8_encode(c, text + n);
+        n += utf8_put(c, text + n);
         text[n++] = '.';
-        n += utf8_encode(c, text + n);
+        n += utf8_put(c, text + n);
         text[n++] = ' ';
-        n += utf8_encode(c, text + n);
+        n += utf8_put(c, text + n);
         text[n++] = '\'';
-        n += utf8_encode(c, text + n);
+        n += utf8_put(c, text + n);
         for (i64 at = 0; at < n; at = end) {
             CHECK_EQ(split_regex_find(regex, match, text, n, at, &begin, &end), 1);
             if (p->scan(text, at, n) != end)
