@@ -105,8 +105,9 @@ void step_bench_open(struct step_bench *b, const struct step_bench_options *o,
     configure(b, spec);
     must(engine_init(&b->engine, o->backend, (int)o->threads, TRACE_SPANS));
     open_loader(b);
-    must(model_new(&b->model, &b->spec, is_narrow(b) ? DTYPE_BF16 : DTYPE_F32,
-                   step_needs(&b->config), o->seq, &b->arena));
+    unsigned needs = step_needs(&b->config) | (o->micro == 1 ? MODEL_GRADS_LENT : 0);
+    must(model_new(&b->model, &b->spec, is_narrow(b) ? DTYPE_BF16 : DTYPE_F32, needs, o->seq,
+                   &b->arena));
     struct step_shape shape = { o->batch, o->seq, (int)o->micro, 1 };
     step_io_new(&b->io, 1, &b->arena);
     struct mesh mesh = mesh_single();

@@ -32,6 +32,15 @@ static struct tensor *new_tensor(struct graph *g)
     return t;
 }
 
+void graph_adopt(struct graph *g, struct tensor *t)
+{
+    assert(t->index < 0 && !t->data);
+    g->tensors = grow(g->arena, g->tensors, g->n_tensors, &g->cap_tensors);
+    t->role = ROLE_ACTIVATION;
+    t->index = g->n_tensors;
+    g->tensors[g->n_tensors++] = t;
+}
+
 struct tensor *graph_tensor(struct graph *g, enum tensor_role role, enum dtype dtype,
                             int rank, const i64 *dim, const char *fmt, ...)
 {

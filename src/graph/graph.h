@@ -128,6 +128,10 @@ struct tensor *graph_matrix(struct graph *g, enum dtype dtype, i64 rows, i64 col
 /* Rows [row, row + rows) of the first dimension; a view of a view is one of its owner. */
 struct tensor *graph_view(struct graph *g, struct tensor *of, i64 row, i64 rows);
 
+/* Makes a tensor that was made elsewhere one of this graph's activations; views after their
+ * owner. It must have no data. */
+void graph_adopt(struct graph *g, struct tensor *t);
+
 /* --- tasks ------------------------------------------------------------------------- */
 /* Appends a copy of *proto (op, in, out, attr, when, phase from g), after infer and cost.
  * NULL on error (sticky). */

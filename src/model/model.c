@@ -3,13 +3,14 @@
 #include "base/err.h"
 #include "base/rng.h"
 #include "base/sys.h"
+#include "graph/graph.h"
 
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { ALIGN = 64, INIT_BLOCK = 1 << 16 };
+enum { NOT_HERE = -1, ALIGN = 64, INIT_BLOCK = 1 << 16 };
 
 bool model_uses_muon(const struct model *m, const struct param_desc *p)
 {
@@ -110,6 +111,10 @@ static void lay_out_bucket(struct model *m, struct arena *a, struct bucket *b)
         b->compute = flat(m, a, ROLE_COMPUTE, m->compute, b->count - b->copied, b);
     if (m->needs & MODEL_GRADS)
         b->grad = flat(m, a, ROLE_GRAD, DTYPE_F32, b->count, b);
+    if (b->grad && (m->needs & MODEL_GRADS_LENT)) {
+        m->region_bytes = b->grad->offset;
+        b->grad->offset = NOT_HERE;
+    }
     if (m->needs & MODEL_ADAM) {
         b->m = flat(m, a, ROLE_STATE, DTYPE_F32, state, b);
         b->v = flat(m, a, ROLE_STATE, DTYPE_F32, v, b);
@@ -190,9 +195,9 @@ i64 model_bytes(const struct model_spec *s, enum dtype compute, unsigned needs, 
 
 static void place(const struct model *m, struct tensor *t)
 {
-    if (t && !t->owner)
+    if (t && !t->owner && t->offset != NOT_HERE)
         t->data = (char *)m->region + t->offset;
-    else if (t)
+    else if (t && t->owner && t->owner->data)
         t->data = (char *)t->owner->data + t->owner_offset;
 }
 
@@ -250,6 +255,15 @@ int model_new(struct model **out, const struct model_spec *s, enum dtype compute
 {
     struct model_part whole = model_whole();
     return model_new_part(out, s, compute, needs, positions, &whole, a);
+}
+
+void model_lend_gradients(const struct model *m, struct graph *g)
+{
+    for (i64 i = 0; i < m->n_buckets; i++)
+        if (m->buckets[i].grad)
+            graph_adopt(g, m->buckets[i].grad);
+    for (i64 i = 0; i < m->n_params; i++)
+        graph_adopt(g, m->params[i].grad);
 }
 
 void model_free(struct model *m)

@@ -22,7 +22,10 @@ enum model_needs {
     MODEL_GRADS = 1, /* fp32 gradients */
     MODEL_ADAM = 2,  /* first and second moments */
     MODEL_MUON = 4,  /* matrices of blocks have a momentum instead */
-    MODEL_EMA = 8    /* running average of the weights */
+    MODEL_EMA = 8,   /* running average of the weights */
+    /* With MODEL_GRADS: gradients are not here but in the activations of the one program that
+     * makes and uses them up within a micro-batch; it takes them by model_lend_gradients. */
+    MODEL_GRADS_LENT = 16
 };
 
 /* What of the model this rank holds. */
@@ -97,6 +100,11 @@ void model_free(struct model *m); /* NULL is fine */
 
 /* Where element `at` of the bucket lies in its m, v and ema; -1: on another rank. */
 i64 bucket_state_at(const struct bucket *b, i64 at);
+
+/* The gradients of a model with MODEL_GRADS_LENT become tensors of this graph, from their
+ * first writer to their last reader. For one graph only. */
+struct graph;
+void model_lend_gradients(const struct model *m, struct graph *g);
 
 /* The parameter, or NULL when the spec has none such; layer -1 outside the blocks. */
 struct param *model_param(const struct model *m, enum param_id id, int layer);

@@ -215,12 +215,23 @@ static int open_folder(struct session *s)
     return OK;
 }
 
+/* One program, and gradients that are used up where they are made: they then share memory
+ * with what the backward pass has done with. */
+static bool lends_gradients(const struct session *s)
+{
+    const struct train_config *c = s->config;
+    int micro_batches = (int)schedule_full_micro_batches(c);
+    bool one_shape = c->ramp.batch_steps == 0 && c->ramp.seq_steps == 0;
+    return one_shape && layout_rows(&s->mesh.layout, c->train.batch, micro_batches, 0)
+                                .micro_batches == 1;
+}
+
 static int open_model(struct session *s)
 {
     const struct train_config *c = s->config;
     enum dtype compute = c->train.precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
-    return model_new(&s->model, &s->spec, compute, step_needs(c), s->config->train.seq,
-                     &s->arena);
+    unsigned needs = step_needs(c) | (lends_gradients(s) ? MODEL_GRADS_LENT : 0);
+    return model_new(&s->model, &s->spec, compute, needs, c->train.seq, &s->arena);
 }
 
 /* The averages begin where the weights do. */

@@ -179,6 +179,8 @@ int step_program_new(struct step_program *out, const struct model *m,
     struct decoder_shape d = { shape->B, shape->T, c->train.z_loss, true };
     out->shape = *shape;
     graph_init(g, a);
+    if (m->needs & MODEL_GRADS_LENT)
+        model_lend_gradients(m, g);
     build_forward(g, m, shape, &d, io->sums);
     TRY(tensor_parallel(g, m, mesh, shape->B));
     TRY(graph_backward(g, 0, g->n_tasks));

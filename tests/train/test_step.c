@@ -71,6 +71,34 @@ TEST(repeated_runs_agree_to_the_bit)
     expect_equal(&muon, &muon);
 }
 
+TEST(gradients_that_share_memory_train_the_same_weights)
+{
+    for (int variant = 0; variant < 8; variant++) {
+        struct tiny a, b;
+        struct tiny_options o = plain;
+        o.backend = backend_best();
+        o.micro_batches = 1;
+        o.gpt2 = variant & 1;
+        o.bf16 = variant & 2;
+        o.recompute = variant & 4 ? RECOMPUTE_FULL : RECOMPUTE_NONE;
+        tiny_open(&a, &o);
+        o.lent = true;
+        tiny_open(&b, &o);
+        memset(b.engine.region, 0xff, (size_t)b.engine.region_bytes);
+        for (u64 step = 0; step < 3; step++)
+            CHECK(tiny_step(&a, step) == tiny_step(&b, step));
+        for (i64 i = 0; i < a.model->n_params; i++) {
+            const struct param *p = &a.model->params[i], *q = &b.model->params[i];
+            CHECK(memcmp(p->master->data, q->master->data, (size_t)tensor_bytes(p->master)) == 0);
+            CHECK(memcmp(p->m->data, q->m->data, (size_t)tensor_bytes(p->m)) == 0);
+        }
+        i64 more = b.engine.region_bytes - a.engine.region_bytes;
+        CHECK(more < a.model->region_bytes - b.model->region_bytes);
+        tiny_close(&a);
+        tiny_close(&b);
+    }
+}
+
 TEST(the_loss_starts_near_uniform_and_falls)
 {
     struct tiny_options o = plain;
@@ -157,7 +185,9 @@ TEST(no_task_reads_what_nobody_wrote)
 }
 
 TEST_MAIN(ONE(recompute_changes_no_bit), ONE(thread_count_changes_no_bit),
-          ONE(repeated_runs_agree_to_the_bit), ONE(the_loss_starts_near_uniform_and_falls),
+          ONE(repeated_runs_agree_to_the_bit),
+          ONE(gradients_that_share_memory_train_the_same_weights),
+          ONE(the_loss_starts_near_uniform_and_falls),
           ONE(a_step_that_is_not_finite_touches_nothing),
           ONE(the_plan_is_close_to_the_lower_bound), ONE(recompute_saves_memory),
           ONE(no_task_reads_what_nobody_wrote))

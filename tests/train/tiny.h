@@ -51,7 +51,8 @@ static void tiny_open(struct tiny *t, const struct tiny_options *o)
     t->config.train.ema = 0.9;
     CHECK_OK(engine_init(&t->engine, o->backend, o->threads, 1024));
     CHECK_OK(model_new(&t->model, &spec, o->bf16 ? DTYPE_BF16 : DTYPE_F32,
-                       step_needs(&t->config), o->T, &t->arena));
+                       step_needs(&t->config) | (o->lent ? MODEL_GRADS_LENT : 0), o->T,
+                       &t->arena));
     T = o->T;
     backend_set(&t->engine.backend, &op_load_batch,
                 (struct kernel){ .run = tiny_batch, .context = &T });

@@ -37,6 +37,7 @@ static struct model_spec tiny_spec(bool gpt2)
 struct tiny_options {
     const char *backend;
     bool gpt2, bf16;
+    bool lent; /* MODEL_GRADS_LENT */
     int threads, micro_batches;
     enum recompute recompute;
     enum train_optimizer optimizer;
