@@ -1,6 +1,7 @@
 #include "cli/terminal.h"
 
 #include "base/sys.h"
+#include "base/text.h"
 
 #include <string.h>
 #include <sys/ioctl.h>
@@ -27,31 +28,35 @@ void terminal_fini(struct terminal *t)
     pthread_mutex_destroy(&t->lock);
 }
 
-static void write_clean(FILE *out, const char *line)
+static void add_clean(struct text *out, const char *line)
 {
-    for (; *line; line++)
-        fputc((u8)*line < 0x20 || *line == 0x7f ? '?' : *line, out);
+    i64 from = out->length;
+    text_add(out, line);
+    for (i64 i = from; i < out->length; i++)
+        if ((u8)out->data[i] < 0x20 || out->data[i] == 0x7f)
+            out->data[i] = '?';
 }
 
-static void erase_status(struct terminal *t)
+/* Erases the status line, writes this one, then the status again: all in one write, because
+ * other processes (ranks) may write to the same place. */
+static void draw(struct terminal *t, const char *line, bool erase)
 {
-    if (*t->status)
-        fputs("\r\033[K", t->out);
-}
-
-static void draw_status(struct terminal *t)
-{
-    write_clean(t->out, t->status);
+    struct text all = { 0 };
+    text_add(&all, erase ? "\r\033[K" : "");
+    if (line) {
+        add_clean(&all, line);
+        text_add(&all, "\n");
+    }
+    add_clean(&all, t->status);
+    fwrite(all.data, 1, (size_t)all.length, t->out);
     fflush(t->out);
+    text_fini(&all);
 }
 
 void terminal_line(struct terminal *t, const char *line)
 {
     pthread_mutex_lock(&t->lock);
-    erase_status(t);
-    write_clean(t->out, line);
-    fputc('\n', t->out);
-    draw_status(t);
+    draw(t, line, *t->status);
     pthread_mutex_unlock(&t->lock);
 }
 
@@ -60,9 +65,9 @@ void terminal_status(struct terminal *t, const char *line)
     if (!t->is_tty)
         return;
     pthread_mutex_lock(&t->lock);
-    erase_status(t);
+    bool erase = *t->status;
     snprintf(t->status, sizeof t->status, "%.*s", t->width - 1, line ? line : "");
-    draw_status(t);
+    draw(t, NULL, erase);
     pthread_mutex_unlock(&t->lock);
 }
 

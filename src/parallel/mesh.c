@@ -2,7 +2,9 @@
 
 #include "base/err.h"
 
-enum { TAG_AGREE = 1, TAG_TELL };
+#include <string.h>
+
+enum { TAG_AGREE = 1, TAG_TELL, TAG_GATHER };
 
 struct mesh mesh_at(const struct layout *l, i64 rank)
 {
@@ -51,16 +53,30 @@ static int make_group(struct mesh *m, enum lane lane, const char *axis, struct c
     return comm_group_new(out, m->comm, axis, members, (int)n);
 }
 
-int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm)
+static int make_world(struct mesh *m, struct comm *comm)
 {
-    *out = mesh_at(l, comm->rank);
-    out->comm = comm;
-    if (comm->size == 1)
+    m->comm = comm;
+    if (!comm || comm->size == 1)
         return OK;
     int *all = ARENA_ARRAY(&comm->arena, int, comm->size);
     for (int i = 0; i < comm->size; i++)
         all[i] = i;
-    TRY(comm_group_new(&out->world, comm, "world", all, comm->size));
+    return comm_group_new(&m->world, comm, "world", all, comm->size);
+}
+
+int mesh_meet(struct mesh *out, struct comm *comm)
+{
+    *out = mesh_single();
+    out->rank = comm ? comm->rank : 0;
+    return make_world(out, comm);
+}
+
+int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm)
+{
+    *out = mesh_at(l, comm->rank);
+    TRY(make_world(out, comm));
+    if (comm->size == 1)
+        return OK;
     TRY(make_group(out, LANE_DP, "batch", &out->batch));
     TRY(make_group(out, LANE_DP, "dp", &out->groups[LANE_DP]));
     return make_group(out, LANE_TP, "tp", &out->groups[LANE_TP]);
@@ -87,6 +103,25 @@ int mesh_sum(const struct mesh *m, double *values, i64 n)
 int mesh_max(const struct mesh *m, double *values, i64 n)
 {
     return agree(m->world, values, n, COMM_MAX);
+}
+
+int mesh_gather(const struct mesh *m, const void *own, void *all, i64 bytes)
+{
+    if (!m->world) {
+        memcpy(all, own, (size_t)bytes);
+        return OK;
+    }
+    struct arena a;
+    arena_init(&a);
+    i64 *counts = ARENA_ARRAY(&a, i64, m->comm->size);
+    for (int r = 0; r < m->comm->size; r++)
+        counts[r] = bytes;
+    struct comm_call call = { .op = COMM_ALL_GATHER, .group = m->world, .in = own, .out = all,
+                              .count = bytes * m->comm->size, .counts = counts,
+                              .dtype = DTYPE_U8, .tag = TAG_GATHER };
+    int rc = comm_run(&call);
+    arena_fini(&a);
+    return rc;
 }
 
 int mesh_tell(const struct mesh *m, void *data, i64 bytes)

@@ -26,6 +26,9 @@ struct mesh mesh_at(const struct layout *l, i64 rank);
 /* The mesh of one rank. */
 struct mesh mesh_single(void);
 
+/* The mesh of ranks that know no layout yet: enough to agree on one. comm NULL: one rank. */
+int mesh_meet(struct mesh *out, struct comm *comm);
+
 /* Called by all ranks together. The layout fits comm->size (layout_check). */
 int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm);
 
@@ -43,6 +46,8 @@ bool mesh_leads(const struct mesh *m);
 int mesh_sum(const struct mesh *m, double *values, i64 n);
 /* values[i] = their maximum over all ranks. Also a meeting: nobody leaves before all came. */
 int mesh_max(const struct mesh *m, double *values, i64 n);
+/* all: bytes from each rank of the world, in order of ranks; own is this one's. */
+int mesh_gather(const struct mesh *m, const void *own, void *all, i64 bytes);
 /* All ranks get what the leading one has. */
 int mesh_tell(const struct mesh *m, void *data, i64 bytes);
 

@@ -337,6 +337,7 @@ static int open_data(struct session *s)
 static int open_parts(struct session *s)
 {
     const struct train_config *c = s->config;
+    TRY(session_meet(s));
     TRY(train_config_check(c, s->request.recipe));
     TRY(read_spec(s));
     TRY(check_spec(s)); /* all that can be said before there is data */
@@ -346,11 +347,13 @@ static int open_parts(struct session *s)
     TRY(session_share_folder(s));
     if (!session_leads(s))
         name_checkpoints(s);
+    TRY(session_place(s));
     TRY(engine_init(&s->engine, s->request.backend, session_threads(s), c->trace.ring));
     TRY(open_data(s));
     TRY(settle_vocab(s));
     TRY(session_check_floor(s));
     TRY(session_open_loaders(s));
+    TRY(session_check_data(s));
     TRY(open_model(s));
     backend_set(&s->engine.backend, &op_load_batch, loader_kernel(s->loader));
     TRY(build_programs(s));
@@ -358,6 +361,7 @@ static int open_parts(struct session *s)
     TRY(session_check_memory(s));
     TRY(engine_commit(&s->engine));
     TRY(session_open_lanes(s));
+    TRY(session_preflight(s));
     TRY(start_or_resume(s));
     if (!s->request.dry_run)
         TRY(begin_writing(s));

@@ -86,6 +86,7 @@ struct session {
     struct model *model;
     struct mesh mesh;
     struct driver *driver; /* NULL for a single rank */
+    int core_sharers;      /* ranks that share this rank's cores, itself included */
     double clock;          /* seconds of the run so far, as the ranks agreed after a step */
     bool stopping;         /* one of them was asked to stop */
     struct engine engine;
@@ -130,6 +131,13 @@ int session_open_loaders(struct session *s);
 /* session_ranks.c: all ranks call these together, in the same order. A rank that fails in
  * between returns its error; the others then fail in their next call (comm/world.h). */
 int session_open_mesh(struct session *s);
+/* session_preflight.c: ERR_CONFIG on all ranks, naming the odd one, when they do not run the
+ * same program, recipe (session_meet, before anything else) or data. Cores are shared out where
+ * no launcher did; what is slow is named in the log. */
+int session_meet(struct session *s);
+int session_check_data(struct session *s);
+int session_place(struct session *s);
+int session_preflight(struct session *s);
 bool session_leads(const struct session *s); /* writes the folder, saves, tells */
 int session_threads(const struct session *s);
 int session_share_folder(struct session *s); /* the leader has opened it */
@@ -153,6 +161,8 @@ int session_restore(struct session *s, i64 step);
 
 /* session_same.c: whether the newest checkpoint is of this run. Another model or tokenizer
  * is refused; other data and settings are said, in the log and in *changes. */
+/* Of the tokens that a source gives, wherever they lie. */
+void session_data_identity(const struct dataset *d, char hex[17]);
 void session_put_identity(const struct session *s, json_t *state);
 int session_check_same(struct session *s, struct text *changes);
 

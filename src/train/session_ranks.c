@@ -20,7 +20,6 @@ static int check_layout(const struct session *s, const struct layout *l, i64 ran
 int session_open_mesh(struct session *s)
 {
     struct comm *comm = s->request.comm;
-    s->mesh = mesh_single();
     if (!comm || comm->size == 1)
         return s->request.layout ? check_layout(s, s->request.layout, 1) : OK;
     TRY(check_layout(s, s->request.layout, comm->size));
@@ -34,9 +33,8 @@ bool session_leads(const struct session *s)
 
 int session_threads(const struct session *s)
 {
-    const struct comm *comm = s->request.comm;
-    i64 wanted = s->config->train.threads, here = comm && comm->node ? node_ranks(comm->node) : 1;
-    return (int)(wanted > 0 ? wanted : i64_max(1, sys_cpu_count() / here));
+    i64 wanted = s->config->train.threads;
+    return (int)(wanted > 0 ? wanted : i64_max(1, sys_cpu_count() / s->core_sharers));
 }
 
 int session_share_folder(struct session *s)

@@ -17,7 +17,7 @@ static const char *const free_settings[] = {
 
 /* Of the tokens that a source gives, wherever they lie: their checksums, and sizes where
  * the format has none. */
-static void data_identity(const struct dataset *d, char hex[17])
+void session_data_identity(const struct dataset *d, char hex[17])
 {
     u64 hash = 0;
     for (i64 i = 0; i < d->n_shards; i++) {
@@ -33,7 +33,7 @@ static json_t *data_json(const struct session *s)
     json_t *list = json_array();
     char hex[17];
     for (i64 i = 0; i < loader_sources(s->loader); i++) {
-        data_identity(loader_dataset(s->loader, i), hex);
+        session_data_identity(loader_dataset(s->loader, i), hex);
         json_array_append_new(list, json_string(hex));
     }
     return list;
@@ -154,7 +154,7 @@ static void compare_data(const struct session *s, const json_t *state, struct te
     const json_t *list = json_object_get(state, "data");
     char hex[17];
     for (i64 i = 0; i < i64_min(loader_sources(s->loader), (i64)json_array_size(list)); i++) {
-        data_identity(loader_dataset(s->loader, i), hex);
+        session_data_identity(loader_dataset(s->loader, i), hex);
         if (strcmp(json_string_value(json_array_get(list, (size_t)i)), hex) != 0)
             text_printf(out, "%ssource %s holds other text", out->length ? "; " : "",
                         loader_source_name(s->loader, i));

@@ -193,6 +193,9 @@ const struct option train_options[] = {
     /* --- run --- */
     { "run.dir", FIELD(PATH, run.dir), "runs",
       .help = "Folder that holds run folders." },
+    { "run.preflight", FIELD(BOOL, run.preflight), "yes",
+      .help = "Before the first step of several ranks: time a product on each and messages "
+              "between each two, and name what is slower than the rest." },
     { "run.name", FIELD(STRING, run.name), NULL,
       .help = "Name of the run folder; without it, made from the recipe's name and the "
               "time." },

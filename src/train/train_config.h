@@ -85,6 +85,7 @@ struct train_config {
     } checkpoint;
     struct {
         const char *dir, *name;
+        bool preflight;
     } run;
     struct {
         int level; /* enum train_trace */

@@ -86,12 +86,46 @@ TEST(a_layout_that_does_not_fit_is_refused_with_what_would)
     CHECK(strstr(text, "a layout is written like dp=2"));
 }
 
+/* Ranks of one job that were not started alike: by our own three variables. */
+#define ODD "cd $D && export HEADWAY_SIZE=2 HEADWAY_ADDRESS=127.0.0.1:47123 && " \
+            "(HEADWAY_RANK=0 timeout 60 $H train r.yaml --quiet --layout dp=2 & a=$!; " \
+            "HEADWAY_RANK=1 timeout 60 $H train r.yaml --quiet --layout dp=2 "
+#define ODD_END "; b=$?; wait $a; exit $((b * 100 + $?))) 2>&1"
+
+TEST(ranks_that_were_not_started_alike_are_named)
+{
+    const char *text = shell(ODD "--set optim.lr=0.5" ODD_END, 202);
+    CHECK(strstr(text, "does not run the same as rank 0: in the recipe, its optim.lr is '0.5'"));
+    text = shell(ODD "--backend reference" ODD_END, 202);
+    CHECK(strstr(text, "in the program, its backend is 'reference'"));
+    shell("cd $D && mkdir elsewhere && tac t.txt >u.txt && cp r.yaml tok.json elsewhere && $H data "
+          "prepare u.txt --format text --tokenizer tok.json --licence none --val-fraction 0 "
+          "--out elsewhere/data --quiet", 0);
+    text = shell("cd $D && export HEADWAY_SIZE=2 "
+                 "HEADWAY_ADDRESS=127.0.0.1:47123 && (HEADWAY_RANK=0 timeout 60 $H train r.yaml "
+                 "--quiet --layout dp=2 & a=$!; cd elsewhere; HEADWAY_RANK=1 timeout 60 $H train "
+                 "r.yaml --quiet --layout dp=2; b=$?; wait $a; exit $((b * 100 + $?))) 2>&1", 202);
+    CHECK(strstr(text, "in the data (by checksum)"));
+}
+
+TEST(ranks_get_cores_of_their_own_and_are_timed)
+{
+    const char *text = shell("cd $D && timeout 100 $H train r.yaml --set run.name=timed --ranks 2 "
+                             "--layout dp=2 2>&1", 0);
+    CHECK(strstr(text, "preflight: 2 ranks; products at "));
+    text = shell("cd $D && timeout 100 $H train r.yaml --set run.name=untimed --ranks 2 "
+                 "--layout dp=2 --set run.preflight=no 2>&1", 0);
+    CHECK(!strstr(text, "preflight"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         ONE(two_and_four_ranks_train_what_one_does),
         ONE(a_run_of_two_ranks_repeats_and_resumes_to_the_bit),
         ONE(a_layout_that_does_not_fit_is_refused_with_what_would),
+        ONE(ranks_that_were_not_started_alike_are_named),
+        ONE(ranks_get_cores_of_their_own_and_are_timed),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);
 }

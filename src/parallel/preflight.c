@@ -1,0 +1,196 @@
+#include "parallel/preflight.h"
+
+#include "base/err.h"
+#include "base/sys.h"
+#include "ops/ops.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS = 256, WIDTH = 512, PRODUCTS = 5, SMALL = 8, LARGE = 1 << 20, PINGS = 20,
+       TRANSFERS = 3, TAG_PING = 4 };
+
+/* --- the product ------------------------------------------------------------------------- */
+
+static struct tensor *filled(struct arena *a, struct graph *g, i64 rows, const char *name)
+{
+    const i64 dim[] = { rows, WIDTH };
+    struct tensor *t = graph_tensor(g, ROLE_CONST, DTYPE_F32, 2, dim, "%s", name);
+    float *x = arena_alloc(a, rows * WIDTH * (i64)sizeof *x);
+    for (i64 i = 0; i < rows * WIDTH; i++)
+        x[i] = (float)(i % 17) - 8;
+    t->data = x;
+    return t;
+}
+
+/* FLOP/s of one linear task on the engine's kernels and threads. */
+static int time_product(struct engine *e, struct arena *a, double *flops)
+{
+    struct graph g;
+    graph_init(&g, a);
+    struct tensor *y = linear(&g, filled(a, &g, ROWS, "x"), filled(a, &g, WIDTH, "w"), NULL,
+                              NULL);
+    TRY(g.rc);
+    const struct task *t = g.tasks[0];
+    const struct kernel *k = backend_kernel(&e->backend, t->op);
+    struct run x = engine_context(e, 0);
+    y->data = arena_alloc(a, tensor_bytes(y));
+    x.workspace_bytes = k->workspace ? k->workspace(t, pool_threads(e->pool), k->context) : 0;
+    x.workspace = arena_alloc(a, x.workspace_bytes);
+    x.context = k->context;
+    *flops = 0;
+    for (int i = 0; i < PRODUCTS; i++) {
+        u64 begin = sys_now_ns();
+        k->run(t, &x);
+        double rate = t->cost.flops / (1e-9 * (double)(sys_now_ns() - begin + 1));
+        *flops = rate > *flops ? rate : *flops;
+    }
+    return OK;
+}
+
+/* --- messages ---------------------------------------------------------------------------- */
+
+static int pass(struct comm_group *g, enum comm_op op, int peer, void *data, i64 bytes)
+{
+    struct comm_call call = { .op = op, .group = g, .in = data, .out = data, .count = bytes,
+                              .dtype = DTYPE_U8, .peer = peer, .tag = TAG_PING };
+    return comm_run(&call);
+}
+
+/* Seconds of a round trip with the partner, best of `times`. The lower rank begins. */
+static int time_round_trip(struct comm_group *g, int peer, void *data, i64 bytes, int times,
+                           double *best)
+{
+    bool first = g->index < peer;
+    *best = 1e9;
+    for (int i = 0; i < times; i++) {
+        u64 begin = sys_now_ns();
+        TRY(pass(g, first ? COMM_SEND : COMM_RECV, peer, data, bytes));
+        TRY(pass(g, first ? COMM_RECV : COMM_SEND, peer, data, bytes));
+        double seconds = 1e-9 * (double)(sys_now_ns() - begin + 1);
+        *best = seconds < *best ? seconds : *best;
+    }
+    return OK;
+}
+
+static int time_partner(struct comm_group *g, int peer, void *data, struct preflight_rank *own)
+{
+    double small, large;
+    TRY(time_round_trip(g, peer, data, SMALL, PINGS, &small));
+    TRY(time_round_trip(g, peer, data, LARGE, TRANSFERS, &large));
+    if (small / 2 > own->latency_s) {
+        own->latency_s = small / 2;
+        own->latency_peer = peer;
+    }
+    if (own->bytes_per_s == 0 || 2 * LARGE / large < own->bytes_per_s) {
+        own->bytes_per_s = 2 * LARGE / large;
+        own->bytes_peer = peer;
+    }
+    return OK;
+}
+
+/* A tournament: in round r, ranks whose numbers add up to r (modulo an even n, the last one
+ * fixed) are partners, so everybody meets everybody once and nobody waits for two. */
+static int partner_in(int round, int rank, int ranks)
+{
+    int n = ranks + ranks % 2, last = n - 1, turn = (round + n - 1 - rank) % (n - 1), peer;
+    if (rank == last)
+        return round * (n / 2) % (n - 1); /* the rank that would be its own partner */
+    peer = turn == rank ? last : turn;
+    return peer < ranks ? peer : -1;
+}
+
+static int time_messages(const struct mesh *m, struct arena *a, struct preflight_rank *own)
+{
+    int ranks = m->world->n, rounds = ranks - 1 + ranks % 2;
+    void *data = arena_alloc(a, LARGE);
+    memset(data, 1, LARGE);
+    for (int round = 0; round < rounds; round++) {
+        int peer = partner_in(round, m->world->index, ranks);
+        if (peer >= 0)
+            TRY(time_partner(m->world, peer, data, own));
+    }
+    return OK;
+}
+
+int preflight_run(struct preflight *out, const struct mesh *m, struct engine *e,
+                  struct arena *a)
+{
+    struct preflight_rank own = { .latency_peer = -1, .bytes_peer = -1 };
+    double together = 0;
+    out->n = m->world ? m->world->n : 1;
+    out->ranks = ARENA_ARRAY(a, struct preflight_rank, out->n);
+    TRY(mesh_max(m, &together, 1));
+    TRY(time_product(e, a, &own.flops));
+    TRY(mesh_max(m, &together, 1));
+    if (m->world)
+        TRY(time_messages(m, a, &own));
+    return mesh_gather(m, &own, out->ranks, (i64)sizeof own);
+}
+
+/* --- judging ----------------------------------------------------------------------------- */
+
+/* Ranks that share cores take turns, which is no fault of theirs. Messages within a node vary
+ * by which cores the ranks have. */
+static const double odd_product = 1.3, odd_link = 3, crowded_factor = 4;
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Seconds (per FLOP, per message, per byte), so that more is slower. */
+static double slowness(const struct preflight_rank *r, int what)
+{
+    return what == 0 ? 1 / r->flops : what == 1 ? r->latency_s : 1 / r->bytes_per_s;
+}
+
+static double median_of(const struct preflight *p, int what)
+{
+    struct arena a;
+    arena_init(&a);
+    double *all = ARENA_ARRAY(&a, double, p->n);
+    for (i64 r = 0; r < p->n; r++)
+        all[r] = slowness(&p->ranks[r], what);
+    qsort(all, (size_t)p->n, sizeof *all, by_value);
+    double middle = all[(p->n - 1) / 2];
+    arena_fini(&a);
+    return middle;
+}
+
+static int worst_first(const void *a, const void *b)
+{
+    const struct preflight_finding *x = a, *y = b;
+    return (x->times < y->times) - (x->times > y->times);
+}
+
+/* A link is told once, by the lower of its ranks, unless the other one sees another as worst. */
+static bool is_told(const struct preflight_finding *list, i64 n, const struct preflight_finding *f)
+{
+    for (i64 i = 0; i < n; i++)
+        if (f->peer >= 0 && list[i].rank == f->peer && list[i].peer == f->rank &&
+            list[i].latency == f->latency)
+            return true;
+    return false;
+}
+
+i64 preflight_judge(const struct preflight *p, bool crowded, struct preflight_finding *out,
+                    i64 most)
+{
+    i64 n = 0;
+    for (int what = 0; what < 3 && p->n > 1; what++) {
+        double middle = median_of(p, what);
+        double limit = (what == 0 ? odd_product : odd_link) * (crowded ? crowded_factor : 1);
+        for (i64 r = 0; r < p->n && n < most; r++) {
+            const struct preflight_rank *k = &p->ranks[r];
+            struct preflight_finding f = { .rank = r, .latency = what == 1 };
+            f.peer = what == 0 ? -1 : what == 1 ? k->latency_peer : k->bytes_peer;
+            f.times = slowness(k, what) / middle;
+            if (f.times > limit && !is_told(out, n, &f))
+                out[n++] = f;
+        }
+    }
+    qsort(out, (size_t)n, sizeof *out, worst_first);
+    return n;
+}

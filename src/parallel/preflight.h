@@ -1,0 +1,41 @@
+/* parallel/preflight.h - before the first step: is every rank, and every link, as fast as the
+ * others?
+ *
+ * A step is as slow as its slowest rank. Each rank times the same matrix product while all
+ * others do, and exchanges a small and a large message with every other rank, one partner at
+ * a time. Whoever is far from the rest is named before it has cost a night. */
+#ifndef HEADWAY_PREFLIGHT_H
+#define HEADWAY_PREFLIGHT_H
+
+#include "backend/engine.h"
+#include "parallel/mesh.h"
+
+/* What one rank found. */
+struct preflight_rank {
+    double flops;        /* of the product, FLOP/s, best of a few */
+    double latency_s;    /* half a round trip of 8 bytes with its slowest partner */
+    double bytes_per_s;  /* one way, 1 MiB, with its slowest partner; 0: no partners */
+    i64 latency_peer, bytes_peer; /* who they are */
+};
+
+struct preflight {
+    struct preflight_rank *ranks;
+    i64 n;
+};
+
+/* Called by all ranks together. The ranks' results live in the arena. */
+int preflight_run(struct preflight *out, const struct mesh *m, struct engine *e,
+                  struct arena *a);
+
+/* What is odd about them. Ranks are compared with the median rank, links with the median of
+ * each rank's slowest; whether ranks share cores decides how much is odd. */
+struct preflight_finding {
+    i64 rank, peer;  /* peer -1: the rank itself */
+    double times;    /* slower than the median */
+    bool latency;    /* of a link: small messages, else large ones */
+};
+/* Findings, worst first, at most so many; returns how many. */
+i64 preflight_judge(const struct preflight *p, bool crowded, struct preflight_finding *out,
+                    i64 most);
+
+#endif

@@ -1,0 +1,158 @@
+/* What ranks find out about each other before the first step. */
+#include "base/err.h"
+#include "comm/local.h"
+#include "parallel/agree.h"
+#include "parallel/preflight.h"
+#include "test.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static struct preflight all(struct preflight_rank *ranks, i64 n)
+{
+    for (i64 r = 0; r < n; r++)
+        ranks[r] = (struct preflight_rank){ 100e9, 2e-6, 5e9, (r + 1) % n, (r + 1) % n };
+    return (struct preflight){ ranks, n };
+}
+
+TEST(ranks_that_are_alike_give_no_finding)
+{
+    struct preflight_rank ranks[8];
+    struct preflight_finding found[4];
+    for (i64 n = 1; n <= 8; n++) {
+        struct preflight p = all(ranks, n);
+        for (i64 r = 0; r < n; r++) { /* what noise does */
+            ranks[r].flops *= 1 + 0.02 * (double)(r % 3);
+            ranks[r].latency_s *= 1 + 0.3 * (double)(r % 2);
+        }
+        CHECK(preflight_judge(&p, false, found, 4) == 0);
+    }
+}
+
+TEST(the_slow_rank_and_the_slow_link_are_named_worst_first)
+{
+    struct preflight_rank ranks[4];
+    struct preflight_finding found[4];
+    struct preflight p = all(ranks, 4);
+    ranks[2].flops = 50e9;
+    ranks[1].bytes_per_s = ranks[3].bytes_per_s = 0.5e9; /* both see it */
+    ranks[1].bytes_peer = 3;
+    ranks[3].bytes_peer = 1;
+    ranks[0].latency_s = 1e-5;
+    ranks[0].latency_peer = 3;
+    i64 n = preflight_judge(&p, false, found, 4);
+    CHECK(n == 3);
+    CHECK(found[0].rank == 1 && found[0].peer == 3 && !found[0].latency);
+    CHECK(found[1].rank == 0 && found[1].peer == 3 && found[1].latency);
+    CHECK(found[2].rank == 2 && found[2].peer == -1 && found[2].times > 1.9);
+    CHECK(preflight_judge(&p, false, found, 1) == 1);
+    CHECK(preflight_judge(&p, true, found, 4) == 0 || found[0].times > 4);
+}
+
+TEST(of_two_ranks_the_slower_is_odd)
+{
+    struct preflight_rank ranks[2];
+    struct preflight_finding found[4];
+    struct preflight p = all(ranks, 2);
+    ranks[0].flops = 60e9;
+    CHECK(preflight_judge(&p, false, found, 4) == 1 && found[0].rank == 0);
+}
+
+TEST(most_ranks_are_right_about_a_fact)
+{
+    struct fact facts[5], *at[5];
+    int usual = -1;
+    for (int r = 0; r < 5; r++) {
+        at[r] = &facts[r];
+        snprintf(facts[r].value, sizeof facts[r].value, "%s", r == 0 ? "4" : "8");
+    }
+    CHECK(odd_one((const struct fact *const *)at, 5, &usual) == 0 && usual == 1);
+    snprintf(facts[0].value, sizeof facts[0].value, "8");
+    CHECK(odd_one((const struct fact *const *)at, 5, &usual) == -1);
+}
+
+/* --- real processes ---------------------------------------------------------------------- */
+
+struct told {
+    int odd;
+    char message[300];
+};
+
+/* Every rank must find the same sentence; a rank reports by its exit code. */
+static int differ(struct comm *c, void *context)
+{
+    const struct told *t = context;
+    struct arena a;
+    struct mesh m;
+    struct facts f;
+    arena_init(&a);
+    TRY(mesh_meet(&m, c));
+    facts_init(&f, &a);
+    facts_add_program(&f);
+    TRY(mesh_same(&m, &f, "the program"));
+    facts_init(&f, &a);
+    facts_add(&f, "lr", "1e-3");
+    facts_add(&f, "batch", c->rank == t->odd ? "4" : "8");
+    if (c->rank == t->odd && t->odd == 1)
+        facts_add(&f, "another", "one");
+    int rc = mesh_same(&m, &f, "the recipe");
+    arena_fini(&a);
+    if (t->odd < 0)
+        return rc;
+    return rc == ERR_CONFIG && strstr(err_message(), t->message)
+               ? OK : err_set(ERR_INTERNAL, "rank %d: %s", c->rank, rc < 0 ? err_message() : "ok");
+}
+
+static void expect_told(int odd, const char *message)
+{
+    struct comm_local l = { .ranks = 3, .deadline_s = 20 };
+    struct told t = { .odd = odd };
+    snprintf(t.message, sizeof t.message, "%s", message);
+    CHECK_OK(comm_local_run(&l, differ, &t));
+}
+
+TEST(a_rank_with_another_setting_is_named_with_both_values)
+{
+    expect_told(-1, "");
+    expect_told(2, "rank 2 does not run the same as rank 0: in the recipe, its batch is '4', not "
+                   "'8'");
+    expect_told(1, "rank 1 does not run the same as rank 0: in the recipe, its list of settings");
+}
+
+static int time_all(struct comm *c, void *context)
+{
+    struct arena a;
+    struct mesh m;
+    struct engine e;
+    struct preflight p;
+    (void)context;
+    arena_init(&a);
+    TRY(mesh_meet(&m, c));
+    TRY(engine_init(&e, "auto", 1, 64));
+    TRY(preflight_run(&p, &m, &e, &a));
+    for (i64 r = 0; r < p.n; r++) {
+        const struct preflight_rank *k = &p.ranks[r];
+        bool sound = k->flops > 1e6 && k->latency_s > 0 && k->latency_s < 5 &&
+                     k->bytes_per_s > 1e3 && k->latency_peer != r && k->bytes_peer >= 0;
+        if (!sound || p.n != c->size)
+            return err_set(ERR_INTERNAL, "rank %lld: %g FLOP/s, %g s, %g B/s", (long long)r,
+                           k->flops, k->latency_s, k->bytes_per_s);
+    }
+    engine_fini(&e);
+    arena_fini(&a);
+    return OK;
+}
+
+TEST(every_rank_meets_every_other)
+{
+    for (int n = 2; n <= 5; n++) {
+        struct comm_local l = { .ranks = n, .deadline_s = 20 };
+        CHECK_OK(comm_local_run(&l, time_all, NULL));
+    }
+}
+
+TEST_MAIN(ONE(ranks_that_are_alike_give_no_finding),
+          ONE(the_slow_rank_and_the_slow_link_are_named_worst_first),
+          ONE(of_two_ranks_the_slower_is_odd), ONE(most_ranks_are_right_about_a_fact),
+          ONE(a_rank_with_another_setting_is_named_with_both_values),
+          ONE(every_rank_meets_every_other))
