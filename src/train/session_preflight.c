@@ -17,12 +17,15 @@ enum { MOST_FINDINGS = 4 };
 /* The world, known before anything that a recipe could change. */
 int session_meet(struct session *s)
 {
+    const char *backend = s->request.backend;
+    bool best = !backend || strcmp(backend, "auto") == 0;
     struct facts f;
     TRY(mesh_meet(&s->mesh, s->request.comm));
+    if (!s->mesh.world)
+        return OK;
     facts_init(&f, &s->arena);
     facts_add_program(&f);
-    facts_add(&f, "backend", strcmp(s->request.backend, "auto") == 0 ? backend_best()
-                                                                     : s->request.backend);
+    facts_add(&f, "backend", best ? backend_best() : backend);
     TRY(mesh_same(&s->mesh, &f, "the program"));
     facts_init(&f, &s->arena);
     facts_add_recipe(&f, s->request.recipe);
