@@ -36,6 +36,8 @@ int session_check_data(struct session *s)
 {
     struct facts f;
     char hex[17];
+    if (!s->mesh.world || !s->loader) /* a dry run before the data are prepared has none */
+        return OK;
     facts_init(&f, &s->arena);
     facts_add(&f, "tokenizer", s->tokenizer ? tokenizer_hash(s->tokenizer) : "none");
     for (i64 i = 0; i < loader_sources(s->loader); i++) {
