@@ -80,26 +80,35 @@ static int find_spec(struct model_spec *s, const char *what, struct arena *a)
     return spec_load(s, what, a);
 }
 
+static bool is_first_sparse(const struct model_spec *s, i64 layer)
+{
+    return spec_is_sparse(s, layer) && !spec_is_sparse(s, layer - 1);
+}
+
 static void print_params(const struct model_spec *s, struct arena *a)
 {
     i64 n;
     struct param_desc *p = params_of(s, a, &n);
-    printf("\n%-28s %20s %6s  Hugging Face\n", "parameter", "shape", "decay");
+    printf("\n%-32s %20s %6s  Hugging Face\n", "parameter", "shape", "decay");
     for (i64 i = 0; i < n; i++) {
-        struct foreign_piece pieces[3];
         char shape[48];
-        if (p[i].layer > 0)
-            continue; /* all blocks are alike */
-        int parts = params_foreign(s, &p[i], pieces);
-        if (p[i].rank == 2)
+        i64 parts = params_foreign_count(s, &p[i]);
+        if (p[i].layer > 0 && !is_first_sparse(s, p[i].layer))
+            continue; /* all dense blocks are alike, and all sparse ones */
+        if (p[i].experts > 1)
+            snprintf(shape, sizeof shape, "%lld of %lld x %lld", (long long)p[i].experts,
+                     (long long)(p[i].dim[0] / p[i].experts), (long long)p[i].dim[1]);
+        else if (p[i].rank == 2)
             snprintf(shape, sizeof shape, "%lld x %lld", (long long)p[i].dim[0],
                      (long long)p[i].dim[1]);
         else
             snprintf(shape, sizeof shape, "%lld", (long long)p[i].dim[0]);
-        printf("%-28s %20s %6s ", p[i].name, shape, param_decays(&p[i]) ? "yes" : "no");
-        for (int k = 0; k < parts; k++)
-            printf(" %s%s", pieces[k].name, pieces[k].transposed ? " (transposed)" : "");
-        printf("\n");
+        printf("%-32s %20s %6s ", p[i].name, shape, param_decays(&p[i]) ? "yes" : "no");
+        for (i64 k = 0; k < parts / p[i].experts; k++) {
+            struct foreign_piece piece = params_foreign(s, &p[i], k);
+            printf(" %s%s", piece.name, piece.transposed ? " (transposed)" : "");
+        }
+        printf(p[i].experts > 1 ? " ...\n" : "\n");
     }
 }
 
@@ -112,6 +121,8 @@ static int describe(struct invocation *v)
     printf("%s\n", yaml.data);
     text_fini(&yaml);
     printf("parameters          %lld\n", (long long)params_total(&s));
+    if (s.experts > 0)
+        printf("active per token    %lld\n", (long long)params_active(&s));
     printf("of them in products %lld (6 x that = %.1f MFLOP per token, attention apart)\n",
            (long long)params_matmul(&s), 6e-6 * (double)params_matmul(&s));
     if (s.vocab > 0) {

@@ -107,10 +107,11 @@ int hf_check_weights(const struct model_spec *s, const char *folder, struct aren
     int rc = weights_open(&w, folder);
     for (i64 i = 0; i < n && rc >= 0; i++) {
         const struct weights_entry *e;
-        struct foreign_piece pieces[3];
-        int parts = params_foreign(s, &p[i], pieces);
-        for (int k = 0; k < parts && rc >= 0; k++)
-            rc = find_piece(&e, &w, &p[i], &pieces[k], folder);
+        i64 pieces = params_foreign_count(s, &p[i]);
+        for (i64 k = 0; k < pieces && rc >= 0; k++) {
+            struct foreign_piece piece = params_foreign(s, &p[i], k);
+            rc = find_piece(&e, &w, &p[i], &piece, folder);
+        }
     }
     weights_close(&w);
     return rc;
@@ -119,17 +120,17 @@ int hf_check_weights(const struct model_spec *s, const char *folder, struct aren
 static int load_param(struct model *m, struct param *p, const struct weights *w,
                       const char *folder, struct pool *pool)
 {
-    struct foreign_piece pieces[3];
-    int n = params_foreign(&m->spec, &p->desc, pieces);
+    i64 n = params_foreign_count(&m->spec, &p->desc);
     i64 columns = p->desc.rank == 2 ? p->desc.dim[1] : 1;
     if (n == 0)
         return err_set(ERR_MODEL, "%s has no name in Hugging Face's families", p->desc.name);
-    for (int i = 0; i < n; i++) {
+    for (i64 i = 0; i < n; i++) {
         const struct weights_entry *e;
-        TRY(find_piece(&e, w, &p->desc, &pieces[i], folder));
+        struct foreign_piece piece = params_foreign(&m->spec, &p->desc, i);
+        TRY(find_piece(&e, w, &p->desc, &piece, folder));
         struct load_job job = { weights_data(e), (enum dtype)e->tensor->dtype,
-                                (float *)p->master->data + pieces[i].row * columns,
-                                pieces[i].rows, columns, pieces[i].transposed };
+                                (float *)p->master->data + piece.row * columns,
+                                piece.rows, columns, piece.transposed };
         pool_run(pool, ceil_div(job.rows, ROWS_AT_ONCE), load_rows, &job);
     }
     return OK;
@@ -141,8 +142,7 @@ int hf_load_weights(struct model *m, const char *folder, struct pool *pool)
     i64 used = 0;
     int rc = weights_open(&w, folder);
     for (i64 i = 0; i < m->n_params && rc >= 0; i++) {
-        struct foreign_piece pieces[3];
-        used += params_foreign(&m->spec, &m->params[i].desc, pieces);
+        used += params_foreign_count(&m->spec, &m->params[i].desc);
         rc = load_param(m, &m->params[i], &w, folder, pool);
     }
     i64 head = m->spec.tied && weights_find(&w, "lm_head.weight") ? 1 : 0;
@@ -167,15 +167,15 @@ static i64 list_pieces(const struct model *m, const struct hf_export *how,
 {
     i64 n = 0;
     for (i64 i = 0; i < m->n_params; i++) {
-        struct foreign_piece part[3];
         const struct param_desc *d = &m->params[i].desc;
-        int parts = params_foreign(&m->spec, d, part);
-        for (int k = 0; k < parts; k++, n++) {
-            pieces[n] = (struct export_piece){ part[k], &m->params[i] };
+        i64 parts = params_foreign_count(&m->spec, d);
+        for (i64 k = 0; k < parts; k++, n++) {
+            struct foreign_piece part = params_foreign(&m->spec, d, k);
+            pieces[n] = (struct export_piece){ part, &m->params[i] };
             tensors[n] = (struct safetensors_tensor){ .name = pieces[n].piece.name,
                                                       .dtype = how->dtype, .rank = d->rank };
-            tensors[n].dim[0] = part[k].transposed ? d->dim[1] : part[k].rows;
-            tensors[n].dim[1] = part[k].transposed ? part[k].rows : d->dim[1];
+            tensors[n].dim[0] = part.transposed ? d->dim[1] : part.rows;
+            tensors[n].dim[1] = part.transposed ? part.rows : d->dim[1];
         }
     }
     return n;
@@ -205,13 +205,15 @@ static int write_weights(const struct model *m, const char *folder,
 {
     static const struct safetensors_pair format = { "format", "pt" };
     struct weights_writer w;
-    struct export_piece *pieces = ARENA_ARRAY(a, struct export_piece, 3 * m->n_params);
-    struct safetensors_tensor *tensors =
-        ARENA_ARRAY(a, struct safetensors_tensor, 3 * m->n_params);
-    i64 n = list_pieces(m, how, pieces, tensors);
-    i64 widest = i64_max(i64_max(m->spec.vocab, 3 * m->spec.width),
-                         i64_max(2 * m->spec.hidden, m->spec.positions));
-    widest = i64_max(widest, (m->spec.heads + 2 * m->spec.kv_heads) * m->spec.head_size);
+    i64 n = 0;
+    for (i64 i = 0; i < m->n_params; i++)
+        n += params_foreign_count(&m->spec, &m->params[i].desc);
+    struct export_piece *pieces = ARENA_ARRAY(a, struct export_piece, n);
+    struct safetensors_tensor *tensors = ARENA_ARRAY(a, struct safetensors_tensor, n);
+    n = list_pieces(m, how, pieces, tensors);
+    i64 widest = 0; /* columns of what is stored */
+    for (i64 i = 0; i < n; i++)
+        widest = i64_max(widest, tensors[i].rank == 2 ? tensors[i].dim[1] : tensors[i].dim[0]);
     void *row = arena_alloc(a, widest * 8);
     TRY(weights_create(&w, folder, tensors, n, &format, 1, how->max_file_bytes));
     for (i64 i = 0; i < n; i++) {

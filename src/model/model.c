@@ -74,7 +74,7 @@ enum place { PLACE_SHARED, PLACE_CUT, PLACE_ADAM, PLACE_MUON, PLACES };
 
 static enum place place_of(const struct model *m, const struct param_desc *d)
 {
-    if (!param_decays(d))
+    if (!param_is_copied(d))
         return d->split == SPLIT_NONE ? PLACE_SHARED : PLACE_CUT;
     return model_uses_muon(m, d) ? PLACE_MUON : PLACE_ADAM;
 }
@@ -94,10 +94,14 @@ static void assign_places(struct model *m, struct bucket *b)
     }
     b->cut = ends[PLACE_SHARED];
     b->copied = ends[PLACE_CUT];
-    b->own_count = round_up(b->count - b->copied, BUCKET_ALIGN * m->part.state_parts) /
-                   m->part.state_parts;
-    b->own_begin = b->copied + b->own_count * m->part.state_part;
-    b->count = b->copied + b->own_count * m->part.state_parts;
+    i64 parts = m->part.state_parts, part = m->part.state_part;
+    if (b->experts && parts > 1) { /* over those who have the same experts */
+        parts /= m->part.expert_parts;
+        part /= m->part.expert_parts;
+    }
+    b->own_count = round_up(b->count - b->copied, BUCKET_ALIGN * parts) / parts;
+    b->own_begin = b->copied + b->own_count * part;
+    b->count = b->copied + b->own_count * parts;
     b->adam = ends[PLACE_MUON] > ends[PLACE_ADAM] ? ends[PLACE_ADAM] : b->count;
 }
 
@@ -130,7 +134,7 @@ static void make_windows(const struct model *m, struct arena *a, struct param *p
     i64 state = bucket_state_at(b, last) < 0 ? -1 : bucket_state_at(b, p->at);
     p->master = window(a, b->master, p, p->at);
     p->compute = p->master;
-    if (b->compute && param_decays(&p->desc))
+    if (b->compute && param_is_copied(&p->desc))
         p->compute = window(a, b->compute, p, p->at - b->copied);
     p->grad = window(a, b->grad, p, p->at);
     p->master->grad = p->compute->grad = p->grad;
@@ -139,12 +143,30 @@ static void make_windows(const struct model *m, struct arena *a, struct param *p
     p->ema = window(a, b->ema, p, state);
 }
 
-/* Before the layers, each layer, behind the layers. */
+/* Before the layers, each layer and its experts, behind the layers. */
+static void list_buckets(struct model *m, struct arena *a)
+{
+    const i64 L = m->spec.layers;
+    m->n_buckets = 0;
+    m->buckets = ARENA_ARRAY(a, struct bucket, L + 2 + spec_sparse_layers(&m->spec));
+    m->buckets[m->n_buckets++] = (struct bucket){ .name = "embedding", .layer = -1 };
+    for (int i = 0; i < L; i++) {
+        m->buckets[m->n_buckets++] =
+            (struct bucket){ .name = arena_printf(a, "blocks.%d", i), .layer = i };
+        if (spec_is_sparse(&m->spec, i))
+            m->buckets[m->n_buckets++] = (struct bucket){
+                .name = arena_printf(a, "blocks.%d.experts", i), .layer = i, .experts = true };
+    }
+    m->buckets[m->n_buckets++] = (struct bucket){ .name = "final", .layer = (int)L };
+}
+
 static struct bucket *bucket_of(const struct model *m, const struct param_desc *d)
 {
-    if (d->layer >= 0)
-        return &m->buckets[1 + d->layer];
-    return d->kind == PARAM_EMBEDDING ? &m->buckets[0] : &m->buckets[m->n_buckets - 1];
+    int layer = d->layer >= 0 || d->kind == PARAM_EMBEDDING ? d->layer : (int)m->spec.layers;
+    i64 i = 0;
+    while (m->buckets[i].layer != layer || m->buckets[i].experts != param_is_expert(d))
+        i++;
+    return &m->buckets[i];
 }
 
 static struct model_spec local_spec(const struct model *m)
@@ -153,23 +175,23 @@ static struct model_spec local_spec(const struct model *m)
     s.heads /= m->part.tensor_parts;
     s.kv_heads /= m->part.tensor_parts;
     s.hidden /= m->part.tensor_parts;
+    s.expert_hidden /= m->part.tensor_parts;
+    s.shared_hidden /= m->part.tensor_parts;
+    s.experts /= m->part.expert_parts;
     return s;
 }
 
 static void lay_out(struct model *m, struct arena *a)
 {
+    const struct model_part *part = &m->part;
     m->local = local_spec(m);
     struct param_desc *descs = params_of(&m->spec, a, &m->n_params);
     m->params = ARENA_ARRAY(a, struct param, m->n_params);
-    m->n_buckets = m->spec.layers + 2;
-    m->buckets = ARENA_ARRAY(a, struct bucket, m->n_buckets);
-    for (i64 i = 0; i < m->n_buckets; i++)
-        m->buckets[i].name = i == 0 ? "embedding"
-            : i == m->n_buckets - 1 ? "final"
-            : arena_printf(a, "blocks.%lld", (long long)(i - 1));
+    list_buckets(m, a);
     for (i64 i = 0; i < m->n_params; i++) {
         m->params[i].desc = descs[i];
-        m->params[i].shard = param_share(&descs[i], m->part.tensor_parts, m->part.tensor_part);
+        m->params[i].shard = param_expert_share(&descs[i], part->tensor_parts, part->tensor_part,
+                                                part->expert_parts, part->expert_part);
         m->params[i].bucket = bucket_of(m, &descs[i]);
     }
     for (i64 i = 0; i < m->n_buckets; i++)
@@ -337,17 +359,20 @@ static void init_block(void *context, i64 block, int thread)
     init_normals(job, first, i64_min(last, first + INIT_BLOCK));
 }
 
-/* Whole rows are one run per piece; a share of the columns is one run per row. */
+/* Whole rows are one run per piece, of every expert; a share of the columns is one per row. */
 static void init_shard(const struct param *p, struct init_job job, struct pool *pool)
 {
     const struct param_shard *s = &p->shard;
     i64 C = p->desc.rank == 2 ? p->desc.dim[1] : 1;
     i64 columns = p->desc.rank == 2 ? s->columns.count : 1;
-    for (int i = 0; i < s->pieces; i++) {
-        i64 runs = columns == C ? 1 : s->rows[i].count;
-        job.count = s->rows[i].count * columns / i64_max(1, runs);
+    i64 rows = p->desc.dim[0] / p->desc.experts; /* of one expert */
+    for (i64 i = 0; i < s->experts.count * s->pieces; i++) {
+        const struct shard_range *piece = &s->rows[i % s->pieces];
+        i64 first = (s->experts.begin + i / s->pieces) * rows + piece->begin;
+        i64 runs = columns == C ? 1 : piece->count;
+        job.count = piece->count * columns / i64_max(1, runs);
         for (i64 run = 0; run < runs; run++, job.data += job.count) {
-            job.first = (s->rows[i].begin + run) * C + s->columns.begin;
+            job.first = (first + run) * C + s->columns.begin;
             pool_run(pool, ceil_div(job.count, INIT_BLOCK), init_block, &job);
         }
     }

@@ -5,7 +5,7 @@
  * decides which moments a parameter has.
  *
  * Parameters that are reduced, updated and gathered together share a *bucket*: the embeddings,
- * each layer, what follows the layers. A bucket has one flat tensor of each kind, and
+ * each layer, its experts, what follows the layers. A bucket has one flat tensor of each kind, and
  * the parameters' own tensors are views of it, side by side. So a message between ranks or an
  * owned slice (ZeRO) is a range of a bucket, whatever the shapes within.
  *
@@ -32,21 +32,26 @@ enum model_needs {
 struct model_part {
     i64 tensor_parts, tensor_part; /* every cut parameter, into so many; which is here (tp) */
     i64 state_parts, state_part; /* optimizer state is cut into so many; which is here (ZeRO) */
+    i64 expert_parts, expert_part; /* experts are spread over so many; which share is here (ep).
+                                    * Consecutive state parts then have different experts. */
 };
 
 static inline struct model_part model_whole(void)
 {
-    return (struct model_part){ .tensor_parts = 1, .state_parts = 1 };
+    return (struct model_part){ .tensor_parts = 1, .state_parts = 1, .expert_parts = 1 };
 }
 
-/* In a bucket, first parameters without a copy in the compute dtype (gains, biases: few
+/* In a bucket, first parameters without a copy in the compute dtype (gains, biases, routers: few
  * values), those that are never cut before those that are; then matrices that AdamW updates,
  * then those that Muon does. Only the matrices' state is ever split. Offsets and counts are in
  * elements; each parameter begins at a multiple of BUCKET_ALIGN. */
 enum { BUCKET_ALIGN = 64 };
 
 struct bucket {
-    const char *name; /* "embedding", "blocks.3", "final" */
+    const char *name; /* "embedding", "blocks.3", "blocks.3.experts", "final" */
+    int layer;        /* -1, the layer's number, L */
+    bool experts;     /* of the matrices that expert parallelism spreads: other ranks share it
+                       * than share the rest */
     i64 count;        /* of all */
     i64 cut;          /* where parameters begin that tensor_parts cuts */
     i64 copied;       /* where matrices begin: compute[i] is master[copied + i] */

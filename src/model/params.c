@@ -4,7 +4,8 @@
 #include <string.h>
 
 /* Dimensions in terms of the spec. */
-enum dim { NO_DIM, DIM_V, DIM_P, DIM_C, DIM_QKV, DIM_HD, DIM_D, DIM_UP, DIM_F };
+enum dim { NO_DIM, DIM_V, DIM_P, DIM_C, DIM_QKV, DIM_HD, DIM_D, DIM_UP, DIM_F, DIM_E, DIM_SHARED_UP,
+           DIM_SHARED_F, DIM_EXPERTS_UP, DIM_EXPERTS_C, DIM_EXPERT_F };
 
 static i64 size_of(const struct model_spec *s, enum dim d)
 {
@@ -17,21 +18,32 @@ static i64 size_of(const struct model_spec *s, enum dim d)
     case DIM_D: return s->head_size;
     case DIM_UP: return s->act == ACT_SWIGLU ? 2 * s->hidden : s->hidden;
     case DIM_F: return s->hidden;
+    case DIM_E: return s->experts;
+    case DIM_SHARED_UP: return 2 * s->shared_hidden;
+    case DIM_SHARED_F: return s->shared_hidden;
+    case DIM_EXPERTS_UP: return s->experts * 2 * s->expert_hidden;
+    case DIM_EXPERTS_C: return s->experts * s->width;
+    case DIM_EXPERT_F: return s->expert_hidden;
     default: return 0;
     }
 }
 
-static bool always(const struct model_spec *s) { (void)s; return true; }
-static bool learned(const struct model_spec *s) { return s->position == POSITION_LEARNED; }
-static bool layer_norm(const struct model_spec *s) { return s->norm == NORM_LAYER; }
-static bool bias_qkv(const struct model_spec *s) { return s->bias_qkv; }
-static bool bias_out(const struct model_spec *s) { return s->bias_out; }
-static bool bias_mlp(const struct model_spec *s) { return s->bias_mlp; }
-static bool qk_norms(const struct model_spec *s) { return s->qk_norm; }
-static bool untied(const struct model_spec *s) { return !s->tied; }
+static bool always(const struct model_spec *s, i64 l) { return (void)s, (void)l, true; }
+static bool learned(const struct model_spec *s, i64 l) { return (void)l, s->position == POSITION_LEARNED; }
+static bool layer_norm(const struct model_spec *s, i64 l) { return (void)l, s->norm == NORM_LAYER; }
+static bool bias_qkv(const struct model_spec *s, i64 l) { return (void)l, s->bias_qkv; }
+static bool bias_out(const struct model_spec *s, i64 l) { return (void)l, s->bias_out; }
+static bool qk_norms(const struct model_spec *s, i64 l) { return (void)l, s->qk_norm; }
+static bool untied(const struct model_spec *s, i64 l) { return (void)l, !s->tied; }
+static bool dense(const struct model_spec *s, i64 l) { return !spec_is_sparse(s, l); }
+static bool dense_bias(const struct model_spec *s, i64 l) { return s->bias_mlp && dense(s, l); }
+static bool sparse(const struct model_spec *s, i64 l) { return spec_is_sparse(s, l); }
+static bool balanced(const struct model_spec *s, i64 l) { return s->router_bias && sparse(s, l); }
+static bool shared(const struct model_spec *s, i64 l) { return s->shared_hidden > 0 && sparse(s, l); }
 
 /* The rule table, in forward order. gpt2 and llama are the foreign names; names with '|'
- * are the pieces of a fused parameter. GPT-2 stores its matrices transposed (Conv1D). */
+ * are the pieces of a fused parameter, and '#' is an expert's number. GPT-2 stores its matrices
+ * transposed (Conv1D). Mixtral has names of its own for what is sparse. */
 static const struct param_rule {
     enum param_id id;
     const char *name;
@@ -40,7 +52,7 @@ static const struct param_rule {
     enum param_init init;
     enum param_kind kind;
     enum param_split split;
-    bool (*present)(const struct model_spec *);
+    bool (*present)(const struct model_spec *, i64 layer);
     const char *gpt2, *llama;
 } rules[PARAM_IDS] = {
     { P_WTE, "wte.weight", false, DIM_V, DIM_C, INIT_NORMAL, PARAM_EMBEDDING, SPLIT_ROWS,
@@ -70,13 +82,26 @@ static const struct param_rule {
     { P_NORM2_BIAS, "norm2.bias", true, DIM_C, NO_DIM, INIT_ZEROS, PARAM_BIAS, SPLIT_NONE,
       layer_norm, "ln_2.bias", "post_attention_layernorm.bias" },
     { P_UP, "mlp.up.weight", true, DIM_UP, DIM_C, INIT_NORMAL, PARAM_MATRIX, SPLIT_ROWS,
-      always, "mlp.c_fc.weight", "mlp.gate_proj.weight|mlp.up_proj.weight" },
+      dense, "mlp.c_fc.weight", "mlp.gate_proj.weight|mlp.up_proj.weight" },
     { P_UP_BIAS, "mlp.up.bias", true, DIM_UP, NO_DIM, INIT_ZEROS, PARAM_BIAS, SPLIT_ROWS,
-      bias_mlp, "mlp.c_fc.bias", "mlp.gate_proj.bias|mlp.up_proj.bias" },
+      dense_bias, "mlp.c_fc.bias", "mlp.gate_proj.bias|mlp.up_proj.bias" },
     { P_DOWN, "mlp.down.weight", true, DIM_C, DIM_F, INIT_RESIDUAL, PARAM_MATRIX, SPLIT_COLUMNS,
-      always, "mlp.c_proj.weight", "mlp.down_proj.weight" },
+      dense, "mlp.c_proj.weight", "mlp.down_proj.weight" },
     { P_DOWN_BIAS, "mlp.down.bias", true, DIM_C, NO_DIM, INIT_ZEROS, PARAM_BIAS, SPLIT_NONE,
-      bias_mlp, "mlp.c_proj.bias", "mlp.down_proj.bias" },
+      dense_bias, "mlp.c_proj.bias", "mlp.down_proj.bias" },
+    { P_ROUTER, "mlp.router.weight", true, DIM_E, DIM_C, INIT_NORMAL, PARAM_ROUTER, SPLIT_NONE,
+      sparse, NULL, "mlp.gate.weight" },
+    { P_ROUTER_BIAS, "mlp.router.bias", true, DIM_E, NO_DIM, INIT_ZEROS, PARAM_BALANCE, SPLIT_NONE,
+      balanced, NULL, "mlp.gate.e_score_correction_bias" },
+    { P_SHARED_UP, "mlp.shared.up.weight", true, DIM_SHARED_UP, DIM_C, INIT_NORMAL, PARAM_MATRIX,
+      SPLIT_ROWS, shared, NULL,
+      "mlp.shared_experts.gate_proj.weight|mlp.shared_experts.up_proj.weight" },
+    { P_SHARED_DOWN, "mlp.shared.down.weight", true, DIM_C, DIM_SHARED_F, INIT_RESIDUAL,
+      PARAM_MATRIX, SPLIT_COLUMNS, shared, NULL, "mlp.shared_experts.down_proj.weight" },
+    { P_EXPERT_UP, "mlp.experts.up.weight", true, DIM_EXPERTS_UP, DIM_C, INIT_NORMAL, PARAM_MATRIX,
+      SPLIT_ROWS, sparse, NULL, "mlp.experts.#.gate_proj.weight|mlp.experts.#.up_proj.weight" },
+    { P_EXPERT_DOWN, "mlp.experts.down.weight", true, DIM_EXPERTS_C, DIM_EXPERT_F, INIT_RESIDUAL,
+      PARAM_MATRIX, SPLIT_COLUMNS, sparse, NULL, "mlp.experts.#.down_proj.weight" },
     { P_NORM_F, "norm_f.gain", false, DIM_C, NO_DIM, INIT_ONES, PARAM_GAIN, SPLIT_NONE,
       always, "ln_f.weight", "model.norm.weight" },
     { P_NORM_F_BIAS, "norm_f.bias", false, DIM_C, NO_DIM, INIT_ZEROS, PARAM_BIAS, SPLIT_NONE,
@@ -85,21 +110,37 @@ static const struct param_rule {
       untied, "lm_head.weight", "lm_head.weight" },
 };
 
-bool param_decays(const struct param_desc *p)
+static const struct {
+    enum param_id id;
+    const char *name;
+} mixtral[] = {
+    { P_ROUTER, "block_sparse_moe.gate.weight" },
+    { P_EXPERT_UP, "block_sparse_moe.experts.#.w1.weight|block_sparse_moe.experts.#.w3.weight" },
+    { P_EXPERT_DOWN, "block_sparse_moe.experts.#.w2.weight" },
+};
+
+bool param_is_copied(const struct param_desc *p)
 {
     return p->kind == PARAM_MATRIX || p->kind == PARAM_EMBEDDING || p->kind == PARAM_HEAD;
+}
+
+bool param_decays(const struct param_desc *p)
+{
+    return param_is_copied(p) || p->kind == PARAM_ROUTER;
 }
 
 /* Rows of the parts that one fused parameter holds. */
 static void fused_blocks(const struct model_spec *s, struct param_desc *p)
 {
+    i64 rows = p->dim[0] / p->experts;
+    bool up = p->id == P_UP || p->id == P_UP_BIAS || p->id == P_SHARED_UP || p->id == P_EXPERT_UP;
     if (p->id == P_QKV || p->id == P_QKV_BIAS) {
         p->blocks[0] = s->heads * s->head_size;
         p->blocks[1] = p->blocks[2] = s->kv_heads * s->head_size;
-    } else if ((p->id == P_UP || p->id == P_UP_BIAS) && s->act == ACT_SWIGLU) {
-        p->blocks[0] = p->blocks[1] = s->hidden;
+    } else if (up && s->act == ACT_SWIGLU) {
+        p->blocks[0] = p->blocks[1] = rows / 2;
     } else {
-        p->blocks[0] = p->dim[0];
+        p->blocks[0] = rows;
     }
 }
 
@@ -115,6 +156,7 @@ static struct param_desc describe(const struct model_spec *s, const struct param
     p.rank = r->columns ? 2 : 1;
     p.dim[0] = size_of(s, r->rows);
     p.dim[1] = size_of(s, r->columns);
+    p.experts = param_is_expert(&p) ? s->experts : 1;
     fused_blocks(s, &p);
     return p;
 }
@@ -125,7 +167,7 @@ struct param_desc *params_of(const struct model_spec *s, struct arena *a, i64 *n
     *n = 0;
     for (int i = 0; i < PARAM_IDS;) {
         if (!rules[i].in_block) {
-            if (rules[i].present(s))
+            if (rules[i].present(s, -1))
                 list[(*n)++] = describe(s, &rules[i], -1);
             i++;
             continue;
@@ -135,7 +177,7 @@ struct param_desc *params_of(const struct model_spec *s, struct arena *a, i64 *n
             end++;
         for (int layer = 0; layer < s->layers; layer++)
             for (int k = i; k < end; k++)
-                if (rules[k].present(s))
+                if (rules[k].present(s, layer))
                     list[(*n)++] = describe(s, &rules[k], layer);
         i = end;
     }
@@ -157,17 +199,21 @@ static struct shard_range share_of_leaves(i64 n, i64 parts, i64 part)
     return (struct shard_range){ begin, i64_min(n, each * (part + 1)) - begin };
 }
 
-struct param_shard param_share(const struct param_desc *p, i64 parts, i64 part)
+struct param_shard param_expert_share(const struct param_desc *p, i64 parts, i64 part,
+                                      i64 expert_parts, i64 expert_part)
 {
     bool table = p->kind == PARAM_EMBEDDING || p->kind == PARAM_HEAD;
-    struct param_shard s = { .columns = { 0, p->rank == 2 ? p->dim[1] : 0 } };
+    struct param_shard s = { .columns = { 0, p->rank == 2 ? p->dim[1] : 0 },
+                             .experts = { 0, 1 } };
     i64 first = 0;
+    if (param_is_expert(p))
+        s.experts = even_share(p->experts, expert_parts, expert_part);
     for (int i = 0; i < 3 && p->blocks[i] > 0; i++) {
         struct shard_range r = { 0, p->blocks[i] };
         if (p->split == SPLIT_ROWS)
             r = table ? share_of_leaves(r.count, parts, part) : even_share(r.count, parts, part);
         s.rows[s.pieces++] = (struct shard_range){ first + r.begin, r.count };
-        s.dim[0] += r.count;
+        s.dim[0] += r.count * s.experts.count;
         first += p->blocks[i];
     }
     if (p->split == SPLIT_COLUMNS)
@@ -176,64 +222,101 @@ struct param_shard param_share(const struct param_desc *p, i64 parts, i64 part)
     return s;
 }
 
-i64 params_total(const struct model_spec *s)
+struct param_shard param_share(const struct param_desc *p, i64 parts, i64 part)
+{
+    return param_expert_share(p, parts, part, 1, 0);
+}
+
+/* --- counts ------------------------------------------------------------------------------ */
+
+/* Sum over the parameters that `of` names; `active` counts experts as often as a token meets
+ * them. */
+static i64 count(const struct model_spec *s, bool active, bool matrices_only)
 {
     i64 total = 0;
     for (int i = 0; i < PARAM_IDS; i++) {
-        if (!rules[i].present(s))
-            continue;
-        struct param_desc p = describe(s, &rules[i], rules[i].in_block ? 0 : -1);
-        total += param_count(&p) * (rules[i].in_block ? s->layers : 1);
+        bool matrix = rules[i].kind == PARAM_MATRIX || rules[i].kind == PARAM_ROUTER;
+        for (int layer = 0; layer < (rules[i].in_block ? s->layers : 1); layer++) {
+            if (!rules[i].present(s, layer) || (matrices_only && !matrix))
+                continue;
+            struct param_desc p = describe(s, &rules[i], rules[i].in_block ? layer : -1);
+            i64 n = param_count(&p);
+            total += active && p.experts > 1 ? n / p.experts * s->experts_per_token : n;
+        }
     }
     return total;
+}
+
+i64 params_total(const struct model_spec *s)
+{
+    return count(s, false, false);
+}
+
+i64 params_active(const struct model_spec *s)
+{
+    return count(s, true, false);
 }
 
 i64 params_matmul(const struct model_spec *s)
 {
-    i64 total = s->vocab * s->width; /* the head, tied or not */
-    for (int i = 0; i < PARAM_IDS; i++) {
-        if (rules[i].kind != PARAM_MATRIX || !rules[i].present(s))
-            continue;
-        struct param_desc p = describe(s, &rules[i], 0);
-        total += param_count(&p) * s->layers;
-    }
-    return total;
+    return s->vocab * s->width + count(s, true, true); /* the head, tied or not */
 }
 
-/* The index-th name of "a|b|c" behind the layer's prefix. */
+/* --- foreign names ------------------------------------------------------------------------- */
+
+static const char *foreign_names(const struct model_spec *s, enum param_id id)
+{
+    if (s->family == FAMILY_GPT2)
+        return rules[id].gpt2;
+    for (i64 i = 0; s->family == FAMILY_MIXTRAL && i < COUNT_OF(mixtral); i++)
+        if (mixtral[i].id == id)
+            return mixtral[i].name;
+    return rules[id].llama;
+}
+
+static i64 pieces_each(const char *names)
+{
+    i64 n = names ? 1 : 0;
+    for (const char *c = names; c && (c = strchr(c, '|')); c++)
+        n++;
+    return n;
+}
+
+i64 params_foreign_count(const struct model_spec *s, const struct param_desc *p)
+{
+    return pieces_each(foreign_names(s, p->id)) * p->experts;
+}
+
+/* The index-th name of "a|b|c" behind the layer's prefix, with the expert's number. */
 static void piece_name(char *out, i64 capacity, const char *prefix, const char *names,
-                       int index)
+                       i64 index, i64 expert)
 {
     while (index-- > 0 && strchr(names, '|'))
         names = strchr(names, '|') + 1;
-    size_t length = strcspn(names, "|");
-    snprintf(out, (size_t)capacity, "%s%.*s", prefix, (int)length, names);
+    int length = (int)strcspn(names, "|"), before = (int)strcspn(names, "#|");
+    if (before == length)
+        snprintf(out, (size_t)capacity, "%s%.*s", prefix, length, names);
+    else
+        snprintf(out, (size_t)capacity, "%s%.*s%lld%.*s", prefix, before, names,
+                 (long long)expert, length - before - 1, names + before + 1);
 }
 
-int params_foreign(const struct model_spec *s, const struct param_desc *p,
-                   struct foreign_piece pieces[3])
+struct foreign_piece params_foreign(const struct model_spec *s, const struct param_desc *p, i64 i)
 {
-    const struct param_rule *r = &rules[p->id];
+    const char *names = foreign_names(s, p->id);
     bool gpt2 = s->family == FAMILY_GPT2;
-    const char *names = gpt2 ? r->gpt2 : r->llama;
+    i64 each = pieces_each(names), expert = i / each, block = i % each;
+    struct foreign_piece piece = { .row = expert * (p->dim[0] / p->experts),
+                                   .rows = each == 1 ? p->dim[0] / p->experts : p->blocks[block],
+                                   .transposed = gpt2 && p->kind == PARAM_MATRIX };
     char prefix[64] = "";
-    if (!names)
-        return 0;
     if (p->layer >= 0)
         snprintf(prefix, sizeof prefix, gpt2 ? "transformer.h.%d." : "model.layers.%d.",
                  p->layer);
     else if (gpt2 && p->id != P_HEAD)
         snprintf(prefix, sizeof prefix, "transformer.");
-    int n = 1;
-    for (const char *c = names; (c = strchr(c, '|')); c++)
-        n++;
-    i64 row = 0;
-    for (int i = 0; i < n; i++) {
-        pieces[i].rows = n == 1 ? p->dim[0] : p->blocks[i];
-        pieces[i].row = row;
-        pieces[i].transposed = gpt2 && p->kind == PARAM_MATRIX;
-        piece_name(pieces[i].name, sizeof pieces[i].name, prefix, names, i);
-        row += pieces[i].rows;
-    }
-    return n;
+    piece_name(piece.name, sizeof piece.name, prefix, names, block, expert);
+    for (i64 k = 0; k < block; k++)
+        piece.row += p->blocks[k];
+    return piece;
 }

@@ -13,7 +13,7 @@
 
 const struct option model_spec_options[] = {
     { "name", FIELD(STRING, name), "unnamed", .help = "What to call the model." },
-    { "family", FIELD(CHOICE, family), "llama", .choices = "gpt2|llama|qwen2|qwen3",
+    { "family", FIELD(CHOICE, family), "llama", .choices = "gpt2|llama|qwen2|qwen3|mixtral|qwen3_moe|dots1",
       .help = "How the model is laid out in Hugging Face folders." },
     { "vocab", FIELD(INT, vocab), "0", .unit = "tokens", .min = 0, .max = 1 << 24,
       .help = "Size of the vocabulary; 0 takes the tokenizer's." },
@@ -29,6 +29,33 @@ const struct option model_spec_options[] = {
       .help = "Size of a head; 0: width / heads." },
     { "hidden", FIELD(INT, hidden), "3072", .min = 1, .max = 1 << 22,
       .help = "Width of the feed-forward network." },
+    { "experts", FIELD(INT, experts), "0", .min = 0, .max = 4096,
+      .help = "Experts in each sparse layer; 0: all layers are dense." },
+    { "experts_per_token", FIELD(INT, experts_per_token), "2", .min = 1, .max = 64,
+      .help = "To how many experts the router sends a token." },
+    { "expert_hidden", FIELD(INT, expert_hidden), "0", .min = 0, .max = 1 << 22,
+      .help = "Width of one expert; 0: as hidden." },
+    { "shared_hidden", FIELD(INT, shared_hidden), "0", .min = 0, .max = 1 << 22,
+      .help = "Width of a feed-forward network beside the experts, for every token; 0: none." },
+    { "dense_layers", FIELD(INT, dense_layers), "0", .min = 0, .max = 4096,
+      .help = "How many of the first layers have no experts." },
+    { "router.score", FIELD(CHOICE, score), "softmax", .choices = "softmax|sigmoid",
+      .help = "What makes a score of an expert's logit." },
+    { "router.normalise", FIELD(BOOL, score_normalise), "true",
+      .help = "Divide the scores of a token's experts by their sum." },
+    { "router.scale", FIELD(FLOAT, score_scale), "1", .min = 1e-6, .max = 1e6,
+      .help = "Multiply them by this." },
+    { "router.bias", FIELD(BOOL, router_bias), "false",
+      .help = "Choose experts by score plus a bias that follows their load." },
+    { "router.bias_rate", FIELD(FLOAT, bias_rate), "0.001", .min = 0, .max = 1,
+      .help = "How far that bias moves in a step." },
+    { "router.aux_loss", FIELD(FLOAT, aux_loss), "0", .min = 0, .max = 1e3,
+      .help = "Coefficient of the loss that balances the experts within a sequence." },
+    { "router.z_loss", FIELD(FLOAT, router_z_loss), "0", .min = 0, .max = 1e3,
+      .help = "Coefficient of the loss that keeps the router's logits small." },
+    { "router.capacity", FIELD(FLOAT, capacity), "0", .min = 0, .max = 1e3,
+      .help = "In training, most tokens of a sequence that one expert takes, as a multiple of an "
+              "even share; the rest skip it. 0: no limit." },
     { "norm", FIELD(CHOICE, norm), "rmsnorm", .choices = "layernorm|rmsnorm",
       .help = "Normalisation in front of each part." },
     { "norm_eps", FIELD(FLOAT, norm_eps), "1e-5", .min = 1e-12, .max = 1e-2,
@@ -94,6 +121,26 @@ static int refuse(const char *where, const char *what)
     return err_set(ERR_MODEL, "%s: %s", where, what);
 }
 
+static int check_experts(struct model_spec *s, const char *where)
+{
+    s->expert_hidden = s->expert_hidden ? s->expert_hidden : s->hidden;
+    if (s->experts_per_token > s->experts)
+        return err_set(ERR_MODEL, "%s: experts_per_token (%lld) is more than experts (%lld)",
+                       where, (long long)s->experts_per_token, (long long)s->experts);
+    if (s->dense_layers >= s->layers)
+        return err_set(ERR_MODEL, "%s: dense_layers (%lld) leaves none of the %lld layers to the "
+                       "experts; leave experts out", where, (long long)s->dense_layers,
+                       (long long)s->layers);
+    if (s->act != ACT_SWIGLU)
+        return refuse(where, "experts need activation swiglu");
+    if (s->bias_mlp)
+        return refuse(where, "experts have no biases; leave bias.mlp out");
+    if (s->capacity > 0 && s->capacity < 1)
+        return refuse(where, "router.capacity below 1 drops tokens even when the experts are "
+                      "perfectly balanced; use 0 (no limit) or at least 1");
+    return OK;
+}
+
 int spec_check(struct model_spec *s, const char *where)
 {
     s->kv_heads = s->kv_heads ? s->kv_heads : s->heads;
@@ -108,7 +155,7 @@ int spec_check(struct model_spec *s, const char *where)
         return refuse(where, "head_size must be even for rotary positions");
     if (s->family == FAMILY_GPT2 && s->act == ACT_SWIGLU)
         return refuse(where, "family gpt2 has no swiglu; use gelu, or family llama");
-    return OK;
+    return s->experts > 0 ? check_experts(s, where) : OK;
 }
 
 int spec_load(struct model_spec *out, const char *path_or_name, struct arena *a)
@@ -130,9 +177,15 @@ void spec_write_yaml(const struct model_spec *s, struct text *out)
     }
 }
 
-/* What initial weights are like is forgotten once there are weights. */
+/* What initial weights are like is forgotten once there are weights, and what only training
+ * does to a router changes no logit. */
 static bool matters(const struct option *o)
 {
+    static const char *const training[] = { "router.bias_rate", "router.aux_loss",
+                                            "router.z_loss", "router.capacity" };
+    for (i64 i = 0; i < COUNT_OF(training); i++)
+        if (strcmp(o->key, training[i]) == 0)
+            return false;
     return strcmp(o->key, "name") != 0 && strncmp(o->key, "init.", 5) != 0;
 }
 

@@ -3,7 +3,11 @@
  * models/NAME.yaml holds one of these. Everything that depends on the architecture is
  * derived from it: parameters (params.h), the forward graph (decoder.h), foreign names
  * (hf.h). Supported: pre-norm blocks of attention and a feed-forward network with a
- * residual stream; GPT-2, Llama and Qwen are settings of it. */
+ * residual stream; GPT-2, Llama and Qwen are settings of it.
+ *
+ * A sparse layer has E experts instead of one feed-forward network; a router sends each token
+ * to k of them and sums what they give, weighted by its scores (Shazeer et al. 2017; Mixtral:
+ * Jiang et al. 2024; shared experts and sigmoid scores: DeepSeek-V3, 2024, section 2.1.2). */
 #ifndef HEADWAY_SPEC_H
 #define HEADWAY_SPEC_H
 
@@ -13,7 +17,9 @@ enum spec_norm { NORM_LAYER, NORM_RMS };
 enum spec_act { ACT_GELU, ACT_GELU_EXACT, ACT_SWIGLU };
 enum spec_position { POSITION_LEARNED, POSITION_ROPE };
 enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
-enum spec_family { FAMILY_GPT2, FAMILY_LLAMA, FAMILY_QWEN2, FAMILY_QWEN3 };
+enum spec_family { FAMILY_GPT2, FAMILY_LLAMA, FAMILY_QWEN2, FAMILY_QWEN3, FAMILY_MIXTRAL,
+                   FAMILY_QWEN3_MOE, FAMILY_DOTS1 };
+enum spec_score { SCORE_SOFTMAX, SCORE_SIGMOID }; /* of an expert, from its logit */
 
 struct model_spec {
     const char *name;
@@ -24,7 +30,20 @@ struct model_spec {
     i64 width;             /* C */
     i64 heads, kv_heads;   /* H, G; kv_heads 0 means heads */
     i64 head_size;         /* D; 0 means width / heads */
-    i64 hidden;            /* F */
+    i64 hidden;            /* F; of dense layers */
+    i64 experts;           /* E; 0: every layer is dense */
+    i64 experts_per_token; /* k */
+    i64 expert_hidden;     /* F of an expert; 0 means hidden */
+    i64 shared_hidden;     /* F of the part of sparse layers that every token passes; 0: none */
+    i64 dense_layers;      /* this many first layers are dense */
+    int score;             /* enum spec_score */
+    bool score_normalise;  /* the k scores are divided by their sum */
+    double score_scale;    /* ... and multiplied by this */
+    bool router_bias;      /* added to scores when experts are chosen; follows their load */
+    double bias_rate;      /* how far the bias moves per step (DeepSeek-V3's gamma) */
+    double aux_loss, router_z_loss; /* coefficients; see op_router */
+    double capacity;       /* most tokens an expert takes, as a multiple of its even share of a
+                            * sequence; others skip it. Training only. 0: all (dropless) */
     int norm;              /* enum spec_norm */
     double norm_eps;
     int act;               /* enum spec_act */
@@ -42,6 +61,17 @@ struct model_spec {
 };
 
 extern const struct option model_spec_options[];
+
+/* Whether this layer has experts. */
+static inline bool spec_is_sparse(const struct model_spec *s, i64 layer)
+{
+    return s->experts > 0 && layer >= s->dense_layers;
+}
+
+static inline i64 spec_sparse_layers(const struct model_spec *s)
+{
+    return s->experts > 0 ? s->layers - s->dense_layers : 0;
+}
 
 /* Reads a spec: a path, or the NAME of models/NAME.yaml in the folders of
  * spec_search_path. Fills derived defaults and checks it. Texts live in the arena. */

@@ -3,8 +3,9 @@
  *   X = u / (|u| + 1e-7), Frobenius;  then `steps` times:
  *   A = X X^T;  X = a X + (b A + c A A) X,  (a, b, c) = (3.4445, -4.7750, 2.0315)
  *   p -= lr (k X + decay p),  k = 0.2 sqrt(max(N,K)) (Moonlight, Liu et al. 2025, eq. 4)
- * The rows of p (N,K) may be up to three blocks that are orthogonalised apart; a block
- * taller than wide is transposed, so that A is the smaller of the two Gram matrices. */
+ * The rows of p (N,K) may be up to three blocks that are orthogonalised apart, and again for
+ * each of several experts; a block taller than wide is transposed, so that A is the smaller
+ * of the two Gram matrices. */
 #include "ops/example.h"
 #include "ops/kit.h"
 
@@ -19,11 +20,15 @@ static i64 block_rows(const struct task *t, int i)
     return i == 0 && rows == 0 ? t->in[0]->dim[0] : rows;
 }
 
+static i64 expert_rows(const struct task *t)
+{
+    return block_rows(t, 0) + block_rows(t, 1) + block_rows(t, 2);
+}
+
 static int muon_infer(struct graph *g, struct task *t)
 {
     static const char *const names[] = { "p", "m", "copy" };
     struct tensor *grad = t->in[0];
-    i64 rows = 0;
     TRY(kit_matrix(g, t, "grad", grad, KIT_ANY, KIT_ANY));
     TRY(kit_dtype(g, t, "grad", grad, DTYPE_F32));
     TRY(kit_vector(g, t, "scale", t->in[1], 1));
@@ -31,26 +36,26 @@ static int muon_infer(struct graph *g, struct task *t)
     TRY(kit_vector(g, t, "hyper", t->in[2], HYPERS));
     TRY(kit_dtype(g, t, "hyper", t->in[2], DTYPE_F32));
     for (int i = 0; i < 3; i++) {
-        rows += block_rows(t, i);
         if (i == 2 && !t->out[i])
             continue;
         TRY(kit_same(g, t, names[i], t->out[i], grad));
         TRY(kit_dtype(g, t, names[i], t->out[i], i == 2 ? DTYPE_BF16 : DTYPE_F32));
     }
-    if (rows != grad->dim[0])
+    if (grad->dim[0] % expert_rows(t))
         return graph_fail(g, t, "the blocks have %lld rows together, %s has %lld",
-                          (long long)rows, grad->name, (long long)grad->dim[0]);
+                          (long long)expert_rows(t), grad->name, (long long)grad->dim[0]);
     return OK;
 }
 
 static void muon_cost(const struct task *t, struct cost *c)
 {
     double K = (double)t->in[0]->dim[1];
+    double experts = (double)(t->in[0]->dim[0] / expert_rows(t));
     kit_elementwise(t, c, 10);
     c->read_bytes += 2 * (double)tensor_bytes(t->out[0]); /* p, m */
     for (int i = 0; i < 3; i++) {
         double N = (double)block_rows(t, i), least = fmin(N, K), most = fmax(N, K);
-        c->flops += t->attr[MUON_STEPS] * 2 * least * least * (2 * most + least);
+        c->flops += experts * t->attr[MUON_STEPS] * 2 * least * least * (2 * most + least);
     }
 }
 
@@ -156,14 +161,15 @@ static void update_block(const struct task *t, struct run *run, i64 first, i64 N
 
 static void muon_ref(const struct task *t, struct run *run)
 {
-    i64 first = 0;
-    for (int i = 0; i < 3; i++) {
-        update_block(t, run, first, block_rows(t, i));
-        first += block_rows(t, i);
+    for (i64 first = 0; first < t->in[0]->dim[0];) {
+        for (int i = 0; i < 3; i++) {
+            update_block(t, run, first, block_rows(t, i));
+            first += block_rows(t, i);
+        }
     }
 }
 
-/* Wide, tall, and three blocks; a learning rate at which the update shows. */
+/* Wide, tall, three blocks, and two experts of two; a learning rate at which the update shows. */
 static bool muon_example(struct op_example *e, int n)
 {
     static const struct { i64 N, K; bool copy; struct muon_config config; } shapes[] = {
@@ -171,6 +177,7 @@ static bool muon_example(struct op_example *e, int n)
         { 37, 19, true, { .momentum = 0.9, .decay = 0.1, .steps = 5 } },
         { 44, 20, true, { .momentum = 0.95, .decay = 0.2, .steps = 5, .nesterov = true,
                           .block_rows = { 28, 8, 8 } } },
+        { 44, 12, false, { .momentum = 0.9, .steps = 5, .block_rows = { 13, 9 } } },
     };
     if (n >= COUNT_OF(shapes))
         return false;

@@ -200,8 +200,8 @@ void adamw(struct graph *g, struct tensor *grad, struct tensor *scale, struct te
  * ops/muon.c); p -= lr (k u + decay p), k = 0.2 sqrt(max(N,K)) so that AdamW's learning
  * rates fit (Moonlight, eq. 4).
  * in: grad f32 (N,K), scale, hyper; out: p, m (in place), [copy bf16]. The rows are up to
- * three blocks that are orthogonalised apart (q, k, v or gate, up of a fused weight);
- * N and K of k are those of the block. */
+ * three blocks that are orthogonalised apart (q, k, v or gate, up of a fused weight), once
+ * or, for experts, several times; N and K of k are those of the block. */
 enum { MUON_MU, MUON_NESTEROV, MUON_STEPS, MUON_DECAY, MUON_ROWS0, MUON_ROWS1, MUON_ROWS2 };
 extern const struct op_info op_muon;
 struct muon_config {

@@ -18,6 +18,8 @@ static int apply_overrides(struct session *s)
         spec->kv_heads = 0; /* derived: follow what is overridden */
     if (spec->head_size * spec->heads == spec->width)
         spec->head_size = 0;
+    if (spec->expert_hidden == spec->hidden)
+        spec->expert_hidden = 0;
     for (const struct yaml_node *n = map ? map->first : NULL; n; n = n->next) {
         const struct option *o = option_find(model_spec_options, n->key);
         if (!o)

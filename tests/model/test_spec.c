@@ -28,7 +28,8 @@ TEST(parameter_counts_are_the_published_ones)
         { "llama3.1-8b", 8030261248 }, { "llama3.2-1b", 1235814400 },
         { "llama3.2-3b", 3212749824 }, { "qwen2.5-0.5b", 494032768 },
         { "qwen2.5-1.5b", 1543714304 }, { "qwen3-0.6b", 596049920 },
-        { "qwen3-1.7b", 1720574976 },
+        { "qwen3-1.7b", 1720574976 }, { "mixtral-8x7b", 46702792704 },
+        { "qwen3-30b-a3b", 30532122624 },
     };
     struct arena a;
     arena_init(&a);
@@ -36,6 +37,66 @@ TEST(parameter_counts_are_the_published_ones)
         struct model_spec s = load(known[i].name, &a);
         CHECK_EQ(params_total(&s), known[i].count);
     }
+    arena_fini(&a);
+}
+
+/* "12.9B active parameters" (Jiang et al. 2024, section 1) and "3.3B activated" (Qwen3's model
+ * card): without the embedding, which only looks up a row, they round to these. */
+TEST(active_parameters_are_the_published_ones)
+{
+    struct arena a;
+    arena_init(&a);
+    struct model_spec mixtral = load("mixtral-8x7b", &a), qwen = load("qwen3-30b-a3b", &a);
+    struct model_spec dense = load("llama3-8b", &a);
+    CHECK_EQ(params_active(&mixtral), 12879925248);
+    CHECK_EQ(params_active(&qwen), 3353032704);
+    CHECK_EQ(params_active(&dense), params_total(&dense));
+    CHECK_EQ(params_matmul(&mixtral),
+             params_active(&mixtral) - (2 * 32 + 1) * mixtral.width - 32000 * mixtral.width);
+    arena_fini(&a);
+}
+
+/* Shares of the experts lie side by side in the whole, each with its rows of every matrix. */
+TEST(shares_of_experts_cover_each_element_once)
+{
+    struct arena a;
+    i64 n, elements = 0;
+    arena_init(&a);
+    struct model_spec s = load("mixtral-8x7b", &a);
+    const struct param_desc *p = params_of(&s, &a, &n);
+    while (p->id != P_EXPERT_UP)
+        p++;
+    for (i64 part = 0; part < 2; part++) {
+        for (i64 expert = 0; expert < 4; expert++) {
+            struct param_shard share = param_expert_share(p, 2, part, 4, expert);
+            CHECK_EQ(share.experts.begin, 2 * expert);
+            CHECK_EQ(share.experts.count, 2);
+            CHECK_EQ(share.pieces, 2);
+            CHECK_EQ(share.rows[0].begin, part * s.expert_hidden / 2);
+            CHECK_EQ(share.rows[1].begin, s.expert_hidden + part * s.expert_hidden / 2);
+            elements += share.dim[0] * share.dim[1];
+        }
+    }
+    CHECK_EQ(elements, param_count(p));
+    arena_fini(&a);
+}
+
+TEST(settings_of_experts_that_contradict_each_other_are_refused)
+{
+    struct arena a;
+    arena_init(&a);
+    struct model_spec good = load("mixtral-8x7b", &a), s = good;
+    s.experts_per_token = 9;
+    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "experts_per_token (9) is more than experts (8)");
+    s = good;
+    s.dense_layers = 32;
+    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "dense_layers (32) leaves none");
+    s = good;
+    s.capacity = 0.5;
+    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "router.capacity below 1");
+    s = good;
+    s.bias_mlp = true;
+    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "experts have no biases");
     arena_fini(&a);
 }
 
@@ -269,6 +330,9 @@ TEST(initial_weights_are_normal_and_independent_of_threads)
 }
 
 TEST_MAIN(ONE(parameter_counts_are_the_published_ones),
+          ONE(active_parameters_are_the_published_ones),
+          ONE(shares_of_experts_cover_each_element_once),
+          ONE(settings_of_experts_that_contradict_each_other_are_refused),
           ONE(every_model_file_loads_and_survives_a_round_trip),
           ONE(shapes_that_do_not_fit_are_refused_with_numbers),
           ONE(weights_survive_a_hugging_face_folder),

@@ -197,13 +197,14 @@ static struct muon_block block_of(const struct task *t, i64 row, i64 rows)
 
 void NAMED(muon)(const struct task *t, struct run *x)
 {
-    i64 row = 0;
-    for (int i = 0; block_rows(t, i) > 0; i++) {
-        struct muon_work mw = { .w = { .t = t, .x = x },
-                                .b = block_of(t, row, block_rows(t, i)) };
-        layout(&mw.b, x->workspace);
-        muon_block(&mw);
-        row += block_rows(t, i);
+    for (i64 row = 0; row < t->in[0]->dim[0];) { /* the same blocks for every expert */
+        for (int i = 0; block_rows(t, i) > 0; i++) {
+            struct muon_work mw = { .w = { .t = t, .x = x },
+                                    .b = block_of(t, row, block_rows(t, i)) };
+            layout(&mw.b, x->workspace);
+            muon_block(&mw);
+            row += block_rows(t, i);
+        }
     }
 }
 
