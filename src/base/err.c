@@ -37,6 +37,17 @@ const char *err_message(void)
     return err_text;
 }
 
+int err_exit_code(int rc)
+{
+    if (rc >= 0)
+        return EXIT_OK;
+    if (rc == ERR_USAGE || rc == ERR_CONFIG)
+        return EXIT_BAD_USAGE;
+    if (rc == ERR_HANG || rc == ERR_PEER)
+        return rc == ERR_HANG ? EXIT_HANG : EXIT_PEER_LOST;
+    return rc == ERR_STOPPED ? EXIT_REQUEUE : EXIT_FAILED;
+}
+
 void err_panic(const char *fmt, ...)
 {
     va_list ap;

@@ -31,6 +31,9 @@ enum exit_code {
     EXIT_PEER_LOST = 81
 };
 
+/* The exit code of a process that ends with this result. */
+int err_exit_code(int rc);
+
 /* Records the message and returns code, so that `return err_set(...)` reads well. */
 int err_set(int code, const char *fmt, ...) PRINTF_LIKE(2, 3);
 

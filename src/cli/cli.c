@@ -106,17 +106,6 @@ static int run_program(struct invocation *v, int argc, char **argv)
     return run_command(v, argc - next, argv + next);
 }
 
-static int exit_code_of(int rc)
-{
-    if (rc >= 0)
-        return EXIT_OK;
-    if (rc == ERR_USAGE || rc == ERR_CONFIG)
-        return EXIT_BAD_USAGE;
-    if (rc == ERR_HANG || rc == ERR_PEER)
-        return rc == ERR_HANG ? EXIT_HANG : EXIT_PEER_LOST;
-    return rc == ERR_STOPPED ? EXIT_REQUEUE : EXIT_FAILED;
-}
-
 int cli_run(int argc, char **argv, FILE *messages)
 {
     struct arena arena;
@@ -127,7 +116,7 @@ int cli_run(int argc, char **argv, FILE *messages)
     int rc = run_program(&v, argc, argv);
     if ((fflush(stdout) != 0 || ferror(stdout)) && rc >= 0)
         rc = err_set(ERR_SYS, "writing to standard output failed; is the disk full?");
-    if (rc < 0) {
+    if (rc < 0 && !terminal.follows) {
         struct text line = { 0 };
         text_printf(&line, "headway: %s", err_message());
         terminal_status(&terminal, NULL);
@@ -136,5 +125,5 @@ int cli_run(int argc, char **argv, FILE *messages)
     }
     terminal_fini(&terminal);
     arena_fini(&arena);
-    return exit_code_of(rc);
+    return err_exit_code(rc);
 }

@@ -151,8 +151,13 @@ static int train_on(struct comm *comm, void *context)
     else
         be_quiet(v->terminal);
     catch_signals();
-    TRY(session_open(&session, &request));
-    int rc = flags->dry_run ? OK : train(&session, &display);
+    int rc = session_open(&session, &request);
+    bool opened = rc >= 0;
+    if (opened && !flags->dry_run)
+        rc = train(&session, &display);
+    v->terminal->follows = !leads && comm->together;
+    if (!opened)
+        return rc;
     if (leads)
         printf("%s\n", flags->dry_run ? "the recipe is sound; nothing was written"
                                       : session.folder.path);

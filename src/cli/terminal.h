@@ -17,6 +17,7 @@ struct terminal {
     FILE *out;
     bool is_tty;
     bool quiet; /* no progress */
+    bool follows; /* another process tells how this one's command ended */
     int width;
     pthread_mutex_t lock;
     char status[512]; /* the line that stands at the bottom; empty: none */

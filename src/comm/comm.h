@@ -120,6 +120,7 @@ struct comm {
     int rank, size;
     u64 deadline_ns; /* a call that waits longer is a hang; 0: wait for ever */
     int failed;      /* the code with which this rank gave up: comm_fail */
+    bool together;   /* the ranks agreed to end here, for better or worse: nobody waits */
     struct comm_group *groups;
     struct comm_flight **flights; /* of every rank; NULL where it cannot be seen */
     struct node *node;            /* what ranks of this node share; may be NULL */

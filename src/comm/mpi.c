@@ -424,8 +424,7 @@ static void mpi_close(struct comm *c)
     if (c->failed && c->size > 1) {
         /* The others wait inside MPI: there is no orderly end, so this is the last word. */
         log_line(LOG_ERROR, "%s", err_message());
-        s->table->abort(c->failed == ERR_HANG   ? EXIT_HANG
-                        : c->failed == ERR_PEER ? EXIT_PEER_LOST : EXIT_FAILED);
+        s->table->abort(err_exit_code(c->failed));
         return;
     }
     for (struct comm_group *g = c->groups; g; g = g->next)

@@ -113,7 +113,7 @@ int comm_world_run(const struct comm_world *w, comm_body body, void *context)
     }
     TRY(open_world(w, &c));
     int rc = body(c, context);
-    if (rc < 0)
+    if (rc < 0 && !c->together)
         comm_fail(c, rc);
     comm_free(c);
     return rc;

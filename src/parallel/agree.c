@@ -87,7 +87,8 @@ static int differ(const struct fact *const *values, int ranks, int odd, int usua
 }
 
 /* All ranks have n facts of the same names. */
-static int compare(const struct facts *f, const struct fact *all, int ranks, const char *where)
+static int compare(const struct mesh *m, const struct facts *f, const struct fact *all,
+                   int ranks, const char *where)
 {
     const struct fact **values = ARENA_ARRAY(f->arena, const struct fact *, ranks);
     for (i64 i = 0; i < f->n; i++) {
@@ -95,6 +96,7 @@ static int compare(const struct facts *f, const struct fact *all, int ranks, con
         for (int r = 0; r < ranks; r++)
             values[r] = &all[r * f->n + i];
         int odd = odd_one(values, ranks, &usual);
+        m->comm->together = odd >= 0; /* all ranks see the same and end here */
         if (odd >= 0)
             return differ(values, ranks, odd, usual, where);
     }
@@ -122,7 +124,7 @@ int mesh_same(const struct mesh *m, const struct facts *f, const char *where)
     facts_add(&names, "list of settings", text);
     struct fact *all = ARENA_ARRAY(f->arena, struct fact, ranks * i64_max(1, f->n));
     TRY(mesh_gather(m, names.at, all, (i64)sizeof *all));
-    TRY(compare(&names, all, ranks, where));
+    TRY(compare(m, &names, all, ranks, where));
     TRY(mesh_gather(m, f->at, all, f->n * (i64)sizeof *all));
-    return compare(f, all, ranks, where);
+    return compare(m, f, all, ranks, where);
 }

@@ -88,5 +88,7 @@ int session_agree(struct session *s)
     TRY(mesh_max(&s->mesh, values, 2));
     s->clock = values[0];
     s->stopping = values[1] != 0;
+    if (s->mesh.world && s->stopping)
+        s->mesh.comm->together = true;
     return OK;
 }

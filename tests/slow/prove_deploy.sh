@@ -1,0 +1,135 @@
+#!/bin/bash
+# The files of deploy/ with a real Slurm and with hosts of their own, on this machine:
+# ./run prove-deploy. Needs root; a part whose packages are missing is skipped. Ends with
+# "N passed, M failed, K skipped".
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+root=$PWD program=$PWD/build/release/headway
+work=$(mktemp -d /tmp/hwd.XXXX) # short: sockets lie below it
+passed=0 failed=0 skipped=0
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 HEADWAY=$program
+export HEADWAY_MODELS=$root/models SLURM_CONF=$work/slurm/slurm.conf
+
+finish() {
+    "$root/scripts/local-slurm" stop "$work/slurm"
+    "$root/scripts/local-hosts" stop
+    cd /
+    sleep 0.5
+    rm -rf "$work"
+}
+trap finish EXIT
+
+verdict() { # NAME: of the command before
+    if [ $? -eq 0 ]; then
+        echo "ok      $1" && passed=$((passed + 1))
+    else
+        echo "FAILED  $1" && failed=$((failed + 1))
+        tail -n 15 "$work"/*.log 2>/dev/null
+    fi
+}
+skip() {
+    echo "SKIP    $1" && skipped=$((skipped + 1))
+}
+
+prepare() {
+    cd "$work" || exit 1
+    for i in $(seq 300); do
+        echo "the cat number $i sat on mat $((i * 7 % 31)) and saw $((i * i % 97)) birds"
+    done >t.txt
+    "$program" tokenizer train t.txt --vocab-size 300 --out tok.json --quiet >/dev/null &&
+        "$program" data prepare t.txt --format text --tokenizer tok.json --licence none \
+            --val-fraction 0 --out data --quiet >/dev/null || exit 1
+    cat >r.yaml <<X
+model: {spec: laptop-2m, override: {layers: 2, width: 64, hidden: 96, heads: 4}}
+data: {sources: data, tokenizer: tok.json}
+train: {steps: 60, batch: 4, accumulate: 2, seq: 32, threads: 1}
+lr: {schedule: constant, warmup: 2}
+log: {every: 1}
+X
+    "$program" train r.yaml --quiet --set run.name=one >/dev/null || exit 1
+}
+
+loss() { # RUN: of its last step
+    sed -n 's/.*"step":60,.*"loss":\([0-9.]*\).*/\1/p' "runs/$1/metrics.jsonl" | tail -n 1
+}
+same_curve() { # RUN: its end is that of one process, to 1e-4
+    awk -v a="$(loss one)" -v b="$(loss "$1")" \
+        'BEGIN { d = a - b; exit !(b != "" && d < 1e-4 && d > -1e-4) }'
+}
+
+slurm() {
+    if ! command -v slurmctld munged >/dev/null; then
+        skip "Slurm (apt-get install slurm-wlm slurm-wlm-basic-plugins munge)"
+        return
+    fi
+    "$root/scripts/local-slurm" start "$work/slurm"
+    verdict "a Slurm of one node"
+    local mpi
+    for mpi in pmix pmi2; do
+        HEADWAY_MPI=$mpi timeout 60 sbatch --parsable --wait --ntasks=2 \
+            "$root/deploy/slurm.sbatch" r.yaml dp=2 "slurm-$mpi" >/dev/null
+        same_curve "slurm-$mpi"
+        verdict "slurm.sbatch with srun --mpi=$mpi trains what one process does"
+    done
+    requeue
+}
+
+# Stopped by the signal that Slurm gives before a time limit, back into the queue, and on.
+requeue() {
+    sed 's/steps: 60/steps: 4000/' r.yaml >long.yaml
+    local job i
+    job=$(sbatch --parsable --ntasks=2 "$root/deploy/slurm.sbatch" long.yaml dp=2 again)
+    for ((i = 0; i < 100; i++)); do
+        grep -q '"step":50,' runs/again/metrics.jsonl 2>/dev/null && break
+        sleep 0.1
+    done
+    scancel --signal=TERM "$job"
+    for ((i = 0; i < 100; i++)); do
+        scontrol show job "$job" | grep -q 'JobState=PENDING.*BeginTime' && break
+        sleep 0.1
+    done
+    scontrol show job "$job" | grep -q 'Restarts=1'
+    verdict "a job that was signalled saved and went back into the queue"
+    sleep 3 # its first life must have left the node
+    scontrol update JobId="$job" StartTime=now
+    for ((i = 0; i < 300; i++)); do
+        grep -q '"step":4000,' runs/again/metrics.jsonl && break
+        sleep 0.2
+    done
+    grep -q 'resuming runs/again at step' runs/again/log.txt &&
+        [ "$(grep -c '"event":"step"' runs/again/metrics.jsonl)" = 4000 ]
+    verdict "it resumed and made every step once"
+}
+
+on_hosts() { # RUN COMMAND...: from the first host
+    local name=$1
+    shift
+    timeout -k 3 60 "$root/scripts/local-hosts" run 0 "$@" "$program" train r.yaml --quiet --layout dp=2 \
+        --set run.name="$name" </dev/null >"$name.log" 2>&1
+    same_curve "$name"
+    verdict "two hosts with $name train what one process does"
+}
+
+hosts() {
+    if ! "$root/scripts/local-hosts" start 2 2>/dev/null; then
+        skip "two hosts (no network namespaces here)"
+        return
+    fi
+    printf '10.77.0.1:1\n10.77.0.2:1\n' >hosts
+    if command -v mpirun.openmpi >/dev/null; then
+        on_hosts openmpi mpirun.openmpi --bind-to none -n 2 --hostfile "$root/deploy/hostfile" \
+            --mca plm_rsh_agent "$root/scripts/local-hosts-agent" --mca mpi_yield_when_idle 1 \
+            --mca btl tcp,self --mca btl_tcp_if_include 10.77.0.0/24 \
+            --mca oob_tcp_if_include 10.77.0.0/24 -x HEADWAY_MODELS
+    fi
+    if command -v mpirun.mpich >/dev/null; then
+        UCX_TLS=tcp,self on_hosts mpich mpirun.mpich -launcher ssh -iface eth0 -f hosts -n 2 \
+            -launcher-exec "$root/scripts/local-hosts-agent"
+    fi
+}
+
+prepare
+slurm
+hosts
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
