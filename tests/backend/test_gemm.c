@@ -379,6 +379,141 @@ TEST(avx2_and_avx512_give_the_same_bits)
 }
 #endif
 
+/* --- sums in leaves -------------------------------------------------------------------- */
+
+/* Rows (or columns) [k0, k0 + n) of the sum, of both operands. */
+static struct gemm part_of_k(const struct gemm *g, i64 k0, i64 n, struct gemm_matrix C)
+{
+    struct gemm part = { .M = g->M, .N = g->N, .K = n, .A = g->A, .B = g->B, .C = C };
+    i64 a = dtype_bytes(g->A.type), b = dtype_bytes(g->B.type);
+    part.A.data = (u8 *)g->A.data + k0 * g->A.col_stride * a;
+    part.B.data = (u8 *)g->B.data + k0 * g->B.row_stride * b;
+    return part;
+}
+
+/* A leaf by itself: its pieces are a chain. Columns 0 to N - 1, and the row's sum in column N. */
+static void run_leaf(const struct gemm *g, const struct gemm_kernels *k, i64 leaf, float *out)
+{
+    struct gemm_matrix C = { out, DTYPE_F32, g->N + 1, 1 };
+    float *sums = sys_alloc(4 * g->M, 64);
+    i64 begin = 0;
+    bool any = false;
+    memset(out, 0, (size_t)(4 * g->M * (g->N + 1)));
+    memset(sums, 0, (size_t)(4 * g->M));
+    for (int p = 0; p < GEMM_PIECES; begin += g->leaves.pieces[p++].k) {
+        i64 share = g->leaves.pieces[p].share, first = leaf * share;
+        i64 end = i64_min(g->leaves.pieces[p].k, first + share);
+        if (first >= end)
+            continue;
+        struct gemm part = part_of_k(g, begin + first, end - first, C);
+        part.row_sum = sums;
+        part.accumulate = any;
+        run(&part, k, 1);
+        any = true;
+    }
+    for (i64 r = 0; r < g->M; r++)
+        out[r * (g->N + 1) + g->N] = sums[r];
+    sys_free(sums);
+}
+
+/* tree(n) of gemm.h over leaves [first, first + n). */
+static void run_tree(const struct gemm *g, const struct gemm_kernels *k, i64 first, i64 n,
+                     float *out)
+{
+    i64 count = g->M * (g->N + 1), parts = n % 2 ? n : 2;
+    if (n == 1) {
+        run_leaf(g, k, first, out);
+        return;
+    }
+    float *more = sys_alloc(4 * count, 64);
+    run_tree(g, k, first, n / parts, out);
+    for (i64 i = 1; i < parts; i++) {
+        run_tree(g, k, first + i * (n / parts), n / parts, more);
+        for (i64 e = 0; e < count; e++)
+            out[e] += more[e];
+    }
+    sys_free(more);
+}
+
+static void check_tree(const struct gemm_kernels *k, struct gemm *g)
+{
+    float *tree = sys_alloc(4 * g->M * (g->N + 1), 64), *sums = sys_alloc(4 * g->M, 64);
+    struct gemm_matrix start = copy_of(&g->C, g->M);
+    run_tree(g, k, 0, g->leaves.count, tree);
+    for (i64 r = 0; r < g->M && g->row_sum; r++)
+        sums[r] = (g->accumulate ? g->row_sum[r] : 0) + tree[r * (g->N + 1) + g->N];
+    run(g, k, 2);
+    for (i64 r = 0; r < g->M; r++) {
+        for (i64 c = 0; c < g->N; c++) {
+            float want = tree[r * (g->N + 1) + c];
+            if (g->accumulate || g->residual.data || g->bias)
+                want += (float)start_of(g, &start, r, c);
+            if (g->C.type == DTYPE_BF16)
+                want = bf16_to_f32(bf16_from_f32(want));
+            if ((float)get(&g->C, r, c) != want)
+                fail_msg("%s: %lld x %lld x %lld in %lld leaves, element (%lld, %lld) is %.9g, "
+                         "the tree gives %.9g", k->name, (long long)g->M, (long long)g->N,
+                         (long long)g->K, (long long)g->leaves.count, (long long)r, (long long)c,
+                         get(&g->C, r, c), (double)want);
+        }
+        if (g->row_sum)
+            CHECK(g->row_sum[r] == sums[r]);
+    }
+    sys_free(start.data);
+    sys_free(sums);
+    sys_free(tree);
+}
+
+/* Even shares; three pieces; shares that end early or are empty; odd counts; many small leaves
+ * in a slab; leaves of several slabs; subtrees of leaves that take a slab each. */
+TEST(leaves_are_summed_in_the_tree_of_their_numbers)
+{
+    static const struct gemm_leaves cases[] = {
+        { 8, { { 64, 8 } } },             { 4, { { 40, 10 }, { 20, 5 }, { 20, 5 } } },
+        { 8, { { 61, 8 } } },             { 8, { { 9, 2 } } },
+        { 1, { { 77, 77 } } },            { 12, { { 12 * 31, 31 } } },
+        { 64, { { 64 * 33, 33 } } },      { 3, { { 3 * 700, 700 } } },
+        { 6, { { 6 * 1100, 1100 } } },    { 4, { { 4 * 4001, 4001 } } },
+        { 8, { { 8 * 769, 769 } } },      { 2, { { 800, 400 }, { 1700, 850 } } },
+    };
+    static const int options[] = { NONE, BIAS | RESIDUAL, ROW_SUM | ACCUMULATE, ROW_SUM };
+    const struct gemm_kernels *sets[SETS];
+    for (int n = kernel_sets(sets), i = 0; i < n; i++)
+        for (i64 j = 0; j < COUNT_OF(cases); j++)
+            for (i64 o = 0; o < COUNT_OF(options); o++) {
+                struct shape s = { 13 + 20 * (j % 2), 55, 0 };
+                enum dtype type = (j + o) % 2 ? DTYPE_BF16 : DTYPE_F32;
+                for (int p = 0; p < GEMM_PIECES; p++)
+                    s.K += cases[j].pieces[p].k;
+                random_state = (u64)(j * 64 + o);
+                struct gemm g = product_new(s, type, type, o == 1 ? type : DTYPE_F32, o & 1,
+                                            j & 1, options[o]);
+                g.leaves = cases[j];
+                check_tree(sets[i], &g);
+                product_free(&g);
+            }
+}
+
+/* Tiles, strips and threads: of a product with several of each. */
+TEST(with_leaves_too_an_element_depends_on_its_row_its_column_and_k_only)
+{
+    const struct gemm_kernels *sets[SETS];
+    for (int n = kernel_sets(sets), i = 0; i < n; i++)
+        for (int t = 0; t < 4; t++) {
+            enum dtype type = t & 1 ? DTYPE_BF16 : DTYPE_F32;
+            i64 share = t & 2 ? 900 : 96;
+            random_state = (u64)t;
+            struct gemm g = product_new((struct shape){ 210, 790, 8 * share }, type, type, type,
+                                        t & 1, t & 2, NONE);
+            g.leaves = (struct gemm_leaves){ 8, { { 8 * share, share } } };
+            run(&g, sets[i], 3);
+            check_part(&g, sets[i], 0, 1, 0, 1);
+            check_part(&g, sets[i], 209, 1, 789, 1);
+            check_part(&g, sets[i], 5, 98, 3, 517);
+            product_free(&g);
+        }
+}
+
 /* --- what is not a number ----------------------------------------------------------- */
 
 TEST(nan_and_infinity_reach_their_row_and_column_and_nothing_else)
@@ -507,6 +642,8 @@ TEST_MAIN(ONE(every_shape_and_transpose_is_within_the_rounding_bound),
           ONE(products_that_take_several_slabs_are_right), ONE(an_empty_sum_is_its_start),
           ONE(the_number_of_threads_changes_no_bit),
           ONE(an_element_depends_on_its_row_its_column_and_k_only),
+          ONE(leaves_are_summed_in_the_tree_of_their_numbers),
+          ONE(with_leaves_too_an_element_depends_on_its_row_its_column_and_k_only),
 #if defined(HEADWAY_SIMDE)
           ONE(avx2_and_avx512_give_the_same_bits),
 #endif

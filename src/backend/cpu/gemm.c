@@ -7,9 +7,13 @@
  * small parts: one waits for memory while the other multiplies. Strips become lower towards
  * the end of a slab, so that threads finish together.
  *
- * Workspace: panels of two slabs of B | partial sums of a bf16 C | per thread: panels of A,
- * sums of a tile. Panels lie block by block of k: within block b (kc deep) of an operand,
- * panel p begins p x width x steps(b) words after the block, so tiles read forward. */
+ * Workspace: the blocks of k | panels of two slabs of B | partial sums | per thread: panels of A,
+ * sums of a tile. Panels lie block by block of k: within block b of an operand,
+ * panel p begins p x width x steps(b) words after the block, so tiles read forward.
+ *
+ * Sums in leaves: a thread keeps a tile's unfinished subtrees in *slots*, as a binary counter
+ * does with its digits. A slab of k holds a whole subtree of leaves, or a part of one leaf
+ * that is longer than a slab; between slabs, subtrees wait in slots as large as C. */
 #include "backend/cpu/gemm.h"
 
 #include "base/pool.h"
@@ -21,17 +25,33 @@ enum {
     LEAST_PANELS = 8,      /* of A in a strip: 8 uses of a panel of B pay for its trip */
 };
 
+/* A piece of k that panels hold together. */
+struct block {
+    i64 k0, depth;
+    i64 step; /* steps of its slab before it */
+    i64 leaf;
+    bool first, last; /* of its leaf */
+    bool ends_slab;
+};
+
 /* How a product is cut, and where things lie in the workspace. */
 struct plan {
     const struct gemm_kernels *k;
-    i64 N, K;      /* extents of a full slab */
-    bool partials; /* a bf16 C that takes more than one slab in k */
-    i64 panel_bytes, partial_at, thread_at, thread_sum_at, thread_bytes, bytes;
+    i64 N;            /* columns of a full slab */
+    i64 blocks;       /* of all k */
+    i64 steps;        /* of the deepest slab */
+    bool partials;    /* a bf16 C that takes more than one slab in k */
+    i64 units;        /* subtrees of leaves that slabs make, 0 without leaves ... */
+    i64 unit_leaves;  /* ... of so many leaves each */
+    bool long_leaves; /* leaves of more than one slab */
+    i64 slots, thread_slots;
+    i64 panel_at, panel_bytes, partial_at, slot_bytes, row_at, thread_at;
+    i64 thread_sum_at, tile_bytes, thread_row_at, thread_bytes, bytes;
 };
 
-/* Columns [n0, n0 + N) of B, k from k0 on. */
+/* Columns [n0, n0 + N) of B, blocks of k from `first` on. */
 struct slab {
-    i64 n0, k0, N, K, blocks; /* blocks of k; 0: there is no such slab */
+    i64 n0, N, first, blocks; /* blocks 0: there is no such slab */
     u32 *panels;
 };
 
@@ -39,6 +59,7 @@ struct work {
     const struct gemm *g;
     struct plan plan;
     u8 *space;
+    const struct block *block;
     struct slab slab, next;         /* being multiplied, being packed */
     i64 threads, columns, ranges;   /* a part is a strip times one range of columns */
     i64 strip_parts, pack_parts;
@@ -50,12 +71,13 @@ struct tile {
     i64 m, n, rows, cols;
     float *sum;
     i64 sum_stride;
+    bool in_c;               /* sum is C itself */
     bool starts, adds, ends; /* this block: start values first; onto sums; completes them */
     i64 steps;
     const u32 *a, *b, *next; /* panels of this block; what of B is needed after it */
 };
 
-/* --- plan --------------------------------------------------------------------------- */
+/* --- cutting k ---------------------------------------------------------------------- */
 
 /* n cut into equal parts of at most `most`, each a multiple of grain. */
 static i64 even_part(i64 n, i64 most, i64 grain)
@@ -64,22 +86,152 @@ static i64 even_part(i64 n, i64 most, i64 grain)
     return i64_max(1, i64_min(n, round_up(ceil_div(n, parts), grain)));
 }
 
+/* Where cutting stands; out NULL: blocks are counted only. */
+struct cutter {
+    const struct gemm_kernels *k;
+    struct block *out;
+    i64 n, step, deepest, slabs, slab_begin;
+};
+
+static void end_slab(struct cutter *c)
+{
+    if (c->n == c->slab_begin)
+        return;
+    if (c->out)
+        c->out[c->n - 1].ends_slab = true;
+    c->deepest = i64_max(c->deepest, c->step);
+    c->step = 0;
+    c->slab_begin = c->n;
+    c->slabs++;
+}
+
+static void add_block(struct cutter *c, i64 leaf, i64 k0, i64 depth, bool first)
+{
+    if (c->out)
+        c->out[c->n] = (struct block){ k0, depth, c->step, leaf, first, false, false };
+    c->step += gemm_steps(c->k, depth);
+    c->n++;
+}
+
+/* One chain: slabs of equal depth. */
+static void cut_chain(struct cutter *c, i64 K)
+{
+    i64 slab = even_part(K, K_SLAB * c->k->per_step, c->k->kc);
+    for (i64 k0 = 0; k0 == 0 || k0 < K; k0 += c->k->kc) {
+        if (k0 % slab == 0)
+            end_slab(c);
+        add_block(c, 0, k0, i64_min(c->k->kc, K - k0), k0 == 0);
+    }
+}
+
+static void cut_leaf(struct cutter *c, const struct gemm_leaves *l, i64 leaf, bool alone)
+{
+    i64 before = c->n, begin = 0;
+    for (int p = 0; p < GEMM_PIECES; begin += l->pieces[p++].k) {
+        i64 end = i64_min(l->pieces[p].k, (leaf + 1) * l->pieces[p].share);
+        for (i64 k = leaf * l->pieces[p].share; k < end; k += c->k->kc) {
+            i64 depth = i64_min(c->k->kc, end - k);
+            if (alone && c->step + gemm_steps(c->k, depth) > K_SLAB)
+                end_slab(c);
+            add_block(c, leaf, begin + k, depth, c->n == before);
+        }
+    }
+    if (c->n == before)
+        add_block(c, leaf, 0, 0, true); /* zeros */
+    if (c->out)
+        c->out[c->n - 1].last = true;
+}
+
+static i64 leaf_steps(const struct gemm_leaves *l, const struct gemm_kernels *k)
+{
+    struct cutter c = { .k = k };
+    cut_leaf(&c, l, 0, false);
+    return c.step;
+}
+
+static i64 odd_part(i64 n)
+{
+    while (n > 0 && n % 2 == 0)
+        n /= 2;
+    return n;
+}
+
+/* Leaves of the largest subtree that fits into a slab. */
+static i64 leaves_together(const struct gemm_leaves *l, const struct gemm_kernels *k)
+{
+    i64 most = K_SLAB / i64_max(1, leaf_steps(l, k)), n = odd_part(l->count);
+    if (n > most)
+        return 1;
+    while (l->count % (2 * n) == 0 && 2 * n <= most)
+        n *= 2;
+    return n;
+}
+
+static void cut_leaves(struct cutter *c, const struct gemm_leaves *l)
+{
+    i64 together = leaves_together(l, c->k);
+    for (i64 leaf = 0; leaf < l->count; leaf++) {
+        cut_leaf(c, l, leaf, together == 1);
+        if ((leaf + 1) % together == 0)
+            end_slab(c);
+    }
+}
+
+static struct cutter cut_k(const struct gemm *g, const struct gemm_kernels *k, struct block *out)
+{
+    struct cutter c = { .k = k, .out = out };
+    if (g->leaves.count > 0)
+        cut_leaves(&c, &g->leaves);
+    else
+        cut_chain(&c, g->K);
+    end_slab(&c);
+    return c;
+}
+
+/* --- plan --------------------------------------------------------------------------- */
+
+/* Digits of a counter of n: one for the odd part's running sum, one per doubling. */
+static i64 slots_of(i64 n)
+{
+    i64 slots = 1;
+    for (n /= odd_part(n); n > 1; n /= 2)
+        slots++;
+    return slots;
+}
+
+static void plan_leaves(struct plan *p, const struct gemm *g)
+{
+    if (g->leaves.count == 0)
+        return;
+    p->unit_leaves = leaves_together(&g->leaves, p->k);
+    p->units = g->leaves.count / p->unit_leaves;
+    p->long_leaves = leaf_steps(&g->leaves, p->k) > K_SLAB;
+    p->thread_slots = slots_of(p->unit_leaves);
+    p->slots = p->units > 1 || p->long_leaves ? slots_of(p->units) + 1 : 0;
+}
+
 static struct plan plan_product(const struct gemm *g, const struct gemm_kernels *kernels,
                                 int threads)
 {
     const struct gemm_kernels *k = gemm_kernels_for(kernels, g->A.type, g->B.type);
-    struct plan p = { .k = k, .K = even_part(g->K, K_SLAB * k->per_step, k->kc) };
-    i64 words = gemm_steps(k, p.K);
+    const struct cutter cut = cut_k(g, k, NULL);
+    struct plan p = { .k = k, .blocks = cut.n, .steps = cut.deepest };
+    i64 words = i64_max(1, p.steps), padded = round_up(g->M, k->mr);
+    bool slabs = cut.slabs > 1;
     p.N = even_part(g->N, PANEL_BYTES / 4 / words, k->nr);
-    p.partials = g->C.type == DTYPE_BF16 && p.K < g->K;
+    p.partials = g->leaves.count == 0 && g->C.type == DTYPE_BF16 && slabs;
+    plan_leaves(&p, g);
 
+    p.panel_at = round_up(p.blocks * (i64)sizeof(struct block), 4096);
     p.panel_bytes = round_up(4 * round_up(p.N, k->nr) * words, 4096);
-    p.partial_at = p.panel_bytes * (p.N < g->N || p.K < g->K ? 2 : 1);
-    p.thread_at = p.partial_at;
-    if (p.partials)
-        p.thread_at += round_up(4 * round_up(g->M, k->mr) * round_up(p.N, k->nr), 4096);
+    p.partial_at = p.panel_at + p.panel_bytes * (p.N < g->N || slabs ? 2 : 1);
+    p.slot_bytes = round_up(4 * padded * round_up(p.N, k->nr), 4096);
+    p.row_at = p.partial_at + p.slot_bytes * (p.partials ? 1 : p.slots);
+    p.thread_at = p.row_at + round_up(4 * padded * p.slots, 4096);
     p.thread_sum_at = round_up(4 * k->mc * words, 4096);
-    p.thread_bytes = p.thread_sum_at + round_up(4 * k->mc * k->nc, 4096);
+    p.tile_bytes = round_up(4 * k->mc * k->nc, 4096);
+    p.thread_row_at = p.thread_sum_at + p.tile_bytes * (1 + p.thread_slots);
+    p.thread_bytes = p.thread_row_at + round_up(4 * k->mc * (1 + p.thread_slots), 4096);
     p.bytes = p.thread_at + p.thread_bytes * threads;
     return p;
 }
@@ -94,15 +246,17 @@ static struct slab slab_after(const struct work *w, const struct slab *s)
 {
     const struct plan *p = &w->plan;
     struct slab next = *s;
-    next.k0 += p->K;
-    if (next.k0 >= i64_max(w->g->K, 1)) {
-        next.k0 = 0;
+    u8 *panels = w->space + p->panel_at;
+    next.first += s->blocks;
+    if (next.first >= p->blocks) {
+        next.first = 0;
         next.n0 += p->N;
     }
     next.N = i64_min(p->N, w->g->N - next.n0);
-    next.K = i64_min(p->K, w->g->K - next.k0);
-    next.blocks = next.N > 0 ? i64_max(1, ceil_div(next.K, p->k->kc)) : 0;
-    next.panels = (u32 *)(s->panels == (u32 *)w->space ? w->space + p->panel_bytes : w->space);
+    next.blocks = 0;
+    while (next.N > 0 && (next.blocks == 0 || !w->block[next.first + next.blocks - 1].ends_slab))
+        next.blocks++;
+    next.panels = (u32 *)(s->panels == (u32 *)panels ? panels + p->panel_bytes : panels);
     return next;
 }
 
@@ -114,21 +268,31 @@ static const void *element(const struct gemm_matrix *m, i64 r, i64 c)
            (r * m->row_stride + c * m->col_stride) * dtype_bytes(m->type);
 }
 
-static i64 block_depth(const struct work *w, const struct slab *s, i64 block)
+/* Block b of the slab. */
+static const struct block *block_of(const struct work *w, const struct slab *s, i64 b)
 {
-    i64 kc = w->plan.k->kc;
-    return i64_min(kc, s->K - block * kc);
+    return &w->block[s->first + b];
 }
 
-/* Words of an operand's panels before block b; extent: its rows or columns there. */
-static i64 words_before(const struct work *w, i64 extent, i64 width, i64 block)
+static i64 block_steps(const struct work *w, const struct block *b)
 {
-    return round_up(extent, width) * gemm_steps(w->plan.k, block * w->plan.k->kc);
+    return gemm_steps(w->plan.k, b->depth);
+}
+
+/* Words of an operand's panels before the block; extent: its rows or columns there. */
+static i64 words_before(const struct block *b, i64 extent, i64 width)
+{
+    return round_up(extent, width) * b->step;
+}
+
+static u8 *thread_space(const struct work *w, int thread)
+{
+    return w->space + w->plan.thread_at + w->plan.thread_bytes * thread;
 }
 
 static u32 *thread_panels(const struct work *w, int thread)
 {
-    return (u32 *)(w->space + w->plan.thread_at + w->plan.thread_bytes * thread);
+    return (u32 *)thread_space(w, thread);
 }
 
 static i64 pack_columns(const struct work *w)
@@ -140,50 +304,135 @@ static void pack_b(const struct work *w, const struct slab *b, i64 part)
 {
     const struct gemm_kernels *k = w->plan.k;
     const struct gemm_matrix *B = &w->g->B;
-    i64 block = part % b->blocks, first = part / b->blocks * pack_columns(w);
+    const struct block *block = block_of(w, b, part % b->blocks);
+    i64 first = part / b->blocks * pack_columns(w);
     struct gemm_slab s = {
-        .data = element(B, b->k0 + block * k->kc, b->n0 + first),
+        .data = element(B, block->k0, b->n0 + first),
         .type = B->type,
         .row_stride = B->col_stride,
         .k_stride = B->row_stride,
         .rows = i64_min(pack_columns(w), b->N - first),
-        .k = block_depth(w, b, block),
+        .k = block->depth,
     };
-    u32 *panels = b->panels + words_before(w, b->N, k->nr, block);
+    u32 *panels = b->panels + words_before(block, b->N, k->nr);
     k->pack(panels + first * gemm_steps(k, s.k), &s, k->nr);
 }
 
+/* --- sums in a tree ------------------------------------------------------------------ */
+
+/* Where subtrees wait: slot i begins i x apart floats behind the first. */
+struct slots {
+    float *first;
+    i64 apart, stride;
+};
+
+struct sums {
+    float *at;
+    i64 stride, rows, cols;
+};
+
+static float *slot(const struct slots *s, i64 i)
+{
+    return s->first + i * s->apart;
+}
+
+static void add_slot(const struct gemm_kernels *k, const struct sums *x, const struct slots *s,
+                     i64 i)
+{
+    k->finish(x->at, DTYPE_F32, x->stride, slot(s, i), s->stride, x->rows, x->cols, true);
+}
+
+static void keep_in_slot(const struct gemm_kernels *k, const struct sums *x,
+                         const struct slots *s, i64 i)
+{
+    k->finish(slot(s, i), DTYPE_F32, s->stride, x->at, x->stride, x->rows, x->cols, false);
+}
+
+/* Counts one more of n in: number `index`, which is in x. True: x is the sum of all. Otherwise
+ * x is kept in a slot and may be used for the next. Slot 0 has the running sum of the odd
+ * part, slot 1 + l a subtree of 2^l of those. */
+static bool count_in(const struct gemm_kernels *k, const struct sums *x, const struct slots *s,
+                     i64 index, i64 n)
+{
+    i64 odd = odd_part(n), place = index % odd, level = 1;
+    if (place > 0)
+        add_slot(k, x, s, 0);
+    if (place < odd - 1) {
+        keep_in_slot(k, x, s, 0);
+        return false;
+    }
+    for (i64 group = index / odd; group & 1; group >>= 1)
+        add_slot(k, x, s, level++);
+    if (index == n - 1)
+        return true;
+    keep_in_slot(k, x, s, level);
+    return false;
+}
+
+/* Behind the last block of a leaf: counts it in among the leaves of its slab, and what these
+ * make among the slabs. True: x is the sum of all. */
+static bool count_leaf(const struct work *w, const struct sums *x, const struct slots *here,
+                       const struct slots *between, i64 leaf)
+{
+    const struct plan *p = &w->plan;
+    i64 unit = leaf / p->unit_leaves;
+    return count_in(p->k, x, here, leaf % p->unit_leaves, p->unit_leaves) &&
+           (p->units == 1 || count_in(p->k, x, between, unit, p->units));
+}
+
+/* Block sums of rows [m, m + n), which a leaf collects; at its end they are counted in. */
+static void count_row_sums(const struct work *w, const struct block *b, i64 m, i64 n,
+                           const float *sums, i64 offset, int thread)
+{
+    const struct plan *p = &w->plan;
+    const i64 padded = round_up(w->g->M, p->k->mr);
+    float *mine = (float *)(thread_space(w, thread) + p->thread_row_at) + offset;
+    float *shared = (float *)(w->space + p->row_at) + m;
+    const struct slots here = { mine + p->k->mc, p->k->mc, 1 }, between = { shared, padded, 1 };
+    struct sums x = { p->long_leaves ? shared + (p->slots - 1) * padded : mine, 1, n, 1 };
+    p->k->finish(x.at, DTYPE_F32, 1, sums, 1, n, 1, !b->first);
+    if (!b->last || !count_leaf(w, &x, &here, &between, b->leaf))
+        return;
+    p->k->finish(w->g->row_sum + m, DTYPE_F32, 1, x.at, 1, n, 1, w->g->accumulate);
+}
+
 /* row_sum (+)= this block's sums of the strip's rows. */
-static void add_row_sums(const struct work *w, const struct gemm_slab *s, i64 m, i64 block)
+static void add_row_sums(const struct work *w, const struct gemm_slab *s, i64 m,
+                         const struct block *b, int thread)
 {
     enum { ROWS = 64 };
     float sums[ROWS], *out = w->g->row_sum + m;
-    bool add = w->g->accumulate || w->slab.k0 > 0 || block > 0;
+    bool add = w->g->accumulate || b != w->block;
     struct gemm_slab part = *s;
     for (i64 r0 = 0; r0 < s->rows; r0 += ROWS) {
         part.data = (const u8 *)s->data + r0 * s->row_stride * dtype_bytes(s->type);
         part.rows = i64_min(ROWS, s->rows - r0);
         w->plan.k->sum_rows(sums, &part);
+        if (w->plan.units > 0) {
+            count_row_sums(w, b, m + r0, part.rows, sums, r0, thread);
+            continue;
+        }
         for (i64 r = 0; r < part.rows; r++)
             out[r0 + r] = (add ? out[r0 + r] : 0) + sums[r];
     }
 }
 
-static void pack_a(const struct work *w, const struct tile *t, i64 block, u32 *panels)
+static void pack_a(const struct work *w, const struct tile *t, const struct block *b,
+                   u32 *panels, int thread)
 {
     const struct gemm_kernels *k = w->plan.k;
     const struct gemm_matrix *A = &w->g->A;
     struct gemm_slab s = {
-        .data = element(A, t->m, w->slab.k0 + block * k->kc),
+        .data = element(A, t->m, b->k0),
         .type = A->type,
         .row_stride = A->row_stride,
         .k_stride = A->col_stride,
         .rows = t->rows,
-        .k = block_depth(w, &w->slab, block),
+        .k = b->depth,
     };
     k->pack(panels, &s, k->mr);
     if (w->g->row_sum && w->slab.n0 + t->n == 0)
-        add_row_sums(w, &s, t->m, block);
+        add_row_sums(w, &s, t->m, b, thread);
 }
 
 /* --- multiplying -------------------------------------------------------------------- */
@@ -222,7 +471,7 @@ static void multiply_special(const struct work *w, const struct tile *t, i64 i, 
 
     if (t->starts)
         start_sums(w, t, sum, i, j, rows, cols);
-    if (g->C.type == DTYPE_F32 && (rows < k->mr || cols < k->nr))
+    if (t->in_c && (rows < k->mr || cols < k->nr))
         multiply_edge(k, t, a, b, sum, rows, cols, t->adds);
     else
         k->micro(t->steps, a, b, sum, t->sum_stride, t->adds, ahead);
@@ -250,34 +499,81 @@ static void multiply_block(const struct work *w, const struct tile *t)
     }
 }
 
+static float *thread_tile(const struct work *w, int thread, i64 i)
+{
+    const struct plan *p = &w->plan;
+    return (float *)(thread_space(w, thread) + p->thread_sum_at + i * p->tile_bytes);
+}
+
+/* Slot i between slabs, or the partial sums, at the tile. */
+static float *shared_tile(const struct work *w, const struct tile *t, i64 stride, i64 i)
+{
+    return (float *)(w->space + w->plan.partial_at + i * w->plan.slot_bytes) +
+           t->m * stride + t->n;
+}
+
 static void place_sums(const struct work *w, struct tile *t, int thread)
 {
     const struct gemm_matrix *C = &w->g->C;
     const struct plan *p = &w->plan;
-    if (C->type == DTYPE_F32) {
+    const i64 shared_stride = round_up(w->slab.N, p->k->nr);
+    t->in_c = C->type == DTYPE_F32 && p->units == 0;
+    if (t->in_c) {
         t->sum_stride = C->row_stride;
         t->sum = (float *)element(C, t->m, w->slab.n0 + t->n);
-    } else if (p->partials) {
-        t->sum_stride = round_up(w->slab.N, p->k->nr);
-        t->sum = (float *)(w->space + p->partial_at) + t->m * t->sum_stride + t->n;
+    } else if (p->partials || p->long_leaves) {
+        t->sum_stride = shared_stride;
+        t->sum = shared_tile(w, t, shared_stride, p->long_leaves ? p->slots - 1 : 0);
     } else {
         t->sum_stride = p->k->nc;
-        t->sum = (float *)((u8 *)thread_panels(w, thread) + p->thread_sum_at);
+        t->sum = thread_tile(w, thread, 0);
     }
 }
 
 /* What the sums of this block are added to. */
-static void set_block(const struct work *w, struct tile *t, i64 block)
+static void set_block(const struct work *w, struct tile *t, const struct block *b)
 {
     const struct gemm *g = w->g;
-    bool first = w->slab.k0 == 0 && block == 0, f32 = g->C.type == DTYPE_F32;
+    bool first = b == w->block, f32 = g->C.type == DTYPE_F32;
     bool in_place = f32 && !g->bias &&
                     (g->accumulate || (g->residual.data && g->residual.data == g->C.data &&
                                        g->residual.row_stride == g->C.row_stride));
     t->starts = first && !in_place && (g->accumulate || g->residual.data || g->bias);
     t->adds = !first || t->starts || in_place;
-    t->ends = w->slab.k0 + w->slab.K == g->K && block == w->slab.blocks - 1;
-    t->steps = gemm_steps(w->plan.k, block_depth(w, &w->slab, block));
+    t->ends = b == w->block + w->plan.blocks - 1;
+    t->steps = block_steps(w, b);
+    if (w->plan.units > 0) {
+        t->starts = t->ends = false;
+        t->adds = !b->first;
+    }
+}
+
+/* C = start + x. */
+static void finish_tree(const struct work *w, const struct tile *t, const struct sums *x,
+                        const struct slots *scratch)
+{
+    const struct gemm *g = w->g;
+    const struct gemm_kernels *k = w->plan.k;
+    struct tile start = *t;
+    start.sum_stride = scratch->stride;
+    if (g->accumulate || g->residual.data || g->bias) {
+        start_sums(w, &start, scratch->first, 0, 0, t->rows, t->cols);
+        add_slot(k, x, scratch, 0);
+    }
+    k->finish((void *)element(&g->C, t->m, w->slab.n0 + t->n), g->C.type, g->C.row_stride, x->at,
+              x->stride, t->rows, t->cols, false);
+}
+
+/* Behind a leaf's last block. */
+static void end_leaf(const struct work *w, const struct tile *t, i64 leaf, int thread)
+{
+    const struct plan *p = &w->plan;
+    const i64 stride = round_up(w->slab.N, p->k->nr);
+    const struct sums x = { t->sum, t->sum_stride, t->rows, t->cols };
+    const struct slots here = { thread_tile(w, thread, 1), p->tile_bytes / 4, p->k->nc };
+    const struct slots between = { shared_tile(w, t, stride, 0), p->slot_bytes / 4, stride };
+    if (count_leaf(w, &x, &here, &between, leaf))
+        finish_tree(w, t, &x, &here);
 }
 
 /* Strips are mc rows high while there are many, then an even share of half of what is left,
@@ -303,8 +599,8 @@ static i64 strip_count(const struct work *w)
 static const u32 *panels_at(const struct work *w, i64 block, i64 n)
 {
     const struct slab *s = &w->slab;
-    return s->panels + words_before(w, s->N, w->plan.k->nr, block) +
-           n * gemm_steps(w->plan.k, block_depth(w, s, block));
+    const struct block *b = block_of(w, s, block);
+    return s->panels + words_before(b, s->N, w->plan.k->nr) + n * block_steps(w, b);
 }
 
 static void multiply_strip(const struct work *w, i64 part, int thread)
@@ -319,16 +615,19 @@ static void multiply_strip(const struct work *w, i64 part, int thread)
     for (t.n = begin; t.n < end; t.n += k->nc) {
         t.cols = i64_min(k->nc, end - t.n);
         place_sums(w, &t, thread);
-        for (i64 block = 0; block < w->slab.blocks; block++) {
-            u32 *a = thread_panels(w, thread) + words_before(w, t.rows, k->mr, block);
+        for (i64 i = 0; i < w->slab.blocks; i++) {
+            const struct block *b = block_of(w, &w->slab, i);
+            u32 *a = thread_panels(w, thread) + words_before(b, t.rows, k->mr);
             if (t.n == begin)
-                pack_a(w, &t, block, a);
-            set_block(w, &t, block);
+                pack_a(w, &t, b, a, thread);
+            set_block(w, &t, b);
             t.a = a;
-            t.b = panels_at(w, block, t.n);
-            t.next = block + 1 < w->slab.blocks ? panels_at(w, block + 1, t.n)
-                                                : panels_at(w, 0, t.n + t.cols);
+            t.b = panels_at(w, i, t.n);
+            t.next = i + 1 < w->slab.blocks ? panels_at(w, i + 1, t.n)
+                                            : panels_at(w, 0, t.n + t.cols);
             multiply_block(w, &t);
+            if (w->plan.units > 0 && b->last)
+                end_leaf(w, &t, b->leaf, thread);
         }
     }
 }
@@ -370,26 +669,32 @@ static void run_slab(struct work *w, struct pool *pool)
 
 static void check(const struct gemm *g)
 {
+    i64 pieces = 0;
+    for (int p = 0; p < GEMM_PIECES; p++)
+        pieces += g->leaves.pieces[p].k;
     assert(g->M >= 0 && g->N >= 0 && g->K >= 0);
     assert(g->A.row_stride == 1 || g->A.col_stride == 1);
     assert(g->B.row_stride == 1 || g->B.col_stride == 1);
     assert(g->C.col_stride == 1);
     assert(!g->residual.data ||
            (!g->accumulate && g->residual.type == g->C.type && g->residual.col_stride == 1));
+    assert(g->leaves.count == 0 || pieces == g->K);
     (void)g;
+    (void)pieces;
 }
 
 void gemm_run(const struct gemm *g, const struct gemm_kernels *k, struct pool *pool,
               void *workspace)
 {
     check(g);
-    struct work w = { .g = g, .space = workspace, .threads = pool_threads(pool),
+    struct work w = { .g = g, .space = workspace, .block = workspace,
+                      .threads = pool_threads(pool),
                       .plan = plan_product(g, k, pool_threads(pool)) };
-    const struct slab before_first = { .k0 = -w.plan.K };
+    const struct slab before_first = { .panels = NULL };
     if (g->M == 0 || g->N == 0)
         return;
+    cut_k(g, w.plan.k, workspace);
     w.next = slab_after(&w, &before_first);
-    w.next.panels = (u32 *)workspace;
     while (w.next.blocks > 0) {
         run_slab(&w, pool);
         w.slab = w.next;

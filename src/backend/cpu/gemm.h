@@ -11,6 +11,12 @@
  * M, N, its neighbours, the edges, the tiling or the number of threads. Kernel sets with
  * the same kc and fused multiply-add (avx2, avx512) give the same bits too.
  *
+ * With *leaves* the sum over k has another order, one that ranks can share: K is cut into leaves,
+ * each is a chain of blocks from zero, and the leaves are added in a tree by their number,
+ *     tree(n) = tree(first half) + tree(second half), n even;  an ascending sum, n odd;
+ * the start is added last. So a product whose K is spread over 2, 4 or 8 ranks, each with
+ * its leaves, has the bits of one rank once the ranks' sums are added in a tree.
+ *
  * Not promised: the same bits as generic (it multiplies, rounds and adds) or avx512bf16
  * on bf16 operands. vdpbf16ps adds two products per step with round-to-nearest-even,
  * takes subnormal inputs as zero, flushes subnormal results to zero, and pays no heed to
@@ -37,8 +43,20 @@ struct gemm_matrix {
  * A (M,K)  B (K,N)  C, residual (M,N)  bias (N)  row_sum (M). Sums are in fp32; a bf16 C is
  * rounded once, to nearest even. C and residual have col_stride 1 (for a C stored by
  * columns ask for its transpose, B' A'), and K and N up to 2^31. */
+enum { GEMM_PIECES = 3 };
+
+/* K in leaves: leaf j is the j-th share of each piece, one piece after the other. Pieces lie one
+ * behind the other and make up K; shares that begin behind their piece's end are empty. */
+struct gemm_leaves {
+    i64 count; /* 0: no leaves */
+    struct {
+        i64 k, share; /* values of k in the piece, and in each leaf's share of it */
+    } pieces[GEMM_PIECES]; /* k = 0 ends */
+};
+
 struct gemm {
     i64 M, N, K;
+    struct gemm_leaves leaves;
     struct gemm_matrix A, B, C;
     bool accumulate;
     struct gemm_matrix residual; /* data NULL: none; C's type; may be C itself; not with accumulate */
