@@ -31,13 +31,14 @@ int engine_add(struct engine *e, struct program *p)
     assert(!e->region);
     TRY(backend_check(&e->backend, p, pool_threads(e->pool), &e->workspace_bytes));
     e->region_bytes = i64_max(e->region_bytes, p->memory.bytes);
+    e->kept_bytes += program_kept_bytes(p);
     e->programs[e->n_programs++] = p;
     return OK;
 }
 
 i64 engine_bytes(const struct engine *e)
 {
-    return e->region_bytes + e->workspace_bytes;
+    return e->region_bytes + e->workspace_bytes + e->kept_bytes;
 }
 
 int engine_commit(struct engine *e)

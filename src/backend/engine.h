@@ -17,7 +17,7 @@ struct engine {
     struct program *programs[ENGINE_PROGRAMS];
     int n_programs;
     void *region, *workspace;
-    i64 region_bytes, workspace_bytes;
+    i64 region_bytes, workspace_bytes, kept_bytes; /* the last: inputs and results */
     struct arena arena; /* inputs and results of the programs */
 };
 

@@ -74,7 +74,7 @@ static struct tensor *gradient_like(struct graph *g, struct tensor *t)
 {
     char name[200];
     snprintf(name, sizeof name, "d.%.190s", t->name);
-    return graph_like(g, t, t->dtype, name);
+    return graph_like(g, t, t->wide_grad ? DTYPE_F32 : t->dtype, name);
 }
 
 struct tensor *grad_target(struct graph *g, struct tensor *t)

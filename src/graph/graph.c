@@ -149,3 +149,13 @@ struct task *graph_add(struct graph *g, const struct task *proto)
     graph_insert(g, g->n_tasks, t);
     return t;
 }
+
+struct task *graph_add_at(struct graph *g, i64 at, const struct task *proto)
+{
+    struct task *t = graph_add(g, proto);
+    if (t) {
+        g->n_tasks--;
+        graph_insert(g, at, t);
+    }
+    return t;
+}

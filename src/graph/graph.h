@@ -56,6 +56,7 @@ struct task {
     int layer;           /* -1 outside the blocks */
     enum lane lane;
     bool last_turn;      /* runs in the step's last micro-batch only */
+    bool fresh;          /* begins its sums anew every time: later tasks take them away */
     bool recompute;      /* a clone that a recompute pass inserted */
     bool head;           /* belongs to the chunked loss head */
     int chunk;           /* which chunk of it, else 0 */
@@ -136,6 +137,8 @@ void graph_adopt(struct graph *g, struct tensor *t);
 /* Appends a copy of *proto (op, in, out, attr, when, phase from g), after infer and cost.
  * NULL on error (sticky). */
 struct task *graph_add(struct graph *g, const struct task *proto);
+/* The same at position `at` of the list. */
+struct task *graph_add_at(struct graph *g, i64 at, const struct task *proto);
 /* Makes room and inserts at position `at`; for passes. */
 void graph_insert(struct graph *g, i64 at, struct task *t);
 /* Sets the sticky error with a message that names the op and its layer. */
@@ -155,7 +158,7 @@ struct tensor *add(struct graph *g, struct tensor *a, struct tensor *b);
 struct tensor *grad_of(struct graph *g, struct tensor *t);
 /* True when t's gradient is wanted: it leads back to a weight with a gradient. */
 bool grad_needed(struct graph *g, const struct tensor *t);
-/* A tensor to write the gradient of activation t into, in t's dtype; when t is a view,
+/* A tensor to write the gradient of activation t into, in t's dtype (or f32: wide_grad); when t is a view,
  * the same rows of its owner's gradient (so views of one tensor must not overlap). Report
  * it with grad_add after adding the task. */
 struct tensor *grad_target(struct graph *g, struct tensor *t);

@@ -53,8 +53,8 @@ static bool seen_before(struct tensor *const *seen, i64 n, const struct tensor *
     return false;
 }
 
-/* The first writer of each sum overwrites in micro-batch 0, later ones add. All sums of
- * one task must agree. */
+/* The first writer of each sum overwrites in micro-batch 0, later ones add; fresh ones always
+ * overwrite. All sums of one task must agree. */
 static int settle_sums(struct program *p, struct arena *arena)
 {
     struct tensor **seen = ARENA_ARRAY(arena, struct tensor *, p->n_tasks * TASK_OUTS);
@@ -65,7 +65,7 @@ static int settle_sums(struct program *p, struct arena *arena)
         for (int k = 0; k < t->op->n_out; k++) {
             if (!t->out[k] || !is_sum(t->op, k))
                 continue;
-            bool is_first = !seen_before(seen, n, t->out[k]);
+            bool is_first = t->fresh || !seen_before(seen, n, t->out[k]);
             if (first >= 0 && first != (int)is_first)
                 return err_set(ERR_INTERNAL, "%s: sums begin at different tasks", t->op->name);
             first = is_first;
@@ -73,7 +73,8 @@ static int settle_sums(struct program *p, struct arena *arena)
                 seen[n++] = t->out[k];
         }
         if (first >= 0)
-            t->accumulate = first ? ACCUMULATE_STEP : ACCUMULATE_ALWAYS;
+            t->accumulate = t->fresh ? ACCUMULATE_NONE
+                            : first ? ACCUMULATE_STEP : ACCUMULATE_ALWAYS;
     }
     return OK;
 }
@@ -136,6 +137,17 @@ void program_bind(struct program *p, void *region, struct arena *arena)
         if (t->owner && t->owner->data)
             t->data = (char *)t->owner->data + t->owner_offset;
     }
+}
+
+i64 program_kept_bytes(const struct program *p)
+{
+    i64 bytes = 0;
+    for (i64 i = 0; i < p->n_tensors; i++) {
+        const struct tensor *t = p->tensors[i];
+        if (!t->owner && t->role != ROLE_ACTIVATION && !t->data)
+            bytes += tensor_bytes(t);
+    }
+    return bytes;
 }
 
 static int by_bytes(const void *a, const void *b)

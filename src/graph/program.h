@@ -52,6 +52,9 @@ int program_new(struct program **out, struct graph *g, const char *name, int mic
  * another region. */
 void program_bind(struct program *p, void *region, struct arena *arena);
 
+/* Of inputs and results that program_bind allocates. */
+i64 program_kept_bytes(const struct program *p);
+
 /* Activations live at the moment of greatest use, largest first: up to n into out.
  * Returns how many. For the message of a run that cannot fit. */
 i64 program_largest(const struct program *p, const struct tensor **out, i64 n);

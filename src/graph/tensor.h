@@ -32,6 +32,7 @@ struct tensor {
     i64 owner_offset;     /* bytes from the owner's start */
     struct tensor *grad;  /* of a weight (ROLE_PARAM, ROLE_COMPUTE): where its gradient is
                            * summed; NULL when frozen */
+    bool wide_grad;       /* of an activation: its gradient is formed in f32 */
     i64 offset;           /* bytes into the activation region, set by the plan */
     void *data;           /* set when the region is allocated */
     i64 index;            /* position in its graph, -1 for persistent tensors */

@@ -96,6 +96,26 @@ struct tensor *decoder_logits(struct graph *g, const struct model *m, struct ten
     return linear_f32(g, graph_view(g, h, row, rows), head_weight(m));
 }
 
+i64 decoder_exact_chunk(i64 B, i64 T)
+{
+    i64 n = B;
+    while (n % 2 == 0)
+        n /= 2;
+    if (n * T > HEAD_ROWS)
+        return i64_min(T, HEAD_ROWS);
+    while (B % (2 * n) == 0 && 2 * n * T <= HEAD_ROWS)
+        n *= 2;
+    return n * T;
+}
+
+/* Rows of the chunk that begins at `row`; in exact mode none reaches into the next sequence. */
+static i64 chunk_rows(const struct decoder_shape *s, i64 row)
+{
+    i64 R = s->B * s->T, chunk = s->exact ? decoder_exact_chunk(s->B, s->T) : HEAD_ROWS;
+    i64 end = s->exact && chunk < s->T ? (row / s->T + 1) * s->T : R;
+    return i64_min(chunk, end - row);
+}
+
 struct tensor *decoder_loss(struct graph *g, const struct model *m, struct tensor *h,
                             const struct batch *batch, const struct decoder_shape *shape,
                             struct tensor *sums)
@@ -106,8 +126,8 @@ struct tensor *decoder_loss(struct graph *g, const struct model *m, struct tenso
     int grad_dtype = shape->gradient ? (int)m->compute : -1;
     struct tensor *nll = graph_tensor(g, ROLE_RESULT, DTYPE_F32, 1, &R, "nll");
     g->head = true;
-    for (i64 row = 0; row < R && g->rc >= 0; row += HEAD_ROWS, g->chunk++) {
-        i64 rows = i64_min(HEAD_ROWS, R - row);
+    for (i64 row = 0, rows; row < R && g->rc >= 0; row += rows, g->chunk++) {
+        rows = chunk_rows(shape, row);
         struct tensor *z = decoder_logits(g, m, h, row, rows);
         xent(g, z, graph_view(g, batch->targets, row, rows),
              graph_view(g, batch->weights, row, rows), batch->inv_weight,

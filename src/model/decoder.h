@@ -19,7 +19,12 @@ struct decoder_shape {
     i64 B, T;
     double z_loss;
     bool gradient; /* the loss also forms its gradient */
+    bool exact;    /* chunks as decoder_exact_chunk says */
 };
+
+/* Chunks whose sums the layout cannot change (parallel/exact.h): whole subtrees of sequences, or
+ * parts of one sequence. B sequences of T tokens; returns rows. */
+i64 decoder_exact_chunk(i64 B, i64 T);
 
 /* Final normalised activations (R,C) of a batch. */
 struct tensor *decoder_hidden(struct graph *g, const struct model *m,

@@ -395,15 +395,24 @@ static void init_param(const struct model *m, struct param *p, u64 seed, struct 
     init_shard(p, job, pool);
 }
 
+void model_start_averages(struct model *m)
+{
+    for (i64 i = 0; i < m->n_buckets; i++) {
+        const struct bucket *b = &m->buckets[i];
+        if (!b->ema)
+            continue;
+        float *ema = b->ema->data, *master = b->master->data;
+        memcpy(ema, master, (size_t)b->copied * sizeof *ema);
+        memcpy(ema + b->copied, master + b->own_begin, (size_t)b->own_count * sizeof *ema);
+    }
+}
+
 void model_init(struct model *m, u64 seed, struct pool *pool)
 {
     pthread_once(&quantiles_once, fill_quantiles);
-    for (i64 i = 0; i < m->n_params; i++) {
-        struct param *p = &m->params[i];
-        init_param(m, p, seed, pool);
-        if (p->ema)
-            memcpy(p->ema->data, p->master->data, (size_t)tensor_bytes(p->master));
-    }
+    for (i64 i = 0; i < m->n_params; i++)
+        init_param(m, &m->params[i], seed, pool);
+    model_start_averages(m);
     model_refresh_compute(m, pool);
 }
 

@@ -120,6 +120,9 @@ bool model_uses_muon(const struct model *m, const struct param_desc *p);
 /* Initial weights: a function of (seed, name, index), whatever the thread count. */
 void model_init(struct model *m, u64 seed, struct pool *pool);
 
+/* The averages that are here begin as the weights are; model_init does so too. */
+void model_start_averages(struct model *m);
+
 /* The first parameter with a weight that is NaN or Inf, and where in it; NULL when all
  * are finite. */
 const struct param *model_first_not_finite(const struct model *m, i64 *element);

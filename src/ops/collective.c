@@ -113,8 +113,11 @@ static void all_gather_grad(struct graph *g, const struct task *t)
                           .phase = PHASE_INPUT_GRAD, .in = { dy } };
     memcpy(proto.attr, t->attr, sizeof proto.attr);
     struct task *scatter = graph_add(g, &proto);
-    if (scatter)
-        grad_add(g, t->in[0], scatter->out[0]);
+    if (!scatter)
+        return;
+    struct tensor *dx = scatter->out[0]; /* summed in f32 where dy is: wide_grad */
+    grad_add(g, t->in[0],
+             dx->dtype == t->in[0]->dtype ? dx : cast(g, dx, t->in[0]->dtype));
 }
 
 const struct op_info op_all_gather = {

@@ -1,6 +1,8 @@
 /* Embedding: y[r] = wte[tokens[r]] + wpe[positions[r]], and its gradient, a scatter:
  *   dtable[index[r]] += dy[r], rows added in ascending r, each sum rounded to the dtype of
- * dtable as it goes, so that every backend and thread count gives the same bits.
+ * dtable as it goes, so that every backend and thread count gives the same bits. With a grain,
+ * rows are added within runs of so many rows, and the runs in a tree; a run without the index
+ * counts as +0, so that -0 never comes out.
  *
  * A table may be a share of the whole; rows that another rank has count as zeros.
  * tokens, positions (R)   wte (V,C)   wpe (P,C)   y, dy (R,C) */
@@ -74,8 +76,9 @@ static void embed_grad(struct graph *g, const struct task *t)
 
 /* R, vocabulary, width, positions (0: none); few words, so that some come twice. The last one
  * has a share of each table, from row `first` on. */
-static const struct { i64 R, V, C, P, first; } shapes[] = {
-    { 7, 5, 3, 4, 0 }, { 33, 20, 65, 0, 0 }, { 130, 64, 48, 129, 0 }, { 33, 20, 17, 24, 5 },
+static const struct { i64 R, V, C, P, first, grain; } shapes[] = {
+    { 7, 5, 3, 4, 0, 0 },       { 33, 20, 65, 0, 0, 0 },    { 130, 64, 48, 129, 0, 0 },
+    { 33, 20, 17, 24, 5, 0 },   { 12 * 7, 20, 65, 24, 3, 7 },
 };
 
 static bool embed_example(struct op_example *e, int n)
@@ -120,6 +123,10 @@ static int embed_grad_infer(struct graph *g, struct task *t)
     TRY(kit_vector(g, t, "index", t->in[1], dy->dim[0]));
     TRY(kit_dtype(g, t, "index", t->in[1], DTYPE_I32));
     TRY(kit_matrix(g, t, "dtable", dtable, KIT_ANY, dy->dim[1]));
+    i64 grain = (i64)t->attr[EMBED_GRAIN];
+    if (grain > 0 && dy->dim[0] % grain)
+        return graph_fail(g, t, "%lld rows are no runs of %lld", (long long)dy->dim[0],
+                          (long long)grain);
     return kit_dtype(g, t, "dtable", dtable, kit_wide(dy));
 }
 
@@ -152,7 +159,8 @@ static bool embed_grad_example(struct op_example *e, int n)
     graph_add(e->g, &(struct task){ .op = &op_embed_grad,
                                     .in = { dy, example_integers(e, R, V + 2 * shapes[n].first) },
                                     .out = { dtable },
-                                    .attr = { [EMBED_FIRST] = (double)shapes[n].first } });
+                                    .attr = { [EMBED_FIRST] = (double)shapes[n].first,
+                                              [EMBED_GRAIN] = (double)shapes[n].grain } });
     return true;
 }
 

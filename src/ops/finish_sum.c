@@ -89,7 +89,7 @@ static int column_sums_infer(struct graph *g, struct task *t)
     TRY(kit_compute_dtype(g, t, "x", x));
     if (!t->out[0])
         t->out[0] = graph_vector(g, kit_wide(x), x->dim[1], "column_sums");
-    return kit_wide_vector(g, t, "sums", t->out[0], x->dim[1], x);
+    return kit_row_sums(g, t, "sums", t->out[0], x->dim[1], x);
 }
 
 static void column_sums_cost(const struct task *t, struct cost *c)
@@ -100,22 +100,24 @@ static void column_sums_cost(const struct task *t, struct cost *c)
 static void column_sums_ref(const struct task *t, struct run *run)
 {
     const struct tensor *x = t->in[0];
-    i64 R = x->dim[0], N = x->dim[1];
-    for (i64 n = 0; n < N; n++) {
+    i64 N = x->dim[1], groups = kit_groups(t->out[0]), each = x->dim[0] / groups;
+    for (i64 i = 0; i < groups * N; i++) {
         double sum = 0;
-        for (i64 r = 0; r < R; r++)
-            sum += tensor_get(x, r * N + n);
-        kit_sum(t->out[0], n, sum, run_accumulates(t, run));
+        for (i64 r = i / N * each; r < (i / N + 1) * each; r++)
+            sum += tensor_get(x, r * N + i % N);
+        kit_sum(t->out[0], i, sum, run_accumulates(t, run));
     }
 }
 
+/* The last one in three groups. */
 static bool column_sums_example(struct op_example *e, int n)
 {
     if (n >= COUNT_OF(shapes))
         return false;
     i64 R = shapes[n][0], N = shapes[n][1];
     struct tensor *x = example_normal(e, ROLE_ACTIVATION, e->dtype, R, N, 1);
-    struct tensor *sums = example_vector(e, ROLE_GRAD, N, 0, 1);
+    struct tensor *sums = n == 2 ? example_normal(e, ROLE_GRAD, kit_wide(x), 3, N, 1)
+                                 : example_vector(e, ROLE_GRAD, N, 0, 1);
     graph_add(e->g, &(struct task){ .op = &op_column_sums, .in = { x }, .out = { sums } });
     return true;
 }

@@ -78,6 +78,18 @@ int kit_wide_vector(struct graph *g, const struct task *t, const char *what,
     return kit_dtype(g, t, what, v, kit_wide(x));
 }
 
+int kit_row_sums(struct graph *g, const struct task *t, const char *what,
+                 const struct tensor *v, i64 C, const struct tensor *x)
+{
+    if (!v || v->rank != 2)
+        return kit_wide_vector(g, t, what, v, C, x);
+    TRY(kit_matrix(g, t, what, v, KIT_ANY, C));
+    if (v->dim[0] < 1 || tensor_rows(x) % v->dim[0])
+        return graph_fail(g, t, "%lld rows do not make %lld equal groups",
+                          (long long)tensor_rows(x), (long long)v->dim[0]);
+    return kit_dtype(g, t, what, v, kit_wide(x));
+}
+
 int kit_heads(struct graph *g, const struct task *t, i64 H, i64 G, i64 D)
 {
     if (H < 1 || G < 1 || H % G != 0)

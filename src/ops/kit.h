@@ -27,6 +27,15 @@ int kit_compute_dtype(struct graph *g, const struct task *t, const char *what,
 int kit_wide_vector(struct graph *g, const struct task *t, const char *what,
                     const struct tensor *v, i64 n, const struct tensor *x);
 
+/* A sum over the R rows of x: kit_wide_vector, or (n, C): of n equal groups of them. */
+int kit_row_sums(struct graph *g, const struct task *t, const char *what,
+                 const struct tensor *v, i64 C, const struct tensor *x);
+/* Groups of rows in such a sum, and elements of all of them. */
+static inline i64 kit_groups(const struct tensor *sums)
+{
+    return sums->rank == 2 ? sums->dim[0] : 1;
+}
+
 /* f32, or f64 beside f64: statistics, logits, gradient sums. */
 static inline enum dtype kit_wide(const struct tensor *x)
 {

@@ -77,8 +77,9 @@ static void layernorm_grad(struct graph *g, const struct task *t)
 }
 
 /* The size of x in the second example is such that eps matters. */
-static const struct { i64 R, C; double deviation, eps; bool bias; } shapes[] = {
-    { 5, 7, 1, 1e-5, true }, { 37, 129, 0.01, 1e-4, false }, { 3, 768, 3, 1e-6, true },
+static const struct { i64 R, C; double deviation, eps; bool bias; i64 groups; } shapes[] = {
+    { 5, 7, 1, 1e-5, true, 0 }, { 37, 129, 0.01, 1e-4, false, 0 }, { 3, 768, 3, 1e-6, true, 0 },
+    { 12, 65, 1, 1e-5, true, 4 },
 };
 
 static bool layernorm_example(struct op_example *e, int n)
@@ -131,8 +132,11 @@ static int layernorm_grad_infer(struct graph *g, struct task *t)
         t->out[1] = graph_vector(g, kit_wide(dy), C, "layernorm_grad.dgain");
     TRY(kit_same(g, t, "dx", t->out[0], dy));
     TRY(kit_dtype(g, t, "dx", t->out[0], dy->dtype));
-    TRY(kit_wide_vector(g, t, "dgain", t->out[1], C, dy));
-    return t->out[2] ? kit_wide_vector(g, t, "dbias", t->out[2], C, dy) : OK;
+    TRY(kit_row_sums(g, t, "dgain", t->out[1], C, dy));
+    if (!t->out[2])
+        return OK;
+    TRY(kit_same(g, t, "dbias", t->out[2], t->out[1]));
+    return kit_dtype(g, t, "dbias", t->out[2], kit_wide(dy));
 }
 
 static void layernorm_grad_cost(const struct task *t, struct cost *c)
@@ -145,17 +149,18 @@ static void layernorm_sums(const struct task *t, bool keep)
 {
     const struct tensor *dy = t->in[0], *x = t->in[1];
     i64 R = dy->dim[0], C = dy->dim[1];
-    for (i64 c = 0; c < C; c++) {
+    i64 groups = kit_groups(t->out[1]), each = R / groups;
+    for (i64 i = 0; i < groups * C; i++) {
         double dgain = 0, dbias = 0;
-        for (i64 r = 0; r < R; r++) {
-            double d = tensor_get(dy, r * C + c);
-            dgain += d * (tensor_get(x, r * C + c) - tensor_get(t->in[3], r)) *
+        for (i64 r = i / C * each; r < (i / C + 1) * each; r++) {
+            double d = tensor_get(dy, r * C + i % C);
+            dgain += d * (tensor_get(x, r * C + i % C) - tensor_get(t->in[3], r)) *
                      tensor_get(t->in[4], r);
             dbias += d;
         }
-        kit_sum(t->out[1], c, dgain, keep);
+        kit_sum(t->out[1], i, dgain, keep);
         if (t->out[2])
-            kit_sum(t->out[2], c, dbias, keep);
+            kit_sum(t->out[2], i, dbias, keep);
     }
 }
 
@@ -194,10 +199,17 @@ static bool layernorm_grad_example(struct op_example *e, int n)
     struct tensor *rstd = example_vector(e, ROLE_ACTIVATION, R, 1, 0.1);
     struct tensor *addend = n % 2 == 0
         ? example_normal(e, ROLE_ACTIVATION, e->dtype, R, C, 1) : NULL;
-    struct tensor *dbias = shapes[n].bias ? example_vector(e, ROLE_GRAD, C, 0, 1) : NULL;
+    struct tensor *dgain = NULL, *dbias = NULL;
+    i64 groups = shapes[n].groups;
+    if (groups) {
+        dgain = example_normal(e, ROLE_GRAD, kit_wide(dy), groups, C, 1);
+        dbias = example_normal(e, ROLE_GRAD, kit_wide(dy), groups, C, 1);
+    } else if (shapes[n].bias) {
+        dbias = example_vector(e, ROLE_GRAD, C, 0, 1);
+    }
     graph_add(e->g, &(struct task){ .op = &op_layernorm_grad,
                                     .in = { dy, x, gain, mean, rstd, addend },
-                                    .out = { NULL, NULL, dbias } });
+                                    .out = { NULL, dgain, dbias } });
     return true;
 }
 

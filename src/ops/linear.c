@@ -5,9 +5,26 @@
  *   dw = dy^T x          (N,K)   free to move behind: phase W
  *   dbias = sum_r dy[r]  (N)
  *   dresidual = dy, passed on without a copy.
- * The order of summation over K (over R in dw) must not depend on tiling or threads. */
+ * The order of summation over K (over R in dw) must not depend on tiling or threads; with
+ * leaves it is that of a tree which ranks may share. */
 #include "ops/example.h"
 #include "ops/kit.h"
+
+/* The pieces of a sum of n terms make it up. */
+static int check_leaves(struct graph *g, struct task *t, i64 n)
+{
+    i64 leaves = (i64)t->attr[LINEAR_LEAVES], terms = 0;
+    for (int p = 0; p < 3; p++)
+        terms += (i64)t->attr[LINEAR_PIECES + p];
+    if (leaves > 0 && terms != n)
+        return graph_fail(g, t, "its leaves cover %lld of %lld terms", (long long)terms,
+                          (long long)n);
+    for (int p = 0; p < 3; p++)
+        if (leaves * t->attr[LINEAR_SHARES + p] < t->attr[LINEAR_PIECES + p] && leaves > 0)
+            return graph_fail(g, t, "%lld leaves of %g terms do not cover %g", (long long)leaves,
+                              t->attr[LINEAR_SHARES + p], t->attr[LINEAR_PIECES + p]);
+    return OK;
+}
 
 /* --- y ------------------------------------------------------------------------------- */
 
@@ -18,6 +35,7 @@ static int linear_infer(struct graph *g, struct task *t)
     TRY(kit_compute_dtype(g, t, "x", x));
     TRY(kit_matrix(g, t, "w", w, KIT_ANY, x->dim[1]));
     TRY(kit_dtype(g, t, "w", w, x->dtype));
+    TRY(check_leaves(g, t, x->dim[1]));
     i64 R = x->dim[0], N = w->dim[0];
     enum dtype dtype = t->attr[LINEAR_OUT_F32] != 0 ? kit_wide(x) : x->dtype;
     if (bias)
@@ -80,14 +98,23 @@ static void linear_grad(struct graph *g, const struct task *t)
                                      .in = { dy, x }, .out = { w->grad, dbias } });
 }
 
+/* So many even leaves of one piece; 0: none. */
+static void example_leaves(struct task *t, i64 terms, i64 leaves)
+{
+    t->attr[LINEAR_LEAVES] = (double)leaves;
+    t->attr[LINEAR_PIECES] = leaves ? (double)terms : 0;
+    t->attr[LINEAR_SHARES] = leaves ? (double)ceil_div(terms, leaves) : 0;
+}
+
 /* Sizes that leave remainders in every blocking, and one larger than any block of K. */
 static bool linear_example(struct op_example *e, int n)
 {
-    static const struct { i64 R, K, N; bool bias, residual, wide; } shapes[] = {
-        { 5, 7, 3, true, true, false },
-        { 33, 65, 50, false, true, false },
-        { 67, 600, 37, true, false, false },
-        { 1, 130, 129, false, false, true },
+    static const struct { i64 R, K, N; bool bias, residual, wide; i64 leaves; } shapes[] = {
+        { 5, 7, 3, true, true, false, 0 },
+        { 33, 65, 50, false, true, false, 0 },
+        { 67, 600, 37, true, false, false, 0 },
+        { 1, 130, 129, false, false, true, 0 },
+        { 33, 96, 50, true, true, false, 4 },
     };
     if (n >= COUNT_OF(shapes))
         return false;
@@ -101,7 +128,9 @@ static bool linear_example(struct op_example *e, int n)
     struct tensor *bias = shapes[n].bias ? example_vector(e, ROLE_PARAM, N, 0, 1) : NULL;
     struct tensor *residual = shapes[n].residual
         ? example_normal(e, ROLE_ACTIVATION, e->dtype, R, N, 1) : NULL;
-    linear(e->g, x, w, bias, residual);
+    struct task proto = { .op = &op_linear, .in = { x, w, bias, residual } };
+    example_leaves(&proto, K, shapes[n].leaves);
+    graph_add(e->g, &proto);
     return true;
 }
 
@@ -135,15 +164,17 @@ static int linear_dx_infer(struct graph *g, struct task *t)
     TRY(kit_compute_dtype(g, t, "dy", dy));
     TRY(kit_matrix(g, t, "w", w, dy->dim[1], KIT_ANY));
     TRY(kit_dtype(g, t, "w", w, dy->dtype));
+    TRY(check_leaves(g, t, dy->dim[1]));
     i64 R = dy->dim[0], K = w->dim[1];
     if (!t->out[0])
         t->out[0] = graph_matrix(g, dy->dtype, R, K, "linear_dx");
     TRY(kit_matrix(g, t, "dx", t->out[0], R, K));
-    TRY(kit_dtype(g, t, "dx", t->out[0], dy->dtype));
+    if (t->out[0]->dtype != DTYPE_F32)
+        TRY(kit_dtype(g, t, "dx", t->out[0], dy->dtype));
     if (!addend)
         return OK;
     TRY(kit_matrix(g, t, "addend", addend, R, K));
-    return kit_dtype(g, t, "addend", addend, dy->dtype);
+    return kit_dtype(g, t, "addend", addend, t->out[0]->dtype);
 }
 
 static void linear_dx_cost(const struct task *t, struct cost *c)
@@ -174,8 +205,10 @@ static void linear_dx_ref(const struct task *t, struct run *run)
 
 static bool linear_dx_example(struct op_example *e, int n)
 {
-    static const struct { i64 R, N, K; bool addend; } shapes[] = {
-        { 5, 3, 7, true }, { 33, 50, 65, false }, { 67, 600, 37, true }, { 1, 129, 130, false },
+    static const struct { i64 R, N, K; bool addend; i64 leaves; } shapes[] = {
+        { 5, 3, 7, true, 0 },        { 33, 50, 65, false, 0 },
+        { 67, 600, 37, true, 0 },    { 1, 129, 130, false, 0 },
+        { 33, 61, 50, true, 8 },
     };
     if (n >= COUNT_OF(shapes))
         return false;
@@ -184,7 +217,9 @@ static bool linear_dx_example(struct op_example *e, int n)
     struct tensor *w = example_weight(e, e->dtype, N, K, 0.5);
     struct tensor *addend = shapes[n].addend
         ? example_normal(e, ROLE_ACTIVATION, e->dtype, R, K, 1) : NULL;
-    graph_add(e->g, &(struct task){ .op = &op_linear_dx, .in = { dy, w, addend } });
+    struct task proto = { .op = &op_linear_dx, .in = { dy, w, addend } };
+    example_leaves(&proto, N, shapes[n].leaves);
+    graph_add(e->g, &proto);
     return true;
 }
 
@@ -203,6 +238,7 @@ static int linear_dw_infer(struct graph *g, struct task *t)
     TRY(kit_compute_dtype(g, t, "dy", dy));
     TRY(kit_matrix(g, t, "x", x, dy->dim[0], KIT_ANY));
     TRY(kit_dtype(g, t, "x", x, dy->dtype));
+    TRY(check_leaves(g, t, dy->dim[0]));
     i64 N = dy->dim[1], K = x->dim[1];
     if (!t->out[0]) /* a frozen weight beside a bias that learns */
         t->out[0] = graph_matrix(g, kit_wide(dy), N, K, "linear_dw");
@@ -242,8 +278,9 @@ static void linear_dw_ref(const struct task *t, struct run *run)
 
 static bool linear_dw_example(struct op_example *e, int n)
 {
-    static const struct { i64 R, N, K; bool bias; } shapes[] = {
-        { 5, 3, 7, true }, { 33, 50, 65, false }, { 600, 67, 37, true }, { 1, 129, 130, true },
+    static const struct { i64 R, N, K; bool bias; i64 leaves; } shapes[] = {
+        { 5, 3, 7, true, 0 },     { 33, 50, 65, false, 0 },  { 600, 67, 37, true, 0 },
+        { 1, 129, 130, true, 0 }, { 6 * 31, 67, 37, true, 6 },
     };
     if (n >= COUNT_OF(shapes))
         return false;
@@ -251,8 +288,9 @@ static bool linear_dw_example(struct op_example *e, int n)
     struct tensor *dy = example_normal(e, ROLE_ACTIVATION, e->dtype, R, N, 1);
     struct tensor *x = example_normal(e, ROLE_ACTIVATION, e->dtype, R, K, 1);
     struct tensor *dbias = shapes[n].bias ? example_vector(e, ROLE_GRAD, N, 0, 1) : NULL;
-    graph_add(e->g, &(struct task){ .op = &op_linear_dw, .in = { dy, x },
-                                    .out = { NULL, dbias } });
+    struct task proto = { .op = &op_linear_dw, .in = { dy, x }, .out = { NULL, dbias } };
+    example_leaves(&proto, R, shapes[n].leaves);
+    graph_add(e->g, &proto);
     return true;
 }
 

@@ -4,6 +4,8 @@
 #include "ops/example.h"
 #include "ops/kit.h"
 
+#include <math.h>
+
 static int loss_sums_infer(struct graph *g, struct task *t)
 {
     struct tensor *nll = t->in[0];
@@ -22,6 +24,12 @@ static void loss_sums_cost(const struct task *t, struct cost *c)
     kit_elementwise(t, c, 3);
 }
 
+/* Multiples of 2^-24 below 2^29 need 53 bits: doubles add them without rounding. */
+static double term(const struct task *t, double x)
+{
+    return t->attr[LOSS_GRAIN] != 0 ? ldexp(rint(ldexp(x, 24)), -24) : x;
+}
+
 static void loss_sums_ref(const struct task *t, struct run *run)
 {
     const struct tensor *sums = t->out[0];
@@ -31,8 +39,8 @@ static void loss_sums_ref(const struct task *t, struct run *run)
     for (i64 r = 0; r < t->in[0]->dim[0]; r++) {
         double weight = tensor_get(t->in[1], r);
         assert(sources[r] >= 0 && sources[r] < sums->dim[0]);
-        kit_sum(sums, 2 * sources[r], weight * tensor_get(t->in[0], r), true);
-        kit_sum(sums, 2 * sources[r] + 1, weight, true);
+        kit_sum(sums, 2 * sources[r], term(t, weight * tensor_get(t->in[0], r)), true);
+        kit_sum(sums, 2 * sources[r] + 1, term(t, weight), true);
     }
 }
 

@@ -16,6 +16,7 @@ const struct op_info *const op_table[] = {
     &op_swiglu, &op_swiglu_grad,
     &op_add,
     &op_finish_sum, &op_column_sums, &op_cast,
+    &op_fold, &op_carry, &op_exact_squares, &op_exact_total,
     &op_xent, &op_xent_peak, &op_xent_sum, &op_xent_finish, &op_loss_sums,
     &op_sum_squares, &op_add_norms, &op_clip,
     &op_adamw, &op_muon, &op_ema,

@@ -23,24 +23,30 @@ const struct op_info *op_find(const char *name); /* NULL when unknown */
 /* in: tokens i32 (R), wte (V,C), [positions i32 (R)], [wpe (P,C)]; out: y (R,C). A table may
  * be a share that begins with row EMBED_FIRST of the whole (EMBED_FIRST_POSITION for wpe): an
  * index outside it counts as a row of zeros. */
-enum { EMBED_FIRST, EMBED_FIRST_POSITION };
+enum { EMBED_FIRST, EMBED_FIRST_POSITION, EMBED_GRAIN };
 extern const struct op_info op_embed;
 struct tensor *embed(struct graph *g, struct tensor *tokens, struct tensor *wte,
                      struct tensor *positions, struct tensor *wpe);
 /* dtable[index[r] - EMBED_FIRST] += dy[r] where that is a row of dtable; in: dy (R,C), index
  * i32 (R) (tokens, or positions: one task per table); out: dtable f32 (V,C) (sum). Rows are
- * added in ascending r. */
+ * added in ascending r; with EMBED_GRAIN, those of each run of so many rows, and the runs are
+ * added in a tree (see "sums that ranks can share"). */
 extern const struct op_info op_embed_grad;
 
 /* --- linear: y = x w^T (+ bias) (+ residual) ---------------------------------------- */
-/* in: x (R,K), w (N,K), [bias f32 (N)], [residual (R,N)]; out: y (R,N); attr: out dtype */
-enum { LINEAR_OUT_F32 }; /* 1: y is f32 whatever x is (logits) */
+/* in: x (R,K), w (N,K), [bias f32 (N)], [residual (R,N)]; out: y (R,N); attr: out dtype.
+ * LINEAR_LEAVES, of all three products: the sum (over K; over N in dx; over R in dw) is taken in
+ * so many leaves; leaf j is the j-th share of each of up to three pieces (struct gemm_leaves).
+ * LINEAR_PIECES and LINEAR_SHARES: three each, in the terms of that sum. */
+enum { LINEAR_OUT_F32, /* 1: y is f32 whatever x is (logits) */
+       LINEAR_LEAVES, LINEAR_PIECES, LINEAR_SHARES = LINEAR_PIECES + 3 };
 extern const struct op_info op_linear;
 struct tensor *linear(struct graph *g, struct tensor *x, struct tensor *w,
                       struct tensor *bias, struct tensor *residual);
 /* The same with f32 output and no bias: the LM head. */
 struct tensor *linear_f32(struct graph *g, struct tensor *x, struct tensor *w);
-/* dx = dy w (+ addend); in: dy (R,N), w (N,K), [addend (R,K)]; out: dx (R,K) */
+/* dx = dy w (+ addend); in: dy (R,N), w (N,K), [addend (R,K)]; out: dx (R,K), of dy's dtype or
+ * f32 */
 extern const struct op_info op_linear_dx;
 /* dw = dy^T x, dbias = column sums of dy; in: dy (R,N), x (R,K);
  * out: dw f32 (N,K) (sum), [dbias f32 (N)] (sum). Phase W. */
@@ -52,7 +58,9 @@ enum { NORM_EPS };
  * in: x (R,C), gain f32 (C); out: y (R,C), rstd f32 (R) */
 extern const struct op_info op_rmsnorm;
 struct tensor *rmsnorm(struct graph *g, struct tensor *x, struct tensor *gain, double eps);
-/* in: dy, x, gain, rstd, [addend (R,C)]; out: dx (R,C) = addend + ..., dgain f32 (C) (sum) */
+/* in: dy, x, gain, rstd, [addend (R,C)]; out: dx (R,C) = addend + ..., dgain f32 (C) (sum).
+ * Here and below, a sum over rows may be given as (n,C): the sums of n equal groups of
+ * consecutive rows, for op_fold to add. */
 extern const struct op_info op_rmsnorm_grad;
 /* y = (x - mean) rstd gain + [bias]; in: x, gain, [bias]; out: y, mean f32 (R), rstd f32 (R) */
 extern const struct op_info op_layernorm;
@@ -65,11 +73,13 @@ extern const struct op_info op_layernorm_grad;
 /* --- attention inputs: qkv is (R, (H + 2G) D): H query heads, G key heads, G value ---- */
 /* Query and key heads normalised as rmsnorm over D (Qwen3). in: qkv, gain_q f32 (D),
  * gain_k f32 (D); out: y like qkv (values copied), rstd f32 (R, H+G) */
-enum { HEADS_H, HEADS_G, HEADS_D, HEADS_EPS };
+enum { HEADS_H, HEADS_G, HEADS_D, HEADS_EPS, HEADS_LEAVES };
 extern const struct op_info op_qk_norm;
 struct tensor *qk_norm(struct graph *g, struct tensor *qkv, struct tensor *gain_q,
                        struct tensor *gain_k, int H, int G, int D, double eps);
-/* in: dy, qkv, gain_q, gain_k, rstd; out: dqkv, dgain_q (D) (sum), dgain_k (D) (sum) */
+/* in: dy, qkv, gain_q, gain_k, rstd; out: dqkv, dgain_q (D) (sum), dgain_k (D) (sum). With
+ * HEADS_LEAVES n the sums are (groups n, D): per group of rows, those of each n-th of the query
+ * and the key heads. */
 extern const struct op_info op_qk_norm_grad;
 /* Rotary embedding of query and key heads, pairs (i, i + D/2):
  *   a' = a cos - b sin, b' = b cos + a sin, angle = positions[r] * frequency[i]
@@ -124,12 +134,37 @@ extern const struct op_info op_add; /* y = a + b; in: a, b (same shape and dtype
 extern const struct op_info op_finish_sum;
 struct tensor *finish_sum(struct graph *g, struct tensor *x, struct tensor *bias,
                           struct tensor *residual);
-/* sums[n] += sum over r of x[r][n]; in: x (R,N); out: sums f32 (N) (sum): gradient of bias */
+/* sums[n] += sum over r of x[r][n]; in: x (R,N); out: sums f32 (N) or, of groups, (n,N) (sum):
+ * gradient of bias */
 extern const struct op_info op_column_sums;
 /* y = x in another dtype, CAST_DTYPE; its gradient is cast back. */
 enum { CAST_DTYPE };
 extern const struct op_info op_cast;
 struct tensor *cast(struct graph *g, struct tensor *x, enum dtype dtype);
+
+/* --- sums that ranks can share ----------------------------------------------------------- */
+/* The bits of these sums are a function of what is summed and of its place in the whole step,
+ * not of who sums which part (parallel/exact.h). */
+/* sum[c] += tree over the B sequences of (tree over the n leaves of each), tree(n) as in
+ * backend/cpu/gemm.h. in: x f32 (B n, C); out: sum f32 (C) (sum) */
+enum { FOLD_LEAVES };
+extern const struct op_info op_fold;
+/* Counts x in as part CARRY_INDEX of the CARRY_COUNT of this micro-batch, of CARRY_TOTAL in the
+ * step (a power of two): a binary counter of sums. After the last one x is the tree of all parts;
+ * before, it is put by in levels, and x is free. out: x f32 (any shape, read too), levels f32
+ * (carry_levels(total), elements of x) */
+enum { CARRY_INDEX, CARRY_COUNT, CARRY_TOTAL };
+extern const struct op_info op_carry;
+i64 carry_levels(i64 total);
+/* The sum of squares as a whole number of 2^-298, in digits of 16 bits, the last one not 0 when a
+ * value is not finite; added to `before`. Ranks may add digits (all_reduce).
+ * in: grad f32, [before i32 (SQUARES_DIGITS)]; out: digits i32 (SQUARES_DIGITS) */
+enum { SQUARES_DIGITS = 41, SQUARES_LEAST = -298 };
+extern const struct op_info op_exact_squares;
+struct tensor *exact_squares(struct graph *g, struct tensor *grad, struct tensor *before);
+/* in: digits, whose carries may be due; out: f64 (1), NaN when something was not finite */
+extern const struct op_info op_exact_total;
+struct tensor *exact_total(struct graph *g, struct tensor *digits);
 
 /* --- loss ------------------------------------------------------------------------------ */
 /* Cross-entropy of one chunk of rows, with its own gradient:
@@ -140,7 +175,7 @@ struct tensor *cast(struct graph *g, struct tensor *x, enum dtype dtype);
  * in: z f32 (r,V), targets i32 (r), weights f32 (r), inv_weight f32 (1);
  * out: nll f32 (r), lse f32 (r), [dz compute dtype (r,V)], absent in evaluation.
  * Only the first `vocab` columns exist: padding columns beyond get probability 0, dz 0. */
-enum { XENT_ZCOEF, XENT_VOCAB, XENT_FIRST };
+enum { XENT_ZCOEF, XENT_VOCAB, XENT_FIRST, XENT_LEAVES, XENT_SHARE };
 extern const struct op_info op_xent;
 /* Writes nll into the given view (r rows of the whole step's nll). grad_dtype < 0: no
  * gradient is formed. */
@@ -148,7 +183,8 @@ void xent(struct graph *g, struct tensor *z, struct tensor *targets, struct tens
           struct tensor *inv_weight, struct tensor *nll, int grad_dtype, i64 vocab,
           double zcoef);
 /* The same in three steps, for a share of the vocabulary that begins at column `first` of the
- * whole (xent_parts.c says what ranks exchange between them). */
+ * whole (xent_parts.c says what ranks exchange between them). xent_sum with XENT_LEAVES: the
+ * exponentials are summed in so many leaves of XENT_SHARE columns, and these in a tree. */
 extern const struct op_info op_xent_peak;   /* in: z; out: peak f32 (r) */
 extern const struct op_info op_xent_sum;    /* in: z, peak, targets; out: sums f32 (r,2) */
 extern const struct op_info op_xent_finish; /* in: z, targets, weights, inv_weight, peak,
@@ -163,7 +199,10 @@ void xent_finish(struct graph *g, struct tensor *z, const struct xent_labels *la
                  struct tensor *peak, struct tensor *sums, struct tensor *nll, int grad_dtype,
                  i64 first, i64 vocab, double zcoef);
 /* Per source: sums[s] += (sum of weight * nll, sum of weight), rows in ascending order.
- * in: nll f32 (R), weights f32 (R), sources i32 (R); out: sums f64 (S,2) (sum) */
+ * in: nll f32 (R), weights f32 (R), sources i32 (R); out: sums f64 (S,2) (sum).
+ * With LOSS_GRAIN 1 each term is first rounded to a multiple of 2^-24 (an error of 2^-25 at
+ * most): up to a sum of 2^29 no addition rounds, so that order does not matter. */
+enum { LOSS_GRAIN };
 extern const struct op_info op_loss_sums;
 void loss_sums(struct graph *g, struct tensor *nll, struct tensor *weights,
                struct tensor *sources, struct tensor *sums);

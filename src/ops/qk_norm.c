@@ -90,8 +90,9 @@ static void qk_norm_grad(struct graph *g, const struct task *t)
 }
 
 /* The size of x in the second example is such that eps matters. */
-static const struct { i64 R; int H, G, D; double deviation, eps; } shapes[] = {
-    { 3, 2, 2, 6, 1, 1e-5 }, { 19, 6, 2, 24, 0.01, 1e-4 }, { 5, 3, 1, 64, 2, 1e-6 },
+static const struct { i64 R; int H, G, D; double deviation, eps; int groups, leaves; } shapes[] = {
+    { 3, 2, 2, 6, 1, 1e-5, 0, 0 },  { 19, 6, 2, 24, 0.01, 1e-4, 0, 0 },
+    { 5, 3, 1, 64, 2, 1e-6, 0, 0 }, { 12, 8, 4, 17, 1, 1e-5, 3, 2 },
 };
 
 static bool qk_norm_example(struct op_example *e, int n)
@@ -125,6 +126,24 @@ struct tensor *qk_norm(struct graph *g, struct tensor *qkv, struct tensor *gain_
 
 /* --- gradient ------------------------------------------------------------------------ */
 
+/* (D), or (groups of rows x leaves of heads, D). */
+static int check_gain_sums(struct graph *g, const struct task *t, const char *what,
+                           const struct tensor *sums)
+{
+    i64 D = (i64)t->attr[HEADS_D], leaves = (i64)t->attr[HEADS_LEAVES];
+    const struct tensor *qkv = t->in[1];
+    if (leaves == 0 || sums->rank != 2)
+        return kit_wide_vector(g, t, what, sums, D, qkv);
+    TRY(kit_matrix(g, t, what, sums, KIT_ANY, D));
+    i64 groups = sums->dim[0] / leaves;
+    if (groups < 1 || groups * leaves != sums->dim[0] || qkv->dim[0] % groups ||
+        (i64)t->attr[HEADS_H] % leaves || (i64)t->attr[HEADS_G] % leaves)
+        return graph_fail(g, t, "%s: %lld rows and %g, %g heads do not make %lld equal parts",
+                          what, (long long)qkv->dim[0], t->attr[HEADS_H], t->attr[HEADS_G],
+                          (long long)sums->dim[0]);
+    return kit_dtype(g, t, what, sums, kit_wide(qkv));
+}
+
 static int qk_norm_grad_infer(struct graph *g, struct task *t)
 {
     struct tensor *dy = t->in[0], *qkv = t->in[1];
@@ -140,7 +159,7 @@ static int qk_norm_grad_infer(struct graph *g, struct task *t)
     for (int i = 1; i <= 2; i++) {
         if (!t->out[i]) /* a frozen gain */
             t->out[i] = graph_vector(g, kit_wide(qkv), D, "qk_norm_grad.dgain");
-        TRY(kit_wide_vector(g, t, i == 1 ? "dgain_q" : "dgain_k", t->out[i], D, qkv));
+        TRY(check_gain_sums(g, t, i == 1 ? "dgain_q" : "dgain_k", t->out[i]));
     }
     TRY(kit_same(g, t, "dqkv", t->out[0], qkv));
     return kit_dtype(g, t, "dqkv", t->out[0], qkv->dtype);
@@ -168,20 +187,26 @@ static void head_dx(const struct task *t, i64 at, i64 D, const struct tensor *ga
     }
 }
 
-/* dgain of heads [from, to). */
-static void heads_dgain(const struct task *t, const struct tensor *dgain, i64 from, i64 to,
+/* dgain of `count` heads from `first` on, a row of dgain per group of rows and leaf of heads. */
+static void heads_dgain(const struct task *t, const struct tensor *dgain, i64 first, i64 count,
                         bool keep)
 {
     const struct tensor *dy = t->in[0], *x = t->in[1], *rstd = t->in[4];
     i64 D = (i64)t->attr[HEADS_D], heads = rstd->dim[1], columns = x->dim[1];
-    for (i64 d = 0; d < D; d++) {
+    i64 leaves = i64_max(1, (i64)t->attr[HEADS_LEAVES]);
+    i64 groups = dgain->rank == 2 ? dgain->dim[0] / leaves : 1, each = x->dim[0] / groups;
+    if (dgain->rank == 1)
+        leaves = 1;
+    for (i64 i = 0; i < groups * leaves * D; i++) {
+        i64 group = i / D / leaves, leaf = i / D % leaves, d = i % D;
         double sum = 0;
-        for (i64 r = 0; r < x->dim[0]; r++)
-            for (i64 h = from; h < to; h++)
+        for (i64 r = group * each; r < (group + 1) * each; r++)
+            for (i64 h = first + leaf * count / leaves; h < first + (leaf + 1) * count / leaves;
+                 h++)
                 sum += tensor_get(dy, r * columns + h * D + d) *
                        tensor_get(x, r * columns + h * D + d) *
                        tensor_get(rstd, r * heads + h);
-        kit_sum(dgain, d, sum, keep);
+        kit_sum(dgain, i, sum, keep);
     }
 }
 
@@ -190,7 +215,7 @@ static void qk_norm_grad_ref(const struct task *t, struct run *run)
     i64 H = (i64)t->attr[HEADS_H], G = (i64)t->attr[HEADS_G], D = (i64)t->attr[HEADS_D];
     bool keep = run_accumulates(t, run);
     heads_dgain(t, t->out[1], 0, H, keep);
-    heads_dgain(t, t->out[2], H, H + G, keep);
+    heads_dgain(t, t->out[2], H, G, keep);
     for (i64 r = 0; r < t->in[1]->dim[0]; r++) {
         i64 row = r * (H + 2 * G) * D;
         for (i64 h = 0; h < H + G; h++)
@@ -214,8 +239,12 @@ static bool qk_norm_grad_example(struct op_example *e, int n)
                 example_vector(e, ROLE_PARAM, D, 1, 0.3),
                 example_vector(e, ROLE_PARAM, D, 1, 0.3),
                 example_normal(e, ROLE_ACTIVATION, DTYPE_F32, R, H + G, 1) },
-        .attr = { [HEADS_H] = H, [HEADS_G] = G, [HEADS_D] = D, [HEADS_EPS] = 1e-5 },
+        .attr = { [HEADS_H] = H, [HEADS_G] = G, [HEADS_D] = D, [HEADS_EPS] = 1e-5,
+                  [HEADS_LEAVES] = shapes[n].leaves },
     };
+    for (int i = 1; i <= 2 && shapes[n].groups; i++)
+        proto.out[i] = example_normal(e, ROLE_GRAD, DTYPE_F32,
+                                      shapes[n].groups * shapes[n].leaves, D, 1);
     graph_add(e->g, &proto);
     return true;
 }

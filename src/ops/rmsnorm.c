@@ -61,8 +61,9 @@ static void rmsnorm_grad(struct graph *g, const struct task *t)
 }
 
 /* The size of x in the second example is such that eps matters. */
-static const struct { i64 R, C; double deviation, eps; } shapes[] = {
-    { 5, 7, 1, 1e-5 }, { 37, 129, 0.01, 1e-4 }, { 3, 768, 3, 1e-6 },
+static const struct { i64 R, C; double deviation, eps; i64 groups; } shapes[] = {
+    { 5, 7, 1, 1e-5, 0 }, { 37, 129, 0.01, 1e-4, 0 }, { 3, 768, 3, 1e-6, 0 },
+    { 12, 65, 1, 1e-5, 4 },
 };
 
 static bool rmsnorm_example(struct op_example *e, int n)
@@ -110,7 +111,7 @@ static int rmsnorm_grad_infer(struct graph *g, struct task *t)
         t->out[1] = graph_vector(g, kit_wide(dy), C, "rmsnorm_grad.dgain");
     TRY(kit_same(g, t, "dx", t->out[0], dy));
     TRY(kit_dtype(g, t, "dx", t->out[0], dy->dtype));
-    return kit_wide_vector(g, t, "dgain", t->out[1], C, dy);
+    return kit_row_sums(g, t, "dgain", t->out[1], C, dy);
 }
 
 static void rmsnorm_grad_cost(const struct task *t, struct cost *c)
@@ -123,12 +124,13 @@ static void rmsnorm_grad_ref(const struct task *t, struct run *run)
 {
     const struct tensor *dy = t->in[0], *x = t->in[1], *gain = t->in[2], *addend = t->in[4];
     i64 R = dy->dim[0], C = dy->dim[1];
-    for (i64 c = 0; c < C; c++) {
+    i64 groups = kit_groups(t->out[1]), each = R / groups;
+    for (i64 i = 0; i < groups * C; i++) {
         double dgain = 0;
-        for (i64 r = 0; r < R; r++)
-            dgain += tensor_get(dy, r * C + c) * tensor_get(x, r * C + c) *
+        for (i64 r = i / C * each; r < (i / C + 1) * each; r++)
+            dgain += tensor_get(dy, r * C + i % C) * tensor_get(x, r * C + i % C) *
                      tensor_get(t->in[3], r);
-        kit_sum(t->out[1], c, dgain, run_accumulates(t, run));
+        kit_sum(t->out[1], i, dgain, run_accumulates(t, run));
     }
     for (i64 r = 0; r < R; r++) {
         double rstd = tensor_get(t->in[3], r), mean = 0;
@@ -155,8 +157,12 @@ static bool rmsnorm_grad_example(struct op_example *e, int n)
     struct tensor *rstd = example_vector(e, ROLE_ACTIVATION, R, 1, 0.1);
     struct tensor *addend = n % 2 == 0
         ? example_normal(e, ROLE_ACTIVATION, e->dtype, R, C, 1) : NULL;
+    i64 groups = shapes[n].groups;
+    struct tensor *dgain = groups
+        ? example_normal(e, ROLE_GRAD, kit_wide(dy), groups, C, 1) : NULL;
     graph_add(e->g, &(struct task){ .op = &op_rmsnorm_grad,
-                                    .in = { dy, x, gain, rstd, addend } });
+                                    .in = { dy, x, gain, rstd, addend },
+                                    .out = { NULL, dgain } });
     return true;
 }
 

@@ -7,7 +7,8 @@
  *
  * z (r,V) is a share of the columns, XENT_FIRST the first column's place in the whole
  * vocabulary, XENT_VOCAB how many of the columns here exist. z[target] is 0 where the target
- * is another rank's. */
+ * is another rank's. XENT_LEAVES says in which parts the exponentials are summed, so that
+ * ranks with some of the leaves each come to the sum of one rank with all. */
 #include "ops/example.h"
 #include "ops/kit.h"
 
@@ -95,6 +96,10 @@ static int sum_infer(struct graph *g, struct task *t)
     TRY(kit_wide_vector(g, t, "peak", t->in[1], z->dim[0], z));
     TRY(kit_vector(g, t, "targets", t->in[2], z->dim[0]));
     TRY(kit_dtype(g, t, "targets", t->in[2], DTYPE_I32));
+    if (t->attr[XENT_LEAVES] > 0 &&
+        t->attr[XENT_LEAVES] * t->attr[XENT_SHARE] < (double)vocab_here(t))
+        return graph_fail(g, t, "%g leaves of %g columns do not cover %lld", t->attr[XENT_LEAVES],
+                          t->attr[XENT_SHARE], (long long)vocab_here(t));
     if (!t->out[0])
         t->out[0] = graph_matrix(g, z->dtype, z->dim[0], 2, "xent.sums");
     return kit_matrix(g, t, "sums", t->out[0], z->dim[0], 2);
@@ -138,8 +143,17 @@ static bool sum_example(struct op_example *e, int n)
 {
     if (n >= COUNT_OF(shapes))
         return false;
-    xent_sum(e->g, example_logits(e, n), example_vector(e, ROLE_INPUT, shapes[n].r, 9, 1),
-             example_targets(e, n), shapes[n].first, shapes[n].vocab);
+    struct task proto = {
+        .op = &op_xent_sum,
+        .in = { example_logits(e, n), example_vector(e, ROLE_INPUT, shapes[n].r, 9, 1),
+                example_targets(e, n) },
+        .attr = { [XENT_VOCAB] = (double)shapes[n].vocab, [XENT_FIRST] = (double)shapes[n].first },
+    };
+    if (n == 1) { /* of which the last one is empty */
+        proto.attr[XENT_LEAVES] = 4;
+        proto.attr[XENT_SHARE] = 34;
+    }
+    graph_add(e->g, &proto);
     return true;
 }
 

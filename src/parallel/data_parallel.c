@@ -72,7 +72,8 @@ static void reduce_bucket(struct graph *g, const struct bucket *b, const struct 
     i64 at = behind_last_writer(g, b->grad);
     if (at >= 0 && mesh->layout.dp > 1)
         reduce_over_data(g, b, at, mesh);
-    if (at >= 0 && mesh->layout.tp > 1 && b->cut > 0)
+    bool partial = mesh->layout.tp > 1 && !mesh->layout.exact; /* exact: summed already */
+    if (at >= 0 && partial && b->cut > 0)
         reduce_in_place(g, LANE_TP, at, graph_view(g, b->grad, 0, b->cut), mesh);
 }
 

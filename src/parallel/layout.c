@@ -17,6 +17,9 @@ const struct option layout_options[] = {
     { "layout.zero", FIELD(INT, zero), "0", .max = 1,
       .help = "What data-parallel ranks split besides rows: 0 nothing, 1 the optimizer's "
               "state." },
+    { "layout.exact", FIELD(BOOL, exact), "false",
+      .help = "Sums in an order that no layout changes: dp and tp give the very bits of one rank "
+              "that is exact too." },
     { 0 },
 };
 
@@ -136,10 +139,30 @@ static int check_divides(const char *what, i64 n, i64 tp)
                    (long long)tp, (long long)n, what, (long long)lower);
 }
 
+static bool power_of_two(i64 n)
+{
+    return n > 0 && (n & (n - 1)) == 0;
+}
+
+/* What sums in a tree cannot share. */
+static int check_exact(const struct layout *l, int micro_batches)
+{
+    const struct { const char *name; i64 degree; } axes[] = { { "dp", l->dp }, { "tp", l->tp } };
+    for (i64 i = 0; l->exact && i < COUNT_OF(axes); i++)
+        if (!power_of_two(axes[i].degree) || axes[i].degree > 8)
+            return err_set(ERR_CONFIG, "%s=%lld cannot be exact: with layout.exact each axis has 1, "
+                           "2, 4 or 8 ranks", axes[i].name, (long long)axes[i].degree);
+    if (l->exact && !power_of_two(micro_batches))
+        return err_set(ERR_CONFIG, "%d micro-batches a step cannot be exact: with layout.exact "
+                       "choose a power of two, here or in the ramp", micro_batches);
+    return OK;
+}
+
 int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, i64 B, i64 T,
                  int micro_batches)
 {
     TRY(check_ranks(l, ranks));
+    TRY(check_exact(l, micro_batches));
     TRY(check_rows(l, B, micro_batches));
     TRY(check_divides("attention heads", s->heads, l->tp));
     TRY(check_divides("key-value heads", s->kv_heads, l->tp));

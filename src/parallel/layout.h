@@ -24,6 +24,7 @@ enum zero_stage {
 struct layout {
     i64 dp, tp;
     i64 zero; /* enum zero_stage */
+    bool exact; /* the bits of one rank: parallel/exact.h */
 };
 
 /* Keys "layout.dp" and so on, bound to struct layout. */

@@ -20,6 +20,8 @@ struct rewrite {
 static struct tensor *collective(const struct rewrite *r, const struct op_info *op,
                                  struct tensor *x, i64 outer, enum collective_kind kind)
 {
+    if (r->mesh->layout.tp == 1)
+        return x;
     struct task proto = { .op = op, .lane = LANE_TP, .in = { x },
                           .attr = { [COLLECTIVE_SIZE] = (double)r->mesh->layout.tp,
                                     [COLLECTIVE_RANK] = (double)r->mesh->tp_rank,
@@ -60,6 +62,8 @@ static struct tensor *whole(struct rewrite *r, struct tensor *old)
         r->all[old->index] = collective(r, &op_all_gather, r->now[old->index], r->B,
                                         COLLECTIVE_SUM);
         r->g->head = head;
+        if (r->all[old->index] && r->mesh->layout.exact && r->mesh->layout.tp > 1)
+            r->all[old->index]->wide_grad = true;
     }
     return r->all[old->index];
 }
@@ -190,7 +194,7 @@ static void rewrite_task(struct rewrite *r, const struct task *t)
 int tensor_parallel(struct graph *g, const struct model *m, const struct mesh *mesh, i64 B)
 {
     TRY(g->rc);
-    if (mesh->layout.tp == 1)
+    if (mesh->layout.tp == 1 && !mesh->layout.exact)
         return OK;
     struct rewrite r = { .g = g, .m = m, .mesh = mesh, .B = B, .known = g->n_tensors };
     struct task **old = g->tasks;
@@ -214,6 +218,5 @@ struct tensor *tensor_parallel_total(struct graph *g, struct tensor *total,
                                      const struct mesh *mesh)
 {
     const struct rewrite r = { .g = g, .mesh = mesh };
-    return mesh->layout.tp == 1 ? total
-                                : collective(&r, &op_all_reduce, total, 1, COLLECTIVE_SUM);
+    return collective(&r, &op_all_reduce, total, 1, COLLECTIVE_SUM);
 }

@@ -21,7 +21,8 @@
 #include "model/model.h"
 #include "parallel/mesh.h"
 
-/* Right after the forward list was built, for B sequences. Nothing where tp is 1. */
+/* Right after the forward list was built, for B sequences. Nothing where tp is 1; in exact mode
+ * the same list without what ranks exchange, so that one rank sums as many do. */
 int tensor_parallel(struct graph *g, const struct model *m, const struct mesh *mesh, i64 B);
 
 /* The sum over ranks of a number that each has for its shares; `total` itself where tp is 1. */

@@ -236,16 +236,6 @@ static int open_model(struct session *s)
     return model_new(&s->model, &s->spec, compute, needs, c->train.seq, &s->arena);
 }
 
-/* The averages begin where the weights do. */
-static void fill_averages(const struct model *m)
-{
-    for (i64 i = 0; i < m->n_params; i++) {
-        const struct param *p = &m->params[i];
-        if (p->ema)
-            memcpy(p->ema->data, p->master->data, (size_t)tensor_bytes(p->master));
-    }
-}
-
 static int fill_weights(struct session *s)
 {
     if (!s->config->model.from && s->request.dry_run)
@@ -256,7 +246,7 @@ static int fill_weights(struct session *s)
     }
     compare_tokenizers(s);
     TRY(restore_weights(s->model, &s->from, false, s->engine.pool, &s->arena));
-    fill_averages(s->model);
+    model_start_averages(s->model);
     log_line(LOG_INFO, "starting from the weights in %s", s->config->model.from);
     return OK;
 }
@@ -351,6 +341,7 @@ static int open_parts(struct session *s)
         name_checkpoints(s);
     TRY(session_place(s));
     TRY(engine_init(&s->engine, s->request.backend, session_threads(s), c->trace.ring));
+    TRY(session_check_exact(s));
     TRY(open_data(s));
     TRY(settle_vocab(s));
     TRY(session_check_floor(s));

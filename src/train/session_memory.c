@@ -89,6 +89,7 @@ static i64 list_terms(const struct session *s, struct term *terms)
     terms[n++] = (struct term){ "optimizer state", role_bytes(m, ROLE_STATE, false) };
     terms[n++] = (struct term){ "averaged weights", role_bytes(m, ROLE_STATE, true) };
     terms[n++] = (struct term){ "kernel workspace", s->engine.workspace_bytes };
+    terms[n++] = (struct term){ "inputs and sums of a step", s->engine.kept_bytes };
     terms[n++] = (struct term){ "copy for checkpoints", copy_bytes(s) };
     terms[n++] = (struct term){ "batches read ahead", reading_bytes(s) };
     n += activation_terms(s, terms + n);

@@ -1,4 +1,5 @@
 /* What the ranks of one run share: the layout, the folder, the clock (see session.h). */
+#include "base/hash.h"
 #include "base/sys.h"
 #include "train/session.h"
 
@@ -20,10 +21,31 @@ static int check_layout(const struct session *s, const struct layout *l, i64 ran
 int session_open_mesh(struct session *s)
 {
     struct comm *comm = s->request.comm;
-    if (!comm || comm->size == 1)
-        return s->request.layout ? check_layout(s, s->request.layout, 1) : OK;
+    if (!comm || comm->size == 1) {
+        if (!s->request.layout)
+            return OK;
+        s->mesh.layout.exact = s->request.layout->exact;
+        return check_layout(s, s->request.layout, 1);
+    }
     TRY(check_layout(s, s->request.layout, comm->size));
     return mesh_new(&s->mesh, s->request.layout, comm);
+}
+
+int session_check_exact(const struct session *s)
+{
+    const char *name = s->engine.backend.name;
+    if (!s->mesh.layout.exact)
+        return OK;
+    if (strcmp(name, "reference") == 0)
+        return err_set(ERR_CONFIG, "the reference backend sums in double and cannot be exact: "
+                       "choose another --backend, or leave layout.exact off");
+    double bits = (double)(crc32c(0, name, (i64)strlen(name)) & 0xffffff);
+    double values[] = { bits, -bits };
+    TRY(mesh_max(&s->mesh, values, 2));
+    if (values[0] == bits && -values[1] == bits)
+        return OK;
+    return err_set(ERR_CONFIG, "this rank computes with %s, another one with other instructions: "
+                   "with layout.exact all must use the same --backend", name);
 }
 
 bool session_leads(const struct session *s)

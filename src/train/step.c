@@ -1,6 +1,7 @@
 #include "train/step.h"
 
 #include "parallel/data_parallel.h"
+#include "parallel/exact.h"
 #include "parallel/tensor_parallel.h"
 
 static struct tensor *host_tensor(struct arena *a, const char *name, enum dtype dtype, i64 n,
@@ -134,17 +135,32 @@ static struct tensor *add_squares(struct graph *g, const struct model *m, struct
     return total_squares(g, parts, n);
 }
 
+/* The same as a whole number, which has no order. */
+static struct tensor *count_squares(struct graph *g, const struct model *m,
+                                    struct tensor *digits, enum sharing which)
+{
+    struct piece piece;
+    for (i64 i = 0; i < m->n_params; i++)
+        if (sharing_of(&m->params[i]) == which && own_piece(g, &m->params[i], &piece))
+            digits = exact_squares(g, piece.grad, digits);
+    return digits;
+}
+
 /* The squared norm of the whole gradient: each element once. Slices of a split state are
  * summed over their owners, then shares over the ranks that cut the model, and what all have
  * is added behind that. */
 static struct tensor *gradient_squares(struct graph *g, const struct model *m,
                                        const struct mesh *mesh)
 {
-    struct tensor *sum = add_squares(g, m, NULL, SHARE_MATRICES);
+    const bool exact = mesh->layout.exact;
+    struct tensor *(*squares)(struct graph *, const struct model *, struct tensor *,
+                              enum sharing) = exact ? count_squares : add_squares;
+    struct tensor *sum = squares(g, m, NULL, SHARE_MATRICES);
     sum = data_parallel_total(g, sum, mesh);
-    sum = add_squares(g, m, sum, SHARE_CUT_VECTORS);
+    sum = squares(g, m, sum, SHARE_CUT_VECTORS);
     sum = tensor_parallel_total(g, sum, mesh);
-    return add_squares(g, m, sum, SHARE_SAME_VECTORS);
+    sum = squares(g, m, sum, SHARE_SAME_VECTORS);
+    return exact ? exact_total(g, sum) : sum;
 }
 
 static void build_update(struct graph *g, const struct model *m, const struct train_config *c,
@@ -176,7 +192,8 @@ int step_program_new(struct step_program *out, const struct model *m,
                      const struct step_io *io, const struct mesh *mesh, struct arena *a)
 {
     struct graph *g = &out->graph;
-    struct decoder_shape d = { shape->B, shape->T, c->train.z_loss, true };
+    struct decoder_shape d = { shape->B, shape->T, c->train.z_loss, true, mesh->layout.exact };
+    struct exact exact = { m, mesh, shape->B, shape->T, shape->micro_batches, NULL };
     out->shape = *shape;
     graph_init(g, a);
     if (m->needs & MODEL_GRADS_LENT)
@@ -184,9 +201,11 @@ int step_program_new(struct step_program *out, const struct model *m,
     build_forward(g, m, shape, &d, io->sums);
     TRY(tensor_parallel(g, m, mesh, shape->B));
     TRY(graph_backward(g, 0, g->n_tasks));
+    TRY(exact_sums(g, &exact));
     TRY(pass_chunk_head(g));
     TRY(pass_recompute(g, (enum recompute)c->train.recompute));
     TRY(data_parallel_reduce(g, m, mesh));
+    TRY(exact_join(g, &exact));
     build_update(g, m, c, io, mesh);
     return program_new(&out->program, g, "train", shape->micro_batches);
 }
@@ -195,7 +214,7 @@ int eval_program_new(struct step_program *out, const struct model *m,
                      const struct step_shape *shape, struct tensor *sums, struct arena *a)
 {
     struct graph *g = &out->graph;
-    struct decoder_shape d = { shape->B, shape->T, 0, false };
+    struct decoder_shape d = { shape->B, shape->T, 0, false, false };
     out->shape = *shape;
     graph_init(g, a);
     build_forward(g, m, shape, &d, sums);

@@ -307,6 +307,13 @@ static const struct fault {
     { "blocks are taken as one", &op_muon, one_block, NULL, MUON_ROWS0, 0, NULL },
     { "decay is left out", &op_muon, set_attr, NULL, MUON_DECAY, 0, NULL },
     { "decay is taken as its rest", &op_ema, set_attr, NULL, EMA_DECAY, 0.1, NULL },
+    { "the last row is left out", &op_fold, zero_last_in, NULL, 0, 0, NULL },
+    { "a sum is begun anew", &op_fold, set_accumulate, NULL, 0, ACCUMULATE_NONE, NULL },
+    { "another part's number", &op_carry, add_attr, NULL, CARRY_INDEX, 1, NULL },
+    { "what waits is stale", &op_carry, lose_out, NULL, 1, 0, NULL },
+    { "the last value is left out", &op_exact_squares, zero_last_in, NULL, 0, 0, NULL },
+    { "what was before is left out", &op_exact_squares, drop_in, NULL, 1, 0, NULL },
+    { "something was not finite", &op_exact_total, fill_in, NULL, 0, 1, NULL },
 };
 
 static void run_faulty(const struct task *t, struct run *x)

@@ -177,7 +177,7 @@ static i64 place_in_whole(const struct param *p, i64 k)
 
 /* |a - b| / |a| over what this rank computes with: a split state keeps only its own slice
  * of the master weights up to date. */
-static double distance(const struct ranks *a, const struct rank *b)
+static inline double distance(const struct ranks *a, const struct rank *b)
 {
     double squares = 0, difference = 0;
     for (i64 i = 0; i < b->model->n_params; i++) {
@@ -193,7 +193,7 @@ static double distance(const struct ranks *a, const struct rank *b)
     return sqrt(difference / squares);
 }
 
-static void expect_close(const char *layout, bool gpt2, bool half, double loss_bound,
+static inline void expect_close(const char *layout, bool gpt2, bool half, double loss_bound,
                          double bound)
 {
     struct ranks one, many;

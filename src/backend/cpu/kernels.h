@@ -25,6 +25,7 @@ void NAMED(cpu_register)(struct backend *b); /* fills the rows below */
 
 KERNEL_DECLARE(embed);
 KERNEL_DECLARE(embed_grad);
+WORKSPACE_DECLARE(embed_grad);
 KERNEL_DECLARE(rmsnorm);
 KERNEL_DECLARE(rmsnorm_grad);
 WORKSPACE_DECLARE(rmsnorm_grad);
@@ -49,6 +50,11 @@ KERNEL_DECLARE(add);
 KERNEL_DECLARE(finish_sum);
 KERNEL_DECLARE(column_sums);
 KERNEL_DECLARE(cast);
+KERNEL_DECLARE(fold);
+KERNEL_DECLARE(carry);
+KERNEL_DECLARE(exact_squares);
+WORKSPACE_DECLARE(exact_squares);
+KERNEL_DECLARE(exact_total);
 KERNEL_DECLARE(xent);
 KERNEL_DECLARE(xent_peak);
 KERNEL_DECLARE(xent_sum);

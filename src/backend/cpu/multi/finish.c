@@ -40,16 +40,21 @@ enum { COLUMNS_PER_PART = 64 };
 
 INLINE void sum_columns(bool half, const struct task *t, struct range columns, bool add)
 {
-    const i64 R = t->in[0]->dim[0], N = t->in[0]->dim[1];
+    const bool grouped = t->out[0]->rank == 2;
+    const i64 N = t->in[0]->dim[1], groups = grouped ? t->out[0]->dim[0] : 1;
+    const i64 rows = t->in[0]->dim[0] / groups;
     float *sums = t->out[0]->data;
-    for (i64 n = columns.begin; n < columns.end; n += VL) {
-        const i64 count = i64_min(VL, columns.end - n);
-        vec sum = { 0 };
-        for (i64 r = 0; r < R; r++)
-            sum += vec_get_n(half, vec_at(half, t->in[0]->data, r * N), n, count);
-        if (add)
-            sum += vec_get_n(false, sums, n, count);
-        vec_put_n(false, sums, n, sum, count);
+    const void *x = t->in[0]->data;
+    for (i64 g = 0; g < groups; g++, sums += N, x = vec_at(half, x, rows * N)) {
+        for (i64 n = columns.begin; n < columns.end; n += VL) {
+            const i64 count = i64_min(VL, columns.end - n);
+            vec sum = { 0 };
+            for (i64 r = 0; r < rows; r++)
+                sum += vec_get_n(half, vec_at(half, x, r * N), n, count);
+            if (add)
+                sum += vec_get_n(false, sums, n, count);
+            vec_put_n(false, sums, n, sum, count);
+        }
     }
 }
 

@@ -79,8 +79,54 @@ static void qk_norm_block(void *context, i64 block, int thread)
         qk_norm_grad_rows(false, w, block);
 }
 
+/* Sums of groups of rows and leaves of heads: one part each. */
+INLINE void qk_norm_grad_leaf(bool half, const struct work *w, i64 part)
+{
+    const struct task *t = w->t;
+    const i64 H = (i64)t->attr[HEADS_H], G = (i64)t->attr[HEADS_G], D = (i64)t->attr[HEADS_D];
+    const i64 width = (H + 2 * G) * D, values = (H + G) * D, leaves = (i64)t->attr[HEADS_LEAVES];
+    const i64 leaf = part % leaves, rows = tensor_rows(t->in[0]) / (t->out[1]->dim[0] / leaves);
+    const float *rstds = t->in[4]->data;
+    float *sums[2] = { (float *)t->out[1]->data + part * D, (float *)t->out[2]->data + part * D };
+    for (int k = 0; k < 2 && !run_accumulates(t, w->x); k++)
+        memset(sums[k], 0, (size_t)D * sizeof(float));
+    for (i64 r = part / leaves * rows; r < (part / leaves + 1) * rows; r++) {
+        const void *dy = vec_at(half, t->in[0]->data, r * width);
+        const void *x = vec_at(half, t->in[1]->data, r * width);
+        void *dx = vec_at(half, t->out[0]->data, r * width);
+        for (int k = 0; k < 2; k++) {
+            const i64 n = (k ? G : H) / leaves, first = (k ? H : 0) + leaf * n;
+            for (i64 h = first; h < first + n; h++) {
+                struct norm_row_grad a = {
+                    .dy = vec_at(half, dy, h * D), .x = vec_at(half, x, h * D),
+                    .dx = vec_at(half, dx, h * D), .gain = t->in[2 + k]->data,
+                    .rstd = rstds[r * (H + G) + h], .dgain = sums[k],
+                };
+                norm_row_grad(half, false, &a, D);
+            }
+        }
+        if (leaf == 0 && dx != dy)
+            memcpy(vec_at(half, dx, values), vec_at(half, dy, values),
+                   (size_t)(G * D * dtype_bytes(t->in[0]->dtype)));
+    }
+}
+
+static void qk_norm_leaf(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    (void)thread;
+    if (is_half(w->t->in[0]->dtype))
+        qk_norm_grad_leaf(true, w, part);
+    else
+        qk_norm_grad_leaf(false, w, part);
+}
+
 void NAMED(qk_norm_grad)(const struct task *t, struct run *x)
 {
+    if (t->out[1]->rank == 2) {
+        work_run(t, x, t->out[1]->dim[0], 1, qk_norm_leaf);
+        return;
+    }
     const i64 R = tensor_rows(t->in[0]), D = (i64)t->attr[HEADS_D];
     const i64 blocks = ceil_div(R, rows_per_block(R));
     const bool keep = run_accumulates(t, x);

@@ -154,22 +154,39 @@ static i64 target_here(const struct task *t, i64 target)
     return at >= 0 && at < (i64)t->attr[XENT_VOCAB] ? at : -1;
 }
 
+static float sum_of(const float *z, float peak, i64 V)
+{
+    double sum = 0;
+    for (i64 v = 0; v < V; v += XENT_BLOCK)
+        sum += (double)block_sum(z + v, peak, i64_min(XENT_BLOCK, V - v));
+    return (float)sum;
+}
+
+/* A tree over n leaves, a power of two; those behind the vocabulary are 0. */
+static float sum_of_leaves(const struct task *t, const float *z, float peak, i64 first, i64 n)
+{
+    const i64 share = (i64)t->attr[XENT_SHARE], V = (i64)t->attr[XENT_VOCAB];
+    if (n > 1)
+        return sum_of_leaves(t, z, peak, first, n / 2) +
+               sum_of_leaves(t, z, peak, first + n / 2, n / 2);
+    const i64 begin = i64_min(V, first * share);
+    return sum_of(z + begin, peak, i64_min(V, (first + 1) * share) - begin);
+}
+
 static void sum_rows(void *context, i64 part, int thread)
 {
     const struct work *w = context;
     const struct task *t = w->t;
     const i64 columns = t->in[0]->dim[1], V = (i64)t->attr[XENT_VOCAB];
+    const i64 leaves = (i64)t->attr[XENT_LEAVES];
     struct range rows = work_range(w, part);
     (void)thread;
     for (i64 r = rows.begin; r < rows.end; r++) {
         const float *z = (const float *)t->in[0]->data + r * columns;
         const float peak = ((const float *)t->in[1]->data)[r];
         const i64 target = target_here(t, ((const i32 *)t->in[2]->data)[r]);
-        double sum = 0;
-        for (i64 v = 0; v < V; v += XENT_BLOCK)
-            sum += (double)block_sum(z + v, peak, i64_min(XENT_BLOCK, V - v));
         float *out = (float *)t->out[0]->data + 2 * r;
-        out[0] = (float)sum;
+        out[0] = leaves > 0 ? sum_of_leaves(t, z, peak, 0, leaves) : sum_of(z, peak, V);
         out[1] = target < 0 ? 0 : z[target];
     }
 }
@@ -230,6 +247,11 @@ void NAMED(xent_finish)(const struct task *t, struct run *x)
     work_run(t, x, t->in[0]->dim[0], 4, finish_rows);
 }
 
+static double loss_term(const struct task *t, double x)
+{
+    return t->attr[LOSS_GRAIN] != 0 ? rint(x * 0x1p24) * 0x1p-24 : x;
+}
+
 void NAMED(loss_sums)(const struct task *t, struct run *x)
 {
     const float *nll = t->in[0]->data, *weights = t->in[1]->data;
@@ -238,7 +260,7 @@ void NAMED(loss_sums)(const struct task *t, struct run *x)
     if (!run_accumulates(t, x))
         memset(sums, 0, (size_t)tensor_bytes(t->out[0]));
     for (i64 r = 0; r < tensor_count(t->in[0]); r++) {
-        sums[2 * sources[r]] += (double)weights[r] * (double)nll[r];
-        sums[2 * sources[r] + 1] += (double)weights[r];
+        sums[2 * sources[r]] += loss_term(t, (double)weights[r] * (double)nll[r]);
+        sums[2 * sources[r] + 1] += loss_term(t, (double)weights[r]);
     }
 }

@@ -61,13 +61,16 @@ INLINE void grad_rows(bool half, bool centred, const struct work *w, i64 block)
     const float *means = centred ? t->in[3]->data : NULL;
     const float *rstds = t->in[centred ? 4 : 3]->data;
     const i64 C = tensor_columns(x), blocks = ceil_div(w->items, w->per_part);
-    float *partial = (float *)w->x->workspace + block * C;
+    const bool grouped = t->out[1]->rank == 2;
+    float *partial = (float *)(grouped ? t->out[1]->data : w->x->workspace) + block * C;
     struct norm_row_grad a = { .gain = t->in[2]->data, .dgain = partial };
     if (centred && t->out[2])
-        a.dbias = partial + blocks * C;
-    memset(a.dgain, 0, (size_t)C * sizeof(float));
-    if (a.dbias)
-        memset(a.dbias, 0, (size_t)C * sizeof(float));
+        a.dbias = grouped ? (float *)t->out[2]->data + block * C : partial + blocks * C;
+    if (!grouped || !run_accumulates(t, w->x)) {
+        memset(a.dgain, 0, (size_t)C * sizeof(float));
+        if (a.dbias)
+            memset(a.dbias, 0, (size_t)C * sizeof(float));
+    }
     struct range rows = work_range(w, block);
     for (i64 r = rows.begin; r < rows.end; r++) {
         a.dy = vec_at(half, t->in[0]->data, r * C);
@@ -115,9 +118,20 @@ static void sum_columns(void *context, i64 part, int thread)
                         keep);
 }
 
+/* Sums of groups of rows: each is a block's. */
+static void norm_grad_groups(const struct task *t, struct run *x, pool_fn block)
+{
+    const i64 R = tensor_rows(t->in[1]);
+    work_run(t, x, R, R / t->out[1]->dim[0], block);
+}
+
 static void norm_grad(const struct task *t, struct run *x, pool_fn block)
 {
     const i64 R = tensor_rows(t->in[1]), C = tensor_columns(t->in[1]);
+    if (t->out[1]->rank == 2) {
+        norm_grad_groups(t, x, block);
+        return;
+    }
     work_run(t, x, R, rows_per_block(R), block);
     work_run(t, x, C, 64, sum_columns);
 }

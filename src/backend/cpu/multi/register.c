@@ -14,7 +14,7 @@ void NAMED(cpu_register)(struct backend *b)
         const struct op_info *op;
         struct kernel kernel;
     } rows[] = {
-        ROW(embed), ROW(embed_grad),
+        ROW(embed), ROW_SCRATCH(embed_grad),
         { &op_linear, { linear_run, linear_workspace, g } },
         { &op_linear_dx, { linear_dx_run, linear_dx_workspace, g } },
         { &op_linear_dw, { linear_dw_run, linear_dw_workspace, g } },
@@ -23,6 +23,7 @@ void NAMED(cpu_register)(struct backend *b)
         ROW_SCRATCH(attention), ROW_SCRATCH(attention_grad), ROW_SCRATCH(attention_cached),
         ROW(gelu), ROW(gelu_grad), ROW(swiglu), ROW(swiglu_grad), ROW(add),
         ROW(finish_sum), ROW(column_sums), ROW(cast),
+        ROW(fold), ROW(carry), ROW_SCRATCH(exact_squares), ROW(exact_total),
         ROW(xent), ROW(xent_peak), ROW(xent_sum), ROW(xent_finish), ROW(loss_sums),
         ROW_SCRATCH(sum_squares), ROW(add_norms), ROW(clip), ROW(adamw), ROW(ema),
         { &op_muon, { NAMED(muon), NAMED(muon_workspace), g } },

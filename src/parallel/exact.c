@@ -1,0 +1,333 @@
+#include "parallel/exact.h"
+
+#include "base/err.h"
+#include "model/decoder.h"
+#include "ops/ops.h"
+
+/* --- leaves ------------------------------------------------------------------------------ */
+
+i64 exact_leaves(i64 n, i64 most)
+{
+    i64 leaves = most;
+    while (n % leaves)
+        leaves /= 2;
+    return leaves;
+}
+
+static i64 tp(const struct exact *x)
+{
+    return x->mesh->layout.tp;
+}
+
+/* So many leaves of K, N or R, of one piece. */
+static void set_leaves(struct task *t, i64 leaves, i64 terms, i64 share)
+{
+    t->attr[LINEAR_LEAVES] = (double)leaves;
+    t->attr[LINEAR_PIECES] = (double)terms;
+    t->attr[LINEAR_SHARES] = (double)share;
+}
+
+static const struct param *param_of(const struct model *m, const struct tensor *w)
+{
+    for (i64 i = 0; i < m->n_params; i++)
+        if (m->params[i].compute == w)
+            return &m->params[i];
+    return NULL;
+}
+
+static const struct param *head_of(const struct model *m)
+{
+    return model_param(m, m->spec.tied ? P_WTE : P_HEAD, -1);
+}
+
+static bool is_table(const struct param *p)
+{
+    return p->desc.kind == PARAM_EMBEDDING || p->desc.kind == PARAM_HEAD;
+}
+
+/* Of the whole: heads come in groups, of which each leaf has as many. */
+static i64 leaves_of(const struct exact *x, const struct param *p)
+{
+    const struct model_spec *s = &x->m->spec;
+    if (is_table(p))
+        return SHARD_LEAVES;
+    if (p->desc.id == P_QKV || p->desc.id == P_OUT)
+        return exact_leaves(s->kv_heads, exact_leaves(s->heads, EXACT_LEAVES));
+    return exact_leaves(s->hidden, EXACT_LEAVES);
+}
+
+/* --- products ---------------------------------------------------------------------------- */
+
+/* y: the sum over what a weight's columns are cut along. */
+static void split_product(const struct exact *x, struct task *t)
+{
+    const struct param *p = param_of(x->m, t->in[1]);
+    i64 K = t->in[0]->dim[1];
+    if (!p || p->desc.split != SPLIT_COLUMNS)
+        return;
+    i64 here = leaves_of(x, p) / tp(x);
+    set_leaves(t, here, K, K / here);
+}
+
+/* dx: the sum over what a weight's rows are cut along. */
+static void split_dx(const struct exact *x, struct task *t)
+{
+    const struct param *p = param_of(x->m, t->in[1]);
+    if (!p || p->desc.split != SPLIT_ROWS)
+        return;
+    i64 here = leaves_of(x, p) / tp(x);
+    t->attr[LINEAR_LEAVES] = (double)here;
+    for (int i = 0; i < p->shard.pieces; i++) {
+        i64 count = p->shard.rows[i].count;
+        i64 share = is_table(p) ? ceil_div(p->desc.dim[0], SHARD_LEAVES) : count / here;
+        t->attr[LINEAR_PIECES + i] = (double)count;
+        t->attr[LINEAR_SHARES + i] = (double)share;
+    }
+}
+
+/* dw: the sum over rows, a sequence or a part of one per leaf. */
+static void split_dw(const struct exact *x, struct task *t)
+{
+    i64 R = t->in[0]->dim[0];
+    set_leaves(t, i64_max(1, R / x->T), R, i64_min(R, x->T));
+    t->fresh = true;
+}
+
+/* --- vectors: sums of few tokens each, gathered and folded --------------------------------- */
+
+static struct tensor *gather(struct graph *g, const struct exact *x, i64 at, struct tensor *part,
+                             int layer)
+{
+    struct task proto = { .op = &op_all_gather, .phase = PHASE_WEIGHT_GRAD, .lane = LANE_TP,
+                          .in = { part },
+                          .attr = { [COLLECTIVE_SIZE] = (double)tp(x),
+                                    [COLLECTIVE_RANK] = (double)x->mesh->tp_rank,
+                                    [COLLECTIVE_OUTER] = (double)x->B } };
+    struct task *t = graph_add_at(g, at, &proto);
+    if (t)
+        t->layer = layer;
+    return t ? t->out[0] : NULL;
+}
+
+/* Output k of task i becomes the sums of `leaves` parts of each sequence (of all ranks along tp);
+ * behind it they are folded into what it was. Returns the position of the last task. */
+static i64 fold_output(struct graph *g, const struct exact *x, i64 i, i64 last, int k, i64 leaves)
+{
+    struct task *t = g->tasks[i];
+    struct tensor *sum = t->out[k];
+    if (!sum || sum->rank != 1)
+        return last;
+    i64 rows = x->B * leaves / tp(x);
+    struct tensor *part = graph_matrix(g, DTYPE_F32, rows, sum->dim[0], "leaf_sums");
+    t->out[k] = part;
+    t->fresh = true;
+    if (tp(x) > 1)
+        part = gather(g, x, ++last, part, t->layer);
+    struct task *fold = graph_add_at(
+        g, ++last, &(struct task){ .op = &op_fold, .phase = PHASE_WEIGHT_GRAD, .fresh = true,
+                                   .in = { part }, .out = { sum },
+                                   .attr = { [FOLD_LEAVES] = (double)leaves } });
+    if (fold)
+        fold->layer = t->layer;
+    return last;
+}
+
+/* All sums of a task over tokens, or over heads. */
+static i64 fold_outputs(struct graph *g, const struct exact *x, i64 i, int first, i64 leaves)
+{
+    const struct task *t = g->tasks[i];
+    i64 last = i;
+    for (int k = first; k < t->op->n_out && g->rc >= 0; k++)
+        last = fold_output(g, x, i, last, k, leaves);
+    return last;
+}
+
+/* --- embeddings ---------------------------------------------------------------------------- */
+
+static void split_embed(struct graph *g, struct exact *x, struct task *t)
+{
+    const struct param *wte = model_param(x->m, P_WTE, -1);
+    t->attr[EMBED_GRAIN] = (double)x->T;
+    t->fresh = true;
+    if (!x->m->spec.tied || t->out[0] != wte->grad)
+        return;
+    enum tensor_role role = x->micro_batches > 1 ? ROLE_RESULT : ROLE_ACTIVATION;
+    x->apart = graph_tensor(g, role, DTYPE_F32, 2, wte->grad->dim, "embedding_gradient");
+    t->out[0] = x->apart;
+}
+
+/* --- counting micro-batches in --------------------------------------------------------------- */
+
+/* Behind task `at`, sum is part `index` of `count` in each micro-batch. */
+static void add_carry(struct graph *g, const struct exact *x, i64 at, struct tensor *sum,
+                      i64 index, i64 count)
+{
+    i64 total = count * x->micro_batches;
+    const i64 dim[] = { carry_levels(total), sum ? tensor_count(sum) : 0 };
+    enum tensor_role role = x->micro_batches > 1 ? ROLE_RESULT : ROLE_ACTIVATION;
+    struct tensor *levels = NULL;
+    for (i64 i = at; i >= 0 && index > 0 && !levels; i--) /* those of its part before */
+        if (g->tasks[i]->op == &op_carry && g->tasks[i]->out[0] == sum)
+            levels = g->tasks[i]->out[1];
+    if (!levels)
+        levels = graph_tensor(g, role, DTYPE_F32, 2, dim, "carry_levels");
+    struct task *carry = graph_add_at(
+        g, at + 1, &(struct task){ .op = &op_carry, .phase = PHASE_WEIGHT_GRAD,
+                                   .out = { sum, levels },
+                                   .attr = { [CARRY_INDEX] = (double)index,
+                                             [CARRY_COUNT] = (double)count,
+                                             [CARRY_TOTAL] = (double)total } });
+    if (!carry)
+        return;
+    carry->layer = g->tasks[at]->layer;
+    carry->head = g->tasks[at]->head;
+    carry->chunk = g->tasks[at]->chunk;
+}
+
+/* Rows of the head's parts: subtrees of sequences, which may take several chunks. */
+static i64 head_part_rows(const struct exact *x)
+{
+    i64 n = x->B;
+    while (n % 2 == 0)
+        n /= 2;
+    return i64_max(n * x->T, decoder_exact_chunk(x->B, x->T));
+}
+
+/* The head's chunks add up within a part; parts are counted in. Returns the last task's place. */
+static i64 carry_head(struct graph *g, const struct exact *x, i64 i)
+{
+    struct task *t = g->tasks[i];
+    const struct tensor *rows = t->in[1];
+    i64 part = head_part_rows(x), first = 0, count = x->B * x->T / part;
+    if (rows->owner)
+        first = rows->owner_offset / (tensor_bytes(rows) / rows->dim[0]);
+    t->fresh = first % part == 0;
+    if ((first + rows->dim[0]) % part || count * x->micro_batches == 1)
+        return i;
+    add_carry(g, x, i, t->out[0], first / part, count);
+    return i + 1;
+}
+
+static const struct tensor *root(const struct tensor *t)
+{
+    return t->owner ? t->owner : t;
+}
+
+/* The last task that writes into the bucket, except into `not`; -1: none. */
+static i64 last_writer(const struct graph *g, const struct tensor *bucket,
+                       const struct tensor *not)
+{
+    for (i64 i = g->n_tasks - 1; i >= 0; i--)
+        for (int k = 0; k < TASK_OUTS; k++) {
+            const struct tensor *out = g->tasks[i]->out[k];
+            if (out && out != not && root(out) == bucket)
+                return i;
+        }
+    return -1;
+}
+
+static void carry_range(struct graph *g, const struct exact *x, i64 at, struct tensor *bucket,
+                        i64 first, i64 end)
+{
+    if (first < end)
+        add_carry(g, x, at, graph_view(g, bucket, first, end - first), 0, 1);
+}
+
+/* All of a bucket but the head, which has counted its own. */
+static void carry_bucket(struct graph *g, const struct exact *x, const struct bucket *b)
+{
+    const struct param *head = head_of(x->m);
+    bool here = head->bucket == b;
+    i64 at = last_writer(g, b->grad, here ? head->grad : NULL);
+    i64 first = here ? head->at : b->count;
+    i64 end = here ? head->at + tensor_count(head->grad) : b->count;
+    if (at < 0)
+        return;
+    carry_range(g, x, at, b->grad, 0, first);
+    carry_range(g, x, at, b->grad, end, b->count);
+}
+
+/* Counted in and summed over dp like a bucket. */
+static void finish_apart(struct graph *g, const struct exact *x)
+{
+    i64 at = x->apart ? last_writer(g, x->apart, NULL) : -1;
+    if (at >= 0 && x->micro_batches > 1)
+        add_carry(g, x, at++, x->apart, 0, 1);
+    if (at < 0 || x->mesh->layout.dp == 1)
+        return;
+    struct task proto = { .op = &op_all_reduce, .phase = PHASE_WEIGHT_GRAD, .lane = LANE_DP,
+                          .last_turn = true, .in = { x->apart }, .out = { x->apart },
+                          .attr = { [COLLECTIVE_SIZE] = (double)x->mesh->layout.dp,
+                                    [COLLECTIVE_RANK] = (double)x->mesh->dp_rank,
+                                    [COLLECTIVE_OUTER] = 1 } };
+    graph_add_at(g, at + 1, &proto);
+}
+
+/* --- the pass -------------------------------------------------------------------------------- */
+
+/* Sets the orders of task i's sums; returns the place of the last task that belongs to it. */
+static i64 order_sums(struct graph *g, struct exact *x, i64 i)
+{
+    struct task *t = g->tasks[i];
+    i64 heads = leaves_of(x, model_param(x->m, P_QKV, 0));
+    i64 tokens = exact_leaves(x->T, EXACT_TOKEN_LEAVES);
+    if (t->op == &op_linear) {
+        split_product(x, t);
+    } else if (t->op == &op_linear_dx) {
+        split_dx(x, t);
+    } else if (t->op == &op_linear_dw) {
+        split_dw(x, t);
+        return t->out[0] == head_of(x->m)->grad ? carry_head(g, x, i) : i;
+    } else if (t->op == &op_rmsnorm_grad || t->op == &op_layernorm_grad) {
+        return fold_outputs(g, x, i, 1, tokens);
+    } else if (t->op == &op_column_sums) {
+        return fold_outputs(g, x, i, 0, tokens);
+    } else if (t->op == &op_qk_norm_grad) {
+        t->attr[HEADS_LEAVES] = (double)(heads / tp(x));
+        return fold_outputs(g, x, i, 1, heads);
+    } else if (t->op == &op_embed_grad) {
+        split_embed(g, x, t);
+    } else if (t->op == &op_xent_sum) {
+        t->attr[XENT_LEAVES] = (double)(SHARD_LEAVES / tp(x));
+        t->attr[XENT_SHARE] = (double)ceil_div(head_of(x->m)->desc.dim[0], SHARD_LEAVES);
+    } else if (t->op == &op_loss_sums) {
+        t->attr[LOSS_GRAIN] = 1;
+    } else if (t->op->accumulates) {
+        graph_fail(g, t, "its sums have no order that layouts can share; leave layout.exact off");
+    }
+    return i;
+}
+
+/* Its products run over whole matrices. */
+static int check_muon(const struct exact *x)
+{
+    for (i64 i = 0; i < x->m->n_params && tp(x) > 1; i++)
+        if (model_uses_muon(x->m, &x->m->params[i].desc))
+            return err_set(ERR_CONFIG, "Muon cannot be exact where tp cuts its matrices: use "
+                           "optim.name=adamw, tp=1, or leave layout.exact off");
+    return OK;
+}
+
+int exact_sums(struct graph *g, struct exact *x)
+{
+    TRY(g->rc);
+    if (!x->mesh->layout.exact)
+        return OK;
+    TRY(check_muon(x));
+    for (i64 i = 0; i < g->n_tasks && g->rc >= 0; i++)
+        i = order_sums(g, x, i);
+    for (i64 b = 0; b < x->m->n_buckets && x->micro_batches > 1; b++)
+        carry_bucket(g, x, &x->m->buckets[b]);
+    finish_apart(g, x);
+    return g->rc;
+}
+
+int exact_join(struct graph *g, const struct exact *x)
+{
+    TRY(g->rc);
+    struct tensor *grad = head_of(x->m)->grad;
+    if (x->apart)
+        graph_add(g, &(struct task){ .op = &op_add, .phase = PHASE_UPDATE,
+                                     .in = { grad, x->apart }, .out = { grad } });
+    return g->rc;
+}

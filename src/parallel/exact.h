@@ -1,0 +1,53 @@
+/* parallel/exact.h - sums whose bits no layout changes.
+ *
+ * Every sum of a step that some layout shares out is taken in an order that is a function of
+ * the global step alone, on one rank as on many; what ranks have is then a subtree of it, and
+ * comm's tree over the members of a group completes it. This pass sets these orders on the
+ * finished gradient list; tensor_parallel prepares it (one rank runs the same list, without
+ * the exchanges). Orders, with tree(n) = tree(n/2) + tree(n/2) for even n, ascending for odd:
+ *
+ *   over the sequences of a step (gradients of weights): tree(all sequences) by their number.
+ *     A rank's are contiguous (layout_rows). Within a micro-batch the product sums a tree with a
+ *     sequence per leaf; over micro-batches `carry` is a binary counter; over dp, comm.
+ *   over tokens of a sequence: ascending, for matrices. For vectors, whose gradient a rank with
+ *     sequence parallel sees part of: 16 leaves of T/16 tokens (fewer where 16 does not divide).
+ *   over heads, hidden units, the vocabulary (what tp cuts): 8 leaves, or the largest of 1, 2, 4,
+ *     8 that divides; leaf j of a fused weight is the j-th part of each of its pieces. Partial
+ *     sums are f32 and rounded once. Bias and residual are added behind the tree.
+ *   over the exponentials of a row: the same 8 leaves of the vocabulary.
+ *   gradient of a tied embedding: that of the head, and that of the embedding, each summed over
+ *     the whole step, then added.
+ *   loss: terms are multiples of 2^-24, squares of the norm whole numbers: any order will do.
+ *
+ * A context-parallel axis would take the 16 token leaves for attention's sums too.
+ *
+ * Rounding: each sum still has fewer roundings in a row than the plain one. Between instruction
+ * sets bits differ as ever: all ranks must use the same. The reference backend, which sums in
+ * double, is not exact. */
+#ifndef HEADWAY_EXACT_H
+#define HEADWAY_EXACT_H
+
+#include "model/model.h"
+#include "parallel/mesh.h"
+
+enum { EXACT_LEAVES = 8, EXACT_TOKEN_LEAVES = 16 };
+
+struct exact {
+    const struct model *m;
+    const struct mesh *mesh;
+    i64 B, T; /* sequences and tokens of a rank's micro-batch */
+    int micro_batches;
+    struct tensor *apart; /* gradient of a tied embedding by itself; set by exact_sums */
+};
+
+/* Largest of 1, 2, 4, 8 ... up to most that divides n. */
+i64 exact_leaves(i64 n, i64 most);
+
+/* Right after graph_backward. Nothing, like exact_join, where the layout is not exact. An op that
+ * sums and that this pass does not know is an error. */
+int exact_sums(struct graph *g, struct exact *x);
+
+/* Right before the update: the parts of gradients that were kept apart come together. */
+int exact_join(struct graph *g, const struct exact *x);
+
+#endif

@@ -1,0 +1,161 @@
+/* tests/parallel/exact.h - are the ranks of a layout one rank, to the last bit? */
+#ifndef HEADWAY_TEST_EXACT_H
+#define HEADWAY_TEST_EXACT_H
+
+#include "parallel/ranks.h"
+
+#include <stdio.h>
+
+/* One element of a rank's state, by its place in its bucket; NULL: not on this rank. */
+struct state_kind {
+    const char *name;
+    const void *(*at)(const struct bucket *b, i64 at);
+    enum dtype (*dtype)(const struct bucket *b, i64 at);
+};
+
+/* Gradients and master weights of a split state are whole in the own slice only. */
+static bool owns(const struct bucket *b, i64 at)
+{
+    return at < b->copied || (at >= b->own_begin && at < b->own_begin + b->own_count);
+}
+
+static const void *flat_at(const struct tensor *t, i64 at)
+{
+    return t && at >= 0 ? (const u8 *)t->data + at * dtype_bytes(t->dtype) : NULL;
+}
+
+static const void *grad_at(const struct bucket *b, i64 at)
+{
+    return owns(b, at) ? flat_at(b->grad, at) : NULL;
+}
+
+static const void *master_at(const struct bucket *b, i64 at)
+{
+    return owns(b, at) ? flat_at(b->master, at) : NULL;
+}
+
+static const void *compute_at(const struct bucket *b, i64 at)
+{
+    return at < b->copied || !b->compute ? flat_at(b->master, at)
+                                         : flat_at(b->compute, at - b->copied);
+}
+
+static const void *m_at(const struct bucket *b, i64 at)
+{
+    return flat_at(b->m, bucket_state_at(b, at));
+}
+
+static const void *v_at(const struct bucket *b, i64 at)
+{
+    return at < b->adam ? flat_at(b->v, bucket_state_at(b, at)) : NULL;
+}
+
+static const void *ema_at(const struct bucket *b, i64 at)
+{
+    return flat_at(b->ema, bucket_state_at(b, at));
+}
+
+static enum dtype wide(const struct bucket *b, i64 at)
+{
+    (void)b;
+    (void)at;
+    return DTYPE_F32;
+}
+
+static enum dtype narrow(const struct bucket *b, i64 at)
+{
+    return at < b->copied || !b->compute ? DTYPE_F32 : b->compute->dtype;
+}
+
+static const struct state_kind state_kinds[] = {
+    { "gradient", grad_at, wide }, { "first moment", m_at, wide }, { "second moment", v_at, wide },
+    { "master weight", master_at, wide }, { "weight", compute_at, narrow },
+    { "average", ema_at, wide },
+};
+
+/* The first element that differs from the one rank's, in words; NULL: none. */
+static const char *exact_difference(const struct ranks *one, const struct ranks *many)
+{
+    static char text[256];
+    const struct model *whole = one->rank[0].model;
+    for (i64 kind = 0; kind < COUNT_OF(state_kinds); kind++)
+        for (int r = 0; r < many->n; r++)
+            for (i64 i = 0; i < whole->n_params; i++) {
+                const struct param *p = &many->rank[r].model->params[i], *q = &whole->params[i];
+                const struct state_kind *s = &state_kinds[kind];
+                for (i64 k = 0; k < tensor_count(p->master); k++) {
+                    i64 place = place_in_whole(p, k);
+                    const void *x = s->at(p->bucket, p->at + k);
+                    const void *y = s->at(q->bucket, q->at + place);
+                    enum dtype dtype = s->dtype(p->bucket, p->at + k);
+                    if (!x || !y || memcmp(x, y, (size_t)dtype_bytes(dtype)) == 0)
+                        continue;
+                    snprintf(text, sizeof text, "%s of %s, element %lld: %a on rank %d, one rank "
+                             "has %a", s->name, p->desc.name, (long long)place,
+                             dtype_get(dtype, x, 0), r, dtype_get(dtype, y, 0));
+                    return text;
+                }
+            }
+    return NULL;
+}
+
+struct exact_case {
+    bool gpt2, half;
+    i64 B;
+    int micro_batches; /* B x micro_batches rows per step, of all ranks */
+    const char *layout;
+    enum recompute recompute;
+    int threads;
+};
+
+static struct ranks_options exact_options(const struct exact_case *c, const char *layout)
+{
+    struct ranks_options o = { .tiny = { .threads = i64_max(1, c->threads), .B = c->B,
+                                         .micro_batches = c->micro_batches,
+                                         .gpt2 = c->gpt2, .bf16 = c->half,
+                                         .backend = backend_best() } };
+    o.layout = layout;
+    return o;
+}
+
+enum { EXACT_STEPS = 3 };
+
+/* In words what differs after some steps; NULL: nothing, in any step. */
+static const char *exact_run(struct ranks *one, struct ranks *many)
+{
+    static char text[400];
+    for (u64 step = 0; step < EXACT_STEPS; step++) {
+        double a = ranks_step(one, step), b = ranks_step(many, step);
+        const char *difference = exact_difference(one, many);
+        if (a != b)
+            snprintf(text, sizeof text, "step %d: loss %a, one rank has %a; %s", (int)step, b, a,
+                     difference ? difference : "");
+        else if (difference)
+            snprintf(text, sizeof text, "step %d: %s", (int)step, difference);
+        else
+            continue;
+        return text;
+    }
+    return NULL;
+}
+
+static void expect_exact(const struct exact_case *c)
+{
+    struct ranks one, many;
+    char layout[128];
+    snprintf(layout, sizeof layout, "%s,exact=true", c->layout);
+    struct ranks_options o = exact_options(c, "exact=true");
+    ranks_open(&one, &o);
+    o = exact_options(c, layout);
+    o.tiny.recompute = c->recompute;
+    ranks_open(&many, &o);
+    const char *difference = exact_run(&one, &many);
+    if (difference)
+        fail_msg("%s, %s, %d x %lld rows%s%s: %s", c->layout, c->gpt2 ? "gpt2" : "llama",
+                 c->micro_batches, (long long)c->B, c->half ? ", bf16" : "",
+                 c->recompute ? ", recompute" : "", difference);
+    ranks_close(&one);
+    ranks_close(&many);
+}
+
+#endif

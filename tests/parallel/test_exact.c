@@ -1,0 +1,29 @@
+/* In exact mode a layout gives the bits of one rank: loss, gradients, weights, moments. */
+#include "test.h"
+
+#include "parallel/exact.h"
+
+TEST(data_parallel_ranks_have_the_bits_of_one)
+{
+    static const struct exact_case cases[] = {
+        { true, false, 4, 2, "dp=2", 0, 1 },          { false, false, 4, 2, "dp=4", 0, 1 },
+        { true, true, 4, 2, "dp=8", 0, 1 },           { false, true, 2, 4, "dp=2", 0, 1 },
+        { true, false, 6, 1, "dp=2,zero=1", 0, 1 },   { false, true, 3, 4, "dp=4,zero=1", 0, 1 },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++)
+        expect_exact(&cases[i]);
+}
+
+TEST(tensor_parallel_ranks_have_the_bits_of_one)
+{
+    static const struct exact_case cases[] = {
+        { true, false, 2, 1, "tp=2", 0, 1 },          { true, false, 2, 1, "tp=4", 0, 1 },
+        { false, false, 2, 1, "tp=2", 0, 1 },         { true, true, 2, 2, "tp=4", 0, 1 },
+        { false, true, 3, 2, "tp=2", 0, 1 },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++)
+        expect_exact(&cases[i]);
+}
+
+TEST_MAIN(ONE(data_parallel_ranks_have_the_bits_of_one),
+          ONE(tensor_parallel_ranks_have_the_bits_of_one))
