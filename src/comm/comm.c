@@ -301,6 +301,7 @@ int comm_start(struct comm_call *call)
     call->state = NULL;
     call->next = NULL;
     call->waited_ns = 0;
+    call->looked = false;
     call->started_ns = call->tested_ns = sys_now_ns();
     call->status = COMM_STARTED;
     call->flight = comm_flight_start(c->flights[c->rank], call);
@@ -318,13 +319,20 @@ int comm_start(struct comm_call *call)
     return rc;
 }
 
-static bool is_late(struct comm_call *call)
+/* OK while there is time to wait. */
+static int look_at_time(struct comm_call *call)
 {
+    const struct comm *c = call->group->comm;
+    u64 patience = atomic_load_explicit(&c->patience_ns, memory_order_relaxed);
     u64 now = sys_now_ns(), since = now - call->tested_ns;
     call->tested_ns = now;
     call->waited_ns += since < NS_PER_TEST_AT_MOST ? since : NS_PER_TEST_AT_MOST;
-    u64 deadline = call->group->comm->deadline_ns;
-    return deadline && call->waited_ns > deadline;
+    if (c->deadline_ns && call->waited_ns > c->deadline_ns)
+        return comm_explain_stall(call);
+    if (!patience || call->waited_ns < patience || call->looked)
+        return OK;
+    call->looked = true;
+    return comm_look_into_stall(call);
 }
 
 /* A peer may have to get something of this rank's other calls before it comes to this one. */
@@ -360,8 +368,8 @@ int comm_test(struct comm_call *call)
     }
     if (rc == OK)
         rc = progress_others(g);
-    if (rc == OK && is_late(call))
-        rc = comm_explain_stall(call);
+    if (rc == OK)
+        rc = look_at_time(call);
     if (rc < 0)
         finish(call, COMM_FAILED);
     return rc;

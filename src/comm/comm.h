@@ -87,6 +87,7 @@ struct comm_call {
     _Atomic int status; /* enum comm_status */
     _Atomic bool ended; /* the transport is done with it, and its byte counts are final */
     u64 tested_ns, waited_ns;
+    bool looked;            /* into why it waits */
     i64 flight;             /* its entry in the flight recorder */
     struct comm_call *next; /* in a queue of the transport or of a lane */
     u64 step, part;         /* how far the transport got */
@@ -119,6 +120,9 @@ struct comm {
     const struct comm_transport *transport;
     int rank, size;
     u64 deadline_ns; /* a call that waits longer is a hang; 0: wait for ever */
+    /* A call that waits longer is looked into: if the rank that it waits for is stopped, that
+     * is a hang already; else it is told in the log, once, and waiting goes on. 0: never. */
+    _Atomic u64 patience_ns;
     int failed;      /* the code with which this rank gave up: comm_fail */
     bool together;   /* the ranks agreed to end here, for better or worse: nobody waits */
     struct comm_group *groups;

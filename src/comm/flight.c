@@ -1,6 +1,7 @@
 #include "comm/flight.h"
 
 #include "base/err.h"
+#include "base/log.h"
 #include "base/sys.h"
 #include "comm/node.h"
 #include "comm/transport.h"
@@ -204,11 +205,12 @@ static int tell_circle(int first, const struct comm_record *a, int last,
                    ours, last, theirs);
 }
 
-/* From who waits to who is waited for, until somebody waits for nobody. */
-static int follow(const struct comm *c, const struct comm_record *at)
+/* From who waits to who is waited for, until somebody waits for nobody: *culprit, or -1. */
+static int follow(const struct comm *c, const struct comm_record *at, int *culprit)
 {
     const struct comm_record *before = NULL;
     int waiting = c->rank, waited = c->rank;
+    *culprit = -1;
     for (int hops = 0; hops < c->size; hops++) {
         bool reached = false;
         int absent = find_absent(c, at, waiting, &reached);
@@ -217,6 +219,7 @@ static int follow(const struct comm *c, const struct comm_record *at)
         if (absent < 0)
             break;
         const struct comm_record *next = oldest_unfinished(c->flights[absent]);
+        *culprit = absent;
         if (!next || reached || is_stopped(c, absent))
             return tell_absent(c, absent, at, waiting, reached);
         if (absent == c->rank || hops == c->size - 1)
@@ -236,10 +239,25 @@ int comm_explain_stall(const struct comm_call *call)
 {
     struct comm *c = call->group->comm;
     struct comm_record own;
+    int culprit;
     comm_record_fill(&own, call);
-    int rc = follow(c, &own);
+    int rc = follow(c, &own, &culprit);
     if (!c->node)
         return rc;
     node_note(c->node, rc, err_message());
     return node_check(c->node); /* another rank may have been first */
+}
+
+int comm_look_into_stall(const struct comm_call *call)
+{
+    const struct comm *c = call->group->comm;
+    struct comm_record own;
+    int culprit;
+    comm_record_fill(&own, call);
+    follow(c, &own, &culprit);
+    if (culprit >= 0 && is_stopped(c, culprit))
+        return comm_explain_stall(call);
+    if (c->rank == (culprit == 0)) /* rank 0 tells; of rank 0 itself, rank 1 */
+        log_line(culprit == 0 ? LOG_ERROR : LOG_WARN, "%s; waiting goes on", err_message());
+    return OK;
 }

@@ -48,5 +48,8 @@ void comm_record_describe(const struct comm_record *r, char *text, int chars);
 
 /* ERR_HANG, with one sentence that names the absent rank and the call it did not reach. */
 int comm_explain_stall(const struct comm_call *call);
+/* The same when there is still patience: ERR_HANG only if that rank is stopped, else the
+ * sentence goes to the log of one rank. */
+int comm_look_into_stall(const struct comm_call *call);
 
 #endif

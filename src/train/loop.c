@@ -168,6 +168,7 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     u64 end = sys_now_ns();
     add_step_span(s, begin, end);
     l->step_ns = end - begin;
+    session_set_patience(s, 1e-9 * (double)l->step_ns);
     l->wait_ns = loader_wait_ns(s->loader);
     l->step_tokens = p->shape.B * p->shape.T * p->shape.micro_batches * s->mesh.layout.dp;
     return session_agree(s);

@@ -72,7 +72,7 @@ struct train_state {
     struct guard guard;
 };
 
-enum { SESSION_SHAPES = 32 };
+enum { SESSION_SHAPES = 32, SESSION_STEPS = 128 };
 
 struct session {
     struct arena arena;
@@ -89,6 +89,7 @@ struct session {
     int core_sharers;      /* ranks that share this rank's cores, itself included */
     double clock;          /* seconds of the run so far, as the ranks agreed after a step */
     bool stopping;         /* one of them was asked to stop */
+    double step_seconds[SESSION_STEPS]; /* of the last steps, in a ring */
     struct engine engine;
     struct step_io io;
     struct step_program steps[SESSION_SHAPES];
@@ -148,6 +149,8 @@ int session_open_lanes(struct session *s);   /* after all programs were added */
 void session_spread(const struct session *s, struct loader_step *step);
 int session_share_weight(struct session *s);
 int session_share_sums(struct session *s);
+/* How long this step took: sets how long others are waited for without asking why. */
+void session_set_patience(struct session *s, double step_seconds);
 /* The same clock and the same wish to stop everywhere: what the loop decides by. */
 int session_agree(struct session *s);
 

@@ -3,6 +3,7 @@
 #include "base/sys.h"
 #include "train/session.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static int check_layout(const struct session *s, const struct layout *l, i64 ranks)
@@ -99,6 +100,26 @@ int session_share_weight(struct session *s)
 int session_share_sums(struct session *s)
 {
     return mesh_sum(&s->mesh, s->io.sums->data, tensor_count(s->io.sums));
+}
+
+static int by_seconds(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Five times the 99th percentile of the last steps, but never less than ten seconds. */
+void session_set_patience(struct session *s, double step_seconds)
+{
+    double sorted[SESSION_STEPS];
+    if (!s->mesh.world)
+        return;
+    s->step_seconds[s->state.step % SESSION_STEPS] = step_seconds;
+    i64 n = i64_min(SESSION_STEPS, s->state.step + 1);
+    memcpy(sorted, s->step_seconds, sizeof sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, by_seconds);
+    double seconds = 5 * sorted[(99 * n - 1) / 100];
+    atomic_store(&s->mesh.comm->patience_ns, (u64)(1e9 * (seconds > 10 ? seconds : 10)));
 }
 
 int session_agree(struct session *s)

@@ -247,6 +247,39 @@ TEST(a_stopped_rank_is_named_with_the_call_it_did_not_reach)
     CHECK(strstr(err_message(), "its last call, allreduce 4 on dp") != NULL);
 }
 
+/* Rank 1 stops, or sleeps for a while, in step 5; the deadline is far away. */
+static int work_patiently(struct comm *c, void *context)
+{
+    static float data[64];
+    struct comm_group *g = world_of(c);
+    bool stops = *(const bool *)context;
+    atomic_store(&c->patience_ns, (u64)300 * 1000 * 1000);
+    for (int i = 0; i < 10; i++) {
+        struct comm_call call = { .op = COMM_ALLREDUCE, .group = g, .in = data, .out = data,
+                                  .count = 64, .tag = (u32)i };
+        if (c->rank == 1 && i == 5 && stops)
+            raise(SIGSTOP);
+        if (c->rank == 1 && i == 5)
+            sys_sleep_ns((u64)700 * 1000 * 1000);
+        TRY(comm_run(&call));
+        if (c->rank == 0 && i == 5 && !call.looked)
+            return err_set(ERR_INTERNAL, "nobody looked");
+    }
+    return OK;
+}
+
+TEST(patience_ends_sooner_with_a_stopped_rank_than_with_a_late_one)
+{
+    struct comm_local l = { .ranks = 3, .deadline_s = 60 };
+    bool stops = true;
+    u64 begin = sys_now_ns();
+    CHECK_FAILS(comm_local_run(&l, work_patiently, &stops), ERR_HANG,
+                "stopped) did not reach allreduce 5");
+    CHECK(sys_now_ns() - begin < (u64)10 * 1000 * 1000 * 1000);
+    stops = false;
+    CHECK_OK(comm_local_run(&l, work_patiently, &stops));
+}
+
 TEST(a_rank_that_leaves_early_is_named)
 {
     struct fate f = { .victim = 0, .leaves = true, .step = 3 };
@@ -275,6 +308,7 @@ TEST_MAIN(ONE(every_operation_is_right_between_processes),
           ONE(a_lane_tells_who_died),
           ONE(a_dead_rank_is_named_within_a_second),
           ONE(a_stopped_rank_is_named_with_the_call_it_did_not_reach),
+          ONE(patience_ends_sooner_with_a_stopped_rank_than_with_a_late_one),
           ONE(a_rank_that_leaves_early_is_named),
           ONE(a_rank_that_fails_tells_the_others_why),
           ONE(ranks_that_disagree_are_both_named))
