@@ -42,7 +42,7 @@ static const struct option options[] = {
     { "deadline", OPTION_FIELD(DURATION, struct train_flags, deadline), "10m", .min = 1,
       .max = 1e6, .help = "A rank that others wait for longer than this hangs: the run ends and "
                           "names it. One that is stopped is found out after five steps' time, at "
-                          "least 10 s; one that is merely late is named in the log then." },
+                          "least 5 s; one that is merely late is named in the log then." },
     { 0 },
 };
 

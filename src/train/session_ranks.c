@@ -108,7 +108,7 @@ static int by_seconds(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Five times the 99th percentile of the last steps, but never less than ten seconds. */
+/* Five times the 99th percentile of the last steps, but never less than five seconds. */
 void session_set_patience(struct session *s, double step_seconds)
 {
     double sorted[SESSION_STEPS];
@@ -119,7 +119,7 @@ void session_set_patience(struct session *s, double step_seconds)
     memcpy(sorted, s->step_seconds, sizeof sorted);
     qsort(sorted, (size_t)n, sizeof *sorted, by_seconds);
     double seconds = 5 * sorted[(99 * n - 1) / 100];
-    atomic_store(&s->mesh.comm->patience_ns, (u64)(1e9 * (seconds > 10 ? seconds : 10)));
+    atomic_store(&s->mesh.comm->patience_ns, (u64)(1e9 * (seconds > 5 ? seconds : 5)));
 }
 
 int session_agree(struct session *s)

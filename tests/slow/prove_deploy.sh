@@ -128,7 +128,33 @@ hosts() {
     fi
 }
 
+# One of two ranks is stopped, or killed, in mid-run: who, in which call, how soon, with what
+# exit code; and the last checkpoint is whole.
+lose() { # SIGNAL CODE WORDS SECONDS
+    local pid victim begin code i
+    sed 's/steps: 60/steps: 100000/' r.yaml >endless.yaml
+    "$program" train endless.yaml --ranks 2 --layout dp=2 --quiet --set run.name="lost-$1" \
+        --set checkpoint.every=20 >"lost-$1.log" 2>&1 &
+    pid=$!
+    for ((i = 0; i < 200; i++)); do
+        grep -q '"step":100,' "runs/lost-$1/metrics.jsonl" 2>/dev/null && break
+        sleep 0.1
+    done
+    victim=$(pgrep -P $pid | tail -n 1)
+    begin=$(date +%s%N)
+    kill "-$1" "$victim"
+    wait $pid
+    code=$?
+    echo "        $((($(date +%s%N) - begin) / 1000000)) ms: $(tail -n 1 "lost-$1.log")"
+    [ $code -eq "$2" ] && grep -q "rank 1 (pid $victim.*$3" "lost-$1.log" &&
+        [ $((($(date +%s%N) - begin) / 1000000)) -lt "$4" ] &&
+        "$program" checkpoint verify "runs/lost-$1" >/dev/null
+    verdict "a rank lost by SIG$1 is named, with code $2, within $4 ms"
+}
+
 prepare
+lose STOP 80 'stopped) ' 10000
+lose KILL 81 'died' 1500
 slurm
 hosts
 echo "$passed passed, $failed failed, $skipped skipped"
