@@ -45,8 +45,9 @@ static void make_state(struct state *s, i64 params, i64 layers)
         i64 elements = i % per_kind == per_kind - 1 ? rest : matrix;
         snprintf(s->name[i], sizeof s->name[i], "%s/t%lld", kinds[i / per_kind],
                  (long long)(i % per_kind));
-        s->tensor[i] = (struct checkpoint_tensor){ s->name[i], DTYPE_F32, 1, { elements },
-                                                   s->memory + at };
+        s->tensor[i] = (struct checkpoint_tensor){ .name = s->name[i], .dtype = DTYPE_F32,
+                                                   .rank = 1, .dim = { elements },
+                                                   .data = s->memory + at };
         at += 4 * elements;
     }
     for (i64 i = 0; i < s->bytes / 4; i++) /* nothing that a file system could compress */

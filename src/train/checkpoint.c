@@ -1,9 +1,11 @@
 #include "train/checkpoint.h"
 
 #include "base/err.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/sys.h"
 #include "train/checkpoint_folder.h"
+#include "train/checkpoint_parts.h"
 #include "train/checkpoint_write.h"
 
 #include <errno.h>
@@ -18,6 +20,7 @@ enum {
     COPY_PART = 4 << 20,    /* what one thread copies at a time: enough to stream */
     DEFAULT_KEEP = 2,
     DEFAULT_PATIENCE_S = 60,
+    OTHERS_TIMES = 4, /* the other ranks may take so much longer than this one */
     ATTEMPTS = 2,
 };
 
@@ -30,7 +33,8 @@ struct checkpoint_writer {
     const void **live; /* then: where each tensor of the image is copied from */
     struct text state; /* of the checkpoint under way, as JSON */
     i64 step;          /* of the checkpoint under way */
-    u64 begun_ns;
+    u64 ticket;        /* of it; 0 for a rank that saves alone */
+    u64 begun_ns, written_ns; /* written: this rank's files of it */
     double probe_seconds; /* for one checkpoint at the speed of the probe */
     bool has_thread;
     pthread_t thread;
@@ -43,6 +47,12 @@ struct checkpoint_writer {
     bool given_up, quit;
     struct checkpoint_result result;
 };
+
+/* The one rank, or the first of those that save together. */
+static bool leads(const struct checkpoint_writer *w)
+{
+    return w->options.rank == 0;
+}
 
 /* --- waiting --------------------------------------------------------------------- */
 
@@ -143,24 +153,78 @@ static void note_result(struct checkpoint_writer *w, int rc)
                  (long long)w->step, err_message());
     }
     unlock(w);
-    if (rc != OK)
+    if (rc != OK && leads(w))
         log_line(LOG_WARN, "%s (%d in a row; the run stops after more than %d)", r->error,
                  r->missed, w->options.max_missed);
 }
 
-static void write_one(struct checkpoint_writer *w)
+/* Whether the leading rank goes on waiting for the others: not when the run ends, and not
+ * when they take much longer than it took itself. */
+static bool waits_for_others(void *context)
+{
+    struct checkpoint_writer *w = context;
+    lock(w);
+    double own = 1e-9 * (double)(w->written_ns - w->begun_ns);
+    double waited = 1e-9 * (double)(sys_now_ns() - w->written_ns);
+    bool goes_on = !w->quit && waited < w->options.patience_s + OTHERS_TIMES * own;
+    unlock(w);
+    return goes_on;
+}
+
+/* One attempt of a rank that saves alone. */
+static int try_alone(struct checkpoint_writer *w, const struct checkpoint_gate *gate, int *cause)
+{
+    return checkpoint_write(&w->image, w->dir, w->step, w->state.data, gate, cause);
+}
+
+/* One attempt at this rank's files of a checkpoint that several write. */
+static int try_part(struct checkpoint_writer *w, const struct checkpoint_gate *gate, int *cause)
+{
+    return checkpoint_files(&w->image, w->dir, w->step, w->ticket, gate, cause);
+}
+
+static int attempt(struct checkpoint_writer *w,
+                   int (*try)(struct checkpoint_writer *, const struct checkpoint_gate *, int *))
 {
     const struct checkpoint_gate gate = { copy_bytes, end_reading, w };
     int rc = OK, cause;
-    for (int attempt = 1; attempt <= ATTEMPTS; attempt++) {
-        rc = checkpoint_write(&w->image, w->dir, w->step, w->state.data, &gate, &cause);
-        if (rc == OK || attempt == ATTEMPTS || !may_try_again(w, cause))
+    for (int i = 1; i <= ATTEMPTS; i++) {
+        rc = try(w, &gate, &cause);
+        if (rc == OK || i == ATTEMPTS || !may_try_again(w, cause))
             break;
         log_line(LOG_WARN, "checkpoint of step %lld: %s; trying once more with new files",
                  (long long)w->step, err_message());
     }
-    note_result(w, rc);
+    return rc;
+}
+
+/* This rank's part; the leading one sees to the whole. */
+static int write_part(struct checkpoint_writer *w)
+{
+    const struct checkpoint_patience patience = { waits_for_others, w };
+    char temporary[CHECKPOINT_PATH];
+    int cause, rc = attempt(w, try_part);
+    w->written_ns = sys_now_ns();
+    if (!leads(w)) {
+        if (rc == OK)
+            rc = checkpoint_part_done(&w->image, w->dir, w->step, w->ticket, &cause);
+        if (rc < 0)
+            checkpoint_part_failed(&w->image, w->dir, w->step, w->ticket, err_message());
+        return rc;
+    }
     if (rc == OK)
+        rc = checkpoint_parts_commit(&w->image, w->dir, w->step, w->ticket, w->state.data,
+                                     &patience, &cause);
+    if (rc < 0 && checkpoint_temporary(temporary, w->dir, w->step, w->ticket, "") == OK)
+        sys_remove_tree(temporary); /* if not now, the next save cleans up */
+    return rc;
+}
+
+static void write_one(struct checkpoint_writer *w)
+{
+    int rc = w->image.ranks > 1 ? write_part(w) : attempt(w, try_alone);
+    note_result(w, rc);
+    if (rc == OK && leads(w))
         prune(w);
 }
 
@@ -296,9 +360,15 @@ static int take_lock(struct checkpoint_writer *w)
     return err_set(ERR_SYS, "lock %s: %s", w->dir, strerror(errno));
 }
 
+/* The others' shares are as large as this one's, more or less. */
 static int preflight(struct checkpoint_writer *w)
 {
-    i64 newest, needed = 2 * w->image.file_bytes, available;
+    i64 newest, needed = 2 * w->image.file_bytes * w->image.ranks, available;
+    if (!leads(w))
+        return sys_exists(w->dir) ? OK
+                                  : err_set(ERR_SYS, "rank %d does not see %s: checkpoint.dir "
+                                            "must lie on a file system that all ranks share",
+                                            w->options.rank, w->dir);
     TRY(checkpoint_make_folder(w->dir));
     TRY(take_lock(w));
     TRY(checkpoint_clean(w->dir));
@@ -333,6 +403,7 @@ static void set_options(struct checkpoint_writer *w, const struct checkpoint_opt
     w->options = *options;
     if (w->options.keep < 1)
         w->options.keep = DEFAULT_KEEP;
+    w->options.ranks = w->options.ranks < 1 ? 1 : w->options.ranks;
     if (w->options.patience_s <= 0)
         w->options.patience_s = DEFAULT_PATIENCE_S;
     w->result.step = w->options.resumed_step;
@@ -373,7 +444,7 @@ int checkpoint_writer_new(struct checkpoint_writer **out, const char *dir,
     w->lock_fd = -1;
     init_locks(w);
     set_options(w, options);
-    int rc = checkpoint_image_init(&w->image, tensors, n);
+    int rc = checkpoint_image_init(&w->image, tensors, n, w->options.rank, w->options.ranks);
     if (rc == OK)
         rc = start(w);
     if (rc == OK)
@@ -404,11 +475,11 @@ void checkpoint_writer_free(struct checkpoint_writer *w)
     sys_free(w);
 }
 
-/* Whether the run may go on, after so many misses. */
+/* Whether the run may go on, after so many misses: for the leading rank to say. */
 static int verdict(struct checkpoint_writer *w)
 {
     lock(w);
-    int rc = w->result.missed > w->options.max_missed
+    int rc = leads(w) && w->result.missed > w->options.max_missed
                  ? err_set(ERR_SYS, "%d checkpoints in a row failed; the last: %s",
                            w->result.missed, w->result.error)
                  : OK;
@@ -458,18 +529,14 @@ static void hand_over(struct checkpoint_writer *w)
     unlock(w);
 }
 
-int checkpoint_begin(struct checkpoint_writer *w, i64 step, const json_t *state)
+/* The writer is idle, and the step not yet saved. */
+static int begin(struct checkpoint_writer *w, i64 step, u64 ticket, const json_t *state,
+                 u64 start_ns)
 {
-    if (!w)
-        return OK;
-    u64 start_ns = sys_now_ns();
-    if (w->has_thread && !wait_for_turn(w, step))
-        return verdict(w);
-    if (step == w->result.step)
-        return OK;
-    TRY(verdict(w));
-    TRY(put_state(w, state));
+    if (leads(w))
+        TRY(put_state(w, state));
     w->step = step;
+    w->ticket = ticket;
     w->begun_ns = start_ns;
     if (w->has_thread) {
         hand_over(w);
@@ -481,6 +548,58 @@ int checkpoint_begin(struct checkpoint_writer *w, i64 step, const json_t *state)
     w->result.stall_ns += sys_now_ns() - start_ns;
     unlock(w);
     return verdict(w);
+}
+
+int checkpoint_begin(struct checkpoint_writer *w, i64 step, const json_t *state)
+{
+    if (!w)
+        return OK;
+    assert(w->image.ranks == 1);
+    u64 start_ns = sys_now_ns();
+    if (w->has_thread && !wait_for_turn(w, step))
+        return verdict(w);
+    if (step == w->result.step)
+        return OK;
+    TRY(verdict(w));
+    return begin(w, step, 0, state, start_ns);
+}
+
+/* No two attempts have the same, on whichever machine. */
+static u64 new_ticket(const struct checkpoint_writer *w)
+{
+    i64 facts[] = { (i64)sys_now_ns(), sys_process_id(), w->step };
+    double now = sys_wall_seconds();
+    return hash64(&now, sizeof now, hash64(facts, sizeof facts, 0)) | 1;
+}
+
+int checkpoint_open_step(struct checkpoint_writer *w, i64 step, u64 *ticket)
+{
+    int cause;
+    *ticket = 0;
+    if (w->has_thread && !wait_for_turn(w, step))
+        return verdict(w);
+    if (step == w->result.step)
+        return OK;
+    TRY(verdict(w));
+    u64 next = new_ticket(w);
+    w->step = step;
+    int rc = checkpoint_prepare(w->dir, step, next, &cause);
+    if (rc < 0) {
+        note_result(w, rc);
+        return verdict(w);
+    }
+    *ticket = next;
+    return OK;
+}
+
+int checkpoint_begin_part(struct checkpoint_writer *w, i64 step, u64 ticket, const json_t *state)
+{
+    u64 start_ns = sys_now_ns();
+    if (w->has_thread && !wait_for_turn(w, step)) { /* the leading rank has already waited */
+        checkpoint_part_failed(&w->image, w->dir, step, ticket, w->result.error);
+        return verdict(w);
+    }
+    return begin(w, step, ticket, state, start_ns);
 }
 
 void checkpoint_guard(struct checkpoint_writer *w)
@@ -561,5 +680,5 @@ int checkpoint_rewind(struct checkpoint_writer *w, i64 step)
     if (!idle)
         return err_set(ERR_SYS, "checkpoint of step %lld is still being written",
                        (long long)w->step);
-    return checkpoint_discard_after(w->dir, step);
+    return leads(w) ? checkpoint_discard_after(w->dir, step) : OK;
 }

@@ -12,6 +12,13 @@
  * wins, and there is no tracker file to disagree with it. Deleting goes the other way:
  * renamed to step-N.del first. Leftovers (.tmp, .del) are removed when a writer starts.
  *
+ * Where several ranks share the state, each writes its boxes of the tensors into files of its
+ * own (param-00003-of-00008.safetensors), the leading one the manifest, which says what is
+ * in which file, so that any number of ranks can load any boxes. Ranks need a file system
+ * that all of them see; they agree through files in the temporary folder, whose name has a
+ * ticket of that attempt, so that a rank left over from another one meddles with nothing. If
+ * any of them fails or dies, there is no checkpoint of that step.
+ *
  * Saving does not stop training for long. With snapshot "live" nothing is copied: the io
  * thread writes from the tensors themselves while the next forward and backward run (they
  * only read them), and checkpoint_guard, called just before the optimizer changes them,
@@ -39,9 +46,17 @@ struct checkpoint_tensor {
     const char *name; /* "param/blocks.0.attn.qkv.weight", "adamw.m/...": prefix, slash, rest */
     enum dtype dtype;
     int rank;
-    i64 dim[CHECKPOINT_RANK];
+    i64 dim[CHECKPOINT_RANK]; /* of what lies at data */
     void *data;
+    /* Where several ranks share a tensor: data are the elements [at, at + dim) of one of the
+     * shape `whole`, row by row. Other boxes of it have the same name. whole[0] = 0: all. */
+    i64 at[CHECKPOINT_RANK], whole[CHECKPOINT_RANK];
 };
+
+static inline bool checkpoint_is_box(const struct checkpoint_tensor *t)
+{
+    return t->rank > 0 && t->whole[0] > 0;
+}
 
 enum checkpoint_snapshot { CHECKPOINT_AUTO, CHECKPOINT_LIVE, CHECKPOINT_COPY };
 
@@ -54,6 +69,7 @@ struct checkpoint_options {
     i64 resumed_step;   /* this run continues from there; -1: from the beginning */
     double patience_s;  /* longest wait for a slow disk before a checkpoint is given up;
                            0 is the default of 60 */
+    int rank, ranks; /* this one of so many that save together, 0 leads; 0 ranks: alone */
 };
 
 struct checkpoint_result {
@@ -67,7 +83,7 @@ struct checkpoint_result {
 
 /* --- saving ---------------------------------------------------------------------- */
 
-/* A rank that does not save has NULL for a writer: nothing happens then, and all is well. */
+/* NULL for a writer: nothing happens, and all is well. */
 struct checkpoint_writer;
 
 /* Memory that a writer takes to copy tensors of so many bytes: none or as many. */
@@ -75,7 +91,8 @@ i64 checkpoint_copy_bytes(const struct checkpoint_options *options, i64 bytes);
 
 /* Prepares the folder, proves that it can be written (free space for two checkpoints, a
  * rename, an fsync) and starts the io thread. The tensors' data must outlive the writer.
- * Refuses a folder with checkpoints newer than resumed_step. */
+ * Refuses a folder with checkpoints newer than resumed_step. Of several ranks, the leading
+ * one does all that, and then the others call this. */
 int checkpoint_writer_new(struct checkpoint_writer **out, const char *dir,
                           const struct checkpoint_tensor *tensors, i64 n,
                           const struct checkpoint_options *options);
@@ -85,6 +102,13 @@ void checkpoint_writer_free(struct checkpoint_writer *w);
 /* Starts saving the tensors and this state as they are now. A failure is borne (OK, a
  * warning) until max_missed is exceeded. Saving the step that was saved last does nothing. */
 int checkpoint_begin(struct checkpoint_writer *w, i64 step, const json_t *state);
+/* The same for ranks that save together. First the leading one opens the step, which gives a
+ * ticket, or 0 when there is nothing to do (a miss that is borne, or saved already). With it
+ * every rank begins. Only the leading rank's results tell whether the checkpoint is durable;
+ * state is NULL on the others. */
+int checkpoint_open_step(struct checkpoint_writer *w, i64 step, u64 *ticket);
+int checkpoint_begin_part(struct checkpoint_writer *w, i64 step, u64 ticket,
+                          const json_t *state);
 /* To be called before the tensors change after a begin; cheap when nothing is under way. */
 void checkpoint_guard(struct checkpoint_writer *w);
 /* How things stand; negative once max_missed is exceeded. */
@@ -100,7 +124,8 @@ int checkpoint_wait(struct checkpoint_writer *w, double seconds,
 /* Deletes the checkpoints newer than step: before training goes on from an earlier one,
  * because the newest is what a restart would take. */
 int checkpoint_discard_after(const char *dir, i64 step);
-/* The same through a writer, which then continues from step. */
+/* The same through a writer, which then continues from step. Of several ranks the leading one
+ * deletes; all call it, and none goes on before that. */
 int checkpoint_rewind(struct checkpoint_writer *w, i64 step);
 
 /* --- reading --------------------------------------------------------------------- */
@@ -120,6 +145,23 @@ int checkpoint_latest(const char *dir, i64 *step);
  * caller's (json_decref); state may be NULL. */
 int checkpoint_load(const char *dir, i64 *step, const struct checkpoint_tensor *tensors, i64 n,
                     json_t **state);
+
+/* What one of several ranks wants. */
+struct checkpoint_want {
+    const struct checkpoint_tensor *tensors;
+    i64 n;
+    bool part; /* others want more: a tensor that is not asked for here is no mistake */
+    /* Called once, between proving and changing anything, with this rank's code: gives the
+     * worst of all ranks' codes, so that all change or none. NULL: this rank alone. */
+    int (*agree)(void *context, int code);
+    void *context;
+};
+
+/* The same for boxes of tensors, whichever ranks wrote them in whichever boxes: only what
+ * lies in the boxes is read and proven (by the CRC32C of each MiB, where not all of a file is
+ * wanted). The files must hold each element of a tensor once. step is a number. */
+int checkpoint_load_part(const char *dir, i64 step, const struct checkpoint_want *want,
+                         json_t **state);
 
 /* The manifest's state alone, for those who need the shapes before they load. */
 int checkpoint_state(const char *dir, i64 step, json_t **state);

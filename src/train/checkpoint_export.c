@@ -3,6 +3,7 @@
 #include "model/safetensors.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_folder.h"
+#include "train/checkpoint_read.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -80,19 +81,98 @@ done:
     return rc;
 }
 
-int checkpoint_export(const char *dir, i64 step, const char *path)
+/* The tensors of prefix param, each once, whole; returns how many. */
+static i64 list_params(const struct checkpoint_manifest *m, struct safetensors_tensor *t)
 {
-    char finding[FINDING] = "", from[CHECKPOINT_PATH];
+    i64 n = 0;
+    for (i64 i = 0; i < m->n; i++) {
+        const struct checkpoint_shard *s = &m->shard[i];
+        for (i64 k = 0; k < s->boxes && strcmp(s->prefix, "param") == 0; k++) {
+            const struct checkpoint_box *b = &s->box[k];
+            bool first = true; /* the box at the origin stands for the tensor */
+            for (int d = 0; d < b->rank; d++)
+                first = first && b->at[d] == 0;
+            if (!first)
+                continue;
+            t[n] = (struct safetensors_tensor){ .name = b->name, .dtype = (int)b->dtype,
+                                                .rank = b->rank };
+            memcpy(t[n++].dim, b->whole, sizeof b->whole);
+        }
+    }
+    return n;
+}
+
+/* One tensor, put together from all files. */
+static int put_tensor(struct safetensors_writer *w, const struct safetensors_tensor *t,
+                      const char *dir, i64 step)
+{
+    char name[CHECKPOINT_PATH];
+    struct checkpoint_tensor whole = { .name = name, .dtype = (enum dtype)t->dtype,
+                                       .rank = t->rank, .data = sys_alloc(t->bytes + 1, 64) };
+    const struct checkpoint_want want = { .tensors = &whole, .n = 1, .part = true };
+    snprintf(name, sizeof name, "param/%s", t->name);
+    memcpy(whole.dim, t->dim, sizeof whole.dim);
+    int rc = whole.data ? checkpoint_load_part(dir, step, &want, NULL)
+                        : err_set(ERR_LIMIT, "no memory for the %lld bytes of %s",
+                                  (long long)t->bytes, t->name);
+    if (rc == OK)
+        rc = safetensors_put(w, whole.data, t->bytes);
+    else
+        safetensors_abort(w);
+    sys_free(whole.data);
+    return rc;
+}
+
+static int export_boxes(const struct checkpoint_manifest *m, const char *dir, i64 step,
+                        const char *path)
+{
+    char number[24];
+    const struct safetensors_pair meta = { "step", number };
+    struct safetensors_writer w;
+    struct arena a;
+    i64 most = 0;
+    int rc;
+    snprintf(number, sizeof number, "%lld", (long long)step);
+    arena_init(&a);
+    for (i64 i = 0; i < m->n; i++)
+        most += m->shard[i].boxes;
+    struct safetensors_tensor *t = ARENA_ARRAY(&a, struct safetensors_tensor, most);
+    i64 n = list_params(m, t);
+    TRY_TO(done, safetensors_create(&w, path, t, n, &meta, 1));
+    for (i64 i = 0; i < n; i++)
+        TRY_TO(done, put_tensor(&w, &t[i], dir, step));
+    rc = safetensors_commit(&w);
+done:
+    arena_fini(&a);
+    return rc;
+}
+
+/* The file of a single rank has all that is wanted but the step. */
+static int export_file(const char *dir, i64 step, const char *path)
+{
+    char from[CHECKPOINT_PATH];
     struct safetensors s;
-    int damage = checkpoint_verify(dir, step, keep_finding, finding);
-    if (damage < 0)
-        return damage;
-    if (damage > 0)
-        return err_set(ERR_FORMAT, "%s: not exported", finding);
     TRY(checkpoint_path(from, dir, step, "/param.safetensors"));
     int rc = safetensors_open(&s, from);
     if (rc == OK)
         rc = copy_tensors(&s, step, path);
     safetensors_close(&s);
+    return rc;
+}
+
+int checkpoint_export(const char *dir, i64 step, const char *path)
+{
+    char finding[FINDING] = "";
+    struct checkpoint_manifest m;
+    int damage = checkpoint_verify(dir, step, keep_finding, finding);
+    if (damage < 0)
+        return damage;
+    if (damage > 0)
+        return err_set(ERR_FORMAT, "%s: not exported", finding);
+    int rc = checkpoint_read_manifest(&m, dir, step);
+    if (rc == OK)
+        rc = m.n > 0 && m.shard[0].box ? export_boxes(&m, dir, step, path)
+                                       : export_file(dir, step, path);
+    checkpoint_manifest_fini(&m);
     return rc;
 }

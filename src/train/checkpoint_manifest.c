@@ -7,12 +7,53 @@
 #include <string.h>
 
 #define FORMAT "headway-checkpoint"
-enum { VERSION = 1, MAX_SHARDS = 4096 };
+enum { VERSION_WHOLE = 1, VERSION_BOXES = 2, MAX_SHARDS = 1 << 14, MAX_BOXES = 1 << 22 };
 
 /* The end of every manifest: the hash covers all that is before it. */
 #define TAIL_BEGIN ",\n  \"sha256\": \""
 #define TAIL_END "\"\n}\n"
 enum { TAIL_BYTES = sizeof TAIL_BEGIN - 1 + 64 + sizeof TAIL_END - 1 };
+
+const char *checkpoint_box_name(const struct checkpoint_box *b, struct arena *a)
+{
+    struct text t = { 0 };
+    text_printf(&t, "%s@", b->name);
+    for (int d = 0; d < b->rank; d++)
+        text_printf(&t, "%s%lld", d ? "," : "", (long long)b->at[d]);
+    const char *name = arena_strdup(a, t.data);
+    text_fini(&t);
+    return name;
+}
+
+static void write_numbers(struct json *j, const char *key, const i64 *value, int n)
+{
+    struct text list = { 0 };
+    text_add(&list, "[");
+    for (int d = 0; d < n; d++)
+        text_printf(&list, "%s%lld", d ? "," : "", (long long)value[d]);
+    text_add(&list, "]");
+    json_key(j, key);
+    json_literal(j, list.data);
+    text_fini(&list);
+}
+
+static void write_boxes(struct json *j, const struct checkpoint_shard *s)
+{
+    json_put_str(j, "prefix", s->prefix);
+    json_key(j, "boxes");
+    json_begin_array(j);
+    for (i64 i = 0; i < s->boxes; i++) {
+        const struct checkpoint_box *b = &s->box[i];
+        json_begin_object(j);
+        json_put_str(j, "tensor", b->name);
+        json_put_str(j, "dtype", dtype_name(b->dtype));
+        write_numbers(j, "at", b->at, b->rank);
+        write_numbers(j, "dim", b->dim, b->rank);
+        write_numbers(j, "of", b->whole, b->rank);
+        json_end(j);
+    }
+    json_end(j);
+}
 
 static void write_shard(struct json *j, const struct checkpoint_shard *s)
 {
@@ -21,6 +62,8 @@ static void write_shard(struct json *j, const struct checkpoint_shard *s)
         text_printf(&hex, "%08x", s->crc[i]);
     json_begin_object(j);
     json_put_str(j, "file", s->file);
+    if (s->box)
+        write_boxes(j, s);
     json_put_int(j, "bytes", s->bytes);
     json_put_str(j, "sha256", s->sha256);
     json_put_str(j, "crc32c", hex.data ? hex.data : "");
@@ -37,7 +80,7 @@ void checkpoint_manifest_write(struct text *out, i64 step, double saved_at,
     j.indent = true;
     json_begin_object(&j);
     json_put_str(&j, "format", FORMAT);
-    json_put_int(&j, "version", VERSION);
+    json_put_int(&j, "version", n > 0 && !shards[0].box ? VERSION_WHOLE : VERSION_BOXES);
     json_put_int(&j, "step", step);
     json_put_double(&j, "saved_at", saved_at);
     json_put_int(&j, "chunk_bytes", CHECKPOINT_CHUNK);
@@ -102,6 +145,72 @@ static bool read_crcs(struct arena *a, struct checkpoint_shard *s, const char *h
     return true;
 }
 
+/* Whole numbers up to 2^48: rank of them where that is known, else as many as there are. */
+static bool read_numbers(const json_t *list, int *rank, i64 *out)
+{
+    size_t n = json_array_size(list);
+    if (!json_is_array(list) || n > CHECKPOINT_RANK || (*rank >= 0 && n != (size_t)*rank))
+        return false;
+    for (size_t d = 0; d < n; d++) {
+        const json_t *v = json_array_get(list, d);
+        out[d] = (i64)json_integer_value(v);
+        if (!json_is_integer(v) || out[d] < 0 || out[d] > (i64)1 << 48)
+            return false;
+    }
+    *rank = (int)n;
+    return true;
+}
+
+static bool read_dtype(const char *text, enum dtype *out)
+{
+    for (int d = 0; text && d < DTYPES; d++)
+        if (strcmp(text, dtype_name((enum dtype)d)) == 0) {
+            *out = (enum dtype)d;
+            return true;
+        }
+    return false;
+}
+
+static bool read_box(struct arena *a, struct checkpoint_box *b, const json_t *json)
+{
+    const char *name = json_string_value(json_object_get(json, "tensor"));
+    i64 elements = 8;
+    b->rank = -1;
+    if (!name || !*name || !read_dtype(json_string_value(json_object_get(json, "dtype")), &b->dtype) ||
+        !read_numbers(json_object_get(json, "of"), &b->rank, b->whole) ||
+        !read_numbers(json_object_get(json, "at"), &b->rank, b->at) ||
+        !read_numbers(json_object_get(json, "dim"), &b->rank, b->dim))
+        return false;
+    for (int d = 0; d < b->rank; d++)
+        if (b->at[d] + b->dim[d] > b->whole[d] || size_mul(elements, b->whole[d], &elements))
+            return false;
+    b->name = arena_strdup(a, name);
+    return true;
+}
+
+/* Version 1 has no boxes, and the file's name begins with the prefix. */
+static bool read_boxes(struct checkpoint_manifest *m, struct checkpoint_shard *s, json_t *json)
+{
+    static const char ending[] = ".safetensors";
+    const json_t *list = json_object_get(json, "boxes");
+    const char *prefix = json_string_value(json_object_get(json, "prefix"));
+    if (m->version == VERSION_WHOLE) {
+        i64 n = (i64)strlen(s->file) - (i64)strlen(ending);
+        bool named = n > 0 && strcmp(s->file + n, ending) == 0;
+        s->prefix = named ? arena_strndup(&m->arena, s->file, n) : s->file;
+        return true;
+    }
+    if (!prefix || !is_plain_name(prefix) || !json_is_array(list) ||
+        json_array_size(list) > MAX_BOXES)
+        return false;
+    s->prefix = arena_strdup(&m->arena, prefix);
+    s->box = ARENA_ARRAY(&m->arena, struct checkpoint_box, json_array_size(list) + 1);
+    for (; s->boxes < (i64)json_array_size(list); s->boxes++)
+        if (!read_box(&m->arena, &s->box[s->boxes], json_array_get(list, (size_t)s->boxes)))
+            return false;
+    return true;
+}
+
 static int read_shard(struct checkpoint_manifest *m, json_t *json, const char *name)
 {
     struct checkpoint_shard *s = &m->shard[m->n];
@@ -120,6 +229,9 @@ static int read_shard(struct checkpoint_manifest *m, json_t *json, const char *n
     memcpy(s->sha256, sha, 65);
     if (!read_crcs(&m->arena, s, crc))
         return err_set(ERR_FORMAT, "%s: %s: its CRC32C list does not fit its size", name, file);
+    if (!read_boxes(m, s, json))
+        return err_set(ERR_FORMAT, "%s: %s: what is in it is not described as it should be",
+                       name, file);
     m->n++;
     return OK;
 }
@@ -133,9 +245,10 @@ static int read_root(struct checkpoint_manifest *m, json_t *root, const char *na
     if (json_unpack(root, "{s:s, s:I}", "format", &format, "version", &version) != 0 ||
         strcmp(format, FORMAT) != 0)
         return err_set(ERR_FORMAT, "%s: not a manifest of a Headway checkpoint", name);
-    if (version != VERSION)
-        return err_set(ERR_FORMAT, "%s: version %lld; this program reads version %d", name,
-                       (long long)version, VERSION);
+    if (version != VERSION_WHOLE && version != VERSION_BOXES)
+        return err_set(ERR_FORMAT, "%s: version %lld; this program reads versions %d and %d",
+                       name, (long long)version, VERSION_WHOLE, VERSION_BOXES);
+    m->version = version;
     if (json_unpack(root, "{s:I, s:F, s:I, s:o, s:o}", "step", &step, "saved_at", &m->saved_at,
                     "chunk_bytes", &chunk, "state", &state, "shards", &shards) != 0 ||
         step < 0 || chunk != CHECKPOINT_CHUNK || !json_is_object(state) ||

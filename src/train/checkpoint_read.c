@@ -67,13 +67,17 @@ static int read_chunks(const struct checkpoint_reader *r, const struct checkpoin
     char problem[128];
     for (i64 i = 0; i < s->chunks; i++) {
         i64 offset = i * CHECKPOINT_CHUNK, n = i64_min(CHECKPOINT_CHUNK, s->bytes - offset);
-        i64 got = sys_read_full(fd, r->chunk, n);
+        if (r->need && !r->need[i])
+            continue;
+        bool jump = r->need && i > 0 && !r->need[i - 1];
+        i64 got = jump && sys_seek(fd, offset, SEEK_SET) < 0 ? -1
+                                                              : sys_read_full(fd, r->chunk, n);
         if (got < 0) {
             snprintf(problem, sizeof problem, "cannot be read: %s", strerror(errno));
             *bad += 1;
             return tell(r, s, ERR_SYS, i, problem);
         }
-        if (!r->proven)
+        if (!r->proven && !r->need)
             sha256_add(hash, r->chunk, got);
         if (got < n) {
             snprintf(problem, sizeof problem, "truncated at byte %lld of %lld",
@@ -102,7 +106,7 @@ static int read_shard(const struct checkpoint_reader *r, const struct checkpoint
     sha256_init(&hash);
     int rc = read_chunks(r, s, fd, &hash, &bad);
     sha256_fini(&hash, hex);
-    if (rc < 0 || bad > 0)
+    if (rc < 0 || bad > 0 || r->need)
         return rc;
     if (sys_read_full(fd, &extra, 1) > 0)
         return tell(r, s, ERR_FORMAT, -1, "longer than it was written");

@@ -21,6 +21,7 @@ struct checkpoint_reader {
     i64 step;
     u8 *chunk;   /* CHECKPOINT_CHUNK bytes */
     bool proven; /* a moment ago: the CRC32C is enough to see whether it changed since */
+    const u8 *need; /* which chunks to read, non-zero; NULL: all, and then the SHA-256 counts too */
     void (*take)(void *context, i64 offset, const u8 *data, i64 bytes);
     int (*tell)(void *context, int code, i64 step, const char *file, i64 chunk,
                 const char *problem);

@@ -4,7 +4,6 @@
 #include "base/hash.h"
 #include "base/sys.h"
 #include "model/safetensors.h"
-#include "train/checkpoint_folder.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +16,10 @@
 static int by_name(const void *a, const void *b)
 {
     const struct checkpoint_tensor *const *x = a, *const *y = b;
-    return strcmp((*x)->name, (*y)->name);
+    int order = strcmp((*x)->name, (*y)->name);
+    for (int d = 0; d < CHECKPOINT_RANK && order == 0; d++)
+        order = ((*x)->at[d] > (*y)->at[d]) - ((*x)->at[d] < (*y)->at[d]);
+    return order;
 }
 
 static i64 prefix_length(const char *name)
@@ -40,6 +42,60 @@ static i64 tensor_bytes(const struct checkpoint_tensor *t)
     return bytes;
 }
 
+/* What a manifest of several ranks says of the tensor. */
+static struct checkpoint_box box_of(const struct checkpoint_tensor *t, i64 prefix)
+{
+    struct checkpoint_box b = { .name = t->name + prefix + 1, .dtype = t->dtype,
+                                .rank = t->rank };
+    memcpy(b.at, t->at, sizeof b.at);
+    memcpy(b.dim, t->dim, sizeof b.dim);
+    memcpy(b.whole, checkpoint_is_box(t) ? t->whole : t->dim, sizeof b.whole);
+    return b;
+}
+
+static void name_shard(struct checkpoint_image *image, struct checkpoint_shard *s,
+                       const char *tensor, i64 prefix)
+{
+    struct arena *a = &image->arena;
+    s->prefix = arena_strndup(a, tensor, prefix);
+    s->file = image->ranks == 1
+                  ? arena_printf(a, "%s.safetensors", s->prefix)
+                  : arena_printf(a, "%s-%05d-of-%05d.safetensors", s->prefix, image->rank,
+                                 image->ranks);
+}
+
+/* Describes sorted[0, n) and gives t[i] its name in the file. */
+static void describe(struct checkpoint_image *image, struct checkpoint_shard *s,
+                     const struct checkpoint_tensor **sorted, i64 n,
+                     struct safetensors_tensor *t)
+{
+    i64 prefix = (i64)strlen(s->prefix);
+    if (image->ranks > 1) {
+        s->box = ARENA_ARRAY(&image->arena, struct checkpoint_box, n);
+        s->boxes = n;
+    }
+    for (i64 i = 0; i < n; i++) {
+        const struct checkpoint_box b = box_of(sorted[i], prefix);
+        t[i] = (struct safetensors_tensor){ .name = b.name, .dtype = (int)b.dtype,
+                                            .rank = b.rank };
+        memcpy(t[i].dim, b.dim, sizeof b.dim);
+        if (s->box) {
+            s->box[i] = b;
+            t[i].name = checkpoint_box_name(&b, &image->arena);
+        }
+    }
+}
+
+/* Which of sorted[0, n) is called `name` in the file: names stay where they are when the
+ * tensors are put into the file's order. */
+static i64 index_of(const char *const *names, i64 n, const char *name)
+{
+    i64 i = 0;
+    while (i < n && names[i] != name)
+        i++;
+    return i;
+}
+
 /* The file of sorted tensors [0, n), which share a prefix. */
 static int make_file(struct checkpoint_image *image, const struct checkpoint_tensor **sorted,
                      i64 n)
@@ -47,28 +103,23 @@ static int make_file(struct checkpoint_image *image, const struct checkpoint_ten
     struct arena *a = &image->arena;
     struct checkpoint_file *f = &image->file[image->n];
     struct checkpoint_shard *s = &image->shard[image->n++];
-    i64 prefix = prefix_length(sorted[0]->name), bytes;
     struct safetensors_tensor *t = ARENA_ARRAY(a, struct safetensors_tensor, n);
-    const char *header;
-    for (i64 i = 0; i < n; i++) {
-        t[i] = (struct safetensors_tensor){ .name = sorted[i]->name + prefix + 1,
-                                            .dtype = (int)sorted[i]->dtype,
-                                            .rank = sorted[i]->rank };
-        memcpy(t[i].dim, sorted[i]->dim, sizeof sorted[i]->dim);
-    }
+    const char **names = ARENA_ARRAY(a, const char *, n), *header;
+    i64 bytes;
+    name_shard(image, s, sorted[0]->name, prefix_length(sorted[0]->name));
+    describe(image, s, sorted, n, t);
+    for (i64 i = 0; i < n; i++)
+        names[i] = t[i].name;
     TRY(safetensors_header(a, t, n, NULL, 0, &header, &bytes));
     f->header = (struct checkpoint_piece){ header, bytes };
     f->piece = ARENA_ARRAY(a, struct checkpoint_piece, n);
     f->n = n;
     f->fd = -1;
     for (i64 i = 0; i < n; i++) {
-        struct checkpoint_tensor key = { .name = t[i].name - prefix - 1 }, *wanted = &key;
-        const struct checkpoint_tensor **found =
-            bsearch(&wanted, sorted, (size_t)n, sizeof *sorted, by_name);
-        f->piece[i] = (struct checkpoint_piece){ (*found)->data, t[i].bytes };
+        i64 from = index_of(names, n, t[i].name);
+        f->piece[i] = (struct checkpoint_piece){ sorted[from]->data, t[i].bytes };
         bytes += t[i].bytes;
     }
-    s->file = arena_printf(a, "%.*s.safetensors", (int)prefix, sorted[0]->name);
     s->bytes = bytes;
     s->chunks = ceil_div(bytes, CHECKPOINT_CHUNK);
     s->crc = ARENA_ARRAY(a, u32, s->chunks);
@@ -85,7 +136,8 @@ static int make_files(struct checkpoint_image *image, const struct checkpoint_te
         sorted[i] = &tensors[i];
         image->tensor_bytes += tensor_bytes(&tensors[i]);
     }
-    qsort(sorted, (size_t)n, sizeof *sorted, by_name);
+    if (n > 0)
+        qsort(sorted, (size_t)n, sizeof *sorted, by_name);
     image->file = ARENA_ARRAY(&image->arena, struct checkpoint_file, n);
     image->shard = ARENA_ARRAY(&image->arena, struct checkpoint_shard, n);
     for (i64 first = 0, end; first < n; first = end) {
@@ -99,7 +151,6 @@ static int make_files(struct checkpoint_image *image, const struct checkpoint_te
 /* Names come from our own code: a bad one is a broken promise, not bad input. */
 static void check_names(const struct checkpoint_tensor *tensors, i64 n)
 {
-    assert(n > 0);
     for (i64 i = 0; i < n; i++) {
         i64 prefix = prefix_length(tensors[i].name);
         assert(prefix > 0 && prefix < 200 && tensors[i].name[0] != '.');
@@ -109,10 +160,10 @@ static void check_names(const struct checkpoint_tensor *tensors, i64 n)
 }
 
 int checkpoint_image_init(struct checkpoint_image *image,
-                          const struct checkpoint_tensor *tensors, i64 n)
+                          const struct checkpoint_tensor *tensors, i64 n, int rank, int ranks)
 {
     check_names(tensors, n);
-    *image = (struct checkpoint_image){ 0 };
+    *image = (struct checkpoint_image){ .rank = rank, .ranks = ranks };
     arena_init(&image->arena);
     int rc = make_files(image, tensors, n);
     if (rc == OK && !(image->chunk = sys_alloc(CHECKPOINT_CHUNK, 4096)))
@@ -231,53 +282,71 @@ static int finish_file(int *fd, const char *path, int *cause)
     return rc;
 }
 
-static int write_manifest(struct checkpoint_image *image, i64 step, const char *state,
-                          const char *path, int *cause)
+int checkpoint_put_file(const char *path, const char *data, i64 bytes, int *cause)
 {
-    struct text text = { 0 };
-    int rc = OK;
-    checkpoint_manifest_write(&text, step, sys_wall_seconds(), image->shard, image->n, state);
-    int fd = sys_open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
-    if (fd < 0) {
-        rc = sys_failed(cause, "create", path);
-    } else {
-        if (sys_write_full(fd, text.data, text.length) != 0)
-            rc = sys_failed(cause, "write", path);
-        if (rc == OK)
-            rc = finish_file(&fd, path, cause);
-        else
-            sys_close(fd);
-    }
-    text_fini(&text);
+    int rc = OK, fd = sys_open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return sys_failed(cause, "create", path);
+    if (sys_write_full(fd, data, bytes) != 0)
+        rc = sys_failed(cause, "write", path);
+    if (rc == OK)
+        return finish_file(&fd, path, cause);
+    sys_close(fd);
     return rc;
 }
 
 /* --- the whole ------------------------------------------------------------------- */
 
-static int file_path(char path[CHECKPOINT_PATH], const struct checkpoint_image *image, i64 i,
-                     const char *dir, i64 step)
+int checkpoint_temporary(char path[CHECKPOINT_PATH], const char *dir, i64 step, u64 ticket,
+                         const char *rest)
 {
-    char rest[256];
-    snprintf(rest, sizeof rest, ".tmp/%s", image->shard[i].file);
-    return checkpoint_path(path, dir, step, rest);
+    char name[300] = ".tmp";
+    if (ticket)
+        snprintf(name, sizeof name, ".%016llx.tmp", (unsigned long long)ticket);
+    size_t n = strlen(name);
+    snprintf(name + n, sizeof name - n, "%s", rest);
+    return checkpoint_path(path, dir, step, name);
 }
 
-static int write_files(struct checkpoint_image *image, const char *dir, i64 step,
-                       const char *state, const struct checkpoint_gate *gate, int *cause)
+static int file_path(char path[CHECKPOINT_PATH], const struct checkpoint_image *image, i64 i,
+                     const char *dir, i64 step, u64 ticket)
+{
+    char rest[256];
+    snprintf(rest, sizeof rest, "/%s", image->shard[i].file);
+    return checkpoint_temporary(path, dir, step, ticket, rest);
+}
+
+static int write_files(struct checkpoint_image *image, const char *dir, i64 step, u64 ticket,
+                       const struct checkpoint_gate *gate, int *cause)
 {
     char path[CHECKPOINT_PATH];
     for (i64 i = 0; i < image->n; i++) {
-        TRY(file_path(path, image, i, dir, step));
+        TRY(file_path(path, image, i, dir, step, ticket));
         TRY(write_file(image, i, path, gate, cause));
     }
     gate->done(gate->context);
     for (i64 i = 0; i < image->n; i++) {
-        TRY(file_path(path, image, i, dir, step));
+        TRY(file_path(path, image, i, dir, step, ticket));
         TRY(hash_file(image, i, path, cause));
         TRY(finish_file(&image->file[i].fd, path, cause));
     }
-    TRY(checkpoint_path(path, dir, step, ".tmp/manifest.json"));
-    return write_manifest(image, step, state, path, cause);
+    return OK;
+}
+
+int checkpoint_files(struct checkpoint_image *image, const char *dir, i64 step, u64 ticket,
+                     const struct checkpoint_gate *gate, int *cause)
+{
+    char path[CHECKPOINT_PATH];
+    *cause = 0;
+    int rc = write_files(image, dir, step, ticket, gate, cause);
+    for (i64 i = 0; i < image->n && rc < 0; i++) {
+        if (image->file[i].fd >= 0)
+            sys_close(image->file[i].fd);
+        image->file[i].fd = -1;
+        if (file_path(path, image, i, dir, step, ticket) == OK)
+            sys_unlink(path); /* most were not made: whether this works says nothing */
+    }
+    return rc;
 }
 
 /* A step folder of that name can only be a damaged one: whoever resumed passed it over. */
@@ -294,7 +363,17 @@ static int remove_damaged(const char *dir, i64 step)
     return checkpoint_delete(dir, step);
 }
 
-static int commit(const char *temporary, const char *dir, i64 step, int *cause)
+int checkpoint_prepare(const char *dir, i64 step, u64 ticket, int *cause)
+{
+    char temporary[CHECKPOINT_PATH];
+    *cause = 0;
+    TRY(checkpoint_temporary(temporary, dir, step, ticket, ""));
+    TRY(checkpoint_clean(dir));
+    TRY(remove_damaged(dir, step));
+    return sys_mkdir(temporary, 0700) == 0 ? OK : sys_failed(cause, "create folder", temporary);
+}
+
+static int give_name(const char *temporary, const char *dir, i64 step, int *cause)
 {
     char path[CHECKPOINT_PATH];
     TRY(checkpoint_path(path, dir, step, ""));
@@ -309,26 +388,29 @@ static int commit(const char *temporary, const char *dir, i64 step, int *cause)
     return rc;
 }
 
+int checkpoint_commit(const char *dir, i64 step, u64 ticket, const struct checkpoint_shard *shards,
+                      i64 n, const char *state, int *cause)
+{
+    char temporary[CHECKPOINT_PATH], path[CHECKPOINT_PATH];
+    struct text text = { 0 };
+    *cause = 0;
+    TRY(checkpoint_temporary(temporary, dir, step, ticket, ""));
+    TRY(checkpoint_temporary(path, dir, step, ticket, "/manifest.json"));
+    checkpoint_manifest_write(&text, step, sys_wall_seconds(), shards, n, state);
+    int rc = checkpoint_put_file(path, text.data, text.length, cause);
+    text_fini(&text);
+    return rc < 0 ? rc : give_name(temporary, dir, step, cause);
+}
+
 int checkpoint_write(struct checkpoint_image *image, const char *dir, i64 step,
                      const char *state, const struct checkpoint_gate *gate, int *cause)
 {
     char temporary[CHECKPOINT_PATH];
-    int rc;
-    *cause = 0;
-    TRY(checkpoint_path(temporary, dir, step, ".tmp"));
-    TRY(checkpoint_clean(dir));
-    TRY(remove_damaged(dir, step));
-    if (sys_mkdir(temporary, 0700) != 0)
-        return sys_failed(cause, "create folder", temporary);
-    TRY_TO(fail, write_files(image, dir, step, state, gate, cause));
-    TRY_TO(fail, commit(temporary, dir, step, cause));
-    return OK;
-fail:
-    for (i64 i = 0; i < image->n; i++) {
-        if (image->file[i].fd >= 0)
-            sys_close(image->file[i].fd);
-        image->file[i].fd = -1;
-    }
-    sys_remove_tree(temporary); /* if not now, the next save cleans up */
+    TRY(checkpoint_prepare(dir, step, 0, cause));
+    int rc = checkpoint_files(image, dir, step, 0, gate, cause);
+    if (rc == OK)
+        rc = checkpoint_commit(dir, step, 0, image->shard, image->n, state, cause);
+    if (rc < 0 && checkpoint_temporary(temporary, dir, step, 0, "") == OK)
+        sys_remove_tree(temporary); /* if not now, the next save cleans up */
     return rc;
 }

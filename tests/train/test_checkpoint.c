@@ -357,7 +357,8 @@ TEST(a_change_that_keeps_the_crc_is_found_by_the_sha)
 /* 3 MiB and a bit: chunks 0 to 3. */
 static i64 big_tensor(struct checkpoint_tensor *t)
 {
-    *t = (struct checkpoint_tensor){ "param/big", DTYPE_U8, 1, { (3 << 20) + 100 }, NULL };
+    *t = (struct checkpoint_tensor){ .name = "param/big", .dtype = DTYPE_U8, .rank = 1,
+                                      .dim = { (3 << 20) + 100 } };
     t->data = malloc((size_t)t->dim[0]);
     for (i64 i = 0; i < t->dim[0]; i++)
         ((u8 *)t->data)[i] = (u8)(i * 2654435761u >> 13);

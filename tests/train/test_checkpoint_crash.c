@@ -211,6 +211,164 @@ TEST(kill_at_any_system_call_loses_nothing_that_was_acknowledged)
     CHECK(kills > 100);
 }
 
+/* --- several ranks --------------------------------------------------------------- */
+
+struct pair {
+    struct checkpoint_writer *w[FIXTURE_RANKS];
+    struct fixture_part part[FIXTURE_RANKS];
+};
+
+static void open_pair(struct pair *p)
+{
+    for (int r = 0; r < FIXTURE_RANKS; r++)
+        CHECK_OK(fixture_part_open(&p->w[r], &p->part[r], folder, r, -1, 0.01));
+}
+
+static void close_pair(struct pair *p)
+{
+    for (int r = 0; r < FIXTURE_RANKS; r++)
+        checkpoint_writer_free(p->w[r]);
+}
+
+static void save_pair(struct pair *p, i64 step)
+{
+    u64 ticket;
+    CHECK_OK(checkpoint_open_step(p->w[0], step, &ticket));
+    for (int r = FIXTURE_RANKS - 1; r >= 0 && ticket; r--)
+        CHECK_OK(fixture_part_save(p->w[r], &p->part[r], step, ticket, step));
+}
+
+static struct crash_trace *record_pair(int saves)
+{
+    struct pair p;
+    fresh_folder();
+    sys_mkdirs(folder);
+    struct crash_trace *t = crash_record(folder);
+    open_pair(&p);
+    for (int i = 1; i <= saves; i++) {
+        save_pair(&p, i);
+        crash_mark(t, i);
+    }
+    close_pair(&p);
+    crash_stop(t);
+    return t;
+}
+
+TEST(what_several_ranks_acknowledged_survives_wherever_the_power_fails)
+{
+    struct crash_trace *t = record_pair(4);
+    struct crash_stats s = enumerate(t, 200);
+    if (s.violations > 0)
+        fail_msg("%lld of %lld states break a promise; the first: %s", (long long)s.violations,
+                 (long long)s.distinct, s.first);
+    CHECK(s.distinct > 1000);
+    print_message("  %lld crash points, %lld states, %lld distinct trees\n", (long long)s.points,
+                  (long long)s.states, (long long)s.distinct);
+    crash_free(t);
+}
+
+/* Each file of each rank, the manifest, the temporary folder, the parent. What rank 1 puts
+ * down to tell that it is done need not last, nor need the folder before rank 0 syncs it. */
+TEST(leaving_out_an_fsync_of_any_rank_is_seen)
+{
+    int seen = 0, fsyncs = 0;
+    struct crash_trace *whole = record_pair(2);
+    for (i64 op = 0; op < crash_ops(whole); op++) {
+        if (!crash_is_fsync(whole, op) || crash_mark_at(whole, op) != 1)
+            continue;
+        struct crash_trace *t = record_pair(2);
+        crash_drop(t, op);
+        seen += enumerate(t, 64).violations > 0;
+        crash_free(t);
+        fsyncs++;
+    }
+    CHECK_EQ(fsyncs, 3 + 2 + 2 + 3);
+    CHECK_EQ(seen, fsyncs - 2);
+    crash_free(whole);
+}
+
+static int by_pipe(int fd, void *data, i64 bytes, bool give)
+{
+    ssize_t n = give ? write(fd, data, (size_t)bytes) : read(fd, data, (size_t)bytes);
+    return n == bytes ? OK : -1;
+}
+
+/* A rank of a job that saves four checkpoints; rank 0 hands out tickets and tells. */
+static void child_rank(int rank, int tickets, int told, const char *fault)
+{
+    struct checkpoint_writer *w;
+    struct fixture_part f;
+    struct checkpoint_result result;
+    signal(SIGPIPE, SIG_IGN);
+    sys_fault_arm(fault);
+    if (fixture_part_open(&w, &f, folder, rank, -1, 0.02) < 0)
+        _exit(2);
+    for (u8 step = 1; step <= 4; step++) {
+        u64 ticket;
+        if (rank == 0 && checkpoint_open_step(w, step, &ticket) < 0)
+            _exit(2);
+        if (by_pipe(tickets, &ticket, sizeof ticket, rank == 0) < 0 && rank > 0)
+            _exit(3); /* rank 0 is gone */
+        if (ticket && fixture_part_save(w, &f, step, ticket, step) < 0)
+            _exit(2);
+        if (rank == 0 && checkpoint_poll(w, &result) == OK && result.step == step)
+            by_pipe(told, &step, 1, true);
+    }
+    _exit(0);
+}
+
+/* One of the ranks is killed at the fault; the other must come to an end by itself. */
+static bool run_ranks(int victim, const char *fault, u8 *last)
+{
+    int tickets[2], told[2], status;
+    bool killed = false;
+    pid_t child[FIXTURE_RANKS];
+    *last = 0;
+    fresh_folder();
+    sys_mkdirs(folder);
+    CHECK(pipe(tickets) == 0 && pipe(told) == 0);
+    for (int r = 0; r < FIXTURE_RANKS; r++) {
+        child[r] = fork();
+        if (child[r] == 0) {
+            close(tickets[r == 0 ? 0 : 1]);
+            child_rank(r, tickets[r == 0 ? 1 : 0], told[1], r == victim ? fault : NULL);
+        }
+    }
+    close(tickets[0]);
+    close(tickets[1]);
+    close(told[1]);
+    while (read(told[0], last, 1) == 1)
+        ;
+    close(told[0]);
+    for (int r = 0; r < FIXTURE_RANKS; r++) {
+        CHECK_EQ(waitpid(child[r], &status, 0), child[r]);
+        CHECK(r == victim || WIFEXITED(status));
+        killed = killed || WIFSIGNALED(status);
+    }
+    return killed;
+}
+
+TEST(kill_of_either_rank_at_any_system_call_loses_nothing_that_was_acknowledged)
+{
+    static const char *const ops[] = { "open", "write", "fsync", "rename", "mkdir" };
+    int kills = 0;
+    for (int victim = 0; victim < FIXTURE_RANKS; victim++) {
+        for (i64 i = 0; i < COUNT_OF(ops); i++) {
+            for (int nth = 1;; nth += 5) {
+                char fault[64];
+                u8 told;
+                snprintf(fault, sizeof fault, "%s:%d:KILL", ops[i], nth);
+                bool killed = run_ranks(victim, fault, &told);
+                CHECK_EQ(fixture_check(NULL, folder, told), 0);
+                if (!killed)
+                    break;
+                kills++;
+            }
+        }
+    }
+    CHECK(kills > 25);
+}
+
 /* --- calls that fail ------------------------------------------------------------- */
 
 /* Two sound checkpoints, then one while the fault is armed: whatever comes of it, a sound
@@ -258,6 +416,53 @@ TEST(no_failing_call_costs_an_earlier_checkpoint_or_the_next_one)
                 ;
 }
 
+/* The same for two ranks, with the fault at the one or at the other. */
+static bool save_pair_under_fault(int victim, const char *op, int nth, const char *what)
+{
+    struct checkpoint_result result;
+    struct pair p;
+    char fault[64];
+    i64 step, generation;
+    u64 ticket;
+    enum sys_op number = 0;
+    while (strcmp(sys_op_name(number), op) != 0)
+        number++;
+    fresh_folder();
+    open_pair(&p);
+    save_pair(&p, 1);
+    CHECK_OK(checkpoint_open_step(p.w[0], 2, &ticket));
+    bool reached = false;
+    snprintf(fault, sizeof fault, "%s:%d:%s", op, nth, what);
+    for (int r = FIXTURE_RANKS - 1; r >= 0; r--) {
+        if (r == victim)
+            CHECK_EQ(sys_fault_arm(fault), 0);
+        CHECK_OK(fixture_part_save(p.w[r], &p.part[r], 2, ticket, 2));
+        reached = reached || (r == victim && sys_op_count(number) >= (u64)nth);
+        sys_fault_arm(NULL);
+    }
+    CHECK_OK(checkpoint_poll(p.w[0], &result));
+    CHECK(result.missed == 0 ? result.step == 2 : result.step == 1 && result.error[0] != '\0');
+    CHECK_EQ(fixture_check(NULL, folder, result.step), 0);
+    save_pair(&p, 3);
+    CHECK_OK(checkpoint_poll(p.w[0], &result));
+    CHECK_EQ(result.missed, 0);
+    CHECK_OK(fixture_load(folder, &step, &generation));
+    CHECK_EQ(step, 3);
+    close_pair(&p);
+    return reached;
+}
+
+TEST(no_failing_call_of_any_rank_costs_an_earlier_checkpoint_or_the_next_one)
+{
+    static const char *const ops[] = { "open", "write", "fsync", "close", "rename", "read" };
+    static const char *const what[] = { "EIO", "SHORT", "ENOSPC:repeat" };
+    for (int victim = 0; victim < FIXTURE_RANKS; victim++)
+        for (i64 i = 0; i < COUNT_OF(ops); i++)
+            for (i64 k = 0; k < COUNT_OF(what); k++)
+                for (int nth = 1; save_pair_under_fault(victim, ops[i], nth, what[k]); nth++)
+                    ;
+}
+
 TEST(a_short_write_is_completed_and_a_failed_fsync_is_made_good_with_new_files)
 {
     static const char *const faults[] = { "write:1:SHORT:repeat", "write:2:EINTR", "fsync:1:EIO",
@@ -287,6 +492,10 @@ int main(void)
         ONE(renaming_before_the_files_are_durable_is_seen),
         ONE(crashes_during_recovery_lose_nothing_either),
         ONE(kill_at_any_system_call_loses_nothing_that_was_acknowledged),
+        ONE(what_several_ranks_acknowledged_survives_wherever_the_power_fails),
+        ONE(leaving_out_an_fsync_of_any_rank_is_seen),
+        ONE(kill_of_either_rank_at_any_system_call_loses_nothing_that_was_acknowledged),
+        ONE(no_failing_call_of_any_rank_costs_an_earlier_checkpoint_or_the_next_one),
         ONE(no_failing_call_costs_an_earlier_checkpoint_or_the_next_one),
         ONE(a_short_write_is_completed_and_a_failed_fsync_is_made_good_with_new_files),
     };
