@@ -658,6 +658,14 @@ int checkpoint_wait(struct checkpoint_writer *w, double seconds,
     return rc;
 }
 
+bool checkpoint_busy(struct checkpoint_writer *w)
+{
+    lock(w);
+    bool busy = w->busy;
+    unlock(w);
+    return busy;
+}
+
 int checkpoint_discard_after(const char *dir, i64 step)
 {
     i64 *steps, n = checkpoint_steps(dir, &steps);

@@ -121,6 +121,9 @@ double checkpoint_predict_seconds(struct checkpoint_writer *w);
 int checkpoint_wait(struct checkpoint_writer *w, double seconds,
                     struct checkpoint_result *result);
 
+/* Whether one is under way. */
+bool checkpoint_busy(struct checkpoint_writer *w);
+
 /* Deletes the checkpoints newer than step: before training goes on from an earlier one,
  * because the newest is what a restart would take. */
 int checkpoint_discard_after(const char *dir, i64 step);

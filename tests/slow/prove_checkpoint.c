@@ -187,6 +187,125 @@ static void prove_kill(const char *where, i64 kills, u64 longest_ns)
     report(what, kills, begin);
 }
 
+/* --- several ranks --------------------------------------------------------------- */
+
+/* A few checkpoints of two ranks; now and then one of them does not take part. */
+static struct crash_trace *record_ranks(int saves, i64 *generation)
+{
+    struct checkpoint_writer *w[FIXTURE_RANKS];
+    struct fixture_part part[FIXTURE_RANKS];
+    struct checkpoint_result result;
+    struct crash_trace *t = crash_record(folder);
+    for (int r = 0; r < FIXTURE_RANKS; r++)
+        must(fixture_part_open(&w[r], &part[r], folder, r, -1, 1e-4));
+    for (i64 step = 1; step <= saves; step++) {
+        u64 ticket;
+        must(checkpoint_open_step(w[0], step, &ticket));
+        bool absent = below(4) == 0;
+        for (int r = absent ? 0 : FIXTURE_RANKS - 1; ticket && r >= 0; r--)
+            must(fixture_part_save(w[r], &part[r], step, ticket, step));
+        must(checkpoint_poll(w[0], &result));
+        if (absent != (result.step != step))
+            broken("a checkpoint without one rank was called durable, or a whole one was not");
+        crash_mark(t, i64_max(0, *generation = result.step));
+    }
+    for (int r = 0; r < FIXTURE_RANKS; r++)
+        checkpoint_writer_free(w[r]);
+    crash_stop(t);
+    return t;
+}
+
+static void prove_ranks_power_loss(i64 scale)
+{
+    u64 begin = sys_now_ns();
+    struct crash_stats all = { 0 };
+    i64 generation;
+    for (i64 run = 0; run < 2 * scale; run++) {
+        fresh_folder();
+        struct crash_trace *t = record_ranks(3 + (int)below(2), &generation);
+        crash_enumerate(t, scratch, 500, (u64)run, fixture_check, NULL, &all);
+        crash_free(t);
+    }
+    violations += all.violations;
+    if (all.violations)
+        printf("  VIOLATION: %s\n", all.first);
+    printf("power loss, two ranks: %lld crash points, %lld states,\n", (long long)all.points,
+           (long long)all.states);
+    report("  distinct trees loaded", all.distinct, begin);
+}
+
+/* A rank that saves as fast as it can; rank 0 gives the tickets and tells what is durable. */
+static void child_rank(int rank, int tickets, int told, i64 step)
+{
+    struct checkpoint_writer *w;
+    struct checkpoint_result result;
+    struct fixture_part f;
+    signal(SIGPIPE, SIG_IGN);
+    must(fixture_part_open(&w, &f, folder, rank, step, 0.01));
+    for (;;) {
+        u64 ticket;
+        step++;
+        if (rank == 0 && checkpoint_open_step(w, step, &ticket) < 0)
+            _exit(0); /* too many missed: the other one is gone */
+        ssize_t n = rank == 0 ? write(tickets, &ticket, sizeof ticket)
+                              : read(tickets, &ticket, sizeof ticket);
+        if (n != sizeof ticket)
+            _exit(0);
+        if (ticket && fixture_part_save(w, &f, step, ticket, step) != OK)
+            _exit(0);
+        if (rank == 0 && checkpoint_poll(w, &result) == OK && result.step == step &&
+            write(told, &step, sizeof step) != sizeof step)
+            _exit(2);
+    }
+}
+
+/* Kills one of the two after a random time, then lets the other end. */
+static i64 kill_a_rank(i64 step, u64 longest_ns)
+{
+    int tickets[2], told[2], status;
+    i64 last = step, value;
+    pid_t child[FIXTURE_RANKS];
+    if (pipe(tickets) != 0 || pipe(told) != 0)
+        exit(1);
+    for (int r = 0; r < FIXTURE_RANKS; r++) {
+        child[r] = fork();
+        if (child[r] == 0) {
+            close(tickets[r == 0 ? 0 : 1]);
+            child_rank(r, tickets[r == 0 ? 1 : 0], told[1], step);
+        }
+    }
+    close(tickets[0]);
+    close(tickets[1]);
+    close(told[1]);
+    sys_sleep_ns(below(longest_ns));
+    kill(child[below(FIXTURE_RANKS)], SIGKILL);
+    while (read(told[0], &value, sizeof value) == sizeof value)
+        last = value;
+    close(told[0]);
+    for (int r = 0; r < FIXTURE_RANKS; r++)
+        waitpid(child[r], &status, 0);
+    return last;
+}
+
+static void prove_ranks_kill(i64 kills)
+{
+    u64 begin = sys_now_ns();
+    i64 step = -1, generation, saves = 0;
+    char what[160];
+    fresh_folder();
+    for (i64 i = 0; i < kills; i++) {
+        i64 told = kill_a_rank(step, 8000000);
+        saves += told - step;
+        if (fixture_check(NULL, folder, i64_max(told, 0)) != 0)
+            broken(err_message());
+        if (fixture_load(folder, &step, &generation) == ERR_USAGE)
+            step = -1;
+    }
+    snprintf(what, sizeof what, "kill -9 of one rank of two (%lld steps on): kills",
+             (long long)saves);
+    report(what, kills, begin);
+}
+
 /* --- damage ---------------------------------------------------------------------- */
 
 static const char *const files[] = { "param.safetensors", "adamw.m.safetensors",
@@ -289,6 +408,8 @@ int main(int argc, char **argv)
     snprintf(scratch, sizeof scratch, "%s/scratch", base);
     prove_power_loss(scale);
     prove_stacked_crashes(scale);
+    prove_ranks_power_loss(scale);
+    prove_ranks_kill(300 * scale);
     prove_damage(scale);
     prove_kill("in memory", 1000 * scale, 5000000);
     snprintf(folder, sizeof folder, "%s/run", disk);
