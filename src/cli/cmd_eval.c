@@ -164,8 +164,9 @@ static int eval_data(struct evaluation *e)
         .vocab = (u32)e->restore.spec.vocab, .token_bytes = token_bytes(e),
     };
     TRY(loader_open_eval(&loader, &config, e->o->tokens));
+    const struct mesh mesh = mesh_single();
     int rc = evaluator_init(&evaluator, e->model, &e->engine, loader, e->o->batch, e->T,
-                            e->arena);
+                            &mesh, e->arena);
     if (rc >= 0)
         rc = engine_commit(&e->engine);
     if (rc >= 0)

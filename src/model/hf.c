@@ -65,7 +65,9 @@ struct load_job {
     const u8 *from;
     enum dtype dtype;
     float *to;
-    i64 rows, columns;
+    i64 rows, columns;           /* here */
+    i64 first_row, first_column; /* of the piece, where they begin in it */
+    i64 all_rows, all_columns;   /* of the piece */
     bool transposed;
 };
 
@@ -84,9 +86,12 @@ static void load_rows(void *context, i64 block, int thread)
     i64 last = i64_min(job->rows, (block + 1) * ROWS_AT_ONCE);
     (void)thread;
     for (i64 r = block * ROWS_AT_ONCE; r < last; r++)
-        for (i64 c = 0; c < job->columns; c++)
+        for (i64 c = 0; c < job->columns; c++) {
+            i64 row = job->first_row + r, column = job->first_column + c;
             job->to[r * job->columns + c] =
-                load_value(job, job->transposed ? c * job->rows + r : r * job->columns + c);
+                load_value(job, job->transposed ? column * job->all_rows + row
+                                                : row * job->all_columns + column);
+        }
 }
 
 static int find_piece(const struct weights_entry **out, const struct weights *w,
@@ -117,21 +122,42 @@ int hf_check_weights(const struct model_spec *s, const char *folder, struct aren
     return rc;
 }
 
+/* What of a foreign piece is in this rank's share of the parameter. */
+static void load_piece(struct param *p, const struct foreign_piece *piece,
+                       const struct weights_entry *e, struct pool *pool)
+{
+    const struct param_shard *s = &p->shard;
+    bool matrix = p->desc.rank == 2;
+    struct load_job job = { .from = weights_data(e), .dtype = (enum dtype)e->tensor->dtype,
+                            .columns = matrix ? s->columns.count : 1,
+                            .first_column = matrix ? s->columns.begin : 0,
+                            .all_rows = piece->rows, .all_columns = matrix ? p->desc.dim[1] : 1,
+                            .transposed = piece->transposed };
+    i64 above = 0; /* rows of the share before these */
+    for (i64 k = 0; k < s->experts.count * s->pieces; k++) {
+        struct shard_range rows = s->rows[k % s->pieces];
+        rows.begin += (s->experts.begin + k / s->pieces) * (p->desc.dim[0] / p->desc.experts);
+        i64 first = i64_max(piece->row, rows.begin);
+        job.rows = i64_min(piece->row + piece->rows, rows.begin + rows.count) - first;
+        job.first_row = first - piece->row;
+        job.to = (float *)p->master->data + (above + first - rows.begin) * job.columns;
+        if (job.rows > 0)
+            pool_run(pool, ceil_div(job.rows, ROWS_AT_ONCE), load_rows, &job);
+        above += rows.count;
+    }
+}
+
 static int load_param(struct model *m, struct param *p, const struct weights *w,
                       const char *folder, struct pool *pool)
 {
     i64 n = params_foreign_count(&m->spec, &p->desc);
-    i64 columns = p->desc.rank == 2 ? p->desc.dim[1] : 1;
     if (n == 0)
         return err_set(ERR_MODEL, "%s has no name in Hugging Face's families", p->desc.name);
     for (i64 i = 0; i < n; i++) {
         const struct weights_entry *e;
         struct foreign_piece piece = params_foreign(&m->spec, &p->desc, i);
         TRY(find_piece(&e, w, &p->desc, &piece, folder));
-        struct load_job job = { weights_data(e), (enum dtype)e->tensor->dtype,
-                                (float *)p->master->data + piece.row * columns,
-                                piece.rows, columns, piece.transposed };
-        pool_run(pool, ceil_div(job.rows, ROWS_AT_ONCE), load_rows, &job);
+        load_piece(p, &piece, e, pool);
     }
     return OK;
 }

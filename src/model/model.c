@@ -204,15 +204,22 @@ static void lay_out(struct model *m, struct arena *a)
     }
 }
 
-i64 model_bytes(const struct model_spec *s, enum dtype compute, unsigned needs, i64 positions)
+i64 model_part_bytes(const struct model_spec *s, enum dtype compute, unsigned needs,
+                     i64 positions, const struct model_part *part)
 {
     struct arena a;
     arena_init(&a);
     struct model m = { .spec = *s, .compute = compute, .needs = needs,
-                       .positions = positions, .part = model_whole() };
+                       .positions = positions, .part = *part };
     lay_out(&m, &a);
     arena_fini(&a);
     return m.region_bytes;
+}
+
+i64 model_bytes(const struct model_spec *s, enum dtype compute, unsigned needs, i64 positions)
+{
+    struct model_part whole = model_whole();
+    return model_part_bytes(s, compute, needs, positions, &whole);
 }
 
 static void place(const struct model *m, struct tensor *t)
@@ -414,6 +421,29 @@ void model_init(struct model *m, u64 seed, struct pool *pool)
         init_param(m, &m->params[i], seed, pool);
     model_start_averages(m);
     model_refresh_compute(m, pool);
+}
+
+/* --- averages ------------------------------------------------------------------------------ */
+
+static void swap_floats(float *a, float *b, i64 n)
+{
+    for (i64 i = 0; i < n; i++) {
+        float t = a[i];
+        a[i] = b[i];
+        b[i] = t;
+    }
+}
+
+void model_swap_averages(const struct model *m)
+{
+    for (i64 i = 0; i < m->n_buckets; i++) {
+        const struct bucket *b = &m->buckets[i];
+        if (!b->ema)
+            continue;
+        float *averages = b->ema->data, *weights = b->master->data;
+        swap_floats(averages, weights, b->copied);
+        swap_floats(averages + b->copied, weights + b->own_begin, b->own_count);
+    }
 }
 
 /* --- what was loaded ----------------------------------------------------------------------- */

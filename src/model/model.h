@@ -94,6 +94,9 @@ struct model {
 i64 model_bytes(const struct model_spec *s, enum dtype compute, unsigned needs,
                 i64 positions);
 
+i64 model_part_bytes(const struct model_spec *s, enum dtype compute, unsigned needs,
+                     i64 positions, const struct model_part *part);
+
 /* positions <= spec.positions limits the rotary table. The tensors' descriptions live in
  * the arena, which must outlive the model. ERR_LIMIT when the region cannot be had. */
 int model_new(struct model **out, const struct model_spec *s, enum dtype compute,
@@ -122,6 +125,8 @@ void model_init(struct model *m, u64 seed, struct pool *pool);
 
 /* The averages that are here begin as the weights are; model_init does so too. */
 void model_start_averages(struct model *m);
+/* Weights and averages change places, where the averages are here; compute copies stay. */
+void model_swap_averages(const struct model *m);
 
 /* The first parameter with a weight that is NaN or Inf, and where in it; NULL when all
  * are finite. */

@@ -110,3 +110,16 @@ int data_parallel_gather(struct graph *g, const struct bucket *b, const struct m
     graph_add(g, &proto);
     return g->rc;
 }
+
+int data_parallel_share(const struct model *m, const struct mesh *mesh)
+{
+    for (i64 i = 0; i < m->n_buckets && splits(mesh); i++) {
+        const struct bucket *b = &m->buckets[i];
+        const struct tensor *weights = b->compute ? b->compute : b->master;
+        i64 first = b->compute ? 0 : b->copied;
+        if (b->own_count > 0)
+            TRY(mesh_join(mesh, (u8 *)weights->data + first * dtype_bytes(weights->dtype),
+                          b->own_count, weights->dtype));
+    }
+    return OK;
+}

@@ -17,6 +17,10 @@ int data_parallel_reduce(struct graph *g, const struct model *m, const struct me
 /* After the update of bucket b: every rank gets the others' slices of the weights. */
 int data_parallel_gather(struct graph *g, const struct bucket *b, const struct mesh *mesh);
 
+/* The same for all buckets between steps, after each rank changed the weights of its slices by
+ * other means than the program. */
+int data_parallel_share(const struct model *m, const struct mesh *mesh);
+
 /* The sum over ranks of what each found in the slices that it owns; `total` itself, or NULL,
  * where nothing is split. */
 struct tensor *data_parallel_total(struct graph *g, struct tensor *total,

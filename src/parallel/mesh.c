@@ -124,9 +124,32 @@ int mesh_gather(const struct mesh *m, const void *own, void *all, i64 bytes)
     return rc;
 }
 
-int mesh_tell(const struct mesh *m, void *data, i64 bytes)
+int mesh_join(const struct mesh *m, void *data, i64 count, enum dtype dtype)
+{
+    if (!m->batch)
+        return OK;
+    struct arena a;
+    arena_init(&a);
+    i64 *counts = ARENA_ARRAY(&a, i64, m->batch->n);
+    for (int i = 0; i < m->batch->n; i++)
+        counts[i] = count;
+    struct comm_call call = { .op = COMM_ALL_GATHER, .group = m->batch, .out = data,
+                              .in = (u8 *)data + m->batch->index * count * dtype_bytes(dtype),
+                              .count = count * m->batch->n, .counts = counts, .dtype = dtype,
+                              .tag = TAG_GATHER };
+    int rc = comm_run(&call);
+    arena_fini(&a);
+    return rc;
+}
+
+int mesh_tell_from(const struct mesh *m, int from, void *data, i64 bytes)
 {
     struct comm_call call = { .op = COMM_BROADCAST, .group = m->world, .in = data, .out = data,
-                              .count = bytes, .peer = 0, .dtype = DTYPE_U8, .tag = TAG_TELL };
+                              .count = bytes, .peer = from, .dtype = DTYPE_U8, .tag = TAG_TELL };
     return m->world ? comm_run(&call) : OK;
+}
+
+int mesh_tell(const struct mesh *m, void *data, i64 bytes)
+{
+    return mesh_tell_from(m, 0, data, bytes);
 }

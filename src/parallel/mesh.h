@@ -48,7 +48,11 @@ int mesh_sum(const struct mesh *m, double *values, i64 n);
 int mesh_max(const struct mesh *m, double *values, i64 n);
 /* all: bytes from each rank of the world, in order of ranks; own is this one's. */
 int mesh_gather(const struct mesh *m, const void *own, void *all, i64 bytes);
-/* All ranks get what the leading one has. */
+/* Every rank that shares the batch has one of equal parts of data in its place, in order; all
+ * get all. count: elements of a part. */
+int mesh_join(const struct mesh *m, void *data, i64 count, enum dtype dtype);
+/* All ranks get what the leading one has; what rank `from` has. */
 int mesh_tell(const struct mesh *m, void *data, i64 bytes);
+int mesh_tell_from(const struct mesh *m, int from, void *data, i64 bytes);
 
 #endif

@@ -5,17 +5,19 @@
 #include <math.h>
 
 int evaluator_init(struct evaluator *e, const struct model *m, struct engine *engine,
-                   struct loader *loader, i64 B, i64 T, struct arena *a)
+                   struct loader *loader, i64 B, i64 T, const struct mesh *mesh,
+                   struct arena *a)
 {
     struct step_io io;
     struct step_shape shape = { B, T, 1, i64_max(1, loader_sources(loader)) };
-    *e = (struct evaluator){ .engine = engine, .loader = loader, .backend = engine->backend };
+    *e = (struct evaluator){ .engine = engine, .loader = loader, .backend = engine->backend,
+                             .mesh = *mesh };
     backend_set(&e->backend, &op_load_batch, loader_kernel(loader));
     if (!backend_kernel(&engine->backend, &op_load_batch)->run)
         backend_set(&engine->backend, &op_load_batch, loader_kernel(loader));
     step_io_new(&io, shape.sources, a);
     e->sums = io.sums;
-    TRY(eval_program_new(&e->program, m, &shape, e->sums, a));
+    TRY(eval_program_new(&e->program, m, &shape, e->sums, mesh, a));
     return engine_add(engine, e->program.program);
 }
 
@@ -37,21 +39,36 @@ static int run_batch(struct evaluator *e, struct eval_result *out, double *nll, 
     return OK;
 }
 
-int evaluator_run(struct evaluator *e, struct eval_result *out)
+/* This rank's share of the batches, which lie together. */
+static int run_share(struct evaluator *e, struct eval_result *out, double *nll, double *weight)
 {
     const struct step_shape *shape = &e->program.shape;
-    double nll = 0, weight = 0;
     i64 batches = ceil_div(loader_places(e->loader), shape->B * shape->T);
-    *out = (struct eval_result){ 0 };
-    TRY(loader_seek_position(e->loader, 0));
-    for (i64 i = 0; i < batches; i++) {
+    i64 dp = e->mesh.layout.dp, first = batches * e->mesh.dp_rank / dp;
+    TRY(loader_seek_position(e->loader, first * shape->B * shape->T));
+    for (i64 i = first; i < batches * (e->mesh.dp_rank + 1) / dp; i++) {
         if (e->stop && atomic_load(e->stop))
             return err_set(ERR_STOPPED, "the evaluation was stopped");
-        TRY(run_batch(e, out, &nll, &weight));
+        TRY(run_batch(e, out, nll, weight));
     }
-    out->tokens = (i64)weight;
-    out->loss = weight > 0 ? nll / weight : NAN;
+    return OK;
+}
+
+int evaluator_run(struct evaluator *e, struct eval_result *out)
+{
+    double nll = 0, weight = 0;
+    *out = (struct eval_result){ 0 };
+    int rc = run_share(e, out, &nll, &weight);
+    double sums[] = { nll, weight, (double)out->bytes, rc < 0 };
+    TRY(rc == ERR_PEER || rc == ERR_HANG ? rc : OK);
+    TRY(mesh_sum(&e->mesh, sums, COUNT_OF(sums)));
+    TRY(rc);
+    if (sums[3] > 0)
+        return err_set(ERR_SYS, "another rank could not evaluate");
+    out->tokens = (i64)sums[1];
+    out->bytes = (i64)sums[2];
+    out->loss = sums[1] > 0 ? sums[0] / sums[1] : NAN;
     out->perplexity = exp(out->loss);
-    out->bits_per_byte = out->bytes > 0 ? nll / log(2) / (double)out->bytes : NAN;
+    out->bits_per_byte = out->bytes > 0 ? sums[0] / log(2) / (double)out->bytes : NAN;
     return OK;
 }

@@ -21,15 +21,18 @@ struct evaluator {
     struct loader *loader;  /* borrowed */
     struct step_program program;
     struct tensor *sums;
+    struct mesh mesh;
     const atomic_ullong *stop; /* becomes non-zero: leave with ERR_STOPPED; may be NULL */
 };
 
 /* Builds the program for rows of B x T and adds it to the engine, which the caller then
- * commits. loader: of loader_open_eval. */
+ * commits. loader: of loader_open_eval. The model holds the rank's part. */
 int evaluator_init(struct evaluator *e, const struct model *m, struct engine *engine,
-                   struct loader *loader, i64 B, i64 T, struct arena *a);
+                   struct loader *loader, i64 B, i64 T, const struct mesh *mesh,
+                   struct arena *a);
 
-/* One pass over everything the loader serves. */
+/* One pass over everything the loader serves; data-parallel ranks share it out, and all get
+ * the result of all of it. When one of them fails, all do. */
 int evaluator_run(struct evaluator *e, struct eval_result *out);
 
 #endif

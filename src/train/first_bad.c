@@ -9,8 +9,9 @@
 struct search {
     const struct tensor *tensor;
     const struct task *task;
-    i64 element;
+    i64 element, action, order; /* order: of the op among those of its action */
     int micro_batch;
+    i64 at; /* the task at hand, as order */
     const struct run *run;
 };
 
@@ -28,6 +29,7 @@ static i64 first_not_finite(const struct tensor *t)
 static void look(void *context, const struct task *t)
 {
     struct search *s = context;
+    s->at++;
     for (int k = 0; k < t->op->n_out && !s->tensor; k++) {
         i64 at = t->out[k] ? first_not_finite(t->out[k]) : -1;
         if (at < 0)
@@ -35,6 +37,7 @@ static void look(void *context, const struct task *t)
         s->tensor = t->out[k];
         s->task = t;
         s->element = at;
+        s->order = s->at;
         s->micro_batch = s->run->micro_batch;
     }
 }
@@ -64,54 +67,81 @@ static void tell_samples(const struct session *s, const struct search *found,
                 (long long)o.sample, (long long)o.window, o.source);
 }
 
-static int start_nothing(void *context, const struct task *t, struct run *x, u64 *ticket)
+/* Ranks need each other's sums, so where there are several all of them run to the end. */
+static int run_again(struct session *s, const struct step_program *p, struct search *found)
 {
-    (void)context;
-    (void)t;
-    (void)x;
-    *ticket = 1;
+    struct run x = engine_context(&s->engine, (u64)(s->state.step - 1));
+    x.trace = NULL;
+    x.after_task = look;
+    x.after_context = found;
+    found->run = &x;
+    for (i64 a = 0; a < p->program->n_actions; a++) {
+        if (p->program->actions[a].segment == SEGMENT_UPDATE || (found->tensor && !s->mesh.world))
+            continue;
+        bool before = found->tensor != NULL;
+        found->at = 0;
+        TRY(exec_action(p->program, a, &x));
+        found->action = before ? found->action : a;
+    }
+    return exec_drain(p->program, &x);
+}
+
+static void describe(const struct session *s, const struct search *found,
+                     const struct step_program *p, char *text, i64 size)
+{
+    struct text samples = { 0 }, rank = { 0 };
+    tell_samples(s, found, &p->shape, &samples);
+    if (s->mesh.world)
+        text_printf(&rank, " of rank %lld", (long long)s->mesh.rank);
+    snprintf(text, (size_t)size, "%s of %s in layer %d%s is the first (element %lld, micro-batch "
+             "%d%s)", found->tensor->name, found->task->op->name, found->task->layer,
+             rank.data ? rank.data : "", (long long)found->element, found->micro_batch,
+             samples.data);
+    text_fini(&samples);
+    text_fini(&rank);
+}
+
+/* The lowest rank whose key is the smallest tells its text to all; -1: nobody has one. */
+static int first_of_ranks(const struct session *s, bool has, double key, i64 *rank)
+{
+    double least = has ? -key : -INFINITY, who;
+    TRY(mesh_max(&s->mesh, &least, 1));
+    who = has && -key == least ? -(double)s->mesh.rank : -INFINITY;
+    TRY(mesh_max(&s->mesh, &who, 1));
+    *rank = isinf(who) ? -1 : (i64)-who;
     return OK;
 }
 
-static int wait_for_nothing(void *context, enum lane lane, u64 ticket, bool block)
+/* A weight that is itself not finite. */
+static int find_weight(struct session *s, char *text, i64 size, bool *found)
 {
-    (void)context;
-    (void)lane;
-    (void)ticket;
-    (void)block;
-    return 1;
+    i64 element, rank;
+    const struct param *weight = model_first_not_finite(s->model, &element);
+    TRY(first_of_ranks(s, weight != NULL, 0, &rank));
+    *found = rank >= 0;
+    if (weight)
+        snprintf(text, (size_t)size, "the weight %s is itself not finite", weight->desc.name);
+    return *found ? mesh_tell_from(&s->mesh, (int)rank, text, size) : OK;
 }
 
-static const struct lane_driver at_rest = { NULL, start_nothing, wait_for_nothing };
-
-bool session_find_bad(struct session *s, const struct step_program *p, char *text, i64 size)
+int session_find_bad(struct session *s, const struct step_program *p, char *text, i64 size,
+                     bool *hopeless)
 {
-    struct search search = { 0 };
-    struct text samples = { 0 };
-    struct run x = engine_context(&s->engine, (u64)(s->state.step - 1));
-    i64 element;
-    const struct param *weight = model_first_not_finite(s->model, &element);
-    if (weight) {
-        snprintf(text, (size_t)size, "the weight %s is itself not finite", weight->desc.name);
-        return false;
-    }
-    x.trace = NULL;
-    x.lanes = &at_rest; /* each rank looks at what it computes itself */
-    x.after_task = look;
-    x.after_context = &search;
-    search.run = &x;
-    for (i64 a = 0; a < p->program->n_actions && !search.tensor; a++)
-        if (p->program->actions[a].segment != SEGMENT_UPDATE)
-            exec_action(p->program, a, &x); /* cannot fail with lanes at rest */
-    if (!search.tensor) {
+    enum { ACTION = 1 << 24 }; /* tasks of an action are fewer */
+    struct search found = { 0 };
+    i64 rank;
+    TRY(find_weight(s, text, size, hopeless));
+    if (*hopeless)
+        return OK;
+    TRY(run_again(s, p, &found));
+    double key = (double)found.action * ACTION + (double)found.order;
+    TRY(first_of_ranks(s, found.tensor != NULL, key, &rank));
+    if (rank < 0) {
         snprintf(text, (size_t)size, "no tensor is bad when the step is run again: suspect the "
                  "hardware");
-        return true;
+        return OK;
     }
-    tell_samples(s, &search, &p->shape, &samples);
-    snprintf(text, (size_t)size, "%s of %s in layer %d is the first (element %lld, micro-batch "
-             "%d%s)", search.tensor->name, search.task->op->name, search.task->layer,
-             (long long)search.element, search.micro_batch, samples.data);
-    text_fini(&samples);
-    return true;
+    if (found.tensor)
+        describe(s, &found, p, text, size);
+    return mesh_tell_from(&s->mesh, (int)rank, text, size);
 }

@@ -20,6 +20,7 @@ struct loop {
     u64 wait_ns;
     bool data_ended; /* every source has reached its cap */
     bool unsound;    /* the weights are not worth saving */
+    bool alike;      /* the error is one that all ranks have seen */
 };
 
 /* Share of the run that is done: of steps, of time, of what the data's caps allow, of
@@ -286,20 +287,12 @@ static int evaluate_both(struct loop *l, bool final)
     int rc = evaluate(l, final, false);
     if (rc >= 0 && s->config->train.ema > 0)
         rc = evaluate(l, final, true);
-    if (!(rc == ERR_FORMAT || rc == ERR_SYS) || s->config->data.on_missing == MISSING_STOP)
+    bool data = (rc == ERR_FORMAT || rc == ERR_SYS) && s->mesh.layout.tp == 1;
+    if (!data || s->config->data.on_missing == MISSING_STOP)
         return rc;
     log_line(LOG_WARN, "step %lld: not evaluated: %s", (long long)s->state.step,
              err_message());
     return OK;
-}
-
-static int save(struct session *s)
-{
-    json_t *state = session_state_json(s);
-    int rc = checkpoint_begin(s->writer, s->state.step, state);
-    json_decref(state);
-    s->saved_ns = sys_now_ns();
-    return rc;
 }
 
 static bool checkpoint_due(const struct session *s)
@@ -308,7 +301,7 @@ static bool checkpoint_due(const struct session *s)
     if (c->checkpoint.every > 0 && s->state.step % c->checkpoint.every == 0)
         return true;
     return c->checkpoint.interval > 0 &&
-           1e-9 * (double)(sys_now_ns() - s->saved_ns) >= c->checkpoint.interval;
+           s->clock - s->saved_clock >= c->checkpoint.interval;
 }
 
 /* --- trouble ------------------------------------------------------------------------------------- */
@@ -317,17 +310,19 @@ static int bad_step(struct loop *l, const struct step_program *p)
 {
     struct session *s = l->s;
     char where[512];
-    l->unsound = !session_find_bad(s, p, where, sizeof where);
+    TRY(session_find_bad(s, p, where, sizeof where, &l->unsound));
     log_line(LOG_WARN, "step %lld is not finite: %s; its update was skipped",
              (long long)s->state.step, where);
     struct json *j = run_folder_begin_line(&s->folder, "bad_step");
     json_put_int(j, "step", s->state.step);
     json_put_str(j, "first", where);
     run_folder_end_line(&s->folder);
+    bool exhausted = guard_exhausted(&s->state.guard, s->state.step);
+    l->alike = l->unsound || exhausted;
     if (l->unsound)
         return err_set(ERR_NUMERIC, "%s, and no later step can mend it: resume from an earlier "
                        "checkpoint", where);
-    if (guard_exhausted(&s->state.guard, s->state.step))
+    if (exhausted)
         return err_set(ERR_NUMERIC, "more than %lld of the last %lld steps were not finite (the "
                        "last: %s); lower optim.lr or look at the data of step %lld",
                        (long long)s->config->guard.max_bad,
@@ -342,14 +337,14 @@ static i64 rewind_target(const struct session *s)
 {
     struct checkpoint_entry *entries;
     i64 target = -1;
-    int n = checkpoint_list(s->checkpoint_dir, &entries);
+    int n = session_leads(s) ? checkpoint_list(s->checkpoint_dir, &entries) : -1;
     for (int i = 0; i < n; i++)
         if (entries[i].valid && entries[i].step <= s->state.step - s->config->guard.rewind &&
             entries[i].step >= s->state.rewound_to)
             target = entries[i].step;
     if (n >= 0)
         sys_free(entries);
-    return target;
+    return mesh_tell(&s->mesh, &target, sizeof target) < 0 ? -1 : target;
 }
 
 /* Why not to rewind now, or NULL and where to. */
@@ -389,7 +384,7 @@ static int rewind_run(struct loop *l, i64 target, double deviation)
     double seconds = s->clock;
     i64 skip = c->guard.skip * c->train.batch * c->train.seq * schedule_full_micro_batches(c);
     loader_get_cursor(s->loader, &here);
-    TRY(checkpoint_wait(s->writer, 0, &(struct checkpoint_result){ 0 }));
+    TRY(session_wait_saved(s, &(struct checkpoint_result){ 0 }));
     l->unsound = true; /* until weights and state are of one step again */
     TRY(session_restore(s, target));
     s->state.elapsed = seconds;
@@ -457,7 +452,7 @@ static int between_steps(struct loop *l)
     if (c->eval.every > 0 && s->state.step % c->eval.every == 0 && !finished(l))
         TRY(evaluate_both(l, false));
     if (checkpoint_due(s) && !finished(l))
-        TRY(save(s));
+        TRY(session_save(s));
     return checkpoint_poll(s->writer, &(struct checkpoint_result){ 0 });
 }
 
@@ -486,11 +481,11 @@ static int finish(struct loop *l, bool stopped)
     char why[1024];
     if (l->window_tokens > 0)
         log_step(l);
-    int rc = save(s); /* first: a signal leaves little time */
+    int rc = session_save(s); /* first: a signal leaves little time */
     if (l->step_ns > 0 && session_leads(s))
         session_export_trace(s);
     if (rc == OK)
-        rc = checkpoint_wait(s->writer, 0, &saved);
+        rc = session_wait_saved(s, &saved);
     if (stopped)
         return rc < 0 ? rc : err_set(ERR_STOPPED, "stopped by a signal after step %lld; the "
                                      "state is saved, --resume goes on",
@@ -501,18 +496,31 @@ static int finish(struct loop *l, bool stopped)
     return rc < 0 ? err_set(rc, "%s", why) : judged; /* evaluated even when not saved */
 }
 
+/* Saves what was reached, if this rank can: with the others where all of them failed alike,
+ * alone where it has the whole model. */
+static void save_rest(struct loop *l, struct checkpoint_result *saved)
+{
+    struct session *s = l->s;
+    if (s->mesh.world && !l->alike) {
+        session_save_alone(s, saved);
+        return;
+    }
+    session_save(s); /* how it went is what the wait says */
+    session_wait_saved(s, saved);
+}
+
 /* After an error: what was reached is worth saving, and the message tells what is saved. */
 static int rescue(struct loop *l, int rc)
 {
     struct session *s = l->s;
-    struct checkpoint_result saved;
+    struct checkpoint_result saved = { .step = -1 };
     char why[1024];
     i64 step = s->state.step;
-    if (l->unsound || step == 0 || !session_leads(s))
+    bool alone = s->mesh.world && !l->alike;
+    if (l->unsound || step == 0 || (alone && (s->held.part || !session_leads(s))))
         return rc;
     snprintf(why, sizeof why, "%s", err_message());
-    save(s); /* how it went is what the wait says */
-    checkpoint_wait(s->writer, 0, &saved);
+    save_rest(l, &saved);
     if (saved.step == step)
         return err_set(rc, "%s; stopped after step %lld, whose state is saved", why,
                        (long long)step);

@@ -5,6 +5,7 @@
 #include "base/sys.h"
 #include "model/hf.h"
 #include "train/checkpoint.h"
+#include "train/model_boxes.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,19 +95,13 @@ int restore_find(struct restore *r, const char *path, struct arena *a)
 
 static int load_checkpoint(struct model *m, const struct restore *r, bool ema, struct arena *a)
 {
-    struct checkpoint_tensor *list = ARENA_ARRAY(a, struct checkpoint_tensor, m->n_params);
-    i64 step = r->step;
     if (ema && !r->has_ema)
         return err_set(ERR_CONFIG, "%s holds no averaged weights (train.ema was off)", r->path);
-    for (i64 i = 0; i < m->n_params; i++) {
-        const struct tensor *t = m->params[i].master;
-        list[i].name = arena_printf(a, "%s/%s", ema ? "ema" : "param", t->name);
-        list[i].dtype = t->dtype;
-        list[i].rank = t->rank;
-        memcpy(list[i].dim, t->dim, sizeof *t->dim * (size_t)t->rank);
-        list[i].data = t->data;
-    }
-    return checkpoint_load(r->path, &step, list, m->n_params, NULL);
+    struct model_boxes boxes = model_boxes_weights(m, ema, a);
+    i64 step = r->step;
+    const struct checkpoint_want want = { .tensors = boxes.list, .n = boxes.n, .part = true };
+    return boxes.part ? checkpoint_load_part(r->path, step, &want, NULL)
+                      : checkpoint_load(r->path, &step, boxes.list, boxes.n, NULL);
 }
 
 static int check_finite(const struct model *m, const struct restore *r)

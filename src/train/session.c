@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "base/text.h"
+#include "parallel/data_parallel.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -157,10 +158,11 @@ static int build_programs(struct session *s)
         TRY(add_shape(s, schedule_seq(c, step), (int)schedule_micro_batches(c, step)));
     if (!s->eval_loader)
         return OK;
-    TRY(evaluator_init(&s->eval, s->model, &s->engine, s->eval_loader, c->train.batch,
-                       c->train.seq, &s->arena));
-    TRY(evaluator_init(&s->final_eval, s->model, &s->engine, s->final_loader, c->train.batch,
-                       c->train.seq, &s->arena));
+    i64 B = session_full_rows(s).B;
+    TRY(evaluator_init(&s->eval, s->model, &s->engine, s->eval_loader, B, c->train.seq, &s->mesh,
+                       &s->arena));
+    TRY(evaluator_init(&s->final_eval, s->model, &s->engine, s->final_loader, B, c->train.seq,
+                       &s->mesh, &s->arena));
     if (!s->mesh.world) /* ranks do not leave an evaluation one by one */
         s->eval.stop = s->final_eval.stop = s->request.hooks.stop_ns;
     return OK;
@@ -222,10 +224,8 @@ static int open_folder(struct session *s)
 static bool lends_gradients(const struct session *s)
 {
     const struct train_config *c = s->config;
-    int micro_batches = (int)schedule_full_micro_batches(c);
     bool one_shape = c->ramp.batch_steps == 0 && c->ramp.seq_steps == 0;
-    return one_shape && layout_rows(&s->mesh.layout, c->train.batch, micro_batches, 0)
-                                .micro_batches == 1;
+    return one_shape && session_full_rows(s).micro_batches == 1;
 }
 
 static int open_model(struct session *s)
@@ -233,7 +233,8 @@ static int open_model(struct session *s)
     const struct train_config *c = s->config;
     enum dtype compute = c->train.precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
     unsigned needs = step_needs(c) | (lends_gradients(s) ? MODEL_GRADS_LENT : 0);
-    return model_new(&s->model, &s->spec, compute, needs, c->train.seq, &s->arena);
+    struct model_part part = mesh_part(&s->mesh);
+    return model_new_part(&s->model, &s->spec, compute, needs, c->train.seq, &part, &s->arena);
 }
 
 static int fill_weights(struct session *s)
@@ -251,41 +252,17 @@ static int fill_weights(struct session *s)
     return OK;
 }
 
-static int open_writer(struct session *s)
-{
-    const struct train_config *c = s->config;
-    struct checkpoint_options options = {
-        .keep = (int)c->checkpoint.keep,
-        .max_missed = (int)c->checkpoint.max_missed,
-        .async = c->checkpoint.async,
-        .snapshot = (enum checkpoint_snapshot)c->checkpoint.snapshot,
-        .pool = s->engine.pool,
-        .resumed_step = s->resumed ? s->state.step : -1,
-    };
-    TRY(checkpoint_writer_new(&s->writer, s->checkpoint_dir, s->saved, s->n_saved, &options));
-    double seconds = checkpoint_predict_seconds(s->writer), grace = s->request.hooks.grace;
-    if (grace > 0 && seconds > grace)
-        log_line(LOG_WARN, "a checkpoint takes about %.0f s on this disk, longer than the %.0f s "
-                 "of --grace: whoever stops this run should wait longer, or save often "
-                 "(checkpoint.interval)", seconds, grace);
-    return OK;
-}
-
 /* Go on from the newest checkpoint. A run that died before its first one begins again. */
 static int resume(struct session *s)
 {
-    struct checkpoint_entry *entries;
     struct text changes = { 0 };
-    int n = checkpoint_list(s->checkpoint_dir, &entries);
-    TRY(n);
-    sys_free(entries);
-    s->resumed = n > 0;
+    TRY(session_any_saved(s, &s->resumed));
     if (!s->resumed) {
         log_line(LOG_INFO, "%s has no checkpoint yet: training starts at step 0",
                  s->folder.path);
         return OK;
     }
-    int rc = session_check_same(s, &changes);
+    int rc = session_leads(s) ? session_check_same(s, &changes) : OK;
     if (rc == OK)
         rc = session_restore(s, CHECKPOINT_NEWEST);
     if (rc == OK)
@@ -306,12 +283,14 @@ static int start_or_resume(struct session *s)
     return s->resumed ? OK : fill_weights(s);
 }
 
-/* What a dry run leaves out. */
+/* What a dry run leaves out. The leader makes the folder of checkpoints for all. */
 static int begin_writing(struct session *s)
 {
+    if (session_leads(s))
+        TRY(session_open_writer(s));
+    TRY(session_agree(s));
     if (!session_leads(s))
-        return OK;
-    TRY(open_writer(s));
+        return session_open_writer(s);
     if (s->request.resume)
         TRY(run_folder_rewind(&s->folder, s->state.step));
     return session_write_manifest(s);
@@ -350,7 +329,8 @@ static int open_parts(struct session *s)
     TRY(open_model(s));
     backend_set(&s->engine.backend, &op_load_batch, loader_kernel(s->loader));
     TRY(build_programs(s));
-    session_list_saved(s);
+    s->held = model_boxes_held(s->model, &s->arena);
+    s->written = model_boxes_written(s->model, &s->mesh, &s->arena);
     TRY(session_check_memory(s));
     TRY(engine_commit(&s->engine));
     TRY(session_open_lanes(s));
@@ -358,14 +338,16 @@ static int open_parts(struct session *s)
     TRY(start_or_resume(s));
     if (!s->request.dry_run)
         TRY(begin_writing(s));
-    return session_agree(s);
+    TRY(session_agree(s));
+    s->saved_clock = s->clock;
+    return OK;
 }
 
 int session_open(struct session *s, const struct train_request *request)
 {
     *s = (struct session){ .request = *request, .config = request->config,
                            .mesh = mesh_single(), .val_loss = NAN };
-    s->begin_ns = s->saved_ns = sys_now_ns();
+    s->begin_ns = sys_now_ns();
     arena_init(&s->arena);
     s->folder.metrics_fd = s->folder.log_fd = s->folder.lock_fd = s->folder.events.fd = -1;
     int rc = open_parts(s);
@@ -374,19 +356,12 @@ int session_open(struct session *s, const struct train_request *request)
     return rc;
 }
 
-/* Exchanges the weights with their running average. */
-static void swap_ema(struct session *s)
+/* Exchanges the weights with their running average, everywhere. */
+static int swap_ema(struct session *s)
 {
-    for (i64 i = 0; i < s->model->n_params; i++) {
-        struct param *p = &s->model->params[i];
-        float *a = p->master->data, *b = p->ema->data;
-        for (i64 k = 0; k < tensor_count(p->master); k++) {
-            float t = a[k];
-            a[k] = b[k];
-            b[k] = t;
-        }
-    }
+    model_swap_averages(s->model);
     model_refresh_compute(s->model, s->engine.pool);
+    return data_parallel_share(s->model, &s->mesh);
 }
 
 int session_evaluate(struct session *s, bool final, bool ema, struct eval_result *out)
@@ -395,10 +370,10 @@ int session_evaluate(struct session *s, bool final, bool ema, struct eval_result
                          .begin_ns = sys_now_ns() };
     checkpoint_guard(s->writer); /* the swap would change what is being saved */
     if (ema)
-        swap_ema(s);
+        TRY(swap_ema(s));
     int rc = evaluator_run(final ? &s->final_eval : &s->eval, out);
     if (ema)
-        swap_ema(s);
+        TRY(swap_ema(s));
     span.end_ns = sys_now_ns();
     trace_add(&s->engine.trace, &span);
     return rc;

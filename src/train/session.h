@@ -17,6 +17,7 @@
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/guard.h"
+#include "train/model_boxes.h"
 #include "train/restore.h"
 #include "train/run_folder.h"
 #include "train/schedule.h"
@@ -85,6 +86,7 @@ struct session {
     struct restore from; /* where the first weights come from; with model.from only */
     struct model *model;
     struct mesh mesh;
+    const char *layout_text;
     struct driver *driver; /* NULL for a single rank */
     int core_sharers;      /* ranks that share this rank's cores, itself included */
     double clock;          /* seconds of the run so far, as the ranks agreed after a step */
@@ -100,15 +102,14 @@ struct session {
     i64 n_sources;
     struct loader *loader;
     struct loader *eval_loader, *final_loader; /* NULL: nothing is held out */
-    struct checkpoint_tensor *saved; /* everything a checkpoint holds */
-    i64 n_saved;
+    struct model_boxes held, written; /* of what a checkpoint holds: what this rank loads, saves */
     struct checkpoint_writer *writer;
     char checkpoint_dir[2200];
     struct train_state state;
     bool resumed;       /* from a checkpoint */
     bool unprepared;    /* a dry run, and some source is text: there are no loaders */
     u64 begin_ns;       /* of this part of the run */
-    u64 saved_ns;       /* when the last checkpoint began */
+    double saved_clock; /* when the last checkpoint began */
     i64 predicted_bytes; /* peak memory said before the start */
     double val_loss;
 };
@@ -145,6 +146,8 @@ bool session_leads(const struct session *s); /* writes the folder, saves, tells 
 int session_threads(const struct session *s);
 int session_share_folder(struct session *s); /* the leader has opened it */
 int session_open_lanes(struct session *s);   /* after all programs were added */
+/* What this rank computes of a step, once the batch has grown to its full size. */
+struct layout_rows session_full_rows(const struct session *s);
 /* Which rows of the step this rank reads. */
 void session_spread(const struct session *s, struct loader_step *step);
 int session_share_weight(struct session *s);
@@ -160,9 +163,19 @@ int session_check_floor(const struct session *s);
 int session_check_memory(struct session *s);
 
 /* session_state.c: what checkpoints hold. */
-void session_list_saved(struct session *s);
 json_t *session_state_json(const struct session *s);
 int session_restore(struct session *s, i64 step);
+
+/* session_save.c: all ranks call these together. The leading rank's folder and disk decide, and
+ * all learn the same. */
+int session_open_writer(struct session *s); /* the leading rank first */
+int session_save(struct session *s);        /* as checkpoint_begin */
+int session_wait_saved(struct session *s, struct checkpoint_result *result);
+int session_any_saved(struct session *s, bool *any);
+/* As checkpoint_load: nothing changes on any rank unless every rank has proven its part. */
+int session_load(struct session *s, i64 step, json_t **state);
+/* The leading rank only, when the others have failed and its model is whole. */
+int session_save_alone(struct session *s, struct checkpoint_result *result);
 
 /* session_same.c: whether the newest checkpoint is of this run. Another model or tokenizer
  * is refused; other data and settings are said, in the log and in *changes. */
@@ -181,8 +194,9 @@ struct step_program *session_program(struct session *s, i64 step);
 void session_export_trace(struct session *s);
 
 /* first_bad.c: runs the step's passes again and finds the first tensor that is not
- * finite; text names it, its op and layer. False when a weight itself is not finite: then
- * no later step can be better. */
-bool session_find_bad(struct session *s, const struct step_program *p, char *text, i64 size);
+ * finite, on whichever rank; text names it, its op and layer. *hopeless when a weight itself is
+ * not finite: then no later step can be better. All ranks call it, and learn the same. */
+int session_find_bad(struct session *s, const struct step_program *p, char *text, i64 size,
+                     bool *hopeless);
 
 #endif

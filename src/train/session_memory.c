@@ -52,11 +52,12 @@ static i64 copy_bytes(const struct session *s)
         .snapshot = (enum checkpoint_snapshot)c->checkpoint.snapshot,
     };
     i64 bytes = 0;
-    for (i64 i = 0; i < s->n_saved; i++) {
+    for (i64 i = 0; i < s->written.n; i++) {
+        const struct checkpoint_tensor *t = &s->written.list[i];
         i64 count = 1;
-        for (int k = 0; k < s->saved[i].rank; k++)
-            count *= s->saved[i].dim[k];
-        bytes += count * dtype_bytes(s->saved[i].dtype);
+        for (int k = 0; k < t->rank; k++)
+            count *= t->dim[k];
+        bytes += count * dtype_bytes(t->dtype);
     }
     return checkpoint_copy_bytes(&options, bytes);
 }
@@ -64,12 +65,12 @@ static i64 copy_bytes(const struct session *s)
 /* Batches that the loaders read ahead. */
 static i64 reading_bytes(const struct session *s)
 {
-    struct loader_step largest = { .micro_batches = 1, .B = s->config->train.batch,
-                                   .T = s->config->train.seq };
+    struct layout_rows rows = session_full_rows(s);
+    struct loader_step largest = { .micro_batches = 1, .B = rows.B, .T = s->config->train.seq };
     i64 bytes = 0;
     if (s->eval_loader)
         bytes = loader_bytes(s->eval_loader, &largest) + loader_bytes(s->final_loader, &largest);
-    largest.micro_batches = (int)schedule_full_micro_batches(s->config);
+    largest.micro_batches = rows.micro_batches;
     return s->loader ? bytes + loader_bytes(s->loader, &largest) : 0;
 }
 
@@ -130,10 +131,12 @@ int session_check_floor(const struct session *s)
     const struct train_config *c = s->config;
     double limit = (double)sys_memory_limit_bytes();
     double size = c->train.precision == PRECISION_BF16 ? 2 : 4;
-    double rows = (double)c->train.batch * (double)c->train.seq;
-    double row = size * (double)(s->spec.layers * s->spec.width) + 4.0 * BATCH_ARRAYS;
+    struct model_part part = mesh_part(&s->mesh);
+    double rows = (double)session_full_rows(s).B * (double)c->train.seq;
+    double kept = (double)(s->spec.layers * s->spec.width) / (double)part.tensor_parts;
+    double row = size * kept + 4.0 * BATCH_ARRAYS;
     enum dtype compute = size == 2 ? DTYPE_BF16 : DTYPE_F32;
-    double state = (double)model_bytes(&s->spec, compute, step_needs(c), c->train.seq);
+    double state = (double)model_part_bytes(&s->spec, compute, step_needs(c), c->train.seq, &part);
     if (state + rows * row <= limit)
         return OK;
     return err_set(ERR_LIMIT, "the run needs more than %.2f GB (weights and optimizer %.2f, "

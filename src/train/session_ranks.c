@@ -13,23 +13,24 @@ static int check_layout(const struct session *s, const struct layout *l, i64 ran
     for (i64 step = 0; step <= ramps; step++)
         TRY(layout_check(l, &s->spec, ranks, c->train.batch, schedule_seq(c, step),
                          (int)schedule_micro_batches(c, step)));
-    if (l->tp > 1 || l->zero > ZERO_NONE)
-        return err_set(ERR_CONFIG, "a run can use layout.dp only: checkpoints cannot yet hold "
-                       "weights or optimizer state that are spread over ranks");
+    if (c->optim.name == OPTIMIZER_MUON && (l->tp > 1 || l->zero > ZERO_NONE))
+        return err_set(ERR_CONFIG, "muon needs whole matrices on every rank: choose a layout of "
+                       "dp alone, or optim.name adamw");
     return OK;
 }
 
 int session_open_mesh(struct session *s)
 {
     struct comm *comm = s->request.comm;
-    if (!comm || comm->size == 1) {
-        if (!s->request.layout)
-            return OK;
-        s->mesh.layout.exact = s->request.layout->exact;
-        return check_layout(s, s->request.layout, 1);
-    }
-    TRY(check_layout(s, s->request.layout, comm->size));
-    return mesh_new(&s->mesh, s->request.layout, comm);
+    struct layout single = layout_single();
+    const struct layout *l = s->request.layout ? s->request.layout : &single;
+    i64 ranks = comm ? comm->size : 1;
+    s->layout_text = layout_text(l, &s->arena);
+    TRY(check_layout(s, l, ranks));
+    if (ranks > 1)
+        return mesh_new(&s->mesh, l, comm);
+    s->mesh.layout.exact = l->exact;
+    return OK;
 }
 
 int session_check_exact(const struct session *s)
@@ -78,6 +79,12 @@ int session_open_lanes(struct session *s)
     TRY(driver_new(&s->driver, &s->mesh, most, true));
     s->engine.lanes = driver_lanes(s->driver);
     return OK;
+}
+
+struct layout_rows session_full_rows(const struct session *s)
+{
+    return layout_rows(&s->mesh.layout, s->config->train.batch,
+                       (int)schedule_full_micro_batches(s->config), s->mesh.dp_rank);
 }
 
 void session_spread(const struct session *s, struct loader_step *step)

@@ -52,6 +52,7 @@ void session_put_identity(const struct session *s, json_t *o)
     json_object_set_new(o, "precision",
                         json_string(s->model->compute == DTYPE_BF16 ? "bf16" : "fp32"));
     json_object_set_new(o, "backend", json_string(s->engine.backend.name));
+    json_object_set_new(o, "layout", json_string(s->layout_text));
     text_fini(&spec);
     text_fini(&recipe);
 }
@@ -134,6 +135,15 @@ static void compare_backend(const struct session *s, const json_t *state, struct
                     s->engine.backend.name);
 }
 
+/* Sums are made in another order then: the same run, but not to the last bit. */
+static void compare_layout(const struct session *s, const json_t *state, struct text *out)
+{
+    const char *then = json_string_value(json_object_get(state, "layout"));
+    if (then && strcmp(then, s->layout_text) != 0)
+        text_printf(out, "%sthe layout was %s, is %s", out->length ? "; " : "", then,
+                    s->layout_text);
+}
+
 static void compare_recipe(struct session *s, const json_t *state, struct text *out)
 {
     const struct yaml_node *root;
@@ -176,6 +186,7 @@ int session_check_same(struct session *s, struct text *changes)
         compare_recipe(s, state, changes);
         compare_data(s, state, changes);
         compare_backend(s, state, changes);
+        compare_layout(s, state, changes);
     }
     json_decref(state);
     return rc;

@@ -2,37 +2,6 @@
 #include "base/sys.h"
 #include "train/session.h"
 
-#include <string.h>
-
-/* --- tensors ------------------------------------------------------------------------------------- */
-
-static void list_one(struct session *s, const char *prefix, const struct tensor *t)
-{
-    if (!t)
-        return;
-    struct checkpoint_tensor *c = &s->saved[s->n_saved++];
-    c->name = arena_printf(&s->arena, "%s/%s", prefix, t->name);
-    c->dtype = t->dtype;
-    c->rank = t->rank;
-    memcpy(c->dim, t->dim, sizeof *c->dim * (size_t)t->rank);
-    c->data = t->data;
-}
-
-void session_list_saved(struct session *s)
-{
-    const struct model *m = s->model;
-    s->saved = ARENA_ARRAY(&s->arena, struct checkpoint_tensor, 4 * m->n_params);
-    s->n_saved = 0;
-    for (i64 i = 0; i < m->n_params; i++) {
-        list_one(s, "param", m->params[i].master);
-        list_one(s, "m", m->params[i].m);
-        list_one(s, "v", m->params[i].v);
-        list_one(s, "ema", m->params[i].ema);
-    }
-}
-
-/* --- the rest ------------------------------------------------------------------------------------ */
-
 static json_t *numbers(const double *values, i64 n)
 {
     json_t *list = json_array();
@@ -122,7 +91,7 @@ static int read_state(struct session *s, const json_t *o)
 int session_restore(struct session *s, i64 step)
 {
     json_t *state;
-    TRY(checkpoint_load(s->checkpoint_dir, &step, s->saved, s->n_saved, &state));
+    TRY(session_load(s, step, &state));
     int rc = read_state(s, state);
     json_decref(state);
     TRY(rc);

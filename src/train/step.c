@@ -211,12 +211,14 @@ int step_program_new(struct step_program *out, const struct model *m,
 }
 
 int eval_program_new(struct step_program *out, const struct model *m,
-                     const struct step_shape *shape, struct tensor *sums, struct arena *a)
+                     const struct step_shape *shape, struct tensor *sums,
+                     const struct mesh *mesh, struct arena *a)
 {
     struct graph *g = &out->graph;
     struct decoder_shape d = { shape->B, shape->T, 0, false, false };
     out->shape = *shape;
     graph_init(g, a);
     build_forward(g, m, shape, &d, sums);
+    TRY(tensor_parallel(g, m, mesh, shape->B));
     return program_new(&out->program, g, "eval", shape->micro_batches);
 }

@@ -41,6 +41,7 @@ int step_program_new(struct step_program *out, const struct model *m,
 
 /* Evaluation: the same forward and loss, no gradient. sums f64 (S,2). */
 int eval_program_new(struct step_program *out, const struct model *m,
-                     const struct step_shape *shape, struct tensor *sums, struct arena *a);
+                     const struct step_shape *shape, struct tensor *sums,
+                     const struct mesh *mesh, struct arena *a);
 
 #endif

@@ -67,7 +67,9 @@ static inline void open_job(struct job *j, const char *name, const char *const *
     char set[512];
     *j = (struct job){ 0 };
     arena_init(&j->arena);
-    write_file(JOB_DIR "/job.yaml", yaml);
+    snprintf(set, sizeof set, JOB_DIR "/job-%lld.yaml", (long long)sys_process_id());
+    write_file(set, yaml);
+    CHECK_EQ(sys_rename(set, JOB_DIR "/job.yaml"), 0); /* ranks do this at the same time */
     j->group = (struct option_group){ train_options, &j->config };
     recipe_init(&j->recipe, &j->arena, &j->group, 1);
     CHECK_OK(recipe_load(&j->recipe, JOB_DIR "/job.yaml"));

@@ -1,0 +1,235 @@
+#include "train/model_boxes.h"
+
+#include <string.h>
+
+/* Elements below which a parameter is not shared out among those who have it alike, but
+ * written by one of them: boxes cost more than they save there. */
+enum { SHARED_FROM = 1 << 14 };
+
+struct lister {
+    const struct model *m;
+    struct arena *arena;
+    struct model_boxes out;
+    i64 room;
+};
+
+static void add_box(struct lister *l, const struct checkpoint_tensor *box)
+{
+    if (l->out.n == l->room) {
+        struct checkpoint_tensor *old = l->out.list;
+        l->room = i64_max(64, 2 * l->room);
+        l->out.list = ARENA_ARRAY(l->arena, struct checkpoint_tensor, l->room);
+        if (l->out.n > 0)
+            memcpy(l->out.list, old, sizeof *old * (size_t)l->out.n);
+    }
+    l->out.list[l->out.n++] = *box;
+}
+
+/* --- from elements to boxes ----------------------------------------------------------- */
+
+/* Elements [first, last) of a share of a parameter, in its own order, at data. */
+struct range {
+    const struct param *p;
+    const char *name;
+    i64 first, last;
+    float *data; /* of element `first` */
+};
+
+static i64 columns_here(const struct param *p)
+{
+    return p->desc.rank == 2 ? p->shard.columns.count : 1;
+}
+
+/* Elements [from, to) of the rectangle of rows that begins at element `base` of the share:
+ * all in one row, or whole rows. */
+static void add_rectangle(struct lister *l, const struct range *r, const struct shard_range *rows,
+                          i64 base, i64 from, i64 to)
+{
+    const struct param *p = r->p;
+    i64 columns = columns_here(p), column = (from - base) % columns;
+    i64 whole_rows = (to - from) / columns;
+    struct checkpoint_tensor t = { .name = r->name, .dtype = DTYPE_F32, .rank = p->desc.rank,
+                                   .data = r->data + (from - r->first) };
+    memcpy(t.whole, p->desc.dim, sizeof p->desc.dim);
+    t.at[0] = rows->begin + (from - base) / columns;
+    t.dim[0] = i64_max(1, whole_rows);
+    if (p->desc.rank == 2) {
+        t.at[1] = p->shard.columns.begin + column;
+        t.dim[1] = whole_rows > 0 ? columns : to - from;
+    }
+    add_box(l, &t);
+}
+
+/* The rest of a row, whole rows, and the beginning of one. */
+static void add_rows(struct lister *l, const struct range *r, const struct shard_range *rows,
+                     i64 base, i64 from, i64 to)
+{
+    i64 columns = columns_here(r->p);
+    i64 full = base + round_up(from - base, columns), end = base + (to - base) / columns * columns;
+    if (full > end) { /* within one row */
+        add_rectangle(l, r, rows, base, from, to);
+        return;
+    }
+    if (from < full)
+        add_rectangle(l, r, rows, base, from, full);
+    if (full < end)
+        add_rectangle(l, r, rows, base, full, end);
+    if (end < to)
+        add_rectangle(l, r, rows, base, end, to);
+}
+
+/* Rows of the whole parameter that lie side by side here, from its k-th piece on; *next is the
+ * piece behind them. Pieces of a whole parameter are all one. */
+static struct shard_range rows_from(const struct param *p, i64 k, i64 *next)
+{
+    const struct param_shard *s = &p->shard;
+    i64 expert_rows = p->desc.dim[0] / p->desc.experts;
+    struct shard_range rows = { 0 };
+    for (*next = k; *next < s->experts.count * s->pieces; ++*next) {
+        const struct shard_range *piece = &s->rows[*next % s->pieces];
+        i64 begin = (s->experts.begin + *next / s->pieces) * expert_rows + piece->begin;
+        if (*next > k && begin != rows.begin + rows.count)
+            break;
+        rows.begin = *next > k ? rows.begin : begin;
+        rows.count += piece->count;
+    }
+    return rows;
+}
+
+static void add_range(struct lister *l, const struct range *r)
+{
+    const struct param_shard *s = &r->p->shard;
+    i64 base = 0, columns = columns_here(r->p);
+    for (i64 k = 0; k < s->experts.count * s->pieces;) {
+        struct shard_range rows = rows_from(r->p, k, &k);
+        i64 count = rows.count * columns;
+        i64 from = i64_max(r->first, base), to = i64_min(r->last, base + count);
+        if (from < to)
+            add_rows(l, r, &rows, base, from, to);
+        base += count;
+    }
+}
+
+/* --- from parameters to elements -------------------------------------------------------- */
+
+/* Elements of the share whose optimizer state is here. */
+static struct shard_range state_here(const struct param *p)
+{
+    const struct bucket *b = p->bucket;
+    i64 n = tensor_count(p->master);
+    if (p->at < b->copied)
+        return (struct shard_range){ 0, n };
+    i64 first = i64_max(p->at, b->own_begin), last = i64_min(p->at + n, b->own_begin + b->own_count);
+    return (struct shard_range){ first - p->at, i64_max(0, last - first) };
+}
+
+/* Ranks that have these elements alike, and which of them this is. */
+struct copies {
+    i64 n, index;
+};
+
+static struct copies copies_of(const struct model *m, const struct mesh *mesh,
+                               const struct param *p)
+{
+    bool sliced = p->at >= p->bucket->copied && m->part.state_parts > 1;
+    i64 parts = sliced ? m->part.state_parts : p->bucket->experts ? m->part.expert_parts : 1;
+    struct copies c = { mesh->layout.dp / parts, mesh->dp_rank / parts };
+    if (p->desc.split == SPLIT_NONE) {
+        c.n *= mesh->layout.tp;
+        c.index = c.index * mesh->layout.tp + mesh->tp_rank;
+    }
+    return c;
+}
+
+/* Which of these elements this rank writes; turn: whose turn it is to write all of few. */
+static struct shard_range share_of(struct shard_range all, i64 columns, struct copies alike,
+                                   i64 turn)
+{
+    i64 n = alike.n, index = alike.index;
+    if (n == 1)
+        return all;
+    if (all.count < SHARED_FROM)
+        return index == turn % n ? all : (struct shard_range){ all.begin, 0 };
+    i64 end = all.begin + all.count;
+    i64 from = (all.begin + all.count * index / n) / columns * columns;
+    i64 to = (all.begin + all.count * (index + 1) / n) / columns * columns;
+    from = index == 0 ? all.begin : i64_max(all.begin, from);
+    to = index == n - 1 ? end : i64_max(all.begin, to);
+    return (struct shard_range){ from, i64_max(0, to - from) };
+}
+
+/* These elements of one tensor of the parameter; of: the bucket's tensor of that kind, where
+ * element `at` is the share's first. */
+static void add_tensor(struct lister *l, const struct param *p, const char *prefix,
+                       struct shard_range which, const struct tensor *of, i64 at)
+{
+    if (which.count == 0)
+        return;
+    const struct range r = { p, arena_printf(l->arena, "%s/%s", prefix, p->desc.name),
+                             which.begin, which.begin + which.count,
+                             (float *)of->data + at + which.begin };
+    add_range(l, &r);
+}
+
+static void add_param(struct lister *l, const struct param *p, struct shard_range weights,
+                      struct shard_range state)
+{
+    const struct bucket *b = p->bucket;
+    add_tensor(l, p, "param", weights, b->master, p->at);
+    if (state.count == 0)
+        return;
+    i64 at = bucket_state_at(b, p->at + state.begin) - state.begin;
+    if (b->m)
+        add_tensor(l, p, "m", state, b->m, at);
+    if (b->v && !model_uses_muon(l->m, &p->desc))
+        add_tensor(l, p, "v", state, b->v, at);
+    if (b->ema)
+        add_tensor(l, p, "ema", state, b->ema, at);
+}
+
+/* More of the model than what was listed. */
+static bool is_part(const struct model *m)
+{
+    struct arena a;
+    i64 n;
+    arena_init(&a);
+    params_of(&m->spec, &a, &n);
+    arena_fini(&a);
+    return n > m->n_params || m->part.tensor_parts > 1 || m->part.state_parts > 1 ||
+           m->part.expert_parts > 1;
+}
+
+/* --- lists --------------------------------------------------------------------------------- */
+
+struct model_boxes model_boxes_held(const struct model *m, struct arena *a)
+{
+    struct lister l = { .m = m, .arena = a, .out.part = is_part(m) };
+    for (i64 i = 0; i < m->n_params; i++) {
+        const struct param *p = &m->params[i];
+        add_param(&l, p, (struct shard_range){ 0, tensor_count(p->master) }, state_here(p));
+    }
+    return l.out;
+}
+
+struct model_boxes model_boxes_written(const struct model *m, const struct mesh *mesh,
+                                       struct arena *a)
+{
+    struct lister l = { .m = m, .arena = a, .out.part = is_part(m) };
+    for (i64 i = 0; i < m->n_params; i++) {
+        const struct param *p = &m->params[i];
+        struct shard_range mine = share_of(state_here(p), columns_here(p), copies_of(m, mesh, p), i);
+        add_param(&l, p, mine, mine);
+    }
+    return l.out;
+}
+
+struct model_boxes model_boxes_weights(const struct model *m, bool ema, struct arena *a)
+{
+    struct lister l = { .m = m, .arena = a, .out.part = is_part(m) };
+    for (i64 i = 0; i < m->n_params; i++) {
+        const struct param *p = &m->params[i];
+        const struct shard_range all = { 0, tensor_count(p->master) };
+        add_tensor(&l, p, ema ? "ema" : "param", all, p->bucket->master, p->at);
+    }
+    return l.out;
+}

@@ -1,0 +1,227 @@
+/* Every layout that `headway train` takes, through the program itself: the same run as on one
+ * rank, resumed on any other layout, and its checkpoints used by every other command. */
+#include "cli/program.h"
+#include "test.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#define TRAIN "cd $D && timeout 100 $H train r.yaml --quiet --set run.preflight=no "
+
+enum { STEPS = 12 };
+
+static struct outcome o;
+
+static const char *shell(const char *line, int code)
+{
+    run_shell(&o, line);
+    if (o.code != code)
+        fail_msg("%s\ngave %d, expected %d:\n%s", line, o.code, code, o.text);
+    return o.text;
+}
+
+static const char *shellf(int code, const char *fmt, ...) PRINTF_LIKE(2, 3);
+static const char *shellf(int code, const char *fmt, ...)
+{
+    char line[2000];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    return shell(line, code);
+}
+
+static int prepare(void **state)
+{
+    (void)state;
+    setenv("D", "layouts-test", 1);
+    shell("rm -rf $D && mkdir $D && cd $D && for i in $(seq 300); do "
+          "echo \"{\\\"text\\\": \\\"the cat number $i sat on mat $((i * 7 % 31)) and saw "
+          "$((i * i % 97)) birds\\\"}\"; done >t.jsonl && for i in $(seq 300); do echo \"the cat "
+          "number $i sat on mat and saw birds\"; done >t.txt && $H tokenizer train t.txt "
+          "--vocab-size 300 --out tok.json --quiet >/dev/null && $H data prepare t.jsonl "
+          "--tokenizer tok.json --licence none --val-fraction 0.1 --out data --quiet >/dev/null && "
+          "cat >r.yaml <<X\n"
+          "model: {spec: laptop-2m, override: {layers: 2, width: 64, hidden: 96, heads: 4}}\n"
+          "data: {sources: data, tokenizer: tok.json}\n"
+          "train: {steps: 12, batch: 2, accumulate: 2, seq: 32, threads: 1, ema: 0.9}\n"
+          "lr: {schedule: constant, warmup: 2}\nlog: {every: 1}\neval: {every: 6}\nX\n", 0);
+    shell(TRAIN "--set run.name=one", 0);
+    return 0;
+}
+
+/* Values of a key in a run's lines of an event, in order; returns how many. */
+static int read_values(const char *run, const char *event, const char *key, double *out)
+{
+    int n = 0;
+    const char *text = shellf(0, "grep -h '\"event\":\"%s\",' $D/runs/%s/metrics.jsonl | "
+                              "sed 's/.*\"%s\":\\([-0-9.e]*\\).*/\\1/'", event, run, key);
+    for (char *at = (char *)(uintptr_t)text, *end; n < STEPS; at = end) {
+        out[n] = strtod(at, &end);
+        if (end == at)
+            break;
+        n++;
+    }
+    return n;
+}
+
+/* The loss after every step and of every evaluation is that of the run on one rank. Sums are
+ * made in another order: in fp32 by far less than 1e-5 of a loss near 5. */
+static void expect_like_one(const char *run, const char *one, double bound)
+{
+    static const char *const events[] = { "step", "eval", "eval_ema" };
+    static const int counts[] = { STEPS, 2, 2 };
+    for (int e = 0; e < 3; e++) {
+        double a[STEPS], b[STEPS];
+        CHECK_EQ(read_values(one, events[e], "loss", a), counts[e]);
+        CHECK_EQ(read_values(run, events[e], "loss", b), counts[e]);
+        for (int i = 0; i < counts[e]; i++)
+            if (!(fabs(a[i] - b[i]) <= bound))
+                fail_msg("%s, %s %d: %.9f, one rank has %.9f", run, events[e], i + 1, b[i], a[i]);
+    }
+}
+
+/* Where the data stand is to be the same exactly. */
+static void expect_same_position(const char *a, const char *b)
+{
+    shellf(0, "cd $D/runs && p() { grep -o '\"position\":[0-9]*' $1/checkpoints/step-12/"
+           "manifest.json; }; test -n \"$(p %s)\" && test \"$(p %s)\" = \"$(p %s)\"", a, a, b);
+}
+
+static int ranks_of(const char *layout)
+{
+    int ranks = 1;
+    for (const char *at = layout; (at = strstr(at, "p=")); at++)
+        ranks *= atoi(at + 2);
+    return ranks;
+}
+
+TEST(every_layout_trains_and_evaluates_what_one_rank_does)
+{
+    static const char *const layouts[] = { "dp=2", "tp=2", "tp=4", "dp=2,zero=1", "dp=4,zero=1",
+                                           "dp=2,tp=2", "dp=2,tp=2,zero=1" };
+    for (i64 i = 0; i < COUNT_OF(layouts); i++) {
+        shellf(0, TRAIN "--set run.name=%s --ranks %d --layout %s", layouts[i],
+               ranks_of(layouts[i]), layouts[i]);
+        expect_like_one(layouts[i], "one", 1e-5);
+        expect_same_position(layouts[i], "one");
+    }
+}
+
+TEST(a_run_goes_on_on_any_other_layout)
+{
+    static const char *const layouts[] = { "dp=1", "dp=2", "dp=2,tp=2,zero=1", "tp=2",
+                                           "dp=4,zero=1", "dp=1" };
+    for (int i = 0; i < COUNT_OF(layouts); i++) {
+        int ranks = ranks_of(layouts[i]);
+        shellf(0, TRAIN "--set run.name=chain --set train.steps=%d %s --ranks %d --layout %s "
+               "--set eval.every=%d", 2 * (i + 1), i ? "--resume" : "", ranks > 1 ? ranks : 0,
+               layouts[i], i < 5 ? 1000 : 6);
+    }
+    double a[STEPS], b[STEPS];
+    CHECK_EQ(read_values("one", "step", "loss", a), STEPS);
+    CHECK_EQ(read_values("chain", "step", "loss", b), STEPS);
+    for (int i = 0; i < STEPS; i++)
+        if (!(fabs(a[i] - b[i]) <= 1e-5))
+            fail_msg("step %d: %.9f, without changes %.9f", i + 1, b[i], a[i]);
+    expect_same_position("chain", "one");
+}
+
+static void hash_of(const char *run, char *out)
+{
+    memcpy(out, shellf(0, "cd $D/runs/%s/checkpoints/step-12 && cat *.safetensors | sha256sum",
+                       run), 64);
+}
+
+/* bf16 with a split state: each rank has only its own slice of the fp32 weights up to date. */
+TEST(split_state_in_bf16_resumes_to_the_bit)
+{
+    char whole[64], resumed[64];
+    shell(TRAIN "--set run.name=h1 --set train.precision=bf16", 0);
+    shell(TRAIN "--set run.name=h4 --set train.precision=bf16 --ranks 4 --layout "
+          "dp=2,tp=2,zero=1", 0);
+    expect_like_one("h4", "h1", 5e-3); /* bf16 keeps 8 bits of an activation */
+    shell(TRAIN "--set run.name=h4r --set train.precision=bf16 --ranks 4 --layout "
+          "dp=2,tp=2,zero=1 --set train.steps=5 --set eval.every=1000", 0);
+    shell(TRAIN "--set run.name=h4r --set train.precision=bf16 --ranks 4 --layout "
+          "dp=2,tp=2,zero=1 --resume", 0);
+    hash_of("h4", whole);
+    hash_of("h4r", resumed);
+    CHECK(memcmp(whole, resumed, sizeof whole) == 0);
+}
+
+TEST(checkpoints_of_many_ranks_serve_every_other_command)
+{
+    char one[100], many[100];
+    shell(TRAIN "--set run.name=many --ranks 4 --layout dp=2,tp=2,zero=1", 0);
+    CHECK(strstr(shell("cd $D && $H checkpoint list runs/many", 0), "whole"));
+    CHECK(strstr(shell("cd $D && $H checkpoint verify runs/many", 0), "every byte is right"));
+    shell("cd $D && $H checkpoint export runs/many --out many.safetensors --quiet && $H checkpoint "
+          "export runs/one --out one.safetensors --quiet && test $(stat -c %s one.safetensors) = "
+          "$(stat -c %s many.safetensors)", 0);
+    shell("cd $D && $H model export runs/many --out many.hf --quiet && ls many.hf/config.json", 0);
+    const char *eval = "cd $D && $H eval runs/%s --data data --quiet --seq 32 --batch 2 | head -c 99";
+    snprintf(one, sizeof one, "%s", shellf(0, eval, "one"));
+    snprintf(many, sizeof many, "%s", shellf(0, eval, "many"));
+    CHECK(strlen(one) > 20 && strncmp(one, many, 18) == 0);
+    const char *sample = "cd $D && $H sample runs/%s --prompt 'the cat' --temperature 0 --tokens 8 "
+                         "--quiet";
+    snprintf(one, sizeof one, "%s", shellf(0, sample, "one"));
+    CHECK_STR(shellf(0, sample, "many"), one);
+}
+
+TEST(weights_of_any_kind_start_a_run_on_any_layout)
+{
+    static const char *const from[] = { "runs/one", "runs/many", "many.hf" };
+    double first[STEPS], loss[STEPS];
+    for (i64 i = 0; i < COUNT_OF(from); i++) {
+        const char *start = "cd $D && sed '/^model/d' r.yaml >f.yaml && timeout 100 $H train f.yaml "
+                            "--quiet --set run.preflight=no --set model.from=%s --set "
+                            "run.name=from%lld-%d --set train.steps=2 --ranks %d --layout %s";
+        shellf(0, start, from[i], (long long)i, 1, 0, "dp=1");
+        shellf(0, start, from[i], (long long)i, 4, 4, "dp=2,tp=2,zero=1");
+        char name[40];
+        snprintf(name, sizeof name, "from%lld-1", (long long)i);
+        CHECK_EQ(read_values(name, "step", "loss", first), 2);
+        snprintf(name, sizeof name, "from%lld-4", (long long)i);
+        CHECK_EQ(read_values(name, "step", "loss", loss), 2);
+        CHECK_NEAR(loss[0], first[0], 1e-5);
+        CHECK_NEAR(loss[1], first[1], 1e-5);
+        CHECK(loss[0] < 5); /* not from the beginning */
+    }
+}
+
+/* 81: another rank was lost. What was saved before is whole, and fewer ranks go on from it. */
+TEST(a_killed_rank_ends_the_run_and_the_rest_goes_on_from_what_was_saved)
+{
+    shell("cd $D && (timeout 100 $H train r.yaml --quiet --set run.name=killed --set "
+          "run.preflight=no --set train.steps=100000 --set eval.every=0 --set checkpoint.every=2 "
+          "--ranks 4 --layout dp=2,tp=2,zero=1 2>/dev/null & p=$!; "
+          "until ls -d runs/killed/checkpoints/step-[0-9]*[0-9] >/dev/null 2>&1; do sleep 0.02; "
+          "done; h=$(pgrep -P $p); kill -9 $(pgrep -P $h | tail -1); wait $p; exit $?)", 81);
+    CHECK(strstr(shell("cd $D && $H checkpoint verify runs/killed", 0), "every byte is right"));
+    shell("cd $D && s=$(ls -d runs/killed/checkpoints/step-[0-9]*[0-9] | sed 's/.*-//' | sort -n | "
+          "tail -1) && timeout 100 $H train r.yaml --quiet --set run.name=killed --set "
+          "train.steps=$((s + 2)) --resume --ranks 2 --layout dp=2 && "
+          "test -e runs/killed/checkpoints/step-$((s + 2))/manifest.json", 0);
+}
+
+TEST(what_a_layout_cannot_do_yet_is_refused)
+{
+    CHECK(strstr(shell(TRAIN "--set optim.name=muon --ranks 2 --layout tp=2 2>&1", 2),
+                 "muon needs whole matrices on every rank"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ONE(every_layout_trains_and_evaluates_what_one_rank_does),
+        ONE(a_run_goes_on_on_any_other_layout),
+        ONE(split_state_in_bf16_resumes_to_the_bit),
+        ONE(checkpoints_of_many_ranks_serve_every_other_command),
+        ONE(weights_of_any_kind_start_a_run_on_any_layout),
+        ONE(a_killed_rank_ends_the_run_and_the_rest_goes_on_from_what_was_saved),
+        ONE(what_a_layout_cannot_do_yet_is_refused),
+    };
+    return cmocka_run_group_tests(tests, prepare, NULL);
+}
