@@ -51,7 +51,7 @@ static void sum_squares_ref(const struct task *t, struct run *run)
 
 static bool sum_squares_example(struct op_example *e, int n)
 {
-    static const i64 counts[] = { 5, BLOCK + 4465, 3 * BLOCK + 1031 };
+    static const i64 counts[] = { 5, BLOCK + 4465, 3 * BLOCK + 1031, 0 };
     if (n >= COUNT_OF(counts))
         return false;
     sum_squares(e->g, example_vector(e, ROLE_GRAD, counts[n], 0, 1));

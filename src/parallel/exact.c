@@ -166,7 +166,7 @@ static void add_carry(struct graph *g, const struct exact *x, i64 at, struct ten
     const i64 dim[] = { carry_levels(total), sum ? tensor_count(sum) : 0 };
     enum tensor_role role = x->micro_batches > 1 ? ROLE_RESULT : ROLE_ACTIVATION;
     struct tensor *levels = NULL;
-    for (i64 i = at; i >= 0 && index > 0 && !levels; i--) /* those of its part before */
+    for (i64 i = 0; i < g->n_tasks && !levels; i++) /* those of its other parts */
         if (g->tasks[i]->op == &op_carry && g->tasks[i]->out[0] == sum)
             levels = g->tasks[i]->out[1];
     if (!levels)

@@ -146,6 +146,13 @@ static struct tensor *count_squares(struct graph *g, const struct model *m,
     return digits;
 }
 
+/* A rank that owns no matrix takes part with a sum over none. */
+static struct tensor *no_squares(struct graph *g, const struct model *m, bool exact)
+{
+    struct tensor *none = graph_view(g, m->buckets[0].grad, 0, 0);
+    return exact ? exact_squares(g, none, NULL) : sum_squares(g, none);
+}
+
 /* The squared norm of the whole gradient: each element once. Slices of a split state are
  * summed over their owners, then shares over the ranks that cut the model, and what all have
  * is added behind that. */
@@ -156,6 +163,8 @@ static struct tensor *gradient_squares(struct graph *g, const struct model *m,
     struct tensor *(*squares)(struct graph *, const struct model *, struct tensor *,
                               enum sharing) = exact ? count_squares : add_squares;
     struct tensor *sum = squares(g, m, NULL, SHARE_MATRICES);
+    if (!sum)
+        sum = no_squares(g, m, exact);
     sum = data_parallel_total(g, sum, mesh);
     sum = squares(g, m, sum, SHARE_CUT_VECTORS);
     sum = tensor_parallel_total(g, sum, mesh);

@@ -139,7 +139,7 @@ static const char *exact_run(struct ranks *one, struct ranks *many)
     return NULL;
 }
 
-static void expect_exact(const struct exact_case *c)
+static inline void expect_exact(const struct exact_case *c)
 {
     struct ranks one, many;
     char layout[128];

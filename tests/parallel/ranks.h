@@ -12,7 +12,7 @@
 
 #include <math.h>
 
-enum { MOST_RANKS = 16, RANK_T = 32 };
+enum { MOST_RANKS = 64, RANK_T = 32 };
 
 struct rank {
     struct arena arena;
@@ -39,6 +39,7 @@ struct ranks {
 struct ranks_options {
     struct tiny_options tiny; /* B and micro_batches are those of all ranks together */
     const char *layout;
+    i64 heads; /* query and key heads, for many ranks along tp; 0: the tiny model's */
 };
 
 /* Row r of a step is a function of (step, r), whoever computes it. */
@@ -62,11 +63,22 @@ static void ranks_batch(const struct task *t, struct run *x)
     *inv_weight = 1.0f / (float)((RANK_T - ceil_div(RANK_T, 5)) * k->all_rows);
 }
 
+static struct model_spec rank_spec(const struct ranks_options *o)
+{
+    struct model_spec spec = tiny_spec(o->tiny.gpt2);
+    if (o->heads) {
+        spec.head_size = spec.width / o->heads;
+        spec.heads = spec.kv_heads = o->heads;
+        CHECK_OK(spec_check(&spec, "tiny"));
+    }
+    return spec;
+}
+
 static void rank_open(struct rank *k, struct ranks *all, const struct ranks_options *o,
                       struct comm *comm)
 {
     const struct tiny_options *t = &o->tiny;
-    struct model_spec spec = tiny_spec(t->gpt2);
+    struct model_spec spec = rank_spec(o);
     arena_init(&k->arena);
     CHECK_OK(mesh_new(&k->mesh, &all->layout, comm));
     k->rows = layout_rows(&all->layout, t->B, t->micro_batches, k->mesh.dp_rank);
@@ -125,8 +137,9 @@ static void write_hyper(struct rank *k, const struct train_config *c, u64 step)
     hyper[HYPER_CORRECT2] = (float)(1 - pow(c->optim.beta2, (double)step + 1));
 }
 
-/* One step of all ranks, in turns; returns the mean loss over all of them. */
-static double ranks_step(struct ranks *all, u64 step)
+/* One step of all ranks, in turns; *loss is the mean over all of them. Negative with a message
+ * when a rank fails, or all wait. */
+static int ranks_try_step(struct ranks *all, u64 step, double *loss)
 {
     double nll = 0, weight = 0;
     int done = 0, idle = 0;
@@ -142,11 +155,11 @@ static double ranks_step(struct ranks *all, u64 step)
         x.yields = true;
         int rc = over[r] ? EXEC_BLOCKED : exec_resume(k->step.program, &k->at, &x);
         if (rc < 0)
-            fail_msg("rank %d: %s", r, err_message());
+            return rc;
         bool moved = rc == OK || k->at.action != before.action || k->at.task != before.task;
         idle = moved ? 0 : idle + 1;
         if (idle > 2 * all->n)
-            fail_msg("the ranks wait for each other");
+            return err_set(ERR_INTERNAL, "the ranks wait for each other");
         if (rc == OK) {
             over[r] = true;
             done++;
@@ -159,7 +172,15 @@ static double ranks_step(struct ranks *all, u64 step)
             weight += sums[1];
         }
     }
-    return nll / weight;
+    *loss = nll / weight;
+    return OK;
+}
+
+static double ranks_step(struct ranks *all, u64 step)
+{
+    double loss = 0;
+    CHECK_OK(ranks_try_step(all, step, &loss));
+    return loss;
 }
 
 /* Where element k of a rank's share lies in the whole parameter. */

@@ -1,7 +1,9 @@
 /* In exact mode a layout gives the bits of one rank: loss, gradients, weights, moments. */
 #include "test.h"
 
-#include "parallel/exact.h"
+#include <stdlib.h>
+
+#include "parallel/exact_matrix.h"
 
 TEST(data_parallel_ranks_have_the_bits_of_one)
 {
@@ -9,6 +11,7 @@ TEST(data_parallel_ranks_have_the_bits_of_one)
         { true, false, 4, 2, "dp=2", 0, 1 },          { false, false, 4, 2, "dp=4", 0, 1 },
         { true, true, 4, 2, "dp=8", 0, 1 },           { false, true, 2, 4, "dp=2", 0, 1 },
         { true, false, 6, 1, "dp=2,zero=1", 0, 1 },   { false, true, 3, 4, "dp=4,zero=1", 0, 1 },
+        { true, false, 20, 1, "dp=4", 0, 1 }, /* chunks of the head with several sequences */
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++)
         expect_exact(&cases[i]);
@@ -25,5 +28,22 @@ TEST(tensor_parallel_ranks_have_the_bits_of_one)
         expect_exact(&cases[i]);
 }
 
+TEST(any_two_choices_together_have_the_bits_of_one_rank)
+{
+    struct arena a;
+    struct matrix m;
+    struct matrix_case c;
+    arena_init(&a);
+    matrix_init(&m, 2, &a);
+    while (matrix_next(&m, &c)) {
+        char name[160];
+        const char *difference = matrix_run(&c, name, sizeof name);
+        if (difference)
+            fail_msg("%s %s", name, difference);
+    }
+    arena_fini(&a);
+}
+
 TEST_MAIN(ONE(data_parallel_ranks_have_the_bits_of_one),
-          ONE(tensor_parallel_ranks_have_the_bits_of_one))
+          ONE(tensor_parallel_ranks_have_the_bits_of_one),
+          ONE(any_two_choices_together_have_the_bits_of_one_rank))

@@ -27,8 +27,8 @@ static void squares_block(void *context, i64 block, int thread)
 /* Blocks [first, last), halved until one is left. */
 static double squares_tree(const double *partial, i64 first, i64 last)
 {
-    if (last - first == 1)
-        return partial[first];
+    if (last - first <= 1)
+        return last > first ? partial[first] : 0;
     i64 middle = first + (last - first) / 2;
     return squares_tree(partial, first, middle) + squares_tree(partial, middle, last);
 }
