@@ -10,7 +10,7 @@
 #include "graph/program.h"
 #include "graph/run.h"
 
-enum { BACKEND_OPS = 64 };
+enum { BACKEND_OPS = 128 };
 
 struct kernel {
     kernel_fn run;

@@ -126,6 +126,84 @@ extern const struct op_info op_swiglu;
 struct tensor *swiglu(struct graph *g, struct tensor *x);
 extern const struct op_info op_swiglu_grad; /* in: dy (R,F), x (R,2F); out: dx (R,2F) */
 
+/* --- experts: each row goes to k of E, and what they give is summed --------------------- */
+/* Rows are chosen for and counted per *pair* p = r k + slot, M rows of pairs sorted by expert:
+ * those of expert e are [begin[e], begin[e + 1]), in ascending p, so in the order of tokens.
+ * Rows from begin[E] on, where a buffer has room for more, are zero.
+ *
+ * Scores of a row: s = softmax(z), or sigmoid(z). The k experts with the largest s + [bias] are
+ * chosen, in descending order, the lower number first among equals;
+ *   weight = scale s, or scale s / (sum of the k chosen s + 1e-20) when normalised.
+ * in: z f32 (R,E), [bias f32 (E)]; out: weight f32 (R,k), choice i32 (R,k), [stats f32
+ * (R/T, 2E + 1)]: per sequence of T rows and expert, how many chose it (n) and the sum of
+ * q = s / sum of s (Q); then the sum of lse(z)^2.
+ * Two losses of the router lead to its gradient without passing through `weight`:
+ *   aux x sum over sequences of (E / T^2) sum_e n_e Q_e   (Fedus et al. 2021, eq. 4 to 6, over k
+ *         choices; per sequence as in DeepSeek-V3, eq. 17: whatever else is in the batch)
+ *   z   x sum over rows of lse(z)^2                       (Zoph et al. 2022, eq. 5) */
+enum { ROUTER_K, ROUTER_T, ROUTER_SIGMOID, ROUTER_NORMALISE, ROUTER_SCALE, ROUTER_AUX, ROUTER_Z };
+enum { ROUTER_CHOICES = 64, ROUTER_EXPERTS = 4096 }; /* k and E are at most that */
+extern const struct op_info op_router;
+struct router_config {
+    i64 k, T;
+    bool sigmoid, normalise, stats;
+    double scale, aux, z;
+};
+struct route {
+    struct tensor *weight, *choice, *stats;
+};
+struct route router(struct graph *g, struct tensor *z, struct tensor *bias,
+                    const struct router_config *c);
+/* in: [dweight f32 (R,k)], z, choice, [stats]; out: dz f32 (R,E) */
+extern const struct op_info op_router_grad;
+/* What a layer's router did in a step: load[e] += n_e over all sequences; load[E], load[E + 1] +=
+ * the two sums above without their factors. in: stats; out: load f64 (E + 2) (sum), [counts f32
+ * (E) (sum)] = n_e again, for the bias. */
+extern const struct op_info op_expert_load;
+void expert_load(struct graph *g, struct tensor *stats, i64 T, struct tensor *load,
+                 struct tensor *counts);
+/* bias[e] += rate sign(mean of counts - counts[e]) (DeepSeek-V3, section 2.1.2); in: counts f32
+ * (E); out: bias f32 (E) (in place). PHASE_UPDATE. */
+enum { BALANCE_RATE };
+extern const struct op_info op_balance_bias;
+void balance_bias(struct graph *g, struct tensor *counts, struct tensor *bias,
+                  struct tensor *when, double rate);
+
+/* Sorts the pairs. With a capacity, an expert takes that many rows of a sequence of T, the first
+ * ones; others skip it. in: choice i32 (R,k); out: source i32 (M): the pair of a row; place i32
+ * (R,k): the row of a pair, -1 where skipped; begin i32 (E + 1).
+ * M = R k, or R/T min(T k, E capacity). */
+enum { ORDER_EXPERTS, ORDER_T, ORDER_CAPACITY };
+extern const struct op_info op_expert_order;
+struct expert_rows {
+    struct tensor *source, *place, *begin;
+};
+struct expert_rows expert_order(struct graph *g, struct tensor *choice, i64 experts, i64 T,
+                                i64 capacity);
+/* y[i] = x[source[i] / k]; in: x (R,C), source i32 (M), place i32 (R,k), begin i32 (E + 1);
+ * out: y (M,C) */
+extern const struct op_info op_expert_gather;
+struct tensor *expert_gather(struct graph *g, struct tensor *x, const struct expert_rows *rows);
+/* y[i] = x[i] w_e^T for the rows of each expert e; in: x (M,K), w (E N, K): the experts' (N,K) one
+ * below the other, begin; out: y (M,N). EXPERT_ROWS of the M rows are expected to be in use,
+ * which is what it costs. */
+enum { EXPERT_ROWS };
+extern const struct op_info op_expert_linear;
+struct tensor *expert_linear(struct graph *g, struct tensor *x, struct tensor *w,
+                             struct tensor *begin, i64 expected);
+extern const struct op_info op_expert_linear_dx; /* in: dy (M,N), w, begin; out: dx (M,K) */
+/* dw_e = dy_e^T x_e over the rows of e; in: dy (M,N), x (M,K), begin; out: dw f32 (E N, K) (sum).
+ * Phase W. */
+extern const struct op_info op_expert_linear_dw;
+/* y[r] = [residual[r]] + sum over slots, ascending, of [weight[r,slot]] x[place[r,slot]];
+ * in: x (M,C), place, [weight f32 (R,k)], [residual (R,C)], source, begin; out: y (R,C) */
+extern const struct op_info op_expert_combine;
+struct tensor *expert_combine(struct graph *g, struct tensor *x, const struct expert_rows *rows,
+                              struct tensor *weight, struct tensor *residual);
+/* dx[i] = weight[p] dy[r], dweight[p] = dy[r] . x[i] with p = source[i], r = p / k; 0 for a skipped
+ * pair. in: dy (R,C), x (M,C), weight, source, begin; out: dx (M,C), dweight f32 (R,k) */
+extern const struct op_info op_expert_combine_grad;
+
 /* --- sums ------------------------------------------------------------------------------ */
 extern const struct op_info op_add; /* y = a + b; in: a, b (same shape and dtype); graph.h */
 

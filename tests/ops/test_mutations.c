@@ -206,6 +206,26 @@ static void one_block(struct task *t, int k, double value)
         t->attr[k + i] = value;
 }
 
+/* The choices of the row before. */
+static void shift_rows_in(struct task *t, int k, double value)
+{
+    struct tensor *from = t->in[k], *to = copy_of(from);
+    i64 n = tensor_count(from), C = tensor_columns(from);
+    (void)value;
+    for (i64 i = 0; i < n; i++)
+        tensor_set(to, i, tensor_get(from, (i + n - C) % n));
+    t->in[k] = to;
+}
+
+/* The first expert's last row goes to the second, or the other way round. */
+static void move_begin_in(struct task *t, int k, double value)
+{
+    t->in[k] = copy_of(t->in[k]);
+    i32 *begin = t->in[k]->data;
+    (void)value;
+    begin[1] += begin[1] > 0 ? -1 : begin[2] > 0 ? 1 : 0;
+}
+
 /* --- the table ---------------------------------------------------------------------------------- */
 
 typedef void (*alter_fn)(struct task *t, int k, double value);
@@ -270,6 +290,42 @@ static const struct fault {
     { "the other form is used", &op_gelu_grad, flip_attr, NULL, GELU_EXACT, 0, &op_gelu },
     { "gate and value are exchanged", &op_swiglu, exchange_halves_in, NULL, 0, 0, &op_swiglu },
     { "db is zero", &op_swiglu_grad, NULL, zero_half_out, 0, 0, &op_swiglu },
+    { "scores are not divided by their sum", &op_router, flip_attr, NULL, ROUTER_NORMALISE, 0,
+      &op_router },
+    { "the scale is forgotten", &op_router, set_attr, NULL, ROUTER_SCALE, 1, &op_router },
+    { "the bias of choice is ignored", &op_router, drop_in, NULL, 1, 0, NULL },
+    { "sigmoid and softmax are exchanged", &op_router, flip_attr, NULL, ROUTER_SIGMOID, 0,
+      &op_router },
+    { "sequences are counted as one", &op_router, set_attr, NULL, ROUTER_T, 1000, NULL },
+    { "the balance loss has no gradient", &op_router_grad, set_attr, NULL, ROUTER_AUX, 0,
+      &op_router },
+    { "the z-loss has no gradient", &op_router_grad, set_attr, NULL, ROUTER_Z, 0, &op_router },
+    { "the sum of the chosen is taken as constant", &op_router_grad, flip_attr, NULL,
+      ROUTER_NORMALISE, 0, &op_router },
+    { "another row's choice is used", &op_router_grad, shift_rows_in, NULL, 2, 0, &op_router },
+    { "the last sequence is left out", &op_expert_load, zero_last_in, NULL, 0, 0, NULL },
+    { "micro-batches overwrite", &op_expert_load, set_accumulate, NULL, 0, ACCUMULATE_NONE, NULL },
+    { "the bias goes the wrong way", &op_balance_bias, scale_attr, NULL, BALANCE_RATE, -1, NULL },
+    { "the capacity is one too small", &op_expert_order, add_attr, NULL, ORDER_CAPACITY, -1, NULL },
+    { "the last row goes elsewhere", &op_expert_order, zero_last_in, NULL, 0, 0, NULL },
+    { "the last pair is forgotten", &op_expert_gather, zero_last_in, NULL, 1, 0,
+      &op_expert_gather },
+    { "weights are left out", &op_expert_combine, drop_in, NULL, 2, 0, &op_expert_combine },
+    { "the residual is dropped", &op_expert_combine, drop_in, NULL, 3, 0, &op_expert_combine },
+    { "a row's parts go to another", &op_expert_combine, shift_rows_in, NULL, 1, 0,
+      &op_expert_combine },
+    { "weights are taken as one", &op_expert_combine_grad, fill_in, NULL, 2, 1,
+      &op_expert_combine },
+    { "the router learns nothing", &op_expert_combine_grad, NULL, fill_out, 1, 0,
+      &op_expert_combine },
+    { "a row meets another expert", &op_expert_linear, move_begin_in, NULL, 2, 0,
+      &op_expert_linear },
+    { "a row meets another expert", &op_expert_linear_dx, move_begin_in, NULL, 2, 0,
+      &op_expert_linear },
+    { "a row counts for another expert", &op_expert_linear_dw, move_begin_in, NULL, 2, 0,
+      &op_expert_linear },
+    { "micro-batches overwrite", &op_expert_linear_dw, set_accumulate, NULL, 0, ACCUMULATE_NONE,
+      NULL },
     { "b is dropped", &op_add, fill_in, NULL, 1, 0, &op_add },
     { "the z-loss is left out", &op_xent, set_attr, NULL, XENT_ZCOEF, 0, &op_xent },
     { "padding columns count", &op_xent, count_padding, NULL, XENT_VOCAB, 0, NULL },

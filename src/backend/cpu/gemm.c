@@ -241,6 +241,16 @@ i64 gemm_workspace_bytes(const struct gemm *g, const struct gemm_kernels *k, int
     return plan_product(g, k, threads).bytes;
 }
 
+/* Every size and number of slabs that a longer K could take, one of up to two slabs takes. */
+i64 gemm_workspace_bytes_up_to(const struct gemm *g, const struct gemm_kernels *k, int threads)
+{
+    struct gemm shorter = *g;
+    i64 most = 0, longest = i64_min(g->K, 2 * K_SLAB * k->per_step);
+    for (shorter.K = 0; shorter.K <= longest; shorter.K++)
+        most = i64_max(most, gemm_workspace_bytes(&shorter, k, threads));
+    return most;
+}
+
 /* The slab after s, in the other half of the panels; k goes fastest. */
 static struct slab slab_after(const struct work *w, const struct slab *s)
 {

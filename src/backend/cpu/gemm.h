@@ -72,6 +72,8 @@ struct gemm_kernels;
 void gemm_run(const struct gemm *g, const struct gemm_kernels *k, struct pool *pool,
               void *workspace);
 i64 gemm_workspace_bytes(const struct gemm *g, const struct gemm_kernels *k, int threads);
+/* The most of that for any K from 0 to g->K: when it is known only when the product runs. */
+i64 gemm_workspace_bytes_up_to(const struct gemm *g, const struct gemm_kernels *k, int threads);
 
 /* --- one level down: for kernels that multiply small tiles themselves (attention) ------ */
 

@@ -1,5 +1,6 @@
 /* Which kernels a set has that are not compiled per instruction set (multi/register.c). */
 #include "backend/cpu/cpu.h"
+#include "backend/cpu/expert_linear.h"
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/linear.h"
 #include "base/sys.h"
@@ -40,5 +41,11 @@ void cpu_register_avx512bf16(struct backend *b)
     backend_set(b, &op_linear, (struct kernel){ linear_run, linear_workspace, g });
     backend_set(b, &op_linear_dx, (struct kernel){ linear_dx_run, linear_dx_workspace, g });
     backend_set(b, &op_linear_dw, (struct kernel){ linear_dw_run, linear_dw_workspace, g });
+    backend_set(b, &op_expert_linear,
+                (struct kernel){ expert_linear_run, expert_linear_workspace, g });
+    backend_set(b, &op_expert_linear_dx,
+                (struct kernel){ expert_linear_dx_run, expert_linear_dx_workspace, g });
+    backend_set(b, &op_expert_linear_dw,
+                (struct kernel){ expert_linear_dw_run, expert_linear_dw_workspace, g });
 }
 #endif

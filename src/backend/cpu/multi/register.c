@@ -1,5 +1,6 @@
 /* The rows of the kernel table that this instruction set fills. */
 #include "backend/cpu/cpu.h"
+#include "backend/cpu/expert_linear.h"
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/linear.h"
@@ -18,6 +19,11 @@ void NAMED(cpu_register)(struct backend *b)
         { &op_linear, { linear_run, linear_workspace, g } },
         { &op_linear_dx, { linear_dx_run, linear_dx_workspace, g } },
         { &op_linear_dw, { linear_dw_run, linear_dw_workspace, g } },
+        { &op_expert_linear, { expert_linear_run, expert_linear_workspace, g } },
+        { &op_expert_linear_dx, { expert_linear_dx_run, expert_linear_dx_workspace, g } },
+        { &op_expert_linear_dw, { expert_linear_dw_run, expert_linear_dw_workspace, g } },
+        ROW(router), ROW(router_grad), ROW(expert_load), ROW(balance_bias), ROW(expert_order),
+        ROW(expert_gather), ROW(expert_combine), ROW(expert_combine_grad),
         ROW(rmsnorm), ROW_SCRATCH(rmsnorm_grad), ROW(layernorm), ROW_SCRATCH(layernorm_grad),
         ROW(qk_norm), ROW_SCRATCH(qk_norm_grad), ROW(rope),
         ROW_SCRATCH(attention), ROW_SCRATCH(attention_grad), ROW_SCRATCH(attention_cached),
