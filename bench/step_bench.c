@@ -109,7 +109,7 @@ void step_bench_open(struct step_bench *b, const struct step_bench_options *o,
     must(model_new(&b->model, &b->spec, is_narrow(b) ? DTYPE_BF16 : DTYPE_F32, needs, o->seq,
                    &b->arena));
     struct step_shape shape = { o->batch, o->seq, (int)o->micro, 1 };
-    step_io_new(&b->io, 1, &b->arena);
+    step_io_new(&b->io, &b->model->spec, 1, &b->arena);
     struct mesh mesh = mesh_single();
     must(step_program_new(&b->step, b->model, &b->config, &shape, &b->io, &mesh, &b->arena));
     must(engine_add(&b->engine, b->step.program));

@@ -1,9 +1,13 @@
 #include "model/decoder.h"
 
-/* What attention needs beside qkv; the caches are NULL outside sampling. */
+#include <math.h>
+
+/* What attention and routers need beside their input; caches in sampling only, the shape
+ * elsewhere. */
 struct where {
     i64 B, T;
     struct tensor *positions, *begin, **cache_k, **cache_v;
+    const struct decoder_shape *shape;
 };
 
 static struct tensor *weight(const struct model *m, enum param_id id, int layer)
@@ -44,6 +48,74 @@ static struct tensor *activate(struct graph *g, const struct model_spec *s, stru
     return s->act == ACT_SWIGLU ? swiglu(g, x) : gelu(g, x, s->act == ACT_GELU_EXACT);
 }
 
+static struct tensor *dense_part(struct graph *g, const struct model *m, struct tensor *h,
+                                 struct tensor *x, int layer)
+{
+    h = linear(g, h, weight(m, P_UP, layer), weight(m, P_UP_BIAS, layer), NULL);
+    h = activate(g, &m->spec, h);
+    return linear(g, h, weight(m, P_DOWN, layer), weight(m, P_DOWN_BIAS, layer), x);
+}
+
+/* In training, a router's losses count as means over the tokens, and over the sparse layers. */
+static struct router_config router_config_of(const struct model *m, const struct where *w)
+{
+    const struct model_spec *s = &m->spec;
+    struct router_config c = {
+        .k = s->experts_per_token, .T = w->T, .sigmoid = s->score == SCORE_SIGMOID,
+        .normalise = s->score_normalise, .scale = s->score_scale,
+    };
+    if (!w->shape || w->shape->sequences == 0)
+        return c;
+    double parts = (double)w->shape->sequences * (double)spec_sparse_layers(s);
+    c.stats = true;
+    c.aux = s->aux_loss / parts;
+    c.z = s->router_z_loss / parts / (double)w->T;
+    return c;
+}
+
+/* Scores are formed in fp32, whatever h is. */
+static struct route route_rows(struct graph *g, const struct model *m, struct tensor *h,
+                               const struct where *w, int layer)
+{
+    struct router_config c = router_config_of(m, w);
+    struct param *bias = model_param(m, P_ROUTER_BIAS, layer);
+    struct tensor *wide = h && h->dtype != DTYPE_F32 ? cast(g, h, DTYPE_F32) : h;
+    struct tensor *z = linear(g, wide, weight(m, P_ROUTER, layer), NULL, NULL);
+    struct route route = router(g, z, bias ? bias->master : NULL, &c);
+    struct tensor *load = w->shape ? w->shape->load : NULL;
+    if (load && route.stats)
+        expert_load(g, route.stats, w->T, graph_view(g, load, layer - m->spec.dense_layers, 1),
+                    bias ? bias->grad : NULL);
+    return route;
+}
+
+/* Most rows of a sequence for one expert; 0: no limit. Only training drops tokens. */
+static i64 capacity_of(const struct model_spec *s, const struct where *w)
+{
+    if (s->capacity == 0 || !w->shape || w->shape->sequences == 0)
+        return 0;
+    double even = (double)(w->T * s->experts_per_token) / (double)s->experts;
+    return (i64)ceil(s->capacity * even);
+}
+
+static struct tensor *sparse_part(struct graph *g, const struct model *m, struct tensor *h,
+                                  struct tensor *x, const struct where *w, int layer)
+{
+    const struct model_spec *s = &m->spec;
+    struct route route = route_rows(g, m, h, w, layer);
+    struct expert_rows rows = expert_order(g, route.choice, s->experts, w->T, capacity_of(s, w));
+    i64 expected = rows.source ? rows.source->dim[0] : 0;
+    struct tensor *y = expert_gather(g, h, &rows);
+    y = expert_linear(g, y, weight(m, P_EXPERT_UP, layer), rows.begin, expected);
+    y = swiglu(g, y);
+    y = expert_linear(g, y, weight(m, P_EXPERT_DOWN, layer), rows.begin, expected);
+    if (s->shared_hidden > 0) {
+        h = swiglu(g, linear(g, h, weight(m, P_SHARED_UP, layer), NULL, NULL));
+        x = linear(g, h, weight(m, P_SHARED_DOWN, layer), NULL, x);
+    }
+    return expert_combine(g, y, &rows, route.weight, x);
+}
+
 static struct tensor *block(struct graph *g, const struct model *m, struct tensor *x,
                             const struct where *w, int layer)
 {
@@ -53,9 +125,8 @@ static struct tensor *block(struct graph *g, const struct model *m, struct tenso
     h = attend(g, m, h, w, layer);
     x = linear(g, h, weight(m, P_OUT, layer), weight(m, P_OUT_BIAS, layer), x);
     h = norm(g, m, x, P_NORM2, P_NORM2_BIAS, layer);
-    h = linear(g, h, weight(m, P_UP, layer), weight(m, P_UP_BIAS, layer), NULL);
-    h = activate(g, &m->spec, h);
-    x = linear(g, h, weight(m, P_DOWN, layer), weight(m, P_DOWN_BIAS, layer), x);
+    x = spec_is_sparse(&m->spec, layer) ? sparse_part(g, m, h, x, w, layer)
+                                        : dense_part(g, m, h, x, layer);
     g->layer = -1;
     return x;
 }
@@ -71,9 +142,9 @@ static struct tensor *hidden(struct graph *g, const struct model *m, struct tens
 }
 
 struct tensor *decoder_hidden(struct graph *g, const struct model *m,
-                              const struct batch *batch, i64 B, i64 T)
+                              const struct batch *batch, const struct decoder_shape *shape)
 {
-    struct where w = { B, T, batch->positions, batch->begin, NULL, NULL };
+    struct where w = { shape->B, shape->T, batch->positions, batch->begin, NULL, NULL, shape };
     return hidden(g, m, batch->tokens, &w);
 }
 
@@ -81,7 +152,7 @@ struct tensor *decoder_cached(struct graph *g, const struct model *m, struct ten
                               struct tensor *positions, struct tensor **cache_k,
                               struct tensor **cache_v)
 {
-    struct where w = { 1, tokens ? tokens->dim[0] : 0, positions, NULL, cache_k, cache_v };
+    struct where w = { 1, tokens ? tokens->dim[0] : 0, positions, NULL, cache_k, cache_v, NULL };
     return hidden(g, m, tokens, &w);
 }
 

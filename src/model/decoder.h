@@ -2,6 +2,7 @@
  *
  *     x = wte[tokens] (+ wpe[positions])
  *     each block: x += out(attention(norm1(x))); x += down(act(up(norm2(x))))
+ *       or, sparse: x += [shared part] + sum over a token's experts of weight down_e(act(up_e(..)))
  *     logits = norm_f(x) head^T
  *
  * Training, evaluation and sampling are separate programs over these same tasks. */
@@ -20,6 +21,11 @@ struct decoder_shape {
     double z_loss;
     bool gradient; /* the loss also forms its gradient */
     bool exact;    /* chunks as decoder_exact_chunk says */
+    /* Training only: sequences of the whole step, over all ranks and micro-batches, which the
+     * routers' losses are means over; where their load is summed, f64 (sparse layers, E + 2) as
+     * op_expert_load says, or NULL. */
+    i64 sequences;
+    struct tensor *load;
 };
 
 /* Chunks whose sums the layout cannot change (parallel/exact.h): whole subtrees of sequences, or
@@ -28,7 +34,7 @@ i64 decoder_exact_chunk(i64 B, i64 T);
 
 /* Final normalised activations (R,C) of a batch. */
 struct tensor *decoder_hidden(struct graph *g, const struct model *m,
-                              const struct batch *batch, i64 B, i64 T);
+                              const struct batch *batch, const struct decoder_shape *shape);
 
 /* The chunked head and loss: sets nll f32 (R), and adds per-source sums into sums (may be
  * NULL) f64 (S,2). */

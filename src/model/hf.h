@@ -1,6 +1,7 @@
 /* model/hf.h - Hugging Face folders: config.json and safetensors, both ways.
  *
- * Families: gpt2, llama (mistral when it has a sliding window), qwen2, qwen3. A
+ * Families: gpt2, llama (mistral when it has a sliding window), qwen2, qwen3; with experts
+ * mixtral, qwen3_moe, dots1. A
  * config.json that asks for something our decoder does not do is refused by name, never
  * half-obeyed. The tokenizer's files are data/tokenizer.h's business. */
 #ifndef HEADWAY_HF_H

@@ -25,6 +25,34 @@ static int read_act(struct model_spec *s, const char *name, bool gated, const ch
                    name, gated ? "is silu" : "are gelu_new and gelu");
 }
 
+/* Families that are laid out like Llama. */
+static const struct {
+    const char *type, *architecture;
+} llama_like[] = {
+    [FAMILY_LLAMA] = { "llama", "LlamaForCausalLM" },
+    [FAMILY_QWEN2] = { "qwen2", "Qwen2ForCausalLM" },
+    [FAMILY_QWEN3] = { "qwen3", "Qwen3ForCausalLM" },
+    [FAMILY_MIXTRAL] = { "mixtral", "MixtralForCausalLM" },
+    [FAMILY_QWEN3_MOE] = { "qwen3_moe", "Qwen3MoeForCausalLM" },
+    [FAMILY_DOTS1] = { "dots1", "Dots1ForCausalLM" },
+};
+
+/* -1 when it is none of them. */
+static int family_of(const char *type)
+{
+    if (strcmp(type, "mistral") == 0)
+        return FAMILY_LLAMA;
+    for (int i = 0; i < COUNT_OF(llama_like); i++)
+        if (llama_like[i].type && strcmp(type, llama_like[i].type) == 0)
+            return i;
+    return -1;
+}
+
+static bool has_qk_norm(int family)
+{
+    return family == FAMILY_QWEN3 || family == FAMILY_QWEN3_MOE || family == FAMILY_DOTS1;
+}
+
 static int read_gpt2(struct model_spec *s, struct hf_keys *k)
 {
     s->family = FAMILY_GPT2;
@@ -73,15 +101,19 @@ static int read_rope(struct model_spec *s, struct hf_keys *k)
         return err_set(ERR_FORMAT, "%s: rotary scaling needs rope_theta > 0, factor >= 1, "
                        "0 < low_freq_factor < high_freq_factor and positive "
                        "original_max_position_embeddings", k->where);
-    TRY(hf_keys_neutral(&r));
+    TRY(hf_keys_neutral(&r, false));
     return hf_keys_only(&r, known, COUNT_OF(known));
 }
 
+/* Mistral and Mixtral have a window wherever one is given; dots1 behind max_window_layers; the
+ * others as dots1, when it is asked for. */
 static int read_window(struct model_spec *s, struct hf_keys *k, bool mistral)
 {
-    bool used = hf_keys_truth(k, "use_sliding_window", false) || mistral;
+    bool dots = s->family == FAMILY_DOTS1;
+    bool everywhere = mistral || s->family == FAMILY_MIXTRAL;
+    bool used = hf_keys_truth(k, "use_sliding_window", false) || everywhere || dots;
     i64 window = hf_keys_integer(k, "sliding_window", 0);
-    i64 first = mistral ? 0 : hf_keys_integer(k, "max_window_layers", 0);
+    i64 first = everywhere ? 0 : hf_keys_integer(k, "max_window_layers", dots ? 62 : 0);
     TRY(k->rc);
     if (used && window > 0 && first > 0 && first < s->layers)
         return err_set(ERR_FORMAT, "%s: a sliding window in some layers only is not supported",
@@ -99,9 +131,11 @@ static int check_ranges(const struct model_spec *s, const char *where)
     } limits[] = { { "vocab_size", s->vocab, 1 << 24 },  { "positions", s->positions, 1 << 24 },
                    { "layers", s->layers, 4096 },        { "hidden_size", s->width, 1 << 20 },
                    { "heads", s->heads, 4096 },          { "kv_heads", s->kv_heads, 4096 },
-                   { "intermediate_size", s->hidden, 1 << 22 } };
+                   { "intermediate_size", s->hidden, 1 << 22 },
+                   { "moe_intermediate_size", s->expert_hidden, 1 << 22 },
+                   { "experts", s->experts, 4096 } };
     for (i64 i = 0; i < COUNT_OF(limits); i++)
-        if (limits[i].value < (i == 5 ? 0 : 1) || limits[i].value > limits[i].most)
+        if (limits[i].value < (i == 5 || i > 6 ? 0 : 1) || limits[i].value > limits[i].most)
             return err_set(ERR_FORMAT, "%s: %s is %lld; it must be between 1 and %lld", where,
                            limits[i].name, (long long)limits[i].value,
                            (long long)limits[i].most);
@@ -111,13 +145,56 @@ static int check_ranges(const struct model_spec *s, const char *where)
     return OK;
 }
 
+static void read_qwen3_experts(struct model_spec *s, struct hf_keys *k)
+{
+    s->experts = hf_keys_integer(k, "num_experts", 128);
+    s->experts = hf_keys_integer(k, "num_local_experts", s->experts);
+    s->experts_per_token = hf_keys_integer(k, "num_experts_per_tok", 8);
+    s->expert_hidden = hf_keys_integer(k, "moe_intermediate_size", 768);
+    s->dense_layers = hf_keys_first_layers(k, "mlp_only_layers");
+    s->score_normalise = hf_keys_truth(k, "norm_topk_prob", false);
+    s->aux_loss = hf_keys_number(k, "router_aux_loss_coef", 0.001);
+}
+
+static void read_dots_experts(struct model_spec *s, struct hf_keys *k)
+{
+    s->experts = hf_keys_integer(k, "n_routed_experts", 0);
+    s->experts_per_token = hf_keys_integer(k, "num_experts_per_tok", 0);
+    s->expert_hidden = hf_keys_integer(k, "moe_intermediate_size", 1408);
+    s->shared_hidden = hf_keys_integer(k, "n_shared_experts", 0) * s->expert_hidden;
+    s->dense_layers = hf_keys_integer(k, "first_k_dense_replace", 0);
+    s->score = SCORE_SIGMOID;
+    s->score_normalise = hf_keys_truth(k, "norm_topk_prob", false);
+    s->score_scale = hf_keys_number(k, "routed_scaling_factor", 1);
+    s->router_bias = true;
+}
+
+static int read_experts(struct model_spec *s, struct hf_keys *k)
+{
+    if (s->family == FAMILY_MIXTRAL) {
+        s->experts = hf_keys_integer(k, "num_local_experts", 8);
+        s->experts_per_token = hf_keys_integer(k, "num_experts_per_tok", 2);
+        s->aux_loss = hf_keys_number(k, "router_aux_loss_coef", 0.001);
+    } else if (s->family == FAMILY_QWEN3_MOE) {
+        read_qwen3_experts(s, k);
+    } else if (s->family == FAMILY_DOTS1) {
+        read_dots_experts(s, k);
+    } else {
+        return k->rc;
+    }
+    TRY(k->rc);
+    if (s->experts < 1 || s->experts_per_token < 1 || s->experts_per_token > 64)
+        return err_set(ERR_FORMAT, "%s: there must be experts, and from 1 to 64 of them for each "
+                       "token; it has %lld and %lld", k->where, (long long)s->experts,
+                       (long long)s->experts_per_token);
+    return OK;
+}
+
 static int read_llama(struct model_spec *s, struct hf_keys *k, const char *type)
 {
     bool mistral = strcmp(type, "mistral") == 0;
     bool bias = hf_keys_truth(k, "attention_bias", false);
-    s->family = strcmp(type, "qwen2") == 0   ? FAMILY_QWEN2
-                : strcmp(type, "qwen3") == 0 ? FAMILY_QWEN3
-                                             : FAMILY_LLAMA;
+    s->family = family_of(type);
     s->positions = hf_keys_integer(k, "max_position_embeddings", 2048);
     s->width = hf_keys_integer(k, "hidden_size", 4096);
     s->layers = hf_keys_integer(k, "num_hidden_layers", 32);
@@ -131,10 +208,11 @@ static int read_llama(struct model_spec *s, struct hf_keys *k, const char *type)
     s->bias_qkv = bias || s->family == FAMILY_QWEN2;
     s->bias_out = bias && s->family != FAMILY_QWEN2;
     s->bias_mlp = hf_keys_truth(k, "mlp_bias", false);
-    s->qk_norm = s->family == FAMILY_QWEN3;
+    s->qk_norm = has_qk_norm(s->family);
     s->tied = hf_keys_truth(k, "tie_word_embeddings", false);
     const char *act = hf_keys_string(k, "hidden_act", "silu");
     TRY(read_rope(s, k));
+    TRY(read_experts(s, k));
     TRY(check_ranges(s, k->where)); /* before layers are counted */
     TRY(read_window(s, k, mistral));
     return read_act(s, act, true, k->where);
@@ -149,17 +227,16 @@ int hf_config_read(struct model_spec *out, const json_t *c, const char *where,
     out->name = arena_strdup(a, hf_keys_string(&k, "_name_or_path", type));
     out->vocab = hf_keys_integer(&k, "vocab_size", 0);
     out->init_std = hf_keys_number(&k, "initializer_range", 0.02);
-    out->kv_heads = out->head_size = out->window = 0;
+    out->kv_heads = out->head_size = out->window = out->expert_hidden = 0;
     TRY(k.rc);
     if (strcmp(type, "gpt2") == 0)
         TRY(read_gpt2(out, &k));
-    else if (strcmp(type, "llama") == 0 || strcmp(type, "mistral") == 0 ||
-             strcmp(type, "qwen2") == 0 || strcmp(type, "qwen3") == 0)
+    else if (family_of(type) >= 0)
         TRY(read_llama(out, &k, type));
     else
         return err_set(ERR_FORMAT, "%s: model_type '%s' is not supported; supported are gpt2, "
-                       "llama, mistral, qwen2 and qwen3", where, type);
-    TRY(hf_keys_neutral(&k));
+                       "llama, mistral, qwen2, qwen3, mixtral, qwen3_moe and dots1", where, type);
+    TRY(hf_keys_neutral(&k, out->experts > 0));
     TRY(check_ranges(out, where));
     return spec_check(out, where);
 }
@@ -227,7 +304,26 @@ static void write_rope(const struct model_spec *s, struct json *j)
     json_end(j);
 }
 
-/* What the three llama-like families cannot say. */
+/* What the families with experts, and those without, cannot say. */
+static const char *inexpressible_experts(const struct model_spec *s)
+{
+    bool dots = s->family == FAMILY_DOTS1, mixtral = s->family == FAMILY_MIXTRAL;
+    if (!mixtral && !dots && s->family != FAMILY_QWEN3_MOE)
+        return s->experts ? "experts need family mixtral, qwen3_moe or dots1" : NULL;
+    if (!s->experts)
+        return "this family has experts";
+    if ((s->score == SCORE_SIGMOID) != dots || s->router_bias != dots)
+        return "sigmoid scores and a router bias go with family dots1, and only there";
+    if (mixtral && (!s->score_normalise || s->dense_layers || s->expert_hidden != s->hidden))
+        return "mixtral has normalised scores, experts in all layers, of width hidden";
+    if (!dots && (s->score_scale != 1 || s->shared_hidden))
+        return "router.scale and a shared part need family dots1";
+    if (s->shared_hidden % i64_max(1, s->expert_hidden))
+        return "shared_hidden must be a multiple of expert_hidden";
+    return NULL;
+}
+
+/* What the llama-like families cannot say. */
 static const char *inexpressible(const struct model_spec *s)
 {
     if (s->norm != NORM_RMS || s->position != POSITION_ROPE || s->act != ACT_SWIGLU)
@@ -238,28 +334,53 @@ static const char *inexpressible(const struct model_spec *s)
         return "biases of qkv and out go together";
     if (s->family != FAMILY_LLAMA && s->bias_mlp)
         return "there is no bias in the feed-forward part";
-    if (s->qk_norm != (s->family == FAMILY_QWEN3))
-        return "qk_norm and family qwen3 go together";
+    if (s->qk_norm != has_qk_norm(s->family))
+        return "qk_norm goes with families qwen3, qwen3_moe and dots1, and only there";
     if (s->family == FAMILY_LLAMA && s->window && (s->bias_qkv || s->bias_mlp))
         return "a sliding window (mistral) has no biases";
-    return NULL;
+    if (s->family == FAMILY_MIXTRAL && s->bias_qkv)
+        return "mixtral has no biases";
+    return inexpressible_experts(s);
+}
+
+static void write_experts(const struct model_spec *s, struct json *j)
+{
+    bool mixtral = s->family == FAMILY_MIXTRAL, dots = s->family == FAMILY_DOTS1;
+    json_put_int(j, mixtral ? "num_local_experts" : dots ? "n_routed_experts" : "num_experts",
+                 s->experts);
+    json_put_int(j, "num_experts_per_tok", s->experts_per_token);
+    if (!dots)
+        json_put_double(j, "router_aux_loss_coef", s->aux_loss);
+    if (mixtral)
+        return;
+    json_put_int(j, "moe_intermediate_size", s->expert_hidden);
+    json_put_bool(j, "norm_topk_prob", s->score_normalise);
+    if (dots) {
+        json_put_int(j, "n_shared_experts", s->shared_hidden / s->expert_hidden);
+        json_put_int(j, "first_k_dense_replace", s->dense_layers);
+        json_put_double(j, "routed_scaling_factor", s->score_scale);
+        json_put_int(j, "n_group", 1);
+        json_put_int(j, "topk_group", 1);
+        return;
+    }
+    json_put_int(j, "decoder_sparse_step", 1);
+    json_key(j, "mlp_only_layers");
+    json_begin_array(j);
+    for (i64 i = 0; i < s->dense_layers; i++)
+        json_int(j, i);
+    json_end(j);
 }
 
 static int write_llama(const struct model_spec *s, const struct hf_export *how,
                        struct json *j)
 {
-    static const char *const names[][2] = {
-        [FAMILY_LLAMA] = { "llama", "LlamaForCausalLM" },
-        [FAMILY_QWEN2] = { "qwen2", "Qwen2ForCausalLM" },
-        [FAMILY_QWEN3] = { "qwen3", "Qwen3ForCausalLM" },
-    };
     const char *why = inexpressible(s);
     if (why)
         return err_set(ERR_MODEL, "%s has no place in Hugging Face's families: %s", s->name,
                        why);
     bool mistral = s->family == FAMILY_LLAMA && s->window > 0;
-    put_common(s, how, mistral ? "mistral" : names[s->family][0],
-               mistral ? "MistralForCausalLM" : names[s->family][1], j);
+    put_common(s, how, mistral ? "mistral" : llama_like[s->family].type,
+               mistral ? "MistralForCausalLM" : llama_like[s->family].architecture, j);
     json_put_int(j, "max_position_embeddings", s->positions);
     json_put_int(j, "hidden_size", s->width);
     json_put_int(j, "num_hidden_layers", s->layers);
@@ -276,7 +397,12 @@ static int write_llama(const struct model_spec *s, const struct hf_export *how,
         json_put_int(j, "sliding_window", s->window);
         json_put_bool(j, "use_sliding_window", true);
         json_put_int(j, "max_window_layers", 0);
+    } else if (s->family == FAMILY_DOTS1) { /* whose default has one */
+        json_key(j, "sliding_window");
+        json_nothing(j);
     }
+    if (s->experts > 0)
+        write_experts(s, j);
     write_rope(s, j);
     return OK;
 }

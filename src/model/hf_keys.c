@@ -87,7 +87,7 @@ struct hf_keys hf_keys_object(struct hf_keys *k, const char *key, const char *pr
  * none. */
 static const struct {
     const char *key;
-    enum { ABSENT, ALWAYS_FALSE, ALWAYS_TRUE, VALUE } neutral;
+    enum { ABSENT, ALWAYS_FALSE, ALWAYS_TRUE, VALUE, DENSE } neutral; /* DENSE: see header */
     double value;
 } surprises[] = {
     { "quantization_config", ABSENT, 0 },
@@ -113,8 +113,14 @@ static const struct {
     { "residual_multiplier", VALUE, 1 },
     { "logit_scale", VALUE, 1 },
     { "logits_scaling", VALUE, 1 },
-    { "num_experts", VALUE, 0 },
-    { "num_local_experts", VALUE, 0 },
+    { "num_experts", DENSE, 0 },
+    { "num_local_experts", DENSE, 0 },
+    { "n_routed_experts", DENSE, 0 },
+    { "decoder_sparse_step", VALUE, 1 },
+    { "moe_layer_freq", VALUE, 1 },
+    { "n_group", VALUE, 1 },
+    { "topk_group", VALUE, 1 },
+    { "router_jitter_noise", VALUE, 0 },
     { "pruned_heads", ABSENT, 0 },
 };
 
@@ -123,16 +129,17 @@ static bool is_neutral(i64 i, const json_t *v)
     switch (surprises[i].neutral) {
     case ALWAYS_FALSE: return json_is_false(v);
     case ALWAYS_TRUE: return json_is_true(v);
+    case DENSE:
     case VALUE: return json_is_number(v) && json_number_value(v) == surprises[i].value;
     default: return json_is_object(v) && json_object_size(v) == 0;
     }
 }
 
-int hf_keys_neutral(const struct hf_keys *k)
+int hf_keys_neutral(const struct hf_keys *k, bool sparse)
 {
     for (i64 i = 0; i < COUNT_OF(surprises); i++) {
         const json_t *v = find(k, surprises[i].key);
-        if (!v || is_neutral(i, v))
+        if (!v || is_neutral(i, v) || (sparse && surprises[i].neutral == DENSE))
             continue;
         char text[60];
         size_t n = json_dumpb(v, text, sizeof text, JSON_ENCODE_ANY | JSON_COMPACT);
@@ -141,6 +148,22 @@ int hf_keys_neutral(const struct hf_keys *k)
                        n > sizeof text ? "..." : "");
     }
     return OK;
+}
+
+i64 hf_keys_first_layers(struct hf_keys *k, const char *key)
+{
+    const json_t *list = find(k, key);
+    i64 n = (i64)json_array_size(list), sum = 0;
+    bool good = !list || json_is_array(list);
+    for (i64 i = 0; i < n && good; i++) {
+        i64 layer = json_integer_value(json_array_get(list, (size_t)i));
+        good = json_is_integer(json_array_get(list, (size_t)i)) && layer >= 0 && layer < n;
+        sum += layer;
+    }
+    if ((!good || sum != n * (n - 1) / 2) && k->rc >= 0)
+        k->rc = err_set(ERR_FORMAT, "%s: \"%s%s\" must list the first layers, from 0 on without "
+                        "gaps; others are not supported", k->where, k->prefix, key);
+    return n;
 }
 
 int hf_keys_layer_types(const struct hf_keys *k, i64 layers, bool window)

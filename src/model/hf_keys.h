@@ -24,8 +24,10 @@ const char *hf_keys_string(struct hf_keys *k, const char *key, const char *fallb
 struct hf_keys hf_keys_object(struct hf_keys *k, const char *key, const char *prefix);
 
 /* Refuses keys that ask for mathematics this program does not have, unless their value is
- * the one that changes nothing. */
-int hf_keys_neutral(const struct hf_keys *k);
+ * the one that changes nothing; how many experts there are, only where the family has none. */
+int hf_keys_neutral(const struct hf_keys *k, bool sparse);
+/* A list of the layers' numbers in some order, without gaps from 0 on: how many. */
+i64 hf_keys_first_layers(struct hf_keys *k, const char *key);
 /* layer_types must name one kind of attention for all layers: the one of the window. */
 int hf_keys_layer_types(const struct hf_keys *k, i64 layers, bool window);
 /* Refuses every key of the object that is not among the n known ones. */

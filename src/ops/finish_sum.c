@@ -172,7 +172,7 @@ static bool cast_example(struct op_example *e, int n)
 }
 
 const struct op_info op_cast = {
-    .name = "cast", .n_in = 1, .n_out = 1, .infer = cast_infer, .grad = cast_grad,
+    .name = "cast", .n_in = 1, .n_out = 1, .cheap = true, .infer = cast_infer, .grad = cast_grad,
     .cost = cast_cost, .run_ref = cast_ref, .example = cast_example,
 };
 

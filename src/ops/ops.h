@@ -157,8 +157,8 @@ struct route router(struct graph *g, struct tensor *z, struct tensor *bias,
 /* in: [dweight f32 (R,k)], z, choice, [stats]; out: dz f32 (R,E) */
 extern const struct op_info op_router_grad;
 /* What a layer's router did in a step: load[e] += n_e over all sequences; load[E], load[E + 1] +=
- * the two sums above without their factors. in: stats; out: load f64 (E + 2) (sum), [counts f32
- * (E) (sum)] = n_e again, for the bias. */
+ * the two sums above without their factors. in: stats; out: load f64 (1, E + 2) (sum), [counts
+ * f32 (E) (sum)] = n_e again, for the bias. */
 extern const struct op_info op_expert_load;
 void expert_load(struct graph *g, struct tensor *stats, i64 T, struct tensor *load,
                  struct tensor *counts);

@@ -325,7 +325,7 @@ static int expert_load_infer(struct graph *g, struct task *t)
     struct tensor *stats = t->in[0];
     TRY(kit_matrix(g, t, "stats", stats, KIT_ANY, KIT_ANY));
     i64 E = (stats->dim[1] - 1) / 2;
-    TRY(kit_vector(g, t, "load", t->out[0], E + 2));
+    TRY(kit_matrix(g, t, "load", t->out[0], 1, E + 2));
     TRY(kit_dtype(g, t, "load", t->out[0], DTYPE_F64));
     return t->out[1] ? kit_wide_vector(g, t, "counts", t->out[1], E, stats) : OK;
 }
@@ -363,11 +363,12 @@ static bool expert_load_example(struct op_example *e, int n)
     static const struct { i64 B, E; bool counts; } sizes[] = { { 3, 5, true }, { 1, 18, false } };
     if (n >= COUNT_OF(sizes))
         return false;
-    i64 E = sizes[n].E, load = E + 2;
+    i64 E = sizes[n].E;
+    const i64 load[] = { 1, E + 2 };
     struct tensor *stats = example_normal(e, ROLE_INPUT, DTYPE_F32, sizes[n].B, 2 * E + 1, 1);
     struct tensor *counts = sizes[n].counts ? example_vector(e, ROLE_GRAD, E, 0, 1) : NULL;
     expert_load(e->g, stats, 7,
-                graph_tensor(e->g, ROLE_RESULT, DTYPE_F64, 1, &load, "load"), counts);
+                graph_tensor(e->g, ROLE_RESULT, DTYPE_F64, 2, load, "load"), counts);
     return true;
 }
 

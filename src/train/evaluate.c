@@ -15,7 +15,7 @@ int evaluator_init(struct evaluator *e, const struct model *m, struct engine *en
     backend_set(&e->backend, &op_load_batch, loader_kernel(loader));
     if (!backend_kernel(&engine->backend, &op_load_batch)->run)
         backend_set(&engine->backend, &op_load_batch, loader_kernel(loader));
-    step_io_new(&io, shape.sources, a);
+    step_io_new(&io, &m->spec, shape.sources, a);
     e->sums = io.sums;
     TRY(eval_program_new(&e->program, m, &shape, e->sums, mesh, a));
     return engine_add(engine, e->program.program);

@@ -20,7 +20,7 @@ int scorer_init(struct scorer *s, const struct model *m, struct engine *e, i64 B
     s->batch.positions = input(g, DTYPE_I32, B * T, "positions");
     s->batch.begin = input(g, DTYPE_I32, B * T, "begin");
     s->batch.inv_weight = input(g, DTYPE_F32, 1, "inv_weight");
-    struct tensor *h = decoder_hidden(g, m, &s->batch, B, T);
+    struct tensor *h = decoder_hidden(g, m, &s->batch, &shape);
     if (logits && (s->logits = decoder_logits(g, m, h, 0, B * T)))
         s->logits->role = ROLE_RESULT;
     s->nll = decoder_loss(g, m, h, &s->batch, &shape, NULL);

@@ -153,7 +153,7 @@ static int build_programs(struct session *s)
 {
     const struct train_config *c = s->config;
     i64 ramps = i64_max(c->ramp.batch_steps, c->ramp.seq_steps);
-    step_io_new(&s->io, i64_max(1, s->n_sources), &s->arena);
+    step_io_new(&s->io, &s->spec, i64_max(1, s->n_sources), &s->arena);
     for (i64 step = 0; step <= ramps; step++)
         TRY(add_shape(s, schedule_seq(c, step), (int)schedule_micro_batches(c, step)));
     if (!s->eval_loader)

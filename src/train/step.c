@@ -19,8 +19,11 @@ static struct tensor *host_tensor(struct arena *a, const char *name, enum dtype 
     return t;
 }
 
-void step_io_new(struct step_io *io, i64 sources, struct arena *a)
+void step_io_new(struct step_io *io, const struct model_spec *spec, i64 sources,
+                 struct arena *a)
 {
+    i64 sparse = spec_sparse_layers(spec);
+    io->load = sparse ? host_tensor(a, "expert_load", DTYPE_F64, sparse, spec->experts + 2) : NULL;
     io->hyper = host_tensor(a, "hyper", DTYPE_F32, HYPERS, 0);
     io->sums = host_tensor(a, "loss_sums", DTYPE_F64, sources, 2);
     io->norm = host_tensor(a, "grad_norm", DTYPE_F64, 1, 0);
@@ -86,7 +89,9 @@ static void update_piece(struct graph *g, const struct model *m, const struct pa
     double decay = param_decays(&p->desc) ? c->optim.weight_decay : 0;
     struct adamw_config config = { c->optim.beta1, c->optim.beta2, c->optim.eps, decay };
     g->layer = p->desc.layer;
-    if (model_uses_muon(m, &p->desc))
+    if (p->desc.kind == PARAM_BALANCE)
+        balance_bias(g, x->grad, x->p, io->apply, m->spec.bias_rate);
+    else if (model_uses_muon(m, &p->desc))
         update_muon(g, p, x, c, io);
     else
         adamw(g, x->grad, io->scale, io->hyper, x->p, x->m, x->v, x->copy, io->apply, &config);
@@ -130,7 +135,8 @@ static struct tensor *add_squares(struct graph *g, const struct model *m, struct
     if (more)
         parts[n++] = more;
     for (i64 i = 0; i < m->n_params; i++)
-        if (sharing_of(&m->params[i]) == which && own_piece(g, &m->params[i], &piece))
+        if (m->params[i].desc.kind != PARAM_BALANCE && sharing_of(&m->params[i]) == which &&
+            own_piece(g, &m->params[i], &piece))
             parts[n++] = sum_squares(g, piece.grad);
     return total_squares(g, parts, n);
 }
@@ -192,7 +198,7 @@ static void build_forward(struct graph *g, const struct model *m,
 {
     struct batch batch;
     load_batch(g, shape->B, shape->T, &batch);
-    struct tensor *h = decoder_hidden(g, m, &batch, shape->B, shape->T);
+    struct tensor *h = decoder_hidden(g, m, &batch, d);
     decoder_loss(g, m, h, &batch, d, sums);
 }
 
@@ -201,7 +207,10 @@ int step_program_new(struct step_program *out, const struct model *m,
                      const struct step_io *io, const struct mesh *mesh, struct arena *a)
 {
     struct graph *g = &out->graph;
-    struct decoder_shape d = { shape->B, shape->T, c->train.z_loss, true, mesh->layout.exact };
+    struct decoder_shape d = {
+        .B = shape->B, .T = shape->T, .z_loss = c->train.z_loss, .gradient = true, .exact = mesh->layout.exact,
+        .sequences = shape->B * shape->micro_batches * mesh->layout.dp, .load = io->load,
+    };
     struct exact exact = { m, mesh, shape->B, shape->T, shape->micro_batches, NULL };
     out->shape = *shape;
     graph_init(g, a);
@@ -224,7 +233,7 @@ int eval_program_new(struct step_program *out, const struct model *m,
                      const struct mesh *mesh, struct arena *a)
 {
     struct graph *g = &out->graph;
-    struct decoder_shape d = { shape->B, shape->T, 0, false, false };
+    struct decoder_shape d = { .B = shape->B, .T = shape->T };
     out->shape = *shape;
     graph_init(g, a);
     build_forward(g, m, shape, &d, sums);

@@ -20,6 +20,7 @@ struct step_shape {
 struct step_io {
     struct tensor *hyper; /* f32 (HYPERS), written before each step */
     struct tensor *sums;  /* f64 (S,2): sum of nll and of weights per source */
+    struct tensor *load;  /* f64 (sparse layers, E + 2), as in op_expert_load; NULL: no experts */
     struct tensor *norm, *scale, *apply; /* as in op_clip */
 };
 
@@ -29,7 +30,8 @@ struct step_program {
     struct graph graph;
 };
 
-void step_io_new(struct step_io *io, i64 sources, struct arena *a);
+void step_io_new(struct step_io *io, const struct model_spec *spec, i64 sources,
+                 struct arena *a);
 
 /* Which tensors the optimizer of the configuration needs (enum model_needs). */
 unsigned step_needs(const struct train_config *c);

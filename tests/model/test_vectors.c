@@ -15,7 +15,8 @@
 
 enum { B = 2, T = 32, R = B * T, V = 256, CYCLE = 4, STEPS = 100 };
 
-static const char *const families[] = { "gpt2", "llama", "mistral", "qwen2", "qwen3" };
+static const char *const families[] = { "gpt2", "llama", "mistral", "qwen2", "qwen3", "mixtral",
+                                        "qwen3_moe", "dots1" };
 static const char *const backends[] = { "reference", "generic", "avx2", "avx512", "avx512bf16" };
 
 struct fixture {
@@ -53,7 +54,9 @@ static void recorded_batch(const struct task *t, struct run *x)
     *(float *)t->out[BATCH_INV_WEIGHT]->data = 1.0f / R;
 }
 
-static void open_fixture(struct fixture *f, const char *family, const char *backend, bool narrow)
+/* aux, z: coefficients of the router's losses. */
+static void open_with(struct fixture *f, const char *family, const char *backend, bool narrow,
+                      double aux, double z)
 {
     char folder[512], path[600];
     *f = (struct fixture){ 0 };
@@ -66,18 +69,26 @@ static void open_fixture(struct fixture *f, const char *family, const char *back
     option_set_defaults(train_options, &f->config, &f->arena);
     f->config.train.clip = 0;
     CHECK_OK(hf_read_spec(&f->spec, folder, &f->arena));
+    f->spec.bias_rate = 0; /* the peer's optimizer leaves that bias alone */
+    f->spec.aux_loss = aux;
+    f->spec.router_z_loss = z;
     CHECK_OK(engine_init(&f->engine, backend, 2, 64));
     CHECK_OK(model_new(&f->model, &f->spec, narrow ? DTYPE_BF16 : DTYPE_F32,
                        step_needs(&f->config), T, &f->arena));
     CHECK_OK(hf_load_weights(f->model, folder, f->engine.pool));
     struct step_shape shape = { B, T, 1, 1 };
-    step_io_new(&f->io, 1, &f->arena);
+    step_io_new(&f->io, &f->spec, 1, &f->arena);
     struct mesh mesh = mesh_single();
     CHECK_OK(step_program_new(&f->step, f->model, &f->config, &shape, &f->io, &mesh,
                               &f->arena));
     backend_set(&f->engine.backend, &op_load_batch,
                 (struct kernel){ .run = recorded_batch, .context = f });
     CHECK_OK(engine_add(&f->engine, f->step.program));
+}
+
+static void open_fixture(struct fixture *f, const char *family, const char *backend, bool narrow)
+{
+    open_with(f, family, backend, narrow, 0, 0);
 }
 
 static void close_fixture(struct fixture *f)
@@ -107,10 +118,14 @@ static double one_step(struct fixture *f, u64 step)
  * more are embedding, last norm, head and its logits. Errors that have nothing to do with
  * each other add like a random walk; twice that is the bound. A gradient is an activation
  * (one forward pass of roundings) times what came back (another one that the loss saw, and
- * as many again on the way): three passes. */
+ * as many again on the way): three passes.
+ *
+ * A sparse layer has two more: what the experts give is rounded before it is summed, and so
+ * is the input of the scores that it is weighted with. */
 static double bf16_bound(const struct fixture *f, int passes)
 {
-    double roundings = passes * (12.0 * (double)f->spec.layers + 4);
+    double layers = 12.0 * (double)f->spec.layers + 2.0 * (double)spec_sparse_layers(&f->spec);
+    double roundings = passes * (layers + 4);
     return 2 * 1.66e-3 * sqrt(roundings);
 }
 
@@ -169,11 +184,11 @@ static double squared(const float *x, i64 n)
     return sum;
 }
 
-static double all_gradients(const struct fixture *f)
+static double all_gradients(const struct fixture *f, const char *prefix)
 {
     double sum = 0;
     for (i64 i = 0; i < f->expect.n; i++)
-        if (strncmp(f->expect.entry[i].tensor->name, "grad.", 5) == 0)
+        if (strncmp(f->expect.entry[i].tensor->name, prefix, strlen(prefix)) == 0)
             sum += squared(weights_data(&f->expect.entry[i]),
                            f->expect.entry[i].tensor->bytes / 4);
     return sqrt(sum);
@@ -208,30 +223,39 @@ static double loss_bound(const struct fixture *f)
     return 2 * bf16_bound(f, 1) * sqrt(squares / (R * V));
 }
 
+/* Every gradient is that recorded under prefix. */
+static void compare_gradients(const struct fixture *f, const char *what, const char *prefix,
+                              double bound)
+{
+    double all = all_gradients(f, prefix);
+    for (i64 i = 0; i < f->model->n_params; i++) {
+        const struct param *p = &f->model->params[i];
+        i64 n = p->desc.kind == PARAM_BALANCE ? 0 : params_foreign_count(&f->spec, &p->desc);
+        for (i64 k = 0; k < n; k++) {
+            char name[512];
+            double norm;
+            struct foreign_piece piece = params_foreign(&f->spec, &p->desc, k);
+            snprintf(name, sizeof name, "%s%s", prefix, piece.name);
+            double error = piece_error(p, &piece, data_of(&f->expect, name), &norm);
+            if (!(error <= bound * norm + 1e-2 * bound * all))
+                fail_msg("%s: %s is off by %.3g (its norm %.3g, all %.3g)", what, name, error,
+                         norm, all);
+        }
+    }
+}
+
 static void expect_gradients(const char *family, const char *backend, bool narrow, double bound)
 {
     struct fixture f;
+    char what[100];
+    snprintf(what, sizeof what, "%s on %s", family, backend);
     open_fixture(&f, family, backend, narrow);
     CHECK_OK(engine_commit(&f.engine));
     double loss = one_step(&f, 0);
     bound = narrow ? bf16_bound(&f, 3) : bound;
     CHECK_NEAR(loss, *(const double *)data_of(&f.expect, "loss"),
                narrow ? loss_bound(&f) : 2e-6);
-    double all = all_gradients(&f);
-    for (i64 i = 0; i < f.model->n_params; i++) {
-        const struct param *p = &f.model->params[i];
-        i64 n = p->desc.kind == PARAM_BALANCE ? 0 : params_foreign_count(&f.spec, &p->desc);
-        for (i64 k = 0; k < n; k++) {
-            char name[512];
-            double norm;
-            struct foreign_piece piece = params_foreign(&f.spec, &p->desc, k);
-            snprintf(name, sizeof name, "grad.%s", piece.name);
-            double error = piece_error(p, &piece, data_of(&f.expect, name), &norm);
-            if (!(error <= bound * norm + 1e-2 * bound * all))
-                fail_msg("%s on %s: %s is off by %.3g (its norm %.3g, all %.3g)", family,
-                         backend, name, error, norm, all);
-        }
-    }
+    compare_gradients(&f, what, "grad.", bound);
     close_fixture(&f);
 }
 
@@ -244,6 +268,34 @@ TEST(every_gradient_equals_that_of_transformers)
 TEST(every_gradient_in_bf16_stays_within_its_rounding)
 {
     for_each(expect_gradients, true, 0);
+}
+
+/* The peer's function for a batch and all layers, on each sequence and layer alone. */
+TEST(losses_of_the_router_and_their_gradients_equal_those_of_transformers)
+{
+    const double aux = 0.5, z = 0.1; /* AUX and Z of make_vectors.py */
+    for (i64 k = 0; k < COUNT_OF(backends); k++) {
+        struct fixture f;
+        if (!backend_supported(backends[k]))
+            continue;
+        open_with(&f, "mixtral", backends[k], false, aux, z);
+        CHECK_OK(engine_commit(&f.engine));
+        CHECK_NEAR(one_step(&f, 0), *(const double *)data_of(&f.expect, "loss"), 2e-6);
+        compare_gradients(&f, backends[k], "aux.grad.", 1e-5);
+        const double *want = data_of(&f.expect, "aux.losses"), *load = f.io.load->data;
+        i64 E = f.spec.experts, sparse = f.io.load->dim[0];
+        double got[2] = { 0, 0 }, tokens = 0;
+        for (i64 i = 0; i < sparse; i++, load += E + 2) {
+            got[0] += load[E] / (double)(B * sparse);
+            got[1] += load[E + 1] / (double)(R * sparse);
+            for (i64 e = 0; e < E; e++)
+                tokens += load[e];
+        }
+        CHECK_NEAR(got[0], want[0], 1e-6);
+        CHECK_NEAR(got[1], want[1], 1e-6);
+        CHECK_EQ((i64)tokens, R * f.spec.experts_per_token * sparse);
+        close_fixture(&f);
+    }
 }
 
 /* --- a curve --------------------------------------------------------------------------------- */
@@ -320,6 +372,7 @@ TEST(rotary_frequencies_equal_those_of_transformers)
 TEST_MAIN(ONE(logits_equal_those_of_transformers), ONE(logits_in_bf16_stay_within_its_rounding),
           ONE(every_gradient_equals_that_of_transformers),
           ONE(every_gradient_in_bf16_stays_within_its_rounding),
+          ONE(losses_of_the_router_and_their_gradients_equal_those_of_transformers),
           ONE(a_hundred_steps_follow_those_of_pytorch),
           ONE(packed_documents_give_the_logits_of_separate_ones),
           ONE(rotary_frequencies_equal_those_of_transformers))

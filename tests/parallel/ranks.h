@@ -90,7 +90,7 @@ static void rank_open(struct rank *k, struct ranks *all, const struct ranks_opti
                             step_needs(&all->config), RANK_T, &part, &k->arena));
     backend_set(&k->engine.backend, &op_load_batch,
                 (struct kernel){ .run = ranks_batch, .context = k });
-    step_io_new(&k->io, 1, &k->arena);
+    step_io_new(&k->io, &spec, 1, &k->arena);
     CHECK_OK(step_program_new(&k->step, k->model, &all->config, &shape, &k->io, &k->mesh,
                               &k->arena));
     CHECK_OK(engine_add(&k->engine, k->step.program));

@@ -13,6 +13,12 @@ weights), and expect.safetensors:
     curve64        f64 (100)      losses of 100 AdamW steps that cycle through the four batches
     curve32        f64 (100)      the same run by the peer in fp32: how far rounding alone leads
 
+Mixtral has besides, with the losses that keep its router balanced (AUX, Z) added to the loss:
+
+    aux.losses     f64 (2)        balance loss and z-loss, means over sequences (tokens) and layers
+    aux.grad.NAME  f32            gradient of every parameter
+
+
 The model runs in double throughout: transformers demotes norms and rotary angles to fp32 by
 itself, which `double_only` prevents. Llama has packed.safetensors besides: rows of two documents
 each, whose logits are those of each document alone. rope/expect.safetensors has rotary
@@ -42,6 +48,11 @@ LLAMA3_SCALING = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0,
                   "original_max_position_embeddings": 64}
 PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
 
+AUX, Z = 0.5, 0.1
+# Where experts are chosen, the best one left out must be this far behind the last one taken, in
+# standard deviations: bf16 may round by a hundredth of one, and must not choose otherwise.
+MARGIN = 0.03
+
 
 def llama_like(**other):
     """Settings that Llama's relatives share: grouped queries, an odd hidden width."""
@@ -61,6 +72,16 @@ FAMILIES = {
     "qwen2": transformers.Qwen2Config(**llama_like(tie_word_embeddings=True)),
     "qwen3": transformers.Qwen3Config(
         **llama_like(num_hidden_layers=3, hidden_size=48, head_dim=16, num_attention_heads=4)),
+    "mixtral": transformers.MixtralConfig(
+        **llama_like(hidden_size=32, intermediate_size=24, rms_norm_eps=1e-5),
+        num_local_experts=4, num_experts_per_tok=2),
+    "qwen3_moe": transformers.Qwen3MoeConfig(
+        **llama_like(hidden_size=32, head_dim=16), moe_intermediate_size=20, num_experts=5,
+        num_experts_per_tok=2, norm_topk_prob=False),
+    "dots1": transformers.Dots1Config(
+        **llama_like(hidden_size=32, head_dim=16, num_hidden_layers=3), moe_intermediate_size=20,
+        n_routed_experts=5, n_shared_experts=2, num_experts_per_tok=2, first_k_dense_replace=1,
+        norm_topk_prob=True, routed_scaling_factor=2.5, sliding_window=None),
 }
 
 # The released models' shapes, for their frequencies only.
@@ -97,12 +118,53 @@ def random_model(config, seed):
     """Every parameter random, also the gains and biases that would start as ones and zeros: a
     mistake in one that is zero cannot be seen."""
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    model = transformers.AutoModelForCausalLM.from_config(
+        config, attn_implementation="sdpa", experts_implementation="eager")
     with torch.no_grad():
         for name, p in model.named_parameters():
             gain = p.dim() == 1 and not name.endswith("bias")
             p.copy_(torch.randn_like(p) * 0.1 + (1.0 if gain else 0.0))
+        for name, bias in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                bias.copy_(torch.randn_like(bias) * 0.1)
     return model.train()
+
+
+@contextlib.contextmanager
+def watched_routers(model):
+    """A list that fills with (module, input rows) as routers run."""
+    seen = []
+    hooks = [m.register_forward_hook(lambda m, args, _: seen.append((m, args[0].flatten(0, -2))))
+             for m in model.modules() if type(m).__name__.lower().endswith("topkrouter")]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def least_margin(model, ids):
+    """How close any choice of experts was, in deviations of the scores; inf without experts."""
+    with torch.no_grad(), watched_routers(model) as seen:
+        model(input_ids=ids)
+        margins = [torch.tensor(float("inf"))]
+        for router, rows in seen:
+            scores = rows @ router.weight.T
+            if hasattr(router, "e_score_correction_bias"):
+                scores = scores.sigmoid() + router.e_score_correction_bias
+            best = scores.topk(router.top_k + 1, dim=-1).values
+            margins.append((best[:, -2] - best[:, -1]).min() / scores.std())
+    return min(margins).item()
+
+
+def clear_model(config, seed):
+    """A random model and batches whose experts are chosen clearly in the first batch."""
+    for attempt in range(2000):
+        model = random_model(config, seed + 1000 * attempt)
+        ids, targets = random_batches(seed + 1000 * attempt)
+        if least_margin(model, ids[0]) > MARGIN:
+            return model, ids, targets
+    sys.exit("no model chooses its experts clearly; lower MARGIN")
 
 
 def random_batches(seed):
@@ -139,11 +201,61 @@ def expectations(model, ids, targets):
         logits, loss = loss_of(model, ids[0], targets[0])
         loss.backward()
     assert logits.dtype == torch.float64
-    found = {f"grad.{name}": p.grad.float() for name, p in model.named_parameters()}
+    found = named_gradients(model, "grad.")
+    if model.config.model_type == "mixtral":
+        found |= with_router_losses(model, ids, targets)
     with double_only():
         found["curve64"] = curve(model, ids, targets)
     found["curve32"] = curve(single, ids, targets)
     return found | {"logits": logits.detach(), "loss": loss.detach().reshape(1)}
+
+
+def foreign_experts(model, name, p):
+    """Experts are one parameter in memory and many in files: (name in files, part)."""
+    if not name.endswith((".gate_up_proj", ".down_proj")) or ".experts." not in name:
+        yield name, p
+        return
+    prefix, kind = name.rsplit(".", 1)
+    words = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
+    if model.config.model_type == "mixtral":
+        words = {"gate": "w1", "up": "w3", "down": "w2"}
+    for e, matrix in enumerate(p):
+        parts = {"down": matrix}
+        if kind == "gate_up_proj":
+            parts = dict(zip(("gate", "up"), matrix.chunk(2)))
+        for part, values in parts.items():
+            yield f"{prefix}.{e}.{words[part]}.weight", values
+
+
+def named_gradients(model, prefix):
+    found = {}
+    for name, p in model.named_parameters():
+        for foreign, grad in foreign_experts(model, name, p.grad):
+            if model.config.model_type == "mixtral":
+                foreign = foreign.replace(".mlp.", ".block_sparse_moe.")
+            found[prefix + foreign] = grad.float()
+    return found
+
+
+def router_losses(model, seen):
+    """Each sequence and layer alone, by transformers' function for one layer of a whole batch."""
+    aux, z = [], []
+    balance = transformers.models.mixtral.modeling_mixtral.load_balancing_loss_func
+    for router, rows in seen:
+        logits = rows @ router.weight.T
+        z.append(logits.logsumexp(-1).square().mean())
+        aux += [balance((one,), router.num_experts, router.top_k) for one in logits.split(T)]
+    return torch.stack(aux).mean(), torch.stack(z).mean()
+
+
+def with_router_losses(model, ids, targets):
+    """Gradients and losses when the router's own count. Changes the model's gradients."""
+    model.zero_grad()
+    with double_only(), watched_routers(model) as seen:
+        _, loss = loss_of(model, ids[0], targets[0])
+        aux, z = router_losses(model, seen)
+        (loss + AUX * aux + Z * z).backward()
+    return named_gradients(model, "aux.grad.") | {"aux.losses": torch.stack([aux, z]).detach()}
 
 
 def packed(model, seed):
@@ -187,10 +299,9 @@ def save(tensors, path):
 
 def make_family(family, folder, seed):
     seed = 100 * (seed + 1) + list(FAMILIES).index(family)
-    model = random_model(FAMILIES[family], seed)
+    model, ids, targets = clear_model(FAMILIES[family], seed)
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
-    ids, targets = random_batches(seed)
     if family == "llama":
         save(packed(copy.deepcopy(model), seed + 50), folder / "packed.safetensors")
     tensors = expectations(model, ids, targets)

@@ -56,7 +56,7 @@ static void tiny_open(struct tiny *t, const struct tiny_options *o)
     T = o->T;
     backend_set(&t->engine.backend, &op_load_batch,
                 (struct kernel){ .run = tiny_batch, .context = &T });
-    step_io_new(&t->io, 1, &t->arena);
+    step_io_new(&t->io, &spec, 1, &t->arena);
     struct mesh mesh = mesh_single();
     CHECK_OK(step_program_new(&t->step, t->model, &t->config, &shape, &t->io, &mesh,
                               &t->arena));
