@@ -158,11 +158,24 @@ static int check_exact(const struct layout *l, int micro_batches)
     return OK;
 }
 
+/* What experts cannot share yet. */
+static int check_experts(const struct layout *l, const struct model_spec *s)
+{
+    if (s->experts > 0 && l->exact)
+        return err_set(ERR_CONFIG, "%s has experts, whose sums have no order yet that every layout "
+                       "keeps; leave layout.exact out", s->name);
+    if (s->experts > 0 && l->tp > 1)
+        return err_set(ERR_CONFIG, "%s has experts, whose matrices tp does not cut yet; use "
+                       "dp=%lld,tp=1", s->name, (long long)(l->dp * l->tp));
+    return OK;
+}
+
 int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, i64 B, i64 T,
                  int micro_batches)
 {
     TRY(check_ranks(l, ranks));
     TRY(check_exact(l, micro_batches));
+    TRY(check_experts(l, s));
     TRY(check_rows(l, B, micro_batches));
     TRY(check_divides("attention heads", s->heads, l->tp));
     TRY(check_divides("key-value heads", s->kv_heads, l->tp));

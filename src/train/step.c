@@ -208,7 +208,8 @@ int step_program_new(struct step_program *out, const struct model *m,
 {
     struct graph *g = &out->graph;
     struct decoder_shape d = {
-        .B = shape->B, .T = shape->T, .z_loss = c->train.z_loss, .gradient = true, .exact = mesh->layout.exact,
+        .B = shape->B, .T = shape->T, .z_loss = c->train.z_loss, .gradient = true,
+        .exact = mesh->layout.exact,
         .sequences = shape->B * shape->micro_batches * mesh->layout.dp, .load = io->load,
     };
     struct exact exact = { m, mesh, shape->B, shape->T, shape->micro_batches, NULL };
