@@ -1,0 +1,349 @@
+/* Does the comparison with one rank see faults of a layout? Each row spoils the programs of some
+ * ranks; loss, gradients or weights must then differ in some bit, or a rank must fail. */
+#include "test.h"
+
+#include "parallel/exact.h"
+
+struct mutation {
+    const char *name, *layout;
+    bool gpt2;
+    int micro_batches;
+    i64 B; /* rows of a step: micro_batches x B */
+    void (*spoil)(struct rank *k, const struct mutation *m);
+    const struct op_info *op;
+    enum lane lane;
+    int attr;
+    double value;
+    int only; /* this rank, counted from 1; 0: all */
+};
+
+/* --- tools ----------------------------------------------------------------------------------- */
+
+/* Nothing runs when this is not set. */
+static i32 never_data = 0;
+static struct tensor never = { .name = "never", .dtype = DTYPE_I32, .role = ROLE_RESULT, .rank = 1,
+                               .dim = { 1 }, .index = -1, .data = &never_data };
+
+static struct task *task_at(struct rank *k, i64 id)
+{
+    return k->step.program->by_id[id];
+}
+
+static bool is_of(const struct task *t, const struct mutation *m)
+{
+    return t->op == m->op && t->lane == m->lane;
+}
+
+/* The next such task from *id on; NULL: none. */
+static struct task *next_of(struct rank *k, const struct mutation *m, i64 *id)
+{
+    while (*id < k->step.program->n_tasks) {
+        struct task *t = task_at(k, (*id)++);
+        if (is_of(t, m))
+            return t;
+    }
+    return NULL;
+}
+
+/* --- ways to spoil ---------------------------------------------------------------------------- */
+
+static void skip_first(struct rank *k, const struct mutation *m)
+{
+    i64 id = 0;
+    struct task *t = next_of(k, m, &id);
+    if (t)
+        t->when = &never;
+}
+
+/* Those of the update. */
+static void skip_in_update(struct rank *k, const struct mutation *m)
+{
+    struct task *t;
+    for (i64 id = 0; (t = next_of(k, m, &id));)
+        if (t->phase == PHASE_UPDATE)
+            t->when = &never;
+}
+
+static void skip_all(struct rank *k, const struct mutation *m)
+{
+    struct task *t;
+    for (i64 id = 0; (t = next_of(k, m, &id));)
+        t->when = &never;
+}
+
+/* That of the tied embedding by itself. */
+static void skip_apart(struct rank *k, const struct mutation *m)
+{
+    struct task *t;
+    for (i64 id = 0; (t = next_of(k, m, &id));)
+        if (strcmp(t->in[0]->name, "embedding_gradient") == 0)
+            t->when = &never;
+}
+
+static void set_all(struct rank *k, const struct mutation *m)
+{
+    struct task *t;
+    for (i64 id = 0; (t = next_of(k, m, &id));)
+        t->attr[m->attr] = m->value;
+}
+
+static void add_to_all(struct rank *k, const struct mutation *m)
+{
+    struct task *t;
+    for (i64 id = 0; (t = next_of(k, m, &id));)
+        t->attr[m->attr] += m->value;
+}
+
+/* Only where there are leaves; all terms become one. */
+static void one_leaf(struct rank *k, const struct mutation *m)
+{
+    struct task *t;
+    for (i64 id = 0; (t = next_of(k, m, &id));)
+        if (t->attr[LINEAR_LEAVES] > 1) {
+            t->attr[LINEAR_LEAVES] = 1;
+            for (int p = 0; p < 3; p++)
+                t->attr[LINEAR_SHARES + p] = t->attr[LINEAR_PIECES + p];
+        }
+}
+
+/* Fused pieces are cut as if they were one. */
+static void one_piece(struct rank *k, const struct mutation *m)
+{
+    struct task *t;
+    for (i64 id = 0; (t = next_of(k, m, &id));) {
+        double terms = 0;
+        for (int p = 0; p < 3; p++) {
+            terms += t->attr[LINEAR_PIECES + p];
+            t->attr[LINEAR_PIECES + p] = t->attr[LINEAR_SHARES + p] = 0;
+        }
+        t->attr[LINEAR_PIECES] = terms;
+        t->attr[LINEAR_SHARES] = ceil(terms / fmax(1, t->attr[LINEAR_LEAVES]));
+    }
+}
+
+static void move_to_tp(struct rank *k, const struct mutation *m)
+{
+    struct task *t;
+    for (i64 id = 0; (t = next_of(k, m, &id));)
+        t->lane = LANE_TP;
+}
+
+/* The second such task does again what the first did. */
+static void do_twice(struct rank *k, const struct mutation *m)
+{
+    i64 id = 0;
+    struct task *a = next_of(k, m, &id), *b = next_of(k, m, &id);
+    b->in[0] = a->in[0];
+    b->out[0] = a->out[0];
+}
+
+/* A running sum instead of a counter. */
+static void add_up(struct rank *k, const struct mutation *m)
+{
+    skip_all(k, m);
+    for (i64 id = 0; id < k->step.program->n_tasks; id++) {
+        struct task *t = task_at(k, id);
+        if (t->fresh && t->out[0] && t->out[0]->role == ROLE_GRAD)
+            t->accumulate = ACCUMULATE_STEP;
+    }
+}
+
+static void count_own_rows(struct rank *k, const struct mutation *m)
+{
+    (void)m;
+    k->all_rows = k->rows.B * k->rows.micro_batches;
+}
+
+/* Ranks 1 and 2 read each other's rows. */
+static void exchange_rows(struct rank *k, const struct mutation *m)
+{
+    i64 rows = k->rows.B * k->rows.micro_batches;
+    (void)m;
+    if (k->mesh.dp_rank == 1 || k->mesh.dp_rank == 2)
+        k->rows.first += k->mesh.dp_rank == 1 ? rows : -rows;
+}
+
+static void other_seed(struct rank *k, const struct mutation *m)
+{
+    (void)m;
+    model_init(k->model, 4, k->engine.pool);
+}
+
+/* Two updates of the same size exchange what they read. */
+static void exchange_gradients(struct rank *k, const struct mutation *m)
+{
+    struct task *t, *before = NULL;
+    for (i64 id = 0; (t = next_of(k, m, &id)); before = t) {
+        if (!before || tensor_count(before->in[0]) != tensor_count(t->in[0]))
+            continue;
+        struct tensor *grad = t->in[0];
+        t->in[0] = before->in[0];
+        before->in[0] = grad;
+        return;
+    }
+}
+
+/* The first two such tasks in the other order. */
+static void exchange_order(struct rank *k, const struct mutation *m)
+{
+    i64 id = 0;
+    struct task *a = next_of(k, m, &id), *b = a ? next_of(k, m, &id) : NULL;
+    if (b) {
+        struct task kept = *a;
+        *a = *b;
+        *b = kept;
+    }
+}
+
+/* Every rank adds the bias to its part of the sum. */
+static void add_bias_early(struct rank *k, const struct mutation *m)
+{
+    struct task *t, *last = NULL;
+    for (i64 id = 0; id < k->step.program->n_tasks; id++) {
+        t = task_at(k, id);
+        if (is_of(t, m) && t->attr[LINEAR_LEAVES] > 0)
+            last = t;
+        if (t->op == &op_finish_sum && last && t->in[1]) {
+            last->in[2] = t->in[1];
+            last = NULL;
+        }
+    }
+}
+
+/* Whoever asks is told that its data have come. */
+static int no_wait(void *context, enum lane lane, u64 ticket, bool block)
+{
+    (void)context;
+    (void)lane;
+    (void)ticket;
+    (void)block;
+    return 1;
+}
+
+static void drop_waits(struct rank *k, const struct mutation *m)
+{
+    struct lane_driver *lying = ARENA_NEW(&k->arena, struct lane_driver);
+    (void)m;
+    *lying = *k->engine.lanes;
+    lying->wait = no_wait;
+    k->engine.lanes = lying;
+}
+
+static void nothing(struct rank *k, const struct mutation *m)
+{
+    (void)k;
+    (void)m;
+}
+
+/* --- the table -------------------------------------------------------------------------------- */
+
+static const struct mutation mutations[] = {
+    { "a bucket is not summed over dp", "dp=2", true, 1, 4, skip_first, &op_all_reduce, LANE_DP,
+      0, 0, 0 },
+    { "one rank does not take part in a sum", "dp=2", false, 1, 4, skip_first, &op_all_reduce,
+      LANE_DP, 0, 0, 2 },
+    { "sums over dp go over tp", "dp=2,tp=2", true, 1, 4, move_to_tp, &op_all_reduce, LANE_DP, 0,
+      0, 0 },
+    { "the mean is of a rank's own rows", "dp=2", true, 1, 4, count_own_rows, NULL, 0, 0, 0, 0 },
+    { "waits are dropped", "dp=2", false, 1, 4, drop_waits, NULL, 0, 0, 0, 0 },
+    { "waits are dropped, tp", "tp=2", false, 1, 4, drop_waits, NULL, 0, 0, 0, 0 },
+    { "sums of two in another order on one rank", "dp=2", true, 1, 4, exchange_order,
+      &op_all_reduce, LANE_DP, 0, 0, 1 },
+    { "ranks read each other's rows", "dp=4", true, 1, 8, exchange_rows, NULL, 0, 0, 0, 0 },
+    { "one bucket is summed twice, another never", "dp=2", true, 4, 4, do_twice, &op_all_reduce,
+      LANE_DP, 0, 0, 0 },
+    { "slices of the weights are not gathered", "dp=2,zero=1", false, 1, 4, skip_first,
+      &op_all_gather, LANE_DP, 0, 0, 0 },
+    { "a slice of the gradient is not summed", "dp=2,zero=1", false, 1, 4, skip_first,
+      &op_reduce_scatter, LANE_DP, 0, 0, 0 },
+    { "the norm is of the own slice", "dp=4,zero=1", true, 1, 4, skip_in_update, &op_all_reduce,
+      LANE_DP, 0, 0, 0 },
+    { "the norm is of the own shares", "tp=2", true, 1, 4, skip_in_update, &op_all_reduce,
+      LANE_TP, 0, 0, 0 },
+    { "an update reads another gradient", "dp=2,zero=1", true, 1, 4, exchange_gradients,
+      &op_adamw, LANE_COMPUTE, 0, 0, 0 },
+    { "one rank begins with other weights", "dp=2", true, 1, 4, other_seed, NULL, 0, 0, 0, 2 },
+    { "the embedding's gradient is left out", "dp=2", true, 1, 4, skip_in_update, &op_add,
+      LANE_COMPUTE, 0, 0, 0 },
+    { "the embedding's gradient is not summed over dp", "dp=2", true, 1, 4, skip_apart,
+      &op_all_reduce, LANE_DP, 0, 0, 0 },
+    { "sequences in one chain", "dp=2", true, 1, 8, one_leaf, &op_linear_dw, LANE_COMPUTE, 0, 0,
+      0 },
+    { "embeddings in one chain", "dp=2", false, 1, 8, set_all, &op_embed_grad, LANE_COMPUTE,
+      EMBED_GRAIN, 0, 0 },
+    { "leaves of three sequences in one tree", "dp=2", true, 1, 6, set_all, &op_fold,
+      LANE_COMPUTE, FOLD_LEAVES, 1, 0 },
+    { "micro-batches are not counted in", "dp=2", false, 4, 2, skip_all, &op_carry, LANE_COMPUTE,
+      0, 0, 0 },
+    { "micro-batches have another number", "dp=2", false, 4, 2, set_all, &op_carry, LANE_COMPUTE,
+      CARRY_INDEX, 1, 0 },
+    { "micro-batches are added in a row", "dp=2", false, 8, 1, add_up, &op_carry, LANE_COMPUTE, 0,
+      0, 0 },
+    { "products in one chain", "tp=2", false, 1, 4, one_leaf, &op_linear, LANE_COMPUTE, 0, 0, 0 },
+    { "dx in one chain", "tp=2", true, 1, 4, one_leaf, &op_linear_dx, LANE_COMPUTE, 0, 0, 0 },
+    { "fused pieces are cut as one", "tp=2", false, 1, 4, one_piece, &op_linear_dx, LANE_COMPUTE,
+      0, 0, 0 },
+    { "the vocabulary in one leaf", "tp=2", false, 1, 4, set_all, &op_xent_sum, LANE_COMPUTE,
+      XENT_LEAVES, 0, 0 },
+    { "the largest logit is a sum", "tp=2", true, 1, 4, set_all, &op_all_reduce, LANE_TP,
+      COLLECTIVE_KIND, COLLECTIVE_SUM, 0 },
+    { "the vocabulary begins a row later", "tp=2", true, 1, 4, add_to_all, &op_embed,
+      LANE_COMPUTE, EMBED_FIRST, 1, 2 },
+    { "positions begin a row later", "tp=2", true, 1, 4, add_to_all, &op_embed_grad, LANE_COMPUTE,
+      EMBED_FIRST, 1, 1 },
+    { "labels are looked up a column later", "tp=2", true, 1, 4, add_to_all, &op_xent_finish,
+      LANE_COMPUTE, XENT_FIRST, 1, 2 },
+    { "leaf sums are gathered batch by batch", "tp=2", true, 1, 4, set_all, &op_all_gather,
+      LANE_TP, COLLECTIVE_OUTER, 1, 0 },
+    { "rows are scattered through the batch", "tp=2", true, 1, 4, set_all, &op_reduce_scatter,
+      LANE_TP, COLLECTIVE_OUTER, 1, 0 },
+    { "a partial product is not summed", "tp=2", false, 1, 4, skip_first, &op_reduce_scatter,
+      LANE_TP, 0, 0, 0 },
+    { "every rank adds the bias", "tp=2", true, 1, 4, add_bias_early, &op_linear, LANE_COMPUTE, 0,
+      0, 0 },
+};
+
+/* What differs, or what a rank says; NULL: nothing. */
+static const char *run_mutated(const struct mutation *m)
+{
+    static char text[512];
+    struct ranks one, many;
+    struct exact_case c = { .gpt2 = m->gpt2, .B = m->B, .micro_batches = m->micro_batches };
+    char layout[96];
+    snprintf(layout, sizeof layout, "%s,exact=true", m->layout);
+    struct ranks_options o = exact_options(&c, "exact=true");
+    ranks_open(&one, &o);
+    o = exact_options(&c, layout);
+    ranks_open(&many, &o);
+    for (int r = 0; r < many.n; r++)
+        if (m->only == 0 || m->only == r + 1)
+            m->spoil(&many.rank[r], m);
+    const char *difference = exact_run(&one, &many);
+    if (difference)
+        snprintf(text, sizeof text, "%s", difference);
+    ranks_close(&one);
+    ranks_close(&many);
+    return difference ? text : NULL;
+}
+
+TEST(every_fault_of_a_layout_changes_some_bit)
+{
+    CHECK(COUNT_OF(mutations) >= 25);
+    for (i64 i = 0; i < COUNT_OF(mutations); i++)
+        if (!run_mutated(&mutations[i]))
+            fail_msg("nobody sees that %s (%s)", mutations[i].name, mutations[i].layout);
+}
+
+TEST(without_a_fault_the_same_machinery_is_green)
+{
+    for (i64 i = 0; i < COUNT_OF(mutations); i++) {
+        struct mutation m = mutations[i];
+        m.spoil = nothing;
+        const char *difference = run_mutated(&m);
+        if (difference)
+            fail_msg("%s: %s", m.layout, difference);
+    }
+}
+
+TEST_MAIN(ONE(every_fault_of_a_layout_changes_some_bit),
+          ONE(without_a_fault_the_same_machinery_is_green))
