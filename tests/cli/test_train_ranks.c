@@ -76,6 +76,64 @@ TEST(a_run_of_two_ranks_repeats_and_resumes_to_the_bit)
     CHECK(memcmp(first, resumed, sizeof first) == 0);
 }
 
+/* Loss and norm of every step, digit by digit, and the state: ranks save theirs in parts, so one
+ * rank reads them, goes on for a step and saves all. */
+static void everything_of(const char *run, char *out)
+{
+    char line[500];
+    snprintf(line, sizeof line, TRAIN "--set run.name=%s --set train.steps=7 --resume --layout "
+             "exact=true 2>&1", run);
+    shell(line, 0);
+    snprintf(line, sizeof line, "cd $D/runs/%s && (sed 's/.*\\(\"loss\":[^,]*\\).*"
+             "\\(\"grad_norm\":[^,]*\\).*/\\1 \\2/' metrics.jsonl | grep ^.loss; "
+             "cat checkpoints/step-7/*.safetensors) | sha256sum", run);
+    memcpy(out, shell(line, 0), 64);
+}
+
+TEST(exact_ranks_train_to_the_bits_of_one)
+{
+    char one[64], two[64], four[64], resumed[64], plain[64];
+    shell(TRAIN "--set run.name=e1 --layout exact=true", 0);
+    shell(TRAIN "--set run.name=e2 --ranks 2 --layout dp=2,exact=true", 0);
+    shell(TRAIN "--set run.name=e4 --ranks 4 --layout dp=4,exact=true", 0);
+    shell(TRAIN "--set run.name=er --set train.steps=3 --ranks 4 --layout dp=4,exact=true", 0);
+    shell(TRAIN "--set run.name=er --resume --layout exact=true", 0);
+    shell(TRAIN "--set run.name=plain", 0);
+    everything_of("e1", one);
+    everything_of("e2", two);
+    everything_of("e4", four);
+    everything_of("er", resumed);
+    everything_of("plain", plain);
+    CHECK(memcmp(one, two, sizeof one) == 0);
+    CHECK(memcmp(one, four, sizeof one) == 0);
+    CHECK(memcmp(one, resumed, sizeof one) == 0);
+    CHECK(memcmp(one, plain, sizeof one) != 0);
+}
+
+/* Whatever carries the bytes. */
+TEST(exact_ranks_of_mpi_train_to_the_bits_of_one)
+{
+    char one[64], two[64];
+    if (run_shell(&o, "command -v mpirun.mpich"), o.code != 0)
+        skip();
+    shell(TRAIN "--set run.name=m1 --layout exact=true", 0);
+    shell("cd $D && timeout 100 mpirun.mpich -n 2 $H train r.yaml --quiet --set run.name=m2 "
+          "--layout dp=2,exact=true", 0);
+    everything_of("m1", one);
+    everything_of("m2", two);
+    CHECK(memcmp(one, two, sizeof one) == 0);
+}
+
+TEST(what_cannot_be_exact_is_refused)
+{
+    const char *text = shell(TRAIN "--ranks 3 --layout dp=3,exact=true --set train.batch=3 2>&1", 2);
+    CHECK(strstr(text, "dp=3 cannot be exact"));
+    text = shell(TRAIN "--layout exact=true --set train.accumulate=3 2>&1", 2);
+    CHECK(strstr(text, "3 micro-batches a step cannot be exact"));
+    text = shell(TRAIN "--layout exact=true --backend reference 2>&1", 2);
+    CHECK(strstr(text, "the reference backend sums in double and cannot be exact"));
+}
+
 TEST(a_layout_that_does_not_fit_is_refused_with_what_would)
 {
     const char *text = shell(TRAIN "--ranks 2 --layout dp=4 2>&1", 2);
@@ -123,6 +181,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ONE(two_and_four_ranks_train_what_one_does),
         ONE(a_run_of_two_ranks_repeats_and_resumes_to_the_bit),
+        ONE(exact_ranks_train_to_the_bits_of_one),
+        ONE(exact_ranks_of_mpi_train_to_the_bits_of_one),
+        ONE(what_cannot_be_exact_is_refused),
         ONE(a_layout_that_does_not_fit_is_refused_with_what_would),
         ONE(ranks_that_were_not_started_alike_are_named),
         ONE(ranks_get_cores_of_their_own_and_are_timed),
