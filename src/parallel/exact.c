@@ -1,6 +1,5 @@
 #include "parallel/exact.h"
 
-#include "base/err.h"
 #include "model/decoder.h"
 #include "ops/ops.h"
 
@@ -298,22 +297,11 @@ static i64 order_sums(struct graph *g, struct exact *x, i64 i)
     return i;
 }
 
-/* Its products run over whole matrices. */
-static int check_muon(const struct exact *x)
-{
-    for (i64 i = 0; i < x->m->n_params && tp(x) > 1; i++)
-        if (model_uses_muon(x->m, &x->m->params[i].desc))
-            return err_set(ERR_CONFIG, "Muon cannot be exact where tp cuts its matrices: use "
-                           "optim.name=adamw, tp=1, or leave layout.exact off");
-    return OK;
-}
-
 int exact_sums(struct graph *g, struct exact *x)
 {
     TRY(g->rc);
     if (!x->mesh->layout.exact)
         return OK;
-    TRY(check_muon(x));
     for (i64 i = 0; i < g->n_tasks && g->rc >= 0; i++)
         i = order_sums(g, x, i);
     for (i64 b = 0; b < x->m->n_buckets && x->micro_batches > 1; b++)

@@ -43,7 +43,7 @@ struct exact {
 /* Largest of 1, 2, 4, 8 ... up to most that divides n. */
 i64 exact_leaves(i64 n, i64 most);
 
-/* Right after graph_backward. Nothing, like exact_join, where the layout is not exact. An op that
+/* Right after graph_backward, or after a forward list that has none. Nothing, like exact_join, where the layout is not exact. An op that
  * sums and that this pass does not know is an error. */
 int exact_sums(struct graph *g, struct exact *x);
 

@@ -140,7 +140,7 @@ int session_meet(struct session *s);
 int session_check_data(struct session *s);
 int session_place(struct session *s);
 int session_preflight(struct session *s);
-/* Exact mode needs kernels that keep its order, the same ones on all ranks. */
+/* Exact mode needs kernels that keep its order. */
 int session_check_exact(const struct session *s);
 bool session_leads(const struct session *s); /* writes the folder, saves, tells */
 int session_threads(const struct session *s);

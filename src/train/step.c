@@ -235,9 +235,11 @@ int eval_program_new(struct step_program *out, const struct model *m,
 {
     struct graph *g = &out->graph;
     struct decoder_shape d = { .B = shape->B, .T = shape->T };
+    struct exact exact = { m, mesh, shape->B, shape->T, 1, NULL };
     out->shape = *shape;
     graph_init(g, a);
     build_forward(g, m, shape, &d, sums);
     TRY(tensor_parallel(g, m, mesh, shape->B));
+    TRY(exact_sums(g, &exact));
     return program_new(&out->program, g, "eval", shape->micro_batches);
 }

@@ -92,20 +92,23 @@ static void everything_of(const char *run, char *out)
 
 TEST(exact_ranks_train_to_the_bits_of_one)
 {
-    char one[64], two[64], four[64], resumed[64], plain[64];
+    char one[64], two[64], four[64], cut[64], resumed[64], plain[64];
     shell(TRAIN "--set run.name=e1 --layout exact=true", 0);
     shell(TRAIN "--set run.name=e2 --ranks 2 --layout dp=2,exact=true", 0);
     shell(TRAIN "--set run.name=e4 --ranks 4 --layout dp=4,exact=true", 0);
+    shell(TRAIN "--set run.name=et --ranks 4 --layout dp=2,tp=2,zero=1,exact=true", 0);
     shell(TRAIN "--set run.name=er --set train.steps=3 --ranks 4 --layout dp=4,exact=true", 0);
     shell(TRAIN "--set run.name=er --resume --layout exact=true", 0);
     shell(TRAIN "--set run.name=plain", 0);
     everything_of("e1", one);
     everything_of("e2", two);
     everything_of("e4", four);
+    everything_of("et", cut);
     everything_of("er", resumed);
     everything_of("plain", plain);
     CHECK(memcmp(one, two, sizeof one) == 0);
     CHECK(memcmp(one, four, sizeof one) == 0);
+    CHECK(memcmp(one, cut, sizeof one) == 0);
     CHECK(memcmp(one, resumed, sizeof one) == 0);
     CHECK(memcmp(one, plain, sizeof one) != 0);
 }
