@@ -41,13 +41,14 @@ static struct tensor *root(struct tensor *t)
 }
 
 /* Waits until t may be read (or written) by a task of this lane. Readers on the compute
- * lane do not mind other readers. 1: it may; 0: not yet; negative: a lane failed. */
+ * lane do not mind other readers; a lane in order waits for nothing of its own. 1: it may; 0: not yet; negative: a lane failed. */
 static int settle(struct tensor *t, enum lane lane, bool writes, struct run *x)
 {
     struct tensor *r = root(t);
     if (!r || r->pending.ticket == 0)
         return 1;
-    if (lane == LANE_COMPUTE ? !writes && !r->pending.writes : r->pending.lane == (u8)lane)
+    if (lane == LANE_COMPUTE ? !writes && !r->pending.writes
+                             : r->pending.lane == (u8)lane && lane_in_order(lane))
         return 1;
     int rc = x->lanes->wait(x->lanes->context, (enum lane)r->pending.lane, r->pending.ticket,
                             !x->yields);
@@ -114,6 +115,7 @@ static int resume_action(const struct program *p, struct exec_cursor *at, struct
     const struct action *a = &p->actions[at->action];
     const struct segment *s = &p->segments[a->segment];
     x->micro_batch = a->micro_batch;
+    program_enter(p, a);
     u64 now = sys_now_ns();
     for (; at->task < s->n_tasks; at->task++) {
         const struct task *t = &s->tasks[at->task];
@@ -143,13 +145,26 @@ int exec_action(const struct program *p, i64 action, struct run *x)
     return resume_action(p, &at, x);
 }
 
+/* In whichever slot it is busy. */
+static int settle_slots(struct tensor *t, struct run *x)
+{
+    struct tensor *r = root(t);
+    int slots = r && r->slots ? r->slots->n : 1, rc = 1;
+    for (int k = 0; k < slots && rc == 1; k++) {
+        if (slots > 1)
+            tensor_enter_slot(r, k);
+        rc = settle(t, LANE_COMPUTE, true, x);
+    }
+    return rc;
+}
+
 int exec_drain(const struct program *p, struct run *x)
 {
     for (i64 id = 0; id < p->n_tasks && x->lanes; id++) {
         const struct task *t = p->by_id[id];
         for (int k = 0; t->lane != LANE_COMPUTE && k < TASK_INS + TASK_OUTS; k++) {
             struct tensor *u = k < TASK_INS ? t->in[k] : t->out[k - TASK_INS];
-            int rc = settle(u, LANE_COMPUTE, true, x);
+            int rc = settle_slots(u, x);
             if (rc != 1)
                 return rc < 0 ? rc : EXEC_BLOCKED;
         }

@@ -51,7 +51,7 @@ static void mark_needed(struct graph *g, i64 first, i64 last)
 {
     for (i64 i = first; i < last; i++) {
         const struct task *t = g->tasks[i];
-        bool any = false;
+        bool any = t->op->receives;
         for (int k = 0; k < t->op->n_in && t->op->grad; k++)
             any = any || grad_needed(g, t->in[k]);
         for (int k = 0; any && k < t->op->n_out; k++)
@@ -125,10 +125,11 @@ int graph_backward(struct graph *g, i64 first, i64 last)
         g->layer = t->layer;
         g->head = t->head;
         g->chunk = t->chunk;
+        g->part = t->part;
         t->op->grad(g, t);
     }
     g->head = false;
-    g->chunk = 0;
+    g->chunk = g->part = 0;
     g->layer = layer;
     g->phase = phase;
     g->backward = NULL;

@@ -137,6 +137,7 @@ struct task *graph_add(struct graph *g, const struct task *proto)
     t->layer = g->layer;
     t->head = g->head;
     t->chunk = g->chunk;
+    t->part = g->part;
     if (!t->phase)
         t->phase = g->phase;
     int rc = t->op->infer(g, t);

@@ -28,7 +28,18 @@ enum phase {
 /* An ordered queue of tasks. Tasks of the compute lane run where they stand in the list;
  * tasks of the others begin where they stand and go on beside what follows, until a task
  * needs what they touch. One lane per axis of the mesh that communicates. */
-enum lane { LANE_COMPUTE, LANE_TP, LANE_CP, LANE_DP, LANE_PP, LANE_EP, LANE_COUNT };
+enum lane {
+    LANE_COMPUTE, LANE_TP, LANE_CP, LANE_DP,
+    LANE_PP,  /* sends and receives of a pipeline end in any order */
+    LANE_TIE, /* the first and the last stage, which share a table */
+    LANE_EP, LANE_COUNT
+};
+
+/* Tasks of these lanes end in the order in which they were started. */
+static inline bool lane_in_order(enum lane lane)
+{
+    return lane != LANE_PP;
+}
 
 /* How a task that sums into its outputs begins. Settled by program_new from the final
  * order of tasks. */
@@ -60,6 +71,7 @@ struct task {
     bool recompute;      /* a clone that a recompute pass inserted */
     bool head;           /* belongs to the chunked loss head */
     int chunk;           /* which chunk of it, else 0 */
+    int part;            /* which of the rank's pipeline stages, else 0 */
     struct tensor *when; /* i32[1]: run only when it is not 0; NULL: always */
     struct cost cost;    /* filled by graph_add from op->cost */
     u32 id;              /* position in the sealed program; names its spans */
@@ -78,6 +90,8 @@ struct op_info {
     u32 sums;         /* when accumulates: bit i set if out[i] is such a sum; 0 means all */
     u32 in_place;     /* bit i: one output may occupy the bytes of in[i], when sizes match: */
     int in_place_out; /* ... this one */
+    bool sends, receives; /* to or from another stage of a pipeline: segments of their own; what
+                           * is received has a gradient that goes back */
     bool cheap;       /* remaking the outputs costs less than keeping them: norms,
                        * activation functions (selective recompute) */
     /* Checks in[] and attr[], and creates each out[] that the builder left NULL and that
@@ -109,7 +123,7 @@ struct graph {
     enum phase phase;
     int layer;
     bool head;
-    int chunk;
+    int chunk, part;
     struct backward *backward; /* live during graph_backward */
 };
 

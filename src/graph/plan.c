@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGN = 64, SPAN = 64 };
+enum { SPAN = 64 };
 
 /* One buffer: the tensors that share it (in-place chains) live [first, last]. */
 struct buffer {
@@ -53,6 +53,14 @@ static void find_last_uses(struct planner *s)
     }
 }
 
+/* Tensors with slots keep their place for the whole step. */
+static void extend_slots(struct planner *s)
+{
+    for (i64 i = 0; i < s->p->n_tensors; i++)
+        if (s->p->tensors[i]->slots)
+            s->last_use[i] = s->p->n_tasks - 1;
+}
+
 static bool touches(const struct task *t, const struct tensor *owner)
 {
     for (int k = 0; k < TASK_INS + TASK_OUTS; k++) {
@@ -65,7 +73,7 @@ static bool touches(const struct task *t, const struct tensor *owner)
 
 /* A task of another lane may still run while later tasks do. It is certainly over when one
  * of these had to wait for what it writes; without such a task, at the end of the step. */
-static i64 end_of(const struct program *p, const struct task *t)
+i64 plan_end_of(const struct program *p, const struct task *t)
 {
     for (i64 id = (i64)t->id + 1; id < p->n_tasks; id++)
         for (int k = 0; p->by_id[id]->lane != t->lane && k < TASK_OUTS; k++)
@@ -80,7 +88,7 @@ static void extend_other_lanes(struct planner *s)
         const struct task *t = s->p->by_id[id];
         if (t->lane == LANE_COMPUTE)
             continue;
-        i64 end = end_of(s->p, t);
+        i64 end = plan_end_of(s->p, t);
         for (int k = 0; k < TASK_INS + TASK_OUTS; k++) {
             const struct tensor *x = k < TASK_INS ? t->in[k] : t->out[k - TASK_INS];
             if (planned(x))
@@ -102,12 +110,12 @@ static bool read_twice(const struct task *t, const struct tensor *x)
 static const struct tensor *in_place_source(const struct planner *s, const struct task *t)
 {
     const struct tensor *out = t->out[t->op->in_place_out];
-    if (!planned(out) || out->owner)
+    if (!planned(out) || out->owner || out->slots)
         return NULL;
     for (int k = 0; k < t->op->n_in; k++) {
         const struct tensor *in = t->in[k];
         if ((t->op->in_place >> k & 1) && planned(in) && !in->owner &&
-            tensor_bytes(in) == tensor_bytes(out) && s->last_use[in->index] == (i64)t->id &&
+            !in->slots && tensor_bytes(in) == tensor_bytes(out) && s->last_use[in->index] == (i64)t->id &&
             s->buffer_of[in->index] >= 0 && !read_twice(t, in))
             return in;
     }
@@ -129,8 +137,8 @@ static void define(struct planner *s, const struct task *t, int k)
     s->buffer_of[out->index] = s->n_buffers;
     s->buffers[s->n_buffers++] = (struct buffer){
         .tensor = out,
-        .bytes = round_up(i64_max(tensor_bytes(out), 1), ALIGN),
-        .first = t->id,
+        .bytes = round_up(i64_max(tensor_place_bytes(out), 1), PLAN_ALIGN),
+        .first = out->slots ? 0 : t->id,
         .last = s->last_use[out->index],
     };
 }
@@ -248,6 +256,7 @@ int plan_memory(struct program *p)
         s.buffer_of[i] = -1;
     find_last_uses(&s);
     extend_other_lanes(&s);
+    extend_slots(&s);
     for (i64 id = 0; id < p->n_tasks && rc >= 0; id++) {
         const struct task *t = p->by_id[id];
         rc = check_defined(&s, t);

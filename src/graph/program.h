@@ -1,6 +1,8 @@
 /* graph/program.h - one step of one rank: segments, actions, and their memory.
  *
- * A segment is a flat array of tasks; an action runs one segment for one micro-batch.
+ * A segment is a flat array of tasks; an action runs one segment for one micro-batch. In a
+ * pipeline a rank has segments for each of its stages (parts), and others for what it sends
+ * and receives; a schedule says in which order they take their turns.
  * Executor, pricer and memory plan walk the same expansion: actions in order, tasks in
  * order. Nothing here computes. */
 #ifndef HEADWAY_PROGRAM_H
@@ -8,17 +10,33 @@
 
 #include "graph/graph.h"
 
-enum segment_kind { SEGMENT_FORWARD, SEGMENT_BACKWARD, SEGMENT_UPDATE, SEGMENTS };
+enum segment_kind {
+    SEGMENT_RECV_F, SEGMENT_FORWARD, SEGMENT_SEND_F,
+    SEGMENT_RECV_B, SEGMENT_BACKWARD, SEGMENT_SEND_B,
+    SEGMENT_WEIGHT, /* weight gradients, where the schedule puts them off; else in BACKWARD */
+    SEGMENT_UPDATE,
+    SEGMENT_KINDS
+};
 
 struct segment {
     const char *name;
+    enum segment_kind kind;
+    int part; /* the rank's how-manieth stage */
     struct task *tasks;
     i64 n_tasks;
+    struct tensor **moving; /* what its tasks touch that has slots, owners before views */
+    i64 n_moving;
 };
 
 struct action {
-    u16 segment;     /* enum segment_kind */
+    u16 segment;     /* index */
     u16 micro_batch; /* 0-based within the step */
+};
+
+/* What a schedule asks for: the next action. */
+struct turn {
+    enum segment_kind kind;
+    int part, micro_batch;
 };
 
 /* Where the activations lie. */
@@ -30,7 +48,8 @@ struct memory_plan {
 
 struct program {
     const char *name;
-    struct segment segments[SEGMENTS];
+    struct segment *segments; /* in the order of their tasks; some are empty */
+    int n_segments;
     struct action *actions;
     i64 n_actions;
     int micro_batches;
@@ -46,6 +65,25 @@ struct program {
  * in gradient sums, plans memory, expands micro_batches >= 1 into actions. A program with
  * forward tasks only (evaluation, sampling) has one action per micro-batch. */
 int program_new(struct program **out, struct graph *g, const char *name, int micro_batches);
+
+/* The same for turns in the order of a schedule, the update last. Every segment that is not
+ * empty takes the micro-batches in ascending order (the update only the last), so that a
+ * sum's first writer is the one in micro-batch 0, and sums have the order that they have
+ * without a schedule. */
+int program_new_scheduled(struct program **out, struct graph *g, const char *name,
+                          int micro_batches, const struct turn *turns, i64 n);
+
+/* Whether that action is the update rather than a part of the passes. */
+static inline bool program_updates(const struct program *p, i64 action)
+{
+    return p->segments[p->actions[action].segment].kind == SEGMENT_UPDATE;
+}
+
+/* Points the tensors of the action's segment that have slots to those of its micro-batch.
+ * Before its tasks run; doing it twice does nothing. */
+void program_enter(const struct program *p, const struct action *a);
+/* One tensor alone, not its views. */
+void tensor_enter_slot(struct tensor *owner, int slot);
 
 /* Points every activation, and every view, at its place; region has memory.bytes. Inputs
  * and results that have no data yet get some from the arena. May be called again with

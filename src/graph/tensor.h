@@ -22,6 +22,21 @@ enum tensor_role {
     ROLES
 };
 
+struct tensor_use { /* by a task on another lane that may still be running; run time */
+    u64 ticket;     /* 0: none */
+    u8 lane;
+    bool writes;
+};
+
+/* Where several micro-batches' worth of a tensor lie (owners only). Tasks see the one of the
+ * micro-batch whose action runs: program_enter points them there. */
+struct tensor_slots {
+    int n, current; /* micro-batch i has slot i % n */
+    i64 stride;     /* bytes */
+    char *base;     /* of slot 0; set when the region is allocated */
+    struct tensor_use *uses; /* [n]; that of the current one is in the tensor */
+};
+
 struct tensor {
     const char *name;
     enum dtype dtype;
@@ -36,11 +51,8 @@ struct tensor {
     i64 offset;           /* bytes into the activation region, set by the plan */
     void *data;           /* set when the region is allocated */
     i64 index;            /* position in its graph, -1 for persistent tensors */
-    struct tensor_use {   /* by a task on another lane that may still be running; run time */
-        u64 ticket;       /* 0: none */
-        u8 lane;
-        bool writes;
-    } pending;            /* of the owner, not of views */
+    struct tensor_use pending;  /* of the owner, not of views */
+    struct tensor_slots *slots; /* NULL: one place */
 };
 
 static inline i64 tensor_count(const struct tensor *t)
@@ -54,6 +66,12 @@ static inline i64 tensor_count(const struct tensor *t)
 static inline i64 tensor_bytes(const struct tensor *t)
 {
     return tensor_count(t) * dtype_bytes(t->dtype);
+}
+
+/* All of its slots, or itself. */
+static inline i64 tensor_place_bytes(const struct tensor *t)
+{
+    return t->slots ? t->slots->n * t->slots->stride : tensor_bytes(t);
 }
 
 static inline i64 tensor_columns(const struct tensor *t)

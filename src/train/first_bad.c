@@ -76,7 +76,7 @@ static int run_again(struct session *s, const struct step_program *p, struct sea
     x.after_context = found;
     found->run = &x;
     for (i64 a = 0; a < p->program->n_actions; a++) {
-        if (p->program->actions[a].segment == SEGMENT_UPDATE || (found->tensor && !s->mesh.world))
+        if (program_updates(p->program, a) || (found->tensor && !s->mesh.world))
             continue;
         bool before = found->tensor != NULL;
         found->at = 0;

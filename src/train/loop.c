@@ -92,7 +92,7 @@ static int run_gradients(struct session *s, const struct step_program *p, u64 be
     struct run x = context_of(s);
     i64 n = p->program->n_actions;
     for (i64 a = 0; a < n; a++) {
-        if (p->program->actions[a].segment == SEGMENT_UPDATE)
+        if (program_updates(p->program, a))
             continue;
         TRY(exec_action(p->program, a, &x));
         if (too_long(s, begin, a + 1, n))
@@ -105,7 +105,7 @@ static int run_update(struct session *s, const struct step_program *p)
 {
     struct run x = context_of(s);
     for (i64 a = 0; a < p->program->n_actions; a++)
-        if (p->program->actions[a].segment == SEGMENT_UPDATE)
+        if (program_updates(p->program, a))
             TRY(exec_action(p->program, a, &x));
     return exec_drain(p->program, &x);
 }

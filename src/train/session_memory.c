@@ -37,7 +37,7 @@ static i64 activation_terms(const struct session *s, struct term *terms)
             most = s->engine.programs[i];
     i64 n = program_largest(most, largest, SHOWN), named = 0;
     for (i64 i = 0; i < n; i++) {
-        terms[i] = (struct term){ largest[i]->name, tensor_bytes(largest[i]) };
+        terms[i] = (struct term){ largest[i]->name, tensor_place_bytes(largest[i]) };
         named += terms[i].bytes;
     }
     terms[n++] = (struct term){ "other activations", most->memory.bytes - named };
