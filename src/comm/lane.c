@@ -13,7 +13,7 @@
 
 enum {
     QUEUE = 256,
-    WINDOW = 16,             /* calls under way at once */
+    WINDOW = 64,             /* calls under way at once: a pipeline sends ahead of receivers */
     IDLE_FROM = 1 << 20,     /* never spin: the core may be computing */
     SPIN = 200,              /* looks before a waiter sleeps */
     ERROR_CHARS = 700,

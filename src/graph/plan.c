@@ -105,8 +105,8 @@ static bool read_twice(const struct task *t, const struct tensor *x)
     return reads > 1;
 }
 
-/* The input whose bytes the in-place output may take over: same size, an owned activation, dead after
- * this task, and read by it in one place only. */
+/* The input whose bytes the in-place output may take over: same size, an owned activation, dead
+ * after this task, and read by it in one place only. */
 static const struct tensor *in_place_source(const struct planner *s, const struct task *t)
 {
     const struct tensor *out = t->out[t->op->in_place_out];
@@ -114,8 +114,8 @@ static const struct tensor *in_place_source(const struct planner *s, const struc
         return NULL;
     for (int k = 0; k < t->op->n_in; k++) {
         const struct tensor *in = t->in[k];
-        if ((t->op->in_place >> k & 1) && planned(in) && !in->owner &&
-            !in->slots && tensor_bytes(in) == tensor_bytes(out) && s->last_use[in->index] == (i64)t->id &&
+        if ((t->op->in_place >> k & 1) && planned(in) && !in->owner && !in->slots &&
+            tensor_bytes(in) == tensor_bytes(out) && s->last_use[in->index] == (i64)t->id &&
             s->buffer_of[in->index] >= 0 && !read_twice(t, in))
             return in;
     }

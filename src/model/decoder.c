@@ -131,14 +131,35 @@ static struct tensor *block(struct graph *g, const struct model *m, struct tenso
     return x;
 }
 
+static struct tensor *embedded(struct graph *g, const struct model *m, struct tensor *tokens,
+                               const struct where *w)
+{
+    struct tensor *wpe = weight(m, P_WPE, -1);
+    return embed(g, tokens, weight(m, P_WTE, -1), wpe ? w->positions : NULL, wpe);
+}
+
+static struct tensor *layers_of(struct graph *g, const struct model *m, struct tensor *x,
+                                const struct where *w, const struct layer_range *layers)
+{
+    i64 end = layers->first + layers->count;
+    for (i64 layer = layers->first; layer < end; layer++)
+        x = block(g, m, x, w, (int)layer);
+    return end < m->spec.layers ? x : norm(g, m, x, P_NORM_F, P_NORM_F_BIAS, -1);
+}
+
 static struct tensor *hidden(struct graph *g, const struct model *m, struct tensor *tokens,
                              const struct where *w)
 {
-    struct tensor *wpe = weight(m, P_WPE, -1);
-    struct tensor *x = embed(g, tokens, weight(m, P_WTE, -1), wpe ? w->positions : NULL, wpe);
-    for (int layer = 0; layer < m->spec.layers; layer++)
-        x = block(g, m, x, w, layer);
-    return norm(g, m, x, P_NORM_F, P_NORM_F_BIAS, -1);
+    const struct layer_range all = { 0, m->spec.layers };
+    return layers_of(g, m, embedded(g, m, tokens, w), w, &all);
+}
+
+struct tensor *decoder_stage(struct graph *g, const struct model *m, const struct batch *batch,
+                             const struct decoder_shape *shape, struct tensor *x,
+                             const struct layer_range *layers)
+{
+    struct where w = { shape->B, shape->T, batch->positions, batch->begin, NULL, NULL, shape };
+    return layers_of(g, m, x ? x : embedded(g, m, batch->tokens, &w), &w, layers);
 }
 
 struct tensor *decoder_hidden(struct graph *g, const struct model *m,

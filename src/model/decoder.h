@@ -36,6 +36,12 @@ i64 decoder_exact_chunk(i64 B, i64 T);
 struct tensor *decoder_hidden(struct graph *g, const struct model *m,
                               const struct batch *batch, const struct decoder_shape *shape);
 
+/* Of those layers alone (R,C): what comes in is x, or the tokens when x is NULL; behind the last
+ * layer the final norm is included. */
+struct tensor *decoder_stage(struct graph *g, const struct model *m, const struct batch *batch,
+                             const struct decoder_shape *shape, struct tensor *x,
+                             const struct layer_range *layers);
+
 /* The chunked head and loss: sets nll f32 (R), and adds per-source sums into sums (may be
  * NULL) f64 (S,2). */
 struct tensor *decoder_loss(struct graph *g, const struct model *m, struct tensor *hidden,

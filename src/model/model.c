@@ -181,19 +181,69 @@ static struct model_spec local_spec(const struct model *m)
     return s;
 }
 
-static void lay_out(struct model *m, struct arena *a)
+/* --- stages -------------------------------------------------------------------------- */
+
+bool model_has_layer(const struct model_spec *s, const struct model_part *part, i64 layer)
+{
+    if (part->n_chunks == 0)
+        return layer >= 0 && layer < s->layers;
+    for (int k = 0; k < part->n_chunks; k++)
+        if (layer >= part->chunks[k].first &&
+            layer < part->chunks[k].first + part->chunks[k].count)
+            return true;
+    return false;
+}
+
+i64 model_chunks(const struct model *m, struct layer_range out[MODEL_CHUNKS])
+{
+    out[0] = (struct layer_range){ 0, m->spec.layers };
+    if (m->part.n_chunks == 0)
+        return 1;
+    memcpy(out, m->part.chunks, sizeof *out * (size_t)m->part.n_chunks);
+    return m->part.n_chunks;
+}
+
+static bool holds(const struct model *m, const struct param_desc *d)
+{
+    bool first = model_has_layer(&m->spec, &m->part, 0);
+    bool last = model_has_layer(&m->spec, &m->part, m->spec.layers - 1);
+    if (d->layer >= 0)
+        return model_has_layer(&m->spec, &m->part, d->layer);
+    if (d->kind == PARAM_EMBEDDING)
+        return first || (last && d->id == P_WTE && m->spec.tied);
+    return last;
+}
+
+bool model_shares_table(const struct model *m)
+{
+    bool first = model_has_layer(&m->spec, &m->part, 0);
+    bool last = model_has_layer(&m->spec, &m->part, m->spec.layers - 1);
+    return m->spec.tied && first != last;
+}
+
+static void list_params(struct model *m, struct arena *a)
 {
     const struct model_part *part = &m->part;
-    m->local = local_spec(m);
-    struct param_desc *descs = params_of(&m->spec, a, &m->n_params);
-    m->params = ARENA_ARRAY(a, struct param, m->n_params);
-    list_buckets(m, a);
-    for (i64 i = 0; i < m->n_params; i++) {
-        m->params[i].desc = descs[i];
-        m->params[i].shard = param_expert_share(&descs[i], part->tensor_parts, part->tensor_part,
-                                                part->expert_parts, part->expert_part);
-        m->params[i].bucket = bucket_of(m, &descs[i]);
+    i64 all, n = 0;
+    struct param_desc *descs = params_of(&m->spec, a, &all);
+    m->params = ARENA_ARRAY(a, struct param, all);
+    for (i64 i = 0; i < all; i++) {
+        if (!holds(m, &descs[i]))
+            continue;
+        struct param *p = &m->params[n++];
+        p->desc = descs[i];
+        p->shard = param_expert_share(&descs[i], part->tensor_parts, part->tensor_part,
+                                      part->expert_parts, part->expert_part);
+        p->bucket = bucket_of(m, &descs[i]);
     }
+    m->n_params = n;
+}
+
+static void lay_out(struct model *m, struct arena *a)
+{
+    m->local = local_spec(m);
+    list_buckets(m, a);
+    list_params(m, a);
     for (i64 i = 0; i < m->n_buckets; i++)
         lay_out_bucket(m, a, &m->buckets[i]);
     for (i64 i = 0; i < m->n_params; i++)

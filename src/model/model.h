@@ -28,8 +28,19 @@ enum model_needs {
     MODEL_GRADS_LENT = 16
 };
 
-/* What of the model this rank holds. */
+/* Layers [first, first + count) that follow each other here: one stage of a pipeline. */
+struct layer_range {
+    i64 first, count;
+};
+
+enum { MODEL_CHUNKS = 8 };
+
+/* What of the model this rank holds. Whoever has the first layer has the embeddings; whoever has
+ * the last one the final norm and the head, so a tied table is in both places. */
 struct model_part {
+    int n_chunks; /* 0: all layers */
+    struct layer_range chunks[MODEL_CHUNKS]; /* ascending */
+
     i64 tensor_parts, tensor_part; /* every cut parameter, into so many; which is here (tp) */
     i64 state_parts, state_part; /* optimizer state is cut into so many; which is here (ZeRO) */
     i64 expert_parts, expert_part; /* experts are spread over so many; which share is here (ep).
@@ -47,6 +58,7 @@ static inline struct model_part model_whole(void)
  * elements; each parameter begins at a multiple of BUCKET_ALIGN. */
 enum { BUCKET_ALIGN = 64 };
 
+/* A bucket of which nothing is here has count 0 and no tensors. */
 struct bucket {
     const char *name; /* "embedding", "blocks.3", "blocks.3.experts", "final" */
     int layer;        /* -1, the layer's number, L */
@@ -114,7 +126,15 @@ i64 bucket_state_at(const struct bucket *b, i64 at);
 struct graph;
 void model_lend_gradients(const struct model *m, struct graph *g);
 
-/* The parameter, or NULL when the spec has none such; layer -1 outside the blocks. */
+/* What this rank runs, at least one range; its first has layer 0, its last the last layer, on
+ * ranks that have these. */
+i64 model_chunks(const struct model *m, struct layer_range out[MODEL_CHUNKS]);
+bool model_has_layer(const struct model_spec *s, const struct model_part *part, i64 layer);
+/* The table is both the embedding and the head, and those are on different ranks. */
+bool model_shares_table(const struct model *m);
+
+/* The parameter, or NULL when the spec has none such or it is not here; layer -1 outside the
+ * blocks. */
 struct param *model_param(const struct model *m, enum param_id id, int layer);
 
 /* True when Muon, not AdamW, updates p. */

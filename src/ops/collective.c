@@ -8,7 +8,6 @@
  *   reduce_scatter  in: partial sums, whole; out: the own part, summed
  *   all_gather      in: the own part; out: the whole
  *   all_reduce      in: partial sums; out: the sum, everywhere; may be in place
- *   send, recv      to or from the next or previous rank along the axis
  *
  * reduce_scatter and all_gather are each other's gradient: what was summed is handed to
  * all, and what was handed to all is summed (Korthikanti et al. 2022, section 4.2.2).

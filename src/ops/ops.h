@@ -350,6 +350,14 @@ extern const struct op_info op_reduce_scatter; /* in: whole; out: part */
 extern const struct op_info op_all_gather;     /* in: part; out: whole */
 extern const struct op_info op_all_reduce;     /* in, out: whole */
 
+/* Between stages of a pipeline (move.c). boundary b lies between stages b and b + 1 and is
+ * crossed upwards (to the later stage) or downwards. */
+enum { MOVE_BOUNDARY, MOVE_UP };
+extern const struct op_info op_send, op_recv;
+void send_rows(struct graph *g, struct tensor *x, i64 boundary);
+struct tensor *recv_rows(struct graph *g, enum dtype dtype, i64 rows, i64 columns,
+                         i64 boundary);
+
 /* --- data -------------------------------------------------------------------------------- */
 /* Waits for the next prefetched micro-batch and copies it. Its kernel is registered by the
  * data loader. out: tokens, targets i32 (R), weights f32 (R), positions, begin, sources

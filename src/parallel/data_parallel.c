@@ -30,14 +30,18 @@ static void cut_attributes(struct task *t, enum lane lane, const struct mesh *me
     t->attr[COLLECTIVE_OUTER] = 1;
 }
 
-/* Inserts it at position `at`, in front of what was inserted there before. */
+/* Inserts it at position `at`, in front of what was inserted there before, among the tasks of
+ * the stage that writes there last. */
 static void add_reduction(struct graph *g, const struct op_info *op, enum lane lane, i64 at,
                           struct tensor *in, struct tensor *out, const struct mesh *mesh)
 {
-    struct task proto = { .op = op, .phase = PHASE_WEIGHT_GRAD, .last_turn = true,
+    enum phase phase = g->phase == PHASE_UPDATE ? PHASE_UPDATE : PHASE_WEIGHT_GRAD;
+    struct task proto = { .op = op, .phase = phase, .last_turn = true,
                           .in = { in }, .out = { out } };
     cut_attributes(&proto, lane, mesh);
+    g->part = g->tasks[at - 1]->part;
     struct task *t = graph_add(g, &proto);
+    g->part = 0;
     if (t) {
         g->n_tasks--;
         graph_insert(g, at, t);
@@ -77,10 +81,24 @@ static void reduce_bucket(struct graph *g, const struct bucket *b, const struct 
         reduce_in_place(g, LANE_TP, at, graph_view(g, b->grad, 0, b->cut), mesh);
 }
 
+/* The embeddings, where another stage has a part in their gradient: summed in the update. */
+static const struct bucket *shared_bucket(const struct model *m)
+{
+    return model_shares_table(m) ? model_param(m, P_WTE, -1)->bucket : NULL;
+}
+
 int data_parallel_reduce(struct graph *g, const struct model *m, const struct mesh *mesh)
 {
     for (i64 i = 0; i < m->n_buckets; i++)
-        reduce_bucket(g, &m->buckets[i], mesh);
+        if (&m->buckets[i] != shared_bucket(m))
+            reduce_bucket(g, &m->buckets[i], mesh);
+    return g->rc;
+}
+
+int data_parallel_reduce_shared(struct graph *g, const struct model *m, const struct mesh *mesh)
+{
+    if (shared_bucket(m))
+        reduce_bucket(g, shared_bucket(m), mesh);
     return g->rc;
 }
 

@@ -7,7 +7,7 @@
 
 enum { TASKS_AHEAD = 64 };
 
-/* Calls in the order of starting; [ended, started) are under way, each at its number modulo
+/* Calls in the order of starting; [ended, started) may be under way, each at its number modulo
  * capacity. A ticket is the number of a task's last call, counted from 1. */
 struct queue {
     struct comm_lane *lane; /* its thread; NULL: calls are carried out by who waits for them */
@@ -33,14 +33,21 @@ i64 driver_calls(const struct program *p)
 
 /* --- queue ------------------------------------------------------------------------------- */
 
-/* Ends the calls up to and with number `last`. 1, 0 or negative as lane_driver's wait. */
+/* 1, 0 or negative as lane_driver's wait. */
+static int end_call(const struct queue *q, struct comm_call *call, bool block)
+{
+    if (!q->lane && !block)
+        return comm_test(call);
+    int rc = q->lane ? comm_lane_wait(q->lane, call) : comm_wait(call);
+    return rc < 0 ? rc : 1;
+}
+
+/* Ends the calls up to and with number `last`. */
 static int end_calls(struct queue *q, u64 last, bool block)
 {
     while (q->ended < last) {
-        struct comm_call *call = &q->calls[q->ended % q->capacity];
-        int rc = q->lane ? comm_lane_wait(q->lane, call)
-                 : block ? comm_wait(call) : comm_test(call);
-        if (rc < 0 || (!block && rc == 0))
+        int rc = end_call(q, &q->calls[q->ended % q->capacity], block);
+        if (rc != 1)
             return rc;
         q->ended++;
     }
@@ -82,6 +89,35 @@ static u32 tag_of(const struct task *t)
     return (u32)(t->layer + 1) << 12 | (u32)t->phase << 8 | (u32)op_index(t->op);
 }
 
+static bool is_move(const struct task *t)
+{
+    return t->op->sends || t->op->receives;
+}
+
+/* Both ends describe it as the send. */
+static int start_move(struct driver *d, const struct task *t)
+{
+    const struct tensor *x = t->op->sends ? t->in[0] : t->out[0];
+    struct queue *q = &d->queues[t->lane];
+    struct comm_call *call;
+    i64 *counts;
+    TRY(next_call(q, d->mesh->groups[t->lane], &call, &counts));
+    *call = (struct comm_call){
+        .op = t->op->sends ? COMM_SEND : COMM_RECV,
+        .group = d->mesh->boundaries[(i64)t->attr[MOVE_BOUNDARY]],
+        .in = t->op->sends ? x->data : NULL,
+        .out = t->op->sends ? NULL : x->data,
+        .count = tensor_count(x),
+        .peer = (t->attr[MOVE_UP] != 0) == t->op->sends, /* member 1 has the later stage */
+        .dtype = x->dtype,
+        .tag = tag_of(&(struct task){ .op = &op_send, .layer = t->layer, .phase = t->phase }),
+    };
+    if (!q->lane)
+        return comm_start(call);
+    comm_lane_submit(q->lane, call);
+    return OK;
+}
+
 static int start_one(struct driver *d, const struct task *t, i64 block)
 {
     struct comm_group *group = d->mesh->groups[t->lane];
@@ -114,16 +150,21 @@ static int start(void *context, const struct task *t, struct run *x, u64 *ticket
 {
     struct driver *d = context;
     (void)x;
-    for (i64 block = 0; block < (i64)t->attr[COLLECTIVE_OUTER]; block++)
-        TRY(start_one(d, t, block));
+    if (is_move(t))
+        TRY(start_move(d, t));
+    else
+        for (i64 block = 0; block < (i64)t->attr[COLLECTIVE_OUTER]; block++)
+            TRY(start_one(d, t, block));
     *ticket = d->queues[t->lane].started;
     return OK;
 }
 
 static int wait_for(void *context, enum lane lane, u64 ticket, bool block)
 {
-    struct driver *d = context;
-    return end_calls(&d->queues[lane], ticket, block);
+    struct queue *q = &((struct driver *)context)->queues[lane];
+    if (lane_in_order(lane) || ticket <= q->ended)
+        return end_calls(q, ticket, block);
+    return end_call(q, &q->calls[(ticket - 1) % q->capacity], block);
 }
 
 /* --- life -------------------------------------------------------------------------------- */

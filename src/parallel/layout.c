@@ -2,7 +2,9 @@
 
 #include "base/err.h"
 #include "base/text.h"
+#include "parallel/stages.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { MOST_RANKS = 1 << 20 };
@@ -10,6 +12,9 @@ enum { MOST_RANKS = 1 << 20 };
 #define FIELD(kind, field) OPTION_FIELD(kind, struct layout, field)
 
 const struct option layout_options[] = {
+    { "layout.pp", FIELD(INT, pp), "1", .unit = "ranks", .min = 1, .max = SCHEDULE_MOST_RANKS,
+      .help = "Pipeline parallel: ranks that share the layers; a step's micro-batches pass "
+              "through them." },
     { "layout.dp", FIELD(INT, dp), "1", .unit = "ranks", .min = 1, .max = MOST_RANKS,
       .help = "Data parallel: ranks that share the rows of the batch." },
     { "layout.tp", FIELD(INT, tp), "1", .unit = "ranks", .min = 1, .max = MOST_RANKS,
@@ -20,17 +25,26 @@ const struct option layout_options[] = {
     { "layout.exact", FIELD(BOOL, exact), "false",
       .help = "Sums in an order that no layout changes: dp and tp give the very bits of one rank "
               "that is exact too." },
+    { "layout.schedule", FIELD(STRING, schedule), "1f1b",
+      .help = "Order of work in a pipeline: gpipe, 1f1b, interleaved, zb-h1, zb-v, or a .csv "
+              "file with one line of actions per rank." },
+    { "layout.chunks", FIELD(INT, chunks), "0", .unit = "stages", .max = MODEL_CHUNKS,
+      .help = "Pipeline stages per rank; 0: as few as the schedule needs (interleaved and zb-v: "
+              "2, others: 1)." },
+    { "layout.stages", FIELD(STRING, stages), NULL,
+      .help = "Layers of each pipeline stage, such as 3+5+4; without it they are shared out "
+              "evenly, the head counted." },
     { 0 },
 };
 
 struct layout layout_single(void)
 {
-    return (struct layout){ .dp = 1, .tp = 1 };
+    return (struct layout){ .pp = 1, .dp = 1, .tp = 1, .schedule = "1f1b" };
 }
 
 i64 layout_ranks(const struct layout *l)
 {
-    return l->dp * l->tp;
+    return l->pp * l->dp * l->tp;
 }
 
 /* --- text ------------------------------------------------------------------------------- */
@@ -93,19 +107,28 @@ struct layout_rows layout_rows(const struct layout *l, i64 B, int micro_batches,
 
 /* --- checks ------------------------------------------------------------------------------ */
 
+/* "pp=2,dp=2,tp=1", as far as it decides how many ranks there are. */
+static void put_degrees(const struct layout *l, char *out, size_t chars)
+{
+    int n = 0;
+    if (l->pp > 1)
+        n = snprintf(out, chars, "pp=%lld,", (long long)l->pp);
+    snprintf(out + n, chars - (size_t)n, "dp=%lld,tp=%lld", (long long)l->dp, (long long)l->tp);
+}
+
 static int check_ranks(const struct layout *l, i64 ranks)
 {
+    char degrees[96];
     i64 needs = layout_ranks(l);
     if (needs == ranks)
         return OK;
+    put_degrees(l, degrees, sizeof degrees);
     if (ranks % (needs / l->dp) == 0)
-        return err_set(ERR_CONFIG, "the layout dp=%lld,tp=%lld needs %lld ranks, but %lld "
-                       "were started; dp=%lld would fit", (long long)l->dp, (long long)l->tp,
-                       (long long)needs, (long long)ranks,
+        return err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld were started; "
+                       "dp=%lld would fit", degrees, (long long)needs, (long long)ranks,
                        (long long)(ranks / (needs / l->dp)));
-    return err_set(ERR_CONFIG, "the layout dp=%lld,tp=%lld needs %lld ranks, but %lld were "
-                   "started", (long long)l->dp, (long long)l->tp, (long long)needs,
-                   (long long)ranks);
+    return err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld were started", degrees,
+                   (long long)needs, (long long)ranks);
 }
 
 static bool rows_fit(i64 dp, i64 B, int micro_batches)
@@ -150,8 +173,11 @@ static int check_exact(const struct layout *l, int micro_batches)
     const struct { const char *name; i64 degree; } axes[] = { { "dp", l->dp }, { "tp", l->tp } };
     for (i64 i = 0; l->exact && i < COUNT_OF(axes); i++)
         if (!power_of_two(axes[i].degree) || axes[i].degree > 8)
-            return err_set(ERR_CONFIG, "%s=%lld cannot be exact: with layout.exact each axis has 1, "
-                           "2, 4 or 8 ranks", axes[i].name, (long long)axes[i].degree);
+            return err_set(ERR_CONFIG, "%s=%lld cannot be exact: with layout.exact each axis has "
+                           "1, 2, 4 or 8 ranks", axes[i].name, (long long)axes[i].degree);
+    if (l->exact && l->pp > 1)
+        return err_set(ERR_CONFIG, "pp=%lld cannot be exact yet; use dp and tp, or leave "
+                       "layout.exact off", (long long)l->pp);
     if (l->exact && !power_of_two(micro_batches))
         return err_set(ERR_CONFIG, "%d micro-batches a step cannot be exact: with layout.exact "
                        "choose a power of two, here or in the ramp", micro_batches);
@@ -180,5 +206,6 @@ int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, 
     TRY(check_divides("attention heads", s->heads, l->tp));
     TRY(check_divides("key-value heads", s->kv_heads, l->tp));
     TRY(check_divides("hidden units", s->hidden, l->tp));
+    TRY(stages_check(l, s, layout_rows(l, B, micro_batches, 0).micro_batches));
     return check_divides("tokens per row", T, l->tp);
 }

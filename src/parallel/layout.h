@@ -4,6 +4,7 @@
  * never which step: the recipe's batch is the batch of all ranks together. The axes of
  * the mesh, outermost first:
  *
+ *     pp   pipeline: every rank has other layers; micro-batches pass through them
  *     dp   data: every rank has other rows of the batch
  *     tp   tensor: matrices are cut; between them rows are (sequence parallel)
  *
@@ -22,9 +23,12 @@ enum zero_stage {
 };
 
 struct layout {
-    i64 dp, tp;
+    i64 pp, dp, tp;
     i64 zero; /* enum zero_stage */
     bool exact; /* the bits of one rank: parallel/exact.h */
+    i64 chunks;           /* pipeline stages per rank; 0: as few as the schedule needs */
+    const char *schedule; /* enum schedule_kind by name, or a file that ends in .csv */
+    const char *stages;   /* "3+5+4": layers of each stage; NULL: evenly */
 };
 
 /* Keys "layout.dp" and so on, bound to struct layout. */

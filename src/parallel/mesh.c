@@ -8,8 +8,8 @@ enum { TAG_AGREE = 1, TAG_TELL, TAG_GATHER };
 
 struct mesh mesh_at(const struct layout *l, i64 rank)
 {
-    return (struct mesh){ .layout = *l, .rank = rank, .dp_rank = rank / l->tp,
-                          .tp_rank = rank % l->tp };
+    return (struct mesh){ .layout = *l, .rank = rank, .pp_rank = rank / (l->tp * l->dp),
+                          .dp_rank = rank / l->tp % l->dp, .tp_rank = rank % l->tp };
 }
 
 struct mesh mesh_single(void)
@@ -20,17 +20,43 @@ struct mesh mesh_single(void)
 
 i64 mesh_degree(const struct mesh *m, enum lane lane)
 {
-    return lane == LANE_DP ? m->layout.dp : lane == LANE_TP ? m->layout.tp : 1;
+    switch (lane) {
+    case LANE_PP: return m->layout.pp;
+    case LANE_DP: return m->layout.dp;
+    case LANE_TP: return m->layout.tp;
+    default: return 1;
+    }
 }
 
 i64 mesh_coordinate(const struct mesh *m, enum lane lane)
 {
-    return lane == LANE_DP ? m->dp_rank : lane == LANE_TP ? m->tp_rank : 0;
+    switch (lane) {
+    case LANE_PP: return m->pp_rank;
+    case LANE_DP: return m->dp_rank;
+    case LANE_TP: return m->tp_rank;
+    default: return 0;
+    }
 }
 
-struct model_part mesh_part(const struct mesh *m)
+/* The layers of this rank's stages. They were checked with the layout. */
+static void add_chunks(const struct mesh *m, const struct model_spec *s, struct model_part *part)
+{
+    struct arena a;
+    arena_init(&a);
+    struct layer_range *layers = ARENA_ARRAY(&a, struct layer_range, m->stages.n);
+    int rc = stages_layers(&m->layout, m->stages.n, s, layers);
+    assert(rc == OK);
+    for (int t = 0; rc == OK && t < m->stages.n; t++)
+        if (m->stages.rank_of[t] == (int)m->pp_rank)
+            part->chunks[part->n_chunks++] = layers[t];
+    arena_fini(&a);
+}
+
+struct model_part mesh_part(const struct mesh *m, const struct model_spec *s)
 {
     struct model_part part = model_whole();
+    if (m->layout.pp > 1)
+        add_chunks(m, s, &part);
     part.tensor_parts = m->layout.tp;
     part.tensor_part = m->tp_rank;
     if (m->layout.zero >= ZERO_OPTIMIZER) {
@@ -40,10 +66,17 @@ struct model_part mesh_part(const struct mesh *m)
     return part;
 }
 
+/* How far ranks are apart that are neighbours along an axis. */
+static i64 stride_of(const struct mesh *m, enum lane lane)
+{
+    const struct layout *l = &m->layout;
+    return lane == LANE_PP ? l->dp * l->tp : lane == LANE_DP ? l->tp : 1;
+}
+
 /* The ranks that differ from this one in the lane's coordinate only. */
 static int make_group(struct mesh *m, enum lane lane, const char *axis, struct comm_group **out)
 {
-    i64 n = mesh_degree(m, lane), stride = lane == LANE_DP ? m->layout.tp : 1;
+    i64 n = mesh_degree(m, lane), stride = stride_of(m, lane);
     i64 first = m->rank - mesh_coordinate(m, lane) * stride;
     if (n == 1)
         return OK;
@@ -51,6 +84,44 @@ static int make_group(struct mesh *m, enum lane lane, const char *axis, struct c
     for (i64 i = 0; i < n; i++)
         members[i] = (int)(first + i * stride);
     return comm_group_new(out, m->comm, axis, members, (int)n);
+}
+
+/* This rank's counterpart on another stage's rank. */
+static int rank_at(const struct mesh *m, int pp_rank)
+{
+    return (int)(m->rank + (pp_rank - m->pp_rank) * stride_of(m, LANE_PP));
+}
+
+static int make_pair(struct mesh *m, const char *axis, int earlier, int later,
+                     struct comm_group **out)
+{
+    if (earlier == later || (earlier != (int)m->pp_rank && later != (int)m->pp_rank))
+        return OK;
+    const int members[] = { rank_at(m, earlier), rank_at(m, later) };
+    return comm_group_new(out, m->comm, axis, members, 2);
+}
+
+/* One pair for each boundary, so that what crosses it one way is never mixed with anything
+ * else; and one for a table that the first and the last stage share. */
+static int make_boundaries(struct mesh *m)
+{
+    const struct stages *s = &m->stages;
+    m->boundaries = ARENA_ARRAY(&m->comm->arena, struct comm_group *, s->n);
+    for (int b = 0; b < s->n - 1; b++)
+        TRY(make_pair(m, "pp", s->rank_of[b], s->rank_of[b + 1], &m->boundaries[b]));
+    return make_pair(m, "tie", s->rank_of[0], s->rank_of[s->n - 1], &m->groups[LANE_TIE]);
+}
+
+static int make_column(struct mesh *m)
+{
+    i64 stages = m->layout.pp, n = 0, dp = m->layout.dp, tp = m->layout.tp;
+    m->column = m->batch;
+    if (stages == 1)
+        return OK;
+    int *members = ARENA_ARRAY(&m->comm->arena, int, stages * dp);
+    for (i64 i = 0; i < stages * dp; i++)
+        members[n++] = (int)(i * tp + m->tp_rank);
+    return comm_group_new(&m->column, m->comm, "column", members, (int)n);
 }
 
 static int make_world(struct mesh *m, struct comm *comm)
@@ -74,12 +145,16 @@ int mesh_meet(struct mesh *out, struct comm *comm)
 int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm)
 {
     *out = mesh_at(l, comm->rank);
+    TRY(stages_place(&out->stages, l, &comm->arena));
     TRY(make_world(out, comm));
     if (comm->size == 1)
         return OK;
     TRY(make_group(out, LANE_DP, "batch", &out->batch));
     TRY(make_group(out, LANE_DP, "dp", &out->groups[LANE_DP]));
-    return make_group(out, LANE_TP, "tp", &out->groups[LANE_TP]);
+    TRY(make_group(out, LANE_TP, "tp", &out->groups[LANE_TP]));
+    TRY(make_column(out));
+    TRY(make_group(out, LANE_PP, "pp", &out->groups[LANE_PP]));
+    return make_boundaries(out);
 }
 
 bool mesh_leads(const struct mesh *m)
@@ -98,6 +173,11 @@ static int agree(struct comm_group *group, double *values, i64 n, enum comm_redu
 int mesh_sum(const struct mesh *m, double *values, i64 n)
 {
     return agree(m->batch, values, n, COMM_SUM);
+}
+
+int mesh_sum_stages(const struct mesh *m, double *values, i64 n)
+{
+    return agree(m->column, values, n, COMM_SUM);
 }
 
 int mesh_max(const struct mesh *m, double *values, i64 n)

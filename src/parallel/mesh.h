@@ -1,7 +1,8 @@
 /* parallel/mesh.h - which rank is where, and with whom it talks.
  *
- * rank = dp_rank x tp + tp_rank: tp is innermost, because it talks most and neighbours in
- * rank order are usually neighbours in the machine. Groups are made once. */
+ * rank = (pp_rank x dp + dp_rank) x tp + tp_rank: tp is innermost, because it talks most and
+ * neighbours in rank order are usually neighbours in the machine; stages of a pipeline are
+ * outermost, because they talk least. Groups are made once. */
 #ifndef HEADWAY_MESH_H
 #define HEADWAY_MESH_H
 
@@ -9,18 +10,23 @@
 #include "graph/graph.h"
 #include "model/model.h"
 #include "parallel/layout.h"
+#include "parallel/stages.h"
 
 struct mesh {
     struct layout layout;
-    i64 rank, dp_rank, tp_rank;
+    struct stages stages;
+    i64 rank, pp_rank, dp_rank, tp_rank;
     struct comm *comm;
     struct comm_group *groups[LANE_COUNT]; /* by lane; NULL where the axis has one rank */
     /* For agreement between steps; NULL for a single rank. Groups of their own, since a lane's
      * may be in use by its thread: all ranks, and those that share the batch. */
     struct comm_group *world, *batch;
+    struct comm_group *column; /* who shares the batch, on all stages */
+    struct comm_group **boundaries; /* [stages - 1]: member 0 has the earlier stage; NULL where
+                                     * this rank has neither or both */
 };
 
-/* Coordinates alone, for those who plan: no comm, no groups. */
+/* Coordinates alone, for those who plan: no comm, no groups, no stages. */
 struct mesh mesh_at(const struct layout *l, i64 rank);
 
 /* The mesh of one rank. */
@@ -33,7 +39,7 @@ int mesh_meet(struct mesh *out, struct comm *comm);
 int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm);
 
 /* What of the model this rank holds. */
-struct model_part mesh_part(const struct mesh *m);
+struct model_part mesh_part(const struct mesh *m, const struct model_spec *s);
 
 /* Degree and own coordinate along the axis of a lane. */
 i64 mesh_degree(const struct mesh *m, enum lane lane);
@@ -44,6 +50,8 @@ bool mesh_leads(const struct mesh *m);
 /* values[i] = their sum over the ranks that share the batch, in a fixed order: the same bits
  * on every rank. */
 int mesh_sum(const struct mesh *m, double *values, i64 n);
+/* The same over the stages too: what only the last one has, others give as 0. */
+int mesh_sum_stages(const struct mesh *m, double *values, i64 n);
 /* values[i] = their maximum over all ranks. Also a meeting: nobody leaves before all came. */
 int mesh_max(const struct mesh *m, double *values, i64 n);
 /* all: bytes from each rank of the world, in order of ranks; own is this one's. */

@@ -238,6 +238,16 @@ int schedule_new(struct schedule *out, enum schedule_kind kind, int ranks, int c
     return OK;
 }
 
+void schedule_new_forward(struct schedule *out, int ranks, int stages, const int *rank_of,
+                          int micro_batches, struct arena *a)
+{
+    init(out, ranks, stages, micro_batches, a);
+    memcpy(out->rank_of, rank_of, sizeof *rank_of * (size_t)stages);
+    for (int i = 0; i < micro_batches; i++)
+        for (int t = 0; t < stages; t++)
+            add(out, rank_of[t], SCHEDULE_F, t, i);
+}
+
 /* --- moves -------------------------------------------------------------------------------- */
 
 static bool is_backward(enum schedule_op op)
@@ -283,19 +293,6 @@ void schedule_add_moves(struct schedule *s, int ahead)
             send_of(s, &full, a);
         }
         s->lists[r] = full;
-    }
-}
-
-void schedule_keep_forward(struct schedule *s)
-{
-    for (int r = 0; r < s->ranks; r++) {
-        struct schedule_list all = s->lists[r], kept = { 0 };
-        for (i64 i = 0; i < all.n; i++) {
-            const struct schedule_action *a = &all.actions[i];
-            if (a->op == SCHEDULE_F || a->op == SCHEDULE_SEND_F || a->op == SCHEDULE_RECV_F)
-                push(s, &kept, a->op, a->stage, a->micro_batch);
-        }
-        s->lists[r] = kept;
     }
 }
 

@@ -17,8 +17,8 @@
  * micro-batches then have the order that one rank gives them.
  *
  * Pure data: no ranks, no tensors. */
-#ifndef HEADWAY_SCHEDULE_H
-#define HEADWAY_SCHEDULE_H
+#ifndef HEADWAY_PARALLEL_SCHEDULE_H
+#define HEADWAY_PARALLEL_SCHEDULE_H
 
 #include "base/arena.h"
 #include "base/base.h"
@@ -74,6 +74,11 @@ int schedule_most_chunks(enum schedule_kind kind);
 int schedule_new(struct schedule *out, enum schedule_kind kind, int ranks, int chunks,
                  int micro_batches, struct arena *a);
 
+/* A forward pass alone, for evaluation: each micro-batch through the rank's stages in their
+ * order. rank_of: [stages]. */
+void schedule_new_forward(struct schedule *out, int ranks, int stages, const int *rank_of,
+                          int micro_batches, struct arena *a);
+
 /* Rank of each stage: round and round, or for ZB-V there and back. */
 int schedule_place(enum schedule_kind kind, int ranks, int stage);
 
@@ -81,8 +86,6 @@ int schedule_place(enum schedule_kind kind, int ranks, int stage);
  * them, `ahead` computing actions early so that data travel meanwhile. Between stages of one
  * rank nothing moves. */
 void schedule_add_moves(struct schedule *s, int ahead);
-/* What a forward pass alone does: F and its moves, for evaluation. */
-void schedule_keep_forward(struct schedule *s);
 
 bool schedule_moves(const struct schedule *s); /* it has sends or receives */
 bool schedule_splits(const struct schedule *s); /* it has I and W rather than B */

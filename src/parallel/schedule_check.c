@@ -53,6 +53,22 @@ static bool has_place(const struct schedule *s, const struct schedule_action *a)
     return other >= 0 && other < s->stages && s->rank_of[other] != s->rank_of[a->stage];
 }
 
+/* The micro-batch in front of it had the same action, or one that holds it. */
+static bool follows(const struct proof *p, const struct schedule_action *a)
+{
+    int t = a->stage, i = a->micro_batch - 1;
+    if (i < 0)
+        return true;
+    bool both = place_of(p, SCHEDULE_B, t, i);
+    switch (a->op) {
+    case SCHEDULE_I:
+    case SCHEDULE_W: return both || place_of(p, a->op, t, i);
+    case SCHEDULE_B: return both || (place_of(p, SCHEDULE_I, t, i) &&
+                                     place_of(p, SCHEDULE_W, t, i));
+    default: return place_of(p, a->op, t, i);
+    }
+}
+
 static int note(struct proof *p, int rank, i64 i)
 {
     const struct schedule *s = p->s;
@@ -68,7 +84,7 @@ static int note(struct proof *p, int rank, i64 i)
     if (*place)
         return wrong(rank, a, "is there twice");
     *place = i + 1;
-    if (a->micro_batch > 0 && place_of(p, a->op, a->stage, a->micro_batch - 1) == 0)
+    if (!follows(p, a))
         return wrong(rank, a, "comes before, or without, the micro-batch in front of it: each "
                      "stage takes them in ascending order");
     return OK;

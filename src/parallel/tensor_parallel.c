@@ -173,12 +173,27 @@ static void cross_entropy(struct rewrite *r, const struct task *t)
                 first, V, t->attr[XENT_ZCOEF]);
 }
 
+/* Each rank sends its cut of the rows to its counterpart on the other stage. */
+static void move_rows(struct rewrite *r, const struct task *t)
+{
+    struct task proto = begin(t);
+    const struct tensor *x = t->op->receives ? t->out[0] : NULL;
+    if (x)
+        proto.out[0] = graph_matrix(r->g, x->dtype, x->dim[0] / r->mesh->layout.tp, x->dim[1],
+                                    x->name);
+    else
+        proto.in[0] = r->now[t->in[0]->index];
+    if (graph_add(r->g, &proto) && x)
+        replace(r, x, proto.out[0], true);
+}
+
 static void rewrite_task(struct rewrite *r, const struct task *t)
 {
     r->g->layer = t->layer;
     r->g->phase = t->phase;
     r->g->head = t->head;
     r->g->chunk = t->chunk;
+    r->g->part = t->part;
     if (t->op == &op_embed)
         embed_shares(r, t);
     else if (t->op == &op_rmsnorm || t->op == &op_layernorm)
@@ -187,6 +202,8 @@ static void rewrite_task(struct rewrite *r, const struct task *t)
         product(r, t);
     else if (t->op == &op_xent)
         cross_entropy(r, t);
+    else if (t->op == &op_send || t->op == &op_recv)
+        move_rows(r, t);
     else
         keep(r, t, t->op == &op_load_batch || t->op == &op_loss_sums);
 }
@@ -209,7 +226,7 @@ int tensor_parallel(struct graph *g, const struct model *m, const struct mesh *m
         rewrite_task(&r, old[i]);
     g->layer = -1;
     g->head = false;
-    g->chunk = 0;
+    g->chunk = g->part = 0;
     g->phase = PHASE_FORWARD;
     return g->rc;
 }

@@ -11,7 +11,9 @@ int evaluator_init(struct evaluator *e, const struct model *m, struct engine *en
     struct step_io io;
     struct step_shape shape = { B, T, 1, i64_max(1, loader_sources(loader)) };
     *e = (struct evaluator){ .engine = engine, .loader = loader, .backend = engine->backend,
-                             .mesh = *mesh };
+                             .mesh = *mesh,
+                             .has_loss = model_has_layer(&m->spec, &m->part,
+                                                         m->spec.layers - 1) };
     backend_set(&e->backend, &op_load_batch, loader_kernel(loader));
     if (!backend_kernel(&engine->backend, &op_load_batch)->run)
         backend_set(&engine->backend, &op_load_batch, loader_kernel(loader));
@@ -59,9 +61,10 @@ int evaluator_run(struct evaluator *e, struct eval_result *out)
     double nll = 0, weight = 0;
     *out = (struct eval_result){ 0 };
     int rc = run_share(e, out, &nll, &weight);
-    double sums[] = { nll, weight, (double)out->bytes, rc < 0 };
+    double last = e->has_loss; /* bytes are counted where the loss is */
+    double sums[] = { nll, weight, last * (double)out->bytes, rc < 0 };
     TRY(rc == ERR_PEER || rc == ERR_HANG ? rc : OK);
-    TRY(mesh_sum(&e->mesh, sums, COUNT_OF(sums)));
+    TRY(mesh_sum_stages(&e->mesh, sums, COUNT_OF(sums)));
     TRY(rc);
     if (sums[3] > 0)
         return err_set(ERR_SYS, "another rank could not evaluate");

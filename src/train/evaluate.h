@@ -22,6 +22,7 @@ struct evaluator {
     struct step_program program;
     struct tensor *sums;
     struct mesh mesh;
+    bool has_loss; /* the last stage is here */
     const atomic_ullong *stop; /* becomes non-zero: leave with ERR_STOPPED; may be NULL */
 };
 

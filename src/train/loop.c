@@ -287,7 +287,8 @@ static int evaluate_both(struct loop *l, bool final)
     int rc = evaluate(l, final, false);
     if (rc >= 0 && s->config->train.ema > 0)
         rc = evaluate(l, final, true);
-    bool data = (rc == ERR_FORMAT || rc == ERR_SYS) && s->mesh.layout.tp == 1;
+    bool data = (rc == ERR_FORMAT || rc == ERR_SYS) && s->mesh.layout.tp == 1 &&
+                s->mesh.layout.pp == 1;
     if (!data || s->config->data.on_missing == MISSING_STOP)
         return rc;
     log_line(LOG_WARN, "step %lld: not evaluated: %s", (long long)s->state.step,

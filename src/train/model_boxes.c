@@ -1,5 +1,7 @@
 #include "train/model_boxes.h"
 
+#include "parallel/pipeline.h"
+
 #include <string.h>
 
 /* Elements below which a parameter is not shared out among those who have it alike, but
@@ -217,6 +219,8 @@ struct model_boxes model_boxes_written(const struct model *m, const struct mesh 
     struct lister l = { .m = m, .arena = a, .out.part = is_part(m) };
     for (i64 i = 0; i < m->n_params; i++) {
         const struct param *p = &m->params[i];
+        if (!pipeline_counts(m, p))
+            continue; /* the first stage writes a table that the last one has too */
         struct shard_range mine = share_of(state_here(p), columns_here(p), copies_of(m, mesh, p), i);
         add_param(&l, p, mine, mine);
     }

@@ -233,7 +233,7 @@ static int open_model(struct session *s)
     const struct train_config *c = s->config;
     enum dtype compute = c->train.precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
     unsigned needs = step_needs(c) | (lends_gradients(s) ? MODEL_GRADS_LENT : 0);
-    struct model_part part = mesh_part(&s->mesh);
+    struct model_part part = mesh_part(&s->mesh, &s->spec);
     return model_new_part(&s->model, &s->spec, compute, needs, c->train.seq, &part, &s->arena);
 }
 

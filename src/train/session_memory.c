@@ -131,9 +131,10 @@ int session_check_floor(const struct session *s)
     const struct train_config *c = s->config;
     double limit = (double)sys_memory_limit_bytes();
     double size = c->train.precision == PRECISION_BF16 ? 2 : 4;
-    struct model_part part = mesh_part(&s->mesh);
+    struct model_part part = mesh_part(&s->mesh, &s->spec);
     double rows = (double)session_full_rows(s).B * (double)c->train.seq;
-    double kept = (double)(s->spec.layers * s->spec.width) / (double)part.tensor_parts;
+    double layers = (double)s->spec.layers / (double)s->mesh.layout.pp;
+    double kept = layers * (double)s->spec.width / (double)part.tensor_parts;
     double row = size * kept + 4.0 * BATCH_ARRAYS;
     enum dtype compute = size == 2 ? DTYPE_BF16 : DTYPE_F32;
     double state = (double)model_part_bytes(&s->spec, compute, step_needs(c), c->train.seq, &part);

@@ -99,7 +99,10 @@ int session_share_weight(struct session *s)
 
 int session_share_sums(struct session *s)
 {
-    return mesh_sum(&s->mesh, s->io.sums->data, tensor_count(s->io.sums));
+    const struct model *m = s->model;
+    if (!model_has_layer(&m->spec, &m->part, m->spec.layers - 1))
+        memset(s->io.sums->data, 0, (size_t)tensor_bytes(s->io.sums)); /* the last stage's are */
+    return mesh_sum_stages(&s->mesh, s->io.sums->data, tensor_count(s->io.sums));
 }
 
 static int by_seconds(const void *a, const void *b)

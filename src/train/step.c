@@ -2,6 +2,7 @@
 
 #include "parallel/data_parallel.h"
 #include "parallel/exact.h"
+#include "parallel/pipeline.h"
 #include "parallel/tensor_parallel.h"
 
 static struct tensor *host_tensor(struct arena *a, const char *name, enum dtype dtype, i64 n,
@@ -136,6 +137,7 @@ static struct tensor *add_squares(struct graph *g, const struct model *m, struct
         parts[n++] = more;
     for (i64 i = 0; i < m->n_params; i++)
         if (m->params[i].desc.kind != PARAM_BALANCE && sharing_of(&m->params[i]) == which &&
+            pipeline_counts(m, &m->params[i]) &&
             own_piece(g, &m->params[i], &piece))
             parts[n++] = sum_squares(g, piece.grad);
     return total_squares(g, parts, n);
@@ -147,7 +149,8 @@ static struct tensor *count_squares(struct graph *g, const struct model *m,
 {
     struct piece piece;
     for (i64 i = 0; i < m->n_params; i++)
-        if (sharing_of(&m->params[i]) == which && own_piece(g, &m->params[i], &piece))
+        if (sharing_of(&m->params[i]) == which && pipeline_counts(m, &m->params[i]) &&
+            own_piece(g, &m->params[i], &piece))
             digits = exact_squares(g, piece.grad, digits);
     return digits;
 }
@@ -155,13 +158,16 @@ static struct tensor *count_squares(struct graph *g, const struct model *m,
 /* A rank that owns no matrix takes part with a sum over none. */
 static struct tensor *no_squares(struct graph *g, const struct model *m, bool exact)
 {
-    struct tensor *none = graph_view(g, m->buckets[0].grad, 0, 0);
+    i64 b = 0;
+    while (!m->buckets[b].grad) /* of another stage */
+        b++;
+    struct tensor *none = graph_view(g, m->buckets[b].grad, 0, 0);
     return exact ? exact_squares(g, none, NULL) : sum_squares(g, none);
 }
 
 /* The squared norm of the whole gradient: each element once. Slices of a split state are
  * summed over their owners, then shares over the ranks that cut the model, and what all have
- * is added behind that. */
+ * is added behind that; then stages are summed. */
 static struct tensor *gradient_squares(struct graph *g, const struct model *m,
                                        const struct mesh *mesh)
 {
@@ -174,7 +180,7 @@ static struct tensor *gradient_squares(struct graph *g, const struct model *m,
     sum = data_parallel_total(g, sum, mesh);
     sum = squares(g, m, sum, SHARE_CUT_VECTORS);
     sum = tensor_parallel_total(g, sum, mesh);
-    sum = squares(g, m, sum, SHARE_SAME_VECTORS);
+    sum = pipeline_total(g, squares(g, m, sum, SHARE_SAME_VECTORS), mesh);
     return exact ? exact_total(g, sum) : sum;
 }
 
@@ -183,6 +189,8 @@ static void build_update(struct graph *g, const struct model *m, const struct tr
 {
     struct piece piece;
     g->phase = PHASE_UPDATE;
+    pipeline_tie(g, m);
+    data_parallel_reduce_shared(g, m, mesh);
     clip(g, gradient_squares(g, m, mesh), c->train.clip, io->norm, io->scale, io->apply);
     for (i64 b = 0; b < m->n_buckets; b++) {
         for (i64 i = 0; i < m->n_params; i++)
@@ -192,14 +200,40 @@ static void build_update(struct graph *g, const struct model *m, const struct tr
     }
 }
 
+/* One part for each stage that is here. The whole model is one stage. */
 static void build_forward(struct graph *g, const struct model *m,
                           const struct step_shape *shape, const struct decoder_shape *d,
-                          struct tensor *sums)
+                          struct tensor *sums, const struct mesh *mesh)
 {
-    struct batch batch;
-    load_batch(g, shape->B, shape->T, &batch);
-    struct tensor *h = decoder_hidden(g, m, &batch, d);
-    decoder_loss(g, m, h, &batch, d, sums);
+    struct layer_range chunks[MODEL_CHUNKS];
+    struct tensor *x = NULL;
+    for (i64 n = model_chunks(m, chunks); g->part < n && g->rc >= 0; g->part++) {
+        const struct layer_range *layers = &chunks[g->part];
+        bool last = layers->first + layers->count == m->spec.layers;
+        int stage = mesh->layout.pp > 1 ? pipeline_stage(mesh, g->part) : 0;
+        struct batch batch;
+        load_batch(g, shape->B, shape->T, &batch);
+        x = pipeline_input(g, mesh, stage, x, m->compute, shape->B * shape->T, m->spec.width);
+        x = decoder_stage(g, m, &batch, d, x, layers);
+        if (last)
+            decoder_loss(g, m, x, &batch, d, sums);
+        else
+            pipeline_output(g, mesh, stage, x);
+    }
+    g->part = 0;
+}
+
+static int seal(struct step_program *out, const char *name, bool forward_only,
+                const struct mesh *mesh)
+{
+    struct graph *g = &out->graph;
+    struct turn *turns;
+    i64 n;
+    int micro_batches = out->shape.micro_batches;
+    if (mesh->layout.pp == 1)
+        return program_new(&out->program, g, name, micro_batches);
+    TRY(pipeline_turns(mesh, micro_batches, forward_only, &turns, &n, g->arena));
+    return program_new_scheduled(&out->program, g, name, micro_batches, turns, n);
 }
 
 int step_program_new(struct step_program *out, const struct model *m,
@@ -217,7 +251,7 @@ int step_program_new(struct step_program *out, const struct model *m,
     graph_init(g, a);
     if (m->needs & MODEL_GRADS_LENT)
         model_lend_gradients(m, g);
-    build_forward(g, m, shape, &d, io->sums);
+    build_forward(g, m, shape, &d, io->sums, mesh);
     TRY(tensor_parallel(g, m, mesh, shape->B));
     TRY(graph_backward(g, 0, g->n_tasks));
     TRY(exact_sums(g, &exact));
@@ -226,7 +260,7 @@ int step_program_new(struct step_program *out, const struct model *m,
     TRY(data_parallel_reduce(g, m, mesh));
     TRY(exact_join(g, &exact));
     build_update(g, m, c, io, mesh);
-    return program_new(&out->program, g, "train", shape->micro_batches);
+    return seal(out, "train", false, mesh);
 }
 
 int eval_program_new(struct step_program *out, const struct model *m,
@@ -238,8 +272,8 @@ int eval_program_new(struct step_program *out, const struct model *m,
     struct exact exact = { m, mesh, shape->B, shape->T, 1, NULL };
     out->shape = *shape;
     graph_init(g, a);
-    build_forward(g, m, shape, &d, sums);
+    build_forward(g, m, shape, &d, sums, mesh);
     TRY(tensor_parallel(g, m, mesh, shape->B));
     TRY(exact_sums(g, &exact));
-    return program_new(&out->program, g, "eval", shape->micro_batches);
+    return seal(out, "eval", true, mesh);
 }

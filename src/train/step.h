@@ -41,7 +41,8 @@ int step_program_new(struct step_program *out, const struct model *m,
                      const struct train_config *c, const struct step_shape *shape,
                      const struct step_io *io, const struct mesh *mesh, struct arena *a);
 
-/* Evaluation: the same forward and loss, no gradient. sums f64 (S,2). */
+/* Evaluation: the same forward and loss, no gradient. sums f64 (S,2), 0 but on ranks that have
+ * the last stage. */
 int eval_program_new(struct step_program *out, const struct model *m,
                      const struct step_shape *shape, struct tensor *sums,
                      const struct mesh *mesh, struct arena *a);

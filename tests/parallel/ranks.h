@@ -40,6 +40,7 @@ struct ranks_options {
     struct tiny_options tiny; /* B and micro_batches are those of all ranks together */
     const char *layout;
     i64 heads; /* query and key heads, for many ranks along tp; 0: the tiny model's */
+    i64 layers; /* 0: those of tiny_spec */
 };
 
 /* Row r of a step is a function of (step, r), whoever computes it. */
@@ -66,6 +67,8 @@ static void ranks_batch(const struct task *t, struct run *x)
 static struct model_spec rank_spec(const struct ranks_options *o)
 {
     struct model_spec spec = tiny_spec(o->tiny.gpt2);
+    if (o->layers)
+        spec.layers = o->layers;
     if (o->heads) {
         spec.head_size = spec.width / o->heads;
         spec.heads = spec.kv_heads = o->heads;
@@ -84,7 +87,7 @@ static void rank_open(struct rank *k, struct ranks *all, const struct ranks_opti
     k->rows = layout_rows(&all->layout, t->B, t->micro_batches, k->mesh.dp_rank);
     k->all_rows = t->B * t->micro_batches;
     struct step_shape shape = { k->rows.B, RANK_T, k->rows.micro_batches, 1 };
-    struct model_part part = mesh_part(&k->mesh);
+    struct model_part part = mesh_part(&k->mesh, &spec);
     CHECK_OK(engine_init(&k->engine, t->backend, t->threads, 64));
     CHECK_OK(model_new_part(&k->model, &spec, t->bf16 ? DTYPE_BF16 : DTYPE_F32,
                             step_needs(&all->config), RANK_T, &part, &k->arena));
@@ -141,7 +144,6 @@ static void write_hyper(struct rank *k, const struct train_config *c, u64 step)
  * when a rank fails, or all wait. */
 static int ranks_try_step(struct ranks *all, u64 step, double *loss)
 {
-    double nll = 0, weight = 0;
     int done = 0, idle = 0;
     for (int r = 0; r < all->n; r++) {
         write_hyper(&all->rank[r], &all->config, step);
@@ -165,9 +167,13 @@ static int ranks_try_step(struct ranks *all, u64 step, double *loss)
             done++;
         }
     }
+    /* The last stage has the loss. */
+    double nll = 0, weight = 0;
     for (int r = 0; r < all->n; r++) {
         const double *sums = all->rank[r].io.sums->data;
-        if (mesh_coordinate(&all->rank[r].mesh, LANE_TP) == 0) {
+        const struct model *m = all->rank[r].model;
+        if (mesh_coordinate(&all->rank[r].mesh, LANE_TP) == 0 &&
+            model_has_layer(&m->spec, &m->part, m->spec.layers - 1)) {
             nll += sums[0];
             weight += sums[1];
         }
@@ -203,7 +209,8 @@ static inline double distance(const struct ranks *a, const struct rank *b)
     double squares = 0, difference = 0;
     for (i64 i = 0; i < b->model->n_params; i++) {
         const struct param *p = &b->model->params[i];
-        const struct tensor *whole = a->rank[0].model->params[i].compute;
+        const struct tensor *whole =
+            model_param(a->rank[0].model, p->desc.id, p->desc.layer)->compute;
         for (i64 k = 0; k < tensor_count(p->compute); k++) {
             double x = tensor_get(whole, place_in_whole(p, k));
             double d = x - tensor_get(p->compute, k);
@@ -214,18 +221,15 @@ static inline double distance(const struct ranks *a, const struct rank *b)
     return sqrt(difference / squares);
 }
 
-static inline void expect_close(const char *layout, bool gpt2, bool half, double loss_bound,
-                         double bound)
+/* The layout of o beside one rank. */
+static inline void expect_as_one(const struct ranks_options *o, double loss_bound, double bound)
 {
     struct ranks one, many;
-    struct ranks_options o = { .tiny = { .threads = 1, .micro_batches = 2, .B = 4 } };
-    o.tiny.gpt2 = gpt2;
-    o.tiny.bf16 = half;
-    o.tiny.backend = backend_best();
-    o.layout = "dp=1";
-    ranks_open(&one, &o);
-    o.layout = layout;
-    ranks_open(&many, &o);
+    struct ranks_options single = *o;
+    const char *layout = o->layout;
+    single.layout = "dp=1";
+    ranks_open(&one, &single);
+    ranks_open(&many, o);
     for (int r = 0; r < many.n; r++)
         CHECK(distance(&one, &many.rank[r]) == 0);
     for (u64 step = 0; step < 3; step++) {
@@ -240,6 +244,17 @@ static inline void expect_close(const char *layout, bool gpt2, bool half, double
     }
     ranks_close(&one);
     ranks_close(&many);
+}
+
+static inline void expect_close(const char *layout, bool gpt2, bool half, double loss_bound,
+                                double bound)
+{
+    struct ranks_options o = { .tiny = { .threads = 1, .micro_batches = 2, .B = 4 } };
+    o.tiny.gpt2 = gpt2;
+    o.tiny.bf16 = half;
+    o.tiny.backend = backend_best();
+    o.layout = layout;
+    expect_as_one(&o, loss_bound, bound);
 }
 
 #endif

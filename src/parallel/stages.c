@@ -1,0 +1,187 @@
+#include "parallel/stages.h"
+
+#include "base/err.h"
+#include "model/params.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { RECEIVE_AHEAD = 1 }; /* actions: data travel while the one before computes */
+
+static bool is_file(const struct layout *l)
+{
+    return schedule_kind_of(l->schedule) == SCHEDULE_KINDS;
+}
+
+static int unknown(const struct layout *l)
+{
+    return err_set(ERR_CONFIG, "layout.schedule %s is neither gpipe, 1f1b, interleaved, zb-h1 or "
+                   "zb-v nor a file that ends in .csv", l->schedule);
+}
+
+static int check_ranks(const struct schedule *s, const struct layout *l)
+{
+    if (s->ranks == l->pp)
+        return OK;
+    return err_set(ERR_CONFIG, "the schedule %s is for %d ranks, but the layout has pp=%lld",
+                   l->schedule, s->ranks, (long long)l->pp);
+}
+
+static int read_file(struct schedule *out, const struct layout *l, struct arena *a)
+{
+    const char *dot = strrchr(l->schedule, '.');
+    if (!dot || strcmp(dot, ".csv") != 0)
+        return unknown(l);
+    TRY(schedule_read_file(out, l->schedule, a));
+    return check_ranks(out, l);
+}
+
+static int chunks_of(const struct layout *l)
+{
+    int least = schedule_least_chunks(schedule_kind_of(l->schedule));
+    return l->chunks > 0 ? (int)l->chunks : least;
+}
+
+int stages_place(struct stages *out, const struct layout *l, struct arena *a)
+{
+    struct schedule s;
+    *out = (struct stages){ .n = 1 };
+    if (l->pp == 1) {
+        out->rank_of = ARENA_ARRAY(a, int, 1);
+        return OK;
+    }
+    if (is_file(l)) {
+        TRY(read_file(&s, l, a));
+        *out = (struct stages){ s.stages, s.rank_of };
+        return OK;
+    }
+    out->n = (int)l->pp * chunks_of(l);
+    out->rank_of = ARENA_ARRAY(a, int, out->n);
+    for (int t = 0; t < out->n; t++)
+        out->rank_of[t] = schedule_place(schedule_kind_of(l->schedule), (int)l->pp, t);
+    return OK;
+}
+
+/* --- layers ------------------------------------------------------------------------------ */
+
+/* "3+5+4" */
+static int given_layers(const struct layout *l, int n, const struct model_spec *s,
+                        struct layer_range *out)
+{
+    const char *at = l->stages;
+    i64 next = 0;
+    int count = 0;
+    while (*at) {
+        char *end;
+        i64 layers = strtoll(at, &end, 10);
+        if (end == at || layers < 1 || layers > s->layers || (*end && *end != '+'))
+            return err_set(ERR_CONFIG, "layout.stages %s: write how many layers each stage has, "
+                           "at least one, like 3+5+4", l->stages);
+        if (count < n)
+            out[count] = (struct layer_range){ next, layers };
+        count++;
+        next += layers;
+        at = *end ? end + 1 : end;
+    }
+    if (count != n || next != s->layers)
+        return err_set(ERR_CONFIG, "layout.stages %s is %d stages of %lld layers together; the "
+                       "layout has %d stages and the model %lld layers", l->stages, count,
+                       (long long)next, n, (long long)s->layers);
+    return OK;
+}
+
+/* Each further layer goes where there is least to do so far: no other way makes the busiest
+ * stage less busy, for layers are alike. */
+static void even_layers(int n, const struct model_spec *s, struct layer_range *out)
+{
+    double head = (double)s->vocab * (double)s->width, embedding = (double)s->width;
+    double layer = ((double)params_matmul(s) - head) / (double)s->layers;
+    for (int t = 0; t < n; t++)
+        out[t].count = 1;
+    for (i64 left = s->layers - n; left > 0; left--) {
+        int best = 0;
+        double least = 0;
+        for (int t = 0; t < n; t++) {
+            double cost = (double)out[t].count * layer + (t == 0 ? embedding : 0) +
+                          (t == n - 1 ? head : 0);
+            if (t == 0 || cost < least) {
+                best = t;
+                least = cost;
+            }
+        }
+        out[best].count++;
+    }
+    for (int t = 1; t < n; t++)
+        out[t].first = out[t - 1].first + out[t - 1].count;
+}
+
+int stages_layers(const struct layout *l, int n, const struct model_spec *s,
+                  struct layer_range *out)
+{
+    memset(out, 0, sizeof *out * (size_t)n);
+    if (n > s->layers)
+        return err_set(ERR_CONFIG, "%d pipeline stages are more than the model's %lld layers; "
+                       "choose a smaller layout.pp or layout.chunks", n, (long long)s->layers);
+    if (l->stages)
+        return given_layers(l, n, s, out);
+    even_layers(n, s, out);
+    return OK;
+}
+
+/* --- schedules --------------------------------------------------------------------------- */
+
+int stages_schedule(struct schedule *out, const struct layout *l, int micro_batches,
+                    struct arena *a)
+{
+    if (!is_file(l)) {
+        TRY(schedule_new(out, schedule_kind_of(l->schedule), (int)l->pp, chunks_of(l),
+                         micro_batches, a));
+    } else {
+        TRY(read_file(out, l, a));
+        if (out->micro_batches != micro_batches)
+            return err_set(ERR_CONFIG, "the schedule %s has %d micro-batches, a step of this run "
+                           "%d for each rank", l->schedule, out->micro_batches, micro_batches);
+    }
+    if (!schedule_moves(out))
+        schedule_add_moves(out, RECEIVE_AHEAD);
+    return schedule_check(out);
+}
+
+void stages_forward(struct schedule *out, const struct layout *l, const struct stages *stages,
+                    int micro_batches, struct arena *a)
+{
+    schedule_new_forward(out, (int)l->pp, stages->n, stages->rank_of, micro_batches, a);
+    schedule_add_moves(out, RECEIVE_AHEAD);
+}
+
+static int most_chunks(const struct stages *st, i64 ranks, struct arena *a)
+{
+    int *count = ARENA_ARRAY(a, int, ranks), most = 0;
+    for (int t = 0; t < st->n; t++)
+        most = (int)i64_max(most, ++count[st->rank_of[t]]);
+    return most;
+}
+
+static int check_in(struct arena *a, const struct layout *l, const struct model_spec *s,
+                    int micro_batches)
+{
+    struct stages st;
+    struct schedule order;
+    TRY(stages_place(&st, l, a));
+    if (most_chunks(&st, l->pp, a) > MODEL_CHUNKS)
+        return err_set(ERR_CONFIG, "a rank can have %d pipeline stages at most; choose a smaller "
+                       "layout.chunks", MODEL_CHUNKS);
+    TRY(stages_layers(l, st.n, s, ARENA_ARRAY(a, struct layer_range, st.n)));
+    return stages_schedule(&order, l, micro_batches, a);
+}
+
+int stages_check(const struct layout *l, const struct model_spec *s, int micro_batches)
+{
+    struct arena a;
+    if (l->pp == 1)
+        return OK;
+    arena_init(&a);
+    int rc = check_in(&a, l, s, micro_batches);
+    arena_fini(&a);
+    return rc;
+}
