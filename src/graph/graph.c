@@ -155,6 +155,8 @@ struct task *graph_add_at(struct graph *g, i64 at, const struct task *proto)
 {
     struct task *t = graph_add(g, proto);
     if (t) {
+        if (at > 0)
+            t->part = g->tasks[at - 1]->part;
         g->n_tasks--;
         graph_insert(g, at, t);
     }

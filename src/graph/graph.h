@@ -151,7 +151,7 @@ void graph_adopt(struct graph *g, struct tensor *t);
 /* Appends a copy of *proto (op, in, out, attr, when, phase from g), after infer and cost.
  * NULL on error (sticky). */
 struct task *graph_add(struct graph *g, const struct task *proto);
-/* The same at position `at` of the list. */
+/* The same at position `at` of the list, as part of the stage that the task before it is of. */
 struct task *graph_add_at(struct graph *g, i64 at, const struct task *proto);
 /* Makes room and inserts at position `at`; for passes. */
 void graph_insert(struct graph *g, i64 at, struct task *t);

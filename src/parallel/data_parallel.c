@@ -97,8 +97,9 @@ int data_parallel_reduce(struct graph *g, const struct model *m, const struct me
 
 int data_parallel_reduce_shared(struct graph *g, const struct model *m, const struct mesh *mesh)
 {
-    if (shared_bucket(m))
-        reduce_bucket(g, shared_bucket(m), mesh);
+    const struct bucket *b = shared_bucket(m);
+    if (b && mesh->layout.dp > 1)
+        reduce_in_place(g, LANE_DP, g->n_tasks, b->grad, mesh);
     return g->rc;
 }
 

@@ -14,8 +14,9 @@
 /* After graph_backward and the passes on it, before the update is built. */
 int data_parallel_reduce(struct graph *g, const struct model *m, const struct mesh *mesh);
 
-/* At the beginning of the update (g->phase), behind pipeline_tie: the bucket whose gradient
- * stages share, which data_parallel_reduce left out. */
+/* At the beginning of the update (g->phase): the bucket whose gradient stages share, which
+ * data_parallel_reduce left out. All of it is summed, whatever is split: the other stage's
+ * slices are others. */
 int data_parallel_reduce_shared(struct graph *g, const struct model *m, const struct mesh *mesh);
 
 /* After the update of bucket b: every rank gets the others' slices of the weights. */

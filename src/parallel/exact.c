@@ -34,8 +34,11 @@ static const struct param *param_of(const struct model *m, const struct tensor *
     return NULL;
 }
 
+/* NULL where the last stage of a pipeline is elsewhere. */
 static const struct param *head_of(const struct model *m)
 {
+    if (!model_has_layer(&m->spec, &m->part, m->spec.layers - 1))
+        return NULL;
     return model_param(m, m->spec.tied ? P_WTE : P_HEAD, -1);
 }
 
@@ -44,14 +47,20 @@ static bool is_table(const struct param *p)
     return p->desc.kind == PARAM_EMBEDDING || p->desc.kind == PARAM_HEAD;
 }
 
-/* Of the whole: heads come in groups, of which each leaf has as many. */
+/* Of all heads: they come in groups, of which each leaf has as many. */
+static i64 head_leaves(const struct model_spec *s)
+{
+    return exact_leaves(s->kv_heads, exact_leaves(s->heads, EXACT_LEAVES));
+}
+
+/* Of the whole. */
 static i64 leaves_of(const struct exact *x, const struct param *p)
 {
     const struct model_spec *s = &x->m->spec;
     if (is_table(p))
         return SHARD_LEAVES;
     if (p->desc.id == P_QKV || p->desc.id == P_OUT)
-        return exact_leaves(s->kv_heads, exact_leaves(s->heads, EXACT_LEAVES));
+        return head_leaves(s);
     return exact_leaves(s->hidden, EXACT_LEAVES);
 }
 
@@ -148,8 +157,8 @@ static void split_embed(struct graph *g, struct exact *x, struct task *t)
     const struct param *wte = model_param(x->m, P_WTE, -1);
     t->attr[EMBED_GRAIN] = (double)x->T;
     t->fresh = true;
-    if (!x->m->spec.tied || t->out[0] != wte->grad)
-        return;
+    if (!x->m->spec.tied || !head_of(x->m) || t->out[0] != wte->grad)
+        return; /* else the head's part is summed apart, here or on the last stage */
     enum tensor_role role = x->micro_batches > 1 ? ROLE_RESULT : ROLE_ACTIVATION;
     x->apart = graph_tensor(g, role, DTYPE_F32, 2, wte->grad->dim, "embedding_gradient");
     t->out[0] = x->apart;
@@ -236,7 +245,7 @@ static void carry_range(struct graph *g, const struct exact *x, i64 at, struct t
 static void carry_bucket(struct graph *g, const struct exact *x, const struct bucket *b)
 {
     const struct param *head = head_of(x->m);
-    bool here = head->bucket == b;
+    bool here = head && head->bucket == b;
     i64 at = last_writer(g, b->grad, here ? head->grad : NULL);
     i64 first = here ? head->at : b->count;
     i64 end = here ? head->at + tensor_count(head->grad) : b->count;
@@ -268,7 +277,8 @@ static void finish_apart(struct graph *g, const struct exact *x)
 static i64 order_sums(struct graph *g, struct exact *x, i64 i)
 {
     struct task *t = g->tasks[i];
-    i64 heads = leaves_of(x, model_param(x->m, P_QKV, 0));
+    const struct param *head = head_of(x->m);
+    i64 heads = head_leaves(&x->m->spec);
     i64 tokens = exact_leaves(x->T, EXACT_TOKEN_LEAVES);
     if (t->op == &op_linear) {
         split_product(x, t);
@@ -276,7 +286,7 @@ static i64 order_sums(struct graph *g, struct exact *x, i64 i)
         split_dx(x, t);
     } else if (t->op == &op_linear_dw) {
         split_dw(x, t);
-        return t->out[0] == head_of(x->m)->grad ? carry_head(g, x, i) : i;
+        return head && t->out[0] == head->grad ? carry_head(g, x, i) : i;
     } else if (t->op == &op_rmsnorm_grad || t->op == &op_layernorm_grad) {
         return fold_outputs(g, x, i, 1, tokens);
     } else if (t->op == &op_column_sums) {
@@ -288,7 +298,7 @@ static i64 order_sums(struct graph *g, struct exact *x, i64 i)
         split_embed(g, x, t);
     } else if (t->op == &op_xent_sum) {
         t->attr[XENT_LEAVES] = (double)(SHARD_LEAVES / tp(x));
-        t->attr[XENT_SHARE] = (double)ceil_div(head_of(x->m)->desc.dim[0], SHARD_LEAVES);
+        t->attr[XENT_SHARE] = (double)ceil_div(head->desc.dim[0], SHARD_LEAVES);
     } else if (t->op == &op_loss_sums) {
         t->attr[LOSS_GRAIN] = 1;
     } else if (t->op->accumulates) {
@@ -313,9 +323,10 @@ int exact_sums(struct graph *g, struct exact *x)
 int exact_join(struct graph *g, const struct exact *x)
 {
     TRY(g->rc);
+    if (!x->apart)
+        return OK;
     struct tensor *grad = head_of(x->m)->grad;
-    if (x->apart)
-        graph_add(g, &(struct task){ .op = &op_add, .phase = PHASE_UPDATE,
-                                     .in = { grad, x->apart }, .out = { grad } });
+    graph_add(g, &(struct task){ .op = &op_add, .phase = PHASE_UPDATE,
+                                 .in = { grad, x->apart }, .out = { grad } });
     return g->rc;
 }

@@ -23,7 +23,7 @@ const struct option layout_options[] = {
       .help = "What data-parallel ranks split besides rows: 0 nothing, 1 the optimizer's "
               "state." },
     { "layout.exact", FIELD(BOOL, exact), "false",
-      .help = "Sums in an order that no layout changes: dp and tp give the very bits of one rank "
+      .help = "Sums in an order that no layout changes: pp, dp and tp give the very bits of one rank "
               "that is exact too." },
     { "layout.schedule", FIELD(STRING, schedule), "1f1b",
       .help = "Order of work in a pipeline: gpipe, 1f1b, interleaved, zb-h1, zb-v, or a .csv "
@@ -175,9 +175,6 @@ static int check_exact(const struct layout *l, int micro_batches)
         if (!power_of_two(axes[i].degree) || axes[i].degree > 8)
             return err_set(ERR_CONFIG, "%s=%lld cannot be exact: with layout.exact each axis has "
                            "1, 2, 4 or 8 ranks", axes[i].name, (long long)axes[i].degree);
-    if (l->exact && l->pp > 1)
-        return err_set(ERR_CONFIG, "pp=%lld cannot be exact yet; use dp and tp, or leave "
-                       "layout.exact off", (long long)l->pp);
     if (l->exact && !power_of_two(micro_batches))
         return err_set(ERR_CONFIG, "%d micro-batches a step cannot be exact: with layout.exact "
                        "choose a power of two, here or in the ramp", micro_batches);

@@ -26,9 +26,9 @@ struct tensor *pipeline_input(struct graph *g, const struct mesh *mesh, int stag
 /* Sends what it made, unless the next stage is here or there is none. */
 void pipeline_output(struct graph *g, const struct mesh *mesh, int stage, struct tensor *x);
 
-/* First thing in the update: the gradient of a table that is both embedding and head, summed
- * over the first and the last stage. In the update, because one of them is done long before
- * the other. */
+/* In the update, behind data_parallel_reduce_shared: the gradient of a table that is both
+ * embedding and head, summed over the first and the last stage. Not before, because one of them
+ * is done long before the other. */
 void pipeline_tie(struct graph *g, const struct model *m);
 
 /* Whether this rank's copy counts in the gradient's norm: of a shared table the first stage's. */

@@ -189,8 +189,8 @@ static void build_update(struct graph *g, const struct model *m, const struct tr
 {
     struct piece piece;
     g->phase = PHASE_UPDATE;
-    pipeline_tie(g, m);
     data_parallel_reduce_shared(g, m, mesh);
+    pipeline_tie(g, m);
     clip(g, gradient_squares(g, m, mesh), c->train.clip, io->norm, io->scale, io->apply);
     for (i64 b = 0; b < m->n_buckets; b++) {
         for (i64 i = 0; i < m->n_params; i++)

@@ -80,8 +80,9 @@ static const char *exact_difference(const struct ranks *one, const struct ranks 
     const struct model *whole = one->rank[0].model;
     for (i64 kind = 0; kind < COUNT_OF(state_kinds); kind++)
         for (int r = 0; r < many->n; r++)
-            for (i64 i = 0; i < whole->n_params; i++) {
-                const struct param *p = &many->rank[r].model->params[i], *q = &whole->params[i];
+            for (i64 i = 0; i < many->rank[r].model->n_params; i++) {
+                const struct param *p = &many->rank[r].model->params[i];
+                const struct param *q = model_param(whole, p->desc.id, p->desc.layer);
                 const struct state_kind *s = &state_kinds[kind];
                 for (i64 k = 0; k < tensor_count(p->master); k++) {
                     i64 place = place_in_whole(p, k);
@@ -143,14 +144,17 @@ static const char *exact_run(struct ranks *one, struct ranks *many)
     return NULL;
 }
 
-static inline void expect_exact(const struct exact_case *c)
+/* layers 0: those of the tiny model. */
+static inline void expect_exact_layers(const struct exact_case *c, i64 layers)
 {
     struct ranks one, many;
     char layout[128];
     snprintf(layout, sizeof layout, "%s,exact=true", c->layout);
     struct ranks_options o = exact_options(c, "exact=true");
+    o.layers = layers;
     ranks_open(&one, &o);
     o = exact_options(c, layout);
+    o.layers = layers;
     o.tiny.recompute = c->recompute;
     ranks_open(&many, &o);
     const char *difference = exact_run(&one, &many);
@@ -160,6 +164,11 @@ static inline void expect_exact(const struct exact_case *c)
                  c->recompute ? ", recompute" : "", difference);
     ranks_close(&one);
     ranks_close(&many);
+}
+
+static inline void expect_exact(const struct exact_case *c)
+{
+    expect_exact_layers(c, 0);
 }
 
 #endif

@@ -1,0 +1,33 @@
+/* In exact mode pipelines give the bits of one rank: loss, gradients, weights, moments. */
+#include "test.h"
+
+#include "parallel/exact.h"
+
+TEST(every_schedule_has_the_bits_of_one_rank)
+{
+    static const char *const layouts[] = {
+        "pp=2,schedule=gpipe", "pp=2", "pp=2,schedule=interleaved", "pp=2,schedule=zb-h1",
+        "pp=2,schedule=zb-v", "pp=4", "pp=4,schedule=zb-h1",
+    };
+    for (int gpt2 = 0; gpt2 < 2; gpt2++)
+        for (i64 i = 0; i < COUNT_OF(layouts); i++) {
+            const struct exact_case c = { gpt2, i % 2, 2, 4, layouts[i], 0, 1 };
+            expect_exact_layers(&c, 5);
+        }
+}
+
+TEST(pipelines_with_rows_and_matrices_cut_have_the_bits_of_one_rank)
+{
+    static const struct exact_case cases[] = {
+        { true, false, 2, 8, "pp=2,dp=2,zero=1,schedule=zb-h1", RECOMPUTE_SELECTIVE, 2 },
+        { true, true, 2, 4, "pp=2,dp=2,tp=2,schedule=zb-v", 0, 1 },
+        { false, false, 3, 4, "pp=2,dp=4,zero=1,stages=1+3", 0, 1 },
+        { true, false, 4, 1, "pp=4,tp=2", 0, 1 },
+        { false, true, 2, 4, "pp=2,tp=2,schedule=interleaved", RECOMPUTE_FULL, 1 },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++)
+        expect_exact_layers(&cases[i], 4);
+}
+
+TEST_MAIN(ONE(every_schedule_has_the_bits_of_one_rank),
+          ONE(pipelines_with_rows_and_matrices_cut_have_the_bits_of_one_rank))
