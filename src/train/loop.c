@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "ops/ops.h"
+#include "train/router_metrics.h"
 #include "train/session.h"
 
 #include <math.h>
@@ -202,6 +203,23 @@ static void put_sources(struct loop *l, struct json *j)
     json_end(j);
 }
 
+/* What the routers of the last step did. */
+static void put_router(struct loop *l, struct json *j)
+{
+    struct session *s = l->s;
+    if (!s->io.load || s->state.step == 0)
+        return;
+    struct router_metrics m = router_metrics(s->io.load, s->spec.experts_per_token,
+                                             session_program(s, s->state.step - 1)->shape.T);
+    json_put_double(j, "expert_imbalance", m.imbalance);
+    json_put_double(j, "expert_imbalance_worst", m.worst);
+    json_put_double(j, "aux_loss", m.aux);
+    json_put_double(j, "router_z", m.z);
+    double now = sys_wall_seconds();
+    events_scalar(&s->folder.events, s->state.step, now, "router/imbalance", m.imbalance);
+    events_scalar(&s->folder.events, s->state.step, now, "router/aux_loss", m.aux);
+}
+
 static void put_events(struct loop *l)
 {
     struct session *s = l->s;
@@ -232,6 +250,7 @@ static void log_step(struct loop *l)
         json_put_double(j, "mfu", l->mfu);
     if (loader_sources(s->loader) > 1)
         put_sources(l, j);
+    put_router(l, j);
     run_folder_end_line(&s->folder);
     put_events(l);
     l->window_ns = 0;

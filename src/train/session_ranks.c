@@ -97,12 +97,24 @@ int session_share_weight(struct session *s)
     return OK;
 }
 
+/* Rows of other stages' layers still hold what these told of the step before. */
+static int share_load(struct session *s)
+{
+    const struct model *m = s->model;
+    i64 columns = s->io.load->dim[1];
+    for (i64 i = 0; i < s->io.load->dim[0]; i++)
+        if (!model_has_layer(&m->spec, &m->part, m->spec.dense_layers + i))
+            memset((double *)s->io.load->data + i * columns, 0, sizeof(double) * (size_t)columns);
+    return mesh_sum_stages(&s->mesh, s->io.load->data, tensor_count(s->io.load));
+}
+
 int session_share_sums(struct session *s)
 {
     const struct model *m = s->model;
     if (!model_has_layer(&m->spec, &m->part, m->spec.layers - 1))
         memset(s->io.sums->data, 0, (size_t)tensor_bytes(s->io.sums)); /* the last stage's are */
-    return mesh_sum_stages(&s->mesh, s->io.sums->data, tensor_count(s->io.sums));
+    TRY(mesh_sum_stages(&s->mesh, s->io.sums->data, tensor_count(s->io.sums)));
+    return s->io.load ? share_load(s) : OK;
 }
 
 static int by_seconds(const void *a, const void *b)

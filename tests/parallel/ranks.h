@@ -66,7 +66,7 @@ static void ranks_batch(const struct task *t, struct run *x)
 
 static struct model_spec rank_spec(const struct ranks_options *o)
 {
-    struct model_spec spec = tiny_spec(o->tiny.gpt2);
+    struct model_spec spec = tiny_spec_of(&o->tiny);
     if (o->layers)
         spec.layers = o->layers;
     if (o->heads) {

@@ -83,6 +83,11 @@ static inline void open_job(struct job *j, const char *name, const char *const *
                                          .recipe_path = "job.yaml", .backend = "auto" };
 }
 
+/* Instead of the job's dense model. */
+#define JOB_EXPERTS \
+    "model.override={layers: 2, width: 32, heads: 2, hidden: 48, experts: 4, shared_hidden: 16, " \
+    "dense_layers: 1, router.score: sigmoid, router.bias: true, router.aux_loss: 0.01}"
+
 static inline int run_job(struct job *j)
 {
     struct session s;

@@ -13,12 +13,16 @@ struct small_model {
     struct model *model;
 };
 
-static inline void small_model_open(struct small_model *m, bool gpt2, i64 vocab, i64 positions,
-                                    i64 window)
+/* Or with `experts` of them in the second layer. */
+static inline void small_model_open_experts(struct small_model *m, bool gpt2, i64 vocab,
+                                            i64 positions, i64 window, i64 experts)
 {
     struct model_spec s;
     arena_init(&m->arena);
     option_set_defaults(model_spec_options, &s, &m->arena);
+    s.experts = experts;
+    s.dense_layers = 1;
+    s.capacity = 1; /* of training: no token may miss its experts here */
     s.name = "small";
     s.vocab = vocab;
     s.positions = positions;
@@ -46,6 +50,12 @@ static inline void small_model_open(struct small_model *m, bool gpt2, i64 vocab,
     CHECK_OK(engine_init(&m->engine, "auto", 2, 64));
     CHECK_OK(model_new(&m->model, &s, DTYPE_F32, MODEL_WEIGHTS, positions, &m->arena));
     model_init(m->model, 3, m->engine.pool);
+}
+
+static inline void small_model_open(struct small_model *m, bool gpt2, i64 vocab, i64 positions,
+                                    i64 window)
+{
+    small_model_open_experts(m, gpt2, vocab, positions, window, 0);
 }
 
 static inline void small_model_close(struct small_model *m)

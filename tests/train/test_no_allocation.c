@@ -77,10 +77,10 @@ static void note(void *context, const struct train_status *status)
     c->mapped[status->step] = sys_op_count(SYS_ALLOC) + sys_op_count(SYS_MMAP);
 }
 
-static void train_counted(struct counts *c, const char *snapshot)
+static void train_counted(struct counts *c, const char *snapshot, const char *model)
 {
     const char *sets[] = { "train.steps=40", "eval.every=0", "checkpoint.every=20",
-                           "train.threads=2", "train.accumulate=2", snapshot, NULL };
+                           "train.threads=2", "train.accumulate=2", snapshot, model, NULL };
     struct session s;
     struct job j;
     *c = (struct counts){ .s = &s };
@@ -114,9 +114,12 @@ TEST(a_step_allocates_nothing)
 {
     static struct counts c;
     make_corpus();
-    train_counted(&c, "checkpoint.snapshot=copy");
+    train_counted(&c, "checkpoint.snapshot=copy", NULL);
     check_counts(&c);
-    train_counted(&c, "checkpoint.snapshot=live");
+    train_counted(&c, "checkpoint.snapshot=live", NULL);
+    check_counts(&c);
+    sys_remove_tree(JOB_DIR "/runs");
+    train_counted(&c, "checkpoint.snapshot=copy", JOB_EXPERTS);
     check_counts(&c);
     sys_remove_tree(JOB_DIR);
 }

@@ -20,14 +20,14 @@ static void random_ids(i32 *ids, i64 n, u64 seed)
 
 /* Logits after every token, in one go without a cache, beside those of a sampler that is
  * fed the same in pieces: whole chunks, single tokens, and both. */
-static void expect_equal_logits(bool gpt2, i64 window)
+static void expect_equal_logits(bool gpt2, i64 window, i64 experts)
 {
     static const i64 pieces[] = { 1, 64, 3, 65, 1, 1, 15 }; /* 150 in all */
     struct small_model m;
     struct scorer whole;
     struct sampler s;
     i32 ids[LONGEST];
-    small_model_open(&m, gpt2, V, LONGEST, window);
+    small_model_open_experts(&m, gpt2, V, LONGEST, window, experts);
     random_ids(ids, LONGEST, 5);
     CHECK_OK(scorer_init(&whole, m.model, &m.engine, 1, LONGEST, true, &m.arena));
     CHECK_OK(sampler_init(&s, m.model, &m.engine, LONGEST, &m.arena));
@@ -54,9 +54,10 @@ static void expect_equal_logits(bool gpt2, i64 window)
 
 TEST(a_cache_gives_the_logits_of_the_whole_text)
 {
-    expect_equal_logits(true, 0);
-    expect_equal_logits(false, 0);
-    expect_equal_logits(false, 20);
+    expect_equal_logits(true, 0, 0);
+    expect_equal_logits(false, 0, 0);
+    expect_equal_logits(false, 20, 0);
+    expect_equal_logits(false, 0, 6);
 }
 
 TEST(what_a_sampler_cannot_do_is_said)

@@ -89,6 +89,27 @@ TEST(metrics_tell_each_step_once)
     expect_steps_once("parts", 8);
 }
 
+TEST(a_model_with_experts_trains_resumes_to_the_bit_and_tells_their_load)
+{
+    static const char *const sets[] = { JOB_EXPERTS, NULL };
+    struct job j;
+    CHECK_OK(train("experts", sets, false, NULL));
+    open_job(&j, "experts-halved", sets);
+    atomic_store(&stop_now, 0);
+    j.request.hooks.stop_ns = &stop_now;
+    j.request.hooks.progress = stop_after_five;
+    CHECK_EQ(run_job(&j), ERR_STOPPED);
+    arena_fini(&j.arena);
+    CHECK_OK(train("experts-halved", sets, true, NULL));
+    expect_same_shard("experts", "experts-halved", 8, "param");
+    expect_same_shard("experts", "experts-halved", 8, "v");
+    double imbalance = last_metric("experts", "step", "expert_imbalance");
+    CHECK(imbalance >= 1 && imbalance <= 4); /* of 4 experts */
+    CHECK(last_metric("experts", "step", "expert_imbalance_worst") >= imbalance);
+    CHECK(last_metric("experts", "step", "aux_loss") > 1.5);
+    CHECK(last_metric("experts", "step", "router_z") > 0);
+}
+
 TEST(a_run_is_not_overwritten_and_nothing_is_not_resumed)
 {
     CHECK_FAILS(train("whole", NULL, false, NULL), ERR_CONFIG, "holds a run already");
@@ -143,6 +164,7 @@ TEST(a_disk_that_refuses_checkpoints_does_not_end_the_run)
 }
 
 TEST_MAIN(ONE(a_stopped_and_resumed_run_equals_one_that_never_stopped),
+          ONE(a_model_with_experts_trains_resumes_to_the_bit_and_tells_their_load),
           ONE(metrics_tell_each_step_once),
           ONE(a_signal_within_a_step_ends_it_or_leaves_it_as_time_allows),
           ONE(a_run_is_not_overwritten_and_nothing_is_not_resumed),

@@ -1,6 +1,7 @@
 /* Whole training steps: what must not change the result does not change a bit of it. */
 #include "test.h"
 
+#include "train/router_metrics.h"
 #include "train/tiny.h"
 
 #include <math.h>
@@ -22,6 +23,27 @@ static void expect_equal(const struct tiny_options *a, const struct tiny_options
     }
     tiny_close(&x);
     tiny_close(&y);
+}
+
+/* Experts of every kind, in fp32 and bf16. */
+TEST(neither_recompute_nor_threads_change_a_bit_of_experts)
+{
+    for (int kind = TINY_MIXTRAL; kind <= TINY_CAPACITY; kind++) {
+        for (int half = 0; half < 2; half++) {
+            struct tiny_options a = plain, b;
+            a.backend = backend_best();
+            a.gpt2 = false;
+            a.bf16 = half;
+            a.experts = (enum tiny_experts)kind;
+            b = a;
+            b.recompute = RECOMPUTE_SELECTIVE;
+            b.threads = 2;
+            expect_equal(&a, &b);
+            b.recompute = RECOMPUTE_FULL;
+            b.threads = 4;
+            expect_equal(&a, &b);
+        }
+    }
 }
 
 /* Every backend that this machine has, but reference is slow: small shapes. */
@@ -69,11 +91,14 @@ TEST(repeated_runs_agree_to_the_bit)
     muon.optimizer = OPTIMIZER_MUON;
     muon.threads = 2;
     expect_equal(&muon, &muon);
+    muon.gpt2 = false;
+    muon.experts = TINY_DEEPSEEK;
+    expect_equal(&muon, &muon);
 }
 
 TEST(gradients_that_share_memory_train_the_same_weights)
 {
-    for (int variant = 0; variant < 8; variant++) {
+    for (int variant = 0; variant < 16; variant++) {
         struct tiny a, b;
         struct tiny_options o = plain;
         o.backend = backend_best();
@@ -81,6 +106,7 @@ TEST(gradients_that_share_memory_train_the_same_weights)
         o.gpt2 = variant & 1;
         o.bf16 = variant & 2;
         o.recompute = variant & 4 ? RECOMPUTE_FULL : RECOMPUTE_NONE;
+        o.experts = variant & 8 ? TINY_DEEPSEEK : TINY_DENSE;
         tiny_open(&a, &o);
         o.lent = true;
         tiny_open(&b, &o);
@@ -97,6 +123,83 @@ TEST(gradients_that_share_memory_train_the_same_weights)
         tiny_close(&a);
         tiny_close(&b);
     }
+}
+
+/* What is not attention is 6 operations per token and weight in products (Kaplan et al. 2020), and
+ * of the experts' weights those that a token meets. */
+TEST(experts_cost_what_a_token_meets_of_them)
+{
+    struct tiny dense, sparse;
+    struct tiny_options o = plain;
+    o.backend = backend_best();
+    o.gpt2 = false;
+    tiny_open(&dense, &o);
+    for (int kind = TINY_MIXTRAL; kind <= TINY_DEEPSEEK; kind++) {
+        o.experts = (enum tiny_experts)kind;
+        tiny_open(&sparse, &o);
+        double weights = (double)(params_matmul(&sparse.model->spec) -
+                                  params_matmul(&dense.model->spec));
+        double flops = sparse.step.program->cost.model_flops - dense.step.program->cost.model_flops;
+        CHECK_NEAR(flops, 6 * weights * 2 * 2 * 24, 1e-9 * fabs(flops));
+        tiny_close(&sparse);
+    }
+    tiny_close(&dense);
+}
+
+/* DeepSeek-V3's rule, over both micro-batches of a step: the bias of an expert with more than its
+ * share of the tokens falls, of one with less it rises. */
+TEST(the_bias_of_choice_moves_against_the_load)
+{
+    struct tiny t;
+    struct tiny_options o = plain;
+    o.backend = backend_best();
+    o.gpt2 = false;
+    o.experts = TINY_DEEPSEEK;
+    tiny_open(&t, &o);
+    const i64 E = t.model->spec.experts;
+    tiny_step(&t, 0);
+    for (int layer = 1; layer < 3; layer++) {
+        const struct param *p = model_param(t.model, P_ROUTER_BIAS, layer);
+        const float *bias = p->master->data, *counts = p->grad->data;
+        const double *load = (const double *)t.io.load->data + (layer - 1) * (E + 2);
+        double mean = 0;
+        for (i64 e = 0; e < E; e++)
+            mean += load[e] / (double)E;
+        CHECK(mean == 2.0 * (double)(2 * 2 * 24) / (double)E); /* k tokens / E */
+        for (i64 e = 0; e < E; e++) {
+            double want = load[e] < mean ? 0.01 : load[e] > mean ? -0.01 : 0;
+            CHECK_NEAR(bias[e], want, 1e-9);
+            CHECK(counts[e] == (float)load[e]);
+        }
+    }
+    CHECK(!model_param(t.model, P_ROUTER_BIAS, 0));
+    tiny_close(&t);
+}
+
+/* The busiest expert over the mean, after 60 steps on four batches. */
+static double imbalance_after(enum tiny_experts kind, double aux, double rate)
+{
+    struct tiny t;
+    struct tiny_options o = plain;
+    o.backend = backend_best();
+    o.gpt2 = false;
+    o.experts = kind;
+    struct model_spec spec = tiny_spec_of(&o);
+    spec.aux_loss = aux;
+    spec.bias_rate = rate;
+    tiny_open_spec(&t, &o, spec);
+    for (u64 step = 0; step < 60; step++)
+        tiny_step(&t, step % 4);
+    struct router_metrics m = router_metrics(t.io.load, 2, o.T);
+    CHECK(m.aux > 1.9 && m.worst >= m.imbalance && m.imbalance >= 1);
+    tiny_close(&t);
+    return m.imbalance;
+}
+
+TEST(both_ways_of_balancing_even_the_load_out)
+{
+    CHECK(imbalance_after(TINY_MIXTRAL, 1, 0) < 0.8 * imbalance_after(TINY_MIXTRAL, 0, 0));
+    CHECK(imbalance_after(TINY_DEEPSEEK, 0, 0.005) < 0.8 * imbalance_after(TINY_DEEPSEEK, 0, 0));
 }
 
 TEST(the_loss_starts_near_uniform_and_falls)
@@ -170,23 +273,31 @@ TEST(recompute_saves_memory)
  * run with every activation poisoned before each step. */
 TEST(no_task_reads_what_nobody_wrote)
 {
-    struct tiny a, b;
-    struct tiny_options o = plain;
-    o.backend = backend_best();
-    o.recompute = RECOMPUTE_SELECTIVE;
-    tiny_open(&a, &o);
-    tiny_open(&b, &o);
-    memset(b.engine.region, 0xff, (size_t)b.engine.region_bytes);
-    memset(b.engine.workspace, 0xff, (size_t)b.engine.workspace_bytes);
-    CHECK(tiny_step(&a, 0) == tiny_step(&b, 0));
-    CHECK(tiny_difference(&a, &b) == NULL);
-    tiny_close(&a);
-    tiny_close(&b);
+    for (int kind = TINY_DENSE; kind <= TINY_CAPACITY; kind++) {
+        struct tiny a, b;
+        struct tiny_options o = plain;
+        o.backend = backend_best();
+        o.recompute = RECOMPUTE_SELECTIVE;
+        o.gpt2 = kind == TINY_DENSE;
+        o.experts = (enum tiny_experts)kind;
+        tiny_open(&a, &o);
+        tiny_open(&b, &o);
+        memset(b.engine.region, 0xff, (size_t)b.engine.region_bytes);
+        memset(b.engine.workspace, 0xff, (size_t)b.engine.workspace_bytes);
+        CHECK(tiny_step(&a, 0) == tiny_step(&b, 0));
+        CHECK(tiny_difference(&a, &b) == NULL);
+        tiny_close(&a);
+        tiny_close(&b);
+    }
 }
 
 TEST_MAIN(ONE(recompute_changes_no_bit), ONE(thread_count_changes_no_bit),
           ONE(repeated_runs_agree_to_the_bit),
           ONE(gradients_that_share_memory_train_the_same_weights),
+          ONE(neither_recompute_nor_threads_change_a_bit_of_experts),
+          ONE(experts_cost_what_a_token_meets_of_them),
+          ONE(the_bias_of_choice_moves_against_the_load),
+          ONE(both_ways_of_balancing_even_the_load_out),
           ONE(the_loss_starts_near_uniform_and_falls),
           ONE(a_step_that_is_not_finite_touches_nothing),
           ONE(the_plan_is_close_to_the_lower_bound), ONE(recompute_saves_memory),

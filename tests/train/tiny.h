@@ -38,10 +38,9 @@ static void tiny_batch(const struct task *t, struct run *x)
     *(float *)t->out[BATCH_INV_WEIGHT]->data = 1.0f / (float)(R - ceil_div(R, 5)) / 2.0f;
 }
 
-static void tiny_open(struct tiny *t, const struct tiny_options *o)
+static void tiny_open_spec(struct tiny *t, const struct tiny_options *o, struct model_spec spec)
 {
     static i64 T;
-    struct model_spec spec = tiny_spec(o->gpt2);
     struct step_shape shape = { o->B, o->T, o->micro_batches, 1 };
     *t = (struct tiny){ 0 };
     arena_init(&t->arena);
@@ -63,6 +62,11 @@ static void tiny_open(struct tiny *t, const struct tiny_options *o)
     CHECK_OK(engine_add(&t->engine, t->step.program));
     CHECK_OK(engine_commit(&t->engine));
     model_init(t->model, 3, t->engine.pool);
+}
+
+static void tiny_open(struct tiny *t, const struct tiny_options *o)
+{
+    tiny_open_spec(t, o, tiny_spec_of(o));
 }
 
 /* One step with Adam's corrections for update `step`; returns the mean loss. */

@@ -7,6 +7,40 @@
 #include "test.h"
 #include "train/train_config.h"
 
+/* Experts as in Mixtral, with the losses of a router; as in DeepSeek-V3, with a dense layer, a
+ * shared part and a bias; and the former with a capacity that drops tokens. */
+enum tiny_experts { TINY_DENSE, TINY_MIXTRAL, TINY_DEEPSEEK, TINY_CAPACITY };
+
+struct tiny_options {
+    const char *backend;
+    bool gpt2, bf16;
+    bool lent; /* MODEL_GRADS_LENT */
+    int threads, micro_batches;
+    enum recompute recompute;
+    enum train_optimizer optimizer;
+    i64 B, T;
+    enum tiny_experts experts; /* not with gpt2 */
+};
+
+static void tiny_experts_of(struct model_spec *s, enum tiny_experts kind)
+{
+    s->experts = kind == TINY_DENSE ? 0 : 8;
+    s->experts_per_token = 2;
+    s->expert_hidden = 24;
+    if (kind == TINY_DEEPSEEK) {
+        s->shared_hidden = 32;
+        s->dense_layers = 1;
+        s->score = SCORE_SIGMOID;
+        s->score_scale = 1.5;
+        s->router_bias = true;
+        s->bias_rate = 0.01;
+    } else if (kind != TINY_DENSE) {
+        s->aux_loss = 0.1;
+        s->router_z_loss = 0.01;
+        s->capacity = kind == TINY_CAPACITY ? 1.25 : 0;
+    }
+}
+
 static struct model_spec tiny_spec(bool gpt2)
 {
     struct model_spec s;
@@ -34,14 +68,12 @@ static struct model_spec tiny_spec(bool gpt2)
     return s;
 }
 
-struct tiny_options {
-    const char *backend;
-    bool gpt2, bf16;
-    bool lent; /* MODEL_GRADS_LENT */
-    int threads, micro_batches;
-    enum recompute recompute;
-    enum train_optimizer optimizer;
-    i64 B, T;
-};
+static struct model_spec tiny_spec_of(const struct tiny_options *o)
+{
+    struct model_spec s = tiny_spec(o->gpt2);
+    tiny_experts_of(&s, o->gpt2 ? TINY_DENSE : o->experts);
+    CHECK_OK(spec_check(&s, "tiny"));
+    return s;
+}
 
 #endif

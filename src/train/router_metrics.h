@@ -1,0 +1,18 @@
+/* train/router_metrics.h - how evenly a step's routers loaded their experts. */
+#ifndef HEADWAY_ROUTER_METRICS_H
+#define HEADWAY_ROUTER_METRICS_H
+
+#include "graph/tensor.h"
+
+struct router_metrics {
+    double imbalance; /* busiest expert's tokens over the mean, mean over layers; 1: even */
+    double worst;     /* the same of the worst layer */
+    double aux, z;    /* balance loss (k when even) and z-loss, before their coefficients: means
+                       * over sequences, or tokens, and layers */
+};
+
+/* load: step_io's, summed over all ranks and micro-batches; k choices per token, T tokens per
+ * sequence. */
+struct router_metrics router_metrics(const struct tensor *load, i64 k, i64 T);
+
+#endif
