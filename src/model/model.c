@@ -310,7 +310,7 @@ static void fill_rope_table(struct model *m)
         }
 }
 
-int model_new_part(struct model **out, const struct model_spec *s, enum dtype compute,
+void model_outline(struct model **out, const struct model_spec *s, enum dtype compute,
                    unsigned needs, i64 positions, const struct model_part *part,
                    struct arena *a)
 {
@@ -318,6 +318,15 @@ int model_new_part(struct model **out, const struct model_spec *s, enum dtype co
     *m = (struct model){ .spec = *s, .compute = compute, .needs = needs,
                          .positions = positions, .part = *part };
     lay_out(m, a);
+    *out = m;
+}
+
+int model_new_part(struct model **out, const struct model_spec *s, enum dtype compute,
+                   unsigned needs, i64 positions, const struct model_part *part,
+                   struct arena *a)
+{
+    struct model *m;
+    model_outline(&m, s, compute, needs, positions, part, a);
     m->region = sys_map_pages(m->region_bytes);
     if (!m->region)
         return err_set(ERR_LIMIT, "no memory for the %.2f GB of %s's weights and optimizer "

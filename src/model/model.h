@@ -116,6 +116,10 @@ int model_new(struct model **out, const struct model_spec *s, enum dtype compute
 int model_new_part(struct model **out, const struct model_spec *s, enum dtype compute,
                    unsigned needs, i64 positions, const struct model_part *part,
                    struct arena *a);
+/* The same without memory: no tensor has data. For those who plan. */
+void model_outline(struct model **out, const struct model_spec *s, enum dtype compute,
+                   unsigned needs, i64 positions, const struct model_part *part,
+                   struct arena *a);
 void model_free(struct model *m); /* NULL is fine */
 
 /* Where element `at` of the bucket lies in its m, v and ema; -1: on another rank. */

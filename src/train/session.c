@@ -4,33 +4,13 @@
 #include "base/sys.h"
 #include "base/text.h"
 #include "parallel/data_parallel.h"
+#include "train/train_spec.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 /* --- the model's spec ---------------------------------------------------------------------- */
-
-static int apply_overrides(struct session *s)
-{
-    const struct yaml_node *map = s->config->model.override;
-    struct model_spec *spec = &s->spec;
-    if (spec->kv_heads == spec->heads)
-        spec->kv_heads = 0; /* derived: follow what is overridden */
-    if (spec->head_size * spec->heads == spec->width)
-        spec->head_size = 0;
-    if (spec->expert_hidden == spec->hidden)
-        spec->expert_hidden = 0;
-    for (const struct yaml_node *n = map ? map->first : NULL; n; n = n->next) {
-        const struct option *o = option_find(model_spec_options, n->key);
-        if (!o)
-            return option_unknown_key(n->key, NULL, yaml_key_where(n, &s->arena));
-        TRY(option_set_node(o, &s->spec, n, &s->arena));
-    }
-    if (s->config->model.window > 0)
-        s->spec.window = s->config->model.window;
-    return OK;
-}
 
 /* "recipe.yaml:3:5: " when the key was given, "" when it has its default. */
 static const char *at(struct session *s, const char *key)
@@ -85,34 +65,6 @@ static int settle_vocab(struct session *s)
                        "%lld; use its own tokenizer or another model.spec",
                        at(s, "data.tokenizer"), (long long)needed, s->spec.name, (long long)s->spec.vocab);
     return OK;
-}
-
-/* A spec that is given beside model.from must be that of the weights. */
-static int check_same_spec(struct session *s, const char *name)
-{
-    struct model_spec given;
-    TRY(spec_load(&given, name, &s->arena));
-    if (given.vocab == 0)
-        given.vocab = s->spec.vocab;
-    const char *key = spec_difference(&given, &s->spec);
-    if (!key)
-        return OK;
-    return err_set(ERR_MODEL, "model.spec %s is not the model in model.from %s: its %s differs; "
-                   "leave model.spec out", name, s->config->model.from, key);
-}
-
-static int read_spec(struct session *s)
-{
-    const char *from = s->config->model.from, *name = s->config->model.spec;
-    if (!from) {
-        TRY(spec_load(&s->spec, name, &s->arena));
-        return apply_overrides(s);
-    }
-    TRY(restore_find(&s->from, from, &s->arena));
-    s->spec = s->from.spec;
-    if (name)
-        TRY(check_same_spec(s, name));
-    return apply_overrides(s);
 }
 
 /* Weights go with the tokenizer that they were trained with: the size alone says little. */
@@ -310,7 +262,7 @@ static int open_parts(struct session *s)
     const struct train_config *c = s->config;
     TRY(session_meet(s));
     TRY(train_config_check(c, s->request.recipe));
-    TRY(read_spec(s));
+    TRY(train_spec(&s->spec, &s->from, c, &s->arena));
     TRY(check_spec(s)); /* all that can be said before there is data */
     TRY(session_open_mesh(s));
     if (session_leads(s))

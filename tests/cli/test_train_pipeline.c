@@ -104,6 +104,29 @@ TEST(a_pipeline_that_does_not_fit_is_refused)
     CHECK(strstr(text, "neither gpipe"));
 }
 
+TEST(a_layout_is_shown_before_anything_runs)
+{
+    const char *text = shell("cd $D && $H layout show r.yaml --layout pp=2,dp=2,schedule=zb-h1 "
+                             "--svg z.svg", 0);
+    static const char *const parts[] = {
+        "4 ranks", "pp  {0 2} {1 3}", "dp  {0 1} {2 3}", "parameters where pp=1",
+        "schedule zb-h1: 2 stages, 2 micro-batches", "rank 1  |", "micro-batches in flight",
+        "blocks.2-3.attn.qkv.weight", "activation",
+    };
+    for (int i = 0; i < COUNT_OF(parts); i++)
+        if (!strstr(text, parts[i]))
+            fail_msg("'%s' is not in:\n%s", parts[i], text);
+    text = shell("cd $D && cat z.svg", 0);
+    CHECK(strstr(text, "<svg") && strstr(text, "<title>1W1</title>") && strstr(text, "</svg>"));
+    text = shell("cd $D && $H layout show r.yaml --layout tp=2", 0);
+    CHECK(strstr(text, "rows 0-31, 64-95, 128-159 | rows 32-63, 96-127, 160-191"));
+    text = shell("cd $D && $H layout show r.yaml --layout pp=3,schedule=zb-v 2>&1", 2);
+    CHECK(strstr(text, "6 pipeline stages are more"));
+    text = shell("cd $D && $H layout show r.yaml --layout dp=2 --svg z.svg 2>&1", 2);
+    CHECK(strstr(text, "the layout has pp=1"));
+    shell("cd $D && test ! -e runs/r", 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -111,6 +134,7 @@ int main(void)
         ONE(a_pipeline_goes_on_as_one_rank_and_one_rank_as_a_pipeline),
         ONE(a_pipeline_repeats_and_resumes_to_the_bit),
         ONE(a_pipeline_that_does_not_fit_is_refused),
+        ONE(a_layout_is_shown_before_anything_runs),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);
 }

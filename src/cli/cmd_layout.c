@@ -1,0 +1,373 @@
+/* What a layout means, before anything runs. */
+#include "base/err.h"
+#include "base/sys.h"
+#include "base/text.h"
+#include "cli/command.h"
+#include "cli/terminal.h"
+#include "data/tokenizer.h"
+#include "ops/ops.h"
+#include "train/rank_view.h"
+#include "train/schedule.h"
+#include "train/train_spec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MOST_ROWS = 64, LEAST_COLUMNS = 60, MOST_COLUMNS = 160 };
+
+struct show_options {
+    const char *layout, *svg;
+};
+
+static const struct option show_table[] = {
+    { "layout", OPTION_FIELD(STRING, struct show_options, layout), NULL,
+      .help = "Such as pp=2,dp=2,schedule=zb-h1: short for layout.pp and its like." },
+    { "svg", OPTION_FIELD(PATH, struct show_options, svg), NULL,
+      .help = "Also write the pipeline's schedule as a picture." },
+    { 0 },
+};
+
+struct show {
+    struct invocation *v;
+    struct train_config config;
+    struct layout layout;
+    struct model_spec spec;
+    const struct rank_view **views; /* [pp]: the first rank of each coordinate */
+};
+
+/* --- what is shown ------------------------------------------------------------------------- */
+
+static int read_vocab(struct show *x, const struct restore *from)
+{
+    const char *path = x->config.data.tokenizer ? x->config.data.tokenizer : from->tokenizer;
+    struct tokenizer *t;
+    if (x->spec.vocab > 0)
+        return OK;
+    if (!path || !*path)
+        return err_set(ERR_CONFIG, "%s leaves its vocabulary open; name data.tokenizer, or set "
+                       "model.override {vocab: N}", x->spec.name);
+    TRY(tokenizer_open(&t, path));
+    x->spec.vocab = tokenizer_size(t);
+    tokenizer_free(t);
+    return OK;
+}
+
+static int read_recipe(struct show *x)
+{
+    const struct show_options *o = x->v->options;
+    struct recipe recipe;
+    struct restore from = { 0 };
+    struct option_group groups[] = { { train_options, &x->config },
+                                     { layout_options, &x->layout } };
+    recipe_init(&recipe, x->v->arena, groups, COUNT_OF(groups));
+    TRY(recipe_load(&recipe, x->v->args[0]));
+    TRY(invocation_override(x->v, &recipe));
+    if (o->layout)
+        TRY(layout_parse(&x->layout, o->layout, "--layout", x->v->arena));
+    TRY(train_config_check(&x->config, &recipe));
+    TRY(train_spec(&x->spec, &from, &x->config, x->v->arena));
+    TRY(read_vocab(x, &from));
+    TRY(spec_check(&x->spec, x->spec.name));
+    return layout_check(&x->layout, &x->spec, layout_ranks(&x->layout), x->config.train.batch,
+                        x->config.train.seq, (int)schedule_full_micro_batches(&x->config));
+}
+
+static int view_ranks(struct show *x)
+{
+    const struct layout *l = &x->layout;
+    x->views = ARENA_ARRAY(x->v->arena, const struct rank_view *, l->pp);
+    for (i64 i = 0; i < l->pp; i++) {
+        struct rank_view *view = ARENA_NEW(x->v->arena, struct rank_view);
+        TRY(rank_view_new(view, l, &x->spec, &x->config, i * l->dp * l->tp, x->v->arena));
+        x->views[i] = view;
+    }
+    return OK;
+}
+
+static void add_range(struct text *out, const char *before, i64 begin, i64 count)
+{
+    if (count == 0)
+        text_printf(out, "%snone", before);
+    else if (count == 1)
+        text_printf(out, "%s%lld", before, (long long)begin);
+    else
+        text_printf(out, "%s%lld-%lld", before, (long long)begin,
+                    (long long)(begin + count - 1));
+}
+
+/* --- ranks --------------------------------------------------------------------------------- */
+
+/* "0-3, 8" */
+static const char *layers_text(const struct show *x, i64 pp_rank)
+{
+    struct layer_range chunks[MODEL_CHUNKS];
+    struct text out = { 0 };
+    i64 n = model_chunks(x->views[pp_rank]->model, chunks);
+    for (i64 k = 0; k < n; k++)
+        add_range(&out, k ? ", " : "", chunks[k].first, chunks[k].count);
+    const char *copy = arena_strdup(x->v->arena, out.data);
+    text_fini(&out);
+    return copy;
+}
+
+static void print_mesh(const struct show *x)
+{
+    const struct layout *l = &x->layout;
+    i64 ranks = layout_ranks(l);
+    printf("layout %s: %lld rank%s; rank = (pp x %lld + dp) x %lld + tp\n\n"
+           "  rank    pp    dp    tp  layers\n", layout_text(l, x->v->arena), (long long)ranks,
+           ranks == 1 ? "" : "s", (long long)l->dp, (long long)l->tp);
+    for (i64 r = 0; r < i64_min(ranks, MOST_ROWS); r++) {
+        struct mesh m = mesh_at(l, r);
+        printf("%6lld %5lld %5lld %5lld  %s\n", (long long)r, (long long)m.pp_rank,
+               (long long)m.dp_rank, (long long)m.tp_rank, layers_text(x, m.pp_rank));
+    }
+    if (ranks > MOST_ROWS)
+        printf("   ... and %lld more\n", (long long)(ranks - MOST_ROWS));
+}
+
+/* The groups along an axis whose neighbours are `stride` apart. */
+static void print_groups(const struct show *x, const char *axis, i64 n, i64 stride)
+{
+    i64 ranks = layout_ranks(&x->layout), shown = 0;
+    if (n == 1)
+        return;
+    printf("  %-3s", axis);
+    for (i64 first = 0; first < ranks && shown < MOST_ROWS; first++) {
+        if (first / stride % n)
+            continue;
+        printf(" {");
+        for (i64 i = 0; i < n; i++, shown++)
+            printf("%s%lld", i ? " " : "", (long long)(first + i * stride));
+        printf("}");
+    }
+    printf("%s\n", shown >= MOST_ROWS ? " ..." : "");
+}
+
+static void print_all_groups(const struct show *x)
+{
+    const struct layout *l = &x->layout;
+    if (layout_ranks(l) > 1)
+        printf("\ngroups\n");
+    print_groups(x, "pp", l->pp, l->dp * l->tp);
+    print_groups(x, "dp", l->dp, l->tp);
+    print_groups(x, "tp", l->tp, 1);
+}
+
+/* --- parameters ---------------------------------------------------------------------------- */
+
+/* What of the parameter each rank along tp has. */
+static void add_shares(const struct show *x, const struct param_desc *d, struct text *out)
+{
+    for (i64 t = 0; t < x->layout.tp; t++) {
+        struct param_shard s = param_share(d, x->layout.tp, t);
+        text_add(out, t ? " | " : "");
+        if (d->split == SPLIT_COLUMNS)
+            add_range(out, "columns ", s.columns.begin, s.columns.count);
+        for (int i = 0; d->split == SPLIT_ROWS && i < s.pieces; i++)
+            add_range(out, i ? ", " : "rows ", s.rows[i].begin, s.rows[i].count);
+    }
+}
+
+/* "blocks.0-3.attn.qkv.weight": layers of a stage have the same parameters. */
+static void put_name(const struct param_desc *d, i64 last, char *out, size_t chars)
+{
+    const char *rest = d->name;
+    if (d->layer < 0 || last == d->layer) {
+        snprintf(out, chars, "%s", d->name);
+        return;
+    }
+    for (int dots = 0; dots < 2; rest++)
+        dots += *rest == '.';
+    snprintf(out, chars, "blocks.%d-%lld.%s", d->layer, (long long)last, rest);
+}
+
+static void print_param(const struct show *x, const struct param_desc *d, i64 last)
+{
+    char name[96], shape[48];
+    struct text who = { 0 };
+    put_name(d, last, name, sizeof name);
+    if (d->rank == 2)
+        snprintf(shape, sizeof shape, "%lld x %lld", (long long)d->dim[0], (long long)d->dim[1]);
+    else
+        snprintf(shape, sizeof shape, "%lld", (long long)d->dim[0]);
+    if (x->layout.tp == 1 || d->split == SPLIT_NONE)
+        text_add(&who, "whole");
+    else
+        add_shares(x, d, &who);
+    printf("  %-32s %16s  %s\n", name, shape, who.data);
+    text_fini(&who);
+}
+
+static void print_stage_params(const struct show *x, i64 pp_rank)
+{
+    struct layer_range chunks[MODEL_CHUNKS];
+    const struct model *m = x->views[pp_rank]->model;
+    i64 n = model_chunks(m, chunks);
+    for (i64 i = 0; i < m->n_params; i++) {
+        const struct param_desc *d = &m->params[i].desc;
+        i64 last = -1;
+        for (i64 k = 0; k < n; k++)
+            if (d->layer == chunks[k].first)
+                last = chunks[k].first + chunks[k].count - 1;
+        if (d->layer < 0 || last >= 0)
+            print_param(x, d, last);
+    }
+}
+
+static void print_params(const struct show *x)
+{
+    const struct layout *l = &x->layout;
+    for (i64 i = 0; i < l->pp; i++) {
+        i64 first = i * l->dp * l->tp;
+        if (l->pp > 1)
+            printf("\nparameters where pp=%lld (ranks %lld to %lld)%s\n", (long long)i,
+                   (long long)first, (long long)(first + l->dp * l->tp - 1),
+                   l->tp > 1 ? ", by tp" : "");
+        else
+            printf("\nparameters%s\n", l->tp > 1 ? ", by tp" : "");
+        print_stage_params(x, i);
+    }
+    if (l->zero > ZERO_NONE && l->dp > 1)
+        printf("  optimizer state of matrices: 1/%lld of each bucket, in the order of dp\n",
+               (long long)l->dp);
+}
+
+/* --- schedule ------------------------------------------------------------------------------ */
+
+static int write_svg(const struct show *x, const struct schedule *s,
+                     const struct schedule_time *t)
+{
+    const char *path = ((const struct show_options *)x->v->options)->svg;
+    struct text picture = { 0 };
+    int rc = OK, fd = sys_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    if (fd < 0)
+        return err_set(ERR_SYS, "cannot write %s: %s", path, strerror(errno));
+    schedule_chart_svg(s, t, layout_text(&x->layout, x->v->arena), &picture);
+    if (sys_write_full(fd, picture.data, picture.length) < 0)
+        rc = err_set(ERR_SYS, "cannot write %s: %s", path, strerror(errno));
+    sys_close(fd);
+    text_fini(&picture);
+    return rc;
+}
+
+/* Many micro-batches are more than a row of text can show; the first ones look like the others.
+ * An order from a file is what it is. */
+static int print_chart(const struct show *x, const struct schedule *all)
+{
+    struct schedule s;
+    struct schedule_time t;
+    struct text chart = { 0 };
+    i64 pp = x->layout.pp;
+    int drawn = (int)i64_min(all->micro_batches, i64_max(8, 2 * pp) / pp * pp);
+    if (schedule_kind_of(x->layout.schedule) == SCHEDULE_KINDS)
+        drawn = all->micro_batches;
+    TRY(rank_view_schedule(x->views, drawn, &s, &t, x->v->arena));
+    int columns = (int)i64_min(MOST_COLUMNS, i64_max(LEAST_COLUMNS, x->v->terminal->width));
+    schedule_chart(&s, &t, columns, &chart);
+    printf("\nschedule %s: %d stages, %d micro-batches%s; time is FLOPs, links are free\n%s",
+           x->layout.schedule, all->stages, all->micro_batches,
+           drawn < all->micro_batches ? " (drawn with fewer)" : "", chart.data);
+    text_fini(&chart);
+    return OK;
+}
+
+static int print_schedule(const struct show *x)
+{
+    const char *svg = ((const struct show_options *)x->v->options)->svg;
+    struct schedule s;
+    struct schedule_time t;
+    if (x->layout.pp == 1)
+        return svg ? err_set(ERR_USAGE, "--svg draws a pipeline's schedule, but the layout has "
+                             "pp=1") : OK;
+    TRY(rank_view_schedule(x->views, x->views[0]->step.shape.micro_batches, &s, &t,
+                           x->v->arena));
+    TRY(print_chart(x, &s));
+    printf("  idle: %.1f %% of all ranks' time\n  pp  idle   micro-batches in flight\n",
+           100 * t.bubble);
+    for (int r = 0; r < s.ranks; r++)
+        printf("%4d %4.1f %%  %g\n", r, 100 * t.ranks[r].idle / t.length, t.ranks[r].peak);
+    return svg ? write_svg(x, &s, &t) : OK;
+}
+
+/* --- costs --------------------------------------------------------------------------------- */
+
+static void print_bytes(double bytes)
+{
+    static const char *const units[] = { "B", "KB", "MB", "GB", "TB" };
+    int unit = 0;
+    while (bytes >= 1000 && unit < COUNT_OF(units) - 1) {
+        bytes /= 1000;
+        unit++;
+    }
+    if (bytes == 0)
+        printf(" %10s", "-");
+    else
+        printf(" %7.*f %s%s", unit ? 2 : 0, bytes, unit ? "" : " ", units[unit]);
+}
+
+static void print_costs(const struct show *x)
+{
+    static const enum lane lanes[] = { LANE_PP, LANE_TIE, LANE_DP, LANE_TP };
+    printf("\neach rank: what it sends in a step, by axis                memory\n"
+           "  pp         pp      table         dp         tp       model activation  "
+           "parameters\n");
+    for (i64 i = 0; i < x->layout.pp; i++) {
+        const struct rank_view *v = x->views[i];
+        printf("%4lld", (long long)i);
+        for (i64 k = 0; k < COUNT_OF(lanes); k++)
+            print_bytes(v->message_bytes[lanes[k]]);
+        print_bytes((double)v->model_bytes);
+        print_bytes((double)v->activation_bytes);
+        printf(" %9.2f M\n", 1e-6 * (double)v->parameters);
+    }
+}
+
+static int show(struct invocation *v)
+{
+    struct show x = { .v = v };
+    TRY(read_recipe(&x));
+    TRY(view_ranks(&x));
+    print_mesh(&x);
+    print_all_groups(&x);
+    print_params(&x);
+    TRY(print_schedule(&x));
+    print_costs(&x);
+    return OK;
+}
+
+static const struct example show_examples[] = {
+    { "headway layout show recipes/demo.yaml --layout pp=2,dp=2,schedule=zb-h1",
+      "Four ranks: two stages, each twice." },
+    { "headway layout show recipes/gpt2-124m.yaml --layout pp=4,schedule=zb-v --svg zb-v.svg",
+      "The order of work as a picture, too." },
+    { 0 },
+};
+
+static const struct command cmd_show = {
+    .name = "show", .summary = "Show what a layout does with a recipe's run",
+    .arguments = "RECIPE.yaml",
+    .description = "Who is where in the mesh, which layers and which rows of which parameter each "
+                   "rank has, the order of work in a pipeline, and for each rank what it sends in "
+                   "a step and the memory that it needs. All of it is counted on the steps that "
+                   "ranks would run; nothing runs, and no other process is needed.",
+    .options = show_table, .options_bytes = sizeof(struct show_options), .takes_set = true,
+    .min_args = 1, .max_args = 1, .examples = show_examples, .run = show,
+};
+
+static const struct command *const subcommands[] = { &cmd_show, NULL };
+
+static const struct example examples[] = {
+    { "headway layout show recipes/demo.yaml --layout dp=4", "Who does what." }, { 0 },
+};
+
+const struct command cmd_layout = {
+    .name = "layout",
+    .summary = "Look at layouts: how a run is spread over ranks",
+    .description = "A layout says how a training step is spread over ranks; it changes how a step "
+                   "is computed, never which step.",
+    .subcommands = subcommands,
+    .examples = examples,
+};

@@ -1,0 +1,83 @@
+#include "train/rank_view.h"
+
+#include "parallel/pipeline.h"
+#include "train/schedule.h"
+
+/* Only the last micro-batch runs those that wait for it. */
+static bool runs(const struct program *p, const struct action *a, const struct task *t)
+{
+    return !t->last_turn || a->micro_batch == p->micro_batches - 1;
+}
+
+static void count_messages(struct rank_view *v)
+{
+    const struct program *p = v->step.program;
+    for (i64 a = 0; a < p->n_actions; a++) {
+        const struct segment *s = &p->segments[p->actions[a].segment];
+        for (i64 i = 0; i < s->n_tasks; i++)
+            if (runs(p, &p->actions[a], &s->tasks[i]))
+                v->message_bytes[s->tasks[i].lane] += s->tasks[i].cost.message_bytes;
+    }
+}
+
+static void count_flops(struct rank_view *v)
+{
+    const struct program *p = v->step.program;
+    for (i64 id = 0; id < p->n_tasks; id++) {
+        const struct task *t = p->by_id[id];
+        struct stage_time *time = &v->flops[t->part];
+        if (t->last_turn || t->phase == PHASE_UPDATE)
+            continue;
+        if (t->phase == PHASE_FORWARD)
+            time->F += t->cost.flops;
+        else if (t->phase == PHASE_INPUT_GRAD || t->head) /* as program_new sorts them */
+            time->I += t->cost.flops;
+        else
+            time->W += t->cost.flops;
+    }
+}
+
+static void count_memory(struct rank_view *v)
+{
+    for (i64 i = 0; i < v->model->n_params; i++)
+        v->parameters += tensor_count(v->model->params[i].master);
+    v->model_bytes = v->model->region_bytes;
+    v->activation_bytes = v->step.program->memory.bytes + program_kept_bytes(v->step.program);
+}
+
+int rank_view_new(struct rank_view *out, const struct layout *l, const struct model_spec *s,
+                  const struct train_config *c, i64 rank, struct arena *a)
+{
+    struct step_io io;
+    enum dtype compute = c->train.precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    *out = (struct rank_view){ .mesh = mesh_at(l, rank) };
+    TRY(stages_place(&out->mesh.stages, l, a));
+    struct model_part part = mesh_part(&out->mesh, s);
+    struct layout_rows rows = layout_rows(l, c->train.batch,
+                                          (int)schedule_full_micro_batches(c),
+                                          out->mesh.dp_rank);
+    struct step_shape shape = { rows.B, c->train.seq, rows.micro_batches, 1 };
+    unsigned needs = step_needs(c) | (shape.micro_batches == 1 ? MODEL_GRADS_LENT : 0);
+    model_outline(&out->model, s, compute, needs, c->train.seq, &part, a);
+    step_io_new(&io, s, 1, a);
+    TRY(step_program_new(&out->step, out->model, c, &shape, &io, &out->mesh, a));
+    count_messages(out);
+    count_flops(out);
+    count_memory(out);
+    return OK;
+}
+
+int rank_view_schedule(const struct rank_view *const *views, int micro_batches,
+                       struct schedule *order, struct schedule_time *time, struct arena *a)
+{
+    const struct mesh *mesh = &views[0]->mesh;
+    int *part = ARENA_ARRAY(a, int, mesh->layout.pp);
+    struct stage_time *times = ARENA_ARRAY(a, struct stage_time, mesh->stages.n);
+    TRY(stages_schedule(order, &mesh->layout, micro_batches, a));
+    for (int t = 0; t < mesh->stages.n; t++) {
+        int at = mesh->stages.rank_of[t];
+        times[t] = views[at]->flops[part[at]++];
+    }
+    schedule_time(order, times, 0, time, a);
+    return OK;
+}

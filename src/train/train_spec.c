@@ -1,0 +1,54 @@
+#include "train/train_spec.h"
+
+#include "base/err.h"
+#include "base/yaml.h"
+
+static int apply_overrides(struct model_spec *spec, const struct train_config *c,
+                           struct arena *a)
+{
+    const struct yaml_node *map = c->model.override;
+    if (spec->kv_heads == spec->heads)
+        spec->kv_heads = 0; /* derived: follow what is overridden */
+    if (spec->head_size * spec->heads == spec->width)
+        spec->head_size = 0;
+    if (spec->expert_hidden == spec->hidden)
+        spec->expert_hidden = 0;
+    for (const struct yaml_node *n = map ? map->first : NULL; n; n = n->next) {
+        const struct option *o = option_find(model_spec_options, n->key);
+        if (!o)
+            return option_unknown_key(n->key, NULL, yaml_key_where(n, a));
+        TRY(option_set_node(o, spec, n, a));
+    }
+    if (c->model.window > 0)
+        spec->window = c->model.window;
+    return OK;
+}
+
+/* A spec that is given beside model.from must be that of the weights. */
+static int check_same(const struct model_spec *spec, const struct train_config *c,
+                      struct arena *a)
+{
+    struct model_spec given;
+    TRY(spec_load(&given, c->model.spec, a));
+    if (given.vocab == 0)
+        given.vocab = spec->vocab;
+    const char *key = spec_difference(&given, spec);
+    if (!key)
+        return OK;
+    return err_set(ERR_MODEL, "model.spec %s is not the model in model.from %s: its %s differs; "
+                   "leave model.spec out", c->model.spec, c->model.from, key);
+}
+
+int train_spec(struct model_spec *out, struct restore *from, const struct train_config *c,
+               struct arena *a)
+{
+    if (!c->model.from) {
+        TRY(spec_load(out, c->model.spec, a));
+        return apply_overrides(out, c, a);
+    }
+    TRY(restore_find(from, c->model.from, a));
+    *out = from->spec;
+    if (c->model.spec)
+        TRY(check_same(out, c, a));
+    return apply_overrides(out, c, a);
+}

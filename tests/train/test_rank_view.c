@@ -1,0 +1,119 @@
+/* What is said of a layout's ranks before they run, beside what they then do. */
+#include "test.h"
+
+#include "parallel/ranks.h"
+#include "train/rank_view.h"
+
+/* A recipe for the tiny model's step. */
+static void view_of(struct rank_view *v, const struct ranks *all, const struct ranks_options *o,
+                    i64 rank, struct arena *a)
+{
+    struct train_config c = all->config;
+    struct model_spec spec = rank_spec(o);
+    c.train.batch = o->tiny.B;
+    c.train.seq = RANK_T;
+    c.train.accumulate = o->tiny.micro_batches;
+    c.train.global_batch = 0;
+    CHECK_OK(rank_view_new(v, &all->layout, &spec, &c, rank, a));
+}
+
+static double moved(const struct ranks *all, const char *axis)
+{
+    double bytes = 0;
+    for (int r = 0; r < all->n; r++)
+        bytes += (double)comm_axis_count(all->rank[r].mesh.comm, axis).sent_bytes;
+    return bytes;
+}
+
+/* The tasks' messages and what the transport counted, summed over all ranks. */
+static void expect_bytes(const char *layout, bool gpt2, i64 layers, int micro_batches)
+{
+    static const struct { const char *axis; enum lane lane; } axes[] = {
+        { "pp", LANE_PP }, { "tie", LANE_TIE }, { "dp", LANE_DP }, { "tp", LANE_TP },
+    };
+    struct ranks all;
+    struct arena a;
+    double said[COUNT_OF(axes)] = { 0 };
+    struct ranks_options o = { .tiny = { .backend = backend_best(), .gpt2 = gpt2, .threads = 1,
+                                         .micro_batches = micro_batches, .B = 2 },
+                               .layout = layout, .layers = layers };
+    arena_init(&a);
+    ranks_open(&all, &o);
+    for (int r = 0; r < all.n; r++) {
+        struct rank_view v;
+        view_of(&v, &all, &o, r, &a);
+        for (int k = 0; k < COUNT_OF(axes); k++)
+            said[k] += v.message_bytes[axes[k].lane];
+        CHECK_EQ(v.step.program->memory.bytes, all.rank[r].step.program->memory.bytes);
+        CHECK_EQ(v.model_bytes, all.rank[r].model->region_bytes);
+    }
+    ranks_step(&all, 0);
+    for (int k = 0; k < COUNT_OF(axes); k++)
+        CHECK_NEAR(said[k], moved(&all, axes[k].axis), 0);
+    ranks_close(&all);
+    arena_fini(&a);
+}
+
+TEST(bytes_that_tasks_say_are_those_that_move)
+{
+    expect_bytes("pp=2", true, 4, 4);
+    expect_bytes("pp=2,dp=2,schedule=zb-h1", true, 4, 4);
+    expect_bytes("pp=2,tp=2,schedule=zb-v", true, 4, 2);
+    expect_bytes("pp=2,schedule=interleaved,dp=2,tp=2", false, 4, 4);
+    expect_bytes("pp=4,schedule=gpipe,zero=1,dp=2", false, 4, 4);
+}
+
+/* PARALLELISM's formula: each boundary is crossed by a b (s/c) h elements both ways, once per
+ * micro-batch, cut over tp; the norm adds 2(p-1) doubles for each pipeline. */
+TEST(bytes_between_stages_follow_the_formula)
+{
+    struct ranks all;
+    struct arena a;
+    struct ranks_options o = { .tiny = { .backend = backend_best(), .threads = 1,
+                                         .micro_batches = 8, .B = 2 },
+                               .layout = "pp=4,tp=2,schedule=zb-h1", .layers = 4 };
+    double bytes = 0, elements = 8.0 * 2 * RANK_T * 32;
+    arena_init(&a);
+    ranks_open(&all, &o);
+    for (int r = 0; r < all.n; r++) {
+        struct rank_view v;
+        view_of(&v, &all, &o, r, &a);
+        bytes += v.message_bytes[LANE_PP];
+    }
+    CHECK_NEAR(bytes, 3 * 2 * 4 * elements + 2 * (2 * 3 * 8), 0);
+    ranks_close(&all);
+    arena_fini(&a);
+}
+
+TEST(work_is_that_of_one_rank_shared_out)
+{
+    struct ranks all;
+    struct arena a;
+    struct ranks_options o = { .tiny = { .backend = backend_best(), .threads = 1,
+                                         .micro_batches = 4, .B = 2 },
+                               .layout = "dp=1", .layers = 4 };
+    struct stage_time whole = { 0 }, parts = { 0 };
+    arena_init(&a);
+    for (int pass = 0; pass < 2; pass++) {
+        struct stage_time *sum = pass ? &parts : &whole;
+        o.layout = pass ? "pp=2,schedule=zb-v" : "dp=1";
+        ranks_open(&all, &o);
+        for (int r = 0; r < all.n; r++) {
+            struct rank_view v;
+            view_of(&v, &all, &o, r, &a);
+            for (int k = 0; k < MODEL_CHUNKS; k++) {
+                sum->F += v.flops[k].F;
+                sum->I += v.flops[k].I;
+                sum->W += v.flops[k].W;
+            }
+        }
+        ranks_close(&all);
+    }
+    CHECK_NEAR(parts.F, whole.F, 0);
+    CHECK_NEAR(parts.I, whole.I, 0);
+    CHECK_NEAR(parts.W, whole.W, 0);
+    arena_fini(&a);
+}
+
+TEST_MAIN(ONE(bytes_that_tasks_say_are_those_that_move),
+          ONE(bytes_between_stages_follow_the_formula), ONE(work_is_that_of_one_rank_shared_out))
