@@ -162,15 +162,26 @@ static int load_param(struct model *m, struct param *p, const struct weights *w,
     return OK;
 }
 
+/* Tensors of the whole model, wherever its parts are. */
+static i64 tensors_of(const struct model_spec *s)
+{
+    struct arena a;
+    i64 n, count = 0;
+    arena_init(&a);
+    const struct param_desc *all = params_of(s, &a, &n);
+    for (i64 i = 0; i < n; i++)
+        count += params_foreign_count(s, &all[i]);
+    arena_fini(&a);
+    return count;
+}
+
 int hf_load_weights(struct model *m, const char *folder, struct pool *pool)
 {
     struct weights w;
-    i64 used = 0;
+    i64 used = tensors_of(&m->spec);
     int rc = weights_open(&w, folder);
-    for (i64 i = 0; i < m->n_params && rc >= 0; i++) {
-        used += params_foreign_count(&m->spec, &m->params[i].desc);
+    for (i64 i = 0; i < m->n_params && rc >= 0; i++)
         rc = load_param(m, &m->params[i], &w, folder, pool);
-    }
     i64 head = m->spec.tied && weights_find(&w, "lm_head.weight") ? 1 : 0;
     if (rc >= 0 && w.n > used + head)
         log_line(LOG_WARN, "%s: %lld tensors are not part of the model and were left out",

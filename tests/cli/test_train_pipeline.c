@@ -8,6 +8,10 @@
 
 #define TRAIN "cd $D && timeout 100 $H train r.yaml --quiet "
 
+#define EXPERTS "--set 'model.override={layers: 4, width: 64, hidden: 96, heads: 4, experts: 4}'"
+#define FOREIGN "cd $D && sed 's/^model:.*/model: {from: hf}/' r.yaml >f.yaml && " \
+                "timeout 100 $H train f.yaml --quiet "
+
 static struct outcome o;
 
 static const char *shell(const char *line, int code)
@@ -63,6 +67,19 @@ TEST(pipelines_train_and_evaluate_as_one_rank_does)
     expect_as_one("b");
     shell(TRAIN "--set run.name=c --ranks 2 --layout pp=2,schedule=interleaved", 0);
     expect_as_one("c");
+}
+
+TEST(stages_with_experts_and_foreign_weights_train_as_one_rank_does)
+{
+    shell(TRAIN "--set run.name=x " EXPERTS, 0);
+    shell(TRAIN "--set run.name=y --ranks 2 --layout pp=2,schedule=zb-v " EXPERTS, 0);
+    CHECK(fabs(last_of("x", "step") - last_of("y", "step")) < 1e-5);
+    shell("cd $D && $H model export runs/one --out hf", 0);
+    shell(FOREIGN "--set run.name=v", 0);
+    const char *text = shell(FOREIGN "--set run.name=w --ranks 2 --layout pp=2 2>&1", 0);
+    CHECK(!strstr(text, "left out"));
+    CHECK(fabs(last_of("v", "step") - last_of("w", "step")) < 1e-5);
+    CHECK(last_of("v", "step") < last_of("one", "step"));
 }
 
 TEST(a_pipeline_goes_on_as_one_rank_and_one_rank_as_a_pipeline)
@@ -131,6 +148,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ONE(pipelines_train_and_evaluate_as_one_rank_does),
+        ONE(stages_with_experts_and_foreign_weights_train_as_one_rank_does),
         ONE(a_pipeline_goes_on_as_one_rank_and_one_rank_as_a_pipeline),
         ONE(a_pipeline_repeats_and_resumes_to_the_bit),
         ONE(a_pipeline_that_does_not_fit_is_refused),
