@@ -119,10 +119,18 @@ static bool seen_before(struct tensor *const *seen, i64 n, const struct tensor *
     return false;
 }
 
+/* An activation does not outlive its micro-batch. */
+static bool begins_anew(const struct tensor *t)
+{
+    const struct tensor *x = t->owner ? t->owner : t;
+    return x->role == ROLE_ACTIVATION && x->index >= 0;
+}
+
 /* All sums of one task must agree. */
 static int settle_task(struct task *t, struct tensor **seen, i64 *n)
 {
     int first = -1;
+    bool anew = t->fresh;
     for (int k = 0; k < t->op->n_out; k++) {
         if (!t->out[k] || !is_sum(t->op, k))
             continue;
@@ -130,17 +138,19 @@ static int settle_task(struct task *t, struct tensor **seen, i64 *n)
         if (first >= 0 && first != (int)is_first)
             return err_set(ERR_INTERNAL, "%s: sums begin at different tasks", t->op->name);
         first = is_first;
+        anew = anew || (is_first && begins_anew(t->out[k]));
         if (is_first)
             seen[(*n)++] = t->out[k];
     }
     if (first >= 0)
-        t->accumulate = t->fresh ? ACCUMULATE_NONE
+        t->accumulate = anew ? ACCUMULATE_NONE
                         : first ? ACCUMULATE_STEP : ACCUMULATE_ALWAYS;
     return OK;
 }
 
-/* The first writer of each sum overwrites in micro-batch 0, later ones add; fresh ones always
- * overwrite. Which is first is known by the order in which segments have their first turn. */
+/* The first writer of each sum overwrites in micro-batch 0, or in each where the sum is an
+ * activation; later ones add; fresh ones always overwrite. Which is first is known by the order in
+ * which segments have their first turn. */
 static int settle_sums(struct program *p, struct arena *arena)
 {
     struct tensor **seen = ARENA_ARRAY(arena, struct tensor *, p->n_tasks * TASK_OUTS);

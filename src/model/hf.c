@@ -64,8 +64,9 @@ static int check_shape(const struct safetensors_tensor *t, const struct param_de
 struct load_job {
     const u8 *from;
     enum dtype dtype;
-    float *to;
-    i64 rows, columns;           /* here */
+    const struct param *to;
+    i64 row, rows, columns;      /* of the share */
+    i64 begin, end;              /* elements of the share whose weights are here */
     i64 first_row, first_column; /* of the piece, where they begin in it */
     i64 all_rows, all_columns;   /* of the piece */
     bool transposed;
@@ -85,13 +86,16 @@ static void load_rows(void *context, i64 block, int thread)
     const struct load_job *job = context;
     i64 last = i64_min(job->rows, (block + 1) * ROWS_AT_ONCE);
     (void)thread;
-    for (i64 r = block * ROWS_AT_ONCE; r < last; r++)
-        for (i64 c = 0; c < job->columns; c++) {
-            i64 row = job->first_row + r, column = job->first_column + c;
-            job->to[r * job->columns + c] =
-                load_value(job, job->transposed ? column * job->all_rows + row
-                                                : row * job->all_columns + column);
+    for (i64 r = block * ROWS_AT_ONCE; r < last; r++) {
+        i64 first = (job->row + r) * job->columns, row = job->first_row + r;
+        i64 begin = i64_max(0, job->begin - first), end = i64_min(job->columns, job->end - first);
+        float *to = begin < end ? param_weight(job->to, first + begin) : NULL;
+        for (i64 c = begin; c < end; c++) {
+            i64 column = job->first_column + c;
+            to[c - begin] = load_value(job, job->transposed ? column * job->all_rows + row
+                                                            : row * job->all_columns + column);
         }
+    }
 }
 
 static int find_piece(const struct weights_entry **out, const struct weights *w,
@@ -127,8 +131,10 @@ static void load_piece(struct param *p, const struct foreign_piece *piece,
                        const struct weights_entry *e, struct pool *pool)
 {
     const struct param_shard *s = &p->shard;
+    const struct shard_range here = param_weights_here(p);
     bool matrix = p->desc.rank == 2;
     struct load_job job = { .from = weights_data(e), .dtype = (enum dtype)e->tensor->dtype,
+                            .to = p, .begin = here.begin, .end = here.begin + here.count,
                             .columns = matrix ? s->columns.count : 1,
                             .first_column = matrix ? s->columns.begin : 0,
                             .all_rows = piece->rows, .all_columns = matrix ? p->desc.dim[1] : 1,
@@ -140,7 +146,7 @@ static void load_piece(struct param *p, const struct foreign_piece *piece,
         i64 first = i64_max(piece->row, rows.begin);
         job.rows = i64_min(piece->row + piece->rows, rows.begin + rows.count) - first;
         job.first_row = first - piece->row;
-        job.to = (float *)p->master->data + (above + first - rows.begin) * job.columns;
+        job.row = above + first - rows.begin;
         if (job.rows > 0)
             pool_run(pool, ceil_div(job.rows, ROWS_AT_ONCE), load_rows, &job);
         above += rows.count;

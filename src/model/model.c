@@ -40,24 +40,21 @@ static struct tensor *flat(struct model *m, struct arena *a, enum tensor_role ro
     return n > 0 ? new_tensor(m, a, role, dtype, 1, &n, b->name) : NULL;
 }
 
-static i64 local_count(const struct param *p)
-{
-    return p->shard.dim[0] * (p->desc.rank == 2 ? p->shard.dim[1] : 1);
-}
-
 /* The parameter's own tensor: its elements of the bucket's, from `first` on. NULL when they
  * are not all there. */
 static struct tensor *window(struct arena *a, struct tensor *of, const struct param *p, i64 first)
 {
-    if (!of || first < 0 || first + local_count(p) > tensor_count(of))
+    if (!of || first < 0 || first + param_here(p) > tensor_count(of))
         return NULL;
     struct tensor *t = ARENA_NEW(a, struct tensor);
     *t = *of;
     t->name = p->desc.name;
     t->rank = p->desc.rank;
     memcpy(t->dim, p->shard.dim, sizeof p->shard.dim);
+    t->index = -1;
     t->owner = of;
     t->owner_offset = first * dtype_bytes(of->dtype);
+    t->data = of->data ? (char *)of->data + t->owner_offset : NULL;
     return t;
 }
 
@@ -67,6 +64,37 @@ i64 bucket_state_at(const struct bucket *b, i64 at)
         return at;
     bool here = at >= b->own_begin && at < b->own_begin + b->own_count;
     return here ? b->copied + at - b->own_begin : -1;
+}
+
+i64 bucket_weight_at(const struct bucket *b, i64 at)
+{
+    return b->split_weights ? bucket_state_at(b, at) : at;
+}
+
+i64 bucket_grad_at(const struct bucket *b, i64 at)
+{
+    return b->split_grads ? bucket_state_at(b, at) : at;
+}
+
+struct shard_range param_state_here(const struct param *p)
+{
+    const struct bucket *b = p->bucket;
+    i64 n = param_here(p);
+    if (p->at < b->copied)
+        return (struct shard_range){ 0, n };
+    i64 first = i64_max(p->at, b->own_begin), last = i64_min(p->at + n, b->own_begin + b->own_count);
+    return (struct shard_range){ i64_max(0, first - p->at), i64_max(0, last - first) };
+}
+
+struct shard_range param_weights_here(const struct param *p)
+{
+    return p->bucket->split_weights ? param_state_here(p)
+                                    : (struct shard_range){ 0, param_here(p) };
+}
+
+float *param_weight(const struct param *p, i64 element)
+{
+    return (float *)p->bucket->master->data + bucket_weight_at(p->bucket, p->at + element);
 }
 
 /* The kinds that a bucket keeps apart, in their order there. */
@@ -88,7 +116,7 @@ static void assign_places(struct model *m, struct bucket *b)
             if (p->bucket != b || place_of(m, &p->desc) != (enum place)place)
                 continue;
             p->at = b->count;
-            b->count = round_up(b->count + local_count(p), BUCKET_ALIGN);
+            b->count = round_up(b->count + param_here(p), BUCKET_ALIGN);
         }
         ends[place] = b->count;
     }
@@ -110,15 +138,19 @@ static void lay_out_bucket(struct model *m, struct arena *a, struct bucket *b)
     assign_places(m, b);
     i64 state = b->copied + b->own_count;
     i64 v = i64_min(state, b->copied + i64_max(0, b->adam - b->own_begin));
-    b->master = flat(m, a, ROLE_PARAM, DTYPE_F32, b->count, b);
+    b->split_grads = m->part.split_grads;
+    b->split_weights = m->part.split_weights;
+    b->master = flat(m, a, ROLE_PARAM, DTYPE_F32, b->split_weights ? state : b->count, b);
     if (m->compute != DTYPE_F32)
-        b->compute = flat(m, a, ROLE_COMPUTE, m->compute, b->count - b->copied, b);
+        b->compute = flat(m, a, ROLE_COMPUTE, m->compute,
+                          b->split_weights ? b->own_count : b->count - b->copied, b);
     if (m->needs & MODEL_GRADS)
-        b->grad = flat(m, a, ROLE_GRAD, DTYPE_F32, b->count, b);
-    if (b->grad && (m->needs & MODEL_GRADS_LENT)) {
-        m->region_bytes = b->grad->offset;
-        b->grad->offset = NOT_HERE;
+        b->own_grad = flat(m, a, ROLE_GRAD, DTYPE_F32, b->split_grads ? state : b->count, b);
+    if (b->own_grad && (m->needs & MODEL_GRADS_LENT)) {
+        m->region_bytes = b->own_grad->offset;
+        b->own_grad->offset = NOT_HERE;
     }
+    b->grad = b->split_grads ? NULL : b->own_grad;
     if (m->needs & MODEL_ADAM) {
         b->m = flat(m, a, ROLE_STATE, DTYPE_F32, state, b);
         b->v = flat(m, a, ROLE_STATE, DTYPE_F32, v, b);
@@ -127,17 +159,31 @@ static void lay_out_bucket(struct model *m, struct arena *a, struct bucket *b)
         b->ema = flat(m, a, ROLE_STATE, DTYPE_F32, state, b);
 }
 
+/* What products read of a parameter, and where its gradient is summed. */
+static void set_compute(struct arena *a, struct param *p)
+{
+    const struct bucket *b = p->bucket;
+    bool copied = p->at >= b->copied;
+    p->compute = p->master;
+    if (copied && b->split_weights)
+        p->compute = window(a, b->gathered, p, p->at - b->copied);
+    else if (copied && b->compute)
+        p->compute = window(a, b->compute, p, p->at - b->copied);
+    p->grad = window(a, b->grad, p, p->at);
+    if (p->master)
+        p->master->grad = p->grad;
+    if (p->compute)
+        p->compute->grad = p->grad;
+}
+
 static void make_windows(const struct model *m, struct arena *a, struct param *p)
 {
     const struct bucket *b = p->bucket;
-    i64 last = p->at + local_count(p) - 1;
+    i64 last = p->at + param_here(p) - 1;
     i64 state = bucket_state_at(b, last) < 0 ? -1 : bucket_state_at(b, p->at);
-    p->master = window(a, b->master, p, p->at);
-    p->compute = p->master;
-    if (b->compute && param_is_copied(&p->desc))
-        p->compute = window(a, b->compute, p, p->at - b->copied);
-    p->grad = window(a, b->grad, p, p->at);
-    p->master->grad = p->compute->grad = p->grad;
+    bool elsewhere = b->split_weights && p->at >= b->copied;
+    p->master = elsewhere ? NULL : window(a, b->master, p, p->at);
+    set_compute(a, p);
     p->m = window(a, b->m, p, state);
     p->v = model_uses_muon(m, &p->desc) ? NULL : window(a, b->v, p, state);
     p->ema = window(a, b->ema, p, state);
@@ -284,7 +330,7 @@ static void place_all(const struct model *m)
 {
     for (i64 i = 0; i < m->n_buckets; i++) {
         const struct bucket *b = &m->buckets[i];
-        struct tensor *all[] = { b->master, b->compute, b->grad, b->m, b->v, b->ema };
+        struct tensor *all[] = { b->master, b->compute, b->own_grad, b->m, b->v, b->ema };
         for (i64 k = 0; k < COUNT_OF(all); k++)
             place(m, all[k]);
     }
@@ -345,13 +391,46 @@ int model_new(struct model **out, const struct model_spec *s, enum dtype compute
     return model_new_part(out, s, compute, needs, positions, &whole, a);
 }
 
-void model_lend_gradients(const struct model *m, struct graph *g)
+/* A flat activation of this graph. */
+static struct tensor *flat_activation(struct graph *g, enum dtype dtype, i64 n, const char *name)
 {
+    return n > 0 ? graph_tensor(g, ROLE_ACTIVATION, dtype, 1, &n, "%s", name) : NULL;
+}
+
+static void bind_bucket(const struct model *m, struct bucket *b, struct graph *g, bool gradients)
+{
+    if (gradients && b->own_grad && (m->needs & MODEL_GRADS_LENT))
+        graph_adopt(g, b->own_grad);
+    if (b->split_grads)
+        b->grad = gradients ? flat_activation(g, DTYPE_F32, b->count, b->name) : NULL;
+    if (b->split_weights)
+        b->gathered = flat_activation(g, m->compute, b->count - b->copied, b->name);
+}
+
+/* Views follow their owners into the graph. */
+static void adopt_views(const struct param *p, struct graph *g)
+{
+    struct tensor *views[] = { p->grad, p->compute == p->master ? NULL : p->compute };
+    for (i64 i = 0; i < COUNT_OF(views); i++)
+        if (views[i] && views[i]->owner->index >= 0)
+            graph_adopt(g, views[i]);
+    if (p->bucket->split_weights && views[1])
+        views[1]->role = ROLE_COMPUTE; /* a weight to those who ask whose gradient is wanted */
+}
+
+void model_bind(const struct model *m, struct graph *g, bool gradients)
+{
+    bool lent = gradients && (m->needs & MODEL_GRADS_LENT);
+    if (!lent && !(gradients && m->part.split_grads) && !m->part.split_weights)
+        return;
     for (i64 i = 0; i < m->n_buckets; i++)
-        if (m->buckets[i].grad)
-            graph_adopt(g, m->buckets[i].grad);
-    for (i64 i = 0; i < m->n_params; i++)
-        graph_adopt(g, m->params[i].grad);
+        bind_bucket(m, &m->buckets[i], g, gradients);
+    for (i64 i = 0; i < m->n_params && g->rc >= 0; i++) {
+        struct param *p = &m->params[i];
+        if (m->part.split_grads || m->part.split_weights)
+            set_compute(g->arena, p);
+        adopt_views(p, g);
+    }
 }
 
 void model_free(struct model *m)
@@ -425,11 +504,29 @@ static void init_block(void *context, i64 block, int thread)
     init_normals(job, first, i64_min(last, first + INIT_BLOCK));
 }
 
+/* Elements of the share that are here, and where the first of them lies. */
+struct init_here {
+    i64 begin, end;
+    float *data;
+};
+
+/* A run of the share from its element `at` on: what of it is here. */
+static void init_run(struct init_job job, i64 at, const struct init_here *here, struct pool *pool)
+{
+    i64 from = i64_max(at, here->begin), to = i64_min(at + job.count, here->end);
+    job.first += from - at;
+    job.count = to - from;
+    job.data = here->data + (from - here->begin);
+    if (job.count > 0)
+        pool_run(pool, ceil_div(job.count, INIT_BLOCK), init_block, &job);
+}
+
 /* Whole rows are one run per piece, of every expert; a share of the columns is one per row. */
-static void init_shard(const struct param *p, struct init_job job, struct pool *pool)
+static void init_shard(const struct param *p, struct init_job job, const struct init_here *here,
+                       struct pool *pool)
 {
     const struct param_shard *s = &p->shard;
-    i64 C = p->desc.rank == 2 ? p->desc.dim[1] : 1;
+    i64 C = p->desc.rank == 2 ? p->desc.dim[1] : 1, at = 0;
     i64 columns = p->desc.rank == 2 ? s->columns.count : 1;
     i64 rows = p->desc.dim[0] / p->desc.experts; /* of one expert */
     for (i64 i = 0; i < s->experts.count * s->pieces; i++) {
@@ -437,28 +534,31 @@ static void init_shard(const struct param *p, struct init_job job, struct pool *
         i64 first = (s->experts.begin + i / s->pieces) * rows + piece->begin;
         i64 runs = columns == C ? 1 : piece->count;
         job.count = piece->count * columns / i64_max(1, runs);
-        for (i64 run = 0; run < runs; run++, job.data += job.count) {
+        for (i64 run = 0; run < runs; run++, at += job.count) {
             job.first = (first + run) * C + s->columns.begin;
-            pool_run(pool, ceil_div(job.count, INIT_BLOCK), init_block, &job);
+            init_run(job, at, here, pool);
         }
     }
 }
 
 static void init_param(const struct model *m, struct param *p, u64 seed, struct pool *pool)
 {
-    i64 n = tensor_count(p->master);
-    float *data = p->master->data;
+    const struct shard_range range = param_weights_here(p);
+    if (range.count == 0)
+        return;
+    const struct init_here here = { range.begin, range.begin + range.count,
+                                    param_weight(p, range.begin) };
     if (p->desc.init == INIT_ONES || p->desc.init == INIT_ZEROS) {
-        for (i64 i = 0; i < n; i++)
-            data[i] = p->desc.init == INIT_ONES ? 1.0f : 0.0f;
+        for (i64 i = 0; i < range.count; i++)
+            here.data[i] = p->desc.init == INIT_ONES ? 1.0f : 0.0f;
         return;
     }
     double deviation = m->spec.init_std;
     if (p->desc.init == INIT_RESIDUAL && m->spec.init_residual)
         deviation /= sqrt(2.0 * (double)m->spec.layers);
-    struct init_job job = { .data = data, .key = { seed, rng_stream(p->desc.name) },
+    struct init_job job = { .key = { seed, rng_stream(p->desc.name) },
                             .deviation = (float)deviation };
-    init_shard(p, job, pool);
+    init_shard(p, job, &here, pool);
 }
 
 void model_start_averages(struct model *m)
@@ -469,7 +569,8 @@ void model_start_averages(struct model *m)
             continue;
         float *ema = b->ema->data, *master = b->master->data;
         memcpy(ema, master, (size_t)b->copied * sizeof *ema);
-        memcpy(ema + b->copied, master + b->own_begin, (size_t)b->own_count * sizeof *ema);
+        memcpy(ema + b->copied, master + bucket_weight_at(b, b->own_begin),
+               (size_t)b->own_count * sizeof *ema);
     }
 }
 
@@ -501,7 +602,8 @@ void model_swap_averages(const struct model *m)
             continue;
         float *averages = b->ema->data, *weights = b->master->data;
         swap_floats(averages, weights, b->copied);
-        swap_floats(averages + b->copied, weights + b->own_begin, b->own_count);
+        swap_floats(averages + b->copied, weights + bucket_weight_at(b, b->own_begin),
+                    b->own_count);
     }
 }
 
@@ -510,8 +612,9 @@ void model_swap_averages(const struct model *m)
 const struct param *model_first_not_finite(const struct model *m, i64 *element)
 {
     for (i64 i = 0; i < m->n_params; i++) {
-        const float *x = m->params[i].master->data;
-        i64 n = tensor_count(m->params[i].master);
+        const struct shard_range here = param_weights_here(&m->params[i]);
+        const float *x = here.count ? param_weight(&m->params[i], here.begin) : NULL;
+        i64 n = here.count;
         u32 bad = 0, exponent = 0x7f800000, bits;
         for (i64 k = 0; k < n; k++) { /* without a way out, so that it becomes vectors */
             memcpy(&bits, &x[k], sizeof bits);
@@ -519,9 +622,10 @@ const struct param *model_first_not_finite(const struct model *m, i64 *element)
         }
         if (!bad)
             continue;
-        *element = 0;
-        while (isfinite(x[*element]))
-            ++*element;
+        i64 k = 0;
+        while (isfinite(x[k]))
+            k++;
+        *element = here.begin + k;
         return &m->params[i];
     }
     return NULL;
@@ -531,20 +635,20 @@ const struct param *model_first_not_finite(const struct model *m, i64 *element)
 
 static void round_block(void *context, i64 block, int thread)
 {
-    const struct param *p = context;
-    const float *from = p->master->data;
-    bf16 *to = p->compute->data;
+    const struct bucket *b = context;
+    const float *from = (const float *)b->master->data + b->copied;
+    bf16 *to = b->compute->data;
     (void)thread;
-    i64 last = i64_min(tensor_count(p->master), (block + 1) * INIT_BLOCK);
+    i64 last = i64_min(tensor_count(b->compute), (block + 1) * INIT_BLOCK);
     for (i64 i = block * INIT_BLOCK; i < last; i++)
         to[i] = bf16_from_f32(from[i]);
 }
 
 void model_refresh_compute(struct model *m, struct pool *pool)
 {
-    for (i64 i = 0; i < m->n_params; i++) {
-        struct param *p = &m->params[i];
-        if (p->compute != p->master)
-            pool_run(pool, ceil_div(tensor_count(p->master), INIT_BLOCK), round_block, p);
+    for (i64 i = 0; i < m->n_buckets; i++) {
+        struct bucket *b = &m->buckets[i];
+        if (b->compute)
+            pool_run(pool, ceil_div(tensor_count(b->compute), INIT_BLOCK), round_block, b);
     }
 }

@@ -24,7 +24,7 @@ enum model_needs {
     MODEL_MUON = 4,  /* matrices of blocks have a momentum instead */
     MODEL_EMA = 8,   /* running average of the weights */
     /* With MODEL_GRADS: gradients are not here but in the activations of the one program that
-     * makes and uses them up within a micro-batch; it takes them by model_lend_gradients. */
+     * makes and uses them up within a micro-batch; it takes them by model_bind. */
     MODEL_GRADS_LENT = 16
 };
 
@@ -43,6 +43,7 @@ struct model_part {
 
     i64 tensor_parts, tensor_part; /* every cut parameter, into so many; which is here (tp) */
     i64 state_parts, state_part; /* optimizer state is cut into so many; which is here (ZeRO) */
+    bool split_grads, split_weights; /* and so are gradients, weights (ZeRO 2, 3) */
     i64 expert_parts, expert_part; /* experts are spread over so many; which share is here (ep).
                                     * Consecutive state parts then have different experts. */
 };
@@ -69,9 +70,16 @@ struct bucket {
     i64 copied;       /* where matrices begin: compute[i] is master[copied + i] */
     i64 adam;         /* where Muon's matrices begin */
     i64 own_begin, own_count; /* slice of the matrices whose state this rank has */
+    bool split_grads, split_weights; /* of the model's part */
     struct tensor *master, *compute, *grad; /* flat, or NULL */
     /* Flat too: [0, copied) of the bucket, then the slice; v ends where Muon's begin. */
     struct tensor *m, *v, *ema;
+    /* What the optimizer reads: grad itself; with split_grads it lies as the state does, and grad
+     * is an activation of each program. */
+    struct tensor *own_grad;
+    /* With split_weights master lies as the state does, compute is the slice, and what products
+     * read is an activation of each program: all matrices, in the compute dtype. */
+    struct tensor *gathered;
 };
 
 struct param {
@@ -79,9 +87,9 @@ struct param {
     struct param_shard shard; /* what of it is here, and the shape of all tensors below */
     struct bucket *bucket;
     i64 at; /* its first element there */
-    struct tensor *master;  /* f32 */
+    struct tensor *master;  /* f32; NULL for matrices with split_weights */
     struct tensor *compute; /* copy in the compute dtype; the master itself for f32 and for
-                             * gains and biases */
+                             * gains and biases; with split_weights that of the last program */
     struct tensor *grad, *m, *v, *ema; /* f32, or NULL; the last three also where a split
                                         * leaves this rank less than all of it */
 };
@@ -124,11 +132,28 @@ void model_free(struct model *m); /* NULL is fine */
 
 /* Where element `at` of the bucket lies in its m, v and ema; -1: on another rank. */
 i64 bucket_state_at(const struct bucket *b, i64 at);
+/* Where it lies in master, and in own_grad. */
+i64 bucket_weight_at(const struct bucket *b, i64 at);
+i64 bucket_grad_at(const struct bucket *b, i64 at);
 
-/* The gradients of a model with MODEL_GRADS_LENT become tensors of this graph, from their
- * first writer to their last reader. For one graph only. */
+/* Elements of the share that is here. */
+static inline i64 param_here(const struct param *p)
+{
+    return p->shard.dim[0] * (p->desc.rank == 2 ? p->shard.dim[1] : 1);
+}
+
+/* Which of these have their state here, and which their weight. */
+struct shard_range param_state_here(const struct param *p);
+struct shard_range param_weights_here(const struct param *p);
+/* The weight of an element that is here. */
+float *param_weight(const struct param *p, i64 element);
+
+/* Before a list is built: what is an activation of each program becomes one of this graph, from
+ * its first writer to its last reader. That is the gradients of a model with MODEL_GRADS_LENT (for
+ * one graph only), and what split_grads and split_weights leave to programs. gradients: the
+ * program has a backward pass. */
 struct graph;
-void model_lend_gradients(const struct model *m, struct graph *g);
+void model_bind(const struct model *m, struct graph *g, bool gradients);
 
 /* What this rank runs, at least one range; its first has layer 0, its last the last layer, on
  * ranks that have these. */

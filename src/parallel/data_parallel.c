@@ -1,6 +1,7 @@
 #include "parallel/data_parallel.h"
 
 #include "ops/ops.h"
+#include "parallel/zero.h"
 
 static const struct tensor *root(const struct tensor *t)
 {
@@ -89,6 +90,8 @@ static const struct bucket *shared_bucket(const struct model *m)
 
 int data_parallel_reduce(struct graph *g, const struct model *m, const struct mesh *mesh)
 {
+    if (m->part.split_grads)
+        return zero_reduce(g, m, mesh);
     for (i64 i = 0; i < m->n_buckets; i++)
         if (&m->buckets[i] != shared_bucket(m))
             reduce_bucket(g, &m->buckets[i], mesh);
@@ -116,7 +119,7 @@ struct tensor *data_parallel_total(struct graph *g, struct tensor *total,
 
 int data_parallel_gather(struct graph *g, const struct bucket *b, const struct mesh *mesh)
 {
-    if (!splits(mesh) || b->own_count == 0)
+    if (!splits(mesh) || b->split_weights || b->own_count == 0)
         return g->rc;
     struct tensor *weights = b->compute ? b->compute : b->master;
     i64 first = b->compute ? 0 : b->copied;
@@ -136,7 +139,7 @@ int data_parallel_share(const struct model *m, const struct mesh *mesh)
         const struct bucket *b = &m->buckets[i];
         const struct tensor *weights = b->compute ? b->compute : b->master;
         i64 first = b->compute ? 0 : b->copied;
-        if (b->own_count > 0)
+        if (b->own_count > 0 && !b->split_weights)
             TRY(mesh_join(mesh, (u8 *)weights->data + first * dtype_bytes(weights->dtype),
                           b->own_count, weights->dtype));
     }

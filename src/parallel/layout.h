@@ -19,7 +19,9 @@
 /* What is split over the ranks of the data axis besides rows (Rajbhandari et al. 2020). */
 enum zero_stage {
     ZERO_NONE,     /* nothing */
-    ZERO_OPTIMIZER /* moments: each rank updates its slice of the weights */
+    ZERO_OPTIMIZER, /* moments: each rank updates its slice of the weights */
+    ZERO_GRADIENTS, /* and keeps its slice of the gradients only */
+    ZERO_WEIGHTS    /* and of the weights; those of a layer are gathered while they are used */
 };
 
 struct layout {

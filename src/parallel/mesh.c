@@ -62,6 +62,8 @@ struct model_part mesh_part(const struct mesh *m, const struct model_spec *s)
     if (m->layout.zero >= ZERO_OPTIMIZER) {
         part.state_parts = m->layout.dp;
         part.state_part = m->dp_rank;
+        part.split_grads = m->layout.dp > 1 && m->layout.zero >= ZERO_GRADIENTS;
+        part.split_weights = m->layout.dp > 1 && m->layout.zero >= ZERO_WEIGHTS;
     }
     return part;
 }

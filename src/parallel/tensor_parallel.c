@@ -39,9 +39,10 @@ static struct tensor *sum_and_cut(const struct rewrite *r, struct tensor *partia
 
 /* --- old tensors to new ------------------------------------------------------------------ */
 
+/* Weights that are gathered for each layer are of the graph too, but stay what they are. */
 static bool is_old(const struct rewrite *r, const struct tensor *t)
 {
-    return t && t->index >= 0 && t->index < r->known;
+    return t && t->index >= 0 && t->index < r->known && t->role != ROLE_COMPUTE;
 }
 
 /* All rows of an old tensor. A gather belongs to no chunk of the loss head, which would

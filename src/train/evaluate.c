@@ -41,17 +41,23 @@ static int run_batch(struct evaluator *e, struct eval_result *out, double *nll, 
     return OK;
 }
 
-/* This rank's share of the batches, which lie together. */
+/* This rank's share of the batches, which lie together. All ranks run as many, since the program
+ * may need all of them: behind the end the last one again, which counts nothing. */
 static int run_share(struct evaluator *e, struct eval_result *out, double *nll, double *weight)
 {
     const struct step_shape *shape = &e->program.shape;
     i64 batches = ceil_div(loader_places(e->loader), shape->B * shape->T);
-    i64 dp = e->mesh.layout.dp, first = batches * e->mesh.dp_rank / dp;
-    TRY(loader_seek_position(e->loader, first * shape->B * shape->T));
-    for (i64 i = first; i < batches * (e->mesh.dp_rank + 1) / dp; i++) {
+    i64 share = ceil_div(batches, e->mesh.layout.dp), first = share * e->mesh.dp_rank;
+    for (i64 i = first; i < first + share; i++) {
+        struct eval_result ignored = { 0 };
+        double none = 0;
+        bool counts = i < batches;
         if (e->stop && atomic_load(e->stop))
             return err_set(ERR_STOPPED, "the evaluation was stopped");
-        TRY(run_batch(e, out, nll, weight));
+        if (i == first || !counts)
+            TRY(loader_seek_position(e->loader,
+                                     i64_min(i, batches - 1) * shape->B * shape->T));
+        TRY(run_batch(e, counts ? out : &ignored, counts ? nll : &none, counts ? weight : &none));
     }
     return OK;
 }

@@ -306,9 +306,10 @@ static int evaluate_both(struct loop *l, bool final)
     int rc = evaluate(l, final, false);
     if (rc >= 0 && s->config->train.ema > 0)
         rc = evaluate(l, final, true);
-    bool data = (rc == ERR_FORMAT || rc == ERR_SYS) && s->mesh.layout.tp == 1 &&
-                s->mesh.layout.pp == 1;
-    if (!data || s->config->data.on_missing == MISSING_STOP)
+    const struct model_part *part = &s->model->part;
+    bool apart = part->tensor_parts == 1 && s->mesh.layout.pp == 1 && !part->split_weights;
+    bool data = rc == ERR_FORMAT || rc == ERR_SYS; /* what one rank lacks ends others' passes too */
+    if (!data || !apart || s->config->data.on_missing == MISSING_STOP)
         return rc;
     log_line(LOG_WARN, "step %lld: not evaluated: %s", (long long)s->state.step,
              err_message());

@@ -114,17 +114,6 @@ static void add_range(struct lister *l, const struct range *r)
 
 /* --- from parameters to elements -------------------------------------------------------- */
 
-/* Elements of the share whose optimizer state is here. */
-static struct shard_range state_here(const struct param *p)
-{
-    const struct bucket *b = p->bucket;
-    i64 n = tensor_count(p->master);
-    if (p->at < b->copied)
-        return (struct shard_range){ 0, n };
-    i64 first = i64_max(p->at, b->own_begin), last = i64_min(p->at + n, b->own_begin + b->own_count);
-    return (struct shard_range){ first - p->at, i64_max(0, last - first) };
-}
-
 /* Ranks that have these elements alike, and which of them this is. */
 struct copies {
     i64 n, index;
@@ -173,11 +162,19 @@ static void add_tensor(struct lister *l, const struct param *p, const char *pref
     add_range(l, &r);
 }
 
+/* The weights, under the name of whatever is to be loaded into them. */
+static void add_weights(struct lister *l, const struct param *p, const char *prefix,
+                        struct shard_range which)
+{
+    i64 at = bucket_weight_at(p->bucket, p->at + which.begin) - which.begin;
+    add_tensor(l, p, prefix, which, p->bucket->master, at);
+}
+
 static void add_param(struct lister *l, const struct param *p, struct shard_range weights,
                       struct shard_range state)
 {
     const struct bucket *b = p->bucket;
-    add_tensor(l, p, "param", weights, b->master, p->at);
+    add_weights(l, p, "param", weights);
     if (state.count == 0)
         return;
     i64 at = bucket_state_at(b, p->at + state.begin) - state.begin;
@@ -208,7 +205,7 @@ struct model_boxes model_boxes_held(const struct model *m, struct arena *a)
     struct lister l = { .m = m, .arena = a, .out.part = is_part(m) };
     for (i64 i = 0; i < m->n_params; i++) {
         const struct param *p = &m->params[i];
-        add_param(&l, p, (struct shard_range){ 0, tensor_count(p->master) }, state_here(p));
+        add_param(&l, p, param_weights_here(p), param_state_here(p));
     }
     return l.out;
 }
@@ -221,7 +218,8 @@ struct model_boxes model_boxes_written(const struct model *m, const struct mesh 
         const struct param *p = &m->params[i];
         if (!pipeline_counts(m, p))
             continue; /* the first stage writes a table that the last one has too */
-        struct shard_range mine = share_of(state_here(p), columns_here(p), copies_of(m, mesh, p), i);
+        struct shard_range mine =
+            share_of(param_state_here(p), columns_here(p), copies_of(m, mesh, p), i);
         add_param(&l, p, mine, mine);
     }
     return l.out;
@@ -232,8 +230,7 @@ struct model_boxes model_boxes_weights(const struct model *m, bool ema, struct a
     struct lister l = { .m = m, .arena = a, .out.part = is_part(m) };
     for (i64 i = 0; i < m->n_params; i++) {
         const struct param *p = &m->params[i];
-        const struct shard_range all = { 0, tensor_count(p->master) };
-        add_tensor(&l, p, ema ? "ema" : "param", all, p->bucket->master, p->at);
+        add_weights(&l, p, ema ? "ema" : "param", param_weights_here(p));
     }
     return l.out;
 }

@@ -112,7 +112,7 @@ static int check_finite(const struct model *m, const struct restore *r)
         return OK;
     return err_set(ERR_NUMERIC, "%s: the weight %s is not finite (its element %lld is %f); take "
                    "an earlier checkpoint", r->path, p->desc.name, (long long)element,
-                   (double)((const float *)p->master->data)[element]);
+                   (double)*param_weight(p, element));
 }
 
 int restore_weights(struct model *m, const struct restore *r, bool ema, struct pool *pool,

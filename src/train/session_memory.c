@@ -16,12 +16,11 @@ struct term {
 static i64 role_bytes(const struct model *m, enum tensor_role role, bool averages)
 {
     i64 bytes = 0;
-    for (i64 i = 0; i < m->n_params; i++) {
-        const struct param *p = &m->params[i];
-        const struct tensor *all[] = { p->master, p->compute != p->master ? p->compute : NULL,
-                                       p->grad, p->m, p->v, p->ema };
+    for (i64 i = 0; i < m->n_buckets; i++) {
+        const struct bucket *b = &m->buckets[i];
+        const struct tensor *all[] = { b->master, b->compute, b->own_grad, b->m, b->v, b->ema };
         for (i64 k = 0; k < COUNT_OF(all); k++)
-            if (all[k] && all[k]->role == role && (all[k] == p->ema) == averages)
+            if (all[k] && all[k]->role == role && (all[k] == b->ema) == averages)
                 bytes += tensor_bytes(all[k]);
     }
     return bytes;

@@ -4,6 +4,7 @@
 #include "parallel/exact.h"
 #include "parallel/pipeline.h"
 #include "parallel/tensor_parallel.h"
+#include "parallel/zero.h"
 
 static struct tensor *host_tensor(struct arena *a, const char *name, enum dtype dtype, i64 n,
                                   i64 columns)
@@ -55,13 +56,13 @@ static struct tensor *piece_of(struct graph *g, struct tensor *flat, i64 first, 
 /* Elements [first, first + n) of a bucket; their state is here. */
 static struct piece cut_piece(struct graph *g, const struct bucket *b, i64 first, i64 n)
 {
-    i64 state = bucket_state_at(b, first);
+    i64 state = bucket_state_at(b, first), weight = bucket_weight_at(b, first);
     return (struct piece){
-        .grad = piece_of(g, b->grad, first, n),
-        .p = piece_of(g, b->master, first, n),
+        .grad = piece_of(g, b->own_grad, bucket_grad_at(b, first), n),
+        .p = piece_of(g, b->master, weight, n),
         .m = piece_of(g, b->m, state, n),
         .v = piece_of(g, b->v, state, n),
-        .copy = piece_of(g, first < b->copied ? NULL : b->compute, first - b->copied, n),
+        .copy = piece_of(g, first < b->copied ? NULL : b->compute, weight - b->copied, n),
         .ema = piece_of(g, b->ema, state, n),
     };
 }
@@ -104,16 +105,12 @@ static void update_piece(struct graph *g, const struct model *m, const struct pa
 /* The part of a parameter whose state is here: all of it, or its share of the slice. */
 static bool own_piece(struct graph *g, const struct param *p, struct piece *out)
 {
-    const struct bucket *b = p->bucket;
-    i64 end = p->at + tensor_count(p->master);
-    i64 first = i64_max(p->at, b->own_begin), last = i64_min(end, b->own_begin + b->own_count);
-    if (p->at < b->copied || (first == p->at && last == end))
+    const struct shard_range here = param_state_here(p);
+    if (here.count == param_here(p) && !p->bucket->split_grads)
         *out = whole_piece(p);
-    else if (first < last)
-        *out = cut_piece(g, b, first, last - first);
-    else
-        return false;
-    return true;
+    else if (here.count > 0)
+        *out = cut_piece(g, p->bucket, p->at + here.begin, here.count);
+    return here.count > 0;
 }
 
 /* Which parameters have what in common across ranks, by their place in a bucket. */
@@ -159,9 +156,9 @@ static struct tensor *count_squares(struct graph *g, const struct model *m,
 static struct tensor *no_squares(struct graph *g, const struct model *m, bool exact)
 {
     i64 b = 0;
-    while (!m->buckets[b].grad) /* of another stage */
+    while (!m->buckets[b].own_grad) /* of another stage */
         b++;
-    struct tensor *none = graph_view(g, m->buckets[b].grad, 0, 0);
+    struct tensor *none = graph_view(g, m->buckets[b].own_grad, 0, 0);
     return exact ? exact_squares(g, none, NULL) : sum_squares(g, none);
 }
 
@@ -249,8 +246,7 @@ int step_program_new(struct step_program *out, const struct model *m,
     struct exact exact = { m, mesh, shape->B, shape->T, shape->micro_batches, NULL };
     out->shape = *shape;
     graph_init(g, a);
-    if (m->needs & MODEL_GRADS_LENT)
-        model_lend_gradients(m, g);
+    model_bind(m, g, true);
     build_forward(g, m, shape, &d, io->sums, mesh);
     TRY(tensor_parallel(g, m, mesh, shape->B));
     TRY(graph_backward(g, 0, g->n_tasks));
@@ -259,6 +255,7 @@ int step_program_new(struct step_program *out, const struct model *m,
     TRY(pass_recompute(g, (enum recompute)c->train.recompute));
     TRY(data_parallel_reduce(g, m, mesh));
     TRY(exact_join(g, &exact));
+    TRY(zero_gather(g, m, mesh));
     build_update(g, m, c, io, mesh);
     return seal(out, "train", false, mesh);
 }
@@ -272,8 +269,10 @@ int eval_program_new(struct step_program *out, const struct model *m,
     struct exact exact = { m, mesh, shape->B, shape->T, 1, NULL };
     out->shape = *shape;
     graph_init(g, a);
+    model_bind(m, g, false);
     build_forward(g, m, shape, &d, sums, mesh);
     TRY(tensor_parallel(g, m, mesh, shape->B));
     TRY(exact_sums(g, &exact));
+    TRY(zero_gather(g, m, mesh));
     return seal(out, "eval", true, mesh);
 }

@@ -202,6 +202,17 @@ static i64 place_in_whole(const struct param *p, i64 k)
     return row * whole + p->shard.columns.begin + k % columns;
 }
 
+/* What products read of element k, which is here; a copy that is gathered for each layer is in
+ * its slice. */
+static double computed_weight(const struct param *p, i64 k)
+{
+    const struct bucket *b = p->bucket;
+    if (b->split_weights && p->at >= b->copied)
+        return b->compute ? tensor_get(b->compute, p->at + k - b->own_begin)
+                          : (double)*param_weight(p, k);
+    return tensor_get(p->compute, k);
+}
+
 /* |a - b| / |a| over what this rank computes with: a split state keeps only its own slice
  * of the master weights up to date. */
 static inline double distance(const struct ranks *a, const struct rank *b)
@@ -211,9 +222,10 @@ static inline double distance(const struct ranks *a, const struct rank *b)
         const struct param *p = &b->model->params[i];
         const struct tensor *whole =
             model_param(a->rank[0].model, p->desc.id, p->desc.layer)->compute;
-        for (i64 k = 0; k < tensor_count(p->compute); k++) {
+        const struct shard_range here = param_weights_here(p);
+        for (i64 k = here.begin; k < here.begin + here.count; k++) {
             double x = tensor_get(whole, place_in_whole(p, k));
-            double d = x - tensor_get(p->compute, k);
+            double d = x - computed_weight(p, k);
             squares += x * x;
             difference += d * d;
         }
