@@ -1,6 +1,10 @@
 #include "backend/engine.h"
 
 #include "base/sys.h"
+#include "base/sys_share.h"
+
+#include <errno.h>
+#include <string.h>
 
 int engine_init(struct engine *e, const char *backend, int threads, i64 trace_spans)
 {
@@ -19,6 +23,7 @@ void engine_fini(struct engine *e)
     trace_fini(&e->trace);
     sys_unmap(e->region, e->region_bytes);
     sys_unmap(e->workspace, e->workspace_bytes);
+    sys_unmap(e->away, e->away_bytes);
     arena_fini(&e->arena);
     *e = (struct engine){ 0 };
 }
@@ -32,6 +37,7 @@ int engine_add(struct engine *e, struct program *p)
     TRY(backend_check(&e->backend, p, pool_threads(e->pool), &e->workspace_bytes));
     e->region_bytes = i64_max(e->region_bytes, p->memory.bytes);
     e->kept_bytes += program_kept_bytes(p);
+    e->away_bytes = i64_max(e->away_bytes, p->away_bytes);
     e->programs[e->n_programs++] = p;
     return OK;
 }
@@ -48,8 +54,14 @@ int engine_commit(struct engine *e)
     if (!e->region || !e->workspace)
         return err_set(ERR_LIMIT, "no memory for %.2f GB of activations and workspace",
                        (double)engine_bytes(e) / 1e9);
-    for (int i = 0; i < e->n_programs; i++)
+    if (e->away_bytes > 0 && !(e->away = sys_map_scratch(e->away_folder, e->away_bytes)))
+        return err_set(ERR_SYS, "no file of %.2f GB for activations in %s: %s; give another "
+                       "offload.folder", 1e-9 * (double)e->away_bytes, e->away_folder,
+                       strerror(errno));
+    for (int i = 0; i < e->n_programs; i++) {
+        program_bind_away(e->programs[i], e->away);
         program_bind(e->programs[i], e->region, &e->arena);
+    }
     return OK;
 }
 

@@ -18,6 +18,9 @@ struct engine {
     int n_programs;
     void *region, *workspace;
     i64 region_bytes, workspace_bytes, kept_bytes; /* the last: inputs and results */
+    const char *away_folder; /* where slower memory is, for programs with tensors there */
+    void *away;
+    i64 away_bytes;
     struct arena arena; /* inputs and results of the programs */
 };
 

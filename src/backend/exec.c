@@ -10,8 +10,8 @@ int backend_check(const struct backend *b, const struct program *p, int threads,
     for (i64 id = 0; id < p->n_tasks; id++) {
         const struct task *t = p->by_id[id];
         const struct kernel *k = backend_kernel(b, t->op);
-        if (t->lane != LANE_COMPUTE)
-            continue; /* carried out by x->lanes */
+        if (t->lane != LANE_COMPUTE || t->op->waits)
+            continue; /* carried out by x->lanes; or not at all */
         if (!k->run)
             return err_set(ERR_INTERNAL, "the %s backend has no kernel for %s", b->name,
                            t->op->name);
@@ -124,7 +124,7 @@ static int resume_action(const struct program *p, struct exec_cursor *at, struct
         int rc = settle_task(t, x);
         if (rc != 1)
             return rc < 0 ? rc : EXEC_BLOCKED;
-        if (!wanted(t))
+        if (!wanted(t) || t->op->waits)
             continue;
         if (t->lane != LANE_COMPUTE) {
             TRY(start_on_lane(t, x));

@@ -51,6 +51,30 @@ void *sys_map_shared(int fd, i64 bytes)
     return p == MAP_FAILED ? NULL : p;
 }
 
+void *sys_map_scratch(const char *folder, i64 bytes)
+{
+    int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    void *p = NULL;
+    if (fd < 0)
+        return NULL;
+    int failed = posix_fallocate(fd, 0, bytes);
+    if (!failed)
+        p = sys_map_shared(fd, bytes);
+    close(fd);
+    if (failed)
+        errno = failed;
+    return p;
+}
+
+void sys_forget_pages(void *p, i64 bytes)
+{
+    enum { PAGE = 4096 };
+    uintptr_t first = round_up((i64)(uintptr_t)p, PAGE);
+    uintptr_t last = ((uintptr_t)p + (uintptr_t)bytes) / PAGE * PAGE;
+    if (last > first)
+        madvise((void *)first, last - first, MADV_DONTNEED);
+}
+
 /* --- sleep ------------------------------------------------------------------------ */
 
 void sys_futex_wait(atomic_uint *word, u32 seen, u64 timeout_ns)

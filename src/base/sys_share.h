@@ -16,6 +16,12 @@ int sys_memory_open(int pid, int fd);            /* that of another process */
 i64 sys_memory_bytes(int fd);
 void *sys_map_shared(int fd, i64 bytes);         /* sys_unmap gives it back */
 
+/* Slower memory: zeroed pages of a file without a name in this folder, whose space is taken
+ * at once, so that a full disk is known here and not when it is written. NULL with errno. */
+void *sys_map_scratch(const char *folder, i64 bytes);
+/* What lies there leaves this process's memory, not the file. Whole pages within are meant. */
+void sys_forget_pages(void *p, i64 bytes);
+
 /* --- sleep ------------------------------------------------------------------------ */
 /* Sleeps while *word == seen, at most so long. */
 void sys_futex_wait(atomic_uint *word, u32 seen, u64 timeout_ns);

@@ -27,12 +27,13 @@ enum phase {
 
 /* An ordered queue of tasks. Tasks of the compute lane run where they stand in the list;
  * tasks of the others begin where they stand and go on beside what follows, until a task
- * needs what they touch. One lane per axis of the mesh that communicates. */
+ * needs what they touch. One lane per axis of the mesh that communicates, and one for
+ * copies to and from slower memory. */
 enum lane {
     LANE_COMPUTE, LANE_TP, LANE_CP, LANE_DP,
     LANE_PP,  /* sends and receives of a pipeline end in any order */
     LANE_TIE, /* the first and the last stage, which share a table */
-    LANE_EP, LANE_COUNT
+    LANE_EP, LANE_AWAY, LANE_COUNT
 };
 
 /* Tasks of these lanes end in the order in which they were started. */
@@ -92,6 +93,7 @@ struct op_info {
     int in_place_out; /* ... this one */
     bool sends, receives; /* to or from another stage of a pipeline: segments of their own; what
                            * is received has a gradient that goes back */
+    bool waits;       /* nothing to compute: only what it reads must be complete */
     bool cheap;       /* remaking the outputs costs less than keeping them: norms,
                        * activation functions (selective recompute) */
     /* Checks in[] and attr[], and creates each out[] that the builder left NULL and that

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { AWAY_ALIGN = 4096 };
+
 static const char *const segment_names[SEGMENT_KINDS] = {
     "receive", "forward", "send", "receive back", "backward", "send back", "weights", "update"
 };
@@ -186,6 +188,18 @@ static void count_cost(struct program *p)
     }
 }
 
+/* Side by side: slower memory is plentiful. At page borders, so that each can be forgotten. */
+static void place_away(struct program *p)
+{
+    for (i64 i = 0; i < p->n_tensors; i++) {
+        struct tensor *t = p->tensors[i];
+        if (t->role != ROLE_AWAY || t->owner)
+            continue;
+        t->offset = p->away_bytes;
+        p->away_bytes += round_up(tensor_bytes(t), AWAY_ALIGN);
+    }
+}
+
 /* Turns become actions; each segment with tasks takes all micro-batches in ascending order. */
 static int take_turns(struct program *p, struct arena *arena, const struct turn *turns, i64 n)
 {
@@ -263,6 +277,7 @@ int program_new_scheduled(struct program **out, struct graph *g, const char *nam
     TRY(settle_sums(p, g->arena));
     plan_slots(p, g->arena);
     TRY(plan_memory(p));
+    place_away(p);
     list_moving(p, g->arena);
     count_cost(p);
     *out = p;
@@ -345,7 +360,8 @@ i64 program_kept_bytes(const struct program *p)
     i64 bytes = 0;
     for (i64 i = 0; i < p->n_tensors; i++) {
         const struct tensor *t = p->tensors[i];
-        if (!t->owner && t->role != ROLE_ACTIVATION && !t->data)
+        bool kept = t->role != ROLE_ACTIVATION && t->role != ROLE_AWAY;
+        if (!t->owner && kept && !t->data)
             bytes += tensor_place_bytes(t);
     }
     return bytes;
@@ -366,6 +382,13 @@ static void note_use(const struct program *p, const struct tensor *t, bool *befo
         return;
     before[x->index] = before[x->index] || id <= p->memory.peak_task;
     after[x->index] = after[x->index] || id >= p->memory.peak_task;
+}
+
+void program_bind_away(struct program *p, void *region)
+{
+    for (i64 i = 0; i < p->n_tensors; i++)
+        if (p->tensors[i]->role == ROLE_AWAY && !p->tensors[i]->owner)
+            p->tensors[i]->data = (char *)region + p->tensors[i]->offset;
 }
 
 i64 program_largest(const struct program *p, const struct tensor **out, i64 n)

@@ -58,6 +58,7 @@ struct program {
     struct tensor **tensors; /* every activation, view and input of this program */
     i64 n_tensors;
     struct memory_plan memory;
+    i64 away_bytes; /* of its tensors in slower memory */
     struct cost cost; /* one whole step: all actions */
 };
 
@@ -85,6 +86,8 @@ void program_enter(const struct program *p, const struct action *a);
 /* One tensor alone, not its views. */
 void tensor_enter_slot(struct tensor *owner, int slot);
 
+/* The same for ROLE_AWAY; region has away_bytes. */
+void program_bind_away(struct program *p, void *region);
 /* Points every activation, and every view, at its place; region has memory.bytes. Inputs
  * and results that have no data yet get some from the arena. May be called again with
  * another region. */

@@ -15,6 +15,7 @@ enum tensor_role {
     ROLE_COMPUTE,    /* copy of a master weight in the compute dtype */
     ROLE_GRAD,       /* gradient of a weight, fp32, summed over micro-batches */
     ROLE_STATE,      /* optimizer moments, averages */
+    ROLE_AWAY,       /* the same, or an activation, in slower memory: only copies touch it */
     ROLE_CONST,      /* filled once at start, e.g. RoPE tables */
     ROLE_INPUT,      /* filled by load_batch */
     ROLE_RESULT,     /* losses and norms that the host reads; kept over the whole step */

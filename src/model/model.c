@@ -3,8 +3,10 @@
 #include "base/err.h"
 #include "base/rng.h"
 #include "base/sys.h"
+#include "base/sys_share.h"
 #include "graph/graph.h"
 
+#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -29,8 +31,9 @@ static struct tensor *new_tensor(struct model *m, struct arena *a, enum tensor_r
     t->rank = rank;
     t->index = -1;
     memcpy(t->dim, dim, sizeof *dim * (size_t)rank);
-    t->offset = m->region_bytes;
-    m->region_bytes += round_up(tensor_bytes(t), ALIGN);
+    i64 *end = role == ROLE_AWAY ? &m->away_bytes : &m->region_bytes;
+    t->offset = *end;
+    *end += round_up(tensor_bytes(t), ALIGN);
     return t;
 }
 
@@ -138,6 +141,7 @@ static void lay_out_bucket(struct model *m, struct arena *a, struct bucket *b)
     assign_places(m, b);
     i64 state = b->copied + b->own_count;
     i64 v = i64_min(state, b->copied + i64_max(0, b->adam - b->own_begin));
+    enum tensor_role role = m->part.state_folder ? ROLE_AWAY : ROLE_STATE;
     b->split_grads = m->part.split_grads;
     b->split_weights = m->part.split_weights;
     b->master = flat(m, a, ROLE_PARAM, DTYPE_F32, b->split_weights ? state : b->count, b);
@@ -152,11 +156,11 @@ static void lay_out_bucket(struct model *m, struct arena *a, struct bucket *b)
     }
     b->grad = b->split_grads ? NULL : b->own_grad;
     if (m->needs & MODEL_ADAM) {
-        b->m = flat(m, a, ROLE_STATE, DTYPE_F32, state, b);
-        b->v = flat(m, a, ROLE_STATE, DTYPE_F32, v, b);
+        b->m = flat(m, a, role, DTYPE_F32, state, b);
+        b->v = flat(m, a, role, DTYPE_F32, v, b);
     }
     if (m->needs & MODEL_EMA)
-        b->ema = flat(m, a, ROLE_STATE, DTYPE_F32, state, b);
+        b->ema = flat(m, a, role, DTYPE_F32, state, b);
 }
 
 /* What products read of a parameter, and where its gradient is summed. */
@@ -321,7 +325,7 @@ i64 model_bytes(const struct model_spec *s, enum dtype compute, unsigned needs, 
 static void place(const struct model *m, struct tensor *t)
 {
     if (t && !t->owner && t->offset != NOT_HERE)
-        t->data = (char *)m->region + t->offset;
+        t->data = (char *)(t->role == ROLE_AWAY ? m->away : m->region) + t->offset;
     else if (t && t->owner && t->owner->data)
         t->data = (char *)t->owner->data + t->owner_offset;
 }
@@ -377,6 +381,13 @@ int model_new_part(struct model **out, const struct model_spec *s, enum dtype co
     if (!m->region)
         return err_set(ERR_LIMIT, "no memory for the %.2f GB of %s's weights and optimizer "
                        "state", (double)m->region_bytes / 1e9, s->name);
+    if (m->away_bytes > 0 && !(m->away = sys_map_scratch(part->state_folder, m->away_bytes))) {
+        int cause = errno;
+        sys_unmap(m->region, m->region_bytes);
+        return err_set(ERR_SYS, "no file of %.2f GB for the optimizer's state in %s: %s; give "
+                       "another offload.folder", 1e-9 * (double)m->away_bytes,
+                       part->state_folder, strerror(cause));
+    }
     place_all(m);
     if (m->rope_table)
         fill_rope_table(m);
@@ -435,8 +446,16 @@ void model_bind(const struct model *m, struct graph *g, bool gradients)
 
 void model_free(struct model *m)
 {
-    if (m)
-        sys_unmap(m->region, m->region_bytes);
+    if (!m)
+        return;
+    sys_unmap(m->region, m->region_bytes);
+    sys_unmap(m->away, m->away_bytes);
+}
+
+void model_forget_away(const struct model *m)
+{
+    if (m->away)
+        sys_forget_pages(m->away, m->away_bytes);
 }
 
 struct param *model_param(const struct model *m, enum param_id id, int layer)

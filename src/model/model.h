@@ -46,6 +46,7 @@ struct model_part {
     bool split_grads, split_weights; /* and so are gradients, weights (ZeRO 2, 3) */
     i64 expert_parts, expert_part; /* experts are spread over so many; which share is here (ep).
                                     * Consecutive state parts then have different experts. */
+    const char *state_folder; /* optimizer state lies in a file there (ROLE_AWAY); NULL: in memory */
 };
 
 static inline struct model_part model_whole(void)
@@ -108,6 +109,8 @@ struct model {
     i64 positions;             /* P of the table: the longest sequence to be run */
     void *region;
     i64 region_bytes;
+    void *away; /* the optimizer's state, when it is not in the region */
+    i64 away_bytes;
 };
 
 /* Bytes of the region for such a model, before anything is allocated. */
@@ -129,6 +132,8 @@ void model_outline(struct model **out, const struct model_spec *s, enum dtype co
                    unsigned needs, i64 positions, const struct model_part *part,
                    struct arena *a);
 void model_free(struct model *m); /* NULL is fine */
+/* What of the state that is away has come into memory (loading, saving) leaves it. */
+void model_forget_away(const struct model *m);
 
 /* Where element `at` of the bucket lies in its m, v and ema; -1: on another rank. */
 i64 bucket_state_at(const struct bucket *b, i64 at);

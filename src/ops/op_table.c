@@ -24,6 +24,7 @@ const struct op_info *const op_table[] = {
     &op_sum_squares, &op_add_norms, &op_clip,
     &op_adamw, &op_muon, &op_ema,
     &op_reduce_scatter, &op_all_gather, &op_all_reduce, &op_send, &op_recv,
+    &op_copy, &op_release,
 };
 const i64 op_table_count = COUNT_OF(op_table);
 

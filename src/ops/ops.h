@@ -358,6 +358,10 @@ void send_rows(struct graph *g, struct tensor *x, i64 boundary);
 struct tensor *recv_rows(struct graph *g, enum dtype dtype, i64 rows, i64 columns,
                          i64 boundary);
 
+/* --- slower memory: ops/copy.c --------------------------------------------------------------- */
+extern const struct op_info op_copy;    /* in: x; out: y = x, made elsewhere; on LANE_AWAY */
+extern const struct op_info op_release; /* in: x; behind it, copies to x have ended */
+
 /* --- data -------------------------------------------------------------------------------- */
 /* Waits for the next prefetched micro-batch and copies it. Its kernel is registered by the
  * data loader. out: tokens, targets i32 (R), weights f32 (R), positions, begin, sources

@@ -108,7 +108,9 @@ static int run_update(struct session *s, const struct step_program *p)
     for (i64 a = 0; a < p->program->n_actions; a++)
         if (program_updates(p->program, a))
             TRY(exec_action(p->program, a, &x));
-    return exec_drain(p->program, &x);
+    TRY(exec_drain(p->program, &x));
+    model_forget_away(s->model);
+    return OK;
 }
 
 static double mean_loss(const struct tensor *sums)

@@ -180,12 +180,21 @@ static bool lends_gradients(const struct session *s)
     return one_shape && session_full_rows(s).micro_batches == 1;
 }
 
+/* A dry run leaves nothing behind and may have no folder: files without a name do not show. */
+static const char *away_folder(const struct session *s)
+{
+    const char *folder = s->config->offload.folder;
+    return folder ? folder : s->request.dry_run ? "." : s->folder.path;
+}
+
 static int open_model(struct session *s)
 {
     const struct train_config *c = s->config;
     enum dtype compute = c->train.precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
     unsigned needs = step_needs(c) | (lends_gradients(s) ? MODEL_GRADS_LENT : 0);
     struct model_part part = mesh_part(&s->mesh, &s->spec);
+    if (c->offload.optimizer)
+        part.state_folder = away_folder(s);
     return model_new_part(&s->model, &s->spec, compute, needs, c->train.seq, &part, &s->arena);
 }
 
@@ -273,6 +282,7 @@ static int open_parts(struct session *s)
     TRY(session_place(s));
     TRY(engine_init(&s->engine, s->request.backend, session_threads(s), c->trace.ring));
     TRY(session_check_exact(s));
+    s->engine.away_folder = away_folder(s);
     TRY(open_data(s));
     TRY(settle_vocab(s));
     TRY(session_check_floor(s));
@@ -339,6 +349,7 @@ bool session_asked_to_stop(const struct session *s)
 void session_close(struct session *s)
 {
     driver_free(s->driver);
+    away_lane_free(s->away);
     checkpoint_writer_free(s->writer);
     loader_close(s->loader);
     loader_close(s->eval_loader);

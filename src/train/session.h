@@ -9,6 +9,7 @@
 #ifndef HEADWAY_SESSION_H
 #define HEADWAY_SESSION_H
 
+#include "backend/away_lane.h"
 #include "backend/engine.h"
 #include "comm/node.h"
 #include "data/loader.h"
@@ -88,6 +89,7 @@ struct session {
     struct mesh mesh;
     const char *layout_text;
     struct driver *driver; /* NULL for a single rank */
+    struct away_lane *away; /* NULL when nothing lies in slower memory */
     int core_sharers;      /* ranks that share this rank's cores, itself included */
     double clock;          /* seconds of the run so far, as the ranks agreed after a step */
     bool stopping;         /* one of them was asked to stop */

@@ -158,7 +158,11 @@ int session_check_memory(struct session *s)
     put_bytes(&line, ", activations ", s->engine.region_bytes);
     put_bytes(&line, ", workspace ", s->engine.workspace_bytes);
     put_bytes(&line, ", copy for checkpoints ", copy);
-    log_line(LOG_INFO, "%s)", line.data);
+    if (s->model->away_bytes + s->engine.away_bytes > 0)
+        put_bytes(&line, "), and in files ", s->model->away_bytes + s->engine.away_bytes);
+    else
+        text_add(&line, ")");
+    log_line(LOG_INFO, "%s", line.data);
     text_fini(&line);
     return OK;
 }

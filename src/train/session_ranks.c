@@ -15,6 +15,10 @@ static int check_layout(const struct session *s, const struct layout *l, i64 ran
     if (c->optim.name == OPTIMIZER_MUON && (l->tp > 1 || l->zero > ZERO_NONE))
         return err_set(ERR_CONFIG, "muon needs whole matrices on every rank: choose a layout of "
                        "dp alone, or optim.name adamw");
+    if (l->pp > 1 && c->offload.activations)
+        return err_set(ERR_CONFIG, "offload.activations needs micro-batches that follow each other, "
+                       "and pp=%lld has several under way: set one of them back (offload.optimizer "
+                       "works with pp)", (long long)l->pp);
     return OK;
 }
 
@@ -62,11 +66,9 @@ int session_share_folder(struct session *s)
     return OK;
 }
 
-int session_open_lanes(struct session *s)
+static int open_driver(struct session *s)
 {
     i64 most = 1;
-    if (!s->mesh.world)
-        return OK;
     for (int i = 0; i < s->engine.n_programs; i++)
         most = i64_max(most, driver_calls(s->engine.programs[i]));
     TRY(driver_new(&s->driver, &s->mesh, most, true));
@@ -74,6 +76,16 @@ int session_open_lanes(struct session *s)
     return OK;
 }
 
+int session_open_lanes(struct session *s)
+{
+    if (s->mesh.world)
+        TRY(open_driver(s));
+    if (!s->config->offload.optimizer && !s->config->offload.activations)
+        return OK;
+    TRY(away_lane_new(&s->away, s->engine.lanes));
+    s->engine.lanes = away_lane_driver(s->away);
+    return OK;
+}
 struct layout_rows session_full_rows(const struct session *s)
 {
     return layout_rows(&s->mesh.layout, s->config->train.batch,

@@ -2,6 +2,7 @@
 
 #include "parallel/data_parallel.h"
 #include "parallel/exact.h"
+#include "parallel/offload.h"
 #include "parallel/pipeline.h"
 #include "parallel/tensor_parallel.h"
 #include "parallel/zero.h"
@@ -253,10 +254,13 @@ int step_program_new(struct step_program *out, const struct model *m,
     TRY(exact_sums(g, &exact));
     TRY(pass_chunk_head(g));
     TRY(pass_recompute(g, (enum recompute)c->train.recompute));
+    if (c->offload.activations)
+        TRY(offload_activations(g, c->offload.least));
     TRY(data_parallel_reduce(g, m, mesh));
     TRY(exact_join(g, &exact));
     TRY(zero_gather(g, m, mesh));
     build_update(g, m, c, io, mesh);
+    TRY(offload_state(g));
     return seal(out, "train", false, mesh);
 }
 

@@ -93,6 +93,18 @@ const struct option train_options[] = {
     { "train.ema", FIELD(FLOAT, train.ema), "0", .max = 0.999999,
       .help = "Decay per step of a running average of the weights, kept beside them and "
               "evaluated too; 0 is off." },
+    /* --- offload --- */
+    { "offload.optimizer", FIELD(BOOL, offload.optimizer), "no",
+      .help = "Optimizer state and averages lie in a file; each layer's are fetched while the "
+              "one before is updated." },
+    { "offload.activations", FIELD(BOOL, offload.activations), "no",
+      .help = "Activations that wait for the backward pass lie in a file until shortly before "
+              "it wants them." },
+    { "offload.least", FIELD(SIZE, offload.least), "64KiB", .unit = "bytes", .min = 1,
+      .help = "Smaller activations stay in memory." },
+    { "offload.folder", FIELD(PATH, offload.folder), NULL,
+      .help = "Where these files are (they have no name and vanish with the process): a fast "
+              "local disk. Not set: the run's folder." },
     /* --- ramp --- */
     { "ramp.batch_from", FIELD(INT, ramp.batch_from), "0", .unit = "micro-batches",
       .max = 1e6,

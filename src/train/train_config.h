@@ -84,6 +84,11 @@ struct train_config {
         i64 max_missed;
     } checkpoint;
     struct {
+        bool optimizer, activations;
+        i64 least;
+        const char *folder;
+    } offload;
+    struct {
         const char *dir, *name;
         bool preflight;
     } run;

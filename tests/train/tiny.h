@@ -3,6 +3,7 @@
 #ifndef HEADWAY_TEST_TINY_H
 #define HEADWAY_TEST_TINY_H
 
+#include "backend/away_lane.h"
 #include "backend/engine.h"
 #include "base/rng.h"
 #include "ops/ops.h"
@@ -16,6 +17,7 @@ struct tiny {
     struct model *model;
     struct step_io io;
     struct step_program step;
+    struct away_lane *away; /* with offload */
 };
 
 /* Random tokens and targets, a function of (step, micro-batch); two documents a row. */
@@ -49,9 +51,19 @@ static void tiny_open_spec(struct tiny *t, const struct tiny_options *o, struct 
     t->config.optim.name = o->optimizer;
     t->config.train.ema = 0.9;
     CHECK_OK(engine_init(&t->engine, o->backend, o->threads, 1024));
-    CHECK_OK(model_new(&t->model, &spec, o->bf16 ? DTYPE_BF16 : DTYPE_F32,
-                       step_needs(&t->config) | (o->lent ? MODEL_GRADS_LENT : 0), o->T,
-                       &t->arena));
+    struct model_part part = model_whole();
+    if (o->layers)
+        spec.layers = o->layers;
+    if (o->offload) {
+        t->config.offload.optimizer = t->config.offload.activations = true;
+        t->config.offload.least = 1;
+        part.state_folder = t->engine.away_folder = ".";
+        CHECK_OK(away_lane_new(&t->away, NULL));
+        t->engine.lanes = away_lane_driver(t->away);
+    }
+    CHECK_OK(model_new_part(&t->model, &spec, o->bf16 ? DTYPE_BF16 : DTYPE_F32,
+                            step_needs(&t->config) | (o->lent ? MODEL_GRADS_LENT : 0), o->T,
+                            &part, &t->arena));
     T = o->T;
     backend_set(&t->engine.backend, &op_load_batch,
                 (struct kernel){ .run = tiny_batch, .context = &T });
@@ -89,6 +101,7 @@ static double tiny_step(struct tiny *t, u64 step)
 
 static void tiny_close(struct tiny *t)
 {
+    away_lane_free(t->away);
     model_free(t->model);
     engine_fini(&t->engine);
     arena_fini(&t->arena);

@@ -15,6 +15,8 @@ struct tiny_options {
     const char *backend;
     bool gpt2, bf16;
     bool lent; /* MODEL_GRADS_LENT */
+    bool offload; /* optimizer state and all activations that can be */
+    i64 layers;   /* 0: three */
     int threads, micro_batches;
     enum recompute recompute;
     enum train_optimizer optimizer;
