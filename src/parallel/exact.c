@@ -160,8 +160,14 @@ static void split_embed(struct graph *g, struct exact *x, struct task *t)
     if (!x->m->spec.tied || !head_of(x->m) || t->out[0] != wte->grad)
         return; /* else the head's part is summed apart, here or on the last stage */
     enum tensor_role role = x->micro_batches > 1 ? ROLE_RESULT : ROLE_ACTIVATION;
-    x->apart = graph_tensor(g, role, DTYPE_F32, 2, wte->grad->dim, "embedding_gradient");
-    t->out[0] = x->apart;
+    i64 count = tensor_count(wte->grad);
+    x->apart = graph_tensor(g, role, DTYPE_F32, 1, &count, "embedding_gradient");
+    t->out[0] = graph_view(g, x->apart, 0, count); /* as a table */
+    if (!t->out[0])
+        return;
+    t->out[0]->rank = 2;
+    for (int k = 0; k < 2; k++)
+        t->out[0]->dim[k] = wte->grad->dim[k];
 }
 
 /* --- counting micro-batches in --------------------------------------------------------------- */
@@ -323,10 +329,17 @@ int exact_sums(struct graph *g, struct exact *x)
 int exact_join(struct graph *g, const struct exact *x)
 {
     TRY(g->rc);
+    const struct param *p = head_of(x->m);
     if (!x->apart)
         return OK;
-    struct tensor *grad = head_of(x->m)->grad;
-    graph_add(g, &(struct task){ .op = &op_add, .phase = PHASE_UPDATE,
-                                 .in = { grad, x->apart }, .out = { grad } });
+    const struct bucket *b = p->bucket;
+    i64 end = i64_min(p->at + tensor_count(p->master), b->own_begin + b->own_count);
+    i64 first = i64_max(p->at, b->own_begin);
+    if (first >= end)
+        return OK;
+    struct tensor *grad = graph_view(g, b->grad, first, end - first);
+    struct tensor *apart = graph_view(g, x->apart, first - p->at, end - first);
+    graph_add(g, &(struct task){ .op = &op_add, .phase = PHASE_UPDATE, .in = { grad, apart },
+                                 .out = { grad } });
     return g->rc;
 }

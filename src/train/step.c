@@ -4,6 +4,7 @@
 #include "parallel/exact.h"
 #include "parallel/offload.h"
 #include "parallel/pipeline.h"
+#include "parallel/spread.h"
 #include "parallel/tensor_parallel.h"
 #include "parallel/zero.h"
 
@@ -260,6 +261,7 @@ int step_program_new(struct step_program *out, const struct model *m,
     TRY(exact_join(g, &exact));
     TRY(zero_gather(g, m, mesh));
     build_update(g, m, c, io, mesh);
+    TRY(spread_check(g, m, mesh));
     TRY(offload_state(g));
     return seal(out, "train", false, mesh);
 }

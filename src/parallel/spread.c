@@ -1,0 +1,536 @@
+#include "parallel/spread.h"
+
+#include "base/err.h"
+#include "ops/ops.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+enum spread {
+    SPREAD_UNKNOWN, /* not written here, or by an op without a rule */
+    SPREAD_SAME,    /* every rank has it */
+    SPREAD_ROWS,    /* each rank has some rows (tokens, rows of a weight, a slice) */
+    SPREAD_COLUMNS, /* each rank has some columns */
+    SPREAD_PARTIAL, /* the sum over ranks is what is meant */
+    SPREAD_LARGEST, /* the largest over ranks is */
+    SPREAD_MIXED    /* parts of it differ */
+};
+
+static const char *const words[] = {
+    "unknown", "the same on all ranks", "cut by rows", "cut by columns",
+    "a partial sum of each rank", "the largest of each rank", "spread in several ways",
+};
+
+/* Bytes [begin, end) of a tensor that owns them. */
+struct piece {
+    struct piece *next;
+    i64 begin, end;
+    enum spread is;
+};
+
+struct entry {
+    const struct tensor *owner;
+    struct piece *pieces;
+};
+
+struct check {
+    const struct graph *g;
+    const struct model *m;
+    enum lane axis;
+    struct arena arena;
+    struct entry *table; /* by address */
+    u64 slots;           /* a power of two */
+    int rc;
+};
+
+/* --- what is known of a tensor --------------------------------------------------------------- */
+
+static const struct tensor *owner_of(const struct tensor *t)
+{
+    return t->owner ? t->owner : t;
+}
+
+static struct entry *entry_of(struct check *c, const struct tensor *t)
+{
+    const struct tensor *owner = owner_of(t);
+    u64 at = ((u64)(uintptr_t)owner >> 4) * 0x9e3779b97f4a7c15u;
+    for (at >>= 20;; at++) {
+        struct entry *e = &c->table[at & (c->slots - 1)];
+        if (!e->owner)
+            e->owner = owner;
+        if (e->owner == owner)
+            return e;
+    }
+}
+
+static enum spread spread_of(struct check *c, const struct tensor *t)
+{
+    enum spread is = SPREAD_UNKNOWN;
+    if (!t)
+        return is;
+    i64 begin = t->owner ? t->owner_offset : 0, end = begin + tensor_bytes(t);
+    for (const struct piece *p = entry_of(c, t)->pieces; p; p = p->next)
+        if (p->begin < end && begin < p->end)
+            is = is == SPREAD_UNKNOWN || is == p->is ? p->is : SPREAD_MIXED;
+    return is;
+}
+
+static void add_piece(struct check *c, struct entry *e, i64 begin, i64 end, enum spread is)
+{
+    struct piece *p = ARENA_NEW(&c->arena, struct piece);
+    if (begin >= end)
+        return;
+    *p = (struct piece){ e->pieces, begin, end, is };
+    e->pieces = p;
+}
+
+static void set(struct check *c, const struct tensor *t, enum spread is)
+{
+    if (!t)
+        return;
+    struct entry *e = entry_of(c, t);
+    i64 begin = t->owner ? t->owner_offset : 0, end = begin + tensor_bytes(t);
+    struct piece *old = e->pieces;
+    e->pieces = NULL;
+    add_piece(c, e, begin, end, is);
+    for (; old; old = old->next) { /* what is left of others on either side */
+        add_piece(c, e, old->begin, i64_min(old->end, begin), old->is);
+        add_piece(c, e, i64_max(old->begin, end), old->end, old->is);
+    }
+}
+
+/* --- errors ------------------------------------------------------------------------------------ */
+
+static void fail(struct check *c, const struct task *t, const char *fmt, ...) PRINTF_LIKE(3, 4);
+static void fail(struct check *c, const struct task *t, const char *fmt, ...)
+{
+    char text[400], where[32] = "";
+    va_list ap;
+    if (c->rc < 0)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (t->layer >= 0)
+        snprintf(where, sizeof where, " in layer %d", t->layer);
+    c->rc = err_set(ERR_INTERNAL, "%s%s: along %s, %s", t->op->name, where,
+                    c->axis == LANE_TP ? "tp" : "dp", text);
+}
+
+static const char *kind_of(const struct tensor *t)
+{
+    return t->role == ROLE_GRAD ? "the gradient of " : "";
+}
+
+static void refuse(struct check *c, const struct task *t, const struct tensor *x, const char *why)
+{
+    fail(c, t, "%s%s is %s: %s", kind_of(x), x->name, words[spread_of(c, x)], why);
+}
+
+static void refuse_pair(struct check *c, const struct task *t, const struct tensor *x,
+                        const struct tensor *y)
+{
+    fail(c, t, "%s%s is %s, but %s%s is %s", kind_of(x), x->name, words[spread_of(c, x)],
+         kind_of(y), y->name, words[spread_of(c, y)]);
+}
+
+/* --- rules -------------------------------------------------------------------------------------- */
+
+static enum spread in(struct check *c, const struct task *t, int k)
+{
+    return spread_of(c, t->in[k]);
+}
+
+static bool summed(const struct op_info *op, int k)
+{
+    return op->accumulates && (op->sums == 0 || (op->sums >> k & 1));
+}
+
+/* A sum that was begun before must be of the same kind. */
+static void write(struct check *c, const struct task *t, int k, enum spread is)
+{
+    enum spread was = spread_of(c, t->out[k]);
+    if (!t->out[k])
+        return;
+    if (summed(t->op, k) && !t->fresh && was != SPREAD_UNKNOWN && is != SPREAD_UNKNOWN && was != is)
+        fail(c, t, "it adds what is %s to %s%s, which is %s already", words[is],
+             kind_of(t->out[k]), t->out[k]->name, words[was]);
+    set(c, t->out[k], is);
+}
+
+/* The sums over rows of what is so spread; grouped: one per group of rows. */
+static enum spread over_rows(enum spread rows, const struct tensor *sums)
+{
+    if (rows == SPREAD_ROWS)
+        return sums && sums->rank == 2 ? SPREAD_ROWS : SPREAD_PARTIAL;
+    return rows == SPREAD_COLUMNS ? SPREAD_ROWS : rows;
+}
+
+/* How inputs [0, n) are spread together. What all have goes with anything but a partial value. */
+static enum spread join(struct check *c, const struct task *t, int n)
+{
+    enum spread all = SPREAD_SAME;
+    for (int k = 0; k < n; k++) {
+        enum spread is = in(c, t, k);
+        if (!t->in[k] || is == all)
+            continue;
+        if (is == SPREAD_UNKNOWN || all == SPREAD_UNKNOWN) {
+            all = SPREAD_UNKNOWN;
+        } else if (is >= SPREAD_PARTIAL) {
+            refuse(c, t, t->in[k], "it must be reduced first");
+        } else if (all == SPREAD_SAME) {
+            all = is;
+        } else if (is != SPREAD_SAME) {
+            refuse(c, t, t->in[k], "its inputs before are not");
+        }
+    }
+    return all;
+}
+
+/* Row by row or element by element; sums are over rows. */
+static void together(struct check *c, const struct task *t)
+{
+    enum spread all = join(c, t, t->op->n_in);
+    for (int k = 0; k < t->op->n_out; k++)
+        write(c, t, k, summed(t->op, k) ? over_rows(all, t->out[k]) : all);
+}
+
+/* The same where a row must be whole. */
+static void by_rows(struct check *c, const struct task *t)
+{
+    if (in(c, t, 0) == SPREAD_COLUMNS)
+        refuse(c, t, t->in[0], "whole rows are needed");
+    together(c, t);
+}
+
+/* Heads or sequences are independent, the tokens of a sequence are not. */
+static void by_heads(struct check *c, const struct task *t)
+{
+    if (c->axis == LANE_TP && in(c, t, 0) == SPREAD_ROWS)
+        refuse(c, t, t->in[0], "all tokens of a sequence are needed");
+    together(c, t);
+}
+
+static void qk_norm_grad(struct check *c, const struct task *t)
+{
+    enum spread all = join(c, t, 2);
+    write(c, t, 0, all);
+    for (int k = 1; k < 3; k++) {
+        bool cut = all == SPREAD_ROWS || all == SPREAD_COLUMNS; /* heads are summed too */
+        bool grouped = t->out[k] && t->out[k]->rank == 2;
+        write(c, t, k, !cut ? all : grouped ? SPREAD_ROWS : SPREAD_PARTIAL);
+    }
+}
+
+static void load(struct check *c, const struct task *t)
+{
+    for (int k = 0; k < t->op->n_out; k++)
+        set(c, t->out[k],
+            c->axis == LANE_DP && k != BATCH_INV_WEIGHT ? SPREAD_ROWS : SPREAD_SAME);
+}
+
+static void embed_rule(struct check *c, const struct task *t)
+{
+    enum spread rows = in(c, t, 0), table = in(c, t, 1), y = rows;
+    if (table == SPREAD_ROWS)
+        y = rows == SPREAD_SAME ? SPREAD_PARTIAL : SPREAD_UNKNOWN;
+    if (t->in[3] && in(c, t, 3) != table)
+        refuse_pair(c, t, t->in[3], t->in[1]);
+    write(c, t, 0, y);
+}
+
+static void embed_grad_rule(struct check *c, const struct task *t)
+{
+    enum spread dy = in(c, t, 0);
+    bool share = c->axis == LANE_TP; /* tables are always cut by rows there */
+    if (dy >= SPREAD_COLUMNS)
+        refuse(c, t, t->in[0], "whole rows are needed");
+    write(c, t, 0, dy == SPREAD_SAME && share ? SPREAD_ROWS : over_rows(dy, NULL));
+}
+
+/* x w': w by rows gives columns of y, w by columns partial sums. */
+static enum spread product_of(struct check *c, const struct task *t, enum spread x, enum spread w,
+                              enum spread cut_w, enum spread kept_w)
+{
+    if (x == SPREAD_UNKNOWN || w == SPREAD_UNKNOWN || w == SPREAD_MIXED)
+        return SPREAD_UNKNOWN;
+    if (x >= SPREAD_PARTIAL)
+        refuse(c, t, t->in[0], "it must be reduced first");
+    else if (w == SPREAD_SAME && x != SPREAD_COLUMNS)
+        return x;
+    else if (w == kept_w && x == SPREAD_SAME)
+        return SPREAD_COLUMNS;
+    else if (w == cut_w && x == SPREAD_COLUMNS)
+        return SPREAD_PARTIAL;
+    else
+        refuse_pair(c, t, t->in[0], t->in[1]);
+    return SPREAD_UNKNOWN;
+}
+
+static void linear_rule(struct check *c, const struct task *t)
+{
+    enum spread y = product_of(c, t, in(c, t, 0), in(c, t, 1), SPREAD_COLUMNS, SPREAD_ROWS);
+    for (int k = 2; k < 4; k++)
+        if (t->in[k] && y == SPREAD_PARTIAL)
+            refuse(c, t, t->in[k], "every rank would add it to its part of the sum");
+    if (t->in[3] && in(c, t, 3) >= SPREAD_PARTIAL)
+        refuse(c, t, t->in[3], "it must be reduced first");
+    write(c, t, 0, y);
+}
+
+static void linear_dx_rule(struct check *c, const struct task *t)
+{
+    enum spread dx = product_of(c, t, in(c, t, 0), in(c, t, 1), SPREAD_ROWS, SPREAD_COLUMNS);
+    enum spread addend = in(c, t, 2);
+    if (addend != SPREAD_UNKNOWN && dx != SPREAD_UNKNOWN && addend != dx)
+        refuse(c, t, t->in[2], "the product is not");
+    write(c, t, 0, dx);
+}
+
+static void linear_dw_rule(struct check *c, const struct task *t)
+{
+    enum spread dy = in(c, t, 0), x = in(c, t, 1), dw = SPREAD_UNKNOWN;
+    for (int k = 0; k < 2; k++)
+        if (in(c, t, k) >= SPREAD_PARTIAL)
+            refuse(c, t, t->in[k], "it must be reduced first");
+    if (dy == SPREAD_ROWS && x == SPREAD_ROWS)
+        dw = SPREAD_PARTIAL;
+    else if (dy == SPREAD_SAME && (x == SPREAD_SAME || x == SPREAD_COLUMNS))
+        dw = x;
+    else if (dy == SPREAD_COLUMNS && x == SPREAD_SAME)
+        dw = SPREAD_ROWS;
+    else if (dy != SPREAD_UNKNOWN && x != SPREAD_UNKNOWN)
+        refuse_pair(c, t, t->in[1], t->in[0]);
+    write(c, t, 0, dw);
+    write(c, t, 1, over_rows(dy, NULL));
+}
+
+static void add_rule(struct check *c, const struct task *t)
+{
+    enum spread a = in(c, t, 0), b = in(c, t, 1);
+    bool known = a != SPREAD_UNKNOWN && b != SPREAD_UNKNOWN;
+    if (known && a != b && (a >= SPREAD_PARTIAL || b >= SPREAD_PARTIAL))
+        refuse_pair(c, t, t->in[1], t->in[0]);
+    write(c, t, 0, a == SPREAD_SAME ? b : a);
+}
+
+static void peak_rule(struct check *c, const struct task *t)
+{
+    enum spread z = in(c, t, 0);
+    write(c, t, 0, z == SPREAD_COLUMNS ? SPREAD_LARGEST : z);
+}
+
+static void sum_rule(struct check *c, const struct task *t)
+{
+    enum spread z = in(c, t, 0);
+    if (in(c, t, 1) >= SPREAD_PARTIAL)
+        refuse(c, t, t->in[1], "it must be reduced first");
+    write(c, t, 0, z == SPREAD_COLUMNS ? SPREAD_PARTIAL : z);
+}
+
+static void finish_rule(struct check *c, const struct task *t)
+{
+    enum spread z = in(c, t, 0);
+    for (int k = 4; k < 6; k++)
+        if (in(c, t, k) >= SPREAD_PARTIAL)
+            refuse(c, t, t->in[k], "it must be reduced first");
+    write(c, t, 0, z == SPREAD_COLUMNS ? SPREAD_SAME : z);
+    write(c, t, 1, z);
+}
+
+/* A sum over elements, each of which may be here or there. */
+static enum spread count_of(struct check *c, const struct task *t, const struct tensor *x)
+{
+    enum spread is = spread_of(c, x);
+    if (is == SPREAD_PARTIAL || is == SPREAD_LARGEST || is == SPREAD_MIXED)
+        refuse(c, t, x, "it must be reduced first");
+    return is == SPREAD_ROWS || is == SPREAD_COLUMNS ? SPREAD_PARTIAL : is;
+}
+
+static void squares_rule(struct check *c, const struct task *t)
+{
+    enum spread now = count_of(c, t, t->in[0]), before = in(c, t, 1);
+    if (before != SPREAD_UNKNOWN && now != SPREAD_UNKNOWN && before != now)
+        refuse(c, t, t->in[1], "what is added is not");
+    write(c, t, 0, before == SPREAD_UNKNOWN ? now : before);
+}
+
+/* Numbers that are added must be of one kind: otherwise what all have is counted once per rank. */
+static void add_norms_rule(struct check *c, const struct task *t)
+{
+    enum spread all = SPREAD_UNKNOWN;
+    for (int k = 0; k < TASK_INS && t->in[k]; k++) {
+        enum spread is = in(c, t, k);
+        if (is != SPREAD_UNKNOWN && all != SPREAD_UNKNOWN && is != all)
+            refuse_pair(c, t, t->in[k], t->in[0]);
+        all = all == SPREAD_UNKNOWN ? is : all;
+    }
+    write(c, t, 0, all);
+}
+
+/* What is put by and taken back is of one kind: x stays as it is. */
+static void carry_rule(struct check *c, const struct task *t)
+{
+    set(c, t->out[1], SPREAD_UNKNOWN);
+}
+
+/* Reads a gradient and writes weights and state of the same elements. */
+static void update_rule(struct check *c, const struct task *t)
+{
+    enum spread grad = in(c, t, 0), p = spread_of(c, t->out[0]);
+    bool slice = c->axis == LANE_DP && grad == SPREAD_ROWS; /* ZeRO: the own part */
+    if (grad >= SPREAD_PARTIAL)
+        refuse(c, t, t->in[0], "a gradient must be reduced before its update");
+    else if (grad != SPREAD_UNKNOWN && p != SPREAD_UNKNOWN && grad != p && !slice)
+        refuse_pair(c, t, t->in[0], t->out[0]);
+    for (int k = 1; k < t->op->n_in; k++)
+        if (in(c, t, k) >= SPREAD_PARTIAL)
+            refuse(c, t, t->in[k], "all ranks must have it");
+    for (int k = 0; k < t->op->n_out; k++)
+        set(c, t->out[k], slice ? SPREAD_ROWS : p);
+}
+
+static void collective_rule(struct check *c, const struct task *t)
+{
+    enum spread is = in(c, t, 0), needs = SPREAD_ROWS, gives = SPREAD_SAME;
+    if (t->op == &op_all_reduce)
+        needs = t->attr[COLLECTIVE_KIND] == COLLECTIVE_MAX ? SPREAD_LARGEST : SPREAD_PARTIAL;
+    if (t->op == &op_reduce_scatter) {
+        needs = SPREAD_PARTIAL;
+        gives = SPREAD_ROWS;
+    }
+    if (is != SPREAD_UNKNOWN && is != needs)
+        refuse(c, t, t->in[0], needs == SPREAD_ROWS ? "only what is cut by rows can be gathered"
+                                                    : "it must not be reduced (again)");
+    set(c, t->out[0], gives);
+}
+
+/* Along other axes it changes nothing. */
+static void pass_on(struct check *c, const struct task *t)
+{
+    enum spread is = in(c, t, 0);
+    if (owner_of(t->in[0]) != owner_of(t->out[0]))
+        set(c, t->out[0], is == SPREAD_MIXED ? SPREAD_UNKNOWN : is);
+}
+
+/* No rule: rows go in, rows come out, as far as nothing is cut otherwise. */
+static void opaque(struct check *c, const struct task *t)
+{
+    enum spread all = t->op->n_in ? SPREAD_SAME : SPREAD_UNKNOWN;
+    for (int k = 0; k < t->op->n_in; k++) {
+        enum spread is = in(c, t, k);
+        if (!t->in[k] || is == SPREAD_SAME)
+            continue;
+        all = is == SPREAD_ROWS && all != SPREAD_UNKNOWN ? is : SPREAD_UNKNOWN;
+    }
+    for (int k = 0; k < t->op->n_out; k++)
+        write(c, t, k, summed(t->op, k) ? over_rows(all, NULL) : all);
+}
+
+static const struct rule {
+    const struct op_info *op;
+    void (*check)(struct check *c, const struct task *t);
+} rules[] = {
+    { &op_load_batch, load },
+    { &op_embed, embed_rule },              { &op_embed_grad, embed_grad_rule },
+    { &op_linear, linear_rule },            { &op_linear_dx, linear_dx_rule },
+    { &op_linear_dw, linear_dw_rule },
+    { &op_rmsnorm, by_rows },               { &op_rmsnorm_grad, by_rows },
+    { &op_layernorm, by_rows },             { &op_layernorm_grad, by_rows },
+    { &op_qk_norm, together },              { &op_qk_norm_grad, qk_norm_grad },
+    { &op_rope, together },
+    { &op_attention, by_heads },            { &op_attention_grad, by_heads },
+    { &op_gelu, together },                 { &op_gelu_grad, together },
+    { &op_swiglu, together },               { &op_swiglu_grad, together },
+    { &op_add, add_rule },                  { &op_cast, together },
+    { &op_finish_sum, together },           { &op_column_sums, together },
+    { &op_fold, together },                 { &op_carry, carry_rule },
+    { &op_xent, by_rows },                  { &op_xent_peak, peak_rule },
+    { &op_xent_sum, sum_rule },             { &op_xent_finish, finish_rule },
+    { &op_loss_sums, together },
+    { &op_sum_squares, squares_rule },      { &op_exact_squares, squares_rule },
+    { &op_add_norms, add_norms_rule },      { &op_exact_total, together },
+    { &op_clip, together },
+    { &op_adamw, update_rule },             { &op_muon, update_rule },
+    { &op_ema, update_rule },
+    { &op_reduce_scatter, collective_rule }, { &op_all_gather, collective_rule },
+    { &op_all_reduce, collective_rule },
+};
+
+/* --- the walk ------------------------------------------------------------------------------------ */
+
+static void check_task(struct check *c, const struct task *t)
+{
+    if (t->lane != LANE_COMPUTE && t->lane != c->axis) {
+        pass_on(c, t);
+        return;
+    }
+    for (i64 i = 0; i < COUNT_OF(rules); i++)
+        if (rules[i].op == t->op) {
+            rules[i].check(c, t);
+            return;
+        }
+    opaque(c, t);
+}
+
+static enum spread weight_spread(const struct check *c, const struct param *p)
+{
+    if (c->axis != LANE_TP || p->desc.split == SPLIT_NONE)
+        return SPREAD_SAME;
+    return p->desc.split == SPLIT_ROWS ? SPREAD_ROWS : SPREAD_COLUMNS;
+}
+
+/* Before a step every rank has its weights, and constants. */
+static void begin(struct check *c)
+{
+    for (i64 i = 0; i < c->m->n_params; i++) {
+        const struct param *p = &c->m->params[i];
+        set(c, p->master, weight_spread(c, p));
+        set(c, p->compute, weight_spread(c, p));
+    }
+    set(c, c->m->rope_table, SPREAD_SAME);
+    for (i64 i = 0; i < c->g->n_tasks; i++) /* what the host writes */
+        for (int k = 0; k < c->g->tasks[i]->op->n_in; k++) {
+            const struct tensor *x = c->g->tasks[i]->in[k];
+            if (x && owner_of(x)->role == ROLE_RESULT && owner_of(x)->index < 0 &&
+                spread_of(c, x) == SPREAD_UNKNOWN)
+                set(c, x, SPREAD_SAME);
+        }
+}
+
+/* And so it must be after it. */
+static void end(struct check *c)
+{
+    for (i64 i = 0; i < c->m->n_params && c->rc >= 0; i++) {
+        const struct param *p = &c->m->params[i];
+        enum spread is = spread_of(c, p->compute), wanted = weight_spread(c, p);
+        if (is != SPREAD_UNKNOWN && is != wanted)
+            c->rc = err_set(ERR_INTERNAL, "along %s, %s is %s at the end of the step and %s at "
+                            "its beginning", c->axis == LANE_TP ? "tp" : "dp", p->desc.name,
+                            words[is], words[wanted]);
+    }
+}
+
+static int check_axis(const struct graph *g, const struct model *m, enum lane axis)
+{
+    struct check c = { .g = g, .m = m, .axis = axis, .slots = 1024 };
+    while (c.slots < (u64)(2 * g->n_tensors + 16 * m->n_params))
+        c.slots *= 2;
+    arena_init(&c.arena);
+    c.table = ARENA_ARRAY(&c.arena, struct entry, (i64)c.slots);
+    begin(&c);
+    for (i64 i = 0; i < g->n_tasks && c.rc >= 0; i++)
+        check_task(&c, g->tasks[i]);
+    if (c.rc >= 0)
+        end(&c);
+    arena_fini(&c.arena);
+    return c.rc;
+}
+
+int spread_check(const struct graph *g, const struct model *m, const struct mesh *mesh)
+{
+    TRY(g->rc);
+    if (mesh->layout.tp > 1)
+        TRY(check_axis(g, m, LANE_TP));
+    return mesh->layout.dp > 1 ? check_axis(g, m, LANE_DP) : OK;
+}

@@ -1,0 +1,157 @@
+/* Lists of tasks with faults of a layout are refused when they are built, by name. */
+#include "test.h"
+
+#include "parallel/ranks.h"
+#include "parallel/spread.h"
+
+#include <stdio.h>
+
+struct fault {
+    const char *name, *layout;
+    bool gpt2;
+    void (*spoil)(struct graph *g, i64 at);
+    const struct op_info *op;
+    enum lane lane;
+    int nth;            /* which of the tasks with this op and lane; -1: the last */
+    const char *text[3]; /* what the message says: the task, the axis, the tensor */
+};
+
+/* --- ways to spoil ------------------------------------------------------------------------------ */
+
+/* Later readers of x read y. */
+static void read_instead(struct graph *g, i64 from, const struct tensor *x, struct tensor *y)
+{
+    for (i64 i = from; i < g->n_tasks; i++) {
+        struct task *t = ARENA_NEW(g->arena, struct task);
+        *t = *g->tasks[i];
+        for (int k = 0; k < TASK_INS; k++)
+            if (t->in[k] == x)
+                t->in[k] = y;
+        g->tasks[i] = t;
+    }
+}
+
+static void leave_out(struct graph *g, i64 at)
+{
+    struct task *t = g->tasks[at];
+    memmove(g->tasks + at, g->tasks + at + 1, sizeof *g->tasks * (size_t)(g->n_tasks - at - 1));
+    g->n_tasks--;
+    read_instead(g, at, t->out[0], t->in[0]);
+}
+
+static void do_twice(struct graph *g, i64 at)
+{
+    struct task *again = ARENA_NEW(g->arena, struct task);
+    *again = *g->tasks[at];
+    again->in[0] = again->out[0];
+    graph_insert(g, at + 1, again);
+}
+
+static void on_other_axis(struct graph *g, i64 at)
+{
+    struct task *t = ARENA_NEW(g->arena, struct task);
+    *t = *g->tasks[at];
+    t->lane = t->lane == LANE_DP ? LANE_TP : LANE_DP;
+    g->tasks[at] = t;
+}
+
+/* Before the task that writes last into what is reduced. */
+static void too_early(struct graph *g, i64 at)
+{
+    struct task *t = g->tasks[at];
+    const struct tensor *root = t->out[0]->owner ? t->out[0]->owner : t->out[0];
+    i64 writer = at - 1;
+    for (; writer >= 0; writer--) {
+        const struct tensor *out = g->tasks[writer]->out[0];
+        if (out && (out->owner ? out->owner : out) == root)
+            break;
+    }
+    memmove(g->tasks + writer + 1, g->tasks + writer, sizeof *g->tasks * (size_t)(at - writer));
+    g->tasks[writer] = t;
+}
+
+/* The bias that finish_sum adds later. */
+static void add_bias(struct graph *g, i64 at)
+{
+    struct task *t = ARENA_NEW(g->arena, struct task);
+    *t = *g->tasks[at];
+    for (i64 i = at; !t->in[2] && i < g->n_tasks; i++)
+        if (g->tasks[i]->op == &op_finish_sum)
+            t->in[2] = g->tasks[i]->in[1];
+    g->tasks[at] = t;
+}
+
+static const struct fault faults[] = {
+    { "a bucket is not summed", "dp=2", true, leave_out, &op_all_reduce, LANE_DP, 1,
+      { "sum_squares", "along dp", "the gradient of blocks.2.attn.qkv.weight is a partial sum" } },
+    { "a bucket is summed twice", "dp=2", true, do_twice, &op_all_reduce, LANE_DP, 1,
+      { "all_reduce", "along dp", "the same on all ranks: it must not be reduced (again)" } },
+    { "a bucket is summed too early", "dp=2", true, too_early, &op_all_reduce, LANE_DP, 1,
+      { "linear_dw in layer 2", "along dp", "to the gradient of blocks.2.attn.qkv.weight" } },
+    { "a bucket is summed on another axis", "dp=2,tp=2", false, on_other_axis, &op_all_reduce,
+      LANE_DP, 1, { "all_reduce", "along tp", "it must not be reduced (again)" } },
+    { "vectors are not summed over tp", "tp=2", true, leave_out, &op_all_reduce, LANE_TP, 5,
+      { "sum_squares", "along tp", "the gradient of blocks.0.norm1.gain is a partial sum" } },
+    { "a product's parts are not summed", "tp=2", true, leave_out, &op_reduce_scatter, LANE_TP, 1,
+      { "finish_sum in layer 0", "along tp", "a partial sum of each rank" } },
+    { "looked-up rows are not summed", "tp=2", false, leave_out, &op_reduce_scatter, LANE_TP, 0,
+      { "rmsnorm in layer 0", "along tp", "embed is a partial sum of each rank" } },
+    { "rows are not gathered", "tp=2", false, leave_out, &op_all_gather, LANE_TP, 0,
+      { "linear in layer 0", "along tp", "rmsnorm is cut by rows" } },
+    { "the largest logit is each rank's own", "tp=2", false, leave_out, &op_all_reduce, LANE_TP, 0,
+      { "xent_sum", "along tp", "xent.peak is the largest of each rank" } },
+    { "exponentials are each rank's own", "tp=2", false, leave_out, &op_all_reduce, LANE_TP, 1,
+      { "xent_finish", "along tp", "xent.sums is a partial sum of each rank" } },
+    { "new weights are not gathered", "dp=2,zero=1", false, leave_out, &op_all_gather, LANE_DP, 0,
+      { "along dp", "wte.weight is", "at the end of the step" } },
+    { "slices are not summed", "dp=2,zero=1", false, leave_out, &op_reduce_scatter, LANE_DP, 1,
+      { "sum_squares", "along dp", "it must be reduced first" } },
+    { "the norm is of a slice", "dp=2,zero=1", false, leave_out, &op_all_reduce, LANE_DP, -1,
+      { "add_norms", "along dp", "a partial sum of each rank" } },
+    { "every rank adds the bias", "tp=2", true, add_bias, &op_linear, LANE_COMPUTE, 1,
+      { "linear in layer 0", "along tp", "every rank would add it to its part of the sum" } },
+    { "leaf sums are not gathered", "tp=2,exact=true", true, leave_out, &op_all_gather, LANE_TP,
+      8, { "exact_squares", "along tp", "is a partial sum of each rank" } },
+    { "the norm is of shares", "tp=2,exact=true", true, leave_out, &op_all_reduce, LANE_TP, -1,
+      { "exact_squares", "along tp", "a partial sum of each rank" } },
+};
+
+/* Position of the nth such task. */
+static i64 find(const struct graph *g, const struct fault *f)
+{
+    i64 n = 0, last = -1;
+    for (i64 i = 0; i < g->n_tasks && (f->nth < 0 || n <= f->nth); i++)
+        if (g->tasks[i]->op == f->op && g->tasks[i]->lane == f->lane) {
+            last = i;
+            n++;
+        }
+    if (last < 0 || n <= f->nth)
+        fail_msg("%s: there is no such task", f->name);
+    return last;
+}
+
+static void must_be_refused(const struct fault *f)
+{
+    struct ranks all;
+    struct ranks_options o = { .tiny = { .threads = 1, .micro_batches = 1, .B = 4, .gpt2 = f->gpt2,
+                                         .backend = "generic" }, .layout = f->layout };
+    ranks_open(&all, &o);
+    struct rank *k = &all.rank[0];
+    struct graph *g = &k->step.graph;
+    CHECK_OK(spread_check(g, k->model, &k->mesh));
+    f->spoil(g, find(g, f));
+    int rc = spread_check(g, k->model, &k->mesh);
+    for (int i = 0; i < 3; i++)
+        if (rc != ERR_INTERNAL || !strstr(err_message(), f->text[i]))
+            fail_msg("%s: gave %d, \"%s\"; expected \"%s\"", f->name, rc,
+                     rc < 0 ? err_message() : "", f->text[i]);
+    ranks_close(&all);
+}
+
+TEST(a_missing_or_doubled_reduction_is_refused_by_name)
+{
+    for (i64 i = 0; i < COUNT_OF(faults); i++)
+        must_be_refused(&faults[i]);
+}
+
+TEST_MAIN(ONE(a_missing_or_doubled_reduction_is_refused_by_name))
