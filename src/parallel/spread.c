@@ -338,10 +338,23 @@ static void finish_rule(struct check *c, const struct task *t)
     write(c, t, 1, z);
 }
 
+/* With a split state each rank takes its own slice only, also of a gradient that all have. */
+static enum spread slice_of(struct check *c, const struct tensor *x)
+{
+    enum spread is = spread_of(c, x);
+    for (i64 i = 0; i < c->m->n_buckets && c->m->part.state_parts > 1; i++) {
+        const struct bucket *b = &c->m->buckets[i];
+        if (c->axis == LANE_DP && b->grad == owner_of(x) && x->owner &&
+            x->owner_offset >= b->copied * (i64)sizeof(float) && is == SPREAD_SAME)
+            return SPREAD_ROWS;
+    }
+    return is;
+}
+
 /* A sum over elements, each of which may be here or there. */
 static enum spread count_of(struct check *c, const struct task *t, const struct tensor *x)
 {
-    enum spread is = spread_of(c, x);
+    enum spread is = slice_of(c, x);
     if (is == SPREAD_PARTIAL || is == SPREAD_LARGEST || is == SPREAD_MIXED)
         refuse(c, t, x, "it must be reduced first");
     return is == SPREAD_ROWS || is == SPREAD_COLUMNS ? SPREAD_PARTIAL : is;
@@ -377,7 +390,7 @@ static void carry_rule(struct check *c, const struct task *t)
 /* Reads a gradient and writes weights and state of the same elements. */
 static void update_rule(struct check *c, const struct task *t)
 {
-    enum spread grad = in(c, t, 0), p = spread_of(c, t->out[0]);
+    enum spread grad = slice_of(c, t->in[0]), p = spread_of(c, t->out[0]);
     bool slice = c->axis == LANE_DP && grad == SPREAD_ROWS; /* ZeRO: the own part */
     if (grad >= SPREAD_PARTIAL)
         refuse(c, t, t->in[0], "a gradient must be reduced before its update");
@@ -405,10 +418,14 @@ static void collective_rule(struct check *c, const struct task *t)
     set(c, t->out[0], gives);
 }
 
-/* Along other axes it changes nothing. */
+/* Along other axes it changes nothing. Stages hand on rows, cut as they are everywhere. */
 static void pass_on(struct check *c, const struct task *t)
 {
     enum spread is = in(c, t, 0);
+    if (t->op == &op_recv)
+        set(c, t->out[0], SPREAD_ROWS);
+    if (!t->in[0] || !t->out[0])
+        return;
     if (owner_of(t->in[0]) != owner_of(t->out[0]))
         set(c, t->out[0], is == SPREAD_MIXED ? SPREAD_UNKNOWN : is);
 }

@@ -7,7 +7,14 @@
 
 #include "parallel/exact.h"
 
-enum factor { DP, TP, ZERO, MICRO_BATCHES, RECOMPUTE, MODEL, PRECISION, THREADS, ROWS, FACTORS };
+enum factor {
+    DP, TP, PP, ZERO, MICRO_BATCHES, RECOMPUTE, MODEL, PRECISION, THREADS, ROWS, FACTORS
+};
+
+/* Ways to be a pipeline: what the layout says. */
+static const char *const pipelines[] = {
+    "", ",pp=2", ",pp=2,schedule=zb-h1", ",pp=2,schedule=zb-v",
+};
 
 static const struct {
     const char *name;
@@ -15,6 +22,7 @@ static const struct {
 } factors[FACTORS] = {
     { "dp", 4, { 1, 2, 4, 8 } },
     { "tp", 4, { 1, 2, 4, 8 } },
+    { "pp", 4, { 0, 1, 2, 3 } }, /* of pipelines */
     { "zero", 2, { 0, 1 } },
     { "micro-batches", 3, { 1, 2, 4 } },
     { "recompute", 3, { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL } },
@@ -28,7 +36,7 @@ struct matrix_case {
     u8 at[FACTORS]; /* which value */
 };
 
-enum { MATRIX_CASES = 4 * 4 * 2 * 3 * 3 * 2 * 2 * 2 * 2, TUPLES = 1 << 20 };
+enum { MATRIX_CASES = 4 * 4 * 4 * 2 * 3 * 3 * 2 * 2 * 2 * 2, TUPLES = 1 << 20 };
 
 struct matrix {
     struct matrix_case *all;
@@ -45,8 +53,9 @@ static int value_of(const struct matrix_case *c, enum factor f)
 /* Optimizer state is split among dp ranks only; many ranks with pools of threads take long. */
 static bool makes_sense(const struct matrix_case *c)
 {
-    return (value_of(c, ZERO) == 0 || value_of(c, DP) > 1) &&
-           (value_of(c, THREADS) == 1 || value_of(c, DP) * value_of(c, TP) <= 8);
+    int ranks = value_of(c, DP) * value_of(c, TP) * (value_of(c, PP) ? 2 : 1);
+    return (value_of(c, ZERO) == 0 || value_of(c, DP) > 1) && ranks <= MOST_RANKS &&
+           (value_of(c, THREADS) == 1 || ranks <= 8);
 }
 
 static void matrix_init(struct matrix *m, int strength, struct arena *a)
@@ -108,19 +117,22 @@ static const char *matrix_run(const struct matrix_case *m, char *name, size_t by
                             .B = value_of(m, ROWS) / value_of(m, MICRO_BATCHES),
                             .recompute = (enum recompute)value_of(m, RECOMPUTE),
                             .threads = value_of(m, THREADS) };
-    snprintf(layout, sizeof layout, "dp=%d,tp=%d,zero=%d,exact=true", value_of(m, DP),
-             value_of(m, TP), value_of(m, ZERO));
-    snprintf(name, bytes, "| dp=%d tp=%d zero=%d | %d x %d | %s %s | %s | %d |", value_of(m, DP),
-             value_of(m, TP), value_of(m, ZERO), c.micro_batches, (int)c.B,
+    snprintf(layout, sizeof layout, "dp=%d,tp=%d,zero=%d,exact=true%s", value_of(m, DP),
+             value_of(m, TP), value_of(m, ZERO), pipelines[value_of(m, PP)]);
+    snprintf(name, bytes, "| dp=%d,tp=%d,zero=%d%s | %d x %d | %s %s | %s | %d |",
+             value_of(m, DP), value_of(m, TP), value_of(m, ZERO), pipelines[value_of(m, PP)],
+             c.micro_batches, (int)c.B,
              c.gpt2 ? "gpt2" : "llama", c.half ? "bf16" : "fp32",
              (const char *[]){ "none", "selective", "full" }[c.recompute], c.threads);
     struct ranks_options o = exact_options(&c, "exact=true");
     o.tiny.threads = 1;
     o.heads = 8;
+    o.layers = 4;
     ranks_open(one, &o);
     o = exact_options(&c, layout);
     o.tiny.recompute = c.recompute;
     o.heads = 8;
+    o.layers = 4;
     ranks_open(many, &o);
     const char *difference = exact_run(one, many);
     if (difference)

@@ -28,6 +28,17 @@ TEST(tensor_parallel_ranks_have_the_bits_of_one)
         expect_exact(&cases[i]);
 }
 
+TEST(pipelines_have_the_bits_of_one_rank)
+{
+    static const struct exact_case cases[] = {
+        { true, false, 2, 4, "pp=2,schedule=gpipe", 0, 1 },
+        { true, true, 1, 4, "pp=3,schedule=1f1b", 0, 1 },
+        { false, false, 3, 4, "pp=2,dp=2,zero=1,stages=1+2", 0, 1 },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++)
+        expect_exact(&cases[i]);
+}
+
 TEST(any_two_choices_together_have_the_bits_of_one_rank)
 {
     struct arena a;
@@ -46,4 +57,5 @@ TEST(any_two_choices_together_have_the_bits_of_one_rank)
 
 TEST_MAIN(ONE(data_parallel_ranks_have_the_bits_of_one),
           ONE(tensor_parallel_ranks_have_the_bits_of_one),
+          ONE(pipelines_have_the_bits_of_one_rank),
           ONE(any_two_choices_together_have_the_bits_of_one_rank))
