@@ -301,8 +301,7 @@ static const struct mutation mutations[] = {
       LANE_TP, 0, 0, 0 },
     { "stages do not sum a table that they share", "pp=2", true, 2, 4, skip_in_update,
       &op_all_reduce, LANE_TIE, 0, 0, 0 },
-    { "a gradient is not sent back", "pp=2", false, 2, 4, exchange_order, &op_recv, LANE_PP, 0, 0,
-      1 },
+    { "a gradient is not sent back", "pp=2", false, 2, 4, skip_first, &op_send, LANE_PP, 0, 0, 2 },
     { "every rank adds the bias", "tp=2", true, 1, 4, add_bias_early, &op_linear, LANE_COMPUTE, 0,
       0, 0 },
 };
