@@ -70,7 +70,7 @@ static enum spread spread_of(struct check *c, const struct tensor *t)
         return is;
     i64 begin = t->owner ? t->owner_offset : 0, end = begin + tensor_bytes(t);
     for (const struct piece *p = entry_of(c, t)->pieces; p; p = p->next)
-        if (p->begin < end && begin < p->end)
+        if (p->is != SPREAD_UNKNOWN && p->begin < end && begin < p->end)
             is = is == SPREAD_UNKNOWN || is == p->is ? p->is : SPREAD_MIXED;
     return is;
 }
@@ -97,6 +97,17 @@ static void set(struct check *c, const struct tensor *t, enum spread is)
         add_piece(c, e, old->begin, i64_min(old->end, begin), old->is);
         add_piece(c, e, i64_max(old->begin, end), old->end, old->is);
     }
+}
+
+/* y, of the same size, is spread as x, piece by piece. */
+static void copy_pieces(struct check *c, const struct tensor *x, const struct tensor *y)
+{
+    i64 from = x->owner ? x->owner_offset : 0, end = from + tensor_bytes(x);
+    i64 shift = (y->owner ? y->owner_offset : 0) - from;
+    set(c, y, SPREAD_UNKNOWN);
+    for (const struct piece *p = entry_of(c, x)->pieces; p; p = p->next)
+        add_piece(c, entry_of(c, y), i64_max(p->begin, from) + shift,
+                  i64_min(p->end, end) + shift, p->is);
 }
 
 /* --- errors ------------------------------------------------------------------------------------ */
@@ -234,7 +245,9 @@ static void embed_rule(struct check *c, const struct task *t)
     enum spread rows = in(c, t, 0), table = in(c, t, 1), y = rows;
     if (table == SPREAD_ROWS)
         y = rows == SPREAD_SAME ? SPREAD_PARTIAL : SPREAD_UNKNOWN;
-    if (t->in[3] && in(c, t, 3) != table)
+    else if (table != SPREAD_SAME)
+        y = SPREAD_UNKNOWN;
+    if (t->in[3] && y != SPREAD_UNKNOWN && in(c, t, 3) != table)
         refuse_pair(c, t, t->in[3], t->in[1]);
     write(c, t, 0, y);
 }
@@ -344,7 +357,7 @@ static enum spread slice_of(struct check *c, const struct tensor *x)
     enum spread is = spread_of(c, x);
     for (i64 i = 0; i < c->m->n_buckets && c->m->part.state_parts > 1; i++) {
         const struct bucket *b = &c->m->buckets[i];
-        if (c->axis == LANE_DP && b->grad == owner_of(x) && x->owner &&
+        if (c->axis == LANE_DP && b->own_grad == owner_of(x) && x->owner &&
             x->owner_offset >= b->copied * (i64)sizeof(float) && is == SPREAD_SAME)
             return SPREAD_ROWS;
     }
@@ -379,6 +392,19 @@ static void add_norms_rule(struct check *c, const struct task *t)
         all = all == SPREAD_UNKNOWN ? is : all;
     }
     write(c, t, 0, all);
+}
+
+/* ZeRO adds gradients, as one row, to what the rank keeps of them. */
+static void fold_rule(struct check *c, const struct task *t)
+{
+    const struct tensor *sum = t->out[0];
+    for (i64 i = 0; i < c->m->n_buckets; i++)
+        if (c->m->buckets[i].split_grads && c->m->buckets[i].own_grad == owner_of(sum) &&
+            tensor_count(t->in[0]) == tensor_count(sum)) {
+            copy_pieces(c, t->in[0], sum);
+            return;
+        }
+    together(c, t);
 }
 
 /* What is put by and taken back is of one kind: x stays as it is. */
@@ -426,7 +452,7 @@ static void pass_on(struct check *c, const struct task *t)
         set(c, t->out[0], SPREAD_ROWS);
     if (!t->in[0] || !t->out[0])
         return;
-    if (owner_of(t->in[0]) != owner_of(t->out[0]))
+    if (owner_of(t->in[0]) != owner_of(t->out[0]) && is != SPREAD_UNKNOWN)
         set(c, t->out[0], is == SPREAD_MIXED ? SPREAD_UNKNOWN : is);
 }
 
@@ -461,7 +487,7 @@ static const struct rule {
     { &op_swiglu, together },               { &op_swiglu_grad, together },
     { &op_add, add_rule },                  { &op_cast, together },
     { &op_finish_sum, together },           { &op_column_sums, together },
-    { &op_fold, together },                 { &op_carry, carry_rule },
+    { &op_fold, fold_rule },                { &op_carry, carry_rule },
     { &op_xent, by_rows },                  { &op_xent_peak, peak_rule },
     { &op_xent_sum, sum_rule },             { &op_xent_finish, finish_rule },
     { &op_loss_sums, together },
