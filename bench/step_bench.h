@@ -14,6 +14,7 @@
 struct step_bench_options {
     const char *model, *precision, *recompute, *optimizer, *backend;
     i64 batch, seq, micro, threads;
+    bool exact; /* layout.exact */
 };
 
 struct step_bench {

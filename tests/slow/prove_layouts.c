@@ -28,11 +28,12 @@ int main(int argc, char **argv)
            "Made by `./run prove-layouts`, with the %s kernels. A tiny model of 3 layers and 8 "
            "heads, %d steps of T = %d: \"equal\" means that after each step the loss, every "
            "gradient, moment, average and weight on every rank have the very bits of one rank "
-           "(with `layout.exact`). Each choice meets each %s.\n\n"
+           "(with `layout.exact`). %s\n\n"
            "| layout | micro-batches x rows | model | recompute | threads | bits |\n"
            "|---|---|---|---|---|---|\n",
            backend_best(), EXACT_STEPS, RANK_T,
-           strength >= 4 ? "combination of others" : strength == 3 ? "two others" : "other");
+           strength >= 4 ? "All cases." : strength == 3 ? "Any three choices meet in some row."
+                                                        : "Any two choices meet in some row.");
     if (strength >= 4)
         for (int i = 0; i < m.n; i++)
             cases += run_case(&m.all[i], &failed);
