@@ -1,0 +1,171 @@
+/* Three counts of what ranks send in a step, which must agree: formulas, the tasks of the
+ * program, and what the transport moved.
+ *
+ * The formulas are those of a ring (a reduction or gathering of X bytes among n ranks sends
+ * (n-1) X over all of them; an all-reduce twice that) put together by hand for what a layout
+ * does, from the shapes alone: Korthikanti et al. 2022, section 4.2 (tensor and sequence
+ * parallel: per layer four gatherings and four reduce-scatters of rows x width), Rajbhandari et
+ * al. 2020, section 7 (data parallel: gradients; split state: gradients and weights). */
+#include "parallel/ranks.h"
+#include "test.h"
+
+#include <stdio.h>
+
+/* By lane, over all ranks. */
+struct counts {
+    double bytes[LANE_COUNT];
+};
+
+static const char *const axis_of[LANE_COUNT] = {
+    [LANE_TP] = "tp", [LANE_DP] = "dp", [LANE_PP] = "pp", [LANE_TIE] = "tie"
+};
+
+static struct counts of_tasks(const struct ranks *all)
+{
+    struct counts c = { { 0 } };
+    for (int r = 0; r < all->n; r++) {
+        const struct program *p = all->rank[r].step.program;
+        for (i64 a = 0; a < p->n_actions; a++) {
+            const struct segment *s = &p->segments[p->actions[a].segment];
+            for (i64 i = 0; i < s->n_tasks; i++)
+                if (!s->tasks[i].last_turn || p->actions[a].micro_batch == p->micro_batches - 1)
+                    c.bytes[s->tasks[i].lane] += s->tasks[i].cost.message_bytes;
+        }
+    }
+    return c;
+}
+
+static struct counts of_transport(const struct ranks *all)
+{
+    struct counts c = { { 0 } };
+    for (int r = 0; r < all->n; r++)
+        for (int lane = 0; lane < LANE_COUNT; lane++)
+            if (axis_of[lane])
+                c.bytes[lane] += (double)comm_axis_count(all->rank[r].mesh.comm,
+                                                         axis_of[lane]).sent_bytes;
+    return c;
+}
+
+/* --- formulas ---------------------------------------------------------------------------- */
+
+/* What the data axis sends for one bucket of one group of ranks. The gradient of a table that
+ * two stages share is summed between them first and last, so it is never cut. */
+static double bucket_over_data(const struct bucket *b, const struct layout *l, bool shared,
+                               double weight)
+{
+    double d = (double)l->dp, matrices = (double)(b->count - b->copied), whole = (double)b->count;
+    if (l->zero == 0)
+        return 2 * (d - 1) * 4 * whole;
+    if (shared)
+        return 2 * (d - 1) * 4 * whole + (d - 1) * weight * matrices;
+    return 2 * (d - 1) * 4 * (double)b->copied + (d - 1) * (4 + weight) * matrices;
+}
+
+/* Layers, embedding and head of one micro-batch and one group along tp. */
+static double rows_over_tensor(const struct ranks *all, double a)
+{
+    const struct rank *k = &all->rank[0];
+    const struct model_spec *s = &k->model->spec;
+    double others = (double)all->layout.tp - 1, rows = (double)(k->rows.B * RANK_T);
+    double narrow = others * rows * (double)s->width * a, wide = others * rows * (double)s->width * 4;
+    double layer = 6 * narrow + 2 * wide; /* all in a but the forward pass's sums, in f32 */
+    double embedding = 2 * narrow, head = 2 * narrow;
+    double loss = 2 * others * rows * 4 * (1 + 2); /* a maximum, and two sums */
+    return (double)s->layers * layer + embedding + head + loss;
+}
+
+static struct counts of_formulas(const struct ranks *all, bool half)
+{
+    const struct layout *l = &all->layout;
+    const struct model_spec *s = &all->rank[0].model->spec;
+    double a = half ? 2 : 4, micro_batches = all->rank[0].rows.micro_batches;
+    double rows = (double)(all->rank[0].rows.B * RANK_T);
+    struct counts c = { { 0 } };
+    for (int r = 0; r < all->n; r++) {
+        const struct rank *k = &all->rank[r];
+        for (i64 i = 0; i < k->model->n_buckets; i++) {
+            const struct bucket *b = &k->model->buckets[i];
+            if (k->mesh.dp_rank == 0 && l->dp > 1)
+                c.bytes[LANE_DP] += bucket_over_data(b, l, s->tied && l->pp > 1 && b->layer < 0, a);
+            if (k->mesh.tp_rank == 0 && l->tp > 1)
+                c.bytes[LANE_TP] += 2 * (double)(l->tp - 1) * 4 * (double)b->cut;
+        }
+        if (k->mesh.dp_rank == 0 && l->dp > 1 && l->zero > 0)
+            c.bytes[LANE_DP] += 2 * (double)(l->dp - 1) * 8; /* a share of the norm */
+        if (k->mesh.tp_rank == 0 && l->tp > 1)
+            c.bytes[LANE_TP] += 2 * (double)(l->tp - 1) * 8;
+        if (k->mesh.pp_rank == 0 && l->pp > 1)
+            c.bytes[LANE_PP] += 2 * (double)(l->pp - 1) * 8;
+    }
+    if (l->tp > 1)
+        c.bytes[LANE_TP] += (double)l->dp * micro_batches * rows_over_tensor(all, a);
+    if (l->pp > 1) /* up and down each boundary; with tp each rank its cut of the rows */
+        c.bytes[LANE_PP] += (double)(l->dp * (l->pp - 1)) * micro_batches * 2 * rows *
+                            (double)s->width * a;
+    return c;
+}
+
+/* --- comparing ----------------------------------------------------------------------------- */
+
+static void expect_equal(const char *layout, const char *lane, const char *which, double a,
+                         double formula)
+{
+    if (fabs(a - formula) > 1e-6 * (1 + formula))
+        fail_msg("%s, %s: %s sends %.3f bytes, the formula has %.3f", layout, lane, which, a,
+                 formula);
+}
+
+static void expect_counts(const char *layout, bool gpt2, bool half)
+{
+    struct ranks all;
+    struct ranks_options o = { .tiny = { .threads = 1, .micro_batches = 2, .B = 4 },
+                               .layout = layout };
+    o.tiny.gpt2 = gpt2;
+    o.tiny.bf16 = half;
+    o.tiny.backend = backend_best();
+    ranks_open(&all, &o);
+    struct counts before = of_transport(&all), tasks = of_tasks(&all);
+    ranks_step(&all, 0);
+    struct counts after = of_transport(&all), formula = of_formulas(&all, half);
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        if (!axis_of[lane] || lane == LANE_TIE)
+            continue;
+        expect_equal(layout, axis_of[lane], "the program", tasks.bytes[lane], formula.bytes[lane]);
+        expect_equal(layout, axis_of[lane], "the transport",
+                     after.bytes[lane] - before.bytes[lane], formula.bytes[lane]);
+    }
+    double tie = after.bytes[LANE_TIE] - before.bytes[LANE_TIE];
+    expect_equal(layout, "tie", "the transport", tie, tasks.bytes[LANE_TIE]);
+    CHECK((tie > 0) == (gpt2 && all.layout.pp > 1));
+    ranks_close(&all);
+}
+
+TEST(data_parallel_ranks_send_what_the_formula_says)
+{
+    expect_counts("dp=2", true, false);
+    expect_counts("dp=4", false, true);
+    expect_counts("dp=2,zero=1", true, true);
+    expect_counts("dp=4,zero=1", false, false);
+    expect_counts("dp=4,zero=2", true, false);
+}
+
+TEST(tensor_parallel_ranks_send_what_the_formula_says)
+{
+    expect_counts("tp=2", true, false);
+    expect_counts("tp=2", false, true);
+    expect_counts("tp=4", true, true);
+    expect_counts("dp=2,tp=2,zero=1", true, false);
+}
+
+TEST(stages_send_what_the_formula_says)
+{
+    expect_counts("pp=2", true, false);
+    expect_counts("pp=3", false, true);
+    expect_counts("pp=2,dp=2", true, false);
+    expect_counts("pp=2,tp=2", false, false);
+    expect_counts("pp=2,dp=2,tp=2,zero=1", true, true);
+}
+
+TEST_MAIN(ONE(data_parallel_ranks_send_what_the_formula_says),
+          ONE(tensor_parallel_ranks_send_what_the_formula_says),
+          ONE(stages_send_what_the_formula_says))
