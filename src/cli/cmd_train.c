@@ -35,7 +35,7 @@ static const struct option options[] = {
       .help = "Kernels: auto, reference, generic, avx2, avx512 or avx512bf16." },
     { "layout", OPTION_FIELD(STRING, struct train_flags, layout), NULL,
       .help = "How the step is spread over ranks, such as dp=4: short for layout.dp and its "
-              "like in the recipe." },
+              "like in the recipe. auto: the fastest that fits, by estimate, with the reason." },
     { "ranks", OPTION_FIELD(INT, struct train_flags, ranks), "0", .unit = "ranks", .max = 1024,
       .help = "Start so many processes on this machine; 0: be the one process, or one of those "
               "that mpirun or srun started." },
@@ -137,11 +137,12 @@ static int train_on(struct comm *comm, void *context)
     recipe_init(&recipe, v->arena, groups, COUNT_OF(groups));
     TRY(recipe_load(&recipe, v->args[0]));
     TRY(invocation_override(v, &recipe));
-    if (flags->layout)
+    bool choose = flags->layout && strcmp(flags->layout, "auto") == 0;
+    if (flags->layout && !choose)
         TRY(layout_parse(&layout, flags->layout, "--layout", v->arena));
     struct train_request request = {
         .config = &config, .recipe = &recipe, .recipe_path = v->args[0],
-        .layout = &layout, .comm = comm,
+        .layout = &layout, .choose_layout = choose, .comm = comm,
         .resume = flags->resume, .dry_run = flags->dry_run, .backend = flags->backend,
         .hooks = { &display, show_status, show_preparing, &stop_ns, flags->grace, 0 },
     };

@@ -54,6 +54,7 @@ struct train_hooks {
 struct train_request {
     struct train_config *config;
     const struct layout *layout; /* NULL: one rank */
+    bool choose_layout;          /* its degrees are to be found */
     struct comm *comm;           /* the ranks of this run; NULL: one */
     const struct recipe *recipe;
     const char *recipe_path; /* its stem names the run */
@@ -87,6 +88,7 @@ struct session {
     struct restore from; /* where the first weights come from; with model.from only */
     struct model *model;
     struct mesh mesh;
+    struct layout chosen; /* when the request leaves the choice */
     const char *layout_text;
     struct driver *driver; /* NULL for a single rank */
     struct away_lane *away; /* NULL when nothing lies in slower memory */

@@ -1,7 +1,10 @@
 /* What the ranks of one run share: the layout, the folder, the clock (see session.h). */
+#include "base/log.h"
 #include "base/sys.h"
+#include "train/layout_auto.h"
 #include "train/session.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,12 +25,46 @@ static int check_layout(const struct session *s, const struct layout *l, i64 ran
     return OK;
 }
 
+/* Assumed of a rank before anything is measured: a processor core's work, and messages within
+ * a machine. Only their ratio matters, and only roughly. */
+static const double usual_flops = 5e10, usual_bytes = 2e9;
+
+/* The leader chooses, the others are told. */
+static int choose_layout(struct session *s, struct layout *l)
+{
+    const struct comm *comm = s->request.comm;
+    struct text why = { 0 };
+    i64 here = comm && comm->node ? node_ranks(comm->node) : 1;
+    struct layout_budget budget = {
+        .ranks = comm ? comm->size : 1, .memory_bytes = sys_memory_limit_bytes() / here,
+        .flops_per_s = usual_flops, .bytes_per_s = usual_bytes,
+    };
+    char text[256] = "";
+    int rc = OK;
+    if (session_leads(s))
+        rc = layout_choose(l, l, &s->spec, s->config, &budget, &why);
+    if (session_leads(s) && rc >= 0) {
+        snprintf(text, sizeof text, "%s", layout_text(l, &s->arena));
+        log_line(LOG_INFO, "layout: %s", why.data);
+    }
+    text_fini(&why);
+    TRY(rc);
+    TRY(mesh_tell(&s->mesh, text, sizeof text));
+    return session_leads(s) || strcmp(text, "single") == 0 ? OK
+                                                           : layout_parse(l, text, "layout", &s->arena);
+}
+
 int session_open_mesh(struct session *s)
 {
     struct comm *comm = s->request.comm;
     struct layout single = layout_single();
     const struct layout *l = s->request.layout ? s->request.layout : &single;
     i64 ranks = comm ? comm->size : 1;
+    if (s->request.choose_layout) {
+        s->chosen = *l;
+        l = &s->chosen;
+        TRY(choose_layout(s, &s->chosen));
+    }
     s->layout_text = layout_text(l, &s->arena);
     TRY(check_layout(s, l, ranks));
     if (ranks > 1)

@@ -169,6 +169,18 @@ TEST(ranks_that_were_not_started_alike_are_named)
     CHECK(strstr(text, "in the data (by checksum)"));
 }
 
+TEST(a_layout_can_be_left_to_the_program)
+{
+    const char *text = shell("cd $D && timeout 100 $H train r.yaml --set run.name=auto --ranks 4 "
+                             "--layout auto 2>&1", 0);
+    CHECK(strstr(text, "layout: ") && strstr(text, ", the fastest of the "));
+    CHECK(strstr(text, " legal layouts that fit: an estimated "));
+    if (fabs(last_loss("auto") - last_loss("one")) > 1e-5)
+        fail_msg("loss %.9f, one rank has %.9f", last_loss("auto"), last_loss("one"));
+    text = shell("cd $D && timeout 100 $H train r.yaml --dry-run --ranks 5 --layout auto 2>&1", 2);
+    CHECK(strstr(text, "no layout of 5 ranks fits this model and batch"));
+}
+
 TEST(ranks_get_cores_of_their_own_and_are_timed)
 {
     const char *text = shell("cd $D && timeout 100 $H train r.yaml --set run.name=timed --ranks 2 "
@@ -189,6 +201,7 @@ int main(void)
         ONE(what_cannot_be_exact_is_refused),
         ONE(a_layout_that_does_not_fit_is_refused_with_what_would),
         ONE(ranks_that_were_not_started_alike_are_named),
+        ONE(a_layout_can_be_left_to_the_program),
         ONE(ranks_get_cores_of_their_own_and_are_timed),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);

@@ -1,0 +1,157 @@
+#include "train/layout_auto.h"
+
+#include "train/schedule.h"
+
+/* Share of a data-parallel exchange that is not hidden behind the backward pass. */
+static const double exposed_data = 0.3;
+/* A vocabulary that the tokenizer will settle: its size hardly moves the choice. */
+enum { USUAL_VOCAB = 32768 };
+
+struct candidate {
+    struct layout layout;
+    double seconds, work, messages, idle; /* of a step; idle in a pipeline */
+    i64 bytes; /* of the hungriest rank */
+};
+
+struct search {
+    const struct layout *base;
+    const struct model_spec *spec;
+    const struct train_config *config;
+    const struct layout_budget *budget;
+    struct candidate best, second;
+    i64 legal, fitting;
+    i64 least_bytes; /* of what did not fit */
+};
+
+static bool is_legal(const struct search *x, const struct layout *l)
+{
+    const struct train_config *c = x->config;
+    bool whole = c->optim.name == OPTIMIZER_MUON && (l->tp > 1 || l->zero > ZERO_NONE);
+    i64 ramps = i64_max(c->ramp.batch_steps, c->ramp.seq_steps);
+    if (whole || (l->pp > 1 && c->offload.activations))
+        return false;
+    for (i64 step = 0; step <= ramps; step++)
+        if (layout_check(l, x->spec, x->budget->ranks, c->train.batch, schedule_seq(c, step),
+                         (int)schedule_micro_batches(c, step)) < 0)
+            return false;
+    return true;
+}
+
+static double work_of(const struct rank_view *v)
+{
+    double flops = 0;
+    for (int i = 0; i < MODEL_CHUNKS; i++)
+        flops += v->flops[i].F + v->flops[i].I + v->flops[i].W;
+    return flops * v->step.shape.micro_batches;
+}
+
+static void add_view(struct candidate *k, const struct rank_view *v, const struct layout_budget *b)
+{
+    double sent = 0;
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        sent += v->message_bytes[lane] * (lane == LANE_DP ? exposed_data : 1);
+    double work = work_of(v) / b->flops_per_s, messages = sent / b->bytes_per_s;
+    k->work = work > k->work ? work : k->work;
+    k->messages = messages > k->messages ? messages : k->messages;
+    k->bytes = i64_max(k->bytes, v->model_bytes + v->activation_bytes);
+}
+
+/* Idle share of the pipeline's busiest rank. */
+static int add_idle(struct candidate *k, const struct rank_view **views, struct arena *a)
+{
+    struct schedule order;
+    struct schedule_time time;
+    double busy = 0;
+    TRY(rank_view_schedule(views, views[0]->step.shape.micro_batches, &order, &time, a));
+    for (i64 i = 0; i < k->layout.pp; i++)
+        busy = work_of(views[i]) > busy ? work_of(views[i]) : busy;
+    k->idle = busy > 0 ? k->work * (time.length / busy - 1) : 0;
+    return OK;
+}
+
+static int price(const struct search *x, struct candidate *k)
+{
+    const struct layout *l = &k->layout;
+    struct arena a;
+    int rc = OK;
+    arena_init(&a);
+    const struct rank_view **views = ARENA_ARRAY(&a, const struct rank_view *, l->pp);
+    for (i64 i = 0; i < l->pp && rc >= 0; i++) {
+        struct rank_view *v = ARENA_NEW(&a, struct rank_view);
+        rc = rank_view_new(v, l, x->spec, x->config, i * l->dp * l->tp, &a);
+        views[i] = v;
+        if (rc >= 0)
+            add_view(k, v, x->budget);
+    }
+    if (rc >= 0 && l->pp > 1)
+        rc = add_idle(k, views, &a);
+    k->seconds = k->work + k->messages + k->idle;
+    arena_fini(&a);
+    return rc;
+}
+
+static int try_layout(struct search *x, i64 pp, i64 tp, i64 zero)
+{
+    struct candidate k = { .layout = *x->base };
+    k.layout.pp = pp;
+    k.layout.tp = tp;
+    k.layout.dp = x->budget->ranks / (pp * tp);
+    k.layout.zero = zero;
+    if ((zero > ZERO_NONE && k.layout.dp == 1) || !is_legal(x, &k.layout))
+        return OK;
+    TRY(price(x, &k));
+    x->legal++;
+    if (k.bytes > x->budget->memory_bytes) {
+        x->least_bytes = x->least_bytes ? i64_min(x->least_bytes, k.bytes) : k.bytes;
+        return OK;
+    }
+    if (x->fitting++ == 0 || k.seconds < x->best.seconds) {
+        x->second = x->best;
+        x->best = k;
+    } else if (x->fitting == 2 || k.seconds < x->second.seconds) {
+        x->second = k;
+    }
+    return OK;
+}
+
+static void explain(const struct search *x, struct text *why)
+{
+    const struct candidate *k = &x->best;
+    struct arena a;
+    arena_init(&a);
+    text_printf(why, "%s, the fastest of the %lld of %lld legal layouts that fit: an estimated "
+                "%.3g s a step (work %.3g, messages %.3g, idle in a pipeline %.3g) and %.2f GB a "
+                "rank", layout_text(&k->layout, &a), (long long)x->fitting, (long long)x->legal,
+                k->seconds, k->work, k->messages, k->idle, 1e-9 * (double)k->bytes);
+    if (x->fitting > 1)
+        text_printf(why, "; next is %s with %.3g s and %.2f GB", layout_text(&x->second.layout, &a),
+                    x->second.seconds, 1e-9 * (double)x->second.bytes);
+    arena_fini(&a);
+}
+
+int layout_choose(struct layout *out, const struct layout *base, const struct model_spec *s,
+                  const struct train_config *c, const struct layout_budget *budget,
+                  struct text *why)
+{
+    struct model_spec spec = *s;
+    struct search x = { .base = base, .spec = &spec, .config = c, .budget = budget };
+    if (spec.vocab == 0)
+        spec.vocab = USUAL_VOCAB;
+    for (i64 pp = 1; pp <= budget->ranks; pp++)
+        for (i64 tp = 1; pp * tp <= budget->ranks; tp++)
+            for (i64 zero = ZERO_NONE; zero <= ZERO_OPTIMIZER; zero++)
+                if (budget->ranks % (pp * tp) == 0)
+                    TRY(try_layout(&x, pp, tp, zero));
+    if (x.legal == 0)
+        return err_set(ERR_CONFIG, "no layout of %lld ranks fits this model and batch; more "
+                       "rows or micro-batches per step (train.batch, train.accumulate) allow more "
+                       "data-parallel ranks", (long long)budget->ranks);
+    if (x.fitting == 0)
+        return err_set(ERR_LIMIT, "none of %lld legal layouts of %lld ranks fits: the smallest needs "
+                       "%.2f GB a rank and there are %.2f; use more ranks, train.recompute full or "
+                       "offload.optimizer", (long long)x.legal, (long long)budget->ranks,
+                       1e-9 * (double)x.least_bytes, 1e-9 * (double)budget->memory_bytes);
+    *out = x.best.layout;
+    explain(&x, why);
+    return OK;
+}
