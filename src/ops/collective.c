@@ -8,12 +8,15 @@
  *   reduce_scatter  in: partial sums, whole; out: the own part, summed
  *   all_gather      in: the own part; out: the whole
  *   all_reduce      in: partial sums; out: the sum, everywhere; may be in place
+ *   all_to_all      in: a part for each rank; out: a part from each
+ *   ring_shift      in: what this rank has; out: what its neighbour has
  *
  * reduce_scatter and all_gather are each other's gradient: what was summed is handed to
- * all, and what was handed to all is summed (Korthikanti et al. 2022, section 4.2.2).
+ * all, and what was handed to all is summed (Korthikanti et al. 2022, section 4.2.2). all_to_all
+ * is its own: part j of rank i and part i of rank j change places.
  *
  * Message bytes, per rank and call, of a ring (Thakur et al. 2005): (n-1)/n of the whole,
- * twice that for all_reduce. */
+ * twice that for all_reduce; ring_shift sends all it has. */
 #include "ops/kit.h"
 #include "ops/ops.h"
 
@@ -145,4 +148,68 @@ static void all_reduce_cost(const struct task *t, struct cost *c)
 const struct op_info op_all_reduce = {
     .name = "all_reduce", .n_in = 1, .n_out = 1, .infer = all_reduce_infer,
     .cost = all_reduce_cost,
+};
+
+/* --- all_to_all ---------------------------------------------------------------------- */
+
+static int all_to_all_infer(struct graph *g, struct task *t)
+{
+    const struct tensor *x = t->in[0];
+    if (!t->out[0])
+        t->out[0] = graph_like(g, x, x->dtype, "all_to_all");
+    TRY(kit_same(g, t, "y", t->out[0], x));
+    if (units(x) % ranks_of(t))
+        return graph_fail(g, t, "%lld rows are not %lld parts", (long long)units(x),
+                          (long long)ranks_of(t));
+    return kit_dtype(g, t, "y", t->out[0], x->dtype);
+}
+
+static void all_to_all_cost(const struct task *t, struct cost *c)
+{
+    double n = (double)ranks_of(t);
+    kit_traffic(t, c);
+    c->message_bytes = (n - 1) / n * (double)tensor_bytes(t->in[0]);
+}
+
+static void all_to_all_grad(struct graph *g, const struct task *t)
+{
+    struct tensor *dy = grad_of(g, t->out[0]);
+    if (!dy || !grad_needed(g, t->in[0]))
+        return;
+    struct task proto = { .op = &op_all_to_all, .lane = t->lane, .phase = PHASE_INPUT_GRAD,
+                          .in = { dy } };
+    memcpy(proto.attr, t->attr, sizeof proto.attr);
+    struct task *back = graph_add(g, &proto);
+    if (back)
+        grad_add(g, t->in[0], back->out[0]);
+}
+
+const struct op_info op_all_to_all = {
+    .name = "all_to_all", .n_in = 1, .n_out = 1, .infer = all_to_all_infer,
+    .grad = all_to_all_grad, .cost = all_to_all_cost,
+};
+
+/* --- ring_shift ---------------------------------------------------------------------- */
+
+static int ring_shift_infer(struct graph *g, struct task *t)
+{
+    double step = t->attr[RING_STEP];
+    if (!t->out[0])
+        t->out[0] = graph_like(g, t->in[0], t->in[0]->dtype, "ring_shift");
+    TRY(kit_same(g, t, "y", t->out[0], t->in[0]));
+    if (ranks_of(t) < 2 || (step != 1 && step != -1))
+        return graph_fail(g, t, "a ring of %lld ranks has no step %g", (long long)ranks_of(t),
+                          step);
+    return kit_dtype(g, t, "y", t->out[0], t->in[0]->dtype);
+}
+
+static void ring_shift_cost(const struct task *t, struct cost *c)
+{
+    kit_traffic(t, c);
+    c->message_bytes = (double)tensor_bytes(t->in[0]);
+}
+
+const struct op_info op_ring_shift = {
+    .name = "ring_shift", .n_in = 1, .n_out = 1, .cheap = true, .infer = ring_shift_infer,
+    .cost = ring_shift_cost,
 };

@@ -12,6 +12,8 @@ const struct op_info *const op_table[] = {
     &op_qk_norm, &op_qk_norm_grad,
     &op_rope,
     &op_attention, &op_attention_grad, &op_attention_cached,
+    &op_split_qkv, &op_join_qkv, &op_attention_block, &op_attention_block_grad,
+    &op_spread_heads, &op_order_rows,
     &op_gelu, &op_gelu_grad,
     &op_swiglu, &op_swiglu_grad,
     &op_router, &op_router_grad, &op_expert_load, &op_balance_bias,
@@ -23,8 +25,8 @@ const struct op_info *const op_table[] = {
     &op_xent, &op_xent_peak, &op_xent_sum, &op_xent_finish, &op_loss_sums,
     &op_sum_squares, &op_add_norms, &op_clip,
     &op_adamw, &op_muon, &op_ema,
-    &op_reduce_scatter, &op_all_gather, &op_all_reduce, &op_send, &op_recv,
-    &op_copy, &op_release,
+    &op_reduce_scatter, &op_all_gather, &op_all_reduce, &op_all_to_all, &op_ring_shift,
+    &op_send, &op_recv, &op_copy, &op_release,
 };
 const i64 op_table_count = COUNT_OF(op_table);
 

@@ -107,6 +107,43 @@ struct tensor *attention(struct graph *g, struct tensor *qkv, struct tensor *beg
                          const struct attention_shape *shape);
 /* in: dy (R, H D), qkv, y, lse, begin; out: dqkv */
 extern const struct op_info op_attention_grad;
+/* The same of some of a row's queries against some of its keys: of BLOCK_PARTS parts of the row
+ * (ops/zigzag.h), T tokens each, which are here. begin still counts from the row's first token.
+ * Blocks of the same queries are chained: the first sees no `seen`, the last one (BLOCK_LAST)
+ * rounds y. A query that saw nothing yet has y 0 and lse -inf.
+ * in: q (R, H D), kv (R, 2 G D), begin i32 (R), [seen y f32 (R, H D)], [seen lse f32 (B, H, T)];
+ * out: y (R, H D), f32 but for the last, lse f32 (B, H, T) */
+enum { BLOCK_PARTS = ATTENTION_WINDOW + 1, BLOCK_QUERIES, BLOCK_KEYS, BLOCK_LAST };
+extern const struct op_info op_attention_block;
+struct attention_part {
+    i64 parts, queries, keys; /* whose queries, whose keys */
+    bool last;
+};
+/* before: the block before, or NULL; y: where to write, or NULL. */
+struct task *attention_block(struct graph *g, struct tensor *q, struct tensor *kv,
+                             struct tensor *begin, const struct task *before,
+                             const struct attention_shape *shape,
+                             const struct attention_part *part, struct tensor *y);
+/* in: dy (R, H D), q, kv, y and lse of the last block, begin, [dq so far f32];
+ * out: dq f32 (R, H D), dkv f32 (R, 2 G D) of this block's keys */
+extern const struct op_info op_attention_block_grad;
+/* in: qkv; out: q (R, H D), kv (R, 2 G D). Joined: in: [q], [kv] of any real dtype, a missing one is
+ * zero; out: qkv, given. */
+enum { SPLIT_QUERIES }; /* columns of q */
+extern const struct op_info op_split_qkv, op_join_qkv;
+struct task *split_qkv(struct graph *g, struct tensor *qkv, i64 query_columns);
+/* Heads spread over SPREAD_PARTS ranks: row r of part j of y (n R, (H + 2G) D / n) has the j-th
+ * share of the query, key and value heads of x (R, (H + 2G) D). G 0: x has query heads alone.
+ * SPREAD_BACK 1: from y to x. Its gradient goes the other way, like that of order_rows. */
+enum { SPREAD_PARTS, SPREAD_BACK, SPREAD_H, SPREAD_G, SPREAD_D };
+extern const struct op_info op_spread_heads;
+struct tensor *spread_heads(struct graph *g, struct tensor *x, i64 parts, bool back, i64 H, i64 G,
+                            i64 D);
+/* Tokens put in the order of their rows: x is n parts of B rows each (ops/zigzag.h), y has the
+ * B whole rows. in: x (R,C) or (R) of any dtype; out: y like x. ORDER_BACK 1: from y to x. */
+enum { ORDER_PARTS, ORDER_BACK, ORDER_B };
+extern const struct op_info op_order_rows;
+struct tensor *order_rows(struct graph *g, struct tensor *x, i64 parts, bool back, i64 B);
 /* Generation: n new tokens (one sequence) at positions[0..n) attend to a cache of P slots,
  * after writing their keys and values there. in: qkv (n, (H+2G)D), positions i32 (n),
  * cache_k (P, G D), cache_v (P, G D) (ROLE_STATE, read and written); out: y (n, H D) */
@@ -340,7 +377,7 @@ void ema(struct graph *g, struct tensor *p, struct tensor *avg, struct tensor *w
 /* Tasks of a communication lane; carried out by parallel/. COLLECTIVE_SIZE ranks take part,
  * this is number COLLECTIVE_RANK; a whole is cut as (COLLECTIVE_OUTER, size, part) rows.
  * COLLECTIVE_KIND says how partial values are combined. */
-enum { COLLECTIVE_SIZE, COLLECTIVE_RANK, COLLECTIVE_OUTER, COLLECTIVE_KIND };
+enum { COLLECTIVE_SIZE, COLLECTIVE_RANK, COLLECTIVE_OUTER, COLLECTIVE_KIND, RING_STEP };
 enum collective_kind {
     COLLECTIVE_SUM,
     COLLECTIVE_MAX,
@@ -349,6 +386,10 @@ enum collective_kind {
 extern const struct op_info op_reduce_scatter; /* in: whole; out: part */
 extern const struct op_info op_all_gather;     /* in: part; out: whole */
 extern const struct op_info op_all_reduce;     /* in, out: whole */
+extern const struct op_info op_all_to_all; /* in: a part for each rank; out: one from each */
+/* in: x; out: like x, what the rank RING_STEP (1 or -1) before this one has. No gradient rule:
+ * attention_block's sends gradients back. */
+extern const struct op_info op_ring_shift;
 
 /* Between stages of a pipeline (move.c). boundary b lies between stages b and b + 1 and is
  * crossed upwards (to the later stage) or downwards. */

@@ -62,6 +62,20 @@ static void panel_begin(struct panel *p, const struct attend *a, i64 query)
     }
 }
 
+/* Goes on from what the panel's queries saw elsewhere: a softmax whose largest score is lse and
+ * whose sum is 1. */
+static void panel_resume(struct panel *p, float *o, const struct attend *a, i64 query)
+{
+    const i64 n = i64_min(TILE_COLS, a->n - query);
+    for (i64 i = 0; i < TILE_COLS; i++) {
+        const float lse = a->seen_lse[i < n ? query + i : query];
+        p->top[i] = lse / a->scale;
+        p->sum[i] = lse == -INFINITY ? 0 : 1;
+    }
+    panel_from_rows(false, o, a->seen_y + query * a->y_row, a->y_row, n, a->D);
+    p->started = true;
+}
+
 /* Scores of keys that a query does not see become -inf. */
 static void mask_block(const struct panel *p, float *s, i64 key, i64 keys)
 {
@@ -154,11 +168,13 @@ static void panel_end(const struct attend *a, const struct scratch *s, i64 index
     const struct panel *p = &s->panels[index];
     const i64 query = index * TILE_COLS, n = i64_min(TILE_COLS, a->n - query);
     const float *o = s->o + index * a->D * TILE_COLS;
-    void *y = vec_at(a->half, a->y, query * a->y_row);
+    void *y = vec_at(a->y_half, a->y, query * a->y_row);
     float inverse[TILE_COLS];
     for (int i = 0; i < TILE_COLS; i++)
-        inverse[i] = 1 / p->sum[i];
-    if (a->half)
+        inverse[i] = p->sum[i] == 0 ? 0 : 1 / p->sum[i];
+    if (!p->started)
+        memset(s->o + index * a->D * TILE_COLS, 0, (size_t)(a->D * TILE_COLS) * sizeof(float));
+    if (a->y_half)
         rows_from_panel(true, y, a->y_row, o, inverse, n, a->D);
     else
         rows_from_panel(false, y, a->y_row, o, inverse, n, a->D);
@@ -205,6 +221,8 @@ void NAMED(attend)(const struct attend *a, void *memory)
             panel_from_rows(true, panel, q, a->q_row, n, a->D);
         else
             panel_from_rows(false, panel, q, a->q_row, n, a->D);
+        if (a->seen_y)
+            panel_resume(&s->panels[i], s->o + i * a->D * TILE_COLS, a, i * TILE_COLS);
     }
     for (i64 key = first / ATTEND_KEYS * ATTEND_KEYS; key <= last; key += ATTEND_KEYS) {
         load_keys(a, s, key, i64_min(ATTEND_KEYS, last + 1 - key));

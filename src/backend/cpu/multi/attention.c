@@ -1,5 +1,5 @@
-/* Causal attention of whole rows, and of new tokens against a cache: what queries see
- * which keys; the arithmetic is in attend.c. */
+/* Causal attention of whole rows, of a part of a row's queries against a part of its keys, and
+ * of new tokens against a cache: what queries see which keys; the arithmetic is in attend.c. */
 #include "backend/cpu/attend.h"
 
 /* --- rows of T tokens: a part is a run of queries of one head, longest first ------------- */
@@ -10,47 +10,71 @@ static i64 thread_bytes(i64 D)
     return 2 * ATTEND_QUERIES * (i64)sizeof(i32) + round_up(NAMED(attend_bytes)(D), 64);
 }
 
+/* What the ops of a forward pass differ in. */
+struct attention_work {
+    struct attention_view v;
+    const struct tensor *y, *lse, *seen_y, *seen_lse;
+    char *scratch;
+};
+
 static void attention_part(void *context, i64 part, int thread)
 {
-    const struct work *w = context;
-    const struct task *t = w->t;
-    const i64 T = (i64)t->attr[ATTENTION_T], H = (i64)t->attr[ATTENTION_H];
-    const i64 G = (i64)t->attr[ATTENTION_G], D = (i64)t->attr[ATTENTION_D];
-    const i64 window = (i64)t->attr[ATTENTION_WINDOW], columns = (H + 2 * G) * D;
-    const i64 heads = (i64)t->attr[ATTENTION_B] * H;
+    const struct attention_work *w = context;
+    const struct attention_view *v = &w->v;
+    const i64 heads = v->B * v->H, T = v->T;
     const i64 query = (ceil_div(T, ATTEND_QUERIES) - 1 - part / heads) * ATTEND_QUERIES;
-    const i64 b = part % heads / H, h = part % H, g = h / (H / G);
-    const i32 *begin = (const i32 *)t->in[1]->data + b * T;
-    char *scratch = (char *)w->x->workspace + thread * thread_bytes(D);
+    const i64 b = part % heads / v->H, h = part % v->H, g = h / (v->H / v->G);
+    const i64 y_at = (b * T + query) * v->H * v->D + h * v->D;
+    const i64 lse_at = (b * v->H + h) * T + query;
+    char *scratch = w->scratch + thread * thread_bytes(v->D);
     i32 *first = (i32 *)scratch, *last = first + ATTEND_QUERIES;
-    struct attend a = { .half = is_half(t->in[0]->dtype), .D = D,
-                        .n = i64_min(ATTEND_QUERIES, T - query), .q_row = columns,
-                        .k_row = columns, .y_row = H * D, .first = first, .last = last,
-                        .scale = (float)t->attr[ATTENTION_SCALE] };
-    for (i64 i = 0; i < a.n; i++) {
-        last[i] = (i32)(query + i);
-        first[i] = (i32)i64_max(begin[query + i], window > 0 ? last[i] - window + 1 : 0);
-    }
-    const void *row = vec_at(a.half, t->in[0]->data, b * T * columns);
-    a.q = vec_at(a.half, row, query * columns + h * D);
-    a.k = vec_at(a.half, row, (H + g) * D);
-    a.v = vec_at(a.half, row, (H + G + g) * D);
-    a.y = vec_at(a.half, t->out[0]->data, (b * T + query) * H * D + h * D);
-    a.lse = (float *)t->out[1]->data + (b * H + h) * T + query;
+    struct attend a = { .half = v->half, .y_half = is_half(w->y->dtype), .D = v->D,
+                        .n = i64_min(ATTEND_QUERIES, T - query), .q_row = v->q_row,
+                        .k_row = v->k_row, .y_row = v->H * v->D, .first = first, .last = last,
+                        .scale = v->scale };
+    for (i64 i = 0; i < a.n; i++)
+        attention_range(v, b, query + i, &first[i], &last[i]);
+    const void *keys = vec_at(a.half, v->keys, b * T * v->k_row);
+    a.q = vec_at(a.half, v->q, (b * T + query) * v->q_row + h * v->D);
+    a.k = vec_at(a.half, keys, v->k_at + g * v->D);
+    a.v = vec_at(a.half, keys, v->v_at + g * v->D);
+    a.y = vec_at(a.y_half, w->y->data, y_at);
+    a.lse = (float *)w->lse->data + lse_at;
+    a.seen_y = w->seen_y ? (const float *)w->seen_y->data + y_at : NULL;
+    a.seen_lse = w->seen_lse ? (const float *)w->seen_lse->data + lse_at : NULL;
     NAMED(attend)(&a, scratch + 2 * ATTEND_QUERIES * (i64)sizeof(i32));
+}
+
+static void attention_parts(struct attention_work *w, struct run *x)
+{
+    w->scratch = x->workspace;
+    pool_run(x->pool, ceil_div(w->v.T, ATTEND_QUERIES) * w->v.B * w->v.H, attention_part, w);
 }
 
 void NAMED(attention)(const struct task *t, struct run *x)
 {
-    const i64 heads = (i64)(t->attr[ATTENTION_B] * t->attr[ATTENTION_H]);
-    work_run(t, x, ceil_div((i64)t->attr[ATTENTION_T], ATTEND_QUERIES) * heads, 1,
-             attention_part);
+    struct attention_work w = { .v = attention_view(t, t->in[0], NULL, t->in[1]),
+                                .y = t->out[0], .lse = t->out[1] };
+    attention_parts(&w, x);
+}
+
+void NAMED(attention_block)(const struct task *t, struct run *x)
+{
+    struct attention_work w = { .v = attention_view(t, t->in[0], t->in[1], t->in[2]),
+                                .y = t->out[0], .lse = t->out[1], .seen_y = t->in[3],
+                                .seen_lse = t->in[4] };
+    attention_parts(&w, x);
 }
 
 i64 NAMED(attention_workspace)(const struct task *t, int threads, const void *context)
 {
     (void)context;
     return threads * thread_bytes((i64)t->attr[ATTENTION_D]);
+}
+
+i64 NAMED(attention_block_workspace)(const struct task *t, int threads, const void *context)
+{
+    return NAMED(attention_workspace)(t, threads, context);
 }
 
 /* --- generation: keys and values go to the cache first ------------------------------------ */
@@ -80,8 +104,8 @@ static void cached_part(void *context, i64 part, int thread)
     const i32 *positions = t->in[1]->data;
     char *scratch = (char *)w->x->workspace + thread * thread_bytes(D);
     i32 *first = (i32 *)scratch, *last = first + ATTEND_QUERIES;
-    struct attend a = { .half = is_half(t->in[0]->dtype), .D = D,
-                        .n = i64_min(ATTEND_QUERIES, t->in[0]->dim[0] - query),
+    struct attend a = { .half = is_half(t->in[0]->dtype), .y_half = is_half(t->in[0]->dtype),
+                        .D = D, .n = i64_min(ATTEND_QUERIES, t->in[0]->dim[0] - query),
                         .q_row = columns, .k_row = G * D, .y_row = H * D, .first = first,
                         .last = last, .scale = (float)t->attr[ATTENTION_SCALE] };
     for (i64 i = 0; i < a.n; i++) {

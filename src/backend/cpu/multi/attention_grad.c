@@ -1,4 +1,5 @@
-/* The gradient of causal attention, after FlashAttention-2 (Dao 2023, algorithm 2).
+/* The gradient of causal attention, after FlashAttention-2 (Dao 2023, algorithm 2), of whole rows
+ * and of a part of a row's queries against a part of its keys.
  *
  * A part is a chunk of keys of one key head. It walks the queries that see the chunk, in
  * blocks, for each query head of the group, and multiplies tiles of at most QUERIES x
@@ -10,8 +11,7 @@
  * within a part; over chunks of keys ascending for dQ, for which a part waits until the
  * chunk before has passed the block. That never blocks for good: parts are taken in order
  * of their chunks, so the one waited for is running or done. */
-#include "backend/cpu/kernels.h"
-#include "backend/cpu/tile.h"
+#include "backend/cpu/attend.h"
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -26,12 +26,23 @@ enum {
 
 static const float LOG2_E = 1.44269504f;
 
+/* Where a gradient of heads goes: element `at` of rows of `row` elements. */
+struct target {
+    bool half;
+    void *data;
+    i64 row, at;
+};
+
 /* The task, taken apart. Rows are padded to Dp floats where they are a right operand. */
 struct shape {
-    i64 B, T, H, G, D, Dp, window, columns, chunks;
+    struct attention_view v;
+    i64 B, T, H, G, D, Dp, chunks;
     float scale;
     bool half;
-    const i32 *begin;
+    const struct tensor *dy, *y, *lse;
+    struct target to_q, to_k, to_v;
+    const struct tensor *sum_q; /* dq is added to it; NULL: to nothing */
+    bool adds;
     float *dq;               /* workspace: [B][H][T][Dp] */
     float *delta;            /* [B][H][T] */
     _Atomic i32 *passed;     /* [B][H][chunks]: blocks of queries that a chunk is done with */
@@ -46,9 +57,8 @@ struct scratch {
     float *q, *dy;       /* [QUERIES][D] */
     float *p;            /* [QUERIES][TILE_COLS] */
     float *ds;           /* [QUERIES][DS_ROW] */
-    float *ones;         /* [TILE_COLS] */
     float lse[QUERIES], delta[QUERIES]; /* lse in powers of two */
-    i32 first[QUERIES];                 /* the first key each query sees */
+    i32 first[QUERIES], last[QUERIES];  /* the keys each query sees */
 };
 
 /* One block of queries against one chunk of keys. */
@@ -63,18 +73,17 @@ struct block {
 static i64 scratch_floats(const struct shape *s)
 {
     return round_up((i64)sizeof(struct scratch), 64) / 4 + KEYS * s->Dp + 4 * KEYS * s->D +
-           2 * round_up(QUERIES * s->D, 16) + QUERIES * TILE_COLS + QUERIES * DS_ROW + TILE_COLS;
+           2 * round_up(QUERIES * s->D, 16) + QUERIES * TILE_COLS + QUERIES * DS_ROW;
 }
 
 static struct scratch *scratch_of(const struct shape *s, int thread)
 {
     struct scratch *c = (struct scratch *)(s->scratch + thread * scratch_floats(s) * 4);
     float *next = (float *)c + round_up((i64)sizeof *c, 64) / 4;
-    float **at[] = { &c->k, &c->kt, &c->vt, &c->dkt, &c->dvt, &c->q, &c->dy, &c->p, &c->ds,
-                     &c->ones };
+    float **at[] = { &c->k, &c->kt, &c->vt, &c->dkt, &c->dvt, &c->q, &c->dy, &c->p, &c->ds };
     const i64 panels = KEYS * s->D, block = round_up(QUERIES * s->D, 16);
     const i64 floats[] = { KEYS * s->Dp, panels, panels, panels, panels, block, block,
-                           QUERIES * TILE_COLS, QUERIES * DS_ROW, TILE_COLS };
+                           QUERIES * TILE_COLS, QUERIES * DS_ROW };
     for (i64 i = 0; i < COUNT_OF(floats); i++) {
         *at[i] = next;
         next += floats[i];
@@ -82,18 +91,43 @@ static struct scratch *scratch_of(const struct shape *s, int thread)
     return c;
 }
 
-static struct shape shape_of(const struct task *t)
+static struct target target_of(const struct tensor *t, i64 at)
 {
-    struct shape s = {
-        .B = (i64)t->attr[ATTENTION_B], .T = (i64)t->attr[ATTENTION_T],
-        .H = (i64)t->attr[ATTENTION_H], .G = (i64)t->attr[ATTENTION_G],
-        .D = (i64)t->attr[ATTENTION_D], .window = (i64)t->attr[ATTENTION_WINDOW],
-        .scale = (float)t->attr[ATTENTION_SCALE], .half = t->in[1]->dtype == DTYPE_BF16,
-        .begin = t->in[4]->data,
-    };
-    s.Dp = round_up(s.D, TILE_COLS);
-    s.columns = (s.H + 2 * s.G) * s.D;
-    s.chunks = ceil_div(s.T, KEYS);
+    return (struct target){ is_half(t->dtype), t->data, tensor_columns(t), at };
+}
+
+static struct shape shape_of(const struct attention_view *v)
+{
+    return (struct shape){ .v = *v, .B = v->B, .T = v->T, .H = v->H, .G = v->G, .D = v->D,
+                           .Dp = round_up(v->D, TILE_COLS), .chunks = ceil_div(v->T, KEYS),
+                           .scale = v->scale, .half = v->half };
+}
+
+static struct shape row_shape(const struct task *t)
+{
+    const struct attention_view v = attention_view(t, t->in[1], NULL, t->in[4]);
+    struct shape s = shape_of(&v);
+    s.dy = t->in[0];
+    s.y = t->in[2];
+    s.lse = t->in[3];
+    s.to_q = target_of(t->out[0], 0);
+    s.to_k = target_of(t->out[0], v.k_at);
+    s.to_v = target_of(t->out[0], v.v_at);
+    return s;
+}
+
+static struct shape block_shape(const struct task *t)
+{
+    const struct attention_view v = attention_view(t, t->in[1], t->in[2], t->in[5]);
+    struct shape s = shape_of(&v);
+    s.dy = t->in[0];
+    s.y = t->in[3];
+    s.lse = t->in[4];
+    s.to_q = target_of(t->out[0], 0);
+    s.to_k = target_of(t->out[1], v.k_at);
+    s.to_v = target_of(t->out[1], v.v_at);
+    s.sum_q = t->in[6];
+    s.adds = true;
     return s;
 }
 
@@ -113,11 +147,6 @@ static void place(struct shape *s, char *workspace)
     s->scratch = workspace + shared_bytes(s);
 }
 
-struct grad_work {
-    const struct task *t;
-    struct shape s;
-};
-
 /* --- first: delta, zeros --------------------------------------------------------------------- */
 
 INLINE float row_dot(bool half, const void *a, const void *b, i64 n)
@@ -128,19 +157,32 @@ INLINE float row_dot(bool half, const void *a, const void *b, i64 n)
     return vec_sum(sum);
 }
 
+/* What dQ will be added to, where it is. */
+static void begin_sum(const struct shape *s, i64 row, i64 h)
+{
+    float *to = (float *)s->to_q.data + row * s->to_q.row + h * s->D;
+    const float *from = s->sum_q ? (const float *)s->sum_q->data + (to - (float *)s->to_q.data)
+                                 : NULL;
+    if (!from)
+        memset(to, 0, (size_t)s->D * sizeof(float));
+    else if (from != to)
+        memcpy(to, from, (size_t)s->D * sizeof(float));
+}
+
 /* One head of one row: delta_t = dy_t . y_t, dQ = 0, no chunk has passed anything. */
 static void prepare_head(void *context, i64 head, int thread)
 {
-    const struct grad_work *w = context;
-    const struct shape *s = &w->s;
+    const struct shape *s = context;
     const i64 b = head / s->H, h = head % s->H, y_row = s->H * s->D;
     (void)thread;
     for (i64 i = 0; i < s->T; i++) {
         const i64 at = (b * s->T + i) * y_row + h * s->D;
-        const void *dy = vec_at(s->half, w->t->in[0]->data, at);
-        const void *y = vec_at(s->half, w->t->in[2]->data, at);
+        const void *dy = vec_at(s->half, s->dy->data, at);
+        const void *y = vec_at(s->half, s->y->data, at);
         s->delta[head * s->T + i] = s->half ? row_dot(true, dy, y, s->D)
                                             : row_dot(false, dy, y, s->D);
+        if (s->adds)
+            begin_sum(s, b * s->T + i, h);
     }
     memset(s->dq + head * s->T * s->Dp, 0, (size_t)(s->T * s->Dp) * sizeof(float));
     for (i64 i = 0; i < s->chunks; i++)
@@ -149,50 +191,43 @@ static void prepare_head(void *context, i64 head, int thread)
 
 /* --- loading ----------------------------------------------------------------------------------- */
 
-INLINE void load_keys_as(bool half, const struct grad_work *w, struct scratch *c, i64 b, i64 g,
+INLINE void load_keys_as(bool half, const struct shape *s, struct scratch *c, i64 b, i64 g,
                          i64 key, i64 keys)
 {
-    const struct shape *s = &w->s;
-    const void *row = vec_at(half, w->t->in[1]->data, (b * s->T + key) * s->columns);
-    const void *k = vec_at(half, row, (s->H + g) * s->D);
-    const void *v = vec_at(half, row, (s->H + s->G + g) * s->D);
-    widen_rows(half, c->k, s->Dp, k, s->columns, keys, s->D);
+    const i64 columns = s->v.k_row;
+    const void *row = vec_at(half, s->v.keys, (b * s->T + key) * columns);
+    const void *k = vec_at(half, row, s->v.k_at + g * s->D);
+    const void *v = vec_at(half, row, s->v.v_at + g * s->D);
+    widen_rows(half, c->k, s->Dp, k, columns, keys, s->D);
     for (i64 p = 0; p * TILE_COLS < keys; p++) {
         const i64 at = p * TILE_COLS, n = i64_min(TILE_COLS, keys - at);
-        panel_from_rows(half, c->kt + at * s->D, vec_at(half, k, at * s->columns), s->columns,
-                        n, s->D);
-        panel_from_rows(half, c->vt + at * s->D, vec_at(half, v, at * s->columns), s->columns,
-                        n, s->D);
+        panel_from_rows(half, c->kt + at * s->D, vec_at(half, k, at * columns), columns, n, s->D);
+        panel_from_rows(half, c->vt + at * s->D, vec_at(half, v, at * columns), columns, n, s->D);
     }
 }
 
-static void load_keys(const struct grad_work *w, struct scratch *c, i64 b, i64 g, i64 key,
-                      i64 keys)
+static void load_keys(const struct shape *s, struct scratch *c, i64 b, i64 g, i64 key, i64 keys)
 {
-    const struct shape *s = &w->s;
     memset(c->k, 0, (size_t)(KEYS * s->Dp) * sizeof(float));
     memset(c->dkt, 0, (size_t)(KEYS * s->D) * sizeof(float));
     memset(c->dvt, 0, (size_t)(KEYS * s->D) * sizeof(float));
-    for (int i = 0; i < TILE_COLS; i++)
-        c->ones[i] = 1;
     if (s->half)
-        load_keys_as(true, w, c, b, g, key, keys);
+        load_keys_as(true, s, c, b, g, key, keys);
     else
-        load_keys_as(false, w, c, b, g, key, keys);
+        load_keys_as(false, s, c, b, g, key, keys);
 }
 
-static void load_queries(const struct grad_work *w, struct scratch *c, const struct block *k)
+static void load_queries(const struct shape *s, struct scratch *c, const struct block *k)
 {
-    const struct shape *s = &w->s;
-    const i64 row = k->b * s->T + k->query, head = k->b * s->H + k->h;
-    const void *q = vec_at(s->half, w->t->in[1]->data, row * s->columns + k->h * s->D);
-    const void *dy = vec_at(s->half, w->t->in[0]->data, (row * s->H + k->h) * s->D);
-    const float *lse = (const float *)w->t->in[3]->data + head * s->T + k->query;
+    const i64 row = k->b * s->T + k->query, head = k->b * s->H + k->h, q_row = s->v.q_row;
+    const void *q = vec_at(s->half, s->v.q, row * q_row + k->h * s->D);
+    const void *dy = vec_at(s->half, s->dy->data, (row * s->H + k->h) * s->D);
+    const float *lse = (const float *)s->lse->data + head * s->T + k->query;
     if (s->half) {
-        widen_rows(true, c->q, s->D, q, s->columns, k->queries, s->D);
+        widen_rows(true, c->q, s->D, q, q_row, k->queries, s->D);
         widen_rows(true, c->dy, s->D, dy, s->H * s->D, k->queries, s->D);
     } else {
-        widen_rows(false, c->q, s->D, q, s->columns, k->queries, s->D);
+        widen_rows(false, c->q, s->D, q, q_row, k->queries, s->D);
         widen_rows(false, c->dy, s->D, dy, s->H * s->D, k->queries, s->D);
     }
     for (i64 i = 0; i < k->queries; i++) {
@@ -202,14 +237,13 @@ static void load_queries(const struct grad_work *w, struct scratch *c, const str
 }
 
 /* The share of the next block of queries that is fetched while panel p is at work. */
-static void prefetch_queries(const struct grad_work *w, const struct block *k, i64 p)
+static void prefetch_queries(const struct shape *s, const struct block *k, i64 p)
 {
-    const struct shape *s = &w->s;
     const i64 share = ceil_div(QUERIES, PANELS), from = k->query + k->queries + p * share;
     const i64 rows = i64_min(share, s->T - from), row = k->b * s->T + from;
-    prefetch_rows(s->half, vec_at(s->half, w->t->in[1]->data, row * s->columns + k->h * s->D),
-                  s->columns, rows, s->D);
-    prefetch_rows(s->half, vec_at(s->half, w->t->in[0]->data, (row * s->H + k->h) * s->D),
+    prefetch_rows(s->half, vec_at(s->half, s->v.q, row * s->v.q_row + k->h * s->D), s->v.q_row,
+                  rows, s->D);
+    prefetch_rows(s->half, vec_at(s->half, s->dy->data, (row * s->H + k->h) * s->D),
                   s->H * s->D, rows, s->D);
 }
 
@@ -218,17 +252,16 @@ static void prefetch_queries(const struct grad_work *w, const struct block *k, i
 static bool find_rows(const struct shape *s, struct scratch *c, struct block *k)
 {
     bool any = false;
-    for (i64 i = 0; i < k->queries; i++) {
-        const i64 t = k->query + i;
-        c->first[i] = (i32)i64_max(s->begin[k->b * s->T + t],
-                                   s->window > 0 ? t - s->window + 1 : 0);
-    }
+    for (i64 i = 0; i < k->queries; i++)
+        attention_range(&s->v, k->b, k->query + i, &c->first[i], &c->last[i]);
     for (i64 p = 0; p < PANELS; p++) {
         const i64 key = k->key + p * TILE_COLS, last = key + TILE_COLS - 1;
-        i64 row0 = i64_max(0, key - k->query), row1 = k->queries;
+        i64 row0 = 0, row1 = k->queries;
+        while (row0 < k->queries && c->last[row0] < key)
+            row0++;
         while (row1 > 0 && c->first[row1 - 1] > last)
             row1--;
-        k->row0[p] = row0 / TILE_ROWS * TILE_ROWS;
+        k->row0[p] = row0 < k->queries ? row0 / TILE_ROWS * TILE_ROWS : k->queries;
         k->row1[p] = i64_min(k->queries, round_up(row1, TILE_ROWS));
         any = any || k->row0[p] < k->row1[p];
     }
@@ -251,7 +284,7 @@ INLINE void softmax_grad(bool masked, const struct shape *s, struct scratch *c,
             vec e = vec_exp2(vec_load(p) * scale - c->lse[r]);
             if (masked) {
                 vec_i32 at = vec_lanes() + (i32)(key + side);
-                e = vec_select((at >= c->first[r]) & (at <= (i32)(k->query + r)), e, (vec){ 0 });
+                e = vec_select((at >= c->first[r]) & (at <= c->last[r]), e, (vec){ 0 });
             }
             vec_store(p, e);
             vec_store(ds, e * (vec_load(ds) - c->delta[r]));
@@ -272,7 +305,7 @@ static void key_panel(const struct shape *s, struct scratch *c, const struct blo
     forward.c_row = DS_ROW;
     tiles(rows, &forward, c->dy + row0 * D, c->vt + at * D, ds);
     const i32 last_row = (i32)(row0 + rows - 1);
-    bool masked = key + TILE_COLS - 1 > k->query + row0;
+    bool masked = key + TILE_COLS - 1 > c->last[row0];
     for (i64 r = row0; r <= last_row && !masked; r++)
         masked = c->first[r] > key;
     if (masked)
@@ -328,16 +361,39 @@ INLINE void put_rows(bool half, void *dst, i64 dst_row, const float *src, i64 sr
                       scale * vec_get_n(false, src + r * src_row, i, columns - i), columns - i);
 }
 
-static void query_block(const struct grad_work *w, struct scratch *c, struct block *k)
+/* dst += scale src. */
+static void add_rows(float *dst, i64 dst_row, const float *src, i64 src_row, float scale, i64 rows,
+                     i64 columns)
 {
-    const struct shape *s = &w->s;
-    const i64 head = k->b * s->H + k->h, last_query = k->query + k->queries - 1;
+    for (i64 r = 0; r < rows; r++)
+        for (i64 i = 0; i < columns; i += VL)
+            vec_put_n(false, dst + r * dst_row, i,
+                      vec_get_n(false, dst + r * dst_row, i, columns - i) +
+                          scale * vec_get_n(false, src + r * src_row, i, columns - i),
+                      columns - i);
+}
+
+static void store_queries(const struct shape *s, const struct block *k, const float *dq)
+{
+    const struct target *to = &s->to_q;
+    void *rows = vec_at(to->half, to->data, (k->b * s->T + k->query) * to->row + k->h * s->D);
+    if (s->adds)
+        add_rows(rows, to->row, dq, s->Dp, s->scale, k->queries, s->D);
+    else if (to->half)
+        put_rows(true, rows, to->row, dq, s->Dp, s->scale, k->queries, s->D);
+    else
+        put_rows(false, rows, to->row, dq, s->Dp, s->scale, k->queries, s->D);
+}
+
+static void query_block(const struct shape *s, struct scratch *c, struct block *k)
+{
+    const i64 head = k->b * s->H + k->h;
     float *dq = s->dq + (head * s->T + k->query) * s->Dp;
     const bool any = find_rows(s, c, k);
     if (any) {
-        load_queries(w, c, k);
+        load_queries(s, c, k);
         for (i64 p = 0; p < PANELS; p++) {
-            prefetch_queries(w, k, p);
+            prefetch_queries(s, k, p);
             key_panel(s, c, k, p);
         }
     }
@@ -346,71 +402,85 @@ static void query_block(const struct grad_work *w, struct scratch *c, struct blo
         query_sums(s, c, k, dq);
     atomic_store_explicit(&s->passed[head * s->chunks + k->key / KEYS],
                           (i32)(k->query / QUERIES + 1), memory_order_release);
-    if (last_query >= k->key + KEYS)
-        return; /* later chunks add to it */
-    void *to = vec_at(s->half, w->t->out[0]->data,
-                      (k->b * s->T + k->query) * s->columns + k->h * s->D);
-    if (s->half)
-        put_rows(true, to, s->columns, dq, s->Dp, s->scale, k->queries, s->D);
-    else
-        put_rows(false, to, s->columns, dq, s->Dp, s->scale, k->queries, s->D);
+    if (c->last[k->queries - 1] < k->key + KEYS) /* else later chunks add to it */
+        store_queries(s, k, dq);
 }
 
 /* --- one chunk of keys ------------------------------------------------------------------------------ */
 
-static void store_keys(const struct grad_work *w, struct scratch *c, i64 b, i64 g, i64 key,
-                       i64 keys)
+static void store_keys(const struct shape *s, const float *panels, const struct target *to,
+                       float scale, i64 row, i64 keys)
 {
-    const struct shape *s = &w->s;
-    const void *row = vec_at(s->half, w->t->out[0]->data, (b * s->T + key) * s->columns);
-    float scale[TILE_COLS];
+    float scales[TILE_COLS];
     for (int i = 0; i < TILE_COLS; i++)
-        scale[i] = s->scale;
+        scales[i] = scale;
     for (i64 at = 0; at < keys; at += TILE_COLS) {
         const i64 n = i64_min(TILE_COLS, keys - at);
-        void *dk = vec_at(s->half, row, at * s->columns + (s->H + g) * s->D);
-        void *dv = vec_at(s->half, dk, s->G * s->D);
-        if (s->half) {
-            rows_from_panel(true, dk, s->columns, c->dkt + at * s->D, scale, n, s->D);
-            rows_from_panel(true, dv, s->columns, c->dvt + at * s->D, c->ones, n, s->D);
-        } else {
-            rows_from_panel(false, dk, s->columns, c->dkt + at * s->D, scale, n, s->D);
-            rows_from_panel(false, dv, s->columns, c->dvt + at * s->D, c->ones, n, s->D);
-        }
+        void *rows = vec_at(to->half, to->data, (row + at) * to->row + to->at);
+        if (to->half)
+            rows_from_panel(true, rows, to->row, panels + at * s->D, scales, n, s->D);
+        else
+            rows_from_panel(false, rows, to->row, panels + at * s->D, scales, n, s->D);
     }
+}
+
+/* Before it no query sees a key of the chunk. */
+static i64 first_block(const struct shape *s, i64 key)
+{
+    return zigzag_before(&s->v.query_part, zigzag_place(&s->v.key_part, key)) / QUERIES * QUERIES;
 }
 
 /* Parts run from the first chunk of keys, which most queries see, to the last. */
 static void chunk_part(void *context, i64 part, int thread)
 {
-    const struct grad_work *w = context;
-    const struct shape *s = &w->s;
+    const struct shape *s = context;
     struct scratch *c = scratch_of(s, thread);
     const i64 groups = s->B * s->G, share = s->H / s->G;
     const i64 key = part / groups * KEYS, keys = i64_min(KEYS, s->T - key);
     const i64 b = part % groups / s->G, g = part % s->G;
-    load_keys(w, c, b, g, key, keys);
+    load_keys(s, c, b, g, key, keys);
     for (i64 h = g * share; h < (g + 1) * share; h++) {
-        for (i64 query = key; query < s->T; query += QUERIES) {
+        for (i64 query = first_block(s, key); query < s->T; query += QUERIES) {
             struct block k = { .b = b, .h = h, .query = query, .key = key, .keys = keys,
                                .queries = i64_min(QUERIES, s->T - query) };
-            query_block(w, c, &k);
+            query_block(s, c, &k);
         }
     }
-    store_keys(w, c, b, g, key, keys);
+    const struct target to_k = { s->to_k.half, s->to_k.data, s->to_k.row, s->to_k.at + g * s->D };
+    const struct target to_v = { s->to_v.half, s->to_v.data, s->to_v.row, s->to_v.at + g * s->D };
+    store_keys(s, c->dkt, &to_k, s->scale, b * s->T + key, keys);
+    store_keys(s, c->dvt, &to_v, 1, b * s->T + key, keys);
+}
+
+static void run_parts(struct shape *s, struct run *x)
+{
+    place(s, x->workspace);
+    pool_run(x->pool, s->B * s->H, prepare_head, s);
+    pool_run(x->pool, s->B * s->G * s->chunks, chunk_part, s);
 }
 
 void NAMED(attention_grad)(const struct task *t, struct run *x)
 {
-    struct grad_work w = { .t = t, .s = shape_of(t) };
-    place(&w.s, x->workspace);
-    pool_run(x->pool, w.s.B * w.s.H, prepare_head, &w);
-    pool_run(x->pool, w.s.B * w.s.G * w.s.chunks, chunk_part, &w);
+    struct shape s = row_shape(t);
+    run_parts(&s, x);
+}
+
+void NAMED(attention_block_grad)(const struct task *t, struct run *x)
+{
+    struct shape s = block_shape(t);
+    run_parts(&s, x);
 }
 
 i64 NAMED(attention_grad_workspace)(const struct task *t, int threads, const void *context)
 {
-    const struct shape s = shape_of(t);
+    const struct shape s = row_shape(t);
+    (void)context;
+    return shared_bytes(&s) + threads * scratch_floats(&s) * 4;
+}
+
+i64 NAMED(attention_block_grad_workspace)(const struct task *t, int threads, const void *context)
+{
+    const struct shape s = block_shape(t);
     (void)context;
     return shared_bytes(&s) + threads * scratch_floats(&s) * 4;
 }

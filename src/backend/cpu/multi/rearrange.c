@@ -1,0 +1,114 @@
+/* Rows and heads put in another order: copies of whole pieces. */
+#include "backend/cpu/kernels.h"
+#include "ops/zigzag.h"
+
+static void *byte_at(const struct tensor *t, i64 element)
+{
+    return (char *)t->data + element * dtype_bytes(t->dtype);
+}
+
+/* --- q apart from k and v ---------------------------------------------------------------- */
+
+static void split_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const struct tensor *x = w->t->in[0];
+    const i64 C = x->dim[1], Q = w->t->out[0]->dim[1], bytes = dtype_bytes(x->dtype);
+    struct range rows = work_range(w, part);
+    (void)thread;
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        memcpy(byte_at(w->t->out[0], r * Q), byte_at(x, r * C), (size_t)(Q * bytes));
+        memcpy(byte_at(w->t->out[1], r * (C - Q)), byte_at(x, r * C + Q),
+               (size_t)((C - Q) * bytes));
+    }
+}
+
+void NAMED(split_qkv)(const struct task *t, struct run *x)
+{
+    work_run(t, x, t->in[0]->dim[0], rows_per_part(t->in[0]->dim[1]), split_part);
+}
+
+/* n elements of `from`, or zeros, in the dtype of `to`. */
+INLINE void put_elements(const struct tensor *to, i64 at, const struct tensor *from, i64 first, i64 n)
+{
+    const bool half = is_half(to->dtype), from_half = from && is_half(from->dtype);
+    void *y = vec_at(half, to->data, at);
+    const void *x = from ? vec_at(from_half, from->data, first) : NULL;
+    for (i64 i = 0; i < n; i += VL)
+        vec_put_n(half, y, i, x ? vec_get_n(from_half, x, i, n - i) : (vec){ 0 }, n - i);
+}
+
+static void join_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const struct tensor *y = w->t->out[0];
+    const i64 C = y->dim[1], Q = (i64)w->t->attr[SPLIT_QUERIES];
+    struct range rows = work_range(w, part);
+    (void)thread;
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        put_elements(y, r * C, w->t->in[0], r * Q, Q);
+        put_elements(y, r * C + Q, w->t->in[1], r * (C - Q), C - Q);
+    }
+}
+
+void NAMED(join_qkv)(const struct task *t, struct run *x)
+{
+    work_run(t, x, t->out[0]->dim[0], rows_per_part(t->out[0]->dim[1]), join_part);
+}
+
+/* --- heads over ranks --------------------------------------------------------------------- */
+
+static void spread_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const struct task *t = w->t;
+    const bool back = t->attr[SPREAD_BACK] != 0;
+    const i64 n = (i64)t->attr[SPREAD_PARTS], D = (i64)t->attr[SPREAD_D];
+    const i64 G = (i64)t->attr[SPREAD_G], of[] = { (i64)t->attr[SPREAD_H], G, G };
+    const struct tensor *x = back ? t->out[0] : t->in[0], *y = back ? t->in[0] : t->out[0];
+    const i64 R = x->dim[0], C = x->dim[1], bytes = dtype_bytes(x->dtype);
+    struct range rows = work_range(w, part);
+    (void)thread;
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        for (i64 j = 0; j < n; j++) {
+            i64 from = r * C, to = (j * R + r) * (C / n);
+            for (i64 kind = 0; kind < COUNT_OF(of); kind++) {
+                const i64 columns = of[kind] / n * D;
+                void *whole = byte_at(x, from + j * columns), *piece = byte_at(y, to);
+                memcpy(back ? whole : piece, back ? piece : whole, (size_t)(columns * bytes));
+                from += of[kind] * D;
+                to += columns;
+            }
+        }
+    }
+}
+
+void NAMED(spread_heads)(const struct task *t, struct run *run)
+{
+    const struct tensor *x = t->attr[SPREAD_BACK] != 0 ? t->out[0] : t->in[0];
+    work_run(t, run, x->dim[0], rows_per_part(x->dim[1]), spread_part);
+}
+
+/* --- parts of rows to rows ------------------------------------------------------------------ */
+
+/* A part of the work is a chunk of a row: chunks lie in the order (part, row, low or high). */
+static void order_part(void *context, i64 index, int thread)
+{
+    const struct work *w = context;
+    const struct task *t = w->t;
+    const bool back = t->attr[ORDER_BACK] != 0;
+    const i64 parts = (i64)t->attr[ORDER_PARTS], B = (i64)t->attr[ORDER_B], R = t->in[0]->dim[0];
+    const i64 C = tensor_count(t->in[0]) / R, T = R / B, here = T / parts;
+    const struct zigzag z = zigzag_part(parts, index / (2 * B), here);
+    const i64 chunk = here / 2, place = zigzag_place(&z, index % 2 * chunk);
+    const i64 in_parts = index * chunk * C, in_rows = (index / 2 % B * T + place) * C;
+    (void)thread;
+    memcpy(byte_at(t->out[0], back ? in_parts : in_rows),
+           byte_at(t->in[0], back ? in_rows : in_parts),
+           (size_t)(chunk * C * dtype_bytes(t->in[0]->dtype)));
+}
+
+void NAMED(order_rows)(const struct task *t, struct run *x)
+{
+    work_run(t, x, 2 * (i64)(t->attr[ORDER_PARTS] * t->attr[ORDER_B]), 1, order_part);
+}

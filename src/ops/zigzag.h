@@ -1,0 +1,38 @@
+/* ops/zigzag.h - which tokens of a row a rank has when a row is cut over ranks.
+ *
+ * A row of T tokens is cut into 2 n chunks; part i of n has chunks i and 2 n - 1 - i, in this
+ * order. Under a causal mask a late chunk has more keys to look at than an early one, so every
+ * part has equally much to do. One part has the row as it is.
+ *
+ * Pure arithmetic, shared by data, ops and passes. */
+#ifndef HEADWAY_ZIGZAG_H
+#define HEADWAY_ZIGZAG_H
+
+#include "base/base.h"
+
+struct zigzag {
+    i64 chunk;     /* tokens of each of the two */
+    i64 low, high; /* where in the row they begin */
+};
+
+/* Part `part` of `parts` of a row, of which `tokens` are here. */
+static inline struct zigzag zigzag_part(i64 parts, i64 part, i64 tokens)
+{
+    i64 chunk = parts == 1 ? tokens : tokens / 2;
+    return (struct zigzag){ chunk, part * chunk, (2 * parts - 1 - part) * chunk };
+}
+
+/* Place in the row of the i-th token here. */
+static inline i64 zigzag_place(const struct zigzag *z, i64 i)
+{
+    return i < z->chunk ? z->low + i : z->high + i - z->chunk;
+}
+
+/* How many of the tokens here stand before this place of the row. */
+static inline i64 zigzag_before(const struct zigzag *z, i64 place)
+{
+    return i64_max(0, i64_min(place - z->low, z->chunk)) +
+           i64_max(0, i64_min(place - z->high, z->chunk));
+}
+
+#endif
