@@ -41,7 +41,8 @@ static struct tensor *root(struct tensor *t)
 }
 
 /* Waits until t may be read (or written) by a task of this lane. Readers on the compute
- * lane do not mind other readers; a lane in order waits for nothing of its own. 1: it may; 0: not yet; negative: a lane failed. */
+ * lane do not mind other readers; a lane in order waits for nothing of its own. 1: it may; 0: not
+ * yet; negative: a lane failed. */
 static int settle(struct tensor *t, enum lane lane, bool writes, struct run *x)
 {
     struct tensor *r = root(t);

@@ -74,13 +74,18 @@ static int read_recipe(struct show *x)
                         x->config.train.seq, (int)schedule_full_micro_batches(&x->config));
 }
 
+static i64 stage_ranks(const struct layout *l)
+{
+    return layout_ranks(l) / l->pp;
+}
+
 static int view_ranks(struct show *x)
 {
     const struct layout *l = &x->layout;
     x->views = ARENA_ARRAY(x->v->arena, const struct rank_view *, l->pp);
     for (i64 i = 0; i < l->pp; i++) {
         struct rank_view *view = ARENA_NEW(x->v->arena, struct rank_view);
-        TRY(rank_view_new(view, l, &x->spec, &x->config, i * l->dp * l->tp, x->v->arena));
+        TRY(rank_view_new(view, l, &x->spec, &x->config, i * stage_ranks(l), x->v->arena));
         x->views[i] = view;
     }
     return OK;
@@ -116,13 +121,15 @@ static void print_mesh(const struct show *x)
 {
     const struct layout *l = &x->layout;
     i64 ranks = layout_ranks(l);
-    printf("layout %s: %lld rank%s; rank = (pp x %lld + dp) x %lld + tp\n\n"
-           "  rank    pp    dp    tp  layers\n", layout_text(l, x->v->arena), (long long)ranks,
-           ranks == 1 ? "" : "s", (long long)l->dp, (long long)l->tp);
+    printf("layout %s: %lld rank%s; rank = ((pp x %lld + dp) x %lld + cp) x %lld + tp\n\n"
+           "  rank    pp    dp    cp    tp  layers\n", layout_text(l, x->v->arena),
+           (long long)ranks, ranks == 1 ? "" : "s", (long long)l->dp, (long long)l->cp,
+           (long long)l->tp);
     for (i64 r = 0; r < i64_min(ranks, MOST_ROWS); r++) {
         struct mesh m = mesh_at(l, r);
-        printf("%6lld %5lld %5lld %5lld  %s\n", (long long)r, (long long)m.pp_rank,
-               (long long)m.dp_rank, (long long)m.tp_rank, layers_text(x, m.pp_rank));
+        printf("%6lld %5lld %5lld %5lld %5lld  %s\n", (long long)r, (long long)m.pp_rank,
+               (long long)m.dp_rank, (long long)m.cp_rank, (long long)m.tp_rank,
+               layers_text(x, m.pp_rank));
     }
     if (ranks > MOST_ROWS)
         printf("   ... and %lld more\n", (long long)(ranks - MOST_ROWS));
@@ -151,8 +158,9 @@ static void print_all_groups(const struct show *x)
     const struct layout *l = &x->layout;
     if (layout_ranks(l) > 1)
         printf("\ngroups\n");
-    print_groups(x, "pp", l->pp, l->dp * l->tp);
-    print_groups(x, "dp", l->dp, l->tp);
+    print_groups(x, "pp", l->pp, stage_ranks(l));
+    print_groups(x, "dp", l->dp * l->cp, l->tp); /* who share the batch */
+    print_groups(x, "cp", l->cp, l->tp);
     print_groups(x, "tp", l->tp, 1);
 }
 
@@ -221,18 +229,18 @@ static void print_params(const struct show *x)
 {
     const struct layout *l = &x->layout;
     for (i64 i = 0; i < l->pp; i++) {
-        i64 first = i * l->dp * l->tp;
+        i64 first = i * stage_ranks(l);
         if (l->pp > 1)
             printf("\nparameters where pp=%lld (ranks %lld to %lld)%s\n", (long long)i,
-                   (long long)first, (long long)(first + l->dp * l->tp - 1),
+                   (long long)first, (long long)(first + stage_ranks(l) - 1),
                    l->tp > 1 ? ", by tp" : "");
         else
             printf("\nparameters%s\n", l->tp > 1 ? ", by tp" : "");
         print_stage_params(x, i);
     }
-    if (l->zero > ZERO_NONE && l->dp > 1)
+    if (l->zero > ZERO_NONE && l->dp * l->cp > 1)
         printf("  optimizer state of matrices: 1/%lld of each bucket, in the order of dp\n",
-               (long long)l->dp);
+               (long long)(l->dp * l->cp));
 }
 
 /* --- schedule ------------------------------------------------------------------------------ */

@@ -6,6 +6,7 @@
 #include "base/sys.h"
 #include "data/mixture.h"
 #include "ops/ops.h"
+#include "ops/zigzag.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -135,7 +136,7 @@ static void finish_slot(struct loader *l, struct slot *s)
 {
     memset(s->bytes, 0, sizeof s->bytes);
     s->weight = 0;
-    for (i64 i = 0; i < s->rows; i++) {
+    for (i64 i = 0; i < s->rows && (s->shape.cut <= 1 || s->shape.part == 0); i++) {
         s->weight += s->sums[i].weight;
         s->bytes[s->row_source[i]] += s->sums[i].bytes;
     }
@@ -302,6 +303,7 @@ static bool is_planned(const struct loader *l, const struct loader_step *s, i64 
     return l->next < l->planned && slot->position == position &&
            slot->shape.micro_batches == s->micro_batches && slot->shape.B == s->B &&
            slot->shape.T == s->T && slot->shape.first_row == s->first_row &&
+           slot->shape.cut == s->cut && slot->shape.part == s->part &&
            step_places(&slot->shape) == step_places(s);
 }
 
@@ -347,6 +349,9 @@ static int check_step(const struct loader *l, const struct loader_step *s)
 {
     if (s->micro_batches < 1 || s->B < 1 || s->T < 1)
         return err_set(ERR_CONFIG, "a step needs at least one row of one token");
+    if (s->cut > 1 && s->T % (2 * s->cut))
+        return err_set(ERR_CONFIG, "rows of %lld tokens cannot be cut into %lld chunks",
+                       (long long)s->T, (long long)(2 * s->cut));
     if (l->rule.window % s->T)
         return err_set(ERR_CONFIG,
                        "a sequence length of %lld does not divide the longest one, %lld; "
@@ -399,6 +404,17 @@ bool loader_ended(struct loader *l, const struct loader_step *s)
     return ended;
 }
 
+/* The tokens of B rows that are this rank's part. */
+static void copy_rows(char *to, const i32 *from, const struct loader_step *s)
+{
+    const i64 parts = i64_max(1, s->cut), here = s->T / parts;
+    const struct zigzag part = zigzag_part(parts, s->part, here);
+    const i64 begin[] = { part.low, part.high };
+    for (i64 row = 0; row < s->B; row++, from += s->T)
+        for (int i = 0; i < (parts > 1 ? 2 : 1); i++, to += 4 * part.chunk)
+            memcpy(to, from + begin[i], (size_t)(4 * part.chunk));
+}
+
 /* op_load_batch: copies one micro-batch of the current step. */
 static void copy_batch(const struct task *t, struct run *x)
 {
@@ -406,15 +422,15 @@ static void copy_batch(const struct task *t, struct run *x)
     const struct slot *s = l->current;
     assert(s && x->micro_batch < s->shape.micro_batches);
     i64 n = s->shape.B * s->shape.T, at = x->micro_batch * n;
-    const void *from[] = { [BATCH_TOKENS] = s->tokens + at,
+    const i32 *from[] = { [BATCH_TOKENS] = s->tokens + at,
                            [BATCH_TARGETS] = s->targets + at,
-                           [BATCH_WEIGHTS] = s->weights + at,
+                           [BATCH_WEIGHTS] = (const i32 *)s->weights + at,
                            [BATCH_POSITIONS] = s->positions + at,
                            [BATCH_BEGIN] = s->begin + at,
                            [BATCH_SOURCES] = s->sources + at };
     for (i64 i = 0; i < COUNT_OF(from); i++) {
-        assert(tensor_count(t->out[i]) == n);
-        memcpy(t->out[i]->data, from[i], (size_t)(4 * n));
+        assert(tensor_count(t->out[i]) * i64_max(1, s->shape.cut) == n);
+        copy_rows(t->out[i]->data, from[i], &s->shape);
     }
     float *inv_weight = t->out[BATCH_INV_WEIGHT]->data;
     *inv_weight = s->weight > 0 ? (float)(1 / s->weight) : 0;

@@ -79,6 +79,10 @@ struct loader_step {
     /* Where ranks share a step: its rows on all of them, and which of them is the first here
      * (ours lie together). 0 rows: all are ours. */
     i64 all_rows, first_row;
+    /* Where each row is cut over ranks (ops/zigzag.h): into how many parts, and which of them the
+     * micro-batches hold; at most 1: rows are whole. T is still the whole row's, and all of a
+     * row is read; its bytes and weight count for part 0 only: sums over ranks are right. */
+    i64 cut, part;
 };
 
 /* Makes the next step's micro-batches current. The time waited is a span in c->trace.

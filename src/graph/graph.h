@@ -36,10 +36,11 @@ enum lane {
     LANE_EP, LANE_AWAY, LANE_COUNT
 };
 
-/* Tasks of these lanes end in the order in which they were started. */
+/* Tasks of these lanes end in the order in which they were started, and none needs what another
+ * of its lane moves: a pipeline's do the one, a ring's the other. */
 static inline bool lane_in_order(enum lane lane)
 {
-    return lane != LANE_PP;
+    return lane != LANE_PP && lane != LANE_CP;
 }
 
 /* How a task that sums into its outputs begins. Settled by program_new from the final

@@ -265,7 +265,8 @@ static const struct {
     { { .B = 1, .T = 10, .H = 2, .G = 2, .D = 4 }, 2, 0, { 1 }, 1, false, true },
     { { .B = 1, .T = 12, .H = 2, .G = 1, .D = 8, .window = 3 }, 3, 2, { 2, 1 }, 2, false, true },
     { { .B = 1, .T = 230, .H = 2, .G = 1, .D = 8 }, 2, 1, { 1, 0 }, 2, true, false },
-    { { .B = 1, .T = 400, .H = 1, .G = 1, .D = 64, .window = 150 }, 2, 0, { 0, 1 }, 2, false, false },
+    { { .B = 1, .T = 400, .H = 1, .G = 1, .D = 64, .window = 150 }, 2, 0, { 0, 1 }, 2, false,
+      false },
 };
 enum { SLOW = 5 }; /* from here on too many evaluations for finite differences */
 
@@ -279,7 +280,8 @@ static struct tensor *part_begin(struct op_example *e, int n)
     const struct attention_shape *s = &shapes[n].shape;
     struct zigzag part = zigzag_part(shapes[n].parts, shapes[n].queries, s->T);
     i64 whole = (i64)s->T * shapes[n].parts;
-    struct tensor *row = example_begin(e, s->B, whole), *here = example_integers(e, s->B * s->T, 1);
+    struct tensor *row = example_begin(e, s->B, whole);
+    struct tensor *here = example_integers(e, s->B * s->T, 1);
     for (i64 i = 0; here && shapes[n].documents && i < s->B * s->T; i++)
         tensor_set(here, i, tensor_get(row, i / s->T * whole + zigzag_place(&part, i % s->T)));
     return here;
@@ -351,7 +353,7 @@ struct task *attention_block(struct graph *g, struct tensor *q, struct tensor *k
     return graph_add(g, &proto);
 }
 
-/* --- gradient of one block --------------------------------------------------------------------- */
+/* --- gradient of one block ----------------------------------------------------------------- */
 
 static int grad_infer(struct graph *g, struct task *t)
 {
@@ -462,7 +464,8 @@ static bool grad_example(struct op_example *e, int n)
     struct tensor *dy = example_normal(e, ROLE_ACTIVATION, y->dtype, s->B * s->T, s->H * s->D, 1);
     struct task proto = { .op = &op_attention_block_grad,
                           .in = { dy, c.q, c.kv[at], y, c.last->out[1], c.begin } };
-    struct attention_part part = { shapes[n].parts, shapes[n].queries, shapes[n].keys[at], false };
+    struct attention_part part = { .parts = shapes[n].parts, .queries = shapes[n].queries,
+                                   .keys = shapes[n].keys[at] };
     set_shape(&proto, s, &part);
     if (n % 2)
         proto.in[6] = example_normal(e, ROLE_ACTIVATION, wide, s->B * s->T, s->H * s->D, 1);

@@ -127,8 +127,8 @@ struct task *attention_block(struct graph *g, struct tensor *q, struct tensor *k
 /* in: dy (R, H D), q, kv, y and lse of the last block, begin, [dq so far f32];
  * out: dq f32 (R, H D), dkv f32 (R, 2 G D) of this block's keys */
 extern const struct op_info op_attention_block_grad;
-/* in: qkv; out: q (R, H D), kv (R, 2 G D). Joined: in: [q], [kv] of any real dtype, a missing one is
- * zero; out: qkv, given. */
+/* in: qkv; out: q (R, H D), kv (R, 2 G D). Joined: in: [q], [kv] of any real dtype, a missing one
+ * is zero; out: qkv, given. */
 enum { SPLIT_QUERIES }; /* columns of q */
 extern const struct op_info op_split_qkv, op_join_qkv;
 struct task *split_qkv(struct graph *g, struct tensor *qkv, i64 query_columns);

@@ -20,7 +20,7 @@ static i64 behind_last_writer(const struct graph *g, const struct tensor *owner)
 
 static bool splits(const struct mesh *mesh)
 {
-    return mesh->layout.dp > 1 && mesh->layout.zero >= ZERO_OPTIMIZER;
+    return mesh_degree(mesh, LANE_DP) > 1 && mesh->layout.zero >= ZERO_OPTIMIZER;
 }
 
 static void cut_attributes(struct task *t, enum lane lane, const struct mesh *mesh)
@@ -75,7 +75,7 @@ static void reduce_over_data(struct graph *g, const struct bucket *b, i64 at,
 static void reduce_bucket(struct graph *g, const struct bucket *b, const struct mesh *mesh)
 {
     i64 at = behind_last_writer(g, b->grad);
-    if (at >= 0 && mesh->layout.dp > 1)
+    if (at >= 0 && mesh_degree(mesh, LANE_DP) > 1)
         reduce_over_data(g, b, at, mesh);
     bool partial = mesh->layout.tp > 1 && !mesh->layout.exact; /* exact: summed already */
     if (at >= 0 && partial && b->cut > 0)
@@ -101,7 +101,7 @@ int data_parallel_reduce(struct graph *g, const struct model *m, const struct me
 int data_parallel_reduce_shared(struct graph *g, const struct model *m, const struct mesh *mesh)
 {
     const struct bucket *b = shared_bucket(m);
-    if (b && mesh->layout.dp > 1)
+    if (b && mesh_degree(mesh, LANE_DP) > 1)
         reduce_in_place(g, LANE_DP, g->n_tasks, b->grad, mesh);
     return g->rc;
 }

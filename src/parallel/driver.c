@@ -12,7 +12,7 @@ enum { TASKS_AHEAD = 64 };
 struct queue {
     struct comm_lane *lane; /* its thread; NULL: calls are carried out by who waits for them */
     struct comm_call *calls;
-    i64 *counts; /* [capacity][members]: the parts of each call */
+    i64 *counts; /* [capacity][2][members]: the parts of each call, sent and received */
     u64 started, ended, capacity;
 };
 
@@ -62,7 +62,7 @@ static int next_call(struct queue *q, const struct comm_group *group, struct com
         return ERR_SYS;
     u64 at = q->started++ % q->capacity;
     *out = &q->calls[at];
-    *counts = q->counts + at * (u64)group->n;
+    *counts = q->counts + at * 2 * (u64)group->n;
     return OK;
 }
 
@@ -72,6 +72,8 @@ static enum comm_op comm_op_of(const struct task *t)
 {
     if (t->op == &op_reduce_scatter)
         return COMM_REDUCE_SCATTER;
+    if (t->op == &op_all_to_all || t->op == &op_ring_shift)
+        return COMM_ALL_TO_ALL;
     return t->op == &op_all_gather ? COMM_ALL_GATHER : COMM_ALLREDUCE;
 }
 
@@ -118,6 +120,20 @@ static int start_move(struct driver *d, const struct task *t)
     return OK;
 }
 
+/* Elements to each member, then from each. A ring's step is an exchange with the neighbours
+ * alone: no order of sends and receives can block it. */
+static void set_counts(const struct task *t, const struct comm_group *group, i64 whole, i64 *counts)
+{
+    const bool ring = t->op == &op_ring_shift;
+    const int step = ring && t->attr[RING_STEP] < 0 ? group->n - 1 : 1;
+    for (int i = 0; i < 2 * group->n; i++)
+        counts[i] = ring ? 0 : whole / group->n;
+    if (ring) {
+        counts[(group->index + step) % group->n] = whole;
+        counts[group->n + (group->index + group->n - step) % group->n] = whole;
+    }
+}
+
 static int start_one(struct driver *d, const struct task *t, i64 block)
 {
     struct comm_group *group = d->mesh->groups[t->lane];
@@ -126,8 +142,7 @@ static int start_one(struct driver *d, const struct task *t, i64 block)
     i64 in_bytes = tensor_bytes(t->in[0]) / outer, out_bytes = tensor_bytes(t->out[0]) / outer;
     i64 whole = i64_max(in_bytes, out_bytes) / dtype_bytes(dtype_of(t));
     TRY(next_call(&d->queues[t->lane], group, &call, &counts));
-    for (int i = 0; i < group->n; i++)
-        counts[i] = whole / group->n;
+    set_counts(t, group, whole, counts);
     *call = (struct comm_call){
         .op = comm_op_of(t),
         .group = group,
@@ -135,6 +150,7 @@ static int start_one(struct driver *d, const struct task *t, i64 block)
         .out = (u8 *)t->out[0]->data + block * out_bytes,
         .count = whole,
         .counts = counts,
+        .recv_counts = counts + group->n,
         .dtype = dtype_of(t),
         .reduce = t->attr[COLLECTIVE_KIND] == COLLECTIVE_MAX ? COMM_MAX : COMM_SUM,
         .exact = true, /* whatever carries it, the same run gives the same bits */
@@ -181,7 +197,7 @@ int driver_new(struct driver **out, const struct mesh *mesh, i64 most_calls, boo
             continue;
         q->capacity = (u64)(most_calls * TASKS_AHEAD);
         q->calls = ARENA_ARRAY(a, struct comm_call, (i64)q->capacity);
-        q->counts = ARENA_ARRAY(a, i64, (i64)q->capacity * mesh->groups[lane]->n);
+        q->counts = ARENA_ARRAY(a, i64, (i64)q->capacity * 2 * mesh->groups[lane]->n);
         if (threads)
             TRY(comm_lane_new(&q->lane, mesh->comm, -1));
     }

@@ -17,6 +17,11 @@ const struct option layout_options[] = {
               "through them." },
     { "layout.dp", FIELD(INT, dp), "1", .unit = "ranks", .min = 1, .max = MOST_RANKS,
       .help = "Data parallel: ranks that share the rows of the batch." },
+    { "layout.cp", FIELD(INT, cp), "1", .unit = "ranks", .min = 1, .max = MOST_RANKS,
+      .help = "Context parallel: ranks that share the tokens of each row." },
+    { "layout.cp_kind", FIELD(CHOICE, cp_kind), "ring", .choices = "ring|ulysses",
+      .help = "How attention sees all tokens of a row: keys and values go around (ring), or heads "
+              "are exchanged for tokens (ulysses)." },
     { "layout.tp", FIELD(INT, tp), "1", .unit = "ranks", .min = 1, .max = MOST_RANKS,
       .help = "Tensor parallel, with sequence parallel: ranks that share each matrix." },
     { "layout.zero", FIELD(INT, zero), "0", .max = 3,
@@ -39,12 +44,12 @@ const struct option layout_options[] = {
 
 struct layout layout_single(void)
 {
-    return (struct layout){ .pp = 1, .dp = 1, .tp = 1, .schedule = "1f1b" };
+    return (struct layout){ .pp = 1, .dp = 1, .cp = 1, .tp = 1, .schedule = "1f1b" };
 }
 
 i64 layout_ranks(const struct layout *l)
 {
-    return l->pp * l->dp * l->tp;
+    return l->pp * l->dp * l->cp * l->tp;
 }
 
 /* --- text ------------------------------------------------------------------------------- */
@@ -110,10 +115,15 @@ struct layout_rows layout_rows(const struct layout *l, i64 B, int micro_batches,
 /* "pp=2,dp=2,tp=1", as far as it decides how many ranks there are. */
 static void put_degrees(const struct layout *l, char *out, size_t chars)
 {
+    const struct { const char *name; i64 degree; bool always; } axes[] = {
+        { "pp", l->pp, false }, { "dp", l->dp, true },
+        { "cp", l->cp, false }, { "tp", l->tp, true },
+    };
     int n = 0;
-    if (l->pp > 1)
-        n = snprintf(out, chars, "pp=%lld,", (long long)l->pp);
-    snprintf(out + n, chars - (size_t)n, "dp=%lld,tp=%lld", (long long)l->dp, (long long)l->tp);
+    for (i64 i = 0; i < COUNT_OF(axes); i++)
+        if (axes[i].always || axes[i].degree > 1)
+            n += snprintf(out + n, chars - (size_t)n, "%s%s=%lld", n ? "," : "", axes[i].name,
+                          (long long)axes[i].degree);
 }
 
 static int check_ranks(const struct layout *l, i64 ranks)
@@ -151,6 +161,42 @@ static int check_rows(const struct layout *l, i64 B, int micro_batches)
                    (long long)upper);
 }
 
+/* Rows are cut into 2 cp chunks, and each rank's tokens are cut again by tp. */
+static bool tokens_fit(i64 T, i64 cp, i64 tp)
+{
+    return cp == 1 || (T % (2 * cp) == 0 && T / cp % tp == 0);
+}
+
+static int check_tokens(const struct layout *l, i64 T)
+{
+    i64 lower = l->cp, longer = T;
+    if (tokens_fit(T, l->cp, l->tp))
+        return OK;
+    while (!tokens_fit(T, lower, l->tp))
+        lower--;
+    while (!tokens_fit(longer, l->cp, l->tp))
+        longer++;
+    return err_set(ERR_CONFIG, "cp=%lld cannot cut rows of %lld tokens into %lld chunks%s; "
+                   "cp=%lld can, or train.seq %lld", (long long)l->cp, (long long)T,
+                   (long long)(2 * l->cp),
+                   l->tp > 1 ? " that tp cuts again" : "", (long long)lower, (long long)longer);
+}
+
+/* With ulysses each rank has an n-th of the heads that tp leaves. */
+static int check_spread(const struct layout *l, const char *what, i64 n)
+{
+    i64 lower = l->cp;
+    if (l->cp_kind != CP_ULYSSES)
+        return OK;
+    while (lower > 1 && n % (lower * l->tp))
+        lower--;
+    if (lower == l->cp)
+        return OK;
+    return err_set(ERR_CONFIG, "cp=%lld with tp=%lld does not divide the model's %lld %s, as "
+                   "ulysses must; cp=%lld does, or choose cp_kind=ring", (long long)l->cp,
+                   (long long)l->tp, (long long)n, what, (long long)lower);
+}
+
 static int check_divides(const char *what, i64 n, i64 tp)
 {
     i64 lower = tp;
@@ -171,6 +217,10 @@ static bool power_of_two(i64 n)
 static int check_exact(const struct layout *l, int micro_batches)
 {
     const struct { const char *name; i64 degree; } axes[] = { { "dp", l->dp }, { "tp", l->tp } };
+    if (l->exact && l->cp > 1)
+        return err_set(ERR_CONFIG, "cp=%lld cannot be exact: the sums of attention over a row have "
+                       "no order yet that every cut of it keeps; use cp=1, or leave layout.exact "
+                       "out", (long long)l->cp);
     for (i64 i = 0; l->exact && i < COUNT_OF(axes); i++)
         if (!power_of_two(axes[i].degree) || axes[i].degree > 8)
             return err_set(ERR_CONFIG, "%s=%lld cannot be exact: with layout.exact each axis has "
@@ -190,6 +240,9 @@ static int check_experts(const struct layout *l, const struct model_spec *s)
     if (s->experts > 0 && l->exact)
         return err_set(ERR_CONFIG, "%s has experts, whose sums have no order yet that every layout "
                        "keeps; leave layout.exact out", s->name);
+    if (s->experts > 0 && l->cp > 1)
+        return err_set(ERR_CONFIG, "%s has experts, whose load is counted over whole rows, which "
+                       "cp cuts; use dp=%lld,cp=1", s->name, (long long)(l->dp * l->cp));
     if (s->experts > 0 && l->tp > 1)
         return err_set(ERR_CONFIG, "%s has experts, whose matrices tp does not cut yet; use "
                        "dp=%lld,tp=1", s->name, (long long)(l->dp * l->tp));
@@ -216,6 +269,9 @@ int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, 
     TRY(check_divides("attention heads", s->heads, l->tp));
     TRY(check_divides("key-value heads", s->kv_heads, l->tp));
     TRY(check_divides("hidden units", s->hidden, l->tp));
+    TRY(check_spread(l, "attention heads", s->heads));
+    TRY(check_spread(l, "key-value heads", s->kv_heads));
+    TRY(check_tokens(l, T));
     TRY(stages_check(l, s, layout_rows(l, B, micro_batches, 0).micro_batches));
     return check_divides("tokens per row", T, l->tp);
 }

@@ -6,6 +6,7 @@
  *
  *     pp   pipeline: every rank has other layers; micro-batches pass through them
  *     dp   data: every rank has other rows of the batch
+ *     cp   context: every rank has a part of the tokens of these rows (ops/zigzag.h)
  *     tp   tensor: matrices are cut; between them rows are (sequence parallel)
  *
  * Pure arithmetic and texts: it talks to no one. */
@@ -24,8 +25,12 @@ enum zero_stage {
     ZERO_WEIGHTS    /* and of the weights; those of a layer are gathered while they are used */
 };
 
+/* How attention gets at the tokens of other ranks: parallel/context_parallel.h. */
+enum cp_kind { CP_RING, CP_ULYSSES };
+
 struct layout {
-    i64 pp, dp, tp;
+    i64 pp, dp, cp, tp;
+    int cp_kind; /* enum cp_kind */
     i64 zero; /* enum zero_stage */
     bool exact; /* the bits of one rank: parallel/exact.h */
     i64 chunks;           /* pipeline stages per rank; 0: as few as the schedule needs */

@@ -8,8 +8,10 @@ enum { TAG_AGREE = 1, TAG_TELL, TAG_GATHER };
 
 struct mesh mesh_at(const struct layout *l, i64 rank)
 {
-    return (struct mesh){ .layout = *l, .rank = rank, .pp_rank = rank / (l->tp * l->dp),
-                          .dp_rank = rank / l->tp % l->dp, .tp_rank = rank % l->tp };
+    i64 rest = rank / l->tp;
+    return (struct mesh){ .layout = *l, .rank = rank, .pp_rank = rest / (l->cp * l->dp),
+                          .dp_rank = rest / l->cp % l->dp, .cp_rank = rest % l->cp,
+                          .tp_rank = rank % l->tp };
 }
 
 struct mesh mesh_single(void)
@@ -22,7 +24,8 @@ i64 mesh_degree(const struct mesh *m, enum lane lane)
 {
     switch (lane) {
     case LANE_PP: return m->layout.pp;
-    case LANE_DP: return m->layout.dp;
+    case LANE_DP: return m->layout.dp * m->layout.cp;
+    case LANE_CP: return m->layout.cp;
     case LANE_TP: return m->layout.tp;
     default: return 1;
     }
@@ -32,7 +35,8 @@ i64 mesh_coordinate(const struct mesh *m, enum lane lane)
 {
     switch (lane) {
     case LANE_PP: return m->pp_rank;
-    case LANE_DP: return m->dp_rank;
+    case LANE_DP: return m->dp_rank * m->layout.cp + m->cp_rank;
+    case LANE_CP: return m->cp_rank;
     case LANE_TP: return m->tp_rank;
     default: return 0;
     }
@@ -60,10 +64,11 @@ struct model_part mesh_part(const struct mesh *m, const struct model_spec *s)
     part.tensor_parts = m->layout.tp;
     part.tensor_part = m->tp_rank;
     if (m->layout.zero >= ZERO_OPTIMIZER) {
-        part.state_parts = m->layout.dp;
-        part.state_part = m->dp_rank;
-        part.split_grads = m->layout.dp > 1 && m->layout.zero >= ZERO_GRADIENTS;
-        part.split_weights = m->layout.dp > 1 && m->layout.zero >= ZERO_WEIGHTS;
+        bool several = mesh_degree(m, LANE_DP) > 1;
+        part.state_parts = mesh_degree(m, LANE_DP);
+        part.state_part = mesh_coordinate(m, LANE_DP);
+        part.split_grads = several && m->layout.zero >= ZERO_GRADIENTS;
+        part.split_weights = several && m->layout.zero >= ZERO_WEIGHTS;
     }
     return part;
 }
@@ -72,7 +77,7 @@ struct model_part mesh_part(const struct mesh *m, const struct model_spec *s)
 static i64 stride_of(const struct mesh *m, enum lane lane)
 {
     const struct layout *l = &m->layout;
-    return lane == LANE_PP ? l->dp * l->tp : lane == LANE_DP ? l->tp : 1;
+    return lane == LANE_PP ? l->dp * l->cp * l->tp : lane == LANE_TP ? 1 : l->tp;
 }
 
 /* The ranks that differ from this one in the lane's coordinate only. */
@@ -116,12 +121,12 @@ static int make_boundaries(struct mesh *m)
 
 static int make_column(struct mesh *m)
 {
-    i64 stages = m->layout.pp, n = 0, dp = m->layout.dp, tp = m->layout.tp;
+    i64 stages = m->layout.pp, n = 0, sharers = mesh_degree(m, LANE_DP), tp = m->layout.tp;
     m->column = m->batch;
     if (stages == 1)
         return OK;
-    int *members = ARENA_ARRAY(&m->comm->arena, int, stages * dp);
-    for (i64 i = 0; i < stages * dp; i++)
+    int *members = ARENA_ARRAY(&m->comm->arena, int, stages * sharers);
+    for (i64 i = 0; i < stages * sharers; i++)
         members[n++] = (int)(i * tp + m->tp_rank);
     return comm_group_new(&m->column, m->comm, "column", members, (int)n);
 }
@@ -153,6 +158,7 @@ int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm)
         return OK;
     TRY(make_group(out, LANE_DP, "batch", &out->batch));
     TRY(make_group(out, LANE_DP, "dp", &out->groups[LANE_DP]));
+    TRY(make_group(out, LANE_CP, "cp", &out->groups[LANE_CP]));
     TRY(make_group(out, LANE_TP, "tp", &out->groups[LANE_TP]));
     TRY(make_column(out));
     TRY(make_group(out, LANE_PP, "pp", &out->groups[LANE_PP]));

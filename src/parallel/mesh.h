@@ -1,8 +1,12 @@
 /* parallel/mesh.h - which rank is where, and with whom it talks.
  *
- * rank = (pp_rank x dp + dp_rank) x tp + tp_rank: tp is innermost, because it talks most and
- * neighbours in rank order are usually neighbours in the machine; stages of a pipeline are
- * outermost, because they talk least. Groups are made once. */
+ * rank = ((pp_rank x dp + dp_rank) x cp + cp_rank) x tp + tp_rank: tp is innermost, because it
+ * talks most and neighbours in rank order are usually neighbours in the machine; stages of a
+ * pipeline are outermost, because they talk least. Groups are made once.
+ *
+ * Ranks along dp and cp together *share the batch*: each has other tokens of it, so gradients and
+ * losses are summed over all of them, and they split what zero splits. The lane LANE_DP and the
+ * axis "dp" mean these. */
 #ifndef HEADWAY_MESH_H
 #define HEADWAY_MESH_H
 
@@ -15,7 +19,7 @@
 struct mesh {
     struct layout layout;
     struct stages stages;
-    i64 rank, pp_rank, dp_rank, tp_rank;
+    i64 rank, pp_rank, dp_rank, cp_rank, tp_rank;
     struct comm *comm;
     struct comm_group *groups[LANE_COUNT]; /* by lane; NULL where the axis has one rank */
     /* For agreement between steps; NULL for a single rank. Groups of their own, since a lane's
@@ -41,7 +45,8 @@ int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm);
 /* What of the model this rank holds. */
 struct model_part mesh_part(const struct mesh *m, const struct model_spec *s);
 
-/* Degree and own coordinate along the axis of a lane. */
+/* Degree and own coordinate along the axis of a lane; of LANE_DP, among those who share the
+ * batch. */
 i64 mesh_degree(const struct mesh *m, enum lane lane);
 i64 mesh_coordinate(const struct mesh *m, enum lane lane);
 

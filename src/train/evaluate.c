@@ -26,7 +26,8 @@ int evaluator_init(struct evaluator *e, const struct model *m, struct engine *en
 static int run_batch(struct evaluator *e, struct eval_result *out, double *nll, double *weight)
 {
     const struct step_shape *shape = &e->program.shape;
-    struct loader_step data = { .micro_batches = 1, .B = shape->B, .T = shape->T };
+    struct loader_step data = { .micro_batches = 1, .B = shape->B, .T = shape->T,
+                                .cut = e->mesh.layout.cp, .part = e->mesh.cp_rank };
     struct run x = engine_context(e->engine, 0);
     TRY(loader_start_step(e->loader, &data));
     x.backend = &e->backend;

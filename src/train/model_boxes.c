@@ -124,7 +124,8 @@ static struct copies copies_of(const struct model *m, const struct mesh *mesh,
 {
     bool sliced = p->at >= p->bucket->copied && m->part.state_parts > 1;
     i64 parts = sliced ? m->part.state_parts : p->bucket->experts ? m->part.expert_parts : 1;
-    struct copies c = { mesh->layout.dp / parts, mesh->dp_rank / parts };
+    struct copies c = { mesh_degree(mesh, LANE_DP) / parts,
+                        mesh_coordinate(mesh, LANE_DP) / parts };
     if (p->desc.split == SPLIT_NONE) {
         c.n *= mesh->layout.tp;
         c.index = c.index * mesh->layout.tp + mesh->tp_rank;

@@ -132,6 +132,8 @@ struct layout_rows session_full_rows(const struct session *s)
 void session_spread(const struct session *s, struct loader_step *step)
 {
     i64 dp = s->mesh.layout.dp, rows = step->B * step->micro_batches;
+    step->cut = s->mesh.layout.cp;
+    step->part = s->mesh.cp_rank;
     if (dp == 1)
         return;
     step->all_rows = rows * dp;

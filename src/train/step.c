@@ -1,5 +1,6 @@
 #include "train/step.h"
 
+#include "parallel/context_parallel.h"
 #include "parallel/data_parallel.h"
 #include "parallel/exact.h"
 #include "parallel/offload.h"
@@ -200,8 +201,7 @@ static void build_update(struct graph *g, const struct model *m, const struct tr
 }
 
 /* One part for each stage that is here. The whole model is one stage. */
-static void build_forward(struct graph *g, const struct model *m,
-                          const struct step_shape *shape, const struct decoder_shape *d,
+static void build_forward(struct graph *g, const struct model *m, const struct decoder_shape *d,
                           struct tensor *sums, const struct mesh *mesh)
 {
     struct layer_range chunks[MODEL_CHUNKS];
@@ -211,8 +211,8 @@ static void build_forward(struct graph *g, const struct model *m,
         bool last = layers->first + layers->count == m->spec.layers;
         int stage = mesh->layout.pp > 1 ? pipeline_stage(mesh, g->part) : 0;
         struct batch batch;
-        load_batch(g, shape->B, shape->T, &batch);
-        x = pipeline_input(g, mesh, stage, x, m->compute, shape->B * shape->T, m->spec.width);
+        load_batch(g, d->B, d->T, &batch);
+        x = pipeline_input(g, mesh, stage, x, m->compute, d->B * d->T, m->spec.width);
         x = decoder_stage(g, m, &batch, d, x, layers);
         if (last)
             decoder_loss(g, m, x, &batch, d, sums);
@@ -241,7 +241,8 @@ int step_program_new(struct step_program *out, const struct model *m,
 {
     struct graph *g = &out->graph;
     struct decoder_shape d = {
-        .B = shape->B, .T = shape->T, .z_loss = c->train.z_loss, .gradient = true,
+        .B = shape->B, .T = context_tokens(mesh, shape->T), .z_loss = c->train.z_loss,
+        .gradient = true,
         .exact = mesh->layout.exact,
         .sequences = shape->B * shape->micro_batches * mesh->layout.dp, .load = io->load,
     };
@@ -249,8 +250,9 @@ int step_program_new(struct step_program *out, const struct model *m,
     out->shape = *shape;
     graph_init(g, a);
     model_bind(m, g, true);
-    build_forward(g, m, shape, &d, io->sums, mesh);
+    build_forward(g, m, &d, io->sums, mesh);
     TRY(tensor_parallel(g, m, mesh, shape->B));
+    TRY(context_parallel(g, mesh));
     TRY(graph_backward(g, 0, g->n_tasks));
     TRY(exact_sums(g, &exact));
     TRY(pass_chunk_head(g));
@@ -271,13 +273,14 @@ int eval_program_new(struct step_program *out, const struct model *m,
                      const struct mesh *mesh, struct arena *a)
 {
     struct graph *g = &out->graph;
-    struct decoder_shape d = { .B = shape->B, .T = shape->T };
+    struct decoder_shape d = { .B = shape->B, .T = context_tokens(mesh, shape->T) };
     struct exact exact = { m, mesh, shape->B, shape->T, 1, NULL };
     out->shape = *shape;
     graph_init(g, a);
     model_bind(m, g, false);
-    build_forward(g, m, shape, &d, sums, mesh);
+    build_forward(g, m, &d, sums, mesh);
     TRY(tensor_parallel(g, m, mesh, shape->B));
+    TRY(context_parallel(g, mesh));
     TRY(exact_sums(g, &exact));
     TRY(zero_gather(g, m, mesh));
     return seal(out, "eval", true, mesh);

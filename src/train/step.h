@@ -11,7 +11,7 @@
 #include "train/train_config.h"
 
 struct step_shape {
-    i64 B, T;          /* rows and tokens of a micro-batch */
+    i64 B, T;          /* rows of a micro-batch and their tokens, all of them where cp cuts rows */
     int micro_batches; /* per step */
     i64 sources;       /* S: rows of the loss sums */
 };

@@ -2,6 +2,7 @@
 
 #include "data/loader.h"
 #include "ops/ops.h"
+#include "ops/zigzag.h"
 
 #include <errno.h>
 
@@ -638,6 +639,45 @@ TEST(waiting_and_reading_leave_spans)
     sys_remove_tree(m.folder);
 }
 
+TEST(parts_of_cut_rows_are_those_rows)
+{
+    enum { B = 3, T = 48, CUT = 4, HERE = T / CUT };
+    static i32 tokens[2 * B * T], begin[2 * B * T], positions[2 * B * T];
+    struct made m = standard("cut", 5);
+    struct loader_source source = { .path = m.folder };
+    struct loader_config c = config_of(&source, 1, T);
+    struct loader *l = opened(&c);
+    struct loader_step step = { .micro_batches = 2, .B = B, .T = T };
+    CHECK_OK(loader_start_step(l, &step));
+    double weight = loader_step_weight(l);
+    for (int mb = 0; mb < 2; mb++) {
+        run_kernel(l, mb, B, T);
+        memcpy(tokens + mb * B * T, got.tokens, sizeof tokens / 2);
+        memcpy(begin + mb * B * T, got.begin, sizeof begin / 2);
+        memcpy(positions + mb * B * T, got.positions, sizeof positions / 2);
+    }
+    step.cut = CUT;
+    for (step.part = 0; step.part < CUT; step.part++) {
+        struct zigzag part = zigzag_part(CUT, step.part, HERE);
+        CHECK_OK(loader_seek_position(l, 0));
+        CHECK_OK(loader_start_step(l, &step));
+        CHECK(loader_step_weight(l) == (step.part == 0 ? weight : 0));
+        for (int mb = 0; mb < 2; mb++) {
+            run_kernel(l, mb, B, HERE);
+            for (i64 i = 0; i < B * HERE; i++) {
+                i64 at = (mb * B + i / HERE) * T + zigzag_place(&part, i % HERE);
+                CHECK(got.tokens[i] == tokens[at] && got.begin[i] == begin[at] &&
+                      got.positions[i] == positions[at]);
+            }
+        }
+    }
+    CHECK_FAILS(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 1, .T = T,
+                                                            .cut = 5 }),
+                ERR_CONFIG, "cannot be cut into 10 chunks");
+    loader_close(l);
+    sys_remove_tree(m.folder);
+}
+
 TEST_MAIN(ONE(an_epoch_predicts_every_token_once),
           ONE(order_depends_on_the_seed_and_on_nothing_else),
           ONE(a_run_resumed_at_any_step_sees_the_same_stream),
@@ -653,4 +693,5 @@ TEST_MAIN(ONE(an_epoch_predicts_every_token_once),
           ONE(a_shard_cut_short_in_mid_run_can_be_left_out),
           ONE(data_that_does_not_fit_the_model_is_refused_before_any_work),
           ONE(steps_after_the_first_allocate_nothing),
-          ONE(waiting_and_reading_leave_spans))
+          ONE(waiting_and_reading_leave_spans),
+          ONE(parts_of_cut_rows_are_those_rows))

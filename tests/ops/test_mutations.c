@@ -200,6 +200,20 @@ static void count_padding(struct task *t, int k, double value)
     t->attr[k] = (double)t->in[0]->dim[1];
 }
 
+static void drop_seen(struct task *t, int k, double value)
+{
+    (void)value;
+    t->in[k] = t->in[k + 1] = NULL;
+}
+
+/* All heads are taken for queries. */
+static void swap_head_kinds(struct task *t, int k, double value)
+{
+    (void)k;
+    t->attr[SPREAD_H] += 2 * t->attr[SPREAD_G];
+    t->attr[SPREAD_G] = value;
+}
+
 static void one_block(struct task *t, int k, double value)
 {
     for (int i = 0; i < 3; i++)
@@ -283,6 +297,25 @@ static const struct fault {
     { "documents see each other", &op_attention_grad, fill_in, NULL, 4, 0, &op_attention },
     { "the window is ignored", &op_attention_grad, set_attr, NULL, ATTENTION_WINDOW, 0,
       &op_attention },
+    { "what was seen before is forgotten", &op_attention_block, drop_seen, NULL, 3, 0,
+      &op_attention_block },
+    { "keys are of the part before", &op_attention_block, add_attr, NULL, BLOCK_KEYS, -1,
+      &op_attention_block },
+    { "documents see each other", &op_attention_block, fill_in, NULL, 2, 0, &op_attention_block },
+    { "the window is one too wide", &op_attention_block, add_attr, NULL, ATTENTION_WINDOW, 1,
+      &op_attention_block },
+    { "lse is stale", &op_attention_block, lose_out, NULL, 1, 0, &op_attention_block },
+    { "the sum so far is dropped", &op_attention_block_grad, drop_in, NULL, 6, 0,
+      &op_attention_block },
+    { "delta is dropped", &op_attention_block_grad, fill_in, NULL, 3, 0, &op_attention_block },
+    { "the window is ignored", &op_attention_block_grad, set_attr, NULL, ATTENTION_WINDOW, 0,
+      &op_attention_block },
+    { "the first columns of keys are queries", &op_split_qkv, exchange_halves_in, NULL, 0, 0,
+      &op_split_qkv },
+    { "dkv is dropped", &op_join_qkv, drop_in, NULL, 1, 0, NULL },
+    { "dq is dropped", &op_join_qkv, drop_in, NULL, 0, 0, &op_split_qkv },
+    { "all heads are taken for queries", &op_spread_heads, swap_head_kinds, NULL, 0, 0, NULL },
+    { "parts are taken for rows", &op_order_rows, set_attr, NULL, ORDER_PARTS, 1, NULL },
     { "new keys are not stored", &op_attention_cached, lose_in, NULL, 2, 0, NULL },
     { "the window is one too wide", &op_attention_cached, add_attr, NULL, ATTENTION_WINDOW, 1,
       NULL },

@@ -29,7 +29,8 @@ void NAMED(split_qkv)(const struct task *t, struct run *x)
 }
 
 /* n elements of `from`, or zeros, in the dtype of `to`. */
-INLINE void put_elements(const struct tensor *to, i64 at, const struct tensor *from, i64 first, i64 n)
+INLINE void put_elements(const struct tensor *to, i64 at, const struct tensor *from, i64 first,
+                         i64 n)
 {
     const bool half = is_half(to->dtype), from_half = from && is_half(from->dtype);
     void *y = vec_at(half, to->data, at);
