@@ -318,9 +318,9 @@ static void print_bytes(double bytes)
 
 static void print_costs(const struct show *x)
 {
-    static const enum lane lanes[] = { LANE_PP, LANE_TIE, LANE_DP, LANE_TP };
-    printf("\neach rank: what it sends in a step, by axis                memory\n"
-           "  pp         pp      table         dp         tp       model activation  "
+    static const enum lane lanes[] = { LANE_PP, LANE_TIE, LANE_DP, LANE_CP, LANE_TP };
+    printf("\neach rank: what it sends in a step, by axis                           memory\n"
+           "  pp         pp      table         dp         cp         tp       model activation  "
            "parameters\n");
     for (i64 i = 0; i < x->layout.pp; i++) {
         const struct rank_view *v = x->views[i];

@@ -51,6 +51,8 @@ TEST(rows_are_shared_together_with_everything_else)
         { "cp=4,zero=1", true, RECOMPUTE_FULL },
         { "cp=2,tp=2", true, RECOMPUTE_NONE },
         { "cp=4,tp=2", false, RECOMPUTE_SELECTIVE },
+        { "cp=2,dp=2,zero=3", true, RECOMPUTE_SELECTIVE },
+        { "cp=4,zero=2", false, RECOMPUTE_NONE },
         { "cp=2,tp=2,dp=2,zero=1", false, RECOMPUTE_FULL },
         { "cp=2,cp_kind=ulysses,dp=2,zero=1", false, RECOMPUTE_FULL },
         { "cp=2,cp_kind=ulysses,tp=2", true, RECOMPUTE_SELECTIVE },
