@@ -333,11 +333,12 @@ int exact_join(struct graph *g, const struct exact *x)
     if (!x->apart)
         return OK;
     const struct bucket *b = p->bucket;
-    i64 end = i64_min(p->at + tensor_count(p->master), b->own_begin + b->own_count);
+    i64 end = i64_min(p->at + param_here(p), b->own_begin + b->own_count);
     i64 first = i64_max(p->at, b->own_begin);
     if (first >= end)
         return OK;
-    struct tensor *grad = graph_view(g, b->grad, first, end - first);
+    i64 at = b->split_grads ? bucket_state_at(b, first) : first;
+    struct tensor *grad = graph_view(g, b->own_grad, at, end - first);
     struct tensor *apart = graph_view(g, x->apart, first - p->at, end - first);
     graph_add(g, &(struct task){ .op = &op_add, .phase = PHASE_UPDATE, .in = { grad, apart },
                                  .out = { grad } });

@@ -214,7 +214,7 @@ static bool power_of_two(i64 n)
 }
 
 /* What sums in a tree cannot share. */
-static int check_exact(const struct layout *l, int micro_batches)
+static int check_exact(const struct layout *l, i64 B, int micro_batches)
 {
     const struct { const char *name; i64 degree; } axes[] = { { "dp", l->dp }, { "tp", l->tp } };
     if (l->exact && l->cp > 1)
@@ -225,9 +225,12 @@ static int check_exact(const struct layout *l, int micro_batches)
         if (!power_of_two(axes[i].degree) || axes[i].degree > 8)
             return err_set(ERR_CONFIG, "%s=%lld cannot be exact: with layout.exact each axis has "
                            "1, 2, 4 or 8 ranks", axes[i].name, (long long)axes[i].degree);
-    if (l->exact && l->zero > ZERO_OPTIMIZER)
-        return err_set(ERR_CONFIG, "zero=%lld cannot be exact yet; with layout.exact choose zero=1 "
-                       "or 0", (long long)l->zero);
+    /* It sums over ranks in every micro-batch, one rank over micro-batches last. */
+    if (l->exact && l->zero > ZERO_OPTIMIZER &&
+        layout_rows(l, B, micro_batches, 0).micro_batches > 1)
+        return err_set(ERR_CONFIG, "zero=%lld cannot be exact where a rank has several "
+                       "micro-batches; with layout.exact choose zero=1 or 0, or more ranks of dp",
+                       (long long)l->zero);
     if (l->exact && !power_of_two(micro_batches))
         return err_set(ERR_CONFIG, "%d micro-batches a step cannot be exact: with layout.exact "
                        "choose a power of two, here or in the ramp", micro_batches);
@@ -262,10 +265,10 @@ int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, 
                  int micro_batches)
 {
     TRY(check_ranks(l, ranks));
-    TRY(check_exact(l, micro_batches));
+    TRY(check_rows(l, B, micro_batches));
+    TRY(check_exact(l, B, micro_batches));
     TRY(check_experts(l, s));
     TRY(check_zero(l));
-    TRY(check_rows(l, B, micro_batches));
     TRY(check_divides("attention heads", s->heads, l->tp));
     TRY(check_divides("key-value heads", s->kv_heads, l->tp));
     TRY(check_divides("hidden units", s->hidden, l->tp));

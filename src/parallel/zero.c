@@ -109,7 +109,7 @@ static void keep_sum(struct insertions *s, i64 at, struct tensor *row, struct te
 static void reduce_vectors(struct insertions *s, const struct bucket *b, i64 at, i64 end)
 {
     enum lane lanes[] = { LANE_TP, LANE_DP };
-    i64 counts[] = { b->cut, b->copied };
+    i64 counts[] = { s->mesh->layout.exact ? 0 : b->cut, b->copied }; /* exact: summed already */
     if (b->copied == 0)
         return;
     keep_sum(s, at, row_of(s->g, b->grad, 0, b->copied), graph_view(s->g, b->own_grad, 0, b->copied));

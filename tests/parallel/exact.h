@@ -26,18 +26,27 @@ static const void *flat_at(const struct tensor *t, i64 at)
 
 static const void *grad_at(const struct bucket *b, i64 at)
 {
-    return owns(b, at) ? flat_at(b->grad, at) : NULL;
+    if (!owns(b, at))
+        return NULL;
+    return flat_at(b->own_grad, b->split_grads ? bucket_state_at(b, at) : at);
 }
 
 static const void *master_at(const struct bucket *b, i64 at)
 {
-    return owns(b, at) ? flat_at(b->master, at) : NULL;
+    if (!owns(b, at))
+        return NULL;
+    return flat_at(b->master, b->split_weights ? bucket_state_at(b, at) : at);
 }
 
 static const void *compute_at(const struct bucket *b, i64 at)
 {
-    return at < b->copied || !b->compute ? flat_at(b->master, at)
-                                         : flat_at(b->compute, at - b->copied);
+    if (at < b->copied || (!b->compute && !b->split_weights))
+        return flat_at(b->master, at);
+    if (!b->compute)
+        return master_at(b, at);
+    if (b->split_weights)
+        return owns(b, at) ? flat_at(b->compute, at - b->own_begin) : NULL;
+    return flat_at(b->compute, at - b->copied);
 }
 
 static const void *m_at(const struct bucket *b, i64 at)
@@ -84,7 +93,7 @@ static const char *exact_difference(const struct ranks *one, const struct ranks 
                 const struct param *p = &many->rank[r].model->params[i];
                 const struct param *q = model_param(whole, p->desc.id, p->desc.layer);
                 const struct state_kind *s = &state_kinds[kind];
-                for (i64 k = 0; k < tensor_count(p->master); k++) {
+                for (i64 k = 0; k < param_here(p); k++) {
                     i64 place = place_in_whole(p, k);
                     const void *x = s->at(p->bucket, p->at + k);
                     const void *y = s->at(q->bucket, q->at + place);

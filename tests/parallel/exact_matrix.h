@@ -23,7 +23,7 @@ static const struct {
     { "dp", 4, { 1, 2, 4, 8 } },
     { "tp", 4, { 1, 2, 4, 8 } },
     { "pp", 4, { 0, 1, 2, 3 } }, /* of pipelines */
-    { "zero", 2, { 0, 1 } },
+    { "zero", 4, { 0, 1, 2, 3 } },
     { "micro-batches", 3, { 1, 2, 4 } },
     { "recompute", 3, { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL } },
     { "model", 2, { 0, 1 } },     /* 1: gpt2, tied, learned positions, biases */
@@ -36,7 +36,7 @@ struct matrix_case {
     u8 at[FACTORS]; /* which value */
 };
 
-enum { MATRIX_CASES = 4 * 4 * 4 * 2 * 3 * 3 * 2 * 2 * 2 * 2, TUPLES = 1 << 20 };
+enum { MATRIX_CASES = 4 * 4 * 4 * 4 * 3 * 3 * 2 * 2 * 2 * 2, TUPLES = 1 << 20 };
 
 struct matrix {
     struct matrix_case *all;
@@ -54,6 +54,9 @@ static int value_of(const struct matrix_case *c, enum factor f)
 static bool makes_sense(const struct matrix_case *c)
 {
     int ranks = value_of(c, DP) * value_of(c, TP) * (value_of(c, PP) ? 2 : 1);
+    bool slices = value_of(c, ZERO) > 1; /* of gradients: one micro-batch per rank, no stages */
+    if (slices && (value_of(c, PP) || value_of(c, MICRO_BATCHES) > value_of(c, DP)))
+        return false;
     return (value_of(c, ZERO) == 0 || value_of(c, DP) > 1) && ranks <= MOST_RANKS &&
            (value_of(c, THREADS) == 1 || ranks <= 8);
 }
