@@ -142,7 +142,7 @@ struct expert_rows expert_order(struct graph *g, struct tensor *choice, i64 expe
         .attr = { [ORDER_EXPERTS] = (double)experts, [ORDER_T] = (double)T,
                   [ORDER_CAPACITY] = (double)capacity } });
     return t ? (struct expert_rows){ t->out[0], t->out[1], t->out[2] }
-             : (struct expert_rows){ NULL };
+             : (struct expert_rows){ 0 };
 }
 
 /* --- gather -------------------------------------------------------------------------- */

@@ -209,7 +209,7 @@ struct route router(struct graph *g, struct tensor *z, struct tensor *bias,
         proto.out[2] = graph_matrix(g, kit_wide(z), z->dim[0] / c->T, 2 * z->dim[1] + 1,
                                     "router.stats");
     struct task *t = graph_add(g, &proto);
-    return t ? (struct route){ t->out[0], t->out[1], t->out[2] } : (struct route){ NULL };
+    return t ? (struct route){ t->out[0], t->out[1], t->out[2] } : (struct route){ 0 };
 }
 
 /* --- gradient ------------------------------------------------------------------------ */
