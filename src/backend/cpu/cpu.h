@@ -12,8 +12,8 @@ void cpu_register_avx2(struct backend *b);
 void cpu_register_avx512(struct backend *b);
 void cpu_register_avx512bf16(struct backend *b);
 
-/* Does vdpbf16ps multiply faster than f32's units do after widening? Measured, in 0.3 ms, on
- * a processor that has avx512bf16; the answer is the same every time. */
+/* Does vdpbf16ps multiply faster than f32's units do after widening, on a processor that has it?
+ * The same answer on all processors of a maker. */
 bool cpu_avx512bf16_pays(void);
 
 #endif
