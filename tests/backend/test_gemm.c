@@ -579,6 +579,12 @@ TEST(pack_and_micro_multiply_one_tile_on_their_own)
         k->micro(gemm_steps(k, K), a_panel, panels, g.C.data, g.C.row_stride, true, panels);
         g.accumulate = true;
         check_product(&g, k, &C0);
+        if (k->micro_rows) { /* what A is packed for changes no bit */
+            _Alignas(64) float packed[GEMM_MICRO_MAX], lying[GEMM_MICRO_MAX];
+            k->micro(K, a_panel, panels, packed, k->nr, false, panels);
+            k->micro_rows(K, g.A.data, g.A.row_stride, panels, lying, k->nr, false, panels);
+            CHECK(memcmp(packed, lying, (size_t)(4 * k->mr * k->nr)) == 0);
+        }
         sys_free(C0.data);
         sys_free(panels);
         product_free(&g);

@@ -75,6 +75,8 @@ struct tile {
     bool starts, adds, ends; /* this block: start values first; onto sums; completes them */
     i64 steps;
     const u32 *a, *b, *next; /* panels of this block; what of B is needed after it */
+    const float *rows_of_a;  /* not NULL: A is read as it lies, with rows a_stride apart */
+    i64 a_stride;
 };
 
 /* --- cutting k ---------------------------------------------------------------------- */
@@ -460,12 +462,23 @@ static void start_sums(const struct work *w, const struct tile *t, float *sum, i
     w->plan.k->start(sum, t->sum_stride, &s, rows, cols);
 }
 
+/* Rows of A from i on, by a panel of B. */
+static void run_micro(const struct gemm_kernels *k, const struct tile *t, i64 i, const u32 *b,
+                      float *c, i64 ldc, bool add, const u32 *ahead)
+{
+    if (t->rows_of_a)
+        k->micro_rows(t->steps, t->rows_of_a + i * t->a_stride, t->a_stride, b, c, ldc, add,
+                      ahead);
+    else
+        k->micro(t->steps, t->a + i * t->steps, b, c, ldc, add, ahead);
+}
+
 /* A micro tile that C does not hold whole: through scratch. */
-static void multiply_edge(const struct gemm_kernels *k, const struct tile *t, const u32 *a,
+static void multiply_edge(const struct gemm_kernels *k, const struct tile *t, i64 i,
                           const u32 *b, float *sum, i64 rows, i64 cols, bool add)
 {
     _Alignas(64) float edge[GEMM_MICRO_MAX];
-    k->micro(t->steps, a, b, edge, k->nr, false, b);
+    run_micro(k, t, i, b, edge, k->nr, false, b);
     k->finish(sum, DTYPE_F32, t->sum_stride, edge, k->nr, rows, cols, add);
 }
 
@@ -476,15 +489,15 @@ static void multiply_special(const struct work *w, const struct tile *t, i64 i, 
     const struct gemm *g = w->g;
     const struct gemm_kernels *k = w->plan.k;
     i64 rows = i64_min(k->mr, t->rows - i), cols = i64_min(k->nr, t->cols - j);
-    const u32 *a = t->a + i * t->steps, *b = t->b + j * t->steps;
+    const u32 *b = t->b + j * t->steps;
     float *sum = t->sum + i * t->sum_stride + j;
 
     if (t->starts)
         start_sums(w, t, sum, i, j, rows, cols);
     if (t->in_c && (rows < k->mr || cols < k->nr))
-        multiply_edge(k, t, a, b, sum, rows, cols, t->adds);
+        multiply_edge(k, t, i, b, sum, rows, cols, t->adds);
     else
-        k->micro(t->steps, a, b, sum, t->sum_stride, t->adds, ahead);
+        run_micro(k, t, i, b, sum, t->sum_stride, t->adds, ahead);
     if (t->ends && g->C.type != DTYPE_F32)
         k->finish((void *)element(&g->C, t->m + i, w->slab.n0 + t->n + j), g->C.type,
                   g->C.row_stride, sum, t->sum_stride, rows, cols, false);
@@ -501,8 +514,8 @@ static void multiply_block(const struct work *w, const struct tile *t)
         const u32 *next = j + k->nr < t->cols ? b + k->nr * t->steps : t->next;
         for (i64 i = 0; i < t->rows; i += k->mr, next += ahead) {
             if (i < plain)
-                k->micro(t->steps, t->a + i * t->steps, b, t->sum + i * t->sum_stride + j,
-                         t->sum_stride, t->adds, next);
+                run_micro(k, t, i, b, t->sum + i * t->sum_stride + j, t->sum_stride, t->adds,
+                          next);
             else
                 multiply_special(w, t, i, j, next);
         }
@@ -613,6 +626,15 @@ static const u32 *panels_at(const struct work *w, i64 block, i64 n)
     return s->panels + words_before(b, s->N, w->plan.k->nr) + n * block_steps(w, b);
 }
 
+/* The micro kernel can read f32 rows as they lie, where they fill its tiles. Packing would be
+ * a twentieth of the product of 768 columns. */
+static bool reads_in_place(const struct work *w, const struct tile *t)
+{
+    const struct gemm_matrix *A = &w->g->A;
+    return w->plan.k->micro_rows && A->type == DTYPE_F32 && A->col_stride == 1 &&
+           t->rows % w->plan.k->mr == 0 && !w->g->row_sum;
+}
+
 static void multiply_strip(const struct work *w, i64 part, int thread)
 {
     const struct gemm_kernels *k = w->plan.k;
@@ -621,6 +643,8 @@ static void multiply_strip(const struct work *w, i64 part, int thread)
     for (i64 strip = part / w->ranges; strip > 0; strip--)
         t.m += strip_rows(w, t.m);
     t.rows = strip_rows(w, t.m);
+    t.a_stride = w->g->A.row_stride;
+    const bool in_place = reads_in_place(w, &t);
 
     for (t.n = begin; t.n < end; t.n += k->nc) {
         t.cols = i64_min(k->nc, end - t.n);
@@ -628,7 +652,9 @@ static void multiply_strip(const struct work *w, i64 part, int thread)
         for (i64 i = 0; i < w->slab.blocks; i++) {
             const struct block *b = block_of(w, &w->slab, i);
             u32 *a = thread_panels(w, thread) + words_before(b, t.rows, k->mr);
-            if (t.n == begin)
+            if (in_place)
+                t.rows_of_a = element(&w->g->A, t.m, b->k0);
+            else if (t.n == begin)
                 pack_a(w, &t, b, a, thread);
             set_block(w, &t, b);
             t.a = a;

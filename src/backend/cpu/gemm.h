@@ -1,7 +1,7 @@
 /* backend/cpu/gemm.h - matrix products, exact in the order of their sums.
  *
  * Both operands are first copied into *panels*: mr rows of A, or nr columns of B, side by
- * side for kc values of k. A *micro kernel* then multiplies one panel of A with one panel
+ * side for kc values of k; rows of A that a kernel can read as they lie are left there. A *micro kernel* then multiplies one panel of A with one panel
  * of B with all mr x nr sums in registers. Everything else is about which panel to touch
  * when (gemm.c) and how to copy quickly (multi/gemm_pack.c).
  *
@@ -99,6 +99,10 @@ typedef void (*gemm_pack_fn)(u32 *panels, const struct gemm_slab *s, i64 width);
 typedef void (*gemm_micro_fn)(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc,
                               bool add, const u32 *ahead);
 
+/* The same with mr rows of A as they lie, f32, row_stride apart, k side by side. */
+typedef void (*gemm_micro_rows_fn)(i64 steps, const float *a, i64 row_stride, const u32 *b,
+                                   float *c, i64 ldc, bool add, const u32 *ahead);
+
 /* dst (f32, rows x cols) = from (f32 or bf16; NULL is 0; may be dst) + bias (NULL is 0). */
 struct gemm_start {
     const void *from;
@@ -131,6 +135,7 @@ struct gemm_kernels {
     const struct gemm_kernels *mixed; /* for operands that are not both bf16; NULL: this */
     gemm_pack_fn pack;
     gemm_micro_fn micro;
+    gemm_micro_rows_fn micro_rows; /* NULL: A is always packed */
     gemm_start_fn start;
     gemm_finish_fn finish;
     gemm_sum_fn sum_rows;

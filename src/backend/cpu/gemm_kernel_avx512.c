@@ -52,17 +52,18 @@ INLINE void step_row_in_place(struct row *r, const float *a, __m512 x, __m512 y,
     r->z = add_product(r->z, a, z);
 }
 
-INLINE void step(struct sums *s, const float *a, const float *b)
+/* Row r's value of A is at a + r row_stride. */
+INLINE void step(struct sums *s, const float *a, i64 row_stride, const float *b)
 {
     __m512 x = _mm512_load_ps(b), y = _mm512_load_ps(b + 16), z = _mm512_load_ps(b + 32);
     step_row(&s->r0, a, x, y, z);
-    step_row_in_place(&s->r1, a + 1, x, y, z);
-    step_row(&s->r2, a + 2, x, y, z);
-    step_row_in_place(&s->r3, a + 3, x, y, z);
-    step_row(&s->r4, a + 4, x, y, z);
-    step_row_in_place(&s->r5, a + 5, x, y, z);
-    step_row(&s->r6, a + 6, x, y, z);
-    step_row_in_place(&s->r7, a + 7, x, y, z);
+    step_row_in_place(&s->r1, a + row_stride, x, y, z);
+    step_row(&s->r2, a + 2 * row_stride, x, y, z);
+    step_row_in_place(&s->r3, a + 3 * row_stride, x, y, z);
+    step_row(&s->r4, a + 4 * row_stride, x, y, z);
+    step_row_in_place(&s->r5, a + 5 * row_stride, x, y, z);
+    step_row(&s->r6, a + 6 * row_stride, x, y, z);
+    step_row_in_place(&s->r7, a + 7 * row_stride, x, y, z);
 }
 
 INLINE void store_row(struct row r, float *c, bool add)
@@ -77,10 +78,10 @@ INLINE void store_row(struct row r, float *c, bool add)
     _mm512_storeu_ps(c + 32, r.z);
 }
 
-static void micro(i64 steps, const u32 *a_panel, const u32 *b_panel, float *c, i64 ldc, bool add,
-                  const u32 *ahead)
+/* A's rows are row_stride apart, its steps step_stride. */
+INLINE void multiply(i64 steps, const float *a, i64 row_stride, i64 step_stride, const float *b,
+                     float *c, i64 ldc, bool add, const u32 *ahead)
 {
-    const float *a = (const float *)a_panel, *b = (const float *)b_panel;
     const struct row zero = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
     struct sums s = { zero, zero, zero, zero, zero, zero, zero, zero };
     i64 i = 0;
@@ -88,14 +89,14 @@ static void micro(i64 steps, const u32 *a_panel, const u32 *b_panel, float *c, i
     for (int r = 0; r < MR; r++)
         for (int n = 0; n < NR; n += 16)
             __builtin_prefetch(c + r * ldc + n, 1);
-    for (; i + AHEAD <= steps; i += AHEAD, a += AHEAD * MR, b += AHEAD * NR, ahead += 16) {
+    for (; i + AHEAD <= steps; i += AHEAD, a += AHEAD * step_stride, b += AHEAD * NR, ahead += 16) {
         __builtin_prefetch(ahead);
 #pragma GCC unroll 4
         for (int u = 0; u < AHEAD; u++)
-            step(&s, a + u * MR, b + u * NR);
+            step(&s, a + u * step_stride, row_stride, b + u * NR);
     }
-    for (; i < steps; i++, a += MR, b += NR)
-        step(&s, a, b);
+    for (; i < steps; i++, a += step_stride, b += NR)
+        step(&s, a, row_stride, b);
     store_row(s.r0, c, add);
     store_row(s.r1, c + ldc, add);
     store_row(s.r2, c + 2 * ldc, add);
@@ -104,6 +105,18 @@ static void micro(i64 steps, const u32 *a_panel, const u32 *b_panel, float *c, i
     store_row(s.r5, c + 5 * ldc, add);
     store_row(s.r6, c + 6 * ldc, add);
     store_row(s.r7, c + 7 * ldc, add);
+}
+
+static void micro(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, bool add,
+                  const u32 *ahead)
+{
+    multiply(steps, (const float *)a, 1, MR, (const float *)b, c, ldc, add, ahead);
+}
+
+static void micro_rows(i64 steps, const float *a, i64 row_stride, const u32 *b, float *c,
+                       i64 ldc, bool add, const u32 *ahead)
+{
+    multiply(steps, a, row_stride, 1, (const float *)b, c, ldc, add, ahead);
 }
 
 /* Twelve accumulators: one per step of latency 4 in two units would be 8. */
@@ -124,7 +137,7 @@ static i64 peak(i64 rounds, float *data)
 const struct gemm_kernels gemm_kernels_avx512 = {
     .name = "avx512", .mr = MR, .nr = NR, .kc = 384, .mc = 128, .nc = 384, .per_step = 1,
     .ahead_steps = AHEAD,
-    .pack = gemm_pack_words_avx512, .micro = micro,
+    .pack = gemm_pack_words_avx512, .micro = micro, .micro_rows = micro_rows,
     .start = gemm_start_avx512, .finish = gemm_finish_avx512,
     .sum_rows = gemm_sum_rows_avx512, .peak = peak,
 };
