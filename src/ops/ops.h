@@ -349,24 +349,43 @@ struct adamw_config {
 void adamw(struct graph *g, struct tensor *grad, struct tensor *scale, struct tensor *hyper,
            struct tensor *p, struct tensor *m, struct tensor *v, struct tensor *copy,
            struct tensor *when, const struct adamw_config *config);
-/* Muon (Jordan et al. 2024): m = mu m + g; u = nesterov ? g + mu m : m; five Newton-Schulz
- * steps (a, b, c) = (3.4445, -4.7750, 2.0315) orthogonalise u / (|u| + 1e-7) in f32 (see
- * ops/muon.c); p -= lr (k u + decay p), k = 0.2 sqrt(max(N,K)) so that AdamW's learning
- * rates fit (Moonlight, eq. 4).
- * in: grad f32 (N,K), scale, hyper; out: p, m (in place), [copy bf16]. The rows are up to
- * three blocks that are orthogonalised apart (q, k, v or gate, up of a fused weight), once
- * or, for experts, several times; N and K of k are those of the block. */
-enum { MUON_MU, MUON_NESTEROV, MUON_STEPS, MUON_DECAY, MUON_ROWS0, MUON_ROWS1, MUON_ROWS2 };
-extern const struct op_info op_muon;
+/* Muon (Jordan et al. 2024; ops/muon.c has the mathematics) in three ops, of which ranks that share a
+ * matrix do the first and the last on their shares.
+ *   muon_momentum: m = mu m + g; u = nesterov ? g + mu m : m, with g = scale grad.
+ *     in: grad f32, scale f32 (1); out: m (in place), u f32
+ *   muon_orthogonal: u / (|u| + 1e-7) after some Newton-Schulz steps, times 0.2 sqrt(max(N,K)) so
+ *     that AdamW's learning rates fit. in: u f32 (N,K); out: y f32. The rows are up to three blocks
+ *     that are orthogonalised apart (q, k, v or gate, up of a fused weight), once or, for experts,
+ *     several times; N and K of the factor are those of the block. With `shares` u and y are so many
+ *     shares of a matrix, one below the other, each of some rows of every block or, with `columns`,
+ *     of some columns. With `elsewhere` y is 0: another rank has it, and the sum is y.
+ *   muon_step: p -= lr (y + decay p). in: y f32, hyper; out: p f32 (in place), [copy bf16]. */
+enum { MUON_MU, MUON_NESTEROV };
+enum { MUON_STEPS, MUON_ROWS0, MUON_ROWS1, MUON_ROWS2, MUON_SHARES, MUON_COLUMNS, MUON_ELSEWHERE };
+enum { MUON_DECAY };
+extern const struct op_info op_muon_momentum, op_muon_orthogonal, op_muon_step;
 struct muon_config {
     double momentum, decay;
     int steps;
     bool nesterov;
-    i64 block_rows[3]; /* 0 ends the list; all 0: one block */
+    i64 block_rows[3]; /* of the whole matrix; 0 ends the list; all 0: one block */
+    i64 shares;        /* 0: one */
+    bool columns, elsewhere;
 };
-void muon(struct graph *g, struct tensor *grad, struct tensor *scale, struct tensor *hyper,
-          struct tensor *p, struct tensor *m, struct tensor *copy, struct tensor *when,
-          const struct muon_config *config);
+/* u NULL: made; so is y. */
+struct tensor *muon_momentum(struct graph *g, struct tensor *grad, struct tensor *scale,
+                             struct tensor *m, struct tensor *u, struct tensor *when,
+                             const struct muon_config *config);
+struct tensor *muon_orthogonal(struct graph *g, struct tensor *u, struct tensor *y,
+                               struct tensor *when, const struct muon_config *config);
+void muon_step(struct graph *g, struct tensor *y, struct tensor *hyper, struct tensor *p,
+               struct tensor *copy, struct tensor *when, const struct muon_config *config);
+/* Of a muon_orthogonal task: rows of the i-th block, 0 where there is none; columns of the whole
+ * matrix; where element (r,c) of the block of so many rows that begins at row `first` of the whole
+ * lies in u and y. */
+i64 muon_block_rows(const struct task *t, int i);
+i64 muon_columns(const struct task *t);
+i64 muon_place(const struct task *t, i64 first, i64 rows, i64 r, i64 c);
 /* avg += (1 - decay) (p - avg); in: p f32; out: avg f32 (in place) */
 enum { EMA_DECAY };
 extern const struct op_info op_ema;

@@ -18,6 +18,7 @@
  *   gradient of a tied embedding: that of the head, and that of the embedding, each summed over
  *     the whole step, then added.
  *   stages of a pipeline share no sum but a tied embedding's two parts.
+ *   Muon's products are of whole matrices, on one rank (orthogonal.h).
  *   loss: terms are multiples of 2^-24, squares of the norm whole numbers: any order will do.
  *
  * A context-parallel axis would take the 16 token leaves for attention's sums too.

@@ -429,6 +429,50 @@ static void update_rule(struct check *c, const struct task *t)
         set(c, t->out[k], slice ? SPREAD_ROWS : p);
 }
 
+static bool is_cut(enum spread is)
+{
+    return is == SPREAD_ROWS || is == SPREAD_COLUMNS;
+}
+
+/* What a rank has of a cut matrix is a share of it, whichever way it is cut. */
+static void momentum_rule(struct check *c, const struct task *t)
+{
+    enum spread grad = slice_of(c, t->in[0]);
+    if (grad >= SPREAD_PARTIAL)
+        refuse(c, t, t->in[0], "a gradient must be reduced before its update");
+    set(c, t->out[0], grad);
+    set(c, t->out[1], is_cut(grad) ? SPREAD_ROWS : grad);
+}
+
+/* One of the ranks that share the matrix does it, and the others have zeros: where it is none of
+ * those along tp, each of its own share. */
+static void orthogonal_rule(struct check *c, const struct task *t)
+{
+    const struct model_part *part = &c->m->part;
+    i64 sharers = c->axis == LANE_TP ? part->tensor_parts : part->state_parts;
+    bool share = t->attr[MUON_ELSEWHERE] != 0 && t->attr[MUON_SHARES] == 0;
+    enum spread u = in(c, t, 0);
+    if (u == SPREAD_ROWS && c->axis == LANE_TP && share) {
+        write(c, t, 0, u);
+        return;
+    }
+    if (u != SPREAD_UNKNOWN && u != SPREAD_SAME)
+        refuse(c, t, t->in[0], "the whole matrix is needed");
+    write(c, t, 0, sharers > 1 && u == SPREAD_SAME ? SPREAD_PARTIAL : u);
+}
+
+static void step_rule(struct check *c, const struct task *t)
+{
+    enum spread y = in(c, t, 0), p = spread_of(c, t->out[0]);
+    bool slice = c->axis == LANE_DP && y == SPREAD_ROWS;
+    if (y >= SPREAD_PARTIAL)
+        refuse(c, t, t->in[0], "it must be reduced first");
+    else if (y != SPREAD_UNKNOWN && p != SPREAD_UNKNOWN && is_cut(y) != is_cut(p) && !slice)
+        refuse_pair(c, t, t->in[0], t->out[0]);
+    for (int k = 0; k < t->op->n_out; k++)
+        set(c, t->out[k], slice ? SPREAD_ROWS : p);
+}
+
 static void collective_rule(struct check *c, const struct task *t)
 {
     enum spread is = in(c, t, 0), needs = SPREAD_ROWS, gives = SPREAD_SAME;
@@ -494,8 +538,9 @@ static const struct rule {
     { &op_sum_squares, squares_rule },      { &op_exact_squares, squares_rule },
     { &op_add_norms, add_norms_rule },      { &op_exact_total, together },
     { &op_clip, together },
-    { &op_adamw, update_rule },             { &op_muon, update_rule },
-    { &op_ema, update_rule },
+    { &op_adamw, update_rule },             { &op_ema, update_rule },
+    { &op_muon_momentum, momentum_rule },   { &op_muon_orthogonal, orthogonal_rule },
+    { &op_muon_step, step_rule },
     { &op_reduce_scatter, collective_rule }, { &op_all_gather, collective_rule },
     { &op_all_reduce, collective_rule },
 };

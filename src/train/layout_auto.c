@@ -26,9 +26,8 @@ struct search {
 static bool is_legal(const struct search *x, const struct layout *l)
 {
     const struct train_config *c = x->config;
-    bool whole = c->optim.name == OPTIMIZER_MUON && (l->tp > 1 || l->zero > ZERO_NONE);
     i64 ramps = i64_max(c->ramp.batch_steps, c->ramp.seq_steps);
-    if (whole || (l->pp > 1 && c->offload.activations))
+    if (l->pp > 1 && c->offload.activations)
         return false;
     for (i64 step = 0; step <= ramps; step++)
         if (layout_check(l, x->spec, x->budget->ranks, c->train.batch, schedule_seq(c, step),

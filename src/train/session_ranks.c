@@ -15,9 +15,6 @@ static int check_layout(const struct session *s, const struct layout *l, i64 ran
     for (i64 step = 0; step <= ramps; step++)
         TRY(layout_check(l, &s->spec, ranks, c->train.batch, schedule_seq(c, step),
                          (int)schedule_micro_batches(c, step)));
-    if (c->optim.name == OPTIMIZER_MUON && (l->tp > 1 || l->zero > ZERO_NONE))
-        return err_set(ERR_CONFIG, "muon needs whole matrices on every rank: choose a layout of "
-                       "dp alone, or optim.name adamw");
     if (l->pp > 1 && c->offload.activations)
         return err_set(ERR_CONFIG, "offload.activations needs micro-batches that follow each other, "
                        "and pp=%lld has several under way: set one of them back (offload.optimizer "

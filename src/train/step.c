@@ -4,6 +4,7 @@
 #include "parallel/data_parallel.h"
 #include "parallel/exact.h"
 #include "parallel/offload.h"
+#include "parallel/orthogonal.h"
 #include "parallel/pipeline.h"
 #include "parallel/spread.h"
 #include "parallel/tensor_parallel.h"
@@ -64,7 +65,7 @@ static struct piece cut_piece(struct graph *g, const struct bucket *b, i64 first
         .grad = piece_of(g, b->own_grad, bucket_grad_at(b, first), n),
         .p = piece_of(g, b->master, weight, n),
         .m = piece_of(g, b->m, state, n),
-        .v = piece_of(g, b->v, state, n),
+        .v = piece_of(g, first < b->adam ? b->v : NULL, state, n),
         .copy = piece_of(g, first < b->copied ? NULL : b->compute, weight - b->copied, n),
         .ema = piece_of(g, b->ema, state, n),
     };
@@ -76,33 +77,16 @@ static struct piece whole_piece(const struct param *p)
                            p->compute == p->master ? NULL : p->compute, p->ema };
 }
 
-static void update_muon(struct graph *g, const struct param *p, const struct piece *x,
-                        const struct train_config *c, const struct step_io *io)
-{
-    struct muon_config config = { .momentum = c->optim.muon_momentum,
-                                  .decay = c->optim.weight_decay,
-                                  .steps = (int)c->optim.muon_ns_steps, .nesterov = true };
-    for (int i = 0; i < 3; i++)
-        config.block_rows[i] = p->desc.blocks[i];
-    muon(g, x->grad, io->scale, io->hyper, x->p, x->m, x->copy, io->apply, &config);
-}
-
 static void update_piece(struct graph *g, const struct model *m, const struct param *p,
                          const struct piece *x, const struct train_config *c,
                          const struct step_io *io)
 {
     double decay = param_decays(&p->desc) ? c->optim.weight_decay : 0;
     struct adamw_config config = { c->optim.beta1, c->optim.beta2, c->optim.eps, decay };
-    g->layer = p->desc.layer;
     if (p->desc.kind == PARAM_BALANCE)
         balance_bias(g, x->grad, x->p, io->apply, m->spec.bias_rate);
-    else if (model_uses_muon(m, &p->desc))
-        update_muon(g, p, x, c, io);
     else
         adamw(g, x->grad, io->scale, io->hyper, x->p, x->m, x->v, x->copy, io->apply, &config);
-    if (x->ema)
-        ema(g, x->p, x->ema, io->apply, c->train.ema);
-    g->layer = -1;
 }
 
 /* The part of a parameter whose state is here: all of it, or its share of the slice. */
@@ -184,20 +168,112 @@ static struct tensor *gradient_squares(struct graph *g, const struct model *m,
     return exact ? exact_total(g, sum) : sum;
 }
 
+/* What the update of matrices under Muon needs besides. */
+struct update {
+    struct graph *g;
+    const struct model *m;
+    const struct train_config *c;
+    const struct step_io *io;
+    const struct mesh *mesh;
+    struct muon_config muon;
+    double *load; /* orthogonal.h */
+};
+
+static void update_average(const struct update *x, const struct piece *piece)
+{
+    if (piece->ema)
+        ema(x->g, piece->p, piece->ema, x->io->apply, x->c->train.ema);
+}
+
+/* What of a unit's matrix is here, and the same of u or y. */
+static bool matrix_piece(const struct update *x, const struct orthogonal_unit *unit,
+                         const struct param *p, struct tensor *of, struct piece *out,
+                         struct tensor **part)
+{
+    const struct shard_range here = param_state_here(p);
+    if (!orthogonal_has(x->m, unit, p) || here.count == 0)
+        return false;
+    x->g->layer = p->desc.layer;
+    *part = of;
+    if (unit->matrix) {
+        *out = whole_piece(p);
+        return true;
+    }
+    *out = cut_piece(x->g, p->bucket, p->at + here.begin, here.count);
+    *part = graph_view(x->g, of, p->at + here.begin - unit->first, here.count);
+    return true;
+}
+
+/* AdamW's parameters, and the momentum of Muon's. Who has none of it takes part with nothing. */
+static void begin_unit(const struct update *x, struct orthogonal_unit *unit)
+{
+    struct graph *g = x->g;
+    struct piece piece;
+    struct tensor *u;
+    orthogonal_open(g, x->m, unit);
+    if (unit->u && !unit->matrix) {
+        piece = cut_piece(g, unit->bucket, unit->first, 0);
+        muon_momentum(g, piece.grad, x->io->scale, piece.m, graph_view(g, unit->u, 0, 0),
+                      x->io->apply, &x->muon);
+    }
+    for (i64 i = 0; i < x->m->n_params; i++) {
+        const struct param *p = &x->m->params[i];
+        if (matrix_piece(x, unit, p, unit->u, &piece, &u)) {
+            muon_momentum(g, piece.grad, x->io->scale, piece.m, u, x->io->apply, &x->muon);
+        } else if (unit->opens && p->bucket == unit->bucket &&
+                   !model_uses_muon(x->m, &p->desc) && own_piece(g, p, &piece)) {
+            g->layer = p->desc.layer;
+            update_piece(g, x->m, p, &piece, x->c, x->io);
+            update_average(x, &piece);
+        }
+    }
+    g->layer = -1;
+}
+
+/* The steps of Muon's matrices; then the bucket is done. */
+static void end_unit(const struct update *x, const struct orthogonal_unit *unit)
+{
+    struct graph *g = x->g;
+    struct piece piece;
+    struct tensor *y;
+    for (i64 i = 0; i < x->m->n_params; i++) {
+        if (!matrix_piece(x, unit, &x->m->params[i], unit->y, &piece, &y))
+            continue;
+        muon_step(g, y, x->io->hyper, piece.p, piece.copy, x->io->apply, &x->muon);
+        update_average(x, &piece);
+    }
+    g->layer = -1;
+    if (unit->closes)
+        data_parallel_gather(g, unit->bucket, x->mesh);
+}
+
+static void update_weights(struct update *x)
+{
+    struct orthogonal_unit *units;
+    i64 n = orthogonal_units(x->g, x->m, &units), ahead = orthogonal_ahead(x->mesh);
+    x->load = ARENA_ARRAY(x->g->arena, double, orthogonal_ranks(x->mesh));
+    x->muon = (struct muon_config){ .momentum = x->c->optim.muon_momentum,
+                                    .decay = x->c->optim.weight_decay, .nesterov = true,
+                                    .steps = (int)x->c->optim.muon_ns_steps };
+    for (i64 i = 0; i < n + 2 * ahead && x->g->rc >= 0; i++) {
+        if (i < n)
+            begin_unit(x, &units[i]);
+        if (i >= ahead && i - ahead < n)
+            orthogonal_run(x->g, x->m, x->mesh, &units[i - ahead], x->load, &x->muon);
+        if (i >= 2 * ahead)
+            end_unit(x, &units[i - 2 * ahead]);
+    }
+}
+
 static void build_update(struct graph *g, const struct model *m, const struct train_config *c,
                          const struct step_io *io, const struct mesh *mesh)
 {
-    struct piece piece;
+    struct update x = { .g = g, .m = m, .c = c, .io = io, .mesh = mesh };
     g->phase = PHASE_UPDATE;
     data_parallel_reduce_shared(g, m, mesh);
     pipeline_tie(g, m);
     clip(g, gradient_squares(g, m, mesh), c->train.clip, io->norm, io->scale, io->apply);
-    for (i64 b = 0; b < m->n_buckets; b++) {
-        for (i64 i = 0; i < m->n_params; i++)
-            if (m->params[i].bucket == &m->buckets[b] && own_piece(g, &m->params[i], &piece))
-                update_piece(g, m, &m->params[i], &piece, c, io);
-        data_parallel_gather(g, &m->buckets[b], mesh);
-    }
+    update_weights(&x);
 }
 
 /* One part for each stage that is here. The whole model is one stage. */

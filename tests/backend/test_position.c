@@ -144,6 +144,15 @@ static void check_updates(struct place *p)
                   false, false);
     check_columns(p, (struct task){ .op = &op_ema, .in = { grad }, .out = { m },
                                     .attr = { [EMA_DECAY] = 0.99 } }, false, false);
+    tensor_set(hyper, HYPER_MUON_LR, 3e-2);
+    for (int nesterov = 0; nesterov < 2; nesterov++)
+        check_columns(p, (struct task){ .op = &op_muon_momentum, .in = { grad, scale },
+                                        .out = { m, tensor_of(p, f, 1, WIDTH, 8) },
+                                        .attr = { [MUON_MU] = 0.95,
+                                                  [MUON_NESTEROV] = nesterov } }, false, false);
+    check_columns(p, (struct task){ .op = &op_muon_step, .in = { grad, hyper },
+                                    .out = { weight, tensor_of(p, DTYPE_BF16, 1, WIDTH, 9) },
+                                    .attr = { [MUON_DECAY] = 0.1 } }, false, false);
 }
 
 /* A row by itself. */

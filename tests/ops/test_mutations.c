@@ -391,10 +391,16 @@ static const struct fault {
     { "bias correction is left out", &op_adamw, fill_in, NULL, 2, 1, NULL },
     { "v is stale", &op_adamw, lose_out, NULL, 2, 0, NULL },
     { "the compute copy is stale", &op_adamw, lose_out, NULL, 3, 0, NULL },
-    { "Nesterov's term is exchanged", &op_muon, flip_attr, NULL, MUON_NESTEROV, 0, NULL },
-    { "a step is left out", &op_muon, add_attr, NULL, MUON_STEPS, -1, NULL },
-    { "blocks are taken as one", &op_muon, one_block, NULL, MUON_ROWS0, 0, NULL },
-    { "decay is left out", &op_muon, set_attr, NULL, MUON_DECAY, 0, NULL },
+    { "Nesterov's term is exchanged", &op_muon_momentum, flip_attr, NULL, MUON_NESTEROV, 0, NULL },
+    { "the clip's scale is ignored", &op_muon_momentum, fill_in, NULL, 1, 1, NULL },
+    { "the momentum is stale", &op_muon_momentum, lose_out, NULL, 0, 0, NULL },
+    { "a step is left out", &op_muon_orthogonal, add_attr, NULL, MUON_STEPS, -1, NULL },
+    { "blocks are taken as one", &op_muon_orthogonal, one_block, NULL, MUON_ROWS0, 0, NULL },
+    { "shares are taken as rows", &op_muon_orthogonal, set_attr, NULL, MUON_SHARES, 1, NULL },
+    { "what another rank does is done", &op_muon_orthogonal, set_attr, NULL, MUON_ELSEWHERE, 0,
+      NULL },
+    { "decay is left out", &op_muon_step, set_attr, NULL, MUON_DECAY, 0, NULL },
+    { "the compute copy is stale", &op_muon_step, lose_out, NULL, 1, 0, NULL },
     { "decay is taken as its rest", &op_ema, set_attr, NULL, EMA_DECAY, 0.1, NULL },
     { "the last row is left out", &op_fold, zero_last_in, NULL, 0, 0, NULL },
     { "a sum is begun anew", &op_fold, set_accumulate, NULL, 0, ACCUMULATE_NONE, NULL },
@@ -417,7 +423,7 @@ static void run_faulty(const struct task *t, struct run *x)
         f->after(&altered, f->k, f->value);
 }
 
-/* Muon with fused blocks needs the scratch of the whole. */
+/* Muon with fused blocks, or with shares of columns, needs the scratch of the whole. */
 static i64 faulty_workspace(const struct task *t, int threads,
                             const void *context)
 {

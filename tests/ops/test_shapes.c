@@ -74,16 +74,15 @@ TEST(a_missing_input_is_named)
 TEST(muon_blocks_must_cover_the_rows)
 {
     struct bench b;
-    const i64 one = 1, hypers = HYPERS, dim[] = { 8, 4 };
     struct muon_config config = { .steps = 5, .block_rows = { 4, 2 } };
     setup(&b);
-    struct tensor *p[3];
-    for (int i = 0; i < 3; i++)
-        p[i] = graph_tensor(&b.g, ROLE_PARAM, DTYPE_F32, 2, dim, "wqkv");
-    muon(&b.g, p[0], graph_tensor(&b.g, ROLE_INPUT, DTYPE_F32, 1, &one, "scale"),
-         graph_tensor(&b.g, ROLE_INPUT, DTYPE_F32, 1, &hypers, "hyper"), p[1], p[2], NULL, NULL,
-         &config);
+    muon_orthogonal(&b.g, matrix(&b, DTYPE_F32, 8, 4, "wqkv"), NULL, NULL, &config);
     CHECK_FAILS(b.g.rc, ERR_MODEL, "the blocks have 6 rows together, wqkv has 8");
+    arena_fini(&b.arena);
+    setup(&b);
+    config = (struct muon_config){ .steps = 5, .block_rows = { 4, 2, 2 }, .shares = 4 };
+    muon_orthogonal(&b.g, matrix(&b, DTYPE_F32, 8, 4, "wqkv"), NULL, NULL, &config);
+    CHECK_FAILS(b.g.rc, ERR_MODEL, "a block of 2 rows is not 4 shares");
     arena_fini(&b.arena);
 }
 

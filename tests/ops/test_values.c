@@ -210,17 +210,14 @@ TEST(muon_moves_by_a_nearly_orthogonal_matrix)
     const struct muon_config config = { .steps = 5 };
     struct bench b;
     setup(&b);
-    struct tensor *hyper = vector(&b, ROLE_INPUT, HYPERS, VALUES(0, 0, 0, 1));
-    struct tensor *p = example_normal(&b.e, ROLE_STATE, DTYPE_F32, N, K, 0);
-    struct tensor *m = example_normal(&b.e, ROLE_STATE, DTYPE_F32, N, K, 0);
-    muon(&b.g, example_normal(&b.e, ROLE_INPUT, DTYPE_F32, N, K, 1),
-         vector(&b, ROLE_INPUT, 1, VALUES(1)), hyper, p, m, NULL, NULL, &config);
+    struct tensor *y = muon_orthogonal(
+        &b.g, example_normal(&b.e, ROLE_INPUT, DTYPE_F32, N, K, 1), NULL, NULL, &config);
     run_last(&b);
     for (i64 i = 0; i < N; i++) {
         for (i64 j = 0; j < N; j++) {
             double dot = 0;
             for (i64 k = 0; k < K; k++)
-                dot += tensor_get(p, i * K + k) * tensor_get(p, j * K + k) / (0.04 * K);
+                dot += tensor_get(y, i * K + k) * tensor_get(y, j * K + k) / (0.04 * K);
             CHECK_NEAR(dot, i == j, 0.5);
         }
     }

@@ -153,26 +153,35 @@ static const char *exact_run(struct ranks *one, struct ranks *many)
     return NULL;
 }
 
-/* layers 0: those of the tiny model. */
-static inline void expect_exact_layers(const struct exact_case *c, i64 layers)
+/* The options' layout beside one rank without recompute, both exact. */
+static inline void expect_exact_options(const struct ranks_options *o)
 {
     struct ranks one, many;
     char layout[128];
-    snprintf(layout, sizeof layout, "%s,exact=true", c->layout);
-    struct ranks_options o = exact_options(c, "exact=true");
-    o.layers = layers;
-    ranks_open(&one, &o);
-    o = exact_options(c, layout);
-    o.layers = layers;
-    o.tiny.recompute = c->recompute;
-    ranks_open(&many, &o);
+    snprintf(layout, sizeof layout, "%s,exact=true", o->layout);
+    struct ranks_options alone = *o, all = *o;
+    alone.layout = "exact=true";
+    alone.tiny.recompute = RECOMPUTE_NONE;
+    all.layout = layout;
+    ranks_open(&one, &alone);
+    ranks_open(&many, &all);
     const char *difference = exact_run(&one, &many);
     if (difference)
-        fail_msg("%s, %s, %d x %lld rows%s%s: %s", c->layout, c->gpt2 ? "gpt2" : "llama",
-                 c->micro_batches, (long long)c->B, c->half ? ", bf16" : "",
-                 c->recompute ? ", recompute" : "", difference);
+        fail_msg("%s, %s, %d x %lld rows%s%s%s: %s", o->layout, o->tiny.gpt2 ? "gpt2" : "llama",
+                 (int)o->tiny.micro_batches, (long long)o->tiny.B, o->tiny.bf16 ? ", bf16" : "",
+                 o->tiny.recompute ? ", recompute" : "",
+                 o->tiny.optimizer == OPTIMIZER_MUON ? ", muon" : "", difference);
     ranks_close(&one);
     ranks_close(&many);
+}
+
+/* layers 0: those of the tiny model. */
+static inline void expect_exact_layers(const struct exact_case *c, i64 layers)
+{
+    struct ranks_options o = exact_options(c, c->layout);
+    o.layers = layers;
+    o.tiny.recompute = c->recompute;
+    expect_exact_options(&o);
 }
 
 static inline void expect_exact(const struct exact_case *c)

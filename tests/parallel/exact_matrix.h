@@ -8,7 +8,7 @@
 #include "parallel/exact.h"
 
 enum factor {
-    DP, TP, PP, ZERO, MICRO_BATCHES, RECOMPUTE, MODEL, PRECISION, THREADS, ROWS, FACTORS
+    DP, TP, PP, ZERO, MICRO_BATCHES, RECOMPUTE, MODEL, PRECISION, THREADS, ROWS, MUON, FACTORS
 };
 
 /* Ways to be a pipeline: what the layout says. */
@@ -30,13 +30,14 @@ static const struct {
     { "precision", 2, { 0, 1 } }, /* 1: bf16 */
     { "threads", 2, { 1, 2 } },
     { "rows", 2, { 8, 24 } }, /* of a step: 24 has an odd part */
+    { "optimizer", 2, { 0, 1 } }, /* 1: muon */
 };
 
 struct matrix_case {
     u8 at[FACTORS]; /* which value */
 };
 
-enum { MATRIX_CASES = 4 * 4 * 4 * 4 * 3 * 3 * 2 * 2 * 2 * 2, TUPLES = 1 << 20 };
+enum { MATRIX_CASES = 4 * 4 * 4 * 4 * 3 * 3 * 2 * 2 * 2 * 2 * 2, TUPLES = 1 << 20 };
 
 struct matrix {
     struct matrix_case *all;
@@ -122,18 +123,21 @@ static const char *matrix_run(const struct matrix_case *m, char *name, size_t by
                             .threads = value_of(m, THREADS) };
     snprintf(layout, sizeof layout, "dp=%d,tp=%d,zero=%d,exact=true%s", value_of(m, DP),
              value_of(m, TP), value_of(m, ZERO), pipelines[value_of(m, PP)]);
-    snprintf(name, bytes, "| dp=%d,tp=%d,zero=%d%s | %d x %d | %s %s | %s | %d |",
+    snprintf(name, bytes, "| dp=%d,tp=%d,zero=%d%s | %d x %d | %s %s %s | %s | %d |",
              value_of(m, DP), value_of(m, TP), value_of(m, ZERO), pipelines[value_of(m, PP)],
              c.micro_batches, (int)c.B,
              c.gpt2 ? "gpt2" : "llama", c.half ? "bf16" : "fp32",
+             value_of(m, MUON) ? "muon" : "adamw",
              (const char *[]){ "none", "selective", "full" }[c.recompute], c.threads);
     struct ranks_options o = exact_options(&c, "exact=true");
     o.tiny.threads = 1;
+    o.tiny.optimizer = value_of(m, MUON) ? OPTIMIZER_MUON : OPTIMIZER_ADAMW;
     o.heads = 8;
     o.layers = 4;
     ranks_open(one, &o);
     o = exact_options(&c, layout);
     o.tiny.recompute = c.recompute;
+    o.tiny.optimizer = value_of(m, MUON) ? OPTIMIZER_MUON : OPTIMIZER_ADAMW;
     o.heads = 8;
     o.layers = 4;
     ranks_open(many, &o);

@@ -5,7 +5,7 @@
  * (n-1) X over all of them; an all-reduce twice that) put together by hand for what a layout
  * does, from the shapes alone: Korthikanti et al. 2022, section 4.2 (tensor and sequence
  * parallel: per layer four gatherings and four reduce-scatters of rows x width), Rajbhandari et
- * al. 2020, section 7 (data parallel: gradients; split state: gradients and weights). */
+ * al. 2020, section 7 (data parallel: gradients; split state: gradients and weights), parallel/orthogonal.h (Muon). */
 #include "parallel/ranks.h"
 #include "test.h"
 
@@ -74,6 +74,24 @@ static double rows_over_tensor(const struct ranks *all, double a)
     return (double)s->layers * layer + embedding + head + loss;
 }
 
+/* Muon: what is orthogonalised is gathered and scattered back in f32, by all that split the state
+ * and, for each matrix, by one group along tp of those that do. */
+static void add_muon(struct counts *c, const struct rank *k, const struct layout *l)
+{
+    const struct model *m = k->model;
+    for (i64 i = 0; i < m->n_buckets; i++) {
+        const struct bucket *b = &m->buckets[i];
+        bool any = m->needs & MODEL_MUON && b->adam == b->copied && b->count > b->copied;
+        if (any && l->zero > 0 && k->mesh.dp_rank == 0)
+            c->bytes[LANE_DP] += 2 * (double)(l->dp - 1) * 4 * (double)(b->count - b->copied);
+    }
+    for (i64 i = 0; i < m->n_params; i++)
+        if (model_uses_muon(m, &m->params[i].desc) && k->mesh.tp_rank == 0 &&
+            (l->zero == 0 || k->mesh.dp_rank == 0))
+            c->bytes[LANE_TP] += 2 * (double)(l->tp - 1) * 4 *
+                                 (double)param_count(&m->params[i].desc);
+}
+
 static struct counts of_formulas(const struct ranks *all, bool half)
 {
     const struct layout *l = &all->layout;
@@ -90,6 +108,7 @@ static struct counts of_formulas(const struct ranks *all, bool half)
             if (k->mesh.tp_rank == 0 && l->tp > 1)
                 c.bytes[LANE_TP] += 2 * (double)(l->tp - 1) * 4 * (double)b->cut;
         }
+        add_muon(&c, k, l);
         if (k->mesh.dp_rank == 0 && l->dp > 1 && l->zero > 0)
             c.bytes[LANE_DP] += 2 * (double)(l->dp - 1) * 8; /* a share of the norm */
         if (k->mesh.tp_rank == 0 && l->tp > 1)
@@ -115,7 +134,7 @@ static void expect_equal(const char *layout, const char *lane, const char *which
                  formula);
 }
 
-static void expect_counts(const char *layout, bool gpt2, bool half)
+static void expect_counts_of(const char *layout, bool gpt2, bool half, int optimizer)
 {
     struct ranks all;
     struct ranks_options o = { .tiny = { .threads = 1, .micro_batches = 2, .B = 4 },
@@ -123,6 +142,7 @@ static void expect_counts(const char *layout, bool gpt2, bool half)
     o.tiny.gpt2 = gpt2;
     o.tiny.bf16 = half;
     o.tiny.backend = backend_best();
+    o.tiny.optimizer = optimizer;
     ranks_open(&all, &o);
     struct counts before = of_transport(&all), tasks = of_tasks(&all);
     ranks_step(&all, 0);
@@ -138,6 +158,11 @@ static void expect_counts(const char *layout, bool gpt2, bool half)
     expect_equal(layout, "tie", "the transport", tie, tasks.bytes[LANE_TIE]);
     CHECK((tie > 0) == (gpt2 && all.layout.pp > 1));
     ranks_close(&all);
+}
+
+static void expect_counts(const char *layout, bool gpt2, bool half)
+{
+    expect_counts_of(layout, gpt2, half, OPTIMIZER_ADAMW);
 }
 
 TEST(data_parallel_ranks_send_what_the_formula_says)
@@ -166,6 +191,15 @@ TEST(stages_send_what_the_formula_says)
     expect_counts("pp=2,dp=2,tp=2,zero=1", true, true);
 }
 
+TEST(muon_sends_what_the_formula_says)
+{
+    expect_counts_of("dp=4", true, true, OPTIMIZER_MUON);
+    expect_counts_of("dp=4,zero=1", true, false, OPTIMIZER_MUON);
+    expect_counts_of("dp=2,tp=2", false, true, OPTIMIZER_MUON);
+    expect_counts_of("dp=2,tp=2,zero=1", true, false, OPTIMIZER_MUON);
+    expect_counts_of("pp=2,dp=2,tp=2,zero=1", true, true, OPTIMIZER_MUON);
+}
+
 TEST_MAIN(ONE(data_parallel_ranks_send_what_the_formula_says),
           ONE(tensor_parallel_ranks_send_what_the_formula_says),
-          ONE(stages_send_what_the_formula_says))
+          ONE(stages_send_what_the_formula_says), ONE(muon_sends_what_the_formula_says))

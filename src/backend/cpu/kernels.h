@@ -81,8 +81,10 @@ WORKSPACE_DECLARE(sum_squares);
 KERNEL_DECLARE(add_norms);
 KERNEL_DECLARE(clip);
 KERNEL_DECLARE(adamw);
-KERNEL_DECLARE(muon);
-WORKSPACE_DECLARE(muon);
+KERNEL_DECLARE(muon_momentum);
+KERNEL_DECLARE(muon_orthogonal);
+WORKSPACE_DECLARE(muon_orthogonal);
+KERNEL_DECLARE(muon_step);
 KERNEL_DECLARE(ema);
 
 /* --- parts ----------------------------------------------------------------------------- */

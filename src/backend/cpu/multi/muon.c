@@ -7,32 +7,24 @@
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/kernels.h"
 
+#include <string.h>
 
 static const float NS_A = 3.4445f, NS_B = -4.7750f, NS_C = 2.0315f;
-enum { MUON_BLOCKS = 3, MUON_NORM_BLOCK = 65536 };
+enum { MUON_NORM_BLOCK = 65536 };
 
 /* One block's matrices; s = min(n, k). All in the workspace. */
 struct muon_block {
-    i64 row, n, k, s;
+    i64 row, n, k, s; /* row: its first of the whole matrix */
     float *x, *next, *gram, *poly; /* (n,k) (n,k) (s,s) (s,s) */
     double *squares;               /* per block of elements of x */
     void *rest;                    /* for the matrix products */
-    float inv_norm, step;          /* step: lr * 0.2 sqrt(max(n, k)) */
+    float factor; /* of x: 1 / |x| before the steps, 0.2 sqrt(max(n, k)) behind them */
 };
 
 struct muon_work {
     struct work w; /* first: pool functions see it as struct work */
     struct muon_block b;
 };
-
-/* Rows of the i-th block; 0 when there is none. */
-static i64 block_rows(const struct task *t, int i)
-{
-    const i64 first = (i64)t->attr[MUON_ROWS0];
-    if (first == 0)
-        return i == 0 ? t->in[0]->dim[0] : 0;
-    return i < MUON_BLOCKS ? (i64)t->attr[MUON_ROWS0 + i] : 0;
-}
 
 static struct gemm_matrix matrix(float *data, i64 columns, bool transposed)
 {
@@ -63,27 +55,93 @@ static struct gemm step_gemm(const struct muon_block *b)
     return g;
 }
 
-/* --- elementwise parts -------------------------------------------------------------------- */
+/* --- element by element ------------------------------------------------------------------ */
 
-/* m = mu m + scale g; x = nesterov ? scale g + mu m : m; squares of x per block. */
 static void momentum_part(void *context, i64 part, int thread)
 {
-    const struct muon_work *mw = context;
-    const struct task *t = mw->w.t;
-    const struct muon_block *b = &mw->b;
-    const float *g = (const float *)t->in[0]->data + b->row * b->k;
+    const struct work *w = context;
+    const struct task *t = w->t;
     const float scale = *(const float *)t->in[1]->data, mu = (float)t->attr[MUON_MU];
-    float *m = (float *)t->out[1]->data + b->row * b->k;
     const bool nesterov = t->attr[MUON_NESTEROV] != 0;
+    struct range r = work_range(w, part);
+    (void)thread;
+    for (i64 i = r.begin; i < r.end; i += VL) {
+        vec g = vec_get_n(false, t->in[0]->data, i, r.end - i) * scale;
+        vec m = vec_get_n(false, t->out[0]->data, i, r.end - i) * mu + g;
+        vec_put_n(false, t->out[0]->data, i, m, r.end - i);
+        vec_put_n(false, t->out[1]->data, i, nesterov ? g + m * mu : m, r.end - i);
+    }
+}
+
+void NAMED(muon_momentum)(const struct task *t, struct run *x)
+{
+    work_run(t, x, tensor_count(t->in[0]), ELEMENTS_PER_PART, momentum_part);
+}
+
+static void step_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const struct task *t = w->t;
+    const float lr = ((const float *)t->in[1]->data)[HYPER_MUON_LR];
+    const float keep = 1 - lr * (float)t->attr[MUON_DECAY];
+    struct range r = work_range(w, part);
+    (void)thread;
+    for (i64 i = r.begin; i < r.end; i += VL) {
+        vec p = vec_get_n(false, t->out[0]->data, i, r.end - i) * keep;
+        p -= vec_get_n(false, t->in[0]->data, i, r.end - i) * lr;
+        vec_put_n(false, t->out[0]->data, i, p, r.end - i);
+        if (t->out[1])
+            vec_put_n(true, t->out[1]->data, i, p, r.end - i);
+    }
+}
+
+void NAMED(muon_step)(const struct task *t, struct run *x)
+{
+    work_run(t, x, tensor_count(t->in[0]), ELEMENTS_PER_PART, step_part);
+}
+
+/* --- parts of an orthogonalisation --------------------------------------------------------- */
+
+/* Rows of x from the shares that u is made of. */
+static void pack_part(void *context, i64 part, int thread)
+{
+    const struct muon_work *mw = context;
+    const struct muon_block *b = &mw->b;
+    const float *u = mw->w.t->in[0]->data;
+    const i64 run = mw->w.t->in[0]->dim[1]; /* columns that lie side by side */
+    struct range rows = work_range(&mw->w, part);
+    (void)thread;
+    for (i64 r = rows.begin; r < rows.end; r++)
+        for (i64 c = 0; c < b->k; c += run)
+            memcpy(b->x + r * b->k + c, u + muon_place(mw->w.t, b->row, b->n, r, c),
+                   (size_t)run * sizeof *u);
+}
+
+static void unpack_part(void *context, i64 part, int thread)
+{
+    const struct muon_work *mw = context;
+    const struct muon_block *b = &mw->b;
+    float *y = mw->w.t->out[0]->data;
+    const i64 run = mw->w.t->in[0]->dim[1];
+    struct range rows = work_range(&mw->w, part);
+    (void)thread;
+    for (i64 r = rows.begin; r < rows.end; r++)
+        for (i64 c = 0; c < b->k; c += run) {
+            float *to = y + muon_place(mw->w.t, b->row, b->n, r, c);
+            for (i64 i = 0; i < run; i++)
+                to[i] = b->factor * b->x[r * b->k + c + i];
+        }
+}
+
+static void squares_part(void *context, i64 part, int thread)
+{
+    const struct muon_work *mw = context;
     struct range r = work_range(&mw->w, part);
     double squares = 0;
     (void)thread;
-    for (i64 i = r.begin; i < r.end; i++) {
-        m[i] = mu * m[i] + scale * g[i];
-        b->x[i] = nesterov ? scale * g[i] + mu * m[i] : m[i];
-        squares += (double)b->x[i] * (double)b->x[i];
-    }
-    b->squares[part] = squares;
+    for (i64 i = r.begin; i < r.end; i++)
+        squares += (double)mw->b.x[i] * (double)mw->b.x[i];
+    mw->b.squares[part] = squares;
 }
 
 static void normalise_part(void *context, i64 part, int thread)
@@ -92,7 +150,7 @@ static void normalise_part(void *context, i64 part, int thread)
     struct range r = work_range(&mw->w, part);
     (void)thread;
     for (i64 i = r.begin; i < r.end; i++)
-        mw->b.x[i] *= mw->b.inv_norm;
+        mw->b.x[i] *= mw->b.factor;
 }
 
 /* next = c S + b I, by rows. */
@@ -107,23 +165,6 @@ static void shift_part(void *context, i64 part, int thread)
             b->next[r * b->s + c] = NS_C * b->gram[r * b->s + c];
         b->next[r * b->s + r] += NS_B;
     }
-}
-
-static void update_part(void *context, i64 part, int thread)
-{
-    const struct muon_work *mw = context;
-    const struct task *t = mw->w.t;
-    const struct muon_block *b = &mw->b;
-    const float keep = 1 - ((const float *)t->in[2]->data)[HYPER_MUON_LR] *
-                               (float)t->attr[MUON_DECAY];
-    float *p = (float *)t->out[0]->data + b->row * b->k;
-    bf16 *copy = t->out[2] ? (bf16 *)t->out[2]->data + b->row * b->k : NULL;
-    struct range r = work_range(&mw->w, part);
-    (void)thread;
-    for (i64 i = r.begin; i < r.end; i++)
-        p[i] = p[i] * keep - b->step * b->x[i];
-    for (i64 i = r.begin; copy && i < r.end; i++)
-        copy[i] = bf16_from_f32(p[i]);
 }
 
 /* --- one block ------------------------------------------------------------------------------ */
@@ -152,22 +193,21 @@ static void newton_schulz(struct muon_work *mw)
     b->next = x;
 }
 
-static void muon_block(struct muon_work *mw)
+static void orthogonalise(struct muon_work *mw)
 {
     struct muon_block *b = &mw->b;
-    const struct task *t = mw->w.t;
     const i64 elements = b->n * b->k, parts = ceil_div(elements, MUON_NORM_BLOCK);
     double squares = 0;
-    run_parts(mw, elements, MUON_NORM_BLOCK, momentum_part);
+    run_parts(mw, b->n, rows_per_part(b->k), pack_part);
+    run_parts(mw, elements, MUON_NORM_BLOCK, squares_part);
     for (i64 i = 0; i < parts; i++)
         squares += b->squares[i];
-    b->inv_norm = (float)(1 / (sqrt(squares) + 1e-7)); /* 1e-7: as in Jordan's code */
+    b->factor = (float)(1 / (sqrt(squares) + 1e-7)); /* 1e-7: as in Jordan's code */
     run_parts(mw, elements, ELEMENTS_PER_PART, normalise_part);
-    for (int i = 0; i < (int)t->attr[MUON_STEPS]; i++)
+    for (int i = 0; i < (int)mw->w.t->attr[MUON_STEPS]; i++)
         newton_schulz(mw);
-    b->step = ((const float *)t->in[2]->data)[HYPER_MUON_LR] *
-              (float)(0.2 * sqrt((double)i64_max(b->n, b->k)));
-    run_parts(mw, elements, ELEMENTS_PER_PART, update_part);
+    b->factor = (float)(0.2 * sqrt((double)i64_max(b->n, b->k)));
+    run_parts(mw, b->n, rows_per_part(b->k), unpack_part);
 }
 
 /* --- workspace ------------------------------------------------------------------------------ */
@@ -191,28 +231,33 @@ static i64 layout(struct muon_block *b, char *base)
 
 static struct muon_block block_of(const struct task *t, i64 row, i64 rows)
 {
-    const i64 k = t->in[0]->dim[1];
+    const i64 k = muon_columns(t);
     return (struct muon_block){ .row = row, .n = rows, .k = k, .s = i64_min(rows, k) };
 }
 
-void NAMED(muon)(const struct task *t, struct run *x)
+void NAMED(muon_orthogonal)(const struct task *t, struct run *x)
 {
-    for (i64 row = 0; row < t->in[0]->dim[0];) { /* the same blocks for every expert */
-        for (int i = 0; block_rows(t, i) > 0; i++) {
+    if (t->attr[MUON_ELSEWHERE] != 0) {
+        memset(t->out[0]->data, 0, (size_t)tensor_bytes(t->out[0]));
+        return;
+    }
+    const i64 rows = tensor_count(t->in[0]) / muon_columns(t);
+    for (i64 row = 0; row < rows;) { /* the same blocks for every expert */
+        for (int i = 0; muon_block_rows(t, i) > 0; i++) {
             struct muon_work mw = { .w = { .t = t, .x = x },
-                                    .b = block_of(t, row, block_rows(t, i)) };
+                                    .b = block_of(t, row, muon_block_rows(t, i)) };
             layout(&mw.b, x->workspace);
-            muon_block(&mw);
-            row += block_rows(t, i);
+            orthogonalise(&mw);
+            row += muon_block_rows(t, i);
         }
     }
 }
 
-i64 NAMED(muon_workspace)(const struct task *t, int threads, const void *context)
+i64 NAMED(muon_orthogonal_workspace)(const struct task *t, int threads, const void *context)
 {
     i64 most = 0;
-    for (int i = 0; block_rows(t, i) > 0; i++) {
-        struct muon_block b = block_of(t, 0, block_rows(t, i));
+    for (int i = 0; t->attr[MUON_ELSEWHERE] == 0 && muon_block_rows(t, i) > 0; i++) {
+        struct muon_block b = block_of(t, 0, muon_block_rows(t, i));
         struct gemm gram = gram_gemm(&b), poly = poly_gemm(&b), step = step_gemm(&b);
         i64 rest = i64_max(gemm_workspace_bytes(&gram, context, threads),
                            i64_max(gemm_workspace_bytes(&poly, context, threads),

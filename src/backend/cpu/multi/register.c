@@ -34,7 +34,8 @@ void NAMED(cpu_register)(struct backend *b)
         ROW(fold), ROW(carry), ROW_SCRATCH(exact_squares), ROW(exact_total),
         ROW(xent), ROW(xent_peak), ROW(xent_sum), ROW(xent_finish), ROW(loss_sums),
         ROW_SCRATCH(sum_squares), ROW(add_norms), ROW(clip), ROW(adamw), ROW(ema),
-        { &op_muon, { NAMED(muon), NAMED(muon_workspace), g } },
+        ROW(muon_momentum), ROW(muon_step),
+        { &op_muon_orthogonal, { NAMED(muon_orthogonal), NAMED(muon_orthogonal_workspace), g } },
     };
     for (i64 i = 0; i < COUNT_OF(rows); i++)
         backend_set(b, rows[i].op, rows[i].kernel);
