@@ -125,6 +125,8 @@ static int resume_action(const struct program *p, struct exec_cursor *at, struct
         int rc = settle_task(t, x);
         if (rc != 1)
             return rc < 0 ? rc : EXEC_BLOCKED;
+        if (x->lanes) /* waiting is nobody's work: a gap between spans */
+            now = sys_now_ns();
         if (!wanted(t) || t->op->waits)
             continue;
         if (t->lane != LANE_COMPUTE) {

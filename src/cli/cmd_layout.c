@@ -7,7 +7,7 @@
 #include "data/tokenizer.h"
 #include "ops/ops.h"
 #include "train/rank_view.h"
-#include "train/schedule.h"
+#include "train/train_layout.h"
 #include "train/train_spec.h"
 
 #include <errno.h>
@@ -70,8 +70,7 @@ static int read_recipe(struct show *x)
     TRY(train_spec(&x->spec, &from, &x->config, x->v->arena));
     TRY(read_vocab(x, &from));
     TRY(spec_check(&x->spec, x->spec.name));
-    return layout_check(&x->layout, &x->spec, layout_ranks(&x->layout), x->config.train.batch,
-                        x->config.train.seq, (int)schedule_full_micro_batches(&x->config));
+    return train_layout_check(&x->layout, &x->spec, &x->config, layout_ranks(&x->layout));
 }
 
 static i64 stage_ranks(const struct layout *l)

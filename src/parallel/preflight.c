@@ -130,9 +130,10 @@ int preflight_run(struct preflight *out, const struct mesh *m, struct engine *e,
 
 /* --- judging ----------------------------------------------------------------------------- */
 
-/* Ranks that share cores take turns, which is no fault of theirs. Messages within a node vary
- * by which cores the ranks have. */
-static const double odd_product = 1.3, odd_link = 3, crowded_factor = 4;
+/* Ranks that share cores take turns, which is no fault of theirs: their products are judged
+ * mildly, their messages, which wait for a turn, not at all. Messages within a node vary by
+ * which cores the ranks have. */
+static const double odd_product = 1.3, odd_link = 3, crowded_product = 5;
 
 static int by_value(const void *a, const void *b)
 {
@@ -179,9 +180,9 @@ i64 preflight_judge(const struct preflight *p, bool crowded, struct preflight_fi
                     i64 most)
 {
     i64 n = 0;
-    for (int what = 0; what < 3 && p->n > 1; what++) {
+    for (int what = 0; what < (crowded ? 1 : 3) && p->n > 1; what++) {
         double middle = median_of(p, what);
-        double limit = (what == 0 ? odd_product : odd_link) * (crowded ? crowded_factor : 1);
+        double limit = what > 0 ? odd_link : crowded ? crowded_product : odd_product;
         for (i64 r = 0; r < p->n && n < most; r++) {
             const struct preflight_rank *k = &p->ranks[r];
             struct preflight_finding f = { .rank = r, .latency = what == 1 };

@@ -96,6 +96,7 @@ struct session {
     double clock;          /* seconds of the run so far, as the ranks agreed after a step */
     bool stopping;         /* one of them was asked to stop */
     double step_seconds[SESSION_STEPS]; /* of the last steps, in a ring */
+    i64 steps_timed; /* by this process */
     struct engine engine;
     struct step_io io;
     struct step_program steps[SESSION_SHAPES];

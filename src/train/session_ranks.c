@@ -1,26 +1,12 @@
 /* What the ranks of one run share: the layout, the folder, the clock (see session.h). */
 #include "base/log.h"
 #include "base/sys.h"
-#include "train/layout_auto.h"
 #include "train/session.h"
+#include "train/train_layout.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static int check_layout(const struct session *s, const struct layout *l, i64 ranks)
-{
-    const struct train_config *c = s->config;
-    i64 ramps = i64_max(c->ramp.batch_steps, c->ramp.seq_steps);
-    for (i64 step = 0; step <= ramps; step++)
-        TRY(layout_check(l, &s->spec, ranks, c->train.batch, schedule_seq(c, step),
-                         (int)schedule_micro_batches(c, step)));
-    if (l->pp > 1 && c->offload.activations)
-        return err_set(ERR_CONFIG, "offload.activations needs micro-batches that follow each other, "
-                       "and pp=%lld has several under way: set one of them back (offload.optimizer "
-                       "works with pp)", (long long)l->pp);
-    return OK;
-}
 
 /* Assumed of a rank before anything is measured: a processor core's work, and messages within
  * a machine. Only their ratio matters, and only roughly. */
@@ -36,10 +22,10 @@ static int choose_layout(struct session *s, struct layout *l)
         .ranks = comm ? comm->size : 1, .memory_bytes = sys_memory_limit_bytes() / here,
         .flops_per_s = usual_flops, .bytes_per_s = usual_bytes,
     };
-    char text[256] = "";
+    char text[4096] = ""; /* with the name of a schedule's file */
     int rc = OK;
     if (session_leads(s))
-        rc = layout_choose(l, l, &s->spec, s->config, &budget, &why);
+        rc = train_layout_choose(l, l, &s->spec, s->config, &budget, &why);
     if (session_leads(s) && rc >= 0) {
         snprintf(text, sizeof text, "%s", layout_text(l, &s->arena));
         log_line(LOG_INFO, "layout: %s", why.data);
@@ -47,8 +33,10 @@ static int choose_layout(struct session *s, struct layout *l)
     text_fini(&why);
     TRY(rc);
     TRY(mesh_tell(&s->mesh, text, sizeof text));
-    return session_leads(s) || strcmp(text, "single") == 0 ? OK
-                                                           : layout_parse(l, text, "layout", &s->arena);
+    if (session_leads(s))
+        return OK;
+    *l = layout_single();
+    return strcmp(text, "single") == 0 ? OK : layout_parse(l, text, "layout", &s->arena);
 }
 
 int session_open_mesh(struct session *s)
@@ -63,7 +51,7 @@ int session_open_mesh(struct session *s)
         TRY(choose_layout(s, &s->chosen));
     }
     s->layout_text = layout_text(l, &s->arena);
-    TRY(check_layout(s, l, ranks));
+    TRY(train_layout_check(l, &s->spec, s->config, ranks));
     if (ranks > 1)
         return mesh_new(&s->mesh, l, comm);
     s->mesh.layout.exact = l->exact;
@@ -177,8 +165,8 @@ void session_set_patience(struct session *s, double step_seconds)
     double sorted[SESSION_STEPS];
     if (!s->mesh.world)
         return;
-    s->step_seconds[s->state.step % SESSION_STEPS] = step_seconds;
-    i64 n = i64_min(SESSION_STEPS, s->state.step + 1);
+    s->step_seconds[s->steps_timed++ % SESSION_STEPS] = step_seconds;
+    i64 n = i64_min(SESSION_STEPS, s->steps_timed);
     memcpy(sorted, s->step_seconds, sizeof sorted);
     qsort(sorted, (size_t)n, sizeof *sorted, by_seconds);
     double seconds = 5 * sorted[(99 * n - 1) / 100];

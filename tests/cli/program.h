@@ -25,6 +25,16 @@ static inline void run_shell(struct outcome *o, const char *line)
     o->code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+/* What the line said; the test fails if it ends otherwise than with `code`. */
+static inline const char *shell(const char *line, int code)
+{
+    static struct outcome o;
+    run_shell(&o, line);
+    if (o.code != code)
+        fail_msg("%s\ngave %d, expected %d:\n%s", line, o.code, code, o.text);
+    return o.text;
+}
+
 #define CHECK_RUN(line, expected_code, expected_text)                                    \
     do {                                                                                 \
         static struct outcome check_o_;                                                  \

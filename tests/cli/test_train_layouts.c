@@ -10,16 +10,6 @@
 
 enum { STEPS = 12 };
 
-static struct outcome o;
-
-static const char *shell(const char *line, int code)
-{
-    run_shell(&o, line);
-    if (o.code != code)
-        fail_msg("%s\ngave %d, expected %d:\n%s", line, o.code, code, o.text);
-    return o.text;
-}
-
 static const char *shellf(int code, const char *fmt, ...) PRINTF_LIKE(2, 3);
 static const char *shellf(int code, const char *fmt, ...)
 {

@@ -12,16 +12,6 @@
 #define FOREIGN "cd $D && sed 's/^model:.*/model: {from: hf}/' r.yaml >f.yaml && " \
                 "timeout 100 $H train f.yaml --quiet "
 
-static struct outcome o;
-
-static const char *shell(const char *line, int code)
-{
-    run_shell(&o, line);
-    if (o.code != code)
-        fail_msg("%s\ngave %d, expected %d:\n%s", line, o.code, code, o.text);
-    return o.text;
-}
-
 /* A small corpus, part of it held out, and a recipe of four steps of eight rows. */
 static int prepare(void **state)
 {

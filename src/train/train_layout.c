@@ -1,4 +1,4 @@
-#include "train/layout_auto.h"
+#include "train/train_layout.h"
 
 #include "train/schedule.h"
 
@@ -23,17 +23,18 @@ struct search {
     i64 least_bytes; /* of what did not fit */
 };
 
-static bool is_legal(const struct search *x, const struct layout *l)
+int train_layout_check(const struct layout *l, const struct model_spec *s,
+                       const struct train_config *c, i64 ranks)
 {
-    const struct train_config *c = x->config;
     i64 ramps = i64_max(c->ramp.batch_steps, c->ramp.seq_steps);
-    if (l->pp > 1 && c->offload.activations)
-        return false;
     for (i64 step = 0; step <= ramps; step++)
-        if (layout_check(l, x->spec, x->budget->ranks, c->train.batch, schedule_seq(c, step),
-                         (int)schedule_micro_batches(c, step)) < 0)
-            return false;
-    return true;
+        TRY(layout_check(l, s, ranks, c->train.batch, schedule_seq(c, step),
+                         (int)schedule_micro_batches(c, step)));
+    if (l->pp > 1 && c->offload.activations)
+        return err_set(ERR_CONFIG, "offload.activations needs micro-batches that follow each other, "
+                       "and pp=%lld has several under way: set one of them back (offload.optimizer "
+                       "works with pp)", (long long)l->pp);
+    return OK;
 }
 
 static double work_of(const struct rank_view *v)
@@ -77,7 +78,7 @@ static int price(const struct search *x, struct candidate *k)
     const struct rank_view **views = ARENA_ARRAY(&a, const struct rank_view *, l->pp);
     for (i64 i = 0; i < l->pp && rc >= 0; i++) {
         struct rank_view *v = ARENA_NEW(&a, struct rank_view);
-        rc = rank_view_new(v, l, x->spec, x->config, i * l->dp * l->tp, &a);
+        rc = rank_view_new(v, l, x->spec, x->config, i * l->dp * l->cp * l->tp, &a);
         views[i] = v;
         if (rc >= 0)
             add_view(k, v, x->budget);
@@ -94,9 +95,10 @@ static int try_layout(struct search *x, i64 pp, i64 tp, i64 zero)
     struct candidate k = { .layout = *x->base };
     k.layout.pp = pp;
     k.layout.tp = tp;
-    k.layout.dp = x->budget->ranks / (pp * tp);
+    k.layout.dp = x->budget->ranks / (pp * k.layout.cp * tp);
     k.layout.zero = zero;
-    if ((zero > ZERO_NONE && k.layout.dp == 1) || !is_legal(x, &k.layout))
+    if ((zero > ZERO_NONE && k.layout.dp * k.layout.cp == 1) ||
+        train_layout_check(&k.layout, x->spec, x->config, x->budget->ranks) < 0)
         return OK;
     TRY(price(x, &k));
     x->legal++;
@@ -128,9 +130,9 @@ static void explain(const struct search *x, struct text *why)
     arena_fini(&a);
 }
 
-int layout_choose(struct layout *out, const struct layout *base, const struct model_spec *s,
-                  const struct train_config *c, const struct layout_budget *budget,
-                  struct text *why)
+int train_layout_choose(struct layout *out, const struct layout *base,
+                        const struct model_spec *s, const struct train_config *c,
+                        const struct layout_budget *budget, struct text *why)
 {
     struct model_spec spec = *s;
     struct search x = { .base = base, .spec = &spec, .config = c, .budget = budget };
@@ -139,7 +141,7 @@ int layout_choose(struct layout *out, const struct layout *base, const struct mo
     for (i64 pp = 1; pp <= budget->ranks; pp++)
         for (i64 tp = 1; pp * tp <= budget->ranks; tp++)
             for (i64 zero = ZERO_NONE; zero <= ZERO_OPTIMIZER; zero++)
-                if (budget->ranks % (pp * tp) == 0)
+                if (budget->ranks % (pp * base->cp * tp) == 0)
                     TRY(try_layout(&x, pp, tp, zero));
     if (x.legal == 0)
         return err_set(ERR_CONFIG, "no layout of %lld ranks fits this model and batch; more "
