@@ -159,6 +159,10 @@ static void print_all_groups(const struct show *x)
         printf("\ngroups\n");
     print_groups(x, "pp", l->pp, stage_ranks(l));
     print_groups(x, "dp", l->dp * l->cp, l->tp); /* who share the batch */
+    if (l->zero_group > 0) {
+        print_groups(x, "zero", l->zero_group, l->tp);
+        print_groups(x, "copies", l->dp * l->cp / l->zero_group, l->tp * l->zero_group);
+    }
     print_groups(x, "cp", l->cp, l->tp);
     print_groups(x, "tp", l->tp, 1);
 }
@@ -238,8 +242,10 @@ static void print_params(const struct show *x)
         print_stage_params(x, i);
     }
     if (l->zero > ZERO_NONE && l->dp * l->cp > 1)
-        printf("  optimizer state of matrices: 1/%lld of each bucket, in the order of dp\n",
-               (long long)(l->dp * l->cp));
+        printf("  %s of matrices: 1/%lld of each bucket, in the order of dp\n",
+               l->zero == ZERO_WEIGHTS ? "optimizer state, gradients and weights"
+               : l->zero == ZERO_GRADIENTS ? "optimizer state and gradients" : "optimizer state",
+               (long long)(l->zero_group > 0 ? l->zero_group : l->dp * l->cp));
 }
 
 /* --- schedule ------------------------------------------------------------------------------ */
@@ -315,6 +321,13 @@ static void print_bytes(double bytes)
         printf(" %7.*f %s%s", unit ? 2 : 0, bytes, unit ? "" : " ", units[unit]);
 }
 
+/* Whoever shares the batch: all of them, within groups, and across these. */
+static double bytes_along(const struct rank_view *v, enum lane lane)
+{
+    double groups = v->message_bytes[LANE_SHARD] + v->message_bytes[LANE_COPIES];
+    return v->message_bytes[lane] + (lane == LANE_DP ? groups : 0);
+}
+
 static void print_costs(const struct show *x)
 {
     static const enum lane lanes[] = { LANE_PP, LANE_TIE, LANE_DP, LANE_CP, LANE_TP };
@@ -325,7 +338,7 @@ static void print_costs(const struct show *x)
         const struct rank_view *v = x->views[i];
         printf("%4lld", (long long)i);
         for (i64 k = 0; k < COUNT_OF(lanes); k++)
-            print_bytes(v->message_bytes[lanes[k]]);
+            print_bytes(bytes_along(v, lanes[k]));
         print_bytes((double)v->model_bytes);
         print_bytes((double)v->activation_bytes);
         printf(" %9.2f M\n", 1e-6 * (double)v->parameters);

@@ -31,6 +31,7 @@ enum phase {
  * copies to and from slower memory. */
 enum lane {
     LANE_COMPUTE, LANE_TP, LANE_CP, LANE_DP,
+    LANE_SHARD, LANE_COPIES, /* groups of the ranks of LANE_DP, and across these groups */
     LANE_PP,  /* sends and receives of a pipeline end in any order */
     LANE_TIE, /* the first and the last stage, which share a table */
     LANE_EP, LANE_AWAY, LANE_COUNT

@@ -173,7 +173,8 @@ static void set_compute(struct arena *a, struct param *p)
         p->compute = window(a, b->gathered, p, p->at - b->copied);
     else if (copied && b->compute)
         p->compute = window(a, b->compute, p, p->at - b->copied);
-    p->grad = window(a, b->grad, p, p->at);
+    p->grad = window(a, b->split_grads && !copied ? b->vector_grad : b->grad, p,
+                     p->at - (b->split_grads && copied ? b->copied : 0));
     if (p->master)
         p->master->grad = p->grad;
     if (p->compute)
@@ -412,8 +413,10 @@ static void bind_bucket(const struct model *m, struct bucket *b, struct graph *g
 {
     if (gradients && b->own_grad && (m->needs & MODEL_GRADS_LENT))
         graph_adopt(g, b->own_grad);
-    if (b->split_grads)
-        b->grad = gradients ? flat_activation(g, DTYPE_F32, b->count, b->name) : NULL;
+    if (b->split_grads) {
+        b->grad = gradients ? flat_activation(g, DTYPE_F32, b->count - b->copied, b->name) : NULL;
+        b->vector_grad = gradients ? flat_activation(g, DTYPE_F32, b->copied, b->name) : NULL;
+    }
     if (b->split_weights)
         b->gathered = flat_activation(g, m->compute, b->count - b->copied, b->name);
 }

@@ -75,9 +75,9 @@ struct bucket {
     struct tensor *master, *compute, *grad; /* flat, or NULL */
     /* Flat too: [0, copied) of the bucket, then the slice; v ends where Muon's begin. */
     struct tensor *m, *v, *ema;
-    /* What the optimizer reads: grad itself; with split_grads it lies as the state does, and grad
-     * is an activation of each program. */
-    struct tensor *own_grad;
+    /* What the optimizer reads: grad itself; with split_grads it lies as the state does, and grad,
+     * of the matrices alone, and vector_grad are activations of each program. */
+    struct tensor *own_grad, *vector_grad;
     /* With split_weights master lies as the state does, compute is the slice, and what products
      * read is an activation of each program: all matrices, in the compute dtype. */
     struct tensor *gathered;

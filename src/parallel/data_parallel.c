@@ -1,26 +1,23 @@
 #include "parallel/data_parallel.h"
 
 #include "ops/ops.h"
-#include "parallel/zero.h"
+#include "parallel/insert.h"
+
+#include <stdlib.h>
 
 static const struct tensor *root(const struct tensor *t)
 {
     return t->owner ? t->owner : t;
 }
 
-/* Position behind the last task that writes into the tensor, or -1. */
-static i64 behind_last_writer(const struct graph *g, const struct tensor *owner)
-{
-    for (i64 i = g->n_tasks - 1; i >= 0; i--)
-        for (int k = 0; k < TASK_OUTS; k++)
-            if (g->tasks[i]->out[k] && root(g->tasks[i]->out[k]) == owner)
-                return i + 1;
-    return -1;
-}
-
 static bool splits(const struct mesh *mesh)
 {
-    return mesh_degree(mesh, LANE_DP) > 1 && mesh->layout.zero >= ZERO_OPTIMIZER;
+    return mesh_degree(mesh, mesh_split_lane(mesh)) > 1 && mesh->layout.zero >= ZERO_OPTIMIZER;
+}
+
+static bool has_copies(const struct mesh *mesh)
+{
+    return splits(mesh) && mesh_degree(mesh, LANE_COPIES) > 1;
 }
 
 static void cut_attributes(struct task *t, enum lane lane, const struct mesh *mesh)
@@ -31,55 +28,43 @@ static void cut_attributes(struct task *t, enum lane lane, const struct mesh *me
     t->attr[COLLECTIVE_OUTER] = 1;
 }
 
-/* Inserts it at position `at`, in front of what was inserted there before, among the tasks of
- * the stage that writes there last. */
-static void add_reduction(struct graph *g, const struct op_info *op, enum lane lane, i64 at,
-                          struct tensor *in, struct tensor *out, const struct mesh *mesh)
+/* --- when a bucket is ready ----------------------------------------------------------------- */
+
+/* A gradient that is complete before position `at`. */
+struct ready {
+    const struct bucket *bucket;
+    const struct tensor *grad;
+    i64 at, next; /* next: where the one behind it is, or the end of its stage's tasks */
+    int part;
+    bool head; /* the loss head wrote it last, whose gradients are never put off */
+};
+
+static void find_last_writer(const struct graph *g, struct ready *r)
 {
-    enum phase phase = g->phase == PHASE_UPDATE ? PHASE_UPDATE : PHASE_WEIGHT_GRAD;
-    struct task proto = { .op = op, .phase = phase, .last_turn = true,
-                          .in = { in }, .out = { out } };
-    cut_attributes(&proto, lane, mesh);
-    g->part = g->tasks[at - 1]->part;
-    struct task *t = graph_add(g, &proto);
-    g->part = 0;
-    if (t) {
-        g->n_tasks--;
-        graph_insert(g, at, t);
+    r->at = -1;
+    for (i64 i = g->n_tasks - 1; i >= 0 && r->at < 0; i--)
+        for (int k = 0; k < TASK_OUTS; k++)
+            if (g->tasks[i]->out[k] && root(g->tasks[i]->out[k]) == r->grad) {
+                r->at = i + 1;
+                r->part = g->tasks[i]->part;
+                r->head = g->tasks[i]->head;
+            }
+}
+
+static int by_time(const void *a, const void *b)
+{
+    const struct ready *x = a, *y = b;
+    return x->at < y->at ? -1 : x->at > y->at;
+}
+
+static void find_next(const struct graph *g, struct ready *list, i64 n)
+{
+    for (i64 i = 0; i < n; i++) {
+        i64 end = i + 1 < n && list[i + 1].part == list[i].part ? list[i + 1].at : g->n_tasks;
+        list[i].next = list[i].at;
+        while (list[i].next < end && g->tasks[list[i].next]->part == list[i].part)
+            list[i].next++;
     }
-}
-
-static void reduce_in_place(struct graph *g, enum lane lane, i64 at, struct tensor *x,
-                            const struct mesh *mesh)
-{
-    add_reduction(g, &op_all_reduce, lane, at, x, x, mesh);
-}
-
-static void reduce_over_data(struct graph *g, const struct bucket *b, i64 at,
-                             const struct mesh *mesh)
-{
-    i64 matrices = b->count - b->copied;
-    if (!splits(mesh)) {
-        reduce_in_place(g, LANE_DP, at, b->grad, mesh);
-        return;
-    }
-    if (b->copied > 0)
-        reduce_in_place(g, LANE_DP, at, graph_view(g, b->grad, 0, b->copied), mesh);
-    if (matrices > 0)
-        add_reduction(g, &op_reduce_scatter, LANE_DP, at,
-                      graph_view(g, b->grad, b->copied, matrices),
-                      graph_view(g, b->grad, b->own_begin, b->own_count), mesh);
-}
-
-/* Over tp first: what is not cut saw only some of the rows. */
-static void reduce_bucket(struct graph *g, const struct bucket *b, const struct mesh *mesh)
-{
-    i64 at = behind_last_writer(g, b->grad);
-    if (at >= 0 && mesh_degree(mesh, LANE_DP) > 1)
-        reduce_over_data(g, b, at, mesh);
-    bool partial = mesh->layout.tp > 1 && !mesh->layout.exact; /* exact: summed already */
-    if (at >= 0 && partial && b->cut > 0)
-        reduce_in_place(g, LANE_TP, at, graph_view(g, b->grad, 0, b->cut), mesh);
 }
 
 /* The embeddings, where another stage has a part in their gradient: summed in the update. */
@@ -88,23 +73,155 @@ static const struct bucket *shared_bucket(const struct model *m)
     return model_shares_table(m) ? model_param(m, P_WTE, -1)->bucket : NULL;
 }
 
+static i64 list_ready(const struct graph *g, const struct model *m, struct ready *list)
+{
+    i64 n = 0;
+    for (i64 i = 0; i < m->n_buckets; i++) {
+        const struct bucket *b = &m->buckets[i];
+        const struct tensor *grads[] = { b->grad, b->vector_grad };
+        for (i64 k = 0; k < COUNT_OF(grads) && b != shared_bucket(m); k++) {
+            list[n] = (struct ready){ .bucket = b, .grad = grads[k] };
+            if (grads[k])
+                find_last_writer(g, &list[n]);
+            n += grads[k] && list[n].at >= 0;
+        }
+    }
+    qsort(list, (size_t)n, sizeof *list, by_time);
+    find_next(g, list, n);
+    return n;
+}
+
+/* --- reductions ------------------------------------------------------------------------------ */
+
+static struct task *exchange(struct insertions *s, const struct ready *r, i64 at,
+                             const struct op_info *op, enum lane lane, struct tensor *in,
+                             struct tensor *out)
+{
+    struct task *t = insert_exchange(s, at, r->part, op, lane, PHASE_WEIGHT_GRAD, in, out);
+    if (t)
+        t->head = r->head;
+    return t;
+}
+
+static void exchange_at_end(struct insertions *s, const struct ready *r, i64 at,
+                            const struct op_info *op, enum lane lane, struct tensor *in,
+                            struct tensor *out)
+{
+    struct task *t = exchange(s, r, at, op, lane, in, out);
+    if (t)
+        t->last_turn = true;
+}
+
+static void sum_in_place(struct insertions *s, const struct ready *r, i64 at, enum lane lane,
+                         struct tensor *flat, i64 count)
+{
+    if (mesh_degree(s->mesh, lane) == 1 || count == 0)
+        return;
+    struct tensor *x = graph_view(s->g, flat, 0, count);
+    exchange_at_end(s, r, at, &op_all_reduce, lane, x, x);
+}
+
+/* What is not cut saw only some of the rows of ranks along tp; exact: summed already. */
+static i64 partial_over_tensor(const struct insertions *s, const struct bucket *b)
+{
+    return s->mesh->layout.exact ? 0 : b->cut;
+}
+
+static void reduce_whole(struct insertions *s, const struct ready *r)
+{
+    const struct bucket *b = r->bucket;
+    struct graph *g = s->g;
+    sum_in_place(s, r, r->at, LANE_TP, b->grad, partial_over_tensor(s, b));
+    if (!splits(s->mesh)) {
+        sum_in_place(s, r, r->at, LANE_DP, b->grad, b->count);
+        return;
+    }
+    if (b->own_count > 0) {
+        struct tensor *slice = graph_view(g, b->grad, b->own_begin, b->own_count);
+        exchange_at_end(s, r, r->at, &op_reduce_scatter, mesh_split_lane(s->mesh),
+                        graph_view(g, b->grad, b->copied, b->count - b->copied), slice);
+        if (has_copies(s->mesh))
+            sum_in_place(s, r, r->next, LANE_COPIES, slice, b->own_count);
+    }
+    sum_in_place(s, r, r->at, LANE_DP, b->grad, b->copied);
+}
+
+/* Elements of a flat tensor as one row of a matrix, which op_fold adds to what was there. */
+static struct tensor *row_of(struct graph *g, struct tensor *flat, i64 n)
+{
+    struct tensor *t = graph_view(g, flat, 0, n);
+    if (t) {
+        t->rank = 2;
+        t->dim[0] = 1;
+        t->dim[1] = n;
+    }
+    return t;
+}
+
+static void keep_sum(struct insertions *s, const struct ready *r, struct tensor *row,
+                     struct tensor *sum)
+{
+    struct task *t = insert_task(s, r->next, r->part,
+                                 &(struct task){ .op = &op_fold, .phase = PHASE_WEIGHT_GRAD,
+                                                 .in = { row }, .out = { sum },
+                                                 .attr = { [FOLD_LEAVES] = 1 } });
+    if (t)
+        t->head = r->head;
+}
+
+/* What all ranks have alike: summed over micro-batches here, then over ranks. */
+static void reduce_vectors(struct insertions *s, const struct ready *r)
+{
+    const struct bucket *b = r->bucket;
+    struct tensor *sum = graph_view(s->g, b->own_grad, 0, b->copied);
+    keep_sum(s, r, row_of(s->g, b->vector_grad, b->copied), sum);
+    sum_in_place(s, r, r->next, LANE_TP, sum, partial_over_tensor(s, b));
+    sum_in_place(s, r, r->next, LANE_DP, sum, b->copied);
+}
+
+static void reduce_slice(struct insertions *s, const struct ready *r)
+{
+    const struct bucket *b = r->bucket;
+    i64 slice[] = { 1, b->own_count };
+    struct tensor *sum = graph_view(s->g, b->own_grad, b->copied, b->own_count);
+    struct tensor *now = graph_tensor(s->g, ROLE_ACTIVATION, DTYPE_F32, 2, slice, "%s.slice",
+                                      b->name);
+    exchange(s, r, r->at, &op_reduce_scatter, mesh_split_lane(s->mesh), b->grad, now);
+    keep_sum(s, r, now, sum);
+    if (has_copies(s->mesh))
+        sum_in_place(s, r, r->next, LANE_COPIES, sum, b->own_count);
+}
+
 int data_parallel_reduce(struct graph *g, const struct model *m, const struct mesh *mesh)
 {
-    if (m->part.split_grads)
-        return zero_reduce(g, m, mesh);
-    for (i64 i = 0; i < m->n_buckets; i++)
-        if (&m->buckets[i] != shared_bucket(m))
-            reduce_bucket(g, &m->buckets[i], mesh);
-    return g->rc;
+    enum { MOST_TASKS = 4 }; /* of a bucket's gradient */
+    struct ready *list = ARENA_ARRAY(g->arena, struct ready, 2 * m->n_buckets + 1);
+    i64 n = list_ready(g, m, list);
+    struct insertions s = insertions_begin(g, mesh, MOST_TASKS * n);
+    for (i64 i = 0; i < n && g->rc >= 0; i++) {
+        if (!list[i].bucket->split_grads)
+            reduce_whole(&s, &list[i]);
+        else if (list[i].grad == list[i].bucket->vector_grad)
+            reduce_vectors(&s, &list[i]);
+        else
+            reduce_slice(&s, &list[i]);
+    }
+    return insertions_end(&s);
 }
 
 int data_parallel_reduce_shared(struct graph *g, const struct model *m, const struct mesh *mesh)
 {
     const struct bucket *b = shared_bucket(m);
-    if (b && mesh_degree(mesh, LANE_DP) > 1)
-        reduce_in_place(g, LANE_DP, g->n_tasks, b->grad, mesh);
+    if (!b || mesh_degree(mesh, LANE_DP) == 1)
+        return g->rc;
+    struct task proto = { .op = &op_all_reduce, .phase = PHASE_UPDATE, .in = { b->grad },
+                          .out = { b->grad } };
+    cut_attributes(&proto, LANE_DP, mesh);
+    graph_add(g, &proto);
     return g->rc;
 }
+
+/* --- slices ---------------------------------------------------------------------------------- */
 
 struct tensor *data_parallel_total(struct graph *g, struct tensor *total,
                                    const struct mesh *mesh)
@@ -112,7 +229,7 @@ struct tensor *data_parallel_total(struct graph *g, struct tensor *total,
     struct task proto = { .op = &op_all_reduce, .phase = PHASE_UPDATE, .in = { total } };
     if (!splits(mesh) || !total)
         return total;
-    cut_attributes(&proto, LANE_DP, mesh);
+    cut_attributes(&proto, mesh_split_lane(mesh), mesh);
     struct task *t = graph_add(g, &proto);
     return t ? t->out[0] : NULL;
 }
@@ -128,7 +245,7 @@ int data_parallel_gather(struct graph *g, const struct bucket *b, const struct m
         .in = { graph_view(g, weights, first + b->own_begin - b->copied, b->own_count) },
         .out = { graph_view(g, weights, first, b->count - b->copied) },
     };
-    cut_attributes(&proto, LANE_DP, mesh);
+    cut_attributes(&proto, mesh_split_lane(mesh), mesh);
     graph_add(g, &proto);
     return g->rc;
 }

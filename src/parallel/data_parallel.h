@@ -1,10 +1,21 @@
-/* parallel/data_parallel.h - gradients summed over ranks, and the optimizer's state split.
+/* parallel/data_parallel.h - gradients summed over ranks; gradients and state of the optimizer
+ * split (weights: zero.h).
  *
- * Both are rewrites of a step's list. A gradient of one rank is a *partial* sum over the
- * rows that this rank saw. Once a bucket's last writer has run in the last micro-batch, the
- * bucket is summed over the data-parallel ranks, beside the rest of the backward pass. With
- * zero >= 1 each rank receives the sum of its own slice only, updates that, and the slices
- * of the new weights are gathered (Rajbhandari et al. 2020, P_os). */
+ * Rewrites of a step's list. A gradient of one rank is a *partial* sum over the rows that this rank
+ * saw; whoever shares the batch has parts of it. Reductions run beside the rest of the backward
+ * pass, behind a bucket's last writer. Rajbhandari et al. 2020:
+ *
+ * zero 0: in the last micro-batch buckets are summed everywhere.
+ * zero 1 (P_os): each rank receives the sum of its own slice only, updates that, and the slices of
+ * the new weights are gathered.
+ * zero 2, 3 (P_os+g): a bucket's gradient is an activation. In every micro-batch it is reduced and
+ * scattered, and the slice added to what the rank keeps once the next bucket is ready: two
+ * buckets are alive at a time. Vectors are added as they are and summed at the end. A table that
+ * two stages share is kept whole, as with zero 1: the other stage's slices are others.
+ *
+ * With layout.zero_group slices are those of a group of neighbours, and groups are copies of each
+ * other: what a slice's reduce-scatter over LANE_SHARD gave is summed over LANE_COPIES in the last
+ * micro-batch, a bucket later (FSDP's hybrid sharding; Zhang et al. 2022, MiCS, section 3). */
 #ifndef HEADWAY_DATA_PARALLEL_H
 #define HEADWAY_DATA_PARALLEL_H
 

@@ -8,7 +8,8 @@
  *
  *   over the sequences of a step (gradients of weights): tree(all sequences) by their number.
  *     A rank's are contiguous (layout_rows). Within a micro-batch the product sums a tree with a
- *     sequence per leaf; over micro-batches `carry` is a binary counter; over dp, comm.
+ *     sequence per leaf; over micro-batches `carry` is a binary counter; over dp, comm; within
+ *     groups of neighbours and then across them (layout.zero_group) is the same tree.
  *   over tokens of a sequence: ascending, for matrices. For vectors, whose gradient a rank with
  *     sequence parallel sees part of: 16 leaves of T/16 tokens (fewer where 16 does not divide).
  *   over heads, hidden units, the vocabulary (what tp cuts): 8 leaves, or the largest of 1, 2, 4,

@@ -27,6 +27,9 @@ const struct option layout_options[] = {
     { "layout.zero", FIELD(INT, zero), "0", .max = 3,
       .help = "What data-parallel ranks split besides rows: 0 nothing, 1 the optimizer's "
               "state, 2 gradients too, 3 weights too." },
+    { "layout.zero_group", FIELD(INT, zero_group), "0", .unit = "ranks", .max = MOST_RANKS,
+      .help = "How many neighbours split what zero splits, such as those of a node; other groups are "
+              "copies. 0: all data-parallel ranks." },
     { "layout.exact", FIELD(BOOL, exact), "false",
       .help = "Sums in an order that no layout changes: pp, dp and tp give the very bits of one rank "
               "that is exact too." },
@@ -221,6 +224,9 @@ static int check_exact(const struct layout *l, i64 B, int micro_batches)
         return err_set(ERR_CONFIG, "cp=%lld cannot be exact: the sums of attention over a row have "
                        "no order yet that every cut of it keeps; use cp=1, or leave layout.exact "
                        "out", (long long)l->cp);
+    if (l->exact && l->zero_group > 0 && !power_of_two(l->zero_group))
+        return err_set(ERR_CONFIG, "zero_group=%lld cannot be exact: with layout.exact it is 1, 2, 4 "
+                       "or 8 ranks", (long long)l->zero_group);
     for (i64 i = 0; l->exact && i < COUNT_OF(axes); i++)
         if (!power_of_two(axes[i].degree) || axes[i].degree > 8)
             return err_set(ERR_CONFIG, "%s=%lld cannot be exact: with layout.exact each axis has "
@@ -261,6 +267,30 @@ static int check_zero(const struct layout *l)
     return OK;
 }
 
+/* Groups of neighbours that split what zero splits. */
+static int check_group(const struct layout *l)
+{
+    i64 all = l->dp * l->cp, lower = l->zero_group, upper = l->zero_group;
+    if (l->zero_group == 0)
+        return OK;
+    if (l->zero == ZERO_NONE)
+        return err_set(ERR_CONFIG, "zero_group=%lld has nothing to split; choose zero=1, 2 or 3, or "
+                       "leave it out", (long long)l->zero_group);
+    while (lower > 1 && (lower > all || all % lower))
+        lower--;
+    while (upper < all && all % upper)
+        upper++;
+    if (lower == l->zero_group)
+        return OK;
+    if (upper <= all && upper > lower)
+        return err_set(ERR_CONFIG, "zero_group=%lld does not divide the %lld ranks of dp%s; %lld and "
+                       "%lld do", (long long)l->zero_group, (long long)all,
+                       l->cp > 1 ? " and cp" : "", (long long)lower, (long long)upper);
+    return err_set(ERR_CONFIG, "zero_group=%lld is more than the %lld ranks of dp%s; %lld fits",
+                   (long long)l->zero_group, (long long)all, l->cp > 1 ? " and cp" : "",
+                   (long long)lower);
+}
+
 int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, i64 B, i64 T,
                  int micro_batches)
 {
@@ -269,6 +299,7 @@ int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, 
     TRY(check_exact(l, B, micro_batches));
     TRY(check_experts(l, s));
     TRY(check_zero(l));
+    TRY(check_group(l));
     TRY(check_divides("attention heads", s->heads, l->tp));
     TRY(check_divides("key-value heads", s->kv_heads, l->tp));
     TRY(check_divides("hidden units", s->hidden, l->tp));

@@ -32,6 +32,7 @@ struct layout {
     i64 pp, dp, cp, tp;
     int cp_kind; /* enum cp_kind */
     i64 zero; /* enum zero_stage */
+    i64 zero_group; /* ranks that split it: so many neighbours along dp and cp; 0: all */
     bool exact; /* the bits of one rank: parallel/exact.h */
     i64 chunks;           /* pipeline stages per rank; 0: as few as the schedule needs */
     const char *schedule; /* enum schedule_kind by name, or a file that ends in .csv */

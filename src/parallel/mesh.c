@@ -20,11 +20,24 @@ struct mesh mesh_single(void)
     return mesh_at(&single, 0);
 }
 
+/* Who split what zero splits. */
+static i64 split_ranks(const struct mesh *m)
+{
+    return m->layout.zero_group > 0 ? m->layout.zero_group : m->layout.dp * m->layout.cp;
+}
+
+enum lane mesh_split_lane(const struct mesh *m)
+{
+    return mesh_degree(m, LANE_COPIES) > 1 ? LANE_SHARD : LANE_DP;
+}
+
 i64 mesh_degree(const struct mesh *m, enum lane lane)
 {
     switch (lane) {
     case LANE_PP: return m->layout.pp;
     case LANE_DP: return m->layout.dp * m->layout.cp;
+    case LANE_SHARD: return split_ranks(m);
+    case LANE_COPIES: return m->layout.dp * m->layout.cp / split_ranks(m);
     case LANE_CP: return m->layout.cp;
     case LANE_TP: return m->layout.tp;
     default: return 1;
@@ -36,6 +49,8 @@ i64 mesh_coordinate(const struct mesh *m, enum lane lane)
     switch (lane) {
     case LANE_PP: return m->pp_rank;
     case LANE_DP: return m->dp_rank * m->layout.cp + m->cp_rank;
+    case LANE_SHARD: return mesh_coordinate(m, LANE_DP) % split_ranks(m);
+    case LANE_COPIES: return mesh_coordinate(m, LANE_DP) / split_ranks(m);
     case LANE_CP: return m->cp_rank;
     case LANE_TP: return m->tp_rank;
     default: return 0;
@@ -64,9 +79,9 @@ struct model_part mesh_part(const struct mesh *m, const struct model_spec *s)
     part.tensor_parts = m->layout.tp;
     part.tensor_part = m->tp_rank;
     if (m->layout.zero >= ZERO_OPTIMIZER) {
-        bool several = mesh_degree(m, LANE_DP) > 1;
-        part.state_parts = mesh_degree(m, LANE_DP);
-        part.state_part = mesh_coordinate(m, LANE_DP);
+        bool several = split_ranks(m) > 1;
+        part.state_parts = split_ranks(m);
+        part.state_part = mesh_coordinate(m, LANE_SHARD);
         part.split_grads = several && m->layout.zero >= ZERO_GRADIENTS;
         part.split_weights = several && m->layout.zero >= ZERO_WEIGHTS;
     }
@@ -77,7 +92,11 @@ struct model_part mesh_part(const struct mesh *m, const struct model_spec *s)
 static i64 stride_of(const struct mesh *m, enum lane lane)
 {
     const struct layout *l = &m->layout;
-    return lane == LANE_PP ? l->dp * l->cp * l->tp : lane == LANE_TP ? 1 : l->tp;
+    if (lane == LANE_PP)
+        return l->dp * l->cp * l->tp;
+    if (lane == LANE_COPIES)
+        return split_ranks(m) * l->tp;
+    return lane == LANE_TP ? 1 : l->tp;
 }
 
 /* The ranks that differ from this one in the lane's coordinate only. */
@@ -158,6 +177,12 @@ int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm)
         return OK;
     TRY(make_group(out, LANE_DP, "batch", &out->batch));
     TRY(make_group(out, LANE_DP, "dp", &out->groups[LANE_DP]));
+    out->splitters = out->batch;
+    if (mesh_split_lane(out) == LANE_SHARD) {
+        TRY(make_group(out, LANE_SHARD, "splitters", &out->splitters));
+        TRY(make_group(out, LANE_SHARD, "shard", &out->groups[LANE_SHARD]));
+        TRY(make_group(out, LANE_COPIES, "copies", &out->groups[LANE_COPIES]));
+    }
     TRY(make_group(out, LANE_CP, "cp", &out->groups[LANE_CP]));
     TRY(make_group(out, LANE_TP, "tp", &out->groups[LANE_TP]));
     TRY(make_column(out));
@@ -214,16 +239,16 @@ int mesh_gather(const struct mesh *m, const void *own, void *all, i64 bytes)
 
 int mesh_join(const struct mesh *m, void *data, i64 count, enum dtype dtype)
 {
-    if (!m->batch)
+    if (!m->splitters)
         return OK;
     struct arena a;
     arena_init(&a);
-    i64 *counts = ARENA_ARRAY(&a, i64, m->batch->n);
-    for (int i = 0; i < m->batch->n; i++)
+    i64 *counts = ARENA_ARRAY(&a, i64, m->splitters->n);
+    for (int i = 0; i < m->splitters->n; i++)
         counts[i] = count;
-    struct comm_call call = { .op = COMM_ALL_GATHER, .group = m->batch, .out = data,
-                              .in = (u8 *)data + m->batch->index * count * dtype_bytes(dtype),
-                              .count = count * m->batch->n, .counts = counts, .dtype = dtype,
+    struct comm_call call = { .op = COMM_ALL_GATHER, .group = m->splitters, .out = data,
+                              .in = (u8 *)data + m->splitters->index * count * dtype_bytes(dtype),
+                              .count = count * m->splitters->n, .counts = counts, .dtype = dtype,
                               .tag = TAG_GATHER };
     int rc = comm_run(&call);
     arena_fini(&a);

@@ -6,7 +6,8 @@
  *
  * Ranks along dp and cp together *share the batch*: each has other tokens of it, so gradients and
  * losses are summed over all of them, and they split what zero splits. The lane LANE_DP and the
- * axis "dp" mean these. */
+ * axis "dp" mean these. With layout.zero_group they split what zero splits in groups of neighbours
+ * (LANE_SHARD), which are copies of each other (LANE_COPIES). */
 #ifndef HEADWAY_MESH_H
 #define HEADWAY_MESH_H
 
@@ -25,6 +26,7 @@ struct mesh {
     /* For agreement between steps; NULL for a single rank. Groups of their own, since a lane's
      * may be in use by its thread: all ranks, and those that share the batch. */
     struct comm_group *world, *batch;
+    struct comm_group *splitters; /* who share the optimizer's state: batch, or fewer of it */
     struct comm_group *column; /* who shares the batch, on all stages */
     struct comm_group **boundaries; /* [stages - 1]: member 0 has the earlier stage; NULL where
                                      * this rank has neither or both */
@@ -50,6 +52,9 @@ struct model_part mesh_part(const struct mesh *m, const struct model_spec *s);
 i64 mesh_degree(const struct mesh *m, enum lane lane);
 i64 mesh_coordinate(const struct mesh *m, enum lane lane);
 
+/* The lane of those who split what zero splits: LANE_SHARD where they are not all of LANE_DP. */
+enum lane mesh_split_lane(const struct mesh *m);
+
 /* True for the one rank that writes and tells. */
 bool mesh_leads(const struct mesh *m);
 /* values[i] = their sum over the ranks that share the batch, in a fixed order: the same bits
@@ -61,8 +66,8 @@ int mesh_sum_stages(const struct mesh *m, double *values, i64 n);
 int mesh_max(const struct mesh *m, double *values, i64 n);
 /* all: bytes from each rank of the world, in order of ranks; own is this one's. */
 int mesh_gather(const struct mesh *m, const void *own, void *all, i64 bytes);
-/* Every rank that shares the batch has one of equal parts of data in its place, in order; all
- * get all. count: elements of a part. */
+/* Every rank that shares the optimizer's state has one of equal parts of data in its place, in
+ * order; all get all. count: elements of a part. */
 int mesh_join(const struct mesh *m, void *data, i64 count, enum dtype dtype);
 /* All ranks get what the leading one has; what rank `from` has. */
 int mesh_tell(const struct mesh *m, void *data, i64 bytes);

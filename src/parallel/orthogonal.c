@@ -40,7 +40,7 @@ i64 orthogonal_units(struct graph *g, const struct model *m, struct orthogonal_u
 i64 orthogonal_ranks(const struct mesh *mesh)
 {
     bool several = mesh->layout.zero >= ZERO_OPTIMIZER;
-    return (several ? mesh_degree(mesh, LANE_DP) : 1) * mesh->layout.tp;
+    return (several ? mesh_degree(mesh, LANE_SHARD) : 1) * mesh->layout.tp;
 }
 
 i64 orthogonal_ahead(const struct mesh *mesh)
@@ -52,7 +52,7 @@ i64 orthogonal_ahead(const struct mesh *mesh)
 static i64 own_number(const struct mesh *mesh)
 {
     bool several = mesh->layout.zero >= ZERO_OPTIMIZER;
-    return (several ? mesh_coordinate(mesh, LANE_DP) : 0) * mesh->layout.tp + mesh->tp_rank;
+    return (several ? mesh_coordinate(mesh, LANE_SHARD) : 0) * mesh->layout.tp + mesh->tp_rank;
 }
 
 static bool has_any(const struct model *m, const struct orthogonal_unit *unit)
@@ -154,7 +154,7 @@ void orthogonal_run(struct graph *g, const struct model *m, const struct mesh *m
         return;
     g->layer = b->layer;
     if (!unit->matrix) {
-        u = exchange(g, mesh, &op_all_gather, LANE_DP, u,
+        u = exchange(g, mesh, &op_all_gather, mesh_split_lane(mesh), u,
                      graph_vector(g, DTYPE_F32, b->count - b->copied, "momentum"));
         y = graph_vector(g, DTYPE_F32, b->count - b->copied, "orthogonal");
     }
@@ -169,6 +169,6 @@ void orthogonal_run(struct graph *g, const struct model *m, const struct mesh *m
     }
     g->layer = b->layer;
     if (y)
-        unit->y = exchange(g, mesh, &op_reduce_scatter, LANE_DP, y, NULL);
+        unit->y = exchange(g, mesh, &op_reduce_scatter, mesh_split_lane(mesh), y, NULL);
     g->layer = -1;
 }

@@ -37,6 +37,8 @@ struct check {
     const struct graph *g;
     const struct model *m;
     enum lane axis;
+    bool batch; /* ranks along it have other rows */
+    bool split; /* and slices of what zero splits */
     struct arena arena;
     struct entry *table; /* by address */
     u64 slots;           /* a power of two */
@@ -112,6 +114,12 @@ static void copy_pieces(struct check *c, const struct tensor *x, const struct te
 
 /* --- errors ------------------------------------------------------------------------------------ */
 
+static const char *axis_name(const struct check *c)
+{
+    return c->axis == LANE_TP ? "tp" : c->axis == LANE_SHARD ? "dp within a zero_group"
+           : c->axis == LANE_COPIES ? "dp across zero_groups" : "dp";
+}
+
 static void fail(struct check *c, const struct task *t, const char *fmt, ...) PRINTF_LIKE(3, 4);
 static void fail(struct check *c, const struct task *t, const char *fmt, ...)
 {
@@ -124,8 +132,7 @@ static void fail(struct check *c, const struct task *t, const char *fmt, ...)
     va_end(ap);
     if (t->layer >= 0)
         snprintf(where, sizeof where, " in layer %d", t->layer);
-    c->rc = err_set(ERR_INTERNAL, "%s%s: along %s, %s", t->op->name, where,
-                    c->axis == LANE_TP ? "tp" : "dp", text);
+    c->rc = err_set(ERR_INTERNAL, "%s%s: along %s, %s", t->op->name, where, axis_name(c), text);
 }
 
 static const char *kind_of(const struct tensor *t)
@@ -237,7 +244,7 @@ static void load(struct check *c, const struct task *t)
 {
     for (int k = 0; k < t->op->n_out; k++)
         set(c, t->out[k],
-            c->axis == LANE_DP && k != BATCH_INV_WEIGHT ? SPREAD_ROWS : SPREAD_SAME);
+            c->batch && k != BATCH_INV_WEIGHT ? SPREAD_ROWS : SPREAD_SAME);
 }
 
 static void embed_rule(struct check *c, const struct task *t)
@@ -357,7 +364,7 @@ static enum spread slice_of(struct check *c, const struct tensor *x)
     enum spread is = spread_of(c, x);
     for (i64 i = 0; i < c->m->n_buckets && c->m->part.state_parts > 1; i++) {
         const struct bucket *b = &c->m->buckets[i];
-        if (c->axis == LANE_DP && b->own_grad == owner_of(x) && x->owner &&
+        if (c->split && b->own_grad == owner_of(x) && x->owner &&
             x->owner_offset >= b->copied * (i64)sizeof(float) && is == SPREAD_SAME)
             return SPREAD_ROWS;
     }
@@ -417,7 +424,7 @@ static void carry_rule(struct check *c, const struct task *t)
 static void update_rule(struct check *c, const struct task *t)
 {
     enum spread grad = slice_of(c, t->in[0]), p = spread_of(c, t->out[0]);
-    bool slice = c->axis == LANE_DP && grad == SPREAD_ROWS; /* ZeRO: the own part */
+    bool slice = c->split && grad == SPREAD_ROWS; /* ZeRO: the own part */
     if (grad >= SPREAD_PARTIAL)
         refuse(c, t, t->in[0], "a gradient must be reduced before its update");
     else if (grad != SPREAD_UNKNOWN && p != SPREAD_UNKNOWN && grad != p && !slice)
@@ -449,7 +456,7 @@ static void momentum_rule(struct check *c, const struct task *t)
 static void orthogonal_rule(struct check *c, const struct task *t)
 {
     const struct model_part *part = &c->m->part;
-    i64 sharers = c->axis == LANE_TP ? part->tensor_parts : part->state_parts;
+    i64 sharers = c->axis == LANE_TP ? part->tensor_parts : c->split ? part->state_parts : 1;
     bool share = t->attr[MUON_ELSEWHERE] != 0 && t->attr[MUON_SHARES] == 0;
     enum spread u = in(c, t, 0);
     if (u == SPREAD_ROWS && c->axis == LANE_TP && share) {
@@ -464,7 +471,7 @@ static void orthogonal_rule(struct check *c, const struct task *t)
 static void step_rule(struct check *c, const struct task *t)
 {
     enum spread y = in(c, t, 0), p = spread_of(c, t->out[0]);
-    bool slice = c->axis == LANE_DP && y == SPREAD_ROWS;
+    bool slice = c->split && y == SPREAD_ROWS;
     if (y >= SPREAD_PARTIAL)
         refuse(c, t, t->in[0], "it must be reduced first");
     else if (y != SPREAD_UNKNOWN && p != SPREAD_UNKNOWN && is_cut(y) != is_cut(p) && !slice)
@@ -547,9 +554,15 @@ static const struct rule {
 
 /* --- the walk ------------------------------------------------------------------------------------ */
 
+/* What all of dp do, those along a part of it do too. */
+static bool acts_along(const struct check *c, enum lane lane)
+{
+    return lane == LANE_COMPUTE || lane == c->axis || (lane == LANE_DP && c->batch);
+}
+
 static void check_task(struct check *c, const struct task *t)
 {
-    if (t->lane != LANE_COMPUTE && t->lane != c->axis) {
+    if (!acts_along(c, t->lane)) {
         pass_on(c, t);
         return;
     }
@@ -594,14 +607,16 @@ static void end(struct check *c)
         enum spread is = spread_of(c, p->compute), wanted = weight_spread(c, p);
         if (is != SPREAD_UNKNOWN && is != wanted)
             c->rc = err_set(ERR_INTERNAL, "along %s, %s is %s at the end of the step and %s at "
-                            "its beginning", c->axis == LANE_TP ? "tp" : "dp", p->desc.name,
+                            "its beginning", axis_name(c), p->desc.name,
                             words[is], words[wanted]);
     }
 }
 
 static int check_axis(const struct graph *g, const struct model *m, enum lane axis)
 {
-    struct check c = { .g = g, .m = m, .axis = axis, .slots = 1024 };
+    struct check c = { .g = g, .m = m, .axis = axis, .slots = 1024,
+                       .batch = axis != LANE_TP,
+                       .split = axis == LANE_DP || axis == LANE_SHARD };
     while (c.slots < (u64)(2 * g->n_tensors + 16 * m->n_params))
         c.slots *= 2;
     arena_init(&c.arena);
@@ -620,5 +635,9 @@ int spread_check(const struct graph *g, const struct model *m, const struct mesh
     TRY(g->rc);
     if (mesh->layout.tp > 1)
         TRY(check_axis(g, m, LANE_TP));
+    if (mesh_split_lane(mesh) == LANE_SHARD) {
+        TRY(check_axis(g, m, LANE_SHARD));
+        return check_axis(g, m, LANE_COPIES);
+    }
     return mesh->layout.dp > 1 ? check_axis(g, m, LANE_DP) : OK;
 }

@@ -6,6 +6,9 @@
  * that is missing, doubled, or on the wrong axis is an error when the program is built, with the
  * task and the tensor that it is about, and not a wrong number.
  *
+ * With layout.zero_group, dp is two axes, within a group and across groups: a sum over dp is complete
+ * when it was made along both.
+ *
  * Ranges of flat tensors (buckets, slices) are followed one by one. What ops without a rule make of
  * cut tensors is unknown, and unknown tensors are never an error. It is a check of kinds, not of
  * values: which rank, which rows, in which order it does not know. */

@@ -45,11 +45,16 @@ static double work_of(const struct rank_view *v)
     return flops * v->step.shape.micro_batches;
 }
 
+static bool is_data(int lane)
+{
+    return lane == LANE_DP || lane == LANE_SHARD || lane == LANE_COPIES;
+}
+
 static void add_view(struct candidate *k, const struct rank_view *v, const struct layout_budget *b)
 {
     double sent = 0;
     for (int lane = 0; lane < LANE_COUNT; lane++)
-        sent += v->message_bytes[lane] * (lane == LANE_DP ? exposed_data : 1);
+        sent += v->message_bytes[lane] * (is_data(lane) ? exposed_data : 1);
     double work = work_of(v) / b->flops_per_s, messages = sent / b->bytes_per_s;
     k->work = work > k->work ? work : k->work;
     k->messages = messages > k->messages ? messages : k->messages;

@@ -82,7 +82,7 @@ static int ranks_of(const char *layout)
 {
     int ranks = 1;
     for (const char *at = layout; (at = strstr(at, "p=")); at++)
-        ranks *= atoi(at + 2);
+        ranks *= at[-1] == 'u' ? 1 : atoi(at + 2); /* zero_group */
     return ranks;
 }
 
@@ -91,7 +91,7 @@ TEST(every_layout_trains_and_evaluates_what_one_rank_does)
     static const char *const layouts[] = { "dp=2", "tp=2", "tp=4", "dp=2,zero=1", "dp=4,zero=1",
                                            "dp=2,tp=2", "dp=2,tp=2,zero=1", "dp=2,zero=2",
                                            "dp=4,zero=3", "dp=2,tp=2,zero=3", "cp=2,dp=2",
-                                           "cp=4,zero=3",
+                                           "cp=4,zero=3", "dp=4,zero=2,zero_group=2",
                                            "cp=2,cp_kind=ulysses,dp=2,zero=1" };
     for (i64 i = 0; i < COUNT_OF(layouts); i++) {
         shellf(0, TRAIN "--set run.name=%s --ranks %d --layout %s", layouts[i],
@@ -171,7 +171,8 @@ TEST(an_exact_run_keeps_its_bits_over_any_change_of_layout)
     expect_same_weights("adamw",
                         (const char *[]){ "dp=1", "dp=2", "dp=2,tp=2,zero=1", "tp=2" });
     expect_same_weights("muon",
-                        (const char *[]){ "dp=4,zero=3", "tp=2", "dp=1", "dp=2,tp=2,zero=2" });
+                        (const char *[]){ "dp=4,zero=3,zero_group=2", "tp=2", "dp=1",
+                                          "dp=2,tp=2,zero=2" });
 }
 
 TEST(checkpoints_of_many_ranks_serve_every_other_command)

@@ -127,6 +127,9 @@ TEST(a_layout_is_shown_before_anything_runs)
     CHECK(strstr(text, "<svg") && strstr(text, "<title>1W1</title>") && strstr(text, "</svg>"));
     text = shell("cd $D && $H layout show r.yaml --layout tp=2", 0);
     CHECK(strstr(text, "rows 0-31, 64-95, 128-159 | rows 32-63, 96-127, 160-191"));
+    text = shell("cd $D && $H layout show r.yaml --layout dp=4,zero=2,zero_group=2", 0);
+    CHECK(strstr(text, "zero {0 1} {2 3}") && strstr(text, "copies {0 2} {1 3}"));
+    CHECK(strstr(text, "optimizer state and gradients of matrices: 1/2 of each bucket"));
     text = shell("cd $D && $H layout show r.yaml --layout pp=3,schedule=zb-v 2>&1", 2);
     CHECK(strstr(text, "6 pipeline stages are more"));
     text = shell("cd $D && $H layout show r.yaml --layout dp=2 --svg z.svg 2>&1", 2);

@@ -17,7 +17,8 @@ struct counts {
 };
 
 static const char *const axis_of[LANE_COUNT] = {
-    [LANE_TP] = "tp", [LANE_DP] = "dp", [LANE_PP] = "pp", [LANE_TIE] = "tie"
+    [LANE_TP] = "tp", [LANE_DP] = "dp", [LANE_PP] = "pp", [LANE_TIE] = "tie",
+    [LANE_SHARD] = "shard", [LANE_COPIES] = "copies",
 };
 
 static struct counts of_tasks(const struct ranks *all)
@@ -48,17 +49,45 @@ static struct counts of_transport(const struct ranks *all)
 
 /* --- formulas ---------------------------------------------------------------------------- */
 
-/* What the data axis sends for one bucket of one group of ranks. The gradient of a table that
- * two stages share is summed between them first and last, so it is never cut. */
-static double bucket_over_data(const struct bucket *b, const struct layout *l, bool shared,
-                               double weight)
+/* Ranks that split what zero splits, and groups of them. */
+static double group_of(const struct layout *l)
 {
-    double d = (double)l->dp, matrices = (double)(b->count - b->copied), whole = (double)b->count;
-    if (l->zero == 0)
-        return 2 * (d - 1) * 4 * whole;
-    if (shared)
-        return 2 * (d - 1) * 4 * whole + (d - 1) * weight * matrices;
-    return 2 * (d - 1) * 4 * (double)b->copied + (d - 1) * (4 + weight) * matrices;
+    return (double)(l->zero_group ? l->zero_group : l->dp);
+}
+
+static enum lane split_lane(const struct layout *l)
+{
+    return group_of(l) < (double)l->dp ? LANE_SHARD : LANE_DP;
+}
+
+/* How often a micro-batch gathers a bucket's weights: in the passes that read them. An embedding
+ * is read in the forward pass, a head where its loss is formed. */
+static double gathers_of(const struct bucket *b, const struct model *m)
+{
+    return b->layer >= 0 && b->layer < m->spec.layers ? 2
+           : m->spec.tied ? (b->layer < 0 ? 2 : 0) : 1;
+}
+
+/* What one bucket of one group of ranks along dp costs. The gradient of a table that
+ * two stages share is summed between them first and last, so it is never cut. */
+static void add_bucket(struct counts *c, const struct rank *k, const struct bucket *b,
+                       const struct layout *l, double weight)
+{
+    double d = (double)l->dp, n = group_of(l), groups = d / n, times = (double)k->rows.micro_batches;
+    double matrices = (double)(b->count - b->copied), whole = (double)b->count;
+    bool shared = k->model->spec.tied && l->pp > 1 && b->layer < 0;
+    double slices = groups * (n - 1) * matrices; /* a gathering or a scattering of one byte each */
+    if (l->zero == 0) {
+        c->bytes[LANE_DP] += 2 * (d - 1) * 4 * whole;
+        return;
+    }
+    c->bytes[LANE_DP] += 2 * (d - 1) * 4 * (shared ? whole : (double)b->copied);
+    if (!shared) {
+        c->bytes[split_lane(l)] += (l->zero >= 2 ? times : 1) * slices * 4;
+        c->bytes[LANE_COPIES] += 2 * (groups - 1) * 4 * matrices;
+    }
+    c->bytes[split_lane(l)] +=
+        (l->zero == 3 && !shared ? times * gathers_of(b, k->model) : 1) * slices * weight;
 }
 
 /* Layers, embedding and head of one micro-batch and one group along tp. */
@@ -83,11 +112,12 @@ static void add_muon(struct counts *c, const struct rank *k, const struct layout
         const struct bucket *b = &m->buckets[i];
         bool any = m->needs & MODEL_MUON && b->adam == b->copied && b->count > b->copied;
         if (any && l->zero > 0 && k->mesh.dp_rank == 0)
-            c->bytes[LANE_DP] += 2 * (double)(l->dp - 1) * 4 * (double)(b->count - b->copied);
+            c->bytes[split_lane(l)] += 2 * (group_of(l) - 1) * (double)l->dp / group_of(l) * 4 *
+                                       (double)(b->count - b->copied);
     }
     for (i64 i = 0; i < m->n_params; i++)
         if (model_uses_muon(m, &m->params[i].desc) && k->mesh.tp_rank == 0 &&
-            (l->zero == 0 || k->mesh.dp_rank == 0))
+            (l->zero == 0 || mesh_coordinate(&k->mesh, LANE_SHARD) == 0))
             c->bytes[LANE_TP] += 2 * (double)(l->tp - 1) * 4 *
                                  (double)param_count(&m->params[i].desc);
 }
@@ -104,13 +134,13 @@ static struct counts of_formulas(const struct ranks *all, bool half)
         for (i64 i = 0; i < k->model->n_buckets; i++) {
             const struct bucket *b = &k->model->buckets[i];
             if (k->mesh.dp_rank == 0 && l->dp > 1)
-                c.bytes[LANE_DP] += bucket_over_data(b, l, s->tied && l->pp > 1 && b->layer < 0, a);
+                add_bucket(&c, k, b, l, a);
             if (k->mesh.tp_rank == 0 && l->tp > 1)
                 c.bytes[LANE_TP] += 2 * (double)(l->tp - 1) * 4 * (double)b->cut;
         }
         add_muon(&c, k, l);
-        if (k->mesh.dp_rank == 0 && l->dp > 1 && l->zero > 0)
-            c.bytes[LANE_DP] += 2 * (double)(l->dp - 1) * 8; /* a share of the norm */
+        if (k->mesh.dp_rank == 0 && l->dp > 1 && l->zero > 0) /* a share of the norm */
+            c.bytes[split_lane(l)] += 2 * (group_of(l) - 1) * (double)l->dp / group_of(l) * 8;
         if (k->mesh.tp_rank == 0 && l->tp > 1)
             c.bytes[LANE_TP] += 2 * (double)(l->tp - 1) * 8;
         if (k->mesh.pp_rank == 0 && l->pp > 1)
@@ -172,6 +202,17 @@ TEST(data_parallel_ranks_send_what_the_formula_says)
     expect_counts("dp=2,zero=1", true, true);
     expect_counts("dp=4,zero=1", false, false);
     expect_counts("dp=4,zero=2", true, false);
+    expect_counts("dp=2,zero=3", false, true);
+    expect_counts("dp=4,zero=3", true, false);
+}
+
+TEST(groups_that_are_copies_send_what_the_formula_says)
+{
+    expect_counts("dp=4,zero=1,zero_group=2", true, true);
+    expect_counts("dp=8,zero=2,zero_group=2", false, false);
+    expect_counts("dp=4,zero=3,zero_group=2", false, true);
+    expect_counts("pp=2,dp=4,tp=2,zero=1,zero_group=2", true, false);
+    expect_counts_of("dp=4,tp=2,zero=2,zero_group=2", true, false, OPTIMIZER_MUON);
 }
 
 TEST(tensor_parallel_ranks_send_what_the_formula_says)
@@ -201,5 +242,6 @@ TEST(muon_sends_what_the_formula_says)
 }
 
 TEST_MAIN(ONE(data_parallel_ranks_send_what_the_formula_says),
+          ONE(groups_that_are_copies_send_what_the_formula_says),
           ONE(tensor_parallel_ranks_send_what_the_formula_says),
           ONE(stages_send_what_the_formula_says), ONE(muon_sends_what_the_formula_says))
