@@ -136,14 +136,21 @@ static void assign_places(struct model *m, struct bucket *b)
     b->adam = ends[PLACE_MUON] > ends[PLACE_ADAM] ? ends[PLACE_ADAM] : b->count;
 }
 
+/* In a pipeline a tied table is read and summed by two stages, at different times: gradients and
+ * weights of its bucket stay whole. */
+static bool stays_whole(const struct model *m, const struct bucket *b)
+{
+    return m->spec.tied && m->part.n_chunks > 0 && b->layer < 0;
+}
+
 static void lay_out_bucket(struct model *m, struct arena *a, struct bucket *b)
 {
     assign_places(m, b);
     i64 state = b->copied + b->own_count;
     i64 v = i64_min(state, b->copied + i64_max(0, b->adam - b->own_begin));
     enum tensor_role role = m->part.state_folder ? ROLE_AWAY : ROLE_STATE;
-    b->split_grads = m->part.split_grads;
-    b->split_weights = m->part.split_weights;
+    b->split_grads = m->part.split_grads && !stays_whole(m, b);
+    b->split_weights = m->part.split_weights && !stays_whole(m, b);
     b->master = flat(m, a, ROLE_PARAM, DTYPE_F32, b->split_weights ? state : b->count, b);
     if (m->compute != DTYPE_F32)
         b->compute = flat(m, a, ROLE_COMPUTE, m->compute,

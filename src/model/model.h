@@ -71,7 +71,8 @@ struct bucket {
     i64 copied;       /* where matrices begin: compute[i] is master[copied + i] */
     i64 adam;         /* where Muon's matrices begin */
     i64 own_begin, own_count; /* slice of the matrices whose state this rank has */
-    bool split_grads, split_weights; /* of the model's part */
+    bool split_grads, split_weights; /* of the model's part, but for a table that is tied over the
+                                      * stages of a pipeline */
     struct tensor *master, *compute, *grad; /* flat, or NULL */
     /* Flat too: [0, copied) of the bucket, then the slice; v ends where Muon's begin. */
     struct tensor *m, *v, *ema;

@@ -258,15 +258,6 @@ static int check_experts(const struct layout *l, const struct model_spec *s)
     return OK;
 }
 
-/* Between stages, micro-batches take turns that the stretches of zero.c do not know. */
-static int check_zero(const struct layout *l)
-{
-    if (l->pp > 1 && l->zero > ZERO_OPTIMIZER)
-        return err_set(ERR_CONFIG, "zero=%lld does not work in a pipeline yet; with pp=%lld choose "
-                       "zero=1 or 0", (long long)l->zero, (long long)l->pp);
-    return OK;
-}
-
 /* Groups of neighbours that split what zero splits. */
 static int check_group(const struct layout *l)
 {
@@ -298,7 +289,6 @@ int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, 
     TRY(check_rows(l, B, micro_batches));
     TRY(check_exact(l, B, micro_batches));
     TRY(check_experts(l, s));
-    TRY(check_zero(l));
     TRY(check_group(l));
     TRY(check_divides("attention heads", s->heads, l->tp));
     TRY(check_divides("key-value heads", s->kv_heads, l->tp));

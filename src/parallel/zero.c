@@ -13,7 +13,15 @@ static const struct tensor *root(const struct tensor *t)
 struct stretch {
     const struct bucket *bucket;
     i64 first, last;
+    i64 begin; /* of what runs together with it */
 };
+
+/* In a pipeline each pass of each stage runs by itself. */
+static bool run_together(const struct mesh *mesh, const struct task *a, const struct task *b)
+{
+    bool same_pass = (a->phase == PHASE_FORWARD) == (b->phase == PHASE_FORWARD);
+    return mesh->layout.pp == 1 || (a->part == b->part && same_pass);
+}
 
 static const struct bucket *read_by(const struct model *m, const struct task *t)
 {
@@ -24,17 +32,27 @@ static const struct bucket *read_by(const struct model *m, const struct task *t)
     return NULL;
 }
 
-static i64 find_stretches(const struct graph *g, const struct model *m, struct stretch *list)
+static i64 find_stretches(const struct graph *g, const struct model *m, const struct mesh *mesh,
+                          struct stretch *list)
 {
-    i64 n = 0;
+    i64 n = 0, begin = 0;
     for (i64 i = 0; i < g->n_tasks; i++) {
         const struct bucket *b = read_by(m, g->tasks[i]);
-        if (b && (n == 0 || list[n - 1].bucket != b))
-            list[n++] = (struct stretch){ b, i, i };
+        if (!run_together(mesh, g->tasks[begin], g->tasks[i]))
+            begin = i;
+        if (b && (n == 0 || list[n - 1].bucket != b || list[n - 1].begin != begin))
+            list[n++] = (struct stretch){ b, i, i, begin };
         else if (b)
             list[n - 1].last = i;
     }
     return n;
+}
+
+/* Where the stretch before it begins, or whatever runs together with it. */
+static i64 gather_position(const struct stretch *list, i64 i)
+{
+    bool follows = i > 0 && list[i - 1].begin == list[i].begin;
+    return follows ? list[i - 1].first : list[i].begin;
 }
 
 /* The stretch reads a tensor of its own, so that the plan can free the bucket in between. Up to
@@ -77,16 +95,17 @@ int zero_gather(struct graph *g, const struct model *m, const struct mesh *mesh)
     if (!m->part.split_weights)
         return OK;
     struct stretch *list = ARENA_ARRAY(g->arena, struct stretch, g->n_tasks);
-    i64 n = find_stretches(g, m, list);
+    i64 n = find_stretches(g, m, mesh, list);
     struct insertions s = insertions_begin(g, mesh, n);
     for (i64 i = 0; i < n && g->rc >= 0; i++) {
         const struct bucket *b = list[i].bucket;
-        i64 at = list[i64_max(0, i - 1)].first;
+        i64 at = gather_position(list, i);
+        bool forward = g->tasks[at]->phase == PHASE_FORWARD;
         struct tensor *slice = b->compute ? graph_view(g, b->compute, 0, b->own_count)
                                           : graph_view(g, b->master, b->copied, b->own_count);
         struct tensor *whole = weights_of(g, list, i);
         insert_exchange(&s, at, g->tasks[at]->part, &op_all_gather, mesh_split_lane(mesh),
-                        g->tasks[at]->phase, slice, whole);
+                        forward ? PHASE_FORWARD : PHASE_INPUT_GRAD, slice, whole);
     }
     return insertions_end(&s);
 }

@@ -6,7 +6,10 @@
  *
  * A bucket is gathered before each stretch of tasks that reads it (the layer's forward, its
  * backward), and dies behind it. Each gather begins where the stretch before it does, so that
- * the layer ahead is on its way while this one computes. */
+ * the layer ahead is on its way while this one computes. In a pipeline each action, the forward or
+ * backward pass of one stage for one micro-batch, gathers what it reads: twice per micro-batch and
+ * bucket, as without a pipeline, and no action holds more than two buckets. The first gather of an
+ * action is not hidden. */
 #ifndef HEADWAY_ZERO_H
 #define HEADWAY_ZERO_H
 

@@ -169,6 +169,8 @@ static void expect_counts_of(const char *layout, bool gpt2, bool half, int optim
     struct ranks all;
     struct ranks_options o = { .tiny = { .threads = 1, .micro_batches = 2, .B = 4 },
                                .layout = layout };
+    if (strstr(layout, "pp=") && !strstr(layout, "zero=1")) /* two for each rank */
+        o.tiny.micro_batches = 8;
     o.tiny.gpt2 = gpt2;
     o.tiny.bf16 = half;
     o.tiny.backend = backend_best();
@@ -230,6 +232,10 @@ TEST(stages_send_what_the_formula_says)
     expect_counts("pp=2,dp=2", true, false);
     expect_counts("pp=2,tp=2", false, false);
     expect_counts("pp=2,dp=2,tp=2,zero=1", true, true);
+    expect_counts("pp=2,dp=2,zero=2", false, true);
+    expect_counts("pp=2,dp=2,zero=3", false, false);
+    expect_counts("pp=3,dp=2,zero=3", true, true);
+    expect_counts("pp=2,dp=4,zero=3,zero_group=2", true, false);
 }
 
 TEST(muon_sends_what_the_formula_says)
