@@ -51,7 +51,10 @@ int session_open_mesh(struct session *s)
         TRY(choose_layout(s, &s->chosen));
     }
     s->layout_text = layout_text(l, &s->arena);
-    TRY(train_layout_check(l, &s->spec, s->config, ranks));
+    int rc = train_layout_check(l, &s->spec, s->config, ranks);
+    if (rc < 0 && comm)
+        comm->together = true; /* all ranks have the same recipe and say the same */
+    TRY(rc);
     if (ranks > 1)
         return mesh_new(&s->mesh, l, comm);
     s->mesh.layout.exact = l->exact;
