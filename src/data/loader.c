@@ -98,11 +98,18 @@ static void locate(const struct loader *l, i64 g, int *source, i64 *window,
     *window = rng_permute(key, s->windows, nth % s->windows);
 }
 
+/* Which row of the step on all ranks our row is. */
+static i64 row_of_step(const struct loader_step *s, i64 row)
+{
+    i64 stride = s->stride ? s->stride : s->B;
+    return s->first_row + row / s->B * stride + row % s->B;
+}
+
 static int fill_row(struct reader *r, struct slot *slot, i64 row)
 {
     const struct loader *l = r->loader;
     i64 T = slot->shape.T, at = row * T, window;
-    i64 position = slot->position + slot->shape.first_row * T + at;
+    i64 position = slot->position + row_of_step(&slot->shape, row) * T;
     i64 g = position / l->rule.window;
     const struct row out = { .tokens = slot->tokens + at,
                              .targets = slot->targets + at,
@@ -303,6 +310,7 @@ static bool is_planned(const struct loader *l, const struct loader_step *s, i64 
     return l->next < l->planned && slot->position == position &&
            slot->shape.micro_batches == s->micro_batches && slot->shape.B == s->B &&
            slot->shape.T == s->T && slot->shape.first_row == s->first_row &&
+           slot->shape.stride == s->stride &&
            slot->shape.cut == s->cut && slot->shape.part == s->part &&
            step_places(&slot->shape) == step_places(s);
 }
@@ -465,7 +473,7 @@ void loader_origin(const struct loader *l, i64 row, struct loader_origin *out)
 {
     struct rng key;
     int source;
-    row += l->current->shape.first_row;
+    row = row_of_step(&l->current->shape, row);
     out->sample = (l->current->position + row * l->current->shape.T) / l->rule.window;
     locate(l, out->sample, &source, &out->window, &key);
     out->source = l->sources[source].name;

@@ -76,9 +76,9 @@ struct loader_step {
     u64 step; /* for spans */
     int micro_batches;
     i64 B, T;
-    /* Where ranks share a step: its rows on all of them, and which of them is the first here
-     * (ours lie together). 0 rows: all are ours. */
-    i64 all_rows, first_row;
+    /* Where ranks share a step: its rows on all of them, which of them is the first here, and how
+     * far apart those are that begin our micro-batches (0: B). 0 rows: all are ours. */
+    i64 all_rows, first_row, stride;
     /* Where each row is cut over ranks (ops/zigzag.h): into how many parts, and which of them the
      * micro-batches hold; at most 1: rows are whole. T is still the whole row's, and all of a
      * row is read; its bytes and weight count for part 0 only: sums over ranks are right. */

@@ -76,6 +76,12 @@ i64 carry_levels(i64 total)
     return levels;
 }
 
+i64 carry_number(const struct task *t, int micro_batch)
+{
+    i64 part = micro_batch * (i64)t->attr[CARRY_COUNT] + (i64)t->attr[CARRY_INDEX];
+    return part % (i64)t->attr[CARRY_TOTAL];
+}
+
 static int carry_infer(struct graph *g, struct task *t)
 {
     const struct tensor *x = t->out[0], *levels = t->out[1];
@@ -105,7 +111,7 @@ static void carry_ref(const struct task *t, struct run *run)
 {
     const struct tensor *x = t->out[0], *levels = t->out[1];
     i64 n = tensor_count(x), level = 0;
-    i64 part = run->micro_batch * (i64)t->attr[CARRY_COUNT] + (i64)t->attr[CARRY_INDEX];
+    i64 part = carry_number(t, run->micro_batch);
     for (; part >> level & 1; level++)
         for (i64 i = 0; i < n; i++)
             tensor_set(x, i, tensor_get(x, i) + tensor_get(levels, level * n + i));

@@ -264,13 +264,15 @@ struct tensor *cast(struct graph *g, struct tensor *x, enum dtype dtype);
  * backend/cpu/gemm.h. in: x f32 (B n, C); out: sum f32 (C) (sum) */
 enum { FOLD_LEAVES };
 extern const struct op_info op_fold;
-/* Counts x in as part CARRY_INDEX of the CARRY_COUNT of this micro-batch, of CARRY_TOTAL in the
- * step (a power of two): a binary counter of sums. After the last one x is the tree of all parts;
- * before, it is put by in levels, and x is free. out: x f32 (any shape, read too), levels f32
- * (carry_levels(total), elements of x) */
+/* Counts x in as part CARRY_INDEX of the CARRY_COUNT of this micro-batch, of CARRY_TOTAL
+ * (a power of two; in the step, or in each micro-batch): a binary counter of sums. After the last
+ * one x is the tree of all parts; before, it is put by in levels, and x is free.
+ * out: x f32 (any shape, read too), levels f32 (carry_levels(total), elements of x) */
 enum { CARRY_INDEX, CARRY_COUNT, CARRY_TOTAL };
 extern const struct op_info op_carry;
 i64 carry_levels(i64 total);
+/* The number of the part that the task counts in. */
+i64 carry_number(const struct task *t, int micro_batch);
 /* The sum of squares as a whole number of 2^-298, in digits of 16 bits, the last one not 0 when a
  * value is not finite; added to `before`. Ranks may add digits (all_reduce).
  * in: grad f32, [before i32 (SQUARES_DIGITS)]; out: digits i32 (SQUARES_DIGITS) */

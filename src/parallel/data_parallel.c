@@ -15,6 +15,12 @@ static bool splits(const struct mesh *mesh)
     return mesh_degree(mesh, mesh_split_lane(mesh)) > 1 && mesh->layout.zero >= ZERO_OPTIMIZER;
 }
 
+/* Sums over those who split come before those over micro-batches. */
+static bool takes_turns(const struct mesh *mesh)
+{
+    return layout_turn_takers(&mesh->layout) > 1;
+}
+
 static bool has_copies(const struct mesh *mesh)
 {
     return splits(mesh) && mesh_degree(mesh, LANE_COPIES) > 1;
@@ -33,7 +39,7 @@ static void cut_attributes(struct task *t, enum lane lane, const struct mesh *me
 /* A gradient that is complete before position `at`. */
 struct ready {
     const struct bucket *bucket;
-    const struct tensor *grad;
+    struct tensor *grad; /* the bucket's, or one parameter's */
     i64 at, next; /* next: where the one behind it is, or the end of its stage's tasks */
     int part;
     bool head; /* the loss head wrote it last, whose gradients are never put off */
@@ -44,7 +50,8 @@ static void find_last_writer(const struct graph *g, struct ready *r)
     r->at = -1;
     for (i64 i = g->n_tasks - 1; i >= 0 && r->at < 0; i--)
         for (int k = 0; k < TASK_OUTS; k++)
-            if (g->tasks[i]->out[k] && root(g->tasks[i]->out[k]) == r->grad) {
+            if (g->tasks[i]->out[k] &&
+                (g->tasks[i]->out[k] == r->grad || root(g->tasks[i]->out[k]) == r->grad)) {
                 r->at = i + 1;
                 r->part = g->tasks[i]->part;
                 r->head = g->tasks[i]->head;
@@ -73,17 +80,30 @@ static const struct bucket *shared_bucket(const struct model *m)
     return model_shares_table(m) ? model_param(m, P_WTE, -1)->bucket : NULL;
 }
 
-static i64 list_ready(const struct graph *g, const struct model *m, struct ready *list)
+static void add_ready(const struct graph *g, const struct bucket *b, struct tensor *grad,
+                      struct ready *list, i64 *n)
+{
+    list[*n] = (struct ready){ .bucket = b, .grad = grad };
+    if (grad)
+        find_last_writer(g, &list[*n]);
+    *n += grad && list[*n].at >= 0;
+}
+
+/* In a bucket that is whole, parameters are ready one by one where each micro-batch's are summed:
+ * its head may be done before its embedding is begun. */
+static i64 list_ready(const struct graph *g, const struct model *m, const struct mesh *mesh,
+                      struct ready *list)
 {
     i64 n = 0;
     for (i64 i = 0; i < m->n_buckets; i++) {
         const struct bucket *b = &m->buckets[i];
-        const struct tensor *grads[] = { b->grad, b->vector_grad };
-        for (i64 k = 0; k < COUNT_OF(grads) && b != shared_bucket(m); k++) {
-            list[n] = (struct ready){ .bucket = b, .grad = grads[k] };
-            if (grads[k])
-                find_last_writer(g, &list[n]);
-            n += grads[k] && list[n].at >= 0;
+        if (!b->split_grads && takes_turns(mesh)) {
+            for (i64 k = 0; k < m->n_params; k++)
+                if (m->params[k].bucket == b)
+                    add_ready(g, b, m->params[k].grad, list, &n);
+        } else if (b != shared_bucket(m)) {
+            add_ready(g, b, b->grad, list, &n);
+            add_ready(g, b, b->vector_grad, list, &n);
         }
     }
     qsort(list, (size_t)n, sizeof *list, by_time);
@@ -93,17 +113,23 @@ static i64 list_ready(const struct graph *g, const struct model *m, struct ready
 
 /* --- reductions ------------------------------------------------------------------------------ */
 
-static struct task *exchange(struct insertions *s, const struct ready *r, i64 at,
+struct reduction {
+    struct insertions into;
+    int micro_batches;
+};
+
+static struct task *exchange(struct reduction *s, const struct ready *r, i64 at,
                              const struct op_info *op, enum lane lane, struct tensor *in,
                              struct tensor *out)
 {
-    struct task *t = insert_exchange(s, at, r->part, op, lane, PHASE_WEIGHT_GRAD, in, out);
+    struct task *t =
+        insert_exchange(&s->into, at, r->part, op, lane, PHASE_WEIGHT_GRAD, in, out);
     if (t)
         t->head = r->head;
     return t;
 }
 
-static void exchange_at_end(struct insertions *s, const struct ready *r, i64 at,
+static void exchange_at_end(struct reduction *s, const struct ready *r, i64 at,
                             const struct op_info *op, enum lane lane, struct tensor *in,
                             struct tensor *out)
 {
@@ -112,44 +138,57 @@ static void exchange_at_end(struct insertions *s, const struct ready *r, i64 at,
         t->last_turn = true;
 }
 
-static void sum_in_place(struct insertions *s, const struct ready *r, i64 at, enum lane lane,
-                         struct tensor *flat, i64 count)
+/* In every micro-batch, or in the last one. */
+static void sum_in_place(struct reduction *s, const struct ready *r, i64 at, enum lane lane,
+                         struct tensor *x, bool every)
 {
-    if (mesh_degree(s->mesh, lane) == 1 || count == 0)
+    if (mesh_degree(s->into.mesh, lane) == 1 || !x || tensor_count(x) == 0)
         return;
-    struct tensor *x = graph_view(s->g, flat, 0, count);
-    exchange_at_end(s, r, at, &op_all_reduce, lane, x, x);
+    if (every)
+        exchange(s, r, at, &op_all_reduce, lane, x, x);
+    else
+        exchange_at_end(s, r, at, &op_all_reduce, lane, x, x);
 }
 
-/* What is not cut saw only some of the rows of ranks along tp; exact: summed already. */
-static i64 partial_over_tensor(const struct insertions *s, const struct bucket *b)
+/* The parameters that are not cut: ranks along tp saw only some of the rows, except in exact mode,
+ * which has summed them already. */
+static struct tensor *partial_over_tensor(struct reduction *s, const struct bucket *b,
+                                          struct tensor *flat)
 {
-    return s->mesh->layout.exact ? 0 : b->cut;
+    return s->into.mesh->layout.exact ? NULL : graph_view(s->into.g, flat, 0, b->cut);
 }
 
-static void reduce_whole(struct insertions *s, const struct ready *r)
+static void reduce_whole(struct reduction *s, const struct ready *r)
 {
     const struct bucket *b = r->bucket;
-    struct graph *g = s->g;
-    sum_in_place(s, r, r->at, LANE_TP, b->grad, partial_over_tensor(s, b));
-    if (!splits(s->mesh)) {
-        sum_in_place(s, r, r->at, LANE_DP, b->grad, b->count);
+    const struct mesh *mesh = s->into.mesh;
+    struct graph *g = s->into.g;
+    sum_in_place(s, r, r->at, LANE_TP, partial_over_tensor(s, b, b->grad), false);
+    if (!splits(mesh)) {
+        sum_in_place(s, r, r->at, LANE_DP, b->grad, false);
         return;
     }
     if (b->own_count > 0) {
         struct tensor *slice = graph_view(g, b->grad, b->own_begin, b->own_count);
-        exchange_at_end(s, r, r->at, &op_reduce_scatter, mesh_split_lane(s->mesh),
+        exchange_at_end(s, r, r->at, &op_reduce_scatter, mesh_split_lane(mesh),
                         graph_view(g, b->grad, b->copied, b->count - b->copied), slice);
-        if (has_copies(s->mesh))
-            sum_in_place(s, r, r->next, LANE_COPIES, slice, b->own_count);
+        sum_in_place(s, r, r->next, LANE_COPIES, has_copies(mesh) ? slice : NULL, false);
     }
-    sum_in_place(s, r, r->at, LANE_DP, b->grad, b->copied);
+    sum_in_place(s, r, r->at, LANE_DP, graph_view(g, b->grad, 0, b->copied), false);
 }
 
-/* Elements of a flat tensor as one row of a matrix, which op_fold adds to what was there. */
-static struct tensor *row_of(struct graph *g, struct tensor *flat, i64 n)
+static void keep(struct reduction *s, const struct ready *r, const struct task *proto)
 {
-    struct tensor *t = graph_view(g, flat, 0, n);
+    struct task *t = insert_task(&s->into, r->next, r->part, proto);
+    if (t)
+        t->head = r->head;
+}
+
+/* As one row of a matrix, which op_fold adds to what was there. */
+static struct tensor *row_of(struct graph *g, struct tensor *x)
+{
+    i64 n = tensor_count(x);
+    struct tensor *t = x->rank == 2 ? x : graph_view(g, x, 0, n);
     if (t) {
         t->rank = 2;
         t->dim[0] = 1;
@@ -158,61 +197,88 @@ static struct tensor *row_of(struct graph *g, struct tensor *flat, i64 n)
     return t;
 }
 
-static void keep_sum(struct insertions *s, const struct ready *r, struct tensor *row,
+/* Micro-batches one after the other; where ranks take turns they are counted in. x: flat, of
+ * this one, and what sum becomes; sum itself where it was summed in place. */
+static void keep_sum(struct reduction *s, const struct ready *r, struct tensor *x,
                      struct tensor *sum)
 {
-    struct task *t = insert_task(s, r->next, r->part,
-                                 &(struct task){ .op = &op_fold, .phase = PHASE_WEIGHT_GRAD,
-                                                 .in = { row }, .out = { sum },
-                                                 .attr = { [FOLD_LEAVES] = 1 } });
-    if (t)
-        t->head = r->head;
+    struct graph *g = s->into.g;
+    bool turns = takes_turns(s->into.mesh);
+    if (g->rc < 0)
+        return;
+    if (x != sum)
+        keep(s, r, &(struct task){ .op = &op_fold, .phase = PHASE_WEIGHT_GRAD, .fresh = turns,
+                                   .in = { row_of(g, x) }, .out = { sum },
+                                   .attr = { [FOLD_LEAVES] = 1 } });
+    if (!turns || s->micro_batches == 1)
+        return;
+    i64 total = s->micro_batches, dim[] = { carry_levels(total), tensor_count(sum) };
+    struct tensor *levels = graph_tensor(g, ROLE_RESULT, DTYPE_F32, 2, dim, "carry_levels");
+    keep(s, r, &(struct task){ .op = &op_carry, .phase = PHASE_WEIGHT_GRAD,
+                               .out = { sum, levels },
+                               .attr = { [CARRY_COUNT] = 1, [CARRY_TOTAL] = (double)total } });
 }
 
-/* What all ranks have alike: summed over micro-batches here, then over ranks. */
-static void reduce_vectors(struct insertions *s, const struct ready *r)
+/* A parameter that is kept whole where ranks take turns. */
+static void reduce_param(struct reduction *s, const struct ready *r)
 {
-    const struct bucket *b = r->bucket;
-    struct tensor *sum = graph_view(s->g, b->own_grad, 0, b->copied);
-    keep_sum(s, r, row_of(s->g, b->vector_grad, b->copied), sum);
-    sum_in_place(s, r, r->next, LANE_TP, sum, partial_over_tensor(s, b));
-    sum_in_place(s, r, r->next, LANE_DP, sum, b->copied);
+    sum_in_place(s, r, r->at, mesh_split_lane(s->into.mesh), r->grad, true);
+    keep_sum(s, r, r->grad, r->grad);
+    sum_in_place(s, r, r->next, LANE_COPIES, r->grad, false);
 }
 
-static void reduce_slice(struct insertions *s, const struct ready *r)
+/* What all ranks have alike: summed over micro-batches here, then over ranks, or after some of
+ * them. */
+static void reduce_vectors(struct reduction *s, const struct ready *r)
 {
     const struct bucket *b = r->bucket;
-    i64 slice[] = { 1, b->own_count };
-    struct tensor *sum = graph_view(s->g, b->own_grad, b->copied, b->own_count);
-    struct tensor *now = graph_tensor(s->g, ROLE_ACTIVATION, DTYPE_F32, 2, slice, "%s.slice",
-                                      b->name);
-    exchange(s, r, r->at, &op_reduce_scatter, mesh_split_lane(s->mesh), b->grad, now);
+    struct tensor *sum = graph_view(s->into.g, b->own_grad, 0, b->copied);
+    bool turns = takes_turns(s->into.mesh);
+    if (turns)
+        sum_in_place(s, r, r->at, mesh_split_lane(s->into.mesh), b->vector_grad, true);
+    keep_sum(s, r, b->vector_grad, sum);
+    sum_in_place(s, r, r->next, LANE_TP, partial_over_tensor(s, b, sum), false);
+    sum_in_place(s, r, r->next, turns ? LANE_COPIES : LANE_DP, sum, false);
+}
+
+static void reduce_slice(struct reduction *s, const struct ready *r)
+{
+    const struct bucket *b = r->bucket;
+    struct graph *g = s->into.g;
+    struct tensor *sum = graph_view(g, b->own_grad, b->copied, b->own_count);
+    i64 row[] = { 1, b->own_count };
+    struct tensor *now = graph_tensor(g, ROLE_ACTIVATION, DTYPE_F32, 2, row, "%s.slice", b->name);
+    exchange(s, r, r->at, &op_reduce_scatter, mesh_split_lane(s->into.mesh), b->grad, now);
     keep_sum(s, r, now, sum);
-    if (has_copies(s->mesh))
-        sum_in_place(s, r, r->next, LANE_COPIES, sum, b->own_count);
+    sum_in_place(s, r, r->next, LANE_COPIES, sum, false);
 }
 
-int data_parallel_reduce(struct graph *g, const struct model *m, const struct mesh *mesh)
+int data_parallel_reduce(struct graph *g, const struct model *m, const struct mesh *mesh,
+                         int micro_batches)
 {
-    enum { MOST_TASKS = 4 }; /* of a bucket's gradient */
-    struct ready *list = ARENA_ARRAY(g->arena, struct ready, 2 * m->n_buckets + 1);
-    i64 n = list_ready(g, m, list);
-    struct insertions s = insertions_begin(g, mesh, MOST_TASKS * n);
+    enum { MOST_TASKS = 6 }; /* of a gradient */
+    struct ready *list =
+        ARENA_ARRAY(g->arena, struct ready, 2 * m->n_buckets + m->n_params + 1);
+    i64 n = list_ready(g, m, mesh, list);
+    struct reduction s = { insertions_begin(g, mesh, MOST_TASKS * n), micro_batches };
     for (i64 i = 0; i < n && g->rc >= 0; i++) {
-        if (!list[i].bucket->split_grads)
+        const struct bucket *b = list[i].bucket;
+        if (!b->split_grads && takes_turns(mesh))
+            reduce_param(&s, &list[i]);
+        else if (!b->split_grads)
             reduce_whole(&s, &list[i]);
-        else if (list[i].grad == list[i].bucket->vector_grad)
+        else if (list[i].grad == b->vector_grad)
             reduce_vectors(&s, &list[i]);
         else
             reduce_slice(&s, &list[i]);
     }
-    return insertions_end(&s);
+    return insertions_end(&s.into);
 }
 
 int data_parallel_reduce_shared(struct graph *g, const struct model *m, const struct mesh *mesh)
 {
     const struct bucket *b = shared_bucket(m);
-    if (!b || mesh_degree(mesh, LANE_DP) == 1)
+    if (!b || mesh_degree(mesh, LANE_DP) == 1 || takes_turns(mesh))
         return g->rc;
     struct task proto = { .op = &op_all_reduce, .phase = PHASE_UPDATE, .in = { b->grad },
                           .out = { b->grad } };

@@ -11,7 +11,8 @@
  * zero 2, 3 (P_os+g): a bucket's gradient is an activation. In every micro-batch it is reduced and
  * scattered, and the slice added to what the rank keeps once the next bucket is ready: two
  * buckets are alive at a time. Vectors are added as they are and summed at the end. A table that
- * two stages share is kept whole, as with zero 1: the other stage's slices are others.
+ * two stages share is kept whole, as with zero 1: the other stage's slices are others. In exact mode
+ * sums over these ranks come before those over micro-batches everywhere (exact.h).
  *
  * With layout.zero_group slices are those of a group of neighbours, and groups are copies of each
  * other: what a slice's reduce-scatter over LANE_SHARD gave is summed over LANE_COPIES in the last
@@ -22,8 +23,10 @@
 #include "model/model.h"
 #include "parallel/mesh.h"
 
-/* After graph_backward and the passes on it, before the update is built. */
-int data_parallel_reduce(struct graph *g, const struct model *m, const struct mesh *mesh);
+/* After graph_backward and the passes on it, before the update is built. micro_batches: of a rank in
+ * a step. */
+int data_parallel_reduce(struct graph *g, const struct model *m, const struct mesh *mesh,
+                         int micro_batches);
 
 /* At the beginning of the update (g->phase): the bucket whose gradient stages share, which
  * data_parallel_reduce left out. All of it is summed, whatever is split: the other stage's

@@ -172,13 +172,19 @@ static void split_embed(struct graph *g, struct exact *x, struct task *t)
 
 /* --- counting micro-batches in --------------------------------------------------------------- */
 
-/* Behind task `at`, sum is part `index` of `count` in each micro-batch. */
-static void add_carry(struct graph *g, const struct exact *x, i64 at, struct tensor *sum,
-                      i64 index, i64 count)
+/* Micro-batches whose sums this pass counts in: none where ranks sum in between. */
+static int counted(const struct exact *x)
 {
-    i64 total = count * x->micro_batches;
+    return layout_turn_takers(&x->mesh->layout) > 1 ? 1 : x->micro_batches;
+}
+
+/* Behind task `at`, sum is part `index` of `count` in each of these micro-batches. */
+static void add_carry(struct graph *g, i64 at, struct tensor *sum, i64 index, i64 count,
+                      int micro_batches)
+{
+    i64 total = count * micro_batches;
     const i64 dim[] = { carry_levels(total), sum ? tensor_count(sum) : 0 };
-    enum tensor_role role = x->micro_batches > 1 ? ROLE_RESULT : ROLE_ACTIVATION;
+    enum tensor_role role = micro_batches > 1 ? ROLE_RESULT : ROLE_ACTIVATION;
     struct tensor *levels = NULL;
     for (i64 i = 0; i < g->n_tasks && !levels; i++) /* those of its other parts */
         if (g->tasks[i]->op == &op_carry && g->tasks[i]->out[0] == sum)
@@ -216,9 +222,9 @@ static i64 carry_head(struct graph *g, const struct exact *x, i64 i)
     if (rows->owner)
         first = rows->owner_offset / (tensor_bytes(rows) / rows->dim[0]);
     t->fresh = first % part == 0;
-    if ((first + rows->dim[0]) % part || count * x->micro_batches == 1)
+    if ((first + rows->dim[0]) % part || count * counted(x) == 1)
         return i;
-    add_carry(g, x, i, t->out[0], first / part, count);
+    add_carry(g, i, t->out[0], first / part, count, counted(x));
     return i + 1;
 }
 
@@ -244,7 +250,7 @@ static void carry_range(struct graph *g, const struct exact *x, i64 at, struct t
                         i64 first, i64 end)
 {
     if (first < end)
-        add_carry(g, x, at, graph_view(g, bucket, first, end - first), 0, 1);
+        add_carry(g, at, graph_view(g, bucket, first, end - first), 0, 1, counted(x));
 }
 
 /* All of a bucket but the head, which has counted its own. */
@@ -261,20 +267,32 @@ static void carry_bucket(struct graph *g, const struct exact *x, const struct bu
     carry_range(g, x, at, b->grad, end, b->count);
 }
 
+/* Behind task `at`; returns the place of the last task. */
+static i64 sum_apart(struct graph *g, const struct exact *x, i64 at, enum lane lane, bool last_turn)
+{
+    if (mesh_degree(x->mesh, lane) == 1)
+        return at;
+    struct task proto = { .op = &op_all_reduce, .phase = PHASE_WEIGHT_GRAD, .lane = lane,
+                          .last_turn = last_turn, .in = { x->apart }, .out = { x->apart },
+                          .attr = { [COLLECTIVE_SIZE] = (double)mesh_degree(x->mesh, lane),
+                                    [COLLECTIVE_RANK] = (double)mesh_coordinate(x->mesh, lane),
+                                    [COLLECTIVE_OUTER] = 1 } };
+    graph_add_at(g, at + 1, &proto);
+    return at + 1;
+}
+
 /* Counted in and summed over dp like a bucket. */
 static void finish_apart(struct graph *g, const struct exact *x)
 {
+    bool first = layout_turn_takers(&x->mesh->layout) > 1; /* over ranks, then micro-batches */
     i64 at = x->apart ? last_writer(g, x->apart, NULL) : -1;
-    if (at >= 0 && x->micro_batches > 1)
-        add_carry(g, x, at++, x->apart, 0, 1);
-    if (at < 0 || x->mesh->layout.dp == 1)
+    if (at < 0)
         return;
-    struct task proto = { .op = &op_all_reduce, .phase = PHASE_WEIGHT_GRAD, .lane = LANE_DP,
-                          .last_turn = true, .in = { x->apart }, .out = { x->apart },
-                          .attr = { [COLLECTIVE_SIZE] = (double)x->mesh->layout.dp,
-                                    [COLLECTIVE_RANK] = (double)x->mesh->dp_rank,
-                                    [COLLECTIVE_OUTER] = 1 } };
-    graph_add_at(g, at + 1, &proto);
+    if (first)
+        at = sum_apart(g, x, at, mesh_split_lane(x->mesh), false);
+    if (x->micro_batches > 1)
+        add_carry(g, at++, x->apart, 0, 1, x->micro_batches);
+    sum_apart(g, x, at, first ? LANE_COPIES : LANE_DP, true);
 }
 
 /* --- the pass -------------------------------------------------------------------------------- */
@@ -320,7 +338,7 @@ int exact_sums(struct graph *g, struct exact *x)
         return OK;
     for (i64 i = 0; i < g->n_tasks && g->rc >= 0; i++)
         i = order_sums(g, x, i);
-    for (i64 b = 0; b < x->m->n_buckets && x->micro_batches > 1; b++)
+    for (i64 b = 0; b < x->m->n_buckets && counted(x) > 1; b++)
         carry_bucket(g, x, &x->m->buckets[b]);
     finish_apart(g, x);
     return g->rc;

@@ -10,6 +10,10 @@
  *     A rank's are contiguous (layout_rows). Within a micro-batch the product sums a tree with a
  *     sequence per leaf; over micro-batches `carry` is a binary counter; over dp, comm; within
  *     groups of neighbours and then across them (layout.zero_group) is the same tree.
+ *     With zero 2 and 3 a micro-batch's gradient leaves the rank at once, so that the sum over ranks
+ *     comes before that over micro-batches. There the ranks that split take turns instead: their i-th
+ *     micro-batches lie side by side, B sequences of each, and the tree is again that of the
+ *     sequences. `carry` counts slices in (data_parallel.c). Copies of these ranks come last.
  *   over tokens of a sequence: ascending, for matrices. For vectors, whose gradient a rank with
  *     sequence parallel sees part of: 16 leaves of T/16 tokens (fewer where 16 does not divide).
  *   over heads, hidden units, the vocabulary (what tp cuts): 8 leaves, or the largest of 1, 2, 4,

@@ -108,9 +108,28 @@ static i64 common_divisor(i64 a, i64 b)
 struct layout_rows layout_rows(const struct layout *l, i64 B, int micro_batches, i64 dp_rank)
 {
     i64 shared = common_divisor(micro_batches, l->dp);
-    struct layout_rows r = { B / (l->dp / shared), (int)(micro_batches / shared), 0 };
-    r.first = r.B * r.micro_batches * dp_rank;
+    struct layout_rows r = { .B = B / (l->dp / shared),
+                             .micro_batches = (int)(micro_batches / shared) };
+    layout_place_rows(l, &r, dp_rank);
     return r;
+}
+
+void layout_place_rows(const struct layout *l, struct layout_rows *rows, i64 dp_rank)
+{
+    i64 turns = layout_turn_takers(l);
+    rows->stride = rows->B * turns;
+    rows->first = dp_rank / turns * rows->stride * rows->micro_batches + dp_rank % turns * rows->B;
+}
+
+i64 layout_split_ranks(const struct layout *l)
+{
+    return l->zero_group > 0 ? l->zero_group : l->dp * l->cp;
+}
+
+/* Exact layouts have cp = 1. */
+i64 layout_turn_takers(const struct layout *l)
+{
+    return l->exact && l->zero > ZERO_OPTIMIZER ? layout_split_ranks(l) : 1;
 }
 
 /* --- checks ------------------------------------------------------------------------------ */
@@ -217,7 +236,7 @@ static bool power_of_two(i64 n)
 }
 
 /* What sums in a tree cannot share. */
-static int check_exact(const struct layout *l, i64 B, int micro_batches)
+static int check_exact(const struct layout *l, int micro_batches)
 {
     const struct { const char *name; i64 degree; } axes[] = { { "dp", l->dp }, { "tp", l->tp } };
     if (l->exact && l->cp > 1)
@@ -231,12 +250,6 @@ static int check_exact(const struct layout *l, i64 B, int micro_batches)
         if (!power_of_two(axes[i].degree) || axes[i].degree > 8)
             return err_set(ERR_CONFIG, "%s=%lld cannot be exact: with layout.exact each axis has "
                            "1, 2, 4 or 8 ranks", axes[i].name, (long long)axes[i].degree);
-    /* It sums over ranks in every micro-batch, one rank over micro-batches last. */
-    if (l->exact && l->zero > ZERO_OPTIMIZER &&
-        layout_rows(l, B, micro_batches, 0).micro_batches > 1)
-        return err_set(ERR_CONFIG, "zero=%lld cannot be exact where a rank has several "
-                       "micro-batches; with layout.exact choose zero=1 or 0, or more ranks of dp",
-                       (long long)l->zero);
     if (l->exact && !power_of_two(micro_batches))
         return err_set(ERR_CONFIG, "%d micro-batches a step cannot be exact: with layout.exact "
                        "choose a power of two, here or in the ramp", micro_batches);
@@ -287,7 +300,7 @@ int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, 
 {
     TRY(check_ranks(l, ranks));
     TRY(check_rows(l, B, micro_batches));
-    TRY(check_exact(l, B, micro_batches));
+    TRY(check_exact(l, micro_batches));
     TRY(check_experts(l, s));
     TRY(check_group(l));
     TRY(check_divides("attention heads", s->heads, l->tp));

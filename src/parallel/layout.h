@@ -55,11 +55,20 @@ const char *layout_text(const struct layout *l, struct arena *a);
 struct layout_rows {
     i64 B;             /* rows of a micro-batch */
     int micro_batches; /* per step */
-    i64 first;         /* this rank's first row among the step's; they are contiguous */
+    i64 first;         /* this rank's first row among the step's */
+    i64 stride;        /* from there to the first of the next micro-batch: B where they follow */
 };
 
 /* rows: micro_batches x B of the recipe, which fit (layout_check). */
 struct layout_rows layout_rows(const struct layout *l, i64 B, int micro_batches, i64 dp_rank);
+/* first and stride, where B and micro_batches of a rank are known. */
+void layout_place_rows(const struct layout *l, struct layout_rows *rows, i64 dp_rank);
+
+/* Ranks along dp and cp that split what zero splits. */
+i64 layout_split_ranks(const struct layout *l);
+/* Ranks whose rows take turns, micro-batch by micro-batch, because they sum over each other before
+ * they sum over micro-batches, in an order that is that of the rows (exact.h); 1: none do. */
+i64 layout_turn_takers(const struct layout *l);
 
 /* Refuses a layout that does not fit the ranks, the model or the batch, and says what would.
  * micro_batches: every number that occurs during the run must be passed once. */

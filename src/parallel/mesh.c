@@ -20,12 +20,6 @@ struct mesh mesh_single(void)
     return mesh_at(&single, 0);
 }
 
-/* Who split what zero splits. */
-static i64 split_ranks(const struct mesh *m)
-{
-    return m->layout.zero_group > 0 ? m->layout.zero_group : m->layout.dp * m->layout.cp;
-}
-
 enum lane mesh_split_lane(const struct mesh *m)
 {
     return mesh_degree(m, LANE_COPIES) > 1 ? LANE_SHARD : LANE_DP;
@@ -36,8 +30,8 @@ i64 mesh_degree(const struct mesh *m, enum lane lane)
     switch (lane) {
     case LANE_PP: return m->layout.pp;
     case LANE_DP: return m->layout.dp * m->layout.cp;
-    case LANE_SHARD: return split_ranks(m);
-    case LANE_COPIES: return m->layout.dp * m->layout.cp / split_ranks(m);
+    case LANE_SHARD: return layout_split_ranks(&m->layout);
+    case LANE_COPIES: return m->layout.dp * m->layout.cp / layout_split_ranks(&m->layout);
     case LANE_CP: return m->layout.cp;
     case LANE_TP: return m->layout.tp;
     default: return 1;
@@ -49,8 +43,8 @@ i64 mesh_coordinate(const struct mesh *m, enum lane lane)
     switch (lane) {
     case LANE_PP: return m->pp_rank;
     case LANE_DP: return m->dp_rank * m->layout.cp + m->cp_rank;
-    case LANE_SHARD: return mesh_coordinate(m, LANE_DP) % split_ranks(m);
-    case LANE_COPIES: return mesh_coordinate(m, LANE_DP) / split_ranks(m);
+    case LANE_SHARD: return mesh_coordinate(m, LANE_DP) % layout_split_ranks(&m->layout);
+    case LANE_COPIES: return mesh_coordinate(m, LANE_DP) / layout_split_ranks(&m->layout);
     case LANE_CP: return m->cp_rank;
     case LANE_TP: return m->tp_rank;
     default: return 0;
@@ -79,8 +73,8 @@ struct model_part mesh_part(const struct mesh *m, const struct model_spec *s)
     part.tensor_parts = m->layout.tp;
     part.tensor_part = m->tp_rank;
     if (m->layout.zero >= ZERO_OPTIMIZER) {
-        bool several = split_ranks(m) > 1;
-        part.state_parts = split_ranks(m);
+        bool several = layout_split_ranks(&m->layout) > 1;
+        part.state_parts = layout_split_ranks(&m->layout);
         part.state_part = mesh_coordinate(m, LANE_SHARD);
         part.split_grads = several && m->layout.zero >= ZERO_GRADIENTS;
         part.split_weights = several && m->layout.zero >= ZERO_WEIGHTS;
@@ -95,7 +89,7 @@ static i64 stride_of(const struct mesh *m, enum lane lane)
     if (lane == LANE_PP)
         return l->dp * l->cp * l->tp;
     if (lane == LANE_COPIES)
-        return split_ranks(m) * l->tp;
+        return layout_split_ranks(&m->layout) * l->tp;
     return lane == LANE_TP ? 1 : l->tp;
 }
 

@@ -124,8 +124,11 @@ void session_spread(const struct session *s, struct loader_step *step)
     step->part = s->mesh.cp_rank;
     if (dp == 1)
         return;
+    struct layout_rows ours = { .B = step->B, .micro_batches = step->micro_batches };
+    layout_place_rows(&s->mesh.layout, &ours, s->mesh.dp_rank);
     step->all_rows = rows * dp;
-    step->first_row = rows * s->mesh.dp_rank;
+    step->first_row = ours.first;
+    step->stride = ours.stride;
 }
 
 int session_share_weight(struct session *s)

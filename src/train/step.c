@@ -335,7 +335,7 @@ int step_program_new(struct step_program *out, const struct model *m,
     TRY(pass_recompute(g, (enum recompute)c->train.recompute));
     if (c->offload.activations)
         TRY(offload_activations(g, c->offload.least));
-    TRY(data_parallel_reduce(g, m, mesh));
+    TRY(data_parallel_reduce(g, m, mesh, shape->micro_batches));
     TRY(exact_join(g, &exact));
     TRY(zero_gather(g, m, mesh));
     build_update(g, m, c, io, mesh);

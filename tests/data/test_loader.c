@@ -257,6 +257,32 @@ TEST(short_sequences_walk_through_the_same_windows)
     sys_remove_tree(m.folder);
 }
 
+/* Two ranks of 2 x 3 rows each: all twelve, alternating by micro-batch. */
+TEST(ranks_may_take_turns_in_the_rows_of_a_step)
+{
+    enum { B = 3, T = 32, N = 2, ALL = 12 };
+    struct made m = standard("turns", 3);
+    struct loader_source s = { .name = "a", .path = m.folder, .weight = 1 };
+    struct loader_config c = config_of(&s, 1, T);
+    static i32 whole[ALL * T];
+    struct loader *l = opened(&c);
+    CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = ALL, .T = T }));
+    run_kernel(l, 0, ALL, T);
+    memcpy(whole, got.tokens, sizeof whole);
+    for (i64 rank = 0; rank < 2; rank++) {
+        CHECK_OK(loader_seek_position(l, 0));
+        CHECK_OK(loader_start_step(l, &(struct loader_step){
+            .micro_batches = N, .B = B, .T = T, .all_rows = ALL, .first_row = rank * B,
+            .stride = 2 * B }));
+        for (int i = 0; i < N; i++) {
+            run_kernel(l, i, B, T);
+            CHECK(memcmp(whole + (2 * i + rank) * B * T, got.tokens, B * T * sizeof *whole) == 0);
+        }
+    }
+    loader_close(l);
+    sys_remove_tree(m.folder);
+}
+
 TEST(mixtures_keep_their_proportions_and_caps)
 {
     struct made a = standard("mix-a", 1), b = standard("mix-b", 2);
@@ -682,7 +708,8 @@ TEST_MAIN(ONE(an_epoch_predicts_every_token_once),
           ONE(order_depends_on_the_seed_and_on_nothing_else),
           ONE(a_run_resumed_at_any_step_sees_the_same_stream),
           ONE(short_sequences_walk_through_the_same_windows),
-          ONE(mixtures_keep_their_proportions_and_caps),
+          ONE(ranks_may_take_turns_in_the_rows_of_a_step),
+        ONE(mixtures_keep_their_proportions_and_caps),
           ONE(weights_follow_the_loss_mask),
           ONE(loss_on_answers_needs_answers),
           ONE(attention_may_cross_borders_when_told_so),

@@ -55,9 +55,6 @@ static int value_of(const struct matrix_case *c, enum factor f)
 static bool makes_sense(const struct matrix_case *c)
 {
     int ranks = value_of(c, DP) * value_of(c, TP) * (value_of(c, PP) ? 2 : 1);
-    bool slices = value_of(c, ZERO) > 1; /* of gradients: one micro-batch per rank, no stages */
-    if (slices && (value_of(c, PP) || value_of(c, MICRO_BATCHES) > value_of(c, DP)))
-        return false;
     return (value_of(c, ZERO) == 0 || value_of(c, DP) > 1) && ranks <= MOST_RANKS &&
            (value_of(c, THREADS) == 1 || ranks <= 8);
 }

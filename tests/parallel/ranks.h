@@ -52,7 +52,7 @@ static void ranks_batch(const struct task *t, struct run *x)
 {
     const struct rank *k = x->context;
     i64 cp = k->mesh.layout.cp, here = RANK_T / cp, n = k->rows.B * here;
-    i64 first = k->rows.first + x->micro_batch * k->rows.B;
+    i64 first = k->rows.first + x->micro_batch * k->rows.stride;
     struct zigzag part = zigzag_part(cp, k->mesh.cp_rank, here);
     i32 *tokens = t->out[BATCH_TOKENS]->data, *targets = t->out[BATCH_TARGETS]->data;
     i32 *positions = t->out[BATCH_POSITIONS]->data, *begin = t->out[BATCH_BEGIN]->data;

@@ -163,6 +163,22 @@ static void exchange_rows(struct rank *k, const struct mutation *m)
         k->rows.first += k->mesh.dp_rank == 1 ? rows : -rows;
 }
 
+/* Where ranks take turns, each reads rows that follow each other. */
+static void own_rows_together(struct rank *k, const struct mutation *m)
+{
+    (void)m;
+    k->rows.first = k->mesh.dp_rank * k->rows.B * k->rows.micro_batches;
+    k->rows.stride = k->rows.B;
+}
+
+/* Behind the last micro-batch only, as where ranks do not take turns. */
+static void at_the_end(struct rank *k, const struct mutation *m)
+{
+    struct task *t;
+    for (i64 id = 0; (t = next_of(k, m, &id));)
+        t->last_turn = true;
+}
+
 static void other_seed(struct rank *k, const struct mutation *m)
 {
     (void)m;
@@ -302,6 +318,13 @@ static const struct mutation mutations[] = {
     { "stages do not sum a table that they share", "pp=2", true, 2, 4, skip_in_update,
       &op_all_reduce, LANE_TIE, 0, 0, 0 },
     { "a gradient is not sent back", "pp=2", false, 2, 4, skip_first, &op_send, LANE_PP, 0, 0, 2 },
+    { "rows do not take turns", "dp=2,zero=2", false, 8, 1, own_rows_together, NULL, 0, 0, 0, 0 },
+    { "slices are not counted in", "dp=2,zero=3", true, 8, 1, skip_all, &op_carry, LANE_COMPUTE, 0,
+      0, 0 },
+    { "slices have another number", "dp=2,zero=2", false, 8, 1, set_all, &op_carry, LANE_COMPUTE,
+      CARRY_TOTAL, 2, 0 },
+    { "vectors are summed over ranks at the end", "dp=2,zero=2", true, 8, 1, at_the_end,
+      &op_all_reduce, LANE_DP, 0, 0, 0 },
     { "every rank adds the bias", "tp=2", true, 1, 4, add_bias_early, &op_linear, LANE_COMPUTE, 0,
       0, 0 },
 };

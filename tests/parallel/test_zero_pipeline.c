@@ -1,7 +1,7 @@
 /* Gradients and weights that are split over dp (ZeRO 2, 3), in pipelines. */
 #include "test.h"
 
-#include "parallel/ranks.h"
+#include "parallel/exact.h"
 
 static struct ranks_options options(const char *layout, bool gpt2, i64 B, int micro_batches)
 {
@@ -25,6 +25,26 @@ TEST(every_schedule_trains_like_one_rank)
             struct ranks_options o = options(layouts[i], gpt2, 2, 8);
             o.tiny.recompute = i % 3 == 1 ? RECOMPUTE_SELECTIVE : RECOMPUTE_NONE;
             expect_as_one(&o, 1e-6, 2e-3);
+        }
+}
+
+/* Micro-batches are summed last: rows take turns (parallel/exact.h). */
+TEST(slices_of_several_micro_batches_have_the_bits_of_one_rank)
+{
+    static const char *const layouts[] = {
+        "dp=2,zero=2", "dp=4,zero=3", "dp=2,tp=2,zero=3", "dp=4,zero=2,zero_group=2",
+        "pp=2,dp=2,zero=2,schedule=gpipe", "pp=2,dp=2,zero=3",
+        "pp=2,dp=2,zero=3,schedule=interleaved", "pp=2,dp=2,zero=2,schedule=zb-h1",
+        "pp=2,dp=2,zero=3,schedule=zb-v", "pp=2,dp=4,zero=3,zero_group=2,schedule=zb-h1",
+        "pp=2,dp=2,tp=2,zero=2,schedule=zb-v",
+    };
+    for (int gpt2 = 0; gpt2 < 2; gpt2++)
+        for (i64 i = 0; i < COUNT_OF(layouts); i++) {
+            struct ranks_options o = options(layouts[i], gpt2, 3, 8);
+            o.tiny.recompute = i % 3 == 1 ? RECOMPUTE_FULL : RECOMPUTE_NONE;
+            o.tiny.bf16 = i % 2;
+            o.tiny.optimizer = i % 4 == 3 ? OPTIMIZER_MUON : OPTIMIZER_ADAMW;
+            expect_exact_options(&o);
         }
 }
 
@@ -111,4 +131,5 @@ TEST(a_fault_is_seen)
 }
 
 TEST_MAIN(ONE(every_schedule_trains_like_one_rank),
+          ONE(slices_of_several_micro_batches_have_the_bits_of_one_rank),
           ONE(a_stage_keeps_slices_and_two_buckets_at_a_time), ONE(a_fault_is_seen))

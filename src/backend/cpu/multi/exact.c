@@ -67,7 +67,7 @@ static void carry_part(void *context, i64 part, int thread)
     const struct work *w = context;
     const struct task *t = w->t;
     const i64 n = w->items, levels = t->out[1]->dim[0];
-    const i64 number = w->x->micro_batch * (i64)t->attr[CARRY_COUNT] + (i64)t->attr[CARRY_INDEX];
+    const i64 number = carry_number(t, w->x->micro_batch);
     struct range r = work_range(w, part);
     float *x = t->out[0]->data, *level = t->out[1]->data;
     i64 l = 0;
