@@ -14,6 +14,8 @@ struct job {
     const struct tensor *from, *to;
     const void *source; /* their places when the task was started */
     void *target;
+    struct trace *trace; /* NULL: nobody asks */
+    struct span span;
 };
 
 struct away_lane {
@@ -33,12 +35,16 @@ static bool is_away(const struct tensor *t)
     return (t->owner ? t->owner : t)->role == ROLE_AWAY;
 }
 
-static void carry_out(struct away_lane *l, const struct job *j)
+static void carry_out(struct away_lane *l, struct job *j)
 {
+    j->span.begin_ns = sys_now_ns();
     i64 bytes = tensor_bytes(j->from);
     memcpy(j->target, j->source, (size_t)bytes);
     sys_forget_pages(is_away(j->from) ? (void *)(uintptr_t)j->source : j->target, bytes);
     atomic_fetch_add(&l->bytes, bytes);
+    j->span.end_ns = sys_now_ns();
+    if (j->trace) /* this thread is the lane's only writer */
+        trace_add(j->trace, &j->span);
 }
 
 static void *lane_main(void *argument)
@@ -69,8 +75,10 @@ static int start(void *context, const struct task *t, struct run *x, u64 *ticket
     pthread_mutex_lock(&l->lock);
     while (l->started - l->ended == QUEUE)
         pthread_cond_wait(&l->done, &l->lock);
-    l->jobs[l->started++ % QUEUE] =
-        (struct job){ t->in[0], t->out[0], t->in[0]->data, t->out[0]->data };
+    l->jobs[l->started++ % QUEUE] = (struct job){
+        t->in[0], t->out[0], t->in[0]->data, t->out[0]->data, x->trace,
+        { .step = (u32)x->step, .action = (u16)x->action, .task = t->id,
+          .lane = (u8)trace_of_lane(LANE_AWAY), .kind = SPAN_CALL } };
     *ticket = l->started;
     pthread_cond_signal(&l->work);
     pthread_mutex_unlock(&l->lock);

@@ -1,4 +1,5 @@
-/* The executor: walks actions and tasks in order, one span per compute task. */
+/* The executor: walks actions and tasks in order. One span per compute task, and one where it
+ * stands still until a lane has done what a task needs. */
 #include "backend/backend.h"
 #include "base/sys.h"
 #include "ops/ops.h"
@@ -40,6 +41,21 @@ static struct tensor *root(struct tensor *t)
     return t && t->owner ? t->owner : t;
 }
 
+/* Shorter ones are only a look. */
+static const u64 least_wait_ns = 1000;
+
+static int wait_for(const struct tensor_use *use, struct run *x)
+{
+    u64 begin = sys_now_ns();
+    int rc = x->lanes->wait(x->lanes->context, (enum lane)use->lane, use->ticket, !x->yields);
+    struct span span = { .begin_ns = begin, .end_ns = sys_now_ns(), .step = (u32)x->step,
+                         .action = (u16)x->action, .task = use->task, .lane = TRACE_COMPUTE,
+                         .kind = SPAN_WAIT, .detail = (u32)trace_of_lane(use->lane) };
+    if (x->trace && span.end_ns - begin >= least_wait_ns)
+        trace_add(x->trace, &span);
+    return rc;
+}
+
 /* Waits until t may be read (or written) by a task of this lane. Readers on the compute
  * lane do not mind other readers; a lane in order waits for nothing of its own. 1: it may; 0: not
  * yet; negative: a lane failed. */
@@ -51,8 +67,7 @@ static int settle(struct tensor *t, enum lane lane, bool writes, struct run *x)
     if (lane == LANE_COMPUTE ? !writes && !r->pending.writes
                              : r->pending.lane == (u8)lane && lane_in_order(lane))
         return 1;
-    int rc = x->lanes->wait(x->lanes->context, (enum lane)r->pending.lane, r->pending.ticket,
-                            !x->yields);
+    int rc = wait_for(&r->pending, x);
     if (rc == 1)
         r->pending.ticket = 0;
     return rc;
@@ -79,7 +94,7 @@ static void mark_in_use(struct tensor *t, struct tensor_use use)
 
 static int start_on_lane(const struct task *t, struct run *x)
 {
-    struct tensor_use use = { .lane = (u8)t->lane };
+    struct tensor_use use = { .lane = (u8)t->lane, .task = t->id };
     TRY(x->lanes->start(x->lanes->context, t, x, &use.ticket));
     for (int k = 0; k < t->op->n_in; k++)
         mark_in_use(t->in[k], use);
@@ -100,11 +115,10 @@ static void run_task(const struct task *t, struct run *x)
         x->after_task(x->after_context, t);
 }
 
-static void add_span(const struct exec_cursor *at, const struct task *t, u64 begin_ns,
-                     u64 end_ns, struct run *x)
+static void add_span(const struct task *t, u64 begin_ns, u64 end_ns, struct run *x)
 {
     struct span span = { .begin_ns = begin_ns, .end_ns = end_ns, .step = (u32)x->step,
-                         .action = (u16)at->action, .task = t->id, .lane = TRACE_COMPUTE,
+                         .action = (u16)x->action, .task = t->id, .lane = TRACE_COMPUTE,
                          .kind = SPAN_TASK };
     if (x->trace)
         trace_add(x->trace, &span);
@@ -115,6 +129,7 @@ static int resume_action(const struct program *p, struct exec_cursor *at, struct
 {
     const struct action *a = &p->actions[at->action];
     const struct segment *s = &p->segments[a->segment];
+    x->action = at->action;
     x->micro_batch = a->micro_batch;
     program_enter(p, a);
     u64 now = sys_now_ns();
@@ -125,7 +140,7 @@ static int resume_action(const struct program *p, struct exec_cursor *at, struct
         int rc = settle_task(t, x);
         if (rc != 1)
             return rc < 0 ? rc : EXEC_BLOCKED;
-        if (x->lanes) /* waiting is nobody's work: a gap between spans */
+        if (x->lanes) /* waiting is nobody's work */
             now = sys_now_ns();
         if (!wanted(t) || t->op->waits)
             continue;
@@ -136,7 +151,7 @@ static int resume_action(const struct program *p, struct exec_cursor *at, struct
         u64 begin = now; /* tasks follow each other: one clock read each */
         run_task(t, x);
         now = sys_now_ns();
-        add_span(at, t, begin, now, x);
+        add_span(t, begin, now, x);
     }
     *at = (struct exec_cursor){ at->action + 1, 0 };
     return OK;

@@ -27,6 +27,7 @@ struct run {
     void *workspace; /* workspace_bytes, shared by all threads, 64-byte aligned */
     i64 workspace_bytes;
     u64 step;
+    i64 action; /* of the program, and its micro-batch */
     int micro_batch;
     void *context;       /* of this kernel's row */
     struct trace *trace; /* may be NULL */

@@ -25,6 +25,7 @@ enum tensor_role {
 
 struct tensor_use { /* by a task on another lane that may still be running; run time */
     u64 ticket;     /* 0: none */
+    u32 task;       /* its id */
     u8 lane;
     bool writes;
 };

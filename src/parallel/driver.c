@@ -9,10 +9,16 @@ enum { TASKS_AHEAD = 64 };
 
 /* Calls in the order of starting; [ended, started) may be under way, each at its number modulo
  * capacity. A ticket is the number of a task's last call, counted from 1. */
+struct called {
+    struct trace *trace; /* NULL: nobody asks, or it was told */
+    struct span span;
+};
+
 struct queue {
     struct comm_lane *lane; /* its thread; NULL: calls are carried out by who waits for them */
     struct comm_call *calls;
     i64 *counts; /* [capacity][2][members]: the parts of each call, sent and received */
+    struct called *called; /* [capacity]: for whom */
     u64 started, ended, capacity;
 };
 
@@ -33,20 +39,32 @@ i64 driver_calls(const struct program *p)
 
 /* --- queue ------------------------------------------------------------------------------- */
 
-/* 1, 0 or negative as lane_driver's wait. */
-static int end_call(const struct queue *q, struct comm_call *call, bool block)
+/* Spans of calls are written by the thread that waits for them: one writer per lane. */
+static void tell_call(const struct comm_call *call, struct called *c)
 {
-    if (!q->lane && !block)
-        return comm_test(call);
-    int rc = q->lane ? comm_lane_wait(q->lane, call) : comm_wait(call);
-    return rc < 0 ? rc : 1;
+    c->span.begin_ns = call->started_ns;
+    c->span.end_ns = call->finished_ns;
+    if (c->trace)
+        trace_add(c->trace, &c->span);
+    c->trace = NULL;
+}
+
+/* The call at this place. 1, 0 or negative as lane_driver's wait. */
+static int end_call(struct queue *q, u64 at, bool block)
+{
+    struct comm_call *call = &q->calls[at];
+    int rc = q->lane ? comm_lane_wait(q->lane, call) : block ? comm_wait(call) : comm_test(call);
+    if (rc < 0 || (rc == 0 && !q->lane && !block))
+        return rc;
+    tell_call(call, &q->called[at]);
+    return 1;
 }
 
 /* Ends the calls up to and with number `last`. */
 static int end_calls(struct queue *q, u64 last, bool block)
 {
     while (q->ended < last) {
-        int rc = end_call(q, &q->calls[q->ended % q->capacity], block);
+        int rc = end_call(q, q->ended % q->capacity, block);
         if (rc != 1)
             return rc;
         q->ended++;
@@ -54,15 +72,20 @@ static int end_calls(struct queue *q, u64 last, bool block)
     return 1;
 }
 
-/* A free call; waits for the oldest when all are under way. */
-static int next_call(struct queue *q, const struct comm_group *group, struct comm_call **out,
-                     i64 **counts)
+/* A free call for the task; waits for the oldest when all are under way. */
+static int next_call(struct driver *d, const struct task *t, const struct run *x,
+                     struct comm_call **out, i64 **counts)
 {
+    struct queue *q = &d->queues[t->lane];
+    const struct comm_group *group = d->mesh->groups[t->lane];
     if (q->started - q->ended == q->capacity && end_calls(q, q->ended + 1, true) < 0)
         return ERR_SYS;
     u64 at = q->started++ % q->capacity;
     *out = &q->calls[at];
     *counts = q->counts + at * 2 * (u64)group->n;
+    q->called[at] = (struct called){
+        x->trace, { .step = (u32)x->step, .action = (u16)x->action, .task = t->id,
+                    .lane = (u8)trace_of_lane(t->lane), .kind = SPAN_CALL } };
     return OK;
 }
 
@@ -97,21 +120,21 @@ static bool is_move(const struct task *t)
 }
 
 /* Both ends describe it as the send. */
-static int start_move(struct driver *d, const struct task *t)
+static int start_move(struct driver *d, const struct task *t, const struct run *x)
 {
-    const struct tensor *x = t->op->sends ? t->in[0] : t->out[0];
+    const struct tensor *moved = t->op->sends ? t->in[0] : t->out[0];
     struct queue *q = &d->queues[t->lane];
     struct comm_call *call;
     i64 *counts;
-    TRY(next_call(q, d->mesh->groups[t->lane], &call, &counts));
+    TRY(next_call(d, t, x, &call, &counts));
     *call = (struct comm_call){
         .op = t->op->sends ? COMM_SEND : COMM_RECV,
         .group = d->mesh->boundaries[(i64)t->attr[MOVE_BOUNDARY]],
-        .in = t->op->sends ? x->data : NULL,
-        .out = t->op->sends ? NULL : x->data,
-        .count = tensor_count(x),
+        .in = t->op->sends ? moved->data : NULL,
+        .out = t->op->sends ? NULL : moved->data,
+        .count = tensor_count(moved),
         .peer = (t->attr[MOVE_UP] != 0) == t->op->sends, /* member 1 has the later stage */
-        .dtype = x->dtype,
+        .dtype = moved->dtype,
         .tag = tag_of(&(struct task){ .op = &op_send, .layer = t->layer, .phase = t->phase }),
     };
     if (!q->lane)
@@ -134,14 +157,14 @@ static void set_counts(const struct task *t, const struct comm_group *group, i64
     }
 }
 
-static int start_one(struct driver *d, const struct task *t, i64 block)
+static int start_one(struct driver *d, const struct task *t, i64 block, const struct run *x)
 {
     struct comm_group *group = d->mesh->groups[t->lane];
     struct comm_call *call;
     i64 *counts, outer = (i64)t->attr[COLLECTIVE_OUTER];
     i64 in_bytes = tensor_bytes(t->in[0]) / outer, out_bytes = tensor_bytes(t->out[0]) / outer;
     i64 whole = i64_max(in_bytes, out_bytes) / dtype_bytes(dtype_of(t));
-    TRY(next_call(&d->queues[t->lane], group, &call, &counts));
+    TRY(next_call(d, t, x, &call, &counts));
     set_counts(t, group, whole, counts);
     *call = (struct comm_call){
         .op = comm_op_of(t),
@@ -165,12 +188,11 @@ static int start_one(struct driver *d, const struct task *t, i64 block)
 static int start(void *context, const struct task *t, struct run *x, u64 *ticket)
 {
     struct driver *d = context;
-    (void)x;
     if (is_move(t))
-        TRY(start_move(d, t));
+        TRY(start_move(d, t, x));
     else
         for (i64 block = 0; block < (i64)t->attr[COLLECTIVE_OUTER]; block++)
-            TRY(start_one(d, t, block));
+            TRY(start_one(d, t, block, x));
     *ticket = d->queues[t->lane].started;
     return OK;
 }
@@ -180,7 +202,7 @@ static int wait_for(void *context, enum lane lane, u64 ticket, bool block)
     struct queue *q = &((struct driver *)context)->queues[lane];
     if (lane_in_order(lane) || ticket <= q->ended)
         return end_calls(q, ticket, block);
-    return end_call(q, &q->calls[(ticket - 1) % q->capacity], block);
+    return end_call(q, (ticket - 1) % q->capacity, block);
 }
 
 /* --- life -------------------------------------------------------------------------------- */
@@ -197,6 +219,7 @@ int driver_new(struct driver **out, const struct mesh *mesh, i64 most_calls, boo
             continue;
         q->capacity = (u64)(most_calls * TASKS_AHEAD);
         q->calls = ARENA_ARRAY(a, struct comm_call, (i64)q->capacity);
+        q->called = ARENA_ARRAY(a, struct called, (i64)q->capacity);
         q->counts = ARENA_ARRAY(a, i64, (i64)q->capacity * 2 * mesh->groups[lane]->n);
         if (threads)
             TRY(comm_lane_new(&q->lane, mesh->comm, -1));

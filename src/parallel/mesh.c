@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { TAG_AGREE = 1, TAG_TELL, TAG_GATHER };
+enum { TAG_AGREE = 1, TAG_TELL, TAG_GATHER, TAG_GIVE = 8 };
 
 struct mesh mesh_at(const struct layout *l, i64 rank)
 {
@@ -229,6 +229,15 @@ int mesh_gather(const struct mesh *m, const void *own, void *all, i64 bytes)
     int rc = comm_run(&call);
     arena_fini(&a);
     return rc;
+}
+
+int mesh_give(const struct mesh *m, int from, void *data, i64 bytes)
+{
+    bool gives = m->world->index == from;
+    struct comm_call call = { .op = gives ? COMM_SEND : COMM_RECV, .group = m->world, .in = data,
+                              .out = data, .count = bytes, .dtype = DTYPE_U8,
+                              .peer = gives ? 0 : from, .tag = TAG_GIVE };
+    return comm_run(&call);
 }
 
 int mesh_join(const struct mesh *m, void *data, i64 count, enum dtype dtype)

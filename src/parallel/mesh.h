@@ -66,6 +66,8 @@ int mesh_sum_stages(const struct mesh *m, double *values, i64 n);
 int mesh_max(const struct mesh *m, double *values, i64 n);
 /* all: bytes from each rank of the world, in order of ranks; own is this one's. */
 int mesh_gather(const struct mesh *m, const void *own, void *all, i64 bytes);
+/* Rank `from` gives so many bytes to the leading rank; only these two call it. */
+int mesh_give(const struct mesh *m, int from, void *data, i64 bytes);
 /* Every rank that shares the optimizer's state has one of equal parts of data in its place, in
  * order; all get all. count: elements of a part. */
 int mesh_join(const struct mesh *m, void *data, i64 count, enum dtype dtype);

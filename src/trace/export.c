@@ -19,31 +19,85 @@ static u32 first_step(const struct trace *t, u32 steps)
     return newest + 1 > steps ? newest + 1 - steps : 0;
 }
 
-static void name_of(const struct span *s, const struct trace_names *names, char *out, i64 size)
+static void label_of(const struct span *s, const struct trace_names *names,
+                     struct trace_label *out)
 {
-    if (s->kind == SPAN_TASK)
-        names->task(names->context, s, out, size);
-    else if (s->kind == SPAN_STEP)
-        snprintf(out, (size_t)size, "ProfilerStep#%u", s->step); /* what HTA looks for */
-    else
-        snprintf(out, (size_t)size, "%s", trace_kind_name(s->kind));
+    struct trace_label task = { .name = "" };
+    if (span_has_task(s->kind))
+        names->task(names->context, s, &task);
+    *out = task;
+    if (s->kind == SPAN_STEP)
+        snprintf(out->name, sizeof out->name, "ProfilerStep#%u", s->step); /* what HTA looks for */
+    else if (s->kind == SPAN_WAIT)
+        snprintf(out->name, sizeof out->name, "wait for %s: %.120s",
+                 trace_lane_name((int)s->detail), task.name);
+    else if (!span_has_task(s->kind))
+        snprintf(out->name, sizeof out->name, "%s", trace_kind_name(s->kind));
 }
 
-typedef void (*span_fn)(void *context, const struct span *s);
+/* --- tracks -------------------------------------------------------------------------------- */
 
-/* Calls fn for the spans to export, lane by lane, oldest first. */
-static void each_span(const struct trace *t, u32 steps, span_fn fn, void *context)
+enum { MOST_TRACKS = 64 };
+
+/* Of one lane: until when each of its tracks is taken. */
+struct tracks {
+    u64 until[MOST_TRACKS];
+    int n;
+};
+
+static int track_of(struct tracks *t, const struct span *s)
+{
+    int k = 0;
+    if (s->lane < TRACE_CALLS) /* these nest as they are */
+        return 0;
+    while (k < MOST_TRACKS - 1 && t->until[k] > s->begin_ns)
+        k++;
+    t->until[k] = s->end_ns;
+    t->n = k + 1 > t->n ? k + 1 : t->n;
+    return k;
+}
+
+/* The same for a span's own lane on every rank. */
+static int track_id(int lane, int track)
+{
+    return lane + TRACE_LANES * track;
+}
+
+typedef void (*span_fn)(void *context, const struct span *s, int track);
+
+/* Calls fn for the spans to export, lane by lane, oldest first, each with its track of the lane's;
+ * NULL: none. Tells how many tracks each lane has. */
+static void each_span(const struct trace *t, u32 steps, span_fn fn, void *context,
+                      int tracks_of[TRACE_LANES])
 {
     u32 from = first_step(t, steps);
     for (int lane = 0; lane < TRACE_LANES; lane++) {
         const struct trace_ring *r = &t->lanes[lane];
+        struct tracks tracks = { .n = lane < TRACE_CALLS };
         u64 begin = r->written > r->capacity ? r->written - r->capacity : 0;
         for (u64 i = begin; i < r->written; i++) {
             const struct span *s = &r->spans[i & (r->capacity - 1)];
-            if (s->step >= from)
-                fn(context, s);
+            if (s->step < from)
+                continue;
+            int track = track_of(&tracks, s);
+            if (fn)
+                fn(context, s, track);
         }
+        tracks_of[lane] = tracks.n;
     }
+}
+
+static void track_name(int lane, int track, char out[32])
+{
+    if (track == 0)
+        snprintf(out, 32, "%s", trace_lane_name(lane));
+    else
+        snprintf(out, 32, "%s %d", trace_lane_name(lane), track + 1);
+}
+
+static u64 common_ns(const struct trace_names *names, u64 ns)
+{
+    return (u64)((i64)ns + names->shift_ns);
 }
 
 /* --- Chrome ------------------------------------------------------------------------------ */
@@ -53,66 +107,92 @@ struct chrome {
     const struct trace_names *names;
 };
 
-static void chrome_span(void *context, const struct span *s)
+static const char *category(const struct span *s)
+{
+    return s->kind == SPAN_TASK ? "kernel"
+           : s->kind == SPAN_CALL ? "communication"
+           : s->kind == SPAN_WAIT ? "wait" : "user_annotation";
+}
+
+static void chrome_begin(struct chrome *c, const char *ph, const char *name, int track)
+{
+    struct json *j = &c->json;
+    text_add(&j->out, "\n");
+    json_begin_object(j);
+    json_put_str(j, "ph", ph);
+    json_put_str(j, "name", name);
+    json_put_int(j, "pid", c->names->rank);
+    json_put_int(j, "tid", track);
+}
+
+static void chrome_span(void *context, const struct span *s, int track)
 {
     struct chrome *c = context;
     struct json *j = &c->json;
-    char name[160];
-    name_of(s, c->names, name, sizeof name);
-    text_add(&j->out, "\n");
-    json_begin_object(j);
-    json_put_str(j, "ph", "X");
-    json_put_str(j, "cat", s->kind == SPAN_TASK ? "kernel" : "user_annotation");
-    json_put_str(j, "name", name);
-    json_put_int(j, "pid", c->names->rank);
-    json_put_int(j, "tid", s->lane);
-    json_put_double(j, "ts", 1e-3 * (double)s->begin_ns);
+    struct trace_label label;
+    label_of(s, c->names, &label);
+    chrome_begin(c, "X", label.name, track_id(s->lane, track));
+    json_put_str(j, "cat", category(s));
+    json_put_double(j, "ts", 1e-3 * (double)common_ns(c->names, s->begin_ns));
     json_put_double(j, "dur", 1e-3 * (double)(s->end_ns - s->begin_ns));
     json_key(j, "args");
     json_begin_object(j);
     json_put_int(j, "step", s->step);
-    if (s->kind == SPAN_TASK) {
+    if (span_has_task(s->kind)) {
         json_put_int(j, "action", s->action);
         json_put_int(j, "task", s->task);
-        json_put_int(j, "stream", s->lane);
+        json_put_int(j, "stream", track_id(s->lane, track));
     }
+    if (s->kind == SPAN_CALL) {
+        json_put_str(j, "axis", trace_lane_name(s->lane));
+        json_put_str(j, "tensor", label.tensor ? label.tensor : "");
+        json_put_int(j, "bytes", (i64)label.bytes);
+    }
+    if (s->kind == SPAN_WAIT)
+        json_put_str(j, "for", trace_lane_name((int)s->detail));
     json_end(j);
     json_end(j);
 }
 
-static void chrome_lanes(struct chrome *c)
+static void chrome_name(struct chrome *c, const char *what, int track, const char *name)
 {
-    for (int lane = 0; lane < TRACE_LANES; lane++) {
-        struct json *j = &c->json;
-        json_begin_object(j);
-        json_put_str(j, "ph", "M");
-        json_put_str(j, "name", "thread_name");
-        json_put_int(j, "pid", c->names->rank);
-        json_put_int(j, "tid", lane);
-        json_key(j, "args");
-        json_begin_object(j);
-        json_put_str(j, "name", trace_lane_name(lane));
-        json_end(j);
-        json_end(j);
-    }
+    struct json *j = &c->json;
+    chrome_begin(c, "M", what, track);
+    json_key(j, "args");
+    json_begin_object(j);
+    json_put_str(j, "name", name);
+    json_end(j);
+    json_end(j);
 }
 
-void trace_export_chrome(const struct trace *t, u32 steps, const struct trace_names *names,
-                         struct text *out)
+static void chrome_part(const struct trace *t, u32 steps, const struct trace_names *names,
+                        struct text *out)
 {
     struct chrome c = { .names = names };
+    int tracks[TRACE_LANES];
+    char name[32];
     json_writer_init(&c.json);
     json_begin_array(&c.json);
-    chrome_lanes(&c);
-    each_span(t, steps, chrome_span, &c);
+    snprintf(name, sizeof name, "rank %d", names->rank);
+    chrome_name(&c, "process_name", 0, name);
+    each_span(t, steps, NULL, NULL, tracks);
+    for (int lane = 0; lane < TRACE_LANES; lane++)
+        for (int k = 0; k < tracks[lane]; k++) {
+            track_name(lane, k, name);
+            chrome_name(&c, "thread_name", track_id(lane, k), name);
+        }
+    each_span(t, steps, chrome_span, &c, tracks);
     json_end(&c.json);
-    /* HTA finds the rank by the expression "rank":\s+(\d+) on an early line. */
-    text_printf(out, "{\"schemaVersion\": 1,\n\"distributedInfo\": {\"backend\": \"headway\", "
-                "\"rank\": %d, \"world_size\": 1},\n\"displayTimeUnit\": \"ms\",\n"
-                "\"traceEvents\": ", names->rank);
-    text_add_bytes(out, c.json.out.data, c.json.out.length);
-    text_add(out, "}\n");
+    text_add_bytes(out, c.json.out.data + 1, c.json.out.length - 2); /* without the brackets */
     json_writer_fini(&c.json);
+}
+
+/* HTA finds the rank by the expression "rank":\s+(\d+) on an early line. */
+static void chrome_head(int rank, int ranks, struct text *out)
+{
+    text_printf(out, "{\"schemaVersion\": 1,\n\"distributedInfo\": {\"backend\": \"headway\", "
+                "\"rank\": %d, \"world_size\": %d},\n\"displayTimeUnit\": \"ms\",\n"
+                "\"traceEvents\": [", rank, ranks);
 }
 
 /* --- Perfetto ---------------------------------------------------------------------------- */
@@ -143,7 +223,7 @@ struct perfetto {
 
 static void end_packet(struct perfetto *p)
 {
-    put_number(&p->packet, PACKET_SEQUENCE, 1);
+    put_number(&p->packet, PACKET_SEQUENCE, (u64)p->names->rank + 1);
     put_bytes(p->out, TRACE_PACKET, p->packet.data, p->packet.length);
     text_clear(&p->packet);
 }
@@ -162,17 +242,17 @@ static void put_edge(struct perfetto *p, u64 ns, u64 type, u64 track, const char
 
 static u64 process_track(const struct perfetto *p)
 {
-    return (u64)(p->names->rank + 1) * 1000;
+    return (u64)(p->names->rank + 1) * 1000; /* more than a rank has tracks */
 }
 
-static void perfetto_span(void *context, const struct span *s)
+static void perfetto_span(void *context, const struct span *s, int k)
 {
     struct perfetto *p = context;
-    char name[160];
-    u64 track = process_track(p) + 1 + s->lane;
-    name_of(s, p->names, name, sizeof name);
-    put_edge(p, s->begin_ns, TYPE_BEGIN, track, name);
-    put_edge(p, s->end_ns, TYPE_END, track, NULL);
+    struct trace_label label;
+    u64 track = process_track(p) + 1 + (u64)track_id(s->lane, k);
+    label_of(s, p->names, &label);
+    put_edge(p, common_ns(p->names, s->begin_ns), TYPE_BEGIN, track, label.name);
+    put_edge(p, common_ns(p->names, s->end_ns), TYPE_END, track, NULL);
 }
 
 static void put_track(struct perfetto *p, u64 uuid, const char *name, bool process)
@@ -192,17 +272,32 @@ static void put_track(struct perfetto *p, u64 uuid, const char *name, bool proce
     end_packet(p);
 }
 
-void trace_export_perfetto(const struct trace *t, u32 steps, const struct trace_names *names,
-                           struct text *out)
+static void perfetto_part(const struct trace *t, u32 steps, const struct trace_names *names,
+                          struct text *out)
 {
     struct perfetto p = { .names = names, .out = out };
-    char rank[32];
-    snprintf(rank, sizeof rank, "rank %d", names->rank);
-    put_track(&p, process_track(&p), rank, true);
+    int tracks[TRACE_LANES];
+    char name[32];
+    snprintf(name, sizeof name, "rank %d", names->rank);
+    put_track(&p, process_track(&p), name, true);
+    each_span(t, steps, NULL, NULL, tracks);
     for (int lane = 0; lane < TRACE_LANES; lane++)
-        put_track(&p, process_track(&p) + 1 + (u64)lane, trace_lane_name(lane), false);
-    each_span(t, steps, perfetto_span, &p);
+        for (int k = 0; k < tracks[lane]; k++) {
+            track_name(lane, k, name);
+            put_track(&p, process_track(&p) + 1 + (u64)track_id(lane, k), name, false);
+        }
+    each_span(t, steps, perfetto_span, &p, tracks);
     text_fini(&p.packet);
     text_fini(&p.inner);
     text_fini(&p.innermost);
 }
+
+static void perfetto_head(int rank, int ranks, struct text *out)
+{
+    (void)rank, (void)ranks, (void)out; /* packets follow each other, without a frame */
+}
+
+const struct trace_format trace_formats[] = {
+    { "trace.json", chrome_head, chrome_part, ",", "]}\n" },
+    { "trace.pftrace", perfetto_head, perfetto_part, "", "" },
+};

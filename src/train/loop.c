@@ -124,12 +124,22 @@ static double mean_loss(const struct tensor *sums)
     return weight > 0 ? nll / weight : 0;
 }
 
-static void add_step_span(struct session *s, u64 begin, u64 end)
+static void add_span(struct session *s, enum span_kind kind, u64 begin, u64 end)
 {
     struct span span = { .begin_ns = begin, .end_ns = end, .step = (u32)s->state.step,
-                         .lane = TRACE_HOST, .kind = SPAN_STEP };
+                         .lane = TRACE_HOST, .kind = (u8)kind };
     if (s->config->trace.level != TRACE_OFF)
         trace_add(&s->engine.trace, &span);
+}
+
+/* What all ranks do together, between what each of them computes. */
+static int meet(struct session *s, int (*together)(struct session *s))
+{
+    u64 begin = sys_now_ns();
+    int rc = together(s);
+    if (s->mesh.world)
+        add_span(s, SPAN_MEET, begin, sys_now_ns());
+    return rc;
 }
 
 /* Forward, backward, and the update unless the loss forbids it. */
@@ -146,14 +156,14 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     int rc = loader_start_step(s->loader, &data);
     l->data_ended = rc < 0 && s->state.step > 0 && loader_ended(s->loader, &data);
     TRY(rc);
-    TRY(session_share_weight(s));
+    TRY(meet(s, session_share_weight));
     write_hyper(l);
     rc = run_gradients(s, p, begin);
     if (rc < 0) {
         loader_seek_position(s->loader, here.position);
         return rc;
     }
-    TRY(session_share_sums(s));
+    TRY(meet(s, session_share_sums));
     l->loss = mean_loss(s->io.sums);
     l->norm = NAN;
     bool spike = isfinite(l->loss) && guard_is_spike(&s->state.guard, l->loss);
@@ -170,12 +180,12 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     if (!hold && finite)
         s->state.updates++;
     u64 end = sys_now_ns();
-    add_step_span(s, begin, end);
+    add_span(s, SPAN_STEP, begin, end);
     l->step_ns = end - begin;
     session_set_patience(s, 1e-9 * (double)l->step_ns);
     l->wait_ns = loader_wait_ns(s->loader);
     l->step_tokens = p->shape.B * p->shape.T * p->shape.micro_batches * s->mesh.layout.dp;
-    return session_agree(s);
+    return meet(s, session_agree);
 }
 
 /* --- after a step -------------------------------------------------------------------------------- */
@@ -488,6 +498,7 @@ static int one_step(struct loop *l)
     bool rewound = false;
     TRY(take_step(l, p, &verdict));
     s->state.step++;
+    s->steps_taken++;
     account(l, p);
     if (verdict == VERDICT_BAD)
         TRY(bad_step(l, p));
@@ -506,7 +517,7 @@ static int finish(struct loop *l, bool stopped)
     if (l->window_tokens > 0)
         log_step(l);
     int rc = session_save(s); /* first: a signal leaves little time */
-    if (l->step_ns > 0 && session_leads(s))
+    if (l->step_ns > 0)
         session_export_trace(s);
     if (rc == OK)
         rc = session_wait_saved(s, &saved);

@@ -296,6 +296,7 @@ static int open_parts(struct session *s)
     TRY(session_check_memory(s));
     TRY(engine_commit(&s->engine));
     TRY(session_open_lanes(s));
+    TRY(session_open_trace(s));
     TRY(session_preflight(s));
     TRY(start_or_resume(s));
     if (!s->request.dry_run)

@@ -97,6 +97,7 @@ struct session {
     bool stopping;         /* one of them was asked to stop */
     double step_seconds[SESSION_STEPS]; /* of the last steps, in a ring */
     i64 steps_timed; /* by this process */
+    i64 steps_taken; /* by this process, since it was where a checkpoint was */
     struct engine engine;
     struct step_io io;
     struct step_program steps[SESSION_SHAPES];
@@ -195,7 +196,9 @@ int session_write_manifest(struct session *s);
 /* The program that computes a step: with ramps, its shape changes from step to step. */
 struct step_program *session_program(struct session *s, i64 step);
 
-/* session_trace.c: trace.json and trace.pftrace of the last steps. */
+/* session_trace.c: spans of what is exchanged, once lanes are open; at the end of a run, trace.json
+ * and trace.pftrace of the last steps. All ranks call it together. */
+int session_open_trace(struct session *s);
 void session_export_trace(struct session *s);
 
 /* first_bad.c: runs the step's passes again and finds the first tensor that is not

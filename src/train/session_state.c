@@ -71,6 +71,8 @@ static int read_state(struct session *s, const json_t *o)
     struct loader_cursor cursor;
     const json_t *limits = json_object_get(o, "limits");
     s->state.step = json_integer_value(json_object_get(o, "step"));
+    s->steps_taken = 0;
+    trace_forget(&s->engine.trace);
     s->state.updates = json_integer_value(json_object_get(o, "updates"));
     s->state.tokens = json_integer_value(json_object_get(o, "tokens"));
     s->state.elapsed = json_number_value(json_object_get(o, "elapsed"));

@@ -3,6 +3,8 @@
 #include "cli/program.h"
 #include "test.h"
 
+#include "base/json.h"
+
 #include <math.h>
 #include <stdlib.h>
 
@@ -232,6 +234,58 @@ TEST(a_killed_rank_ends_the_run_and_the_rest_goes_on_from_what_was_saved)
           "test -e runs/killed/checkpoints/step-$((s + 2))/manifest.json", 0);
 }
 
+/* When the last step of a rank began and ended, in microseconds. */
+struct last_step {
+    double begin, end;
+    i64 calls[2], bytes, waits; /* in it: calls along dp and tp, what they sent */
+};
+
+static void read_last_step(const json_t *trace, i64 rank, struct last_step *out)
+{
+    static const char *const axes[] = { "dp", "tp" };
+    const json_t *e;
+    size_t i;
+    *out = (struct last_step){ 0 };
+    json_array_foreach(json_object_get(trace, "traceEvents"), i, e) {
+        const json_t *args = json_object_get(e, "args");
+        const char *axis = json_string_value(json_object_get(args, "axis"));
+        if (json_integer_value(json_object_get(e, "pid")) != rank ||
+            json_integer_value(json_object_get(args, "step")) != STEPS - 1)
+            continue;
+        double begin = json_number_value(json_object_get(e, "ts"));
+        double end = begin + json_number_value(json_object_get(e, "dur"));
+        if (strcmp(json_string_value(json_object_get(e, "name")), "ProfilerStep#11") == 0) {
+            out->begin = begin;
+            out->end = end;
+        }
+        for (int k = 0; k < 2 && axis; k++)
+            out->calls[k] += strcmp(axis, axes[k]) == 0;
+        out->bytes += json_integer_value(json_object_get(args, "bytes"));
+        out->waits += json_object_get(args, "for") != NULL;
+    }
+}
+
+/* All ranks in one file, on one clock: the last step is the same moment for all, and each has
+ * told every call. */
+TEST(a_trace_shows_all_ranks_and_what_they_exchange)
+{
+    struct last_step first, other;
+    json_t *trace;
+    shell(TRAIN "--set run.name=traced --ranks 4 --layout dp=2,tp=2", 0);
+    shell("cd $D && grep -q 'tp: busy for .* hidden behind computing' runs/traced/log.txt", 0);
+    CHECK_OK(json_load("layouts-test/runs/traced/trace.json", 1 << 24, &trace));
+    read_last_step(trace, 0, &first);
+    CHECK(first.calls[0] > 0 && first.calls[1] > 0 && first.waits > 0 && first.bytes > 0);
+    for (int rank = 1; rank < 4; rank++) {
+        read_last_step(trace, rank, &other);
+        CHECK(other.begin < first.end && first.begin < other.end);
+        CHECK_EQ(other.calls[0], first.calls[0]);
+        CHECK_EQ(other.calls[1], first.calls[1]);
+        CHECK(other.bytes > 0 && other.waits > 0);
+    }
+    json_decref(trace);
+}
+
 TEST(what_a_layout_cannot_do_yet_is_refused)
 {
     CHECK(strstr(shell(TRAIN "--set offload.activations=yes --ranks 2 --layout pp=2 2>&1", 2),
@@ -248,6 +302,7 @@ int main(void)
         ONE(checkpoints_of_many_ranks_serve_every_other_command),
         ONE(weights_of_any_kind_start_a_run_on_any_layout),
         ONE(a_killed_rank_ends_the_run_and_the_rest_goes_on_from_what_was_saved),
+        ONE(a_trace_shows_all_ranks_and_what_they_exchange),
         ONE(what_a_layout_cannot_do_yet_is_refused),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);
