@@ -40,7 +40,7 @@ static void count_flops(struct rank_view *v)
 static void count_memory(struct rank_view *v)
 {
     for (i64 i = 0; i < v->model->n_params; i++)
-        v->parameters += tensor_count(v->model->params[i].master);
+        v->parameters += param_weights_here(&v->model->params[i]).count;
     v->model_bytes = v->model->region_bytes;
     v->activation_bytes = v->step.program->memory.bytes + program_kept_bytes(v->step.program);
 }

@@ -145,7 +145,7 @@ int train_layout_choose(struct layout *out, const struct layout *base,
         spec.vocab = USUAL_VOCAB;
     for (i64 pp = 1; pp <= budget->ranks; pp++)
         for (i64 tp = 1; pp * tp <= budget->ranks; tp++)
-            for (i64 zero = ZERO_NONE; zero <= ZERO_OPTIMIZER; zero++)
+            for (i64 zero = ZERO_NONE; zero <= ZERO_WEIGHTS; zero++)
                 if (budget->ranks % (pp * base->cp * tp) == 0)
                     TRY(try_layout(&x, pp, tp, zero));
     if (x.legal == 0)

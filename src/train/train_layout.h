@@ -1,6 +1,6 @@
 /* train/train_layout.h - does a layout fit a run, and which of those that do is best?
  *
- * To choose, every layout of pp x dp x tp with and without a split optimizer state is checked, its
+ * To choose, every layout of pp x dp x tp with every stage of zero is checked, its
  * ranks' steps are built (rank_view), and what they hold, compute and send is priced: the one
  * with the shortest step among those that fit into memory is taken. Prices are rough and the
  * same on every machine of a kind: work at the rate given, messages at the rate given, those

@@ -2,7 +2,7 @@
 #include "test.h"
 
 #include "parallel/ranks.h"
-#include "train/rank_view.h"
+#include "train/train_layout.h"
 
 /* A recipe for the tiny model's step. */
 static void view_of(struct rank_view *v, const struct ranks *all, const struct ranks_options *o,
@@ -30,6 +30,7 @@ static void expect_bytes(const char *layout, bool gpt2, i64 layers, int micro_ba
 {
     static const struct { const char *axis; enum lane lane; } axes[] = {
         { "pp", LANE_PP }, { "tie", LANE_TIE }, { "dp", LANE_DP }, { "tp", LANE_TP },
+        { "shard", LANE_SHARD }, { "copies", LANE_COPIES },
     };
     struct ranks all;
     struct arena a;
@@ -61,6 +62,7 @@ TEST(bytes_that_tasks_say_are_those_that_move)
     expect_bytes("pp=2,tp=2,schedule=zb-v", true, 4, 2);
     expect_bytes("pp=2,schedule=interleaved,dp=2,tp=2", false, 4, 4);
     expect_bytes("pp=4,schedule=gpipe,zero=1,dp=2", false, 4, 4);
+    expect_bytes("pp=2,dp=4,zero=3,zero_group=2,schedule=zb-h1", false, 4, 8);
 }
 
 /* PARALLELISM's formula: each boundary is crossed by a b (s/c) h elements both ways, once per
@@ -115,5 +117,33 @@ TEST(work_is_that_of_one_rank_shared_out)
     arena_fini(&a);
 }
 
+/* With less memory more is split, until nothing fits. */
+TEST(a_layout_that_is_chosen_splits_as_much_as_memory_demands)
+{
+    struct arena a;
+    struct train_config c;
+    struct layout base = layout_single(), l;
+    struct model_spec s = tiny_spec(false);
+    struct layout_budget budget = { .ranks = 4, .memory_bytes = 1 << 23, .flops_per_s = 1e9,
+                                    .bytes_per_s = 1e9 };
+    bool seen[ZERO_WEIGHTS + 1] = { false };
+    int rc = OK;
+    arena_init(&a);
+    option_set_defaults(train_options, &c, &a);
+    c.train.batch = 4;
+    c.train.seq = RANK_T;
+    for (; rc >= 0; budget.memory_bytes -= budget.memory_bytes / 50) {
+        struct text why = { 0 };
+        rc = train_layout_choose(&l, &base, &s, &c, &budget, &why);
+        text_fini(&why);
+        if (rc >= 0)
+            seen[l.zero] = true;
+    }
+    CHECK(seen[ZERO_NONE] && seen[ZERO_WEIGHTS]);
+    CHECK(budget.memory_bytes < 1 << 20);
+    arena_fini(&a);
+}
+
 TEST_MAIN(ONE(bytes_that_tasks_say_are_those_that_move),
-          ONE(bytes_between_stages_follow_the_formula), ONE(work_is_that_of_one_rank_shared_out))
+          ONE(bytes_between_stages_follow_the_formula), ONE(work_is_that_of_one_rank_shared_out),
+          ONE(a_layout_that_is_chosen_splits_as_much_as_memory_demands))
