@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "ops/ops.h"
+#include "train/openmetrics.h"
 #include "train/router_metrics.h"
 #include "train/session.h"
 
@@ -19,6 +20,8 @@ struct loop {
     double window_flops;
     double tokens_per_s, mfu;
     u64 wait_ns;
+    struct text monitored;
+    bool not_monitored; /* the last write failed, which was said */
     bool data_ended; /* every source has reached its cap */
     bool unsound;    /* the weights are not worth saving */
     bool alike;      /* the error is one that all ranks have seen */
@@ -246,6 +249,29 @@ static void put_events(struct loop *l)
         events_scalar(&s->folder.events, s->state.step, now, "speed/mfu", l->mfu);
 }
 
+/* For monitoring: a disk that refuses costs that alone. */
+static void put_openmetrics(struct loop *l)
+{
+    const struct session *s = l->s;
+    const char *slash = strrchr(s->folder.path, '/');
+    struct openmetrics m = {
+        .run = slash ? slash + 1 : s->folder.path, .rank = s->mesh.rank, .step = s->state.step,
+        .tokens = s->state.tokens, .loss = l->loss, .grad_norm = l->norm,
+        .learning_rate = s->config->optim.lr * l->factor,
+        .step_seconds = 1e-9 * (double)l->step_ns, .tokens_per_s = l->tokens_per_s,
+        .mfu = l->mfu, .heldout_loss = s->val_loss, .wall_seconds = sys_wall_seconds(),
+    };
+    const char *path = s->config->log.openmetrics;
+    if (!path || !session_leads(s))
+        return;
+    text_clear(&l->monitored);
+    openmetrics_format(&l->monitored, &m);
+    int rc = file_replace(path, l->monitored.data, l->monitored.length);
+    if (rc < 0 && !l->not_monitored)
+        log_line(LOG_WARN, "log.openmetrics: %s; the run goes on", err_message());
+    l->not_monitored = rc < 0;
+}
+
 static void log_step(struct loop *l)
 {
     struct session *s = l->s;
@@ -265,6 +291,7 @@ static void log_step(struct loop *l)
     put_router(l, j);
     run_folder_end_line(&s->folder);
     put_events(l);
+    put_openmetrics(l);
     l->window_ns = 0;
     l->window_tokens = 0;
     l->window_flops = 0;
@@ -289,6 +316,8 @@ static int evaluate(struct loop *l, bool final, bool ema)
     TRY(session_evaluate(s, final, ema, &r));
     if (!ema)
         s->val_loss = r.loss;
+    if (!ema && l->step_ns > 0)
+        put_openmetrics(l);
     struct json *j = run_folder_begin_line(&s->folder, ema ? "eval_ema" : "eval");
     json_put_int(j, "step", s->state.step);
     json_put_double(j, "loss", r.loss);
@@ -566,22 +595,30 @@ static int rescue(struct loop *l, int rc)
                    "saved", why, (long long)step, (long long)saved.step);
 }
 
-int session_train(struct session *s)
+static int run_loop(struct loop *l)
 {
-    struct loop l = { .s = s, .steps = schedule_steps(s->config), .loss = NAN, .norm = NAN };
+    struct session *s = l->s;
     int rc = OK;
-    if (s->resumed && finished(&l))
+    if (s->resumed && finished(l))
         log_line(LOG_INFO, "%s is finished at step %lld: raise train.steps, train.tokens or "
                  "train.max_time to go on", s->folder.path, (long long)s->state.step);
-    tell(&l);
-    while (rc >= 0 && !finished(&l) && !s->stopping)
-        rc = one_step(&l);
+    tell(l);
+    while (rc >= 0 && !finished(l) && !s->stopping)
+        rc = one_step(l);
     if (rc == ERR_STOPPED) /* within a step or an evaluation */
-        return finish(&l, true);
-    if (l.data_ended)
+        return finish(l, true);
+    if (l->data_ended)
         log_line(LOG_INFO, "step %lld: the data sources have no more to give (max_epochs); "
                  "the run ends here", (long long)s->state.step);
     else if (rc < 0)
-        return rescue(&l, rc);
-    return finish(&l, !finished(&l));
+        return rescue(l, rc);
+    return finish(l, !finished(l));
+}
+
+int session_train(struct session *s)
+{
+    struct loop l = { .s = s, .steps = schedule_steps(s->config), .loss = NAN, .norm = NAN };
+    int rc = run_loop(&l);
+    text_fini(&l.monitored);
+    return rc;
 }

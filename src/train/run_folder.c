@@ -132,11 +132,11 @@ void run_folder_close(struct run_folder *f)
     f->metrics_fd = f->log_fd = f->lock_fd = -1;
 }
 
-int run_folder_write(const struct run_folder *f, const char *name, const char *data, i64 bytes)
+int file_replace(const char *path, const char *data, i64 bytes)
 {
-    char path[2200], temporary[2210];
-    snprintf(path, sizeof path, "%s/%s", f->path, name);
-    snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    char temporary[4200];
+    if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= (int)sizeof temporary)
+        return err_set(ERR_CONFIG, "write %.100s...: the path is too long", path);
     int fd = sys_open(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0644);
     if (fd < 0)
         return err_set(ERR_SYS, "create %s: %s", temporary, strerror(errno));
@@ -149,6 +149,13 @@ int run_folder_write(const struct run_folder *f, const char *name, const char *d
         return err_set(ERR_SYS, "write %s: %s", path, strerror(failed));
     }
     return OK;
+}
+
+int run_folder_write(const struct run_folder *f, const char *name, const char *data, i64 bytes)
+{
+    char path[2200];
+    snprintf(path, sizeof path, "%s/%s", f->path, name);
+    return file_replace(path, data, bytes);
 }
 
 struct json *run_folder_begin_line(struct run_folder *f, const char *event)

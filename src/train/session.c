@@ -4,6 +4,7 @@
 #include "base/sys.h"
 #include "base/text.h"
 #include "parallel/data_parallel.h"
+#include "train/openmetrics.h"
 #include "train/train_spec.h"
 
 #include <math.h>
@@ -160,6 +161,8 @@ static int open_folder(struct session *s)
 {
     const struct train_config *c = s->config;
     const char *stem = stem_of(s->request.recipe_path, &s->arena), *name = c->run.name;
+    if (c->log.openmetrics)
+        TRY(openmetrics_check(c->log.openmetrics));
     if (!name && s->request.resume)
         TRY(newest_run(s, stem, &name));
     if (s->request.dry_run)

@@ -221,6 +221,11 @@ const struct option train_options[] = {
       .help = "Steps between lines in the metrics file and the log." },
     { "log.tensorboard", FIELD(BOOL, log.tensorboard), "true",
       .help = "Write a TensorBoard event file into the run folder." },
+    { "log.openmetrics", FIELD(PATH, log.openmetrics), NULL,
+      .help = "File that says where the run is (loss, tokens, speed, ...) in OpenMetrics text "
+              "format, replaced at each logged step: such as "
+              "/var/lib/prometheus/node-exporter/headway.prom for node_exporter's textfile "
+              "collector." },
     { 0 },
 };
 

@@ -99,6 +99,7 @@ struct train_config {
     struct {
         i64 every;
         bool tensorboard;
+        const char *openmetrics; /* NULL: none */
     } log;
 };
 
