@@ -68,6 +68,15 @@ static double gathers_of(const struct bucket *b, const struct model *m)
            : m->spec.tied ? (b->layer < 0 ? 2 : 0) : 1;
 }
 
+/* Without what lies between parameters. */
+static double elements_of(const struct bucket *b, const struct model *m)
+{
+    double n = 0;
+    for (i64 i = 0; i < m->n_params; i++)
+        n += m->params[i].bucket == b ? (double)param_here(&m->params[i]) : 0;
+    return n;
+}
+
 /* What one bucket of one group of ranks along dp costs. The gradient of a table that
  * two stages share is summed between them first and last, so it is never cut. */
 static void add_bucket(struct counts *c, const struct rank *k, const struct bucket *b,
@@ -81,7 +90,13 @@ static void add_bucket(struct counts *c, const struct rank *k, const struct buck
         c->bytes[LANE_DP] += 2 * (d - 1) * 4 * whole;
         return;
     }
-    c->bytes[LANE_DP] += 2 * (d - 1) * 4 * (shared ? whole : (double)b->copied);
+    if (layout_turn_takers(l) > 1) { /* whole too: over those who split first, then their copies */
+        double kept = shared ? elements_of(b, k->model) : (double)b->copied;
+        c->bytes[split_lane(l)] += times * 2 * groups * (n - 1) * 4 * kept;
+        c->bytes[LANE_COPIES] += 2 * n * (groups - 1) * 4 * kept;
+    } else {
+        c->bytes[LANE_DP] += 2 * (d - 1) * 4 * (shared ? whole : (double)b->copied);
+    }
     if (!shared) {
         c->bytes[split_lane(l)] += (l->zero >= 2 ? times : 1) * slices * 4;
         c->bytes[LANE_COPIES] += 2 * (groups - 1) * 4 * matrices;
@@ -122,6 +137,12 @@ static void add_muon(struct counts *c, const struct rank *k, const struct layout
                                  (double)param_count(&m->params[i].desc);
 }
 
+/* A number, or its digits where its sum has no order. */
+static double norm_bytes(const struct layout *l)
+{
+    return l->exact ? 4 * SQUARES_DIGITS : 8;
+}
+
 static struct counts of_formulas(const struct ranks *all, bool half)
 {
     const struct layout *l = &all->layout;
@@ -140,11 +161,12 @@ static struct counts of_formulas(const struct ranks *all, bool half)
         }
         add_muon(&c, k, l);
         if (k->mesh.dp_rank == 0 && l->dp > 1 && l->zero > 0) /* a share of the norm */
-            c.bytes[split_lane(l)] += 2 * (group_of(l) - 1) * (double)l->dp / group_of(l) * 8;
+            c.bytes[split_lane(l)] +=
+                2 * (group_of(l) - 1) * (double)l->dp / group_of(l) * norm_bytes(l);
         if (k->mesh.tp_rank == 0 && l->tp > 1)
             c.bytes[LANE_TP] += 2 * (double)(l->tp - 1) * 8;
         if (k->mesh.pp_rank == 0 && l->pp > 1)
-            c.bytes[LANE_PP] += 2 * (double)(l->pp - 1) * 8;
+            c.bytes[LANE_PP] += 2 * (double)(l->pp - 1) * norm_bytes(l);
     }
     if (l->tp > 1)
         c.bytes[LANE_TP] += (double)l->dp * micro_batches * rows_over_tensor(all, a);
@@ -169,8 +191,8 @@ static void expect_counts_of(const char *layout, bool gpt2, bool half, int optim
     struct ranks all;
     struct ranks_options o = { .tiny = { .threads = 1, .micro_batches = 2, .B = 4 },
                                .layout = layout };
-    if (strstr(layout, "pp=") && !strstr(layout, "zero=1")) /* two for each rank */
-        o.tiny.micro_batches = 8;
+    if ((strstr(layout, "pp=") && !strstr(layout, "zero=1")) || strstr(layout, "exact"))
+        o.tiny.micro_batches = 8; /* several for each rank */
     o.tiny.gpt2 = gpt2;
     o.tiny.bf16 = half;
     o.tiny.backend = backend_best();
@@ -206,6 +228,8 @@ TEST(data_parallel_ranks_send_what_the_formula_says)
     expect_counts("dp=4,zero=2", true, false);
     expect_counts("dp=2,zero=3", false, true);
     expect_counts("dp=4,zero=3", true, false);
+    expect_counts("dp=2,zero=2,exact=true", false, false);
+    expect_counts("dp=4,zero=3,exact=true", false, true);
 }
 
 TEST(groups_that_are_copies_send_what_the_formula_says)
@@ -213,6 +237,7 @@ TEST(groups_that_are_copies_send_what_the_formula_says)
     expect_counts("dp=4,zero=1,zero_group=2", true, true);
     expect_counts("dp=8,zero=2,zero_group=2", false, false);
     expect_counts("dp=4,zero=3,zero_group=2", false, true);
+    expect_counts("pp=2,dp=4,zero=3,zero_group=2,exact=true", true, false);
     expect_counts("pp=2,dp=4,tp=2,zero=1,zero_group=2", true, false);
     expect_counts_of("dp=4,tp=2,zero=2,zero_group=2", true, false, OPTIMIZER_MUON);
 }
