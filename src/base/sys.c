@@ -568,7 +568,7 @@ static i64 read_number(const char *path, i64 fallback)
     return value;
 }
 
-static i64 cgroup_cpu_quota(void)
+i64 sys_cpu_quota(void)
 {
     i64 quota = -1, period = 100000;
     FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
@@ -590,7 +590,24 @@ int sys_cpu_count(void)
 {
     cpu_set_t set;
     int allowed = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return (int)i64_min(allowed, cgroup_cpu_quota());
+    return (int)i64_min(allowed, sys_cpu_quota());
+}
+
+void sys_cpu_mask(u64 *mask, int n)
+{
+    cpu_set_t set;
+    memset(mask, 0, sizeof *mask * (size_t)n);
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        mask[0] = 1;
+    else
+        memcpy(mask, &set, sizeof *mask * (size_t)i64_min(n, (i64)(sizeof set / sizeof *mask)));
+}
+
+double sys_cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static i64 status_kib(const char *key)

@@ -91,6 +91,10 @@ u64 sys_now_ns(void);       /* monotonic */
 double sys_wall_seconds(void); /* since the epoch, for time stamps only */
 void sys_sleep_ns(u64 ns);
 int sys_cpu_count(void);      /* that this process may run on: affinity and cgroup quota */
+/* Processors that this process may run on, as bits: n words of 64. */
+void sys_cpu_mask(u64 *mask, int n);
+i64 sys_cpu_quota(void);         /* whole processors that the cgroup allows; INT32_MAX: all */
+double sys_cpu_seconds(void);    /* that this process's threads have computed, all together */
 i64 sys_peak_rss_bytes(void); /* VmHWM */
 i64 sys_rss_bytes(void);      /* VmRSS */
 i64 sys_memory_limit_bytes(void); /* least of RAM, cgroup limit, RLIMIT_AS */
