@@ -7,6 +7,7 @@
 #include "cli/progress.h"
 #include "cli/terminal.h"
 #include "comm/world.h"
+#include "machine/units.h"
 #include "train/session.h"
 
 #include <math.h>
@@ -106,12 +107,22 @@ static void show_status(void *context, const struct train_status *s)
     progress_update(&d->progress, s->fraction, line);
 }
 
+/* At the end, beside the rest. */
+static void format_energy(const struct train_status *s, char *out, size_t size)
+{
+    char digits[64];
+    unit_two_digits(s->joules_per_token, digits, sizeof digits);
+    if (s->joules_per_token > 0)
+        snprintf(out, size, "  %s J/token", digits);
+}
+
 static int train(struct session *s, struct display *d)
 {
     char line[256];
     progress_begin(&d->progress, d->v->terminal, "train");
     int rc = session_train(s);
     format_status(&d->last, line, sizeof line);
+    format_energy(&d->last, line + strlen(line), sizeof line - strlen(line));
     progress_end(&d->progress, line);
     return rc;
 }

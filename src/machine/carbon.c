@@ -37,7 +37,7 @@ static void spread_of_countries(double *lo, double *hi)
     double values[512];
     i64 n = 0;
     for (const struct carbon_place *p = carbon_places; p->code && n < COUNT_OF(values); p++)
-        if (strlen(p->code) == 3 && strchr(p->code, ':') == NULL && p->source == 0)
+        if (carbon_is_country(p))
             values[n++] = p->g_per_kwh;
     qsort(values, (size_t)n, sizeof *values, by_value);
     *lo = values[n / 20];

@@ -22,6 +22,8 @@ const char *carbon_source(int source);
 /* By code or name, letters of any case; ERR_CONFIG names the nearest. */
 int carbon_find(const char *location, const struct carbon_place **out);
 
+bool carbon_is_country(const struct carbon_place *p); /* its code is ISO 3166-1 alpha-3 */
+
 /* What to multiply with. */
 struct carbon_factor {
     char location[64], source[160];

@@ -17,6 +17,11 @@ const char *carbon_source(int source)
     return names[source];
 }
 
+bool carbon_is_country(const struct carbon_place *p)
+{
+    return p->source == MIX;
+}
+
 const struct carbon_place carbon_places[] = {
     { "world", "world average", 475, 2019, WORLD },
     { "ABW", "Aruba", 561.224, 2022, MIX },

@@ -24,8 +24,7 @@ static void add(struct energy_total *t, double j, double lo, double hi, i64 meth
     t->methods |= method;
 }
 
-/* Hardware threads that the ranks of a node may use, all together, and their time on them. */
-static double node_cpus(const struct energy_sample *now, i64 ranks, i64 node)
+double energy_node_cpus(const struct energy_sample *now, i64 ranks, i64 node)
 {
     u64 all[ENERGY_CPU_WORDS] = { 0 };
     i64 n = 0, quota = 0;
@@ -44,7 +43,7 @@ static double node_cpus(const struct energy_sample *now, i64 ranks, i64 node)
 static void model_node(struct energy_total *t, const struct energy_sample *before,
                        const struct energy_sample *now, i64 ranks, i64 node)
 {
-    double cpus = node_cpus(now, ranks, node), busy = 0;
+    double cpus = energy_node_cpus(now, ranks, node), busy = 0;
     double seconds = now[node].seconds - before[node].seconds;
     for (i64 r = 0; r < ranks; r++)
         busy += now[r].node == node ? now[r].cpu_seconds - before[r].cpu_seconds : 0;

@@ -61,6 +61,9 @@ struct energy_total {
 void energy_add(struct energy_total *t, const struct energy_sample *before,
                 const struct energy_sample *now, i64 ranks);
 
+/* Hardware threads that the ranks of a node may use, all together. */
+double energy_node_cpus(const struct energy_sample *now, i64 ranks, i64 node);
+
 /* "powercap", "tdp-model", "order-of-magnitude" and "nvml", joined by "+". */
 void energy_method_text(i64 methods, char *out, size_t size);
 /* What the number is about: "node" (all that ran there), "process" (the run), or both. */

@@ -200,6 +200,9 @@ static void account(struct loop *l, const struct step_program *p)
     l->window_ns += l->step_ns;
     l->window_tokens += l->step_tokens;
     l->window_flops += p->program->cost.model_flops;
+    s->energy.flops += p->program->cost.flops;
+    s->energy.bytes += p->program->cost.read_bytes + p->program->cost.written_bytes;
+    energy_meter_poll(&s->energy.meter, sys_now_ns());
     double seconds = 1e-9 * (double)l->window_ns;
     l->tokens_per_s = (double)l->window_tokens / seconds;
     if (s->request.hooks.peak_flops > 0)
@@ -272,9 +275,10 @@ static void put_openmetrics(struct loop *l)
     l->not_monitored = rc < 0;
 }
 
-static void log_step(struct loop *l)
+static int log_step(struct loop *l)
 {
     struct session *s = l->s;
+    TRY(session_sample_energy(s));
     struct json *j = run_folder_begin_line(&s->folder, "step");
     json_put_int(j, "step", s->state.step);
     json_put_int(j, "tokens", s->state.tokens);
@@ -289,12 +293,14 @@ static void log_step(struct loop *l)
     if (loader_sources(s->loader) > 1)
         put_sources(l, j);
     put_router(l, j);
+    session_put_energy(s, j);
     run_folder_end_line(&s->folder);
     put_events(l);
     put_openmetrics(l);
     l->window_ns = 0;
     l->window_tokens = 0;
     l->window_flops = 0;
+    return OK;
 }
 
 static void tell(struct loop *l)
@@ -304,6 +310,7 @@ static void tell(struct loop *l)
         .step = s->state.step, .steps = l->steps, .fraction = fraction_done(l),
         .loss = l->loss, .val_loss = s->val_loss, .tokens_per_s = l->tokens_per_s,
         .mfu = l->mfu, .tokens = s->state.tokens,
+        .joules_per_token = energy_per_token(&s->energy.ledger),
     };
     if (s->request.hooks.progress)
         s->request.hooks.progress(s->request.hooks.context, &status);
@@ -510,7 +517,7 @@ static int between_steps(struct loop *l)
     struct session *s = l->s;
     const struct train_config *c = s->config;
     if (s->state.step % c->log.every == 0)
-        log_step(l);
+        TRY(log_step(l));
     tell(l);
     if (c->eval.every > 0 && s->state.step % c->eval.every == 0 && !finished(l))
         TRY(evaluate_both(l, false));
@@ -543,19 +550,24 @@ static int finish(struct loop *l, bool stopped)
     struct session *s = l->s;
     struct checkpoint_result saved;
     char why[1024];
-    if (l->window_tokens > 0)
-        log_step(l);
+    int logged = l->window_tokens > 0 ? log_step(l) : OK;
     int rc = session_save(s); /* first: a signal leaves little time */
     if (l->step_ns > 0)
         session_export_trace(s);
     if (rc == OK)
         rc = session_wait_saved(s, &saved);
+    if (rc == OK)
+        rc = logged;
+    if (stopped && rc == OK)
+        rc = session_end_energy(s);
     if (stopped)
         return rc < 0 ? rc : err_set(ERR_STOPPED, "stopped by a signal after step %lld; the "
                                      "state is saved, --resume goes on",
                                      (long long)s->state.step);
     snprintf(why, sizeof why, "%s", err_message());
     int judged = evaluate_both(l, true);
+    if (judged == OK)
+        judged = session_end_energy(s);
     tell(l);
     return rc < 0 ? err_set(rc, "%s", why) : judged; /* evaluated even when not saved */
 }
@@ -585,6 +597,8 @@ static int rescue(struct loop *l, int rc)
         return rc;
     snprintf(why, sizeof why, "%s", err_message());
     save_rest(l, &saved);
+    if (!s->mesh.world)
+        session_end_energy(s);
     if (saved.step == step)
         return err_set(rc, "%s; stopped after step %lld, whose state is saved", why,
                        (long long)step);

@@ -3,6 +3,7 @@
  *     runs/NAME/manifest.json   what ran: configuration, versions, hashes, machine, data
  *               recipe.yaml     the configuration as resolved; starts the same run again
  *               metrics.jsonl   one object a line; line 1 names the schema
+ *               energy.json     what it took so far, and how that is known
  *               log.txt         what was said
  *               events.out.*    TensorBoard, derived from the metrics
  *               trace.json      the last steps, task by task (Chrome, Perfetto)

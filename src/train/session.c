@@ -272,8 +272,10 @@ static int open_data(struct session *s)
 static int open_parts(struct session *s)
 {
     const struct train_config *c = s->config;
+    session_open_energy(s);
     TRY(session_meet(s));
     TRY(train_config_check(c, s->request.recipe));
+    TRY(session_check_energy(s));
     TRY(train_spec(&s->spec, &s->from, c, &s->arena));
     TRY(check_spec(s)); /* all that can be said before there is data */
     TRY(session_open_mesh(s));
@@ -302,8 +304,10 @@ static int open_parts(struct session *s)
     TRY(session_open_trace(s));
     TRY(session_preflight(s));
     TRY(start_or_resume(s));
-    if (!s->request.dry_run)
+    if (!s->request.dry_run) {
         TRY(begin_writing(s));
+        TRY(session_begin_energy(s));
+    }
     TRY(session_agree(s));
     s->saved_clock = s->clock;
     return OK;

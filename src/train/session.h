@@ -14,6 +14,7 @@
 #include "comm/node.h"
 #include "data/loader.h"
 #include "data/tokenizer.h"
+#include "machine/energy_ledger.h"
 #include "parallel/driver.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
@@ -32,6 +33,7 @@ struct train_status {
     double fraction;  /* of the run done, [0, 1] */
     double loss;      /* of the last step, nats per token */
     double val_loss;  /* of the last evaluation; NaN before the first */
+    double joules_per_token;  /* of the whole run; 0: not known yet */
     double tokens_per_s, mfu; /* over recent steps; mfu against the measured peak, 0: unknown */
     i64 tokens;       /* trained on so far */
 };
@@ -116,6 +118,13 @@ struct session {
     bool unprepared;    /* a dry run, and some source is text: there are no loaders */
     u64 begin_ns;       /* of this part of the run */
     double saved_clock; /* when the last checkpoint began */
+    struct {
+        struct energy_meter meter;
+        struct energy_ledger ledger;         /* the leading rank's */
+        struct energy_sample *before, *now;  /* [ranks] */
+        i64 ranks;
+        double flops, bytes; /* of this rank's steps, by this process */
+    } energy;
     i64 predicted_bytes; /* peak memory said before the start */
     double val_loss;
 };
@@ -189,6 +198,15 @@ int session_save_alone(struct session *s, struct checkpoint_result *result);
 void session_data_identity(const struct dataset *d, char hex[17]);
 void session_put_identity(const struct session *s, json_t *state);
 int session_check_same(struct session *s, struct text *changes);
+
+/* session_energy.c: opened before the rank is given cores of its own. What samples, all ranks call
+ * together; it is summed, and energy.json written, on the leading rank. */
+void session_open_energy(struct session *s);
+int session_check_energy(struct session *s); /* ERR_CONFIG: no such location */
+int session_begin_energy(struct session *s);
+int session_sample_energy(struct session *s);
+void session_put_energy(const struct session *s, struct json *j); /* as of the last sample */
+int session_end_energy(struct session *s);
 
 /* session_manifest.c: manifest.json and recipe.yaml. */
 int session_write_manifest(struct session *s);

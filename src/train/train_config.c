@@ -211,6 +211,21 @@ const struct option train_options[] = {
     { "run.name", FIELD(STRING, run.name), NULL,
       .help = "Name of the run folder; without it, made from the recipe's name and the "
               "time." },
+    /* --- energy --- */
+    { "energy.location", FIELD(STRING, energy.location), NULL,
+      .help = "Where the electricity comes from: a country (FRA, France), gcp:REGION, us:STATE "
+              "or a Nordic zone (SE1). Not set: the world's mean, and the ledger says so." },
+    { "energy.carbon_g_per_kwh", FIELD(FLOAT, energy.carbon_g_per_kwh), "0", .unit = "g/kWh",
+      .max = 5000,
+      .help = "Grams of CO2e per kWh, where better known than by energy.location; 0: not." },
+    { "energy.pue", FIELD(FLOAT, energy.pue), "1", .min = 1, .max = 10,
+      .help = "Power that the building takes over that of its machines; 1: only the machine." },
+    { "energy.gpu", FIELD(BOOL, energy.gpu), "no",
+      .help = "Also count what the NVIDIA GPUs of each node take, all of them, by their own "
+              "counters. Nothing is computed on them: this is what idling costs." },
+    { "energy.powercap", FIELD(PATH, energy.powercap), "/sys/class/powercap",
+      .help = "Folder of the processors' energy counters: another, where a container has the "
+              "host's elsewhere." },
     /* --- trace --- */
     { "trace.level", FIELD(CHOICE, trace.level), "tasks", .choices = "off|steps|tasks",
       .help = "What is timed: nothing, whole steps, or every task." },

@@ -93,6 +93,11 @@ struct train_config {
         bool preflight;
     } run;
     struct {
+        const char *location, *powercap;
+        double carbon_g_per_kwh, pue;
+        bool gpu;
+    } energy;
+    struct {
         int level; /* enum train_trace */
         i64 ring;
     } trace;

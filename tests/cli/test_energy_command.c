@@ -1,0 +1,154 @@
+/* A run's energy: from counters in a folder made here to the ledger's foreign formats. */
+#include "cli/program.h"
+#include "test.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+
+#define TRAIN "cd $D && timeout 100 $H train r.yaml --quiet "
+#define COUNTED "--set energy.powercap=tree "
+
+/* A corpus, a recipe of six steps, and one package whose counter stands still. */
+static int prepare(void **state)
+{
+    (void)state;
+    setenv("D", "energy-command", 1);
+    shell("rm -rf $D && mkdir -p $D/tree/intel-rapl:0 && cd $D && for i in $(seq 300); do "
+          "echo \"the cat number $i sat on mat $((i * 7 % 31)) and saw $((i * i % 97)) birds\"; "
+          "done >t.txt && $H tokenizer train t.txt --vocab-size 300 --out tok.json --quiet "
+          ">/dev/null && $H data prepare t.txt --format text --tokenizer tok.json --licence none "
+          "--val-fraction 0 --out data --quiet >/dev/null && cat >r.yaml <<X\n"
+          "model: {spec: laptop-2m, override: {layers: 2, width: 64, hidden: 96, heads: 4}}\n"
+          "data: {sources: data, tokenizer: tok.json}\n"
+          "train: {steps: 6, batch: 2, accumulate: 2, seq: 32, threads: 1}\n"
+          "lr: {schedule: constant, warmup: 2}\nlog: {every: 1}\nX\n"
+          "cd tree/intel-rapl:0 && echo package-0 >name && echo 5000000 >energy_uj && "
+          "echo 262143328850 >max_energy_range_uj", 0);
+    return 0;
+}
+
+static json_t *load(const char *path)
+{
+    char full[256];
+    json_error_t error;
+    snprintf(full, sizeof full, "%s/%s", getenv("D"), path);
+    json_t *o = json_load_file(full, 0, &error);
+    if (!o)
+        fail_msg("%s: %s", full, error.text);
+    return o;
+}
+
+static double number(const char *path, const char *key)
+{
+    json_t *o = load(path), *value = json_object_get(o, key);
+    CHECK(json_is_number(value));
+    double x = json_number_value(value);
+    json_decref(o);
+    return x;
+}
+
+TEST(a_run_without_counters_is_modelled_and_each_line_tells_how)
+{
+    shell(TRAIN "--set run.name=model --set energy.powercap=nowhere", 0);
+    const char *lines = shell("cat $D/runs/model/metrics.jsonl", 0);
+    int n = 0;
+    double before = 0;
+    for (const char *at = lines; (at = strstr(at, "\"energy\":{\"J\":")); n++) {
+        double j = atof(at += strlen("\"energy\":{\"J\":"));
+        CHECK(j > before);
+        before = j;
+        CHECK(strstr(at, "\"scope\":\"process\""));
+    }
+    CHECK_EQ(n, 6);
+    double j = number("runs/model/energy.json", "J"), seconds, busy;
+    seconds = number("runs/model/energy.json", "seconds");
+    busy = number("runs/model/energy.json", "core_seconds");
+    double full = number("runs/model/energy.json", "cpus") *
+                  number("runs/model/energy.json", "watts_per_cpu") * seconds;
+    CHECK(j >= before && j > 0.16 * full && j < 0.73 * full && busy > 0 && seconds > 0);
+    CHECK(number("runs/model/energy.json", "J_lo") < j);
+    CHECK_NEAR(number("runs/model/energy.json", "tokens"), 6 * 4 * 32, 0);
+    CHECK_NEAR(number("runs/model/energy.json", "J_per_token") * 6 * 4 * 32, j, 1e-9 * j);
+    CHECK_NEAR(number("runs/model/energy.json", "gCO2e"), j / 3.6e6 * 475, 1e-9);
+    CHECK(number("runs/model/energy.json", "flops") > 1e6);
+    const char *said = shell("$H energy $D/runs/model 2>&1", 0);
+    CHECK(strstr(said, "not counted: nowhere: No such file"));
+    CHECK(strstr(said, "475 g/kWh, world average (IEA") && strstr(said, "nobody said where"));
+}
+
+/* The counter goes on while two ranks train: each joule is counted once. */
+TEST(two_ranks_of_a_node_are_metered_once)
+{
+    shell("cd $D && ( sleep 0.3; echo 8000000 >tree/intel-rapl:0/energy_uj ) & " TRAIN COUNTED
+          "--set run.name=two --set train.steps=400 --ranks 2 --layout dp=2; wait", 0);
+    CHECK_NEAR(number("runs/two/energy.json", "J"), 3, 1e-9);
+    CHECK_NEAR(number("runs/two/energy.json", "J_hi"), 3.15, 1e-9);
+    CHECK_NEAR(number("runs/two/energy.json", "ranks"), 2, 0);
+    CHECK_NEAR(number("runs/two/energy.json", "nodes"), 1, 0);
+    CHECK(strstr(shell("$H energy $D/runs/two", 0), "powercap, of the node"));
+}
+
+TEST(a_resumed_run_goes_on_counting)
+{
+    shell(TRAIN "--set run.name=parts --set train.steps=3", 0);
+    double j = number("runs/parts/energy.json", "J");
+    double flops = number("runs/parts/energy.json", "flops");
+    double began = number("runs/parts/energy.json", "began");
+    shell(TRAIN "--set run.name=parts --resume", 0);
+    CHECK(number("runs/parts/energy.json", "J") > j);
+    CHECK_NEAR(number("runs/parts/energy.json", "flops"), 2 * flops, 1e-6 * flops);
+    CHECK_NEAR(number("runs/parts/energy.json", "began"), began, 0);
+    CHECK_NEAR(number("runs/parts/energy.json", "tokens"), 6 * 4 * 32, 0);
+    shell("cd $D && echo '{' >runs/parts/energy.json", 0);
+    shell(TRAIN "--set run.name=parts --set train.steps=7 --resume", 0);
+    shell("grep -q 'energy of earlier parts of this run is not known' $D/runs/parts/log.txt", 0);
+}
+
+TEST(the_formats_have_their_own_units)
+{
+    shell("cd $D && rm -rf runs/known && cp -r runs/two runs/known && cd runs/known && "
+          "sed -i -e 's/\"J\": 3.*,/\"J\": 7200000,/' -e 's/\"seconds\": .*/\"seconds\": 3600,/' "
+          "energy.json && cd ../.. && $H energy runs/known/ --carbon-g-per-kwh 100 --pue 1.5 "
+          "--codecarbon e.csv --card c.md --cyclonedx b.json", 0); /* 2 kWh, 300 g */
+    shell("cd $D && test $(head -1 e.csv | tr , '\\n' | wc -l) = 38 && "
+          "wc -l <e.csv | grep -qx 2", 0);
+    CHECK_STR(shell("tail -1 $D/e.csv | cut -d, -f 2,3,5-8", 0), "laptop-2m,known,3600,0.3,"
+              "8.333333333333333e-05,2000\n");
+    CHECK_STR(shell("tail -1 $D/e.csv | cut -d, -f 11-14", 0), "2,0,,2\n");
+    shell("tail -1 $D/e.csv | grep -q ',machine,.*,,,N,1.5,0$'", 0);
+    shell("grep -qx '  emissions: 300 # grams of CO2e' $D/c.md", 0);
+    shell("grep -q 'training_type: \"pre-training\"' $D/c.md", 0);
+    json_t *bom = load("b.json");
+    json_t *spent = json_array_get(json_object_get(json_object_get(json_object_get(json_object_get(
+        json_array_get(json_object_get(bom, "components"), 0), "modelCard"), "considerations"),
+        "environmentalConsiderations"), "energyConsumptions"), 0);
+    json_t *cost = json_object_get(spent, "activityEnergyCost");
+    json_t *gas = json_object_get(spent, "co2CostEquivalent");
+    CHECK_STR(json_string_value(json_object_get(cost, "unit")), "kWh");
+    CHECK_NEAR(json_number_value(json_object_get(cost, "value")), 3, 0); /* with PUE */
+    CHECK_STR(json_string_value(json_object_get(gas, "unit")), "tCO2eq");
+    CHECK_NEAR(json_number_value(json_object_get(gas, "value")), 0.0003, 1e-18);
+    json_decref(bom);
+    shell("$H energy $D/runs/known --location Sweden --codecarbon $D/s.csv >/dev/null", 0);
+    CHECK_STR(shell("tail -1 $D/s.csv | cut -d, -f 16,17", 0), "Sweden,SWE\n");
+}
+
+TEST(what_cannot_be_is_refused)
+{
+    CHECK(strstr(shell("$H energy $D 2>&1", 1), "manifest.json"));
+    CHECK(strstr(shell("$H energy $D/runs/two --location Frnace 2>&1", 2), "mean 'France'?"));
+    CHECK(strstr(shell("$H energy $D/runs/two --pue 0.5 2>&1", 2), "--pue 0.5"));
+    CHECK(strstr(shell("$H energy $D/runs/two --card /proc/no/such 2>&1", 1), "/proc/no/such"));
+    CHECK(strstr(shell(TRAIN "--set energy.location=Frnace 2>&1", 2), "mean 'France'?"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ONE(a_run_without_counters_is_modelled_and_each_line_tells_how),
+        ONE(two_ranks_of_a_node_are_metered_once), ONE(a_resumed_run_goes_on_counting),
+        ONE(the_formats_have_their_own_units), ONE(what_cannot_be_is_refused),
+    };
+    return cmocka_run_group_tests(tests, prepare, NULL);
+}
