@@ -28,12 +28,6 @@ static bool wanted(const struct task *t)
     return !t->when || *(const i32 *)t->when->data != 0;
 }
 
-/* Tasks that wait for the last micro-batch do not even look at their tensors before. */
-static bool has_its_turn(const struct program *p, const struct task *t, const struct run *x)
-{
-    return !t->last_turn || x->micro_batch == p->micro_batches - 1;
-}
-
 /* --- lanes --------------------------------------------------------------------------- */
 
 static struct tensor *root(struct tensor *t)
@@ -135,8 +129,8 @@ static int resume_action(const struct program *p, struct exec_cursor *at, struct
     u64 now = sys_now_ns();
     for (; at->task < s->n_tasks; at->task++) {
         const struct task *t = &s->tasks[at->task];
-        if (!has_its_turn(p, t, x))
-            continue;
+        if (!task_has_turn(t, x->micro_batch, p->micro_batches))
+            continue; /* and does not even look at its tensors */
         int rc = settle_task(t, x);
         if (rc != 1)
             return rc < 0 ? rc : EXEC_BLOCKED;

@@ -69,7 +69,7 @@ struct task {
     enum accumulate accumulate;
     int layer;           /* -1 outside the blocks */
     enum lane lane;
-    bool last_turn;      /* runs in the step's last micro-batch only */
+    bool first_turn, last_turn; /* runs in the step's first, last micro-batch only */
     bool fresh;          /* begins its sums anew every time: later tasks take them away */
     bool recompute;      /* a clone that a recompute pass inserted */
     bool head;           /* belongs to the chunked loss head */
@@ -85,6 +85,13 @@ struct graph;
 struct op_example;
 
 typedef void (*kernel_fn)(const struct task *t, struct run *x);
+
+/* Whether it runs in this of so many micro-batches. */
+static inline bool task_has_turn(const struct task *t, int micro_batch, int micro_batches)
+{
+    return (!t->first_turn || micro_batch == 0) &&
+           (!t->last_turn || micro_batch == micro_batches - 1);
+}
 
 struct op_info {
     const char *name;

@@ -183,7 +183,7 @@ static void count_cost(struct program *p)
     for (i64 a = 0; a < p->n_actions; a++) {
         const struct segment *s = &p->segments[p->actions[a].segment];
         for (i64 i = 0; i < s->n_tasks; i++)
-            if (!s->tasks[i].last_turn || p->actions[a].micro_batch == p->micro_batches - 1)
+            if (task_has_turn(&s->tasks[i], p->actions[a].micro_batch, p->micro_batches))
                 cost_add(&p->cost, &s->tasks[i].cost);
     }
 }

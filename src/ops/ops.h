@@ -337,6 +337,15 @@ extern const struct op_info op_clip;      /* in: total f64 (1); out: norm, scale
 struct tensor *total_squares(struct graph *g, struct tensor **parts, i64 n);
 void clip(struct graph *g, struct tensor *total, double limit, struct tensor *norm,
           struct tensor *scale, struct tensor *apply);
+/* sum = sum of (x - before)^2, of x^2 without before, in the tree of sum_squares.
+ * in: x f32, [before f32, like x]; out: sum f64 (1), made when NULL */
+extern const struct op_info op_sum_changes;
+struct tensor *sum_changes(struct graph *g, struct tensor *x, struct tensor *before,
+                           struct tensor *sum, struct tensor *when);
+/* largest = max(largest, x[0], x[1], ...); in: x f32; out: largest f64 (1), read too. In any phase. */
+extern const struct op_info op_raise;
+struct task *raise_to(struct graph *g, struct tensor *x, struct tensor *largest,
+                      struct tensor *when);
 /* AdamW (Loshchilov & Hutter, algorithm 2, decoupled decay), gradient times scale first:
  *   m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
  *   p -= lr (m / c1 / (sqrt(v / c2) + eps) + decay p),  c1 = 1-b1^t, c2 = 1-b2^t

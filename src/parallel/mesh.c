@@ -207,6 +207,11 @@ int mesh_sum_stages(const struct mesh *m, double *values, i64 n)
     return agree(m->column, values, n, COMM_SUM);
 }
 
+int mesh_sum_all(const struct mesh *m, double *values, i64 n)
+{
+    return agree(m->world, values, n, COMM_SUM);
+}
+
 int mesh_max(const struct mesh *m, double *values, i64 n)
 {
     return agree(m->world, values, n, COMM_MAX);

@@ -62,6 +62,8 @@ bool mesh_leads(const struct mesh *m);
 int mesh_sum(const struct mesh *m, double *values, i64 n);
 /* The same over the stages too: what only the last one has, others give as 0. */
 int mesh_sum_stages(const struct mesh *m, double *values, i64 n);
+/* Over all ranks. */
+int mesh_sum_all(const struct mesh *m, double *values, i64 n);
 /* values[i] = their maximum over all ranks. Also a meeting: nobody leaves before all came. */
 int mesh_max(const struct mesh *m, double *values, i64 n);
 /* all: bytes from each rank of the world, in order of ranks; own is this one's. */

@@ -388,6 +388,20 @@ static void squares_rule(struct check *c, const struct task *t)
     write(c, t, 0, before == SPREAD_UNKNOWN ? now : before);
 }
 
+/* What ranks watch they add up afterwards, each element once. A gradient that is watched before the
+ * update is this rank's alone: not yet summed over ranks that have other rows. */
+static void watch_rule(struct check *c, const struct task *t)
+{
+    enum spread is = in(c, t, 0);
+    bool own = c->batch && t->phase == PHASE_WEIGHT_GRAD;
+    if (own && is != SPREAD_UNKNOWN && is != SPREAD_PARTIAL)
+        refuse(c, t, t->in[0], "what this rank's rows gave is wanted");
+    for (int k = 0; k < t->op->n_in && !own; k++)
+        if (in(c, t, k) >= SPREAD_PARTIAL)
+            refuse(c, t, t->in[k], "it must be reduced first");
+    set(c, t->out[0], SPREAD_UNKNOWN);
+}
+
 /* Numbers that are added must be of one kind: otherwise what all have is counted once per rank. */
 static void add_norms_rule(struct check *c, const struct task *t)
 {
@@ -544,6 +558,7 @@ static const struct rule {
     { &op_loss_sums, together },
     { &op_sum_squares, squares_rule },      { &op_exact_squares, squares_rule },
     { &op_add_norms, add_norms_rule },      { &op_exact_total, together },
+    { &op_sum_changes, watch_rule },        { &op_raise, watch_rule },
     { &op_clip, together },
     { &op_adamw, update_rule },             { &op_ema, update_rule },
     { &op_muon_momentum, momentum_rule },   { &op_muon_orthogonal, orthogonal_rule },

@@ -145,6 +145,29 @@ static int meet(struct session *s, int (*together)(struct session *s))
     return rc;
 }
 
+/* In the step that is next. */
+static bool health_due(const struct session *s)
+{
+    i64 every = s->config->log.health;
+    return every > 0 && (s->state.step + 1) % every == 0;
+}
+
+static int share_health(struct session *s)
+{
+    return health_share(&s->io.health, &s->mesh);
+}
+
+/* Behind a step that was due and has changed the weights; all ranks together. */
+static int tell_health(struct session *s, const struct step_shape *shape)
+{
+    const struct health *h = &s->io.health;
+    i64 tokens = shape->B * shape->T;
+    TRY(meet(s, share_health));
+    struct health_noise noise = health_noise(h, &s->mesh, shape->micro_batches, (double)tokens);
+    health_put(h, &noise, s->state.step + 1, &s->folder);
+    return OK;
+}
+
 /* Forward, backward, and the update unless the loss forbids it. */
 static int take_step(struct loop *l, const struct step_program *p, enum verdict *verdict)
 {
@@ -161,6 +184,7 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     TRY(rc);
     TRY(meet(s, session_share_weight));
     write_hyper(l);
+    health_begin(&s->io.health, health_due(s));
     rc = run_gradients(s, p, begin);
     if (rc < 0) {
         loader_seek_position(s->loader, here.position);
@@ -182,6 +206,8 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     *verdict = guard_judge(&s->state.guard, s->state.step, l->loss, finite);
     if (!hold && finite)
         s->state.updates++;
+    if (!hold && finite && health_due(s))
+        TRY(tell_health(s, &p->shape));
     u64 end = sys_now_ns();
     add_span(s, SPAN_STEP, begin, end);
     l->step_ns = end - begin;

@@ -3,19 +3,13 @@
 #include "parallel/pipeline.h"
 #include "train/schedule.h"
 
-/* Only the last micro-batch runs those that wait for it. */
-static bool runs(const struct program *p, const struct action *a, const struct task *t)
-{
-    return !t->last_turn || a->micro_batch == p->micro_batches - 1;
-}
-
 static void count_messages(struct rank_view *v)
 {
     const struct program *p = v->step.program;
     for (i64 a = 0; a < p->n_actions; a++) {
         const struct segment *s = &p->segments[p->actions[a].segment];
         for (i64 i = 0; i < s->n_tasks; i++)
-            if (runs(p, &p->actions[a], &s->tasks[i]))
+            if (task_has_turn(&s->tasks[i], p->actions[a].micro_batch, p->micro_batches))
                 v->message_bytes[s->tasks[i].lane] += s->tasks[i].cost.message_bytes;
     }
 }
@@ -26,7 +20,7 @@ static void count_flops(struct rank_view *v)
     for (i64 id = 0; id < p->n_tasks; id++) {
         const struct task *t = p->by_id[id];
         struct stage_time *time = &v->flops[t->part];
-        if (t->last_turn || t->phase == PHASE_UPDATE)
+        if (t->first_turn || t->last_turn || t->phase == PHASE_UPDATE)
             continue;
         if (t->phase == PHASE_FORWARD)
             time->F += t->cost.flops;

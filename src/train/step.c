@@ -30,6 +30,12 @@ void step_io_new(struct step_io *io, const struct model_spec *spec, i64 sources,
 {
     i64 sparse = spec_sparse_layers(spec);
     io->load = sparse ? host_tensor(a, "expert_load", DTYPE_F64, sparse, spec->experts + 2) : NULL;
+    io->health.params = params_of(spec, a, &io->health.n_params);
+    io->health.layers = spec->layers;
+    io->health.due = host_tensor(a, "health_due", DTYPE_I32, 1, 0);
+    io->health.norms = host_tensor(a, "health_norms", DTYPE_F64,
+                                   io->health.n_params * HEALTH_COLUMNS, 0);
+    io->health.scores = host_tensor(a, "health_scores", DTYPE_F64, spec->layers, 0);
     io->hyper = host_tensor(a, "hyper", DTYPE_F32, HYPERS, 0);
     io->sums = host_tensor(a, "loss_sums", DTYPE_F64, sources, 2);
     io->norm = host_tensor(a, "grad_norm", DTYPE_F64, 1, 0);
@@ -77,16 +83,38 @@ static struct piece whole_piece(const struct param *p)
                            p->compute == p->master ? NULL : p->compute, p->ema };
 }
 
-static void update_piece(struct graph *g, const struct model *m, const struct param *p,
-                         const struct piece *x, const struct train_config *c,
-                         const struct step_io *io)
+/* What the update is made from. */
+struct update {
+    struct graph *g;
+    const struct model *m;
+    const struct train_config *c;
+    const struct step_io *io;
+    const struct mesh *mesh;
+    const struct health *health; /* NULL: nobody asks */
+    struct muon_config muon;
+    double *load; /* orthogonal.h */
+};
+
+/* p, where its health is measured here. */
+static const struct param *watched(const struct update *x, const struct param *p)
 {
+    return x->health && health_measures(x->m, x->mesh, p) ? p : NULL;
+}
+
+static void update_piece(const struct update *u, const struct param *p, const struct piece *x)
+{
+    const struct train_config *c = u->c;
     double decay = param_decays(&p->desc) ? c->optim.weight_decay : 0;
     struct adamw_config config = { c->optim.beta1, c->optim.beta2, c->optim.eps, decay };
-    if (p->desc.kind == PARAM_BALANCE)
-        balance_bias(g, x->grad, x->p, io->apply, m->spec.bias_rate);
-    else
-        adamw(g, x->grad, io->scale, io->hyper, x->p, x->m, x->v, x->copy, io->apply, &config);
+    if (p->desc.kind == PARAM_BALANCE) {
+        balance_bias(u->g, x->grad, x->p, u->io->apply, u->m->spec.bias_rate);
+        return;
+    }
+    struct tensor *before = health_keep(u->g, u->health, watched(u, p), x->p);
+    health_watch_gradient(u->g, u->health, watched(u, p), x->grad);
+    adamw(u->g, x->grad, u->io->scale, u->io->hyper, x->p, x->m, x->v, x->copy, u->io->apply,
+          &config);
+    health_watch_update(u->g, u->health, watched(u, p), x->p, before);
 }
 
 /* The part of a parameter whose state is here: all of it, or its share of the slice. */
@@ -168,17 +196,6 @@ static struct tensor *gradient_squares(struct graph *g, const struct model *m,
     return exact ? exact_total(g, sum) : sum;
 }
 
-/* What the update of matrices under Muon needs besides. */
-struct update {
-    struct graph *g;
-    const struct model *m;
-    const struct train_config *c;
-    const struct step_io *io;
-    const struct mesh *mesh;
-    struct muon_config muon;
-    double *load; /* orthogonal.h */
-};
-
 static void update_average(const struct update *x, const struct piece *piece)
 {
     if (piece->ema)
@@ -220,10 +237,11 @@ static void begin_unit(const struct update *x, struct orthogonal_unit *unit)
         const struct param *p = &x->m->params[i];
         if (matrix_piece(x, unit, p, unit->u, &piece, &u)) {
             muon_momentum(g, piece.grad, x->io->scale, piece.m, u, x->io->apply, &x->muon);
+            health_watch_gradient(g, x->health, watched(x, p), piece.grad);
         } else if (unit->opens && p->bucket == unit->bucket &&
                    !model_uses_muon(x->m, &p->desc) && own_piece(g, p, &piece)) {
             g->layer = p->desc.layer;
-            update_piece(g, x->m, p, &piece, x->c, x->io);
+            update_piece(x, p, &piece);
             update_average(x, &piece);
         }
     }
@@ -237,9 +255,12 @@ static void end_unit(const struct update *x, const struct orthogonal_unit *unit)
     struct piece piece;
     struct tensor *y;
     for (i64 i = 0; i < x->m->n_params; i++) {
-        if (!matrix_piece(x, unit, &x->m->params[i], unit->y, &piece, &y))
+        const struct param *p = &x->m->params[i];
+        if (!matrix_piece(x, unit, p, unit->y, &piece, &y))
             continue;
+        struct tensor *before = health_keep(g, x->health, watched(x, p), piece.p);
         muon_step(g, y, x->io->hyper, piece.p, piece.copy, x->io->apply, &x->muon);
+        health_watch_update(g, x->health, watched(x, p), piece.p, before);
         update_average(x, &piece);
     }
     g->layer = -1;
@@ -268,7 +289,8 @@ static void update_weights(struct update *x)
 static void build_update(struct graph *g, const struct model *m, const struct train_config *c,
                          const struct step_io *io, const struct mesh *mesh)
 {
-    struct update x = { .g = g, .m = m, .c = c, .io = io, .mesh = mesh };
+    struct update x = { .g = g, .m = m, .c = c, .io = io, .mesh = mesh,
+                        .health = c->log.health > 0 ? &io->health : NULL };
     g->phase = PHASE_UPDATE;
     data_parallel_reduce_shared(g, m, mesh);
     pipeline_tie(g, m);
@@ -329,6 +351,8 @@ int step_program_new(struct step_program *out, const struct model *m,
     build_forward(g, m, &d, io->sums, mesh);
     TRY(tensor_parallel(g, m, mesh, shape->B));
     TRY(context_parallel(g, mesh));
+    if (c->log.health > 0)
+        health_watch_scores(g, &io->health);
     TRY(graph_backward(g, 0, g->n_tasks));
     TRY(exact_sums(g, &exact));
     TRY(pass_chunk_head(g));
@@ -337,6 +361,8 @@ int step_program_new(struct step_program *out, const struct model *m,
         TRY(offload_activations(g, c->offload.least));
     TRY(data_parallel_reduce(g, m, mesh, shape->micro_batches));
     TRY(exact_join(g, &exact));
+    if (c->log.health > 0)
+        TRY(health_watch_gradients(g, &io->health, m, mesh));
     TRY(zero_gather(g, m, mesh));
     build_update(g, m, c, io, mesh);
     TRY(spread_check(g, m, mesh));

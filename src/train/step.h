@@ -8,6 +8,7 @@
 
 #include "model/decoder.h"
 #include "parallel/mesh.h"
+#include "train/health.h"
 #include "train/train_config.h"
 
 struct step_shape {
@@ -22,6 +23,7 @@ struct step_io {
     struct tensor *sums;  /* f64 (S,2): sum of nll and of weights per source */
     struct tensor *load;  /* f64 (sparse layers, E + 2), as in op_expert_load; NULL: no experts */
     struct tensor *norm, *scale, *apply; /* as in op_clip */
+    struct health health;
 };
 
 struct step_program {

@@ -236,6 +236,11 @@ const struct option train_options[] = {
       .help = "Steps between lines in the metrics file and the log." },
     { "log.tensorboard", FIELD(BOOL, log.tensorboard), "true",
       .help = "Write a TensorBoard event file into the run folder." },
+    { "log.health", FIELD(INT, log.health), "0", .unit = "steps", .max = INFINITY,
+      .help = "Steps between measurements of how learning goes, such as 100: norms of each "
+              "parameter's gradient, weight and update, the size of attention's scores per "
+              "layer, and the gradient noise scale (a batch that suits), as `health` in the "
+              "metrics file and in TensorBoard. 0 never measures, and costs nothing." },
     { "log.openmetrics", FIELD(PATH, log.openmetrics), NULL,
       .help = "File that says where the run is (loss, tokens, speed, ...) in OpenMetrics text "
               "format, replaced at each logged step: such as "

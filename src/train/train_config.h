@@ -105,6 +105,7 @@ struct train_config {
         i64 every;
         bool tensorboard;
         const char *openmetrics; /* NULL: none */
+        i64 health;
     } log;
 };
 

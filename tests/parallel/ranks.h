@@ -44,6 +44,7 @@ struct ranks_options {
     i64 heads; /* query and key heads, for many ranks along tp or cp; 0: the tiny model's */
     i64 layers; /* 0: those of tiny_spec */
     i64 window;
+    i64 health; /* as log.health */
     void (*plant)(struct program *p); /* a fault in every rank's program; NULL: none */
 };
 
@@ -121,6 +122,7 @@ static void ranks_open(struct ranks *all, const struct ranks_options *o)
     all->config.train.recompute = o->tiny.recompute;
     all->config.optim.name = o->tiny.optimizer;
     all->config.train.ema = 0.9;
+    all->config.log.health = o->health;
     CHECK_OK(layout_parse(&all->layout, o->layout, "test", &all->arena));
     all->n = (int)layout_ranks(&all->layout);
     assert(all->n <= MOST_RANKS);

@@ -47,6 +47,48 @@ i64 NAMED(sum_squares_workspace)(const struct task *t, int threads, const void *
     return ceil_div(tensor_count(t->in[0]), SQUARES_BLOCK) * (i64)sizeof(double);
 }
 
+/* --- a step that is watched (ops/watch.c) ------------------------------------------------ */
+
+static void changes_block(void *context, i64 block, int thread)
+{
+    const struct work *w = context;
+    const float *g = w->t->in[0]->data, *before = w->t->in[1]->data;
+    double *partial = w->x->workspace, lane[SQUARES_LANES] = { 0 }, sum = 0;
+    struct range r = work_range(w, block);
+    (void)thread;
+    for (i64 i = r.begin; i < r.end; i += SQUARES_LANES)
+        for (int k = 0; k < SQUARES_LANES && i + k < r.end; k++) {
+            double change = (double)g[i + k] - (double)before[i + k];
+            lane[k] += change * change;
+        }
+    for (int k = 0; k < SQUARES_LANES; k++)
+        sum += lane[k];
+    partial[block] = sum;
+}
+
+void NAMED(sum_changes)(const struct task *t, struct run *x)
+{
+    const i64 n = tensor_count(t->in[0]);
+    work_run(t, x, n, SQUARES_BLOCK, t->in[1] ? changes_block : squares_block);
+    *(double *)t->out[0]->data = squares_tree(x->workspace, 0, ceil_div(n, SQUARES_BLOCK));
+}
+
+i64 NAMED(sum_changes_workspace)(const struct task *t, int threads, const void *context)
+{
+    return NAMED(sum_squares_workspace)(t, threads, context);
+}
+
+void NAMED(raise)(const struct task *t, struct run *x)
+{
+    const float *values = t->in[0]->data;
+    float most = -INFINITY;
+    double *largest = t->out[0]->data;
+    (void)x;
+    for (i64 i = 0; i < tensor_count(t->in[0]); i++)
+        most = values[i] > most ? values[i] : most;
+    *largest = most > *largest ? most : *largest;
+}
+
 void NAMED(add_norms)(const struct task *t, struct run *x)
 {
     double sum = 0;
