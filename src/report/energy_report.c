@@ -121,8 +121,8 @@ static void put_amounts(const struct energy_ledger *l, struct text *out)
     put_cell(out, "");
 }
 
-/* country_name to cloud_region. */
-static void put_location(const struct energy_ledger *l, struct text *out)
+/* country_name to cloud_region; true for a cloud's. */
+static bool put_location(const struct energy_ledger *l, struct text *out)
 {
     const struct carbon_place *p = NULL;
     bool found = !l->carbon.assumed && carbon_find(l->carbon.location, &p) == OK;
@@ -133,6 +133,7 @@ static void put_location(const struct energy_ledger *l, struct text *out)
     put_cell(out, found && !country && !cloud ? p->name : "");
     put_cell(out, cloud ? "gcp" : "");
     put_cell(out, cloud ? p->code + 4 : "");
+    return cloud;
 }
 
 void energy_report_csv(const struct energy_ledger *l, const struct energy_run *run,
@@ -150,7 +151,7 @@ void energy_report_csv(const struct energy_ledger *l, const struct energy_run *r
     put_cell(out, run->name);
     put_cell(out, "");
     put_amounts(l, out);
-    put_location(l, out);
+    bool cloud = put_location(l, out);
     put_cell(out, "Linux");
     put_cell(out, "");
     put_cell(out, "headway " HEADWAY_VERSION);
@@ -159,7 +160,7 @@ void energy_report_csv(const struct energy_ledger *l, const struct energy_run *r
     text_add(out, ",,,,,"); /* gpu_count to ram_total_size */
     put_cell(out, strcmp(energy_scope(t->methods), "process") == 0 ? "process" : "machine");
     put_cell(out, busy);
-    text_printf(out, ",,,N,%g,0\n", l->pue);
+    text_printf(out, ",,,%c,%g,0\n", cloud ? 'Y' : 'N', l->pue);
 }
 
 /* --- a model card ------------------------------------------------------------------------- */

@@ -132,6 +132,9 @@ TEST(the_formats_have_their_own_units)
     json_decref(bom);
     shell("$H energy $D/runs/known --location Sweden --codecarbon $D/s.csv >/dev/null", 0);
     CHECK_STR(shell("tail -1 $D/s.csv | cut -d, -f 16,17", 0), "Sweden,SWE\n");
+    shell("$H energy $D/runs/known --location gcp:us-west4 --codecarbon $D/g.csv >/dev/null", 0);
+    CHECK_STR(shell("tail -1 $D/g.csv | cut -d, -f 16-20", 0), ",,,gcp,us-west4\n");
+    shell("tail -1 $D/g.csv | grep -q ',Y,1,0$'", 0);
 }
 
 TEST(what_cannot_be_is_refused)
