@@ -60,7 +60,7 @@ static void add_node(struct energy_total *t, const struct energy_sample *before,
                      const struct energy_sample *now, i64 ranks, i64 node)
 {
     double gpu = now[node].gpu_j - before[node].gpu_j;
-    if (now[node].counts && before[node].counts) {
+    if (now[node].counts) { /* then they did before, too */
         add(t, now[node].counted_j - before[node].counted_j, 0.95, 1.05, ENERGY_COUNTED);
         t->hi += now[node].unsure_j - before[node].unsure_j;
     } else {

@@ -198,6 +198,8 @@ static void two_nodes(struct energy_sample now[4], struct energy_sample before[4
     now[3].counted_j = 1e9; /* no meter of its own */
     now[3].gpu_j = 1e9;
     now[2].gpu_j = 30;
+    before[2].unsure_j = 1;
+    now[2].unsure_j = 8;
 }
 
 TEST(each_node_is_metered_once_and_all_are_summed)
@@ -210,7 +212,7 @@ TEST(each_node_is_metered_once_and_all_are_summed)
     double model = 10 * energy_model_watts(2, 4, 1); /* 2 ranks x 20 s of 4 cpus x 10 s */
     CHECK_NEAR(t.j, model + 200 + 30, 1e-9);
     CHECK_NEAR(t.lo, 0.5 * model + 0.95 * 230, 1e-9);
-    CHECK_NEAR(t.hi, 2.5 * model + 1.05 * 230, 1e-9);
+    CHECK_NEAR(t.hi, 2.5 * model + 1.05 * 230 + 7, 1e-9);
     CHECK_NEAR(t.gpu_j, 30, 0);
     CHECK_NEAR(t.seconds, 10, 0);
     CHECK_NEAR(t.core_seconds, 80, 0);
