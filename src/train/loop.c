@@ -577,15 +577,15 @@ static int finish(struct loop *l, bool stopped)
     struct checkpoint_result saved;
     char why[1024];
     int logged = l->window_tokens > 0 ? log_step(l) : OK;
-    int rc = session_save(s); /* first: a signal leaves little time */
+    if (stopped && logged == OK)
+        logged = session_end_energy(s);
+    int rc = session_save(s); /* soon: a signal leaves little time */
     if (l->step_ns > 0)
         session_export_trace(s);
     if (rc == OK)
         rc = session_wait_saved(s, &saved);
     if (rc == OK)
         rc = logged;
-    if (stopped && rc == OK)
-        rc = session_end_energy(s);
     if (stopped)
         return rc < 0 ? rc : err_set(ERR_STOPPED, "stopped by a signal after step %lld; the "
                                      "state is saved, --resume goes on",
