@@ -163,6 +163,8 @@ static void print_all_groups(const struct show *x)
         print_groups(x, "zero", l->zero_group, l->tp);
         print_groups(x, "copies", l->dp * l->cp / l->zero_group, l->tp * l->zero_group);
     }
+    print_groups(x, "ep", l->ep, l->tp); /* who share the experts; who have the same */
+    print_groups(x, "edp", l->ep > 1 ? l->dp * l->cp / l->ep : 1, l->ep * l->tp);
     print_groups(x, "cp", l->cp, l->tp);
     print_groups(x, "tp", l->tp, 1);
 }
@@ -179,6 +181,15 @@ static void add_shares(const struct show *x, const struct param_desc *d, struct 
             add_range(out, "columns ", s.columns.begin, s.columns.count);
         for (int i = 0; d->split == SPLIT_ROWS && i < s.pieces; i++)
             add_range(out, i ? ", " : "rows ", s.rows[i].begin, s.rows[i].count);
+    }
+}
+
+/* Which experts each rank along ep has. */
+static void add_experts(const struct show *x, const struct param_desc *d, struct text *out)
+{
+    for (i64 e = 0; e < x->layout.ep; e++) {
+        struct param_shard s = param_expert_share(d, 1, 0, x->layout.ep, e);
+        add_range(out, e ? " | experts " : "experts ", s.experts.begin, s.experts.count);
     }
 }
 
@@ -204,7 +215,9 @@ static void print_param(const struct show *x, const struct param_desc *d, i64 la
         snprintf(shape, sizeof shape, "%lld x %lld", (long long)d->dim[0], (long long)d->dim[1]);
     else
         snprintf(shape, sizeof shape, "%lld", (long long)d->dim[0]);
-    if (x->layout.tp == 1 || d->split == SPLIT_NONE)
+    if (x->layout.ep > 1 && param_is_expert(d))
+        add_experts(x, d, &who);
+    else if (x->layout.tp == 1 || d->split == SPLIT_NONE)
         text_add(&who, "whole");
     else
         add_shares(x, d, &who);
@@ -246,6 +259,8 @@ static void print_params(const struct show *x)
                l->zero == ZERO_WEIGHTS ? "optimizer state, gradients and weights"
                : l->zero == ZERO_GRADIENTS ? "optimizer state and gradients" : "optimizer state",
                (long long)(l->zero_group > 0 ? l->zero_group : l->dp * l->cp));
+    if (l->zero > ZERO_NONE && l->ep > 1)
+        printf("  of experts: 1/%lld, in the order of edp\n", (long long)(l->dp * l->cp / l->ep));
 }
 
 /* --- schedule ------------------------------------------------------------------------------ */
@@ -321,19 +336,20 @@ static void print_bytes(double bytes)
         printf(" %7.*f %s%s", unit ? 2 : 0, bytes, unit ? "" : " ", units[unit]);
 }
 
-/* Whoever shares the batch: all of them, within groups, and across these. */
+/* Whoever shares the batch: all of them, within groups, and across these; of experts, edp. */
 static double bytes_along(const struct rank_view *v, enum lane lane)
 {
-    double groups = v->message_bytes[LANE_SHARD] + v->message_bytes[LANE_COPIES];
+    double groups = v->message_bytes[LANE_SHARD] + v->message_bytes[LANE_COPIES] +
+                    v->message_bytes[LANE_EDP];
     return v->message_bytes[lane] + (lane == LANE_DP ? groups : 0);
 }
 
 static void print_costs(const struct show *x)
 {
-    static const enum lane lanes[] = { LANE_PP, LANE_TIE, LANE_DP, LANE_CP, LANE_TP };
-    printf("\neach rank: what it sends in a step, by axis                           memory\n"
-           "  pp         pp      table         dp         cp         tp       model activation  "
-           "parameters\n");
+    static const enum lane lanes[] = { LANE_PP, LANE_TIE, LANE_DP, LANE_CP, LANE_TP, LANE_EP };
+    printf("\neach rank: what it sends in a step, by axis                                      "
+           "memory\n  pp         pp      table         dp         cp         tp         ep       "
+           "model activation  parameters\n");
     for (i64 i = 0; i < x->layout.pp; i++) {
         const struct rank_view *v = x->views[i];
         printf("%4lld", (long long)i);
@@ -343,6 +359,9 @@ static void print_costs(const struct show *x)
         print_bytes((double)v->activation_bytes);
         printf(" %9.2f M\n", 1e-6 * (double)v->parameters);
     }
+    if (x->layout.ep > 1)
+        printf("ep sends this with even loads; activation has room for the rows of all %lld ranks at "
+               "one\n", (long long)x->layout.ep);
 }
 
 static int show(struct invocation *v)

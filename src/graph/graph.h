@@ -34,7 +34,8 @@ enum lane {
     LANE_SHARD, LANE_COPIES, /* groups of the ranks of LANE_DP, and across these groups */
     LANE_PP,  /* sends and receives of a pipeline end in any order */
     LANE_TIE, /* the first and the last stage, which share a table */
-    LANE_EP, LANE_AWAY, LANE_COUNT
+    LANE_EP,  /* ranks with different experts; LANE_EDP: those with the same */
+    LANE_EDP, LANE_AWAY, LANE_COUNT
 };
 
 /* Tasks of these lanes end in the order in which they were started, and none needs what another

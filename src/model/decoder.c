@@ -98,17 +98,41 @@ static i64 capacity_of(const struct model_spec *s, const struct where *w)
     return (i64)ceil(s->capacity * even);
 }
 
+/* What the experts that are here make of rows in their order. */
+static struct tensor *expert_products(struct graph *g, const struct model *m, struct tensor *y,
+                                      struct tensor *begin, i64 expected, int layer)
+{
+    y = expert_linear(g, y, weight(m, P_EXPERT_UP, layer), begin, expected);
+    y = swiglu(g, y);
+    return expert_linear(g, y, weight(m, P_EXPERT_DOWN, layer), begin, expected);
+}
+
+/* Most rows that can come from all ranks together: a row chooses no expert twice. */
+static i64 most_arriving(const struct model *m, const struct where *w, i64 capacity)
+{
+    i64 here = m->local.experts, sequence = w->T * i64_min(m->spec.experts_per_token, here);
+    if (capacity > 0)
+        sequence = i64_min(sequence, here * capacity);
+    return m->part.expert_parts * w->B * sequence;
+}
+
 static struct tensor *sparse_part(struct graph *g, const struct model *m, struct tensor *h,
                                   struct tensor *x, const struct where *w, int layer)
 {
     const struct model_spec *s = &m->spec;
+    i64 capacity = capacity_of(s, w);
     struct route route = route_rows(g, m, h, w, layer);
-    struct expert_rows rows = expert_order(g, route.choice, s->experts, w->T, capacity_of(s, w));
+    struct expert_rows rows = expert_order(g, route.choice, s->experts, w->T, capacity);
+    struct expert_trip trip = { m->part.expert_parts, m->part.expert_part,
+                                most_arriving(m, w, capacity), 0, { { 0 }, NULL } };
     i64 expected = rows.source ? rows.source->dim[0] : 0;
     struct tensor *y = expert_gather(g, h, &rows);
-    y = expert_linear(g, y, weight(m, P_EXPERT_UP, layer), rows.begin, expected);
-    y = swiglu(g, y);
-    y = expert_linear(g, y, weight(m, P_EXPERT_DOWN, layer), rows.begin, expected);
+    if (trip.ranks > 1)
+        y = expert_leave(g, y, rows.begin, &trip);
+    y = expert_products(g, m, y, trip.ranks > 1 ? trip.arrival.rows.begin : rows.begin, expected,
+                        layer);
+    if (trip.ranks > 1)
+        y = expert_return(g, y, &trip);
     if (s->shared_hidden > 0) {
         h = swiglu(g, linear(g, h, weight(m, P_SHARED_UP, layer), NULL, NULL));
         x = linear(g, h, weight(m, P_SHARED_DOWN, layer), NULL, x);

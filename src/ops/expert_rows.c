@@ -272,8 +272,16 @@ static void expert_combine_rule(struct graph *g, const struct task *t)
         return;
     if (residual && grad_needed(g, residual))
         grad_add(g, residual, dy);
-    if (!weight || !grad_needed(g, x))
+    if (!grad_needed(g, x))
         return;
+    if (!weight) {
+        struct task gather = { .op = &op_expert_gather, .phase = PHASE_INPUT_GRAD,
+                               .in = { dy, t->in[4], t->in[1], t->in[5] },
+                               .out = { grad_target(g, x) } };
+        graph_add(g, &gather);
+        grad_add(g, x, gather.out[0]);
+        return;
+    }
     struct task proto = { .op = &op_expert_combine_grad, .phase = PHASE_INPUT_GRAD,
                           .in = { dy, x, weight, t->in[4], t->in[5] },
                           .out = { grad_target(g, x) } };
@@ -283,13 +291,17 @@ static void expert_combine_rule(struct graph *g, const struct task *t)
         grad_add(g, weight, made->out[1]);
 }
 
+/* The last one has no weights. */
 static bool expert_combine_example(struct op_example *e, int n)
 {
-    if (n >= COUNT_OF(shapes))
+    bool plain = n == COUNT_OF(shapes);
+    if (n > COUNT_OF(shapes))
         return false;
+    n -= plain;
     i64 C = shapes[n].C, R = shapes[n].R;
     enum dtype wide = e->dtype == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32;
-    struct tensor *weight = example_normal(e, ROLE_ACTIVATION, wide, R, shapes[n].k, 1);
+    struct tensor *weight = plain ? NULL
+        : example_normal(e, ROLE_ACTIVATION, wide, R, shapes[n].k, 1);
     struct tensor *residual = n == 1 ? NULL
         : example_normal(e, ROLE_ACTIVATION, e->dtype, R, C, 1);
     struct expert_rows rows = example_rows(e, n);

@@ -18,6 +18,7 @@ const struct op_info *const op_table[] = {
     &op_swiglu, &op_swiglu_grad,
     &op_router, &op_router_grad, &op_expert_load, &op_balance_bias,
     &op_expert_order, &op_expert_gather, &op_expert_combine, &op_expert_combine_grad,
+    &op_expert_counts, &op_expert_arrival, &op_expert_exchange,
     &op_expert_linear, &op_expert_linear_dx, &op_expert_linear_dw,
     &op_add,
     &op_finish_sum, &op_column_sums, &op_cast,

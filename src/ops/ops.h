@@ -241,6 +241,39 @@ struct tensor *expert_combine(struct graph *g, struct tensor *x, const struct ex
  * pair. in: dy (R,C), x (M,C), weight, source, begin; out: dx (M,C), dweight f32 (R,k) */
 extern const struct op_info op_expert_combine_grad;
 
+/* Experts on other ranks. n ranks have E/n consecutive experts each; a rank's rows, sorted by
+ * expert, are n stretches, one for each. They arrive rank by rank and in each by expert, and are
+ * sorted by expert again: an expert's rows are in the order of ranks, then of tokens. `most` rows
+ * have room; how many there are, a task knows when it runs.
+ * in: begin i32 (E + 1); out: counts i32 (E), rows of each */
+extern const struct op_info op_expert_counts;
+/* in: counts; arrived i32 (n, E/n): rows from each rank to each expert here; out: source i32
+ * (most), place i32 (most,1), begin i32 (E/n + 1) of what arrives, as one choice per row;
+ * traffic i32 (2 n): rows to each rank, then from each */
+enum { ARRIVAL_RANKS, ARRIVAL_MOST };
+extern const struct op_info op_expert_arrival;
+struct expert_arrival {
+    struct expert_rows rows;
+    struct tensor *traffic;
+};
+struct expert_arrival expert_arrival(struct graph *g, struct tensor *counts,
+                                     struct tensor *arrived, i64 ranks, i64 most);
+/* On LANE_EP. in: x (M,C), traffic; out: y (EXCHANGE_ROWS, C), of which rows that do not arrive
+ * are not written. EXCHANGE_BACK: what came goes back. Costs are those of even loads. */
+enum { EXCHANGE_BACK = 4, EXCHANGE_ROWS }; /* behind what all collectives have */
+extern const struct op_info op_expert_exchange;
+/* One layer's way to the experts and back; ranks, rank and most are the caller's. */
+struct expert_trip {
+    i64 ranks, rank, most;
+    i64 left; /* rows of the buffer that left */
+    struct expert_arrival arrival;
+};
+/* x (M,C), sorted by begin; returns (most,C), sorted by the experts that are here. */
+struct tensor *expert_leave(struct graph *g, struct tensor *x, struct tensor *begin,
+                            struct expert_trip *trip);
+/* y (most,C) in that order; returns (M,C) in the order in which x left. */
+struct tensor *expert_return(struct graph *g, struct tensor *y, const struct expert_trip *trip);
+
 /* --- sums ------------------------------------------------------------------------------ */
 extern const struct op_info op_add; /* y = a + b; in: a, b (same shape and dtype); graph.h */
 

@@ -10,9 +10,10 @@ static const struct tensor *root(const struct tensor *t)
     return t->owner ? t->owner : t;
 }
 
-static bool splits(const struct mesh *mesh)
+/* Whether ranks along the axis split state. */
+static bool splits(const struct mesh *mesh, enum lane sharers)
 {
-    return mesh_degree(mesh, mesh_split_lane(mesh)) > 1 && mesh->layout.zero >= ZERO_OPTIMIZER;
+    return mesh_degree(mesh, sharers) > 1 && mesh->layout.zero >= ZERO_OPTIMIZER;
 }
 
 /* Sums over those who split come before those over micro-batches. */
@@ -23,7 +24,7 @@ static bool takes_turns(const struct mesh *mesh)
 
 static bool has_copies(const struct mesh *mesh)
 {
-    return splits(mesh) && mesh_degree(mesh, LANE_COPIES) > 1;
+    return splits(mesh, mesh_split_lane(mesh)) && mesh_degree(mesh, LANE_COPIES) > 1;
 }
 
 static void cut_attributes(struct task *t, enum lane lane, const struct mesh *mesh)
@@ -163,14 +164,15 @@ static void reduce_whole(struct reduction *s, const struct ready *r)
     const struct bucket *b = r->bucket;
     const struct mesh *mesh = s->into.mesh;
     struct graph *g = s->into.g;
+    const enum lane sharers = mesh_sharers(mesh, b);
     sum_in_place(s, r, r->at, LANE_TP, partial_over_tensor(s, b, b->grad), false);
-    if (!splits(mesh)) {
-        sum_in_place(s, r, r->at, LANE_DP, b->grad, false);
+    if (!splits(mesh, sharers)) {
+        sum_in_place(s, r, r->at, sharers == LANE_EDP ? sharers : LANE_DP, b->grad, false);
         return;
     }
     if (b->own_count > 0) {
         struct tensor *slice = graph_view(g, b->grad, b->own_begin, b->own_count);
-        exchange_at_end(s, r, r->at, &op_reduce_scatter, mesh_split_lane(mesh),
+        exchange_at_end(s, r, r->at, &op_reduce_scatter, sharers,
                         graph_view(g, b->grad, b->copied, b->count - b->copied), slice);
         sum_in_place(s, r, r->next, LANE_COPIES, has_copies(mesh) ? slice : NULL, false);
     }
@@ -293,16 +295,33 @@ struct tensor *data_parallel_total(struct graph *g, struct tensor *total,
                                    const struct mesh *mesh)
 {
     struct task proto = { .op = &op_all_reduce, .phase = PHASE_UPDATE, .in = { total } };
-    if (!splits(mesh) || !total)
+    if (!splits(mesh, mesh_split_lane(mesh)) || !total)
         return total;
     cut_attributes(&proto, mesh_split_lane(mesh), mesh);
     struct task *t = graph_add(g, &proto);
     return t ? t->out[0] : NULL;
 }
 
+struct tensor *data_parallel_experts_total(struct graph *g, struct tensor *total,
+                                           const struct mesh *mesh)
+{
+    struct task proto = { .op = &op_all_reduce, .phase = PHASE_UPDATE, .in = { total } };
+    if (!data_parallel_apart(mesh) || !total)
+        return total;
+    cut_attributes(&proto, LANE_EP, mesh);
+    struct task *t = graph_add(g, &proto);
+    return t ? t->out[0] : NULL;
+}
+
+bool data_parallel_apart(const struct mesh *mesh)
+{
+    return mesh->layout.ep > 1 && !splits(mesh, LANE_DP);
+}
+
 int data_parallel_gather(struct graph *g, const struct bucket *b, const struct mesh *mesh)
 {
-    if (!splits(mesh) || b->split_weights || b->own_count == 0)
+    enum lane sharers = mesh_sharers(mesh, b);
+    if (!splits(mesh, sharers) || b->split_weights || b->own_count == 0)
         return g->rc;
     struct tensor *weights = b->compute ? b->compute : b->master;
     i64 first = b->compute ? 0 : b->copied;
@@ -311,19 +330,20 @@ int data_parallel_gather(struct graph *g, const struct bucket *b, const struct m
         .in = { graph_view(g, weights, first + b->own_begin - b->copied, b->own_count) },
         .out = { graph_view(g, weights, first, b->count - b->copied) },
     };
-    cut_attributes(&proto, mesh_split_lane(mesh), mesh);
+    cut_attributes(&proto, sharers, mesh);
     graph_add(g, &proto);
     return g->rc;
 }
 
 int data_parallel_share(const struct model *m, const struct mesh *mesh)
 {
-    for (i64 i = 0; i < m->n_buckets && splits(mesh); i++) {
+    for (i64 i = 0; i < m->n_buckets; i++) {
         const struct bucket *b = &m->buckets[i];
+        enum lane sharers = mesh_sharers(mesh, b);
         const struct tensor *weights = b->compute ? b->compute : b->master;
         i64 first = b->compute ? 0 : b->copied;
-        if (b->own_count > 0 && !b->split_weights)
-            TRY(mesh_join(mesh, (u8 *)weights->data + first * dtype_bytes(weights->dtype),
+        if (splits(mesh, sharers) && b->own_count > 0 && !b->split_weights)
+            TRY(mesh_join(mesh, sharers, (u8 *)weights->data + first * dtype_bytes(weights->dtype),
                           b->own_count, weights->dtype));
     }
     return OK;

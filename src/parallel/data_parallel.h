@@ -45,4 +45,10 @@ int data_parallel_share(const struct model *m, const struct mesh *mesh);
 struct tensor *data_parallel_total(struct graph *g, struct tensor *total,
                                    const struct mesh *mesh);
 
+/* Experts are on other ranks and nothing is split: what each found in its own is summed first,
+ * over ep; otherwise data_parallel_total sees each element once. */
+bool data_parallel_apart(const struct mesh *mesh);
+struct tensor *data_parallel_experts_total(struct graph *g, struct tensor *total,
+                                           const struct mesh *mesh);
+
 #endif

@@ -95,7 +95,7 @@ static enum comm_op comm_op_of(const struct task *t)
 {
     if (t->op == &op_reduce_scatter)
         return COMM_REDUCE_SCATTER;
-    if (t->op == &op_all_to_all || t->op == &op_ring_shift)
+    if (t->op == &op_all_to_all || t->op == &op_ring_shift || t->op == &op_expert_exchange)
         return COMM_ALL_TO_ALL;
     return t->op == &op_all_gather ? COMM_ALL_GATHER : COMM_ALLREDUCE;
 }
@@ -143,6 +143,18 @@ static int start_move(struct driver *d, const struct task *t, const struct run *
     return OK;
 }
 
+/* Rows to and from each rank, as the task before has counted them. */
+static void set_traffic(const struct task *t, int n, i64 *counts)
+{
+    const i32 *traffic = t->in[1]->data;
+    i64 columns = t->in[0]->dim[1];
+    bool back = t->attr[EXCHANGE_BACK] != 0;
+    for (int i = 0; i < n; i++) {
+        counts[i] = columns * traffic[back ? n + i : i];
+        counts[n + i] = columns * traffic[back ? i : n + i];
+    }
+}
+
 /* Elements to each member, then from each. A ring's step is an exchange with the neighbours
  * alone: no order of sends and receives can block it. */
 static void set_counts(const struct task *t, const struct comm_group *group, i64 whole, i64 *counts)
@@ -165,7 +177,10 @@ static int start_one(struct driver *d, const struct task *t, i64 block, const st
     i64 in_bytes = tensor_bytes(t->in[0]) / outer, out_bytes = tensor_bytes(t->out[0]) / outer;
     i64 whole = i64_max(in_bytes, out_bytes) / dtype_bytes(dtype_of(t));
     TRY(next_call(d, t, x, &call, &counts));
-    set_counts(t, group, whole, counts);
+    if (t->op == &op_expert_exchange)
+        set_traffic(t, group->n, counts);
+    else
+        set_counts(t, group, whole, counts);
     *call = (struct comm_call){
         .op = comm_op_of(t),
         .group = group,

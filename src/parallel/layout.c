@@ -22,6 +22,9 @@ const struct option layout_options[] = {
     { "layout.cp_kind", FIELD(CHOICE, cp_kind), "ring", .choices = "ring|ulysses",
       .help = "How attention sees all tokens of a row: keys and values go around (ring), or heads "
               "are exchanged for tokens (ulysses)." },
+    { "layout.ep", FIELD(INT, ep), "1", .unit = "ranks", .min = 1, .max = MOST_RANKS,
+      .help = "Expert parallel: ranks, out of those of dp, that share the experts of each layer; "
+              "tokens travel to them." },
     { "layout.tp", FIELD(INT, tp), "1", .unit = "ranks", .min = 1, .max = MOST_RANKS,
       .help = "Tensor parallel, with sequence parallel: ranks that share each matrix." },
     { "layout.zero", FIELD(INT, zero), "0", .max = 3,
@@ -47,7 +50,7 @@ const struct option layout_options[] = {
 
 struct layout layout_single(void)
 {
-    return (struct layout){ .pp = 1, .dp = 1, .cp = 1, .tp = 1, .schedule = "1f1b" };
+    return (struct layout){ .pp = 1, .dp = 1, .cp = 1, .tp = 1, .ep = 1, .schedule = "1f1b" };
 }
 
 i64 layout_ranks(const struct layout *l)
@@ -256,6 +259,36 @@ static int check_exact(const struct layout *l, int micro_batches)
     return OK;
 }
 
+static bool experts_fit(const struct layout *l, const struct model_spec *s, i64 ep)
+{
+    return l->dp * l->cp % ep == 0 && s->experts % ep == 0;
+}
+
+/* Experts over ranks that share the batch. */
+static int check_expert_parallel(const struct layout *l, const struct model_spec *s)
+{
+    i64 lower = l->ep;
+    if (l->ep == 1)
+        return OK;
+    if (s->experts == 0)
+        return err_set(ERR_CONFIG, "ep=%lld has nothing to share out: %s has no experts; use ep=1",
+                       (long long)l->ep, s->name);
+    while (!experts_fit(l, s, lower))
+        lower--;
+    if (lower < l->ep)
+        return err_set(ERR_CONFIG, "ep=%lld must divide the %lld ranks that share the batch and "
+                       "the model's %lld experts; ep=%lld does", (long long)l->ep,
+                       (long long)(l->dp * l->cp), (long long)s->experts, (long long)lower);
+    if (l->zero_group > 0)
+        return err_set(ERR_CONFIG, "zero_group=%lld does not work with ep=%lld yet: experts' state is "
+                       "split over the ranks that have the same; leave zero_group out",
+                       (long long)l->zero_group, (long long)l->ep);
+    if (l->zero > ZERO_OPTIMIZER)
+        return err_set(ERR_CONFIG, "zero=%lld does not work with ep=%lld yet; choose zero=1 or 0",
+                       (long long)l->zero, (long long)l->ep);
+    return OK;
+}
+
 /* What experts cannot share yet. */
 static int check_experts(const struct layout *l, const struct model_spec *s)
 {
@@ -302,6 +335,7 @@ int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, 
     TRY(check_rows(l, B, micro_batches));
     TRY(check_exact(l, micro_batches));
     TRY(check_experts(l, s));
+    TRY(check_expert_parallel(l, s));
     TRY(check_group(l));
     TRY(check_divides("attention heads", s->heads, l->tp));
     TRY(check_divides("key-value heads", s->kv_heads, l->tp));

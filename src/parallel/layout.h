@@ -9,6 +9,9 @@
  *     cp   context: every rank has a part of the tokens of these rows (ops/zigzag.h)
  *     tp   tensor: matrices are cut; between them rows are (sequence parallel)
  *
+ * ep is no axis of its own: of the ranks along dp (and cp), groups of ep neighbours share the
+ * experts of sparse layers out, and send each other's rows there (expert parallelism).
+ *
  * Pure arithmetic and texts: it talks to no one. */
 #ifndef HEADWAY_LAYOUT_H
 #define HEADWAY_LAYOUT_H
@@ -30,6 +33,7 @@ enum cp_kind { CP_RING, CP_ULYSSES };
 
 struct layout {
     i64 pp, dp, cp, tp;
+    i64 ep; /* divides dp cp */
     int cp_kind; /* enum cp_kind */
     i64 zero; /* enum zero_stage */
     i64 zero_group; /* ranks that split it: so many neighbours along dp and cp; 0: all */

@@ -33,6 +33,8 @@ i64 mesh_degree(const struct mesh *m, enum lane lane)
     case LANE_SHARD: return layout_split_ranks(&m->layout);
     case LANE_COPIES: return m->layout.dp * m->layout.cp / layout_split_ranks(&m->layout);
     case LANE_CP: return m->layout.cp;
+    case LANE_EP: return m->layout.ep;
+    case LANE_EDP: return m->layout.dp * m->layout.cp / m->layout.ep;
     case LANE_TP: return m->layout.tp;
     default: return 1;
     }
@@ -46,9 +48,16 @@ i64 mesh_coordinate(const struct mesh *m, enum lane lane)
     case LANE_SHARD: return mesh_coordinate(m, LANE_DP) % layout_split_ranks(&m->layout);
     case LANE_COPIES: return mesh_coordinate(m, LANE_DP) / layout_split_ranks(&m->layout);
     case LANE_CP: return m->cp_rank;
+    case LANE_EP: return mesh_coordinate(m, LANE_DP) % m->layout.ep;
+    case LANE_EDP: return mesh_coordinate(m, LANE_DP) / m->layout.ep;
     case LANE_TP: return m->tp_rank;
     default: return 0;
     }
+}
+
+enum lane mesh_sharers(const struct mesh *m, const struct bucket *b)
+{
+    return b->experts && m->layout.ep > 1 ? LANE_EDP : mesh_split_lane(m);
 }
 
 /* The layers of this rank's stages. They were checked with the layout. */
@@ -72,6 +81,8 @@ struct model_part mesh_part(const struct mesh *m, const struct model_spec *s)
         add_chunks(m, s, &part);
     part.tensor_parts = m->layout.tp;
     part.tensor_part = m->tp_rank;
+    part.expert_parts = m->layout.ep;
+    part.expert_part = mesh_coordinate(m, LANE_EP);
     if (m->layout.zero >= ZERO_OPTIMIZER) {
         bool several = layout_split_ranks(&m->layout) > 1;
         part.state_parts = layout_split_ranks(&m->layout);
@@ -86,11 +97,13 @@ struct model_part mesh_part(const struct mesh *m, const struct model_spec *s)
 static i64 stride_of(const struct mesh *m, enum lane lane)
 {
     const struct layout *l = &m->layout;
-    if (lane == LANE_PP)
-        return l->dp * l->cp * l->tp;
-    if (lane == LANE_COPIES)
-        return layout_split_ranks(&m->layout) * l->tp;
-    return lane == LANE_TP ? 1 : l->tp;
+    switch (lane) {
+    case LANE_PP: return l->dp * l->cp * l->tp;
+    case LANE_COPIES: return layout_split_ranks(l) * l->tp;
+    case LANE_EDP: return l->ep * l->tp;
+    case LANE_TP: return 1;
+    default: return l->tp;
+    }
 }
 
 /* The ranks that differ from this one in the lane's coordinate only. */
@@ -162,6 +175,15 @@ int mesh_meet(struct mesh *out, struct comm *comm)
     return make_world(out, comm);
 }
 
+static int make_expert_groups(struct mesh *m)
+{
+    if (m->layout.ep == 1)
+        return OK;
+    TRY(make_group(m, LANE_EP, "ep", &m->groups[LANE_EP]));
+    TRY(make_group(m, LANE_EDP, "edp", &m->groups[LANE_EDP]));
+    return make_group(m, LANE_EDP, "twins", &m->twins);
+}
+
 int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm)
 {
     *out = mesh_at(l, comm->rank);
@@ -179,6 +201,7 @@ int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm)
     }
     TRY(make_group(out, LANE_CP, "cp", &out->groups[LANE_CP]));
     TRY(make_group(out, LANE_TP, "tp", &out->groups[LANE_TP]));
+    TRY(make_expert_groups(out));
     TRY(make_column(out));
     TRY(make_group(out, LANE_PP, "pp", &out->groups[LANE_PP]));
     return make_boundaries(out);
@@ -245,18 +268,19 @@ int mesh_give(const struct mesh *m, int from, void *data, i64 bytes)
     return comm_run(&call);
 }
 
-int mesh_join(const struct mesh *m, void *data, i64 count, enum dtype dtype)
+int mesh_join(const struct mesh *m, enum lane axis, void *data, i64 count, enum dtype dtype)
 {
-    if (!m->splitters)
+    struct comm_group *group = axis == LANE_EDP ? m->twins : m->splitters;
+    if (!group)
         return OK;
     struct arena a;
     arena_init(&a);
-    i64 *counts = ARENA_ARRAY(&a, i64, m->splitters->n);
-    for (int i = 0; i < m->splitters->n; i++)
+    i64 *counts = ARENA_ARRAY(&a, i64, group->n);
+    for (int i = 0; i < group->n; i++)
         counts[i] = count;
-    struct comm_call call = { .op = COMM_ALL_GATHER, .group = m->splitters, .out = data,
-                              .in = (u8 *)data + m->splitters->index * count * dtype_bytes(dtype),
-                              .count = count * m->splitters->n, .counts = counts, .dtype = dtype,
+    struct comm_call call = { .op = COMM_ALL_GATHER, .group = group, .out = data,
+                              .in = (u8 *)data + group->index * count * dtype_bytes(dtype),
+                              .count = count * group->n, .counts = counts, .dtype = dtype,
                               .tag = TAG_GATHER };
     int rc = comm_run(&call);
     arena_fini(&a);

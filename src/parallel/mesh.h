@@ -7,7 +7,11 @@
  * Ranks along dp and cp together *share the batch*: each has other tokens of it, so gradients and
  * losses are summed over all of them, and they split what zero splits. The lane LANE_DP and the
  * axis "dp" mean these. With layout.zero_group they split what zero splits in groups of neighbours
- * (LANE_SHARD), which are copies of each other (LANE_COPIES). */
+ * (LANE_SHARD), which are copies of each other (LANE_COPIES).
+ *
+ * The same ranks seen by experts: sharer = edp_rank x ep + ep_rank. Those along ep have other
+ * experts and send each other rows (LANE_EP); those along edp have the same experts, whose
+ * gradients they sum and whose state they split (LANE_EDP). */
 #ifndef HEADWAY_MESH_H
 #define HEADWAY_MESH_H
 
@@ -27,6 +31,7 @@ struct mesh {
      * may be in use by its thread: all ranks, and those that share the batch. */
     struct comm_group *world, *batch;
     struct comm_group *splitters; /* who share the optimizer's state: batch, or fewer of it */
+    struct comm_group *twins;  /* who shares the batch and has the same experts */
     struct comm_group *column; /* who shares the batch, on all stages */
     struct comm_group **boundaries; /* [stages - 1]: member 0 has the earlier stage; NULL where
                                      * this rank has neither or both */
@@ -48,12 +53,14 @@ int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm);
 struct model_part mesh_part(const struct mesh *m, const struct model_spec *s);
 
 /* Degree and own coordinate along the axis of a lane; of LANE_DP, among those who share the
- * batch. */
+ * batch. LANE_EP and LANE_EDP divide these. */
 i64 mesh_degree(const struct mesh *m, enum lane lane);
 i64 mesh_coordinate(const struct mesh *m, enum lane lane);
 
 /* The lane of those who split what zero splits: LANE_SHARD where they are not all of LANE_DP. */
 enum lane mesh_split_lane(const struct mesh *m);
+/* The same for what is in this bucket: of experts that are spread, LANE_EDP. */
+enum lane mesh_sharers(const struct mesh *m, const struct bucket *b);
 
 /* True for the one rank that writes and tells. */
 bool mesh_leads(const struct mesh *m);
@@ -70,9 +77,9 @@ int mesh_max(const struct mesh *m, double *values, i64 n);
 int mesh_gather(const struct mesh *m, const void *own, void *all, i64 bytes);
 /* Rank `from` gives so many bytes to the leading rank; only these two call it. */
 int mesh_give(const struct mesh *m, int from, void *data, i64 bytes);
-/* Every rank that shares the optimizer's state has one of equal parts of data in its place, in
- * order; all get all. count: elements of a part. */
-int mesh_join(const struct mesh *m, void *data, i64 count, enum dtype dtype);
+/* Every rank that shares the optimizer's state, or that of experts (axis LANE_EDP), has one of equal
+ * parts of data in its place, in order; all get all. count: elements of a part. */
+int mesh_join(const struct mesh *m, enum lane axis, void *data, i64 count, enum dtype dtype);
 /* All ranks get what the leading one has; what rank `from` has. */
 int mesh_tell(const struct mesh *m, void *data, i64 bytes);
 int mesh_tell_from(const struct mesh *m, int from, void *data, i64 bytes);

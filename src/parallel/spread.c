@@ -11,6 +11,7 @@ enum spread {
     SPREAD_SAME,    /* every rank has it */
     SPREAD_ROWS,    /* each rank has some rows (tokens, rows of a weight, a slice) */
     SPREAD_COLUMNS, /* each rank has some columns */
+    SPREAD_EXPERTS, /* each rank has some experts, or all rows for these */
     SPREAD_PARTIAL, /* the sum over ranks is what is meant */
     SPREAD_LARGEST, /* the largest over ranks is */
     SPREAD_MIXED    /* parts of it differ */
@@ -18,6 +19,7 @@ enum spread {
 
 static const char *const words[] = {
     "unknown", "the same on all ranks", "cut by rows", "cut by columns",
+    "cut by experts",
     "a partial sum of each rank", "the largest of each rank", "spread in several ways",
 };
 
@@ -116,7 +118,8 @@ static void copy_pieces(struct check *c, const struct tensor *x, const struct te
 
 static const char *axis_name(const struct check *c)
 {
-    return c->axis == LANE_TP ? "tp" : c->axis == LANE_SHARD ? "dp within a zero_group"
+    return c->axis == LANE_TP ? "tp" : c->axis == LANE_EP ? "ep" : c->axis == LANE_EDP ? "edp"
+           : c->axis == LANE_SHARD ? "dp within a zero_group"
            : c->axis == LANE_COPIES ? "dp across zero_groups" : "dp";
 }
 
@@ -371,13 +374,18 @@ static enum spread slice_of(struct check *c, const struct tensor *x)
     return is;
 }
 
+static bool is_cut(enum spread is)
+{
+    return is == SPREAD_ROWS || is == SPREAD_COLUMNS || is == SPREAD_EXPERTS;
+}
+
 /* A sum over elements, each of which may be here or there. */
 static enum spread count_of(struct check *c, const struct task *t, const struct tensor *x)
 {
     enum spread is = slice_of(c, x);
     if (is == SPREAD_PARTIAL || is == SPREAD_LARGEST || is == SPREAD_MIXED)
         refuse(c, t, x, "it must be reduced first");
-    return is == SPREAD_ROWS || is == SPREAD_COLUMNS ? SPREAD_PARTIAL : is;
+    return is_cut(is) ? SPREAD_PARTIAL : is;
 }
 
 static void squares_rule(struct check *c, const struct task *t)
@@ -450,11 +458,6 @@ static void update_rule(struct check *c, const struct task *t)
         set(c, t->out[k], slice ? SPREAD_ROWS : p);
 }
 
-static bool is_cut(enum spread is)
-{
-    return is == SPREAD_ROWS || is == SPREAD_COLUMNS;
-}
-
 /* What a rank has of a cut matrix is a share of it, whichever way it is cut. */
 static void momentum_rule(struct check *c, const struct task *t)
 {
@@ -521,6 +524,47 @@ static void pass_on(struct check *c, const struct task *t)
         set(c, t->out[0], is == SPREAD_MIXED ? SPREAD_UNKNOWN : is);
 }
 
+/* Rows of tokens become rows of experts, or the other way round. */
+static void exchange_rule(struct check *c, const struct task *t)
+{
+    enum spread is = in(c, t, 0), from = SPREAD_ROWS, to = SPREAD_EXPERTS;
+    if (t->attr[EXCHANGE_BACK] != 0) {
+        from = SPREAD_EXPERTS;
+        to = SPREAD_ROWS;
+    }
+    if (is != SPREAD_UNKNOWN && is != from)
+        refuse(c, t, t->in[0], "it must not be sent there (again)");
+    set(c, t->out[0], to);
+}
+
+/* Counts for each expert; what arrives of them. */
+static void counts_rule(struct check *c, const struct task *t)
+{
+    for (int k = 0; k < t->op->n_out; k++)
+        set(c, t->out[k], c->axis == LANE_EP && t->op == &op_expert_arrival ? SPREAD_EXPERTS
+                                                                            : in(c, t, 0));
+}
+
+/* All experts' matrices meet a rank's own rows, or some experts' all of theirs. */
+static void expert_linear_rule(struct check *c, const struct task *t)
+{
+    enum spread x = in(c, t, 0), w = in(c, t, 1);
+    bool known = x != SPREAD_UNKNOWN && w != SPREAD_UNKNOWN;
+    bool fits = w == SPREAD_SAME ? x == SPREAD_ROWS || x == SPREAD_SAME
+                                 : w == SPREAD_EXPERTS && x == w;
+    if (known && !fits)
+        refuse_pair(c, t, t->in[0], t->in[1]);
+    write(c, t, 0, known ? x : SPREAD_UNKNOWN);
+}
+
+static void expert_linear_dw_rule(struct check *c, const struct task *t)
+{
+    enum spread dy = in(c, t, 0), x = in(c, t, 1);
+    if (dy != SPREAD_UNKNOWN && x != SPREAD_UNKNOWN && dy != x)
+        refuse_pair(c, t, t->in[1], t->in[0]);
+    write(c, t, 0, dy == SPREAD_ROWS ? SPREAD_PARTIAL : dy);
+}
+
 /* No rule: rows go in, rows come out, as far as nothing is cut otherwise. */
 static void opaque(struct check *c, const struct task *t)
 {
@@ -563,6 +607,12 @@ static const struct rule {
     { &op_adamw, update_rule },             { &op_ema, update_rule },
     { &op_muon_momentum, momentum_rule },   { &op_muon_orthogonal, orthogonal_rule },
     { &op_muon_step, step_rule },
+    { &op_expert_counts, counts_rule },     { &op_expert_arrival, counts_rule },
+    { &op_expert_exchange, exchange_rule },
+    { &op_expert_gather, together },        { &op_expert_combine, together },
+    { &op_expert_combine_grad, together },
+    { &op_expert_linear, expert_linear_rule }, { &op_expert_linear_dx, expert_linear_rule },
+    { &op_expert_linear_dw, expert_linear_dw_rule },
     { &op_reduce_scatter, collective_rule }, { &op_all_gather, collective_rule },
     { &op_all_reduce, collective_rule },
 };
@@ -591,6 +641,8 @@ static void check_task(struct check *c, const struct task *t)
 
 static enum spread weight_spread(const struct check *c, const struct param *p)
 {
+    if (c->axis == LANE_EP && p->bucket->experts)
+        return SPREAD_EXPERTS;
     if (c->axis != LANE_TP || p->desc.split == SPLIT_NONE)
         return SPREAD_SAME;
     return p->desc.split == SPLIT_ROWS ? SPREAD_ROWS : SPREAD_COLUMNS;
@@ -631,7 +683,7 @@ static int check_axis(const struct graph *g, const struct model *m, enum lane ax
 {
     struct check c = { .g = g, .m = m, .axis = axis, .slots = 1024,
                        .batch = axis != LANE_TP,
-                       .split = axis == LANE_DP || axis == LANE_SHARD };
+                       .split = axis != LANE_TP && axis != LANE_COPIES };
     while (c.slots < (u64)(2 * g->n_tensors + 16 * m->n_params))
         c.slots *= 2;
     arena_init(&c.arena);
@@ -653,6 +705,10 @@ int spread_check(const struct graph *g, const struct model *m, const struct mesh
     if (mesh_split_lane(mesh) == LANE_SHARD) {
         TRY(check_axis(g, m, LANE_SHARD));
         return check_axis(g, m, LANE_COPIES);
+    }
+    if (mesh->layout.ep > 1) {
+        TRY(check_axis(g, m, LANE_EP));
+        return mesh_degree(mesh, LANE_EDP) > 1 ? check_axis(g, m, LANE_EDP) : OK;
     }
     return mesh->layout.dp > 1 ? check_axis(g, m, LANE_DP) : OK;
 }

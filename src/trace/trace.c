@@ -56,7 +56,8 @@ void trace_forget(struct trace *t)
 const char *trace_lane_name(int lane)
 {
     static const char *const names[] = { "compute", "host", "loader", "checkpoint", "tp", "cp",
-                                         "dp", "shard", "copies", "pp", "table", "ep", "away" };
+                                         "dp", "shard", "copies", "pp", "table", "ep", "edp",
+                                         "away" };
     _Static_assert(COUNT_OF(names) == TRACE_LANES, "a name for each");
     return lane >= 0 && lane < TRACE_LANES ? names[lane] : "?";
 }

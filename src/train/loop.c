@@ -382,7 +382,7 @@ static int evaluate_both(struct loop *l, bool final)
         rc = evaluate(l, final, true);
     const struct model_part *part = &s->model->part;
     bool apart = part->tensor_parts == 1 && s->mesh.layout.pp == 1 && s->mesh.layout.cp == 1 &&
-                 !part->split_weights;
+                 part->expert_parts == 1 && !part->split_weights;
     bool data = rc == ERR_FORMAT || rc == ERR_SYS; /* what one rank lacks ends others' passes too */
     if (!data || !apart || s->config->data.on_missing == MISSING_STOP)
         return rc;

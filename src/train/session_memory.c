@@ -156,6 +156,9 @@ int session_check_memory(struct session *s)
     put_bytes(&line, "memory: ", s->predicted_bytes);
     put_bytes(&line, " at most (weights and optimizer ", s->model->region_bytes);
     put_bytes(&line, ", activations ", s->engine.region_bytes);
+    if (s->mesh.layout.ep > 1)
+        text_printf(&line, " with room for the rows of all %lld ranks of ep at one of them",
+                    (long long)s->mesh.layout.ep);
     put_bytes(&line, ", workspace ", s->engine.workspace_bytes);
     put_bytes(&line, ", copy for checkpoints ", copy);
     if (s->model->away_bytes + s->engine.away_bytes > 0)

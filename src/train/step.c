@@ -129,12 +129,12 @@ static bool own_piece(struct graph *g, const struct param *p, struct piece *out)
 }
 
 /* Which parameters have what in common across ranks, by their place in a bucket. */
-enum sharing { SHARE_MATRICES, SHARE_CUT_VECTORS, SHARE_SAME_VECTORS };
+enum sharing { SHARE_EXPERTS, SHARE_MATRICES, SHARE_CUT_VECTORS, SHARE_SAME_VECTORS };
 
 static enum sharing sharing_of(const struct param *p)
 {
     if (p->at >= p->bucket->copied)
-        return SHARE_MATRICES;
+        return p->bucket->experts ? SHARE_EXPERTS : SHARE_MATRICES;
     return p->at >= p->bucket->cut ? SHARE_CUT_VECTORS : SHARE_SAME_VECTORS;
 }
 
@@ -177,7 +177,8 @@ static struct tensor *no_squares(struct graph *g, const struct model *m, bool ex
     return exact ? exact_squares(g, none, NULL) : sum_squares(g, none);
 }
 
-/* The squared norm of the whole gradient: each element once. Slices of a split state are
+/* The squared norm of the whole gradient: each element once. Experts that are on other ranks come
+ * first. Slices of a split state are
  * summed over their owners, then shares over the ranks that cut the model, and what all have
  * is added behind that; then stages are summed. */
 static struct tensor *gradient_squares(struct graph *g, const struct model *m,
@@ -186,7 +187,9 @@ static struct tensor *gradient_squares(struct graph *g, const struct model *m,
     const bool exact = mesh->layout.exact;
     struct tensor *(*squares)(struct graph *, const struct model *, struct tensor *,
                               enum sharing) = exact ? count_squares : add_squares;
-    struct tensor *sum = squares(g, m, NULL, SHARE_MATRICES);
+    struct tensor *sum = squares(g, m, NULL, SHARE_EXPERTS);
+    sum = data_parallel_experts_total(g, sum, mesh);
+    sum = squares(g, m, sum, SHARE_MATRICES);
     if (!sum)
         sum = no_squares(g, m, exact);
     sum = data_parallel_total(g, sum, mesh);

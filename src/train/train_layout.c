@@ -30,6 +30,10 @@ int train_layout_check(const struct layout *l, const struct model_spec *s,
     for (i64 step = 0; step <= ramps; step++)
         TRY(layout_check(l, s, ranks, c->train.batch, schedule_seq(c, step),
                          (int)schedule_micro_batches(c, step)));
+    if (l->ep > 1 && l->zero > ZERO_NONE && c->optim.name == OPTIMIZER_MUON)
+        return err_set(ERR_CONFIG, "optim.name muon gathers its matrices over all of dp, and with "
+                       "ep=%lld ranks there have other experts: use zero=0, ep=1 or adamw",
+                       (long long)l->ep);
     if (l->pp > 1 && c->offload.activations)
         return err_set(ERR_CONFIG, "offload.activations needs micro-batches that follow each other, "
                        "and pp=%lld has several under way: set one of them back (offload.optimizer "
@@ -47,7 +51,7 @@ static double work_of(const struct rank_view *v)
 
 static bool is_data(int lane)
 {
-    return lane == LANE_DP || lane == LANE_SHARD || lane == LANE_COPIES;
+    return lane == LANE_DP || lane == LANE_SHARD || lane == LANE_COPIES || lane == LANE_EDP;
 }
 
 static void add_view(struct candidate *k, const struct rank_view *v, const struct layout_budget *b)
@@ -95,9 +99,10 @@ static int price(const struct search *x, struct candidate *k)
     return rc;
 }
 
-static int try_layout(struct search *x, i64 pp, i64 tp, i64 zero)
+static int try_layout(struct search *x, i64 pp, i64 tp, i64 ep, i64 zero)
 {
     struct candidate k = { .layout = *x->base };
+    k.layout.ep = ep;
     k.layout.pp = pp;
     k.layout.tp = tp;
     k.layout.dp = x->budget->ranks / (pp * k.layout.cp * tp);
@@ -117,6 +122,15 @@ static int try_layout(struct search *x, i64 pp, i64 tp, i64 zero)
     } else if (x->fitting == 2 || k.seconds < x->second.seconds) {
         x->second = k;
     }
+    return OK;
+}
+
+/* With every sharing out of the experts. */
+static int try_experts(struct search *x, i64 pp, i64 tp, i64 zero)
+{
+    i64 sharers = x->budget->ranks / (pp * tp);
+    for (i64 ep = 1; ep <= i64_max(1, i64_min(sharers, x->spec->experts)); ep++)
+        TRY(try_layout(x, pp, tp, ep, zero));
     return OK;
 }
 
@@ -147,7 +161,7 @@ int train_layout_choose(struct layout *out, const struct layout *base,
         for (i64 tp = 1; pp * tp <= budget->ranks; tp++)
             for (i64 zero = ZERO_NONE; zero <= ZERO_WEIGHTS; zero++)
                 if (budget->ranks % (pp * base->cp * tp) == 0)
-                    TRY(try_layout(&x, pp, tp, zero));
+                    TRY(try_experts(&x, pp, tp, zero));
     if (x.legal == 0)
         return err_set(ERR_CONFIG, "no layout of %lld ranks fits this model and batch; more "
                        "rows or micro-batches per step (train.batch, train.accumulate) allow more "

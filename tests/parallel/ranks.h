@@ -43,6 +43,7 @@ struct ranks_options {
     const char *layout;
     i64 heads; /* query and key heads, for many ranks along tp or cp; 0: the tiny model's */
     i64 layers; /* 0: those of tiny_spec */
+    i64 choices; /* experts per token; 0: those of the tiny model */
     i64 window;
     i64 health; /* as log.health */
     void (*plant)(struct program *p); /* a fault in every rank's program; NULL: none */
@@ -76,6 +77,8 @@ static struct model_spec rank_spec(const struct ranks_options *o)
     struct model_spec spec = tiny_spec_of(&o->tiny);
     if (o->layers)
         spec.layers = o->layers;
+    if (o->choices)
+        spec.experts_per_token = o->choices;
     spec.window = o->window;
     if (o->heads) {
         spec.head_size = spec.width / o->heads;

@@ -18,7 +18,7 @@ struct counts {
 
 static const char *const axis_of[LANE_COUNT] = {
     [LANE_TP] = "tp", [LANE_DP] = "dp", [LANE_PP] = "pp", [LANE_TIE] = "tie",
-    [LANE_SHARD] = "shard", [LANE_COPIES] = "copies",
+    [LANE_SHARD] = "shard", [LANE_COPIES] = "copies", [LANE_EP] = "ep", [LANE_EDP] = "edp",
 };
 
 static struct counts of_tasks(const struct ranks *all)
@@ -118,6 +118,32 @@ static double rows_over_tensor(const struct ranks *all, double a)
     return (double)s->layers * layer + embedding + head + loss;
 }
 
+/* Experts over ranks, where every token chooses all of them: each row and its gradient go to each
+ * expert and back, those of a rank's own experts stay, and each layer counts them first. */
+static double rows_over_experts(const struct ranks *all, double a)
+{
+    const struct rank *k = &all->rank[0];
+    const struct model_spec *s = &k->model->spec;
+    double n = (double)all->layout.ep, E = (double)s->experts;
+    double row = (double)s->width * a, rows = (double)(k->rows.B * RANK_T);
+    return (double)spec_sparse_layers(s) * (n - 1) * (4 * E + 4 * E * rows * row);
+}
+
+/* Expert parallel: along edp experts' gradients, along ep rows and a share of the norm. */
+static void add_experts(struct counts *c, const struct ranks *all, const struct rank *k, double a)
+{
+    const struct layout *l = &all->layout;
+    for (i64 i = 0; i < k->model->n_buckets; i++)
+        if (k->model->buckets[i].experts && mesh_coordinate(&k->mesh, LANE_EDP) == 0)
+            c->bytes[LANE_EDP] += (double)(mesh_degree(&k->mesh, LANE_EDP) - 1) *
+                                  (double)k->model->buckets[i].count * (l->zero ? 4 + a : 8);
+    if (mesh_coordinate(&k->mesh, LANE_EP) > 0)
+        return;
+    c->bytes[LANE_EP] += k->rows.micro_batches * rows_over_experts(all, a);
+    if (l->zero == 0)
+        c->bytes[LANE_EP] += 2 * (double)(l->ep - 1) * 8;
+}
+
 /* Muon: what is orthogonalised is gathered and scattered back in f32, by all that split the state
  * and, for each matrix, by one group along tp of those that do. */
 static void add_muon(struct counts *c, const struct rank *k, const struct layout *l)
@@ -154,12 +180,14 @@ static struct counts of_formulas(const struct ranks *all, bool half)
         const struct rank *k = &all->rank[r];
         for (i64 i = 0; i < k->model->n_buckets; i++) {
             const struct bucket *b = &k->model->buckets[i];
-            if (k->mesh.dp_rank == 0 && l->dp > 1)
+            if (k->mesh.dp_rank == 0 && l->dp > 1 && !(b->experts && l->ep > 1))
                 add_bucket(&c, k, b, l, a);
             if (k->mesh.tp_rank == 0 && l->tp > 1)
                 c.bytes[LANE_TP] += 2 * (double)(l->tp - 1) * 4 * (double)b->cut;
         }
         add_muon(&c, k, l);
+        if (l->ep > 1)
+            add_experts(&c, all, k, a);
         if (k->mesh.dp_rank == 0 && l->dp > 1 && l->zero > 0) /* a share of the norm */
             c.bytes[split_lane(l)] +=
                 2 * (group_of(l) - 1) * (double)l->dp / group_of(l) * norm_bytes(l);
@@ -197,6 +225,8 @@ static void expect_counts_of(const char *layout, bool gpt2, bool half, int optim
     o.tiny.bf16 = half;
     o.tiny.backend = backend_best();
     o.tiny.optimizer = optimizer;
+    o.tiny.experts = strstr(layout, "ep=") ? TINY_MIXTRAL : TINY_DENSE;
+    o.choices = strstr(layout, "ep=") ? 8 : 0; /* all, so that loads are even */
     ranks_open(&all, &o);
     struct counts before = of_transport(&all), tasks = of_tasks(&all);
     ranks_step(&all, 0);
@@ -272,7 +302,17 @@ TEST(muon_sends_what_the_formula_says)
     expect_counts_of("pp=2,dp=2,tp=2,zero=1", true, true, OPTIMIZER_MUON);
 }
 
+TEST(ranks_with_other_experts_send_what_the_formula_says)
+{
+    expect_counts("dp=2,ep=2", false, false);
+    expect_counts("dp=4,ep=4", false, true);
+    expect_counts("dp=4,ep=2", false, false);
+    expect_counts("dp=8,ep=2,zero=1", false, true);
+    expect_counts("dp=4,ep=4,zero=1", false, false);
+}
+
 TEST_MAIN(ONE(data_parallel_ranks_send_what_the_formula_says),
           ONE(groups_that_are_copies_send_what_the_formula_says),
           ONE(tensor_parallel_ranks_send_what_the_formula_says),
-          ONE(stages_send_what_the_formula_says), ONE(muon_sends_what_the_formula_says))
+          ONE(stages_send_what_the_formula_says), ONE(muon_sends_what_the_formula_says),
+          ONE(ranks_with_other_experts_send_what_the_formula_says))

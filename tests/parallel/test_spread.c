@@ -55,6 +55,14 @@ static void on_other_axis(struct graph *g, i64 at)
     g->tasks[at] = t;
 }
 
+static void on_all(struct graph *g, i64 at)
+{
+    struct task *t = ARENA_NEW(g->arena, struct task);
+    *t = *g->tasks[at];
+    t->lane = LANE_DP;
+    g->tasks[at] = t;
+}
+
 /* Before the task that writes last into what is reduced. */
 static void too_early(struct graph *g, i64 at)
 {
@@ -110,6 +118,16 @@ static const struct fault faults[] = {
       { "add_norms", "along dp", "a partial sum of each rank" } },
     { "every rank adds the bias", "tp=2", true, add_bias, &op_linear, LANE_COMPUTE, 1,
       { "linear in layer 0", "along tp", "every rank would add it to its part of the sum" } },
+    { "rows stay where they are", "dp=2,ep=2", false, leave_out, &op_expert_exchange, LANE_EP, 0,
+      { "expert_gather in layer 0", "along ep", "is cut by experts: its inputs before are not" } },
+    { "rows do not come back", "dp=2,ep=2", false, leave_out, &op_expert_exchange, LANE_EP, 1,
+      { "expert_combine in layer 0", "along ep", "its inputs before are not" } },
+    { "experts are summed over ranks with others", "dp=4,ep=2", false, on_all, &op_all_reduce,
+      LANE_EDP, 0, { "all_reduce", "along ep", "it must not be reduced (again)" } },
+    { "experts are not summed", "dp=4,ep=2", false, leave_out, &op_all_reduce, LANE_EDP, 0,
+      { "sum_squares", "along edp", "mlp.experts.up.weight is a partial sum" } },
+    { "the norm is of the experts here", "dp=2,ep=2", false, leave_out, &op_all_reduce, LANE_EP,
+      -1, { "add_norms", "along ep", "a partial sum of each rank" } },
     { "leaf sums are not gathered", "tp=2,exact=true", true, leave_out, &op_all_gather, LANE_TP,
       8, { "exact_squares", "along tp", "is a partial sum of each rank" } },
     { "the norm is of shares", "tp=2,exact=true", true, leave_out, &op_all_reduce, LANE_TP, -1,
@@ -135,6 +153,7 @@ static void must_be_refused(const struct fault *f)
     struct ranks all;
     struct ranks_options o = { .tiny = { .threads = 1, .micro_batches = 1, .B = 4, .gpt2 = f->gpt2,
                                          .backend = "generic" }, .layout = f->layout };
+    o.tiny.experts = strstr(f->layout, "ep=") ? TINY_MIXTRAL : TINY_DENSE;
     ranks_open(&all, &o);
     struct rank *k = &all.rank[0];
     struct graph *g = &k->step.graph;

@@ -59,6 +59,8 @@ KERNEL_DECLARE(router_grad);
 KERNEL_DECLARE(expert_load);
 KERNEL_DECLARE(balance_bias);
 KERNEL_DECLARE(expert_order);
+KERNEL_DECLARE(expert_counts);
+KERNEL_DECLARE(expert_arrival);
 KERNEL_DECLARE(expert_gather);
 KERNEL_DECLARE(expert_combine);
 KERNEL_DECLARE(expert_combine_grad);

@@ -308,6 +308,51 @@ void NAMED(expert_order)(const struct task *t, struct run *x)
     memset(source + begin[E], 0, sizeof *source * (size_t)(t->out[0]->dim[0] - begin[E]));
 }
 
+/* --- arrival ------------------------------------------------------------------------------ */
+
+void NAMED(expert_counts)(const struct task *t, struct run *x)
+{
+    const i32 *begin = t->in[0]->data;
+    i32 *counts = t->out[0]->data;
+    (void)x;
+    for (i64 e = 0; e < t->out[0]->dim[0]; e++)
+        counts[e] = begin[e + 1] - begin[e];
+}
+
+/* Rows to and from each rank; begin[e + 1] = rows that arrive for the experts up to e. */
+static void count_arrivals(const struct task *t, i64 n, i64 each)
+{
+    const i32 *sent = t->in[0]->data, *arrived = t->in[1]->data;
+    i32 *begin = t->out[2]->data, *traffic = t->out[3]->data;
+    memset(traffic, 0, sizeof *traffic * (size_t)(2 * n));
+    memset(begin, 0, sizeof *begin * (size_t)(each + 1));
+    for (i64 i = 0; i < n * each; i++) {
+        traffic[i / each] += sent[i];
+        traffic[n + i / each] += arrived[i];
+        begin[i % each + 1] += arrived[i];
+    }
+    for (i64 e = 0; e < each; e++)
+        begin[e + 1] += begin[e];
+}
+
+void NAMED(expert_arrival)(const struct task *t, struct run *x)
+{
+    const i64 n = (i64)t->attr[ARRIVAL_RANKS], each = t->in[0]->dim[0] / n;
+    const i64 most = t->out[0]->dim[0];
+    const i32 *arrived = t->in[1]->data, *begin = t->out[2]->data;
+    i32 *source = t->out[0]->data, *place = t->out[1]->data, next[ROUTER_EXPERTS], at = 0;
+    (void)x;
+    count_arrivals(t, n, each);
+    memcpy(next, begin, sizeof *next * (size_t)each);
+    for (i64 i = 0; i < n * each; i++)
+        for (i32 k = 0; k < arrived[i]; k++, at++) {
+            place[at] = next[i % each]++;
+            source[place[at]] = at;
+        }
+    memset(source + at, 0, sizeof *source * (size_t)(most - at));
+    memset(place + at, -1, sizeof *place * (size_t)(most - at));
+}
+
 /* --- gather ------------------------------------------------------------------------------- */
 
 static i64 used_rows(const struct tensor *begin)
@@ -358,14 +403,30 @@ INLINE void combine_row(bool half, const struct task *t, i64 r)
     }
 }
 
+/* One part, as it is: the row itself, to the sign of its zeros. */
+static void move_row(const struct task *t, i64 r)
+{
+    const struct tensor *x = t->in[0];
+    const i64 bytes = x->dim[1] * dtype_bytes(x->dtype);
+    const i32 place = ((const i32 *)t->in[1]->data)[r];
+    char *to = (char *)t->out[0]->data + r * bytes;
+    if (place >= 0)
+        memcpy(to, (const char *)x->data + place * bytes, (size_t)bytes);
+    else
+        memset(to, 0, (size_t)bytes);
+}
+
 static void combine_rows(void *context, i64 part, int thread)
 {
     const struct work *w = context;
     const bool half = is_half(w->t->out[0]->dtype);
+    const bool single = w->t->in[1]->dim[1] == 1 && !w->t->in[2] && !w->t->in[3];
     struct range rows = work_range(w, part);
     (void)thread;
     for (i64 r = rows.begin; r < rows.end; r++) {
-        if (half)
+        if (single)
+            move_row(w->t, r);
+        else if (half)
             combine_row(true, w->t, r);
         else
             combine_row(false, w->t, r);

@@ -23,6 +23,7 @@ void NAMED(cpu_register)(struct backend *b)
         { &op_expert_linear_dx, { expert_linear_dx_run, expert_linear_dx_workspace, g } },
         { &op_expert_linear_dw, { expert_linear_dw_run, expert_linear_dw_workspace, g } },
         ROW(router), ROW(router_grad), ROW(expert_load), ROW(balance_bias), ROW(expert_order),
+        ROW(expert_counts), ROW(expert_arrival),
         ROW(expert_gather), ROW(expert_combine), ROW(expert_combine_grad),
         ROW(rmsnorm), ROW_SCRATCH(rmsnorm_grad), ROW(layernorm), ROW_SCRATCH(layernorm_grad),
         ROW(qk_norm), ROW_SCRATCH(qk_norm_grad), ROW(rope),

@@ -1,0 +1,101 @@
+/* Experts over several processes, through the program itself: the same run as on one rank, resumed
+ * on any other layout. */
+#include "cli/program.h"
+#include "test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define TRAIN "cd $D && timeout 100 $H train r.yaml --quiet --set run.preflight=no "
+
+static int prepare(void **state)
+{
+    (void)state;
+    setenv("D", "experts-test", 1);
+    shell("rm -rf $D && mkdir $D && cd $D && for i in $(seq 300); do "
+          "echo \"the cat number $i sat on mat $((i * 7 % 31)) and saw $((i * i % 97)) birds\"; "
+          "echo; done >t.txt && $H tokenizer train t.txt --vocab-size 300 --out tok.json --quiet "
+          ">/dev/null && $H data prepare t.txt --format paragraphs --tokenizer tok.json "
+          "--licence none --val-fraction 0.2 --out data --quiet >/dev/null && cat >r.yaml <<X\n"
+          "model: {spec: laptop-moe, override: {layers: 2, width: 64, hidden: 96, expert_hidden: 32}}\n"
+          "data: {sources: data, tokenizer: tok.json}\n"
+          "train: {steps: 6, batch: 2, accumulate: 2, seq: 32, threads: 1}\n"
+          "lr: {schedule: constant, warmup: 2}\nlog: {every: 1}\neval: {every: 6}\nX\n", 0);
+    shell(TRAIN "--set run.name=one", 0);
+    return 0;
+}
+
+/* What the run's last line of that kind says of a step. */
+static double loss_of(const char *run, const char *event, int step)
+{
+    char line[300];
+    snprintf(line, sizeof line, "grep '\"%s\"' $D/runs/%s/metrics.jsonl | grep '\"step\":%d,' | "
+             "sed 's/.*\"loss\":\\([0-9.]*\\).*/\\1/'", event, run, step);
+    return atof(shell(line, 0));
+}
+
+static void expect_as_one(const char *run)
+{
+    for (int step = 1; step <= 6; step++) {
+        double one = loss_of("one", "step", step), many = loss_of(run, "step", step);
+        if (!(one > 1 && fabs(many - one) <= 1e-5))
+            fail_msg("step %d of %s: loss %.9f, one rank has %.9f", step, run, many, one);
+    }
+    CHECK_NEAR(loss_of(run, "eval", 6), loss_of("one", "eval", 6), 1e-5);
+}
+
+TEST(experts_over_ranks_train_and_evaluate_as_one_rank_does)
+{
+    shell(TRAIN "--set run.name=a --ranks 2 --layout dp=2,ep=2", 0);
+    expect_as_one("a");
+    shell(TRAIN "--set run.name=b --ranks 4 --layout dp=4,ep=2,zero=1", 0);
+    expect_as_one("b");
+    shell(TRAIN "--set run.name=c --ranks 4 --layout pp=2,dp=2,ep=2", 0);
+    expect_as_one("c");
+}
+
+TEST(a_run_goes_on_on_any_other_layout)
+{
+    static const struct { const char *layout; int ranks; } chain[] = {
+        { "dp=4,ep=4", 4 }, { "dp=1", 0 }, { "dp=4,ep=2,zero=1", 4 }, { "pp=2,dp=2,ep=2", 4 },
+        { "dp=2", 2 }, { "dp=2,ep=2,zero=1", 2 },
+    };
+    char line[400];
+    for (int i = 0; i < COUNT_OF(chain); i++) {
+        snprintf(line, sizeof line, TRAIN "--set run.name=chain --set train.steps=%d %s --ranks %d "
+                 "--layout %s", i + 1, i ? "--resume" : "", chain[i].ranks, chain[i].layout);
+        shell(line, 0);
+    }
+    expect_as_one("chain");
+    shell("cd $D && $H model export runs/chain --out hf --quiet && $H model export runs/one --out "
+          "hf1 --quiet && test $(stat -c %s hf/model.safetensors) = "
+          "$(stat -c %s hf1/model.safetensors)", 0);
+}
+
+TEST(a_layout_with_experts_is_shown_and_chosen)
+{
+    const char *text = shell("cd $D && $H layout show r.yaml --layout dp=4,ep=2", 0);
+    CHECK(strstr(text, "\n  ep  {0 1} {2 3}\n") && strstr(text, "\n  edp {0 2} {1 3}\n"));
+    CHECK(strstr(text, "experts 0-3 | experts 4-7"));
+    CHECK(strstr(text, "activation has room for the rows of all 2 ranks at one"));
+    text = shell("cd $D && timeout 100 $H train r.yaml --dry-run --ranks 2 --layout auto 2>&1", 0);
+    CHECK(strstr(text, ", the fastest of the 5 of 5 legal layouts that fit: an estimated "));
+    text = shell(TRAIN "--dry-run --ranks 4 --layout dp=4,ep=3 2>&1", 2);
+    CHECK(strstr(text, "ep=2 does"));
+    text = shell(TRAIN "--dry-run --ranks 2 --layout dp=2,ep=2,zero=1 --set optim.name=muon 2>&1", 2);
+    CHECK(strstr(text, "use zero=0, ep=1 or adamw"));
+    text = shell("cd $D && timeout 100 $H train r.yaml --dry-run --ranks 2 --layout dp=2,ep=2 2>&1",
+                 0);
+    CHECK(strstr(text, "with room for the rows of all 2 ranks of ep at one of them"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ONE(experts_over_ranks_train_and_evaluate_as_one_rank_does),
+        ONE(a_run_goes_on_on_any_other_layout),
+        ONE(a_layout_with_experts_is_shown_and_chosen),
+    };
+    return cmocka_run_group_tests(tests, prepare, NULL);
+}
