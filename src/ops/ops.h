@@ -436,6 +436,23 @@ extern const struct op_info op_ema;
 void ema(struct graph *g, struct tensor *p, struct tensor *avg, struct tensor *when,
          double decay);
 
+/* The outer step of local SGD (DiLoCo: Douillard et al. 2023, algorithm 1): islands that took
+ * steps apart go on from one place. outer_gradient: how far one island's weights p have moved,
+ * d = anchor - p. in: anchor, p f32; out: d f32. outer_update: with d the sum over islands and
+ * `share` one over their number,
+ *   g = share d;  v = mu v + g;  anchor -= lr (g + mu v) (Nesterov);  p = anchor
+ * in: d; out: p, anchor, v f32 (in place), [copy bf16: p rounded]. */
+enum { OUTER_LR, OUTER_MU, OUTER_SHARE };
+extern const struct op_info op_outer_gradient, op_outer_update;
+struct outer_config {
+    double lr, momentum, share;
+};
+struct tensor *outer_gradient(struct graph *g, struct tensor *anchor, struct tensor *p,
+                              struct tensor *d); /* d may be NULL: a new tensor */
+void outer_update(struct graph *g, struct tensor *d, struct tensor *p, struct tensor *anchor,
+                  struct tensor *momentum, struct tensor *copy,
+                  const struct outer_config *config);
+
 /* --- between ranks: ops/collective.c ------------------------------------------------------ */
 /* Tasks of a communication lane; carried out by parallel/. COLLECTIVE_SIZE ranks take part,
  * this is number COLLECTIVE_RANK; a whole is cut as (COLLECTIVE_OUTER, size, part) rows.

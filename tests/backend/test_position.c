@@ -144,6 +144,12 @@ static void check_updates(struct place *p)
                   false, false);
     check_columns(p, (struct task){ .op = &op_ema, .in = { grad }, .out = { m },
                                     .attr = { [EMA_DECAY] = 0.99 } }, false, false);
+    check_columns(p, (struct task){ .op = &op_outer_gradient, .in = { grad, weight },
+                                    .out = { m } }, false, false);
+    check_columns(p, (struct task){ .op = &op_outer_update, .in = { grad },
+                                    .out = { weight, m, v, tensor_of(p, DTYPE_BF16, 1, WIDTH, 8) },
+                                    .attr = { [OUTER_LR] = 0.7, [OUTER_MU] = 0.9,
+                                              [OUTER_SHARE] = 0.25 } }, false, false);
     tensor_set(hyper, HYPER_MUON_LR, 3e-2);
     for (int nesterov = 0; nesterov < 2; nesterov++)
         check_columns(p, (struct task){ .op = &op_muon_momentum, .in = { grad, scale },

@@ -91,6 +91,8 @@ KERNEL_DECLARE(muon_orthogonal);
 WORKSPACE_DECLARE(muon_orthogonal);
 KERNEL_DECLARE(muon_step);
 KERNEL_DECLARE(ema);
+KERNEL_DECLARE(outer_gradient);
+KERNEL_DECLARE(outer_update);
 
 /* --- parts ----------------------------------------------------------------------------- */
 

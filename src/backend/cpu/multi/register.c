@@ -35,6 +35,7 @@ void NAMED(cpu_register)(struct backend *b)
         ROW(fold), ROW(carry), ROW_SCRATCH(exact_squares), ROW(exact_total),
         ROW(xent), ROW(xent_peak), ROW(xent_sum), ROW(xent_finish), ROW(loss_sums),
         ROW_SCRATCH(sum_squares), ROW_SCRATCH(sum_changes), ROW(raise), ROW(add_norms), ROW(clip), ROW(adamw), ROW(ema),
+        ROW(outer_gradient), ROW(outer_update),
         ROW(muon_momentum), ROW(muon_step),
         { &op_muon_orthogonal, { NAMED(muon_orthogonal), NAMED(muon_orthogonal_workspace), g } },
     };

@@ -190,3 +190,49 @@ void NAMED(ema)(const struct task *t, struct run *x)
 {
     work_run(t, x, tensor_count(t->in[0]), ELEMENTS_PER_PART, ema_part);
 }
+
+/* --- outer step --------------------------------------------------------------------------- */
+
+static void outer_gradient_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const float *anchor = w->t->in[0]->data, *p = w->t->in[1]->data;
+    struct range r = work_range(w, part);
+    (void)thread;
+    for (i64 i = r.begin; i < r.end; i += VL)
+        vec_put_n(false, w->t->out[0]->data, i,
+                  vec_get_n(false, anchor, i, r.end - i) - vec_get_n(false, p, i, r.end - i),
+                  r.end - i);
+}
+
+void NAMED(outer_gradient)(const struct task *t, struct run *x)
+{
+    work_run(t, x, tensor_count(t->in[0]), ELEMENTS_PER_PART, outer_gradient_part);
+}
+
+static void outer_update_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const struct task *t = w->t;
+    const float lr = (float)t->attr[OUTER_LR], mu = (float)t->attr[OUTER_MU];
+    const float share = (float)t->attr[OUTER_SHARE];
+    float *p = t->out[0]->data, *anchor = t->out[1]->data, *momentum = t->out[2]->data;
+    struct range r = work_range(w, part);
+    (void)thread;
+    for (i64 i = r.begin; i < r.end; i += VL) {
+        i64 n = r.end - i;
+        vec mean = share * vec_get_n(false, t->in[0]->data, i, n);
+        vec v = mu * vec_get_n(false, momentum, i, n) + mean;
+        vec next = vec_get_n(false, anchor, i, n) - lr * (mean + mu * v);
+        vec_put_n(false, momentum, i, v, n);
+        vec_put_n(false, anchor, i, next, n);
+        vec_put_n(false, p, i, next, n);
+        if (t->out[3])
+            vec_put_n(true, t->out[3]->data, i, next, n);
+    }
+}
+
+void NAMED(outer_update)(const struct task *t, struct run *x)
+{
+    work_run(t, x, tensor_count(t->in[0]), ELEMENTS_PER_PART, outer_update_part);
+}
