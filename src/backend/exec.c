@@ -86,6 +86,8 @@ static void mark_in_use(struct tensor *t, struct tensor_use use)
     r->pending = use;
 }
 
+_Static_assert(TRACE_LANES - TRACE_CALLS == LANE_COUNT - 1, "a lane of the trace for each");
+
 static int start_on_lane(const struct task *t, struct run *x)
 {
     struct tensor_use use = { .lane = (u8)t->lane, .task = t->id };

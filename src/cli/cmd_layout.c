@@ -75,7 +75,7 @@ static int read_recipe(struct show *x)
 
 static i64 stage_ranks(const struct layout *l)
 {
-    return layout_ranks(l) / l->pp;
+    return layout_ranks(l) / (l->islands * l->pp);
 }
 
 static int view_ranks(struct show *x)
@@ -120,13 +120,18 @@ static void print_mesh(const struct show *x)
 {
     const struct layout *l = &x->layout;
     i64 ranks = layout_ranks(l);
-    printf("layout %s: %lld rank%s; rank = ((pp x %lld + dp) x %lld + cp) x %lld + tp\n\n"
-           "  rank    pp    dp    cp    tp  layers\n", layout_text(l, x->v->arena),
-           (long long)ranks, ranks == 1 ? "" : "s", (long long)l->dp, (long long)l->cp,
-           (long long)l->tp);
+    printf("layout %s: %lld rank%s; rank = ((pp x %lld + dp) x %lld + cp) x %lld + tp",
+           layout_text(l, x->v->arena), (long long)ranks, ranks == 1 ? "" : "s", (long long)l->dp,
+           (long long)l->cp, (long long)l->tp);
+    if (l->islands > 1)
+        printf(" + island x %lld", (long long)(stage_ranks(l) * l->pp));
+    printf("\n\n  rank%s    pp    dp    cp    tp  layers\n", l->islands > 1 ? " island" : "");
     for (i64 r = 0; r < i64_min(ranks, MOST_ROWS); r++) {
         struct mesh m = mesh_at(l, r);
-        printf("%6lld %5lld %5lld %5lld %5lld  %s\n", (long long)r, (long long)m.pp_rank,
+        printf("%6lld", (long long)r);
+        if (l->islands > 1)
+            printf(" %6lld", (long long)m.island);
+        printf(" %5lld %5lld %5lld %5lld  %s\n", (long long)m.pp_rank,
                (long long)m.dp_rank, (long long)m.cp_rank, (long long)m.tp_rank,
                layers_text(x, m.pp_rank));
     }
@@ -157,6 +162,7 @@ static void print_all_groups(const struct show *x)
     const struct layout *l = &x->layout;
     if (layout_ranks(l) > 1)
         printf("\ngroups\n");
+    print_groups(x, "islands", l->islands, stage_ranks(l) * l->pp);
     print_groups(x, "pp", l->pp, stage_ranks(l));
     print_groups(x, "dp", l->dp * l->cp, l->tp); /* who share the batch */
     if (l->zero_group > 0) {
@@ -247,8 +253,9 @@ static void print_params(const struct show *x)
     for (i64 i = 0; i < l->pp; i++) {
         i64 first = i * stage_ranks(l);
         if (l->pp > 1)
-            printf("\nparameters where pp=%lld (ranks %lld to %lld)%s\n", (long long)i,
+            printf("\nparameters where pp=%lld (ranks %lld to %lld%s)%s\n", (long long)i,
                    (long long)first, (long long)(first + stage_ranks(l) - 1),
+                   l->islands > 1 ? " of each island" : "",
                    l->tp > 1 ? ", by tp" : "");
         else
             printf("\nparameters%s\n", l->tp > 1 ? ", by tp" : "");
@@ -364,6 +371,23 @@ static void print_costs(const struct show *x)
                "one\n", (long long)x->layout.ep);
 }
 
+/* What an outer step sends, and how much that is for each of the steps in between. */
+static void print_outer(const struct show *x)
+{
+    double every = (double)x->config.outer.every;
+    if (every == 0)
+        return;
+    printf("\nouter step, after %.0f steps: what each rank sends, and on average in a step\n"
+           "  pp    islands     a step\n", every);
+    for (i64 i = 0; i < x->layout.pp; i++) {
+        double sent = x->views[i]->outer_bytes[LANE_ISLAND];
+        printf("%4lld", (long long)i);
+        print_bytes(sent);
+        print_bytes(sent / every);
+        printf("\n");
+    }
+}
+
 static int show(struct invocation *v)
 {
     struct show x = { .v = v };
@@ -374,6 +398,7 @@ static int show(struct invocation *v)
     print_params(&x);
     TRY(print_schedule(&x));
     print_costs(&x);
+    print_outer(&x);
     return OK;
 }
 

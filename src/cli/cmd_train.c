@@ -94,6 +94,8 @@ static void format_status(const struct train_status *s, char *out, size_t size)
                       s->tokens_per_s);
     if (s->mfu > 0)
         n += snprintf(out + n, size - (size_t)n, "  %.0f %% of peak", 100 * s->mfu);
+    if (!isnan(s->divergence))
+        n += snprintf(out + n, size - (size_t)n, "  islands %.2g apart", s->divergence);
     if (!isnan(s->val_loss))
         snprintf(out + n, size - (size_t)n, "  held-out %.4f", s->val_loss);
 }

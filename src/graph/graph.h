@@ -35,7 +35,9 @@ enum lane {
     LANE_PP,  /* sends and receives of a pipeline end in any order */
     LANE_TIE, /* the first and the last stage, which share a table */
     LANE_EP,  /* ranks with different experts; LANE_EDP: those with the same */
-    LANE_EDP, LANE_AWAY, LANE_COUNT
+    LANE_EDP,
+    LANE_ISLAND, /* between islands, once in many steps (parallel/islands.h) */
+    LANE_AWAY, LANE_COUNT
 };
 
 /* Tasks of these lanes end in the order in which they were started, and none needs what another

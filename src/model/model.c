@@ -168,6 +168,10 @@ static void lay_out_bucket(struct model *m, struct arena *a, struct bucket *b)
     }
     if (m->needs & MODEL_EMA)
         b->ema = flat(m, a, role, DTYPE_F32, state, b);
+    if (m->needs & MODEL_OUTER) {
+        b->anchor = flat(m, a, role, DTYPE_F32, state, b);
+        b->momentum = flat(m, a, role, DTYPE_F32, state, b);
+    }
 }
 
 /* What products read of a parameter, and where its gradient is summed. */
@@ -342,7 +346,8 @@ static void place_all(const struct model *m)
 {
     for (i64 i = 0; i < m->n_buckets; i++) {
         const struct bucket *b = &m->buckets[i];
-        struct tensor *all[] = { b->master, b->compute, b->own_grad, b->m, b->v, b->ema };
+        struct tensor *all[] = { b->master, b->compute, b->own_grad, b->m, b->v, b->ema,
+                                b->anchor, b->momentum };
         for (i64 k = 0; k < COUNT_OF(all); k++)
             place(m, all[k]);
     }
@@ -590,16 +595,22 @@ static void init_param(const struct model *m, struct param *p, u64 seed, struct 
     init_shard(p, job, &here, pool);
 }
 
+/* What lies as the state does becomes what the weights are. */
+static void copy_weights(const struct bucket *b, const struct tensor *state)
+{
+    if (!state)
+        return;
+    float *to = state->data, *master = b->master->data;
+    memcpy(to, master, (size_t)b->copied * sizeof *to);
+    memcpy(to + b->copied, master + bucket_weight_at(b, b->own_begin),
+           (size_t)b->own_count * sizeof *to);
+}
+
 void model_start_averages(struct model *m)
 {
     for (i64 i = 0; i < m->n_buckets; i++) {
-        const struct bucket *b = &m->buckets[i];
-        if (!b->ema)
-            continue;
-        float *ema = b->ema->data, *master = b->master->data;
-        memcpy(ema, master, (size_t)b->copied * sizeof *ema);
-        memcpy(ema + b->copied, master + bucket_weight_at(b, b->own_begin),
-               (size_t)b->own_count * sizeof *ema);
+        copy_weights(&m->buckets[i], m->buckets[i].ema);
+        copy_weights(&m->buckets[i], m->buckets[i].anchor);
     }
 }
 
@@ -623,17 +634,25 @@ static void swap_floats(float *a, float *b, i64 n)
     }
 }
 
+static void swap_weights(const struct bucket *b, const struct tensor *state)
+{
+    if (!state)
+        return;
+    float *with = state->data, *weights = b->master->data;
+    swap_floats(with, weights, b->copied);
+    swap_floats(with + b->copied, weights + bucket_weight_at(b, b->own_begin), b->own_count);
+}
+
 void model_swap_averages(const struct model *m)
 {
-    for (i64 i = 0; i < m->n_buckets; i++) {
-        const struct bucket *b = &m->buckets[i];
-        if (!b->ema)
-            continue;
-        float *averages = b->ema->data, *weights = b->master->data;
-        swap_floats(averages, weights, b->copied);
-        swap_floats(averages + b->copied, weights + bucket_weight_at(b, b->own_begin),
-                    b->own_count);
-    }
+    for (i64 i = 0; i < m->n_buckets; i++)
+        swap_weights(&m->buckets[i], m->buckets[i].ema);
+}
+
+void model_swap_anchors(const struct model *m)
+{
+    for (i64 i = 0; i < m->n_buckets; i++)
+        swap_weights(&m->buckets[i], m->buckets[i].anchor);
 }
 
 /* --- what was loaded ----------------------------------------------------------------------- */

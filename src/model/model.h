@@ -25,7 +25,8 @@ enum model_needs {
     MODEL_EMA = 8,   /* running average of the weights */
     /* With MODEL_GRADS: gradients are not here but in the activations of the one program that
      * makes and uses them up within a micro-batch; it takes them by model_bind. */
-    MODEL_GRADS_LENT = 16
+    MODEL_GRADS_LENT = 16,
+    MODEL_OUTER = 32 /* weights before an outer step, and its momentum (parallel/islands.h) */
 };
 
 /* Layers [first, first + count) that follow each other here: one stage of a pipeline. */
@@ -46,6 +47,7 @@ struct model_part {
     bool split_grads, split_weights; /* and so are gradients, weights (ZeRO 2, 3) */
     i64 expert_parts, expert_part; /* experts are spread over so many; which share is here (ep).
                                     * Consecutive state parts then have different experts. */
+    i64 islands, island; /* models that go their own way between outer steps, 0: one; which is here */
     const char *state_folder; /* optimizer state lies in a file there (ROLE_AWAY); NULL: in memory */
 };
 
@@ -75,7 +77,7 @@ struct bucket {
                                       * stages of a pipeline */
     struct tensor *master, *compute, *grad; /* flat, or NULL */
     /* Flat too: [0, copied) of the bucket, then the slice; v ends where Muon's begin. */
-    struct tensor *m, *v, *ema;
+    struct tensor *m, *v, *ema, *anchor, *momentum;
     /* What the optimizer reads: grad itself; with split_grads it lies as the state does, and grad,
      * of the matrices alone, and vector_grad are activations of each program. */
     struct tensor *own_grad, *vector_grad;
@@ -178,10 +180,12 @@ bool model_uses_muon(const struct model *m, const struct param_desc *p);
 /* Initial weights: a function of (seed, name, index), whatever the thread count. */
 void model_init(struct model *m, u64 seed, struct pool *pool);
 
-/* The averages that are here begin as the weights are; model_init does so too. */
+/* The averages and anchors that are here begin as the weights are; model_init does so too. */
 void model_start_averages(struct model *m);
 /* Weights and averages change places, where the averages are here; compute copies stay. */
 void model_swap_averages(const struct model *m);
+/* The same with the anchors. */
+void model_swap_anchors(const struct model *m);
 
 /* The first parameter with a weight that is NaN or Inf, and where in it; NULL when all
  * are finite. */

@@ -12,6 +12,10 @@ enum { MOST_RANKS = 1 << 20 };
 #define FIELD(kind, field) OPTION_FIELD(kind, struct layout, field)
 
 const struct option layout_options[] = {
+    { "layout.islands", FIELD(INT, islands), "1", .unit = "islands", .min = 1, .max = MOST_RANKS,
+      .help = "Groups of ranks that take steps apart, each on its share of the rows, and average "
+              "their weights every outer.every steps (DiLoCo). The other degrees are those within "
+              "an island." },
     { "layout.pp", FIELD(INT, pp), "1", .unit = "ranks", .min = 1, .max = SCHEDULE_MOST_RANKS,
       .help = "Pipeline parallel: ranks that share the layers; a step's micro-batches pass "
               "through them." },
@@ -50,12 +54,13 @@ const struct option layout_options[] = {
 
 struct layout layout_single(void)
 {
-    return (struct layout){ .pp = 1, .dp = 1, .cp = 1, .tp = 1, .ep = 1, .schedule = "1f1b" };
+    return (struct layout){ .islands = 1, .pp = 1, .dp = 1, .cp = 1, .tp = 1, .ep = 1,
+                            .schedule = "1f1b" };
 }
 
 i64 layout_ranks(const struct layout *l)
 {
-    return l->pp * l->dp * l->cp * l->tp;
+    return l->islands * l->pp * l->dp * l->cp * l->tp;
 }
 
 /* --- text ------------------------------------------------------------------------------- */
@@ -108,20 +113,20 @@ static i64 common_divisor(i64 a, i64 b)
 }
 
 /* Whole micro-batches are shared out as far as they go, since larger ones are faster. */
-struct layout_rows layout_rows(const struct layout *l, i64 B, int micro_batches, i64 dp_rank)
+struct layout_rows layout_rows(const struct layout *l, i64 B, int micro_batches, i64 row_rank)
 {
-    i64 shared = common_divisor(micro_batches, l->dp);
-    struct layout_rows r = { .B = B / (l->dp / shared),
+    i64 sharers = l->islands * l->dp, shared = common_divisor(micro_batches, sharers);
+    struct layout_rows r = { .B = B / (sharers / shared),
                              .micro_batches = (int)(micro_batches / shared) };
-    layout_place_rows(l, &r, dp_rank);
+    layout_place_rows(l, &r, row_rank);
     return r;
 }
 
-void layout_place_rows(const struct layout *l, struct layout_rows *rows, i64 dp_rank)
+void layout_place_rows(const struct layout *l, struct layout_rows *rows, i64 row_rank)
 {
     i64 turns = layout_turn_takers(l);
     rows->stride = rows->B * turns;
-    rows->first = dp_rank / turns * rows->stride * rows->micro_batches + dp_rank % turns * rows->B;
+    rows->first = row_rank / turns * rows->stride * rows->micro_batches + row_rank % turns * rows->B;
 }
 
 i64 layout_split_ranks(const struct layout *l)
@@ -137,11 +142,11 @@ i64 layout_turn_takers(const struct layout *l)
 
 /* --- checks ------------------------------------------------------------------------------ */
 
-/* "pp=2,dp=2,tp=1", as far as it decides how many ranks there are. */
+/* "islands=2,pp=2,dp=2,tp=1", as far as it decides how many ranks there are. */
 static void put_degrees(const struct layout *l, char *out, size_t chars)
 {
     const struct { const char *name; i64 degree; bool always; } axes[] = {
-        { "pp", l->pp, false }, { "dp", l->dp, true },
+        { "islands", l->islands, false }, { "pp", l->pp, false }, { "dp", l->dp, true },
         { "cp", l->cp, false }, { "tp", l->tp, true },
     };
     int n = 0;
@@ -153,7 +158,7 @@ static void put_degrees(const struct layout *l, char *out, size_t chars)
 
 static int check_ranks(const struct layout *l, i64 ranks)
 {
-    char degrees[96];
+    char degrees[128];
     i64 needs = layout_ranks(l);
     if (needs == ranks)
         return OK;
@@ -166,19 +171,24 @@ static int check_ranks(const struct layout *l, i64 ranks)
                    (long long)needs, (long long)ranks);
 }
 
-static bool rows_fit(i64 dp, i64 B, int micro_batches)
+static bool rows_fit(i64 islands, i64 dp, i64 B, int micro_batches)
 {
-    return B % (dp / common_divisor(micro_batches, dp)) == 0;
+    i64 sharers = islands * dp;
+    return B % (sharers / common_divisor(micro_batches, sharers)) == 0;
 }
 
 static int check_rows(const struct layout *l, i64 B, int micro_batches)
 {
-    if (rows_fit(l->dp, B, micro_batches))
+    if (rows_fit(l->islands, l->dp, B, micro_batches))
         return OK;
+    if (!rows_fit(l->islands, 1, B, micro_batches))
+        return err_set(ERR_CONFIG, "islands=%lld cannot share out the %d micro-batches of %lld rows "
+                       "of a step equally; choose another train.batch or train.accumulate",
+                       (long long)l->islands, micro_batches, (long long)B);
     i64 lower = l->dp, upper = l->dp;
-    while (!rows_fit(lower, B, micro_batches))
+    while (!rows_fit(l->islands, lower, B, micro_batches))
         lower--;
-    while (upper < B * micro_batches && !rows_fit(upper, B, micro_batches))
+    while (upper < B * micro_batches && !rows_fit(l->islands, upper, B, micro_batches))
         upper++;
     return err_set(ERR_CONFIG, "dp=%lld cannot share out the %d micro-batches of %lld rows of a "
                    "step; dp=%lld or dp=%lld can, or choose another train.batch",

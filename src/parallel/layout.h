@@ -4,6 +4,7 @@
  * never which step: the recipe's batch is the batch of all ranks together. The axes of
  * the mesh, outermost first:
  *
+ *     islands  the ranks of each take steps of their own and meet now and then (islands.h)
  *     pp   pipeline: every rank has other layers; micro-batches pass through them
  *     dp   data: every rank has other rows of the batch
  *     cp   context: every rank has a part of the tokens of these rows (ops/zigzag.h)
@@ -32,7 +33,7 @@ enum zero_stage {
 enum cp_kind { CP_RING, CP_ULYSSES };
 
 struct layout {
-    i64 pp, dp, cp, tp;
+    i64 islands, pp, dp, cp, tp;
     i64 ep; /* divides dp cp */
     int cp_kind; /* enum cp_kind */
     i64 zero; /* enum zero_stage */
@@ -63,10 +64,11 @@ struct layout_rows {
     i64 stride;        /* from there to the first of the next micro-batch: B where they follow */
 };
 
-/* rows: micro_batches x B of the recipe, which fit (layout_check). */
-struct layout_rows layout_rows(const struct layout *l, i64 B, int micro_batches, i64 dp_rank);
+/* rows: micro_batches x B of the recipe, which fit (layout_check); islands have as many each.
+ * row_rank: island x dp + dp_rank, as in the mesh. */
+struct layout_rows layout_rows(const struct layout *l, i64 B, int micro_batches, i64 row_rank);
 /* first and stride, where B and micro_batches of a rank are known. */
-void layout_place_rows(const struct layout *l, struct layout_rows *rows, i64 dp_rank);
+void layout_place_rows(const struct layout *l, struct layout_rows *rows, i64 row_rank);
 
 /* Ranks along dp and cp that split what zero splits. */
 i64 layout_split_ranks(const struct layout *l);

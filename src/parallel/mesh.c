@@ -8,10 +8,12 @@ enum { TAG_AGREE = 1, TAG_TELL, TAG_GATHER, TAG_GIVE = 8 };
 
 struct mesh mesh_at(const struct layout *l, i64 rank)
 {
-    i64 rest = rank / l->tp;
-    return (struct mesh){ .layout = *l, .rank = rank, .pp_rank = rest / (l->cp * l->dp),
-                          .dp_rank = rest / l->cp % l->dp, .cp_rank = rest % l->cp,
-                          .tp_rank = rank % l->tp };
+    i64 rest = rank / l->tp, stage = rest / (l->cp * l->dp);
+    struct mesh m = { .layout = *l, .rank = rank, .island = stage / l->pp,
+                      .pp_rank = stage % l->pp, .dp_rank = rest / l->cp % l->dp,
+                      .cp_rank = rest % l->cp, .tp_rank = rank % l->tp };
+    m.row_rank = m.island * l->dp + m.dp_rank;
+    return m;
 }
 
 struct mesh mesh_single(void)
@@ -28,6 +30,7 @@ enum lane mesh_split_lane(const struct mesh *m)
 i64 mesh_degree(const struct mesh *m, enum lane lane)
 {
     switch (lane) {
+    case LANE_ISLAND: return m->layout.islands;
     case LANE_PP: return m->layout.pp;
     case LANE_DP: return m->layout.dp * m->layout.cp;
     case LANE_SHARD: return layout_split_ranks(&m->layout);
@@ -43,6 +46,7 @@ i64 mesh_degree(const struct mesh *m, enum lane lane)
 i64 mesh_coordinate(const struct mesh *m, enum lane lane)
 {
     switch (lane) {
+    case LANE_ISLAND: return m->island;
     case LANE_PP: return m->pp_rank;
     case LANE_DP: return m->dp_rank * m->layout.cp + m->cp_rank;
     case LANE_SHARD: return mesh_coordinate(m, LANE_DP) % layout_split_ranks(&m->layout);
@@ -79,6 +83,8 @@ struct model_part mesh_part(const struct mesh *m, const struct model_spec *s)
     struct model_part part = model_whole();
     if (m->layout.pp > 1)
         add_chunks(m, s, &part);
+    part.islands = m->layout.islands;
+    part.island = m->island;
     part.tensor_parts = m->layout.tp;
     part.tensor_part = m->tp_rank;
     part.expert_parts = m->layout.ep;
@@ -98,6 +104,7 @@ static i64 stride_of(const struct mesh *m, enum lane lane)
 {
     const struct layout *l = &m->layout;
     switch (lane) {
+    case LANE_ISLAND: return l->pp * l->dp * l->cp * l->tp;
     case LANE_PP: return l->dp * l->cp * l->tp;
     case LANE_COPIES: return layout_split_ranks(l) * l->tp;
     case LANE_EDP: return l->ep * l->tp;
@@ -147,12 +154,13 @@ static int make_boundaries(struct mesh *m)
 
 static int make_column(struct mesh *m)
 {
-    i64 stages = m->layout.pp, n = 0, sharers = mesh_degree(m, LANE_DP), tp = m->layout.tp;
+    i64 sharers = mesh_degree(m, LANE_DP), tp = m->layout.tp, n = 0;
+    i64 all = m->layout.islands * m->layout.pp * sharers;
     m->column = m->batch;
-    if (stages == 1)
+    if (all == sharers)
         return OK;
-    int *members = ARENA_ARRAY(&m->comm->arena, int, stages * sharers);
-    for (i64 i = 0; i < stages * sharers; i++)
+    int *members = ARENA_ARRAY(&m->comm->arena, int, all);
+    for (i64 i = 0; i < all; i++)
         members[n++] = (int)(i * tp + m->tp_rank);
     return comm_group_new(&m->column, m->comm, "column", members, (int)n);
 }
@@ -203,6 +211,7 @@ int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm)
     TRY(make_group(out, LANE_TP, "tp", &out->groups[LANE_TP]));
     TRY(make_expert_groups(out));
     TRY(make_column(out));
+    TRY(make_group(out, LANE_ISLAND, "islands", &out->groups[LANE_ISLAND]));
     TRY(make_group(out, LANE_PP, "pp", &out->groups[LANE_PP]));
     return make_boundaries(out);
 }

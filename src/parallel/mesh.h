@@ -1,8 +1,8 @@
 /* parallel/mesh.h - which rank is where, and with whom it talks.
  *
- * rank = ((pp_rank x dp + dp_rank) x cp + cp_rank) x tp + tp_rank: tp is innermost, because it
+ * rank = (((island x pp + pp_rank) x dp + dp_rank) x cp + cp_rank) x tp + tp_rank: tp is innermost, because it
  * talks most and neighbours in rank order are usually neighbours in the machine; stages of a
- * pipeline are outermost, because they talk least. Groups are made once.
+ * pipeline talk less, and islands least. Groups are made once.
  *
  * Ranks along dp and cp together *share the batch*: each has other tokens of it, so gradients and
  * losses are summed over all of them, and they split what zero splits. The lane LANE_DP and the
@@ -24,7 +24,8 @@
 struct mesh {
     struct layout layout;
     struct stages stages;
-    i64 rank, pp_rank, dp_rank, cp_rank, tp_rank;
+    i64 rank, island, pp_rank, dp_rank, cp_rank, tp_rank;
+    i64 row_rank; /* whose share of a step's rows: island x dp + dp_rank */
     struct comm *comm;
     struct comm_group *groups[LANE_COUNT]; /* by lane; NULL where the axis has one rank */
     /* For agreement between steps; NULL for a single rank. Groups of their own, since a lane's
@@ -32,7 +33,7 @@ struct mesh {
     struct comm_group *world, *batch;
     struct comm_group *splitters; /* who share the optimizer's state: batch, or fewer of it */
     struct comm_group *twins;  /* who shares the batch and has the same experts */
-    struct comm_group *column; /* who shares the batch, on all stages */
+    struct comm_group *column; /* who shares the batch, on all stages of all islands */
     struct comm_group **boundaries; /* [stages - 1]: member 0 has the earlier stage; NULL where
                                      * this rank has neither or both */
 };
@@ -67,7 +68,7 @@ bool mesh_leads(const struct mesh *m);
 /* values[i] = their sum over the ranks that share the batch, in a fixed order: the same bits
  * on every rank. */
 int mesh_sum(const struct mesh *m, double *values, i64 n);
-/* The same over the stages too: what only the last one has, others give as 0. */
+/* The same over the stages and the islands too: what only the last one has, others give as 0. */
 int mesh_sum_stages(const struct mesh *m, double *values, i64 n);
 /* Over all ranks. */
 int mesh_sum_all(const struct mesh *m, double *values, i64 n);

@@ -14,13 +14,14 @@ enum spread {
     SPREAD_EXPERTS, /* each rank has some experts, or all rows for these */
     SPREAD_PARTIAL, /* the sum over ranks is what is meant */
     SPREAD_LARGEST, /* the largest over ranks is */
+    SPREAD_OWN,     /* each island has its own (whose sum may be meant) */
     SPREAD_MIXED    /* parts of it differ */
 };
 
 static const char *const words[] = {
     "unknown", "the same on all ranks", "cut by rows", "cut by columns",
-    "cut by experts",
-    "a partial sum of each rank", "the largest of each rank", "spread in several ways",
+    "cut by experts", "a partial sum of each rank", "the largest of each rank",
+    "each island's own", "spread in several ways",
 };
 
 /* Bytes [begin, end) of a tensor that owns them. */
@@ -118,7 +119,8 @@ static void copy_pieces(struct check *c, const struct tensor *x, const struct te
 
 static const char *axis_name(const struct check *c)
 {
-    return c->axis == LANE_TP ? "tp" : c->axis == LANE_EP ? "ep" : c->axis == LANE_EDP ? "edp"
+    return c->axis == LANE_TP ? "tp" : c->axis == LANE_ISLAND ? "islands"
+           : c->axis == LANE_EP ? "ep" : c->axis == LANE_EDP ? "edp"
            : c->axis == LANE_SHARD ? "dp within a zero_group"
            : c->axis == LANE_COPIES ? "dp across zero_groups" : "dp";
 }
@@ -385,7 +387,7 @@ static enum spread count_of(struct check *c, const struct task *t, const struct 
     enum spread is = slice_of(c, x);
     if (is == SPREAD_PARTIAL || is == SPREAD_LARGEST || is == SPREAD_MIXED)
         refuse(c, t, x, "it must be reduced first");
-    return is_cut(is) ? SPREAD_PARTIAL : is;
+    return is_cut(is) || is == SPREAD_OWN ? SPREAD_PARTIAL : is;
 }
 
 static void squares_rule(struct check *c, const struct task *t)
@@ -497,6 +499,32 @@ static void step_rule(struct check *c, const struct task *t)
         set(c, t->out[k], slice ? SPREAD_ROWS : p);
 }
 
+/* How far each island has come. */
+static void outer_gradient_rule(struct check *c, const struct task *t)
+{
+    if (c->axis != LANE_ISLAND)
+        together(c, t);
+    else
+        write(c, t, 0, in(c, t, 1));
+}
+
+/* Each rank writes weights where it has the outer state of them. */
+static void outer_update_rule(struct check *c, const struct task *t)
+{
+    const struct tensor *p = t->out[0];
+    bool slice = false;
+    if (in(c, t, 0) >= SPREAD_PARTIAL)
+        refuse(c, t, t->in[0], "it must be summed over islands first");
+    for (i64 i = 0; i < c->m->n_buckets && c->split && c->m->part.state_parts > 1; i++) {
+        const struct bucket *b = &c->m->buckets[i];
+        slice = slice || (b->master == owner_of(p) && b->copied < b->count &&
+                          p->owner_offset >= b->copied * (i64)sizeof(float));
+    }
+    for (int k = 0; k < t->op->n_out; k++)
+        if (slice || c->axis == LANE_ISLAND) /* else as before: parameters are cut in several ways */
+            set(c, t->out[k], slice ? SPREAD_ROWS : in(c, t, 0));
+}
+
 static void collective_rule(struct check *c, const struct task *t)
 {
     enum spread is = in(c, t, 0), needs = SPREAD_ROWS, gives = SPREAD_SAME;
@@ -506,6 +534,8 @@ static void collective_rule(struct check *c, const struct task *t)
         needs = SPREAD_PARTIAL;
         gives = SPREAD_ROWS;
     }
+    if (t->op == &op_all_reduce && is == SPREAD_OWN)
+        needs = is;
     if (is != SPREAD_UNKNOWN && is != needs)
         refuse(c, t, t->in[0], needs == SPREAD_ROWS ? "only what is cut by rows can be gathered"
                                                     : "it must not be reduced (again)");
@@ -520,8 +550,11 @@ static void pass_on(struct check *c, const struct task *t)
         set(c, t->out[0], SPREAD_ROWS);
     if (!t->in[0] || !t->out[0])
         return;
-    if (owner_of(t->in[0]) != owner_of(t->out[0]) && is != SPREAD_UNKNOWN)
+    bool apart = owner_of(t->in[0]) != owner_of(t->out[0]);
+    if (apart && is != SPREAD_UNKNOWN)
         set(c, t->out[0], is == SPREAD_MIXED ? SPREAD_UNKNOWN : is);
+    if (!apart && c->axis == LANE_ISLAND && t->op == &op_all_gather)
+        set(c, t->out[0], is); /* slices of the same tensor */
 }
 
 /* Rows of tokens become rows of experts, or the other way round. */
@@ -605,6 +638,7 @@ static const struct rule {
     { &op_sum_changes, watch_rule },        { &op_raise, watch_rule },
     { &op_clip, together },
     { &op_adamw, update_rule },             { &op_ema, update_rule },
+    { &op_outer_gradient, outer_gradient_rule }, { &op_outer_update, outer_update_rule },
     { &op_muon_momentum, momentum_rule },   { &op_muon_orthogonal, orthogonal_rule },
     { &op_muon_step, step_rule },
     { &op_expert_counts, counts_rule },     { &op_expert_arrival, counts_rule },
@@ -648,9 +682,25 @@ static enum spread weight_spread(const struct check *c, const struct param *p)
     return p->desc.split == SPLIT_ROWS ? SPREAD_ROWS : SPREAD_COLUMNS;
 }
 
+/* Before an outer step islands have weights of their own, and the outer state in common. */
+static void begin_islands(struct check *c)
+{
+    for (i64 i = 0; i < c->m->n_buckets; i++) {
+        const struct bucket *b = &c->m->buckets[i];
+        set(c, b->master, SPREAD_OWN);
+        set(c, b->compute, SPREAD_OWN);
+        set(c, b->anchor, SPREAD_SAME);
+        set(c, b->momentum, SPREAD_SAME);
+    }
+}
+
 /* Before a step every rank has its weights, and constants. */
 static void begin(struct check *c)
 {
+    if (c->axis == LANE_ISLAND) {
+        begin_islands(c);
+        return;
+    }
     for (i64 i = 0; i < c->m->n_params; i++) {
         const struct param *p = &c->m->params[i];
         set(c, p->master, weight_spread(c, p));
@@ -682,8 +732,8 @@ static void end(struct check *c)
 static int check_axis(const struct graph *g, const struct model *m, enum lane axis)
 {
     struct check c = { .g = g, .m = m, .axis = axis, .slots = 1024,
-                       .batch = axis != LANE_TP,
-                       .split = axis != LANE_TP && axis != LANE_COPIES };
+                       .batch = axis != LANE_TP && axis != LANE_ISLAND,
+                       .split = axis != LANE_TP && axis != LANE_ISLAND && axis != LANE_COPIES };
     while (c.slots < (u64)(2 * g->n_tensors + 16 * m->n_params))
         c.slots *= 2;
     arena_init(&c.arena);
@@ -711,4 +761,10 @@ int spread_check(const struct graph *g, const struct model *m, const struct mesh
         return mesh_degree(mesh, LANE_EDP) > 1 ? check_axis(g, m, LANE_EDP) : OK;
     }
     return mesh->layout.dp > 1 ? check_axis(g, m, LANE_DP) : OK;
+}
+
+int spread_check_islands(const struct graph *g, const struct model *m, const struct mesh *mesh)
+{
+    TRY(spread_check(g, m, mesh));
+    return mesh->layout.islands > 1 ? check_axis(g, m, LANE_ISLAND) : OK;
 }

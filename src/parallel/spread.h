@@ -20,5 +20,7 @@
 
 /* Right before program_new. ERR_INTERNAL with a sentence. */
 int spread_check(const struct graph *g, const struct model *m, const struct mesh *mesh);
+/* The same for the list of an outer step, along islands too. */
+int spread_check_islands(const struct graph *g, const struct model *m, const struct mesh *mesh);
 
 #endif

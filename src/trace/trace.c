@@ -57,6 +57,7 @@ const char *trace_lane_name(int lane)
 {
     static const char *const names[] = { "compute", "host", "loader", "checkpoint", "tp", "cp",
                                          "dp", "shard", "copies", "pp", "table", "ep", "edp",
+                                         "islands",
                                          "away" };
     _Static_assert(COUNT_OF(names) == TRACE_LANES, "a name for each");
     return lane >= 0 && lane < TRACE_LANES ? names[lane] : "?";

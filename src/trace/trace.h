@@ -12,7 +12,7 @@
 enum trace_lane {
     TRACE_COMPUTE, TRACE_HOST, TRACE_LOADER, TRACE_CHECKPOINT,
     TRACE_CALLS, /* the first of one for each of a program's other lanes: trace_of_lane */
-    TRACE_LANES = TRACE_CALLS + 10
+    TRACE_LANES = TRACE_CALLS + 11
 };
 
 /* Of a program's lane; 0 is the one that computes. */

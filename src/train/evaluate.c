@@ -48,7 +48,8 @@ static int run_share(struct evaluator *e, struct eval_result *out, double *nll, 
 {
     const struct step_shape *shape = &e->program.shape;
     i64 batches = ceil_div(loader_places(e->loader), shape->B * shape->T);
-    i64 share = ceil_div(batches, e->mesh.layout.dp), first = share * e->mesh.dp_rank;
+    i64 sharers = e->mesh.layout.islands * e->mesh.layout.dp;
+    i64 share = ceil_div(batches, sharers), first = share * e->mesh.row_rank;
     for (i64 i = first; i < first + share; i++) {
         struct eval_result ignored = { 0 };
         double none = 0;

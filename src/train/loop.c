@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "ops/ops.h"
+#include "parallel/islands.h"
 #include "train/openmetrics.h"
 #include "train/router_metrics.h"
 #include "train/session.h"
@@ -20,6 +21,8 @@ struct loop {
     double window_flops;
     double tokens_per_s, mfu;
     u64 wait_ns;
+    double outer_norm, divergence; /* of the last outer step; NaN before the first */
+    u64 outer_ns;
     struct text monitored;
     bool not_monitored; /* the last write failed, which was said */
     bool data_ended; /* every source has reached its cap */
@@ -203,6 +206,7 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
         l->norm = *(const double *)s->io.norm->data;
     }
     bool finite = isfinite(l->loss) && (hold || isfinite(l->norm));
+    TRY(session_all_islands(s, &finite));
     *verdict = guard_judge(&s->state.guard, s->state.step, l->loss, finite);
     if (!hold && finite)
         s->state.updates++;
@@ -213,8 +217,47 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     l->step_ns = end - begin;
     session_set_patience(s, 1e-9 * (double)l->step_ns);
     l->wait_ns = loader_wait_ns(s->loader);
-    l->step_tokens = p->shape.B * p->shape.T * p->shape.micro_batches * s->mesh.layout.dp;
+    l->step_tokens = p->shape.B * p->shape.T * p->shape.micro_batches * s->mesh.layout.dp *
+                     s->mesh.layout.islands;
     return meet(s, session_agree);
+}
+
+static void log_outer(struct loop *l)
+{
+    struct session *s = l->s;
+    double now = sys_wall_seconds();
+    struct json *j = run_folder_begin_line(&s->folder, "outer");
+    json_put_int(j, "step", s->state.step);
+    json_put_int(j, "outer_step", s->state.step / s->config->outer.every);
+    json_put_double(j, "outer_norm", l->outer_norm);
+    json_put_double(j, "divergence", l->divergence);
+    json_put_double(j, "outer_s", 1e-9 * (double)l->outer_ns);
+    run_folder_end_line(&s->folder);
+    events_scalar(&s->folder.events, s->state.step, now, "outer/norm", l->outer_norm);
+    events_scalar(&s->folder.events, s->state.step, now, "outer/divergence", l->divergence);
+}
+
+/* All islands go on from one place. Its numbers are in the metrics. */
+static int take_outer_step(struct loop *l)
+{
+    struct session *s = l->s;
+    struct run x = context_of(s);
+    i64 n = s->mesh.layout.islands;
+    u64 begin = sys_now_ns();
+    if (s->config->outer.every == 0 || !session_in_common(s))
+        return OK;
+    checkpoint_guard(s->writer);
+    l->unsound = true; /* until all of it is updated */
+    TRY(exec_program(s->outer.program, &x));
+    model_forget_away(s->model);
+    l->unsound = false;
+    double moved = *(const double *)s->io.moved->data, apart = *(const double *)s->io.apart->data;
+    l->outer_norm = islands_norm(n, moved);
+    l->divergence = islands_divergence(n, apart, moved);
+    l->outer_ns = sys_now_ns() - begin;
+    l->window_ns += l->outer_ns;
+    log_outer(l);
+    return OK;
 }
 
 /* --- after a step -------------------------------------------------------------------------------- */
@@ -335,7 +378,7 @@ static void tell(struct loop *l)
     struct train_status status = {
         .step = s->state.step, .steps = l->steps, .fraction = fraction_done(l),
         .loss = l->loss, .val_loss = s->val_loss, .tokens_per_s = l->tokens_per_s,
-        .mfu = l->mfu, .tokens = s->state.tokens,
+        .mfu = l->mfu, .tokens = s->state.tokens, .divergence = l->divergence,
         .joules_per_token = energy_per_token(&s->energy.ledger),
     };
     if (s->request.hooks.progress)
@@ -568,7 +611,10 @@ static int one_step(struct loop *l)
         TRY(spiked_step(l, &rewound));
     else if (verdict == VERDICT_RISEN)
         risen_step(l);
-    return rewound ? OK : between_steps(l);
+    if (rewound)
+        return OK;
+    TRY(take_outer_step(l));
+    return between_steps(l);
 }
 
 static int finish(struct loop *l, bool stopped)
@@ -591,6 +637,11 @@ static int finish(struct loop *l, bool stopped)
                                      "state is saved, --resume goes on",
                                      (long long)s->state.step);
     snprintf(why, sizeof why, "%s", err_message());
+    if (!session_in_common(s))
+        log_line(LOG_WARN, "the run ends %lld steps after its last outer step: the weights that "
+                 "islands have in common, which are evaluated and exported, are those of step %lld",
+                 (long long)(s->state.step % s->config->outer.every),
+                 (long long)(s->state.step - s->state.step % s->config->outer.every));
     int judged = evaluate_both(l, true);
     if (judged == OK)
         judged = session_end_energy(s);
@@ -657,7 +708,8 @@ static int run_loop(struct loop *l)
 
 int session_train(struct session *s)
 {
-    struct loop l = { .s = s, .steps = schedule_steps(s->config), .loss = NAN, .norm = NAN };
+    struct loop l = { .s = s, .steps = schedule_steps(s->config), .loss = NAN, .norm = NAN,
+                      .outer_norm = NAN, .divergence = NAN };
     int rc = run_loop(&l);
     text_fini(&l.monitored);
     return rc;

@@ -171,20 +171,30 @@ static void add_weights(struct lister *l, const struct param *p, const char *pre
     add_tensor(l, p, prefix, which, p->bucket->master, at);
 }
 
+/* What lies as the optimizer's state does. */
+static void add_state(struct lister *l, const struct param *p, const char *prefix,
+                      struct shard_range which, const struct tensor *of)
+{
+    if (of && which.count > 0)
+        add_tensor(l, p, prefix, which, of,
+                   bucket_state_at(p->bucket, p->at + which.begin) - which.begin);
+}
+
+/* weights and state: of this island; common: of all, where outer steps keep any. */
 static void add_param(struct lister *l, const struct param *p, struct shard_range weights,
-                      struct shard_range state)
+                      struct shard_range state, struct shard_range common)
 {
     const struct bucket *b = p->bucket;
-    add_weights(l, p, "param", weights);
-    if (state.count == 0)
-        return;
-    i64 at = bucket_state_at(b, p->at + state.begin) - state.begin;
-    if (b->m)
-        add_tensor(l, p, "m", state, b->m, at);
-    if (b->v && !model_uses_muon(l->m, &p->desc))
-        add_tensor(l, p, "v", state, b->v, at);
-    if (b->ema)
-        add_tensor(l, p, "ema", state, b->ema, at);
+    const char *own = "";
+    if (b->anchor)
+        own = arena_printf(l->arena, "island.%lld/", (long long)l->m->part.island);
+    add_weights(l, p, arena_printf(l->arena, "%sparam", own), weights);
+    add_state(l, p, arena_printf(l->arena, "%sm", own), state, b->m);
+    if (!model_uses_muon(l->m, &p->desc))
+        add_state(l, p, arena_printf(l->arena, "%sv", own), state, b->v);
+    add_state(l, p, "ema", state, b->ema);
+    add_state(l, p, "param", common, b->anchor);
+    add_state(l, p, "outer", common, b->momentum);
 }
 
 /* More of the model than what was listed. */
@@ -196,7 +206,7 @@ static bool is_part(const struct model *m)
     params_of(&m->spec, &a, &n);
     arena_fini(&a);
     return n > m->n_params || m->part.tensor_parts > 1 || m->part.state_parts > 1 ||
-           m->part.expert_parts > 1;
+           m->part.expert_parts > 1 || m->part.islands > 1;
 }
 
 /* --- lists --------------------------------------------------------------------------------- */
@@ -206,7 +216,7 @@ struct model_boxes model_boxes_held(const struct model *m, struct arena *a)
     struct lister l = { .m = m, .arena = a, .out.part = is_part(m) };
     for (i64 i = 0; i < m->n_params; i++) {
         const struct param *p = &m->params[i];
-        add_param(&l, p, param_weights_here(p), param_state_here(p));
+        add_param(&l, p, param_weights_here(p), param_state_here(p), param_state_here(p));
     }
     return l.out;
 }
@@ -219,9 +229,12 @@ struct model_boxes model_boxes_written(const struct model *m, const struct mesh 
         const struct param *p = &m->params[i];
         if (!pipeline_counts(m, p))
             continue; /* the first stage writes a table that the last one has too */
-        struct shard_range mine =
-            share_of(param_state_here(p), columns_here(p), copies_of(m, mesh, p), i);
-        add_param(&l, p, mine, mine);
+        const struct shard_range here = param_state_here(p);
+        struct copies alike = copies_of(m, mesh, p);
+        struct shard_range mine = share_of(here, columns_here(p), alike, i);
+        alike.index = alike.index * mesh->layout.islands + mesh->island;
+        alike.n *= mesh->layout.islands;
+        add_param(&l, p, mine, mine, share_of(here, columns_here(p), alike, i));
     }
     return l.out;
 }

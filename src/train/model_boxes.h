@@ -3,7 +3,9 @@
  *
  * A parameter's share, or a slice of it whose optimizer state is here (ZeRO), becomes boxes of
  * the whole parameter, which lie row by row both there and here. Names are "param/NAME",
- * "m/NAME", "v/NAME" and "ema/NAME", whatever the layout. */
+ * "m/NAME", "v/NAME" and "ema/NAME", whatever the layout. Where there are outer steps
+ * (parallel/islands.h) "param/NAME" is what islands have in common, "outer/NAME" its momentum, and
+ * "island.I/param/NAME", "island.I/m/NAME" and so on are what each has of its own. */
 #ifndef HEADWAY_MODEL_BOXES_H
 #define HEADWAY_MODEL_BOXES_H
 

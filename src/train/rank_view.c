@@ -3,14 +3,13 @@
 #include "parallel/pipeline.h"
 #include "train/schedule.h"
 
-static void count_messages(struct rank_view *v)
+static void count_messages(const struct program *p, double bytes[LANE_COUNT])
 {
-    const struct program *p = v->step.program;
     for (i64 a = 0; a < p->n_actions; a++) {
         const struct segment *s = &p->segments[p->actions[a].segment];
         for (i64 i = 0; i < s->n_tasks; i++)
             if (task_has_turn(&s->tasks[i], p->actions[a].micro_batch, p->micro_batches))
-                v->message_bytes[s->tasks[i].lane] += s->tasks[i].cost.message_bytes;
+                bytes[s->tasks[i].lane] += s->tasks[i].cost.message_bytes;
     }
 }
 
@@ -39,6 +38,16 @@ static void count_memory(struct rank_view *v)
     v->activation_bytes = v->step.program->memory.bytes + program_kept_bytes(v->step.program);
 }
 
+static int view_outer(struct rank_view *v, const struct train_config *c, const struct step_io *io,
+                      struct arena *a)
+{
+    struct step_program outer;
+    TRY(outer_program_new(&outer, v->model, c, io, &v->mesh, a));
+    count_messages(outer.program, v->outer_bytes);
+    v->activation_bytes = i64_max(v->activation_bytes, outer.program->memory.bytes);
+    return OK;
+}
+
 int rank_view_new(struct rank_view *out, const struct layout *l, const struct model_spec *s,
                   const struct train_config *c, i64 rank, struct arena *a)
 {
@@ -49,16 +58,16 @@ int rank_view_new(struct rank_view *out, const struct layout *l, const struct mo
     struct model_part part = mesh_part(&out->mesh, s);
     struct layout_rows rows = layout_rows(l, c->train.batch,
                                           (int)schedule_full_micro_batches(c),
-                                          out->mesh.dp_rank);
+                                          out->mesh.row_rank);
     struct step_shape shape = { rows.B, c->train.seq, rows.micro_batches, 1 };
     unsigned needs = step_needs(c) | (shape.micro_batches == 1 ? MODEL_GRADS_LENT : 0);
     model_outline(&out->model, s, compute, needs, c->train.seq, &part, a);
     step_io_new(&io, s, 1, a);
     TRY(step_program_new(&out->step, out->model, c, &shape, &io, &out->mesh, a));
-    count_messages(out);
+    count_messages(out->step.program, out->message_bytes);
     count_flops(out);
     count_memory(out);
-    return OK;
+    return c->outer.every > 0 ? view_outer(out, c, &io, a) : OK;
 }
 
 int rank_view_schedule(const struct rank_view *const *views, int micro_batches,

@@ -16,6 +16,7 @@ struct rank_view {
     i64 parameters;      /* elements that are here */
     i64 model_bytes, activation_bytes;
     double message_bytes[LANE_COUNT]; /* sent in a step, by axis */
+    double outer_bytes[LANE_COUNT]; /* and in an outer step, where there are any */
     struct stage_time flops[MODEL_CHUNKS]; /* of each of its stages, for one micro-batch */
 };
 

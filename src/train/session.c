@@ -91,7 +91,7 @@ static struct step_program *find_shape(struct session *s, i64 T, int micro_batch
 static int add_shape(struct session *s, i64 T, int micro_batches)
 {
     struct layout_rows rows = layout_rows(&s->mesh.layout, s->config->train.batch, micro_batches,
-                                          s->mesh.dp_rank);
+                                          s->mesh.row_rank);
     struct step_shape shape = { rows.B, T, rows.micro_batches, i64_max(1, s->n_sources) };
     if (find_shape(s, T, micro_batches))
         return OK;
@@ -109,6 +109,10 @@ static int build_programs(struct session *s)
     step_io_new(&s->io, &s->spec, i64_max(1, s->n_sources), &s->arena);
     for (i64 step = 0; step <= ramps; step++)
         TRY(add_shape(s, schedule_seq(c, step), (int)schedule_micro_batches(c, step)));
+    if (c->outer.every > 0) {
+        TRY(outer_program_new(&s->outer, s->model, c, &s->io, &s->mesh, &s->arena));
+        TRY(engine_add(&s->engine, s->outer.program));
+    }
     if (!s->eval_loader)
         return OK;
     i64 B = session_full_rows(s).B;
@@ -326,10 +330,10 @@ int session_open(struct session *s, const struct train_request *request)
     return rc;
 }
 
-/* Exchanges the weights with their running average, everywhere. */
-static int swap_ema(struct session *s)
+/* Exchanges the weights with something else, everywhere. */
+static int swap_weights(struct session *s, void (*swap)(const struct model *m))
 {
-    model_swap_averages(s->model);
+    swap(s->model);
     model_refresh_compute(s->model, s->engine.pool);
     return data_parallel_share(s->model, &s->mesh);
 }
@@ -339,11 +343,13 @@ int session_evaluate(struct session *s, bool final, bool ema, struct eval_result
     struct span span = { .step = (u32)s->state.step, .lane = TRACE_HOST, .kind = SPAN_EVAL,
                          .begin_ns = sys_now_ns() };
     checkpoint_guard(s->writer); /* the swap would change what is being saved */
-    if (ema)
-        TRY(swap_ema(s));
+    void (*swap)(const struct model *m) = ema ? model_swap_averages
+                                         : session_in_common(s) ? NULL : model_swap_anchors;
+    if (swap)
+        TRY(swap_weights(s, swap));
     int rc = evaluator_run(final ? &s->final_eval : &s->eval, out);
-    if (ema)
-        TRY(swap_ema(s));
+    if (swap)
+        TRY(swap_weights(s, swap));
     span.end_ns = sys_now_ns();
     trace_add(&s->engine.trace, &span);
     return rc;

@@ -36,6 +36,7 @@ struct train_status {
     double joules_per_token;  /* of the whole run; 0: not known yet */
     double tokens_per_s, mfu; /* over recent steps; mfu against the measured peak, 0: unknown */
     i64 tokens;       /* trained on so far */
+    double divergence; /* of islands, at the last outer step; NaN: there was none */
 };
 
 struct text;
@@ -103,6 +104,7 @@ struct session {
     struct engine engine;
     struct step_io io;
     struct step_program steps[SESSION_SHAPES];
+    struct step_program outer; /* with outer.every only */
     int step_micro_batches[SESSION_SHAPES]; /* of all ranks together, per shape */
     int n_steps;
     struct evaluator eval, final_eval; /* during the run, about eval.tokens; at its end, all */
@@ -136,7 +138,8 @@ int session_train(struct session *s);
 void session_close(struct session *s);
 bool session_asked_to_stop(const struct session *s);
 
-/* Loss on held-out text, all of it when final; with the averaged weights when ema. */
+/* Loss on held-out text, all of it when final; with the averaged weights when ema. Between outer
+ * steps it is that of the weights that islands have in common, those of the last one. */
 int session_evaluate(struct session *s, bool final, bool ema, struct eval_result *out);
 
 /* --- parts, each in its own file ---------------------------------------------------------- */
@@ -167,6 +170,10 @@ struct layout_rows session_full_rows(const struct session *s);
 void session_spread(const struct session *s, struct loader_step *step);
 int session_share_weight(struct session *s);
 int session_share_sums(struct session *s);
+/* What every island says of itself, it says of all. */
+int session_all_islands(struct session *s, bool *holds);
+/* Whether the weights here are those of the last outer step, or there is none. */
+bool session_in_common(const struct session *s);
 /* How long this step took: sets how long others are waited for without asking why. */
 void session_set_patience(struct session *s, double step_seconds);
 /* The same clock and the same wish to stop everywhere: what the loop decides by. */

@@ -15,12 +15,14 @@ struct term {
 
 static i64 role_bytes(const struct model *m, enum tensor_role role, bool averages)
 {
+    enum { FIRST_AVERAGE = 5 };
     i64 bytes = 0;
     for (i64 i = 0; i < m->n_buckets; i++) {
         const struct bucket *b = &m->buckets[i];
-        const struct tensor *all[] = { b->master, b->compute, b->own_grad, b->m, b->v, b->ema };
+        const struct tensor *all[] = { b->master, b->compute, b->own_grad, b->m, b->v, b->ema,
+                                       b->anchor, b->momentum };
         for (i64 k = 0; k < COUNT_OF(all); k++)
-            if (all[k] && all[k]->role == role && (all[k] == b->ema) == averages)
+            if (all[k] && all[k]->role == role && (k >= FIRST_AVERAGE) == averages)
                 bytes += tensor_bytes(all[k]);
     }
     return bytes;
@@ -87,7 +89,7 @@ static i64 list_terms(const struct session *s, struct term *terms)
     terms[n++] = (struct term){ "weights (bf16 copy)", role_bytes(m, ROLE_COMPUTE, false) };
     terms[n++] = (struct term){ "gradients", role_bytes(m, ROLE_GRAD, false) };
     terms[n++] = (struct term){ "optimizer state", role_bytes(m, ROLE_STATE, false) };
-    terms[n++] = (struct term){ "averaged weights", role_bytes(m, ROLE_STATE, true) };
+    terms[n++] = (struct term){ "averaged weights, outer state", role_bytes(m, ROLE_STATE, true) };
     terms[n++] = (struct term){ "kernel workspace", s->engine.workspace_bytes };
     terms[n++] = (struct term){ "inputs and sums of a step", s->engine.kept_bytes };
     terms[n++] = (struct term){ "copy for checkpoints", copy_bytes(s) };

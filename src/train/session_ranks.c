@@ -114,19 +114,20 @@ int session_open_lanes(struct session *s)
 struct layout_rows session_full_rows(const struct session *s)
 {
     return layout_rows(&s->mesh.layout, s->config->train.batch,
-                       (int)schedule_full_micro_batches(s->config), s->mesh.dp_rank);
+                       (int)schedule_full_micro_batches(s->config), s->mesh.row_rank);
 }
 
 void session_spread(const struct session *s, struct loader_step *step)
 {
-    i64 dp = s->mesh.layout.dp, rows = step->B * step->micro_batches;
+    i64 sharers = s->mesh.layout.islands * s->mesh.layout.dp;
+    i64 rows = step->B * step->micro_batches;
     step->cut = s->mesh.layout.cp;
     step->part = s->mesh.cp_rank;
-    if (dp == 1)
+    if (sharers == 1)
         return;
     struct layout_rows ours = { .B = step->B, .micro_batches = step->micro_batches };
-    layout_place_rows(&s->mesh.layout, &ours, s->mesh.dp_rank);
-    step->all_rows = rows * dp;
+    layout_place_rows(&s->mesh.layout, &ours, s->mesh.row_rank);
+    step->all_rows = rows * sharers;
     step->first_row = ours.first;
     step->stride = ours.stride;
 }
@@ -157,6 +158,21 @@ int session_share_sums(struct session *s)
         memset(s->io.sums->data, 0, (size_t)tensor_bytes(s->io.sums)); /* the last stage's are */
     TRY(mesh_sum_stages(&s->mesh, s->io.sums->data, tensor_count(s->io.sums)));
     return s->io.load ? share_load(s) : OK;
+}
+
+int session_all_islands(struct session *s, bool *holds)
+{
+    double not = !*holds;
+    if (s->mesh.layout.islands > 1)
+        TRY(mesh_max(&s->mesh, &not, 1));
+    *holds = not == 0;
+    return OK;
+}
+
+bool session_in_common(const struct session *s)
+{
+    i64 every = s->config->outer.every;
+    return every == 0 || s->state.step % every == 0;
 }
 
 static int by_seconds(const void *a, const void *b)

@@ -39,6 +39,12 @@ static json_t *data_json(const struct session *s)
     return list;
 }
 
+/* With a state of their own in checkpoints; 0: there are no outer steps. */
+static i64 islands_of(const struct session *s)
+{
+    return s->config->outer.every > 0 ? s->mesh.layout.islands : 0;
+}
+
 void session_put_identity(const struct session *s, json_t *o)
 {
     struct text spec = { 0 }, recipe = { 0 };
@@ -53,6 +59,7 @@ void session_put_identity(const struct session *s, json_t *o)
                         json_string(s->model->compute == DTYPE_BF16 ? "bf16" : "fp32"));
     json_object_set_new(o, "backend", json_string(s->engine.backend.name));
     json_object_set_new(o, "layout", json_string(s->layout_text));
+    json_object_set_new(o, "islands", json_integer(islands_of(s)));
     text_fini(&spec);
     text_fini(&recipe);
 }
@@ -127,6 +134,22 @@ static int check_tokenizer(const struct session *s, const json_t *state)
                    "with %.12s, this one's with %.12s)", s->folder.path, then, now);
 }
 
+/* Each island has an optimizer state of its own, which no other number of them can share out. */
+static int check_islands(const struct session *s, const json_t *state)
+{
+    i64 then = json_integer_value(json_object_get(state, "islands")), now = islands_of(s);
+    if (then == now)
+        return OK;
+    if (then == 0 || now == 0)
+        return err_set(ERR_CONFIG, "%s was trained %s outer steps (outer.every); go on as it was, or "
+                       "give another run.name and model.from to start from its weights",
+                       s->folder.path, then ? "with" : "without");
+    return err_set(ERR_CONFIG, "%s has the optimizer state of %lld islands; resume with "
+                   "layout.islands=%lld, or give another run.name and model.from to start from "
+                   "the weights that they have in common", s->folder.path, (long long)then,
+                   (long long)then);
+}
+
 static void compare_backend(const struct session *s, const json_t *state, struct text *out)
 {
     const char *then = json_string_value(json_object_get(state, "backend"));
@@ -182,6 +205,8 @@ int session_check_same(struct session *s, struct text *changes)
     int rc = check_model(s, state);
     if (rc == OK)
         rc = check_tokenizer(s, state);
+    if (rc == OK)
+        rc = check_islands(s, state);
     if (rc == OK) {
         compare_recipe(s, state, changes);
         compare_data(s, state, changes);

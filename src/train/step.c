@@ -3,6 +3,7 @@
 #include "parallel/context_parallel.h"
 #include "parallel/data_parallel.h"
 #include "parallel/exact.h"
+#include "parallel/islands.h"
 #include "parallel/offload.h"
 #include "parallel/orthogonal.h"
 #include "parallel/pipeline.h"
@@ -41,6 +42,8 @@ void step_io_new(struct step_io *io, const struct model_spec *spec, i64 sources,
     io->norm = host_tensor(a, "grad_norm", DTYPE_F64, 1, 0);
     io->scale = host_tensor(a, "grad_scale", DTYPE_F32, 1, 0);
     io->apply = host_tensor(a, "apply_update", DTYPE_I32, 1, 0);
+    io->apart = host_tensor(a, "islands_apart", DTYPE_F64, 1, 0);
+    io->moved = host_tensor(a, "islands_moved", DTYPE_F64, 1, 0);
 }
 
 unsigned step_needs(const struct train_config *c)
@@ -50,6 +53,8 @@ unsigned step_needs(const struct train_config *c)
         needs |= MODEL_MUON;
     if (c->train.ema > 0)
         needs |= MODEL_EMA;
+    if (c->outer.every > 0)
+        needs |= MODEL_OUTER;
     return needs;
 }
 
@@ -371,6 +376,21 @@ int step_program_new(struct step_program *out, const struct model *m,
     TRY(spread_check(g, m, mesh));
     TRY(offload_state(g));
     return seal(out, "train", false, mesh);
+}
+
+int outer_program_new(struct step_program *out, const struct model *m,
+                      const struct train_config *c, const struct step_io *io,
+                      const struct mesh *mesh, struct arena *a)
+{
+    struct graph *g = &out->graph;
+    const struct islands x = { c->outer.lr, c->outer.momentum, io->apart, io->moved };
+    out->shape = (struct step_shape){ .micro_batches = 1 };
+    graph_init(g, a);
+    g->phase = PHASE_UPDATE;
+    TRY(islands_step(g, m, mesh, &x));
+    TRY(spread_check_islands(g, m, mesh));
+    TRY(offload_state(g));
+    return program_new(&out->program, g, "outer", 1);
 }
 
 int eval_program_new(struct step_program *out, const struct model *m,

@@ -24,6 +24,7 @@ struct step_io {
     struct tensor *load;  /* f64 (sparse layers, E + 2), as in op_expert_load; NULL: no experts */
     struct tensor *norm, *scale, *apply; /* as in op_clip */
     struct health health;
+    struct tensor *apart, *moved; /* of an outer step: parallel/islands.h */
 };
 
 struct step_program {
@@ -42,6 +43,11 @@ unsigned step_needs(const struct train_config *c);
 int step_program_new(struct step_program *out, const struct model *m,
                      const struct train_config *c, const struct step_shape *shape,
                      const struct step_io *io, const struct mesh *mesh, struct arena *a);
+
+/* The outer step of a model with MODEL_OUTER, as a program of its own. */
+int outer_program_new(struct step_program *out, const struct model *m,
+                      const struct train_config *c, const struct step_io *io,
+                      const struct mesh *mesh, struct arena *a);
 
 /* Evaluation: the same forward and loss, no gradient. sums f64 (S,2), 0 but on ranks that have
  * the last stage. */

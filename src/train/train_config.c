@@ -162,6 +162,14 @@ const struct option train_options[] = {
       .help = "Momentum of muon." },
     { "optim.muon_ns_steps", FIELD(INT, optim.muon_ns_steps), "5", .unit = "iterations",
       .min = 1, .max = 20, .help = "Newton-Schulz iterations of muon." },
+    /* --- outer --- */
+    { "outer.every", FIELD(INT, outer.every), "0", .unit = "steps", .max = 1e9,
+      .help = "Steps between outer steps, in which islands (layout.islands) average how far their "
+              "weights have moved and go on from one place (DiLoCo takes 500); 0 is off." },
+    { "outer.lr", FIELD(FLOAT, outer.lr), "0.7", .max = 10,
+      .help = "Learning rate of the outer step; 1 without momentum is a plain average." },
+    { "outer.momentum", FIELD(FLOAT, outer.momentum), "0.9", .max = 0.999999,
+      .help = "Nesterov momentum of the outer step." },
     /* --- lr --- */
     { "lr.schedule", FIELD(CHOICE, lr.schedule), "cosine",
       .choices = "cosine|wsd|linear|constant",
@@ -310,6 +318,10 @@ int train_config_check(const struct train_config *c, const struct recipe *r)
                                    "train.max_time, such as --set train.steps=1000");
     TRY(check_batch(c, r));
     TRY(check_ramps(c, r));
+    if (c->outer.every > 0 && c->train.ema > 0)
+        return err_set(ERR_CONFIG, "%s: train.ema averages the weights of every step, and an outer "
+                       "step replaces them; leave train.ema or outer.every out",
+                       given_at(r, "train.ema", "outer.every"));
     if (c->guard.max_bad >= c->guard.bad_window)
         return err_set(ERR_CONFIG,
                        "%s: guard.max_bad %lld must be less than guard.bad_window %lld",

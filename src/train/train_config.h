@@ -67,6 +67,10 @@ struct train_config {
         i64 muon_ns_steps;
     } optim;
     struct {
+        i64 every;
+        double lr, momentum;
+    } outer;
+    struct {
         int schedule; /* enum train_schedule */
         i64 warmup;
         double decay_fraction, min_ratio;

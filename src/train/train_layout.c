@@ -34,6 +34,10 @@ int train_layout_check(const struct layout *l, const struct model_spec *s,
         return err_set(ERR_CONFIG, "optim.name muon gathers its matrices over all of dp, and with "
                        "ep=%lld ranks there have other experts: use zero=0, ep=1 or adamw",
                        (long long)l->ep);
+    if (l->islands > 1 && c->outer.every == 0)
+        return err_set(ERR_CONFIG, "islands=%lld would never meet: say after how many steps, such as "
+                       "--set outer.every=100, or use dp=%lld", (long long)l->islands,
+                       (long long)(l->islands * l->dp));
     if (l->pp > 1 && c->offload.activations)
         return err_set(ERR_CONFIG, "offload.activations needs micro-batches that follow each other, "
                        "and pp=%lld has several under way: set one of them back (offload.optimizer "
@@ -105,7 +109,7 @@ static int try_layout(struct search *x, i64 pp, i64 tp, i64 ep, i64 zero)
     k.layout.ep = ep;
     k.layout.pp = pp;
     k.layout.tp = tp;
-    k.layout.dp = x->budget->ranks / (pp * k.layout.cp * tp);
+    k.layout.dp = x->budget->ranks / (k.layout.islands * pp * k.layout.cp * tp);
     k.layout.zero = zero;
     if ((zero > ZERO_NONE && k.layout.dp * k.layout.cp == 1) ||
         train_layout_check(&k.layout, x->spec, x->config, x->budget->ranks) < 0)
@@ -160,7 +164,7 @@ int train_layout_choose(struct layout *out, const struct layout *base,
     for (i64 pp = 1; pp <= budget->ranks; pp++)
         for (i64 tp = 1; pp * tp <= budget->ranks; tp++)
             for (i64 zero = ZERO_NONE; zero <= ZERO_WEIGHTS; zero++)
-                if (budget->ranks % (pp * base->cp * tp) == 0)
+                if (budget->ranks % (base->islands * pp * base->cp * tp) == 0)
                     TRY(try_experts(&x, pp, tp, zero));
     if (x.legal == 0)
         return err_set(ERR_CONFIG, "no layout of %lld ranks fits this model and batch; more "
