@@ -82,15 +82,15 @@ static const struct state_kind state_kinds[] = {
     { "average", ema_at, wide },
 };
 
-/* The first element that differs from the one rank's, in words; NULL: none. */
+/* The first element that differs from the one rank's (of the same island), in words; NULL: none. */
 static const char *exact_difference(const struct ranks *one, const struct ranks *many)
 {
     static char text[256];
-    const struct model *whole = one->rank[0].model;
     for (i64 kind = 0; kind < COUNT_OF(state_kinds); kind++)
         for (int r = 0; r < many->n; r++)
             for (i64 i = 0; i < many->rank[r].model->n_params; i++) {
                 const struct param *p = &many->rank[r].model->params[i];
+                const struct model *whole = one->rank[many->rank[r].mesh.island].model;
                 const struct param *q = model_param(whole, p->desc.id, p->desc.layer);
                 const struct state_kind *s = &state_kinds[kind];
                 for (i64 k = 0; k < param_here(p); k++) {

@@ -22,10 +22,10 @@ struct rank {
     struct model *model;
     struct mesh mesh;
     struct step_io io;
-    struct step_program step;
+    struct step_program step, outer;
     struct driver *driver;
     struct layout_rows rows;
-    i64 B, all_rows; /* of the recipe */
+    i64 B, all_rows; /* of the recipe; of an island's step */
     struct exec_cursor at;
 };
 
@@ -46,6 +46,7 @@ struct ranks_options {
     i64 choices; /* experts per token; 0: those of the tiny model */
     i64 window;
     i64 health; /* as log.health */
+    double outer_lr, outer_momentum; /* lr 0: there are no outer steps */
     void (*plant)(struct program *p); /* a fault in every rank's program; NULL: none */
 };
 
@@ -95,8 +96,8 @@ static void rank_open(struct rank *k, struct ranks *all, const struct ranks_opti
     struct model_spec spec = rank_spec(o);
     arena_init(&k->arena);
     CHECK_OK(mesh_new(&k->mesh, &all->layout, comm));
-    k->rows = layout_rows(&all->layout, t->B, t->micro_batches, k->mesh.dp_rank);
-    k->all_rows = t->B * t->micro_batches;
+    k->rows = layout_rows(&all->layout, t->B, t->micro_batches, k->mesh.row_rank);
+    k->all_rows = t->B * t->micro_batches / all->layout.islands;
     struct step_shape shape = { k->rows.B, RANK_T, k->rows.micro_batches, 1 };
     struct model_part part = mesh_part(&k->mesh, &spec);
     CHECK_OK(engine_init(&k->engine, t->backend, t->threads, 64));
@@ -110,6 +111,10 @@ static void rank_open(struct rank *k, struct ranks *all, const struct ranks_opti
     if (o->plant)
         o->plant(k->step.program);
     CHECK_OK(engine_add(&k->engine, k->step.program));
+    if (o->outer_lr > 0) {
+        CHECK_OK(outer_program_new(&k->outer, k->model, &all->config, &k->io, &k->mesh, &k->arena));
+        CHECK_OK(engine_add(&k->engine, k->outer.program));
+    }
     CHECK_OK(engine_commit(&k->engine));
     CHECK_OK(driver_new(&k->driver, &k->mesh, driver_calls(k->step.program),
                         false));
@@ -124,8 +129,11 @@ static void ranks_open(struct ranks *all, const struct ranks_options *o)
     option_set_defaults(train_options, &all->config, &all->arena);
     all->config.train.recompute = o->tiny.recompute;
     all->config.optim.name = o->tiny.optimizer;
-    all->config.train.ema = 0.9;
     all->config.log.health = o->health;
+    all->config.train.ema = o->outer_lr > 0 ? 0 : 0.9;
+    all->config.outer.every = o->outer_lr > 0;
+    all->config.outer.lr = o->outer_lr;
+    all->config.outer.momentum = o->outer_momentum;
     CHECK_OK(layout_parse(&all->layout, o->layout, "test", &all->arena));
     all->n = (int)layout_ranks(&all->layout);
     assert(all->n <= MOST_RANKS);
@@ -154,22 +162,21 @@ static void write_hyper(struct rank *k, const struct train_config *c, u64 step)
     hyper[HYPER_CORRECT2] = (float)(1 - pow(c->optim.beta2, (double)step + 1));
 }
 
-/* One step of all ranks, in turns; *loss is the mean over all of them. Negative with a message
- * when a rank fails, or all wait. */
-static int ranks_try_step(struct ranks *all, u64 step, double *loss)
+/* All ranks' steps, or outer steps, in turns. Negative with a message when a rank fails, or all
+ * wait. */
+static int ranks_run(struct ranks *all, u64 step, bool outer)
 {
     int done = 0, idle = 0;
-    for (int r = 0; r < all->n; r++) {
-        write_hyper(&all->rank[r], &all->config, step);
+    for (int r = 0; r < all->n; r++)
         all->rank[r].at = (struct exec_cursor){ 0 };
-    }
     bool over[MOST_RANKS] = { false };
     for (int r = 0; done < all->n; r = (r + 1) % all->n) {
         struct rank *k = &all->rank[r];
+        const struct program *p = outer ? k->outer.program : k->step.program;
         struct run x = engine_context(&k->engine, step);
         struct exec_cursor before = k->at;
         x.yields = true;
-        int rc = over[r] ? EXEC_BLOCKED : exec_resume(k->step.program, &k->at, &x);
+        int rc = over[r] ? EXEC_BLOCKED : exec_resume(p, &k->at, &x);
         if (rc < 0)
             return rc;
         bool moved = rc == OK || k->at.action != before.action || k->at.task != before.task;
@@ -181,6 +188,15 @@ static int ranks_try_step(struct ranks *all, u64 step, double *loss)
             done++;
         }
     }
+    return OK;
+}
+
+/* One step of all ranks; *loss is the mean over all of them. */
+static int ranks_try_step(struct ranks *all, u64 step, double *loss)
+{
+    for (int r = 0; r < all->n; r++)
+        write_hyper(&all->rank[r], &all->config, step);
+    TRY(ranks_run(all, step, false));
     /* The last stage has the loss. */
     double nll = 0, weight = 0;
     for (int r = 0; r < all->n; r++) {

@@ -19,13 +19,14 @@ struct counts {
 static const char *const axis_of[LANE_COUNT] = {
     [LANE_TP] = "tp", [LANE_DP] = "dp", [LANE_PP] = "pp", [LANE_TIE] = "tie",
     [LANE_SHARD] = "shard", [LANE_COPIES] = "copies", [LANE_EP] = "ep", [LANE_EDP] = "edp",
+    [LANE_ISLAND] = "islands",
 };
 
-static struct counts of_tasks(const struct ranks *all)
+static struct counts of_tasks(const struct ranks *all, bool outer)
 {
     struct counts c = { { 0 } };
     for (int r = 0; r < all->n; r++) {
-        const struct program *p = all->rank[r].step.program;
+        const struct program *p = outer ? all->rank[r].outer.program : all->rank[r].step.program;
         for (i64 a = 0; a < p->n_actions; a++) {
             const struct segment *s = &p->segments[p->actions[a].segment];
             for (i64 i = 0; i < s->n_tasks; i++)
@@ -228,7 +229,7 @@ static void expect_counts_of(const char *layout, bool gpt2, bool half, int optim
     o.tiny.experts = strstr(layout, "ep=") ? TINY_MIXTRAL : TINY_DENSE;
     o.choices = strstr(layout, "ep=") ? 8 : 0; /* all, so that loads are even */
     ranks_open(&all, &o);
-    struct counts before = of_transport(&all), tasks = of_tasks(&all);
+    struct counts before = of_transport(&all), tasks = of_tasks(&all, false);
     ranks_step(&all, 0);
     struct counts after = of_transport(&all), formula = of_formulas(&all, half);
     for (int lane = 0; lane < LANE_COUNT; lane++) {
@@ -311,7 +312,50 @@ TEST(ranks_with_other_experts_send_what_the_formula_says)
     expect_counts("dp=4,ep=4,zero=1", false, false);
 }
 
-TEST_MAIN(ONE(data_parallel_ranks_send_what_the_formula_says),
+/* Islands exchange nothing in a step; in an outer step, what each has of the state is summed: from
+ * every rank 2 (n - 1) / n x 4 bytes an element, and one number for the metrics. */
+static void expect_island_counts(const char *layout, bool gpt2)
+{
+    struct ranks all;
+    struct ranks_options o = { .tiny = { .threads = 1, .micro_batches = 4, .B = 4 },
+                               .layout = layout, .outer_lr = 0.7, .outer_momentum = 0.9 };
+    o.tiny.gpt2 = gpt2;
+    o.tiny.backend = backend_best();
+    ranks_open(&all, &o);
+    double islands = (double)all.layout.islands, formula = 0;
+    for (int r = 0; r < all.n; r++) {
+        const struct model *m = all.rank[r].model;
+        for (i64 i = 0; i < m->n_buckets; i++)
+            formula += 4 * (double)(m->buckets[i].copied + m->buckets[i].own_count);
+        formula += 8;
+    }
+    formula *= 2 * (islands - 1) / islands;
+    struct counts before = of_transport(&all), tasks = of_tasks(&all, true);
+    ranks_step(&all, 0);
+    struct counts step = of_transport(&all);
+    CHECK_OK(ranks_run(&all, 0, true));
+    struct counts after = of_transport(&all);
+    CHECK(step.bytes[LANE_ISLAND] == before.bytes[LANE_ISLAND]);
+    CHECK(of_tasks(&all, false).bytes[LANE_ISLAND] == 0);
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        if (axis_of[lane])
+            expect_equal(layout, axis_of[lane], "the transport", after.bytes[lane] - step.bytes[lane],
+                         tasks.bytes[lane]);
+    expect_equal(layout, "islands", "the outer program", tasks.bytes[LANE_ISLAND], formula);
+    ranks_close(&all);
+}
+
+TEST(islands_send_what_the_formula_says)
+{
+    expect_island_counts("islands=2", true);
+    expect_island_counts("islands=4", false);
+    expect_island_counts("islands=2,dp=2,tp=2,zero=1", true);
+    expect_island_counts("islands=2,dp=2,zero=3", false);
+    expect_island_counts("islands=2,pp=2", false);
+}
+
+TEST_MAIN(ONE(islands_send_what_the_formula_says),
+          ONE(data_parallel_ranks_send_what_the_formula_says),
           ONE(groups_that_are_copies_send_what_the_formula_says),
           ONE(tensor_parallel_ranks_send_what_the_formula_says),
           ONE(stages_send_what_the_formula_says), ONE(muon_sends_what_the_formula_says),
