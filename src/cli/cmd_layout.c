@@ -2,13 +2,10 @@
 #include "base/err.h"
 #include "base/sys.h"
 #include "base/text.h"
-#include "cli/command.h"
+#include "cli/layout_recipe.h"
 #include "cli/terminal.h"
-#include "data/tokenizer.h"
 #include "ops/ops.h"
 #include "train/rank_view.h"
-#include "train/train_layout.h"
-#include "train/train_spec.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -39,38 +36,15 @@ struct show {
 
 /* --- what is shown ------------------------------------------------------------------------- */
 
-static int read_vocab(struct show *x, const struct restore *from)
-{
-    const char *path = x->config.data.tokenizer ? x->config.data.tokenizer : from->tokenizer;
-    struct tokenizer *t;
-    if (x->spec.vocab > 0)
-        return OK;
-    if (!path || !*path)
-        return err_set(ERR_CONFIG, "%s leaves its vocabulary open; name data.tokenizer, or set "
-                       "model.override {vocab: N}", x->spec.name);
-    TRY(tokenizer_open(&t, path));
-    x->spec.vocab = tokenizer_size(t);
-    tokenizer_free(t);
-    return OK;
-}
-
 static int read_recipe(struct show *x)
 {
     const struct show_options *o = x->v->options;
-    struct recipe recipe;
-    struct restore from = { 0 };
-    struct option_group groups[] = { { train_options, &x->config },
-                                     { layout_options, &x->layout } };
-    recipe_init(&recipe, x->v->arena, groups, COUNT_OF(groups));
-    TRY(recipe_load(&recipe, x->v->args[0]));
-    TRY(invocation_override(x->v, &recipe));
-    if (o->layout)
-        TRY(layout_parse(&x->layout, o->layout, "--layout", x->v->arena));
-    TRY(train_config_check(&x->config, &recipe));
-    TRY(train_spec(&x->spec, &from, &x->config, x->v->arena));
-    TRY(read_vocab(x, &from));
-    TRY(spec_check(&x->spec, x->spec.name));
-    return train_layout_check(&x->layout, &x->spec, &x->config, layout_ranks(&x->layout));
+    struct layout_recipe r;
+    TRY(layout_recipe_read(&r, x->v, o->layout));
+    x->config = r.config;
+    x->layout = r.layout;
+    x->spec = r.spec;
+    return OK;
 }
 
 static i64 stage_ranks(const struct layout *l)
@@ -421,10 +395,12 @@ static const struct command cmd_show = {
     .min_args = 1, .max_args = 1, .examples = show_examples, .run = show,
 };
 
-static const struct command *const subcommands[] = { &cmd_show, NULL };
+static const struct command *const subcommands[] = { &cmd_show, &cmd_layout_check, NULL };
 
 static const struct example examples[] = {
-    { "headway layout show recipes/demo.yaml --layout dp=4", "Who does what." }, { 0 },
+    { "headway layout show recipes/demo.yaml --layout dp=4", "Who does what." },
+    { "headway layout check recipes/demo.yaml --layout dp=2,tp=2", "Whether it is only rounding." },
+    { 0 },
 };
 
 const struct command cmd_layout = {

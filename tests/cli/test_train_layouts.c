@@ -286,6 +286,15 @@ TEST(a_trace_shows_all_ranks_and_what_they_exchange)
     json_decref(trace);
 }
 
+/* On simulated ranks, in one process. */
+TEST(a_layout_is_checked_beside_an_exact_rank)
+{
+    const char *check = "cd $D && $H layout check r.yaml --set train.ema=0 --layout ";
+    CHECK(strstr(shellf(0, "%s dp=2,tp=2,zero=1 --steps 2", check), "nothing but rounding differs"));
+    CHECK(strstr(shellf(2, "%s islands=2 --set outer.every=4 2>&1", check),
+                 "islands take other steps than one rank does"));
+}
+
 TEST(what_a_layout_cannot_do_yet_is_refused)
 {
     CHECK(strstr(shell(TRAIN "--set offload.activations=yes --ranks 2 --layout pp=2 2>&1", 2),
@@ -303,6 +312,7 @@ int main(void)
         ONE(weights_of_any_kind_start_a_run_on_any_layout),
         ONE(a_killed_rank_ends_the_run_and_the_rest_goes_on_from_what_was_saved),
         ONE(a_trace_shows_all_ranks_and_what_they_exchange),
+        ONE(a_layout_is_checked_beside_an_exact_rank),
         ONE(what_a_layout_cannot_do_yet_is_refused),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);

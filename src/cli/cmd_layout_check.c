@@ -1,0 +1,122 @@
+/* A layout's first steps beside one rank's: does nothing but rounding differ? */
+#include "base/err.h"
+#include "cli/layout_recipe.h"
+#include "train/train_layout.h"
+#include "train/trial.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { SHOWN = 12, MOST_SIMULATED = 64 };
+
+struct check_options {
+    const char *layout, *backend;
+    i64 steps;
+};
+
+static const struct option check_table[] = {
+    { "layout", OPTION_FIELD(STRING, struct check_options, layout), NULL,
+      .help = "Such as dp=2,tp=2: short for layout.dp and its like." },
+    { "steps", OPTION_FIELD(INT, struct check_options, steps), "1", .unit = "steps", .min = 1,
+      .max = 3, .help = "Steps to take before tensors are compared." },
+    { "backend", OPTION_FIELD(STRING, struct check_options, backend), "auto",
+      .help = "Kernels: auto, generic, avx2, avx512 or avx512bf16." },
+    { 0 },
+};
+
+static int check_possible(const struct layout_recipe *r, const struct layout *exact)
+{
+    if (layout_ranks(&r->layout) > MOST_SIMULATED)
+        return err_set(ERR_CONFIG, "%lld ranks are more than the %d that are simulated; choose "
+                       "smaller degrees", (long long)layout_ranks(&r->layout), MOST_SIMULATED);
+    if (r->layout.islands > 1)
+        return err_set(ERR_CONFIG, "islands take other steps than one rank does; check the layout "
+                       "within one of them, with islands=1");
+    if (r->config.train.seq > r->spec.positions)
+        return err_set(ERR_CONFIG, "train.seq %lld is longer than the %lld positions of %s",
+                       (long long)r->config.train.seq, (long long)r->spec.positions, r->spec.name);
+    return train_layout_check(exact, &r->spec, &r->config, 1);
+}
+
+/* Runs one of the three. */
+static int run_trial(struct trial *t, const struct layout_recipe *r, const struct layout *l,
+                     double disturb, const struct check_options *o)
+{
+    TRY(trial_open(t, &r->config, &r->spec, l, o->backend));
+    if (disturb > 0)
+        trial_disturb(t, disturb);
+    for (i64 step = 0; step < o->steps; step++)
+        TRY(trial_step(t, step));
+    return OK;
+}
+
+static int by_ratio(const void *a, const void *b)
+{
+    const struct trial_line *x = a, *y = b;
+    return x->ratio > y->ratio ? -1 : x->ratio < y->ratio;
+}
+
+static int judge(const struct layout_recipe *r, struct trial_line *lines, i64 n, double rounding,
+                 struct arena *a)
+{
+    const struct trial_line *bad = trial_first(lines, n);
+    struct trial_line first = bad ? *bad : (struct trial_line){ 0 };
+    qsort(lines, (size_t)n, sizeof *lines, by_ratio);
+    printf("layout %s beside one exact rank; rounding moves weights by %.2g\n\n"
+           "       of bound  difference  rank  tensor\n", layout_text(&r->layout, a), rounding);
+    for (i64 i = 0; i < i64_min(n, SHOWN); i++)
+        printf("%15.3g  %10.2g  %4d  %s of %s\n", lines[i].ratio, lines[i].difference,
+               lines[i].rank, lines[i].kind, lines[i].name);
+    printf("   ... of %lld tensors\n", (long long)n);
+    if (bad)
+        return err_set(ERR_NUMERIC, "the %s of %s on rank %d is the first that rounding does not "
+                       "explain: its difference of %.2g is %.3g times the bound", first.kind,
+                       first.name, first.rank, first.difference, first.ratio);
+    printf("nothing but rounding differs\n");
+    return OK;
+}
+
+static int check(struct invocation *v)
+{
+    const struct check_options *o = v->options;
+    struct layout_recipe r;
+    struct trial many = { 0 }, one = { 0 }, disturbed = { 0 };
+    struct trial_line *lines;
+    TRY(layout_recipe_read(&r, v, o->layout));
+    struct layout exact = layout_single();
+    exact.exact = true;
+    TRY(check_possible(&r, &exact));
+    double rounding = trial_rounding(&r.config, &r.spec);
+    int rc = run_trial(&many, &r, &r.layout, 0, o);
+    if (rc >= 0)
+        rc = run_trial(&one, &r, &exact, 0, o);
+    if (rc >= 0)
+        rc = run_trial(&disturbed, &r, &exact, rounding, o);
+    if (rc >= 0) {
+        i64 n = trial_compare(&many, &one, &disturbed, &lines, v->arena);
+        rc = judge(&r, lines, n, rounding, v->arena);
+    }
+    trial_close(&many);
+    trial_close(&one);
+    trial_close(&disturbed);
+    return rc;
+}
+
+static const struct example check_examples[] = {
+    { "headway layout check recipes/demo.yaml --layout dp=2,tp=2,zero=1 --set train.batch=4",
+      "Four ranks, simulated in this process." },
+    { 0 },
+};
+
+const struct command cmd_layout_check = {
+    .name = "check", .summary = "Compare a layout's first steps with those of one rank",
+    .arguments = "RECIPE.yaml",
+    .description = "Takes steps of the recipe's model on simulated ranks and on one rank in exact "
+                   "mode, from the same weights and made-up rows, and compares every gradient, "
+                   "moment and weight. How far rounding can move a tensor is measured, by a second "
+                   "run of one rank whose weights are off by what its sums can be off. The first "
+                   "tensor, in the order of the step, that differs by more is named, and the exit "
+                   "code is not 0.",
+    .options = check_table, .options_bytes = sizeof(struct check_options), .takes_set = true,
+    .min_args = 1, .max_args = 1, .examples = check_examples, .run = check,
+};

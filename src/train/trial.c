@@ -1,0 +1,301 @@
+#include "train/trial.h"
+
+#include "base/rng.h"
+#include "ops/ops.h"
+#include "ops/zigzag.h"
+#include "train/schedule.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- made-up rows ---------------------------------------------------------------------------- */
+
+/* Row r of a step is a function of (step, r), whoever computes it. */
+static void fill_batch(const struct task *t, struct run *x)
+{
+    const struct trial_rank *k = x->context;
+    i64 cp = k->mesh.layout.cp, here = k->T / cp, n = k->rows.B * here;
+    i64 first = k->rows.first + x->micro_batch * k->rows.stride;
+    struct zigzag part = zigzag_part(cp, k->mesh.cp_rank, here);
+    i32 *tokens = t->out[BATCH_TOKENS]->data, *targets = t->out[BATCH_TARGETS]->data;
+    i32 *positions = t->out[BATCH_POSITIONS]->data, *begin = t->out[BATCH_BEGIN]->data;
+    for (i64 i = 0; i < n; i++) {
+        i64 place = zigzag_place(&part, i % here), border = k->T / 3;
+        struct rng key = { 7, x->step * (u64)k->all_rows + (u64)(first + i / here) };
+        tokens[i] = (i32)(rng_u64(&key, (u64)place) % (u64)k->vocab);
+        targets[i] = (i32)(rng_u64(&key, (u64)place + 1) % (u64)k->vocab);
+        begin[i] = (i32)(place < border ? 0 : border); /* of two documents */
+        positions[i] = (i32)(place - begin[i]);
+        ((float *)t->out[BATCH_WEIGHTS]->data)[i] = place % 5 ? 1.0f : 0.0f;
+        ((i32 *)t->out[BATCH_SOURCES]->data)[i] = 0;
+    }
+    *(float *)t->out[BATCH_INV_WEIGHT]->data =
+        1.0f / (float)((k->T - ceil_div(k->T, 5)) * k->all_rows);
+}
+
+/* --- ranks ------------------------------------------------------------------------------------- */
+
+static int open_rank(struct trial *t, struct trial_rank *k, const struct model_spec *s,
+                     struct comm *comm, const char *backend)
+{
+    const struct train_config *c = t->config;
+    int micro_batches = (int)schedule_full_micro_batches(c);
+    enum dtype compute = c->train.precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    TRY(mesh_new(&k->mesh, &t->layout, comm));
+    k->rows = layout_rows(&t->layout, c->train.batch, micro_batches, k->mesh.row_rank);
+    k->T = c->train.seq;
+    k->vocab = s->vocab;
+    k->all_rows = c->train.batch * micro_batches;
+    struct step_shape shape = { k->rows.B, k->T, k->rows.micro_batches, 1 };
+    struct model_part part = mesh_part(&k->mesh, s);
+    TRY(engine_init(&k->engine, backend, 1, 64));
+    TRY(model_new_part(&k->model, s, compute, step_needs(c), k->T, &part, &k->arena));
+    backend_set(&k->engine.backend, &op_load_batch,
+                (struct kernel){ .run = fill_batch, .context = k });
+    step_io_new(&k->io, s, 1, &k->arena);
+    TRY(step_program_new(&k->step, k->model, c, &shape, &k->io, &k->mesh, &k->arena));
+    TRY(engine_add(&k->engine, k->step.program));
+    TRY(engine_commit(&k->engine));
+    TRY(driver_new(&k->driver, &k->mesh, driver_calls(k->step.program), false));
+    k->engine.lanes = driver_lanes(k->driver);
+    model_init(k->model, (u64)c->train.seed, k->engine.pool);
+    return OK;
+}
+
+int trial_open(struct trial *t, const struct train_config *c, const struct model_spec *s,
+               const struct layout *l, const char *backend)
+{
+    *t = (struct trial){ .config = c, .layout = *l, .n = (int)layout_ranks(l) };
+    arena_init(&t->arena);
+    t->rank = ARENA_ARRAY(&t->arena, struct trial_rank, t->n);
+    int rc = comm_sim_new(&t->sim, t->n);
+    for (int r = 0; r < t->n && rc >= 0; r++) {
+        arena_init(&t->rank[r].arena);
+        t->opened++;
+        rc = open_rank(t, &t->rank[r], s, comm_sim_rank(t->sim, r), backend);
+    }
+    if (rc < 0)
+        trial_close(t);
+    return rc;
+}
+
+void trial_close(struct trial *t)
+{
+    for (int r = 0; r < t->opened; r++) {
+        model_free(t->rank[r].model);
+        engine_fini(&t->rank[r].engine);
+        arena_fini(&t->rank[r].arena);
+    }
+    if (t->sim)
+        comm_sim_free(t->sim);
+    arena_fini(&t->arena);
+    *t = (struct trial){ 0 };
+}
+
+/* Warm-up and decay are left out: a step that is too small would hide what it is made of. */
+static void write_hyper(struct trial_rank *k, const struct train_config *c, i64 step)
+{
+    float *hyper = k->io.hyper->data;
+    hyper[HYPER_LR] = (float)c->optim.lr;
+    hyper[HYPER_MUON_LR] = (float)(c->optim.muon_lr > 0 ? c->optim.muon_lr : c->optim.lr);
+    hyper[HYPER_CORRECT1] = (float)(1 - pow(c->optim.beta1, (double)step + 1));
+    hyper[HYPER_CORRECT2] = (float)(1 - pow(c->optim.beta2, (double)step + 1));
+}
+
+int trial_step(struct trial *t, i64 step)
+{
+    int done = 0, idle = 0;
+    bool *over = ARENA_ARRAY(&t->arena, bool, t->n);
+    for (int r = 0; r < t->n; r++) {
+        write_hyper(&t->rank[r], t->config, step);
+        t->rank[r].at = (struct exec_cursor){ 0 };
+    }
+    for (int r = 0; done < t->n; r = (r + 1) % t->n) {
+        struct trial_rank *k = &t->rank[r];
+        struct run x = engine_context(&k->engine, (u64)step);
+        struct exec_cursor before = k->at;
+        x.yields = true;
+        int rc = over[r] ? EXEC_BLOCKED : exec_resume(k->step.program, &k->at, &x);
+        TRY(rc);
+        bool moved = rc == OK || k->at.action != before.action || k->at.task != before.task;
+        idle = moved ? 0 : idle + 1;
+        if (idle > 2 * t->n)
+            return err_set(ERR_INTERNAL, "the ranks of the layout wait for each other");
+        over[r] = over[r] || rc == OK;
+        done += rc == OK;
+    }
+    return OK;
+}
+
+/* --- rounding ------------------------------------------------------------------------------------ */
+
+double trial_rounding(const struct train_config *c, const struct model_spec *s)
+{
+    const double u = 0x1p-24, half = 0x1p-9, lambda = 3;
+    i64 rows = c->train.batch * c->train.seq * schedule_full_micro_batches(c);
+    i64 longest = i64_max(i64_max(s->width, s->hidden), i64_max(s->vocab, rows));
+    double share = 2 * lambda * sqrt((double)longest) * u; /* of both that are compared */
+    return c->train.precision == PRECISION_BF16 ? share + 2 * half : share;
+}
+
+void trial_disturb(struct trial *t, double share)
+{
+    const struct model *m = t->rank[0].model;
+    for (i64 i = 0; i < m->n_params; i++) {
+        const struct param *p = &m->params[i];
+        struct rng key = { 11, rng_stream(p->desc.name) };
+        for (i64 k = 0; k < param_here(p); k++) {
+            double by = 2 * (double)(rng_u64(&key, (u64)k) >> 11) * 0x1p-53 - 1;
+            float *w = param_weight(p, k);
+            *w = (float)((double)*w * (1 + share * by));
+        }
+    }
+    model_refresh_compute(t->rank[0].model, t->rank[0].engine.pool);
+}
+
+/* --- comparing ------------------------------------------------------------------------------------ */
+
+/* Element `at` of a bucket that this rank is to have right; NULL: it has none there. */
+static const float *flat_at(const struct tensor *t, i64 at)
+{
+    return t && at >= 0 && at < tensor_count(t) ? (const float *)t->data + at : NULL;
+}
+
+static const float *grad_at(const struct bucket *b, i64 at)
+{
+    return flat_at(b->own_grad, bucket_grad_at(b, at));
+}
+
+static const float *m_at(const struct bucket *b, i64 at)
+{
+    return flat_at(b->m, bucket_state_at(b, at));
+}
+
+static const float *v_at(const struct bucket *b, i64 at)
+{
+    return at < b->adam ? flat_at(b->v, bucket_state_at(b, at)) : NULL;
+}
+
+static const float *weight_at(const struct bucket *b, i64 at)
+{
+    return flat_at(b->master, bucket_weight_at(b, at));
+}
+
+static const struct kind {
+    const char *name;
+    const float *(*at)(const struct bucket *b, i64 at);
+} kinds[] = {
+    { "gradient", grad_at }, { "first moment", m_at }, { "second moment", v_at },
+    { "weight", weight_at },
+};
+
+/* Where element k of a rank's share lies in the whole parameter. */
+static i64 place_in_whole(const struct param *p, i64 k)
+{
+    i64 whole = p->desc.rank == 2 ? p->desc.dim[1] : 1, piece = 0;
+    i64 columns = p->desc.rank == 2 ? p->shard.columns.count : 1, row = k / columns;
+    while (row >= p->shard.rows[piece].count)
+        row -= p->shard.rows[piece++].count;
+    return (row + p->shard.rows[piece].begin) * whole + p->shard.columns.begin + k % columns;
+}
+
+/* Of the elements that one rank has; `all`: what rounding does to the whole tensor. */
+struct sums {
+    double norm, difference, rounding, all;
+    i64 n, n_all;
+};
+
+static struct sums sum_up(const struct kind *kind, const struct param *p, const struct param *q,
+                          const struct param *d)
+{
+    struct sums s = { .n_all = param_here(q) };
+    const struct shard_range here = param_state_here(p);
+    for (i64 k = 0; k < s.n_all; k++) {
+        const float *y = kind->at(q->bucket, q->at + k), *z = kind->at(d->bucket, d->at + k);
+        s.all += y ? pow((double)*z - *y, 2) : 0;
+    }
+    for (i64 k = here.begin; k < here.begin + here.count; k++) {
+        i64 place = place_in_whole(p, k);
+        const float *x = kind->at(p->bucket, p->at + k), *y = kind->at(q->bucket, q->at + place);
+        const float *z = kind->at(d->bucket, d->at + place);
+        if (!x || !y)
+            continue;
+        s.norm += (double)*y * *y;
+        s.difference += isfinite(*x) ? pow((double)*x - *y, 2) : INFINITY;
+        s.rounding += pow((double)*z - *y, 2);
+        s.n++;
+    }
+    return s;
+}
+
+static void see_rank(const struct sums *s, int rank, struct trial_line *line)
+{
+    double share = s->all * (double)s->n / (double)s->n_all;
+    double bound = TRIAL_MARGIN * sqrt(s->rounding > share ? s->rounding : share);
+    double ratio = s->difference == 0 ? 0 : sqrt(s->difference) / bound;
+    if (s->n == 0 || (line->rank >= 0 && ratio <= line->ratio))
+        return;
+    line->rank = rank;
+    line->ratio = ratio;
+    line->difference = s->norm > 0 ? sqrt(s->difference / s->norm) : sqrt(s->difference);
+}
+
+static bool touches(const struct tensor *out, const float *x)
+{
+    if (!out || !out->data)
+        return false;
+    const char *begin = out->data;
+    return (const char *)x >= begin && (const char *)x < begin + tensor_bytes(out);
+}
+
+/* The last task that writes it, but for those that sum whole buckets. */
+static i64 order_of(const struct program *p, const float *x)
+{
+    for (i64 id = p->n_tasks - 1; id >= 0; id--)
+        for (int k = 0; k < TASK_OUTS; k++)
+            if (p->by_id[id]->op != &op_carry && touches(p->by_id[id]->out[k], x))
+                return id;
+    return -1;
+}
+
+static int by_order(const void *a, const void *b)
+{
+    const struct trial_line *x = a, *y = b;
+    return x->order < y->order ? -1 : x->order > y->order;
+}
+
+i64 trial_compare(const struct trial *t, const struct trial *one, const struct trial *disturbed,
+                  struct trial_line **out, struct arena *a)
+{
+    const struct model *whole = one->rank[0].model, *moved = disturbed->rank[0].model;
+    i64 n = 0;
+    *out = ARENA_ARRAY(a, struct trial_line, whole->n_params * COUNT_OF(kinds));
+    for (i64 i = 0; i < whole->n_params; i++)
+        for (i64 kind = 0; kind < COUNT_OF(kinds); kind++) {
+            const struct param *q = &whole->params[i];
+            const float *first = kinds[kind].at(q->bucket, q->at);
+            struct trial_line line = { kinds[kind].name, q->desc.name, -1, 0, 0, 0 };
+            for (int r = 0; r < t->n && first; r++) {
+                const struct param *p = model_param(t->rank[r].model, q->desc.id, q->desc.layer);
+                struct sums s = { 0 };
+                if (p)
+                    s = sum_up(&kinds[kind], p, q, &moved->params[i]);
+                see_rank(&s, r, &line);
+            }
+            if (line.rank < 0)
+                continue;
+            line.order = order_of(one->rank[0].step.program, first);
+            (*out)[n++] = line;
+        }
+    qsort(*out, (size_t)n, sizeof **out, by_order);
+    return n;
+}
+
+const struct trial_line *trial_first(const struct trial_line *lines, i64 n)
+{
+    for (i64 i = 0; i < n; i++)
+        if (!(lines[i].ratio <= 1))
+            return &lines[i];
+    return NULL;
+}
