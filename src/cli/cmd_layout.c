@@ -138,10 +138,11 @@ static void print_all_groups(const struct show *x)
         printf("\ngroups\n");
     print_groups(x, "islands", l->islands, stage_ranks(l) * l->pp);
     print_groups(x, "pp", l->pp, stage_ranks(l));
-    print_groups(x, "dp", l->dp * l->cp, l->tp); /* who share the batch */
+    i64 apart = l->exact_context ? l->cp * l->tp : l->tp;
+    print_groups(x, "dp", layout_sharers(l), apart); /* who share gradients */
     if (l->zero_group > 0) {
-        print_groups(x, "zero", l->zero_group, l->tp);
-        print_groups(x, "copies", l->dp * l->cp / l->zero_group, l->tp * l->zero_group);
+        print_groups(x, "zero", l->zero_group, apart);
+        print_groups(x, "copies", layout_sharers(l) / l->zero_group, apart * l->zero_group);
     }
     print_groups(x, "ep", l->ep, l->tp); /* who share the experts; who have the same */
     print_groups(x, "edp", l->ep > 1 ? l->dp * l->cp / l->ep : 1, l->ep * l->tp);
@@ -235,11 +236,11 @@ static void print_params(const struct show *x)
             printf("\nparameters%s\n", l->tp > 1 ? ", by tp" : "");
         print_stage_params(x, i);
     }
-    if (l->zero > ZERO_NONE && l->dp * l->cp > 1)
+    if (l->zero > ZERO_NONE && layout_sharers(l) > 1)
         printf("  %s of matrices: 1/%lld of each bucket, in the order of dp\n",
                l->zero == ZERO_WEIGHTS ? "optimizer state, gradients and weights"
                : l->zero == ZERO_GRADIENTS ? "optimizer state and gradients" : "optimizer state",
-               (long long)(l->zero_group > 0 ? l->zero_group : l->dp * l->cp));
+               (long long)(l->zero_group > 0 ? l->zero_group : layout_sharers(l)));
     if (l->zero > ZERO_NONE && l->ep > 1)
         printf("  of experts: 1/%lld, in the order of edp\n", (long long)(l->dp * l->cp / l->ep));
 }

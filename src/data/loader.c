@@ -312,6 +312,7 @@ static bool is_planned(const struct loader *l, const struct loader_step *s, i64 
            slot->shape.T == s->T && slot->shape.first_row == s->first_row &&
            slot->shape.stride == s->stride &&
            slot->shape.cut == s->cut && slot->shape.part == s->part &&
+           slot->shape.pairs == s->pairs &&
            step_places(&slot->shape) == step_places(s);
 }
 
@@ -415,12 +416,12 @@ bool loader_ended(struct loader *l, const struct loader_step *s)
 /* The tokens of B rows that are this rank's part. */
 static void copy_rows(char *to, const i32 *from, const struct loader_step *s)
 {
-    const i64 parts = i64_max(1, s->cut), here = s->T / parts;
-    const struct zigzag part = zigzag_part(parts, s->part, here);
-    const i64 begin[] = { part.low, part.high };
+    const i64 parts = i64_max(1, s->cut), pairs = i64_max(1, s->pairs), here = s->T / parts;
+    const i64 chunk = parts * pairs > 1 ? here / (2 * pairs) : here;
     for (i64 row = 0; row < s->B; row++, from += s->T)
-        for (int i = 0; i < (parts > 1 ? 2 : 1); i++, to += 4 * part.chunk)
-            memcpy(to, from + begin[i], (size_t)(4 * part.chunk));
+        for (i64 i = 0; i < here; i += chunk, to += 4 * chunk)
+            memcpy(to, from + zigzag_pair_place(parts, s->part, pairs, here, i),
+                   (size_t)(4 * chunk));
 }
 
 /* op_load_batch: copies one micro-batch of the current step. */

@@ -83,6 +83,7 @@ struct loader_step {
      * micro-batches hold; at most 1: rows are whole. T is still the whole row's, and all of a
      * row is read; its bytes and weight count for part 0 only: sums over ranks are right. */
     i64 cut, part;
+    i64 pairs; /* of chunks in which a part lies, cut or not; 0: one */
 };
 
 /* Makes the next step's micro-batches current. The time waited is a span in c->trace.

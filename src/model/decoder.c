@@ -212,23 +212,24 @@ struct tensor *decoder_logits(struct graph *g, const struct model *m, struct ten
     return linear_f32(g, graph_view(g, h, row, rows), head_weight(m));
 }
 
-i64 decoder_exact_chunk(i64 B, i64 T)
+i64 decoder_exact_chunk(i64 n, i64 T)
 {
-    i64 n = B;
+    i64 of = n;
     while (n % 2 == 0)
         n /= 2;
     if (n * T > HEAD_ROWS)
         return i64_min(T, HEAD_ROWS);
-    while (B % (2 * n) == 0 && 2 * n * T <= HEAD_ROWS)
+    while (of % (2 * n) == 0 && 2 * n * T <= HEAD_ROWS)
         n *= 2;
     return n * T;
 }
 
-/* Rows of the chunk that begins at `row`; in exact mode none reaches into the next sequence. */
+/* Rows of the chunk that begins at `row`; in exact mode none reaches from one leaf into the next. */
 static i64 chunk_rows(const struct decoder_shape *s, i64 row)
 {
-    i64 R = s->B * s->T, chunk = s->exact ? decoder_exact_chunk(s->B, s->T) : HEAD_ROWS;
-    i64 end = s->exact && chunk < s->T ? (row / s->T + 1) * s->T : R;
+    i64 R = s->B * s->T, leaf = s->leaf;
+    i64 chunk = leaf ? decoder_exact_chunk(R / leaf, leaf) : HEAD_ROWS;
+    i64 end = leaf && chunk < leaf ? (row / leaf + 1) * leaf : R;
     return i64_min(chunk, end - row);
 }
 

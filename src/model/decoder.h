@@ -20,7 +20,7 @@ struct decoder_shape {
     i64 B, T;
     double z_loss;
     bool gradient; /* the loss also forms its gradient */
-    bool exact;    /* chunks as decoder_exact_chunk says */
+    i64 leaf; /* exact: tokens of a leaf; chunks are as decoder_exact_chunk says; 0: any chunks */
     /* Training only: sequences of the whole step, over all ranks and micro-batches, which the
      * routers' losses are means over; where their load is summed, f64 (sparse layers, E + 2) as
      * op_expert_load says, or NULL. */
@@ -28,9 +28,9 @@ struct decoder_shape {
     struct tensor *load;
 };
 
-/* Chunks whose sums the layout cannot change (parallel/exact.h): whole subtrees of sequences, or
- * parts of one sequence. B sequences of T tokens; returns rows. */
-i64 decoder_exact_chunk(i64 B, i64 T);
+/* Chunks whose sums the layout cannot change (parallel/exact.h): whole subtrees of leaves, or parts
+ * of one leaf. n leaves of T tokens; returns rows. */
+i64 decoder_exact_chunk(i64 n, i64 T);
 
 /* Final normalised activations (R,C) of a batch. */
 struct tensor *decoder_hidden(struct graph *g, const struct model *m,

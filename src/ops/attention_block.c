@@ -17,6 +17,9 @@
  * keys came around by ring_shift, their gradients go back the same way: the sum that arrives is
  * added to the own block's, and sent on while the block before is at work.
  *
+ * Where kv has whole rows (BLOCK_KEYS -1), one block sees all that its queries see; a query's sums
+ * then have the order that ops/attention.c gives them, and those over queries that of its pairs.
+ *
  * q (R, H D)   kv (R, 2 G D)   begin (R)   y, dy (R, H D)   lse (B, H, T)   R = B T
  *
  * Costs count the pairs of query and key that causality and window allow. */
@@ -29,6 +32,7 @@
 struct block {
     i64 B, T, H, G, D, window;
     double scale;
+    i64 Tk; /* keys of a row here */
     struct zigzag queries, keys;
 };
 
@@ -41,7 +45,9 @@ static struct block block_of(const struct task *t)
                        .scale = t->attr[ATTENTION_SCALE] };
     i64 parts = (i64)t->attr[BLOCK_PARTS];
     s.queries = zigzag_part(parts, (i64)t->attr[BLOCK_QUERIES], s.T);
-    s.keys = zigzag_part(parts, (i64)t->attr[BLOCK_KEYS], s.T);
+    bool whole = t->attr[BLOCK_KEYS] < 0;
+    s.Tk = whole ? parts * s.T : s.T;
+    s.keys = whole ? zigzag_part(1, 0, s.Tk) : zigzag_part(parts, (i64)t->attr[BLOCK_KEYS], s.T);
     return s;
 }
 
@@ -52,7 +58,7 @@ static i64 q_at(const struct block *s, i64 b, i64 t, i64 h)
 
 static i64 k_at(const struct block *s, i64 b, i64 t, i64 group)
 {
-    return ((b * s->T + t) * 2 * s->G + group) * s->D;
+    return ((b * s->Tk + t) * 2 * s->G + group) * s->D;
 }
 
 static i64 v_at(const struct block *s, i64 b, i64 t, i64 group)
@@ -93,12 +99,12 @@ static int check_parts(struct graph *g, struct task *t, const struct block *s)
     if (s->B < 1 || s->T < 1 || s->window < 0)
         return graph_fail(g, t, "B %lld, T %lld and window %lld make no sense",
                           (long long)s->B, (long long)s->T, (long long)s->window);
-    if (n < 1 || q < 0 || k < 0 || q >= (double)n || k >= (double)n)
+    if (n < 1 || q < 0 || k < -1 || q >= (double)n || k >= (double)n)
         return graph_fail(g, t, "queries of part %g and keys of part %g are not of %lld parts", q,
                           k, (long long)n);
     if (n > 1 && s->T % 2)
         return graph_fail(g, t, "%lld tokens are not two chunks of a row", (long long)s->T);
-    return OK;
+    return kit_pairs(g, t, (i64)t->attr[ATTENTION_PAIRS], s->T);
 }
 
 static int check_operands(struct graph *g, struct task *t, const struct tensor *q,
@@ -110,7 +116,7 @@ static int check_operands(struct graph *g, struct task *t, const struct tensor *
     TRY(check_parts(g, t, &s));
     TRY(kit_matrix(g, t, "q", q, R, s.H * s.D));
     TRY(kit_compute_dtype(g, t, "q", q));
-    TRY(kit_matrix(g, t, "kv", kv, R, 2 * s.G * s.D));
+    TRY(kit_matrix(g, t, "kv", kv, s.B * s.Tk, 2 * s.G * s.D));
     TRY(kit_dtype(g, t, "kv", kv, q->dtype));
     TRY(kit_vector(g, t, "begin", begin, R));
     return kit_dtype(g, t, "begin", begin, DTYPE_I32);
@@ -264,11 +270,13 @@ static const struct {
     { { .B = 1, .T = 38, .H = 2, .G = 1, .D = 8, .window = 30 }, 2, 1, { 1, 0 }, 2, true, false },
     { { .B = 1, .T = 10, .H = 2, .G = 2, .D = 4 }, 2, 0, { 1 }, 1, false, true },
     { { .B = 1, .T = 12, .H = 2, .G = 1, .D = 8, .window = 3 }, 3, 2, { 2, 1 }, 2, false, true },
+    { { .B = 2, .T = 16, .H = 4, .G = 2, .D = 8, .pairs = 4 }, 2, 1, { -1 }, 1, true, false },
     { { .B = 1, .T = 230, .H = 2, .G = 1, .D = 8 }, 2, 1, { 1, 0 }, 2, true, false },
+    { { .B = 1, .T = 208, .H = 2, .G = 1, .D = 16, .pairs = 1 }, 2, 0, { -1 }, 1, true, false },
     { { .B = 1, .T = 400, .H = 1, .G = 1, .D = 64, .window = 150 }, 2, 0, { 0, 1 }, 2, false,
       false },
 };
-enum { SLOW = 5 }; /* from here on too many evaluations for finite differences */
+enum { SLOW = 6 }; /* from here on too many evaluations for finite differences */
 
 static bool no_example(const struct op_example *e, int n)
 {
@@ -298,8 +306,9 @@ static struct chain example_chain(struct op_example *e, int n, bool whole)
     const struct attention_shape *s = &shapes[n].shape;
     struct chain c = { .begin = part_begin(e, n) };
     c.q = example_normal(e, ROLE_ACTIVATION, e->dtype, s->B * s->T, s->H * s->D, 1);
+    i64 rows = s->B * s->T * (shapes[n].keys[0] < 0 ? shapes[n].parts : 1);
     for (int i = 0; i < shapes[n].blocks; i++)
-        c.kv[i] = example_normal(e, ROLE_ACTIVATION, e->dtype, s->B * s->T, 2 * s->G * s->D, 1);
+        c.kv[i] = example_normal(e, ROLE_ACTIVATION, e->dtype, rows, 2 * s->G * s->D, 1);
     for (int i = 0; i < shapes[n].blocks; i++) {
         bool last = i + 1 == shapes[n].blocks && (whole || !shapes[n].partial);
         struct attention_part part = { shapes[n].parts, shapes[n].queries, shapes[n].keys[i],
@@ -333,6 +342,7 @@ static void set_shape(struct task *t, const struct attention_shape *s,
     t->attr[ATTENTION_D] = s->D;
     t->attr[ATTENTION_SCALE] = s->scale != 0 ? s->scale : 1 / sqrt((double)s->D);
     t->attr[ATTENTION_WINDOW] = s->window;
+    t->attr[ATTENTION_PAIRS] = s->pairs;
     t->attr[BLOCK_PARTS] = (double)part->parts;
     t->attr[BLOCK_QUERIES] = (double)part->queries;
     t->attr[BLOCK_KEYS] = (double)part->keys;
@@ -440,12 +450,12 @@ static void grad_ref(const struct task *t, struct run *run)
     struct block s = block_of(t);
     (void)run;
     for (i64 b = 0; b < s.B; b++) {
-        for (i64 at = 0; at < s.T; at++) {
+        for (i64 at = 0; at < s.T; at++)
             for (i64 h = 0; h < s.H; h++)
                 query_grad(t, &s, b, h, at);
+        for (i64 j = 0; j < s.Tk; j++)
             for (i64 group = 0; group < s.G; group++)
-                key_value_grad(t, &s, b, group, at);
-        }
+                key_value_grad(t, &s, b, group, j);
     }
 }
 

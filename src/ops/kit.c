@@ -101,6 +101,14 @@ int kit_heads(struct graph *g, const struct task *t, i64 H, i64 G, i64 D)
     return OK;
 }
 
+int kit_pairs(struct graph *g, const struct task *t, i64 pairs, i64 T)
+{
+    if (pairs < 0 || (pairs & (pairs - 1)) || (pairs > 0 && T % (2 * pairs)))
+        return graph_fail(g, t, "%lld queries are not a power of two of pairs of chunks, %lld",
+                          (long long)T, (long long)pairs);
+    return OK;
+}
+
 void kit_traffic(const struct task *t, struct cost *c)
 {
     for (int i = 0; i < t->op->n_in; i++)

@@ -45,6 +45,8 @@ static inline enum dtype kit_wide(const struct tensor *x)
 /* H query heads of size D over G key heads: H and G positive, H % G == 0, D <= limit. */
 enum { KIT_HEAD_SIZE = 512 };
 int kit_heads(struct graph *g, const struct task *t, i64 H, i64 G, i64 D);
+/* Queries in so many pairs of chunks (0: in one run). */
+int kit_pairs(struct graph *g, const struct task *t, i64 pairs, i64 T);
 
 /* Least traffic: every operand once. */
 void kit_traffic(const struct task *t, struct cost *c);

@@ -97,10 +97,12 @@ struct tensor *rope(struct graph *g, struct tensor *qkv, struct tensor *table,
  * in: qkv (R, (H+2G)D), begin i32 (R); out: y (R, H D), lse f32 (B, H, T):
  * log-sum-exp of the scaled scores, natural logarithm. */
 enum { ATTENTION_B, ATTENTION_T, ATTENTION_H, ATTENTION_G, ATTENTION_D, ATTENTION_SCALE,
-       ATTENTION_WINDOW };
+       ATTENTION_WINDOW,
+       ATTENTION_PAIRS }; /* n > 0: backward sums dk and dv over queries in a tree of n pairs of
+                           * chunks of the T queries here (ops/zigzag.h), n a power of two */
 extern const struct op_info op_attention;
 struct attention_shape {
-    int B, T, H, G, D, window;
+    int B, T, H, G, D, window, pairs;
     double scale; /* 0: 1/sqrt(D) */
 };
 struct tensor *attention(struct graph *g, struct tensor *qkv, struct tensor *begin,
@@ -110,10 +112,11 @@ extern const struct op_info op_attention_grad;
 /* The same of some of a row's queries against some of its keys: of BLOCK_PARTS parts of the row
  * (ops/zigzag.h), T tokens each, which are here. begin still counts from the row's first token.
  * Blocks of the same queries are chained: the first sees no `seen`, the last one (BLOCK_LAST)
- * rounds y. A query that saw nothing yet has y 0 and lse -inf.
+ * rounds y. A query that saw nothing yet has y 0 and lse -inf. BLOCK_KEYS -1: kv has the tokens
+ * of whole rows (BLOCK_PARTS R of them); then one block has all.
  * in: q (R, H D), kv (R, 2 G D), begin i32 (R), [seen y f32 (R, H D)], [seen lse f32 (B, H, T)];
  * out: y (R, H D), f32 but for the last, lse f32 (B, H, T) */
-enum { BLOCK_PARTS = ATTENTION_WINDOW + 1, BLOCK_QUERIES, BLOCK_KEYS, BLOCK_LAST };
+enum { BLOCK_PARTS = ATTENTION_PAIRS + 1, BLOCK_QUERIES, BLOCK_KEYS, BLOCK_LAST };
 extern const struct op_info op_attention_block;
 struct attention_part {
     i64 parts, queries, keys; /* whose queries, whose keys */
@@ -139,11 +142,14 @@ enum { SPREAD_PARTS, SPREAD_BACK, SPREAD_H, SPREAD_G, SPREAD_D };
 extern const struct op_info op_spread_heads;
 struct tensor *spread_heads(struct graph *g, struct tensor *x, i64 parts, bool back, i64 H, i64 G,
                             i64 D);
-/* Tokens put in the order of their rows: x is n parts of B rows each (ops/zigzag.h), y has the
- * B whole rows. in: x (R,C) or (R) of any dtype; out: y like x. ORDER_BACK 1: from y to x. */
-enum { ORDER_PARTS, ORDER_BACK, ORDER_B };
+/* Tokens put in the order of their rows: x is n parts of B rows each (ops/zigzag.h), of
+ * ORDER_PAIRS pairs of chunks (0: of one), y has the B whole rows.
+ * in: x (R,C) or (R) of any dtype; out: y like x. ORDER_BACK 1: from y to x. */
+enum { ORDER_PARTS, ORDER_BACK, ORDER_B, ORDER_PAIRS };
 extern const struct op_info op_order_rows;
-struct tensor *order_rows(struct graph *g, struct tensor *x, i64 parts, bool back, i64 B);
+/* y: where to write, or NULL. */
+struct tensor *order_rows(struct graph *g, struct tensor *x, i64 parts, i64 pairs, bool back, i64 B,
+                          struct tensor *y);
 /* Generation: n new tokens (one sequence) at positions[0..n) attend to a cache of P slots,
  * after writing their keys and values there. in: qkv (n, (H+2G)D), positions i32 (n),
  * cache_k (P, G D), cache_v (P, G D) (ROLE_STATE, read and written); out: y (n, H D) */

@@ -225,13 +225,18 @@ struct tensor *spread_heads(struct graph *g, struct tensor *x, i64 parts, bool b
 
 /* --- parts of rows to rows ------------------------------------------------------------------ */
 
+static i64 pairs_of(const struct task *t)
+{
+    return i64_max(1, (i64)t->attr[ORDER_PAIRS]);
+}
+
 static int order_infer(struct graph *g, struct task *t)
 {
     const struct tensor *x = t->in[0];
-    i64 parts = (i64)t->attr[ORDER_PARTS], B = (i64)t->attr[ORDER_B];
-    if (parts < 1 || B < 1 || x->dim[0] % (2 * parts * B))
+    i64 parts = (i64)t->attr[ORDER_PARTS], B = (i64)t->attr[ORDER_B], pairs = pairs_of(t);
+    if (parts < 1 || B < 1 || x->dim[0] % (2 * parts * pairs * B))
         return graph_fail(g, t, "%lld tokens are not %lld rows of 2 x %lld chunks",
-                          (long long)x->dim[0], (long long)B, (long long)parts);
+                          (long long)x->dim[0], (long long)B, (long long)(parts * pairs));
     if (!t->out[0])
         t->out[0] = x->rank == 1 ? graph_vector(g, x->dtype, x->dim[0], "order_rows")
                                  : graph_like(g, x, x->dtype, "order_rows");
@@ -246,8 +251,8 @@ static void order_ref(const struct task *t, struct run *run)
     bool back = t->attr[ORDER_BACK] != 0;
     (void)run;
     for (i64 r = 0; r < R; r++) { /* row r of the parts */
-        struct zigzag part = zigzag_part(parts, r / (B * here), here);
-        i64 place = r / here % B * T + zigzag_place(&part, r % here);
+        i64 place = r / here % B * T +
+                    zigzag_pair_place(parts, r / (B * here), pairs_of(t), here, r % here);
         for (i64 c = 0; c < C; c++)
             tensor_set(t->out[0], (back ? r : place) * C + c,
                        tensor_get(t->in[0], (back ? place : r) * C + c));
@@ -261,14 +266,15 @@ static void order_grad(struct graph *g, const struct task *t)
 
 static bool order_example(struct op_example *e, int n)
 {
-    static const struct { i64 parts, B, chunk, C; bool back; } shapes[] = {
-        { 2, 2, 3, 5, false }, { 3, 1, 4, 8, true }, { 4, 3, 1, 16, false }, { 1, 2, 5, 3, true },
+    static const struct { i64 parts, pairs, B, chunk, C; bool back; } shapes[] = {
+        { 2, 0, 2, 3, 5, false },  { 3, 1, 1, 4, 8, true },  { 4, 1, 3, 1, 16, false },
+        { 1, 0, 2, 5, 3, true },   { 1, 8, 2, 3, 5, false }, { 2, 4, 3, 2, 7, true },
     };
     if (n >= COUNT_OF(shapes))
         return false;
-    i64 R = 2 * shapes[n].parts * shapes[n].B * shapes[n].chunk;
+    i64 R = 2 * shapes[n].parts * i64_max(1, shapes[n].pairs) * shapes[n].B * shapes[n].chunk;
     struct tensor *x = example_normal(e, ROLE_ACTIVATION, e->dtype, R, shapes[n].C, 1);
-    order_rows(e->g, x, shapes[n].parts, shapes[n].back, shapes[n].B);
+    order_rows(e->g, x, shapes[n].parts, shapes[n].pairs, shapes[n].back, shapes[n].B, NULL);
     return true;
 }
 
@@ -277,11 +283,12 @@ const struct op_info op_order_rows = {
     .cost = kit_traffic, .run_ref = order_ref, .example = order_example,
 };
 
-struct tensor *order_rows(struct graph *g, struct tensor *x, i64 parts, bool back, i64 B)
+struct tensor *order_rows(struct graph *g, struct tensor *x, i64 parts, i64 pairs, bool back, i64 B,
+                          struct tensor *y)
 {
     struct task *t = graph_add(
-        g, &(struct task){ .op = &op_order_rows, .in = { x },
+        g, &(struct task){ .op = &op_order_rows, .in = { x }, .out = { y },
                            .attr = { [ORDER_PARTS] = (double)parts, [ORDER_BACK] = back,
-                                     [ORDER_B] = (double)B } });
+                                     [ORDER_B] = (double)B, [ORDER_PAIRS] = (double)pairs } });
     return t ? t->out[0] : NULL;
 }

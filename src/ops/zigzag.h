@@ -4,6 +4,10 @@
  * order. Under a causal mask a late chunk has more keys to look at than an early one, so every
  * part has equally much to do. One part has the row as it is.
  *
+ * A part can be cut finer: in pairs, each of which is a part of so many parts more. Its tokens then
+ * lie pair by pair, and those of all parts, one behind the other, in one order that does not
+ * depend on how many parts there are.
+ *
  * Pure arithmetic, shared by data, ops and passes. */
 #ifndef HEADWAY_ZIGZAG_H
 #define HEADWAY_ZIGZAG_H
@@ -26,6 +30,14 @@ static inline struct zigzag zigzag_part(i64 parts, i64 part, i64 tokens)
 static inline i64 zigzag_place(const struct zigzag *z, i64 i)
 {
     return i < z->chunk ? z->low + i : z->high + i - z->chunk;
+}
+
+/* The same where a part of `tokens` lies in `pairs` pairs of chunks. */
+static inline i64 zigzag_pair_place(i64 parts, i64 part, i64 pairs, i64 tokens, i64 i)
+{
+    const i64 here = tokens / pairs;
+    const struct zigzag z = zigzag_part(parts * pairs, part * pairs + i / here, here);
+    return zigzag_place(&z, i % here);
 }
 
 /* How many of the tokens here stand before this place of the row. */

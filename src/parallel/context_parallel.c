@@ -5,7 +5,7 @@
 struct rewrite {
     struct graph *g;
     const struct mesh *mesh;
-    struct tensor *begin, *all_begin; /* of this rank's tokens; of whole rows, once gathered */
+    struct tensor *begin, *all_begin; /* of this rank's tokens; as attention needs it */
 };
 
 static struct tensor *exchange(const struct rewrite *r, const struct op_info *op, struct tensor *x,
@@ -29,34 +29,45 @@ static struct attention_shape shape_of(const struct task *t)
         .scale = t->attr[ATTENTION_SCALE] };
 }
 
-/* --- ulysses ------------------------------------------------------------------------------- */
+/* --- order of tokens ------------------------------------------------------------------------ */
 
-/* Outside the layers: no recompute pass repeats it. */
-static struct tensor *begin_of_rows(struct rewrite *r, struct tensor *begin, i64 B)
+/* A part in one pair is in order. */
+static struct tensor *in_order(const struct rewrite *r, struct tensor *x, i64 parts, i64 pairs,
+                               bool back, i64 B)
+{
+    return parts * pairs == 1 ? x : order_rows(r->g, x, parts, pairs, back, B, NULL);
+}
+
+/* begin of tokens in order: of whole rows, gathered from all parts, or of those here. Outside
+ * the layers: no recompute pass repeats it. */
+static struct tensor *begin_in_order(struct rewrite *r, struct tensor *begin, i64 parts, i64 B)
 {
     int layer = r->g->layer;
     if (begin == r->begin)
         return r->all_begin;
     r->g->layer = -1;
-    struct tensor *parts = exchange(r, &op_all_gather, begin, 0);
     r->begin = begin;
-    r->all_begin = order_rows(r->g, parts, mesh_degree(r->mesh, LANE_CP), false, B);
+    r->all_begin = in_order(r, parts > 1 ? exchange(r, &op_all_gather, begin, 0) : begin, parts,
+                            layout_pairs(&r->mesh->layout), false, B);
     r->g->layer = layer;
     return r->all_begin;
 }
+
+/* --- ulysses ------------------------------------------------------------------------------- */
 
 static void spread_attention(struct rewrite *r, const struct task *t)
 {
     struct graph *g = r->g;
     struct attention_shape s = shape_of(t);
-    const i64 n = mesh_degree(r->mesh, LANE_CP), H = s.H;
-    struct tensor *begin = begin_of_rows(r, t->in[1], s.B);
+    const i64 n = mesh_degree(r->mesh, LANE_CP), pairs = layout_pairs(&r->mesh->layout), H = s.H;
+    struct tensor *begin = begin_in_order(r, t->in[1], n, s.B);
     struct tensor *x = spread_heads(g, t->in[0], n, false, H, s.G, s.D);
-    x = order_rows(g, exchange(r, &op_all_to_all, x, 0), n, false, s.B);
+    x = in_order(r, exchange(r, &op_all_to_all, x, 0), n, pairs, false, s.B);
     s.T *= (int)n;
     s.H /= (int)n;
     s.G /= (int)n;
-    x = order_rows(g, attention(g, x, begin, &s), n, true, s.B);
+    s.pairs = r->mesh->layout.exact_context ? EXACT_PAIRS : 0;
+    x = in_order(r, attention(g, x, begin, &s), n, pairs, true, s.B);
     x = exchange(r, &op_all_to_all, x, 0);
     graph_add(g, &(struct task){ .op = &op_spread_heads, .in = { x }, .out = { t->out[0] },
                                  .attr = { [SPREAD_PARTS] = (double)n, [SPREAD_BACK] = 1,
@@ -82,6 +93,47 @@ static void ring_attention(struct rewrite *r, const struct task *t)
     }
 }
 
+/* --- exact ---------------------------------------------------------------------------------- */
+
+/* One rank: tokens lie in pairs of chunks, which many could share. */
+static void row_attention(struct rewrite *r, const struct task *t)
+{
+    struct attention_shape s = shape_of(t);
+    struct tensor *begin = begin_in_order(r, t->in[1], 1, s.B);
+    struct tensor *x = in_order(r, t->in[0], 1, EXACT_PAIRS, false, s.B);
+    s.pairs = EXACT_PAIRS;
+    order_rows(r->g, attention(r->g, x, begin, &s), 1, EXACT_PAIRS, true, s.B, t->out[0]);
+}
+
+/* All keys and values of the row, in order, so that a query meets them as on one rank. Their
+ * gradients, sums over the own queries in f32, are summed by the gather's own gradient. */
+static struct tensor *gather_keys(struct rewrite *r, struct tensor *kv, i64 n, i64 B)
+{
+    struct tensor *parts = exchange(r, &op_all_gather, kv, 0);
+    if (parts)
+        parts->wide_grad = true;
+    return in_order(r, parts, n, 1, false, B);
+}
+
+/* The tokens here are put in order as those of a row: first the low chunk, then the high one. */
+static void gathered_attention(struct rewrite *r, const struct task *t)
+{
+    struct graph *g = r->g;
+    struct attention_shape s = shape_of(t);
+    const i64 n = mesh_degree(r->mesh, LANE_CP), own = mesh_coordinate(r->mesh, LANE_CP);
+    const i64 pairs = layout_pairs(&r->mesh->layout);
+    const struct attention_part part = { n, own, -1, true };
+    struct tensor *begin = begin_in_order(r, t->in[1], 1, s.B);
+    struct tensor *x = in_order(r, t->in[0], 1, pairs, false, s.B);
+    const struct task *split = split_qkv(g, x, (i64)s.H * s.D);
+    struct tensor *kv = split ? gather_keys(r, split->out[1], n, s.B) : NULL;
+    s.pairs = (int)pairs;
+    const struct task *block = kv ? attention_block(g, split->out[0], kv, begin, NULL, &s, &part,
+                                                    pairs == 1 ? t->out[0] : NULL) : NULL;
+    if (block && pairs > 1)
+        order_rows(g, block->out[0], 1, pairs, true, s.B, t->out[0]);
+}
+
 /* --- the pass ------------------------------------------------------------------------------ */
 
 i64 context_tokens(const struct mesh *mesh, i64 T)
@@ -89,10 +141,19 @@ i64 context_tokens(const struct mesh *mesh, i64 T)
     return T / mesh->layout.cp;
 }
 
+static void (*attention_of(const struct layout *l))(struct rewrite *r, const struct task *t)
+{
+    if (l->cp == 1)
+        return row_attention;
+    if (l->cp_kind == CP_ULYSSES)
+        return spread_attention;
+    return l->exact_context ? gathered_attention : ring_attention;
+}
+
 int context_parallel(struct graph *g, const struct mesh *mesh)
 {
     TRY(g->rc);
-    if (mesh->layout.cp == 1)
+    if (mesh->layout.cp == 1 && !mesh->layout.exact_context)
         return OK;
     struct rewrite r = { .g = g, .mesh = mesh };
     struct task **old = g->tasks;
@@ -102,12 +163,10 @@ int context_parallel(struct graph *g, const struct mesh *mesh)
     for (i64 i = 0; i < n && g->rc >= 0; i++) {
         g->layer = old[i]->layer;
         g->part = old[i]->part;
-        if (old[i]->op != &op_attention)
-            graph_insert(g, g->n_tasks, old[i]);
-        else if (mesh->layout.cp_kind == CP_ULYSSES)
-            spread_attention(&r, old[i]);
+        if (old[i]->op == &op_attention)
+            attention_of(&mesh->layout)(&r, old[i]);
         else
-            ring_attention(&r, old[i]);
+            graph_insert(g, g->n_tasks, old[i]);
     }
     g->layer = -1;
     g->part = 0;

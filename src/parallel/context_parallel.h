@@ -13,6 +13,11 @@
  * sends the keys' gradients back around the ring, in f32. begin is gathered once per micro-batch
  * for ulysses; the ring needs it for its own queries only.
  *
+ * With layout.exact_context sums keep the order of one rank (parallel/exact.h): tokens lie in pairs of
+ * chunks and are put in order around attention, also on one rank, and instead of a ring each rank
+ * gathers the keys and values of whole rows, whose gradients are scattered back in f32. That sends
+ * forward r a B T 2 k, backward r 4 B T 2 k, and each row's gradient of the weights once over cp.
+ *
  * Bytes that a rank sends, per layer and micro-batch of B rows of T tokens, with (n-1)/n = r,
  * a bytes of an activation, h and k the columns of queries and of keys here (k = h for plain
  * multi-head attention; both are shares where tp cuts heads):
@@ -26,7 +31,8 @@
 
 #include "parallel/mesh.h"
 
-/* After tensor_parallel, on a forward list for a rank's own tokens. Nothing where cp is 1. */
+/* After tensor_parallel, on a forward list for a rank's own tokens. Nothing where cp is 1 and sums need no
+ * order for it. */
 int context_parallel(struct graph *g, const struct mesh *mesh);
 
 /* Tokens of a row of T that a rank has. */

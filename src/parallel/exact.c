@@ -13,9 +13,37 @@ i64 exact_leaves(i64 n, i64 most)
     return leaves;
 }
 
+i64 exact_leaf(const struct layout *l, i64 T)
+{
+    return !l->exact ? 0 : l->exact_context ? T / EXACT_PAIRS : T;
+}
+
 static i64 tp(const struct exact *x)
 {
     return x->mesh->layout.tp;
+}
+
+static i64 cp(const struct exact *x)
+{
+    return x->mesh->layout.cp;
+}
+
+static i64 leaf_of(const struct exact *x)
+{
+    return exact_leaf(&x->mesh->layout, x->T);
+}
+
+/* Leaves of a rank's micro-batch. */
+static i64 leaves_here(const struct exact *x)
+{
+    return x->B * x->T / cp(x) / leaf_of(x);
+}
+
+/* For vectors: of a sequence, here. */
+static i64 token_leaves(const struct exact *x)
+{
+    bool context = x->mesh->layout.exact_context;
+    return exact_leaves(x->T, context ? EXACT_CONTEXT_LEAVES : EXACT_TOKEN_LEAVES) / cp(x);
 }
 
 /* So many leaves of K, N or R, of one piece. */
@@ -93,60 +121,67 @@ static void split_dx(const struct exact *x, struct task *t)
     }
 }
 
-/* dw: the sum over rows, a sequence or a part of one per leaf. */
+/* dw: the sum over rows, a leaf's or some of them. */
 static void split_dw(const struct exact *x, struct task *t)
 {
-    i64 R = t->in[0]->dim[0];
-    set_leaves(t, i64_max(1, R / x->T), R, i64_min(R, x->T));
+    i64 R = t->in[0]->dim[0], leaf = leaf_of(x);
+    set_leaves(t, i64_max(1, R / leaf), R, i64_min(R, leaf));
     t->fresh = true;
 }
 
 /* --- vectors: sums of few tokens each, gathered and folded --------------------------------- */
 
 static struct tensor *gather(struct graph *g, const struct exact *x, i64 at, struct tensor *part,
-                             int layer)
+                             i64 outer, int layer)
 {
     struct task proto = { .op = &op_all_gather, .phase = PHASE_WEIGHT_GRAD, .lane = LANE_TP,
                           .in = { part },
                           .attr = { [COLLECTIVE_SIZE] = (double)tp(x),
                                     [COLLECTIVE_RANK] = (double)x->mesh->tp_rank,
-                                    [COLLECTIVE_OUTER] = (double)x->B } };
+                                    [COLLECTIVE_OUTER] = (double)outer } };
     struct task *t = graph_add_at(g, at, &proto);
     if (t)
         t->layer = layer;
     return t ? t->out[0] : NULL;
 }
 
-/* Output k of task i becomes the sums of `leaves` parts of each sequence (of all ranks along tp);
- * behind it they are folded into what it was. Returns the position of the last task. */
-static i64 fold_output(struct graph *g, const struct exact *x, i64 i, i64 last, int k, i64 leaves)
+/* What a sequence's sums are of: so many runs of its tokens here, of each so many leaves of all
+ * ranks along tp. */
+struct folds {
+    i64 runs, leaves;
+};
+
+/* Output k of task i becomes the sums of these parts of each sequence; behind it they are folded
+ * into what it was. Returns the position of the last task. */
+static i64 fold_output(struct graph *g, const struct exact *x, i64 i, i64 last, int k,
+                       struct folds f)
 {
     struct task *t = g->tasks[i];
     struct tensor *sum = t->out[k];
     if (!sum || sum->rank != 1)
         return last;
-    i64 rows = x->B * leaves / tp(x);
+    i64 rows = x->B * f.runs * f.leaves / tp(x);
     struct tensor *part = graph_matrix(g, DTYPE_F32, rows, sum->dim[0], "leaf_sums");
     t->out[k] = part;
     t->fresh = true;
     if (tp(x) > 1)
-        part = gather(g, x, ++last, part, t->layer);
+        part = gather(g, x, ++last, part, x->B * f.runs, t->layer);
     struct task *fold = graph_add_at(
         g, ++last, &(struct task){ .op = &op_fold, .phase = PHASE_WEIGHT_GRAD, .fresh = true,
                                    .in = { part }, .out = { sum },
-                                   .attr = { [FOLD_LEAVES] = (double)leaves } });
+                                   .attr = { [FOLD_LEAVES] = (double)(f.runs * f.leaves) } });
     if (fold)
         fold->layer = t->layer;
     return last;
 }
 
 /* All sums of a task over tokens, or over heads. */
-static i64 fold_outputs(struct graph *g, const struct exact *x, i64 i, int first, i64 leaves)
+static i64 fold_outputs(struct graph *g, const struct exact *x, i64 i, int first, struct folds f)
 {
     const struct task *t = g->tasks[i];
     i64 last = i;
     for (int k = first; k < t->op->n_out && g->rc >= 0; k++)
-        last = fold_output(g, x, i, last, k, leaves);
+        last = fold_output(g, x, i, last, k, f);
     return last;
 }
 
@@ -155,7 +190,7 @@ static i64 fold_outputs(struct graph *g, const struct exact *x, i64 i, int first
 static void split_embed(struct graph *g, struct exact *x, struct task *t)
 {
     const struct param *wte = model_param(x->m, P_WTE, -1);
-    t->attr[EMBED_GRAIN] = (double)x->T;
+    t->attr[EMBED_GRAIN] = (double)leaf_of(x);
     t->fresh = true;
     if (!x->m->spec.tied || !head_of(x->m) || t->out[0] != wte->grad)
         return; /* else the head's part is summed apart, here or on the last stage */
@@ -178,16 +213,22 @@ static int counted(const struct exact *x)
     return layout_turn_takers(&x->mesh->layout) > 1 ? 1 : x->micro_batches;
 }
 
-/* Behind task `at`, sum is part `index` of `count` in each of these micro-batches. */
-static void add_carry(struct graph *g, i64 at, struct tensor *sum, i64 index, i64 count,
-                      int micro_batches)
+static void stand_with(struct task *t, const struct task *before)
 {
-    i64 total = count * micro_batches;
+    t->layer = before->layer;
+    t->head = before->head;
+    t->chunk = before->chunk;
+}
+
+/* Behind task `at`, sum is part `index` of `count` in each micro-batch, of `total`. */
+static void add_carry(struct graph *g, i64 at, struct tensor *sum, i64 index, i64 count, i64 total)
+{
     const i64 dim[] = { carry_levels(total), sum ? tensor_count(sum) : 0 };
-    enum tensor_role role = micro_batches > 1 ? ROLE_RESULT : ROLE_ACTIVATION;
+    enum tensor_role role = total > count ? ROLE_RESULT : ROLE_ACTIVATION;
     struct tensor *levels = NULL;
     for (i64 i = 0; i < g->n_tasks && !levels; i++) /* those of its other parts */
-        if (g->tasks[i]->op == &op_carry && g->tasks[i]->out[0] == sum)
+        if (g->tasks[i]->op == &op_carry && g->tasks[i]->out[0] == sum &&
+            g->tasks[i]->attr[CARRY_TOTAL] == (double)total)
             levels = g->tasks[i]->out[1];
     if (!levels)
         levels = graph_tensor(g, role, DTYPE_F32, 2, dim, "carry_levels");
@@ -199,33 +240,55 @@ static void add_carry(struct graph *g, i64 at, struct tensor *sum, i64 index, i6
                                              [CARRY_TOTAL] = (double)total } });
     if (!carry)
         return;
-    carry->layer = g->tasks[at]->layer;
-    carry->head = g->tasks[at]->head;
-    carry->chunk = g->tasks[at]->chunk;
+    stand_with(carry, g->tasks[at]);
 }
 
-/* Rows of the head's parts: subtrees of sequences, which may take several chunks. */
+/* Sums over what cp cut are completed before anything else; returns the place of that. */
+static i64 sum_over_context(struct graph *g, const struct exact *x, i64 at, struct tensor *sum)
+{
+    struct task proto = { .op = &op_all_reduce, .phase = PHASE_WEIGHT_GRAD, .lane = LANE_CP,
+                          .in = { sum }, .out = { sum },
+                          .attr = { [COLLECTIVE_SIZE] = (double)cp(x),
+                                    [COLLECTIVE_RANK] = (double)x->mesh->cp_rank,
+                                    [COLLECTIVE_OUTER] = 1 } };
+    if (at < 0 || cp(x) == 1)
+        return at;
+    struct task *t = graph_add_at(g, at + 1, &proto);
+    if (t)
+        stand_with(t, g->tasks[at]);
+    return at + 1;
+}
+
+/* Rows of the head's parts: subtrees of leaves, which may take several chunks. */
 static i64 head_part_rows(const struct exact *x)
 {
-    i64 n = x->B;
+    i64 n = leaves_here(x);
     while (n % 2 == 0)
         n /= 2;
-    return i64_max(n * x->T, decoder_exact_chunk(x->B, x->T));
+    return i64_max(n * leaf_of(x), decoder_exact_chunk(leaves_here(x), leaf_of(x)));
 }
 
-/* The head's chunks add up within a part; parts are counted in. Returns the last task's place. */
+/* The head's chunks add up within a part; parts are counted in, within a micro-batch where cp
+ * completes what it has. Returns the last task's place. */
 static i64 carry_head(struct graph *g, const struct exact *x, i64 i)
 {
     struct task *t = g->tasks[i];
     const struct tensor *rows = t->in[1];
-    i64 part = head_part_rows(x), first = 0, count = x->B * x->T / part;
+    i64 part = head_part_rows(x), first = 0, count = x->B * x->T / cp(x) / part;
+    i64 total = cp(x) > 1 ? count : count * counted(x);
     if (rows->owner)
         first = rows->owner_offset / (tensor_bytes(rows) / rows->dim[0]);
     t->fresh = first % part == 0;
-    if ((first + rows->dim[0]) % part || count * counted(x) == 1)
+    if ((first + rows->dim[0]) % part)
         return i;
-    add_carry(g, i, t->out[0], first / part, count, counted(x));
-    return i + 1;
+    if (total > 1)
+        add_carry(g, i++, t->out[0], first / part, count, total);
+    if (first / part < count - 1 || cp(x) == 1)
+        return i;
+    i = sum_over_context(g, x, i, t->out[0]);
+    if (counted(x) > 1)
+        add_carry(g, i++, t->out[0], 0, 1, counted(x));
+    return i;
 }
 
 static const struct tensor *root(const struct tensor *t)
@@ -249,22 +312,36 @@ static i64 last_writer(const struct graph *g, const struct tensor *bucket,
 static void carry_range(struct graph *g, const struct exact *x, i64 at, struct tensor *bucket,
                         i64 first, i64 end)
 {
-    if (first < end)
-        add_carry(g, at, graph_view(g, bucket, first, end - first), 0, 1, counted(x));
+    struct tensor *sum = first < end ? graph_view(g, bucket, first, end - first) : NULL;
+    if (!sum)
+        return;
+    at = sum_over_context(g, x, at, sum);
+    if (counted(x) > 1)
+        add_carry(g, at, sum, 0, 1, counted(x));
 }
 
-/* All of a bucket but the head, which has counted its own. */
+/* All of a flat tensor, whose element 0 is the bucket's `from`, but the head, which has counted its
+ * own; NULL: it is not there. */
+static void carry_flat(struct graph *g, const struct exact *x, struct tensor *flat, i64 from,
+                       const struct param *head)
+{
+    i64 at = flat ? last_writer(g, flat, head ? head->grad : NULL) : -1;
+    if (at < 0)
+        return;
+    i64 first = head ? head->at - from : flat->dim[0];
+    i64 end = head ? first + tensor_count(head->grad) : flat->dim[0];
+    carry_range(g, x, at, flat, 0, first);
+    carry_range(g, x, at, flat, end, flat->dim[0]);
+}
+
+/* With split gradients vectors are apart. */
 static void carry_bucket(struct graph *g, const struct exact *x, const struct bucket *b)
 {
     const struct param *head = head_of(x->m);
-    bool here = head && head->bucket == b;
-    i64 at = last_writer(g, b->grad, here ? head->grad : NULL);
-    i64 first = here ? head->at : b->count;
-    i64 end = here ? head->at + tensor_count(head->grad) : b->count;
-    if (at < 0)
-        return;
-    carry_range(g, x, at, b->grad, 0, first);
-    carry_range(g, x, at, b->grad, end, b->count);
+    carry_flat(g, x, b->grad, b->split_grads ? b->copied : 0,
+               head && head->bucket == b ? head : NULL);
+    if (b->split_grads)
+        carry_flat(g, x, b->vector_grad, 0, NULL);
 }
 
 /* Behind task `at`; returns the place of the last task. */
@@ -286,6 +363,7 @@ static void finish_apart(struct graph *g, const struct exact *x)
 {
     bool first = layout_turn_takers(&x->mesh->layout) > 1; /* over ranks, then micro-batches */
     i64 at = x->apart ? last_writer(g, x->apart, NULL) : -1;
+    at = sum_over_context(g, x, at, x->apart);
     if (at < 0)
         return;
     if (first)
@@ -303,7 +381,7 @@ static i64 order_sums(struct graph *g, struct exact *x, i64 i)
     struct task *t = g->tasks[i];
     const struct param *head = head_of(x->m);
     i64 heads = head_leaves(&x->m->spec);
-    i64 tokens = exact_leaves(x->T, EXACT_TOKEN_LEAVES);
+    const struct folds tokens = { 1, token_leaves(x) };
     if (t->op == &op_linear) {
         split_product(x, t);
     } else if (t->op == &op_linear_dx) {
@@ -317,7 +395,7 @@ static i64 order_sums(struct graph *g, struct exact *x, i64 i)
         return fold_outputs(g, x, i, 0, tokens);
     } else if (t->op == &op_qk_norm_grad) {
         t->attr[HEADS_LEAVES] = (double)(heads / tp(x));
-        return fold_outputs(g, x, i, 1, heads);
+        return fold_outputs(g, x, i, 1, (struct folds){ layout_pairs(&x->mesh->layout), heads });
     } else if (t->op == &op_embed_grad) {
         split_embed(g, x, t);
     } else if (t->op == &op_xent_sum) {
@@ -338,7 +416,7 @@ int exact_sums(struct graph *g, struct exact *x)
         return OK;
     for (i64 i = 0; i < g->n_tasks && g->rc >= 0; i++)
         i = order_sums(g, x, i);
-    for (i64 b = 0; b < x->m->n_buckets && counted(x) > 1; b++)
+    for (i64 b = 0; b < x->m->n_buckets; b++)
         carry_bucket(g, x, &x->m->buckets[b]);
     finish_apart(g, x);
     return g->rc;

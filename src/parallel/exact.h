@@ -26,7 +26,17 @@
  *   Muon's products are of whole matrices, on one rank (orthogonal.h).
  *   loss: terms are multiples of 2^-24, squares of the norm whole numbers: any order will do.
  *
- * A context-parallel axis would take the 16 token leaves for attention's sums too.
+ * With layout.exact_context, which cp needs (and the one rank beside it too), tokens of a row lie
+ * as 8 pairs of 16 leaves, pair k being leaf k, then leaf 15 - k (ops/zigzag.h): with 2, 4 or 8
+ * ranks along cp each has a subtree. A step has a power of two of rows. Its other orders:
+ *
+ *   over tokens of a sequence: tree(8 pairs), ascending within; for vectors, tree(64 leaves) of
+ *     that order (fewer where T has fewer). Over sequences as above: so cp sums each row's gradient
+ *     before any other is added, and a rank along cp takes one row per micro-batch.
+ *   a query's sums over keys: as in whole rows, all keys in order. ring gathers them over cp then,
+ *     instead of sending them around; ulysses has them anyway.
+ *   sums over queries, of a key's gradient: tree(8 pairs), within a pair over the heads of a group
+ *     and over tokens ascending. dk is scaled, partial sums are f32 and rounded once.
  *
  * Rounding: each sum still has fewer roundings in a row than the plain one. Between instruction
  * sets bits differ as ever: all ranks must use the same. The reference backend, which sums in
@@ -37,15 +47,18 @@
 #include "model/model.h"
 #include "parallel/mesh.h"
 
-enum { EXACT_LEAVES = 8, EXACT_TOKEN_LEAVES = 16 };
+enum { EXACT_LEAVES = 8, EXACT_TOKEN_LEAVES = 16, EXACT_CONTEXT_LEAVES = 64 };
 
 struct exact {
     const struct model *m;
     const struct mesh *mesh;
-    i64 B, T; /* sequences and tokens of a rank's micro-batch */
+    i64 B, T; /* sequences of a rank's micro-batch, tokens of a whole one */
     int micro_batches;
     struct tensor *apart; /* gradient of a tied embedding by itself; set by exact_sums */
 };
+
+/* Tokens of a leaf of sums over a step's tokens, of rows of T; 0: the layout is not exact. */
+i64 exact_leaf(const struct layout *l, i64 T);
 
 /* Largest of 1, 2, 4, 8 ... up to most that divides n. */
 i64 exact_leaves(i64 n, i64 most);

@@ -39,7 +39,10 @@ const struct option layout_options[] = {
               "copies. 0: all data-parallel ranks." },
     { "layout.exact", FIELD(BOOL, exact), "false",
       .help = "Sums in an order that no layout changes: pp, dp and tp give the very bits of one rank "
-              "that is exact too." },
+              "that is exact too; cp with exact_context." },
+    { "layout.exact_context", FIELD(BOOL, exact_context), "false",
+      .help = "With exact: sums over the tokens of a row in an order that cp leaves alone too, which "
+              "takes longer." },
     { "layout.schedule", FIELD(STRING, schedule), "1f1b",
       .help = "Order of work in a pipeline: gpipe, 1f1b, interleaved, zb-h1, zb-v, or a .csv "
               "file with one line of actions per rank." },
@@ -100,7 +103,7 @@ const char *layout_text(const struct layout *l, struct arena *a)
     return copy;
 }
 
-/* --- rows -------------------------------------------------------------------------------- */
+/* --- rows and tokens ------------------------------------------------------------------------------- */
 
 static i64 common_divisor(i64 a, i64 b)
 {
@@ -118,6 +121,10 @@ struct layout_rows layout_rows(const struct layout *l, i64 B, int micro_batches,
     i64 sharers = l->islands * l->dp, shared = common_divisor(micro_batches, sharers);
     struct layout_rows r = { .B = B / (sharers / shared),
                              .micro_batches = (int)(micro_batches / shared) };
+    if (l->exact_context && l->cp > 1) { /* cp completes the sums over each row */
+        r.micro_batches *= (int)r.B;
+        r.B = 1;
+    }
     layout_place_rows(l, &r, row_rank);
     return r;
 }
@@ -129,15 +136,24 @@ void layout_place_rows(const struct layout *l, struct layout_rows *rows, i64 row
     rows->first = row_rank / turns * rows->stride * rows->micro_batches + row_rank % turns * rows->B;
 }
 
-i64 layout_split_ranks(const struct layout *l)
+i64 layout_sharers(const struct layout *l)
 {
-    return l->zero_group > 0 ? l->zero_group : l->dp * l->cp;
+    return l->exact_context ? l->dp : l->dp * l->cp;
 }
 
-/* Exact layouts have cp = 1. */
+i64 layout_split_ranks(const struct layout *l)
+{
+    return l->zero_group > 0 ? l->zero_group : layout_sharers(l);
+}
+
 i64 layout_turn_takers(const struct layout *l)
 {
     return l->exact && l->zero > ZERO_OPTIMIZER ? layout_split_ranks(l) : 1;
+}
+
+i64 layout_pairs(const struct layout *l)
+{
+    return l->exact_context ? EXACT_PAIRS / l->cp : 1;
 }
 
 /* --- checks ------------------------------------------------------------------------------ */
@@ -248,14 +264,36 @@ static bool power_of_two(i64 n)
     return n > 0 && (n & (n - 1)) == 0;
 }
 
+/* What sums over tokens in pairs of chunks need besides. */
+static int check_exact_context(const struct layout *l, i64 B, i64 T, int micro_batches)
+{
+    const i64 rows = B * micro_batches, cut = i64_max(2 * EXACT_PAIRS, l->cp * l->tp);
+    i64 lower = rows;
+    if (l->exact_context && !l->exact)
+        return err_set(ERR_CONFIG, "layout.exact_context says how layout.exact sums over tokens; set "
+                       "exact=true too");
+    if (l->exact && l->cp > 1 && !l->exact_context)
+        return err_set(ERR_CONFIG, "cp=%lld is exact only where sums over tokens have an order for "
+                       "it; set exact_context=true too, also for the one rank to compare with",
+                       (long long)l->cp);
+    while (!power_of_two(lower))
+        lower--;
+    if (l->exact_context && lower != rows)
+        return err_set(ERR_CONFIG, "%lld rows a step cannot be exact: with layout.exact_context choose "
+                       "a power of two, such as train.batch %lld with 1 micro-batch",
+                       (long long)rows, (long long)lower);
+    if (l->exact_context && T % cut)
+        return err_set(ERR_CONFIG, "rows of %lld tokens cannot be cut into %lld leaves as "
+                       "layout.exact_context must; train.seq %lld can", (long long)T,
+                       (long long)cut, (long long)round_up(T, cut));
+    return OK;
+}
+
 /* What sums in a tree cannot share. */
 static int check_exact(const struct layout *l, int micro_batches)
 {
-    const struct { const char *name; i64 degree; } axes[] = { { "dp", l->dp }, { "tp", l->tp } };
-    if (l->exact && l->cp > 1)
-        return err_set(ERR_CONFIG, "cp=%lld cannot be exact: the sums of attention over a row have "
-                       "no order yet that every cut of it keeps; use cp=1, or leave layout.exact "
-                       "out", (long long)l->cp);
+    const struct { const char *name; i64 degree; } axes[] = { { "dp", l->dp }, { "cp", l->cp },
+                                                              { "tp", l->tp } };
     if (l->exact && l->zero_group > 0 && !power_of_two(l->zero_group))
         return err_set(ERR_CONFIG, "zero_group=%lld cannot be exact: with layout.exact it is 1, 2, 4 "
                        "or 8 ranks", (long long)l->zero_group);
@@ -317,7 +355,8 @@ static int check_experts(const struct layout *l, const struct model_spec *s)
 /* Groups of neighbours that split what zero splits. */
 static int check_group(const struct layout *l)
 {
-    i64 all = l->dp * l->cp, lower = l->zero_group, upper = l->zero_group;
+    bool cp = l->cp > 1 && !l->exact_context;
+    i64 all = layout_sharers(l), lower = l->zero_group, upper = l->zero_group;
     if (l->zero_group == 0)
         return OK;
     if (l->zero == ZERO_NONE)
@@ -332,9 +371,9 @@ static int check_group(const struct layout *l)
     if (upper <= all && upper > lower)
         return err_set(ERR_CONFIG, "zero_group=%lld does not divide the %lld ranks of dp%s; %lld and "
                        "%lld do", (long long)l->zero_group, (long long)all,
-                       l->cp > 1 ? " and cp" : "", (long long)lower, (long long)upper);
+                       cp ? " and cp" : "", (long long)lower, (long long)upper);
     return err_set(ERR_CONFIG, "zero_group=%lld is more than the %lld ranks of dp%s; %lld fits",
-                   (long long)l->zero_group, (long long)all, l->cp > 1 ? " and cp" : "",
+                   (long long)l->zero_group, (long long)all, cp ? " and cp" : "",
                    (long long)lower);
 }
 
@@ -344,6 +383,7 @@ int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, 
     TRY(check_ranks(l, ranks));
     TRY(check_rows(l, B, micro_batches));
     TRY(check_exact(l, micro_batches));
+    TRY(check_exact_context(l, B, T, micro_batches));
     TRY(check_experts(l, s));
     TRY(check_expert_parallel(l, s));
     TRY(check_group(l));

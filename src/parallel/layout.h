@@ -39,6 +39,7 @@ struct layout {
     i64 zero; /* enum zero_stage */
     i64 zero_group; /* ranks that split it: so many neighbours along dp and cp; 0: all */
     bool exact; /* the bits of one rank: parallel/exact.h */
+    bool exact_context; /* its sums over tokens are such that cp can share them */
     i64 chunks;           /* pipeline stages per rank; 0: as few as the schedule needs */
     const char *schedule; /* enum schedule_kind by name, or a file that ends in .csv */
     const char *stages;   /* "3+5+4": layers of each stage; NULL: evenly */
@@ -56,6 +57,10 @@ int layout_parse(struct layout *l, const char *text, const char *where, struct a
 /* The same text back, axes of one left out; "single" for one rank. */
 const char *layout_text(const struct layout *l, struct arena *a);
 
+/* Pairs of chunks in which a rank's part of a row lies (ops/zigzag.h). */
+enum { EXACT_PAIRS = 8 }; /* of a whole row */
+i64 layout_pairs(const struct layout *l);
+
 /* What a rank computes of the rows of one step. */
 struct layout_rows {
     i64 B;             /* rows of a micro-batch */
@@ -70,7 +75,10 @@ struct layout_rows layout_rows(const struct layout *l, i64 B, int micro_batches,
 /* first and stride, where B and micro_batches of a rank are known. */
 void layout_place_rows(const struct layout *l, struct layout_rows *rows, i64 row_rank);
 
-/* Ranks along dp and cp that split what zero splits. */
+/* Ranks that share gradients and what zero splits: those along dp and cp; with exact_context those
+ * along dp, since cp sums each row's gradient before. */
+i64 layout_sharers(const struct layout *l);
+/* Those of them that split what zero splits. */
 i64 layout_split_ranks(const struct layout *l);
 /* Ranks whose rows take turns, micro-batch by micro-batch, because they sum over each other before
  * they sum over micro-batches, in an order that is that of the rows (exact.h); 1: none do. */

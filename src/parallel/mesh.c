@@ -32,9 +32,9 @@ i64 mesh_degree(const struct mesh *m, enum lane lane)
     switch (lane) {
     case LANE_ISLAND: return m->layout.islands;
     case LANE_PP: return m->layout.pp;
-    case LANE_DP: return m->layout.dp * m->layout.cp;
+    case LANE_DP: return layout_sharers(&m->layout);
     case LANE_SHARD: return layout_split_ranks(&m->layout);
-    case LANE_COPIES: return m->layout.dp * m->layout.cp / layout_split_ranks(&m->layout);
+    case LANE_COPIES: return layout_sharers(&m->layout) / layout_split_ranks(&m->layout);
     case LANE_CP: return m->layout.cp;
     case LANE_EP: return m->layout.ep;
     case LANE_EDP: return m->layout.dp * m->layout.cp / m->layout.ep;
@@ -48,7 +48,8 @@ i64 mesh_coordinate(const struct mesh *m, enum lane lane)
     switch (lane) {
     case LANE_ISLAND: return m->island;
     case LANE_PP: return m->pp_rank;
-    case LANE_DP: return m->dp_rank * m->layout.cp + m->cp_rank;
+    case LANE_DP:
+        return m->layout.exact_context ? m->dp_rank : m->dp_rank * m->layout.cp + m->cp_rank;
     case LANE_SHARD: return mesh_coordinate(m, LANE_DP) % layout_split_ranks(&m->layout);
     case LANE_COPIES: return mesh_coordinate(m, LANE_DP) / layout_split_ranks(&m->layout);
     case LANE_CP: return m->cp_rank;
@@ -103,10 +104,13 @@ struct model_part mesh_part(const struct mesh *m, const struct model_spec *s)
 static i64 stride_of(const struct mesh *m, enum lane lane)
 {
     const struct layout *l = &m->layout;
+    const i64 apart = l->exact_context ? l->cp * l->tp : l->tp; /* of those along LANE_DP */
     switch (lane) {
     case LANE_ISLAND: return l->pp * l->dp * l->cp * l->tp;
     case LANE_PP: return l->dp * l->cp * l->tp;
-    case LANE_COPIES: return layout_split_ranks(l) * l->tp;
+    case LANE_DP:
+    case LANE_SHARD: return apart;
+    case LANE_COPIES: return layout_split_ranks(l) * apart;
     case LANE_EDP: return l->ep * l->tp;
     case LANE_TP: return 1;
     default: return l->tp;
@@ -152,9 +156,21 @@ static int make_boundaries(struct mesh *m)
     return make_pair(m, "tie", s->rank_of[0], s->rank_of[s->n - 1], &m->groups[LANE_TIE]);
 }
 
+/* Neighbours along cp and dp. */
+static int make_batch(struct mesh *m)
+{
+    i64 n = m->layout.dp * m->layout.cp, tp = m->layout.tp;
+    if (n == 1)
+        return OK;
+    int *members = ARENA_ARRAY(&m->comm->arena, int, n);
+    for (i64 i = 0; i < n; i++)
+        members[i] = (int)(((m->island * m->layout.pp + m->pp_rank) * n + i) * tp + m->tp_rank);
+    return comm_group_new(&m->batch, m->comm, "batch", members, (int)n);
+}
+
 static int make_column(struct mesh *m)
 {
-    i64 sharers = mesh_degree(m, LANE_DP), tp = m->layout.tp, n = 0;
+    i64 sharers = m->layout.dp * m->layout.cp, tp = m->layout.tp, n = 0;
     i64 all = m->layout.islands * m->layout.pp * sharers;
     m->column = m->batch;
     if (all == sharers)
@@ -199,11 +215,14 @@ int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm)
     TRY(make_world(out, comm));
     if (comm->size == 1)
         return OK;
-    TRY(make_group(out, LANE_DP, "batch", &out->batch));
+    TRY(make_batch(out));
     TRY(make_group(out, LANE_DP, "dp", &out->groups[LANE_DP]));
     out->splitters = out->batch;
-    if (mesh_split_lane(out) == LANE_SHARD) {
+    if (mesh_degree(out, LANE_SHARD) < out->layout.dp * out->layout.cp) {
+        out->splitters = NULL; /* where it is one rank */
         TRY(make_group(out, LANE_SHARD, "splitters", &out->splitters));
+    }
+    if (mesh_split_lane(out) == LANE_SHARD) {
         TRY(make_group(out, LANE_SHARD, "shard", &out->groups[LANE_SHARD]));
         TRY(make_group(out, LANE_COPIES, "copies", &out->groups[LANE_COPIES]));
     }

@@ -6,8 +6,9 @@
  *
  * Ranks along dp and cp together *share the batch*: each has other tokens of it, so gradients and
  * losses are summed over all of them, and they split what zero splits. The lane LANE_DP and the
- * axis "dp" mean these. With layout.zero_group they split what zero splits in groups of neighbours
- * (LANE_SHARD), which are copies of each other (LANE_COPIES).
+ * axis "dp" mean these; with layout.exact_context only those along dp, since gradients are summed
+ * along cp before, row by row. With layout.zero_group they split what zero splits in groups of
+ * neighbours (LANE_SHARD), which are copies of each other (LANE_COPIES).
  *
  * The same ranks seen by experts: sharer = edp_rank x ep + ep_rank. Those along ep have other
  * experts and send each other rows (LANE_EP); those along edp have the same experts, whose

@@ -120,6 +120,7 @@ static void copy_pieces(struct check *c, const struct tensor *x, const struct te
 static const char *axis_name(const struct check *c)
 {
     return c->axis == LANE_TP ? "tp" : c->axis == LANE_ISLAND ? "islands"
+           : c->axis == LANE_CP ? "cp"
            : c->axis == LANE_EP ? "ep" : c->axis == LANE_EDP ? "edp"
            : c->axis == LANE_SHARD ? "dp within a zero_group"
            : c->axis == LANE_COPIES ? "dp across zero_groups" : "dp";
@@ -229,9 +230,43 @@ static void by_rows(struct check *c, const struct task *t)
 /* Heads or sequences are independent, the tokens of a sequence are not. */
 static void by_heads(struct check *c, const struct task *t)
 {
-    if (c->axis == LANE_TP && in(c, t, 0) == SPREAD_ROWS)
+    if ((c->axis == LANE_TP || c->axis == LANE_CP) && in(c, t, 0) == SPREAD_ROWS)
         refuse(c, t, t->in[0], "all tokens of a sequence are needed");
     together(c, t);
+}
+
+/* Where kv has whole rows, queries of some tokens give their part of its gradient. */
+static void block_rule(struct check *c, const struct task *t)
+{
+    const bool grad = t->op == &op_attention_block_grad;
+    const int kv = grad ? 2 : 1;
+    enum spread q = in(c, t, kv - 1);
+    if (c->axis != LANE_CP || t->attr[BLOCK_KEYS] >= 0) {
+        together(c, t);
+        return;
+    }
+    if (in(c, t, kv) != SPREAD_SAME && in(c, t, kv) != SPREAD_UNKNOWN)
+        refuse(c, t, t->in[kv], "its queries see all keys of their rows");
+    if (grad && in(c, t, 0) != q && in(c, t, 0) != SPREAD_UNKNOWN)
+        refuse_pair(c, t, t->in[0], t->in[1]);
+    write(c, t, 0, q);
+    write(c, t, 1, grad ? over_rows(q, NULL) : q);
+}
+
+/* Elements in other places, each as it was. */
+static void moved(struct check *c, const struct task *t)
+{
+    enum spread is = in(c, t, 0);
+    write(c, t, 0, is == SPREAD_MIXED ? SPREAD_UNKNOWN : is);
+}
+
+/* Each has all columns of some rows; then some columns (heads) of all rows, or back. */
+static void exchange_rule(struct check *c, const struct task *t)
+{
+    enum spread is = in(c, t, 0);
+    if (is != SPREAD_UNKNOWN && is != SPREAD_ROWS && is != SPREAD_COLUMNS)
+        refuse(c, t, t->in[0], "only what is cut can be exchanged");
+    write(c, t, 0, is == SPREAD_ROWS ? SPREAD_COLUMNS : is == SPREAD_COLUMNS ? SPREAD_ROWS : is);
 }
 
 static void qk_norm_grad(struct check *c, const struct task *t)
@@ -558,7 +593,7 @@ static void pass_on(struct check *c, const struct task *t)
 }
 
 /* Rows of tokens become rows of experts, or the other way round. */
-static void exchange_rule(struct check *c, const struct task *t)
+static void expert_exchange_rule(struct check *c, const struct task *t)
 {
     enum spread is = in(c, t, 0), from = SPREAD_ROWS, to = SPREAD_EXPERTS;
     if (t->attr[EXCHANGE_BACK] != 0) {
@@ -625,6 +660,9 @@ static const struct rule {
     { &op_qk_norm, together },              { &op_qk_norm_grad, qk_norm_grad },
     { &op_rope, together },
     { &op_attention, by_heads },            { &op_attention_grad, by_heads },
+    { &op_attention_block, block_rule },    { &op_attention_block_grad, block_rule },
+    { &op_split_qkv, together },            { &op_join_qkv, together },
+    { &op_spread_heads, moved },            { &op_order_rows, moved },
     { &op_gelu, together },                 { &op_gelu_grad, together },
     { &op_swiglu, together },               { &op_swiglu_grad, together },
     { &op_add, add_rule },                  { &op_cast, together },
@@ -642,13 +680,13 @@ static const struct rule {
     { &op_muon_momentum, momentum_rule },   { &op_muon_orthogonal, orthogonal_rule },
     { &op_muon_step, step_rule },
     { &op_expert_counts, counts_rule },     { &op_expert_arrival, counts_rule },
-    { &op_expert_exchange, exchange_rule },
+    { &op_expert_exchange, expert_exchange_rule },
     { &op_expert_gather, together },        { &op_expert_combine, together },
     { &op_expert_combine_grad, together },
     { &op_expert_linear, expert_linear_rule }, { &op_expert_linear_dx, expert_linear_rule },
     { &op_expert_linear_dw, expert_linear_dw_rule },
     { &op_reduce_scatter, collective_rule }, { &op_all_gather, collective_rule },
-    { &op_all_reduce, collective_rule },
+    { &op_all_reduce, collective_rule },    { &op_all_to_all, exchange_rule },
 };
 
 /* --- the walk ------------------------------------------------------------------------------------ */
@@ -656,7 +694,8 @@ static const struct rule {
 /* What all of dp do, those along a part of it do too. */
 static bool acts_along(const struct check *c, enum lane lane)
 {
-    return lane == LANE_COMPUTE || lane == c->axis || (lane == LANE_DP && c->batch);
+    bool part_of_dp = c->batch && c->axis != LANE_CP;
+    return lane == LANE_COMPUTE || lane == c->axis || (lane == LANE_DP && part_of_dp);
 }
 
 static void check_task(struct check *c, const struct task *t)
@@ -733,7 +772,8 @@ static int check_axis(const struct graph *g, const struct model *m, enum lane ax
 {
     struct check c = { .g = g, .m = m, .axis = axis, .slots = 1024,
                        .batch = axis != LANE_TP && axis != LANE_ISLAND,
-                       .split = axis != LANE_TP && axis != LANE_ISLAND && axis != LANE_COPIES };
+                       .split = axis == LANE_DP || axis == LANE_SHARD || axis == LANE_EP ||
+                                axis == LANE_EDP };
     while (c.slots < (u64)(2 * g->n_tensors + 16 * m->n_params))
         c.slots *= 2;
     arena_init(&c.arena);
@@ -752,6 +792,8 @@ int spread_check(const struct graph *g, const struct model *m, const struct mesh
     TRY(g->rc);
     if (mesh->layout.tp > 1)
         TRY(check_axis(g, m, LANE_TP));
+    if (mesh->layout.cp > 1 && mesh->layout.exact_context) /* else a part of dp */
+        TRY(check_axis(g, m, LANE_CP));
     if (mesh_split_lane(mesh) == LANE_SHARD) {
         TRY(check_axis(g, m, LANE_SHARD));
         return check_axis(g, m, LANE_COPIES);
@@ -760,7 +802,7 @@ int spread_check(const struct graph *g, const struct model *m, const struct mesh
         TRY(check_axis(g, m, LANE_EP));
         return mesh_degree(mesh, LANE_EDP) > 1 ? check_axis(g, m, LANE_EDP) : OK;
     }
-    return mesh->layout.dp > 1 ? check_axis(g, m, LANE_DP) : OK;
+    return mesh_degree(mesh, LANE_DP) > 1 ? check_axis(g, m, LANE_DP) : OK;
 }
 
 int spread_check_islands(const struct graph *g, const struct model *m, const struct mesh *mesh)

@@ -27,7 +27,8 @@ static int run_batch(struct evaluator *e, struct eval_result *out, double *nll, 
 {
     const struct step_shape *shape = &e->program.shape;
     struct loader_step data = { .micro_batches = 1, .B = shape->B, .T = shape->T,
-                                .cut = e->mesh.layout.cp, .part = e->mesh.cp_rank };
+                                .cut = e->mesh.layout.cp, .part = e->mesh.cp_rank,
+                                .pairs = layout_pairs(&e->mesh.layout) };
     struct run x = engine_context(e->engine, 0);
     TRY(loader_start_step(e->loader, &data));
     x.backend = &e->backend;

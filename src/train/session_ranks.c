@@ -123,6 +123,7 @@ void session_spread(const struct session *s, struct loader_step *step)
     i64 rows = step->B * step->micro_batches;
     step->cut = s->mesh.layout.cp;
     step->part = s->mesh.cp_rank;
+    step->pairs = layout_pairs(&s->mesh.layout);
     if (sharers == 1)
         return;
     struct layout_rows ours = { .B = step->B, .micro_batches = step->micro_batches };

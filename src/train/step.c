@@ -349,7 +349,7 @@ int step_program_new(struct step_program *out, const struct model *m,
     struct decoder_shape d = {
         .B = shape->B, .T = context_tokens(mesh, shape->T), .z_loss = c->train.z_loss,
         .gradient = true,
-        .exact = mesh->layout.exact,
+        .leaf = exact_leaf(&mesh->layout, shape->T),
         .sequences = shape->B * shape->micro_batches * mesh->layout.dp, .load = io->load,
     };
     struct exact exact = { m, mesh, shape->B, shape->T, shape->micro_batches, NULL };

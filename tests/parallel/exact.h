@@ -116,7 +116,14 @@ struct exact_case {
     const char *layout;
     enum recompute recompute;
     int threads;
+    i64 heads, window; /* as in struct ranks_options */
 };
+
+/* One rank has the order of sums that many have. */
+static inline const char *exact_alone(const char *layout)
+{
+    return strstr(layout, "cp=") ? "exact=true,exact_context=true" : "exact=true";
+}
 
 static struct ranks_options exact_options(const struct exact_case *c, const char *layout)
 {
@@ -125,6 +132,8 @@ static struct ranks_options exact_options(const struct exact_case *c, const char
                                          .gpt2 = c->gpt2, .bf16 = c->half,
                                          .backend = backend_best() } };
     o.layout = layout;
+    o.heads = c->heads;
+    o.window = c->window;
     return o;
 }
 
@@ -158,9 +167,9 @@ static inline void expect_exact_options(const struct ranks_options *o)
 {
     struct ranks one, many;
     char layout[128];
-    snprintf(layout, sizeof layout, "%s,exact=true", o->layout);
+    snprintf(layout, sizeof layout, "%s,%s", o->layout, exact_alone(o->layout));
     struct ranks_options alone = *o, all = *o;
-    alone.layout = "exact=true";
+    alone.layout = exact_alone(o->layout);
     alone.tiny.recompute = RECOMPUTE_NONE;
     all.layout = layout;
     ranks_open(&one, &alone);

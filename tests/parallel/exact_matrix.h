@@ -8,13 +8,19 @@
 #include "parallel/exact.h"
 
 enum factor {
-    DP, TP, PP, ZERO, MICRO_BATCHES, RECOMPUTE, MODEL, PRECISION, THREADS, ROWS, MUON, FACTORS
+    DP, TP, PP, CP, ZERO, MICRO_BATCHES, RECOMPUTE, MODEL, PRECISION, THREADS, ROWS, MUON, FACTORS
 };
 
 /* Ways to be a pipeline: what the layout says. */
 static const char *const pipelines[] = {
     "", ",pp=2", ",pp=2,schedule=zb-h1", ",pp=2,schedule=zb-v",
 };
+
+/* Ways to cut rows. */
+static const char *const contexts[] = {
+    "", ",cp=2", ",cp=4,cp_kind=ulysses", ",cp=8",
+};
+static const int context_ranks[] = { 1, 2, 4, 8 };
 
 static const struct {
     const char *name;
@@ -23,6 +29,7 @@ static const struct {
     { "dp", 4, { 1, 2, 4, 8 } },
     { "tp", 4, { 1, 2, 4, 8 } },
     { "pp", 4, { 0, 1, 2, 3 } }, /* of pipelines */
+    { "cp", 4, { 0, 1, 2, 3 } }, /* of contexts */
     { "zero", 4, { 0, 1, 2, 3 } },
     { "micro-batches", 3, { 1, 2, 4 } },
     { "recompute", 3, { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL } },
@@ -37,7 +44,7 @@ struct matrix_case {
     u8 at[FACTORS]; /* which value */
 };
 
-enum { MATRIX_CASES = 4 * 4 * 4 * 4 * 3 * 3 * 2 * 2 * 2 * 2 * 2, TUPLES = 1 << 20 };
+enum { MATRIX_CASES = 4 * 4 * 4 * 4 * 4 * 3 * 3 * 2 * 2 * 2 * 2 * 2, TUPLES = 1 << 20 };
 
 struct matrix {
     struct matrix_case *all;
@@ -54,9 +61,14 @@ static int value_of(const struct matrix_case *c, enum factor f)
 /* Optimizer state is split among dp ranks only; many ranks with pools of threads take long. */
 static bool makes_sense(const struct matrix_case *c)
 {
-    int ranks = value_of(c, DP) * value_of(c, TP) * (value_of(c, PP) ? 2 : 1);
+    int cp = context_ranks[value_of(c, CP)];
+    int ranks = value_of(c, DP) * value_of(c, TP) * cp * (value_of(c, PP) ? 2 : 1);
+    if (cp > 1 && (value_of(c, ROWS) != 8 || ranks > 16)) /* a power of two */
+        return false;
+    if (strstr(contexts[value_of(c, CP)], "ulysses") && cp * value_of(c, TP) > 8) /* heads */
+        return false;
     return (value_of(c, ZERO) == 0 || value_of(c, DP) > 1) && ranks <= MOST_RANKS &&
-           (value_of(c, THREADS) == 1 || ranks <= 8);
+           (value_of(c, THREADS) == 1 || ranks <= (cp > 1 ? 2 : 8));
 }
 
 static void matrix_init(struct matrix *m, int strength, struct arena *a)
@@ -112,21 +124,24 @@ static const char *matrix_run(const struct matrix_case *m, char *name, size_t by
 {
     static char text[400];
     struct ranks *one = calloc(2, sizeof *one), *many = one + 1;
-    char layout[96];
+    char layout[160];
+    const char *context = contexts[value_of(m, CP)];
     struct exact_case c = { .gpt2 = value_of(m, MODEL), .half = value_of(m, PRECISION),
                             .micro_batches = value_of(m, MICRO_BATCHES),
                             .B = value_of(m, ROWS) / value_of(m, MICRO_BATCHES),
                             .recompute = (enum recompute)value_of(m, RECOMPUTE),
                             .threads = value_of(m, THREADS) };
-    snprintf(layout, sizeof layout, "dp=%d,tp=%d,zero=%d,exact=true%s", value_of(m, DP),
-             value_of(m, TP), value_of(m, ZERO), pipelines[value_of(m, PP)]);
-    snprintf(name, bytes, "| dp=%d,tp=%d,zero=%d%s | %d x %d | %s %s %s | %s | %d |",
-             value_of(m, DP), value_of(m, TP), value_of(m, ZERO), pipelines[value_of(m, PP)],
+    snprintf(layout, sizeof layout, "dp=%d,tp=%d,zero=%d%s%s,%s", value_of(m, DP),
+             value_of(m, TP), value_of(m, ZERO), context, pipelines[value_of(m, PP)],
+             exact_alone(context));
+    snprintf(name, bytes, "| dp=%d,tp=%d,zero=%d%s%s | %d x %d | %s %s %s | %s | %d |",
+             value_of(m, DP), value_of(m, TP), value_of(m, ZERO), context,
+             pipelines[value_of(m, PP)],
              c.micro_batches, (int)c.B,
              c.gpt2 ? "gpt2" : "llama", c.half ? "bf16" : "fp32",
              value_of(m, MUON) ? "muon" : "adamw",
              (const char *[]){ "none", "selective", "full" }[c.recompute], c.threads);
-    struct ranks_options o = exact_options(&c, "exact=true");
+    struct ranks_options o = exact_options(&c, exact_alone(context));
     o.tiny.threads = 1;
     o.tiny.optimizer = value_of(m, MUON) ? OPTIMIZER_MUON : OPTIMIZER_ADAMW;
     o.heads = 8;

@@ -56,11 +56,11 @@ static void ranks_batch(const struct task *t, struct run *x)
     const struct rank *k = x->context;
     i64 cp = k->mesh.layout.cp, here = RANK_T / cp, n = k->rows.B * here;
     i64 first = k->rows.first + x->micro_batch * k->rows.stride;
-    struct zigzag part = zigzag_part(cp, k->mesh.cp_rank, here);
+    i64 pairs = layout_pairs(&k->mesh.layout);
     i32 *tokens = t->out[BATCH_TOKENS]->data, *targets = t->out[BATCH_TARGETS]->data;
     i32 *positions = t->out[BATCH_POSITIONS]->data, *begin = t->out[BATCH_BEGIN]->data;
     for (i64 i = 0; i < n; i++) {
-        i64 place = zigzag_place(&part, i % here), border = RANK_T / 3;
+        i64 place = zigzag_pair_place(cp, k->mesh.cp_rank, pairs, here, i % here), border = RANK_T / 3;
         struct rng key = { 7, x->step * 64 + (u64)(first + i / here) };
         tokens[i] = (i32)(rng_u64(&key, (u64)place) % 61);
         targets[i] = (i32)(rng_u64(&key, (u64)place + 1) % 61);

@@ -327,7 +327,7 @@ TEST(layouts_that_do_not_fit_are_refused_with_one_that_does)
         { "cp=3", "cp=2 can, or train.seq 36", 32 },
         { "cp=8,tp=4", "cp=4 can, or train.seq 32", 16 },
         { "cp=4,cp_kind=ulysses", "cp=2 does, or choose cp_kind=ring", 32 },
-        { "cp=2,exact=on", "cp=2 cannot be exact", 32 },
+        { "cp=2,exact=on", "cp=2 is exact only where", 32 },
     };
     struct model_spec spec = tiny_spec(false);
     for (i64 i = 0; i < COUNT_OF(cases); i++) {

@@ -8,10 +8,10 @@
 TEST(data_parallel_ranks_have_the_bits_of_one)
 {
     static const struct exact_case cases[] = {
-        { true, false, 4, 2, "dp=2", 0, 1 },          { false, false, 4, 2, "dp=4", 0, 1 },
-        { true, true, 4, 2, "dp=8", 0, 1 },           { false, true, 2, 4, "dp=2", 0, 1 },
-        { true, false, 6, 1, "dp=2,zero=1", 0, 1 },   { false, true, 3, 4, "dp=4,zero=1", 0, 1 },
-        { true, false, 20, 1, "dp=4", 0, 1 }, /* chunks of the head with several sequences */
+        { true, false, 4, 2, "dp=2", 0, 1, 0, 0 },          { false, false, 4, 2, "dp=4", 0, 1, 0, 0 },
+        { true, true, 4, 2, "dp=8", 0, 1, 0, 0 },           { false, true, 2, 4, "dp=2", 0, 1, 0, 0 },
+        { true, false, 6, 1, "dp=2,zero=1", 0, 1, 0, 0 },   { false, true, 3, 4, "dp=4,zero=1", 0, 1, 0, 0 },
+        { true, false, 20, 1, "dp=4", 0, 1, 0, 0 }, /* chunks of the head with several sequences */
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++)
         expect_exact(&cases[i]);
@@ -20,9 +20,9 @@ TEST(data_parallel_ranks_have_the_bits_of_one)
 TEST(tensor_parallel_ranks_have_the_bits_of_one)
 {
     static const struct exact_case cases[] = {
-        { true, false, 2, 1, "tp=2", 0, 1 },          { true, false, 2, 1, "tp=4", 0, 1 },
-        { false, false, 2, 1, "tp=2", 0, 1 },         { true, true, 2, 2, "tp=4", 0, 1 },
-        { false, true, 3, 2, "tp=2", 0, 1 },
+        { true, false, 2, 1, "tp=2", 0, 1, 0, 0 },          { true, false, 2, 1, "tp=4", 0, 1, 0, 0 },
+        { false, false, 2, 1, "tp=2", 0, 1, 0, 0 },         { true, true, 2, 2, "tp=4", 0, 1, 0, 0 },
+        { false, true, 3, 2, "tp=2", 0, 1, 0, 0 },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++)
         expect_exact(&cases[i]);
@@ -31,9 +31,29 @@ TEST(tensor_parallel_ranks_have_the_bits_of_one)
 TEST(pipelines_have_the_bits_of_one_rank)
 {
     static const struct exact_case cases[] = {
-        { true, false, 2, 4, "pp=2,schedule=gpipe", 0, 1 },
-        { true, true, 1, 4, "pp=3,schedule=1f1b", 0, 1 },
-        { false, false, 3, 4, "pp=2,dp=2,zero=1,stages=1+2", 0, 1 },
+        { true, false, 2, 4, "pp=2,schedule=gpipe", 0, 1, 0, 0 },
+        { true, true, 1, 4, "pp=3,schedule=1f1b", 0, 1, 0, 0 },
+        { false, false, 3, 4, "pp=2,dp=2,zero=1,stages=1+2", 0, 1, 0, 0 },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++)
+        expect_exact(&cases[i]);
+}
+
+/* Packed documents throughout: ranks_batch has a border in every row. */
+TEST(context_parallel_ranks_have_the_bits_of_one)
+{
+    static const struct exact_case cases[] = {
+        { false, false, 1, 1, "cp=2", 0, 1, 0, 0 },
+        { true, false, 2, 1, "cp=2", 0, 1, 0, 0 },
+        { false, true, 2, 2, "cp=4", 0, 1, 0, 0 },
+        { true, true, 1, 2, "cp=8", 0, 2, 0, 5 },
+        { false, false, 2, 1, "cp=2,cp_kind=ulysses", 0, 1, 0, 0 },
+        { true, true, 2, 2, "cp=4,cp_kind=ulysses", 0, 1, 0, 7 },
+        { true, false, 1, 1, "cp=8,cp_kind=ulysses", 0, 1, 8, 0 },
+        { false, true, 4, 1, "cp=2,dp=2", 0, 1, 0, 0 },
+        { false, false, 2, 1, "cp=4,tp=2", 0, 1, 0, 9 },
+        { true, true, 4, 1, "cp=2,dp=2,tp=2,zero=1", RECOMPUTE_FULL, 1, 0, 0 },
+        { true, false, 2, 2, "cp=2,pp=2", 0, 1, 0, 0 },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++)
         expect_exact(&cases[i]);
@@ -58,4 +78,5 @@ TEST(any_two_choices_together_have_the_bits_of_one_rank)
 TEST_MAIN(ONE(data_parallel_ranks_have_the_bits_of_one),
           ONE(tensor_parallel_ranks_have_the_bits_of_one),
           ONE(pipelines_have_the_bits_of_one_rank),
+          ONE(context_parallel_ranks_have_the_bits_of_one),
           ONE(any_two_choices_together_have_the_bits_of_one_rank))

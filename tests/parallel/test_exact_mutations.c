@@ -128,6 +128,13 @@ static void move_to_tp(struct rank *k, const struct mutation *m)
         t->lane = LANE_TP;
 }
 
+static void move_to_dp(struct rank *k, const struct mutation *m)
+{
+    struct task *t;
+    for (i64 id = 0; (t = next_of(k, m, &id));)
+        t->lane = LANE_DP;
+}
+
 /* The second such task does again what the first did. */
 static void do_twice(struct rank *k, const struct mutation *m)
 {
@@ -325,6 +332,29 @@ static const struct mutation mutations[] = {
       CARRY_TOTAL, 2, 0 },
     { "vectors are summed over ranks at the end", "dp=2,zero=2", true, 8, 1, at_the_end,
       &op_all_reduce, LANE_DP, 0, 0, 0 },
+    { "a row's gradient is not summed over cp", "cp=2", false, 2, 4, skip_first, &op_all_reduce,
+      LANE_CP, 0, 0, 0 },
+    { "sums over cp go over dp", "cp=2,dp=2", true, 1, 4, move_to_dp, &op_all_reduce, LANE_CP, 0, 0,
+      0 },
+    { "one rank does not take part in a sum over cp", "cp=4", true, 1, 1, skip_first,
+      &op_all_reduce, LANE_CP, 0, 0, 3 },
+    { "gradients of keys are not summed over cp", "cp=2", false, 1, 1, skip_first,
+      &op_reduce_scatter, LANE_CP, 0, 0, 0 },
+    { "keys are not gathered", "cp=2", true, 1, 2, skip_first, &op_all_gather, LANE_CP, 0, 0, 2 },
+    { "queries in one chain", "cp=2", false, 1, 1, set_all, &op_attention_block_grad, LANE_COMPUTE,
+      ATTENTION_PAIRS, 0, 0 },
+    { "queries of whole rows in one chain", "cp=2,cp_kind=ulysses", false, 1, 1, set_all,
+      &op_attention_grad, LANE_COMPUTE, ATTENTION_PAIRS, 0, 0 },
+    { "keys come in the order of ranks", "cp=4", false, 1, 1, skip_all, &op_order_rows, LANE_COMPUTE,
+      0, 0, 0 },
+    { "tokens of a rank in one pair", "cp=2,cp_kind=ulysses", true, 1, 2, set_all, &op_order_rows,
+      LANE_COMPUTE, ORDER_PAIRS, 1, 0 },
+    { "queries are those of the other part", "cp=2", false, 1, 1, set_all, &op_attention_block,
+      LANE_COMPUTE, BLOCK_QUERIES, 0, 2 },
+    { "pairs of chunks in one chain", "cp=2", true, 1, 2, one_leaf, &op_linear_dw, LANE_COMPUTE, 0, 0,
+      0 },
+    { "heads are not exchanged for tokens", "cp=2,cp_kind=ulysses", false, 1, 1, skip_first,
+      &op_all_to_all, LANE_CP, 0, 0, 0 },
     { "every rank adds the bias", "tp=2", true, 1, 4, add_bias_early, &op_linear, LANE_COMPUTE, 0,
       0, 0 },
 };
@@ -336,8 +366,8 @@ static const char *run_mutated(const struct mutation *m)
     struct ranks one, many;
     struct exact_case c = { .gpt2 = m->gpt2, .B = m->B, .micro_batches = m->micro_batches };
     char layout[96];
-    snprintf(layout, sizeof layout, "%s,exact=true", m->layout);
-    struct ranks_options o = exact_options(&c, "exact=true");
+    snprintf(layout, sizeof layout, "%s,%s", m->layout, exact_alone(m->layout));
+    struct ranks_options o = exact_options(&c, exact_alone(m->layout));
     ranks_open(&one, &o);
     o = exact_options(&c, layout);
     ranks_open(&many, &o);

@@ -11,7 +11,7 @@ TEST(every_schedule_has_the_bits_of_one_rank)
     };
     for (int gpt2 = 0; gpt2 < 2; gpt2++)
         for (i64 i = 0; i < COUNT_OF(layouts); i++) {
-            const struct exact_case c = { gpt2, i % 2, 2, 4, layouts[i], 0, 1 };
+            const struct exact_case c = { gpt2, i % 2, 2, 4, layouts[i], 0, 1, 0, 0 };
             expect_exact_layers(&c, 5);
         }
 }
@@ -19,11 +19,11 @@ TEST(every_schedule_has_the_bits_of_one_rank)
 TEST(pipelines_with_rows_and_matrices_cut_have_the_bits_of_one_rank)
 {
     static const struct exact_case cases[] = {
-        { true, false, 2, 8, "pp=2,dp=2,zero=1,schedule=zb-h1", RECOMPUTE_SELECTIVE, 2 },
-        { true, true, 2, 4, "pp=2,dp=2,tp=2,schedule=zb-v", 0, 1 },
-        { false, false, 3, 4, "pp=2,dp=4,zero=1,stages=1+3", 0, 1 },
-        { true, false, 4, 1, "pp=4,tp=2", 0, 1 },
-        { false, true, 2, 4, "pp=2,tp=2,schedule=interleaved", RECOMPUTE_FULL, 1 },
+        { true, false, 2, 8, "pp=2,dp=2,zero=1,schedule=zb-h1", RECOMPUTE_SELECTIVE, 2, 0, 0 },
+        { true, true, 2, 4, "pp=2,dp=2,tp=2,schedule=zb-v", 0, 1, 0, 0 },
+        { false, false, 3, 4, "pp=2,dp=4,zero=1,stages=1+3", 0, 1, 0, 0 },
+        { true, false, 4, 1, "pp=4,tp=2", 0, 1, 0, 0 },
+        { false, true, 2, 4, "pp=2,tp=2,schedule=interleaved", RECOMPUTE_FULL, 1, 0, 0 },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++)
         expect_exact_layers(&cases[i], 4);

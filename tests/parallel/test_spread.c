@@ -6,6 +6,8 @@
 
 #include <stdio.h>
 
+#define CP_EXACT "cp=2,dp=2,exact=true,exact_context=true"
+
 struct fault {
     const char *name, *layout;
     bool gpt2;
@@ -130,6 +132,12 @@ static const struct fault faults[] = {
       -1, { "add_norms", "along ep", "a partial sum of each rank" } },
     { "leaf sums are not gathered", "tp=2,exact=true", true, leave_out, &op_all_gather, LANE_TP,
       8, { "exact_squares", "along tp", "is a partial sum of each rank" } },
+    { "a gradient is not summed over cp", CP_EXACT, false, leave_out, &op_all_reduce, LANE_CP, 0,
+      { "exact_squares", "along cp", "it must be reduced first" } },
+    { "a gradient is summed over cp twice", CP_EXACT, true, do_twice, &op_all_reduce, LANE_CP, 1,
+      { "all_reduce", "along cp", "it must not be reduced (again)" } },
+    { "gradients of keys are not summed over cp", CP_EXACT, false, leave_out, &op_reduce_scatter,
+      LANE_CP, 0, { "along cp", "partial sum of each rank", "it must be reduced first" } },
     { "the norm is of shares", "tp=2,exact=true", true, leave_out, &op_all_reduce, LANE_TP, -1,
       { "exact_squares", "along tp", "a partial sum of each rank" } },
 };

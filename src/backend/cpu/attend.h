@@ -33,9 +33,9 @@ struct attend {
 };
 
 /* Where the queries and keys of an attention task lie, of all heads: in one tensor or in two,
- * and which tokens of their rows they are. B rows of T queries and of T keys here. */
+ * and which tokens of their rows they are. B rows of T queries and of Tk keys here. */
 struct attention_view {
-    i64 B, T, H, G, D, window;
+    i64 B, T, Tk, H, G, D, window, pairs;
     float scale;
     bool half;
     const void *q, *keys;
@@ -57,11 +57,15 @@ static inline struct attention_view attention_view(const struct task *t, const s
         .keys = kv ? kv->data : q->data, .q_row = tensor_columns(q), .begin = begin->data,
     };
     const i64 parts = kv ? (i64)t->attr[BLOCK_PARTS] : 1;
+    const bool whole = kv && t->attr[BLOCK_KEYS] < 0;
+    v.Tk = whole ? parts * v.T : v.T;
+    v.pairs = (i64)t->attr[ATTENTION_PAIRS];
     v.k_row = kv ? tensor_columns(kv) : v.q_row;
     v.k_at = kv ? 0 : v.H * v.D;
     v.v_at = v.k_at + v.G * v.D;
     v.query_part = zigzag_part(parts, kv ? (i64)t->attr[BLOCK_QUERIES] : 0, v.T);
-    v.key_part = zigzag_part(parts, kv ? (i64)t->attr[BLOCK_KEYS] : 0, v.T);
+    v.key_part = whole ? zigzag_part(1, 0, v.Tk)
+                       : zigzag_part(parts, kv ? (i64)t->attr[BLOCK_KEYS] : 0, v.T);
     return v;
 }
 

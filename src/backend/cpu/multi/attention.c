@@ -34,7 +34,7 @@ static void attention_part(void *context, i64 part, int thread)
                         .scale = v->scale };
     for (i64 i = 0; i < a.n; i++)
         attention_range(v, b, query + i, &first[i], &last[i]);
-    const void *keys = vec_at(a.half, v->keys, b * T * v->k_row);
+    const void *keys = vec_at(a.half, v->keys, b * v->Tk * v->k_row);
     a.q = vec_at(a.half, v->q, (b * T + query) * v->q_row + h * v->D);
     a.k = vec_at(a.half, keys, v->k_at + g * v->D);
     a.v = vec_at(a.half, keys, v->v_at + g * v->D);

@@ -8,7 +8,8 @@
  *   dV' += dY' P  dK' += Q' dS  (D x keys, kept in scratch)
  *   dQ  += dS K   (queries x D, one sum per query head in the workspace)
  * with delta = rowsum(dY Y). Every sum has a fixed order: over queries and heads ascending
- * within a part; over chunks of keys ascending for dQ, for which a part waits until the
+ * within a part, or, with ATTENTION_PAIRS, within each pair of chunks of queries, whose sums are
+ * added in a tree; over chunks of keys ascending for dQ, for which a part waits until the
  * chunk before has passed the block. That never blocks for good: parts are taken in order
  * of their chunks, so the one waited for is running or done. */
 #include "backend/cpu/attend.h"
@@ -36,7 +37,9 @@ struct target {
 /* The task, taken apart. Rows are padded to Dp floats where they are a right operand. */
 struct shape {
     struct attention_view v;
-    i64 B, T, H, G, D, Dp, chunks;
+    i64 B, T, Tk, H, G, D, Dp, chunks;
+    i64 pairs, levels; /* of chunks of queries; sums of them that are put by */
+    i64 blocks;        /* of queries in a pair */
     float scale;
     bool half;
     const struct tensor *dy, *y, *lse;
@@ -53,7 +56,8 @@ struct shape {
 struct scratch {
     float *k;            /* [KEYS][Dp], rows beyond T zero */
     float *kt, *vt;      /* [PANELS][D][TILE_COLS] */
-    float *dkt, *dvt;    /* the same */
+    float *dkt, *dvt;    /* the same, one behind the other */
+    float *put_by;       /* [levels][2][PANELS][D][TILE_COLS] */
     float *q, *dy;       /* [QUERIES][D] */
     float *p;            /* [QUERIES][TILE_COLS] */
     float *ds;           /* [QUERIES][DS_ROW] */
@@ -64,6 +68,7 @@ struct scratch {
 /* One block of queries against one chunk of keys. */
 struct block {
     i64 b, h, query, queries; /* queries query .. query + queries - 1 of row b */
+    i64 turn;                 /* how many blocks of the head's queries come before */
     i64 key, keys;
     i64 row0[PANELS], row1[PANELS]; /* rows of the block that a panel of keys concerns */
 };
@@ -72,18 +77,19 @@ struct block {
 
 static i64 scratch_floats(const struct shape *s)
 {
-    return round_up((i64)sizeof(struct scratch), 64) / 4 + KEYS * s->Dp + 4 * KEYS * s->D +
-           2 * round_up(QUERIES * s->D, 16) + QUERIES * TILE_COLS + QUERIES * DS_ROW;
+    return round_up((i64)sizeof(struct scratch), 64) / 4 + KEYS * s->Dp +
+           (4 + 2 * s->levels) * KEYS * s->D + 2 * round_up(QUERIES * s->D, 16) + QUERIES * TILE_COLS + QUERIES * DS_ROW;
 }
 
 static struct scratch *scratch_of(const struct shape *s, int thread)
 {
     struct scratch *c = (struct scratch *)(s->scratch + thread * scratch_floats(s) * 4);
     float *next = (float *)c + round_up((i64)sizeof *c, 64) / 4;
-    float **at[] = { &c->k, &c->kt, &c->vt, &c->dkt, &c->dvt, &c->q, &c->dy, &c->p, &c->ds };
+    float **at[] = { &c->k, &c->kt, &c->vt, &c->dkt, &c->dvt, &c->put_by,
+                     &c->q, &c->dy, &c->p, &c->ds };
     const i64 panels = KEYS * s->D, block = round_up(QUERIES * s->D, 16);
-    const i64 floats[] = { KEYS * s->Dp, panels, panels, panels, panels, block, block,
-                           QUERIES * TILE_COLS, QUERIES * DS_ROW };
+    const i64 floats[] = { KEYS * s->Dp, panels, panels, panels, panels, 2 * s->levels * panels,
+                           block, block, QUERIES * TILE_COLS, QUERIES * DS_ROW };
     for (i64 i = 0; i < COUNT_OF(floats); i++) {
         *at[i] = next;
         next += floats[i];
@@ -98,9 +104,15 @@ static struct target target_of(const struct tensor *t, i64 at)
 
 static struct shape shape_of(const struct attention_view *v)
 {
-    return (struct shape){ .v = *v, .B = v->B, .T = v->T, .H = v->H, .G = v->G, .D = v->D,
-                           .Dp = round_up(v->D, TILE_COLS), .chunks = ceil_div(v->T, KEYS),
-                           .scale = v->scale, .half = v->half };
+    struct shape s = { .v = *v, .B = v->B, .T = v->T, .Tk = v->Tk, .H = v->H, .G = v->G,
+                       .D = v->D, .Dp = round_up(v->D, TILE_COLS),
+                       .chunks = ceil_div(v->Tk, KEYS), .scale = v->scale, .half = v->half,
+                       .pairs = i64_max(1, v->pairs) };
+    while (s.pairs >> (s.levels + 1) > 0)
+        s.levels++;
+    s.blocks = v->pairs > 0 ? 2 * ceil_div(v->T / (2 * v->pairs), QUERIES)
+                            : ceil_div(v->T, QUERIES);
+    return s;
 }
 
 static struct shape row_shape(const struct task *t)
@@ -127,7 +139,7 @@ static struct shape block_shape(const struct task *t)
     s.to_k = target_of(t->out[1], v.k_at);
     s.to_v = target_of(t->out[1], v.v_at);
     s.sum_q = t->in[6];
-    s.adds = true;
+    s.adds = s.sum_q || s.Tk == s.T; /* else each query meets all that it sees */
     return s;
 }
 
@@ -195,7 +207,7 @@ INLINE void load_keys_as(bool half, const struct shape *s, struct scratch *c, i6
                          i64 key, i64 keys)
 {
     const i64 columns = s->v.k_row;
-    const void *row = vec_at(half, s->v.keys, (b * s->T + key) * columns);
+    const void *row = vec_at(half, s->v.keys, (b * s->Tk + key) * columns);
     const void *k = vec_at(half, row, s->v.k_at + g * s->D);
     const void *v = vec_at(half, row, s->v.v_at + g * s->D);
     widen_rows(half, c->k, s->Dp, k, columns, keys, s->D);
@@ -209,8 +221,6 @@ INLINE void load_keys_as(bool half, const struct shape *s, struct scratch *c, i6
 static void load_keys(const struct shape *s, struct scratch *c, i64 b, i64 g, i64 key, i64 keys)
 {
     memset(c->k, 0, (size_t)(KEYS * s->Dp) * sizeof(float));
-    memset(c->dkt, 0, (size_t)(KEYS * s->D) * sizeof(float));
-    memset(c->dvt, 0, (size_t)(KEYS * s->D) * sizeof(float));
     if (s->half)
         load_keys_as(true, s, c, b, g, key, keys);
     else
@@ -328,7 +338,7 @@ static void wait_for_turn(const struct shape *s, const struct block *k, i64 head
     if (chunk == 0)
         return;
     _Atomic i32 *before = &s->passed[head * s->chunks + chunk - 1];
-    while (atomic_load_explicit(before, memory_order_acquire) <= k->query / QUERIES)
+    while (atomic_load_explicit(before, memory_order_acquire) <= k->turn)
         sched_yield();
 }
 
@@ -401,7 +411,7 @@ static void query_block(const struct shape *s, struct scratch *c, struct block *
     if (any)
         query_sums(s, c, k, dq);
     atomic_store_explicit(&s->passed[head * s->chunks + k->key / KEYS],
-                          (i32)(k->query / QUERIES + 1), memory_order_release);
+                          (i32)(k->turn + 1), memory_order_release);
     if (c->last[k->queries - 1] < k->key + KEYS) /* else later chunks add to it */
         store_queries(s, k, dq);
 }
@@ -424,10 +434,52 @@ static void store_keys(const struct shape *s, const float *panels, const struct 
     }
 }
 
-/* Before it no query sees a key of the chunk. */
-static i64 first_block(const struct shape *s, i64 key)
+/* Queries [from, end) of head k->h, of which those see the chunk that do not stand before it. */
+static void run_of_queries(const struct shape *s, struct scratch *c, const struct block *chunk,
+                           i64 from, i64 end, i64 turn)
 {
-    return zigzag_before(&s->v.query_part, zigzag_place(&s->v.key_part, key)) / QUERIES * QUERIES;
+    const i64 place = zigzag_place(&s->v.key_part, chunk->key);
+    const i64 before = zigzag_before(&s->v.query_part, place) - from;
+    if (before >= end - from)
+        return;
+    for (i64 i = i64_max(0, before) / QUERIES; from + i * QUERIES < end; i++) {
+        struct block k = *chunk;
+        k.query = from + i * QUERIES;
+        k.queries = i64_min(QUERIES, end - k.query);
+        k.turn = turn + i;
+        query_block(s, c, &k);
+    }
+}
+
+/* Sums over one pair of chunks of queries, or over all queries, of all heads of the group. */
+static void sum_pair(const struct shape *s, struct scratch *c, struct block *k, i64 g, i64 pair)
+{
+    const i64 share = s->H / s->G, leaf = s->T / (2 * s->pairs);
+    const i64 low = pair * leaf, high = (2 * s->pairs - 1 - pair) * leaf;
+    memset(c->dkt, 0, (size_t)(2 * KEYS * s->D) * sizeof(float));
+    for (k->h = g * share; k->h < (g + 1) * share; k->h++) {
+        if (s->v.pairs == 0) {
+            run_of_queries(s, c, k, 0, s->T, 0);
+            continue;
+        }
+        run_of_queries(s, c, k, low, low + leaf, pair * s->blocks);
+        run_of_queries(s, c, k, high, high + leaf, pair * s->blocks + s->blocks / 2);
+    }
+}
+
+/* A binary counter: the sums of pairs before are put by, by doublings. dK is scaled before, as
+ * that of a rank is which has some pairs. */
+static void count_pair(const struct shape *s, struct scratch *c, i64 pair)
+{
+    const i64 n = 2 * KEYS * s->D;
+    i64 level = 0;
+    for (i64 i = 0; i < n / 2; i++)
+        c->dkt[i] *= s->scale;
+    for (; pair >> level & 1; level++)
+        for (i64 i = 0; i < n; i++)
+            c->dkt[i] += c->put_by[level * n + i];
+    if (level < s->levels)
+        memcpy(c->put_by + level * n, c->dkt, (size_t)n * sizeof(float));
 }
 
 /* Parts run from the first chunk of keys, which most queries see, to the last. */
@@ -435,21 +487,19 @@ static void chunk_part(void *context, i64 part, int thread)
 {
     const struct shape *s = context;
     struct scratch *c = scratch_of(s, thread);
-    const i64 groups = s->B * s->G, share = s->H / s->G;
-    const i64 key = part / groups * KEYS, keys = i64_min(KEYS, s->T - key);
-    const i64 b = part % groups / s->G, g = part % s->G;
+    const i64 groups = s->B * s->G, b = part % groups / s->G, g = part % s->G;
+    const i64 key = part / groups * KEYS, keys = i64_min(KEYS, s->Tk - key);
     load_keys(s, c, b, g, key, keys);
-    for (i64 h = g * share; h < (g + 1) * share; h++) {
-        for (i64 query = first_block(s, key); query < s->T; query += QUERIES) {
-            struct block k = { .b = b, .h = h, .query = query, .key = key, .keys = keys,
-                               .queries = i64_min(QUERIES, s->T - query) };
-            query_block(s, c, &k);
-        }
+    for (i64 pair = 0; pair < s->pairs; pair++) {
+        struct block k = { .b = b, .key = key, .keys = keys };
+        sum_pair(s, c, &k, g, pair);
+        if (s->v.pairs > 0)
+            count_pair(s, c, pair);
     }
     const struct target to_k = { s->to_k.half, s->to_k.data, s->to_k.row, s->to_k.at + g * s->D };
     const struct target to_v = { s->to_v.half, s->to_v.data, s->to_v.row, s->to_v.at + g * s->D };
-    store_keys(s, c->dkt, &to_k, s->scale, b * s->T + key, keys);
-    store_keys(s, c->dvt, &to_v, 1, b * s->T + key, keys);
+    store_keys(s, c->dkt, &to_k, s->v.pairs > 0 ? 1 : s->scale, b * s->Tk + key, keys);
+    store_keys(s, c->dvt, &to_v, 1, b * s->Tk + key, keys);
 }
 
 static void run_parts(struct shape *s, struct run *x)

@@ -92,17 +92,18 @@ void NAMED(spread_heads)(const struct task *t, struct run *run)
 
 /* --- parts of rows to rows ------------------------------------------------------------------ */
 
-/* A part of the work is a chunk of a row: chunks lie in the order (part, row, low or high). */
+/* A part of the work is a chunk of a row: chunks lie in the order (part, row, pair, low or high). */
 static void order_part(void *context, i64 index, int thread)
 {
     const struct work *w = context;
     const struct task *t = w->t;
     const bool back = t->attr[ORDER_BACK] != 0;
     const i64 parts = (i64)t->attr[ORDER_PARTS], B = (i64)t->attr[ORDER_B], R = t->in[0]->dim[0];
+    const i64 pairs = i64_max(1, (i64)t->attr[ORDER_PAIRS]), row = index / (2 * pairs);
     const i64 C = tensor_count(t->in[0]) / R, T = R / B, here = T / parts;
-    const struct zigzag z = zigzag_part(parts, index / (2 * B), here);
-    const i64 chunk = here / 2, place = zigzag_place(&z, index % 2 * chunk);
-    const i64 in_parts = index * chunk * C, in_rows = (index / 2 % B * T + place) * C;
+    const i64 chunk = here / (2 * pairs), first = index % (2 * pairs) * chunk;
+    const i64 place = zigzag_pair_place(parts, row / B, pairs, here, first);
+    const i64 in_parts = index * chunk * C, in_rows = (row % B * T + place) * C;
     (void)thread;
     memcpy(byte_at(t->out[0], back ? in_parts : in_rows),
            byte_at(t->in[0], back ? in_rows : in_parts),
@@ -111,5 +112,6 @@ static void order_part(void *context, i64 index, int thread)
 
 void NAMED(order_rows)(const struct task *t, struct run *x)
 {
-    work_run(t, x, 2 * (i64)(t->attr[ORDER_PARTS] * t->attr[ORDER_B]), 1, order_part);
+    const i64 pairs = i64_max(1, (i64)t->attr[ORDER_PAIRS]);
+    work_run(t, x, 2 * pairs * (i64)(t->attr[ORDER_PARTS] * t->attr[ORDER_B]), 1, order_part);
 }
