@@ -5,6 +5,7 @@
 #include "cli/layout_recipe.h"
 #include "cli/terminal.h"
 #include "ops/ops.h"
+#include "plan/simulate.h"
 #include "train/rank_view.h"
 
 #include <errno.h>
@@ -16,6 +17,7 @@ enum { MOST_ROWS = 64, LEAST_COLUMNS = 60, MOST_COLUMNS = 160 };
 
 struct show_options {
     const char *layout, *svg;
+    double flops, memory, link, latency;
 };
 
 static const struct option show_table[] = {
@@ -23,6 +25,14 @@ static const struct option show_table[] = {
       .help = "Such as pp=2,dp=2,schedule=zb-h1: short for layout.pp and its like." },
     { "svg", OPTION_FIELD(PATH, struct show_options, svg), NULL,
       .help = "Also write the pipeline's schedule as a picture." },
+    { "flops", OPTION_FIELD(FLOAT, struct show_options, flops), "5e10", .unit = "FLOP/s",
+      .min = 1, .max = 1e30, .help = "For the simulated step: what a rank computes." },
+    { "memory", OPTION_FIELD(FLOAT, struct show_options, memory), "1e10", .unit = "bytes/s",
+      .min = 1, .max = 1e30, .help = "The same: how fast its memory is." },
+    { "link", OPTION_FIELD(FLOAT, struct show_options, link), "2e9", .unit = "bytes/s",
+      .min = 1, .max = 1e30, .help = "The same: what it sends." },
+    { "latency", OPTION_FIELD(FLOAT, struct show_options, latency), "2e-5", .unit = "seconds",
+      .max = 1e6, .help = "The same: from the begin of a message to its first byte." },
     { 0 },
 };
 
@@ -363,6 +373,39 @@ static void print_outer(const struct show *x)
     }
 }
 
+/* --- time ---------------------------------------------------------------------------------- */
+
+/* Under dp also for those of its groups that split what zero splits, or the experts. */
+static double wait_along(const struct plan_rank_time *t, enum lane lane)
+{
+    double groups = t->wait[LANE_SHARD] + t->wait[LANE_COPIES] + t->wait[LANE_EP] +
+                    t->wait[LANE_EDP];
+    return t->wait[lane] + (lane == LANE_DP ? groups : 0);
+}
+
+/* The first rank of each coordinate along pp; the others of its stage do the same. */
+static int print_time(const struct show *x)
+{
+    static const enum lane lanes[] = { LANE_PP, LANE_TIE, LANE_DP, LANE_CP, LANE_TP, LANE_AWAY };
+    const struct show_options *o = x->v->options;
+    struct plan_price price = { o->flops, o->memory, o->link, o->latency };
+    struct plan_time t;
+    TRY(plan_simulate(x->views, &price, &t, x->v->arena));
+    printf("\nsimulated step: %.4g s, %.1f %% of it computing; at %.3g FLOP/s, %.3g bytes/s of "
+           "memory,\nlinks of %.3g bytes/s and %.3g s. In seconds:\n"
+           "  pp    compute  and waiting for pp      table         dp         cp         tp"
+           "       away       idle\n", t.length, 100 * plan_mean(&t).compute / t.length,
+           price.flops_per_s, price.memory_bytes_per_s, price.link_bytes_per_s, price.latency_s);
+    for (i64 i = 0; i < x->layout.pp; i++) {
+        const struct plan_rank_time *r = &t.ranks[i * stage_ranks(&x->layout)];
+        printf("%4lld %10.4g       ", (long long)i, r->compute);
+        for (i64 k = 0; k < COUNT_OF(lanes); k++)
+            printf(" %10.4g", wait_along(r, lanes[k]));
+        printf(" %10.4g\n", r->idle);
+    }
+    return OK;
+}
+
 static int show(struct invocation *v)
 {
     struct show x = { .v = v };
@@ -374,7 +417,7 @@ static int show(struct invocation *v)
     TRY(print_schedule(&x));
     print_costs(&x);
     print_outer(&x);
-    return OK;
+    return print_time(&x);
 }
 
 static const struct example show_examples[] = {
@@ -391,7 +434,9 @@ static const struct command cmd_show = {
     .description = "Who is where in the mesh, which layers and which rows of which parameter each "
                    "rank has, the order of work in a pipeline, and for each rank what it sends in "
                    "a step and the memory that it needs. All of it is counted on the steps that "
-                   "ranks would run; nothing runs, and no other process is needed.",
+                   "ranks would run; nothing runs, and no other process is needed. At last, how "
+                   "long a step would take on ranks and links of given speed, and what nothing "
+                   "hides of what ranks wait for.",
     .options = show_table, .options_bytes = sizeof(struct show_options), .takes_set = true,
     .min_args = 1, .max_args = 1, .examples = show_examples, .run = show,
 };

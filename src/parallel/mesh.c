@@ -100,8 +100,7 @@ struct model_part mesh_part(const struct mesh *m, const struct model_spec *s)
     return part;
 }
 
-/* How far ranks are apart that are neighbours along an axis. */
-static i64 stride_of(const struct mesh *m, enum lane lane)
+i64 mesh_stride(const struct mesh *m, enum lane lane)
 {
     const struct layout *l = &m->layout;
     const i64 apart = l->exact_context ? l->cp * l->tp : l->tp; /* of those along LANE_DP */
@@ -120,7 +119,7 @@ static i64 stride_of(const struct mesh *m, enum lane lane)
 /* The ranks that differ from this one in the lane's coordinate only. */
 static int make_group(struct mesh *m, enum lane lane, const char *axis, struct comm_group **out)
 {
-    i64 n = mesh_degree(m, lane), stride = stride_of(m, lane);
+    i64 n = mesh_degree(m, lane), stride = mesh_stride(m, lane);
     i64 first = m->rank - mesh_coordinate(m, lane) * stride;
     if (n == 1)
         return OK;
@@ -133,7 +132,7 @@ static int make_group(struct mesh *m, enum lane lane, const char *axis, struct c
 /* This rank's counterpart on another stage's rank. */
 static int rank_at(const struct mesh *m, int pp_rank)
 {
-    return (int)(m->rank + (pp_rank - m->pp_rank) * stride_of(m, LANE_PP));
+    return (int)(m->rank + (pp_rank - m->pp_rank) * mesh_stride(m, LANE_PP));
 }
 
 static int make_pair(struct mesh *m, const char *axis, int earlier, int later,

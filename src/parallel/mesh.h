@@ -58,6 +58,8 @@ struct model_part mesh_part(const struct mesh *m, const struct model_spec *s);
  * batch. LANE_EP and LANE_EDP divide these. */
 i64 mesh_degree(const struct mesh *m, enum lane lane);
 i64 mesh_coordinate(const struct mesh *m, enum lane lane);
+/* How far ranks are apart that are neighbours along the axis. */
+i64 mesh_stride(const struct mesh *m, enum lane lane);
 
 /* The lane of those who split what zero splits: LANE_SHARD where they are not all of LANE_DP. */
 enum lane mesh_split_lane(const struct mesh *m);

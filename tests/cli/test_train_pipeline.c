@@ -118,7 +118,7 @@ TEST(a_layout_is_shown_before_anything_runs)
     static const char *const parts[] = {
         "4 ranks", "pp  {0 2} {1 3}", "dp  {0 1} {2 3}", "parameters where pp=1",
         "schedule zb-h1: 2 stages, 2 micro-batches", "rank 1  |", "micro-batches in flight",
-        "blocks.2-3.attn.qkv.weight", "activation",
+        "blocks.2-3.attn.qkv.weight", "activation", "simulated step: ",
     };
     for (int i = 0; i < COUNT_OF(parts); i++)
         if (!strstr(text, parts[i]))
@@ -130,6 +130,8 @@ TEST(a_layout_is_shown_before_anything_runs)
     text = shell("cd $D && $H layout show r.yaml --layout dp=4,zero=2,zero_group=2", 0);
     CHECK(strstr(text, "zero {0 1} {2 3}") && strstr(text, "copies {0 2} {1 3}"));
     CHECK(strstr(text, "optimizer state and gradients of matrices: 1/2 of each bucket"));
+    text = shell("cd $D && $H layout show r.yaml --link 1e3 --layout dp=2", 0);
+    CHECK(strstr(text, "links of 1e+03 bytes/s"));
     text = shell("cd $D && $H layout show r.yaml --layout pp=3,schedule=zb-v 2>&1", 2);
     CHECK(strstr(text, "6 pipeline stages are more"));
     text = shell("cd $D && $H layout show r.yaml --layout dp=2 --svg z.svg 2>&1", 2);

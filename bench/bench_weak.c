@@ -1,0 +1,151 @@
+/* bench_weak - weak scaling of GPT-2 124M to 64 ranks, on a clock that is computed.
+ *
+ *     bench_weak [--flops F] [--memory B] [--link B] [--latency S] [--seq T]
+ *
+ * Each axis alone, at 1 to 64 ranks as far as the model has heads and layers to share; the
+ * batch grows with the ranks (along cp the rows' length; a pipeline's share of the model
+ * shrinks instead). Efficiency is the share of the step that ranks compute, by
+ * plan/simulate.h. Beside it stand closed forms of the same seconds: nothing of the calls
+ * hidden, c / (c + x), and all of it, c / max(c, x). For pipelines: m / (m + p - 1), which
+ * wants even stages, and schedule_time's of the stages that there are, whose last one has the
+ * head. A second of one thread; no ranks run. */
+#include "base/err.h"
+#include "model/spec.h"
+#include "plan/simulate.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST = 64, ROWS = 4, MICRO_BATCHES = 32 };
+
+static struct plan_price price = { 2e12, 2e11, 1.25e9, 2e-5 };
+static i64 seq = 1024;
+
+static _Noreturn void stop(void)
+{
+    fprintf(stderr, "bench_weak: %s\n", err_message());
+    exit(1);
+}
+
+static const struct axis {
+    const char *name, *layout; /* printf-like, of the number of ranks */
+    enum lane lane;
+    i64 most;
+    bool pipeline;
+} axes[] = {
+    { "dp", "dp=%d", LANE_DP, 64, false },
+    { "zero 1", "dp=%d,zero=1", LANE_DP, 64, false },
+    { "zero 2", "dp=%d,zero=2", LANE_DP, 64, false },
+    { "zero 3", "dp=%d,zero=3", LANE_DP, 64, false },
+    { "tp", "tp=%d", LANE_TP, 4, false },          /* 12 heads */
+    { "cp", "cp=%d", LANE_CP, 64, false },
+    { "pp 1f1b", "pp=%d,schedule=1f1b", LANE_PP, 8, true },  /* 12 layers */
+    { "pp zb-h1", "pp=%d,schedule=zb-h1", LANE_PP, 8, true },
+};
+
+struct weak {
+    double length, compute, call; /* seconds; means over ranks */
+    double busy; /* share of time that schedule_time gives */
+};
+
+/* By the schedule alone, where time is FLOPs. */
+static double busy_share(const struct rank_view *const *views, struct arena *a)
+{
+    struct schedule order;
+    struct schedule_time t;
+    if (views[0]->mesh.layout.pp == 1)
+        return 1;
+    if (rank_view_schedule(views, MICRO_BATCHES, &order, &t, a) < 0)
+        stop();
+    return 1 - t.bubble;
+}
+
+static void simulate(const struct axis *axis, int n, const struct model_spec *spec,
+                     struct weak *out)
+{
+    struct train_config c;
+    struct layout l = layout_single();
+    struct plan_time t;
+    struct arena a;
+    char text[60];
+    arena_init(&a);
+    option_set_defaults(train_options, &c, &a);
+    c.train.batch = axis->pipeline ? 1 : (i64)ROWS * (axis->lane == LANE_CP ? 1 : n);
+    c.train.seq = axis->lane == LANE_CP ? seq * n : seq;
+    c.train.accumulate = axis->pipeline ? MICRO_BATCHES : 1;
+    c.train.global_batch = 0;
+    snprintf(text, sizeof text, axis->layout, n);
+    if (layout_parse(&l, text, "bench_weak", &a) < 0)
+        stop();
+    const struct rank_view **views = ARENA_ARRAY(&a, const struct rank_view *, l.pp);
+    for (i64 i = 0; i < l.pp; i++) {
+        struct rank_view *v = ARENA_NEW(&a, struct rank_view);
+        if (rank_view_new(v, &l, spec, &c, i * layout_ranks(&l) / l.pp, &a) < 0)
+            stop();
+        views[i] = v;
+    }
+    if (plan_simulate(views, &price, &t, &a) < 0)
+        stop();
+    struct plan_rank_time mean = plan_mean(&t);
+    *out = (struct weak){ t.length, mean.compute, 0, busy_share(views, &a) };
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        out->call += mean.call[lane];
+    arena_fini(&a);
+}
+
+static void print_axis(const struct axis *axis, const struct model_spec *spec)
+{
+    for (int n = 1; n <= axis->most; n *= 2) {
+        struct weak w;
+        simulate(axis, n, spec, &w);
+        double none = w.compute / (w.compute + w.call);
+        double all = w.compute / fmax(w.compute, w.call);
+        printf("| %-8s | %2d | %8.3f | %8.3f | %8.3f | %5.1f %% |", axis->name, n, w.compute,
+               w.call, w.length, 100 * w.compute / w.length);
+        if (axis->pipeline)
+            printf(" %5.1f %%, uneven %5.1f %% |\n",
+                   100.0 * MICRO_BATCHES / (MICRO_BATCHES + n - 1), 100 * w.busy);
+        else
+            printf(" %5.1f to %5.1f %% |\n", 100 * none, 100 * all);
+    }
+}
+
+static void read_arguments(int argc, char **argv)
+{
+    for (int i = 1; i + 1 < argc; i += 2) {
+        double value = atof(argv[i + 1]);
+        if (strcmp(argv[i], "--flops") == 0)
+            price.flops_per_s = value;
+        else if (strcmp(argv[i], "--memory") == 0)
+            price.memory_bytes_per_s = value;
+        else if (strcmp(argv[i], "--link") == 0)
+            price.link_bytes_per_s = value;
+        else if (strcmp(argv[i], "--latency") == 0)
+            price.latency_s = value;
+        else if (strcmp(argv[i], "--seq") == 0)
+            seq = (i64)value;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct model_spec spec;
+    struct arena a;
+    arena_init(&a);
+    read_arguments(argc, argv);
+    if (spec_load(&spec, "gpt2-124m", &a) < 0)
+        stop();
+    spec.vocab = spec.vocab ? spec.vocab : 50304;
+    spec.positions = seq * MOST;
+    printf("GPT-2 124M, T = %lld, %d rows a rank (pipelines: %d micro-batches of one), at %.3g "
+           "FLOP/s, memory %.3g bytes/s, links %.3g bytes/s and %.3g s\n\n"
+           "| axis | ranks | compute s | calls s | step s | efficiency | closed form |\n"
+           "|---|---|---|---|---|---|---|\n", (long long)seq, ROWS, MICRO_BATCHES,
+           price.flops_per_s, price.memory_bytes_per_s, price.link_bytes_per_s, price.latency_s);
+    for (int i = 0; i < COUNT_OF(axes); i++)
+        print_axis(&axes[i], &spec);
+    arena_fini(&a);
+    return 0;
+}

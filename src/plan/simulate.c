@@ -1,0 +1,356 @@
+#include "plan/simulate.h"
+
+#include "base/err.h"
+#include "ops/ops.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* --- what of a program lanes touch ------------------------------------------------------- */
+
+/* Tensors are shared by all ranks of a stage, so what is pending of them is kept elsewhere:
+ * at places, of which owners that some lane touches have one, or one per slot. */
+struct resource {
+    const struct tensor *owner;
+    i64 first;
+};
+
+enum { TOUCHED = TASK_INS + TASK_OUTS + 1 };
+
+struct stage_program {
+    const struct program *program;
+    struct resource *resources; /* by address */
+    i64 n, n_places;
+    i32 (*touched)[TOUCHED]; /* [tasks]: resources of in, out and when, by index; -1: none */
+};
+
+static const struct tensor *root(const struct tensor *t)
+{
+    return t && t->owner ? t->owner : t;
+}
+
+static const struct tensor *touched_by(const struct task *t, int k)
+{
+    if (k < TASK_INS)
+        return root(t->in[k]);
+    return root(k < TASK_INS + TASK_OUTS ? t->out[k - TASK_INS] : t->when);
+}
+
+static int by_address(const void *a, const void *b)
+{
+    uintptr_t x = (uintptr_t)((const struct resource *)a)->owner;
+    uintptr_t y = (uintptr_t)((const struct resource *)b)->owner;
+    return x < y ? -1 : x > y;
+}
+
+static void find_resources(struct stage_program *s, struct arena *a)
+{
+    const struct program *p = s->program;
+    i64 n = 0, kept = 0;
+    s->resources = ARENA_ARRAY(a, struct resource, p->n_tasks * TOUCHED);
+    for (i64 id = 0; id < p->n_tasks; id++)
+        for (int k = 0; p->by_id[id]->lane != LANE_COMPUTE && k < TOUCHED; k++)
+            if (touched_by(p->by_id[id], k))
+                s->resources[n++].owner = touched_by(p->by_id[id], k);
+    qsort(s->resources, (size_t)n, sizeof *s->resources, by_address);
+    for (i64 i = 0; i < n; i++) {
+        const struct tensor *t = s->resources[i].owner;
+        if (kept > 0 && s->resources[kept - 1].owner == t)
+            continue;
+        s->resources[kept++] = (struct resource){ t, s->n_places };
+        s->n_places += t->slots ? t->slots->n : 1;
+    }
+    s->n = kept;
+}
+
+static void prepare(struct stage_program *s, const struct program *p, struct arena *a)
+{
+    *s = (struct stage_program){ .program = p };
+    find_resources(s, a);
+    s->touched = arena_alloc(a, p->n_tasks * (i64)sizeof *s->touched);
+    for (i64 id = 0; id < p->n_tasks; id++)
+        for (int k = 0; k < TOUCHED; k++) {
+            struct resource key = { .owner = touched_by(p->by_id[id], k) };
+            const struct resource *found = NULL;
+            if (key.owner)
+                found = bsearch(&key, s->resources, (size_t)s->n, sizeof key, by_address);
+            s->touched[id][k] = found ? (i32)(found - s->resources) : -1;
+        }
+}
+
+/* --- channels ---------------------------------------------------------------------------- */
+
+struct call {
+    int arrived;
+    double begin, seconds; /* begin: so far, the last member's */
+    double end;            /* once all have arrived */
+};
+
+/* A group's calls on one lane, or the moves one way across a boundary. */
+struct channel {
+    int members;
+    i64 *next; /* [members]: number of its next call */
+    struct call *calls;
+    i64 n, capacity;
+    double free; /* when its last call ends */
+};
+
+struct use { /* of a place, by a call that may still be under way */
+    const struct channel *channel;
+    i64 call;
+    enum lane lane;
+    bool active, writes;
+};
+
+struct rank {
+    struct mesh mesh;
+    const struct stage_program *stage;
+    struct use *uses; /* [places] */
+    i64 action, task; /* where it is */
+    double now;
+    bool done;
+    struct plan_rank_time *time;
+};
+
+struct simulation {
+    const struct plan_price *price;
+    struct arena *arena;
+    struct rank *ranks;
+    i64 n;
+    struct channel *channels; /* [LANE_COUNT][n], by a group's first rank; then the moves' */
+};
+
+/* Moves have one for each direction of each boundary, per column of ranks. */
+static struct channel *channel_of(struct simulation *x, const struct rank *r,
+                                  const struct task *t, int *member, int *members)
+{
+    const struct mesh *m = &r->mesh;
+    if (t->op->sends || t->op->receives) {
+        i64 columns = x->n / m->layout.pp, way = t->attr[MOVE_UP] != 0;
+        i64 at = (i64)t->attr[MOVE_BOUNDARY] * 2 + way;
+        *member = t->op->receives;
+        *members = 2;
+        return &x->channels[LANE_COUNT * x->n + at * columns + m->rank % columns];
+    }
+    i64 first = m->rank - mesh_coordinate(m, t->lane) * mesh_stride(m, t->lane);
+    *member = (int)mesh_coordinate(m, t->lane);
+    *members = (int)mesh_degree(m, t->lane);
+    if (t->lane == LANE_TIE) { /* who has the first stage and who has the last */
+        first = m->rank % (x->n / m->layout.pp);
+        *member = m->stages.rank_of[0] != (int)m->pp_rank;
+        *members = 2;
+    }
+    return &x->channels[t->lane * x->n + first];
+}
+
+static struct call *call_at(struct simulation *x, struct channel *c, i64 number)
+{
+    if (number >= c->capacity) {
+        i64 capacity = i64_max(64, 2 * c->capacity);
+        struct call *calls = ARENA_ARRAY(x->arena, struct call, capacity);
+        for (i64 i = 0; i < c->n; i++)
+            calls[i] = c->calls[i];
+        c->calls = calls;
+        c->capacity = capacity;
+    }
+    c->n = i64_max(c->n, number + 1);
+    return &c->calls[number];
+}
+
+static double call_seconds(const struct task *t, int members, const struct plan_price *p)
+{
+    const struct tensor *moved = t->in[0] ? t->in[0] : t->out[0];
+    double bytes = t->op->receives ? (double)tensor_bytes(moved) : t->cost.message_bytes;
+    double steps = t->op == &op_all_reduce ? 2 * (members - 1) : members - 1;
+    if (t->lane == LANE_AWAY)
+        return (double)tensor_bytes(moved) / p->memory_bytes_per_s;
+    if (t->op->sends || t->op->receives || t->op == &op_ring_shift)
+        steps = 1;
+    else
+        steps *= t->attr[COLLECTIVE_OUTER];
+    return steps * p->latency_s + bytes / p->link_bytes_per_s;
+}
+
+static struct use begin_call(struct simulation *x, struct rank *r, const struct task *t)
+{
+    int member, members;
+    struct channel *c = channel_of(x, r, t, &member, &members);
+    if (!c->next) {
+        c->members = members;
+        c->next = ARENA_ARRAY(x->arena, i64, members);
+    }
+    struct use use = { .channel = c, .call = c->next[member]++, .lane = t->lane,
+                       .active = true };
+    struct call *call = call_at(x, c, use.call);
+    call->arrived++;
+    call->begin = fmax(call->begin, r->now);
+    call->seconds = fmax(call->seconds, call_seconds(t, members, x->price));
+    if (call->arrived == members) {
+        call->begin = fmax(call->begin, c->free);
+        call->end = c->free = call->begin + call->seconds;
+    }
+    return use;
+}
+
+/* --- ranks ------------------------------------------------------------------------------- */
+
+/* False: what it waits for has not begun everywhere. As the executor's settle. */
+static bool settle(struct rank *r, struct use *u, enum lane lane, bool writes)
+{
+    if (!u->active)
+        return true;
+    if (lane == LANE_COMPUTE ? !writes && !u->writes : u->lane == lane && lane_in_order(lane))
+        return true;
+    const struct call *call = &u->channel->calls[u->call];
+    if (call->arrived < u->channel->members)
+        return false;
+    r->time->wait[u->lane] += fmax(0, call->end - r->now);
+    r->now = fmax(r->now, call->end);
+    u->active = false;
+    return true;
+}
+
+static struct use *use_of(const struct rank *r, const struct task *t, int k, int micro_batch)
+{
+    i32 at = r->stage->touched[t->id][k];
+    if (at < 0)
+        return NULL;
+    const struct resource *e = &r->stage->resources[at];
+    return &r->uses[e->first + (e->owner->slots ? micro_batch % e->owner->slots->n : 0)];
+}
+
+static bool settle_task(struct rank *r, const struct task *t, int micro_batch)
+{
+    for (int i = 0; i < TOUCHED; i++) {
+        int k = (i + TOUCHED - 1) % TOUCHED; /* the condition first */
+        bool when = k == TOUCHED - 1, writes = !when && k >= TASK_INS;
+        struct use *u = use_of(r, t, k, micro_batch);
+        if (u && !settle(r, u, when ? LANE_COMPUTE : t->lane, writes))
+            return false;
+    }
+    return true;
+}
+
+static void start_on_lane(struct simulation *x, struct rank *r, const struct task *t,
+                          int micro_batch)
+{
+    struct use use = begin_call(x, r, t);
+    for (int k = 0; k < TASK_INS + TASK_OUTS; k++) {
+        struct use *u = use_of(r, t, k, micro_batch);
+        if (!u)
+            continue;
+        use.writes = k >= TASK_INS || (u->active && u->writes);
+        *u = use;
+    }
+    r->time->call[t->lane] += call_seconds(t, use.channel->members, x->price);
+}
+
+double plan_task_seconds(const struct task *t, const struct plan_price *price)
+{
+    double bytes = t->cost.read_bytes + t->cost.written_bytes;
+    return fmax(t->cost.flops / price->flops_per_s, bytes / price->memory_bytes_per_s);
+}
+
+/* True: the task is behind it. */
+static bool run_task(struct simulation *x, struct rank *r, const struct task *t,
+                     int micro_batch)
+{
+    if (t->last_turn && micro_batch != r->stage->program->micro_batches - 1)
+        return true;
+    if (!settle_task(r, t, micro_batch))
+        return false;
+    if (t->op->waits)
+        return true;
+    if (t->lane != LANE_COMPUTE) {
+        start_on_lane(x, r, t, micro_batch);
+        return true;
+    }
+    double seconds = plan_task_seconds(t, x->price);
+    r->now += seconds;
+    r->time->compute += seconds;
+    return true;
+}
+
+/* As far as it can; true: it got further. */
+static bool advance(struct simulation *x, struct rank *r)
+{
+    const struct program *p = r->stage->program;
+    bool moved = false;
+    for (; r->action < p->n_actions; r->action++, r->task = 0) {
+        const struct action *action = &p->actions[r->action];
+        const struct segment *s = &p->segments[action->segment];
+        for (; r->task < s->n_tasks; r->task++, moved = true)
+            if (!run_task(x, r, &s->tasks[r->task], action->micro_batch))
+                return moved;
+        moved = true;
+    }
+    for (i64 i = 0; i < r->stage->n_places; i++)
+        if (!settle(r, &r->uses[i], LANE_COMPUTE, true))
+            return moved;
+    r->done = true;
+    return true;
+}
+
+static void open_simulation(struct simulation *x, const struct rank_view *const *views,
+                            struct plan_time *out)
+{
+    const struct layout *l = &views[0]->mesh.layout;
+    i64 columns = x->n / l->pp, boundaries = views[0]->mesh.stages.n;
+    struct stage_program *stages = ARENA_ARRAY(x->arena, struct stage_program, l->pp);
+    for (i64 i = 0; i < l->pp; i++)
+        prepare(&stages[i], views[i]->step.program, x->arena);
+    x->ranks = ARENA_ARRAY(x->arena, struct rank, x->n);
+    x->channels = ARENA_ARRAY(x->arena, struct channel,
+                              LANE_COUNT * x->n + 2 * boundaries * columns);
+    for (i64 i = 0; i < x->n; i++) {
+        struct rank *r = &x->ranks[i];
+        r->mesh = mesh_at(l, i);
+        r->mesh.stages = views[0]->mesh.stages;
+        r->stage = &stages[r->mesh.pp_rank];
+        r->uses = ARENA_ARRAY(x->arena, struct use, r->stage->n_places);
+        r->time = &out->ranks[i];
+    }
+}
+
+int plan_simulate(const struct rank_view *const *views, const struct plan_price *price,
+                  struct plan_time *out, struct arena *a)
+{
+    struct simulation x = { .price = price, .arena = a,
+                            .n = layout_ranks(&views[0]->mesh.layout) };
+    *out = (struct plan_time){ .n_ranks = x.n,
+                               .ranks = ARENA_ARRAY(a, struct plan_rank_time, x.n) };
+    open_simulation(&x, views, out);
+    i64 done = 0;
+    for (bool moved = true; moved && done < x.n;) {
+        moved = false;
+        for (i64 i = 0; i < x.n; i++) {
+            if (x.ranks[i].done)
+                continue;
+            moved |= advance(&x, &x.ranks[i]);
+            done += x.ranks[i].done;
+        }
+    }
+    if (done < x.n)
+        return err_set(ERR_INTERNAL, "the simulated ranks of %s wait for each other",
+                       layout_text(&views[0]->mesh.layout, a));
+    for (i64 i = 0; i < x.n; i++)
+        out->length = fmax(out->length, x.ranks[i].now);
+    for (i64 i = 0; i < x.n; i++)
+        out->ranks[i].idle = out->length - x.ranks[i].now;
+    return OK;
+}
+
+struct plan_rank_time plan_mean(const struct plan_time *t)
+{
+    struct plan_rank_time mean = { 0 };
+    double n = (double)t->n_ranks;
+    for (i64 i = 0; i < t->n_ranks; i++) {
+        mean.compute += t->ranks[i].compute / n;
+        mean.idle += t->ranks[i].idle / n;
+        for (int lane = 0; lane < LANE_COUNT; lane++) {
+            mean.wait[lane] += t->ranks[i].wait[lane] / n;
+            mean.call[lane] += t->ranks[i].call[lane] / n;
+        }
+    }
+    return mean;
+}
