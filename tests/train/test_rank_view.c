@@ -63,7 +63,7 @@ TEST(bytes_that_tasks_say_are_those_that_move)
     expect_bytes("pp=2,schedule=interleaved,dp=2,tp=2", false, 4, 4);
     expect_bytes("pp=4,schedule=gpipe,zero=1,dp=2", false, 4, 4);
     expect_bytes("pp=2,dp=4,zero=3,zero_group=2,schedule=zb-h1", false, 4, 8);
-    expect_bytes("dp=4,zero=3", true, 4, 1);
+    expect_bytes("dp=2,zero=3", true, 4, 4);
 }
 
 /* PARALLELISM's formula: each boundary is crossed by a b (s/c) h elements both ways, once per
