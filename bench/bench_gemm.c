@@ -50,7 +50,7 @@ struct bench {
     int n[CONTENDERS];
 };
 
-/* --- contenders ---------------------------------------------------------------------- */
+/* --- contenders --------------------------------------------------------------------- */
 
 static void peak_part(void *context, i64 part, int thread)
 {
@@ -145,7 +145,7 @@ static void load_peers(struct bench *b)
     printf(b->dnnl_sgemm ? "oneDNN: dnnl_sgemm\n" : "SKIP oneDNN: libdnnl.so not found\n");
 }
 
-/* --- data ------------------------------------------------------------------------------ */
+/* --- data --------------------------------------------------------------------------- */
 
 static void *random_data(enum dtype type, i64 n)
 {
@@ -173,7 +173,7 @@ static struct gemm_matrix matrix(void *data, enum dtype type, i64 row_length, bo
                                  transpose ? row_length : 1 };
 }
 
-/* --- measuring ------------------------------------------------------------------------- */
+/* --- measuring ---------------------------------------------------------------------- */
 
 static int by_value(const void *a, const void *b)
 {
@@ -294,7 +294,7 @@ static void measure_type(struct bench *b, enum dtype type)
     printf("\n");
 }
 
-/* --- command line ---------------------------------------------------------------------- */
+/* --- command line ------------------------------------------------------------------- */
 
 /* NULL: the set that a run would choose. */
 static const struct gemm_kernels *choose_kernels(const char *name)

@@ -154,7 +154,7 @@ static const struct {
     { "sum_squares", make_sum_squares }, { "adamw", make_adamw }, { "ema", make_ema },
 };
 
-/* --- the ceiling: every thread copies its share --------------------------------------------- */
+/* --- the ceiling: every thread copies its share ------------------------------------- */
 
 enum { COPY_BYTES = 1 << 28, COPY_PART = 1 << 20 };
 

@@ -50,7 +50,7 @@ static void parse(struct options *o, int argc, char **argv)
     o->steps = i64_max(EVERY + 2, i64_min(MAX_STEPS, o->steps));
 }
 
-/* --- a session -------------------------------------------------------------------------- */
+/* --- a session ---------------------------------------------------------------------- */
 
 /* What the hook saw after each step. */
 struct seen {
@@ -169,7 +169,7 @@ static void measure_session(const struct options *o)
     sys_remove_tree(folder);
 }
 
-/* --- tracing ------------------------------------------------------------------------------ */
+/* --- tracing ------------------------------------------------------------------------ */
 
 static double span_ns(void)
 {

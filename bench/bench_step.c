@@ -77,7 +77,7 @@ static void parse(struct options *o, int argc, char **argv)
     o->steps = i64_max(1, i64_min(MAX_STEPS, o->steps));
 }
 
-/* --- where the time goes --------------------------------------------------------------- */
+/* --- where the time goes ------------------------------------------------------------ */
 
 struct op_sum {
     const char *name;
@@ -121,7 +121,7 @@ static void print_ops(const struct step_bench *b, i64 n)
                1e-9 * sum[i].bytes / sum[i].seconds);
 }
 
-/* --- what is said ---------------------------------------------------------------------- */
+/* --- what is said ------------------------------------------------------------------- */
 
 static double wait_share(const struct step_bench *b, const struct result *r)
 {
@@ -193,7 +193,7 @@ static void print_text(struct step_bench *b, struct result *r)
     printf("loss        %.4f\n", step_bench_loss(b));
 }
 
-/* --- running --------------------------------------------------------------------------- */
+/* --- running ------------------------------------------------------------------------ */
 
 /* False when the driver has no more lines. */
 static bool gate_opens(bool gate)

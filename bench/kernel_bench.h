@@ -105,7 +105,7 @@ static inline double bench_median(double *times, int n)
     return times[n / 2];
 }
 
-/* --- the ceiling of arithmetic: multiply-adds on registers, on all threads ---------------- */
+/* --- the ceiling of arithmetic: multiply-adds on registers, on all threads ---------- */
 
 struct bench_peak {
     gemm_peak_fn peak;

@@ -33,7 +33,7 @@ static int choice(const char *value, const char *const *names)
     step_bench_fail();
 }
 
-/* --- data ----------------------------------------------------------------------------- */
+/* --- data --------------------------------------------------------------------------- */
 
 void step_bench_write_tokens(const char *path, i64 n, i64 vocab)
 {
@@ -75,7 +75,7 @@ static void open_loader(struct step_bench *b)
     backend_set(&b->engine.backend, &op_load_batch, loader_kernel(b->loader));
 }
 
-/* --- opening -------------------------------------------------------------------------- */
+/* --- opening ------------------------------------------------------------------------ */
 
 static void configure(struct step_bench *b, const struct model_spec *spec)
 {
@@ -130,7 +130,7 @@ void step_bench_close(struct step_bench *b)
     arena_fini(&b->arena);
 }
 
-/* --- running -------------------------------------------------------------------------- */
+/* --- running ------------------------------------------------------------------------ */
 
 double step_bench_run(struct step_bench *b, bool traced)
 {

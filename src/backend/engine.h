@@ -35,7 +35,8 @@ i64 engine_bytes(const struct engine *e);
 /* Maps the region and workspace and binds every program added. Once. */
 int engine_commit(struct engine *e);
 
-/* One step; fails only when a lane does. The backend may be a copy with other kernels for some ops (another loader). */
+/* One step; fails only when a lane does. The backend may be a copy with other kernels
+ * for some ops (another loader). */
 int engine_run(struct engine *e, const struct program *p, const struct backend *backend,
                 u64 step);
 /* A prepared struct run, for callers that walk actions themselves. */

@@ -28,7 +28,7 @@ static bool wanted(const struct task *t)
     return !t->when || *(const i32 *)t->when->data != 0;
 }
 
-/* --- lanes --------------------------------------------------------------------------- */
+/* --- lanes -------------------------------------------------------------------------- */
 
 static struct tensor *root(struct tensor *t)
 {
@@ -100,7 +100,7 @@ static int start_on_lane(const struct task *t, struct run *x)
     return OK;
 }
 
-/* --- tasks --------------------------------------------------------------------------- */
+/* --- tasks -------------------------------------------------------------------------- */
 
 static void run_task(const struct task *t, struct run *x)
 {

@@ -13,7 +13,7 @@
 enum { WEIGHTS = 64, DIRECTIONS = 2 };
 static const double step_share = 1e-5, bound_share = 1e-6;
 
-/* --- the cotangent enters through an op of its own ------------------------------------------- */
+/* --- the cotangent enters through an op of its own ---------------------------------- */
 
 static int probe_infer(struct graph *g, struct task *t)
 {
@@ -55,7 +55,7 @@ static void add_probe(struct trial *t)
     graph_add(&t->graph, &(struct task){ .op = &op_probe, .in = { y, cotangent } });
 }
 
-/* --- L and its slope --------------------------------------------------------------------------- */
+/* --- L and its slope ---------------------------------------------------------------- */
 
 struct slopes {
     struct trial *trial;

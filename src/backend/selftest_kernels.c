@@ -56,7 +56,7 @@ static void restore(const struct tensor *t, const void *bytes)
     memcpy(t->data, bytes, (size_t)tensor_bytes(t));
 }
 
-/* --- what is written, what is only read ---------------------------------------------------- */
+/* --- what is written, what is only read --------------------------------------------- */
 
 /* State that the kernel reads and writes: its content matters. */
 static bool is_kept(const struct tensor *t)
@@ -108,7 +108,7 @@ static void fill_first(struct check *c, const struct mode *mode)
     }
 }
 
-/* --- running -------------------------------------------------------------------------------- */
+/* --- running ------------------------------------------------------------------------ */
 
 static int run_kernel(struct check *c, const struct kernel *k, int threads,
                       const struct mode *mode)
@@ -138,7 +138,7 @@ static void restore_all(struct check *c)
         restore(c->written[i].tensor, c->written[i].first);
 }
 
-/* --- comparing ------------------------------------------------------------------------------- */
+/* --- comparing ---------------------------------------------------------------------- */
 
 /* Rounding to the dtype, plus, in f32, sums of hundreds of terms in any order; integers are
  * exact. A bf16 result may fall on the other side of a tie: one unit in the last place is

@@ -34,7 +34,7 @@ static const struct option options[] = {
     { 0 },
 };
 
-/* --- reading ------------------------------------------------------------------------------ */
+/* --- reading ------------------------------------------------------------------------ */
 
 static int apply_flags(struct energy_ledger *l, const struct energy_flags *f)
 {
@@ -73,7 +73,7 @@ static int read_run(struct energy_run *run, const char *folder, struct arena *a)
     return run->model ? OK : err_set(ERR_FORMAT, "%s/manifest.json names no model", folder);
 }
 
-/* --- writing ------------------------------------------------------------------------------ */
+/* --- writing ------------------------------------------------------------------------ */
 
 typedef void (*report_fn)(const struct energy_ledger *l, const struct energy_run *run,
                           struct text *out);

@@ -96,7 +96,7 @@ static int open_model(struct evaluation *e, const char *path)
                          o->ema, e->engine.pool, e->arena);
 }
 
-/* --- what is asked ------------------------------------------------------------------------------- */
+/* --- what is asked ------------------------------------------------------------------ */
 
 static int put_result(struct evaluation *e, double loss, i64 tokens, i64 bytes)
 {

@@ -44,7 +44,7 @@ struct show {
     const struct rank_view **views; /* [pp]: the first rank of each coordinate */
 };
 
-/* --- what is shown ------------------------------------------------------------------------- */
+/* --- what is shown ------------------------------------------------------------------ */
 
 static int read_recipe(struct show *x)
 {
@@ -85,7 +85,7 @@ static void add_range(struct text *out, const char *before, i64 begin, i64 count
                     (long long)(begin + count - 1));
 }
 
-/* --- ranks --------------------------------------------------------------------------------- */
+/* --- ranks -------------------------------------------------------------------------- */
 
 /* "0-3, 8" */
 static const char *layers_text(const struct show *x, i64 pp_rank)
@@ -160,7 +160,7 @@ static void print_all_groups(const struct show *x)
     print_groups(x, "tp", l->tp, 1);
 }
 
-/* --- parameters ---------------------------------------------------------------------------- */
+/* --- parameters --------------------------------------------------------------------- */
 
 /* What of the parameter each rank along tp has. */
 static void add_shares(const struct show *x, const struct param_desc *d, struct text *out)
@@ -255,7 +255,7 @@ static void print_params(const struct show *x)
         printf("  of experts: 1/%lld, in the order of edp\n", (long long)(l->dp * l->cp / l->ep));
 }
 
-/* --- schedule ------------------------------------------------------------------------------ */
+/* --- schedule ----------------------------------------------------------------------- */
 
 static int write_svg(const struct show *x, const struct schedule *s,
                      const struct schedule_time *t)
@@ -312,7 +312,7 @@ static int print_schedule(const struct show *x)
     return svg ? write_svg(x, &s, &t) : OK;
 }
 
-/* --- costs --------------------------------------------------------------------------------- */
+/* --- costs -------------------------------------------------------------------------- */
 
 static void print_bytes(double bytes)
 {
@@ -373,7 +373,7 @@ static void print_outer(const struct show *x)
     }
 }
 
-/* --- time ---------------------------------------------------------------------------------- */
+/* --- time --------------------------------------------------------------------------- */
 
 /* Under dp also for those of its groups that split what zero splits, or the experts. */
 static double wait_along(const struct plan_rank_time *t, enum lane lane)

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- list -------------------------------------------------------------------------------------- */
+/* --- list --------------------------------------------------------------------------- */
 
 static void print_row(const char *file, struct arena *a)
 {
@@ -64,7 +64,7 @@ static const struct command cmd_list = {
     .examples = list_examples, .run = list,
 };
 
-/* --- describe ---------------------------------------------------------------------------------- */
+/* --- describe ----------------------------------------------------------------------- */
 
 static int find_spec(struct model_spec *s, const char *what, struct arena *a)
 {
@@ -147,7 +147,7 @@ static const struct command cmd_describe = {
     .min_args = 1, .max_args = 1, .examples = describe_examples, .run = describe,
 };
 
-/* --- import ------------------------------------------------------------------------------------ */
+/* --- import ------------------------------------------------------------------------- */
 
 struct import_options {
     const char *out;
@@ -214,7 +214,7 @@ static const struct command cmd_import = {
     .min_args = 1, .max_args = 1, .examples = import_examples, .run = import_spec,
 };
 
-/* --- export ------------------------------------------------------------------------------------ */
+/* --- export ------------------------------------------------------------------------- */
 
 struct export_options {
     const char *out;

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- train --------------------------------------------------------------------------------------- */
+/* --- train -------------------------------------------------------------------------- */
 
 struct train_options {
     i64 vocab_size, min_count, threads;
@@ -99,7 +99,7 @@ static int train(struct invocation *v)
     return rc;
 }
 
-/* --- encode -------------------------------------------------------------------------------------- */
+/* --- encode ------------------------------------------------------------------------- */
 
 struct encode_options {
     const char *tokenizer;
@@ -187,7 +187,7 @@ static int encode(struct invocation *v)
     return rc;
 }
 
-/* --- decode -------------------------------------------------------------------------------------- */
+/* --- decode ------------------------------------------------------------------------- */
 
 struct decode_options {
     const char *tokenizer;
@@ -243,7 +243,7 @@ static int decode(struct invocation *v)
     return rc;
 }
 
-/* --- import -------------------------------------------------------------------------------------- */
+/* --- import ------------------------------------------------------------------------- */
 
 struct import_options {
     const char *from, *out, *pattern;
@@ -278,7 +278,7 @@ static int import(struct invocation *v)
     return rc;
 }
 
-/* --- the command ---------------------------------------------------------------------------------- */
+/* --- the command -------------------------------------------------------------------- */
 
 static const struct example train_examples[] = {
     { "headway tokenizer train --vocab-size 8000 --out tok.json books/", "Learn from a folder." },

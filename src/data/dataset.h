@@ -5,12 +5,13 @@
  * are the validation split), or one such file. Shards follow each other in the order of
  * their names; token and document numbers run through all of them.
  *
- * struct dataset is constant after opening and may be shared; each thread reads through
- * its own dataset_reader, which holds a few open files and nothing that grows with the
- * corpus. The one thing that changes is which blocks of a shard were compared with their
- * checks: each is, by the first reader that touches it, so that damaged tokens are an
- * error before anything is computed from them. Foreign files have no checks. Bytes are read with pread: a mapped corpus would count as this program's
- * memory. */
+ * struct dataset is constant after opening and may be shared; each thread reads
+ * through its own dataset_reader, which holds a few open files and nothing that grows
+ * with the corpus. The one thing that changes is which blocks of a shard were
+ * compared with their checks: each is, by the first reader that touches it, so that
+ * damaged tokens are an error before anything is computed from them. Foreign files
+ * have no checks. Bytes are read with pread: a mapped corpus would count as this
+ * program's memory. */
 #ifndef HEADWAY_DATA_DATASET_H
 #define HEADWAY_DATA_DATASET_H
 

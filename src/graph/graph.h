@@ -186,9 +186,9 @@ struct tensor *add(struct graph *g, struct tensor *a, struct tensor *b);
 struct tensor *grad_of(struct graph *g, struct tensor *t);
 /* True when t's gradient is wanted: it leads back to a weight with a gradient. */
 bool grad_needed(struct graph *g, const struct tensor *t);
-/* A tensor to write the gradient of activation t into, in t's dtype (or f32: wide_grad); when t is a view,
- * the same rows of its owner's gradient (so views of one tensor must not overlap). Report
- * it with grad_add after adding the task. */
+/* A tensor to write the gradient of activation t into, in t's dtype (or f32:
+ * wide_grad); when t is a view, the same rows of its owner's gradient (so views of
+ * one tensor must not overlap). Report it with grad_add after adding the task. */
 struct tensor *grad_target(struct graph *g, struct tensor *t);
 /* dt is (part of) the gradient of t. Several parts are summed by `add` tasks. */
 void grad_add(struct graph *g, struct tensor *t, struct tensor *dt);

@@ -302,7 +302,7 @@ int program_new(struct program **out, struct graph *g, const char *name, int mic
     return program_new_scheduled(out, g, name, micro_batches, turns, n);
 }
 
-/* --- places ------------------------------------------------------------------------------ */
+/* --- places ------------------------------------------------------------------------- */
 
 void tensor_enter_slot(struct tensor *owner, int slot)
 {

@@ -58,7 +58,7 @@ void machine_detect(struct machine *m, const char *backend, int threads)
     cache_sizes(m);
 }
 
-/* --- the cache ------------------------------------------------------------------------------- */
+/* --- the cache ---------------------------------------------------------------------- */
 
 /* $XDG_CACHE_HOME/headway/machine-HASH.json, or below ~/.cache; false without a home. */
 static bool cache_path(const struct machine *m, char *folder, char *path, size_t size)

@@ -8,7 +8,7 @@
 
 enum { POLL_SECONDS = 30 }; /* a package of 300 W counts for 14 minutes until it wraps */
 
-/* --- what has happened -------------------------------------------------------------------- */
+/* --- what has happened -------------------------------------------------------------- */
 
 double energy_model_watts(double watts, double cpus, double u)
 {
@@ -103,7 +103,7 @@ const char *energy_scope(i64 methods)
     return node && process ? "node+process" : node ? "node" : "process";
 }
 
-/* --- the meter ---------------------------------------------------------------------------- */
+/* --- the meter ---------------------------------------------------------------------- */
 
 void energy_meter_open(struct energy_meter *m, const struct energy_places *at)
 {

@@ -23,7 +23,7 @@ double energy_per_token(const struct energy_ledger *l)
     return l->tokens > 0 ? l->total.j / (double)l->tokens : 0;
 }
 
-/* --- writing ------------------------------------------------------------------------------ */
+/* --- writing ------------------------------------------------------------------------ */
 
 static void put_estimate(const struct energy_ledger *l, struct json *j)
 {
@@ -84,7 +84,7 @@ void energy_ledger_put(const struct energy_ledger *l, struct json *j)
     json_end(j);
 }
 
-/* --- reading ------------------------------------------------------------------------------ */
+/* --- reading ------------------------------------------------------------------------ */
 
 static double number(const json_t *o, const char *key)
 {

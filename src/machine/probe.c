@@ -21,7 +21,7 @@ static double median(double *values, int n)
     return values[n / 2];
 }
 
-/* --- arithmetic ---------------------------------------------------------------------------- */
+/* --- arithmetic --------------------------------------------------------------------- */
 
 struct peak_job {
     const struct gemm_kernels *kernels;
@@ -117,7 +117,7 @@ void machine_peaks(struct machine *m, const char *backend, struct pool *pool)
     machine_save(m);
 }
 
-/* --- memory -------------------------------------------------------------------------------- */
+/* --- memory ------------------------------------------------------------------------- */
 
 struct stream_job {
     stream_read_fn read;

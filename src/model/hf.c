@@ -31,7 +31,7 @@ int hf_read_spec(struct model_spec *out, const char *folder, struct arena *a)
     return rc;
 }
 
-/* --- loading ------------------------------------------------------------------------------- */
+/* --- loading ------------------------------------------------------------------------ */
 
 /* "transformer.wte.weight" is "wte.weight" in the first released GPT-2 files. */
 static const struct weights_entry *find(const struct weights *w, const char *name)
@@ -198,7 +198,7 @@ int hf_load_weights(struct model *m, const char *folder, struct pool *pool)
     return rc;
 }
 
-/* --- writing ------------------------------------------------------------------------------- */
+/* --- writing ------------------------------------------------------------------------ */
 
 struct export_piece {
     struct foreign_piece piece; /* first: found again by its name's address */

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-/* --- reading ----------------------------------------------------------------------------- */
+/* --- reading ------------------------------------------------------------------------ */
 
 static int read_act(struct model_spec *s, const char *name, bool gated, const char *where)
 {
@@ -241,7 +241,7 @@ int hf_config_read(struct model_spec *out, const json_t *c, const char *where,
     return spec_check(out, where);
 }
 
-/* --- writing ----------------------------------------------------------------------------- */
+/* --- writing ------------------------------------------------------------------------ */
 
 static void put_common(const struct model_spec *s, const struct hf_export *how,
                        const char *type, const char *architecture, struct json *j)

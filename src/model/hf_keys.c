@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-/* --- reading by type --------------------------------------------------------------------- */
+/* --- reading by type ---------------------------------------------------------------- */
 
 static const char *type_name(const json_t *v)
 {
@@ -79,7 +79,7 @@ struct hf_keys hf_keys_object(struct hf_keys *k, const char *key, const char *pr
     return (struct hf_keys){ json_is_object(v) ? v : NULL, k->where, prefix, k->rc };
 }
 
-/* --- surprises --------------------------------------------------------------------------- */
+/* --- surprises ---------------------------------------------------------------------- */
 
 /* Keys that change what a model computes, read by transformers for one of our families, by
  * its relatives whose config.json was given our model_type, or by code that a folder

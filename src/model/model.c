@@ -19,7 +19,7 @@ bool model_uses_muon(const struct model *m, const struct param_desc *p)
     return (m->needs & MODEL_MUON) && p->kind == PARAM_MATRIX;
 }
 
-/* --- layout of the region ------------------------------------------------------------ */
+/* --- layout of the region ----------------------------------------------------------- */
 
 static struct tensor *new_tensor(struct model *m, struct arena *a, enum tensor_role role,
                                  enum dtype dtype, int rank, const i64 *dim, const char *name)
@@ -243,7 +243,7 @@ static struct model_spec local_spec(const struct model *m)
     return s;
 }
 
-/* --- stages -------------------------------------------------------------------------- */
+/* --- stages ------------------------------------------------------------------------- */
 
 bool model_has_layer(const struct model_spec *s, const struct model_part *part, i64 layer)
 {
@@ -481,7 +481,7 @@ struct param *model_param(const struct model *m, enum param_id id, int layer)
     return NULL;
 }
 
-/* --- initial weights --------------------------------------------------------------------- */
+/* --- initial weights ---------------------------------------------------------------- */
 
 /* A run of elements that lie side by side both in the whole parameter and here. */
 struct init_job {
@@ -623,7 +623,7 @@ void model_init(struct model *m, u64 seed, struct pool *pool)
     model_refresh_compute(m, pool);
 }
 
-/* --- averages ------------------------------------------------------------------------------ */
+/* --- averages ----------------------------------------------------------------------- */
 
 static void swap_floats(float *a, float *b, i64 n)
 {
@@ -655,7 +655,7 @@ void model_swap_anchors(const struct model *m)
         swap_weights(&m->buckets[i], m->buckets[i].anchor);
 }
 
-/* --- what was loaded ----------------------------------------------------------------------- */
+/* --- what was loaded ---------------------------------------------------------------- */
 
 const struct param *model_first_not_finite(const struct model *m, i64 *element)
 {
@@ -679,7 +679,7 @@ const struct param *model_first_not_finite(const struct model *m, i64 *element)
     return NULL;
 }
 
-/* --- compute copies ------------------------------------------------------------------------ */
+/* --- compute copies ----------------------------------------------------------------- */
 
 static void round_block(void *context, i64 block, int thread)
 {

@@ -29,7 +29,10 @@ static i64 size_of(const struct model_spec *s, enum dim d)
 }
 
 static bool always(const struct model_spec *s, i64 l) { return (void)s, (void)l, true; }
-static bool learned(const struct model_spec *s, i64 l) { return (void)l, s->position == POSITION_LEARNED; }
+static bool learned(const struct model_spec *s, i64 l)
+{
+    return (void)l, s->position == POSITION_LEARNED;
+}
 static bool layer_norm(const struct model_spec *s, i64 l) { return (void)l, s->norm == NORM_LAYER; }
 static bool bias_qkv(const struct model_spec *s, i64 l) { return (void)l, s->bias_qkv; }
 static bool bias_out(const struct model_spec *s, i64 l) { return (void)l, s->bias_out; }
@@ -227,7 +230,7 @@ struct param_shard param_share(const struct param_desc *p, i64 parts, i64 part)
     return param_expert_share(p, parts, part, 1, 0);
 }
 
-/* --- counts ------------------------------------------------------------------------------ */
+/* --- counts ------------------------------------------------------------------------- */
 
 /* Sum over the parameters that `of` names; `active` counts experts as often as a token meets
  * them. */
@@ -262,7 +265,7 @@ i64 params_matmul(const struct model_spec *s)
     return s->vocab * s->width + count(s, true, true); /* the head, tied or not */
 }
 
-/* --- foreign names ------------------------------------------------------------------------- */
+/* --- foreign names ------------------------------------------------------------------ */
 
 static const char *foreign_names(const struct model_spec *s, enum param_id id)
 {

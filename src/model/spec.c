@@ -13,7 +13,8 @@
 
 const struct option model_spec_options[] = {
     { "name", FIELD(STRING, name), "unnamed", .help = "What to call the model." },
-    { "family", FIELD(CHOICE, family), "llama", .choices = "gpt2|llama|qwen2|qwen3|mixtral|qwen3_moe|dots1",
+    { "family", FIELD(CHOICE, family), "llama",
+      .choices = "gpt2|llama|qwen2|qwen3|mixtral|qwen3_moe|dots1",
       .help = "How the model is laid out in Hugging Face folders." },
     { "vocab", FIELD(INT, vocab), "0", .unit = "tokens", .min = 0, .max = 1 << 24,
       .help = "Size of the vocabulary; 0 takes the tokenizer's." },

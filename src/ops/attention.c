@@ -251,7 +251,7 @@ struct tensor *attention(struct graph *g, struct tensor *qkv, struct tensor *beg
     return t ? t->out[0] : NULL;
 }
 
-/* --- gradient ------------------------------------------------------------------------ */
+/* --- gradient ----------------------------------------------------------------------- */
 
 static int attention_grad_infer(struct graph *g, struct task *t)
 {

@@ -90,7 +90,7 @@ static double dot(const struct tensor *a, i64 i, const struct tensor *b, i64 j, 
     return sum;
 }
 
-/* --- checks and cost --------------------------------------------------------------------- */
+/* --- checks and cost ---------------------------------------------------------------- */
 
 static int check_parts(struct graph *g, struct task *t, const struct block *s)
 {
@@ -173,7 +173,7 @@ static void block_cost(const struct task *t, struct cost *c)
     c->flops = c->model_flops + 4 * pairs(&s);
 }
 
-/* --- forward ------------------------------------------------------------------------------ */
+/* --- forward ------------------------------------------------------------------------ */
 
 static void attend(const struct task *t, const struct block *s, i64 b, i64 at, i64 h)
 {
@@ -208,7 +208,7 @@ static void block_ref(const struct task *t, struct run *run)
                 attend(t, &s, b, at, h);
 }
 
-/* --- the gradients of all blocks ------------------------------------------------------------ */
+/* --- the gradients of all blocks ---------------------------------------------------- */
 
 static const struct task *producer_of(const struct graph *g, const struct tensor *x)
 {
@@ -256,7 +256,7 @@ static void block_grad(struct graph *g, const struct task *t)
     grad_add(g, q, dq);
 }
 
-/* --- examples -------------------------------------------------------------------------------- */
+/* --- examples ----------------------------------------------------------------------- */
 
 /* Chains of blocks against the parts in keys[], each the last of which is the example. Own
  * keys, keys of which none, some or all are seen; more than a tile; documents, windows. */
@@ -363,7 +363,7 @@ struct task *attention_block(struct graph *g, struct tensor *q, struct tensor *k
     return graph_add(g, &proto);
 }
 
-/* --- gradient of one block ----------------------------------------------------------------- */
+/* --- gradient of one block ---------------------------------------------------------- */
 
 static int grad_infer(struct graph *g, struct task *t)
 {

@@ -53,7 +53,7 @@ static struct tensor *like_with(struct graph *g, const struct tensor *x, i64 cou
     return graph_matrix(g, x->dtype, count, tensor_columns(x), name);
 }
 
-/* --- reduce_scatter ------------------------------------------------------------------ */
+/* --- reduce_scatter ----------------------------------------------------------------- */
 
 static int reduce_scatter_infer(struct graph *g, struct task *t)
 {
@@ -89,7 +89,7 @@ const struct op_info op_reduce_scatter = {
     .grad = reduce_scatter_grad, .cost = scatter_cost,
 };
 
-/* --- all_gather ---------------------------------------------------------------------- */
+/* --- all_gather --------------------------------------------------------------------- */
 
 static int all_gather_infer(struct graph *g, struct task *t)
 {
@@ -127,7 +127,7 @@ const struct op_info op_all_gather = {
     .grad = all_gather_grad, .cost = all_gather_cost,
 };
 
-/* --- all_reduce ---------------------------------------------------------------------- */
+/* --- all_reduce --------------------------------------------------------------------- */
 
 static int all_reduce_infer(struct graph *g, struct task *t)
 {
@@ -150,7 +150,7 @@ const struct op_info op_all_reduce = {
     .cost = all_reduce_cost,
 };
 
-/* --- all_to_all ---------------------------------------------------------------------- */
+/* --- all_to_all --------------------------------------------------------------------- */
 
 static int all_to_all_infer(struct graph *g, struct task *t)
 {
@@ -189,7 +189,7 @@ const struct op_info op_all_to_all = {
     .grad = all_to_all_grad, .cost = all_to_all_cost,
 };
 
-/* --- ring_shift ---------------------------------------------------------------------- */
+/* --- ring_shift --------------------------------------------------------------------- */
 
 static int ring_shift_infer(struct graph *g, struct task *t)
 {

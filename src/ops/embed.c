@@ -113,7 +113,7 @@ struct tensor *embed(struct graph *g, struct tensor *tokens, struct tensor *wte,
     return t ? t->out[0] : NULL;
 }
 
-/* --- gradient ------------------------------------------------------------------------ */
+/* --- gradient ----------------------------------------------------------------------- */
 
 static int embed_grad_infer(struct graph *g, struct task *t)
 {

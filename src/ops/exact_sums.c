@@ -14,7 +14,7 @@
 
 #include <math.h>
 
-/* --- fold ---------------------------------------------------------------------------- */
+/* --- fold --------------------------------------------------------------------------- */
 
 static int fold_infer(struct graph *g, struct task *t)
 {
@@ -66,7 +66,7 @@ const struct op_info op_fold = {
     .cost = fold_cost, .run_ref = fold_ref, .example = fold_example,
 };
 
-/* --- carry --------------------------------------------------------------------------- */
+/* --- carry -------------------------------------------------------------------------- */
 
 i64 carry_levels(i64 total)
 {
@@ -142,7 +142,7 @@ const struct op_info op_carry = {
     .run_ref = carry_ref, .example = carry_example,
 };
 
-/* --- squares ------------------------------------------------------------------------- */
+/* --- squares ------------------------------------------------------------------------ */
 
 enum { DIGIT_BITS = 16, NOT_FINITE = SQUARES_DIGITS - 1 };
 
@@ -244,7 +244,7 @@ struct tensor *exact_squares(struct graph *g, struct tensor *grad, struct tensor
     return t ? t->out[0] : NULL;
 }
 
-/* --- total --------------------------------------------------------------------------- */
+/* --- total -------------------------------------------------------------------------- */
 
 static int total_infer(struct graph *g, struct task *t)
 {

@@ -3,7 +3,7 @@
 #include "base/rng.h"
 #include "ops/kit.h"
 
-/* --- leaf: x = w, dw += dx ------------------------------------------------------------ */
+/* --- leaf: x = w, dw += dx ---------------------------------------------------------- */
 
 static int leaf_infer(struct graph *g, struct task *t)
 {
@@ -37,7 +37,7 @@ const struct op_info op_leaf_grad = {
     .infer = leaf_infer, .run_ref = leaf_ref,
 };
 
-/* --- tensors --------------------------------------------------------------------------- */
+/* --- tensors ------------------------------------------------------------------------ */
 
 /* In f64 examples every real number is f64. */
 static enum dtype widen(const struct op_example *e, enum dtype dtype)

@@ -21,7 +21,7 @@ static struct tensor *integers(struct graph *g, i64 n, const char *name)
     return graph_vector(g, DTYPE_I32, n, name);
 }
 
-/* --- counts -------------------------------------------------------------------------------- */
+/* --- counts ------------------------------------------------------------------------- */
 
 static int expert_counts_infer(struct graph *g, struct task *t)
 {
@@ -73,7 +73,7 @@ const struct op_info op_expert_counts = {
     .example = expert_counts_example,
 };
 
-/* --- arrival ------------------------------------------------------------------------------- */
+/* --- arrival ------------------------------------------------------------------------ */
 
 static int expert_arrival_infer(struct graph *g, struct task *t)
 {
@@ -166,7 +166,7 @@ struct expert_arrival expert_arrival(struct graph *g, struct tensor *counts,
              : (struct expert_arrival){ 0 };
 }
 
-/* --- exchange ------------------------------------------------------------------------------ */
+/* --- exchange ----------------------------------------------------------------------- */
 
 static int expert_exchange_infer(struct graph *g, struct task *t)
 {
@@ -210,7 +210,7 @@ const struct op_info op_expert_exchange = {
     .grad = expert_exchange_grad, .cost = expert_exchange_cost,
 };
 
-/* --- the way there and back ---------------------------------------------------------------- */
+/* --- the way there and back --------------------------------------------------------- */
 
 static struct tensor *exchange(struct graph *g, const struct expert_trip *trip, struct tensor *x,
                                i64 rows, bool back)

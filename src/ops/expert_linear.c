@@ -47,7 +47,7 @@ static struct tensor *example_begin_of(struct op_example *e, int n, i64 *rows)
     return order.begin;
 }
 
-/* --- y ------------------------------------------------------------------------------- */
+/* --- y ------------------------------------------------------------------------------ */
 
 static int expert_linear_infer(struct graph *g, struct task *t)
 {
@@ -139,7 +139,7 @@ struct tensor *expert_linear(struct graph *g, struct tensor *x, struct tensor *w
     return t ? t->out[0] : NULL;
 }
 
-/* --- dx ------------------------------------------------------------------------------ */
+/* --- dx ----------------------------------------------------------------------------- */
 
 static int expert_linear_dx_infer(struct graph *g, struct task *t)
 {
@@ -195,7 +195,7 @@ const struct op_info op_expert_linear_dx = {
     .run_ref = expert_linear_dx_ref, .example = expert_linear_dx_example,
 };
 
-/* --- dw ------------------------------------------------------------------------------ */
+/* --- dw ----------------------------------------------------------------------------- */
 
 static int expert_linear_dw_infer(struct graph *g, struct task *t)
 {

@@ -30,7 +30,7 @@ static int check_place(struct graph *g, const struct task *t, const struct tenso
     return kit_dtype(g, t, "place", place, DTYPE_I32);
 }
 
-/* --- order --------------------------------------------------------------------------- */
+/* --- order -------------------------------------------------------------------------- */
 
 /* Most rows that may be in use. */
 static i64 most_rows(const struct task *t)
@@ -145,7 +145,7 @@ struct expert_rows expert_order(struct graph *g, struct tensor *choice, i64 expe
              : (struct expert_rows){ 0 };
 }
 
-/* --- gather -------------------------------------------------------------------------- */
+/* --- gather ------------------------------------------------------------------------- */
 
 static int expert_gather_infer(struct graph *g, struct task *t)
 {
@@ -214,7 +214,7 @@ struct tensor *expert_gather(struct graph *g, struct tensor *x, const struct exp
     return t ? t->out[0] : NULL;
 }
 
-/* --- combine ------------------------------------------------------------------------- */
+/* --- combine ------------------------------------------------------------------------ */
 
 static int expert_combine_infer(struct graph *g, struct task *t)
 {
@@ -325,7 +325,7 @@ struct tensor *expert_combine(struct graph *g, struct tensor *x, const struct ex
     return t ? t->out[0] : NULL;
 }
 
-/* --- gradient of combine --------------------------------------------------------------- */
+/* --- gradient of combine ------------------------------------------------------------ */
 
 static int expert_combine_grad_infer(struct graph *g, struct task *t)
 {

@@ -80,7 +80,7 @@ struct tensor *finish_sum(struct graph *g, struct tensor *x, struct tensor *bias
     return t ? t->out[0] : NULL;
 }
 
-/* --- column sums --------------------------------------------------------------------- */
+/* --- column sums -------------------------------------------------------------------- */
 
 static int column_sums_infer(struct graph *g, struct task *t)
 {
@@ -128,7 +128,7 @@ const struct op_info op_column_sums = {
     .example = column_sums_example,
 };
 
-/* --- cast ---------------------------------------------------------------------------- */
+/* --- cast --------------------------------------------------------------------------- */
 
 static int cast_infer(struct graph *g, struct task *t)
 {

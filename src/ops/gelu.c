@@ -90,7 +90,7 @@ struct tensor *gelu(struct graph *g, struct tensor *x, bool exact)
     return t ? t->out[0] : NULL;
 }
 
-/* --- gradient ------------------------------------------------------------------------ */
+/* --- gradient ----------------------------------------------------------------------- */
 
 static int gelu_grad_infer(struct graph *g, struct task *t)
 {

@@ -109,7 +109,7 @@ struct tensor *layernorm(struct graph *g, struct tensor *x, struct tensor *gain,
     return t ? t->out[0] : NULL;
 }
 
-/* --- gradient ------------------------------------------------------------------------ */
+/* --- gradient ----------------------------------------------------------------------- */
 
 static int layernorm_grad_infer(struct graph *g, struct task *t)
 {

@@ -26,7 +26,7 @@ static int check_leaves(struct graph *g, struct task *t, i64 n)
     return OK;
 }
 
-/* --- y ------------------------------------------------------------------------------- */
+/* --- y ------------------------------------------------------------------------------ */
 
 static int linear_infer(struct graph *g, struct task *t)
 {
@@ -155,7 +155,7 @@ struct tensor *linear_f32(struct graph *g, struct tensor *x, struct tensor *w)
     return t ? t->out[0] : NULL;
 }
 
-/* --- dx ------------------------------------------------------------------------------ */
+/* --- dx ----------------------------------------------------------------------------- */
 
 static int linear_dx_infer(struct graph *g, struct task *t)
 {
@@ -229,7 +229,7 @@ const struct op_info op_linear_dx = {
     .example = linear_dx_example,
 };
 
-/* --- dw, dbias ----------------------------------------------------------------------- */
+/* --- dw, dbias ---------------------------------------------------------------------- */
 
 static int linear_dw_infer(struct graph *g, struct task *t)
 {

@@ -18,7 +18,7 @@
 
 static const double quintic_a = 3.4445, quintic_b = -4.7750, quintic_c = 2.0315;
 
-/* --- momentum ------------------------------------------------------------------------- */
+/* --- momentum ----------------------------------------------------------------------- */
 
 static int momentum_infer(struct graph *g, struct task *t)
 {
@@ -83,7 +83,7 @@ struct tensor *muon_momentum(struct graph *g, struct tensor *grad, struct tensor
     return t ? t->out[1] : NULL;
 }
 
-/* --- orthogonalisation ---------------------------------------------------------------- */
+/* --- orthogonalisation -------------------------------------------------------------- */
 
 static i64 shares_of(const struct task *t)
 {
@@ -300,7 +300,7 @@ struct tensor *muon_orthogonal(struct graph *g, struct tensor *u, struct tensor 
     return t ? t->out[0] : NULL;
 }
 
-/* --- step ------------------------------------------------------------------------------ */
+/* --- step --------------------------------------------------------------------------- */
 
 static int step_infer(struct graph *g, struct task *t)
 {

@@ -52,7 +52,7 @@ extern const struct op_info op_linear_dx;
  * out: dw f32 (N,K) (sum), [dbias f32 (N)] (sum). Phase W. */
 extern const struct op_info op_linear_dw;
 
-/* --- norms, row by row; statistics are saved in f32 ---------------------------------- */
+/* --- norms, row by row; statistics are saved in f32 --------------------------------- */
 enum { NORM_EPS };
 /* y = x rstd gain, rstd = 1/sqrt(mean(x^2) + eps)
  * in: x (R,C), gain f32 (C); out: y (R,C), rstd f32 (R) */
@@ -70,7 +70,7 @@ struct tensor *layernorm(struct graph *g, struct tensor *x, struct tensor *gain,
  * [dbias (C)] (sum) */
 extern const struct op_info op_layernorm_grad;
 
-/* --- attention inputs: qkv is (R, (H + 2G) D): H query heads, G key heads, G value ---- */
+/* --- attention inputs: qkv is (R, (H + 2G) D): H query heads, G key heads, G value --- */
 /* Query and key heads normalised as rmsnorm over D (Qwen3). in: qkv, gain_q f32 (D),
  * gain_k f32 (D); out: y like qkv (values copied), rstd f32 (R, H+G) */
 enum { HEADS_H, HEADS_G, HEADS_D, HEADS_EPS, HEADS_LEAVES };
@@ -90,7 +90,7 @@ extern const struct op_info op_rope;
 struct tensor *rope(struct graph *g, struct tensor *qkv, struct tensor *table,
                     struct tensor *positions, int H, int G, int D);
 
-/* --- causal attention, softmax(q k^T scale) v, within a row of T tokens ---------------- */
+/* --- causal attention, softmax(q k^T scale) v, within a row of T tokens ------------- */
 /* Query t of a row sees keys max(begin[t], t - window + 1) .. t, where begin[t] is where
  * the token's document begins in its row (0 when documents may see each other) and
  * window 0 means no limit. begin never decreases within a document's row.
@@ -158,7 +158,7 @@ struct tensor *attention_cached(struct graph *g, struct tensor *qkv, struct tens
                                 struct tensor *cache_k, struct tensor *cache_v,
                                 const struct attention_shape *shape);
 
-/* --- activation functions -------------------------------------------------------------- */
+/* --- activation functions ----------------------------------------------------------- */
 /* GELU: tanh form (GPT-2) or exact erf form. in: x (R,F); out: y (R,F) */
 enum { GELU_EXACT };
 extern const struct op_info op_gelu;
@@ -169,7 +169,7 @@ extern const struct op_info op_swiglu;
 struct tensor *swiglu(struct graph *g, struct tensor *x);
 extern const struct op_info op_swiglu_grad; /* in: dy (R,F), x (R,2F); out: dx (R,2F) */
 
-/* --- experts: each row goes to k of E, and what they give is summed --------------------- */
+/* --- experts: each row goes to k of E, and what they give is summed ----------------- */
 /* Rows are chosen for and counted per *pair* p = r k + slot, M rows of pairs sorted by expert:
  * those of expert e are [begin[e], begin[e + 1]), in ascending p, so in the order of tokens.
  * Rows from begin[E] on, where a buffer has room for more, are zero.
@@ -280,7 +280,7 @@ struct tensor *expert_leave(struct graph *g, struct tensor *x, struct tensor *be
 /* y (most,C) in that order; returns (M,C) in the order in which x left. */
 struct tensor *expert_return(struct graph *g, struct tensor *y, const struct expert_trip *trip);
 
-/* --- sums ------------------------------------------------------------------------------ */
+/* --- sums --------------------------------------------------------------------------- */
 extern const struct op_info op_add; /* y = a + b; in: a, b (same shape and dtype); graph.h */
 
 /* y = (residual + bias) + x, rounded to y's dtype: what ends a product whose sum was taken over
@@ -296,7 +296,7 @@ enum { CAST_DTYPE };
 extern const struct op_info op_cast;
 struct tensor *cast(struct graph *g, struct tensor *x, enum dtype dtype);
 
-/* --- sums that ranks can share ----------------------------------------------------------- */
+/* --- sums that ranks can share ------------------------------------------------------ */
 /* The bits of these sums are a function of what is summed and of its place in the whole step,
  * not of who sums which part (parallel/exact.h). */
 /* sum[c] += tree over the B sequences of (tree over the n leaves of each), tree(n) as in
@@ -322,7 +322,7 @@ struct tensor *exact_squares(struct graph *g, struct tensor *grad, struct tensor
 extern const struct op_info op_exact_total;
 struct tensor *exact_total(struct graph *g, struct tensor *digits);
 
-/* --- loss ------------------------------------------------------------------------------ */
+/* --- loss --------------------------------------------------------------------------- */
 /* Cross-entropy of one chunk of rows, with its own gradient:
  *   lse = log sum exp z, nll = lse - z[target],
  *   dz = weight inv_weight ((1 + 2 zcoef lse) softmax(z) - onehot(target))
@@ -363,7 +363,7 @@ extern const struct op_info op_loss_sums;
 void loss_sums(struct graph *g, struct tensor *nll, struct tensor *weights,
                struct tensor *sources, struct tensor *sums);
 
-/* --- update: these run in PHASE_UPDATE --------------------------------------------------- */
+/* --- update: these run in PHASE_UPDATE ---------------------------------------------- */
 /* out: sum of squares f64 (1), blocks of 65,536 elements summed in a fixed tree. */
 extern const struct op_info op_sum_squares;
 struct tensor *sum_squares(struct graph *g, struct tensor *grad);
@@ -459,7 +459,7 @@ void outer_update(struct graph *g, struct tensor *d, struct tensor *p, struct te
                   struct tensor *momentum, struct tensor *copy,
                   const struct outer_config *config);
 
-/* --- between ranks: ops/collective.c ------------------------------------------------------ */
+/* --- between ranks: ops/collective.c ------------------------------------------------ */
 /* Tasks of a communication lane; carried out by parallel/. COLLECTIVE_SIZE ranks take part,
  * this is number COLLECTIVE_RANK; a whole is cut as (COLLECTIVE_OUTER, size, part) rows.
  * COLLECTIVE_KIND says how partial values are combined. */
@@ -485,11 +485,11 @@ void send_rows(struct graph *g, struct tensor *x, i64 boundary);
 struct tensor *recv_rows(struct graph *g, enum dtype dtype, i64 rows, i64 columns,
                          i64 boundary);
 
-/* --- slower memory: ops/copy.c --------------------------------------------------------------- */
+/* --- slower memory: ops/copy.c ------------------------------------------------------ */
 extern const struct op_info op_copy;    /* in: x; out: y = x, made elsewhere; on LANE_AWAY */
 extern const struct op_info op_release; /* in: x; behind it, copies to x have ended */
 
-/* --- data -------------------------------------------------------------------------------- */
+/* --- data --------------------------------------------------------------------------- */
 /* Waits for the next prefetched micro-batch and copies it. Its kernel is registered by the
  * data loader. out: tokens, targets i32 (R), weights f32 (R), positions, begin, sources
  * i32 (R), inv_weight f32 (1) = 1 / sum of weights over the whole step. */

@@ -2,7 +2,7 @@
 #include "ops/example.h"
 #include "ops/kit.h"
 
-/* --- outer_gradient ------------------------------------------------------------------- */
+/* --- outer_gradient ----------------------------------------------------------------- */
 
 static int outer_gradient_infer(struct graph *g, struct task *t)
 {
@@ -56,7 +56,7 @@ struct tensor *outer_gradient(struct graph *g, struct tensor *anchor, struct ten
     return t ? t->out[0] : NULL;
 }
 
-/* --- outer_update ---------------------------------------------------------------------- */
+/* --- outer_update ------------------------------------------------------------------- */
 
 static int outer_update_infer(struct graph *g, struct task *t)
 {

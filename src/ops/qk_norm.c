@@ -124,7 +124,7 @@ struct tensor *qk_norm(struct graph *g, struct tensor *qkv, struct tensor *gain_
     return t ? t->out[0] : NULL;
 }
 
-/* --- gradient ------------------------------------------------------------------------ */
+/* --- gradient ----------------------------------------------------------------------- */
 
 /* (D), or (groups of rows x leaves of heads, D). */
 static int check_gain_sums(struct graph *g, const struct task *t, const char *what,

@@ -4,7 +4,7 @@
 #include "ops/kit.h"
 #include "ops/zigzag.h"
 
-/* --- q apart from k and v ---------------------------------------------------------------- */
+/* --- q apart from k and v ----------------------------------------------------------- */
 
 static int split_infer(struct graph *g, struct task *t)
 {
@@ -111,7 +111,7 @@ const struct op_info op_join_qkv = {
     .run_ref = join_ref, .example = join_example,
 };
 
-/* --- heads over ranks --------------------------------------------------------------------- */
+/* --- heads over ranks --------------------------------------------------------------- */
 
 struct spread {
     i64 n, H, G, D, columns; /* of x */
@@ -223,7 +223,7 @@ struct tensor *spread_heads(struct graph *g, struct tensor *x, i64 parts, bool b
     return t ? t->out[0] : NULL;
 }
 
-/* --- parts of rows to rows ------------------------------------------------------------------ */
+/* --- parts of rows to rows ---------------------------------------------------------- */
 
 static i64 pairs_of(const struct task *t)
 {

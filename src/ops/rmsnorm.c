@@ -89,7 +89,7 @@ struct tensor *rmsnorm(struct graph *g, struct tensor *x, struct tensor *gain, d
     return t ? t->out[0] : NULL;
 }
 
-/* --- gradient ------------------------------------------------------------------------ */
+/* --- gradient ----------------------------------------------------------------------- */
 
 static int rmsnorm_grad_infer(struct graph *g, struct task *t)
 {

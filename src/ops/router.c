@@ -212,7 +212,7 @@ struct route router(struct graph *g, struct tensor *z, struct tensor *bias,
     return t ? (struct route){ t->out[0], t->out[1], t->out[2] } : (struct route){ 0 };
 }
 
-/* --- gradient ------------------------------------------------------------------------ */
+/* --- gradient ----------------------------------------------------------------------- */
 
 static int router_grad_infer(struct graph *g, struct task *t)
 {
@@ -318,7 +318,7 @@ const struct op_info op_router_grad = {
     .ref_workspace = router_ref_workspace, .example = router_grad_example,
 };
 
-/* --- load ---------------------------------------------------------------------------- */
+/* --- load --------------------------------------------------------------------------- */
 
 static int expert_load_infer(struct graph *g, struct task *t)
 {
@@ -386,7 +386,7 @@ void expert_load(struct graph *g, struct tensor *stats, i64 T, struct tensor *lo
                                  .attr = { [ROUTER_T] = (double)T } });
 }
 
-/* --- the bias of choice --------------------------------------------------------------- */
+/* --- the bias of choice ------------------------------------------------------------- */
 
 static int balance_bias_infer(struct graph *g, struct task *t)
 {

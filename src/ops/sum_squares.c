@@ -71,7 +71,7 @@ struct tensor *sum_squares(struct graph *g, struct tensor *grad)
     return t ? t->out[0] : NULL;
 }
 
-/* --- add_norms ----------------------------------------------------------------------- */
+/* --- add_norms ---------------------------------------------------------------------- */
 
 static int add_norms_infer(struct graph *g, struct task *t)
 {
@@ -133,7 +133,7 @@ struct tensor *total_squares(struct graph *g, struct tensor **parts, i64 n)
     return total;
 }
 
-/* --- clip ---------------------------------------------------------------------------- */
+/* --- clip --------------------------------------------------------------------------- */
 
 static int clip_infer(struct graph *g, struct task *t)
 {

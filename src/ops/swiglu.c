@@ -80,7 +80,7 @@ struct tensor *swiglu(struct graph *g, struct tensor *x)
     return t ? t->out[0] : NULL;
 }
 
-/* --- gradient ------------------------------------------------------------------------ */
+/* --- gradient ----------------------------------------------------------------------- */
 
 static int swiglu_grad_infer(struct graph *g, struct task *t)
 {

@@ -78,7 +78,7 @@ struct tensor *sum_changes(struct graph *g, struct tensor *x, struct tensor *bef
     return t ? t->out[0] : NULL;
 }
 
-/* --- raise --------------------------------------------------------------------------- */
+/* --- raise -------------------------------------------------------------------------- */
 
 static int raise_infer(struct graph *g, struct task *t)
 {

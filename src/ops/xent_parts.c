@@ -30,7 +30,7 @@ static int check_logits(struct graph *g, struct task *t)
     return OK;
 }
 
-/* --- peak ---------------------------------------------------------------------------- */
+/* --- peak --------------------------------------------------------------------------- */
 
 static int peak_infer(struct graph *g, struct task *t)
 {
@@ -87,7 +87,7 @@ struct tensor *xent_peak(struct graph *g, struct tensor *z, i64 vocab)
     return t ? t->out[0] : NULL;
 }
 
-/* --- sum ----------------------------------------------------------------------------- */
+/* --- sum ---------------------------------------------------------------------------- */
 
 static int sum_infer(struct graph *g, struct task *t)
 {
@@ -172,7 +172,7 @@ struct tensor *xent_sum(struct graph *g, struct tensor *z, struct tensor *peak,
     return t ? t->out[0] : NULL;
 }
 
-/* --- finish -------------------------------------------------------------------------- */
+/* --- finish ------------------------------------------------------------------------- */
 
 static int finish_infer(struct graph *g, struct task *t)
 {

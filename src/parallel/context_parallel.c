@@ -29,7 +29,7 @@ static struct attention_shape shape_of(const struct task *t)
         .scale = t->attr[ATTENTION_SCALE] };
 }
 
-/* --- order of tokens ------------------------------------------------------------------------ */
+/* --- order of tokens ---------------------------------------------------------------- */
 
 /* A part in one pair is in order. */
 static struct tensor *in_order(const struct rewrite *r, struct tensor *x, i64 parts, i64 pairs,
@@ -53,7 +53,7 @@ static struct tensor *begin_in_order(struct rewrite *r, struct tensor *begin, i6
     return r->all_begin;
 }
 
-/* --- ulysses ------------------------------------------------------------------------------- */
+/* --- ulysses ------------------------------------------------------------------------ */
 
 static void spread_attention(struct rewrite *r, const struct task *t)
 {
@@ -74,7 +74,7 @@ static void spread_attention(struct rewrite *r, const struct task *t)
                                            [SPREAD_H] = (double)H, [SPREAD_D] = s.D } });
 }
 
-/* --- ring ---------------------------------------------------------------------------------- */
+/* --- ring --------------------------------------------------------------------------- */
 
 /* The own part first: every query sees at least itself there. */
 static void ring_attention(struct rewrite *r, const struct task *t)
@@ -93,7 +93,7 @@ static void ring_attention(struct rewrite *r, const struct task *t)
     }
 }
 
-/* --- exact ---------------------------------------------------------------------------------- */
+/* --- exact -------------------------------------------------------------------------- */
 
 /* One rank: tokens lie in pairs of chunks, which many could share. */
 static void row_attention(struct rewrite *r, const struct task *t)
@@ -134,7 +134,7 @@ static void gathered_attention(struct rewrite *r, const struct task *t)
         order_rows(g, block->out[0], 1, pairs, true, s.B, t->out[0]);
 }
 
-/* --- the pass ------------------------------------------------------------------------------ */
+/* --- the pass ----------------------------------------------------------------------- */
 
 i64 context_tokens(const struct mesh *mesh, i64 T)
 {

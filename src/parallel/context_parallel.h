@@ -31,8 +31,8 @@
 
 #include "parallel/mesh.h"
 
-/* After tensor_parallel, on a forward list for a rank's own tokens. Nothing where cp is 1 and sums need no
- * order for it. */
+/* After tensor_parallel, on a forward list for a rank's own tokens. Nothing where cp
+ * is 1 and sums need no order for it. */
 int context_parallel(struct graph *g, const struct mesh *mesh);
 
 /* Tokens of a row of T that a rank has. */

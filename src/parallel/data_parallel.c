@@ -35,7 +35,7 @@ static void cut_attributes(struct task *t, enum lane lane, const struct mesh *me
     t->attr[COLLECTIVE_OUTER] = 1;
 }
 
-/* --- when a bucket is ready ----------------------------------------------------------------- */
+/* --- when a bucket is ready --------------------------------------------------------- */
 
 /* A gradient that is complete before position `at`. */
 struct ready {
@@ -112,7 +112,7 @@ static i64 list_ready(const struct graph *g, const struct model *m, const struct
     return n;
 }
 
-/* --- reductions ------------------------------------------------------------------------------ */
+/* --- reductions --------------------------------------------------------------------- */
 
 struct reduction {
     struct insertions into;
@@ -289,7 +289,7 @@ int data_parallel_reduce_shared(struct graph *g, const struct model *m, const st
     return g->rc;
 }
 
-/* --- slices ---------------------------------------------------------------------------------- */
+/* --- slices ------------------------------------------------------------------------- */
 
 struct tensor *data_parallel_total(struct graph *g, struct tensor *total,
                                    const struct mesh *mesh)

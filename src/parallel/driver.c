@@ -37,7 +37,7 @@ i64 driver_calls(const struct program *p)
     return most;
 }
 
-/* --- queue ------------------------------------------------------------------------------- */
+/* --- queue -------------------------------------------------------------------------- */
 
 /* Spans of calls are written by the thread that waits for them: one writer per lane. */
 static void tell_call(const struct comm_call *call, struct called *c)
@@ -89,7 +89,7 @@ static int next_call(struct driver *d, const struct task *t, const struct run *x
     return OK;
 }
 
-/* --- from task to call ------------------------------------------------------------------- */
+/* --- from task to call -------------------------------------------------------------- */
 
 static enum comm_op comm_op_of(const struct task *t)
 {
@@ -220,7 +220,7 @@ static int wait_for(void *context, enum lane lane, u64 ticket, bool block)
     return end_call(q, (ticket - 1) % q->capacity, block);
 }
 
-/* --- life -------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------- */
 
 int driver_new(struct driver **out, const struct mesh *mesh, i64 most_calls, bool threads)
 {

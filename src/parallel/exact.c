@@ -3,7 +3,7 @@
 #include "model/decoder.h"
 #include "ops/ops.h"
 
-/* --- leaves ------------------------------------------------------------------------------ */
+/* --- leaves ------------------------------------------------------------------------- */
 
 i64 exact_leaves(i64 n, i64 most)
 {
@@ -92,7 +92,7 @@ static i64 leaves_of(const struct exact *x, const struct param *p)
     return exact_leaves(s->hidden, EXACT_LEAVES);
 }
 
-/* --- products ---------------------------------------------------------------------------- */
+/* --- products ----------------------------------------------------------------------- */
 
 /* y: the sum over what a weight's columns are cut along. */
 static void split_product(const struct exact *x, struct task *t)
@@ -129,7 +129,7 @@ static void split_dw(const struct exact *x, struct task *t)
     t->fresh = true;
 }
 
-/* --- vectors: sums of few tokens each, gathered and folded --------------------------------- */
+/* --- vectors: sums of few tokens each, gathered and folded -------------------------- */
 
 static struct tensor *gather(struct graph *g, const struct exact *x, i64 at, struct tensor *part,
                              i64 outer, int layer)
@@ -185,7 +185,7 @@ static i64 fold_outputs(struct graph *g, const struct exact *x, i64 i, int first
     return last;
 }
 
-/* --- embeddings ---------------------------------------------------------------------------- */
+/* --- embeddings --------------------------------------------------------------------- */
 
 static void split_embed(struct graph *g, struct exact *x, struct task *t)
 {
@@ -205,7 +205,7 @@ static void split_embed(struct graph *g, struct exact *x, struct task *t)
         t->out[0]->dim[k] = wte->grad->dim[k];
 }
 
-/* --- counting micro-batches in --------------------------------------------------------------- */
+/* --- counting micro-batches in ------------------------------------------------------ */
 
 /* Micro-batches whose sums this pass counts in: none where ranks sum in between. */
 static int counted(const struct exact *x)
@@ -373,7 +373,7 @@ static void finish_apart(struct graph *g, const struct exact *x)
     sum_apart(g, x, at, first ? LANE_COPIES : LANE_DP, true);
 }
 
-/* --- the pass -------------------------------------------------------------------------------- */
+/* --- the pass ----------------------------------------------------------------------- */
 
 /* Sets the orders of task i's sums; returns the place of the last task that belongs to it. */
 static i64 order_sums(struct graph *g, struct exact *x, i64 i)

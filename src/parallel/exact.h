@@ -63,8 +63,9 @@ i64 exact_leaf(const struct layout *l, i64 T);
 /* Largest of 1, 2, 4, 8 ... up to most that divides n. */
 i64 exact_leaves(i64 n, i64 most);
 
-/* Right after graph_backward, or after a forward list that has none. Nothing, like exact_join, where the layout is not exact. An op that
- * sums and that this pass does not know is an error. */
+/* Right after graph_backward, or after a forward list that has none. Nothing, like
+ * exact_join, where the layout is not exact. An op that sums and that this pass does
+ * not know is an error. */
 int exact_sums(struct graph *g, struct exact *x);
 
 /* Right before the update: the parts of gradients that were kept apart come together. */

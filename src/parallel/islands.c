@@ -29,7 +29,7 @@ static struct stretch matrices_of(const struct bucket *b)
     return (struct stretch){ b->copied, bucket_weight_at(b, b->own_begin), b->own_count };
 }
 
-/* --- differences --------------------------------------------------------------------------- */
+/* --- differences -------------------------------------------------------------------- */
 
 static void subtract(struct graph *g, const struct bucket *b, const struct stretch *s,
                      struct tensor *d)
@@ -64,7 +64,7 @@ static struct tensor *sum_over_islands(struct graph *g, const struct mesh *mesh,
     return x;
 }
 
-/* --- squares --------------------------------------------------------------------------------- */
+/* --- squares ------------------------------------------------------------------------ */
 
 enum shares { SHARE_SLICES, SHARE_CUT, SHARE_SAME, SHARES };
 
@@ -123,7 +123,7 @@ static void tell(struct graph *g, struct tensor *sum, struct tensor *result)
                                  .out = { result } });
 }
 
-/* --- the step ---------------------------------------------------------------------------------- */
+/* --- the step ----------------------------------------------------------------------- */
 
 static void update(struct graph *g, const struct moved *x, const struct stretch *s,
                    const struct outer_config *config)

@@ -66,7 +66,7 @@ i64 layout_ranks(const struct layout *l)
     return l->islands * l->pp * l->dp * l->cp * l->tp;
 }
 
-/* --- text ------------------------------------------------------------------------------- */
+/* --- text --------------------------------------------------------------------------- */
 
 int layout_parse(struct layout *l, const char *text, const char *where, struct arena *a)
 {
@@ -103,7 +103,7 @@ const char *layout_text(const struct layout *l, struct arena *a)
     return copy;
 }
 
-/* --- rows and tokens ------------------------------------------------------------------------------- */
+/* --- rows and tokens ---------------------------------------------------------------- */
 
 static i64 common_divisor(i64 a, i64 b)
 {
@@ -156,7 +156,7 @@ i64 layout_pairs(const struct layout *l)
     return l->exact_context ? EXACT_PAIRS / l->cp : 1;
 }
 
-/* --- checks ------------------------------------------------------------------------------ */
+/* --- checks ------------------------------------------------------------------------- */
 
 /* "islands=2,pp=2,dp=2,tp=1", as far as it decides how many ranks there are. */
 static void put_degrees(const struct layout *l, char *out, size_t chars)

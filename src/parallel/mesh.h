@@ -1,8 +1,9 @@
 /* parallel/mesh.h - which rank is where, and with whom it talks.
  *
- * rank = (((island x pp + pp_rank) x dp + dp_rank) x cp + cp_rank) x tp + tp_rank: tp is innermost, because it
- * talks most and neighbours in rank order are usually neighbours in the machine; stages of a
- * pipeline talk less, and islands least. Groups are made once.
+ * rank = (((island x pp + pp_rank) x dp + dp_rank) x cp + cp_rank) x tp + tp_rank: tp is
+ * innermost, because it talks most and neighbours in rank order are usually neighbours
+ * in the machine; stages of a pipeline talk less, and islands least. Groups are made
+ * once.
  *
  * Ranks along dp and cp together *share the batch*: each has other tokens of it, so gradients and
  * losses are summed over all of them, and they split what zero splits. The lane LANE_DP and the

@@ -71,7 +71,7 @@ static struct tensor *root_of(struct tensor *t)
     return t && t->owner ? t->owner : t;
 }
 
-/* --- the optimizer's state ------------------------------------------------------------------ */
+/* --- the optimizer's state ---------------------------------------------------------- */
 
 /* A tensor that is away, and the stretch of the update that touches it. */
 struct visit {
@@ -162,7 +162,7 @@ int offload_state(struct graph *g)
     return n ? insert_all(&o) : OK;
 }
 
-/* --- activations ------------------------------------------------------------------------------- */
+/* --- activations -------------------------------------------------------------------- */
 
 /* Where a tensor is touched on both sides of the gap between forward and backward. */
 struct gap {

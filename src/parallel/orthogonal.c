@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-/* --- units ------------------------------------------------------------------------------- */
+/* --- units -------------------------------------------------------------------------- */
 
 static bool splits(const struct model *m)
 {
@@ -76,7 +76,7 @@ void orthogonal_open(struct graph *g, const struct model *m, struct orthogonal_u
     }
 }
 
-/* --- exchanges --------------------------------------------------------------------------- */
+/* --- exchanges ---------------------------------------------------------------------- */
 
 static struct tensor *exchange(struct graph *g, const struct mesh *mesh, const struct op_info *op,
                                enum lane lane, struct tensor *x, struct tensor *y)

@@ -2,7 +2,7 @@
 
 #include "ops/ops.h"
 
-/* --- turns -------------------------------------------------------------------------------- */
+/* --- turns -------------------------------------------------------------------------- */
 
 static int part_of(const struct mesh *mesh, int stage)
 {
@@ -61,7 +61,7 @@ int pipeline_turns(const struct mesh *mesh, int micro_batches, bool forward_only
     return OK;
 }
 
-/* --- between stages ----------------------------------------------------------------------- */
+/* --- between stages ----------------------------------------------------------------- */
 
 static bool is_cut(const struct mesh *mesh, int boundary)
 {
@@ -84,7 +84,7 @@ void pipeline_output(struct graph *g, const struct mesh *mesh, int stage, struct
         send_rows(g, x, stage);
 }
 
-/* --- what stages share -------------------------------------------------------------------- */
+/* --- what stages share -------------------------------------------------------------- */
 
 static struct tensor *all_reduce(struct graph *g, enum lane lane, i64 ranks, i64 rank,
                                  struct tensor *in, struct tensor *out)

@@ -10,7 +10,7 @@
 enum { ROWS = 256, WIDTH = 512, PRODUCTS = 5, SMALL = 8, LARGE = 1 << 20, PINGS = 20,
        TRANSFERS = 3, TAG_PING = 4 };
 
-/* --- the product ------------------------------------------------------------------------- */
+/* --- the product -------------------------------------------------------------------- */
 
 static struct tensor *filled(struct arena *a, struct graph *g, i64 rows, const char *name)
 {
@@ -48,7 +48,7 @@ static int time_product(struct engine *e, struct arena *a, double *flops)
     return OK;
 }
 
-/* --- messages ---------------------------------------------------------------------------- */
+/* --- messages ----------------------------------------------------------------------- */
 
 static int pass(struct comm_group *g, enum comm_op op, int peer, void *data, i64 bytes)
 {
@@ -128,7 +128,7 @@ int preflight_run(struct preflight *out, const struct mesh *m, struct engine *e,
     return mesh_gather(m, &own, out->ranks, (i64)sizeof own);
 }
 
-/* --- judging ----------------------------------------------------------------------------- */
+/* --- judging ------------------------------------------------------------------------ */
 
 /* Ranks that share cores take turns, which is no fault of theirs: their products are judged
  * mildly, their messages, which wait for a turn, not at all. Messages within a node vary by

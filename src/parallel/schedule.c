@@ -45,7 +45,7 @@ int schedule_place(enum schedule_kind kind, int ranks, int stage)
     return stage % ranks;
 }
 
-/* --- lists -------------------------------------------------------------------------------- */
+/* --- lists -------------------------------------------------------------------------- */
 
 static void push(struct schedule *s, struct schedule_list *l, enum schedule_op op, int stage,
                  int micro_batch)
@@ -66,7 +66,7 @@ static void add(struct schedule *s, int rank, enum schedule_op op, int stage, in
     push(s, &s->lists[rank], op, stage, micro_batch);
 }
 
-/* --- generators --------------------------------------------------------------------------- */
+/* --- generators --------------------------------------------------------------------- */
 
 static void make_gpipe(struct schedule *s)
 {
@@ -248,7 +248,7 @@ void schedule_new_forward(struct schedule *out, int ranks, int stages, const int
             add(out, rank_of[t], SCHEDULE_F, t, i);
 }
 
-/* --- moves -------------------------------------------------------------------------------- */
+/* --- moves -------------------------------------------------------------------------- */
 
 static bool is_backward(enum schedule_op op)
 {

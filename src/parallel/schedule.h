@@ -51,7 +51,7 @@ struct schedule {
 
 enum { SCHEDULE_MOST_RANKS = 1024, SCHEDULE_MOST_STAGES = 4096, SCHEDULE_MOST_BATCHES = 65536 };
 
-/* --- generators: computing only -------------------------------------------------------- */
+/* --- generators: computing only ----------------------------------------------------- */
 
 enum schedule_kind {
     SCHEDULE_GPIPE,       /* Huang et al. 2019: all F, then all B */
@@ -90,7 +90,7 @@ void schedule_add_moves(struct schedule *s, int ahead);
 bool schedule_moves(const struct schedule *s); /* it has sends or receives */
 bool schedule_splits(const struct schedule *s); /* it has I and W rather than B */
 
-/* --- proof ------------------------------------------------------------------------------ */
+/* --- proof -------------------------------------------------------------------------- */
 
 /* ERR_CONFIG with one sentence unless every stage runs F and either B or I and W exactly once
  * for each micro-batch, on its own rank, in ascending and causal order; every send has its
@@ -100,7 +100,7 @@ bool schedule_splits(const struct schedule *s); /* it has I and W rather than B 
  * depends on what. */
 int schedule_check(const struct schedule *s);
 
-/* --- price ------------------------------------------------------------------------------ */
+/* --- price -------------------------------------------------------------------------- */
 
 /* Seconds, or any other unit, of one stage and micro-batch. */
 struct stage_time {
@@ -125,7 +125,7 @@ struct schedule_time {
 void schedule_time(const struct schedule *s, const struct stage_time *times, double latency,
                    struct schedule_time *out, struct arena *a);
 
-/* --- text ------------------------------------------------------------------------------- */
+/* --- text --------------------------------------------------------------------------- */
 
 /* One line per rank, cells like 0F3 (stage, op, micro-batch) or 1SEND_B2, separated by commas;
  * empty cells mean nothing. The notation that PyTorch's schedules have. */

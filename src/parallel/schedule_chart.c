@@ -71,7 +71,7 @@ void schedule_chart(const struct schedule *s, const struct schedule_time *t, int
     arena_fini(&scratch);
 }
 
-/* --- SVG ----------------------------------------------------------------------------------- */
+/* --- SVG ---------------------------------------------------------------------------- */
 
 enum { ROW = 28, BAR = 22, LEFT = 70, TOP = 44, CELL = 26, LEGEND = 30 };
 

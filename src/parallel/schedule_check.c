@@ -38,7 +38,7 @@ static int wrong(int rank, const struct schedule_action *a, const char *what)
     return err_set(ERR_CONFIG, "the schedule is wrong: %s on rank %d %s", name(a), rank, what);
 }
 
-/* --- one list ----------------------------------------------------------------------------- */
+/* --- one list ----------------------------------------------------------------------- */
 
 /* A move goes between two stages that are there, on different ranks. */
 static bool has_place(const struct schedule *s, const struct schedule_action *a)
@@ -139,7 +139,7 @@ static int check_stage_moves(const struct proof *p, int t, int i)
     return OK;
 }
 
-/* --- all lists ---------------------------------------------------------------------------- */
+/* --- all lists ---------------------------------------------------------------------- */
 
 static bool is_past(const struct proof *p, enum schedule_op op, int stage, int micro_batch)
 {

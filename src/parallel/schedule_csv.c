@@ -31,7 +31,7 @@ void schedule_write_csv(const struct schedule *s, struct text *out)
     }
 }
 
-/* --- reading ------------------------------------------------------------------------------ */
+/* --- reading ------------------------------------------------------------------------ */
 
 struct reader {
     const char *where;

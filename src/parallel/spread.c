@@ -48,7 +48,7 @@ struct check {
     int rc;
 };
 
-/* --- what is known of a tensor --------------------------------------------------------------- */
+/* --- what is known of a tensor ------------------------------------------------------ */
 
 static const struct tensor *owner_of(const struct tensor *t)
 {
@@ -115,7 +115,7 @@ static void copy_pieces(struct check *c, const struct tensor *x, const struct te
                   i64_min(p->end, end) + shift, p->is);
 }
 
-/* --- errors ------------------------------------------------------------------------------------ */
+/* --- errors ------------------------------------------------------------------------- */
 
 static const char *axis_name(const struct check *c)
 {
@@ -158,7 +158,7 @@ static void refuse_pair(struct check *c, const struct task *t, const struct tens
          kind_of(y), y->name, words[spread_of(c, y)]);
 }
 
-/* --- rules -------------------------------------------------------------------------------------- */
+/* --- rules -------------------------------------------------------------------------- */
 
 static enum spread in(struct check *c, const struct task *t, int k)
 {
@@ -689,7 +689,7 @@ static const struct rule {
     { &op_all_reduce, collective_rule },    { &op_all_to_all, exchange_rule },
 };
 
-/* --- the walk ------------------------------------------------------------------------------------ */
+/* --- the walk ----------------------------------------------------------------------- */
 
 /* What all of dp do, those along a part of it do too. */
 static bool acts_along(const struct check *c, enum lane lane)

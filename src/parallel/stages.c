@@ -62,7 +62,7 @@ int stages_place(struct stages *out, const struct layout *l, struct arena *a)
     return OK;
 }
 
-/* --- layers ------------------------------------------------------------------------------ */
+/* --- layers ------------------------------------------------------------------------- */
 
 /* "3+5+4" */
 static int given_layers(const struct layout *l, int n, const struct model_spec *s,
@@ -128,7 +128,7 @@ int stages_layers(const struct layout *l, int n, const struct model_spec *s,
     return OK;
 }
 
-/* --- schedules --------------------------------------------------------------------------- */
+/* --- schedules ---------------------------------------------------------------------- */
 
 int stages_schedule(struct schedule *out, const struct layout *l, int micro_batches,
                     struct arena *a)

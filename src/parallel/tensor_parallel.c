@@ -15,7 +15,7 @@ struct rewrite {
     bool *cut;              /* now has a cut of the rows */
 };
 
-/* --- collectives ------------------------------------------------------------------------- */
+/* --- collectives -------------------------------------------------------------------- */
 
 static struct tensor *collective(const struct rewrite *r, const struct op_info *op,
                                  struct tensor *x, i64 outer, enum collective_kind kind)
@@ -37,7 +37,7 @@ static struct tensor *sum_and_cut(const struct rewrite *r, struct tensor *partia
     return collective(r, &op_reduce_scatter, partial, r->B, kind);
 }
 
-/* --- old tensors to new ------------------------------------------------------------------ */
+/* --- old tensors to new ------------------------------------------------------------- */
 
 /* Weights that are gathered for each layer are of the graph too, but stay what they are. */
 static bool is_old(const struct rewrite *r, const struct tensor *t)
@@ -77,7 +77,7 @@ static void replace(struct rewrite *r, const struct tensor *old, struct tensor *
     }
 }
 
-/* --- tasks ------------------------------------------------------------------------------- */
+/* --- tasks -------------------------------------------------------------------------- */
 
 static struct task begin(const struct task *t)
 {

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* --- what of a program lanes touch ------------------------------------------------------- */
+/* --- what of a program lanes touch -------------------------------------------------- */
 
 /* Tensors are shared by all ranks of a stage, so what is pending of them is kept elsewhere:
  * at places, of which owners that some lane touches have one, or one per slot. */
@@ -78,7 +78,7 @@ static void prepare(struct stage_program *s, const struct program *p, struct are
         }
 }
 
-/* --- channels ---------------------------------------------------------------------------- */
+/* --- channels ----------------------------------------------------------------------- */
 
 struct call {
     int arrived;
@@ -192,7 +192,7 @@ static struct use begin_call(struct simulation *x, struct rank *r, const struct 
     return use;
 }
 
-/* --- ranks ------------------------------------------------------------------------------- */
+/* --- ranks -------------------------------------------------------------------------- */
 
 /* False: what it waits for has not begun everywhere. As the executor's settle. */
 static bool settle(struct rank *r, struct use *u, enum lane lane, bool writes)

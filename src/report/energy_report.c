@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-/* --- for people --------------------------------------------------------------------------- */
+/* --- for people --------------------------------------------------------------------- */
 
 static void put_interval(struct text *out, const char *what, double mid, double lo, double hi,
                          bool gas)
@@ -67,7 +67,7 @@ void energy_report_text(const struct energy_ledger *l, struct text *out)
         text_printf(out, "%-14s %.0f J by GPUs\n", "", t->gpu_j);
 }
 
-/* --- emissions.csv ------------------------------------------------------------------------ */
+/* --- emissions.csv ------------------------------------------------------------------ */
 
 static void put_cell(struct text *out, const char *value)
 {
@@ -163,7 +163,7 @@ void energy_report_csv(const struct energy_ledger *l, const struct energy_run *r
     text_printf(out, ",,,%c,%g,0\n", cloud ? 'Y' : 'N', l->pue);
 }
 
-/* --- a model card ------------------------------------------------------------------------- */
+/* --- a model card ------------------------------------------------------------------- */
 
 static void put_yaml_string(struct text *out, const char *key, const char *value)
 {
@@ -209,7 +209,7 @@ void energy_report_card(const struct energy_ledger *l, const struct energy_run *
     text_add(out, "---\n");
 }
 
-/* --- CycloneDX ---------------------------------------------------------------------------- */
+/* --- CycloneDX ---------------------------------------------------------------------- */
 
 static void put_amount(struct json *j, const char *key, double value, const char *unit)
 {

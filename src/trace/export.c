@@ -35,7 +35,7 @@ static void label_of(const struct span *s, const struct trace_names *names,
         snprintf(out->name, sizeof out->name, "%s", trace_kind_name(s->kind));
 }
 
-/* --- tracks -------------------------------------------------------------------------------- */
+/* --- tracks ------------------------------------------------------------------------- */
 
 enum { MOST_TRACKS = 64 };
 
@@ -100,7 +100,7 @@ static u64 common_ns(const struct trace_names *names, u64 ns)
     return (u64)((i64)ns + names->shift_ns);
 }
 
-/* --- Chrome ------------------------------------------------------------------------------ */
+/* --- Chrome ------------------------------------------------------------------------- */
 
 struct chrome {
     struct json json;
@@ -195,7 +195,7 @@ static void chrome_head(int rank, int ranks, struct text *out)
                 "\"traceEvents\": [", rank, ranks);
 }
 
-/* --- Perfetto ---------------------------------------------------------------------------- */
+/* --- Perfetto ----------------------------------------------------------------------- */
 
 /* Field numbers of perfetto_trace.proto. */
 enum { TRACE_PACKET = 1, PACKET_TIMESTAMP = 8, PACKET_SEQUENCE = 10, PACKET_EVENT = 11,

@@ -76,7 +76,7 @@ static inline void trace_add(struct trace *t, const struct span *s)
     r->written++;
 }
 
-/* --- how much of what a lane does is hidden ------------------------------------------------ */
+/* --- how much of what a lane does is hidden ----------------------------------------- */
 
 struct trace_overlap {
     u64 busy_ns;    /* at least one call of the lane was under way */

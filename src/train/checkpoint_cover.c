@@ -136,7 +136,7 @@ int checkpoint_check_cover(const struct checkpoint_box *const *boxes, i64 n, con
     return rc;
 }
 
-/* --- all tensors ----------------------------------------------------------------------- */
+/* --- all tensors -------------------------------------------------------------------- */
 
 struct place {
     const struct checkpoint_box *box;

@@ -19,7 +19,7 @@ static int note_path(char path[CHECKPOINT_PATH], const char *dir, i64 step, u64 
     return checkpoint_temporary(path, dir, step, ticket, rest);
 }
 
-/* --- telling --------------------------------------------------------------------------- */
+/* --- telling ------------------------------------------------------------------------ */
 
 int checkpoint_part_done(const struct checkpoint_image *image, const char *dir, i64 step,
                          u64 ticket, int *cause)
@@ -55,7 +55,7 @@ void checkpoint_part_failed(const struct checkpoint_image *image, const char *di
     sys_rename(path, failed);
 }
 
-/* --- waiting --------------------------------------------------------------------------- */
+/* --- waiting ------------------------------------------------------------------------ */
 
 /* Why that rank failed, in its own words where they were written. */
 static int tell_failure(const char *path, int rank)
@@ -88,7 +88,7 @@ static int wait_for(int rank, const char *dir, i64 step, u64 ticket,
     }
 }
 
-/* --- joining --------------------------------------------------------------------------- */
+/* --- joining ------------------------------------------------------------------------ */
 
 static int read_part(struct checkpoint_manifest *m, int rank, const char *dir, i64 step,
                      u64 ticket)

@@ -65,7 +65,7 @@ struct health_noise health_noise(const struct health *h, const struct mesh *mesh
     return x;
 }
 
-/* --- what is told --------------------------------------------------------------------- */
+/* --- what is told ------------------------------------------------------------------- */
 
 /* NaN, which both say as nothing, where something of 0 is compared. */
 static double update_ratio(const struct health *h, i64 param)

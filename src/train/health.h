@@ -35,7 +35,7 @@ struct health {
     struct tensor *scores; /* f64 (layers): largest log-sum-exp */
 };
 
-/* --- tasks: health_tasks.c ------------------------------------------------------------ */
+/* --- tasks: health_tasks.c ---------------------------------------------------------- */
 
 /* Behind the forward list, before its gradients are made. */
 void health_watch_scores(struct graph *g, const struct health *h);
@@ -57,7 +57,7 @@ bool health_measures(const struct model *m, const struct mesh *mesh, const struc
  * tp. A rank's gradients of these are whole but for other rows. */
 bool health_in_noise(const struct param_desc *p);
 
-/* --- numbers: health.c ---------------------------------------------------------------- */
+/* --- numbers: health.c -------------------------------------------------------------- */
 
 /* What the noise scale is made of; all per token. */
 struct health_noise {

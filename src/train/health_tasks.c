@@ -4,7 +4,7 @@
 #include "parallel/pipeline.h"
 #include "train/health.h"
 
-/* --- attention ------------------------------------------------------------------------ */
+/* --- attention ---------------------------------------------------------------------- */
 
 static bool ends_attention(const struct task *t)
 {
@@ -26,7 +26,7 @@ void health_watch_scores(struct graph *g, const struct health *h)
     g->layer = -1;
 }
 
-/* --- parameters ----------------------------------------------------------------------- */
+/* --- parameters --------------------------------------------------------------------- */
 
 static struct tensor *place_of(struct graph *g, const struct health *h, const struct param *p,
                                int column)

@@ -48,7 +48,7 @@ static double fraction_done(const struct loop *l)
     return fmin(fraction, 1);
 }
 
-/* --- one step ---------------------------------------------------------------------------------- */
+/* --- one step ----------------------------------------------------------------------- */
 
 struct step_program *session_program(struct session *s, i64 step)
 {
@@ -260,7 +260,7 @@ static int take_outer_step(struct loop *l)
     return OK;
 }
 
-/* --- after a step -------------------------------------------------------------------------------- */
+/* --- after a step ------------------------------------------------------------------- */
 
 static void account(struct loop *l, const struct step_program *p)
 {
@@ -443,7 +443,7 @@ static bool checkpoint_due(const struct session *s)
            s->clock - s->saved_clock >= c->checkpoint.interval;
 }
 
-/* --- trouble ------------------------------------------------------------------------------------- */
+/* --- trouble ------------------------------------------------------------------------ */
 
 static int bad_step(struct loop *l, const struct step_program *p)
 {
@@ -571,7 +571,7 @@ static void risen_step(struct loop *l)
     run_folder_end_line(&s->folder);
 }
 
-/* --- the loop -------------------------------------------------------------------------------------- */
+/* --- the loop ----------------------------------------------------------------------- */
 
 static bool finished(const struct loop *l)
 {

@@ -27,7 +27,7 @@ static void add_box(struct lister *l, const struct checkpoint_tensor *box)
     l->out.list[l->out.n++] = *box;
 }
 
-/* --- from elements to boxes ----------------------------------------------------------- */
+/* --- from elements to boxes --------------------------------------------------------- */
 
 /* Elements [first, last) of a share of a parameter, in its own order, at data. */
 struct range {
@@ -112,7 +112,7 @@ static void add_range(struct lister *l, const struct range *r)
     }
 }
 
-/* --- from parameters to elements -------------------------------------------------------- */
+/* --- from parameters to elements ---------------------------------------------------- */
 
 /* Ranks that have these elements alike, and which of them this is. */
 struct copies {
@@ -211,7 +211,7 @@ static bool is_part(const struct model *m)
            m->part.expert_parts > 1 || m->part.islands > 1;
 }
 
-/* --- lists --------------------------------------------------------------------------------- */
+/* --- lists -------------------------------------------------------------------------- */
 
 struct model_boxes model_boxes_held(const struct model *m, struct arena *a)
 {

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- building --------------------------------------------------------------------------- */
+/* --- building ----------------------------------------------------------------------- */
 
 static void make_caches(struct sampler *s, const struct model *m, struct arena *a)
 {
@@ -80,7 +80,7 @@ void sampler_reset(struct sampler *s)
     s->picks = 0;
 }
 
-/* --- running ---------------------------------------------------------------------------- */
+/* --- running ------------------------------------------------------------------------ */
 
 static void feed(struct sampler *s, struct sample_program *p, const i32 *tokens, i64 n)
 {
@@ -128,7 +128,7 @@ const float *sampler_logits(const struct sampler *s)
     return s->one.logits->data;
 }
 
-/* --- drawing ---------------------------------------------------------------------------- */
+/* --- drawing ------------------------------------------------------------------------ */
 
 static i32 likeliest(const float *logits, i64 n)
 {

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- the model's spec ---------------------------------------------------------------------- */
+/* --- the model's spec --------------------------------------------------------------- */
 
 /* "recipe.yaml:3:5: " when the key was given, "" when it has its default. */
 static const char *at(struct session *s, const char *key)
@@ -64,7 +64,8 @@ static int settle_vocab(struct session *s)
     if (needed > s->spec.vocab)
         return err_set(ERR_CONFIG, "%sthe tokenizer has %lld tokens but %s has a vocabulary of "
                        "%lld; use its own tokenizer or another model.spec",
-                       at(s, "data.tokenizer"), (long long)needed, s->spec.name, (long long)s->spec.vocab);
+                       at(s, "data.tokenizer"), (long long)needed, s->spec.name,
+                       (long long)s->spec.vocab);
     return OK;
 }
 
@@ -78,7 +79,7 @@ static void compare_tokenizers(const struct session *s)
                  tokenizer_hash(s->tokenizer));
 }
 
-/* --- programs -------------------------------------------------------------------------------- */
+/* --- programs ----------------------------------------------------------------------- */
 
 static struct step_program *find_shape(struct session *s, i64 T, int micro_batches)
 {
@@ -125,7 +126,7 @@ static int build_programs(struct session *s)
     return OK;
 }
 
-/* --- opening ----------------------------------------------------------------------------------- */
+/* --- opening ------------------------------------------------------------------------ */
 
 /* "recipes/tiny.yaml" -> "tiny". */
 static const char *stem_of(const char *path, struct arena *a)

@@ -142,7 +142,7 @@ bool session_asked_to_stop(const struct session *s);
  * steps it is that of the weights that islands have in common, those of the last one. */
 int session_evaluate(struct session *s, bool final, bool ema, struct eval_result *out);
 
-/* --- parts, each in its own file ---------------------------------------------------------- */
+/* --- parts, each in its own file ---------------------------------------------------- */
 
 /* session_data.c: tokenizer, raw text to shards, loaders. */
 int session_open_data(struct session *s);

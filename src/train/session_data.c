@@ -61,7 +61,7 @@ static int read_sources(struct session *s, struct source **out, i64 *n)
 }
 
 
-/* --- tokenizer --------------------------------------------------------------------------------- */
+/* --- tokenizer ---------------------------------------------------------------------- */
 
 /* The tokenizer named in the recipe, or beside the first source or model.from; none when
  * the data are shards that bring none. */
@@ -91,7 +91,7 @@ static void count_token_bytes(struct session *s)
     }
 }
 
-/* --- raw text ------------------------------------------------------------------------------------- */
+/* --- raw text ----------------------------------------------------------------------- */
 
 static bool tell_preparing(void *context, const struct prepare_progress *p)
 {
@@ -162,7 +162,7 @@ int session_open_data(struct session *s)
     return OK;
 }
 
-/* --- loaders ------------------------------------------------------------------------------------ */
+/* --- loaders ------------------------------------------------------------------------ */
 
 static bool any_validation(struct session *s)
 {

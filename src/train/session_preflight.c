@@ -47,7 +47,7 @@ int session_check_data(struct session *s)
     return mesh_same(&s->mesh, &f, "the data (by checksum)");
 }
 
-/* --- cores ------------------------------------------------------------------------------- */
+/* --- cores -------------------------------------------------------------------------- */
 
 /* Ranks that a launcher put on cores of their own have other sets; else they share what there
  * is, rank by rank. */
@@ -79,7 +79,7 @@ int session_place(struct session *s)
     return OK;
 }
 
-/* --- speed ------------------------------------------------------------------------------- */
+/* --- speed -------------------------------------------------------------------------- */
 
 static void tell_finding(const struct preflight *p, const struct preflight_finding *f)
 {

@@ -13,7 +13,7 @@ static const char *const free_settings[] = {
     "data.tokenizer", "data.on_missing", "train.threads",
 };
 
-/* --- what a checkpoint keeps ---------------------------------------------------------------- */
+/* --- what a checkpoint keeps -------------------------------------------------------- */
 
 /* Of the tokens that a source gives, wherever they lie: their checksums, and sizes where
  * the format has none. */
@@ -64,7 +64,7 @@ void session_put_identity(const struct session *s, json_t *o)
     text_fini(&recipe);
 }
 
-/* --- comparing -------------------------------------------------------------------------------- */
+/* --- comparing ---------------------------------------------------------------------- */
 
 static bool is_free(const char *key)
 {

@@ -28,7 +28,7 @@ int session_open_writer(struct session *s)
     return OK;
 }
 
-/* --- saving ------------------------------------------------------------------------------ */
+/* --- saving ------------------------------------------------------------------------- */
 
 /* What the leading rank says of a step: its code, and the ticket with which all begin. */
 struct opened {
@@ -107,7 +107,7 @@ int session_save_alone(struct session *s, struct checkpoint_result *result)
     return checkpoint_wait(s->writer, 0, result);
 }
 
-/* --- loading ------------------------------------------------------------------------------- */
+/* --- loading ------------------------------------------------------------------------ */
 
 /* The worst of all ranks' codes: damage only where nobody has anything else to say, because
  * then an older checkpoint will do. */

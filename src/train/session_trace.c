@@ -28,7 +28,7 @@ static void task_label(void *context, const struct span *span, struct trace_labe
         snprintf(out->name, sizeof out->name, "%s%s", t->op->name, again);
 }
 
-/* --- one file of all ranks ----------------------------------------------------------------- */
+/* --- one file of all ranks ---------------------------------------------------------- */
 
 /* The leader: appends what every other rank gives. */
 static int join_parts(struct session *s, const struct trace_format *f, const i64 *bytes,
@@ -83,7 +83,7 @@ static int export_all(struct session *s)
     return OK;
 }
 
-/* --- how much was hidden ----------------------------------------------------------------- */
+/* --- how much was hidden ------------------------------------------------------------ */
 
 static int by_size(const void *a, const void *b)
 {

@@ -10,7 +10,7 @@
 
 enum { CHOICES = 64 };
 
-/* --- text ---------------------------------------------------------------------------------- */
+/* --- text --------------------------------------------------------------------------- */
 
 int tasks_score_text(struct scorer *s, const i32 *ids, i64 n, i32 before, i64 stride,
                      struct text_score *sum)
@@ -41,7 +41,7 @@ int tasks_score_text(struct scorer *s, const i32 *ids, i64 n, i32 before, i64 st
     return OK;
 }
 
-/* --- multiple choice ----------------------------------------------------------------------- */
+/* --- multiple choice ---------------------------------------------------------------- */
 
 struct question {
     const char *context, *ending[CHOICES];

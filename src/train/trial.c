@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- made-up rows ---------------------------------------------------------------------------- */
+/* --- made-up rows ------------------------------------------------------------------- */
 
 /* Row r of a step is a function of (step, r), whoever computes it. */
 static void fill_batch(const struct task *t, struct run *x)
@@ -34,7 +34,7 @@ static void fill_batch(const struct task *t, struct run *x)
         1.0f / (float)((k->T - ceil_div(k->T, 5)) * k->all_rows);
 }
 
-/* --- ranks ------------------------------------------------------------------------------------- */
+/* --- ranks -------------------------------------------------------------------------- */
 
 static int open_rank(struct trial *t, struct trial_rank *k, const struct model_spec *s,
                      struct comm *comm, const char *backend)
@@ -128,7 +128,7 @@ int trial_step(struct trial *t, i64 step)
     return OK;
 }
 
-/* --- rounding ------------------------------------------------------------------------------------ */
+/* --- rounding ----------------------------------------------------------------------- */
 
 double trial_rounding(const struct train_config *c, const struct model_spec *s)
 {
@@ -154,7 +154,7 @@ void trial_disturb(struct trial *t, double share)
     model_refresh_compute(t->rank[0].model, t->rank[0].engine.pool);
 }
 
-/* --- comparing ------------------------------------------------------------------------------------ */
+/* --- comparing ---------------------------------------------------------------------- */
 
 /* Element `at` of a bucket that this rank is to have right; NULL: it has none there. */
 static const float *flat_at(const struct tensor *t, i64 at)

@@ -379,7 +379,7 @@ TEST(avx2_and_avx512_give_the_same_bits)
 }
 #endif
 
-/* --- sums in leaves -------------------------------------------------------------------- */
+/* --- sums in leaves ----------------------------------------------------------------- */
 
 /* Rows (or columns) [k0, k0 + n) of the sum, of both operands. */
 static struct gemm part_of_k(const struct gemm *g, i64 k0, i64 n, struct gemm_matrix C)
@@ -591,7 +591,7 @@ TEST(pack_and_micro_multiply_one_tile_on_their_own)
     }
 }
 
-/* --- which set multiplies bf16 -------------------------------------------------------- */
+/* --- which set multiplies bf16 ------------------------------------------------------ */
 
 static const struct gemm_kernels *products_of(const char *backend)
 {

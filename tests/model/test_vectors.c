@@ -129,7 +129,7 @@ static double bf16_bound(const struct fixture *f, int passes)
     return 2 * 1.66e-3 * sqrt(roundings);
 }
 
-/* --- logits ------------------------------------------------------------------------------ */
+/* --- logits ------------------------------------------------------------------------- */
 
 static void expect_logits(const char *family, const char *backend, bool narrow, double bound)
 {
@@ -174,7 +174,7 @@ TEST(logits_in_bf16_stay_within_its_rounding)
     for_each(expect_logits, true, 0);
 }
 
-/* --- gradients ----------------------------------------------------------------------------- */
+/* --- gradients ---------------------------------------------------------------------- */
 
 static double squared(const float *x, i64 n)
 {
@@ -298,7 +298,7 @@ TEST(losses_of_the_router_and_their_gradients_equal_those_of_transformers)
     }
 }
 
-/* --- a curve --------------------------------------------------------------------------------- */
+/* --- a curve ------------------------------------------------------------------------ */
 
 static void expect_curve(const char *family, const char *backend, bool narrow, double bound)
 {
@@ -323,7 +323,7 @@ TEST(a_hundred_steps_follow_those_of_pytorch)
     for_each(expect_curve, false, 2e-3);
 }
 
-/* --- packed documents ---------------------------------------------------------------------------- */
+/* --- packed documents --------------------------------------------------------------- */
 
 TEST(packed_documents_give_the_logits_of_separate_ones)
 {
@@ -347,7 +347,7 @@ TEST(packed_documents_give_the_logits_of_separate_ones)
     close_fixture(&f);
 }
 
-/* --- rotary frequencies ------------------------------------------------------------------------- */
+/* --- rotary frequencies ------------------------------------------------------------- */
 
 TEST(rotary_frequencies_equal_those_of_transformers)
 {

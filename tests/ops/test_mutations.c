@@ -13,7 +13,7 @@
 
 static struct arena spare; /* altered tensors; given back after each fault */
 
-/* --- ways to alter a task: k says which tensor or attribute -------------------------------- */
+/* --- ways to alter a task: k says which tensor or attribute ------------------------- */
 
 static struct tensor *copy_of(const struct tensor *t)
 {
@@ -118,7 +118,7 @@ static void set_accumulate(struct task *t, int k, double value)
     t->accumulate = (enum accumulate)value;
 }
 
-/* --- ways to spoil an output ---------------------------------------------------------------- */
+/* --- ways to spoil an output -------------------------------------------------------- */
 
 static void fill_out(struct task *t, int k, double value)
 {
@@ -139,7 +139,7 @@ static void zero_half_out(struct task *t, int k, double value)
         fill(t->out[k], r * C + C / 2, (r + 1) * C, value);
 }
 
-/* --- faults of one op ------------------------------------------------------------------------- */
+/* --- faults of one op --------------------------------------------------------------- */
 
 /* Keys and values of a row come one token early: query t sees key t + 1. */
 static void see_next_key(struct task *t, int k, double value)
@@ -240,7 +240,7 @@ static void move_begin_in(struct task *t, int k, double value)
     begin[1] += begin[1] > 0 ? -1 : begin[2] > 0 ? 1 : 0;
 }
 
-/* --- the table ---------------------------------------------------------------------------------- */
+/* --- the table ---------------------------------------------------------------------- */
 
 typedef void (*alter_fn)(struct task *t, int k, double value);
 

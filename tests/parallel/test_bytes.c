@@ -48,7 +48,7 @@ static struct counts of_transport(const struct ranks *all)
     return c;
 }
 
-/* --- formulas ---------------------------------------------------------------------------- */
+/* --- formulas ----------------------------------------------------------------------- */
 
 /* Ranks that split what zero splits, and groups of them. */
 static double group_of(const struct layout *l)
@@ -205,7 +205,7 @@ static struct counts of_formulas(const struct ranks *all, bool half)
     return c;
 }
 
-/* --- comparing ----------------------------------------------------------------------------- */
+/* --- comparing ---------------------------------------------------------------------- */
 
 static void expect_equal(const char *layout, const char *lane, const char *which, double a,
                          double formula)

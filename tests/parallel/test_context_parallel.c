@@ -73,7 +73,7 @@ TEST(half_precision_ranks_stay_near_one)
     expect_close("cp=2,cp_kind=ulysses,dp=2", false, true, 1e-2, 2e-2);
 }
 
-/* --- faults -------------------------------------------------------------------------------- */
+/* --- faults ------------------------------------------------------------------------- */
 
 static void each_of(struct program *p, const struct op_info *op, void (*alter)(struct task *t))
 {
@@ -221,7 +221,7 @@ TEST(planted_faults_are_seen)
     }
 }
 
-/* --- what is computed and sent ---------------------------------------------------------------- */
+/* --- what is computed and sent ------------------------------------------------------ */
 
 /* One rank's tasks of one micro-batch. */
 static struct cost sum_costs(const struct rank *k, enum phase phase, bool attention, bool again)
@@ -319,7 +319,7 @@ TEST(bytes_sent_are_those_of_the_formula)
     }
 }
 
-/* --- what does not fit ----------------------------------------------------------------------- */
+/* --- what does not fit -------------------------------------------------------------- */
 
 TEST(layouts_that_do_not_fit_are_refused_with_one_that_does)
 {

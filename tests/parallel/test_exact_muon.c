@@ -66,7 +66,7 @@ TEST(each_matrix_is_orthogonalised_once)
     }
 }
 
-/* --- faults ------------------------------------------------------------------------------- */
+/* --- faults ------------------------------------------------------------------------- */
 
 static const struct fault {
     const char *name, *layout;

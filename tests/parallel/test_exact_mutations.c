@@ -17,7 +17,7 @@ struct mutation {
     int only; /* this rank, counted from 1; 0: all */
 };
 
-/* --- tools ----------------------------------------------------------------------------------- */
+/* --- tools -------------------------------------------------------------------------- */
 
 /* Nothing runs when this is not set. */
 static i32 never_data = 0;
@@ -45,7 +45,7 @@ static struct task *next_of(struct rank *k, const struct mutation *m, i64 *id)
     return NULL;
 }
 
-/* --- ways to spoil ---------------------------------------------------------------------------- */
+/* --- ways to spoil ------------------------------------------------------------------ */
 
 static void skip_first(struct rank *k, const struct mutation *m)
 {
@@ -258,7 +258,7 @@ static void nothing(struct rank *k, const struct mutation *m)
     (void)m;
 }
 
-/* --- the table -------------------------------------------------------------------------------- */
+/* --- the table ---------------------------------------------------------------------- */
 
 static const struct mutation mutations[] = {
     { "a bucket is not summed over dp", "dp=2", true, 1, 4, skip_first, &op_all_reduce, LANE_DP,

@@ -83,7 +83,7 @@ TEST(the_norm_counts_every_expert_once)
     ranks_close(&one);
 }
 
-/* --- faults -------------------------------------------------------------------------------- */
+/* --- faults ------------------------------------------------------------------------- */
 
 static const struct task *writer_of(const struct program *p, const struct tensor *x)
 {
@@ -152,7 +152,7 @@ TEST(planted_faults_are_seen)
     }
 }
 
-/* --- what is computed and sent ---------------------------------------------------------------- */
+/* --- what is computed and sent ------------------------------------------------------ */
 
 /* Rows that a rank's tokens gave to the experts of one rank, over the step and all layers. */
 static double rows_between(const struct rank *from, const struct rank *to)
@@ -209,7 +209,7 @@ TEST(work_is_that_of_one_rank_shared_out)
     ranks_close(&many);
 }
 
-/* --- what does not fit ----------------------------------------------------------------------- */
+/* --- what does not fit -------------------------------------------------------------- */
 
 TEST(layouts_that_do_not_fit_are_refused_with_one_that_does)
 {

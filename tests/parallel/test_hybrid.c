@@ -68,7 +68,7 @@ TEST(slices_are_those_of_a_group)
     ranks_close(&all);
 }
 
-/* --- faults ------------------------------------------------------------------------------- */
+/* --- faults ------------------------------------------------------------------------- */
 
 static const struct fault {
     const char *name, *layout;
@@ -154,7 +154,7 @@ TEST(every_exchange_changes_some_bit)
     }
 }
 
-/* --- what does not fit -------------------------------------------------------------------------- */
+/* --- what does not fit -------------------------------------------------------------- */
 
 TEST(a_group_that_does_not_fit_is_refused_with_those_that_would)
 {

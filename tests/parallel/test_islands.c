@@ -8,7 +8,7 @@
 
 enum { ROUNDS = 3, INNER = 2 };
 
-/* --- the reference ------------------------------------------------------------------------- */
+/* --- the reference ------------------------------------------------------------------ */
 
 /* What all have in common, of the whole model, in double. */
 struct outer {
@@ -81,7 +81,7 @@ static void outer_step(struct outer *x, const struct ranks *all)
     x->divergence = sqrt(apart);
 }
 
-/* --- comparing ------------------------------------------------------------------------------- */
+/* --- comparing ---------------------------------------------------------------------- */
 
 /* The first weight that is not the reference's, in words; NULL: none. Each step rounds a handful
  * of f32 values of the weights' size, whose errors momentum multiplies by less than 10. */
@@ -240,7 +240,7 @@ TEST(an_exact_island_is_one_rank_to_the_last_bit)
     }
 }
 
-/* --- faults ------------------------------------------------------------------------------------ */
+/* --- faults ------------------------------------------------------------------------- */
 
 static struct task *find_outer(struct rank *k, const struct op_info *op, int nth)
 {

@@ -108,7 +108,7 @@ TEST(an_order_from_a_file_trains_like_one_rank)
     CHECK(remove(path) == 0);
 }
 
-/* --- memory -------------------------------------------------------------------------------- */
+/* --- memory ------------------------------------------------------------------------- */
 
 static i64 slots_of(const struct program *p, const char *name)
 {
@@ -139,7 +139,7 @@ TEST(activations_are_kept_for_the_micro_batches_in_flight_and_no_more)
     ranks_close(&all);
 }
 
-/* --- faults -------------------------------------------------------------------------------- */
+/* --- faults ------------------------------------------------------------------------- */
 
 static struct task *find_task(struct program *p, const struct op_info *op, enum lane lane)
 {
@@ -321,7 +321,7 @@ TEST(faults_of_a_pipeline_are_seen)
             fail_msg("not seen: %s", faults[i].name);
 }
 
-/* --- layouts ------------------------------------------------------------------------------- */
+/* --- layouts ------------------------------------------------------------------------ */
 
 static void refuse(const char *text, i64 ranks, int micro_batches, const char *why)
 {

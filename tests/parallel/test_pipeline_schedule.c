@@ -140,7 +140,7 @@ TEST(numbers_that_do_not_suit_are_refused_with_ones_that_do)
     arena_fini(&a);
 }
 
-/* --- mutations ----------------------------------------------------------------------------- */
+/* --- mutations ---------------------------------------------------------------------- */
 
 static struct schedule_list copy_list(const struct schedule_list *l, struct arena *a)
 {
@@ -260,7 +260,7 @@ TEST(ranks_that_wait_for_each_other_are_named)
     arena_fini(&a);
 }
 
-/* --- text ---------------------------------------------------------------------------------- */
+/* --- text --------------------------------------------------------------------------- */
 
 TEST(a_schedule_reads_back_as_it_was_written)
 {

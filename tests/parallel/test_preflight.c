@@ -73,7 +73,7 @@ TEST(most_ranks_are_right_about_a_fact)
     CHECK(odd_one((const struct fact *const *)at, 5, &usual) == -1);
 }
 
-/* --- real processes ---------------------------------------------------------------------- */
+/* --- real processes ----------------------------------------------------------------- */
 
 struct told {
     int odd;

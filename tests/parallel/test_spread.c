@@ -18,7 +18,7 @@ struct fault {
     const char *text[3]; /* what the message says: the task, the axis, the tensor */
 };
 
-/* --- ways to spoil ------------------------------------------------------------------------------ */
+/* --- ways to spoil ------------------------------------------------------------------ */
 
 /* Later readers of x read y. */
 static void read_instead(struct graph *g, i64 from, const struct tensor *x, struct tensor *y)

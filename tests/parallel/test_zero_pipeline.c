@@ -91,7 +91,7 @@ TEST(a_stage_keeps_slices_and_two_buckets_at_a_time)
     }
 }
 
-/* --- faults ------------------------------------------------------------------------------- */
+/* --- faults ------------------------------------------------------------------------- */
 
 static i32 never_data = 0;
 static struct tensor never = { .name = "never", .dtype = DTYPE_I32, .role = ROLE_RESULT, .rank = 1,

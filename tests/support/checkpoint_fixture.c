@@ -82,7 +82,7 @@ int fixture_open(struct checkpoint_writer **w, struct fixture *f, const char *di
                                                                .max_missed = 3 });
 }
 
-/* --- shared by ranks ----------------------------------------------------------------- */
+/* --- shared by ranks ---------------------------------------------------------------- */
 
 /* Box k of a rank: of which tensor, from where, how much. */
 static const struct {
@@ -164,7 +164,7 @@ int fixture_part_save(struct checkpoint_writer *w, struct fixture_part *f, i64 s
     return rc;
 }
 
-/* --- promises ------------------------------------------------------------------------ */
+/* --- promises ----------------------------------------------------------------------- */
 
 int fixture_check(void *context, const char *folder, i64 mark)
 {

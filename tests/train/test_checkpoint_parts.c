@@ -29,7 +29,7 @@ static const char *in_folder(const char *name)
     return path;
 }
 
-/* --- any boxes into any boxes ------------------------------------------------------------ */
+/* --- any boxes into any boxes ------------------------------------------------------- */
 
 enum { MOST_BOXES = 40, RANKS = 5, ROUNDS = 60 };
 
@@ -167,7 +167,7 @@ TEST(any_boxes_are_loaded_from_any_boxes)
     }
 }
 
-/* --- two ranks and the fixture ------------------------------------------------------------- */
+/* --- two ranks and the fixture ------------------------------------------------------ */
 
 struct pair {
     struct checkpoint_writer *w[FIXTURE_RANKS];
@@ -270,7 +270,7 @@ TEST(a_checkpoint_of_many_is_exported_whole)
     safetensors_close(&s);
 }
 
-/* --- gaps and overlaps ----------------------------------------------------------------------- */
+/* --- gaps and overlaps -------------------------------------------------------------- */
 
 TEST(boxes_that_leave_a_gap_or_overlap_are_not_saved)
 {
@@ -346,7 +346,7 @@ TEST(a_manifest_whose_boxes_do_not_fit_is_refused)
     CHECK_EQ(f.data[0][0], 0);
 }
 
-/* --- damage ---------------------------------------------------------------------------------- */
+/* --- damage ------------------------------------------------------------------------- */
 
 static const char *const files[] = {
     "param-00000-of-00002.safetensors",   "param-00001-of-00002.safetensors",
@@ -408,7 +408,7 @@ TEST(a_flipped_bit_in_any_byte_of_any_part_is_found_and_named)
     }
 }
 
-/* --- ranks that fail --------------------------------------------------------------------------- */
+/* --- ranks that fail ---------------------------------------------------------------- */
 
 TEST(a_full_disk_at_one_rank_is_a_miss_that_names_it)
 {

@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-/* --- statistics ------------------------------------------------------------------------------- */
+/* --- statistics --------------------------------------------------------------------- */
 
 /* Losses 1 to 21: median 11, median distance from it 5. */
 static void fill(struct guard *g)
@@ -95,7 +95,7 @@ TEST(spikes_now_and_then_stay_spikes)
                  step % 3 ? VERDICT_FINE : VERDICT_SPIKE);
 }
 
-/* --- whole runs ------------------------------------------------------------------------------- */
+/* --- whole runs --------------------------------------------------------------------- */
 
 static void open_trapped(struct job *j, struct session *s, const char *name,
                          const char *const *sets)

@@ -41,7 +41,7 @@ static double norm_of(const struct tensor *x, const float *before)
     return sqrt(sum);
 }
 
-/* --- one rank beside plain loops ------------------------------------------------------ */
+/* --- one rank beside plain loops ---------------------------------------------------- */
 
 enum { MOST_PARAMS = 64, MICRO = 4 };
 
@@ -141,7 +141,7 @@ TEST(one_rank_measures_what_plain_loops_find)
     }
 }
 
-/* --- layouts beside one rank ---------------------------------------------------------- */
+/* --- layouts beside one rank -------------------------------------------------------- */
 
 /* Squares of the first micro-batch of each of dp ranks; one rank has them all in a row. */
 static double small_of(const struct seen *s, i64 dp, i64 i)
@@ -210,7 +210,7 @@ TEST(every_layout_measures_what_one_rank_does)
         compare(layouts[i], i % 2, i % 3 == 2 ? OPTIMIZER_MUON : OPTIMIZER_ADAMW);
 }
 
-/* --- steps that are not looked at ----------------------------------------------------- */
+/* --- steps that are not looked at --------------------------------------------------- */
 
 static void count_task(void *context, const struct task *t)
 {
@@ -249,7 +249,7 @@ TEST(other_steps_run_nothing_more)
     ranks_close(&with);
 }
 
-/* --- numbers -------------------------------------------------------------------------- */
+/* --- numbers ------------------------------------------------------------------------ */
 
 /* Norms made from a known |G|^2 and tr(S): 8 batches of 100 tokens, on 2 ranks. */
 TEST(the_noise_scale_is_the_one_that_the_norms_were_made_from)
@@ -279,7 +279,7 @@ TEST(the_noise_scale_is_the_one_that_the_norms_were_made_from)
     arena_fini(&a);
 }
 
-/* --- a run ---------------------------------------------------------------------------- */
+/* --- a run -------------------------------------------------------------------------- */
 
 struct lines {
     i64 n, last;

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* --- a reader that forgives nothing (OpenMetrics 1.0, for families of one sample) ---------- */
+/* --- a reader that forgives nothing (OpenMetrics 1.0, for families of one sample) --- */
 
 struct sample {
     char name[96], run[64], rank[16];
@@ -143,7 +143,7 @@ static double value_of(const struct reading *r, const char *name)
     return s->value;
 }
 
-/* --- tests ------------------------------------------------------------------------------------ */
+/* --- tests -------------------------------------------------------------------------- */
 
 TEST(names_are_escaped_and_numbers_that_are_none_have_the_format_s_words)
 {

@@ -16,7 +16,7 @@ static void random_ids(i32 *ids, i64 n, u64 seed)
         ids[i] = (i32)(rng_u64(&(struct rng){ seed, 1 }, (u64)i) % V);
 }
 
-/* --- the cache -------------------------------------------------------------------------- */
+/* --- the cache ---------------------------------------------------------------------- */
 
 /* Logits after every token, in one go without a cache, beside those of a sampler that is
  * fed the same in pieces: whole chunks, single tokens, and both. */
@@ -77,7 +77,7 @@ TEST(what_a_sampler_cannot_do_is_said)
     small_model_close(&m);
 }
 
-/* --- drawing ---------------------------------------------------------------------------- */
+/* --- drawing ------------------------------------------------------------------------ */
 
 /* A sampler of nothing but logits. */
 struct drawer {

@@ -19,7 +19,7 @@ static double last_nll(struct scorer *one, const i32 *row, i64 n)
     return scorer_sum(one, 0);
 }
 
-/* --- text --------------------------------------------------------------------------------- */
+/* --- text --------------------------------------------------------------------------- */
 
 /* Token i of the text is predicted from tokens [first, i): rows of T whose last `stride`
  * places are asked, the very first row from its beginning. -1 is what stands before. */
@@ -63,7 +63,7 @@ TEST(every_token_of_a_text_is_asked_once_with_its_past)
     small_model_close(&m);
 }
 
-/* --- questions ---------------------------------------------------------------------------- */
+/* --- questions ---------------------------------------------------------------------- */
 
 struct quiz {
     struct small_model m;

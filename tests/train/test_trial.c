@@ -99,7 +99,7 @@ TEST(rounding_is_all_that_layouts_change)
         }
 }
 
-/* --- faults ---------------------------------------------------------------------------------- */
+/* --- faults ------------------------------------------------------------------------- */
 
 /* The n-th task of this op on this lane in layer `layer`. */
 static struct task *find(struct trial_rank *k, const struct op_info *op, enum lane lane, int layer)

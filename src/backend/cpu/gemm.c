@@ -330,7 +330,7 @@ static void pack_b(const struct work *w, const struct slab *b, i64 part)
     k->pack(panels + first * gemm_steps(k, s.k), &s, k->nr);
 }
 
-/* --- sums in a tree ------------------------------------------------------------------ */
+/* --- sums in a tree ----------------------------------------------------------------- */
 
 /* Where subtrees wait: slot i begins i x apart floats behind the first. */
 struct slots {

@@ -1,9 +1,10 @@
 /* backend/cpu/gemm.h - matrix products, exact in the order of their sums.
  *
- * Both operands are first copied into *panels*: mr rows of A, or nr columns of B, side by
- * side for kc values of k; rows of A that a kernel can read as they lie are left there. A *micro kernel* then multiplies one panel of A with one panel
- * of B with all mr x nr sums in registers. Everything else is about which panel to touch
- * when (gemm.c) and how to copy quickly (multi/gemm_pack.c).
+ * Both operands are first copied into *panels*: mr rows of A, or nr columns of B, side
+ * by side for kc values of k; rows of A that a kernel can read as they lie are left
+ * there. A *micro kernel* then multiplies one panel of A with one panel of B with all mr
+ * x nr sums in registers. Everything else is about which panel to touch when (gemm.c)
+ * and how to copy quickly (multi/gemm_pack.c).
  *
  * The promise: an element of C is start + block 0 + block 1 + ..., added in this order,
  * where block i is the chain of fused multiply-adds over k in [i kc, (i + 1) kc), ascending,
@@ -75,7 +76,7 @@ i64 gemm_workspace_bytes(const struct gemm *g, const struct gemm_kernels *k, int
 /* The most of that for any K from 0 to g->K: when it is known only when the product runs. */
 i64 gemm_workspace_bytes_up_to(const struct gemm *g, const struct gemm_kernels *k, int threads);
 
-/* --- one level down: for kernels that multiply small tiles themselves (attention) ------ */
+/* --- one level down: for kernels that multiply small tiles themselves (attention) --- */
 
 /* What pack copies: `rows` rows by k columns of a matrix, seen so that k runs along the
  * sum: for A rows are rows, for B rows are B's columns. */

@@ -94,7 +94,7 @@ KERNEL_DECLARE(ema);
 KERNEL_DECLARE(outer_gradient);
 KERNEL_DECLARE(outer_update);
 
-/* --- parts ----------------------------------------------------------------------------- */
+/* --- parts -------------------------------------------------------------------------- */
 
 /* What a pool function needs: the task, the run, and how many items a part takes. */
 struct work {

@@ -78,7 +78,7 @@ static inline void tiles(i64 rows, const struct tile *t, const float *a, const f
     }
 }
 
-/* --- transposes ------------------------------------------------------------------------- */
+/* --- transposes --------------------------------------------------------------------- */
 
 /* a0 b0 a1 b1 ... of the lower, and of the upper, halves. */
 INLINE vec zip_low(vec a, vec b)

@@ -38,7 +38,7 @@ typedef i32 vec_i32 __attribute__((vector_size(VL * 4)));
 typedef u32 vec_u32 __attribute__((vector_size(VL * 4)));
 typedef u16 vec_u16 __attribute__((vector_size(VL * 2)));
 
-/* --- registers ----------------------------------------------------------------------- */
+/* --- registers ---------------------------------------------------------------------- */
 
 INLINE vec vec_all(float x)
 {
@@ -126,7 +126,7 @@ INLINE float vec_largest(vec x)
     return lane[0];
 }
 
-/* --- memory -------------------------------------------------------------------------- */
+/* --- memory ------------------------------------------------------------------------- */
 
 INLINE vec vec_load(const float *p)
 {
@@ -237,7 +237,7 @@ INLINE void *vec_at(bool half, const void *p, i64 i)
     return (char *)(uintptr_t)p + i * (half ? (i64)sizeof(bf16) : (i64)sizeof(float));
 }
 
-/* --- mathematics --------------------------------------------------------------------- */
+/* --- mathematics -------------------------------------------------------------------- */
 
 /* 2^x for x < 127.5, within 2 ulp; 0 below -126.5. NaN stays NaN.
  * x = n + f with |f| <= 1/2; 2^f is a polynomial, 2^n is put together from its bits: the

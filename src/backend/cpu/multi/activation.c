@@ -102,7 +102,7 @@ void NAMED(gelu_grad)(const struct task *t, struct run *x)
     work_run(t, x, tensor_count(t->in[0]), ELEMENTS_PER_PART, gelu_grad_part);
 }
 
-/* --- SwiGLU: y = silu(a) b, x = [a | b] row by row -------------------------------------- */
+/* --- SwiGLU: y = silu(a) b, x = [a | b] row by row ---------------------------------- */
 
 INLINE void swiglu_at(bool half, void *y, const void *x, i64 F, i64 i, i64 n)
 {
@@ -182,7 +182,7 @@ void NAMED(swiglu_grad)(const struct task *t, struct run *x)
     work_run(t, x, tensor_rows(t->in[0]), rows_per_part(F), swiglu_grad_part);
 }
 
-/* --- y = a + b --------------------------------------------------------------------------- */
+/* --- y = a + b ---------------------------------------------------------------------- */
 
 INLINE void add_at(bool half, void *y, const void *a, const void *b, i64 i, i64 n)
 {

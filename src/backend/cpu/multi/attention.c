@@ -2,7 +2,7 @@
  * of new tokens against a cache: what queries see which keys; the arithmetic is in attend.c. */
 #include "backend/cpu/attend.h"
 
-/* --- rows of T tokens: a part is a run of queries of one head, longest first ------------- */
+/* --- rows of T tokens: a part is a run of queries of one head, longest first -------- */
 
 /* Scratch per thread: first, last (ATTEND_QUERIES each), then attend's. */
 static i64 thread_bytes(i64 D)
@@ -77,7 +77,7 @@ i64 NAMED(attention_block_workspace)(const struct task *t, int threads, const vo
     return NAMED(attention_workspace)(t, threads, context);
 }
 
-/* --- generation: keys and values go to the cache first ------------------------------------ */
+/* --- generation: keys and values go to the cache first ------------------------------ */
 
 static void store_keys(const struct task *t)
 {

@@ -73,12 +73,13 @@ struct block {
     i64 row0[PANELS], row1[PANELS]; /* rows of the block that a panel of keys concerns */
 };
 
-/* --- workspace ------------------------------------------------------------------------------ */
+/* --- workspace ---------------------------------------------------------------------- */
 
 static i64 scratch_floats(const struct shape *s)
 {
     return round_up((i64)sizeof(struct scratch), 64) / 4 + KEYS * s->Dp +
-           (4 + 2 * s->levels) * KEYS * s->D + 2 * round_up(QUERIES * s->D, 16) + QUERIES * TILE_COLS + QUERIES * DS_ROW;
+           (4 + 2 * s->levels) * KEYS * s->D + 2 * round_up(QUERIES * s->D, 16) +
+           QUERIES * TILE_COLS + QUERIES * DS_ROW;
 }
 
 static struct scratch *scratch_of(const struct shape *s, int thread)
@@ -159,7 +160,7 @@ static void place(struct shape *s, char *workspace)
     s->scratch = workspace + shared_bytes(s);
 }
 
-/* --- first: delta, zeros --------------------------------------------------------------------- */
+/* --- first: delta, zeros ------------------------------------------------------------ */
 
 INLINE float row_dot(bool half, const void *a, const void *b, i64 n)
 {
@@ -201,7 +202,7 @@ static void prepare_head(void *context, i64 head, int thread)
         atomic_store_explicit(&s->passed[head * s->chunks + i], 0, memory_order_relaxed);
 }
 
-/* --- loading ----------------------------------------------------------------------------------- */
+/* --- loading ------------------------------------------------------------------------ */
 
 INLINE void load_keys_as(bool half, const struct shape *s, struct scratch *c, i64 b, i64 g,
                          i64 key, i64 keys)
@@ -278,7 +279,7 @@ static bool find_rows(const struct shape *s, struct scratch *c, struct block *k)
     return any;
 }
 
-/* --- one panel of keys -------------------------------------------------------------------------- */
+/* --- one panel of keys -------------------------------------------------------------- */
 
 /* P in c->p: S becomes exp(scale S - lse), 0 where the query does not see the key;
  * dS in place of dP. */
@@ -329,7 +330,7 @@ static void key_panel(const struct shape *s, struct scratch *c, const struct blo
     tiles(D, &back, c->q + row0 * D, ds, c->dkt + at * D);
 }
 
-/* --- dQ ------------------------------------------------------------------------------------------ */
+/* --- dQ ----------------------------------------------------------------------------- */
 
 /* Until the chunk before has passed this block of queries. */
 static void wait_for_turn(const struct shape *s, const struct block *k, i64 head)
@@ -416,7 +417,7 @@ static void query_block(const struct shape *s, struct scratch *c, struct block *
         store_queries(s, k, dq);
 }
 
-/* --- one chunk of keys ------------------------------------------------------------------------------ */
+/* --- one chunk of keys -------------------------------------------------------------- */
 
 static void store_keys(const struct shape *s, const float *panels, const struct target *to,
                        float scale, i64 row, i64 keys)

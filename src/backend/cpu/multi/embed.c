@@ -49,7 +49,7 @@ void NAMED(embed)(const struct task *t, struct run *x)
     work_run(t, x, tensor_count(t->in[0]), rows_per_part(t->in[1]->dim[1]), embed_rows);
 }
 
-/* --- gradient: parts are columns, so that every part adds its rows in ascending r ------- */
+/* --- gradient: parts are columns, so that every part adds its rows in ascending r --- */
 
 enum { COLUMNS_PER_PART = 64, ZERO_PER_PART = 1 << 18 };
 
@@ -89,7 +89,7 @@ static void zero_part(void *context, i64 part, int thread)
            (size_t)(r.end - r.begin) * sizeof(float));
 }
 
-/* --- the same with a grain: each row of the table is a tree over runs of rows of dy -------- */
+/* --- the same with a grain: each row of the table is a tree over runs of rows of dy --- */
 
 /* Workspace: where the rows of each table row begin in `order`, one more at the end; then those
  * rows of dy, sorted by table row, ascending. */

@@ -1,7 +1,7 @@
 /* Sums that ranks can share: the same bits whoever adds what (ops/exact_sums.c). */
 #include "backend/cpu/kernels.h"
 
-/* --- fold: parts are columns ------------------------------------------------------------- */
+/* --- fold: parts are columns -------------------------------------------------------- */
 
 enum { COLUMNS_PER_PART = 64 };
 
@@ -60,7 +60,7 @@ void NAMED(fold)(const struct task *t, struct run *x)
     work_run(t, x, t->in[0]->dim[1], COLUMNS_PER_PART, fold_columns);
 }
 
-/* --- carry --------------------------------------------------------------------------------- */
+/* --- carry -------------------------------------------------------------------------- */
 
 static void carry_part(void *context, i64 part, int thread)
 {
@@ -84,7 +84,7 @@ void NAMED(carry)(const struct task *t, struct run *x)
     work_run(t, x, tensor_count(t->out[0]), ELEMENTS_PER_PART, carry_part);
 }
 
-/* --- squares as whole numbers ---------------------------------------------------------------- */
+/* --- squares as whole numbers ------------------------------------------------------- */
 
 /* Squares of equal exponent add up in one of 256 bins without overflow: a block's 65,536
  * squares are below 2^48 each. SETS of bins take turns, so that one addition need not wait for

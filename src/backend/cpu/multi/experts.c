@@ -4,7 +4,7 @@
 
 enum { ROWS_PER_PART = 16 };
 
-/* --- scores of one row -------------------------------------------------------------------- */
+/* --- scores of one row -------------------------------------------------------------- */
 
 /* Lanes from n on become `fill`. */
 INLINE vec only(vec v, i64 n, float fill)
@@ -50,7 +50,7 @@ static float sum_row(const float *s, i64 E)
     return vec_sum(sums);
 }
 
-/* --- router ------------------------------------------------------------------------------- */
+/* --- router ------------------------------------------------------------------------- */
 
 /* The k largest of key[E] in descending order, the first among equals first. */
 static void choose_largest(const float *key, i64 E, i64 k, i32 *choice)
@@ -138,7 +138,7 @@ void NAMED(router)(const struct task *t, struct run *x)
         work_run(t, x, R, ROWS_PER_PART, route_rows);
 }
 
-/* --- its gradient ------------------------------------------------------------------------- */
+/* --- its gradient ------------------------------------------------------------------- */
 
 /* ds = what the weights give to the scores. */
 static void through_weights(const struct task *t, i64 r, const float *s, float *ds)
@@ -224,7 +224,7 @@ void NAMED(router_grad)(const struct task *t, struct run *x)
     work_run(t, x, t->in[1]->dim[0], ROWS_PER_PART, router_grad_rows);
 }
 
-/* --- load and bias ------------------------------------------------------------------------ */
+/* --- load and bias ------------------------------------------------------------------ */
 
 void NAMED(expert_load)(const struct task *t, struct run *x)
 {
@@ -265,7 +265,7 @@ void NAMED(balance_bias)(const struct task *t, struct run *x)
     }
 }
 
-/* --- order -------------------------------------------------------------------------------- */
+/* --- order -------------------------------------------------------------------------- */
 
 /* place[p] = 0 for pairs that are taken, -1 for others; count[e] of the former. */
 static void take_pairs(const struct task *t, i32 *place, i32 *count)
@@ -308,7 +308,7 @@ void NAMED(expert_order)(const struct task *t, struct run *x)
     memset(source + begin[E], 0, sizeof *source * (size_t)(t->out[0]->dim[0] - begin[E]));
 }
 
-/* --- arrival ------------------------------------------------------------------------------ */
+/* --- arrival ------------------------------------------------------------------------ */
 
 void NAMED(expert_counts)(const struct task *t, struct run *x)
 {
@@ -353,7 +353,7 @@ void NAMED(expert_arrival)(const struct task *t, struct run *x)
     memset(place + at, -1, sizeof *place * (size_t)(most - at));
 }
 
-/* --- gather ------------------------------------------------------------------------------- */
+/* --- gather ------------------------------------------------------------------------- */
 
 static i64 used_rows(const struct tensor *begin)
 {
@@ -383,7 +383,7 @@ void NAMED(expert_gather)(const struct task *t, struct run *x)
     work_run(t, x, t->out[0]->dim[0], rows_per_part(t->in[0]->dim[1]), gather_rows);
 }
 
-/* --- combine ------------------------------------------------------------------------------ */
+/* --- combine ------------------------------------------------------------------------ */
 
 INLINE void combine_row(bool half, const struct task *t, i64 r)
 {

@@ -34,7 +34,7 @@ void NAMED(finish_sum)(const struct task *t, struct run *x)
     work_run(t, x, t->in[0]->dim[0], rows_per_part(t->in[0]->dim[1]), finish_rows);
 }
 
-/* --- column sums: parts are columns, so that every part adds its rows in ascending r ------ */
+/* --- column sums: parts are columns, so that every part adds its rows in ascending r --- */
 
 enum { COLUMNS_PER_PART = 64 };
 
@@ -74,7 +74,7 @@ void NAMED(column_sums)(const struct task *t, struct run *x)
     work_run(t, x, t->in[0]->dim[1], COLUMNS_PER_PART, sum_columns_part);
 }
 
-/* --- cast ----------------------------------------------------------------------------------- */
+/* --- cast --------------------------------------------------------------------------- */
 
 INLINE void cast_range(bool from_half, bool to_half, const struct task *t, struct range r)
 {

@@ -2,7 +2,7 @@
  * row of qkv is H query heads, G key heads and G value heads of size D. */
 #include "backend/cpu/norm_rows.h"
 
-/* --- QK-norm --------------------------------------------------------------------------- */
+/* --- QK-norm ------------------------------------------------------------------------ */
 
 INLINE void qk_norm_rows(bool half, const struct task *t, struct range rows)
 {
@@ -144,7 +144,7 @@ i64 NAMED(qk_norm_grad_workspace)(const struct task *t, int threads, const void 
     return ceil_div(R, rows_per_block(R)) * 2 * D * (i64)sizeof(float);
 }
 
-/* --- rotary embedding ------------------------------------------------------------------- */
+/* --- rotary embedding --------------------------------------------------------------- */
 
 /* a' = a cos - b sin, b' = b cos + a sin for the two halves of a head. */
 INLINE void rotate_at(bool half, void *to, const void *from, const float *table, float sign,

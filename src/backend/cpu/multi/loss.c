@@ -129,7 +129,7 @@ void NAMED(xent)(const struct task *t, struct run *x)
     work_run(t, x, t->in[0]->dim[0], 4, xent_rows);
 }
 
-/* --- in three steps, a share of the vocabulary ------------------------------------------- */
+/* --- in three steps, a share of the vocabulary -------------------------------------- */
 
 static void peak_rows(void *context, i64 part, int thread)
 {

@@ -55,7 +55,7 @@ static struct gemm step_gemm(const struct muon_block *b)
     return g;
 }
 
-/* --- element by element ------------------------------------------------------------------ */
+/* --- element by element ------------------------------------------------------------- */
 
 static void momentum_part(void *context, i64 part, int thread)
 {
@@ -100,7 +100,7 @@ void NAMED(muon_step)(const struct task *t, struct run *x)
     work_run(t, x, tensor_count(t->in[0]), ELEMENTS_PER_PART, step_part);
 }
 
-/* --- parts of an orthogonalisation --------------------------------------------------------- */
+/* --- parts of an orthogonalisation -------------------------------------------------- */
 
 /* Rows of x from the shares that u is made of. */
 static void pack_part(void *context, i64 part, int thread)
@@ -167,7 +167,7 @@ static void shift_part(void *context, i64 part, int thread)
     }
 }
 
-/* --- one block ------------------------------------------------------------------------------ */
+/* --- one block ---------------------------------------------------------------------- */
 
 static void run_parts(struct muon_work *mw, i64 items, i64 per_part, pool_fn fn)
 {
@@ -210,7 +210,7 @@ static void orthogonalise(struct muon_work *mw)
     run_parts(mw, b->n, rows_per_part(b->k), unpack_part);
 }
 
-/* --- workspace ------------------------------------------------------------------------------ */
+/* --- workspace ---------------------------------------------------------------------- */
 
 /* Bytes up to b->rest, 64-byte pieces; places the pieces when base is not NULL. */
 static i64 layout(struct muon_block *b, char *base)

@@ -1,7 +1,7 @@
 /* RMS norm and layer norm, and their gradients, over rows of C channels. */
 #include "backend/cpu/norm_rows.h"
 
-/* --- forward --------------------------------------------------------------------------- */
+/* --- forward ------------------------------------------------------------------------ */
 
 INLINE void norm_rows(bool half, bool centred, const struct task *t, struct range rows)
 {
@@ -51,7 +51,7 @@ void NAMED(layernorm)(const struct task *t, struct run *x)
              layernorm_part);
 }
 
-/* --- gradient: a part is a block of rows with its own sums ------------------------------ */
+/* --- gradient: a part is a block of rows with its own sums -------------------------- */
 
 /* Workspace: dgain [blocks][C], dbias [blocks][C]. */
 INLINE void grad_rows(bool half, bool centred, const struct work *w, i64 block)

@@ -7,7 +7,7 @@ static void *byte_at(const struct tensor *t, i64 element)
     return (char *)t->data + element * dtype_bytes(t->dtype);
 }
 
-/* --- q apart from k and v ---------------------------------------------------------------- */
+/* --- q apart from k and v ----------------------------------------------------------- */
 
 static void split_part(void *context, i64 part, int thread)
 {
@@ -57,7 +57,7 @@ void NAMED(join_qkv)(const struct task *t, struct run *x)
     work_run(t, x, t->out[0]->dim[0], rows_per_part(t->out[0]->dim[1]), join_part);
 }
 
-/* --- heads over ranks --------------------------------------------------------------------- */
+/* --- heads over ranks --------------------------------------------------------------- */
 
 static void spread_part(void *context, i64 part, int thread)
 {
@@ -90,7 +90,7 @@ void NAMED(spread_heads)(const struct task *t, struct run *run)
     work_run(t, run, x->dim[0], rows_per_part(x->dim[1]), spread_part);
 }
 
-/* --- parts of rows to rows ------------------------------------------------------------------ */
+/* --- parts of rows to rows ---------------------------------------------------------- */
 
 /* A part of the work is a chunk of a row: chunks lie in the order (part, row, pair, low or high). */
 static void order_part(void *context, i64 index, int thread)

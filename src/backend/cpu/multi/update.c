@@ -1,7 +1,7 @@
 /* What happens once per step: the norm of the gradient, clipping, AdamW, the average. */
 #include "backend/cpu/kernels.h"
 
-/* --- sum of squares: blocks in double, then a tree over blocks --------------------------- */
+/* --- sum of squares: blocks in double, then a tree over blocks ---------------------- */
 
 enum { SQUARES_BLOCK = 65536, SQUARES_LANES = 16 };
 
@@ -47,7 +47,7 @@ i64 NAMED(sum_squares_workspace)(const struct task *t, int threads, const void *
     return ceil_div(tensor_count(t->in[0]), SQUARES_BLOCK) * (i64)sizeof(double);
 }
 
-/* --- a step that is watched (ops/watch.c) ------------------------------------------------ */
+/* --- a step that is watched (ops/watch.c) ------------------------------------------- */
 
 static void changes_block(void *context, i64 block, int thread)
 {
@@ -109,7 +109,7 @@ void NAMED(clip)(const struct task *t, struct run *x)
     *(i32 *)t->out[2]->data = apply;
 }
 
-/* --- AdamW ------------------------------------------------------------------------------- */
+/* --- AdamW -------------------------------------------------------------------------- */
 
 struct adamw_constants {
     float scale, beta1, beta2, rest1, rest2, inv_correct1, inv_correct2, eps, lr, decay;
@@ -170,7 +170,7 @@ void NAMED(adamw)(const struct task *t, struct run *x)
     work_run(t, x, tensor_count(t->in[0]), ELEMENTS_PER_PART, adamw_part);
 }
 
-/* --- average ------------------------------------------------------------------------------ */
+/* --- average ------------------------------------------------------------------------ */
 
 static void ema_part(void *context, i64 part, int thread)
 {
@@ -191,7 +191,7 @@ void NAMED(ema)(const struct task *t, struct run *x)
     work_run(t, x, tensor_count(t->in[0]), ELEMENTS_PER_PART, ema_part);
 }
 
-/* --- outer step --------------------------------------------------------------------------- */
+/* --- outer step --------------------------------------------------------------------- */
 
 static void outer_gradient_part(void *context, i64 part, int thread)
 {
