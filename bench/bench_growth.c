@@ -131,7 +131,7 @@ static void measure(const struct dimension *d, i64 value, const char *precision)
     memcpy((char *)&s + d->offset, &value, sizeof value);
     struct model_spec spec = spec_of(&s);
     const struct step_bench_options o = { NULL, precision, "none", "adamw", "auto",
-                                          d->tokens / s.T, s.T, 1, s.threads, false };
+                                          d->tokens / s.T, s.T, 1, s.threads, false, false };
     step_bench_open(&b, &o, &spec);
     know_machine(&m, &b);
     double before = step_bench_peak(&b);

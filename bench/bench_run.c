@@ -203,7 +203,7 @@ static void measure_tracing(void)
     static struct step_bench b;
     static double with[PAIRS], without[PAIRS], difference[PAIRS];
     const struct step_bench_options o = { "laptop-2m", "fp32", "none", "adamw", "auto",
-                                          4, 64, 1, 0, false };
+                                          4, 64, 1, 0, false, false };
     step_bench_open(&b, &o, NULL);
     for (int i = 0; i < 20; i++)
         step_bench_run(&b, true);

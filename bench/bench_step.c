@@ -4,7 +4,7 @@
  *     bench_step [--model gpt2-124m] [--batch 4] [--seq 1024] [--micro 1]
  *                [--precision fp32|bf16] [--recompute none|selective|full]
  *                [--optimizer adamw|muon] [--steps 3] [--warmup 1] [--threads 0]
- *                [--backend auto] [--exact] [--ops] [--json] [--gate]
+ *                [--backend auto] [--exact] [--exact-context] [--ops] [--json] [--gate]
  *
  * The share of peak is model FLOPs (causal-half attention, no recompute) over the peak of
  * the multiply-add units, measured in the same process before and after. Warm-up steps are
@@ -36,7 +36,7 @@ struct result {
 static void parse(struct options *o, int argc, char **argv)
 {
     struct step_bench_options *b = &o->bench;
-    *o = (struct options){ { "gpt2-124m", "fp32", "none", "adamw", "auto", 4, 1024, 1, 0, false }, 3,
+    *o = (struct options){ { "gpt2-124m", "fp32", "none", "adamw", "auto", 4, 1024, 1, 0, false, false }, 3,
                            1,
                            false, false, false };
     const struct {
@@ -56,6 +56,7 @@ static void parse(struct options *o, int argc, char **argv)
                   { "--steps", NULL, &o->steps, NULL },
                   { "--warmup", NULL, &o->warmup, NULL },
                   { "--exact", NULL, NULL, &b->exact },
+                  { "--exact-context", NULL, NULL, &b->exact_context },
                   { "--ops", NULL, NULL, &o->ops },
                   { "--json", NULL, NULL, &o->json },
                   { "--gate", NULL, NULL, &o->gate } };
@@ -174,7 +175,7 @@ static void print_text(struct step_bench *b, struct result *r)
     double first = r->seconds[0], median = step_bench_median(r->seconds, r->n);
     printf("%s  B %lld x T %lld x %lld  %s%s  recompute %s  %s  backend %s  %d threads\n",
            b->spec.name, (long long)b->o.batch, (long long)b->o.seq, (long long)b->o.micro,
-           b->o.precision, b->o.exact ? "  exact" : "", b->o.recompute, b->o.optimizer,
+           b->o.precision, b->o.exact_context ? "  exact context" : b->o.exact ? "  exact" : "", b->o.recompute, b->o.optimizer,
            b->engine.backend.name, pool_threads(b->engine.pool));
     printf("weights     %.2f s to draw\n", b->init_s);
     printf("step        %.4f s median of %lld (min %.4f, max %.4f; first %.4f)\n", median,

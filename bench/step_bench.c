@@ -111,7 +111,8 @@ void step_bench_open(struct step_bench *b, const struct step_bench_options *o,
     struct step_shape shape = { o->batch, o->seq, (int)o->micro, 1 };
     step_io_new(&b->io, &b->model->spec, 1, &b->arena);
     struct mesh mesh = mesh_single();
-    mesh.layout.exact = o->exact;
+    mesh.layout.exact = o->exact || o->exact_context;
+    mesh.layout.exact_context = o->exact_context;
     must(step_program_new(&b->step, b->model, &b->config, &shape, &b->io, &mesh, &b->arena));
     must(engine_add(&b->engine, b->step.program));
     b->predicted_bytes = sys_rss_bytes() + b->model->region_bytes + engine_bytes(&b->engine);

@@ -14,7 +14,7 @@
 struct step_bench_options {
     const char *model, *precision, *recompute, *optimizer, *backend;
     i64 batch, seq, micro, threads;
-    bool exact; /* layout.exact */
+    bool exact, exact_context; /* layout.exact; and exact_context, which implies it */
 };
 
 struct step_bench {
