@@ -58,6 +58,7 @@ int session_open_mesh(struct session *s)
     if (ranks > 1)
         return mesh_new(&s->mesh, l, comm);
     s->mesh.layout.exact = l->exact;
+    s->mesh.layout.exact_context = l->exact_context;
     return OK;
 }
 

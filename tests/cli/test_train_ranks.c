@@ -68,16 +68,40 @@ TEST(a_run_of_two_ranks_repeats_and_resumes_to_the_bit)
 
 /* Loss and norm of every step, digit by digit, and the state: ranks save theirs in parts, so one
  * rank reads them, goes on for a step and saves all. */
-static void everything_of(const char *run, char *out)
+static void everything_in(const char *layout, const char *run, char *out)
 {
     char line[500];
     snprintf(line, sizeof line, TRAIN "--set run.name=%s --set train.steps=7 --resume --layout "
-             "exact=true 2>&1", run);
+             "%s 2>&1", run, layout);
     shell(line, 0);
     snprintf(line, sizeof line, "cd $D/runs/%s && (sed 's/.*\\(\"loss\":[^,]*\\).*"
              "\\(\"grad_norm\":[^,]*\\).*/\\1 \\2/' metrics.jsonl | grep ^.loss; "
              "cat checkpoints/step-7/*.safetensors) | sha256sum", run);
     memcpy(out, shell(line, 0), 64);
+}
+
+static void everything_of(const char *run, char *out)
+{
+    everything_in("exact=true", run, out);
+}
+
+/* The order that cp shares too is another one, on one rank as well. */
+TEST(ranks_along_cp_train_to_the_bits_of_one)
+{
+    static const char context[] = "exact=true,exact_context=true";
+    char one[64], two[64], ulysses[64], other[64];
+    shell(TRAIN "--set run.name=c1 --layout exact=true,exact_context=true", 0);
+    shell(TRAIN "--set run.name=c2 --ranks 2 --layout cp=2,exact=true,exact_context=true", 0);
+    shell(TRAIN "--set run.name=cu --ranks 4 --layout "
+          "dp=2,cp=2,cp_kind=ulysses,zero=1,exact=true,exact_context=true", 0);
+    shell(TRAIN "--set run.name=c0 --layout exact=true", 0);
+    everything_in(context, "c1", one);
+    everything_in(context, "c2", two);
+    everything_in(context, "cu", ulysses);
+    everything_of("c0", other);
+    CHECK(memcmp(one, two, sizeof one) == 0);
+    CHECK(memcmp(one, ulysses, sizeof one) == 0);
+    CHECK(memcmp(one, other, sizeof one) != 0);
 }
 
 TEST(exact_ranks_train_to_the_bits_of_one)
@@ -189,6 +213,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ONE(two_and_four_ranks_train_what_one_does),
         ONE(a_run_of_two_ranks_repeats_and_resumes_to_the_bit),
+        ONE(ranks_along_cp_train_to_the_bits_of_one),
         ONE(exact_ranks_train_to_the_bits_of_one),
         ONE(exact_ranks_of_mpi_train_to_the_bits_of_one),
         ONE(what_cannot_be_exact_is_refused),
