@@ -183,8 +183,9 @@ static int check_ranks(const struct layout *l, i64 ranks)
         return err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld were started; "
                        "dp=%lld would fit", degrees, (long long)needs, (long long)ranks,
                        (long long)(ranks / (needs / l->dp)));
-    return err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld were started", degrees,
-                   (long long)needs, (long long)ranks);
+    return err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld were started; "
+                   "start %lld, or change its degrees", degrees, (long long)needs,
+                   (long long)ranks, (long long)needs);
 }
 
 static bool rows_fit(i64 islands, i64 dp, i64 B, int micro_batches)
@@ -206,6 +207,10 @@ static int check_rows(const struct layout *l, i64 B, int micro_batches)
         lower--;
     while (upper < B * micro_batches && !rows_fit(l->islands, upper, B, micro_batches))
         upper++;
+    if (!rows_fit(l->islands, upper, B, micro_batches))
+        return err_set(ERR_CONFIG, "dp=%lld cannot share out the %d micro-batches of %lld rows of "
+                       "a step; dp=%lld can, or choose a larger train.batch", (long long)l->dp,
+                       micro_batches, (long long)B, (long long)lower);
     return err_set(ERR_CONFIG, "dp=%lld cannot share out the %d micro-batches of %lld rows of a "
                    "step; dp=%lld or dp=%lld can, or choose another train.batch",
                    (long long)l->dp, micro_batches, (long long)B, (long long)lower,

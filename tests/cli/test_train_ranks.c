@@ -158,6 +158,10 @@ TEST(a_layout_that_does_not_fit_is_refused_with_what_would)
     CHECK(strstr(text, "needs 4 ranks, but 2 were started; dp=2 would fit"));
     text = shell(TRAIN "--ranks 3 --layout dp=3 2>&1", 2);
     CHECK(strstr(text, "dp=3 cannot share out the 2 micro-batches of 2 rows"));
+    text = shell(TRAIN "--ranks 64 --layout dp=64 --dry-run 2>&1", 2);
+    CHECK(strstr(text, "rows of a step; dp=4 can, or choose a larger train.batch"));
+    text = shell(TRAIN "--ranks 2 --layout tp=3 2>&1", 2);
+    CHECK(strstr(text, "needs 3 ranks, but 2 were started; start 3, or change its degrees"));
     text = shell(TRAIN "--ranks 2 --layout islands=2 --set outer.every=4 --set log.health=1 2>&1", 2);
     CHECK(strstr(text, "log.health measures what all ranks of dp have alike, and with islands"));
     text = shell(TRAIN "--layout dp 2>&1", 2);
