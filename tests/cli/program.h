@@ -35,6 +35,17 @@ static inline const char *shell(const char *line, int code)
     return o.text;
 }
 
+static inline const char *shellf(int code, const char *fmt, ...) PRINTF_LIKE(2, 3);
+static inline const char *shellf(int code, const char *fmt, ...)
+{
+    char line[2000];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    return shell(line, code);
+}
+
 #define CHECK_RUN(line, expected_code, expected_text)                                    \
     do {                                                                                 \
         static struct outcome check_o_;                                                  \

@@ -7,17 +7,6 @@
 
 #define TRAIN "cd $D && timeout 100 $H train r.yaml --quiet --set run.preflight=no "
 
-static const char *shellf(int code, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static const char *shellf(int code, const char *fmt, ...)
-{
-    char line[2000];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(line, sizeof line, fmt, args);
-    va_end(args);
-    return shell(line, code);
-}
-
 static int prepare(void **state)
 {
     (void)state;

@@ -12,17 +12,6 @@
 
 enum { STEPS = 12 };
 
-static const char *shellf(int code, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static const char *shellf(int code, const char *fmt, ...)
-{
-    char line[2000];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(line, sizeof line, fmt, args);
-    va_end(args);
-    return shell(line, code);
-}
-
 static int prepare(void **state)
 {
     (void)state;
