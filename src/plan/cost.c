@@ -1,0 +1,345 @@
+#include "plan/cost.h"
+
+#include "parallel/layout.h"
+#include "plan/efficiency.h"
+#include "plan/stack.h"
+
+#include <math.h>
+
+const char *const plan_term_names[PLAN_TERMS] = {
+    [PLAN_IDEAL] = "ideal FLOPs", [PLAN_SHAPE] = "shape and alignment",
+    [PLAN_MEMORY_BOUND] = "memory-bound work", [PLAN_LAUNCH] = "launch floor",
+    [PLAN_RECOMPUTE] = "recompute", [PLAN_TP] = "tensor parallel messages",
+    [PLAN_CP] = "context parallel messages", [PLAN_EP] = "expert messages",
+    [PLAN_PP] = "messages between stages", [PLAN_DP] = "data parallel messages",
+    [PLAN_IMBALANCE] = "slowest stage", [PLAN_BUBBLE] = "bubble", [PLAN_OPTIMIZER] = "optimizer",
+    [PLAN_STRAGGLER] = "stragglers",
+};
+
+const char *const plan_memory_names[PLAN_MEMORIES] = {
+    [PLAN_WEIGHTS] = "weights", [PLAN_GRADIENTS] = "gradients",
+    [PLAN_OPTIMIZER_STATE] = "optimizer state", [PLAN_ACTIVATIONS] = "activations",
+    [PLAN_WORKING] = "activations at work", [PLAN_LOGITS] = "logits",
+    [PLAN_BUFFERS] = "messages", [PLAN_RUNTIME] = "runtime",
+};
+
+/* --- messages ------------------------------------------------------------------------- */
+
+double plan_exchange_seconds(const struct plan_job *job, i64 ranks, i64 stride, double bytes,
+                             double steps)
+{
+    const struct plan_machine *m = job->machine;
+    const struct plan_family *f = job->family;
+    double rate = m->tiers[0].bytes_per_s.mid * f->link;
+    double latency = fmax(m->tiers[0].latency_s, f->link_latency_s);
+    int t = 0;
+    while (t < m->n_tiers - 1 && m->tiers[t].ranks < ranks * stride)
+        t++;
+    if (t > 0) {
+        double together = (double)i64_min(ranks, i64_max(1, m->node_ranks / stride));
+        double net = m->tiers[t].bytes_per_s.mid * f->net * together;
+        rate = together > 1 ? fmin(rate, net) : net;
+        latency = fmax(m->tiers[t].latency_s, f->net_latency_s);
+        /* Rings within nodes, and a tree or a ring across them: steps beyond a node are few. */
+        steps = steps / (double)(ranks - 1) * (double)ceil_div(ranks, (i64)together);
+    }
+    return bytes / rate + steps * latency;
+}
+
+/* --- stages --------------------------------------------------------------------------- */
+
+/* What one micro-batch takes on a stage, by term; messages between stages and of data ranks not
+ * included. */
+struct stage {
+    double terms[PLAN_EP + 1];
+    double forward, backward;
+};
+
+static void add_piece(struct stage *s, const struct plan_piece *p, double n, int recompute)
+{
+    s->terms[PLAN_IDEAL] += n * (p->forward.ideal + p->backward.ideal);
+    s->terms[PLAN_SHAPE] += n * (p->forward.shape + p->backward.shape);
+    s->terms[PLAN_MEMORY_BOUND] += n * (p->forward.memory + p->backward.memory);
+    s->terms[PLAN_LAUNCH] += n * (p->forward.launch + p->backward.launch);
+    double again = plan_seconds_sum(&p->again[recompute]);
+    s->terms[PLAN_RECOMPUTE] += n * again;
+    double tp = p->tp_backward + p->tp_again[recompute];
+    s->terms[PLAN_TP] += n * (p->tp_forward + tp);
+    s->terms[PLAN_CP] += n * (p->cp_forward + p->cp_backward);
+    s->terms[PLAN_EP] += n * (p->ep_forward + p->ep_backward);
+    s->forward += n * (plan_seconds_sum(&p->forward) + p->tp_forward + p->cp_forward +
+                       p->ep_forward);
+    s->backward += n * (plan_seconds_sum(&p->backward) + again + tp + p->cp_backward +
+                        p->ep_backward);
+}
+
+static void add_layers(struct stage *s, const struct plan_table *t, double layers, int recompute)
+{
+    double all = (double)(t->dense_layers + t->sparse_layers);
+    add_piece(s, &t->pieces[PLAN_DENSE], layers * (double)t->dense_layers / all, recompute);
+    add_piece(s, &t->pieces[PLAN_SPARSE], layers * (double)t->sparse_layers / all, recompute);
+}
+
+static double stage_seconds(const struct stage *s)
+{
+    return s->forward + s->backward;
+}
+
+/* Layers of a stage in the middle, and what are left to the first and the last one. */
+struct spread_layers {
+    double middle, first, last;
+};
+
+static struct spread_layers spread_layers(const struct plan_layout *l, i64 layers)
+{
+    double even = (double)layers / (double)l->pp;
+    if (layers % l->pp == 0 || l->pp == 1)
+        return (struct spread_layers){ even, even, even };
+    double most = ceil(even);
+    double ends = (double)layers - most * (double)(l->pp - 2);
+    return (struct spread_layers){ most, ends / 2, ends / 2 };
+}
+
+/* The whole pipeline for one micro-batch: all stages' terms summed, and the slowest stage. */
+static void pipeline(const struct plan_layout *l, const struct plan_table *t, struct stage *sum,
+                     struct stage *slowest)
+{
+    struct spread_layers n = spread_layers(l, t->dense_layers + t->sparse_layers);
+    struct stage first = { 0 }, middle = { 0 }, last = { 0 };
+    add_layers(&first, t, n.first, l->recompute);
+    add_layers(&middle, t, n.middle, l->recompute);
+    add_layers(&last, t, n.last, l->recompute);
+    add_piece(&first, &t->pieces[PLAN_EMBEDDING], 1, RECOMPUTE_NONE);
+    add_piece(l->pp == 1 ? &first : &last, &t->pieces[PLAN_HEAD], 1, RECOMPUTE_NONE);
+    *sum = *slowest = first;
+    if (l->pp == 1)
+        return;
+    for (int i = 0; i <= PLAN_EP; i++)
+        sum->terms[i] += last.terms[i] + (double)(l->pp - 2) * middle.terms[i];
+    sum->forward += last.forward + (double)(l->pp - 2) * middle.forward;
+    sum->backward += last.backward + (double)(l->pp - 2) * middle.backward;
+    if (stage_seconds(&last) > stage_seconds(slowest))
+        *slowest = last;
+    if (l->pp > 2 && stage_seconds(&middle) > stage_seconds(slowest))
+        *slowest = middle;
+}
+
+/* --- data ranks ----------------------------------------------------------------------- */
+
+static i64 first_stage_layers(const struct plan_layout *l, i64 layers)
+{
+    return ceil_div(layers, l->pp);
+}
+
+struct held {
+    double dense, experts; /* parameters of the fullest rank */
+};
+
+static struct held held_by(const struct plan_job *job, const struct plan_layout *l,
+                           const struct plan_table *t)
+{
+    double layers = (double)(t->dense_layers + t->sparse_layers);
+    double n = (double)first_stage_layers(l, t->dense_layers + t->sparse_layers);
+    const struct plan_piece *dense = &t->pieces[PLAN_DENSE], *sparse = &t->pieces[PLAN_SPARSE];
+    struct held h = {
+        .dense = n / layers * ((double)t->dense_layers * dense->parameters +
+                               (double)t->sparse_layers * sparse->parameters),
+        .experts = n / layers * (double)t->sparse_layers * sparse->expert_parameters,
+    };
+    double embedding = t->pieces[PLAN_EMBEDDING].parameters;
+    double head = t->pieces[PLAN_HEAD].parameters;
+    if (l->pp > 1)
+        h.dense += fmax(embedding, head);
+    else
+        h.dense += job->spec->tied ? fmax(embedding, head) : embedding + head;
+    return h;
+}
+
+/* Messages of a step among ranks that share the batch, for parameters with so many sharers. */
+static double share_seconds(const struct plan_job *job, const struct plan_layout *l,
+                            double parameters, i64 ranks, i64 stride)
+{
+    const struct plan_stack *s = job->stack;
+    if (ranks <= 1 || parameters <= 0)
+        return 0;
+    double part = (double)(ranks - 1) / (double)ranks * parameters;
+    double bytes = part * 2 * s->message_bytes, calls = 2;
+    if (l->zero == ZERO_OPTIMIZER || l->zero == ZERO_GRADIENTS)
+        bytes = part * (s->message_bytes + s->weight_bytes);
+    if (l->zero == ZERO_WEIGHTS) {
+        calls = 3 * (double)l->micro_batches;
+        bytes = part * (double)l->micro_batches * (2 * s->weight_bytes + s->message_bytes);
+    }
+    return plan_exchange_seconds(job, ranks, stride, bytes, calls * (double)(ranks - 1));
+}
+
+static double exposed_dp(const struct plan_job *job, const struct plan_layout *l,
+                         const struct plan_table *t, const struct stage *slowest)
+{
+    struct held h = held_by(job, l, t);
+    i64 sharers = l->dp * l->cp;
+    double all = share_seconds(job, l, h.dense, sharers, l->tp) +
+                 share_seconds(job, l, h.experts, sharers / l->ep, l->tp * l->ep);
+    double beside = slowest->backward;
+    if (l->zero == ZERO_WEIGHTS)
+        beside = (double)l->micro_batches * stage_seconds(slowest);
+    double hidden = fmin(all * job->stack->dp_overlap, beside);
+    return all - hidden + hidden * job->family->overlap_tax;
+}
+
+static double optimizer_seconds(const struct plan_job *job, const struct plan_layout *l,
+                                const struct plan_table *t)
+{
+    struct held h = held_by(job, l, t);
+    double n = h.dense, experts = h.experts;
+    if (l->zero > ZERO_NONE) {
+        i64 split = l->zero_group ? l->zero_group : l->dp * l->cp;
+        n /= (double)split;
+        experts /= fmax(1, (double)split / (double)l->ep);
+    }
+    return plan_traffic_seconds(job->family, &job->machine->device,
+                                job->stack->update_bytes * (n + experts), 8);
+}
+
+/* --- a step --------------------------------------------------------------------------- */
+
+/* Forward and backward boundary of one micro-batch, where nothing hides it. */
+static double boundary_seconds(const struct plan_job *job, const struct plan_layout *l,
+                               const struct plan_table *t)
+{
+    if (l->pp == 1)
+        return 0;
+    return 2 * (1 - job->stack->pp_overlap) * (double)l->virtual_stages *
+           plan_exchange_seconds(job, 2, l->tp * l->cp * l->dp, t->boundary_bytes, 1);
+}
+
+static void add_flops(const struct plan_job *job, const struct plan_layout *l,
+                      const struct plan_table *t, struct plan_step *out)
+{
+    const i64 layers[PLAN_PARTS] = { t->dense_layers, t->sparse_layers, 1, 1 };
+    double batches = (double)(l->micro_batches * l->dp * l->cp * l->tp);
+    for (int part = 0; part < PLAN_PARTS; part++) {
+        const struct plan_piece *p = &t->pieces[part];
+        out->model_flops += batches * (double)layers[part] * p->model_flops;
+        out->flops += batches * (double)layers[part] * (p->flops + p->again_flops[l->recompute]);
+    }
+    (void)job;
+}
+
+void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
+                  const struct plan_table *t, struct plan_step *out)
+{
+    struct stage sum, slowest;
+    double m = (double)l->micro_batches, pp = (double)l->pp;
+    *out = (struct plan_step){ 0 };
+    pipeline(l, t, &sum, &slowest);
+    for (int i = 0; i <= PLAN_EP; i++)
+        out->terms[i] = m * sum.terms[i] / pp;
+    double slot = stage_seconds(&slowest), all = stage_seconds(&sum);
+    double boundary = boundary_seconds(job, l, t);
+    out->terms[PLAN_IMBALANCE] = m * (slot - all / pp);
+    out->terms[PLAN_BUBBLE] = (all - slot) / (double)l->virtual_stages;
+    out->terms[PLAN_PP] = boundary * (m + (pp - 1) / (double)l->virtual_stages);
+    out->terms[PLAN_DP] = exposed_dp(job, l, t, &slowest);
+    out->terms[PLAN_OPTIMIZER] = optimizer_seconds(job, l, t);
+    for (int i = 0; i < PLAN_TERMS; i++)
+        out->seconds += out->terms[i];
+    out->band.mid = out->seconds;
+    out->band.lo = out->seconds * exp(job->family->residual_lo);
+    out->band.hi = out->seconds * exp(job->family->residual_hi);
+    add_flops(job, l, t, out);
+    plan_memory_of(job, l, t, out);
+}
+
+/* --- memory --------------------------------------------------------------------------- */
+
+static double in_flight(const struct plan_layout *l)
+{
+    double pp = (double)l->pp, m = (double)l->micro_batches, v = (double)l->virtual_stages;
+    if (l->schedule == SCHEDULE_GPIPE)
+        return m;
+    double most = v > 1 ? pp * (1 + (pp - 1) / (pp * v)) : pp;
+    return fmin(m, most);
+}
+
+static void memory_of_state(const struct plan_job *job, const struct plan_layout *l,
+                            const struct plan_table *t, double *memory)
+{
+    const struct plan_stack *s = job->stack;
+    struct held h = held_by(job, l, t);
+    double split = (double)(l->zero_group ? l->zero_group : l->dp * l->cp);
+    double dense[4] = { 1, 1, 1, 1 }, experts[4] = { 1, 1, 1, 1 };
+    for (i64 z = ZERO_OPTIMIZER; z <= l->zero; z++) {
+        dense[z] = split;
+        experts[z] = fmax(1, split / (double)l->ep);
+    }
+    memory[PLAN_WEIGHTS] = s->weight_bytes * (h.dense / dense[ZERO_WEIGHTS] +
+                                              h.experts / experts[ZERO_WEIGHTS]);
+    memory[PLAN_GRADIENTS] = s->gradient_bytes * (h.dense / dense[ZERO_GRADIENTS] +
+                                                  h.experts / experts[ZERO_GRADIENTS]);
+    if (!l->offload)
+        memory[PLAN_OPTIMIZER_STATE] = s->state_bytes * (h.dense / dense[ZERO_OPTIMIZER] +
+                                                         h.experts / experts[ZERO_OPTIMIZER]);
+    if (l->zero == ZERO_WEIGHTS) /* two layers are whole at a time */
+        memory[PLAN_BUFFERS] = 2 * s->weight_bytes * (t->pieces[PLAN_DENSE].parameters +
+                                                      t->pieces[PLAN_SPARSE].parameters);
+}
+
+void plan_memory_of(const struct plan_job *job, const struct plan_layout *l,
+                    const struct plan_table *t, struct plan_step *out)
+{
+    double *memory = out->memory;
+    i64 layers = t->dense_layers + t->sparse_layers;
+    int r = l->recompute;
+    const struct plan_piece *dense = &t->pieces[PLAN_DENSE], *sparse = &t->pieces[PLAN_SPARSE];
+    double n = (double)first_stage_layers(l, layers) / (double)layers;
+    for (int i = 0; i < PLAN_MEMORIES; i++)
+        memory[i] = 0;
+    memory_of_state(job, l, t, memory);
+    double kept = n * ((double)t->dense_layers * dense->kept_bytes[r] +
+                       (double)t->sparse_layers * sparse->kept_bytes[r]);
+    memory[PLAN_ACTIVATIONS] = kept * in_flight(l);
+    memory[PLAN_WORKING] = fmax(dense->working_bytes[r], sparse->working_bytes[r]);
+    double rows = (double)(job->sequence * l->micro_batch) / (double)l->cp;
+    double vocab = (double)round_up(job->spec->vocab, job->stack->vocab_multiple * l->tp);
+    if (l->pp == 1)
+        memory[PLAN_LOGITS] = job->stack->logit_bytes * rows * vocab / (double)l->tp;
+    memory[PLAN_RUNTIME] = job->stack->runtime_bytes;
+    out->memory_bytes = 0;
+    for (int i = 0; i < PLAN_MEMORIES; i++) {
+        out->memory_bytes += memory[i];
+        if (memory[i] > memory[out->binding])
+            out->binding = i;
+    }
+    out->fits = out->memory_bytes <= job->machine->device.memory_bytes * job->stack->usable;
+}
+
+/* --- what cannot exist ---------------------------------------------------------------- */
+
+const char *plan_layout_refused(const struct plan_job *job, const struct plan_layout *l)
+{
+    const struct model_spec *s = job->spec;
+    if (l->tp * l->cp * l->pp * l->dp != job->devices)
+        return "tp x cp x pp x dp is not the number of devices";
+    if (l->micro_batch * l->micro_batches * l->dp != job->global_batch)
+        return "micro-batch x micro-batches x dp is not the batch";
+    if (s->heads % l->tp)
+        return "tp does not divide the attention heads";
+    if (s->kv_heads % l->tp && l->tp % s->kv_heads)
+        return "neither of tp and the key-value heads divides the other";
+    if (s->hidden % l->tp)
+        return "tp does not divide the hidden units";
+    if (job->sequence % (l->cp > 1 ? 2 * l->cp * l->tp : l->tp))
+        return "tp and twice cp do not divide the sequence";
+    if (l->pp * l->virtual_stages > s->layers)
+        return "there are more stages than layers";
+    if (l->virtual_stages > 1 && l->micro_batches % l->pp)
+        return "interleaved stages need a multiple of pp micro-batches";
+    if (l->ep > 1 && (s->experts == 0 || s->experts % l->ep))
+        return "ep does not divide the experts";
+    if ((l->dp * l->cp) % l->ep)
+        return "ep does not divide dp x cp";
+    if (l->zero_group && (l->dp * l->cp) % l->zero_group)
+        return "zero_group does not divide dp x cp";
+    return NULL;
+}

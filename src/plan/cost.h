@@ -1,0 +1,187 @@
+/* plan/cost.h - what a step of a layout costs on a machine that one does not have.
+ *
+ * Three pieces, from slow to fast:
+ *
+ *     operators  what one layer, the embedding and the head consist of for (tp, cp, ep, rows):
+ *                taken from the program that a rank would run (layer_costs.h); independent of
+ *                the machine
+ *     table      the same in seconds, bytes and parameters, for one device, its calibration
+ *                (efficiency.h) and a software stack (stack.h)
+ *     step       closed form over a table: pipeline, micro-batches, messages that nothing hides,
+ *                update, memory. Pure, allocates nothing, takes well under a microsecond
+ *
+ * The step's terms sum to its seconds, and its memory terms to its bytes.
+ * Formulas: Narayanan et al. 2021 (pipelines), Korthikanti et al. 2022 (sequence parallel,
+ * recompute), Rajbhandari et al. 2020 (what is split over data ranks), and
+ * collectives by latency and bytes per second. */
+#ifndef HEADWAY_PLAN_COST_H
+#define HEADWAY_PLAN_COST_H
+
+#include "graph/program.h"
+#include "model/spec.h"
+#include "parallel/schedule.h"
+
+/* --- machines ------------------------------------------------------------------------- */
+
+enum plan_dtype { PLAN_FP32, PLAN_BF16, PLAN_FP8, PLAN_FP4, PLAN_DTYPES }; /* bf16 is fp16 too */
+
+struct plan_band { /* of an uncertain quantity: its 10th, 50th and 90th percentile */
+    double lo, mid, hi;
+};
+
+struct plan_device {
+    const char *name, *family;  /* family: whose calibration it shares ("a100"); NULL: none */
+    double peak[PLAN_DTYPES];   /* FLOP/s, dense; 0: has no such units */
+    double reached[PLAN_DTYPES]; /* FLOP/s of the best product that somebody measured; 0: unknown */
+    double memory_bytes, memory_bytes_per_s;
+    double launch_s;            /* least time between kernels; 0: that of the family */
+    double idle_w, peak_w;      /* of one device; 0: unknown */
+};
+
+enum { PLAN_TIERS = 8 };
+
+/* Ranks that lie in one domain of a tier reach each other through it: tier 0 is the node, the
+ * last one spans the machine. */
+struct plan_tier {
+    const char *name;
+    i64 ranks;                    /* devices of one domain, all of the tiers below included */
+    struct plan_band bytes_per_s; /* that one device sends, one way */
+    double latency_s;             /* of one message */
+    double oversubscription;      /* 1: full bisection; of the links that leave the domains below */
+};
+
+struct plan_machine {
+    const char *name;
+    struct plan_device device;
+    i64 node_ranks;               /* devices that share a host */
+    int n_tiers;
+    struct plan_tier tiers[PLAN_TIERS];
+    double price_per_hour;        /* of one device, in the currency of the price list; 0: not given */
+    double pue;                   /* 0: not given */
+    double grid_g_per_kwh;        /* 0: not given */
+    const char *provenance;       /* where the values come from */
+};
+
+/* --- what is priced ------------------------------------------------------------------- */
+
+struct plan_layout {
+    i64 tp, cp, pp, dp, ep;    /* devices: tp cp pp dp; ep divides dp cp */
+    i64 micro_batch;           /* sequences */
+    i64 micro_batches;         /* of one data rank, per step */
+    i64 virtual_stages;        /* per device; 1: not interleaved */
+    int schedule;              /* enum schedule_kind; interleaved where virtual_stages > 1 */
+    int recompute;             /* enum recompute */
+    i64 zero;                  /* enum zero_stage */
+    i64 zero_group;            /* ranks that split what zero splits; 0: all along dp and cp */
+    bool sequence_parallel;    /* rows between cut matrices are cut too */
+    bool offload;              /* optimizer state in the host's memory */
+};
+
+struct plan_family; /* efficiency.h */
+struct plan_stack;  /* stack.h */
+
+struct plan_job {
+    const struct model_spec *spec;
+    i64 sequence;              /* tokens of a row */
+    i64 global_batch;          /* rows of a step, all ranks together */
+    double tokens;             /* of the run; 0: one step is asked about */
+    int dtype;                 /* enum plan_dtype: of the products */
+    const struct plan_machine *machine;
+    const struct plan_family *family; /* constants of the device's compute */
+    const struct plan_stack *stack;   /* whose software runs it */
+    i64 devices;
+};
+
+/* --- tables --------------------------------------------------------------------------- */
+
+/* Seconds of some operators, by what takes them. They sum. */
+struct plan_seconds {
+    double ideal;    /* model FLOPs at the device's peak */
+    double shape;    /* what products and attention take beyond that */
+    double memory;   /* work that moves bytes */
+    double launch;   /* kernels that are too short for the host to keep up */
+};
+
+static inline double plan_seconds_sum(const struct plan_seconds *s)
+{
+    return s->ideal + s->shape + s->memory + s->launch;
+}
+
+enum plan_part { PLAN_DENSE, PLAN_SPARSE, PLAN_EMBEDDING, PLAN_HEAD, PLAN_PARTS };
+
+/* One layer (or the embedding, or the head with its loss) for one micro-batch on one rank. */
+struct plan_piece {
+    struct plan_seconds forward, backward;
+    struct plan_seconds again[3]; /* by enum recompute: what is computed a second time */
+    double model_flops, flops;    /* forward and backward together; flops without recompute */
+    double again_flops[3];
+    double tp_forward, tp_backward, tp_again[3]; /* seconds of messages that nothing hides */
+    double cp_forward, cp_backward;
+    double ep_forward, ep_backward;
+    double parameters;            /* elements here that every data rank has */
+    double expert_parameters;     /* and those that ranks along ep have others of */
+    double kept_bytes[3];         /* by enum recompute: from forward to backward */
+    double working_bytes[3];      /* more, while this piece is computed */
+};
+
+struct plan_table {
+    i64 tp, cp, ep, micro_batch;
+    bool sequence_parallel;
+    struct plan_piece pieces[PLAN_PARTS];
+    i64 dense_layers, sparse_layers;
+    double boundary_bytes; /* that a stage sends to the next one, per micro-batch and rank */
+};
+
+/* Seconds of an exchange among `ranks` ranks that are `stride` apart, in which each sends so many
+ * bytes in so many steps, at the middle of the band. Ranks of a node share out its links to
+ * others; every group of the machine is taken to exchange at the same time. */
+double plan_exchange_seconds(const struct plan_job *job, i64 ranks, i64 stride, double bytes,
+                             double steps);
+
+/* Makes the table of a job for these degrees. ERR_MODEL where such a layout cannot exist (heads
+ * that tp does not divide ...), with a sentence. What it needs in between lies in the arena. */
+int plan_table_new(struct plan_table *out, const struct plan_job *job,
+                   const struct plan_layout *layout, struct arena *a);
+
+/* --- a step --------------------------------------------------------------------------- */
+
+enum plan_term {
+    PLAN_IDEAL, PLAN_SHAPE, PLAN_MEMORY_BOUND, PLAN_LAUNCH, PLAN_RECOMPUTE,
+    PLAN_TP, PLAN_CP, PLAN_EP, PLAN_PP, PLAN_DP, /* messages that nothing hides */
+    PLAN_IMBALANCE, /* other stages wait for the slowest one */
+    PLAN_BUBBLE, PLAN_OPTIMIZER, PLAN_STRAGGLER, PLAN_TERMS
+};
+extern const char *const plan_term_names[PLAN_TERMS];
+
+enum plan_memory {
+    PLAN_WEIGHTS, PLAN_GRADIENTS, PLAN_OPTIMIZER_STATE, PLAN_ACTIVATIONS, PLAN_WORKING,
+    PLAN_LOGITS, PLAN_BUFFERS, /* of messages */
+    PLAN_RUNTIME,              /* the device's context and the allocator's loss */
+    PLAN_MEMORIES
+};
+extern const char *const plan_memory_names[PLAN_MEMORIES];
+
+struct plan_step {
+    double seconds;
+    double terms[PLAN_TERMS];
+    struct plan_band band;      /* of seconds */
+    double model_flops, flops;  /* of all devices together */
+    double memory_bytes;        /* of the fullest rank */
+    double memory[PLAN_MEMORIES];
+    int binding;                /* enum plan_memory: the largest of them */
+    bool fits;                  /* in what the device's memory leaves to a program */
+};
+
+/* NULL when such a layout can exist for this job, else what is wrong with it (a constant text):
+ * degrees against devices, batch, layers, heads, tokens. */
+const char *plan_layout_refused(const struct plan_job *job, const struct plan_layout *l);
+
+/* The layout is not refused and the table is that of its degrees. */
+void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
+                  const struct plan_table *table, struct plan_step *out);
+
+/* The memory terms alone; also whether it fits. */
+void plan_memory_of(const struct plan_job *job, const struct plan_layout *l,
+                    const struct plan_table *table, struct plan_step *out);
+
+#endif

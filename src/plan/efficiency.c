@@ -1,0 +1,124 @@
+#include "plan/efficiency.h"
+
+#include "base/err.h"
+#include "base/recipe.h"
+#include "base/text.h"
+#include "plan/plan_files.h"
+
+#include <math.h>
+
+#define FAMILY(type, field) OPTION_FIELD(type, struct plan_family, field)
+
+const struct option plan_family_options[] = {
+    { "name", FAMILY(STRING, name), NULL, .help = "Of the family of devices." },
+    { "provenance", FAMILY(STRING, provenance), NULL, .help = "Which rows were fitted, and how." },
+    { "units", FAMILY(FLOAT, units), "108", .min = 1, .max = 1e6,
+      .help = "Multiprocessors: tiles of a product that are computed at once." },
+    { "product", FAMILY(FLOAT, product), "0.85", .min = 0.01, .max = 1,
+      .help = "Share of the peak that a large product reaches." },
+    { "ramp", FAMILY(FLOAT, ramp), "64", .max = 1e6, .unit = "elements",
+      .help = "What filling and draining a tile costs, as so many more terms of its sums." },
+    { "small_tile", FAMILY(FLOAT, small_tile), "0.9", .min = 0.1, .max = 1,
+      .help = "Speed of tiles of half the size." },
+    { "align16", FAMILY(FLOAT, align16), "0.5", .min = 0.01, .max = 1,
+      .help = "Speed where rows of operands do not begin at multiples of 16 bytes." },
+    { "align128", FAMILY(FLOAT, align128), "0.9", .min = 0.01, .max = 1,
+      .help = "The same for 128 bytes." },
+    { "attention_forward", FAMILY(FLOAT, attention_forward), "0.6", .min = 0.01, .max = 1,
+      .help = "Share of the peak that fused attention reaches on long rows." },
+    { "attention_backward", FAMILY(FLOAT, attention_backward), "0.5", .min = 0.01, .max = 1,
+      .help = "The same for its gradient." },
+    { "attention_rows", FAMILY(FLOAT, attention_rows), "512", .max = 1e6, .unit = "tokens",
+      .help = "Tokens per row at which it reaches half of that." },
+    { "memory", FAMILY(FLOAT, memory), "0.85", .min = 0.01, .max = 1,
+      .help = "Share of the memory's bytes per second that kernels reach." },
+    { "kernel_s", FAMILY(FLOAT, kernel_s), "2e-6", .max = 1, .unit = "seconds",
+      .help = "What a kernel takes besides its work." },
+    { "launch_s", FAMILY(FLOAT, launch_s), "8e-6", .max = 1, .unit = "seconds",
+      .help = "What the host takes to start a kernel." },
+    { "link", FAMILY(FLOAT, link), "0.8", .min = 0.01, .max = 1,
+      .help = "Share of the node's links that collectives reach." },
+    { "net", FAMILY(FLOAT, net), "0.8", .min = 0.01, .max = 1,
+      .help = "Share of the network between nodes that collectives reach." },
+    { "link_latency_s", FAMILY(FLOAT, link_latency_s), "3e-6", .max = 1, .unit = "seconds",
+      .help = "Of one step of a collective within a node." },
+    { "net_latency_s", FAMILY(FLOAT, net_latency_s), "1e-5", .max = 1, .unit = "seconds",
+      .help = "The same between nodes." },
+    { "overlap_tax", FAMILY(FLOAT, overlap_tax), "0.1", .max = 1,
+      .help = "What computing slows down while messages move beside it." },
+    { "reduced.fp32", FAMILY(FLOAT, reduced[PLAN_FP32]), "1", .min = 0.01, .max = 2,
+      .help = "Share of its peak that this dtype reaches, beside that of bf16." },
+    { "reduced.bf16", FAMILY(FLOAT, reduced[PLAN_BF16]), "1", .min = 0.01, .max = 2,
+      .help = "1: the others are relative to it." },
+    { "reduced.fp8", FAMILY(FLOAT, reduced[PLAN_FP8]), "0.85", .min = 0.01, .max = 2,
+      .help = "As for fp32." },
+    { "reduced.fp4", FAMILY(FLOAT, reduced[PLAN_FP4]), "0.7", .min = 0.01, .max = 2,
+      .help = "As for fp32." },
+    { "residual_lo", FAMILY(FLOAT, residual_lo), "-0.1", .min = -10, .max = 10,
+      .help = "Log of measured over predicted time, 10th percentile of the fitted rows." },
+    { "residual_hi", FAMILY(FLOAT, residual_hi), "0.1", .min = -10, .max = 10,
+      .help = "The same, 90th percentile." },
+    { 0 },
+};
+
+int plan_family_load(struct plan_family *out, const char *name, struct arena *a)
+{
+    return plan_file_load(out, plan_family_options, "machines/calibration", name, a);
+}
+
+void plan_family_write(const struct plan_family *f, struct text *out)
+{
+    for (const struct option *o = plan_family_options; o->key; o++) {
+        text_printf(out, "%s: ", o->key);
+        option_format(o, f, out);
+        text_printf(out, "\n");
+    }
+}
+
+/* --- products ------------------------------------------------------------------------- */
+
+/* Rows and columns of a result's tile; level: how often it was halved from 256 x 128. */
+static const struct { double rows, columns; int level; } tiles[] = {
+    { 256, 128, 0 }, { 128, 256, 0 }, { 128, 128, 1 }, { 128, 64, 2 }, { 64, 128, 2 },
+    { 64, 64, 3 },
+};
+
+/* Rows of both operands are contiguous along K or along M and N: the least aligned of the
+ * three decides. */
+static double alignment(const struct plan_family *f, const struct plan_product *p)
+{
+    i64 any = p->M | p->N | p->K, bytes = (i64)p->element_bytes;
+    if (any * bytes % 16)
+        return f->align16;
+    return any * bytes % 128 ? f->align128 : 1;
+}
+
+double plan_product_seconds(const struct plan_family *f, const struct plan_device *d, int dtype,
+                            const struct plan_product *p)
+{
+    double speed = d->peak[dtype] * f->product * f->reduced[dtype] * alignment(f, p);
+    double best = INFINITY, moving = p->bytes / (d->memory_bytes_per_s * f->memory);
+    for (i64 i = 0; i < COUNT_OF(tiles); i++) {
+        double n = (double)p->batch * ceil((double)p->M / tiles[i].rows) *
+                   ceil((double)p->N / tiles[i].columns);
+        double loss = pow(f->small_tile, tiles[i].level);
+        double flops = 2 * tiles[i].rows * tiles[i].columns * ((double)p->K + f->ramp);
+        best = fmin(best, ceil(n / f->units) * f->units * flops / (speed * loss));
+    }
+    return fmax(best, moving) + f->kernel_s;
+}
+
+double plan_attention_seconds(const struct plan_family *f, const struct plan_device *d,
+                              double flops, i64 tokens, i64 head_size, bool backward)
+{
+    double share = backward ? f->attention_backward : f->attention_forward;
+    double length = (double)tokens / ((double)tokens + f->attention_rows);
+    double heads = head_size >= 128 ? 1 : head_size >= 64 ? 0.85 : 0.6;
+    return flops / (d->peak[PLAN_BF16] * share * length * heads) + f->kernel_s;
+}
+
+double plan_traffic_seconds(const struct plan_family *f, const struct plan_device *d,
+                            double bytes, double kernels)
+{
+    return bytes / (d->memory_bytes_per_s * f->memory) + kernels * f->kernel_s;
+}

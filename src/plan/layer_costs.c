@@ -1,0 +1,291 @@
+#include "plan/layer_costs.h"
+
+#include "base/err.h"
+#include "ops/ops.h"
+#include "parallel/mesh.h"
+#include "train/step.h"
+
+#include <string.h>
+
+struct reading {
+    struct plan_ops *out;
+    const struct model_spec *spec; /* of the described model */
+    const struct program *program;
+    bool *kept; /* by tensor index */
+};
+
+/* The model with one layer of each kind that it has, as much of the experts as a rank has. */
+static struct model_spec small_spec(const struct model_spec *s, const struct plan_shape *shape)
+{
+    struct model_spec small = *s;
+    bool dense = s->experts == 0 || s->dense_layers > 0;
+    small.dense_layers = dense ? 1 : 0;
+    small.layers = dense + (s->experts > 0);
+    small.tied = false;
+    small.positions = i64_max(s->positions, shape->sequence);
+    if (shape->tp > s->kv_heads)
+        small.kv_heads = shape->tp;
+    return small;
+}
+
+static enum plan_part part_of(const struct reading *r, int layer, bool embeds)
+{
+    if (layer < 0)
+        return embeds ? PLAN_EMBEDDING : PLAN_HEAD;
+    return spec_is_sparse(r->spec, layer) ? PLAN_SPARSE : PLAN_DENSE;
+}
+
+static bool embeds(const struct task *t)
+{
+    return t->op == &op_embed || t->op == &op_embed_grad;
+}
+
+/* --- products ------------------------------------------------------------------------- */
+
+static bool is_attention(const struct op_info *op)
+{
+    return op == &op_attention || op == &op_attention_grad || op == &op_attention_block ||
+           op == &op_attention_block_grad;
+}
+
+static void shape_of(const struct task *t, const struct reading *r, struct plan_op *op)
+{
+    bool experts = t->op == &op_expert_linear || t->op == &op_expert_linear_dx ||
+                   t->op == &op_expert_linear_dw;
+    i64 E = experts ? r->spec->experts : 1;
+    i64 rows = t->in[0]->dim[0];
+    op->batch = E;
+    if (experts && t->attr[EXPERT_ROWS] > 0)
+        rows = (i64)t->attr[EXPERT_ROWS];
+    if (t->op == &op_linear_dw || t->op == &op_expert_linear_dw) {
+        op->M = t->in[0]->dim[1];
+        op->N = t->in[1]->dim[1];
+        op->K = ceil_div(rows, E);
+        return;
+    }
+    op->M = ceil_div(rows, E);
+    op->K = t->in[0]->dim[1];
+    op->N = t->out[0]->dim[1];
+}
+
+static bool is_product(const struct op_info *op)
+{
+    return op == &op_linear || op == &op_linear_dx || op == &op_linear_dw ||
+           op == &op_expert_linear || op == &op_expert_linear_dx || op == &op_expert_linear_dw;
+}
+
+/* --- operators ------------------------------------------------------------------------ */
+
+/* The chunk of the head that it is a part of so far, or the same product again. */
+static struct plan_op *find_op(struct plan_piece_ops *p, const struct task *t,
+                               const struct plan_op *like)
+{
+    for (int i = 0; i < p->n; i++)
+        if (t->head && !strcmp(p->ops[i].name, like->name) && p->ops[i].phase == like->phase &&
+            p->ops[i].kind == like->kind)
+            return &p->ops[i];
+    return NULL;
+}
+
+static bool works_on_cut_rows(const struct reading *r, const struct task *t)
+{
+    const struct tensor *x = t->in[0] ? t->in[0] : t->out[0];
+    return r->out->shape.tp > 1 && x && tensor_rows(x) * r->out->shape.tp == r->out->rows;
+}
+
+static struct plan_op describe(const struct reading *r, const struct task *t)
+{
+    struct plan_op op = {
+        .name = t->op->name, .phase = t->phase, .tasks = 1, .model_flops = t->cost.model_flops,
+        .flops = t->cost.flops, .bytes = t->cost.read_bytes + t->cost.written_bytes,
+        .kind = is_attention(t->op) ? PLAN_ATTENTION : PLAN_TRAFFIC,
+        .cut_rows = works_on_cut_rows(r, t),
+    };
+    if (is_product(t->op)) {
+        op.kind = PLAN_PRODUCT;
+        shape_of(t, r, &op);
+    }
+    return op;
+}
+
+static int add_op(struct plan_piece_ops *p, const struct task *t, const struct plan_op *op)
+{
+    struct plan_op *same = find_op(p, t, op);
+    if (!same) {
+        if (p->n == PLAN_PIECE_OPS)
+            return err_set(ERR_INTERNAL, "a layer has more than %d operators", PLAN_PIECE_OPS);
+        p->ops[p->n++] = *op;
+        return OK;
+    }
+    if (op->phase == PHASE_WEIGHT_GRAD)
+        same->K += op->K;
+    else
+        same->M += op->M;
+    same->tasks += 1;
+    same->model_flops += op->model_flops;
+    same->flops += op->flops;
+    same->bytes += op->bytes;
+    return OK;
+}
+
+static void add_message(struct plan_piece_ops *p, const struct task *t)
+{
+    struct plan_messages *m = t->lane == LANE_TP ? p->tp : t->lane == LANE_CP ? p->cp : NULL;
+    if (!m)
+        return;
+    m += t->phase != PHASE_FORWARD;
+    m->bytes += t->cost.message_bytes;
+    m->calls += 1;
+}
+
+static int read_tasks(struct reading *r)
+{
+    const struct program *p = r->program;
+    for (i64 id = 0; id < p->n_tasks; id++) {
+        const struct task *t = p->by_id[id];
+        struct plan_piece_ops *piece = &r->out->pieces[part_of(r, t->layer, embeds(t))];
+        if (t->phase == PHASE_UPDATE || t->op->waits || t->first_turn || t->last_turn)
+            continue;
+        if (t->lane != LANE_COMPUTE) {
+            add_message(piece, t);
+            continue;
+        }
+        struct plan_op op = describe(r, t);
+        TRY(add_op(piece, t, &op));
+    }
+    return OK;
+}
+
+/* --- what stays between the passes ---------------------------------------------------- */
+
+static const struct tensor *root(const struct tensor *t)
+{
+    return t && t->owner ? t->owner : t;
+}
+
+/* What ranks gathered can be gathered again: what it was made from is kept. */
+static const struct tensor *source_of(const struct reading *r, const struct tensor *t)
+{
+    for (i64 id = 0; id < r->program->n_tasks; id++) {
+        const struct task *by = r->program->by_id[id];
+        if (by->op == &op_all_gather && by->phase == PHASE_FORWARD && root(by->out[0]) == t)
+            return root(by->in[0]);
+    }
+    return t;
+}
+
+static bool is_kept(const struct reading *r, const struct task *by, const struct tensor *t)
+{
+    return t && t->role == ROLE_ACTIVATION && t->index >= 0 && r->kept[t->index] &&
+           !embeds(by) && !by->head;
+}
+
+static void count_kept(struct reading *r, struct arena *a)
+{
+    const struct program *p = r->program;
+    r->kept = ARENA_ARRAY(a, bool, p->n_tensors + 1);
+    for (i64 id = 0; id < p->n_tasks; id++)
+        for (int k = 0; k < TASK_INS && p->by_id[id]->phase != PHASE_UPDATE; k++) {
+            const struct tensor *t = root(p->by_id[id]->in[k]);
+            if (t && p->by_id[id]->phase != PHASE_FORWARD && t->role == ROLE_ACTIVATION) {
+                t = source_of(r, t);
+                if (t->index >= 0)
+                    r->kept[t->index] = true;
+            }
+        }
+    for (i64 id = 0; id < p->n_tasks; id++) {
+        const struct task *by = p->by_id[id];
+        struct plan_piece_ops *piece = &r->out->pieces[part_of(r, by->layer, embeds(by))];
+        for (int k = 0; k < TASK_OUTS && by->phase == PHASE_FORWARD; k++) {
+            const struct tensor *t = root(by->out[k]);
+            if (!is_kept(r, by, t))
+                continue;
+            r->kept[t->index] = false;
+            piece->kept_bytes += (double)tensor_bytes(t);
+            if (r->out->shape.tp > 1 && tensor_rows(t) * r->out->shape.tp == r->out->rows)
+                piece->kept_cut_bytes += (double)tensor_bytes(t);
+        }
+    }
+}
+
+/* --- parameters ----------------------------------------------------------------------- */
+
+static void count_parameters(struct reading *r, const struct model *m)
+{
+    for (i64 i = 0; i < m->n_params; i++) {
+        const struct param *p = &m->params[i];
+        bool table = p->desc.id == P_WTE || p->desc.id == P_WPE;
+        struct plan_piece_ops *piece = &r->out->pieces[part_of(r, p->desc.layer, table)];
+        double n = (double)param_here(p);
+        if (param_is_expert(&p->desc))
+            piece->expert_parameters += n / (double)r->out->shape.ep;
+        else
+            piece->parameters += n;
+        if (p->desc.rank == 2 && !param_is_expert(&p->desc))
+            piece->matrices += n;
+    }
+}
+
+/* --- the program ---------------------------------------------------------------------- */
+
+static struct train_config config_of(const struct plan_shape *shape, struct arena *a)
+{
+    struct train_config c;
+    option_set_defaults(train_options, &c, a);
+    c.train.seq = shape->sequence;
+    c.train.batch = shape->micro_batch;
+    return c;
+}
+
+static int build(struct step_program *step, struct model **model, struct reading *r,
+                 struct arena *a)
+{
+    const struct plan_shape *shape = &r->out->shape;
+    struct layout layout = layout_single();
+    struct train_config config = config_of(shape, a);
+    struct step_io io;
+    layout.tp = shape->tp;
+    layout.cp = shape->cp;
+    TRY(layout_check(&layout, r->spec, shape->tp * shape->cp, shape->micro_batch, shape->sequence, 2));
+    struct mesh *mesh = ARENA_NEW(a, struct mesh);
+    *mesh = mesh_at(&layout, 0);
+    TRY(stages_place(&mesh->stages, &layout, a));
+    struct model_part part = mesh_part(mesh, r->spec);
+    model_outline(model, r->spec, shape->dtype, step_needs(&config), shape->sequence, &part, a);
+    step_io_new(&io, r->spec, 1, a);
+    struct step_shape rows = { shape->micro_batch, shape->sequence, 2, 1 };
+    TRY(step_program_new(step, *model, &config, &rows, &io, mesh, a));
+    r->program = step->program;
+    return OK;
+}
+
+static int read_program(struct plan_ops *out, const struct model_spec *spec, struct arena *a)
+{
+    struct reading r = { .out = out, .spec = spec };
+    struct step_program step;
+    struct model *model;
+    TRY(build(&step, &model, &r, a));
+    out->heads = model->local.heads;
+    out->kv_heads = model->local.kv_heads;
+    out->head_size = spec->head_size;
+    out->width = spec->width;
+    const struct param *head = model_param(model, P_HEAD, -1);
+    out->vocab = head ? head->shard.dim[0] : spec->vocab;
+    TRY(read_tasks(&r));
+    count_kept(&r, a);
+    count_parameters(&r, model);
+    return OK;
+}
+
+int plan_ops_new(struct plan_ops *out, const struct model_spec *spec,
+                 const struct plan_shape *shape)
+{
+    struct arena a;
+    struct model_spec small = small_spec(spec, shape);
+    *out = (struct plan_ops){ .shape = *shape };
+    out->rows = shape->micro_batch * shape->sequence / shape->cp;
+    arena_init(&a);
+    int rc = read_program(out, &small, &a);
+    arena_fini(&a);
+    return rc;
+}

@@ -1,0 +1,67 @@
+/* plan/layer_costs.h - what layers consist of, read off the program that a rank would run.
+ *
+ * A model with one layer of each kind is described for (tp, cp) and a micro-batch, its step is
+ * built by the decoder and the passes as in training, and every task of the forward and backward
+ * segments becomes an operator of its piece: a dense layer, a sparse layer, the embedding, or
+ * the head with its loss. FLOPs, bytes and messages are those of the tasks' costs, so nothing is
+ * counted twice and nothing here knows a formula. The chunks of the loss head are one
+ * operator each kind, of all rows.
+ *
+ * With tp larger than the key-value heads every rank has one of its own, as GPU software does;
+ * experts' matrices are those of one rank along ep. */
+#ifndef HEADWAY_LAYER_COSTS_H
+#define HEADWAY_LAYER_COSTS_H
+
+#include "plan/cost.h"
+
+enum plan_op_kind {
+    PLAN_PRODUCT,   /* (M,K) (K,N), `batch` times */
+    PLAN_ATTENTION, /* all kernels of the attention core */
+    PLAN_TRAFFIC    /* what moves bytes */
+};
+
+struct plan_op {
+    const char *name;    /* of the task's op */
+    enum plan_op_kind kind;
+    enum phase phase;
+    int again;           /* bit i: enum recompute i of our own trainer runs it a second time */
+    bool cut_rows;       /* works on rows that sequence parallel cuts */
+    i64 M, N, K, batch;  /* of products */
+    double tasks;        /* of the program, in this operator */
+    double model_flops, flops, bytes;
+};
+
+enum { PLAN_PIECE_OPS = 64 };
+
+struct plan_messages {
+    double bytes, calls; /* sent by a rank, for one micro-batch */
+};
+
+struct plan_piece_ops {
+    struct plan_op ops[PLAN_PIECE_OPS];
+    int n;
+    struct plan_messages tp[2], cp[2]; /* forward; backward */
+    double parameters, expert_parameters; /* elements on a rank */
+    double matrices;    /* of parameters, those that products use a copy of */
+    double kept_bytes;  /* what the forward tasks leave for the backward ones */
+    double kept_cut_bytes; /* of these, by tasks on rows that sequence parallel cuts */
+};
+
+struct plan_shape { /* what the operators depend on */
+    i64 tp, cp, ep, micro_batch, sequence;
+    enum dtype dtype; /* of activations: DTYPE_F32 or DTYPE_BF16 */
+};
+
+struct plan_ops {
+    struct plan_shape shape;
+    i64 rows;         /* tokens of a micro-batch on a rank, before tp cuts them */
+    i64 heads, kv_heads, head_size, width; /* on a rank; the whole width */
+    i64 vocab;        /* rows of the head on a rank */
+    struct plan_piece_ops pieces[PLAN_PARTS];
+};
+
+/* ERR_MODEL where the shape cannot exist. The tasks live in an arena of their own. */
+int plan_ops_new(struct plan_ops *out, const struct model_spec *spec,
+                 const struct plan_shape *shape);
+
+#endif

@@ -1,0 +1,43 @@
+/* plan/stack.h - what software does with the same operators.
+ *
+ * The operators of a layer are mathematics; how many kernels they become, what is fused,
+ * what is kept for the backward pass and what messages hide behind is a property of the
+ * framework. A stack is a YAML file in machines/stacks that says so; every plan prints
+ * which one it assumed. */
+#ifndef HEADWAY_STACK_H
+#define HEADWAY_STACK_H
+
+#include "base/option.h"
+
+enum plan_attention_kind {
+    STACK_FUSED,  /* one kernel; scores never reach memory */
+    STACK_SCORES  /* two products and a softmax between them, over all pairs of tokens */
+};
+enum plan_selective { SELECTIVE_ATTENTION, SELECTIVE_CHEAP };
+
+struct plan_stack {
+    const char *name, *provenance;
+    struct option_strings frameworks; /* beginnings of how tables of measurements call it */
+    int attention;             /* enum plan_attention_kind */
+    bool dropout;
+    double kernels_forward, kernels_backward; /* that the host starts for a layer */
+    double passes_forward, passes_backward; /* over a layer's rows, of 2 bytes x width, besides
+                                             * those of the operators' own traffic */
+    int selective;             /* enum plan_selective: what selective recompute remakes */
+    double weight_bytes, gradient_bytes, state_bytes; /* held per parameter */
+    double message_bytes;      /* of one gradient, between data ranks */
+    double update_bytes;       /* that the update moves per parameter of the rank */
+    double dp_overlap, tp_overlap, pp_overlap; /* share of such messages that computing may hide */
+    i64 vocab_multiple;        /* rows of the head are padded to that, times tp */
+    double logit_bytes;        /* held per logit at the end of the forward pass */
+    double runtime_bytes;      /* context, libraries, buffers of messages */
+    double usable;             /* of what memory is left, by tensors: the rest is lost between them */
+    double factor;             /* seconds of computing, times this: 1 unless declared */
+};
+
+extern const struct option plan_stack_options[];
+
+/* A name in machines/stacks, or a path. */
+int plan_stack_load(struct plan_stack *out, const char *name, struct arena *a);
+
+#endif

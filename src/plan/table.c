@@ -1,0 +1,241 @@
+#include "plan/table.h"
+
+#include "base/err.h"
+#include "plan/efficiency.h"
+#include "plan/stack.h"
+
+#include <math.h>
+
+enum { HALF = 2 }; /* bytes of an activation on a GPU: bf16 or fp16 */
+
+struct pricing {
+    const struct plan_job *job;
+    const struct plan_device *device;
+    const struct plan_family *family;
+    const struct plan_stack *stack;
+    const struct plan_layout *layout;
+    const struct plan_ops *ops;
+};
+
+int plan_table_ops(struct plan_ops *out, const struct plan_job *job,
+                   const struct plan_layout *layout)
+{
+    struct model_spec spec = *job->spec;
+    struct plan_shape shape = { layout->tp, layout->cp, layout->ep, layout->micro_batch,
+                                job->sequence,
+                                job->dtype == PLAN_FP32 ? DTYPE_F32 : DTYPE_BF16 };
+    spec.vocab = round_up(spec.vocab, job->stack->vocab_multiple * layout->tp);
+    return plan_ops_new(out, &spec, &shape);
+}
+
+/* Rows that work between cut matrices passes over, as a multiple of the program's. */
+static double spread(const struct pricing *x, bool cut_rows)
+{
+    return cut_rows && !x->layout->sequence_parallel ? (double)x->layout->tp : 1;
+}
+
+/* --- operators ------------------------------------------------------------------------ */
+
+static void add_compute(struct plan_seconds *s, double seconds, double ideal)
+{
+    s->ideal += ideal;
+    s->shape += seconds - ideal;
+}
+
+static void price_product(const struct pricing *x, const struct plan_op *op, int dtype,
+                          struct plan_seconds *out)
+{
+    struct plan_product p = { op->M, op->N, op->K, op->batch, op->bytes, HALF };
+    if (dtype == PLAN_FP32)
+        p.element_bytes = 4;
+    add_compute(out, plan_product_seconds(x->family, x->device, dtype, &p),
+                op->model_flops / x->device->peak[dtype]);
+}
+
+/* Two products over all pairs of tokens, and what passes over their scores: softmax reads and
+ * writes, dropout does so again and writes a mask of a byte. Backward has four products. */
+static void price_scores(const struct pricing *x, const struct plan_op *op,
+                         struct plan_seconds *out)
+{
+    bool backward = op->phase != PHASE_FORWARD;
+    i64 T = x->job->sequence / x->layout->cp, D = x->ops->head_size;
+    i64 n = x->layout->micro_batch * x->ops->heads;
+    double pairs = (double)n * (double)T * (double)x->job->sequence;
+    struct plan_product scores = { T, x->job->sequence, D, n, HALF * pairs, HALF };
+    struct plan_product values = { T, D, x->job->sequence, n, HALF * pairs, HALF };
+    double products = plan_product_seconds(x->family, x->device, PLAN_BF16, &scores) +
+                      plan_product_seconds(x->family, x->device, PLAN_BF16, &values);
+    double passes = 2 * HALF + (x->stack->dropout ? 2 * HALF + 1 : 0);
+    if (backward) {
+        products *= 2;
+        passes = 3 * HALF + (x->stack->dropout ? 2 * HALF + 1 : 0);
+    }
+    add_compute(out, products, op->model_flops / x->device->peak[PLAN_BF16]);
+    out->memory += plan_traffic_seconds(x->family, x->device, passes * pairs,
+                                        x->stack->dropout ? 2 : 1);
+}
+
+static void price_attention(const struct pricing *x, const struct plan_op *op,
+                            struct plan_seconds *out)
+{
+    if (x->stack->attention == STACK_SCORES) {
+        price_scores(x, op, out);
+        return;
+    }
+    double seconds = plan_attention_seconds(x->family, x->device, op->flops, x->job->sequence,
+                                            x->ops->head_size, op->phase != PHASE_FORWARD);
+    add_compute(out, seconds, op->model_flops / x->device->peak[PLAN_BF16]);
+}
+
+static void price_op(const struct pricing *x, const struct plan_op *op, int dtype,
+                     struct plan_seconds *out)
+{
+    if (op->kind == PLAN_PRODUCT)
+        price_product(x, op, dtype, out);
+    else if (op->kind == PLAN_ATTENTION)
+        price_attention(x, op, out);
+    else
+        out->memory += plan_traffic_seconds(x->family, x->device,
+                                            op->bytes * spread(x, op->cut_rows), 1);
+}
+
+/* --- pieces --------------------------------------------------------------------------- */
+
+static void scale(struct plan_seconds *s, double factor)
+{
+    s->ideal *= 1;
+    s->shape += (factor - 1) * (s->ideal + s->shape);
+    s->memory *= factor;
+}
+
+/* What a layer does besides the operators' own traffic, and the host's pace. */
+static void add_software(const struct pricing *x, struct plan_seconds *s, double passes,
+                         double kernels)
+{
+    double rows = (double)x->ops->rows / (x->layout->sequence_parallel ? (double)x->layout->tp : 1);
+    double bytes = passes * HALF * rows * (double)x->ops->width;
+    double floor = kernels * x->family->launch_s;
+    s->memory += plan_traffic_seconds(x->family, x->device, bytes, ceil(passes / 3));
+    scale(s, x->stack->factor);
+    s->launch = fmax(0, floor - plan_seconds_sum(s));
+}
+
+static void price_again(const struct pricing *x, const struct plan_piece_ops *p,
+                        struct plan_piece *out)
+{
+    out->again[RECOMPUTE_FULL] = out->forward;
+    out->tp_again[RECOMPUTE_FULL] = out->tp_forward;
+    for (int i = 0; i < p->n; i++) {
+        const struct plan_op *op = &p->ops[i];
+        if (op->phase != PHASE_FORWARD)
+            continue;
+        out->again_flops[RECOMPUTE_FULL] += op->flops;
+        bool core = op->kind == PLAN_ATTENTION, cheap = op->kind == PLAN_TRAFFIC;
+        if (x->stack->selective == SELECTIVE_ATTENTION ? core : cheap) {
+            price_op(x, op, PLAN_BF16, &out->again[RECOMPUTE_SELECTIVE]);
+            out->again_flops[RECOMPUTE_SELECTIVE] += op->flops;
+        }
+    }
+}
+
+static double message_seconds(const struct pricing *x, const struct plan_messages *m, i64 ranks,
+                              i64 stride)
+{
+    if (ranks == 1)
+        return 0;
+    return plan_exchange_seconds(x->job, ranks, stride, m->bytes,
+                                 m->calls * (double)(ranks - 1));
+}
+
+static void price_messages(const struct pricing *x, const struct plan_piece_ops *p,
+                           struct plan_piece *out)
+{
+    const struct plan_layout *l = x->layout;
+    double seen = 1 - x->stack->tp_overlap;
+    out->tp_forward = seen * message_seconds(x, &p->tp[0], l->tp, 1);
+    out->tp_backward = seen * message_seconds(x, &p->tp[1], l->tp, 1);
+    out->cp_forward = message_seconds(x, &p->cp[0], l->cp, l->tp);
+    out->cp_backward = message_seconds(x, &p->cp[1], l->cp, l->tp);
+}
+
+/* Rows go to their experts and come back, forward and backward: four exchanges in all. */
+static void price_expert_messages(const struct pricing *x, struct plan_piece *out)
+{
+    const struct plan_layout *l = x->layout;
+    if (l->ep == 1)
+        return;
+    double rows = (double)x->ops->rows / (double)l->tp *
+                  (double)x->job->spec->experts_per_token;
+    double sent = rows * HALF * (double)x->ops->width * (double)(l->ep - 1) / (double)l->ep;
+    out->ep_forward = out->ep_backward =
+        2 * plan_exchange_seconds(x->job, l->ep, l->tp, sent, (double)(l->ep - 1));
+}
+
+static void price_kept(const struct pricing *x, const struct plan_piece_ops *p, bool layer,
+                       struct plan_piece *out)
+{
+    double tp = (double)x->layout->tp, cut = x->layout->sequence_parallel ? tp : 1;
+    double rows = (double)x->ops->rows, width = (double)x->ops->width;
+    double all = p->kept_bytes, scores = 0;
+    if (!x->layout->sequence_parallel)
+        all += (tp - 1) * p->kept_cut_bytes;
+    if (layer && x->stack->dropout)
+        all += 2 * rows * width / cut;
+    if (layer && x->stack->attention == STACK_SCORES)
+        scores = (x->stack->dropout ? 2 * HALF + 1 : HALF) * rows * (double)x->ops->heads *
+                 (double)x->job->sequence;
+    out->kept_bytes[RECOMPUTE_NONE] = all + scores;
+    out->kept_bytes[RECOMPUTE_SELECTIVE] = all;
+    out->kept_bytes[RECOMPUTE_FULL] = layer ? HALF * rows * width / cut : all;
+    out->working_bytes[RECOMPUTE_SELECTIVE] = scores;
+    out->working_bytes[RECOMPUTE_FULL] = layer ? all + scores : 0;
+}
+
+static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
+                        enum plan_part part, struct plan_piece *out)
+{
+    bool layer = part == PLAN_DENSE || part == PLAN_SPARSE;
+    int dtype = layer ? x->job->dtype : (int)i64_min(x->job->dtype, PLAN_BF16);
+    *out = (struct plan_piece){ .parameters = p->parameters,
+                                .expert_parameters = p->expert_parameters };
+    for (int i = 0; i < p->n; i++) {
+        const struct plan_op *op = &p->ops[i];
+        price_op(x, op, dtype, op->phase == PHASE_FORWARD ? &out->forward : &out->backward);
+        out->model_flops += op->model_flops;
+        out->flops += op->flops;
+    }
+    if (layer) {
+        add_software(x, &out->forward, x->stack->passes_forward, x->stack->kernels_forward);
+        add_software(x, &out->backward, x->stack->passes_backward, x->stack->kernels_backward);
+    }
+    price_messages(x, p, out);
+    if (part == PLAN_SPARSE)
+        price_expert_messages(x, out);
+    if (layer)
+        price_again(x, p, out);
+    price_kept(x, p, layer, out);
+}
+
+void plan_table_price(struct plan_table *out, const struct plan_job *job,
+                      const struct plan_layout *layout, const struct plan_ops *ops)
+{
+    struct pricing x = { job, &job->machine->device, job->family, job->stack, layout, ops };
+    *out = (struct plan_table){
+        .tp = layout->tp, .cp = layout->cp, .ep = layout->ep, .micro_batch = layout->micro_batch,
+        .sequence_parallel = layout->sequence_parallel,
+        .sparse_layers = spec_sparse_layers(job->spec),
+    };
+    out->dense_layers = job->spec->layers - out->sparse_layers;
+    for (int part = 0; part < PLAN_PARTS; part++)
+        price_piece(&x, &ops->pieces[part], (enum plan_part)part, &out->pieces[part]);
+    out->boundary_bytes = HALF * (double)ops->rows * (double)ops->width / (double)layout->tp;
+}
+
+int plan_table_new(struct plan_table *out, const struct plan_job *job,
+                   const struct plan_layout *layout, struct arena *a)
+{
+    struct plan_ops *ops = ARENA_NEW(a, struct plan_ops);
+    TRY(plan_table_ops(ops, job, layout));
+    plan_table_price(out, job, layout, ops);
+    return OK;
+}

@@ -1,0 +1,118 @@
+/* Operators of a layer beside the sums over the tasks of whole steps. */
+#include "test.h"
+
+#include "plan/layer_costs.h"
+#include "plan/cost.h"
+#include "train/rank_view.h"
+#include "train/tiny_spec.h"
+
+#include <stdio.h>
+
+struct sums {
+    double model_flops, flops, bytes, tp_bytes, cp_bytes, parameters;
+};
+
+/* One micro-batch of a rank of the real program; layers of the spec as they are. */
+static struct sums sums_of_program(const struct model_spec *spec, const char *layout, i64 rows,
+                                   i64 T)
+{
+    struct arena a;
+    struct layout l = layout_single();
+    struct train_config c;
+    struct rank_view v;
+    struct sums s = { 0 };
+    arena_init(&a);
+    option_set_defaults(train_options, &c, &a);
+    c.train.batch = rows;
+    c.train.seq = T;
+    c.train.accumulate = 2;
+    c.train.global_batch = 0;
+    CHECK_OK(layout_parse(&l, layout, "test", &a));
+    CHECK_OK(layout_check(&l, spec, layout_ranks(&l), rows, T, 2));
+    CHECK_OK(rank_view_new(&v, &l, spec, &c, 0, &a));
+    s.parameters = (double)v.parameters;
+    for (i64 id = 0; id < v.step.program->n_tasks; id++) {
+        const struct task *t = v.step.program->by_id[id];
+        if (t->phase == PHASE_UPDATE || t->first_turn || t->last_turn)
+            continue;
+        if (t->lane == LANE_TP)
+            s.tp_bytes += t->cost.message_bytes;
+        if (t->lane == LANE_CP)
+            s.cp_bytes += t->cost.message_bytes;
+        if (t->lane != LANE_COMPUTE || t->op->waits)
+            continue;
+        s.model_flops += t->cost.model_flops;
+        s.flops += t->cost.flops;
+        s.bytes += t->cost.read_bytes + t->cost.written_bytes;
+    }
+    arena_fini(&a);
+    return s;
+}
+
+static struct sums sums_of_pieces(const struct model_spec *spec, const struct plan_shape *shape)
+{
+    static struct plan_ops ops;
+    struct sums s = { 0 };
+    i64 sparse = spec_sparse_layers(spec);
+    const i64 times[PLAN_PARTS] = { spec->layers - sparse, sparse, 1, 1 };
+    CHECK_OK(plan_ops_new(&ops, spec, shape));
+    for (int part = 0; part < PLAN_PARTS; part++) {
+        const struct plan_piece_ops *p = &ops.pieces[part];
+        double n = (double)times[part];
+        for (int i = 0; i < p->n; i++) {
+            s.model_flops += n * p->ops[i].model_flops;
+            s.flops += n * p->ops[i].flops;
+            s.bytes += n * p->ops[i].bytes;
+        }
+        s.tp_bytes += n * (p->tp[0].bytes + p->tp[1].bytes);
+        s.cp_bytes += n * (p->cp[0].bytes + p->cp[1].bytes);
+        s.parameters += n * (p->parameters + p->expert_parameters);
+    }
+    return s;
+}
+
+static void compare(const struct model_spec *spec, i64 tp, i64 cp, i64 rows, i64 T)
+{
+    char layout[64];
+    struct plan_shape shape = { tp, cp, 1, rows, T, DTYPE_F32 };
+    snprintf(layout, sizeof layout, "tp=%lld,cp=%lld", (long long)tp, (long long)cp);
+    struct sums program = sums_of_program(spec, layout, rows, T);
+    struct sums pieces = sums_of_pieces(spec, &shape);
+    CHECK_NEAR(pieces.model_flops, program.model_flops, 0);
+    CHECK_NEAR(pieces.flops, program.flops, 0);
+    CHECK_NEAR(pieces.bytes, program.bytes, 0);
+    CHECK_NEAR(pieces.tp_bytes, program.tp_bytes, 0);
+    CHECK_NEAR(pieces.cp_bytes, program.cp_bytes, 0);
+    CHECK_NEAR(pieces.parameters, program.parameters, 0);
+}
+
+static struct model_spec spec_of(bool gpt2, enum tiny_experts experts)
+{
+    struct model_spec spec = tiny_spec_of(&(struct tiny_options){ .gpt2 = gpt2, .experts = experts });
+    spec.heads = spec.kv_heads = 4;
+    spec.layers = 5;
+    spec.tied = false;
+    spec.positions = 64;
+    return spec;
+}
+
+TEST(pieces_sum_to_the_program_in_every_layout)
+{
+    const i64 degrees[][2] = { { 1, 1 }, { 2, 1 }, { 4, 1 }, { 1, 2 }, { 2, 2 }, { 1, 4 } };
+    for (int gpt2 = 0; gpt2 < 2; gpt2++)
+        for (i64 i = 0; i < COUNT_OF(degrees); i++)
+            for (i64 rows = 1; rows <= 3; rows += 2) {
+                struct model_spec spec = spec_of(gpt2, TINY_DENSE);
+                compare(&spec, degrees[i][0], degrees[i][1], rows, 64);
+            }
+}
+
+TEST(sparse_layers_sum_too)
+{
+    for (int kind = TINY_MIXTRAL; kind <= TINY_CAPACITY; kind++) {
+        struct model_spec spec = spec_of(false, (enum tiny_experts)kind);
+        compare(&spec, 1, 1, 2, 64);
+    }
+}
+
+TEST_MAIN(ONE(pieces_sum_to_the_program_in_every_layout), ONE(sparse_layers_sum_too))
