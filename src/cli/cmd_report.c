@@ -1,0 +1,82 @@
+/* Runs as a page. */
+#include "base/err.h"
+#include "base/sys.h"
+#include "cli/command.h"
+#include "report/run_page.h"
+#include "train/run_folder.h"
+
+#include <stdio.h>
+
+struct report_flags {
+    const char *out;
+};
+
+static const struct option options[] = {
+    { "out", OPTION_FIELD(PATH, struct report_flags, out), NULL,
+      .help = "Where to write the page; else report.html in the first run's folder." },
+    { 0 },
+};
+
+static const char *title_of(struct run_page *const *runs, i64 n, struct arena *a)
+{
+    const char *title = runs[0]->name;
+    for (i64 i = 1; i < n; i++)
+        title = arena_printf(a, "%s, %s", title, runs[i]->name);
+    return arena_printf(a, "%s - Headway", title);
+}
+
+static int write_page(struct run_page *const *runs, i64 n, const char *path, struct arena *a)
+{
+    struct text data = { 0 }, page = { 0 };
+    run_page_data(runs, n, &data);
+    run_page_html(&data, title_of(runs, n, a), &page);
+    text_fini(&data);
+    int rc = file_replace(path, page.data, page.length);
+    text_fini(&page);
+    return rc;
+}
+
+static int run(struct invocation *v)
+{
+    const struct report_flags *f = v->options;
+    const char *path = f->out ? f->out : arena_printf(v->arena, "%s/report.html", v->args[0]);
+    struct run_page **runs = ARENA_ARRAY(v->arena, struct run_page *, v->n_args);
+    int opened = 0, rc = OK;
+    bool changed;
+    for (; opened < v->n_args && rc >= 0; opened++) {
+        runs[opened] = ARENA_NEW(v->arena, struct run_page);
+        TRY_TO(done, run_page_open(runs[opened], v->args[opened]));
+        rc = run_page_read(runs[opened], &changed);
+    }
+    if (rc >= 0)
+        rc = write_page(runs, opened, path, v->arena);
+    if (rc >= 0)
+        printf("%s\n", path);
+done:
+    while (opened-- > 0)
+        run_page_close(runs[opened]);
+    return rc;
+}
+
+static const struct example examples[] = {
+    { "headway report runs/tiny", "Leaves runs/tiny/report.html; open it in any browser." },
+    { "headway report runs/a runs/b --out compare.html",
+      "Two runs on one page: curves on each other, and which settings differ." },
+    { 0 },
+};
+
+const struct command cmd_report = {
+    .name = "report",
+    .summary = "Write a run, or several beside each other, as one HTML page",
+    .arguments = "RUN [RUN...]",
+    .description = "Curves of loss, learning rate and speed, health of learning where it was "
+                   "logged, energy, data, settings and the log, in one file that needs no network "
+                   "and nothing beside it. The run may still be going on; then the page shows it "
+                   "as it is now. What a folder lacks is named on the page.",
+    .options = options,
+    .options_bytes = sizeof(struct report_flags),
+    .min_args = 1,
+    .max_args = 16,
+    .examples = examples,
+    .run = run,
+};

@@ -1,0 +1,38 @@
+/* report/run_page.h - run folders as one HTML page that needs nothing else.
+ *
+ * The page is a template, a style and a script (src/report/page/), made part of the program when it
+ * is built, and one block of JSON with everything that is shown. The script is allowed by its hash
+ * (Content-Security-Policy), so that nothing a folder holds can run: names, settings and messages
+ * of a run are text, and "<" never occurs in the block. The page asks for nothing from anywhere
+ * unless it is live, and then from where it came alone. */
+#ifndef HEADWAY_RUN_PAGE_H
+#define HEADWAY_RUN_PAGE_H
+
+#include "base/arena.h"
+#include "report/run_metrics.h"
+
+struct run_page {
+    struct arena arena;
+    const char *folder, *name; /* name: the folder's last part */
+    struct run_metrics metrics;
+    const char *missing[16]; /* sentences: what could not be shown, and why */
+    i64 n_missing;
+};
+
+/* ERR_CONFIG when the folder is none of a run: neither manifest.json nor metrics.jsonl. */
+int run_page_open(struct run_page *p, const char *folder);
+void run_page_close(struct run_page *p);
+
+/* Reads what is new. True in *changed if anything is. */
+int run_page_read(struct run_page *p, bool *changed);
+
+/* The JSON of n runs, as a text without "<". */
+void run_page_data(struct run_page *const *runs, i64 n, struct text *out);
+
+/* What a browser may do with it: the Content-Security-Policy. */
+void run_page_policy(bool live, struct text *out);
+
+/* The page around it; data NULL: a live one, which asks for "data" beside itself. */
+void run_page_html(const struct text *data, const char *title, struct text *out);
+
+#endif
