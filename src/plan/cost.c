@@ -31,7 +31,7 @@ double plan_exchange_seconds(const struct plan_job *job, i64 ranks, i64 stride, 
     const struct plan_machine *m = job->machine;
     const struct plan_family *f = job->family;
     double rate = m->tiers[0].bytes_per_s.mid * f->link;
-    double latency = fmax(m->tiers[0].latency_s, f->link_latency_s);
+    double latency = fmax(m->tiers[0].latency_s.mid, f->link_latency_s);
     int t = 0;
     while (t < m->n_tiers - 1 && m->tiers[t].ranks < ranks * stride)
         t++;
@@ -39,7 +39,7 @@ double plan_exchange_seconds(const struct plan_job *job, i64 ranks, i64 stride, 
         double together = (double)i64_min(ranks, i64_max(1, m->node_ranks / stride));
         double net = m->tiers[t].bytes_per_s.mid * f->net * together;
         rate = together > 1 ? fmin(rate, net) : net;
-        latency = fmax(m->tiers[t].latency_s, f->net_latency_s);
+        latency = fmax(m->tiers[t].latency_s.mid, f->net_latency_s);
         /* Rings within nodes, and a tree or a ring across them: steps beyond a node are few. */
         steps = steps / (double)(ranks - 1) * (double)ceil_div(ranks, (i64)together);
     }

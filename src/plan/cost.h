@@ -20,47 +20,7 @@
 #include "graph/program.h"
 #include "model/spec.h"
 #include "parallel/schedule.h"
-
-/* --- machines ------------------------------------------------------------------------- */
-
-enum plan_dtype { PLAN_FP32, PLAN_BF16, PLAN_FP8, PLAN_FP4, PLAN_DTYPES }; /* bf16 is fp16 too */
-
-struct plan_band { /* of an uncertain quantity: its 10th, 50th and 90th percentile */
-    double lo, mid, hi;
-};
-
-struct plan_device {
-    const char *name, *family;  /* family: whose calibration it shares ("a100"); NULL: none */
-    double peak[PLAN_DTYPES];   /* FLOP/s, dense; 0: has no such units */
-    double reached[PLAN_DTYPES]; /* FLOP/s of the best product that somebody measured; 0: unknown */
-    double memory_bytes, memory_bytes_per_s;
-    double launch_s;            /* least time between kernels; 0: that of the family */
-    double idle_w, peak_w;      /* of one device; 0: unknown */
-};
-
-enum { PLAN_TIERS = 8 };
-
-/* Ranks that lie in one domain of a tier reach each other through it: tier 0 is the node, the
- * last one spans the machine. */
-struct plan_tier {
-    const char *name;
-    i64 ranks;                    /* devices of one domain, all of the tiers below included */
-    struct plan_band bytes_per_s; /* that one device sends, one way */
-    double latency_s;             /* of one message */
-    double oversubscription;      /* 1: full bisection; of the links that leave the domains below */
-};
-
-struct plan_machine {
-    const char *name;
-    struct plan_device device;
-    i64 node_ranks;               /* devices that share a host */
-    int n_tiers;
-    struct plan_tier tiers[PLAN_TIERS];
-    double price_per_hour;        /* of one device, in the currency of the price list; 0: not given */
-    double pue;                   /* 0: not given */
-    double grid_g_per_kwh;        /* 0: not given */
-    const char *provenance;       /* where the values come from */
-};
+#include "plan/machine_file.h"
 
 /* --- what is priced ------------------------------------------------------------------- */
 

@@ -1,0 +1,22 @@
+/* What runs would take on machines that one does not have. */
+#include "cli/command.h"
+
+extern const struct command cmd_plan_machine;
+
+static const struct command *const subcommands[] = { &cmd_plan_machine, NULL };
+
+static const struct example examples[] = {
+    { "headway plan machine", "The machines and devices that are known." },
+    { "headway plan machine h100-sxm-roce", "One of them, with the source of every value." },
+    { 0 },
+};
+
+const struct command cmd_plan = {
+    .name = "plan",
+    .summary = "Plan runs on machines that one does not have",
+    .description = "Machines are data: a YAML file each in machines/ and machines/devices/, or one "
+                   "line. The planner prices the program that training would run on them; nothing "
+                   "runs, and no other process is needed.",
+    .subcommands = subcommands,
+    .examples = examples,
+};
