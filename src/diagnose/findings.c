@@ -1,0 +1,264 @@
+#include "diagnose/findings.h"
+
+#include "diagnose/rule.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- a deeper cause explains a symptom --------------------------------------------------- */
+
+/* The rank that waits for its loader is late too; and so on. The symptom goes when the cause is at
+ * the same place and loses at least half as much. */
+static const char *const explains[][2] = {
+    { "K4", "B1" }, { "K4", "B3" }, { "K4", "H8" }, { "K4", "B2" }, { "K4", "H9" },
+    { "H8", "B1" }, { "H8", "B3" }, { "H8", "C9" }, { "H8", "B2" }, { "H8", "C4" },
+    { "K1", "H8" }, { "K1", "C4" }, { "K1", "C5" }, { "K1", "C9" }, { "K1", "B3" }, { "K1", "B1" },
+    { "K1", "D1" }, { "D6", "B3" }, { "D6", "B1" },
+    { "B2", "B1" }, { "B2", "B3" }, { "B1", "B3" },
+    { "H1", "H9" }, { "H2", "H9" }, { "H3", "H9" }, { "H9", "B3" }, { "H9", "B2" },
+    { "H4", "B1" }, { "H7", "B1" }, { "D3", "D2" }, { "D3", "D1" }, { "D3", "H7" },
+    { "C11", "C4" }, { "C11", "C1" }, { "C4", "C1" }, { "C5", "C1" }, { "C5", "C2" },
+    { "C10", "C1" }, { "C2", "C1" }, { "B7", "B1" },
+};
+
+static bool same_place(const struct finding *cause, const struct finding *symptom)
+{
+    return cause->place.rank < 0 || symptom->place.rank < 0 ||
+           cause->place.rank == symptom->place.rank;
+}
+
+/* How much of the symptom's loss the cause must have. */
+static const double least_explained = 0.5;
+
+static bool explains_it(const struct finding *cause, const struct finding *symptom)
+{
+    for (i64 e = 0; e < COUNT_OF(explains); e++)
+        if (strcmp(explains[e][0], cause->id) == 0 && strcmp(explains[e][1], symptom->id) == 0)
+            return same_place(cause, symptom) && cause->lost >= least_explained * symptom->lost;
+    return false;
+}
+
+static void drop_explained(struct findings *f)
+{
+    bool dropped[FINDINGS_MOST] = { false };
+    int kept = 0;
+    for (int s = 0; s < f->n; s++)
+        for (int c = 0; c < f->n && !dropped[s]; c++) {
+            dropped[s] = !dropped[c] && explains_it(&f->at[c], &f->at[s]);
+            if (dropped[s])
+                rule_reject(&f->at[c], f->at[s].id, "%s (%.1f ms) is what comes of it",
+                            f->at[s].title, 1e3 * f->at[s].lost);
+        }
+    for (int i = 0; i < f->n; i++)
+        if (!dropped[i])
+            f->at[kept++] = f->at[i];
+    f->n = kept;
+}
+
+/* --- what mending it gives back ----------------------------------------------------------- */
+
+/* A replay that does not come this near to what was measured predicts nothing. */
+static const double replay_gate = 0.02;
+/* And what it predicts is off by so much of itself at least: durations change with the edit. */
+static const double replay_spread = 0.15;
+
+/* T(edit) is what the graph of the step takes; the closed form's interval is kept where a replay
+ * has nothing to say about the edit. */
+static void price(struct finding *f, const struct measure *m, const struct finding_replay *replay,
+                  double before)
+{
+    if (f->edit.kind == EDIT_NONE)
+        return;
+    double mid = before - replay->length(replay->context, &f->edit, f->edit.factor);
+    double lo = before - replay->length(replay->context, &f->edit, f->edit.factor_lo);
+    double hi = before - replay->length(replay->context, &f->edit, f->edit.factor_hi);
+    if (!isfinite(mid) || !isfinite(lo) || !isfinite(hi))
+        return;
+    double noise = isfinite(m->step.se) ? 2 * m->step.se : 0;
+    f->gain = fmax(0, mid);
+    f->gain_lo = fmax(0, fmin(lo, mid) * (1 - replay_spread) - noise);
+    f->gain_hi = fmin(fmax(hi, mid) * (1 + replay_spread) + noise, m->step.mean);
+    f->replayed = true;
+}
+
+static void price_all(struct findings *f, const struct measure *m,
+                      const struct finding_replay *replay)
+{
+    double before = replay ? replay->length(replay->context, NULL, 1) : NAN;
+    if (!(fabs(before - m->step.mean) <= replay_gate * m->step.mean))
+        return;
+    for (int i = 0; i < f->n; i++)
+        price(&f->at[i], m, replay, before);
+}
+
+static int by_gain(const void *a, const void *b)
+{
+    const struct finding *x = a, *y = b;
+    if (x->urgent != y->urgent)
+        return x->urgent ? -1 : 1;
+    return (x->gain < y->gain) - (x->gain > y->gain);
+}
+
+void findings_make(struct findings *out, const struct measure *m,
+                   const struct finding_replay *replay)
+{
+    out->n = 0;
+    for (i64 k = 0; rule_families[k]; k++)
+        for (const struct rule *r = rule_families[k]; r->look; r++) {
+            if (!(m->theta > 0) && rule_families[k] != rules_run)
+                break; /* not one step was measured */
+            struct finding *f = &out->at[out->n];
+            *f = (struct finding){ .title = r->title, .place = { -1, -1, -1, -1, "", "", -1, -1 } };
+            snprintf(f->id, sizeof f->id, "%s", r->id);
+            if (out->n < FINDINGS_MOST - 1 && r->look(m, r->limit, f))
+                out->n++;
+        }
+    drop_explained(out);
+    price_all(out, m, replay);
+    qsort(out->at, (size_t)out->n, sizeof out->at[0], by_gain);
+}
+
+/* --- telling -------------------------------------------------------------------------------- */
+
+void finding_place_text(const struct finding_place *p, struct text *out)
+{
+    i64 before = out->length;
+    const char *sep = "";
+    if (p->rank >= 0 && p->peer >= 0) {
+        text_printf(out, "ranks %d and %d", p->rank, p->peer);
+        sep = ", ";
+    } else if (p->rank >= 0) {
+        text_printf(out, "rank %d", p->rank);
+        sep = ", ";
+    }
+    if (p->stage >= 0) {
+        text_printf(out, "%sstage %d", sep, p->stage);
+        sep = ", ";
+    }
+    if (p->layer >= 0) {
+        text_printf(out, "%slayer %d", sep, p->layer);
+        sep = ", ";
+    }
+    if (p->lane[0]) {
+        text_printf(out, "%s%s", sep, p->lane);
+        sep = ", ";
+    }
+    if (p->op[0]) {
+        text_printf(out, "%s%s", sep, p->op);
+        sep = ", ";
+    }
+    if (p->first_step >= 0)
+        text_printf(out, "%ssteps %lld-%lld", sep, (long long)p->first_step + 1,
+                    (long long)p->last_step + 1);
+    if (out->length == before)
+        text_add(out, "everywhere");
+}
+
+static void put_finding(const struct finding *f, int number, struct text *out)
+{
+    text_printf(out, "%2d. %-4s%s  [", number, f->id, f->title);
+    finding_place_text(&f->place, out);
+    text_add(out, "]\n");
+    if (f->urgent)
+        text_add(out, "    mend this first\n");
+    else
+        text_printf(out, "    loses %.1f ms a step (%.0f %%); mending it gives back %.1f ms [%.1f, "
+                    "%.1f], by %s\n", 1e3 * f->lost, 100 * f->share, 1e3 * f->gain,
+                    1e3 * f->gain_lo, 1e3 * f->gain_hi, f->replayed ? "replay" : "formula");
+    for (int i = 0; i < f->n_evidence; i++) {
+        text_add(out, "    - ");
+        text_wrap(out, f->evidence[i], 6, 6, 98);
+        text_add(out, "\n");
+    }
+    for (int i = 0; i < f->n_rejected; i++) {
+        text_printf(out, "    not %s: ", f->rejected[i].id);
+        text_wrap(out, f->rejected[i].why, 12, 12, 98);
+        text_add(out, "\n");
+    }
+    text_add(out, "    fix:     ");
+    text_wrap(out, f->fix, 13, 13, 98);
+    text_add(out, "\n    confirm: ");
+    text_wrap(out, f->confirm, 13, 13, 98);
+    text_add(out, "\n");
+}
+
+void findings_text(const struct findings *f, const struct measure *m, struct text *out)
+{
+    if (f->n == 0)
+        text_printf(out, "No finding above %.2f ms a step (%.1f %%; three standard errors of "
+                         "the step "
+                    "are %.2f ms, over %lld steps).\n", 1e3 * m->theta,
+                    100 * m->theta / m->step.mean, 3e3 * m->step.se, (long long)m->n_steps);
+    for (int i = 0; i < f->n; i++)
+        put_finding(&f->at[i], i + 1, out);
+}
+
+static void put_number(struct json *j, const char *key, int value)
+{
+    json_key(j, key);
+    if (value >= 0)
+        json_int(j, value);
+    else
+        json_nothing(j);
+}
+
+static void put_place(const struct finding_place *p, struct json *j)
+{
+    json_key(j, "place");
+    json_begin_object(j);
+    put_number(j, "rank", p->rank);
+    put_number(j, "peer", p->peer);
+    put_number(j, "stage", p->stage);
+    put_number(j, "layer", p->layer);
+    json_put_str(j, "lane", p->lane[0] ? p->lane : NULL);
+    json_put_str(j, "op", p->op[0] ? p->op : NULL);
+    put_number(j, "first_step", p->first_step >= 0 ? (int)p->first_step + 1 : -1);
+    put_number(j, "last_step", p->first_step >= 0 ? (int)p->last_step + 1 : -1);
+    json_end(j);
+}
+
+static void put_strings(const struct finding *f, struct json *j)
+{
+    json_key(j, "evidence");
+    json_begin_array(j);
+    for (int k = 0; k < f->n_evidence; k++)
+        json_str(j, f->evidence[k]);
+    json_end(j);
+    json_key(j, "rejected");
+    json_begin_array(j);
+    for (int k = 0; k < f->n_rejected; k++) {
+        json_begin_object(j);
+        json_put_str(j, "id", f->rejected[k].id);
+        json_put_str(j, "why", f->rejected[k].why);
+        json_end(j);
+    }
+    json_end(j);
+}
+
+void findings_json(const struct findings *all, struct json *j)
+{
+    json_begin_array(j);
+    for (int i = 0; i < all->n; i++) {
+        const struct finding *f = &all->at[i];
+        json_begin_object(j);
+        json_put_str(j, "id", f->id);
+        json_put_str(j, "title", f->title);
+        json_put_double(j, "lost_s", f->lost);
+        json_put_double(j, "share", f->share);
+        put_place(&f->place, j);
+        put_strings(f, j);
+        json_put_str(j, "fix", f->fix);
+        json_put_str(j, "confirm", f->confirm);
+        json_key(j, "gain_s");
+        json_begin_array(j);
+        json_double(j, f->gain_lo);
+        json_double(j, f->gain);
+        json_double(j, f->gain_hi);
+        json_end(j);
+        json_put_str(j, "gain_by", f->urgent ? NULL : f->replayed ? "replay" : "formula");
+        json_end(j);
+    }
+    json_end(j);
+}

@@ -1,0 +1,86 @@
+/* diagnose/findings.h - what is wrong with a run, where, and what mending it would give back.
+ *
+ * A finding loses at least theta seconds per step (measure.h) and says which look-alikes were
+ * rejected, by which numbers. Findings are sorted by predicted gain, never by share. Gains come
+ * from a replay of the run's steps under an edit where there is one, else from the closed form
+ * that stands with the rule. */
+#ifndef HEADWAY_FINDINGS_H
+#define HEADWAY_FINDINGS_H
+
+#include "base/json.h"
+#include "diagnose/measure.h"
+
+enum { FINDING_TEXT = 240, FINDING_EVIDENCE = 6, FINDING_REJECTED = 4, FINDINGS_MOST = 32 };
+
+/* Where; -1 or empty: everywhere. */
+struct finding_place {
+    int rank, peer, stage, layer;
+    char op[MEASURE_NAME], lane[16];
+    i64 first_step, last_step; /* counted from 0, as spans count */
+};
+
+/* What a replay changes: durations of what is selected are multiplied. */
+enum finding_edit_kind {
+    EDIT_NONE,
+    EDIT_DATA,     /* waiting for the loader */
+    EDIT_HOST,     /* gaps of one kind (enum measure_host) */
+    EDIT_COMPUTE,  /* tasks, by rank, stage, op, phase */
+    EDIT_TRANSFER, /* calls, by lane, rank */
+    EDIT_EVEN_RANK, /* a rank's tasks take what the median rank's do */
+    EDIT_EVEN_ROWS, /* every task takes its mean over data-parallel copies */
+    EDIT_EVEN_STAGES /* and over stages */
+};
+
+struct finding_edit {
+    enum finding_edit_kind kind;
+    int rank, stage, lane, phase, host; /* -1: any */
+    bool recompute;                     /* only what is computed again */
+    char op[MEASURE_NAME];              /* what its name begins with; empty: any */
+    double factor_lo, factor, factor_hi; /* lo: the pessimist's, gains least */
+};
+
+struct finding_reject {
+    char id[5], why[FINDING_TEXT];
+};
+
+struct finding {
+    char id[5];
+    const char *title;
+    double lost;  /* seconds per step */
+    double share; /* of the step */
+    struct finding_place place;
+    char evidence[FINDING_EVIDENCE][FINDING_TEXT];
+    int n_evidence;
+    struct finding_reject rejected[FINDING_REJECTED];
+    int n_rejected;
+    char fix[FINDING_TEXT], confirm[FINDING_TEXT];
+    double gain_lo, gain, gain_hi; /* seconds per step */
+    bool replayed; /* the gain comes from a replay */
+    bool urgent;   /* stands before all others: the run hangs */
+    struct finding_edit edit;
+};
+
+struct findings {
+    struct finding at[FINDINGS_MOST];
+    int n;
+};
+
+/* Seconds of a step (mean over the steps that were replayed) under the edit with this factor, or
+ * NaN when it cannot be replayed. The edit NULL: as it was. */
+struct finding_replay {
+    void *context;
+    double (*length)(void *context, const struct finding_edit *e, double factor);
+};
+
+/* Runs every rule, drops what a deeper cause explains, prices, sorts. replay may be NULL. */
+void findings_make(struct findings *out, const struct measure *m,
+                   const struct finding_replay *replay);
+
+/* For people: the findings, or the sentence that there is none above theta. */
+void findings_text(const struct findings *f, const struct measure *m, struct text *out);
+/* As the value of a key: an array. */
+void findings_json(const struct findings *f, struct json *j);
+/* "rank 1, stage 0, linear, steps 50-80", or "everywhere". */
+void finding_place_text(const struct finding_place *p, struct text *out);
+
+#endif

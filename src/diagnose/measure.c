@@ -1,0 +1,91 @@
+#include "diagnose/measure.h"
+
+#include <math.h>
+#include <string.h>
+
+/* A loss below this share of the step is not worth a person's time. */
+static const double least_share = 0.02;
+/* And none within three standard errors is told from noise. */
+static const double least_errors = 3;
+
+void measure_settle(struct measure *m)
+{
+    m->step = measure_stat(m->seconds, m->n_steps);
+    double noise = least_errors * m->step.se;
+    m->theta = fmax(least_share * m->step.mean, isfinite(noise) ? noise : 0);
+}
+
+static void blank_rank(struct measure_rank *r, int rank, i64 n_steps, struct arena *a)
+{
+    double **series[] = { &r->step, &r->compute, &r->data, &r->wait, &r->transfer };
+    *r = (struct measure_rank){ .rank = rank, .last_share = NAN, .load_cpu = NAN,
+        .queue_empty = NAN, .read_bytes = NAN, .used_bytes = NAN, .on_cpu = NAN,
+        .run_queue_s = NAN, .throttled_s = NAN, .steal_s = NAN, .throttles = NAN, .clock = NAN,
+        .minor_faults = NAN, .major_faults = NAN, .switches = NAN, .system_s = NAN,
+        .memory_stall = NAN, .io_stall = NAN, .rss_bytes = NAN, .limit_bytes = NAN,
+        .huge_share = NAN, .remote_share = NAN };
+    for (i64 i = 0; i < COUNT_OF(series); i++)
+        *series[i] = ARENA_ARRAY(a, double, n_steps);
+    for (int k = 0; k < HOST_KINDS; k++)
+        r->gap[k] = ARENA_ARRAY(a, double, n_steps);
+}
+
+struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a)
+{
+    struct measure *m = ARENA_NEW(a, struct measure);
+    struct measure_ceilings unknown = { NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN };
+    m->n_ranks = n_ranks;
+    m->n_steps = n_steps;
+    m->numbers = ARENA_ARRAY(a, i64, n_steps);
+    m->seconds = ARENA_ARRAY(a, double, n_steps);
+    m->ranks = ARENA_ARRAY(a, struct measure_rank, n_ranks);
+    for (i64 r = 0; r < n_ranks; r++)
+        blank_rank(&m->ranks[r], (int)r, n_steps, a);
+    m->ceilings = unknown;
+    for (int k = 0; k < LOSSES; k++)
+        m->loss[k] = NAN;
+    m->padding = m->attention_waste = m->trace_on_s = m->trace_off_s = NAN;
+    m->threads_per_node = m->cores_per_node = NAN;
+    m->memory_peak_bytes = m->memory_limit_bytes = m->recompute_bytes = NAN;
+    m->run_s = m->start_s = m->eval_s = m->checkpoint_s = m->compute = m->tokens = NAN;
+    m->silent_s = m->config.mtbf_s = NAN;
+    m->behind_rank = -1;
+    m->ended = true;
+    m->config.islands = m->config.pp = m->config.dp = m->config.cp = m->config.tp = 1;
+    m->config.ep = m->config.micro_batches = m->config.accumulate = 1;
+    m->config.zigzag = true;
+    return m;
+}
+
+double measure_mean(const struct measure *m, const double *series)
+{
+    return measure_stat(series, m->n_steps).mean;
+}
+
+struct measure_spread measure_spread(const struct measure *m, measure_series_fn series)
+{
+    struct measure_spread s = { 0, 0, 0, -1, 0 };
+    struct arena a;
+    arena_init(&a);
+    double *x = ARENA_ARRAY(&a, double, m->n_ranks);
+    i64 *first = ARENA_ARRAY(&a, i64, m->n_ranks);
+    for (i64 i = 0; i < m->n_steps; i++) {
+        i64 most = 0;
+        for (i64 r = 0; r < m->n_ranks; r++) {
+            x[r] = series(&m->ranks[r])[i];
+            if (x[r] > x[most])
+                most = r;
+        }
+        first[most]++;
+        s.most += x[most] / (double)m->n_steps;
+        s.median += measure_quantile(x, m->n_ranks, 0.5) / (double)m->n_steps;
+    }
+    s.excess = s.most - s.median;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (s.rank < 0 || first[r] > first[s.rank])
+            s.rank = r;
+    if (m->n_steps > 0)
+        s.share = (double)first[s.rank] / (double)m->n_steps;
+    arena_fini(&a);
+    return s;
+}

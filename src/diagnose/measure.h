@@ -1,0 +1,224 @@
+/* diagnose/measure.h - what was measured of a run: all that the rules look at.
+ *
+ * Plain numbers, in seconds, bytes and shares, without any judgement. Rules (rule.h) read only
+ * this, so that a test can write it by hand and need no run. What could not be measured is NaN
+ * (numbers), 0 (counts) or NULL: no comparison with it holds, so no rule fires on it.
+ *
+ * Everything is of steady steps: the first MEASURE_WARM_UP of a process are left out, since
+ * they map memory and fill queues. Means are for what is rare (a checkpoint in every tenth
+ * step), medians for what is in every step. */
+#ifndef HEADWAY_MEASURE_H
+#define HEADWAY_MEASURE_H
+
+#include "base/arena.h"
+
+enum { MEASURE_WARM_UP = 3, MEASURE_NAME = 48 };
+
+/* --- robust statistics --------------------------------------------------------------- */
+
+struct measure_stat {
+    double mean, median;
+    double sigma; /* 1.4826 x median absolute deviation: a standard deviation, were it normal */
+    double se;    /* sigma / sqrt(n): how far the median may be off */
+    double least, most;
+    i64 n;        /* values that are numbers */
+};
+
+/* NaN among x is left out. All NaN but n when nothing is left. */
+struct measure_stat measure_stat(const double *x, i64 n);
+/* The q-th quantile (0..1) of what is a number in x; NaN when there is none. */
+double measure_quantile(const double *x, i64 n, double q);
+/* Pearson's, over pairs that are numbers; NaN for fewer than three or when one does not vary. */
+double measure_correlation(const double *x, const double *y, i64 n);
+
+/* y = a + b x by least squares. Seconds of a message of x bytes: a is its latency, 1 / b its
+ * bandwidth. */
+struct measure_line {
+    double a, b;
+    double r2;     /* share of y's variance that the line explains; NaN: x does not vary */
+    i64 n;
+};
+struct measure_line measure_line(const double *x, const double *y, i64 n);
+
+/* When y changes its level and stays there: the place k that best splits y into [0, k) and
+ * [k, n), by the cumulated sum of deviations. `height` is how many sigma (of both parts) the
+ * levels are apart; k = 0 when nothing changes by `least` sigma. */
+struct measure_change {
+    i64 at, until; /* the odd part is [at, until) */
+    double before, inside, height;
+};
+struct measure_change measure_change(const double *y, i64 n, double least);
+
+/* Values that stand out of y by `least` sigma and by `share` of the median, and how far apart
+ * they are when that is regular. */
+struct measure_spikes {
+    i64 count, period; /* 0: no period */
+    i64 first;         /* index of the first */
+    double area;       /* sum over spikes of what they have above the median */
+};
+struct measure_spikes measure_spikes(const double *y, i64 n, double least, double share);
+
+/* How long a consumer that wants one item each `consume` seconds waits per item, when `workers`
+ * take service[i] for item i and read at most `depth` ahead (Lindley's recursion). */
+double measure_queue_wait(const double *service, i64 n, double consume, i64 workers, i64 depth);
+
+/* --- the run ------------------------------------------------------------------------- */
+
+/* Where the host spends time between tasks. */
+enum measure_host { HOST_LOG, HOST_EVAL, HOST_CHECKPOINT, HOST_GAP, HOST_KINDS };
+
+/* One rank. Series have one value per steady step. */
+struct measure_rank {
+    int rank, stage, row; /* stage: along pp; row: which of the data-parallel copies */
+    char host[64];
+    double *step;      /* from the step's begin to its end */
+    double *compute;   /* the compute lane computes */
+    double *data;      /* it waits for the loader */
+    double *gap[HOST_KINDS]; /* it stands still for the host: no task, no wait */
+    double *wait;      /* for a rank that has not come yet */
+    double *transfer;  /* for bytes on their way, that nothing hid */
+    double *work;      /* FLOPs that its rows need, from their lengths; NULL: not known */
+    double last_share; /* of the meetings with others, those at which it came last */
+    /* Of the loader, per step's batch. */
+    double *load;      /* seconds it took to make, in order */
+    i64 n_loads;
+    double load_cpu;   /* share of that on a processor; low: it waited for storage */
+    double queue_empty; /* share of steps that found nothing read ahead */
+    double read_bytes, used_bytes; /* from storage; of tokens; per step */
+    /* What the system counted, per step. */
+    double on_cpu;     /* of computing threads, share of their wall time on a processor */
+    double run_queue_s, throttled_s, steal_s;
+    double throttles;  /* periods in which a quota was used up */
+    double clock;      /* speed of a loop on registers over that at the start */
+    double minor_faults, major_faults, switches; /* the last: taken off its processor */
+    double system_s;   /* processor time inside the kernel */
+    double memory_stall, io_stall; /* pressure, share of time */
+    double rss_bytes, limit_bytes, huge_share, remote_share; /* of pages: huge; of another node */
+};
+
+/* Tasks of the compute lane that are alike: same op, phase and kind. Means per step and rank. */
+struct measure_op {
+    char name[MEASURE_NAME]; /* "linear" */
+    int phase;               /* enum phase */
+    int dtype;               /* -1: not known */
+    bool recompute;
+    double calls, seconds, median_s; /* per step; per step; of one call */
+    double flops, model_flops, bytes; /* per step */
+    double roofline_s;       /* per step, at the machine's ceilings */
+    double alone_s, beside_s; /* median of a call with no other lane busy; with one */
+    double alone_calls, beside_calls;
+};
+
+/* One lane of exchanges, over all ranks. */
+struct measure_lane {
+    int lane;
+    char axis[16];          /* "dp" */
+    i64 members;
+    double calls, bytes;    /* per step and rank; bytes sent */
+    double busy_s;          /* calls under way, per step and rank */
+    double wait_s, transfer_s; /* of calls, before and after the last member came */
+    double exposed_s;       /* the compute lane stood still for it */
+    double wait_exposed_s;  /* the part of that in which somebody had not come */
+    double latency_s, bytes_per_s; /* as fitted: what a message costs, and a byte */
+    double base_latency_s, base_bytes_per_s; /* as probed before the run, or priced */
+    double fit_r2;
+    i64 fit_sizes;          /* different sizes that the fit had */
+    double turns;           /* exchanges of the same tensor in one step */
+    double backward_s;      /* compute that stood behind its first call */
+    double tail_s;          /* exposed after the last backward task */
+};
+
+/* Between two ranks; either way. */
+struct measure_link {
+    int a, b;
+    double bytes_per_s, latency_s, base_bytes_per_s;
+    double calls;
+};
+
+struct measure_expert_layer {
+    int layer;
+    double worst; /* tokens of the fullest expert over the mean */
+    double fill, dropped; /* of the capacity; of the slots. NaN: there is no capacity */
+};
+
+/* What the recipe says, as far as a fix would change it. */
+struct measure_config {
+    i64 batch, seq, accumulate, prefetch, threads, loader_threads;
+    i64 log_every, eval_every, checkpoint_every;
+    bool checkpoint_async, recompute_full, recompute_some, bf16, packed, zigzag;
+    i64 islands, pp, dp, cp, tp, ep, zero, micro_batches; /* the last: of a rank */
+    char schedule[24];
+    char backend[24], widest[24]; /* kernels in use; the best that this processor has */
+    double capacity; /* of experts; 0: none */
+    double mtbf_s;   /* mean time between failures; NaN: none seen */
+};
+
+struct measure_ceilings {
+    double f32, bf16;      /* FLOP/s of a rank, in use: probed */
+    double used;           /* of the precision in use */
+    double memory_bytes_per_s;
+    double op_s;           /* an empty task */
+    double minor_fault_s, major_fault_s;
+    double storage_bytes_per_s;
+};
+
+/* What the ladder lost, in the order of its rungs, per step. */
+enum measure_loss {
+    LOSS_DATA, LOSS_HOST, LOSS_TRANSFER, LOSS_BALANCE, LOSS_STAGE, LOSS_BUBBLE, LOSSES
+};
+
+struct measure {
+    char name[128];
+    i64 n_ranks, n_steps; /* steady */
+    i64 first_step;       /* of the run: number of the first steady one */
+    i64 *numbers;         /* [n_steps] steps that are there may have gaps */
+    double *seconds;      /* [n_steps] from the first rank's begin to the last one's end, and what
+                           * the host did until the next step */
+    struct measure_stat step;
+    double theta;         /* what a finding must at least lose, seconds per step */
+    struct measure_rank *ranks;   /* [n_ranks] */
+    struct measure_op *ops;       /* most seconds first */
+    i64 n_ops;
+    struct measure_lane *lanes;
+    i64 n_lanes;
+    struct measure_link *links;
+    i64 n_links;
+    struct measure_expert_layer *experts;
+    i64 n_experts;
+    struct measure_config config;
+    struct measure_ceilings ceilings;
+    double loss[LOSSES];  /* NaN: no ladder */
+    double compute;       /* mean over ranks and steps, below the ladder's rungs */
+    double stages[64];    /* compute of a stage, mean over its ranks and steps */
+    double padding;       /* share of places without a token */
+    double attention_waste; /* attention's executed FLOPs over needed ones */
+    double tokens;        /* per step, all ranks */
+    double trace_on_s, trace_off_s; /* medians of steps with and without spans */
+    double threads_per_node, cores_per_node; /* that compute; that there are for them */
+    double memory_peak_bytes, memory_limit_bytes, recompute_bytes; /* the last: that keeping
+                           * instead of remaking would take */
+    double run_s, start_s, eval_s, checkpoint_s; /* of the whole run: before the first step ... */
+    i64 eval_times, checkpoint_times;
+    bool ended;           /* the run says so itself */
+    double silent_s;      /* since anything was written; NaN: it ended */
+    i64 behind_rank;      /* which rank has made the fewest calls, when they differ; -1 */
+    i64 calls_behind;
+};
+
+/* theta and step from seconds; call it once they are filled in. */
+void measure_settle(struct measure *m);
+/* A measure in which nothing was measured: every number NaN, room for ranks and steps. */
+struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a);
+
+/* Means over steps of the largest and of the median over ranks, and of their difference. */
+struct measure_spread {
+    double most, median, excess;
+    i64 rank;        /* which is the largest most often */
+    double share;    /* in how many of the steps it is */
+};
+typedef const double *(*measure_series_fn)(const struct measure_rank *r);
+struct measure_spread measure_spread(const struct measure *m, measure_series_fn series);
+/* Mean of a series of a rank; NaN when there is none. */
+double measure_mean(const struct measure *m, const double *series);
+
+#endif

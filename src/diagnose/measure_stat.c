@@ -1,0 +1,243 @@
+/* Statistics that a few odd values do not move (measure.h). */
+#include "diagnose/measure.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Of sorted values. */
+static double sorted_quantile(const double *x, i64 n, double q)
+{
+    double at = q * (double)(n - 1);
+    i64 low = (i64)at;
+    double rest = at - (double)low;
+    return low + 1 < n ? x[low] * (1 - rest) + x[low + 1] * rest : x[n - 1];
+}
+
+static double *numbers_of(const double *x, i64 n, struct arena *a, i64 *count)
+{
+    double *kept = ARENA_ARRAY(a, double, n);
+    *count = 0;
+    for (i64 i = 0; x && i < n; i++)
+        if (isfinite(x[i]))
+            kept[(*count)++] = x[i];
+    qsort(kept, (size_t)*count, sizeof *kept, ascending);
+    return kept;
+}
+
+double measure_quantile(const double *x, i64 n, double q)
+{
+    struct arena a;
+    i64 count;
+    arena_init(&a);
+    double *kept = numbers_of(x, n, &a, &count);
+    double value = count > 0 ? sorted_quantile(kept, count, q) : NAN;
+    arena_fini(&a);
+    return value;
+}
+
+struct measure_stat measure_stat(const double *x, i64 n)
+{
+    struct measure_stat s = { NAN, NAN, NAN, NAN, NAN, NAN, 0 };
+    struct arena a;
+    arena_init(&a);
+    double *kept = numbers_of(x, n, &a, &s.n), sum = 0;
+    if (s.n > 0) {
+        for (i64 i = 0; i < s.n; i++)
+            sum += kept[i];
+        s.mean = sum / (double)s.n;
+        s.median = sorted_quantile(kept, s.n, 0.5);
+        s.least = kept[0];
+        s.most = kept[s.n - 1];
+        for (i64 i = 0; i < s.n; i++)
+            kept[i] = fabs(kept[i] - s.median);
+        qsort(kept, (size_t)s.n, sizeof *kept, ascending);
+        s.sigma = 1.4826 * sorted_quantile(kept, s.n, 0.5);
+        s.se = s.sigma / sqrt((double)s.n);
+    }
+    arena_fini(&a);
+    return s;
+}
+
+/* --- pairs -------------------------------------------------------------------------- */
+
+struct sums {
+    double n, x, y, xx, xy, yy; /* of deviations from the first pair, for accuracy */
+    double x0, y0;
+};
+
+static struct sums sum_pairs(const double *x, const double *y, i64 n)
+{
+    struct sums s = { 0 };
+    for (i64 i = 0; x && y && i < n; i++) {
+        if (!isfinite(x[i]) || !isfinite(y[i]))
+            continue;
+        if (s.n == 0) {
+            s.x0 = x[i];
+            s.y0 = y[i];
+        }
+        double dx = x[i] - s.x0, dy = y[i] - s.y0;
+        s.n++;
+        s.x += dx;
+        s.y += dy;
+        s.xx += dx * dx;
+        s.xy += dx * dy;
+        s.yy += dy * dy;
+    }
+    return s;
+}
+
+double measure_correlation(const double *x, const double *y, i64 n)
+{
+    struct sums s = sum_pairs(x, y, n);
+    double vx = s.n * s.xx - s.x * s.x, vy = s.n * s.yy - s.y * s.y;
+    if (s.n < 3 || vx <= 0 || vy <= 0)
+        return NAN;
+    return (s.n * s.xy - s.x * s.y) / sqrt(vx * vy);
+}
+
+struct measure_line measure_line(const double *x, const double *y, i64 n)
+{
+    struct sums s = sum_pairs(x, y, n);
+    double vx = s.n * s.xx - s.x * s.x, vy = s.n * s.yy - s.y * s.y;
+    struct measure_line line = { NAN, NAN, NAN, (i64)s.n };
+    if (s.n < 2 || vx <= 0)
+        return line;
+    line.b = (s.n * s.xy - s.x * s.y) / vx;
+    line.a = s.y0 + s.y / s.n - line.b * (s.x0 + s.x / s.n);
+    double both = s.n * s.xy - s.x * s.y;
+    line.r2 = vy > 0 ? both * both / (vx * vy) : 1;
+    return line;
+}
+
+/* --- series ------------------------------------------------------------------------- */
+
+/* Fewer steps than this in a part are no level. */
+enum { LEAST_PART = 4 };
+
+static double mean_of(const double *y, i64 from, i64 to)
+{
+    double sum = 0;
+    for (i64 i = from; i < to; i++)
+        sum += y[i];
+    return to > from ? sum / (double)(to - from) : NAN;
+}
+
+/* How much of the squared deviations one odd part [at, until) explains. */
+static double explained(const double *sum, i64 n, i64 at, i64 until)
+{
+    double inside = sum[until] - sum[at], all = sum[n], k = (double)(until - at);
+    double rest = all - inside, m = (double)n - k;
+    return inside * inside / k + rest * rest / m - all * all / (double)n;
+}
+
+/* Sigma within the two levels, from neighbours' differences: a change of level hardly moves it. */
+static double noise_of(const double *y, i64 n, struct arena *a)
+{
+    double *d = ARENA_ARRAY(a, double, n);
+    for (i64 i = 1; i < n; i++)
+        d[i - 1] = fabs(y[i] - y[i - 1]);
+    return 1.4826 * measure_quantile(d, n - 1, 0.5) / sqrt(2);
+}
+
+/* y without values that no level has: each is moved to the middle of its neighbours. */
+static void smooth(const double *y, i64 n, double *out)
+{
+    for (i64 i = 0; i < n; i++) {
+        double three[3] = { y[i64_max(i - 1, 0)], y[i], y[i64_min(i + 1, n - 1)] };
+        qsort(three, 3, sizeof *three, ascending);
+        out[i] = three[1];
+    }
+}
+
+struct measure_change measure_change(const double *y, i64 n, double least)
+{
+    struct measure_change c = { 0, 0, NAN, NAN, 0 };
+    struct arena a;
+    if (!y || n < 3 * LEAST_PART)
+        return c;
+    arena_init(&a);
+    double *flat = ARENA_ARRAY(&a, double, n), *sum = ARENA_ARRAY(&a, double, n + 1), best = 0;
+    smooth(y, n, flat);
+    for (i64 i = 0; i < n; i++)
+        sum[i + 1] = sum[i] + flat[i] - flat[0];
+    for (i64 at = LEAST_PART; at + LEAST_PART <= n; at++)
+        for (i64 until = at + LEAST_PART; until <= n; until++) {
+            double gain = explained(sum, n, at, until);
+            if (gain > best * (1 + 1e-9)) {
+                best = gain;
+                c.at = at;
+                c.until = until;
+            }
+        }
+    if (c.until > 0) {
+        double outside = mean_of(y, 0, c.at) * (double)c.at;
+        if (c.until < n)
+            outside += mean_of(y, c.until, n) * (double)(n - c.until);
+        c.before = outside / (double)(n - c.until + c.at);
+        c.inside = mean_of(y, c.at, c.until);
+        double noise = fmax(noise_of(y, n, &a), 1e-9 * fabs(c.before));
+        c.height = fabs(c.inside - c.before) / fmax(noise, 1e-300);
+    }
+    if (c.height < least)
+        c.at = c.until = 0;
+    arena_fini(&a);
+    return c;
+}
+
+struct measure_spikes measure_spikes(const double *y, i64 n, double least, double share)
+{
+    struct measure_spikes s = { 0, 0, -1, 0 };
+    struct measure_stat stat = measure_stat(y, n);
+    double above = stat.median + fmax(least * stat.sigma, share * fabs(stat.median));
+    i64 last = -1;
+    bool regular = true;
+    for (i64 i = 0; i < n; i++) {
+        if (!(y[i] > above))
+            continue;
+        if (s.count == 0)
+            s.first = i;
+        if (s.count == 1)
+            s.period = i - last;
+        else if (s.count > 1 && i - last != s.period)
+            regular = false;
+        s.count++;
+        s.area += y[i] - stat.median;
+        last = i;
+    }
+    if (s.count < 2 || !regular)
+        s.period = 0;
+    return s;
+}
+
+/* One of several readers takes the next item when it is free and the item may be read: not more
+ * than `depth` ahead of the one that is being consumed. */
+double measure_queue_wait(const double *service, i64 n, double consume, i64 workers, i64 depth)
+{
+    struct arena a;
+    arena_init(&a);
+    workers = i64_max(workers, 1);
+    depth = i64_max(depth, 1);
+    double *free_at = ARENA_ARRAY(&a, double, workers), *taken = ARENA_ARRAY(&a, double, n + 1);
+    double now = 0, waited = 0;
+    for (i64 i = 0; i < n; i++) {
+        i64 w = 0;
+        for (i64 k = 1; k < workers; k++)
+            if (free_at[k] < free_at[w])
+                w = k;
+        double begin = free_at[w], allowed = i >= depth ? taken[i - depth] : 0;
+        begin = fmax(begin, allowed);
+        free_at[w] = begin + service[i];
+        waited += fmax(0, free_at[w] - now);
+        now = fmax(now, free_at[w]);
+        taken[i] = now; /* its place is free for another once it is taken */
+        now += consume;
+    }
+    arena_fini(&a);
+    return n > 0 ? waited / (double)n : NAN;
+}

@@ -1,0 +1,61 @@
+/* diagnose/rule.h - a rule looks at what was measured and says at most one thing.
+ *
+ * To add one: a function in the file of its family, a row in that file's table, and a test that
+ * it fires on its own fault and stays silent on the look-alikes. Ids, symptoms and discriminators
+ * are those of the table of kinds that the documentation prints; numbers that decide stand in the
+ * rule's own row of limits, with their reason. */
+#ifndef HEADWAY_RULE_H
+#define HEADWAY_RULE_H
+
+#include "diagnose/findings.h"
+
+enum { RULE_LIMITS = 4 };
+
+/* A number that decides, and why it is that number. */
+struct rule_limit {
+    double value;
+    const char *what, *reason; /* "share of steps that found nothing read ahead" */
+};
+
+struct rule {
+    char id[5];
+    const char *title; /* "the loader is too slow" */
+    /* True when it applies: f has id, title and an empty place, and gets the rest. */
+    bool (*look)(const struct measure *m, const struct rule_limit *limit, struct finding *f);
+    struct rule_limit limit[RULE_LIMITS];
+};
+
+/* One table per family; each ends with an empty row. */
+extern const struct rule rules_data[], rules_host[], rules_kernel[], rules_comm[],
+    rules_balance[], rules_run[];
+extern const struct rule *const rule_families[]; /* ends with NULL */
+
+/* --- for rules ----------------------------------------------------------------------- */
+
+void rule_evidence(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void rule_reject(struct finding *f, const char *id, const char *fmt, ...) PRINTF_LIKE(3, 4);
+void rule_fix(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void rule_confirm(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Loses `lost` seconds per step, of which mending gives back `gain`, give or take `spread` of it
+ * and what the step's noise lets one see. */
+void rule_gain(const struct measure *m, struct finding *f, double lost, double gain,
+               double spread);
+/* What a replay tries: durations of what f's place selects, times factor. */
+void rule_edit(struct finding *f, enum finding_edit_kind kind, double factor);
+
+/* Of every rank: the mean of what it has above the median of its peers, the other ranks with the
+ * same stage, step by step; NaN without peers. */
+struct rule_excess {
+    double mean, median, sigma; /* over steps */
+    double share;               /* of steps in which it has most of all its peers */
+};
+struct rule_excess rule_excess(const struct measure *m, i64 rank, measure_series_fn series);
+/* The rank with the largest mean excess of a series; -1 when nobody has peers. */
+i64 rule_odd_rank(const struct measure *m, measure_series_fn series, struct rule_excess *out);
+/* x of a rank stands out: it is twice the median of the others and of them all the most. */
+bool rule_alone(const struct measure *m, measure_series_fn series, i64 *rank);
+
+const double *rule_compute(const struct measure_rank *r);
+const double *rule_data(const struct measure_rank *r);
+
+#endif

@@ -1,0 +1,281 @@
+/* Bytes between ranks: too slow, too many, in too many pieces, or hidden behind nothing.
+ *
+ * A lane's exchange of bytes costs latency + bytes / bandwidth. Only what the compute lane stood
+ * still for counts, and of that only what passed after the last rank had come: before, it is
+ * somebody's lateness (the balance family). */
+#include "diagnose/rule.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* Seconds a step that the ranks stood still for bytes of this lane. */
+static double stood(const struct measure_lane *l)
+{
+    return fmax(0, l->exposed_s - l->wait_exposed_s);
+}
+
+/* Which share of what its calls took is latency. */
+static double by_latency(const struct measure_lane *l)
+{
+    return l->transfer_s > 0 ? l->calls * l->latency_s / l->transfer_s : NAN;
+}
+
+/* The lane that costs most; NULL when none costs theta. */
+static const struct measure_lane *worst_lane(const struct measure *m)
+{
+    const struct measure_lane *worst = NULL;
+    for (i64 i = 0; i < m->n_lanes; i++)
+        if (stood(&m->lanes[i]) >= m->theta && (!worst || stood(&m->lanes[i]) > stood(worst)))
+            worst = &m->lanes[i];
+    if (isfinite(m->loss[LOSS_TRANSFER]) && !(m->loss[LOSS_TRANSFER] >= 0.5 * m->theta))
+        return NULL; /* not on the critical path */
+    return worst;
+}
+
+static void tell_lane(const struct measure_lane *l, struct finding *f)
+{
+    snprintf(f->place.lane, sizeof f->place.lane, "%s", l->axis);
+    rule_evidence(f, "%s: %.0f exchanges and %.2f MB a step; the ranks stand still %.1f ms for "
+                  "bytes, %.1f ms for ranks that have not come", l->axis, l->calls,
+                  1e-6 * l->bytes, 1e3 * stood(l), 1e3 * l->wait_exposed_s);
+    if (isfinite(l->latency_s) && isfinite(l->bytes_per_s))
+        rule_evidence(f, "an exchange takes %.0f us and %.2f ms per MB (%.0f MB/s)",
+                      1e6 * l->latency_s, 1e9 / l->bytes_per_s, 1e-6 * l->bytes_per_s);
+}
+
+static void reject_wait(const struct measure_lane *l, struct finding *f)
+{
+    rule_reject(f, "B1", "%.0f %% of the waiting is for bytes, not for a late rank",
+                100 * stood(l) / fmax(l->exposed_s, 1e-12));
+}
+
+/* What of the lane's exposed time goes when calls take `saved` seconds less. */
+static double hidden_first(const struct measure_lane *l, double saved)
+{
+    return fmin(saved, stood(l));
+}
+
+static void edit_lane(struct finding *f, const struct measure_lane *l, double factor)
+{
+    rule_edit(f, EDIT_TRANSFER, factor);
+    f->edit.lane = l->lane;
+}
+
+static double slow_bytes(const struct measure_lane *l)
+{
+    return l->calls > 0 ? l->bytes * (1 / l->bytes_per_s - 1 / l->base_bytes_per_s) : NAN;
+}
+
+/* --- links --------------------------------------------------------------------------- */
+
+/* The slowest link, when it alone is slow: below `share` of the median of the others. */
+static const struct measure_link *odd_link(const struct measure *m, double share, double *usual)
+{
+    const struct measure_link *slow = NULL;
+    struct arena a;
+    arena_init(&a);
+    double *others = ARENA_ARRAY(&a, double, m->n_links);
+    i64 n = 0;
+    for (i64 i = 0; i < m->n_links; i++)
+        if (!slow || m->links[i].bytes_per_s < slow->bytes_per_s)
+            slow = &m->links[i];
+    for (i64 i = 0; i < m->n_links; i++)
+        if (&m->links[i] != slow)
+            others[n++] = m->links[i].bytes_per_s;
+    *usual = measure_quantile(others, n, 0.5);
+    double next = measure_quantile(others, n, 0);
+    arena_fini(&a);
+    return n > 0 && slow->bytes_per_s < share * *usual && slow->bytes_per_s < 0.8 * next ? slow
+                                                                                      : NULL;
+}
+
+static bool look_one_link(const struct measure *m, const struct rule_limit *limit,
+                          struct finding *f)
+{
+    double usual;
+    const struct measure_lane *l = worst_lane(m);
+    const struct measure_link *slow = l ? odd_link(m, limit[0].value, &usual) : NULL;
+    if (!slow)
+        return false;
+    double gain = stood(l) * (1 - slow->bytes_per_s / usual);
+    tell_lane(l, f);
+    f->place.rank = slow->a;
+    f->place.peer = slow->b;
+    rule_evidence(f, "between ranks %d and %d %.0f MB/s pass, between others "
+                     "%.0f", slow->a, slow->b,
+                  1e-6 * slow->bytes_per_s, 1e-6 * usual);
+    rule_reject(f, "C4", "the other links are %.1f times as fast", usual / slow->bytes_per_s);
+    reject_wait(l, f);
+    edit_lane(f, l, slow->bytes_per_s / usual);
+    rule_gain(m, f, stood(l), gain, 0.3);
+    rule_fix(f, "replace or route around the link between ranks %d and %d (%s and %s); until then "
+                "leave one of the two hosts out", slow->a, slow->b, m->ranks[slow->a].host,
+             m->ranks[slow->b].host);
+    rule_confirm(f, "headway comm check between these two hosts");
+    return true;
+}
+
+static bool look_bandwidth(const struct measure *m, const struct rule_limit *limit,
+                           struct finding *f)
+{
+    const struct measure_lane *l = worst_lane(m);
+    double usual;
+    if (!l || !(l->bytes_per_s < limit[0].value * l->base_bytes_per_s) ||
+        by_latency(l) > limit[1].value || odd_link(m, limit[2].value, &usual))
+        return false;
+    double gain = hidden_first(l, slow_bytes(l));
+    tell_lane(l, f);
+    rule_evidence(f, "before the run %.0f MB/s were measured between ranks",
+                  1e-6 * l->base_bytes_per_s);
+    reject_wait(l, f);
+    rule_reject(f, "C5", "latency is %.0f %% of what the exchanges take", 100 * by_latency(l));
+    if (m->n_links > 1)
+        rule_reject(f, "C11", "all links are alike");
+    edit_lane(f, l, l->bytes_per_s / l->base_bytes_per_s);
+    rule_gain(m, f, stood(l), gain, 0.3);
+    rule_fix(f, "a faster link (%s), or fewer bytes over it: --train.accumulate %lld", l->axis,
+             (long long)(2 * m->config.accumulate));
+    rule_confirm(f, "headway comm bench on the same hosts");
+    return true;
+}
+
+static bool look_latency(const struct measure *m, const struct rule_limit *limit,
+                         struct finding *f)
+{
+    const struct measure_lane *l = worst_lane(m);
+    if (!l || !(l->latency_s > limit[0].value * l->base_latency_s) ||
+        !(by_latency(l) >= limit[1].value))
+        return false;
+    double gain = hidden_first(l, l->calls * (l->latency_s - l->base_latency_s));
+    tell_lane(l, f);
+    rule_evidence(f, "before the run a small message took %.1f us", 1e6 * l->base_latency_s);
+    reject_wait(l, f);
+    rule_reject(f, "C4", "bytes are %.0f %% of what the exchanges take", 100 - 100 * by_latency(l));
+    rule_reject(f, "C2", "each message itself takes %.1f times what it should",
+                l->latency_s / l->base_latency_s);
+    edit_lane(f, l, 1 - l->calls * (l->latency_s - l->base_latency_s) / l->transfer_s);
+    rule_gain(m, f, stood(l), gain, 0.3);
+    rule_fix(f, "the network's delay (route, interrupt moderation, busy polling), or fewer "
+                "exchanges: "
+                "--train.accumulate %lld", (long long)(2 * m->config.accumulate));
+    rule_confirm(f, "headway comm bench on the same hosts");
+    return true;
+}
+
+static bool look_small_pieces(const struct measure *m, const struct rule_limit *limit,
+                              struct finding *f)
+{
+    const struct measure_lane *l = worst_lane(m);
+    if (!l || !(by_latency(l) >= limit[0].value) || !(l->calls >= limit[1].value) ||
+        l->latency_s > limit[2].value * l->base_latency_s)
+        return false;
+    double gain = hidden_first(l, 0.5 * l->calls * l->latency_s);
+    tell_lane(l, f);
+    rule_evidence(f, "%.0f %% of what they take is the beginning of an exchange, not bytes",
+                  100 * by_latency(l));
+    rule_reject(f, "C5", "beginning one takes what was measured before the run");
+    edit_lane(f, l, 1 - 0.5 * by_latency(l));
+    rule_gain(m, f, stood(l), gain, 0.4);
+    rule_fix(f, "fewer and larger exchanges: --train.accumulate %lld, or fewer ranks along %s",
+             (long long)(2 * m->config.accumulate), l->axis);
+    rule_confirm(f, "headway train RECIPE --train.accumulate %lld",
+                 (long long)(2 * m->config.accumulate));
+    return true;
+}
+
+/* --- when and how often ---------------------------------------------------------------- */
+
+static bool look_volume(const struct measure *m, const struct rule_limit *limit,
+                        struct finding *f)
+{
+    const struct measure_lane *l = worst_lane(m);
+    if (!l || !(l->turns > limit[0].value) || m->config.micro_batches < 2)
+        return false;
+    double gain = stood(l) * (1 - 1 / l->turns);
+    tell_lane(l, f);
+    rule_evidence(f, "the same tensors are exchanged %.1f times in a step", l->turns);
+    reject_wait(l, f);
+    edit_lane(f, l, 1 / l->turns);
+    rule_gain(m, f, stood(l), gain, 0.3);
+    if (m->config.zero >= 2)
+        rule_fix(f, "--layout.zero 1: gradients are exchanged once a step, not in each "
+                    "micro-batch");
+    else
+        rule_fix(f, "larger micro-batches: --train.batch %lld with --train.accumulate %lld",
+                 (long long)(2 * m->config.batch),
+                 (long long)i64_max(1, m->config.accumulate / 2));
+    rule_confirm(f, "headway train RECIPE with it");
+    return true;
+}
+
+static bool look_overlap(const struct measure *m, const struct rule_limit *limit,
+                         struct finding *f)
+{
+    const struct measure_lane *l = worst_lane(m);
+    if (!l || !(stood(l) > limit[0].value * l->transfer_s) || !(l->backward_s >= stood(l)) ||
+        l->bytes_per_s < limit[1].value * l->base_bytes_per_s ||
+        l->latency_s > limit[2].value * l->base_latency_s)
+        return false;
+    tell_lane(l, f);
+    rule_evidence(f, "%.0f %% of what the exchanges take is exposed, although %.1f ms of computing "
+                  "could hide it", 100 * stood(l) / l->transfer_s, 1e3 * l->backward_s);
+    rule_reject(f, "C4", "bytes pass as fast as before the run");
+    reject_wait(l, f);
+    double gain = fmin(stood(l), l->backward_s);
+    edit_lane(f, l, 0);
+    rule_gain(m, f, stood(l), 0.85 * gain, 0.3);
+    rule_fix(f, "exchanges that begin behind each layer's gradient: no --inject overlap=off, and "
+                "--layout.zero at most 1");
+    rule_confirm(f, "headway train RECIPE without --inject overlap=off");
+    return true;
+}
+
+static bool look_contention(const struct measure *m, const struct rule_limit *limit,
+                            struct finding *f)
+{
+    double lost = 0, alone = 0, beside = 0;
+    for (i64 i = 0; i < m->n_ops; i++) {
+        const struct measure_op *o = &m->ops[i];
+        if (!(o->alone_calls >= 1) || !(o->beside_calls >= 1))
+            continue;
+        lost += fmax(0, o->beside_calls * (o->beside_s - o->alone_s));
+        alone += o->beside_calls * o->alone_s;
+        beside += o->beside_calls * o->beside_s;
+    }
+    if (!(beside > limit[0].value * alone) || !(lost >= m->theta))
+        return false;
+    rule_evidence(f, "tasks beside an exchange take %.2f times what the same ones take alone",
+                  beside / alone);
+    rule_reject(f, "H8", "it comes and goes with the exchanges");
+    rule_gain(m, f, lost, lost, 0.4);
+    i64 threads = i64_max(1, m->config.threads - 1);
+    rule_fix(f, "leave a core to the exchanges: --train.threads %lld", (long long)threads);
+    rule_confirm(f, "headway train RECIPE --train.threads %lld", (long long)threads);
+    return true;
+}
+
+const struct rule rules_comm[] = {
+    { "C11", "one slow link", look_one_link,
+      { { 0.6, "of the other links' bandwidth", "equal links were seen to differ by a fifth" } } },
+    { "C4", "low bandwidth", look_bandwidth,
+      { { 0.7, "of the bandwidth before the run", "probes repeat within a fifth" },
+        { 0.5, "share of latency", "more than half: it is latency (C5, C2)" },
+        { 0.6, "of the other links' bandwidth", "as C11" } } },
+    { "C5", "high latency", look_latency,
+      { { 1.5, "times the latency before the run", "probes repeat within a fifth" },
+        { 0.5, "share of latency", "less than half: it is bytes" } } },
+    { "C2", "exchanges in too many pieces", look_small_pieces,
+      { { 0.5, "share of latency", "as C5" },
+        { 4, "exchanges a step", "fewer cannot be put together" },
+        { 1.5, "times the latency before the run", "more: it is latency (C5)" } } },
+    { "C10", "the same is exchanged several times", look_volume,
+      { { 1.2, "exchanges of a tensor in a step", "one, and some that a pipeline's ends "
+                                                  "share" } } },
+    { "C1", "exchanges that nothing hides", look_overlap,
+      { { 0.5, "of what they take that is exposed", "what overlaps hides more than half" },
+        { 0.7, "of the bandwidth before the run", "less: they are slow (C4)" },
+        { 1.5, "times the latency before the run", "more: they are slow (C5)" } } },
+    { "C9", "computing slows down beside exchanges", look_contention,
+      { { 1.1, "times as long as alone", "the same task repeats within 5 %" } } },
+    { .id = "" },
+};

@@ -1,0 +1,329 @@
+/* The host: what it does between tasks, and what others do to its processors. */
+#include "diagnose/rule.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* --- gaps with a name ----------------------------------------------------------------- */
+
+/* The largest mean over ranks of one kind of gap, and at which rank. */
+static double worst_gap(const struct measure *m, int kind, i64 *rank)
+{
+    double most = 0;
+    *rank = -1;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        double mean = measure_mean(m, m->ranks[r].gap[kind]);
+        if (mean > most) {
+            most = mean;
+            *rank = r;
+        }
+    }
+    return most;
+}
+
+/* Such gaps in so many of the steps. */
+static i64 times_of(const struct measure *m, i64 rank, int kind, double least)
+{
+    i64 n = 0;
+    for (i64 i = 0; rank >= 0 && i < m->n_steps; i++)
+        n += m->ranks[rank].gap[kind][i] > least;
+    return n;
+}
+
+/* What is done every so many steps would be done every `fewer` of them. */
+static bool look_gap(const struct measure *m, struct finding *f, int kind, const char *name,
+                     i64 every, i64 fewer)
+{
+    i64 rank;
+    double lost = worst_gap(m, kind, &rank);
+    if (!(lost >= m->theta))
+        return false;
+    i64 times = times_of(m, rank, kind, 0.1 * lost);
+    if (times == 0)
+        return false;
+    if (every < 1)
+        every = i64_max(1, m->n_steps / times);
+    double kept = fewer > every ? (double)every / (double)fewer : 0;
+    rule_evidence(f, "%s takes %.1f ms, %lld times in %lld steps: %.1f ms a step", name,
+                  1e3 * lost * (double)m->n_steps / (double)times, (long long)times,
+                  (long long)m->n_steps, 1e3 * lost);
+    if (m->n_ranks > 1)
+        rule_evidence(f, "rank %lld does it, the others wait", (long long)rank);
+    f->place.rank = m->n_ranks > 1 && kind != HOST_CHECKPOINT ? (int)rank : -1;
+    rule_reject(f, "H9", "the pause has a name: %s", name);
+    rule_edit(f, EDIT_HOST, kept);
+    f->edit.host = kind;
+    rule_gain(m, f, lost, lost * (1 - kept), 0.1);
+    return true;
+}
+
+static bool look_log(const struct measure *m, const struct rule_limit *limit, struct finding *f)
+{
+    i64 every = i64_max(m->config.log_every, 1), fewer = every * (i64)limit[0].value;
+    if (!look_gap(m, f, HOST_LOG, "logging", every, fewer))
+        return false;
+    rule_fix(f, "--log.every %lld", (long long)fewer);
+    rule_confirm(f, "headway train RECIPE --log.every %lld", (long long)fewer);
+    return true;
+}
+
+static bool look_eval(const struct measure *m, const struct rule_limit *limit, struct finding *f)
+{
+    i64 rank;
+    if (!(worst_gap(m, HOST_EVAL, &rank) >= limit[0].value * m->step.mean))
+        return false;
+    i64 every = i64_max(m->config.eval_every, 1), fewer = every * (i64)limit[1].value;
+    if (!look_gap(m, f, HOST_EVAL, "evaluating", every, fewer))
+        return false;
+    f->place.rank = -1;
+    rule_fix(f, "--eval.every %lld, or a smaller --eval.tokens", (long long)fewer);
+    rule_confirm(f, "headway train RECIPE --eval.every %lld", (long long)fewer);
+    return true;
+}
+
+static bool look_checkpoint(const struct measure *m, const struct rule_limit *limit,
+                            struct finding *f)
+{
+    i64 every = m->config.checkpoint_every;
+    i64 fewer = i64_max(every, 1) * (i64)limit[0].value;
+    if (!look_gap(m, f, HOST_CHECKPOINT, "saving a checkpoint", every, fewer))
+        return false;
+    if (!m->config.checkpoint_async) {
+        f->edit.factor_lo = 0.3; /* the copy that an asynchronous one still makes */
+        f->edit.factor = 0.1;
+        f->edit.factor_hi = 0;
+        rule_gain(m, f, f->lost, 0.9 * f->lost, 0.15);
+        rule_fix(f, "--checkpoint.async true: written while training goes on");
+        rule_confirm(f, "headway train RECIPE --checkpoint.async true");
+        return true;
+    }
+    rule_fix(f, "--checkpoint.every %lld, or a faster disk for checkpoint.dir", (long long)fewer);
+    rule_confirm(f, "headway train RECIPE --checkpoint.every %lld", (long long)fewer);
+    return true;
+}
+
+/* --- memory ---------------------------------------------------------------------------- */
+
+static bool look_churn(const struct measure *m, const struct rule_limit *limit,
+                       struct finding *f)
+{
+    double most = 0;
+    i64 rank = -1;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (m->ranks[r].minor_faults > most) {
+            most = m->ranks[r].minor_faults;
+            rank = r;
+        }
+    double lost = most * m->ceilings.minor_fault_s;
+    if (rank < 0 || !(lost >= m->theta))
+        return false;
+    const struct measure_rank *k = &m->ranks[rank];
+    if (k->major_faults > limit[1].value * k->minor_faults ||
+        k->system_s < limit[0].value * lost)
+        return false;
+    struct arena a;
+    arena_init(&a);
+    double *others = ARENA_ARRAY(&a, double, m->n_ranks);
+    for (i64 r = 0; r < m->n_ranks; r++)
+        others[r] = r == rank ? NAN : m->ranks[r].minor_faults;
+    double usual = measure_quantile(others, m->n_ranks, 0.5);
+    arena_fini(&a);
+    if (m->n_ranks > 1 && most > 2 * usual)
+        f->place.rank = (int)rank;
+    rule_evidence(f, "%.0f pages a step are mapped afresh, %.2f us each: %.1f ms; %.1f ms of "
+                  "processor time are the kernel's", most, 1e6 * m->ceilings.minor_fault_s,
+                  1e3 * lost, 1e3 * k->system_s);
+    rule_reject(f, "H7", "%.1f pages a step come from storage", k->major_faults);
+    rule_gain(m, f, lost, lost, 0.3);
+    rule_fix(f, "memory that is given back and taken again in each step: keep it "
+                "(MALLOC_TRIM_THRESHOLD_ "
+                "and MALLOC_MMAP_THRESHOLD_ in the environment keep the C library from giving "
+                "it back)");
+    rule_confirm(f, "MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 headway "
+                    "train RECIPE");
+    return true;
+}
+
+static bool look_pressure(const struct measure *m, const struct rule_limit *limit,
+                          struct finding *f)
+{
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        const struct measure_rank *k = &m->ranks[r];
+        double lost = fmax(k->major_faults * m->ceilings.major_fault_s,
+                           k->memory_stall > limit[0].value ? k->memory_stall * m->step.mean : 0);
+        if (!(lost >= m->theta) || !(k->rss_bytes > limit[1].value * k->limit_bytes) ||
+            k->read_bytes > limit[2].value * k->used_bytes)
+            continue;
+        f->place.rank = m->n_ranks > 1 ? k->rank : -1;
+        rule_evidence(f, "%.0f pages a step come from storage; tasks stand still for memory in "
+                      "%.1f %% of the time", k->major_faults, 100 * k->memory_stall);
+        rule_evidence(f, "%.2f GiB of %.2f GiB are in use", k->rss_bytes / 1073741824.,
+                      k->limit_bytes / 1073741824.);
+        rule_reject(f, "D3", "the loader reads what it uses: the pages are the model's");
+        rule_gain(m, f, lost, lost, 0.3);
+        rule_fix(f, "--train.recompute full or a smaller --train.batch with more "
+                    "--train.accumulate; "
+                    "on several ranks --layout.zero 1");
+        rule_confirm(f, "headway train RECIPE --train.recompute full");
+        return true;
+    }
+    return false;
+}
+
+/* --- processors ------------------------------------------------------------------------ */
+
+/* Seconds a step in which its threads were ready and did not run, for others' sake. */
+static double robbed(const struct measure_rank *r)
+{
+    double queue = isfinite(r->run_queue_s) ? r->run_queue_s : 0;
+    return queue + (isfinite(r->steal_s) ? r->steal_s : 0);
+}
+
+static bool look_neighbour(const struct measure *m, const struct rule_limit *limit,
+                           struct finding *f)
+{
+    i64 rank = -1;
+    double most = 0, others = INFINITY;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (robbed(&m->ranks[r]) > most) {
+            most = robbed(&m->ranks[r]);
+            rank = r;
+        }
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (r != rank)
+            others = fmin(others, robbed(&m->ranks[r]));
+    if (rank < 0 || !(most >= m->theta) || m->threads_per_node > m->cores_per_node)
+        return false;
+    const struct measure_rank *k = &m->ranks[rank];
+    if (k->throttled_s > limit[0].value * most)
+        return false;
+    /* Where a rank alone is robbed, the others wait for it: the step loses what it loses. */
+    double computing = measure_mean(m, k->compute);
+    double lost = fmin(most, computing);
+    if (m->n_ranks > 1 && others < limit[1].value * most)
+        f->place.rank = k->rank;
+    snprintf(f->place.op, sizeof f->place.op, "%s", "");
+    rule_evidence(f, "its threads are ready and do not run for %.1f ms a step%s", 1e3 * most,
+                  f->place.rank < 0 && m->n_ranks > 1 ? ", on every rank alike" : "");
+    if (isfinite(k->on_cpu))
+        rule_evidence(f, "of the time that it wants to compute it is on a processor for %.0f %%",
+                      100 * k->on_cpu);
+    rule_reject(f, "K1", "%.0f threads for %.0f processors: they are not too many of its own",
+                m->threads_per_node, m->cores_per_node);
+    if (isfinite(k->throttled_s))
+        rule_reject(f, "K4", "its quota held it back for %.1f ms a step", 1e3 * k->throttled_s);
+    rule_edit(f, EDIT_COMPUTE, 1 - lost / fmax(computing, lost));
+    rule_gain(m, f, lost, lost, 0.3);
+    rule_fix(f, "something else runs on these processors: stop it, or give the ranks cores of "
+                "their own (taskset, cpuset, --cpu-bind)");
+    rule_confirm(f, "top -H -p %s, then the same run on an idle machine", "PID");
+    return true;
+}
+
+static const double *series_gap(const struct measure_rank *r) { return r->gap[HOST_GAP]; }
+
+/* A pause that stands in no span, in regular steps. */
+static bool look_pause(const struct measure *m, const struct rule_limit *limit,
+                       struct finding *f)
+{
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        const double *gap = series_gap(&m->ranks[r]);
+        struct measure_spikes s = measure_spikes(gap, m->n_steps, limit[0].value, 0.5);
+        double each = s.count > 0 ? s.area / (double)s.count : 0;
+        double lost = s.area / (double)m->n_steps;
+        if (s.count < 2 || s.period == 0 || !(lost >= m->theta))
+            continue;
+        f->place.rank = m->n_ranks > 1 ? m->ranks[r].rank : -1;
+        rule_evidence(f, "every %lld steps %.1f ms pass in which nothing that is timed takes place "
+                      "(%lld times)", (long long)s.period, 1e3 * each, (long long)s.count);
+        rule_reject(f, "H3", "no evaluation, checkpoint or log line stands in the gap");
+        rule_edit(f, EDIT_HOST, 0);
+        f->edit.host = HOST_GAP;
+        rule_gain(m, f, lost, lost, 0.15);
+        rule_fix(f, "find what runs every %lld steps (%.1f s) on that host: a timer, a "
+                    "collector, a "
+                    "monitoring agent", (long long)s.period, (double)s.period * m->step.median);
+        rule_confirm(f, "perf trace -p PID for %.0f s", 2 * (double)s.period * m->step.median);
+        return true;
+    }
+    return false;
+}
+
+static bool look_observer(const struct measure *m, const struct rule_limit *limit,
+                          struct finding *f)
+{
+    double lost = m->trace_on_s - m->trace_off_s;
+    if (!(lost >= limit[0].value * m->trace_off_s) || !(lost >= m->theta))
+        return false;
+    rule_evidence(f, "steps with spans take %.2f ms, those between them without %.2f ms",
+                  1e3 * m->trace_on_s, 1e3 * m->trace_off_s);
+    rule_gain(m, f, lost, lost, 0.1);
+    rule_fix(f, "--trace.level steps");
+    rule_confirm(f, "headway train RECIPE --trace.level steps");
+    return true;
+}
+
+static bool look_overhead(const struct measure *m, const struct rule_limit *limit,
+                          struct finding *f)
+{
+    double calls = 0, short_s = 0, all_s = 0;
+    for (i64 i = 0; i < m->n_ops; i++) {
+        const struct measure_op *o = &m->ops[i];
+        all_s += o->seconds;
+        if (o->median_s < limit[0].value * m->ceilings.op_s) {
+            calls += o->calls;
+            short_s += o->seconds;
+        }
+    }
+    double lost = calls * m->ceilings.op_s;
+    if (!(lost >= m->theta) || short_s < limit[1].value * all_s)
+        return false;
+    double gain = lost * (m->config.accumulate > 1 ? 1 - 1 / (double)m->config.accumulate : 0.5);
+    rule_evidence(f, "%.0f tasks a step are shorter than %.0f us, %.0f times what beginning one "
+                  "takes (%.1f us)", calls, 1e6 * limit[0].value * m->ceilings.op_s,
+                  limit[0].value, 1e6 * m->ceilings.op_s);
+    rule_reject(f, "K7", "%.0f %% of the computing is in such tasks: not their shape, their number",
+                100 * short_s / all_s);
+    rule_gain(m, f, lost, gain, 0.4);
+    if (m->config.accumulate > 1)
+        rule_fix(f, "--train.batch %lld --train.accumulate 1: as many rows, fewer tasks",
+                 (long long)(m->config.batch * m->config.accumulate));
+    else
+        rule_fix(f, "--train.batch %lld: tasks twice as long, per token half as many",
+                 (long long)(2 * m->config.batch));
+    rule_confirm(f, "headway train RECIPE --train.batch %lld",
+                 (long long)(m->config.batch * i64_max(2, m->config.accumulate)));
+    return true;
+}
+
+const struct rule rules_host[] = {
+    { "H1", "logging too often", look_log,
+      { { 10, "times fewer lines that the fix proposes", "an order of magnitude makes it "
+                                                         "vanish" } } },
+    { "H2", "evaluating too often", look_eval,
+      { { 0.05, "share of the time", "one part in twenty is what people set aside for it" },
+        { 5, "times fewer evaluations that the fix proposes", "brings 5 % to 1 %" } } },
+    { "H3", "checkpoints hold the step up", look_checkpoint,
+      { { 10, "times fewer checkpoints that the fix proposes", "as H1" } } },
+    { "H4", "memory is mapped afresh in each step", look_churn,
+      { { 0.3, "of the loss that must be seen as the kernel's time",
+          "what the kernel takes for a page is most of what a fault costs" },
+        { 0.01, "of the faults that may come from storage", "else it is pressure" } } },
+    { "H5", "too many short tasks", look_overhead,
+      { { 20, "times an empty task that a short one takes",
+          "above it, beginning a task is less than a twentieth of it" },
+        { 0.3, "share of computing in short tasks", "else their number is not what the step "
+                                                    "is" } } },
+    { "H6", "watching costs too much", look_observer,
+      { { 0.01, "of a step", "what recording may cost" } } },
+    { "H7", "memory is short", look_pressure,
+      { { 0.01, "share of time that tasks stand still for memory", "an idle system has none" },
+        { 0.9, "of the limit in use", "the kernel takes pages back only near its limit" },
+        { 1.5, "bytes read per byte used", "else the loader's pages are what is missing (D3)" } } },
+    { "H8", "something else runs on these processors", look_neighbour,
+      { { 0.5, "of the loss that a quota explains", "more than half: it is the quota (K4)" },
+        { 0.5, "of the loss that another rank has too", "less: it is this rank's" } } },
+    { "H9", "a regular pause without a name", look_pause,
+      { { 6, "sigma above the median", "at 40 steps chance gives fewer than one in a million" } } },
+    { .id = "" },
+};

@@ -1,0 +1,305 @@
+/* Computing: what a rank's tasks take, against what this machine could do. */
+#include "diagnose/rule.h"
+#include "graph/graph.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool is_product(const struct measure_op *o)
+{
+    return strncmp(o->name, "linear", 6) == 0 || strncmp(o->name, "expert_linear", 13) == 0;
+}
+
+/* --- processors --------------------------------------------------------------------- */
+
+static bool look_oversubscribed(const struct measure *m, const struct rule_limit *limit,
+                                struct finding *f)
+{
+    if (!(m->threads_per_node > limit[0].value * m->cores_per_node))
+        return false;
+    double u = 0, n = 0;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (isfinite(m->ranks[r].on_cpu)) {
+            u += m->ranks[r].on_cpu;
+            n++;
+        }
+    double share = n > 0 ? u / n : NAN;
+    double lost = m->step.mean * (1 - share);
+    if (!(lost >= m->theta) || !(share < limit[1].value))
+        return false;
+    double threads = floor(m->cores_per_node * (double)m->config.threads / m->threads_per_node);
+    rule_evidence(f, "%.0f threads compute on %.0f processors", m->threads_per_node,
+                  m->cores_per_node);
+    rule_evidence(f, "of the time that they are ready they run for %.0f %%", 100 * share);
+    rule_reject(f, "H8", "the threads are this run's own");
+    rule_gain(m, f, lost, lost, 0.4);
+    rule_fix(f, "--train.threads %.0f", fmax(1, threads));
+    rule_confirm(f, "headway train RECIPE --train.threads %.0f", fmax(1, threads));
+    return true;
+}
+
+/* By quota. */
+static double held_back(const struct measure_rank *r, double least)
+{
+    return r->throttles > 0 && r->throttled_s >= least ? r->throttled_s : 0;
+}
+
+/* By the clock: what slower registers cost while computing. */
+static double slowed(const struct measure *m, const struct measure_rank *r, double least)
+{
+    double phi = r->clock;
+    return phi < least ? measure_mean(m, r->compute) * (1 - phi) : 0;
+}
+
+static bool look_throttled(const struct measure *m, const struct rule_limit *limit,
+                           struct finding *f)
+{
+    i64 rank = -1;
+    double most = 0, others = INFINITY;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        double x = fmax(held_back(&m->ranks[r], m->theta), slowed(m, &m->ranks[r], limit[0].value));
+        if (x > most) {
+            most = x;
+            rank = r;
+        }
+    }
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (r != rank)
+            others = fmin(others, fmax(held_back(&m->ranks[r], 0),
+                                       slowed(m, &m->ranks[r], limit[0].value)));
+    if (rank < 0 || !(most >= m->theta))
+        return false;
+    const struct measure_rank *k = &m->ranks[rank];
+    bool quota = held_back(k, m->theta) > slowed(m, k, limit[0].value);
+    if (m->n_ranks > 1 && others < limit[1].value * most)
+        f->place.rank = k->rank;
+    if (quota) {
+        rule_evidence(f, "its quota ran out %.1f times a step and held it back for %.1f ms",
+                      k->throttles, 1e3 * k->throttled_s);
+        rule_reject(f, "H8", "the cgroup counts the time: no neighbour took it");
+        rule_fix(f, "raise the cgroup's cpu quota (cpu.max, cpu.cfs_quota_us), or --train.threads "
+                    "such that it is not used up");
+        rule_confirm(f, "cat cpu.stat of its cgroup before and after a step");
+        rule_edit(f, EDIT_NONE, 1);
+    } else {
+        rule_evidence(f, "a loop on registers runs at %.0f %% of its speed at the start",
+                      100 * k->clock);
+        if (isfinite(k->on_cpu))
+            rule_reject(f, "H8", "its threads are on a processor for %.0f %% of the time that they "
+                        "are ready", 100 * k->on_cpu);
+        rule_fix(f, "cooling, power cap or clock governor of that host; other ranks do not help");
+        rule_confirm(f, "headway machine --measure on that host, now and when it is cool");
+        rule_edit(f, EDIT_COMPUTE, k->clock);
+    }
+    rule_gain(m, f, most, most, 0.25);
+    return true;
+}
+
+static bool look_remote(const struct measure *m, const struct rule_limit *limit,
+                        struct finding *f)
+{
+    double bound = 0; /* seconds of tasks that memory bounds */
+    for (i64 i = 0; i < m->n_ops; i++)
+        if (m->ops[i].bytes / m->ceilings.memory_bytes_per_s >
+            m->ops[i].flops / m->ceilings.used)
+            bound += m->ops[i].seconds;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        const struct measure_rank *k = &m->ranks[r];
+        double lost = bound * k->remote_share * (1 - limit[1].value);
+        if (!(k->remote_share > limit[0].value) || !(lost >= m->theta))
+            continue;
+        f->place.rank = m->n_ranks > 1 ? k->rank : -1;
+        rule_evidence(f, "%.0f %% of its pages lie at another processor's memory; %.1f ms a step "
+                      "are tasks that memory bounds", 100 * k->remote_share, 1e3 * bound);
+        rule_gain(m, f, lost, lost, 0.4);
+        rule_fix(f, "one rank per memory node: numactl --cpunodebind=N --membind=N, or "
+                    "--layout.dp with as many ranks as there are nodes");
+        rule_confirm(f, "numastat -p PID");
+        return true;
+    }
+    return false;
+}
+
+/* --- shapes and precision ------------------------------------------------------------ */
+
+/* Seconds of all products, their FLOPs and bytes. */
+static struct measure_op all_products(const struct measure *m)
+{
+    struct measure_op sum = { .calls = 0 };
+    for (i64 i = 0; i < m->n_ops; i++) {
+        const struct measure_op *o = &m->ops[i];
+        if (!is_product(o))
+            continue;
+        sum.seconds += o->seconds;
+        sum.flops += o->flops;
+        sum.bytes += o->bytes;
+        sum.roofline_s += o->roofline_s;
+        sum.calls += o->calls;
+    }
+    return sum;
+}
+
+static bool look_skinny(const struct measure *m, const struct rule_limit *limit,
+                        struct finding *f)
+{
+    struct measure_op p = all_products(m);
+    double ridge = m->ceilings.used / m->ceilings.memory_bytes_per_s;
+    if (!(p.flops / p.bytes < limit[0].value * ridge) ||
+        !(p.seconds > limit[1].value * m->compute))
+        return false;
+    /* With `more` times the rows a product reads its weights once for all of them. */
+    double more = limit[2].value, by_flops = p.flops / m->ceilings.used;
+    double by_bytes = p.bytes / m->ceilings.memory_bytes_per_s;
+    double bound = fmax(by_flops, by_bytes), later = fmax(by_flops, by_bytes / more);
+    double gain = p.seconds * (1 - later / bound);
+    if (!(gain >= m->theta))
+        return false;
+    snprintf(f->place.op, sizeof f->place.op, "linear");
+    rule_evidence(f, "products make %.1f FLOPs per byte, this machine wants %.1f; they take "
+                     "%.0f %% "
+                  "of the computing", p.flops / p.bytes, ridge, 100 * p.seconds / m->compute);
+    rule_evidence(f, "a micro-batch has %lld tokens",
+                  (long long)(m->config.batch * m->config.seq));
+    rule_reject(f, "H5", "a product takes %.0f times what beginning a task takes",
+                p.seconds / p.calls / m->ceilings.op_s);
+    if (m->memory_peak_bytes < 0.6 * m->memory_limit_bytes)
+        rule_evidence(f, "memory for more rows is there: %.2f of %.2f GiB are used (R3)",
+                      m->memory_peak_bytes / 1073741824., m->memory_limit_bytes / 1073741824.);
+    rule_edit(f, EDIT_COMPUTE, later / bound);
+    rule_gain(m, f, gain, gain, 0.4);
+    i64 batch = m->config.batch * (i64)more;
+    rule_fix(f, "--train.batch %lld%s", (long long)batch,
+             m->config.accumulate >= (i64)more ? " with as much less --train.accumulate" : "");
+    rule_confirm(f, "headway train RECIPE --train.batch %lld", (long long)batch);
+    return true;
+}
+
+static bool look_precision(const struct measure *m, const struct rule_limit *limit,
+                           struct finding *f)
+{
+    struct measure_op p = all_products(m);
+    bool wider = m->config.widest[0] && strcmp(m->config.backend, m->config.widest) != 0;
+    double best = fmax(m->ceilings.f32, m->ceilings.bf16);
+    double times = best / m->ceilings.used;
+    if (!(times > limit[0].value))
+        return false;
+    double now = fmax(p.flops / m->ceilings.used, p.bytes / m->ceilings.memory_bytes_per_s);
+    double then = fmax(p.flops / best, 0.5 * p.bytes / m->ceilings.memory_bytes_per_s);
+    double gain = p.seconds * (1 - then / now);
+    if (!(gain >= m->theta))
+        return false;
+    snprintf(f->place.op, sizeof f->place.op, "linear");
+    rule_evidence(f, "products run in arithmetic of %.0f GFLOP/s; this processor was measured at "
+                  "%.0f", 1e-9 * m->ceilings.used, 1e-9 * best);
+    rule_reject(f, "K7", "they are bound by arithmetic: %.1f FLOPs per byte", p.flops / p.bytes);
+    rule_edit(f, EDIT_COMPUTE, 1 - 0.85 * gain / p.seconds);
+    rule_gain(m, f, gain, 0.85 * gain, 0.35);
+    if (wider) {
+        rule_evidence(f, "kernels are %s, where %s would run", m->config.backend, m->config.widest);
+        rule_fix(f, "--backend %s", m->config.widest);
+        rule_confirm(f, "headway train RECIPE --backend %s", m->config.widest);
+    } else {
+        rule_fix(f, "--train.precision bf16");
+        rule_confirm(f, "headway train RECIPE --train.precision bf16");
+    }
+    return true;
+}
+
+/* --- work that need not be done ------------------------------------------------------- */
+
+static bool look_recompute(const struct measure *m, const struct rule_limit *limit,
+                           struct finding *f)
+{
+    double again = 0, flops = 0;
+    for (i64 i = 0; i < m->n_ops; i++)
+        if (m->ops[i].recompute) {
+            again += m->ops[i].seconds;
+            flops += m->ops[i].flops;
+        }
+    double peak = m->memory_peak_bytes + m->recompute_bytes;
+    if (!(again >= m->theta) || !(peak <= limit[0].value * m->memory_limit_bytes))
+        return false;
+    rule_evidence(f, "%.1f ms a step compute again what was known (%.2g FLOPs)", 1e3 * again,
+                  flops);
+    rule_evidence(f, "keeping it needs %.2f GiB in all, of %.2f", peak / 1073741824.,
+                  m->memory_limit_bytes / 1073741824.);
+    rule_edit(f, EDIT_COMPUTE, 0);
+    f->edit.recompute = true;
+    rule_gain(m, f, again, again, 0.15);
+    rule_fix(f, "--train.recompute none");
+    rule_confirm(f, "headway train RECIPE --train.recompute none");
+    return true;
+}
+
+static bool look_masked(const struct measure *m, const struct rule_limit *limit,
+                        struct finding *f)
+{
+    double attention = 0;
+    for (i64 i = 0; i < m->n_ops; i++)
+        if (strncmp(m->ops[i].name, "attention", 9) == 0)
+            attention += m->ops[i].seconds;
+    double lost = attention * (1 - 1 / m->attention_waste);
+    if (!(m->attention_waste > limit[0].value) || !(lost >= m->theta))
+        return false;
+    snprintf(f->place.op, sizeof f->place.op, "attention");
+    rule_evidence(f, "attention computes %.2f times what the rows' documents ask for, in %.1f ms a "
+                  "step", m->attention_waste, 1e3 * attention);
+    rule_edit(f, EDIT_COMPUTE, 1 / m->attention_waste);
+    rule_gain(m, f, lost, lost, 0.4);
+    rule_fix(f, "rows that a document fills: --data.packing documents, or a --train.seq near the "
+                "documents' length");
+    rule_confirm(f, "headway train RECIPE --train.seq N");
+    return true;
+}
+
+static bool look_replicated(const struct measure *m, const struct rule_limit *limit,
+                            struct finding *f)
+{
+    double update = 0;
+    i64 copies = m->config.dp * m->config.cp;
+    for (i64 i = 0; i < m->n_ops; i++)
+        if (m->ops[i].phase == PHASE_UPDATE)
+            update += m->ops[i].seconds;
+    double lost = update * (1 - 1 / (double)copies);
+    if (m->config.zero > 0 || copies < 2 || !(lost >= m->theta) ||
+        !(update >= limit[0].value * m->compute))
+        return false;
+    rule_evidence(f, "every one of %lld ranks makes the same update, %.1f ms a step",
+                  (long long)copies, 1e3 * update);
+    rule_edit(f, EDIT_COMPUTE, 1 / (double)copies);
+    f->edit.phase = PHASE_UPDATE;
+    rule_gain(m, f, lost, lost, 0.35);
+    rule_fix(f, "--layout.zero 1: each rank updates its share");
+    rule_confirm(f, "headway train RECIPE --layout.zero 1");
+    return true;
+}
+
+const struct rule rules_kernel[] = {
+    { "K1", "more threads than processors", look_oversubscribed,
+      { { 1, "threads per processor", "one each is all that can run" },
+        { 0.9, "share of their ready time that they run", "above it they do not disturb each "
+          "other, however many" } } },
+    { "K4", "a processor is held back", look_throttled,
+      { { 0.95, "of its clock at the start", "clocks of a quiet machine wander by 3 %" },
+        { 0.5, "of the loss that another rank has too", "less: it is this rank's" } } },
+    { "K5", "memory of another node", look_remote,
+      { { 0.1, "share of pages", "libraries and shared pages are a few per cent" },
+        { 0.6, "speed of the far memory over the near", "two-socket servers are between 0.5 and "
+          "0.7" } } },
+    { "K7", "products are too thin", look_skinny,
+      { { 1, "FLOPs per byte over what the machine wants", "below one, memory is the limit" },
+        { 0.3, "share of computing in products", "else something else is what a step is" },
+        { 4, "times the rows that the fix proposes", "brings the thinnest that still pay to the "
+          "other side" } } },
+    { "K8", "slow arithmetic", look_precision,
+      { { 1.2, "times what this processor was measured to do", "probes repeat within 5 %" } } },
+    { "K10", "recompute that memory does not ask for", look_recompute,
+      { { 0.9, "of the limit that would then be in use", "a tenth is left to what is not "
+                                                         "planned" } } },
+    { "K13", "attention to what is masked", look_masked,
+      { { 1.15, "computed over needed", "tiles at the border cost up to a tenth" } } },
+    { "K14", "every rank makes the same update", look_replicated,
+      { { 0.03, "share of computing", "less is not worth a gather" } } },
+    { .id = "" },
+};

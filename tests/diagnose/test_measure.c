@@ -1,0 +1,110 @@
+/* Statistics beside values that are known. */
+#include "test.h"
+
+#include "diagnose/usual.h"
+
+TEST(a_median_and_its_error_do_not_mind_one_odd_value)
+{
+    const double x[] = { 1, 2, 3, 4, 1000, NAN };
+    struct measure_stat s = measure_stat(x, 6);
+    CHECK_EQ(s.n, 5);
+    CHECK_NEAR(s.median, 3, 0);
+    CHECK_NEAR(s.mean, 202, 1e-12);
+    CHECK_NEAR(s.sigma, 1.4826, 1e-12);
+    CHECK_NEAR(s.se, 1.4826 / sqrt(5), 1e-12);
+    CHECK(isnan(measure_stat(x + 5, 1).median));
+    CHECK_NEAR(measure_quantile(x, 5, 0.25), 2, 0);
+}
+
+TEST(a_line_gives_latency_and_bandwidth)
+{
+    const double bytes[] = { 1e3, 1e6, 4e6, 1e3 };
+    double seconds[4];
+    for (int i = 0; i < 4; i++)
+        seconds[i] = 5e-5 + bytes[i] / 2e9;
+    struct measure_line l = measure_line(bytes, seconds, 4);
+    CHECK_NEAR(l.a, 5e-5, 1e-12);
+    CHECK_NEAR(1 / l.b, 2e9, 1);
+    CHECK_NEAR(l.r2, 1, 1e-9);
+    CHECK(isnan(measure_line(bytes, seconds, 1).b));
+    const double same[] = { 5, 5, 5 };
+    CHECK(isnan(measure_line(same, seconds, 3).b));
+    CHECK_NEAR(measure_correlation(bytes, seconds, 4), 1, 1e-12);
+    CHECK(isnan(measure_correlation(same, seconds, 3)));
+}
+
+TEST(an_episode_is_found_with_its_borders_and_noise_alone_is_none)
+{
+    double y[60];
+    u64 seed = 3;
+    for (int k = 0; k < 20; k++) {
+        for (int i = 0; i < 60; i++)
+            y[i] = 1 + 0.02 * usual_noise(&seed);
+        CHECK_EQ(measure_change(y, 60, 5).until, 0);
+    }
+    for (int i = 20; i < 45; i++)
+        y[i] += 0.3;
+    struct measure_change c = measure_change(y, 60, 5);
+    CHECK_EQ(c.at, 20);
+    CHECK_EQ(c.until, 45);
+    CHECK_NEAR(c.inside - c.before, 0.3, 0.01);
+    y[10] += 2; /* one odd step is no level */
+    c = measure_change(y, 60, 5);
+    CHECK_EQ(c.at, 20);
+    CHECK_EQ(c.until, 45);
+}
+
+TEST(spikes_have_a_period_when_they_are_regular)
+{
+    double y[50];
+    u64 seed = 3;
+    for (int i = 0; i < 50; i++)
+        y[i] = 0.1 * (1 + 0.02 * usual_noise(&seed)) + (i % 12 == 7 ? 0.4 : 0);
+    struct measure_spikes s = measure_spikes(y, 50, 6, 0.5);
+    CHECK_EQ(s.count, 4);
+    CHECK_EQ(s.period, 12);
+    CHECK_EQ(s.first, 7);
+    CHECK_NEAR(s.area, 1.6, 0.02);
+    y[20] += 0.4;
+    CHECK_EQ(measure_spikes(y, 50, 6, 0.5).period, 0);
+}
+
+/* A reader as fast as the consumer, but for one item: a queue of two hides what one does not. */
+TEST(a_deeper_queue_hides_what_comes_late)
+{
+    double s[40];
+    for (int i = 0; i < 40; i++)
+        s[i] = i % 10 == 9 ? 3.0 : 0.5;
+    double one = measure_queue_wait(s, 40, 1, 1, 1), two = measure_queue_wait(s, 40, 1, 1, 2);
+    double eight = measure_queue_wait(s, 40, 1, 1, 8);
+    CHECK(one > two && two > eight);
+    CHECK_NEAR(eight, 0.5 / 40, 1e-9); /* but for the first, which nobody could read ahead */
+    for (int i = 0; i < 40; i++)
+        s[i] = 2; /* twice as slow as wanted: half of the time is waited for, at any depth */
+    CHECK_NEAR(measure_queue_wait(s, 40, 1, 1, 64), (2 + 39.) / 40, 1e-9);
+    CHECK_NEAR(measure_queue_wait(s, 40, 1, 2, 64), 2. / 40, 0.03);
+}
+
+TEST(what_is_not_measured_is_no_number_and_theta_has_a_floor)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = measure_new(2, 20, &a);
+    CHECK(isnan(m->ranks[1].on_cpu) && isnan(m->loss[LOSS_DATA]) && isnan(m->ceilings.f32));
+    for (i64 i = 0; i < 20; i++)
+        m->seconds[i] = 0.1;
+    measure_settle(m);
+    CHECK_NEAR(m->theta, 0.002, 1e-12); /* 2 % where there is no noise at all */
+    for (i64 i = 0; i < 20; i++)
+        m->seconds[i] = i % 2 ? 0.1 : 0.12;
+    measure_settle(m);
+    CHECK_NEAR(m->theta, 3 * 1.4826 * 0.01 / sqrt(20), 1e-9);
+    arena_fini(&a);
+}
+
+TEST_MAIN(ONE(a_median_and_its_error_do_not_mind_one_odd_value),
+          ONE(a_line_gives_latency_and_bandwidth),
+          ONE(an_episode_is_found_with_its_borders_and_noise_alone_is_none),
+          ONE(spikes_have_a_period_when_they_are_regular),
+          ONE(a_deeper_queue_hides_what_comes_late),
+          ONE(what_is_not_measured_is_no_number_and_theta_has_a_floor))

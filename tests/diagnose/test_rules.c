@@ -1,0 +1,595 @@
+/* Every kind that a rule knows is planted into what a healthy run measures: it must be named first,
+ * with its place and what it costs; and its look-alikes must not be. */
+#include "test.h"
+
+#include "diagnose/findings.h"
+#include "diagnose/rule.h"
+#include "diagnose/usual.h"
+#include "graph/graph.h"
+
+enum { STEPS = 40 };
+
+static double *series(struct arena *a, double value)
+{
+    double *x = ARENA_ARRAY(a, double, STEPS);
+    for (i64 i = 0; i < STEPS; i++)
+        x[i] = value;
+    return x;
+}
+
+static void slow_loader(struct measure *m, i64 rank, double cpu, double amplification,
+                        struct arena *a)
+{
+    struct measure_rank *k = &m->ranks[rank];
+    for (i64 i = 0; i < STEPS; i++)
+        k->data[i] = 0.05;
+    k->load = series(a, 0.148);
+    k->n_loads = STEPS;
+    k->queue_empty = 1;
+    k->load_cpu = cpu;
+    k->read_bytes = amplification * k->used_bytes;
+    longer(m, 0.05);
+}
+
+static void d1(struct measure *m, struct arena *a) { slow_loader(m, 1, 0.95, 1, a); }
+static void d2(struct measure *m, struct arena *a) { slow_loader(m, 0, 0.1, 1.1, a); }
+
+static void d3(struct measure *m, struct arena *a)
+{
+    slow_loader(m, 0, 0.1, 4, a);
+    m->ranks[0].major_faults = 300;
+}
+
+static void d4(struct measure *m, struct arena *a)
+{
+    double *load = series(a, 0.03);
+    for (i64 i = 7; i < STEPS; i += 8)
+        load[i] = 0.45;
+    m->config.prefetch = 1;
+    double waited = measure_queue_wait(load, STEPS, 0.1, 1, 1);
+    m->ranks[0].load = load;
+    m->ranks[0].n_loads = STEPS;
+    m->ranks[0].queue_empty = 0.15;
+    for (i64 i = 0; i < STEPS; i++)
+        m->ranks[0].data[i] = waited;
+    longer(m, waited);
+}
+
+static void d5(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->padding = 0.2;
+    m->config.packed = true;
+}
+
+static void vary(struct measure *m, struct arena *a, bool by_length)
+{
+    u64 seed = 11;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        m->ranks[r].work = ARENA_ARRAY(a, double, STEPS);
+        for (i64 i = 0; i < STEPS; i++) {
+            double x = usual_noise(&seed);
+            m->ranks[r].work[i] = 1e9 * (1 + (by_length ? x : usual_noise(&seed)));
+            m->ranks[r].compute[i] += 0.03 * x;
+        }
+    }
+    longer(m, 0.012);
+}
+
+static void d6(struct measure *m, struct arena *a) { vary(m, a, true); }
+static void b3(struct measure *m, struct arena *a) { vary(m, a, false); }
+
+static void gap(struct measure *m, int kind, i64 rank, i64 every, double seconds)
+{
+    for (i64 i = 0; i < STEPS; i++)
+        if (i % every == every - 1) {
+            m->ranks[rank].gap[kind][i] = seconds;
+            m->seconds[i] += seconds;
+        }
+    measure_settle(m);
+}
+
+static void h1(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->config.log_every = 1;
+    gap(m, HOST_LOG, 0, 1, 0.02);
+}
+
+static void h2(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->config.eval_every = 5;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        gap(m, HOST_EVAL, r, 5, r == 0 ? 0.2 : 0.19);
+}
+
+static void h3(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->config.checkpoint_async = false;
+    m->config.checkpoint_every = 10;
+    gap(m, HOST_CHECKPOINT, 0, 10, 0.5);
+}
+
+static void h4(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->ranks[0].minor_faults = 32768;
+    m->ranks[0].system_s = 0.02;
+    longer(m, 0.023);
+}
+
+static void h5(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->n_ops = 1;
+    m->ops[0] = (struct measure_op){ .name = "add", .calls = 9000, .seconds = 0.08,
+                                     .median_s = 9e-6, .flops = 1e7, .bytes = 1e6 };
+}
+
+static void h7(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->ranks[1].major_faults = 300;
+    m->ranks[1].memory_stall = 0.2;
+    m->ranks[1].rss_bytes = 7.8e9;
+    longer(m, 0.03);
+}
+
+static void h8(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->ranks[1].run_queue_s = 0.04;
+    m->ranks[1].on_cpu = 0.68;
+    m->ranks[1].last_share = 1;
+    for (i64 i = 0; i < STEPS; i++)
+        m->ranks[1].compute[i] += 0.04;
+    longer(m, 0.04);
+}
+
+static void h9(struct measure *m, struct arena *a)
+{
+    (void)a;
+    gap(m, HOST_GAP, 1, 13, 0.3);
+}
+
+static void k1(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->threads_per_node = 2 * m->cores_per_node;
+    m->config.threads = 2;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        m->ranks[r].on_cpu = 0.55;
+        m->ranks[r].run_queue_s = 0.08;
+    }
+    longer(m, 0.08);
+}
+
+static void k4_quota(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->ranks[1].throttled_s = 0.05;
+    m->ranks[1].throttles = 1;
+    m->ranks[1].last_share = 1;
+    for (i64 i = 0; i < STEPS; i++)
+        m->ranks[1].compute[i] += 0.05;
+    longer(m, 0.05);
+}
+
+static void k4_clock(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->ranks[1].clock = 0.7;
+    m->ranks[1].last_share = 1;
+    for (i64 i = 0; i < STEPS; i++)
+        m->ranks[1].compute[i] /= 0.7;
+    longer(m, 0.039);
+}
+
+static void k5(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->ranks[0].remote_share = 0.8;
+    m->ops[0].bytes = 1.2e9;
+}
+
+static void k7(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->ops[0].bytes = 1.2e9;
+    m->ops[1].bytes = 1.6e9;
+    m->config.batch = 1;
+    m->config.seq = 16;
+}
+
+static void k8(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->ceilings.bf16 = 9.2e11;
+}
+
+static void k10(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->ops[0].recompute = true;
+    m->recompute_bytes = 1e9;
+}
+
+static void k13(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->attention_waste = 2;
+}
+
+static void k14(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->ops[3].seconds = 0.03;
+}
+
+static struct measure_lane *lane(struct measure *m, double exposed)
+{
+    m->lanes[0].exposed_s = exposed;
+    m->lanes[0].busy_s = fmax(m->lanes[0].busy_s, exposed);
+    m->lanes[0].transfer_s = m->lanes[0].busy_s;
+    longer(m, exposed);
+    return &m->lanes[0];
+}
+
+static void c1(struct measure *m, struct arena *a) { (void)a; lane(m, 0.020); }
+
+static void c2(struct measure *m, struct arena *a)
+{
+    (void)a;
+    struct measure_lane *l = lane(m, 0.030);
+    l->calls = 1000;
+    l->bytes = 2e7;
+    l->backward_s = 0.01;
+}
+
+static void c4(struct measure *m, struct arena *a)
+{
+    (void)a;
+    struct measure_lane *l = lane(m, 0.060);
+    l->bytes_per_s = 4e8;
+    l->transfer_s = l->busy_s = 0.1;
+}
+
+static void c5(struct measure *m, struct arena *a)
+{
+    (void)a;
+    struct measure_lane *l = lane(m, 0.030);
+    l->latency_s = 2e-3;
+    l->transfer_s = l->busy_s = 0.044;
+}
+
+static void c9(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->ops[0].beside_s = 0.0012;
+    m->ops[0].beside_calls = 20;
+    longer(m, 0.009);
+}
+
+static void c10(struct measure *m, struct arena *a)
+{
+    (void)a;
+    struct measure_lane *l = lane(m, 0.020);
+    l->turns = 4;
+    m->config.micro_batches = m->config.accumulate = 4;
+    m->config.zero = 2;
+}
+
+static void c11(struct measure *m, struct arena *a)
+{
+    c4(m, a);
+    m->n_links = 6;
+    m->links = ARENA_ARRAY(a, struct measure_link, 6);
+    i64 n = 0;
+    for (int x = 0; x < 4; x++)
+        for (int y = x + 1; y < 4; y++)
+            m->links[n++] = (struct measure_link){ x, y, 2e9, 2e-5, 2e9, 100 };
+    m->links[4].bytes_per_s = 3e8; /* 1-3 */
+}
+
+static void b1(struct measure *m, struct arena *a)
+{
+    (void)a;
+    for (i64 i = 0; i < STEPS; i++)
+        m->ranks[1].compute[i] += 0.045;
+    m->ranks[1].last_share = 1;
+    longer(m, 0.045);
+}
+
+static void b2(struct measure *m, struct arena *a)
+{
+    (void)a;
+    for (i64 i = 12; i < 30; i++) {
+        m->ranks[1].compute[i] += 0.045;
+        m->seconds[i] += 0.045;
+    }
+    measure_settle(m);
+}
+
+static void pipeline(struct measure *m, i64 micro_batches)
+{
+    m->config.pp = m->n_ranks;
+    m->config.dp = 1;
+    m->config.micro_batches = m->config.accumulate = micro_batches;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        m->ranks[r].stage = (int)r;
+        m->stages[r] = 0.09;
+    }
+    m->n_lanes = 0;
+}
+
+static void b4(struct measure *m, struct arena *a)
+{
+    (void)a;
+    pipeline(m, 64);
+    m->stages[1] = 0.13;
+    for (i64 i = 0; i < STEPS; i++)
+        m->ranks[1].compute[i] += 0.04;
+    longer(m, 0.04);
+}
+
+static void b5(struct measure *m, struct arena *a)
+{
+    (void)a;
+    pipeline(m, 2);
+    longer(m, 0.1);
+}
+
+static void b7(struct measure *m, struct arena *a)
+{
+    m->config.ep = m->n_ranks;
+    snprintf(m->ops[0].name, MEASURE_NAME, "expert_linear");
+    m->n_experts = 2;
+    m->experts = ARENA_ARRAY(a, struct measure_expert_layer, 2);
+    m->experts[0] = (struct measure_expert_layer){ 0, 1.2, NAN, NAN };
+    m->experts[1] = (struct measure_expert_layer){ 1, 2.4, NAN, NAN };
+}
+
+static void b8(struct measure *m, struct arena *a)
+{
+    b7(m, a);
+    m->experts[0] = m->experts[1] = (struct measure_expert_layer){ 0, 1.1, 0.5, 0 };
+}
+
+static void r5(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->ended = false;
+    m->silent_s = 300;
+    m->behind_rank = 3;
+    m->calls_behind = 1;
+}
+
+static void r2(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->run_s = 1000;
+    m->start_s = 400;
+}
+
+static void r1(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->config.mtbf_s = 1000;
+    m->run_s = 10000;
+    m->checkpoint_s = 100;
+    m->checkpoint_times = 2;
+}
+
+struct planted {
+    const char *id;
+    void (*plant)(struct measure *m, struct arena *a);
+    i64 ranks;
+    int rank, peer;   /* where; -1: everywhere */
+    double lost;      /* seconds a step; 0: not checked */
+};
+
+static const struct planted all[] = {
+    { "D1", d1, 2, 1, -1, 0.05 }, { "D2", d2, 1, -1, -1, 0.05 }, { "D3", d3, 1, -1, -1, 0.05 },
+    { "D4", d4, 1, -1, -1, 0 }, { "D5", d5, 1, -1, -1, 0.018 }, { "D6", d6, 4, -1, -1, 0 },
+    { "H1", h1, 2, 0, -1, 0.02 }, { "H2", h2, 2, -1, -1, 0.04 }, { "H3", h3, 2, -1, -1, 0.05 },
+    { "H4", h4, 2, 0, -1, 0.0229 }, { "H5", h5, 1, -1, -1, 0.018 }, { "H7", h7, 2, 1, -1, 0.03 },
+    { "H8", h8, 2, 1, -1, 0.04 }, { "H9", h9, 2, 1, -1, 0.0225 }, { "K1", k1, 2, -1, -1, 0.081 },
+    { "K4", k4_quota, 2, 1, -1, 0.05 }, { "K4", k4_clock, 2, 1, -1, 0.0386 },
+    { "K5", k5, 1, -1, -1, 0.0096 }, { "K7", k7, 1, -1, -1, 0 }, { "K8", k8, 1, -1, -1, 0.035 },
+    { "K10", k10, 1, -1, -1, 0.03 }, { "K13", k13, 1, -1, -1, 0.006 },
+    { "K14", k14, 4, -1, -1, 0.0225 }, { "C1", c1, 4, -1, -1, 0.0195 },
+    { "C2", c2, 4, -1, -1, 0.0295 }, { "C4", c4, 4, -1, -1, 0.0595 },
+    { "C5", c5, 4, -1, -1, 0.0295 }, { "C9", c9, 4, -1, -1, 0.009 },
+    { "C10", c10, 4, -1, -1, 0.0195 }, { "C11", c11, 4, 1, 3, 0.0595 },
+    { "B1", b1, 4, 1, -1, 0.045 }, { "B1", b1, 2, 1, -1, 0.045 }, { "B2", b2, 2, 1, -1, 0.02 },
+    { "B3", b3, 4, -1, -1, 0 }, { "B4", b4, 4, -1, -1, 0 }, { "B5", b5, 4, -1, -1, 0 },
+    { "B7", b7, 4, -1, -1, 0.0133 }, { "B8", b8, 4, -1, -1, 0.015 },
+    { "R5", r5, 4, 3, -1, 0 }, { "R2", r2, 1, -1, -1, 0.04 }, { "R1", r1, 1, -1, -1, 0 },
+};
+
+static void tell(const struct findings *f, const struct measure *m)
+{
+    struct text out = { 0 };
+    findings_text(f, m, &out);
+    print_message("%s\n", out.data);
+    text_fini(&out);
+}
+
+TEST(every_planted_fault_is_named_first_with_place_and_cost)
+{
+    static struct findings f;
+    for (i64 i = 0; i < COUNT_OF(all); i++) {
+        const struct planted *p = &all[i];
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(p->ranks, STEPS, &a);
+        p->plant(m, &a);
+        findings_make(&f, m, NULL);
+        const struct finding *top = &f.at[0];
+        if (f.n == 0 || strcmp(top->id, p->id) != 0 || top->place.rank != p->rank ||
+            top->place.peer != p->peer ||
+            (p->lost > 0 && fabs(top->lost - p->lost) > 0.05 * p->lost + 2e-4)) {
+            tell(&f, m);
+            fail_msg("%s was planted at rank %d", p->id, p->rank);
+        }
+        CHECK(top->fix[0] && top->confirm[0] && top->n_evidence > 0);
+        if (!top->urgent)
+            CHECK(top->gain_lo <= top->gain && top->gain <= top->gain_hi && top->gain > 0);
+        CHECK(f.n <= 2); /* what comes of it is not a finding of its own */
+        arena_fini(&a);
+    }
+}
+
+TEST(every_rule_is_planted_and_says_why_its_numbers_are_what_they_are)
+{
+    for (i64 k = 0; rule_families[k]; k++)
+        for (const struct rule *r = rule_families[k]; r->look; r++) {
+            bool planted = strcmp(r->id, "H6") == 0; /* below */
+            for (i64 i = 0; i < COUNT_OF(all); i++)
+                planted |= strcmp(all[i].id, r->id) == 0;
+            if (!planted)
+                fail_msg("nothing plants %s", r->id);
+            CHECK(r->limit[0].what && r->limit[0].reason);
+        }
+}
+
+TEST(healthy_runs_of_any_size_have_no_finding)
+{
+    static struct findings f;
+    const i64 ranks[] = { 1, 2, 4, 8 };
+    for (i64 i = 0; i < COUNT_OF(ranks); i++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(ranks[i], STEPS, &a);
+        findings_make(&f, m, NULL);
+        if (f.n != 0) {
+            tell(&f, m);
+            fail();
+        }
+        struct text out = { 0 };
+        findings_text(&f, m, &out);
+        CHECK(strstr(out.data, "No finding above 2.00 ms a step"));
+        text_fini(&out);
+        arena_fini(&a);
+    }
+}
+
+TEST(a_run_of_which_nothing_was_measured_has_no_finding)
+{
+    static struct findings f;
+    struct arena a;
+    arena_init(&a);
+    findings_make(&f, measure_new(0, 0, &a), NULL);
+    CHECK_EQ(f.n, 0);
+    struct measure *m = measure_new(3, 10, &a);
+    measure_settle(m);
+    findings_make(&f, m, NULL);
+    CHECK_EQ(f.n, 0);
+    arena_fini(&a);
+}
+
+TEST(of_two_faults_both_are_found_the_larger_gain_first)
+{
+    static struct findings f;
+    static const struct { int one, two; } pairs[] = {
+        { 30, 25 }, /* B1, C4 */
+        { 0, 15 },  /* D1, K4 */
+        { 18, 6 },  /* K7, H1 */
+    };
+    for (i64 i = 0; i < COUNT_OF(pairs); i++) {
+        const struct planted *x = &all[pairs[i].one], *y = &all[pairs[i].two];
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(4, STEPS, &a);
+        x->plant(m, &a);
+        y->plant(m, &a);
+        findings_make(&f, m, NULL);
+        bool has_x = false, has_y = false;
+        for (int k = 0; k < f.n && k < 3; k++) {
+            has_x |= strcmp(f.at[k].id, x->id) == 0;
+            has_y |= strcmp(f.at[k].id, y->id) == 0;
+            CHECK(k == 0 || f.at[k].gain <= f.at[k - 1].gain);
+        }
+        if (!has_x || !has_y) {
+            tell(&f, m);
+            fail_msg("%s and %s were planted", x->id, y->id);
+        }
+        arena_fini(&a);
+    }
+}
+
+/* A replay that finds a quarter of the closed form's gain, and one that does not fit the run. */
+static double replayed = 0.155;
+
+static double replay_length(void *context, const struct finding_edit *e, double factor)
+{
+    (void)context;
+    return e ? replayed - 0.01 * (1 - factor) : replayed;
+}
+
+TEST(gains_come_from_a_replay_only_if_it_fits_the_run)
+{
+    static struct findings f;
+    const struct finding_replay replay = { NULL, replay_length };
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(2, STEPS, &a);
+    d1(m, &a);
+    replayed = m->step.mean;
+    findings_make(&f, m, &replay);
+    CHECK(f.at[0].replayed);
+    CHECK_NEAR(f.at[0].gain, 0.01, 1e-9);
+    CHECK(f.at[0].gain_lo < 0.01 && f.at[0].gain_hi > 0.01);
+    replayed = 1.03 * m->step.mean;
+    findings_make(&f, m, &replay);
+    CHECK(!f.at[0].replayed);
+    CHECK_NEAR(f.at[0].gain, 0.05, 1e-6);
+    arena_fini(&a);
+}
+
+TEST(findings_are_json_that_reads_back)
+{
+    static struct findings f;
+    struct arena a;
+    struct json j;
+    json_t *o;
+    arena_init(&a);
+    struct measure *m = usual_run(4, STEPS, &a);
+    c11(m, &a);
+    findings_make(&f, m, NULL);
+    json_writer_init(&j);
+    findings_json(&f, &j);
+    CHECK_OK(json_parse(j.out.data, j.out.length, "findings", &o));
+    json_t *top = json_array_get(o, 0), *place = json_object_get(top, "place");
+    CHECK_STR(json_string_value(json_object_get(top, "id")), "C11");
+    CHECK_EQ(json_integer_value(json_object_get(place, "peer")), 3);
+    CHECK(json_is_null(json_object_get(place, "stage")));
+    CHECK_EQ(json_array_size(json_object_get(top, "gain_s")), 3);
+    json_decref(o);
+    json_writer_fini(&j);
+    arena_fini(&a);
+}
+
+TEST(tracing_that_costs_is_a_finding)
+{
+    static struct findings f;
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(1, STEPS, &a);
+    m->trace_off_s = 0.1;
+    m->trace_on_s = 0.105;
+    findings_make(&f, m, NULL);
+    CHECK_EQ(f.n, 1);
+    CHECK_STR(f.at[0].id, "H6");
+    arena_fini(&a);
+}
+
+TEST_MAIN(ONE(every_planted_fault_is_named_first_with_place_and_cost),
+          ONE(every_rule_is_planted_and_says_why_its_numbers_are_what_they_are),
+          ONE(healthy_runs_of_any_size_have_no_finding),
+          ONE(a_run_of_which_nothing_was_measured_has_no_finding),
+          ONE(of_two_faults_both_are_found_the_larger_gain_first),
+          ONE(gains_come_from_a_replay_only_if_it_fits_the_run),
+          ONE(findings_are_json_that_reads_back), ONE(tracing_that_costs_is_a_finding))
