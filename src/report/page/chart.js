@@ -170,7 +170,7 @@ class Chart {
     this.cursor = svg("g", {});
     const clip = this.id + "p";
     this.plot.replaceChildren(
-      svg("defs", {}, svg("clipPath", { id: clip }, svg("rect", { x: a.left, y: a.top - 4, width: a.right - a.left, height: a.bottom - a.top + 8 }))),
+      svg("defs", {}, svg("clipPath", { id: clip }, svg("rect", { x: a.left - 1, y: a.top - 4, width: a.right - a.left + 6, height: a.bottom - a.top + 8 }))),
       this.axes(labels), svg("g", { "clip-path": `url(#${clip})` }, ...this.drawEvents(), ...this.lines.flatMap((line) => this.drawLine(line))),
       this.cursor);
     this.caption.textContent = this.summary();

@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+"""test_report.py HEADWAY [--long] [--pictures FOLDER]: the page of `headway report` in a browser.
+
+Trains a tiny model, writes its page, and drives it: does it draw, zoom, speak, fit a narrow screen,
+keep quiet on the console and in the network? Without Chromium it says so and ends with 77. --long
+adds pages of long and of hostile runs. Pictures are for looking at."""
+import argparse
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zlib
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from browser import Absent, Browser  # noqa: E402
+
+RECIPE = """model: {spec: laptop-2m, override: {layers: 2, width: 64, hidden: 96, heads: 4}}
+data: {sources: data, tokenizer: tok.json}
+train: {steps: 40, batch: 2, seq: 32, threads: 1}
+lr: {schedule: constant, warmup: 2}
+eval: {every: 10, tokens: 200}
+log: {every: 1, health: 10}
+run: {name: NAME}
+"""
+NASTY = '</script><script>document.title="run"</script><img src=x onerror=alert(1)>\x1b[2J'
+failures = []
+
+
+def check(holds, what):
+    print(("  ok    " if holds else "  FAIL  ") + what)
+    if not holds:
+        failures.append(what)
+
+
+# --- runs ---------------------------------------------------------------------------
+
+
+def shell(folder, *words):
+    done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          timeout=120, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(words)}\n{done.stdout.decode(errors='replace')}")
+    return done.stdout.decode(errors="replace")
+
+
+def train(headway, folder):
+    with open(folder + "/text.txt", "w", encoding="utf-8") as f:
+        for i in range(400):
+            f.write(f"the cat number {i} sat on mat {i * 7 % 31} and saw {i * i % 97} birds\n\n")
+    shell(folder, headway, "tokenizer", "train", "text.txt", "--vocab-size", "300", "--out",
+          "tok.json", "--quiet")
+    shell(folder, headway, "data", "prepare", "text.txt", "--format", "paragraphs", "--least", "1",
+          "--val-fraction", "0.1", "--tokenizer", "tok.json", "--out", "data", "--quiet")
+    for name, sets in (("one", []), ("two", ["--set", "optim.lr=3e-3"])):
+        with open(folder + "/recipe.yaml", "w", encoding="utf-8") as f:
+            f.write(RECIPE.replace("NAME", name))
+        shell(folder, headway, "train", "recipe.yaml", "--quiet", *sets)
+
+
+def write_lines(path, lines):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as f:
+        f.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def make_long_run(folder, steps):
+    write_lines(folder + "/metrics.jsonl", (
+        {"event": "step", "t": 1e9 + i, "step": i + 1, "loss": 2 + 8 / (i + 9) ** 0.5 +
+         (zlib.crc32(b"%d" % i) % 1000) / 4000 + (5 if i == steps // 2 else 0), "lr": 1e-3,
+         "tokens": 1024 * (i + 1), "tokens_per_s": 1000 + i % 7, "step_s": 1} for i in range(steps)))
+
+
+def make_hostile_run(folder):
+    write_lines(folder + "/metrics.jsonl", [
+        {"event": "step", "t": 1, "step": i, "loss": 3, "sources": {NASTY: 2, "__proto__": 3}}
+        for i in range(5)] + [{"event": NASTY, "step": 3, "text": NASTY}])
+    with open(folder + "/manifest.json", "w", encoding="utf-8") as f:
+        json.dump({"model": {"name": NASTY, "parameters": "many"}, "config": {NASTY: NASTY},
+                   "data": [{"name": NASTY, "path": NASTY}], "machine": 7}, f)
+    with open(folder + "/log.txt", "w", encoding="utf-8") as f:
+        f.write(NASTY)
+    with open(folder + "/energy.json", "w", encoding="utf-8") as f:
+        f.write('{"J": ')
+
+
+def report(headway, folder, *runs):
+    out = os.path.join(folder, "page.html")
+    shell(folder, headway, "report", *runs, "--out", out)
+    return out
+
+
+# --- the page -----------------------------------------------------------------------
+
+NAMELESS = """[...document.querySelectorAll('button, select, input, canvas, svg.plot')].filter((e) =>
+    !(e.textContent.trim() || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby')
+      || e.closest('label'))).map((e) => e.outerHTML.slice(0, 80))"""
+
+# Contrast of text with what is behind it (WCAG 2: (L1 + 0.05) / (L2 + 0.05)).
+CONTRAST = """(() => {
+  const light = (name) => {
+    const c = document.createElement('canvas').getContext('2d');
+    c.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(name);
+    const hex = parseInt(c.fillStyle.slice(1), 16);
+    return [16, 8, 0].map((s) => (hex >> s & 255) / 255)
+      .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+      .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  };
+  const ratio = (a, b) => {
+    const [x, y] = [light(a), light(b)];
+    return (Math.max(x, y) + 0.05) / (Math.min(x, y) + 0.05);
+  };
+  const texts = ['--ink', '--soft', '--accent'].flatMap((t) => [[t, ratio(t, '--card'), 4.5], [t, ratio(t, '--page'), 4.5]]);
+  const lines = [...Array(8).keys()].map((i) => ['--c' + i, ratio('--c' + i, '--card'), 3]);
+  return [...texts, ...lines].filter(([, have, want]) => have < want);
+})()"""
+
+
+def check_quiet(page, file, what):
+    check(page.complaints == [], f"{what}: nothing on the console {page.complaints}")
+    check(page.requests == ["file://" + file], f"{what}: no request but the page {page.requests}")
+
+
+def check_drawing(page):
+    charts = page.evaluate("document.querySelectorAll('figure svg.plot').length")
+    drawn = page.evaluate("[...document.querySelectorAll('svg.plot')].filter((p) => "
+                          "p.querySelector('path')?.getAttribute('d').startsWith('M')).length")
+    check(charts >= 6 and drawn == charts, f"{drawn} of {charts} charts are drawn")
+    check(page.evaluate(NAMELESS) == [], f"every control has a name {page.evaluate(NAMELESS)}")
+    check(page.evaluate("document.querySelectorAll('figure').length") ==
+          page.evaluate("document.querySelectorAll('figure details summary').length"),
+          "a table stands behind every picture")
+    page.evaluate("document.querySelector('#curves details').open = true")
+    page.wait("document.querySelectorAll('#curves details tbody tr').length > 10")
+    check(True, "the table opens")
+
+
+def axis(page, selector):
+    return page.evaluate(f"[...document.querySelectorAll({json.dumps(selector + ' text')})]"
+                         ".map((t) => t.textContent).join(' ')")
+
+
+def check_zoom(page):
+    plot = "#curves svg.plot"
+    before = axis(page, plot)
+    x, y, w, h = page.box(plot)
+    page.drag(x + w * 0.3, y + h / 2, x + w * 0.6, y + h / 2)
+    near = axis(page, plot)
+    check(near != before, "dragging looks closer")
+    page.mouse("mouseMoved", x + w * 0.5, y + h / 2)
+    check(page.evaluate("!document.getElementById('tip').hidden"), "pointing shows values")
+    page.evaluate(f"document.querySelector('{plot}').focus()")
+    page.key("0")
+    check(axis(page, plot) == before, "0 shows everything again")
+    page.key("+")
+    check(axis(page, plot) != before, "+ looks closer")
+    page.key("ArrowRight")
+    said = page.evaluate("document.getElementById('said').textContent")
+    check(said.startswith("step ") and "training" in said, f"arrow keys read values: {said}")
+    page.key("Escape")
+
+
+def check_themes(page):
+    back = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(back)
+    check(page.evaluate(CONTRAST) == [], f"light has contrast {page.evaluate(CONTRAST)}")
+    page.prefer("dark")
+    page.frame()
+    dark = page.evaluate(back)
+    check(dark != light, "dark where the reader prefers dark")
+    check(page.evaluate(CONTRAST) == [], f"dark has contrast {page.evaluate(CONTRAST)}")
+    page.evaluate("document.getElementById('theme').click()")
+    check(page.evaluate(back) == light, "the button changes it")
+    page.prefer("light")
+
+
+def check_narrow(page):
+    page.resize(320, 640)
+    page.frame()
+    page.frame()
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    check(wide <= 320, f"320 pixels are enough: {wide}")
+    out = page.evaluate("[...document.querySelectorAll('main *')].filter((e) => !e.closest('.scroll')"
+                        " && e.getBoundingClientRect().right > 321).length")
+    check(out == 0, f"{out} parts stick out")
+    page.resize(1280, 900)
+    page.frame()
+
+
+def check_print(page):
+    paper = base64.b64decode(page.call("Page.printToPDF", printBackground=True)["data"])
+    check(paper.startswith(b"%PDF") and len(paper) > 20000, f"prints: {len(paper)} bytes of PDF")
+
+
+def check_one(browser, file, pictures):
+    page = browser.open("file://" + file)
+    page.frame()
+    check_drawing(page)
+    check_zoom(page)
+    check_themes(page)
+    check_narrow(page)
+    check_print(page)
+    check_quiet(page, file, "one run")
+    if pictures:
+        page.screenshot(pictures + "/one.png")
+        page.prefer("dark")
+        page.frame()
+        page.screenshot(pictures + "/one-dark.png")
+
+
+def check_two(browser, file, pictures):
+    page = browser.open("file://" + file)
+    page.frame()
+    check("optim.lr" in page.evaluate("document.querySelector('#settings tr.differs').closest('.card')"
+                                      ".textContent"), "two runs: what differs is said")
+    check(page.evaluate("document.querySelectorAll('#curves .legend')[0].textContent")
+          .count("training") == 2, "two runs: curves of both")
+    check_quiet(page, file, "two runs")
+    if pictures:
+        page.screenshot(pictures + "/two.png")
+
+
+def check_long(browser, file):
+    page = browser.open("file://" + file)
+    page.frame()
+    high = page.evaluate("document.querySelector('#curves figcaption').textContent")
+    check(os.path.getsize(file) < 400000, f"a long run: {os.path.getsize(file)} bytes")
+    check("and 7." in high, f"a long run: one step's spike is not lost: {high}")
+    check_quiet(page, file, "a long run")
+
+
+def check_hostile(browser, file):
+    page = browser.open("file://" + file)
+    page.frame()
+    check(page.evaluate("document.images.length") == 0, "hostile names are text")
+    check(page.evaluate("document.title") != "run", "no script of a folder runs")
+    check("energy.json" in page.evaluate("document.querySelector('#summary').textContent"),
+          "what is damaged is named")
+    check_quiet(page, file, "a hostile folder")
+
+
+def main():
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("headway")
+    asked.add_argument("--long", action="store_true")
+    asked.add_argument("--pictures")
+    asked = asked.parse_args()
+    asked.headway = os.path.abspath(asked.headway)
+    folder = tempfile.mkdtemp(prefix="headway-report-")
+    try:
+        with Browser(seconds=120) as browser:
+            train(asked.headway, folder)
+            check_one(browser, report(asked.headway, folder, "runs/one"), asked.pictures)
+            check_two(browser, report(asked.headway, folder, "runs/one", "runs/two"), asked.pictures)
+            make_hostile_run(folder + "/runs/<b>hostile")
+            check_hostile(browser, report(asked.headway, folder, "runs/<b>hostile"))
+            if asked.long:
+                make_long_run(folder + "/runs/long", 200000)
+                check_long(browser, report(asked.headway, folder, "runs/long"))
+    except Absent as why:
+        print(f"SKIP: {why}")
+        sys.exit(77)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"{len(failures)} failed" if failures else "all as it should be")
+    sys.exit(1 if failures else 0)
+
+
+main()
