@@ -647,6 +647,13 @@ i64 sys_memory_limit_bytes(void)
     return limit;
 }
 
+void sys_host_name(char *name, int chars)
+{
+    if (gethostname(name, (size_t)chars - 1) != 0)
+        snprintf(name, (size_t)chars, "host");
+    name[chars - 1] = '\0';
+}
+
 i64 sys_process_id(void)
 {
     return getpid();

@@ -99,6 +99,7 @@ i64 sys_peak_rss_bytes(void); /* VmHWM */
 i64 sys_rss_bytes(void);      /* VmRSS */
 i64 sys_memory_limit_bytes(void); /* least of RAM, cgroup limit, RLIMIT_AS */
 i64 sys_process_id(void);
+void sys_host_name(char *name, int chars); /* "host" when it has none */
 const char *sys_getenv(const char *name);
 void sys_program_folder(char *path, int chars); /* where the running program lies; "." */
 /* A function of a shared library, whose own libraries see each other's names; NULL, and

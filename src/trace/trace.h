@@ -73,7 +73,13 @@ static inline void trace_add(struct trace *t, const struct span *s)
     if (r->capacity == 0)
         return;
     r->spans[r->written & (r->capacity - 1)] = *s;
-    r->written++;
+    __atomic_store_n(&r->written, r->written + 1, __ATOMIC_RELEASE);
+}
+
+/* How many were ever written, for who reads while a loader goes on: those before are whole. */
+static inline u64 trace_written(const struct trace_ring *r)
+{
+    return __atomic_load_n(&r->written, __ATOMIC_ACQUIRE);
 }
 
 /* --- how much of what a lane does is hidden ----------------------------------------- */

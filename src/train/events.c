@@ -65,7 +65,7 @@ int events_open(struct events *e, const char *folder)
     static const char version[] = "brain.Event:2";
     char host[64] = "host", path[4096];
     *e = (struct events){ .fd = -1 };
-    gethostname(host, sizeof host - 1);
+    sys_host_name(host, sizeof host);
     double now = sys_wall_seconds();
     snprintf(path, sizeof path, "%s/events.out.tfevents.%lld.%s.%d.0", folder,
              (long long)now, host, (int)getpid());

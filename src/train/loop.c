@@ -215,6 +215,7 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     u64 end = sys_now_ns();
     add_span(s, SPAN_STEP, begin, end);
     l->step_ns = end - begin;
+    s->step_s = 1e-9 * (double)l->step_ns;
     session_set_patience(s, 1e-9 * (double)l->step_ns);
     l->wait_ns = loader_wait_ns(s->loader);
     l->step_tokens = p->shape.B * p->shape.T * p->shape.micro_batches * s->mesh.layout.dp *
@@ -238,14 +239,15 @@ static void log_outer(struct loop *l)
 }
 
 /* All islands go on from one place. Its numbers are in the metrics. */
-static int take_outer_step(struct loop *l)
+static int take_outer_step(struct loop *l, const struct program *p)
 {
     struct session *s = l->s;
     struct run x = context_of(s);
     i64 n = s->mesh.layout.islands;
-    u64 begin = sys_now_ns();
     if (s->config->outer.every == 0 || !session_in_common(s))
         return OK;
+    session_record_step(s, s->state.step - 1, p, NULL);
+    u64 begin = sys_now_ns();
     checkpoint_guard(s->writer);
     l->unsound = true; /* until all of it is updated */
     TRY(exec_program(s->outer.program, &x));
@@ -257,6 +259,7 @@ static int take_outer_step(struct loop *l)
     l->outer_ns = sys_now_ns() - begin;
     l->window_ns += l->outer_ns;
     log_outer(l);
+    session_record_step(s, s->state.step - 1, s->outer.program, NULL);
     return OK;
 }
 
@@ -599,6 +602,7 @@ static int one_step(struct loop *l)
 {
     struct session *s = l->s;
     struct step_program *p = session_program(s, s->state.step);
+    const i64 step = s->state.step;
     enum verdict verdict;
     bool rewound = false;
     TRY(take_step(l, p, &verdict));
@@ -613,8 +617,10 @@ static int one_step(struct loop *l)
         risen_step(l);
     if (rewound)
         return OK;
-    TRY(take_outer_step(l));
-    return between_steps(l);
+    TRY(take_outer_step(l, p->program));
+    TRY(between_steps(l));
+    session_record_step(s, step, p->program, verdict == VERDICT_SPIKE ? "the loss rose" : NULL);
+    return OK;
 }
 
 static int finish(struct loop *l, bool stopped)

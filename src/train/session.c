@@ -312,6 +312,7 @@ static int open_parts(struct session *s)
     if (!s->request.dry_run) {
         TRY(begin_writing(s));
         TRY(session_begin_energy(s));
+        TRY(session_open_record(s));
     }
     TRY(session_agree(s));
     s->saved_clock = s->clock;
@@ -322,7 +323,8 @@ int session_open(struct session *s, const struct train_request *request)
 {
     *s = (struct session){ .request = *request, .config = request->config,
                            .mesh = mesh_single(), .val_loss = NAN };
-    s->begin_ns = sys_now_ns();
+    s->begin_ns = s->opened_ns = sys_now_ns();
+    s->opened_wall = sys_wall_seconds();
     arena_init(&s->arena);
     s->folder.metrics_fd = s->folder.log_fd = s->folder.lock_fd = s->folder.events.fd = -1;
     int rc = open_parts(s);
@@ -369,6 +371,7 @@ void session_close(struct session *s)
     loader_close(s->loader);
     loader_close(s->eval_loader);
     loader_close(s->final_loader);
+    session_close_record(s);
     model_free(s->model);
     engine_fini(&s->engine);
     tokenizer_free(s->tokenizer);

@@ -39,6 +39,7 @@ struct train_status {
     double divergence; /* of islands, at the last outer step; NaN: there was none */
 };
 
+struct session_record;
 struct text;
 
 struct train_hooks {
@@ -100,6 +101,7 @@ struct session {
     bool stopping;         /* one of them was asked to stop */
     double step_seconds[SESSION_STEPS]; /* of the last steps, in a ring */
     i64 steps_timed; /* by this process */
+    double step_s;   /* of the last step; of the slowest rank's once they have agreed */
     i64 steps_taken; /* by this process, since it was where a checkpoint was */
     struct engine engine;
     struct step_io io;
@@ -119,6 +121,8 @@ struct session {
     bool resumed;       /* from a checkpoint */
     bool unprepared;    /* a dry run, and some source is text: there are no loaders */
     u64 begin_ns;       /* of this part of the run */
+    u64 opened_ns;      /* when the process began with it, on both clocks */
+    double opened_wall;
     double saved_clock; /* when the last checkpoint began */
     struct {
         struct energy_meter meter;
@@ -128,6 +132,7 @@ struct session {
         double flops, bytes; /* of this rank's steps, by this process */
     } energy;
     i64 predicted_bytes; /* peak memory said before the start */
+    struct session_record *record; /* NULL: nothing is recorded */
     double val_loss;
 };
 
@@ -225,6 +230,16 @@ struct step_program *session_program(struct session *s, i64 step);
  * and trace.pftrace of the last steps. All ranks call it together. */
 int session_open_trace(struct session *s);
 void session_export_trace(struct session *s);
+
+/* session_record.c: every span of every step into RUN/trace (trace/record.h). All ranks open it
+ * together. session_record_step takes what the rings got since the last time, as of this step and of
+ * the program p; it allocates nothing and waits for nothing. trigger: why this step is worth keeping
+ * beyond the newest (a sentence), or NULL; the same on all ranks. */
+int session_open_record(struct session *s);
+void session_record_step(struct session *s, i64 step, const struct program *p,
+                         const char *trigger);
+/* What is left, once lanes and loaders have ended. */
+void session_close_record(struct session *s);
 
 /* first_bad.c: runs the step's passes again and finds the first tensor that is not
  * finite, on whichever rank; text names it, its op and layer. *hopeless when a weight itself is

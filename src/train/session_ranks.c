@@ -201,11 +201,12 @@ int session_agree(struct session *s)
 {
     double values[] = {
         s->state.elapsed + 1e-9 * (double)(sys_now_ns() - s->begin_ns),
-        session_asked_to_stop(s),
+        session_asked_to_stop(s), s->step_s,
     };
-    TRY(mesh_max(&s->mesh, values, 2));
+    TRY(mesh_max(&s->mesh, values, COUNT_OF(values)));
     s->clock = values[0];
     s->stopping = values[1] != 0;
+    s->step_s = values[2];
     if (s->mesh.world && s->stopping)
         s->mesh.comm->together = true;
     return OK;

@@ -103,7 +103,8 @@ struct train_config {
     } energy;
     struct {
         int level; /* enum train_trace */
-        i64 ring;
+        i64 ring, disk;
+        double slow;
     } trace;
     struct {
         i64 every;

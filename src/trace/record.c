@@ -1,0 +1,133 @@
+#include "trace/record.h"
+
+#include "base/err.h"
+#include "base/hash.h"
+#include "base/sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+u32 record_checksum(u32 kind, const void *payload, i64 bytes)
+{
+    return (u32)hash64(payload, bytes, kind);
+}
+
+int record_reader_open(struct record_reader *r, const char *path)
+{
+    *r = (struct record_reader){ .fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0) };
+    snprintf(r->path, sizeof r->path, "%s", path);
+    if (r->fd < 0)
+        return err_set(ERR_SYS, "open %s: %s", path, strerror(errno));
+    return OK;
+}
+
+void record_reader_close(struct record_reader *r)
+{
+    if (r->fd >= 0)
+        sys_close(r->fd);
+    r->fd = -1;
+}
+
+static bool read_at(struct record_reader *r, void *out, i64 bytes, i64 at)
+{
+    for (i64 done = 0; done < bytes;) {
+        ssize_t n = sys_pread(r->fd, (char *)out + done, bytes - done, at + done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        done += n;
+    }
+    return true;
+}
+
+static bool is_kind(u32 kind)
+{
+    return kind == RECORD_HEAD || kind == RECORD_TABLE || kind == RECORD_SPANS ||
+           kind == RECORD_CLOCK || kind == RECORD_SAMPLE || kind == RECORD_EVENT;
+}
+
+static bool plausible(const struct record_chunk *c)
+{
+    return is_kind(c->kind) && c->bytes <= RECORD_MOST_BYTES &&
+           (c->kind != RECORD_SPANS || c->bytes >= sizeof(struct record_spans));
+}
+
+static i64 end_of(const struct record_chunk *c, i64 at)
+{
+    return at + RECORD_CHUNK_BYTES + round_up((i64)c->bytes, 8);
+}
+
+/* A chunk at this place whose checksum is right, read piece by piece into memory of its own. */
+static bool proven(struct record_reader *r, const struct record_chunk *c, i64 at)
+{
+    void *payload = sys_alloc((i64)c->bytes + 1, 16);
+    bool good = payload && read_at(r, payload, (i64)c->bytes, at + RECORD_CHUNK_BYTES) &&
+                record_checksum(c->kind, payload, (i64)c->bytes) == c->checksum;
+    sys_free(payload);
+    return good;
+}
+
+/* Behind damage: the next place where a chunk is, or the end of the file. */
+static i64 find_chunk(struct record_reader *r, i64 from)
+{
+    enum { WINDOW = 1 << 16 };
+    char window[WINDOW + RECORD_CHUNK_BYTES];
+    for (i64 begin = from; begin + RECORD_CHUNK_BYTES <= r->bytes; begin += WINDOW) {
+        i64 n = i64_min((i64)sizeof window, r->bytes - begin);
+        if (!read_at(r, window, n, begin))
+            break;
+        for (i64 i = 0; i + RECORD_CHUNK_BYTES <= n && i < WINDOW; i += 8) {
+            struct record_chunk c;
+            memcpy(&c, window + i, sizeof c);
+            if (plausible(&c) && end_of(&c, begin + i) <= r->bytes && proven(r, &c, begin + i))
+                return begin + i;
+        }
+    }
+    return r->bytes;
+}
+
+int record_reader_next(struct record_reader *r, struct record_place *out)
+{
+    if (r->at + RECORD_CHUNK_BYTES > r->bytes) {
+        i64 end = sys_seek(r->fd, 0, SEEK_END);
+        r->bytes = i64_max(r->bytes, end);
+    }
+    while (r->at + RECORD_CHUNK_BYTES <= r->bytes) {
+        struct record_chunk c;
+        if (!read_at(r, &c, sizeof c, r->at))
+            return 0;
+        bool chunk = plausible(&c);
+        if (chunk && end_of(&c, r->at) <= r->bytes) {
+            *out = (struct record_place){ c, r->at + RECORD_CHUNK_BYTES };
+            r->at = end_of(&c, r->at);
+            return 1;
+        }
+        i64 next = find_chunk(r, r->at + 8);
+        if (chunk && next == r->bytes)
+            return 0; /* the last one, torn or not whole yet */
+        r->damaged += next - r->at;
+        r->at = next;
+    }
+    return 0;
+}
+
+int record_reader_payload(struct record_reader *r, const struct record_place *p, void *out)
+{
+    if (!read_at(r, out, (i64)p->chunk.bytes, p->at))
+        return err_set(ERR_FORMAT, "%s ends within a chunk", r->path);
+    if (record_checksum(p->chunk.kind, out, (i64)p->chunk.bytes) != p->chunk.checksum)
+        return err_set(ERR_FORMAT, "%s: the chunk at byte %lld is damaged", r->path,
+                       (long long)(p->at - RECORD_CHUNK_BYTES));
+    return OK;
+}
+
+int record_reader_peek(struct record_reader *r, const struct record_place *p, void *out, i64 bytes)
+{
+    if (bytes > (i64)p->chunk.bytes || !read_at(r, out, bytes, p->at))
+        return err_set(ERR_FORMAT, "%s: the chunk at byte %lld is too short", r->path,
+                       (long long)(p->at - RECORD_CHUNK_BYTES));
+    return OK;
+}

@@ -1,0 +1,274 @@
+/* Recording a run's spans while it goes on (see session.h and trace/record.h). */
+#include "base/log.h"
+#include "base/sys.h"
+#include "machine/machine.h"
+#include "parallel/clock.h"
+#include "trace/record_writer.h"
+#include "train/record_json.h"
+#include "train/session.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A trigger keeps its step, those before it as far as the rings have them, and those behind it. */
+enum { AROUND = 2, STAGED = 4096, TIMED = 64, TIMED_LEAST = 16 };
+
+/* What of the rings one call of session_record_step has taken. */
+struct taken {
+    struct record_spans head;
+    u64 from[TRACE_LANES], to[TRACE_LANES];
+    bool kept;
+};
+
+struct session_record {
+    struct record_writer *writer;
+    struct span *staged; /* [STAGED] */
+    struct taken last[AROUND + 1]; /* the newest is [0] */
+    i64 step;      /* of the last call */
+    i64 keep_until; /* steps up to this one are kept */
+    const struct program *tables[SESSION_SHAPES + 1];
+    int n_tables;
+    double seconds[TIMED]; /* of the last steps, in a ring */
+    i64 timed;
+    bool told; /* that the disk refused */
+};
+
+/* --- what every file begins with ---------------------------------------------------- */
+
+static void add_preamble(struct session_record *r, enum record_kind kind, struct json *j)
+{
+    record_writer_preamble(r->writer, kind, j->out.data, j->out.length);
+    json_writer_clear(j);
+}
+
+static void describe(const struct session *s, i64 part, struct record_about *out)
+{
+    static char processor[128], host[64];
+    struct machine m;
+    machine_processor_name(processor, sizeof processor);
+    sys_host_name(host, sizeof host);
+    machine_detect(&m, s->engine.backend.name, pool_threads(s->engine.pool));
+    bool known = machine_load(&m) == OK;
+    bool narrow = s->config->train.precision == PRECISION_BF16;
+    double peak = s->request.hooks.peak_flops;
+    *out = (struct record_about){
+        .mesh = &s->mesh, .part = part, .layout = s->layout_text, .host = host,
+        .backend = s->engine.backend.name, .processor = processor,
+        .precision = narrow ? "bf16" : "fp32", .pid = sys_process_id(),
+        .threads = pool_threads(s->engine.pool), .cores = sys_cpu_count(),
+        .flops_f32 = narrow ? (known ? m.f32_all : 0) : peak,
+        .flops_bf16 = narrow ? peak : known ? m.bf16_all : 0,
+        .memory_bytes_per_s = known ? m.level[MACHINE_LEVELS - 1].read_all : 0,
+        .launch_s = known ? 1e-9 * m.launch_ns : 0,
+        .begin_ns = s->opened_ns, .wall_begin = s->opened_wall,
+    };
+}
+
+static void add_table(struct session *s, const struct step_program *p, const char *name,
+                      struct json *j)
+{
+    struct session_record *r = s->record;
+    record_put_table(j, name, p->program, p->shape.B, p->shape.T);
+    r->tables[r->n_tables++] = p->program;
+    add_preamble(r, RECORD_TABLE, j);
+}
+
+static void write_preamble(struct session *s, i64 part)
+{
+    struct record_about about;
+    struct json j;
+    json_writer_init(&j);
+    describe(s, part, &about);
+    record_put_head(&j, &about);
+    add_preamble(s->record, RECORD_HEAD, &j);
+    for (int i = 0; i < s->n_steps; i++)
+        add_table(s, &s->steps[i], "step", &j);
+    if (s->outer.program)
+        add_table(s, &s->outer, "outer step", &j);
+    json_writer_fini(&j);
+}
+
+static int open_writer(struct session *s, i64 part)
+{
+    struct session_record *r = s->record;
+    char folder[2200];
+    snprintf(folder, sizeof folder, "%s/trace", s->folder.path);
+    if (sys_mkdirs(folder) != 0)
+        return err_set(ERR_SYS, "cannot make %s; trace.disk=0 records nothing", folder);
+    TRY(record_writer_new(&r->writer, folder, (int)s->mesh.rank, s->config->trace.disk));
+    write_preamble(s, part);
+    struct record_clock clock = { .at_ns = sys_now_ns() };
+    TRY(clock_shift(&s->mesh, &clock.shift_ns));
+    record_writer_preamble(r->writer, RECORD_CLOCK, &clock, (i64)sizeof clock);
+    record_writer_go(r->writer);
+    return OK;
+}
+
+int session_open_record(struct session *s)
+{
+    i64 part = (i64)(1e9 * sys_wall_seconds());
+    if (s->config->trace.level == TRACE_OFF || s->config->trace.disk == 0)
+        return OK;
+    TRY(mesh_tell(&s->mesh, &part, sizeof part));
+    s->record = ARENA_NEW(&s->arena, struct session_record);
+    s->record->staged = ARENA_ARRAY(&s->arena, struct span, STAGED);
+    s->record->step = s->record->keep_until = -1;
+    s->record->last[0].head.end_ns = s->opened_ns;
+    return open_writer(s, part);
+}
+
+/* --- a step ------------------------------------------------------------------------- */
+
+static void put_staged(struct session_record *r, const struct record_spans *head, u32 n, bool more,
+                       int where)
+{
+    struct record_spans h = *head;
+    h.n = n;
+    if (more)
+        h.flags &= ~(u32)RECORD_FIRST;
+    record_writer_put(r->writer, where, RECORD_SPANS, &h, (i64)sizeof h, r->staged,
+                      (i64)n * (i64)sizeof *r->staged);
+}
+
+static void put_spans(struct session *s, struct taken *t, int where)
+{
+    struct session_record *r = s->record;
+    u32 n = 0;
+    bool more = false;
+    for (int lane = 0; lane < TRACE_LANES; lane++) {
+        const struct trace_ring *ring = &s->engine.trace.lanes[lane];
+        u64 from = t->from[lane];
+        if (t->to[lane] > from + ring->capacity || trace_written(ring) > from + ring->capacity)
+            t->head.flags |= RECORD_LOST;
+        while (from < t->to[lane] && trace_written(ring) > from + ring->capacity)
+            from++;
+        for (; from < t->to[lane]; from++) {
+            if (n == STAGED) {
+                put_staged(r, &t->head, n, more, where);
+                more = true;
+                n = 0;
+            }
+            r->staged[n++] = ring->spans[from & (ring->capacity - 1)];
+        }
+    }
+    put_staged(r, &t->head, n, more, where);
+}
+
+static int table_of(const struct session_record *r, const struct program *p)
+{
+    int i = 0;
+    while (i + 1 < r->n_tables && r->tables[i] != p)
+        i++;
+    return i;
+}
+
+/* Shifts the history by one. */
+static struct taken *take(struct session *s, i64 step, const struct program *p)
+{
+    struct session_record *r = s->record;
+    memmove(&r->last[1], &r->last[0], AROUND * sizeof r->last[0]);
+    const struct taken *before = &r->last[1];
+    struct taken *t = &r->last[0];
+    *t = (struct taken){ .head = { .step = (u32)step, .table = (u32)table_of(r, p),
+                                   .flags = step != r->step ? RECORD_FIRST : 0,
+                                   .begin_ns = before->head.end_ns, .end_ns = sys_now_ns() } };
+    for (int lane = 0; lane < TRACE_LANES; lane++) {
+        u64 written = trace_written(&s->engine.trace.lanes[lane]);
+        t->from[lane] = written < before->to[lane] ? 0 : before->to[lane]; /* it was forgotten */
+        t->to[lane] = written;
+    }
+    r->step = step;
+    return t;
+}
+
+static int by_seconds(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median_of(double *v, i64 n)
+{
+    qsort(v, (size_t)n, sizeof *v, by_seconds);
+    return n % 2 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
+}
+
+/* Beyond so many robust deviations of the steps before; 1.4826 MAD is a normal's deviation. */
+static bool is_slow(struct session_record *r, double seconds, double deviations)
+{
+    double sorted[TIMED];
+    i64 n = i64_min(r->timed, TIMED);
+    memcpy(sorted, r->seconds, (size_t)n * sizeof *sorted);
+    r->seconds[r->timed++ % TIMED] = seconds;
+    if (n < TIMED_LEAST || deviations == 0)
+        return false;
+    double median = median_of(sorted, n);
+    for (i64 i = 0; i < n; i++)
+        sorted[i] = fabs(sorted[i] - median);
+    double deviation = 1.4826 * median_of(sorted, n);
+    return seconds > median + deviations * deviation && seconds > 1.25 * median;
+}
+
+static void tell_trigger(struct session *s, i64 step, const char *why)
+{
+    char text[256];
+    if (!session_leads(s))
+        return;
+    int n = snprintf(text, sizeof text, "{\"step\":%lld,\"rank\":%lld,\"kind\":\"%s\",\"text\":"
+                     "\"%s; it took %.3f s\"}", (long long)step, (long long)s->mesh.rank, why, why,
+                     s->step_s);
+    record_writer_put(s->record->writer, RECORD_IN_NEWEST | RECORD_IN_KEPT, RECORD_EVENT, text, n,
+                      NULL, 0);
+}
+
+/* The steps before that are not kept yet, oldest first. */
+static void keep_before(struct session *s)
+{
+    struct session_record *r = s->record;
+    for (int i = AROUND; i > 0; i--) {
+        struct taken *t = &r->last[i];
+        if (!t->kept && t->head.end_ns > t->head.begin_ns && t->to[0] > t->from[0])
+            put_spans(s, t, RECORD_IN_KEPT);
+        t->kept = true;
+    }
+}
+
+void session_record_step(struct session *s, i64 step, const struct program *p,
+                         const char *trigger)
+{
+    struct session_record *r = s->record;
+    if (!r)
+        return;
+    bool again = step == r->step;
+    struct taken *t = take(s, step, p);
+    if (!again && !trigger && is_slow(r, s->step_s, s->config->trace.slow))
+        trigger = "a slow step";
+    if (trigger) {
+        keep_before(s);
+        tell_trigger(s, step, trigger);
+        r->keep_until = step + AROUND;
+    }
+    t->kept = step <= r->keep_until;
+    put_spans(s, t, RECORD_IN_NEWEST | (t->kept ? RECORD_IN_KEPT : 0));
+    record_writer_go(r->writer);
+    const char *error = record_writer_error(r->writer);
+    if (error && !r->told)
+        log_line(LOG_WARN, "%s: no more spans are recorded; the run goes on", error);
+    r->told = error != NULL;
+}
+
+void session_close_record(struct session *s)
+{
+    struct session_record *r = s->record;
+    if (!r)
+        return;
+    if (r->writer && r->step >= 0)
+        session_record_step(s, r->step, r->tables[r->last[0].head.table], NULL);
+    if (r->writer && record_writer_dropped(r->writer) > 0)
+        log_line(LOG_WARN, "the disk was too slow for %lld chunks of spans, which are not recorded",
+                 (long long)record_writer_dropped(r->writer));
+    record_writer_free(r->writer);
+    s->record = NULL;
+}

@@ -1,0 +1,310 @@
+/* What training records, read back: one rank, several, resumed, and damaged in many ways. */
+#define JOB_DIR "record-test"
+#include "train/job.h"
+
+#include "comm/local.h"
+#include "diagnose/record.h"
+
+#include <unistd.h>
+
+static void open_run(struct record *r, const char *name)
+{
+    char folder[256];
+    snprintf(folder, sizeof folder, JOB_DIR "/runs/%s", name);
+    CHECK_OK(record_open(r, folder));
+}
+
+/* Every task of every action has its span, and each lies in the step and names its row. */
+static void check_rank(const struct record_step *s, const struct record_rank *k)
+{
+    i64 tasks = 0, expected = 0;
+    CHECK(k->head && k->table && !k->incomplete);
+    CHECK(k->begin_ns < k->end_ns && k->begin_ns >= k->window_begin_ns);
+    for (i64 i = 0; i < k->n_spans; i++) {
+        const struct record_span *p = &k->spans[i];
+        CHECK(p->end_ns >= p->begin_ns && p->end_ns <= k->window_end_ns);
+        if (p->kind != SPAN_TASK || p->step != (u32)s->step)
+            continue;
+        CHECK(p->task && p->begin_ns >= k->begin_ns && p->end_ns <= k->end_ns);
+        tasks++;
+    }
+    for (i64 a = 0; a < k->table->n_actions; a++) {
+        const struct record_segment *g = &k->table->segments[k->table->actions[a].segment];
+        for (i64 i = g->first; i < g->first + g->n; i++) {
+            const struct record_task *t = &k->table->tasks[i];
+            bool turn = (!(t->flags & RECORD_FIRST_TURN) ||
+                         k->table->actions[a].micro_batch == 0) &&
+                        (!(t->flags & RECORD_LAST_TURN) ||
+                         k->table->actions[a].micro_batch == k->table->micro_batches - 1);
+            expected += turn && t->lane == LANE_COMPUTE && !(t->flags & RECORD_WAITS);
+        }
+    }
+    CHECK_EQ(tasks, expected);
+}
+
+static void check_steps(struct record *r, i64 first, i64 n, int ranks)
+{
+    struct record_step s = { 0 };
+    CHECK_EQ(r->n_steps, n);
+    for (i64 i = 0; i < n; i++) {
+        CHECK_EQ(r->steps[i], first + i);
+        CHECK_OK(record_step(r, r->steps[i], &s));
+        CHECK_EQ(s.n_ranks, ranks);
+        CHECK_EQ(s.missing, 0);
+        for (int k = 0; k < ranks; k++)
+            check_rank(&s, &s.ranks[k]);
+        CHECK(record_step_seconds(r, i) >= 1e-9 * (double)(s.end_ns - s.begin_ns));
+    }
+    CHECK_FAILS(record_step(r, first + n, &s), ERR_CONFIG, "not recorded");
+    record_step_free(&s);
+}
+
+TEST(a_run_is_recorded_task_by_task)
+{
+    const char *sets[] = { "train.accumulate=2", NULL };
+    struct record r;
+    make_corpus();
+    CHECK_OK(train("one", sets, false, NULL));
+    open_run(&r, "one");
+    CHECK_EQ(r.n_parts, 1);
+    CHECK_EQ(r.n_damage, 0);
+    check_steps(&r, 0, 8, 1);
+    const struct record_head *h = r.parts[0].heads[0];
+    CHECK_EQ(h->ranks, 1);
+    CHECK_EQ(h->n_tables, 1);
+    CHECK_STR(h->tables[0]->name, "step");
+    CHECK_EQ(h->tables[0]->micro_batches, 2);
+    CHECK(h->tables[0]->model_flops > 0);
+    record_close(&r);
+}
+
+TEST(a_resumed_run_has_parts_and_each_step_once)
+{
+    const char *sets[] = { "train.steps=7", NULL }, *more[] = { "train.steps=12", NULL };
+    struct record r;
+    CHECK_OK(train("again", sets, false, NULL));
+    CHECK_OK(train("again", more, true, NULL));
+    open_run(&r, "again");
+    CHECK_EQ(r.n_parts, 2);
+    CHECK_EQ(r.n_damage, 0);
+    check_steps(&r, 0, 12, 1);
+    CHECK_EQ(r.parts[0].last_step, 6);
+    CHECK_EQ(r.parts[1].first_step, 7);
+    CHECK(r.parts[1].begin_ns >= r.parts[0].end_ns);
+    record_close(&r);
+}
+
+/* --- several ranks ------------------------------------------------------------------ */
+
+struct layout_run {
+    const char *name, *layout, **sets;
+};
+
+static int run_rank(struct comm *c, void *context)
+{
+    const struct layout_run *r = context;
+    struct layout layout = layout_single();
+    struct job j;
+    open_job(&j, r->name, r->sets);
+    CHECK_OK(layout_parse(&layout, r->layout, "test", &j.arena));
+    j.request.comm = c;
+    j.request.layout = &layout;
+    int rc = run_job(&j);
+    arena_fini(&j.arena);
+    return rc;
+}
+
+static void run_layout(const char *name, const char *layout, const char **sets)
+{
+    const struct layout_run run = { name, layout, sets };
+    const struct comm_local l = { .ranks = 2, .deadline_s = 60 };
+    CHECK_OK(comm_local_run(&l, run_rank, (void *)&run));
+}
+
+/* Every call has begun at all members before it ended at any. */
+static void check_calls(const struct record_step *s)
+{
+    const struct record_rank *a = &s->ranks[0], *b = &s->ranks[1];
+    i64 calls = 0, k = 0;
+    for (i64 i = 0; i < a->n_spans; i++) {
+        if (a->spans[i].kind != SPAN_CALL)
+            continue;
+        while (k < b->n_spans && b->spans[k].kind != SPAN_CALL)
+            k++;
+        CHECK(k < b->n_spans);
+        calls++;
+        CHECK_EQ(a->spans[i].lane, b->spans[k].lane);
+        k++;
+    }
+    CHECK(calls > 0);
+}
+
+TEST(every_rank_is_recorded_with_its_groups)
+{
+    const char *sets[] = { "train.batch=4", NULL };
+    struct record r;
+    struct record_step s = { 0 };
+    run_layout("two", "dp=2,zero=1", sets);
+    open_run(&r, "two");
+    CHECK_EQ(r.n_damage, 0);
+    check_steps(&r, 0, 8, 2);
+    for (int k = 0; k < 2; k++) {
+        const struct record_head *h = r.parts[0].heads[k];
+        CHECK_EQ(h->rank, k);
+        CHECK_EQ(h->dp, k);
+        CHECK_EQ(h->of_dp, 2);
+        CHECK_EQ(h->groups[LANE_DP].n, 2);
+        CHECK_EQ(h->groups[LANE_DP].ranks[1], 1);
+        CHECK_EQ(h->groups[LANE_TP].n, 0);
+    }
+    CHECK_OK(record_step(&r, 5, &s));
+    check_calls(&s);
+    record_step_free(&s);
+    record_close(&r);
+}
+
+TEST(stages_of_a_pipeline_are_recorded_with_their_boundary)
+{
+    const char *sets[] = { "train.batch=2", "train.accumulate=4", "eval.every=0", NULL };
+    struct record r;
+    run_layout("stages", "pp=2", sets);
+    open_run(&r, "stages");
+    CHECK_EQ(r.n_damage, 0);
+    check_steps(&r, 0, 8, 2);
+    CHECK_EQ(r.parts[0].heads[0]->n_boundaries, 1);
+    CHECK_EQ(r.parts[0].heads[1]->boundaries[0].ranks[1], 1);
+    record_close(&r);
+}
+
+TEST(an_outer_step_is_kept_apart)
+{
+    const char *sets[] = { "train.batch=4", "outer.every=4", "train.ema=0", NULL };
+    struct record r;
+    struct record_step s = { 0 };
+    run_layout("islands", "islands=2", sets);
+    open_run(&r, "islands");
+    check_steps(&r, 0, 8, 2);
+    CHECK_OK(record_step(&r, 3, &s));
+    CHECK_STR(s.ranks[1].outer_table->name, "outer step");
+    CHECK(s.ranks[1].n_outer > 0);
+    CHECK_OK(record_step(&r, 4, &s));
+    CHECK_EQ(s.ranks[1].n_outer, 0);
+    record_step_free(&s);
+    record_close(&r);
+}
+
+/* --- bounds and damage -------------------------------------------------------------- */
+
+TEST(the_disk_stays_bounded_and_the_newest_steps_stay)
+{
+    const char *sets[] = { "trace.disk=400KiB", "train.steps=60", "eval.every=0",
+                           "checkpoint.every=0", NULL };
+    struct record r;
+    i64 bytes = 0;
+    CHECK_OK(train("ring", sets, false, NULL));
+    static const char *const files[] = { "rank-0.spans", "rank-0.old.spans" };
+    for (int i = 0; i < 2; i++) {
+        char path[256];
+        snprintf(path, sizeof path, JOB_DIR "/runs/ring/trace/%s", files[i]);
+        i64 n = sys_file_bytes(path);
+        CHECK(n > 0);
+        bytes += n;
+    }
+    CHECK(bytes <= 400 * 1024);
+    open_run(&r, "ring");
+    CHECK(r.n_steps < 60 && r.n_steps > 3);
+    CHECK_EQ(r.steps[r.n_steps - 1], 59);
+    check_steps(&r, r.steps[0], r.n_steps, 1);
+    record_close(&r);
+}
+
+static void copy_cut(const char *name, const u8 *bytes, i64 n)
+{
+    char path[256];
+    snprintf(path, sizeof path, JOB_DIR "/%s/rank-0.spans", name);
+    int fd = sys_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    CHECK(fd >= 0 && sys_write_full(fd, bytes, n) == 0);
+    sys_close(fd);
+}
+
+TEST(a_file_cut_anywhere_gives_the_steps_before_and_says_so)
+{
+    i64 bytes, steps = 0, opened = 0;
+    u8 *whole = sys_map_file(JOB_DIR "/runs/one/trace/rank-0.spans", &bytes);
+    CHECK(whole != NULL);
+    CHECK_EQ(sys_mkdirs(JOB_DIR "/cut"), 0);
+    for (i64 n = 0; n < bytes; n += 997) {
+        struct record r;
+        struct record_step s = { 0 };
+        copy_cut("cut", whole, n);
+        if (record_open(&r, JOB_DIR "/cut") < 0)
+            continue;
+        CHECK(r.n_damage > 0);
+        CHECK(r.n_steps >= steps);
+        steps = r.n_steps;
+        opened++;
+        for (i64 i = 0; i < steps; i++)
+            CHECK_OK(record_step(&r, r.steps[i], &s));
+        record_step_free(&s);
+        record_close(&r);
+    }
+    CHECK(opened > 5 && steps == 8);
+    sys_unmap(whole, bytes);
+}
+
+TEST(damage_in_the_midst_costs_one_chunk)
+{
+    i64 bytes;
+    u8 *whole = sys_map_file(JOB_DIR "/runs/one/trace/rank-0.spans", &bytes);
+    u8 *copy = sys_alloc(bytes, 16);
+    for (i64 at = bytes / 2; at < bytes - 16; at += bytes / 37) {
+        struct record r;
+        struct record_step s = { 0 };
+        i64 sound = 0;
+        memcpy(copy, whole, (size_t)bytes);
+        memset(copy + at, 0x5a, 16);
+        copy_cut("cut", copy, bytes);
+        CHECK_OK(record_open(&r, JOB_DIR "/cut"));
+        for (i64 i = 0; i < r.n_steps; i++)
+            sound += record_step(&r, r.steps[i], &s) == OK && !s.ranks[0].incomplete;
+        CHECK(sound >= 7);
+        record_step_free(&s);
+        record_close(&r);
+    }
+    sys_free(copy);
+    sys_unmap(whole, bytes);
+}
+
+TEST(a_missing_rank_is_named)
+{
+    struct record r;
+    struct record_step s = { 0 };
+    CHECK_EQ(sys_unlink(JOB_DIR "/runs/two/trace/rank-1.spans"), 0);
+    open_run(&r, "two");
+    CHECK_EQ(r.n_damage, 1);
+    CHECK(strstr(r.damage[0], "1 of 2 ranks have no file: 1"));
+    CHECK_OK(record_step(&r, 2, &s));
+    CHECK_EQ(s.missing, 1);
+    CHECK(s.ranks[0].head && !s.ranks[1].head);
+    record_step_free(&s);
+    record_close(&r);
+}
+
+TEST(what_is_no_record_is_refused)
+{
+    struct record r;
+    CHECK_FAILS(record_open(&r, JOB_DIR "/nothing"), ERR_CONFIG, "nothing");
+    CHECK_FAILS(record_open(&r, JOB_DIR "/text"), ERR_CONFIG, "no recorded spans");
+    copy_cut("cut", (const u8 *)"this is not a record, but a text", 32);
+    CHECK_FAILS(record_open(&r, JOB_DIR "/cut"), ERR_FORMAT, "nothing of the record is sound");
+    sys_remove_tree(JOB_DIR);
+}
+
+TEST_MAIN(ONE(a_run_is_recorded_task_by_task), ONE(a_resumed_run_has_parts_and_each_step_once),
+          ONE(every_rank_is_recorded_with_its_groups),
+          ONE(stages_of_a_pipeline_are_recorded_with_their_boundary),
+          ONE(an_outer_step_is_kept_apart),
+          ONE(the_disk_stays_bounded_and_the_newest_steps_stay),
+          ONE(a_file_cut_anywhere_gives_the_steps_before_and_says_so),
+          ONE(damage_in_the_midst_costs_one_chunk), ONE(a_missing_rank_is_named),
+          ONE(what_is_no_record_is_refused))
