@@ -85,7 +85,9 @@ static struct route route_rows(struct graph *g, const struct model *m, struct te
     struct tensor *load = w->shape ? w->shape->load : NULL;
     if (load && route.stats)
         expert_load(g, route.stats, w->T, graph_view(g, load, layer - m->spec.dense_layers, 1),
-                    bias ? bias->grad : NULL);
+                    NULL);
+    if (bias && bias->grad && route.stats) /* with split gradients, of this micro-batch alone */
+        expert_load(g, route.stats, w->T, NULL, bias->grad);
     return route;
 }
 
@@ -98,13 +100,13 @@ static i64 capacity_of(const struct model_spec *s, const struct where *w)
     return (i64)ceil(s->capacity * even);
 }
 
-/* What the experts that are here make of rows in their order. */
+/* What the experts that are here make of rows in their order; begin has so many leaves of each. */
 static struct tensor *expert_products(struct graph *g, const struct model *m, struct tensor *y,
-                                      struct tensor *begin, i64 expected, int layer)
+                                      struct tensor *begin, i64 expected, i64 leaves, int layer)
 {
-    y = expert_linear(g, y, weight(m, P_EXPERT_UP, layer), begin, expected);
+    y = expert_linear(g, y, weight(m, P_EXPERT_UP, layer), begin, expected, leaves);
     y = swiglu(g, y);
-    return expert_linear(g, y, weight(m, P_EXPERT_DOWN, layer), begin, expected);
+    return expert_linear(g, y, weight(m, P_EXPERT_DOWN, layer), begin, expected, leaves);
 }
 
 /* Most rows that can come from all ranks together: a row chooses no expert twice. */
@@ -120,17 +122,19 @@ static struct tensor *sparse_part(struct graph *g, const struct model *m, struct
                                   struct tensor *x, const struct where *w, int layer)
 {
     const struct model_spec *s = &m->spec;
-    i64 capacity = capacity_of(s, w);
+    i64 capacity = capacity_of(s, w), leaf = w->shape ? w->shape->leaf : 0;
     struct route route = route_rows(g, m, h, w, layer);
-    struct expert_rows rows = expert_order(g, route.choice, s->experts, w->T, capacity);
-    struct expert_trip trip = { m->part.expert_parts, m->part.expert_part,
-                                most_arriving(m, w, capacity), 0, { { 0 }, NULL } };
+    struct expert_rows rows = expert_order(g, route.choice, s->experts, w->T, capacity, leaf);
+    struct expert_trip trip = { .ranks = m->part.expert_parts, .rank = m->part.expert_part,
+                                .most = most_arriving(m, w, capacity),
+                                .leaves = leaf > 0 ? w->B * w->T / leaf : 0 };
+    i64 leaves = i64_max(1, trip.ranks * trip.leaves);
     i64 expected = rows.source ? rows.source->dim[0] : 0;
     struct tensor *y = expert_gather(g, h, &rows);
     if (trip.ranks > 1)
         y = expert_leave(g, y, rows.begin, &trip);
     y = expert_products(g, m, y, trip.ranks > 1 ? trip.arrival.rows.begin : rows.begin, expected,
-                        layer);
+                        leaves, layer);
     if (trip.ranks > 1)
         y = expert_return(g, y, &trip);
     if (s->shared_hidden > 0) {

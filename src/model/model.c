@@ -110,6 +110,12 @@ static enum place place_of(const struct model *m, const struct param_desc *d)
     return model_uses_muon(m, d) ? PLACE_MUON : PLACE_ADAM;
 }
 
+/* Ranks that split the bucket's state: of experts those who have the same. */
+static i64 state_parts_of(const struct model *m, const struct bucket *b)
+{
+    return m->part.state_parts / (b->experts && m->part.state_parts > 1 ? m->part.expert_parts : 1);
+}
+
 static void assign_places(struct model *m, struct bucket *b)
 {
     i64 ends[PLACES];
@@ -125,11 +131,7 @@ static void assign_places(struct model *m, struct bucket *b)
     }
     b->cut = ends[PLACE_SHARED];
     b->copied = ends[PLACE_CUT];
-    i64 parts = m->part.state_parts, part = m->part.state_part;
-    if (b->experts && parts > 1) { /* over those who have the same experts */
-        parts /= m->part.expert_parts;
-        part /= m->part.expert_parts;
-    }
+    i64 parts = state_parts_of(m, b), part = m->part.state_part / (m->part.state_parts / parts);
     b->own_count = round_up(b->count - b->copied, BUCKET_ALIGN * parts) / parts;
     b->own_begin = b->copied + b->own_count * part;
     b->count = b->copied + b->own_count * parts;
@@ -137,9 +139,11 @@ static void assign_places(struct model *m, struct bucket *b)
 }
 
 /* In a pipeline a tied table is read and summed by two stages, at different times: gradients and
- * weights of its bucket stay whole. */
+ * weights of its bucket stay whole. So do those of experts that no other rank has. */
 static bool stays_whole(const struct model *m, const struct bucket *b)
 {
+    if (b->experts)
+        return state_parts_of(m, b) == 1;
     return m->spec.tied && m->part.n_chunks > 0 && b->layer < 0;
 }
 

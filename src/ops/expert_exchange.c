@@ -47,16 +47,17 @@ static void expert_counts_ref(const struct task *t, struct run *run)
 }
 
 /* What n ranks send to E experts each, as far as one rank knows it. */
-static const struct { i64 R, k, E, n, rank; } shapes[] = {
-    { 6, 2, 4, 2, 1 }, { 35, 3, 12, 4, 0 }, { 9, 5, 5, 1, 0 },
+static const struct { i64 R, k, E, n, rank, leaves; } shapes[] = {
+    { 6, 2, 4, 2, 1, 0 }, { 35, 3, 12, 4, 0, 5 }, { 9, 5, 5, 1, 0, 0 }, { 8, 2, 6, 2, 0, 1 },
 };
 
 static struct tensor *example_counts(struct op_example *e, int n)
 {
     struct tensor *z = example_normal(e, ROLE_INPUT, DTYPE_F32, shapes[n].R, shapes[n].E, 1);
     struct router_config c = { .k = shapes[n].k, .T = 1, .scale = 1, .normalise = true };
+    i64 leaf = shapes[n].leaves > 0 ? shapes[n].R / shapes[n].leaves : 0;
     struct expert_rows rows = expert_order(e->g, router(e->g, z, NULL, &c).choice, shapes[n].E,
-                                           1, 0);
+                                           1, 0, leaf);
     struct task *t = graph_add(e->g, &(struct task){ .op = &op_expert_counts,
                                                      .in = { rows.begin } });
     return t ? t->out[0] : NULL;
@@ -75,27 +76,35 @@ const struct op_info op_expert_counts = {
 
 /* --- arrival ------------------------------------------------------------------------ */
 
+/* Rows come in groups, of an expert's leaf each: so many of every rank, and in begin. */
+static i64 begins_of(const struct task *t)
+{
+    i64 n = (i64)t->attr[ARRIVAL_RANKS], each = t->in[0]->dim[0] / n;
+    return (t->attr[ARRIVAL_LEAVES] > 0 ? n * each : each) + 1;
+}
+
 static int expert_arrival_infer(struct graph *g, struct task *t)
 {
     i64 n = (i64)t->attr[ARRIVAL_RANKS], most = (i64)t->attr[ARRIVAL_MOST];
+    i64 L = i64_max(1, (i64)t->attr[ARRIVAL_LEAVES]);
     TRY(check_integers(g, t, "counts", t->in[0], KIT_ANY));
-    i64 E = t->in[0]->dim[0];
-    TRY(check_integers(g, t, "arrived", t->in[1], E));
-    if (n < 1 || E % n || most < 1)
-        return graph_fail(g, t, "%lld experts cannot be shared out to %lld ranks", (long long)E,
-                          (long long)n);
+    i64 groups = t->in[0]->dim[0];
+    TRY(check_integers(g, t, "arrived", t->in[1], groups));
+    if (n < 1 || groups % (n * L) || most < 1)
+        return graph_fail(g, t, "%lld experts cannot be shared out to %lld ranks",
+                          (long long)(groups / L), (long long)n);
     if (!t->out[0])
         t->out[0] = integers(g, most, "expert.arrival_source");
     if (!t->out[1])
         t->out[1] = graph_tensor(g, ROLE_ACTIVATION, DTYPE_I32, 2, (const i64[]){ most, 1 },
                                  "expert.arrival_place");
     if (!t->out[2])
-        t->out[2] = integers(g, E / n + 1, "expert.arrival_begin");
+        t->out[2] = integers(g, begins_of(t), "expert.arrival_begin");
     if (!t->out[3])
         t->out[3] = integers(g, 2 * n, "expert.traffic");
     TRY(check_integers(g, t, "source", t->out[0], most));
     TRY(kit_matrix(g, t, "place", t->out[1], most, 1));
-    TRY(check_integers(g, t, "begin", t->out[2], E / n + 1));
+    TRY(check_integers(g, t, "begin", t->out[2], begins_of(t)));
     return check_integers(g, t, "traffic", t->out[3], 2 * n);
 }
 
@@ -106,7 +115,7 @@ static void expert_arrival_cost(const struct task *t, struct cost *c)
 
 static void count_traffic(const struct task *t)
 {
-    i64 n = (i64)t->attr[ARRIVAL_RANKS], E = t->in[0]->dim[0], each = E / n;
+    i64 n = (i64)t->attr[ARRIVAL_RANKS], each = t->in[0]->dim[0] / n;
     i32 *traffic = t->out[3]->data;
     for (i64 way = 0; way < 2; way++)
         for (i64 rank = 0; rank < n; rank++) {
@@ -117,11 +126,21 @@ static void count_traffic(const struct task *t)
         }
 }
 
+/* Before group `end` of what arrives. */
+static i64 rows_before(const i32 *arrived, i64 end)
+{
+    i64 rows = 0;
+    for (i64 i = 0; i < end; i++)
+        rows += arrived[i];
+    return rows;
+}
+
 /* Rank by rank and in each expert by expert they come; expert by expert they go on. */
 static void expert_arrival_ref(const struct task *t, struct run *run)
 {
     i64 n = (i64)t->attr[ARRIVAL_RANKS], each = t->in[0]->dim[0] / n, row = 0;
-    i64 most = t->out[0]->dim[0];
+    i64 most = t->out[0]->dim[0], L = i64_max(1, (i64)t->attr[ARRIVAL_LEAVES]);
+    i64 apart = begins_of(t) - 1; /* groups that begin tells apart */
     const i32 *arrived = t->in[1]->data;
     i32 *source = t->out[0]->data, *place = t->out[1]->data, *begin = t->out[2]->data;
     (void)run;
@@ -129,16 +148,17 @@ static void expert_arrival_ref(const struct task *t, struct run *run)
         source[i] = 0;
         place[i] = -1;
     }
-    for (i64 e = 0; e < each; e++) {
-        begin[e] = (i32)row;
-        for (i64 rank = 0, at = 0; rank < n; rank++)
-            for (i64 other = 0; other < each; at += arrived[rank * each + other++])
-                for (i64 i = 0; other == e && i < arrived[rank * each + e]; i++) {
-                    source[row] = (i32)(at + i);
-                    place[at + i] = (i32)row++;
-                }
+    for (i64 group = 0; group < n * each; group++) { /* by expert, rank and leaf */
+        i64 from = group / L % n * each + group / (n * L) * L + group % L;
+        i64 at = rows_before(arrived, from);
+        if (group % (n * each / apart) == 0)
+            begin[group / (n * each / apart)] = (i32)row;
+        for (i64 i = 0; i < arrived[from]; i++) {
+            source[row] = (i32)(at + i);
+            place[at + i] = (i32)row++;
+        }
     }
-    begin[each] = (i32)row;
+    begin[apart] = (i32)row;
     count_traffic(t);
 }
 
@@ -147,7 +167,8 @@ static bool expert_arrival_example(struct op_example *e, int n)
     if (n >= COUNT_OF(shapes))
         return false;
     struct tensor *counts = example_counts(e, n);
-    expert_arrival(e->g, counts, counts, shapes[n].n, shapes[n].R * shapes[n].k * 2);
+    expert_arrival(e->g, counts, counts, shapes[n].n, shapes[n].R * shapes[n].k * 2,
+                   shapes[n].leaves);
     return true;
 }
 
@@ -157,11 +178,12 @@ const struct op_info op_expert_arrival = {
 };
 
 struct expert_arrival expert_arrival(struct graph *g, struct tensor *counts,
-                                     struct tensor *arrived, i64 ranks, i64 most)
+                                     struct tensor *arrived, i64 ranks, i64 most, i64 leaves)
 {
     struct task *t = graph_add(g, &(struct task){
         .op = &op_expert_arrival, .in = { counts, arrived },
-        .attr = { [ARRIVAL_RANKS] = (double)ranks, [ARRIVAL_MOST] = (double)most } });
+        .attr = { [ARRIVAL_RANKS] = (double)ranks, [ARRIVAL_MOST] = (double)most,
+                  [ARRIVAL_LEAVES] = (double)leaves } });
     return t ? (struct expert_arrival){ { t->out[0], t->out[1], t->out[2] }, t->out[3] }
              : (struct expert_arrival){ 0 };
 }
@@ -232,7 +254,8 @@ struct tensor *expert_leave(struct graph *g, struct tensor *x, struct tensor *be
         .op = &op_all_to_all, .lane = LANE_EP, .in = { counts },
         .attr = { [COLLECTIVE_SIZE] = (double)trip->ranks, [COLLECTIVE_RANK] = (double)trip->rank,
                   [COLLECTIVE_OUTER] = 1 } });
-    trip->arrival = expert_arrival(g, counts, t ? t->out[0] : NULL, trip->ranks, trip->most);
+    trip->arrival = expert_arrival(g, counts, t ? t->out[0] : NULL, trip->ranks, trip->most,
+                                   trip->leaves);
     trip->left = x ? x->dim[0] : 0;
     return expert_gather(g, exchange(g, trip, x, trip->most, false), &trip->arrival.rows);
 }

@@ -40,25 +40,35 @@ static i64 most_rows(const struct task *t)
     return capacity > 0 ? R / T * i64_min(T * k, E * capacity) : R * k;
 }
 
+static i64 leaves_of(const struct task *t)
+{
+    i64 leaf = (i64)t->attr[ORDER_LEAF];
+    return leaf > 0 ? t->in[0]->dim[0] / leaf : 1;
+}
+
 static int expert_order_infer(struct graph *g, struct task *t)
 {
     struct tensor *choice = t->in[0];
     i64 E = (i64)t->attr[ORDER_EXPERTS], T = (i64)t->attr[ORDER_T];
+    i64 leaf = (i64)t->attr[ORDER_LEAF];
     TRY(kit_matrix(g, t, "choice", choice, KIT_ANY, KIT_ANY));
     TRY(kit_dtype(g, t, "choice", choice, DTYPE_I32));
     if (E < 1 || T < 1 || choice->dim[0] % T)
         return graph_fail(g, t, "%lld rows are not sequences of %lld for %lld experts",
                           (long long)choice->dim[0], (long long)T, (long long)E);
-    i64 M = most_rows(t);
+    if (leaf > 0 && choice->dim[0] % leaf)
+        return graph_fail(g, t, "%lld rows are not leaves of %lld", (long long)choice->dim[0],
+                          (long long)leaf);
+    i64 M = most_rows(t), begins = E * leaves_of(t) + 1;
     if (!t->out[0])
         t->out[0] = graph_vector(g, DTYPE_I32, M, "expert.source");
     if (!t->out[1])
         t->out[1] = graph_like(g, choice, DTYPE_I32, "expert.place");
     if (!t->out[2])
-        t->out[2] = graph_vector(g, DTYPE_I32, E + 1, "expert.begin");
+        t->out[2] = graph_vector(g, DTYPE_I32, begins, "expert.begin");
     TRY(check_i32(g, t, "source", t->out[0], M));
     TRY(kit_same(g, t, "place", t->out[1], choice));
-    return check_i32(g, t, "begin", t->out[2], E + 1);
+    return check_i32(g, t, "begin", t->out[2], begins);
 }
 
 static void expert_order_cost(const struct task *t, struct cost *c)
@@ -80,31 +90,32 @@ static bool has_room(const struct task *t, i64 pair)
 static void expert_order_ref(const struct task *t, struct run *run)
 {
     i64 pairs = tensor_count(t->in[0]), E = (i64)t->attr[ORDER_EXPERTS], row = 0;
+    i64 L = leaves_of(t), each = pairs / L;
     const i32 *choice = integers(t->in[0]);
     i32 *source = t->out[0]->data, *place = t->out[1]->data, *begin = t->out[2]->data;
     (void)run;
     for (i64 p = 0; p < pairs; p++)
         place[p] = -1;
-    for (i64 e = 0; e < E; e++) {
-        begin[e] = (i32)row;
+    for (i64 e = 0; e < E; e++)
         for (i64 p = 0; p < pairs; p++) {
+            if (p % each == 0)
+                begin[e * L + p / each] = (i32)row;
             if (choice[p] != e || !has_room(t, p))
                 continue;
             place[p] = (i32)row;
             source[row++] = (i32)p;
         }
-    }
-    begin[E] = (i32)row;
+    begin[E * L] = (i32)row;
     for (; row < t->out[0]->dim[0]; row++)
         source[row] = 0;
 }
 
 /* R rows that chose k of E at random, in sequences of T, with a capacity or 0. */
-static const struct { i64 R, k, E, T, capacity, C; } shapes[] = {
-    { 6, 2, 3, 3, 0, 5 },
-    { 35, 3, 11, 7, 0, 131 },
-    { 40, 2, 5, 10, 3, 37 },
-    { 33, 4, 7, 33, 30, 16 },
+static const struct { i64 R, k, E, T, capacity, leaf, C; } shapes[] = {
+    { 6, 2, 3, 3, 0, 0, 5 },
+    { 35, 3, 11, 7, 0, 7, 131 },
+    { 40, 2, 5, 10, 3, 5, 37 },
+    { 33, 4, 7, 33, 30, 0, 16 },
 };
 
 /* Choices of a row differ, as a router's do. */
@@ -117,7 +128,8 @@ static struct tensor *example_choice(struct op_example *e, int n)
 
 static struct expert_rows example_rows(struct op_example *e, int n)
 {
-    return expert_order(e->g, example_choice(e, n), shapes[n].E, shapes[n].T, shapes[n].capacity);
+    return expert_order(e->g, example_choice(e, n), shapes[n].E, shapes[n].T, shapes[n].capacity,
+                        shapes[n].leaf);
 }
 
 static bool expert_order_example(struct op_example *e, int n)
@@ -135,12 +147,12 @@ const struct op_info op_expert_order = {
 };
 
 struct expert_rows expert_order(struct graph *g, struct tensor *choice, i64 experts, i64 T,
-                                i64 capacity)
+                                i64 capacity, i64 leaf)
 {
     struct task *t = graph_add(g, &(struct task){
         .op = &op_expert_order, .in = { choice },
         .attr = { [ORDER_EXPERTS] = (double)experts, [ORDER_T] = (double)T,
-                  [ORDER_CAPACITY] = (double)capacity } });
+                  [ORDER_CAPACITY] = (double)capacity, [ORDER_LEAF] = (double)leaf } });
     return t ? (struct expert_rows){ t->out[0], t->out[1], t->out[2] }
              : (struct expert_rows){ 0 };
 }

@@ -172,7 +172,9 @@ extern const struct op_info op_swiglu_grad; /* in: dy (R,F), x (R,2F); out: dx (
 /* --- experts: each row goes to k of E, and what they give is summed ----------------- */
 /* Rows are chosen for and counted per *pair* p = r k + slot, M rows of pairs sorted by expert:
  * those of expert e are [begin[e], begin[e + 1]), in ascending p, so in the order of tokens.
- * Rows from begin[E] on, where a buffer has room for more, are zero.
+ * Rows from begin[E] on, where a buffer has room for more, are zero. Where sums over an expert's
+ * rows are a tree with a *leaf* for so many tokens (parallel/exact.h), begin has L entries per
+ * expert: its rows of leaf l begin at begin[e L + l].
  *
  * Scores of a row: s = softmax(z), or sigmoid(z). The k experts with the largest s + [bias] are
  * chosen, in descending order, the lower number first among equals;
@@ -200,8 +202,10 @@ struct route router(struct graph *g, struct tensor *z, struct tensor *bias,
 /* in: [dweight f32 (R,k)], z, choice, [stats]; out: dz f32 (R,E) */
 extern const struct op_info op_router_grad;
 /* What a layer's router did in a step: load[e] += n_e over all sequences; load[E], load[E + 1] +=
- * the two sums above without their factors. in: stats; out: load f64 (1, E + 2) (sum), [counts
- * f32 (E) (sum)] = n_e again, for the bias. */
+ * the two sums above without their factors. in: stats; out: [load f64 (1, E + 2) (sum)], [counts
+ * f32 (E) (sum)] = n_e again, for the bias (sums that begin at the same task, or two tasks). ROUTER_GRAIN 1: what a sequence gives to the two sums is
+ * rounded as by LOSS_GRAIN, so that they have no order. */
+enum { ROUTER_GRAIN = ROUTER_T + 1 };
 extern const struct op_info op_expert_load;
 void expert_load(struct graph *g, struct tensor *stats, i64 T, struct tensor *load,
                  struct tensor *counts);
@@ -214,29 +218,30 @@ void balance_bias(struct graph *g, struct tensor *counts, struct tensor *bias,
 
 /* Sorts the pairs. With a capacity, an expert takes that many rows of a sequence of T, the first
  * ones; others skip it. in: choice i32 (R,k); out: source i32 (M): the pair of a row; place i32
- * (R,k): the row of a pair, -1 where skipped; begin i32 (E + 1).
+ * (R,k): the row of a pair, -1 where skipped; begin i32 (E L + 1), L = 1 or R / leaf.
  * M = R k, or R/T min(T k, E capacity). */
-enum { ORDER_EXPERTS, ORDER_T, ORDER_CAPACITY };
+enum { ORDER_EXPERTS, ORDER_T, ORDER_CAPACITY, ORDER_LEAF };
 extern const struct op_info op_expert_order;
 struct expert_rows {
     struct tensor *source, *place, *begin;
 };
 struct expert_rows expert_order(struct graph *g, struct tensor *choice, i64 experts, i64 T,
-                                i64 capacity);
+                                i64 capacity, i64 leaf);
 /* y[i] = x[source[i] / k]; in: x (R,C), source i32 (M), place i32 (R,k), begin i32 (E + 1);
  * out: y (M,C) */
 extern const struct op_info op_expert_gather;
 struct tensor *expert_gather(struct graph *g, struct tensor *x, const struct expert_rows *rows);
 /* y[i] = x[i] w_e^T for the rows of each expert e; in: x (M,K), w (E N, K): the experts' (N,K) one
  * below the other, begin; out: y (M,N). EXPERT_ROWS of the M rows are expected to be in use,
- * which is what it costs. */
-enum { EXPERT_ROWS };
+ * which is what it costs; begin has EXPERT_LEAVES entries per expert. */
+enum { EXPERT_ROWS, EXPERT_LEAVES };
 extern const struct op_info op_expert_linear;
 struct tensor *expert_linear(struct graph *g, struct tensor *x, struct tensor *w,
-                             struct tensor *begin, i64 expected);
+                             struct tensor *begin, i64 expected, i64 leaves);
 extern const struct op_info op_expert_linear_dx; /* in: dy (M,N), w, begin; out: dx (M,K) */
 /* dw_e = dy_e^T x_e over the rows of e; in: dy (M,N), x (M,K), begin; out: dw f32 (E N, K) (sum).
- * Phase W. */
+ * With several leaves the sum is a tree: tree(n) = tree(first half) + tree(second half), n even;
+ * one chain over the rows of all of them, n odd. Phase W. */
 extern const struct op_info op_expert_linear_dw;
 /* y[r] = [residual[r]] + sum over slots, ascending, of [weight[r,slot]] x[place[r,slot]];
  * in: x (M,C), place, [weight f32 (R,k)], [residual (R,C)], source, begin; out: y (R,C) */
@@ -251,26 +256,28 @@ extern const struct op_info op_expert_combine_grad;
  * expert, are n stretches, one for each. They arrive rank by rank and in each by expert, and are
  * sorted by expert again: an expert's rows are in the order of ranks, then of tokens. `most` rows
  * have room; how many there are, a task knows when it runs.
- * in: begin i32 (E + 1); out: counts i32 (E), rows of each */
+ * in: begin i32 (E L + 1); out: counts i32 (E L), rows of each */
 extern const struct op_info op_expert_counts;
-/* in: counts; arrived i32 (n, E/n): rows from each rank to each expert here; out: source i32
+/* in: counts; arrived i32 (n, E/n L): rows from each rank to each expert here; out: source i32
  * (most), place i32 (most,1), begin i32 (E/n + 1) of what arrives, as one choice per row;
- * traffic i32 (2 n): rows to each rank, then from each */
-enum { ARRIVAL_RANKS, ARRIVAL_MOST };
+ * traffic i32 (2 n): rows to each rank, then from each. ARRIVAL_LEAVES: the L of each rank are
+ * kept apart, begin is (E/n n L + 1); 0: L is 1, and begin has one entry per expert */
+enum { ARRIVAL_RANKS, ARRIVAL_MOST, ARRIVAL_LEAVES };
 extern const struct op_info op_expert_arrival;
 struct expert_arrival {
     struct expert_rows rows;
     struct tensor *traffic;
 };
 struct expert_arrival expert_arrival(struct graph *g, struct tensor *counts,
-                                     struct tensor *arrived, i64 ranks, i64 most);
+                                     struct tensor *arrived, i64 ranks, i64 most, i64 leaves);
 /* On LANE_EP. in: x (M,C), traffic; out: y (EXCHANGE_ROWS, C), of which rows that do not arrive
  * are not written. EXCHANGE_BACK: what came goes back. Costs are those of even loads. */
 enum { EXCHANGE_BACK = 4, EXCHANGE_ROWS }; /* behind what all collectives have */
 extern const struct op_info op_expert_exchange;
-/* One layer's way to the experts and back; ranks, rank and most are the caller's. */
+/* One layer's way to the experts and back; ranks, rank, most and leaves (of a rank; 0: they are
+ * not kept apart) are the caller's. */
 struct expert_trip {
-    i64 ranks, rank, most;
+    i64 ranks, rank, most, leaves;
     i64 left; /* rows of the buffer that left */
     struct expert_arrival arrival;
 };

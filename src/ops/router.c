@@ -325,14 +325,21 @@ static int expert_load_infer(struct graph *g, struct task *t)
     struct tensor *stats = t->in[0];
     TRY(kit_matrix(g, t, "stats", stats, KIT_ANY, KIT_ANY));
     i64 E = (stats->dim[1] - 1) / 2;
-    TRY(kit_matrix(g, t, "load", t->out[0], 1, E + 2));
-    TRY(kit_dtype(g, t, "load", t->out[0], DTYPE_F64));
+    if (t->out[0]) {
+        TRY(kit_matrix(g, t, "load", t->out[0], 1, E + 2));
+        TRY(kit_dtype(g, t, "load", t->out[0], DTYPE_F64));
+    }
     return t->out[1] ? kit_wide_vector(g, t, "counts", t->out[1], E, stats) : OK;
 }
 
 static void expert_load_cost(const struct task *t, struct cost *c)
 {
     kit_elementwise(t, c, 2);
+}
+
+static double load_term(const struct task *t, double x)
+{
+    return t->attr[ROUTER_GRAIN] != 0 ? ldexp(rint(ldexp(x, 24)), -24) : x;
 }
 
 static void expert_load_ref(const struct task *t, struct run *run)
@@ -343,24 +350,32 @@ static void expert_load_ref(const struct task *t, struct run *run)
     bool keep = run_accumulates(t, run);
     for (i64 e = 0; e < E; e++) {
         double n = 0;
-        for (i64 b = 0; b < B; b++) {
+        for (i64 b = 0; b < B; b++)
             n += tensor_get(stats, b * columns + e);
-            aux += (double)E / (T * T) * tensor_get(stats, b * columns + e) *
-                   tensor_get(stats, b * columns + E + e);
-        }
-        kit_sum(t->out[0], e, n, keep);
+        if (t->out[0])
+            kit_sum(t->out[0], e, n, keep);
         if (t->out[1])
             kit_sum(t->out[1], e, n, keep);
     }
-    for (i64 b = 0; b < B; b++)
-        z += tensor_get(stats, b * columns + 2 * E);
+    if (!t->out[0])
+        return;
+    for (i64 b = 0; b < B; b++) {
+        double sum = 0;
+        for (i64 e = 0; e < E; e++)
+            sum += (double)E / (T * T) * tensor_get(stats, b * columns + e) *
+                   tensor_get(stats, b * columns + E + e);
+        aux += load_term(t, sum);
+        z += load_term(t, tensor_get(stats, b * columns + 2 * E));
+    }
     kit_sum(t->out[0], E, aux, keep);
     kit_sum(t->out[0], E + 1, z, keep);
 }
 
 static bool expert_load_example(struct op_example *e, int n)
 {
-    static const struct { i64 B, E; bool counts; } sizes[] = { { 3, 5, true }, { 1, 18, false } };
+    static const struct { i64 B, E; bool load, counts; } sizes[] = {
+        { 3, 5, true, true }, { 1, 18, true, false }, { 4, 6, false, true },
+    };
     if (n >= COUNT_OF(sizes))
         return false;
     i64 E = sizes[n].E;
@@ -368,7 +383,8 @@ static bool expert_load_example(struct op_example *e, int n)
     struct tensor *stats = example_normal(e, ROLE_INPUT, DTYPE_F32, sizes[n].B, 2 * E + 1, 1);
     struct tensor *counts = sizes[n].counts ? example_vector(e, ROLE_GRAD, E, 0, 1) : NULL;
     expert_load(e->g, stats, 7,
-                graph_tensor(e->g, ROLE_RESULT, DTYPE_F64, 2, load, "load"), counts);
+                sizes[n].load ? graph_tensor(e->g, ROLE_RESULT, DTYPE_F64, 2, load, "load") : NULL,
+                counts);
     return true;
 }
 

@@ -44,6 +44,7 @@ struct ready {
     i64 at, next; /* next: where the one behind it is, or the end of its stage's tasks */
     int part;
     bool head; /* the loss head wrote it last, whose gradients are never put off */
+    bool whole_numbers; /* how many tokens experts got */
 };
 
 static void find_last_writer(const struct graph *g, struct ready *r)
@@ -90,6 +91,20 @@ static void add_ready(const struct graph *g, const struct bucket *b, struct tens
     *n += grad && list[*n].at >= 0;
 }
 
+/* Counts of tokens come with the forward pass; they are ready with what the router learns. */
+static void add_param(const struct graph *g, const struct model *m, const struct param *p,
+                      struct ready *list, i64 *n)
+{
+    bool counts = p->desc.kind == PARAM_BALANCE;
+    i64 before = *n;
+    add_ready(g, p->bucket, counts ? model_param(m, P_ROUTER, p->desc.layer)->grad : p->grad, list,
+              n);
+    if (counts && *n > before) {
+        list[before].grad = p->grad;
+        list[before].whole_numbers = true;
+    }
+}
+
 /* In a bucket that is whole, parameters are ready one by one where each micro-batch's are summed:
  * its head may be done before its embedding is begun. */
 static i64 list_ready(const struct graph *g, const struct model *m, const struct mesh *mesh,
@@ -101,7 +116,7 @@ static i64 list_ready(const struct graph *g, const struct model *m, const struct
         if (!b->split_grads && takes_turns(mesh)) {
             for (i64 k = 0; k < m->n_params; k++)
                 if (m->params[k].bucket == b)
-                    add_ready(g, b, m->params[k].grad, list, &n);
+                    add_param(g, m, &m->params[k], list, &n);
         } else if (b != shared_bucket(m)) {
             add_ready(g, b, b->grad, list, &n);
             add_ready(g, b, b->vector_grad, list, &n);
@@ -221,12 +236,15 @@ static void keep_sum(struct reduction *s, const struct ready *r, struct tensor *
                                .attr = { [CARRY_COUNT] = 1, [CARRY_TOTAL] = (double)total } });
 }
 
-/* A parameter that is kept whole where ranks take turns. */
+/* A parameter that is kept whole where ranks take turns. Whole numbers need not: they have added up
+ * over micro-batches. */
 static void reduce_param(struct reduction *s, const struct ready *r)
 {
-    sum_in_place(s, r, r->at, mesh_split_lane(s->into.mesh), r->grad, true);
-    keep_sum(s, r, r->grad, r->grad);
-    sum_in_place(s, r, r->next, LANE_COPIES, r->grad, false);
+    const struct mesh *mesh = s->into.mesh;
+    sum_in_place(s, r, r->at, mesh_turn_lane(mesh, r->bucket), r->grad, !r->whole_numbers);
+    if (!r->whole_numbers)
+        keep_sum(s, r, r->grad, r->grad);
+    sum_in_place(s, r, r->next, mesh_copies_lane(mesh), r->grad, false);
 }
 
 /* What all ranks have alike: summed over micro-batches here, then over ranks, or after some of
@@ -237,7 +255,7 @@ static void reduce_vectors(struct reduction *s, const struct ready *r)
     struct tensor *sum = graph_view(s->into.g, b->own_grad, 0, b->copied);
     bool turns = takes_turns(s->into.mesh);
     if (turns)
-        sum_in_place(s, r, r->at, mesh_split_lane(s->into.mesh), b->vector_grad, true);
+        sum_in_place(s, r, r->at, mesh_turn_lane(s->into.mesh, b), b->vector_grad, true);
     keep_sum(s, r, b->vector_grad, sum);
     sum_in_place(s, r, r->next, LANE_TP, partial_over_tensor(s, b, sum), false);
     sum_in_place(s, r, r->next, turns ? LANE_COPIES : LANE_DP, sum, false);
@@ -250,7 +268,7 @@ static void reduce_slice(struct reduction *s, const struct ready *r)
     struct tensor *sum = graph_view(g, b->own_grad, b->copied, b->own_count);
     i64 row[] = { 1, b->own_count };
     struct tensor *now = graph_tensor(g, ROLE_ACTIVATION, DTYPE_F32, 2, row, "%s.slice", b->name);
-    exchange(s, r, r->at, &op_reduce_scatter, mesh_split_lane(s->into.mesh), b->grad, now);
+    exchange(s, r, r->at, &op_reduce_scatter, mesh_sharers(s->into.mesh, b), b->grad, now);
     keep_sum(s, r, now, sum);
     sum_in_place(s, r, r->next, LANE_COPIES, sum, false);
 }

@@ -89,7 +89,8 @@ static i64 leaves_of(const struct exact *x, const struct param *p)
         return SHARD_LEAVES;
     if (p->desc.id == P_QKV || p->desc.id == P_OUT)
         return head_leaves(s);
-    return exact_leaves(s->hidden, EXACT_LEAVES);
+    bool shared = p->desc.id == P_SHARED_UP || p->desc.id == P_SHARED_DOWN;
+    return exact_leaves(shared ? s->shared_hidden : s->hidden, EXACT_LEAVES);
 }
 
 /* --- products ----------------------------------------------------------------------- */
@@ -320,28 +321,41 @@ static void carry_range(struct graph *g, const struct exact *x, i64 at, struct t
         add_carry(g, at, sum, 0, 1, counted(x));
 }
 
-/* All of a flat tensor, whose element 0 is the bucket's `from`, but the head, which has counted its
- * own; NULL: it is not there. */
-static void carry_flat(struct graph *g, const struct exact *x, struct tensor *flat, i64 from,
-                       const struct param *head)
+/* The first parameter of the bucket from element `at` on that counts its own: the head, and how many
+ * tokens experts got, which are whole numbers and simply added up. NULL: none. */
+static const struct param *next_apart(const struct exact *x, const struct bucket *b, i64 at)
 {
-    i64 at = flat ? last_writer(g, flat, head ? head->grad : NULL) : -1;
+    const struct param *next = NULL, *head = head_of(x->m);
+    for (i64 i = 0; i < x->m->n_params; i++) {
+        const struct param *p = &x->m->params[i];
+        bool apart = p == head || p->desc.kind == PARAM_BALANCE;
+        if (p->bucket == b && apart && p->at >= at && (!next || p->at < next->at))
+            next = p;
+    }
+    return next;
+}
+
+/* A flat tensor, whose element 0 is the bucket's `from`, but for what is apart; NULL: it is not
+ * there. */
+static void carry_flat(struct graph *g, const struct exact *x, const struct bucket *b,
+                       struct tensor *flat, i64 from)
+{
+    const struct param *head = head_of(x->m), *apart;
+    i64 at = flat ? last_writer(g, flat, head ? head->grad : NULL) : -1, first = 0;
     if (at < 0)
         return;
-    i64 first = head ? head->at - from : flat->dim[0];
-    i64 end = head ? first + tensor_count(head->grad) : flat->dim[0];
-    carry_range(g, x, at, flat, 0, first);
-    carry_range(g, x, at, flat, end, flat->dim[0]);
+    for (; (apart = next_apart(x, b, from + first)) && apart->at - from < flat->dim[0];
+         first = apart->at - from + tensor_count(apart->grad))
+        carry_range(g, x, at, flat, first, apart->at - from);
+    carry_range(g, x, at, flat, first, flat->dim[0]);
 }
 
 /* With split gradients vectors are apart. */
 static void carry_bucket(struct graph *g, const struct exact *x, const struct bucket *b)
 {
-    const struct param *head = head_of(x->m);
-    carry_flat(g, x, b->grad, b->split_grads ? b->copied : 0,
-               head && head->bucket == b ? head : NULL);
+    carry_flat(g, x, b, b->grad, b->split_grads ? b->copied : 0);
     if (b->split_grads)
-        carry_flat(g, x, b->vector_grad, 0, NULL);
+        carry_flat(g, x, b, b->vector_grad, 0);
 }
 
 /* Behind task `at`; returns the place of the last task. */
@@ -367,10 +381,10 @@ static void finish_apart(struct graph *g, const struct exact *x)
     if (at < 0)
         return;
     if (first)
-        at = sum_apart(g, x, at, mesh_split_lane(x->mesh), false);
+        at = sum_apart(g, x, at, mesh_turn_lane(x->mesh, head_of(x->m)->bucket), false);
     if (x->micro_batches > 1)
         add_carry(g, at++, x->apart, 0, 1, x->micro_batches);
-    sum_apart(g, x, at, first ? LANE_COPIES : LANE_DP, true);
+    sum_apart(g, x, at, first ? mesh_copies_lane(x->mesh) : LANE_DP, true);
 }
 
 /* --- the pass ----------------------------------------------------------------------- */
@@ -403,6 +417,10 @@ static i64 order_sums(struct graph *g, struct exact *x, i64 i)
         t->attr[XENT_SHARE] = (double)ceil_div(head->desc.dim[0], SHARD_LEAVES);
     } else if (t->op == &op_loss_sums) {
         t->attr[LOSS_GRAIN] = 1;
+    } else if (t->op == &op_expert_linear_dw) {
+        t->fresh = true; /* its leaves are those of begin */
+    } else if (t->op == &op_expert_load) {
+        t->attr[ROUTER_GRAIN] = 1;
     } else if (t->op->accumulates) {
         graph_fail(g, t, "its sums have no order that layouts can share; leave layout.exact off");
     }

@@ -14,6 +14,12 @@
  *     comes before that over micro-batches. There the ranks that split take turns instead: their i-th
  *     micro-batches lie side by side, B sequences of each, and the tree is again that of the
  *     sequences. `carry` counts slices in (data_parallel.c). Copies of these ranks come last.
+ *     Ranks that share experts (ep) take turns in the same way, whatever zero is: an expert's product
+ *     has the rows of all of them.
+ *   over an expert's rows: a leaf has those of a sequence, often few or none (expert_linear.c), in
+ *     the order of tokens; then as above. Rows of leaves of an odd number go through one chain.
+ *   what a token's experts made of it: slot by slot, as ever. What a router sums (over the tokens of
+ *     a sequence) never leaves a rank; tokens per expert are whole numbers.
  *   over tokens of a sequence: ascending, for matrices. For vectors, whose gradient a rank with
  *     sequence parallel sees part of: 16 leaves of T/16 tokens (fewer where 16 does not divide).
  *   over heads, hidden units, the vocabulary (what tp cuts): 8 leaves, or the largest of 1, 2, 4,
@@ -24,7 +30,8 @@
  *     the whole step, then added.
  *   stages of a pipeline share no sum but a tied embedding's two parts.
  *   Muon's products are of whole matrices, on one rank (orthogonal.h).
- *   loss: terms are multiples of 2^-24, squares of the norm whole numbers: any order will do.
+ *   loss, and what routers did: terms are multiples of 2^-24; squares of the norm: whole numbers. Any
+ *     order will do.
  *
  * With layout.exact_context, which cp needs (and the one rank beside it too), tokens of a row lie
  * as 8 pairs of 16 leaves, pair k being leaf k, then leaf 15 - k (ops/zigzag.h): with 2, 4 or 8

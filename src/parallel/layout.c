@@ -38,8 +38,8 @@ const struct option layout_options[] = {
       .help = "How many neighbours split what zero splits, such as those of a node; other groups are "
               "copies. 0: all data-parallel ranks." },
     { "layout.exact", FIELD(BOOL, exact), "false",
-      .help = "Sums in an order that no layout changes: pp, dp and tp give the very bits of one rank "
-              "that is exact too; cp with exact_context." },
+      .help = "Sums in an order that no layout changes: pp, dp, ep and tp give the very bits of one "
+              "rank that is exact too; cp with exact_context." },
     { "layout.exact_context", FIELD(BOOL, exact_context), "false",
       .help = "With exact: sums over the tokens of a row in an order that cp leaves alone too, which "
               "takes longer." },
@@ -148,7 +148,9 @@ i64 layout_split_ranks(const struct layout *l)
 
 i64 layout_turn_takers(const struct layout *l)
 {
-    return l->exact && l->zero > ZERO_OPTIMIZER ? layout_split_ranks(l) : 1;
+    if (!l->exact)
+        return 1;
+    return l->zero > ZERO_OPTIMIZER ? layout_split_ranks(l) : l->ep;
 }
 
 i64 layout_pairs(const struct layout *l)
@@ -297,8 +299,9 @@ static int check_exact_context(const struct layout *l, i64 B, i64 T, int micro_b
 /* What sums in a tree cannot share. */
 static int check_exact(const struct layout *l, int micro_batches)
 {
-    const struct { const char *name; i64 degree; } axes[] = { { "dp", l->dp }, { "cp", l->cp },
-                                                              { "tp", l->tp } };
+    const struct { const char *name; i64 degree; } axes[] = {
+        { "dp", l->dp }, { "cp", l->cp }, { "tp", l->tp }, { "ep", l->ep },
+    };
     if (l->exact && l->zero_group > 0 && !power_of_two(l->zero_group))
         return err_set(ERR_CONFIG, "zero_group=%lld cannot be exact: with layout.exact it is 1, 2, 4 "
                        "or 8 ranks", (long long)l->zero_group);
@@ -336,18 +339,15 @@ static int check_expert_parallel(const struct layout *l, const struct model_spec
         return err_set(ERR_CONFIG, "zero_group=%lld does not work with ep=%lld yet: experts' state is "
                        "split over the ranks that have the same; leave zero_group out",
                        (long long)l->zero_group, (long long)l->ep);
-    if (l->zero > ZERO_OPTIMIZER)
-        return err_set(ERR_CONFIG, "zero=%lld does not work with ep=%lld yet; choose zero=1 or 0",
-                       (long long)l->zero, (long long)l->ep);
     return OK;
 }
 
 /* What experts cannot share yet. */
 static int check_experts(const struct layout *l, const struct model_spec *s)
 {
-    if (s->experts > 0 && l->exact)
-        return err_set(ERR_CONFIG, "%s has experts, whose sums have no order yet that every layout "
-                       "keeps; leave layout.exact out", s->name);
+    if (s->experts > 0 && l->exact_context)
+        return err_set(ERR_CONFIG, "%s has experts, which do not go with cp yet, and so neither with "
+                       "layout.exact_context; layout.exact alone will do", s->name);
     if (s->experts > 0 && l->cp > 1)
         return err_set(ERR_CONFIG, "%s has experts, whose load is counted over whole rows, which "
                        "cp cuts; use dp=%lld,cp=1", s->name, (long long)(l->dp * l->cp));

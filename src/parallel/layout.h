@@ -80,8 +80,8 @@ void layout_place_rows(const struct layout *l, struct layout_rows *rows, i64 row
 i64 layout_sharers(const struct layout *l);
 /* Those of them that split what zero splits. */
 i64 layout_split_ranks(const struct layout *l);
-/* Ranks whose rows take turns, micro-batch by micro-batch, because they sum over each other before
- * they sum over micro-batches, in an order that is that of the rows (exact.h); 1: none do. */
+/* Neighbours whose rows take turns, micro-batch by micro-batch, because they sum over each other
+ * before they sum over micro-batches, in an order that is that of the rows (exact.h); 1: none do. */
 i64 layout_turn_takers(const struct layout *l);
 
 /* Refuses a layout that does not fit the ranks, the model or the batch, and says what would.

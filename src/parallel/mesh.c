@@ -65,6 +65,23 @@ enum lane mesh_sharers(const struct mesh *m, const struct bucket *b)
     return b->experts && m->layout.ep > 1 ? LANE_EDP : mesh_split_lane(m);
 }
 
+static bool splits_gradients(const struct mesh *m)
+{
+    return m->layout.zero > ZERO_OPTIMIZER;
+}
+
+enum lane mesh_turn_lane(const struct mesh *m, const struct bucket *b)
+{
+    if (splits_gradients(m))
+        return mesh_sharers(m, b);
+    return b->experts ? LANE_COMPUTE : LANE_EP;
+}
+
+enum lane mesh_copies_lane(const struct mesh *m)
+{
+    return splits_gradients(m) ? LANE_COPIES : LANE_EDP;
+}
+
 /* The layers of this rank's stages. They were checked with the layout. */
 static void add_chunks(const struct mesh *m, const struct model_spec *s, struct model_part *part)
 {

@@ -66,6 +66,10 @@ i64 mesh_stride(const struct mesh *m, enum lane lane);
 enum lane mesh_split_lane(const struct mesh *m);
 /* The same for what is in this bucket: of experts that are spread, LANE_EDP. */
 enum lane mesh_sharers(const struct mesh *m, const struct bucket *b);
+/* Where ranks take turns (layout_turn_takers): who sums a bucket's gradients in each micro-batch, and
+ * who sums them over the step's end. LANE_COMPUTE: nobody has to, experts' rows have come together. */
+enum lane mesh_turn_lane(const struct mesh *m, const struct bucket *b);
+enum lane mesh_copies_lane(const struct mesh *m);
 
 /* True for the one rank that writes and tells. */
 bool mesh_leads(const struct mesh *m);

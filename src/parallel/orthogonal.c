@@ -4,9 +4,10 @@
 
 /* --- units -------------------------------------------------------------------------- */
 
-static bool splits(const struct model *m)
+/* Experts' state may be whole where others' is split. */
+static bool is_split(const struct bucket *b)
 {
-    return m->part.state_parts > 1;
+    return b->own_count < b->count - b->copied;
 }
 
 bool orthogonal_has(const struct model *m, const struct orthogonal_unit *unit,
@@ -23,7 +24,7 @@ i64 orthogonal_units(struct graph *g, const struct model *m, struct orthogonal_u
     i64 n = 0;
     for (i64 b = 0; b < m->n_buckets; b++) {
         i64 begin = n;
-        for (i64 i = 0; i < m->n_params && !splits(m); i++)
+        for (i64 i = 0; i < m->n_params && !is_split(&m->buckets[b]); i++)
             if (m->params[i].bucket == &m->buckets[b] &&
                 model_uses_muon(m, &m->params[i].desc))
                 list[n++] = (struct orthogonal_unit){ .matrix = &m->params[i] };
@@ -37,10 +38,15 @@ i64 orthogonal_units(struct graph *g, const struct model *m, struct orthogonal_u
     return n;
 }
 
+/* Ranks that split state. */
+static i64 splitters(const struct mesh *mesh)
+{
+    return mesh->layout.zero >= ZERO_OPTIMIZER ? mesh_degree(mesh, LANE_SHARD) : 1;
+}
+
 i64 orthogonal_ranks(const struct mesh *mesh)
 {
-    bool several = mesh->layout.zero >= ZERO_OPTIMIZER;
-    return (several ? mesh_degree(mesh, LANE_SHARD) : 1) * mesh->layout.tp;
+    return splitters(mesh) * mesh->layout.tp;
 }
 
 i64 orthogonal_ahead(const struct mesh *mesh)
@@ -48,11 +54,20 @@ i64 orthogonal_ahead(const struct mesh *mesh)
     return orthogonal_ranks(mesh) > 1 ? 1 : 0;
 }
 
-/* This rank's number among them. */
-static i64 own_number(const struct mesh *mesh)
+/* Who may do a bucket's matrices: `n` of these ranks, of which this one has number `own`. Of experts
+ * that are spread, as many ranks have the same number as have other experts: so many neighbours
+ * do each its own. */
+struct workers {
+    i64 n, own, alike;
+};
+
+static struct workers workers_of(const struct mesh *mesh, const struct bucket *b)
 {
-    bool several = mesh->layout.zero >= ZERO_OPTIMIZER;
-    return (several ? mesh_coordinate(mesh, LANE_SHARD) : 0) * mesh->layout.tp + mesh->tp_rank;
+    enum lane lane = is_split(b) ? mesh_sharers(mesh, b) : LANE_COMPUTE;
+    i64 n = mesh_degree(mesh, lane);
+    return (struct workers){ n * mesh->layout.tp,
+                             mesh_coordinate(mesh, lane) * mesh->layout.tp + mesh->tp_rank,
+                             splitters(mesh) / n };
 }
 
 static bool has_any(const struct model *m, const struct orthogonal_unit *unit)
@@ -112,11 +127,28 @@ static double work_of(const struct param_desc *d)
     return work * (double)d->experts;
 }
 
-static i64 least_loaded(const double *load, i64 n)
+/* The load of the j-th neighbour with a worker's number. */
+static double *load_of(double *load, const struct mesh *mesh, const struct workers *w, i64 number,
+                       i64 j)
+{
+    i64 tp = mesh->layout.tp;
+    return &load[(number / tp * w->alike + j) * tp + number % tp];
+}
+
+/* Gives `work` to the one with the least to do, whose neighbours have the same to do. */
+static i64 least_loaded(double *load, const struct mesh *mesh, const struct workers *w, double work)
 {
     i64 best = 0;
-    for (i64 i = 1; i < n; i++)
-        best = load[i] < load[best] ? i : best;
+    double least = INFINITY;
+    for (i64 i = 0; i < w->n; i++) {
+        double most = 0;
+        for (i64 j = 0; j < w->alike; j++)
+            most = fmax(most, *load_of(load, mesh, w, i, j));
+        best = most < least ? i : best;
+        least = fmin(least, most);
+    }
+    for (i64 j = 0; j < w->alike; j++)
+        *load_of(load, mesh, w, best, j) += work;
     return best;
 }
 
@@ -126,7 +158,7 @@ static struct tensor *orthogonalise(struct graph *g, const struct mesh *mesh,
                                     const struct param *p, struct tensor *u, struct tensor *y,
                                     i64 rank, struct muon_config config)
 {
-    i64 tp = mesh->layout.tp, own = own_number(mesh);
+    i64 tp = mesh->layout.tp, own = workers_of(mesh, p->bucket).own;
     bool cut = p->desc.split != SPLIT_NONE, near = rank / tp == own / tp;
     bool several = tp > 1 && cut && near;
     g->layer = p->desc.layer;
@@ -149,12 +181,13 @@ void orthogonal_run(struct graph *g, const struct model *m, const struct mesh *m
                     struct orthogonal_unit *unit, double *load, const struct muon_config *config)
 {
     const struct bucket *b = unit->bucket;
+    const struct workers workers = workers_of(mesh, b);
     struct tensor *u = unit->u, *y = NULL;
     if (!u || g->rc < 0)
         return;
     g->layer = b->layer;
     if (!unit->matrix) {
-        u = exchange(g, mesh, &op_all_gather, mesh_split_lane(mesh), u,
+        u = exchange(g, mesh, &op_all_gather, mesh_sharers(mesh, b), u,
                      graph_vector(g, DTYPE_F32, b->count - b->copied, "momentum"));
         y = graph_vector(g, DTYPE_F32, b->count - b->copied, "orthogonal");
     }
@@ -162,13 +195,12 @@ void orthogonal_run(struct graph *g, const struct model *m, const struct mesh *m
         const struct param *p = &m->params[i];
         if (!orthogonal_has(m, unit, p))
             continue;
-        i64 rank = least_loaded(load, orthogonal_ranks(mesh));
-        load[rank] += work_of(&p->desc);
+        i64 rank = least_loaded(load, mesh, &workers, work_of(&p->desc));
         unit->y = orthogonalise(g, mesh, p, y ? share_of(g, p, u) : u,
                                 y ? share_of(g, p, y) : NULL, rank, *config);
     }
     g->layer = b->layer;
     if (y)
-        unit->y = exchange(g, mesh, &op_reduce_scatter, mesh_split_lane(mesh), y, NULL);
+        unit->y = exchange(g, mesh, &op_reduce_scatter, mesh_sharers(mesh, b), y, NULL);
     g->layer = -1;
 }

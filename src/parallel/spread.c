@@ -502,7 +502,7 @@ static void momentum_rule(struct check *c, const struct task *t)
     if (grad >= SPREAD_PARTIAL)
         refuse(c, t, t->in[0], "a gradient must be reduced before its update");
     set(c, t->out[0], grad);
-    set(c, t->out[1], is_cut(grad) ? SPREAD_ROWS : grad);
+    set(c, t->out[1], grad == SPREAD_COLUMNS ? SPREAD_ROWS : grad);
 }
 
 /* One of the ranks that share the matrix does it, and the others have zeros: where it is none of
@@ -513,8 +513,8 @@ static void orthogonal_rule(struct check *c, const struct task *t)
     i64 sharers = c->axis == LANE_TP ? part->tensor_parts : c->split ? part->state_parts : 1;
     bool share = t->attr[MUON_ELSEWHERE] != 0 && t->attr[MUON_SHARES] == 0;
     enum spread u = in(c, t, 0);
-    if (u == SPREAD_ROWS && c->axis == LANE_TP && share) {
-        write(c, t, 0, u);
+    if (u == SPREAD_EXPERTS || (u == SPREAD_ROWS && c->axis == LANE_TP && share)) {
+        write(c, t, 0, u); /* an expert's matrix is whole where it is */
         return;
     }
     if (u != SPREAD_UNKNOWN && u != SPREAD_SAME)

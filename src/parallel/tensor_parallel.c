@@ -94,6 +94,8 @@ static void keep(struct rewrite *r, const struct task *t, bool same_outputs)
         proto.in[k] = whole(r, t->in[k]);
     if (same_outputs)
         memcpy(proto.out, t->out, sizeof proto.out);
+    if (t->op == &op_router && t->out[2]) /* which it only fills if it is there */
+        proto.out[2] = graph_like(r->g, t->out[2], t->out[2]->dtype, t->out[2]->name);
     struct task *made = graph_add(r->g, &proto);
     for (int k = 0; made && k < t->op->n_out; k++)
         replace(r, t->out[k], made->out[k], false);
@@ -146,7 +148,7 @@ static void product(struct rewrite *r, const struct task *t)
     const struct param *p = param_of(r->m, t->in[1]);
     if (p && p->desc.split == SPLIT_COLUMNS)
         sum_product(r, t);
-    else if (p && p->desc.split == SPLIT_ROWS)
+    else if (p && (p->desc.split == SPLIT_ROWS || r->mesh->layout.tp == 1))
         keep(r, t, false);
     else
         graph_fail(r->g, t, "%s has no rule for tensor parallelism", t->in[1]->name);
@@ -206,7 +208,7 @@ static void rewrite_task(struct rewrite *r, const struct task *t)
     else if (t->op == &op_send || t->op == &op_recv)
         move_rows(r, t);
     else
-        keep(r, t, t->op == &op_load_batch || t->op == &op_loss_sums);
+        keep(r, t, t->op == &op_load_batch || t->op == &op_loss_sums || t->op == &op_expert_load);
 }
 
 int tensor_parallel(struct graph *g, const struct model *m, const struct mesh *mesh, i64 B)

@@ -104,7 +104,7 @@ int zero_gather(struct graph *g, const struct model *m, const struct mesh *mesh)
         struct tensor *slice = b->compute ? graph_view(g, b->compute, 0, b->own_count)
                                           : graph_view(g, b->master, b->copied, b->own_count);
         struct tensor *whole = weights_of(g, list, i);
-        insert_exchange(&s, at, g->tasks[at]->part, &op_all_gather, mesh_split_lane(mesh),
+        insert_exchange(&s, at, g->tasks[at]->part, &op_all_gather, mesh_sharers(mesh, b),
                         forward ? PHASE_FORWARD : PHASE_INPUT_GRAD, slice, whole);
     }
     return insertions_end(&s);

@@ -143,6 +143,12 @@ static enum sharing sharing_of(const struct param *p)
     return p->at >= p->bucket->cut ? SHARE_CUT_VECTORS : SHARE_SAME_VECTORS;
 }
 
+/* Whether the norm has its gradient, here and among these. */
+static bool is_counted(const struct model *m, const struct param *p, enum sharing which)
+{
+    return p->desc.kind != PARAM_BALANCE && sharing_of(p) == which && pipeline_counts(m, p);
+}
+
 /* Behind `more` (NULL: nothing), the squares of what is here of these parameters. */
 static struct tensor *add_squares(struct graph *g, const struct model *m, struct tensor *more,
                                   enum sharing which)
@@ -153,9 +159,7 @@ static struct tensor *add_squares(struct graph *g, const struct model *m, struct
     if (more)
         parts[n++] = more;
     for (i64 i = 0; i < m->n_params; i++)
-        if (m->params[i].desc.kind != PARAM_BALANCE && sharing_of(&m->params[i]) == which &&
-            pipeline_counts(m, &m->params[i]) &&
-            own_piece(g, &m->params[i], &piece))
+        if (is_counted(m, &m->params[i], which) && own_piece(g, &m->params[i], &piece))
             parts[n++] = sum_squares(g, piece.grad);
     return total_squares(g, parts, n);
 }
@@ -166,8 +170,7 @@ static struct tensor *count_squares(struct graph *g, const struct model *m,
 {
     struct piece piece;
     for (i64 i = 0; i < m->n_params; i++)
-        if (sharing_of(&m->params[i]) == which && pipeline_counts(m, &m->params[i]) &&
-            own_piece(g, &m->params[i], &piece))
+        if (is_counted(m, &m->params[i], which) && own_piece(g, &m->params[i], &piece))
             digits = exact_squares(g, piece.grad, digits);
     return digits;
 }

@@ -109,6 +109,24 @@ static const char *exact_difference(const struct ranks *one, const struct ranks 
     return NULL;
 }
 
+/* What routers did, over all ranks with rows of their own; NULL: nothing differs. */
+static const char *exact_load_difference(const struct ranks *one, const struct ranks *many)
+{
+    static char text[128];
+    const struct tensor *alone = one->rank[0].io.load;
+    for (i64 i = 0; alone && i < tensor_count(alone); i++) {
+        double sum = 0, wanted = ((const double *)alone->data)[i];
+        for (int r = 0; r < many->n; r++)
+            if (mesh_coordinate(&many->rank[r].mesh, LANE_TP) == 0)
+                sum += ((const double *)many->rank[r].io.load->data)[i];
+        if (sum == wanted)
+            continue;
+        snprintf(text, sizeof text, "load %lld is %a, one rank has %a", (long long)i, sum, wanted);
+        return text;
+    }
+    return NULL;
+}
+
 struct exact_case {
     bool gpt2, half;
     i64 B;
@@ -150,6 +168,8 @@ static const char *exact_run(struct ranks *one, struct ranks *many)
             return text;
         }
         const char *difference = exact_difference(one, many);
+        if (!difference)
+            difference = exact_load_difference(one, many);
         if (a != b)
             snprintf(text, sizeof text, "step %d: loss %a, one rank has %a; %s", (int)step, b, a,
                      difference ? difference : "");
@@ -176,7 +196,9 @@ static inline void expect_exact_options(const struct ranks_options *o)
     ranks_open(&many, &all);
     const char *difference = exact_run(&one, &many);
     if (difference)
-        fail_msg("%s, %s, %d x %lld rows%s%s%s: %s", o->layout, o->tiny.gpt2 ? "gpt2" : "llama",
+        fail_msg("%s, %s, %d x %lld rows%s%s%s: %s", o->layout,
+                 (const char *[]){ "llama", "mixtral", "deepseek", "capacity", "gpt2" }
+                     [o->tiny.gpt2 ? 4 : o->tiny.experts],
                  (int)o->tiny.micro_batches, (long long)o->tiny.B, o->tiny.bf16 ? ", bf16" : "",
                  o->tiny.recompute ? ", recompute" : "",
                  o->tiny.optimizer == OPTIMIZER_MUON ? ", muon" : "", difference);

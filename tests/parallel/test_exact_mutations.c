@@ -15,6 +15,7 @@ struct mutation {
     int attr;
     double value;
     int only; /* this rank, counted from 1; 0: all */
+    enum tiny_experts experts;
 };
 
 /* --- tools -------------------------------------------------------------------------- */
@@ -252,6 +253,42 @@ static void drop_waits(struct rank *k, const struct mutation *m)
     k->engine.lanes = lying;
 }
 
+/* The real product, where an expert's leaves are one. */
+static struct kernel product_of_experts;
+
+static void in_one_chain(const struct task *t, struct run *x)
+{
+    enum { MOST_EXPERTS = 16 };
+    i64 leaves = (i64)t->attr[EXPERT_LEAVES], experts = (t->in[2]->dim[0] - 1) / leaves;
+    i32 begin[MOST_EXPERTS + 1];
+    struct tensor begins = *t->in[2];
+    struct task chain = *t;
+    CHECK(experts <= MOST_EXPERTS && leaves > 1);
+    for (i64 e = 0; e <= experts; e++)
+        begin[e] = ((const i32 *)t->in[2]->data)[e * leaves];
+    begins.dim[0] = experts + 1;
+    begins.data = begin;
+    chain.in[2] = &begins;
+    chain.attr[EXPERT_LEAVES] = 1;
+    product_of_experts.run(&chain, x);
+}
+
+static void experts_in_one_chain(struct rank *k, const struct mutation *m)
+{
+    struct kernel spoiled = product_of_experts = *backend_kernel(&k->engine.backend, m->op);
+    spoiled.run = in_one_chain;
+    backend_set(&k->engine.backend, m->op, spoiled);
+}
+
+/* What a router's bias goes by. */
+static void skip_counts(struct rank *k, const struct mutation *m)
+{
+    struct task *t;
+    for (i64 id = 0; (t = next_of(k, m, &id));)
+        if (strstr(t->in[0]->name, "router.bias"))
+            t->when = &never;
+}
+
 static void nothing(struct rank *k, const struct mutation *m)
 {
     (void)k;
@@ -262,101 +299,121 @@ static void nothing(struct rank *k, const struct mutation *m)
 
 static const struct mutation mutations[] = {
     { "a bucket is not summed over dp", "dp=2", true, 1, 4, skip_first, &op_all_reduce, LANE_DP,
-      0, 0, 0 },
+      0, 0, 0, 0 },
     { "one rank does not take part in a sum", "dp=2", false, 1, 4, skip_first, &op_all_reduce,
-      LANE_DP, 0, 0, 2 },
+      LANE_DP, 0, 0, 2, 0 },
     { "sums over dp go over tp", "dp=2,tp=2", true, 1, 4, move_to_tp, &op_all_reduce, LANE_DP, 0,
-      0, 0 },
-    { "the mean is of a rank's own rows", "dp=2", true, 1, 4, count_own_rows, NULL, 0, 0, 0, 0 },
-    { "waits are dropped", "dp=2", false, 1, 4, drop_waits, NULL, 0, 0, 0, 0 },
-    { "waits are dropped, tp", "tp=2", false, 1, 4, drop_waits, NULL, 0, 0, 0, 0 },
+      0, 0, 0 },
+    { "the mean is of a rank's own rows", "dp=2", true, 1, 4, count_own_rows, NULL, 0, 0, 0, 0, 0 },
+    { "waits are dropped", "dp=2", false, 1, 4, drop_waits, NULL, 0, 0, 0, 0, 0 },
+    { "waits are dropped, tp", "tp=2", false, 1, 4, drop_waits, NULL, 0, 0, 0, 0, 0 },
     { "sums of two in another order on one rank", "dp=2", true, 1, 4, exchange_order,
-      &op_all_reduce, LANE_DP, 0, 0, 1 },
-    { "ranks read each other's rows", "dp=4", true, 1, 8, exchange_rows, NULL, 0, 0, 0, 0 },
+      &op_all_reduce, LANE_DP, 0, 0, 1, 0 },
+    { "ranks read each other's rows", "dp=4", true, 1, 8, exchange_rows, NULL, 0, 0, 0, 0, 0 },
     { "one bucket is summed twice, another never", "dp=2", true, 4, 4, do_twice, &op_all_reduce,
-      LANE_DP, 0, 0, 0 },
+      LANE_DP, 0, 0, 0, 0 },
     { "slices of the weights are not gathered", "dp=2,zero=1", false, 1, 4, skip_first,
-      &op_all_gather, LANE_DP, 0, 0, 0 },
+      &op_all_gather, LANE_DP, 0, 0, 0, 0 },
     { "a slice of the gradient is not summed", "dp=2,zero=1", false, 1, 4, skip_first,
-      &op_reduce_scatter, LANE_DP, 0, 0, 0 },
+      &op_reduce_scatter, LANE_DP, 0, 0, 0, 0 },
     { "the norm is of the own slice", "dp=4,zero=1", true, 1, 4, skip_in_update, &op_all_reduce,
-      LANE_DP, 0, 0, 0 },
+      LANE_DP, 0, 0, 0, 0 },
     { "the norm is of the own shares", "tp=2", true, 1, 4, skip_in_update, &op_all_reduce,
-      LANE_TP, 0, 0, 0 },
+      LANE_TP, 0, 0, 0, 0 },
     { "an update reads another gradient", "dp=2,zero=1", true, 1, 4, exchange_gradients,
-      &op_adamw, LANE_COMPUTE, 0, 0, 0 },
-    { "one rank begins with other weights", "dp=2", true, 1, 4, other_seed, NULL, 0, 0, 0, 2 },
+      &op_adamw, LANE_COMPUTE, 0, 0, 0, 0 },
+    { "one rank begins with other weights", "dp=2", true, 1, 4, other_seed, NULL, 0, 0, 0, 2, 0 },
     { "the embedding's gradient is left out", "dp=2", true, 1, 4, skip_in_update, &op_add,
-      LANE_COMPUTE, 0, 0, 0 },
+      LANE_COMPUTE, 0, 0, 0, 0 },
     { "the embedding's gradient is not summed over dp", "dp=2", true, 1, 4, skip_apart,
-      &op_all_reduce, LANE_DP, 0, 0, 0 },
+      &op_all_reduce, LANE_DP, 0, 0, 0, 0 },
     { "sequences in one chain", "dp=2", true, 1, 8, one_leaf, &op_linear_dw, LANE_COMPUTE, 0, 0,
-      0 },
+      0, 0 },
     { "embeddings in one chain", "dp=2", false, 1, 8, set_all, &op_embed_grad, LANE_COMPUTE,
-      EMBED_GRAIN, 0, 0 },
+      EMBED_GRAIN, 0, 0, 0 },
     { "leaves of three sequences in one tree", "dp=2", true, 1, 6, set_all, &op_fold,
-      LANE_COMPUTE, FOLD_LEAVES, 1, 0 },
+      LANE_COMPUTE, FOLD_LEAVES, 1, 0, 0 },
     { "micro-batches are not counted in", "dp=2", false, 4, 2, skip_all, &op_carry, LANE_COMPUTE,
-      0, 0, 0 },
+      0, 0, 0, 0 },
     { "micro-batches have another number", "dp=2", false, 4, 2, set_all, &op_carry, LANE_COMPUTE,
-      CARRY_INDEX, 1, 0 },
+      CARRY_INDEX, 1, 0, 0 },
     { "micro-batches are added in a row", "dp=2", false, 8, 1, add_up, &op_carry, LANE_COMPUTE, 0,
-      0, 0 },
-    { "products in one chain", "tp=2", false, 1, 4, one_leaf, &op_linear, LANE_COMPUTE, 0, 0, 0 },
-    { "dx in one chain", "tp=2", true, 1, 4, one_leaf, &op_linear_dx, LANE_COMPUTE, 0, 0, 0 },
+      0, 0, 0 },
+    { "products in one chain", "tp=2", false, 1, 4, one_leaf, &op_linear, LANE_COMPUTE, 0, 0, 0, 0 },
+    { "dx in one chain", "tp=2", true, 1, 4, one_leaf, &op_linear_dx, LANE_COMPUTE, 0, 0, 0, 0 },
     { "fused pieces are cut as one", "tp=2", false, 1, 4, one_piece, &op_linear_dx, LANE_COMPUTE,
-      0, 0, 0 },
+      0, 0, 0, 0 },
     { "the vocabulary in one leaf", "tp=2", false, 1, 4, set_all, &op_xent_sum, LANE_COMPUTE,
-      XENT_LEAVES, 0, 0 },
+      XENT_LEAVES, 0, 0, 0 },
     { "the largest logit is a sum", "tp=2", true, 1, 4, set_all, &op_all_reduce, LANE_TP,
-      COLLECTIVE_KIND, COLLECTIVE_SUM, 0 },
+      COLLECTIVE_KIND, COLLECTIVE_SUM, 0, 0 },
     { "the vocabulary begins a row later", "tp=2", true, 1, 4, add_to_all, &op_embed,
-      LANE_COMPUTE, EMBED_FIRST, 1, 2 },
+      LANE_COMPUTE, EMBED_FIRST, 1, 2, 0 },
     { "positions begin a row later", "tp=2", true, 1, 4, add_to_all, &op_embed_grad, LANE_COMPUTE,
-      EMBED_FIRST, 1, 1 },
+      EMBED_FIRST, 1, 1, 0 },
     { "labels are looked up a column later", "tp=2", true, 1, 4, add_to_all, &op_xent_finish,
-      LANE_COMPUTE, XENT_FIRST, 1, 2 },
+      LANE_COMPUTE, XENT_FIRST, 1, 2, 0 },
     { "leaf sums are gathered batch by batch", "tp=2", true, 1, 4, set_all, &op_all_gather,
-      LANE_TP, COLLECTIVE_OUTER, 1, 0 },
+      LANE_TP, COLLECTIVE_OUTER, 1, 0, 0 },
     { "rows are scattered through the batch", "tp=2", true, 1, 4, set_all, &op_reduce_scatter,
-      LANE_TP, COLLECTIVE_OUTER, 1, 0 },
+      LANE_TP, COLLECTIVE_OUTER, 1, 0, 0 },
     { "a partial product is not summed", "tp=2", false, 1, 4, skip_first, &op_reduce_scatter,
-      LANE_TP, 0, 0, 0 },
+      LANE_TP, 0, 0, 0, 0 },
     { "stages do not sum a table that they share", "pp=2", true, 2, 4, skip_in_update,
-      &op_all_reduce, LANE_TIE, 0, 0, 0 },
-    { "a gradient is not sent back", "pp=2", false, 2, 4, skip_first, &op_send, LANE_PP, 0, 0, 2 },
-    { "rows do not take turns", "dp=2,zero=2", false, 8, 1, own_rows_together, NULL, 0, 0, 0, 0 },
+      &op_all_reduce, LANE_TIE, 0, 0, 0, 0 },
+    { "a gradient is not sent back", "pp=2", false, 2, 4, skip_first, &op_send, LANE_PP, 0, 0, 2, 0 },
+    { "rows do not take turns", "dp=2,zero=2", false, 8, 1, own_rows_together, NULL, 0, 0, 0, 0, 0 },
     { "slices are not counted in", "dp=2,zero=3", true, 8, 1, skip_all, &op_carry, LANE_COMPUTE, 0,
-      0, 0 },
-    { "slices have another number", "dp=2,zero=2", false, 8, 1, set_all, &op_carry, LANE_COMPUTE,
-      CARRY_TOTAL, 2, 0 },
-    { "vectors are summed over ranks at the end", "dp=2,zero=2", true, 8, 1, at_the_end,
-      &op_all_reduce, LANE_DP, 0, 0, 0 },
-    { "a row's gradient is not summed over cp", "cp=2", false, 2, 4, skip_first, &op_all_reduce,
-      LANE_CP, 0, 0, 0 },
-    { "sums over cp go over dp", "cp=2,dp=2", true, 1, 4, move_to_dp, &op_all_reduce, LANE_CP, 0, 0,
-      0 },
-    { "one rank does not take part in a sum over cp", "cp=4", true, 1, 1, skip_first,
-      &op_all_reduce, LANE_CP, 0, 0, 3 },
-    { "gradients of keys are not summed over cp", "cp=2", false, 1, 1, skip_first,
-      &op_reduce_scatter, LANE_CP, 0, 0, 0 },
-    { "keys are not gathered", "cp=2", true, 1, 2, skip_first, &op_all_gather, LANE_CP, 0, 0, 2 },
-    { "queries in one chain", "cp=2", false, 1, 1, set_all, &op_attention_block_grad, LANE_COMPUTE,
-      ATTENTION_PAIRS, 0, 0 },
-    { "queries of whole rows in one chain", "cp=2,cp_kind=ulysses", false, 1, 1, set_all,
-      &op_attention_grad, LANE_COMPUTE, ATTENTION_PAIRS, 0, 0 },
-    { "keys come in the order of ranks", "cp=4", false, 1, 1, skip_all, &op_order_rows, LANE_COMPUTE,
       0, 0, 0 },
-    { "tokens of a rank in one pair", "cp=2,cp_kind=ulysses", true, 1, 2, set_all, &op_order_rows,
-      LANE_COMPUTE, ORDER_PAIRS, 1, 0 },
-    { "queries are those of the other part", "cp=2", false, 1, 1, set_all, &op_attention_block,
-      LANE_COMPUTE, BLOCK_QUERIES, 0, 2 },
-    { "pairs of chunks in one chain", "cp=2", true, 1, 2, one_leaf, &op_linear_dw, LANE_COMPUTE, 0, 0,
-      0 },
-    { "heads are not exchanged for tokens", "cp=2,cp_kind=ulysses", false, 1, 1, skip_first,
-      &op_all_to_all, LANE_CP, 0, 0, 0 },
-    { "every rank adds the bias", "tp=2", true, 1, 4, add_bias_early, &op_linear, LANE_COMPUTE, 0,
+    { "slices have another number", "dp=2,zero=2", false, 8, 1, set_all, &op_carry, LANE_COMPUTE,
+      CARRY_TOTAL, 2, 0, 0 },
+    { "vectors are summed over ranks at the end", "dp=2,zero=2", true, 8, 1, at_the_end,
+      &op_all_reduce, LANE_DP, 0, 0, 0, 0 },
+    { "a row's gradient is not summed over cp", "cp=2", false, 2, 4, skip_first, &op_all_reduce,
+      LANE_CP, 0, 0, 0, 0 },
+    { "sums over cp go over dp", "cp=2,dp=2", true, 1, 4, move_to_dp, &op_all_reduce, LANE_CP, 0, 0,
       0, 0 },
+    { "one rank does not take part in a sum over cp", "cp=4", true, 1, 1, skip_first,
+      &op_all_reduce, LANE_CP, 0, 0, 3, 0 },
+    { "gradients of keys are not summed over cp", "cp=2", false, 1, 1, skip_first,
+      &op_reduce_scatter, LANE_CP, 0, 0, 0, 0 },
+    { "keys are not gathered", "cp=2", true, 1, 2, skip_first, &op_all_gather, LANE_CP, 0, 0, 2, 0 },
+    { "queries in one chain", "cp=2", false, 1, 1, set_all, &op_attention_block_grad, LANE_COMPUTE,
+      ATTENTION_PAIRS, 0, 0, 0 },
+    { "queries of whole rows in one chain", "cp=2,cp_kind=ulysses", false, 1, 1, set_all,
+      &op_attention_grad, LANE_COMPUTE, ATTENTION_PAIRS, 0, 0, 0 },
+    { "keys come in the order of ranks", "cp=4", false, 1, 1, skip_all, &op_order_rows, LANE_COMPUTE,
+      0, 0, 0, 0 },
+    { "tokens of a rank in one pair", "cp=2,cp_kind=ulysses", true, 1, 2, set_all, &op_order_rows,
+      LANE_COMPUTE, ORDER_PAIRS, 1, 0, 0 },
+    { "queries are those of the other part", "cp=2", false, 1, 1, set_all, &op_attention_block,
+      LANE_COMPUTE, BLOCK_QUERIES, 0, 2, 0 },
+    { "pairs of chunks in one chain", "cp=2", true, 1, 2, one_leaf, &op_linear_dw, LANE_COMPUTE, 0, 0,
+      0, 0 },
+    { "heads are not exchanged for tokens", "cp=2,cp_kind=ulysses", false, 1, 1, skip_first,
+      &op_all_to_all, LANE_CP, 0, 0, 0, 0 },
+    { "an expert's sequences in one chain", "dp=2,ep=2", false, 1, 8, experts_in_one_chain,
+      &op_expert_linear_dw, LANE_COMPUTE, 0, 0, 0, TINY_MIXTRAL },
+    { "an expert's micro-batches are not counted in", "dp=2,ep=2", false, 4, 2, skip_all, &op_carry,
+      LANE_COMPUTE, 0, 0, 0, TINY_MIXTRAL },
+    { "ranks with the same experts do not sum", "dp=4,ep=2", false, 2, 4, skip_all, &op_all_reduce,
+      LANE_EDP, 0, 0, 0, TINY_DEEPSEEK },
+    { "ranks that share experts do not take turns", "dp=2,ep=2", false, 8, 1, own_rows_together, NULL,
+      0, 0, 0, 0, TINY_MIXTRAL },
+    { "ranks that share experts sum at the end", "dp=2,ep=2", false, 8, 1, at_the_end, &op_all_reduce,
+      LANE_EP, 0, 0, 0, TINY_MIXTRAL },
+    { "an expert's slices are not scattered", "dp=4,ep=2,zero=3", false, 4, 2, skip_all,
+      &op_reduce_scatter, LANE_EDP, 0, 0, 0, TINY_MIXTRAL },
+    { "an expert's weights are not gathered", "dp=4,ep=2,zero=3", false, 4, 2, skip_all,
+      &op_all_gather, LANE_EDP, 0, 0, 0, TINY_DEEPSEEK },
+    { "tokens of experts are counted on each rank", "dp=4,ep=2", false, 2, 4, skip_counts,
+      &op_all_reduce, LANE_EP, 0, 0, 0, TINY_DEEPSEEK },
+    { "what routers did is not rounded", "dp=4", false, 2, 4, set_all, &op_expert_load, LANE_COMPUTE,
+      ROUTER_GRAIN, 0, 0, TINY_DEEPSEEK },
+    { "rows of experts are not sent back", "dp=2,ep=2", false, 1, 4, skip_first, &op_expert_exchange,
+      LANE_EP, 0, 0, 2, TINY_MIXTRAL },
+    { "every rank adds the bias", "tp=2", true, 1, 4, add_bias_early, &op_linear, LANE_COMPUTE, 0,
+      0, 0, 0 },
 };
 
 /* What differs, or what a rank says; NULL: nothing. */
@@ -368,8 +425,9 @@ static const char *run_mutated(const struct mutation *m)
     char layout[96];
     snprintf(layout, sizeof layout, "%s,%s", m->layout, exact_alone(m->layout));
     struct ranks_options o = exact_options(&c, exact_alone(m->layout));
+    o.tiny.experts = m->experts;
     ranks_open(&one, &o);
-    o = exact_options(&c, layout);
+    o.layout = layout;
     ranks_open(&many, &o);
     for (int r = 0; r < many.n; r++)
         if (m->only == 0 || m->only == r + 1)

@@ -226,28 +226,43 @@ void NAMED(router_grad)(const struct task *t, struct run *x)
 
 /* --- load and bias ------------------------------------------------------------------ */
 
+/* Multiples of 2^-24 below 2^29 need 53 bits: doubles add them without rounding. */
+static double load_term(const struct task *t, double x)
+{
+    return t->attr[ROUTER_GRAIN] != 0 ? rint(x * 0x1p24) * 0x1p-24 : x;
+}
+
+/* load += what a sequence's stats say; returns its part of the balance loss. */
+static double add_load(const struct task *t, const float *n, i64 E)
+{
+    const float *share = n + E;
+    const double T = t->attr[ROUTER_T], factor = (double)E / (T * T);
+    double *load = t->out[0]->data, sum = 0;
+    for (i64 e = 0; e < E; e++) {
+        load[e] += (double)n[e];
+        sum += factor * (double)n[e] * (double)share[e];
+    }
+    load[E + 1] += load_term(t, (double)n[2 * E]);
+    return load_term(t, sum);
+}
+
 void NAMED(expert_load)(const struct task *t, struct run *x)
 {
     const i64 B = t->in[0]->dim[0], columns = t->in[0]->dim[1], E = (columns - 1) / 2;
-    const bool keep = run_accumulates(t, x);
-    const double T = t->attr[ROUTER_T], factor = (double)E / (T * T);
-    double *load = t->out[0]->data, aux = 0;
     float *counts = t->out[1] ? t->out[1]->data : NULL;
-    if (!keep)
-        memset(load, 0, (size_t)tensor_bytes(t->out[0]));
-    if (!keep && counts)
-        memset(counts, 0, (size_t)tensor_bytes(t->out[1]));
+    double aux = 0;
+    for (int k = 0; k < 2; k++)
+        if (t->out[k] && !run_accumulates(t, x))
+            memset(t->out[k]->data, 0, (size_t)tensor_bytes(t->out[k]));
     for (i64 b = 0; b < B; b++) {
-        const float *n = (const float *)t->in[0]->data + b * columns, *share = n + E;
-        for (i64 e = 0; e < E; e++) {
-            load[e] += (double)n[e];
-            aux += factor * (double)n[e] * (double)share[e];
-        }
+        const float *n = (const float *)t->in[0]->data + b * columns;
         for (i64 e = 0; counts && e < E; e++)
             counts[e] += n[e];
-        load[E + 1] += (double)n[2 * E];
+        if (t->out[0])
+            aux += add_load(t, n, E);
     }
-    load[E] += aux;
+    if (t->out[0])
+        ((double *)t->out[0]->data)[E] += aux;
 }
 
 void NAMED(balance_bias)(const struct task *t, struct run *x)
@@ -267,45 +282,47 @@ void NAMED(balance_bias)(const struct task *t, struct run *x)
 
 /* --- order -------------------------------------------------------------------------- */
 
-/* place[p] = 0 for pairs that are taken, -1 for others; count[e] of the former. */
-static void take_pairs(const struct task *t, i32 *place, i32 *count)
+/* place[p] = 0 for pairs that are taken, -1 for others; count[e L + l] of the former. */
+static void take_pairs(const struct task *t, i32 *place, i32 *count, i64 L)
 {
     const i64 pairs = tensor_count(t->in[0]), E = (i64)t->attr[ORDER_EXPERTS];
     const i64 sequence = (i64)t->attr[ORDER_T] * t->in[0]->dim[1];
     const i64 capacity = (i64)t->attr[ORDER_CAPACITY];
     const i32 *choice = t->in[0]->data;
     i32 here[ROUTER_EXPERTS]; /* of this sequence */
-    memset(count, 0, sizeof *count * (size_t)E);
+    memset(count, 0, sizeof *count * (size_t)(E * L));
     for (i64 p = 0; p < pairs; p++) {
         if (p % sequence == 0)
             memset(here, 0, sizeof *here * (size_t)E);
         const bool full = capacity > 0 && here[choice[p]] >= capacity;
         place[p] = full ? -1 : 0;
         here[choice[p]] += !full;
-        count[choice[p]] += !full;
+        count[choice[p] * L + p / (pairs / L)] += !full;
     }
 }
 
 void NAMED(expert_order)(const struct task *t, struct run *x)
 {
     const i64 pairs = tensor_count(t->in[0]), E = (i64)t->attr[ORDER_EXPERTS];
+    const i64 groups = t->out[2]->dim[0] - 1, L = groups / E;
     const i32 *choice = t->in[0]->data;
     i32 *source = t->out[0]->data, *place = t->out[1]->data, *begin = t->out[2]->data;
     i32 next[ROUTER_EXPERTS];
     (void)x;
-    take_pairs(t, place, begin + 1);
+    take_pairs(t, place, begin + 1, L);
     begin[0] = 0;
-    for (i64 e = 0; e < E; e++) {
-        begin[e + 1] += begin[e];
-        next[e] = begin[e];
-    }
+    for (i64 i = 0; i < groups; i++)
+        begin[i + 1] += begin[i];
+    for (i64 e = 0; e < E; e++)
+        next[e] = begin[e * L];
     for (i64 p = 0; p < pairs; p++) {
         if (place[p] < 0)
             continue;
         place[p] = next[choice[p]]++;
         source[place[p]] = (i32)p;
     }
-    memset(source + begin[E], 0, sizeof *source * (size_t)(t->out[0]->dim[0] - begin[E]));
+    memset(source + begin[groups], 0,
+           sizeof *source * (size_t)(t->out[0]->dim[0] - begin[groups]));
 }
 
 /* --- arrival ------------------------------------------------------------------------ */
@@ -319,34 +336,43 @@ void NAMED(expert_counts)(const struct task *t, struct run *x)
         counts[e] = begin[e + 1] - begin[e];
 }
 
-/* Rows to and from each rank; begin[e + 1] = rows that arrive for the experts up to e. */
-static void count_arrivals(const struct task *t, i64 n, i64 each)
+/* Where what comes of group i (by rank, expert and leaf) goes on (by expert, rank and leaf). */
+static i64 group_place(i64 i, i64 n, i64 each, i64 L)
+{
+    return (i % each / L * n + i / each) * L + i % L;
+}
+
+/* Rows to and from each rank; begin of what arrives, `together` groups by one entry. */
+static void count_arrivals(const struct task *t, i64 n, i64 each, i64 L, i64 together)
 {
     const i32 *sent = t->in[0]->data, *arrived = t->in[1]->data;
+    const i64 apart = n * each / together;
     i32 *begin = t->out[2]->data, *traffic = t->out[3]->data;
     memset(traffic, 0, sizeof *traffic * (size_t)(2 * n));
-    memset(begin, 0, sizeof *begin * (size_t)(each + 1));
+    memset(begin, 0, sizeof *begin * (size_t)(apart + 1));
     for (i64 i = 0; i < n * each; i++) {
         traffic[i / each] += sent[i];
         traffic[n + i / each] += arrived[i];
-        begin[i % each + 1] += arrived[i];
+        begin[group_place(i, n, each, L) / together + 1] += arrived[i];
     }
-    for (i64 e = 0; e < each; e++)
-        begin[e + 1] += begin[e];
+    for (i64 i = 0; i < apart; i++)
+        begin[i + 1] += begin[i];
 }
 
 void NAMED(expert_arrival)(const struct task *t, struct run *x)
 {
     const i64 n = (i64)t->attr[ARRIVAL_RANKS], each = t->in[0]->dim[0] / n;
-    const i64 most = t->out[0]->dim[0];
+    const i64 most = t->out[0]->dim[0], L = i64_max(1, (i64)t->attr[ARRIVAL_LEAVES]);
+    const i64 together = n * each / (t->out[2]->dim[0] - 1), per_expert = n * L / together;
     const i32 *arrived = t->in[1]->data, *begin = t->out[2]->data;
     i32 *source = t->out[0]->data, *place = t->out[1]->data, next[ROUTER_EXPERTS], at = 0;
     (void)x;
-    count_arrivals(t, n, each);
-    memcpy(next, begin, sizeof *next * (size_t)each);
+    count_arrivals(t, n, each, L, together);
+    for (i64 e = 0; e < each / L; e++)
+        next[e] = begin[e * per_expert];
     for (i64 i = 0; i < n * each; i++)
         for (i32 k = 0; k < arrived[i]; k++, at++) {
-            place[at] = next[i % each]++;
+            place[at] = next[i % each / L]++;
             source[place[at]] = at;
         }
     memset(source + at, 0, sizeof *source * (size_t)(most - at));
