@@ -20,6 +20,7 @@ int engine_init(struct engine *e, const char *backend, int threads, i64 trace_sp
 void engine_fini(struct engine *e)
 {
     pool_free(e->pool);
+    pool_free(e->one_thread);
     trace_fini(&e->trace);
     sys_unmap(e->region, e->region_bytes);
     sys_unmap(e->workspace, e->workspace_bytes);
@@ -75,6 +76,8 @@ struct run engine_context(struct engine *e, u64 step)
         .step = step,
         .trace = &e->trace,
         .lanes = e->lanes,
+        .inject = e->inject,
+        .one_thread = e->one_thread,
     };
 }
 

@@ -18,6 +18,8 @@ struct engine {
     int n_programs;
     void *region, *workspace;
     i64 region_bytes, workspace_bytes, kept_bytes; /* the last: inputs and results */
+    const struct inject *inject; /* set before programs run; NULL: nothing is disturbed */
+    struct pool *one_thread;
     const char *away_folder; /* where slower memory is, for programs with tensors there */
     void *away;
     i64 away_bytes;

@@ -2,7 +2,10 @@
  * stands still until a lane has done what a task needs. */
 #include "backend/backend.h"
 #include "base/sys.h"
+#include "base/sys_share.h"
 #include "ops/ops.h"
+
+#include <string.h>
 
 int backend_check(const struct backend *b, const struct program *p, int threads,
                   i64 *workspace_bytes)
@@ -97,16 +100,41 @@ static int start_on_lane(const struct task *t, struct run *x)
     use.writes = true;
     for (int k = 0; k < t->op->n_out; k++)
         mark_in_use(t->out[k], use);
-    return OK;
+    /* A pipeline's receive cannot be waited for before what is sent. */
+    bool waits = inject_at(x->inject, INJECT_OVERLAP, x->step) && t->lane != LANE_PP;
+    return waits && !x->yields ? wait_for(&use, x) : OK;
 }
 
 /* --- tasks -------------------------------------------------------------------------- */
 
+static bool is_serial(const struct task *t, const struct run *x)
+{
+    const struct inject_fault *f = inject_at(x->inject, INJECT_SERIAL, x->step);
+    return f && strcmp(f->word, t->op->name) == 0;
+}
+
+/* What took since `begin` takes as long as it is asked to. */
+static void disturb(const struct task *t, u64 begin, const struct run *x)
+{
+    double took = 1e-9 * (double)(sys_now_ns() - begin);
+    double asked = inject_compute(x->inject, t->op->name, x->step, (u64)x->action, took);
+    u64 until = begin + (u64)(1e9 * asked);
+    while (asked > took && sys_now_ns() < until)
+        sys_pause();
+}
+
 static void run_task(const struct task *t, struct run *x)
 {
     const struct kernel *k = backend_kernel(x->backend, t->op);
+    struct pool *pool = x->pool;
+    u64 begin = x->inject ? sys_now_ns() : 0;
     x->context = k->context;
+    if (x->inject && is_serial(t, x))
+        x->pool = x->one_thread;
     k->run(t, x);
+    x->pool = pool;
+    if (x->inject)
+        disturb(t, begin, x);
     if (x->after_task)
         x->after_task(x->after_context, t);
 }
@@ -141,7 +169,7 @@ static int resume_action(const struct program *p, struct exec_cursor *at, struct
         if (!wanted(t) || t->op->waits)
             continue;
         if (t->lane != LANE_COMPUTE) {
-            TRY(start_on_lane(t, x));
+            TRY(start_on_lane(t, x)); /* 1 where it has ended already */
             continue;
         }
         u64 begin = now; /* tasks follow each other: one clock read each */

@@ -1,13 +1,16 @@
 /* Training, from a recipe to a run folder. */
 #include "base/err.h"
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "base/text.h"
 #include "cli/command.h"
 #include "cli/machine_peak.h"
 #include "cli/progress.h"
 #include "cli/terminal.h"
 #include "comm/world.h"
 #include "machine/units.h"
+#include "train/inject_settings.h"
 #include "train/session.h"
 
 #include <math.h>
@@ -20,6 +23,7 @@ struct train_flags {
     double grace, deadline;
     const char *backend, *layout;
     i64 ranks;
+    struct option_strings inject;
 };
 
 static const struct option options[] = {
@@ -44,8 +48,26 @@ static const struct option options[] = {
       .max = 1e6, .help = "A rank that others wait for longer than this hangs: the run ends and "
                           "names it. One that is stopped is found out after five steps' time, at "
                           "least 5 s; one that is merely late is named in the log then." },
+    { "inject", OPTION_FIELD(STRINGS, struct train_flags, inject), NULL,
+      .help = "Slow the run down in a known way: kind=value[@rank][:steps], such as "
+              "slow_compute=1.5@1:20-40; may be repeated. The kinds are below." },
     { 0 },
 };
+
+/* What there is to inject, one paragraph each. */
+static void list_kinds(struct text *out)
+{
+    text_add(out, "\nWhat --inject can do (where it acts; unit of numbers that have none):\n");
+    for (int k = 0; k < INJECT_KINDS; k++) {
+        const struct inject_row *r = &inject_rows[k];
+        if (r->refused)
+            continue;
+        text_printf(out, "  %s (%s%s%s)\n      ", r->name, r->acts, r->unit ? "; " : "",
+                    r->unit ? r->unit : "");
+        text_wrap(out, r->help, 6, 6, 80);
+        text_add(out, "\n");
+    }
+}
 
 static atomic_ullong stop_ns; /* lock-free, as a signal handler needs */
 
@@ -153,16 +175,18 @@ static int train_on(struct comm *comm, void *context)
     bool choose = flags->layout && strcmp(flags->layout, "auto") == 0;
     if (flags->layout && !choose)
         TRY(layout_parse(&layout, flags->layout, "--layout", v->arena));
+    const char *backend = flags->backend;
+    TRY(inject_settings(&recipe, &config, &layout, &flags->inject, &backend));
     struct train_request request = {
         .config = &config, .recipe = &recipe, .recipe_path = v->args[0],
         .layout = &layout, .choose_layout = choose, .comm = comm,
-        .resume = flags->resume, .dry_run = flags->dry_run, .backend = flags->backend,
+        .resume = flags->resume, .dry_run = flags->dry_run, .backend = backend,
         .hooks = { &display, show_status, show_preparing, &stop_ns, flags->grace, 0 },
     };
     bool leads = comm->rank == 0;
     if (leads)
         request.hooks.peak_flops = machine_peak_flops(
-            flags->backend, config.train.threads, config.train.precision == PRECISION_BF16);
+            backend, config.train.threads, config.train.precision == PRECISION_BF16);
     else
         be_quiet(v->terminal);
     catch_signals();
@@ -216,6 +240,7 @@ const struct command cmd_train = {
     .min_args = 1,
     .max_args = 1,
     .takes_set = true,
+    .more = list_kinds,
     .examples = examples,
     .run = run,
 };

@@ -16,6 +16,7 @@
 #include "base/recipe.h"
 
 struct terminal;
+struct text;
 
 struct example {
     const char *line; /* "headway train recipes/tiny.yaml" */
@@ -37,6 +38,7 @@ struct command {
     int min_args, max_args;       /* positional arguments; max -1: any number */
     enum argument_words argument_words;
     bool takes_set;               /* --set key=value, and --section.key=value for short */
+    void (*more)(struct text *out); /* adds what --help says besides; may be NULL */
     const struct example *examples; /* ends with an empty row */
     const struct command *const *subcommands; /* ends with NULL; may be NULL */
     int (*run)(struct invocation *v);         /* NULL: a subcommand is required */

@@ -94,6 +94,16 @@ static int next_value(struct words *w, const char *word, const char **value)
     return OK;
 }
 
+/* A flag that takes a list may be repeated. */
+static const char *behind_earlier(const struct option *o, const void *target, const char *value,
+                                  struct arena *a)
+{
+    const struct option_strings *earlier = OPTION_AT_CONST(struct option_strings, o, target);
+    for (i64 i = earlier->count - 1; i >= 0 && !o->default_text; i--)
+        value = arena_printf(a, "%s,%s", earlier->at[i], value);
+    return value;
+}
+
 static int parse_flag(struct invocation *v, struct common_flags *common, struct words *w)
 {
     const char *word = w->at[w->next++], *value;
@@ -124,6 +134,8 @@ static int parse_flag(struct invocation *v, struct common_flags *common, struct 
     TRY(next_value(w, word, &value));
     char flag[64];
     flag_name(o, flag);
+    if (o->type == OPTION_STRINGS)
+        value = behind_earlier(o, target, value, v->arena);
     int rc = option_set(o, target, value, flag, v->arena);
     return rc == ERR_CONFIG ? ERR_USAGE : rc;
 }

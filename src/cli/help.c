@@ -156,5 +156,7 @@ void help_command(const struct command *c, const char *path, struct text *out)
     }
     text_add(out, "\nOptions:\n");
     help_each_flag(c, add_flag, out);
+    if (c->more)
+        c->more(out);
     add_examples(c->examples, out);
 }

@@ -300,7 +300,7 @@ int comm_start(struct comm_call *call)
     call->ended = false;
     call->state = NULL;
     call->next = NULL;
-    call->waited_ns = 0;
+    call->waited_ns = call->release_ns = 0;
     call->looked = false;
     call->started_ns = call->tested_ns = sys_now_ns();
     call->status = COMM_STARTED;
@@ -350,6 +350,23 @@ static int progress_others(const struct comm_group *own)
     return OK;
 }
 
+/* Whether a call that has ended may be seen to have ended. */
+static bool released(struct comm_call *call)
+{
+    u64 now;
+    if (call->link_ns + call->delay_ns == 0)
+        return true;
+    now = sys_now_ns();
+    if (call->release_ns == 0) {
+        struct comm_group *g = call->group;
+        u64 begin = g->link_free_ns > now ? g->link_free_ns : now;
+        g->link_free_ns = begin + call->link_ns;
+        call->release_ns = g->link_free_ns + call->delay_ns;
+        atomic_store(&g->comm->held_ns, call->release_ns);
+    }
+    return now >= call->release_ns;
+}
+
 int comm_test(struct comm_call *call)
 {
     struct comm_group *g = call->group;
@@ -363,6 +380,8 @@ int comm_test(struct comm_call *call)
         leave(g);
     }
     if (call->ended) {
+        if (!released(call))
+            return 0;
         finish(call, COMM_DONE);
         return 1;
     }
@@ -380,9 +399,23 @@ u32 comm_bell(const struct comm *c)
     return c->node ? node_bell(c->node) : 0;
 }
 
+/* Short, since no bell rings when it is over. */
+static bool rest_for_held(const struct comm *c)
+{
+    const u64 spin_ns = 100 * 1000, nap_ns = 200 * 1000;
+    u64 until = atomic_load_explicit(&c->held_ns, memory_order_relaxed), now;
+    if (until == 0 || (now = sys_now_ns()) >= until)
+        return false;
+    if (until - now > spin_ns)
+        sys_sleep_ns(until - now - spin_ns < nap_ns ? until - now - spin_ns : nap_ns);
+    return true;
+}
+
 int comm_rest(struct comm *c, u32 bell, u64 idle)
 {
     const struct comm_transport *t = c->transport;
+    if (rest_for_held(c))
+        return OK;
     for (const struct comm_group *g = c->groups; g; g = g->next) {
         if (atomic_load_explicit(&g->under_way, memory_order_relaxed) == 0)
             continue;

@@ -79,6 +79,8 @@ struct comm_call {
     enum dtype dtype;
     enum comm_reduce reduce;
     bool exact;
+    u64 link_ns, delay_ns; /* as if a slow link carried it: it ends so much later than it would;
+                            * link_ns one after the other within a group. Usually 0 */
     u32 tag;
 
     u64 sequence;
@@ -87,6 +89,7 @@ struct comm_call {
     _Atomic int status; /* enum comm_status */
     _Atomic bool ended; /* the transport is done with it, and its byte counts are final */
     u64 tested_ns, waited_ns;
+    u64 release_ns;         /* it has ended, and is held back until then; 0: not looked at */
     bool looked;            /* into why it waits */
     i64 flight;             /* its entry in the flight recorder */
     struct comm_call *next; /* in a queue of the transport or of a lane */
@@ -107,6 +110,7 @@ struct comm_group {
     int n, index;            /* members; which of them this rank is */
     int *members;            /* ranks of the world */
     u64 sequence;            /* collectives started */
+    u64 link_free_ns;        /* when its calls' slow link is free */
     u64 *sent, *received;    /* sends to and receives from each member started */
     struct comm_count count[COMM_OPS];
     const struct comm_transport *transport;
@@ -123,6 +127,7 @@ struct comm {
     /* A call that waits longer is looked into: if the rank that it waits for is stopped, that
      * is a hang already; else it is told in the log, once, and waiting goes on. 0: never. */
     _Atomic u64 patience_ns;
+    _Atomic u64 held_ns; /* some call that ended is held back until then */
     int failed;      /* the code with which this rank gave up: comm_fail */
     bool together;   /* the ranks agreed to end here, for better or worse: nobody waits */
     struct comm_group *groups;

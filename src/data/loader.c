@@ -2,8 +2,10 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "base/sys_share.h"
 #include "data/mixture.h"
 #include "ops/ops.h"
 #include "ops/zigzag.h"
@@ -168,6 +170,52 @@ static struct slot *find_work(const struct loader *l)
     return NULL;
 }
 
+/* --- disturbed on purpose ----------------------------------------------------------- */
+
+/* Attention ends at more borders, and the end of the row counts in no loss. */
+static void disturb_row(const struct loader *l, struct slot *slot, i64 row)
+{
+    const struct inject *x = l->config.inject;
+    const u64 step = slot->shape.step;
+    const struct inject_fault *padding = inject_at(x, INJECT_PADDING, step);
+    i64 T = slot->shape.T, at = row * T;
+    i64 length = inject_length(x, step, row_of_step(&slot->shape, row), T);
+    i64 kept = padding ? T - (i64)(padding->value * (double)T) : T;
+    for (i64 i = 0; i < T; i++) {
+        i64 begin = i64_max(slot->begin[at + i], i / length * length);
+        slot->positions[at + i] = (i32)(slot->begin[at + i] == begin ? slot->positions[at + i]
+                                                                     : i - begin);
+        slot->begin[at + i] = (i32)begin;
+        if (i < kept)
+            continue;
+        slot->sums[row].weight -= (double)slot->weights[at + i];
+        slot->weights[at + i] = 0;
+    }
+}
+
+/* The whole step's, by who begins it. */
+static void take_longer(const struct loader *l, const struct slot *slot)
+{
+    double spin, bytes = 4.0 * (double)(slot->rows * slot->shape.T);
+    double all = inject_load(l->config.inject, slot->shape.step, bytes, &spin);
+    u64 until = sys_now_ns() + (u64)(1e9 * spin);
+    while (spin > 0 && sys_now_ns() < until)
+        sys_pause();
+    if (all > spin)
+        sys_sleep_ns((u64)(1e9 * (all - spin)));
+}
+
+static int make_row(struct reader *r, struct slot *slot, i64 row)
+{
+    const struct loader *l = r->loader;
+    if (l->config.inject && row == 0)
+        take_longer(l, slot);
+    TRY(fill_row(r, slot, row));
+    if (l->config.inject)
+        disturb_row(l, slot, row);
+    return OK;
+}
+
 static void *read_rows(void *context)
 {
     struct reader *r = context;
@@ -184,7 +232,7 @@ static void *read_rows(void *context)
             s->begin_ns = sys_now_ns();
         l->busy++;
         pthread_mutex_unlock(&l->mutex);
-        int rc = fill_row(r, s, row);
+        int rc = make_row(r, s, row);
         pthread_mutex_lock(&l->mutex);
         l->busy--;
         if (rc < 0 && s->rc == OK) {

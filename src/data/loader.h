@@ -58,6 +58,7 @@ struct loader_config {
     int steps_ahead;        /* 0: 1 */
     enum loader_on_error on_error;
     struct trace *trace; /* may be NULL */
+    const struct inject *inject; /* what is disturbed on purpose; NULL: nothing */
 };
 
 struct loader;

@@ -2,6 +2,7 @@
 #ifndef HEADWAY_RUN_H
 #define HEADWAY_RUN_H
 
+#include "base/inject.h"
 #include "base/pool.h"
 #include "graph/graph.h"
 #include "trace/trace.h"
@@ -32,6 +33,8 @@ struct run {
     void *context;       /* of this kernel's row */
     struct trace *trace; /* may be NULL */
     const struct lane_driver *lanes; /* NULL: programs have compute tasks only */
+    const struct inject *inject;     /* what is disturbed on purpose; NULL: nothing */
+    struct pool *one_thread;         /* for ops that are made serial */
     bool yields; /* return EXEC_BLOCKED instead of waiting for a lane */
     /* Called after each task, for tests and the search for the first bad tensor. */
     void (*after_task)(void *context, const struct task *t);

@@ -82,6 +82,15 @@ static const struct bucket *shared_bucket(const struct model *m)
     return model_shares_table(m) ? model_param(m, P_WTE, -1)->bucket : NULL;
 }
 
+/* All behind the last task of their stage. */
+static void put_off(const struct graph *g, struct ready *list, i64 n)
+{
+    for (i64 i = 0; i < n; i++)
+        for (i64 t = list[i].at; t < g->n_tasks; t++)
+            if (g->tasks[t]->part == list[i].part)
+                list[i].at = t + 1;
+}
+
 static void add_ready(const struct graph *g, const struct bucket *b, struct tensor *grad,
                       struct ready *list, i64 *n)
 {
@@ -123,6 +132,8 @@ static i64 list_ready(const struct graph *g, const struct model *m, const struct
         }
     }
     qsort(list, (size_t)n, sizeof *list, by_time);
+    if (mesh->layout.sums == SUMS_END)
+        put_off(g, list, n);
     find_next(g, list, n);
     return n;
 }
@@ -145,13 +156,26 @@ static struct task *exchange(struct reduction *s, const struct ready *r, i64 at,
     return t;
 }
 
+/* Into the fewest equal messages that are no larger than asked for. */
+static void cut_messages(struct task *t, const struct mesh *mesh)
+{
+    i64 count = tensor_count(t->in[0]), bytes = tensor_bytes(t->in[0]);
+    i64 n = mesh->layout.bucket > 0 ? ceil_div(bytes, mesh->layout.bucket) : 1;
+    while (n > 1 && n < count && count % n)
+        n++;
+    t->attr[COLLECTIVE_OUTER] = (double)i64_max(1, i64_min(n, count));
+}
+
 static void exchange_at_end(struct reduction *s, const struct ready *r, i64 at,
                             const struct op_info *op, enum lane lane, struct tensor *in,
                             struct tensor *out)
 {
     struct task *t = exchange(s, r, at, op, lane, in, out);
-    if (t)
-        t->last_turn = true;
+    if (!t)
+        return;
+    t->last_turn = true;
+    if (op == &op_all_reduce && (lane == LANE_DP || lane == LANE_EDP))
+        cut_messages(t, s->into.mesh);
 }
 
 /* In every micro-batch, or in the last one. */

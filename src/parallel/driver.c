@@ -1,6 +1,7 @@
 #include "parallel/driver.h"
 
 #include "base/err.h"
+#include "base/sys.h"
 #include "comm/lane.h"
 #include "graph/program.h"
 #include "ops/ops.h"
@@ -26,6 +27,7 @@ struct driver {
     const struct mesh *mesh;
     struct queue queues[LANE_COUNT];
     struct lane_driver lanes;
+    i64 left_out; /* calls, on purpose */
 };
 
 i64 driver_calls(const struct program *p)
@@ -89,6 +91,35 @@ static int next_call(struct driver *d, const struct task *t, const struct run *x
     return OK;
 }
 
+/* Started, or taken to have ended: a rank that leaves calls out is what a hang is. */
+static int submit(struct queue *q, struct comm_call *call, struct driver *d, const struct run *x)
+{
+    const struct inject_fault *hang = inject_at(x->inject, INJECT_HANG, x->step);
+    if (hang && (double)d->left_out < hang->value) {
+        d->left_out++;
+        call->started_ns = call->finished_ns = sys_now_ns();
+        call->status = COMM_DONE;
+        return OK;
+    }
+    if (!q->lane)
+        return comm_start(call);
+    comm_lane_submit(q->lane, call);
+    return OK;
+}
+
+/* As the link would that was asked for. */
+static void slow_down(struct comm_call *call, const struct run *x, double bytes)
+{
+    const struct comm_group *g = call->group;
+    bool move = call->op == COMM_SEND || call->op == COMM_RECV;
+    if (!x->inject)
+        return;
+    struct inject_call c = inject_call(x->inject, x->step, g->members, g->n, g->index,
+                                       move ? call->peer : -1, bytes);
+    call->link_ns = (u64)(1e9 * c.link);
+    call->delay_ns = (u64)(1e9 * c.delay);
+}
+
 /* --- from task to call -------------------------------------------------------------- */
 
 static enum comm_op comm_op_of(const struct task *t)
@@ -137,10 +168,8 @@ static int start_move(struct driver *d, const struct task *t, const struct run *
         .dtype = moved->dtype,
         .tag = tag_of(&(struct task){ .op = &op_send, .layer = t->layer, .phase = t->phase }),
     };
-    if (!q->lane)
-        return comm_start(call);
-    comm_lane_submit(q->lane, call);
-    return OK;
+    slow_down(call, x, (double)tensor_bytes(moved));
+    return submit(q, call, d, x);
 }
 
 /* Rows to and from each rank, as the task before has counted them. */
@@ -194,10 +223,8 @@ static int start_one(struct driver *d, const struct task *t, i64 block, const st
         .exact = true, /* whatever carries it, the same run gives the same bits */
         .tag = tag_of(t),
     };
-    if (!d->queues[t->lane].lane)
-        return comm_start(call);
-    comm_lane_submit(d->queues[t->lane].lane, call);
-    return OK;
+    slow_down(call, x, t->cost.message_bytes / (double)outer);
+    return submit(&d->queues[t->lane], call, d, x);
 }
 
 static int start(void *context, const struct task *t, struct run *x, u64 *ticket)

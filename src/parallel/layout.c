@@ -37,6 +37,12 @@ const struct option layout_options[] = {
     { "layout.zero_group", FIELD(INT, zero_group), "0", .unit = "ranks", .max = MOST_RANKS,
       .help = "How many neighbours split what zero splits, such as those of a node; other groups are "
               "copies. 0: all data-parallel ranks." },
+    { "layout.bucket", FIELD(SIZE, bucket), "0", .unit = "bytes", .max = 1e15,
+      .help = "Sums of gradients over dp go in messages of about this size at most, where nothing "
+              "is split; 0: each layer's as one." },
+    { "layout.sums", FIELD(CHOICE, sums), "ready", .choices = "ready|end",
+      .help = "When gradients are summed over dp: beside the rest of the backward pass, as soon as a "
+              "layer's are ready, or all at its end." },
     { "layout.exact", FIELD(BOOL, exact), "false",
       .help = "Sums in an order that no layout changes: pp, dp, ep and tp give the very bits of one "
               "rank that is exact too; cp with exact_context." },

@@ -32,12 +32,17 @@ enum zero_stage {
 /* How attention gets at the tokens of other ranks: parallel/context_parallel.h. */
 enum cp_kind { CP_RING, CP_ULYSSES };
 
+/* When gradients are summed over dp: as soon as a layer's are ready, or when all are. */
+enum layout_sums { SUMS_READY, SUMS_END };
+
 struct layout {
     i64 islands, pp, dp, cp, tp;
     i64 ep; /* divides dp cp */
     int cp_kind; /* enum cp_kind */
     i64 zero; /* enum zero_stage */
     i64 zero_group; /* ranks that split it: so many neighbours along dp and cp; 0: all */
+    i64 bucket; /* bytes: largest message of a gradient's sum over dp; 0: a layer's */
+    int sums;   /* enum layout_sums */
     bool exact; /* the bits of one rank: parallel/exact.h */
     bool exact_context; /* its sums over tokens are such that cp can share them */
     i64 chunks;           /* pipeline stages per rank; 0: as few as the schedule needs */

@@ -186,6 +186,7 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     l->data_ended = rc < 0 && s->state.step > 0 && loader_ended(s->loader, &data);
     TRY(rc);
     TRY(meet(s, session_share_weight));
+    TRY(session_disturb(s));
     write_hyper(l);
     health_begin(&s->io.health, health_due(s));
     rc = run_gradients(s, p, begin);
@@ -367,6 +368,8 @@ static int log_step(struct loop *l)
     put_router(l, j);
     session_put_energy(s, j);
     run_folder_end_line(&s->folder);
+    if (inject_has(&s->inject, INJECT_LOG))
+        sys_fsync(s->folder.metrics_fd); /* what it costs is the point */
     put_events(l);
     put_openmetrics(l);
     l->window_ns = 0;
@@ -588,13 +591,19 @@ static int between_steps(struct loop *l)
 {
     struct session *s = l->s;
     const struct train_config *c = s->config;
-    if (s->state.step % c->log.every == 0)
+    u64 begin = sys_now_ns();
+    if (s->state.step % c->log.every == 0) {
         TRY(log_step(l));
+        add_span(s, SPAN_LOG, begin, sys_now_ns());
+    }
     tell(l);
     if (c->eval.every > 0 && s->state.step % c->eval.every == 0 && !finished(l))
         TRY(evaluate_both(l, false));
-    if (checkpoint_due(s) && !finished(l))
+    begin = sys_now_ns();
+    if (checkpoint_due(s) && !finished(l)) {
         TRY(session_save(s));
+        add_span(s, SPAN_CHECKPOINT, begin, sys_now_ns());
+    }
     return checkpoint_poll(s->writer, &(struct checkpoint_result){ 0 });
 }
 

@@ -291,6 +291,7 @@ static int open_parts(struct session *s)
         name_checkpoints(s);
     TRY(session_place(s));
     TRY(engine_init(&s->engine, s->request.backend, session_threads(s), c->trace.ring));
+    TRY(session_open_inject(s));
     TRY(session_check_exact(s));
     s->engine.away_folder = away_folder(s);
     TRY(open_data(s));
@@ -309,6 +310,7 @@ static int open_parts(struct session *s)
     TRY(session_open_trace(s));
     TRY(session_preflight(s));
     TRY(start_or_resume(s));
+    TRY(session_begin_inject(s));
     if (!s->request.dry_run) {
         TRY(begin_writing(s));
         TRY(session_begin_energy(s));
@@ -365,6 +367,7 @@ bool session_asked_to_stop(const struct session *s)
 
 void session_close(struct session *s)
 {
+    session_end_inject(s);
     driver_free(s->driver);
     away_lane_free(s->away);
     checkpoint_writer_free(s->writer);

@@ -11,6 +11,7 @@
 
 #include "backend/away_lane.h"
 #include "backend/engine.h"
+#include "base/inject.h"
 #include "comm/node.h"
 #include "data/loader.h"
 #include "data/tokenizer.h"
@@ -104,6 +105,9 @@ struct session {
     double step_s;   /* of the last step; of the slowest rank's once they have agreed */
     i64 steps_taken; /* by this process, since it was where a checkpoint was */
     struct engine engine;
+    struct inject inject; /* run.inject */
+    int neighbours[64];   /* processes that compute beside this one, on purpose */
+    int n_neighbours;
     struct step_io io;
     struct step_program steps[SESSION_SHAPES];
     struct step_program outer; /* with outer.every only */
@@ -225,6 +229,13 @@ int session_write_manifest(struct session *s);
 
 /* The program that computes a step: with ramps, its shape changes from step to step. */
 struct step_program *session_program(struct session *s, i64 step);
+
+/* session_inject.c: what run.inject asks for is settled once it is known which rank this is; what is
+ * done between the tasks of steps; the end. */
+int session_open_inject(struct session *s);
+int session_begin_inject(struct session *s); /* once there are weights */
+int session_disturb(struct session *s);      /* before each step's tasks */
+void session_end_inject(struct session *s);
 
 /* session_trace.c: spans of what is exchanged, once lanes are open; at the end of a run, trace.json
  * and trace.pftrace of the last steps. All ranks call it together. */

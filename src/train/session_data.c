@@ -211,7 +211,8 @@ int session_open_loaders(struct session *s)
         .vocab = (u32)s->spec.vocab,
         .tokenizer_hash = s->tokenizer ? dataset_tokenizer_id(tokenizer_hash(s->tokenizer)) : 0,
         .token_bytes = s->token_bytes,
-        .threads = 1,
+        .threads = (int)c->data.threads,
+        .inject = s->inject.kinds ? &s->inject : NULL,
         .steps_ahead = (int)c->data.prefetch,
         .on_error = c->data.on_missing == MISSING_SKIP ? LOADER_SKIP : LOADER_STOP,
         .trace = c->trace.level == TRACE_OFF ? NULL : &s->engine.trace,
@@ -222,6 +223,7 @@ int session_open_loaders(struct session *s)
         return OK;
     config.steps_ahead = 1;
     config.trace = NULL;
+    config.inject = NULL;
     TRY(loader_open_eval(&s->eval_loader, &config, c->eval.tokens));
     return loader_open_eval(&s->final_loader, &config, 0);
 }

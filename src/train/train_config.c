@@ -51,6 +51,8 @@ const struct option train_options[] = {
               "saving what was reached, or go on without that source, with a warning." },
     { "data.prefetch", FIELD(INT, data.prefetch), "4", .unit = "batches", .min = 1,
       .max = 1024, .help = "Batches that are read ahead of the training step." },
+    { "data.threads", FIELD(INT, data.threads), "1", .unit = "threads", .min = 1, .max = 256,
+      .help = "Threads of each rank that read ahead." },
     /* --- train --- */
     { "train.steps", FIELD(INT, train.steps), "0", .unit = "steps",
       .max = INFINITY,
@@ -216,6 +218,9 @@ const struct option train_options[] = {
     { "run.preflight", FIELD(BOOL, run.preflight), "yes",
       .help = "Before the first step of several ranks: time a product on each and messages "
               "between each two, and name what is slower than the rest." },
+    { "run.inject", FIELD(STRINGS, run.inject), NULL,
+      .help = "What slows this run down on purpose, to see whether it is found: kind=value"
+              "[@rank][:steps], as --inject of `headway train`, whose help lists the kinds." },
     { "run.name", FIELD(STRING, run.name), NULL,
       .help = "Name of the run folder; without it, made from the recipe's name and the "
               "time." },

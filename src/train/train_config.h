@@ -40,7 +40,7 @@ struct train_config {
         int border;  /* enum train_border */
         int loss_on; /* enum train_loss_on */
         int on_missing; /* enum train_missing */
-        i64 prefetch;
+        i64 prefetch, threads;
     } data;
     struct {
         i64 steps, tokens;
@@ -95,6 +95,7 @@ struct train_config {
     struct {
         const char *dir, *name;
         bool preflight;
+        struct option_strings inject;
     } run;
     struct {
         const char *location, *powercap;

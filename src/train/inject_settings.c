@@ -1,0 +1,138 @@
+#include "train/inject_settings.h"
+
+#include "base/inject.h"
+#include "base/text.h"
+#include "train/train_spec.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct settings {
+    struct recipe *recipe;
+    const struct train_config *config;
+    const struct layout *layout;
+    const char **backend;
+};
+
+static int set(const struct settings *x, const char *key, const char *value)
+{
+    return recipe_override(x->recipe, arena_printf(x->recipe->arena, "%s=%s", key, value));
+}
+
+static int set_number(const struct settings *x, const char *key, i64 value)
+{
+    return set(x, key, arena_printf(x->recipe->arena, "%lld", (long long)value));
+}
+
+/* As many rows in a step as before. */
+static int micro_batch(const struct settings *x, i64 rows)
+{
+    i64 all = x->config->train.batch * x->config->train.accumulate;
+    if (x->config->train.global_batch == 0 && all % rows)
+        return err_set(ERR_CONFIG, "micro_batch=%lld does not divide the %lld rows of a step",
+                       (long long)rows, (long long)all);
+    TRY(set_number(x, "train.batch", rows));
+    return x->config->train.global_batch ? OK : set_number(x, "train.accumulate", all / rows);
+}
+
+/* "4+4+4+4" becomes "3+3+4+6": the last of n stages has `more` layers beyond its share. */
+static int stage_skew(const struct settings *x, i64 more)
+{
+    struct model_spec spec;
+    struct restore from;
+    struct text out = { 0 };
+    i64 n = x->layout->pp * i64_max(1, x->layout->chunks);
+    TRY(train_spec(&spec, &from, x->config, x->recipe->arena));
+    i64 last = spec.layers / n + more, rest = spec.layers - last;
+    if (n < 2 || rest < n - 1)
+        return err_set(ERR_CONFIG, "stage_skew=%lld needs a pipeline, and a layer for each other "
+                       "stage; %lld layers on %lld stages do not have them", (long long)more,
+                       (long long)spec.layers, (long long)n);
+    for (i64 i = 0; i + 1 < n; i++) /* earlier stages take the remainder */
+        text_printf(&out, "%lld+", (long long)(rest / (n - 1) + (i < rest % (n - 1))));
+    text_printf(&out, "%lld", (long long)last);
+    int rc = set(x, "layout.stages", out.data);
+    text_fini(&out);
+    return rc;
+}
+
+static int capacity(const struct settings *x, double value)
+{
+    void *target;
+    struct text map = { 0 };
+    const struct option *o = recipe_find(x->recipe, "model.override", &target);
+    option_format(o, target, &map);
+    bool some = map.length > 2 && map.data[0] == '{';
+    const char *given = some ? arena_strndup(x->recipe->arena, map.data + 1, map.length - 2) : "";
+    text_fini(&map);
+    return set(x, "model.override", arena_printf(x->recipe->arena, "{%s%srouter.capacity: %g}",
+                                                 given, some ? ", " : "", value));
+}
+
+static int bucket(const struct settings *x, const char *size)
+{
+    if (strcmp(size, "all") == 0)
+        return set(x, "layout.sums", "end");
+    return set(x, "layout.bucket", size);
+}
+
+static int apply(const struct settings *x, const struct inject_fault *f)
+{
+    const char *key = inject_rows[f->kind].key;
+    switch (f->kind) {
+    case INJECT_MICRO_BATCH:
+        return micro_batch(x, (i64)f->value);
+    case INJECT_STAGE_SKEW:
+        return stage_skew(x, (i64)f->value);
+    case INJECT_CAPACITY:
+        return capacity(x, f->value);
+    case INJECT_BUCKET:
+        return bucket(x, f->word);
+    case INJECT_SYNC:
+        return set_number(x, key, ZERO_GRADIENTS);
+    case INJECT_ISA:
+        *x->backend = strcmp(f->word, "scalar") == 0 ? "generic"
+                                                     : arena_strdup(x->recipe->arena, f->word);
+        return OK;
+    case INJECT_DTYPE:
+        return set(x, key, strcmp(f->word, "f32") == 0 ? "fp32" : f->word);
+    case INJECT_CKPT:
+        TRY(set(x, "checkpoint.async", "no"));
+        return set_number(x, key, (i64)f->value);
+    default:
+        return inject_rows[f->kind].value == INJECT_WORD ? set(x, key, f->word)
+                                                         : set_number(x, key, (i64)f->value);
+    }
+}
+
+/* Behind what the recipe says. */
+static int add_texts(const struct settings *x, const struct option_strings *more)
+{
+    const struct option_strings *given = &x->config->run.inject;
+    struct text all = { 0 };
+    if (more->count == 0)
+        return OK;
+    for (i64 i = 0; i < given->count; i++)
+        text_printf(&all, "%s,", given->at[i]);
+    for (i64 i = 0; i < more->count; i++)
+        text_printf(&all, "%s%s", more->at[i], i + 1 < more->count ? "," : "");
+    int rc = set(x, "run.inject", all.data);
+    text_fini(&all);
+    return rc;
+}
+
+int inject_settings(struct recipe *r, const struct train_config *config,
+                    const struct layout *layout, const struct option_strings *more,
+                    const char **backend)
+{
+    struct settings x = { r, config, layout, backend };
+    struct inject all;
+    TRY(add_texts(&x, more));
+    const struct option_strings *texts = &config->run.inject;
+    TRY(inject_read(&all, texts->at, texts->count,
+                    texts->count ? recipe_where(r, "run.inject") : NULL));
+    for (int i = 0; i < all.n; i++)
+        if (inject_rows[all.faults[i].kind].key)
+            TRY(apply(&x, &all.faults[i]));
+    return OK;
+}

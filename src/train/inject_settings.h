@@ -1,0 +1,17 @@
+/* train/inject_settings.h - what run.inject asks for that is a setting of the recipe.
+ *
+ * A fault such as recompute=full is the setting train.recompute=full: it is made where the recipe
+ * is, before anything is built from it, and stands in the run's manifest like any other. */
+#ifndef HEADWAY_INJECT_SETTINGS_H
+#define HEADWAY_INJECT_SETTINGS_H
+
+#include "parallel/layout.h"
+#include "train/train_config.h"
+
+/* Adds faults (as texts, NULL-terminated or none) to run.inject, and sets the keys that its faults
+ * stand for. config and layout are what the recipe is bound to. *backend changes with isa=. */
+int inject_settings(struct recipe *r, const struct train_config *config,
+                    const struct layout *layout, const struct option_strings *more,
+                    const char **backend);
+
+#endif

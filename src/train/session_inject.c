@@ -1,0 +1,134 @@
+/* What run.inject asks for, as far as it concerns the loop (see base/inject.h): what is disturbed
+ * between tasks, and what has to be there before the first of them. */
+#include "base/sys.h"
+#include "base/sys_share.h"
+#include "base/text.h"
+#include "ops/ops.h"
+#include "train/session.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+static int check_ops(const struct session *s)
+{
+    for (int i = 0; i < s->inject.n; i++) {
+        const struct inject_fault *f = &s->inject.faults[i];
+        if (f->kind != INJECT_OP && f->kind != INJECT_SERIAL)
+            continue;
+        struct nearest nearest = { .typed = f->word };
+        bool found = false;
+        for (int k = 0; op_table[k] && !found; k++) {
+            nearest_offer(&nearest, op_table[k]->name);
+            found = strcmp(op_table[k]->name, f->word) == 0;
+        }
+        const char *near = nearest_found(&nearest);
+        if (!found)
+            return err_set(ERR_CONFIG, "there is no op called %s to disturb%s%s%s", f->word,
+                           near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+    }
+    return OK;
+}
+
+int session_open_inject(struct session *s)
+{
+    const struct option_strings *texts = &s->config->run.inject;
+    TRY(inject_read(&s->inject, texts->at, texts->count,
+                    texts->count ? recipe_where(s->request.recipe, "run.inject") : NULL));
+    inject_begin(&s->inject, s->mesh.rank, (u64)s->config->train.seed);
+    if (s->inject.kinds == 0)
+        return OK;
+    TRY(check_ops(s));
+    s->engine.inject = &s->inject;
+    if (inject_has(&s->inject, INJECT_SERIAL))
+        TRY(pool_new(&s->engine.one_thread, 1, false));
+    return OK;
+}
+
+/* --- before the first step ---------------------------------------------------------- */
+
+/* They end with this process, or are ended by it. */
+static int start_neighbours(struct session *s, i64 n)
+{
+    for (; s->n_neighbours < n; s->n_neighbours++) {
+        int pid = sys_fork();
+        if (pid < 0)
+            return err_set(ERR_SYS, "no process beside this one: %s", strerror(errno));
+        s->neighbours[s->n_neighbours] = pid;
+        if (pid > 0)
+            continue;
+        sys_die_with_parent();
+        for (;;)
+            sys_pause();
+    }
+    return OK;
+}
+
+/* In units of sigmoid scores, which lie within 0.1 of each other at the start. */
+static const double bias_unit = 0.1;
+
+static int skew_router(struct session *s, double exponent)
+{
+    const struct model *m = s->model;
+    i64 found = 0;
+    for (i64 i = 0; i < m->n_params; i++) {
+        const struct param *p = &m->params[i];
+        if (p->desc.kind != PARAM_BALANCE)
+            continue;
+        float *bias = p->master->data;
+        for (i64 e = 0; e < tensor_count(p->master); e++)
+            bias[e] = (float)(-bias_unit * exponent * log((double)(e + 1)));
+        found++;
+    }
+    if (found == 0 && s->mesh.layout.pp == 1)
+        return err_set(ERR_CONFIG, "router_zipf needs a model with experts and router.bias");
+    return OK;
+}
+
+int session_begin_inject(struct session *s)
+{
+    const struct inject_fault *f;
+    if ((f = inject_at(&s->inject, INJECT_ROUTER_ZIPF, 0)))
+        TRY(skew_router(s, f->value));
+    if ((f = inject_at(&s->inject, INJECT_NEIGHBOUR, 0)) && !s->request.dry_run)
+        TRY(start_neighbours(s, (i64)f->value));
+    return OK;
+}
+
+void session_end_inject(struct session *s)
+{
+    for (int i = 0; i < s->n_neighbours; i++)
+        sys_kill(s->neighbours[i]);
+    s->n_neighbours = 0;
+}
+
+/* --- between tasks ------------------------------------------------------------------ */
+
+enum { PAGE = 4096 };
+
+/* What a program does that takes its buffers anew in every step. */
+static int churn(i64 bytes)
+{
+    char *memory = sys_alloc(bytes, 64);
+    if (!memory)
+        return err_set(ERR_LIMIT, "no memory for malloc_churn of %lld MiB",
+                       (long long)(bytes >> 20));
+    for (volatile char *at = memory; at < memory + bytes; at += PAGE)
+        *at = 1;
+    sys_free(memory);
+    return OK;
+}
+
+int session_disturb(struct session *s)
+{
+    const struct inject_fault *f;
+    u64 step = (u64)s->state.step;
+    if (s->inject.kinds == 0)
+        return OK;
+    double pause = inject_pause(&s->inject, step);
+    if (pause > 0)
+        sys_sleep_ns((u64)(1e9 * pause));
+    if ((f = inject_at(&s->inject, INJECT_MALLOC_CHURN, step)))
+        TRY(churn((i64)f->value));
+    return OK;
+}
