@@ -138,6 +138,15 @@ static void add_span(struct session *s, enum span_kind kind, u64 begin, u64 end)
         trace_add(&s->engine.trace, &span);
 }
 
+/* Since begin, behind the step that was counted last. */
+static void add_span_behind(struct session *s, enum span_kind kind, u64 begin)
+{
+    struct span span = { .begin_ns = begin, .end_ns = sys_now_ns(),
+                         .step = (u32)s->state.step - 1, .lane = TRACE_HOST, .kind = (u8)kind };
+    if (s->config->trace.level != TRACE_OFF)
+        trace_add(&s->engine.trace, &span);
+}
+
 /* What all ranks do together, between what each of them computes. */
 static int meet(struct session *s, int (*together)(struct session *s))
 {
@@ -594,7 +603,7 @@ static int between_steps(struct loop *l)
     u64 begin = sys_now_ns();
     if (s->state.step % c->log.every == 0) {
         TRY(log_step(l));
-        add_span(s, SPAN_LOG, begin, sys_now_ns());
+        add_span_behind(s, SPAN_LOG, begin);
     }
     tell(l);
     if (c->eval.every > 0 && s->state.step % c->eval.every == 0 && !finished(l))
@@ -602,7 +611,7 @@ static int between_steps(struct loop *l)
     begin = sys_now_ns();
     if (checkpoint_due(s) && !finished(l)) {
         TRY(session_save(s));
-        add_span(s, SPAN_CHECKPOINT, begin, sys_now_ns());
+        add_span_behind(s, SPAN_CHECKPOINT, begin);
     }
     return checkpoint_poll(s->writer, &(struct checkpoint_result){ 0 });
 }
