@@ -76,12 +76,13 @@ static bool is_product(const struct op_info *op)
 
 /* --- operators ------------------------------------------------------------------------ */
 
-/* The chunk of the head that it is a part of so far, or the same product again. */
+/* The chunk of the head, or the turn of a ring, that it is a part of so far. */
 static struct plan_op *find_op(struct plan_piece_ops *p, const struct task *t,
                                const struct plan_op *like)
 {
-    for (int i = 0; i < p->n; i++)
-        if (t->head && !strcmp(p->ops[i].name, like->name) && p->ops[i].phase == like->phase &&
+    bool turns = like->kind == PLAN_ATTENTION || t->op == &op_add;
+    for (int i = 0; (t->head || turns) && i < p->n; i++)
+        if (!strcmp(p->ops[i].name, like->name) && p->ops[i].phase == like->phase &&
             p->ops[i].kind == like->kind)
             return &p->ops[i];
     return NULL;

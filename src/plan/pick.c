@@ -1,0 +1,88 @@
+#include "plan/pick.h"
+
+#include "base/err.h"
+#include "base/text.h"
+
+#include <string.h>
+
+#define FIELD(kind, field) OPTION_FIELD(kind, struct plan_pick, field)
+#define DEGREE(name, field, text)                                                              \
+    { name, FIELD(INT, field), "-1", .min = -1, .max = 1 << 20, .help = text }
+
+const struct option plan_pick_options[] = {
+    DEGREE("tp", tp, "Ranks that share each matrix; -1: whatever is best, here and below."),
+    DEGREE("cp", cp, "Ranks that share the tokens of each row."),
+    DEGREE("pp", pp, "Ranks that share the layers."),
+    DEGREE("dp", dp, "Ranks that share the rows of the batch."),
+    DEGREE("ep", ep, "Ranks that share the experts."),
+    DEGREE("micro_batch", micro_batch, "Rows of a micro-batch."),
+    DEGREE("micro_batches", micro_batches, "Micro-batches of a step, on each rank along dp."),
+    DEGREE("chunks", virtual_stages, "Pipeline stages on each rank."),
+    DEGREE("zero", zero, "What ranks along dp split: 0 nothing, 1 state, 2 gradients, 3 weights."),
+    DEGREE("zero_group", zero_group, "How many neighbours split it; 0: all."),
+    { "schedule", FIELD(CHOICE, schedule), "any",
+      .choices = "any|gpipe|1f1b|interleaved|zb-h1|zb-v", .help = "Order of work in a pipeline." },
+    { "recompute", FIELD(CHOICE, recompute), "any", .choices = "any|none|selective|full",
+      .help = "What the backward pass computes again." },
+    { 0 },
+};
+
+struct plan_pick plan_pick_open(void)
+{
+    return (struct plan_pick){ PICK_ANY, PICK_ANY, PICK_ANY, PICK_ANY, PICK_ANY, PICK_ANY,
+                               PICK_ANY, PICK_ANY, PICK_ANY, PICK_ANY, 0, 0 };
+}
+
+int plan_pick_parse(struct plan_pick *out, const char *text, const char *where, struct arena *a)
+{
+    *out = plan_pick_open();
+    while (*text) {
+        i64 length = (i64)strcspn(text, ",");
+        const char *equals = memchr(text, '=', (size_t)length);
+        if (!equals)
+            return err_set(ERR_USAGE, "%s: '%.*s' is not key=value; a layout is written like "
+                           "tp=8,pp=4,recompute=none", where, (int)length, text);
+        const char *key = arena_strndup(a, text, equals - text);
+        const char *value = arena_strndup(a, equals + 1, text + length - equals - 1);
+        TRY(option_parse_one(plan_pick_options, out, key, value, where, a));
+        text += length + (text[length] == ',');
+    }
+    return OK;
+}
+
+static bool is(i64 wanted, i64 given)
+{
+    return wanted == PICK_ANY || wanted == given;
+}
+
+bool plan_pick_has(const struct plan_pick *p, const struct plan_layout *l)
+{
+    return is(p->tp, l->tp) && is(p->cp, l->cp) && is(p->pp, l->pp) && is(p->dp, l->dp) &&
+           is(p->ep, l->ep) && is(p->micro_batch, l->micro_batch) &&
+           is(p->micro_batches, l->micro_batches) && is(p->virtual_stages, l->virtual_stages) &&
+           is(p->zero, l->zero) && is(p->zero_group, l->zero_group) &&
+           (p->schedule == 0 || p->schedule == l->schedule + 1) &&
+           (p->recompute == 0 || p->recompute == l->recompute + 1);
+}
+
+const char *plan_layout_text(const struct plan_layout *l, struct arena *a)
+{
+    static const char *const recompute[] = { "none", "selective", "full" };
+    const struct { const char *name; i64 value, usual; } numbers[] = {
+        { "tp", l->tp, 1 }, { "cp", l->cp, 1 }, { "pp", l->pp, 1 }, { "dp", l->dp, 1 },
+        { "ep", l->ep, 1 }, { "micro_batch", l->micro_batch, 0 },
+        { "chunks", l->virtual_stages, 1 }, { "zero", l->zero, 0 },
+        { "zero_group", l->zero_group, 0 },
+    };
+    struct text out = { 0 };
+    for (i64 i = 0; i < COUNT_OF(numbers); i++)
+        if (numbers[i].value != numbers[i].usual)
+            text_printf(&out, "%s=%lld,", numbers[i].name, (long long)numbers[i].value);
+    if (l->pp > 1)
+        text_printf(&out, "schedule=%s,",
+                    schedule_kind_name((enum schedule_kind)l->schedule));
+    text_printf(&out, "recompute=%s", recompute[l->recompute]);
+    const char *copy = arena_strdup(a, out.data);
+    text_fini(&out);
+    return copy;
+}
