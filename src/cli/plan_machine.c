@@ -84,7 +84,6 @@ static void print_band(const struct plan_band *b, double scale, const char *unit
 
 static void print_tiers(const struct plan_machine *m)
 {
-    static const char *const wirings[PLAN_WIRINGS] = { "", ", rails", ", torus" };
     if (m->n_tiers > 0)
         printf("\ntier        devices  each device sends, one way; a message takes\n");
     for (int i = 0; i < m->n_tiers; i++) {
@@ -98,7 +97,8 @@ static void print_tiers(const struct plan_machine *m)
         print_band(&t->latency_s, 1e6, "us");
         if (t->oversubscription != 1)
             printf("; oversubscribed %g to 1", t->oversubscription);
-        printf("%s\n", wirings[t->wiring]);
+        printf("%s%s\n", t->wiring == PLAN_SWITCH ? "" : "; ",
+               t->wiring == PLAN_SWITCH ? "" : plan_wiring_names[t->wiring]);
     }
 }
 
@@ -161,7 +161,8 @@ const struct command cmd_plan_machine = {
     .arguments = "[MACHINE]",
     .description = "MACHINE is a file, a name in machines/ or machines/devices/, or a line: a "
                    "device, then tiers from the node outwards as NAME:COUNT, each with xRATE (of "
-                   "one device, in one direction), ~LATENCY, /OVERSUBSCRIPTION, +rail or +torus3 "
+                   "one device, in one direction), ~LATENCY, /OVERSUBSCRIPTION, +sums (its "
+                   "switches add), +rail, +mesh or +torus3 "
                    "as needed; what is left out is the device's own. Also host:N (devices that "
                    "share a host, where that is not the first tier), price=4.2USD/h, pue=1.2, "
                    "at=FRA.",

@@ -139,6 +139,9 @@ int machine_check_tier(const struct plan_machine *m, int i, const char *where)
         return err_set(ERR_CONFIG, "%s: oversubscription %.3g of tier '%s' is below 1; 2 means "
                        "that half of what devices could send gets through", where,
                        t->oversubscription, t->name);
+    if (t->oversubscription > 1000 || t->latency_s.hi > 1000)
+        return err_set(ERR_CONFIG, "%s: oversubscription up to 1000 and latencies up to 1000 s are "
+                       "believed, not those of tier '%s'", where, t->name);
     if (t->ranks > 1000000000)
         return err_set(ERR_CONFIG, "%s: tier '%s' has more than 1e9 devices", where, t->name);
     return i ? check_nesting(m, i, where) : OK;

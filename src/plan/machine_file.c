@@ -69,6 +69,7 @@ static const struct value_row machine_rows[] = {
     { "collective_start", FORM_VALUE, QUANTITY_SECONDS, MACHINE(call_s) },
     { "pue", FORM_VALUE, QUANTITY_RATIO, MACHINE(pue) },
     { "location", FORM_TEXT, 0, MACHINE(location) },
+    { "measured", FORM_TEXT, 0, MACHINE(measured) },
     { "carbon_g_per_kwh", FORM_VALUE, QUANTITY_RATIO, MACHINE(grid_g_per_kwh) },
     { 0 },
 };
@@ -81,6 +82,7 @@ static const struct value_row tier_rows[] = {
     { "oversubscription", FORM_VALUE, QUANTITY_RATIO, TIER(oversubscription) },
     { "wiring", FORM_SKIP, 0, 0 },
     { "axes", FORM_SKIP, 0, 0 },
+    { "switch_sums", FORM_SKIP, 0, 0 },
     { 0 },
 };
 
@@ -204,8 +206,12 @@ static int unknown(const struct reader *r, const struct value_row *rows, const c
                    const struct yaml_node *node)
 {
     struct nearest nearest = { .typed = key };
-    for (; rows->key; rows++)
+    for (; rows->key; rows++) {
+        const char *dot = strchr(rows->key, '.');
         nearest_offer(&nearest, rows->key);
+        if (dot) /* a map's own name */
+            nearest_offer(&nearest, arena_strndup(r->a, rows->key, dot - rows->key));
+    }
     return option_unknown_key(key, nearest_found(&nearest), yaml_key_where(node, r->a));
 }
 
@@ -284,7 +290,7 @@ static int no_device(const char *name, const char *where, struct arena *a)
 static void begin(struct reader *r, struct plan_machine *out, struct arena *a)
 {
     *out = (struct plan_machine){ .currency = "" };
-    out->algorithms = 1u << NET_RING | 1u << NET_TREE | 1u << NET_DIRECT;
+    out->algorithms = 1u << NET_RING | 1u << NET_TREE | 1u << NET_DIRECT | 1u << NET_IN_SWITCH;
     *r = (struct reader){ .m = out, .a = a };
     r->facts = ARENA_ARRAY(a, struct plan_fact, MACHINE_FACTS);
     out->facts = r->facts;
@@ -355,20 +361,23 @@ static int read_size(struct reader *r, int i, const struct yaml_node *tier)
 
 static int read_wiring(struct reader *r, struct plan_tier *t, const struct yaml_node *tier)
 {
-    static const char *const names[] = { "switch", "rail", "torus", "fat-tree" };
     const struct yaml_node *node = yaml_get(tier, "wiring"), *axes = yaml_get(tier, "axes");
-    const char *name = "switch", *count = "1";
+    const struct yaml_node *sums = yaml_get(tier, "switch_sums");
+    const char *name = "switch", *count = "1", *yes = "no";
     if (node)
         TRY(want_text(r, node, &name));
     if (axes)
         TRY(want_text(r, axes, &count));
-    i64 at = 0;
-    while (at < COUNT_OF(names) && strcmp(names[at], name) != 0)
-        at++;
-    if (at == COUNT_OF(names))
-        return err_set(ERR_CONFIG, "%s: no wiring '%s'; it is switch, rail, torus or fat-tree "
-                       "(with its oversubscription)", yaml_where(node, r->a), name);
-    t->wiring = at == 3 ? PLAN_SWITCH : (int)at;
+    if (sums)
+        TRY(want_text(r, sums, &yes));
+    t->reduces = strcmp(yes, "yes") == 0;
+    if (sums && !t->reduces && strcmp(yes, "no") != 0)
+        return err_set(ERR_CONFIG, "%s: switch_sums is yes or no", yaml_where(sums, r->a));
+    while (t->wiring < PLAN_WIRINGS && strcmp(plan_wiring_names[t->wiring], name) != 0)
+        t->wiring++;
+    if (t->wiring == PLAN_WIRINGS)
+        return err_set(ERR_CONFIG, "%s: no wiring '%s'; it is switch (also a fat tree, with its "
+                       "oversubscription), rail, torus or mesh", yaml_where(node, r->a), name);
     t->axes = atoi(count);
     if (t->axes < 1 || t->axes > 3 || (axes && t->wiring != PLAN_TORUS))
         return err_set(ERR_CONFIG, "%s: axes are those of a torus: 1, 2 or 3",
@@ -444,7 +453,7 @@ static int read_algorithms(struct reader *r, const struct yaml_node *list)
             nearest_offer(&nearest, net_algorithm_names[at++]);
         if (at == NET_ALGORITHMS)
             return err_set(ERR_CONFIG, "%s: no algorithm '%s'; there are ring, tree, doubling, "
-                           "hierarchical and direct", yaml_where(c, r->a), nearest.typed);
+                           "hierarchical, direct and in-switch", yaml_where(c, r->a), nearest.typed);
         r->m->algorithms |= 1u << at;
     }
     return OK;

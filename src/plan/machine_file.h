@@ -15,8 +15,8 @@
  *         latency: 8 us
  *
  * The same in one line, as hwloc's synthetic topologies: a device, then tiers as
- * NAME:COUNT[xRATE][~LATENCY][/OVERSUBSCRIPTION][+rail|+torus1..3], each counting the ones before
- * it (the last may count *, as many as one asks for); rates are of one device in one direction, and
+ * NAME:COUNT[xRATE][~LATENCY][/OVERSUBSCRIPTION][+sums][+rail|+mesh|+torus1..3], each counting the ones
+ * before it (the last may count *, as many as one asks for); rates are of one device in one direction, and
  * what is left out is the device's. Also host:N, price=4.2USD/h, pue=1.2, at=FRA:
  *
  *     "h100-sxm node:8 pod:32x50GB/s~8us/2"
@@ -53,17 +53,19 @@ struct plan_device {
 enum { PLAN_TIERS = 8 };
 
 /* How collectives go about it (network.h); a machine's `algorithms` are those that its library has,
- * and where it does not say: ring, tree and direct, as NCCL's. */
+ * and where it does not say: ring, tree, direct and in-switch, as NCCL's. */
 enum net_algorithm { NET_RING, NET_TREE, NET_DOUBLING, NET_HIERARCHICAL, NET_DIRECT,
-                     NET_ALGORITHMS };
+                     NET_IN_SWITCH, NET_ALGORITHMS };
 extern const char *const net_algorithm_names[NET_ALGORITHMS];
 
 enum plan_wiring {
     PLAN_SWITCH, /* any to any, at full rate (but for oversubscription) */
     PLAN_RAIL,   /* of domains below, devices of the same place meet; others by way of these */
     PLAN_TORUS,  /* neighbours along axes: bytes_per_s is all of a device's links together */
+    PLAN_MESH,   /* every device has one link to each other: a group uses those among its members */
     PLAN_WIRINGS
 };
+extern const char *const plan_wiring_names[PLAN_WIRINGS];
 
 /* Devices that lie in one domain of a tier reach each other through it: tier 0 is the node, the
  * last one spans the machine. */
@@ -75,6 +77,7 @@ struct plan_tier {
     double oversubscription;      /* 1: full bisection; of the links that leave the domains below */
     int wiring;                   /* enum plan_wiring */
     int axes;                     /* of a torus: 1 to 3 */
+    bool reduces;                 /* its switches sum what passes (tier 0 only) */
 };
 
 /* Where one value comes from. */
@@ -98,6 +101,7 @@ struct plan_machine {
     const char *location;         /* as machine/carbon.h knows them; NULL: not given */
     double grid_g_per_kwh;        /* 0: not given */
     const char *provenance;       /* where the values come from */
+    const char *measured;         /* its name in facts/network_calibration.csv; NULL: none */
     const struct plan_fact *facts;
     i64 n_facts;
 };

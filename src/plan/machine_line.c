@@ -10,8 +10,10 @@
 #include <string.h>
 
 const char *const plan_dtype_names[PLAN_DTYPES] = { "fp32", "bf16", "fp8", "fp4" };
+const char *const plan_wiring_names[PLAN_WIRINGS] = { "switch", "rail", "torus", "mesh" };
 const char *const net_algorithm_names[NET_ALGORITHMS] = { "ring", "tree", "doubling",
-                                                          "hierarchical", "direct" };
+                                                          "hierarchical", "direct",
+                                                          "in-switch" };
 
 /* --- reading ------------------------------------------------------------------------ */
 
@@ -43,8 +45,12 @@ static int read_band(const char *from, const char *to, enum quantity kind, const
 
 static int read_wiring(struct plan_tier *t, const char *text, const char *word)
 {
-    if (strcmp(text, "rail") == 0) {
-        t->wiring = PLAN_RAIL;
+    if (strcmp(text, "sums") == 0) {
+        t->reduces = true;
+        return OK;
+    }
+    if (strcmp(text, "rail") == 0 || strcmp(text, "mesh") == 0) {
+        t->wiring = *text == 'r' ? PLAN_RAIL : PLAN_MESH;
         return OK;
     }
     if (strncmp(text, "torus", 5) != 0 || !strchr("123", text[5]) || !text[5] || text[6])
@@ -148,6 +154,16 @@ int plan_machine_line(struct plan_machine *out, const char *line, struct arena *
 
 /* --- writing ------------------------------------------------------------------------ */
 
+static void add_quantity(struct text *out, const char *before, double value, enum quantity kind)
+{
+    char said[48];
+    quantity_text(value, kind, said, sizeof said);
+    text_add(out, before);
+    for (const char *c = said; *c; c++)
+        if (*c != ' ')
+            text_add_bytes(out, c, 1);
+}
+
 static void add_tier(const struct plan_machine *m, int i, struct text *out)
 {
     const struct plan_tier *t = &m->tiers[i];
@@ -156,15 +172,17 @@ static void add_tier(const struct plan_machine *m, int i, struct text *out)
         text_printf(out, " %s:*", t->name);
     else
         text_printf(out, " %s:%lld", t->name, (long long)(t->ranks / inner));
-    text_printf(out, "x%.6gGB/s", 1e-9 * t->bytes_per_s.mid);
+    add_quantity(out, "x", t->bytes_per_s.mid, QUANTITY_RATE);
     if (t->latency_s.mid > 0)
-        text_printf(out, "~%.6gus", 1e6 * t->latency_s.mid);
+        add_quantity(out, "~", t->latency_s.mid, QUANTITY_SECONDS);
     if (t->oversubscription != 1)
         text_printf(out, "/%.6g", t->oversubscription);
-    if (t->wiring == PLAN_RAIL)
-        text_add(out, "+rail");
+    if (t->reduces)
+        text_add(out, "+sums");
     if (t->wiring == PLAN_TORUS)
         text_printf(out, "+torus%d", t->axes);
+    else if (t->wiring != PLAN_SWITCH)
+        text_printf(out, "+%s", plan_wiring_names[t->wiring]);
 }
 
 const char *plan_machine_text(const struct plan_machine *m, struct arena *a)
@@ -232,7 +250,6 @@ static void put_device(struct json *j, const struct plan_device *d)
 
 static void put_tier(struct json *j, const struct plan_tier *t, bool open)
 {
-    static const char *const wirings[PLAN_WIRINGS] = { "switch", "rail", "torus" };
     json_begin_object(j);
     json_put_str(j, "name", t->name);
     if (open)
@@ -242,7 +259,7 @@ static void put_tier(struct json *j, const struct plan_tier *t, bool open)
     put_band(j, "bytes_per_s", &t->bytes_per_s);
     put_band(j, "latency_s", &t->latency_s);
     json_put_double(j, "oversubscription", t->oversubscription);
-    json_put_str(j, "wiring", wirings[t->wiring]);
+    json_put_str(j, "wiring", plan_wiring_names[t->wiring]);
     json_end(j);
 }
 

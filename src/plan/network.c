@@ -39,6 +39,13 @@ static double pick(const struct plan_band *b, enum end end, bool more_is_quick)
     return (end == QUICK) == more_is_quick ? b->hi : b->lo;
 }
 
+/* Of a device's links, those that lead to members. */
+static double mesh_share(const struct plan_machine *m, int tier, double fan)
+{
+    double all = (double)m->tiers[tier].ranks / (tier ? (double)m->tiers[tier - 1].ranks : 1);
+    return fan > 1 ? (fan - 1) / (all - 1) : 1;
+}
+
 static struct span span_of(const struct plan_machine *m, struct net_group g, enum end end)
 {
     struct span s = { .m = m, .ranks = (double)g.ranks, .stride = g.stride };
@@ -50,6 +57,8 @@ static struct span span_of(const struct plan_machine *m, struct net_group g, enu
         s.fan[i] = (double)fan[i];
         s.below[i] = members;
         s.bytes_per_s[i] = pick(&t->bytes_per_s, end, true) / t->oversubscription / sharers;
+        if (t->wiring == PLAN_MESH)
+            s.bytes_per_s[i] *= mesh_share(m, i, s.fan[i]);
         s.latency_s[i] = pick(&t->latency_s, end, false);
         members *= s.fan[i];
     }
@@ -70,17 +79,17 @@ static double rounds_of(enum net_op op)
     return op == NET_ALLREDUCE ? 2 : 1;
 }
 
-/* n - 1 steps over n edges, of which most are inside of domains. */
+/* n - 1 steps. In each of them every rank hears from its neighbour, so a step takes as long as over
+ * the slowest edge; what moves fills the links of all tiers at once. */
 static double ring(const struct span *s, enum net_op op, double bytes)
 {
-    double n = s->ranks, rounds = rounds_of(op), steps = 0, moving = 0;
+    double n = s->ranks, step = 0, moving = 0;
     double around = op == NET_BROADCAST ? bytes : bytes * (n - 1) / n;
     for (int i = 0; i < s->tiers; i++) {
-        double edges = n / s->below[i] - n / (s->below[i] * s->fan[i]);
-        steps += edges * s->latency_s[i];
+        step = fmax(step, s->latency_s[i]);
         moving = fmax(moving, shared_out(s, i, around));
     }
-    return rounds * (steps + moving);
+    return rounds_of(op) * ((n - 1) * step + moving);
 }
 
 /* Pieces follow each other, so all levels work at once. */
@@ -94,6 +103,20 @@ static double tree(const struct span *s, enum net_op op, double bytes)
         moving = fmax(moving, shared_out(s, i, bytes));
     }
     return rounds_of(op) * (steps + moving);
+}
+
+/* The node's switch sums: what a rank sends comes back summed, and it sends a share of that on. */
+static double in_switch(const struct span *s, enum net_op op, double bytes)
+{
+    double steps = 2 * s->latency_s[0], n = s->fan[0];
+    double moving = bytes * (1 + 1 / n) / s->bytes_per_s[0];
+    if (op != NET_ALLREDUCE || !s->m->tiers[0].reduces || n < 2)
+        return INFINITY;
+    for (int i = 1; i < s->tiers; i++) {
+        steps += 2 * ceil(log2(s->fan[i])) * s->latency_s[i];
+        moving = fmax(moving, shared_out(s, i, 2 * bytes));
+    }
+    return steps + moving;
 }
 
 /* One tier after the other; the nearest ranks share most of it out, so little goes far. */
@@ -170,6 +193,8 @@ static double by(const struct span *s, enum net_op op, enum net_algorithm how, d
         return ring(s, op, bytes);
     if (how == NET_TREE)
         return tree(s, op, bytes);
+    if (how == NET_IN_SWITCH)
+        return in_switch(s, op, bytes);
     return by_tiers(s, op, bytes, how == NET_DOUBLING);
 }
 

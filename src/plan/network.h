@@ -8,6 +8,7 @@
  *     tree          log2 steps up or down, pieces in a row behind each other: allreduce, broadcast
  *     doubling      log2 steps to ranks at doubling distance
  *     hierarchical  rings within the domains of each tier, then across them with what is left
+ *     in-switch     the node's switch sums (NVLink SHARP); a tree joins nodes. Allreduce
  *     direct        every rank to every other: all-to-all, sendrecv
  *
  * bytes is the whole buffer X: an allreduce and a broadcast of X, a gather that ends with X at each

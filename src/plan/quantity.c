@@ -166,6 +166,6 @@ void quantity_text(double value, enum quantity kind, char *out, size_t size)
             !strchr(u->name, 'b'))
             best = u;
     const char *word = kinds[kind].word;
-    snprintf(out, size, "%.4g%s%s%s%s", value / best->scale, *best->name ? " " : "", best->name,
+    snprintf(out, size, "%.6g%s%s%s%s", value / best->scale, *best->name ? " " : "", best->name,
              word ? " " : "", word ? word : "");
 }

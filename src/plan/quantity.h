@@ -26,7 +26,7 @@ enum quantity {
 int quantity_parse(const char *text, enum quantity kind, const char *where, double *out,
                    const char **rest);
 
-/* "450 GB/s one-way": what quantity_parse reads back, to four digits. Not for COUNT. */
+/* "450 GB/s one-way": what quantity_parse reads back, to six digits. Not for COUNT. */
 void quantity_text(double value, enum quantity kind, char *out, size_t size);
 
 #endif
