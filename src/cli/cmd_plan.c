@@ -1,9 +1,9 @@
 /* What runs would take on machines that one does not have. */
 #include "cli/command.h"
 
-extern const struct command cmd_plan_machine;
+extern const struct command cmd_plan_machine, cmd_plan_goodput;
 
-static const struct command *const subcommands[] = { &cmd_plan_machine, NULL };
+static const struct command *const subcommands[] = { &cmd_plan_machine, &cmd_plan_goodput, NULL };
 
 static const struct example examples[] = {
     { "headway plan machine", "The machines and devices that are known." },

@@ -453,7 +453,8 @@ static int read_algorithms(struct reader *r, const struct yaml_node *list)
             nearest_offer(&nearest, net_algorithm_names[at++]);
         if (at == NET_ALGORITHMS)
             return err_set(ERR_CONFIG, "%s: no algorithm '%s'; there are ring, tree, doubling, "
-                           "hierarchical, direct and in-switch", yaml_where(c, r->a), nearest.typed);
+                           "hierarchical, direct and in-switch", yaml_where(c, r->a),
+                           nearest.typed);
         r->m->algorithms |= 1u << at;
     }
     return OK;

@@ -15,9 +15,9 @@
  *         latency: 8 us
  *
  * The same in one line, as hwloc's synthetic topologies: a device, then tiers as
- * NAME:COUNT[xRATE][~LATENCY][/OVERSUBSCRIPTION][+sums][+rail|+mesh|+torus1..3], each counting the ones
- * before it (the last may count *, as many as one asks for); rates are of one device in one direction, and
- * what is left out is the device's. Also host:N, price=4.2USD/h, pue=1.2, at=FRA:
+ * NAME:COUNT[xRATE][~LATENCY][/OVERSUBSCRIPTION][+sums][+rail|+mesh|+torus1..3], each counting the
+ * ones before it (the last may count *, as many as one asks for); rates are of one device in one
+ * direction, and what is left out is the device's. Also host:N, price=4.2USD/h, pue=1.2, at=FRA:
  *
  *     "h100-sxm node:8 pod:32x50GB/s~8us/2"
  *
