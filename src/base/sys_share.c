@@ -115,6 +115,49 @@ void sys_die_with_parent(void)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
 }
 
+int sys_spawn_self(const char *const *arguments, int out)
+{
+    enum { MOST = 256 };
+    char *argv[MOST] = { "headway" };
+    int n = 1;
+    for (; arguments[n - 1]; n++) {
+        if (n == MOST - 1) {
+            errno = E2BIG;
+            return -1;
+        }
+        argv[n] = (char *)(uintptr_t)arguments[n - 1];
+    }
+    pid_t pid = fork();
+    if (pid != 0)
+        return (int)pid;
+    sys_die_with_parent();
+    int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (nothing < 0 || dup2(nothing, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0)
+        _exit(127);
+    execv("/proc/self/exe", argv);
+    _exit(127);
+}
+
+bool sys_wait_for(int pid, u64 timeout_ns, int *code)
+{
+    struct pollfd p = { .fd = sys_watch(pid), .events = POLLIN };
+    const u64 begin = sys_now_ns();
+    u64 passed = 0;
+    int status;
+    while (p.fd >= 0 && passed < timeout_ns &&
+           poll(&p, 1, (int)((timeout_ns - passed) / 1000000 % INT32_MAX)) <= 0)
+        passed = sys_now_ns() - begin;
+    if (p.fd >= 0)
+        close(p.fd);
+    if (passed >= timeout_ns)
+        return false;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return false;
+    *code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+    return true;
+}
+
 void sys_kill(int pid)
 {
     kill((pid_t)pid, SIGKILL);

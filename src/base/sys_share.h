@@ -39,6 +39,11 @@ int sys_pid(void);
 int sys_fork(void);
 _Noreturn void sys_exit_now(int code); /* no handlers, no flushing: for forked children */
 void sys_die_with_parent(void);        /* SIGKILL when the parent ends */
+/* This very program again, with other arguments (ends with NULL; argv[0] is set here), what it says
+ * in the descriptor `out`. It dies with this process. Its pid, or -1. */
+int sys_spawn_self(const char *const *arguments, int out);
+/* Until that child ends: its exit code or -signal. False: it has not within timeout_ns. */
+bool sys_wait_for(int pid, u64 timeout_ns, int *code);
 void sys_kill(int pid);
 /* Ends of children: the pid, with its exit code or -signal; 0 when wait is false and none
  * ended; -1 when there is no child. */

@@ -19,7 +19,7 @@
 #include <string.h>
 
 struct train_flags {
-    bool resume, dry_run;
+    bool resume, dry_run, measure;
     double grace, deadline;
     const char *backend, *layout;
     i64 ranks;
@@ -31,6 +31,9 @@ static const struct option options[] = {
       .help = "Go on from the run's newest valid checkpoint." },
     { "dry_run", OPTION_FIELD(BOOL, struct train_flags, dry_run), "no",
       .help = "Check everything, print the memory plan, and stop: nothing is written." },
+    { "measure", OPTION_FIELD(BOOL, struct train_flags, measure), "no",
+      .help = "Take steps only to see how long they take: nothing is evaluated, no checkpoint is "
+              "written, the folder holds metrics and spans." },
     { "grace", OPTION_FIELD(DURATION, struct train_flags, grace), "25", .unit = "seconds",
       .max = 1e6,
       .help = "Time from a signal until everything must be saved: the step under way is "
@@ -180,7 +183,8 @@ static int train_on(struct comm *comm, void *context)
     struct train_request request = {
         .config = &config, .recipe = &recipe, .recipe_path = v->args[0],
         .layout = &layout, .choose_layout = choose, .comm = comm,
-        .resume = flags->resume, .dry_run = flags->dry_run, .backend = backend,
+        .resume = flags->resume, .dry_run = flags->dry_run, .measure = flags->measure,
+        .backend = backend,
         .hooks = { &display, show_status, show_preparing, &stop_ns, flags->grace, 0 },
     };
     bool leads = comm->rank == 0;

@@ -433,7 +433,7 @@ static int evaluate(struct loop *l, bool final, bool ema)
 static int evaluate_both(struct loop *l, bool final)
 {
     const struct session *s = l->s;
-    if (!s->eval_loader)
+    if (!s->eval_loader || s->request.measure)
         return OK;
     int rc = evaluate(l, final, false);
     if (rc >= 0 && s->config->train.ema > 0)
@@ -452,6 +452,8 @@ static int evaluate_both(struct loop *l, bool final)
 static bool checkpoint_due(const struct session *s)
 {
     const struct train_config *c = s->config;
+    if (s->request.measure)
+        return false;
     if (c->checkpoint.every > 0 && s->state.step % c->checkpoint.every == 0)
         return true;
     return c->checkpoint.interval > 0 &&
@@ -649,13 +651,16 @@ static int finish(struct loop *l, bool stopped)
     int logged = l->window_tokens > 0 ? log_step(l) : OK;
     if (stopped && logged == OK)
         logged = session_end_energy(s);
-    int rc = session_save(s); /* soon: a signal leaves little time */
+    int rc = s->request.measure ? OK : session_save(s); /* soon: a signal leaves little time */
     if (l->step_ns > 0)
         session_export_trace(s);
-    if (rc == OK)
+    if (rc == OK && !s->request.measure)
         rc = session_wait_saved(s, &saved);
     if (rc == OK)
         rc = logged;
+    if (stopped && s->request.measure)
+        return rc < 0 ? rc : err_set(ERR_STOPPED, "stopped by a signal after step %lld; --measure "
+                                     "saves nothing", (long long)s->state.step);
     if (stopped)
         return rc < 0 ? rc : err_set(ERR_STOPPED, "stopped by a signal after step %lld; the "
                                      "state is saved, --resume goes on",
@@ -694,7 +699,8 @@ static int rescue(struct loop *l, int rc)
     char why[1024];
     i64 step = s->state.step;
     bool alone = s->mesh.world && !l->alike;
-    if (l->unsound || step == 0 || (alone && (s->held.part || !session_leads(s))))
+    if (l->unsound || step == 0 || s->request.measure ||
+        (alone && (s->held.part || !session_leads(s))))
         return rc;
     snprintf(why, sizeof why, "%s", err_message());
     save_rest(l, &saved);

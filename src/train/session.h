@@ -65,6 +65,7 @@ struct train_request {
     const char *recipe_path; /* its stem names the run */
     bool resume;
     bool dry_run; /* session_open checks what it can and writes nothing; no training then */
+    bool measure; /* steps are taken for their times alone: none is evaluated or saved */
     const char *backend; /* "auto" */
     struct train_hooks hooks;
 };

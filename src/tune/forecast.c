@@ -1,0 +1,93 @@
+#include "tune/forecast.h"
+
+#include "base/err.h"
+#include "plan/simulate.h"
+#include "train/rank_view.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Messages of ranks on one node go through memory: half of what copying through it reaches, and a
+ * wake-up. */
+static const double wake_up_s = 2e-5;
+
+static double peak_of(const struct machine *m, const struct train_config *c, double threads)
+{
+    const bool half = c->train.precision == PRECISION_BF16;
+    const double one = half ? m->bf16_one : m->f32_one, all = half ? m->bf16_all : m->f32_all;
+    return fmin(one * threads, all);
+}
+
+static struct plan_price price_of(const struct machine *m, const struct train_config *c,
+                                  const struct knob_view *v)
+{
+    const struct machine_level *dram = &m->level[MACHINE_LEVELS - 1];
+    const double own = fmax(1, (double)(v->cores / i64_max(1, v->node_ranks)));
+    const double threads = c->train.threads > 0 ? (double)c->train.threads : own;
+    const double share = (double)i64_max(1, v->node_ranks);
+    return (struct plan_price){
+        .flops_per_s = peak_of(m, c, fmin(threads, own)),
+        .memory_bytes_per_s = dram->copy_all / share,
+        .link_bytes_per_s = dram->copy_all / 2 / share,
+        .latency_s = wake_up_s,
+    };
+}
+
+static int view_ranks(const struct rank_view **views, const struct train_recipe *r, struct arena *a)
+{
+    const struct layout *l = &r->layout;
+    for (i64 i = 0; i < l->pp; i++) {
+        struct rank_view *view = ARENA_NEW(a, struct rank_view);
+        TRY(rank_view_new(view, l, &r->spec, &r->config, i * l->dp * l->cp * l->tp, a));
+        views[i] = view;
+    }
+    return OK;
+}
+
+/* Tasks that are started in a step, each of which wakes all threads. */
+static double launches(const struct rank_view *v)
+{
+    const struct program *p = v->step.program;
+    double n = 0;
+    for (i64 i = 0; i < p->n_actions; i++)
+        n += (double)p->segments[p->actions[i].segment].n_tasks;
+    return n;
+}
+
+static int simulate(struct forecast *out, const struct train_recipe *r, const struct machine *m,
+                    const struct knob_view *v, struct arena *a)
+{
+    const struct rank_view **views = ARENA_ARRAY(a, const struct rank_view *, r->layout.pp);
+    const struct plan_price price = price_of(m, &r->config, v);
+    struct plan_time time;
+    TRY(view_ranks(views, r, a));
+    TRY(plan_simulate(views, &price, &time, a));
+    *out = (struct forecast){ .seconds = time.length };
+    double most = 0;
+    for (i64 i = 0; i < r->layout.pp; i++) {
+        out->bytes = i64_max(out->bytes, views[i]->model_bytes + views[i]->activation_bytes);
+        most = fmax(most, launches(views[i]));
+    }
+    out->seconds += 1e-9 * m->launch_ns * most;
+    return OK;
+}
+
+int forecast_step(struct forecast *out, const struct timing_base *base,
+                  const struct tune_change *change, const struct machine *m,
+                  const struct knob_view *v)
+{
+    struct arena a;
+    arena_init(&a);
+    const int n = base->n_sets + (change ? change->n_sets : 0);
+    const char **sets = ARENA_ARRAY(&a, const char *, n + 1);
+    for (int i = 0; i < base->n_sets; i++)
+        sets[i] = base->sets[i];
+    for (int i = base->n_sets; i < n; i++)
+        sets[i] = change->sets[i - base->n_sets];
+    struct train_recipe *r = ARENA_NEW(&a, struct train_recipe);
+    int rc = train_recipe_read(r, base->recipe, sets, n, base->layout, &a);
+    if (rc >= 0)
+        rc = simulate(out, r, m, v, &a);
+    arena_fini(&a);
+    return rc;
+}
