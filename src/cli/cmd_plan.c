@@ -1,11 +1,18 @@
 /* What runs would take on machines that one does not have. */
 #include "cli/command.h"
 
-extern const struct command cmd_plan_machine, cmd_plan_goodput;
+extern const struct command cmd_plan_goodput, cmd_plan_machine, cmd_plan_search;
 
-static const struct command *const subcommands[] = { &cmd_plan_machine, &cmd_plan_goodput, NULL };
+static const struct command *const subcommands[] = {
+    &cmd_plan_search,
+    &cmd_plan_goodput,
+    &cmd_plan_machine,
+    NULL,
+};
 
 static const struct example examples[] = {
+    { "headway plan search --model llama3-405b --gpus 16384 --batch 2048",
+      "The best layouts of a run." },
     { "headway plan machine", "The machines and devices that are known." },
     { "headway plan machine h100-sxm-roce", "One of them, with the source of every value." },
     { 0 },

@@ -1,0 +1,88 @@
+#include "cli/plan_job.h"
+
+#include "base/err.h"
+#include "base/json.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* Constants of a family that nobody calibrated are those of the H100, twice as uncertain. */
+static int load_family(struct planned_job *p, struct arena *a)
+{
+    const char *family = p->machine.device.family;
+    if (family && plan_family_load(&p->family, family, a) == OK)
+        return OK;
+    TRY(plan_family_load(&p->family, "h100", a));
+    p->foreign = p->family.name ? p->family.name : "h100";
+    p->family.residual_lo *= 2;
+    p->family.residual_hi *= 2;
+    return OK;
+}
+
+static i64 assumed_batch(const struct plan_job *job)
+{
+    enum { LEAST_TOKENS = 1 << 19, TOKENS_PER_DEVICE = 1024 };
+    i64 tokens = i64_max(LEAST_TOKENS, TOKENS_PER_DEVICE * job->devices);
+    return i64_max(1, tokens / job->sequence);
+}
+
+static int check(const struct planned_job *p)
+{
+    const struct plan_device *d = &p->machine.device;
+    if (p->job.sequence > p->spec.positions)
+        return err_set(ERR_CONFIG, "--seq %lld is more than the %lld positions of %s",
+                       (long long)p->job.sequence, (long long)p->spec.positions, p->spec.name);
+    if (d->peak[p->job.dtype] <= 0)
+        return err_set(ERR_CONFIG, "%s has no known peak for this --dtype; bf16 is known",
+                       d->name);
+    return plan_machine_room(&p->machine, p->job.devices);
+}
+
+int plan_job_open(struct planned_job *out, const struct plan_flags *flags, struct arena *a)
+{
+    *out = (struct planned_job){ 0 };
+    TRY(spec_load(&out->spec, flags->model, a));
+    TRY(plan_machine_load(&out->machine, flags->machine, a));
+    TRY(plan_stack_load(&out->stack, flags->stack, a));
+    TRY(load_family(out, a));
+    TRY(plan_pick_parse(&out->pick, flags->layout, "--layout", a));
+    out->job = (struct plan_job){
+        .spec = &out->spec, .machine = &out->machine, .family = &out->family,
+        .stack = &out->stack, .devices = flags->gpus, .dtype = flags->dtype,
+        .tokens = (double)flags->tokens,
+        .sequence = flags->seq ? flags->seq : out->spec.positions,
+    };
+    out->batch_assumed = flags->batch == 0;
+    out->job.global_batch = flags->batch ? flags->batch : assumed_batch(&out->job);
+    return check(out);
+}
+
+void plan_job_print(const struct planned_job *p)
+{
+    static const char *const dtypes[PLAN_DTYPES] = { "fp32", "bf16", "fp8", "fp4" };
+    const struct plan_job *j = &p->job;
+    printf("%s on %lld x %s (%s), %s, rows of %lld tokens, %lld a step%s; software as %s\n",
+           p->spec.name, (long long)j->devices, p->machine.device.name, p->machine.name,
+           dtypes[j->dtype], (long long)j->sequence, (long long)j->global_batch,
+           p->batch_assumed ? " (assumed)" : "", p->stack.name);
+    if (p->foreign)
+        printf("extrapolated: no step of a %s was measured; constants of %s, twice as uncertain\n",
+               p->machine.device.name, p->foreign);
+}
+
+void plan_job_json(const struct planned_job *p, struct json *j)
+{
+    json_key(j, "job");
+    json_begin_object(j);
+    json_put_str(j, "model", p->spec.name);
+    json_put_str(j, "machine", p->machine.name);
+    json_put_str(j, "device", p->machine.device.name);
+    json_put_int(j, "devices", p->job.devices);
+    json_put_int(j, "sequence", p->job.sequence);
+    json_put_int(j, "global_batch", p->job.global_batch);
+    json_put_bool(j, "batch_assumed", p->batch_assumed);
+    json_put_double(j, "tokens", p->job.tokens);
+    json_put_str(j, "stack", p->stack.name);
+    json_put_bool(j, "extrapolated", p->foreign != NULL);
+    json_end(j);
+}

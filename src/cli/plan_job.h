@@ -1,0 +1,63 @@
+/* cli/plan_job.h - the flags with which every command of `headway plan` says what is planned. */
+#ifndef HEADWAY_CLI_PLAN_JOB_H
+#define HEADWAY_CLI_PLAN_JOB_H
+
+#include "cli/command.h"
+#include "plan/cost.h"
+#include "plan/efficiency.h"
+#include "plan/pick.h"
+#include "plan/stack.h"
+
+struct plan_flags {
+    const char *model, *machine, *stack, *layout;
+    i64 gpus, tokens, batch, seq;
+    int dtype; /* enum plan_dtype */
+    bool json;
+};
+
+/* Rows of these flags for the table of a struct that begins with them. */
+#define PLAN_FLAG(kind, field) OPTION_FIELD(kind, struct plan_flags, field)
+#define PLAN_FLAGS                                                                              \
+    { "model", PLAN_FLAG(STRING, model), "llama3-8b",                                           \
+      .help = "What is trained: a name in models/, or a file." },                               \
+    { "machine", PLAN_FLAG(STRING, machine), "h100-sxm-roce",                                   \
+      .help = "On what: a name in machines/, a file, or a line (headway plan machine --help)." }, \
+    { "gpus", PLAN_FLAG(INT, gpus), "8", .unit = "devices", .min = 1, .max = 1e7,               \
+      .help = "How many devices." },                                                            \
+    { "tokens", PLAN_FLAG(SIZE, tokens), "0", .unit = "tokens",                                 \
+      .help = "Of the whole run, such as 15.6T; 0: one step is asked about." },                 \
+    { "batch", PLAN_FLAG(INT, batch), "0", .unit = "rows", .max = 1e9,                          \
+      .help = "Rows of a step, all ranks together; 0: as many as make 1024 tokens per device, "  \
+              "or half a million." },                                                           \
+    { "seq", PLAN_FLAG(INT, seq), "0", .unit = "tokens", .max = 1 << 24,                        \
+      .help = "Tokens of a row; 0: the model's longest." },                                     \
+    { "dtype", PLAN_FLAG(CHOICE, dtype), "bf16", .choices = "fp32|bf16|fp8|fp4",                \
+      .help = "Of the matrix products." },                                                      \
+    { "stack", PLAN_FLAG(STRING, stack), "megatron-lm",                                       \
+      .help = "Whose software runs it: a name in machines/stacks, or a file." },                \
+    { "layout", PLAN_FLAG(STRING, layout), "",                                                  \
+      .help = "What is settled of the layout, such as tp=8,pp=16; the rest is searched." },     \
+    { "json", PLAN_FLAG(BOOL, json), "no", .help = "Print JSON." }
+
+/* Everything a job points to. */
+struct planned_job {
+    struct plan_job job;
+    struct model_spec spec;
+    struct plan_machine machine;
+    struct plan_family family;
+    struct plan_stack stack;
+    struct plan_pick pick;
+    bool batch_assumed;
+    const char *foreign; /* whose constants stand in for the device's own, never calibrated; NULL */
+};
+
+/* Reads model, machine, constants, software and layout, and checks that there is room. */
+int plan_job_open(struct planned_job *out, const struct plan_flags *flags, struct arena *a);
+
+/* One line: what is planned, and what was assumed. */
+void plan_job_print(const struct planned_job *p);
+
+struct json;
+void plan_job_json(const struct planned_job *p, struct json *j);
+
+#endif
