@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- a deeper cause explains a symptom --------------------------------------------------- */
+/* --- a deeper cause explains a symptom -------------------------------------------- */
 
 /* The rank that waits for its loader is late too; and so on. The symptom goes when the cause is at
  * the same place and loses at least half as much. */
@@ -57,7 +57,7 @@ static void drop_explained(struct findings *f)
     f->n = kept;
 }
 
-/* --- what mending it gives back ----------------------------------------------------------- */
+/* --- what mending it gives back --------------------------------------------------- */
 
 /* A replay that does not come this near to what was measured predicts nothing. */
 static const double replay_gate = 0.02;
@@ -120,7 +120,7 @@ void findings_make(struct findings *out, const struct measure *m,
     qsort(out->at, (size_t)out->n, sizeof out->at[0], by_gain);
 }
 
-/* --- telling -------------------------------------------------------------------------------- */
+/* --- telling ---------------------------------------------------------------------- */
 
 void finding_place_text(const struct finding_place *p, struct text *out)
 {

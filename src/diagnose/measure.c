@@ -44,7 +44,7 @@ struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a)
     m->ceilings = unknown;
     for (int k = 0; k < LOSSES; k++)
         m->loss[k] = NAN;
-    m->padding = m->attention_waste = m->trace_on_s = m->trace_off_s = NAN;
+    m->padding = m->trace_on_s = m->trace_off_s = NAN;
     m->threads_per_node = m->cores_per_node = NAN;
     m->memory_peak_bytes = m->memory_limit_bytes = m->recompute_bytes = NAN;
     m->run_s = m->start_s = m->eval_s = m->checkpoint_s = m->compute = m->tokens = NAN;
@@ -53,7 +53,6 @@ struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a)
     m->ended = true;
     m->config.islands = m->config.pp = m->config.dp = m->config.cp = m->config.tp = 1;
     m->config.ep = m->config.micro_batches = m->config.accumulate = 1;
-    m->config.zigzag = true;
     return m;
 }
 
@@ -73,7 +72,7 @@ struct measure_spread measure_spread(const struct measure *m, measure_series_fn 
         i64 most = 0;
         for (i64 r = 0; r < m->n_ranks; r++) {
             x[r] = series(&m->ranks[r])[i];
-            if (x[r] > x[most])
+            if (isfinite(x[r]) && !(x[r] <= x[most]))
                 most = r;
         }
         first[most]++;

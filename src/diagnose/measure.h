@@ -143,13 +143,12 @@ struct measure_expert_layer {
 
 /* What the recipe says, as far as a fix would change it. */
 struct measure_config {
+    i64 steps; /* planned; 0: no such limit */
     i64 batch, seq, accumulate, prefetch, threads, loader_threads;
     i64 log_every, eval_every, checkpoint_every;
-    bool checkpoint_async, recompute_full, recompute_some, bf16, packed, zigzag;
+    bool checkpoint_async, packed, answers; /* answers: only they count in the loss */
     i64 islands, pp, dp, cp, tp, ep, zero, micro_batches; /* the last: of a rank */
-    char schedule[24];
     char backend[24], widest[24]; /* kernels in use; the best that this processor has */
-    double capacity; /* of experts; 0: none */
     double mtbf_s;   /* mean time between failures; NaN: none seen */
 };
 
@@ -190,8 +189,7 @@ struct measure {
     double loss[LOSSES];  /* NaN: no ladder */
     double compute;       /* mean over ranks and steps, below the ladder's rungs */
     double stages[64];    /* compute of a stage, mean over its ranks and steps */
-    double padding;       /* share of places without a token */
-    double attention_waste; /* attention's executed FLOPs over needed ones */
+    double padding;       /* share of places whose token counts in no loss */
     double tokens;        /* per step, all ranks */
     double trace_on_s, trace_off_s; /* medians of steps with and without spans */
     double threads_per_node, cores_per_node; /* that compute; that there are for them */

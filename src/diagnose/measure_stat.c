@@ -64,7 +64,7 @@ struct measure_stat measure_stat(const double *x, i64 n)
     return s;
 }
 
-/* --- pairs -------------------------------------------------------------------------- */
+/* --- pairs ------------------------------------------------------------------------ */
 
 struct sums {
     double n, x, y, xx, xy, yy; /* of deviations from the first pair, for accuracy */
@@ -115,10 +115,10 @@ struct measure_line measure_line(const double *x, const double *y, i64 n)
     return line;
 }
 
-/* --- series ------------------------------------------------------------------------- */
+/* --- series ----------------------------------------------------------------------- */
 
-/* Fewer steps than this in a part are no level. */
-enum { LEAST_PART = 4 };
+/* Fewer steps than this, or than an eighth of all, are no level: a machine's weather has spells. */
+enum { LEAST_PART = 5, PARTS = 8 };
 
 static double mean_of(const double *y, i64 from, i64 to)
 {
@@ -136,13 +136,13 @@ static double explained(const double *sum, i64 n, i64 at, i64 until)
     return inside * inside / k + rest * rest / m - all * all / (double)n;
 }
 
-/* Sigma within the two levels, from neighbours' differences: a change of level hardly moves it. */
-static double noise_of(const double *y, i64 n, struct arena *a)
+/* Sigma within the two levels. */
+static double noise_of(const double *y, i64 n, const struct measure_change *c, struct arena *a)
 {
     double *d = ARENA_ARRAY(a, double, n);
-    for (i64 i = 1; i < n; i++)
-        d[i - 1] = fabs(y[i] - y[i - 1]);
-    return 1.4826 * measure_quantile(d, n - 1, 0.5) / sqrt(2);
+    for (i64 i = 0; i < n; i++)
+        d[i] = fabs(y[i] - (i >= c->at && i < c->until ? c->inside : c->before));
+    return 1.4826 * measure_quantile(d, n, 0.5);
 }
 
 /* y without values that no level has: each is moved to the middle of its neighbours. */
@@ -159,15 +159,16 @@ struct measure_change measure_change(const double *y, i64 n, double least)
 {
     struct measure_change c = { 0, 0, NAN, NAN, 0 };
     struct arena a;
-    if (!y || n < 3 * LEAST_PART)
+    const i64 part = i64_max(LEAST_PART, n / PARTS);
+    if (!y || n < 3 * part)
         return c;
     arena_init(&a);
     double *flat = ARENA_ARRAY(&a, double, n), *sum = ARENA_ARRAY(&a, double, n + 1), best = 0;
     smooth(y, n, flat);
     for (i64 i = 0; i < n; i++)
         sum[i + 1] = sum[i] + flat[i] - flat[0];
-    for (i64 at = LEAST_PART; at + LEAST_PART <= n; at++)
-        for (i64 until = at + LEAST_PART; until <= n; until++) {
+    for (i64 at = part; at + part <= n; at++)
+        for (i64 until = at + part; until <= n; until++) {
             double gain = explained(sum, n, at, until);
             if (gain > best * (1 + 1e-9)) {
                 best = gain;
@@ -176,12 +177,12 @@ struct measure_change measure_change(const double *y, i64 n, double least)
             }
         }
     if (c.until > 0) {
-        double outside = mean_of(y, 0, c.at) * (double)c.at;
+        double outside = mean_of(flat, 0, c.at) * (double)c.at;
         if (c.until < n)
-            outside += mean_of(y, c.until, n) * (double)(n - c.until);
+            outside += mean_of(flat, c.until, n) * (double)(n - c.until);
         c.before = outside / (double)(n - c.until + c.at);
-        c.inside = mean_of(y, c.at, c.until);
-        double noise = fmax(noise_of(y, n, &a), 1e-9 * fabs(c.before));
+        c.inside = mean_of(flat, c.at, c.until);
+        double noise = fmax(noise_of(y, n, &c, &a), 1e-9 * fabs(c.before));
         c.height = fabs(c.inside - c.before) / fmax(noise, 1e-300);
     }
     if (c.height < least)

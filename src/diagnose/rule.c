@@ -71,7 +71,7 @@ void rule_edit(struct finding *f, enum finding_edit_kind kind, double factor)
 const double *rule_compute(const struct measure_rank *r) { return r->compute; }
 const double *rule_data(const struct measure_rank *r) { return r->data; }
 
-/* --- one rank beside its peers ------------------------------------------------------- */
+/* --- one rank beside its peers ---------------------------------------------------- */
 
 static i64 peers_of(const struct measure *m, i64 rank, measure_series_fn series, i64 step,
                     double *out)
@@ -126,12 +126,13 @@ bool rule_alone(const struct measure *m, measure_series_fn series, i64 *rank)
     double *mean = ARENA_ARRAY(&a, double, m->n_ranks), most = 0;
     for (i64 r = 0; r < m->n_ranks; r++) {
         mean[r] = measure_mean(m, series(&m->ranks[r]));
-        if (r == 0 || mean[r] > most) {
+        if (mean[r] > most) {
             most = mean[r];
             *rank = r;
         }
     }
-    mean[*rank] = NAN;
+    if (most > 0)
+        mean[*rank] = NAN;
     double others = measure_quantile(mean, m->n_ranks, 0.5);
     arena_fini(&a);
     return m->n_ranks > 1 && most > 2 * others;

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- ranks ----------------------------------------------------------------------------- */
+/* --- ranks ------------------------------------------------------------------------ */
 
 /* Steps in which one rank's time, above its peers', stands on another level than in the rest. */
 static bool is_episode(const struct measure *m, struct measure_change c)
@@ -139,7 +139,7 @@ static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
     return true;
 }
 
-/* --- a pipeline's stages ------------------------------------------------------------------ */
+/* --- a pipeline's stages ---------------------------------------------------------- */
 
 struct stages {
     double most, mean;
@@ -222,7 +222,7 @@ static bool look_bubble(const struct measure *m, const struct rule_limit *limit,
     return true;
 }
 
-/* --- experts ---------------------------------------------------------------------------- */
+/* --- experts ---------------------------------------------------------------------- */
 
 static double expert_seconds(const struct measure *m)
 {

@@ -4,6 +4,7 @@
  * still for counts, and of that only what passed after the last rank had come: before, it is
  * somebody's lateness (the balance family). */
 #include "diagnose/rule.h"
+#include "graph/graph.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -66,7 +67,7 @@ static double slow_bytes(const struct measure_lane *l)
     return l->calls > 0 ? l->bytes * (1 / l->bytes_per_s - 1 / l->base_bytes_per_s) : NAN;
 }
 
-/* --- links --------------------------------------------------------------------------- */
+/* --- links ------------------------------------------------------------------------ */
 
 /* The slowest link, when it alone is slow: below `share` of the median of the others. */
 static const struct measure_link *odd_link(const struct measure *m, double share, double *usual)
@@ -176,20 +177,54 @@ static bool look_small_pieces(const struct measure *m, const struct rule_limit *
     rule_reject(f, "C5", "beginning one takes what was measured before the run");
     edit_lane(f, l, 1 - 0.5 * by_latency(l));
     rule_gain(m, f, stood(l), gain, 0.4);
-    rule_fix(f, "fewer and larger exchanges: --train.accumulate %lld, or fewer ranks along %s",
-             (long long)(2 * m->config.accumulate), l->axis);
-    rule_confirm(f, "headway train RECIPE --train.accumulate %lld",
-                 (long long)(2 * m->config.accumulate));
+    i64 kib = (i64)ceil(16 * l->bytes / l->calls / 1024);
+    rule_fix(f, "fewer and larger exchanges: --layout.bucket %lldKiB, or --train.accumulate %lld",
+             (long long)kib, (long long)(2 * m->config.accumulate));
+    rule_confirm(f, "headway train RECIPE --layout.bucket %lldKiB", (long long)kib);
     return true;
 }
 
-/* --- when and how often ---------------------------------------------------------------- */
+/* Seconds of the backward pass, which could hide exchanges. */
+static double backward_seconds(const struct measure *m)
+{
+    double sum = 0;
+    for (i64 i = 0; i < m->n_ops; i++)
+        if (m->ops[i].phase == PHASE_INPUT_GRAD || m->ops[i].phase == PHASE_WEIGHT_GRAD)
+            sum += m->ops[i].seconds;
+    return sum;
+}
+
+static bool look_large_pieces(const struct measure *m, const struct rule_limit *limit,
+                              struct finding *f)
+{
+    const struct measure_lane *l = worst_lane(m);
+    if (!l || !(l->tail_s >= limit[0].value * stood(l)) || l->calls > limit[1].value)
+        return false;
+    double gain = fmin(stood(l), backward_seconds(m)) * (1 - 1 / limit[2].value);
+    if (!(gain >= m->theta))
+        return false;
+    tell_lane(l, f);
+    rule_evidence(f, "%.1f ms of it are behind the backward pass, where nothing is left to compute",
+                  1e3 * l->tail_s);
+    rule_reject(f, "C1", "the exchanges begin when all gradients are there: none could be hidden");
+    reject_wait(l, f);
+    edit_lane(f, l, 1 - gain / stood(l));
+    rule_gain(m, f, stood(l), gain, 0.35);
+    i64 kib = (i64)fmax(64, ceil(l->bytes / l->calls / limit[2].value / 1024));
+    rule_fix(f, "--layout.bucket %lldKiB: sums of gradients begin while others are computed",
+             (long long)kib);
+    rule_confirm(f, "headway train RECIPE --layout.bucket %lldKiB", (long long)kib);
+    return true;
+}
+
+/* --- when and how often ----------------------------------------------------------- */
 
 static bool look_volume(const struct measure *m, const struct rule_limit *limit,
                         struct finding *f)
 {
     const struct measure_lane *l = worst_lane(m);
-    if (!l || !(l->turns > limit[0].value) || m->config.micro_batches < 2)
+    if (!l || (l->lane != LANE_DP && l->lane != LANE_SHARD) || !(l->turns > limit[0].value) ||
+        m->config.micro_batches < 2)
         return false;
     double gain = stood(l) * (1 - 1 / l->turns);
     tell_lane(l, f);
@@ -213,6 +248,7 @@ static bool look_overlap(const struct measure *m, const struct rule_limit *limit
 {
     const struct measure_lane *l = worst_lane(m);
     if (!l || !(stood(l) > limit[0].value * l->transfer_s) || !(l->backward_s >= stood(l)) ||
+        l->tail_s >= 0.5 * stood(l) ||
         l->bytes_per_s < limit[1].value * l->base_bytes_per_s ||
         l->latency_s > limit[2].value * l->base_latency_s)
         return false;
@@ -268,6 +304,11 @@ const struct rule rules_comm[] = {
       { { 0.5, "share of latency", "as C5" },
         { 4, "exchanges a step", "fewer cannot be put together" },
         { 1.5, "times the latency before the run", "more: it is latency (C5)" } } },
+    { "C3", "exchanges in too few pieces", look_large_pieces,
+      { { 0.5, "of the exposed time that lies behind the backward pass",
+          "with several pieces only the last one lies there" },
+        { 4, "exchanges a step", "more are pieces enough" },
+        { 8, "pieces that the fix makes of one", "of eight only one cannot be hidden" } } },
     { "C10", "the same is exchanged several times", look_volume,
       { { 1.2, "exchanges of a tensor in a step", "one, and some that a pipeline's ends "
                                                   "share" } } },

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 
-/* --- waiting for the loader ----------------------------------------------------------- */
+/* --- waiting for the loader ------------------------------------------------------- */
 
 /* What the four rules about waiting look at. */
 struct loading {
@@ -158,15 +158,15 @@ static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
     return true;
 }
 
-/* --- rows that hold less than they cost ------------------------------------------------ */
+/* --- rows that hold less than they cost ------------------------------------------- */
 
 static bool look_padding(const struct measure *m, const struct rule_limit *limit,
                          struct finding *f)
 {
     double lost = m->padding * m->compute;
-    if (!(m->padding > limit[0].value) || !(lost >= m->theta))
+    if (m->config.answers || !(m->padding > limit[0].value) || !(lost >= m->theta))
         return false;
-    rule_evidence(f, "%.1f %% of the places in the rows hold no token", 100 * m->padding);
+    rule_evidence(f, "%.1f %% of the places in the rows count in no loss", 100 * m->padding);
     rule_reject(f, "K7", "the rows are long enough; they are not full");
     rule_gain(m, f, lost, lost, 0.15);
     if (m->config.packed)
@@ -248,7 +248,7 @@ const struct rule rules_data[] = {
         { 0.35, "how far the replayed wait may be off", "the queue replayed must explain the wait: "
           "its error with 40 steps is a fifth" } } },
     { "D5", "rows are padded", look_padding,
-      { { 0.02, "share of places without a token", "as much as a finding must lose" } } },
+      { { 0.02, "share of places that count in no loss", "as much as a finding must lose" } } },
     { "D6", "rows of unequal length", look_length_skew,
       { { 0.7, "correlation of compute time and work", "0.8 was seen for pure skew; noise of a "
           "tenth in the times lowers it by a tenth" },

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 
-/* --- gaps with a name ----------------------------------------------------------------- */
+/* --- gaps with a name ------------------------------------------------------------- */
 
 /* The largest mean over ranks of one kind of gap, and at which rank. */
 static double worst_gap(const struct measure *m, int kind, i64 *rank)
@@ -102,7 +102,7 @@ static bool look_checkpoint(const struct measure *m, const struct rule_limit *li
     return true;
 }
 
-/* --- memory ---------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------- */
 
 static bool look_churn(const struct measure *m, const struct rule_limit *limit,
                        struct finding *f)
@@ -170,7 +170,7 @@ static bool look_pressure(const struct measure *m, const struct rule_limit *limi
     return false;
 }
 
-/* --- processors ------------------------------------------------------------------------ */
+/* --- processors ------------------------------------------------------------------- */
 
 /* Seconds a step in which its threads were ready and did not run, for others' sake. */
 static double robbed(const struct measure_rank *r)

@@ -11,7 +11,7 @@ static bool is_product(const struct measure_op *o)
     return strncmp(o->name, "linear", 6) == 0 || strncmp(o->name, "expert_linear", 13) == 0;
 }
 
-/* --- processors --------------------------------------------------------------------- */
+/* --- processors ------------------------------------------------------------------- */
 
 static bool look_oversubscribed(const struct measure *m, const struct rule_limit *limit,
                                 struct finding *f)
@@ -121,7 +121,7 @@ static bool look_remote(const struct measure *m, const struct rule_limit *limit,
     return false;
 }
 
-/* --- shapes and precision ------------------------------------------------------------ */
+/* --- shapes and precision --------------------------------------------------------- */
 
 /* Seconds of all products, their FLOPs and bytes. */
 static struct measure_op all_products(const struct measure *m)
@@ -206,7 +206,7 @@ static bool look_precision(const struct measure *m, const struct rule_limit *lim
     return true;
 }
 
-/* --- work that need not be done ------------------------------------------------------- */
+/* --- work that need not be done --------------------------------------------------- */
 
 static bool look_recompute(const struct measure *m, const struct rule_limit *limit,
                            struct finding *f)
@@ -229,27 +229,6 @@ static bool look_recompute(const struct measure *m, const struct rule_limit *lim
     rule_gain(m, f, again, again, 0.15);
     rule_fix(f, "--train.recompute none");
     rule_confirm(f, "headway train RECIPE --train.recompute none");
-    return true;
-}
-
-static bool look_masked(const struct measure *m, const struct rule_limit *limit,
-                        struct finding *f)
-{
-    double attention = 0;
-    for (i64 i = 0; i < m->n_ops; i++)
-        if (strncmp(m->ops[i].name, "attention", 9) == 0)
-            attention += m->ops[i].seconds;
-    double lost = attention * (1 - 1 / m->attention_waste);
-    if (!(m->attention_waste > limit[0].value) || !(lost >= m->theta))
-        return false;
-    snprintf(f->place.op, sizeof f->place.op, "attention");
-    rule_evidence(f, "attention computes %.2f times what the rows' documents ask for, in %.1f ms a "
-                  "step", m->attention_waste, 1e3 * attention);
-    rule_edit(f, EDIT_COMPUTE, 1 / m->attention_waste);
-    rule_gain(m, f, lost, lost, 0.4);
-    rule_fix(f, "rows that a document fills: --data.packing documents, or a --train.seq near the "
-                "documents' length");
-    rule_confirm(f, "headway train RECIPE --train.seq N");
     return true;
 }
 
@@ -297,8 +276,6 @@ const struct rule rules_kernel[] = {
     { "K10", "recompute that memory does not ask for", look_recompute,
       { { 0.9, "of the limit that would then be in use", "a tenth is left to what is not "
                                                          "planned" } } },
-    { "K13", "attention to what is masked", look_masked,
-      { { 1.15, "computed over needed", "tiles at the border cost up to a tenth" } } },
     { "K14", "every rank makes the same update", look_replicated,
       { { 0.03, "share of computing", "less is not worth a gather" } } },
     { .id = "" },

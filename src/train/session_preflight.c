@@ -10,6 +10,7 @@
 #include "train/session.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { MOST_FINDINGS = 4 };
@@ -98,7 +99,33 @@ static void tell_finding(const struct preflight *p, const struct preflight_findi
                  1e-9 * k->bytes_per_s, f->times);
 }
 
-static void tell(const struct session *s, const struct preflight *p)
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Medians over ranks, which later exchanges are compared with (diagnose). */
+static void put_preflight(struct run_folder *f, const struct preflight *p, struct arena *a)
+{
+    double *x[3];
+    for (int k = 0; k < 3; k++)
+        x[k] = ARENA_ARRAY(a, double, p->n);
+    for (i64 r = 0; r < p->n; r++) {
+        x[0][r] = p->ranks[r].flops;
+        x[1][r] = p->ranks[r].latency_s;
+        x[2][r] = p->ranks[r].bytes_per_s;
+    }
+    for (int k = 0; k < 3; k++)
+        qsort(x[k], (size_t)p->n, sizeof *x[k], ascending);
+    struct json *j = run_folder_begin_line(f, "preflight");
+    json_put_double(j, "flops", x[0][p->n / 2]);
+    json_put_double(j, "latency_s", x[1][p->n / 2]);
+    json_put_double(j, "bytes_per_s", x[2][p->n / 2]);
+    run_folder_end_line(f);
+}
+
+static void tell(struct session *s, const struct preflight *p)
 {
     struct preflight_finding found[MOST_FINDINGS];
     const struct preflight_rank *least = &p->ranks[0], *far = least, *thin = least;
@@ -117,6 +144,7 @@ static void tell(const struct session *s, const struct preflight *p)
     i64 n = preflight_judge(p, crowded, found, MOST_FINDINGS);
     for (i64 i = 0; i < n; i++)
         tell_finding(p, &found[i]);
+    put_preflight(&s->folder, p, &s->arena);
 }
 
 int session_preflight(struct session *s)

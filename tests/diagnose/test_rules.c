@@ -216,12 +216,6 @@ static void k10(struct measure *m, struct arena *a)
     m->recompute_bytes = 1e9;
 }
 
-static void k13(struct measure *m, struct arena *a)
-{
-    (void)a;
-    m->attention_waste = 2;
-}
-
 static void k14(struct measure *m, struct arena *a)
 {
     (void)a;
@@ -238,6 +232,15 @@ static struct measure_lane *lane(struct measure *m, double exposed)
 }
 
 static void c1(struct measure *m, struct arena *a) { (void)a; lane(m, 0.020); }
+
+static void c3(struct measure *m, struct arena *a)
+{
+    (void)a;
+    struct measure_lane *l = lane(m, 0.020);
+    l->calls = 1;
+    l->tail_s = 0.0195;
+    l->backward_s = 0;
+}
 
 static void c2(struct measure *m, struct arena *a)
 {
@@ -398,9 +401,9 @@ static const struct planted all[] = {
     { "H8", h8, 2, 1, -1, 0.04 }, { "H9", h9, 2, 1, -1, 0.0225 }, { "K1", k1, 2, -1, -1, 0.081 },
     { "K4", k4_quota, 2, 1, -1, 0.05 }, { "K4", k4_clock, 2, 1, -1, 0.0386 },
     { "K5", k5, 1, -1, -1, 0.0096 }, { "K7", k7, 1, -1, -1, 0 }, { "K8", k8, 1, -1, -1, 0.035 },
-    { "K10", k10, 1, -1, -1, 0.03 }, { "K13", k13, 1, -1, -1, 0.006 },
+    { "K10", k10, 1, -1, -1, 0.03 }, 
     { "K14", k14, 4, -1, -1, 0.0225 }, { "C1", c1, 4, -1, -1, 0.0195 },
-    { "C2", c2, 4, -1, -1, 0.0295 }, { "C4", c4, 4, -1, -1, 0.0595 },
+    { "C3", c3, 4, -1, -1, 0.0195 }, { "C2", c2, 4, -1, -1, 0.0295 }, { "C4", c4, 4, -1, -1, 0.0595 },
     { "C5", c5, 4, -1, -1, 0.0295 }, { "C9", c9, 4, -1, -1, 0.009 },
     { "C10", c10, 4, -1, -1, 0.0195 }, { "C11", c11, 4, 1, 3, 0.0595 },
     { "B1", b1, 4, 1, -1, 0.045 }, { "B1", b1, 2, 1, -1, 0.045 }, { "B2", b2, 2, 1, -1, 0.02 },

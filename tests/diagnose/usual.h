@@ -93,7 +93,6 @@ static inline struct measure *usual_run(i64 ranks, i64 steps, struct arena *a)
     m->memory_peak_bytes = 1e9;
     m->memory_limit_bytes = 8e9;
     m->recompute_bytes = 0;
-    m->attention_waste = 1;
     m->padding = 0;
     m->run_s = 60;
     m->start_s = 1;

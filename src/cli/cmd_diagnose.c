@@ -1,0 +1,145 @@
+/* Why a run is as slow as it is, and what mending that would give back. */
+#include "base/err.h"
+#include "base/json.h"
+#include "base/sys.h"
+#include "cli/command.h"
+#include "diagnose/diagnosis.h"
+#include "diagnose/rule.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct diagnose_flags {
+    const char *steps;
+    bool json, live, rules;
+    double every;
+};
+
+static const struct option options[] = {
+    { "steps", OPTION_FIELD(STRING, struct diagnose_flags, steps), NULL,
+      .help = "Judge these steps only, such as 50-80 or 100- (counted from 1, as in the "
+              "metrics)." },
+    { "json", OPTION_FIELD(BOOL, struct diagnose_flags, json), "no",
+      .help = "Print one JSON object." },
+    { "live", OPTION_FIELD(BOOL, struct diagnose_flags, live), "no",
+      .help = "Judge again and again while the run goes on, and once more when it has ended." },
+    { "every", OPTION_FIELD(DURATION, struct diagnose_flags, every), "10", .unit = "seconds",
+      .min = 0.1, .max = 86400, .help = "Time between judgements with --live." },
+    { "rules", OPTION_FIELD(BOOL, struct diagnose_flags, rules), "no",
+      .help = "Print the kinds that can be named, the numbers that decide and why they are what "
+              "they are; RUN is not read." },
+    { 0 },
+};
+
+static int parse_steps(const char *text, struct measure_range *out)
+{
+    char *end;
+    if (!text)
+        return OK;
+    long long first = strtoll(text, &end, 10), last = first;
+    if (end == text || first < 1)
+        return err_set(ERR_USAGE, "--steps %s: give the first and the last step, such as 50-80",
+                       text);
+    if (*end == '-') {
+        const char *rest = end + 1;
+        last = *rest ? strtoll(rest, &end, 10) : 0;
+        end += *rest == '\0';
+    }
+    if (*end || (last != 0 && last < first))
+        return err_set(ERR_USAGE, "--steps %s: give the first and the last step, such as 50-80",
+                       text);
+    out->first = first - 1;
+    out->last = last > 0 ? last - 1 : -1;
+    out->most = INT32_MAX;
+    return OK;
+}
+
+static void print_rules(void)
+{
+    for (i64 k = 0; rule_families[k]; k++)
+        for (const struct rule *r = rule_families[k]; r->look; r++) {
+            printf("%-4s %s\n", r->id, r->title);
+            for (int i = 0; i < RULE_LIMITS && r->limit[i].what; i++)
+                printf("       %-6g %s: %s\n", r->limit[i].value, r->limit[i].what,
+                       r->limit[i].reason);
+        }
+}
+
+static void print(const struct diagnosis *d, bool as_json)
+{
+    struct text out = { 0 };
+    struct json j;
+    if (as_json) {
+        json_writer_init(&j);
+        diagnosis_json(d, &j);
+        printf("%s\n", j.out.data);
+        json_writer_fini(&j);
+    } else {
+        diagnosis_text(d, &out);
+        fputs(out.data ? out.data : "", stdout);
+        text_fini(&out);
+    }
+    fflush(stdout);
+}
+
+static int run(struct invocation *v)
+{
+    const struct diagnose_flags *f = v->options;
+    struct measure_range range = { .last = -1 };
+    bool again = f->live;
+    if (f->rules) {
+        print_rules();
+        return OK;
+    }
+    if (v->n_args != 1)
+        return err_set(ERR_USAGE, "which run? headway diagnose RUN");
+    TRY(parse_steps(f->steps, &range));
+    for (i64 n = 0; n == 0 || again; n++) {
+        struct diagnosis d;
+        if (n > 0)
+            sys_sleep_ns((u64)(1e9 * f->every));
+        int rc = diagnosis_open(&d, v->args[0], &range);
+        if (rc < 0 && n == 0)
+            return rc;
+        if (rc < 0)
+            continue; /* the files were in the midst of changing places */
+        if (n > 0 && !f->json)
+            printf("\n--- after step %lld\n", (long long)d.last_step + 1);
+        print(&d, f->json);
+        again = f->live && d.running;
+        diagnosis_close(&d);
+    }
+    return OK;
+}
+
+static const struct example examples[] = {
+    { "headway diagnose runs/tiny", "What costs the run tiny most, where, and how to mend it." },
+    { "headway diagnose runs/tiny --steps 50-80", "The same of some steps only." },
+    { "headway diagnose runs/tiny --live", "The same of a run that goes on, every ten seconds." },
+    { "headway diagnose --rules", "What can be named, and which numbers decide." },
+    { 0 },
+};
+
+const struct command cmd_diagnose = {
+    .name = "diagnose",
+    .summary = "Name what makes a run slow, where, and what mending it would give back",
+    .arguments = "[RUN]",
+    .description = "RUN is a run folder, finished or not; its recorded spans and samples "
+                   "(trace.disk) "
+                   "are what is judged. Findings are sorted by what mending them would give "
+                   "back, with "
+                   "an interval; each says where, by which numbers, which look-alikes were "
+                   "rejected, "
+                   "and the very setting that mends it.\n\n"
+                   "A finding must lose at least 2 % of a step and three standard errors of its "
+                   "length. When there is none, that figure is printed: it is how much could "
+                   "be hidden "
+                   "in the noise.",
+    .options = options,
+    .options_bytes = sizeof(struct diagnose_flags),
+    .min_args = 0,
+    .max_args = 1,
+    .examples = examples,
+    .run = run,
+};

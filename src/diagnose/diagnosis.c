@@ -1,0 +1,241 @@
+#include "diagnose/diagnosis.h"
+
+#include "base/err.h"
+#include "base/sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static void note(struct diagnosis *d, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+static void note(struct diagnosis *d, const char *fmt, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    if (d->n_notes < DIAGNOSIS_NOTES)
+        d->notes[d->n_notes++] = arena_strdup(&d->arena, text);
+}
+
+/* --- is it still going on? -------------------------------------------------------- */
+
+/* Who trains holds a lock. */
+static bool is_running(const char *folder, struct arena *a)
+{
+    int fd = sys_open(arena_printf(a, "%s/lock", folder), O_RDONLY | O_CLOEXEC, 0);
+    bool taken = fd >= 0 && sys_lock(fd) != 0 && errno == EWOULDBLOCK;
+    if (fd >= 0)
+        sys_close(fd);
+    return taken;
+}
+
+/* Since anything was recorded, by the wall clock of the rank that is there. */
+static double silence(const struct record *r)
+{
+    const struct record_part *p = &r->parts[r->n_parts - 1];
+    for (int i = 0; i < p->ranks; i++)
+        if (p->heads[i])
+            return sys_wall_seconds() - p->heads[i]->wall_begin -
+                   1e-9 * (double)(p->end_ns - p->begin_ns);
+    return NAN;
+}
+
+/* A rank whose last step is missing where others have theirs. */
+static void find_behind(struct diagnosis *d)
+{
+    struct record_step s = { 0 };
+    if (d->last_step >= 0 && record_step(&d->record, d->last_step, &s) == OK && s.missing > 0)
+        for (int i = 0; i < s.n_ranks && d->measure->behind_rank < 0; i++)
+            if (!s.ranks[i].head && d->record.parts[s.part].heads[i]) {
+                d->measure->behind_rank = i;
+                d->measure->calls_behind = 1;
+            }
+    record_step_free(&s);
+}
+
+static void see_progress(struct diagnosis *d, const char *folder)
+{
+    const struct record *r = &d->record;
+    struct measure *m = d->measure;
+    d->running = is_running(folder, &d->arena);
+    d->planned = m->config.steps;
+    d->last_step = r->n_steps > 0 ? r->steps[r->n_steps - 1] : -1;
+    m->ended = !d->running;
+    m->silent_s = d->running ? silence(r) : NAN;
+    if (d->running)
+        find_behind(d);
+    else if (d->planned > 0 && d->last_step + 1 < d->planned)
+        note(d, "the run is not finished: step %lld of %lld is the last recorded, and no process "
+             "trains in the folder (log.txt says why it ended)", (long long)d->last_step + 1,
+             (long long)d->planned);
+    if (m->n_steps == 0)
+        note(d, "no steady step is recorded: of %lld steps the first %d of each process are left "
+             "out", (long long)r->n_steps, MEASURE_WARM_UP);
+    else if (m->n_steps < 20)
+        note(d, "only %lld steady steps: numbers are rough (20 are wanted)",
+             (long long)m->n_steps);
+}
+
+/* What was not measured, as far as rules wanted it. */
+static void note_unknown(struct diagnosis *d)
+{
+    const struct measure *m = d->measure;
+    const struct measure_rank *k = &m->ranks[0];
+    if (m->n_steps == 0)
+        return;
+    if (!(k->on_cpu >= 0))
+        note(d, "no samples of the host: throttling, neighbours, faults and storage are not "
+                "judged");
+    if (!(m->ceilings.used > 0) || !(m->ceilings.memory_bytes_per_s > 0))
+        note(d, "this machine's ceilings are not known (headway machine measures them): products' "
+             "shape and precision are not judged");
+    bool based = m->n_lanes == 0;
+    for (i64 i = 0; i < m->n_lanes; i++)
+        based |= m->lanes[i].base_bytes_per_s > 0;
+    if (!based)
+        note(d, "links were not measured before the run (run.preflight): whether they are slow is "
+             "not judged");
+}
+
+int diagnosis_open(struct diagnosis *d, const char *folder, const struct measure_range *range)
+{
+    *d = (struct diagnosis){ .last_step = -1 };
+    arena_init(&d->arena);
+    int rc = record_open(&d->record, folder);
+    if (rc >= 0)
+        rc = measure_record(&d->measure, &d->record, folder, range, &d->arena);
+    if (rc < 0) {
+        diagnosis_close(d);
+        return rc;
+    }
+    for (i64 i = 0; i < d->record.n_damage; i++)
+        note(d, "%s", d->record.damage[i]);
+    see_progress(d, folder);
+    note_unknown(d);
+    findings_make(&d->findings, d->measure, NULL);
+    return OK;
+}
+
+void diagnosis_close(struct diagnosis *d)
+{
+    record_close(&d->record);
+    arena_fini(&d->arena);
+}
+
+/* --- telling ---------------------------------------------------------------------- */
+
+static void put_share(const struct measure *m, struct text *out, const char *what, double seconds)
+{
+    if (seconds > 0.0005 * m->step.mean)
+        text_printf(out, "  %-28s %9.2f ms %5.1f %%\n", what, 1e3 * seconds,
+                    100 * seconds / m->step.mean);
+}
+
+static double mean_over_ranks(const struct measure *m, const double *(*series)(
+                                                           const struct measure_rank *r, int k),
+                              int k)
+{
+    double sum = 0, n = 0;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        double x = measure_mean(m, series(&m->ranks[r], k));
+        sum += isfinite(x) ? x : 0;
+        n += isfinite(x);
+    }
+    return n > 0 ? sum / n : NAN;
+}
+
+enum { TIMES = 8 };
+
+static const char *const time_names[TIMES] = {
+    "computing", "waiting for data", "waiting for ranks", "waiting for bytes", "logging",
+    "evaluating", "saving checkpoints", "between these",
+};
+static const char *const time_keys[TIMES] = {
+    "compute_s", "data_s", "wait_s", "transfer_s", "log_s", "eval_s", "checkpoint_s", "gap_s",
+};
+
+static const double *time_series(const struct measure_rank *r, int k)
+{
+    const double *first[] = { r->compute, r->data, r->wait, r->transfer };
+    return k < 4 ? first[k] : r->gap[k - 4];
+}
+
+static void put_times(const struct measure *m, struct text *out)
+{
+    text_printf(out, "\nA step takes %.2f ms (median %.2f, sigma %.2f, %lld steps from %lld), "
+                     "on the "
+                "mean rank:\n", 1e3 * m->step.mean, 1e3 * m->step.median, 1e3 * m->step.sigma,
+                (long long)m->n_steps, (long long)m->first_step + 1);
+    for (int k = 0; k < TIMES; k++)
+        put_share(m, out, time_names[k], mean_over_ranks(m, time_series, k));
+}
+
+static void put_ops(const struct measure *m, struct text *out)
+{
+    double total = 0;
+    for (i64 i = 0; i < m->n_ops; i++)
+        total += m->ops[i].seconds;
+    if (m->n_ops == 0)
+        return;
+    text_add(out, "\nComputing, the longest:\n");
+    for (i64 i = 0; i < m->n_ops && i < 6; i++) {
+        const struct measure_op *o = &m->ops[i];
+        static const char *const phases[] = { "forward", "input grad", "weight grad", "update" };
+        text_printf(out, "  %-18s %-11s %9.2f ms %5.1f %%", o->name,
+                    o->recompute ? "again" : o->phase < 4 ? phases[o->phase] : "",
+                    1e3 * o->seconds, 100 * o->seconds / total);
+        if (o->roofline_s > 0)
+            text_printf(out, "  %3.0f %% of the roofline", 100 * o->roofline_s / o->seconds);
+        text_add(out, "\n");
+    }
+}
+
+void diagnosis_text(const struct diagnosis *d, struct text *out)
+{
+    const struct measure *m = d->measure;
+    if (m->n_steps > 0 || d->findings.n > 0)
+        findings_text(&d->findings, m, out);
+    if (m->n_steps > 0) {
+        put_times(m, out);
+        put_ops(m, out);
+    }
+    for (int i = 0; i < d->n_notes; i++) {
+        text_add(out, i == 0 ? "\nMissing:\n  - " : "  - ");
+        text_wrap(out, d->notes[i], 4, 4, 98);
+        text_add(out, "\n");
+    }
+}
+
+void diagnosis_json(const struct diagnosis *d, struct json *j)
+{
+    const struct measure *m = d->measure;
+    json_begin_object(j);
+    json_put_int(j, "schema", 1);
+    json_put_bool(j, "running", d->running);
+    json_put_int(j, "ranks", m->n_ranks);
+    json_put_int(j, "steps", m->n_steps);
+    json_put_int(j, "first_step", m->first_step + 1);
+    json_put_double(j, "step_s", m->step.mean);
+    json_put_double(j, "step_median_s", m->step.median);
+    json_put_double(j, "step_se_s", m->step.se);
+    json_put_double(j, "theta_s", m->theta);
+    json_key(j, "times");
+    json_begin_object(j);
+    for (int k = 0; k < TIMES; k++)
+        json_put_double(j, time_keys[k], mean_over_ranks(m, time_series, k));
+    json_end(j);
+    json_key(j, "findings");
+    findings_json(&d->findings, j);
+    json_key(j, "missing");
+    json_begin_array(j);
+    for (int i = 0; i < d->n_notes; i++)
+        json_str(j, d->notes[i]);
+    json_end(j);
+    json_end(j);
+}

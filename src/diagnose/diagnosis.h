@@ -1,0 +1,33 @@
+/* diagnose/diagnosis.h - a run's folder, read, measured and judged: what `headway diagnose` says.
+ *
+ * Whatever is sound is used. What is missing, damaged or unfinished is said in notes, and
+ * rules that would need it stay silent. */
+#ifndef HEADWAY_DIAGNOSIS_H
+#define HEADWAY_DIAGNOSIS_H
+
+#include "diagnose/findings.h"
+#include "diagnose/measure_record.h"
+
+enum { DIAGNOSIS_NOTES = 32 };
+
+struct diagnosis {
+    struct arena arena;
+    struct record record;
+    struct measure *measure;
+    struct findings findings;
+    const char *notes[DIAGNOSIS_NOTES];
+    int n_notes;
+    bool running;            /* a process trains in the folder now */
+    i64 last_step, planned;  /* recorded, from 0 (-1: none); of the recipe, 0: no such limit */
+};
+
+/* ERR_CONFIG or ERR_FORMAT when nothing in the folder can be judged. On failure it is closed. */
+int diagnosis_open(struct diagnosis *d, const char *folder, const struct measure_range *range);
+void diagnosis_close(struct diagnosis *d);
+
+/* For a tired engineer: the worst first, where the step's time goes, and what is missing. */
+void diagnosis_text(const struct diagnosis *d, struct text *out);
+/* One object. */
+void diagnosis_json(const struct diagnosis *d, struct json *j);
+
+#endif

@@ -1,0 +1,144 @@
+/* Which spans of different ranks are one exchange, and when the last of them had come. */
+#include "diagnose/measure_record.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int compare_keys(const struct measure_call *x, const struct measure_call *y)
+{
+    for (int k = 0; k < 4; k++)
+        if (x->key[k] != y->key[k])
+            return x->key[k] < y->key[k] ? -1 : 1;
+    return 0;
+}
+
+/* Before occurrences are counted: by rank, key, begin. */
+static int by_rank_and_key(const void *a, const void *b)
+{
+    const struct measure_call *x = a, *y = b;
+    if (x->rank != y->rank)
+        return x->rank < y->rank ? -1 : 1;
+    int c = compare_keys(x, y);
+    return c ? c : (x->begin > y->begin) - (x->begin < y->begin);
+}
+
+static int by_key(const void *a, const void *b)
+{
+    const struct measure_call *x = a, *y = b;
+    int c = compare_keys(x, y);
+    return c ? c : (x->rank > y->rank) - (x->rank < y->rank);
+}
+
+static int by_rank_and_begin(const void *a, const void *b)
+{
+    const struct measure_call *x = a, *y = b;
+    if (x->rank != y->rank)
+        return x->rank < y->rank ? -1 : 1;
+    return (x->begin > y->begin) - (x->begin < y->begin);
+}
+
+static bool is_move(const struct record_task *t)
+{
+    return (t->flags & (RECORD_SENDS | RECORD_RECEIVES)) != 0;
+}
+
+/* Members of a group run the same program; both ends of a boundary know the micro-batch. The last
+ * part of the key counts exchanges that are alike so far. */
+static bool fill_key(const struct record_rank *k, const struct record_span *s, i64 key[4],
+                     int *members, int *peer)
+{
+    const struct record_task *t = s->task;
+    const struct record_head *h = k->head;
+    const struct record_group *g = &h->groups[t->lane];
+    *peer = -1;
+    if (is_move(t)) {
+        if (t->boundary < 0 || t->boundary >= h->n_boundaries ||
+            h->boundaries[t->boundary].n != 2 || s->action >= k->table->n_actions)
+            return false;
+        g = &h->boundaries[t->boundary];
+        bool up = (t->flags & RECORD_UP) != 0;
+        key[1] = (i64)g->ranks[0] << 32 | (u32)g->ranks[1];
+        key[2] = 2 * k->table->actions[s->action].micro_batch + up;
+        key[0] = (i64)t->lane << 32 | 1;
+    } else {
+        if (g->n < 2)
+            return false;
+        key[0] = (i64)t->lane << 32;
+        key[1] = (i64)g->ranks[0] << 32 | (u32)g->ranks[g->n - 1];
+        key[2] = (i64)s->action << 32 | s->task_id;
+    }
+    *members = g->n;
+    if (g->n == 2)
+        *peer = g->ranks[0] == h->rank ? g->ranks[1] : g->ranks[0];
+    return true;
+}
+
+static void count_occurrences(struct measure_call *c, i64 n)
+{
+    qsort(c, (size_t)n, sizeof *c, by_rank_and_key);
+    for (i64 i = 1; i < n; i++) {
+        c[i].key[3] = 0;
+        if (c[i].rank != c[i - 1].rank || memcmp(c[i].key, c[i - 1].key, 3 * sizeof(i64)) != 0)
+            continue;
+        c[i].key[3] = c[i - 1].key[3] + 1;
+    }
+}
+
+/* [from, to) are the members' parts of one exchange. Who sends to another needs nobody. */
+static void settle(struct measure_call *c, i64 from, i64 to, bool move)
+{
+    i64 come = c[from].begin;
+    int last = c[from].rank;
+    for (i64 i = from; i < to; i++)
+        if (c[i].begin > come) {
+            come = c[i].begin;
+            last = c[i].rank;
+        }
+    for (i64 i = from; i < to; i++) {
+        bool sends = move && c[i].bytes > 0;
+        c[i].come = sends ? c[i].begin : come;
+        c[i].last = to - from > 1 ? last : -1;
+    }
+}
+
+static i64 count_calls(const struct record_step *s)
+{
+    i64 n = 0;
+    for (int r = 0; r < s->n_ranks; r++)
+        for (i64 i = 0; i < s->ranks[r].n_spans; i++)
+            n += s->ranks[r].spans[i].kind == SPAN_CALL;
+    return n;
+}
+
+void measure_match_calls(const struct record_step *s, struct measure_calls *out, struct arena *a)
+{
+    struct measure_call *c = ARENA_ARRAY(a, struct measure_call, count_calls(s));
+    i64 n = 0;
+    for (int r = 0; r < s->n_ranks; r++)
+        for (i64 i = 0; i < s->ranks[r].n_spans; i++) {
+            const struct record_rank *k = &s->ranks[r];
+            const struct record_span *span = &k->spans[i];
+            struct measure_call call = { .rank = r, .begin = span->begin_ns,
+                                         .end = span->end_ns, .task = span->task_id };
+            if (span->kind != SPAN_CALL || !span->task ||
+                !fill_key(k, span, call.key, &call.members, &call.peer))
+                continue;
+            call.lane = span->task->lane;
+            call.bytes = span->task->message_bytes;
+            c[n++] = call;
+        }
+    count_occurrences(c, n);
+    qsort(c, (size_t)n, sizeof *c, by_key);
+    for (i64 i = 0, to; i < n; i = to) {
+        for (to = i + 1; to < n && compare_keys(&c[i], &c[to]) == 0;)
+            to++;
+        settle(c, i, to, (c[i].key[0] & 1) != 0);
+    }
+    qsort(c, (size_t)n, sizeof *c, by_rank_and_begin);
+    *out = (struct measure_calls){ c, n, ARENA_ARRAY(a, i64, s->n_ranks + 1) };
+    for (i64 i = 0, r = 0; r <= s->n_ranks; r++) {
+        while (i < n && c[i].rank < r)
+            i++;
+        out->first[r] = i;
+    }
+}

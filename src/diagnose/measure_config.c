@@ -1,0 +1,127 @@
+/* What the run's folder says besides its spans: the recipe as resolved, and the metrics. */
+#include "base/err.h"
+#include "base/json.h"
+#include "base/sys.h"
+#include "diagnose/measure_record.h"
+#include "parallel/layout.h"
+#include "train/train_config.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { HEAD_BYTES = 1 << 16, TAIL_BYTES = 1 << 18 };
+
+static void take_recipe(struct measure *m, const char *folder, struct arena *a)
+{
+    struct train_config c;
+    struct layout layout;
+    struct recipe recipe;
+    const struct option_group groups[] = { { train_options, &c }, { layout_options, &layout } };
+    recipe_init(&recipe, a, groups, COUNT_OF(groups));
+    if (recipe_load(&recipe, arena_printf(a, "%s/recipe.yaml", folder)) < 0)
+        return;
+    m->config.steps = c.train.steps;
+    m->config.batch = c.train.batch;
+    m->config.seq = c.train.seq;
+    m->config.accumulate = c.train.global_batch > 0
+                               ? c.train.global_batch / (c.train.batch * c.train.seq)
+                               : c.train.accumulate;
+    m->config.prefetch = c.data.prefetch;
+    m->config.log_every = c.log.every;
+    m->config.eval_every = c.eval.every;
+    m->config.checkpoint_every = c.checkpoint.every;
+    m->config.checkpoint_async = c.checkpoint.async;
+    m->config.packed = c.data.packing == PACK_DOCUMENTS;
+    m->config.answers = c.data.loss_on == LOSS_ON_ANSWERS;
+}
+
+/* --- metrics ---------------------------------------------------------------------- */
+
+/* The end of the file, from a line's begin on; "" when there is none. */
+static const char *tail_of(const char *path, i64 most, struct arena *a)
+{
+    i64 size = sys_file_bytes(path);
+    int fd = size > 0 ? sys_open(path, O_RDONLY, 0) : -1;
+    if (fd < 0)
+        return "";
+    i64 from = i64_max(0, size - most);
+    char *text = arena_alloc(a, size - from + 1);
+    ssize_t got = sys_pread(fd, text, size - from, from);
+    sys_close(fd);
+    if (got <= 0)
+        return "";
+    const char *line = from > 0 ? strchr(text, '\n') : text;
+    return line ? line : "";
+}
+
+static double number_in(const json_t *o, const char *key)
+{
+    const json_t *x = json_object_get(o, key);
+    return json_is_number(x) ? json_number_value(x) : NAN;
+}
+
+/* What a link did before the first step, by the ring's steps that an exchange of n takes. */
+static void take_preflight(struct measure *m, const json_t *o)
+{
+    double latency = number_in(o, "latency_s"), rate = number_in(o, "bytes_per_s");
+    for (i64 i = 0; i < m->n_lanes; i++) {
+        struct measure_lane *l = &m->lanes[i];
+        l->base_latency_s = latency * 2 * (double)i64_max(1, l->members - 1);
+        l->base_bytes_per_s = rate;
+    }
+}
+
+static void take_step(struct measure *m, const json_t *o, struct arena *a)
+{
+    double worst = number_in(o, "expert_imbalance"), fill = number_in(o, "expert_fill");
+    if (!isfinite(worst))
+        return;
+    if (!m->experts)
+        m->experts = ARENA_NEW(a, struct measure_expert_layer);
+    m->n_experts = 1;
+    m->experts[0] = (struct measure_expert_layer){ .layer = -1, .worst = worst, .fill = fill,
+                                                   .dropped = number_in(o, "expert_dropped") };
+}
+
+/* Lines that are torn or foreign are passed over. */
+static void take_metrics(struct measure *m, const char *text, struct arena *a)
+{
+    for (const char *end; *text; text = *end ? end + 1 : end) {
+        json_t *o;
+        end = text + strcspn(text, "\n");
+        if (end == text || json_parse(text, end - text, "metrics.jsonl", &o) < 0)
+            continue;
+        const char *event = json_string_value(json_object_get(o, "event"));
+        if (event && strcmp(event, "preflight") == 0)
+            take_preflight(m, o);
+        else if (event && strcmp(event, "step") == 0)
+            take_step(m, o, a);
+        json_decref(o);
+    }
+}
+
+/* The line is among the first. */
+static const char *head_of(const char *path, i64 most, struct arena *a)
+{
+    int fd = sys_open(path, O_RDONLY, 0);
+    char *text = arena_alloc(a, most + 1);
+    i64 got = fd >= 0 ? sys_read_full(fd, text, most) : 0;
+    if (fd >= 0)
+        sys_close(fd);
+    char *last = got > 0 ? strrchr(text, '\n') : NULL;
+    if (last)
+        last[1] = '\0';
+    return last ? text : "";
+}
+
+void measure_config(struct measure *m, const char *folder, struct arena *a)
+{
+    const char *metrics = arena_printf(a, "%s/metrics.jsonl", folder);
+    i64 size = sys_file_bytes(metrics);
+    take_recipe(m, folder, a);
+    take_metrics(m, head_of(metrics, HEAD_BYTES, a), a);
+    if (size > HEAD_BYTES)
+        take_metrics(m, tail_of(metrics, i64_min(TAIL_BYTES, size - HEAD_BYTES), a), a);
+}

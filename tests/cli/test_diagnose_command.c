@@ -1,0 +1,122 @@
+/* Runs that are diagnosed, whole and in pieces. */
+#include "cli/program.h"
+#include "test.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+
+#define TRAIN "cd $D && timeout 100 $H train r.yaml --quiet "
+
+static int prepare(void **state)
+{
+    (void)state;
+    setenv("D", "diagnose-command", 1);
+    shell("rm -rf $D && mkdir -p $D && cd $D && for i in $(seq 300); do "
+          "echo \"the cat number $i sat on mat $((i * 7 % 31)) and saw $((i * i % 97)) birds\"; "
+          "done >t.txt && $H tokenizer train t.txt --vocab-size 300 --out tok.json --quiet "
+          ">/dev/null && $H data prepare t.txt --format text --tokenizer tok.json --licence none "
+          "--val-fraction 0 --out data --quiet >/dev/null && cat >r.yaml <<X\n"
+          "model: {spec: laptop-2m, override: {layers: 2, width: 64, hidden: 96, heads: 4}}\n"
+          "data: {sources: data, tokenizer: tok.json}\n"
+          "train: {steps: 30, batch: 2, accumulate: 2, seq: 32, threads: 1}\n"
+          "lr: {schedule: constant, warmup: 2}\neval: {every: 0}\nX\n"
+          "timeout 100 $H train r.yaml --quiet --set run.name=one", 0);
+    return 0;
+}
+
+static json_t *diagnose(const char *arguments)
+{
+    json_error_t error;
+    const char *text = shellf(0, "cd $D && $H diagnose --json %s", arguments);
+    json_t *o = json_loads(text, 0, &error);
+    if (!o)
+        fail_msg("%s: %s", error.text, text);
+    return o;
+}
+
+static double number(json_t *o, const char *key)
+{
+    json_t *x = json_object_get(o, key);
+    CHECK(json_is_number(x));
+    return json_number_value(x);
+}
+
+TEST(where_a_step_goes_adds_up_to_the_step)
+{
+    json_t *o = diagnose("runs/one"), *times = json_object_get(o, "times"), *value;
+    const char *key;
+    double sum = 0;
+    json_object_foreach(times, key, value)
+        sum += json_number_value(value);
+    CHECK_EQ(number(o, "steps"), 27);
+    CHECK_EQ(number(o, "first_step"), 4);
+    CHECK_NEAR(sum, number(o, "step_s"), 1e-9 * number(o, "step_s"));
+    CHECK(number(times, "compute_s") > 0.3 * sum);
+    CHECK(number(o, "theta_s") >= 0.02 * number(o, "step_s") * (1 - 1e-12));
+    json_decref(o);
+    o = diagnose("runs/one --steps 11-20");
+    CHECK_EQ(number(o, "steps"), 10);
+    CHECK_EQ(number(o, "first_step"), 11);
+    json_decref(o);
+}
+
+TEST(a_person_reads_the_findings_first_then_where_the_time_goes)
+{
+    const char *text = shell("cd $D && $H diagnose runs/one", 0);
+    CHECK(strstr(text, "A step takes "));
+    CHECK(strstr(text, "computing"));
+    CHECK(strstr(text, "linear"));
+    CHECK(strstr(text, " 1. ") == text || strstr(text, "No finding above") == text);
+    CHECK(strstr(shell("cd $D && $H diagnose --rules", 0), "three standard errors") == NULL);
+    CHECK(strstr(shell("cd $D && $H diagnose --rules", 0), "B1   one rank is always slow"));
+}
+
+TEST(what_is_torn_costs_what_is_torn_and_is_said)
+{
+    shell("cd $D && rm -rf torn && cp -r runs/one torn && "
+          "truncate -s -700 torn/trace/rank-0.spans", 0);
+    json_t *o = diagnose("torn");
+    CHECK(number(o, "steps") >= 25);
+    CHECK(strstr(json_string_value(json_array_get(json_object_get(o, "missing"), 0)),
+                 "ends within a chunk"));
+    json_decref(o);
+    /* Half of the file: half of the steps, and no recipe. */
+    shell("cd $D && truncate -s $(($(stat -c %s torn/trace/rank-0.spans) / 2)) "
+          "torn/trace/rank-0.spans && rm torn/recipe.yaml", 0);
+    o = diagnose("torn");
+    CHECK(number(o, "steps") > 5 && number(o, "steps") < 20);
+    json_decref(o);
+}
+
+TEST(a_run_that_died_in_its_first_step_is_told_so)
+{
+    shell("cd $D && rm -rf early && cp -r runs/one early && "
+          "head -c 100000 runs/one/trace/rank-0.spans >early/trace/rank-0.spans && "
+          "n=$(grep -abo SPAN early/trace/rank-0.spans | head -1 | cut -d: -f1) && "
+          "truncate -s $n early/trace/rank-0.spans", 0);
+    const char *text = shell("cd $D && $H diagnose early", 0);
+    CHECK(strstr(text, "no step was finished"));
+    CHECK(strstr(text, "the run is not finished: step 0 of 30"));
+    CHECK(!strstr(text, "A step takes"));
+}
+
+TEST(what_is_no_run_is_refused_in_a_sentence)
+{
+    CHECK(strstr(shell("cd $D && $H diagnose nowhere 2>&1", 2), "nowhere"));
+    CHECK(strstr(shell("cd $D && mkdir -p e && $H diagnose e 2>&1", 2), "no recorded spans"));
+    CHECK(strstr(shell("cd $D && $H diagnose 2>&1", 2), "which run?"));
+    CHECK(strstr(shell("cd $D && $H diagnose runs/one --steps x 2>&1", 2), "50-80"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ONE(where_a_step_goes_adds_up_to_the_step),
+        ONE(a_person_reads_the_findings_first_then_where_the_time_goes),
+        ONE(what_is_torn_costs_what_is_torn_and_is_said),
+        ONE(a_run_that_died_in_its_first_step_is_told_so),
+        ONE(what_is_no_run_is_refused_in_a_sentence),
+    };
+    return cmocka_run_group_tests(tests, prepare, NULL);
+}
