@@ -1,10 +1,13 @@
 /* What runs would take on machines that one does not have. */
 #include "cli/command.h"
 
-extern const struct command cmd_plan_goodput, cmd_plan_machine, cmd_plan_search;
+extern const struct command cmd_plan_goodput, cmd_plan_limits, cmd_plan_machine, cmd_plan_run,
+    cmd_plan_search;
 
 static const struct command *const subcommands[] = {
     &cmd_plan_search,
+    &cmd_plan_run,
+    &cmd_plan_limits,
     &cmd_plan_goodput,
     &cmd_plan_machine,
     NULL,

@@ -164,9 +164,10 @@ static void print_walk(const struct goodput *g)
     const struct failure_walk *w = &g->walk;
     double formula = g->times[FAILURE_MIDDLE].progress;
     printf("\nsimulated (seed %lld): %lld runs of %g days, %.4g interruptions each: progress "
-           "%.2f %% (P10 %.2f, P90 %.2f);\n  %.2f points from the formula\n", (long long)g->flags->seed,
-           (long long)g->flags->runs, g->flags->days, w->interruptions, 100 * w->mean.progress,
-           100 * w->progress.lo, 100 * w->progress.hi, 100 * fabs(w->mean.progress - formula));
+           "%.2f %% (P10 %.2f, P90 %.2f);\n  %.2f points from the formula\n",
+           (long long)g->flags->seed, (long long)g->flags->runs, g->flags->days,
+           w->interruptions, 100 * w->mean.progress, 100 * w->progress.lo,
+           100 * w->progress.hi, 100 * fabs(w->mean.progress - formula));
     if (g->law.published_least > 0 && g->law.nodes == g->jobs[0].nodes)
         printf("published: above %g %%; from these assumptions %.1f to %.1f %%\n",
                100 * g->law.published_least, 100 * g->times[FAILURE_SLOW].progress,

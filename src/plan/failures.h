@@ -16,8 +16,9 @@
  * lose r each, and no progress.
  *
  * A share of node failures takes the node away for a repair. With s spares a job that needs all of
- * its N nodes stands still while more than s are away, by Erlang's loss formula for s + 1 (it does not depend on how repair times are spread). An elastic job goes on with what is left, in
- * steps of whole replicas. */
+ * its N nodes stands still while more than s are away, by Erlang's loss formula for s + 1 (however
+ * repair times are spread). An elastic job goes on with what is left, in steps of whole replicas.
+ */
 #ifndef HEADWAY_PLAN_FAILURES_H
 #define HEADWAY_PLAN_FAILURES_H
 
