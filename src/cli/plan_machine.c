@@ -159,10 +159,11 @@ const struct command cmd_plan_machine = {
     .name = "machine",
     .summary = "List the machines that can be planned for, or describe one",
     .arguments = "[MACHINE]",
-    .description = "MACHINE is a file, a name in machines/ or machines/devices/, or a line: a "
-                   "device, then tiers from the node outwards as NAME:COUNT, each with xRATE (of "
-                   "one device, in one direction), ~LATENCY, /OVERSUBSCRIPTION, +sums (its "
-                   "switches add), +rail, +mesh or +torus3 "
+    .description = "MACHINE is a file, a name in machines/ or machines/devices/, 'here' "
+                   "(this machine, as 'headway machine' measured it; a device is a core), or a "
+                   "line: a device, then tiers from the node outwards as NAME:COUNT, each with "
+                   "xRATE (of one device, in one direction), ~LATENCY, /OVERSUBSCRIPTION, +sums "
+                   "(its switches add), +rail, +mesh or +torus3 "
                    "as needed; what is left out is the device's own. Also host:N (devices that "
                    "share a host, where that is not the first tier), price=4.2USD/h, pue=1.2, "
                    "at=FRA.",

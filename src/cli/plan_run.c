@@ -11,7 +11,7 @@
 
 struct run_flags {
     const char *model, *machine, *law, *location, *price;
-    i64 tokens, gpus, sequence, step_tokens;
+    i64 tokens, gpus, sequence, step_tokens, vocab;
     double mfu, step, pue, carbon;
     int dtype, counts;
     bool json;
@@ -33,6 +33,8 @@ static const struct option options[] = {
       .help = "Devices that train." },
     { "seq", FLAG(INT, sequence), "0", .unit = "tokens", .max = 1 << 24,
       .help = "Length of rows; 0: as long as the model's." },
+    { "vocab", FLAG(INT, vocab), "0", .unit = "tokens", .max = 1 << 24,
+      .help = "Size of the vocabulary, where the model leaves it to a tokenizer." },
     { "mfu", FLAG(FLOAT, mfu), "0", .min = 0, .max = 1,
       .help = "Utilisation of the dense peak; 0: 0.40, from 0.30 to 0.50." },
     { "counts", FLAG(CHOICE, counts), "program", .choices = "program|6n|square",
@@ -156,6 +158,10 @@ static int compute(struct plan_run *x, struct arena *a)
     TRY(plan_machine_load(&x->machine, f->machine, a));
     TRY(plan_machine_room(&x->machine, f->gpus));
     TRY(spec_load(&x->spec, f->model, a));
+    if (x->spec.vocab == 0 && f->vocab == 0)
+        return err_set(ERR_USAGE, "%s leaves its vocabulary to a tokenizer; say --vocab, such as "
+                       "8192", f->model);
+    x->spec.vocab = x->spec.vocab ? x->spec.vocab : f->vocab;
     TRY(plan_run_size_of(&x->size, &x->spec, f->sequence));
     x->peak = x->machine.device.peak[dtypes[f->dtype]];
     TRY(check_flags(x));
@@ -176,14 +182,28 @@ static void print_band(const char *what, const struct plan_band *b, double scale
                scale * b->hi);
 }
 
+/* "405.9 B", "15.6 T" */
+static const char *amount(double value, char out[24])
+{
+    static const char *const units[] = { "", " k", " M", " B", " T" };
+    int unit = 0;
+    while (value >= 1000 && unit < COUNT_OF(units) - 1) {
+        value /= 1000;
+        unit++;
+    }
+    snprintf(out, 24, "%.4g%s", value, units[unit]);
+    return out;
+}
+
 static void print_size(const struct plan_run *x)
 {
+    char text[24];
     const struct plan_run_size *s = &x->size;
     double tokens = (double)x->flags->tokens;
-    printf("%s: %.4g B parameters", x->spec.name, 1e-9 * s->parameters);
+    printf("%s: %s parameters", x->spec.name, amount(s->parameters, text));
     if (s->active < s->parameters)
-        printf(", of which a token meets %.4g B", 1e-9 * s->active);
-    printf("; %.4g T tokens in rows of %lld\n\n", 1e-12 * tokens, (long long)s->sequence);
+        printf(", of which a token meets %s", amount(s->active, text));
+    printf("; %s tokens in rows of %lld\n\n", amount(tokens, text), (long long)s->sequence);
     printf("FLOPs, 6ND               %10.4g  = 6 x %.4g x %.4g\n", tokens * s->six_n_per_token,
            s->active, tokens);
     printf("FLOPs, the program's     %10.4g  attention, half squares, is %.3g %% of it\n",

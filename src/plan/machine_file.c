@@ -500,6 +500,8 @@ int plan_machine_read(struct plan_machine *out, const struct yaml_node *root, st
 int plan_machine_load(struct plan_machine *out, const char *name, struct arena *a)
 {
     const struct yaml_node *root;
+    if (strcmp(name, "here") == 0)
+        return machine_here(out, a);
     bool is_file = strchr(name, '.') && sys_file_bytes(name) >= 0;
     const char *path = is_file ? name : file_of("machines", name, a);
     if (path) {

@@ -110,8 +110,9 @@ struct plan_machine {
 int plan_price_parse(const char *text, const char *where, double *amount, const char **currency,
                      struct arena *a);
 
-/* A file, the NAME of machines/NAME.yaml or machines/devices/NAME.yaml, or a line as above
- * (it has a blank or a colon). A device alone is a machine of one. Texts live in the arena. */
+/* A file, the NAME of machines/NAME.yaml or machines/devices/NAME.yaml, a line as above (it has a
+ * blank or a colon), or "here": this machine, a device being a core. A device alone is a
+ * machine of one. Texts live in the arena. */
 int plan_machine_load(struct plan_machine *out, const char *name, struct arena *a);
 /* An already read tree; where: the file's name in messages. */
 int plan_machine_read(struct plan_machine *out, const struct yaml_node *root, struct arena *a);

@@ -9,6 +9,9 @@ enum { MACHINE_FACTS = 96 };
 /* A device by its name in machines/devices/, with its facts. */
 int machine_device_load(struct plan_machine *out, const char *name, struct arena *a);
 
+/* This machine, from the cache of `headway machine`; ERR_CONFIG before it ran. */
+int machine_here(struct plan_machine *out, struct arena *a);
+
 /* What a device or the tiers say against themselves; where stands before messages. */
 int machine_check_device(const struct plan_device *d, const char *where);
 /* Whether it has twice what a known device has: sparsity, or both directions. */
