@@ -5,6 +5,7 @@
 #include "base/sys.h"
 #include "report/page_files.h"
 #include "report/pack.h"
+#include "report/run_record.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -144,6 +145,9 @@ static void put_run(struct run_page *p, struct json *j)
     put_log(p, j);
     json_key(j, "metrics");
     run_metrics_put(&p->metrics, j);
+    json_key(j, "record");
+    if (run_record_put(p->folder, j) < 0)
+        say_missing(p, err_message());
     put_missing(p, j);
     json_end(j);
 }

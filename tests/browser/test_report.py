@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""test_report.py HEADWAY [--long] [--pictures FOLDER]: the page of `headway report` in a browser.
+"""test_report.py HEADWAY [--long] [--many PROGRAM] [--pictures FOLDER]: the page of `headway report` in a browser.
 
 Trains a tiny model, writes its page, and drives it: does it draw, zoom, speak, fit a narrow screen,
 keep quiet on the console and in the network? Without Chromium it says so and ends with 77. --long
@@ -162,6 +162,35 @@ def check_zoom(page):
     page.key("Escape")
 
 
+# The share of the canvas that is drawn upon, in per mille.
+DRAWN = """(() => { const c = document.querySelector('canvas.timeline');
+  const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+  let n = 0; for (let i = 3; i < p.length; i += 4) n += p[i] > 0;
+  return Math.round(4000 * n / p.length); })()"""
+PIXELS = """(() => { const c = document.querySelector('canvas.timeline'); return c.toDataURL(); })()"""
+
+
+def check_timeline(page):
+    x, y, w, h = page.box("canvas.timeline")
+    page.frame()
+    drawn = page.evaluate(DRAWN)
+    check(drawn > 150, f"the timeline is drawn: {drawn} of 1000 pixels")
+    before = page.evaluate(PIXELS)
+    page.evaluate("document.querySelector('canvas.timeline').focus()")
+    page.key("ArrowRight")
+    said = page.evaluate("document.getElementById('said').textContent")
+    check("rank 0" in said and "into step" in said, f"arrow keys read spans: {said}")
+    page.key("+")
+    near = page.evaluate(PIXELS)
+    check(near != before, "+ looks closer")
+    page.drag(x + w * 0.6, y + h / 2, x + w * 0.4, y + h / 2)
+    check(page.evaluate(PIXELS) != near, "dragging moves it")
+    page.key("0")
+    for part in ("roofline", "memory"):
+        check(page.evaluate(f"document.querySelectorAll('#{part} svg.plot path').length > 0"),
+              f"the {part} is drawn")
+
+
 def check_themes(page):
     back = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(back)
@@ -199,6 +228,7 @@ def check_one(browser, file, pictures):
     page.frame()
     check_drawing(page)
     check_zoom(page)
+    check_timeline(page)
     check_themes(page)
     check_narrow(page)
     check_print(page)
@@ -231,6 +261,25 @@ def check_long(browser, file):
     check_quiet(page, file, "a long run")
 
 
+def check_many(browser, file, pictures):
+    """Twice, since the first page also starts the browser's machinery."""
+    for what in ("in a new browser", "again"):
+        page = browser.open("file://" + file)
+        page.frame()
+        took = page.evaluate("performance.now()") / 1000
+        check(took < 2, f"1,024 ranks, 10 steps, {os.path.getsize(file) / 1e6:.1f} MB, {what}: "
+              f"{took:.2f} s until all is drawn")
+    check("of 1024 ranks" in page.evaluate("document.querySelector('#timeline').textContent"),
+          "1,024 ranks are there")
+    frame = page.evaluate("(() => { const t = performance.now(); for (let i = 0; i < 20; i++) "
+                          "document.querySelector('.timescroll').dispatchEvent(new Event('scroll'));"
+                          "return (performance.now() - t) / 20; })()")
+    check(frame < 50, f"1,024 ranks: the timeline is drawn in {frame:.1f} ms")
+    check_quiet(page, file, "1,024 ranks")
+    if pictures:
+        page.screenshot(pictures + "/many.png")
+
+
 def check_hostile(browser, file):
     page = browser.open("file://" + file)
     page.frame()
@@ -245,6 +294,7 @@ def main():
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("headway")
     asked.add_argument("--long", action="store_true")
+    asked.add_argument("--many", metavar="PROGRAM", help="many_ranks: also a run of 1,024 ranks")
     asked.add_argument("--pictures")
     asked = asked.parse_args()
     asked.headway = os.path.abspath(asked.headway)
@@ -256,6 +306,12 @@ def main():
             check_two(browser, report(asked.headway, folder, "runs/one", "runs/two"), asked.pictures)
             make_hostile_run(folder + "/runs/<b>hostile")
             check_hostile(browser, report(asked.headway, folder, "runs/<b>hostile"))
+            if asked.many:
+                shutil.copytree(folder + "/runs/one", folder + "/runs/many")
+                shell(folder, os.path.abspath(asked.many), "runs/many", "1024", "10")
+                file = report(asked.headway, folder, "runs/many")
+                with Browser(seconds=60) as fresh:
+                    check_many(fresh, file, asked.pictures)
             if asked.long:
                 make_long_run(folder + "/runs/long", 200000)
                 check_long(browser, report(asked.headway, folder, "runs/long"))

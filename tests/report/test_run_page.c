@@ -154,7 +154,9 @@ TEST(nothing_that_a_folder_holds_ends_the_block_of_data)
     CHECK_OK(json_parse_text(data.data, data.length, "data", &o));
     const json_t *run = json_array_get(json_object_get(o, "runs"), 0);
     CHECK(strstr(json_string_value(json_object_get(run, "log")), "</script><script>alert(1)"));
-    CHECK_EQ(json_array_size(json_object_get(run, "missing")), 1); /* energy.json is torn */
+    const json_t *missing = json_object_get(run, "missing"); /* energy.json is torn; no record */
+    CHECK_EQ(json_array_size(missing), 2);
+    CHECK(strstr(json_string_value(json_array_get(missing, 0)), "energy.json"));
     json_decref(o);
     run_page_html(&data, "</title><script>alert(2)</script>\"&", &page);
     CHECK(strstr(page.data, "<title>&#60;/title&#62;&#60;script&#62;alert(2)"));

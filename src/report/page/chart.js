@@ -71,8 +71,8 @@ function smoothed(ys, weight) {
 }
 
 class Chart {
-  /* o: title, unit, lines [{ label, run, x, y, low, high, colour, dash, marks, off }], format, height,
-   * log: whether a logarithmic axis makes sense, zero: the axis begins there, events [{ x, text }] */
+  /* o: title, unit, lines [{ label, run, x, y, low, high, colour, dash, marks, off }], format, height, axisName and
+   * axisText where it is not over steps, log: whether a logarithmic axis makes sense, zero: the axis begins there, events [{ x, text }] */
   constructor(group, o) {
     Object.assign(this, { group, lines: o.lines, o, width: 0 });
     this.format = o.format || ((y) => number(y));
@@ -246,11 +246,11 @@ class Chart {
     for (const line of shown)
       for (let i = 0; i < line.n; i += line.n > 60 ? every : 1) picks.add(line.x[i]);
     const steps = [...picks].sort((p, q) => p - q).slice(0, 400);
-    const rows = steps.map((step) => [number(step), ...shown.map((line) => {
+    const rows = steps.map((step) => [(this.o.axisText || number)(step), ...shown.map((line) => {
       const i = lastUpTo(line.x, step);
       return i >= 0 && line.x[i] === step ? this.format(line.y[i]) : "";
     })]);
-    return { columns: [{ name: "step", number: true }, ...shown.map((line) => ({ name: line.label, number: true }))], rows };
+    return { columns: [{ name: this.o.axisName || "step", number: true }, ...shown.map((line) => ({ name: line.label, number: true }))], rows };
   }
 
   /* --- pointing ---------------------------------------------------------------------- */
@@ -284,10 +284,15 @@ class Chart {
     });
   }
 
+  /* Where on the axis, in words: "step 12". */
+  where(x) {
+    return (this.o.axisName || "step") + " " + (this.o.axisText || number)(x);
+  }
+
   tip(at, event) {
     const reading = this.reading(at);
     if (!reading.length) return;
-    showTip(event.clientX, event.clientY, el("b", { text: "step " + number(reading[0][2]) }),
+    showTip(event.clientX, event.clientY, el("b", { text: this.where(reading[0][2]) }),
       el("table", {}, ...reading.slice(0, 14).map(([line, text]) => el("tr", {},
         el("td", {}, svg("svg", { width: 18, height: 8 }, svg("line", { x1: 0, x2: 18, y1: 4, y2: 4, stroke: `var(--c${line.colour})`, "stroke-width": 2.5, "stroke-dasharray": line.dash }))),
         el("td", { text: line.label }), el("td", { class: "n", text })))));
@@ -342,7 +347,7 @@ class Chart {
       const i = group.at === null ? this.visible(line)[0] : clamp(this.nearest(line, group.at) + move, 0, line.n - 1);
       group.point(line.xs[i]);
       if (line.xs[i] < this.area.from || line.xs[i] > this.area.to) group.pan(move * 0.5);
-      say("step " + number(line.x[i]) + ": " + this.reading(line.xs[i]).map(([l, text]) => l.label + " " + text).join(", "));
+      say(this.where(line.x[i]) + ": " + this.reading(line.xs[i]).map(([l, text]) => l.label + " " + text).join(", "));
     } else if (e.key === "+" || e.key === "=") group.zoom(0.5, group.at);
     else if (e.key === "-") group.zoom(2, group.at);
     else if (e.key === "0" || e.key === "Escape") group.show(null, null);

@@ -73,6 +73,9 @@ function show(data) {
   document.getElementById("nav").replaceChildren();
   summarySection(runs);
   curvesSection(runs);
+  timelineSection(runs);
+  rooflineSection(runs);
+  memorySection(runs);
   healthSection(runs);
   energySection(runs);
   dataSection(runs);
@@ -81,9 +84,11 @@ function show(data) {
   document.getElementById("main").append(el("p", { class: "intro", text: `Made ${moment(data.made)} by Headway ${data.headway}. This page asks nothing of any network.` }));
 }
 
-startTheme();
-{
+function start() {
+  startTheme();
   const text = document.getElementById("data").textContent;
   if (text) show(JSON.parse(text));
   document.documentElement.dataset.ready = "yes";
 }
+
+addEventListener("DOMContentLoaded", start); /* all parts are there by then */
