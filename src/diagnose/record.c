@@ -706,6 +706,17 @@ static void find_bounds(struct record_rank *k, i64 step)
     }
 }
 
+/* Evaluations and searches run other programs, behind the step. */
+static i64 drop_others(struct record_rank *k, struct record_span *spans, i64 n)
+{
+    i64 kept = 0;
+    for (i64 i = 0; i < n; i++)
+        if (!span_has_task(spans[i].kind) ||
+            (spans[i].begin_ns >= k->begin_ns && spans[i].end_ns <= k->end_ns))
+            spans[kept++] = spans[i];
+    return kept;
+}
+
 /* All chunks of one rank, [from, to) of the index. */
 static void read_rank(struct record *r, i64 from, i64 to, struct record_step *out)
 {
@@ -749,6 +760,7 @@ static void read_rank(struct record *r, i64 from, i64 to, struct record_step *ou
     k->outer = outers;
     k->n_outer = outer;
     find_bounds(k, out->step);
+    k->n_spans = drop_others(k, spans, n);
 }
 
 static void read_sample(struct record *r, struct record_rank *k, int rank,

@@ -113,13 +113,15 @@ struct record_span {
 struct record_rank {
     const struct record_head *head;   /* NULL: this rank's spans are missing */
     const struct record_table *table; /* of the step's program */
-    const struct record_span *spans;  /* by lane, and on a lane in order of their ends */
+    const struct record_span *spans;  /* by lane, and on a lane in order of their ends. Tasks are
+                                       * those of the step, not of an evaluation behind it */
     i64 n_spans;
     const struct record_span *outer;  /* of an outer step behind this one; n_outer 0: none */
     i64 n_outer;
     const struct record_table *outer_table;
     i64 begin_ns, end_ns;   /* of the step itself: its SPAN_STEP */
-    i64 window_begin_ns, window_end_ns; /* with what was done since the step before */
+    i64 window_begin_ns, window_end_ns; /* with what was done since the step before: log,
+                                         * evaluation, checkpoint. Windows follow each other */
     const struct sample *sample; /* NULL: none was taken */
     bool incomplete;        /* spans were lost */
 };

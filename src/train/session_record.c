@@ -115,8 +115,9 @@ int session_open_record(struct session *s)
     s->record = ARENA_NEW(&s->arena, struct session_record);
     s->record->staged = ARENA_ARRAY(&s->arena, struct span, STAGED);
     s->record->step = s->record->keep_until = -1;
-    s->record->last[0].head.end_ns = s->opened_ns;
-    return open_writer(s, part);
+    TRY(open_writer(s, part));
+    s->record->last[0].head.end_ns = sys_now_ns(); /* before it is the start */
+    return OK;
 }
 
 /* --- a step ------------------------------------------------------------------------- */

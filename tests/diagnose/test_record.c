@@ -1,18 +1,6 @@
 /* What training records, read back: one rank, several, resumed, and damaged in many ways. */
 #define JOB_DIR "record-test"
-#include "train/job.h"
-
-#include "comm/local.h"
-#include "diagnose/record.h"
-
-#include <unistd.h>
-
-static void open_run(struct record *r, const char *name)
-{
-    char folder[256];
-    snprintf(folder, sizeof folder, JOB_DIR "/runs/%s", name);
-    CHECK_OK(record_open(r, folder));
-}
+#include "diagnose/runs.h"
 
 /* Every task of every action has its span, and each lies in the step and names its row. */
 static void check_rank(const struct record_step *s, const struct record_rank *k)
@@ -95,31 +83,6 @@ TEST(a_resumed_run_has_parts_and_each_step_once)
 }
 
 /* --- several ranks ------------------------------------------------------------------ */
-
-struct layout_run {
-    const char *name, *layout, **sets;
-};
-
-static int run_rank(struct comm *c, void *context)
-{
-    const struct layout_run *r = context;
-    struct layout layout = layout_single();
-    struct job j;
-    open_job(&j, r->name, r->sets);
-    CHECK_OK(layout_parse(&layout, r->layout, "test", &j.arena));
-    j.request.comm = c;
-    j.request.layout = &layout;
-    int rc = run_job(&j);
-    arena_fini(&j.arena);
-    return rc;
-}
-
-static void run_layout(const char *name, const char *layout, const char **sets)
-{
-    const struct layout_run run = { name, layout, sets };
-    const struct comm_local l = { .ranks = 2, .deadline_s = 60 };
-    CHECK_OK(comm_local_run(&l, run_rank, (void *)&run));
-}
 
 /* Every call has begun at all members before it ended at any. */
 static void check_calls(const struct record_step *s)

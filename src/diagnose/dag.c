@@ -1,0 +1,740 @@
+#include "diagnose/dag.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A call that ends so long before its last member began it does not need that one: its data had
+ * been taken by the transport. Clocks of ranks may be apart by some of this. */
+static const double early_s = 20e-6;
+
+struct edge {
+    i32 node, need;
+};
+
+/* One member's call of a group. */
+struct call {
+    i64 key;  /* of the group, and which way a move goes */
+    i64 number; /* of this rank's calls with the key */
+    i32 begin, end; /* nodes; begin -1: none */
+    double began, ended;
+    bool in_order; /* behind the lane's call before it */
+};
+
+/* What the main thread did, in order. */
+struct item {
+    i64 begin_ns, end_ns;
+    int kind; /* enum dag_kind */
+    const struct record_span *span;
+};
+
+struct use { /* of a tensor's place by a call that may still be under way */
+    i32 call; /* in builder.calls */
+    u8 lane;
+    bool active, writes;
+    u32 task;
+};
+
+struct builder {
+    struct arena *a;
+    struct dag *g;
+    i64 zero_ns;
+    i64 cap_nodes;
+    struct edge *edges;
+    i64 n_edges, cap_edges;
+    struct call *calls;
+    i64 n_calls, cap_calls;
+};
+
+/* One rank's walk through its program. */
+struct walk {
+    struct builder *b;
+    const struct record_rank *k;
+    int rank;
+    const struct record_span **calls; /* by action, task and begin */
+    i64 n_calls;
+    struct item *items;
+    i64 n_items;
+    i64 *places; /* [tensors + 1]: first use of each */
+    struct use *uses;
+    i64 action, task; /* the next one, and its place in the action's segment */
+    i32 last;         /* node of the chain; -1: none yet */
+    double now;       /* its end */
+    i32 pending[64];  /* nodes that the next one needs */
+    int n_pending;
+    i32 lane_last[LANE_COUNT];
+    i64 numbers[LANE_COUNT], *move_numbers, meetings;
+};
+
+/* --- nodes and edges ---------------------------------------------------------------- */
+
+#define GROW(b, list, n, capacity)                                                       \
+    do {                                                                                 \
+        if ((n) == (capacity)) {                                                         \
+            i64 grown_ = i64_max(256, 2 * (capacity));                                   \
+            void *to_ = arena_alloc((b)->a, grown_ * (i64)sizeof *(list));               \
+            if ((n) > 0)                                                                 \
+                memcpy(to_, (list), (size_t)(n) * sizeof *(list));                       \
+            (list) = to_;                                                                \
+            (capacity) = grown_;                                                         \
+        }                                                                                \
+    } while (0)
+
+static void add_edge(struct builder *b, i32 node, i32 need)
+{
+    if (need < 0)
+        return;
+    GROW(b, b->edges, b->n_edges, b->cap_edges);
+    b->edges[b->n_edges++] = (struct edge){ node, need };
+}
+
+static i32 add_node(struct builder *b, const struct dag_node *n, double seconds, double lead)
+{
+    struct dag *g = b->g;
+    i64 cap = b->cap_nodes;
+    GROW(b, g->nodes, g->n, b->cap_nodes);
+    i64 again = cap;
+    GROW(b, g->seconds, g->n, again);
+    again = cap;
+    GROW(b, g->lead, g->n, again);
+    g->nodes[g->n] = *n;
+    g->seconds[g->n] = fmax(seconds, 0);
+    g->lead[g->n] = fmax(lead, 0);
+    return (i32)g->n++;
+}
+
+static double seconds_of(const struct builder *b, i64 ns)
+{
+    return 1e-9 * (double)(ns - b->zero_ns);
+}
+
+/* The next node of a rank's chain; it needs what is pending. */
+static i32 chain(struct walk *w, int kind, double begin, double end, const struct record_span *s)
+{
+    begin = fmax(begin, w->now);
+    end = fmax(end, begin);
+    struct dag_node n = { .kind = (u8)kind, .rank = w->rank, .before = w->last, .begin = begin,
+                          .end = end };
+    if (s && span_has_task(s->kind)) {
+        n.task = s->task;
+        n.task_id = s->task_id;
+        n.action = s->action;
+        n.lane = (u8)s->task->lane;
+    }
+    i32 node = add_node(w->b, &n, end - begin, begin - w->now);
+    for (int i = 0; i < w->n_pending; i++)
+        add_edge(w->b, node, w->pending[i]);
+    w->n_pending = 0;
+    w->last = node;
+    w->now = end;
+    return node;
+}
+
+/* --- the program, walked as the executor walks it ----------------------------------- */
+
+static const struct action *action_at(const struct walk *w)
+{
+    return &w->k->table->actions[w->action];
+}
+
+static struct use *use_of(const struct walk *w, i32 tensor)
+{
+    int slots = w->k->table->tensors[tensor].slots;
+    return &w->uses[w->places[tensor] + action_at(w)->micro_batch % slots];
+}
+
+static void pend(struct walk *w, const struct use *u)
+{
+    i32 end = w->b->calls[u->call].end;
+    for (int i = 0; i < w->n_pending; i++)
+        if (w->pending[i] == end)
+            return;
+    if (w->n_pending < (int)COUNT_OF(w->pending))
+        w->pending[w->n_pending++] = end;
+}
+
+/* The use that t may not touch the tensor before, or NULL. */
+static struct use *blocks(const struct walk *w, i32 tensor, int lane, bool writes)
+{
+    struct use *u = use_of(w, tensor);
+    if (!u->active)
+        return NULL;
+    if (lane == LANE_COMPUTE ? !writes && !u->writes
+                             : u->lane == lane && lane_in_order((enum lane)lane))
+        return NULL;
+    return u;
+}
+
+/* Settles what t needs; stops, and returns true, at a use by task `sought` (-1: none). */
+static bool settle_task(struct walk *w, const struct record_task *t, i64 sought)
+{
+    for (int i = 0; i < t->n_reads + t->n_writes; i++) {
+        bool writes = i >= t->n_reads, when = i == 0 && t->conditional;
+        i32 tensor = writes ? t->writes[i - t->n_reads] : t->reads[i];
+        struct use *u = blocks(w, tensor, when ? LANE_COMPUTE : t->lane, writes);
+        if (!u)
+            continue;
+        pend(w, u);
+        u->active = false;
+        if ((i64)u->task == sought)
+            return true;
+    }
+    return false;
+}
+
+/* --- calls -------------------------------------------------------------------------- */
+
+static int by_task(const void *a, const void *b)
+{
+    const struct record_span *x = *(const struct record_span *const *)a;
+    const struct record_span *y = *(const struct record_span *const *)b;
+    if (x->action != y->action)
+        return x->action < y->action ? -1 : 1;
+    if (x->task_id != y->task_id)
+        return x->task_id < y->task_id ? -1 : 1;
+    return (x->begin_ns > y->begin_ns) - (x->begin_ns < y->begin_ns);
+}
+
+/* From the first call's begin to the last one's end; false: it was not carried out. */
+static bool find_call(const struct walk *w, u32 id, i64 *begin_ns, i64 *end_ns)
+{
+    i64 low = 0, high = w->n_calls;
+    while (low < high) {
+        i64 middle = (low + high) / 2;
+        const struct record_span *s = w->calls[middle];
+        if (s->action < w->action || (s->action == w->action && s->task_id < id))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    bool found = false;
+    for (; low < w->n_calls && w->calls[low]->action == w->action && w->calls[low]->task_id == id;
+         low++) {
+        const struct record_span *s = w->calls[low];
+        *begin_ns = found ? i64_min(*begin_ns, s->begin_ns) : s->begin_ns;
+        *end_ns = found ? i64_max(*end_ns, s->end_ns) : s->end_ns;
+        found = true;
+    }
+    return found;
+}
+
+enum { KEY_BITS = 32 };
+
+/* Who takes part, as a number that all members have; and which of this rank's it is. */
+static void name_call(struct walk *w, const struct record_task *t, struct call *c)
+{
+    const struct record_head *h = w->k->head;
+    const struct record_group *group = &h->groups[t->lane];
+    if (t->boundary >= 0) {
+        i64 way = 2 * (i64)t->boundary + ((t->flags & RECORD_UP) != 0);
+        const struct record_group *pair = t->boundary < h->n_boundaries
+                                              ? &h->boundaries[t->boundary] : group;
+        c->key = (LANE_COUNT + way) << KEY_BITS | (pair->n > 0 ? pair->ranks[0] : w->rank);
+        c->number = t->boundary < h->n_boundaries ? w->move_numbers[way]++ : 0;
+        return;
+    }
+    c->key = (i64)t->lane << KEY_BITS | (group->n > 0 ? group->ranks[0] : w->rank);
+    c->number = w->numbers[t->lane]++;
+}
+
+static i32 add_call(struct builder *b, const struct call *c)
+{
+    GROW(b, b->calls, b->n_calls, b->cap_calls);
+    b->calls[b->n_calls] = *c;
+    return (i32)b->n_calls++;
+}
+
+static double latest_pending(const struct walk *w)
+{
+    double latest = -INFINITY;
+    for (int i = 0; i < w->n_pending; i++)
+        latest = fmax(latest, w->b->g->nodes[w->pending[i]].end);
+    return latest;
+}
+
+static void begin_call(struct walk *w, const struct record_task *t, u32 id)
+{
+    struct builder *b = w->b;
+    i64 begin_ns, end_ns;
+    if (!find_call(w, id, &begin_ns, &end_ns)) {
+        b->g->strays += !t->conditional;
+        return;
+    }
+    struct call c = { .began = seconds_of(b, begin_ns), .ended = seconds_of(b, end_ns),
+                      .in_order = lane_in_order((enum lane)t->lane) };
+    struct dag_node n = { .kind = DAG_BEGIN, .lane = (u8)t->lane, .action = (u16)w->action,
+                          .rank = w->rank, .task = t, .task_id = id, .before = w->last,
+                          .begin = fmin(w->now, c.began), .end = fmax(w->now, c.began) };
+    name_call(w, t, &c);
+    c.begin = add_node(b, &n, c.began - fmax(w->now, latest_pending(w)), 0);
+    for (int i = 0; i < w->n_pending; i++)
+        add_edge(b, c.begin, w->pending[i]);
+    n.kind = DAG_CALL;
+    n.before = c.in_order ? w->lane_last[t->lane] : -1;
+    n.begin = n.end;
+    n.end = fmax(c.ended, n.begin);
+    c.end = add_node(b, &n, 0, 0); /* its seconds are known with the other members */
+    add_edge(b, c.end, c.begin);
+    w->lane_last[t->lane] = c.end;
+    i32 call = add_call(b, &c);
+    for (int i = 0; i < t->n_reads + t->n_writes; i++) {
+        bool writes = i >= t->n_reads;
+        if (i == 0 && t->conditional)
+            continue;
+        struct use *u = use_of(w, writes ? t->writes[i - t->n_reads] : t->reads[i]);
+        *u = (struct use){ call, (u8)t->lane, true, writes || (u->active && u->writes), id };
+    }
+}
+
+/* --- the walk ----------------------------------------------------------------------- */
+
+static bool has_turn(const struct walk *w, const struct record_task *t)
+{
+    int mb = action_at(w)->micro_batch;
+    return (!(t->flags & RECORD_FIRST_TURN) || mb == 0) &&
+           (!(t->flags & RECORD_LAST_TURN) || mb == w->k->table->micro_batches - 1);
+}
+
+/* Where in the walk a span's task is; false: it has none, or one that is behind. */
+static bool place_of(const struct walk *w, const struct record_span *s, i64 *task)
+{
+    const struct record_table *t = w->k->table;
+    if (s->action >= t->n_actions)
+        return false;
+    const struct record_segment *g = &t->segments[t->actions[s->action].segment];
+    *task = (i64)s->task_id - g->first;
+    if (*task < 0 || *task >= g->n)
+        return false;
+    return s->action > w->action || (s->action == w->action && *task >= w->task);
+}
+
+/* Where a walk ends: at the task with this place, whose needs are then pending (-1: at the begin of
+ * the action); or before the first that needs what task `sought` moves (-1: no such). */
+struct target {
+    i64 action, task, sought;
+};
+
+/* True: what was sought is found. */
+static bool advance(struct walk *w, const struct target *to)
+{
+    const struct record_table *p = w->k->table;
+    for (; w->action < p->n_actions; w->action++, w->task = 0) {
+        const struct record_segment *g = &p->segments[action_at(w)->segment];
+        if (w->action == to->action && to->task < 0)
+            return false;
+        for (; w->task < g->n; w->task++) {
+            u32 id = (u32)(g->first + w->task);
+            const struct record_task *t = &p->tasks[id];
+            bool there = w->action == to->action && w->task == to->task;
+            if (!has_turn(w, t) && !there)
+                continue;
+            if (settle_task(w, t, to->sought))
+                return true;
+            if (there)
+                return false;
+            if (t->flags & RECORD_WAITS)
+                continue;
+            if (t->lane != LANE_COMPUTE)
+                begin_call(w, t, id);
+            else
+                w->b->g->strays += !t->conditional; /* its span is missing */
+        }
+    }
+    return false;
+}
+
+static void see_task(struct walk *w, const struct item *it)
+{
+    i64 task;
+    if (place_of(w, it->span, &task)) {
+        advance(w, &(struct target){ it->span->action, task, -1 });
+        w->task = task + 1;
+    } else {
+        w->b->g->strays++;
+    }
+    chain(w, DAG_COMPUTE, seconds_of(w->b, it->begin_ns), seconds_of(w->b, it->end_ns), it->span);
+}
+
+/* In the end the executor waits for all that is under way. */
+static void drain(struct walk *w, i64 sought)
+{
+    const struct record_table *p = w->k->table;
+    for (i64 i = 0; i < w->places[p->n_tensors]; i++) {
+        struct use *u = &w->uses[i];
+        if (u->active && (sought < 0 || (i64)u->task == sought)) {
+            pend(w, u);
+            u->active = false;
+        }
+    }
+}
+
+/* Up to the next task that has a span behind this item, or to the end. */
+static struct target up_to_next(const struct walk *w, i64 index)
+{
+    struct target t = { w->k->table->n_actions, 0, -1 };
+    for (i64 i = index + 1; i < w->n_items; i++)
+        if (w->items[i].kind == DAG_COMPUTE && place_of(w, w->items[i].span, &t.task)) {
+            t.action = w->items[i].span->action;
+            break;
+        }
+    return t;
+}
+
+static void see_wait(struct walk *w, i64 index)
+{
+    const struct item *it = &w->items[index];
+    const struct builder *b = w->b;
+    struct target to = up_to_next(w, index);
+    to.sought = it->span->task_id;
+    if (!advance(w, &to) && to.action == w->k->table->n_actions)
+        drain(w, it->span->task_id);
+    double latest = latest_pending(w), end = seconds_of(b, it->end_ns);
+    b->g->strays += w->n_pending == 0;
+    i32 node = chain(w, DAG_WAIT, seconds_of(b, it->begin_ns), end, it->span);
+    /* Until the call had ended it was the call's time. */
+    b->g->seconds[node] = fmax(0, end - fmax(b->g->nodes[node].begin, latest));
+}
+
+static void see_meeting(struct walk *w, const struct item *it)
+{
+    double begin = seconds_of(w->b, it->begin_ns), end = seconds_of(w->b, it->end_ns);
+    struct call c = { .key = (i64)(LANE_COUNT * 64) << KEY_BITS, .number = w->meetings++,
+                      .in_order = true };
+    c.begin = chain(w, DAG_BEGIN, begin, begin, NULL);
+    c.began = w->now;
+    c.end = chain(w, DAG_MEET, begin, end, NULL);
+    c.ended = w->now;
+    w->b->g->seconds[c.end] = 0; /* known with the other members */
+    add_call(w->b, &c);
+}
+
+/* The host's own doings stand before the first action or between two: what earlier actions have
+ * started stands before them. */
+static void see_host(struct walk *w, i64 index)
+{
+    const struct item *it = &w->items[index];
+    struct target to = up_to_next(w, index);
+    to.task = -1;
+    if (w->action > 0 || w->task > 0)
+        advance(w, &to);
+    if (it->kind == DAG_MEET)
+        see_meeting(w, it);
+    else
+        chain(w, it->kind, seconds_of(w->b, it->begin_ns), seconds_of(w->b, it->end_ns), NULL);
+}
+
+static void walk_rank(struct walk *w)
+{
+    for (i64 i = 0; i < w->n_items; i++) {
+        const struct item *it = &w->items[i];
+        if (seconds_of(w->b, it->end_ns) <= w->now && it->end_ns > it->begin_ns)
+            continue; /* within what is in the chain already */
+        if (it->kind == DAG_COMPUTE)
+            see_task(w, it);
+        else if (it->kind == DAG_WAIT)
+            see_wait(w, i);
+        else
+            see_host(w, i);
+    }
+    advance(w, &(struct target){ w->k->table->n_actions, 0, -1 });
+    drain(w, -1);
+    double end = fmax(w->now, seconds_of(w->b, w->k->window_end_ns));
+    chain(w, DAG_REST, end, end, NULL);
+}
+
+/* --- what each rank did ------------------------------------------------------------- */
+
+static int kind_of(const struct record_span *s)
+{
+    static const signed char host[SPAN_KINDS] = {
+        [SPAN_LOAD_WAIT] = DAG_DATA, [SPAN_EVAL] = DAG_EVAL, [SPAN_CHECKPOINT] = DAG_CHECKPOINT,
+        [SPAN_LOG] = DAG_LOG, [SPAN_MEET] = DAG_MEET,
+    };
+    if (s->lane == TRACE_COMPUTE)
+        return s->kind == SPAN_TASK ? DAG_COMPUTE : s->kind == SPAN_WAIT ? DAG_WAIT : -1;
+    return s->lane == TRACE_HOST && host[s->kind] ? host[s->kind] : -1;
+}
+
+static int by_begin(const void *a, const void *b)
+{
+    const struct item *x = a, *y = b;
+    if (x->begin_ns != y->begin_ns)
+        return x->begin_ns < y->begin_ns ? -1 : 1;
+    return (x->end_ns < y->end_ns) - (x->end_ns > y->end_ns); /* what contains stands before */
+}
+
+static void list_items(struct walk *w)
+{
+    const struct record_rank *k = w->k;
+    struct arena *a = w->b->a;
+    w->items = ARENA_ARRAY(a, struct item, k->n_spans + 1);
+    w->calls = ARENA_ARRAY(a, const struct record_span *, k->n_spans);
+    for (i64 i = 0; i < k->n_spans; i++) {
+        const struct record_span *s = &k->spans[i];
+        int kind = kind_of(s);
+        if (s->kind == SPAN_CALL)
+            w->calls[w->n_calls++] = s;
+        else if (kind >= 0 && s->end_ns > k->window_begin_ns)
+            w->items[w->n_items++] = (struct item){ s->begin_ns, s->end_ns, kind, s };
+    }
+    if (k->n_outer > 0) {
+        struct item outer = { INT64_MAX, INT64_MIN, DAG_OUTER, NULL };
+        for (i64 i = 0; i < k->n_outer; i++) {
+            outer.begin_ns = i64_min(outer.begin_ns, k->outer[i].begin_ns);
+            outer.end_ns = i64_max(outer.end_ns, k->outer[i].end_ns);
+        }
+        w->items[w->n_items++] = outer;
+    }
+    qsort(w->items, (size_t)w->n_items, sizeof *w->items, by_begin);
+    qsort(w->calls, (size_t)w->n_calls, sizeof *w->calls, by_task);
+}
+
+static void add_rank(struct builder *b, const struct record_rank *k, int rank)
+{
+    const struct record_table *t = k->table;
+    struct walk w = { .b = b, .k = k, .rank = rank, .last = -1 };
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        w.lane_last[lane] = -1;
+    w.places = ARENA_ARRAY(b->a, i64, t->n_tensors + 1);
+    for (i64 i = 0; i < t->n_tensors; i++)
+        w.places[i + 1] = w.places[i] + t->tensors[i].slots;
+    w.uses = ARENA_ARRAY(b->a, struct use, w.places[t->n_tensors] + 1);
+    w.move_numbers = ARENA_ARRAY(b->a, i64, 2 * (k->head->n_boundaries + 1));
+    list_items(&w);
+    w.now = b->g->starts[rank] = seconds_of(b, k->window_begin_ns);
+    walk_rank(&w);
+    b->g->last[rank] = w.last;
+}
+
+/* --- calls of all members ----------------------------------------------------------- */
+
+static int by_key(const void *a, const void *b)
+{
+    const struct call *x = a, *y = b;
+    if (x->key != y->key)
+        return x->key < y->key ? -1 : 1;
+    if (x->number != y->number)
+        return x->number < y->number ? -1 : 1;
+    return (x->begin > y->begin) - (x->begin < y->begin);
+}
+
+static void join_call(struct builder *b, const struct call *c, i64 n)
+{
+    struct dag *g = b->g;
+    double all = -INFINITY;
+    for (i64 i = 0; i < n; i++)
+        all = fmax(all, c[i].began);
+    i32 ready = -1;
+    if (n > 1) {
+        struct dag_node node = { .kind = DAG_READY, .rank = -1, .before = -1, .begin = all,
+                                 .end = all, .lane = g->nodes[c->end].lane };
+        ready = add_node(b, &node, 0, 0);
+        for (i64 i = 0; i < n; i++)
+            add_edge(b, ready, c[i].begin);
+    }
+    for (i64 i = 0; i < n; i++) {
+        struct dag_node *end = &g->nodes[c[i].end];
+        double since = c[i].began;
+        bool early = c[i].ended + early_s < all;
+        if (ready >= 0 && !early) {
+            add_edge(b, c[i].end, ready);
+            since = fmax(since, all);
+        }
+        if (end->before >= 0)
+            since = fmax(since, g->nodes[end->before].end);
+        end->begin = fmin(since, c[i].ended);
+        end->end = c[i].ended;
+        g->seconds[c[i].end] = fmax(0, c[i].ended - since);
+    }
+}
+
+static void join_calls(struct builder *b)
+{
+    qsort(b->calls, (size_t)b->n_calls, sizeof *b->calls, by_key);
+    for (i64 i = 0, j; i < b->n_calls; i = j) {
+        for (j = i + 1; j < b->n_calls && b->calls[j].key == b->calls[i].key &&
+                        b->calls[j].number == b->calls[i].number; j++)
+            ;
+        join_call(b, &b->calls[i], j - i);
+    }
+}
+
+/* --- order -------------------------------------------------------------------------- */
+
+static void list_needs(struct builder *b)
+{
+    struct dag *g = b->g;
+    g->needs = ARENA_ARRAY(b->a, i32, b->n_edges);
+    for (i64 i = 0; i < b->n_edges; i++)
+        g->nodes[b->edges[i].node].n_needs++;
+    i64 at = 0;
+    for (i64 i = 0; i < g->n; i++) {
+        g->nodes[i].needs = at;
+        at += g->nodes[i].n_needs;
+        g->nodes[i].n_needs = 0;
+    }
+    for (i64 i = 0; i < b->n_edges; i++) {
+        struct dag_node *n = &g->nodes[b->edges[i].node];
+        g->needs[n->needs + n->n_needs++] = b->edges[i].need;
+    }
+}
+
+/* place[node] = its number once every node stands behind what it needs; false: a circle. */
+static bool sort_nodes(const struct dag *g, i32 *place, i32 *stack, i64 *at)
+{
+    enum { NEW = -1, OPEN = -2 };
+    i32 n = 0;
+    for (i64 i = 0; i < g->n; i++)
+        place[i] = NEW;
+    for (i64 root = 0; root < g->n; root++) {
+        i64 depth = 0;
+        if (place[root] != NEW)
+            continue;
+        stack[0] = (i32)root;
+        at[0] = -1;
+        place[root] = OPEN;
+        while (depth >= 0) {
+            const struct dag_node *node = &g->nodes[stack[depth]];
+            if (at[depth] == node->n_needs) {
+                place[stack[depth--]] = n++;
+                continue;
+            }
+            i32 next = at[depth] < 0 ? node->before : g->needs[node->needs + at[depth]];
+            at[depth]++;
+            if (next < 0 || place[next] >= 0)
+                continue;
+            if (place[next] == OPEN)
+                return false;
+            place[next] = OPEN;
+            stack[++depth] = next;
+            at[depth] = -1;
+        }
+    }
+    return true;
+}
+
+static int order_nodes(struct builder *b)
+{
+    struct dag *g = b->g;
+    i32 *place = ARENA_ARRAY(b->a, i32, g->n), *stack = ARENA_ARRAY(b->a, i32, g->n + 1);
+    i64 *at = ARENA_ARRAY(b->a, i64, g->n + 1);
+    struct dag_node *nodes = ARENA_ARRAY(b->a, struct dag_node, g->n);
+    double *seconds = ARENA_ARRAY(b->a, double, g->n), *lead = ARENA_ARRAY(b->a, double, g->n);
+    if (!sort_nodes(g, place, stack, at))
+        return err_set(ERR_FORMAT, "the spans of a step wait for each other in a circle");
+    for (i64 i = 0; i < g->n; i++) {
+        struct dag_node *n = &nodes[place[i]];
+        *n = g->nodes[i];
+        n->before = n->before >= 0 ? place[n->before] : -1;
+        seconds[place[i]] = g->seconds[i];
+        lead[place[i]] = g->lead[i];
+    }
+    for (i64 i = 0; i < b->n_edges; i++)
+        g->needs[i] = place[g->needs[i]];
+    for (int r = 0; r < g->n_ranks; r++)
+        g->last[r] = g->last[r] >= 0 ? place[g->last[r]] : -1;
+    g->nodes = nodes;
+    g->seconds = seconds;
+    g->lead = lead;
+    return OK;
+}
+
+int dag_new(struct dag **out, const struct record_step *s)
+{
+    struct builder b = { .a = s->arena, .g = ARENA_NEW(s->arena, struct dag) };
+    struct dag *g = b.g;
+    i64 end_ns = INT64_MIN;
+    g->n_ranks = s->n_ranks;
+    g->missing = s->missing;
+    g->starts = ARENA_ARRAY(b.a, double, s->n_ranks);
+    g->last = ARENA_ARRAY(b.a, i64, s->n_ranks);
+    b.zero_ns = INT64_MIN;
+    for (int r = 0; r < s->n_ranks; r++)
+        if (s->ranks[r].head) {
+            b.zero_ns = i64_max(b.zero_ns, s->ranks[r].window_begin_ns);
+            end_ns = i64_max(end_ns, s->ranks[r].window_end_ns);
+        }
+    if (s->missing == s->n_ranks)
+        return err_set(ERR_FORMAT, "no rank's spans of step %lld are there",
+                       (long long)s->step + 1);
+    for (int r = 0; r < s->n_ranks; r++) {
+        g->last[r] = -1;
+        if (s->ranks[r].head)
+            add_rank(&b, &s->ranks[r], r);
+    }
+    join_calls(&b);
+    list_needs(&b);
+    TRY(order_nodes(&b));
+    g->measured = seconds_of(&b, end_ns);
+    g->ends = ARENA_ARRAY(b.a, double, g->n);
+    *out = g;
+    return OK;
+}
+
+/* --- length ------------------------------------------------------------------------- */
+
+double dag_length(const struct dag *g, const double *seconds, const double *lead, double *ends)
+{
+    double longest = 0;
+    seconds = seconds ? seconds : g->seconds;
+    lead = lead ? lead : g->lead;
+    ends = ends ? ends : g->ends;
+    for (i64 i = 0; i < g->n; i++) {
+        const struct dag_node *n = &g->nodes[i];
+        double t = n->before >= 0 ? ends[n->before] : n->rank >= 0 ? g->starts[n->rank] : -INFINITY;
+        t += lead[i];
+        for (i64 k = 0; k < n->n_needs; k++)
+            t = fmax(t, ends[g->needs[n->needs + k]]);
+        ends[i] = t + seconds[i];
+        longest = n->kind == DAG_REST ? fmax(longest, ends[i]) : longest;
+    }
+    return longest;
+}
+
+double dag_fidelity(const struct dag *g)
+{
+    return g->measured > 0 ? dag_length(g, NULL, NULL, NULL) / g->measured : 1;
+}
+
+/* --- the critical path -------------------------------------------------------------- */
+
+static void push(struct dag_segment *out, i64 *n, i64 node, int part, double from, double to)
+{
+    if (to > fmax(from, 0))
+        out[(*n)++] = (struct dag_segment){ node, part, fmax(from, 0), to };
+}
+
+i64 dag_critical(const struct dag *g, const double *seconds, const double *lead,
+                 struct dag_segment *out)
+{
+    double *ends = g->ends, length = dag_length(g, seconds, lead, ends);
+    i64 at = -1, n = 0;
+    lead = lead ? lead : g->lead;
+    for (int r = 0; r < g->n_ranks && at < 0; r++)
+        if (g->last[r] >= 0 && ends[g->last[r]] == length)
+            at = g->last[r];
+    for (double to = length; at >= 0 && to > 0;) {
+        const struct dag_node *node = &g->nodes[at];
+        double latest = -INFINITY;
+        i32 by = -1;
+        for (i64 k = 0; k < node->n_needs; k++) {
+            i32 need = g->needs[node->needs + k];
+            if (ends[need] > latest) {
+                latest = ends[need];
+                by = need;
+            }
+        }
+        double before = node->before >= 0 ? ends[node->before]
+                        : node->rank >= 0 ? g->starts[node->rank] : -INFINITY;
+        bool chained = before + lead[at] >= latest;
+        double from = chained ? before + lead[at] : latest;
+        push(out, &n, at, DAG_IN_NODE, from, to);
+        if (chained && before < from) {
+            push(out, &n, at, DAG_IN_LEAD, before, from);
+            from = before;
+        }
+        to = fmin(to, from);
+        at = chained ? node->before : by;
+    }
+    return n;
+}

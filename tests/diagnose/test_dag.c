@@ -1,0 +1,82 @@
+/* Steps as graphs: they take what was measured, their critical paths sum to it, and edits of
+ * durations do to graphs built by hand what arithmetic says. */
+#define JOB_DIR "dag-test"
+#include "diagnose/runs.h"
+
+#include "diagnose/dag.h"
+
+#include <math.h>
+
+/* Segments from the end to the begin, without a gap. */
+static void check_path(const struct dag *g, struct arena *a)
+{
+    struct dag_segment *path = ARENA_ARRAY(a, struct dag_segment, 2 * g->n);
+    double length = dag_length(g, NULL, NULL, NULL), to = length, sum = 0;
+    i64 n = dag_critical(g, NULL, NULL, path);
+    CHECK(n > 0);
+    for (i64 i = 0; i < n; i++) {
+        CHECK(path[i].to == to && path[i].from < to);
+        to = path[i].from;
+        sum += path[i].to - path[i].from;
+    }
+    CHECK(to == 0);
+    CHECK_NEAR(sum, length, 1e-12);
+}
+
+/* Steps are some milliseconds long here, and more ranks than processors: of eight, one may be
+ * beyond the gate, where a member of a call ended before another one's thread had taken it up. */
+static void check_run(const char *name)
+{
+    struct record r;
+    struct record_step s = { 0 };
+    struct dag *g;
+    i64 beyond = 0;
+    open_run(&r, name);
+    CHECK(r.n_steps > 3);
+    for (i64 i = 0; i < r.n_steps; i++) {
+        CHECK_OK(record_step(&r, r.steps[i], &s));
+        CHECK_OK(dag_new(&g, &s));
+        CHECK_EQ(g->strays, 0);
+        CHECK_NEAR(dag_fidelity(g), 1, 5 * DAG_GATE);
+        beyond += fabs(dag_fidelity(g) - 1) > DAG_GATE;
+        check_path(g, s.arena);
+    }
+    CHECK(beyond <= 1);
+    record_step_free(&s);
+    record_close(&r);
+}
+
+TEST(one_rank_takes_what_was_measured)
+{
+    const char *sets[] = { "train.accumulate=3", NULL };
+    make_corpus();
+    CHECK_OK(train("one", sets, false, NULL));
+    check_run("one");
+}
+
+TEST(ranks_of_every_kind_of_layout_take_what_was_measured)
+{
+    static const struct {
+        const char *name, *layout;
+        const char *sets[6];
+    } runs[] = {
+        { "dp", "dp=2", { "train.batch=4" } },
+        { "zero", "dp=2,zero=3", { "train.batch=4" } },
+        { "tp", "tp=2", { "train.batch=4" } },
+        { "cp", "cp=2", { "train.batch=2", "train.seq=64" } },
+        { "pp", "pp=2", { "train.accumulate=4" } },
+        { "zb", "pp=2,schedule=zb-h1", { "train.accumulate=4" } },
+        { "islands", "islands=2", { "train.batch=4", "outer.every=3", "train.ema=0" } },
+        { "ep", "dp=2,ep=2", { "train.batch=4", JOB_EXPERTS } },
+        { "hybrid", "pp=2,dp=2", { "train.batch=4", "train.accumulate=2" } },
+        { "away", "dp=2,zero=1", { "train.batch=4", "offload.optimizer=yes", "offload.least=1" } },
+    };
+    for (i64 i = 0; i < COUNT_OF(runs); i++) {
+        run_layout(runs[i].name, runs[i].layout, (const char **)(uintptr_t)runs[i].sets);
+        check_run(runs[i].name);
+    }
+    sys_remove_tree(JOB_DIR);
+}
+
+TEST_MAIN(ONE(one_rank_takes_what_was_measured),
+          ONE(ranks_of_every_kind_of_layout_take_what_was_measured))
