@@ -1,15 +1,18 @@
 /* What runs would take on machines that one does not have. */
 #include "cli/command.h"
 
-extern const struct command cmd_plan_goodput, cmd_plan_limits, cmd_plan_machine, cmd_plan_run,
-    cmd_plan_search;
+extern const struct command cmd_plan_goodput, cmd_plan_limits, cmd_plan_machine;
+extern const struct command cmd_plan_run, cmd_plan_search, cmd_plan_validate;
+extern const struct command cmd_plan_calibrate;
 
 static const struct command *const subcommands[] = {
-    &cmd_plan_search,
-    &cmd_plan_run,
-    &cmd_plan_limits,
     &cmd_plan_goodput,
+    &cmd_plan_limits,
     &cmd_plan_machine,
+    &cmd_plan_run,
+    &cmd_plan_search,
+    &cmd_plan_validate,
+    &cmd_plan_calibrate,
     NULL,
 };
 
@@ -17,6 +20,7 @@ static const struct example examples[] = {
     { "headway plan search --model llama3-405b --gpus 16384 --batch 2048",
       "The best layouts of a run." },
     { "headway plan machine", "The machines and devices that are known." },
+    { "headway plan validate", "How far predictions are from published step times." },
     { "headway plan machine h100-sxm-roce", "One of them, with the source of every value." },
     { 0 },
 };

@@ -89,6 +89,8 @@ struct plan_table {
     bool sequence_parallel;
     struct plan_piece pieces[PLAN_PARTS];
     i64 dense_layers, sparse_layers;
+    double batch_launch;   /* seconds of the host per micro-batch besides its layers */
+    double step_launch;    /* and per step */
     double boundary_bytes; /* that a stage sends to the next one, per micro-batch and rank */
 };
 

@@ -69,9 +69,10 @@ int plan_family_load(struct plan_family *out, const char *name, struct arena *a)
 void plan_family_write(const struct plan_family *f, struct text *out)
 {
     for (const struct option *o = plan_family_options; o->key; o++) {
-        text_printf(out, "%s: ", o->key);
+        const char *quote = o->type == OPTION_STRING ? "'" : "";
+        text_printf(out, "%s: %s", o->key, quote);
         option_format(o, f, out);
-        text_printf(out, "\n");
+        text_printf(out, "%s\n", quote);
     }
 }
 

@@ -21,6 +21,8 @@ struct plan_stack {
     int attention;             /* enum plan_attention_kind */
     bool dropout;
     double kernels_forward, kernels_backward; /* that the host starts for a layer */
+    double kernels_batch;      /* and besides, for a micro-batch on a stage: embedding, loss, loop */
+    double kernels_step;       /* and for a step: norms, clipping, update, logging */
     double passes_forward, passes_backward; /* over a layer's rows, of 2 bytes x width, besides
                                              * those of the operators' own traffic */
     int selective;             /* enum plan_selective: what selective recompute remakes */

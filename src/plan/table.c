@@ -228,6 +228,8 @@ void plan_table_price(struct plan_table *out, const struct plan_job *job,
     out->dense_layers = job->spec->layers - out->sparse_layers;
     for (int part = 0; part < PLAN_PARTS; part++)
         price_piece(&x, &ops->pieces[part], (enum plan_part)part, &out->pieces[part]);
+    out->batch_launch = job->stack->kernels_batch * job->family->launch_s;
+    out->step_launch = job->stack->kernels_step * job->family->launch_s;
     out->boundary_bytes = HALF * (double)ops->rows * (double)ops->width / (double)layout->tp;
 }
 

@@ -1,0 +1,94 @@
+/* The constants of a family of devices, from published step times. */
+#include "base/err.h"
+#include "base/sys.h"
+#include "base/text.h"
+#include "cli/command.h"
+#include "plan/fit.h"
+#include "plan/stack.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct calibrate_options {
+    struct option_strings rows, constants;
+    const char *family;
+    i64 most;
+};
+
+static const struct option calibrate_table[] = {
+    { "rows", OPTION_FIELD(STRINGS, struct calibrate_options, rows), NULL,
+      .help = "Tables of measurements: files, or sets of facts/measured." },
+    { "family", OPTION_FIELD(STRING, struct calibrate_options, family), "a100",
+      .help = "Of devices: a name in machines/calibration, or a file, to begin with." },
+    { "constants", OPTION_FIELD(STRINGS, struct calibrate_options, constants),
+      "product,ramp,small_tile,memory,kernel_s,launch_s,link,net,link_latency_s,net_latency_s",
+      .help = "Which of its constants are fitted." },
+    { "most", OPTION_FIELD(INT, struct calibrate_options, most), "30", .min = 1,
+      .max = FIT_MOST_ROWS, .unit = "rows", .help = "Rows that are used at most." },
+    { 0 },
+};
+
+enum { MOST_SETS = 16 };
+
+static int read_sets(struct invocation *v, const struct plan_rows **sets)
+{
+    const struct calibrate_options *o = v->options;
+    if (o->rows.count == 0 || o->rows.count > MOST_SETS)
+        return err_set(ERR_USAGE, "--rows names the tables, at most %d of them", MOST_SETS);
+    for (i64 i = 0; i < o->rows.count; i++) {
+        struct plan_rows *rows = ARENA_NEW(v->arena, struct plan_rows);
+        const char *path = o->rows.at[i];
+        if (!sys_exists(path))
+            TRY(plan_set_path(path, &path, v->arena));
+        TRY(plan_rows_load(rows, path, v->arena));
+        sets[i] = rows;
+    }
+    return OK;
+}
+
+static void print_result(struct plan_family *family, const struct plan_fit *fit, struct arena *a)
+{
+    struct text out = { 0 }, ids = { 0 };
+    for (i64 i = 0; i < fit->n; i++)
+        text_printf(&ids, "%s%s", i ? " " : "", fit->ids[i]);
+    family->provenance = arena_printf(a, "fitted on %lld rows by headway plan calibrate (mean "
+                                      "|log error| %.4f, before %.4f): %s", (long long)fit->n,
+                                      fit->after, fit->before, ids.data);
+    plan_family_write(family, &out);
+    printf("%s", out.data);
+    text_fini(&ids);
+    text_fini(&out);
+}
+
+static int run(struct invocation *v)
+{
+    const struct calibrate_options *o = v->options;
+    const struct plan_rows *sets[MOST_SETS];
+    struct plan_family *family = ARENA_NEW(v->arena, struct plan_family);
+    struct plan_world *w;
+    struct plan_fit fit;
+    TRY(plan_world_new(&w, v->arena));
+    TRY(plan_family_load(family, o->family, v->arena));
+    TRY(read_sets(v, sets));
+    TRY(plan_fit_family(family, &fit, sets, o->rows.count, o->most, &o->constants, w, v->arena));
+    print_result(family, &fit, v->arena);
+    return OK;
+}
+
+static const struct example examples[] = {
+    { "headway plan calibrate --family a100 --rows vtrain_single,vtrain_multi",
+      "What machines/calibration/a100.yaml holds." },
+    { 0 },
+};
+
+const struct command cmd_plan_calibrate = {
+    .name = "calibrate",
+    .summary = "Fit the constants of a family of devices to step times",
+    .description = "Takes at most 30 rows at even distances from the tables, and moves the constants "
+                   "so that predicted step times come close to theirs. Prints the family's file. The "
+                   "same rows give the same constants.",
+    .options = calibrate_table,
+    .options_bytes = sizeof(struct calibrate_options),
+    .examples = examples,
+    .run = run,
+};

@@ -1,0 +1,214 @@
+/* How far the planner is from what others measured. */
+#include "base/err.h"
+#include "base/json.h"
+#include "base/sys.h"
+#include "cli/command.h"
+#include "plan/efficiency.h"
+#include "plan/stack.h"
+#include "plan/validate.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct validate_options {
+    const char *rows, *set;
+    bool each, json;
+};
+
+static const struct option validate_table[] = {
+    { "rows", OPTION_FIELD(PATH, struct validate_options, rows), NULL,
+      .help = "A table of measurements, with the columns of facts/measured; all of these if "
+              "not given." },
+    { "set", OPTION_FIELD(STRING, struct validate_options, set), NULL,
+      .help = "Only this set of facts/measured." },
+    { "each", OPTION_FIELD(BOOL, struct validate_options, each), "false",
+      .help = "A line for each row, with the terms of its step." },
+    { "json", OPTION_FIELD(BOOL, struct validate_options, json), "false",
+      .help = "As JSON." },
+    { 0 },
+};
+
+static const char *const sets[] = {
+    "korthikanti2022", "megatron_sc21_table1", "vtrain_single", "vtrain_multi",
+    "bigscience_bloom_a100", "llm_foundry_mpt", "ultrascale_nanotron_h100",
+    "megatron_h100_readme", "megascale", "megatron_bridge", "torchtitan", "maxtext",
+    "misc_models",
+};
+
+/* --- text ----------------------------------------------------------------------------- */
+
+static void print_each(const struct validated_set *s)
+{
+    printf("id,measured_s,predicted_s,error,lo_s,hi_s,fits,memory_gb,reported_gb");
+    for (int i = 0; i < PLAN_TERMS; i++)
+        printf(",%s", plan_term_names[i]);
+    printf("\n");
+    for (i64 i = 0; i < s->n; i++) {
+        const struct validated_row *v = &s->rows[i];
+        if (!v->priced) {
+            printf("%s,,,,,,,,,%s%s\n", v->row->id, v->row->missing ? "missing: " : "",
+                   v->row->missing ? v->row->missing : v->refused);
+            continue;
+        }
+        printf("%s,%.6g,%.6g,%.4f,%.6g,%.6g,%d,%.2f,%.2f", v->row->id, v->row->seconds,
+               v->step.seconds, v->error, v->step.band.lo, v->step.band.hi, v->step.fits,
+               v->step.memory_bytes / 1e9, v->row->memory_bytes / 1e9);
+        for (int k = 0; k < PLAN_TERMS; k++)
+            printf(",%.6g", v->step.terms[k]);
+        printf("\n");
+    }
+}
+
+static void print_heading(void)
+{
+    printf("%-25s %5s %5s %7s %7s %7s %7s %6s %6s %7s %6s %6s\n", "set", "rows", "used",
+           "error", "median", "p90", "bias", "rank", "regret", "best10%", "inside", "width");
+}
+
+static void print_set(const struct validated_set *s)
+{
+    printf("%-25s %5lld %5lld %6.2f%% %6.2f%% %6.2f%% %+6.2f%% %6.3f %5.1f%% %6.1f%% %5.1f%% "
+           "%5.1f%%\n", s->name, (long long)s->n, (long long)s->compared, 100 * s->mape,
+           100 * s->median, 100 * s->p90, 100 * s->bias, s->rank, 100 * s->regret,
+           100 * s->near_best, 100 * s->coverage, 100 * s->width);
+    if (s->memory_rows > 0 || s->failures > 0)
+        printf("%-25s   memory: %lld of %lld that ran are said to fit, median error %.1f%%; of "
+               "%lld that failed (some for other reasons) %lld are said not to fit\n", "",
+               (long long)s->fit_right, (long long)s->memory_rows, 100 * s->memory_error,
+               (long long)s->failures, (long long)s->failures_no_fit);
+}
+
+/* Why rows are not priced, each reason once. */
+static void print_reasons(const struct validated_set *s)
+{
+    for (i64 i = 0; i < s->n; i++) {
+        const struct validated_row *v = &s->rows[i];
+        const char *why = v->row->missing ? v->row->missing : v->refused;
+        i64 n = 0;
+        bool first = true;
+        for (i64 k = 0; why && k < s->n; k++) {
+            const struct validated_row *o = &s->rows[k];
+            const char *other = o->row->missing ? o->row->missing : o->refused;
+            if (!other || strcmp(other, why))
+                continue;
+            first = first && k >= i;
+            n++;
+        }
+        if (why && first)
+            printf("%-25s   %lld without a price: %s%s\n", "", (long long)n,
+                   v->row->missing ? "no " : "", why);
+    }
+}
+
+/* --- JSON ----------------------------------------------------------------------------- */
+
+static void write_set(struct json *j, const struct validated_set *s)
+{
+    json_begin_object(j);
+    json_put_str(j, "set", s->name);
+    json_put_int(j, "rows", s->n);
+    json_put_int(j, "compared", s->compared);
+    json_put_int(j, "fitted", s->fitted);
+    json_put_int(j, "missing", s->missing);
+    json_put_int(j, "refused", s->refused);
+    json_put_double(j, "mean_error", s->mape);
+    json_put_double(j, "median_error", s->median);
+    json_put_double(j, "p90_error", s->p90);
+    json_put_double(j, "largest_error", s->worst);
+    json_put_double(j, "bias", s->bias);
+    json_put_double(j, "rank_correlation", s->rank);
+    json_put_int(j, "cells", s->cells);
+    json_put_double(j, "regret", s->regret);
+    json_put_double(j, "cells_within_10_percent", s->near_best);
+    json_put_double(j, "interval_coverage", s->coverage);
+    json_put_double(j, "interval_width", s->width);
+    json_put_int(j, "memory_known", s->memory_rows);
+    json_put_int(j, "memory_known_fit", s->fit_right);
+    json_put_double(j, "memory_median_error", s->memory_error);
+    json_put_int(j, "failed", s->failures);
+    json_put_int(j, "failed_no_fit", s->failures_no_fit);
+    json_end(j);
+}
+
+/* --- the command ---------------------------------------------------------------------- */
+
+static int validate_one(struct invocation *v, const char *path, struct plan_world *w,
+                        struct json *j)
+{
+    const struct validate_options *o = v->options;
+    struct plan_rows rows;
+    struct validated_set set;
+    TRY(plan_rows_load(&rows, path, v->arena));
+    TRY(plan_validate(&set, &rows, w, v->arena));
+    if (o->json) {
+        write_set(j, &set);
+    } else if (o->each) {
+        print_each(&set);
+    } else {
+        print_set(&set);
+        print_reasons(&set);
+    }
+    return OK;
+}
+
+static int validate_all(struct invocation *v, struct plan_world *w, struct json *j)
+{
+    const struct validate_options *o = v->options;
+    if (o->rows)
+        return validate_one(v, o->rows, w, j);
+    for (i64 i = 0; i < COUNT_OF(sets); i++) {
+        const char *path;
+        if (o->set && strcmp(o->set, sets[i]))
+            continue;
+        TRY(plan_set_path(sets[i], &path, v->arena));
+        TRY(validate_one(v, path, w, j));
+        if (o->set)
+            return OK;
+    }
+    if (o->set)
+        return err_set(ERR_USAGE, "no set '%s' in facts/measured", o->set);
+    return OK;
+}
+
+static int run(struct invocation *v)
+{
+    const struct validate_options *o = v->options;
+    struct plan_world *w;
+    struct json j;
+    TRY(plan_world_new(&w, v->arena));
+    json_writer_init(&j);
+    if (o->json)
+        json_begin_array(&j);
+    else if (!o->each)
+        print_heading();
+    int rc = validate_all(v, w, &j);
+    if (o->json && rc >= 0) {
+        json_end(&j);
+        printf("%s\n", j.out.data);
+    }
+    json_writer_fini(&j);
+    return rc;
+}
+
+static const struct example examples[] = {
+    { "headway plan validate", "All published sets." },
+    { "headway plan validate --set korthikanti2022 --each", "One set, row by row." },
+    { 0 },
+};
+
+const struct command cmd_plan_validate = {
+    .name = "validate",
+    .summary = "Price published measurements and say how far off that is",
+    .description = "Every row of facts/measured that determines a layout is priced with the frozen "
+                   "constants of machines/calibration and the declared software of machines/stacks. "
+                   "Rows that lack something are counted, with what they lack.\n\n"
+                   "error, median, p90 and bias are of step times; rank is Spearman's correlation "
+                   "within cells of the same model, devices and batch; regret is what the layout "
+                   "predicted to be best costs beyond the best one, best10% how often it is within "
+                   "10 %; inside is the share of rows within their 80 % interval, width its median "
+                   "width.",
+    .options = validate_table,
+    .options_bytes = sizeof(struct validate_options),
+    .examples = examples,
+    .run = run,
+};

@@ -1,0 +1,192 @@
+#include "plan/fit.h"
+
+#include "base/err.h"
+#include "plan/table.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FIT_ROUNDS = 60, FIT_CONSTANTS = 24 };
+
+struct sample {
+    const struct plan_row *row;
+    struct plan_job job;
+    struct plan_ops *ops;
+};
+
+struct fit {
+    struct sample samples[FIT_MOST_ROWS];
+    i64 n;
+    struct plan_family *family;
+    const struct option *constants[FIT_CONSTANTS];
+    i64 n_constants;
+};
+
+/* --- rows ----------------------------------------------------------------------------- */
+
+static bool usable(const struct plan_row *row, struct plan_world *w, const char *family,
+                   struct plan_job *job)
+{
+    return !row->missing && row->status == ROW_RAN && row->seconds > 0 &&
+           !plan_world_job(w, row, job) && !strcmp(job->family->name, family) &&
+           !plan_layout_refused(job, &row->layout);
+}
+
+static int take_row(struct fit *f, const struct plan_row *row, const struct plan_job *job,
+                    struct arena *a)
+{
+    struct sample *s = &f->samples[f->n];
+    *s = (struct sample){ row, *job, ARENA_NEW(a, struct plan_ops) };
+    TRY(plan_table_ops(s->ops, &s->job, &row->layout));
+    s->job.family = f->family;
+    f->n++;
+    return OK;
+}
+
+/* The middles of `share` equal stretches of what is usable. */
+static int take_rows(struct fit *f, const struct plan_rows *set, i64 share, struct plan_world *w,
+                     struct arena *a)
+{
+    struct plan_job job;
+    i64 n = 0, at = 0, taken = 0;
+    for (i64 i = 0; i < set->n; i++)
+        n += usable(&set->rows[i], w, f->family->name, &job);
+    share = i64_min(share, n);
+    for (i64 i = 0; i < set->n && taken < share; i++) {
+        if (!usable(&set->rows[i], w, f->family->name, &job))
+            continue;
+        if (at++ == (2 * taken + 1) * n / (2 * share)) {
+            TRY(take_row(f, &set->rows[i], &job, a));
+            taken++;
+        }
+    }
+    return OK;
+}
+
+/* --- search --------------------------------------------------------------------------- */
+
+static double log_error(const struct sample *s)
+{
+    struct plan_table table;
+    struct plan_step step;
+    plan_table_price(&table, &s->job, &s->row->layout, s->ops);
+    plan_step_of(&s->job, &s->row->layout, &table, &step);
+    return log(step.seconds / s->row->seconds);
+}
+
+static double loss(const struct fit *f)
+{
+    double sum = 0;
+    for (i64 i = 0; i < f->n; i++)
+        sum += fabs(log_error(&f->samples[i]));
+    return sum / (double)f->n;
+}
+
+static double limited(const struct option *o, double x)
+{
+    x = fmax(x, o->min);
+    return o->max > o->min ? fmin(x, o->max) : x;
+}
+
+/* One constant up or down by a factor; true when that was better. */
+static bool try_step(struct fit *f, const struct option *o, double factor, double *best)
+{
+    double *x = OPTION_AT(double, o, f->family), before = *x;
+    *x = limited(o, before * factor);
+    double now = *x == before ? *best : loss(f);
+    if (now < *best - 1e-9) {
+        *best = now;
+        return true;
+    }
+    *x = before;
+    return false;
+}
+
+static double search(struct fit *f, double best)
+{
+    double step = 1.3;
+    for (int round = 0; round < FIT_ROUNDS && step > 1.002; round++) {
+        bool moved = false;
+        for (i64 i = 0; i < f->n_constants; i++)
+            moved |= try_step(f, f->constants[i], step, &best) ||
+                     try_step(f, f->constants[i], 1 / step, &best);
+        if (!moved)
+            step = sqrt(step);
+    }
+    return best;
+}
+
+/* The host's pace decides which rows show anything else, so the search begins at several. */
+static double search_from_starts(struct fit *f, double before)
+{
+    const double starts[] = { 1, 2, 4, 8 };
+    const struct plan_family begin = *f->family;
+    struct plan_family best = begin;
+    double least = before;
+    for (i64 i = 0; i < COUNT_OF(starts); i++) {
+        *f->family = begin;
+        f->family->launch_s *= starts[i];
+        double reached = search(f, loss(f));
+        if (reached < least) {
+            least = reached;
+            best = *f->family;
+        }
+    }
+    *f->family = best;
+    return least;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Quantiles of log(measured / predicted), as if each row stood for its share of the whole. */
+static void residuals(const struct fit *f)
+{
+    double x[FIT_MOST_ROWS];
+    for (i64 i = 0; i < f->n; i++)
+        x[i] = -log_error(&f->samples[i]);
+    qsort(x, (size_t)f->n, sizeof *x, ascending);
+    i64 tail = (i64)(0.1 * (double)f->n);
+    f->family->residual_lo = x[tail];
+    f->family->residual_hi = x[f->n - 1 - tail];
+}
+
+/* They begin at their defaults, so that a fit does not depend on the one before. */
+static int find_constants(struct fit *f, const struct option_strings *names, struct arena *a)
+{
+    if (names->count > FIT_CONSTANTS)
+        return err_set(ERR_USAGE, "at most %d constants are fitted", FIT_CONSTANTS);
+    for (i64 i = 0; i < names->count; i++) {
+        const struct option *o = option_find(plan_family_options, names->at[i]);
+        if (!o || o->type != OPTION_FLOAT)
+            return err_set(ERR_USAGE, "a family has no constant '%s'", names->at[i]);
+        TRY(option_set(o, f->family, o->default_text, NULL, a));
+        f->constants[f->n_constants++] = o;
+    }
+    return OK;
+}
+
+int plan_fit_family(struct plan_family *family, struct plan_fit *out,
+                    const struct plan_rows *const *sets, i64 n_sets, i64 most,
+                    const struct option_strings *constants, struct plan_world *w, struct arena *a)
+{
+    struct fit *f = ARENA_NEW(a, struct fit);
+    f->family = family;
+    TRY(find_constants(f, constants, a));
+    for (i64 i = 0; i < n_sets; i++)
+        TRY(take_rows(f, sets[i], (most - f->n) / (n_sets - i), w, a));
+    if (f->n == 0)
+        return err_set(ERR_USAGE, "none of the rows is of family '%s' and determines a layout",
+                       family->name);
+    *out = (struct plan_fit){ .n = f->n };
+    for (i64 i = 0; i < f->n; i++)
+        out->ids[i] = f->samples[i].row->id;
+    out->before = loss(f);
+    out->after = search_from_starts(f, out->before);
+    residuals(f);
+    return OK;
+}

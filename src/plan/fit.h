@@ -1,0 +1,28 @@
+/* plan/fit.h - a family's constants from a few published step times.
+ *
+ * Deterministic: rows are taken at even distances from each set (so nobody picks them), and a
+ * pattern search (Hooke and Jeeves 1961) over the logarithms of the constants reduces the mean of
+ * |log(predicted / measured)|. What the rows do not show stays where it was: constants that
+ * change nothing are not moved. */
+#ifndef HEADWAY_PLAN_FIT_H
+#define HEADWAY_PLAN_FIT_H
+
+#include "plan/efficiency.h"
+#include "plan/measured.h"
+#include "plan/validate.h"
+
+enum { FIT_MOST_ROWS = 30 };
+
+struct plan_fit {
+    i64 n;                          /* rows fitted */
+    const char *ids[FIT_MOST_ROWS];
+    double before, after;           /* mean of |log(predicted / measured)| */
+};
+
+/* `constants`: keys of plan_family_options to be fitted, from their defaults; *family keeps the others. sets: at
+ * most `most` rows in all, each set its share; rows of other families are passed over. */
+int plan_fit_family(struct plan_family *family, struct plan_fit *out,
+                    const struct plan_rows *const *sets, i64 n_sets, i64 most,
+                    const struct option_strings *constants, struct plan_world *w, struct arena *a);
+
+#endif

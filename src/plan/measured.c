@@ -1,0 +1,297 @@
+#include "plan/measured.h"
+
+#include "base/err.h"
+#include "model/params.h"
+#include "parallel/layout.h"
+#include "plan/plan_files.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct reader {
+    const struct csv *t;
+    i64 row;
+    struct arena *arena;
+    struct plan_row *out;
+    int rc;
+};
+
+static const char *cell(const struct reader *r, const char *column)
+{
+    return csv_cell(r->t, r->row, csv_column(r->t, column));
+}
+
+/* 0 where the cell is empty. */
+static double any_number(struct reader *r, const char *column)
+{
+    const char *text = cell(r, column);
+    char *end;
+    double x = strtod(text, &end);
+    if (!*text)
+        return 0;
+    if (end == text || *end || !(fabs(x) <= 1e15))
+        r->rc = err_set(ERR_FORMAT, "%s:%lld: %s is '%s', which is no number", r->t->file,
+                        (long long)r->t->lines[r->row], column, text);
+    return x;
+}
+
+static double number(struct reader *r, const char *column)
+{
+    double x = any_number(r, column);
+    if (x < 0)
+        r->rc = err_set(ERR_FORMAT, "%s:%lld: %s is negative", r->t->file,
+                        (long long)r->t->lines[r->row], column);
+    return x;
+}
+
+static i64 whole(struct reader *r, const char *column)
+{
+    return (i64)number(r, column);
+}
+
+/* The same, which the row must have. */
+static i64 needed(struct reader *r, const char *column)
+{
+    i64 x = whole(r, column);
+    if (x <= 0 && !r->out->missing)
+        r->out->missing = column;
+    return x;
+}
+
+static bool begins(const char *text, const char *with)
+{
+    return !strncmp(text, with, strlen(with));
+}
+
+/* --- the model ------------------------------------------------------------------------ */
+
+/* Sets name models, not architectures. These are said to be GPT-2's: one matrix up and one down,
+ * layer norms, biases but for MPT; all others are Llama's. */
+static bool is_gpt(const char *model)
+{
+    static const char *const names[] = { "GPT-", "BLOOM", "MPT", "MT-NLG", "OPT", "Gopher" };
+    for (i64 i = 0; i < COUNT_OF(names); i++)
+        if (begins(model, names[i]) && !begins(model, "GPT-OSS"))
+            return true;
+    return false;
+}
+
+static void read_experts(struct reader *r, struct model_spec *s)
+{
+    s->experts = whole(r, "moe_experts");
+    if (s->experts == 0)
+        return;
+    s->experts_per_token = needed(r, "moe_topk");
+    s->expert_hidden = needed(r, "moe_ffn");
+    if (s->hidden == 0)
+        s->hidden = s->expert_hidden;
+}
+
+/* Whether head and embedding are one matrix follows from the published number of parameters. */
+static bool is_tied(const struct model_spec *s, double published)
+{
+    struct model_spec other = *s;
+    other.tied = true;
+    double tied = (double)params_total(&other);
+    other.tied = false;
+    double apart = (double)params_total(&other);
+    return fabs(tied - published) < fabs(apart - published);
+}
+
+static void read_model(struct reader *r)
+{
+    struct model_spec *s = &r->out->spec;
+    bool gpt = is_gpt(r->out->model);
+    option_set_defaults(model_spec_options, s, r->arena);
+    s->name = r->out->model;
+    s->family = gpt ? FAMILY_GPT2 : FAMILY_LLAMA;
+    s->norm = gpt ? NORM_LAYER : NORM_RMS;
+    s->act = gpt ? ACT_GELU : ACT_SWIGLU;
+    s->position = gpt ? POSITION_LEARNED : POSITION_ROPE;
+    s->bias_qkv = s->bias_out = s->bias_mlp = gpt && !begins(r->out->model, "MPT");
+    s->layers = needed(r, "layers");
+    s->width = needed(r, "hidden");
+    s->heads = needed(r, "heads");
+    s->kv_heads = whole(r, "kv_heads");
+    s->vocab = whole(r, "vocab");
+    s->positions = r->out->sequence;
+    s->hidden = whole(r, "ffn");
+    read_experts(r, s);
+    if (s->hidden == 0)
+        needed(r, "ffn");
+    if (s->vocab == 0)
+        needed(r, "vocab");
+    if (r->out->missing || r->rc < 0)
+        return;
+    if (begins(r->out->model, "DeepSeek") || begins(r->out->model, "Kimi")) {
+        r->out->missing = "a decoder with latent attention";
+        return;
+    }
+    if (begins(r->out->model, "Qwen3"))
+        s->head_size = 128;
+    if (begins(r->out->model, "GPT-OSS"))
+        s->head_size = 64;
+    if (spec_check(s, r->out->id) < 0)
+        r->out->missing = "a shape that a decoder can have";
+    double published = any_number(r, "params_b") * 1e9; /* derived ones can be nonsense */
+    s->tied = !r->out->missing && published > 0 ? is_tied(s, published) : gpt;
+}
+
+/* --- the layout ----------------------------------------------------------------------- */
+
+static int recompute_of(const char *text)
+{
+    if (!strcmp(text, "full"))
+        return RECOMPUTE_FULL;
+    return begins(text, "selective") ? RECOMPUTE_SELECTIVE : RECOMPUTE_NONE;
+}
+
+static i64 zero_of(const char *text)
+{
+    static const struct { const char *name; i64 stage; } names[] = {
+        { "zero1", ZERO_OPTIMIZER }, { "distopt", ZERO_OPTIMIZER }, { "zero2", ZERO_GRADIENTS },
+        { "fsdp-shard_grad_op", ZERO_GRADIENTS }, { "fsdp", ZERO_WEIGHTS },
+        { "hsdp", ZERO_WEIGHTS },
+    };
+    for (i64 i = 0; i < COUNT_OF(names); i++)
+        if (begins(text, names[i].name))
+            return names[i].stage;
+    return ZERO_NONE;
+}
+
+static int dtype_of(const char *text)
+{
+    if (strstr(text, "fp4"))
+        return PLAN_FP4;
+    if (strstr(text, "fp8"))
+        return PLAN_FP8;
+    return strcmp(text, "fp32") ? PLAN_BF16 : PLAN_FP32;
+}
+
+/* "grad_accum 16" in the notes: the product counts, where the batch as printed differs. */
+static i64 accumulated(const struct reader *r)
+{
+    const char *note = strstr(cell(r, "notes"), "grad_accum ");
+    return note ? atoll(note + strlen("grad_accum ")) : 0;
+}
+
+static void read_batch(struct reader *r)
+{
+    struct plan_layout *l = &r->out->layout;
+    i64 accumulate = accumulated(r);
+    const char *missing = r->out->missing;
+    r->out->batch = needed(r, "gbs");
+    l->micro_batch = whole(r, "mbs");
+    if (l->micro_batch == 0 && !missing && !r->out->missing) {
+        r->out->missing = "mbs";
+        r->out->any_micro_batch = true;
+    }
+    l->micro_batch = i64_max(1, l->micro_batch);
+    if (l->dp <= 0)
+        return;
+    l->micro_batches = accumulate > 0 ? accumulate : r->out->batch / (l->micro_batch * l->dp);
+    r->out->batch = l->micro_batches * l->micro_batch * l->dp;
+    if (l->micro_batches < 1 && !r->out->missing)
+        r->out->missing = "a batch with a row for every data rank";
+}
+
+static void read_layout(struct reader *r)
+{
+    struct plan_layout *l = &r->out->layout;
+    const char *sp = cell(r, "sp");
+    l->tp = needed(r, "tp");
+    l->pp = needed(r, "pp");
+    l->cp = i64_max(1, whole(r, "cp"));
+    l->ep = i64_max(1, whole(r, "ep"));
+    l->dp = whole(r, "dp");
+    if (l->dp == 0 && l->tp > 0 && l->pp > 0)
+        l->dp = r->out->devices / (l->tp * l->pp * l->cp);
+    l->virtual_stages = i64_max(1, whole(r, "vpp"));
+    l->schedule = l->virtual_stages > 1 ? SCHEDULE_INTERLEAVED : SCHEDULE_1F1B;
+    l->recompute = recompute_of(cell(r, "recompute"));
+    l->zero = zero_of(cell(r, "shard"));
+    l->sequence_parallel = l->tp > 1 && !strcmp(sp, "yes");
+    if (!*sp && l->tp > 1) /* later software than these always does */
+        l->sequence_parallel = !strstr(r->out->framework, "DeepSpeed");
+    read_batch(r);
+    if (!r->out->missing && l->tp * l->pp * l->cp * l->dp != r->out->devices)
+        r->out->missing = "degrees whose product is the number of devices";
+}
+
+static void read_measured(struct reader *r)
+{
+    struct plan_row *o = r->out;
+    double rate = number(r, "tokens_per_s_per_gpu");
+    double printed = number(r, "gbs");
+    const char *status = cell(r, "status");
+    o->seconds = number(r, "step_time_s");
+    if (rate > 0 && (o->seconds == 0 || printed != (double)o->batch))
+        o->seconds = (double)o->batch * (double)o->sequence / (rate * (double)o->devices);
+    o->mfu = number(r, "mfu_pct");
+    o->memory_bytes = number(r, "mem_gb") * 1e9;
+    o->status = !strcmp(status, "ok") ? ROW_RAN
+              : !strcmp(status, "oom") ? ROW_OUT_OF_MEMORY : ROW_CRASHED;
+    if (o->status == ROW_RAN && o->seconds == 0 && !o->missing)
+        o->missing = "a step time";
+}
+
+static int read_row(struct reader *r)
+{
+    struct plan_row *o = r->out;
+    o->id = cell(r, "id");
+    o->model = cell(r, "model");
+    o->gpu = cell(r, "gpu");
+    o->framework = cell(r, "framework");
+    o->devices = needed(r, "n_gpus");
+    o->sequence = needed(r, "seq");
+    o->node_ranks = i64_max(1, whole(r, "gpus_per_node"));
+    o->dtype = dtype_of(cell(r, "precision"));
+    o->link_bytes_per_s = number(r, "intra_gbs_per_gpu") * 1e9;
+    o->net_bytes_per_s = number(r, "inter_gbs_per_gpu") * 1e9;
+    read_model(r);
+    read_layout(r);
+    read_measured(r);
+    return r->rc;
+}
+
+static const char *const columns[] = {
+    "id", "model", "layers", "hidden", "ffn", "heads", "kv_heads", "vocab", "seq", "gpu", "n_gpus",
+    "gpus_per_node", "precision", "tp", "pp", "dp", "mbs", "gbs", "recompute", "framework",
+    "step_time_s", "tokens_per_s_per_gpu", "status",
+};
+
+int plan_rows_of(struct plan_rows *out, const struct csv *t, struct arena *a)
+{
+    for (i64 i = 0; i < COUNT_OF(columns); i++)
+        if (csv_column(t, columns[i]) < 0)
+            return err_set(ERR_FORMAT, "%s has no column '%s'; facts/README.md lists the columns",
+                           t->file, columns[i]);
+    const char *slash = strrchr(t->file, '/'), *name = slash ? slash + 1 : t->file;
+    const char *dot = strrchr(name, '.');
+    *out = (struct plan_rows){ .name = arena_strndup(a, name, dot ? dot - name
+                                                                  : (i64)strlen(name)),
+                               .n = t->n_rows };
+    out->rows = ARENA_ARRAY(a, struct plan_row, t->n_rows);
+    for (i64 i = 0; i < t->n_rows; i++) {
+        struct reader r = { t, i, a, &out->rows[i], OK };
+        TRY(read_row(&r));
+    }
+    return OK;
+}
+
+int plan_set_path(const char *set, const char **path, struct arena *a)
+{
+    char found[4096];
+    TRY(plan_file_find(found, sizeof found, "facts/measured",
+                       arena_printf(a, "%s.csv", set)));
+    *path = arena_strdup(a, found);
+    return OK;
+}
+
+int plan_rows_load(struct plan_rows *out, const char *path, struct arena *a)
+{
+    struct csv t;
+    TRY(csv_load(path, a, &t));
+    return plan_rows_of(out, &t, a);
+}

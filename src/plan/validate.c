@@ -1,0 +1,230 @@
+#include "plan/validate.h"
+
+#include "base/err.h"
+#include "plan/table.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- pricing -------------------------------------------------------------------------- */
+
+/* Rows of a set share shapes: operators of each are read once. */
+struct shapes {
+    struct plan_shape *shapes;
+    const struct model_spec **specs;
+    struct plan_ops **ops;
+    i64 n, capacity;
+    struct arena *arena;
+};
+
+static bool same_model(const struct model_spec *a, const struct model_spec *b)
+{
+    return a->vocab == b->vocab && !spec_difference(a, b);
+}
+
+static const struct plan_ops *ops_of(struct shapes *s, const struct plan_job *job,
+                                     const struct plan_layout *l)
+{
+    struct plan_shape shape = { l->tp, l->cp, l->ep, l->micro_batch, job->sequence,
+                                job->dtype == PLAN_FP32 ? DTYPE_F32 : DTYPE_BF16 };
+    for (i64 i = 0; i < s->n; i++)
+        if (!memcmp(&s->shapes[i], &shape, sizeof shape) && same_model(s->specs[i], job->spec))
+            return s->ops[i];
+    struct plan_ops *ops = ARENA_NEW(s->arena, struct plan_ops);
+    if (plan_table_ops(ops, job, l) < 0)
+        return NULL;
+    s->shapes[s->n] = shape;
+    s->specs[s->n] = job->spec;
+    s->ops[s->n++] = ops;
+    return ops;
+}
+
+static void price(struct validated_row *v, struct plan_world *w, struct shapes *s)
+{
+    struct plan_job job;
+    struct plan_table table;
+    v->refused = plan_world_job(w, v->row, &job);
+    if (!v->refused)
+        v->refused = plan_layout_refused(&job, &v->row->layout);
+    if (v->refused)
+        return;
+    const struct plan_ops *ops = ops_of(s, &job, &v->row->layout);
+    if (!ops) {
+        v->refused = arena_strdup(s->arena, err_message());
+        return;
+    }
+    plan_table_price(&table, &job, &v->row->layout, ops);
+    plan_step_of(&job, &v->row->layout, &table, &v->step);
+    v->priced = true;
+    if (v->row->seconds > 0)
+        v->error = v->step.seconds / v->row->seconds - 1;
+}
+
+/* --- numbers of a set ----------------------------------------------------------------- */
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Sorts x. */
+static double quantile(double *x, i64 n, double q)
+{
+    if (n == 0)
+        return 0;
+    qsort(x, (size_t)n, sizeof *x, ascending);
+    double at = q * (double)(n - 1);
+    i64 i = (i64)at;
+    return i + 1 < n ? x[i] + (at - (double)i) * (x[i + 1] - x[i]) : x[i];
+}
+
+static bool compares(const struct validated_row *v)
+{
+    return v->priced && !v->fitted && v->row->status == ROW_RAN && v->row->seconds > 0;
+}
+
+static void errors_of(struct validated_set *s, struct arena *a)
+{
+    double *x = ARENA_ARRAY(a, double, s->n + 1), *wide = ARENA_ARRAY(a, double, s->n + 1);
+    double sum = 0;
+    for (i64 i = 0; i < s->n; i++) {
+        const struct validated_row *v = &s->rows[i];
+        if (!compares(v))
+            continue;
+        s->bias += v->error;
+        sum += fabs(v->error);
+        wide[s->compared] = (v->step.band.hi - v->step.band.lo) / v->step.band.mid;
+        x[s->compared++] = fabs(v->error);
+        s->coverage += v->row->seconds >= v->step.band.lo && v->row->seconds <= v->step.band.hi;
+        s->worst = fmax(s->worst, fabs(v->error));
+    }
+    if (s->compared == 0)
+        return;
+    s->bias /= (double)s->compared;
+    s->mape = sum / (double)s->compared;
+    s->coverage /= (double)s->compared;
+    s->median = quantile(x, s->compared, 0.5);
+    s->p90 = quantile(x, s->compared, 0.9);
+    s->width = quantile(wide, s->compared, 0.5);
+}
+
+static bool same_cell(const struct plan_row *a, const struct plan_row *b)
+{
+    return a->devices == b->devices && a->sequence == b->sequence && a->batch == b->batch &&
+           a->dtype == b->dtype && !strcmp(a->gpu, b->gpu) && !strcmp(a->model, b->model);
+}
+
+/* The rank of row i among those of its cell, ties shared. */
+static double rank_in(const struct validated_set *s, const i64 *cell, i64 n, i64 i, bool measured)
+{
+    const struct validated_row *me = &s->rows[cell[i]];
+    double mine = measured ? me->row->seconds : me->step.seconds, rank = 0;
+    for (i64 k = 0; k < n; k++) {
+        const struct validated_row *v = &s->rows[cell[k]];
+        double x = measured ? v->row->seconds : v->step.seconds;
+        rank += x < mine ? 1 : x == mine ? 0.5 : 0;
+    }
+    return rank;
+}
+
+static double spearman(const struct validated_set *s, const i64 *cell, i64 n)
+{
+    double mean = (double)n / 2, xy = 0, xx = 0, yy = 0;
+    for (i64 i = 0; i < n; i++) {
+        double x = rank_in(s, cell, n, i, true) - mean, y = rank_in(s, cell, n, i, false) - mean;
+        xy += x * y;
+        xx += x * x;
+        yy += y * y;
+    }
+    return xx > 0 && yy > 0 ? xy / sqrt(xx * yy) : 0;
+}
+
+static double regret_of(const struct validated_set *s, const i64 *cell, i64 n)
+{
+    const struct validated_row *chosen = &s->rows[cell[0]], *best = chosen;
+    for (i64 i = 1; i < n; i++) {
+        const struct validated_row *v = &s->rows[cell[i]];
+        if (v->step.seconds < chosen->step.seconds)
+            chosen = v;
+        if (v->row->seconds < best->row->seconds)
+            best = v;
+    }
+    return chosen->row->seconds / best->row->seconds - 1;
+}
+
+static void order_of(struct validated_set *s, struct arena *a)
+{
+    bool *seen = ARENA_ARRAY(a, bool, s->n + 1);
+    i64 *cell = ARENA_ARRAY(a, i64, s->n + 1);
+    double ranked = 0;
+    for (i64 i = 0; i < s->n; i++) {
+        i64 n = 0;
+        if (seen[i] || !compares(&s->rows[i]))
+            continue;
+        for (i64 k = i; k < s->n; k++)
+            if (compares(&s->rows[k]) && same_cell(s->rows[i].row, s->rows[k].row)) {
+                seen[k] = true;
+                cell[n++] = k;
+            }
+        if (n < 2)
+            continue;
+        double regret = regret_of(s, cell, n);
+        s->cells++;
+        s->regret += regret;
+        s->near_best += regret <= 0.1;
+        s->rank += (double)n * spearman(s, cell, n);
+        ranked += (double)n;
+    }
+    if (s->cells > 0) {
+        s->regret /= (double)s->cells;
+        s->near_best /= (double)s->cells;
+        s->rank /= ranked;
+    }
+}
+
+static void memory_of(struct validated_set *s, struct arena *a)
+{
+    double *x = ARENA_ARRAY(a, double, s->n + 1);
+    for (i64 i = 0; i < s->n; i++) {
+        const struct validated_row *v = &s->rows[i];
+        if (!v->priced)
+            continue;
+        if (v->row->status != ROW_RAN) {
+            s->failures++;
+            s->failures_no_fit += !v->step.fits;
+        } else if (v->row->memory_bytes > 0) {
+            s->fit_right += v->step.fits;
+            x[s->memory_rows++] = fabs(v->step.memory_bytes / v->row->memory_bytes - 1);
+        }
+    }
+    s->memory_error = quantile(x, s->memory_rows, 0.5);
+}
+
+int plan_validate(struct validated_set *out, const struct plan_rows *rows, struct plan_world *w,
+                  struct arena *a)
+{
+    struct shapes shapes = { .arena = a };
+    *out = (struct validated_set){ .name = rows->name, .n = rows->n };
+    out->rows = ARENA_ARRAY(a, struct validated_row, rows->n + 1);
+    shapes.shapes = ARENA_ARRAY(a, struct plan_shape, rows->n + 1);
+    shapes.specs = ARENA_ARRAY(a, const struct model_spec *, rows->n + 1);
+    shapes.ops = ARENA_ARRAY(a, struct plan_ops *, rows->n + 1);
+    for (i64 i = 0; i < rows->n; i++) {
+        struct validated_row *v = &out->rows[i];
+        v->row = &rows->rows[i];
+        if (v->row->missing) {
+            out->missing++;
+            continue;
+        }
+        price(v, w, &shapes);
+        out->priced += v->priced;
+        out->refused += !v->priced;
+        out->fitted += v->priced && v->fitted;
+    }
+    errors_of(out, a);
+    order_of(out, a);
+    memory_of(out, a);
+    return OK;
+}

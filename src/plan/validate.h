@@ -1,0 +1,51 @@
+/* plan/validate.h - the planner beside published measurements.
+ *
+ * Every row of a set that determines a layout is priced with the frozen constants of its family and
+ * the declared stack of its framework. What a planner is good for is not one number: besides
+ * errors a set's numbers are whether it orders layouts as they are (rank correlation), what
+ * trusting it costs (regret), whether its intervals hold, and whether it knows what fits.
+ *
+ *     error     |predicted - measured| / measured; mean, median, 90th percentile
+ *     bias      mean of (predicted - measured) / measured
+ *     rank      Spearman's correlation within cells, weighted by their rows; a cell: rows of the
+ *               same model, devices, sequence and batch
+ *     regret    measured time of the layout that is predicted to be best over the best measured
+ *               one, less one; mean over cells with two layouts at least
+ *     coverage  share of rows within their 10-90 % interval; width: (hi - lo) / mid, median */
+#ifndef HEADWAY_PLAN_VALIDATE_H
+#define HEADWAY_PLAN_VALIDATE_H
+
+#include "plan/measured.h"
+
+struct validated_row {
+    const struct plan_row *row;
+    bool priced;
+    bool fitted;            /* the family's constants were fitted on it: not in the numbers */
+    const char *refused;    /* not priced: why */
+    struct plan_step step;
+    double error;           /* (predicted - measured) / measured; 0 where it did not run */
+};
+
+struct validated_set {
+    const char *name;
+    struct validated_row *rows;
+    i64 n;
+    i64 priced, compared, fitted, missing, refused, failed;
+    double mape, median, p90, worst, bias, rank, regret, near_best;
+    i64 cells;              /* with two layouts at least */
+    double coverage, width;
+    i64 memory_rows, fit_right;       /* that ran and whose memory is known */
+    i64 failures, failures_no_fit;    /* that failed, and of these those said not to fit */
+    double memory_error;    /* median of |predicted - reported| / reported */
+};
+
+/* Families, stacks and machines are found by what the row calls its device and framework. */
+struct plan_world;
+int plan_world_new(struct plan_world **out, struct arena *a);
+/* Fills machine, family and stack of a row's job. NULL, or what is not known. */
+const char *plan_world_job(struct plan_world *w, const struct plan_row *row, struct plan_job *job);
+
+int plan_validate(struct validated_set *out, const struct plan_rows *rows, struct plan_world *w,
+                  struct arena *a);
+
+#endif

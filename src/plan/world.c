@@ -1,0 +1,188 @@
+/* What a row's texts mean: which device, whose calibration, which stack, which links. */
+#include "base/csv.h"
+#include "base/err.h"
+#include "plan/efficiency.h"
+#include "plan/plan_files.h"
+#include "plan/stack.h"
+#include "plan/validate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_MACHINES = 64, MOST_FAMILIES = 16, MOST_STACKS = 16 };
+
+static const char *const stack_names[] = {
+    "megatron-lm", "megatron-deepspeed", "nanotron", "llm-foundry", "megatron-bridge",
+    "megatron-core", "megascale", "torchtitan",
+};
+
+struct plan_world {
+    struct arena *arena;
+    struct csv devices, names, network; /* facts/ */
+    struct plan_family families[MOST_FAMILIES];
+    i64 n_families;
+    struct plan_stack stacks[MOST_STACKS];
+    i64 n_stacks;
+    struct plan_machine machines[MOST_MACHINES]; /* one for each device, network and node size */
+    i64 n_machines;
+};
+
+static int load_facts(struct csv *out, const char *name, struct arena *a)
+{
+    char path[4096];
+    TRY(plan_file_find(path, sizeof path, "facts", name));
+    return csv_load(path, a, out);
+}
+
+int plan_world_new(struct plan_world **out, struct arena *a)
+{
+    struct plan_world *w = *out = ARENA_NEW(a, struct plan_world);
+    w->arena = a;
+    TRY(load_facts(&w->devices, "hardware.csv", a));
+    TRY(load_facts(&w->names, "device_names.csv", a));
+    TRY(load_facts(&w->network, "network_calibration.csv", a));
+    for (i64 i = 0; i < COUNT_OF(stack_names); i++)
+        TRY(plan_stack_load(&w->stacks[w->n_stacks++], stack_names[i], a));
+    return OK;
+}
+
+static const char *text_of(const struct csv *t, i64 row, const char *column)
+{
+    return csv_cell(t, row, csv_column(t, column));
+}
+
+static double value_of(const struct csv *t, i64 row, const char *column)
+{
+    return atof(text_of(t, row, column));
+}
+
+/* --- families and stacks -------------------------------------------------------------- */
+
+static const struct plan_family *family_of(struct plan_world *w, const char *name)
+{
+    for (i64 i = 0; i < w->n_families; i++)
+        if (!strcmp(w->families[i].name, name))
+            return &w->families[i];
+    if (w->n_families == MOST_FAMILIES ||
+        plan_family_load(&w->families[w->n_families], name, w->arena) < 0)
+        return NULL;
+    return &w->families[w->n_families++];
+}
+
+/* The stack whose framework's name is the longest beginning of the row's. */
+static const struct plan_stack *stack_of(const struct plan_world *w, const char *framework)
+{
+    const struct plan_stack *best = NULL;
+    size_t most = 0;
+    for (i64 i = 0; i < w->n_stacks; i++)
+        for (i64 k = 0; k < w->stacks[i].frameworks.count; k++) {
+            const char *begin = w->stacks[i].frameworks.at[k];
+            size_t n = strlen(begin);
+            if (n > most && !strncmp(framework, begin, n)) {
+                most = n;
+                best = &w->stacks[i];
+            }
+        }
+    return best;
+}
+
+/* --- machines ------------------------------------------------------------------------- */
+
+static i64 find_text(const struct csv *t, const char *column, const char *text, bool beginning)
+{
+    i64 c = csv_column(t, column);
+    for (i64 i = 0; i < t->n_rows; i++) {
+        const char *cell = csv_cell(t, i, c);
+        if (beginning ? !strncmp(text, cell, strlen(cell)) : !strcmp(text, cell))
+            return i;
+    }
+    return -1;
+}
+
+static void read_device(struct plan_device *d, const struct csv *t, i64 row)
+{
+    d->name = text_of(t, row, "name");
+    d->peak[PLAN_BF16] = value_of(t, row, "bf16_dense_tflops") * 1e12;
+    d->peak[PLAN_FP8] = value_of(t, row, "fp8_dense_tflops") * 1e12;
+    d->peak[PLAN_FP4] = 2 * d->peak[PLAN_FP8];
+    d->peak[PLAN_FP32] = value_of(t, row, "fp32_vector_tflops") * 1e12;
+    d->reached[PLAN_BF16] = value_of(t, row, "max_achieved_matmul_bf16_tflops") * 1e12;
+    d->memory_bytes = value_of(t, row, "mem_gb") * 1e9;
+    d->memory_bytes_per_s = value_of(t, row, "mem_bw_gbs") * 1e9;
+    d->peak_w = value_of(t, row, "tdp_w");
+}
+
+static void add_tier(struct plan_machine *m, const char *name, i64 ranks, double bytes_per_s)
+{
+    if (m->n_tiers == PLAN_TIERS)
+        m->n_tiers--;
+    m->tiers[m->n_tiers++] = (struct plan_tier){
+        .name = name, .ranks = ranks, .bytes_per_s = { bytes_per_s, bytes_per_s, bytes_per_s },
+        .oversubscription = 1,
+    };
+}
+
+/* All-reduce bus bandwidth that somebody measured on so many devices of this network: what a node
+ * sends, shared by its devices. */
+static void measured_tiers(const struct plan_world *w, struct plan_machine *m,
+                           const char *network)
+{
+    const struct csv *t = &w->network;
+    for (i64 i = 0; i < t->n_rows; i++) {
+        i64 ranks = (i64)value_of(t, i, "n_gpus");
+        if (strcmp(text_of(t, i, "system"), network) ||
+            strcmp(text_of(t, i, "metric"), "busbw_gbs_mean") ||
+            strcmp(text_of(t, i, "op"), "all_reduce") || ranks <= m->node_ranks)
+            continue;
+        add_tier(m, "network", ranks, value_of(t, i, "value") * 1e9 / (double)m->node_ranks);
+    }
+}
+
+static const struct plan_machine *machine_of(struct plan_world *w, const struct plan_row *row,
+                                             i64 name)
+{
+    const char *network = text_of(&w->names, name, "network");
+    double link = row->link_bytes_per_s, net = row->net_bytes_per_s;
+    i64 device = find_text(&w->devices, "name", text_of(&w->names, name, "device"), false);
+    link = link > 0 ? link : value_of(&w->names, name, "link_gbs") * 1e9;
+    net = net > 0 ? net : value_of(&w->names, name, "net_gbs") * 1e9;
+    for (i64 i = 0; i < w->n_machines; i++) {
+        const struct plan_machine *m = &w->machines[i];
+        if (!strcmp(m->device.name, text_of(&w->devices, device, "name")) &&
+            m->node_ranks == row->node_ranks && m->tiers[0].bytes_per_s.mid == link &&
+            (m->n_tiers > 2 ? *network != 0 : m->tiers[1].bytes_per_s.mid == net && !*network))
+            return m;
+    }
+    if (device < 0 || w->n_machines == MOST_MACHINES)
+        return NULL;
+    struct plan_machine *m = &w->machines[w->n_machines++];
+    *m = (struct plan_machine){ .node_ranks = row->node_ranks };
+    read_device(&m->device, &w->devices, device);
+    m->name = m->device.name;
+    m->device.family = text_of(&w->names, name, "family");
+    add_tier(m, "node", row->node_ranks, link);
+    if (*network)
+        measured_tiers(w, m, network);
+    else
+        add_tier(m, "network", (i64)1 << 40, net);
+    return m;
+}
+
+const char *plan_world_job(struct plan_world *w, const struct plan_row *row, struct plan_job *job)
+{
+    i64 name = find_text(&w->names, "begins", row->gpu, true);
+    *job = (struct plan_job){
+        .spec = &row->spec, .sequence = row->sequence, .global_batch = row->batch,
+        .dtype = row->dtype, .devices = row->devices,
+    };
+    if (name < 0)
+        return "no calibration for this device";
+    job->machine = machine_of(w, row, name);
+    if (!job->machine || job->machine->device.peak[row->dtype] == 0)
+        return "the device has no peak for this dtype";
+    job->family = family_of(w, job->machine->device.family);
+    job->stack = stack_of(w, row->framework);
+    if (!job->family)
+        return "no calibration for this family of devices";
+    return job->stack ? NULL : "no stack for this framework";
+}
