@@ -80,6 +80,18 @@ static void add_layers(struct stage *s, const struct plan_table *t, double layer
     add_piece(s, &t->pieces[PLAN_SPARSE], layers * (double)t->sparse_layers / all, recompute);
 }
 
+/* The host's work besides layers shows where it is not ahead of the device. */
+static void add_batch(struct stage *s, const struct plan_table *t, double layers)
+{
+    double all = (double)(t->dense_layers + t->sparse_layers);
+    double slack = layers / all * ((double)t->dense_layers * t->pieces[PLAN_DENSE].slack +
+                                   (double)t->sparse_layers * t->pieces[PLAN_SPARSE].slack);
+    double seen = fmax(0, t->batch_launch - slack);
+    s->terms[PLAN_LAUNCH] += seen;
+    s->forward += seen / 3;
+    s->backward += seen * 2 / 3;
+}
+
 static double stage_seconds(const struct stage *s)
 {
     return s->forward + s->backward;
@@ -109,6 +121,9 @@ static void pipeline(const struct plan_layout *l, const struct plan_table *t, st
     add_layers(&first, t, n.first, l->recompute);
     add_layers(&middle, t, n.middle, l->recompute);
     add_layers(&last, t, n.last, l->recompute);
+    add_batch(&first, t, n.first);
+    add_batch(&middle, t, n.middle);
+    add_batch(&last, t, n.last);
     add_piece(&first, &t->pieces[PLAN_EMBEDDING], 1, RECOMPUTE_NONE);
     add_piece(l->pp == 1 ? &first : &last, &t->pieces[PLAN_HEAD], 1, RECOMPUTE_NONE);
     *sum = *slowest = first;
@@ -242,6 +257,7 @@ void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
     out->terms[PLAN_PP] = boundary * (m + (pp - 1) / (double)l->virtual_stages);
     out->terms[PLAN_DP] = exposed_dp(job, l, t, &slowest);
     out->terms[PLAN_OPTIMIZER] = optimizer_seconds(job, l, t);
+    out->terms[PLAN_LAUNCH] += t->step_launch;
     for (int i = 0; i < PLAN_TERMS; i++)
         out->seconds += out->terms[i];
     out->band.mid = out->seconds;

@@ -59,7 +59,7 @@ struct plan_seconds {
     double ideal;    /* model FLOPs at the device's peak */
     double shape;    /* what products and attention take beyond that */
     double memory;   /* work that moves bytes */
-    double launch;   /* kernels that are too short for the host to keep up */
+    double launch;   /* the device waits for the host, which starts kernels at its own pace */
 };
 
 static inline double plan_seconds_sum(const struct plan_seconds *s)
@@ -77,6 +77,7 @@ struct plan_piece {
     double again_flops[3];
     double tp_forward, tp_backward, tp_again[3]; /* seconds of messages that nothing hides */
     double cp_forward, cp_backward;
+    double slack;                 /* seconds that the host is ahead after forward and backward */
     double ep_forward, ep_backward;
     double parameters;            /* elements here that every data rank has */
     double expert_parameters;     /* and those that ranks along ep have others of */

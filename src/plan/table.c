@@ -108,16 +108,23 @@ static void scale(struct plan_seconds *s, double factor)
     s->memory *= factor;
 }
 
-/* What a layer does besides the operators' own traffic, and the host's pace. */
-static void add_software(const struct pricing *x, struct plan_seconds *s, double passes,
-                         double kernels)
+/* What a layer does besides the operators' own traffic. */
+static void add_software(const struct pricing *x, struct plan_seconds *s, double passes)
 {
     double rows = (double)x->ops->rows / (x->layout->sequence_parallel ? (double)x->layout->tp : 1);
     double bytes = passes * HALF * rows * (double)x->ops->width;
-    double floor = kernels * x->family->launch_s;
     s->memory += plan_traffic_seconds(x->family, x->device, bytes, ceil(passes / 3));
     scale(s, x->stack->factor);
-    s->launch = fmax(0, floor - plan_seconds_sum(s));
+}
+
+/* The host starts so many kernels while the device works for `busy` seconds: returns how far it
+ * gets ahead. */
+static double keep_pace(const struct pricing *x, struct plan_seconds *s, double kernels,
+                        double busy)
+{
+    double host = kernels * x->family->launch_s;
+    s->launch = fmax(0, host - busy);
+    return fmax(0, busy - host);
 }
 
 static void price_again(const struct pricing *x, const struct plan_piece_ops *p,
@@ -191,6 +198,16 @@ static void price_kept(const struct pricing *x, const struct plan_piece_ops *p, 
     out->working_bytes[RECOMPUTE_FULL] = layer ? all + scores : 0;
 }
 
+static void price_launches(const struct pricing *x, struct plan_piece *out)
+{
+    double forward = plan_seconds_sum(&out->forward) + out->tp_forward + out->cp_forward +
+                     out->ep_forward;
+    double backward = plan_seconds_sum(&out->backward) + out->tp_backward + out->cp_backward +
+                      out->ep_backward;
+    out->slack = keep_pace(x, &out->forward, x->stack->kernels_forward, forward) +
+                 keep_pace(x, &out->backward, x->stack->kernels_backward, backward);
+}
+
 static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
                         enum plan_part part, struct plan_piece *out)
 {
@@ -205,12 +222,14 @@ static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
         out->flops += op->flops;
     }
     if (layer) {
-        add_software(x, &out->forward, x->stack->passes_forward, x->stack->kernels_forward);
-        add_software(x, &out->backward, x->stack->passes_backward, x->stack->kernels_backward);
+        add_software(x, &out->forward, x->stack->passes_forward);
+        add_software(x, &out->backward, x->stack->passes_backward);
     }
     price_messages(x, p, out);
     if (part == PLAN_SPARSE)
         price_expert_messages(x, out);
+    if (layer)
+        price_launches(x, out);
     if (layer)
         price_again(x, p, out);
     price_kept(x, p, layer, out);
