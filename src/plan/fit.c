@@ -155,15 +155,23 @@ static void residuals(const struct fit *f)
     f->family->residual_hi = x[f->n - 1 - tail];
 }
 
+static const char *const usual[] = {
+    "product", "ramp", "small_tile", "attention_forward", "attention_backward", "attention_rows",
+    "memory", "kernel_s", "launch_s", "link", "net", "link_latency_s", "net_latency_s",
+    "overlap_tax",
+};
+
 /* They begin at their defaults, so that a fit does not depend on the one before. */
 static int find_constants(struct fit *f, const struct option_strings *names, struct arena *a)
 {
-    if (names->count > FIT_CONSTANTS)
+    i64 n = names->count ? names->count : COUNT_OF(usual);
+    if (n > FIT_CONSTANTS)
         return err_set(ERR_USAGE, "at most %d constants are fitted", FIT_CONSTANTS);
-    for (i64 i = 0; i < names->count; i++) {
-        const struct option *o = option_find(plan_family_options, names->at[i]);
+    for (i64 i = 0; i < n; i++) {
+        const char *name = names->count ? names->at[i] : usual[i];
+        const struct option *o = option_find(plan_family_options, name);
         if (!o || o->type != OPTION_FLOAT)
-            return err_set(ERR_USAGE, "a family has no constant '%s'", names->at[i]);
+            return err_set(ERR_USAGE, "a family has no constant '%s'", name);
         TRY(option_set(o, f->family, o->default_text, NULL, a));
         f->constants[f->n_constants++] = o;
     }

@@ -19,7 +19,8 @@ struct plan_fit {
     double before, after;           /* mean of |log(predicted / measured)| */
 };
 
-/* `constants`: keys of plan_family_options to be fitted, from their defaults; *family keeps the others. sets: at
+/* `constants`: keys of plan_family_options to be fitted, from their defaults, or
+ * all that step times can show (count 0); *family keeps the others. sets: at
  * most `most` rows in all, each set its share; rows of other families are passed over. */
 int plan_fit_family(struct plan_family *family, struct plan_fit *out,
                     const struct plan_rows *const *sets, i64 n_sets, i64 most,
