@@ -145,6 +145,7 @@ struct task *graph_add(struct graph *g, const struct task *proto)
         g->rc = g->rc < 0 ? g->rc : rc;
         return NULL;
     }
+    t->cost = (struct cost){ 0 }; /* of the task that a pass made it from */
     if (t->op->cost)
         t->op->cost(t, &t->cost);
     graph_insert(g, g->n_tasks, t);

@@ -36,9 +36,15 @@ double plan_exchange_seconds(const struct plan_job *job, i64 ranks, i64 stride, 
     while (t < m->n_tiers - 1 && m->tiers[t].ranks < ranks * stride)
         t++;
     if (t > 0) {
+        /* Within nodes first, then each of their ranks with its share across them. */
         double together = (double)i64_min(ranks, i64_max(1, m->node_ranks / stride));
+        double nodes = (double)ranks / together;
+        double across = bytes * (1 - 1 / nodes) / (1 - 1 / (double)ranks);
         double net = m->tiers[t].bytes_per_s.mid * f->net * together;
-        rate = together > 1 ? fmin(rate, net) : net;
+        if (together == 1 || across / net > bytes / rate) {
+            rate = net;
+            bytes = across;
+        }
         latency = fmax(m->tiers[t].latency_s.mid, f->net_latency_s);
         /* Rings within nodes, and a tree or a ring across them: steps beyond a node are few. */
         steps = steps / (double)(ranks - 1) * (double)ceil_div(ranks, (i64)together);

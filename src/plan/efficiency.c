@@ -16,8 +16,10 @@ const struct option plan_family_options[] = {
       .help = "Multiprocessors: tiles of a product that are computed at once." },
     { "product", FAMILY(FLOAT, product), "0.85", .min = 0.01, .max = 1,
       .help = "Share of the peak that a large product reaches." },
-    { "ramp", FAMILY(FLOAT, ramp), "64", .max = 1e6, .unit = "elements",
+    { "ramp", FAMILY(FLOAT, ramp), "64", .min = 1e-3, .max = 1e6, .unit = "elements",
       .help = "What filling and draining a tile costs, as so many more terms of its sums." },
+    { "quantisation", FAMILY(FLOAT, quantisation), "0.5", .min = 1e-3, .max = 1,
+      .help = "How much of an incomplete last wave of tiles counts as a whole one." },
     { "small_tile", FAMILY(FLOAT, small_tile), "0.9", .min = 0.1, .max = 1,
       .help = "Speed of tiles of half the size." },
     { "align16", FAMILY(FLOAT, align16), "0.5", .min = 0.01, .max = 1,
@@ -28,23 +30,23 @@ const struct option plan_family_options[] = {
       .help = "Share of the peak that fused attention reaches on long rows." },
     { "attention_backward", FAMILY(FLOAT, attention_backward), "0.5", .min = 0.01, .max = 1,
       .help = "The same for its gradient." },
-    { "attention_rows", FAMILY(FLOAT, attention_rows), "512", .max = 1e6, .unit = "tokens",
+    { "attention_rows", FAMILY(FLOAT, attention_rows), "512", .min = 1, .max = 1e6, .unit = "tokens",
       .help = "Tokens per row at which it reaches half of that." },
     { "memory", FAMILY(FLOAT, memory), "0.85", .min = 0.01, .max = 1,
       .help = "Share of the memory's bytes per second that kernels reach." },
-    { "kernel_s", FAMILY(FLOAT, kernel_s), "2e-6", .max = 1, .unit = "seconds",
+    { "kernel_s", FAMILY(FLOAT, kernel_s), "3e-6", .min = 1e-9, .max = 1, .unit = "seconds",
       .help = "What a kernel takes besides its work." },
-    { "launch_s", FAMILY(FLOAT, launch_s), "8e-6", .max = 1, .unit = "seconds",
+    { "launch_s", FAMILY(FLOAT, launch_s), "1e-5", .min = 1e-9, .max = 1, .unit = "seconds",
       .help = "What the host takes to start a kernel." },
     { "link", FAMILY(FLOAT, link), "0.8", .min = 0.01, .max = 1,
       .help = "Share of the node's links that collectives reach." },
     { "net", FAMILY(FLOAT, net), "0.8", .min = 0.01, .max = 1,
       .help = "Share of the network between nodes that collectives reach." },
-    { "link_latency_s", FAMILY(FLOAT, link_latency_s), "3e-6", .max = 1, .unit = "seconds",
+    { "link_latency_s", FAMILY(FLOAT, link_latency_s), "3e-6", .min = 1e-9, .max = 1, .unit = "seconds",
       .help = "Of one step of a collective within a node." },
-    { "net_latency_s", FAMILY(FLOAT, net_latency_s), "1e-5", .max = 1, .unit = "seconds",
+    { "net_latency_s", FAMILY(FLOAT, net_latency_s), "1e-5", .min = 1e-9, .max = 1, .unit = "seconds",
       .help = "The same between nodes." },
-    { "overlap_tax", FAMILY(FLOAT, overlap_tax), "0.1", .max = 1,
+    { "overlap_tax", FAMILY(FLOAT, overlap_tax), "0.1", .min = 1e-3, .max = 1,
       .help = "What computing slows down while messages move beside it." },
     { "reduced.fp32", FAMILY(FLOAT, reduced[PLAN_FP32]), "1", .min = 0.01, .max = 2,
       .help = "Share of its peak that this dtype reaches, beside that of bf16." },
@@ -104,7 +106,9 @@ double plan_product_seconds(const struct plan_family *f, const struct plan_devic
                    ceil((double)p->N / tiles[i].columns);
         double loss = pow(f->small_tile, tiles[i].level);
         double flops = 2 * tiles[i].rows * tiles[i].columns * ((double)p->K + f->ramp);
-        best = fmin(best, ceil(n / f->units) * f->units * flops / (speed * loss));
+        double waves = n / f->units;
+        waves = fmax(1, waves + f->quantisation * (ceil(waves) - waves));
+        best = fmin(best, waves * f->units * flops / (speed * loss));
     }
     return fmax(best, moving) + f->kernel_s;
 }

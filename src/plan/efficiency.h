@@ -23,6 +23,7 @@ struct plan_family {
     double units;             /* multiprocessors */
     double product;           /* of peak, by a product whose tiles fill the device */
     double ramp;              /* K that filling and draining a tile costs */
+    double quantisation;      /* how much of an incomplete last wave counts as a whole one */
     double small_tile;        /* speed of a 128 x 128 tile beside one of 256 x 128; halved sizes
                                * lose as much again */
     double align16, align128; /* speed where rows begin at no multiple of 16, of 128 bytes */

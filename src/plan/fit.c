@@ -1,13 +1,14 @@
 #include "plan/fit.h"
 
 #include "base/err.h"
+#include "base/rng.h"
 #include "plan/table.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIT_ROUNDS = 60, FIT_CONSTANTS = 24 };
+enum { FIT_TRIES = 1500, FIT_CONSTANTS = 24 };
 
 struct sample {
     const struct plan_row *row;
@@ -20,6 +21,7 @@ struct fit {
     i64 n;
     struct plan_family *family;
     const struct option *constants[FIT_CONSTANTS];
+    struct plan_family begin; /* what the constants are before: what one expects of a device */
     i64 n_constants;
 };
 
@@ -75,12 +77,24 @@ static double log_error(const struct sample *s)
     return log(step.seconds / s->row->seconds);
 }
 
-static double loss(const struct fit *f)
+static double mean_error(const struct fit *f)
 {
     double sum = 0;
     for (i64 i = 0; i < f->n; i++)
         sum += fabs(log_error(&f->samples[i]));
     return sum / (double)f->n;
+}
+
+/* A constant that the rows say nothing of stays where it began. */
+static double loss(const struct fit *f)
+{
+    double far = 0;
+    for (i64 i = 0; i < f->n_constants; i++) {
+        double from = *OPTION_AT_CONST(double, f->constants[i], &f->begin);
+        double to = *OPTION_AT_CONST(double, f->constants[i], f->family);
+        far += log(to / from) * log(to / from);
+    }
+    return mean_error(f) + 0.002 * far;
 }
 
 static double limited(const struct option *o, double x)
@@ -89,52 +103,50 @@ static double limited(const struct option *o, double x)
     return o->max > o->min ? fmin(x, o->max) : x;
 }
 
-/* One constant up or down by a factor; true when that was better. */
-static bool try_step(struct fit *f, const struct option *o, double factor, double *best)
+/* All constants a random way each, counted and so the same in every fit. Steps grow where they
+ * succeed and shrink where they do not (Schumer and Steiglitz 1968). */
+static double search(struct fit *f, double best, u64 stream)
 {
-    double *x = OPTION_AT(double, o, f->family), before = *x;
-    *x = limited(o, before * factor);
-    double now = *x == before ? *best : loss(f);
-    if (now < *best - 1e-9) {
-        *best = now;
-        return true;
-    }
-    *x = before;
-    return false;
-}
-
-static double search(struct fit *f, double best)
-{
-    double step = 1.3;
-    for (int round = 0; round < FIT_ROUNDS && step > 1.002; round++) {
-        bool moved = false;
-        for (i64 i = 0; i < f->n_constants; i++)
-            moved |= try_step(f, f->constants[i], step, &best) ||
-                     try_step(f, f->constants[i], 1 / step, &best);
-        if (!moved)
-            step = sqrt(step);
+    double step = 0.2;
+    const struct rng key = { 20211, stream };
+    u64 draw = 0;
+    for (int i = 0; i < FIT_TRIES; i++) {
+        const struct plan_family before = *f->family;
+        i64 one = i % (2 * f->n_constants); /* half the tries move one constant alone */
+        for (i64 k = 0; k < f->n_constants; k++) {
+            double *x = OPTION_AT(double, f->constants[k], f->family);
+            double way = rng_normal(&key, draw++);
+            if (one >= f->n_constants || one == k)
+                *x = limited(f->constants[k], *x * exp(step * way));
+        }
+        double now = loss(f);
+        if (now < best) {
+            best = now;
+            step = fmin(0.5, step * 1.5);
+        } else {
+            *f->family = before;
+            step = fmax(0.01, step * 0.97);
+        }
     }
     return best;
 }
 
 /* The host's pace decides which rows show anything else, so the search begins at several. */
-static double search_from_starts(struct fit *f, double before)
+static void search_from_starts(struct fit *f, double least)
 {
-    const double starts[] = { 1, 2, 4, 8 };
+    const double starts[] = { 1, 2, 4 };
     const struct plan_family begin = *f->family;
     struct plan_family best = begin;
-    double least = before;
     for (i64 i = 0; i < COUNT_OF(starts); i++) {
         *f->family = begin;
         f->family->launch_s *= starts[i];
-        double reached = search(f, loss(f));
+        double reached = search(f, loss(f), (u64)i);
         if (reached < least) {
             least = reached;
             best = *f->family;
         }
     }
     *f->family = best;
-    return least;
 }
 
 static int ascending(const void *a, const void *b)
@@ -156,7 +168,7 @@ static void residuals(const struct fit *f)
 }
 
 static const char *const usual[] = {
-    "product", "ramp", "small_tile", "attention_forward", "attention_backward", "attention_rows",
+    "product", "ramp", "quantisation", "small_tile", "attention_forward", "attention_backward", "attention_rows",
     "memory", "kernel_s", "launch_s", "link", "net", "link_latency_s", "net_latency_s",
     "overlap_tax",
 };
@@ -193,8 +205,10 @@ int plan_fit_family(struct plan_family *family, struct plan_fit *out,
     *out = (struct plan_fit){ .n = f->n };
     for (i64 i = 0; i < f->n; i++)
         out->ids[i] = f->samples[i].row->id;
-    out->before = loss(f);
-    out->after = search_from_starts(f, out->before);
+    f->begin = *family;
+    out->before = mean_error(f);
+    search_from_starts(f, loss(f));
+    out->after = mean_error(f);
     residuals(f);
     return OK;
 }

@@ -1,9 +1,8 @@
 /* plan/fit.h - a family's constants from a few published step times.
  *
  * Deterministic: rows are taken at even distances from each set (so nobody picks them), and a
- * pattern search (Hooke and Jeeves 1961) over the logarithms of the constants reduces the mean of
- * |log(predicted / measured)|. What the rows do not show stays where it was: constants that
- * change nothing are not moved. */
+ * random search with counted random numbers over the logarithms of the constants reduces the
+ * mean of |log(predicted / measured)|, and a little of how far they go from where they began. */
 #ifndef HEADWAY_PLAN_FIT_H
 #define HEADWAY_PLAN_FIT_H
 

@@ -91,7 +91,7 @@ static struct plan_op *find_op(struct plan_piece_ops *p, const struct task *t,
 static bool works_on_cut_rows(const struct reading *r, const struct task *t)
 {
     const struct tensor *x = t->in[0] ? t->in[0] : t->out[0];
-    return r->out->shape.tp > 1 && x && tensor_rows(x) * r->out->shape.tp == r->out->rows;
+    return r->out->shape.tp > 1 && x && !t->head && tensor_rows(x) * r->out->shape.tp == r->out->rows;
 }
 
 static struct plan_op describe(const struct reading *r, const struct task *t)
@@ -136,6 +136,7 @@ static void add_message(struct plan_piece_ops *p, const struct task *t)
         return;
     m += t->phase != PHASE_FORWARD;
     m->bytes += t->cost.message_bytes;
+    m->half_bytes += t->cost.message_bytes * 2 / (double)dtype_bytes(t->in[0]->dtype);
     m->calls += 1;
 }
 

@@ -35,6 +35,7 @@ enum { PLAN_PIECE_OPS = 64 };
 
 struct plan_messages {
     double bytes, calls; /* sent by a rank, for one micro-batch */
+    double half_bytes;   /* the same, were all values of two bytes */
 };
 
 struct plan_piece_ops {

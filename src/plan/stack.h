@@ -19,6 +19,10 @@ struct plan_stack {
     const char *name, *provenance;
     struct option_strings frameworks; /* beginnings of how tables of measurements call it */
     int attention;             /* enum plan_attention_kind */
+    i64 softmax_multiple;      /* scores' softmax is one kernel where micro-batch x heads of a rank
+                                * is a multiple of it; else several, over fp32 copies. 0: always */
+    double kernels_softmax;    /* that the host starts more for that, forward; backward as many */
+    double softmax_bytes;      /* moved per score more, forward; backward as many */
     bool dropout;
     double kernels_forward, kernels_backward; /* that the host starts for a layer */
     double kernels_batch;      /* and besides, for a micro-batch on a stage: embedding, loss, loop */
@@ -28,6 +32,8 @@ struct plan_stack {
     int selective;             /* enum plan_selective: what selective recompute remakes */
     double weight_bytes, gradient_bytes, state_bytes; /* held per parameter */
     double message_bytes;      /* of one gradient, between data ranks */
+    double accumulate_bytes;   /* that adding a micro-batch's gradient to the sum moves per weight */
+    double loss_bytes;         /* that the loss moves per logit besides its operators' traffic */
     double update_bytes;       /* that the update moves per parameter of the rank */
     double dp_overlap, tp_overlap, pp_overlap; /* share of such messages that computing may hide */
     i64 vocab_multiple;        /* rows of the head are padded to that, times tp */

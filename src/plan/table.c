@@ -52,6 +52,13 @@ static void price_product(const struct pricing *x, const struct plan_op *op, int
                 op->model_flops / x->device->peak[dtype]);
 }
 
+static bool softmax_is_split(const struct pricing *x)
+{
+    i64 multiple = x->stack->softmax_multiple;
+    return x->stack->attention == STACK_SCORES && multiple > 0 &&
+           x->layout->micro_batch * x->ops->heads % multiple != 0;
+}
+
 /* Two products over all pairs of tokens, and what passes over their scores: softmax reads and
  * writes, dropout does so again and writes a mask of a byte. Backward has four products. */
 static void price_scores(const struct pricing *x, const struct plan_op *op,
@@ -70,6 +77,8 @@ static void price_scores(const struct pricing *x, const struct plan_op *op,
         products *= 2;
         passes = 3 * HALF + (x->stack->dropout ? 2 * HALF + 1 : 0);
     }
+    if (softmax_is_split(x))
+        passes += x->stack->softmax_bytes;
     add_compute(out, products, op->model_flops / x->device->peak[PLAN_BF16]);
     out->memory += plan_traffic_seconds(x->family, x->device, passes * pairs,
                                         x->stack->dropout ? 2 : 1);
@@ -150,7 +159,8 @@ static double message_seconds(const struct pricing *x, const struct plan_message
 {
     if (ranks == 1)
         return 0;
-    return plan_exchange_seconds(x->job, ranks, stride, m->bytes,
+    return plan_exchange_seconds(x->job, ranks, stride,
+                                 x->job->dtype == PLAN_FP32 ? m->bytes : m->half_bytes,
                                  m->calls * (double)(ranks - 1));
 }
 
@@ -198,14 +208,26 @@ static void price_kept(const struct pricing *x, const struct plan_piece_ops *p, 
     out->working_bytes[RECOMPUTE_FULL] = layer ? all + scores : 0;
 }
 
+/* Gradients are added to their sums by kernels of their own, and the loss passes over the logits
+ * more often than the program's does. */
+static void price_sums(const struct pricing *x, const struct plan_piece_ops *p,
+                       enum plan_part part, struct plan_piece *out)
+{
+    double bytes = x->stack->accumulate_bytes * (p->parameters + p->expert_parameters);
+    if (part == PLAN_HEAD)
+        bytes += x->stack->loss_bytes * (double)x->ops->rows * (double)x->ops->vocab;
+    out->backward.memory += plan_traffic_seconds(x->family, x->device, bytes, 0);
+}
+
 static void price_launches(const struct pricing *x, struct plan_piece *out)
 {
     double forward = plan_seconds_sum(&out->forward) + out->tp_forward + out->cp_forward +
                      out->ep_forward;
     double backward = plan_seconds_sum(&out->backward) + out->tp_backward + out->cp_backward +
                       out->ep_backward;
-    out->slack = keep_pace(x, &out->forward, x->stack->kernels_forward, forward) +
-                 keep_pace(x, &out->backward, x->stack->kernels_backward, backward);
+    double more = softmax_is_split(x) ? x->stack->kernels_softmax : 0;
+    out->slack = keep_pace(x, &out->forward, x->stack->kernels_forward + more, forward) +
+                 keep_pace(x, &out->backward, x->stack->kernels_backward + more, backward);
 }
 
 static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
@@ -225,6 +247,7 @@ static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
         add_software(x, &out->forward, x->stack->passes_forward);
         add_software(x, &out->backward, x->stack->passes_backward);
     }
+    price_sums(x, p, part, out);
     price_messages(x, p, out);
     if (part == PLAN_SPARSE)
         price_expert_messages(x, out);

@@ -12,7 +12,7 @@
 enum { MOST_MACHINES = 64, MOST_FAMILIES = 16, MOST_STACKS = 16 };
 
 static const char *const stack_names[] = {
-    "megatron-lm", "megatron-deepspeed", "nanotron", "llm-foundry", "megatron-bridge",
+    "megatron-lm", "megatron-lm-2022", "megatron-deepspeed", "nanotron", "llm-foundry", "megatron-bridge",
     "megatron-core", "megascale", "torchtitan",
 };
 
@@ -69,8 +69,10 @@ static const struct plan_family *family_of(struct plan_world *w, const char *nam
     return &w->families[w->n_families++];
 }
 
-/* The stack whose framework's name is the longest beginning of the row's. */
-static const struct plan_stack *stack_of(const struct plan_world *w, const char *framework)
+/* The stack one of whose names is the longest beginning of the row's framework, or of its id where
+ * a set's software is known more closely than by its name. */
+static const struct plan_stack *stack_of(const struct plan_world *w, const char *framework,
+                                         const char *id)
 {
     const struct plan_stack *best = NULL;
     size_t most = 0;
@@ -78,7 +80,7 @@ static const struct plan_stack *stack_of(const struct plan_world *w, const char 
         for (i64 k = 0; k < w->stacks[i].frameworks.count; k++) {
             const char *begin = w->stacks[i].frameworks.at[k];
             size_t n = strlen(begin);
-            if (n > most && !strncmp(framework, begin, n)) {
+            if (n > most && (!strncmp(framework, begin, n) || !strncmp(id, begin, n))) {
                 most = n;
                 best = &w->stacks[i];
             }
@@ -181,7 +183,7 @@ const char *plan_world_job(struct plan_world *w, const struct plan_row *row, str
     if (!job->machine || job->machine->device.peak[row->dtype] == 0)
         return "the device has no peak for this dtype";
     job->family = family_of(w, job->machine->device.family);
-    job->stack = stack_of(w, row->framework);
+    job->stack = stack_of(w, row->framework, row->id);
     if (!job->family)
         return "no calibration for this family of devices";
     return job->stack ? NULL : "no stack for this framework";

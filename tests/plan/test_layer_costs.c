@@ -115,4 +115,19 @@ TEST(sparse_layers_sum_too)
     }
 }
 
-TEST_MAIN(ONE(pieces_sum_to_the_program_in_every_layout), ONE(sparse_layers_sum_too))
+/* A pass that makes a task from another one must not keep what that one cost. */
+TEST(a_cut_product_moves_its_operands_once)
+{
+    static struct plan_ops ops;
+    struct model_spec spec = spec_of(false, TINY_DENSE);
+    struct plan_shape shape = { 2, 1, 1, 2, 64, DTYPE_F32 };
+    CHECK_OK(plan_ops_new(&ops, &spec, &shape));
+    const struct plan_piece_ops *p = &ops.pieces[PLAN_DENSE];
+    for (int i = 0; i < p->n; i++) {
+        const struct plan_op *op = &p->ops[i];
+        if (op->kind == PLAN_PRODUCT && op->phase == PHASE_FORWARD)
+            CHECK_NEAR(op->bytes, 4 * (op->M * op->K + op->K * op->N + op->M * op->N), 0);
+    }
+}
+
+TEST_MAIN(ONE(a_cut_product_moves_its_operands_once), ONE(pieces_sum_to_the_program_in_every_layout), ONE(sparse_layers_sum_too))
