@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIT_TRIES = 1500, FIT_CONSTANTS = 24 };
+enum { FIT_TRIES = 8000, FIT_CONSTANTS = 24 };
 
 struct sample {
     const struct plan_row *row;
