@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FIT_OUTLIER 0.5
+
 enum { FIT_TRIES = 8000, FIT_CONSTANTS = 24 };
 
 struct sample {
@@ -85,6 +87,15 @@ static double mean_error(const struct fit *f)
     return sum / (double)f->n;
 }
 
+/* Beyond a factor of 1.65 something happened in a run that no constant explains. */
+static double robust_error(const struct fit *f)
+{
+    double sum = 0;
+    for (i64 i = 0; i < f->n; i++)
+        sum += fmin(fabs(log_error(&f->samples[i])), FIT_OUTLIER);
+    return sum / (double)f->n;
+}
+
 /* A constant that the rows say nothing of stays where it began. */
 static double loss(const struct fit *f)
 {
@@ -94,7 +105,7 @@ static double loss(const struct fit *f)
         double to = *OPTION_AT_CONST(double, f->constants[i], f->family);
         far += log(to / from) * log(to / from);
     }
-    return mean_error(f) + 0.002 * far;
+    return robust_error(f) + 0.002 * far;
 }
 
 static double limited(const struct option *o, double x)

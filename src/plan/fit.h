@@ -2,7 +2,7 @@
  *
  * Deterministic: rows are taken at even distances from each set (so nobody picks them), and a
  * random search with counted random numbers over the logarithms of the constants reduces the
- * mean of |log(predicted / measured)|, and a little of how far they go from where they began. */
+ * mean of |log(predicted / measured)|, counted up to 0.5 of a row, and a little of how far they go from where they began. */
 #ifndef HEADWAY_PLAN_FIT_H
 #define HEADWAY_PLAN_FIT_H
 

@@ -23,6 +23,7 @@ static void scale_messages(struct plan_messages *out, const struct plan_messages
 {
     out->bytes = on(x->bytes, y->bytes, at);
     out->calls = on(x->calls, y->calls, at);
+    out->half_bytes = on(x->half_bytes, y->half_bytes, at);
 }
 
 static bool scale_op(struct plan_op *out, const struct plan_op *x, const struct plan_op *y, i64 at)
