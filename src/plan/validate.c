@@ -1,7 +1,7 @@
 #include "plan/validate.h"
 
 #include "base/err.h"
-#include "plan/table.h"
+#include "plan/ops_scale.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -9,53 +9,45 @@
 
 /* --- pricing -------------------------------------------------------------------------- */
 
-/* Rows of a set share shapes: operators of each are read once. */
-struct shapes {
-    struct plan_shape *shapes;
-    const struct model_spec **specs;
-    struct plan_ops **ops;
-    i64 n, capacity;
+/* Rows of a set share jobs, but for devices and batch: their tables are made once. */
+struct shelves {
+    struct plan_job *jobs; /* [capacity] */
+    struct plan_shelf **shelves;
+    i64 n;
     struct arena *arena;
 };
 
-static bool same_model(const struct model_spec *a, const struct model_spec *b)
+static bool same_tables(const struct plan_job *a, const struct plan_job *b)
 {
-    return a->vocab == b->vocab && !spec_difference(a, b);
+    return a->machine == b->machine && a->family == b->family && a->stack == b->stack &&
+           a->sequence == b->sequence && a->dtype == b->dtype &&
+           a->spec->vocab == b->spec->vocab && !spec_difference(a->spec, b->spec);
 }
 
-static const struct plan_ops *ops_of(struct shapes *s, const struct plan_job *job,
-                                     const struct plan_layout *l)
+static struct plan_shelf *shelf_of(struct shelves *s, const struct plan_job *job)
 {
-    struct plan_shape shape = { l->tp, l->cp, l->ep, l->micro_batch, job->sequence,
-                                job->dtype == PLAN_FP32 ? DTYPE_F32 : DTYPE_BF16 };
     for (i64 i = 0; i < s->n; i++)
-        if (!memcmp(&s->shapes[i], &shape, sizeof shape) && same_model(s->specs[i], job->spec))
-            return s->ops[i];
-    struct plan_ops *ops = ARENA_NEW(s->arena, struct plan_ops);
-    if (plan_table_ops(ops, job, l) < 0)
-        return NULL;
-    s->shapes[s->n] = shape;
-    s->specs[s->n] = job->spec;
-    s->ops[s->n++] = ops;
-    return ops;
+        if (same_tables(&s->jobs[i], job))
+            return s->shelves[i];
+    s->jobs[s->n] = *job;
+    s->shelves[s->n] = plan_shelf_new(&s->jobs[s->n], s->arena);
+    return s->shelves[s->n++];
 }
 
-static void price(struct validated_row *v, struct plan_world *w, struct shapes *s)
+static void price(struct validated_row *v, struct plan_world *w, struct shelves *s)
 {
     struct plan_job job;
-    struct plan_table table;
+    const struct plan_table *table;
     v->refused = plan_world_job(w, v->row, &job);
     if (!v->refused)
         v->refused = plan_layout_refused(&job, &v->row->layout);
     if (v->refused)
         return;
-    const struct plan_ops *ops = ops_of(s, &job, &v->row->layout);
-    if (!ops) {
+    if (plan_shelf_table(shelf_of(s, &job), &v->row->layout, &table) < 0) {
         v->refused = arena_strdup(s->arena, err_message());
         return;
     }
-    plan_table_price(&table, &job, &v->row->layout, ops);
-    plan_step_of(&job, &v->row->layout, &table, &v->step);
+    plan_step_of(&job, &v->row->layout, table, &v->step);
     v->priced = true;
     if (v->row->seconds > 0)
         v->error = v->step.seconds / v->row->seconds - 1;
@@ -205,12 +197,11 @@ static void memory_of(struct validated_set *s, struct arena *a)
 int plan_validate(struct validated_set *out, const struct plan_rows *rows, struct plan_world *w,
                   struct arena *a)
 {
-    struct shapes shapes = { .arena = a };
+    struct shelves shelves = { .arena = a };
     *out = (struct validated_set){ .name = rows->name, .n = rows->n };
     out->rows = ARENA_ARRAY(a, struct validated_row, rows->n + 1);
-    shapes.shapes = ARENA_ARRAY(a, struct plan_shape, rows->n + 1);
-    shapes.specs = ARENA_ARRAY(a, const struct model_spec *, rows->n + 1);
-    shapes.ops = ARENA_ARRAY(a, struct plan_ops *, rows->n + 1);
+    shelves.jobs = ARENA_ARRAY(a, struct plan_job, rows->n + 1);
+    shelves.shelves = ARENA_ARRAY(a, struct plan_shelf *, rows->n + 1);
     for (i64 i = 0; i < rows->n; i++) {
         struct validated_row *v = &out->rows[i];
         v->row = &rows->rows[i];
@@ -218,7 +209,7 @@ int plan_validate(struct validated_set *out, const struct plan_rows *rows, struc
             out->missing++;
             continue;
         }
-        price(v, w, &shapes);
+        price(v, w, &shelves);
         out->priced += v->priced;
         out->refused += !v->priced;
         out->fitted += v->priced && v->fitted;
