@@ -12,7 +12,7 @@
 struct calibrate_options {
     struct option_strings rows, constants;
     const char *family;
-    i64 most;
+    i64 most, devices;
 };
 
 static const struct option calibrate_table[] = {
@@ -24,6 +24,8 @@ static const struct option calibrate_table[] = {
       .help = "Which of its constants are fitted; all that step times can show if not given." },
     { "most", OPTION_FIELD(INT, struct calibrate_options, most), "30", .min = 1,
       .max = FIT_MOST_ROWS, .unit = "rows", .help = "Rows that are used at most." },
+    { "devices", OPTION_FIELD(INT, struct calibrate_options, devices), NULL, .min = 0, .max = 1e9,
+      .unit = "devices", .help = "Only rows of at most so many devices; 0: all." },
     { 0 },
 };
 
@@ -69,7 +71,8 @@ static int run(struct invocation *v)
     TRY(plan_world_new(&w, v->arena));
     TRY(plan_family_load(family, o->family, v->arena));
     TRY(read_sets(v, sets));
-    TRY(plan_fit_family(family, &fit, sets, o->rows.count, o->most, &o->constants, w, v->arena));
+    struct plan_fit_choice choice = { sets, o->rows.count, o->most, o->devices, o->constants };
+    TRY(plan_fit_family(family, &fit, &choice, w, v->arena));
     print_result(family, &fit, v->arena);
     return OK;
 }

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/rng.h"
+#include "plan/stack.h"
 #include "plan/table.h"
 
 #include <math.h>
@@ -22,6 +23,7 @@ struct fit {
     struct sample samples[FIT_MOST_ROWS];
     i64 n;
     struct plan_family *family;
+    i64 devices;
     const struct option *constants[FIT_CONSTANTS];
     struct plan_family begin; /* what the constants are before: what one expects of a device */
     i64 n_constants;
@@ -29,11 +31,11 @@ struct fit {
 
 /* --- rows ----------------------------------------------------------------------------- */
 
-static bool usable(const struct plan_row *row, struct plan_world *w, const char *family,
+static bool usable(const struct fit *f, const struct plan_row *row, struct plan_world *w,
                    struct plan_job *job)
 {
-    return !row->missing && row->status == ROW_RAN && row->seconds > 0 &&
-           !plan_world_job(w, row, job) && !strcmp(job->family->name, family) &&
+    return !row->missing && (f->devices == 0 || row->devices <= f->devices) && row->status == ROW_RAN && row->seconds > 0 &&
+           !plan_world_job(w, row, job) && !strcmp(job->family->name, f->family->name) &&
            !plan_layout_refused(job, &row->layout);
 }
 
@@ -55,10 +57,10 @@ static int take_rows(struct fit *f, const struct plan_rows *set, i64 share, stru
     struct plan_job job;
     i64 n = 0, at = 0, taken = 0;
     for (i64 i = 0; i < set->n; i++)
-        n += usable(&set->rows[i], w, f->family->name, &job);
+        n += usable(f, &set->rows[i], w, &job);
     share = i64_min(share, n);
     for (i64 i = 0; i < set->n && taken < share; i++) {
-        if (!usable(&set->rows[i], w, f->family->name, &job))
+        if (!usable(f, &set->rows[i], w, &job))
             continue;
         if (at++ == (2 * taken + 1) * n / (2 * share)) {
             TRY(take_row(f, &set->rows[i], &job, a));
@@ -184,6 +186,14 @@ static const char *const usual[] = {
     "overlap_tax",
 };
 
+static bool has_fused_attention(const struct fit *f)
+{
+    for (i64 i = 0; i < f->n; i++)
+        if (f->samples[i].job.stack->attention == STACK_FUSED)
+            return true;
+    return false;
+}
+
 /* They begin at their defaults, so that a fit does not depend on the one before. */
 static int find_constants(struct fit *f, const struct option_strings *names, struct arena *a)
 {
@@ -195,6 +205,8 @@ static int find_constants(struct fit *f, const struct option_strings *names, str
         const struct option *o = option_find(plan_family_options, name);
         if (!o || o->type != OPTION_FLOAT)
             return err_set(ERR_USAGE, "a family has no constant '%s'", name);
+        if (!names->count && !strncmp(name, "attention", 9) && !has_fused_attention(f))
+            continue;
         TRY(option_set(o, f->family, o->default_text, NULL, a));
         f->constants[f->n_constants++] = o;
     }
@@ -202,20 +214,20 @@ static int find_constants(struct fit *f, const struct option_strings *names, str
 }
 
 int plan_fit_family(struct plan_family *family, struct plan_fit *out,
-                    const struct plan_rows *const *sets, i64 n_sets, i64 most,
-                    const struct option_strings *constants, struct plan_world *w, struct arena *a)
+                    const struct plan_fit_choice *choice, struct plan_world *w, struct arena *a)
 {
     struct fit *f = ARENA_NEW(a, struct fit);
     f->family = family;
-    TRY(find_constants(f, constants, a));
-    for (i64 i = 0; i < n_sets; i++)
-        TRY(take_rows(f, sets[i], (most - f->n) / (n_sets - i), w, a));
+    f->devices = choice->devices;
+    for (i64 i = 0; i < choice->n_sets; i++)
+        TRY(take_rows(f, choice->sets[i], (choice->most - f->n) / (choice->n_sets - i), w, a));
     if (f->n == 0)
         return err_set(ERR_USAGE, "none of the rows is of family '%s' and determines a layout",
                        family->name);
     *out = (struct plan_fit){ .n = f->n };
     for (i64 i = 0; i < f->n; i++)
         out->ids[i] = f->samples[i].row->id;
+    TRY(find_constants(f, &choice->constants, a));
     f->begin = *family;
     out->before = mean_error(f);
     search_from_starts(f, loss(f));

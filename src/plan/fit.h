@@ -18,11 +18,18 @@ struct plan_fit {
     double before, after;           /* mean of |log(predicted / measured)| */
 };
 
+struct plan_fit_choice {
+    const struct plan_rows *const *sets;
+    i64 n_sets;
+    i64 most;    /* rows in all; each set has its share */
+    i64 devices; /* only rows of at most so many; 0: all */
+    struct option_strings constants;
+};
+
 /* `constants`: keys of plan_family_options to be fitted, from their defaults, or
- * all that step times can show (count 0); *family keeps the others. sets: at
- * most `most` rows in all, each set its share; rows of other families are passed over. */
+ * all that step times can show (count 0); *family keeps the others. Rows of other
+ * families are passed over. */
 int plan_fit_family(struct plan_family *family, struct plan_fit *out,
-                    const struct plan_rows *const *sets, i64 n_sets, i64 most,
-                    const struct option_strings *constants, struct plan_world *w, struct arena *a);
+                    const struct plan_fit_choice *choice, struct plan_world *w, struct arena *a);
 
 #endif
