@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define FIT_OUTLIER 0.5
+#define FIT_PRIOR 0.001 /* a width off is worth a tenth of a percent of mean error */
 
 enum { FIT_TRIES = 8000, FIT_CONSTANTS = 24 };
 
@@ -26,6 +27,7 @@ struct fit {
     i64 devices;
     const struct option *constants[FIT_CONSTANTS];
     struct plan_family begin; /* what the constants are before: what one expects of a device */
+    double widths[FIT_CONSTANTS];
     i64 n_constants;
 };
 
@@ -70,6 +72,28 @@ static int take_rows(struct fit *f, const struct plan_rows *set, i64 share, stru
     return OK;
 }
 
+/* --- constants ------------------------------------------------------------------------ */
+
+/* What step times can show, and how far (in logarithms) one expects a device to be from the
+ * defaults: shares of a peak are known well before anything is measured, times of the host are not. */
+static const struct expectation {
+    const char *name;
+    double width;
+} usual[] = {
+    { "product", 0.1 }, { "memory", 0.15 }, { "small_tile", 0.15 }, { "ramp", 0.7 },
+    { "quantisation", 0.7 }, { "attention_forward", 0.5 }, { "attention_backward", 0.5 },
+    { "attention_rows", 1 }, { "kernel_s", 0.7 }, { "launch_s", 2 }, { "link", 0.3 },
+    { "net", 0.5 }, { "link_latency_s", 1 }, { "net_latency_s", 1 }, { "overlap_tax", 1 },
+};
+
+static double width_of(const char *name)
+{
+    for (i64 i = 0; i < COUNT_OF(usual); i++)
+        if (!strcmp(usual[i].name, name))
+            return usual[i].width;
+    return 0.5;
+}
+
 /* --- search --------------------------------------------------------------------------- */
 
 static double log_error(const struct sample *s)
@@ -105,9 +129,10 @@ static double loss(const struct fit *f)
     for (i64 i = 0; i < f->n_constants; i++) {
         double from = *OPTION_AT_CONST(double, f->constants[i], &f->begin);
         double to = *OPTION_AT_CONST(double, f->constants[i], f->family);
-        far += log(to / from) * log(to / from);
+        double x = log(to / from) / f->widths[i];
+        far += x * x;
     }
-    return robust_error(f) + 0.002 * far;
+    return robust_error(f) + FIT_PRIOR * far;
 }
 
 static double limited(const struct option *o, double x)
@@ -180,12 +205,6 @@ static void residuals(const struct fit *f)
     f->family->residual_hi = x[f->n - 1 - tail];
 }
 
-static const char *const usual[] = {
-    "product", "ramp", "quantisation", "small_tile", "attention_forward", "attention_backward", "attention_rows",
-    "memory", "kernel_s", "launch_s", "link", "net", "link_latency_s", "net_latency_s",
-    "overlap_tax",
-};
-
 static bool has_fused_attention(const struct fit *f)
 {
     for (i64 i = 0; i < f->n; i++)
@@ -201,13 +220,14 @@ static int find_constants(struct fit *f, const struct option_strings *names, str
     if (n > FIT_CONSTANTS)
         return err_set(ERR_USAGE, "at most %d constants are fitted", FIT_CONSTANTS);
     for (i64 i = 0; i < n; i++) {
-        const char *name = names->count ? names->at[i] : usual[i];
+        const char *name = names->count ? names->at[i] : usual[i].name;
         const struct option *o = option_find(plan_family_options, name);
         if (!o || o->type != OPTION_FLOAT)
             return err_set(ERR_USAGE, "a family has no constant '%s'", name);
         if (!names->count && !strncmp(name, "attention", 9) && !has_fused_attention(f))
             continue;
         TRY(option_set(o, f->family, o->default_text, NULL, a));
+        f->widths[f->n_constants] = width_of(name);
         f->constants[f->n_constants++] = o;
     }
     return OK;
