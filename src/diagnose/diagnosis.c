@@ -103,6 +103,30 @@ static void note_unknown(struct diagnosis *d)
              "not judged");
 }
 
+/* Tasks that graphs may have in all: some 200 bytes each. */
+enum { MOST_NODES = 4000000 };
+
+/* Findings, priced by replay where the steps' graphs can be trusted. */
+static int judge(struct diagnosis *d)
+{
+    struct whatif *w;
+    d->fidelity = NAN;
+    TRY(whatif_new(&w, &d->record, d->measure, MOST_NODES));
+    if (!w) {
+        findings_make(&d->findings, d->measure, NULL);
+        return OK;
+    }
+    struct finding_replay replay = whatif_replay(w);
+    d->fidelity = whatif_fidelity(w);
+    d->n_path = whatif_critical(w, d->path, DIAGNOSIS_PATH);
+    findings_make(&d->findings, d->measure, &replay);
+    whatif_free(w);
+    if (!(fabs(d->fidelity - 1) <= DAG_GATE))
+        note(d, "replay is not valid: the graphs of the steps come to %.1f %% of what was "
+             "measured, so gains are by formula", 100 * d->fidelity);
+    return OK;
+}
+
 int diagnosis_open(struct diagnosis *d, const char *folder, const struct measure_range *range)
 {
     *d = (struct diagnosis){ .last_step = -1 };
@@ -118,8 +142,10 @@ int diagnosis_open(struct diagnosis *d, const char *folder, const struct measure
         note(d, "%s", d->record.damage[i]);
     see_progress(d, folder);
     note_unknown(d);
-    findings_make(&d->findings, d->measure, NULL);
-    return OK;
+    rc = judge(d);
+    if (rc < 0)
+        diagnosis_close(d);
+    return rc;
 }
 
 void diagnosis_close(struct diagnosis *d)
@@ -196,6 +222,36 @@ static void put_ops(const struct measure *m, struct text *out)
     }
 }
 
+static const char *path_name(const struct whatif_path *p)
+{
+    static const char *const names[DAG_KINDS + 1] = {
+        [DAG_COMPUTE] = "computing", [DAG_WAIT] = "waking up behind an exchange",
+        [DAG_DATA] = "waiting for data", [DAG_LOG] = "logging", [DAG_EVAL] = "evaluating",
+        [DAG_CHECKPOINT] = "saving a checkpoint", [DAG_OUTER] = "outer step",
+        [DAG_MEET] = "meeting of ranks", [DAG_BEGIN] = "beginning an exchange",
+        [DAG_READY] = "exchange", [DAG_CALL] = "bytes on their way", [DAG_REST] = "between steps",
+        [DAG_KINDS] = "between tasks",
+    };
+    return p->op[0] ? p->op : names[p->kind];
+}
+
+static void put_path(const struct diagnosis *d, struct text *out)
+{
+    const struct measure *m = d->measure;
+    if (d->n_path == 0)
+        return;
+    text_add(out, "\nWhat the step's end waited for (critical path), the longest:\n");
+    for (i64 i = 0; i < d->n_path; i++) {
+        const struct whatif_path *p = &d->path[i];
+        char where[32] = "";
+        if (m->n_ranks > 1 && p->rank >= 0)
+            snprintf(where, sizeof where, ", rank %d", p->rank);
+        char what[96];
+        snprintf(what, sizeof what, "%s%s", path_name(p), where);
+        put_share(m, out, what, p->seconds);
+    }
+}
+
 void diagnosis_text(const struct diagnosis *d, struct text *out)
 {
     const struct measure *m = d->measure;
@@ -203,6 +259,7 @@ void diagnosis_text(const struct diagnosis *d, struct text *out)
         findings_text(&d->findings, m, out);
     if (m->n_steps > 0) {
         put_times(m, out);
+        put_path(d, out);
         put_ops(m, out);
     }
     for (int i = 0; i < d->n_notes; i++) {
@@ -210,6 +267,27 @@ void diagnosis_text(const struct diagnosis *d, struct text *out)
         text_wrap(out, d->notes[i], 4, 4, 98);
         text_add(out, "\n");
     }
+}
+
+static void put_lanes(const struct measure *m, struct json *j)
+{
+    json_key(j, "lanes");
+    json_begin_array(j);
+    for (i64 i = 0; i < m->n_lanes; i++) {
+        const struct measure_lane *l = &m->lanes[i];
+        json_begin_object(j);
+        json_put_str(j, "axis", l->axis);
+        json_put_int(j, "members", l->members);
+        json_put_double(j, "calls", l->calls);
+        json_put_double(j, "bytes", l->bytes);
+        json_put_double(j, "busy_s", l->busy_s);
+        json_put_double(j, "exposed_s", l->exposed_s);
+        json_put_double(j, "wait_exposed_s", l->wait_exposed_s);
+        json_put_double(j, "latency_s", l->latency_s);
+        json_put_double(j, "bytes_per_s", l->bytes_per_s);
+        json_end(j);
+    }
+    json_end(j);
 }
 
 void diagnosis_json(const struct diagnosis *d, struct json *j)
@@ -230,6 +308,18 @@ void diagnosis_json(const struct diagnosis *d, struct json *j)
     for (int k = 0; k < TIMES; k++)
         json_put_double(j, time_keys[k], mean_over_ranks(m, time_series, k));
     json_end(j);
+    json_put_double(j, "replay_fidelity", d->fidelity);
+    json_key(j, "critical_path");
+    json_begin_array(j);
+    for (i64 i = 0; i < d->n_path; i++) {
+        json_begin_object(j);
+        json_put_str(j, "what", path_name(&d->path[i]));
+        json_put_int(j, "rank", d->path[i].rank);
+        json_put_double(j, "seconds", d->path[i].seconds);
+        json_end(j);
+    }
+    json_end(j);
+    put_lanes(m, j);
     json_key(j, "findings");
     findings_json(&d->findings, j);
     json_key(j, "missing");

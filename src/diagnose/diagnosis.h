@@ -7,14 +7,18 @@
 
 #include "diagnose/findings.h"
 #include "diagnose/measure_record.h"
+#include "diagnose/whatif.h"
 
-enum { DIAGNOSIS_NOTES = 32 };
+enum { DIAGNOSIS_NOTES = 32, DIAGNOSIS_PATH = 8 };
 
 struct diagnosis {
     struct arena arena;
     struct record record;
     struct measure *measure;
     struct findings findings;
+    double fidelity;         /* of the steps' graphs, as whatif_fidelity; NaN: there are none */
+    struct whatif_path path[DIAGNOSIS_PATH]; /* the critical path's longest parts */
+    i64 n_path;
     const char *notes[DIAGNOSIS_NOTES];
     int n_notes;
     bool running;            /* a process trains in the folder now */

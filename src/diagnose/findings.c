@@ -64,6 +64,9 @@ static const double replay_gate = 0.02;
 /* And what it predicts is off by so much of itself at least: durations change with the edit. */
 static const double replay_spread = 0.15;
 
+/* And a gain below this share of theta is none: what is lost beside the critical path. */
+static const double least_replayed = 0.5;
+
 /* T(edit) is what the graph of the step takes; the closed form's interval is kept where a replay
  * has nothing to say about the edit. */
 static void price(struct finding *f, const struct measure *m, const struct finding_replay *replay,
@@ -79,7 +82,7 @@ static void price(struct finding *f, const struct measure *m, const struct findi
     double noise = isfinite(m->step.se) ? 2 * m->step.se : 0;
     f->gain = fmax(0, mid);
     f->gain_lo = fmax(0, fmin(lo, mid) * (1 - replay_spread) - noise);
-    f->gain_hi = fmin(fmax(hi, mid) * (1 + replay_spread) + noise, m->step.mean);
+    f->gain_hi = fmin(fmax(f->gain, fmax(hi, mid)) * (1 + replay_spread) + noise, m->step.mean);
     f->replayed = true;
 }
 
@@ -91,6 +94,11 @@ static void price_all(struct findings *f, const struct measure *m,
         return;
     for (int i = 0; i < f->n; i++)
         price(&f->at[i], m, replay, before);
+    int kept = 0;
+    for (int i = 0; i < f->n; i++) /* what the critical path does not go through is no finding */
+        if (!f->at[i].replayed || f->at[i].gain >= least_replayed * m->theta)
+            f->at[kept++] = f->at[i];
+    f->n = kept;
 }
 
 static int by_gain(const void *a, const void *b)

@@ -19,7 +19,9 @@ struct finding_place {
     i64 first_step, last_step; /* counted from 0, as spans count */
 };
 
-/* What a replay changes: durations of what is selected are multiplied. */
+/* What a replay changes: durations of what is selected are multiplied by the factor. Where `less`
+ * is said, factor x (less + less_per_byte x bytes sent) is taken off instead, as far as
+ * floor + floor_per_byte x bytes. */
 enum finding_edit_kind {
     EDIT_NONE,
     EDIT_DATA,     /* waiting for the loader */
@@ -33,9 +35,10 @@ enum finding_edit_kind {
 
 struct finding_edit {
     enum finding_edit_kind kind;
-    int rank, stage, lane, phase, host; /* -1: any */
+    int rank, peer, stage, lane, phase, host; /* -1: any; a peer counts like the rank */
     bool recompute;                     /* only what is computed again */
     char op[MEASURE_NAME];              /* what its name begins with; empty: any */
+    double less, less_per_byte, floor, floor_per_byte;
     double factor_lo, factor, factor_hi; /* lo: the pessimist's, gains least */
 };
 

@@ -18,7 +18,7 @@ void measure_settle(struct measure *m)
 static void blank_rank(struct measure_rank *r, int rank, i64 n_steps, struct arena *a)
 {
     double **series[] = { &r->step, &r->compute, &r->data, &r->wait, &r->transfer };
-    *r = (struct measure_rank){ .rank = rank, .last_share = NAN, .load_cpu = NAN,
+    *r = (struct measure_rank){ .rank = rank, .last_share = NAN, .load_cpu = NAN, .load_cpu_s = NAN,
         .queue_empty = NAN, .read_bytes = NAN, .used_bytes = NAN, .on_cpu = NAN,
         .run_queue_s = NAN, .throttled_s = NAN, .steal_s = NAN, .throttles = NAN, .clock = NAN,
         .minor_faults = NAN, .major_faults = NAN, .switches = NAN, .system_s = NAN,
@@ -49,6 +49,7 @@ struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a)
     m->memory_peak_bytes = m->memory_limit_bytes = m->recompute_bytes = NAN;
     m->run_s = m->start_s = m->eval_s = m->checkpoint_s = m->compute = m->tokens = NAN;
     m->silent_s = m->config.mtbf_s = NAN;
+    m->config.link_latency_s = m->config.link_bytes_per_s = NAN;
     m->behind_rank = -1;
     m->ended = true;
     m->config.islands = m->config.pp = m->config.dp = m->config.cp = m->config.tp = 1;

@@ -34,8 +34,7 @@ double measure_correlation(const double *x, const double *y, i64 n);
 /* y = a + b x by least squares. Seconds of a message of x bytes: a is its latency, 1 / b its
  * bandwidth. */
 struct measure_line {
-    double a, b;
-    double r2;     /* share of y's variance that the line explains; NaN: x does not vary */
+    double a, b;   /* NaN: x does not vary */
     i64 n;
 };
 struct measure_line measure_line(const double *x, const double *y, i64 n);
@@ -82,6 +81,7 @@ struct measure_rank {
     /* Of the loader, per step's batch. */
     double *load;      /* seconds it took to make, in order */
     i64 n_loads;
+    double load_cpu_s; /* of that on a processor, per step */
     double load_cpu;   /* share of that on a processor; low: it waited for storage */
     double queue_empty; /* share of steps that found nothing read ahead */
     double read_bytes, used_bytes; /* from storage; of tokens; per step */
@@ -115,14 +115,13 @@ struct measure_lane {
     char axis[16];          /* "dp" */
     i64 members;
     double calls, bytes;    /* per step and rank; bytes sent */
+    double rounds;          /* messages that follow each other in an exchange (of a ring) */
     double busy_s;          /* calls under way, per step and rank */
     double wait_s, transfer_s; /* of calls, before and after the last member came */
     double exposed_s;       /* the compute lane stood still for it */
     double wait_exposed_s;  /* the part of that in which somebody had not come */
     double latency_s, bytes_per_s; /* as fitted: what a message costs, and a byte */
     double base_latency_s, base_bytes_per_s; /* as probed before the run, or priced */
-    double fit_r2;
-    i64 fit_sizes;          /* different sizes that the fit had */
     double turns;           /* exchanges of the same tensor in one step */
     double backward_s;      /* compute that stood behind its first call */
     double tail_s;          /* exposed after the last backward task */
@@ -149,6 +148,7 @@ struct measure_config {
     bool checkpoint_async, packed, answers; /* answers: only they count in the loss */
     i64 islands, pp, dp, cp, tp, ep, zero, micro_batches; /* the last: of a rank */
     char backend[24], widest[24]; /* kernels in use; the best that this processor has */
+    double link_latency_s, link_bytes_per_s; /* of one message, before the run */
     double mtbf_s;   /* mean time between failures; NaN: none seen */
 };
 

@@ -73,6 +73,16 @@ static bool fill_key(const struct record_rank *k, const struct record_span *s, i
     return true;
 }
 
+/* A sum over n goes around a ring twice, what is gathered, scattered or exchanged once; in pieces,
+ * each of them. */
+static int rounds_of(const struct record_task *t, int members)
+{
+    if (is_move(t) || strcmp(t->op, "ring_shift") == 0)
+        return 1;
+    int once = (members - 1) * (t->calls > 1 ? t->calls : 1);
+    return strcmp(t->op, "all_reduce") == 0 ? 2 * once : once;
+}
+
 static void count_occurrences(struct measure_call *c, i64 n)
 {
     qsort(c, (size_t)n, sizeof *c, by_rank_and_key);
@@ -84,19 +94,22 @@ static void count_occurrences(struct measure_call *c, i64 n)
     }
 }
 
-/* [from, to) are the members' parts of one exchange. Who sends to another needs nobody. */
-static void settle(struct measure_call *c, i64 from, i64 to, bool move)
+/* [from, to) are the members' parts of one exchange. */
+static void settle(struct measure_call *c, i64 from, i64 to)
 {
     i64 come = c[from].begin;
     int last = c[from].rank;
-    for (i64 i = from; i < to; i++)
+    double moved = 0;
+    for (i64 i = from; i < to; i++) {
+        moved = c[i].bytes > moved ? c[i].bytes : moved;
         if (c[i].begin > come) {
             come = c[i].begin;
             last = c[i].rank;
         }
+    }
     for (i64 i = from; i < to; i++) {
-        bool sends = move && c[i].bytes > 0;
-        c[i].come = sends ? c[i].begin : come;
+        c[i].come = come;
+        c[i].moved = moved;
         c[i].last = to - from > 1 ? last : -1;
     }
 }
@@ -108,6 +121,21 @@ static i64 count_calls(const struct record_step *s)
         for (i64 i = 0; i < s->ranks[r].n_spans; i++)
             n += s->ranks[r].spans[i].kind == SPAN_CALL;
     return n;
+}
+
+/* On a lane in order an exchange stands behind those begun before it. c is by rank and begin. */
+static void queue_up(struct measure_call *c, i64 n)
+{
+    i64 ended[LANE_COUNT];
+    for (i64 i = 0; i < n; i++) {
+        if (i == 0 || c[i].rank != c[i - 1].rank)
+            for (int lane = 0; lane < LANE_COUNT; lane++)
+                ended[lane] = INT64_MIN;
+        c[i].free = i64_max(c[i].begin, c[i].come);
+        if (lane_in_order((enum lane)c[i].lane))
+            c[i].free = i64_max(c[i].free, ended[c[i].lane]);
+        ended[c[i].lane] = i64_max(ended[c[i].lane], c[i].end);
+    }
 }
 
 void measure_match_calls(const struct record_step *s, struct measure_calls *out, struct arena *a)
@@ -125,6 +153,8 @@ void measure_match_calls(const struct record_step *s, struct measure_calls *out,
                 continue;
             call.lane = span->task->lane;
             call.bytes = span->task->message_bytes;
+            call.move = is_move(span->task);
+            call.rounds = rounds_of(span->task, call.members);
             c[n++] = call;
         }
     count_occurrences(c, n);
@@ -132,10 +162,11 @@ void measure_match_calls(const struct record_step *s, struct measure_calls *out,
     for (i64 i = 0, to; i < n; i = to) {
         for (to = i + 1; to < n && compare_keys(&c[i], &c[to]) == 0;)
             to++;
-        settle(c, i, to, (c[i].key[0] & 1) != 0);
+        settle(c, i, to);
     }
     qsort(c, (size_t)n, sizeof *c, by_rank_and_begin);
     *out = (struct measure_calls){ c, n, ARENA_ARRAY(a, i64, s->n_ranks + 1) };
+    queue_up(c, n);
     for (i64 i = 0, r = 0; r <= s->n_ranks; r++) {
         while (i < n && c[i].rank < r)
             i++;

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { HEAD_BYTES = 1 << 16, TAIL_BYTES = 1 << 18 };
+enum { HEAD_BYTES = 1 << 16, TAIL_BYTES = 1 << 18, MANIFEST_BYTES = 1 << 24 };
 
 static void take_recipe(struct measure *m, const char *folder, struct arena *a)
 {
@@ -62,15 +62,11 @@ static double number_in(const json_t *o, const char *key)
     return json_is_number(x) ? json_number_value(x) : NAN;
 }
 
-/* What a link did before the first step, by the ring's steps that an exchange of n takes. */
-static void take_preflight(struct measure *m, const json_t *o)
+/* What a link did before the first step. */
+static void set_base(struct measure *m, double latency, double rate)
 {
-    double latency = number_in(o, "latency_s"), rate = number_in(o, "bytes_per_s");
-    for (i64 i = 0; i < m->n_lanes; i++) {
-        struct measure_lane *l = &m->lanes[i];
-        l->base_latency_s = latency * 2 * (double)i64_max(1, l->members - 1);
-        l->base_bytes_per_s = rate;
-    }
+    m->config.link_latency_s = latency;
+    m->config.link_bytes_per_s = rate;
 }
 
 static void take_step(struct measure *m, const json_t *o, struct arena *a)
@@ -85,6 +81,18 @@ static void take_step(struct measure *m, const json_t *o, struct arena *a)
                                                    .dropped = number_in(o, "expert_dropped") };
 }
 
+/* A simulated run's manifest says what its links do. */
+static void take_manifest(struct measure *m, const char *folder, struct arena *a)
+{
+    json_t *o;
+    if (json_load(arena_printf(a, "%s/manifest.json", folder), MANIFEST_BYTES, &o) < 0)
+        return;
+    const json_t *machine = json_object_get(o, "machine");
+    if (json_object_get(machine, "link_bytes_per_s"))
+        set_base(m, number_in(machine, "latency_s"), number_in(machine, "link_bytes_per_s"));
+    json_decref(o);
+}
+
 /* Lines that are torn or foreign are passed over. */
 static void take_metrics(struct measure *m, const char *text, struct arena *a)
 {
@@ -95,7 +103,7 @@ static void take_metrics(struct measure *m, const char *text, struct arena *a)
             continue;
         const char *event = json_string_value(json_object_get(o, "event"));
         if (event && strcmp(event, "preflight") == 0)
-            take_preflight(m, o);
+            set_base(m, number_in(o, "latency_s"), number_in(o, "bytes_per_s"));
         else if (event && strcmp(event, "step") == 0)
             take_step(m, o, a);
         json_decref(o);
@@ -121,6 +129,7 @@ void measure_config(struct measure *m, const char *folder, struct arena *a)
     const char *metrics = arena_printf(a, "%s/metrics.jsonl", folder);
     i64 size = sys_file_bytes(metrics);
     take_recipe(m, folder, a);
+    take_manifest(m, folder, a);
     take_metrics(m, head_of(metrics, HEAD_BYTES, a), a);
     if (size > HEAD_BYTES)
         take_metrics(m, tail_of(metrics, i64_min(TAIL_BYTES, size - HEAD_BYTES), a), a);

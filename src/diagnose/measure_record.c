@@ -47,9 +47,10 @@ struct table_time {
 
 struct lane_sum {
     struct measure_lane lane;
-    struct kept seconds[SIZES]; /* of exchanges, by how many bytes a rank sends */
-    double bytes[SIZES];
-    i64 n_sizes, members_n;
+    struct kept seconds[SIZES]; /* of exchanges of one kind */
+    double bytes[SIZES];        /* that a rank sends in one */
+    int rounds[SIZES];
+    i64 n_sizes;
     double members;
     double tasks; /* calls of different tasks, for turns */
 };
@@ -385,15 +386,19 @@ static void add_tasks(struct gather *g, const struct record_step *s, int rank,
 
 /* --- exchanges -------------------------------------------------------------------- */
 
-static void keep_size(struct lane_sum *l, double bytes, double seconds, struct arena *a)
+static void keep_size(struct lane_sum *l, const struct measure_call *c, double seconds,
+                      struct arena *a)
 {
     i64 i = 0;
-    while (i < l->n_sizes && l->bytes[i] != bytes)
+    while (i < l->n_sizes && (l->bytes[i] != c->moved || l->rounds[i] != c->rounds))
         i++;
     if (i == SIZES)
         return;
-    if (i == l->n_sizes)
-        l->bytes[l->n_sizes++] = bytes;
+    if (i == l->n_sizes) {
+        l->bytes[i] = c->moved;
+        l->rounds[i] = c->rounds;
+        l->n_sizes++;
+    }
     keep(&l->seconds[i], seconds, a);
 }
 
@@ -409,7 +414,7 @@ static void keep_link(struct gather *g, const struct measure_call *c, double sec
     if (i == g->n_links)
         g->links[g->n_links++] = (struct link_sum){ .a = a, .b = b, .lane = c->lane };
     keep(&g->links[i].rate_s, seconds, g->a);
-    keep(&g->links[i].rate_bytes, c->bytes, g->a);
+    keep(&g->links[i].rate_bytes, c->moved, g->a);
 }
 
 static void add_calls(struct gather *g, const struct record_step *s,
@@ -420,21 +425,24 @@ static void add_calls(struct gather *g, const struct record_step *s,
         const struct measure_call *c = &calls->at[i];
         struct lane_sum *l = &g->lanes[c->lane];
         i64 from = i64_max(c->begin, i64_min(c->come, c->end));
-        double transfer = s_of(c->end - from);
+        double transfer = s_of(c->end - from), own = s_of(c->end - i64_min(c->free, c->end));
         l->lane.calls++;
         l->lane.bytes += c->bytes;
         l->lane.busy_s += s_of(c->end - c->begin);
         l->lane.wait_s += s_of(from - c->begin);
-        l->lane.transfer_s += transfer;
+        l->lane.transfer_s += own;
+        l->lane.wait_s += transfer - own;
         l->members += c->members;
+        l->lane.rounds += c->rounds;
         if (c->last >= 0) {
             g->met[c->rank]++;
             g->came_last[c->rank] += c->last == c->rank;
         }
-        if (c->bytes > 0) {
-            keep_size(l, c->bytes, transfer, g->a);
+        if (c->moved > 0 && (!c->move || c->bytes == 0)) { /* a send may end before it is taken */
+            if (c->free == i64_max(c->begin, c->come)) /* nothing stood before it on the lane */
+                keep_size(l, c, own, g->a);
             if (c->peer >= 0)
-                keep_link(g, c, transfer);
+                keep_link(g, c, own);
         }
         if (i == calls->first[c->rank])
             seen = ARENA_ARRAY(s->arena, bool, s->ranks[c->rank].table->n_tasks);
@@ -521,6 +529,7 @@ static void add_sample(struct gather *g, i64 step, int rank, const struct record
     if (x->has & SAMPLE_LOADER) {
         add_number(&k->read_bytes, (double)x->loader_read_bytes);
         add_number(&k->used_bytes, (double)x->loader_used_bytes);
+        add_number(&k->load_cpu_s, 1e-9 * (double)x->loader_cpu_ns);
         add_number(&k->load_cpu, x->loader_busy_ns > 0
                               ? (double)x->loader_cpu_ns / (double)x->loader_busy_ns : 1);
         g->m->config.loader_threads = i64_max(g->m->config.loader_threads, x->loader_threads);
@@ -542,7 +551,7 @@ static void settle_samples(struct gather *g)
         double *sums[] = { &k->run_queue_s, &k->on_cpu, &k->throttles, &k->throttled_s, &k->steal_s,
             &k->clock, &k->minor_faults, &k->major_faults, &k->system_s, &k->switches,
             &k->memory_stall, &k->io_stall, &k->rss_bytes, &k->limit_bytes, &k->read_bytes,
-            &k->used_bytes, &k->load_cpu };
+            &k->used_bytes, &k->load_cpu, &k->load_cpu_s };
         for (i64 i = 0; i < COUNT_OF(sums) && g->sampled[r] > 0; i++)
             *sums[i] /= (double)g->sampled[r];
         all += (double)g->sampled[r];
@@ -624,6 +633,30 @@ static void settle_ops(struct gather *g)
     }
 }
 
+/* What an exchange takes beyond what its messages took before the run, as a delay and a slowness
+ * of bytes: latency = rounds x link's + delay, 1 / bandwidth = 1 / link's + slowness. Without a
+ * probe, all that it takes. */
+static void fit_lane(const struct measure_config *c, const struct lane_sum *sum,
+                     struct measure_lane *l)
+{
+    double x[SIZES], y[SIZES], rounds = l->rounds;
+    bool based = isfinite(c->link_latency_s) && c->link_bytes_per_s > 0;
+    double latency = based ? c->link_latency_s : 0, slowness = based ? 1 / c->link_bytes_per_s : 0;
+    for (i64 i = 0; i < sum->n_sizes; i++) {
+        x[i] = sum->bytes[i];
+        y[i] = middle(&sum->seconds[i]) - sum->rounds[i] * latency - slowness * x[i];
+    }
+    struct measure_line line = measure_line(x, y, sum->n_sizes);
+    if (!isfinite(line.b)) { /* all are alike: it is bytes */
+        line.a = 0;
+        line.b = sum->n_sizes > 0 ? y[0] / x[0] : NAN;
+    }
+    l->latency_s = fmax(0, rounds * latency + line.a);
+    l->bytes_per_s = 1 / fmax(slowness + line.b, 0.1 * slowness + 1e-15);
+    l->base_latency_s = based ? rounds * latency : NAN;
+    l->base_bytes_per_s = based ? c->link_bytes_per_s : NAN;
+}
+
 static void settle_lanes(struct gather *g)
 {
     static const char *const names[LANE_COUNT] = { "compute", "tp", "cp", "dp", "shard", "copies",
@@ -635,21 +668,12 @@ static void settle_lanes(struct gather *g)
         struct measure_lane l = sum->lane;
         if (l.calls == 0)
             continue;
-        double x[SIZES], y[SIZES];
-        for (i64 i = 0; i < sum->n_sizes; i++) {
-            x[i] = sum->bytes[i];
-            y[i] = middle(&sum->seconds[i]);
-        }
-        struct measure_line line = measure_line(x, y, sum->n_sizes);
         l.lane = lane;
         snprintf(l.axis, sizeof l.axis, "%s", names[lane]);
         l.members = (i64)(sum->members / l.calls + 0.5);
+        l.rounds /= l.calls;
         l.turns = sum->tasks > 0 ? l.calls / sum->tasks : NAN;
-        l.fit_r2 = line.r2;
-        l.fit_sizes = sum->n_sizes;
-        l.latency_s = line.b > 0 ? fmax(line.a, 0) : NAN;
-        l.bytes_per_s = line.b > 0 ? 1 / line.b : l.bytes / l.transfer_s;
-        l.base_latency_s = l.base_bytes_per_s = NAN;
+        fit_lane(&m->config, sum, &l);
         double *sums[] = { &l.calls, &l.bytes, &l.busy_s, &l.wait_s, &l.transfer_s, &l.exposed_s,
                            &l.wait_exposed_s, &l.backward_s, &l.tail_s };
         for (i64 k = 0; k < COUNT_OF(sums); k++)
@@ -839,8 +863,8 @@ int measure_record(struct measure **out, struct record *r, const char *folder,
     }
     record_step_free(&s);
     g->m->n_steps = taken;
-    settle_all(g, part);
     measure_config(g->m, folder, a);
+    settle_all(g, part);
     *out = g->m;
     return OK;
 }

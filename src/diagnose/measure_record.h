@@ -29,14 +29,17 @@ struct measure_call {
     i64 key[4];         /* what all members of the same exchange have alike */
     i64 begin, end;
     i64 come;           /* when its last member had come */
+    i64 free;           /* and the lane's exchanges before it had ended */
     int last;           /* who that was */
     int members, peer;  /* peer: the other one of two, else -1 */
     u32 task;
-    double bytes;       /* that this rank sent */
+    int rounds;         /* messages one after another, in a ring */
+    bool move;          /* between stages of a pipeline */
+    double bytes, moved; /* that this rank sent; that any member of the exchange sent */
 };
 
 /* All exchanges of a step, by rank and begin; calls whose other members are not recorded have
- * come = begin. */
+ * come = begin; come and free are not before begin. */
 struct measure_calls {
     struct measure_call *at;
     i64 n;

@@ -104,14 +104,12 @@ double measure_correlation(const double *x, const double *y, i64 n)
 struct measure_line measure_line(const double *x, const double *y, i64 n)
 {
     struct sums s = sum_pairs(x, y, n);
-    double vx = s.n * s.xx - s.x * s.x, vy = s.n * s.yy - s.y * s.y;
-    struct measure_line line = { NAN, NAN, NAN, (i64)s.n };
+    double vx = s.n * s.xx - s.x * s.x;
+    struct measure_line line = { NAN, NAN, (i64)s.n };
     if (s.n < 2 || vx <= 0)
         return line;
     line.b = (s.n * s.xy - s.x * s.y) / vx;
     line.a = s.y0 + s.y / s.n - line.b * (s.x0 + s.x / s.n);
-    double both = s.n * s.xy - s.x * s.y;
-    line.r2 = vy > 0 ? both * both / (vx * vy) : 1;
     return line;
 }
 

@@ -62,7 +62,7 @@ void rule_gain(const struct measure *m, struct finding *f, double lost, double g
 
 void rule_edit(struct finding *f, enum finding_edit_kind kind, double factor)
 {
-    f->edit = (struct finding_edit){ .kind = kind, .rank = f->place.rank,
+    f->edit = (struct finding_edit){ .kind = kind, .rank = f->place.rank, .peer = f->place.peer,
         .stage = f->place.stage, .lane = -1, .phase = -1, .host = -1,
         .factor_lo = factor, .factor = factor, .factor_hi = factor };
     snprintf(f->edit.op, sizeof f->edit.op, "%s", f->place.op);

@@ -113,6 +113,29 @@ static bool look_slow_rank(const struct measure *m, const struct rule_limit *lim
     return true;
 }
 
+/* Mean over steps of what the slowest rank of a stage has above its peers, in the stage where that
+ * is most. */
+static double spread_within_stages(const struct measure *m)
+{
+    struct arena a;
+    arena_init(&a);
+    double *x = ARENA_ARRAY(&a, double, m->n_ranks), sum = 0;
+    for (i64 i = 0; i < m->n_steps; i++) {
+        double worst = 0;
+        for (int p = 0; p < m->config.pp; p++) {
+            i64 n = 0;
+            for (i64 r = 0; r < m->n_ranks; r++)
+                if (m->ranks[r].stage == p && isfinite(m->ranks[r].compute[i]))
+                    x[n++] = m->ranks[r].compute[i];
+            double above = measure_quantile(x, n, 1) - measure_quantile(x, n, 0.5);
+            worst = n > 1 ? fmax(worst, above) : worst;
+        }
+        sum += worst;
+    }
+    arena_fini(&a);
+    return m->n_steps > 0 ? sum / (double)m->n_steps : 0;
+}
+
 static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
                         struct finding *f)
 {
@@ -120,7 +143,7 @@ static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
     struct rule_excess e;
     i64 rank = rule_odd_rank(m, rule_compute, &e);
     if (!isfinite(lost))
-        lost = measure_spread(m, rule_compute).excess;
+        lost = spread_within_stages(m);
     if (rank < 0 || !(lost >= m->theta) || e.share >= limit[0].value ||
         e.median > limit[1].value * lost)
         return false;

@@ -21,6 +21,13 @@ static double by_latency(const struct measure_lane *l)
     return l->transfer_s > 0 ? l->calls * l->latency_s / l->transfer_s : NAN;
 }
 
+/* Sums of gradients and what zero splits: the passes need not wait for them. */
+static bool can_hide(const struct measure_lane *l)
+{
+    return l->lane == LANE_DP || l->lane == LANE_SHARD || l->lane == LANE_COPIES ||
+           l->lane == LANE_EDP;
+}
+
 /* The lane that costs most; NULL when none costs theta. */
 static const struct measure_lane *worst_lane(const struct measure *m)
 {
@@ -60,6 +67,14 @@ static void edit_lane(struct finding *f, const struct measure_lane *l, double fa
 {
     rule_edit(f, EDIT_TRANSFER, factor);
     f->edit.lane = l->lane;
+}
+
+/* Exchanges as before the run, at best. */
+static void edit_less(struct finding *f, const struct measure_lane *l)
+{
+    edit_lane(f, l, 1);
+    f->edit.floor = l->base_latency_s;
+    f->edit.floor_per_byte = 1 / l->base_bytes_per_s;
 }
 
 static double slow_bytes(const struct measure_lane *l)
@@ -132,7 +147,8 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
     rule_reject(f, "C5", "latency is %.0f %% of what the exchanges take", 100 * by_latency(l));
     if (m->n_links > 1)
         rule_reject(f, "C11", "all links are alike");
-    edit_lane(f, l, l->bytes_per_s / l->base_bytes_per_s);
+    edit_less(f, l);
+    f->edit.less_per_byte = 1 / l->bytes_per_s - 1 / l->base_bytes_per_s;
     rule_gain(m, f, stood(l), gain, 0.3);
     rule_fix(f, "a faster link (%s), or fewer bytes over it: --train.accumulate %lld", l->axis,
              (long long)(2 * m->config.accumulate));
@@ -154,7 +170,8 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
     rule_reject(f, "C4", "bytes are %.0f %% of what the exchanges take", 100 - 100 * by_latency(l));
     rule_reject(f, "C2", "each message itself takes %.1f times what it should",
                 l->latency_s / l->base_latency_s);
-    edit_lane(f, l, 1 - l->calls * (l->latency_s - l->base_latency_s) / l->transfer_s);
+    edit_less(f, l);
+    f->edit.less = l->latency_s - l->base_latency_s;
     rule_gain(m, f, stood(l), gain, 0.3);
     rule_fix(f, "the network's delay (route, interrupt moderation, busy polling), or fewer "
                 "exchanges: "
@@ -167,17 +184,20 @@ static bool look_small_pieces(const struct measure *m, const struct rule_limit *
                               struct finding *f)
 {
     const struct measure_lane *l = worst_lane(m);
-    if (!l || !(by_latency(l) >= limit[0].value) || !(l->calls >= limit[1].value) ||
+    double pieces = l ? fmax(1, l->rounds / (2 * (double)i64_max(1, l->members - 1))) : 1;
+    if (!l || !(by_latency(l) >= limit[0].value) || !(pieces * l->calls >= limit[1].value) ||
         l->latency_s > limit[2].value * l->base_latency_s)
         return false;
-    double gain = hidden_first(l, 0.5 * l->calls * l->latency_s);
+    const double saved = 1 - 1 / limit[3].value;
+    double gain = hidden_first(l, saved * l->calls * l->latency_s);
     tell_lane(l, f);
     rule_evidence(f, "%.0f %% of what they take is the beginning of an exchange, not bytes",
                   100 * by_latency(l));
     rule_reject(f, "C5", "beginning one takes what was measured before the run");
-    edit_lane(f, l, 1 - 0.5 * by_latency(l));
+    edit_lane(f, l, 1);
+    f->edit.less = saved * l->latency_s;
     rule_gain(m, f, stood(l), gain, 0.4);
-    i64 kib = (i64)ceil(16 * l->bytes / l->calls / 1024);
+    i64 kib = (i64)ceil(limit[3].value * l->bytes / l->calls / pieces / 1024);
     rule_fix(f, "fewer and larger exchanges: --layout.bucket %lldKiB, or --train.accumulate %lld",
              (long long)kib, (long long)(2 * m->config.accumulate));
     rule_confirm(f, "headway train RECIPE --layout.bucket %lldKiB", (long long)kib);
@@ -198,7 +218,9 @@ static bool look_large_pieces(const struct measure *m, const struct rule_limit *
                               struct finding *f)
 {
     const struct measure_lane *l = worst_lane(m);
-    if (!l || !(l->tail_s >= limit[0].value * stood(l)) || l->calls > limit[1].value)
+    double each = backward_seconds(m) / (double)i64_max(1, m->config.micro_batches);
+    if (!l || !can_hide(l) || !(l->tail_s >= limit[0].value * stood(l)) ||
+        l->backward_s > limit[1].value * each)
         return false;
     double gain = fmin(stood(l), backward_seconds(m)) * (1 - 1 / limit[2].value);
     if (!(gain >= m->theta))
@@ -247,7 +269,8 @@ static bool look_overlap(const struct measure *m, const struct rule_limit *limit
                          struct finding *f)
 {
     const struct measure_lane *l = worst_lane(m);
-    if (!l || !(stood(l) > limit[0].value * l->transfer_s) || !(l->backward_s >= stood(l)) ||
+    if (!l || !can_hide(l) || !(stood(l) > limit[0].value * l->transfer_s) ||
+        !(l->backward_s >= stood(l)) ||
         l->tail_s >= 0.5 * stood(l) ||
         l->bytes_per_s < limit[1].value * l->base_bytes_per_s ||
         l->latency_s > limit[2].value * l->base_latency_s)
@@ -257,9 +280,8 @@ static bool look_overlap(const struct measure *m, const struct rule_limit *limit
                   "could hide it", 100 * stood(l) / l->transfer_s, 1e3 * l->backward_s);
     rule_reject(f, "C4", "bytes pass as fast as before the run");
     reject_wait(l, f);
-    double gain = fmin(stood(l), l->backward_s);
-    edit_lane(f, l, 0);
-    rule_gain(m, f, stood(l), 0.85 * gain, 0.3);
+    double gain = fmin(stood(l) - l->tail_s, l->backward_s); /* what is behind it stays */
+    rule_gain(m, f, stood(l) - l->tail_s, 0.9 * gain, 0.25);
     rule_fix(f, "exchanges that begin behind each layer's gradient: no --inject overlap=off, and "
                 "--layout.zero at most 1");
     rule_confirm(f, "headway train RECIPE without --inject overlap=off");
@@ -303,11 +325,14 @@ const struct rule rules_comm[] = {
     { "C2", "exchanges in too many pieces", look_small_pieces,
       { { 0.5, "share of latency", "as C5" },
         { 4, "exchanges a step", "fewer cannot be put together" },
-        { 1.5, "times the latency before the run", "more: it is latency (C5)" } } },
+        { 1.5, "times the latency before the run", "more: it is latency (C5)" },
+        { 16, "times larger pieces that the fix proposes",
+          "leaves a sixteenth of the latency" } } },
     { "C3", "exchanges in too few pieces", look_large_pieces,
       { { 0.5, "of the exposed time that lies behind the backward pass",
           "with several pieces only the last one lies there" },
-        { 4, "exchanges a step", "more are pieces enough" },
+        { 0.1, "of a micro-batch's backward pass that the first exchange stands before",
+          "with several pieces the first one has nearly all of it behind it" },
         { 8, "pieces that the fix makes of one", "of eight only one cannot be hidden" } } },
     { "C10", "the same is exchanged several times", look_volume,
       { { 1.2, "exchanges of a tensor in a step", "one, and some that a pipeline's ends "

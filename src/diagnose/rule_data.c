@@ -57,10 +57,54 @@ static void reject_busy(const struct loading *l, struct finding *f, bool also_cp
                     100 * l->rank->load_cpu);
 }
 
+/* Seconds that the loader takes from the threads that compute, where they share cores. */
+static double taken_by_loader(const struct measure_rank *r)
+{
+    double taken = fmin(r->run_queue_s, r->load_cpu_s);
+    return isfinite(taken) && r->load_cpu_s >= 0.5 * r->run_queue_s ? taken : 0;
+}
+
+static bool look_thief(const struct measure *m, struct finding *f)
+{
+    i64 rank = -1;
+    double most = 0;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (taken_by_loader(&m->ranks[r]) > most) {
+            most = taken_by_loader(&m->ranks[r]);
+            rank = r;
+        }
+    if (rank < 0)
+        return false;
+    const struct measure_rank *k = &m->ranks[rank];
+    double waited = measure_mean(m, k->data), lost = most + (isfinite(waited) ? waited : 0);
+    if (!(lost >= m->theta))
+        return false;
+    struct arena a;
+    arena_init(&a);
+    double *others = ARENA_ARRAY(&a, double, m->n_ranks);
+    for (i64 r = 0; r < m->n_ranks; r++)
+        others[r] = r == rank ? NAN : taken_by_loader(&m->ranks[r]);
+    if (m->n_ranks > 1 && most > 2 * measure_quantile(others, m->n_ranks, 0.5))
+        f->place.rank = k->rank;
+    arena_fini(&a);
+    snprintf(f->place.lane, sizeof f->place.lane, "loader");
+    rule_evidence(f, "the loader computes for %.1f ms a step on the cores that train, which "
+                  "wait %.1f ms for them; for data the step waits %.1f ms", 1e3 * k->load_cpu_s,
+                  1e3 * k->run_queue_s, 1e3 * waited);
+    rule_reject(f, "H8", "what takes the cores is this run's own loader");
+    rule_gain(m, f, lost, lost, 0.3);
+    rule_fix(f, "sources prepared beforehand with `headway data prepare`, or a core for the "
+                "loader: one thread less in --train.threads");
+    rule_confirm(f, "top -H -p PID shows the loader's thread");
+    return true;
+}
+
 static bool look_slow_loader(const struct measure *m, const struct rule_limit *limit,
                              struct finding *f)
 {
     struct loading l;
+    if (look_thief(m, f))
+        return true;
     if (!see_loading(m, &l) || l.rank->queue_empty < limit[0].value ||
         l.use < limit[2].value || l.rank->load_cpu < limit[1].value || l.amplification > 1.5)
         return false;
@@ -131,7 +175,8 @@ static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
                         struct finding *f)
 {
     struct loading l;
-    if (!see_loading(m, &l) || l.rank->n_loads < 10 || !(l.use < limit[0].value))
+    if (!see_loading(m, &l) || l.rank->n_loads < 10 ||
+        !(l.use < limit[0].value || l.rank->queue_empty < limit[2].value))
         return false;
     double waited = measure_mean(m, l.rank->data), consume = m->step.mean - waited;
     double replayed = measure_queue_wait(l.rank->load, l.rank->n_loads, consume,
@@ -141,6 +186,8 @@ static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
     i64 depth = depth_that_suits(m, &l, consume), tried = depth > 0 ? depth : 256;
     double left = measure_queue_wait(l.rank->load, l.rank->n_loads, consume,
                                      m->config.loader_threads, tried);
+    if (!(left < limit[3].value * waited))
+        return false;
     tell_loading(m, &l, f);
     rule_evidence(f, "making a batch takes %.1f ms in the median and %.1f ms in the worst "
                      "twentieth",
@@ -246,7 +293,10 @@ const struct rule rules_data[] = {
     { "D4", "batches come unevenly", look_jitter,
       { { 0.9, "batches made per batch wanted", "above it more depth does not help" },
         { 0.35, "how far the replayed wait may be off", "the queue replayed must explain the wait: "
-          "its error with 40 steps is a fifth" } } },
+          "its error with 40 steps is a fifth" },
+        { 0.5, "share of steps that found nothing read ahead",
+          "more: it is always behind (D1, D2)" },
+        { 0.5, "of the wait that a deeper queue leaves", "else depth is not what lacks" } } },
     { "D5", "rows are padded", look_padding,
       { { 0.02, "share of places that count in no loss", "as much as a finding must lose" } } },
     { "D6", "rows of unequal length", look_length_skew,

@@ -30,6 +30,15 @@ static i64 times_of(const struct measure *m, i64 rank, int kind, double least)
     return n;
 }
 
+static bool does_alone(const struct measure *m, i64 rank, int kind)
+{
+    double most = measure_mean(m, m->ranks[rank].gap[kind]);
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (r != rank && !(measure_mean(m, m->ranks[r].gap[kind]) < 0.5 * most))
+            return false;
+    return true;
+}
+
 /* What is done every so many steps would be done every `fewer` of them. */
 static bool look_gap(const struct measure *m, struct finding *f, int kind, const char *name,
                      i64 every, i64 fewer)
@@ -47,9 +56,10 @@ static bool look_gap(const struct measure *m, struct finding *f, int kind, const
     rule_evidence(f, "%s takes %.1f ms, %lld times in %lld steps: %.1f ms a step", name,
                   1e3 * lost * (double)m->n_steps / (double)times, (long long)times,
                   (long long)m->n_steps, 1e3 * lost);
-    if (m->n_ranks > 1)
+    if (m->n_ranks > 1 && does_alone(m, rank, kind)) {
+        f->place.rank = (int)rank;
         rule_evidence(f, "rank %lld does it, the others wait", (long long)rank);
-    f->place.rank = m->n_ranks > 1 && kind != HOST_CHECKPOINT ? (int)rank : -1;
+    }
     rule_reject(f, "H9", "the pause has a name: %s", name);
     rule_edit(f, EDIT_HOST, kept);
     f->edit.host = kind;
@@ -75,7 +85,6 @@ static bool look_eval(const struct measure *m, const struct rule_limit *limit, s
     i64 every = i64_max(m->config.eval_every, 1), fewer = every * (i64)limit[1].value;
     if (!look_gap(m, f, HOST_EVAL, "evaluating", every, fewer))
         return false;
-    f->place.rank = -1;
     rule_fix(f, "--eval.every %lld, or a smaller --eval.tokens", (long long)fewer);
     rule_confirm(f, "headway train RECIPE --eval.every %lld", (long long)fewer);
     return true;
@@ -172,10 +181,12 @@ static bool look_pressure(const struct measure *m, const struct rule_limit *limi
 
 /* --- processors ------------------------------------------------------------------- */
 
-/* Seconds a step in which its threads were ready and did not run, for others' sake. */
+/* Seconds a step in which its threads were ready and did not run, for others' sake; what its own
+ * loader took is not others'. */
 static double robbed(const struct measure_rank *r)
 {
     double queue = isfinite(r->run_queue_s) ? r->run_queue_s : 0;
+    queue = fmax(0, queue - (isfinite(r->load_cpu_s) ? r->load_cpu_s : 0));
     return queue + (isfinite(r->steal_s) ? r->steal_s : 0);
 }
 

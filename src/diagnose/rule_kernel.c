@@ -218,12 +218,16 @@ static bool look_recompute(const struct measure *m, const struct rule_limit *lim
             flops += m->ops[i].flops;
         }
     double peak = m->memory_peak_bytes + m->recompute_bytes;
-    if (!(again >= m->theta) || !(peak <= limit[0].value * m->memory_limit_bytes))
+    if (!(again >= m->theta) || peak > limit[0].value * m->memory_limit_bytes)
         return false;
     rule_evidence(f, "%.1f ms a step compute again what was known (%.2g FLOPs)", 1e3 * again,
                   flops);
-    rule_evidence(f, "keeping it needs %.2f GiB in all, of %.2f", peak / 1073741824.,
-                  m->memory_limit_bytes / 1073741824.);
+    if (isfinite(peak) && isfinite(m->memory_limit_bytes))
+        rule_evidence(f, "keeping it needs %.2f GiB in all, of %.2f", peak / 1073741824.,
+                      m->memory_limit_bytes / 1073741824.);
+    else
+        rule_evidence(f, "whether memory suffices to keep it is not known: headway train RECIPE "
+                      "--train.recompute none --dry-run says");
     rule_edit(f, EDIT_COMPUTE, 0);
     f->edit.recompute = true;
     rule_gain(m, f, again, again, 0.15);

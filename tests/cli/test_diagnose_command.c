@@ -6,6 +6,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* Where the first chunk of spans begins in $f. */
+#define FIRST_SPANS "n=$(grep -abo SPAN $f | head -1 | cut -d: -f1) && "
 #define TRAIN "cd $D && timeout 100 $H train r.yaml --quiet "
 
 static int prepare(void **state)
@@ -82,8 +84,8 @@ TEST(what_is_torn_costs_what_is_torn_and_is_said)
                  "ends within a chunk"));
     json_decref(o);
     /* Half of the file: half of the steps, and no recipe. */
-    shell("cd $D && truncate -s $(($(stat -c %s torn/trace/rank-0.spans) / 2)) "
-          "torn/trace/rank-0.spans && rm torn/recipe.yaml", 0);
+    shell("cd $D && f=torn/trace/rank-0.spans && " FIRST_SPANS
+          "truncate -s $((n + ($(stat -c %s $f) - n) / 2)) $f && rm torn/recipe.yaml", 0);
     o = diagnose("torn");
     CHECK(number(o, "steps") > 5 && number(o, "steps") < 20);
     json_decref(o);
@@ -92,9 +94,7 @@ TEST(what_is_torn_costs_what_is_torn_and_is_said)
 TEST(a_run_that_died_in_its_first_step_is_told_so)
 {
     shell("cd $D && rm -rf early && cp -r runs/one early && "
-          "head -c 100000 runs/one/trace/rank-0.spans >early/trace/rank-0.spans && "
-          "n=$(grep -abo SPAN early/trace/rank-0.spans | head -1 | cut -d: -f1) && "
-          "truncate -s $n early/trace/rank-0.spans", 0);
+          "f=early/trace/rank-0.spans && " FIRST_SPANS "truncate -s $n $f", 0);
     const char *text = shell("cd $D && $H diagnose early", 0);
     CHECK(strstr(text, "no step was finished"));
     CHECK(strstr(text, "the run is not finished: step 0 of 30"));

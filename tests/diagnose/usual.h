@@ -64,7 +64,7 @@ static inline void usual_lane(struct measure *m, struct arena *a)
     m->lanes[0] = (struct measure_lane){ .lane = 3, .axis = "dp", .members = m->n_ranks,
         .calls = 12, .bytes = 4e7, .busy_s = 0.021, .wait_s = 0.001, .transfer_s = 0.020,
         .exposed_s = 0.0015, .wait_exposed_s = 0.0005, .latency_s = 2e-5, .bytes_per_s = 2e9,
-        .base_latency_s = 2e-5, .base_bytes_per_s = 2e9, .fit_r2 = 0.99, .fit_sizes = 3,
+        .base_latency_s = 2e-5, .base_bytes_per_s = 2e9, .rounds = 6,
         .turns = 1, .backward_s = 0.06 };
 }
 

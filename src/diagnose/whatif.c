@@ -1,0 +1,323 @@
+#include "diagnose/whatif.h"
+
+#include "base/err.h"
+#include "base/sys.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_GRAPHS = 64 };
+
+struct whatif {
+    struct record_step steps[MOST_GRAPHS]; /* each holds its graph */
+    struct dag *graphs[MOST_GRAPHS];
+    int n;
+    double step_s;       /* mean step of the measure */
+    double length, measured; /* sums over the graphs */
+    double *seconds, *lead;  /* room for an edited graph */
+    i64 room;
+};
+
+/* --- graphs ----------------------------------------------------------------------------- */
+
+static int make_room(struct whatif *w, i64 n)
+{
+    if (n <= w->room)
+        return OK;
+    sys_free(w->seconds);
+    sys_free(w->lead);
+    w->seconds = sys_alloc(n * (i64)sizeof(double), 64);
+    w->lead = sys_alloc(n * (i64)sizeof(double), 64);
+    w->room = n;
+    if (!w->seconds || !w->lead)
+        return err_set(ERR_LIMIT, "no memory for replaying %lld tasks", (long long)n);
+    return OK;
+}
+
+static int add_graph(struct whatif *w, struct record *r, i64 step, i64 *nodes)
+{
+    struct record_step *s = &w->steps[w->n];
+    int rc = record_step(r, step, s);
+    if (rc >= 0)
+        rc = dag_new(&w->graphs[w->n], s);
+    if (rc < 0) {
+        record_step_free(s);
+        return rc == ERR_LIMIT ? rc : OK; /* a damaged step: others will do */
+    }
+    const struct dag *g = w->graphs[w->n++];
+    *nodes += g->n;
+    w->length += dag_length(g, NULL, NULL, NULL);
+    w->measured += g->measured;
+    return make_room(w, g->n);
+}
+
+int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i64 most_nodes)
+{
+    struct whatif *w = sys_alloc((i64)sizeof *w, 64);
+    i64 nodes = 0, take = i64_min(m->n_steps, MOST_GRAPHS), rc = OK;
+    *out = NULL;
+    if (!w)
+        return err_set(ERR_LIMIT, "no memory for replaying a run");
+    *w = (struct whatif){ .step_s = m->step.mean };
+    for (i64 i = 0; i < take && rc >= 0; i++) {
+        rc = add_graph(w, r, m->numbers[i * m->n_steps / take], &nodes);
+        if (w->n == 1 && nodes > 0) /* the first tells how many there is room for */
+            take = i64_min(take, i64_max(1, most_nodes / nodes));
+    }
+    if (rc < 0 || w->n == 0 || !(w->measured > 0)) {
+        whatif_free(w);
+        return (int)i64_min(rc, OK);
+    }
+    *out = w;
+    return OK;
+}
+
+void whatif_free(struct whatif *w)
+{
+    if (!w)
+        return;
+    for (int i = 0; i < w->n; i++)
+        record_step_free(&w->steps[i]);
+    sys_free(w->seconds);
+    sys_free(w->lead);
+    sys_free(w);
+}
+
+double whatif_fidelity(const struct whatif *w)
+{
+    return w->length / w->measured;
+}
+
+/* --- edits ------------------------------------------------------------------------------ */
+
+static int stage_of(const struct whatif *w, int graph, int rank)
+{
+    const struct record_head *h = rank >= 0 ? w->steps[graph].ranks[rank].head : NULL;
+    return h ? (int)h->pp : -1;
+}
+
+static bool is_host(int kind, int host)
+{
+    static const int kinds[] = { [HOST_LOG] = DAG_LOG, [HOST_EVAL] = DAG_EVAL,
+                                 [HOST_CHECKPOINT] = DAG_CHECKPOINT, [HOST_GAP] = DAG_REST };
+    return host >= 0 && host < HOST_KINDS ? kind == kinds[host]
+                                          : kind == DAG_LOG || kind == DAG_EVAL ||
+                                                kind == DAG_CHECKPOINT || kind == DAG_REST;
+}
+
+/* Whether a node is of the kind that the edit is about, and where it says. */
+static bool selects(const struct finding_edit *e, const struct dag_node *n, int stage)
+{
+    const struct record_task *t = n->task;
+    if ((e->rank >= 0 && n->rank != e->rank && n->rank != e->peer) ||
+        (e->stage >= 0 && stage != e->stage))
+        return false;
+    switch (e->kind) {
+    case EDIT_DATA:
+        return n->kind == DAG_DATA;
+    case EDIT_HOST:
+        return is_host(n->kind, e->host);
+    case EDIT_TRANSFER:
+        return n->kind == DAG_CALL && (e->lane < 0 || n->lane == e->lane);
+    case EDIT_COMPUTE:
+        return n->kind == DAG_COMPUTE && t &&
+               (!e->op[0] || strncmp(t->op, e->op, strlen(e->op)) == 0) &&
+               (e->phase < 0 || t->phase == e->phase) &&
+               (!e->recompute || (t->flags & RECORD_RECOMPUTE));
+    default:
+        return n->kind == DAG_COMPUTE;
+    }
+}
+
+/* The same task of the same action on the ranks of one stage. */
+struct peer {
+    i64 key;
+    i64 node;
+    double seconds;
+};
+
+static int by_key(const void *a, const void *b)
+{
+    const struct peer *x = a, *y = b;
+    if (x->key != y->key)
+        return x->key < y->key ? -1 : 1;
+    return (x->seconds > y->seconds) - (x->seconds < y->seconds);
+}
+
+/* One rank's tasks take the median of the others', or all take their mean. */
+static void even_ranks(struct whatif *w, int graph, int rank)
+{
+    const struct dag *g = w->graphs[graph];
+    struct arena a;
+    arena_init(&a);
+    struct peer *p = ARENA_ARRAY(&a, struct peer, g->n);
+    double *others = ARENA_ARRAY(&a, double, g->n_ranks);
+    i64 n = 0;
+    for (i64 i = 0; i < g->n; i++) {
+        const struct dag_node *x = &g->nodes[i];
+        if (x->kind == DAG_COMPUTE)
+            p[n++] = (struct peer){ (i64)stage_of(w, graph, x->rank) << 48 | (i64)x->action << 32 |
+                                        x->task_id, i, g->seconds[i] };
+    }
+    qsort(p, (size_t)n, sizeof *p, by_key);
+    for (i64 i = 0, to; i < n; i = to) {
+        double sum = 0;
+        i64 count = 0;
+        for (to = i; to < n && p[to].key == p[i].key; to++) {
+            sum += p[to].seconds;
+            if (g->nodes[p[to].node].rank != rank && count < g->n_ranks)
+                others[count++] = p[to].seconds;
+        }
+        double mean = sum / (double)(to - i), median = measure_quantile(others, count, 0.5);
+        for (i64 k = i; k < to; k++) {
+            bool odd = g->nodes[p[k].node].rank == rank;
+            if (rank < 0)
+                w->seconds[p[k].node] = mean;
+            else if (odd && isfinite(median))
+                w->seconds[p[k].node] = median;
+        }
+    }
+    arena_fini(&a);
+}
+
+/* Every stage's tasks are stretched such that all stages compute equally long. */
+static void even_stages(struct whatif *w, int graph)
+{
+    const struct dag *g = w->graphs[graph];
+    double sum[64] = { 0 }, mean = 0;
+    int stages = 0;
+    for (i64 i = 0; i < g->n; i++) {
+        int stage = stage_of(w, graph, g->nodes[i].rank);
+        if (g->nodes[i].kind != DAG_COMPUTE || stage < 0 || stage >= COUNT_OF(sum))
+            continue;
+        sum[stage] += g->seconds[i];
+        stages = stage >= stages ? stage + 1 : stages;
+    }
+    for (int p = 0; p < stages; p++)
+        mean += sum[p] / stages;
+    for (i64 i = 0; i < g->n; i++) {
+        int stage = stage_of(w, graph, g->nodes[i].rank);
+        if (g->nodes[i].kind == DAG_COMPUTE && stage >= 0 && stage < stages && sum[stage] > 0)
+            w->seconds[i] = g->seconds[i] * mean / sum[stage];
+    }
+}
+
+/* That the exchange moves: who receives sends nothing. */
+static double bytes_of(const struct whatif *w, int graph, const struct dag_node *n)
+{
+    const struct record_table *t = n->rank >= 0 ? w->steps[graph].ranks[n->rank].table : NULL;
+    if (!n->task)
+        return 0;
+    bool receives = (n->task->flags & RECORD_RECEIVES) && t && n->task->moved >= 0 &&
+                    n->task->moved < t->n_tensors;
+    return receives ? (double)t->tensors[n->task->moved].bytes : n->task->message_bytes;
+}
+
+static double edited(const struct finding_edit *e, double bytes, double seconds,
+                     double factor)
+{
+    double less = e->less + e->less_per_byte * bytes;
+    double floor = fmin(seconds, e->floor + e->floor_per_byte * bytes);
+    return less > 0 ? fmax(floor, seconds - factor * less) : seconds * factor;
+}
+
+static double edited_length(struct whatif *w, int graph, const struct finding_edit *e,
+                            double factor)
+{
+    const struct dag *g = w->graphs[graph];
+    memcpy(w->seconds, g->seconds, (size_t)g->n * sizeof *w->seconds);
+    memcpy(w->lead, g->lead, (size_t)g->n * sizeof *w->lead);
+    if (e->kind == EDIT_EVEN_RANK)
+        even_ranks(w, graph, e->rank);
+    else if (e->kind == EDIT_EVEN_ROWS)
+        even_ranks(w, graph, -1);
+    else if (e->kind == EDIT_EVEN_STAGES)
+        even_stages(w, graph);
+    else
+        for (i64 i = 0; i < g->n; i++) {
+            const struct dag_node *n = &g->nodes[i];
+            bool gap = e->kind == EDIT_HOST && (e->host < 0 || e->host == HOST_GAP) &&
+                       (e->rank < 0 || n->rank == e->rank);
+            if (gap)
+                w->lead[i] *= factor;
+            if (selects(e, n, e->stage < 0 ? -1 : stage_of(w, graph, n->rank)))
+                w->seconds[i] = edited(e, bytes_of(w, graph, n), w->seconds[i], factor);
+        }
+    return dag_length(g, w->seconds, w->lead, NULL);
+}
+
+static double length_under(void *context, const struct finding_edit *e, double factor)
+{
+    struct whatif *w = context;
+    double sum = 0;
+    if (!e)
+        return w->step_s * whatif_fidelity(w);
+    for (int i = 0; i < w->n; i++)
+        sum += edited_length(w, i, e, factor);
+    return w->step_s * sum / w->measured;
+}
+
+struct finding_replay whatif_replay(struct whatif *w)
+{
+    return (struct finding_replay){ w, length_under };
+}
+
+/* --- the critical path --------------------------------------------------------------------- */
+
+static int by_place(const void *a, const void *b)
+{
+    const struct whatif_path *x = a, *y = b;
+    if (x->kind != y->kind || x->rank != y->rank)
+        return x->kind != y->kind ? x->kind - y->kind : x->rank - y->rank;
+    return strcmp(x->op, y->op);
+}
+
+static int by_seconds(const void *a, const void *b)
+{
+    const struct whatif_path *x = a, *y = b;
+    return (x->seconds < y->seconds) - (x->seconds > y->seconds);
+}
+
+static i64 merge(struct whatif_path *p, i64 n)
+{
+    i64 kept = 0;
+    qsort(p, (size_t)n, sizeof *p, by_place);
+    for (i64 i = 0; i < n; i++)
+        if (kept > 0 && by_place(&p[kept - 1], &p[i]) == 0)
+            p[kept - 1].seconds += p[i].seconds;
+        else
+            p[kept++] = p[i];
+    return kept;
+}
+
+i64 whatif_critical(const struct whatif *w, struct whatif_path *out, i64 n)
+{
+    struct arena a;
+    i64 total = 0, kept = 0;
+    arena_init(&a);
+    for (int i = 0; i < w->n; i++)
+        total = i64_max(total, w->graphs[i]->n);
+    struct dag_segment *s = ARENA_ARRAY(&a, struct dag_segment, 2 * total);
+    struct whatif_path *all = ARENA_ARRAY(&a, struct whatif_path, 3 * 2 * total);
+    for (int i = 0; i < w->n; i++) {
+        const struct dag *g = w->graphs[i];
+        i64 parts = dag_critical(g, NULL, NULL, s);
+        for (i64 k = 0; k < parts; k++) {
+            const struct dag_node *x = &g->nodes[s[k].node];
+            struct whatif_path *p = &all[kept++];
+            bool lead = s[k].part == DAG_IN_LEAD;
+            *p = (struct whatif_path){ lead ? DAG_KINDS : x->kind, x->rank, "",
+                                       (s[k].to - s[k].from) / w->n };
+            if (!lead && x->task)
+                snprintf(p->op, sizeof p->op, "%s", x->task->op);
+        }
+        kept = merge(all, kept);
+    }
+    qsort(all, (size_t)kept, sizeof *all, by_seconds);
+    kept = i64_min(kept, n);
+    memcpy(out, all, (size_t)kept * sizeof *all);
+    arena_fini(&a);
+    return kept;
+}

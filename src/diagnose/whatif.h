@@ -1,0 +1,33 @@
+/* diagnose/whatif.h - how long the run's steps would have been, had something been otherwise.
+ *
+ * An edit of a finding (findings.h) changes durations of the nodes that it selects; the graphs of
+ * some of the run's steps (dag.h) then give their length. What the edit does not touch takes what
+ * it took. */
+#ifndef HEADWAY_WHATIF_H
+#define HEADWAY_WHATIF_H
+
+#include "diagnose/dag.h"
+#include "diagnose/findings.h"
+
+struct whatif;
+
+/* Graphs of steps that the measure is about, evenly spread, as many as `most_nodes` allows. NULL in
+ * *out when not one can be made. Freed by whatif_free. */
+int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i64 most_nodes);
+void whatif_free(struct whatif *w); /* NULL is fine */
+
+/* For findings_make: lengths in proportion to the mean step of the measure. */
+struct finding_replay whatif_replay(struct whatif *w);
+/* Length of the graphs as they are over what was measured; 1 is perfect. */
+double whatif_fidelity(const struct whatif *w);
+
+/* Seconds per step and rank kind of the critical path: what the step's end waited for. */
+struct whatif_path {
+    int kind, rank; /* enum dag_kind, DAG_KINDS: the host between nodes; -1: nobody's */
+    char op[MEASURE_NAME];
+    double seconds; /* per step */
+};
+/* The longest parts first, up to n; returns how many. All parts sum to the graphs' mean length. */
+i64 whatif_critical(const struct whatif *w, struct whatif_path *out, i64 n);
+
+#endif
