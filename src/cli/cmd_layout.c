@@ -17,12 +17,15 @@ enum { MOST_ROWS = 64, LEAST_COLUMNS = 60, MOST_COLUMNS = 160 };
 
 struct show_options {
     const char *layout, *svg;
+    i64 ranks;
     double flops, memory, link, latency;
 };
 
 static const struct option show_table[] = {
     { "layout", OPTION_FIELD(STRING, struct show_options, layout), NULL,
-      .help = "Such as pp=2,dp=2,schedule=zb-h1: short for layout.pp and its like." },
+      .help = "Such as pp=2,dp=2,schedule=zb-h1: short for layout.pp and its like. auto: the best "
+              "of --ranks." },
+    LAYOUT_RANKS_OPTION(struct show_options),
     { "svg", OPTION_FIELD(PATH, struct show_options, svg), NULL,
       .help = "Also write the pipeline's schedule as a picture." },
     { "flops", OPTION_FIELD(FLOAT, struct show_options, flops), "5e10", .unit = "FLOP/s",
@@ -50,7 +53,7 @@ static int read_recipe(struct show *x)
 {
     const struct show_options *o = x->v->options;
     struct layout_recipe r;
-    TRY(layout_recipe_read(&r, x->v, o->layout));
+    TRY(layout_recipe_read(&r, x->v, o->layout, o->ranks));
     x->config = r.config;
     x->layout = r.layout;
     x->spec = r.spec;

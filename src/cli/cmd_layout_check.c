@@ -11,12 +11,13 @@ enum { SHOWN = 12, MOST_SIMULATED = 64 };
 
 struct check_options {
     const char *layout, *backend;
-    i64 steps;
+    i64 ranks, steps;
 };
 
 static const struct option check_table[] = {
     { "layout", OPTION_FIELD(STRING, struct check_options, layout), NULL,
-      .help = "Such as dp=2,tp=2: short for layout.dp and its like." },
+      .help = "Such as dp=2,tp=2: short for layout.dp and its like. auto: the best of --ranks." },
+    LAYOUT_RANKS_OPTION(struct check_options),
     { "steps", OPTION_FIELD(INT, struct check_options, steps), "1", .unit = "steps", .min = 1,
       .max = 3, .help = "Steps to take before tensors are compared." },
     { "backend", OPTION_FIELD(STRING, struct check_options, backend), "auto",
@@ -82,7 +83,7 @@ static int check(struct invocation *v)
     struct layout_recipe r;
     struct trial many = { 0 }, one = { 0 }, disturbed = { 0 };
     struct trial_line *lines;
-    TRY(layout_recipe_read(&r, v, o->layout));
+    TRY(layout_recipe_read(&r, v, o->layout, o->ranks));
     struct layout exact = layout_single();
     exact.exact = true;
     TRY(check_possible(&r, &exact));

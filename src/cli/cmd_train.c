@@ -162,6 +162,17 @@ static void be_quiet(struct terminal *t)
     log_add_sink(terminal_log, t, LOG_ERROR);
 }
 
+/* What all ranks read alike, so that all would refuse the same. */
+static int read_settings(struct invocation *v, struct recipe *recipe, struct layout *layout)
+{
+    const struct train_flags *flags = v->options;
+    TRY(recipe_load(recipe, v->args[0]));
+    TRY(invocation_override(v, recipe));
+    if (flags->layout && strcmp(flags->layout, "auto") != 0)
+        TRY(layout_parse(layout, flags->layout, "--layout", v->arena));
+    return OK;
+}
+
 static int train_on(struct comm *comm, void *context)
 {
     struct invocation *v = context;
@@ -173,12 +184,14 @@ static int train_on(struct comm *comm, void *context)
     struct display display = { .v = v };
     struct option_group groups[] = { { train_options, &config }, { layout_options, &layout } };
     recipe_init(&recipe, v->arena, groups, COUNT_OF(groups));
-    TRY(recipe_load(&recipe, v->args[0]));
-    TRY(invocation_override(v, &recipe));
     bool choose = flags->layout && strcmp(flags->layout, "auto") == 0;
-    if (flags->layout && !choose)
-        TRY(layout_parse(&layout, flags->layout, "--layout", v->arena));
     const char *backend = flags->backend;
+    int rc = read_settings(v, &recipe, &layout);
+    if (rc < 0) {
+        v->terminal->follows = comm->rank > 0;
+        comm->together = true;
+        return rc;
+    }
     TRY(inject_settings(&recipe, &config, &layout, &flags->inject, &backend));
     struct train_request request = {
         .config = &config, .recipe = &recipe, .recipe_path = v->args[0],
@@ -194,7 +207,7 @@ static int train_on(struct comm *comm, void *context)
     else
         be_quiet(v->terminal);
     catch_signals();
-    int rc = session_open(&session, &request);
+    rc = session_open(&session, &request);
     bool opened = rc >= 0;
     if (opened && !flags->dry_run)
         rc = train(&session, &display);

@@ -13,8 +13,15 @@ struct layout_recipe {
 };
 
 /* The first argument's recipe with the command's --set, and `layout` (NULL: what the recipe says),
- * which fits as many ranks as it needs. */
-int layout_recipe_read(struct layout_recipe *x, const struct invocation *v, const char *layout);
+ * which fits as many ranks as it needs. "auto": the best of so many ranks, each with its share of this
+ * machine's memory; why it is the best is printed. */
+int layout_recipe_read(struct layout_recipe *x, const struct invocation *v, const char *layout,
+                       i64 ranks);
+
+/* For commands that take `auto`; of a struct with a field `ranks`. */
+#define LAYOUT_RANKS_OPTION(type) \
+    { "ranks", OPTION_FIELD(INT, type, ranks), "0", .unit = "ranks", .max = 1 << 20, \
+      .help = "With --layout auto: of how many ranks." }
 
 extern const struct command cmd_layout_check; /* cmd_layout_check.c */
 

@@ -38,7 +38,10 @@ void comm_fail(struct comm *c, int code)
     c->failed = code;
     if (!c->node || node_check(c->node) < 0)
         return; /* all know of another one */
-    snprintf(text, sizeof text, "rank %d: %s", c->rank, err_message());
+    if (c->together) /* whoever was the first, all would say it */
+        snprintf(text, sizeof text, "%s", err_message());
+    else
+        snprintf(text, sizeof text, "rank %d: %s", c->rank, err_message());
     node_note(c->node, code, text);
 }
 

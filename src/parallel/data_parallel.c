@@ -47,13 +47,20 @@ struct ready {
     bool whole_numbers; /* how many tokens experts got */
 };
 
+/* Whether they have bytes in common, as views of one tensor. */
+static bool overlap(const struct tensor *a, const struct tensor *b)
+{
+    i64 from_a = a->owner ? a->owner_offset : 0, from_b = b->owner ? b->owner_offset : 0;
+    return root(a) == root(b) && from_a < from_b + tensor_bytes(b) &&
+           from_b < from_a + tensor_bytes(a);
+}
+
 static void find_last_writer(const struct graph *g, struct ready *r)
 {
     r->at = -1;
     for (i64 i = g->n_tasks - 1; i >= 0 && r->at < 0; i--)
         for (int k = 0; k < TASK_OUTS; k++)
-            if (g->tasks[i]->out[k] &&
-                (g->tasks[i]->out[k] == r->grad || root(g->tasks[i]->out[k]) == r->grad)) {
+            if (g->tasks[i]->out[k] && overlap(g->tasks[i]->out[k], r->grad)) {
                 r->at = i + 1;
                 r->part = g->tasks[i]->part;
                 r->head = g->tasks[i]->head;

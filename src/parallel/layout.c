@@ -45,7 +45,8 @@ const struct option layout_options[] = {
               "layer's are ready, or all at its end." },
     { "layout.exact", FIELD(BOOL, exact), "false",
       .help = "Sums in an order that no layout changes: pp, dp, ep and tp give the very bits of one "
-              "rank that is exact too; cp with exact_context." },
+              "rank that is exact too; cp with exact_context. With islands, those of as many islands of "
+              "one rank each." },
     { "layout.exact_context", FIELD(BOOL, exact_context), "false",
       .help = "With exact: sums over the tokens of a row in an order that cp leaves alone too, which "
               "takes longer." },
@@ -74,11 +75,24 @@ i64 layout_ranks(const struct layout *l)
 
 /* --- text --------------------------------------------------------------------------- */
 
+/* Whether one of the keys before `end` is this one. */
+static bool was_set(const char *text, const char *end, const char *key, i64 chars)
+{
+    for (; text < end; text += strcspn(text, ",") + 1)
+        if (strncmp(text, key, (size_t)chars) == 0 && text[chars] == '=')
+            return true;
+    return false;
+}
+
 int layout_parse(struct layout *l, const char *text, const char *where, struct arena *a)
 {
+    const char *begin = text;
     while (*text) {
         i64 length = (i64)strcspn(text, ",");
         const char *equals = memchr(text, '=', (size_t)length);
+        if (equals && was_set(begin, text, text, equals - text))
+            return err_set(ERR_USAGE, "%s: %.*s is there twice; leave one out", where,
+                           (int)(equals - text), text);
         if (!equals)
             return err_set(ERR_USAGE, "%s: '%.*s' is not key=value; a layout is written like "
                            "dp=2,zero=1", where, (int)length, text);
@@ -178,22 +192,6 @@ static void put_degrees(const struct layout *l, char *out, size_t chars)
         if (axes[i].always || axes[i].degree > 1)
             n += snprintf(out + n, chars - (size_t)n, "%s%s=%lld", n ? "," : "", axes[i].name,
                           (long long)axes[i].degree);
-}
-
-static int check_ranks(const struct layout *l, i64 ranks)
-{
-    char degrees[128];
-    i64 needs = layout_ranks(l);
-    if (needs == ranks)
-        return OK;
-    put_degrees(l, degrees, sizeof degrees);
-    if (ranks % (needs / l->dp) == 0)
-        return err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld were started; "
-                       "dp=%lld would fit", degrees, (long long)needs, (long long)ranks,
-                       (long long)(ranks / (needs / l->dp)));
-    return err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld were started; "
-                   "start %lld, or change its degrees", degrees, (long long)needs,
-                   (long long)ranks, (long long)needs);
 }
 
 static bool rows_fit(i64 islands, i64 dp, i64 B, int micro_batches)
@@ -388,10 +386,10 @@ static int check_group(const struct layout *l)
                    (long long)lower);
 }
 
-int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, i64 B, i64 T,
-                 int micro_batches)
+/* Everything but the number of ranks. */
+static int check_shape(const struct layout *l, const struct model_spec *s, i64 B, i64 T,
+                       int micro_batches)
 {
-    TRY(check_ranks(l, ranks));
     TRY(check_rows(l, B, micro_batches));
     TRY(check_exact(l, micro_batches));
     TRY(check_exact_context(l, B, T, micro_batches));
@@ -406,4 +404,60 @@ int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, 
     TRY(check_tokens(l, T));
     TRY(stages_check(l, s, layout_rows(l, B, micro_batches, 0).micro_batches));
     return check_divides("tokens per row", T, l->tp);
+}
+
+/* The same with these degrees, and as much of the rest as goes with them. */
+static struct layout with_degrees(const struct layout *l, i64 ranks, i64 pp, i64 cp, i64 tp)
+{
+    struct layout other = *l;
+    other.pp = pp;
+    other.cp = cp;
+    other.tp = tp;
+    other.dp = ranks / (l->islands * pp * cp * tp);
+    if (pp != l->pp) {
+        other.stages = NULL;
+        other.chunks = 0;
+    }
+    return other;
+}
+
+/* A layout of so many ranks that differs little; no degree but dp grows. */
+static bool find_nearest(const struct layout *l, const struct model_spec *s, i64 ranks, i64 B, i64 T,
+                         int micro_batches, struct layout *out)
+{
+    for (i64 pp = i64_min(l->pp, ranks); pp >= 1; pp--)
+        for (i64 tp = i64_min(l->tp, ranks); tp >= 1; tp--)
+            for (i64 cp = i64_min(l->cp, ranks); cp >= 1; cp--) {
+                if (ranks % (l->islands * pp * cp * tp))
+                    continue;
+                *out = with_degrees(l, ranks, pp, cp, tp);
+                if (check_shape(out, s, B, T, micro_batches) == OK)
+                    return true;
+            }
+    return false;
+}
+
+static int refuse_ranks(const struct layout *l, const struct model_spec *s, i64 ranks, i64 B, i64 T,
+                        int micro_batches)
+{
+    char degrees[128], nearest[128];
+    struct layout other;
+    put_degrees(l, degrees, sizeof degrees);
+    if (!find_nearest(l, s, ranks, B, T, micro_batches, &other))
+        return err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld were started; "
+                       "start %lld, or change its degrees", degrees, (long long)layout_ranks(l),
+                       (long long)ranks, (long long)layout_ranks(l));
+    put_degrees(&other, nearest, sizeof nearest);
+    if (other.pp == l->pp && other.cp == l->cp && other.tp == l->tp)
+        snprintf(nearest, sizeof nearest, "dp=%lld", (long long)other.dp);
+    return err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld were started; "
+                   "%s would fit", degrees, (long long)layout_ranks(l), (long long)ranks, nearest);
+}
+
+int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, i64 B, i64 T,
+                 int micro_batches)
+{
+    if (layout_ranks(l) != ranks)
+        return refuse_ranks(l, s, ranks, B, T, micro_batches);
+    return check_shape(l, s, B, T, micro_batches);
 }

@@ -57,7 +57,7 @@ struct layout layout_single(void);
 /* Ranks that it needs. */
 i64 layout_ranks(const struct layout *l);
 
-/* "dp=2,tp=2,zero=1": sets these keys. `where` begins messages ("--layout"). */
+/* "dp=2,tp=2,zero=1": sets these keys, each once. `where` begins messages ("--layout"). */
 int layout_parse(struct layout *l, const char *text, const char *where, struct arena *a);
 /* The same text back, axes of one left out; "single" for one rank. */
 const char *layout_text(const struct layout *l, struct arena *a);

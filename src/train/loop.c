@@ -667,9 +667,10 @@ static int finish(struct loop *l, bool stopped)
                                      (long long)s->state.step);
     snprintf(why, sizeof why, "%s", err_message());
     if (!session_in_common(s))
-        log_line(LOG_WARN, "the run ends %lld steps after its last outer step: the weights that "
+        log_line(LOG_WARN, "the run ends %lld step%s after its last outer step: the weights that "
                  "islands have in common, which are evaluated and exported, are those of step %lld",
                  (long long)(s->state.step % s->config->outer.every),
+                 s->state.step % s->config->outer.every == 1 ? "" : "s",
                  (long long)(s->state.step - s->state.step % s->config->outer.every));
     int judged = evaluate_both(l, true);
     if (judged == OK)

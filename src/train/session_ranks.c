@@ -8,20 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Assumed of a rank before anything is measured: a processor core's work, and messages within
- * a machine. Only their ratio matters, and only roughly. */
-static const double usual_flops = 5e10, usual_bytes = 2e9;
-
 /* The leader chooses, the others are told. */
 static int choose_layout(struct session *s, struct layout *l)
 {
     const struct comm *comm = s->request.comm;
     struct text why = { 0 };
     i64 here = comm && comm->node ? node_ranks(comm->node) : 1;
-    struct layout_budget budget = {
-        .ranks = comm ? comm->size : 1, .memory_bytes = sys_memory_limit_bytes() / here,
-        .flops_per_s = usual_flops, .bytes_per_s = usual_bytes,
-    };
+    struct layout_budget budget =
+        layout_budget_usual(comm ? comm->size : 1, sys_memory_limit_bytes() / here);
     char text[4096] = ""; /* with the name of a schedule's file */
     int rc = OK;
     if (session_leads(s))

@@ -4,8 +4,17 @@
 
 /* Share of a data-parallel exchange that is not hidden behind the backward pass. */
 static const double exposed_data = 0.3;
+/* Rows from which on cp is thought of, and tokens that a rank has of them at least. */
+enum { LONG_ROWS = 4096, LEAST_TOKENS = 1024 };
 /* A vocabulary that the tokenizer will settle: its size hardly moves the choice. */
 enum { USUAL_VOCAB = 32768 };
+
+/* A processor core's work, and messages within a machine. */
+struct layout_budget layout_budget_usual(i64 ranks, i64 memory_bytes)
+{
+    return (struct layout_budget){ .ranks = ranks, .memory_bytes = memory_bytes,
+                                   .flops_per_s = 5e10, .bytes_per_s = 2e9 };
+}
 
 struct candidate {
     struct layout layout;
@@ -30,10 +39,6 @@ int train_layout_check(const struct layout *l, const struct model_spec *s,
     for (i64 step = 0; step <= ramps; step++)
         TRY(layout_check(l, s, ranks, c->train.batch, schedule_seq(c, step),
                          (int)schedule_micro_batches(c, step)));
-    if (l->ep > 1 && l->zero > ZERO_NONE && c->optim.name == OPTIMIZER_MUON)
-        return err_set(ERR_CONFIG, "optim.name muon gathers its matrices over all of dp, and with "
-                       "ep=%lld ranks there have other experts: use zero=0, ep=1 or adamw",
-                       (long long)l->ep);
     if (l->islands > 1 && c->outer.every == 0)
         return err_set(ERR_CONFIG, "islands=%lld would never meet: say after how many steps, such as "
                        "--set outer.every=100, or use dp=%lld", (long long)l->islands,
@@ -107,14 +112,11 @@ static int price(const struct search *x, struct candidate *k)
     return rc;
 }
 
-static int try_layout(struct search *x, i64 pp, i64 tp, i64 ep, i64 zero)
+static int try_layout(struct search *x, const struct layout *l)
 {
-    struct candidate k = { .layout = *x->base };
-    k.layout.ep = ep;
-    k.layout.pp = pp;
-    k.layout.tp = tp;
-    k.layout.dp = x->budget->ranks / (k.layout.islands * pp * k.layout.cp * tp);
-    k.layout.zero = zero;
+    const i64 zero = l->zero;
+    struct candidate k = { .layout = *l };
+    k.layout.dp = x->budget->ranks / (l->islands * l->pp * l->cp * l->tp);
     if ((zero > ZERO_NONE && k.layout.dp * k.layout.cp == 1) ||
         train_layout_check(&k.layout, x->spec, x->config, x->budget->ranks) < 0)
         return OK;
@@ -134,11 +136,36 @@ static int try_layout(struct search *x, i64 pp, i64 tp, i64 ep, i64 zero)
 }
 
 /* With every sharing out of the experts. */
-static int try_experts(struct search *x, i64 pp, i64 tp, i64 zero)
+static int try_experts(struct search *x, struct layout l)
 {
-    i64 sharers = x->budget->ranks / (pp * tp);
-    for (i64 ep = 1; ep <= i64_max(1, i64_min(sharers, x->spec->experts)); ep++)
-        TRY(try_layout(x, pp, tp, ep, zero));
+    i64 sharers = x->budget->ranks / (l.islands * l.pp * l.tp);
+    for (l.ep = 1; l.ep <= i64_max(1, i64_min(sharers, x->spec->experts)); l.ep++)
+        TRY(try_layout(x, &l));
+    return OK;
+}
+
+/* With every pp, tp and zero. */
+static int try_degrees(struct search *x, i64 cp)
+{
+    const i64 ranks = x->budget->ranks;
+    struct layout l = *x->base;
+    l.cp = cp;
+    for (l.pp = 1; l.pp <= ranks; l.pp++)
+        for (l.tp = 1; l.pp * l.tp <= ranks; l.tp++)
+            for (l.zero = ZERO_NONE; l.zero <= ZERO_WEIGHTS; l.zero++)
+                if (ranks % (l.islands * l.pp * cp * l.tp) == 0)
+                    TRY(try_experts(x, l));
+    return OK;
+}
+
+/* Where rows are long, and where nothing else will do, with every cp. */
+static int try_contexts(struct search *x)
+{
+    const i64 T = x->config->train.seq, asked = x->base->cp;
+    TRY(try_degrees(x, asked));
+    for (i64 cp = 2; asked == 1 && cp <= x->budget->ranks; cp *= 2)
+        if (x->fitting == 0 || (T >= LONG_ROWS && T / cp >= LEAST_TOKENS))
+            TRY(try_degrees(x, cp));
     return OK;
 }
 
@@ -165,11 +192,7 @@ int train_layout_choose(struct layout *out, const struct layout *base,
     struct search x = { .base = base, .spec = &spec, .config = c, .budget = budget };
     if (spec.vocab == 0)
         spec.vocab = USUAL_VOCAB;
-    for (i64 pp = 1; pp <= budget->ranks; pp++)
-        for (i64 tp = 1; pp * tp <= budget->ranks; tp++)
-            for (i64 zero = ZERO_NONE; zero <= ZERO_WEIGHTS; zero++)
-                if (budget->ranks % (base->islands * pp * base->cp * tp) == 0)
-                    TRY(try_experts(&x, pp, tp, zero));
+    TRY(try_contexts(&x));
     if (x.legal == 0)
         return err_set(ERR_CONFIG, "no layout of %lld ranks fits this model and batch; more "
                        "rows or micro-batches per step (train.batch, train.accumulate) allow more "

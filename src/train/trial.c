@@ -194,10 +194,13 @@ static const struct kind {
 static i64 place_in_whole(const struct param *p, i64 k)
 {
     i64 whole = p->desc.rank == 2 ? p->desc.dim[1] : 1, piece = 0;
-    i64 columns = p->desc.rank == 2 ? p->shard.columns.count : 1, row = k / columns;
+    i64 columns = p->desc.rank == 2 ? p->shard.columns.count : 1;
+    i64 each = p->shard.dim[0] / p->shard.experts.count; /* rows of an expert, here */
+    i64 row = k / columns % each, expert = p->shard.experts.begin + k / columns / each;
     while (row >= p->shard.rows[piece].count)
         row -= p->shard.rows[piece++].count;
-    return (row + p->shard.rows[piece].begin) * whole + p->shard.columns.begin + k % columns;
+    row += p->shard.rows[piece].begin + expert * (p->desc.dim[0] / p->desc.experts);
+    return row * whole + p->shard.columns.begin + k % columns;
 }
 
 /* Of the elements that one rank has; `all`: what rounding does to the whole tensor. */

@@ -161,7 +161,12 @@ TEST(a_layout_that_does_not_fit_is_refused_with_what_would)
     text = shell(TRAIN "--ranks 64 --layout dp=64 --dry-run 2>&1", 2);
     CHECK(strstr(text, "rows of a step; dp=4 can, or choose a larger train.batch"));
     text = shell(TRAIN "--ranks 2 --layout tp=3 2>&1", 2);
-    CHECK(strstr(text, "needs 3 ranks, but 2 were started; start 3, or change its degrees"));
+    CHECK(strstr(text, "needs 3 ranks, but 2 were started; dp=1,tp=2 would fit"));
+    CHECK(!strstr(text, "rank 0") && !strstr(text, "rank 1")); /* all would say it */
+    text = shell(TRAIN "--ranks 2 --layout pp=8,dp=1 2>&1", 2);
+    CHECK(strstr(text, "needs 8 ranks, but 2 were started; pp=2,dp=1,tp=1 would fit"));
+    text = shell(TRAIN "--ranks 2 --layout dp=2,dp=1 2>&1", 2);
+    CHECK(strstr(text, "headway: --layout: dp is there twice; leave one out"));
     text = shell(TRAIN "--ranks 2 --layout islands=2 --set outer.every=4 --set log.health=1 2>&1", 2);
     CHECK(strstr(text, "log.health measures what all ranks of dp have alike, and with islands"));
     text = shell(TRAIN "--layout dp 2>&1", 2);
@@ -200,6 +205,14 @@ TEST(a_layout_can_be_left_to_the_program)
         fail_msg("loss %.9f, one rank has %.9f", last_loss("auto"), last_loss("one"));
     text = shell("cd $D && timeout 100 $H train r.yaml --dry-run --ranks 5 --layout auto 2>&1", 2);
     CHECK(strstr(text, "no layout of 5 ranks fits this model and batch"));
+    text = shell("cd $D && $H layout show r.yaml --layout auto --ranks 4 --set train.batch=1 --set "
+                 "train.accumulate=1 --set train.seq=8192 --set model.override='{positions: 8192, heads: 1, "
+                 "layers: 1}'", 0);
+    CHECK(strstr(text, "layout: cp=4, the fastest of the "));
+    text = shell("cd $D && $H layout show r.yaml --layout auto 2>&1", 2);
+    CHECK(strstr(text, "say it, such as --ranks 8"));
+    text = shell("cd $D && $H layout show r.yaml --layout dp=2 --ranks 2 2>&1", 2);
+    CHECK(strstr(text, "a layout says how many it needs"));
 }
 
 TEST(ranks_get_cores_of_their_own_and_are_timed)

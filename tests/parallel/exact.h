@@ -157,11 +157,11 @@ static struct ranks_options exact_options(const struct exact_case *c, const char
 
 enum { EXACT_STEPS = 3 };
 
-/* In words what differs after some steps; NULL: nothing, in any step. */
-static const char *exact_run(struct ranks *one, struct ranks *many)
+/* In words what differs after one of the steps [first, end); NULL: nothing. */
+static const char *exact_steps(struct ranks *one, struct ranks *many, u64 first, u64 end)
 {
     static char text[400];
-    for (u64 step = 0; step < EXACT_STEPS; step++) {
+    for (u64 step = first; step < end; step++) {
         double a = ranks_step(one, step), b = 0;
         if (ranks_try_step(many, step, &b) < 0) {
             snprintf(text, sizeof text, "step %d: %s", (int)step, err_message());
@@ -180,6 +180,11 @@ static const char *exact_run(struct ranks *one, struct ranks *many)
         return text;
     }
     return NULL;
+}
+
+static inline const char *exact_run(struct ranks *one, struct ranks *many)
+{
+    return exact_steps(one, many, 0, EXACT_STEPS);
 }
 
 /* The options' layout beside one rank without recompute, both exact. */

@@ -345,7 +345,8 @@ TEST(pipelines_that_do_not_fit_are_refused)
     refuse("pp=2,stages=1+4", 2, 4, "5 layers together");
     refuse("pp=2,stages=1+x", 2, 4, "like 3+5+4");
     refuse("pp=2,chunks=2", 2, 4, "needs 1 stage on each rank");
-    refuse("pp=2,dp=2", 6, 4, "dp=3 would fit");
+    refuse("pp=2,dp=2", 8, 4, "dp=4 would fit");
+    refuse("pp=2,dp=2", 6, 4, "start 4, or change its degrees"); /* 3 do not share 4 rows */
 }
 
 TEST(an_even_split_counts_the_head)
