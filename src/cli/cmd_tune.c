@@ -200,11 +200,14 @@ static int print(const struct tune_outcome *o, const struct train_recipe *recipe
 
 static int tune(struct tune_request *r, struct tune_outcome *o, struct arena *a)
 {
-    enum { FIRST_STEPS = 20 };
+    enum { FIRST_STEPS = 25 }; /* a diagnosis asks for 20 steady ones */
+    struct tune_hint hints[TUNE_HINTS];
     struct timing_result first;
     TRY(timing_run(&first, &r->base, NULL, FIRST_STEPS, a));
-    int rc = tune_run(o, r, &first, a);
-    return rc;
+    r->hints = hints;
+    r->n_hints = tune_hints(hints, first.run);
+    sys_remove_tree(first.run);
+    return tune_run(o, r, &first, a);
 }
 
 static int run(struct invocation *v)

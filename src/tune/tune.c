@@ -340,13 +340,25 @@ static bool is_better(const struct tune_row *row)
            row->gain > fmax(least_gain, 2 * row->error);
 }
 
-static int best_row(const struct tune_outcome *out)
+/* Of those before `end`. */
+static int best_row(const struct tune_outcome *out, int end)
 {
     int best = -1;
-    for (int i = 0; i < out->n; i++)
+    for (int i = 0; i < end; i++)
         if (is_better(&out->rows[i]) && (best < 0 || out->rows[i].gain > out->rows[best].gain))
             best = i;
     return best;
+}
+
+/* The best alone, or the last row, in which several are together: more settings must give more, beyond
+ * the noise. */
+static int choose_winner(const struct tune_outcome *out, int together)
+{
+    int alone = best_row(out, together < 0 ? out->n : together);
+    if (together < 0 || alone < 0 || !is_better(&out->rows[together]))
+        return alone;
+    const struct tune_row *x = &out->rows[alone], *y = &out->rows[together];
+    return y->gain - x->gain > 2 * hypot(x->error, y->error) ? together : alone;
 }
 
 /* --- together ------------------------------------------------------------------------ */
@@ -451,7 +463,7 @@ int tune_run(struct tune_outcome *out, const struct tune_request *r,
     int together = combine(t);
     if (together >= 0)
         TRY(run_rounds(t, &together, 1, LEAST_ROUNDS));
-    out->winner = best_row(out);
+    out->winner = choose_winner(out, together);
     if (out->winner >= 0)
         TRY(prove(t));
     out->seconds = spent(t);

@@ -72,6 +72,10 @@ struct tune_outcome {
 int tune_run(struct tune_outcome *out, const struct tune_request *r,
              const struct timing_result *first, struct arena *a);
 
+/* What the diagnosis of a run says, TUNE_HINTS at most; returns how many. A run that cannot be diagnosed
+ * says nothing. */
+int tune_hints(struct tune_hint *out, const char *run);
+
 /* Ratio of what the objective counts: change over recipe; NaN when it cannot be told. */
 double tune_ratio(enum tune_objective o, const struct timing_result *change,
                   const struct timing_result *recipe);
