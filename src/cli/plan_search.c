@@ -2,105 +2,152 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/sys.h"
-#include "cli/plan_job.h"
-#include "plan/search.h"
+#include "cli/plan_terms.h"
+#include "plan/front.h"
 
 #include <stdio.h>
 
 struct search_flags {
-    struct plan_flags plan;
+    struct plan_run_flags run;
     int objective;
     i64 top;
-    bool prune;
+    bool prune, front;
 };
 
 #define FLAG(kind, field) OPTION_FIELD(kind, struct search_flags, field)
 
 static const struct option options[] = {
-    PLAN_FLAGS,
+    PLAN_RUN_FLAGS,
     { "objective", FLAG(CHOICE, objective), "time", .choices = "time|cost|energy|carbon",
       .help = "What is to be small." },
     { "top", FLAG(INT, top), "10", .unit = "layouts", .min = 1, .max = 1000,
       .help = "How many are shown." },
+    { "front", FLAG(BOOL, front), "no",
+      .help = "Also with a half, a quarter ... of the devices: which plans no other one beats in "
+              "time, money, energy and gas at once." },
     { "prune", FLAG(BOOL, prune), "yes",
       .help = "Leave out what is proved to be no better; the answer is the same." },
     { 0 },
 };
 
 struct search_run {
-    struct planned_job p;
+    struct planned_run x;
     struct plan_search_result r;
-    double seconds; /* that searching took */
+    struct plan_outcome *outcomes; /* [r.n] */
+    struct plan_front *front;      /* NULL: not asked for */
+    double seconds;                /* that searching took */
 };
-
-static double mfu(const struct plan_job *job, const struct plan_step *s)
-{
-    return s->model_flops / s->seconds / (double)job->devices /
-           job->machine->device.peak[job->dtype];
-}
 
 /* --- for people --------------------------------------------------------------------- */
 
-static void print_row(const struct search_run *x, i64 i, struct arena *a)
+static void print_step_row(const struct search_run *s, i64 i, struct arena *a)
 {
-    const struct plan_found *f = &x->r.best[i];
-    const struct plan_job *job = &x->p.job;
-    double tokens = (double)(job->global_batch * job->sequence) / (double)job->devices;
-    printf("%3lld %8.4g (%.4g-%.4g) %9.1f %6.1f %7.1f %-15s %s\n", (long long)i + 1,
-           f->step.seconds, f->step.band.lo, f->step.band.hi, tokens / f->step.seconds,
-           100 * mfu(job, &f->step), 1e-9 * f->step.memory_bytes,
-           plan_memory_names[f->step.binding], plan_layout_text(&f->layout, a));
+    const struct plan_found *f = &s->r.best[i];
+    const struct plan_outcome *o = &s->outcomes[i];
+    printf("%3lld", (long long)i + 1);
+    plan_band_print(&o->step_s, 1, 22);
+    plan_band_print(&o->rate, 1, 22);
+    plan_band_print(&o->mfu, 100, 18);
+    printf(" %6.1f %-19s %s\n", 1e-9 * f->step.memory_bytes, plan_memory_names[f->step.binding],
+           plan_layout_text(&f->layout, a));
 }
 
-static void print_result(const struct search_run *x, struct arena *a)
+static void print_run_row(const struct plan_outcome *o)
 {
-    const struct plan_search_result *r = &x->r;
-    plan_job_print(&x->p);
-    printf("%lld layouts exist, %lld were priced in %.3g s, %lld of these do not fit into %.1f GB\n",
-           (long long)r->layouts, (long long)r->priced, x->seconds, (long long)r->unfit,
-           1e-9 * x->p.machine.device.memory_bytes);
+    plan_band_print(&o->days, 1, 21);
+    plan_band_print(&o->goodput, 100, 18);
+    plan_band_print(&o->mwh, 1, 29);
+    plan_band_print(&o->tco2e, 1, 29);
+    plan_band_print(&o->money, 1, 30);
+    printf("\n");
+}
+
+static const char run_columns[] = "days (P10-P90)        goodput, %          MWh                   "
+                                  "        tCO2e                         money\n";
+
+static void print_runs(const struct search_run *s)
+{
+    if (s->x.p.job.tokens <= 0)
+        return;
+    printf("\n    %s", run_columns);
+    for (i64 i = 0; i < s->r.n; i++) {
+        printf("%3lld", (long long)i + 1);
+        print_run_row(&s->outcomes[i]);
+    }
+}
+
+static void print_front(const struct search_run *s, struct arena *a)
+{
+    if (!s->front)
+        return;
+    printf("\nno other plan beats these in days, money, energy and gas at once\ndevices %s",
+           run_columns);
+    for (i64 i = 0; i < s->front->n; i++) {
+        const struct plan_point *p = &s->front->points[i];
+        if (p->beaten)
+            continue;
+        printf("%7lld", (long long)p->devices);
+        print_run_row(&p->outcome);
+        printf("         %s\n", plan_layout_text(&p->found.layout, a));
+    }
+}
+
+static void print_result(const struct search_run *s, struct arena *a)
+{
+    const struct plan_search_result *r = &s->r;
+    plan_job_print(&s->x.p);
+    printf("%lld layouts exist, %lld were priced in %.3g s, of which %lld need more than %.1f GB\n",
+           (long long)r->layouts, (long long)r->priced, s->seconds, (long long)r->unfit,
+           1e-9 * s->x.p.machine.device.memory_bytes);
     if (r->left_out)
         printf("%lld groups of degrees have no program yet and were left out\n",
                (long long)r->left_out);
-    printf("\n     step s (P10-P90)   tokens/s    MFU  memory of it most          layout\n"
-           "                          device      %%      GB\n");
+    printf("\n    step, s (P10-P90)      tokens/s of a device   MFU, %%             GB of it most"
+           "            layout\n");
     for (i64 i = 0; i < r->n; i++)
-        print_row(x, i, a);
-    printf("\nMFU: model FLOPs (matrix products and causal attention, forward and backward, nothing "
-           "twice) / time / dense peak\n");
+        print_step_row(s, i, a);
+    print_runs(s);
+    print_front(s, a);
+    plan_notes_print(&s->x, &s->outcomes[0]);
 }
 
 /* --- for programs ------------------------------------------------------------------- */
 
-static void put_step(struct json *j, const struct plan_job *job, const struct plan_found *f,
-                     struct arena *a)
+static void put_front(struct json *j, const struct search_run *s, struct arena *a)
 {
-    json_begin_object(j);
-    json_put_str(j, "layout", plan_layout_text(&f->layout, a));
-    json_put_double(j, "seconds_p10", f->step.band.lo);
-    json_put_double(j, "seconds", f->step.seconds);
-    json_put_double(j, "seconds_p90", f->step.band.hi);
-    json_put_double(j, "mfu", mfu(job, &f->step));
-    json_put_double(j, "memory_bytes", f->step.memory_bytes);
-    json_put_str(j, "binding", plan_memory_names[f->step.binding]);
+    json_key(j, "front");
+    json_begin_array(j);
+    for (i64 i = 0; i < s->front->n; i++) {
+        const struct plan_point *p = &s->front->points[i];
+        if (p->beaten)
+            continue;
+        json_begin_object(j);
+        json_put_int(j, "devices", p->devices);
+        json_key(j, "plan");
+        plan_found_json(j, &s->x, &p->found, &p->outcome, a);
+        json_end(j);
+    }
     json_end(j);
 }
 
-static void print_json(const struct search_run *x, struct arena *a)
+static void print_json(const struct search_run *s, struct arena *a)
 {
     struct json j;
     json_writer_init(&j);
     j.indent = true;
     json_begin_object(&j);
-    plan_job_json(&x->p, &j);
-    json_put_int(&j, "layouts", x->r.layouts);
-    json_put_int(&j, "priced", x->r.priced);
-    json_put_int(&j, "unfit", x->r.unfit);
+    plan_job_json(&s->x.p, &j);
+    json_put_int(&j, "layouts", s->r.layouts);
+    json_put_int(&j, "priced", s->r.priced);
+    json_put_int(&j, "unfit", s->r.unfit);
+    json_put_int(&j, "left_out", s->r.left_out);
     json_key(&j, "best");
     json_begin_array(&j);
-    for (i64 i = 0; i < x->r.n; i++)
-        put_step(&j, &x->p.job, &x->r.best[i], a);
+    for (i64 i = 0; i < s->r.n; i++)
+        plan_found_json(&j, &s->x, &s->r.best[i], &s->outcomes[i], a);
     json_end(&j);
+    if (s->front)
+        put_front(&j, s, a);
     json_end(&j);
     printf("%s\n", j.out.data);
     json_writer_fini(&j);
@@ -108,26 +155,43 @@ static void print_json(const struct search_run *x, struct arena *a)
 
 /* --- the command -------------------------------------------------------------------- */
 
+static int find(struct search_run *s, const struct search_flags *f, struct arena *a)
+{
+    const struct plan_job *job = &s->x.p.job;
+    struct plan_search q = { .job = job, .pick = s->x.p.pick, .objective = f->objective,
+                             .keep = f->top, .prune = f->prune };
+    u64 begin = sys_now_ns();
+    TRY(plan_search(&q, &s->r, a));
+    s->seconds = 1e-9 * (double)(sys_now_ns() - begin);
+    s->outcomes = ARENA_ARRAY(a, struct plan_outcome, s->r.n);
+    for (i64 i = 0; i < s->r.n; i++)
+        TRY(plan_outcome_of(&s->outcomes[i], job, &s->r.best[i].step, &s->x.terms));
+    if (!f->front)
+        return OK;
+    if (job->tokens <= 0)
+        return err_set(ERR_USAGE, "--front compares whole runs: say --tokens too");
+    s->front = ARENA_NEW(a, struct plan_front);
+    return plan_front_of(s->front, &q, &s->x.terms, a);
+}
+
 static int run(struct invocation *v)
 {
     const struct search_flags *f = v->options;
-    struct search_run x;
-    TRY(plan_job_open(&x.p, &f->plan, v->arena));
-    struct plan_search s = { .job = &x.p.job, .pick = x.p.pick, .objective = f->objective,
-                             .keep = f->top, .prune = f->prune };
-    i64 begin = sys_now_ns();
-    TRY(plan_search(&s, &x.r, v->arena));
-    x.seconds = 1e-9 * (double)(sys_now_ns() - begin);
-    if (f->plan.json)
-        print_json(&x, v->arena);
+    struct search_run s = { 0 };
+    TRY(plan_run_open(&s.x, &f->run, v->arena));
+    TRY(find(&s, f, v->arena));
+    if (f->run.plan.json)
+        print_json(&s, v->arena);
     else
-        print_result(&x, v->arena);
+        print_result(&s, v->arena);
     return OK;
 }
 
 static const struct example examples[] = {
-    { "headway plan search --model llama3-405b --gpus 16384 --batch 2048 --tokens 15.6T",
-      "Llama 3 405B on 16,384 H100." },
+    { "headway plan search --model llama3-405b --gpus 16384 --batch 2048 --tokens 15.6T --price "
+      "2USD/h", "Llama 3 405B on 16,384 H100, and the run." },
+    { "headway plan search --model llama3-70b --gpus 2048 --batch 1024 --tokens 2T --front",
+      "How many devices, against money and energy." },
     { "headway plan search --model llama3-8b --gpus 64 --layout tp=2,recompute=none --json",
       "With some of the layout settled, as JSON." },
     { 0 },
@@ -139,7 +203,8 @@ const struct command cmd_plan_search = {
     .description = "Prices every layout that exists: tensor, pipeline, context, expert and data "
                    "parallel degrees whose product is the devices, micro-batch, stages per device, "
                    "recompute, what data ranks split, and the order of work. The result is exact "
-                   "and always the same.",
+                   "and always the same.\n\nWith --tokens, what the run takes: days, and by failures "
+                   "(--law), energy, gas and money, each from P10 to P90.",
     .options = options,
     .options_bytes = sizeof(struct search_flags),
     .examples = examples,

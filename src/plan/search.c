@@ -4,12 +4,31 @@
 #include "model/decoder.h"
 #include "model/model.h"
 #include "parallel/layout.h"
+#include "plan/bill.h"
 #include "plan/ops_scale.h"
 
 #include <math.h>
 #include <stdlib.h>
 
 const char *const plan_objective_names[PLAN_OBJECTIVES] = { "time", "cost", "energy", "carbon" };
+
+/* --- what is walked ------------------------------------------------------------------- */
+
+/* Layouts with the same degrees and micro-batch. */
+struct node {
+    struct plan_layout layout; /* without schedule, recompute, zero */
+    const struct plan_table *table;
+    double bound; /* objective of the least step; grows with recompute from there */
+};
+
+struct walk {
+    const struct plan_search *s;
+    struct plan_search_result *out;
+    struct arena *arena;
+    struct node *nodes;
+    i64 n, capacity;
+    double per_second, per_busy_second; /* of the objective */
+};
 
 /* --- what is to be small -------------------------------------------------------------- */
 
@@ -23,17 +42,30 @@ double plan_busy_seconds(const struct plan_step *s)
     return sum;
 }
 
-double plan_step_joules(const struct plan_job *job, double seconds, double busy_seconds)
+/* Grows with both. */
+static double objective(const struct walk *w, double seconds, double busy_seconds)
 {
-    const struct plan_device *d = &job->machine->device;
-    return (double)job->devices * (d->idle_w * seconds + (d->peak_w - d->idle_w) * busy_seconds);
+    return w->per_second * seconds + w->per_busy_second * busy_seconds;
 }
 
-/* Grows with both. */
-static double objective(const struct plan_search *s, double seconds, double busy_seconds)
+/* Joules of everything, by what the bill says of devices that wait and that compute. */
+static int set_objective(struct walk *w)
 {
-    bool joules = s->objective == PLAN_ENERGY || s->objective == PLAN_CARBON;
-    return joules ? plan_step_joules(s->job, seconds, busy_seconds) : seconds;
+    const struct plan_job *job = w->s->job;
+    struct plan_use use = { .devices = (double)job->devices, .seconds = 3600, .location = "world" };
+    struct plan_bill waiting, busy;
+    w->per_second = 1;
+    if (w->s->objective != PLAN_ENERGY && w->s->objective != PLAN_CARBON)
+        return OK;
+    if (job->machine->device.peak_w <= 0)
+        return err_set(ERR_CONFIG, "the power of %s is not known; choose --objective time",
+                       job->machine->device.name);
+    TRY(plan_bill_of(job->machine, &use, &waiting));
+    use.busy = (struct plan_band){ 1, 1, 1 };
+    TRY(plan_bill_of(job->machine, &use, &busy));
+    w->per_second = 1e6 * waiting.mwh.mid; /* MWh in an hour are MW */
+    w->per_busy_second = 1e6 * (busy.mwh.mid - waiting.mwh.mid);
+    return OK;
 }
 
 /* --- order ---------------------------------------------------------------------------- */
@@ -66,21 +98,6 @@ static int compare(const struct plan_found *a, const struct plan_found *b)
 }
 
 /* --- groups of layouts ---------------------------------------------------------------- */
-
-/* Layouts with the same degrees and micro-batch. */
-struct node {
-    struct plan_layout layout; /* without schedule, recompute, zero */
-    const struct plan_table *table;
-    double bound; /* objective of the least step; grows with recompute from there */
-};
-
-struct walk {
-    const struct plan_search *s;
-    struct plan_search_result *out;
-    struct arena *arena;
-    struct node *nodes;
-    i64 n, capacity;
-};
 
 static bool wanted(i64 pick, i64 value)
 {
@@ -190,7 +207,7 @@ static void add_piece(const struct plan_piece *p, double n, int recompute, doubl
 }
 
 /* No step of these degrees takes less (search.h). Rounding is forgiven. */
-static double bound(const struct plan_search *s, const struct node *node, int recompute)
+static double bound(const struct walk *w, const struct node *node, int recompute)
 {
     const struct plan_table *t = node->table;
     double busy = 0, seconds = 0;
@@ -199,7 +216,7 @@ static double bound(const struct plan_search *s, const struct node *node, int re
     add_piece(&t->pieces[PLAN_EMBEDDING], 1, RECOMPUTE_NONE, &busy, &seconds);
     add_piece(&t->pieces[PLAN_HEAD], 1, RECOMPUTE_NONE, &busy, &seconds);
     double share = (double)node->layout.micro_batches / (double)node->layout.pp * (1 - 1e-9);
-    return objective(s, share * seconds, share * busy);
+    return objective(w, share * seconds, share * busy);
 }
 
 static int by_bound(const void *a, const void *b)
@@ -281,7 +298,7 @@ static void try_layout(struct walk *w, const struct plan_layout *l, const struct
     struct plan_search_result *r = w->out;
     struct plan_found f = { .layout = *l };
     plan_step_of(w->s->job, l, t, &f.step);
-    f.objective = objective(w->s, f.step.seconds, plan_busy_seconds(&f.step));
+    f.objective = objective(w, f.step.seconds, plan_busy_seconds(&f.step));
     if (r->priced++ == 0 || f.step.memory_bytes < r->least.step.memory_bytes)
         r->least = f;
     r->unfit += !f.step.fits;
@@ -296,7 +313,7 @@ static void try_node(struct walk *w, const struct node *node, const struct order
     for (l.recompute = RECOMPUTE_NONE; l.recompute <= RECOMPUTE_FULL; l.recompute++) {
         if (w->s->pick.recompute && w->s->pick.recompute != l.recompute + 1)
             continue;
-        if (cannot_win(w, bound(w->s, node, l.recompute)))
+        if (cannot_win(w, bound(w, node, l.recompute)))
             continue;
         for (i64 k = 0; k < n_splits; k++)
             for (i64 i = 0; i < n_orders; i++) {
@@ -315,7 +332,7 @@ static void walk_nodes(struct walk *w)
     struct split splits[2 * (ZERO_WEIGHTS + 1)];
     i64 recomputes = w->s->pick.recompute ? 1 : RECOMPUTE_FULL + 1;
     for (i64 i = 0; i < w->n; i++)
-        w->nodes[i].bound = bound(w->s, &w->nodes[i], RECOMPUTE_NONE);
+        w->nodes[i].bound = bound(w, &w->nodes[i], RECOMPUTE_NONE);
     qsort(w->nodes, (size_t)w->n, sizeof *w->nodes, by_bound);
     for (i64 i = 0; i < w->n; i++) {
         const struct node *node = &w->nodes[i];
@@ -350,6 +367,7 @@ int plan_search(const struct plan_search *s, struct plan_search_result *out, str
 {
     struct walk w = { .s = s, .out = out, .arena = a };
     *out = (struct plan_search_result){ .best = ARENA_ARRAY(a, struct plan_found, s->keep) };
+    TRY(set_objective(&w));
     add_nodes(&w);
     TRY(price_tables(&w));
     walk_nodes(&w);

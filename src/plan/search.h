@@ -57,8 +57,4 @@ int plan_search(const struct plan_search *s, struct plan_search_result *out, str
 /* Seconds that devices compute in a step, of its length: what power depends on. */
 double plan_busy_seconds(const struct plan_step *s);
 
-/* Joules of all devices in a step (before what cooling adds): idle power throughout, and the rest
- * as busy as they are. 0: the device's power is not known. */
-double plan_step_joules(const struct plan_job *job, double seconds, double busy_seconds);
-
 #endif
