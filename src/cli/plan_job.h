@@ -33,7 +33,7 @@ struct plan_flags {
       .help = "Tokens of a row; 0: the model's longest." },                                     \
     { "dtype", PLAN_FLAG(CHOICE, dtype), "bf16", .choices = "fp32|bf16|fp8|fp4",                \
       .help = "Of the matrix products." },                                                      \
-    { "stack", PLAN_FLAG(STRING, stack), "megatron-lm",                                       \
+    { "stack", PLAN_FLAG(STRING, stack), "megatron-core",                                       \
       .help = "Whose software runs it: a name in machines/stacks, or a file." },                \
     { "layout", PLAN_FLAG(STRING, layout), "",                                                  \
       .help = "What is settled of the layout, such as tp=8,pp=16; the rest is searched." },     \

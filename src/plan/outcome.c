@@ -2,8 +2,6 @@
 
 #include <math.h>
 
-enum { MOST_SPARES = 4096 };
-
 /* --- bands ---------------------------------------------------------------------------- */
 
 static double distance(double a, double b)
@@ -41,9 +39,10 @@ static double goodput_at(const struct failure_law *law, i64 nodes, enum failure_
                          i64 *spares)
 {
     struct failure_job j = failure_job_of(law, nodes, end);
+    double away = (double)nodes * j.node_per_day * j.hardware_share * j.repair_s / 86400;
     j.write_s = j.stall_s;
     j.every_s = failure_best_interval(&j);
-    j.spares = failure_best_spares(&j, MOST_SPARES);
+    j.spares = failure_best_spares(&j, (i64)(3 * away) + 20); /* more would only stand by */
     *spares = j.spares;
     return failure_goodput(&j).progress;
 }

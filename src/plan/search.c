@@ -201,9 +201,8 @@ static void add_piece(const struct plan_piece *p, double n, int recompute, doubl
                      p->backward.shape + p->backward.memory +
                      plan_seconds_sum(&p->again[recompute]);
     *busy += n * compute;
-    *seconds += n * (compute + p->forward.launch + p->backward.launch + p->tp_forward +
-                     p->tp_backward + p->tp_again[recompute] + p->cp_forward + p->cp_backward +
-                     p->ep_forward + p->ep_backward);
+    *seconds += n * (compute + p->tp_forward + p->tp_backward + p->tp_again[recompute] +
+                     p->cp_forward + p->cp_backward + p->ep_forward + p->ep_backward);
 }
 
 /* No step of these degrees takes less (search.h). Rounding is forgiven. */

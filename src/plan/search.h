@@ -8,7 +8,7 @@
  * What is left out is proved to be no better. For degrees and a micro-batch a step takes
  * at least
  *
- *     micro-batches x (seconds of all layers, head and embedding for one of them) / pp
+ *     micro-batches x (computing and messages of all layers, head and embedding for one) / pp
  *
  * since the slowest stage takes at least the mean and every other term of plan_step_of is at least
  * 0; recompute only adds to it. Groups of layouts are looked at in the order of this bound, and one

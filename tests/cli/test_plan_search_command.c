@@ -1,0 +1,148 @@
+/* headway plan search, explain, compare, memory, fit: what they print is what the library says. */
+#include "base/json.h"
+#include "program.h"
+#include "test.h"
+
+#include <math.h>
+
+static json_t *json_of(const char *line)
+{
+    const char *text = shell(line, 0);
+    json_t *root = json_loads(text, 0, NULL);
+    if (!root)
+        fail_msg("%s printed no JSON:\n%s", line, text);
+    return root;
+}
+
+static double number(json_t *o, const char *key)
+{
+    json_t *value = json_object_get(o, key);
+    if (!json_is_number(value))
+        fail_msg("no number %s", key);
+    return json_number_value(value);
+}
+
+TEST(a_search_says_what_a_run_takes_with_bands)
+{
+    json_t *root = json_of("$H plan search --model llama3-8b --gpus 64 --batch 512 --tokens 1T "
+                           "--price 2USD/h --location FRA --top 3 --json");
+    json_t *best = json_object_get(root, "best");
+    static const char *const bands[] = { "step_seconds", "mfu", "goodput", "days", "mwh", "tco2e",
+                                         "money", "tokens_per_second_per_device" };
+    CHECK_EQ(json_array_size(best), 3);
+    double last = 0;
+    for (size_t i = 0; i < json_array_size(best); i++) {
+        json_t *row = json_array_get(best, i);
+        for (int k = 0; k < COUNT_OF(bands); k++) {
+            json_t *band = json_object_get(row, bands[k]);
+            CHECK(number(band, "p10") > 0 && number(band, "p10") <= number(band, "p50"));
+            CHECK(number(band, "p50") <= number(band, "p90"));
+        }
+        double step = number(json_object_get(row, "step_seconds"), "p50");
+        double days = number(json_object_get(row, "days"), "p50");
+        double goodput = number(json_object_get(row, "goodput"), "p50");
+        CHECK_NEAR(days, 1e12 / (512 * 8192) * step / goodput / 86400, 1e-6 * days);
+        CHECK_NEAR(number(json_object_get(row, "money"), "p50"),
+                   2 * 24 * days * (64 + number(row, "spare_devices")), 1e-6 * 1e7);
+        CHECK(step >= last);
+        last = step;
+    }
+    json_decref(root);
+}
+
+TEST(a_waterfall_sums_to_the_step)
+{
+    json_t *root = json_of("$H plan explain --model llama3-70b --gpus 512 --batch 512 --json "
+                           "--why-not tp=2,pp=4");
+    static const char *const both[] = { "best", "why_not" };
+    for (int i = 0; i < 2; i++) {
+        json_t *x = json_object_get(root, both[i]), *value;
+        const char *key;
+        double sum = 0;
+        json_object_foreach(json_object_get(x, "terms"), key, value) {
+            CHECK(json_number_value(value) >= 0);
+            sum += json_number_value(value);
+        }
+        double step = number(json_object_get(json_object_get(x, "plan"), "step_seconds"), "p50");
+        CHECK_NEAR(sum, step, 1e-9 * step);
+    }
+    json_decref(root);
+}
+
+TEST(memory_sums_and_names_what_binds)
+{
+    json_t *root = json_of("$H plan memory --model llama3-8b --gpus 8 --json "
+                           "--layout dp=8,zero=0,recompute=full,micro_batch=1");
+    json_t *value;
+    const char *key;
+    double sum = 0, most = 0, bytes = number(root, "memory_bytes");
+    const char *largest = NULL;
+    json_object_foreach(json_object_get(root, "memory"), key, value) {
+        sum += json_number_value(value);
+        if (json_number_value(value) > most) {
+            most = json_number_value(value);
+            largest = key;
+        }
+    }
+    CHECK_NEAR(sum, bytes, 1e-9 * bytes);
+    CHECK_STR(largest, json_string_value(json_object_get(root, "binding")));
+    CHECK(!json_is_true(json_object_get(root, "fits")));
+    json_decref(root);
+}
+
+TEST(what_does_not_fit_gets_advice_that_fits)
+{
+    json_t *root = json_of("$H plan fit --model llama3-70b --gpus 16 --seq 4096 --json "
+                           "--layout tp=1,zero=0,recompute=none");
+    json_t *ways = json_object_get(root, "would_fit_with");
+    CHECK(!json_is_true(json_object_get(root, "fits")));
+    CHECK(json_array_size(ways) >= 1);
+    for (size_t i = 0; i < json_array_size(ways); i++)
+        CHECK(number(json_array_get(ways, i), "memory_bytes") > 0);
+    json_decref(root);
+    shell("$H plan fit --model llama3-8b --gpus 64 | grep -q '^it fits'", 0);
+}
+
+TEST(a_front_has_no_plan_that_another_beats)
+{
+    json_t *root = json_of("$H plan search --model llama3-8b --gpus 64 --batch 512 --tokens 1T "
+                           "--front --json");
+    json_t *front = json_object_get(root, "front");
+    CHECK(json_array_size(front) >= 2);
+    for (size_t i = 1; i < json_array_size(front); i++) {
+        json_t *p = json_object_get(json_array_get(front, i - 1), "plan");
+        json_t *q = json_object_get(json_array_get(front, i), "plan");
+        CHECK(number(json_object_get(p, "days"), "p50") < number(json_object_get(q, "days"), "p50"));
+        CHECK(number(json_object_get(p, "mwh"), "p50") > number(json_object_get(q, "mwh"), "p50"));
+    }
+    json_decref(root);
+}
+
+TEST(the_same_question_has_the_same_answer)
+{
+    shell("x() { $H plan search --model mixtral-8x7b --gpus 32 --seq 4096 --json; }; "
+          "[ \"$(x)\" = \"$(x)\" ]", 0);
+}
+
+TEST(bad_input_is_refused_with_what_helps)
+{
+    shell("$H plan search --model llama3-405b --gpus 8 2>&1 | grep -q 'the least needs'", 0);
+    shell("$H plan search --layout tq=4 2>&1 | grep -q 'tp'", 0);
+    shell("$H plan search --model nosuch 2>&1 | grep -q 'no model'", 0);
+    shell("$H plan search --front 2>&1 | grep -q -e '--tokens'", 0);
+    shell("$H plan search --seq 9000 2>&1 | grep -q 'positions'", 0);
+    shell("$H plan search --gpus 8 --layout dp=7 2>&1 | grep -q 'no layout'", 0);
+    shell("$H plan compare tp=8 2>&1 | grep -q 'A B'", 0);
+}
+
+TEST(a_device_that_nobody_measured_is_said_to_be_extrapolated)
+{
+    shell("$H plan search --machine 'mi300x node:8 fabric:8' --gpus 64 | grep -q extrapolated", 0);
+    shell("$H plan search --gpus 64 | grep -q extrapolated", 1);
+}
+
+TEST_MAIN(ONE(a_search_says_what_a_run_takes_with_bands), ONE(a_waterfall_sums_to_the_step),
+          ONE(memory_sums_and_names_what_binds), ONE(what_does_not_fit_gets_advice_that_fits),
+          ONE(a_front_has_no_plan_that_another_beats), ONE(the_same_question_has_the_same_answer),
+          ONE(bad_input_is_refused_with_what_helps),
+          ONE(a_device_that_nobody_measured_is_said_to_be_extrapolated))
