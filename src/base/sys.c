@@ -12,8 +12,10 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -657,6 +659,18 @@ void sys_host_name(char *name, int chars)
 i64 sys_process_id(void)
 {
     return getpid();
+}
+
+int sys_random(void *out, i64 bytes)
+{
+    return getrandom(out, (size_t)bytes, 0) == bytes ? 0 : -1;
+}
+
+void sys_be_nice(void)
+{
+    enum { LEAST = 19, IDLE_CLASS = 3 << 13, THIS_PROCESS = 1 };
+    (void)setpriority(PRIO_PROCESS, 0, LEAST);
+    (void)syscall(SYS_ioprio_set, THIS_PROCESS, 0, IDLE_CLASS); /* glibc has no name for it */
 }
 
 const char *sys_getenv(const char *name)

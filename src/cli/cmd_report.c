@@ -28,7 +28,7 @@ static const char *title_of(struct run_page *const *runs, i64 n, struct arena *a
 static int write_page(struct run_page *const *runs, i64 n, const char *path, struct arena *a)
 {
     struct text data = { 0 }, page = { 0 };
-    run_page_data(runs, n, &data);
+    run_page_data(runs, n, RUN_PAGE_ALL, &data);
     run_page_html(&data, title_of(runs, n, a), &page);
     text_fini(&data);
     int rc = file_replace(path, page.data, page.length);

@@ -134,20 +134,28 @@ static void put_missing(const struct run_page *p, struct json *j)
     json_end(j);
 }
 
-static void put_run(struct run_page *p, struct json *j)
+static void put_curves(struct run_page *p, struct json *j)
 {
-    p->n_missing = 0;
-    json_begin_object(j);
-    json_put_str(j, "name", p->name);
-    json_put_str(j, "folder", p->folder);
     put_file(p, "manifest", "manifest.json", j);
     put_file(p, "energy", "energy.json", j);
     put_log(p, j);
     json_key(j, "metrics");
     run_metrics_put(&p->metrics, j);
-    json_key(j, "record");
-    if (run_record_put(p->folder, j) < 0)
-        say_missing(p, err_message());
+}
+
+static void put_run(struct run_page *p, enum run_page_part part, struct json *j)
+{
+    p->n_missing = 0;
+    json_begin_object(j);
+    json_put_str(j, "name", p->name);
+    json_put_str(j, "folder", p->folder);
+    if (part != RUN_PAGE_RECORD)
+        put_curves(p, j);
+    if (part != RUN_PAGE_CURVES) {
+        json_key(j, "record");
+        if (run_record_put(p->folder, j) < 0)
+            say_missing(p, err_message());
+    }
     put_missing(p, j);
     json_end(j);
 }
@@ -166,19 +174,19 @@ static void add_safe(struct text *out, const char *data, i64 bytes)
     }
 }
 
-void run_page_data(struct run_page *const *runs, i64 n, struct text *out)
+void run_page_data(struct run_page *const *runs, i64 n, enum run_page_part part, struct text *out)
 {
     struct json j;
     json_writer_init(&j);
     json_begin_object(&j);
     json_put_int(&j, "schema", DATA_SCHEMA);
     json_put_str(&j, "headway", HEADWAY_VERSION);
-    json_put_double(&j, "made", sys_wall_seconds());
     json_key(&j, "runs");
     json_begin_array(&j);
     for (i64 i = 0; i < n; i++)
-        put_run(runs[i], &j);
+        put_run(runs[i], part, &j);
     json_end(&j);
+    json_put_double(&j, "made", sys_wall_seconds());
     json_end(&j);
     add_safe(out, j.out.data, j.out.length);
     json_writer_fini(&j);

@@ -26,8 +26,12 @@ void run_page_close(struct run_page *p);
 /* Reads what is new. True in *changed if anything is. */
 int run_page_read(struct run_page *p, bool *changed);
 
-/* The JSON of n runs, as a text without "<". */
-void run_page_data(struct run_page *const *runs, i64 n, struct text *out);
+/* The record costs most, and a live page asks for it by itself. */
+enum run_page_part { RUN_PAGE_ALL, RUN_PAGE_CURVES, RUN_PAGE_RECORD };
+
+/* The JSON of n runs, as a text without "<". Its last member is the time
+ * when it was made. */
+void run_page_data(struct run_page *const *runs, i64 n, enum run_page_part part, struct text *out);
 
 /* What a browser may do with it: the Content-Security-Policy. */
 void run_page_policy(bool live, struct text *out);

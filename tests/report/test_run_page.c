@@ -147,7 +147,7 @@ TEST(nothing_that_a_folder_holds_ends_the_block_of_data)
     write_file("energy.json", "{\"J\":", 5);
     CHECK_OK(run_page_open(&p, FOLDER));
     CHECK_OK(run_page_read(&p, &changed));
-    run_page_data(&list, 1, &data);
+    run_page_data(&list, 1, RUN_PAGE_ALL, &data);
     CHECK(memchr(data.data, '<', (size_t)data.length) == NULL);
     CHECK(memchr(data.data, 0, (size_t)data.length) == NULL);
     json_t *o;

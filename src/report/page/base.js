@@ -118,9 +118,15 @@ function lastUpTo(list, x) {
 
 /* --- parts of the page --------------------------------------------------------------- */
 
+/* A section that is there already keeps its place and is filled anew. */
 function section(id, title, intro) {
-  const node = el("section", { id, "aria-labelledby": id + "-title" },
-    el("h2", { id: id + "-title", text: title }), intro && el("p", { class: "intro", text: intro }));
+  const head = [el("h2", { id: id + "-title", text: title }), intro && el("p", { class: "intro", text: intro })].filter(Boolean);
+  const old = document.getElementById(id);
+  if (old) {
+    old.replaceChildren(...head);
+    return old;
+  }
+  const node = el("section", { id, "aria-labelledby": id + "-title" }, ...head);
   document.getElementById("main").append(node);
   document.getElementById("nav").append(el("a", { href: "#" + id, text: title }));
   return node;
@@ -170,13 +176,22 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-const onTheme = [];
+/* Canvases, which are drawn anew in other colours. */
+let themed = [];
+function onTheme(node, redraw) {
+  themed = themed.filter((t) => t.node.isConnected || t.young);
+  themed.push({ node, redraw, young: true });
+}
+
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
   const button = document.getElementById("theme");
   button.textContent = theme === "dark" ? "Light" : "Dark";
   button.setAttribute("aria-label", "Use the " + (theme === "dark" ? "light" : "dark") + " colours");
-  for (const redraw of onTheme) redraw();
+  for (const t of themed) {
+    t.young = false;
+    t.redraw();
+  }
 }
 
 function startTheme() {

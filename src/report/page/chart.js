@@ -56,6 +56,17 @@ class Group {
   draw() {
     for (const chart of this.charts) chart.draw();
   }
+  /* The runs have read on: the same curves, longer. */
+  renew() {
+    for (const chart of this.charts) {
+      for (const line of chart.lines) {
+        const s = line.run.metrics.get(line.name);
+        if (s) Object.assign(line, { x: s.x, y: s.y, low: s.low, high: s.high, weight: null });
+      }
+      chart.place();
+    }
+    this.draw();
+  }
 }
 
 /* Exponential smoothing without the pull of its start (as Adam corrects its moments). */

@@ -53,7 +53,7 @@ function through(run, name, x) {
 
 function curve(run, name, label, o) {
   const s = run.metrics.get(name);
-  return s && s.y.length ? Object.assign({ label, run, x: s.x, y: s.y, low: s.low, high: s.high, colour: 0, dash: "" }, o) : null;
+  return s && s.y.length ? Object.assign({ label, run, name, x: s.x, y: s.y, low: s.low, high: s.high, colour: 0, dash: "" }, o) : null;
 }
 
 /* One line per run of each [name, label, options]; with several runs colours tell runs apart, with
@@ -70,7 +70,7 @@ function lines(runs, wanted) {
 }
 
 function curvesSection(runs) {
-  const group = new Group();
+  const group = runs.curves = new Group();
   const node = section("curves", "Curves", "Drag over a part to look closer; all curves follow. Double-click, or 0, shows everything again.");
   node.append(curveTools(group, runs));
   const sources = [...new Set(runs.flatMap((run) => run.metrics.names("step/sources/")))].sort();

@@ -12,7 +12,7 @@ function healthSection(runs) {
   const runsWith = runs.filter((run) => run.metrics.names("health/").length);
   if (!runsWith.length) return;
   const node = section("health", "Health of learning", "Measured on the steps that log.health asked for.");
-  const group = new Group(), grid = el("div", { class: "grid" });
+  const group = runs.health = new Group(), grid = el("div", { class: "grid" });
   group.axis = AXES[0];
   for (const run of runsWith) if (run.metrics.names("health/parameters/").length) node.append(healthMap(run, runs.length > 1));
   const layers = [...new Set(runsWith.flatMap((run) => run.metrics.names("health/attention_lse_max/")))];
@@ -47,7 +47,7 @@ class HeatMap {
     this.canvas.addEventListener("pointerleave", () => { hideTip(); this.pointed = false; this.draw(); });
     this.canvas.addEventListener("keydown", (e) => this.key(e));
     new ResizeObserver(() => this.draw()).observe(this.canvas.parentElement || this.canvas);
-    onTheme.push(() => this.draw());
+    onTheme(this.canvas, () => this.draw());
     this.load();
   }
   load() {

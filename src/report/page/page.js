@@ -1,9 +1,9 @@
 /* The page, from its data. */
 
 function summarySection(runs) {
-  const main = document.getElementById("main");
-  const node = el("section", { id: "summary", "aria-label": "Summary" });
-  main.append(node);
+  const node = document.getElementById("summary") || el("section", { id: "summary", "aria-label": "Summary" });
+  node.replaceChildren();
+  if (!node.isConnected) document.getElementById("main").append(node);
   for (const run of runs)
     for (const sentence of [...(run.missing || []), ...faults(run)])
       node.append(el("p", { class: "note" }, el("b", { text: "Missing:" }), (runs.length > 1 ? run.title + ": " : "") + sentence));
@@ -73,21 +73,33 @@ function show(data) {
   document.getElementById("nav").replaceChildren();
   summarySection(runs);
   curvesSection(runs);
-  timelineSection(runs);
-  rooflineSection(runs);
-  memorySection(runs);
+  recordSections(runs);
   healthSection(runs);
   energySection(runs);
   dataSection(runs);
   settingsSection(runs);
   logSection(runs);
-  document.getElementById("main").append(el("p", { class: "intro", text: `Made ${moment(data.made)} by Headway ${data.headway}. This page asks nothing of any network.` }));
+  document.getElementById("main").append(el("p", { class: "intro", id: "made" }));
+  tellMade(data);
+  return runs;
+}
+
+function recordSections(runs) {
+  timelineSection(runs);
+  rooflineSection(runs);
+  memorySection(runs);
+}
+
+function tellMade(data) {
+  document.getElementById("made").textContent = `Made ${moment(data.made)} by Headway ${data.headway}. ` +
+    (live.on ? "This page asks headway serve on this machine, and nothing else." : "This page asks nothing of any network.");
 }
 
 function start() {
   startTheme();
   const text = document.getElementById("data").textContent;
   if (text) show(JSON.parse(text));
+  else startLive();
   document.documentElement.dataset.ready = "yes";
 }
 

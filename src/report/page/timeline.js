@@ -59,7 +59,7 @@ class Timeline {
     this.scroller = el("div", { class: "timescroll" }, this.spacer);
     this.layOut();
     this.listen();
-    onTheme.push(() => { this.inks = null; this.draw(); });
+    onTheme(this.canvas, () => { this.inks = null; this.draw(); });
     new ResizeObserver(() => this.draw()).observe(this.scroller);
   }
 
@@ -300,6 +300,7 @@ class Timeline {
   }
 
   show(from, to) {
+    this.touched = true;
     const most = this.length * 1.02, least = this.least - this.length * 0.01, wide = Math.min(to - from, most - least);
     this.from = clamp(from, least, most - wide);
     this.to = this.from + wide;
@@ -361,17 +362,17 @@ function timelineSection(runs) {
     const record = run.record;
     if (!record || !record.steps.length) continue;
     const many = runs.filter((r) => r.record).length > 1, steps = record.steps;
-    const node = run.timelineNode = section("timeline" + (many ? runs.indexOf(run) : ""), many ? "Timeline, " + run.title : "Timeline",
+    const node = section("timeline" + (many ? runs.indexOf(run) : ""), many ? "Timeline, " + run.title : "Timeline",
       `Steps ${steps[0].step + 1} to ${steps[steps.length - 1].step + 1} of ${record.ranks.length} rank${record.ranks.length > 1 ? "s" : ""}, on one clock. Drag to move; pinch, Ctrl and wheel, or a double click look closer.` +
       (record.resolution > 0 ? ` Neighbours that lie within ${seconds(record.resolution * 1e-9)} are drawn as one.` : ""));
     for (const sentence of record.damage) node.append(el("p", { class: "note" }, el("b", { text: "Missing:" }), sentence));
-    node.append(timelineCard(record));
+    node.append(timelineCard(run));
     if (record.ranks.length > 1) node.append(ranksChart(run));
   }
 }
 
-function timelineCard(record) {
-  const line = new Timeline(record), steps = record.steps;
+function timelineCard(run) {
+  const record = run.record, line = run.timeline = new Timeline(record), steps = record.steps;
   const tool = (text, name, does) => el("button", { type: "button", text, "aria-label": name, title: name, on: { click: does } });
   const pick = el("select", { "aria-label": "Show a step" }, el("option", { value: "", text: "step …" }), ...steps.map((s, i) => el("option", { value: i, text: "step " + (s.step + 1) })));
   pick.addEventListener("change", () => {
