@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/sys.h"
+#include "diagnose/diagnosis.h"
 #include "report/page_files.h"
 #include "report/pack.h"
 #include "report/run_record.h"
@@ -143,6 +144,19 @@ static void put_curves(struct run_page *p, struct json *j)
     run_metrics_put(&p->metrics, j);
 }
 
+static void put_diagnosis(struct run_page *p, struct json *j)
+{
+    struct diagnosis d;
+    struct measure_range range = { .last = -1 };
+    json_key(j, "diagnosis");
+    if (diagnosis_open(&d, p->folder, &range) < 0) {
+        json_nothing(j);
+        return; /* for the reason that there is no record, or nothing to judge in it yet */
+    }
+    diagnosis_json(&d, j);
+    diagnosis_close(&d);
+}
+
 static void put_run(struct run_page *p, enum run_page_part part, struct json *j)
 {
     p->n_missing = 0;
@@ -155,6 +169,7 @@ static void put_run(struct run_page *p, enum run_page_part part, struct json *j)
         json_key(j, "record");
         if (run_record_put(p->folder, j) < 0)
             say_missing(p, err_message());
+        put_diagnosis(p, j);
     }
     put_missing(p, j);
     json_end(j);

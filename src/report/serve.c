@@ -115,8 +115,9 @@ static const struct serve_part *make(struct serve *s, struct serve_part *p,
 {
     struct text data = { 0 };
     bool changed;
-    if (p->made >= 0 && now - p->made < every)
+    if (p->made >= 0 && now - p->made < fmax(every, SERVE_SHARE * p->took))
         return p;
+    u64 began = sys_now_ns();
     for (i64 i = 0; i < s->n_runs; i++)
         if (part == RUN_PAGE_CURVES && run_page_read(s->runs[i], &changed) < 0)
             log_line(LOG_WARN, "%s", err_message());
@@ -124,6 +125,7 @@ static const struct serve_part *make(struct serve *s, struct serve_part *p,
     wrap(p, &data);
     text_fini(&data);
     p->made = now;
+    p->took = 1e-9 * (double)(sys_now_ns() - began);
     return p;
 }
 

@@ -18,12 +18,14 @@
 
 enum {
     SERVE_DATA_S = 1, SERVE_RECORD_S = 10,
+    SERVE_SHARE = 20, /* of the time, one part in so many at most is spent on reading */
     SERVE_PER_S = 30, SERVE_BURST = 120 /* requests; more are answered 429 */
 };
 
 struct serve_part {
     struct text text;
-    double made;     /* when, -1: never */
+    double made;     /* when, -1: never; and how long that took */
+    double took;
     u64 hash;        /* of what it says, and its name towards the page */
 };
 

@@ -186,6 +186,8 @@ def check_timeline(page):
     page.drag(x + w * 0.6, y + h / 2, x + w * 0.4, y + h / 2)
     check(page.evaluate(PIXELS) != near, "dragging moves it")
     page.key("0")
+    check(page.evaluate("document.querySelectorAll('#findings .share i').length > 0"),
+          "findings say where a step's time goes")
     for part in ("roofline", "memory"):
         check(page.evaluate(f"document.querySelectorAll('#{part} svg.plot path').length > 0"),
               f"the {part} is drawn")

@@ -72,6 +72,7 @@ function show(data) {
   document.getElementById("main").replaceChildren();
   document.getElementById("nav").replaceChildren();
   summarySection(runs);
+  findingsSection(runs);
   curvesSection(runs);
   recordSections(runs);
   healthSection(runs);

@@ -1,0 +1,50 @@
+/* What costs the run most, where, and what mending it would give back (headway diagnose). */
+
+const TIMES = [["compute_s", "computing", "--t0"], ["wait_s", "waiting for other ranks", "--t4", "lines"], ["transfer_s", "bytes on their way", "--t6"],
+  ["data_s", "waiting for data", "--t5", "lines"], ["gap_s", "gaps", "--t7"], ["log_s", "logging", "--t7", "dots"], ["eval_s", "evaluation", "--t8"], ["checkpoint_s", "saving", "--t9"]];
+
+function findingsSection(runs) {
+  const judged = runs.filter((run) => run.diagnosis);
+  if (!judged.length) return;
+  const node = section("findings", "Findings", "What costs time, sorted by what mending it would give back; each with its numbers, and with the look-alikes that these numbers rule out.");
+  for (const run of judged) {
+    const d = run.diagnosis;
+    if (judged.length > 1) node.append(el("h3", { text: run.title }));
+    node.append(d.findings.length ? el("ol", { class: "findings" }, ...d.findings.map((f) => finding(f, d)))
+      : el("p", { class: "card", text: `Nothing above the noise: a finding would have to lose at least ${seconds(d.theta_s)} of a step of ${seconds(d.step_s)}, over ${number(d.steps)} steps.` }),
+    shareCard(d));
+    if (run.ladder) node.append(ladderCard(run.ladder));
+    if (d.missing.length) node.append(el("details", {}, el("summary", { text: `What could not be judged (${d.missing.length})` }), el("ul", {}, ...d.missing.map((text) => el("li", { text })))));
+  }
+}
+
+function placeText(p) {
+  const words = [p.rank !== null && "rank " + p.rank, p.peer !== null && "with rank " + p.peer, p.stage !== null && "stage " + p.stage, p.layer !== null && "layer " + p.layer, p.op, p.lane && "lane " + p.lane,
+    p.first_step !== null && (p.last_step !== null && p.last_step !== p.first_step ? `steps ${p.first_step} to ${p.last_step}` : `step ${p.first_step}`)].filter(Boolean);
+  return words.length ? words.join(", ") : "everywhere";
+}
+
+function finding(f, d) {
+  const [low, mid, high] = f.gain_s || [NaN, NaN, NaN], share = (x) => clamp(100 * x / d.step_s, 0, 100);
+  const words = isNumber(mid) ? `${seconds(mid)} a step back (${percent(mid / d.step_s)}; between ${seconds(low)} and ${seconds(high)}${f.gain_by ? ", by " + f.gain_by : ""})` : "the run stands still";
+  return el("li", { class: "card" },
+    el("div", { class: "head" }, el("h3", {}, f.title, el("span", { class: "id", text: f.id })), el("span", { class: "unit", text: placeText(f.place) })),
+    el("p", { class: "gain", text: words }),
+    isNumber(mid) && svg("svg", { class: "gainbar", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
+      svg("rect", { x: 0, y: 4, width: 100, height: 2, fill: "var(--grid)" }), svg("rect", { x: share(low), y: 2, width: Math.max(0.5, share(high) - share(low)), height: 6, fill: "var(--c0)", opacity: 0.3 }),
+      svg("rect", { x: clamp(share(mid) - 0.3, 0, 99.4), y: 0, width: 0.6, height: 10, fill: "var(--c0)" })),
+    el("ul", {}, ...f.evidence.map((text) => el("li", { text }))),
+    f.fix && el("p", {}, el("b", { text: "Mend: " }), el("code", { text: f.fix })),
+    f.confirm && el("p", {}, el("b", { text: "Confirm: " }), el("code", { text: f.confirm })),
+    f.rejected.length > 0 && el("details", {}, el("summary", { text: "Why not something else" }), el("ul", {}, ...f.rejected.map((r) => el("li", { text: `${r.id}: ${r.why}` })))));
+}
+
+/* Where a step's time goes: one bar, mean over ranks. */
+function shareCard(d) {
+  const parts = TIMES.map(([key, name, ink, hatch]) => ({ name, ink, hatch, s: d.times[key] })).filter((p) => p.s > 0);
+  const all = parts.reduce((sum, p) => sum + p.s, 0);
+  return el("figure", { class: "card spaced" }, el("div", { class: "head" }, el("h3", { text: "Where a step's time goes" }), el("span", { class: "unit", text: `${seconds(d.step_s)} a step, mean over ranks and ${number(d.steps)} steps` })),
+    el("div", { class: "share", "aria-hidden": "true" }, ...parts.filter((p) => p.s / all > 0.002).map((p) => el("i", { class: p.hatch || "", style: { "--ink-of": `var(${p.ink})`, "flex-grow": String(p.s / all) } }))),
+    el("div", { class: "keys" }, ...parts.map((p) => el("span", {}, el("i", { class: p.hatch || "", style: { "--ink-of": `var(${p.ink})` } }), `${p.name} ${percent(p.s / all)}`))),
+    tableBehind("Where a step's time goes", () => ({ columns: [{ name: "part" }, { name: "seconds per step", number: true }, { name: "share", number: true }], rows: parts.map((p) => [p.name, seconds(p.s), percent(p.s / all)]) })));
+}
