@@ -15,9 +15,17 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
+# The pipe is descriptors 3 (in) and 4 (out) of the browser, whatever their numbers are here.
+WITH_PIPE = """import fcntl, os, sys
+ends = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 20) for fd in sys.argv[1:3]]
+os.dup2(ends[0], 3)
+os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -40,9 +48,8 @@ class Browser:
                    "--user-data-dir=" + self.folder]
         if os.getuid() == 0:
             options.append("--no-sandbox")
-        # The pipe is descriptors 3 (in) and 4 (out) of the browser.
-        line = f'exec "$@" 3<&{to_read} 4>&{to_write}'
-        self.process = subprocess.Popen(["sh", "-c", line, "sh", program, *options],
+        self.process = subprocess.Popen([sys.executable, "-c", WITH_PIPE, str(to_read),
+                                         str(to_write), program, *options],
                                         pass_fds=(to_read, to_write), start_new_session=True,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                         stderr=subprocess.DEVNULL)
