@@ -1,9 +1,18 @@
 /* What runs would take on machines that one does not have. */
 #include "cli/command.h"
 
-extern const struct command cmd_plan_calibrate, cmd_plan_compare, cmd_plan_explain, cmd_plan_fit,
-    cmd_plan_goodput, cmd_plan_limits, cmd_plan_machine, cmd_plan_memory, cmd_plan_run,
-    cmd_plan_search, cmd_plan_validate;
+extern const struct command cmd_plan_search;
+extern const struct command cmd_plan_explain;
+extern const struct command cmd_plan_compare;
+extern const struct command cmd_plan_memory;
+extern const struct command cmd_plan_fit;
+extern const struct command cmd_plan_run;
+extern const struct command cmd_plan_limits;
+extern const struct command cmd_plan_goodput;
+extern const struct command cmd_plan_network;
+extern const struct command cmd_plan_machine;
+extern const struct command cmd_plan_validate;
+extern const struct command cmd_plan_calibrate;
 
 static const struct command *const subcommands[] = {
     &cmd_plan_search,
@@ -14,6 +23,7 @@ static const struct command *const subcommands[] = {
     &cmd_plan_run,
     &cmd_plan_limits,
     &cmd_plan_goodput,
+    &cmd_plan_network,
     &cmd_plan_machine,
     &cmd_plan_validate,
     &cmd_plan_calibrate,

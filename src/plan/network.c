@@ -71,6 +71,13 @@ static double shared_out(const struct span *s, int tier, double bytes)
     return bytes / (s->below[tier] * s->bytes_per_s[tier]);
 }
 
+/* The same where one node after the other passes on everything: from a domain of several nodes it
+ * leaves by the links of the last one. */
+static double passed_on(const struct span *s, int tier, double bytes)
+{
+    return bytes / (s->below[tier ? 1 : 0] * s->bytes_per_s[tier]);
+}
+
 /* --- algorithms --------------------------------------------------------------------- */
 
 /* How often the bytes X go around or down: an allreduce is a scatter and a gather. */
@@ -87,7 +94,7 @@ static double ring(const struct span *s, enum net_op op, double bytes)
     double around = op == NET_BROADCAST ? bytes : bytes * (n - 1) / n;
     for (int i = 0; i < s->tiers; i++) {
         step = fmax(step, s->latency_s[i]);
-        moving = fmax(moving, shared_out(s, i, around));
+        moving = fmax(moving, passed_on(s, i, around));
     }
     return rounds_of(op) * ((n - 1) * step + moving);
 }
@@ -100,7 +107,7 @@ static double tree(const struct span *s, enum net_op op, double bytes)
         return INFINITY;
     for (int i = 0; i < s->tiers; i++) {
         steps += ceil(log2(s->fan[i])) * s->latency_s[i];
-        moving = fmax(moving, shared_out(s, i, bytes));
+        moving = fmax(moving, passed_on(s, i, bytes));
     }
     return rounds_of(op) * (steps + moving);
 }
@@ -114,7 +121,7 @@ static double in_switch(const struct span *s, enum net_op op, double bytes)
         return INFINITY;
     for (int i = 1; i < s->tiers; i++) {
         steps += 2 * ceil(log2(s->fan[i])) * s->latency_s[i];
-        moving = fmax(moving, shared_out(s, i, 2 * bytes));
+        moving = fmax(moving, passed_on(s, i, 2 * bytes));
     }
     return steps + moving;
 }

@@ -2,7 +2,7 @@
 #include "test.h"
 
 #include "base/err.h"
-#include "plan/network.h"
+#include "plan/net_facts.h"
 
 #include <math.h>
 
@@ -203,7 +203,38 @@ TEST(bands_stay_in_order)
             }
 }
 
+/* The machines whose tiers were fitted to published rows: a change that makes them worse is seen. */
+TEST(measured_collectives_are_met)
+{
+    static const struct { const char *name; i64 rows, inside; double median, mean; } sets[] = {
+        { "p5-efa", 31, 28, 0.15, 0.22 },
+        { "dgx-a100", 18, 16, 0.08, 0.12 },
+        { "a100-100g", 17, 14, 0.10, 0.15 },
+        { "mi300x-roce", 2, 2, 0.05, 0.05 },
+    };
+    struct arena a;
+    arena_init(&a);
+    for (i64 i = 0; i < COUNT_OF(sets); i++) {
+        struct plan_machine m;
+        struct net_fact *facts;
+        i64 n;
+        CHECK_OK(plan_machine_load(&m, sets[i].name, &a));
+        CHECK_OK(net_facts_of(&m, &facts, &n, &a));
+        CHECK_EQ(n, sets[i].rows);
+        struct net_errors e = net_facts_errors(facts, n, &a);
+        CHECK(e.inside >= sets[i].inside);
+        CHECK(e.median < sets[i].median && e.mean < sets[i].mean);
+    }
+    struct plan_machine none;
+    struct net_fact *facts;
+    i64 n;
+    CHECK_OK(plan_machine_load(&none, "h100-sxm-roce", &a));
+    CHECK_FAILS(net_facts_of(&none, &facts, &n, &a), ERR_CONFIG, "names no measured system");
+    arena_fini(&a);
+}
+
 TEST_MAIN(ONE(on_one_tier_the_forms_are_closed), ONE(rings_take_what_walking_their_links_takes),
           ONE(groups_are_spread_over_tiers), ONE(nodes_are_entered_by_all_their_links),
           ONE(small_messages_go_by_trees_and_large_ones_by_rings), ONE(what_is_shared_takes_longer),
-          ONE(a_torus_is_crossed_by_what_goes_far), ONE(bands_stay_in_order))
+          ONE(a_torus_is_crossed_by_what_goes_far), ONE(bands_stay_in_order),
+          ONE(measured_collectives_are_met))
