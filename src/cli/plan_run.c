@@ -48,7 +48,8 @@ static const struct option options[] = {
     { "law", FLAG(STRING, law), "llama3",
       .help = "Failures, as 'headway plan goodput' takes them; none: nothing fails." },
     { "price", FLAG(STRING, price), NULL,
-      .help = "What a device costs in an hour, such as 4.2USD/h; there is no list of prices." },
+      .help = "What a device costs in an hour, such as 4.2USD/h, or a file with such a line for "
+              "each device ('h100-sxm: 4.2 USD/h'); no prices are known here." },
     { "location", FLAG(STRING, location), NULL,
       .help = "Where the electricity comes from: FRA, France, gcp:REGION, us:STATE, SE1." },
     { "carbon_g_per_kwh", FLAG(FLOAT, carbon), "0", .unit = "g/kWh", .max = 5000,
@@ -148,7 +149,7 @@ static int find_bill(struct plan_run *x, struct arena *a)
         .location = f->location, .g_per_kwh = f->carbon,
     };
     if (f->price)
-        TRY(plan_price_parse(f->price, "--price", &use.price, &use.currency, a));
+        TRY(plan_price_find(f->price, &x->machine, &use.price, &use.currency, a));
     return plan_bill_of(&x->machine, &use, &x->bill);
 }
 

@@ -1,7 +1,7 @@
 #include "plan/failures.h"
 
 #include "base/err.h"
-#include "base/text.h"
+#include "base/recipe.h"
 #include "plan/plan_files.h"
 
 #include <math.h>
@@ -13,7 +13,7 @@ static const double day_s = 86400;
 
 #define LAW(kind, field) OPTION_FIELD(kind, struct failure_law, field)
 
-const struct option failure_law_options[] = {
+static const struct option law_options[] = {
     { "name", LAW(STRING, name), "unnamed", .help = "What to call it." },
     { "source", LAW(STRING, source), NULL, .help = "Where the numbers come from." },
     { "nodes", LAW(INT, nodes), "0", .max = 1e9, .unit = "nodes",
@@ -86,7 +86,17 @@ static void fill_ends(double usual, double *least, double *most)
 
 int failure_law_load(struct failure_law *out, const char *name, struct arena *a)
 {
-    TRY(plan_file_load(out, failure_law_options, "machines/failures", name, a));
+    char path[4096];
+    const struct yaml_node *root;
+    TRY(plan_file_find(path, sizeof path, "machines/failures", name));
+    TRY(yaml_load(path, a, &root));
+    return failure_law_read(out, root, path, a);
+}
+
+int failure_law_read(struct failure_law *out, const struct yaml_node *root, const char *name,
+                     struct arena *a)
+{
+    TRY(recipe_read_map(law_options, out, root, a));
     TRY(read_rate(out->node_text, "node-days", name, &out->node_per_day));
     TRY(read_rate(out->job_text, "day", name, &out->job_per_day));
     TRY(read_rate(out->planned_text, "day", name, &out->planned_per_day));
@@ -135,11 +145,17 @@ double failure_daly(const struct failure_job *j)
     return w < 2 * m ? sqrt(2 * w * m) * (1 + sqrt(x) / 3 + x / 9) - w : m;
 }
 
+/* Of the time, for stops that were planned; something is always left. */
+static double planned_share(const struct failure_job *j)
+{
+    return fmin(0.999, j->planned_per_day * j->restart_s / day_s);
+}
+
 /* Seconds that a segment of progress takes on average, over its length. */
 static double stretch(const struct failure_job *j, double every)
 {
     double m = failure_mtbf(j), r = j->restart_s, unsafe = fmax(0, j->write_s - j->stall_s);
-    double planned = 1 - j->planned_per_day * r / day_s;
+    double planned = 1 - planned_share(j);
     if (isinf(m))
         return (every + j->stall_s) / every / planned;
     double down = j->detect_s * exp(r / m) + m * expm1(r / m) + unsafe;
@@ -196,7 +212,7 @@ struct failure_time failure_goodput(const struct failure_job *j)
 {
     double m = failure_mtbf(j), whole = stretch(j, j->every_s) * j->every_s;
     double segment = j->every_s + j->stall_s, failures = isinf(m) ? 0 : expm1(segment / m);
-    double r = j->restart_s, planned = j->planned_per_day * r / day_s;
+    double r = j->restart_s, planned = planned_share(j);
     double down = isinf(m) ? 0 : failures * (j->detect_s * exp(r / m) + m * expm1(r / m));
     double waiting = j->replica_nodes > 0 ? shrunk(j) : failure_short_of_nodes(j);
     struct failure_time t = {

@@ -23,6 +23,7 @@
 #define HEADWAY_PLAN_FAILURES_H
 
 #include "base/option.h"
+#include "base/yaml.h"
 #include "plan/machine_file.h"
 
 struct json;
@@ -44,7 +45,9 @@ struct failure_law {
 
 /* A name in machines/failures, or a path. */
 int failure_law_load(struct failure_law *out, const char *name, struct arena *a);
-extern const struct option failure_law_options[];
+/* An already read map; `name` stands for it in messages. */
+int failure_law_read(struct failure_law *out, const struct yaml_node *root, const char *name,
+                     struct arena *a);
 
 struct failure_job {
     i64 nodes, spares;

@@ -425,6 +425,22 @@ int plan_price_parse(const char *text, const char *where, double *amount, const 
     return OK;
 }
 
+int plan_price_find(const char *text, const struct plan_machine *m, double *amount,
+                    const char **currency, struct arena *a)
+{
+    const struct yaml_node *root, *price;
+    if (sys_file_bytes(text) < 0)
+        return plan_price_parse(text, "--price", amount, currency, a);
+    TRY(yaml_load(text, a, &root));
+    price = yaml_get(root, m->name);
+    if (!price)
+        price = yaml_get(root, m->device.name);
+    if (!price || price->kind != YAML_SCALAR)
+        return err_set(ERR_CONFIG, "%s has no price of %s; add a line '%s: 4.2 USD/h'", text,
+                       m->device.name, m->device.name);
+    return plan_price_parse(price->text, yaml_where(price, a), amount, currency, a);
+}
+
 static int read_host(struct reader *r, const struct yaml_node *root)
 {
     const struct yaml_node *node = yaml_get(root, "host");

@@ -110,6 +110,11 @@ struct plan_machine {
 int plan_price_parse(const char *text, const char *where, double *amount, const char **currency,
                      struct arena *a);
 
+/* The same, or a file with a list of prices by name of device or machine; the machine's own name
+ * goes first. ERR_CONFIG when the list has neither. */
+int plan_price_find(const char *text, const struct plan_machine *m, double *amount,
+                    const char **currency, struct arena *a);
+
 /* A file, the NAME of machines/NAME.yaml or machines/devices/NAME.yaml, a line as above (it has a
  * blank or a colon), or "here": this machine, a device being a core. A device alone is a
  * machine of one. Texts live in the arena. */

@@ -2,11 +2,14 @@
  * double is refused with the sentence that helps. */
 #include "test.h"
 
+#include "base/csv.h"
 #include "base/err.h"
 #include "plan/machine_file.h"
 #include "plan/quantity.h"
 
+#include <ctype.h>
 #include <math.h>
+#include <stdlib.h>
 
 static struct arena arena;
 
@@ -73,6 +76,54 @@ TEST(a_line_counts_outwards)
     CHECK_OK(plan_machine_room(&m, 100000));
     CHECK_OK(plan_machine_load(&m, "h100-sxm", &arena));
     CHECK_FAILS(plan_machine_room(&m, 2), ERR_USAGE, "describe how they are joined");
+}
+
+/* "A100-SXM-80GB" and a100-sxm-80gb are one; names may be shorter: h100-sxm. */
+static bool same_name(const char *file, const char *row)
+{
+    for (; *file; file++, row++)
+        if (tolower((unsigned char)*row) != *file && !(*row == ' ' && *file == '-'))
+            return false;
+    return *row == '\0' || *row == '-' || *row == ' ';
+}
+
+static void check_cell(const struct csv *t, i64 row, const char *column, double scale,
+                       double value)
+{
+    const char *cell = csv_cell(t, row, csv_column(t, column));
+    if (!*cell)
+        return;
+    if (fabs(strtod(cell, NULL) * scale - value) > 1e-6 * value)
+        fail_msg("%s of %s: %s in facts/hardware.csv, %g in machines/devices/", column,
+                 csv_cell(t, row, 0), cell, value / scale);
+}
+
+TEST(devices_are_those_of_the_facts)
+{
+    struct csv t;
+    const char **names;
+    i64 n, matched = 0;
+    CHECK_OK(csv_load(SOURCE_DIR "/facts/hardware.csv", &arena, &t));
+    CHECK_OK(plan_machine_names(true, &names, &n, &arena));
+    for (i64 row = 0; row < t.n_rows; row++)
+        for (i64 i = 0; i < n; i++) {
+            struct plan_machine m;
+            if (!same_name(names[i], csv_cell(&t, row, 0)))
+                continue;
+            CHECK_OK(plan_machine_load(&m, names[i], &arena));
+            const struct plan_device *d = &m.device;
+            check_cell(&t, row, "bf16_dense_tflops", 1e12, d->peak[PLAN_BF16]);
+            check_cell(&t, row, "fp8_dense_tflops", 1e12, d->peak[PLAN_FP8]);
+            check_cell(&t, row, "fp32_vector_tflops", 1e12, d->peak[PLAN_FP32]);
+            check_cell(&t, row, "max_achieved_matmul_bf16_tflops", 1e12, d->reached[PLAN_BF16]);
+            check_cell(&t, row, "mem_gb", 1e9, d->memory_sold_bytes);
+            check_cell(&t, row, "mem_bw_gbs", 1e9, d->memory_bytes_per_s);
+            check_cell(&t, row, "intra_node_uni_gbs_per_gpu", 1e9, d->link_bytes_per_s);
+            check_cell(&t, row, "inter_node_gbs_per_gpu", 1e9, d->network_bytes_per_s);
+            check_cell(&t, row, "tdp_w", 1, d->peak_w);
+            matched++;
+        }
+    CHECK_EQ(matched, 26);
 }
 
 static const char good_device[] =
@@ -199,7 +250,7 @@ int main(void)
 {
     const struct CMUnitTest all[] = {
         ONE(every_machine_and_device_loads), ONE(a_line_says_what_a_file_says),
-        ONE(a_line_counts_outwards), ONE(a_good_file_is_read),
+        ONE(devices_are_those_of_the_facts), ONE(a_line_counts_outwards), ONE(a_good_file_is_read),
         ONE(traps_of_data_sheets_are_refused), ONE(lines_that_say_nothing_sensible_are_refused),
         ONE(quantities_read_back),
     };

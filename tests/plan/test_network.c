@@ -203,7 +203,7 @@ TEST(bands_stay_in_order)
             }
 }
 
-/* The machines whose tiers were fitted to published rows: a change that makes them worse is seen. */
+/* Of machines whose tiers were fitted to published rows: a change that makes them worse is seen. */
 TEST(measured_collectives_are_met)
 {
     static const struct { const char *name; i64 rows, inside; double median, mean; } sets[] = {

@@ -1,0 +1,103 @@
+/* `headway plan` run, goodput, limits, network and machine, as a person meets them. */
+#include "cli/program.h"
+#include "test.h"
+
+#include <jansson.h>
+#include <math.h>
+
+/* Of a command that prints JSON. */
+static json_t *run_json(const char *line)
+{
+    json_error_t error;
+    json_t *o = json_loads(shell(line, 0), 0, &error);
+    if (!o)
+        fail_msg("%s: %s", line, error.text);
+    return o;
+}
+
+static double number(const json_t *o, const char *key)
+{
+    const json_t *v = json_object_get(o, key);
+    if (!json_is_number(v))
+        fail_msg("no number %s", key);
+    return json_number_value(v);
+}
+
+static double middle(const json_t *o, const char *key)
+{
+    return number(json_object_get(o, key), "mid");
+}
+
+TEST(a_run_is_sized_and_billed)
+{
+    json_t *o = run_json("$H plan run --model llama3-405b --tokens 15.6T --machine h100-sxm-roce "
+                         "--gpus 16384 --mfu 0.4 --law none --price 2USD/h --location FRA "
+                         "--pue 1 --json");
+    const json_t *bill = json_object_get(o, "bill");
+    double days = number(o, "flops_program") / (16384 * 989e12 * 0.4) / 86400;
+    CHECK_NEAR(middle(o, "days") / days, 1, 1e-9);
+    CHECK_NEAR(number(bill, "device_hours") / (days * 24 * 16384), 1, 1e-9);
+    CHECK_NEAR(number(bill, "money") / (2 * number(bill, "device_hours")), 1, 1e-9);
+    CHECK_NEAR(middle(bill, "tco2e") / (middle(bill, "mwh") * 56.039e-3), 1, 1e-9);
+    json_decref(o);
+}
+
+TEST(a_steps_time_and_a_utilisation_say_the_same)
+{
+    json_t *o = run_json("$H plan run --model gpt3-175b --seq 2048 --tokens 300G --machine selene "
+                         "--gpus 1024 --step-time 8.9s --step-tokens 1572864 --law none --json");
+    CHECK_NEAR(middle(o, "days"), 300e9 / 1572864 * 8.9 / 86400, 1e-6);
+    json_decref(o);
+    shell("$H plan run --step-time 3s 2>&1 | grep -q 'belong together'", 0);
+    shell("$H plan run --step-time 3s --step-tokens 1M --mfu 0.3 2>&1 | grep -q 'not both'", 0);
+}
+
+TEST(prices_may_come_from_a_file)
+{
+    shell("printf 'h100-sxm: 2.5 EUR/h\\n' >prices.yaml", 0);
+    shell("$H plan run --law none --price prices.yaml | grep -q 'money.*EUR'", 0);
+    shell("$H plan run --law none --machine selene --gpus 8 --price prices.yaml 2>&1 | "
+          "grep -q \"add a line 'a100-sxm-80gb: 4.2 USD/h'\"", 0);
+    shell("$H plan run --price 4 2>&1 | grep -q 'is no price'", 0);
+}
+
+TEST(goodput_is_simulated_and_in_closed_form)
+{
+    json_t *o = run_json("$H plan goodput --gpus 16384 --runs 100 --json");
+    double formula = number(json_object_get(json_object_get(o, "usual"), "shares"), "progress");
+    CHECK_NEAR(number(json_object_get(o, "simulated"), "progress"), formula, 0.01);
+    CHECK_NEAR(number(o, "mtbf_s") / 3600, 3.09, 0.01);
+    json_decref(o);
+    shell("$H plan goodput --runs 10 | grep -q 'published: above 90 %'", 0);
+    shell("test \"$($H plan goodput --runs 10 --json)\" = \"$($H plan goodput --runs 10 --json)\"",
+          0);
+    shell("$H plan goodput --law lama3 2>&1 | grep -q \"no 'lama3'\"", 0);
+}
+
+TEST(limits_and_exchanges_are_said)
+{
+    json_t *o = run_json("$H plan limits --model llama3-70b --machine h100-sxm-ib --json");
+    CHECK(number(o, "tensor_ways_in_node") == 8);
+    json_decref(o);
+    o = run_json("$H plan network p5-efa --gpus 512 --json");
+    CHECK(number(o, "measured_rows") == 31 && number(o, "median_error") < 0.15);
+    json_decref(o);
+    shell("$H plan network h100-sxm 2>&1 | grep -q 'describe how they are joined'", 0);
+}
+
+TEST(machines_are_listed_and_described)
+{
+    shell("$H plan machine | grep -q '^h100-sxm-roce'", 0);
+    shell("$H plan machine | grep -q '^trainium2'", 0);
+    shell("$H plan machine h800-sxm | grep -q 'link.node.*200 GB/s one-way'", 0);
+    shell("$H plan machine h800-sxm | grep -q 'not verified'", 0);
+    json_t *o = run_json("$H plan machine 'h100-sxm node:8 pod:32x50GB/s~8us/2' --json");
+    CHECK_EQ(json_array_size(json_object_get(o, "tiers")), 2);
+    json_decref(o);
+    shell("$H plan machine 'h100-sxm node:8x900GB/s' 2>&1 | grep -q 'both directions'", 0);
+    shell("$H plan machine h100-sxm-rose 2>&1 | grep -q \"did you mean 'h100-sxm-roce'\"", 0);
+}
+
+TEST_MAIN(ONE(a_run_is_sized_and_billed), ONE(a_steps_time_and_a_utilisation_say_the_same),
+          ONE(prices_may_come_from_a_file), ONE(goodput_is_simulated_and_in_closed_form),
+          ONE(limits_and_exchanges_are_said), ONE(machines_are_listed_and_described))
