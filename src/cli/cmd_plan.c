@@ -10,6 +10,7 @@ extern const struct command cmd_plan_run;
 extern const struct command cmd_plan_limits;
 extern const struct command cmd_plan_goodput;
 extern const struct command cmd_plan_network;
+extern const struct command cmd_plan_table;
 extern const struct command cmd_plan_machine;
 extern const struct command cmd_plan_validate;
 extern const struct command cmd_plan_calibrate;
@@ -24,6 +25,7 @@ static const struct command *const subcommands[] = {
     &cmd_plan_limits,
     &cmd_plan_goodput,
     &cmd_plan_network,
+    &cmd_plan_table,
     &cmd_plan_machine,
     &cmd_plan_validate,
     &cmd_plan_calibrate,

@@ -40,8 +40,15 @@ static int check(const struct planned_job *p)
 
 int plan_job_open(struct planned_job *out, const struct plan_flags *flags, struct arena *a)
 {
-    *out = (struct planned_job){ 0 };
-    TRY(spec_load(&out->spec, flags->model, a));
+    struct model_spec spec;
+    TRY(spec_load(&spec, flags->model, a));
+    return plan_job_open_spec(out, flags, &spec, a);
+}
+
+int plan_job_open_spec(struct planned_job *out, const struct plan_flags *flags,
+                       const struct model_spec *spec, struct arena *a)
+{
+    *out = (struct planned_job){ .spec = *spec };
     TRY(plan_machine_load(&out->machine, flags->machine, a));
     TRY(plan_stack_load(&out->stack, flags->stack, a));
     TRY(load_family(out, a));

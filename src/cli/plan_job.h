@@ -53,6 +53,9 @@ struct planned_job {
 
 /* Reads model, machine, constants, software and layout, and checks that there is room. */
 int plan_job_open(struct planned_job *out, const struct plan_flags *flags, struct arena *a);
+/* The same for a model that was read already. */
+int plan_job_open_spec(struct planned_job *out, const struct plan_flags *flags,
+                       const struct model_spec *spec, struct arena *a);
 
 /* One line: what is planned, and what was assumed. */
 void plan_job_print(const struct planned_job *p);
