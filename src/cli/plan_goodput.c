@@ -132,9 +132,10 @@ static void print_head(const struct goodput *g)
     printf("interruptions          %.3g a day: %.3g of nodes, %.3g of the job; one in %s\n",
            (double)j->nodes * j->node_per_day + j->job_per_day,
            (double)j->nodes * j->node_per_day, j->job_per_day, duration(failure_mtbf(j), text));
-    if (g->law.nodes > 0 && (j->nodes > 4 * g->law.nodes || 4 * j->nodes < g->law.nodes))
-        printf("                       observed on %lld nodes; this is far from it\n",
-               (long long)g->law.nodes);
+    double far = failure_extrapolation(&g->law, j->nodes);
+    if (far > 1.1)
+        printf("                       extrapolated: observed on %lld nodes; rates are taken to be "
+               "%.0f %% off at the ends\n", (long long)g->law.nodes, 100 * (far - 1));
     printf("checkpoints            every %s", duration(j->every_s, text));
     printf(" (Young %s", duration(failure_young(j), text));
     printf(", Daly %s", duration(failure_daly(j), text));

@@ -110,13 +110,19 @@ int failure_law_read(struct failure_law *out, const struct yaml_node *root, cons
     return OK;
 }
 
+double failure_extrapolation(const struct failure_law *law, i64 nodes)
+{
+    return law->nodes > 0 ? exp(0.1 * fabs(log((double)nodes / (double)law->nodes))) : 1;
+}
+
 struct failure_job failure_job_of(const struct failure_law *law, i64 nodes, enum failure_end end)
 {
     bool quick = end == FAILURE_QUICK, slow = end == FAILURE_SLOW;
+    double far = failure_extrapolation(law, nodes), rates = quick ? 1 / far : slow ? far : 1;
     return (struct failure_job){
         .nodes = nodes,
-        .node_per_day = law->node_per_day,
-        .job_per_day = law->job_per_day,
+        .node_per_day = law->node_per_day * rates,
+        .job_per_day = law->job_per_day * rates,
         .planned_per_day = law->planned_per_day,
         .hardware_share = law->hardware_share,
         .detect_s = quick ? law->detect_least_s : slow ? law->detect_most_s : law->detect_s,

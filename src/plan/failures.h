@@ -57,6 +57,10 @@ struct failure_job {
     double every_s;             /* progress between checkpoints */
 };
 
+/* How far rates may be off where a law was observed on other numbers of nodes: at the quick end they
+ * are divided by this, at the slow end multiplied. Assumed: 23 % for each factor of eight. */
+double failure_extrapolation(const struct failure_law *law, i64 nodes);
+
 /* At the middle of a law's ranges, or at their ends: slow gives the least goodput. every_s and
  * write_s are left 0. */
 enum failure_end { FAILURE_QUICK, FAILURE_MIDDLE, FAILURE_SLOW };

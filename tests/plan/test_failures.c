@@ -150,6 +150,11 @@ TEST(every_law_loads_and_nonsense_is_refused)
         struct failure_job j = failure_job_of(&law, law.nodes, FAILURE_MIDDLE);
         CHECK(failure_mtbf(&j) > 60);
     }
+    CHECK_OK(failure_law_load(&law, "llama3", &arena)); /* far away, bands are wider */
+    struct failure_job near = failure_job_of(&law, 2048, FAILURE_SLOW);
+    struct failure_job far = failure_job_of(&law, 2048 * 64, FAILURE_SLOW);
+    CHECK_NEAR(near.node_per_day, law.node_per_day, 1e-15);
+    CHECK_NEAR(far.node_per_day / law.node_per_day, pow(64, 0.1), 1e-9);
     CHECK_FAILS(failure_law_load(&law, "llama4", &arena), ERR_CONFIG, "no 'llama4'");
 }
 
