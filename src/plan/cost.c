@@ -25,12 +25,22 @@ const char *const plan_memory_names[PLAN_MEMORIES] = {
 
 /* --- messages ------------------------------------------------------------------------- */
 
+/* What software gets out of a tier: the family's share of what the data sheet says of the device's
+ * links, or what somebody measured there, if that is less. */
+static double tier_rate(const struct plan_machine *m, int tier, double share)
+{
+    const struct plan_tier *t = &m->tiers[tier];
+    double sheet = tier ? m->device.network_bytes_per_s : m->device.link_bytes_per_s;
+    double most = (sheet > 0 ? sheet : t->bytes_per_s.mid) * share;
+    return fmin(t->bytes_per_s.mid, most) / t->oversubscription;
+}
+
 double plan_exchange_seconds(const struct plan_job *job, i64 ranks, i64 stride, double bytes,
                              double steps)
 {
     const struct plan_machine *m = job->machine;
     const struct plan_family *f = job->family;
-    double rate = m->tiers[0].bytes_per_s.mid * f->link;
+    double rate = tier_rate(m, 0, f->link);
     double latency = fmax(m->tiers[0].latency_s.mid, f->link_latency_s);
     int t = 0;
     while (t < m->n_tiers - 1 && m->tiers[t].ranks < ranks * stride)
@@ -40,7 +50,7 @@ double plan_exchange_seconds(const struct plan_job *job, i64 ranks, i64 stride, 
         double together = (double)i64_min(ranks, i64_max(1, m->node_ranks / stride));
         double nodes = (double)ranks / together;
         double across = bytes * (1 - 1 / nodes) / (1 - 1 / (double)ranks);
-        double net = m->tiers[t].bytes_per_s.mid * f->net * together;
+        double net = tier_rate(m, t, f->net) * together;
         if (together == 1 || across / net > bytes / rate) {
             rate = net;
             bytes = across;
