@@ -458,8 +458,11 @@ static int kind_of(const struct record_span *s)
 static int by_begin(const void *a, const void *b)
 {
     const struct item *x = a, *y = b;
+    const bool empty = x->begin_ns == x->end_ns;
     if (x->begin_ns != y->begin_ns)
         return x->begin_ns < y->begin_ns ? -1 : 1;
+    if (empty != (y->begin_ns == y->end_ns)) /* a meeting to which it came last */
+        return empty ? -1 : 1;
     return (x->end_ns < y->end_ns) - (x->end_ns > y->end_ns); /* what contains stands before */
 }
 

@@ -75,7 +75,9 @@ static void price(struct finding *f, const struct measure *m, const struct findi
     if (f->edit.kind == EDIT_NONE)
         return;
     double mid = before - replay->length(replay->context, &f->edit, f->edit.factor);
-    double lo = before - replay->length(replay->context, &f->edit, f->edit.factor_lo);
+    struct finding_edit least = f->edit;
+    least.kind = f->edit.least != EDIT_NONE ? f->edit.least : f->edit.kind;
+    double lo = before - replay->length(replay->context, &least, f->edit.factor_lo);
     double hi = before - replay->length(replay->context, &f->edit, f->edit.factor_hi);
     if (!isfinite(mid) || !isfinite(lo) || !isfinite(hi))
         return;

@@ -30,11 +30,13 @@ enum finding_edit_kind {
     EDIT_TRANSFER, /* calls, by lane, rank */
     EDIT_EVEN_RANK, /* a rank's tasks take what the median rank's do */
     EDIT_EVEN_ROWS, /* every task takes its mean over data-parallel copies */
-    EDIT_EVEN_STAGES /* and over stages */
+    EDIT_EVEN_STAGES, /* and over stages */
+    EDIT_QUIET /* every task takes at most what it takes when nothing disturbs it */
 };
 
 struct finding_edit {
-    enum finding_edit_kind kind;
+    enum finding_edit_kind kind, least; /* least: what the pessimist's does instead; EDIT_NONE: the
+                                         * same with factor_lo */
     int rank, peer, stage, lane, phase, host; /* -1: any; a peer counts like the rank */
     bool recompute;                     /* only what is computed again */
     char op[MEASURE_NAME];              /* what its name begins with; empty: any */

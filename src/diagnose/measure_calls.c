@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { KEYS = 5, ALIKE = 4 }; /* the last one counts exchanges that are alike so far */
+
 static int compare_keys(const struct measure_call *x, const struct measure_call *y)
 {
-    for (int k = 0; k < 4; k++)
+    for (int k = 0; k < KEYS; k++)
         if (x->key[k] != y->key[k])
             return x->key[k] < y->key[k] ? -1 : 1;
     return 0;
@@ -34,7 +36,9 @@ static int by_rank_and_begin(const void *a, const void *b)
     const struct measure_call *x = a, *y = b;
     if (x->rank != y->rank)
         return x->rank < y->rank ? -1 : 1;
-    return (x->begin > y->begin) - (x->begin < y->begin);
+    if (x->begin != y->begin)
+        return x->begin < y->begin ? -1 : 1;
+    return (x->end > y->end) - (x->end < y->end);
 }
 
 static bool is_move(const struct record_task *t)
@@ -42,9 +46,15 @@ static bool is_move(const struct record_task *t)
     return (t->flags & (RECORD_SENDS | RECORD_RECEIVES)) != 0;
 }
 
-/* Members of a group run the same program; both ends of a boundary know the micro-batch. The last
- * part of the key counts exchanges that are alike so far. */
-static bool fill_key(const struct record_rank *k, const struct record_span *s, i64 key[4],
+static i64 moved_bytes(const struct record_rank *k, const struct record_task *t)
+{
+    bool known = t->moved >= 0 && t->moved < k->table->n_tensors;
+    return known ? k->table->tensors[t->moved].bytes : 0;
+}
+
+/* Members of a group run the same program; both ends of a boundary know the micro-batch and how
+ * much moves. */
+static bool fill_key(const struct record_rank *k, const struct record_span *s, i64 key[KEYS],
                      int *members, int *peer)
 {
     const struct record_task *t = s->task;
@@ -59,13 +69,16 @@ static bool fill_key(const struct record_rank *k, const struct record_span *s, i
         bool up = (t->flags & RECORD_UP) != 0;
         key[1] = (i64)g->ranks[0] << 32 | (u32)g->ranks[1];
         key[2] = 2 * k->table->actions[s->action].micro_batch + up;
+        key[3] = moved_bytes(k, t);
         key[0] = (i64)t->lane << 32 | 1;
     } else {
         if (g->n < 2)
             return false;
         key[0] = (i64)t->lane << 32;
         key[1] = (i64)g->ranks[0] << 32 | (u32)g->ranks[g->n - 1];
-        key[2] = (i64)s->action << 32 | s->task_id;
+        /* Stages have programs of their own: there the k-th call belongs to the others' k-th. */
+        bool alike = t->lane != LANE_PP && t->lane != LANE_TIE;
+        key[2] = alike ? (i64)s->action << 32 | s->task_id : -1;
     }
     *members = g->n;
     if (g->n == 2)
@@ -87,10 +100,9 @@ static void count_occurrences(struct measure_call *c, i64 n)
 {
     qsort(c, (size_t)n, sizeof *c, by_rank_and_key);
     for (i64 i = 1; i < n; i++) {
-        c[i].key[3] = 0;
-        if (c[i].rank != c[i - 1].rank || memcmp(c[i].key, c[i - 1].key, 3 * sizeof(i64)) != 0)
-            continue;
-        c[i].key[3] = c[i - 1].key[3] + 1;
+        if (c[i].rank == c[i - 1].rank &&
+            memcmp(c[i].key, c[i - 1].key, ALIKE * sizeof(i64)) == 0)
+            c[i].key[ALIKE] = c[i - 1].key[ALIKE] + 1;
     }
 }
 
@@ -123,18 +135,28 @@ static i64 count_calls(const struct record_step *s)
     return n;
 }
 
-/* On a lane in order an exchange stands behind those begun before it. c is by rank and begin. */
-static void queue_up(struct measure_call *c, i64 n)
+/* An exchange stands behind those begun before it: on a lane in order behind all of them, a move
+ * behind those over the same boundary in the same direction. c is by rank and begin. */
+static void queue_up(struct measure_call *c, i64 n, struct arena *a)
 {
-    i64 ended[LANE_COUNT];
+    enum { WAYS = 4 }; /* to and from the stage before and the one behind */
+    struct way { i64 key, ended; } *ways = ARENA_ARRAY(a, struct way, LANE_COUNT + WAYS);
     for (i64 i = 0; i < n; i++) {
         if (i == 0 || c[i].rank != c[i - 1].rank)
-            for (int lane = 0; lane < LANE_COUNT; lane++)
-                ended[lane] = INT64_MIN;
+            for (int w = 0; w < LANE_COUNT + WAYS; w++)
+                ways[w] = (struct way){ -1, INT64_MIN };
+        struct way *w = &ways[c[i].lane];
+        if (c[i].move) {
+            const i64 key = c[i].key[1] * 2 + (c[i].key[2] & 1);
+            for (w = &ways[LANE_COUNT]; w < &ways[LANE_COUNT + WAYS - 1]; w++)
+                if (w->key == key || w->key < 0)
+                    break;
+            w->key = key;
+        }
         c[i].free = i64_max(c[i].begin, c[i].come);
-        if (lane_in_order((enum lane)c[i].lane))
-            c[i].free = i64_max(c[i].free, ended[c[i].lane]);
-        ended[c[i].lane] = i64_max(ended[c[i].lane], c[i].end);
+        if (c[i].move || lane_in_order((enum lane)c[i].lane))
+            c[i].free = i64_max(c[i].free, w->ended);
+        w->ended = i64_max(w->ended, c[i].end);
     }
 }
 
@@ -166,7 +188,7 @@ void measure_match_calls(const struct record_step *s, struct measure_calls *out,
     }
     qsort(c, (size_t)n, sizeof *c, by_rank_and_begin);
     *out = (struct measure_calls){ c, n, ARENA_ARRAY(a, i64, s->n_ranks + 1) };
-    queue_up(c, n);
+    queue_up(c, n, a);
     for (i64 i = 0, r = 0; r <= s->n_ranks; r++) {
         while (i < n && c[i].rank < r)
             i++;

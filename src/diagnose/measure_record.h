@@ -26,7 +26,7 @@ int measure_record(struct measure **out, struct record *r, const char *folder,
 /* One rank's part in an exchange. Times on the common clock, ns. */
 struct measure_call {
     int rank, lane;     /* enum lane */
-    i64 key[4];         /* what all members of the same exchange have alike */
+    i64 key[5];         /* what all members of the same exchange have alike */
     i64 begin, end;
     i64 come;           /* when its last member had come */
     i64 free;           /* and the lane's exchanges before it had ended */

@@ -154,7 +154,8 @@ static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
                   100 * sigma / fmax(m->compute, 1e-12), 1e3 * lost);
     rule_reject(f, "B1", "no rank is the slowest in more than %.0f %% of the steps",
                 100 * e.share);
-    rule_edit(f, EDIT_EVEN_ROWS, 1);
+    rule_edit(f, EDIT_QUIET, 1);
+    f->edit.least = EDIT_EVEN_ROWS; /* noise that stays, but evenly */
     rule_gain(m, f, lost, lost, 0.35);
     rule_fix(f, "cores of their own for the ranks (taskset, cpuset), a quiet system, or fewer "
                 "meetings: --train.accumulate %lld", (long long)(2 * m->config.accumulate));
@@ -231,13 +232,17 @@ static bool look_bubble(const struct measure *m, const struct rule_limit *limit,
         lost = s.mean * (P - 1) / M;
     if (!(lost >= limit[0].value * m->step.mean) || !(lost >= m->theta))
         return false;
-    double twice = (M + P - 1) / M - (2 * M + P - 1) / (2 * M); /* of the compute of a step */
-    double gain = fmin(s.most * twice, lost);
+    /* Twice as many, half as long: so is what stands before and behind the steady part. It lies
+     * between a pipeline that the slowest stage paces, and one that only the others fill. */
+    double high = fmin((P - 1) * s.most / (2 * M), lost);
+    double low = fmin((P * s.mean - s.most) / (2 * M), lost), gain = 0.5 * (low + high);
     rule_evidence(f, "%.0f micro-batches pass through %.0f stages: stages stand empty for "
                      "%.1f ms a "
                   "step, %.0f %%", M, P, 1e3 * lost, 100 * lost / m->step.mean);
     rule_reject(f, "B4", "the slowest stage has %.2f times the mean", s.most / s.mean);
-    rule_gain(m, f, lost, gain, 0.3);
+    rule_gain(m, f, lost, gain, 0.15);
+    f->gain_lo = fmin(f->gain_lo, 0.9 * low);
+    f->gain_hi = fmax(f->gain_hi, 1.1 * high);
     rule_fix(f, "--train.accumulate %lld with --train.batch %lld, or --layout.schedule zb-h1",
              (long long)(2 * m->config.accumulate), (long long)i64_max(1, m->config.batch / 2));
     rule_confirm(f, "headway layout show RECIPE --train.accumulate %lld",

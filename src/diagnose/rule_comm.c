@@ -77,6 +77,21 @@ static void edit_less(struct finding *f, const struct measure_lane *l)
     f->edit.floor_per_byte = 1 / l->base_bytes_per_s;
 }
 
+/* Every lane that sends something has less than this share of its bandwidth, or more than so many
+ * times its latency: it is the links, not what the lane does. */
+static bool all_slow(const struct measure *m, double share, double times)
+{
+    bool all = true;
+    for (i64 i = 0; i < m->n_lanes; i++) {
+        const struct measure_lane *l = &m->lanes[i];
+        if (isfinite(times))
+            all &= l->latency_s > times * l->base_latency_s;
+        else
+            all &= l->bytes_per_s < share * l->base_bytes_per_s;
+    }
+    return all;
+}
+
 static double slow_bytes(const struct measure_lane *l)
 {
     return l->calls > 0 ? l->bytes * (1 / l->bytes_per_s - 1 / l->base_bytes_per_s) : NAN;
@@ -148,6 +163,8 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
     if (m->n_links > 1)
         rule_reject(f, "C11", "all links are alike");
     edit_less(f, l);
+    if (all_slow(m, limit[0].value, INFINITY))
+        f->edit.lane = -1;
     f->edit.less_per_byte = 1 / l->bytes_per_s - 1 / l->base_bytes_per_s;
     rule_gain(m, f, stood(l), gain, 0.3);
     rule_fix(f, "a faster link (%s), or fewer bytes over it: --train.accumulate %lld", l->axis,
@@ -171,6 +188,8 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
     rule_reject(f, "C2", "each message itself takes %.1f times what it should",
                 l->latency_s / l->base_latency_s);
     edit_less(f, l);
+    if (all_slow(m, 0, limit[0].value))
+        f->edit.lane = -1;
     f->edit.less = l->latency_s - l->base_latency_s;
     rule_gain(m, f, stood(l), gain, 0.3);
     rule_fix(f, "the network's delay (route, interrupt moderation, busy polling), or fewer "
@@ -185,8 +204,8 @@ static bool look_small_pieces(const struct measure *m, const struct rule_limit *
 {
     const struct measure_lane *l = worst_lane(m);
     double pieces = l ? fmax(1, l->rounds / (2 * (double)i64_max(1, l->members - 1))) : 1;
-    if (!l || !(by_latency(l) >= limit[0].value) || !(pieces * l->calls >= limit[1].value) ||
-        l->latency_s > limit[2].value * l->base_latency_s)
+    if (!l || !can_hide(l) || !(by_latency(l) >= limit[0].value) ||
+        !(pieces * l->calls >= limit[1].value) || l->latency_s > limit[2].value * l->base_latency_s)
         return false;
     const double saved = 1 - 1 / limit[3].value;
     double gain = hidden_first(l, saved * l->calls * l->latency_s);

@@ -16,6 +16,8 @@ struct whatif {
     int n;
     double step_s;       /* mean step of the measure */
     double length, measured; /* sums over the graphs */
+    float *quiet[MOST_GRAPHS]; /* of each node, once it was asked for: seconds undisturbed */
+    struct arena arena;
     double *seconds, *lead;  /* room for an edited graph */
     i64 room;
 };
@@ -61,6 +63,7 @@ int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i
     if (!w)
         return err_set(ERR_LIMIT, "no memory for replaying a run");
     *w = (struct whatif){ .step_s = m->step.mean };
+    arena_init(&w->arena);
     for (i64 i = 0; i < take && rc >= 0; i++) {
         rc = add_graph(w, r, m->numbers[i * m->n_steps / take], &nodes);
         if (w->n == 1 && nodes > 0) /* the first tells how many there is room for */
@@ -80,6 +83,7 @@ void whatif_free(struct whatif *w)
         return;
     for (int i = 0; i < w->n; i++)
         record_step_free(&w->steps[i]);
+    arena_fini(&w->arena);
     sys_free(w->seconds);
     sys_free(w->lead);
     sys_free(w);
@@ -138,6 +142,11 @@ struct peer {
     double seconds;
 };
 
+static i64 key_of(const struct whatif *w, int graph, const struct dag_node *n)
+{
+    return (i64)stage_of(w, graph, n->rank) << 48 | (i64)n->action << 32 | n->task_id;
+}
+
 static int by_key(const void *a, const void *b)
 {
     const struct peer *x = a, *y = b;
@@ -158,8 +167,7 @@ static void even_ranks(struct whatif *w, int graph, int rank)
     for (i64 i = 0; i < g->n; i++) {
         const struct dag_node *x = &g->nodes[i];
         if (x->kind == DAG_COMPUTE)
-            p[n++] = (struct peer){ (i64)stage_of(w, graph, x->rank) << 48 | (i64)x->action << 32 |
-                                        x->task_id, i, g->seconds[i] };
+            p[n++] = (struct peer){ key_of(w, graph, x), i, g->seconds[i] };
     }
     qsort(p, (size_t)n, sizeof *p, by_key);
     for (i64 i = 0, to; i < n; i = to) {
@@ -182,26 +190,123 @@ static void even_ranks(struct whatif *w, int graph, int rank)
     arena_fini(&a);
 }
 
-/* Every stage's tasks are stretched such that all stages compute equally long. */
+/* Of the same task of the same action, over all ranks of a stage and all steps: what a tenth of
+ * them do not exceed. */
+static void find_quiet(struct whatif *w)
+{
+    struct arena a;
+    i64 total = 0, n = 0;
+    arena_init(&a);
+    for (int i = 0; i < w->n; i++)
+        total += w->graphs[i]->n;
+    struct peer *p = ARENA_ARRAY(&a, struct peer, total);
+    for (int k = 0; k < w->n; k++) {
+        const struct dag *g = w->graphs[k];
+        w->quiet[k] = ARENA_ARRAY(&w->arena, float, g->n);
+        for (i64 i = 0; i < g->n; i++)
+            if (g->nodes[i].kind == DAG_COMPUTE)
+                p[n++] = (struct peer){ key_of(w, k, &g->nodes[i]), (i64)k << 32 | i,
+                                        g->seconds[i] };
+    }
+    qsort(p, (size_t)n, sizeof *p, by_key);
+    for (i64 i = 0, to; i < n; i = to) {
+        for (to = i + 1; to < n && p[to].key == p[i].key; to++)
+            ;
+        for (i64 k = i; k < to; k++)
+            w->quiet[p[k].node >> 32][p[k].node & 0xffffffff] = (float)p[i + (to - i) / 10].seconds;
+    }
+    arena_fini(&a);
+}
+
+static void keep_quiet(struct whatif *w, int graph)
+{
+    const struct dag *g = w->graphs[graph];
+    if (!w->quiet[graph])
+        find_quiet(w);
+    for (i64 i = 0; i < g->n; i++)
+        if (g->nodes[i].kind == DAG_COMPUTE)
+            w->seconds[i] = fmin(w->seconds[i], w->quiet[graph][i]);
+}
+
+/* --- stages --------------------------------------------------------------------------- */
+
+enum { STAGES = 64, LAYERS = 512 };
+
+/* Seconds of computing, summed over ranks. */
+struct shares {
+    double stage[STAGES], fixed[STAGES]; /* all; of what is in no layer, and stays */
+    double layer[LAYERS];
+    int stages, layers;
+};
+
+static void sum_shares(const struct whatif *w, int graph, struct shares *s)
+{
+    const struct dag *g = w->graphs[graph];
+    *s = (struct shares){ .stages = 0 };
+    for (i64 i = 0; i < g->n; i++) {
+        const struct dag_node *n = &g->nodes[i];
+        int stage = stage_of(w, graph, n->rank), layer = n->task ? n->task->layer : -1;
+        if (n->kind != DAG_COMPUTE || stage < 0 || stage >= STAGES || layer >= LAYERS)
+            continue;
+        s->stage[stage] += g->seconds[i];
+        if (layer >= 0)
+            s->layer[layer] += g->seconds[i];
+        else
+            s->fixed[stage] += g->seconds[i];
+        s->stages = stage >= s->stages ? stage + 1 : s->stages;
+        s->layers = layer >= s->layers ? layer + 1 : s->layers;
+    }
+}
+
+/* least[p][l]: of the longest of stages 0 to p, when these have the first l layers. */
+struct partition {
+    double least[STAGES][LAYERS + 1];
+    int from[STAGES][LAYERS + 1]; /* the first layer of stage p */
+};
+
+/* Whole layers, in order, such that the longest stage is as short as can be: what each takes. */
+static void best_partition(const struct shares *s, double *target, struct arena *a)
+{
+    struct partition *x = ARENA_NEW(a, struct partition);
+    double *sum = ARENA_ARRAY(a, double, s->layers + 1);
+    for (int l = 0; l < s->layers; l++)
+        sum[l + 1] = sum[l] + s->layer[l];
+    for (int p = 0; p < s->stages; p++)
+        for (int l = 0; l <= s->layers; l++) {
+            x->least[p][l] = p == 0 ? s->fixed[0] + sum[l] : INFINITY;
+            for (int f = 0; p > 0 && f <= l; f++) {
+                double own = s->fixed[p] + sum[l] - sum[f];
+                double longest = fmax(x->least[p - 1][f], own);
+                if (longest < x->least[p][l]) {
+                    x->least[p][l] = longest;
+                    x->from[p][l] = f;
+                }
+            }
+        }
+    for (int p = s->stages - 1, l = s->layers; p >= 0; p--) {
+        int f = p > 0 ? x->from[p][l] : 0;
+        target[p] = s->fixed[p] + sum[l] - sum[f];
+        l = f;
+    }
+}
+
+/* Every stage's tasks are stretched to what the best partition of the layers would give it. */
 static void even_stages(struct whatif *w, int graph)
 {
     const struct dag *g = w->graphs[graph];
-    double sum[64] = { 0 }, mean = 0;
-    int stages = 0;
+    struct arena a;
+    arena_init(&a);
+    struct shares *s = ARENA_NEW(&a, struct shares);
+    double target[STAGES];
+    sum_shares(w, graph, s);
+    best_partition(s, target, &a);
     for (i64 i = 0; i < g->n; i++) {
         int stage = stage_of(w, graph, g->nodes[i].rank);
-        if (g->nodes[i].kind != DAG_COMPUTE || stage < 0 || stage >= COUNT_OF(sum))
-            continue;
-        sum[stage] += g->seconds[i];
-        stages = stage >= stages ? stage + 1 : stages;
+        if (g->nodes[i].kind == DAG_COMPUTE && stage >= 0 && stage < s->stages &&
+            s->stage[stage] > 0)
+            w->seconds[i] = g->seconds[i] * target[stage] / s->stage[stage];
     }
-    for (int p = 0; p < stages; p++)
-        mean += sum[p] / stages;
-    for (i64 i = 0; i < g->n; i++) {
-        int stage = stage_of(w, graph, g->nodes[i].rank);
-        if (g->nodes[i].kind == DAG_COMPUTE && stage >= 0 && stage < stages && sum[stage] > 0)
-            w->seconds[i] = g->seconds[i] * mean / sum[stage];
-    }
+    arena_fini(&a);
 }
 
 /* That the exchange moves: who receives sends nothing. */
@@ -235,6 +340,8 @@ static double edited_length(struct whatif *w, int graph, const struct finding_ed
         even_ranks(w, graph, -1);
     else if (e->kind == EDIT_EVEN_STAGES)
         even_stages(w, graph);
+    else if (e->kind == EDIT_QUIET)
+        keep_quiet(w, graph);
     else
         for (i64 i = 0; i < g->n; i++) {
             const struct dag_node *n = &g->nodes[i];
