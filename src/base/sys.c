@@ -668,9 +668,9 @@ int sys_random(void *out, i64 bytes)
 
 void sys_be_nice(void)
 {
-    enum { LEAST = 19, IDLE_CLASS = 3 << 13, THIS_PROCESS = 1 };
+    enum { LEAST = 19, IDLE_CLASS = 3 << 13, ONE = 1 }; /* Linux: of a thread, not a process */
     (void)setpriority(PRIO_PROCESS, 0, LEAST);
-    (void)syscall(SYS_ioprio_set, THIS_PROCESS, 0, IDLE_CLASS); /* glibc has no name for it */
+    (void)syscall(SYS_ioprio_set, ONE, 0, IDLE_CLASS); /* glibc has no name for it */
 }
 
 const char *sys_getenv(const char *name)

@@ -101,7 +101,7 @@ i64 sys_memory_limit_bytes(void); /* least of RAM, cgroup limit, RLIMIT_AS */
 i64 sys_process_id(void);
 void sys_host_name(char *name, int chars); /* "host" when it has none */
 int sys_random(void *out, i64 bytes); /* that nobody can guess; 0 or -1 */
-void sys_be_nice(void); /* from now on others go first: least priority for processor and disk */
+void sys_be_nice(void); /* this thread, and those it begins: others go first, and on the disk */
 const char *sys_getenv(const char *name);
 void sys_program_folder(char *path, int chars); /* where the running program lies; "." */
 /* A function of a shared library, whose own libraries see each other's names; NULL, and

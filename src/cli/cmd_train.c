@@ -5,6 +5,8 @@
 #include "base/sys.h"
 #include "base/text.h"
 #include "cli/command.h"
+#include "cli/live.h"
+#include "cli/live_diagnosis.h"
 #include "cli/machine_peak.h"
 #include "cli/progress.h"
 #include "cli/terminal.h"
@@ -18,11 +20,14 @@
 #include <stdio.h>
 #include <string.h>
 
+enum progress_style { PROGRESS_AUTO, PROGRESS_LIVE, PROGRESS_LINE };
+
 struct train_flags {
     bool resume, dry_run, measure;
     double grace, deadline;
     const char *backend, *layout;
     i64 ranks;
+    int progress; /* enum progress_style */
     struct option_strings inject;
 };
 
@@ -47,6 +52,11 @@ static const struct option options[] = {
     { "ranks", OPTION_FIELD(INT, struct train_flags, ranks), "0", .unit = "ranks", .max = 1024,
       .help = "Start so many processes on this machine; 0: be the one process, or one of those "
               "that mpirun or srun started." },
+    { "progress", OPTION_FIELD(CHOICE, struct train_flags, progress), "auto",
+      .choices = "auto|live|line",
+      .help = "On a terminal: live is a few lines with curves, the peak divided and what a diagnosis "
+              "finds; line is one line. auto: live where there is room. Elsewhere there are plain "
+              "lines, at growing intervals." },
     { "deadline", OPTION_FIELD(DURATION, struct train_flags, deadline), "10m", .min = 1,
       .max = 1e6, .help = "A rank that others wait for longer than this hangs: the run ends and "
                           "names it. One that is stopped is found out after five steps' time, at "
@@ -98,6 +108,8 @@ struct display {
     bool preparing;
     struct invocation *v;
     struct train_status last;
+    struct live *live; /* NULL: one line is enough */
+    struct live_judge *judge;
 };
 
 static void show_preparing(void *context, double fraction, const char *what)
@@ -130,6 +142,12 @@ static void show_status(void *context, const struct train_status *s)
     struct display *d = context;
     char line[256];
     d->last = *s;
+    if (d->judge)
+        live_judge_read(d->judge, &d->live->diagnosis);
+    if (d->live) {
+        live_update(d->live, s);
+        return;
+    }
     format_status(s, line, sizeof line);
     progress_update(&d->progress, s->fraction, line);
 }
@@ -143,11 +161,35 @@ static void format_energy(const struct train_status *s, char *out, size_t size)
         snprintf(out, size, "  %s J/token", digits);
 }
 
+/* The rank that speaks, on a terminal with room. */
+static void begin_live(struct display *d, struct live *live, const struct session *s)
+{
+    const struct train_flags *flags = d->v->options;
+    const struct terminal *t = d->v->terminal;
+    if (t->quiet || !live_fits(t) || flags->progress == PROGRESS_LINE || !session_leads(s))
+        return;
+    live_begin(live, &d->progress);
+    d->live = live;
+    d->judge = live_judge_begin(s->folder.path);
+}
+
+static void end_live(struct display *d)
+{
+    live_judge_end(d->judge);
+    if (d->live)
+        live_fini(d->live);
+    d->judge = NULL;
+    d->live = NULL;
+}
+
 static int train(struct session *s, struct display *d)
 {
     char line[256];
+    struct live live;
     progress_begin(&d->progress, d->v->terminal, "train");
+    begin_live(d, &live, s);
     int rc = session_train(s);
+    end_live(d);
     format_status(&d->last, line, sizeof line);
     format_energy(&d->last, line + strlen(line), sizeof line - strlen(line));
     progress_end(&d->progress, line);

@@ -6,19 +6,22 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-static int column_count(FILE *out)
+void terminal_measure(struct terminal *t)
 {
     struct winsize size;
-    if (ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col >= 20)
-        return size.ws_col;
-    return 80;
+    if (ioctl(fileno(t->out), TIOCGWINSZ, &size) != 0)
+        return;
+    if (size.ws_col >= 20)
+        t->width = size.ws_col;
+    if (size.ws_row > 0)
+        t->height = size.ws_row;
 }
 
 void terminal_init(struct terminal *t, FILE *out)
 {
-    *t = (struct terminal){ .out = out,
-                            .is_tty = sys_isatty(fileno(out)),
-                            .width = column_count(out) };
+    *t = (struct terminal){ .out = out, .is_tty = sys_isatty(fileno(out)), .width = 80,
+                            .height = 24 };
+    terminal_measure(t);
     pthread_mutex_init(&t->lock, NULL);
 }
 
@@ -37,17 +40,56 @@ static void add_clean(struct text *out, const char *line)
             out->data[i] = '?';
 }
 
-/* Erases the status line, writes this one, then the status again: all in one write, because
+/* Rows that the standing status takes: where the terminal has become narrower, its lines wrap. */
+static int rows_of(const struct terminal *t)
+{
+    int rows = *t->status ? 1 : 0, column = 0;
+    for (const char *c = t->status; *c; c++) {
+        if (*c == '\n') {
+            rows++;
+            column = 0;
+        } else if (((u8)*c & 0xc0) != 0x80 && ++column > t->width) {
+            rows++;
+            column = 1;
+        }
+    }
+    return rows;
+}
+
+static void add_status(struct text *out, const struct terminal *t)
+{
+    for (const char *line = t->status; *line;) {
+        i64 bytes = (i64)strcspn(line, "\n");
+        char one[sizeof t->status];
+        memcpy(one, line, (size_t)bytes);
+        one[bytes] = '\0';
+        add_clean(out, one);
+        text_add(out, line[bytes] ? "\n" : "");
+        line += bytes + (line[bytes] != '\0');
+    }
+}
+
+/* To the begin of the status's first row, and all from there on erased. */
+static void add_erase(struct text *out, int rows)
+{
+    if (rows > 1)
+        text_printf(out, "\r\033[%dA\033[J", rows - 1);
+    else if (rows == 1)
+        text_add(out, "\r\033[K");
+}
+
+/* Erases `rows` of status, writes this line, then the status again: all in one write, because
  * other processes (ranks) may write to the same place. */
-static void draw(struct terminal *t, const char *line, bool erase)
+static void draw(struct terminal *t, const char *line, int rows)
 {
     struct text all = { 0 };
-    text_add(&all, erase ? "\r\033[K" : "");
+    text_add(&all, "");
+    add_erase(&all, rows);
     if (line) {
         add_clean(&all, line);
         text_add(&all, "\n");
     }
-    add_clean(&all, t->status);
+    add_status(&all, t);
     fwrite(all.data, 1, (size_t)all.length, t->out);
     fflush(t->out);
     text_fini(&all);
@@ -56,7 +98,7 @@ static void draw(struct terminal *t, const char *line, bool erase)
 void terminal_line(struct terminal *t, const char *line)
 {
     pthread_mutex_lock(&t->lock);
-    draw(t, line, *t->status);
+    draw(t, line, rows_of(t));
     pthread_mutex_unlock(&t->lock);
 }
 
@@ -65,9 +107,10 @@ void terminal_status(struct terminal *t, const char *line)
     if (!t->is_tty)
         return;
     pthread_mutex_lock(&t->lock);
-    bool erase = *t->status;
-    snprintf(t->status, sizeof t->status, "%.*s", t->width - 1, line ? line : "");
-    draw(t, NULL, erase);
+    int rows = rows_of(t), most = (int)sizeof t->status;
+    bool single = !line || !strchr(line, '\n');
+    snprintf(t->status, sizeof t->status, "%.*s", single ? t->width - 1 : most, line ? line : "");
+    draw(t, NULL, rows);
     pthread_mutex_unlock(&t->lock);
 }
 

@@ -1,7 +1,7 @@
 /* cli/terminal.h - who may write to stderr, and in which order.
  *
- * Log lines come from any thread while a status line (progress) may be standing at the
- * bottom of a terminal: both go through here, so that a log line never cuts the status
+ * Log lines come from any thread while a status (progress) of one line or several may be
+ * standing at the bottom of a terminal: both go through here, so that a log line never cuts the status
  * line in two. Control characters in messages are replaced, because messages quote file
  * names and file contents. */
 #ifndef HEADWAY_TERMINAL_H
@@ -18,9 +18,9 @@ struct terminal {
     bool is_tty;
     bool quiet; /* no progress */
     bool follows; /* another process tells how this one's command ended */
-    int width;
+    int width, height;
     pthread_mutex_t lock;
-    char status[512]; /* the line that stands at the bottom; empty: none */
+    char status[4096]; /* the lines that stand at the bottom, "\n" between them; empty: none */
 };
 
 void terminal_init(struct terminal *t, FILE *out);
@@ -28,7 +28,10 @@ void terminal_fini(struct terminal *t); /* clears the status line */
 
 /* A line of its own; a standing status line moves below it. */
 void terminal_line(struct terminal *t, const char *line);
-/* Replaces the status line; NULL or "" removes it. Terminals only. */
+/* Asks for the terminal's size anew: somebody may have changed it. */
+void terminal_measure(struct terminal *t);
+/* Replaces the status; NULL or "" removes it. Terminals only. One line is cut to the width; of
+ * several, with "\n" between, none may be wider than width - 1 columns. */
 void terminal_status(struct terminal *t, const char *line);
 /* A log_sink; context is the struct terminal. Plain for info, "warning: " and so on. */
 void terminal_log(void *context, enum log_level level, const char *line);

@@ -99,7 +99,27 @@ TEST(a_status_line_is_cut_to_the_width)
     pthread_mutex_destroy(&t.lock);
 }
 
-TEST_MAIN(ONE(times_are_written_as_people_read_them), ONE(a_terminal_gets_a_bar_and_a_file_gets_words),
+TEST(several_lines_are_replaced_as_one_and_log_lines_pass_above)
+{
+    struct terminal t;
+    char *written;
+    size_t bytes;
+    FILE *out = open_memstream(&written, &bytes);
+    terminal_init(&t, out);
+    t.is_tty = true;
+    t.width = 20;
+    terminal_status(&t, "one\ntwo\nthree");
+    terminal_line(&t, "a line");
+    t.width = 4; /* narrower: "three" takes two rows now */
+    terminal_status(&t, "1\n2\x1b");
+    terminal_fini(&t);
+    fclose(out);
+    CHECK_STR(written, "one\ntwo\nthree\r\033[2A\033[Ja line\none\ntwo\nthree"
+                       "\r\033[3A\033[J1\n2?\r\033[1A\033[J");
+    free(written);
+}
+
+TEST_MAIN(ONE(several_lines_are_replaced_as_one_and_log_lines_pass_above), ONE(times_are_written_as_people_read_them), ONE(a_terminal_gets_a_bar_and_a_file_gets_words),
           ONE(the_time_left_counts_from_where_a_resumed_run_began),
           ONE(a_file_gets_fewer_lines_as_time_goes_on),
           ONE(a_log_line_never_cuts_the_status_line), ONE(a_status_line_is_cut_to_the_width))
