@@ -1,7 +1,7 @@
 #include "plan/cost.h"
 
 #include "parallel/layout.h"
-#include "plan/efficiency.h"
+#include "plan/net_band.h"
 #include "plan/stack.h"
 
 #include <math.h>
@@ -25,32 +25,20 @@ const char *const plan_memory_names[PLAN_MEMORIES] = {
 
 /* --- messages ------------------------------------------------------------------------- */
 
-/* What software gets out of a tier: the family's share of what the data sheet says of the device's
- * links, or what somebody measured there, if that is less. */
-static double tier_rate(const struct plan_machine *m, int tier, double share)
-{
-    const struct plan_tier *t = &m->tiers[tier];
-    double sheet = tier ? m->device.network_bytes_per_s : m->device.link_bytes_per_s;
-    double most = (sheet > 0 ? sheet : t->bytes_per_s.mid) * share;
-    return fmin(t->bytes_per_s.mid, most) / t->oversubscription;
-}
-
 double plan_exchange_seconds(const struct plan_job *job, i64 ranks, i64 stride, double bytes,
                              double steps)
 {
     const struct plan_machine *m = job->machine;
     const struct plan_family *f = job->family;
-    double rate = tier_rate(m, 0, f->link);
+    double rate = plan_tier_rate(m, 0, f->link, m->tiers[0].bytes_per_s.mid);
     double latency = fmax(m->tiers[0].latency_s.mid, f->link_latency_s);
-    int t = 0;
-    while (t < m->n_tiers - 1 && m->tiers[t].ranks < ranks * stride)
-        t++;
+    int t = plan_tier_of(m, ranks, stride);
     if (t > 0) {
         /* Within nodes first, then each of their ranks with its share across them. */
         double together = (double)i64_min(ranks, i64_max(1, m->node_ranks / stride));
         double nodes = (double)ranks / together;
         double across = bytes * (1 - 1 / nodes) / (1 - 1 / (double)ranks);
-        double net = tier_rate(m, t, f->net) * together;
+        double net = together * plan_tier_rate(m, t, f->net, m->tiers[t].bytes_per_s.mid);
         if (together == 1 || across / net > bytes / rate) {
             rate = net;
             bytes = across;
@@ -280,6 +268,7 @@ void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
     out->band.lo = out->seconds * exp(job->family->residual_lo);
     out->band.hi = out->seconds * exp(job->family->residual_hi);
     add_flops(job, l, t, out);
+    plan_widen_by_network(job, l, out);
     plan_memory_of(job, l, t, out);
 }
 
