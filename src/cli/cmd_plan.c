@@ -11,6 +11,7 @@ extern const struct command cmd_plan_limits;
 extern const struct command cmd_plan_goodput;
 extern const struct command cmd_plan_network;
 extern const struct command cmd_plan_table;
+extern const struct command cmd_plan_published;
 extern const struct command cmd_plan_machine;
 extern const struct command cmd_plan_validate;
 extern const struct command cmd_plan_calibrate;
@@ -26,6 +27,7 @@ static const struct command *const subcommands[] = {
     &cmd_plan_goodput,
     &cmd_plan_network,
     &cmd_plan_table,
+    &cmd_plan_published,
     &cmd_plan_machine,
     &cmd_plan_validate,
     &cmd_plan_calibrate,

@@ -6,6 +6,7 @@
 #include "plan/bill.h"
 #include "plan/failures.h"
 #include "plan/limits.h"
+#include "plan/published.h"
 #include "plan/run_size.h"
 
 #include <math.h>
@@ -80,6 +81,25 @@ TEST(published_energies_lie_in_the_bands)
     CHECK(bloom.mwh.lo < 689.8 && 689.8 < bloom.mwh.hi);
 }
 
+TEST(published_runs_are_within_the_bands)
+{
+    struct published_run *runs;
+    i64 n, energies = 0;
+    CHECK_OK(published_runs(&runs, &n, &arena));
+    CHECK(n >= 7);
+    for (i64 i = 0; i < n; i++) {
+        const struct published_run *r = &runs[i];
+        CHECK(r->mfu > 0.1 && r->mfu < 0.6);
+        if (r->mwh > 0) {
+            CHECK(r->bill.mwh.lo < r->mwh && r->mwh < r->bill.mwh.hi);
+            energies++;
+        }
+        if (r->tco2e > 0)
+            CHECK(r->bill.tco2e.lo < r->tco2e && r->tco2e < r->bill.tco2e.hi);
+    }
+    CHECK_EQ(energies, 2);
+}
+
 static struct plan_run_size size_of(const char *model, i64 sequence)
 {
     struct model_spec s;
@@ -146,7 +166,7 @@ int main(void)
 {
     const struct CMUnitTest all[] = {
         ONE(power_follows_utilisation), ONE(a_bill_is_a_sum_by_hand),
-        ONE(published_energies_lie_in_the_bands), ONE(the_program_counts_what_the_formula_counts),
+        ONE(published_energies_lie_in_the_bands), ONE(published_runs_are_within_the_bands), ONE(the_program_counts_what_the_formula_counts),
         ONE(published_device_hours_follow_from_published_utilisation),
         ONE(limits_are_those_of_the_ridge),
     };
