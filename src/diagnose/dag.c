@@ -553,7 +553,8 @@ static void join_call(struct builder *b, const struct call *c, i64 n)
 
 static void join_calls(struct builder *b)
 {
-    qsort(b->calls, (size_t)b->n_calls, sizeof *b->calls, by_key);
+    if (b->n_calls > 0)
+        qsort(b->calls, (size_t)b->n_calls, sizeof *b->calls, by_key);
     for (i64 i = 0, j; i < b->n_calls; i = j) {
         for (j = i + 1; j < b->n_calls && b->calls[j].key == b->calls[i].key &&
                         b->calls[j].number == b->calls[i].number; j++)

@@ -2,9 +2,10 @@
  * taken otherwise.
  *
  * Nodes are what each rank did, in its order, and what its calls did beside it. A node begins when
- * the node before it on its chain has ended and `lead` seconds of the host's doings have passed, and
- * when all that it needs has ended; it takes `seconds`. So a step's length is the longest path, and
- * with other durations it is the length that the step would have had: nothing else is assumed.
+ * the node before it on its chain has ended and `lead` seconds of the host's doings have passed,
+ * and when all that it needs has ended; it takes `seconds`. So a step's length is the longest
+ * path, and with other durations it is the length that the step would have had: nothing else is
+ * assumed.
  *
  *     chain      what the rank's main thread did: tasks, waits, meetings, loads, host work
  *     begin      of a call, behind the task after which it was started

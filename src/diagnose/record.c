@@ -529,7 +529,8 @@ static void order_parts(struct record *r)
             if (p->heads[k]) {
                 struct member *m = (struct member *)p->heads[k];
                 p->heads[k]->part = i;
-                qsort(m->clocks, (size_t)m->n_clocks, sizeof *m->clocks, by_clock);
+                if (m->n_clocks > 0)
+                    qsort(m->clocks, (size_t)m->n_clocks, sizeof *m->clocks, by_clock);
             }
         const struct record_head *h = first_head(p);
         origin = i == 0 ? h->wall_begin : origin;
@@ -608,9 +609,12 @@ int record_open(struct record *r, const char *folder)
         return rc;
     }
     order_parts(r);
-    qsort(x->entries, (size_t)x->n_entries, sizeof *x->entries, by_step);
-    qsort(x->samples, (size_t)x->n_samples, sizeof *x->samples, by_sample);
-    qsort(r->events, (size_t)r->n_events, sizeof *r->events, by_event);
+    if (x->n_entries > 0)
+        qsort(x->entries, (size_t)x->n_entries, sizeof *x->entries, by_step);
+    if (x->n_samples > 0)
+        qsort(x->samples, (size_t)x->n_samples, sizeof *x->samples, by_sample);
+    if (r->n_events > 0)
+        qsort(r->events, (size_t)r->n_events, sizeof *r->events, by_event);
     drop_doubles(r);
     drop_earlier_parts(r);
     list_steps(r);

@@ -1,7 +1,7 @@
 /* diagnose/record_parse.h - the chunks HEAD, TABLE and EVENT of a record, checked.
  *
- * What they say is used as indices and counts elsewhere, so everything that could lead out of bounds
- * is refused here (ERR_FORMAT). */
+ * What they say is used as indices and counts elsewhere, so everything that could lead out of
+ * bounds is refused here (ERR_FORMAT). */
 #ifndef HEADWAY_DIAGNOSE_RECORD_PARSE_H
 #define HEADWAY_DIAGNOSE_RECORD_PARSE_H
 

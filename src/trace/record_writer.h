@@ -20,8 +20,8 @@ int record_writer_new(struct record_writer **out, const char *folder, int rank, 
 /* Writes what was put, and ends. NULL is fine. */
 void record_writer_free(struct record_writer *w);
 
-/* Chunks that every file of this part begins with: HEAD, TABLEs in order, a first CLOCK. Before anything is
- * put; they are copied. */
+/* Chunks that every file of this part begins with: HEAD, TABLEs in order, a first CLOCK. Before
+ * anything is put; they are copied. */
 void record_writer_preamble(struct record_writer *w, enum record_kind kind, const void *payload,
                             i64 bytes);
 

@@ -33,6 +33,7 @@ struct session_record {
     double seconds[TIMED]; /* of the last steps, in a ring */
     i64 timed;
     bool told; /* that the disk refused */
+    double peak_flops; /* of a rank, in the run's precision; 0: not known */
 };
 
 /* --- what every file begins with ---------------------------------------------------- */
@@ -52,7 +53,7 @@ static void describe(const struct session *s, i64 part, struct record_about *out
     machine_detect(&m, s->engine.backend.name, pool_threads(s->engine.pool));
     bool known = machine_load(&m) == OK;
     bool narrow = s->config->train.precision == PRECISION_BF16;
-    double peak = s->request.hooks.peak_flops;
+    double peak = s->record->peak_flops;
     *out = (struct record_about){
         .mesh = &s->mesh, .part = part, .layout = s->layout_text, .host = host,
         .backend = s->engine.backend.name, .processor = processor,
@@ -108,14 +109,18 @@ static int open_writer(struct session *s, i64 part)
 
 int session_open_record(struct session *s)
 {
-    i64 part = (i64)(1e9 * sys_wall_seconds());
+    struct {
+        i64 part;
+        double peak; /* as the leading rank has measured it */
+    } told = { (i64)(1e9 * sys_wall_seconds()), s->request.hooks.peak_flops };
     if (s->config->trace.level == TRACE_OFF || s->config->trace.disk == 0)
         return OK;
-    TRY(mesh_tell(&s->mesh, &part, sizeof part));
+    TRY(mesh_tell(&s->mesh, &told, sizeof told));
     s->record = ARENA_NEW(&s->arena, struct session_record);
     s->record->staged = ARENA_ARRAY(&s->arena, struct span, STAGED);
     s->record->step = s->record->keep_until = -1;
-    TRY(open_writer(s, part));
+    s->record->peak_flops = told.peak;
+    TRY(open_writer(s, told.part));
     s->record->last[0].head.end_ns = sys_now_ns(); /* before it is the start */
     return OK;
 }

@@ -1,0 +1,286 @@
+/* What a run recorded: what there is of it, where its time went, and the same for others'
+ * viewers. */
+#include "base/err.h"
+#include "base/text.h"
+#include "cli/command.h"
+#include "diagnose/critical.h"
+#include "diagnose/ladder.h"
+#include "report/trace_export.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* "5", "3-9", counted from 1 as the log counts; into 0-based steps. */
+static int parse_steps(const char *text, i64 *first, i64 *last)
+{
+    char *end;
+    *first = 0;
+    *last = INT64_MAX;
+    if (!text)
+        return OK;
+    long long a = strtoll(text, &end, 10), b = a;
+    bool good = end != text && a >= 1;
+    if (good && *end == '-') {
+        const char *second = end + 1;
+        b = strtoll(second, &end, 10);
+        good = end != second;
+    }
+    if (!good || *end || b < a)
+        return err_set(ERR_USAGE, "--steps %s: give a step or the first and the last, such as "
+                       "100-120", text);
+    *first = a - 1;
+    *last = b - 1;
+    return OK;
+}
+
+/* --- export ------------------------------------------------------------------------- */
+
+struct export_flags {
+    int to; /* enum trace_target */
+    const char *steps, *out;
+};
+
+static const struct option export_options[] = {
+    { "to", OPTION_FIELD(CHOICE, struct export_flags, to), "perfetto",
+      .choices = "chrome|perfetto|hta", .help = "The format." },
+    { "steps", OPTION_FIELD(STRING, struct export_flags, steps), NULL,
+      .help = "Which ones: 100-120. Without it, all that are recorded." },
+    { "out", OPTION_FIELD(PATH, struct export_flags, out), NULL,
+      .help = "The file to write (hta: the folder); without it, trace.json, trace.pftrace or hta "
+              "in this folder." },
+    { 0 },
+};
+
+static int run_export(struct invocation *v)
+{
+    static const char *const names[] = { "trace.json", "trace.pftrace", "hta" };
+    const struct export_flags *f = v->options;
+    struct trace_export e = { .to = (enum trace_target)f->to,
+                              .path = f->out ? f->out : names[f->to] };
+    struct record r;
+    TRY(parse_steps(f->steps, &e.first, &e.last));
+    TRY(record_open(&r, v->args[0]));
+    int rc = trace_export(&r, &e);
+    for (i64 i = 0; i < r.n_damage && rc == OK; i++)
+        fprintf(stderr, "%s\n", r.damage[i]);
+    record_close(&r);
+    TRY(rc);
+    printf("%lld steps in %s, %.1f MB\n", (long long)e.steps, e.path, 1e-6 * (double)e.bytes);
+    if (e.damaged > 0)
+        printf("%lld steps could not be read\n", (long long)e.damaged);
+    return OK;
+}
+
+static const struct command cmd_export = {
+    .name = "export",
+    .summary = "Write recorded steps in a format of other people's viewers",
+    .arguments = "RUN",
+    .description = "All ranks on one clock. perfetto is for ui.perfetto.dev: half the size, and "
+                   "arrows join the calls of a group. chrome is the JSON of chrome://tracing. hta "
+                   "is a folder of such files, one per rank, with tasks named so that Meta's "
+                   "Holistic Trace Analysis, which knows GPUs only, understands them.\n\n"
+                   "The run may still be going on. Memory does not grow with what is written.",
+    .options = export_options,
+    .options_bytes = sizeof(struct export_flags),
+    .min_args = 1,
+    .max_args = 1,
+    .examples =
+        (const struct example[]){
+            { "headway trace export runs/tiny --steps 100-120",
+              "Twenty-one steps of the run tiny, in trace.pftrace." },
+            { "headway trace export runs/tiny --to hta --out hta",
+              "All of it, for TraceAnalysis(trace_dir=\"hta\")." },
+            { 0 } },
+    .run = run_export,
+};
+
+/* --- info --------------------------------------------------------------------------- */
+
+static void print_part(const struct record_part *p)
+{
+    const struct record_head *h = NULL;
+    for (int i = 0; i < p->ranks && !h; i++)
+        h = p->heads[i];
+    printf("%d ranks (%s) on %s, %s, %s, %d threads each", p->ranks, h->layout, h->host,
+           h->backend, h->precision, h->threads);
+    if (p->last_step < p->first_step)
+        printf("; no step\n");
+    else
+        printf("; steps %lld to %lld in %.1f s\n", (long long)p->first_step + 1,
+               (long long)p->last_step + 1, 1e-9 * (double)(p->end_ns - p->begin_ns));
+}
+
+static int by_seconds(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void print_steps(const struct record *r, struct arena *a)
+{
+    double *seconds = ARENA_ARRAY(a, double, r->n_steps + 1);
+    if (r->n_steps == 0)
+        return;
+    for (i64 i = 0; i < r->n_steps; i++)
+        seconds[i] = record_step_seconds(r, i);
+    qsort(seconds, (size_t)r->n_steps, sizeof *seconds, by_seconds);
+    printf("%lld steps recorded, %.4g ms each (the shortest %.4g, the longest %.4g), with what was "
+           "done between them\n", (long long)r->n_steps, 1e3 * seconds[r->n_steps / 2],
+           1e3 * seconds[0], 1e3 * seconds[r->n_steps - 1]);
+}
+
+static int run_info(struct invocation *v)
+{
+    struct record r;
+    TRY(record_open(&r, v->args[0]));
+    for (int i = 0; i < r.n_parts; i++)
+        print_part(&r.parts[i]);
+    print_steps(&r, v->arena);
+    for (i64 i = 0; i < r.n_events; i++)
+        printf("step %lld: %s\n", (long long)r.events[i].step + 1, r.events[i].text);
+    for (i64 i = 0; i < r.n_damage; i++)
+        printf("missing: %s\n", r.damage[i]);
+    record_close(&r);
+    return OK;
+}
+
+static const struct command cmd_info = {
+    .name = "info",
+    .summary = "Say which steps and ranks a run has recorded, and what is missing",
+    .arguments = "RUN",
+    .description = "RUN is a run folder or the trace folder in it. The newest steps are kept, as "
+                   "many as trace.disk has room for, and those around a slow step or a spike of "
+                   "the loss.",
+    .min_args = 1,
+    .max_args = 1,
+    .examples =
+        (const struct example[]){
+            { "headway trace info runs/tiny", "What there is of the run tiny." }, { 0 } },
+    .run = run_info,
+};
+
+/* --- ladder ------------------------------------------------------------------------- */
+
+struct ladder_flags {
+    const char *steps;
+};
+
+static const struct option ladder_options[] = {
+    { "steps", OPTION_FIELD(STRING, struct ladder_flags, steps), NULL,
+      .help = "Which ones: 100-120. Without it, all that are recorded." },
+    { 0 },
+};
+
+static void print_ladder(const struct ladder *l)
+{
+    static const char *const meaning[LADDER_FACTORS] = {
+        "start, evaluation, checkpoints, steps taken twice", "waiting for the loader",
+        "host: gaps between tasks, logging", "bytes on their way, latency",
+        "copies that take unequally long", "stages, shards and micro-batches that do",
+        "waiting that is left: dependencies", "recompute, work that the model does not need",
+        "dtypes with a lower peak", "memory-bound tasks", "kernels below the roofline",
+        "threads not on a processor", "a clock below that at the start" };
+    double f[LADDER_FACTORS], product = 1;
+    ladder_factors(l, f);
+    for (int i = 0; i < LADDER_FACTORS; i++) {
+        product *= f[i];
+        printf("%-9s %7.4f   %7.4f   %s\n", ladder_name((enum ladder_factor)i), f[i], product,
+               meaning[i]);
+    }
+    if (l->no_peak)
+        printf("MFU is not known: no peak was measured (headway machine)\n");
+    else
+        printf("MFU %.4f of %.1f GFLOP/s per rank; HFU %.4f\n", ladder_mfu(l),
+               1e-9 * ladder_peak(l), ladder_hfu(l));
+    printf("%lld steps; a step replayed is off by at most %.2f %%", (long long)l->steps,
+           100 * fabs(l->worst_fidelity - 1));
+    printf(l->beyond_gate > 0 ? ", %lld beyond 2 %%\n" : "\n", (long long)l->beyond_gate);
+}
+
+static void print_path(const struct critical *c)
+{
+    static const char *const phases[] = { "forward", "input gradient", "weight gradient",
+                                          "update" };
+    enum { MOST = 15 };
+    printf("\nThe critical path, per step:\n");
+    for (i64 i = 0; i < c->n && i < MOST; i++) {
+        const struct critical_share *s = &c->shares[i];
+        printf("%9.3f ms  %5.1f %%  rank %d  %s%s%s", 1e3 * s->seconds / (double)c->steps,
+               100 * s->seconds / c->seconds, s->rank, critical_kind_name(s->kind),
+               *s->op ? " " : "", s->op);
+        if (s->phase >= 0)
+            printf(", %s", phases[s->phase]);
+        printf(s->layer >= 0 ? ", layer %d\n" : "\n", s->layer);
+    }
+}
+
+static int climb(struct record *r, i64 first, i64 last, struct ladder *l, struct critical *c)
+{
+    struct record_step s = { 0 };
+    struct dag *g;
+    for (i64 i = 0; i < r->n_steps; i++) {
+        if (r->steps[i] < first || r->steps[i] > last || record_step(r, r->steps[i], &s) < 0 ||
+            dag_new(&g, &s) < 0)
+            continue;
+        ladder_add(l, r, &s, g);
+        critical_add(c, &s, g);
+    }
+    if (l->steps > 0 && first == 0 && last == INT64_MAX)
+        ladder_add_retaken(l, r);
+    record_step_free(&s);
+    return l->steps > 0 ? OK : err_set(ERR_CONFIG, "none of these steps is recorded whole");
+}
+
+static int run_ladder(struct invocation *v)
+{
+    const struct ladder_flags *f = v->options;
+    struct ladder l = { 0 };
+    struct critical c = { .arena = v->arena };
+    struct record r;
+    i64 first, last;
+    TRY(parse_steps(f->steps, &first, &last));
+    TRY(record_open(&r, v->args[0]));
+    int rc = climb(&r, first, last, &l, &c);
+    if (rc == OK) {
+        critical_sort(&c);
+        print_ladder(&l);
+        print_path(&c);
+    }
+    for (i64 i = 0; i < r.n_damage && rc == OK; i++)
+        printf("missing: %s\n", r.damage[i]);
+    record_close(&r);
+    return rc;
+}
+
+static const struct command cmd_ladder = {
+    .name = "ladder",
+    .summary = "Split the peak into thirteen factors, and the step into its critical path",
+    .arguments = "RUN",
+    .description = "The factors multiply to the MFU, exactly; the second column is the product so "
+                   "far. The rungs down to bubble come from the recorded steps with one loss after "
+                   "another taken away; those below from the tasks' costs, times and the peaks of "
+                   "`headway machine`. The path is what the steps' length consisted of: making "
+                   "anything else faster changes nothing.",
+    .options = ladder_options,
+    .options_bytes = sizeof(struct ladder_flags),
+    .min_args = 1,
+    .max_args = 1,
+    .examples =
+        (const struct example[]){
+            { "headway trace ladder runs/tiny --steps 20-200", "Without the first steps." },
+            { 0 } },
+    .run = run_ladder,
+};
+
+const struct command cmd_trace = {
+    .name = "trace",
+    .summary = "Export, list and add up what a run has recorded, task by task",
+    .description = "Every run records the spans of its steps in RUN/trace (trace.level, "
+                   "trace.disk): what each task, wait and exchange took, on every rank.",
+    .examples =
+        (const struct example[]){
+            { "headway trace export runs/tiny", "For ui.perfetto.dev." }, { 0 } },
+    .subcommands = (const struct command *const[]){ &cmd_info, &cmd_export, &cmd_ladder, NULL },
+};

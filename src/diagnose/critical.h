@@ -1,0 +1,34 @@
+/* diagnose/critical.h - what the step's length consisted of: its critical path, added up.
+ *
+ * Walked back from what ended last: a task that was running, then whatever that one had waited
+ * for. The segments of a step follow each other without a gap, so their sum over (rank, kind,
+ * task) is the steps' time, exactly. A cause must stand both here and in the ladder. */
+#ifndef HEADWAY_DIAGNOSE_CRITICAL_H
+#define HEADWAY_DIAGNOSE_CRITICAL_H
+
+#include "diagnose/dag.h"
+
+struct critical_share {
+    int rank;        /* -1: all members of a call */
+    int kind;        /* enum dag_kind; DAG_KINDS: gaps of the host between tasks */
+    int lane;        /* of calls, enum lane */
+    const char *op;  /* of tasks and calls; "" where there is none */
+    int phase, layer; /* of tasks; -1 */
+    double seconds;
+};
+
+struct critical {
+    struct arena *arena; /* the caller's: of the list and its names */
+    struct critical_share *shares;
+    i64 n, capacity;
+    double seconds; /* of all steps: the sum of the shares */
+    i64 steps;
+};
+
+/* *c has an arena and is else zero at first. */
+void critical_add(struct critical *c, const struct record_step *s, const struct dag *g);
+/* Most seconds first. */
+void critical_sort(struct critical *c);
+const char *critical_kind_name(int kind);
+
+#endif

@@ -1,0 +1,74 @@
+/* diagnose/ladder.h - where the peak went: thirteen factors whose product is the MFU, exactly.
+ *
+ * W wall time, T the steps' time in it, T1 ... T5 what the steps would have taken with one loss
+ * after another taken away (diagnose/dag.h, each on top of those before), C mean computing time
+ * of a rank; M model FLOPs, H executed ones; of each task its time t, FLOPs h, bytes b, the peak
+ * F_i of its dtype, p = max(h / F_i, b / memory rate), and of its rank and step the clock f and
+ * the share u of the time that its threads were on a processor.
+ *
+ *     goodput   T / W          start, evaluation, checkpoints, restarts, steps taken twice
+ *     data      T1 / T         waiting for the loader
+ *     host      T2 / T1        gaps, logging
+ *     transfer  T3 / T2        bytes on their way, and latency
+ *     balance   T4 / T3        data-parallel copies that take unequally long
+ *     stage     T5 / T4        stages, shards and micro-batches that do (may be above 1)
+ *     bubble    C / T5         waiting that is left: dependencies
+ *     useful    M / H          recompute, masked work
+ *     dtype     sum h/F / sum h/F_i
+ *     memory    sum h/F_i / sum p
+ *     attain    sum p / sum tfu      kernels
+ *     cpu       sum tfu / sum tf     threads that were not on a processor
+ *     clock     sum tf / sum t       a clock below that at the start
+ *
+ * The product telescopes to M / (W N F). F is the best peak of the rank over its dtypes. Rungs
+ * depend on their order: what a fix gains is asked of the graph, not of a rung. */
+#ifndef HEADWAY_DIAGNOSE_LADDER_H
+#define HEADWAY_DIAGNOSE_LADDER_H
+
+#include "diagnose/dag.h"
+
+enum ladder_factor {
+    LADDER_GOODPUT, LADDER_DATA, LADDER_HOST, LADDER_TRANSFER, LADDER_BALANCE, LADDER_STAGE,
+    LADDER_BUBBLE, LADDER_USEFUL, LADDER_DTYPE, LADDER_MEMORY, LADDER_ATTAIN, LADDER_CPU,
+    LADDER_CLOCK, LADDER_FACTORS
+};
+
+enum ladder_rung { RUNG_STEP, RUNG_DATA, RUNG_HOST, RUNG_TRANSFER, RUNG_BALANCE, RUNG_STAGE,
+                   RUNG_COMPUTE, RUNGS };
+
+/* Sums over the steps that were added; all zero is the begin. */
+struct ladder {
+    i64 steps, ranks; /* the latter: of all steps together, those that are there */
+    double wall_s;
+    double rung_s[RUNGS];   /* T, T1, ... T5, C */
+    double start_s, restart_s, retaken_s, eval_s, checkpoint_s; /* the wall time that is no step */
+    double model_flops, flops; /* of all ranks */
+    double at_peak_s, at_dtype_s, at_roofline_s; /* sums of h/F, h/F_i, p */
+    double on_cpu_s, at_clock_s, compute_s;      /* sums of tfu, tf, t */
+    bool no_peak;           /* some rank's is not known: no factor below bubble, nor MFU */
+    double worst_fidelity;  /* of dag_fidelity, the farthest from 1 */
+    i64 beyond_gate; /* steps with a fidelity beyond DAG_GATE */
+    i64 incomplete;  /* steps with ranks or spans missing */
+    i64 last_step, last_end_ns;
+    int last_part;
+};
+
+/* Steps in ascending order. */
+void ladder_add(struct ladder *l, const struct record *r, const struct record_step *s,
+                const struct dag *g);
+/* Behind the last step, when all that are recorded were added: steps that were taken twice. */
+void ladder_add_retaken(struct ladder *l, const struct record *r);
+
+/* The factors; 1 where there is nothing to divide, NaN where no peak is known. */
+void ladder_factors(const struct ladder *l, double out[LADDER_FACTORS]);
+double ladder_mfu(const struct ladder *l); /* M / (W N F), from the sums, not the product */
+double ladder_hfu(const struct ladder *l);
+double ladder_peak(const struct ladder *l); /* F, of one rank: FLOP/s */
+
+const char *ladder_name(enum ladder_factor f);
+
+/* What one step would take with one loss after another taken away: T0 (as in the graph, without
+ * evaluations and checkpoints) to T5, then C. */
+void ladder_rungs(const struct record_step *s, const struct dag *g, double out[RUNGS]);
+
+#endif

@@ -1,0 +1,132 @@
+/* headway trace: what a run recorded, listed, added up and exported; also of a run that was
+ * killed. */
+#include "cli/program.h"
+#include "test.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+
+static int prepare(void **state)
+{
+    (void)state;
+    setenv("D", "trace-command", 1);
+    shell("rm -rf $D && mkdir -p $D && cd $D && for i in $(seq 300); do "
+          "echo \"the cat number $i sat on mat $((i * 7 % 31)) and saw $((i * i % 97)) birds\"; "
+          "done >t.txt && $H tokenizer train t.txt --vocab-size 300 --out tok.json --quiet "
+          ">/dev/null && cat >r.yaml <<X\n"
+          "model: {spec: laptop-2m, override: {layers: 2, width: 64, hidden: 96, heads: 4}}\n"
+          "data: {sources: t.txt, tokenizer: tok.json, val_fraction: 0, cache: cache}\n"
+          "train: {steps: 6, batch: 4, seq: 32, threads: 1}\n"
+          "run: {dir: runs}\n"
+          "X\n"
+          "timeout 100 $H train r.yaml --run.name=one --quiet && "
+          "timeout 100 $H train r.yaml --run.name=two --ranks 2 --layout.dp=2 --quiet", 0);
+    return 0;
+}
+
+static json_t *load(const char *path)
+{
+    char full[256];
+    json_error_t error;
+    snprintf(full, sizeof full, "%s/%s", getenv("D"), path);
+    json_t *o = json_load_file(full, 0, &error);
+    if (!o)
+        fail_msg("%s: %s", full, error.text);
+    return o;
+}
+
+/* Events with this key and value. */
+static i64 count(const json_t *o, const char *key, const char *value)
+{
+    const json_t *events = json_object_get(o, "traceEvents");
+    i64 n = 0;
+    for (size_t i = 0; i < json_array_size(events); i++) {
+        const char *v = json_string_value(json_object_get(json_array_get(events, i), key));
+        n += v && strcmp(v, value) == 0;
+    }
+    return n;
+}
+
+TEST(info_says_what_there_is)
+{
+    const char *text = shell("cd $D && $H trace info runs/two 2>&1", 0);
+    CHECK(strstr(text, "2 ranks (dp=2)"));
+    CHECK(strstr(text, "steps 1 to 6"));
+    CHECK(strstr(text, "6 steps recorded"));
+    CHECK(!strstr(text, "missing"));
+}
+
+TEST(the_ladder_and_the_path_are_printed)
+{
+    const char *text = shell("cd $D && $H trace ladder runs/two --steps 2-6 2>&1", 0);
+    CHECK(strstr(text, "goodput") && strstr(text, "clock"));
+    CHECK(strstr(text, "5 steps"));
+    CHECK(strstr(text, "MFU 0."));
+    CHECK(strstr(text, "The critical path"));
+}
+
+TEST(chrome_has_every_rank_and_only_the_steps_asked_for)
+{
+    shell("cd $D && $H trace export runs/two --to chrome --steps 3-4 --out c.json 2>&1", 0);
+    json_t *o = load("c.json");
+    CHECK_EQ(count(o, "name", "ProfilerStep#2"), 2); /* of both ranks */
+    CHECK_EQ(count(o, "name", "ProfilerStep#3"), 2);
+    CHECK_EQ(count(o, "name", "ProfilerStep#1"), 0);
+    CHECK(count(o, "cat", "communication") > 0);
+    json_decref(o);
+}
+
+TEST(hta_gets_a_file_per_rank_with_a_launch_for_every_kernel)
+{
+    shell("cd $D && $H trace export runs/two --to hta --out hta 2>&1", 0);
+    for (int rank = 0; rank < 2; rank++) {
+        char path[32];
+        snprintf(path, sizeof path, "hta/rank-%d.json", rank);
+        json_t *o = load(path);
+        const json_t *info = json_object_get(o, "distributedInfo");
+        CHECK_EQ(json_integer_value(json_object_get(info, "rank")), rank);
+        CHECK(count(o, "cat", "kernel") > 100);
+        CHECK_EQ(count(o, "cat", "kernel"), count(o, "cat", "cuda_runtime"));
+        json_decref(o);
+    }
+    CHECK(strstr(shell("grep -c '^\"distributedInfo.*\"rank\": 1' $D/hta/rank-1.json", 0), "1"));
+    shell("grep -q ncclKernel_all_reduce $D/hta/rank-0.json", 0);
+}
+
+TEST(perfetto_is_smaller)
+{
+    shell("cd $D && $H trace export runs/two --out p.pftrace 2>&1 && "
+          "$H trace export runs/two --to chrome --out c.json 2>&1 && "
+          "test $(stat -c %s p.pftrace) -lt $(($(stat -c %s c.json) / 2))", 0);
+}
+
+TEST(a_killed_run_gives_what_it_did_until_then)
+{
+    shell("cd $D && (timeout -s KILL 3 $H train r.yaml --run.name=killed --train.steps=1000000 "
+          "--quiet >/dev/null 2>&1; true)", 0);
+    const char *text = shell("cd $D && $H trace info runs/killed 2>&1", 0);
+    CHECK(strstr(text, "steps recorded"));
+    shell("cd $D && $H trace export runs/killed --to chrome --out k.json 2>&1", 0);
+    json_decref(load("k.json"));
+}
+
+TEST(what_cannot_be_is_told)
+{
+    CHECK(strstr(shell("cd $D && $H trace export runs/one --steps 70-80 2>&1", 2),
+                 "none of these steps is recorded"));
+    CHECK(strstr(shell("cd $D && $H trace export runs/one --steps 5-3 2>&1", 2), "--steps 5-3"));
+    CHECK(strstr(shell("cd $D && $H trace info . 2>&1", 2), "no recorded spans"));
+    shell("cd $D && timeout 100 $H train r.yaml --run.name=off --trace.disk=0 --quiet", 0);
+    CHECK(strstr(shell("cd $D && $H trace info runs/off 2>&1", 2), "was trace.disk"));
+    shell("rm -rf $D", 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ONE(info_says_what_there_is), ONE(the_ladder_and_the_path_are_printed),
+        ONE(chrome_has_every_rank_and_only_the_steps_asked_for),
+        ONE(hta_gets_a_file_per_rank_with_a_launch_for_every_kernel), ONE(perfetto_is_smaller),
+        ONE(a_killed_run_gives_what_it_did_until_then), ONE(what_cannot_be_is_told) };
+    return cmocka_run_group_tests(tests, prepare, NULL);
+}

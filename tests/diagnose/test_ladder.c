@@ -1,0 +1,194 @@
+/* The factors multiply to the MFU whatever the durations are; the path sums to the step; and each
+ * family of losses moves its own rung. Steps of real runs, and the same with random durations. */
+#define JOB_DIR "ladder-test"
+#include "diagnose/runs.h"
+
+#include "base/rng.h"
+#include "diagnose/critical.h"
+#include "diagnose/ladder.h"
+
+#include <math.h>
+
+static const struct {
+    const char *name, *layout;
+    const char *sets[4];
+} runs[] = {
+    { "one", "single", { "train.accumulate=2" } },
+    { "dp", "dp=2,zero=1", { "train.batch=4" } },
+    { "tp", "tp=2", { "train.batch=4" } },
+    { "pp", "pp=2", { "train.accumulate=4" } },
+};
+
+static void make_runs(void)
+{
+    make_corpus();
+    for (i64 i = 0; i < COUNT_OF(runs); i++)
+        if (strcmp(runs[i].layout, "single") == 0)
+            CHECK_OK(train(runs[i].name, (const char **)(uintptr_t)runs[i].sets, false, NULL));
+        else
+            run_layout(runs[i].name, runs[i].layout, (const char **)(uintptr_t)runs[i].sets);
+}
+
+/* Jobs of tests have no measured peak: one is planted. */
+static void set_ceilings(struct record *r)
+{
+    for (int p = 0; p < r->n_parts; p++)
+        for (int k = 0; k < r->parts[p].ranks; k++) {
+            struct record_head *h = r->parts[p].heads[k];
+            h->flops_f32 = 1e11;
+            h->flops_bf16 = 2e11;
+            h->memory_bytes_per_s = 2e10;
+        }
+}
+
+static double product_of(const struct ladder *l)
+{
+    double f[LADDER_FACTORS], product = 1;
+    ladder_factors(l, f);
+    for (int i = 0; i < LADDER_FACTORS; i++)
+        product *= f[i];
+    return product;
+}
+
+static void check_product(const struct ladder *l)
+{
+    CHECK(ladder_mfu(l) > 0 && ladder_mfu(l) < 1);
+    CHECK_NEAR(product_of(l) / ladder_mfu(l), 1, 1e-9);
+}
+
+TEST(the_factors_of_real_runs_multiply_to_the_mfu)
+{
+    make_runs();
+    for (i64 i = 0; i < COUNT_OF(runs); i++) {
+        struct record r;
+        struct record_step s = { 0 };
+        struct ladder l = { 0 };
+        struct dag *g;
+        open_run(&r, runs[i].name);
+        set_ceilings(&r);
+        for (i64 k = 0; k < r.n_steps; k++) {
+            double rungs[RUNGS];
+            CHECK_OK(record_step(&r, r.steps[k], &s));
+            CHECK_OK(dag_new(&g, &s));
+            ladder_rungs(&s, g, rungs);
+            for (int rung = 1; rung <= RUNG_TRANSFER; rung++) /* each takes something away */
+                CHECK(rungs[rung] <= rungs[rung - 1] + 1e-12);
+            ladder_add(&l, &r, &s, g);
+        }
+        ladder_add_retaken(&l, &r);
+        CHECK_EQ(l.steps, 8);
+        check_product(&l);
+        CHECK_NEAR(ladder_peak(&l), 2e11, 1);
+        /* The wall time is that of the run, as far as it is recorded. */
+        double wall = 1e-9 * (double)(r.parts[0].end_ns - r.parts[0].begin_ns);
+        CHECK_NEAR(l.wall_s / wall, 1, 0.02);
+        record_step_free(&s);
+        record_close(&r);
+    }
+}
+
+static double uniform(u64 *counter)
+{
+    struct rng r = { 11, 12 };
+    return 1e-16 * (double)(rng_u64(&r, (*counter)++) >> 11);
+}
+
+TEST(random_durations_keep_the_product_and_the_path)
+{
+    u64 counter = 0;
+    for (i64 i = 0; i < COUNT_OF(runs); i++) {
+        struct record r;
+        struct record_step s = { 0 };
+        struct ladder l = { 0 };
+        struct arena a;
+        struct dag *g;
+        arena_init(&a);
+        struct critical c = { .arena = &a };
+        open_run(&r, runs[i].name);
+        set_ceilings(&r);
+        double sum = 0;
+        for (int draw = 0; draw < 80; draw++) {
+            CHECK_OK(record_step(&r, r.steps[draw % r.n_steps], &s));
+            CHECK_OK(dag_new(&g, &s));
+            for (i64 k = 0; k < g->n; k++) {
+                bool never = g->nodes[k].kind == DAG_READY;
+                g->seconds[k] = never ? 0 : uniform(&counter) * (draw % 3 ? 1e-3 : 1);
+                g->lead[k] = never ? 0 : 1e-3 * uniform(&counter);
+            }
+            g->measured = dag_length(g, NULL, NULL, NULL);
+            sum += g->measured;
+            ladder_add(&l, &r, &s, g);
+            critical_add(&c, &s, g);
+        }
+        check_product(&l);
+        CHECK_NEAR(c.seconds / sum, 1, 1e-12);
+        record_step_free(&s);
+        arena_fini(&a);
+        record_close(&r);
+    }
+}
+
+/* --- what each loss moves ----------------------------------------------------------- */
+
+struct planted {
+    double data, host, transfer; /* seconds more: of loads; before the first task; of each call */
+    double slow;                 /* factor of the tasks of rank 1 */
+};
+
+/* Factors of the second half of a run with something planted in every step. */
+static void planted_factors(const char *name, const struct planted *p, double f[LADDER_FACTORS])
+{
+    struct record r;
+    struct record_step s = { 0 };
+    struct ladder l = { 0 };
+    struct dag *g;
+    open_run(&r, name);
+    set_ceilings(&r);
+    for (i64 k = 4; k < r.n_steps; k++) {
+        CHECK_OK(record_step(&r, r.steps[k], &s));
+        CHECK_OK(dag_new(&g, &s));
+        bool first[2] = { true, true };
+        for (i64 i = 0; i < g->n; i++) {
+            const struct dag_node *n = &g->nodes[i];
+            if (n->kind == DAG_DATA)
+                g->seconds[i] += p->data;
+            if (n->kind == DAG_CALL)
+                g->seconds[i] += p->transfer;
+            if (n->kind == DAG_COMPUTE) {
+                g->lead[i] += first[n->rank] ? p->host : 0;
+                first[n->rank] = false;
+                g->seconds[i] = 1e-4 * (n->rank == 1 ? p->slow : 1); /* alike everywhere */
+            }
+        }
+        g->measured = dag_length(g, NULL, NULL, NULL);
+        ladder_add(&l, &r, &s, g);
+    }
+    check_product(&l);
+    ladder_factors(&l, f);
+    record_step_free(&s);
+    record_close(&r);
+}
+
+/* Of the rungs of a step, only this one may have moved by more than two points. What a plant makes
+ * the step longer makes other losses' shares smaller, so the first are compared as seconds. */
+static void expect_moved(const struct planted *p, enum ladder_factor moved)
+{
+    double before[LADDER_FACTORS], after[LADDER_FACTORS];
+    planted_factors("dp", &(struct planted){ .slow = 1 }, before);
+    planted_factors("dp", p, after);
+    CHECK(after[moved] < 0.6 * before[moved]);
+    for (int i = moved + 1; i < LADDER_USEFUL; i++)
+        CHECK_NEAR(after[i], before[i], 0.02);
+}
+
+TEST(each_loss_moves_its_own_rung)
+{
+    expect_moved(&(struct planted){ .data = 0.05, .slow = 1 }, LADDER_DATA);
+    expect_moved(&(struct planted){ .host = 0.05, .slow = 1 }, LADDER_HOST);
+    expect_moved(&(struct planted){ .transfer = 0.05, .slow = 1 }, LADDER_TRANSFER);
+    expect_moved(&(struct planted){ .slow = 20 }, LADDER_BALANCE);
+    sys_remove_tree(JOB_DIR);
+}
+
+TEST_MAIN(ONE(the_factors_of_real_runs_multiply_to_the_mfu),
+          ONE(random_durations_keep_the_product_and_the_path), ONE(each_loss_moves_its_own_rung))
