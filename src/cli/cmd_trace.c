@@ -165,11 +165,14 @@ static const struct command cmd_info = {
 
 struct ladder_flags {
     const char *steps;
+    i64 sample;
 };
 
 static const struct option ladder_options[] = {
     { "steps", OPTION_FIELD(STRING, struct ladder_flags, steps), NULL,
       .help = "Which ones: 100-120. Without it, all that are recorded." },
+    { "sample", OPTION_FIELD(INT, struct ladder_flags, sample), "1000", .unit = "steps",
+      .max = 1e9, .help = "So many steps at most, evenly spread; 0: all of them." },
     { 0 },
 };
 
@@ -216,13 +219,21 @@ static void print_path(const struct critical *c)
     }
 }
 
-static int climb(struct record *r, i64 first, i64 last, struct ladder *l, struct critical *c)
+static int climb(struct record *r, i64 first, i64 last, i64 sample, struct ladder *l,
+                 struct critical *c)
 {
     struct record_step s = { 0 };
     struct dag *g;
+    i64 from = 0, n = 0, stride = 1;
     for (i64 i = 0; i < r->n_steps; i++) {
-        if (r->steps[i] < first || r->steps[i] > last || record_step(r, r->steps[i], &s) < 0 ||
-            dag_new(&g, &s) < 0)
+        from += r->steps[i] < first;
+        n += r->steps[i] >= first && r->steps[i] <= last;
+    }
+    if (sample > 0)
+        stride = i64_max(1, ceil_div(n, sample));
+    l->weight = (double)stride;
+    for (i64 i = from + stride / 2; i < from + n; i += stride) {
+        if (record_step(r, r->steps[i], &s) < 0 || dag_new(&g, &s) < 0)
             continue;
         ladder_add(l, r, &s, g);
         critical_add(c, &s, g);
@@ -242,7 +253,7 @@ static int run_ladder(struct invocation *v)
     i64 first, last;
     TRY(parse_steps(f->steps, &first, &last));
     TRY(record_open(&r, v->args[0]));
-    int rc = climb(&r, first, last, &l, &c);
+    int rc = climb(&r, first, last, f->sample, &l, &c);
     if (rc == OK) {
         critical_sort(&c);
         print_ladder(&l);

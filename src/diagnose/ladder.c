@@ -195,8 +195,14 @@ static double clock_of(const struct sample *s)
     return s && s->has & SAMPLE_CLOCK && s->phi > 0 && isfinite(s->phi) ? s->phi : 1;
 }
 
+static double weight_of(const struct ladder *l)
+{
+    return l->weight > 0 ? l->weight : 1;
+}
+
 static void add_kernels(struct ladder *l, const struct record_step *s, const struct dag *g)
 {
+    const double w = weight_of(l);
     for (i64 i = 0; i < g->n; i++) {
         const struct dag_node *n = &g->nodes[i];
         if (n->kind != DAG_COMPUTE)
@@ -207,13 +213,13 @@ static void add_kernels(struct ladder *l, const struct record_step *s, const str
         double bytes_s = rate > 0 ? (t->read_bytes + t->written_bytes) / rate : 0;
         double f = clock_of(k->sample), u = on_cpu(k->sample);
         l->no_peak |= !(best_peak(k->head) > 0);
-        l->flops += t->flops;
-        l->at_peak_s += t->flops / best_peak(k->head);
-        l->at_dtype_s += t->flops / peak_of(k->head, t->dtype);
-        l->at_roofline_s += fmax(t->flops / peak_of(k->head, t->dtype), bytes_s);
-        l->on_cpu_s += seconds * f * u;
-        l->at_clock_s += seconds * f;
-        l->compute_s += seconds;
+        l->flops += w * t->flops;
+        l->at_peak_s += w * t->flops / best_peak(k->head);
+        l->at_dtype_s += w * t->flops / peak_of(k->head, t->dtype);
+        l->at_roofline_s += w * fmax(t->flops / peak_of(k->head, t->dtype), bytes_s);
+        l->on_cpu_s += w * seconds * f * u;
+        l->at_clock_s += w * seconds * f;
+        l->compute_s += w * seconds;
     }
 }
 
@@ -227,31 +233,24 @@ static double without(const struct dag *g, const struct record_step *s, u32 kind
     return length(&p);
 }
 
-/* What passed before this step and belongs to none: the start of a part, or the way from one to the
- * next. */
+/* What belongs to no step: the start of a part, unless its first steps were not kept or not asked for,
+ * and the way from the part before. */
 static void add_outside(struct ladder *l, const struct record *r, const struct record_step *s)
 {
-    i64 begin = INT64_MIN, end = INT64_MIN;
     const struct record_part *p = &r->parts[s->part];
-    for (int k = 0; k < s->n_ranks; k++)
-        if (s->ranks[k].head) {
-            begin = i64_max(begin, s->ranks[k].window_begin_ns);
-            end = i64_max(end, s->ranks[k].window_end_ns);
-        }
-    bool follows = l->steps > 0 && s->step == l->last_step + 1;
-    double start = s->step == p->first_step ? 1e-9 * (double)(begin - p->begin_ns) : 0;
-    l->start_s += fmax(start, 0);
-    if (follows && s->part != l->last_part)
-        l->restart_s += fmax(0, 1e-9 * (double)(p->begin_ns - l->last_end_ns));
-    l->last_step = s->step;
+    const bool enters = l->steps == 0 || s->part != l->last_part;
+    i64 follows = s->part > 0 ? r->parts[s->part - 1].last_step + 1 : 0;
+    if (enters && p->first_step <= follows && (double)(s->step - p->first_step) < weight_of(l))
+        l->start_s += fmax(0, 1e-9 * (double)(p->steps_ns - p->begin_ns));
+    if (enters && l->steps > 0)
+        l->restart_s += fmax(0, 1e-9 * (double)(p->begin_ns - r->parts[l->last_part].end_ns));
     l->last_part = s->part;
-    l->last_end_ns = end;
 }
 
 void ladder_add(struct ladder *l, const struct record *r, const struct record_step *s,
                 const struct dag *g)
 {
-    double rungs[RUNGS], all = dag_length(g, NULL, NULL, NULL);
+    double rungs[RUNGS], all = dag_length(g, NULL, NULL, NULL), w = weight_of(l);
     double no_eval = without(g, s, KIND(DAG_EVAL));
     ladder_rungs(s, g, rungs);
     double eval = all - no_eval, checkpoint = no_eval - rungs[RUNG_STEP];
@@ -260,15 +259,14 @@ void ladder_add(struct ladder *l, const struct record *r, const struct record_st
     rungs[RUNG_STEP] = step;
     add_outside(l, r, s);
     for (int i = 0; i < RUNGS; i++)
-        l->rung_s[i] += rungs[i];
-    l->eval_s += eval;
-    l->checkpoint_s += checkpoint;
+        l->rung_s[i] += w * rungs[i];
+    l->eval_s += w * eval;
+    l->checkpoint_s += w * checkpoint;
     for (int k = 0; k < s->n_ranks; k++)
         if (s->ranks[k].head)
-            l->model_flops += s->ranks[k].table->model_flops;
+            l->model_flops += w * s->ranks[k].table->model_flops;
     add_kernels(l, s, g);
     l->steps++;
-    l->ranks += s->n_ranks - s->missing;
     l->wall_s = l->rung_s[RUNG_STEP] + l->eval_s + l->checkpoint_s + l->start_s + l->restart_s +
                 l->retaken_s;
     double fidelity = g->measured > 0 ? all / g->measured : 1;

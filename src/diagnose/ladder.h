@@ -36,10 +36,11 @@ enum ladder_factor {
 enum ladder_rung { RUNG_STEP, RUNG_DATA, RUNG_HOST, RUNG_TRANSFER, RUNG_BALANCE, RUNG_STAGE,
                    RUNG_COMPUTE, RUNGS };
 
-/* Sums over the steps that were added; all zero is the begin. */
+/* Sums over the steps that were added; all zero is the begin, but for weight. */
 struct ladder {
-    i64 steps, ranks; /* the latter: of all steps together, those that are there */
-    double wall_s;
+    double weight; /* the caller's: how many steps each added one stands for; 0: itself alone */
+    i64 steps;
+    double wall_s;          /* all seconds are weighted */
     double rung_s[RUNGS];   /* T, T1, ... T5, C */
     double start_s, restart_s, retaken_s, eval_s, checkpoint_s; /* the wall time that is no step */
     double model_flops, flops; /* of all ranks */
@@ -49,8 +50,7 @@ struct ladder {
     double worst_fidelity;  /* of dag_fidelity, the farthest from 1 */
     i64 beyond_gate; /* steps with a fidelity beyond DAG_GATE */
     i64 incomplete;  /* steps with ranks or spans missing */
-    i64 last_step, last_end_ns;
-    int last_part;
+    int last_part;   /* of the step before */
 };
 
 /* Steps in ascending order. */

@@ -536,7 +536,7 @@ static void order_parts(struct record *r)
         origin = i == 0 ? h->wall_begin : origin;
         x->offset_ns[i] = (i64)(1e9 * fmin(h->wall_begin - origin, 1e9)) - (i64)h->begin_ns -
                           shift_at((const struct member *)h, h->begin_ns);
-        p->begin_ns = p->end_ns = common_ns(r, h, h->begin_ns);
+        p->begin_ns = p->end_ns = p->steps_ns = common_ns(r, h, h->begin_ns);
     }
 }
 
@@ -546,7 +546,10 @@ static void end_parts(struct record *r)
     for (i64 i = 0; i < x->n_entries; i++) {
         const struct entry *e = &x->entries[i];
         struct record_part *p = &r->parts[e->part];
-        p->end_ns = i64_max(p->end_ns, common_ns(r, p->heads[e->rank], e->head.end_ns));
+        const struct record_head *h = p->heads[e->rank];
+        p->end_ns = i64_max(p->end_ns, common_ns(r, h, e->head.end_ns));
+        if (e->step == p->first_step && e->head.flags & RECORD_FIRST)
+            p->steps_ns = i64_max(p->steps_ns, common_ns(r, h, e->head.begin_ns));
     }
 }
 

@@ -149,6 +149,7 @@ struct record_part {
     struct record_head **heads; /* [ranks], NULL where missing */
     i64 first_step, last_step;  /* that are there; last < first: none */
     i64 begin_ns, end_ns;       /* of what is recorded of it, with its start */
+    i64 steps_ns;               /* when the first of these steps began, everywhere */
     i64 lost_ns; /* in steps that were taken again later, here or in a later part */
 };
 
