@@ -57,6 +57,7 @@ double plan_exchange_seconds(const struct plan_job *job, i64 ranks, i64 stride, 
 struct stage {
     double terms[PLAN_EP + 1];
     double forward, backward;
+    double weights; /* of backward */
 };
 
 static void add_piece(struct stage *s, const struct plan_piece *p, double n, int recompute)
@@ -75,6 +76,7 @@ static void add_piece(struct stage *s, const struct plan_piece *p, double n, int
                        p->ep_forward);
     s->backward += n * (plan_seconds_sum(&p->backward) + again + tp + p->cp_backward +
                         p->ep_backward);
+    s->weights += n * p->weight_seconds;
 }
 
 static void add_layers(struct stage *s, const struct plan_table *t, double layers, int recompute)
@@ -116,31 +118,63 @@ static struct spread_layers spread_layers(const struct plan_layout *l, i64 layer
     return (struct spread_layers){ most, ends / 2, ends / 2 };
 }
 
+/* All stages of the first, a middle and the last rank, for one micro-batch. */
+struct ends {
+    struct stage first, middle, last;
+};
+
+static struct ends ends_of(const struct plan_layout *l, const struct plan_table *t)
+{
+    struct spread_layers n = spread_layers(l, t->dense_layers + t->sparse_layers);
+    struct ends e = { 0 };
+    add_layers(&e.first, t, n.first, l->recompute);
+    add_layers(&e.middle, t, n.middle, l->recompute);
+    add_layers(&e.last, t, n.last, l->recompute);
+    add_batch(&e.first, t, n.first);
+    add_batch(&e.middle, t, n.middle);
+    add_batch(&e.last, t, n.last);
+    add_piece(&e.first, &t->pieces[PLAN_EMBEDDING], 1, RECOMPUTE_NONE);
+    add_piece(l->pp == 1 ? &e.first : &e.last, &t->pieces[PLAN_HEAD], 1, RECOMPUTE_NONE);
+    return e;
+}
+
 /* The whole pipeline for one micro-batch: all stages' terms summed, and the slowest stage. */
 static void pipeline(const struct plan_layout *l, const struct plan_table *t, struct stage *sum,
                      struct stage *slowest)
 {
-    struct spread_layers n = spread_layers(l, t->dense_layers + t->sparse_layers);
-    struct stage first = { 0 }, middle = { 0 }, last = { 0 };
-    add_layers(&first, t, n.first, l->recompute);
-    add_layers(&middle, t, n.middle, l->recompute);
-    add_layers(&last, t, n.last, l->recompute);
-    add_batch(&first, t, n.first);
-    add_batch(&middle, t, n.middle);
-    add_batch(&last, t, n.last);
-    add_piece(&first, &t->pieces[PLAN_EMBEDDING], 1, RECOMPUTE_NONE);
-    add_piece(l->pp == 1 ? &first : &last, &t->pieces[PLAN_HEAD], 1, RECOMPUTE_NONE);
-    *sum = *slowest = first;
+    struct ends e = ends_of(l, t);
+    double between = (double)(l->pp - 2);
+    *sum = *slowest = e.first;
     if (l->pp == 1)
         return;
     for (int i = 0; i <= PLAN_EP; i++)
-        sum->terms[i] += last.terms[i] + (double)(l->pp - 2) * middle.terms[i];
-    sum->forward += last.forward + (double)(l->pp - 2) * middle.forward;
-    sum->backward += last.backward + (double)(l->pp - 2) * middle.backward;
-    if (stage_seconds(&last) > stage_seconds(slowest))
-        *slowest = last;
-    if (l->pp > 2 && stage_seconds(&middle) > stage_seconds(slowest))
-        *slowest = middle;
+        sum->terms[i] += e.last.terms[i] + between * e.middle.terms[i];
+    sum->forward += e.last.forward + between * e.middle.forward;
+    sum->backward += e.last.backward + between * e.middle.backward;
+    sum->weights += e.last.weights + between * e.middle.weights;
+    if (stage_seconds(&e.last) > stage_seconds(slowest))
+        *slowest = e.last;
+    if (l->pp > 2 && stage_seconds(&e.middle) > stage_seconds(slowest))
+        *slowest = e.middle;
+}
+
+/* What the other stages make the slowest one wait for: the first micro-batch's way down and the
+ * last one's way back. With zb-h1 weight gradients fill some of that (Qi et al. 2024). The order
+ * of zb-v is that of equal F, I and W; what it loses where they are not was fitted to the clock of
+ * schedules (parallel/schedule_time.c). */
+static double bubble(const struct plan_layout *l, const struct stage *sum,
+                     const struct stage *slowest)
+{
+    double F = slowest->forward, W = slowest->weights, I = slowest->backward - W;
+    double down = sum->forward - F, weights = sum->weights - W;
+    double back = sum->backward - slowest->backward;
+    if (l->schedule == SCHEDULE_ZB_H1)
+        return fmax(0, down + back - 2 * weights);
+    if (l->schedule != SCHEDULE_ZB_V)
+        return (down + back) / (double)l->virtual_stages;
+    double late = (I + W) / 2 - F, uneven = I - W;
+    double each = late > 0 ? fmax(0, late + 1.5 * uneven) : fmax(0, 0.75 * uneven - late / 2);
+    return down / 2 + (double)l->micro_batches * each;
 }
 
 /* --- data ranks ----------------------------------------------------------------------- */
@@ -174,34 +208,55 @@ static struct held held_by(const struct plan_job *job, const struct plan_layout 
     return h;
 }
 
-/* Messages of a step among ranks that share the batch, for parameters with so many sharers. */
-static double share_seconds(const struct plan_job *job, const struct plan_layout *l,
-                            double parameters, i64 ranks, i64 stride)
+/* Messages of a step among ranks that share the batch, for so many parameters: sums of gradients
+ * and gathers of weights; with groups of fewer that split, sums over groups besides. */
+struct shared {
+    double reduce_s, gather_s; /* gather_s with zero 3: of one pass */
+};
+
+static struct shared share(const struct plan_job *job, const struct plan_layout *l,
+                           double parameters, i64 ranks, i64 stride)
 {
     const struct plan_stack *s = job->stack;
+    i64 near = l->zero_group && l->zero > ZERO_NONE ? i64_min(l->zero_group, ranks) : ranks;
+    i64 groups = ranks / near;
+    double calls = (double)(near - 1), part = (double)(near - 1) / (double)near * parameters;
+    struct shared out = { 0 };
     if (ranks <= 1 || parameters <= 0)
-        return 0;
-    double part = (double)(ranks - 1) / (double)ranks * parameters;
-    double bytes = part * 2 * s->message_bytes, calls = 2;
-    if (l->zero == ZERO_OPTIMIZER || l->zero == ZERO_GRADIENTS)
-        bytes = part * (s->message_bytes + s->weight_bytes);
-    if (l->zero == ZERO_WEIGHTS) {
-        calls = 3 * (double)l->micro_batches;
-        bytes = part * (double)l->micro_batches * (2 * s->weight_bytes + s->message_bytes);
+        return out;
+    if (l->zero == ZERO_NONE)
+        out.reduce_s = plan_exchange_seconds(job, ranks, stride, 2 * part * s->message_bytes,
+                                             2 * calls);
+    else if (near > 1) {
+        out.reduce_s = plan_exchange_seconds(job, near, stride, part * s->message_bytes, calls);
+        out.gather_s = plan_exchange_seconds(job, near, stride, part * s->weight_bytes, calls);
     }
-    return plan_exchange_seconds(job, ranks, stride, bytes, calls * (double)(ranks - 1));
+    if (groups > 1)
+        out.reduce_s += plan_exchange_seconds(
+            job, groups, stride * near, 2 * (double)(groups - 1) / (double)groups * parameters /
+            (double)near * s->message_bytes, 2 * (double)(groups - 1));
+    return out;
+}
+
+static struct shared share_all(const struct plan_job *job, const struct plan_layout *l,
+                               const struct plan_table *t)
+{
+    struct held h = held_by(job, l, t);
+    i64 sharers = l->dp * l->cp;
+    struct shared dense = share(job, l, h.dense, sharers, l->tp);
+    struct shared experts = share(job, l, h.experts, sharers / l->ep, l->tp * l->ep);
+    return (struct shared){ dense.reduce_s + experts.reduce_s, dense.gather_s + experts.gather_s };
 }
 
 static double exposed_dp(const struct plan_job *job, const struct plan_layout *l,
                          const struct plan_table *t, const struct stage *slowest)
 {
-    struct held h = held_by(job, l, t);
-    i64 sharers = l->dp * l->cp;
-    double all = share_seconds(job, l, h.dense, sharers, l->tp) +
-                 share_seconds(job, l, h.experts, sharers / l->ep, l->tp * l->ep);
-    double beside = slowest->backward;
-    if (l->zero == ZERO_WEIGHTS)
+    struct shared each = share_all(job, l, t);
+    double all = each.reduce_s + each.gather_s, beside = slowest->backward;
+    if (l->zero == ZERO_WEIGHTS) {
+        all = (double)l->micro_batches * (each.reduce_s + 2 * each.gather_s);
         beside = (double)l->micro_batches * stage_seconds(slowest);
+    }
     double hidden = fmin(all * job->stack->dp_overlap, beside);
     return all - hidden + hidden * job->family->overlap_tax;
 }
@@ -222,14 +277,28 @@ static double optimizer_seconds(const struct plan_job *job, const struct plan_la
 
 /* --- a step --------------------------------------------------------------------------- */
 
-/* Forward and backward boundary of one micro-batch, where nothing hides it. */
+/* Of one micro-batch, one way. */
 static double boundary_seconds(const struct plan_job *job, const struct plan_layout *l,
                                const struct plan_table *t)
 {
     if (l->pp == 1)
         return 0;
-    return 2 * (1 - job->stack->pp_overlap) * (double)l->virtual_stages *
-           plan_exchange_seconds(job, 2, l->tp * l->cp * l->dp, t->boundary_bytes, 1);
+    return plan_exchange_seconds(job, 2, l->tp * l->cp * l->dp, t->boundary_bytes, 1);
+}
+
+static struct stage_time times_of(const struct stage *s)
+{
+    return (struct stage_time){ s->forward, s->backward - s->weights, s->weights };
+}
+
+void plan_stages_of(const struct plan_job *job, const struct plan_layout *l,
+                    const struct plan_table *t, struct plan_stages *out)
+{
+    struct ends e = ends_of(l, t);
+    struct shared data = share_all(job, l, t);
+    *out = (struct plan_stages){ times_of(&e.first), times_of(&e.middle), times_of(&e.last),
+                                 boundary_seconds(job, l, t), data.reduce_s, data.gather_s,
+                                 optimizer_seconds(job, l, t) + t->step_launch };
 }
 
 static void add_flops(const struct plan_job *job, const struct plan_layout *l,
@@ -255,9 +324,10 @@ void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
     for (int i = 0; i <= PLAN_EP; i++)
         out->terms[i] = m * sum.terms[i] / pp;
     double slot = stage_seconds(&slowest), all = stage_seconds(&sum);
-    double boundary = boundary_seconds(job, l, t);
+    double boundary = 2 * (1 - job->stack->pp_overlap) * (double)l->virtual_stages *
+                      boundary_seconds(job, l, t);
     out->terms[PLAN_IMBALANCE] = m * (slot - all / pp);
-    out->terms[PLAN_BUBBLE] = (all - slot) / (double)l->virtual_stages;
+    out->terms[PLAN_BUBBLE] = l->pp > 1 ? bubble(l, &sum, &slowest) : 0;
     out->terms[PLAN_PP] = boundary * (m + (pp - 1) / (double)l->virtual_stages);
     out->terms[PLAN_DP] = exposed_dp(job, l, t, &slowest);
     out->terms[PLAN_OPTIMIZER] = optimizer_seconds(job, l, t);
@@ -279,8 +349,8 @@ static double in_flight(const struct plan_layout *l)
     double pp = (double)l->pp, m = (double)l->micro_batches, v = (double)l->virtual_stages;
     if (l->schedule == SCHEDULE_GPIPE)
         return m;
-    double most = v > 1 ? pp * (1 + (pp - 1) / (pp * v)) : pp;
-    return fmin(m, most);
+    bool round = v > 1 && l->schedule != SCHEDULE_ZB_V;
+    return fmin(m, round ? pp * (1 + (pp - 1) / (pp * v)) : pp);
 }
 
 static void memory_of_state(const struct plan_job *job, const struct plan_layout *l,

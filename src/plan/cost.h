@@ -72,6 +72,7 @@ enum plan_part { PLAN_DENSE, PLAN_SPARSE, PLAN_EMBEDDING, PLAN_HEAD, PLAN_PARTS 
 /* One layer (or the embedding, or the head with its loss) for one micro-batch on one rank. */
 struct plan_piece {
     struct plan_seconds forward, backward;
+    double weight_seconds;        /* of backward's, those of weight gradients */
     struct plan_seconds again[3]; /* by enum recompute: what is computed a second time */
     double model_flops, flops;    /* forward and backward together; flops without recompute */
     double again_flops[3];
@@ -142,6 +143,18 @@ const char *plan_layout_refused(const struct plan_job *job, const struct plan_la
 /* The layout is not refused and the table is that of its degrees. */
 void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
                   const struct plan_table *table, struct plan_step *out);
+
+/* What a step consists of, for who walks it in time: seconds of one micro-batch on all stages of the
+ * first rank of a pipeline, of one in the middle and of the last, and of one message. */
+struct plan_stages {
+    struct stage_time first, middle, last;
+    double boundary_s;          /* between neighbouring stages, one way */
+    double reduce_s, gather_s;  /* of data ranks, in a step (with zero 3: for each micro-batch; and
+                                 * gather_s for each of its passes) */
+    double update_s;
+};
+void plan_stages_of(const struct plan_job *job, const struct plan_layout *l,
+                    const struct plan_table *table, struct plan_stages *out);
 
 /* The memory terms alone; also whether it fits. */
 void plan_memory_of(const struct plan_job *job, const struct plan_layout *l,

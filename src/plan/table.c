@@ -235,11 +235,14 @@ static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
 {
     bool layer = part == PLAN_DENSE || part == PLAN_SPARSE;
     int dtype = layer ? x->job->dtype : (int)i64_min(x->job->dtype, PLAN_BF16);
+    struct plan_seconds weights = { 0 };
     *out = (struct plan_piece){ .parameters = p->parameters,
                                 .expert_parameters = p->expert_parameters };
     for (int i = 0; i < p->n; i++) {
         const struct plan_op *op = &p->ops[i];
         price_op(x, op, dtype, op->phase == PHASE_FORWARD ? &out->forward : &out->backward);
+        if (op->phase == PHASE_WEIGHT_GRAD)
+            price_op(x, op, dtype, &weights);
         out->model_flops += op->model_flops;
         out->flops += op->flops;
     }
@@ -247,6 +250,7 @@ static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
         add_software(x, &out->forward, x->stack->passes_forward);
         add_software(x, &out->backward, x->stack->passes_backward);
     }
+    out->weight_seconds = plan_seconds_sum(&weights);
     price_sums(x, p, part, out);
     price_messages(x, p, out);
     if (part == PLAN_SPARSE)
