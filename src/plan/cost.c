@@ -123,6 +123,15 @@ struct ends {
     struct stage first, middle, last;
 };
 
+static void add_stage(struct stage *s, const struct stage *other, double n)
+{
+    for (int i = 0; i <= PLAN_EP; i++)
+        s->terms[i] += n * other->terms[i];
+    s->forward += n * other->forward;
+    s->backward += n * other->backward;
+    s->weights += n * other->weights;
+}
+
 static struct ends ends_of(const struct plan_layout *l, const struct plan_table *t)
 {
     struct spread_layers n = spread_layers(l, t->dense_layers + t->sparse_layers);
@@ -135,6 +144,11 @@ static struct ends ends_of(const struct plan_layout *l, const struct plan_table 
     add_batch(&e.last, t, n.last);
     add_piece(&e.first, &t->pieces[PLAN_EMBEDDING], 1, RECOMPUTE_NONE);
     add_piece(l->pp == 1 ? &e.first : &e.last, &t->pieces[PLAN_HEAD], 1, RECOMPUTE_NONE);
+    if (l->schedule == SCHEDULE_ZB_V && l->pp > 1) { /* the last stage is where the first one is */
+        add_stage(&e.first, &e.last, 1);
+        add_stage(&e.first, &e.middle, -1);
+        e.last = e.middle;
+    }
     return e;
 }
 
@@ -143,15 +157,11 @@ static void pipeline(const struct plan_layout *l, const struct plan_table *t, st
                      struct stage *slowest)
 {
     struct ends e = ends_of(l, t);
-    double between = (double)(l->pp - 2);
     *sum = *slowest = e.first;
     if (l->pp == 1)
         return;
-    for (int i = 0; i <= PLAN_EP; i++)
-        sum->terms[i] += e.last.terms[i] + between * e.middle.terms[i];
-    sum->forward += e.last.forward + between * e.middle.forward;
-    sum->backward += e.last.backward + between * e.middle.backward;
-    sum->weights += e.last.weights + between * e.middle.weights;
+    add_stage(sum, &e.last, 1);
+    add_stage(sum, &e.middle, (double)(l->pp - 2));
     if (stage_seconds(&e.last) > stage_seconds(slowest))
         *slowest = e.last;
     if (l->pp > 2 && stage_seconds(&e.middle) > stage_seconds(slowest))
@@ -172,9 +182,15 @@ static double bubble(const struct plan_layout *l, const struct stage *sum,
         return fmax(0, down + back - 2 * weights);
     if (l->schedule != SCHEDULE_ZB_V)
         return (down + back) / (double)l->virtual_stages;
-    double late = (I + W) / 2 - F, uneven = I - W;
-    double each = late > 0 ? fmax(0, late + 1.5 * uneven) : fmax(0, 0.75 * uneven - late / 2);
-    return down / 2 + (double)l->micro_batches * each;
+    double pp = (double)l->pp, late, uneven, each;
+    F = sum->forward / pp;
+    W = sum->weights / pp;
+    I = sum->backward / pp - W;
+    late = (I + W) / 2 - F;
+    uneven = I - W;
+    each = late > 0 ? late + 1.5 * uneven : 0.75 * uneven - late / 2;
+    each -= stage_seconds(slowest) - (F + I + W); /* others wait for that one anyhow */
+    return down / 2 + (double)l->micro_batches * fmax(0, each);
 }
 
 /* --- data ranks ----------------------------------------------------------------------- */

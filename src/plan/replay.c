@@ -83,7 +83,7 @@ struct cell {
     double begin; /* of the action */
     double idle_since, busy, wait[WAIT_KINDS];
     struct progress work;
-    bool done, woken;
+    bool done, woken, closed; /* closed: its last reduce is posted */
     bool here; /* what its action needs of other ranks */
 };
 
@@ -98,6 +98,7 @@ struct calls {
     i64 *arrived;    /* [most]: cells */
     double *seconds; /* [most] */
     i64 *need;       /* [actions of the list]: calls that must have ended before */
+    i64 before;      /* the same of every action */
     i64 most, begun, ended;
     struct progress call;
     i64 load[MOST_LOAD + 1]; /* cells of this rank whose link has so many transfers */
@@ -416,13 +417,15 @@ static void post_next_gathers(struct replay *x, i64 cell)
     }
 }
 
-/* Gathers of all stages of the cell, in their order; each stage's first F waits for its own. */
+/* What all of the cell waits for, then gathers of its stages, in their order; each stage's first F
+ * waits for its own. */
 static void post_first_gathers(struct replay *x, i64 cell)
 {
     i64 rank = rank_of_cell(x, cell);
     const struct schedule_list *l = &x->s->order->lists[rank];
     struct calls *c = &x->calls[rank];
-    for (int k = 0; k < c->n_parts; k++) {
+    c->before = x->s->first_s ? post_call(x, cell, x->s->first_s[rank]) : 0;
+    for (int k = 0; !x->s->each && k < c->n_parts; k++) {
         i64 need = post_call(x, cell, x->s->stages[c->parts[k]].gather_s);
         for (i64 i = 0; i < l->n; i++)
             if (l->actions[i].op == SCHEDULE_F && l->actions[i].stage == c->parts[k] &&
@@ -459,6 +462,9 @@ static void advance(struct replay *x, i64 cell)
     for (; c->at < l->n && !is_compute(&l->actions[c->at]); c->at++)
         post_move(x, cell, &l->actions[c->at]);
     if (c->at == l->n) {
+        if (!c->closed && x->s->last_s)
+            post_call(x, cell, x->s->last_s[rank]);
+        c->closed = true;
         c->done = calls->ended >= c->posted;
         x->n_done += c->done;
         if (c->done)
@@ -471,7 +477,7 @@ static void advance(struct replay *x, i64 cell)
     if (!c->here)
         stand(x, c, WAIT_MOVE);
     c->here = true;
-    if (calls->ended < calls->need[c->at])
+    if (calls->ended < i64_max(calls->before, calls->need[c->at]))
         return;
     stand(x, c, WAIT_GATHER);
     c->begin = x->now;
@@ -515,7 +521,7 @@ static void open_rank(struct replay *x, int rank, struct arena *a)
     for (int t = 0; t < o->stages; t++)
         if (o->rank_of[t] == rank)
             c->parts[c->n_parts++] = t;
-    c->most = 2 * n + 2 * c->n_parts;
+    c->most = 2 * n + 2 * c->n_parts + 2;
     c->arrived = ARENA_ARRAY(a, i64, c->most);
     c->seconds = ARENA_ARRAY(a, double, c->most);
     c->need = ARENA_ARRAY(a, i64, n);
@@ -564,8 +570,7 @@ static void take_event(struct replay *x)
 static void run(struct replay *x)
 {
     for (i64 i = 0; i < x->n_cells; i++) {
-        if (!x->s->each)
-            post_first_gathers(x, i);
+        post_first_gathers(x, i);
         wake(x, i);
     }
     while (x->woken_n > 0 || x->queue.n > 0) {

@@ -35,6 +35,8 @@ struct replay_stage {
 struct replay_step {
     const struct schedule *order;      /* checked, with its moves */
     const struct replay_stage *stages; /* [order->stages] */
+    const double *first_s, *last_s;    /* [order->ranks]: one gather before a rank's first action, one
+                                        * reduce after its last one; NULL: none */
     const double *update_s;            /* [order->ranks] */
     i64 replicas;                      /* cells with the same stage */
     i64 members;                       /* ranks of a cell */

@@ -166,6 +166,20 @@ TEST(one_stage_waits_for_its_weights_and_its_gradients)
     arena_fini(&x.arena);
 }
 
+TEST(what_nothing_hides_comes_before_and_after)
+{
+    struct set x;
+    double first[] = { 0.25 }, last[] = { 0.5 };
+    open_set(&x, SCHEDULE_1F1B, 1, 1, 2);
+    x.step.replicas = 3;
+    x.step.first_s = first;
+    x.step.last_s = last;
+    CHECK_NEAR(replay(&x), 0.25 + 2 * 4.5 + 0.5, 1e-12);
+    CHECK_NEAR(x.time.ranks[0].gather, 0.25, 1e-12);
+    CHECK_NEAR(x.time.ranks[0].reduce, 0.5, 1e-12);
+    arena_fini(&x.arena);
+}
+
 /* With each: two gathers ahead of four actions, the rest hidden; the last reduce is not. */
 TEST(weights_gathered_for_each_action_come_one_ahead)
 {
@@ -266,6 +280,7 @@ TEST_MAIN(ONE(without_links_a_step_takes_what_its_schedule_takes),
           ONE(the_bubble_is_that_of_the_formula),
           ONE(a_pipeline_with_links_takes_what_simulated_ranks_take),
           ONE(one_stage_waits_for_its_weights_and_its_gradients),
+          ONE(what_nothing_hides_comes_before_and_after),
           ONE(weights_gathered_for_each_action_come_one_ahead),
           ONE(transfers_at_once_share_a_link), ONE(computing_beside_a_transfer_is_taxed),
           ONE(the_same_seed_gives_the_same_step_to_the_bit),

@@ -1,0 +1,72 @@
+#include "plan/replay_layout.h"
+
+#include "parallel/layout.h"
+#include "plan/stack.h"
+#include "plan/efficiency.h"
+
+static i64 divisor(i64 a, i64 b)
+{
+    return b ? divisor(b, a % b) : a;
+}
+
+/* Ranks in lockstep: whoever meets within a layer. */
+static i64 cell_ranks(const struct plan_layout *l)
+{
+    return l->tp * (l->cp / divisor(l->cp, l->ep) * l->ep);
+}
+
+static struct stage_time shared_out(struct stage_time t, double parts, double move_s)
+{
+    return (struct stage_time){ t.F / parts + move_s, t.I / parts + move_s, t.W / parts };
+}
+
+/* Seconds of each stage; `seen` of a boundary is in the way of computing. */
+static void set_stages(const struct plan_layout *l, const struct plan_stages *all,
+                       const struct schedule *order, double seen, double beside,
+                       struct replay_stage *out)
+{
+    double parts = (double)l->virtual_stages;
+    for (int t = 0; t < order->stages; t++) {
+        int rank = order->rank_of[t];
+        const struct stage_time *time = rank == 0 ? &all->first
+                                      : rank == order->ranks - 1 ? &all->last : &all->middle;
+        out[t] = (struct replay_stage){ .seconds = shared_out(*time, parts, seen),
+                                        .gather_s = beside * all->gather_s / parts,
+                                        .reduce_s = beside * all->reduce_s / parts };
+    }
+}
+
+static const double *same_for_all(double seconds, i64 n, struct arena *a)
+{
+    double *out = ARENA_ARRAY(a, double, n);
+    for (i64 i = 0; i < n; i++)
+        out[i] = seconds;
+    return out;
+}
+
+int plan_replay_layout(const struct plan_job *job, const struct plan_layout *l,
+                       const struct plan_table *table, const struct plan_chance *chance,
+                       struct schedule *order, struct replay_time *out, struct arena *a)
+{
+    struct plan_stages all;
+    const struct plan_stack *s = job->stack;
+    bool each = l->zero == ZERO_WEIGHTS;
+    double passes = each ? (double)l->micro_batches : 1, late = 1 - s->dp_overlap;
+    TRY(schedule_new(order, (enum schedule_kind)l->schedule, (int)l->pp, (int)l->virtual_stages,
+                     (int)l->micro_batches, a));
+    schedule_add_moves(order, 1);
+    plan_stages_of(job, l, table, &all);
+    struct replay_stage *stages = ARENA_ARRAY(a, struct replay_stage, order->stages);
+    set_stages(l, &all, order, (1 - s->pp_overlap) * all.boundary_s, s->dp_overlap, stages);
+    struct replay_step step = {
+        .order = order, .stages = stages, .each = each,
+        .first_s = same_for_all(late * all.gather_s * (each ? 2 * passes : 1), l->pp, a),
+        .last_s = same_for_all(late * all.reduce_s * passes, l->pp, a),
+        .update_s = same_for_all(all.update_s, l->pp, a),
+        .replicas = job->devices / l->pp / cell_ranks(l), .members = cell_ranks(l),
+        .move_s = s->pp_overlap * all.boundary_s, .tax = job->family->overlap_tax,
+        .shared = job->devices > job->machine->node_ranks, .seed = chance->seed,
+        .jitter = chance->jitter, .slow_share = chance->slow_share, .slow_by = chance->slow_by,
+    };
+    return plan_replay(&step, out, a);
+}
