@@ -2,8 +2,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/sys.h"
-#include "cli/plan_terms.h"
-#include "plan/front.h"
+#include "cli/plan_replay.h"
 
 #include <stdio.h>
 
@@ -12,6 +11,7 @@ struct search_flags {
     int objective;
     i64 top;
     bool prune, front;
+    const char *html;
 };
 
 #define FLAG(kind, field) OPTION_FIELD(kind, struct search_flags, field)
@@ -25,6 +25,9 @@ static const struct option options[] = {
     { "front", FLAG(BOOL, front), "no",
       .help = "Also with a half, a quarter ... of the devices: which plans no other one beats in "
               "time, money, energy and gas at once." },
+    { "html", FLAG(PATH, html), NULL,
+      .help = "Also write a page: waterfall, timeline of the replayed step, memory, layouts, and "
+              "the front if asked for." },
     { "prune", FLAG(BOOL, prune), "yes",
       .help = "Leave out what is proved to be no better; the answer is the same." },
     { 0 },
@@ -174,12 +177,23 @@ static int find(struct search_run *s, const struct search_flags *f, struct arena
     return plan_front_of(s->front, &q, &s->x.terms, a);
 }
 
+static int write_page(const struct search_run *s, const char *path, struct arena *a)
+{
+    const struct plan_chance none = { 0 };
+    struct replayed replay;
+    struct plan_shown shown = { &s->x, &s->r, s->outcomes, s->front, &replay, 0 };
+    TRY(plan_replay_seeds(&s->x.p.job, &s->r.best[0].layout, &none, 0, &replay, a));
+    return plan_page_write(path, &shown, a);
+}
+
 static int run(struct invocation *v)
 {
     const struct search_flags *f = v->options;
     struct search_run s = { 0 };
     TRY(plan_run_open(&s.x, &f->run, v->arena));
     TRY(find(&s, f, v->arena));
+    if (f->html)
+        TRY(write_page(&s, f->html, v->arena));
     if (f->run.plan.json)
         print_json(&s, v->arena);
     else

@@ -532,7 +532,7 @@ static void open_replay(struct replay *x, struct arena *a)
 {
     const struct schedule *o = x->s->order;
     i64 actions = 0;
-    x->n_cells = o->ranks * x->s->replicas;
+    x->n_cells = x->out->cells = o->ranks * x->s->replicas;
     x->cells = ARENA_ARRAY(a, struct cell, x->n_cells);
     x->woken = ARENA_ARRAY(a, i64, x->n_cells);
     x->channels = ARENA_ARRAY(a, struct channel, 2 * o->stages * x->s->replicas);

@@ -65,7 +65,7 @@ struct replay_span { /* of one action of replica 0 */
 
 struct replay_time {
     double length;
-    i64 events;
+    i64 events, cells;
     struct replay_rank *ranks; /* [order->ranks] */
     struct replay_span *spans; /* [n_spans]: replica 0, in the order in which they end */
     i64 n_spans;

@@ -1,8 +1,10 @@
 #include "plan/replay_layout.h"
 
 #include "parallel/layout.h"
-#include "plan/stack.h"
 #include "plan/efficiency.h"
+#include "plan/stack.h"
+
+#include <math.h>
 
 static i64 divisor(i64 a, i64 b)
 {
@@ -36,6 +38,13 @@ static void set_stages(const struct plan_layout *l, const struct plan_stages *al
     }
 }
 
+/* Of ranks, so that as many of a cell's nodes are slow as of all. */
+static double slow_ranks(const struct plan_job *job, const struct plan_layout *l, double share)
+{
+    double members = (double)cell_ranks(l), node = (double)i64_max(1, job->machine->node_ranks);
+    return 1 - pow(1 - share, fmax(1, members / node) / members);
+}
+
 static const double *same_for_all(double seconds, i64 n, struct arena *a)
 {
     double *out = ARENA_ARRAY(a, double, n);
@@ -66,7 +75,8 @@ int plan_replay_layout(const struct plan_job *job, const struct plan_layout *l,
         .replicas = job->devices / l->pp / cell_ranks(l), .members = cell_ranks(l),
         .move_s = s->pp_overlap * all.boundary_s, .tax = job->family->overlap_tax,
         .shared = job->devices > job->machine->node_ranks, .seed = chance->seed,
-        .jitter = chance->jitter, .slow_share = chance->slow_share, .slow_by = chance->slow_by,
+        .jitter = chance->jitter, .slow_by = chance->slow_by,
+        .slow_share = slow_ranks(job, l, chance->slow_share),
     };
     return plan_replay(&step, out, a);
 }

@@ -15,7 +15,7 @@
 
 struct plan_chance {
     u64 seed;
-    double jitter, slow_share, slow_by; /* as in replay.h; slow_share is of ranks */
+    double jitter, slow_share, slow_by; /* as in replay.h; slow_share is of nodes */
 };
 
 /* order gets the pipeline's schedule. ERR_CONFIG where it would be beyond what can be walked. */

@@ -124,6 +124,35 @@ TEST(the_same_question_has_the_same_answer)
           "[ \"$(x)\" = \"$(x)\" ]", 0);
 }
 
+TEST(a_replay_is_near_the_closed_form_and_repeats)
+{
+    static const char line[] = "$H plan replay --model llama3-8b --gpus 64 --batch 256 --top 3 "
+                               "--jitter 0.03 --layout pp=4 --json";
+    json_t *root = json_of(line), *again = json_of(line);
+    CHECK(json_equal(root, again));
+    json_t *replays = json_object_get(root, "replays");
+    CHECK_EQ(json_array_size(replays), 3);
+    for (size_t i = 0; i < 3; i++) {
+        json_t *row = json_array_get(replays, i);
+        double closed = number(json_object_get(json_object_get(row, "plan"), "step_seconds"), "p50");
+        double healthy = number(row, "replayed_seconds");
+        CHECK_NEAR(healthy, closed, 0.1 * closed);
+        CHECK(number(json_object_get(row, "with_chance_seconds"), "p50") > healthy);
+    }
+    json_decref(root);
+    json_decref(again);
+}
+
+TEST(a_page_shows_a_plan_and_asks_for_nothing)
+{
+    shell("t=$(mktemp -d) && $H plan search --model llama3-8b --gpus 64 --layout pp=2 --tokens 1T "
+          "--front --html $t/plan.html > /dev/null && grep -q '\"spans\":\\[\\[' $t/plan.html && "
+          "grep -q \"default-src 'none'\" $t/plan.html && "
+          "! grep -o '<script type=\"application/json\".*' $t/plan.html | head -1 | cut -c2- | "
+          "sed 's,</script>.*,,' | grep -q '<' && rm -r $t", 0);
+    shell("$H plan replay --html /nowhere/plan.html 2>&1 | grep -q 'cannot write'", 0);
+}
+
 TEST(bad_input_is_refused_with_what_helps)
 {
     shell("$H plan search --model llama3-405b --gpus 8 2>&1 | grep -q 'the least needs'", 0);
@@ -145,4 +174,6 @@ TEST_MAIN(ONE(a_search_says_what_a_run_takes_with_bands), ONE(a_waterfall_sums_t
           ONE(memory_sums_and_names_what_binds), ONE(what_does_not_fit_gets_advice_that_fits),
           ONE(a_front_has_no_plan_that_another_beats), ONE(the_same_question_has_the_same_answer),
           ONE(bad_input_is_refused_with_what_helps),
+          ONE(a_replay_is_near_the_closed_form_and_repeats),
+          ONE(a_page_shows_a_plan_and_asks_for_nothing),
           ONE(a_device_that_nobody_measured_is_said_to_be_extrapolated))

@@ -99,8 +99,10 @@ function tellMade(data) {
 function start() {
   startTheme();
   const text = document.getElementById("data").textContent;
-  if (text) show(JSON.parse(text));
-  else startLive();
+  const data = text ? JSON.parse(text) : null;
+  if (!data) startLive();
+  else if (data.plan) showPlan(data.plan);
+  else show(data);
   document.documentElement.dataset.ready = "yes";
 }
 
