@@ -3,6 +3,7 @@
 
 extern const struct command cmd_plan_search;
 extern const struct command cmd_plan_replay;
+extern const struct command cmd_plan_islands;
 extern const struct command cmd_plan_explain;
 extern const struct command cmd_plan_compare;
 extern const struct command cmd_plan_memory;
@@ -20,6 +21,7 @@ extern const struct command cmd_plan_calibrate;
 static const struct command *const subcommands[] = {
     &cmd_plan_search,
     &cmd_plan_replay,
+    &cmd_plan_islands,
     &cmd_plan_explain,
     &cmd_plan_compare,
     &cmd_plan_memory,
