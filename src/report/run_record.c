@@ -6,6 +6,7 @@
 #include "diagnose/record.h"
 #include "report/kernels.h"
 #include "report/pack.h"
+#include "report/run_ladder.h"
 #include "report/step_memory.h"
 #include "report/thin.h"
 
@@ -339,6 +340,8 @@ static void put_record(struct shown *w, const struct json *memory, struct json *
     kernels_put(&w->kernels, j);
     json_key(j, "memory");
     json_literal(j, memory->out.data ? memory->out.data : "null");
+    json_key(j, "ladder");
+    run_ladder_put(w->record, j);
     json_key(j, "damage");
     json_begin_array(j);
     for (i64 i = 0; i < r->n_damage; i++)

@@ -13,7 +13,7 @@ function findingsSection(runs) {
     node.append(d.findings.length ? el("ol", { class: "findings" }, ...d.findings.map((f) => finding(f, d)))
       : el("p", { class: "card", text: `Nothing above the noise: a finding would have to lose at least ${seconds(d.theta_s)} of a step of ${seconds(d.step_s)}, over ${number(d.steps)} steps.` }),
     shareCard(d));
-    if (run.ladder) node.append(ladderCard(run.ladder));
+    if (run.record && run.record.ladder) node.append(ladderCard(run.record.ladder));
     if (d.missing.length) node.append(el("details", {}, el("summary", { text: `What could not be judged (${d.missing.length})` }), el("ul", {}, ...d.missing.map((text) => el("li", { text })))));
   }
 }
@@ -47,4 +47,33 @@ function shareCard(d) {
     el("div", { class: "share", "aria-hidden": "true" }, ...parts.filter((p) => p.s / all > 0.002).map((p) => el("i", { class: p.hatch || "", style: { "--ink-of": `var(${p.ink})`, "flex-grow": String(p.s / all) } }))),
     el("div", { class: "keys" }, ...parts.map((p) => el("span", {}, el("i", { class: p.hatch || "", style: { "--ink-of": `var(${p.ink})` } }), `${p.name} ${percent(p.s / all)}`))),
     tableBehind("Where a step's time goes", () => ({ columns: [{ name: "part" }, { name: "seconds per step", number: true }, { name: "share", number: true }], rows: parts.map((p) => [p.name, seconds(p.s), percent(p.s / all)]) })));
+}
+
+const RUNGS = {
+  goodput: "start, evaluation, checkpoints, steps taken twice", data: "waiting for data", host: "gaps between tasks, logging", transfer: "bytes on their way",
+  balance: "copies that take unequally long", stage: "stages and micro-batches that do", bubble: "waiting that is left: dependencies", useful: "recompute, work that the model does not need",
+  dtype: "slower number formats", memory: "tasks bound by memory", attain: "kernels below the roofline", cpu: "threads not on a processor", clock: "a clock below that at the start",
+};
+
+/* From the peak down to what is used of it: each rung takes its share of what the rungs before left. */
+function ladderCard(l) {
+  let left = 1;
+  const rungs = l.factors.filter((f) => isNumber(f.value)).map((f) => {
+    const before = left;
+    left *= f.value;
+    return { name: f.name, value: f.value, before, after: left };
+  });
+  const share = (x) => clamp(100 * x, 0, 100) + "%";
+  return el("figure", { class: "card spaced" }, el("div", { class: "head" }, el("h3", { text: "Where the peak goes" }),
+    el("span", { class: "unit", text: isNumber(l.mfu) ? `${percent(l.mfu)} of ${scaled(l.peak, "FLOP/s")} a rank is used (MFU); ${number(l.steps)} steps` : "the machine's peak is not known: headway machine measures it" })),
+    el("div", { class: "ladder", "aria-hidden": "true" }, ...rungs.flatMap((r) => [el("span", { text: r.name, title: RUNGS[r.name] || "" }),
+      el("span", { class: "rung", title: RUNGS[r.name] || "" }, el("i", { style: { width: share(Math.min(r.before, r.after)) } }),
+        r.after < r.before && el("i", { class: "lost", style: { left: share(r.after), width: share(r.before - r.after) } })),
+      el("span", { class: "n", text: percent(r.value) })])),
+    el("figcaption", { text: `Solid: what is left of the peak below each rung; hatched: what the rung costs. The factors multiply to the MFU. ` +
+      `A replay of these steps is off by ${percent(l.off)} at most.` }),
+    el("details", { open: true }, el("summary", { text: "The critical path, per step" }), table("Critical path", [{ name: "what" }, { name: "where" }, { name: "time", number: true }, { name: "share", number: true }],
+      l.path.map((p) => [[p.op || p.kind, p.phase, p.layer >= 0 && "layer " + p.layer].filter(Boolean).join(", "), p.rank >= 0 ? "rank " + p.rank : "all members", seconds(p.seconds), percent(p.share)]))),
+    tableBehind("Where the peak goes", () => ({ columns: [{ name: "rung" }, { name: "what it loses to" }, { name: "factor", number: true }, { name: "product so far", number: true }],
+      rows: rungs.map((r) => [r.name, RUNGS[r.name] || "", r.value.toFixed(4), r.after.toFixed(4)]) })));
 }

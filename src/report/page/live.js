@@ -77,15 +77,15 @@ function takeRecord(news) {
   live.seenRecord = news.seen;
   live.record = news.data;
   const before = live.runs.some((run) => run.record);
-  live.runs.forEach((run, i) => Object.assign(run, { newer: news.data.runs[i].record, diagnosis: news.data.runs[i].diagnosis, ladder: news.data.runs[i].ladder }));
+  live.runs.forEach((run, i) => Object.assign(run, { newer: news.data.runs[i].record, diagnosis: news.data.runs[i].diagnosis }));
   if (!before && live.runs.some((run) => run.newer)) return showLive();
-  refresh("findings", findingsSection);
   if (live.runs.some((run) => run.timeline && run.timeline.touched)) return offerNewer();
   showNewer();
 }
 
 function showNewer() {
   for (const run of live.runs) run.record = run.newer || run.record;
+  refresh("findings", findingsSection);
   recordSections(live.runs);
 }
 
@@ -97,7 +97,7 @@ function offerNewer() {
 
 function showLive() {
   const at = scrollY;
-  live.data.runs.forEach((run, i) => Object.assign(run, live.record ? { record: live.record.runs[i].record, diagnosis: live.record.runs[i].diagnosis, ladder: live.record.runs[i].ladder } : {}));
+  live.data.runs.forEach((run, i) => Object.assign(run, live.record ? { record: live.record.runs[i].record, diagnosis: live.record.runs[i].diagnosis } : {}));
   live.runs = show(live.data);
   scrollTo({ top: at, behavior: "instant" });
   for (const pre of document.querySelectorAll("pre.log")) pre.scrollTop = pre.scrollHeight;
