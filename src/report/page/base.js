@@ -198,6 +198,12 @@ function startTheme() {
   const wanted = matchMedia("(prefers-color-scheme: dark)");
   setTheme(wanted.matches ? "dark" : "light");
   wanted.addEventListener("change", () => setTheme(wanted.matches ? "dark" : "light"));
+  let before = null; /* paper is white */
+  addEventListener("beforeprint", () => {
+    before = document.documentElement.dataset.theme;
+    setTheme("light");
+  });
+  addEventListener("afterprint", () => setTheme(before || "light"));
   document.getElementById("theme").addEventListener("click", () =>
     setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
 }

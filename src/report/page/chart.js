@@ -11,7 +11,7 @@ class Group {
     this.at = null;   /* what is pointed at */
     this.smooth = 0;
     this.log = false;
-    this.axis = { name: "step", of: (run, x) => x, text: (x) => number(x) };
+    this.axis = { name: "step", whole: true, of: (run, x) => x, text: (x) => number(x) };
   }
   show(from, to) {
     [this.from, this.to] = [from, to];
@@ -197,6 +197,7 @@ class Chart {
     }
     for (const x of ticks(a.from, a.to, Math.max(2, Math.floor((a.right - a.left) / 90)))) {
       const at = this.toX(x);
+      if (this.group.axis.whole && !Number.isInteger(x)) continue;
       g.append(svg("line", { class: "axis", x1: at, x2: at, y1: a.bottom, y2: a.bottom + 4 }),
         svg("text", { x: clamp(at, a.left + 8, a.right - 14), y: a.bottom + 17, "text-anchor": "middle", text: this.group.axis.text(x) }));
     }

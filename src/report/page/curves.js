@@ -41,7 +41,7 @@ function interpolate(xs, ys, x) {
 }
 
 const AXES = [
-  { name: "step", of: (run, x) => x, text: (x) => scaled(x, "").trim() },
+  { name: "step", whole: true, of: (run, x) => x, text: (x) => scaled(x, "").trim() },
   { name: "tokens", of: (run, x) => through(run, "step/tokens", x), text: (x) => scaled(x, "").trim() },
   { name: "time", of: (run, x) => through(run, "step/since", x), text: (x) => seconds(x) },
 ];

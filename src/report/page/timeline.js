@@ -274,12 +274,12 @@ class Timeline {
     });
     this.canvas.addEventListener("pointermove", (e) => {
       const [x, y] = place(e);
-      if (drag && e.pointerType === "mouse" && (Math.abs(x - drag.x) > 3 || drag.moved)) {
+      if (drag && (Math.abs(x - drag.x) > 3 || drag.moved)) {
         drag.moved = true;
         hideTip();
         const by = (drag.x - x) / this.scale;
         this.show(drag.from + by, drag.to + by);
-        this.scroller.scrollTop = drag.top + drag.y - e.clientY;
+        if (e.pointerType === "mouse") this.scroller.scrollTop = drag.top + drag.y - e.clientY;
         return;
       }
       const row = x > this.gutter && this.rows.find((r) => y >= r.y && y <= r.y + r.height), i = row && row.lane ? this.find(row, x, y) : -1;
@@ -405,7 +405,7 @@ function rankTable(record) {
 /* Who computes and who waits: seconds per step over ranks. */
 function ranksChart(run) {
   const record = run.record, group = new Group(), x = Float64Array.from(record.ranks, (r) => r.rank);
-  group.axis = { name: "rank", of: (_, v) => v, text: (v) => (Number.isInteger(v) ? number(v) : "") };
+  group.axis = { name: "rank", whole: true, of: (_, v) => v, text: (v) => number(v) };
   const sum = (kinds) => Float64Array.from(record.ranks, (r) => kinds.reduce((s, k) => s + r.seconds[k], 0) / record.steps.length);
   const made = [["computing", [0, 1, 2, 3, 4]], ["waiting for ranks", [5, 12]], ["waiting for data", [6]], ["exchanges, hidden or not", [7]]]
     .map(([label, kinds], i) => ({ label, run, x, y: sum(kinds), colour: i, dash: DASHES[i], marks: x.length <= 64 })).filter((line) => line.y.some((v) => v > 0));
