@@ -188,6 +188,12 @@ def check_timeline(page):
     page.key("0")
     check(page.evaluate("document.querySelectorAll('#findings .share i').length > 0"),
           "findings say where a step's time goes")
+    check(page.evaluate("document.querySelectorAll('#findings .ladder .rung').length") >= 7,
+          "the ladder has its rungs")
+    off = page.evaluate("(() => { const l = JSON.parse(document.getElementById('data').textContent)"
+                        ".runs[0].record.ladder; return l.mfu === null ? 0 : Math.abs("
+                        "l.factors.reduce((p, f) => p * f.value, 1) / l.mfu - 1); })()")
+    check(off < 1e-9, f"its factors multiply to the MFU: off by {off}")
     for part in ("roofline", "memory"):
         check(page.evaluate(f"document.querySelectorAll('#{part} svg.plot path').length > 0"),
               f"the {part} is drawn")
