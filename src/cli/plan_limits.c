@@ -57,8 +57,11 @@ static double devices_at(const struct failure_law *law, i64 node, double share)
 
 static void print_splits(const struct plan_limits *l, const struct plan_machine *m)
 {
-    const char *in = m->n_tiers > 0 ? m->tiers[0].name : "device";
-    const char *out = m->n_tiers > 1 ? m->tiers[1].name : "nothing";
+    if (m->n_tiers == 0) {
+        printf("one device; nothing to split over\n");
+        return;
+    }
+    const char *in = m->tiers[0].name, *out = m->n_tiers > 1 ? m->tiers[1].name : in;
     printf("each way of splitting pays                 while\n");
     printf("  tensor    up to %-8.3g ways within a %s, %.3g over the %s\n", l->tensor_node, in,
            l->tensor_net, out);
@@ -91,8 +94,8 @@ static void print_bounds(const struct plan_limits *l, const struct limit_flags *
            ceil(l->memory_whole));
     printf("\n%lld devices\n", (long long)f->gpus);
     if (l->watts.mid > 0)
-        printf("  power                    %10.3g  MW with hosts and building (%.3g to %.3g)\n",
-               1e-6 * l->watts.mid, 1e-6 * l->watts.lo, 1e-6 * l->watts.hi);
+        printf("  power                    %10.3g  kW with hosts and building (%.3g to %.3g)\n",
+               1e-3 * l->watts.mid, 1e-3 * l->watts.lo, 1e-3 * l->watts.hi);
     printf("  failures (law %s) leave 90 %% of the time up to %.4g devices, 50 %% up to %.4g\n",
            law->name, devices_at(law, node, 0.9), devices_at(law, node, 0.5));
 }

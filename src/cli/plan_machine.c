@@ -94,7 +94,7 @@ static void print_tiers(const struct plan_machine *m)
         else
             printf(" %9lld", (long long)t->ranks);
         print_band(&t->bytes_per_s, 1e-9, "GB/s;");
-        print_band(&t->latency_s, 1e6, "us");
+        print_band(&t->latency_s, 1e6, t->latency_assumed ? "us (assumed)" : "us");
         if (t->oversubscription != 1)
             printf("; oversubscribed %g to 1", t->oversubscription);
         printf("%s%s\n", t->wiring == PLAN_SWITCH ? "" : "; ",

@@ -101,8 +101,17 @@ void machine_tier_begin(struct plan_machine *m, int i)
     m->tiers[i].bytes_per_s = (struct plan_band){ rate, rate, rate };
     if (i > 1) /* further out it is the same way out of the node */
         m->tiers[i].bytes_per_s = m->tiers[i - 1].bytes_per_s;
-    if (i > 0)
-        m->tiers[i].latency_s = m->tiers[i - 1].latency_s;
+    double latency = i == 0 ? 3e-6 : fmax(8e-6, m->tiers[i - 1].latency_s.mid);
+    m->tiers[i].latency_s = (struct plan_band){ latency, latency, latency };
+}
+
+void machine_tier_settle(struct plan_machine *m, int i, bool said)
+{
+    struct plan_tier *t = &m->tiers[i];
+    t->latency_assumed = !said;
+    for (int k = i - 1; k >= 0 && m->tiers[k].latency_assumed; k--)
+        if (m->tiers[k].latency_s.mid > t->latency_s.mid)
+            m->tiers[k].latency_s = t->latency_s;
 }
 
 /* Against the tier inside it. */

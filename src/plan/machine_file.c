@@ -403,6 +403,7 @@ static int read_tier(struct reader *r, const struct yaml_node *node)
     TRY(read_size(r, i, node));
     TRY(read_wiring(r, t, node));
     r->m->n_tiers++;
+    machine_tier_settle(r->m, i, yaml_get(node, "latency") != NULL);
     return machine_check_tier(r->m, i, yaml_where(node, r->a));
 }
 

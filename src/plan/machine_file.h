@@ -17,7 +17,8 @@
  * The same in one line, as hwloc's synthetic topologies: a device, then tiers as
  * NAME:COUNT[xRATE][~LATENCY][/OVERSUBSCRIPTION][+sums][+rail|+mesh|+torus1..3], each counting the
  * ones before it (the last may count *, as many as one asks for); rates are of one device in one
- * direction, and what is left out is the device's. Also host:N, price=4.2USD/h, pue=1.2, at=FRA:
+ * direction, and what is left out is the device's; latencies are assumed then, 3 us within the
+ * first tier and 8 us beyond. Also host:N, price=4.2USD/h, pue=1.2, at=FRA:
  *
  *     "h100-sxm node:8 pod:32x50GB/s~8us/2"
  *
@@ -74,6 +75,7 @@ struct plan_tier {
     i64 ranks;                    /* devices of one domain, all of the tiers below included */
     struct plan_band bytes_per_s; /* that one device sends, one way; lo is the slow end */
     struct plan_band latency_s;   /* of one message; lo is the quick end */
+    bool latency_assumed;         /* nobody said */
     double oversubscription;      /* 1: full bisection; of the links that leave the domains below */
     int wiring;                   /* enum plan_wiring */
     int axes;                     /* of a torus: 1 to 3 */

@@ -20,7 +20,10 @@ int machine_check_tier(const struct plan_machine *m, int i, const char *where);
 /* After the last tier: node_ranks and its like. */
 int machine_check_whole(struct plan_machine *m, const char *where);
 
-/* What a tier has before anything is said of it: the device's links. */
+/* What a tier has before anything is said of it: the device's links, and an assumed latency. */
 void machine_tier_begin(struct plan_machine *m, int i);
+/* After it was read: assumed latencies inside are at most what is said outside. `said`: somebody
+ * gave this tier's latency. */
+void machine_tier_settle(struct plan_machine *m, int i, bool said);
 
 #endif

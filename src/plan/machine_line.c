@@ -108,6 +108,7 @@ static int read_tier(struct plan_machine *m, const char *word, struct arena *a)
     t->ranks = count * (i ? m->tiers[i - 1].ranks : 1);
     TRY(read_parts(t, end, word, where, a));
     m->n_tiers++;
+    machine_tier_settle(m, i, strchr(word, '~') != NULL);
     return machine_check_tier(m, i, where);
 }
 
@@ -173,8 +174,7 @@ static void add_tier(const struct plan_machine *m, int i, struct text *out)
     else
         text_printf(out, " %s:%lld", t->name, (long long)(t->ranks / inner));
     add_quantity(out, "x", t->bytes_per_s.mid, QUANTITY_RATE);
-    if (t->latency_s.mid > 0)
-        add_quantity(out, "~", t->latency_s.mid, QUANTITY_SECONDS);
+    add_quantity(out, "~", t->latency_s.mid, QUANTITY_SECONDS);
     if (t->oversubscription != 1)
         text_printf(out, "/%.6g", t->oversubscription);
     if (t->reduces)

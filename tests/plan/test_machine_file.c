@@ -71,9 +71,13 @@ TEST(a_line_counts_outwards)
     CHECK_NEAR(m.tiers[1].bytes_per_s.mid, 25e9, 1);
     CHECK_NEAR(m.tiers[1].latency_s.mid, 8e-6, 1e-12);
     CHECK_NEAR(m.tiers[1].oversubscription, 2, 0);
+    CHECK_NEAR(m.tiers[0].latency_s.mid, 3e-6, 1e-12); /* assumed */
+    CHECK(m.tiers[0].latency_assumed && !m.tiers[1].latency_assumed);
     CHECK_NEAR(m.price_per_hour, 4.2, 1e-12);
     CHECK_STR(m.currency, "USD");
     CHECK_OK(plan_machine_room(&m, 100000));
+    CHECK_OK(plan_machine_load(&m, "h100-sxm node:8 pod:2~1us", &arena));
+    CHECK_NEAR(m.tiers[0].latency_s.mid, 1e-6, 1e-12); /* no more than outside */
     CHECK_OK(plan_machine_load(&m, "h100-sxm", &arena));
     CHECK_FAILS(plan_machine_room(&m, 2), ERR_USAGE, "describe how they are joined");
 }

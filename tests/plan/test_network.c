@@ -13,8 +13,9 @@ static const double flat_rate = 100e9, flat_latency = 3e-6;
 static struct plan_machine flat(void)
 {
     struct plan_machine m = { .n_tiers = 1, .algorithms = (1u << NET_ALGORITHMS) - 1 };
-    m.tiers[0] = (struct plan_tier){ "all", 1024, { 80e9, 100e9, 120e9 }, { 2e-6, 3e-6, 5e-6 },
-                                     1, PLAN_SWITCH, 1, false };
+    m.tiers[0] = (struct plan_tier){ .name = "all", .ranks = 1024, .oversubscription = 1,
+                                     .bytes_per_s = { 80e9, 100e9, 120e9 },
+                                     .latency_s = { 2e-6, 3e-6, 5e-6 }, .axes = 1 };
     return m;
 }
 
