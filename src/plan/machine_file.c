@@ -268,7 +268,8 @@ static int read_device(struct reader *r, const struct yaml_node *map)
 static const char *file_of(const char *folder, const char *name, struct arena *a)
 {
     char path[4096];
-    if (strpbrk(name, "/. :") || plan_file_find(path, sizeof path, folder, name) < 0)
+    const char *file = arena_printf(a, "%s.yaml", name);
+    if (strpbrk(name, "/. :") || plan_file_find(path, sizeof path, folder, file) < 0)
         return NULL;
     return arena_strdup(a, path);
 }
