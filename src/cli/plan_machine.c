@@ -72,6 +72,40 @@ static int print_list(struct arena *a)
     return print_devices(a);
 }
 
+/* Each in full. */
+static int put_all(struct json *j, bool devices, struct arena *a)
+{
+    const char **names;
+    i64 n;
+    TRY(plan_machine_names(devices, &names, &n, a));
+    json_key(j, devices ? "devices" : "machines");
+    json_begin_array(j);
+    for (i64 i = 0; i < n; i++) {
+        struct plan_machine m;
+        TRY(plan_machine_load(&m, names[i], a));
+        plan_machine_json(&m, j);
+    }
+    json_end(j);
+    return OK;
+}
+
+static int print_list_json(struct arena *a)
+{
+    struct json j;
+    json_writer_init(&j);
+    j.indent = true;
+    json_begin_object(&j);
+    int rc = put_all(&j, false, a);
+    if (rc >= 0)
+        rc = put_all(&j, true, a);
+    if (rc >= 0) {
+        json_end(&j);
+        printf("%s\n", j.out.data);
+    }
+    json_writer_fini(&j);
+    return rc;
+}
+
 /* --- one of them -------------------------------------------------------------------- */
 
 static void print_band(const struct plan_band *b, double scale, const char *unit)
@@ -132,7 +166,7 @@ static int run(struct invocation *v)
     const struct machine_flags *f = v->options;
     struct plan_machine m;
     if (v->n_args == 0)
-        return print_list(v->arena);
+        return f->json ? print_list_json(v->arena) : print_list(v->arena);
     TRY(plan_machine_load(&m, v->args[0], v->arena));
     if (!f->json) {
         print_machine(&m, v->arena);

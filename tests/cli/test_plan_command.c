@@ -91,6 +91,9 @@ TEST(machines_are_listed_and_described)
     shell("$H plan machine | grep -q '^trainium2'", 0);
     shell("$H plan machine h800-sxm | grep -q 'link.node.*200 GB/s one-way'", 0);
     shell("$H plan machine h800-sxm | grep -q 'not verified'", 0);
+    json_t *all = run_json("$H plan machine --json");
+    CHECK_EQ(json_array_size(json_object_get(all, "devices")), 26);
+    json_decref(all);
     json_t *o = run_json("$H plan machine 'h100-sxm node:8 pod:32x50GB/s~8us/2' --json");
     CHECK_EQ(json_array_size(json_object_get(o, "tiers")), 2);
     json_decref(o);
