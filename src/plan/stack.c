@@ -52,6 +52,8 @@ const struct option plan_stack_options[] = {
       .help = "The same of tensor parallel messages and products." },
     { "overlap.pp", STACK(FLOAT, pp_overlap), "0", .max = 1,
       .help = "The same of messages between stages." },
+    { "overlap.ep", STACK(FLOAT, ep_overlap), "0", .max = 1,
+      .help = "The same of rows that go to experts and back." },
     { "vocab_multiple", STACK(INT, vocab_multiple), "128", .min = 1, .max = 1e6, .unit = "rows",
       .help = "Rows of the head are padded to that, times tp." },
     { "bytes.logit", STACK(FLOAT, logit_bytes), "6", .max = 64, .unit = "bytes",

@@ -35,7 +35,8 @@ struct plan_stack {
     double accumulate_bytes;   /* that adding a micro-batch's gradient to the sum moves per weight */
     double loss_bytes;         /* that the loss moves per logit besides its operators' traffic */
     double update_bytes;       /* that the update moves per parameter of the rank */
-    double dp_overlap, tp_overlap, pp_overlap; /* share of such messages that computing may hide */
+    double dp_overlap, tp_overlap, pp_overlap, ep_overlap; /* share of such messages that computing
+                                                            * may hide */
     i64 vocab_multiple;        /* rows of the head are padded to that, times tp */
     double logit_bytes;        /* held per logit at the end of the forward pass */
     double runtime_bytes;      /* context, libraries, buffers of messages */

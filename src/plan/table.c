@@ -184,8 +184,8 @@ static void price_expert_messages(const struct pricing *x, struct plan_piece *ou
     double rows = (double)x->ops->rows / (double)l->tp *
                   (double)x->job->spec->experts_per_token;
     double sent = rows * HALF * (double)x->ops->width * (double)(l->ep - 1) / (double)l->ep;
-    out->ep_forward = out->ep_backward =
-        2 * plan_exchange_seconds(x->job, l->ep, l->tp, sent, (double)(l->ep - 1));
+    double seconds = plan_exchange_seconds(x->job, l->ep, l->tp, sent, (double)(l->ep - 1));
+    out->ep_forward = out->ep_backward = 2 * (1 - x->stack->ep_overlap) * seconds;
 }
 
 static void price_kept(const struct pricing *x, const struct plan_piece_ops *p, bool layer,
