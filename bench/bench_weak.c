@@ -20,7 +20,7 @@
 
 enum { MOST = 64, ROWS = 4, MICRO_BATCHES = 32 };
 
-static struct plan_price price = { 2e12, 2e11, 1.25e9, 2e-5 };
+static struct plan_price price = { 2e12, 2e11, 1.25e9, 2e-5, NULL };
 static i64 seq = 1024;
 
 static _Noreturn void stop(void)

@@ -391,7 +391,7 @@ static int print_time(const struct show *x)
 {
     static const enum lane lanes[] = { LANE_PP, LANE_TIE, LANE_DP, LANE_CP, LANE_TP, LANE_AWAY };
     const struct show_options *o = x->v->options;
-    struct plan_price price = { o->flops, o->memory, o->link, o->latency };
+    struct plan_price price = { o->flops, o->memory, o->link, o->latency, NULL };
     struct plan_time t;
     TRY(plan_simulate(x->views, &price, &t, x->v->arena));
     printf("\nsimulated step: %.4g s, %.1f %% of it computing; at %.3g FLOP/s, %.3g bytes/s of "

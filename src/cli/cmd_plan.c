@@ -17,6 +17,7 @@ extern const struct command cmd_plan_published;
 extern const struct command cmd_plan_machine;
 extern const struct command cmd_plan_validate;
 extern const struct command cmd_plan_calibrate;
+extern const struct command cmd_plan_predict;
 
 static const struct command *const subcommands[] = {
     &cmd_plan_search,
@@ -35,6 +36,7 @@ static const struct command *const subcommands[] = {
     &cmd_plan_machine,
     &cmd_plan_validate,
     &cmd_plan_calibrate,
+    &cmd_plan_predict,
     NULL,
 };
 

@@ -1,8 +1,10 @@
-/* The constants of a family of devices, from published step times. */
+/* What devices do, from step times: those that others published, or our own recorded runs. */
 #include "base/err.h"
+#include "base/log.h"
 #include "base/sys.h"
 #include "base/text.h"
 #include "cli/command.h"
+#include "diagnose/own_rates.h"
 #include "plan/fit.h"
 #include "plan/stack.h"
 
@@ -61,7 +63,28 @@ static void print_result(struct plan_family *family, const struct plan_fit *fit,
     text_fini(&out);
 }
 
-static int run(struct invocation *v)
+/* --- our own runs --------------------------------------------------------------------- */
+
+static int calibrate_runs(struct invocation *v)
+{
+    const struct plan_rates **sets = ARENA_ARRAY(v->arena, const struct plan_rates *, v->n_args);
+    struct text out = { 0 };
+    for (int i = 0; i < v->n_args; i++) {
+        struct plan_rates *r = ARENA_NEW(v->arena, struct plan_rates);
+        double seconds;
+        TRY(own_rates_read(r, v->args[i], &seconds, v->arena));
+        sets[i] = r;
+        log_line(LOG_INFO, "%s: steps of %.4g s, %lld ranks with %lld threads; tasks are fitted within "
+                 "%.1f %%", v->args[i], seconds, (long long)r->ranks, (long long)r->threads,
+                100 * r->spread);
+    }
+    plan_rates_write(sets, v->n_args, &out);
+    printf("%s", out.data);
+    text_fini(&out);
+    return OK;
+}
+
+static int calibrate_family(struct invocation *v)
 {
     const struct calibrate_options *o = v->options;
     const struct plan_rows *sets[MOST_SETS];
@@ -77,7 +100,14 @@ static int run(struct invocation *v)
     return OK;
 }
 
+static int run(struct invocation *v)
+{
+    return v->n_args > 0 ? calibrate_runs(v) : calibrate_family(v);
+}
+
 static const struct example examples[] = {
+    { "headway plan calibrate runs/one runs/two > here.yaml",
+      "What ops take on this machine, from two recorded runs." },
     { "headway plan calibrate --family a100 --rows vtrain_single,vtrain_multi",
       "What machines/calibration/a100.yaml holds." },
     { 0 },
@@ -85,12 +115,18 @@ static const struct example examples[] = {
 
 const struct command cmd_plan_calibrate = {
     .name = "calibrate",
-    .summary = "Fit the constants of a family of devices to step times",
-    .description = "Takes at most 30 rows at even distances from the tables, and moves the constants "
+    .summary = "What devices do, from recorded runs or published step times",
+    .arguments = "[RUN...]",
+    .description = "With run folders: for every op the seconds per FLOP, per byte and per task, and "
+                   "the same of exchanges, from the recorded spans. headway plan predict uses them. "
+                   "Record a run with as many ranks and threads as those that are to be "
+                   "predicted.\n\n"
+                   "Without: takes at most 30 rows at even distances from the tables, and moves the constants "
                    "so that predicted step times come close to theirs. Prints the family's file. The "
                    "same rows give the same constants.",
     .options = calibrate_table,
     .options_bytes = sizeof(struct calibrate_options),
+    .max_args = -1,
     .examples = examples,
     .run = run,
 };

@@ -42,6 +42,8 @@ static void print_each(const struct validated_set *s)
     printf("id,measured_s,predicted_s,error,lo_s,hi_s,fits,memory_gb,reported_gb");
     for (int i = 0; i < PLAN_TERMS; i++)
         printf(",%s", plan_term_names[i]);
+    for (int i = 0; i < PLAN_MEMORIES; i++)
+        printf(",%s_gb", plan_memory_names[i]);
     printf("\n");
     for (i64 i = 0; i < s->n; i++) {
         const struct validated_row *v = &s->rows[i];
@@ -55,6 +57,8 @@ static void print_each(const struct validated_set *s)
                v->step.memory_bytes / 1e9, v->row->memory_bytes / 1e9);
         for (int k = 0; k < PLAN_TERMS; k++)
             printf(",%.6g", v->step.terms[k]);
+        for (int k = 0; k < PLAN_MEMORIES; k++)
+            printf(",%.4g", v->step.memory[k] / 1e9);
         printf("\n");
     }
 }
@@ -76,6 +80,16 @@ static void print_set(const struct validated_set *s)
                "%lld that failed (some for other reasons) %lld are said not to fit\n", "",
                (long long)s->fit_right, (long long)s->memory_rows, 100 * s->memory_error,
                (long long)s->failures, (long long)s->failures_no_fit);
+}
+
+static void print_ranges(const struct validated_set *s)
+{
+    for (i64 i = 0; i < s->n_ranges; i++) {
+        const struct validated_range *r = &s->ranges[i];
+        printf("%-25s   %s: MFU %.1f %%; %.1f to %.1f %% over %lld layouts with micro-batches of 1, 2 and "
+               "4, one to four stages per rank\n", "", r->row->id, r->row->mfu, r->lo, r->hi,
+               (long long)r->layouts);
+    }
 }
 
 /* Why rows are not priced, each reason once. */
@@ -127,6 +141,8 @@ static void write_set(struct json *j, const struct validated_set *s)
     json_put_double(j, "memory_median_error", s->memory_error);
     json_put_int(j, "failed", s->failures);
     json_put_int(j, "failed_no_fit", s->failures_no_fit);
+    json_put_int(j, "rows_over_a_range", s->n_ranges);
+    json_put_int(j, "within_3_mfu_points_of_it", s->near_range);
     json_end(j);
 }
 
@@ -146,6 +162,7 @@ static int validate_one(struct invocation *v, const char *path, struct plan_worl
         print_each(&set);
     } else {
         print_set(&set);
+        print_ranges(&set);
         print_reasons(&set);
     }
     return OK;

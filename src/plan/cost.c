@@ -269,6 +269,8 @@ static double exposed_dp(const struct plan_job *job, const struct plan_layout *l
 {
     struct shared each = share_all(job, l, t);
     double all = each.reduce_s + each.gather_s, beside = slowest->backward;
+    if (l->zero > ZERO_NONE) /* weights are gathered beside the next forward pass */
+        beside = stage_seconds(slowest);
     if (l->zero == ZERO_WEIGHTS) {
         all = (double)l->micro_batches * (each.reduce_s + 2 * each.gather_s);
         beside = (double)l->micro_batches * stage_seconds(slowest);
@@ -330,6 +332,15 @@ static void add_flops(const struct plan_job *job, const struct plan_layout *l,
     (void)job;
 }
 
+/* What a stack is known to lose besides what it does. */
+static double stalls(const struct plan_job *job, const struct plan_layout *l)
+{
+    double nodes = (double)ceil_div(job->devices, job->machine->node_ranks);
+    if (l->pp == 1)
+        return 0;
+    return (double)(l->micro_batches + l->pp - 1) * job->stack->stall_s * nodes * nodes;
+}
+
 void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
                   const struct plan_table *t, struct plan_step *out)
 {
@@ -348,11 +359,13 @@ void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
     out->terms[PLAN_DP] = exposed_dp(job, l, t, &slowest);
     out->terms[PLAN_OPTIMIZER] = optimizer_seconds(job, l, t);
     out->terms[PLAN_LAUNCH] += t->step_launch;
+    out->terms[PLAN_STRAGGLER] = stalls(job, l);
     for (int i = 0; i < PLAN_TERMS; i++)
         out->seconds += out->terms[i];
     out->band.mid = out->seconds;
-    out->band.lo = out->seconds * exp(job->family->residual_lo);
-    out->band.hi = out->seconds * exp(job->family->residual_hi);
+    bool own = job->stack->residual_lo != 0 || job->stack->residual_hi != 0;
+    out->band.lo = out->seconds * exp(own ? job->stack->residual_lo : job->family->residual_lo);
+    out->band.hi = out->seconds * exp(own ? job->stack->residual_hi : job->family->residual_hi);
     add_flops(job, l, t, out);
     plan_widen_by_network(job, l, out);
     plan_memory_of(job, l, t, out);
@@ -360,12 +373,15 @@ void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
 
 /* --- memory --------------------------------------------------------------------------- */
 
-static double in_flight(const struct plan_layout *l)
+/* Micro-batches whose activations a stage holds at most, the first or the last one. */
+static double in_flight(const struct plan_layout *l, bool last)
 {
     double pp = (double)l->pp, m = (double)l->micro_batches, v = (double)l->virtual_stages;
     if (l->schedule == SCHEDULE_GPIPE)
         return m;
     bool round = v > 1 && l->schedule != SCHEDULE_ZB_V;
+    if (last)
+        return 1;
     return fmin(m, round ? pp * (1 + (pp - 1) / (pp * v)) : pp);
 }
 
@@ -405,12 +421,15 @@ void plan_memory_of(const struct plan_job *job, const struct plan_layout *l,
     memory_of_state(job, l, t, memory);
     double kept = n * ((double)t->dense_layers * dense->kept_bytes[r] +
                        (double)t->sparse_layers * sparse->kept_bytes[r]);
-    memory[PLAN_ACTIVATIONS] = kept * in_flight(l);
-    memory[PLAN_WORKING] = fmax(dense->working_bytes[r], sparse->working_bytes[r]);
     double rows = (double)(job->sequence * l->micro_batch) / (double)l->cp;
     double vocab = (double)round_up(job->spec->vocab, job->stack->vocab_multiple * l->tp);
-    if (l->pp == 1)
-        memory[PLAN_LOGITS] = job->stack->logit_bytes * rows * vocab / (double)l->tp;
+    double logits = job->stack->logit_bytes * rows * vocab / (double)l->tp;
+    memory[PLAN_WORKING] = fmax(dense->working_bytes[r], sparse->working_bytes[r]);
+    memory[PLAN_ACTIVATIONS] = kept * in_flight(l, l->pp == 1);
+    if (l->pp == 1 || kept * in_flight(l, true) + logits > memory[PLAN_ACTIVATIONS]) {
+        memory[PLAN_ACTIVATIONS] = kept * in_flight(l, true);
+        memory[PLAN_LOGITS] = logits;
+    }
     memory[PLAN_RUNTIME] = job->stack->runtime_bytes;
     out->memory_bytes = 0;
     for (int i = 0; i < PLAN_MEMORIES; i++) {

@@ -24,7 +24,7 @@ const struct option plan_family_options[] = {
       .help = "Speed of tiles of half the size." },
     { "align16", FAMILY(FLOAT, align16), "0.5", .min = 0.01, .max = 1,
       .help = "Speed where rows of operands do not begin at multiples of 16 bytes." },
-    { "align128", FAMILY(FLOAT, align128), "0.9", .min = 0.01, .max = 1,
+    { "align128", FAMILY(FLOAT, align128), "0.8", .min = 0.01, .max = 1,
       .help = "The same for 128 bytes." },
     { "attention_forward", FAMILY(FLOAT, attention_forward), "0.6", .min = 0.01, .max = 1,
       .help = "Share of the peak that fused attention reaches on long rows." },
@@ -46,7 +46,7 @@ const struct option plan_family_options[] = {
       .help = "Of one step of a collective within a node." },
     { "net_latency_s", FAMILY(FLOAT, net_latency_s), "1e-5", .min = 1e-9, .max = 1, .unit = "seconds",
       .help = "The same between nodes." },
-    { "overlap_tax", FAMILY(FLOAT, overlap_tax), "0.1", .min = 1e-3, .max = 1,
+    { "overlap_tax", FAMILY(FLOAT, overlap_tax), "0.1", .min = 1e-3, .max = 0.3,
       .help = "What computing slows down while messages move beside it." },
     { "reduced.fp32", FAMILY(FLOAT, reduced[PLAN_FP32]), "1", .min = 0.01, .max = 2,
       .help = "Share of its peak that this dtype reaches, beside that of bf16." },
@@ -86,14 +86,11 @@ static const struct { double rows, columns; int level; } tiles[] = {
     { 64, 64, 3 },
 };
 
-/* Rows of both operands are contiguous along K or along M and N: the least aligned of the
- * three decides. */
+/* The least aligned row decides. */
 static double alignment(const struct plan_family *f, const struct plan_product *p)
 {
-    i64 any = p->M | p->N | p->K, bytes = (i64)p->element_bytes;
-    if (any * bytes % 16)
-        return f->align16;
-    return any * bytes % 128 ? f->align128 : 1;
+    i64 bytes = p->row * (i64)p->element_bytes;
+    return bytes % 16 ? f->align16 : bytes % 128 ? f->align128 : 1;
 }
 
 double plan_product_seconds(const struct plan_family *f, const struct plan_device *d, int dtype,

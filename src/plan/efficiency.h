@@ -48,6 +48,7 @@ void plan_family_write(const struct plan_family *f, struct text *out);
 /* Seconds of one product at peak `peak`, with `bytes` of operands (moved once). */
 struct plan_product {
     i64 M, N, K, batch;
+    i64 row; /* bitwise or of the lengths of rows of operands and result, which decides alignment */
     double bytes;
     double element_bytes; /* of operands */
 };

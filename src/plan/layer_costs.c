@@ -138,6 +138,8 @@ static void add_message(struct plan_piece_ops *p, const struct task *t)
     m->bytes += t->cost.message_bytes;
     m->half_bytes += t->cost.message_bytes * 2 / (double)dtype_bytes(t->in[0]->dtype);
     m->calls += 1;
+    if (t->lane == LANE_TP && t->op == &op_all_gather && t->phase == PHASE_FORWARD)
+        p->gathered_bytes += (double)tensor_bytes(t->out[0]);
 }
 
 static int read_tasks(struct reading *r)

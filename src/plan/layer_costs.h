@@ -45,6 +45,7 @@ struct plan_piece_ops {
     double parameters, expert_parameters; /* elements on a rank */
     double matrices;    /* of parameters, those that products use a copy of */
     double kept_bytes;  /* what the forward tasks leave for the backward ones */
+    double gathered_bytes; /* of what ranks along tp gathered for products, whole */
     double kept_cut_bytes; /* of these, by tasks on rows that sequence parallel cuts */
 };
 

@@ -53,6 +53,7 @@ static bool scale_piece(struct plan_piece_ops *out, const struct plan_piece_ops 
         scale_messages(&out->cp[i], &x->cp[i], &y->cp[i], (double)at);
     }
     out->kept_bytes = on(x->kept_bytes, y->kept_bytes, (double)at);
+    out->gathered_bytes = on(x->gathered_bytes, y->gathered_bytes, (double)at);
     out->kept_cut_bytes = on(x->kept_cut_bytes, y->kept_cut_bytes, (double)at);
     return same;
 }

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "ops/ops.h"
+#include "plan/rates.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -161,6 +162,9 @@ static double call_seconds(const struct task *t, int members, const struct plan_
 {
     const struct tensor *moved = t->in[0] ? t->in[0] : t->out[0];
     double bytes = t->op->receives ? (double)tensor_bytes(moved) : t->cost.message_bytes;
+    const struct plan_rate *rate = p->rates ? plan_rates_lane(p->rates, t->lane) : NULL;
+    if (rate)
+        return rate->task_s + rate->byte_s * bytes;
     double steps = t->op == &op_all_reduce ? 2 * (members - 1) : members - 1;
     if (t->lane == LANE_AWAY)
         return (double)tensor_bytes(moved) / p->memory_bytes_per_s;
@@ -248,6 +252,8 @@ static void start_on_lane(struct simulation *x, struct rank *r, const struct tas
 double plan_task_seconds(const struct task *t, const struct plan_price *price)
 {
     double bytes = t->cost.read_bytes + t->cost.written_bytes;
+    if (price->rates)
+        return plan_rates_seconds(price->rates, t, NULL);
     return fmax(t->cost.flops / price->flops_per_s, bytes / price->memory_bytes_per_s);
 }
 

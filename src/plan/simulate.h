@@ -20,9 +20,12 @@
 
 #include "train/rank_view.h"
 
+struct plan_rates;
+
 struct plan_price {
     double flops_per_s, memory_bytes_per_s, link_bytes_per_s; /* INFINITY: costs no time */
     double latency_s;
+    const struct plan_rates *rates; /* what ops take here (rates.h) instead; NULL: these rates */
 };
 
 /* compute + the waits + idle = the step's length. */

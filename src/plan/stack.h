@@ -30,6 +30,8 @@ struct plan_stack {
     double passes_forward, passes_backward; /* over a layer's rows, of 2 bytes x width, besides
                                              * those of the operators' own traffic */
     int selective;             /* enum plan_selective: what selective recompute remakes */
+    bool keeps_gathered;       /* rows that tp ranks gathered stay for the backward pass */
+    double kept;               /* bytes of activations that stay, times those of the program */
     double weight_bytes, gradient_bytes, state_bytes; /* held per parameter */
     double message_bytes;      /* of one gradient, between data ranks */
     double accumulate_bytes;   /* that adding a micro-batch's gradient to the sum moves per weight */
@@ -41,6 +43,10 @@ struct plan_stack {
     double logit_bytes;        /* held per logit at the end of the forward pass */
     double runtime_bytes;      /* context, libraries, buffers of messages */
     double usable;             /* of what memory is left, by tensors: the rest is lost between them */
+    double stall_s;            /* seconds that stages of a pipeline wait per micro-batch, times the
+                                * square of the job's nodes; seen on one cluster, unexplained */
+    double residual_lo, residual_hi; /* as a family's, where its runs scatter otherwise; both 0:
+                                      * the family's */
     double factor;             /* seconds of computing, times this: 1 unless declared */
 };
 

@@ -45,7 +45,8 @@ static void add_compute(struct plan_seconds *s, double seconds, double ideal)
 static void price_product(const struct pricing *x, const struct plan_op *op, int dtype,
                           struct plan_seconds *out)
 {
-    struct plan_product p = { op->M, op->N, op->K, op->batch, op->bytes, HALF };
+    i64 row = op->phase == PHASE_WEIGHT_GRAD ? op->M | op->N : op->N | op->K; /* never tokens */
+    struct plan_product p = { op->M, op->N, op->K, op->batch, row, op->bytes, HALF };
     if (dtype == PLAN_FP32)
         p.element_bytes = 4;
     add_compute(out, plan_product_seconds(x->family, x->device, dtype, &p),
@@ -68,8 +69,10 @@ static void price_scores(const struct pricing *x, const struct plan_op *op,
     i64 T = x->job->sequence / x->layout->cp, D = x->ops->head_size;
     i64 n = x->layout->micro_batch * x->ops->heads;
     double pairs = (double)n * (double)T * (double)x->job->sequence;
-    struct plan_product scores = { T, x->job->sequence, D, n, HALF * pairs, HALF };
-    struct plan_product values = { T, D, x->job->sequence, n, HALF * pairs, HALF };
+    struct plan_product scores = { T, x->job->sequence, D, n, x->job->sequence | D,
+                                   HALF * pairs, HALF };
+    struct plan_product values = { T, D, x->job->sequence, n, x->job->sequence | D,
+                                   HALF * pairs, HALF };
     double products = plan_product_seconds(x->family, x->device, PLAN_BF16, &scores) +
                       plan_product_seconds(x->family, x->device, PLAN_BF16, &values);
     double passes = 2 * HALF + (x->stack->dropout ? 2 * HALF + 1 : 0);
@@ -193,9 +196,11 @@ static void price_kept(const struct pricing *x, const struct plan_piece_ops *p, 
 {
     double tp = (double)x->layout->tp, cut = x->layout->sequence_parallel ? tp : 1;
     double rows = (double)x->ops->rows, width = (double)x->ops->width;
-    double all = p->kept_bytes, scores = 0;
+    double all = p->kept_bytes * x->stack->kept, scores = 0;
+    if (x->layout->sequence_parallel && x->stack->keeps_gathered)
+        all += p->gathered_bytes;
     if (!x->layout->sequence_parallel)
-        all += (tp - 1) * p->kept_cut_bytes;
+        all += (tp - 1) * p->kept_cut_bytes * x->stack->kept;
     if (layer && x->stack->dropout)
         all += 2 * rows * width / cut;
     if (layer && x->stack->attention == STACK_SCORES)

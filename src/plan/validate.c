@@ -1,6 +1,8 @@
 #include "plan/validate.h"
 
 #include "base/err.h"
+#include "model/params.h"
+#include "plan/efficiency.h"
 #include "plan/ops_scale.h"
 
 #include <math.h>
@@ -34,6 +36,16 @@ static struct plan_shelf *shelf_of(struct shelves *s, const struct plan_job *job
     return s->shelves[s->n++];
 }
 
+/* A family's provenance names the rows that it was fitted on. */
+static bool is_fitted(const struct plan_family *f, const char *id)
+{
+    size_t n = strlen(id);
+    for (const char *at = f->provenance; at && (at = strstr(at, id)); at += n)
+        if (at[n] == 0 || at[n] == ' ')
+            return true;
+    return false;
+}
+
 static void price(struct validated_row *v, struct plan_world *w, struct shelves *s)
 {
     struct plan_job job;
@@ -49,8 +61,56 @@ static void price(struct validated_row *v, struct plan_world *w, struct shelves 
     }
     plan_step_of(&job, &v->row->layout, table, &v->step);
     v->priced = true;
+    v->fitted = is_fitted(job.family, v->row->id);
     if (v->row->seconds > 0)
         v->error = v->step.seconds / v->row->seconds - 1;
+}
+
+/* --- rows over a range ---------------------------------------------------------------- */
+
+static double table_flops(const struct plan_job *job)
+{
+    const struct model_spec *s = job->spec;
+    double tokens = (double)job->global_batch * (double)job->sequence;
+    return tokens * (6 * (double)params_matmul(s) +
+                     12 * (double)(s->layers * s->heads * s->head_size * job->sequence));
+}
+
+static void try_layout(struct validated_range *out, const struct plan_job *job,
+                       struct plan_shelf *shelf, const struct plan_layout *l)
+{
+    const struct plan_table *table;
+    struct plan_step step;
+    if (plan_layout_refused(job, l) || plan_shelf_table(shelf, l, &table) < 0)
+        return;
+    plan_step_of(job, l, table, &step);
+    double mfu = 100 * table_flops(job) / (step.seconds * (double)job->devices *
+                                           job->machine->device.peak[PLAN_BF16]);
+    out->lo = out->layouts++ ? fmin(out->lo, mfu) : mfu;
+    out->hi = fmax(out->hi, mfu);
+}
+
+static bool price_range(struct validated_range *out, const struct plan_row *row,
+                        struct plan_world *w, struct shelves *s)
+{
+    struct plan_job job;
+    *out = (struct validated_range){ .row = row };
+    if (!row->any_micro_batch || row->mfu == 0 || plan_world_job(w, row, &job))
+        return false;
+    struct plan_shelf *shelf = shelf_of(s, &job);
+    for (i64 rows = 1; rows <= 4; rows *= 2)
+        for (i64 v = 1; v <= (row->layout.pp > 1 ? 4 : 1); v++)
+            for (int i = 0; i < 4; i++) {
+                struct plan_layout l = row->layout;
+                l.zero = i / 2;
+                l.recompute = i % 2 ? RECOMPUTE_SELECTIVE : RECOMPUTE_NONE;
+                l.micro_batch = rows;
+                l.micro_batches = job.global_batch / (rows * l.dp);
+                l.virtual_stages = v;
+                l.schedule = v > 1 ? SCHEDULE_INTERLEAVED : SCHEDULE_1F1B;
+                try_layout(out, &job, shelf, &l);
+            }
+    return out->layouts > 0;
 }
 
 /* --- numbers of a set ----------------------------------------------------------------- */
@@ -200,13 +260,19 @@ int plan_validate(struct validated_set *out, const struct plan_rows *rows, struc
     struct shelves shelves = { .arena = a };
     *out = (struct validated_set){ .name = rows->name, .n = rows->n };
     out->rows = ARENA_ARRAY(a, struct validated_row, rows->n + 1);
+    out->ranges = ARENA_ARRAY(a, struct validated_range, rows->n + 1);
     shelves.jobs = ARENA_ARRAY(a, struct plan_job, rows->n + 1);
     shelves.shelves = ARENA_ARRAY(a, struct plan_shelf *, rows->n + 1);
     for (i64 i = 0; i < rows->n; i++) {
         struct validated_row *v = &out->rows[i];
         v->row = &rows->rows[i];
         if (v->row->missing) {
+            struct validated_range *range = &out->ranges[out->n_ranges];
             out->missing++;
+            if (price_range(range, v->row, w, &shelves)) {
+                out->n_ranges++;
+                out->near_range += v->row->mfu >= range->lo - 3 && v->row->mfu <= range->hi + 3;
+            }
             continue;
         }
         price(v, w, &shelves);

@@ -20,10 +20,19 @@
 struct validated_row {
     const struct plan_row *row;
     bool priced;
-    bool fitted;            /* the family's constants were fitted on it: not in the numbers */
+    bool fitted;            /* the family's constants were fitted on it: not in the numbers of time */
     const char *refused;    /* not priced: why */
     struct plan_step step;
     double error;           /* (predicted - measured) / measured; 0 where it did not run */
+};
+
+/* A row with an MFU but without a micro-batch, over a declared range of layouts: micro-batches of 1, 2
+ * and 4, one to four stages per rank, no recompute or that of attention, optimizer split or not. MFU by the formula that such
+ * tables use: 6 FLOPs per weight of a product and token, attention over all pairs. */
+struct validated_range {
+    const struct plan_row *row;
+    i64 layouts;       /* of the range that exist */
+    double lo, hi;     /* MFU, percent */
 };
 
 struct validated_set {
@@ -37,6 +46,8 @@ struct validated_set {
     i64 memory_rows, fit_right;       /* that ran and whose memory is known */
     i64 failures, failures_no_fit;    /* that failed, and of these those said not to fit */
     double memory_error;    /* median of |predicted - reported| / reported */
+    struct validated_range *ranges;
+    i64 n_ranges, near_range; /* and those whose MFU is within three points of the range */
 };
 
 /* Families, stacks and machines are found by what the row calls its device and framework. */

@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_MACHINES = 64, MOST_FAMILIES = 16, MOST_STACKS = 16 };
+enum { MOST_MACHINES = 64, MOST_FAMILIES = 16, MOST_STACKS = 16, MOST_NAME = 1000 };
 
 static const char *const stack_names[] = {
-    "megatron-lm", "megatron-lm-2022", "megatron-deepspeed", "nanotron", "llm-foundry", "megatron-bridge",
+    "megatron-lm", "megatron-lm-2022", "bloom", "megatron-deepspeed", "nanotron", "llm-foundry", "megatron-bridge",
     "megatron-core", "megascale", "torchtitan",
 };
 
@@ -69,8 +69,8 @@ static const struct plan_family *family_of(struct plan_world *w, const char *nam
     return &w->families[w->n_families++];
 }
 
-/* The stack one of whose names is the longest beginning of the row's framework, or of its id where
- * a set's software is known more closely than by its name. */
+/* The stack one of whose names begins the row's id, where a set's software is known more closely
+ * than by its name; else the longest beginning of its framework. */
 static const struct plan_stack *stack_of(const struct plan_world *w, const char *framework,
                                          const char *id)
 {
@@ -80,8 +80,9 @@ static const struct plan_stack *stack_of(const struct plan_world *w, const char 
         for (i64 k = 0; k < w->stacks[i].frameworks.count; k++) {
             const char *begin = w->stacks[i].frameworks.at[k];
             size_t n = strlen(begin);
-            if (n > most && (!strncmp(framework, begin, n) || !strncmp(id, begin, n))) {
-                most = n;
+            size_t rank = !strncmp(id, begin, n) ? n + MOST_NAME : n;
+            if (rank > most && (rank > n || !strncmp(framework, begin, n))) {
+                most = rank;
                 best = &w->stacks[i];
             }
         }
@@ -162,7 +163,8 @@ static const struct plan_machine *machine_of(struct plan_world *w, const struct 
     read_device(&m->device, &w->devices, device);
     m->name = m->device.name;
     m->device.family = text_of(&w->names, name, "family");
-    add_tier(m, "node", row->node_ranks, link);
+    i64 domain = (i64)value_of(&w->names, name, "domain"); /* of its links, beyond a host */
+    add_tier(m, "node", i64_max(row->node_ranks, domain), link);
     if (*network)
         measured_tiers(w, m, network);
     else

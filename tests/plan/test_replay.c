@@ -92,7 +92,7 @@ TEST(the_bubble_is_that_of_the_formula)
  * norms, and that they are in the midst of the update. */
 static void beside_simulation(const char *layout, double link_bytes_per_s)
 {
-    const struct plan_price price = { 1e9, INFINITY, link_bytes_per_s, 0 };
+    const struct plan_price price = { 1e9, INFINITY, link_bytes_per_s, 0, NULL };
     struct arena a;
     struct train_config config;
     struct layout l = layout_single();

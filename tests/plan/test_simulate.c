@@ -18,7 +18,7 @@ struct plan {
     struct plan_time time;
 };
 
-static const struct plan_price free_links = { 1e9, INFINITY, INFINITY, 0 };
+static const struct plan_price free_links = { 1e9, INFINITY, INFINITY, 0, NULL };
 
 static void open_plan(struct plan *p, const char *layout, i64 rows, i64 micro_batches)
 {
@@ -81,9 +81,9 @@ static double sum_of_tasks(const struct plan *p, const struct plan_price *price,
 
 TEST(one_rank_takes_the_sum_of_its_tasks)
 {
-    static const struct plan_price prices[] = { { 1e9, INFINITY, INFINITY, 0 },
-                                                { 1e9, 1e9, 1e6, 1 },
-                                                { INFINITY, 1e9, 1e6, 1 } };
+    static const struct plan_price prices[] = { { 1e9, INFINITY, INFINITY, 0, NULL },
+                                                { 1e9, 1e9, 1e6, 1, NULL },
+                                                { INFINITY, 1e9, 1e6, 1, NULL } };
     struct plan p;
     open_plan(&p, "dp=1", 2, 3);
     for (int i = 0; i < COUNT_OF(prices); i++) {
@@ -138,7 +138,7 @@ TEST(a_pipeline_takes_what_its_schedule_takes)
 TEST(slow_links_hide_the_computation_instead)
 {
     struct plan p;
-    struct plan_price slow = { 1e12, INFINITY, 1e6, 0 };
+    struct plan_price slow = { 1e12, INFINITY, 1e6, 0, NULL };
     open_plan(&p, "dp=4", 8, 1);
     double length = simulate(&p, &slow), bytes = p.views[0]->message_bytes[LANE_DP];
     CHECK(bytes > 0);
@@ -150,7 +150,7 @@ TEST(slow_links_hide_the_computation_instead)
 /* 2(n-1) steps of an allreduce: one call per bucket and two for losses and the like. */
 TEST(latency_counts_the_steps_of_a_ring)
 {
-    struct plan_price p = { INFINITY, INFINITY, INFINITY, 1 };
+    struct plan_price p = { INFINITY, INFINITY, INFINITY, 1, NULL };
     double two = length_of("dp=2", 8, 1, &p), eight = length_of("dp=8", 8, 1, &p);
     CHECK(two > 0);
     CHECK_NEAR(eight / two, 2 * 7.0 / (2 * 1), 1e-12);
@@ -162,7 +162,7 @@ TEST(every_axis_ends)
         "tp=4", "cp=4", "dp=2,tp=2,pp=2", "dp=2,cp=2,tp=2", "dp=2,pp=2,schedule=zb-v,zero=1",
         "dp=4,zero=3,zero_group=2", "dp=2,tp=2,zero=2",
     };
-    struct plan_price price = { 1e9, 1e10, 1e8, 1e-6 };
+    struct plan_price price = { 1e9, 1e10, 1e8, 1e-6, NULL };
     double one = length_of("dp=1", 8, 4, &price);
     for (int i = 0; i < COUNT_OF(layouts); i++)
         CHECK(length_of(layouts[i], 8, 4, &price) < one);

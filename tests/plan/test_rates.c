@@ -1,0 +1,96 @@
+/* Rates of ops: what was planted is found again, written and read. */
+#include "test.h"
+
+#include "base/text.h"
+#include "ops/ops.h"
+#include "plan/rates.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static double planted(double flops, double bytes)
+{
+    return 2e-11 * flops + 1e-10 * bytes + 3e-6;
+}
+
+static i64 make(struct plan_sample *s)
+{
+    i64 n = 0;
+    for (int i = 1; i <= 6; i++) {
+        double flops = 1e6 * i * i, bytes = 4e4 * (7 - i) * (7 - i);
+        s[n++] = (struct plan_sample){ "linear", flops, bytes, planted(flops, bytes), 1 };
+        s[n++] = (struct plan_sample){ "add", 1e3 * i, 3e5 * i, 1e-10 * 3e5 * i, 1 };
+        s[n++] = (struct plan_sample){ "lane.3", 0, 1e6 * i, 5e-5 + 1e-9 * 1e6 * i, 1 };
+    }
+    return n;
+}
+
+static double seconds(const struct plan_rates *r, const struct op_info *op, double flops,
+                      double bytes, bool *outside)
+{
+    struct task t = { .op = op, .cost = { .flops = flops, .read_bytes = bytes } };
+    return plan_rates_seconds(r, &t, outside);
+}
+
+TEST(planted_rates_are_found)
+{
+    struct arena a;
+    struct plan_sample s[32];
+    struct plan_rates r = { .precision = "fp32", .threads = 1, .ranks = 1 };
+    bool outside = false;
+    arena_init(&a);
+    CHECK_OK(plan_rates_fit(&r, s, make(s), &a));
+    CHECK_EQ(r.n, 3);
+    CHECK_NEAR(r.spread, 0, 1e-9);
+    CHECK_NEAR(seconds(&r, &op_linear, 5e6, 3e5, &outside) / planted(5e6, 3e5), 1, 1e-6);
+    CHECK_NEAR(seconds(&r, &op_add, 2e3, 6e5, &outside) / 6e-5, 1, 1e-6);
+    CHECK(!outside);
+    CHECK_NEAR(plan_rates_lane(&r, LANE_DP)->task_s, 5e-5, 1e-10);
+    CHECK(!plan_rates_lane(&r, LANE_TP));
+    seconds(&r, &op_linear, 1e9, 3e5, &outside);
+    CHECK(outside);
+    arena_fini(&a);
+}
+
+TEST(no_rate_is_negative)
+{
+    struct arena a;
+    struct plan_rates r = { 0 };
+    /* Larger ones that take less: a line through these would have a negative slope. */
+    struct plan_sample s[] = { { "add", 1e3, 1e5, 4e-5, 1 }, { "add", 2e3, 2e5, 3e-5, 1 },
+                               { "add", 3e3, 3e5, 2e-5, 1 } };
+    arena_init(&a);
+    CHECK_OK(plan_rates_fit(&r, s, COUNT_OF(s), &a));
+    CHECK(r.rates[0].flop_s >= 0 && r.rates[0].byte_s >= 0 && r.rates[0].task_s >= 0);
+    CHECK(seconds(&r, &op_add, 2e3, 2e5, NULL) > 1e-5);
+    arena_fini(&a);
+}
+
+TEST(what_is_written_is_read_and_another_kind_of_run_is_refused)
+{
+    struct arena a;
+    struct plan_sample s[32];
+    struct plan_rates r = { .processor = "some", .backend = "avx2", .precision = "fp32",
+                            .threads = 2, .ranks = 1, .step_s = 0.25 };
+    struct plan_rates back;
+    const struct plan_rates *sets[] = { &r };
+    struct text out = { 0 };
+    arena_init(&a);
+    CHECK_OK(plan_rates_fit(&r, s, make(s), &a));
+    plan_rates_write(sets, 1, &out);
+    FILE *f = fopen("rates_test.yaml", "w");
+    CHECK(f && fwrite(out.data, 1, strlen(out.data), f) == strlen(out.data) && !fclose(f));
+    CHECK_OK(plan_rates_load(&back, "rates_test.yaml", "fp32", 2, 1, &a));
+    CHECK_EQ(back.n, r.n);
+    CHECK_NEAR(back.step_s, 0.25, 1e-9);
+    CHECK_NEAR(seconds(&back, &op_linear, 5e6, 3e5, NULL) / planted(5e6, 3e5), 1, 1e-4);
+    CHECK_FAILS(plan_rates_load(&back, "rates_test.yaml", "fp32", 1, 2, &a), ERR_CONFIG,
+                "1 x 2 threads fp32");
+    unlink("rates_test.yaml");
+    text_fini(&out);
+    arena_fini(&a);
+}
+
+TEST_MAIN(ONE(planted_rates_are_found), ONE(no_rate_is_negative),
+          ONE(what_is_written_is_read_and_another_kind_of_run_is_refused))

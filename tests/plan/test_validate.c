@@ -1,0 +1,168 @@
+/* Published measurements beside predictions: whoever makes these worse must say so here. */
+#include "test.h"
+
+#include "plan/fit.h"
+
+#include <math.h>
+
+struct bound { /* percent; 0: not asked */
+    const char *set;
+    i64 compared; /* rows with a price at least */
+    double mean, median, largest;
+    double rank;  /* at least */
+};
+
+/* What was reached when it was written down, and a little. */
+static const struct bound bounds[] = {
+    { "korthikanti2022", 8, 4.0, 4.0, 8.0, 0 },
+    { "megatron_sc21_table1", 10, 4.5, 3.5, 9.5, 0 },
+    { "vtrain_single", 702, 6.6, 5.4, 0, 0.9 },
+    { "vtrain_multi", 37, 8.8, 4.9, 0, 0.65 },
+    { "bigscience_bloom_a100", 77, 7.3, 5.6, 0, 0.55 },
+    { "llm_foundry_mpt", 121, 7.2, 6.2, 0, 0 },
+    { "ultrascale_nanotron_h100", 989, 0, 40, 0, 0.72 },
+};
+
+static void validate(struct validated_set *out, const char *set, struct plan_world *w,
+                     struct arena *a)
+{
+    struct plan_rows *rows = ARENA_NEW(a, struct plan_rows);
+    const char *path;
+    CHECK_OK(plan_set_path(set, &path, a));
+    CHECK_OK(plan_rows_load(rows, path, a));
+    CHECK_OK(plan_validate(out, rows, w, a));
+}
+
+static void check_bound(const struct bound *b, const struct validated_set *s)
+{
+    bool good = s->compared >= b->compared && (b->mean == 0 || 100 * s->mape <= b->mean) &&
+                100 * s->median <= b->median && s->rank >= b->rank &&
+                (b->largest == 0 || 100 * s->worst <= b->largest);
+    if (!good)
+        fail_msg("%s: %lld rows, mean %.2f %%, median %.2f %%, largest %.2f %%, rank %.3f", b->set,
+                 (long long)s->compared, 100 * s->mape, 100 * s->median, 100 * s->worst, s->rank);
+}
+
+TEST(published_sets_are_as_near_as_they_were)
+{
+    struct arena a;
+    struct plan_world *w;
+    arena_init(&a);
+    CHECK_OK(plan_world_new(&w, &a));
+    for (i64 i = 0; i < COUNT_OF(bounds); i++) {
+        struct validated_set s;
+        validate(&s, bounds[i].set, w, &a);
+        check_bound(&bounds[i], &s);
+    }
+    arena_fini(&a);
+}
+
+TEST(what_ran_is_said_to_fit)
+{
+    struct arena a;
+    struct plan_world *w;
+    struct validated_set s;
+    arena_init(&a);
+    CHECK_OK(plan_world_new(&w, &a));
+    validate(&s, "ultrascale_nanotron_h100", w, &a);
+    CHECK((double)s.fit_right >= 0.95 * (double)s.memory_rows);
+    CHECK((double)s.failures_no_fit >= 0.75 * (double)s.failures);
+    CHECK(s.memory_error <= 0.12);
+    arena_fini(&a);
+}
+
+/* Terms sum to the step and to its memory, whatever the row. */
+TEST(terms_are_all_of_a_step)
+{
+    struct arena a;
+    struct plan_world *w;
+    struct validated_set s;
+    arena_init(&a);
+    CHECK_OK(plan_world_new(&w, &a));
+    validate(&s, "ultrascale_nanotron_h100", w, &a);
+    for (i64 i = 0; i < s.n; i++) {
+        const struct plan_step *step = &s.rows[i].step;
+        double terms = 0, memory = 0;
+        for (int k = 0; k < PLAN_TERMS; k++) {
+            CHECK(step->terms[k] >= -1e-9 * step->seconds);
+            terms += step->terms[k];
+        }
+        for (int k = 0; k < PLAN_MEMORIES; k++)
+            memory += step->memory[k];
+        CHECK_NEAR(terms, step->seconds, 1e-9 * step->seconds);
+        CHECK_NEAR(memory, step->memory_bytes, 1e-9 * step->memory_bytes);
+    }
+    arena_fini(&a);
+}
+
+TEST(a_row_that_lacks_something_says_what)
+{
+    static const char head[] =
+        "id,model,layers,hidden,ffn,heads,kv_heads,vocab,seq,gpu,n_gpus,gpus_per_node,precision,"
+        "tp,pp,dp,mbs,gbs,recompute,framework,step_time_s,tokens_per_s_per_gpu,status\n";
+    static const struct { const char *row, *missing; } rows[] = {
+        { "a,GPT,2,64,256,4,4,100,32,A100,8,8,fp16,2,2,2,1,8,full,Megatron-LM,1,,ok\n", NULL },
+        { "a,GPT,2,64,256,4,4,100,32,A100,8,8,fp16,2,2,2,,8,full,Megatron-LM,1,,ok\n", "mbs" },
+        { "a,GPT,,64,256,4,4,100,32,A100,8,8,fp16,2,2,2,1,8,full,Megatron-LM,1,,ok\n", "layers" },
+        { "a,GPT,2,64,256,4,4,100,32,A100,8,8,fp16,2,2,2,1,8,full,Megatron-LM,,,ok\n",
+          "a step time" },
+        { "a,GPT,2,64,256,4,4,100,32,A100,8,8,fp16,2,2,3,1,9,full,Megatron-LM,1,,ok\n",
+          "degrees whose product is the number of devices" },
+    };
+    for (i64 i = 0; i < COUNT_OF(rows); i++) {
+        struct arena a;
+        struct csv t;
+        struct plan_rows read;
+        arena_init(&a);
+        const char *text = arena_printf(&a, "%s%s", head, rows[i].row);
+        CHECK_OK(csv_parse(text, (i64)strlen(text), "rows.csv", &a, &t));
+        CHECK_OK(plan_rows_of(&read, &t, &a));
+        if (rows[i].missing)
+            CHECK_STR(read.rows[0].missing, rows[i].missing);
+        else
+            CHECK(!read.rows[0].missing);
+        arena_fini(&a);
+    }
+}
+
+TEST(columns_and_numbers_that_lack_are_refused)
+{
+    struct arena a;
+    struct csv t;
+    struct plan_rows read;
+    arena_init(&a);
+    CHECK_OK(csv_parse("id,model\na,b\n", 13, "rows.csv", &a, &t));
+    CHECK_FAILS(plan_rows_of(&read, &t, &a), ERR_FORMAT, "no column 'layers'");
+    arena_fini(&a);
+}
+
+/* The constants that are kept are those that the fit gives. */
+TEST(a_fit_gives_the_constants_that_are_kept)
+{
+    struct arena a;
+    struct plan_world *w;
+    struct plan_family kept, fitted;
+    struct plan_fit fit;
+    struct plan_rows rows[2];
+    const struct plan_rows *sets[2] = { &rows[0], &rows[1] };
+    struct plan_fit_choice choice = { sets, 2, FIT_MOST_ROWS, 0, { NULL, 0 } };
+    const char *path;
+    arena_init(&a);
+    CHECK_OK(plan_world_new(&w, &a));
+    CHECK_OK(plan_set_path("vtrain_single", &path, &a));
+    CHECK_OK(plan_rows_load(&rows[0], path, &a));
+    CHECK_OK(plan_set_path("vtrain_multi", &path, &a));
+    CHECK_OK(plan_rows_load(&rows[1], path, &a));
+    CHECK_OK(plan_family_load(&kept, "a100", &a));
+    fitted = kept;
+    CHECK_OK(plan_fit_family(&fitted, &fit, &choice, w, &a));
+    CHECK_EQ(fit.n, FIT_MOST_ROWS);
+    CHECK_NEAR(fitted.product / kept.product, 1, 0.01); /* a last bit of exp may differ */
+    CHECK_NEAR(fitted.launch_s / kept.launch_s, 1, 0.02);
+    arena_fini(&a);
+}
+
+TEST_MAIN(ONE(published_sets_are_as_near_as_they_were), ONE(what_ran_is_said_to_fit),
+          ONE(terms_are_all_of_a_step), ONE(a_row_that_lacks_something_says_what),
+          ONE(columns_and_numbers_that_lack_are_refused),
+          ONE(a_fit_gives_the_constants_that_are_kept))
