@@ -4,7 +4,7 @@
 #
 #     bench/plan_own.sh BUILD/headway SHARDS TOKENIZER [RUNNER...]
 #
-# Each case is run three times in turns with the others; its median counts. RUNNER stands before
+# Three turns: in each, calibration and cases one after the other; the median error counts. RUNNER stands before
 # each run (chrt -f 1 on a machine that is busy otherwise).
 set -eu
 headway=$1 shards=$2 tokenizer=$3
@@ -55,7 +55,7 @@ predict() {
     done
     # shellcheck disable=SC2086
     "$headway" plan predict "$work/recipe.yaml" --rates "$work/here.yaml" --json $layout $sets \
-        >"$work/$name.json"
+        >>"$work/$name.json"
 }
 
 runner="$*"
@@ -69,28 +69,30 @@ f 2 layout:dp=2 model.spec=laptop-2m
 g 2 layout:dp=2,zero=1 train.batch=16
 h 2 layout:dp=2 model.spec=laptop-25m train.batch=4
 '
+# In each turn calibrated anew on two runs, so that what else the machine does drifts alike.
 for turn in 1 2 3; do
-    # Calibrated on these two alone, of the turn in the middle.
     measure one 1
     measure two 2 layout:dp=2
-    [ $turn != 2 ] || "$headway" plan calibrate "$work/runs/one" "$work/runs/two" --quiet \
-        >"$work/here.yaml"
+    "$headway" plan calibrate "$work/runs/one" "$work/runs/two" --quiet >"$work/here.yaml"
     echo "$cases" | while read -r name ranks rest; do
+        [ -n "$name" ] || continue
         # shellcheck disable=SC2086
-        [ -z "$name" ] || measure "$name" "$ranks" $rest
+        measure "$name" "$ranks" $rest
+        # shellcheck disable=SC2086
+        predict "$name" "$ranks" $rest
     done
 done
-echo "case  ranks  measured s  predicted s  error   settings"
+echo "case  ranks  measured s  predicted s  error (of each turn)   settings"
 echo "$cases" | while read -r name ranks rest; do
     [ -n "$name" ] || continue
-    # shellcheck disable=SC2086
-    predict "$name" "$ranks" $rest
     python3 - "$work/$name" "$ranks" "$rest" <<'ROW'
 import json, statistics, sys
 name, ranks, rest = sys.argv[1:]
-measured = statistics.median(map(float, open(name + ".times")))
-predicted = json.load(open(name + ".json"))["step_seconds"]
-print("%-5s %5s %11.4f %12.4f %+6.1f %%  %s" % (name[-1], ranks, measured, predicted,
-      100 * (predicted / measured - 1), rest))
+measured = list(map(float, open(name + ".times")))
+predicted = [json.loads(line)["step_seconds"] for line in open(name + ".json")]
+errors = [100 * (p / m - 1) for p, m in zip(predicted, measured)]
+print("%-5s %5s %11.4f %12.4f %+6.1f %% (%s)  %s" % (
+    name[-1], ranks, statistics.median(measured), statistics.median(predicted),
+    statistics.median(errors), ", ".join("%+.1f" % e for e in errors), rest))
 ROW
 done

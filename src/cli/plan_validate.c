@@ -82,6 +82,26 @@ static void print_set(const struct validated_set *s)
                (long long)s->failures, (long long)s->failures_no_fit);
 }
 
+/* What was assumed of software, each stack once, with what no operator explains. */
+static void print_stacks(const struct validated_set *s)
+{
+    for (i64 i = 0; i < s->n; i++) {
+        const struct plan_stack *stack = s->rows[i].stack;
+        bool first = stack != NULL;
+        for (i64 k = 0; k < i; k++)
+            first = first && s->rows[k].stack != stack;
+        if (!first)
+            continue;
+        printf("%-25s   software: %s", "", stack->name);
+        if (stack->factor != 1)
+            printf(", declared factor %g on computing", stack->factor);
+        if (stack->stall_s > 0)
+            printf(", declared stall of %g s per micro-batch in pipelines, times nodes squared",
+                   stack->stall_s);
+        printf("\n");
+    }
+}
+
 static void print_ranges(const struct validated_set *s)
 {
     for (i64 i = 0; i < s->n_ranges; i++) {
@@ -162,6 +182,7 @@ static int validate_one(struct invocation *v, const char *path, struct plan_worl
         print_each(&set);
     } else {
         print_set(&set);
+        print_stacks(&set);
         print_ranges(&set);
         print_reasons(&set);
     }

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MOST_LAYERS = 10000, MOST_SIZE = 10000000, MOST_WHOLE = 1000000000 }; /* beyond: no model, a slip */
+
 struct reader {
     const struct csv *t;
     i64 row;
@@ -47,7 +49,11 @@ static double number(struct reader *r, const char *column)
 
 static i64 whole(struct reader *r, const char *column)
 {
-    return (i64)number(r, column);
+    double x = number(r, column);
+    if (x > MOST_WHOLE)
+        r->rc = err_set(ERR_FORMAT, "%s:%lld: %s is beyond all sense", r->t->file,
+                        (long long)r->t->lines[r->row], column);
+    return (i64)fmin(x, MOST_WHOLE);
 }
 
 /* The same, which the row must have. */
@@ -124,6 +130,11 @@ static void read_model(struct reader *r)
         needed(r, "vocab");
     if (r->out->missing || r->rc < 0)
         return;
+    if (s->layers > MOST_LAYERS || s->width > MOST_SIZE || s->hidden > MOST_SIZE ||
+        s->heads > MOST_SIZE || s->vocab > MOST_SIZE || s->experts > MOST_SIZE) {
+        r->out->missing = "a shape that a decoder can have";
+        return;
+    }
     if (begins(r->out->model, "DeepSeek") || begins(r->out->model, "Kimi")) {
         r->out->missing = "a decoder with latent attention";
         return;
@@ -173,7 +184,8 @@ static int dtype_of(const char *text)
 static i64 accumulated(const struct reader *r)
 {
     const char *note = strstr(cell(r, "notes"), "grad_accum ");
-    return note ? atoll(note + strlen("grad_accum ")) : 0;
+    i64 n = note ? atoll(note + strlen("grad_accum ")) : 0;
+    return n > 0 && n <= MOST_SIZE ? n : 0;
 }
 
 static void read_batch(struct reader *r)
@@ -188,10 +200,14 @@ static void read_batch(struct reader *r)
         r->out->any_micro_batch = true;
     }
     l->micro_batch = i64_max(1, l->micro_batch);
-    if (l->dp <= 0)
+    if (l->dp <= 0 || l->micro_batch > MOST_SIZE || l->dp > MOST_SIZE) {
+        if (!r->out->missing)
+            r->out->missing = "a batch with a row for every data rank";
         return;
+    }
     l->micro_batches = accumulate > 0 ? accumulate : r->out->batch / (l->micro_batch * l->dp);
-    r->out->batch = l->micro_batches * l->micro_batch * l->dp;
+    if (size_mul(l->micro_batches, l->micro_batch * l->dp, &r->out->batch))
+        l->micro_batches = 0;
     if (l->micro_batches < 1 && !r->out->missing)
         r->out->missing = "a batch with a row for every data rank";
 }
@@ -206,7 +222,7 @@ static void read_layout(struct reader *r)
     l->ep = i64_max(1, whole(r, "ep"));
     l->dp = whole(r, "dp");
     if (l->dp == 0 && l->tp > 0 && l->pp > 0)
-        l->dp = r->out->devices / (l->tp * l->pp * l->cp);
+        l->dp = r->out->devices / l->tp / l->pp / l->cp;
     l->virtual_stages = i64_max(1, whole(r, "vpp"));
     l->schedule = l->virtual_stages > 1 ? SCHEDULE_INTERLEAVED : SCHEDULE_1F1B;
     l->recompute = recompute_of(cell(r, "recompute"));
@@ -215,7 +231,10 @@ static void read_layout(struct reader *r)
     if (!*sp && l->tp > 1) /* later software than these always does */
         l->sequence_parallel = !strstr(r->out->framework, "DeepSpeed");
     read_batch(r);
-    if (!r->out->missing && l->tp * l->pp * l->cp * l->dp != r->out->devices)
+    i64 product;
+    bool large = size_mul(l->tp, l->pp, &product) || size_mul(product, l->cp, &product) ||
+                 size_mul(product, l->dp, &product);
+    if (!r->out->missing && (large || product != r->out->devices))
         r->out->missing = "degrees whose product is the number of devices";
 }
 

@@ -61,6 +61,7 @@ static void price(struct validated_row *v, struct plan_world *w, struct shelves 
     }
     plan_step_of(&job, &v->row->layout, table, &v->step);
     v->priced = true;
+    v->stack = job.stack;
     v->fitted = is_fitted(job.family, v->row->id);
     if (v->row->seconds > 0)
         v->error = v->step.seconds / v->row->seconds - 1;

@@ -22,6 +22,7 @@ struct validated_row {
     bool priced;
     bool fitted;            /* the family's constants were fitted on it: not in the numbers of time */
     const char *refused;    /* not priced: why */
+    const struct plan_stack *stack; /* whose software was assumed */
     struct plan_step step;
     double error;           /* (predicted - measured) / measured; 0 where it did not run */
 };
