@@ -157,15 +157,21 @@ static double planned_share(const struct failure_job *j)
     return fmin(0.999, j->planned_per_day * j->restart_s / day_s);
 }
 
+/* How often a segment is computed: again when the next failure comes before it is written. */
+static double repeats(const struct failure_job *j)
+{
+    return exp(fmax(0, j->write_s - j->stall_s) / failure_mtbf(j));
+}
+
 /* Seconds that a segment of progress takes on average, over its length. */
 static double stretch(const struct failure_job *j, double every)
 {
-    double m = failure_mtbf(j), r = j->restart_s, unsafe = fmax(0, j->write_s - j->stall_s);
+    double m = failure_mtbf(j), r = j->restart_s;
     double planned = 1 - planned_share(j);
     if (isinf(m))
         return (every + j->stall_s) / every / planned;
-    double down = j->detect_s * exp(r / m) + m * expm1(r / m) + unsafe;
-    return (m + down) * expm1((every + j->stall_s) / m) / every / planned;
+    double down = j->detect_s * exp(r / m) + m * expm1(r / m);
+    return repeats(j) * (m + down) * expm1((every + j->stall_s) / m) / every / planned;
 }
 
 /* stretch() has one minimum: its logarithm is convex in the interval. Thirds of a second are far
@@ -220,17 +226,22 @@ struct failure_time failure_goodput(const struct failure_job *j)
     double segment = j->every_s + j->stall_s, failures = isinf(m) ? 0 : expm1(segment / m);
     double r = j->restart_s, planned = planned_share(j);
     double down = isinf(m) ? 0 : failures * (j->detect_s * exp(r / m) + m * expm1(r / m));
-    double waiting = j->replica_nodes > 0 ? shrunk(j) : failure_short_of_nodes(j);
+    double again = repeats(j);
     struct failure_time t = {
-        .progress = j->every_s / whole, .checkpoints = j->stall_s / whole,
-        .down = down / whole + planned,
+        .progress = j->every_s / whole, .checkpoints = again * j->stall_s / whole,
+        .down = again * down / whole + planned,
     };
     t.lost = fmax(0, 1 - t.progress - t.checkpoints - t.down);
-    t.progress *= 1 - waiting;
-    t.checkpoints *= 1 - waiting;
-    t.lost *= 1 - waiting;
-    t.down *= 1 - waiting;
-    t.waiting = waiting;
+    if (j->replica_nodes > 0) { /* it computes with fewer */
+        t.waiting = t.progress * shrunk(j);
+        t.progress -= t.waiting;
+        return t;
+    }
+    t.waiting = failure_short_of_nodes(j);
+    t.progress *= 1 - t.waiting;
+    t.checkpoints *= 1 - t.waiting;
+    t.lost *= 1 - t.waiting;
+    t.down *= 1 - t.waiting;
     return t;
 }
 

@@ -10,10 +10,10 @@
  * until somebody notices and r until training goes on from the last usable checkpoint, and r can be
  * interrupted too. Then a share
  *
- *     tau / ((M + down) (e^((tau + w)/M) - 1)),  down = d e^(r/M) + M (e^(r/M) - 1) + (c - w)
+ *     tau e^(-(c - w)/M) / ((M + down) (e^((tau + w)/M) - 1)),  down = d e^(r/M) + M (e^(r/M) - 1)
  *
- * of the time is progress (Daly 2006 with detection and writing in the background). Planned stops
- * lose r each, and no progress.
+ * of the time is progress (Daly 2006 with detection, and with writing in the background, during
+ * which a failure costs the segment before, too). Planned stops lose r each, and no progress.
  *
  * A share of node failures takes the node away for a repair. With s spares a job that needs all of
  * its N nodes stands still while more than s are away, by Erlang's loss formula for s + 1 (however
@@ -57,8 +57,8 @@ struct failure_job {
     double every_s;             /* progress between checkpoints */
 };
 
-/* How far rates may be off where a law was observed on other numbers of nodes: at the quick end they
- * are divided by this, at the slow end multiplied. Assumed: 23 % for each factor of eight. */
+/* How far rates may be off where a law was observed on other numbers of nodes: at the quick end
+ * they are divided by this, at the slow end multiplied. Assumed: 23 % for a factor of eight. */
 double failure_extrapolation(const struct failure_law *law, i64 nodes);
 
 /* At the middle of a law's ranges, or at their ends: slow gives the least goodput. every_s and

@@ -57,6 +57,7 @@ TEST(on_one_tier_the_forms_are_closed)
         CHECK_NEAR(seconds(&m, NET_ALLTOALL, NET_DIRECT, n, 1, X),
                    (double)(n - 1) * a + rho * t, 1e-12);
         CHECK_NEAR(seconds(&m, NET_SENDRECV, NET_DIRECT, 2, n, X), a + t, 1e-12);
+        CHECK_NEAR(seconds(&m, NET_ALLTOALL, NET_DOUBLING, n, 1, X), steps * (a + t / 2), 1e-12);
     }
     CHECK_NEAR(seconds(&m, NET_ALLREDUCE, NET_RING, 1, 1, X), 0, 0);
     m.call_s = 1e-5;
@@ -183,6 +184,20 @@ TEST(what_is_shared_takes_longer)
     CHECK_NEAR(seconds(&m, NET_ALLGATHER, NET_RING, 8, 1, large) * 400e9 / large, 7.0 / 8, 0.01);
 }
 
+TEST(over_rails_another_place_is_reached_by_way_of_the_node)
+{
+    struct plan_machine m = nodes();
+    double hop = 3e-6 + X / 400e9, out = 8e-6 + X / 50e9;
+    m.tiers[1].wiring = PLAN_RAIL;
+    CHECK_NEAR(seconds(&m, NET_SENDRECV, NET_DIRECT, 2, 8, X), out, 1e-12); /* of one place */
+    CHECK_NEAR(seconds(&m, NET_SENDRECV, NET_DIRECT, 2, 12, X), out + hop, 1e-12);
+    m.tiers[0].bytes_per_s.mid = 50e9; /* what stays in the node, and 7 of 8 parts of the rest */
+    double inside = 7.0 / 64 + 56.0 / 64;
+    double rails = seconds(&m, NET_ALLTOALL, NET_DIRECT, 64, 1, 1e12) * 50e9 / 1e12;
+    CHECK_NEAR(rails, 63.0 / 64 + 56.0 / 64 * 7 / 8, 0.01);
+    CHECK(rails > inside);
+}
+
 TEST(a_torus_is_crossed_by_what_goes_far)
 {
     struct plan_machine m = flat();
@@ -237,5 +252,6 @@ TEST(measured_collectives_are_met)
 TEST_MAIN(ONE(on_one_tier_the_forms_are_closed), ONE(rings_take_what_walking_their_links_takes),
           ONE(groups_are_spread_over_tiers), ONE(nodes_are_entered_by_all_their_links),
           ONE(small_messages_go_by_trees_and_large_ones_by_rings), ONE(what_is_shared_takes_longer),
+          ONE(over_rails_another_place_is_reached_by_way_of_the_node),
           ONE(a_torus_is_crossed_by_what_goes_far), ONE(bands_stay_in_order),
           ONE(measured_collectives_are_met))
