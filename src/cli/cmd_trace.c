@@ -5,6 +5,7 @@
 #include "cli/command.h"
 #include "diagnose/critical.h"
 #include "diagnose/ladder.h"
+#include "diagnose/stragglers.h"
 #include "report/trace_export.h"
 
 #include <math.h>
@@ -285,6 +286,86 @@ static const struct command cmd_ladder = {
     .run = run_ladder,
 };
 
+/* --- stragglers --------------------------------------------------------------------- */
+
+typedef void (*straggler_fn)(struct stragglers *x, const struct record_step *s,
+                             const struct dag *g);
+
+static void pass(struct record *r, i64 first, i64 last, i64 sample, straggler_fn fn,
+                 struct stragglers *x)
+{
+    struct record_step s = { 0 };
+    struct dag *g;
+    i64 n = 0;
+    for (i64 i = 0; i < r->n_steps; i++)
+        n += r->steps[i] >= first && r->steps[i] <= last;
+    i64 stride = sample > 0 ? i64_max(1, ceil_div(n, sample)) : 1;
+    for (i64 i = 0; i < r->n_steps; i++)
+        if (r->steps[i] >= first && r->steps[i] <= last && i % stride == 0 &&
+            record_step(r, r->steps[i], &s) == OK && dag_new(&g, &s) == OK)
+            fn(x, &s, g);
+    record_step_free(&s);
+}
+
+static void print_stragglers(const struct stragglers *x, const struct record *r)
+{
+    const struct record_part *p = &r->parts[r->n_parts - 1];
+    double slower = x->seconds - x->even_s;
+    enum { MOST = 5 };
+    printf("S    %8.4f   %.4g ms a step without the host's gaps, %.4g with everybody even\n",
+           x->seconds / x->even_s, 1e3 * x->seconds / (double)x->steps,
+           1e3 * x->even_s / (double)x->steps);
+    printf("M_W  %8.4f   of the difference is gone with %d of %d ranks even\n",
+           slower > 0 ? (x->seconds - x->worst_s) / slower : 0, x->n_worst, x->n_ranks);
+    printf("M_S  %8.4f   of it with the last stage even\n",
+           slower > 0 ? (x->seconds - x->last_stage_s) / slower : 0);
+    for (int i = 0; i < x->n_ranks && i < MOST; i++) {
+        const struct record_head *h = x->worst[i] < p->ranks ? p->heads[x->worst[i]] : NULL;
+        printf("S_w  %8.4f   rank %d (dp %lld, stage %lld) alone as it was\n",
+               x->rank_s[x->worst[i]] / x->even_s, x->worst[i], h ? (long long)h->dp : -1,
+               h ? (long long)h->pp : -1);
+    }
+    printf("%lld steps\n", (long long)x->steps);
+}
+
+static int run_stragglers(struct invocation *v)
+{
+    const struct ladder_flags *f = v->options;
+    struct stragglers x = { .arena = v->arena };
+    struct record r;
+    i64 first, last;
+    TRY(parse_steps(f->steps, &first, &last));
+    TRY(record_open(&r, v->args[0]));
+    pass(&r, first, last, f->sample, stragglers_add, &x);
+    int rc = x.steps > 0 ? OK : err_set(ERR_CONFIG, "none of these steps is recorded of all ranks");
+    if (rc == OK) {
+        stragglers_rank(&x);
+        pass(&r, first, last, f->sample, stragglers_add_worst, &x);
+        print_stragglers(&x, &r);
+    }
+    record_close(&r);
+    return rc;
+}
+
+static const struct command cmd_stragglers = {
+    .name = "stragglers",
+    .summary = "Say how much slower ranks are than they would be if all were even, and which",
+    .arguments = "RUN",
+    .description = "What if every action took the mean of its kind, and every exchange the median: "
+                   "S is by how much the steps are longer than that, S_w the same with one rank "
+                   "alone as it was, M_W how much of it the slowest 3 % of the ranks explain, M_S "
+                   "how much the last stage does (Lin et al. 2025).",
+    .options = ladder_options,
+    .options_bytes = sizeof(struct ladder_flags),
+    .min_args = 1,
+    .max_args = 1,
+    .examples =
+        (const struct example[]){
+            { "headway trace stragglers runs/tiny", "Is a rank or a stage of the run tiny slow?" },
+            { 0 } },
+    .run = run_stragglers,
+};
+
 const struct command cmd_trace = {
     .name = "trace",
     .summary = "Export, list and add up what a run has recorded, task by task",
@@ -293,5 +374,6 @@ const struct command cmd_trace = {
     .examples =
         (const struct example[]){
             { "headway trace export runs/tiny", "For ui.perfetto.dev." }, { 0 } },
-    .subcommands = (const struct command *const[]){ &cmd_info, &cmd_export, &cmd_ladder, NULL },
+    .subcommands = (const struct command *const[]){ &cmd_info, &cmd_export, &cmd_ladder,
+                                                     &cmd_stragglers, NULL },
 };

@@ -106,6 +106,26 @@ static void note_unknown(struct diagnosis *d)
 /* Tasks that graphs may have in all: some 200 bytes each. */
 enum { MOST_NODES = 4000000 };
 
+static void take_path(struct diagnosis *d, const struct critical *c)
+{
+    for (i64 i = 0; i < c->n && i < DIAGNOSIS_PATH; i++) {
+        struct critical_share *p = &d->path[d->n_path++];
+        *p = c->shares[i];
+        p->seconds /= (double)i64_max(1, c->steps);
+        p->op = arena_strdup(&d->arena, p->op);
+    }
+}
+
+/* Seconds per step that each rung of the ladder lost. */
+static void take_losses(struct measure *m, const struct ladder *l)
+{
+    double scale = l->rung_s[RUNG_STEP] > 0 ? 1 / (double)l->steps : NAN;
+    if (l->weight > 0)
+        scale /= l->weight;
+    for (int k = 0; k < LOSSES; k++)
+        m->loss[k] = scale * (l->rung_s[k] - l->rung_s[k + 1]);
+}
+
 /* Findings, priced by replay where the steps' graphs can be trusted. */
 static int judge(struct diagnosis *d)
 {
@@ -118,7 +138,10 @@ static int judge(struct diagnosis *d)
     }
     struct finding_replay replay = whatif_replay(w);
     d->fidelity = whatif_fidelity(w);
-    d->n_path = whatif_critical(w, d->path, DIAGNOSIS_PATH);
+    d->ladder = *whatif_ladder(w);
+    take_path(d, whatif_critical(w));
+    if (fabs(d->fidelity - 1) <= DAG_GATE)
+        take_losses(d->measure, &d->ladder);
     findings_make(&d->findings, d->measure, &replay);
     whatif_free(w);
     if (!(fabs(d->fidelity - 1) <= DAG_GATE))
@@ -176,7 +199,7 @@ static double mean_over_ranks(const struct measure *m, const double *(*series)(
     return n > 0 ? sum / n : NAN;
 }
 
-enum { TIMES = 8 };
+enum { TIMES = 8, TOLD = 8 };
 
 static const char *const time_names[TIMES] = {
     "computing", "waiting for data", "waiting for ranks", "waiting for bytes", "logging",
@@ -222,17 +245,9 @@ static void put_ops(const struct measure *m, struct text *out)
     }
 }
 
-static const char *path_name(const struct whatif_path *p)
+static const char *path_name(const struct critical_share *p)
 {
-    static const char *const names[DAG_KINDS + 1] = {
-        [DAG_COMPUTE] = "computing", [DAG_WAIT] = "waking up behind an exchange",
-        [DAG_DATA] = "waiting for data", [DAG_LOG] = "logging", [DAG_EVAL] = "evaluating",
-        [DAG_CHECKPOINT] = "saving a checkpoint", [DAG_OUTER] = "outer step",
-        [DAG_MEET] = "meeting of ranks", [DAG_BEGIN] = "beginning an exchange",
-        [DAG_READY] = "exchange", [DAG_CALL] = "bytes on their way", [DAG_REST] = "between steps",
-        [DAG_KINDS] = "between tasks",
-    };
-    return p->op[0] ? p->op : names[p->kind];
+    return p->op && p->op[0] ? p->op : critical_kind_name(p->kind);
 }
 
 static void put_path(const struct diagnosis *d, struct text *out)
@@ -241,15 +256,36 @@ static void put_path(const struct diagnosis *d, struct text *out)
     if (d->n_path == 0)
         return;
     text_add(out, "\nWhat the step's end waited for (critical path), the longest:\n");
-    for (i64 i = 0; i < d->n_path; i++) {
-        const struct whatif_path *p = &d->path[i];
-        char where[32] = "";
+    for (i64 i = 0; i < d->n_path && i < TOLD; i++) {
+        const struct critical_share *p = &d->path[i];
+        char where[32] = "", layer[32] = "", what[128];
         if (m->n_ranks > 1 && p->rank >= 0)
             snprintf(where, sizeof where, ", rank %d", p->rank);
-        char what[96];
-        snprintf(what, sizeof what, "%s%s", path_name(p), where);
+        if (p->layer >= 0)
+            snprintf(layer, sizeof layer, ", layer %d", p->layer);
+        snprintf(what, sizeof what, "%s%s%s", path_name(p), layer, where);
         put_share(m, out, what, p->seconds);
     }
+}
+
+/* "MFU 41 % = goodput 98 x data 100 x ...", factors in per cent. */
+static void put_ladder(const struct diagnosis *d, struct text *out)
+{
+    double factor[LADDER_FACTORS], mfu = ladder_mfu(&d->ladder);
+    struct text line = { 0 };
+    if (d->ladder.steps == 0)
+        return;
+    ladder_factors(&d->ladder, factor);
+    if (isfinite(mfu))
+        text_printf(&line, "MFU %.1f %% of %.0f GFLOP/s a rank = ", 100 * mfu,
+                    1e-9 * ladder_peak(&d->ladder));
+    for (int k = 0; k < LADDER_FACTORS; k++)
+        if (isfinite(factor[k]))
+            text_printf(&line, "%s%s %.1f", k > 0 ? " x " : "", ladder_name(k), 100 * factor[k]);
+    text_add(out, "\n");
+    text_wrap(out, line.data ? line.data : "", 0, 4, 98);
+    text_add(out, "\n");
+    text_fini(&line);
 }
 
 void diagnosis_text(const struct diagnosis *d, struct text *out)
@@ -259,6 +295,7 @@ void diagnosis_text(const struct diagnosis *d, struct text *out)
         findings_text(&d->findings, m, out);
     if (m->n_steps > 0) {
         put_times(m, out);
+        put_ladder(d, out);
         put_path(d, out);
         put_ops(m, out);
     }
@@ -267,6 +304,31 @@ void diagnosis_text(const struct diagnosis *d, struct text *out)
         text_wrap(out, d->notes[i], 4, 4, 98);
         text_add(out, "\n");
     }
+}
+
+static void put_factors(const struct diagnosis *d, struct json *j)
+{
+    double factor[LADDER_FACTORS];
+    if (d->ladder.steps == 0)
+        return;
+    ladder_factors(&d->ladder, factor);
+    json_put_double(j, "mfu", ladder_mfu(&d->ladder));
+    json_put_double(j, "hfu", ladder_hfu(&d->ladder));
+    json_key(j, "ladder");
+    json_begin_object(j);
+    for (int k = 0; k < LADDER_FACTORS; k++)
+        json_put_double(j, ladder_name(k), factor[k]);
+    json_end(j);
+}
+
+/* Bytes of tokens that a step takes, at the rank that takes most. */
+static double most_loaded(const struct measure *m)
+{
+    double most = NAN;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (!(most >= m->ranks[r].used_bytes))
+            most = m->ranks[r].used_bytes;
+    return most;
 }
 
 static void put_lanes(const struct measure *m, struct json *j)
@@ -308,6 +370,8 @@ void diagnosis_json(const struct diagnosis *d, struct json *j)
     for (int k = 0; k < TIMES; k++)
         json_put_double(j, time_keys[k], mean_over_ranks(m, time_series, k));
     json_end(j);
+    json_put_double(j, "loader_bytes", most_loaded(m));
+    put_factors(d, j);
     json_put_double(j, "replay_fidelity", d->fidelity);
     json_key(j, "critical_path");
     json_begin_array(j);
@@ -315,6 +379,7 @@ void diagnosis_json(const struct diagnosis *d, struct json *j)
         json_begin_object(j);
         json_put_str(j, "what", path_name(&d->path[i]));
         json_put_int(j, "rank", d->path[i].rank);
+        json_put_int(j, "layer", d->path[i].layer);
         json_put_double(j, "seconds", d->path[i].seconds);
         json_end(j);
     }

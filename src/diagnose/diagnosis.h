@@ -9,7 +9,7 @@
 #include "diagnose/measure_record.h"
 #include "diagnose/whatif.h"
 
-enum { DIAGNOSIS_NOTES = 32, DIAGNOSIS_PATH = 8 };
+enum { DIAGNOSIS_NOTES = 32, DIAGNOSIS_PATH = 16 };
 
 struct diagnosis {
     struct arena arena;
@@ -17,7 +17,8 @@ struct diagnosis {
     struct measure *measure;
     struct findings findings;
     double fidelity;         /* of the steps' graphs, as whatif_fidelity; NaN: there are none */
-    struct whatif_path path[DIAGNOSIS_PATH]; /* the critical path's longest parts */
+    struct ladder ladder;    /* of steps that have a graph; steps 0: of none */
+    struct critical_share path[DIAGNOSIS_PATH]; /* the critical path's longest parts, per step */
     i64 n_path;
     const char *notes[DIAGNOSIS_NOTES];
     int n_notes;

@@ -23,10 +23,10 @@ static const char *const explains[][2] = {
     { "C10", "C1" }, { "C2", "C1" }, { "B7", "B1" },
 };
 
+/* What holds everywhere does not tell one rank from the others. */
 static bool same_place(const struct finding *cause, const struct finding *symptom)
 {
-    return cause->place.rank < 0 || symptom->place.rank < 0 ||
-           cause->place.rank == symptom->place.rank;
+    return symptom->place.rank < 0 || cause->place.rank == symptom->place.rank;
 }
 
 /* How much of the symptom's loss the cause must have. */

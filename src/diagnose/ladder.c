@@ -140,6 +140,14 @@ static void even_actions(struct peel *p)
             }
 }
 
+void ladder_even(const struct record_step *s, const struct dag *g, double *seconds)
+{
+    struct peel p;
+    open_peel(&p, s, g);
+    even_actions(&p);
+    memcpy(seconds, p.seconds, (size_t)g->n * sizeof *seconds);
+}
+
 #define KIND(k) (1u << (k))
 
 void ladder_rungs(const struct record_step *s, const struct dag *g, double out[RUNGS])
@@ -233,8 +241,8 @@ static double without(const struct dag *g, const struct record_step *s, u32 kind
     return length(&p);
 }
 
-/* What belongs to no step: the start of a part, unless its first steps were not kept or not asked for,
- * and the way from the part before. */
+/* What belongs to no step: the start of a part, unless its first steps were not kept or not asked
+ * for, and the way from the part before. */
 static void add_outside(struct ladder *l, const struct record *r, const struct record_step *s)
 {
     const struct record_part *p = &r->parts[s->part];

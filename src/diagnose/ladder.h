@@ -71,4 +71,8 @@ const char *ladder_name(enum ladder_factor f);
  * evaluations and checkpoints) to T5, then C. */
 void ladder_rungs(const struct record_step *s, const struct dag *g, double out[RUNGS]);
 
+/* seconds[g->n]: those of the graph, where every action takes the mean of its kind over all ranks
+ * and micro-batches. */
+void ladder_even(const struct record_step *s, const struct dag *g, double *seconds);
+
 #endif

@@ -47,7 +47,7 @@ struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a)
     m->padding = m->trace_on_s = m->trace_off_s = NAN;
     m->threads_per_node = m->cores_per_node = NAN;
     m->memory_peak_bytes = m->memory_limit_bytes = m->recompute_bytes = NAN;
-    m->run_s = m->start_s = m->eval_s = m->checkpoint_s = m->compute = m->tokens = NAN;
+    m->run_s = m->start_s = m->eval_s = m->checkpoint_s = m->compute = NAN;
     m->silent_s = m->config.mtbf_s = NAN;
     m->config.link_latency_s = m->config.link_bytes_per_s = NAN;
     m->behind_rank = -1;

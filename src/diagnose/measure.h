@@ -190,7 +190,6 @@ struct measure {
     double compute;       /* mean over ranks and steps, below the ladder's rungs */
     double stages[64];    /* compute of a stage, mean over its ranks and steps */
     double padding;       /* share of places whose token counts in no loss */
-    double tokens;        /* per step, all ranks */
     double trace_on_s, trace_off_s; /* medians of steps with and without spans */
     double threads_per_node, cores_per_node; /* that compute; that there are for them */
     double memory_peak_bytes, memory_limit_bytes, recompute_bytes; /* the last: that keeping

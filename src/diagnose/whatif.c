@@ -14,6 +14,8 @@ struct whatif {
     struct record_step steps[MOST_GRAPHS]; /* each holds its graph */
     struct dag *graphs[MOST_GRAPHS];
     int n;
+    struct ladder ladder;
+    struct critical critical;
     double step_s;       /* mean step of the measure */
     double length, measured; /* sums over the graphs */
     float *quiet[MOST_GRAPHS]; /* of each node, once it was asked for: seconds undisturbed */
@@ -49,6 +51,8 @@ static int add_graph(struct whatif *w, struct record *r, i64 step, i64 *nodes)
         return rc == ERR_LIMIT ? rc : OK; /* a damaged step: others will do */
     }
     const struct dag *g = w->graphs[w->n++];
+    ladder_add(&w->ladder, r, s, g);
+    critical_add(&w->critical, s, g);
     *nodes += g->n;
     w->length += dag_length(g, NULL, NULL, NULL);
     w->measured += g->measured;
@@ -64,6 +68,7 @@ int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i
         return err_set(ERR_LIMIT, "no memory for replaying a run");
     *w = (struct whatif){ .step_s = m->step.mean };
     arena_init(&w->arena);
+    w->critical.arena = &w->arena;
     for (i64 i = 0; i < take && rc >= 0; i++) {
         rc = add_graph(w, r, m->numbers[i * m->n_steps / take], &nodes);
         if (w->n == 1 && nodes > 0) /* the first tells how many there is room for */
@@ -73,6 +78,7 @@ int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i
         whatif_free(w);
         return (int)i64_min(rc, OK);
     }
+    critical_sort(&w->critical);
     *out = w;
     return OK;
 }
@@ -371,60 +377,14 @@ struct finding_replay whatif_replay(struct whatif *w)
     return (struct finding_replay){ w, length_under };
 }
 
-/* --- the critical path --------------------------------------------------------------------- */
+/* --- where the time went ------------------------------------------------------------ */
 
-static int by_place(const void *a, const void *b)
+const struct ladder *whatif_ladder(const struct whatif *w)
 {
-    const struct whatif_path *x = a, *y = b;
-    if (x->kind != y->kind || x->rank != y->rank)
-        return x->kind != y->kind ? x->kind - y->kind : x->rank - y->rank;
-    return strcmp(x->op, y->op);
+    return &w->ladder;
 }
 
-static int by_seconds(const void *a, const void *b)
+const struct critical *whatif_critical(const struct whatif *w)
 {
-    const struct whatif_path *x = a, *y = b;
-    return (x->seconds < y->seconds) - (x->seconds > y->seconds);
-}
-
-static i64 merge(struct whatif_path *p, i64 n)
-{
-    i64 kept = 0;
-    qsort(p, (size_t)n, sizeof *p, by_place);
-    for (i64 i = 0; i < n; i++)
-        if (kept > 0 && by_place(&p[kept - 1], &p[i]) == 0)
-            p[kept - 1].seconds += p[i].seconds;
-        else
-            p[kept++] = p[i];
-    return kept;
-}
-
-i64 whatif_critical(const struct whatif *w, struct whatif_path *out, i64 n)
-{
-    struct arena a;
-    i64 total = 0, kept = 0;
-    arena_init(&a);
-    for (int i = 0; i < w->n; i++)
-        total = i64_max(total, w->graphs[i]->n);
-    struct dag_segment *s = ARENA_ARRAY(&a, struct dag_segment, 2 * total);
-    struct whatif_path *all = ARENA_ARRAY(&a, struct whatif_path, 3 * 2 * total);
-    for (int i = 0; i < w->n; i++) {
-        const struct dag *g = w->graphs[i];
-        i64 parts = dag_critical(g, NULL, NULL, s);
-        for (i64 k = 0; k < parts; k++) {
-            const struct dag_node *x = &g->nodes[s[k].node];
-            struct whatif_path *p = &all[kept++];
-            bool lead = s[k].part == DAG_IN_LEAD;
-            *p = (struct whatif_path){ lead ? DAG_KINDS : x->kind, x->rank, "",
-                                       (s[k].to - s[k].from) / w->n };
-            if (!lead && x->task)
-                snprintf(p->op, sizeof p->op, "%s", x->task->op);
-        }
-        kept = merge(all, kept);
-    }
-    qsort(all, (size_t)kept, sizeof *all, by_seconds);
-    kept = i64_min(kept, n);
-    memcpy(out, all, (size_t)kept * sizeof *all);
-    arena_fini(&a);
-    return kept;
+    return &w->critical;
 }

@@ -6,8 +6,9 @@
 #ifndef HEADWAY_WHATIF_H
 #define HEADWAY_WHATIF_H
 
-#include "diagnose/dag.h"
+#include "diagnose/critical.h"
 #include "diagnose/findings.h"
+#include "diagnose/ladder.h"
 
 struct whatif;
 
@@ -21,13 +22,9 @@ struct finding_replay whatif_replay(struct whatif *w);
 /* Length of the graphs as they are over what was measured; 1 is perfect. */
 double whatif_fidelity(const struct whatif *w);
 
-/* Seconds per step and rank kind of the critical path: what the step's end waited for. */
-struct whatif_path {
-    int kind, rank; /* enum dag_kind, DAG_KINDS: the host between nodes; -1: nobody's */
-    char op[MEASURE_NAME];
-    double seconds; /* per step */
-};
-/* The longest parts first, up to n; returns how many. All parts sum to the graphs' mean length. */
-i64 whatif_critical(const struct whatif *w, struct whatif_path *out, i64 n);
+/* Of the steps that have a graph. */
+const struct ladder *whatif_ladder(const struct whatif *w);
+/* Most seconds first; seconds are those of all these steps. */
+const struct critical *whatif_critical(const struct whatif *w);
 
 #endif

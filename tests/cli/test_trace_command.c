@@ -63,6 +63,8 @@ TEST(the_ladder_and_the_path_are_printed)
     CHECK(strstr(text, "5 steps"));
     CHECK(strstr(text, "MFU 0."));
     CHECK(strstr(text, "The critical path"));
+    text = shell("cd $D && $H trace stragglers runs/two 2>&1", 0);
+    CHECK(strstr(text, "S_w") && strstr(text, "6 steps"));
 }
 
 TEST(chrome_has_every_rank_and_only_the_steps_asked_for)

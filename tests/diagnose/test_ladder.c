@@ -6,6 +6,7 @@
 #include "base/rng.h"
 #include "diagnose/critical.h"
 #include "diagnose/ladder.h"
+#include "diagnose/stragglers.h"
 
 #include <math.h>
 
@@ -192,8 +193,42 @@ TEST(each_loss_moves_its_own_rung)
     expect_moved(&(struct planted){ .host = 0.05, .slow = 1 }, LADDER_HOST);
     expect_moved(&(struct planted){ .transfer = 0.05, .slow = 1 }, LADDER_TRANSFER);
     expect_moved(&(struct planted){ .slow = 20 }, LADDER_BALANCE);
+}
+
+TEST(a_slow_rank_is_blamed_for_what_it_costs)
+{
+    struct record r;
+    struct record_step s = { 0 };
+    struct arena a;
+    struct dag *g;
+    arena_init(&a);
+    struct stragglers x = { .arena = &a };
+    open_run(&r, "dp");
+    for (int pass = 0; pass < 2; pass++) {
+        for (i64 k = 0; k < r.n_steps; k++) {
+            CHECK_OK(record_step(&r, r.steps[k], &s));
+            CHECK_OK(dag_new(&g, &s));
+            for (i64 i = 0; i < g->n; i++) {
+                bool task = g->nodes[i].kind == DAG_COMPUTE;
+                g->seconds[i] = task ? g->nodes[i].rank == 1 ? 3e-4 : 1e-4 : 0;
+            }
+            (pass == 0 ? stragglers_add : stragglers_add_worst)(&x, &s, g);
+        }
+        if (pass == 0)
+            stragglers_rank(&x);
+    }
+    CHECK_EQ(x.steps, 8);
+    CHECK_EQ(x.worst[0], 1);
+    CHECK_NEAR(x.seconds / x.even_s, 1.5, 0.06); /* 3 over the mean of 1 and 3; updates are shared */
+    CHECK_NEAR(x.rank_s[1] / x.even_s, 1.5, 0.06);
+    CHECK_NEAR(x.rank_s[0] / x.even_s, 1, 0.06);
+    CHECK_NEAR((x.seconds - x.worst_s) / (x.seconds - x.even_s), 1, 0.1);
+    record_step_free(&s);
+    arena_fini(&a);
+    record_close(&r);
     sys_remove_tree(JOB_DIR);
 }
 
 TEST_MAIN(ONE(the_factors_of_real_runs_multiply_to_the_mfu),
-          ONE(random_durations_keep_the_product_and_the_path), ONE(each_loss_moves_its_own_rung))
+          ONE(random_durations_keep_the_product_and_the_path), ONE(each_loss_moves_its_own_rung),
+          ONE(a_slow_rank_is_blamed_for_what_it_costs))

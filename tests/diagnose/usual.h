@@ -87,7 +87,6 @@ static inline struct measure *usual_run(i64 ranks, i64 steps, struct arena *a)
         .memory_bytes_per_s = 4e10, .op_s = 2e-6, .minor_fault_s = 0.7e-6,
         .major_fault_s = 1e-4, .storage_bytes_per_s = 1e9 };
     m->compute = 0.09;
-    m->tokens = 4096;
     m->threads_per_node = (double)ranks;
     m->cores_per_node = (double)ranks;
     m->memory_peak_bytes = 1e9;
