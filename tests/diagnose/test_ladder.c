@@ -219,7 +219,7 @@ TEST(a_slow_rank_is_blamed_for_what_it_costs)
     }
     CHECK_EQ(x.steps, 8);
     CHECK_EQ(x.worst[0], 1);
-    CHECK_NEAR(x.seconds / x.even_s, 1.5, 0.06); /* 3 over the mean of 1 and 3; updates are shared */
+    CHECK_NEAR(x.seconds / x.even_s, 1.5, 0.06); /* 3 over the mean of 1 and 3 */
     CHECK_NEAR(x.rank_s[1] / x.even_s, 1.5, 0.06);
     CHECK_NEAR(x.rank_s[0] / x.even_s, 1, 0.06);
     CHECK_NEAR((x.seconds - x.worst_s) / (x.seconds - x.even_s), 1, 0.1);
