@@ -7,6 +7,7 @@
  *               log.txt         what was said
  *               events.out.*    TensorBoard, derived from the metrics
  *               trace.json      the last steps, task by task (Chrome, Perfetto)
+ *               trace/           the spans of each rank's newest steps (trace/record.h)
  *               checkpoints/    step-N/ (see checkpoint.h)
  *               lock            held while a process trains here; its number
  *

@@ -15,6 +15,10 @@
 /* A trigger keeps its step, those before it as far as the rings have them, and those behind it. */
 enum { AROUND = 2, STAGED = 4096, TIMED = 64, TIMED_LEAST = 16 };
 
+/* Clocks of nodes drift apart by some ten microseconds per second: how far they are is asked this
+ * often, and between two answers it changes in a straight line. */
+static const double clock_every_s = 30;
+
 /* What of the rings one call of session_record_step has taken. */
 struct taken {
     struct record_spans head;
@@ -32,6 +36,7 @@ struct session_record {
     int n_tables;
     double seconds[TIMED]; /* of the last steps, in a ring */
     i64 timed;
+    double clock_asked; /* of the run's seconds */
     bool told; /* that the disk refused */
     double peak_flops; /* of a rank, in the run's precision; 0: not known */
 };
@@ -122,6 +127,7 @@ int session_open_record(struct session *s)
     s->record->peak_flops = told.peak;
     TRY(open_writer(s, told.part));
     s->record->last[0].head.end_ns = sys_now_ns(); /* before it is the start */
+    s->record->clock_asked = s->clock;
     return OK;
 }
 
@@ -241,6 +247,21 @@ static void keep_before(struct session *s)
     }
 }
 
+/* All ranks together: they agree on the run's seconds. */
+static void put_clock(struct session *s)
+{
+    struct session_record *r = s->record;
+    struct record_clock clock = { 0 };
+    if (s->clock < r->clock_asked + clock_every_s)
+        return;
+    r->clock_asked = s->clock;
+    if (clock_shift(&s->mesh, &clock.shift_ns) < 0)
+        return; /* a rank is gone: the next step says so */
+    clock.at_ns = sys_now_ns();
+    record_writer_put(r->writer, RECORD_IN_NEWEST, RECORD_CLOCK, &clock, (i64)sizeof clock, NULL,
+                      0);
+}
+
 void session_record_step(struct session *s, i64 step, const struct program *p,
                          const char *trigger)
 {
@@ -248,6 +269,8 @@ void session_record_step(struct session *s, i64 step, const struct program *p,
     if (!r)
         return;
     bool again = step == r->step;
+    if (!again)
+        put_clock(s);
     struct taken *t = take(s, step, p);
     if (!again && !trigger && is_slow(r, s->step_s, s->config->trace.slow))
         trigger = "a slow step";

@@ -238,6 +238,45 @@ TEST(damage_in_the_midst_costs_one_chunk)
     sys_unmap(whole, bytes);
 }
 
+/* Behind the file: at the time of its last step this rank was found to be so far off. */
+static void add_clock(const char *name, u64 at_ns, i64 shift_ns)
+{
+    char path[256];
+    const struct record_clock clock = { at_ns, shift_ns };
+    const struct record_chunk chunk = { RECORD_CLOCK,
+                                        record_checksum(RECORD_CLOCK, &clock, sizeof clock),
+                                        sizeof clock };
+    snprintf(path, sizeof path, JOB_DIR "/%s/rank-0.spans", name);
+    int fd = sys_open(path, O_WRONLY, 0);
+    CHECK(fd >= 0 && sys_seek(fd, 0, SEEK_END) > 0);
+    CHECK(sys_write_full(fd, &chunk, sizeof chunk) == 0);
+    CHECK(sys_write_full(fd, &clock, sizeof clock) == 0);
+    sys_close(fd);
+}
+
+TEST(a_clock_that_drifts_is_put_right_in_a_straight_line)
+{
+    struct record r;
+    struct record_step was = { 0 }, is = { 0 };
+    i64 bytes;
+    u8 *whole = sys_map_file(JOB_DIR "/runs/one/trace/rank-0.spans", &bytes);
+    open_run(&r, "one");
+    const u64 begun = r.parts[0].heads[0]->begin_ns;
+    CHECK_OK(record_step(&r, 5, &was));
+    record_close(&r);
+    const i64 at = was.begin_ns, apart = 20000000;
+    copy_cut("cut", whole, bytes);
+    add_clock("cut", begun + 2 * (u64)at, apart); /* from 0 soon after the begin */
+    CHECK_OK(record_open(&r, JOB_DIR "/cut"));
+    CHECK_OK(record_step(&r, 5, &is));
+    /* Half way between the two: moved by half, give or take when the first was asked. */
+    CHECK(is.begin_ns - at > 0 && is.begin_ns - at < apart / 2 + apart / 100);
+    record_step_free(&was);
+    record_step_free(&is);
+    record_close(&r);
+    sys_unmap(whole, bytes);
+}
+
 TEST(a_missing_rank_is_named)
 {
     struct record r;
@@ -269,5 +308,6 @@ TEST_MAIN(ONE(a_run_is_recorded_task_by_task), ONE(a_resumed_run_has_parts_and_e
           ONE(an_outer_step_is_kept_apart),
           ONE(the_disk_stays_bounded_and_the_newest_steps_stay),
           ONE(a_file_cut_anywhere_gives_the_steps_before_and_says_so),
+          ONE(a_clock_that_drifts_is_put_right_in_a_straight_line),
           ONE(damage_in_the_midst_costs_one_chunk), ONE(a_missing_rank_is_named),
           ONE(what_is_no_record_is_refused))
