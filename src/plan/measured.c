@@ -227,6 +227,8 @@ static void read_layout(struct reader *r)
     l->schedule = l->virtual_stages > 1 ? SCHEDULE_INTERLEAVED : SCHEDULE_1F1B;
     l->recompute = recompute_of(cell(r, "recompute"));
     l->zero = zero_of(cell(r, "shard"));
+    if (begins(cell(r, "shard"), "hsdp")) /* split within nodes */
+        l->zero_group = r->out->node_ranks;
     l->sequence_parallel = l->tp > 1 && !strcmp(sp, "yes");
     if (!*sp && l->tp > 1) /* later software than these always does */
         l->sequence_parallel = !strstr(r->out->framework, "DeepSpeed");
