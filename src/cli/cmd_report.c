@@ -9,11 +9,14 @@
 
 struct report_flags {
     const char *out;
+    i64 step;
 };
 
 static const struct option options[] = {
     { "out", OPTION_FIELD(PATH, struct report_flags, out), NULL,
       .help = "Where to write the page; else report.html in the first run's folder." },
+    { "step", OPTION_FIELD(INT, struct report_flags, step), "0", .max = 1e15,
+      .help = "The last of the ten steps that the timeline shows; 0: the last that is recorded." },
     { 0 },
 };
 
@@ -46,6 +49,7 @@ static int run(struct invocation *v)
     for (; opened < v->n_args && rc >= 0; opened++) {
         runs[opened] = ARENA_NEW(v->arena, struct run_page);
         TRY_TO(done, run_page_open(runs[opened], v->args[opened]));
+        runs[opened]->newest = f->step - 1;
         rc = run_page_read(runs[opened], &changed);
     }
     if (rc >= 0)
@@ -60,6 +64,7 @@ done:
 
 static const struct example examples[] = {
     { "headway report runs/tiny", "Leaves runs/tiny/report.html; open it in any browser." },
+    { "headway report runs/tiny --step 60", "The same; its timeline shows steps 51 to 60." },
     { "headway report runs/a runs/b --out compare.html",
       "Two runs on one page: curves on each other, and which settings differ." },
     { 0 },
@@ -69,9 +74,10 @@ const struct command cmd_report = {
     .name = "report",
     .summary = "Write a run, or several beside each other, as one HTML page",
     .arguments = "RUN [RUN...]",
-    .description = "Curves of loss, learning rate and speed, health of learning where it was "
-                   "logged, energy, data, settings and the log, in one file that needs no network "
-                   "and nothing beside it. The run may still be going on; then the page shows it "
+    .description = "What a diagnosis finds and where the peak goes; curves of loss, learning rate "
+                   "and speed; a timeline of steps, kernels beside the machine's ceilings, memory "
+                   "over a step; health of learning where it was logged; energy, data, settings and "
+                   "the log: in one file that needs no network and nothing beside it. The run may still be going on; then the page shows it "
                    "as it is now. What a folder lacks is named on the page.",
     .options = options,
     .options_bytes = sizeof(struct report_flags),

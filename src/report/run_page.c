@@ -35,7 +35,7 @@ static const char *path_in(struct run_page *p, const char *file)
 
 int run_page_open(struct run_page *p, const char *folder)
 {
-    *p = (struct run_page){ 0 };
+    *p = (struct run_page){ .newest = -1 };
     arena_init(&p->arena);
     run_metrics_init(&p->metrics);
     p->folder = arena_strdup(&p->arena, folder);
@@ -167,7 +167,7 @@ static void put_run(struct run_page *p, enum run_page_part part, struct json *j)
         put_curves(p, j);
     if (part != RUN_PAGE_CURVES) {
         json_key(j, "record");
-        if (run_record_put(p->folder, j) < 0)
+        if (run_record_put(p->folder, p->newest, j) < 0)
             say_missing(p, err_message());
         put_diagnosis(p, j);
     }

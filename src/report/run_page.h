@@ -15,6 +15,7 @@ struct run_page {
     struct arena arena;
     const char *folder, *name; /* name: the folder's last part */
     struct run_metrics metrics;
+    i64 newest; /* of the steps of its timeline, counted from 0; < 0: the last that is recorded */
     const char *missing[16]; /* sentences: what could not be shown, and why */
     i64 n_missing;
 };

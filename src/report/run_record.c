@@ -370,22 +370,36 @@ static void shown_fini(struct shown *w)
     sys_free(w->labels.slots);
 }
 
-/* The newest steps, all of one part of the run: another part has other ranks. */
-static int show_steps(struct record *r, struct arena *a, struct json *j)
+/* Which steps are shown: the newest up to that one, all of one part of the run, since another part
+ * has other ranks. */
+static int choose_steps(struct shown *w, const struct record *r, i64 newest)
 {
-    const struct record_part *part = &r->parts[r->n_parts - 1];
+    i64 end = r->n_steps;
+    while (end > 0 && newest >= 0 && r->steps[end - 1] > newest)
+        end--;
+    if (end == 0)
+        return err_set(ERR_FORMAT, r->n_steps ? "no step up to %lld is recorded"
+                                              : "the record has no steps", (long long)newest + 1);
+    int part = r->n_parts - 1;
+    while (part > 0 && r->parts[part].first_step > r->steps[end - 1])
+        part--;
+    w->n_ranks = r->parts[part].ranks;
+    w->first = end;
+    while (w->first > 0 && end - w->first < RECORD_STEPS_SHOWN &&
+           r->steps[w->first - 1] >= r->parts[part].first_step)
+        w->first--;
+    w->n_steps = end - w->first;
+    return w->n_steps > 0 ? OK : err_set(ERR_FORMAT, "the record's parts do not fit its steps");
+}
+
+static int show_steps(struct record *r, i64 newest, struct arena *a, struct json *j)
+{
     struct shown *w = ARENA_NEW(a, struct shown);
     struct json memory;
     int rc = OK;
-    *w = (struct shown){ .record = r, .n_ranks = part->ranks };
-    w->ranks = ARENA_ARRAY(a, struct shown_rank, part->ranks);
-    w->first = r->n_steps;
-    while (w->first > 0 && r->n_steps - w->first < RECORD_STEPS_SHOWN &&
-           r->steps[w->first - 1] >= part->first_step)
-        w->first--;
-    w->n_steps = r->n_steps - w->first;
-    if (w->n_steps == 0)
-        return err_set(ERR_FORMAT, "the record has no steps");
+    *w = (struct shown){ .record = r };
+    TRY(choose_steps(w, r, newest));
+    w->ranks = ARENA_ARRAY(a, struct shown_rank, w->n_ranks);
     w->begins = ARENA_ARRAY(a, i64, w->n_steps);
     w->ends = ARENA_ARRAY(a, i64, w->n_steps);
     json_writer_init(&memory);
@@ -398,7 +412,7 @@ static int show_steps(struct record *r, struct arena *a, struct json *j)
     return rc;
 }
 
-int run_record_put(const char *folder, struct json *j)
+int run_record_put(const char *folder, i64 newest, struct json *j)
 {
     struct record record;
     struct arena a;
@@ -408,7 +422,7 @@ int run_record_put(const char *folder, struct json *j)
         return rc;
     }
     arena_init(&a);
-    rc = show_steps(&record, &a, j);
+    rc = show_steps(&record, newest, &a, j);
     if (rc < 0)
         json_nothing(j);
     arena_fini(&a);

@@ -10,7 +10,8 @@
 
 enum { RECORD_SPANS_SHOWN = 480000, RECORD_STEPS_SHOWN = 10 };
 
-/* An object, or null when the folder has no record (then ERR_CONFIG, with the reason). */
-int run_record_put(const char *folder, struct json *j);
+/* An object, or null when the folder has no record (then ERR_CONFIG, with the reason). newest: the
+ * last of the steps that are shown, or the one before it that is recorded; < 0: the last of all. */
+int run_record_put(const char *folder, i64 newest, struct json *j);
 
 #endif

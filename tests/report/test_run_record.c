@@ -104,7 +104,7 @@ TEST(a_folder_without_a_record_is_said)
 {
     struct json j;
     json_writer_init(&j);
-    CHECK(run_record_put("no-such-run", &j) < 0);
+    CHECK(run_record_put("no-such-run", -1, &j) < 0);
     CHECK_STR(j.out.data, "null");
     json_writer_fini(&j);
 }

@@ -367,6 +367,7 @@ function timelineSection(runs) {
       (record.resolution > 0 ? ` Neighbours that lie within ${seconds(record.resolution * 1e-9)} are drawn as one.` : ""));
     for (const sentence of record.damage) node.append(el("p", { class: "note" }, el("b", { text: "Missing:" }), sentence));
     node.append(timelineCard(run));
+    if (record.events.length) node.append(eventsCard(record));
     if (record.ranks.length > 1) node.append(ranksChart(run));
   }
 }
@@ -412,4 +413,11 @@ function ranksChart(run) {
   const node = new Chart(group, { title: "What ranks did", unit: "seconds per step, over ranks", wide: true, zero: true, lines: made, format: (y) => seconds(y), axisName: "rank" }).node;
   node.classList.add("spaced");
   return node;
+}
+
+/* What a trigger kept steps for: a slow step, a spike of the loss. */
+function eventsCard(record) {
+  const rows = record.events.map((e) => [number(e.step + 1), e.rank >= 0 ? "rank " + e.rank : "all", e.kind, e.text]);
+  return el("div", { class: "card spaced" }, el("h3", { text: "What stood out" }), el("p", { class: "intro", text: "The steps around these are kept; headway report --step N shows them." }),
+    table("What stood out", [{ name: "step", number: true }, { name: "where" }, { name: "what" }, { name: "in words" }], rows));
 }
