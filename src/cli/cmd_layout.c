@@ -209,12 +209,16 @@ static void print_param(const struct show *x, const struct param_desc *d, i64 la
         snprintf(shape, sizeof shape, "%lld x %lld", (long long)d->dim[0], (long long)d->dim[1]);
     else
         snprintf(shape, sizeof shape, "%lld", (long long)d->dim[0]);
-    if (x->layout.ep > 1 && param_is_expert(d))
+    bool experts = param_is_expert(d), spread = experts && x->layout.ep > 1;
+    bool cut = x->layout.tp > 1 && d->split != SPLIT_NONE;
+    if (spread)
         add_experts(x, d, &who);
-    else if (x->layout.tp == 1 || d->split == SPLIT_NONE)
-        text_add(&who, "whole");
-    else
+    if (cut && experts)
+        text_printf(&who, "%sof each ", spread ? "; " : "");
+    if (cut)
         add_shares(x, d, &who);
+    else if (!spread)
+        text_add(&who, "whole");
     printf("  %-32s %16s  %s\n", name, shape, who.data);
     text_fini(&who);
 }

@@ -101,12 +101,13 @@ float *param_weight(const struct param *p, i64 element)
 }
 
 /* The kinds that a bucket keeps apart, in their order there. */
-enum place { PLACE_SHARED, PLACE_CUT, PLACE_ADAM, PLACE_MUON, PLACES };
+enum place { PLACE_SHARED, PLACE_ALIKE, PLACE_CUT, PLACE_ADAM, PLACE_MUON, PLACES };
 
 static enum place place_of(const struct model *m, const struct param_desc *d)
 {
+    bool router = d->kind == PARAM_ROUTER || d->kind == PARAM_BALANCE;
     if (!param_is_copied(d))
-        return d->split == SPLIT_NONE ? PLACE_SHARED : PLACE_CUT;
+        return router ? PLACE_ALIKE : d->split == SPLIT_NONE ? PLACE_SHARED : PLACE_CUT;
     return model_uses_muon(m, d) ? PLACE_MUON : PLACE_ADAM;
 }
 
@@ -129,7 +130,8 @@ static void assign_places(struct model *m, struct bucket *b)
         }
         ends[place] = b->count;
     }
-    b->cut = ends[PLACE_SHARED];
+    b->alike = ends[PLACE_SHARED];
+    b->cut = ends[PLACE_ALIKE];
     b->copied = ends[PLACE_CUT];
     i64 parts = state_parts_of(m, b), part = m->part.state_part / (m->part.state_parts / parts);
     b->own_count = round_up(b->count - b->copied, BUCKET_ALIGN * parts) / parts;

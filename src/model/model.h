@@ -69,6 +69,8 @@ struct bucket {
     bool experts;     /* of the matrices that expert parallelism spreads: other ranks share it
                        * than share the rest */
     i64 count;        /* of all */
+    i64 alike;        /* where parameters begin whose gradient all tensor_parts have alike: routers,
+                       * which see all rows */
     i64 cut;          /* where parameters begin that tensor_parts cuts */
     i64 copied;       /* where matrices begin: compute[i] is master[copied + i] */
     i64 adam;         /* where Muon's matrices begin */

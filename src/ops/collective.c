@@ -7,18 +7,21 @@
  *
  *   reduce_scatter  in: partial sums, whole; out: the own part, summed
  *   all_gather      in: the own part; out: the whole
+ *   take_part       in: the whole, which all have; out: the own part (no message)
  *   all_reduce      in: partial sums; out: the sum, everywhere; may be in place
  *   all_to_all      in: a part for each rank; out: a part from each
  *   ring_shift      in: what this rank has; out: what its neighbour has
  *
  * reduce_scatter and all_gather are each other's gradient: what was summed is handed to
  * all, and what was handed to all is summed (Korthikanti et al. 2022, section 4.2.2). all_to_all
- * is its own: part j of rank i and part i of rank j change places.
+ * is its own: part j of rank i and part i of rank j change places. Where all ranks do the same with
+ * what was gathered, its gradient is everywhere the same, and the own part of it is taken; where all
+ * do the same with a sum, its gradient is that of each summand.
  *
  * Message bytes, per rank and call, of a ring (Thakur et al. 2005): (n-1)/n of the whole,
  * twice that for all_reduce; ring_shift sends all it has. */
+#include "ops/example.h"
 #include "ops/kit.h"
-#include "ops/ops.h"
 
 static i64 ranks_of(const struct task *t)
 {
@@ -113,6 +116,10 @@ static void all_gather_grad(struct graph *g, const struct task *t)
         return;
     struct task proto = { .op = &op_reduce_scatter, .lane = t->lane,
                           .phase = PHASE_INPUT_GRAD, .in = { dy } };
+    if (t->attr[COLLECTIVE_ALIKE] != 0) {
+        proto.op = &op_take_part;
+        proto.lane = LANE_COMPUTE;
+    }
     memcpy(proto.attr, t->attr, sizeof proto.attr);
     struct task *scatter = graph_add(g, &proto);
     if (!scatter)
@@ -125,6 +132,47 @@ static void all_gather_grad(struct graph *g, const struct task *t)
 const struct op_info op_all_gather = {
     .name = "all_gather", .n_in = 1, .n_out = 1, .infer = all_gather_infer,
     .grad = all_gather_grad, .cost = all_gather_cost,
+};
+
+/* --- take_part ---------------------------------------------------------------------- */
+
+static void take_part_cost(const struct task *t, struct cost *c)
+{
+    kit_elementwise(t, c, 0);
+}
+
+static void take_part_ref(const struct task *t, struct run *run)
+{
+    const i64 outer = (i64)t->attr[COLLECTIVE_OUTER], n = ranks_of(t);
+    const i64 bytes = tensor_bytes(t->out[0]) / outer;
+    const char *from = (const char *)t->in[0]->data + (i64)t->attr[COLLECTIVE_RANK] * bytes;
+    (void)run;
+    for (i64 o = 0; o < outer; o++)
+        memcpy((char *)t->out[0]->data + o * bytes, from + o * n * bytes, (size_t)bytes);
+}
+
+static bool take_part_example(struct op_example *e, int n)
+{
+    static const struct { i64 R, C, outer, ranks, rank; } shapes[] = {
+        { 24, 7, 3, 4, 2 }, { 10, 33, 1, 2, 1 }, { 5, 4, 5, 1, 0 },
+    };
+    if (n >= COUNT_OF(shapes))
+        return false;
+    struct task proto = {
+        .op = &op_take_part,
+        .in = { example_normal(e, ROLE_ACTIVATION, e->dtype, shapes[n].R, shapes[n].C, 1) },
+        .attr = { [COLLECTIVE_SIZE] = (double)shapes[n].ranks,
+                  [COLLECTIVE_RANK] = (double)shapes[n].rank,
+                  [COLLECTIVE_OUTER] = (double)shapes[n].outer },
+    };
+    graph_add(e->g, &proto);
+    return true;
+}
+
+/* What it is the gradient of has none. */
+const struct op_info op_take_part = {
+    .name = "take_part", .n_in = 1, .n_out = 1, .infer = reduce_scatter_infer,
+    .cost = take_part_cost, .run_ref = take_part_ref, .example = take_part_example,
 };
 
 /* --- all_reduce --------------------------------------------------------------------- */
@@ -145,9 +193,16 @@ static void all_reduce_cost(const struct task *t, struct cost *c)
     c->flops = (n - 1) / n * (double)tensor_count(t->in[0]);
 }
 
+static void all_reduce_grad(struct graph *g, const struct task *t)
+{
+    struct tensor *dy = grad_of(g, t->out[0]);
+    if (dy && grad_needed(g, t->in[0]))
+        grad_add(g, t->in[0], dy);
+}
+
 const struct op_info op_all_reduce = {
     .name = "all_reduce", .n_in = 1, .n_out = 1, .infer = all_reduce_infer,
-    .cost = all_reduce_cost,
+    .grad = all_reduce_grad, .cost = all_reduce_cost,
 };
 
 /* --- all_to_all --------------------------------------------------------------------- */

@@ -82,10 +82,11 @@ static int expert_linear_infer(struct graph *g, struct task *t)
     if (w->dim[0] % E)
         return graph_fail(g, t, "w (%s) has %lld rows, which %lld experts cannot share evenly",
                           w->name, (long long)w->dim[0], (long long)E);
+    enum dtype dtype = t->attr[EXPERT_OUT_F32] != 0 ? kit_wide(x) : x->dtype;
     if (!t->out[0])
-        t->out[0] = graph_matrix(g, x->dtype, x->dim[0], w->dim[0] / E, "expert_linear");
+        t->out[0] = graph_matrix(g, dtype, x->dim[0], w->dim[0] / E, "expert_linear");
     TRY(kit_matrix(g, t, "y", t->out[0], x->dim[0], w->dim[0] / E));
-    return kit_dtype(g, t, "y", t->out[0], x->dtype);
+    return kit_dtype(g, t, "y", t->out[0], dtype);
 }
 
 static void expert_linear_cost(const struct task *t, struct cost *c)
@@ -116,17 +117,33 @@ static void expert_linear_ref(const struct task *t, struct run *run)
             }
 }
 
+/* Of a gradient to which each rank along tp gave what its share of the matrices makes. */
+static struct tensor *sum_over_shares(struct graph *g, const struct task *t, struct tensor *dx)
+{
+    if (t->attr[EXPERT_PARTS] <= 1)
+        return dx;
+    struct task *sum = graph_add(g, &(struct task){
+        .op = &op_all_reduce, .lane = LANE_TP, .phase = PHASE_INPUT_GRAD, .in = { dx },
+        .attr = { [COLLECTIVE_SIZE] = t->attr[EXPERT_PARTS], [COLLECTIVE_RANK] = t->attr[EXPERT_PART],
+                  [COLLECTIVE_OUTER] = 1 } });
+    if (!sum || sum->out[0]->dtype == t->in[0]->dtype)
+        return sum ? sum->out[0] : NULL;
+    return cast(g, sum->out[0], t->in[0]->dtype);
+}
+
 static void expert_linear_grad(struct graph *g, const struct task *t)
 {
     struct tensor *x = t->in[0], *w = t->in[1], *dy = grad_of(g, t->out[0]);
     if (!dy)
         return;
+    if (dy->dtype != w->dtype) /* the sum of ranks was f32 */
+        dy = cast(g, dy, w->dtype);
     if (grad_needed(g, x)) {
         struct task proto = { .op = &op_expert_linear_dx, .phase = PHASE_INPUT_GRAD,
                               .in = { dy, w, t->in[2] }, .out = { grad_target(g, x) },
                               .attr = { t->attr[EXPERT_ROWS], t->attr[EXPERT_LEAVES] } };
         graph_add(g, &proto);
-        grad_add(g, x, proto.out[0]);
+        grad_add(g, x, sum_over_shares(g, t, proto.out[0]));
     }
     if (w->grad)
         graph_add(g, &(struct task){ .op = &op_expert_linear_dw, .phase = PHASE_WEIGHT_GRAD,
@@ -174,7 +191,7 @@ static int expert_linear_dx_infer(struct graph *g, struct task *t)
     if (!t->out[0])
         t->out[0] = graph_matrix(g, dy->dtype, dy->dim[0], w->dim[1], "expert_linear_dx");
     TRY(kit_matrix(g, t, "dx", t->out[0], dy->dim[0], w->dim[1]));
-    return kit_dtype(g, t, "dx", t->out[0], dy->dtype);
+    return t->out[0]->dtype == kit_wide(dy) ? OK : kit_dtype(g, t, "dx", t->out[0], dy->dtype);
 }
 
 static void expert_linear_dx_cost(const struct task *t, struct cost *c)

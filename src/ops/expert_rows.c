@@ -228,13 +228,30 @@ struct tensor *expert_gather(struct graph *g, struct tensor *x, const struct exp
 
 /* --- combine ------------------------------------------------------------------------ */
 
+/* Parts of the rows of which y has one. */
+static i64 parts_of(const struct task *t)
+{
+    return i64_max(1, (i64)t->attr[COMBINE_PARTS]);
+}
+
+/* Which of all rows row r of y is. */
+static i64 row_in_all(const struct task *t, i64 r)
+{
+    i64 n = parts_of(t), part = t->out[0]->dim[0] / i64_max(1, (i64)t->attr[COMBINE_OUTER]);
+    return n == 1 ? r : (r / part * n + (i64)t->attr[COMBINE_PART]) * part + r % part;
+}
+
 static int expert_combine_infer(struct graph *g, struct task *t)
 {
     struct tensor *x = t->in[0], *weight = t->in[2], *residual = t->in[3];
+    i64 n = parts_of(t), outer = i64_max(1, (i64)t->attr[COMBINE_OUTER]);
     TRY(kit_matrix(g, t, "x", x, KIT_ANY, KIT_ANY));
     TRY(kit_compute_dtype(g, t, "x", x));
     TRY(check_place(g, t, t->in[1], KIT_ANY));
-    i64 R = t->in[1]->dim[0], C = x->dim[1];
+    i64 R = t->in[1]->dim[0] / n, C = x->dim[1];
+    if (t->in[1]->dim[0] % (n * outer))
+        return graph_fail(g, t, "%lld rows cannot be cut into %lld x %lld parts",
+                          (long long)t->in[1]->dim[0], (long long)outer, (long long)n);
     if (weight) {
         TRY(kit_same(g, t, "weight", weight, t->in[1]));
         TRY(kit_dtype(g, t, "weight", weight, kit_wide(x)));
@@ -260,20 +277,34 @@ static void expert_combine_cost(const struct task *t, struct cost *c)
 static void expert_combine_ref(const struct task *t, struct run *run)
 {
     const struct tensor *x = t->in[0], *place = t->in[1], *weight = t->in[2];
-    i64 R = place->dim[0], k = place->dim[1], C = x->dim[1];
+    i64 R = t->out[0]->dim[0], k = place->dim[1], C = x->dim[1];
     (void)run;
     for (i64 r = 0; r < R; r++) {
+        i64 pair = row_in_all(t, r) * k;
         for (i64 c = 0; c < C; c++) {
             double sum = t->in[3] ? tensor_get(t->in[3], r * C + c) : 0;
             for (i64 slot = 0; slot < k; slot++) {
-                i64 row = integers(place)[r * k + slot];
+                i64 row = integers(place)[pair + slot];
                 if (row >= 0)
-                    sum += (weight ? tensor_get(weight, r * k + slot) : 1) *
+                    sum += (weight ? tensor_get(weight, pair + slot) : 1) *
                            tensor_get(x, row * C + c);
             }
             tensor_set(t->out[0], r * C + c, sum);
         }
     }
+}
+
+/* What the rows of others were given too. */
+static struct tensor *all_rows(struct graph *g, const struct task *t, struct tensor *dy)
+{
+    if (parts_of(t) == 1)
+        return dy;
+    struct task *gather = graph_add(g, &(struct task){
+        .op = &op_all_gather, .lane = LANE_TP, .phase = PHASE_INPUT_GRAD, .in = { dy },
+        .attr = { [COLLECTIVE_SIZE] = t->attr[COMBINE_PARTS],
+                  [COLLECTIVE_RANK] = t->attr[COMBINE_PART],
+                  [COLLECTIVE_OUTER] = t->attr[COMBINE_OUTER] } });
+    return gather ? gather->out[0] : NULL;
 }
 
 static void expert_combine_rule(struct graph *g, const struct task *t)
@@ -286,6 +317,7 @@ static void expert_combine_rule(struct graph *g, const struct task *t)
         grad_add(g, residual, dy);
     if (!grad_needed(g, x))
         return;
+    dy = all_rows(g, t, dy);
     if (!weight) {
         struct task gather = { .op = &op_expert_gather, .phase = PHASE_INPUT_GRAD,
                                .in = { dy, t->in[4], t->in[1], t->in[5] },

@@ -233,8 +233,13 @@ extern const struct op_info op_expert_gather;
 struct tensor *expert_gather(struct graph *g, struct tensor *x, const struct expert_rows *rows);
 /* y[i] = x[i] w_e^T for the rows of each expert e; in: x (M,K), w (E N, K): the experts' (N,K) one
  * below the other, begin; out: y (M,N). EXPERT_ROWS of the M rows are expected to be in use,
- * which is what it costs; begin has EXPERT_LEAVES entries per expert. */
-enum { EXPERT_ROWS, EXPERT_LEAVES };
+ * which is what it costs; begin has EXPERT_LEAVES entries per expert.
+ * With tensor parallelism w is a share of each matrix. EXPERT_PARTS 1 or more, EXPERT_PART: dx is
+ * the sum over so many ranks along LANE_TP, of which this is that one. EXPERT_OUT_F32 1: y is f32
+ * whatever x is, to be summed over ranks. EXPERT_SPLIT: so many leaves of the sum over K (over N in
+ * dx), each of EXPERT_PIECES fused pieces; as LINEAR_LEAVES. */
+enum { EXPERT_ROWS, EXPERT_LEAVES, EXPERT_PARTS, EXPERT_PART, EXPERT_OUT_F32, EXPERT_SPLIT,
+       EXPERT_PIECES };
 extern const struct op_info op_expert_linear;
 struct tensor *expert_linear(struct graph *g, struct tensor *x, struct tensor *w,
                              struct tensor *begin, i64 expected, i64 leaves);
@@ -244,7 +249,10 @@ extern const struct op_info op_expert_linear_dx; /* in: dy (M,N), w, begin; out:
  * one chain over the rows of all of them, n odd. Phase W. */
 extern const struct op_info op_expert_linear_dw;
 /* y[r] = [residual[r]] + sum over slots, ascending, of [weight[r,slot]] x[place[r,slot]];
- * in: x (M,C), place, [weight f32 (R,k)], [residual (R,C)], source, begin; out: y (R,C) */
+ * in: x (M,C), place, [weight f32 (R,k)], [residual (R,C)], source, begin; out: y (R,C).
+ * COMBINE_PARTS n, COMBINE_PART, COMBINE_OUTER: of the R rows only that part of n of each of
+ * `outer` groups, which residual and y have; its gradient is gathered along LANE_TP. */
+enum { COMBINE_PARTS, COMBINE_PART, COMBINE_OUTER };
 extern const struct op_info op_expert_combine;
 struct tensor *expert_combine(struct graph *g, struct tensor *x, const struct expert_rows *rows,
                               struct tensor *weight, struct tensor *residual);
@@ -469,8 +477,10 @@ void outer_update(struct graph *g, struct tensor *d, struct tensor *p, struct te
 /* --- between ranks: ops/collective.c ------------------------------------------------ */
 /* Tasks of a communication lane; carried out by parallel/. COLLECTIVE_SIZE ranks take part,
  * this is number COLLECTIVE_RANK; a whole is cut as (COLLECTIVE_OUTER, size, part) rows.
- * COLLECTIVE_KIND says how partial values are combined. */
-enum { COLLECTIVE_SIZE, COLLECTIVE_RANK, COLLECTIVE_OUTER, COLLECTIVE_KIND, RING_STEP };
+ * COLLECTIVE_KIND says how partial values are combined. COLLECTIVE_ALIKE 1, of all_gather: all ranks
+ * do the same with the whole, so that its gradient is the same everywhere. */
+enum { COLLECTIVE_SIZE, COLLECTIVE_RANK, COLLECTIVE_OUTER, COLLECTIVE_KIND, RING_STEP,
+       COLLECTIVE_ALIKE };
 enum collective_kind {
     COLLECTIVE_SUM,
     COLLECTIVE_MAX,
@@ -478,6 +488,7 @@ enum collective_kind {
 };
 extern const struct op_info op_reduce_scatter; /* in: whole; out: part */
 extern const struct op_info op_all_gather;     /* in: part; out: whole */
+extern const struct op_info op_take_part;      /* in: whole; out: part. LANE_COMPUTE: it is here */
 extern const struct op_info op_all_reduce;     /* in, out: whole */
 extern const struct op_info op_all_to_all; /* in: a part for each rank; out: one from each */
 /* in: x; out: like x, what the rank RING_STEP (1 or -1) before this one has. No gradient rule:

@@ -197,12 +197,12 @@ static void sum_in_place(struct reduction *s, const struct ready *r, i64 at, enu
         exchange_at_end(s, r, at, &op_all_reduce, lane, x, x);
 }
 
-/* The parameters that are not cut: ranks along tp saw only some of the rows, except in exact mode,
- * which has summed them already. */
+/* The parameters that are not cut: ranks along tp saw only some of the rows, but for a router, and
+ * except in exact mode, which has summed them already. */
 static struct tensor *partial_over_tensor(struct reduction *s, const struct bucket *b,
                                           struct tensor *flat)
 {
-    return s->into.mesh->layout.exact ? NULL : graph_view(s->into.g, flat, 0, b->cut);
+    return s->into.mesh->layout.exact ? NULL : graph_view(s->into.g, flat, 0, b->alike);
 }
 
 static void reduce_whole(struct reduction *s, const struct ready *r)

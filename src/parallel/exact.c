@@ -90,6 +90,8 @@ static i64 leaves_of(const struct exact *x, const struct param *p)
     if (p->desc.id == P_QKV || p->desc.id == P_OUT)
         return head_leaves(s);
     bool shared = p->desc.id == P_SHARED_UP || p->desc.id == P_SHARED_DOWN;
+    if (param_is_expert(&p->desc))
+        return exact_leaves(s->expert_hidden, EXACT_LEAVES);
     return exact_leaves(shared ? s->shared_hidden : s->hidden, EXACT_LEAVES);
 }
 
@@ -120,6 +122,17 @@ static void split_dx(const struct exact *x, struct task *t)
         t->attr[LINEAR_PIECES + i] = (double)count;
         t->attr[LINEAR_SHARES + i] = (double)share;
     }
+}
+
+/* The same of experts' matrices. */
+static void split_experts(const struct exact *x, struct task *t)
+{
+    const struct param *p = param_of(x->m, t->in[1]);
+    bool sums = p && p->desc.split == (t->op == &op_expert_linear ? SPLIT_COLUMNS : SPLIT_ROWS);
+    if (!sums)
+        return;
+    t->attr[EXPERT_SPLIT] = (double)(leaves_of(x, p) / tp(x));
+    t->attr[EXPERT_PIECES] = t->op == &op_expert_linear ? 1 : (double)p->shard.pieces;
 }
 
 /* dw: the sum over rows, a leaf's or some of them. */
@@ -417,6 +430,8 @@ static i64 order_sums(struct graph *g, struct exact *x, i64 i)
         t->attr[XENT_SHARE] = (double)ceil_div(head->desc.dim[0], SHARD_LEAVES);
     } else if (t->op == &op_loss_sums) {
         t->attr[LOSS_GRAIN] = 1;
+    } else if (t->op == &op_expert_linear || t->op == &op_expert_linear_dx) {
+        split_experts(x, t);
     } else if (t->op == &op_expert_linear_dw) {
         t->fresh = true; /* its leaves are those of begin */
     } else if (t->op == &op_expert_load) {

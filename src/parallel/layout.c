@@ -355,9 +355,6 @@ static int check_experts(const struct layout *l, const struct model_spec *s)
     if (s->experts > 0 && l->cp > 1)
         return err_set(ERR_CONFIG, "%s has experts, whose load is counted over whole rows, which "
                        "cp cuts; use dp=%lld,cp=1", s->name, (long long)(l->dp * l->cp));
-    if (s->experts > 0 && l->tp > 1)
-        return err_set(ERR_CONFIG, "%s has experts, whose matrices tp does not cut yet; use "
-                       "dp=%lld,tp=1", s->name, (long long)(l->dp * l->tp));
     return OK;
 }
 
@@ -399,6 +396,10 @@ static int check_shape(const struct layout *l, const struct model_spec *s, i64 B
     TRY(check_divides("attention heads", s->heads, l->tp));
     TRY(check_divides("key-value heads", s->kv_heads, l->tp));
     TRY(check_divides("hidden units", s->hidden, l->tp));
+    if (s->experts > 0)
+        TRY(check_divides("hidden units of an expert", s->expert_hidden, l->tp));
+    if (s->experts > 0)
+        TRY(check_divides("hidden units of what experts share", s->shared_hidden, l->tp));
     TRY(check_spread(l, "attention heads", s->heads));
     TRY(check_spread(l, "key-value heads", s->kv_heads));
     TRY(check_tokens(l, T));

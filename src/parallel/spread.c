@@ -620,6 +620,12 @@ static void expert_linear_rule(struct check *c, const struct task *t)
     bool known = x != SPREAD_UNKNOWN && w != SPREAD_UNKNOWN;
     bool fits = w == SPREAD_SAME ? x == SPREAD_ROWS || x == SPREAD_SAME
                                  : w == SPREAD_EXPERTS && x == w;
+    if (c->axis == LANE_TP) { /* a share of each matrix */
+        bool dx = t->op == &op_expert_linear_dx;
+        write(c, t, 0, product_of(c, t, x, w, dx ? SPREAD_ROWS : SPREAD_COLUMNS,
+                                  dx ? SPREAD_COLUMNS : SPREAD_ROWS));
+        return;
+    }
     if (known && !fits)
         refuse_pair(c, t, t->in[0], t->in[1]);
     write(c, t, 0, known ? x : SPREAD_UNKNOWN);
@@ -628,9 +634,38 @@ static void expert_linear_rule(struct check *c, const struct task *t)
 static void expert_linear_dw_rule(struct check *c, const struct task *t)
 {
     enum spread dy = in(c, t, 0), x = in(c, t, 1);
+    if (c->axis == LANE_TP) {
+        linear_dw_rule(c, t);
+        return;
+    }
     if (dy != SPREAD_UNKNOWN && x != SPREAD_UNKNOWN && dy != x)
         refuse_pair(c, t, t->in[1], t->in[0]);
     write(c, t, 0, dy == SPREAD_ROWS ? SPREAD_PARTIAL : dy);
+}
+
+/* What all have becomes some rows of each. */
+static void take_rule(struct check *c, const struct task *t)
+{
+    enum spread is = in(c, t, 0);
+    if (c->axis == LANE_TP && is != SPREAD_SAME && is != SPREAD_UNKNOWN)
+        refuse(c, t, t->in[0], "each rank takes a part of what all must have");
+    write(c, t, 0, c->axis == LANE_TP && is == SPREAD_SAME ? SPREAD_ROWS : is);
+}
+
+/* The same with the parts of the experts, where ranks have a cut of the tokens. */
+static void combine_rule(struct check *c, const struct task *t)
+{
+    enum spread x = in(c, t, 0);
+    if (c->axis != LANE_TP || t->attr[COMBINE_PARTS] <= 1) {
+        together(c, t);
+        return;
+    }
+    for (int k = 0; k < 3; k++)
+        if (t->in[k] && in(c, t, k) != SPREAD_SAME && in(c, t, k) != SPREAD_UNKNOWN)
+            refuse(c, t, t->in[k], "all ranks must have what experts made of their rows");
+    if (t->in[3] && in(c, t, 3) != SPREAD_ROWS && in(c, t, 3) != SPREAD_UNKNOWN)
+        refuse(c, t, t->in[3], "it is added to a cut of the rows");
+    write(c, t, 0, x == SPREAD_SAME ? SPREAD_ROWS : SPREAD_UNKNOWN);
 }
 
 /* No rule: rows go in, rows come out, as far as nothing is cut otherwise. */
@@ -681,12 +716,13 @@ static const struct rule {
     { &op_muon_step, step_rule },
     { &op_expert_counts, counts_rule },     { &op_expert_arrival, counts_rule },
     { &op_expert_exchange, expert_exchange_rule },
-    { &op_expert_gather, together },        { &op_expert_combine, together },
+    { &op_expert_gather, together },        { &op_expert_combine, combine_rule },
     { &op_expert_combine_grad, together },
     { &op_expert_linear, expert_linear_rule }, { &op_expert_linear_dx, expert_linear_rule },
     { &op_expert_linear_dw, expert_linear_dw_rule },
     { &op_reduce_scatter, collective_rule }, { &op_all_gather, collective_rule },
     { &op_all_reduce, collective_rule },    { &op_all_to_all, exchange_rule },
+    { &op_take_part, take_rule },
 };
 
 /* --- the walk ----------------------------------------------------------------------- */

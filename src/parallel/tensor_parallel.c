@@ -12,6 +12,7 @@ struct rewrite {
     i64 B, known;           /* known: tensors before the pass */
     struct tensor **now;    /* what replaces an old tensor */
     struct tensor **all;    /* the same with all rows, once it was gathered */
+    struct tensor **alike;  /* the same for what all ranks do alike */
     bool *cut;              /* now has a cut of the rows */
 };
 
@@ -69,6 +70,28 @@ static struct tensor *whole(struct rewrite *r, struct tensor *old)
     return r->all[old->index];
 }
 
+/* All rows of a tensor with a cut, for what every rank does with all of them: its gradient is complete
+ * on every rank, not a part of a sum. One rank in exact mode forms it apart from others too. */
+static struct tensor *alike(struct rewrite *r, struct tensor *old)
+{
+    if (!is_old(r, old) || old->owner || !r->cut[old->index])
+        return whole(r, old);
+    if (r->alike[old->index])
+        return r->alike[old->index];
+    struct tensor *now = r->now[old->index];
+    if (r->mesh->layout.tp == 1) {
+        r->alike[old->index] = cast(r->g, now, now->dtype);
+        return r->alike[old->index];
+    }
+    struct task *t = graph_add(r->g, &(struct task){
+        .op = &op_all_gather, .lane = LANE_TP, .in = { now },
+        .attr = { [COLLECTIVE_SIZE] = (double)r->mesh->layout.tp,
+                  [COLLECTIVE_RANK] = (double)r->mesh->tp_rank,
+                  [COLLECTIVE_OUTER] = (double)r->B, [COLLECTIVE_ALIKE] = 1 } });
+    r->alike[old->index] = t ? t->out[0] : NULL;
+    return r->alike[old->index];
+}
+
 static void replace(struct rewrite *r, const struct tensor *old, struct tensor *new, bool cut)
 {
     if (is_old(r, old)) {
@@ -86,6 +109,13 @@ static struct task begin(const struct task *t)
     return proto;
 }
 
+static void add_kept(struct rewrite *r, const struct task *t, const struct task *proto)
+{
+    struct task *made = graph_add(r->g, proto);
+    for (int k = 0; made && k < t->op->n_out; k++)
+        replace(r, t->out[k], made->out[k], false);
+}
+
 /* What works on heads or hidden units that are all here: all rows. */
 static void keep(struct rewrite *r, const struct task *t, bool same_outputs)
 {
@@ -94,12 +124,84 @@ static void keep(struct rewrite *r, const struct task *t, bool same_outputs)
         proto.in[k] = whole(r, t->in[k]);
     if (same_outputs)
         memcpy(proto.out, t->out, sizeof proto.out);
+    add_kept(r, t, &proto);
+}
+
+/* --- experts ------------------------------------------------------------------------ */
+/* Every rank routes and sorts all rows, sends them on along ep as if it were alone, and multiplies them
+ * with its share of each expert's matrices: sums over ranks come before rows are combined. */
+
+static void keep_alike(struct rewrite *r, const struct task *t)
+{
+    struct task proto = begin(t);
+    for (int k = 0; k < t->op->n_in; k++)
+        proto.in[k] = alike(r, t->in[k]);
     if (t->op == &op_router && t->out[2]) /* which it only fills if it is there */
         proto.out[2] = graph_like(r->g, t->out[2], t->out[2]->dtype, t->out[2]->name);
-    struct task *made = graph_add(r->g, &proto);
-    for (int k = 0; made && k < t->op->n_out; k++)
-        replace(r, t->out[k], made->out[k], false);
+    add_kept(r, t, &proto);
 }
+
+/* The gradient of its rows is a sum over ranks. */
+static void first_product(struct rewrite *r, const struct task *t)
+{
+    struct task proto = begin(t);
+    for (int k = 0; k < t->op->n_in; k++)
+        proto.in[k] = whole(r, t->in[k]);
+    proto.attr[EXPERT_PARTS] = (double)r->mesh->layout.tp;
+    proto.attr[EXPERT_PART] = (double)r->mesh->tp_rank;
+    if (proto.in[0] && r->mesh->layout.exact && r->mesh->layout.tp > 1)
+        proto.in[0]->wide_grad = true;
+    add_kept(r, t, &proto);
+}
+
+/* What it gives is. */
+static void second_product(struct rewrite *r, const struct task *t)
+{
+    struct task proto = begin(t);
+    for (int k = 0; k < t->op->n_in; k++)
+        proto.in[k] = whole(r, t->in[k]);
+    proto.attr[EXPERT_OUT_F32] = 1;
+    struct task *made = graph_add(r->g, &proto);
+    struct tensor *sum =
+        made ? collective(r, &op_all_reduce, made->out[0], 1, COLLECTIVE_SUM) : NULL;
+    if (sum && sum->dtype != t->out[0]->dtype)
+        sum = cast(r->g, sum, t->out[0]->dtype);
+    replace(r, t->out[0], sum, false);
+}
+
+static const struct param *param_of(const struct model *m, const struct tensor *w);
+
+static void expert_product(struct rewrite *r, const struct task *t)
+{
+    const struct param *p = param_of(r->m, t->in[1]);
+    if (r->mesh->layout.tp > 1 && p && p->desc.split == SPLIT_COLUMNS)
+        second_product(r, t);
+    else
+        first_product(r, t);
+}
+
+/* Behind it a rank goes on with its rows. */
+static void combine_own(struct rewrite *r, const struct task *t)
+{
+    struct task proto = begin(t);
+    const struct tensor *residual = t->in[3];
+    if (!residual || r->mesh->layout.tp == 1) {
+        keep(r, t, false);
+        if (residual)
+            r->cut[t->out[0]->index] = true;
+        return;
+    }
+    for (int k = 0; k < t->op->n_in; k++)
+        proto.in[k] = t->in[k] == residual ? r->now[residual->index] : whole(r, t->in[k]);
+    proto.attr[COMBINE_PARTS] = (double)r->mesh->layout.tp;
+    proto.attr[COMBINE_PART] = (double)r->mesh->tp_rank;
+    proto.attr[COMBINE_OUTER] = (double)r->B;
+    struct task *made = graph_add(r->g, &proto);
+    if (made)
+        replace(r, t->out[0], made->out[0], true);
+}
+
+/* --- tasks, continued --------------------------------------------------------------- */
 
 /* What works row by row keeps the cut of its input. */
 static void keep_rows(struct rewrite *r, const struct task *t)
@@ -148,8 +250,10 @@ static void product(struct rewrite *r, const struct task *t)
     const struct param *p = param_of(r->m, t->in[1]);
     if (p && p->desc.split == SPLIT_COLUMNS)
         sum_product(r, t);
-    else if (p && (p->desc.split == SPLIT_ROWS || r->mesh->layout.tp == 1))
+    else if (p && p->desc.split == SPLIT_ROWS)
         keep(r, t, false);
+    else if (p && p->desc.kind == PARAM_ROUTER)
+        keep_alike(r, t);
     else
         graph_fail(r->g, t, "%s has no rule for tensor parallelism", t->in[1]->name);
 }
@@ -203,6 +307,12 @@ static void rewrite_task(struct rewrite *r, const struct task *t)
         keep_rows(r, t);
     else if (t->op == &op_linear)
         product(r, t);
+    else if (t->op == &op_cast || t->op == &op_router || t->op == &op_expert_gather)
+        keep_alike(r, t);
+    else if (t->op == &op_expert_linear)
+        expert_product(r, t);
+    else if (t->op == &op_expert_combine)
+        combine_own(r, t);
     else if (t->op == &op_xent)
         cross_entropy(r, t);
     else if (t->op == &op_send || t->op == &op_recv)
@@ -221,6 +331,7 @@ int tensor_parallel(struct graph *g, const struct model *m, const struct mesh *m
     i64 n = g->n_tasks;
     r.now = ARENA_ARRAY(g->arena, struct tensor *, r.known);
     r.all = ARENA_ARRAY(g->arena, struct tensor *, r.known);
+    r.alike = ARENA_ARRAY(g->arena, struct tensor *, r.known);
     r.cut = ARENA_ARRAY(g->arena, bool, r.known);
     memcpy(r.now, g->tensors, sizeof *r.now * (size_t)r.known);
     g->tasks = NULL;

@@ -92,11 +92,14 @@ TEST(exact_experts_over_ranks_train_to_the_bits_of_one)
     char one[64], many[64], plain[64];
     shell(TRAIN "--set run.name=e1 --layout exact=true", 0);
     shell(TRAIN "--set run.name=e4 --ranks 4 --layout dp=4,ep=2,zero=2,exact=true", 0);
+    shell(TRAIN "--set run.name=et --ranks 4 --layout dp=2,ep=2,tp=2,exact=true", 0);
     shell(TRAIN "--set run.name=er --set train.steps=3 --ranks 2 --layout dp=2,ep=2,exact=true", 0);
     shell(TRAIN "--set run.name=er --resume --ranks 4 --layout pp=2,dp=2,ep=2,exact=true", 0);
     shell(TRAIN "--set run.name=plain", 0);
     everything_of("e1", one);
     everything_of("e4", many);
+    CHECK(memcmp(one, many, sizeof one) == 0);
+    everything_of("et", many);
     CHECK(memcmp(one, many, sizeof one) == 0);
     everything_of("er", many);
     CHECK(memcmp(one, many, sizeof one) == 0);
@@ -110,6 +113,10 @@ TEST(a_layout_with_experts_is_shown_and_chosen)
     CHECK(strstr(text, "\n  ep  {0 1} {2 3}\n") && strstr(text, "\n  edp {0 2} {1 3}\n"));
     CHECK(strstr(text, "experts 0-3 | experts 4-7"));
     CHECK(strstr(text, "activation has room for the rows of all 2 ranks at one"));
+    text = shell("cd $D && $H layout show r.yaml --layout dp=2,ep=2,tp=2", 0);
+    CHECK(strstr(text, "experts 0-3 | experts 4-7; of each rows 0-15, 32-47 | rows 16-31, 48-63"));
+    text = shell("cd $D && $H layout show r.yaml --layout tp=2", 0);
+    CHECK(strstr(text, "of each columns 0-15 | columns 16-31"));
     text = shell("cd $D && timeout 100 $H train r.yaml --dry-run --ranks 2 --layout auto 2>&1", 0);
     CHECK(strstr(text, " legal layouts that fit: an estimated "));
     text = shell(TRAIN "--dry-run --ranks 4 --layout dp=4,ep=3 2>&1", 2);

@@ -62,9 +62,39 @@ TEST(ranks_that_share_experts_have_the_bits_of_one)
     }
 }
 
+TEST(ranks_that_cut_experts_have_the_bits_of_one)
+{
+    static const struct {
+        const char *layout;
+        enum tiny_experts experts;
+        i64 B;
+        int n;
+        enum recompute recompute;
+    } cases[] = {
+        { "tp=2", TINY_MIXTRAL, 2, 1, 0 },
+        { "tp=2", TINY_DEEPSEEK, 2, 1, 0 },
+        { "tp=2", TINY_DEEPSEEK, 3, 2, RECOMPUTE_SELECTIVE },
+        { "tp=4", TINY_CAPACITY, 2, 2, RECOMPUTE_FULL },
+        { "tp=8", TINY_DEEPSEEK, 2, 1, 0 },
+        { "dp=2,ep=2,tp=2", TINY_DEEPSEEK, 2, 4, 0 },
+        { "dp=4,ep=2,tp=2,zero=1", TINY_MIXTRAL, 4, 2, RECOMPUTE_FULL },
+        { "dp=4,ep=2,tp=4,zero=3", TINY_DEEPSEEK, 4, 2, 0 },
+        { "pp=2,dp=2,ep=2,tp=2,zero=2,schedule=zb-v", TINY_DEEPSEEK, 2, 4, 0 },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct ranks_options o = of(cases[i].layout, cases[i].experts, cases[i].B, cases[i].n);
+        o.heads = 8;
+        o.layers = 4;
+        o.tiny.bf16 = i % 2;
+        o.tiny.recompute = cases[i].recompute;
+        expect_exact_options(&o);
+    }
+}
+
 TEST(muon_of_experts_has_the_bits_of_one)
 {
-    static const char *const layouts[] = { "dp=2,ep=2", "dp=4,ep=2,zero=1", "dp=4,ep=2,zero=3" };
+    static const char *const layouts[] = { "dp=2,ep=2", "dp=4,ep=2,zero=1", "dp=4,ep=2,zero=3",
+                                          "tp=2", "dp=2,ep=2,tp=2,zero=1" };
     for (i64 i = 0; i < COUNT_OF(layouts); i++) {
         struct ranks_options o = of(layouts[i], TINY_DEEPSEEK, 2, 4);
         o.tiny.optimizer = OPTIMIZER_MUON;
@@ -74,4 +104,5 @@ TEST(muon_of_experts_has_the_bits_of_one)
 
 TEST_MAIN(ONE(ranks_with_all_experts_have_the_bits_of_one),
           ONE(ranks_that_share_experts_have_the_bits_of_one),
+          ONE(ranks_that_cut_experts_have_the_bits_of_one),
           ONE(muon_of_experts_has_the_bits_of_one))

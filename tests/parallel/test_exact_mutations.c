@@ -65,6 +65,15 @@ static void skip_in_update(struct rank *k, const struct mutation *m)
             t->when = &never;
 }
 
+/* Those of the backward pass. */
+static void skip_gradients(struct rank *k, const struct mutation *m)
+{
+    struct task *t;
+    for (i64 id = 0; (t = next_of(k, m, &id));)
+        if (t->phase == PHASE_INPUT_GRAD)
+            t->when = &never;
+}
+
 static void skip_all(struct rank *k, const struct mutation *m)
 {
     struct task *t;
@@ -410,6 +419,20 @@ static const struct mutation mutations[] = {
       &op_all_reduce, LANE_EP, 0, 0, 0, TINY_DEEPSEEK },
     { "what routers did is not rounded", "dp=4", false, 2, 4, set_all, &op_expert_load, LANE_COMPUTE,
       ROUTER_GRAIN, 0, 0, TINY_DEEPSEEK },
+    { "what shares of experts make is not summed", "tp=2", false, 1, 4, skip_first, &op_all_reduce,
+      LANE_TP, 0, 0, 0, TINY_MIXTRAL },
+    { "what shares of experts give back is not summed", "tp=2", false, 1, 4, skip_gradients,
+      &op_all_reduce, LANE_TP, 0, 0, 0, TINY_DEEPSEEK },
+    { "hidden units of experts in one chain", "tp=2", false, 1, 4, set_all, &op_expert_linear,
+      LANE_COMPUTE, EXPERT_SPLIT, 1, 0, TINY_MIXTRAL },
+    { "fused pieces of experts are cut as one", "tp=2", false, 1, 4, set_all, &op_expert_linear_dx,
+      LANE_COMPUTE, EXPERT_PIECES, 1, 0, TINY_MIXTRAL },
+    { "a rank takes another's rows", "tp=2", false, 1, 4, set_all, &op_take_part, LANE_COMPUTE,
+      COLLECTIVE_RANK, 0, 2, TINY_DEEPSEEK },
+    { "rows are taken through the batch", "tp=2", false, 1, 4, set_all, &op_take_part, LANE_COMPUTE,
+      COLLECTIVE_OUTER, 1, 0, TINY_DEEPSEEK },
+    { "a rank combines another's rows", "tp=2", false, 1, 4, set_all, &op_expert_combine, LANE_COMPUTE,
+      COMBINE_PART, 0, 2, TINY_MIXTRAL },
     { "rows of experts are not sent back", "dp=2,ep=2", false, 1, 4, skip_first, &op_expert_exchange,
       LANE_EP, 0, 0, 2, TINY_MIXTRAL },
     { "every rank adds the bias", "tp=2", true, 1, 4, add_bias_early, &op_linear, LANE_COMPUTE, 0,

@@ -59,6 +59,25 @@ TEST(experts_are_shared_together_with_everything_else)
     }
 }
 
+TEST(experts_are_cut_by_tp_too)
+{
+    static const struct { const char *layout; enum tiny_experts experts; } cases[] = {
+        { "tp=2", TINY_MIXTRAL },
+        { "tp=2", TINY_DEEPSEEK },
+        { "dp=2,ep=2,tp=2", TINY_MIXTRAL },
+        { "dp=4,ep=2,tp=2,zero=1", TINY_DEEPSEEK },
+        { "dp=2,tp=2,zero=3", TINY_CAPACITY },
+        { "pp=2,dp=2,ep=2,tp=2,zero=2", TINY_DEEPSEEK },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct ranks_options o = options_of(cases[i].layout, cases[i].experts);
+        o.tiny.recompute = (enum recompute)(i % 3);
+        expect_as_one(&o, loss_bound, weight_bound);
+        o.tiny.bf16 = true;
+        expect_as_one(&o, 1e-2, 2e-2);
+    }
+}
+
 TEST(half_precision_ranks_stay_near_one)
 {
     struct ranks_options o = options_of("dp=4,ep=2", TINY_MIXTRAL);
@@ -71,7 +90,8 @@ TEST(the_norm_counts_every_expert_once)
 {
     static const char *const layouts[] = { "dp=2,ep=2", "dp=4,ep=2", "dp=4,ep=2,zero=1",
                                            "pp=2,dp=2,ep=2", "pp=2,dp=2,ep=2,zero=1",
-                                           "dp=4,ep=2,zero=2", "dp=4,ep=4,zero=3" };
+                                           "dp=4,ep=2,zero=2", "dp=4,ep=4,zero=3",
+                                           "tp=2", "dp=2,ep=2,tp=2,zero=1" };
     struct ranks one, many;
     struct ranks_options o = options_of("dp=1", TINY_DEEPSEEK);
     ranks_open(&one, &o);
@@ -224,7 +244,7 @@ TEST(layouts_that_do_not_fit_are_refused_with_one_that_does)
         { "dp=2,ep=4", "the 2 ranks that share the batch and the model's 8 experts; ep=2 does",
           TINY_MIXTRAL },
         { "dp=2,ep=2", "tiny has no experts; use ep=1", TINY_DENSE },
-        { "dp=2,ep=2,tp=2", "has experts, whose matrices tp does not cut yet", TINY_MIXTRAL },
+        { "tp=16", "tp=16 does not divide", TINY_MIXTRAL },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
         struct arena a;
@@ -241,6 +261,7 @@ TEST(layouts_that_do_not_fit_are_refused_with_one_that_does)
 
 TEST_MAIN(ONE(ranks_that_share_experts_train_like_one),
           ONE(experts_are_shared_together_with_everything_else),
+          ONE(experts_are_cut_by_tp_too),
           ONE(half_precision_ranks_stay_near_one), ONE(the_norm_counts_every_expert_once),
           ONE(planted_faults_are_seen), ONE(bytes_sent_are_those_of_the_rows_that_were_routed),
           ONE(work_is_that_of_one_rank_shared_out),

@@ -19,11 +19,24 @@ static struct gemm_matrix transposed(struct gemm_matrix m)
     return (struct gemm_matrix){ m.data, m.type, m.col_stride, m.row_stride };
 }
 
+/* Leaves of a sum over K terms that ranks along tp share. */
+static struct gemm_leaves split_of(const struct task *t, i64 K)
+{
+    struct gemm_leaves l = { .count = (i64)t->attr[EXPERT_SPLIT] };
+    const i64 pieces = i64_max(1, (i64)t->attr[EXPERT_PIECES]);
+    for (i64 p = 0; p < pieces && l.count > 0; p++) {
+        l.pieces[p].k = K / pieces;
+        l.pieces[p].share = K / pieces / l.count;
+    }
+    return l;
+}
+
 /* n rows from `row` on, of expert e. */
 static struct gemm y_gemm(const struct task *t, i64 e, i64 row, i64 n)
 {
     i64 N = t->out[0]->dim[1];
     return (struct gemm){ .M = n, .N = N, .K = t->in[0]->dim[1], .A = rows_of(t->in[0], row),
+                          .leaves = split_of(t, t->in[0]->dim[1]),
                           .B = transposed(rows_of(t->in[1], e * N)),
                           .C = rows_of(t->out[0], row) };
 }
@@ -32,6 +45,7 @@ static struct gemm dx_gemm(const struct task *t, i64 e, i64 row, i64 n)
 {
     i64 N = t->in[0]->dim[1];
     return (struct gemm){ .M = n, .N = t->in[1]->dim[1], .K = N, .A = rows_of(t->in[0], row),
+                          .leaves = split_of(t, N),
                           .B = rows_of(t->in[1], e * N), .C = rows_of(t->out[0], row) };
 }
 

@@ -411,12 +411,20 @@ void NAMED(expert_gather)(const struct task *t, struct run *x)
 
 /* --- combine ------------------------------------------------------------------------ */
 
+/* Which of all rows row r of y is. */
+static i64 row_in_all(const struct task *t, i64 r)
+{
+    const i64 n = (i64)t->attr[COMBINE_PARTS];
+    const i64 part = t->out[0]->dim[0] / i64_max(1, (i64)t->attr[COMBINE_OUTER]);
+    return n <= 1 ? r : (r / part * n + (i64)t->attr[COMBINE_PART]) * part + r % part;
+}
+
 INLINE void combine_row(bool half, const struct task *t, i64 r)
 {
     const struct tensor *x = t->in[0], *residual = t->in[3];
-    const i64 C = x->dim[1], k = t->in[1]->dim[1];
-    const i32 *place = (const i32 *)t->in[1]->data + r * k;
-    const float *weight = t->in[2] ? (const float *)t->in[2]->data + r * k : NULL;
+    const i64 C = x->dim[1], k = t->in[1]->dim[1], pair = row_in_all(t, r) * k;
+    const i32 *place = (const i32 *)t->in[1]->data + pair;
+    const float *weight = t->in[2] ? (const float *)t->in[2]->data + pair : NULL;
     void *y = vec_at(half, t->out[0]->data, r * C);
     const void *start = residual ? vec_at(half, residual->data, r * C) : NULL;
     for (i64 c = 0; c < C; c += VL) {
@@ -462,7 +470,7 @@ static void combine_rows(void *context, i64 part, int thread)
 void NAMED(expert_combine)(const struct task *t, struct run *x)
 {
     const i64 per_part = rows_per_part(t->in[0]->dim[1] * t->in[1]->dim[1]);
-    work_run(t, x, t->in[1]->dim[0], per_part, combine_rows);
+    work_run(t, x, t->out[0]->dim[0], per_part, combine_rows);
 }
 
 INLINE float combine_grad_row(bool half, const struct task *t, i64 i, i64 r, float weight)

@@ -115,3 +115,21 @@ void NAMED(order_rows)(const struct task *t, struct run *x)
     const i64 pairs = i64_max(1, (i64)t->attr[ORDER_PAIRS]);
     work_run(t, x, 2 * pairs * (i64)(t->attr[ORDER_PARTS] * t->attr[ORDER_B]), 1, order_part);
 }
+
+/* --- the own part of each group of rows --------------------------------------------- */
+
+static void take_group(void *context, i64 group, int thread)
+{
+    const struct work *w = context;
+    const struct task *t = w->t;
+    const i64 n = (i64)t->attr[COLLECTIVE_SIZE], rank = (i64)t->attr[COLLECTIVE_RANK];
+    const i64 each = tensor_count(t->out[0]) / (i64)t->attr[COLLECTIVE_OUTER];
+    (void)thread;
+    memcpy(byte_at(t->out[0], group * each), byte_at(t->in[0], (group * n + rank) * each),
+           (size_t)(each * dtype_bytes(t->in[0]->dtype)));
+}
+
+void NAMED(take_part)(const struct task *t, struct run *x)
+{
+    work_run(t, x, (i64)t->attr[COLLECTIVE_OUTER], 1, take_group);
+}
