@@ -338,6 +338,7 @@ static const struct fault {
     { "another row's choice is used", &op_router_grad, shift_rows_in, NULL, 2, 0, &op_router },
     { "the last sequence is left out", &op_expert_load, zero_last_in, NULL, 0, 0, NULL },
     { "micro-batches overwrite", &op_expert_load, set_accumulate, NULL, 0, ACCUMULATE_NONE, NULL },
+    { "another's part is taken", &op_take_part, set_attr, NULL, COLLECTIVE_RANK, 0, NULL },
     { "the bias goes the wrong way", &op_balance_bias, scale_attr, NULL, BALANCE_RATE, -1, NULL },
     { "the capacity is one too small", &op_expert_order, add_attr, NULL, ORDER_CAPACITY, -1, NULL },
     { "the last row goes elsewhere", &op_expert_order, zero_last_in, NULL, 0, 0, NULL },
