@@ -75,7 +75,7 @@ static struct router_config router_config_of(const struct model *m, const struct
 
 /* Scores are formed in fp32, whatever h is. */
 static struct route route_rows(struct graph *g, const struct model *m, struct tensor *h,
-                               const struct where *w, int layer)
+                               const struct where *w, i64 capacity, int layer)
 {
     struct router_config c = router_config_of(m, w);
     struct param *bias = model_param(m, P_ROUTER_BIAS, layer);
@@ -84,20 +84,23 @@ static struct route route_rows(struct graph *g, const struct model *m, struct te
     struct route route = router(g, z, bias ? bias->master : NULL, &c);
     struct tensor *load = w->shape ? w->shape->load : NULL;
     if (load && route.stats)
-        expert_load(g, route.stats, w->T, graph_view(g, load, layer - m->spec.dense_layers, 1),
-                    NULL);
+        expert_load(g, route.stats, w->T, capacity,
+                    graph_view(g, load, layer - m->spec.dense_layers, 1), NULL);
     if (bias && bias->grad && route.stats) /* with split gradients, of this micro-batch alone */
-        expert_load(g, route.stats, w->T, NULL, bias->grad);
+        expert_load(g, route.stats, w->T, capacity, NULL, bias->grad);
     return route;
 }
 
-/* Most rows of a sequence for one expert; 0: no limit. Only training drops tokens. */
+i64 decoder_capacity(const struct model_spec *s, i64 T)
+{
+    double even = (double)(T * s->experts_per_token) / (double)s->experts;
+    return (i64)ceil(s->capacity * even);
+}
+
+/* Only training drops tokens. */
 static i64 capacity_of(const struct model_spec *s, const struct where *w)
 {
-    if (s->capacity == 0 || !w->shape || w->shape->sequences == 0)
-        return 0;
-    double even = (double)(w->T * s->experts_per_token) / (double)s->experts;
-    return (i64)ceil(s->capacity * even);
+    return w->shape && w->shape->sequences > 0 ? decoder_capacity(s, w->T) : 0;
 }
 
 /* What the experts that are here make of rows in their order; begin has so many leaves of each. */
@@ -123,7 +126,7 @@ static struct tensor *sparse_part(struct graph *g, const struct model *m, struct
 {
     const struct model_spec *s = &m->spec;
     i64 capacity = capacity_of(s, w), leaf = w->shape ? w->shape->leaf : 0;
-    struct route route = route_rows(g, m, h, w, layer);
+    struct route route = route_rows(g, m, h, w, capacity, layer);
     struct expert_rows rows = expert_order(g, route.choice, s->experts, w->T, capacity, leaf);
     struct expert_trip trip = { .ranks = m->part.expert_parts, .rank = m->part.expert_part,
                                 .most = most_arriving(m, w, capacity),

@@ -22,7 +22,7 @@ struct decoder_shape {
     bool gradient; /* the loss also forms its gradient */
     i64 leaf; /* exact: tokens of a leaf; chunks are as decoder_exact_chunk says; 0: any chunks */
     /* Training only: sequences of the whole step, over all ranks and micro-batches, which the
-     * routers' losses are means over; where their load is summed, f64 (sparse layers, E + 2) as
+     * routers' losses are means over; where their load is summed, f64 (sparse layers, E + 3) as
      * op_expert_load says, or NULL. */
     i64 sequences;
     struct tensor *load;
@@ -31,6 +31,9 @@ struct decoder_shape {
 /* Chunks whose sums the layout cannot change (parallel/exact.h): whole subtrees of leaves, or parts
  * of one leaf. n leaves of T tokens; returns rows. */
 i64 decoder_exact_chunk(i64 n, i64 T);
+
+/* Most rows of a sequence of T for one expert, while a model that has any is trained; 0: all. */
+i64 decoder_capacity(const struct model_spec *s, i64 T);
 
 /* Final normalised activations (R,C) of a batch. */
 struct tensor *decoder_hidden(struct graph *g, const struct model *m,

@@ -202,12 +202,13 @@ struct route router(struct graph *g, struct tensor *z, struct tensor *bias,
 /* in: [dweight f32 (R,k)], z, choice, [stats]; out: dz f32 (R,E) */
 extern const struct op_info op_router_grad;
 /* What a layer's router did in a step: load[e] += n_e over all sequences; load[E], load[E + 1] +=
- * the two sums above without their factors. in: stats; out: [load f64 (1, E + 2) (sum)], [counts
- * f32 (E) (sum)] = n_e again, for the bias (sums that begin at the same task, or two tasks). ROUTER_GRAIN 1: what a sequence gives to the two sums is
+ * the two sums above without their factors; load[E + 2] += the pairs for which an expert has no
+ * room: n_e beyond ROUTER_CAPACITY of a sequence (0: none). in: stats; out: [load f64 (1, E + 3)
+ * (sum)], [counts f32 (E) (sum)] = n_e again, for the bias (begun at the same task, or two tasks). ROUTER_GRAIN 1: what a sequence gives to the two sums is
  * rounded as by LOSS_GRAIN, so that they have no order. */
-enum { ROUTER_GRAIN = ROUTER_T + 1 };
+enum { ROUTER_GRAIN = ROUTER_T + 1, ROUTER_CAPACITY };
 extern const struct op_info op_expert_load;
-void expert_load(struct graph *g, struct tensor *stats, i64 T, struct tensor *load,
+void expert_load(struct graph *g, struct tensor *stats, i64 T, i64 capacity, struct tensor *load,
                  struct tensor *counts);
 /* bias[e] += rate sign(mean of counts - counts[e]) (DeepSeek-V3, section 2.1.2); in: counts f32
  * (E); out: bias f32 (E) (in place). PHASE_UPDATE. */

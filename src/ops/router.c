@@ -326,7 +326,7 @@ static int expert_load_infer(struct graph *g, struct task *t)
     TRY(kit_matrix(g, t, "stats", stats, KIT_ANY, KIT_ANY));
     i64 E = (stats->dim[1] - 1) / 2;
     if (t->out[0]) {
-        TRY(kit_matrix(g, t, "load", t->out[0], 1, E + 2));
+        TRY(kit_matrix(g, t, "load", t->out[0], 1, E + 3));
         TRY(kit_dtype(g, t, "load", t->out[0], DTYPE_F64));
     }
     return t->out[1] ? kit_wide_vector(g, t, "counts", t->out[1], E, stats) : OK;
@@ -346,7 +346,7 @@ static void expert_load_ref(const struct task *t, struct run *run)
 {
     const struct tensor *stats = t->in[0];
     i64 B = stats->dim[0], E = (stats->dim[1] - 1) / 2, columns = stats->dim[1];
-    double T = t->attr[ROUTER_T], aux = 0, z = 0;
+    double T = t->attr[ROUTER_T], capacity = t->attr[ROUTER_CAPACITY], aux = 0, z = 0, dropped = 0;
     bool keep = run_accumulates(t, run);
     for (i64 e = 0; e < E; e++) {
         double n = 0;
@@ -361,28 +361,31 @@ static void expert_load_ref(const struct task *t, struct run *run)
         return;
     for (i64 b = 0; b < B; b++) {
         double sum = 0;
-        for (i64 e = 0; e < E; e++)
-            sum += (double)E / (T * T) * tensor_get(stats, b * columns + e) *
-                   tensor_get(stats, b * columns + E + e);
+        for (i64 e = 0; e < E; e++) {
+            double n = tensor_get(stats, b * columns + e);
+            sum += (double)E / (T * T) * n * tensor_get(stats, b * columns + E + e);
+            dropped += capacity > 0 ? fmax(0, n - capacity) : 0;
+        }
         aux += load_term(t, sum);
         z += load_term(t, tensor_get(stats, b * columns + 2 * E));
     }
     kit_sum(t->out[0], E, aux, keep);
     kit_sum(t->out[0], E + 1, z, keep);
+    kit_sum(t->out[0], E + 2, dropped, keep);
 }
 
 static bool expert_load_example(struct op_example *e, int n)
 {
-    static const struct { i64 B, E; bool load, counts; } sizes[] = {
-        { 3, 5, true, true }, { 1, 18, true, false }, { 4, 6, false, true },
+    static const struct { i64 B, E; bool load, counts; i64 capacity; } sizes[] = {
+        { 3, 5, true, true, 0 }, { 1, 18, true, false, 1 }, { 4, 6, false, true, 0 },
     };
     if (n >= COUNT_OF(sizes))
         return false;
     i64 E = sizes[n].E;
-    const i64 load[] = { 1, E + 2 };
+    const i64 load[] = { 1, E + 3 };
     struct tensor *stats = example_normal(e, ROLE_INPUT, DTYPE_F32, sizes[n].B, 2 * E + 1, 1);
     struct tensor *counts = sizes[n].counts ? example_vector(e, ROLE_GRAD, E, 0, 1) : NULL;
-    expert_load(e->g, stats, 7,
+    expert_load(e->g, stats, 7, sizes[n].capacity,
                 sizes[n].load ? graph_tensor(e->g, ROLE_RESULT, DTYPE_F64, 2, load, "load") : NULL,
                 counts);
     return true;
@@ -394,12 +397,13 @@ const struct op_info op_expert_load = {
     .example = expert_load_example,
 };
 
-void expert_load(struct graph *g, struct tensor *stats, i64 T, struct tensor *load,
+void expert_load(struct graph *g, struct tensor *stats, i64 T, i64 capacity, struct tensor *load,
                  struct tensor *counts)
 {
     graph_add(g, &(struct task){ .op = &op_expert_load, .in = { stats },
                                  .out = { load, counts },
-                                 .attr = { [ROUTER_T] = (double)T } });
+                                 .attr = { [ROUTER_T] = (double)T,
+                                           [ROUTER_CAPACITY] = (double)capacity } });
 }
 
 /* --- the bias of choice ------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /* The training loop: steps, and what happens between them (see session.h). */
 #include "base/log.h"
 #include "base/sys.h"
+#include "model/decoder.h"
 #include "ops/ops.h"
 #include "parallel/islands.h"
 #include "train/openmetrics.h"
@@ -309,12 +310,17 @@ static void put_router(struct loop *l, struct json *j)
     struct session *s = l->s;
     if (!s->io.load || s->state.step == 0)
         return;
-    struct router_metrics m = router_metrics(s->io.load, s->spec.experts_per_token,
-                                             session_program(s, s->state.step - 1)->shape.T);
+    const i64 T = session_program(s, s->state.step - 1)->shape.T;
+    const i64 capacity = decoder_capacity(&s->spec, T);
+    struct router_metrics m = router_metrics(s->io.load, s->spec.experts_per_token, T, capacity);
     json_put_double(j, "expert_imbalance", m.imbalance);
     json_put_double(j, "expert_imbalance_worst", m.worst);
     json_put_double(j, "aux_loss", m.aux);
     json_put_double(j, "router_z", m.z);
+    if (capacity > 0) {
+        json_put_double(j, "expert_dropped", m.dropped);
+        json_put_double(j, "expert_fill", m.fill);
+    }
     double now = sys_wall_seconds();
     events_scalar(&s->folder.events, s->state.step, now, "router/imbalance", m.imbalance);
     events_scalar(&s->folder.events, s->state.step, now, "router/aux_loss", m.aux);

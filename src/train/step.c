@@ -30,7 +30,7 @@ void step_io_new(struct step_io *io, const struct model_spec *spec, i64 sources,
                  struct arena *a)
 {
     i64 sparse = spec_sparse_layers(spec);
-    io->load = sparse ? host_tensor(a, "expert_load", DTYPE_F64, sparse, spec->experts + 2) : NULL;
+    io->load = sparse ? host_tensor(a, "expert_load", DTYPE_F64, sparse, spec->experts + 3) : NULL;
     io->health.params = params_of(spec, a, &io->health.n_params);
     io->health.layers = spec->layers;
     io->health.due = host_tensor(a, "health_due", DTYPE_I32, 1, 0);

@@ -21,7 +21,7 @@ struct step_shape {
 struct step_io {
     struct tensor *hyper; /* f32 (HYPERS), written before each step */
     struct tensor *sums;  /* f64 (S,2): sum of nll and of weights per source */
-    struct tensor *load;  /* f64 (sparse layers, E + 2), as in op_expert_load; NULL: no experts */
+    struct tensor *load;  /* f64 (sparse layers, E + 3), as in op_expert_load; NULL: no experts */
     struct tensor *norm, *scale, *apply; /* as in op_clip */
     struct health health;
     struct tensor *apart, *moved; /* of an outer step: parallel/islands.h */

@@ -339,6 +339,7 @@ static const struct fault {
     { "the last sequence is left out", &op_expert_load, zero_last_in, NULL, 0, 0, NULL },
     { "micro-batches overwrite", &op_expert_load, set_accumulate, NULL, 0, ACCUMULATE_NONE, NULL },
     { "another's part is taken", &op_take_part, set_attr, NULL, COLLECTIVE_RANK, 0, NULL },
+    { "room is one more than it is", &op_expert_load, add_attr, NULL, ROUTER_CAPACITY, 1, NULL },
     { "the bias goes the wrong way", &op_balance_bias, scale_attr, NULL, BALANCE_RATE, -1, NULL },
     { "the capacity is one too small", &op_expert_order, add_attr, NULL, ORDER_CAPACITY, -1, NULL },
     { "the last row goes elsewhere", &op_expert_order, zero_last_in, NULL, 0, 0, NULL },

@@ -184,7 +184,7 @@ TEST(planted_faults_are_seen)
 static double rows_between(const struct rank *from, const struct rank *to)
 {
     const struct tensor *load = from->io.load;
-    i64 ep = from->mesh.layout.ep, columns = load->dim[1], each = (columns - 2) / ep;
+    i64 ep = from->mesh.layout.ep, columns = load->dim[1], each = (columns - 3) / ep;
     double rows = 0;
     for (i64 l = 0; l < load->dim[0]; l++)
         for (i64 e = 0; e < each; e++)

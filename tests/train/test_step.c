@@ -161,7 +161,7 @@ TEST(the_bias_of_choice_moves_against_the_load)
     for (int layer = 1; layer < 3; layer++) {
         const struct param *p = model_param(t.model, P_ROUTER_BIAS, layer);
         const float *bias = p->master->data, *counts = p->grad->data;
-        const double *load = (const double *)t.io.load->data + (layer - 1) * (E + 2);
+        const double *load = (const double *)t.io.load->data + (layer - 1) * (E + 3);
         double mean = 0;
         for (i64 e = 0; e < E; e++)
             mean += load[e] / (double)E;
@@ -190,10 +190,40 @@ static double imbalance_after(enum tiny_experts kind, double aux, double rate)
     tiny_open_spec(&t, &o, spec);
     for (u64 step = 0; step < 60; step++)
         tiny_step(&t, step % 4);
-    struct router_metrics m = router_metrics(t.io.load, 2, o.T);
+    struct router_metrics m = router_metrics(t.io.load, 2, o.T, 0);
     CHECK(m.aux > 1.9 && m.worst >= m.imbalance && m.imbalance >= 1);
     tiny_close(&t);
     return m.imbalance;
+}
+
+/* Counted from what the sorting task left out. */
+TEST(rows_for_which_experts_have_no_room_are_counted)
+{
+    struct tiny t;
+    struct tiny_options o = plain;
+    o.backend = backend_best();
+    o.gpt2 = false;
+    o.micro_batches = 1;
+    o.experts = TINY_CAPACITY;
+    tiny_open(&t, &o);
+    tiny_step(&t, 0);
+    const i64 E = t.model->spec.experts, capacity = decoder_capacity(&t.model->spec, o.T);
+    i64 layer = 0, left_out = 0;
+    CHECK(capacity == (i64)ceil(1.25 * 2 * (double)o.T / (double)E));
+    for (i64 id = 0; id < t.step.program->n_tasks; id++) {
+        const struct task *order = t.step.program->by_id[id];
+        if (order->op != &op_expert_order)
+            continue;
+        const double *load = (const double *)t.io.load->data + layer++ * (E + 3);
+        double taken = ((const i32 *)order->out[2]->data)[E], choices = 2.0 * (double)(o.B * o.T);
+        CHECK(load[E + 2] == choices - taken || order->layer < 2); /* else its place is taken */
+        left_out += load[E + 2] > 0;
+    }
+    CHECK(layer == 3 && left_out > 0);
+    struct router_metrics m = router_metrics(t.io.load, 2, o.T, capacity);
+    CHECK(m.dropped > 0 && m.dropped < 1 && m.fill > 0.5 && m.fill <= 1);
+    CHECK_NEAR(m.fill * (double)(E * capacity), (1 - m.dropped) * 2 * (double)o.T, 1e-9);
+    tiny_close(&t);
 }
 
 TEST(both_ways_of_balancing_even_the_load_out)
@@ -297,6 +327,7 @@ TEST_MAIN(ONE(recompute_changes_no_bit), ONE(thread_count_changes_no_bit),
           ONE(neither_recompute_nor_threads_change_a_bit_of_experts),
           ONE(experts_cost_what_a_token_meets_of_them),
           ONE(the_bias_of_choice_moves_against_the_load),
+          ONE(rows_for_which_experts_have_no_room_are_counted),
           ONE(both_ways_of_balancing_even_the_load_out),
           ONE(the_loss_starts_near_uniform_and_falls),
           ONE(a_step_that_is_not_finite_touches_nothing),

@@ -237,10 +237,12 @@ static double add_load(const struct task *t, const float *n, i64 E)
 {
     const float *share = n + E;
     const double T = t->attr[ROUTER_T], factor = (double)E / (T * T);
+    const double capacity = t->attr[ROUTER_CAPACITY] > 0 ? t->attr[ROUTER_CAPACITY] : INFINITY;
     double *load = t->out[0]->data, sum = 0;
     for (i64 e = 0; e < E; e++) {
         load[e] += (double)n[e];
         sum += factor * (double)n[e] * (double)share[e];
+        load[E + 2] += fmax(0, (double)n[e] - capacity);
     }
     load[E + 1] += load_term(t, (double)n[2 * E]);
     return load_term(t, sum);
