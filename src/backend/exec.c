@@ -127,23 +127,55 @@ static void run_task(const struct task *t, struct run *x)
 {
     const struct kernel *k = backend_kernel(x->backend, t->op);
     struct pool *pool = x->pool;
-    u64 begin = x->inject ? sys_now_ns() : 0;
+    const bool disturbed = x->inject && !x->backend->sleeps;
+    u64 begin = disturbed ? sys_now_ns() : 0;
     x->context = k->context;
-    if (x->inject && is_serial(t, x))
+    if (disturbed && is_serial(t, x))
         x->pool = x->one_thread;
     k->run(t, x);
     x->pool = pool;
-    if (x->inject)
+    if (disturbed)
         disturb(t, begin, x);
     if (x->after_task)
         x->after_task(x->after_context, t);
 }
 
-static void add_span(const struct task *t, u64 begin_ns, u64 end_ns, struct run *x)
+/* A task that took so long last time is looked at: how evenly its threads work, 0.1 us for each, and
+ * how long they are on a processor, 1 us. Either is less than a hundredth of it. */
+enum { LOOK_US = 100, LOOK_AT_CPU_US = 500 };
+
+static bool looks(u32 took_us, const struct run *x)
 {
-    struct span span = { .begin_ns = begin_ns, .end_ns = end_ns, .step = (u32)x->step,
+    if (!x->trace || took_us < LOOK_US)
+        return false;
+    pool_measure(x->pool, took_us >= LOOK_AT_CPU_US);
+    return true;
+}
+
+/* What no thread shared out is work of the first. */
+static u32 work_of(double took_ns, const struct run *x)
+{
+    struct pool_work w = pool_measured(x->pool);
+    double alone = took_ns > w.rounds ? took_ns - w.rounds : 0;
+    double all = w.busy + alone, longest = w.longest + alone;
+    double balance = longest > 0 ? all / (longest * pool_threads(x->pool)) : 1;
+    double on_cpu = w.busy > 0 ? w.on_cpu / w.busy : 0;
+    return span_work(balance < 1 ? balance : 1, on_cpu < 1 ? on_cpu : 1);
+}
+
+static void time_task(const struct program *p, const struct task *t, u64 begin_ns, u64 *now,
+                      struct run *x)
+{
+    u32 *took_us = &p->took_us[t->id];
+    bool looked = looks(*took_us, x);
+    run_task(t, x);
+    *now = sys_now_ns();
+    u64 took_ns = *now - begin_ns;
+    struct span span = { .begin_ns = begin_ns, .end_ns = *now, .step = (u32)x->step,
                          .action = (u16)x->action, .task = t->id, .lane = TRACE_COMPUTE,
-                         .kind = SPAN_TASK };
+                         .kind = SPAN_TASK,
+                         .detail = looked ? work_of((double)took_ns, x) : 0 };
+    *took_us = took_ns < 1000ull * UINT32_MAX ? (u32)(took_ns / 1000) : UINT32_MAX;
     if (x->trace)
         trace_add(x->trace, &span);
 }
@@ -172,10 +204,7 @@ static int resume_action(const struct program *p, struct exec_cursor *at, struct
             TRY(start_on_lane(t, x)); /* 1 where it has ended already */
             continue;
         }
-        u64 begin = now; /* tasks follow each other: one clock read each */
-        run_task(t, x);
-        now = sys_now_ns();
-        add_span(t, begin, now, x);
+        time_task(p, t, now, &now, x); /* tasks follow each other: one clock read each */
     }
     *at = (struct exec_cursor){ at->action + 1, 0 };
     return OK;

@@ -322,7 +322,8 @@ void inject_begin(struct inject *x, i64 rank, u64 seed)
     x->seed = seed;
     x->kinds = 0;
     for (int i = 0; i < x->n; i++)
-        if (rank >= x->faults[i].first_rank && rank <= x->faults[i].last_rank)
+        if (x->faults[i].kind < INJECT_ACTING && rank >= x->faults[i].first_rank &&
+            rank <= x->faults[i].last_rank)
             x->kinds |= 1ull << x->faults[i].kind;
 }
 

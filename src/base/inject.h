@@ -77,7 +77,7 @@ struct inject_fault {
 struct inject {
     struct inject_fault faults[INJECT_FAULTS];
     int n;
-    u64 kinds; /* bit k: there is a fault of that kind for this rank */
+    u64 kinds; /* bit k: there is a fault of that kind, which acts, for this rank */
     u64 seed;
     i64 rank;
 };

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/sys.h"
+#include "base/sys_usage.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -20,6 +21,8 @@ struct worker {
     struct pool *pool;
     pthread_t thread;
     int index;
+    atomic_int id; /* the system's; 0 until it runs */
+    _Alignas(64) double busy, on_cpu; /* ns while measured; its own until the round ends */
 };
 
 struct pool {
@@ -32,6 +35,8 @@ struct pool {
     i64 parts;
     pool_fn fn;
     void *context;
+    bool measures, measures_cpu;
+    double rounds; /* ns while measured */
     struct worker workers[];
 };
 
@@ -50,6 +55,37 @@ static void take_parts(struct pool *p, int thread)
             return;
         p->fn(p->context, part, thread);
     }
+}
+
+struct stopwatch {
+    u64 begin_ns;
+    double computed;
+};
+
+static struct stopwatch start_work(const struct pool *p)
+{
+    struct stopwatch s = { 0 };
+    if (p->measures_cpu)
+        s.computed = sys_thread_cpu_seconds();
+    if (p->measures)
+        s.begin_ns = sys_now_ns();
+    return s;
+}
+
+static void end_work(struct pool *p, int thread, const struct stopwatch *s)
+{
+    struct worker *w = &p->workers[thread];
+    if (p->measures)
+        w->busy += (double)(sys_now_ns() - s->begin_ns);
+    if (p->measures_cpu)
+        w->on_cpu += 1e9 * (sys_thread_cpu_seconds() - s->computed);
+}
+
+static void work(struct pool *p, int thread)
+{
+    struct stopwatch s = start_work(p);
+    take_parts(p, thread);
+    end_work(p, thread, &s);
 }
 
 /* Returns once the round is no longer the one seen. */
@@ -81,12 +117,13 @@ static void *worker_main(void *argument)
     struct worker *w = argument;
     struct pool *p = w->pool;
     u32 seen = 0;
+    atomic_store(&w->id, (int)syscall(SYS_gettid));
     for (;;) {
         wait_for_round(p, seen);
         seen++;
         if (atomic_load(&p->stop))
             return NULL;
-        take_parts(p, w->index);
+        work(p, w->index);
         atomic_fetch_sub_explicit(&p->busy, 1, memory_order_release);
     }
 }
@@ -125,7 +162,8 @@ int pool_new(struct pool **out, int threads, bool pin)
     int cores = sys_cpu_count();
     for (int i = 1; i < threads; i++) {
         struct worker *w = &p->workers[i];
-        *w = (struct worker){ .pool = p, .index = i };
+        w->pool = p;
+        w->index = i;
         int rc = pthread_create(&w->thread, NULL, worker_main, w);
         if (rc != 0) {
             pool_free(p);
@@ -156,24 +194,70 @@ int pool_threads(const struct pool *p)
     return p->threads;
 }
 
-void pool_run(struct pool *p, i64 parts, pool_fn fn, void *context)
+int pool_thread_ids(const struct pool *p, int *ids, int n)
 {
-    if (p->threads == 1 || parts == 1) {
-        for (i64 part = 0; part < parts; part++)
-            fn(context, part, 0);
-        return;
+    int k = 0;
+    for (int i = 1; i < p->threads && k < n; i++) {
+        while (atomic_load(&p->workers[i].id) == 0)
+            sched_yield(); /* it was started, and says so in a moment */
+        ids[k++] = atomic_load(&p->workers[i].id);
     }
+    return k;
+}
+
+void pool_measure(struct pool *p, bool on_cpu)
+{
+    for (int i = 0; i < p->threads; i++)
+        p->workers[i].busy = p->workers[i].on_cpu = 0;
+    p->rounds = 0;
+    p->measures = true;
+    p->measures_cpu = on_cpu;
+}
+
+struct pool_work pool_measured(struct pool *p)
+{
+    struct pool_work w = { .rounds = p->rounds };
+    for (int i = 0; i < p->threads; i++) {
+        w.busy += p->workers[i].busy;
+        w.on_cpu += p->workers[i].on_cpu;
+        w.longest = p->workers[i].busy > w.longest ? p->workers[i].busy : w.longest;
+    }
+    p->measures = p->measures_cpu = false;
+    return w;
+}
+
+static void run_alone(struct pool *p, i64 parts, pool_fn fn, void *context)
+{
+    struct stopwatch s = start_work(p);
+    for (i64 part = 0; part < parts; part++)
+        fn(context, part, 0);
+    end_work(p, 0, &s);
+}
+
+static void run_round(struct pool *p, i64 parts, pool_fn fn, void *context)
+{
     p->parts = parts;
     p->fn = fn;
     p->context = context;
     atomic_store(&p->next, 0);
     atomic_store(&p->busy, p->threads - 1);
     start_round(p);
-    take_parts(p, 0);
+    work(p, 0);
     for (int spins = 0; atomic_load_explicit(&p->busy, memory_order_acquire) > 0; spins++) {
         if (spins < 4096)
             relax();
         else
             sched_yield(); /* more threads than cores: let them run */
     }
+}
+
+void pool_run(struct pool *p, i64 parts, pool_fn fn, void *context)
+{
+    const u64 begin = p->measures ? sys_now_ns() : 0;
+    if (p->threads == 1 || parts == 1)
+        run_alone(p, parts, fn, context);
+    else
+        run_round(p, parts, fn, context);
+    if (p->measures)
+        p->rounds += (double)(sys_now_ns() - begin);
 }

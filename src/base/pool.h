@@ -18,6 +18,19 @@ typedef void (*pool_fn)(void *context, i64 part, int thread);
 int pool_new(struct pool **out, int threads, bool pin);
 void pool_free(struct pool *p); /* NULL is fine */
 int pool_threads(const struct pool *p);
+/* The system's ids of its other threads, at most n; returns how many. */
+int pool_thread_ids(const struct pool *p, int *ids, int n);
+
+/* How the threads worked in the rounds since pool_measure. */
+struct pool_work {
+    double busy, longest; /* ns on parts: all threads together, the one with most */
+    double on_cpu;        /* ns of `busy` on a processor; 0 unless asked for */
+    double rounds;        /* ns that the rounds took their caller */
+};
+
+/* Begins to measure, until pool_measured tells. on_cpu costs each thread a microsecond a round. */
+void pool_measure(struct pool *p, bool on_cpu);
+struct pool_work pool_measured(struct pool *p);
 
 /* Runs fn for every part and returns when all are done. */
 void pool_run(struct pool *p, i64 parts, pool_fn fn, void *context);

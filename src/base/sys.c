@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
@@ -555,6 +556,11 @@ void sys_sleep_ns(u64 ns)
     struct timespec t = { (time_t)(ns / 1000000000u), (long)(ns % 1000000000u) };
     while (nanosleep(&t, &t) != 0 && errno == EINTR)
         ;
+}
+
+void sys_sleep_exactly(void)
+{
+    prctl(PR_SET_TIMERSLACK, 1ul);
 }
 
 /* First number in a small file; fallback when the file is absent or says "max". */

@@ -90,6 +90,7 @@ int sys_list(const char *path, char ***names);
 u64 sys_now_ns(void);       /* monotonic */
 double sys_wall_seconds(void); /* since the epoch, for time stamps only */
 void sys_sleep_ns(u64 ns);
+void sys_sleep_exactly(void); /* the calling thread wakes without the usual slack of 50 us */
 int sys_cpu_count(void);      /* that this process may run on: affinity and cgroup quota */
 /* Processors that this process may run on, as bits: n words of 64. */
 void sys_cpu_mask(u64 *mask, int n);

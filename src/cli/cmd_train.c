@@ -11,9 +11,14 @@
 #include "cli/progress.h"
 #include "cli/terminal.h"
 #include "comm/world.h"
+#include "data/tokenizer.h"
+#include "machine/machine.h"
 #include "machine/units.h"
+#include "plan/virtual_run.h"
 #include "train/inject_settings.h"
 #include "train/session.h"
+#include "train/train_layout.h"
+#include "train/train_spec.h"
 
 #include <math.h>
 #include <signal.h>
@@ -29,7 +34,13 @@ struct train_flags {
     i64 ranks;
     int progress; /* enum progress_style */
     struct option_strings inject;
+    int clock;   /* enum clock_choice */
+    int compute; /* enum compute_choice */
+    const char *rates;
 };
+
+enum clock_choice { CLOCK_REAL, CLOCK_VIRTUAL };
+enum compute_choice { COMPUTE_REAL, COMPUTE_NONE };
 
 static const struct option options[] = {
     { "resume", OPTION_FIELD(BOOL, struct train_flags, resume), "no",
@@ -64,6 +75,19 @@ static const struct option options[] = {
     { "inject", OPTION_FIELD(STRINGS, struct train_flags, inject), NULL,
       .help = "Slow the run down in a known way: kind=value[@rank][:steps], such as "
               "slow_compute=1.5@1:20-40; may be repeated. The kinds are below." },
+    { "clock", OPTION_FIELD(CHOICE, struct train_flags, clock), "real", .choices = "real|virtual",
+      .help = "How time passes. virtual: nothing is computed, no rank started; the steps of all "
+              "ranks of the layout are walked on a clock that --rates make, and leave a run "
+              "folder with their metrics and spans, for headway diagnose and report." },
+    { "compute", OPTION_FIELD(CHOICE, struct train_flags, compute), "real", .choices = "real|none",
+      .help = "What tasks do. none: each sleeps as long as --rates say it takes, so that many "
+              "ranks run side by side on few cores; lanes, loader and loop are real. There is no "
+              "loss, nothing is evaluated or saved." },
+    { "rates", OPTION_FIELD(STRING, struct train_flags, rates), NULL,
+      .help = "What a rank is worth, for --clock virtual and --compute none: flops=5e10,"
+              "memory=1e10,link=2e9,latency=2e-5,disk=1e9 in FLOP/s, bytes/s and seconds; those "
+              "left out are as here. machine: what this one was measured to compute and to "
+              "read." },
     { 0 },
 };
 
@@ -126,9 +150,10 @@ static void format_status(const struct train_status *s, char *out, size_t size)
     int n = snprintf(out, size, "step %lld", (long long)s->step);
     if (s->steps > 0)
         n += snprintf(out + n, size - (size_t)n, "/%lld", (long long)s->steps);
+    if (s->tokens_per_s > 0 && !isnan(s->loss))
+        n += snprintf(out + n, size - (size_t)n, "  loss %.4f", s->loss);
     if (s->tokens_per_s > 0)
-        n += snprintf(out + n, size - (size_t)n, "  loss %.4f  %.0f tokens/s", s->loss,
-                      s->tokens_per_s);
+        n += snprintf(out + n, size - (size_t)n, "  %.0f tokens/s", s->tokens_per_s);
     if (s->mfu > 0)
         n += snprintf(out + n, size - (size_t)n, "  %.0f %% of peak", 100 * s->mfu);
     if (!isnan(s->divergence))
@@ -204,14 +229,51 @@ static void be_quiet(struct terminal *t)
     log_add_sink(terminal_log, t, LOG_ERROR);
 }
 
-/* What all ranks read alike, so that all would refuse the same. */
-static int read_settings(struct invocation *v, struct recipe *recipe, struct layout *layout)
+/* What a run is asked to be; all ranks read it alike, so that all would refuse the same. */
+struct opened {
+    struct train_config config;
+    struct layout layout;
+    struct option_group groups[2];
+    struct recipe recipe;
+    bool choose; /* the layout is to be found */
+    const char *backend;
+};
+
+/* o stays where it is: the recipe points into it. */
+static int open_recipe(struct invocation *v, struct opened *o)
 {
     const struct train_flags *flags = v->options;
-    TRY(recipe_load(recipe, v->args[0]));
-    TRY(invocation_override(v, recipe));
-    if (flags->layout && strcmp(flags->layout, "auto") != 0)
-        TRY(layout_parse(layout, flags->layout, "--layout", v->arena));
+    o->groups[0] = (struct option_group){ train_options, &o->config };
+    o->groups[1] = (struct option_group){ layout_options, &o->layout };
+    recipe_init(&o->recipe, v->arena, o->groups, COUNT_OF(o->groups));
+    TRY(recipe_load(&o->recipe, v->args[0]));
+    TRY(invocation_override(v, &o->recipe));
+    o->choose = flags->layout && strcmp(flags->layout, "auto") == 0;
+    if (flags->layout && !o->choose)
+        TRY(layout_parse(&o->layout, flags->layout, "--layout", v->arena));
+    o->backend = flags->backend;
+    return inject_settings(&o->recipe, &o->config, &o->layout, &flags->inject, &o->backend);
+}
+
+/* As --rates says; "machine": what was measured of this one. */
+static int read_rates(const struct invocation *v, const struct opened *o,
+                      struct virtual_rates *out)
+{
+    const struct train_flags *flags = v->options;
+    const bool measured = flags->rates && strcmp(flags->rates, "machine") == 0;
+    const bool narrow = o->config.train.precision == PRECISION_BF16;
+    struct machine m;
+    TRY(virtual_rates_parse(out, measured ? NULL : flags->rates, "--rates", v->arena));
+    if (!measured)
+        return OK;
+    const char *backend = strcmp(o->backend, "auto") == 0 ? backend_best() : o->backend;
+    i64 threads = o->config.train.threads;
+    machine_detect(&m, backend, threads > 0 ? (int)threads : sys_cpu_count());
+    if (machine_load(&m) < 0 || m.level[MACHINE_LEVELS - 1].read_all <= 0)
+        return err_set(ERR_CONFIG, "--rates machine: this machine was not measured for the %s "
+                       "backend; run 'headway machine' first", backend);
+    out->price.flops_per_s = narrow ? m.bf16_all : m.f32_all;
+    out->price.memory_bytes_per_s = m.level[MACHINE_LEVELS - 1].read_all;
     return OK;
 }
 
@@ -219,33 +281,32 @@ static int train_on(struct comm *comm, void *context)
 {
     struct invocation *v = context;
     const struct train_flags *flags = v->options;
-    struct train_config config;
-    struct layout layout;
-    struct recipe recipe;
+    struct opened o;
     struct session session;
     struct display display = { .v = v };
-    struct option_group groups[] = { { train_options, &config }, { layout_options, &layout } };
-    recipe_init(&recipe, v->arena, groups, COUNT_OF(groups));
-    bool choose = flags->layout && strcmp(flags->layout, "auto") == 0;
-    const char *backend = flags->backend;
-    int rc = read_settings(v, &recipe, &layout);
+    struct virtual_rates rates;
+    int rc = open_recipe(v, &o);
+    if (rc >= 0)
+        rc = read_rates(v, &o, &rates);
     if (rc < 0) {
         v->terminal->follows = comm->rank > 0;
         comm->together = true;
         return rc;
     }
-    TRY(inject_settings(&recipe, &config, &layout, &flags->inject, &backend));
+    const struct sleep_rates sleep = { rates.price.flops_per_s, rates.price.memory_bytes_per_s };
     struct train_request request = {
-        .config = &config, .recipe = &recipe, .recipe_path = v->args[0],
-        .layout = &layout, .choose_layout = choose, .comm = comm,
+        .config = &o.config, .recipe = &o.recipe, .recipe_path = v->args[0],
+        .layout = &o.layout, .choose_layout = o.choose, .comm = comm,
         .resume = flags->resume, .dry_run = flags->dry_run, .measure = flags->measure,
-        .backend = backend,
+        .backend = o.backend, .sleep = flags->compute == COMPUTE_NONE ? &sleep : NULL,
         .hooks = { &display, show_status, show_preparing, &stop_ns, flags->grace, 0 },
     };
     bool leads = comm->rank == 0;
-    if (leads)
+    if (leads && request.sleep)
+        request.hooks.peak_flops = sleep.flops_per_s;
+    else if (leads)
         request.hooks.peak_flops = machine_peak_flops(
-            backend, config.train.threads, config.train.precision == PRECISION_BF16);
+            o.backend, o.config.train.threads, o.config.train.precision == PRECISION_BF16);
     else
         be_quiet(v->terminal);
     catch_signals();
@@ -263,9 +324,48 @@ static int train_on(struct comm *comm, void *context)
     return rc;
 }
 
+/* Its vocabulary settled, without looking at data. */
+static int virtual_spec(struct model_spec *spec, const struct train_config *c, struct arena *a)
+{
+    struct restore from;
+    struct tokenizer *t;
+    TRY(train_spec(spec, &from, c, a));
+    const char *path = c->data.tokenizer ? c->data.tokenizer : from.tokenizer;
+    if (spec->vocab == 0 && (!path || !*path))
+        return err_set(ERR_CONFIG, "%s leaves its vocabulary open; name data.tokenizer, or set "
+                       "model.override {vocab: N}", spec->name);
+    if (spec->vocab == 0) {
+        TRY(tokenizer_open(&t, path));
+        spec->vocab = tokenizer_size(t);
+        tokenizer_free(t);
+    }
+    return spec_check(spec, spec->name);
+}
+
+static int run_virtual(struct invocation *v)
+{
+    const struct train_flags *flags = v->options;
+    struct opened o;
+    struct model_spec spec;
+    struct virtual_rates rates;
+    char folder[2048];
+    TRY(open_recipe(v, &o));
+    TRY(read_rates(v, &o, &rates));
+    TRY(train_config_check(&o.config, &o.recipe));
+    TRY(virtual_spec(&spec, &o.config, v->arena));
+    TRY(train_layout_check(&o.layout, &spec, &o.config,
+                           flags->ranks > 0 ? flags->ranks : layout_ranks(&o.layout)));
+    struct virtual_request q = { &o.config, &o.layout, &spec, &o.recipe, v->args[0], rates };
+    TRY(virtual_run(&q, folder));
+    printf("%s\n", folder);
+    return OK;
+}
+
 static int run(struct invocation *v)
 {
     const struct train_flags *flags = v->options;
+    if (flags->clock == CLOCK_VIRTUAL)
+        return run_virtual(v);
     struct comm_world world = { .local_ranks = flags->ranks > 1 ? (int)flags->ranks : 0,
                                 .deadline_s = flags->deadline };
     return comm_world_run(&world, train_on, v);

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "base/sys_share.h"
+#include "base/sys_usage.h"
 #include "data/mixture.h"
 #include "ops/ops.h"
 #include "ops/zigzag.h"
@@ -23,6 +24,8 @@ struct slot {
     float *weights;
     struct row_sums *sums; /* [capacity of rows] */
     int *row_source;
+    i64 idle, documents; /* see loader_counts */
+    double attended;
     double weight;
     i64 bytes[LOADER_SOURCES];
     u64 begin_ns;
@@ -65,6 +68,8 @@ struct loader {
     i64 n_slots, capacity, row_capacity;
     i64 next, planned;
     i64 busy; /* rows being filled at this moment */
+    i64 read_bytes;
+    u64 busy_ns, cpu_ns;
     bool stop;
     struct reader *readers;
     int n_readers;
@@ -73,6 +78,8 @@ struct loader {
     i64 position;
     struct slot *current;
     u64 waited_ns;
+    i64 lay_ready;  /* steps, when the last was asked for */
+    i64 used_bytes;
 };
 
 /* --- which tokens ------------------------------------------------------------------- */
@@ -205,6 +212,29 @@ static void take_longer(const struct loader *l, const struct slot *slot)
         sys_sleep_ns((u64)(1e9 * (all - spin)));
 }
 
+/* What the row's tokens have to do; added up with the mutex held. */
+struct row_facts {
+    i64 idle, documents;
+    double attended;
+    u64 busy_ns, cpu_ns;
+};
+
+/* Of a token, where it lies: two bytes where the vocabulary of its tokenizer fits. */
+static i64 stored_bytes(const struct loader *l)
+{
+    return l->sources[0].data.vocab > UINT16_MAX + 1 ? 4 : 2;
+}
+
+static void look_at_row(const struct slot *slot, i64 row, struct row_facts *out)
+{
+    const i64 T = slot->shape.T, at = row * T;
+    for (i64 i = 0; i < T; i++) {
+        out->idle += slot->weights[at + i] == 0;
+        out->documents += slot->begin[at + i] == (i32)i;
+        out->attended += (double)(i - slot->begin[at + i] + 1);
+    }
+}
+
 static int make_row(struct reader *r, struct slot *slot, i64 row)
 {
     const struct loader *l = r->loader;
@@ -214,6 +244,16 @@ static int make_row(struct reader *r, struct slot *slot, i64 row)
     if (l->config.inject)
         disturb_row(l, slot, row);
     return OK;
+}
+
+static void add_facts(struct loader *l, struct slot *s, const struct row_facts *f)
+{
+    s->idle += f->idle;
+    s->documents += f->documents;
+    s->attended += f->attended;
+    l->busy_ns += f->busy_ns;
+    l->cpu_ns += f->cpu_ns;
+    l->read_bytes += s->shape.T * stored_bytes(l);
 }
 
 static void *read_rows(void *context)
@@ -232,9 +272,17 @@ static void *read_rows(void *context)
             s->begin_ns = sys_now_ns();
         l->busy++;
         pthread_mutex_unlock(&l->mutex);
+        struct row_facts facts = { 0 };
+        u64 begin = sys_now_ns();
+        double computed = sys_thread_cpu_seconds();
         int rc = make_row(r, s, row);
+        if (rc == OK)
+            look_at_row(s, row, &facts);
+        facts.busy_ns = sys_now_ns() - begin;
+        facts.cpu_ns = (u64)(1e9 * (sys_thread_cpu_seconds() - computed));
         pthread_mutex_lock(&l->mutex);
         l->busy--;
+        add_facts(l, s, &facts);
         if (rc < 0 && s->rc == OK) {
             s->rc = rc;
             s->failed_source = s->row_source[row];
@@ -269,6 +317,8 @@ static void plan(struct loader *l, const struct loader_step *shape, i64 position
     s->position = position;
     s->rows = step_rows(shape);
     s->taken = s->done = 0;
+    s->idle = s->documents = 0;
+    s->attended = 0;
     s->rc = OK;
 }
 
@@ -423,6 +473,9 @@ int loader_start_step(struct loader *l, const struct loader_step *s)
     u64 begin_ns = sys_now_ns();
     i64 position = round_up(l->position, s->T);
     pthread_mutex_lock(&l->mutex);
+    l->lay_ready = 0;
+    for (i64 i = l->next; i < l->planned; i++)
+        l->lay_ready += slot_at(l, i)->done == slot_at(l, i)->rows;
     int rc = await(l, s, position);
     while (rc < 0 && l->next < l->planned && l->config.on_error == LOADER_SKIP &&
            !l->eval) {
@@ -432,6 +485,7 @@ int loader_start_step(struct loader *l, const struct loader_step *s)
     if (rc == OK) {
         l->current = slot_at(l, l->next++);
         l->position = position + step_places(s);
+        l->used_bytes += step_rows(s) * s->T * stored_bytes(l);
         plan_ahead(l);
     } else {
         discard(l);
@@ -446,6 +500,24 @@ int loader_start_step(struct loader *l, const struct loader_step *s)
                                                    .lane = TRACE_HOST,
                                                    .kind = SPAN_LOAD_WAIT });
     return rc;
+}
+
+void loader_get_counts(struct loader *l, struct loader_counts *out)
+{
+    pthread_mutex_lock(&l->mutex);
+    *out = (struct loader_counts){
+        .read_bytes = l->read_bytes, .used_bytes = l->used_bytes, .busy_ns = l->busy_ns,
+        .cpu_ns = l->cpu_ns, .ready = l->lay_ready,
+        .ahead = l->n_slots - 1, .threads = l->n_readers,
+    };
+    const struct slot *s = l->current;
+    if (s) {
+        out->tokens = s->rows * s->shape.T;
+        out->idle = s->idle;
+        out->documents = s->documents;
+        out->attended = s->attended;
+    }
+    pthread_mutex_unlock(&l->mutex);
 }
 
 i64 loader_bytes(const struct loader *l, const struct loader_step *largest)

@@ -63,6 +63,15 @@ struct loader_config {
 
 struct loader;
 
+/* What loading has cost so far, and what the current step's rows here are. Sums only grow. */
+struct loader_counts {
+    i64 read_bytes, used_bytes; /* of tokens that were asked of files; that steps have taken */
+    u64 busy_ns, cpu_ns;        /* of the reading threads in making rows: by the clock, computing */
+    i64 ready, ahead, threads;  /* steps that lay ready when the last one was asked for; can lie */
+    i64 tokens, idle, documents; /* of the step; those that count in no loss; parts of documents */
+    double attended;            /* pairs of tokens that attend to each other */
+};
+
 /* The training split of every source. */
 int loader_open(struct loader **out, const struct loader_config *c);
 /* The validation split of every source, each token once in the order of the files, always
@@ -97,6 +106,7 @@ bool loader_ended(struct loader *l, const struct loader_step *s);
 /* For backend_set(&backend, &op_load_batch, loader_kernel(l)). */
 struct kernel loader_kernel(struct loader *l);
 
+void loader_get_counts(struct loader *l, struct loader_counts *out);
 /* Bytes that steps up to this size will take to read ahead. */
 i64 loader_bytes(const struct loader *l, const struct loader_step *largest);
 

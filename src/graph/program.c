@@ -82,6 +82,7 @@ static int cut_segments(struct program *p, const struct graph *g, bool splits)
     int parts = count_parts(g);
     TRY(check_phases(g));
     p->by_id = ARENA_ARRAY(g->arena, struct task *, g->n_tasks);
+    p->took_us = ARENA_ARRAY(g->arena, u32, g->n_tasks);
     p->n_tasks = g->n_tasks;
     name_segments(p, parts, g->arena);
     for (i64 i = 0; i < g->n_tasks; i++) {

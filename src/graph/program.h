@@ -54,6 +54,7 @@ struct program {
     i64 n_actions;
     int micro_batches;
     struct task **by_id; /* [n_tasks] */
+    u32 *took_us;        /* [n_tasks]: each one's last time; the executor's */
     i64 n_tasks;
     struct tensor **tensors; /* every activation, view and input of this program */
     i64 n_tensors;

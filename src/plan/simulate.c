@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* --- what of a program lanes touch -------------------------------------------------- */
 
@@ -81,10 +82,19 @@ static void prepare(struct stage_program *s, const struct program *p, struct are
 
 /* --- channels ----------------------------------------------------------------------- */
 
+struct arrival { /* of a member at a call, for its span */
+    double at;
+    i64 rank;
+    u32 task;
+    u16 action;
+};
+
 struct call {
     int arrived;
     double begin, seconds; /* begin: so far, the last member's */
+    double delay;          /* behind what occupies the link */
     double end;            /* once all have arrived */
+    struct arrival *arrivals; /* [members], where spans are told; else NULL */
 };
 
 /* A group's calls on one lane, or the moves one way across a boundary. */
@@ -100,6 +110,7 @@ struct use { /* of a place, by a call that may still be under way */
     const struct channel *channel;
     i64 call;
     enum lane lane;
+    u32 task;
     bool active, writes;
 };
 
@@ -109,6 +120,8 @@ struct rank {
     struct use *uses; /* [places] */
     i64 action, task; /* where it is */
     double now;
+    struct use blocking; /* a call that is waited for where it begins, on purpose */
+    bool came, met;      /* to the meeting before the update */
     bool done;
     struct plan_rank_time *time;
 };
@@ -119,7 +132,46 @@ struct simulation {
     struct rank *ranks;
     i64 n;
     struct channel *channels; /* [LANE_COUNT][n], by a group's first rank; then the moves' */
+    const struct plan_step *step; /* NULL: one of its own */
+    struct meeting *meetings;     /* [n / pp]: of the ranks of a column */
 };
+
+/* What stages tell each other before the update. */
+struct meeting {
+    i64 come;
+    double at;
+};
+
+/* --- spans -------------------------------------------------------------------------- */
+
+static u64 ns(double seconds)
+{
+    return (u64)(1e9 * seconds + 0.5);
+}
+
+static void tell(const struct simulation *x, i64 rank, struct span s, double begin, double end)
+{
+    s.begin_ns = ns(begin);
+    s.end_ns = ns(end);
+    s.step = (u32)x->step->step;
+    x->step->span(x->step->context, rank, &s);
+}
+
+static bool tells(const struct simulation *x)
+{
+    return x->step && x->step->span;
+}
+
+static void tell_call(const struct simulation *x, const struct call *c, enum lane lane)
+{
+    for (int i = 0; i < c->arrived; i++) {
+        const struct arrival *a = &c->arrivals[i];
+        tell(x, a->rank, (struct span){ .task = a->task, .action = a->action, .kind = SPAN_CALL,
+                                        .lane = (u8)trace_of_lane(lane) }, a->at, c->end);
+    }
+}
+
+/* --- calls -------------------------------------------------------------------------- */
 
 /* Moves have one for each direction of each boundary, per column of ranks. */
 static struct channel *channel_of(struct simulation *x, const struct rank *r,
@@ -175,6 +227,46 @@ static double call_seconds(const struct task *t, int members, const struct plan_
     return steps * p->latency_s + bytes / p->link_bytes_per_s;
 }
 
+/* NULL: nothing disturbs this rank. */
+static const struct inject *inject_of(const struct simulation *x, const struct rank *r)
+{
+    const struct inject *list = x->step ? x->step->inject : NULL;
+    return list && list[r->mesh.rank].kinds ? &list[r->mesh.rank] : NULL;
+}
+
+enum { RING = 4096 }; /* members of which a slow link is looked for */
+
+/* Of this rank's column, the one that has the stage. */
+static i64 rank_with(const struct mesh *m, int stage)
+{
+    return m->rank + (m->stages.rank_of[stage] - m->pp_rank) * mesh_stride(m, LANE_PP);
+}
+
+/* What is injected: the ring's members are ranks in steps of the axis's stride. */
+static struct inject_call disturbance(const struct simulation *x, const struct rank *r,
+                                      const struct task *t, int member, int members)
+{
+    const struct inject *inject = inject_of(x, r);
+    const bool move = t->op->sends || t->op->receives;
+    const int n = inject_has(inject, INJECT_PAIR_BW) && members <= RING ? members : 0;
+    int ring[RING];
+    if (!inject || t->lane == LANE_AWAY)
+        return (struct inject_call){ 0 };
+    for (int i = 0; i < n && !move && t->lane != LANE_TIE; i++)
+        ring[i] = (int)(r->mesh.rank + (i - member) * mesh_stride(&r->mesh, t->lane));
+    if (n == 2 && (move || t->lane == LANE_TIE)) {
+        const int boundary = (int)t->attr[MOVE_BOUNDARY];
+        const bool up = t->attr[MOVE_UP] != 0;
+        const int other_end = member ? 0 : r->mesh.stages.n - 1;
+        const int stage = move ? boundary + (up == t->op->sends) : other_end;
+        ring[member] = (int)r->mesh.rank;
+        ring[1 - member] = (int)rank_with(&r->mesh, stage);
+    }
+    double bytes = move ? (double)tensor_bytes(t->in[0] ? t->in[0] : t->out[0])
+                        : t->cost.message_bytes;
+    return inject_call(inject, x->step->step, ring, n, member, move ? 1 - member : -1, bytes);
+}
+
 static struct use begin_call(struct simulation *x, struct rank *r, const struct task *t)
 {
     int member, members;
@@ -184,22 +276,33 @@ static struct use begin_call(struct simulation *x, struct rank *r, const struct 
         c->next = ARENA_ARRAY(x->arena, i64, members);
     }
     struct use use = { .channel = c, .call = c->next[member]++, .lane = t->lane,
-                       .active = true };
+                       .task = t->id, .active = true };
     struct call *call = call_at(x, c, use.call);
+    struct inject_call more = disturbance(x, r, t, member, members);
+    if (tells(x) && !call->arrivals)
+        call->arrivals = ARENA_ARRAY(x->arena, struct arrival, members);
+    if (tells(x))
+        call->arrivals[call->arrived] = (struct arrival){ r->now, r->mesh.rank, t->id,
+                                                          (u16)r->action };
     call->arrived++;
     call->begin = fmax(call->begin, r->now);
-    call->seconds = fmax(call->seconds, call_seconds(t, members, x->price));
-    if (call->arrived == members) {
-        call->begin = fmax(call->begin, c->free);
-        call->end = c->free = call->begin + call->seconds;
-    }
+    call->seconds = fmax(call->seconds, call_seconds(t, members, x->price) + more.link);
+    call->delay = fmax(call->delay, more.delay);
+    if (call->arrived < members)
+        return use;
+    call->begin = fmax(call->begin, c->free);
+    c->free = call->begin + call->seconds;
+    call->end = c->free + call->delay;
+    if (tells(x))
+        tell_call(x, call, t->lane);
     return use;
 }
 
 /* --- ranks -------------------------------------------------------------------------- */
 
 /* False: what it waits for has not begun everywhere. As the executor's settle. */
-static bool settle(struct rank *r, struct use *u, enum lane lane, bool writes)
+static bool settle(const struct simulation *x, struct rank *r, struct use *u, enum lane lane,
+                   bool writes)
 {
     if (!u->active)
         return true;
@@ -209,6 +312,11 @@ static bool settle(struct rank *r, struct use *u, enum lane lane, bool writes)
     if (call->arrived < u->channel->members)
         return false;
     r->time->wait[u->lane] += fmax(0, call->end - r->now);
+    if (tells(x) && call->end > r->now)
+        tell(x, r->mesh.rank, (struct span){ .task = u->task, .action = (u16)r->action,
+                                             .kind = SPAN_WAIT, .lane = TRACE_COMPUTE,
+                                             .detail = (u32)trace_of_lane(u->lane) },
+             r->now, call->end);
     r->now = fmax(r->now, call->end);
     u->active = false;
     return true;
@@ -223,13 +331,14 @@ static struct use *use_of(const struct rank *r, const struct task *t, int k, int
     return &r->uses[e->first + (e->owner->slots ? micro_batch % e->owner->slots->n : 0)];
 }
 
-static bool settle_task(struct rank *r, const struct task *t, int micro_batch)
+static bool settle_task(const struct simulation *x, struct rank *r, const struct task *t,
+                        int micro_batch)
 {
     for (int i = 0; i < TOUCHED; i++) {
         int k = (i + TOUCHED - 1) % TOUCHED; /* the condition first */
         bool when = k == TOUCHED - 1, writes = !when && k >= TASK_INS;
         struct use *u = use_of(r, t, k, micro_batch);
-        if (u && !settle(r, u, when ? LANE_COMPUTE : t->lane, writes))
+        if (u && !settle(x, r, u, when ? LANE_COMPUTE : t->lane, writes))
             return false;
     }
     return true;
@@ -247,6 +356,9 @@ static void start_on_lane(struct simulation *x, struct rank *r, const struct tas
         *u = use;
     }
     r->time->call[t->lane] += call_seconds(t, use.channel->members, x->price);
+    const struct inject *inject = inject_of(x, r);
+    if (t->lane != LANE_PP && inject && inject_at(inject, INJECT_OVERLAP, x->step->step))
+        r->blocking = use;
 }
 
 double plan_task_seconds(const struct task *t, const struct plan_price *price)
@@ -257,13 +369,38 @@ double plan_task_seconds(const struct task *t, const struct plan_price *price)
     return fmax(t->cost.flops / price->flops_per_s, bytes / price->memory_bytes_per_s);
 }
 
+/* With what is injected, and with attention that has fewer pairs to look at. */
+static double task_seconds(const struct simulation *x, const struct rank *r, const struct task *t)
+{
+    const struct plan_step *step = x->step;
+    double seconds = plan_task_seconds(t, x->price);
+    if (!step)
+        return seconds;
+    if (step->attended && strncmp(t->op->name, "attention", 9) == 0)
+        seconds *= step->attended[r->mesh.rank];
+    const struct inject *inject = inject_of(x, r);
+    return inject ? inject_compute(inject, t->op->name, step->step, (u64)r->action, seconds)
+                  : seconds;
+}
+
+static void compute(const struct simulation *x, struct rank *r, const struct task *t)
+{
+    double seconds = task_seconds(x, r, t);
+    if (tells(x))
+        tell(x, r->mesh.rank, (struct span){ .task = t->id, .action = (u16)r->action,
+                                             .kind = SPAN_TASK, .lane = TRACE_COMPUTE },
+             r->now, r->now + seconds);
+    r->now += seconds;
+    r->time->compute += seconds;
+}
+
 /* True: the task is behind it. */
 static bool run_task(struct simulation *x, struct rank *r, const struct task *t,
                      int micro_batch)
 {
-    if (t->last_turn && micro_batch != r->stage->program->micro_batches - 1)
+    if (!task_has_turn(t, micro_batch, r->stage->program->micro_batches))
         return true;
-    if (!settle_task(r, t, micro_batch))
+    if (!settle_task(x, r, t, micro_batch))
         return false;
     if (t->op->waits)
         return true;
@@ -271,9 +408,30 @@ static bool run_task(struct simulation *x, struct rank *r, const struct task *t,
         start_on_lane(x, r, t, micro_batch);
         return true;
     }
-    double seconds = plan_task_seconds(t, x->price);
-    r->now += seconds;
-    r->time->compute += seconds;
+    compute(x, r, t);
+    return true;
+}
+
+/* Before the update, the stages of a column tell each other how the passes went. False: some have
+ * not come. */
+static bool meet_stages(struct simulation *x, struct rank *r)
+{
+    const i64 pp = r->mesh.layout.pp;
+    struct meeting *m = &x->meetings[r->mesh.rank % (x->n / pp)];
+    if (!x->step || pp == 1 || r->met)
+        return true;
+    if (!r->came) {
+        m->come++;
+        m->at = fmax(m->at, r->now);
+        r->came = true;
+    }
+    if (m->come < pp)
+        return false;
+    const struct span meet = { .kind = SPAN_MEET, .lane = TRACE_HOST };
+    if (tells(x) && m->at > r->now)
+        tell(x, r->mesh.rank, meet, r->now, m->at);
+    r->now = m->at;
+    r->met = true;
     return true;
 }
 
@@ -285,14 +443,18 @@ static bool advance(struct simulation *x, struct rank *r)
     for (; r->action < p->n_actions; r->action++, r->task = 0) {
         const struct action *action = &p->actions[r->action];
         const struct segment *s = &p->segments[action->segment];
+        if (program_updates(p, r->action) && !meet_stages(x, r))
+            return moved;
         for (; r->task < s->n_tasks; r->task++, moved = true)
-            if (!run_task(x, r, &s->tasks[r->task], action->micro_batch))
+            if (!settle(x, r, &r->blocking, LANE_COMPUTE, true) ||
+                !run_task(x, r, &s->tasks[r->task], action->micro_batch))
                 return moved;
         moved = true;
     }
     for (i64 i = 0; i < r->stage->n_places; i++)
-        if (!settle(r, &r->uses[i], LANE_COMPUTE, true))
+        if (!settle(x, r, &r->uses[i], LANE_COMPUTE, true))
             return moved;
+    r->time->end = r->now;
     r->done = true;
     return true;
 }
@@ -306,6 +468,7 @@ static void open_simulation(struct simulation *x, const struct rank_view *const 
     for (i64 i = 0; i < l->pp; i++)
         prepare(&stages[i], views[i]->step.program, x->arena);
     x->ranks = ARENA_ARRAY(x->arena, struct rank, x->n);
+    x->meetings = ARENA_ARRAY(x->arena, struct meeting, columns);
     x->channels = ARENA_ARRAY(x->arena, struct channel,
                               LANE_COUNT * x->n + 2 * boundaries * columns);
     for (i64 i = 0; i < x->n; i++) {
@@ -315,13 +478,20 @@ static void open_simulation(struct simulation *x, const struct rank_view *const 
         r->stage = &stages[r->mesh.pp_rank];
         r->uses = ARENA_ARRAY(x->arena, struct use, r->stage->n_places);
         r->time = &out->ranks[i];
+        r->now = x->step && x->step->begin ? x->step->begin[i] : 0;
     }
 }
 
 int plan_simulate(const struct rank_view *const *views, const struct plan_price *price,
                   struct plan_time *out, struct arena *a)
 {
-    struct simulation x = { .price = price, .arena = a,
+    return plan_simulate_step(views, price, NULL, out, a);
+}
+
+int plan_simulate_step(const struct rank_view *const *views, const struct plan_price *price,
+                       const struct plan_step *step, struct plan_time *out, struct arena *a)
+{
+    struct simulation x = { .price = price, .arena = a, .step = step,
                             .n = layout_ranks(&views[0]->mesh.layout) };
     *out = (struct plan_time){ .n_ranks = x.n,
                                .ranks = ARENA_ARRAY(a, struct plan_rank_time, x.n) };

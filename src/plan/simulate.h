@@ -12,12 +12,17 @@
  *     move           the same between two ranks, in one step
  *     copy           to slower memory: bytes / memory_bytes_per_s, one after another
  *
+ * A step may be one of a run (struct plan_step): then ranks begin when each can, what is injected
+ * makes tasks and calls take longer, and every span that a real rank would store is told.
+ *
  * What it leaves out: that calls of several axes share a link, and that moving data takes
  * time from computing. Ranks of one stage are taken to do what the first of them does: they
  * differ by remainders only. */
 #ifndef HEADWAY_PLAN_SIMULATE_H
 #define HEADWAY_PLAN_SIMULATE_H
 
+#include "base/inject.h"
+#include "trace/trace.h"
 #include "train/rank_view.h"
 
 struct plan_rates;
@@ -34,6 +39,18 @@ struct plan_rank_time {
     double wait[LANE_COUNT]; /* for calls of each lane, that nothing hid */
     double call[LANE_COUNT]; /* that the calls took on their links, hidden or not */
     double idle;             /* after its last task, until all have ended */
+    double end;              /* when its last task and call have ended */
+};
+
+/* One step of a run. */
+struct plan_step {
+    u64 step;
+    const struct inject *inject; /* [ranks] */
+    const double *begin;         /* [ranks]: seconds, when each comes to its first task */
+    const double *attended;      /* [ranks]: pairs that attention has to look at, over those of whole
+                                  * rows */
+    void (*span)(void *context, i64 rank, const struct span *s); /* times: 1e9 x seconds */
+    void *context;
 };
 
 struct plan_time {
@@ -46,6 +63,10 @@ struct plan_time {
  * which the proof of schedules excludes. */
 int plan_simulate(const struct rank_view *const *views, const struct plan_price *price,
                   struct plan_time *out, struct arena *a);
+
+/* The same for a step of a run; out's length is when the last rank has ended. */
+int plan_simulate_step(const struct rank_view *const *views, const struct plan_price *price,
+                       const struct plan_step *step, struct plan_time *out, struct arena *a);
 
 /* Seconds of one compute task. */
 double plan_task_seconds(const struct task *t, const struct plan_price *price);

@@ -44,8 +44,27 @@ struct span {
     u16 action; /* index in the program's actions */
     u8 lane, kind;
     u32 detail; /* per kind: bytes in KiB for loads and checkpoints; the trace's lane that is
-                 * waited for; else 0 */
+                 * waited for; how a task's threads worked (below); else 0 */
 };
+
+/* --- how the threads of a task worked ------------------------------------------------ */
+
+/* The mean of their time on its parts over the longest, and the share of that time on a processor,
+ * each in (0, 1]; 0: not looked at, as in tasks too short for it. */
+static inline u32 span_work(double balance, double on_cpu)
+{
+    return (u32)(balance * 65535) << 16 | (u32)(on_cpu * 65535);
+}
+
+static inline double span_balance(u32 detail)
+{
+    return (double)(detail >> 16) / 65535;
+}
+
+static inline double span_on_cpu(u32 detail)
+{
+    return (double)(detail & 65535) / 65535;
+}
 
 struct trace_ring {
     struct span *spans;

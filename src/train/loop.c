@@ -181,6 +181,32 @@ static int tell_health(struct session *s, const struct step_shape *shape)
     return OK;
 }
 
+static void count_step(struct loop *l, const struct step_program *p, u64 begin)
+{
+    struct session *s = l->s;
+    u64 end = sys_now_ns();
+    add_span(s, SPAN_STEP, begin, end);
+    l->step_ns = end - begin;
+    s->step_s = 1e-9 * (double)l->step_ns;
+    session_set_patience(s, s->step_s);
+    l->wait_ns = loader_wait_ns(s->loader);
+    l->step_tokens = p->shape.B * p->shape.T * p->shape.micro_batches * s->mesh.layout.dp *
+                     s->mesh.layout.islands;
+}
+
+/* The rest of a step in which nothing is computed: there is no loss to judge. */
+static int end_sleep(struct loop *l, const struct step_program *p, u64 begin,
+                     enum verdict *verdict)
+{
+    struct session *s = l->s;
+    TRY(run_update(s, p));
+    l->loss = NAN;
+    *verdict = VERDICT_FINE;
+    s->state.updates++;
+    count_step(l, p, begin);
+    return meet(s, session_agree);
+}
+
 /* Forward, backward, and the update unless the loss forbids it. */
 static int take_step(struct loop *l, const struct step_program *p, enum verdict *verdict)
 {
@@ -207,6 +233,8 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     TRY(meet(s, session_share_sums));
     l->loss = mean_loss(s->io.sums);
     l->norm = NAN;
+    if (s->request.sleep)
+        return end_sleep(l, p, begin, verdict);
     bool spike = isfinite(l->loss) && guard_is_spike(&s->state.guard, l->loss);
     bool hold = !isfinite(l->loss) || (spike && s->config->guard.spike != SPIKE_LOG);
     if (!hold) {
@@ -223,14 +251,7 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
         s->state.updates++;
     if (!hold && finite && health_due(s))
         TRY(tell_health(s, &p->shape));
-    u64 end = sys_now_ns();
-    add_span(s, SPAN_STEP, begin, end);
-    l->step_ns = end - begin;
-    s->step_s = 1e-9 * (double)l->step_ns;
-    session_set_patience(s, 1e-9 * (double)l->step_ns);
-    l->wait_ns = loader_wait_ns(s->loader);
-    l->step_tokens = p->shape.B * p->shape.T * p->shape.micro_batches * s->mesh.layout.dp *
-                     s->mesh.layout.islands;
+    count_step(l, p, begin);
     return meet(s, session_agree);
 }
 
@@ -330,10 +351,12 @@ static void put_events(struct loop *l)
 {
     struct session *s = l->s;
     double now = sys_wall_seconds();
-    events_scalar(&s->folder.events, s->state.step, now, "train/loss", l->loss);
-    events_scalar(&s->folder.events, s->state.step, now, "train/grad_norm", l->norm);
-    events_scalar(&s->folder.events, s->state.step, now, "train/lr",
-                  s->config->optim.lr * l->factor);
+    if (!s->request.sleep) {
+        events_scalar(&s->folder.events, s->state.step, now, "train/loss", l->loss);
+        events_scalar(&s->folder.events, s->state.step, now, "train/grad_norm", l->norm);
+        events_scalar(&s->folder.events, s->state.step, now, "train/lr",
+                      s->config->optim.lr * l->factor);
+    }
     events_scalar(&s->folder.events, s->state.step, now, "speed/tokens_per_s",
                   l->tokens_per_s);
     if (l->mfu > 0)
@@ -370,9 +393,11 @@ static int log_step(struct loop *l)
     struct json *j = run_folder_begin_line(&s->folder, "step");
     json_put_int(j, "step", s->state.step);
     json_put_int(j, "tokens", s->state.tokens);
-    json_put_double(j, "loss", l->loss);
-    json_put_double(j, "lr", s->config->optim.lr * l->factor);
-    json_put_double(j, "grad_norm", l->norm);
+    if (!s->request.sleep) { /* which has none */
+        json_put_double(j, "loss", l->loss);
+        json_put_double(j, "lr", s->config->optim.lr * l->factor);
+        json_put_double(j, "grad_norm", l->norm);
+    }
     json_put_double(j, "step_s", 1e-9 * (double)l->step_ns);
     json_put_double(j, "load_wait_s", 1e-9 * (double)l->wait_ns);
     json_put_double(j, "tokens_per_s", l->tokens_per_s);

@@ -108,6 +108,7 @@ static int build_programs(struct session *s)
     const struct train_config *c = s->config;
     i64 ramps = i64_max(c->ramp.batch_steps, c->ramp.seq_steps);
     step_io_new(&s->io, &s->spec, i64_max(1, s->n_sources), &s->arena);
+    *(i32 *)s->io.apply->data = s->request.sleep != NULL; /* else each step says */
     for (i64 step = 0; step <= ramps; step++)
         TRY(add_shape(s, schedule_seq(c, step), (int)schedule_micro_batches(c, step)));
     if (c->outer.every > 0) {
@@ -208,6 +209,8 @@ static int open_model(struct session *s)
 
 static int fill_weights(struct session *s)
 {
+    if (s->request.sleep)
+        return OK;
     if (!s->config->model.from && s->request.dry_run)
         return OK;
     if (!s->config->model.from) {
@@ -255,11 +258,11 @@ static int start_or_resume(struct session *s)
 /* What a dry run leaves out. The leader makes the folder of checkpoints for all. */
 static int begin_writing(struct session *s)
 {
-    if (session_leads(s))
+    if (session_leads(s) && !s->request.sleep)
         TRY(session_open_writer(s));
     TRY(session_agree(s));
     if (!session_leads(s))
-        return session_open_writer(s);
+        return s->request.sleep ? OK : session_open_writer(s);
     if (s->request.resume)
         TRY(run_folder_rewind(&s->folder, s->state.step));
     return session_write_manifest(s);
@@ -272,6 +275,18 @@ static int open_data(struct session *s)
         TRY(session_open_data(s));
     TRY(session_agree(s));
     return session_leads(s) ? OK : session_open_data(s);
+}
+
+/* Nothing is computed, so nothing decides whether to update, and there is nothing to go on from. */
+static int open_sleeper(struct session *s)
+{
+    if (!s->request.sleep)
+        return OK;
+    if (s->request.resume || s->config->log.health > 0)
+        return err_set(ERR_CONFIG, "--compute none computes nothing: --resume and log.health have "
+                       "no use for it");
+    backend_sleep(&s->engine.backend, &s->sleeper, s->request.sleep);
+    return OK;
 }
 
 static int open_parts(struct session *s)
@@ -290,7 +305,9 @@ static int open_parts(struct session *s)
     if (!session_leads(s))
         name_checkpoints(s);
     TRY(session_place(s));
-    TRY(engine_init(&s->engine, s->request.backend, session_threads(s), c->trace.ring));
+    int threads = s->request.sleep ? 1 : session_threads(s);
+    TRY(engine_init(&s->engine, s->request.backend, threads, c->trace.ring));
+    TRY(open_sleeper(s));
     TRY(session_open_inject(s));
     TRY(session_check_exact(s));
     s->engine.away_folder = away_folder(s);

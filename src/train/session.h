@@ -11,6 +11,7 @@
 
 #include "backend/away_lane.h"
 #include "backend/engine.h"
+#include "backend/sleeper.h"
 #include "base/inject.h"
 #include "comm/node.h"
 #include "data/loader.h"
@@ -41,6 +42,8 @@ struct train_status {
 };
 
 struct session_record;
+struct session_sampler;
+struct sample; /* trace/sample.h */
 struct text;
 
 struct train_hooks {
@@ -67,6 +70,8 @@ struct train_request {
     bool dry_run; /* session_open checks what it can and writes nothing; no training then */
     bool measure; /* steps are taken for their times alone: none is evaluated or saved */
     const char *backend; /* "auto" */
+    const struct sleep_rates *sleep; /* compute nothing, take the time at these rates: no loss, no
+                                      * evaluation, nothing saved; NULL: compute */
     struct train_hooks hooks;
 };
 
@@ -106,6 +111,7 @@ struct session {
     double step_s;   /* of the last step; of the slowest rank's once they have agreed */
     i64 steps_taken; /* by this process, since it was where a checkpoint was */
     struct engine engine;
+    struct sleeper sleeper; /* with request.sleep */
     struct inject inject; /* run.inject */
     int neighbours[64];   /* processes that compute beside this one, on purpose */
     int n_neighbours;
@@ -137,6 +143,7 @@ struct session {
         double flops, bytes; /* of this rank's steps, by this process */
     } energy;
     i64 predicted_bytes; /* peak memory said before the start */
+    struct session_sampler *sampler;
     struct session_record *record; /* NULL: nothing is recorded */
     double val_loss;
 };
@@ -242,6 +249,12 @@ void session_end_inject(struct session *s);
  * and trace.pftrace of the last steps. All ranks call it together. */
 int session_open_trace(struct session *s);
 void session_export_trace(struct session *s);
+
+/* session_sample.c: what the host counted since the last sample. False: none was taken, since they
+ * take no more than 0.1 % of the time. */
+int session_open_sampler(struct session *s);
+bool session_sample(struct session *s, i64 step, struct sample *out);
+void session_close_sampler(struct session *s);
 
 /* session_record.c: every span of every step into RUN/trace (trace/record.h). All ranks open it
  * together. session_record_step takes what the rings got since the last time, as of this step and of

@@ -219,7 +219,7 @@ int session_open_loaders(struct session *s)
     };
     TRY(loader_open(&s->loader, &config));
     TRY(check_answers(s));
-    if (!any_validation(s))
+    if (s->request.sleep || !any_validation(s))
         return OK;
     config.steps_ahead = 1;
     config.trace = NULL;

@@ -69,8 +69,8 @@ int session_place(struct session *s)
     i64 threads = s->config->train.threads;
     bool placed = machine_place(seat, seats) > 0;
     s->core_sharers = placed ? 1 : seats;
-    if (seat > 0)
-        return OK; /* told once */
+    if (seat > 0 || s->request.sleep)
+        return OK; /* told once, and of no matter where nothing is computed */
     if (!placed && seats > cores)
         log_line(LOG_WARN, "%d ranks share %d cores: each step waits for ranks to take turns",
                  seats, cores);
@@ -149,6 +149,8 @@ static void tell(struct session *s, const struct preflight *p)
 
 int session_preflight(struct session *s)
 {
+    if (s->request.sleep)
+        return OK;
     struct preflight p;
     struct arena a;
     if (!s->mesh.world || !s->config->run.preflight)

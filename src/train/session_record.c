@@ -58,7 +58,8 @@ static void describe(const struct session *s, i64 part, struct record_about *out
     machine_detect(&m, s->engine.backend.name, pool_threads(s->engine.pool));
     bool known = machine_load(&m) == OK;
     bool narrow = s->config->train.precision == PRECISION_BF16;
-    double peak = s->record->peak_flops;
+    const struct sleep_rates *sleep = s->request.sleep;
+    double peak = sleep ? sleep->flops_per_s : s->record->peak_flops;
     *out = (struct record_about){
         .mesh = &s->mesh, .part = part, .layout = s->layout_text, .host = host,
         .backend = s->engine.backend.name, .processor = processor,
@@ -66,8 +67,9 @@ static void describe(const struct session *s, i64 part, struct record_about *out
         .threads = pool_threads(s->engine.pool), .cores = sys_cpu_count(),
         .flops_f32 = narrow ? (known ? m.f32_all : 0) : peak,
         .flops_bf16 = narrow ? peak : known ? m.bf16_all : 0,
-        .memory_bytes_per_s = known ? m.level[MACHINE_LEVELS - 1].read_all : 0,
-        .launch_s = known ? 1e-9 * m.launch_ns : 0,
+        .memory_bytes_per_s = sleep ? sleep->memory_bytes_per_s
+                                    : known ? m.level[MACHINE_LEVELS - 1].read_all : 0,
+        .launch_s = known && !sleep ? 1e-9 * m.launch_ns : 0,
         .begin_ns = s->opened_ns, .wall_begin = s->opened_wall,
     };
 }
@@ -124,6 +126,7 @@ int session_open_record(struct session *s)
     s->record = ARENA_NEW(&s->arena, struct session_record);
     s->record->staged = ARENA_ARRAY(&s->arena, struct span, STAGED);
     s->record->step = s->record->keep_until = -1;
+    TRY(session_open_sampler(s));
     s->record->peak_flops = told.peak;
     TRY(open_writer(s, told.part));
     s->record->last[0].head.end_ns = sys_now_ns(); /* before it is the start */
@@ -280,7 +283,11 @@ void session_record_step(struct session *s, i64 step, const struct program *p,
         r->keep_until = step + AROUND;
     }
     t->kept = step <= r->keep_until;
-    put_spans(s, t, RECORD_IN_NEWEST | (t->kept ? RECORD_IN_KEPT : 0));
+    int where = RECORD_IN_NEWEST | (t->kept ? RECORD_IN_KEPT : 0);
+    struct sample sample;
+    put_spans(s, t, where);
+    if (!again && session_sample(s, step, &sample))
+        record_writer_put(r->writer, where, RECORD_SAMPLE, &sample, (i64)sizeof sample, NULL, 0);
     record_writer_go(r->writer);
     const char *error = record_writer_error(r->writer);
     if (error && !r->told)
@@ -299,5 +306,6 @@ void session_close_record(struct session *s)
         log_line(LOG_WARN, "the disk was too slow for %lld chunks of spans, which are not recorded",
                  (long long)record_writer_dropped(r->writer));
     record_writer_free(r->writer);
+    session_close_sampler(s);
     s->record = NULL;
 }

@@ -52,6 +52,8 @@ static int save_together(struct session *s, const json_t *state)
 
 int session_save(struct session *s)
 {
+    if (s->request.sleep)
+        return OK;
     json_t *state = session_state_json(s);
     int rc = s->mesh.world ? save_together(s, state)
                            : checkpoint_begin(s->writer, s->state.step, state);
@@ -69,6 +71,10 @@ struct saved {
 
 int session_wait_saved(struct session *s, struct checkpoint_result *result)
 {
+    if (s->request.sleep) {
+        *result = (struct checkpoint_result){ .step = -1 };
+        return OK;
+    }
     enum { LOOK_S = 1 }; /* ranks meet so often meanwhile: one that died is noticed */
     struct saved told = { .busy = true };
     if (!s->mesh.world)

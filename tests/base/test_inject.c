@@ -92,7 +92,8 @@ TEST(faults_hold_for_their_ranks_and_steps_only)
 
 TEST(jitter_is_half_normal_and_repeats)
 {
-    struct inject x = one("jitter=10", 3), again = one("jitter=10%", 3), other = one("jitter=10", 4);
+    struct inject x = one("jitter=10", 3), again = one("jitter=10%", 3);
+    struct inject other = one("jitter=10", 4);
     double sum = 0;
     int alike = 0;
     for (u64 step = 0; step < 2000; step++) {

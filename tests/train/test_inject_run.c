@@ -64,7 +64,8 @@ static u64 gap_before_tasks(const struct session *s, u32 step)
 static struct seen run(const char *name, const char *inject, const char *op)
 {
     char set[128];
-    const char *sets[] = { set, "eval.every=0", "train.steps=5", "checkpoint.every=0", "data.val_fraction=0",
+    const char *sets[] = { set, "eval.every=0", "train.steps=5", "checkpoint.every=0",
+                           "data.val_fraction=0",
                            "data.cache=" JOB_DIR "/all", "run.dir=" JOB_DIR "/runs", NULL };
     struct seen seen = { .least_ns = { UINT64_MAX, UINT64_MAX }, .least_load_ns = UINT64_MAX };
     struct session s;
@@ -113,6 +114,32 @@ TEST(tasks_take_so_many_times_as_long)
     CHECK(slow.least_ns[1] > 5 * plain.least_ns[1]);
 }
 
+/* One thread of two works: the mean is half of the longest. Tasks are looked at once they took
+ * 100 us, which a factor of 20 sees to. */
+TEST(an_op_made_serial_works_on_one_thread)
+{
+    static const char *const sets[] = { "run.inject=serial=linear,slow_compute=20", "eval.every=0",
+                                        "checkpoint.every=0", "train.steps=3", "train.threads=2",
+                                        "data.val_fraction=0", "data.cache=" JOB_DIR "/all", NULL };
+    struct session s;
+    struct job j;
+    i64 looked = 0;
+    open_job(&j, "serial", sets);
+    CHECK_OK(session_open(&s, &j.request));
+    CHECK_OK(session_train(&s));
+    const struct trace_ring *r = &s.engine.trace.lanes[TRACE_COMPUTE];
+    for (u64 i = 0; i < r->written; i++) {
+        const struct span *p = &r->spans[i];
+        if (p->kind != SPAN_TASK || p->detail == 0 || strcmp(op_of(&s, p), "linear") != 0)
+            continue;
+        CHECK_NEAR(span_balance(p->detail), 0.5, 1e-3);
+        looked++;
+    }
+    CHECK(looked > 0);
+    session_close(&s);
+    arena_fini(&j.arena);
+}
+
 TEST(an_op_that_does_not_exist_is_refused)
 {
     static const char *const sets[] = { "run.inject=op=rmsnrm,delay=1ms", NULL };
@@ -123,6 +150,7 @@ TEST(an_op_that_does_not_exist_is_refused)
     arena_fini(&j.arena);
 }
 
-TEST_MAIN(ONE(an_op_is_delayed_and_the_others_are_not), ONE(a_pause_is_before_the_tasks_of_its_steps),
-          ONE(a_slow_loader_makes_the_steps_wait), ONE(tasks_take_so_many_times_as_long),
+TEST_MAIN(ONE(an_op_is_delayed_and_the_others_are_not),
+          ONE(a_pause_is_before_the_tasks_of_its_steps), ONE(a_slow_loader_makes_the_steps_wait),
+          ONE(tasks_take_so_many_times_as_long), ONE(an_op_made_serial_works_on_one_thread),
           ONE(an_op_that_does_not_exist_is_refused))

@@ -1,0 +1,140 @@
+/* What the system counts: its texts, and that the counters move with what is done. */
+#include "base/proc_text.h"
+#include "base/sys.h"
+#include "base/sys_usage.h"
+#include "machine/speed.h"
+#include "test.h"
+
+TEST(texts_of_the_kernel_give_their_numbers)
+{
+    u64 a, b;
+    char path[64];
+    CHECK(proc_value("rchar: 5\nread_bytes: 4096\nwrite_bytes: 7\n", "read_bytes", &a));
+    CHECK_EQ(a, 4096);
+    CHECK(proc_value("nr_periods 9\nnr_throttled 3\nthrottled_time 12345\n", "nr_throttled", &a));
+    CHECK_EQ(a, 3);
+    CHECK(proc_schedstat("123456 789 42\n", &a, &b));
+    CHECK(a == 123456 && b == 789);
+    CHECK(proc_pressure("some avg10=0.00 avg60=0.00 avg300=0.00 total=5551\n"
+                        "full avg10=0.00 avg60=0.00 avg300=0.00 total=9\n", &a));
+    CHECK_EQ(a, 5551);
+    CHECK(proc_steal("cpu  1 2 3 4 5 6 7 88 9 10\ncpu0 1 1 1 1 1 1 1 1 1 1\n", &a));
+    CHECK_EQ(a, 88);
+    CHECK(proc_resident("1000 250 80 1 0 90 0\n", &a));
+    CHECK_EQ(a, 250);
+    static const char groups[] = "5:cpuset:/x\n4:cpu,cpuacct:/batch/job 1\n0::/user.slice\n";
+    CHECK(proc_cgroup(groups, "cpu", path, sizeof path));
+    CHECK_STR(path, "/batch/job 1");
+    CHECK(proc_cgroup(groups, NULL, path, sizeof path));
+    CHECK_STR(path, "/user.slice");
+}
+
+TEST(other_texts_give_none)
+{
+    u64 a = 7, b = 7;
+    char path[8];
+    CHECK(!proc_value("", "read_bytes", &a));
+    CHECK(!proc_value("read_bytes_x: 5\n", "read_bytes", &a));
+    CHECK(!proc_value("read_bytes: five\n", "read_bytes", &a));
+    CHECK(!proc_value("read_bytes: 99999999999999999999999\n", "read_bytes", &a));
+    CHECK(!proc_schedstat("123", &a, &b));
+    CHECK(!proc_schedstat("1 2x", &a, &b));
+    CHECK(!proc_pressure("full avg10=0.00 total=9\n", &a));
+    CHECK(!proc_pressure("some avg10=0.00\nfull total=9\n", &a));
+    CHECK(!proc_steal("cpu  1 2 3 4\n", &a));
+    CHECK(!proc_steal("cpu0 1 2 3 4 5 6 7 8\n", &a));
+    CHECK(!proc_cgroup("4:cpuset:/x\n", "cpu", path, sizeof path));
+    CHECK(!proc_cgroup("0::/far/too/long\n", NULL, path, sizeof path));
+    CHECK(!proc_cgroup("0::relative\n", NULL, path, sizeof path));
+    CHECK(a == 7 && b == 7);
+}
+
+static struct sys_usage_reader *open_reader(void)
+{
+    const int thread = sys_thread_id();
+    struct sys_usage_reader *r = sys_usage_open(&thread, 1);
+    CHECK(r != NULL);
+    return r;
+}
+
+TEST(touched_pages_are_faults_and_memory)
+{
+    enum { BYTES = 32 << 20, PAGE = 4096 };
+    struct sys_usage_reader *r = open_reader();
+    struct sys_usage before, after;
+    sys_usage_read(r, true, &before);
+    volatile char *memory = sys_map_pages(BYTES);
+    CHECK(memory != NULL);
+    for (i64 i = 0; i < BYTES; i += PAGE)
+        memory[i] = 1;
+    sys_usage_read(r, true, &after);
+    CHECK(after.has & SYS_USAGE_PROCESS && after.has & SYS_USAGE_MEMORY);
+    CHECK(after.minor_faults > before.minor_faults); /* pages may be huge */
+    CHECK(after.rss_bytes >= before.rss_bytes + BYTES / 2);
+    sys_unmap((void *)(uintptr_t)memory, BYTES);
+    sys_usage_close(r);
+}
+
+TEST(computing_is_time_on_a_processor)
+{
+    struct sys_usage_reader *r = open_reader();
+    struct sys_usage before, after;
+    sys_usage_read(r, false, &before);
+    double begin = sys_thread_cpu_seconds();
+    while (sys_thread_cpu_seconds() - begin < 0.03)
+        speed_probe_ns(1);
+    sys_usage_read(r, false, &after);
+    CHECK(after.user_ns + after.system_ns > before.user_ns + before.system_ns);
+    if (after.has & SYS_USAGE_SCHED) /* the scheduler's statistics may be left out of a kernel */
+        CHECK(after.run_ns - before.run_ns >= 25 * 1000 * 1000);
+    sys_usage_close(r);
+}
+
+/* Nothing of it is needed: what cannot be opened is not there. */
+TEST(what_cannot_be_read_is_left_out)
+{
+    struct sys_usage u;
+    CHECK_EQ(sys_fault_arm("open:1:EACCES:repeat"), 0);
+    struct sys_usage_reader *r = open_reader();
+    sys_usage_read(r, true, &u);
+    CHECK_EQ(u.has, SYS_USAGE_PROCESS);
+    sys_usage_close(r);
+    CHECK_EQ(sys_fault_arm(NULL), 0);
+    r = open_reader();
+    CHECK_EQ(sys_fault_arm("read:1:EIO:repeat"), 0);
+    sys_usage_read(r, true, &u);
+    CHECK_EQ(u.has, SYS_USAGE_PROCESS);
+    CHECK_EQ(sys_fault_arm(NULL), 0);
+    sys_usage_close(r);
+}
+
+/* Cheap enough to be taken behind every step of a tenth of a second: the best of many, since a busy
+ * machine makes all of them longer. */
+TEST(a_reading_takes_a_tenth_of_a_millisecond)
+{
+    struct sys_usage_reader *r = open_reader();
+    struct sys_usage u;
+    u64 least = UINT64_MAX;
+    for (int i = 0; i < 200; i++) {
+        u64 begin = sys_now_ns();
+        sys_usage_read(r, false, &u);
+        u64 took = sys_now_ns() - begin;
+        least = took < least ? took : least;
+    }
+    print_message("a reading takes %.1f us, the clock's probe %.1f us\n", 1e-3 * (double)least,
+                  1e-3 * (double)speed_probe_ns(100));
+    CHECK(least < 100 * 1000);
+    sys_usage_close(r);
+}
+
+TEST(the_probe_of_the_clock_repeats)
+{
+    double a = (double)speed_probe_ns(200), b = (double)speed_probe_ns(200);
+    CHECK(a > 1000 && a < 1e6);
+    CHECK_NEAR(a / b, 1, 0.25); /* a clock may change in between, but not by much */
+}
+
+TEST_MAIN(ONE(texts_of_the_kernel_give_their_numbers), ONE(other_texts_give_none),
+          ONE(touched_pages_are_faults_and_memory), ONE(computing_is_time_on_a_processor),
+          ONE(what_cannot_be_read_is_left_out), ONE(a_reading_takes_a_tenth_of_a_millisecond),
+          ONE(the_probe_of_the_clock_repeats))
