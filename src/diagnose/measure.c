@@ -18,12 +18,11 @@ void measure_settle(struct measure *m)
 static void blank_rank(struct measure_rank *r, int rank, i64 n_steps, struct arena *a)
 {
     double **series[] = { &r->step, &r->compute, &r->data, &r->wait, &r->transfer };
-    *r = (struct measure_rank){ .rank = rank, .last_share = NAN, .load_cpu = NAN, .load_cpu_s = NAN,
-        .queue_empty = NAN, .read_bytes = NAN, .used_bytes = NAN, .on_cpu = NAN,
+    *r = (struct measure_rank){ .rank = rank, .last_share = NAN, .load_cpu = NAN,
+        .load_cpu_s = NAN, .queue_empty = NAN, .read_bytes = NAN, .used_bytes = NAN, .on_cpu = NAN,
         .run_queue_s = NAN, .throttled_s = NAN, .steal_s = NAN, .throttles = NAN, .clock = NAN,
         .minor_faults = NAN, .major_faults = NAN, .switches = NAN, .system_s = NAN,
-        .memory_stall = NAN, .io_stall = NAN, .rss_bytes = NAN, .limit_bytes = NAN,
-        .huge_share = NAN, .remote_share = NAN };
+        .memory_stall = NAN, .io_stall = NAN, .rss_bytes = NAN, .limit_bytes = NAN };
     for (i64 i = 0; i < COUNT_OF(series); i++)
         *series[i] = ARENA_ARRAY(a, double, n_steps);
     for (int k = 0; k < HOST_KINDS; k++)
@@ -33,7 +32,7 @@ static void blank_rank(struct measure_rank *r, int rank, i64 n_steps, struct are
 struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a)
 {
     struct measure *m = ARENA_NEW(a, struct measure);
-    struct measure_ceilings unknown = { NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN };
+    struct measure_ceilings unknown = { NAN, NAN, NAN, NAN, NAN, NAN, NAN };
     m->n_ranks = n_ranks;
     m->n_steps = n_steps;
     m->numbers = ARENA_ARRAY(a, i64, n_steps);
@@ -44,11 +43,11 @@ struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a)
     m->ceilings = unknown;
     for (int k = 0; k < LOSSES; k++)
         m->loss[k] = NAN;
-    m->padding = m->trace_on_s = m->trace_off_s = NAN;
+    m->padding = NAN;
     m->threads_per_node = m->cores_per_node = NAN;
     m->memory_peak_bytes = m->memory_limit_bytes = m->recompute_bytes = NAN;
-    m->run_s = m->start_s = m->eval_s = m->checkpoint_s = m->compute = NAN;
-    m->silent_s = m->config.mtbf_s = NAN;
+    m->run_s = m->start_s = m->compute = NAN;
+    m->silent_s = NAN;
     m->config.link_latency_s = m->config.link_bytes_per_s = NAN;
     m->behind_rank = -1;
     m->ended = true;

@@ -93,7 +93,7 @@ struct measure_rank {
     double minor_faults, major_faults, switches; /* the last: taken off its processor */
     double system_s;   /* processor time inside the kernel */
     double memory_stall, io_stall; /* pressure, share of time */
-    double rss_bytes, limit_bytes, huge_share, remote_share; /* of pages: huge; of another node */
+    double rss_bytes, limit_bytes;
 };
 
 /* Tasks of the compute lane that are alike: same op, phase and kind. Means per step and rank. */
@@ -149,7 +149,6 @@ struct measure_config {
     i64 islands, pp, dp, cp, tp, ep, zero, micro_batches; /* the last: of a rank */
     char backend[24], widest[24]; /* kernels in use; the best that this processor has */
     double link_latency_s, link_bytes_per_s; /* of one message, before the run */
-    double mtbf_s;   /* mean time between failures; NaN: none seen */
 };
 
 struct measure_ceilings {
@@ -158,7 +157,6 @@ struct measure_ceilings {
     double memory_bytes_per_s;
     double op_s;           /* an empty task */
     double minor_fault_s, major_fault_s;
-    double storage_bytes_per_s;
 };
 
 /* What the ladder lost, in the order of its rungs, per step. */
@@ -190,12 +188,10 @@ struct measure {
     double compute;       /* mean over ranks and steps, below the ladder's rungs */
     double stages[64];    /* compute of a stage, mean over its ranks and steps */
     double padding;       /* share of places whose token counts in no loss */
-    double trace_on_s, trace_off_s; /* medians of steps with and without spans */
     double threads_per_node, cores_per_node; /* that compute; that there are for them */
     double memory_peak_bytes, memory_limit_bytes, recompute_bytes; /* the last: that keeping
                            * instead of remaking would take */
-    double run_s, start_s, eval_s, checkpoint_s; /* of the whole run: before the first step ... */
-    i64 eval_times, checkpoint_times;
+    double run_s, start_s; /* of the whole run; of it before the first step */
     bool ended;           /* the run says so itself */
     double silent_s;      /* since anything was written; NaN: it ended */
     i64 behind_rank;      /* which rank has made the fewest calls, when they differ; -1 */

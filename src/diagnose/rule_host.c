@@ -260,20 +260,6 @@ static bool look_pause(const struct measure *m, const struct rule_limit *limit,
     return false;
 }
 
-static bool look_observer(const struct measure *m, const struct rule_limit *limit,
-                          struct finding *f)
-{
-    double lost = m->trace_on_s - m->trace_off_s;
-    if (!(lost >= limit[0].value * m->trace_off_s) || !(lost >= m->theta))
-        return false;
-    rule_evidence(f, "steps with spans take %.2f ms, those between them without %.2f ms",
-                  1e3 * m->trace_on_s, 1e3 * m->trace_off_s);
-    rule_gain(m, f, lost, lost, 0.1);
-    rule_fix(f, "--trace.level steps");
-    rule_confirm(f, "headway train RECIPE --trace.level steps");
-    return true;
-}
-
 static bool look_overhead(const struct measure *m, const struct rule_limit *limit,
                           struct finding *f)
 {
@@ -325,8 +311,6 @@ const struct rule rules_host[] = {
           "above it, beginning a task is less than a twentieth of it" },
         { 0.3, "share of computing in short tasks", "else their number is not what the step "
                                                     "is" } } },
-    { "H6", "watching costs too much", look_observer,
-      { { 0.01, "of a step", "what recording may cost" } } },
     { "H7", "memory is short", look_pressure,
       { { 0.01, "share of time that tasks stand still for memory", "an idle system has none" },
         { 0.9, "of the limit in use", "the kernel takes pages back only near its limit" },

@@ -96,31 +96,6 @@ static bool look_throttled(const struct measure *m, const struct rule_limit *lim
     return true;
 }
 
-static bool look_remote(const struct measure *m, const struct rule_limit *limit,
-                        struct finding *f)
-{
-    double bound = 0; /* seconds of tasks that memory bounds */
-    for (i64 i = 0; i < m->n_ops; i++)
-        if (m->ops[i].bytes / m->ceilings.memory_bytes_per_s >
-            m->ops[i].flops / m->ceilings.used)
-            bound += m->ops[i].seconds;
-    for (i64 r = 0; r < m->n_ranks; r++) {
-        const struct measure_rank *k = &m->ranks[r];
-        double lost = bound * k->remote_share * (1 - limit[1].value);
-        if (!(k->remote_share > limit[0].value) || !(lost >= m->theta))
-            continue;
-        f->place.rank = m->n_ranks > 1 ? k->rank : -1;
-        rule_evidence(f, "%.0f %% of its pages lie at another processor's memory; %.1f ms a step "
-                      "are tasks that memory bounds", 100 * k->remote_share, 1e3 * bound);
-        rule_gain(m, f, lost, lost, 0.4);
-        rule_fix(f, "one rank per memory node: numactl --cpunodebind=N --membind=N, or "
-                    "--layout.dp with as many ranks as there are nodes");
-        rule_confirm(f, "numastat -p PID");
-        return true;
-    }
-    return false;
-}
-
 /* --- shapes and precision --------------------------------------------------------- */
 
 /* Seconds of all products, their FLOPs and bytes. */
@@ -266,10 +241,6 @@ const struct rule rules_kernel[] = {
     { "K4", "a processor is held back", look_throttled,
       { { 0.95, "of its clock at the start", "clocks of a quiet machine wander by 3 %" },
         { 0.5, "of the loss that another rank has too", "less: it is this rank's" } } },
-    { "K5", "memory of another node", look_remote,
-      { { 0.1, "share of pages", "libraries and shared pages are a few per cent" },
-        { 0.6, "speed of the far memory over the near", "two-socket servers are between 0.5 and "
-          "0.7" } } },
     { "K7", "products are too thin", look_skinny,
       { { 1, "FLOPs per byte over what the machine wants", "below one, memory is the limit" },
         { 0.3, "share of computing in products", "else something else is what a step is" },

@@ -41,25 +41,6 @@ static bool look_start(const struct measure *m, const struct rule_limit *limit,
     return true;
 }
 
-static bool look_interval(const struct measure *m, const struct rule_limit *limit,
-                          struct finding *f)
-{
-    double cost = m->checkpoint_s / (double)i64_max(m->checkpoint_times, 1);
-    double interval = m->run_s / (double)i64_max(m->checkpoint_times, 1);
-    double best = sqrt(2 * cost * m->config.mtbf_s);
-    double now = cost / interval + interval / (2 * m->config.mtbf_s);
-    double then = cost / best + best / (2 * m->config.mtbf_s);
-    if (!(now - then >= limit[0].value) || m->checkpoint_times == 0)
-        return false;
-    double lost = (now - then) * m->step.mean;
-    rule_evidence(f, "a checkpoint takes %.2f s every %.0f s; failures came every %.0f s", cost,
-                  interval, m->config.mtbf_s);
-    rule_gain(m, f, lost, lost, 0.4);
-    rule_fix(f, "--checkpoint.interval %.0fs (Young's sqrt(2 C MTBF))", best);
-    rule_confirm(f, "headway train RECIPE --checkpoint.interval %.0fs", best);
-    return true;
-}
-
 const struct rule rules_run[] = {
     { "R5", "the run stands still", look_hang,
       { { 10, "seconds of silence", "a slow disk or a swap storm ends by then" },
@@ -67,7 +48,5 @@ const struct rule rules_run[] = {
     { "R2", "a slow start", look_start,
       { { 0.1, "share of the run before the first step", "a tenth is worth a look" },
         { 600, "seconds of run", "a short run is all start, and nobody minds" } } },
-    { "R1", "checkpoints at the wrong interval", look_interval,
-      { { 0.02, "share of the run", "as much as a finding must lose" } } },
     { .id = "" },
 };

@@ -187,13 +187,6 @@ static void k4_clock(struct measure *m, struct arena *a)
     longer(m, 0.039);
 }
 
-static void k5(struct measure *m, struct arena *a)
-{
-    (void)a;
-    m->ranks[0].remote_share = 0.8;
-    m->ops[0].bytes = 1.2e9;
-}
-
 static void k7(struct measure *m, struct arena *a)
 {
     (void)a;
@@ -376,15 +369,6 @@ static void r2(struct measure *m, struct arena *a)
     m->start_s = 400;
 }
 
-static void r1(struct measure *m, struct arena *a)
-{
-    (void)a;
-    m->config.mtbf_s = 1000;
-    m->run_s = 10000;
-    m->checkpoint_s = 100;
-    m->checkpoint_times = 2;
-}
-
 struct planted {
     const char *id;
     void (*plant)(struct measure *m, struct arena *a);
@@ -400,7 +384,7 @@ static const struct planted all[] = {
     { "H4", h4, 2, 0, -1, 0.0229 }, { "H5", h5, 1, -1, -1, 0.018 }, { "H7", h7, 2, 1, -1, 0.03 },
     { "H8", h8, 2, 1, -1, 0.04 }, { "H9", h9, 2, 1, -1, 0.0225 }, { "K1", k1, 2, -1, -1, 0.081 },
     { "K4", k4_quota, 2, 1, -1, 0.05 }, { "K4", k4_clock, 2, 1, -1, 0.0386 },
-    { "K5", k5, 1, -1, -1, 0.0096 }, { "K7", k7, 1, -1, -1, 0 }, { "K8", k8, 1, -1, -1, 0.035 },
+    { "K7", k7, 1, -1, -1, 0 }, { "K8", k8, 1, -1, -1, 0.035 },
     { "K10", k10, 1, -1, -1, 0.03 }, 
     { "K14", k14, 4, -1, -1, 0.0225 }, { "C1", c1, 4, -1, -1, 0.0195 },
     { "C3", c3, 4, -1, -1, 0.0195 }, { "C2", c2, 4, -1, -1, 0.0295 }, { "C4", c4, 4, -1, -1, 0.0595 },
@@ -409,7 +393,7 @@ static const struct planted all[] = {
     { "B1", b1, 4, 1, -1, 0.045 }, { "B1", b1, 2, 1, -1, 0.045 }, { "B2", b2, 2, 1, -1, 0.02 },
     { "B3", b3, 4, -1, -1, 0 }, { "B4", b4, 4, -1, -1, 0 }, { "B5", b5, 4, -1, -1, 0 },
     { "B7", b7, 4, -1, -1, 0.0133 }, { "B8", b8, 4, -1, -1, 0.015 },
-    { "R5", r5, 4, 3, -1, 0 }, { "R2", r2, 1, -1, -1, 0.04 }, { "R1", r1, 1, -1, -1, 0 },
+    { "R5", r5, 4, 3, -1, 0 }, { "R2", r2, 1, -1, -1, 0.04 },
 };
 
 static void tell(const struct findings *f, const struct measure *m)
@@ -449,7 +433,7 @@ TEST(every_rule_is_planted_and_says_why_its_numbers_are_what_they_are)
 {
     for (i64 k = 0; rule_families[k]; k++)
         for (const struct rule *r = rule_families[k]; r->look; r++) {
-            bool planted = strcmp(r->id, "H6") == 0; /* below */
+            bool planted = false;
             for (i64 i = 0; i < COUNT_OF(all); i++)
                 planted |= strcmp(all[i].id, r->id) == 0;
             if (!planted)
@@ -497,9 +481,9 @@ TEST(of_two_faults_both_are_found_the_larger_gain_first)
 {
     static struct findings f;
     static const struct { int one, two; } pairs[] = {
-        { 30, 25 }, /* B1, C4 */
+        { 29, 24 }, /* B1, C4 */
         { 0, 15 },  /* D1, K4 */
-        { 18, 6 },  /* K7, H1 */
+        { 17, 6 },  /* K7, H1 */
     };
     for (i64 i = 0; i < COUNT_OF(pairs); i++) {
         const struct planted *x = &all[pairs[i].one], *y = &all[pairs[i].two];
@@ -575,24 +559,10 @@ TEST(findings_are_json_that_reads_back)
     arena_fini(&a);
 }
 
-TEST(tracing_that_costs_is_a_finding)
-{
-    static struct findings f;
-    struct arena a;
-    arena_init(&a);
-    struct measure *m = usual_run(1, STEPS, &a);
-    m->trace_off_s = 0.1;
-    m->trace_on_s = 0.105;
-    findings_make(&f, m, NULL);
-    CHECK_EQ(f.n, 1);
-    CHECK_STR(f.at[0].id, "H6");
-    arena_fini(&a);
-}
-
 TEST_MAIN(ONE(every_planted_fault_is_named_first_with_place_and_cost),
           ONE(every_rule_is_planted_and_says_why_its_numbers_are_what_they_are),
           ONE(healthy_runs_of_any_size_have_no_finding),
           ONE(a_run_of_which_nothing_was_measured_has_no_finding),
           ONE(of_two_faults_both_are_found_the_larger_gain_first),
           ONE(gains_come_from_a_replay_only_if_it_fits_the_run),
-          ONE(findings_are_json_that_reads_back), ONE(tracing_that_costs_is_a_finding))
+          ONE(findings_are_json_that_reads_back))

@@ -85,7 +85,7 @@ static inline struct measure *usual_run(i64 ranks, i64 steps, struct arena *a)
         usual_lane(m, a);
     m->ceilings = (struct measure_ceilings){ .f32 = 4.6e11, .bf16 = 4.6e11, .used = 4.6e11,
         .memory_bytes_per_s = 4e10, .op_s = 2e-6, .minor_fault_s = 0.7e-6,
-        .major_fault_s = 1e-4, .storage_bytes_per_s = 1e9 };
+        .major_fault_s = 1e-4 };
     m->compute = 0.09;
     m->threads_per_node = (double)ranks;
     m->cores_per_node = (double)ranks;
