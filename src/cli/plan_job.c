@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 
-/* Constants of a family that nobody calibrated are those of the H100, twice as uncertain. */
+/* Constants of a family that nobody calibrated are those of the H100. */
 static int load_family(struct planned_job *p, struct arena *a)
 {
     const char *family = p->machine.device.family;
@@ -14,9 +14,19 @@ static int load_family(struct planned_job *p, struct arena *a)
         return OK;
     TRY(plan_family_load(&p->family, "h100", a));
     p->foreign = p->family.name ? p->family.name : "h100";
-    p->family.residual_lo *= 2;
-    p->family.residual_hi *= 2;
     return OK;
+}
+
+/* Of how much further out the truth may lie nobody knows. A rule, then: twice as far for constants
+ * of another device, and a tenth further for each doubling of the most devices that were seen. */
+static void widen(struct planned_job *p)
+{
+    double seen = fmax(1, p->family.seen_devices), more = (double)p->job.devices / seen;
+    p->widened = p->foreign ? 2 : 1;
+    if (more > 1)
+        p->widened *= 1 + 0.1 * log2(more);
+    p->family.residual_lo *= p->widened;
+    p->family.residual_hi *= p->widened;
 }
 
 static i64 assumed_batch(const struct plan_job *job)
@@ -59,6 +69,7 @@ int plan_job_open_spec(struct planned_job *out, const struct plan_flags *flags,
         .tokens = (double)flags->tokens,
         .sequence = flags->seq ? flags->seq : out->spec.positions,
     };
+    widen(out);
     out->batch_assumed = flags->batch == 0;
     out->job.global_batch = flags->batch ? flags->batch : assumed_batch(&out->job);
     return check(out);
@@ -73,8 +84,14 @@ void plan_job_print(const struct planned_job *p)
            dtypes[j->dtype], (long long)j->sequence, (long long)j->global_batch,
            p->batch_assumed ? " (assumed)" : "", p->stack.name);
     if (p->foreign)
-        printf("extrapolated: no step of a %s was measured; constants of %s, twice as uncertain\n",
+        printf("extrapolated: no step of a %s was fitted; constants of %s\n",
                p->machine.device.name, p->foreign);
+    if ((double)j->devices > p->family.seen_devices)
+        printf("extrapolated: constants were fitted to steps of at most %.0f devices\n",
+               p->family.seen_devices);
+    if (p->widened > 1)
+        printf("therefore the interval is taken to be %.3g times as wide (by a rule: nobody knows)\n",
+               p->widened);
 }
 
 void plan_job_json(const struct planned_job *p, struct json *j)
@@ -90,6 +107,7 @@ void plan_job_json(const struct planned_job *p, struct json *j)
     json_put_bool(j, "batch_assumed", p->batch_assumed);
     json_put_double(j, "tokens", p->job.tokens);
     json_put_str(j, "stack", p->stack.name);
-    json_put_bool(j, "extrapolated", p->foreign != NULL);
+    json_put_bool(j, "extrapolated", p->widened > 1);
+    json_put_double(j, "interval_widened", p->widened);
     json_end(j);
 }

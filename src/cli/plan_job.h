@@ -49,6 +49,7 @@ struct planned_job {
     struct plan_pick pick;
     bool batch_assumed;
     const char *foreign; /* whose constants stand in for the device's own, never calibrated; NULL */
+    double widened;      /* the interval's ends are so many times as far out: extrapolation */
 };
 
 /* Reads model, machine, constants, software and layout, and checks that there is room. */

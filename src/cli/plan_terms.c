@@ -89,10 +89,10 @@ void plan_notes_print(const struct planned_run *x, const struct plan_outcome *o)
 {
     printf("\nMFU: model FLOPs (products and attention as half squares, forward and backward, "
            "nothing twice) / time / dense peak\n(P10-P90): ");
-    if (x->p.foreign)
-        printf("residuals of another device's fit, doubled\n");
-    else
-        printf("residuals of the fit of %s\n", x->p.family.name);
+    printf("residuals of the fit of %s", x->p.family.name);
+    if (x->p.widened > 1)
+        printf(", %.3g times as far out (extrapolated)", x->p.widened);
+    printf("\n");
     if (x->terms.law)
         printf("goodput: failures as of %s, %lld spare devices; 'headway plan goodput' has more\n",
                x->law.name, (long long)o->spares);

@@ -432,6 +432,7 @@ void plan_memory_of(const struct plan_job *job, const struct plan_layout *l,
     }
     memory[PLAN_RUNTIME] = job->stack->runtime_bytes;
     out->memory_bytes = 0;
+    out->binding = 0;
     for (int i = 0; i < PLAN_MEMORIES; i++) {
         out->memory_bytes += memory[i];
         if (memory[i] > memory[out->binding])

@@ -56,6 +56,8 @@ const struct option plan_family_options[] = {
       .help = "As for fp32." },
     { "reduced.fp4", FAMILY(FLOAT, reduced[PLAN_FP4]), "0.7", .min = 0.01, .max = 2,
       .help = "As for fp32." },
+    { "seen_devices", FAMILY(FLOAT, seen_devices), "0", .max = 1e9, .unit = "devices",
+      .help = "Most devices of a step that was fitted; 0: nothing was." },
     { "residual_lo", FAMILY(FLOAT, residual_lo), "-0.1", .min = -10, .max = 10,
       .help = "Log of measured over predicted time, 10th percentile of the fitted rows." },
     { "residual_hi", FAMILY(FLOAT, residual_hi), "0.1", .min = -10, .max = 10,

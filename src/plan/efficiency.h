@@ -36,6 +36,7 @@ struct plan_family {
     double link_latency_s, net_latency_s; /* of one step of a collective; 0: the tier's */
     double overlap_tax;       /* what computing slows down while messages move beside it */
     double reduced[PLAN_DTYPES]; /* product speed in a dtype, beside bf16's share of its peak */
+    double seen_devices;      /* most devices of a step that was fitted; 0: nothing was */
     double residual_lo, residual_hi; /* log(measured / predicted) at 10 and 90 %, where fitted */
 };
 

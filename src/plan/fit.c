@@ -210,6 +210,10 @@ static void residuals(const struct fit *f)
     i64 tail = (i64)(0.1 * (double)n);
     f->family->residual_lo = x[tail];
     f->family->residual_hi = x[n - 1 - tail];
+    f->family->seen_devices = 0;
+    for (i64 i = 0; i < f->n; i++)
+        f->family->seen_devices = fmax(f->family->seen_devices,
+                                       (double)f->samples[i].job.devices);
 }
 
 static bool has_fused_attention(const struct fit *f)

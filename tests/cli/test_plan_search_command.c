@@ -164,10 +164,24 @@ TEST(bad_input_is_refused_with_what_helps)
     shell("$H plan compare tp=8 2>&1 | grep -q 'A B'", 0);
 }
 
-TEST(a_device_that_nobody_measured_is_said_to_be_extrapolated)
+TEST(what_is_extrapolated_is_said_and_less_certain)
 {
     shell("$H plan search --machine 'mi300x node:8 fabric:8' --gpus 64 | grep -q extrapolated", 0);
     shell("$H plan search --gpus 64 | grep -q extrapolated", 1);
+    json_t *few = json_of("$H plan search --gpus 64 --top 1 --json");
+    json_t *many = json_of("$H plan search --gpus 4096 --top 1 --json");
+    CHECK(!json_is_true(json_object_get(json_object_get(few, "job"), "extrapolated")));
+    CHECK(json_is_true(json_object_get(json_object_get(many, "job"), "extrapolated")));
+    json_t *best[2] = { json_array_get(json_object_get(few, "best"), 0),
+                        json_array_get(json_object_get(many, "best"), 0) };
+    double width[2];
+    for (int i = 0; i < 2; i++) {
+        json_t *step = json_object_get(best[i], "step_seconds");
+        width[i] = number(step, "p90") / number(step, "p10");
+    }
+    CHECK(width[1] > 1.2 * width[0]);
+    json_decref(few);
+    json_decref(many);
 }
 
 TEST_MAIN(ONE(a_search_says_what_a_run_takes_with_bands), ONE(a_waterfall_sums_to_the_step),
@@ -176,4 +190,4 @@ TEST_MAIN(ONE(a_search_says_what_a_run_takes_with_bands), ONE(a_waterfall_sums_t
           ONE(bad_input_is_refused_with_what_helps),
           ONE(a_replay_is_near_the_closed_form_and_repeats),
           ONE(a_page_shows_a_plan_and_asks_for_nothing),
-          ONE(a_device_that_nobody_measured_is_said_to_be_extrapolated))
+          ONE(what_is_extrapolated_is_said_and_less_certain))

@@ -117,7 +117,7 @@ function showPlan(plan) {
   document.getElementById("title").textContent = `${job.model} on ${number(job.devices)} × ${job.device}`;
   document.getElementById("main").replaceChildren();
   document.getElementById("nav").replaceChildren();
-  const words = `${spaced(plan.best[0].layout)}; rows of ${number(job.sequence)} tokens, ${number(job.global_batch)} a step, software as ${job.stack}, machine ${job.machine}` + (job.extrapolated ? "; extrapolated: no step of this device was measured" : "");
+  const words = `${spaced(plan.best[0].layout)}; rows of ${number(job.sequence)} tokens, ${number(job.global_batch)} a step, software as ${job.stack}, machine ${job.machine}` + (job.extrapolated ? "; extrapolated beyond what was measured, so intervals are " + number(job.interval_widened, 3) + " times as wide" : "");
   section("summary", "Plan", words).append(planTiles(plan));
   cascadeSection("waterfall", "Where a step's time goes", "Means over all ranks, by terms that sum to the step.", plan.terms, seconds);
   if (plan.replay) planTimelineSection(plan);
