@@ -193,8 +193,8 @@ const struct command cmd_plan_explain = {
     .name = "explain",
     .summary = "Say where a step's seconds go, and why not otherwise",
     .description = "From model FLOPs at the device's peak to the step, by terms that sum to it: "
-                   "means over all ranks, then what they wait for. Explains the best layout of those "
-                   "that --layout leaves open.",
+                   "means over all ranks, then what they wait for. Explains the best layout of "
+                   "those that --layout leaves open.",
     .options = explain_options,
     .options_bytes = sizeof(struct explain_flags),
     .examples = explain_examples,

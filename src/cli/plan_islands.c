@@ -37,7 +37,8 @@ static void print_plan(const struct planned_run *x, const struct island_plan *p,
                        const struct island_link *l, const char *link, struct arena *a)
 {
     plan_job_print(&x->p);
-    printf("%lld islands of %lld devices and %lld rows a step, meeting every %lld steps over %s\n\n",
+    printf("%lld islands of %lld devices and %lld rows a step, meeting every %lld steps, "
+           "over %s\n\n",
            (long long)l->islands, (long long)p->job.devices, (long long)p->job.global_batch,
            (long long)l->every, link);
     printf("layout within an island  %s\n", plan_layout_text(&p->inner.layout, a));
@@ -60,8 +61,8 @@ static void print_plan(const struct planned_run *x, const struct island_plan *p,
         printf("\n");
     }
     printf("\nassumed: a ring of islands, each %.4g GB/s one way and %.3g s from the next, sends "
-           "%.3g bytes of %.4g parameters and receives as many;\nislands are alike and wait for the "
-           "slowest; goodput between that of all as one job and of one island (%s);\nthe model "
+           "%.3g bytes of %.4g parameters and receives as many;\nislands are alike and wait for "
+           "the slowest; goodput between that of all as one job and of one island (%s);\nthe model "
            "gets as good as with a step of all rows together, which no formula here knows\n",
            1e-9 * l->bytes_per_s, l->latency_s, 2 * l->element_bytes, p->parameters,
            x->terms.law ? x->law.name : "nothing fails");
@@ -121,8 +122,8 @@ const struct command cmd_plan_islands = {
     .name = "islands",
     .summary = "Price islands of devices that meet over slow links now and then",
     .description = "Islands take steps apart and average their weights every so many (DiLoCo; "
-                   "layout.islands in training). Within an island the best layout is searched; what "
-                   "is assumed of links and failures is printed.",
+                   "layout.islands in training). Within an island the best layout is searched; "
+                   "what is assumed of links and failures is printed.",
     .options = options,
     .options_bytes = sizeof(struct islands_flags),
     .examples = examples,

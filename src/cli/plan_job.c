@@ -90,7 +90,7 @@ void plan_job_print(const struct planned_job *p)
         printf("extrapolated: constants were fitted to steps of at most %.0f devices\n",
                p->family.seen_devices);
     if (p->widened > 1)
-        printf("therefore the interval is taken to be %.3g times as wide (by a rule: nobody knows)\n",
+        printf("therefore the interval is taken to be %.3g times as wide (a rule: nobody knows)\n",
                p->widened);
 }
 

@@ -87,8 +87,8 @@ static const struct example memory_examples[] = {
 const struct command cmd_plan_memory = {
     .name = "memory",
     .summary = "Say what fills the memory of a device",
-    .description = "Of the fullest device of the quickest layout that --layout leaves open and that "
-                   "fits; where none does, of the quickest.",
+    .description = "Of the fullest device of the quickest layout that --layout leaves open and "
+                   "that fits; where none does, of the quickest.",
     .options = options,
     .options_bytes = sizeof(struct plan_flags),
     .examples = memory_examples,

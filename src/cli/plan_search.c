@@ -217,7 +217,7 @@ const struct command cmd_plan_search = {
     .description = "Prices every layout that exists: tensor, pipeline, context, expert and data "
                    "parallel degrees whose product is the devices, micro-batch, stages per device, "
                    "recompute, what data ranks split, and the order of work. The result is exact "
-                   "and always the same.\n\nWith --tokens, what the run takes: days, and by failures "
+                   "and always the same.\n\nWith --tokens, what the run takes: days, by failures "
                    "(--law), energy, gas and money, each from P10 to P90.",
     .options = options,
     .options_bytes = sizeof(struct search_flags),

@@ -144,8 +144,8 @@ const char *plan_layout_refused(const struct plan_job *job, const struct plan_la
 void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
                   const struct plan_table *table, struct plan_step *out);
 
-/* What a step consists of, for who walks it in time: seconds of one micro-batch on all stages of the
- * first rank of a pipeline, of one in the middle and of the last, and of one message. */
+/* What a step consists of, for who walks it in time: seconds of one micro-batch on all stages of
+ * the first rank of a pipeline, of one in the middle and of the last, and of one message. */
 struct plan_stages {
     struct stage_time first, middle, last;
     double boundary_s;          /* between neighbouring stages, one way */

@@ -10,8 +10,8 @@
  * links are idle otherwise. Nothing hides the outer step unless `hidden` says how much does.
  *
  * Assumed: an island is as good as any other and waits for the slowest at the outer step; failures
- * stop an island, and the others at the next outer step: goodput lies between that of one island and
- * that of all of them as one job. That the model gets as good as with synchronous steps is
+ * stop an island, and the others at the next outer step: goodput lies between that of one island
+ * and that of all of them as one job. That the model gets as good as with synchronous steps is
  * assumed, too: no formula here knows. */
 #ifndef HEADWAY_PLAN_ISLAND_PLAN_H
 #define HEADWAY_PLAN_ISLAND_PLAN_H

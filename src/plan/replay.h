@@ -5,10 +5,10 @@
  * that exchange within each layer (tp, cp, ep) and therefore go in lockstep, at the pace of the
  * slowest. A cell computes one action after another, and beside it has links of its own:
  *
- *     move     between neighbouring stages: begins when both sides have come and the boundary's last
- *              one has ended
- *     gather   weights of a stage, from all replicas, before its first forward pass; or, with `each`,
- *              before every action, one action ahead
+ *     move     between neighbouring stages: begins when both sides have come and the boundary's
+ *              last one has ended
+ *     gather   weights of a stage, from all replicas, before its first forward pass; or, with
+ *              `each`, before every action, one action ahead
  *     reduce   gradients of a stage, with all replicas, after its last action; or after each
  *
  * Gathers and reduces of a stage's replicas are in order on one channel and begin when all have
@@ -35,8 +35,8 @@ struct replay_stage {
 struct replay_step {
     const struct schedule *order;      /* checked, with its moves */
     const struct replay_stage *stages; /* [order->stages] */
-    const double *first_s, *last_s;    /* [order->ranks]: one gather before a rank's first action, one
-                                        * reduce after its last one; NULL: none */
+    const double *first_s, *last_s;    /* [order->ranks]: one gather before a rank's first action,
+                                        * one reduce after its last one; NULL: none */
     const double *update_s;            /* [order->ranks] */
     i64 replicas;                      /* cells with the same stage */
     i64 members;                       /* ranks of a cell */

@@ -355,7 +355,7 @@ static int nothing_found(const struct walk *w)
                        job->spec->name, (long long)job->devices, (long long)job->global_batch,
                        (long long)job->sequence, w->s->pick.tp == PICK_ANY ? "" : " as asked for");
     return err_set(ERR_LIMIT, "none of %lld layouts of %s fits into %.1f GB: the least needs %.1f "
-                   "GB (%s, mostly %s); try more devices, shorter rows, or devices with more memory",
+                   "GB (%s, mostly %s); try more devices, shorter rows, or devices of more memory",
                    (long long)r->layouts, job->spec->name,
                    1e-9 * job->machine->device.memory_bytes, 1e-9 * r->least.step.memory_bytes,
                    plan_layout_text(&r->least.layout, w->arena),

@@ -22,6 +22,12 @@ static double number(json_t *o, const char *key)
     return json_number_value(value);
 }
 
+/* Of a band. */
+static double median(json_t *o, const char *key)
+{
+    return number(json_object_get(o, key), "p50");
+}
+
 TEST(a_search_says_what_a_run_takes_with_bands)
 {
     json_t *root = json_of("$H plan search --model llama3-8b --gpus 64 --batch 512 --tokens 1T "
@@ -112,8 +118,8 @@ TEST(a_front_has_no_plan_that_another_beats)
     for (size_t i = 1; i < json_array_size(front); i++) {
         json_t *p = json_object_get(json_array_get(front, i - 1), "plan");
         json_t *q = json_object_get(json_array_get(front, i), "plan");
-        CHECK(number(json_object_get(p, "days"), "p50") < number(json_object_get(q, "days"), "p50"));
-        CHECK(number(json_object_get(p, "mwh"), "p50") > number(json_object_get(q, "mwh"), "p50"));
+        CHECK(median(p, "days") < median(q, "days"));
+        CHECK(median(p, "mwh") > median(q, "mwh"));
     }
     json_decref(root);
 }
@@ -134,7 +140,7 @@ TEST(a_replay_is_near_the_closed_form_and_repeats)
     CHECK_EQ(json_array_size(replays), 3);
     for (size_t i = 0; i < 3; i++) {
         json_t *row = json_array_get(replays, i);
-        double closed = number(json_object_get(json_object_get(row, "plan"), "step_seconds"), "p50");
+        double closed = median(json_object_get(row, "plan"), "step_seconds");
         double healthy = number(row, "replayed_seconds");
         CHECK_NEAR(healthy, closed, 0.1 * closed);
         CHECK(number(json_object_get(row, "with_chance_seconds"), "p50") > healthy);

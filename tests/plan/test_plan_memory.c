@@ -11,8 +11,8 @@
 struct published {
     const char *model;
     i64 pp, chunks, micro_batch, rows;
-    double state, plain, lean; /* GiB: parameters; activations without and with sequence parallel and
-                                * selective recompute */
+    double state, plain, lean; /* GiB: parameters; activations without and with sequence parallel
+                                * and selective recompute */
 };
 
 static const struct published published[] = {
@@ -47,7 +47,8 @@ TEST(state_and_activations_are_those_that_were_published)
     for (int i = 0; i < COUNT_OF(published); i++) {
         struct planned p;
         const struct published *x = &published[i];
-        open_planned(&p, x->model, "a100-sxm-80gb node:8 fabric:*x25GB/s", 8 * x->pp, x->rows, 2048);
+        open_planned(&p, x->model, "a100-sxm-80gb node:8 fabric:*x25GB/s", 8 * x->pp, x->rows,
+                     2048);
         CHECK_OK(plan_stack_load(&p.stack, "megatron-lm-2022", &p.arena));
         struct plan_step plain = memory_of(&p, x, false), lean = memory_of(&p, x, true);
         const double *m = plain.memory;

@@ -45,7 +45,8 @@ TEST(without_chance_the_replay_takes_what_the_closed_form_says)
     const struct plan_layout layouts[] = {
         layout_of(1, 1, 1, 64, 1, SCHEDULE_1F1B), layout_of(4, 1, 1, 16, 1, SCHEDULE_1F1B),
         layout_of(4, 1, 4, 4, 1, SCHEDULE_1F1B), layout_of(2, 2, 4, 4, 1, SCHEDULE_GPIPE),
-        layout_of(4, 1, 4, 4, 4, SCHEDULE_INTERLEAVED), layout_of(8, 1, 8, 1, 2, SCHEDULE_INTERLEAVED),
+        layout_of(4, 1, 4, 4, 4, SCHEDULE_INTERLEAVED),
+        layout_of(8, 1, 8, 1, 2, SCHEDULE_INTERLEAVED),
         layout_of(2, 1, 8, 4, 1, SCHEDULE_ZB_H1), layout_of(2, 1, 8, 4, 2, SCHEDULE_ZB_V),
     };
     for (int i = 0; i < COUNT_OF(layouts); i++) {
