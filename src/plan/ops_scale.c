@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "model/decoder.h"
 
+#include <math.h>
 #include <string.h>
 
 /* --- lines ---------------------------------------------------------------------------- */
@@ -13,9 +14,9 @@ static double on(double x, double y, double at)
     return x + (y - x) * (at - 1);
 }
 
-static i64 on_whole(i64 x, i64 y, i64 at)
+static i64 on_whole(i64 x, i64 y, double at)
 {
-    return x + (y - x) * (at - 1);
+    return x + llround((double)(y - x) * (at - 1));
 }
 
 static void scale_messages(struct plan_messages *out, const struct plan_messages *x,
@@ -26,35 +27,34 @@ static void scale_messages(struct plan_messages *out, const struct plan_messages
     out->half_bytes = on(x->half_bytes, y->half_bytes, at);
 }
 
-static bool scale_op(struct plan_op *out, const struct plan_op *x, const struct plan_op *y, i64 at)
+static bool scale_op(struct plan_op *out, const struct plan_op *x, const struct plan_op *y, double at)
 {
-    double n = (double)at;
     *out = *x;
     out->M = on_whole(x->M, y->M, at);
     out->N = on_whole(x->N, y->N, at);
     out->K = on_whole(x->K, y->K, at);
     out->batch = on_whole(x->batch, y->batch, at);
-    out->tasks = on(x->tasks, y->tasks, n);
-    out->model_flops = on(x->model_flops, y->model_flops, n);
-    out->flops = on(x->flops, y->flops, n);
-    out->bytes = on(x->bytes, y->bytes, n);
+    out->tasks = on(x->tasks, y->tasks, at);
+    out->model_flops = on(x->model_flops, y->model_flops, at);
+    out->flops = on(x->flops, y->flops, at);
+    out->bytes = on(x->bytes, y->bytes, at);
     return strcmp(x->name, y->name) == 0 && x->phase == y->phase && x->kind == y->kind;
 }
 
 static bool scale_piece(struct plan_piece_ops *out, const struct plan_piece_ops *x,
-                        const struct plan_piece_ops *y, i64 at)
+                        const struct plan_piece_ops *y, double at)
 {
     bool same = x->n == y->n;
     *out = *x;
     for (int i = 0; same && i < x->n; i++)
         same = scale_op(&out->ops[i], &x->ops[i], &y->ops[i], at);
     for (int i = 0; i < 2; i++) {
-        scale_messages(&out->tp[i], &x->tp[i], &y->tp[i], (double)at);
-        scale_messages(&out->cp[i], &x->cp[i], &y->cp[i], (double)at);
+        scale_messages(&out->tp[i], &x->tp[i], &y->tp[i], at);
+        scale_messages(&out->cp[i], &x->cp[i], &y->cp[i], at);
     }
-    out->kept_bytes = on(x->kept_bytes, y->kept_bytes, (double)at);
-    out->gathered_bytes = on(x->gathered_bytes, y->gathered_bytes, (double)at);
-    out->kept_cut_bytes = on(x->kept_cut_bytes, y->kept_cut_bytes, (double)at);
+    out->kept_bytes = on(x->kept_bytes, y->kept_bytes, at);
+    out->gathered_bytes = on(x->gathered_bytes, y->gathered_bytes, at);
+    out->kept_cut_bytes = on(x->kept_cut_bytes, y->kept_cut_bytes, at);
     return same;
 }
 
@@ -68,7 +68,7 @@ static bool scale_ops(struct plan_ops *out, const struct plan_ops *x, const stru
     out->rows = x->rows / step * micro_batch;
     for (int part = 0; part < PLAN_PARTS; part++)
         same &= scale_piece(&out->pieces[part], &x->pieces[part], &y->pieces[part],
-                            micro_batch / step);
+                            (double)micro_batch / (double)step);
     return same;
 }
 
@@ -107,11 +107,13 @@ i64 plan_shelf_tables(const struct plan_shelf *s)
     return s->tables;
 }
 
-/* Sequences whose tokens on a rank are whole chunks of the loss head. */
+enum { MANY_CHUNKS = 8 }; /* of the loss head: one that is not whole hardly counts */
+
+/* Sequences whose tokens on a rank are whole chunks, or many. */
 static i64 whole_chunks(const struct plan_job *job, i64 cp)
 {
-    i64 step = 1;
-    while (step < HEAD_ROWS && step * job->sequence / cp % HEAD_ROWS)
+    i64 step = 1, rows = job->sequence / cp;
+    while (step * rows % HEAD_ROWS && step * rows < MANY_CHUNKS * HEAD_ROWS)
         step *= 2;
     return step;
 }
@@ -145,7 +147,8 @@ static int ops_at(struct plan_shelf *s, struct pair *p, const struct plan_layout
 /* Into s->scratch. */
 static int ops_of(struct plan_shelf *s, struct pair *p, const struct plan_layout *l)
 {
-    if (l->micro_batch % p->step == 0) {
+    bool many = l->micro_batch * s->job->sequence / l->cp >= MANY_CHUNKS * HEAD_ROWS;
+    if (l->micro_batch % p->step == 0 || many) {
         TRY(ops_at(s, p, l, 0));
         TRY(ops_at(s, p, l, 1));
         if (scale_ops(s->scratch, p->ops[0], p->ops[1], p->step, l->micro_batch))

@@ -124,11 +124,18 @@ static void add_node(struct walk *w, const struct plan_layout *l)
 static void add_micro_batches(struct walk *w, struct plan_layout l)
 {
     i64 rows = w->s->job->global_batch / l.dp;
-    for (l.micro_batch = 1; l.micro_batch <= rows; l.micro_batch++)
-        if (rows % l.micro_batch == 0) {
-            l.micro_batches = rows / l.micro_batch;
-            add_node(w, &l);
-        }
+    for (i64 k = 1; k <= rows / k; k++) {
+        if (rows % k)
+            continue;
+        l.micro_batch = k;
+        l.micro_batches = rows / k;
+        add_node(w, &l);
+        if (k == rows / k)
+            break;
+        l.micro_batch = rows / k;
+        l.micro_batches = k;
+        add_node(w, &l);
+    }
 }
 
 static void add_experts(struct walk *w, struct plan_layout l)

@@ -154,7 +154,7 @@ TEST(tables_from_two_programs_are_those_of_the_program_itself)
     static const struct { const char *model; i64 tp, cp, ep, sequence; } kinds[] = {
         { "llama3-8b", 1, 1, 1, 2048 }, { "llama3-8b", 4, 2, 1, 2048 },
         { "gpt2-355m", 2, 1, 1, 512 },  { "mixtral-8x7b", 1, 1, 4, 1024 },
-        { "llama3-8b", 2, 4, 1, 1024 },
+        { "llama3-8b", 2, 4, 1, 1024 }, { "llama3-8b", 1, 1, 1, 2047 },
     };
     for (int i = 0; i < COUNT_OF(kinds); i++)
         for (i64 rows = 1; rows <= 12; rows += 1 + rows / 4) {
@@ -170,7 +170,7 @@ TEST(tables_from_two_programs_are_those_of_the_program_itself)
             CHECK_OK(plan_table_new(&direct, &p.job, &l, &p.arena));
             for (int part = 0; part < PLAN_PARTS; part++)
                 check_near_pieces(&scaled->pieces[part], &direct.pieces[part],
-                                  l.cp > 1 ? 5e-3 : 1e-9);
+                                  l.cp > 1 ? 5e-2 : kinds[i].sequence % 512 ? 5e-3 : 1e-9);
             CHECK_NEAR(scaled->boundary_bytes, direct.boundary_bytes, 1e-6);
             arena_fini(&p.arena);
         }
