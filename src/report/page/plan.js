@@ -73,7 +73,8 @@ function planTimelineSection(plan) {
 /* Points over two logarithmic axes; the front is joined. */
 function scatter(points, xName, yName) {
   const high = 340, left = 70, low = 44, xs = points.map((p) => p.x), ys = points.map((p) => p.y);
-  const [x0, x1] = [Math.min(...xs) / 1.12, Math.max(...xs) * 1.12], [y0, y1] = [Math.min(...ys) / 1.03, Math.max(...ys) * 1.03];
+  const around = (all) => { const low = Math.min(...all), high = Math.max(...all), room = 1 + Math.max(0.005, 0.08 * Math.log(high / low)); return [low / room, high * room]; };
+  const [x0, x1] = around(xs), [y0, y1] = around(ys);
   const X = (x) => left + (PLAN_WIDE - left - 30) * Math.log(x / x0) / Math.log(x1 / x0), Y = (y) => high - low - (high - low - 16) * Math.log(y / y0) / Math.log(y1 / y0);
   const picture = svg("svg", { viewBox: `0 0 ${PLAN_WIDE} ${high}`, role: "img", "aria-label": `${yName} against ${xName}` });
   const words = (x, y, text, anchor) => svg("text", { x, y, "font-size": 12, "text-anchor": anchor || "middle", style: { fill: "var(--soft)" }, text });
