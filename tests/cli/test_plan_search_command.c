@@ -173,8 +173,8 @@ TEST(bad_input_is_refused_with_what_helps)
 TEST(what_is_extrapolated_is_said_and_less_certain)
 {
     shell("$H plan search --machine 'mi300x node:8 fabric:8' --gpus 64 | grep -q extrapolated", 0);
-    shell("$H plan search --gpus 64 | grep -q extrapolated", 1);
-    json_t *few = json_of("$H plan search --gpus 64 --top 1 --json");
+    shell("$H plan search --gpus 8 | grep -q extrapolated", 1);
+    json_t *few = json_of("$H plan search --gpus 8 --top 1 --json");
     json_t *many = json_of("$H plan search --gpus 4096 --top 1 --json");
     CHECK(!json_is_true(json_object_get(json_object_get(few, "job"), "extrapolated")));
     CHECK(json_is_true(json_object_get(json_object_get(many, "job"), "extrapolated")));
@@ -183,9 +183,9 @@ TEST(what_is_extrapolated_is_said_and_less_certain)
     double width[2];
     for (int i = 0; i < 2; i++) {
         json_t *step = json_object_get(best[i], "step_seconds");
-        width[i] = number(step, "p90") / number(step, "p10");
+        width[i] = log(number(step, "p90") / number(step, "p10"));
     }
-    CHECK(width[1] > 1.2 * width[0]);
+    CHECK(width[1] > 1.2 * width[0]); /* links' own bands do not widen */
     json_decref(few);
     json_decref(many);
 }
