@@ -1,0 +1,159 @@
+/* Eight ranks on a clock that is computed, slowed down in known ways: the cause must be named
+ * first, its place be right, and the predicted gain hold what the run without the fault takes
+ * less. */
+#include "cli/program.h"
+#include "test.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+
+static int prepare(void **state)
+{
+    (void)state;
+    setenv("D", "diagnose-virtual", 1);
+    shell("rm -rf $D && mkdir -p $D && cd $D && for i in $(seq 300); do "
+          "echo \"the cat number $i sat on mat $((i * 7 % 31)) and saw $((i * i % 97)) birds\"; "
+          "done >t.txt && $H tokenizer train t.txt --vocab-size 300 --out tok.json --quiet "
+          ">/dev/null && $H data prepare t.txt --format text --tokenizer tok.json --licence none "
+          "--val-fraction 0 --out data --quiet >/dev/null && cat >r.yaml <<X\n"
+          "model: {spec: laptop-5m}\n"
+          "data: {sources: data, tokenizer: tok.json}\n"
+          "train: {steps: 40, batch: 8, accumulate: 8, seq: 128, threads: 1}\n"
+          "lr: {schedule: constant, warmup: 2}\neval: {every: 0}\ncheckpoint: {interval: 0}\nX\n",
+          0);
+    return 0;
+}
+
+static json_t *diagnose(const char *flags, const char *fault)
+{
+    json_error_t error;
+    const char *text = shellf(0, "cd $D && rm -rf runs && $H train r.yaml --quiet --clock virtual "
+                              "--set run.name=a %s %s%s >/dev/null && $H diagnose runs/a --json",
+                              flags, fault ? "--inject " : "", fault ? fault : "");
+    json_t *o = json_loads(text, 0, &error);
+    if (!o)
+        fail_msg("%s: %s", error.text, text);
+    return o;
+}
+
+static double number(json_t *o, const char *key)
+{
+    return json_number_value(json_object_get(o, key));
+}
+
+#define DP "--layout dp=8,zero=1 "
+#define PIPELINE "--layout pp=4,dp=2 --set train.accumulate=16 "
+#define TENSOR "--layout dp=4,tp=2 "
+
+/* Names of place and value; NULL: everywhere. */
+struct fault {
+    const char *id, *flags, *inject, *place;
+    int at;
+};
+
+static const struct fault faults[] = {
+    { "B1", DP, "slow_compute=1.15@5", "rank", 5 },
+    { "B1", DP, "slow_compute=1.6@0", "rank", 0 },
+    { "B1", PIPELINE, "slow_compute=1.7@5", "rank", 5 },
+    { "B2", DP, "slow_compute=1.5@6:15-30", "rank", 6 },
+    { "K4", DP, "phi_override=0.85@2", "rank", 2 },
+    { "K4", DP, "phi_override=0.6", NULL, 0 },
+    { "B3", DP, "jitter=12%", NULL, 0 },
+    { "D1", DP, "loader_spin=760ms", NULL, 0 },
+    { "D1", DP, "loader_spin=1100ms@3", "rank", 3 },
+    { "D2", DP, "loader_bw=0.005MB/s@2", "rank", 2 },
+    { "D4", DP "--set data.prefetch=1 ", "loader_lognormal=1500ms@1", "rank", 1 },
+    { "H9", DP, "pause=700ms/8@1", "rank", 1 },
+    { "C4", DP, "comm_bw=70MB/s", NULL, 0 },
+    { "C4", PIPELINE, "comm_bw=20MB/s", NULL, 0 },
+    { "C5", DP, "comm_delay=20ms", NULL, 0 },
+    { "C5", PIPELINE, "comm_delay=40ms", NULL, 0 },
+    { "C11", TENSOR, "pair_bw=4-5:60MB/s", "peer", 5 },
+    { "C11", PIPELINE, "pair_bw=1-3:8MB/s", "rank", 1 },
+    { "B4", PIPELINE, "stage_skew=2", "stage", 3 },
+    { "K10", DP, "recompute=full", NULL, 0 },
+    { "C3", "--layout dp=8 ", "bucket=all", NULL, 0 },
+    { "C2", "--layout dp=8 --rates latency=1e-4 ", "bucket=64KiB", NULL, 0 },
+};
+
+static void check(const struct fault *f, double clean)
+{
+    json_t *o = diagnose(f->flags, f->inject), *all = json_object_get(o, "findings");
+    json_t *top = json_array_get(all, 0), *gain = json_object_get(top, "gain_s");
+    char *text = json_dumps(all, JSON_INDENT(1) | JSON_REAL_PRECISION(5));
+    double true_gain = number(o, "step_s") - clean;
+    double lo = json_number_value(json_array_get(gain, 0));
+    double mid = json_number_value(json_array_get(gain, 1));
+    double hi = json_number_value(json_array_get(gain, 2));
+    const char *id = json_string_value(json_object_get(top, "id"));
+    if (!id || strcmp(id, f->id) != 0)
+        fail_msg("%s %s: expected %s first of %s", f->flags, f->inject, f->id, text);
+    json_t *place = json_object_get(top, "place");
+    json_t *at = json_object_get(place, f->place ? f->place : "rank");
+    if (f->place ? json_integer_value(at) != f->at : !json_is_null(at))
+        fail_msg("%s %s: the wrong place in %s", f->flags, f->inject, text);
+    if (!(lo <= true_gain && true_gain <= hi && fabs(mid - true_gain) <= 0.25 * true_gain))
+        fail_msg("%s %s: it takes %.4g s more, predicted %.4g [%.4g, %.4g]", f->flags, f->inject,
+                 true_gain, mid, lo, hi);
+    free(text);
+    json_decref(o);
+}
+
+TEST(a_known_fault_is_named_first_with_its_place_and_what_it_costs)
+{
+    const char *flags = NULL;
+    double clean = 0;
+    for (i64 i = 0; i < COUNT_OF(faults); i++) {
+        if (!flags || strcmp(flags, faults[i].flags) != 0) {
+            json_t *o = diagnose(flags = faults[i].flags, NULL);
+            clean = number(o, "step_s");
+            json_decref(o);
+        }
+        check(&faults[i], clean);
+    }
+}
+
+TEST(runs_without_a_fault_have_no_finding)
+{
+    static const char *const flags[] = { DP, TENSOR, "--layout dp=8 ", "--layout dp=2,cp=2,tp=2 ",
+                                         "--layout dp=8,zero=3 ", "--layout dp=1 " };
+    for (i64 i = 0; i < COUNT_OF(flags); i++) {
+        json_t *o = diagnose(flags[i], NULL);
+        if (json_array_size(json_object_get(o, "findings")) > 0)
+            fail_msg("%s: %s", flags[i], json_dumps(json_object_get(o, "findings"), 0));
+        CHECK_NEAR(number(o, "replay_fidelity"), 1, 0.02);
+        json_decref(o);
+    }
+}
+
+TEST(of_two_faults_both_are_among_the_first_three)
+{
+    static const struct { const char *flags, *inject, *one, *two; } pairs[] = {
+        { DP, "slow_compute=1.4@1,comm_bw=80MB/s", "B1", "C4" },
+        { DP, "loader_spin=1200ms@4,phi_override=0.7@1", "D1", "K4" },
+        { PIPELINE, "stage_skew=1", "B4", "B5" },
+    };
+    for (i64 i = 0; i < COUNT_OF(pairs); i++) {
+        json_t *o = diagnose(pairs[i].flags, pairs[i].inject);
+        json_t *all = json_object_get(o, "findings");
+        int found = 0;
+        for (size_t k = 0; k < 3 && k < json_array_size(all); k++) {
+            const char *id = json_string_value(json_object_get(json_array_get(all, k), "id"));
+            found += strcmp(id, pairs[i].one) == 0 || strcmp(id, pairs[i].two) == 0;
+        }
+        if (found != 2)
+            fail_msg("%s: %s", pairs[i].inject, json_dumps(all, JSON_REAL_PRECISION(4)));
+        json_decref(o);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ONE(a_known_fault_is_named_first_with_its_place_and_what_it_costs),
+        ONE(runs_without_a_fault_have_no_finding),
+        ONE(of_two_faults_both_are_among_the_first_three),
+    };
+    return cmocka_run_group_tests(tests, prepare, NULL);
+}
