@@ -105,6 +105,7 @@ struct measure_op {
     double calls, seconds, median_s; /* per step; per step; of one call */
     double flops, model_flops, bytes; /* per step */
     double roofline_s;       /* per step, at the machine's ceilings */
+    double skewed_s;         /* per step: a task's time less the mean of its threads' */
     double alone_s, beside_s; /* median of a call with no other lane busy; with one */
     double alone_calls, beside_calls;
 };

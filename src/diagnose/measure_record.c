@@ -341,6 +341,14 @@ static i64 beside(const struct measure_calls *c, int rank, i64 begin, i64 end, i
     return covered;
 }
 
+/* Share of a task's time that its threads did not work for, on average, when it was looked at and
+ * they were not kept from their processors. */
+static double skew_of(const struct record_span *s)
+{
+    double balance = span_balance(s->detail), on_cpu = span_on_cpu(s->detail);
+    return balance > 0 && !(on_cpu > 0 && on_cpu < 0.9) ? 1 - balance : 0;
+}
+
 static void add_task(struct gather *g, struct table_time *times, const struct record_span *s,
                      i64 covered)
 {
@@ -353,6 +361,7 @@ static void add_task(struct gather *g, struct table_time *times, const struct re
     sum->op.model_flops += t->model_flops;
     sum->op.bytes += t->read_bytes + t->written_bytes;
     sum->op.roofline_s += roofline(g->m, t);
+    sum->op.skewed_s += s_of(took) * skew_of(s);
     keep(&sum->seconds, s_of(took), g->a);
     struct task_time *own = &times->tasks[s->task_id];
     if (covered == 0) {
@@ -618,7 +627,7 @@ static void settle_ops(struct gather *g)
     for (i64 i = 0; i < g->n_ops; i++) {
         struct measure_op o = g->ops[i].op;
         double *sums[] = { &o.calls, &o.seconds, &o.flops, &o.model_flops, &o.bytes, &o.roofline_s,
-                           &o.alone_calls };
+                           &o.alone_calls, &o.skewed_s };
         if (o.calls == 0)
             continue;
         if (o.beside_calls > 0) {

@@ -39,6 +39,30 @@ static bool look_oversubscribed(const struct measure *m, const struct rule_limit
     return true;
 }
 
+/* The op whose threads wait most for the last of them. */
+static bool look_skewed(const struct measure *m, const struct rule_limit *limit,
+                        struct finding *f)
+{
+    const struct measure_op *worst = NULL;
+    for (i64 i = 0; i < m->n_ops; i++)
+        if (m->ops[i].skewed_s >= m->theta && (!worst || m->ops[i].skewed_s > worst->skewed_s))
+            worst = &m->ops[i];
+    if (!worst || !(worst->skewed_s > (1 - limit[0].value) * worst->seconds))
+        return false;
+    snprintf(f->place.op, sizeof f->place.op, "%s", worst->name);
+    rule_evidence(f, "of %.1f ms in %s a step, its threads work for %.0f %% on average: the others "
+                  "wait for the last one", 1e3 * worst->seconds, worst->name,
+                  100 * (1 - worst->skewed_s / worst->seconds));
+    rule_reject(f, "H8", "the threads were on their processors while they worked");
+    rule_edit(f, EDIT_COMPUTE, 1 - worst->skewed_s / worst->seconds);
+    f->edit.phase = worst->phase;
+    rule_gain(m, f, worst->skewed_s, worst->skewed_s, 0.25);
+    rule_fix(f, "a --train.batch whose rows the threads can share out evenly, or fewer "
+                "--train.threads; if one thread does it all, its kernel is not parallel");
+    rule_confirm(f, "headway train RECIPE --train.batch %lld", (long long)(2 * m->config.batch));
+    return true;
+}
+
 /* By quota. */
 static double held_back(const struct measure_rank *r, double least)
 {
@@ -238,6 +262,9 @@ const struct rule rules_kernel[] = {
       { { 1, "threads per processor", "one each is all that can run" },
         { 0.9, "share of their ready time that they run", "above it they do not disturb each "
           "other, however many" } } },
+    { "K2", "threads wait for one of them", look_skewed,
+      { { 0.85, "mean of the threads' work over the longest",
+          "parts of unequal size are within a seventh" } } },
     { "K4", "a processor is held back", look_throttled,
       { { 0.95, "of its clock at the start", "clocks of a quiet machine wander by 3 %" },
         { 0.5, "of the loss that another rank has too", "less: it is this rank's" } } },
