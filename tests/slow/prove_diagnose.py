@@ -358,7 +358,9 @@ def collect(trials):
 HEAD = """# Is the diagnosis right?
 
 Made by `./run prove-diagnose`: runs that were slowed down in a known way, and what
-`headway diagnose` says of them.
+`headway diagnose` says of them. Runs on a computed clock have no noise, so this is how well causes
+are told apart and priced, not how well in noise; `--real` adds runs of one and two real ranks,
+which want a machine that does nothing else.
 """
 
 
