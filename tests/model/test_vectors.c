@@ -283,9 +283,9 @@ TEST(losses_of_the_router_and_their_gradients_equal_those_of_transformers)
         CHECK_NEAR(one_step(&f, 0), *(const double *)data_of(&f.expect, "loss"), 2e-6);
         compare_gradients(&f, backends[k], "aux.grad.", 1e-5);
         const double *want = data_of(&f.expect, "aux.losses"), *load = f.io.load->data;
-        i64 E = f.spec.experts, sparse = f.io.load->dim[0];
+        i64 E = f.spec.experts, sparse = f.io.load->dim[0], columns = f.io.load->dim[1];
         double got[2] = { 0, 0 }, tokens = 0;
-        for (i64 i = 0; i < sparse; i++, load += E + 2) {
+        for (i64 i = 0; i < sparse; i++, load += columns) {
             got[0] += load[E] / (double)(B * sparse);
             got[1] += load[E + 1] / (double)(R * sparse);
             for (i64 e = 0; e < E; e++)
