@@ -168,6 +168,8 @@ int diagnosis_open(struct diagnosis *d, const char *folder, const struct measure
     rc = judge(d);
     if (rc < 0)
         diagnosis_close(d);
+    else
+        findings_name_run(&d->findings, folder, d->measure->n_ranks);
     return rc;
 }
 

@@ -130,6 +130,41 @@ void findings_make(struct findings *out, const struct measure *m,
     qsort(out->at, (size_t)out->n, sizeof out->at[0], by_gain);
 }
 
+/* --- commands ---------------------------------------------------------------------- */
+
+/* text with every `word` replaced, unless that would not fit. */
+static void put_in_place(char text[FINDING_TEXT], const char *word, const char *instead)
+{
+    struct text out = { 0 };
+    const char *from = text, *at;
+    while ((at = strstr(from, word)) != NULL) {
+        text_add_bytes(&out, from, at - from);
+        text_add(&out, instead);
+        from = at + strlen(word);
+    }
+    text_add(&out, from);
+    if (from != text && out.length < FINDING_TEXT)
+        memcpy(text, out.data, (size_t)out.length + 1);
+    text_fini(&out);
+}
+
+void findings_name_run(struct findings *f, const char *folder, i64 ranks)
+{
+    char trial[FINDING_TEXT], again[FINDING_TEXT], recipe[FINDING_TEXT], beside[40] = "";
+    if (ranks > 1)
+        snprintf(beside, sizeof beside, " --ranks %lld", (long long)ranks);
+    int n = snprintf(trial, sizeof trial, "headway train %s/recipe.yaml%s --measure --train.steps 40 "
+                     "--run.name confirm", folder, beside);
+    snprintf(again, sizeof again, "headway train %s/recipe.yaml%s", folder, beside);
+    snprintf(recipe, sizeof recipe, "%s/recipe.yaml", folder);
+    for (int i = 0; i < f->n && n < FINDING_TEXT; i++) {
+        put_in_place(f->at[i].confirm, "headway train RECIPE", trial);
+        put_in_place(f->at[i].confirm, "RECIPE", recipe);
+        put_in_place(f->at[i].confirm, "RUN", folder);
+        put_in_place(f->at[i].fix, "headway train RECIPE", again);
+    }
+}
+
 /* --- telling ---------------------------------------------------------------------- */
 
 void finding_place_text(const struct finding_place *p, struct text *out)

@@ -81,6 +81,10 @@ struct finding_replay {
 void findings_make(struct findings *out, const struct measure *m,
                    const struct finding_replay *replay);
 
+/* Commands of fixes and confirmations name RECIPE and RUN; here they become this run's: its folder's
+ * own recipe, for some steps that save nothing, on as many ranks. What gets too long stays as it is. */
+void findings_name_run(struct findings *f, const char *folder, i64 ranks);
+
 /* For people: the findings, or the sentence that there is none above theta. */
 void findings_text(const struct findings *f, const struct measure *m, struct text *out);
 /* As the value of a key: an array. */

@@ -109,7 +109,7 @@ static bool look_slow_rank(const struct measure *m, const struct rule_limit *lim
     rule_gain(m, f, lost, e.mean, 0.2);
     rule_fix(f, "give rank %d (%s) another host, or leave it out; if it must stay: --layout.stages "
                 "or fewer rows for it", k->rank, k->host[0] ? k->host : "its host");
-    rule_confirm(f, "headway machine --measure on %s", k->host[0] ? k->host : "its host");
+    rule_confirm(f, "headway machine --again on %s", k->host[0] ? k->host : "its host");
     return true;
 }
 
@@ -159,7 +159,7 @@ static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
     rule_gain(m, f, lost, lost, 0.35);
     rule_fix(f, "cores of their own for the ranks (taskset, cpuset), a quiet system, or fewer "
                 "meetings: --train.accumulate %lld", (long long)(2 * m->config.accumulate));
-    rule_confirm(f, "headway machine --measure --repeat says how much this host varies");
+    rule_confirm(f, "headway machine --again, some times: how much this host varies");
     return true;
 }
 

@@ -142,7 +142,7 @@ static bool look_one_link(const struct measure *m, const struct rule_limit *limi
     rule_fix(f, "replace or route around the link between ranks %d and %d (%s and %s); until then "
                 "leave one of the two hosts out", slow->a, slow->b, m->ranks[slow->a].host,
              m->ranks[slow->b].host);
-    rule_confirm(f, "headway comm check between these two hosts");
+    rule_confirm(f, "mpirun -n 2 headway comm, on these two hosts");
     return true;
 }
 
@@ -169,7 +169,7 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
     rule_gain(m, f, stood(l), gain, 0.3);
     rule_fix(f, "a faster link (%s), or fewer bytes over it: --train.accumulate %lld", l->axis,
              (long long)(2 * m->config.accumulate));
-    rule_confirm(f, "headway comm bench on the same hosts");
+    rule_confirm(f, "mpirun headway comm, on the same hosts");
     return true;
 }
 
@@ -195,7 +195,7 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
     rule_fix(f, "the network's delay (route, interrupt moderation, busy polling), or fewer "
                 "exchanges: "
                 "--train.accumulate %lld", (long long)(2 * m->config.accumulate));
-    rule_confirm(f, "headway comm bench on the same hosts");
+    rule_confirm(f, "mpirun headway comm, on the same hosts");
     return true;
 }
 

@@ -113,7 +113,7 @@ static bool look_throttled(const struct measure *m, const struct rule_limit *lim
             rule_reject(f, "H8", "its threads are on a processor for %.0f %% of the time that they "
                         "are ready", 100 * k->on_cpu);
         rule_fix(f, "cooling, power cap or clock governor of that host; other ranks do not help");
-        rule_confirm(f, "headway machine --measure on that host, now and when it is cool");
+        rule_confirm(f, "headway machine --again on that host, now and when it is cool");
         rule_edit(f, EDIT_COMPUTE, k->clock);
     }
     rule_gain(m, f, most, most, 0.25);

@@ -566,7 +566,24 @@ TEST(findings_are_json_that_reads_back)
     arena_fini(&a);
 }
 
-TEST_MAIN(ONE(every_planted_fault_is_named_first_with_place_and_cost),
+TEST(commands_can_be_pasted_and_what_is_too_long_stays)
+{
+    static struct findings f = { .n = 2 };
+    char folder[2 * FINDING_TEXT];
+    snprintf(f.at[0].confirm, FINDING_TEXT, "headway train RECIPE --layout.zero 1");
+    snprintf(f.at[1].confirm, FINDING_TEXT, "headway diagnose RUN --steps 3-9");
+    memset(folder, 'x', sizeof folder);
+    folder[sizeof folder - 1] = '\0';
+    findings_name_run(&f, folder, 2);
+    CHECK_STR(f.at[0].confirm, "headway train RECIPE --layout.zero 1");
+    findings_name_run(&f, "runs/a", 2);
+    CHECK_STR(f.at[0].confirm, "headway train runs/a/recipe.yaml --ranks 2 --measure "
+                               "--train.steps 40 --run.name confirm --layout.zero 1");
+    CHECK_STR(f.at[1].confirm, "headway diagnose runs/a --steps 3-9");
+}
+
+TEST_MAIN(ONE(commands_can_be_pasted_and_what_is_too_long_stays),
+          ONE(every_planted_fault_is_named_first_with_place_and_cost),
           ONE(every_rule_is_planted_and_says_why_its_numbers_are_what_they_are),
           ONE(healthy_runs_of_any_size_have_no_finding),
           ONE(a_run_of_which_nothing_was_measured_has_no_finding),
