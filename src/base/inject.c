@@ -316,6 +316,16 @@ int inject_read(struct inject *out, const char *const *texts, i64 n, const char 
     return OK;
 }
 
+int inject_check_ranks(const struct inject *x, i64 ranks)
+{
+    for (int i = 0; i < x->n; i++)
+        if (x->faults[i].first_rank >= ranks)
+            return err_set(ERR_CONFIG, "run.inject (--inject): there is no rank %lld to disturb; the "
+                           "run has %lld, counted from 0", (long long)x->faults[i].first_rank,
+                           (long long)ranks);
+    return OK;
+}
+
 void inject_begin(struct inject *x, i64 rank, u64 seed)
 {
     x->rank = rank;

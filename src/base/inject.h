@@ -87,6 +87,9 @@ struct inject {
 int inject_parse(struct inject_fault *out, const char *text, const char *where);
 /* A list of them, as an option's texts are split: "delay=..." goes on with what came before. */
 int inject_read(struct inject *out, const char *const *texts, i64 n, const char *where);
+/* ERR_CONFIG when one is meant for a rank that a run of so many does not have: it would disturb
+ * nothing. */
+int inject_check_ranks(const struct inject *x, i64 ranks);
 /* All that concerns this rank from now on. */
 void inject_begin(struct inject *x, i64 rank, u64 seed);
 

@@ -134,7 +134,15 @@ struct display {
     struct train_status last;
     struct live *live; /* NULL: one line is enough */
     struct live_judge *judge;
+    const char *backend;
+    bool in_bf16;
 };
+
+static double peak_of(void *context, int threads)
+{
+    const struct display *d = context;
+    return machine_peak_flops(d->backend, threads, d->in_bf16);
+}
 
 static void show_preparing(void *context, double fraction, const char *what)
 {
@@ -299,15 +307,17 @@ static int train_on(struct comm *comm, void *context)
         .layout = &o.layout, .choose_layout = o.choose, .comm = comm,
         .resume = flags->resume, .dry_run = flags->dry_run, .measure = flags->measure,
         .backend = o.backend, .sleep = flags->compute == COMPUTE_NONE ? &sleep : NULL,
-        .hooks = { &display, show_status, show_preparing, &stop_ns, flags->grace, 0 },
+        .hooks = { .context = &display, .progress = show_status, .preparing = show_preparing,
+                   .stop_ns = &stop_ns, .grace = flags->grace },
     };
     bool leads = comm->rank == 0;
-    if (leads && request.sleep)
+    display.backend = o.backend;
+    display.in_bf16 = o.config.train.precision == PRECISION_BF16;
+    if (request.sleep)
         request.hooks.peak_flops = sleep.flops_per_s;
-    else if (leads)
-        request.hooks.peak_flops = machine_peak_flops(
-            o.backend, o.config.train.threads, o.config.train.precision == PRECISION_BF16);
     else
+        request.hooks.peak_of = peak_of;
+    if (!leads)
         be_quiet(v->terminal);
     catch_signals();
     rc = session_open(&session, &request);

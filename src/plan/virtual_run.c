@@ -445,6 +445,7 @@ static int open_ranks(struct virtual_loop *l)
     struct inject all;
     TRY(inject_read(&all, c->run.inject.at, c->run.inject.count, NULL));
     TRY(check(l->q, &all));
+    TRY(inject_check_ranks(&all, layout_ranks(layout)));
     l->steps = schedule_steps(c);
     l->ahead = c->data.prefetch;
     l->threads = c->data.threads;

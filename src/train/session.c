@@ -306,6 +306,8 @@ static int open_parts(struct session *s)
         name_checkpoints(s);
     TRY(session_place(s));
     int threads = s->request.sleep ? 1 : session_threads(s);
+    if (session_leads(s) && s->request.hooks.peak_of)
+        s->request.hooks.peak_flops = s->request.hooks.peak_of(s->request.hooks.context, threads);
     TRY(engine_init(&s->engine, s->request.backend, threads, c->trace.ring));
     TRY(open_sleeper(s));
     TRY(session_open_inject(s));

@@ -56,7 +56,11 @@ struct train_hooks {
      * `grace` seconds of it; else it is left after a micro-batch, for the resumed run. */
     const atomic_ullong *stop_ns;
     double grace;
-    double peak_flops;                 /* of this machine in the run's precision; 0: unknown */
+    /* FLOP/s of so many threads of this machine in the run's precision, what MFU is taken from; 0:
+     * unknown. Asked once, by the leading rank, when it knows how many threads a rank has. May be
+     * NULL: then it is peak_flops. */
+    double (*peak_of)(void *context, int threads);
+    double peak_flops; /* of one rank */
 };
 
 struct train_request {

@@ -35,6 +35,7 @@ int session_open_inject(struct session *s)
     const struct option_strings *texts = &s->config->run.inject;
     TRY(inject_read(&s->inject, texts->at, texts->count,
                     texts->count ? recipe_where(s->request.recipe, "run.inject") : NULL));
+    TRY(inject_check_ranks(&s->inject, s->mesh.world ? s->mesh.world->n : 1));
     inject_begin(&s->inject, s->mesh.rank, (u64)s->config->train.seed);
     if (s->inject.kinds == 0)
         return OK;

@@ -5,6 +5,8 @@
 #include <string.h>
 
 static const char *const objective_names[] = { "tokens/s", "time to loss", "tokens per joule" };
+static const char *const saved_names[] = { "time per token", "time to the same loss",
+                                           "energy per token" };
 static const char *const fate_names[] = { "tried", "impossible", "not tried", "not tried", "failed",
                                           "refused" };
 
@@ -38,8 +40,8 @@ void tune_text(const struct tune_outcome *o, enum tune_objective objective, stru
 {
     text_printf(out, "as it is: %.4g s a step, %.0f tokens/s, noise %.1f %%; trials of %lld steps\n",
                 o->base_step_s, o->base_tokens_per_s, 100 * o->noise, (long long)o->steps);
-    text_printf(out, "gain in %s:%*s predicted  measured\n", objective_names[objective],
-                (int)(33 - strlen(objective_names[objective])), "");
+    text_printf(out, "%s saved:%*s predicted  measured\n", saved_names[objective],
+                (int)(39 - strlen(saved_names[objective])), "");
     for (int i = 0; i < o->n; i++)
         add_row(&o->rows[i], out);
     if (o->winner >= 0)

@@ -149,7 +149,17 @@ TEST(rows_are_cut_into_documents_by_zipfs_law)
     CHECK_NEAR(whole, 1543, 124);
 }
 
-TEST_MAIN(ONE(values_have_units_and_faults_have_ranks_and_steps), ONE(what_is_wrong_is_said),
+TEST(a_rank_that_there_is_not_is_refused)
+{
+    static struct inject x;
+    const char *texts[] = { "slow_compute=2@1" };
+    CHECK_OK(inject_read(&x, texts, 1, NULL));
+    CHECK_OK(inject_check_ranks(&x, 2));
+    CHECK_FAILS(inject_check_ranks(&x, 1), ERR_CONFIG, "no rank 1");
+}
+
+TEST_MAIN(ONE(a_rank_that_there_is_not_is_refused),
+          ONE(values_have_units_and_faults_have_ranks_and_steps), ONE(what_is_wrong_is_said),
           ONE(a_list_may_have_been_cut_at_the_comma_of_an_op),
           ONE(faults_hold_for_their_ranks_and_steps_only), ONE(jitter_is_half_normal_and_repeats),
           ONE(a_slow_link_is_met_by_its_neighbours_in_the_ring),

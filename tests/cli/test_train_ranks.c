@@ -1,4 +1,5 @@
 /* Runs that several processes share, through the program itself. */
+#include "base/sys.h"
 #include "cli/program.h"
 #include "test.h"
 
@@ -41,6 +42,27 @@ TEST(two_and_four_ranks_train_what_one_does)
     CHECK(one > 1);
     if (fabs(two - one) > 1e-5 || fabs(four - one) > 1e-5)
         fail_msg("losses after six steps: %.9f, two ranks %.9f, four %.9f", one, two, four);
+}
+
+static double peak_of(const char *run)
+{
+    char line[300];
+    snprintf(line, sizeof line, "cat $D/runs/%s/manifest.json | tr -d ' \n' | "
+             "sed 's/.*\"peak_flops\":\\([0-9.e+]*\\).*/\\1/'", run);
+    return atof(shell(line, 0));
+}
+
+/* Two ranks share this machine's cores: each is measured by its own. */
+TEST(the_peak_is_that_of_a_ranks_own_threads)
+{
+    if (sys_cpu_count() < 2)
+        skip();
+    shell(TRAIN "--set run.name=all --set train.threads=0 --measure", 0);
+    shell(TRAIN "--set run.name=shared --set train.threads=0 --measure --ranks 2 --layout dp=2", 0);
+    double all = peak_of("all"), shared = peak_of("shared");
+    CHECK(all > 0);
+    if (!(shared > 0.3 * all && shared < 0.8 * all))
+        fail_msg("peak of one process %g, of each of two ranks %g", all, shared);
 }
 
 /* All weights and moments of the last checkpoint, as one hash. */
@@ -228,6 +250,7 @@ TEST(ranks_get_cores_of_their_own_and_are_timed)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        ONE(the_peak_is_that_of_a_ranks_own_threads),
         ONE(two_and_four_ranks_train_what_one_does),
         ONE(a_run_of_two_ranks_repeats_and_resumes_to_the_bit),
         ONE(ranks_along_cp_train_to_the_bits_of_one),
