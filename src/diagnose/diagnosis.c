@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/sys.h"
+#include "diagnose/times.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -95,6 +96,8 @@ static void note_unknown(struct diagnosis *d)
     if (!(m->ceilings.used > 0) || !(m->ceilings.memory_bytes_per_s > 0))
         note(d, "this machine's ceilings are not known (headway machine measures them): products' "
              "shape and precision are not judged");
+    if (m->left_out > 0 && m->missing == 0)
+        note(d, "in %lld steps ranks are missing: those are left out", (long long)m->left_out);
     bool based = m->n_lanes == 0;
     for (i64 i = 0; i < m->n_lanes; i++)
         based |= m->lanes[i].base_bytes_per_s > 0;
@@ -140,7 +143,7 @@ static int judge(struct diagnosis *d)
     d->fidelity = whatif_fidelity(w);
     d->ladder = *whatif_ladder(w);
     take_path(d, whatif_critical(w));
-    if (fabs(d->fidelity - 1) <= DAG_GATE)
+    if (fabs(d->fidelity - 1) <= DAG_GATE && d->measure->missing == 0)
         take_losses(d->measure, &d->ladder);
     findings_make(&d->findings, d->measure, &replay);
     whatif_free(w);
@@ -188,34 +191,7 @@ static void put_share(const struct measure *m, struct text *out, const char *wha
                     100 * seconds / m->step.mean);
 }
 
-static double mean_over_ranks(const struct measure *m, const double *(*series)(
-                                                           const struct measure_rank *r, int k),
-                              int k)
-{
-    double sum = 0, n = 0;
-    for (i64 r = 0; r < m->n_ranks; r++) {
-        double x = measure_mean(m, series(&m->ranks[r], k));
-        sum += isfinite(x) ? x : 0;
-        n += isfinite(x);
-    }
-    return n > 0 ? sum / n : NAN;
-}
-
-enum { TIMES = 8, TOLD = 8 };
-
-static const char *const time_names[TIMES] = {
-    "computing", "waiting for data", "waiting for ranks", "waiting for bytes", "logging",
-    "evaluating", "saving checkpoints", "between these",
-};
-static const char *const time_keys[TIMES] = {
-    "compute_s", "data_s", "wait_s", "transfer_s", "log_s", "eval_s", "checkpoint_s", "gap_s",
-};
-
-static const double *time_series(const struct measure_rank *r, int k)
-{
-    const double *first[] = { r->compute, r->data, r->wait, r->transfer };
-    return k < 4 ? first[k] : r->gap[k - 4];
-}
+enum { TOLD = 8 };
 
 static void put_times(const struct measure *m, struct text *out)
 {
@@ -224,7 +200,7 @@ static void put_times(const struct measure *m, struct text *out)
                 "mean rank:\n", 1e3 * m->step.mean, 1e3 * m->step.median, 1e3 * m->step.sigma,
                 (long long)m->n_steps, (long long)m->first_step + 1);
     for (int k = 0; k < TIMES; k++)
-        put_share(m, out, time_names[k], mean_over_ranks(m, time_series, k));
+        put_share(m, out, times_name(m, (enum times_class)k), times_mean(m, (enum times_class)k));
 }
 
 static void put_ops(const struct measure *m, struct text *out)
@@ -290,9 +266,22 @@ static void put_ladder(const struct diagnosis *d, struct text *out)
     text_fini(&line);
 }
 
+static void put_missing(const struct measure *m, struct text *out)
+{
+    char text[256];
+    if (m->missing == 0)
+        return;
+    snprintf(text, sizeof text, "The record lacks %lld of %lld ranks: whether the others wait for "
+             "ranks or for bytes is not told apart, and kinds B, C and K14 are not judged.",
+             (long long)m->missing, (long long)m->n_ranks);
+    text_wrap(out, text, 0, 0, 98);
+    text_add(out, "\n\n");
+}
+
 void diagnosis_text(const struct diagnosis *d, struct text *out)
 {
     const struct measure *m = d->measure;
+    put_missing(m, out);
     if (m->n_steps > 0 || d->findings.n > 0)
         findings_text(&d->findings, m, out);
     if (m->n_steps > 0) {
@@ -354,6 +343,19 @@ static void put_lanes(const struct measure *m, struct json *j)
     json_end(j);
 }
 
+/* Per class of time that no finding accounts for: seconds a step, under the keys of times. */
+static void put_unexplained(const struct diagnosis *d, struct json *j)
+{
+    json_key(j, "unexplained");
+    json_begin_object(j);
+    for (int k = 0; k < TIMES; k++) {
+        double s = times_unexplained(d->measure, &d->findings, (enum times_class)k);
+        if (s > 0)
+            json_put_double(j, times_key(d->measure, (enum times_class)k), s);
+    }
+    json_end(j);
+}
+
 void diagnosis_json(const struct diagnosis *d, struct json *j)
 {
     const struct measure *m = d->measure;
@@ -361,6 +363,7 @@ void diagnosis_json(const struct diagnosis *d, struct json *j)
     json_put_int(j, "schema", 1);
     json_put_bool(j, "running", d->running);
     json_put_int(j, "ranks", m->n_ranks);
+    json_put_int(j, "missing_ranks", m->missing);
     json_put_int(j, "steps", m->n_steps);
     json_put_int(j, "first_step", m->first_step + 1);
     json_put_double(j, "step_s", m->step.mean);
@@ -370,8 +373,9 @@ void diagnosis_json(const struct diagnosis *d, struct json *j)
     json_key(j, "times");
     json_begin_object(j);
     for (int k = 0; k < TIMES; k++)
-        json_put_double(j, time_keys[k], mean_over_ranks(m, time_series, k));
+        json_put_double(j, times_key(m, (enum times_class)k), times_mean(m, (enum times_class)k));
     json_end(j);
+    put_unexplained(d, j);
     json_put_double(j, "loader_bytes", most_loaded(m));
     put_factors(d, j);
     json_put_double(j, "replay_fidelity", d->fidelity);

@@ -1,6 +1,7 @@
 #include "diagnose/findings.h"
 
 #include "diagnose/rule.h"
+#include "diagnose/times.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -111,6 +112,12 @@ static int by_gain(const void *a, const void *b)
     return (x->gain < y->gain) - (x->gain > y->gain);
 }
 
+/* Who is late, and whether bytes or ranks are waited for, cannot be told while some are missing. */
+static bool needs_all_ranks(const struct rule *family, const struct rule *r)
+{
+    return family == rules_comm || family == rules_balance || strcmp(r->id, "K14") == 0;
+}
+
 void findings_make(struct findings *out, const struct measure *m,
                    const struct finding_replay *replay)
 {
@@ -119,6 +126,8 @@ void findings_make(struct findings *out, const struct measure *m,
         for (const struct rule *r = rule_families[k]; r->look; r++) {
             if (!(m->theta > 0) && rule_families[k] != rules_run)
                 break; /* not one step was measured */
+            if (m->missing > 0 && needs_all_ranks(rule_families[k], r))
+                continue;
             struct finding *f = &out->at[out->n];
             *f = (struct finding){ .title = r->title, .place = { -1, -1, -1, -1, "", "", -1, -1 } };
             snprintf(f->id, sizeof f->id, "%s", r->id);
@@ -229,15 +238,30 @@ static void put_finding(const struct finding *f, int number, struct text *out)
     text_add(out, "\n");
 }
 
+/* "no kind that is known matches, yet ..." for each class of time that nothing accounts for. */
+static bool put_unexplained(const struct findings *f, const struct measure *m, struct text *out)
+{
+    bool any = false;
+    for (int k = 0; k < TIMES; k++) {
+        double s = times_unexplained(m, f, (enum times_class)k);
+        if (s == 0)
+            continue;
+        text_printf(out, "No kind that is known%s matches, yet %.2f ms (%.1f %%) of %s is "
+                         "unexplained.\n", f->n > 0 ? " further" : "", 1e3 * s,
+                    100 * s / m->step.mean, times_name(m, (enum times_class)k));
+        any = true;
+    }
+    return any;
+}
+
 void findings_text(const struct findings *f, const struct measure *m, struct text *out)
 {
-    if (f->n == 0)
-        text_printf(out, "No finding above %.2f ms a step (%.1f %%; three standard errors of "
-                         "the step "
-                    "are %.2f ms, over %lld steps).\n", 1e3 * m->theta,
-                    100 * m->theta / m->step.mean, 3e3 * m->step.se, (long long)m->n_steps);
     for (int i = 0; i < f->n; i++)
         put_finding(&f->at[i], i + 1, out);
+    if (!put_unexplained(f, m, out) && f->n == 0)
+        text_printf(out, "No finding above %.2f ms a step (%.1f %%; three standard errors of "
+                         "the step are %.2f ms, over %lld steps).\n", 1e3 * m->theta,
+                    100 * m->theta / m->step.mean, 3e3 * m->step.se, (long long)m->n_steps);
 }
 
 static void put_number(struct json *j, const char *key, int value)

@@ -85,7 +85,8 @@ void findings_make(struct findings *out, const struct measure *m,
  * own recipe, for some steps that save nothing, on as many ranks. What gets too long stays as it is. */
 void findings_name_run(struct findings *f, const char *folder, i64 ranks);
 
-/* For people: the findings, or the sentence that there is none above theta. */
+/* For people: the findings and what no finding accounts for, or the sentence that there is none
+ * above theta. */
 void findings_text(const struct findings *f, const struct measure *m, struct text *out);
 /* As the value of a key: an array. */
 void findings_json(const struct findings *f, struct json *j);

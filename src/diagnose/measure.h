@@ -74,8 +74,8 @@ struct measure_rank {
     double *compute;   /* the compute lane computes */
     double *data;      /* it waits for the loader */
     double *gap[HOST_KINDS]; /* it stands still for the host: no task, no wait */
-    double *wait;      /* for a rank that has not come yet */
-    double *transfer;  /* for bytes on their way, that nothing hid */
+    double *wait;      /* for a rank that has not come yet; where ranks are missing, for bytes too */
+    double *transfer;  /* for bytes on their way, that nothing hid; NaN where ranks are missing */
     double *work;      /* FLOPs that its rows need, from their lengths; NULL: not known */
     double last_share; /* of the meetings with others, those at which it came last */
     /* Of the loader, per step's batch. */
@@ -195,6 +195,8 @@ struct measure {
     double run_s, start_s; /* of the whole run; of it before the first step */
     bool ended;           /* the run says so itself */
     double silent_s;      /* since anything was written; NaN: it ended */
+    i64 missing;          /* ranks without spans in the steps that were measured */
+    i64 left_out;         /* steps in which ranks are missing, and which others stand for */
     i64 behind_rank;      /* which rank has made the fewest calls, when they differ; -1 */
     i64 calls_behind;
 };

@@ -88,16 +88,20 @@ struct chosen {
     i64 from, n; /* indices in r->steps */
 };
 
-/* The newest steps in the range that follow each other: what a trigger kept is unlike them. */
-static struct chosen choose(const struct record *r, const struct measure_range *range)
+/* The newest steps in the range that can be read, as the ladder takes them, but for those of old
+ * that a trigger kept: they are unlike the others. Damage in their midst costs what is damaged. */
+static struct chosen choose(struct record *r, const struct measure_range *range)
 {
     struct chosen c = { 0, 0 };
+    struct record_step s = { 0 };
     i64 most = range->most > 0 ? range->most : MOST_STEPS, end = r->n_steps;
-    while (end > 0 && range->last >= 0 && r->steps[end - 1] > range->last)
+    while (end > 0 && ((range->last >= 0 && r->steps[end - 1] > range->last) ||
+                       record_step(r, r->steps[end - 1], &s) < 0))
         end--;
+    record_step_free(&s);
     i64 begin = end;
     while (begin > 0 && end - begin < most && r->steps[begin - 1] >= range->first &&
-           (begin == end || r->steps[begin - 1] == r->steps[begin] - 1))
+           (begin == end || !record_step_kept(r, begin - 1)))
         begin--;
     const struct record_part *part = NULL;
     for (int i = 0; i < r->n_parts; i++)
@@ -108,6 +112,23 @@ static struct chosen choose(const struct record *r, const struct measure_range *
     c.from = begin;
     c.n = end - begin;
     return c;
+}
+
+/* That nothing was recorded of the steps that are wanted is another matter than a damaged record. */
+static int check_range(const struct record *r, const struct measure_range *range)
+{
+    for (i64 i = 0; i < r->n_steps; i++)
+        if (r->steps[i] >= range->first && (range->last < 0 || r->steps[i] <= range->last))
+            return OK;
+    if (r->n_steps == 0 || (range->first == 0 && range->last < 0))
+        return OK; /* the whole run was asked for */
+    if (range->last < 0)
+        return err_set(ERR_CONFIG, "the run has no steps from %lld on: steps %lld to %lld are "
+                       "recorded", (long long)range->first + 1, (long long)r->steps[0] + 1,
+                       (long long)r->steps[r->n_steps - 1] + 1);
+    return err_set(ERR_CONFIG, "the run has no steps %lld-%lld: steps %lld to %lld are recorded",
+                   (long long)range->first + 1, (long long)range->last + 1,
+                   (long long)r->steps[0] + 1, (long long)r->steps[r->n_steps - 1] + 1);
 }
 
 /* --- one rank's time -------------------------------------------------------------- */
@@ -845,36 +866,70 @@ static struct gather *gather_new(struct record *r, i64 ranks, i64 steps, struct 
     return g;
 }
 
-int measure_record(struct measure **out, struct record *r, const char *folder,
-                   const struct measure_range *range, struct arena *a)
+/* Whole steps suffice when there are so many; with fewer, those that lack ranks count too. */
+enum { ENOUGH_WHOLE = 5 };
+
+/* Adds the chosen steps; those without all ranks only if `any` says so. */
+static int add_steps(struct gather *g, struct chosen c, const struct record_part *part, bool any)
 {
-    struct chosen c = choose(r, range);
     struct record_step s = { 0 };
     i64 taken = 0;
-    const struct record_part *part = &r->parts[r->n_parts - 1];
-    for (int i = 0; c.n > 0 && i < r->n_parts; i++)
-        if (r->parts[i].last_step >= r->steps[c.from + c.n - 1])
-            part = &r->parts[i];
-    struct gather *g = gather_new(r, part->ranks, c.n, a);
-    take_heads(g, part);
     for (i64 i = 0; i < c.n; i++) {
-        int rc = record_step(r, r->steps[c.from + i], &s);
+        int rc = record_step(g->r, g->r->steps[c.from + i], &s);
         if (rc == ERR_LIMIT) {
             record_step_free(&s);
             return rc;
         }
         if (rc < 0 || s.n_ranks != part->ranks)
             continue; /* a damaged step: the record says so */
+        if (s.missing > 0 && !any) {
+            g->m->left_out++;
+            continue;
+        }
         if (taken == 0) {
             g->m->first_step = s.step;
             take_times(g->m, part, &s);
         }
+        g->m->missing = i64_max(g->m->missing, s.missing);
         add_step(g, taken++, &s);
     }
     record_step_free(&s);
     g->m->n_steps = taken;
+    return OK;
+}
+
+/* Whom a rank waited for cannot be said when some of them are not there. */
+static void merge_waits(struct measure *m)
+{
+    m->n_lanes = m->n_links = 0;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        for (i64 i = 0; i < m->n_steps; i++) {
+            m->ranks[r].wait[i] += m->ranks[r].transfer[i];
+            m->ranks[r].transfer[i] = NAN;
+        }
+}
+
+int measure_record(struct measure **out, struct record *r, const char *folder,
+                   const struct measure_range *range, struct arena *a)
+{
+    TRY(check_range(r, range));
+    struct chosen c = choose(r, range);
+    const struct record_part *part = &r->parts[r->n_parts - 1];
+    for (int i = 0; c.n > 0 && i < r->n_parts; i++)
+        if (r->parts[i].last_step >= r->steps[c.from + c.n - 1])
+            part = &r->parts[i];
+    struct gather *g = gather_new(r, part->ranks, c.n, a);
+    take_heads(g, part);
+    TRY(add_steps(g, c, part, false));
+    if (g->m->n_steps < ENOUGH_WHOLE && g->m->left_out > 0) {
+        g = gather_new(r, part->ranks, c.n, a);
+        take_heads(g, part);
+        TRY(add_steps(g, c, part, true));
+    }
     measure_config(g->m, folder, a);
     settle_all(g, part);
+    if (g->m->missing > 0)
+        merge_waits(g->m);
     *out = g->m;
     return OK;
 }

@@ -739,10 +739,9 @@ static void read_rank(struct record *r, i64 from, i64 to, struct record_step *ou
     struct span *raw = arena_alloc(out->arena, bytes);
     struct record_span *spans = ARENA_ARRAY(out->arena, struct record_span, most);
     struct record_span *outers = ARENA_ARRAY(out->arena, struct record_span, most);
-    *k = (struct record_rank){ .head = h, .window_begin_ns = common_ns(r, h, e->head.begin_ns) };
+    *k = (struct record_rank){ .head = h };
     for (i64 i = from; i < to; i++, e++) {
         bool whole;
-        k->window_end_ns = common_ns(r, h, e->head.end_ns);
         k->incomplete |= (e->head.flags & RECORD_LOST) != 0;
         bool apart = e->head.table < (u32)h->n_tables && k->table &&
                      h->tables[e->head.table] != k->table;
@@ -755,6 +754,10 @@ static void read_rank(struct record *r, i64 from, i64 to, struct record_step *ou
         else if (whole)
             k->table = h->tables[e->head.table];
         k->incomplete |= !whole;
+        if (whole && k->window_end_ns == 0)
+            k->window_begin_ns = common_ns(r, h, e->head.begin_ns);
+        if (whole)
+            k->window_end_ns = common_ns(r, h, e->head.end_ns);
     }
     if (!k->table) { /* nothing of it is sound */
         *k = (struct record_rank){ 0 };
@@ -860,4 +863,13 @@ double record_step_seconds(const struct record *r, i64 index)
         longest = fmax(longest, sum);
     }
     return longest;
+}
+
+bool record_step_kept(const struct record *r, i64 index)
+{
+    const struct record_inside *x = r->inside;
+    for (i64 i = x->first[index]; i < x->first[index + 1]; i++)
+        if (!x->files[x->entries[i].file].kept)
+            return false;
+    return true;
 }

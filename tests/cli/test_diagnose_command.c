@@ -70,7 +70,8 @@ TEST(a_person_reads_the_findings_first_then_where_the_time_goes)
     CHECK(strstr(text, "A step takes "));
     CHECK(strstr(text, "computing"));
     CHECK(strstr(text, "linear"));
-    CHECK(strstr(text, " 1. ") == text || strstr(text, "No finding above") == text);
+    CHECK(strstr(text, " 1. ") == text || strstr(text, "No finding above") == text ||
+          strstr(text, "No kind that is known matches, yet ") == text);
     CHECK(strstr(shell("cd $D && $H diagnose --rules", 0), "three standard errors") == NULL);
     CHECK(strstr(shell("cd $D && $H diagnose --rules", 0), "B1   one rank is always slow"));
 }
@@ -102,6 +103,65 @@ TEST(a_run_that_died_in_its_first_step_is_told_so)
     CHECK(!strstr(text, "A step takes"));
 }
 
+static bool is_family(json_t *o, const char *letters)
+{
+    json_t *f;
+    size_t i;
+    json_array_foreach(json_object_get(o, "findings"), i, f) {
+        const char *id = json_string_value(json_object_get(f, "id"));
+        if (strchr(letters, id[0]) || strcmp(id, "K14") == 0)
+            return true;
+    }
+    return false;
+}
+
+TEST(without_all_ranks_waits_are_not_told_apart_and_nobody_is_blamed)
+{
+    json_t *o, *times;
+    shell("cd $D && timeout 100 $H train r.yaml --quiet --clock virtual --layout dp=2 "
+          "--set run.name=two --inject slow_compute=2@1 && rm -rf lost && cp -r runs/two lost && "
+          "rm -f lost/trace/rank-1.*", 0);
+    o = diagnose("runs/two");
+    CHECK_EQ(number(o, "missing_ranks"), 0);
+    CHECK(number(json_object_get(o, "times"), "wait_s") > 0);
+    CHECK(is_family(o, "B"));
+    json_decref(o);
+    o = diagnose("lost");
+    times = json_object_get(o, "times");
+    CHECK_EQ(number(o, "missing_ranks"), 1);
+    CHECK(number(times, "wait_or_transfer_s") > 0);
+    CHECK(json_is_null(json_object_get(times, "transfer_s")) && !is_family(o, "BC"));
+    json_decref(o);
+    CHECK(strstr(shell("cd $D && $H diagnose lost", 0), "The record lacks 1 of 2 ranks") != NULL);
+    /* A rank whose last steps were torn off: the steps that are whole are judged, as ever. */
+    shell("cd $D && rm -rf torn2 && cp -r runs/two torn2 && f=torn2/trace/rank-1.spans && "
+          FIRST_SPANS "truncate -s $((n + ($(stat -c %s $f) - n) * 2 / 3)) $f", 0);
+    o = diagnose("torn2");
+    CHECK_EQ(number(o, "missing_ranks"), 0);
+    CHECK(number(o, "steps") >= 5 && number(o, "steps") < 25);
+    CHECK(is_family(o, "B"));
+    json_decref(o);
+}
+
+TEST(a_damaged_chunk_costs_its_step_and_no_other)
+{
+    /* The last chunk of spans: its step becomes one that no other step stands beside. */
+    shell("cd $D && rm -rf flip && cp -r runs/one flip && f=flip/trace/rank-0.spans && "
+          "n=$(grep -abo SPAN $f | tail -1 | cut -d: -f1) && "
+          "printf '\\300' | dd of=$f bs=1 seek=$((n + 18)) conv=notrunc 2>/dev/null", 0);
+    json_t *o = diagnose("flip");
+    CHECK(number(o, "steps") >= 25);
+    json_decref(o);
+}
+
+TEST(steps_that_the_run_does_not_have_are_told_so)
+{
+    const char *text = shell("cd $D && $H diagnose runs/one --steps 50-80 2>&1", 2);
+    CHECK(strstr(text, "the run has no steps 50-80: steps 1 to 30 are recorded"));
+    text = shell("cd $D && $H diagnose runs/one --steps 31- 2>&1", 2);
+    CHECK(strstr(text, "no steps from 31 on"));
+}
+
 TEST(what_is_no_run_is_refused_in_a_sentence)
 {
     CHECK(strstr(shell("cd $D && $H diagnose nowhere 2>&1", 2), "nowhere"));
@@ -117,6 +177,9 @@ int main(void)
         ONE(a_person_reads_the_findings_first_then_where_the_time_goes),
         ONE(what_is_torn_costs_what_is_torn_and_is_said),
         ONE(a_run_that_died_in_its_first_step_is_told_so),
+        ONE(without_all_ranks_waits_are_not_told_apart_and_nobody_is_blamed),
+        ONE(a_damaged_chunk_costs_its_step_and_no_other),
+        ONE(steps_that_the_run_does_not_have_are_told_so),
         ONE(what_is_no_run_is_refused_in_a_sentence),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);

@@ -4,6 +4,7 @@
 
 #include "diagnose/findings.h"
 #include "diagnose/rule.h"
+#include "diagnose/times.h"
 #include "diagnose/usual.h"
 #include "graph/graph.h"
 
@@ -31,6 +32,7 @@ static void slow_loader(struct measure *m, i64 rank, double cpu, double amplific
     longer(m, 0.05);
 }
 
+static void d1_alone(struct measure *m, struct arena *a) { slow_loader(m, 0, 0.95, 1, a); }
 static void d1(struct measure *m, struct arena *a) { slow_loader(m, 1, 0.95, 1, a); }
 static void d2(struct measure *m, struct arena *a) { slow_loader(m, 0, 0.1, 1.1, a); }
 
@@ -470,6 +472,53 @@ TEST(healthy_runs_of_any_size_have_no_finding)
     }
 }
 
+/* A loader that is late in no way that a rule knows; then one that is. */
+TEST(a_loss_that_no_kind_matches_is_said_to_be_unexplained)
+{
+    static struct findings f;
+    struct arena a;
+    struct text out = { 0 };
+    arena_init(&a);
+    struct measure *m = usual_run(1, STEPS, &a);
+    for (i64 i = 0; i < STEPS; i++)
+        m->ranks[0].data[i] = 0.05;
+    longer(m, 0.05);
+    findings_make(&f, m, NULL);
+    CHECK_EQ(f.n, 0);
+    CHECK_NEAR(times_unexplained(m, &f, TIME_DATA), 0.05, 1e-9);
+    findings_text(&f, m, &out);
+    CHECK(strstr(out.data, "No kind that is known matches, yet 50.00 ms (33.3 %) of waiting for "
+                           "data is unexplained."));
+    CHECK(!strstr(out.data, "No finding above"));
+    text_fini(&out);
+    m = usual_run(1, STEPS, &a);
+    d1_alone(m, &a);
+    findings_make(&f, m, NULL);
+    CHECK_STR(f.at[0].id, "D1");
+    for (int k = 0; k < TIMES; k++)
+        CHECK_NEAR(times_unexplained(m, &f, (enum times_class)k), 0, 0);
+    arena_fini(&a);
+}
+
+TEST(without_all_ranks_no_rank_and_no_link_is_blamed)
+{
+    static struct findings f;
+    static const char *const ids[] = { "B1", "C4", "K14" };
+    for (i64 i = 0; i < COUNT_OF(all); i++)
+        for (i64 k = 0; k < COUNT_OF(ids); k++) {
+            struct arena a;
+            if (strcmp(all[i].id, ids[k]) != 0)
+                continue;
+            arena_init(&a);
+            struct measure *m = usual_run(all[i].ranks, STEPS, &a);
+            all[i].plant(m, &a);
+            m->missing = 1;
+            findings_make(&f, m, NULL);
+            CHECK_EQ(f.n, 0);
+            arena_fini(&a);
+        }
+}
+
 TEST(a_run_of_which_nothing_was_measured_has_no_finding)
 {
     static struct findings f;
@@ -586,6 +635,8 @@ TEST_MAIN(ONE(commands_can_be_pasted_and_what_is_too_long_stays),
           ONE(every_planted_fault_is_named_first_with_place_and_cost),
           ONE(every_rule_is_planted_and_says_why_its_numbers_are_what_they_are),
           ONE(healthy_runs_of_any_size_have_no_finding),
+          ONE(a_loss_that_no_kind_matches_is_said_to_be_unexplained),
+          ONE(without_all_ranks_no_rank_and_no_link_is_blamed),
           ONE(a_run_of_which_nothing_was_measured_has_no_finding),
           ONE(of_two_faults_both_are_found_the_larger_gain_first),
           ONE(gains_come_from_a_replay_only_if_it_fits_the_run),

@@ -20,7 +20,7 @@ static inline void usual_rank(struct measure *m, i64 r, u64 *seed)
     snprintf(k->host, sizeof k->host, "node%lld", (long long)r);
     for (i64 i = 0; i < m->n_steps; i++) {
         k->compute[i] = 0.090 * (1 + 0.01 * usual_noise(seed));
-        k->transfer[i] = 0.002;
+        k->transfer[i] = 0.0015;
         k->step[i] = 0.1;
     }
     k->last_share = 1 / (double)m->n_ranks;

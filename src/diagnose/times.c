@@ -1,0 +1,67 @@
+#include "diagnose/times.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Which findings account for a class: what their ids begin with. A rank waits for another for any
+ * reason that the other has. */
+static const struct {
+    const char *name, *key, *by;
+} classes[TIMES] = {
+    [TIME_COMPUTE] = { "computing", "compute_s", "" },
+    [TIME_DATA] = { "waiting for data", "data_s", "D K H7 H8" },
+    [TIME_WAIT] = { "waiting for ranks", "wait_s", "B C D H K" },
+    [TIME_TRANSFER] = { "waiting for bytes", "transfer_s", "C B K H" },
+    [TIME_LOG] = { "logging", "log_s", "H1 H7 H8 K" },
+    [TIME_EVAL] = { "evaluating", "eval_s", "H2 H7 H8 K" },
+    [TIME_CHECKPOINT] = { "saving checkpoints", "checkpoint_s", "H3 H7 H8 K" },
+    [TIME_GAP] = { "time between these", "gap_s", "H4 H5 H7 H8 H9 K" },
+};
+
+const char *times_name(const struct measure *m, enum times_class k)
+{
+    return k == TIME_WAIT && m->missing > 0 ? "waiting for ranks or bytes" : classes[k].name;
+}
+
+const char *times_key(const struct measure *m, enum times_class k)
+{
+    return k == TIME_WAIT && m->missing > 0 ? "wait_or_transfer_s" : classes[k].key;
+}
+
+static const double *series_of(const struct measure_rank *r, enum times_class k)
+{
+    const double *first[] = { r->compute, r->data, r->wait, r->transfer };
+    return k < TIME_LOG ? first[k] : r->gap[k - TIME_LOG];
+}
+
+double times_mean(const struct measure *m, enum times_class k)
+{
+    double sum = 0, n = 0;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        double x = measure_mean(m, series_of(&m->ranks[r], k));
+        sum += isfinite(x) ? x : 0;
+        n += isfinite(x);
+    }
+    return n > 0 ? sum / n : NAN;
+}
+
+static bool accounts(const char *id, const char *list)
+{
+    for (size_t n; *list; list += n + (list[n] == ' ')) {
+        n = strcspn(list, " ");
+        if (n == 1 ? id[0] == list[0] : strlen(id) == n && strncmp(id, list, n) == 0)
+            return true;
+    }
+    return false;
+}
+
+double times_unexplained(const struct measure *m, const struct findings *f, enum times_class k)
+{
+    double all = times_mean(m, k), rest = all;
+    if (k == TIME_COMPUTE || (m->missing > 0 && (k == TIME_WAIT || k == TIME_TRANSFER)))
+        return 0;
+    for (int i = 0; i < f->n; i++)
+        if (!f->at[i].urgent && accounts(f->at[i].id, classes[k].by))
+            rest -= f->at[i].lost;
+    return m->theta > 0 && rest >= m->theta && rest >= 0.5 * all ? rest : 0;
+}
