@@ -7,6 +7,7 @@
 #include "plan/stack.h"
 #include "plan/validate.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -69,17 +70,50 @@ static void print_heading(void)
            "error", "median", "p90", "bias", "rank", "regret", "best10%", "inside", "width");
 }
 
+/* Rows whose memory is known or that failed, beside what "everything fits" would get right. */
+static void print_memory(const struct validated_set *s)
+{
+    i64 all = s->memory_rows + s->failures;
+    printf("%-25s   memory: %lld of %lld that ran are said to fit", "", (long long)s->fit_right,
+           (long long)s->memory_rows);
+    if (s->memory_rows > 0)
+        printf(", median error %.1f%%", 100 * s->memory_error);
+    printf("; of %lld that failed (some for other reasons) %lld are said not to fit; %.1f%% of all "
+           "told right, \"everything fits\" %.1f%%\n", (long long)s->failures,
+           (long long)s->failures_no_fit,
+           100 * (double)(s->fit_right + s->failures_no_fit) / (double)all,
+           100 * (double)s->memory_rows / (double)all);
+}
+
+/* A cell of `width` characters: the number with `end` after it; "-" where nothing was compared. */
+static void print_number(bool known, int width, int digits, double x, const char *end)
+{
+    int room = width - (int)strlen(end);
+    if (known)
+        printf(" %*.*f%s", room, digits, x, end);
+    else
+        printf(" %*s", width, "-");
+}
+
 static void print_set(const struct validated_set *s)
 {
-    printf("%-25s %5lld %5lld %6.2f%% %6.2f%% %6.2f%% %+6.2f%% %6.3f %5.1f%% %6.1f%% %5.1f%% "
-           "%5.1f%%\n", s->name, (long long)s->n, (long long)s->compared, 100 * s->mape,
-           100 * s->median, 100 * s->p90, 100 * s->bias, s->rank, 100 * s->regret,
-           100 * s->near_best, 100 * s->coverage, 100 * s->width);
+    bool times = s->compared > 0, order = s->cells > 0;
+    printf("%-25s %5lld %5lld", s->name, (long long)s->n, (long long)s->compared);
+    print_number(times, 7, 2, 100 * s->mape, "%");
+    print_number(times, 7, 2, 100 * s->median, "%");
+    print_number(times, 7, 2, 100 * s->p90, "%");
+    if (times)
+        printf(" %+6.2f%%", 100 * s->bias);
+    else
+        print_number(false, 7, 2, 0, "%");
+    print_number(order, 6, 3, s->rank, "");
+    print_number(order, 6, 1, 100 * s->regret, "%");
+    print_number(order, 7, 1, 100 * s->near_best, "%");
+    print_number(times, 6, 1, 100 * s->coverage, "%");
+    print_number(times, 6, 1, 100 * s->width, "%");
+    printf("\n");
     if (s->memory_rows > 0 || s->failures > 0)
-        printf("%-25s   memory: %lld of %lld that ran are said to fit, median error %.1f%%; of "
-               "%lld that failed (some for other reasons) %lld are said not to fit\n", "",
-               (long long)s->fit_right, (long long)s->memory_rows, 100 * s->memory_error,
-               (long long)s->failures, (long long)s->failures_no_fit);
+        print_memory(s);
 }
 
 /* What was assumed of software, each stack once, with what no operator explains. */
@@ -98,6 +132,11 @@ static void print_stacks(const struct validated_set *s)
         if (stack->stall_s > 0)
             printf(", declared stall of %g s per micro-batch in pipelines, times nodes squared",
                    stack->stall_s);
+        if (stack->kept != 1)
+            printf(", declared %g times the program's activations kept", stack->kept);
+        if (stack->residual_lo != 0 || stack->residual_hi != 0)
+            printf(", declared interval of %.3g to %.3g times the predicted time",
+                   exp(stack->residual_lo), exp(stack->residual_hi));
         printf("\n");
     }
 }
@@ -136,8 +175,15 @@ static void print_reasons(const struct validated_set *s)
 
 /* --- JSON ----------------------------------------------------------------------------- */
 
+/* null where nothing was compared. */
+static void put_number(struct json *j, const char *key, bool known, double x)
+{
+    json_put_double(j, key, known ? x : NAN);
+}
+
 static void write_set(struct json *j, const struct validated_set *s)
 {
+    bool times = s->compared > 0;
     json_begin_object(j);
     json_put_str(j, "set", s->name);
     json_put_int(j, "rows", s->n);
@@ -145,20 +191,20 @@ static void write_set(struct json *j, const struct validated_set *s)
     json_put_int(j, "fitted", s->fitted);
     json_put_int(j, "missing", s->missing);
     json_put_int(j, "refused", s->refused);
-    json_put_double(j, "mean_error", s->mape);
-    json_put_double(j, "median_error", s->median);
-    json_put_double(j, "p90_error", s->p90);
-    json_put_double(j, "largest_error", s->worst);
-    json_put_double(j, "bias", s->bias);
-    json_put_double(j, "rank_correlation", s->rank);
+    put_number(j, "mean_error", times, s->mape);
+    put_number(j, "median_error", times, s->median);
+    put_number(j, "p90_error", times, s->p90);
+    put_number(j, "largest_error", times, s->worst);
+    put_number(j, "bias", times, s->bias);
+    put_number(j, "rank_correlation", s->cells > 0, s->rank);
     json_put_int(j, "cells", s->cells);
-    json_put_double(j, "regret", s->regret);
-    json_put_double(j, "cells_within_10_percent", s->near_best);
-    json_put_double(j, "interval_coverage", s->coverage);
-    json_put_double(j, "interval_width", s->width);
+    put_number(j, "regret", s->cells > 0, s->regret);
+    put_number(j, "cells_within_10_percent", s->cells > 0, s->near_best);
+    put_number(j, "interval_coverage", times, s->coverage);
+    put_number(j, "interval_width", times, s->width);
     json_put_int(j, "memory_known", s->memory_rows);
     json_put_int(j, "memory_known_fit", s->fit_right);
-    json_put_double(j, "memory_median_error", s->memory_error);
+    put_number(j, "memory_median_error", s->memory_rows > 0, s->memory_error);
     json_put_int(j, "failed", s->failures);
     json_put_int(j, "failed_no_fit", s->failures_no_fit);
     json_put_int(j, "rows_over_a_range", s->n_ranges);
@@ -168,19 +214,35 @@ static void write_set(struct json *j, const struct validated_set *s)
 
 /* --- the command ---------------------------------------------------------------------- */
 
+/* A table of one's own that says nothing is a mistake in it. */
+static int nothing_priced(const char *path, const struct validated_set *s)
+{
+    const struct validated_row *v = &s->rows[0];
+    if (s->n == 0)
+        return err_set(ERR_FORMAT, "%s has no rows below its heading", path);
+    return err_set(ERR_FORMAT, "%s: none of its %lld rows can be priced; the first, '%s', %s%s",
+                   path, (long long)s->n, v->row->id, v->row->missing ? "lacks " : "is refused: ",
+                   v->row->missing ? v->row->missing : v->refused);
+}
+
 static int validate_one(struct invocation *v, const char *path, struct plan_world *w,
-                        struct json *j)
+                        struct json *j, bool *first)
 {
     const struct validate_options *o = v->options;
     struct plan_rows rows;
     struct validated_set set;
     TRY(plan_rows_load(&rows, path, v->arena));
     TRY(plan_validate(&set, &rows, w, v->arena));
+    if (o->rows && set.priced == 0 && set.n_ranges == 0)
+        return nothing_priced(path, &set);
     if (o->json) {
         write_set(j, &set);
     } else if (o->each) {
         print_each(&set);
     } else {
+        if (*first)
+            print_heading();
+        *first = false;
         print_set(&set);
         print_stacks(&set);
         print_ranges(&set);
@@ -192,14 +254,15 @@ static int validate_one(struct invocation *v, const char *path, struct plan_worl
 static int validate_all(struct invocation *v, struct plan_world *w, struct json *j)
 {
     const struct validate_options *o = v->options;
+    bool first = true; /* the heading comes with the first table that could be read */
     if (o->rows)
-        return validate_one(v, o->rows, w, j);
+        return validate_one(v, o->rows, w, j, &first);
     for (i64 i = 0; i < COUNT_OF(sets); i++) {
         const char *path;
         if (o->set && strcmp(o->set, sets[i]))
             continue;
         TRY(plan_set_path(sets[i], &path, v->arena));
-        TRY(validate_one(v, path, w, j));
+        TRY(validate_one(v, path, w, j, &first));
         if (o->set)
             return OK;
     }
@@ -217,8 +280,6 @@ static int run(struct invocation *v)
     json_writer_init(&j);
     if (o->json)
         json_begin_array(&j);
-    else if (!o->each)
-        print_heading();
     int rc = validate_all(v, w, &j);
     if (o->json && rc >= 0) {
         json_end(&j);

@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_MACHINES = 64, MOST_FAMILIES = 16, MOST_STACKS = 16, MOST_NAME = 1000 };
+enum { MOST_MACHINES = 64, MOST_FAMILIES = 16, MOST_STACKS = 16 };
 
 static const char *const stack_names[] = {
-    "megatron-lm", "megatron-lm-2022", "bloom", "megatron-deepspeed", "nanotron", "llm-foundry", "megatron-bridge",
+    "megatron-lm", "megatron-deepspeed", "nanotron", "llm-foundry", "megatron-bridge",
     "megatron-core", "megascale", "torchtitan",
 };
 
@@ -69,10 +69,9 @@ static const struct plan_family *family_of(struct plan_world *w, const char *nam
     return &w->families[w->n_families++];
 }
 
-/* The stack one of whose names begins the row's id, where a set's software is known more closely
- * than by its name; else the longest beginning of its framework. */
-static const struct plan_stack *stack_of(const struct plan_world *w, const char *framework,
-                                         const char *id)
+/* The stack one of whose names is the longest beginning of the row's framework. Nothing else of a
+ * row decides, so software has one price whoever ran it. */
+static const struct plan_stack *stack_of(const struct plan_world *w, const char *framework)
 {
     const struct plan_stack *best = NULL;
     size_t most = 0;
@@ -80,9 +79,8 @@ static const struct plan_stack *stack_of(const struct plan_world *w, const char 
         for (i64 k = 0; k < w->stacks[i].frameworks.count; k++) {
             const char *begin = w->stacks[i].frameworks.at[k];
             size_t n = strlen(begin);
-            size_t rank = !strncmp(id, begin, n) ? n + MOST_NAME : n;
-            if (rank > most && (rank > n || !strncmp(framework, begin, n))) {
-                most = rank;
+            if (n > most && !strncmp(framework, begin, n)) {
+                most = n;
                 best = &w->stacks[i];
             }
         }
@@ -185,7 +183,7 @@ const char *plan_world_job(struct plan_world *w, const struct plan_row *row, str
     if (!job->machine || job->machine->device.peak[row->dtype] == 0)
         return "the device has no peak for this dtype";
     job->family = family_of(w, job->machine->device.family);
-    job->stack = stack_of(w, row->framework, row->id);
+    job->stack = stack_of(w, row->framework);
     if (!job->family)
         return "no calibration for this family of devices";
     return job->stack ? NULL : "no stack for this framework";

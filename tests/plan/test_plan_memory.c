@@ -49,7 +49,7 @@ TEST(state_and_activations_are_those_that_were_published)
         const struct published *x = &published[i];
         open_planned(&p, x->model, "a100-sxm-80gb node:8 fabric:*x25GB/s", 8 * x->pp, x->rows,
                      2048);
-        CHECK_OK(plan_stack_load(&p.stack, "megatron-lm-2022", &p.arena));
+        CHECK_OK(plan_stack_load(&p.stack, "megatron-lm", &p.arena));
         struct plan_step plain = memory_of(&p, x, false), lean = memory_of(&p, x, true);
         const double *m = plain.memory;
         double held = m[PLAN_WEIGHTS] + m[PLAN_GRADIENTS] + m[PLAN_OPTIMIZER_STATE];
