@@ -189,9 +189,13 @@ static void print_ladder(const struct ladder *l)
     double f[LADDER_FACTORS], product = 1;
     ladder_factors(l, f);
     for (int i = 0; i < LADDER_FACTORS; i++) {
-        product *= f[i];
-        printf("%-9s %7.4f   %7.4f   %s\n", ladder_name((enum ladder_factor)i), f[i], product,
-               meaning[i]);
+        const char *name = ladder_name((enum ladder_factor)i);
+        bool known = ladder_known(l, (enum ladder_factor)i);
+        product *= isfinite(f[i]) ? f[i] : 1;
+        if (known)
+            printf("%-9s %7.4f   %7.4f   %s\n", name, f[i], product, meaning[i]);
+        else
+            printf("%-9s %7s   %7.4f   %s: not measured\n", name, "-", product, meaning[i]);
     }
     if (l->no_peak)
         printf("MFU is not known: no peak was measured (headway machine)\n");

@@ -251,6 +251,9 @@ static void put_ladder(const struct diagnosis *d, struct text *out)
 {
     double factor[LADDER_FACTORS], mfu = ladder_mfu(&d->ladder);
     struct text line = { 0 };
+    bool all = true;
+    for (int k = 0; k < LADDER_FACTORS; k++)
+        all = all && ladder_known(&d->ladder, (enum ladder_factor)k);
     if (d->ladder.steps == 0)
         return;
     ladder_factors(&d->ladder, factor);
@@ -258,8 +261,14 @@ static void put_ladder(const struct diagnosis *d, struct text *out)
         text_printf(&line, "MFU %.1f %% of %.0f GFLOP/s a rank = ", 100 * mfu,
                     1e-9 * ladder_peak(&d->ladder));
     for (int k = 0; k < LADDER_FACTORS; k++)
-        if (isfinite(factor[k]))
+        if (ladder_known(&d->ladder, (enum ladder_factor)k))
             text_printf(&line, "%s%s %.1f", k > 0 ? " x " : "", ladder_name(k), 100 * factor[k]);
+        else
+            text_printf(&line, "%s%s -", k > 0 ? " x " : "", ladder_name(k));
+    if (!all)
+        text_add(&line, " (-: not measured)");
+    text_printf(&line, "; of steady steps: the first %d of a process are left out, which `headway "
+                       "trace ladder` counts", MEASURE_WARM_UP);
     text_add(out, "\n");
     text_wrap(out, line.data ? line.data : "", 0, 4, 98);
     text_add(out, "\n");
@@ -308,7 +317,8 @@ static void put_factors(const struct diagnosis *d, struct json *j)
     json_key(j, "ladder");
     json_begin_object(j);
     for (int k = 0; k < LADDER_FACTORS; k++)
-        json_put_double(j, ladder_name(k), factor[k]);
+        json_put_double(j, ladder_name(k),
+                        ladder_known(&d->ladder, (enum ladder_factor)k) ? factor[k] : NAN);
     json_end(j);
 }
 

@@ -87,6 +87,8 @@ static void price(struct finding *f, const struct measure *m, const struct findi
     f->gain_lo = fmax(0, fmin(lo, mid) * (1 - replay_spread) - noise);
     f->gain_hi = fmin(fmax(f->gain, fmax(hi, mid)) * (1 + replay_spread) + noise, m->step.mean);
     f->replayed = true;
+    f->lost = fmax(f->lost, f->gain); /* what comes back was lost */
+    f->share = f->lost / m->step.mean;
 }
 
 static void price_all(struct findings *f, const struct measure *m,

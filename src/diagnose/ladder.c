@@ -208,6 +208,16 @@ static double weight_of(const struct ladder *l)
     return l->weight > 0 ? l->weight : 1;
 }
 
+static void see_unknown(struct ladder *l, const struct record_rank *k, const struct record_task *t)
+{
+    double peak = t->dtype == DTYPE_BF16 ? k->head->flops_bf16 : k->head->flops_f32;
+    const u32 has = k->sample ? (u32)k->sample->has : 0;
+    l->no_rate |= !(k->head->memory_bytes_per_s > 0);
+    l->no_dtype |= t->flops > 0 && !(peak > 0);
+    l->has_cpu |= (has & SAMPLE_SCHED) != 0;
+    l->has_clock |= (has & SAMPLE_CLOCK) != 0;
+}
+
 static void add_kernels(struct ladder *l, const struct record_step *s, const struct dag *g)
 {
     const double w = weight_of(l);
@@ -220,6 +230,7 @@ static void add_kernels(struct ladder *l, const struct record_step *s, const str
         double rate = k->head->memory_bytes_per_s, seconds = g->seconds[i];
         double bytes_s = rate > 0 ? (t->read_bytes + t->written_bytes) / rate : 0;
         double f = clock_of(k->sample), u = on_cpu(k->sample);
+        see_unknown(l, k, t);
         l->no_peak |= !(best_peak(k->head) > 0);
         l->flops += w * t->flops;
         l->at_peak_s += w * t->flops / best_peak(k->head);
@@ -285,6 +296,7 @@ void ladder_add(struct ladder *l, const struct record *r, const struct record_st
     for (int k = 0; k < s->n_ranks; k++)
         incomplete |= s->ranks[k].incomplete;
     l->incomplete += incomplete;
+    l->lacks_ranks |= s->missing > 0;
 }
 
 void ladder_add_retaken(struct ladder *l, const struct record *r)
@@ -320,6 +332,21 @@ void ladder_factors(const struct ladder *l, double out[LADDER_FACTORS])
     out[LADDER_CLOCK] = ratio(l->at_clock_s, l->compute_s);
     if (l->no_peak)
         out[LADDER_DTYPE] = out[LADDER_MEMORY] = out[LADDER_ATTAIN] = NAN;
+}
+
+bool ladder_known(const struct ladder *l, enum ladder_factor f)
+{
+    switch (f) {
+    case LADDER_TRANSFER:
+    case LADDER_BALANCE:
+    case LADDER_STAGE: return !l->lacks_ranks;
+    case LADDER_DTYPE: return !l->no_peak && !l->no_dtype;
+    case LADDER_MEMORY: return !l->no_peak && !l->no_rate;
+    case LADDER_ATTAIN: return !l->no_peak;
+    case LADDER_CPU: return l->has_cpu;
+    case LADDER_CLOCK: return l->has_clock;
+    default: return true;
+    }
 }
 
 double ladder_peak(const struct ladder *l)

@@ -46,6 +46,10 @@ struct ladder {
     double model_flops, flops; /* of all ranks */
     double at_peak_s, at_dtype_s, at_roofline_s; /* sums of h/F, h/F_i, p */
     double on_cpu_s, at_clock_s, compute_s;      /* sums of tfu, tf, t */
+    bool no_rate;           /* some rank's memory rate is not known */
+    bool no_dtype;          /* the peak of some task's dtype is not known */
+    bool has_cpu, has_clock; /* some rank and step has such a sample */
+    bool lacks_ranks;       /* in some step: waiting for them is not told from bytes */
     bool no_peak;           /* some rank's is not known: no factor below bubble, nor MFU */
     double worst_fidelity;  /* of dag_fidelity, the farthest from 1 */
     i64 beyond_gate; /* steps with a fidelity beyond DAG_GATE */
@@ -61,6 +65,9 @@ void ladder_add_retaken(struct ladder *l, const struct record *r);
 
 /* The factors; 1 where there is nothing to divide, NaN where no peak is known. */
 void ladder_factors(const struct ladder *l, double out[LADDER_FACTORS]);
+/* Whether a factor was measured. One that was not stands as 1 in the product, and what it would
+ * have told is in those beside it. */
+bool ladder_known(const struct ladder *l, enum ladder_factor f);
 double ladder_mfu(const struct ladder *l); /* M / (W N F), from the sums, not the product */
 double ladder_hfu(const struct ladder *l);
 double ladder_peak(const struct ladder *l); /* F, of one rank: FLOP/s */

@@ -48,14 +48,16 @@ struct measure_change {
 };
 struct measure_change measure_change(const double *y, i64 n, double least);
 
-/* Values that stand out of y by `least` sigma and by `share` of the median, and how far apart
- * they are when that is regular. */
+/* Values that stand out of y by `least` sigma, by `share` of the median, by a tenth of the largest
+ * and by `floor`, and how far apart they are when that is regular: each place of the period has
+ * one, and beside five that are regular there may be a stray. */
 struct measure_spikes {
     i64 count, period; /* 0: no period */
     i64 first;         /* index of the first */
     double area;       /* sum over spikes of what they have above the median */
 };
-struct measure_spikes measure_spikes(const double *y, i64 n, double least, double share);
+struct measure_spikes measure_spikes(const double *y, i64 n, double least, double share,
+                                     double floor);
 
 /* How long a consumer that wants one item each `consume` seconds waits per item, when `workers`
  * take service[i] for item i and read at most `depth` ahead (Lindley's recursion). */
@@ -74,7 +76,7 @@ struct measure_rank {
     double *compute;   /* the compute lane computes */
     double *data;      /* it waits for the loader */
     double *gap[HOST_KINDS]; /* it stands still for the host: no task, no wait */
-    double *wait;      /* for a rank that has not come yet; where ranks are missing, for bytes too */
+    double *wait;      /* for a rank that has not come yet; where ranks are missing, bytes too */
     double *transfer;  /* for bytes on their way, that nothing hid; NaN where ranks are missing */
     double *work;      /* FLOPs that its rows need, from their lengths; NULL: not known */
     double last_share; /* of the meetings with others, those at which it came last */
@@ -121,7 +123,8 @@ struct measure_lane {
     double wait_s, transfer_s; /* of calls, before and after the last member came */
     double exposed_s;       /* the compute lane stood still for it */
     double wait_exposed_s;  /* the part of that in which somebody had not come */
-    double latency_s, bytes_per_s; /* as fitted: what a message costs, and a byte */
+    double latency_s, bytes_per_s; /* as fitted: what a message costs, and a byte; NaN: sizes are
+                                    * too alike to tell */
     double base_latency_s, base_bytes_per_s; /* as probed before the run, or priced */
     double turns;           /* exchanges of the same tensor in one step */
     double backward_s;      /* compute that stood behind its first call */

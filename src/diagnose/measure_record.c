@@ -114,7 +114,7 @@ static struct chosen choose(struct record *r, const struct measure_range *range)
     return c;
 }
 
-/* That nothing was recorded of the steps that are wanted is another matter than a damaged record. */
+/* Steps that are wanted and were never recorded are another matter than damaged ones. */
 static int check_range(const struct record *r, const struct measure_range *range)
 {
     for (i64 i = 0; i < r->n_steps; i++)
@@ -663,6 +663,26 @@ static void settle_ops(struct gather *g)
     }
 }
 
+/* Sizes that differ by less tell nothing of what a byte costs. */
+static const double least_range = 1.5;
+/* What is so many times the other, before the run, is what an exchange consists of. */
+static const double dominates = 10;
+
+/* Where sizes are too alike for a line: what came on top is latency where messages are small, bytes
+ * where they are large, and neither is claimed between. */
+static struct measure_line guess_line(const double *x, const double *y, i64 n, double latency,
+                                      double slowness)
+{
+    struct measure_line line = { NAN, NAN, n };
+    double size = measure_quantile(x, n, 0.5), extra = measure_quantile(y, n, 0.5);
+    if (slowness * size <= latency) {
+        line.a = extra;
+    } else if (slowness * size >= dominates * latency) {
+        line.b = extra / size;
+    }
+    return line;
+}
+
 /* What an exchange takes beyond what its messages took before the run, as a delay and a slowness
  * of bytes: latency = rounds x link's + delay, 1 / bandwidth = 1 / link's + slowness. Without a
  * probe, all that it takes. */
@@ -676,13 +696,13 @@ static void fit_lane(const struct measure_config *c, const struct lane_sum *sum,
         x[i] = sum->bytes[i];
         y[i] = middle(&sum->seconds[i]) - sum->rounds[i] * latency - slowness * x[i];
     }
-    struct measure_line line = measure_line(x, y, sum->n_sizes);
-    if (!isfinite(line.b)) { /* all are alike: it is bytes */
-        line.a = 0;
-        line.b = sum->n_sizes > 0 ? y[0] / x[0] : NAN;
-    }
-    l->latency_s = fmax(0, rounds * latency + line.a);
-    l->bytes_per_s = 1 / fmax(slowness + line.b, 0.1 * slowness + 1e-15);
+    struct measure_line line = { NAN, NAN, 0 };
+    if (measure_quantile(x, sum->n_sizes, 1) >= least_range * measure_quantile(x, sum->n_sizes, 0))
+        line = measure_line(x, y, sum->n_sizes);
+    else if (based)
+        line = guess_line(x, y, sum->n_sizes, rounds * latency, slowness);
+    l->latency_s = isfinite(line.a) ? fmax(0, rounds * latency + line.a) : NAN;
+    l->bytes_per_s = isfinite(line.b) ? 1 / fmax(slowness + line.b, 0.1 * slowness + 1e-15) : NAN;
     l->base_latency_s = based ? rounds * latency : NAN;
     l->base_bytes_per_s = based ? c->link_bytes_per_s : NAN;
 }

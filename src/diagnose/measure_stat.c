@@ -189,28 +189,52 @@ struct measure_change measure_change(const double *y, i64 n, double least)
     return c;
 }
 
-struct measure_spikes measure_spikes(const double *y, i64 n, double least, double share)
+/* One spike beside so many regular ones is a stray. */
+enum { REGULAR_PER_STRAY = 5 };
+/* What is smaller than this share of the largest is of another kind. */
+static const double least_of_largest = 0.1;
+
+/* at[count] ascending: whether those that are `period` apart from at[from] on, with none left out,
+ * are all but some strays. */
+static bool is_regular(const i64 *at, i64 count, i64 from, i64 period)
+{
+    i64 next = at[from] + period, n = 1;
+    for (i64 k = from + 1; k < count; k++) {
+        if (at[k] > next)
+            break; /* one is left out: what follows are strays */
+        n += at[k] == next;
+        next += at[k] == next ? period : 0;
+    }
+    return n >= 2 && next > at[count - 1] && REGULAR_PER_STRAY * (count - n) <= n;
+}
+
+static i64 period_of(const i64 *at, i64 count)
+{
+    for (i64 from = 0; from < i64_min(count, 2); from++)
+        for (i64 k = from + 1; k < i64_min(count, from + 3); k++)
+            if (is_regular(at, count, from, at[k] - at[from]))
+                return at[k] - at[from];
+    return 0;
+}
+
+struct measure_spikes measure_spikes(const double *y, i64 n, double least, double share,
+                                     double floor)
 {
     struct measure_spikes s = { 0, 0, -1, 0 };
     struct measure_stat stat = measure_stat(y, n);
-    double above = stat.median + fmax(least * stat.sigma, share * fabs(stat.median));
-    i64 last = -1;
-    bool regular = true;
-    for (i64 i = 0; i < n; i++) {
-        if (!(y[i] > above))
-            continue;
-        if (s.count == 0)
-            s.first = i;
-        if (s.count == 1)
-            s.period = i - last;
-        else if (s.count > 1 && i - last != s.period)
-            regular = false;
-        s.count++;
-        s.area += y[i] - stat.median;
-        last = i;
-    }
-    if (s.count < 2 || !regular)
-        s.period = 0;
+    double above = fmax(floor, fmax(least * stat.sigma, share * fabs(stat.median)));
+    above = fmax(above, least_of_largest * (stat.most - stat.median));
+    struct arena a;
+    arena_init(&a);
+    i64 *at = ARENA_ARRAY(&a, i64, n);
+    for (i64 i = 0; i < n; i++)
+        if (y[i] > stat.median + above) {
+            at[s.count++] = i;
+            s.area += y[i] - stat.median;
+        }
+    s.first = s.count > 0 ? at[0] : -1;
+    s.period = period_of(at, s.count);
+    arena_fini(&a);
     return s;
 }
 

@@ -179,7 +179,7 @@ void record_step_free(struct record_step *out);
  * of the rank that took longest: seconds of r->steps[index], from the index alone. */
 double record_step_seconds(const struct record *r, i64 index);
 
-/* Whether r->steps[index] is there only because a trigger kept it, long after its neighbours went. */
+/* Whether r->steps[index] is there only because a trigger kept it, after its neighbours went. */
 bool record_step_kept(const struct record *r, i64 index);
 
 #endif

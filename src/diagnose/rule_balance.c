@@ -57,18 +57,24 @@ static bool look_onset(const struct measure *m, const struct rule_limit *limit,
     f->place.rank = m->n_ranks > 1 ? (int)rank : -1;
     f->place.first_step = m->numbers[worst.at];
     f->place.last_step = m->numbers[worst.until - 1];
-    rule_evidence(f, "from step %lld to %lld it computes %.1f ms longer a step (%.0f sigma); "
-                     "before "
-                  "and behind it does not", (long long)f->place.first_step + 1,
-                  (long long)f->place.last_step + 1, 1e3 * inside, worst.height);
-    rule_reject(f, "B1", "in the other %lld steps the rank is as fast as its peers",
-                (long long)(m->n_steps - (worst.until - worst.at)));
+    bool alone = m->n_ranks == 1;
+    const i64 others = m->n_steps - (worst.until - worst.at);
+    if (alone)
+        f->title = "the step became slow";
+    rule_evidence(f, "from step %lld to %lld %s %.1f ms longer a step than in the other %lld "
+                  "(%.0f sigma)", (long long)f->place.first_step + 1,
+                  (long long)f->place.last_step + 1, alone ? "computing takes" : "it computes",
+                  1e3 * inside, (long long)others, worst.height);
+    if (!alone && isfinite(rule_excess(m, rank, rule_compute).mean))
+        rule_reject(f, "B1", "in the other %lld steps the rank is as fast as its peers",
+                    (long long)others);
     if (m->ranks[rank].clock > 0.95)
         rule_reject(f, "K4", "its clock is at %.0f %% of what it was", 100 * m->ranks[rank].clock);
     rule_gain(m, f, lost, lost, 0.25);
     rule_fix(f, "see what that host did then (its log, its other jobs, its temperature); if "
                 "it comes "
-                "back, give the rank another host and go on with --resume");
+                "back, %s and go on with --resume",
+             alone ? "take another host" : "give the rank another host");
     rule_confirm(f, "headway diagnose RUN --steps %lld-%lld",
                  (long long)f->place.first_step + 1, (long long)f->place.last_step + 1);
     return true;
@@ -107,8 +113,15 @@ static bool look_slow_rank(const struct measure *m, const struct rule_limit *lim
         lost = fmax(m->loss[LOSS_BALANCE], e.mean);
     rule_edit(f, EDIT_EVEN_RANK, 1);
     rule_gain(m, f, lost, e.mean, 0.2);
-    rule_fix(f, "give rank %d (%s) another host, or leave it out; if it must stay: --layout.stages "
-                "or fewer rows for it", k->rank, k->host[0] ? k->host : "its host");
+    const char *host = k->host[0] ? k->host : "its host";
+    if (m->config.pp > 1)
+        rule_fix(f, "give rank %d (%s) another host; if it must stay: --layout.stages with fewer "
+                    "layers on stage %d", k->rank, host, k->stage);
+    else if (m->config.dp > 1)
+        rule_fix(f, "give rank %d (%s) another host, or leave it out: --layout.dp %lld", k->rank,
+                 host, (long long)m->config.dp - 1);
+    else
+        rule_fix(f, "give rank %d (%s) another host", k->rank, host);
     rule_confirm(f, "headway machine --again on %s", k->host[0] ? k->host : "its host");
     return true;
 }

@@ -227,7 +227,8 @@ static bool look_neighbour(const struct measure *m, const struct rule_limit *lim
     rule_gain(m, f, lost, lost, 0.3);
     rule_fix(f, "something else runs on these processors: stop it, or give the ranks cores of "
                 "their own (taskset, cpuset, --cpu-bind)");
-    rule_confirm(f, "top -H -p %s, then the same run on an idle machine", "PID");
+    rule_confirm(f, "top -H on %s, then the same run on an idle machine",
+                 k->host[0] ? k->host : "its host");
     return true;
 }
 
@@ -239,7 +240,8 @@ static bool look_pause(const struct measure *m, const struct rule_limit *limit,
 {
     for (i64 r = 0; r < m->n_ranks; r++) {
         const double *gap = series_gap(&m->ranks[r]);
-        struct measure_spikes s = measure_spikes(gap, m->n_steps, limit[0].value, 0.5);
+        struct measure_spikes s = measure_spikes(gap, m->n_steps, limit[0].value, 0.5,
+                                                 m->theta);
         double each = s.count > 0 ? s.area / (double)s.count : 0;
         double lost = s.area / (double)m->n_steps;
         if (s.count < 2 || s.period == 0 || !(lost >= m->theta))
@@ -254,7 +256,8 @@ static bool look_pause(const struct measure *m, const struct rule_limit *limit,
         rule_fix(f, "find what runs every %lld steps (%.1f s) on that host: a timer, a "
                     "collector, a "
                     "monitoring agent", (long long)s.period, (double)s.period * m->step.median);
-        rule_confirm(f, "perf trace -p PID for %.0f s", 2 * (double)s.period * m->step.median);
+        rule_confirm(f, "perf trace -a on that host for %.0f s",
+                     2 * (double)s.period * m->step.median);
         return true;
     }
     return false;

@@ -143,6 +143,26 @@ TEST(without_all_ranks_waits_are_not_told_apart_and_nobody_is_blamed)
     json_decref(o);
 }
 
+/* Messages of a few hundred bytes, all alike, and a delay on each: not bandwidth. */
+TEST(a_delay_of_small_messages_is_not_called_bandwidth)
+{
+    shell("cd $D && timeout 100 $H train r.yaml --quiet --clock virtual --layout dp=2 "
+          "--set run.name=slow --inject comm_delay=20ms", 0);
+    json_t *o = diagnose("runs/slow"), *f = json_array_get(json_object_get(o, "findings"), 0);
+    CHECK_STR(json_string_value(json_object_get(f, "id")), "C5");
+    json_decref(o);
+}
+
+TEST(rungs_that_were_not_measured_have_no_number)
+{
+    shell("cd $D && rm -rf bare && cp -r runs/one bare && "
+          "LC_ALL=C sed -i s/SAMP/SAMQ/g bare/trace/rank-0.spans", 0); /* no samples */
+    json_t *o = diagnose("bare"), *cpu = json_object_get(json_object_get(o, "ladder"), "cpu");
+    CHECK(json_is_null(cpu));
+    json_decref(o);
+    CHECK(strstr(shell("cd $D && $H trace ladder bare", 0), "on a processor: not measured"));
+}
+
 TEST(a_damaged_chunk_costs_its_step_and_no_other)
 {
     /* The last chunk of spans: its step becomes one that no other step stands beside. */
@@ -178,6 +198,8 @@ int main(void)
         ONE(what_is_torn_costs_what_is_torn_and_is_said),
         ONE(a_run_that_died_in_its_first_step_is_told_so),
         ONE(without_all_ranks_waits_are_not_told_apart_and_nobody_is_blamed),
+        ONE(a_delay_of_small_messages_is_not_called_bandwidth),
+        ONE(rungs_that_were_not_measured_have_no_number),
         ONE(a_damaged_chunk_costs_its_step_and_no_other),
         ONE(steps_that_the_run_does_not_have_are_told_so),
         ONE(what_is_no_run_is_refused_in_a_sentence),

@@ -131,6 +131,34 @@ TEST(random_durations_keep_the_product_and_the_path)
     }
 }
 
+TEST(what_was_not_measured_is_not_known_and_is_1_in_the_product)
+{
+    struct record r;
+    struct record_step s = { 0 };
+    struct ladder l = { 0 };
+    struct dag *g;
+    double f[LADDER_FACTORS];
+    open_run(&r, "dp");
+    set_ceilings(&r);
+    for (int k = 0; k < 2; k++)
+        r.parts[0].heads[k]->memory_bytes_per_s = 0;
+    for (i64 k = 0; k < r.n_steps; k++) {
+        CHECK_OK(record_step(&r, r.steps[k], &s));
+        s.ranks[0].sample = s.ranks[1].sample = NULL;
+        CHECK_OK(dag_new(&g, &s));
+        ladder_add(&l, &r, &s, g);
+    }
+    ladder_factors(&l, f);
+    check_product(&l);
+    CHECK(!ladder_known(&l, LADDER_CPU) && !ladder_known(&l, LADDER_CLOCK));
+    CHECK(!ladder_known(&l, LADDER_MEMORY));
+    CHECK(f[LADDER_CPU] == 1 && f[LADDER_CLOCK] == 1 && f[LADDER_MEMORY] == 1);
+    CHECK(ladder_known(&l, LADDER_DATA) && ladder_known(&l, LADDER_ATTAIN));
+    CHECK(ladder_known(&l, LADDER_DTYPE) && ladder_known(&l, LADDER_BALANCE));
+    record_step_free(&s);
+    record_close(&r);
+}
+
 /* --- what each loss moves ----------------------------------------------------------- */
 
 struct planted {
@@ -231,4 +259,5 @@ TEST(a_slow_rank_is_blamed_for_what_it_costs)
 
 TEST_MAIN(ONE(the_factors_of_real_runs_multiply_to_the_mfu),
           ONE(random_durations_keep_the_product_and_the_path), ONE(each_loss_moves_its_own_rung),
+          ONE(what_was_not_measured_is_not_known_and_is_1_in_the_product),
           ONE(a_slow_rank_is_blamed_for_what_it_costs))

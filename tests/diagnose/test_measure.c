@@ -59,13 +59,36 @@ TEST(spikes_have_a_period_when_they_are_regular)
     u64 seed = 3;
     for (int i = 0; i < 50; i++)
         y[i] = 0.1 * (1 + 0.02 * usual_noise(&seed)) + (i % 12 == 7 ? 0.4 : 0);
-    struct measure_spikes s = measure_spikes(y, 50, 6, 0.5);
+    struct measure_spikes s = measure_spikes(y, 50, 6, 0.5, 0.05);
     CHECK_EQ(s.count, 4);
     CHECK_EQ(s.period, 12);
     CHECK_EQ(s.first, 7);
     CHECK_NEAR(s.area, 1.6, 0.02);
     y[20] += 0.4;
-    CHECK_EQ(measure_spikes(y, 50, 6, 0.5).period, 0);
+    CHECK_EQ(measure_spikes(y, 50, 6, 0.5, 0.05).period, 0);
+}
+
+TEST(small_gaps_are_no_spikes_and_one_stray_does_not_spoil_what_is_regular)
+{
+    double y[40];
+    u64 seed = 3;
+    for (int i = 0; i < 40; i++) /* gaps of a microsecond, and two of a millisecond */
+        y[i] = 1e-6 * (1 + usual_noise(&seed)) + (i % 5 == 2 ? 0.6 : i == 14 || i == 30 ? 1e-3 : 0);
+    struct measure_spikes s = measure_spikes(y, 40, 6, 0.5, 0.01);
+    CHECK_EQ(s.count, 8);
+    CHECK_EQ(s.period, 5);
+    CHECK_EQ(measure_spikes(y, 40, 6, 0.5, 0).count, 8);
+    y[4] = y[8] = 0.05;
+    CHECK_EQ(measure_spikes(y, 40, 6, 0.5, 0.01).period, 5);
+    y[4] = y[8] = 0;
+    y[15] = 0.3;
+    s = measure_spikes(y, 40, 6, 0.5, 0.01);
+    CHECK_EQ(s.count, 9);
+    CHECK_EQ(s.period, 5);
+    y[0] = y[1] = 0.4;
+    CHECK_EQ(measure_spikes(y, 40, 6, 0.5, 0.01).period, 0);
+    y[0] = y[1] = y[15] = y[22] = 0; /* one is left out */
+    CHECK_EQ(measure_spikes(y, 40, 6, 0.5, 0.01).period, 0);
 }
 
 /* A reader as fast as the consumer, but for one item: a queue of two hides what one does not. */
@@ -105,5 +128,6 @@ TEST_MAIN(ONE(a_median_and_its_error_do_not_mind_one_odd_value),
           ONE(a_line_gives_latency_and_bandwidth),
           ONE(an_episode_is_found_with_its_borders_and_noise_alone_is_none),
           ONE(spikes_have_a_period_when_they_are_regular),
+          ONE(small_gaps_are_no_spikes_and_one_stray_does_not_spoil_what_is_regular),
           ONE(a_deeper_queue_hides_what_comes_late),
           ONE(what_is_not_measured_is_no_number_and_theta_has_a_floor))

@@ -564,12 +564,12 @@ TEST(of_two_faults_both_are_found_the_larger_gain_first)
 }
 
 /* A replay that finds a quarter of the closed form's gain, and one that does not fit the run. */
-static double replayed = 0.155;
+static double replayed = 0.155, replay_gain = 0.01;
 
 static double replay_length(void *context, const struct finding_edit *e, double factor)
 {
     (void)context;
-    return e ? replayed - 0.01 * (1 - factor) : replayed;
+    return e ? replayed - replay_gain * (1 - factor) : replayed;
 }
 
 TEST(gains_come_from_a_replay_only_if_it_fits_the_run)
@@ -585,11 +585,65 @@ TEST(gains_come_from_a_replay_only_if_it_fits_the_run)
     CHECK(f.at[0].replayed);
     CHECK_NEAR(f.at[0].gain, 0.01, 1e-9);
     CHECK(f.at[0].gain_lo < 0.01 && f.at[0].gain_hi > 0.01);
+    replay_gain = 0.08; /* more than the rule saw: what comes back was lost */
+    findings_make(&f, m, &replay);
+    CHECK_NEAR(f.at[0].gain, 0.08, 1e-9);
+    CHECK(f.at[0].lost >= f.at[0].gain);
+    CHECK_NEAR(f.at[0].share, f.at[0].lost / m->step.mean, 1e-12);
+    replay_gain = 0.01;
     replayed = 1.03 * m->step.mean;
     findings_make(&f, m, &replay);
     CHECK(!f.at[0].replayed);
     CHECK_NEAR(f.at[0].gain, 0.05, 1e-6);
     arena_fini(&a);
+}
+
+static void b2_alone(struct measure *m, struct arena *a)
+{
+    (void)a;
+    for (i64 i = 12; i < 30; i++) {
+        m->ranks[0].compute[i] += 0.045;
+        m->seconds[i] += 0.045;
+    }
+    measure_settle(m);
+}
+
+static void b1_in_a_stage(struct measure *m, struct arena *a)
+{
+    b1(m, a);
+    m->config.pp = 2;
+}
+
+TEST(fixes_fit_the_run_they_are_given_to)
+{
+    static struct findings f;
+    static const struct {
+        void (*plant)(struct measure *m, struct arena *a);
+        i64 ranks;
+        const char *id, *says, *never;
+    } cases[] = {
+        { b1, 4, "B1", "--layout.dp 3", "--layout.stages" },
+        { b1_in_a_stage, 4, "B1", "--layout.stages", "--layout.dp" },
+        { b2_alone, 1, "B2", "the step became slow", "peers" },
+        { b2, 2, "B2", "a rank became slow", "behind it" },
+        { h8, 2, "H8", "top -H on node1", "PID" },
+        { h9, 2, "H9", "perf trace", "PID" },
+        { c1, 4, "C1", "--layout.sums ready", "without --inject" },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct arena a;
+        struct text out = { 0 };
+        arena_init(&a);
+        struct measure *m = usual_run(cases[i].ranks, STEPS, &a);
+        cases[i].plant(m, &a);
+        findings_make(&f, m, NULL);
+        findings_text(&f, m, &out);
+        if (strcmp(f.at[0].id, cases[i].id) != 0 || !strstr(out.data, cases[i].says) ||
+            strstr(out.data, cases[i].never))
+            fail_msg("%s", out.data);
+        text_fini(&out);
+        arena_fini(&a);
+    }
 }
 
 TEST(findings_are_json_that_reads_back)
@@ -640,4 +694,5 @@ TEST_MAIN(ONE(commands_can_be_pasted_and_what_is_too_long_stays),
           ONE(a_run_of_which_nothing_was_measured_has_no_finding),
           ONE(of_two_faults_both_are_found_the_larger_gain_first),
           ONE(gains_come_from_a_replay_only_if_it_fits_the_run),
+          ONE(fixes_fit_the_run_they_are_given_to),
           ONE(findings_are_json_that_reads_back))
