@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Interruptions and checkpoints that are walked through: some seconds. */
+static const double most_events = 2e7;
+
 enum { ENDS = 3, MOST_SPARES = 4096 };
 
 struct goodput_flags {
@@ -56,6 +59,7 @@ struct goodput {
     struct failure_job jobs[ENDS];
     struct failure_time times[ENDS];
     struct failure_walk walk;
+    double events; /* of the walk; above most_events there was none */
 };
 
 /* --- the numbers -------------------------------------------------------------------- */
@@ -84,6 +88,9 @@ static int compute(struct goodput *g, struct arena *a)
         g->jobs[e] = job_at(g, nodes, e);
         g->times[e] = failure_goodput(&g->jobs[e]);
     }
+    g->events = failure_walk_events(&g->jobs[FAILURE_MIDDLE], f->days, f->runs);
+    if (g->events > most_events)
+        return OK;
     failure_simulate(&g->jobs[FAILURE_MIDDLE], f->days, f->runs, (u64)f->seed, &g->walk, a);
     return OK;
 }
@@ -164,6 +171,16 @@ static void print_walk(const struct goodput *g)
 {
     const struct failure_walk *w = &g->walk;
     double formula = g->times[FAILURE_MIDDLE].progress;
+    if (isinf(g->events)) {
+        printf("\nnot simulated: failures come so often that a run never gets to a checkpoint\n");
+        return;
+    }
+    if (g->events > most_events) {
+        printf("\nnot simulated: %lld runs of %g days would cost %.3g events, and at most "
+               "%.0e\n  are walked through; this is the formula alone (try fewer --runs or "
+               "--days)\n", (long long)g->flags->runs, g->flags->days, g->events, most_events);
+        return;
+    }
     printf("\nsimulated (seed %lld): %lld runs of %g days, %.4g interruptions each: progress "
            "%.2f %% (P10 %.2f, P90 %.2f);\n  %.2f points from the formula\n",
            (long long)g->flags->seed, (long long)g->flags->runs, g->flags->days,
@@ -238,10 +255,13 @@ static void print_json(const struct goodput *g)
         json_key(&j, ends[e]);
         put_job(&j, &g->jobs[e], &g->times[e]);
     }
-    put_time(&j, "simulated", &g->walk.mean);
-    json_put_double(&j, "simulated_p10", g->walk.progress.lo);
-    json_put_double(&j, "simulated_p90", g->walk.progress.hi);
-    json_put_double(&j, "interruptions_per_run", g->walk.interruptions);
+    json_put_bool(&j, "was_simulated", g->events <= most_events);
+    if (g->events <= most_events) {
+        put_time(&j, "simulated", &g->walk.mean);
+        json_put_double(&j, "simulated_p10", g->walk.progress.lo);
+        json_put_double(&j, "simulated_p90", g->walk.progress.hi);
+        json_put_double(&j, "interruptions_per_run", g->walk.interruptions);
+    }
     json_end(&j);
     printf("%s\n", j.out.data);
     json_writer_fini(&j);

@@ -96,7 +96,7 @@ static void print_bounds(const struct plan_limits *l, const struct limit_flags *
     if (l->watts.mid > 0)
         printf("  power                    %10.3g  kW with hosts and building (%.3g to %.3g)\n",
                1e-3 * l->watts.mid, 1e-3 * l->watts.lo, 1e-3 * l->watts.hi);
-    printf("  failures (law %s) leave 90 %% of the time up to %.4g devices, 50 %% up to %.4g\n",
+    printf("  failures (law %s) leave 90 %% of the time up to %.0f devices, 50 %% up to %.0f\n",
            law->name, devices_at(law, node, 0.9), devices_at(law, node, 0.5));
 }
 

@@ -164,6 +164,9 @@ static int find(struct search_run *s, const struct search_flags *f, struct arena
     struct plan_search q = { .job = job, .pick = s->x.p.pick, .objective = f->objective,
                              .keep = f->top, .prune = f->prune };
     u64 begin = sys_now_ns();
+    if (f->objective == PLAN_MONEY && s->x.terms.price <= 0 && job->machine->price_per_hour <= 0)
+        return err_set(ERR_USAGE, "--objective cost needs what a device costs in an hour: say "
+                       "--price, such as --price 4.2USD/h");
     TRY(plan_search(&q, &s->r, a));
     s->seconds = 1e-9 * (double)(sys_now_ns() - begin);
     s->outcomes = ARENA_ARRAY(a, struct plan_outcome, s->r.n);
@@ -217,7 +220,8 @@ const struct command cmd_plan_search = {
     .description = "Prices every layout that exists: tensor, pipeline, context, expert and data "
                    "parallel degrees whose product is the devices, micro-batch, stages per device, "
                    "recompute, what data ranks split, and the order of work. The result is exact "
-                   "and always the same.\n\nWith --tokens, what the run takes: days, by failures "
+                   "and always the same. Left out, and counted, are those that "
+                   "no program of Headway's runs yet.\n\nWith --tokens, what the run takes: days, by failures "
                    "(--law), energy, gas and money, each from P10 to P90.",
     .options = options,
     .options_bytes = sizeof(struct search_flags),

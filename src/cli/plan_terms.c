@@ -93,11 +93,11 @@ void plan_notes_print(const struct planned_run *x, const struct plan_outcome *o)
     if (x->p.widened > 1)
         printf(", %.3g times as far out (extrapolated)", x->p.widened);
     printf("\n");
+    if (x->p.job.tokens <= 0)
+        return;
     if (x->terms.law)
         printf("goodput: failures as of %s, %lld spare devices; 'headway plan goodput' has more\n",
                x->law.name, (long long)o->spares);
-    if (x->p.job.tokens <= 0)
-        return;
     if (o->bill.power_known)
         printf("energy: devices and hosts x PUE %.3g; gas: %.4g g/kWh, %s%s\n", o->bill.pue.mid,
                o->bill.carbon.g_per_kwh, o->bill.carbon.location,

@@ -205,19 +205,29 @@ double failure_short_of_nodes(const struct failure_job *j)
     return load > 0 ? blocked : 0;
 }
 
-/* Of an elastic job: the mean share of nodes that it is short of. Poisson. */
+/* So many nodes are away: how many an elastic job does without. */
+static double done_without(const struct failure_job *j, i64 away)
+{
+    return away <= j->spares ? 0 : (double)i64_min(j->nodes, round_up(away - j->spares,
+                                                                      j->replica_nodes));
+}
+
+/* Of an elastic job: the mean share of nodes that it is short of. Poisson, of which twelve
+ * deviations matter; of very many the mean says enough. */
 static double shrunk(const struct failure_job *j)
 {
-    double load = in_repair(j), sum = 0, log_p = -load;
+    static const double many = 1e5;
+    double load = in_repair(j), sum = 0;
+    if (load <= 0)
+        return 0;
+    if (load > many)
+        return done_without(j, (i64)load) / (double)j->nodes;
+    i64 first = (i64)fmax(0, load - 12 * sqrt(load));
     i64 most = (i64)(load + 12 * sqrt(load) + 20) + j->spares;
-    for (i64 k = 0; k <= most; k++) {
-        if (k > 0)
-            log_p += log(load) - log((double)k);
-        if (k > j->spares)
-            sum += exp(log_p) * (double)i64_min(j->nodes, round_up(k - j->spares,
-                                                                   j->replica_nodes));
-    }
-    return load > 0 ? sum / (double)j->nodes : 0;
+    double log_p = (double)first * log(load) - load - lgamma((double)first + 1);
+    for (i64 k = first; k <= most; log_p += log(load) - log((double)++k))
+        sum += exp(log_p) * done_without(j, k);
+    return sum / (double)j->nodes;
 }
 
 struct failure_time failure_goodput(const struct failure_job *j)
@@ -227,6 +237,8 @@ struct failure_time failure_goodput(const struct failure_job *j)
     double r = j->restart_s, planned = planned_share(j);
     double down = isinf(m) ? 0 : failures * (j->detect_s * exp(r / m) + m * expm1(r / m));
     double again = repeats(j);
+    if (!isfinite(whole)) /* it never gets through a segment */
+        return (struct failure_time){ .down = 1 };
     struct failure_time t = {
         .progress = j->every_s / whole, .checkpoints = again * j->stall_s / whole,
         .down = again * down / whole + planned,
@@ -245,14 +257,25 @@ struct failure_time failure_goodput(const struct failure_job *j)
     return t;
 }
 
+double failure_walk_events(const struct failure_job *j, double days, i64 runs)
+{
+    double m = failure_mtbf(j), whole = stretch(j, j->every_s) * j->every_s;
+    double events = 1; /* of a segment */
+    if (!isinf(m))
+        events += expm1((j->every_s + j->stall_s) / m) * exp(j->restart_s / m);
+    double looks = 1 + fmin(4096, in_repair(j)) / 8; /* nodes that may be back, at each */
+    return (double)runs * looks * events * (1 + (isfinite(whole) ? days * day_s / whole : 0));
+}
+
 i64 failure_best_spares(const struct failure_job *j, i64 most)
 {
     struct failure_job with = *j;
-    double best = -1;
+    double best = -1, load = in_repair(j), blocked = 1; /* Erlang B, as it goes */
     i64 at = 0;
     for (i64 s = 0; s <= most; s++) {
         with.spares = s;
-        double waiting = with.replica_nodes > 0 ? shrunk(&with) : failure_short_of_nodes(&with);
+        blocked = load * blocked / ((double)s + 1 + load * blocked);
+        double waiting = with.replica_nodes > 0 ? shrunk(&with) : blocked;
         double per_node = (1 - waiting) * (double)j->nodes / (double)(j->nodes + s);
         if (per_node > best) {
             best = per_node;

@@ -91,6 +91,10 @@ double failure_short_of_nodes(const struct failure_job *j);
 /* The number of spares, up to `most`, at which progress per node that is paid for is largest. */
 i64 failure_best_spares(const struct failure_job *j, i64 most);
 
+/* What the walk below costs: how many segments and interruptions it meets in all, more where many
+ * nodes are in repair and looked at. Infinite when a job never gets through a segment. */
+double failure_walk_events(const struct failure_job *j, double days, i64 runs);
+
 /* The same by walking through `runs` runs of so many days, event by event. Runs differ: `progress`
  * has the 10th, 50th and 90th percentile of theirs. Deterministic in seed. */
 struct failure_walk {

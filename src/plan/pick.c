@@ -33,6 +33,21 @@ struct plan_pick plan_pick_open(void)
                                PICK_ANY, PICK_ANY, PICK_ANY, PICK_ANY, 0, 0 };
 }
 
+static int check_key(const char *key, const char *where, struct arena *a)
+{
+    const char *all = "";
+    struct nearest nearest = { .typed = key };
+    for (const struct option *o = plan_pick_options; o->key; o++) {
+        if (strcmp(o->key, key) == 0)
+            return OK;
+        nearest_offer(&nearest, o->key);
+        all = arena_printf(a, "%s%s%s", all, *all ? ", " : "", o->key);
+    }
+    const char *found = nearest_found(&nearest);
+    return err_set(ERR_CONFIG, "%s: a layout has no '%s'%s%s%s; there are %s", where, key,
+                   found ? " (did you mean '" : "", found ? found : "", found ? "'?)" : "", all);
+}
+
 int plan_pick_parse(struct plan_pick *out, const char *text, const char *where, struct arena *a)
 {
     *out = plan_pick_open();
@@ -44,6 +59,7 @@ int plan_pick_parse(struct plan_pick *out, const char *text, const char *where, 
                            "tp=8,pp=4,recompute=none", where, (int)length, text);
         const char *key = arena_strndup(a, text, equals - text);
         const char *value = arena_strndup(a, equals + 1, text + length - equals - 1);
+        TRY(check_key(key, where, a));
         TRY(option_parse_one(plan_pick_options, out, key, value, where, a));
         text += length + (text[length] == ',');
     }

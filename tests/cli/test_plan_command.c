@@ -74,6 +74,49 @@ TEST(goodput_is_simulated_and_in_closed_form)
     shell("$H plan goodput --law lama3 2>&1 | grep -q \"no 'lama3'\"", 0);
 }
 
+TEST(runs_of_too_many_failures_are_not_walked_through)
+{
+    shell("timeout 20 $H plan goodput --gpus 1000000000 | grep -q 'not simulated: failures come'",
+          0);
+    shell("timeout 20 $H plan goodput --runs 1000000 | grep -q 'not simulated: 1000000 runs'", 0);
+    shell("timeout 20 $H plan goodput --gpus 1000000 --elastic 8 --days 1 >/dev/null", 0);
+    json_t *o = run_json("timeout 20 $H plan goodput --gpus 1000000000 --json");
+    CHECK(json_is_false(json_object_get(o, "was_simulated")));
+    CHECK(!json_object_get(o, "simulated"));
+    CHECK(number(json_object_get(json_object_get(o, "slow"), "shares"), "down") == 1);
+    json_decref(o);
+}
+
+static void refused(const char *layout, const char *gpus, const char *why)
+{
+    char line[512];
+    snprintf(line, sizeof line, "$H plan search --model llama3-8b --batch 64 --gpus %s --layout %s "
+             "2>&1 | grep -q '%s'", gpus, layout, why);
+    shell(line, 0);
+}
+
+TEST(what_cannot_be_laid_out_is_told_why)
+{
+    refused("tp=5", "8", "tp 5 does not divide 8 devices");
+    refused("tp=5", "160", "tp does not divide the attention heads");
+    refused("pp=40", "160", "pp 40 is more stages than the 32 layers");
+    refused("tp=8,dp=8", "8", "tp 8 x dp 8 does not divide 8 devices");
+    refused("tp=1,pp=1,cp=1,dp=2", "8", "is not 8 devices");
+    refused("dp=128", "128", "does not divide a step.s 64 rows");
+    refused("ep=2", "8", "ep does not divide the experts");
+    refused("foo=3", "8", "no .foo.; there are tp, cp, pp");
+}
+
+TEST(what_was_not_asked_about_is_not_said)
+{
+    shell("$H plan search --model llama3-8b --gpus 8 --objective cost 2>&1 | grep -q 'needs what a "
+          "device costs'", 0);
+    shell("$H plan search --model llama3-8b --gpus 8 --objective cost --price 2USD/h >/dev/null",
+          0);
+    shell("$H plan search --model llama3-8b --gpus 8 | grep -q 'spare devices'", 1);
+    shell("$H plan limits --model llama3-8b | grep -q 'e+0. devices'", 1);
+}
+
 TEST(limits_and_exchanges_are_said)
 {
     json_t *o = run_json("$H plan limits --model llama3-70b --machine h100-sxm-ib --json");
@@ -103,4 +146,6 @@ TEST(machines_are_listed_and_described)
 
 TEST_MAIN(ONE(a_run_is_sized_and_billed), ONE(a_steps_time_and_a_utilisation_say_the_same),
           ONE(prices_may_come_from_a_file), ONE(goodput_is_simulated_and_in_closed_form),
+          ONE(runs_of_too_many_failures_are_not_walked_through),
+          ONE(what_cannot_be_laid_out_is_told_why), ONE(what_was_not_asked_about_is_not_said),
           ONE(limits_and_exchanges_are_said), ONE(machines_are_listed_and_described))

@@ -222,7 +222,7 @@ TEST(what_does_not_fit_says_what_would_be_needed)
     CHECK_FAILS(plan_search(&s, &r, &p.arena), ERR_LIMIT, "the least needs");
     CHECK(r.least.step.memory_bytes > p.machine.device.memory_bytes);
     CHECK_OK(plan_pick_parse(&s.pick, "tp=3", "test", &p.arena));
-    CHECK_FAILS(plan_search(&s, &r, &p.arena), ERR_CONFIG, "exists");
+    CHECK_FAILS(plan_search(&s, &r, &p.arena), ERR_CONFIG, "tp 3 does not divide");
     arena_fini(&p.arena);
 }
 
