@@ -261,8 +261,9 @@ void findings_text(const struct findings *f, const struct measure *m, struct tex
     for (int i = 0; i < f->n; i++)
         put_finding(&f->at[i], i + 1, out);
     if (!put_unexplained(f, m, out) && f->n == 0)
-        text_printf(out, "No finding above %.2f ms a step (%.1f %%; three standard errors of "
-                         "the step are %.2f ms, over %lld steps).\n", 1e3 * m->theta,
+        text_printf(out, "No finding%s above %.2f ms a step (%.1f %%; three standard errors of "
+                         "the step are %.2f ms, over %lld steps).\n",
+                    m->missing > 0 ? " of the kinds that are judged" : "", 1e3 * m->theta,
                     100 * m->theta / m->step.mean, 3e3 * m->step.se, (long long)m->n_steps);
 }
 

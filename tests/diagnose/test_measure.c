@@ -78,6 +78,7 @@ TEST(small_gaps_are_no_spikes_and_one_stray_does_not_spoil_what_is_regular)
     CHECK_EQ(s.count, 8);
     CHECK_EQ(s.period, 5);
     CHECK_EQ(measure_spikes(y, 40, 6, 0.5, 0).count, 8);
+    CHECK_EQ(measure_spikes(y, 40, 6, 0.5, 0.7).count, 0); /* none is as large as that */
     y[4] = y[8] = 0.05;
     CHECK_EQ(measure_spikes(y, 40, 6, 0.5, 0.01).period, 5);
     y[4] = y[8] = 0;
