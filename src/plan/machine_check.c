@@ -3,6 +3,8 @@
 #include "plan/quantity.h"
 
 #include <math.h>
+#include <string.h>
+#include <strings.h>
 
 /* Products reach at least this share of a dense peak on every device in machines/devices (the
  * lowest: 51 %); of a peak with sparsity they cannot reach more than half. */
@@ -36,6 +38,34 @@ static int check_ladder(const struct plan_device *d, int low, int high, const ch
                    plan_dtype_names[low], few / many, plan_dtype_names[high], 0.5e-12 * few);
 }
 
+/* No device comes near these; a thousand (or eight) times what one has is a slip of a unit. */
+static int check_plausible(const struct plan_device *d, const char *where)
+{
+    const struct {
+        const char *key, *meant;
+        enum quantity kind;
+        double value, most, slip;
+    } rows[] = {
+        { "memory.size", "GB and TB", QUANTITY_BYTES, d->memory_sold_bytes, 4e12, 1e3 },
+        { "memory.rate", "GB/s and TB/s", QUANTITY_RATE, d->memory_bytes_per_s, 1e14, 1e3 },
+        { "link.network", "Gb/s (bits) and GB/s", QUANTITY_LINK, d->network_bytes_per_s, 2.5e11,
+          8 },
+        { "power.peak", "W and kW", QUANTITY_WATTS, d->peak_w, 3e4, 1e3 },
+    };
+    for (i64 i = 0; i < COUNT_OF(rows); i++) {
+        char said[48], meant[48], most[48];
+        if (rows[i].value <= rows[i].most)
+            continue;
+        quantity_text(rows[i].value, rows[i].kind, said, sizeof said);
+        quantity_text(rows[i].value / rows[i].slip, rows[i].kind, meant, sizeof meant);
+        quantity_text(rows[i].most, rows[i].kind, most, sizeof most);
+        return err_set(ERR_CONFIG, "%s: %s: %s is beyond any device (at most %s is believed); are "
+                       "%s mixed up? Probably it is %s", where, rows[i].key, said, most,
+                       rows[i].meant, meant);
+    }
+    return OK;
+}
+
 int machine_check_device(const struct plan_device *d, const char *where)
 {
     if (d->peak[PLAN_BF16] <= 0 && d->peak[PLAN_FP32] <= 0)
@@ -47,6 +77,7 @@ int machine_check_device(const struct plan_device *d, const char *where)
                        "that they say (GB is 1e9, GiB is 2^30)?", where);
     if (d->peak_w > 0 && d->idle_w > d->peak_w)
         return err_set(ERR_CONFIG, "%s: power.idle is above power.peak", where);
+    TRY(check_plausible(d, where));
     for (int t = 0; t < PLAN_DTYPES; t++)
         TRY(check_peak(d, t, where));
     TRY(check_ladder(d, PLAN_FP8, PLAN_BF16, where));
@@ -74,6 +105,36 @@ static int check_against(const struct plan_device *d, const struct plan_device *
     return OK;
 }
 
+/* By its name, such as H100, or by what it does. */
+static bool same_device(const struct plan_device *d, const struct plan_device *known)
+{
+    size_t n = d->name ? strlen(d->name) : 0;
+    return (n >= 4 && strncasecmp(d->name, known->name, n) == 0) ||
+           (near(d->peak[PLAN_BF16], known->peak[PLAN_BF16]) &&
+            near(d->memory_bytes_per_s, known->memory_bytes_per_s));
+}
+
+/* Slips of a unit, beside the device that it is. */
+static int check_units(const struct plan_device *d, const struct plan_device *known,
+                       const char *where)
+{
+    static const double gib_per_gb = 0x1p30 / 1e9;
+    double size = known->memory_sold_bytes;
+    if (fabs(d->memory_sold_bytes / (gib_per_gb * size) - 1) < 0.005)
+        return err_set(ERR_CONFIG, "%s: memory.size: %.4g GiB, but %s has %.4g GB (1e9 bytes); "
+                       "write %.4g GB, and what programs get as memory.usable", where,
+                       d->memory_sold_bytes / 0x1p30, known->name, 1e-9 * size, 1e-9 * size);
+    if (near(d->network_bytes_per_s, 8 * known->network_bytes_per_s))
+        return err_set(ERR_CONFIG, "%s: link.network: %.4g GB/s, but %s sends %.4g Gb/s (bits); "
+                       "write %.4g GB/s one-way", where, 1e-9 * d->network_bytes_per_s,
+                       known->name, 8e-9 * known->network_bytes_per_s,
+                       1e-9 * known->network_bytes_per_s);
+    if (near(d->memory_bytes_per_s, 1e3 * known->memory_bytes_per_s))
+        return err_set(ERR_CONFIG, "%s: memory.rate: a thousand times that of %s; write %.4g GB/s",
+                       where, known->name, 1e-9 * known->memory_bytes_per_s);
+    return OK;
+}
+
 int machine_check_known(const struct plan_device *d, const char *where, struct arena *a)
 {
     const char **names;
@@ -86,6 +147,9 @@ int machine_check_known(const struct plan_device *d, const char *where, struct a
         twin |= near(d->peak[PLAN_BF16], known[i].device.peak[PLAN_BF16]) &&
                 near(d->memory_bytes_per_s, known[i].device.memory_bytes_per_s);
     }
+    for (i64 i = 0; i < n; i++)
+        if (same_device(d, &known[i].device))
+            TRY(check_units(d, &known[i].device, where));
     for (i64 i = 0; i < n && !twin; i++)
         TRY(check_against(d, &known[i].device, where));
     for (i64 i = 0; i < n; i++) /* the same device, but for its link */
