@@ -117,6 +117,17 @@ TEST(what_was_not_asked_about_is_not_said)
     shell("$H plan limits --model llama3-8b | grep -q 'e+0. devices'", 1);
 }
 
+TEST(the_fastest_of_open_layouts_counts_as_no_prediction)
+{
+    shell("$H plan table " SOURCE_DIR "/recipes/plan-deepseek-v3.yaml >open", 0);
+    shell("grep -q 'leaves 8 layouts open, .* the fastest is shown' open", 0);
+    shell("grep -q '1 rows whose layout the source leaves open: .* no prediction' open", 0);
+    shell("grep -q 'predictions are' open", 1);
+    shell("$H plan table " SOURCE_DIR "/recipes/plan-megatron-lm.yaml >settled", 0);
+    shell("grep -q '10 rows with a settled layout: predictions are' settled", 0);
+    shell("grep -q 'no prediction' settled", 1);
+}
+
 TEST(limits_and_exchanges_are_said)
 {
     json_t *o = run_json("$H plan limits --model llama3-70b --machine h100-sxm-ib --json");
@@ -147,5 +158,6 @@ TEST(machines_are_listed_and_described)
 TEST_MAIN(ONE(a_run_is_sized_and_billed), ONE(a_steps_time_and_a_utilisation_say_the_same),
           ONE(prices_may_come_from_a_file), ONE(goodput_is_simulated_and_in_closed_form),
           ONE(runs_of_too_many_failures_are_not_walked_through),
+          ONE(the_fastest_of_open_layouts_counts_as_no_prediction),
           ONE(what_cannot_be_laid_out_is_told_why), ONE(what_was_not_asked_about_is_not_said),
           ONE(limits_and_exchanges_are_said), ONE(machines_are_listed_and_described))
