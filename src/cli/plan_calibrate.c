@@ -94,7 +94,8 @@ static int calibrate_family(struct invocation *v)
     TRY(plan_world_new(&w, v->arena));
     TRY(plan_family_load(family, o->family, v->arena));
     TRY(read_sets(v, sets));
-    struct plan_fit_choice choice = { sets, o->rows.count, o->most, o->devices, o->constants };
+    struct plan_fit_choice choice = { sets, o->rows.count, o->most, o->devices, o->constants,
+                                     true };
     TRY(plan_fit_family(family, &fit, &choice, w, v->arena));
     print_result(family, &fit, v->arena);
     return OK;
@@ -123,7 +124,8 @@ const struct command cmd_plan_calibrate = {
                    "predicted.\n\n"
                    "Without: takes at most 30 rows at even distances from the tables, and moves the constants "
                    "so that predicted step times come close to theirs. Prints the family's file. The "
-                   "same rows give the same constants.",
+                   "same rows give the same constants. The interval is that of rows left out of the "
+                   "fit, each in turn, which takes a minute.",
     .options = calibrate_table,
     .options_bytes = sizeof(struct calibrate_options),
     .max_args = -1,

@@ -18,13 +18,22 @@ static int load_family(struct planned_job *p, struct arena *a)
 }
 
 /* Of how much further out the truth may lie nobody knows. A rule, then: twice as far for constants
- * of another device, and a tenth further for each doubling of the most devices that were seen. */
+ * of another device or software of which no step was fitted (unless the software says so itself), and
+ * a tenth further for each doubling of the most devices and of the longest rows that were seen. */
 static void widen(struct planned_job *p)
 {
-    double seen = fmax(1, p->family.seen_devices), more = (double)p->job.devices / seen;
+    const struct plan_family *f = &p->family;
+    double devices = (double)p->job.devices / fmax(1, f->seen_devices);
+    double rows = (double)p->job.sequence / fmax(1, f->seen_sequence);
+    bool strange = !plan_family_saw(f, p->stack.name);
     p->widened = p->foreign ? 2 : 1;
-    if (more > 1)
-        p->widened *= 1 + 0.1 * log2(more);
+    if (strange && p->stack.interval == 1)
+        p->widened *= 2;
+    if (devices > 1)
+        p->widened *= 1 + 0.1 * log2(devices);
+    if (rows > 1 && f->seen_sequence > 0)
+        p->widened *= 1 + 0.1 * log2(rows);
+    p->extrapolated = strange || p->widened > 1;
     p->family.residual_lo *= p->widened;
     p->family.residual_hi *= p->widened;
 }
@@ -89,6 +98,11 @@ void plan_job_print(const struct planned_job *p)
     if ((double)j->devices > p->family.seen_devices)
         printf("extrapolated: constants were fitted to steps of at most %.0f devices\n",
                p->family.seen_devices);
+    if ((double)j->sequence > p->family.seen_sequence)
+        printf("extrapolated: constants were fitted to rows of at most %.0f tokens\n",
+               p->family.seen_sequence);
+    if (!plan_family_saw(&p->family, p->stack.name))
+        printf("extrapolated: no step of %s was fitted on such devices\n", p->stack.name);
     if (p->widened > 1)
         printf("therefore the interval is taken to be %.3g times as wide (a rule: nobody knows)\n",
                p->widened);
@@ -107,7 +121,7 @@ void plan_job_json(const struct planned_job *p, struct json *j)
     json_put_bool(j, "batch_assumed", p->batch_assumed);
     json_put_double(j, "tokens", p->job.tokens);
     json_put_str(j, "stack", p->stack.name);
-    json_put_bool(j, "extrapolated", p->widened > 1);
-    json_put_double(j, "interval_widened", p->widened);
+    json_put_bool(j, "extrapolated", p->extrapolated);
+    json_put_double(j, "interval_widened", p->widened * p->stack.interval);
     json_end(j);
 }

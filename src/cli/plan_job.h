@@ -49,6 +49,7 @@ struct planned_job {
     struct plan_pick pick;
     bool batch_assumed;
     const char *foreign; /* whose constants stand in for the device's own, never calibrated; NULL */
+    bool extrapolated;   /* devices, rows, or software beyond what was fitted */
     double widened;      /* the interval's ends are so many times as far out: extrapolation */
 };
 

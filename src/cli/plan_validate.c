@@ -137,6 +137,8 @@ static void print_stacks(const struct validated_set *s)
         if (stack->residual_lo != 0 || stack->residual_hi != 0)
             printf(", declared interval of %.3g to %.3g times the predicted time",
                    exp(stack->residual_lo), exp(stack->residual_hi));
+        if (stack->interval != 1)
+            printf(", nothing fitted: interval %g times as far out", stack->interval);
         printf("\n");
     }
 }

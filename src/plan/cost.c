@@ -341,6 +341,15 @@ static double stalls(const struct plan_job *job, const struct plan_layout *l)
     return (double)(l->micro_batches + l->pp - 1) * job->stack->stall_s * nodes * nodes;
 }
 
+/* About band->mid: of the software where it has one of its own, else of the family of devices. */
+static void interval(const struct plan_job *job, struct plan_band *band)
+{
+    const struct plan_stack *s = job->stack;
+    bool own = s->residual_lo != 0 || s->residual_hi != 0;
+    band->lo = band->mid * exp(own ? s->residual_lo : s->interval * job->family->residual_lo);
+    band->hi = band->mid * exp(own ? s->residual_hi : s->interval * job->family->residual_hi);
+}
+
 void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
                   const struct plan_table *t, struct plan_step *out)
 {
@@ -363,9 +372,7 @@ void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
     for (int i = 0; i < PLAN_TERMS; i++)
         out->seconds += out->terms[i];
     out->band.mid = out->seconds;
-    bool own = job->stack->residual_lo != 0 || job->stack->residual_hi != 0;
-    out->band.lo = out->seconds * exp(own ? job->stack->residual_lo : job->family->residual_lo);
-    out->band.hi = out->seconds * exp(own ? job->stack->residual_hi : job->family->residual_hi);
+    interval(job, &out->band);
     add_flops(job, l, t, out);
     plan_widen_by_network(job, l, out);
     plan_memory_of(job, l, t, out);

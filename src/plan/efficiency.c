@@ -6,6 +6,7 @@
 #include "plan/plan_files.h"
 
 #include <math.h>
+#include <string.h>
 
 #define FAMILY(type, field) OPTION_FIELD(type, struct plan_family, field)
 
@@ -58,10 +59,14 @@ const struct option plan_family_options[] = {
       .help = "As for fp32." },
     { "seen_devices", FAMILY(FLOAT, seen_devices), "0", .max = 1e9, .unit = "devices",
       .help = "Most devices of a step that was fitted; 0: nothing was." },
+    { "seen_sequence", FAMILY(FLOAT, seen_sequence), "0", .max = 1e9, .unit = "tokens",
+      .help = "Longest row of a step that was fitted; 0: nothing was." },
+    { "seen_stacks", FAMILY(STRINGS, seen_stacks), NULL,
+      .help = "Software whose steps were fitted." },
     { "residual_lo", FAMILY(FLOAT, residual_lo), "-0.1", .min = -10, .max = 10,
-      .help = "Log of measured over predicted time, 10th percentile of the fitted rows." },
+      .help = "Log of measured over predicted time of rows left out of the fit: where 80 % of them begin." },
     { "residual_hi", FAMILY(FLOAT, residual_hi), "0.1", .min = -10, .max = 10,
-      .help = "The same, 90th percentile." },
+      .help = "Where they end." },
     { 0 },
 };
 
@@ -78,6 +83,14 @@ void plan_family_write(const struct plan_family *f, struct text *out)
         option_format(o, f, out);
         text_printf(out, "%s\n", quote);
     }
+}
+
+bool plan_family_saw(const struct plan_family *f, const char *stack)
+{
+    for (i64 i = 0; i < f->seen_stacks.count; i++)
+        if (!strcmp(f->seen_stacks.at[i], stack))
+            return true;
+    return false;
 }
 
 /* --- products ------------------------------------------------------------------------- */

@@ -37,7 +37,9 @@ struct plan_family {
     double overlap_tax;       /* what computing slows down while messages move beside it */
     double reduced[PLAN_DTYPES]; /* product speed in a dtype, beside bf16's share of its peak */
     double seen_devices;      /* most devices of a step that was fitted; 0: nothing was */
-    double residual_lo, residual_hi; /* log(measured / predicted) at 10 and 90 %, where fitted */
+    double seen_sequence;     /* most tokens of a row of such a step */
+    struct option_strings seen_stacks; /* whose software ran them: names of stacks */
+    double residual_lo, residual_hi; /* log(measured / predicted), 80 % of rows that were left out */
 };
 
 extern const struct option plan_family_options[];
@@ -45,6 +47,9 @@ extern const struct option plan_family_options[];
 /* A name in machines/calibration, or a path. */
 int plan_family_load(struct plan_family *out, const char *name, struct arena *a);
 void plan_family_write(const struct plan_family *f, struct text *out);
+
+/* Was a step of the stack of this name fitted? */
+bool plan_family_saw(const struct plan_family *f, const char *stack);
 
 /* Seconds of one product at peak `peak`, with `bytes` of operands (moved once). */
 struct plan_product {

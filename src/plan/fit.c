@@ -29,6 +29,8 @@ struct fit {
     struct plan_family begin; /* what the constants are before: what one expects of a device */
     double widths[FIT_CONSTANTS];
     i64 n_constants;
+    i64 left_out;   /* this sample does not count; -1: all do */
+    double start;   /* launch_s began so many times as long, where it ended best */
 };
 
 /* --- rows ----------------------------------------------------------------------------- */
@@ -118,8 +120,9 @@ static double robust_error(const struct fit *f)
 {
     double sum = 0;
     for (i64 i = 0; i < f->n; i++)
-        sum += fmin(fabs(log_error(&f->samples[i])), FIT_OUTLIER);
-    return sum / (double)f->n;
+        if (i != f->left_out)
+            sum += fmin(fabs(log_error(&f->samples[i])), FIT_OUTLIER);
+    return sum / (double)(f->n - (f->left_out >= 0));
 }
 
 /* A constant that the rows say nothing of stays where it began. */
@@ -182,6 +185,7 @@ static void search_from_starts(struct fit *f, double least)
         if (reached < least) {
             least = reached;
             best = *f->family;
+            f->start = starts[i];
         }
     }
     *f->family = best;
@@ -193,27 +197,59 @@ static int ascending(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Quantiles of log(measured / predicted) of the rows that count. A stack whose runs are often beyond
- * them has a band of its own (stack.h). */
-static void residuals(const struct fit *f)
+/* Where fitted rows lie: beyond that a prediction extrapolates. */
+static void seen(const struct fit *f, struct arena *a)
 {
-    double x[FIT_MOST_ROWS];
+    struct option_strings *stacks = &f->family->seen_stacks;
+    const char **names = ARENA_ARRAY(a, const char *, f->n);
+    *stacks = (struct option_strings){ names, 0 };
+    f->family->seen_devices = f->family->seen_sequence = 0;
+    for (i64 i = 0; i < f->n; i++) {
+        const struct plan_job *job = &f->samples[i].job;
+        f->family->seen_devices = fmax(f->family->seen_devices, (double)job->devices);
+        f->family->seen_sequence = fmax(f->family->seen_sequence, (double)job->sequence);
+        if (!plan_family_saw(f->family, job->stack->name))
+            names[stacks->count++] = job->stack->name;
+    }
+}
+
+static bool has_own_interval(const struct plan_stack *s)
+{
+    return s->residual_lo != 0 || s->residual_hi != 0;
+}
+
+/* log(measured / predicted) of rows, each by constants that were fitted without it. Rows of software
+ * that has an interval of its own are never priced with the family's and do not count. */
+static i64 errors_left_out(struct fit *f, double *x)
+{
+    const struct plan_family fitted = *f->family;
     i64 n = 0;
     for (i64 i = 0; i < f->n; i++) {
-        double e = log_error(&f->samples[i]);
-        if (fabs(e) < FIT_OUTLIER)
-            x[n++] = -e;
+        if (has_own_interval(f->samples[i].job.stack))
+            continue;
+        *f->family = f->begin;
+        f->family->launch_s *= f->start;
+        f->left_out = i;
+        search(f, loss(f), (u64)i);
+        x[n++] = -log_error(&f->samples[i]);
     }
+    f->left_out = -1;
+    *f->family = fitted;
+    return n;
+}
+
+/* An interval that holds a new row with a chance of 80 %, if it is as those were: of n errors of rows
+ * left out the (n+1)/10-th from below and from above (Vovk et al. 2005). None is dropped. */
+static void residuals(struct fit *f)
+{
+    double x[FIT_MOST_ROWS];
+    i64 n = f->n > 1 ? errors_left_out(f, x) : 0;
     if (n == 0)
         return;
     qsort(x, (size_t)n, sizeof *x, ascending);
-    i64 tail = (i64)(0.1 * (double)n);
-    f->family->residual_lo = x[tail];
-    f->family->residual_hi = x[n - 1 - tail];
-    f->family->seen_devices = 0;
-    for (i64 i = 0; i < f->n; i++)
-        f->family->seen_devices = fmax(f->family->seen_devices,
-                                       (double)f->samples[i].job.devices);
+    i64 tail = i64_max(1, (n + 1) / 10);
+    f->family->residual_lo = x[tail - 1];
+    f->family->residual_hi = x[n - tail];
 }
 
 static bool has_fused_attention(const struct fit *f)
@@ -250,6 +286,8 @@ int plan_fit_family(struct plan_family *family, struct plan_fit *out,
     struct fit *f = ARENA_NEW(a, struct fit);
     f->family = family;
     f->devices = choice->devices;
+    f->left_out = -1;
+    f->start = 1;
     for (i64 i = 0; i < choice->n_sets; i++)
         TRY(take_rows(f, choice->sets[i], (choice->most - f->n) / (choice->n_sets - i), w, a));
     if (f->n == 0)
@@ -263,6 +301,8 @@ int plan_fit_family(struct plan_family *family, struct plan_fit *out,
     out->before = mean_error(f);
     search_from_starts(f, loss(f));
     out->after = mean_error(f);
-    residuals(f);
+    seen(f, a);
+    if (choice->interval)
+        residuals(f);
     return OK;
 }

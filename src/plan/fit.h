@@ -24,6 +24,7 @@ struct plan_fit_choice {
     i64 most;    /* rows in all; each set has its share */
     i64 devices; /* only rows of at most so many; 0: all */
     struct option_strings constants;
+    bool interval; /* found too, by a fit without each row in turn: ten times as long */
 };
 
 /* `constants`: keys of plan_family_options to be fitted, from their defaults, or

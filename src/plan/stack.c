@@ -72,6 +72,8 @@ const struct option plan_stack_options[] = {
       .help = "Log of measured over predicted time, 10th percentile; both 0: that of the family." },
     { "residual.hi", STACK(FLOAT, residual_hi), "0", .min = -10, .max = 10,
       .help = "The same, 90th percentile." },
+    { "interval", STACK(FLOAT, interval), "1", .min = 1, .max = 10,
+      .help = "The ends of the family's interval are so many times as far out." },
     { "factor", STACK(FLOAT, factor), "1", .min = 0.1, .max = 10,
       .help = "Computing takes so many times what operators say; 1 unless declared." },
     { 0 },

@@ -47,6 +47,8 @@ struct plan_stack {
                                 * square of the job's nodes; seen on one cluster, unexplained */
     double residual_lo, residual_hi; /* as a family's, where its runs scatter otherwise; both 0:
                                       * the family's */
+    double interval;           /* ends of the family's interval are so many times as far out: 2, a
+                                * rule, where no step of this software was fitted */
     double factor;             /* seconds of computing, times this: 1 unless declared */
 };
 
