@@ -103,9 +103,10 @@ void plan_job_print(const struct planned_job *p)
                p->family.seen_sequence);
     if (!plan_family_saw(&p->family, p->stack.name))
         printf("extrapolated: no step of %s was fitted on such devices\n", p->stack.name);
-    if (p->widened > 1)
+    double widened = p->widened * p->stack.interval;
+    if (widened > 1)
         printf("therefore the interval is taken to be %.3g times as wide (a rule: nobody knows)\n",
-               p->widened);
+               widened);
 }
 
 void plan_job_json(const struct planned_job *p, struct json *j)
