@@ -18,28 +18,41 @@ static void print_bar(double before, double width, double all)
         printf("%s", i < begin ? " " : i < end ? "#" : i == begin && width > 0 ? "|" : " ");
 }
 
-static void print_term(const char *name, double seconds, double before, double all)
+/* Its share is of the step; bars are of all. */
+static void print_term(const char *name, double seconds, double before, double step, double all)
 {
-    printf("  %-26s %10.4f s %6.2f %%  ", name, seconds, 100 * seconds / all);
+    printf("  %-26s %10.4f s %6.2f %%  ", name, seconds, 100 * seconds / step);
     print_bar(before, seconds, all);
     printf("\n");
+}
+
+static const char twice[] = "work done twice, padding";
+
+/* Of the ideal term: what the model does not need, or does in wider numbers than the peak's. */
+static double twice_seconds(const struct plan_found *f, const struct plan_outcome *o)
+{
+    double more = f->step.terms[PLAN_IDEAL] - o->ideal_s;
+    return fabs(more) < 1e-9 * o->ideal_s ? 0 : more;
 }
 
 /* Terms that sum to the step, then what failures add to it. */
 static void print_waterfall(const struct plan_found *f, const struct plan_outcome *o)
 {
-    double before = 0, lost = f->step.seconds * (1 / o->goodput.mid - 1);
-    double all = f->step.seconds + lost;
-    for (int i = 0; i < PLAN_TERMS; i++) {
+    double step = f->step.seconds, lost = step * (1 / o->goodput.mid - 1);
+    double all = step + lost, more = twice_seconds(f, o), before = f->step.terms[PLAN_IDEAL];
+    print_term(plan_term_names[PLAN_IDEAL], before - more, 0, step, all);
+    if (more != 0)
+        print_term(twice, more, before - more, step, all);
+    for (int i = PLAN_IDEAL + 1; i < PLAN_TERMS; i++) {
         if (f->step.terms[i] == 0)
             continue;
-        print_term(plan_term_names[i], f->step.terms[i], before, all);
+        print_term(plan_term_names[i], f->step.terms[i], before, step, all);
         before += f->step.terms[i];
     }
     printf("  %-26s %10.4f s, P10 to P90 %.4g to %.4g s\n", "the step", f->step.seconds,
            o->step_s.lo, o->step_s.hi);
     if (lost > 0)
-        print_term("failures, spread over steps", lost, before, all);
+        print_term("failures, spread over steps", lost, before, step, all);
 }
 
 /* --- another layout ----------------------------------------------------------------- */
@@ -50,9 +63,14 @@ static void print_difference(const char *name, double a, double b)
         printf("  %-26s %10.4f %10.4f %+10.4f\n", name, a, b, b - a);
 }
 
-static void print_beside(const struct plan_found *a, const struct plan_found *b)
+static void print_beside(const struct plan_found *a, const struct plan_outcome *o,
+                         const struct plan_found *b, const struct plan_outcome *p)
 {
-    for (int i = 0; i < PLAN_TERMS; i++)
+    double more = twice_seconds(a, o), other = twice_seconds(b, p);
+    print_difference(plan_term_names[PLAN_IDEAL], a->step.terms[PLAN_IDEAL] - more,
+                     b->step.terms[PLAN_IDEAL] - other);
+    print_difference(twice, more, other);
+    for (int i = PLAN_IDEAL + 1; i < PLAN_TERMS; i++)
         print_difference(plan_term_names[i], a->step.terms[i], b->step.terms[i]);
     print_difference("the step, seconds", a->step.seconds, b->step.seconds);
     print_difference("memory, GB", 1e-9 * a->step.memory_bytes, 1e-9 * b->step.memory_bytes);
@@ -94,12 +112,15 @@ static const struct option explain_options[] = {
     { 0 },
 };
 
-static void put_terms(struct json *j, const struct plan_step *s)
+static void put_terms(struct json *j, const struct plan_found *f, const struct plan_outcome *o)
 {
     json_key(j, "terms");
     json_begin_object(j);
-    for (int i = 0; i < PLAN_TERMS; i++)
-        json_put_double(j, plan_term_names[i], s->terms[i]);
+    double more = twice_seconds(f, o);
+    json_put_double(j, plan_term_names[PLAN_IDEAL], f->step.terms[PLAN_IDEAL] - more);
+    json_put_double(j, twice, more);
+    for (int i = PLAN_IDEAL + 1; i < PLAN_TERMS; i++)
+        json_put_double(j, plan_term_names[i], f->step.terms[i]);
     json_end(j);
 }
 
@@ -111,13 +132,14 @@ static void put_explained(struct json *j, const char *key, const struct planned_
     json_begin_object(j);
     json_key(j, "plan");
     plan_found_json(j, x, f, o, a);
-    put_terms(j, &f->step);
+    put_terms(j, f, o);
     json_put_bool(j, "fits", f->step.fits);
     json_end(j);
 }
 
 static void print_why_not(const struct planned_run *x, const char *text,
-                          const struct plan_found *best, const struct plan_found *other, int rc,
+                          const struct plan_found *best, const struct plan_outcome *o,
+                          const struct plan_found *other, const struct plan_outcome *p, int rc,
                           struct arena *a)
 {
     double seconds;
@@ -137,7 +159,7 @@ static void print_why_not(const struct planned_run *x, const char *text,
                100 * (other->step.seconds / best->step.seconds - 1),
                plan_layout_text(&other->layout, a), term, seconds);
     printf("  %-26s %10s %10s %10s\n", "", "this", "that", "more");
-    print_beside(best, other);
+    print_beside(best, o, other, p);
 }
 
 static int explain(struct invocation *v)
@@ -176,7 +198,7 @@ static int explain(struct invocation *v)
     printf("%s\n\n", plan_layout_text(&best.layout, v->arena));
     print_waterfall(&best, &o);
     if (f->why_not)
-        print_why_not(&x, f->why_not, &best, &other, rc, v->arena);
+        print_why_not(&x, f->why_not, &best, &o, &other, &p, rc, v->arena);
     plan_notes_print(&x, &o);
     return OK;
 }
@@ -234,7 +256,7 @@ static int compare(struct invocation *v)
     plan_job_print(&x.p);
     printf("A: %s\nB: %s\n\n  %-26s %10s %10s %10s\n", plan_layout_text(&found[0].layout, v->arena),
            plan_layout_text(&found[1].layout, v->arena), "seconds", "A", "B", "B - A");
-    print_beside(&found[0], &found[1]);
+    print_beside(&found[0], &o[0], &found[1], &o[1]);
     print_difference("MFU, %", 100 * o[0].mfu.mid, 100 * o[1].mfu.mid);
     print_difference("days", o[0].days.mid, o[1].days.mid);
     print_difference("MWh", o[0].mwh.mid, o[1].mwh.mid);

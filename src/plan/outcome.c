@@ -1,4 +1,5 @@
 #include "plan/outcome.h"
+#include "plan/run_size.h"
 
 #include <math.h>
 
@@ -25,14 +26,20 @@ static struct plan_band over(double top, const struct plan_band *b)
 
 /* --- parts ---------------------------------------------------------------------------- */
 
-static void set_speed(struct plan_outcome *out, const struct plan_job *job,
+/* MFU counts what the model needs: not padding, nor heads that several ranks compute. */
+static int set_speed(struct plan_outcome *out, const struct plan_job *job,
                       const struct plan_step *s)
 {
     double devices = (double)job->devices, peak = job->machine->device.peak[job->dtype];
     out->step_s = s->band;
     out->rate = over((double)(job->global_batch * job->sequence) / devices, &out->step_s);
-    out->mfu = over(s->model_flops / devices / peak, &out->step_s);
+    struct plan_run_size size;
+    TRY(plan_run_size_of(&size, job->spec, job->sequence));
+    out->ideal_s = size.flops_per_token * (double)(job->global_batch * job->sequence) / devices /
+                   peak;
+    out->mfu = over(out->ideal_s, &out->step_s);
     out->hfu = s->flops / devices / peak / s->seconds;
+    return OK;
 }
 
 static double goodput_at(const struct failure_law *law, i64 nodes, enum failure_end end,
@@ -82,7 +89,7 @@ int plan_outcome_of(struct plan_outcome *out, const struct plan_job *job,
                     const struct plan_step *step, const struct plan_terms *terms)
 {
     *out = (struct plan_outcome){ 0 };
-    set_speed(out, job, step);
+    TRY(set_speed(out, job, step));
     set_goodput(out, job, terms->law);
     double steps = job->tokens / (double)(job->global_batch * job->sequence);
     struct plan_band lost = over(1, &out->goodput);

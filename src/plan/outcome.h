@@ -23,6 +23,7 @@ struct plan_terms { /* under which a run takes place */
 
 struct plan_outcome {
     struct plan_band step_s, rate, mfu; /* rate: tokens per second and device */
+    double ideal_s;                /* a step's model FLOPs, each once, at the peak: mfu x step */
     double hfu;                    /* as mfu, what is computed again included */
     struct plan_band goodput;      /* lo is the worst */
     i64 spares;                    /* devices beside those that compute */

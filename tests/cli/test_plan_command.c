@@ -28,6 +28,11 @@ static double middle(const json_t *o, const char *key)
     return number(json_object_get(o, key), "mid");
 }
 
+static double median(const json_t *o, const char *key)
+{
+    return number(json_object_get(o, key), "p50");
+}
+
 TEST(a_run_is_sized_and_billed)
 {
     json_t *o = run_json("$H plan run --model llama3-405b --tokens 15.6T --machine h100-sxm-roce "
@@ -117,6 +122,28 @@ TEST(what_was_not_asked_about_is_not_said)
     shell("$H plan limits --model llama3-8b | grep -q 'e+0. devices'", 1);
 }
 
+/* tp 16 of 8 key-value heads: each is computed twice. */
+TEST(what_is_ideal_is_the_same_however_it_is_split)
+{
+    static const int ways[] = { 1, 4, 16 };
+    double least = 0;
+    for (i64 i = 0; i < COUNT_OF(ways); i++) {
+        char line[256];
+        snprintf(line, sizeof line, "$H plan explain --model llama3-8b --gpus 16 --batch 64 "
+                 "--layout tp=%d,pp=1,recompute=none --json", ways[i]);
+        json_t *o = run_json(line);
+        const json_t *best = json_object_get(o, "best"), *plan = json_object_get(best, "plan");
+        const json_t *terms = json_object_get(best, "terms");
+        double ideal = number(terms, "ideal FLOPs");
+        double more = number(terms, "work done twice, padding");
+        CHECK_NEAR(ideal / median(plan, "step_seconds") / median(plan, "mfu"), 1, 1e-9);
+        least = i ? least : ideal;
+        CHECK_NEAR(ideal / least, 1, 1e-9);
+        CHECK(more >= 0 && (ways[i] <= 8 || more > 0.02 * ideal));
+        json_decref(o);
+    }
+}
+
 TEST(the_fastest_of_open_layouts_counts_as_no_prediction)
 {
     shell("$H plan table " SOURCE_DIR "/recipes/plan-deepseek-v3.yaml >open", 0);
@@ -158,6 +185,7 @@ TEST(machines_are_listed_and_described)
 TEST_MAIN(ONE(a_run_is_sized_and_billed), ONE(a_steps_time_and_a_utilisation_say_the_same),
           ONE(prices_may_come_from_a_file), ONE(goodput_is_simulated_and_in_closed_form),
           ONE(runs_of_too_many_failures_are_not_walked_through),
+          ONE(what_is_ideal_is_the_same_however_it_is_split),
           ONE(the_fastest_of_open_layouts_counts_as_no_prediction),
           ONE(what_cannot_be_laid_out_is_told_why), ONE(what_was_not_asked_about_is_not_said),
           ONE(limits_and_exchanges_are_said), ONE(machines_are_listed_and_described))
