@@ -218,8 +218,8 @@ static bool has_own_interval(const struct plan_stack *s)
     return s->residual_lo != 0 || s->residual_hi != 0;
 }
 
-/* log(measured / predicted) of rows, each by constants that were fitted without it. Rows of software
- * that has an interval of its own are never priced with the family's and do not count. */
+/* log(measured / predicted) of rows, each by constants that were fitted without it. Rows of
+ * software that has an interval of its own are never priced with the family's and do not count. */
 static i64 errors_left_out(struct fit *f, double *x)
 {
     const struct plan_family fitted = *f->family;
@@ -238,8 +238,8 @@ static i64 errors_left_out(struct fit *f, double *x)
     return n;
 }
 
-/* An interval that holds a new row with a chance of 80 %, if it is as those were: of n errors of rows
- * left out the (n+1)/10-th from below and from above (Vovk et al. 2005). None is dropped. */
+/* An interval that holds a new row with a chance of 80 %, if it is as those were: of n errors of
+ * rows left out the (n+1)/10-th from below and from above (Vovk et al. 2005). None is dropped. */
 static void residuals(struct fit *f)
 {
     double x[FIT_MOST_ROWS];

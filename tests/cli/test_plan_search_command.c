@@ -191,7 +191,15 @@ TEST(what_is_extrapolated_is_said_and_less_certain)
     json_decref(many);
 }
 
-TEST_MAIN(ONE(a_search_says_what_a_run_takes_with_bands), ONE(a_waterfall_sums_to_the_step),
+TEST(what_was_not_compared_has_no_number)
+{
+    shell("$H plan validate --set maxtext --json | grep -q '\"mean_error\":null'", 0);
+    shell("$H plan validate --set maxtext | grep -q ' 0.00%'", 1);
+    shell("$H plan validate --rows /dev/null", 1);
+}
+
+TEST_MAIN(ONE(what_was_not_compared_has_no_number),
+          ONE(a_search_says_what_a_run_takes_with_bands), ONE(a_waterfall_sums_to_the_step),
           ONE(memory_sums_and_names_what_binds), ONE(what_does_not_fit_gets_advice_that_fits),
           ONE(a_front_has_no_plan_that_another_beats), ONE(the_same_question_has_the_same_answer),
           ONE(bad_input_is_refused_with_what_helps),
