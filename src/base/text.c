@@ -39,7 +39,8 @@ static char *reserve(struct text *t, i64 n)
 void text_add_bytes(struct text *t, const char *bytes, i64 n)
 {
     char *at = reserve(t, n);
-    memcpy(at, bytes, (size_t)n);
+    if (n > 0) /* bytes may be NULL then */
+        memcpy(at, bytes, (size_t)n);
     at[n] = '\0';
     t->length += n;
 }

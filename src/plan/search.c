@@ -184,7 +184,8 @@ static int price_tables(struct walk *w)
 {
     struct plan_shelf *shelf = plan_shelf_new(w->s->job, w->arena);
     i64 n = 0;
-    qsort(w->nodes, (size_t)w->n, sizeof *w->nodes, by_table);
+    if (w->n > 0)
+        qsort(w->nodes, (size_t)w->n, sizeof *w->nodes, by_table);
     for (i64 i = 0; i < w->n; i++) {
         struct node node = w->nodes[i];
         int rc = plan_shelf_table(shelf, &node.layout, &node.table);

@@ -394,6 +394,7 @@ void session_close(struct session *s)
     loader_close(s->eval_loader);
     loader_close(s->final_loader);
     session_close_record(s);
+    json_writer_fini(&s->energy.text);
     model_free(s->model);
     engine_fini(&s->engine);
     tokenizer_free(s->tokenizer);

@@ -145,6 +145,7 @@ struct session {
         struct energy_sample *before, *now;  /* [ranks] */
         i64 ranks;
         double flops, bytes; /* of this rank's steps, by this process */
+        struct json text;    /* of the ledger's file */
     } energy;
     i64 predicted_bytes; /* peak memory said before the start */
     struct session_sampler *sampler;

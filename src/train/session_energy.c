@@ -103,21 +103,21 @@ int session_begin_energy(struct session *s)
     if (l->began == 0)
         l->began = sys_wall_seconds();
     describe(s);
+    energy_ledger_put(l, &s->energy.text); /* takes the memory that it needs */
     return OK;
 }
 
 static void write_ledger(struct session *s)
 {
     struct energy_ledger *l = &s->energy.ledger;
-    struct json j;
-    json_writer_init(&j);
-    j.indent = true;
+    struct json *j = &s->energy.text; /* kept: the loop allocates nothing */
+    json_writer_clear(j);
+    j->indent = true;
     l->written = sys_wall_seconds();
-    energy_ledger_put(l, &j);
-    text_add(&j.out, "\n");
-    if (run_folder_write(&s->folder, "energy.json", j.out.data, j.out.length) < 0)
+    energy_ledger_put(l, j);
+    text_add(&j->out, "\n");
+    if (run_folder_write(&s->folder, "energy.json", j->out.data, j->out.length) < 0)
         log_line(LOG_WARN, "the energy ledger: %s", err_message());
-    json_writer_fini(&j);
 }
 
 int session_sample_energy(struct session *s)
