@@ -1,20 +1,25 @@
 /* What devices do, from step times: those that others published, or our own recorded runs. */
 #include "base/err.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/sys.h"
 #include "base/text.h"
+#include "base/yaml.h"
 #include "cli/command.h"
 #include "diagnose/own_rates.h"
 #include "plan/fit.h"
 #include "plan/stack.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
 struct calibrate_options {
     struct option_strings rows, constants;
-    const char *family;
+    const char *family, *out;
     i64 most, devices;
+    bool json;
 };
 
 static const struct option calibrate_table[] = {
@@ -28,6 +33,10 @@ static const struct option calibrate_table[] = {
       .max = FIT_MOST_ROWS, .unit = "rows", .help = "Rows that are used at most." },
     { "devices", OPTION_FIELD(INT, struct calibrate_options, devices), NULL, .min = 0, .max = 1e9,
       .unit = "devices", .help = "Only rows of at most so many devices; 0: all." },
+    { "out", OPTION_FIELD(PATH, struct calibrate_options, out), NULL,
+      .help = "Write the file here; printed if not given." },
+    { "json", OPTION_FIELD(BOOL, struct calibrate_options, json), "no",
+      .help = "JSON, not YAML." },
     { 0 },
 };
 
@@ -49,7 +58,42 @@ static int read_sets(struct invocation *v, const struct plan_rows **sets)
     return OK;
 }
 
-static void print_result(struct plan_family *family, const struct plan_fit *fit, struct arena *a)
+/* --- what is found -------------------------------------------------------------------- */
+
+static int put(const struct calibrate_options *o, const char *bytes, i64 n)
+{
+    if (!o->out) {
+        printf("%.*s", (int)n, bytes);
+        return OK;
+    }
+    int fd = sys_open(o->out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    bool whole = fd >= 0 && sys_write_full(fd, bytes, n) == 0;
+    int cause = errno;
+    if (fd >= 0 && sys_close(fd) != 0 && whole) {
+        whole = false;
+        cause = errno;
+    }
+    return whole ? OK : err_set(ERR_SYS, "cannot write %s: %s", o->out, strerror(cause));
+}
+
+static int put_result(const struct calibrate_options *o, const struct text *yaml, struct arena *a)
+{
+    const struct yaml_node *root;
+    struct json j;
+    if (!o->json)
+        return put(o, yaml->data, yaml->length);
+    TRY(yaml_parse(yaml->data, yaml->length, "calibration", a, &root));
+    json_writer_init(&j);
+    j.indent = true;
+    yaml_write_json(root, &j);
+    text_add(&j.out, "\n");
+    int rc = put(o, j.out.data, j.out.length);
+    json_writer_fini(&j);
+    return rc;
+}
+
+static int print_result(const struct calibrate_options *o, struct plan_family *family,
+                        const struct plan_fit *fit, struct arena *a)
 {
     struct text out = { 0 }, ids = { 0 };
     for (i64 i = 0; i < fit->n; i++)
@@ -58,9 +102,10 @@ static void print_result(struct plan_family *family, const struct plan_fit *fit,
                                       "|log error| %.4f, before %.4f): %s", (long long)fit->n,
                                       fit->after, fit->before, ids.data);
     plan_family_write(family, &out);
-    printf("%s", out.data);
+    int rc = put_result(o, &out, a);
     text_fini(&ids);
     text_fini(&out);
+    return rc;
 }
 
 /* --- our own runs --------------------------------------------------------------------- */
@@ -79,9 +124,9 @@ static int calibrate_runs(struct invocation *v)
                 100 * r->spread);
     }
     plan_rates_write(sets, v->n_args, &out);
-    printf("%s", out.data);
+    int rc = put_result(v->options, &out, v->arena);
     text_fini(&out);
-    return OK;
+    return rc;
 }
 
 static int calibrate_family(struct invocation *v)
@@ -97,8 +142,7 @@ static int calibrate_family(struct invocation *v)
     struct plan_fit_choice choice = { sets, o->rows.count, o->most, o->devices, o->constants,
                                      true };
     TRY(plan_fit_family(family, &fit, &choice, w, v->arena));
-    print_result(family, &fit, v->arena);
-    return OK;
+    return print_result(o, family, &fit, v->arena);
 }
 
 static int run(struct invocation *v)

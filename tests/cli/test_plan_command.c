@@ -144,6 +144,20 @@ TEST(what_is_ideal_is_the_same_however_it_is_split)
     }
 }
 
+#define CALIBRATE "$H plan calibrate --rows vtrain_single --most 1 --constants launch_s"
+
+TEST(constants_go_to_a_file_or_a_program)
+{
+    shell(CALIBRATE " >one.yaml", 0);
+    shell(CALIBRATE " --out two.yaml", 0);
+    shell("cmp one.yaml two.yaml", 0);
+    json_t *o = run_json(CALIBRATE " --json");
+    CHECK(json_is_object(o));
+    json_decref(o);
+    shell(CALIBRATE " --out no/such 2>&1 | "
+          "grep -q 'cannot write no/such'", 0);
+}
+
 TEST(the_fastest_of_open_layouts_counts_as_no_prediction)
 {
     shell("$H plan table " SOURCE_DIR "/recipes/plan-deepseek-v3.yaml >open", 0);
@@ -186,6 +200,7 @@ TEST_MAIN(ONE(a_run_is_sized_and_billed), ONE(a_steps_time_and_a_utilisation_say
           ONE(prices_may_come_from_a_file), ONE(goodput_is_simulated_and_in_closed_form),
           ONE(runs_of_too_many_failures_are_not_walked_through),
           ONE(what_is_ideal_is_the_same_however_it_is_split),
+          ONE(constants_go_to_a_file_or_a_program),
           ONE(the_fastest_of_open_layouts_counts_as_no_prediction),
           ONE(what_cannot_be_laid_out_is_told_why), ONE(what_was_not_asked_about_is_not_said),
           ONE(limits_and_exchanges_are_said), ONE(machines_are_listed_and_described))
