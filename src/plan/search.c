@@ -340,7 +340,8 @@ static void walk_nodes(struct walk *w)
     i64 recomputes = w->s->pick.recompute ? 1 : RECOMPUTE_FULL + 1;
     for (i64 i = 0; i < w->n; i++)
         w->nodes[i].bound = bound(w, &w->nodes[i], RECOMPUTE_NONE);
-    qsort(w->nodes, (size_t)w->n, sizeof *w->nodes, by_bound);
+    if (w->n > 0)
+        qsort(w->nodes, (size_t)w->n, sizeof *w->nodes, by_bound);
     for (i64 i = 0; i < w->n; i++) {
         const struct node *node = &w->nodes[i];
         i64 n_orders = orders_of(w, node->layout, orders);

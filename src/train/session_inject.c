@@ -18,7 +18,7 @@ static int check_ops(const struct session *s)
             continue;
         struct nearest nearest = { .typed = f->word };
         bool found = false;
-        for (int k = 0; op_table[k] && !found; k++) {
+        for (i64 k = 0; k < op_table_count && !found; k++) {
             nearest_offer(&nearest, op_table[k]->name);
             found = strcmp(op_table[k]->name, f->word) == 0;
         }
