@@ -55,8 +55,10 @@ static const struct option law_options[] = {
 /* "3.2 per 1000 node-days", "1.2 per day" */
 static int read_rate(const char *text, const char *unit, const char *path, double *per_day)
 {
-    char *end;
-    double value = strtod(text, &end), each = 1;
+    char *end = NULL;
+    double value = text ? strtod(text, &end) : -1, each = 1;
+    if (!text)
+        return err_set(ERR_CONFIG, "%s: a rate of interruptions has no value", path);
     if (end == text || !(value >= 0 && value < 1e9))
         return err_set(ERR_CONFIG, "%s: '%s' does not begin with a number of interruptions", path,
                        text);

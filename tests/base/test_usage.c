@@ -131,7 +131,7 @@ TEST(the_probe_of_the_clock_repeats)
 {
     double a = (double)speed_probe_ns(200), b = (double)speed_probe_ns(200);
     CHECK(a > 1000 && a < 1e6);
-    CHECK_NEAR(a / b, 1, 0.25); /* a clock may change in between, but not by much */
+    CHECK(a < 2 * b && b < 2 * a); /* a clock may change in between, but not by so much */
 }
 
 TEST_MAIN(ONE(texts_of_the_kernel_give_their_numbers), ONE(other_texts_give_none),
