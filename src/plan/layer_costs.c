@@ -234,7 +234,7 @@ static void count_parameters(struct reading *r, const struct model *m)
 
 static struct train_config config_of(const struct plan_shape *shape, struct arena *a)
 {
-    struct train_config c;
+    struct train_config c = { 0 };
     option_set_defaults(train_options, &c, a);
     c.train.seq = shape->sequence;
     c.train.batch = shape->micro_batch;

@@ -36,6 +36,7 @@ static const struct option rate_options[] = {
 int virtual_rates_parse(struct virtual_rates *out, const char *text, const char *where,
                         struct arena *a)
 {
+    *out = (struct virtual_rates){ 0 };
     option_set_defaults(rate_options, out, a);
     while (text && *text) {
         const size_t length = strcspn(text, ",");

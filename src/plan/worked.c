@@ -86,7 +86,7 @@ int worked_load(struct worked_table *out, const char *path, struct arena *a)
 int worked_read(struct worked_table *out, const struct yaml_node *root, struct arena *a)
 {
     static const char *const own[] = { "about", "rows", NULL };
-    struct worked_row shared;
+    struct worked_row shared = { 0 };
     option_set_defaults(row_options, &shared, a);
     shared.spec = (struct model_spec){ 0 };
     TRY(apply(row_options, &shared, root, own, a));
