@@ -41,6 +41,20 @@ static struct arena_block *block_new(struct arena *a, i64 bytes)
     return b;
 }
 
+void arena_clear(struct arena *a)
+{
+    i64 capacity = 0;
+    for (const struct arena_block *b = a->top; b; b = b->below)
+        capacity += b->capacity;
+    if (a->top && a->top->below) {
+        arena_fini(a);
+        block_new(a, capacity);
+    }
+    if (a->top)
+        a->top->used = 0;
+    a->used_bytes = 0;
+}
+
 void *arena_alloc(struct arena *a, i64 bytes)
 {
     assert(bytes >= 0);

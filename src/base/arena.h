@@ -15,6 +15,9 @@ struct arena {
 
 void arena_init(struct arena *a);
 void arena_fini(struct arena *a); /* gives everything back; the arena may be used again */
+/* Forgets what is in it and keeps the memory, as one piece: for work that repeats, which otherwise
+ * asks the system for the same pages over and over. */
+void arena_clear(struct arena *a);
 
 /* Zeroed, aligned to 64 bytes when bytes >= 64 and to 16 otherwise. bytes may be 0. */
 void *arena_alloc(struct arena *a, i64 bytes);

@@ -60,6 +60,8 @@ int sys_open(const char *path, int flags, int mode);
 int sys_close(int fd);
 ssize_t sys_read(int fd, void *buffer, i64 bytes);
 ssize_t sys_pread(int fd, void *buffer, i64 bytes, i64 offset);
+/* These bytes are read soon: the system may fetch them meanwhile. A hint, which cannot fail. */
+void sys_will_read(int fd, i64 offset, i64 bytes);
 ssize_t sys_write(int fd, const void *buffer, i64 bytes);
 int sys_write_full(int fd, const void *buffer, i64 bytes); /* 0 or -1 */
 i64 sys_read_full(int fd, void *buffer, i64 bytes);        /* bytes read (< asked at EOF), -1 */

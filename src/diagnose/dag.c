@@ -1,7 +1,8 @@
 #include "diagnose/dag.h"
 
+#include "base/sort.h"
+
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* A call that ends so long before its last member began it does not need that one: its data had
@@ -488,8 +489,8 @@ static void list_items(struct walk *w)
         }
         w->items[w->n_items++] = outer;
     }
-    qsort(w->items, (size_t)w->n_items, sizeof *w->items, by_begin);
-    qsort(w->calls, (size_t)w->n_calls, sizeof *w->calls, by_task);
+    sort_runs(w->items, w->n_items, (i64)sizeof *w->items, by_begin, a);
+    sort_runs(w->calls, w->n_calls, (i64)sizeof *w->calls, by_task, a);
 }
 
 static void add_rank(struct builder *b, const struct record_rank *k, int rank)
@@ -553,8 +554,7 @@ static void join_call(struct builder *b, const struct call *c, i64 n)
 
 static void join_calls(struct builder *b)
 {
-    if (b->n_calls > 0)
-        qsort(b->calls, (size_t)b->n_calls, sizeof *b->calls, by_key);
+    sort_runs(b->calls, b->n_calls, (i64)sizeof *b->calls, by_key, b->a);
     for (i64 i = 0, j; i < b->n_calls; i = j) {
         for (j = i + 1; j < b->n_calls && b->calls[j].key == b->calls[i].key &&
                         b->calls[j].number == b->calls[i].number; j++)
@@ -677,6 +677,12 @@ int dag_new(struct dag **out, const struct record_step *s)
 
 /* --- length ------------------------------------------------------------------------- */
 
+/* No number here is NaN, and fmax is a call. */
+static inline double larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+
 double dag_length(const struct dag *g, const double *seconds, const double *lead, double *ends)
 {
     double longest = 0;
@@ -688,9 +694,9 @@ double dag_length(const struct dag *g, const double *seconds, const double *lead
         double t = n->before >= 0 ? ends[n->before] : n->rank >= 0 ? g->starts[n->rank] : -INFINITY;
         t += lead[i];
         for (i64 k = 0; k < n->n_needs; k++)
-            t = fmax(t, ends[g->needs[n->needs + k]]);
+            t = larger(t, ends[g->needs[n->needs + k]]);
         ends[i] = t + seconds[i];
-        longest = n->kind == DAG_REST ? fmax(longest, ends[i]) : longest;
+        longest = n->kind == DAG_REST ? larger(longest, ends[i]) : longest;
     }
     return longest;
 }

@@ -1,7 +1,7 @@
 /* Which spans of different ranks are one exchange, and when the last of them had come. */
+#include "base/sort.h"
 #include "diagnose/measure_record.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { KEYS = 5, ALIKE = 4 }; /* the last one counts exchanges that are alike so far */
@@ -96,9 +96,9 @@ static int rounds_of(const struct record_task *t, int members)
     return strcmp(t->op, "all_reduce") == 0 ? 2 * once : once;
 }
 
-static void count_occurrences(struct measure_call *c, i64 n)
+static void count_occurrences(struct measure_call *c, i64 n, struct arena *a)
 {
-    qsort(c, (size_t)n, sizeof *c, by_rank_and_key);
+    sort_runs(c, n, (i64)sizeof *c, by_rank_and_key, a);
     for (i64 i = 1; i < n; i++) {
         if (c[i].rank == c[i - 1].rank &&
             memcmp(c[i].key, c[i - 1].key, ALIKE * sizeof(i64)) == 0)
@@ -179,14 +179,14 @@ void measure_match_calls(const struct record_step *s, struct measure_calls *out,
             call.rounds = rounds_of(span->task, call.members);
             c[n++] = call;
         }
-    count_occurrences(c, n);
-    qsort(c, (size_t)n, sizeof *c, by_key);
+    count_occurrences(c, n, a);
+    sort_runs(c, n, (i64)sizeof *c, by_key, a);
     for (i64 i = 0, to; i < n; i = to) {
         for (to = i + 1; to < n && compare_keys(&c[i], &c[to]) == 0;)
             to++;
         settle(c, i, to);
     }
-    qsort(c, (size_t)n, sizeof *c, by_rank_and_begin);
+    sort_runs(c, n, (i64)sizeof *c, by_rank_and_begin, a);
     *out = (struct measure_calls){ c, n, ARENA_ARRAY(a, i64, s->n_ranks + 1) };
     queue_up(c, n, a);
     for (i64 i = 0, r = 0; r <= s->n_ranks; r++) {

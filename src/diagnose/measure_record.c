@@ -1,6 +1,7 @@
 #include "diagnose/measure_record.h"
 
 #include "base/err.h"
+#include "base/sort.h"
 #include "graph/program.h"
 
 #include <math.h>
@@ -172,7 +173,7 @@ static const struct record_span **own_spans(const struct record_step *s, int ran
     for (i64 i = 0; i < k->n_spans; i++)
         if (share_of(&k->spans[i], k) != IN_NOTHING)
             own[(*n)++] = &k->spans[i];
-    qsort(own, (size_t)*n, sizeof *own, by_begin);
+    sort_runs(own, *n, (i64)sizeof *own, by_begin, s->arena);
     return own;
 }
 
@@ -485,17 +486,24 @@ static void add_calls(struct gather *g, const struct record_step *s,
 static void add_behind(struct gather *g, const struct record_step *s, int rank,
                        const struct measure_calls *calls)
 {
-    i64 first[LANE_COUNT] = { 0 };
-    for (i64 i = calls->first[rank]; i < calls->first[rank + 1]; i++)
-        if (first[calls->at[i].lane] == 0)
-            first[calls->at[i].lane] = calls->at[i].begin;
-    for (i64 i = 0; i < s->ranks[rank].n_spans; i++) {
+    i64 first[LANE_COUNT];
+    int lanes[LANE_COUNT], n = 0; /* that have calls, and when the first of them began */
+    for (i64 i = calls->first[rank]; i < calls->first[rank + 1]; i++) {
+        int k = 0;
+        while (k < n && lanes[k] != calls->at[i].lane)
+            k++;
+        if (k < n)
+            continue;
+        lanes[n] = calls->at[i].lane;
+        first[n++] = calls->at[i].begin;
+    }
+    for (i64 i = 0; i < s->ranks[rank].n_spans && n > 0; i++) {
         const struct record_span *span = &s->ranks[rank].spans[i];
         if (span->kind != SPAN_TASK || !span->task || span->task->phase == PHASE_UPDATE)
             continue;
-        for (int lane = 0; lane < LANE_COUNT; lane++)
-            if (first[lane] > 0 && span->begin_ns >= first[lane])
-                g->lanes[lane].lane.backward_s += s_of(span->end_ns - span->begin_ns);
+        for (int k = 0; k < n; k++)
+            if (span->begin_ns >= first[k])
+                g->lanes[lanes[k]].lane.backward_s += s_of(span->end_ns - span->begin_ns);
     }
 }
 

@@ -1,5 +1,6 @@
 #include "diagnose/record.h"
 
+#include "base/sort.h"
 #include "base/sys.h"
 #include "base/text.h"
 #include "diagnose/record_parse.h"
@@ -681,15 +682,6 @@ static int by_lane(const void *a, const void *b)
     return 0;
 }
 
-static void sort_spans(struct record_span *s, i64 n)
-{
-    bool sorted = true;
-    for (i64 i = 1; i < n && sorted; i++)
-        sorted = by_lane(&s[i - 1], &s[i]) <= 0;
-    if (!sorted)
-        qsort(s, (size_t)n, sizeof *s, by_lane);
-}
-
 static void find_bounds(struct record_rank *k, i64 step)
 {
     k->begin_ns = INT64_MAX;
@@ -763,8 +755,8 @@ static void read_rank(struct record *r, i64 from, i64 to, struct record_step *ou
         *k = (struct record_rank){ 0 };
         return;
     }
-    sort_spans(spans, n);
-    sort_spans(outers, outer);
+    sort_runs(spans, n, (i64)sizeof *spans, by_lane, out->arena);
+    sort_runs(outers, outer, (i64)sizeof *outers, by_lane, out->arena);
     k->spans = spans;
     k->n_spans = n;
     k->outer = outers;
@@ -811,8 +803,9 @@ int record_step(struct record *r, i64 step, struct record_step *out)
     if (!a)
         return err_set(ERR_LIMIT, "no memory for a step's spans");
     if (out->arena)
-        arena_fini(a);
-    arena_init(a);
+        arena_clear(a);
+    else
+        arena_init(a);
     *out = (struct record_step){ .step = step, .arena = a };
     if (at < 0)
         return err_set(ERR_CONFIG, "step %lld is not recorded", (long long)step + 1);

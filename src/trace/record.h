@@ -71,6 +71,7 @@ struct record_reader {
     int fd;
     char path[2200];
     i64 at, bytes;  /* next chunk; of the file when it was opened or last looked at */
+    i64 ahead;      /* until where the system was told that it will be read */
     i64 damaged;    /* bytes that were passed over because they are no chunk */
 };
 

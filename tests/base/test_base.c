@@ -1,6 +1,7 @@
 #include "test.h"
 
 #include "base/arena.h"
+#include "base/sort.h"
 #include "base/hash.h"
 #include "base/pool.h"
 #include "base/rng.h"
@@ -122,8 +123,60 @@ TEST(folders_are_made_listed_and_removed)
     CHECK(!sys_exists("tree-test"));
 }
 
+TEST(a_cleared_arena_gives_zeroed_memory_from_the_same_piece)
+{
+    struct arena a;
+    arena_init(&a);
+    for (int i = 0; i < 5; i++)
+        memset(arena_alloc(&a, 50000), 0xff, 50000);
+    arena_clear(&a);
+    CHECK_EQ(a.used_bytes, 0);
+    char *first = arena_alloc(&a, 250000);
+    for (int i = 0; i < 250000; i++)
+        CHECK_EQ(first[i], 0);
+    memset(first, 0xff, 250000);
+    arena_clear(&a);
+    CHECK(arena_alloc(&a, 250000) == (void *)first && first[9] == 0); /* nothing was given back */
+    arena_fini(&a);
+    arena_clear(&a); /* of nothing */
+    CHECK(a.top == NULL);
+}
+
+struct sorted {
+    int key, place;
+};
+
+static int by_sorted_key(const void *a, const void *b)
+{
+    const struct sorted *x = a, *y = b;
+    return (x->key > y->key) - (x->key < y->key);
+}
+
+TEST(runs_are_merged_and_equal_elements_stay_in_order)
+{
+    struct arena a;
+    arena_init(&a);
+    for (int n = 0; n < 70; n++)
+        for (int runs = 1; runs < 9; runs++) {
+            struct sorted x[70];
+            for (int i = 0; i < n; i++)
+                x[i] = (struct sorted){ (i * 7 / (runs * runs)) % (3 * runs), i };
+            sort_runs(x, n, sizeof x[0], by_sorted_key, &a);
+            i64 sum = 0;
+            for (int i = 0; i < n; i++) {
+                sum += x[i].place;
+                CHECK(i == 0 || x[i - 1].key < x[i].key ||
+                      (x[i - 1].key == x[i].key && x[i - 1].place < x[i].place));
+            }
+            CHECK_EQ(sum, n * (n - 1) / 2);
+        }
+    arena_fini(&a);
+}
+
 TEST_MAIN(ONE(errors_keep_context_in_front), ONE(arena_memory_is_zeroed_and_aligned),
           ONE(hashes_match_published_values), ONE(philox_matches_known_answers),
           ONE(permutation_visits_every_index_once), ONE(pool_runs_every_part_exactly_once),
           ONE(an_armed_fault_hits_the_nth_call_only),
-          ONE(folders_are_made_listed_and_removed))
+          ONE(folders_are_made_listed_and_removed),
+          ONE(a_cleared_arena_gives_zeroed_memory_from_the_same_piece),
+          ONE(runs_are_merged_and_equal_elements_stay_in_order))
