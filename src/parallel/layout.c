@@ -352,7 +352,7 @@ static int check_experts(const struct layout *l, const struct model_spec *s)
     if (s->experts > 0 && l->exact_context)
         return err_set(ERR_CONFIG, "%s has experts, which do not go with cp yet, and so neither with "
                        "layout.exact_context; layout.exact alone will do", s->name);
-    if (s->experts > 0 && l->cp > 1)
+    if (s->experts > 0 && l->cp > 1 && !l->priced)
         return err_set(ERR_CONFIG, "%s has experts, whose load is counted over whole rows, which "
                        "cp cuts; use dp=%lld,cp=1", s->name, (long long)(l->dp * l->cp));
     return OK;

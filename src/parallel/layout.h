@@ -48,6 +48,8 @@ struct layout {
     i64 chunks;           /* pipeline stages per rank; 0: as few as the schedule needs */
     const char *schedule; /* enum schedule_kind by name, or a file that ends in .csv */
     const char *stages;   /* "3+5+4": layers of each stage; NULL: evenly */
+    bool priced;          /* nobody runs it: what ranks cannot do yet, but whose tasks are those that
+                           * they would have, is let through */
 };
 
 /* Keys "layout.dp" and so on, bound to struct layout. */

@@ -48,13 +48,19 @@ static bool is_attention(const struct op_info *op)
            op == &op_attention_block_grad;
 }
 
+static bool is_of_experts(const struct op_info *op)
+{
+    return op == &op_expert_linear || op == &op_expert_linear_dx || op == &op_expert_linear_dw;
+}
+
 static void shape_of(const struct task *t, const struct reading *r, struct plan_op *op)
 {
-    bool experts = t->op == &op_expert_linear || t->op == &op_expert_linear_dx ||
-                   t->op == &op_expert_linear_dw;
+    bool experts = is_of_experts(t->op);
     i64 E = experts ? r->spec->experts : 1;
     i64 rows = t->in[0]->dim[0];
     op->batch = E;
+    if (experts)
+        op->expert_bytes = (double)tensor_bytes(t->op == &op_expert_linear_dw ? t->out[0] : t->in[1]);
     if (experts && t->attr[EXPERT_ROWS] > 0)
         rows = (i64)t->attr[EXPERT_ROWS];
     if (t->op == &op_linear_dw || t->op == &op_expert_linear_dw) {
@@ -70,8 +76,7 @@ static void shape_of(const struct task *t, const struct reading *r, struct plan_
 
 static bool is_product(const struct op_info *op)
 {
-    return op == &op_linear || op == &op_linear_dx || op == &op_linear_dw ||
-           op == &op_expert_linear || op == &op_expert_linear_dx || op == &op_expert_linear_dw;
+    return op == &op_linear || op == &op_linear_dx || op == &op_linear_dw || is_of_experts(op);
 }
 
 /* --- operators ------------------------------------------------------------------------ */
@@ -222,7 +227,7 @@ static void count_parameters(struct reading *r, const struct model *m)
         struct plan_piece_ops *piece = &r->out->pieces[part_of(r, p->desc.layer, table)];
         double n = (double)param_here(p);
         if (param_is_expert(&p->desc))
-            piece->expert_parameters += n / (double)r->out->shape.ep;
+            piece->expert_parameters += n;
         else
             piece->parameters += n;
         if (p->desc.rank == 2 && !param_is_expert(&p->desc))
@@ -250,6 +255,7 @@ static int build(struct step_program *step, struct model **model, struct reading
     struct step_io io;
     layout.tp = shape->tp;
     layout.cp = shape->cp;
+    layout.priced = true;
     TRY(layout_check(&layout, r->spec, shape->tp * shape->cp, shape->micro_batch, shape->sequence, 2));
     struct mesh *mesh = ARENA_NEW(a, struct mesh);
     *mesh = mesh_at(&layout, 0);
@@ -287,9 +293,33 @@ int plan_ops_new(struct plan_ops *out, const struct model_spec *spec,
     struct arena a;
     struct model_spec small = small_spec(spec, shape);
     *out = (struct plan_ops){ .shape = *shape };
+    out->shape.ep = 1;
     out->rows = shape->micro_batch * shape->sequence / shape->cp;
     arena_init(&a);
     int rc = read_program(out, &small, &a);
     arena_fini(&a);
+    if (rc == OK)
+        plan_ops_share(out, shape->ep);
     return rc;
+}
+
+void plan_ops_share(struct plan_ops *ops, i64 ep)
+{
+    ops->shape.ep = ep;
+    for (int part = 0; part < PLAN_PARTS; part++) {
+        struct plan_piece_ops *p = &ops->pieces[part];
+        p->expert_parameters /= (double)ep;
+        for (int i = 0; i < p->n; i++) {
+            struct plan_op *op = &p->ops[i];
+            if (op->expert_bytes == 0)
+                continue;
+            op->batch /= ep;
+            op->bytes -= op->expert_bytes * (1 - 1 / (double)ep);
+            op->expert_bytes /= (double)ep;
+            if (op->phase == PHASE_WEIGHT_GRAD)
+                op->K *= ep;
+            else
+                op->M *= ep;
+        }
+    }
 }

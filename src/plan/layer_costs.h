@@ -7,8 +7,9 @@
  * counted twice and nothing here knows a formula. The chunks of the loss head are one
  * operator each kind, of all rows.
  *
- * With tp larger than the key-value heads every rank has one of its own, as GPU software does;
- * experts' matrices are those of one rank along ep. */
+ * With tp larger than the key-value heads every rank has one of its own, as GPU software does. Experts
+ * with cp are read off too, which our own ranks do not run yet (their load is counted over whole
+ * rows). ep is no property of the program: see plan_ops_share. */
 #ifndef HEADWAY_LAYER_COSTS_H
 #define HEADWAY_LAYER_COSTS_H
 
@@ -29,6 +30,7 @@ struct plan_op {
     i64 M, N, K, batch;  /* of products */
     double tasks;        /* of the program, in this operator */
     double model_flops, flops, bytes;
+    double expert_bytes; /* of these, of matrices that ranks along ep share out */
 };
 
 enum { PLAN_PIECE_OPS = 64 };
@@ -65,5 +67,8 @@ struct plan_ops {
 /* ERR_MODEL where the shape cannot exist. The tasks live in an arena of their own. */
 int plan_ops_new(struct plan_ops *out, const struct model_spec *spec,
                  const struct plan_shape *shape);
+
+/* From ep = 1: each rank has 1 / ep of the experts, and their rows of ep ranks. */
+void plan_ops_share(struct plan_ops *ops, i64 ep);
 
 #endif

@@ -79,8 +79,8 @@ struct shelved {
     struct shelved *next;
 };
 
-struct pair { /* operators of `step` and twice as many sequences */
-    i64 tp, cp, ep, step;
+struct pair { /* operators of `step` and twice as many sequences, with ep = 1 */
+    i64 tp, cp, step;
     struct plan_ops *ops[2];
     int rc; /* of making them */
     struct shelved *tables;
@@ -121,12 +121,12 @@ static i64 whole_chunks(const struct plan_job *job, i64 cp)
 static struct pair *pair_of(struct plan_shelf *s, const struct plan_layout *l)
 {
     struct pair *p = s->pairs;
-    while (p && (p->tp != l->tp || p->cp != l->cp || p->ep != l->ep))
+    while (p && (p->tp != l->tp || p->cp != l->cp))
         p = p->next;
     if (p)
         return p;
     p = ARENA_NEW(s->arena, struct pair);
-    *p = (struct pair){ .tp = l->tp, .cp = l->cp, .ep = l->ep, .next = s->pairs,
+    *p = (struct pair){ .tp = l->tp, .cp = l->cp, .next = s->pairs,
                          .step = whole_chunks(s->job, l->cp) };
     s->pairs = p;
     return p;
@@ -136,6 +136,7 @@ static int ops_at(struct plan_shelf *s, struct pair *p, const struct plan_layout
 {
     struct plan_layout small = *l;
     small.micro_batch = p->step * (which + 1);
+    small.ep = 1;
     if (p->ops[which] || p->rc < 0)
         return p->rc;
     struct plan_ops *ops = ARENA_NEW(s->arena, struct plan_ops);
@@ -151,8 +152,10 @@ static int ops_of(struct plan_shelf *s, struct pair *p, const struct plan_layout
     if (l->micro_batch % p->step == 0 || many) {
         TRY(ops_at(s, p, l, 0));
         TRY(ops_at(s, p, l, 1));
-        if (scale_ops(s->scratch, p->ops[0], p->ops[1], p->step, l->micro_batch))
+        if (scale_ops(s->scratch, p->ops[0], p->ops[1], p->step, l->micro_batch)) {
+            plan_ops_share(s->scratch, l->ep);
             return OK;
+        }
     }
     return plan_table_ops(s->scratch, s->job, l);
 }
@@ -162,7 +165,7 @@ int plan_shelf_table(struct plan_shelf *s, const struct plan_layout *l,
 {
     struct pair *p = pair_of(s, l);
     for (struct shelved *t = p->tables; t; t = t->next)
-        if (t->table.micro_batch == l->micro_batch &&
+        if (t->table.micro_batch == l->micro_batch && t->table.ep == l->ep &&
             t->table.sequence_parallel == l->sequence_parallel) {
             *out = &t->table;
             return OK;

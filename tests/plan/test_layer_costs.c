@@ -115,6 +115,60 @@ TEST(sparse_layers_sum_too)
     }
 }
 
+/* Products of experts on one rank. */
+static struct sums experts_of(const struct plan_ops *ops, i64 *experts)
+{
+    const struct plan_piece_ops *p = &ops->pieces[PLAN_SPARSE];
+    struct sums s = { .parameters = p->expert_parameters };
+    for (int i = 0; i < p->n; i++) {
+        const struct plan_op *op = &p->ops[i];
+        if (op->expert_bytes == 0)
+            continue;
+        *experts = op->batch;
+        s.flops += op->flops;
+        s.bytes += op->bytes;
+        CHECK_NEAR(2.0 * (double)(op->batch * op->M * op->N * op->K), op->flops, 0);
+        CHECK_NEAR(op->expert_bytes,
+                   4.0 * (double)(op->batch * op->N * (op->phase == PHASE_WEIGHT_GRAD ? op->M : op->K)),
+                   0);
+    }
+    return s;
+}
+
+TEST(ranks_that_share_experts_have_fewer_of_them_and_more_rows_of_each)
+{
+    static struct plan_ops one, shared;
+    struct model_spec spec = spec_of(false, TINY_MIXTRAL);
+    i64 all, here;
+    struct plan_shape shape = { 1, 1, 1, 4, 64, DTYPE_F32 };
+    CHECK_OK(plan_ops_new(&one, &spec, &shape));
+    struct sums whole = experts_of(&one, &all);
+    shape.ep = 2;
+    CHECK_OK(plan_ops_new(&shared, &spec, &shape));
+    struct sums half = experts_of(&shared, &here);
+    CHECK_EQ(all, spec.experts);
+    CHECK_EQ(2 * here, all);
+    CHECK_NEAR(half.flops, whole.flops, 0);
+    CHECK_NEAR(2 * half.parameters, whole.parameters, 0);
+    /* Three matrices, read forward and for the input's gradient, and their gradients written. */
+    CHECK_NEAR(whole.bytes - half.bytes, 4 * 3 * whole.parameters / 2, 0);
+}
+
+/* The trainer's ranks do not run it yet; what it would compute is known. */
+TEST(ranks_that_share_rows_share_what_experts_compute)
+{
+    static struct plan_ops one, cut;
+    struct model_spec spec = spec_of(false, TINY_MIXTRAL);
+    i64 all, here;
+    struct plan_shape shape = { 1, 1, 1, 2, 64, DTYPE_F32 };
+    CHECK_OK(plan_ops_new(&one, &spec, &shape));
+    shape.cp = 2;
+    CHECK_OK(plan_ops_new(&cut, &spec, &shape));
+    CHECK_NEAR(2 * experts_of(&cut, &here).flops, experts_of(&one, &all).flops, 0);
+    CHECK_EQ(here, all);
+    CHECK(cut.pieces[PLAN_SPARSE].cp[0].bytes > 0);
+}
+
 /* A pass that makes a task from another one must not keep what that one cost. */
 TEST(a_cut_product_moves_its_operands_once)
 {
@@ -130,4 +184,6 @@ TEST(a_cut_product_moves_its_operands_once)
     }
 }
 
-TEST_MAIN(ONE(a_cut_product_moves_its_operands_once), ONE(pieces_sum_to_the_program_in_every_layout), ONE(sparse_layers_sum_too))
+TEST_MAIN(ONE(a_cut_product_moves_its_operands_once), ONE(pieces_sum_to_the_program_in_every_layout), ONE(sparse_layers_sum_too),
+          ONE(ranks_that_share_experts_have_fewer_of_them_and_more_rows_of_each),
+          ONE(ranks_that_share_rows_share_what_experts_compute))

@@ -140,6 +140,26 @@ TEST(everything_that_exists_is_looked_at)
     }
 }
 
+TEST(experts_go_with_every_other_axis)
+{
+    static const char *const layouts[] = { "cp=2", "tp=2,ep=2", "cp=2,ep=4", "tp=2,cp=2,ep=2",
+                                           "tp=2,cp=2,pp=2,ep=2" };
+    struct planned p;
+    open_planned(&p, "mixtral-8x7b", cluster, 32, 32, 2048);
+    for (int i = 0; i < COUNT_OF(layouts); i++) {
+        struct plan_search s = { .job = &p.job, .keep = 1, .prune = true };
+        struct plan_search_result r;
+        CHECK_OK(plan_pick_parse(&s.pick, layouts[i], "test", &p.arena));
+        search(&p, &s, &r);
+        CHECK_EQ(r.n, 1);
+        CHECK_EQ(r.left_out, 0);
+        CHECK_EQ(r.best[0].step.terms[PLAN_CP] > 0, r.best[0].layout.cp > 1);
+        CHECK_EQ(r.best[0].step.terms[PLAN_EP] > 0, r.best[0].layout.ep > 1);
+        CHECK(plan_pick_has(&s.pick, &r.best[0].layout));
+    }
+    arena_fini(&p.arena);
+}
+
 /* --- tables ------------------------------------------------------------------------- */
 
 static void check_near_pieces(const struct plan_piece *a, const struct plan_piece *b, double within)
@@ -155,6 +175,7 @@ TEST(tables_from_two_programs_are_those_of_the_program_itself)
         { "llama3-8b", 1, 1, 1, 2048 }, { "llama3-8b", 4, 2, 1, 2048 },
         { "gpt2-355m", 2, 1, 1, 512 },  { "mixtral-8x7b", 1, 1, 4, 1024 },
         { "llama3-8b", 2, 4, 1, 1024 }, { "llama3-8b", 1, 1, 1, 2047 },
+        { "mixtral-8x7b", 2, 2, 4, 1024 },
     };
     for (int i = 0; i < COUNT_OF(kinds); i++)
         for (i64 rows = 1; rows <= 12; rows += 1 + rows / 4) {
@@ -227,6 +248,7 @@ TEST(what_does_not_fit_says_what_would_be_needed)
 }
 
 TEST_MAIN(ONE(pruning_never_drops_one_of_the_best), ONE(everything_that_exists_is_looked_at),
+          ONE(experts_go_with_every_other_axis),
           ONE(tables_from_two_programs_are_those_of_the_program_itself),
           ONE(a_layout_reads_back_to_itself_alone), ONE(what_was_asked_for_is_kept_to),
           ONE(what_does_not_fit_says_what_would_be_needed))
