@@ -38,17 +38,32 @@ static void print_op(const struct plan_machine *m, const struct network_flags *f
            1e3 * t.lo, 1e3 * t.hi, 1e-9 * bus / t.mid, net_algorithm_names[how]);
 }
 
-/* The message-size curve of an allreduce. */
+static bool serves(const struct plan_machine *m, const struct network_flags *f, int how)
+{
+    struct net_group g = { f->gpus, f->stride, 1 };
+    return m->algorithms >> how & 1 && isfinite(net_seconds_by(m, NET_ALLREDUCE, how, g, 1));
+}
+
+/* The message-size curve of an allreduce; what the other algorithms that the machine has would take. */
 static void print_curve(const struct plan_machine *m, const struct network_flags *f)
 {
-    printf("\nallreduce by size\n      bytes         ms   GB/s of bus  algorithm\n");
+    printf("\nallreduce by size; last, ms by each algorithm that the machine has\n"
+           "      bytes         ms   GB/s of bus  algorithm   ");
+    for (int how = 0; how < NET_ALGORITHMS; how++)
+        if (serves(m, f, how))
+            printf(" %12s", net_algorithm_names[how]);
+    printf("\n");
     for (double bytes = 0x1p10; bytes <= 0x1p34; bytes *= 16) {
         enum net_algorithm how;
         struct net_group g = { f->gpus, f->stride, 1 };
         struct plan_band t = net_seconds(m, NET_ALLREDUCE, g, bytes, &how);
-        printf("%11.4g %10.4g %13.4g  %s\n", bytes, 1e3 * t.mid,
+        printf("%11.4g %10.4g %13.4g  %-12s", bytes, 1e3 * t.mid,
                1e-9 * net_bus_bytes(NET_ALLREDUCE, g.ranks, bytes) / t.mid,
                net_algorithm_names[how]);
+        for (int i = 0; i < NET_ALGORITHMS; i++)
+            if (serves(m, f, i))
+                printf(" %12.4g", 1e3 * net_seconds_by(m, NET_ALLREDUCE, i, g, bytes));
+        printf("\n");
     }
 }
 

@@ -701,11 +701,6 @@ double dag_length(const struct dag *g, const double *seconds, const double *lead
     return longest;
 }
 
-double dag_fidelity(const struct dag *g)
-{
-    return g->measured > 0 ? dag_length(g, NULL, NULL, NULL) / g->measured : 1;
-}
-
 /* --- the critical path -------------------------------------------------------------- */
 
 static void push(struct dag_segment *out, i64 *n, i64 node, int part, double from, double to)

@@ -68,8 +68,7 @@ int dag_new(struct dag **out, const struct record_step *s);
  * not wanted). */
 double dag_length(const struct dag *g, const double *seconds, const double *lead, double *ends);
 
-/* Whether the graph tells what was measured: predictions need |1 - it| <= DAG_GATE. */
-double dag_fidelity(const struct dag *g); /* length as measured / measured */
+/* Whether the graph tells what was measured: predictions need |1 - length / measured| up to this. */
 #define DAG_GATE 0.02
 
 /* --- the critical path -------------------------------------------------------------- */

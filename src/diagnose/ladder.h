@@ -51,7 +51,7 @@ struct ladder {
     bool has_cpu, has_clock; /* some rank and step has such a sample */
     bool lacks_ranks;       /* in some step: waiting for them is not told from bytes */
     bool no_peak;           /* some rank's is not known: no factor below bubble, nor MFU */
-    double worst_fidelity;  /* of dag_fidelity, the farthest from 1 */
+    double worst_fidelity;  /* the graph's length / measured, the farthest from 1 */
     i64 beyond_gate; /* steps with a fidelity beyond DAG_GATE */
     i64 incomplete;  /* steps with ranks or spans missing */
     int last_part;   /* of the step before */

@@ -326,7 +326,6 @@ static void add_flops(const struct plan_job *job, const struct plan_layout *l,
     double batches = (double)(l->micro_batches * l->dp * l->cp * l->tp);
     for (int part = 0; part < PLAN_PARTS; part++) {
         const struct plan_piece *p = &t->pieces[part];
-        out->model_flops += batches * (double)layers[part] * p->model_flops;
         out->flops += batches * (double)layers[part] * (p->flops + p->again_flops[l->recompute]);
     }
     (void)job;

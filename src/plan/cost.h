@@ -74,7 +74,7 @@ struct plan_piece {
     struct plan_seconds forward, backward;
     double weight_seconds;        /* of backward's, those of weight gradients */
     struct plan_seconds again[3]; /* by enum recompute: what is computed a second time */
-    double model_flops, flops;    /* forward and backward together; flops without recompute */
+    double flops;                 /* forward and backward together, without recompute */
     double again_flops[3];
     double tp_forward, tp_backward, tp_again[3]; /* seconds of messages that nothing hides */
     double cp_forward, cp_backward;
@@ -129,7 +129,7 @@ struct plan_step {
     double seconds;
     double terms[PLAN_TERMS];
     struct plan_band band;      /* of seconds */
-    double model_flops, flops;  /* of all devices together */
+    double flops;               /* of all devices together, with what is computed again */
     double memory_bytes;        /* of the fullest rank */
     double memory[PLAN_MEMORIES];
     int binding;                /* enum plan_memory: the largest of them */

@@ -66,21 +66,6 @@ int plan_pick_parse(struct plan_pick *out, const char *text, const char *where, 
     return OK;
 }
 
-static bool is(i64 wanted, i64 given)
-{
-    return wanted == PICK_ANY || wanted == given;
-}
-
-bool plan_pick_has(const struct plan_pick *p, const struct plan_layout *l)
-{
-    return is(p->tp, l->tp) && is(p->cp, l->cp) && is(p->pp, l->pp) && is(p->dp, l->dp) &&
-           is(p->ep, l->ep) && is(p->micro_batch, l->micro_batch) &&
-           is(p->micro_batches, l->micro_batches) && is(p->virtual_stages, l->virtual_stages) &&
-           is(p->zero, l->zero) && is(p->zero_group, l->zero_group) &&
-           (p->schedule == 0 || p->schedule == l->schedule + 1) &&
-           (p->recompute == 0 || p->recompute == l->recompute + 1);
-}
-
 const char *plan_layout_text(const struct plan_layout *l, struct arena *a)
 {
     static const char *const recompute[] = { "none", "selective", "full" };

@@ -22,8 +22,6 @@ extern const struct option plan_pick_options[];
 struct plan_pick plan_pick_open(void);
 /* `where` begins messages. */
 int plan_pick_parse(struct plan_pick *out, const char *text, const char *where, struct arena *a);
-/* Whether the layout is one of those meant. */
-bool plan_pick_has(const struct plan_pick *p, const struct plan_layout *l);
 
 /* "tp=8,pp=16,..." that plan_pick_parse reads back to this layout alone; axes of one left out. */
 const char *plan_layout_text(const struct plan_layout *l, struct arena *a);

@@ -248,7 +248,6 @@ static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
         price_op(x, op, dtype, op->phase == PHASE_FORWARD ? &out->forward : &out->backward);
         if (op->phase == PHASE_WEIGHT_GRAD)
             price_op(x, op, dtype, &weights);
-        out->model_flops += op->model_flops;
         out->flops += op->flops;
     }
     if (layer) {

@@ -47,12 +47,6 @@ static i32 *slot_of(const struct run_metrics *m, const char *name)
     }
 }
 
-const struct series *run_metrics_find(const struct run_metrics *m, const char *name)
-{
-    i32 slot = *slot_of(m, name);
-    return slot ? &m->series[slot - 1] : NULL;
-}
-
 static void add_number(struct run_metrics *m, const char *name, double x, double value)
 {
     i32 *slot = slot_of(m, name);

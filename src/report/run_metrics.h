@@ -46,8 +46,6 @@ int run_metrics_read(struct run_metrics *m, const char *path, bool *changed);
 /* A part of the file's text, cut anywhere. */
 void run_metrics_feed(struct run_metrics *m, const char *text, i64 bytes);
 
-const struct series *run_metrics_find(const struct run_metrics *m, const char *name);
-
 /* An object: "x" (a list of packed steps), "series" (name, which x, packed values), "notes". */
 void run_metrics_put(const struct run_metrics *m, struct json *j);
 

@@ -155,7 +155,6 @@ TEST(experts_go_with_every_other_axis)
         CHECK_EQ(r.left_out, 0);
         CHECK_EQ(r.best[0].step.terms[PLAN_CP] > 0, r.best[0].layout.cp > 1);
         CHECK_EQ(r.best[0].step.terms[PLAN_EP] > 0, r.best[0].layout.ep > 1);
-        CHECK(plan_pick_has(&s.pick, &r.best[0].layout));
     }
     arena_fini(&p.arena);
 }
@@ -210,10 +209,9 @@ TEST(a_layout_reads_back_to_itself_alone)
     for (i64 i = 0; i < r.n; i++) {
         const char *text = plan_layout_text(&r.best[i].layout, &p.arena);
         CHECK_OK(plan_pick_parse(&s.pick, text, "test", &p.arena));
-        CHECK(plan_pick_has(&s.pick, &r.best[i].layout));
         s.keep = 2;
         search(&p, &s, &one);
-        CHECK_EQ(one.best[0].layout.tp, r.best[i].layout.tp);
+        CHECK_STR(plan_layout_text(&one.best[0].layout, &p.arena), text);
         CHECK(one.best[0].objective == r.best[i].objective);
     }
     arena_fini(&p.arena);
@@ -227,8 +225,10 @@ TEST(what_was_asked_for_is_kept_to)
     struct plan_search s = { .job = &p.job, .keep = 50, .prune = true };
     CHECK_OK(plan_pick_parse(&s.pick, "tp=4,recompute=full,schedule=zb-h1", "test", &p.arena));
     search(&p, &s, &r);
-    for (i64 i = 0; i < r.n; i++)
-        CHECK(plan_pick_has(&s.pick, &r.best[i].layout));
+    for (i64 i = 0; i < r.n; i++) {
+        const struct plan_layout *l = &r.best[i].layout;
+        CHECK(l->tp == 4 && l->recompute == RECOMPUTE_FULL && l->schedule == SCHEDULE_ZB_H1);
+    }
     CHECK_FAILS(plan_pick_parse(&s.pick, "tq=4", "--layout", &p.arena), ERR_CONFIG, "tp");
     CHECK_FAILS(plan_pick_parse(&s.pick, "tp", "--layout", &p.arena), ERR_USAGE, "key=value");
     arena_fini(&p.arena);
