@@ -1,4 +1,5 @@
 /* What devices do, from step times: those that others published, or our own recorded runs. */
+#include "backend/backend.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -6,20 +7,25 @@
 #include "base/text.h"
 #include "base/yaml.h"
 #include "cli/command.h"
+#include "cli/progress.h"
 #include "diagnose/own_rates.h"
+#include "machine/machine.h"
 #include "plan/fit.h"
+#include "plan/microbench.h"
 #include "plan/stack.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 struct calibrate_options {
     struct option_strings rows, constants;
     const char *family, *out;
     i64 most, devices;
-    bool json;
+    bool json, measure;
+    const char *measured;
 };
 
 static const struct option calibrate_table[] = {
@@ -35,6 +41,11 @@ static const struct option calibrate_table[] = {
       .unit = "devices", .help = "Only rows of at most so many devices; 0: all." },
     { "out", OPTION_FIELD(PATH, struct calibrate_options, out), NULL,
       .help = "Write the file here; printed if not given." },
+    { "measure", OPTION_FIELD(BOOL, struct calibrate_options, measure), "yes",
+      .help = "Half a minute's microbenchmark of this machine: ops at many sizes, memory, launch floor, "
+              "exchanges between ranks, alone and beside computing." },
+    { "measured", OPTION_FIELD(PATH, struct calibrate_options, measured), NULL,
+      .help = "Take the microbenchmark from this file, which calibrate wrote before." },
     { "json", OPTION_FIELD(BOOL, struct calibrate_options, json), "no",
       .help = "JSON, not YAML." },
     { 0 },
@@ -108,25 +119,183 @@ static int print_result(const struct calibrate_options *o, struct plan_family *f
     return rc;
 }
 
-/* --- our own runs --------------------------------------------------------------------- */
+/* --- this machine --------------------------------------------------------------------- */
 
-static int calibrate_runs(struct invocation *v)
+enum { MOST_KINDS = 16 }; /* of runs: ranks, threads, precision */
+
+struct kind {
+    struct plan_rates *rates;    /* of its runs; NULL: of none */
+    struct plan_rates *measured; /* by the microbenchmark; NULL: not asked for */
+};
+
+struct here {
+    struct invocation *v;
+    struct own_run *runs; /* [n_args] */
+    struct kind kinds[MOST_KINDS];
+    int n;
+};
+
+static int read_runs(struct here *h)
 {
-    const struct plan_rates **sets = ARENA_ARRAY(v->arena, const struct plan_rates *, v->n_args);
-    struct text out = { 0 };
+    struct invocation *v = h->v;
+    h->runs = ARENA_ARRAY(v->arena, struct own_run, v->n_args + 1);
     for (int i = 0; i < v->n_args; i++) {
+        int first = 0;
+        TRY(own_run_read(&h->runs[i], v->args[i], v->arena));
+        while (!own_runs_alike(&h->runs[first], &h->runs[i]))
+            first++;
+        if (first < i)
+            continue;
+        if (h->n == MOST_KINDS)
+            return err_set(ERR_LIMIT, "more than %d kinds of runs (ranks, threads, precision); "
+                           "calibrate on them in turns", MOST_KINDS);
         struct plan_rates *r = ARENA_NEW(v->arena, struct plan_rates);
-        double seconds;
-        TRY(own_rates_read(r, v->args[i], &seconds, v->arena));
-        sets[i] = r;
-        log_line(LOG_INFO, "%s: steps of %.4g s, %lld ranks with %lld threads; tasks are fitted within "
-                 "%.1f %%", v->args[i], seconds, (long long)r->ranks, (long long)r->threads,
-                100 * r->spread);
+        *r = h->runs[i].about;
+        h->kinds[h->n++].rates = r;
     }
-    plan_rates_write(sets, v->n_args, &out);
-    int rc = put_result(v->options, &out, v->arena);
+    return OK;
+}
+
+/* Without runs: one rank on all cores, and two that share them. */
+static void usual_kinds(struct here *h)
+{
+    int cores = sys_cpu_count();
+    for (int ranks = 1; ranks <= i64_min(2, cores); ranks++) {
+        struct plan_rates *r = ARENA_NEW(h->v->arena, struct plan_rates);
+        *r = (struct plan_rates){ .backend = "auto", .precision = "fp32", .ranks = ranks,
+                                  .threads = cores / ranks };
+        h->kinds[h->n++].measured = r;
+    }
+}
+
+/* --- the microbenchmark --------------------------------------------------------------- */
+
+static void tell_progress(void *context, double fraction, const char *what)
+{
+    progress_update(context, fraction, what);
+}
+
+/* Levels of memory and launch floor, once measured for all threads of this machine. */
+static int know_machine(struct machine *m, const char *backend, struct progress *p)
+{
+    struct pool *pool;
+    machine_detect(m, backend, sys_cpu_count());
+    if (machine_load(m) == OK && m->level[MACHINE_LEVELS - 1].read_all > 0)
+        return OK;
+    TRY(pool_new(&pool, sys_cpu_count(), true));
+    machine_measure(m, pool, tell_progress, p);
+    machine_save(m);
+    pool_free(pool);
+    return OK;
+}
+
+static void stamp(struct plan_rates *r, u64 began, struct arena *a)
+{
+    char host[64], date[32];
+    time_t now = (time_t)sys_wall_seconds();
+    struct tm utc;
+    sys_host_name(host, sizeof host);
+    gmtime_r(&now, &utc);
+    strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    r->host = arena_strdup(a, host);
+    r->date = arena_strdup(a, date);
+    r->took_s = 1e-9 * (double)(sys_now_ns() - began);
+}
+
+static int measure_kind(struct here *h, struct kind *k, const struct microbench *m)
+{
+    u64 began = sys_now_ns();
+    TRY(microbench_run(k->measured, m, h->v->arena));
+    stamp(k->measured, began, h->v->arena);
+    return OK;
+}
+
+static int measure(struct here *h)
+{
+    struct progress p;
+    struct backend b;
+    struct machine machine;
+    TRY(backend_init(&b, h->n ? h->kinds[0].rates ? h->kinds[0].rates->backend : "auto" : "auto"));
+    progress_begin(&p, h->v->terminal, "measuring");
+    int rc = know_machine(&machine, b.name, &p);
+    for (int i = 0; i < h->n && rc >= 0; i++) {
+        struct kind *k = &h->kinds[i];
+        const struct plan_rates *like = k->rates ? k->rates : k->measured;
+        struct microbench m = {
+            .ranks = (int)like->ranks, .threads = (int)like->threads, .backend = like->backend,
+            .dtype = strcmp(like->precision, "bf16") ? DTYPE_F32 : DTYPE_BF16,
+            .machine = &machine, .progress = tell_progress, .context = &p, .part = i,
+            .parts = h->n,
+        };
+        k->measured = k->measured ? k->measured : ARENA_NEW(h->v->arena, struct plan_rates);
+        rc = measure_kind(h, k, &m);
+    }
+    progress_end(&p, rc >= 0 ? "measured" : "failed");
+    return rc;
+}
+
+/* What was measured before, from a file. */
+static int take_measured(struct here *h, const char *path)
+{
+    for (int i = 0; i < h->n; i++) {
+        const struct plan_rates *r = h->kinds[i].rates;
+        h->kinds[i].measured = ARENA_NEW(h->v->arena, struct plan_rates);
+        TRY(plan_rates_load_measured(h->kinds[i].measured, path, r->precision, r->threads, r->ranks,
+                                     h->v->arena));
+    }
+    return OK;
+}
+
+/* --- both together -------------------------------------------------------------------- */
+
+static int fit_kind(struct here *h, struct kind *k)
+{
+    struct invocation *v = h->v;
+    const struct own_run **alike = ARENA_ARRAY(v->arena, const struct own_run *, v->n_args + 1);
+    const struct own_run like = { .about = *k->rates };
+    i64 n = 0;
+    for (int i = 0; i < v->n_args; i++)
+        if (own_runs_alike(&like, &h->runs[i]))
+            alike[n++] = &h->runs[i];
+    TRY(own_rates_fit(k->rates, alike, n, k->measured, v->arena));
+    log_line(LOG_INFO, "%lld run%s of %lld ranks with %lld threads, the first with steps of %.4g s; tasks "
+             "are fitted within %.1f %%", (long long)n, n == 1 ? "" : "s", (long long)k->rates->ranks,
+             (long long)k->rates->threads, alike[0]->seconds, 100 * k->rates->spread);
+    return OK;
+}
+
+static int write_here(struct here *h)
+{
+    const struct plan_rates *runs[MOST_KINDS], *measured[MOST_KINDS];
+    struct text out = { 0 };
+    i64 n_runs = 0, n_measured = 0;
+    for (int i = 0; i < h->n; i++) {
+        if (h->kinds[i].rates)
+            runs[n_runs++] = h->kinds[i].rates;
+        if (h->kinds[i].measured)
+            measured[n_measured++] = h->kinds[i].measured;
+    }
+    plan_rates_write(runs, n_runs, measured, n_measured, &out);
+    int rc = put_result(h->v->options, &out, h->v->arena);
     text_fini(&out);
     return rc;
+}
+
+static int calibrate_here(struct invocation *v)
+{
+    const struct calibrate_options *o = v->options;
+    struct here h = { .v = v };
+    TRY(read_runs(&h));
+    if (v->n_args == 0)
+        usual_kinds(&h);
+    if (o->measured)
+        TRY(take_measured(&h, o->measured));
+    else if (o->measure)
+        TRY(measure(&h));
+    for (int i = 0; i < h.n; i++)
+        if (h.kinds[i].rates)
+            TRY(fit_kind(&h, &h.kinds[i]));
+    return write_here(&h);
 }
 
 static int calibrate_family(struct invocation *v)
@@ -147,12 +316,23 @@ static int calibrate_family(struct invocation *v)
 
 static int run(struct invocation *v)
 {
-    return v->n_args > 0 ? calibrate_runs(v) : calibrate_family(v);
+    const struct calibrate_options *o = v->options;
+    if (v->n_args == 0 && o->rows.count > 0)
+        return calibrate_family(v);
+    if (v->n_args == 0 && (!o->measure || o->measured))
+        return err_set(ERR_USAGE, "nothing to calibrate on: name run folders, or tables with --rows, or "
+                       "leave %s out to measure this machine", o->measured ? "--measured" :
+                       "--no-measure");
+    if (v->n_args > 0 && o->rows.count > 0)
+        return err_set(ERR_USAGE, "run folders and --rows are two calibrations; ask for one at a time");
+    return calibrate_here(v);
 }
 
 static const struct example examples[] = {
-    { "headway plan calibrate runs/one runs/two > here.yaml",
-      "What ops take on this machine, from two recorded runs." },
+    { "headway plan calibrate --out here.yaml",
+      "What ops take on this machine, measured in half a minute." },
+    { "headway plan calibrate runs/one runs/two --out here.yaml",
+      "The same, with what two recorded runs say." },
     { "headway plan calibrate --family a100 --rows vtrain_single,vtrain_multi",
       "What machines/calibration/a100.yaml holds." },
     { 0 },
@@ -160,13 +340,15 @@ static const struct example examples[] = {
 
 const struct command cmd_plan_calibrate = {
     .name = "calibrate",
-    .summary = "What devices do, from recorded runs or published step times",
+    .summary = "What devices do, measured here, from recorded runs, or from published step times",
     .arguments = "[RUN...]",
-    .description = "With run folders: for every op the seconds per FLOP, per byte and per task, and "
-                   "the same of exchanges, from the recorded spans. headway plan predict uses them. "
-                   "Record a run with as many ranks and threads as those that are to be "
-                   "predicted.\n\n"
-                   "Without: takes at most 30 rows at even distances from the tables, and moves the constants "
+    .description = "For every op the seconds per FLOP, per byte and per task, and the same of exchanges, for "
+                   "headway plan predict. A microbenchmark takes steps of small made-up models on as "
+                   "many ranks and threads as the runs had (without runs: one rank, and two), and so "
+                   "meets each op at many sizes. Recorded runs say how long the same takes in training. "
+                   "Several runs of as many ranks and threads count together. The file says where, when "
+                   "and how often each was measured, and how far repetitions were apart.\n\n"
+                   "With --rows: takes at most 30 rows at even distances from the tables, and moves the constants "
                    "so that predicted step times come close to theirs. Prints the family's file. The "
                    "same rows give the same constants. The interval is that of rows left out of the "
                    "fit, each in turn, which takes a minute.",

@@ -1,4 +1,5 @@
 /* How long a recipe's step would take on this machine, from rates of runs that were recorded. */
+#include "backend/backend.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "base/sys.h"
@@ -9,6 +10,8 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 struct predict_options {
     const char *rates, *layout;
@@ -18,7 +21,7 @@ struct predict_options {
 
 static const struct option predict_table[] = {
     { "rates", OPTION_FIELD(PATH, struct predict_options, rates), NULL,
-      .help = "The file that headway plan calibrate RUN wrote." },
+      .help = "The file that headway plan calibrate wrote." },
     { "layout", OPTION_FIELD(STRING, struct predict_options, layout), NULL,
       .help = "Such as dp=2: short for layout.dp and its like." },
     { "threads", OPTION_FIELD(INT, struct predict_options, threads), "0", .max = 4096,
@@ -60,11 +63,76 @@ static bool is_outside(const struct predict *x)
     return outside;
 }
 
+/* Seconds of each op in a step of rank 0, and how many there are. */
+struct op_seconds {
+    const char *name;
+    double seconds;
+};
+
+static void add_task(struct op_seconds *ops, i64 *n, const char *name, double seconds)
+{
+    i64 at = 0;
+    while (at < *n && strcmp(ops[at].name, name))
+        at++;
+    if (at == *n)
+        ops[(*n)++] = (struct op_seconds){ name, 0 };
+    ops[at].seconds += seconds;
+}
+
+static int longest_first(const void *a, const void *b)
+{
+    double x = ((const struct op_seconds *)a)->seconds, y = ((const struct op_seconds *)b)->seconds;
+    return x > y ? -1 : x < y;
+}
+
+static i64 sum_ops(const struct predict *x, struct op_seconds *ops)
+{
+    const struct program *p = x->views[0]->step.program;
+    i64 n = 0;
+    for (i64 at = 0; at < p->n_actions; at++) {
+        const struct action *action = &p->actions[at];
+        const struct segment *s = &p->segments[action->segment];
+        for (i64 i = 0; i < s->n_tasks; i++) {
+            const struct task *t = &s->tasks[i];
+            if (t->lane == LANE_COMPUTE && !t->op->waits &&
+                task_has_turn(t, action->micro_batch, p->micro_batches))
+                add_task(ops, &n, t->op->name, plan_rates_seconds(&x->rates, t, NULL));
+        }
+    }
+    qsort(ops, (size_t)n, sizeof *ops, longest_first);
+    return n;
+}
+
+static void put_ops(const struct predict *x, struct json *j)
+{
+    struct op_seconds ops[BACKEND_OPS];
+    i64 n = sum_ops(x, ops);
+    json_key(j, "ops");
+    json_begin_object(j);
+    for (i64 i = 0; i < n; i++)
+        json_put_double(j, ops[i].name, ops[i].seconds);
+    json_end(j);
+}
+
+static void print_ops(const struct predict *x)
+{
+    enum { SHOWN = 6 };
+    struct op_seconds ops[BACKEND_OPS];
+    i64 n = sum_ops(x, ops);
+    printf("ops of rank 0:");
+    for (i64 i = 0; i < i64_min(n, SHOWN); i++)
+        printf("%s %s %.4g s", i ? "," : "", ops[i].name, ops[i].seconds);
+    printf("\n");
+}
+
 static void print_result(const struct predict *x)
 {
     const struct predict_options *o = x->v->options;
-    double seconds = x->time.length + x->rates.step_s, spread = x->rates.spread;
+    double seconds = (x->time.length + x->rates.step_s) * (1 + x->rates.waits);
+    double spread = x->rates.spread;
     double wide = is_outside(x) ? 2 * spread + 0.05 : spread + 0.02;
+    if (x->rates.date)
+        wide += 0.1; /* a rule: no run was recorded, so nobody knows what training adds */
     if (o->json) {
         struct json j;
         json_writer_init(&j);
@@ -74,6 +142,8 @@ static void print_result(const struct predict *x)
         json_put_double(&j, "besides_tasks", x->rates.step_s);
         json_put_double(&j, "relative_interval", wide);
         json_put_bool(&j, "extrapolates", is_outside(x));
+        json_put_bool(&j, "of_a_run", !x->rates.date);
+        put_ops(x, &j);
         json_end(&j);
         printf("%s\n", j.out.data);
         json_writer_fini(&j);
@@ -82,8 +152,12 @@ static void print_result(const struct predict *x)
     printf("step: %.4g s (%.4g to %.4g), of which %.4g s computing and %.4g s besides tasks\n",
            seconds, seconds * (1 - wide), seconds * (1 + wide), plan_mean(&x->time).compute,
            x->rates.step_s);
+    print_ops(x);
     printf("rates: %s, %s, %lld ranks with %lld threads each\n", x->rates.processor,
            x->rates.backend, (long long)x->rates.ranks, (long long)x->rates.threads);
+    if (x->rates.date)
+        printf("from the microbenchmark of %s alone: no run with as many ranks and threads was "
+               "recorded; the interval is wider for it\n", x->rates.date);
     if (is_outside(x))
         printf("this goes beyond what was recorded: some tasks are more than four times larger or "
                "smaller, or of an op that no run had; the interval is wider for it\n");
@@ -94,7 +168,7 @@ static int run(struct invocation *v)
     const struct predict_options *o = v->options;
     struct predict x = { .v = v };
     if (!o->rates)
-        return err_set(ERR_USAGE, "--rates names the file that headway plan calibrate RUN wrote");
+        return err_set(ERR_USAGE, "--rates names the file that headway plan calibrate wrote");
     TRY(layout_recipe_read(&x.r, v, o->layout, 0));
     i64 ranks = layout_ranks(&x.r.layout);
     i64 threads = o->threads ? o->threads : x.r.config.train.threads;

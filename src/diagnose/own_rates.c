@@ -21,7 +21,8 @@ struct reading {
     struct arena *arena;
     struct timed *timed;
     i64 n, capacity;
-    double periods[MOST_STEPS], rests[MOST_STEPS]; /* of rank 0's steps; besides tasks and waits */
+    struct { i64 step; double period, rest, wait; } steps[MOST_STEPS]; /* of rank 0: its length,
+                                                   * what is no task nor wait, and waits for others */
     i64 n_steps;
 };
 
@@ -46,7 +47,7 @@ static double seconds_of(const struct record_span *s)
 static void read_rank(struct reading *r, const struct record_step *s, int rank)
 {
     const struct record_rank *me = &s->ranks[rank];
-    double busy = 0;
+    double busy = 0, meet = 0;
     if (!me->head || me->incomplete)
         return;
     for (i64 i = 0; i < me->n_spans; i++) {
@@ -54,6 +55,8 @@ static void read_rank(struct reading *r, const struct record_step *s, int rank)
         bool compute = span->kind == SPAN_TASK && span->lane == TRACE_COMPUTE;
         if (span->kind == SPAN_WAIT || compute)
             busy += seconds_of(span);
+        if (span->kind == SPAN_MEET && span->lane == TRACE_HOST)
+            meet += seconds_of(span);
         if (!span->task || (!compute && span->kind != SPAN_CALL))
             continue;
         struct timed t = { span->task, s->step, span->task_id, rank, span->action,
@@ -62,13 +65,15 @@ static void read_rank(struct reading *r, const struct record_step *s, int rank)
             add_timed(r, &t);
     }
     if (rank == 0) {
-        r->periods[r->n_steps] = (double)(me->window_end_ns - me->window_begin_ns) * 1e-9;
-        r->rests[r->n_steps] = r->periods[r->n_steps] - busy;
-        r->n_steps++;
+        double period = (double)(me->window_end_ns - me->window_begin_ns) * 1e-9;
+        r->steps[r->n_steps].step = s->step;
+        r->steps[r->n_steps].period = period;
+        r->steps[r->n_steps].rest = period - busy - meet;
+        r->steps[r->n_steps++].wait = meet;
     }
 }
 
-/* --- medians -------------------------------------------------------------------------- */
+/* --- the middle half ------------------------------------------------------------------ */
 
 static int ascending(const void *a, const void *b)
 {
@@ -76,10 +81,50 @@ static int ascending(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static double median(double *x, i64 n)
+/* Sorted lengths of its steps; [least, most]: the middle half. */
+static double lengths_of(struct reading *r, double *least, double *most)
 {
+    double x[MOST_STEPS];
+    i64 n = r->n_steps;
+    *least = *most = 0;
+    if (n == 0)
+        return 0;
+    for (i64 i = 0; i < n; i++)
+        x[i] = r->steps[i].period;
     qsort(x, (size_t)n, sizeof *x, ascending);
-    return n > 0 ? x[n / 2] : 0;
+    *least = x[n / 4];
+    *most = x[n - 1 - n / 4];
+    return x[n / 2];
+}
+
+static bool is_usual(const struct reading *r, i64 step, double least, double most)
+{
+    for (i64 i = 0; i < r->n_steps; i++)
+        if (r->steps[i].step == step)
+            return r->steps[i].period >= least && r->steps[i].period <= most;
+    return false;
+}
+
+static void keep_usual(struct reading *r, struct own_run *out)
+{
+    double least, most, rest = 0, wait = 0, sum = 0;
+    i64 kept = 0;
+    out->seconds = lengths_of(r, &least, &most);
+    for (i64 i = 0; i < r->n; i++)
+        if (is_usual(r, r->timed[i].step, least, most))
+            r->timed[kept++] = r->timed[i];
+    r->n = kept;
+    kept = 0;
+    for (i64 i = 0; i < r->n_steps; i++) {
+        if (r->steps[i].period < least || r->steps[i].period > most)
+            continue;
+        rest += r->steps[i].rest;
+        wait += r->steps[i].wait;
+        sum += r->steps[i].period;
+        kept++;
+    }
+    out->about.step_s = kept ? rest / (double)kept : 0;
+    out->about.waits = sum > wait ? wait / (sum - wait) : 0;
 }
 
 /* Exchanges of one step and action beside each other, the shortest first; then tasks. */
@@ -123,19 +168,18 @@ static i64 shortest_calls(struct reading *r)
 /* One sample for each task of each rank, or of each exchange. */
 static i64 make_samples(struct reading *r, struct plan_sample *out)
 {
-    double *x = ARENA_ARRAY(r->arena, double, r->n + 1);
     i64 n = 0;
     for (i64 i = 0, end; i < r->n; i = end) {
         const struct timed *t = &r->timed[i];
+        double sum = 0;
         for (end = i; end < r->n && same_task(t, &r->timed[end]); end++)
-            x[end - i] = r->timed[end].seconds;
-        double middle = median(x, end - i);
+            sum += r->timed[end].seconds;
         out[n++] = (struct plan_sample){
             .name = t->lane ? arena_printf(r->arena, "lane.%d", t->lane) : t->task->op,
             .flops = t->lane ? 0 : t->task->flops,
             .bytes = t->lane ? t->task->message_bytes
                              : t->task->read_bytes + t->task->written_bytes,
-            .seconds = middle, .weight = middle * (double)(end - i),
+            .seconds = sum / (double)(end - i), .weight = sum,
         };
     }
     return n;
@@ -175,34 +219,93 @@ static int read_steps(struct reading *r, struct record *record)
     return rc;
 }
 
-static int read_run(struct plan_rates *out, struct record *record, const char *folder,
-                    double *step_seconds, struct arena *a)
+static int read_run(struct own_run *out, struct record *record, const char *folder,
+                    struct arena *a)
 {
     struct reading *r = ARENA_NEW(a, struct reading);
-    r->arena = a;
+    *r = (struct reading){ .arena = a };
     if (record->n_parts == 0 || record->n_steps <= SKIPPED_STEPS)
         return err_set(ERR_CONFIG, "%s has %lld recorded steps; at least %d are needed", folder,
                        (long long)record->n_steps, SKIPPED_STEPS + 1);
-    describe(out, record, a);
+    describe(&out->about, record, a);
     TRY(read_steps(r, record));
-    r->n = shortest_calls(r);
-    struct plan_sample *samples = ARENA_ARRAY(a, struct plan_sample, r->n + 1);
-    i64 n = make_samples(r, samples);
-    for (i64 i = 0; i < n; i++)
-        samples[i].name = arena_strdup(a, samples[i].name);
-    TRY(plan_rates_fit(out, samples, n, a));
-    out->step_s = median(r->rests, r->n_steps);
-    if (step_seconds)
-        *step_seconds = median(r->periods, r->n_steps);
+    keep_usual(r, out);
+    if (r->n > 0)
+        r->n = shortest_calls(r);
+    out->samples = ARENA_ARRAY(a, struct plan_sample, r->n + 1);
+    out->n = make_samples(r, out->samples);
+    for (i64 i = 0; i < out->n; i++)
+        out->samples[i].name = arena_strdup(a, out->samples[i].name);
     return OK;
 }
 
-int own_rates_read(struct plan_rates *out, const char *folder, double *step_seconds,
-                   struct arena *a)
+int own_run_read(struct own_run *out, const char *folder, struct arena *a)
 {
     struct record record;
+    *out = (struct own_run){ .n = 0 };
     TRY(record_open(&record, folder));
-    int rc = read_run(out, &record, folder, step_seconds, a);
+    int rc = read_run(out, &record, folder, a);
     record_close(&record);
     return rc;
+}
+
+bool own_runs_alike(const struct own_run *x, const struct own_run *y)
+{
+    return x->about.threads == y->about.threads && x->about.ranks == y->about.ranks &&
+           !strcmp(x->about.precision, y->about.precision) &&
+           !strcmp(x->about.backend, y->about.backend);
+}
+
+/* The middle one of those above 0, or the mean of two. */
+static double middle_of(double *x, i64 n)
+{
+    i64 kept = 0;
+    for (i64 i = 0; i < n; i++)
+        if (x[i] > 0)
+            x[kept++] = x[i];
+    if (kept == 0)
+        return 0;
+    qsort(x, (size_t)kept, sizeof *x, ascending);
+    return 0.5 * (x[(kept - 1) / 2] + x[kept / 2]);
+}
+
+/* Of each op the middle of what the runs say: one that was disturbed moves it little. */
+static void take_levels(struct plan_rates *out, const struct own_run *const *runs, i64 n,
+                        double *levels, struct arena *a)
+{
+    double *all = ARENA_ARRAY(a, double, n * RATES_MOST), *x = ARENA_ARRAY(a, double, n);
+    for (i64 i = 0; i < n; i++)
+        plan_rates_levels(out, runs[i]->samples, runs[i]->n, all + i * RATES_MOST);
+    for (i64 k = 0; k < out->n; k++) {
+        for (i64 i = 0; i < n; i++)
+            x[i] = all[i * RATES_MOST + k];
+        levels[k] = middle_of(x, n);
+    }
+    for (i64 i = 0; i < n; i++)
+        x[i] = runs[i]->about.step_s;
+    out->step_s = middle_of(x, n);
+    for (i64 i = 0; i < n; i++)
+        x[i] = runs[i]->about.waits;
+    out->waits = middle_of(x, n);
+}
+
+int own_rates_fit(struct plan_rates *out, const struct own_run *const *runs, i64 n,
+                  const struct plan_rates *shape, struct arena *a)
+{
+    double levels[RATES_MOST];
+    i64 all = 0;
+    for (i64 i = 0; i < n; i++)
+        all += runs[i]->n;
+    struct plan_sample *samples = ARENA_ARRAY(a, struct plan_sample, all + 1);
+    all = 0;
+    for (i64 i = 0; i < n; i++)
+        for (i64 k = 0; k < runs[i]->n; k++)
+            samples[all++] = runs[i]->samples[k];
+    *out = runs[0]->about;
+    TRY(plan_rates_fit(out, samples, all, a));
+    if (shape)
+        plan_rates_grow(out, shape);
+    take_levels(out, runs, n, levels, a);
+    plan_rates_scale(out, levels, samples, all);
+    return OK;
 }

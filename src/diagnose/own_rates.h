@@ -1,16 +1,28 @@
-/* diagnose/own_rates.h - what ops took in a recorded run, as rates that a planner can use.
+/* diagnose/own_rates.h - what ops took in recorded runs, as rates that a planner can use.
  *
- * Of the newest steps, the first two of the run left out: for every task the median of its spans, then
- * plan/rates.h's fit. Of an exchange, the shortest span of its members counts: that member came last
- * and waited for nobody. */
+ * Of the newest steps, the first two of a run left out, those count whose length is in the middle
+ * half: for every task the mean of its spans there, so that tasks sum to such a step. (Medians of
+ * tasks do not: what disturbs a machine makes one task long in this step and another one in that,
+ * and each median leaves it out.) Of an exchange, the shortest span of its members counts: that
+ * member came last and waited for nobody. */
 #ifndef HEADWAY_OWN_RATES_H
 #define HEADWAY_OWN_RATES_H
 
 #include "plan/rates.h"
 
-/* folder: a run's. *step_seconds: the median of its steps, from one's end to the next one's; may
- * be NULL. ERR_CONFIG when nothing was recorded. Texts live in the arena. */
-int own_rates_read(struct plan_rates *out, const char *folder, double *step_seconds,
-                   struct arena *a);
+struct own_run {
+    struct plan_rates about;      /* what it says of itself; step_s and waits; no rates yet */
+    struct plan_sample *samples;
+    i64 n;
+    double seconds;               /* the median of its steps, from one's end to the next one's */
+};
+
+/* folder: a run's. ERR_CONFIG when nothing was recorded. Texts live in the arena. */
+int own_run_read(struct own_run *out, const char *folder, struct arena *a);
+/* Both had as many ranks, threads and the same kernels in the same precision. */
+bool own_runs_alike(const struct own_run *x, const struct own_run *y);
+/* Runs that are alike, together. shape: ops take its growth (NULL: the runs'). */
+int own_rates_fit(struct plan_rates *out, const struct own_run *const *runs, i64 n,
+                  const struct plan_rates *shape, struct arena *a);
 
 #endif

@@ -1,10 +1,6 @@
 #include "plan/rates.h"
 
 #include "base/err.h"
-#include "base/option.h"
-#include "base/recipe.h"
-#include "base/text.h"
-#include "base/yaml.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -126,33 +122,97 @@ static int name_rates(struct plan_rates *out, const struct plan_sample *s, i64 n
     return OK;
 }
 
+/* Spread of the fit over samples, each by its weight. */
+static double spread_of(const struct plan_rates *r, const struct plan_sample *s, i64 n)
+{
+    double off = 0, weight = 0;
+    for (i64 i = 0; i < n; i++) {
+        const struct plan_rate *rate = find_rate(r, s[i].name);
+        off += s[i].weight * fabs(rate_seconds(rate, s[i].flops, s[i].bytes) / s[i].seconds - 1);
+        weight += s[i].weight;
+    }
+    return weight > 0 ? off / weight : 0;
+}
+
 int plan_rates_fit(struct plan_rates *out, const struct plan_sample *s, i64 n, struct arena *a)
 {
     struct normal *sums = ARENA_ARRAY(a, struct normal, RATES_MOST);
-    double off = 0, weight = 0;
     out->n = 0;
     TRY(name_rates(out, s, n));
     for (i64 i = 0; i < n; i++)
         add_sample(&sums[find_rate(out, s[i].name) - out->rates], &s[i]);
     for (i64 i = 0; i < out->n; i++)
         fit_rate(&out->rates[i], &sums[i]);
-    for (i64 i = 0; i < n; i++) {
-        const struct plan_rate *r = find_rate(out, s[i].name);
-        off += s[i].weight * fabs(rate_seconds(r, s[i].flops, s[i].bytes) / s[i].seconds - 1);
-        weight += s[i].weight;
-    }
-    out->spread = weight > 0 ? off / weight : 0;
+    out->spread = spread_of(out, s, n);
     return OK;
+}
+
+/* --- from one kind of measurement to another ------------------------------------------- */
+
+void plan_rates_grow(struct plan_rates *r, const struct plan_rates *like)
+{
+    for (i64 i = 0; i < r->n; i++) {
+        struct plan_rate *rate = &r->rates[i];
+        const struct plan_rate *wide = find_rate(like, rate->name);
+        if (!wide)
+            continue;
+        rate->flop_s = wide->flop_s;
+        rate->byte_s = wide->byte_s;
+        rate->task_s = wide->task_s;
+        rate->flops_lo = fmin(rate->flops_lo, wide->flops_lo);
+        rate->flops_hi = fmax(rate->flops_hi, wide->flops_hi);
+    }
+}
+
+void plan_rates_levels(const struct plan_rates *r, const struct plan_sample *s, i64 n,
+                       double *levels)
+{
+    for (i64 k = 0; k < r->n; k++) {
+        double recorded = 0, fitted = 0;
+        for (i64 i = 0; i < n; i++) {
+            if (strcmp(s[i].name, r->rates[k].name))
+                continue;
+            recorded += s[i].weight;
+            fitted += s[i].weight * rate_seconds(&r->rates[k], s[i].flops, s[i].bytes) /
+                      s[i].seconds;
+        }
+        levels[k] = fitted > 0 ? recorded / fitted : 0;
+    }
+}
+
+void plan_rates_scale(struct plan_rates *r, const double *levels, const struct plan_sample *s,
+                      i64 n)
+{
+    for (i64 k = 0; k < r->n; k++) {
+        double level = levels[k] > 0 ? levels[k] : 1;
+        r->rates[k].flop_s *= level;
+        r->rates[k].byte_s *= level;
+        r->rates[k].task_s *= level;
+    }
+    r->spread = spread_of(r, s, n);
 }
 
 /* --- using ---------------------------------------------------------------------------- */
 
-/* What an op that nobody recorded takes: as one that only moves bytes, at the mean of those. */
+/* Rate of the level of memory that holds so many bytes, read and written. */
+static double level_rate_of(const struct plan_rates *r, double bytes)
+{
+    int i = 0;
+    while (i < r->n_memory - 1 && bytes > r->memory[i].bytes)
+        i++;
+    return r->memory[i].copy_bytes_per_s;
+}
+
+/* What an op that nobody recorded takes: as one that only moves bytes, at the rate of its level of
+ * memory, or at the mean of the ops that only do so. */
 static double unknown_seconds(const struct plan_rates *r, double bytes)
 {
     double sum = 0, n = 0;
+    if (r->n_memory > 0)
+        return r->launch_s + bytes / level_rate_of(r, bytes);
     for (i64 i = 0; i < r->n; i++)
-        if (r->rates[i].byte_s > 0 && strncmp(r->rates[i].name, "lane.", 5)) {
+        if (r->rates[i].byte_s > 0 && strncmp(r->rates[i].name, "lane.", 5) &&
+            strncmp(r->rates[i].name, "exchange.", 9)) {
             sum += r->rates[i].byte_s;
             n += 1;
         }
@@ -173,105 +233,6 @@ const struct plan_rate *plan_rates_lane(const struct plan_rates *r, enum lane la
 {
     char name[32];
     snprintf(name, sizeof name, "lane.%d", (int)lane);
-    return find_rate(r, name);
-}
-
-/* --- files ---------------------------------------------------------------------------- */
-
-struct rates_entry {
-    struct plan_rates rates;
-    const struct yaml_node *ops;
-};
-
-#define ENTRY(type, field) OPTION_FIELD(type, struct rates_entry, rates.field)
-
-static const struct option entry_options[] = {
-    { "processor", ENTRY(STRING, processor), NULL, .help = "Its name." },
-    { "backend", ENTRY(STRING, backend), NULL, .help = "Kernels that were recorded." },
-    { "precision", ENTRY(STRING, precision), "fp32", .help = "Of the products." },
-    { "threads", ENTRY(INT, threads), "1", .min = 1, .max = 4096, .help = "Of a rank." },
-    { "ranks", ENTRY(INT, ranks), "1", .min = 1, .max = 65536, .help = "On this machine." },
-    { "step_s", ENTRY(FLOAT, step_s), "0", .max = 1e6, .unit = "seconds",
-      .help = "Of a step, besides its tasks." },
-    { "spread", ENTRY(FLOAT, spread), "0", .max = 1e6, .help = "Mean error of the fit." },
-    { "ops", OPTION_FIELD(NODE, struct rates_entry, ops), NULL, .help = "A list of rates." },
-    { 0 },
-};
-
-#define RATE(type, field) OPTION_FIELD(type, struct plan_rate, field)
-
-static const struct option rate_options[] = {
-    { "name", RATE(STRING, name), NULL, .help = "Of the op, or lane.N." },
-    { "flop_s", RATE(FLOAT, flop_s), "0", .max = 1e6, .unit = "seconds", .help = "Per FLOP." },
-    { "byte_s", RATE(FLOAT, byte_s), "0", .max = 1e6, .unit = "seconds", .help = "Per byte." },
-    { "task_s", RATE(FLOAT, task_s), "0", .max = 1e6, .unit = "seconds", .help = "Per task." },
-    { "least", RATE(FLOAT, flops_lo), "0", .max = 1e30, .help = "Smallest task recorded." },
-    { "most", RATE(FLOAT, flops_hi), "0", .max = 1e30, .help = "Largest." },
-    { "samples", RATE(INT, samples), "0", .max = 1e12, .help = "Tasks recorded." },
-    { 0 },
-};
-
-static void write_rate(const struct plan_rate *r, struct text *out)
-{
-    text_printf(out, "    - {name: %s, flop_s: %.6g, byte_s: %.6g, task_s: %.6g, least: %.6g, "
-                "most: %.6g, samples: %lld}\n", r->name, r->flop_s, r->byte_s, r->task_s,
-                r->flops_lo, r->flops_hi, (long long)r->samples);
-}
-
-void plan_rates_write(const struct plan_rates *const *sets, i64 n, struct text *out)
-{
-    text_printf(out, "# Written by headway plan calibrate from recorded runs.\nrates:\n");
-    for (i64 i = 0; i < n; i++) {
-        const struct plan_rates *r = sets[i];
-        text_printf(out, "- processor: '%s'\n  backend: '%s'\n  precision: %s\n  threads: %lld\n"
-                    "  ranks: %lld\n  step_s: %.6g\n  spread: %.4f\n  ops:\n", r->processor,
-                    r->backend, r->precision, (long long)r->threads, (long long)r->ranks,
-                    r->step_s, r->spread);
-        for (i64 k = 0; k < r->n; k++)
-            write_rate(&r->rates[k], out);
-    }
-}
-
-static int read_entry(struct plan_rates *out, const struct yaml_node *node, struct arena *a)
-{
-    struct rates_entry e = { 0 };
-    TRY(recipe_read_map(entry_options, &e, node, a));
-    if (!e.ops || e.ops->kind != YAML_LIST)
-        return err_set(ERR_CONFIG, "%s: ops must be a list of rates", yaml_where(node, a));
-    for (const struct yaml_node *r = e.ops->first; r; r = r->next) {
-        if (e.rates.n == RATES_MOST)
-            return err_set(ERR_CONFIG, "%s: more than %d rates", yaml_where(r, a), RATES_MOST);
-        struct plan_rate *rate = &e.rates.rates[e.rates.n++];
-        TRY(recipe_read_map(rate_options, rate, r, a));
-        if (!rate->name)
-            return err_set(ERR_CONFIG, "%s: a rate without a name", yaml_where(r, a));
-    }
-    *out = e.rates;
-    return OK;
-}
-
-int plan_rates_load(struct plan_rates *out, const char *path, const char *precision, i64 threads,
-                    i64 ranks, struct arena *a)
-{
-    const struct yaml_node *root;
-    struct text there = { 0 };
-    TRY(yaml_load(path, a, &root));
-    const struct yaml_node *list = yaml_get(root, "rates");
-    if (!list || list->kind != YAML_LIST)
-        return err_set(ERR_CONFIG, "%s has no list 'rates': it is not a file that headway plan "
-                       "calibrate wrote", path);
-    for (const struct yaml_node *node = list->first; node; node = node->next) {
-        TRY(read_entry(out, node, a));
-        if (out->threads == threads && out->ranks == ranks && !strcmp(out->precision, precision)) {
-            text_fini(&there);
-            return OK;
-        }
-        text_printf(&there, "%s%lld x %lld threads %s", there.length ? ", " : "",
-                    (long long)out->ranks, (long long)out->threads, out->precision);
-    }
-    int rc = err_set(ERR_CONFIG, "%s has no rates of %lld ranks with %lld threads each in %s, but of "
-                     "%s; record such a run and calibrate on it too", path, (long long)ranks,
-                     (long long)threads, precision, there.length ? there.data : "none");
-    text_fini(&there);
-    return rc;
+    const struct plan_rate *own = find_rate(r, name);
+    return own ? own : find_rate(r, RATES_ANY_LANE);
 }

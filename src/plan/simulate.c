@@ -123,6 +123,7 @@ struct rank {
     struct use blocking; /* a call that is waited for where it begins, on purpose */
     bool came, met;      /* to the meeting before the update */
     bool done;
+    double taxed;        /* until when calls have taken time from computing (tax) */
     struct plan_rank_time *time;
 };
 
@@ -300,6 +301,18 @@ static struct use begin_call(struct simulation *x, struct rank *r, const struct 
 
 /* --- ranks -------------------------------------------------------------------------- */
 
+/* Driving a call takes time from what is computed beside it; of several calls at once, once. */
+static void tax(const struct simulation *x, struct rank *r, const struct call *call)
+{
+    double share = x->price->rates ? x->price->rates->overlap_tax : 0;
+    double from = fmax(call->begin, r->taxed), beside = fmin(call->end, r->now) - from;
+    if (share <= 0 || beside <= 0)
+        return;
+    r->time->compute += share * beside;
+    r->now += share * beside;
+    r->taxed = call->end;
+}
+
 /* False: what it waits for has not begun everywhere. As the executor's settle. */
 static bool settle(const struct simulation *x, struct rank *r, struct use *u, enum lane lane,
                    bool writes)
@@ -311,6 +324,7 @@ static bool settle(const struct simulation *x, struct rank *r, struct use *u, en
     const struct call *call = &u->channel->calls[u->call];
     if (call->arrived < u->channel->members)
         return false;
+    tax(x, r, call);
     r->time->wait[u->lane] += fmax(0, call->end - r->now);
     if (tells(x) && call->end > r->now)
         tell(x, r->mesh.rank, (struct span){ .task = u->task, .action = (u16)r->action,

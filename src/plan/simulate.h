@@ -15,9 +15,9 @@
  * A step may be one of a run (struct plan_step): then ranks begin when each can, what is injected
  * makes tasks and calls take longer, and every span that a real rank would store is told.
  *
- * What it leaves out: that calls of several axes share a link, and that moving data takes
- * time from computing. Ranks of one stage are taken to do what the first of them does: they
- * differ by remainders only. */
+ * What it leaves out: that calls of several axes share a link; and that moving data takes time
+ * from computing, unless rates say how much (rates.h, overlap_tax). Ranks of one stage are
+ * taken to do what the first of them does: they differ by remainders only. */
 #ifndef HEADWAY_PLAN_SIMULATE_H
 #define HEADWAY_PLAN_SIMULATE_H
 

@@ -158,6 +158,14 @@ TEST(constants_go_to_a_file_or_a_program)
           "grep -q 'cannot write no/such'", 0);
 }
 
+TEST(a_calibration_without_anything_to_calibrate_on_says_so)
+{
+    shell("$H plan calibrate --no-measure 2>&1 | grep -q 'nothing to calibrate on: name run folders'", 0);
+    shell("$H plan calibrate --measured x.yaml 2>&1 | grep -q 'leave --measured out'", 0);
+    shell("$H plan calibrate runs/x --rows vtrain_single 2>&1 | grep -q 'one at a time'", 0);
+    shell("$H plan calibrate no-such-run 2>&1 | grep -q 'no-such-run'", 0);
+}
+
 TEST(the_fastest_of_open_layouts_counts_as_no_prediction)
 {
     shell("$H plan table " SOURCE_DIR "/recipes/plan-deepseek-v3.yaml >open", 0);
@@ -201,6 +209,7 @@ TEST_MAIN(ONE(a_run_is_sized_and_billed), ONE(a_steps_time_and_a_utilisation_say
           ONE(runs_of_too_many_failures_are_not_walked_through),
           ONE(what_is_ideal_is_the_same_however_it_is_split),
           ONE(constants_go_to_a_file_or_a_program),
+          ONE(a_calibration_without_anything_to_calibrate_on_says_so),
           ONE(the_fastest_of_open_layouts_counts_as_no_prediction),
           ONE(what_cannot_be_laid_out_is_told_why), ONE(what_was_not_asked_about_is_not_said),
           ONE(limits_and_exchanges_are_said), ONE(machines_are_listed_and_described))

@@ -75,22 +75,82 @@ TEST(what_is_written_is_read_and_another_kind_of_run_is_refused)
                             .threads = 2, .ranks = 1, .step_s = 0.25 };
     struct plan_rates back;
     const struct plan_rates *sets[] = { &r };
+    struct plan_rates micro = { .processor = "some", .backend = "avx2", .precision = "fp32",
+                                .threads = 1, .ranks = 2, .host = "here",
+                                .date = "2026-01-02T03:04:05Z", .took_s = 20, .launch_s = 2e-6,
+                                .overlap_tax = 0.25, .n_memory = 1,
+                                .memory = { { 1e9, 2e10, 1e10 } }, .n_products = 1,
+                                .products = { { "linear", 3, 4, 5, 7, 1e-3, 0.1 } } };
+    const struct plan_rates *others[] = { &micro };
     struct text out = { 0 };
     arena_init(&a);
     CHECK_OK(plan_rates_fit(&r, s, make(s), &a));
-    plan_rates_write(sets, 1, &out);
+    CHECK_OK(plan_rates_fit(&micro, s, make(s), &a));
+    plan_rates_write(sets, 1, others, 1, &out);
     FILE *f = fopen("rates_test.yaml", "w");
     CHECK(f && fwrite(out.data, 1, strlen(out.data), f) == strlen(out.data) && !fclose(f));
     CHECK_OK(plan_rates_load(&back, "rates_test.yaml", "fp32", 2, 1, &a));
     CHECK_EQ(back.n, r.n);
     CHECK_NEAR(back.step_s, 0.25, 1e-9);
     CHECK_NEAR(seconds(&back, &op_linear, 5e6, 3e5, NULL) / planted(5e6, 3e5), 1, 1e-4);
-    CHECK_FAILS(plan_rates_load(&back, "rates_test.yaml", "fp32", 1, 2, &a), ERR_CONFIG,
-                "1 x 2 threads fp32");
+    CHECK(!back.date);
+    CHECK_FAILS(plan_rates_load(&back, "rates_test.yaml", "fp32", 7, 2, &a), ERR_CONFIG,
+                "1 x 2 threads fp32, 2 x 1 threads fp32");
+    CHECK_FAILS(plan_rates_load_measured(&back, "rates_test.yaml", "fp32", 2, 1, &a), ERR_CONFIG,
+                "2 x 1 threads");
+    CHECK_OK(plan_rates_load(&back, "rates_test.yaml", "fp32", 1, 2, &a)); /* no run: measured */
+    CHECK_STR(back.date, "2026-01-02T03:04:05Z");
+    CHECK_STR(back.host, "here");
+    CHECK_NEAR(back.overlap_tax, 0.25, 1e-9);
+    CHECK_NEAR(back.memory[0].copy_bytes_per_s, 1e10, 1);
+    CHECK_EQ(back.products[0].N, 4);
+    CHECK_EQ(back.products[0].n, 7);
+    CHECK_EQ(back.n_products, 1);
+    unlink("rates_test.yaml");
+    text_fini(&out);
+    arena_fini(&a);
+}
+
+static void write_file(const char *path, const struct text *t)
+{
+    FILE *f = fopen(path, "w");
+    CHECK(f && fwrite(t->data, 1, (size_t)t->length, f) == (size_t)t->length && !fclose(f));
+}
+
+/* A run without exchanges, and a microbenchmark that has them and knows the memory. */
+TEST(what_a_run_lacks_comes_from_the_microbenchmark)
+{
+    struct arena a;
+    struct plan_sample add = { "add", 1e3, 1e6, 1e-3, 1 };
+    struct plan_sample others[] = { { "add", 1e3, 1e6, 9e-3, 1 }, { RATES_ANY_LANE, 0, 1e6, 2e-3, 1 } };
+    struct plan_rates run = { .processor = "some", .backend = "avx2", .precision = "fp32",
+                              .threads = 1, .ranks = 2 }, micro = run, back;
+    const struct plan_rates *runs[] = { &run }, *measured[] = { &micro };
+    struct text out = { 0 };
+    arena_init(&a);
+    micro.host = "here";
+    micro.date = "2026-01-02T03:04:05Z";
+    micro.launch_s = 1e-5;
+    micro.overlap_tax = 0.5;
+    micro.memory[micro.n_memory++] = (struct plan_level){ 1e6, 8e10, 4e10 };
+    micro.memory[micro.n_memory++] = (struct plan_level){ 1e12, 2e10, 1e10 };
+    CHECK_OK(plan_rates_fit(&run, &add, 1, &a));
+    CHECK_OK(plan_rates_fit(&micro, others, 2, &a));
+    plan_rates_write(runs, 1, measured, 1, &out);
+    write_file("rates_test.yaml", &out);
+    CHECK_OK(plan_rates_load(&back, "rates_test.yaml", "fp32", 1, 2, &a));
+    CHECK_NEAR(seconds(&back, &op_add, 1e3, 1e6, NULL), 1e-3, 1e-9);
+    CHECK(plan_rates_lane(&back, LANE_DP) && plan_rates_lane(&back, LANE_TP));
+    CHECK_NEAR(back.overlap_tax, 0, 0); /* the run's tasks have it already */
+    bool outside = false; /* an op that neither has: by the level of memory that holds it */
+    CHECK_NEAR(seconds(&back, &op_gelu, 1, 4e5, &outside), 1e-5 + 1e-5, 1e-9);
+    CHECK_NEAR(seconds(&back, &op_gelu, 1, 4e8, &outside), 1e-5 + 4e-2, 1e-9);
+    CHECK(outside);
     unlink("rates_test.yaml");
     text_fini(&out);
     arena_fini(&a);
 }
 
 TEST_MAIN(ONE(planted_rates_are_found), ONE(no_rate_is_negative),
-          ONE(what_is_written_is_read_and_another_kind_of_run_is_refused))
+          ONE(what_is_written_is_read_and_another_kind_of_run_is_refused),
+          ONE(what_a_run_lacks_comes_from_the_microbenchmark))

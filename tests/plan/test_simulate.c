@@ -1,6 +1,7 @@
 /* The step of ranks that are not there, beside sums over the same tasks and closed forms. */
 #include "test.h"
 
+#include "plan/rates.h"
 #include "plan/simulate.h"
 #include "train/tiny_spec.h"
 
@@ -168,7 +169,28 @@ TEST(every_axis_ends)
         CHECK(length_of(layouts[i], 8, 4, &price) < one);
 }
 
+/* A tax on what is computed beside an exchange makes the step longer by as much at most, and costs
+ * nothing where there is nothing to exchange. */
+TEST(an_exchange_takes_its_tax_from_computing)
+{
+    struct plan_rates free = { .n = 2, .rates = { { "lane.any", 0, 1e-8, 1e-6, 0, 1e12, 1 },
+                                                  { "linear", 1e-9, 0, 0, 0, 1e12, 1 } } };
+    struct plan_rates taxed = free;
+    struct plan_price price = { INFINITY, INFINITY, INFINITY, 0, &free }, more = price;
+    struct plan p;
+    more.rates = &taxed;
+    taxed.overlap_tax = 0.5;
+    open_plan(&p, "dp=2", 8, 4);
+    double before = simulate(&p, &price), calls = p.time.ranks[0].call[LANE_DP];
+    double after = simulate(&p, &more);
+    CHECK(calls > 0);
+    CHECK(after > before && after <= before + 0.5 * calls + 1e-12);
+    arena_fini(&p.arena);
+    CHECK_NEAR(length_of("dp=1", 8, 4, &more), length_of("dp=1", 8, 4, &price), 0);
+}
+
 TEST_MAIN(ONE(one_rank_takes_the_sum_of_its_tasks), ONE(free_links_cost_nothing),
           ONE(a_pipeline_takes_what_its_schedule_takes),
           ONE(slow_links_hide_the_computation_instead),
-          ONE(latency_counts_the_steps_of_a_ring), ONE(every_axis_ends))
+          ONE(latency_counts_the_steps_of_a_ring),
+          ONE(an_exchange_takes_its_tax_from_computing), ONE(every_axis_ends))
