@@ -13,7 +13,7 @@ const struct op_info *const op_table[] = {
     &op_rope,
     &op_attention, &op_attention_grad, &op_attention_cached,
     &op_split_qkv, &op_join_qkv, &op_attention_block, &op_attention_block_grad,
-    &op_spread_heads, &op_order_rows,
+    &op_spread_heads, &op_order_rows, &op_share_heads, &op_share_heads_grad,
     &op_gelu, &op_gelu_grad,
     &op_swiglu, &op_swiglu_grad,
     &op_router, &op_router_grad, &op_expert_load, &op_balance_bias,

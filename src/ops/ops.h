@@ -142,6 +142,13 @@ enum { SPREAD_PARTS, SPREAD_BACK, SPREAD_H, SPREAD_G, SPREAD_D };
 extern const struct op_info op_spread_heads;
 struct tensor *spread_heads(struct graph *g, struct tensor *x, i64 parts, bool back, i64 H, i64 G,
                             i64 D);
+/* Key and value heads from the parts that SHARE_PARTS ranks have of them (share_heads.c), each head of
+ * SHARE_SIZE columns SHARE_COPIES times: 1, 2, 4 or 8. in: q (R, Q), kv (P R, w); out: qkv
+ * (R, Q + P w copies). Gradient, in: dqkv; out: dq, dkv, given, dkv of any real dtype. */
+enum { SHARE_PARTS, SHARE_COPIES, SHARE_SIZE, SHARE_COPIES_MOST = 8 };
+extern const struct op_info op_share_heads, op_share_heads_grad;
+struct tensor *share_heads(struct graph *g, struct tensor *q, struct tensor *kv, i64 parts,
+                           i64 copies, i64 D);
 /* Tokens put in the order of their rows: x is n parts of B rows each (ops/zigzag.h), of
  * ORDER_PAIRS pairs of chunks (0: of one), y has the B whole rows.
  * in: x (R,C) or (R) of any dtype; out: y like x. ORDER_BACK 1: from y to x. */
@@ -479,9 +486,14 @@ void outer_update(struct graph *g, struct tensor *d, struct tensor *p, struct te
 /* Tasks of a communication lane; carried out by parallel/. COLLECTIVE_SIZE ranks take part,
  * this is number COLLECTIVE_RANK; a whole is cut as (COLLECTIVE_OUTER, size, part) rows.
  * COLLECTIVE_KIND says how partial values are combined. COLLECTIVE_ALIKE 1, of all_gather: all ranks
- * do the same with the whole, so that its gradient is the same everywhere. */
+ * do the same with the whole, so that its gradient is the same everywhere. COLLECTIVE_HEADS 1, on
+ * LANE_TP: among the neighbours that share a key-value head. */
 enum { COLLECTIVE_SIZE, COLLECTIVE_RANK, COLLECTIVE_OUTER, COLLECTIVE_KIND, RING_STEP,
-       COLLECTIVE_ALIKE };
+       COLLECTIVE_ALIKE, COLLECTIVE_HEADS };
+static inline bool collective_of_heads(const struct task *t)
+{
+    return t->lane == LANE_TP && t->attr[COLLECTIVE_HEADS] != 0;
+}
 enum collective_kind {
     COLLECTIVE_SUM,
     COLLECTIVE_MAX,

@@ -48,6 +48,8 @@ KERNEL_DECLARE(split_qkv);
 KERNEL_DECLARE(join_qkv);
 KERNEL_DECLARE(spread_heads);
 KERNEL_DECLARE(order_rows);
+KERNEL_DECLARE(share_heads);
+KERNEL_DECLARE(share_heads_grad);
 KERNEL_DECLARE(take_part);
 KERNEL_DECLARE(attention_cached);
 WORKSPACE_DECLARE(attention_cached);

@@ -90,6 +90,97 @@ void NAMED(spread_heads)(const struct task *t, struct run *run)
     work_run(t, run, x->dim[0], rows_per_part(x->dim[1]), spread_part);
 }
 
+/* --- heads that ranks share ---------------------------------------------------------- */
+
+/* What share_heads.c calls so; `step` columns lie side by side in the parts and in a head. */
+struct sharing {
+    i64 R, Q, w, copies, D, heads, columns, step; /* heads: of keys, as of values */
+};
+
+INLINE struct sharing sharing_of(const struct task *t, const struct tensor *q,
+                                 const struct tensor *kv)
+{
+    struct sharing s = { .R = q->dim[0], .Q = q->dim[1], .w = kv->dim[1],
+                         .copies = (i64)t->attr[SHARE_COPIES], .D = (i64)t->attr[SHARE_SIZE] };
+    s.heads = kv->dim[0] / s.R * s.w / 2 / s.D;
+    s.columns = s.Q + 2 * s.heads * s.copies * s.D;
+    s.step = i64_min(s.D, s.w / 2);
+    return s;
+}
+
+/* Column c of the keys and values of row r: in the parts, and its first copy. */
+INLINE i64 shared_in_parts(const struct sharing *s, i64 r, i64 c)
+{
+    const i64 half = s->w / 2, kind = c / (s->heads * s->D), of = c % (s->heads * s->D);
+    return (of / half * s->R + r) * s->w + kind * half + of % half;
+}
+
+INLINE i64 shared_in_heads(const struct sharing *s, i64 r, i64 c)
+{
+    return r * s->columns + s->Q + c / s->D * s->copies * s->D + c % s->D;
+}
+
+static void share_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const struct tensor *q = w->t->in[0], *kv = w->t->in[1], *y = w->t->out[0];
+    const struct sharing s = sharing_of(w->t, q, kv);
+    const i64 bytes = dtype_bytes(q->dtype);
+    struct range rows = work_range(w, part);
+    (void)thread;
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        memcpy(byte_at(y, r * s.columns), byte_at(q, r * s.Q), (size_t)(s.Q * bytes));
+        for (i64 c = 0; c < 2 * s.heads * s.D; c += s.step)
+            for (i64 copy = 0; copy < s.copies; copy++)
+                memcpy(byte_at(y, shared_in_heads(&s, r, c) + copy * s.D),
+                       byte_at(kv, shared_in_parts(&s, r, c)), (size_t)(s.step * bytes));
+    }
+}
+
+void NAMED(share_heads)(const struct task *t, struct run *x)
+{
+    work_run(t, x, t->in[0]->dim[0], rows_per_part(t->out[0]->dim[1]), share_part);
+}
+
+/* The sum over a head's copies of n <= VL elements: tree(copies). */
+INLINE vec sum_copies(const struct tensor *dy, i64 at, const struct sharing *s, i64 n)
+{
+    const bool half = is_half(dy->dtype);
+    vec v[SHARE_COPIES_MOST];
+    for (i64 i = 0; i < s->copies; i++)
+        v[i] = vec_get_n(half, vec_at(half, dy->data, at + i * s->D), 0, n);
+    for (i64 left = s->copies / 2; left > 0; left /= 2)
+        for (i64 i = 0; i < left; i++)
+            v[i] = v[2 * i] + v[2 * i + 1];
+    return v[0];
+}
+
+static void share_grad_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    const struct tensor *dy = w->t->in[0], *dq = w->t->out[0], *dkv = w->t->out[1];
+    const struct sharing s = sharing_of(w->t, dq, dkv);
+    const bool half = is_half(dkv->dtype);
+    struct range rows = work_range(w, part);
+    (void)thread;
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        memcpy(byte_at(dq, r * s.Q), byte_at(dy, r * s.columns),
+               (size_t)(s.Q * dtype_bytes(dq->dtype)));
+        for (i64 c = 0; c < 2 * s.heads * s.D; c += s.step) {
+            void *to = vec_at(half, dkv->data, shared_in_parts(&s, r, c));
+            for (i64 i = 0; i < s.step; i += VL)
+                vec_put_n(half, to, i,
+                          sum_copies(dy, shared_in_heads(&s, r, c) + i, &s, s.step - i),
+                          s.step - i);
+        }
+    }
+}
+
+void NAMED(share_heads_grad)(const struct task *t, struct run *x)
+{
+    work_run(t, x, t->out[0]->dim[0], rows_per_part(t->in[0]->dim[1]), share_grad_part);
+}
+
 /* --- parts of rows to rows ---------------------------------------------------------- */
 
 /* A part of the work is a chunk of a row: chunks lie in the order (part, row, pair, low or high). */

@@ -30,7 +30,7 @@ void NAMED(cpu_register)(struct backend *b)
         ROW_SCRATCH(attention), ROW_SCRATCH(attention_grad), ROW_SCRATCH(attention_cached),
         ROW_SCRATCH(attention_block), ROW_SCRATCH(attention_block_grad),
         ROW(split_qkv), ROW(join_qkv), ROW(spread_heads), ROW(order_rows),
-        ROW(take_part),
+        ROW(share_heads), ROW(share_heads_grad), ROW(take_part),
         ROW(gelu), ROW(gelu_grad), ROW(swiglu), ROW(swiglu_grad), ROW(add),
         ROW(finish_sum), ROW(column_sums), ROW(cast),
         ROW(fold), ROW(carry), ROW_SCRATCH(exact_squares), ROW(exact_total),
