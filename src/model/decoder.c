@@ -24,14 +24,49 @@ static struct tensor *norm(struct graph *g, const struct model *m, struct tensor
     return layernorm(g, x, weight(m, gain, layer), weight(m, bias, layer), m->spec.norm_eps);
 }
 
+i64 decoder_head_copies(const struct model_spec *s)
+{
+    i64 copies = SHARD_LEAVES % s->kv_heads ? 1 : SHARD_LEAVES / s->kv_heads;
+    while (s->heads / s->kv_heads % copies || s->head_size % copies)
+        copies /= 2;
+    return copies;
+}
+
+/* With more ranks than key-value heads each has projected an equal part of one: neighbours put theirs
+ * together. In exact mode a rank's leaves get a copy of it each. */
+static struct tensor *share(struct graph *g, const struct model *m, struct tensor *qkv,
+                            const struct where *w)
+{
+    const struct model_part *part = &m->part;
+    i64 ranks = i64_max(1, part->tensor_parts / m->spec.kv_heads);
+    i64 copies = w->shape && w->shape->leaf > 0 ? decoder_head_copies(&m->spec) / ranks : 1;
+    if (ranks == 1 && copies == 1)
+        return qkv;
+    const struct task *split = split_qkv(g, qkv, m->local.heads * m->local.head_size);
+    if (!split)
+        return NULL;
+    struct tensor *kv = split->out[1];
+    if (ranks > 1) {
+        struct task *gather = graph_add(
+            g, &(struct task){ .op = &op_all_gather, .lane = LANE_TP, .in = { kv },
+                               .attr = { [COLLECTIVE_SIZE] = (double)ranks,
+                                         [COLLECTIVE_RANK] = (double)(part->tensor_part % ranks),
+                                         [COLLECTIVE_OUTER] = 1, [COLLECTIVE_HEADS] = 1 } });
+        kv = gather ? gather->out[0] : NULL;
+        if (kv && w->shape && w->shape->leaf > 0)
+            kv->wide_grad = true;
+    }
+    return share_heads(g, split->out[0], kv, ranks, copies, m->local.head_size);
+}
+
 static struct tensor *attend(struct graph *g, const struct model *m, struct tensor *qkv,
                              const struct where *w, int layer)
 {
     const struct model_spec *s = &m->local;
-    struct attention_shape shape = {
-        .B = (int)w->B, .T = (int)w->T, .H = (int)s->heads, .G = (int)s->kv_heads,
-        .D = (int)s->head_size, .window = (int)s->window,
-    };
+    struct attention_shape shape = { .B = (int)w->B, .T = (int)w->T, .H = (int)s->heads,
+                                     .D = (int)s->head_size, .window = (int)s->window };
+    qkv = share(g, m, qkv, w);
+    shape.G = qkv ? (int)((qkv->dim[1] / s->head_size - s->heads) / 2) : 1;
     if (s->qk_norm)
         qkv = qk_norm(g, qkv, weight(m, P_Q_NORM, layer), weight(m, P_K_NORM, layer), shape.H,
                       shape.G, shape.D, s->norm_eps);

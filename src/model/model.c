@@ -241,7 +241,7 @@ static struct model_spec local_spec(const struct model *m)
 {
     struct model_spec s = m->spec;
     s.heads /= m->part.tensor_parts;
-    s.kv_heads /= m->part.tensor_parts;
+    s.kv_heads = i64_max(1, s.kv_heads / m->part.tensor_parts); /* more ranks share one */
     s.hidden /= m->part.tensor_parts;
     s.expert_hidden /= m->part.tensor_parts;
     s.shared_hidden /= m->part.tensor_parts;

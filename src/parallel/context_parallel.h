@@ -20,7 +20,8 @@
  *
  * Bytes that a rank sends, per layer and micro-batch of B rows of T tokens, with (n-1)/n = r,
  * a bytes of an activation, h and k the columns of queries and of keys here (k = h for plain
- * multi-head attention; both are shares where tp cuts heads):
+ * multi-head attention; both are shares where tp cuts heads; a whole head where ranks share one, and
+ * with layout.exact all copies of its leaves):
  *
  *   ulysses  forward r a B (T/n) (2 h + 2 k), backward the same; once r 4 B T for begin
  *   ring     forward r a B T 2 k; backward r 4 B T 2 k for the gradients, and the forward's once

@@ -200,7 +200,7 @@ static void set_counts(const struct task *t, const struct comm_group *group, i64
 
 static int start_one(struct driver *d, const struct task *t, i64 block, const struct run *x)
 {
-    struct comm_group *group = d->mesh->groups[t->lane];
+    struct comm_group *group = collective_of_heads(t) ? d->mesh->heads : d->mesh->groups[t->lane];
     struct comm_call *call;
     i64 *counts, outer = (i64)t->attr[COLLECTIVE_OUTER];
     i64 in_bytes = tensor_bytes(t->in[0]) / outer, out_bytes = tensor_bytes(t->out[0]) / outer;

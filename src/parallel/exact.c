@@ -75,10 +75,10 @@ static bool is_table(const struct param *p)
     return p->desc.kind == PARAM_EMBEDDING || p->desc.kind == PARAM_HEAD;
 }
 
-/* Of all heads: they come in groups, of which each leaf has as many. */
+/* Of all heads: they come in groups, of which each leaf has as many, or leaves have copies of a key's. */
 static i64 head_leaves(const struct model_spec *s)
 {
-    return exact_leaves(s->kv_heads, exact_leaves(s->heads, EXACT_LEAVES));
+    return exact_leaves(s->kv_heads * decoder_head_copies(s), exact_leaves(s->heads, EXACT_LEAVES));
 }
 
 /* Of the whole. */

@@ -25,6 +25,8 @@
  *   over heads, hidden units, the vocabulary (what tp cuts): 8 leaves, or the largest of 1, 2, 4,
  *     8 that divides; leaf j of a fused weight is the j-th part of each of its pieces. Partial
  *     sums are f32 and rounded once. Bias and residual are added behind the tree.
+ *     Where key-value heads are fewer, each of these leaves has its copy of one (decoder_head_copies),
+ *     and the gradient of the head is a tree over its copies, each rounded before as gradients are.
  *   over the exponentials of a row: the same 8 leaves of the vocabulary.
  *   gradient of a tied embedding: that of the head, and that of the embedding, each summed over
  *     the whole step, then added.

@@ -270,6 +270,26 @@ static int check_divides(const char *what, i64 n, i64 tp)
                    (long long)tp, (long long)n, what, (long long)lower);
 }
 
+/* Each rank has key-value heads, or an equal part of the columns of one (share_heads). */
+static bool heads_fit(const struct model_spec *s, i64 tp)
+{
+    bool shared = tp % s->kv_heads == 0 && s->head_size % (tp / s->kv_heads) == 0;
+    return s->heads % tp == 0 && (s->kv_heads % tp == 0 || shared);
+}
+
+static int check_heads(const struct model_spec *s, i64 tp)
+{
+    i64 lower = tp;
+    TRY(check_divides("attention heads", s->heads, tp));
+    while (!heads_fit(s, lower))
+        lower--;
+    if (lower == tp)
+        return OK;
+    return err_set(ERR_CONFIG, "tp=%lld neither divides the model's %lld key-value heads nor cuts each "
+                   "of them, of %lld columns, into equal parts; tp=%lld does", (long long)tp,
+                   (long long)s->kv_heads, (long long)s->head_size, (long long)lower);
+}
+
 static bool power_of_two(i64 n)
 {
     return n > 0 && (n & (n - 1)) == 0;
@@ -393,8 +413,7 @@ static int check_shape(const struct layout *l, const struct model_spec *s, i64 B
     TRY(check_experts(l, s));
     TRY(check_expert_parallel(l, s));
     TRY(check_group(l));
-    TRY(check_divides("attention heads", s->heads, l->tp));
-    TRY(check_divides("key-value heads", s->kv_heads, l->tp));
+    TRY(check_heads(s, l->tp));
     TRY(check_divides("hidden units", s->hidden, l->tp));
     if (s->experts > 0)
         TRY(check_divides("hidden units of an expert", s->expert_hidden, l->tp));

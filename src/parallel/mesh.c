@@ -224,7 +224,24 @@ static int make_expert_groups(struct mesh *m)
     return make_group(m, LANE_EDP, "twins", &m->twins);
 }
 
-int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm)
+/* A head's are neighbours: each of them projects an equal part of it. */
+static int make_heads(struct mesh *m, const struct model_spec *s)
+{
+    i64 n = m->layout.tp / s->kv_heads, first = m->rank - m->tp_rank % i64_max(1, n);
+    if (n <= 1)
+        return OK;
+    if (n == m->layout.tp) {
+        m->heads = m->groups[LANE_TP];
+        return OK;
+    }
+    int *members = ARENA_ARRAY(&m->comm->arena, int, n);
+    for (i64 i = 0; i < n; i++)
+        members[i] = (int)(first + i);
+    return comm_group_new(&m->heads, m->comm, "tp", members, (int)n);
+}
+
+int mesh_new(struct mesh *out, const struct layout *l, const struct model_spec *s,
+             struct comm *comm)
 {
     *out = mesh_at(l, comm->rank);
     TRY(stages_place(&out->stages, l, &comm->arena));
@@ -244,6 +261,7 @@ int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm)
     }
     TRY(make_group(out, LANE_CP, "cp", &out->groups[LANE_CP]));
     TRY(make_group(out, LANE_TP, "tp", &out->groups[LANE_TP]));
+    TRY(make_heads(out, s));
     TRY(make_expert_groups(out));
     TRY(make_column(out));
     TRY(make_group(out, LANE_ISLAND, "islands", &out->groups[LANE_ISLAND]));

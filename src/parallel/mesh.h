@@ -11,6 +11,9 @@
  * along cp before, row by row. With layout.zero_group they split what zero splits in groups of
  * neighbours (LANE_SHARD), which are copies of each other (LANE_COPIES).
  *
+ * Where tp exceeds the key-value heads, so many neighbours along tp share one (`heads`); what they
+ * exchange is of the lane LANE_TP and the axis "tp".
+ *
  * The same ranks seen by experts: sharer = edp_rank x ep + ep_rank. Those along ep have other
  * experts and send each other rows (LANE_EP); those along edp have the same experts, whose
  * gradients they sum and whose state they split (LANE_EDP). */
@@ -36,6 +39,7 @@ struct mesh {
     struct comm_group *splitters; /* who share the optimizer's state: batch, or fewer of it */
     struct comm_group *twins;  /* who shares the batch and has the same experts */
     struct comm_group *column; /* who shares the batch, on all stages of all islands */
+    struct comm_group *heads; /* who along tp shares a key-value head; NULL: nobody does */
     struct comm_group **boundaries; /* [stages - 1]: member 0 has the earlier stage; NULL where
                                      * this rank has neither or both */
 };
@@ -49,8 +53,9 @@ struct mesh mesh_single(void);
 /* The mesh of ranks that know no layout yet: enough to agree on one. comm NULL: one rank. */
 int mesh_meet(struct mesh *out, struct comm *comm);
 
-/* Called by all ranks together. The layout fits comm->size (layout_check). */
-int mesh_new(struct mesh *out, const struct layout *l, struct comm *comm);
+/* Called by all ranks together. The layout fits comm->size and the model (layout_check). */
+int mesh_new(struct mesh *out, const struct layout *l, const struct model_spec *s,
+             struct comm *comm);
 
 /* What of the model this rank holds. */
 struct model_part mesh_part(const struct mesh *m, const struct model_spec *s);

@@ -12,7 +12,9 @@ enum spread {
     SPREAD_ROWS,    /* each rank has some rows (tokens, rows of a weight, a slice) */
     SPREAD_COLUMNS, /* each rank has some columns */
     SPREAD_EXPERTS, /* each rank has some experts, or all rows for these */
+    SPREAD_HEADS,   /* along tp some columns, of which several ranks have the same keys and values */
     SPREAD_PARTIAL, /* the sum over ranks is what is meant */
+    SPREAD_HEAD_SUMS, /* some columns; those of keys and values are partial sums of their sharers */
     SPREAD_LARGEST, /* the largest over ranks is */
     SPREAD_OWN,     /* each island has its own (whose sum may be meant) */
     SPREAD_MIXED    /* parts of it differ */
@@ -20,7 +22,8 @@ enum spread {
 
 static const char *const words[] = {
     "unknown", "the same on all ranks", "cut by rows", "cut by columns",
-    "cut by experts", "a partial sum of each rank", "the largest of each rank",
+    "cut by experts", "cut by heads that ranks share", "a partial sum of each rank",
+    "a partial sum of each rank for a head that it shares", "the largest of each rank",
     "each island's own", "spread in several ways",
 };
 
@@ -241,6 +244,11 @@ static void block_rule(struct check *c, const struct task *t)
     const bool grad = t->op == &op_attention_block_grad;
     const int kv = grad ? 2 : 1;
     enum spread q = in(c, t, kv - 1);
+    if (in(c, t, kv) == SPREAD_HEADS) {
+        write(c, t, 0, q);
+        write(c, t, 1, grad ? SPREAD_HEAD_SUMS : q);
+        return;
+    }
     if (c->axis != LANE_CP || t->attr[BLOCK_KEYS] >= 0) {
         together(c, t);
         return;
@@ -269,12 +277,62 @@ static void exchange_rule(struct check *c, const struct task *t)
     write(c, t, 0, is == SPREAD_ROWS ? SPREAD_COLUMNS : is == SPREAD_COLUMNS ? SPREAD_ROWS : is);
 }
 
+/* Keys and values of a head that ranks share stay what they are. */
+static void shared_together(struct check *c, const struct task *t)
+{
+    if (in(c, t, 0) == SPREAD_HEAD_SUMS)
+        write(c, t, 0, SPREAD_HEAD_SUMS); /* of a gradient: it is linear */
+    else
+        together(c, t);
+}
+
+/* Of queries every rank has its own heads. */
+static void attention_rule(struct check *c, const struct task *t)
+{
+    const bool grad = t->op == &op_attention_grad;
+    if (in(c, t, grad) != SPREAD_HEADS) {
+        by_heads(c, t);
+        return;
+    }
+    if (grad && in(c, t, 0) != SPREAD_COLUMNS && in(c, t, 0) != SPREAD_UNKNOWN)
+        refuse_pair(c, t, t->in[0], t->in[1]);
+    write(c, t, 0, grad ? SPREAD_HEAD_SUMS : SPREAD_COLUMNS);
+    if (!grad)
+        write(c, t, 1, SPREAD_COLUMNS);
+}
+
+static void split_rule(struct check *c, const struct task *t)
+{
+    enum spread is = in(c, t, 0);
+    bool heads = is == SPREAD_HEADS || is == SPREAD_HEAD_SUMS;
+    write(c, t, 0, heads ? SPREAD_COLUMNS : is);
+    write(c, t, 1, is);
+}
+
+/* Also of what is shared: whoever reads it where it should not be will say so. */
+static void join_rule(struct check *c, const struct task *t)
+{
+    enum spread kv = in(c, t, 1);
+    if (in(c, t, 0) == SPREAD_COLUMNS && (kv == SPREAD_HEADS || kv == SPREAD_HEAD_SUMS))
+        write(c, t, 0, kv);
+    else
+        together(c, t);
+}
+
+static void share_rule(struct check *c, const struct task *t)
+{
+    enum spread kv = in(c, t, 1);
+    if (c->axis == LANE_TP && t->attr[SHARE_PARTS] > 1 && kv != SPREAD_HEADS && kv != SPREAD_UNKNOWN)
+        refuse(c, t, t->in[1], "the parts of a head must be gathered first");
+    join_rule(c, t);
+}
+
 static void qk_norm_grad(struct check *c, const struct task *t)
 {
-    enum spread all = join(c, t, 2);
+    enum spread all = in(c, t, 0) == SPREAD_HEAD_SUMS ? SPREAD_HEAD_SUMS : join(c, t, 2);
     write(c, t, 0, all);
     for (int k = 1; k < 3; k++) {
-        bool cut = all == SPREAD_ROWS || all == SPREAD_COLUMNS; /* heads are summed too */
+        bool cut = all == SPREAD_ROWS || all == SPREAD_COLUMNS || all == SPREAD_HEAD_SUMS;
         bool grouped = t->out[k] && t->out[k]->rank == 2;
         write(c, t, k, !cut ? all : grouped ? SPREAD_ROWS : SPREAD_PARTIAL);
     }
@@ -560,9 +618,24 @@ static void outer_update_rule(struct check *c, const struct task *t)
             set(c, t->out[k], slice ? SPREAD_ROWS : in(c, t, 0));
 }
 
+/* Among neighbours along tp: parts of a head become one that they share; sums become parts. */
+static void heads_rule(struct check *c, const struct task *t)
+{
+    bool gathers = t->op == &op_all_gather;
+    enum spread is = in(c, t, 0), needs = gathers ? SPREAD_COLUMNS : SPREAD_HEAD_SUMS;
+    if (is != SPREAD_UNKNOWN && is != needs)
+        refuse(c, t, t->in[0], gathers ? "only parts of heads can be gathered"
+                                       : "it must not be reduced (again)");
+    set(c, t->out[0], gathers ? SPREAD_HEADS : SPREAD_COLUMNS);
+}
+
 static void collective_rule(struct check *c, const struct task *t)
 {
     enum spread is = in(c, t, 0), needs = SPREAD_ROWS, gives = SPREAD_SAME;
+    if (collective_of_heads(t)) {
+        heads_rule(c, t);
+        return;
+    }
     if (t->op == &op_all_reduce)
         needs = t->attr[COLLECTIVE_KIND] == COLLECTIVE_MAX ? SPREAD_LARGEST : SPREAD_PARTIAL;
     if (t->op == &op_reduce_scatter) {
@@ -693,14 +766,15 @@ static const struct rule {
     { &op_rmsnorm, by_rows },               { &op_rmsnorm_grad, by_rows },
     { &op_layernorm, by_rows },             { &op_layernorm_grad, by_rows },
     { &op_qk_norm, together },              { &op_qk_norm_grad, qk_norm_grad },
-    { &op_rope, together },
-    { &op_attention, by_heads },            { &op_attention_grad, by_heads },
+    { &op_rope, shared_together },
+    { &op_attention, attention_rule },      { &op_attention_grad, attention_rule },
     { &op_attention_block, block_rule },    { &op_attention_block_grad, block_rule },
-    { &op_split_qkv, together },            { &op_join_qkv, together },
+    { &op_split_qkv, split_rule },          { &op_join_qkv, join_rule },
+    { &op_share_heads, share_rule },        { &op_share_heads_grad, split_rule },
     { &op_spread_heads, moved },            { &op_order_rows, moved },
     { &op_gelu, together },                 { &op_gelu_grad, together },
     { &op_swiglu, together },               { &op_swiglu_grad, together },
-    { &op_add, add_rule },                  { &op_cast, together },
+    { &op_add, add_rule },                  { &op_cast, shared_together },
     { &op_finish_sum, together },           { &op_column_sums, together },
     { &op_fold, fold_rule },                { &op_carry, carry_rule },
     { &op_xent, by_rows },                  { &op_xent_peak, peak_rule },

@@ -112,8 +112,11 @@ static struct task begin(const struct task *t)
 static void add_kept(struct rewrite *r, const struct task *t, const struct task *proto)
 {
     struct task *made = graph_add(r->g, proto);
-    for (int k = 0; made && k < t->op->n_out; k++)
+    for (int k = 0; made && k < t->op->n_out; k++) {
+        if (t->out[k] && t->out[k]->wide_grad)
+            made->out[k]->wide_grad = true;
         replace(r, t->out[k], made->out[k], false);
+    }
 }
 
 /* What works on heads or hidden units that are all here: all rows. */

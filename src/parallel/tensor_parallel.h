@@ -12,6 +12,9 @@
  *   - the embedding looks up its share of the tables and is summed the same way;
  *   - cross-entropy exchanges one maximum and two sums per row, never logits.
  *
+ * With more ranks than key-value heads the list has a gathering among those who share one already
+ * (decoder.c).
+ *
  * Backward needs no pass: gathering and scattering are each other's gradient. Parameters that
  * are not cut (gains, some biases) see only the rank's rows, so their gradients are
  * partial until data_parallel_reduce sums them. */

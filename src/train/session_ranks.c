@@ -50,7 +50,7 @@ int session_open_mesh(struct session *s)
         comm->together = true; /* all ranks have the same recipe and say the same */
     TRY(rc);
     if (ranks > 1)
-        return mesh_new(&s->mesh, l, comm);
+        return mesh_new(&s->mesh, l, &s->spec, comm);
     s->mesh.layout.exact = l->exact;
     s->mesh.layout.exact_context = l->exact_context;
     return OK;

@@ -42,7 +42,7 @@ static int open_rank(struct trial *t, struct trial_rank *k, const struct model_s
     const struct train_config *c = t->config;
     int micro_batches = (int)schedule_full_micro_batches(c);
     enum dtype compute = c->train.precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
-    TRY(mesh_new(&k->mesh, &t->layout, comm));
+    TRY(mesh_new(&k->mesh, &t->layout, s, comm));
     k->rows = layout_rows(&t->layout, c->train.batch, micro_batches, k->mesh.row_rank);
     k->T = c->train.seq;
     k->vocab = s->vocab;

@@ -33,8 +33,10 @@ static const char *const earlier[] = {
     "tp=4", "dp=2,cp=2",
 };
 
-/* One rank's: dense with fused and gated layers, dense and tied, two kinds of experts. */
-static const char *const shapes[] = { "llama", "gpt2", "mixtral", "deepseek" };
+/* One rank's: dense with fused and gated layers, dense and tied, two kinds of experts, and fewer
+ * key-value heads than some tp. */
+enum shape { LLAMA, GPT2, MIXTRAL, DEEPSEEK, QWEN };
+static const char *const shapes[] = { "llama", "gpt2", "mixtral", "deepseek", "qwen" };
 
 static const struct {
     const char *name;
@@ -48,7 +50,7 @@ static const struct {
     { "zero", 4, { 0, 1, 2, 3 } },
     { "micro-batches", 3, { 1, 2, 4 } },
     { "recompute", 3, { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL } },
-    { "model", 4, { 0, 1, 2, 3 } },    /* of shapes */
+    { "model", 5, { LLAMA, GPT2, MIXTRAL, DEEPSEEK, QWEN } },
     { "precision", 2, { 0, 1 } },      /* 1: bf16 */
     { "threads", 2, { 1, 2 } },
     { "rows", 2, { 8, 24 } },          /* of a step: 24 has an odd part */
@@ -82,7 +84,7 @@ static void matrix_layout(const struct matrix_case *c, char *text, size_t bytes)
 
 static struct ranks_options matrix_options(const struct matrix_case *c, const char *layout)
 {
-    struct exact_case e = { .gpt2 = value_of(c, MODEL) == 1, .half = value_of(c, PRECISION),
+    struct exact_case e = { .gpt2 = value_of(c, MODEL) == GPT2, .half = value_of(c, PRECISION),
                             .micro_batches = value_of(c, MICRO_BATCHES), .heads = 8,
                             .B = value_of(c, ROWS) / value_of(c, MICRO_BATCHES),
                             .threads = value_of(c, THREADS) };
@@ -90,8 +92,10 @@ static struct ranks_options matrix_options(const struct matrix_case *c, const ch
     o.layers = 4;
     o.tiny.recompute = (enum recompute)value_of(c, RECOMPUTE);
     o.tiny.optimizer = value_of(c, MUON) ? OPTIMIZER_MUON : OPTIMIZER_ADAMW;
-    o.tiny.experts = value_of(c, MODEL) < 2 ? TINY_DENSE
-                     : value_of(c, MODEL) == 2 ? TINY_MIXTRAL : TINY_DEEPSEEK;
+    o.tiny.experts = value_of(c, MODEL) == MIXTRAL ? TINY_MIXTRAL
+                     : value_of(c, MODEL) == DEEPSEEK ? TINY_DEEPSEEK : TINY_DENSE;
+    o.kv_heads = value_of(c, MODEL) == QWEN ? 2 : 0;
+    o.bias_qkv = value_of(c, MODEL) == QWEN;
     return o;
 }
 

@@ -42,6 +42,8 @@ struct ranks_options {
     struct tiny_options tiny; /* B and micro_batches are those of all ranks together */
     const char *layout;
     i64 heads; /* query and key heads, for many ranks along tp or cp; 0: the tiny model's */
+    i64 kv_heads; /* 0: as many as heads, where these are given, or the tiny model's */
+    bool bias_qkv; /* of a llama */
     i64 layers; /* 0: those of tiny_spec */
     i64 choices; /* experts per token; 0: those of the tiny model */
     i64 window;
@@ -81,9 +83,11 @@ static struct model_spec rank_spec(const struct ranks_options *o)
     if (o->choices)
         spec.experts_per_token = o->choices;
     spec.window = o->window;
-    if (o->heads) {
-        spec.head_size = spec.width / o->heads;
-        spec.heads = spec.kv_heads = o->heads;
+    spec.bias_qkv = spec.bias_qkv || o->bias_qkv;
+    if (o->heads || o->kv_heads) {
+        spec.heads = o->heads ? o->heads : spec.heads;
+        spec.head_size = spec.width / spec.heads;
+        spec.kv_heads = o->kv_heads ? o->kv_heads : spec.heads;
         CHECK_OK(spec_check(&spec, "tiny"));
     }
     return spec;
@@ -95,7 +99,7 @@ static void rank_open(struct rank *k, struct ranks *all, const struct ranks_opti
     const struct tiny_options *t = &o->tiny;
     struct model_spec spec = rank_spec(o);
     arena_init(&k->arena);
-    CHECK_OK(mesh_new(&k->mesh, &all->layout, comm));
+    CHECK_OK(mesh_new(&k->mesh, &all->layout, &spec, comm));
     k->rows = layout_rows(&all->layout, t->B, t->micro_batches, k->mesh.row_rank);
     k->all_rows = t->B * t->micro_batches / all->layout.islands;
     struct step_shape shape = { k->rows.B, RANK_T, k->rows.micro_batches, 1 };

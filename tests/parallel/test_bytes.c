@@ -114,6 +114,8 @@ static double rows_over_tensor(const struct ranks *all, double a)
     double others = (double)all->layout.tp - 1, rows = (double)(k->rows.B * RANK_T);
     double narrow = others * rows * (double)s->width * a, wide = others * rows * (double)s->width * 4;
     double layer = 6 * narrow + 2 * wide; /* all in a but the forward pass's sums, in f32 */
+    double shared = fmax(1, (double)(all->layout.tp / s->kv_heads)) - 1; /* a head's parts: */
+    layer += shared * rows * (double)(s->kv_heads * 2 * s->head_size) * 2 * a; /* there and back */
     double embedding = 2 * narrow, head = 2 * narrow;
     double loss = 2 * others * rows * 4 * (1 + 2); /* a maximum, and two sums */
     return (double)s->layers * layer + embedding + head + loss;
@@ -279,6 +281,9 @@ TEST(tensor_parallel_ranks_send_what_the_formula_says)
     expect_counts("tp=2", false, true);
     expect_counts("tp=4", true, true);
     expect_counts("dp=2,tp=2,zero=1", true, false);
+    expect_counts("tp=4", false, false); /* two ranks share a key-value head */
+    expect_counts("dp=2,tp=4,zero=1", false, true);
+    expect_counts("pp=2,tp=4", false, false);
 }
 
 TEST(stages_send_what_the_formula_says)

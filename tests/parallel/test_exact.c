@@ -28,6 +28,40 @@ TEST(tensor_parallel_ranks_have_the_bits_of_one)
         expect_exact(&cases[i]);
 }
 
+/* Along tp, more of them than key-value heads; llama has norms of queries and keys. */
+TEST(ranks_that_share_key_value_heads_have_the_bits_of_one)
+{
+    static const struct sharing {
+        const char *layout;
+        i64 heads, kv_heads; /* 0: 4 and 2 */
+        bool bias, half;
+        int micro_batches;
+        i64 B;
+        enum recompute recompute;
+    } cases[] = {
+        { "tp=4", 0, 0, false, false, 1, 2, RECOMPUTE_NONE },
+        { "tp=2", 0, 1, false, true, 2, 2, RECOMPUTE_NONE },
+        { "tp=4", 0, 1, true, true, 1, 2, RECOMPUTE_SELECTIVE },
+        { "tp=8", 8, 2, true, false, 1, 2, RECOMPUTE_NONE },
+        { "tp=8", 8, 4, false, true, 2, 2, RECOMPUTE_FULL },
+        { "tp=2", 8, 2, true, false, 1, 2, RECOMPUTE_NONE }, /* only the leaves are shared */
+        { "dp=2,tp=4,zero=3", 0, 0, true, false, 2, 4, RECOMPUTE_NONE },
+        { "dp=2,tp=4,zero=2", 0, 0, false, true, 4, 2, RECOMPUTE_NONE },
+        { "pp=2,tp=4", 0, 0, false, false, 4, 1, RECOMPUTE_NONE },
+        { "cp=2,tp=4", 0, 0, false, true, 1, 2, RECOMPUTE_NONE },
+        { "cp=2,cp_kind=ulysses,tp=2", 8, 4, true, false, 1, 2, RECOMPUTE_NONE },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        const struct sharing *c = &cases[i];
+        struct ranks_options o = { .tiny = { .threads = 1, .B = c->B, .bf16 = c->half,
+                                             .micro_batches = c->micro_batches,
+                                             .recompute = c->recompute, .backend = backend_best() },
+                                   .layout = c->layout, .heads = c->heads,
+                                   .kv_heads = c->kv_heads, .bias_qkv = c->bias };
+        expect_exact_options(&o);
+    }
+}
+
 TEST(pipelines_have_the_bits_of_one_rank)
 {
     static const struct exact_case cases[] = {
@@ -104,6 +138,7 @@ TEST(a_run_that_goes_on_without_a_rank_s_moments_differs)
 
 TEST_MAIN(ONE(data_parallel_ranks_have_the_bits_of_one),
           ONE(tensor_parallel_ranks_have_the_bits_of_one),
+          ONE(ranks_that_share_key_value_heads_have_the_bits_of_one),
           ONE(pipelines_have_the_bits_of_one_rank),
           ONE(context_parallel_ranks_have_the_bits_of_one),
           ONE(a_run_that_goes_on_without_a_rank_s_moments_differs),

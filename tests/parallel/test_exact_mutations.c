@@ -298,6 +298,51 @@ static void skip_counts(struct rank *k, const struct mutation *m)
             t->when = &never;
 }
 
+/* What those do who share a key-value head. */
+static void skip_heads(struct rank *k, const struct mutation *m)
+{
+    struct task *t;
+    for (i64 id = 0; (t = next_of(k, m, &id));)
+        if (collective_of_heads(t))
+            t->when = &never;
+}
+
+/* Every second rank instead of neighbours. */
+static void share_with_others(struct rank *k, const struct mutation *m)
+{
+    const i64 tp = k->mesh.layout.tp, first = k->mesh.rank - k->mesh.tp_rank + k->mesh.tp_rank % 2;
+    const int members[] = { (int)first, (int)first + 2 };
+    (void)m;
+    CHECK(tp == 4 && k->mesh.heads->n == 2);
+    CHECK_OK(comm_group_new(&k->mesh.heads, k->mesh.comm, "others", members, 2));
+}
+
+static void among_all(struct rank *k, const struct mutation *m)
+{
+    (void)m;
+    k->mesh.heads = k->mesh.groups[LANE_TP];
+}
+
+/* The real sum over copies, times a number. */
+static struct kernel sum_of_copies;
+static double wrong_scale;
+
+static void scaled_sum(const struct task *t, struct run *x)
+{
+    float *dkv = t->out[1]->data;
+    sum_of_copies.run(t, x);
+    for (i64 i = 0; i < tensor_count(t->out[1]); i++)
+        dkv[i] *= (float)wrong_scale;
+}
+
+static void scale_shared(struct rank *k, const struct mutation *m)
+{
+    struct kernel spoiled = sum_of_copies = *backend_kernel(&k->engine.backend, m->op);
+    wrong_scale = m->value;
+    spoiled.run = scaled_sum;
+    backend_set(&k->engine.backend, m->op, spoiled);
+}
+
 static void nothing(struct rank *k, const struct mutation *m)
 {
     (void)k;
@@ -435,6 +480,18 @@ static const struct mutation mutations[] = {
       COMBINE_PART, 0, 2, TINY_MIXTRAL },
     { "rows of experts are not sent back", "dp=2,ep=2", false, 1, 4, skip_first, &op_expert_exchange,
       LANE_EP, 0, 0, 2, TINY_MIXTRAL },
+    { "a shared head's gradient is not summed", "tp=4", false, 1, 4, skip_heads, &op_reduce_scatter,
+      LANE_TP, 0, 0, 0, 0 },
+    { "one rank does not sum the head that it shares", "tp=4", false, 1, 4, skip_heads,
+      &op_reduce_scatter, LANE_TP, 0, 0, 3, 0 },
+    { "parts of a head are not gathered", "dp=2,tp=4", false, 1, 4, skip_heads, &op_all_gather,
+      LANE_TP, 0, 0, 0, 0 },
+    { "every second rank shares a head", "tp=4", false, 1, 4, share_with_others, NULL, 0, 0, 0, 0, 0 },
+    { "all ranks share a head", "tp=4", false, 1, 4, among_all, NULL, 0, 0, 0, 0, 0 },
+    { "sharers' gradients count twice", "tp=4", false, 1, 4, scale_shared, &op_share_heads_grad,
+      LANE_COMPUTE, 0, 2, 0, 0 },
+    { "the mean of sharers is their sum", "tp=4", false, 1, 4, scale_shared, &op_share_heads_grad,
+      LANE_COMPUTE, 0, 0.5, 0, 0 },
     { "every rank adds the bias", "tp=2", true, 1, 4, add_bias_early, &op_linear, LANE_COMPUTE, 0,
       0, 0, 0 },
 };

@@ -57,6 +57,15 @@ static void on_other_axis(struct graph *g, i64 at)
     g->tasks[at] = t;
 }
 
+/* Not only those who share a head. */
+static void among_all(struct graph *g, i64 at)
+{
+    struct task *t = ARENA_NEW(g->arena, struct task);
+    *t = *g->tasks[at];
+    t->attr[COLLECTIVE_HEADS] = 0;
+    g->tasks[at] = t;
+}
+
 static void on_all(struct graph *g, i64 at)
 {
     struct task *t = ARENA_NEW(g->arena, struct task);
@@ -145,6 +154,16 @@ static const struct fault faults[] = {
       { "all_reduce", "along cp", "it must not be reduced (again)" } },
     { "gradients of keys are not summed over cp", CP_EXACT, false, leave_out, &op_reduce_scatter,
       LANE_CP, 0, { "along cp", "partial sum of each rank", "it must be reduced first" } },
+    { "parts of heads are not gathered", "tp=4", false, leave_out, &op_all_gather, LANE_TP, 1,
+      { "share_heads in layer 0", "along tp", "the parts of a head must be gathered first" } },
+    { "parts of heads are gathered from all", "tp=4", false, among_all, &op_all_gather, LANE_TP, 1,
+      { "all_gather in layer 0", "along tp", "only what is cut by rows can be gathered" } },
+    { "a head's gradient is not summed", "tp=4", false, leave_out, &op_reduce_scatter, LANE_TP, 9,
+      { "in layer 2", "along tp", "for a head that it shares: it must be reduced first" } },
+    { "a head's gradient is summed twice", "tp=4", false, do_twice, &op_reduce_scatter, LANE_TP, 9,
+      { "reduce_scatter in layer 2", "along tp", "it must not be reduced (again)" } },
+    { "a head's gradient is summed over all", "tp=4", false, among_all, &op_reduce_scatter, LANE_TP,
+      9, { "reduce_scatter in layer 2", "along tp", "it must not be reduced (again)" } },
     { "the norm is of shares", "tp=2,exact=true", true, leave_out, &op_all_reduce, LANE_TP, -1,
       { "exact_squares", "along tp", "a partial sum of each rank" } },
 };
