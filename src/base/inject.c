@@ -68,6 +68,8 @@ const struct inject_row inject_rows[INJECT_KINDS] = {
         .help = "Evaluate every so many steps." },
     [INJECT_CKPT] = { "ckpt_every", .unit = "n", .least = 1, RECIPE, .key = "checkpoint.every",
         .help = "Save every so many steps, while training waits." },
+    [INJECT_HEALTH] = { "health_every", .unit = "n", .least = 1, RECIPE, .key = "log.health",
+        .help = "Measure how learning goes (norms, scores, noise) every so many steps." },
     [INJECT_THREADS] = { "threads", .unit = "n", .least = 1, .most = 1024, RECIPE,
         .key = "train.threads", .help = "Compute with so many threads." },
     [INJECT_MICRO_BATCH] = { "micro_batch", .unit = "n", .least = 1, RECIPE, .key = "train.batch",

@@ -4,6 +4,7 @@
 #include "base/sys.h"
 #include "cli/command.h"
 #include "diagnose/diagnosis.h"
+#include "diagnose/kind.h"
 #include "diagnose/rule.h"
 
 #include <stdio.h>
@@ -12,7 +13,7 @@
 
 struct diagnose_flags {
     const char *steps;
-    bool json, live, rules;
+    bool json, live, rules, kinds;
     double every;
 };
 
@@ -29,6 +30,9 @@ static const struct option options[] = {
     { "rules", OPTION_FIELD(BOOL, struct diagnose_flags, rules), "no",
       .help = "Print the kinds that can be named, the numbers that decide and why they are what "
               "they are; RUN is not read." },
+    { "kinds", OPTION_FIELD(BOOL, struct diagnose_flags, kinds), "no",
+      .help = "Print every kind of bottleneck that is known of: by what it is told and how it is "
+              "injected, or why nothing here names it; RUN is not read." },
     { 0 },
 };
 
@@ -66,6 +70,35 @@ static void print_rules(void)
         }
 }
 
+static void put_kinds(struct json *j)
+{
+    json_begin_array(j);
+    for (int i = 0; i < KINDS; i++) {
+        json_begin_object(j);
+        json_put_str(j, "id", kinds[i].id);
+        json_put_str(j, "name", kinds[i].name);
+        json_put_str(j, "state", kind_state_name(kinds[i].state));
+        json_put_str(j, "measured", kinds[i].measured);
+        json_put_str(j, "inject", kinds[i].inject);
+        json_end(j);
+    }
+    json_end(j);
+}
+
+static void print_kinds(bool as_json)
+{
+    struct text out = { 0 };
+    struct json j;
+    json_writer_init(&j);
+    if (as_json)
+        put_kinds(&j);
+    else
+        kinds_text(&out);
+    printf("%s%s", as_json ? j.out.data : out.data, as_json ? "\n" : "");
+    json_writer_fini(&j);
+    text_fini(&out);
+}
+
 static void print(const struct diagnosis *d, bool as_json)
 {
     struct text out = { 0 };
@@ -90,6 +123,10 @@ static int run(struct invocation *v)
     bool again = f->live;
     if (f->rules) {
         print_rules();
+        return OK;
+    }
+    if (f->kinds) {
+        print_kinds(f->json);
         return OK;
     }
     if (v->n_args != 1)
@@ -118,6 +155,7 @@ static const struct example examples[] = {
     { "headway diagnose runs/tiny --steps 50-80", "The same of some steps only." },
     { "headway diagnose runs/tiny --live", "The same of a run that goes on, every ten seconds." },
     { "headway diagnose --rules", "What can be named, and which numbers decide." },
+    { "headway diagnose --kinds", "All kinds, those that cannot be named and why, too." },
     { 0 },
 };
 

@@ -21,7 +21,7 @@ static const char *const explains[][2] = {
     { "H1", "H9" }, { "H2", "H9" }, { "H3", "H9" }, { "H9", "B3" }, { "H9", "B2" },
     { "H4", "B1" }, { "H7", "B1" }, { "D3", "D2" }, { "D3", "D1" }, { "D3", "H7" },
     { "C11", "C4" }, { "C11", "C1" }, { "C4", "C1" }, { "C5", "C1" }, { "C5", "C2" },
-    { "C10", "C1" }, { "C2", "C1" }, { "B7", "B1" },
+    { "C10", "C1" }, { "C2", "C1" }, { "B7", "B1" }, { "B6", "K7" }, { "B6", "H5" },
 };
 
 /* What holds everywhere does not tell one rank from the others. */
@@ -120,6 +120,37 @@ static bool needs_all_ranks(const struct rule *family, const struct rule *r)
     return family == rules_comm || family == rules_balance || strcmp(r->id, "K14") == 0;
 }
 
+static bool is_among(const char *id, const char *list)
+{
+    size_t n = strlen(id);
+    for (const char *at = list; (at = strstr(at, id)) != NULL; at += n)
+        if ((at == list || at[-1] == ' ') && (at[n] == ' ' || !at[n]))
+            return true;
+    return false;
+}
+
+/* What a finding makes possible stands right behind it, with its gain: mending is one act. */
+static void add_behind(struct findings *f, const struct measure *m, const struct rule *r)
+{
+    for (int i = 0; i < f->n && f->n < FINDINGS_MOST; i++) {
+        const struct finding *by = &f->at[i];
+        if (!is_among(by->id, rule_behind(r->id)))
+            continue;
+        struct finding x = { .title = r->title, .place = { -1, -1, -1, -1, "", "", -1, -1 },
+            .lost = by->lost, .share = by->share, .gain = by->gain, .gain_lo = by->gain_lo,
+            .gain_hi = by->gain_hi, .replayed = by->replayed };
+        snprintf(x.id, sizeof x.id, "%s", r->id);
+        rule_evidence(&x, "%s (%s) is what it would mend; the gain is that one's", by->title,
+                      by->id);
+        if (!r->look(m, r->limit, &x))
+            return;
+        memmove(&f->at[i + 2], &f->at[i + 1], (size_t)(f->n - i - 1) * sizeof f->at[0]);
+        f->at[i + 1] = x;
+        f->n++;
+        return;
+    }
+}
+
 void findings_make(struct findings *out, const struct measure *m,
                    const struct finding_replay *replay)
 {
@@ -128,6 +159,8 @@ void findings_make(struct findings *out, const struct measure *m,
         for (const struct rule *r = rule_families[k]; r->look; r++) {
             if (!(m->theta > 0) && rule_families[k] != rules_run)
                 break; /* not one step was measured */
+            if (rule_behind(r->id))
+                continue;
             if (m->missing > 0 && needs_all_ranks(rule_families[k], r))
                 continue;
             struct finding *f = &out->at[out->n];
@@ -139,6 +172,10 @@ void findings_make(struct findings *out, const struct measure *m,
     drop_explained(out);
     price_all(out, m, replay);
     qsort(out->at, (size_t)out->n, sizeof out->at[0], by_gain);
+    for (i64 k = 0; rule_families[k]; k++)
+        for (const struct rule *r = rule_families[k]; r->look; r++)
+            if (rule_behind(r->id))
+                add_behind(out, m, r);
 }
 
 /* --- commands ---------------------------------------------------------------------- */

@@ -38,7 +38,7 @@ struct finding_edit {
     enum finding_edit_kind kind, least; /* least: what the pessimist's does instead; EDIT_NONE: the
                                          * same with factor_lo */
     int rank, peer, stage, lane, phase, host; /* -1: any; a peer counts like the rank */
-    bool recompute;                     /* only what is computed again */
+    bool recompute, watching;           /* only what is computed again; what measures learning */
     char op[MEASURE_NAME];              /* what its name begins with; empty: any */
     double less, less_per_byte, floor, floor_per_byte;
     double factor_lo, factor, factor_hi; /* lo: the pessimist's, gains least */

@@ -103,7 +103,7 @@ struct measure_op {
     char name[MEASURE_NAME]; /* "linear" */
     int phase;               /* enum phase */
     int dtype;               /* -1: not known */
-    bool recompute;
+    bool recompute, watching; /* watching: it measures how learning goes */
     double calls, seconds, median_s; /* per step; per step; of one call */
     double flops, model_flops, bytes; /* per step */
     double roofline_s;       /* per step, at the machine's ceilings */
@@ -148,7 +148,8 @@ struct measure_expert_layer {
 struct measure_config {
     i64 steps; /* planned; 0: no such limit */
     i64 batch, seq, accumulate, prefetch, threads, loader_threads;
-    i64 log_every, eval_every, checkpoint_every;
+    i64 log_every, eval_every, checkpoint_every, health_every;
+    double checkpoint_interval_s; /* 0: by steps only */
     bool checkpoint_async, packed, answers; /* answers: only they count in the loss */
     i64 islands, pp, dp, cp, tp, ep, zero, micro_batches; /* the last: of a rank */
     char backend[24], widest[24]; /* kernels in use; the best that this processor has */
@@ -196,6 +197,9 @@ struct measure {
     double memory_peak_bytes, memory_limit_bytes, recompute_bytes; /* the last: that keeping
                            * instead of remaking would take */
     double run_s, start_s; /* of the whole run; of it before the first step */
+    i64 failures;         /* ends before which work was not saved */
+    double up_s, retaken_s; /* of all processes that trained here, one after another; of that, in
+                             * steps that were taken again after a failure */
     bool ended;           /* the run says so itself */
     double silent_s;      /* since anything was written; NaN: it ended */
     i64 missing;          /* ranks without spans in the steps that were measured */

@@ -31,7 +31,9 @@ static void take_recipe(struct measure *m, const char *folder, struct arena *a)
     m->config.prefetch = c.data.prefetch;
     m->config.log_every = c.log.every;
     m->config.eval_every = c.eval.every;
+    m->config.health_every = c.log.health;
     m->config.checkpoint_every = c.checkpoint.every;
+    m->config.checkpoint_interval_s = c.checkpoint.interval;
     m->config.checkpoint_async = c.checkpoint.async;
     m->config.packed = c.data.packing == PACK_DOCUMENTS;
     m->config.answers = c.data.loss_on == LOSS_ON_ANSWERS;

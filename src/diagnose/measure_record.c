@@ -303,17 +303,19 @@ static void divide(struct gather *g, i64 step, const struct record_step *s, int 
 
 static i32 class_of(struct gather *g, const struct record_task *t)
 {
-    bool again = (t->flags & RECORD_RECOMPUTE) != 0;
+    bool again = (t->flags & RECORD_RECOMPUTE) != 0, watching = (t->flags & RECORD_WATCHES) != 0;
     for (i64 i = 0; i < g->n_ops; i++) {
         const struct measure_op *o = &g->ops[i].op;
-        if (o->phase == t->phase && o->recompute == again && o->dtype == t->dtype &&
+        if (o->phase == t->phase && o->recompute == again && o->watching == watching &&
+            o->dtype == t->dtype &&
             strncmp(o->name, t->op, MEASURE_NAME - 1) == 0)
             return (i32)i;
     }
     if (g->n_ops == MOST_OPS)
         return MOST_OPS - 1;
     struct measure_op *o = &g->ops[g->n_ops].op;
-    *o = (struct measure_op){ .phase = t->phase, .dtype = t->dtype, .recompute = again };
+    *o = (struct measure_op){ .phase = t->phase, .dtype = t->dtype, .recompute = again,
+                               .watching = watching };
     snprintf(o->name, sizeof o->name, "%s", t->op);
     return (i32)g->n_ops++;
 }
@@ -858,6 +860,17 @@ static void take_times(struct measure *m, const struct record_part *part,
                                  (double)first->step * s_of(first->end_ns - first->begin_ns));
 }
 
+/* A part that ended before its work was saved: somebody took those steps again. */
+static void take_failures(struct measure *m, const struct record *r)
+{
+    for (int i = 0; i < r->n_parts; i++) {
+        const struct record_part *p = &r->parts[i];
+        m->up_s += s_of(p->end_ns - p->begin_ns);
+        m->retaken_s += s_of(p->lost_ns);
+        m->failures += p->lost_ns > 0;
+    }
+}
+
 static int by_seconds(const void *a, const void *b)
 {
     const struct measure_op *x = a, *y = b;
@@ -955,6 +968,7 @@ int measure_record(struct measure **out, struct record *r, const char *folder,
         TRY(add_steps(g, c, part, true));
     }
     measure_config(g->m, folder, a);
+    take_failures(g->m, r);
     settle_all(g, part);
     if (g->m->missing > 0)
         merge_waits(g->m);

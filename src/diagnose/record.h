@@ -22,6 +22,8 @@ enum record_task_flag {
     RECORD_RECOMPUTE = 1, RECORD_HEAD_TASK = 2, RECORD_FIRST_TURN = 4, RECORD_LAST_TURN = 8,
     RECORD_WAITS = 16, RECORD_SENDS = 32, RECORD_RECEIVES = 64,
     RECORD_UP = 128, /* of a send or receive: to the later stage */
+    RECORD_WATCHES = 256, /* measures how learning goes, in some steps: not stored, read off the
+                           * condition */
 };
 
 struct record_tensor { /* an owner: views are their owner */

@@ -1,6 +1,7 @@
 #include "diagnose/record_parse.h"
 
 #include "base/json.h"
+#include "train/health.h"
 
 #include <math.h>
 #include <string.h>
@@ -223,6 +224,8 @@ static void read_task(struct reader *r, const json_t *row, struct record_table *
         r->wrong = "boundary";
     if (out->conditional && out->n_reads == 0 && !r->wrong)
         r->wrong = "condition";
+    else if (out->conditional && strcmp(t->tensors[out->reads[0]].name, HEALTH_DUE) == 0)
+        out->flags |= RECORD_WATCHES;
 }
 
 static void read_tasks(struct reader *r, const json_t *o, struct record_table *t)

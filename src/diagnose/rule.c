@@ -9,6 +9,11 @@ const struct rule *const rule_families[] = {
     rules_data, rules_host, rules_kernel, rules_comm, rules_balance, rules_run, NULL,
 };
 
+const char *rule_behind(const char *id)
+{
+    return strcmp(id, "R3") == 0 ? "K7 H5 B6" : NULL;
+}
+
 void rule_evidence(struct finding *f, const char *fmt, ...)
 {
     va_list args;

@@ -30,6 +30,10 @@ extern const struct rule rules_data[], rules_host[], rules_kernel[], rules_comm[
     rules_balance[], rules_run[];
 extern const struct rule *const rule_families[]; /* ends with NULL */
 
+/* The kinds of which one must have been found before this one is asked, "K7 H5": f then has the
+ * gain of that one, and stands right behind it. NULL: asked always. */
+const char *rule_behind(const char *id);
+
 /* --- for rules ----------------------------------------------------------------------- */
 
 void rule_evidence(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -1,8 +1,10 @@
 /* Ranks that do not have, or do not do, equally much. */
 #include "diagnose/rule.h"
+#include "graph/graph.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 #include <string.h>
 
 /* --- ranks ------------------------------------------------------------------------ */
@@ -263,6 +265,56 @@ static bool look_bubble(const struct measure *m, const struct rule_limit *limit,
     return true;
 }
 
+/* Seconds that a rank computes per step with micro-batches of `times` as many rows: products read
+ * their weights less often, and so many tasks fewer begin. */
+static double compute_with(const struct measure *m, double times)
+{
+    double saved = 0, overhead = 0;
+    for (i64 i = 0; i < m->n_ops; i++) {
+        const struct measure_op *o = &m->ops[i];
+        double by_flops = o->flops / m->ceilings.used;
+        double by_bytes = o->bytes / m->ceilings.memory_bytes_per_s;
+        if (o->phase == PHASE_UPDATE)
+            continue;
+        overhead += o->calls * m->ceilings.op_s * (1 - 1 / times);
+        if (strncmp(o->name, "linear", 6) == 0 || strncmp(o->name, "expert_linear", 13) == 0)
+            saved += o->seconds * (1 - fmax(by_flops, by_bytes / times) / fmax(by_flops, by_bytes));
+    }
+    return m->compute - saved - (isfinite(overhead) ? overhead : 0);
+}
+
+/* The same rows in fewer and larger micro-batches: T(k) = C(k) (1 + (P - 1) k / M). */
+static bool look_tiny(const struct measure *m, const struct rule_limit *limit, struct finding *f)
+{
+    double M = (double)m->config.micro_batches, P = (double)m->config.pp, best = 0;
+    double now = m->compute * (1 + (P - 1) / M);
+    i64 times = 1;
+    if (P < 2)
+        return false;
+    for (i64 k = 2; (double)k <= M && k <= (i64)limit[1].value; k *= 2) {
+        double gain = now - compute_with(m, (double)k) * (1 + (P - 1) * (double)k / M);
+        if (gain > best) {
+            best = gain;
+            times = k;
+        }
+    }
+    double lost = m->compute - compute_with(m, (double)times);
+    if (!(best >= m->theta) || !(m->compute > limit[0].value * (m->compute - lost)))
+        return false;
+    rule_evidence(f, "a micro-batch of %lld rows computes %.2f times as long per row as one of %lld "
+                  "would, by FLOPs and bytes of its products", (long long)m->config.batch,
+                  m->compute / (m->compute - lost), (long long)(times * m->config.batch));
+    rule_evidence(f, "%.0f micro-batches for %.0f stages: with %.0f the bubble grows from %.0f to "
+                  "%.0f %%", M, P, M / (double)times, 100 * (P - 1) / (M + P - 1),
+                  100 * (P - 1) / (M / (double)times + P - 1));
+    rule_reject(f, "B5", "there are %.1f micro-batches per stage", M / P);
+    rule_gain(m, f, lost, best, 0.3);
+    rule_fix(f, "%lld times larger micro-batches, as many times fewer: --train.batch and "
+                "--train.accumulate", (long long)times);
+    rule_confirm(f, "headway layout show RECIPE with it");
+    return true;
+}
+
 /* --- experts ---------------------------------------------------------------------- */
 
 static double expert_seconds(const struct measure *m)
@@ -331,6 +383,9 @@ const struct rule rules_balance[] = {
       { { 1.05, "times the mean of the stages", "equal stages repeat within 3 %" } } },
     { "B5", "too few micro-batches for the pipeline", look_bubble,
       { { 0.1, "of the step", "a tenth is what good schedules leave" } } },
+    { "B6", "micro-batches are smaller than the pipeline needs", look_tiny,
+      { { 1.1, "times the time per row of larger ones", "below it the curve is flat" },
+        { 16, "times larger at most", "beyond, activations are what decides" } } },
     { "B7", "experts of unequal load", look_experts,
       { { 1.2, "times the mean load", "a balanced router stays below" } } },
     { "B8", "experts' places stay empty", look_capacity,

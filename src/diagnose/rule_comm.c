@@ -216,7 +216,10 @@ static bool look_small_pieces(const struct measure *m, const struct rule_limit *
     if (!l || !can_hide(l) || !(by_latency(l) >= limit[0].value) ||
         !(pieces * l->calls >= limit[1].value) || l->latency_s > limit[2].value * l->base_latency_s)
         return false;
-    const double saved = 1 - 1 / limit[3].value;
+    /* Until latency is a tenth of what the bytes take. */
+    const double share = by_latency(l), least = limit[3].value;
+    const double times = fmin(fmax(10 * share / fmax(1 - share, 1e-6), least), 16 * least);
+    const double saved = 1 - 1 / times;
     double gain = hidden_first(l, saved * l->calls * l->latency_s);
     tell_lane(l, f);
     rule_evidence(f, "%.0f %% of what they take is the beginning of an exchange, not bytes",
@@ -224,8 +227,9 @@ static bool look_small_pieces(const struct measure *m, const struct rule_limit *
     rule_reject(f, "C5", "beginning one takes what was measured before the run");
     edit_lane(f, l, 1);
     f->edit.less = saved * l->latency_s;
+    f->edit.factor_hi = 1 / saved; /* as one exchange */
     rule_gain(m, f, stood(l), gain, 0.4);
-    i64 kib = (i64)ceil(limit[3].value * l->bytes / l->calls / pieces / 1024);
+    i64 kib = (i64)ceil(times * l->bytes / l->calls / pieces / 1024);
     rule_fix(f, "fewer and larger exchanges: --layout.bucket %lldKiB, or --train.accumulate %lld",
              (long long)kib, (long long)(2 * m->config.accumulate));
     rule_confirm(f, "headway train RECIPE --layout.bucket %lldKiB", (long long)kib);
@@ -281,6 +285,7 @@ static bool look_volume(const struct measure *m, const struct rule_limit *limit,
     rule_evidence(f, "the same tensors are exchanged %.1f times in a step", l->turns);
     reject_wait(l, f);
     edit_lane(f, l, 1 / l->turns);
+    f->edit.factor_hi = 0; /* the one that is left may be hidden */
     rule_gain(m, f, stood(l), gain, 0.3);
     if (m->config.zero >= 2)
         rule_fix(f, "--layout.zero 1: gradients are exchanged once a step, not in each "
@@ -355,7 +360,7 @@ const struct rule rules_comm[] = {
       { { 0.5, "share of latency", "as C5" },
         { 4, "exchanges a step", "fewer cannot be put together" },
         { 1.5, "times the latency before the run", "more: it is latency (C5)" },
-        { 16, "times larger pieces that the fix proposes",
+        { 16, "times larger pieces at least",
           "leaves a sixteenth of the latency" } } },
     { "C3", "exchanges in too few pieces", look_large_pieces,
       { { 0.5, "of the exposed time that lies behind the backward pass",

@@ -62,6 +62,7 @@ static bool look_gap(const struct measure *m, struct finding *f, int kind, const
     }
     rule_reject(f, "H9", "the pause has a name: %s", name);
     rule_edit(f, EDIT_HOST, kept);
+    f->edit.factor_hi = 0; /* when it is not done at all */
     f->edit.host = kind;
     rule_gain(m, f, lost, lost * (1 - kept), 0.1);
     return true;
@@ -296,6 +297,31 @@ static bool look_overhead(const struct measure *m, const struct rule_limit *limi
     return true;
 }
 
+/* Tasks that measure gradients, weights and scores, in the steps that are asked for. */
+static bool look_watching(const struct measure *m, const struct rule_limit *limit,
+                          struct finding *f)
+{
+    double lost = 0, calls = 0;
+    for (i64 i = 0; i < m->n_ops; i++)
+        if (m->ops[i].watching) {
+            lost += m->ops[i].seconds;
+            calls += m->ops[i].calls;
+        }
+    const i64 every = i64_max(1, m->config.health_every), fewer = every * (i64)limit[0].value;
+    if (!(lost >= m->theta))
+        return false;
+    rule_evidence(f, "%.0f tasks that measure how learning goes take %.1f ms of every %lld. step",
+                  calls * (double)every, 1e3 * lost * (double)every, (long long)every);
+    rule_reject(f, "H1", "the time is in tasks, not in writing lines");
+    rule_edit(f, EDIT_COMPUTE, 1 / limit[0].value);
+    f->edit.factor_hi = 0;
+    f->edit.watching = true;
+    rule_gain(m, f, lost, lost * (1 - 1 / limit[0].value), 0.15);
+    rule_fix(f, "--log.health %lld", (long long)fewer);
+    rule_confirm(f, "headway train RECIPE --log.health %lld", (long long)fewer);
+    return true;
+}
+
 const struct rule rules_host[] = {
     { "H1", "logging too often", look_log,
       { { 10, "times fewer lines that the fix proposes", "an order of magnitude makes it "
@@ -314,6 +340,9 @@ const struct rule rules_host[] = {
           "above it, beginning a task is less than a twentieth of it" },
         { 0.3, "share of computing in short tasks", "else their number is not what the step "
                                                     "is" } } },
+    { "H6", "what watches learning takes time", look_watching,
+      { { 20, "times fewer steps watched that the fix proposes", "brings half of a step to a "
+          "fortieth" } } },
     { "H7", "memory is short", look_pressure,
       { { 0.01, "share of time that tasks stand still for memory", "an idle system has none" },
         { 0.9, "of the limit in use", "the kernel takes pages back only near its limit" },

@@ -41,6 +41,56 @@ static bool look_start(const struct measure *m, const struct rule_limit *limit,
     return true;
 }
 
+/* Young's first-order optimum: saving takes C / t of the time and failures lose t / 2 each. */
+static bool look_interval(const struct measure *m, const struct rule_limit *limit,
+                          struct finding *f)
+{
+    double stall = 0, step = m->step.mean, mtbf = m->up_s / (double)m->failures;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        stall = fmax(stall, measure_mean(m, m->ranks[r].gap[HOST_CHECKPOINT]));
+    double every = (double)m->config.checkpoint_every * step;
+    if (m->config.checkpoint_interval_s > 0 && !(every > 0 && every < m->config.checkpoint_interval_s))
+        every = m->config.checkpoint_interval_s;
+    bool seen = stall > 0 && every > 0;
+    double C = seen ? stall / step * every : m->memory_peak_bytes / limit[1].value;
+    if (m->failures < (i64)limit[0].value || !(C > 0))
+        return false;
+    double best = fmax(sqrt(2 * C * mtbf), step), now = (every > 0 ? C / every : 0) + m->retaken_s / m->up_s;
+    double gain = step * (now - C / best - best / (2 * mtbf)) / (1 + now);
+    if (!(gain >= m->theta))
+        return false;
+    rule_evidence(f, "%lld times in %.0f s work was lost before it was saved: %.1f s of it was done "
+                  "again", (long long)m->failures, m->up_s, m->retaken_s);
+    if (seen)
+        rule_evidence(f, "a checkpoint holds the step up for %.3f s, every %.1f s", C, every);
+    else
+        rule_evidence(f, "none was saved in these steps: it is taken to hold up for %.3f s", C);
+    rule_reject(f, "H3", "checkpoints themselves take %.1f %% of the time",
+                every > 0 ? 100 * C / every : 0);
+    rule_gain(m, f, step * now, gain, 1 / sqrt((double)m->failures));
+    rule_fix(f, "--checkpoint.every %.0f: the square root of twice a checkpoint's time times that "
+                "between failures is %.1f s", fmax(1, best / step), best);
+    rule_confirm(f, "headway train RECIPE --checkpoint.every %.0f, and the retaken steps of headway "
+                 "trace ladder RUN", fmax(1, best / step));
+    return true;
+}
+
+/* Behind what larger micro-batches mend. */
+static bool look_unused(const struct measure *m, const struct rule_limit *limit,
+                        struct finding *f)
+{
+    double peak = m->memory_peak_bytes, all = m->memory_limit_bytes;
+    if (!(peak < limit[0].value * all))
+        return false;
+    const i64 batch = m->config.batch; /* what does not grow with it is counted as if it did */
+    const i64 fits = (i64)floor((double)batch * limit[1].value * all / peak);
+    rule_evidence(f, "%.2f of %.2f GiB are in use at most", peak / 1073741824., all / 1073741824.);
+    rule_fix(f, "--train.batch %lld at least: %.1f times what is in use fits", (long long)fits,
+             limit[1].value * all / peak);
+    rule_confirm(f, "headway train RECIPE --train.batch %lld --dry-run", (long long)fits);
+    return fits > batch;
+}
+
 const struct rule rules_run[] = {
     { "R5", "the run stands still", look_hang,
       { { 10, "seconds of silence", "a slow disk or a swap storm ends by then" },
@@ -48,5 +98,12 @@ const struct rule rules_run[] = {
     { "R2", "a slow start", look_start,
       { { 0.1, "share of the run before the first step", "a tenth is worth a look" },
         { 600, "seconds of run", "a short run is all start, and nobody minds" } } },
+    { "R1", "checkpoints too far apart for these failures", look_interval,
+      { { 2, "failures", "one may be chance: nothing says how often they come" },
+        { 5e8, "bytes per second that a checkpoint is saved at, where none was seen",
+          "a slow disk" } } },
+    { "R3", "memory that a larger micro-batch could use", look_unused,
+      { { 0.6, "of the limit in use", "above it not many more rows fit" },
+        { 0.9, "of the limit that may be in use then", "as K10" } } },
     { .id = "" },
 };

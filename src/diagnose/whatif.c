@@ -135,7 +135,9 @@ static bool selects(const struct finding_edit *e, const struct dag_node *n, int 
         return n->kind == DAG_COMPUTE && t &&
                (!e->op[0] || strncmp(t->op, e->op, strlen(e->op)) == 0) &&
                (e->phase < 0 || t->phase == e->phase) &&
-               (!e->recompute || (t->flags & RECORD_RECOMPUTE));
+               (!e->recompute || (t->flags & RECORD_RECOMPUTE)) &&
+               (e->watching ? (t->flags & RECORD_WATCHES) != 0
+                            : e->phase < 0 || !(t->flags & RECORD_WATCHES));
     default:
         return n->kind == DAG_COMPUTE;
     }

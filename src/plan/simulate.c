@@ -414,7 +414,9 @@ static void compute(const struct simulation *x, struct rank *r, const struct tas
 static bool run_task(struct simulation *x, struct rank *r, const struct task *t,
                      int micro_batch)
 {
-    if (!task_has_turn(t, micro_batch, r->stage->program->micro_batches))
+    const char *off = x->step ? x->step->off : NULL;
+    if (!task_has_turn(t, micro_batch, r->stage->program->micro_batches) ||
+        (off && t->when && strcmp(t->when->name, off) == 0))
         return true;
     if (!settle_task(x, r, t, micro_batch))
         return false;

@@ -49,6 +49,7 @@ struct plan_step {
     const double *begin;         /* [ranks]: seconds, when each comes to its first task */
     const double *attended;      /* [ranks]: pairs that attention has to look at, over those of whole
                                   * rows */
+    const char *off;             /* tasks whose condition has this name do not run; NULL: all do */
     void (*span)(void *context, i64 rank, const struct span *s); /* times: 1e9 x seconds */
     void *context;
 };

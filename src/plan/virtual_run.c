@@ -393,6 +393,9 @@ static int take_step(struct virtual_loop *l, i64 step)
     begin_step(l, step);
     struct plan_step at = { .step = (u64)step, .inject = l->inject, .begin = l->begin,
                             .attended = l->share, .span = hear, .context = l };
+    const i64 watched = l->q->config->log.health;
+    if (watched > 0 && (step + 1) % watched != 0)
+        at.off = HEALTH_DUE;
     TRY(plan_simulate_step(l->views, &l->q->rates.price, &at, &t, &l->step_arena));
     for (i64 i = 0; i < l->n; i++) {
         add_host(l, i, step, SPAN_STEP, l->now, t.ranks[i].end);

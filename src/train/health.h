@@ -25,6 +25,7 @@
 #include "train/run_folder.h"
 
 /* Columns: sums of squares of what is said above. */
+#define HEALTH_DUE "health_due" /* the condition's name, which records tell */
 enum { HEALTH_GRAD, HEALTH_WEIGHT, HEALTH_UPDATE, HEALTH_SMALL, HEALTH_COLUMNS };
 
 struct health {

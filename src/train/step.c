@@ -33,7 +33,7 @@ void step_io_new(struct step_io *io, const struct model_spec *spec, i64 sources,
     io->load = sparse ? host_tensor(a, "expert_load", DTYPE_F64, sparse, spec->experts + 3) : NULL;
     io->health.params = params_of(spec, a, &io->health.n_params);
     io->health.layers = spec->layers;
-    io->health.due = host_tensor(a, "health_due", DTYPE_I32, 1, 0);
+    io->health.due = host_tensor(a, HEALTH_DUE, DTYPE_I32, 1, 0);
     io->health.norms = host_tensor(a, "health_norms", DTYPE_F64,
                                    io->health.n_params * HEALTH_COLUMNS, 0);
     io->health.scores = host_tensor(a, "health_scores", DTYPE_F64, spec->layers, 0);

@@ -45,6 +45,10 @@ static double number(json_t *o, const char *key)
 #define DP "--layout dp=8,zero=1 "
 #define PIPELINE "--layout pp=4,dp=2 --set train.accumulate=16 "
 #define TENSOR "--layout dp=4,tp=2 "
+/* Products that read their weights for few rows; steps that are mostly updates. */
+#define THIN "--set train.seq=32 --rates flops=2e11,memory=4e9,link=8e9 --layout "
+#define SHORT "--set train.batch=8 --set train.accumulate=1 --set train.seq=32 --rates flops=1e11 " \
+              "--layout dp=8,"
 
 /* Names of place and value; NULL: everywhere. */
 struct fault {
@@ -75,6 +79,19 @@ static const struct fault faults[] = {
     { "K10", DP, "recompute=full", NULL, 0 },
     { "C3", "--layout dp=8 ", "bucket=all", NULL, 0 },
     { "C2", "--layout dp=8 --rates latency=1e-4 ", "bucket=64KiB", NULL, 0 },
+    { "C2", "--layout dp=8 --rates latency=1e-4 ", "bucket=16KiB", NULL, 0 },
+    { "C1", "--layout dp=8 --rates latency=1e-4 ", "overlap=off", NULL, 0 },
+    { "C10", "--layout pp=2,dp=2,zero=1 --set train.batch=4 --set train.accumulate=48 --set "
+             "train.seq=64 --rates flops=1e11,link=3e8 ", "sync_every_microbatch=on", NULL, 0 },
+    { "B6", THIN "pp=2,dp=2,zero=1 --set train.batch=16 --set train.accumulate=32 ",
+      "micro_batch=2", NULL, 0 },
+    { "K7", THIN "dp=4,zero=1 --set train.batch=64 --set train.accumulate=1 ", "micro_batch=4",
+      NULL, 0 },
+    { "K14", SHORT "zero=1 ", "zero=0", NULL, 0 },
+    { "K14", SHORT "zero=1 --set train.seq=64 --rates flops=1e11,link=4e9 ", "zero=0", NULL, 0 },
+    { "H6", SHORT "zero=1 ", "health_every=1", NULL, 0 },
+    { "H2", DP "--set eval.tokens=32768 ", "eval_every=4", NULL, 0 },
+    { "H3", DP "--rates disk=2e7 ", "ckpt_every=5", NULL, 0 },
 };
 
 static void check(const struct fault *f, double clean)
@@ -112,6 +129,19 @@ TEST(a_known_fault_is_named_first_with_its_place_and_what_it_costs)
         }
         check(&faults[i], clean);
     }
+}
+
+TEST(what_watches_learning_takes_time_in_its_steps_only)
+{
+    double s[3];
+    const char *const faults_of[] = { NULL, "health_every=1", "health_every=4" };
+    for (int i = 0; i < 3; i++) {
+        json_t *o = diagnose(SHORT "zero=1 ", faults_of[i]);
+        s[i] = number(o, "step_s");
+        json_decref(o);
+    }
+    CHECK(s[1] > 1.02 * s[0]);
+    CHECK_NEAR((s[2] - s[0]) / (s[1] - s[0]), 10. / 37, 1e-3); /* steps 4 to 40 */
 }
 
 TEST(runs_without_a_fault_have_no_finding)
@@ -152,6 +182,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ONE(a_known_fault_is_named_first_with_its_place_and_what_it_costs),
+        ONE(what_watches_learning_takes_time_in_its_steps_only),
         ONE(runs_without_a_fault_have_no_finding),
         ONE(of_two_faults_both_are_among_the_first_three),
     };

@@ -361,6 +361,33 @@ static void b8(struct measure *m, struct arena *a)
     m->experts[0] = m->experts[1] = (struct measure_expert_layer){ 0, 1.1, 0.5, 0 };
 }
 
+static void h6(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->ops[1].watching = true;
+    m->ops[1].seconds = 0.02;
+    m->config.health_every = 2;
+}
+
+/* Two rows of 32 tokens: weights are read for each of 32 micro-batches. */
+static void b6(struct measure *m, struct arena *a)
+{
+    (void)a;
+    pipeline(m, 32);
+    m->config.batch = 2;
+    m->ops[0].bytes = 1.2e9;
+    m->ops[1].bytes = 1.6e9;
+}
+
+static void r1(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->failures = 4;
+    m->up_s = 400;
+    m->retaken_s = 120;
+    m->config.checkpoint_every = 800;
+}
+
 static void r5(struct measure *m, struct arena *a)
 {
     (void)a;
@@ -403,6 +430,7 @@ static const struct planted all[] = {
     { "B3", b3, 4, -1, -1, 0 }, { "B4", b4, 4, -1, -1, 0 }, { "B5", b5, 4, -1, -1, 0 },
     { "B7", b7, 4, -1, -1, 0.0133 }, { "B8", b8, 4, -1, -1, 0.015 },
     { "K2", k2, 1, -1, -1, 0.02 }, { "R5", r5, 4, 3, -1, 0 }, { "R2", r2, 1, -1, -1, 0.04 },
+    { "H6", h6, 2, -1, -1, 0.02 }, { "B6", b6, 4, -1, -1, 0 }, { "R1", r1, 1, -1, -1, 0 },
 };
 
 static void tell(const struct findings *f, const struct measure *m)
@@ -444,11 +472,67 @@ TEST(every_rule_is_planted_and_says_why_its_numbers_are_what_they_are)
         for (const struct rule *r = rule_families[k]; r->look; r++) {
             bool planted = false;
             for (i64 i = 0; i < COUNT_OF(all); i++)
-                planted |= strcmp(all[i].id, r->id) == 0;
+                planted |= strcmp(all[i].id, r->id) == 0 || rule_behind(r->id);
             if (!planted)
                 fail_msg("nothing plants %s", r->id);
             CHECK(r->limit[0].what && r->limit[0].reason);
         }
+}
+
+TEST(memory_that_is_left_stands_behind_what_it_would_mend)
+{
+    static struct findings f;
+    static const struct { double peak; int n; const char *fix; } cases[] = {
+        { 1e9, 2, "--train.batch 28 at least" }, /* of 8 GB, four rows */
+        { 4.5e9, 2, "--train.batch 6 at least" },
+        { 5e9, 1, NULL },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(1, STEPS, &a);
+        k7(m, &a);
+        m->memory_peak_bytes = cases[i].peak;
+        m->config.batch = 4;
+        findings_make(&f, m, NULL);
+        CHECK_EQ(f.n, cases[i].n);
+        CHECK_STR(f.at[0].id, "K7");
+        if (f.n == 2) {
+            CHECK_STR(f.at[1].id, "R3");
+            CHECK(strstr(f.at[1].fix, cases[i].fix) && strstr(f.at[1].evidence[0], "K7"));
+            CHECK_NEAR(f.at[1].gain, f.at[0].gain, 0);
+        }
+        arena_fini(&a);
+    }
+    struct arena a; /* and not where nothing would use it */
+    arena_init(&a);
+    findings_make(&f, usual_run(1, STEPS, &a), NULL);
+    CHECK_EQ(f.n, 0);
+    arena_fini(&a);
+}
+
+/* Young: 0.02 s a checkpoint and a failure in 200 s ask for one every 2.8 s: every 200 s is far from
+ * it, every 2 s near enough, and one failure says nothing. */
+TEST(checkpoints_are_moved_only_where_failures_ask_for_it)
+{
+    static struct findings f;
+    static const struct { i64 failures, every; double retaken; bool found; } cases[] = {
+        { 2, 2000, 60, true }, { 1, 2000, 60, false }, { 2, 20, 1.5, false }, { 0, 2000, 0, false },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(1, STEPS, &a);
+        m->failures = cases[i].failures;
+        m->up_s = 400;
+        m->retaken_s = cases[i].retaken;
+        m->config.checkpoint_every = cases[i].every;
+        for (i64 k = 0; k < STEPS; k++)
+            m->ranks[0].gap[HOST_CHECKPOINT][k] = 0.02 / (double)cases[i].every;
+        findings_make(&f, m, NULL);
+        CHECK_EQ(f.n > 0 && strcmp(f.at[0].id, "R1") == 0, cases[i].found);
+        arena_fini(&a);
+    }
 }
 
 TEST(healthy_runs_of_any_size_have_no_finding)
@@ -689,6 +773,8 @@ TEST_MAIN(ONE(commands_can_be_pasted_and_what_is_too_long_stays),
           ONE(every_planted_fault_is_named_first_with_place_and_cost),
           ONE(every_rule_is_planted_and_says_why_its_numbers_are_what_they_are),
           ONE(healthy_runs_of_any_size_have_no_finding),
+          ONE(memory_that_is_left_stands_behind_what_it_would_mend),
+          ONE(checkpoints_are_moved_only_where_failures_ask_for_it),
           ONE(a_loss_that_no_kind_matches_is_said_to_be_unexplained),
           ONE(without_all_ranks_no_rank_and_no_link_is_blamed),
           ONE(a_run_of_which_nothing_was_measured_has_no_finding),
