@@ -350,6 +350,14 @@ static int progress_others(const struct comm_group *own)
     return OK;
 }
 
+/* The last of what is held: until then waiters look again and again. */
+static void hold(struct comm *c, u64 until)
+{
+    unsigned long long was = atomic_load(&c->held_ns);
+    while (was < until && !atomic_compare_exchange_weak(&c->held_ns, &was, until))
+        ;
+}
+
 /* Whether a call that has ended may be seen to have ended. */
 static bool released(struct comm_call *call)
 {
@@ -362,7 +370,7 @@ static bool released(struct comm_call *call)
         u64 begin = g->link_free_ns > now ? g->link_free_ns : now;
         g->link_free_ns = begin + call->link_ns;
         call->release_ns = g->link_free_ns + call->delay_ns;
-        atomic_store(&g->comm->held_ns, call->release_ns);
+        hold(g->comm, call->release_ns);
     }
     return now >= call->release_ns;
 }
@@ -399,22 +407,34 @@ u32 comm_bell(const struct comm *c)
     return c->node ? node_bell(c->node) : 0;
 }
 
-/* Short, since no bell rings when it is over. */
-static bool rest_for_held(const struct comm *c)
+/* Short, since no bell rings when it is over; a bell may ring meanwhile for what is not held. */
+static bool rest_for_held(struct comm *c, u32 bell)
 {
-    const u64 spin_ns = 100 * 1000, nap_ns = 200 * 1000;
-    u64 until = atomic_load_explicit(&c->held_ns, memory_order_relaxed), now;
-    if (until == 0 || (now = sys_now_ns()) >= until)
+    const u64 spin_ns = 100 * 1000, most_ns = 200 * 1000;
+    unsigned long long until = atomic_load_explicit(&c->held_ns, memory_order_relaxed);
+    u64 now;
+    if (until == 0)
         return false;
-    if (until - now > spin_ns)
-        sys_sleep_ns(until - now - spin_ns < nap_ns ? until - now - spin_ns : nap_ns);
+    now = sys_now_ns();
+    if (now >= until) { /* since the caller looked: it must look once more */
+        atomic_compare_exchange_strong(&c->held_ns, &until, 0);
+        return true;
+    }
+    u64 nap_ns = until - now > spin_ns ? until - now - spin_ns : 0;
+    nap_ns = nap_ns < most_ns ? nap_ns : most_ns;
+    if (nap_ns == 0)
+        sys_yield();
+    else if (c->node)
+        node_nap(c->node, bell, nap_ns);
+    else
+        sys_sleep_ns(nap_ns);
     return true;
 }
 
 int comm_rest(struct comm *c, u32 bell, u64 idle)
 {
     const struct comm_transport *t = c->transport;
-    if (rest_for_held(c))
+    if (rest_for_held(c, bell))
         return OK;
     for (const struct comm_group *g = c->groups; g; g = g->next) {
         if (atomic_load_explicit(&g->under_way, memory_order_relaxed) == 0)

@@ -272,9 +272,16 @@ void *node_find(struct node *n, u64 key, i64 bytes)
     return NULL;
 }
 
-int node_rest(struct node *n, u32 bell, u64 idle)
+void node_nap(struct node *n, u32 bell, u64 timeout_ns)
 {
     struct seat *s = &n->shared->seats[n->seat];
+    atomic_fetch_add(&s->sleepers, 1);
+    sys_futex_wait(&s->bell, bell, timeout_ns);
+    atomic_fetch_sub(&s->sleepers, 1);
+}
+
+int node_rest(struct node *n, u32 bell, u64 idle)
+{
     u64 spin = n->crowded ? 0 : SPIN;
     if (idle < spin + YIELDS) {
         if (idle >= spin)
@@ -283,9 +290,7 @@ int node_rest(struct node *n, u32 bell, u64 idle)
             sys_pause();
         return OK;
     }
-    atomic_fetch_add(&s->sleepers, 1);
-    sys_futex_wait(&s->bell, bell, LOOK_NS);
-    atomic_fetch_sub(&s->sleepers, 1);
+    node_nap(n, bell, LOOK_NS);
     u64 now = sys_now_ns();
     if (now - atomic_load(&n->looked_ns) < LOOK_NS)
         return OK;

@@ -37,6 +37,8 @@ u32 node_bell(struct node *n);
 void node_ring(struct node *n, int seat);
 /* ERR_PEER when a rank of the node died meanwhile. */
 int node_rest(struct node *n, u32 bell, u64 idle);
+/* Until the bell rings or the time is over. */
+void node_nap(struct node *n, u32 bell, u64 timeout_ns);
 int node_look(struct node *n); /* the same without resting: has anybody died, or noted? */
 
 /* The first note stays. node_check gives it as an error, else OK. */

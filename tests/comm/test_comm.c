@@ -1,4 +1,5 @@
 /* Calls and their meaning, on one rank and on N ranks in one thread. */
+#include "base/sys.h"
 #include "comm/comm.h"
 #include "comm/reduce.h"
 #include "comm/selftest.h"
@@ -287,7 +288,63 @@ TEST(ranks_that_wait_for_each_other_are_named)
     comm_sim_free(p.sim);
 }
 
+static i64 idled;
+
+static int count_idle(struct comm *c, u32 bell, u64 idle)
+{
+    (void)c, (void)bell, (void)idle;
+    idled++;
+    return OK;
+}
+
+/* No bell rings when time is over: who rested just then would rest for long. */
+TEST(who_waits_for_what_is_held_back_looks_once_more_when_its_time_is_over)
+{
+    struct pair p;
+    pair_init(&p);
+    struct comm *c = p.g[0]->comm;
+    struct comm_transport counting = *p.g[0]->transport;
+    counting.idle = count_idle;
+    c->transport = p.g[0]->transport = &counting;
+    struct comm_call own = { .op = COMM_BARRIER, .group = p.g[0], .delay_ns = 1000 };
+    struct comm_call other = { .op = COMM_BARRIER, .group = p.g[1] };
+    CHECK_OK(comm_start(&own));
+    CHECK_OK(comm_start(&other));
+    CHECK_EQ(comm_test(&own), 0); /* ended, and held */
+    while (sys_now_ns() < own.release_ns)
+        ;
+    idled = 0;
+    CHECK_OK(comm_rest(c, 0, 0));
+    CHECK_EQ(idled, 0);
+    CHECK_OK(comm_rest(c, 0, 0));
+    CHECK_EQ(idled, 1);
+    CHECK_EQ(comm_test(&own), 1);
+    comm_sim_free(p.sim);
+}
+
+TEST(the_last_of_what_is_held_back_counts)
+{
+    struct pair p;
+    pair_init(&p);
+    struct comm *c = p.g[0]->comm;
+    struct comm_call late = { .op = COMM_BARRIER, .group = p.g[0], .delay_ns = 3600000000000u };
+    struct comm_call soon = { .op = COMM_BARRIER, .group = group_of(c, "tp", 2), .delay_ns = 1000 };
+    struct comm_group *peer = group_of(p.g[1]->comm, "tp", 2);
+    struct comm_call others[] = { { .op = COMM_BARRIER, .group = p.g[1] },
+                                  { .op = COMM_BARRIER, .group = peer } };
+    CHECK_OK(comm_start(&late));
+    CHECK_OK(comm_start(&soon));
+    for (int i = 0; i < 2; i++)
+        CHECK_OK(comm_start(&others[i]));
+    CHECK_EQ(comm_test(&late), 0);
+    CHECK_EQ(comm_test(&soon), 0);
+    CHECK_EQ(c->held_ns, late.release_ns);
+    comm_sim_free(p.sim);
+}
+
 TEST_MAIN(ONE(every_operation_is_right_on_one_rank),
+          ONE(who_waits_for_what_is_held_back_looks_once_more_when_its_time_is_over),
+          ONE(the_last_of_what_is_held_back_counts),
           ONE(every_operation_is_right_on_simulated_ranks),
           ONE(mistakes_of_a_transport_are_caught),
           ONE(a_tree_over_eight_is_the_tree_over_the_sums_of_halves),
