@@ -16,7 +16,7 @@ static void put_factors(const struct ladder *l, struct json *j)
     for (int i = 0; i < LADDER_FACTORS; i++) {
         json_begin_object(j);
         json_put_str(j, "name", ladder_name((enum ladder_factor)i));
-        json_put_double(j, "value", f[i]);
+        json_put_double(j, "value", ladder_known(l, (enum ladder_factor)i) ? f[i] : NAN);
         json_end(j);
     }
     json_end(j);

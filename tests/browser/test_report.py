@@ -192,7 +192,7 @@ def check_timeline(page):
           "the ladder has its rungs")
     off = page.evaluate("(() => { const l = JSON.parse(document.getElementById('data').textContent)"
                         ".runs[0].record.ladder; return l.mfu === null ? 0 : Math.abs("
-                        "l.factors.reduce((p, f) => p * f.value, 1) / l.mfu - 1); })()")
+                        "l.factors.reduce((p, f) => p * (f.value ?? 1), 1) / l.mfu - 1); })()")
     check(off < 1e-9, f"its factors multiply to the MFU: off by {off}")
     for part in ("roofline", "memory"):
         check(page.evaluate(f"document.querySelectorAll('#{part} svg.plot path').length > 0"),

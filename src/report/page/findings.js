@@ -58,9 +58,9 @@ const RUNGS = {
 /* From the peak down to what is used of it: each rung takes its share of what the rungs before left. */
 function ladderCard(l) {
   let left = 1;
-  const rungs = l.factors.filter((f) => isNumber(f.value)).map((f) => {
+  const rungs = l.factors.map((f) => {
     const before = left;
-    left *= f.value;
+    left *= isNumber(f.value) ? f.value : 1;
     return { name: f.name, value: f.value, before, after: left };
   });
   const share = (x) => clamp(100 * x, 0, 100) + "%";
@@ -69,11 +69,11 @@ function ladderCard(l) {
     el("div", { class: "ladder", "aria-hidden": "true" }, ...rungs.flatMap((r) => [el("span", { text: r.name, title: RUNGS[r.name] || "" }),
       el("span", { class: "rung", title: RUNGS[r.name] || "" }, el("i", { style: { width: share(Math.min(r.before, r.after)) } }),
         r.after < r.before && el("i", { class: "lost", style: { left: share(r.after), width: share(r.before - r.after) } })),
-      el("span", { class: "n", text: percent(r.value) })])),
+      el("span", { class: "n", text: isNumber(r.value) ? percent(r.value) : "not measured" })])),
     el("figcaption", { text: `Solid: what is left of the peak below each rung; hatched: what the rung costs. The factors multiply to the MFU. ` +
       `A replay of these steps is off by ${percent(l.off)} at most.` }),
     el("details", { open: true }, el("summary", { text: "The critical path, per step" }), table("Critical path", [{ name: "what" }, { name: "where" }, { name: "time", number: true }, { name: "share", number: true }],
       l.path.map((p) => [[p.op || p.kind, p.phase, p.layer >= 0 && "layer " + p.layer].filter(Boolean).join(", "), p.rank >= 0 ? "rank " + p.rank : "all members", seconds(p.seconds), percent(p.share)]))),
     tableBehind("Where the peak goes", () => ({ columns: [{ name: "rung" }, { name: "what it loses to" }, { name: "factor", number: true }, { name: "product so far", number: true }],
-      rows: rungs.map((r) => [r.name, RUNGS[r.name] || "", r.value.toFixed(4), r.after.toFixed(4)]) })));
+      rows: rungs.map((r) => [r.name, RUNGS[r.name] || "", isNumber(r.value) ? r.value.toFixed(4) : "not measured", r.after.toFixed(4)]) })));
 }
