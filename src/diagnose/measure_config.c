@@ -64,6 +64,12 @@ static double number_in(const json_t *o, const char *key)
     return json_is_number(x) ? json_number_value(x) : NAN;
 }
 
+/* The worse of two, where the second is known. */
+static double at_least(double x, double other)
+{
+    return isfinite(other) && other > x ? other : x;
+}
+
 /* What a link did before the first step. */
 static void set_base(struct measure *m, double latency, double rate)
 {
@@ -105,7 +111,9 @@ static void take_metrics(struct measure *m, const char *text, struct arena *a)
             continue;
         const char *event = json_string_value(json_object_get(o, "event"));
         if (event && strcmp(event, "preflight") == 0)
-            set_base(m, number_in(o, "latency_s"), number_in(o, "bytes_per_s"));
+            set_base(m, at_least(number_in(o, "latency_s"), number_in(o, "sum_latency_s")),
+                     1 / at_least(1 / number_in(o, "bytes_per_s"),
+                                  1 / number_in(o, "sum_bytes_per_s")));
         else if (event && strcmp(event, "step") == 0)
             take_step(m, o, a);
         json_decref(o);

@@ -4,11 +4,12 @@
 #include "base/sys.h"
 #include "ops/ops.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { ROWS = 256, WIDTH = 512, PRODUCTS = 5, SMALL = 8, LARGE = 1 << 20, PINGS = 20,
-       TRANSFERS = 3, TAG_PING = 4 };
+       TRANSFERS = 3, SUMS = 9, TAG_PING = 4 };
 
 /* --- the product -------------------------------------------------------------------- */
 
@@ -113,6 +114,38 @@ static int time_messages(const struct mesh *m, struct arena *a, struct preflight
     return OK;
 }
 
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Seconds that a sum over all ranks takes; the first meets ranks that are not there yet. */
+static int time_sum(struct comm_group *g, void *data, i64 bytes, double *middle)
+{
+    double took[SUMS];
+    struct comm_call call = { .op = COMM_ALLREDUCE, .group = g, .in = data, .out = data,
+                              .count = bytes / 4, .dtype = DTYPE_F32, .reduce = COMM_SUM,
+                              .tag = TAG_PING };
+    for (int i = -1; i < SUMS; i++) {
+        struct comm_call again = call;
+        u64 begin = sys_now_ns();
+        TRY(comm_run(&again));
+        if (i >= 0)
+            took[i] = 1e-9 * (double)(sys_now_ns() - begin + 1);
+    }
+    qsort(took, SUMS, sizeof *took, by_value);
+    *middle = took[SUMS / 2];
+    return OK;
+}
+
+static int time_sums(const struct mesh *m, struct arena *a, struct preflight_rank *own)
+{
+    float *data = arena_alloc(a, LARGE); /* zeros */
+    TRY(time_sum(m->world, data, SMALL, &own->sum_small_s));
+    return time_sum(m->world, data, LARGE, &own->sum_large_s);
+}
+
 int preflight_run(struct preflight *out, const struct mesh *m, struct engine *e,
                   struct arena *a)
 {
@@ -121,10 +154,15 @@ int preflight_run(struct preflight *out, const struct mesh *m, struct engine *e,
     out->n = m->world ? m->world->n : 1;
     out->ranks = ARENA_ARRAY(a, struct preflight_rank, out->n);
     TRY(mesh_max(m, &together, 1));
-    TRY(time_product(e, a, &own.flops));
+    if (e->backend.sleeps) /* it computes nothing: all ranks are alike */
+        own.flops = 1;
+    else
+        TRY(time_product(e, a, &own.flops));
     TRY(mesh_max(m, &together, 1));
     if (m->world)
         TRY(time_messages(m, a, &own));
+    if (m->world)
+        TRY(time_sums(m, a, &own));
     return mesh_gather(m, &own, out->ranks, (i64)sizeof own);
 }
 
@@ -134,12 +172,6 @@ int preflight_run(struct preflight *out, const struct mesh *m, struct engine *e,
  * mildly, their messages, which wait for a turn, not at all. Messages within a node vary by
  * which cores the ranks have. */
 static const double odd_product = 1.3, odd_link = 3, crowded_product = 5;
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 /* Seconds (per FLOP, per message, per byte), so that more is slower. */
 static double slowness(const struct preflight_rank *r, int what)
@@ -158,6 +190,24 @@ static double median_of(const struct preflight *p, int what)
     double middle = all[(p->n - 1) / 2];
     arena_fini(&a);
     return middle;
+}
+
+void preflight_sums(const struct preflight *p, double *latency_s, double *bytes_per_s)
+{
+    struct arena a;
+    double n = (double)p->n;
+    arena_init(&a);
+    double *small = ARENA_ARRAY(&a, double, p->n), *bytes = ARENA_ARRAY(&a, double, p->n);
+    for (i64 r = 0; r < p->n; r++) {
+        small[r] = p->ranks[r].sum_small_s;
+        bytes[r] = p->ranks[r].sum_large_s - small[r];
+    }
+    qsort(small, (size_t)p->n, sizeof *small, by_value);
+    qsort(bytes, (size_t)p->n, sizeof *bytes, by_value);
+    double extra = bytes[p->n / 2];
+    *latency_s = p->n > 1 ? small[p->n / 2] / (2 * (n - 1)) : NAN;
+    *bytes_per_s = p->n > 1 && extra > 0 ? 2 * (n - 1) / n * LARGE / extra : NAN;
+    arena_fini(&a);
 }
 
 static int worst_first(const void *a, const void *b)

@@ -3,7 +3,8 @@
  *
  * A step is as slow as its slowest rank. Each rank times the same matrix product while all
  * others do, and exchanges a small and a large message with every other rank, one partner at
- * a time. Whoever is far from the rest is named before it has cost a night. */
+ * a time. Whoever is far from the rest is named before it has cost a night. Then all sum a small
+ * and a large message: what an exchange takes where all are at it, and have to share cores. */
 #ifndef HEADWAY_PREFLIGHT_H
 #define HEADWAY_PREFLIGHT_H
 
@@ -16,6 +17,7 @@ struct preflight_rank {
     double latency_s;    /* half a round trip of 8 bytes with its slowest partner */
     double bytes_per_s;  /* one way, 1 MiB, with its slowest partner; 0: no partners */
     i64 latency_peer, bytes_peer; /* who they are */
+    double sum_small_s, sum_large_s; /* of a sum over all, 8 bytes and 1 MiB: median of some */
 };
 
 struct preflight {
@@ -26,6 +28,10 @@ struct preflight {
 /* Called by all ranks together. The ranks' results live in the arena. */
 int preflight_run(struct preflight *out, const struct mesh *m, struct engine *e,
                   struct arena *a);
+
+/* What a message of a sum over all ranks takes, as a ring would send it, and the rate of the bytes
+ * that follow: medians over ranks, NaN where it cannot be told. */
+void preflight_sums(const struct preflight *p, double *latency_s, double *bytes_per_s);
 
 /* What is odd about them. Ranks are compared with the median rank, links with the median of
  * each rank's slowest; whether ranks share cores decides how much is odd. */

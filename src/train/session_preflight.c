@@ -118,10 +118,14 @@ static void put_preflight(struct run_folder *f, const struct preflight *p, struc
     }
     for (int k = 0; k < 3; k++)
         qsort(x[k], (size_t)p->n, sizeof *x[k], ascending);
+    double latency, rate;
+    preflight_sums(p, &latency, &rate);
     struct json *j = run_folder_begin_line(f, "preflight");
     json_put_double(j, "flops", x[0][p->n / 2]);
     json_put_double(j, "latency_s", x[1][p->n / 2]);
     json_put_double(j, "bytes_per_s", x[2][p->n / 2]);
+    json_put_double(j, "sum_latency_s", latency);
+    json_put_double(j, "sum_bytes_per_s", rate);
     run_folder_end_line(f);
 }
 
@@ -136,9 +140,12 @@ static void tell(struct session *s, const struct preflight *p)
         far = k->latency_s > far->latency_s ? k : far;
         thin = k->bytes_per_s < thin->bytes_per_s ? k : thin;
     }
-    log_line(LOG_INFO, "preflight: %lld ranks; products at %.1f GFLOP/s or more (rank %lld); "
-             "messages %.1f us at most (ranks %lld and %lld), %.2f GB/s at least (%lld and %lld)",
-             (long long)p->n, 1e-9 * least->flops, (long long)(least - p->ranks),
+    char products[96] = "";
+    if (!s->request.sleep)
+        snprintf(products, sizeof products, " products at %.1f GFLOP/s or more (rank %lld);",
+                 1e-9 * least->flops, (long long)(least - p->ranks));
+    log_line(LOG_INFO, "preflight: %lld ranks;%s messages %.1f us at most (ranks %lld and "
+             "%lld), %.2f GB/s at least (%lld and %lld)", (long long)p->n, products,
              1e6 * far->latency_s, (long long)(far - p->ranks), (long long)far->latency_peer,
              1e-9 * thin->bytes_per_s, (long long)(thin - p->ranks), (long long)thin->bytes_peer);
     i64 n = preflight_judge(p, crowded, found, MOST_FINDINGS);
@@ -149,8 +156,6 @@ static void tell(struct session *s, const struct preflight *p)
 
 int session_preflight(struct session *s)
 {
-    if (s->request.sleep)
-        return OK;
     struct preflight p;
     struct arena a;
     if (!s->mesh.world || !s->config->run.preflight)

@@ -5,13 +5,14 @@
 #include "parallel/preflight.h"
 #include "test.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 static struct preflight all(struct preflight_rank *ranks, i64 n)
 {
     for (i64 r = 0; r < n; r++)
-        ranks[r] = (struct preflight_rank){ 100e9, 2e-6, 5e9, (r + 1) % n, (r + 1) % n };
+        ranks[r] = (struct preflight_rank){ 100e9, 2e-6, 5e9, (r + 1) % n, (r + 1) % n, 0, 0 };
     return (struct preflight){ ranks, n };
 }
 
@@ -49,6 +50,29 @@ TEST(the_slow_rank_and_the_slow_link_are_named_worst_first)
     CHECK(preflight_judge(&p, true, found, 4) == 0); /* they take turns */
     ranks[2].flops = 15e9;
     CHECK(preflight_judge(&p, true, found, 4) == 1 && found[0].rank == 2);
+}
+
+/* Of four ranks a ring's sum is six messages, and one and a half times the bytes. */
+TEST(a_sum_over_all_ranks_gives_what_a_message_and_a_byte_take_there)
+{
+    struct preflight_rank ranks[4];
+    struct preflight p = all(ranks, 4);
+    double latency, rate;
+    for (i64 r = 0; r < 4; r++) {
+        ranks[r].sum_small_s = 60e-6;
+        ranks[r].sum_large_s = 60e-6 + 1e-3;
+    }
+    ranks[1].sum_small_s = 1; /* a rank that was pushed aside */
+    preflight_sums(&p, &latency, &rate);
+    CHECK_NEAR(latency, 10e-6, 1e-12);
+    CHECK_NEAR(rate, 1.5 * (1 << 20) / 1e-3, 1);
+    for (i64 r = 0; r < 4; r++)
+        ranks[r].sum_large_s = 1e-9; /* noise: less than the small one */
+    preflight_sums(&p, &latency, &rate);
+    CHECK(isnan(rate));
+    p.n = 1;
+    preflight_sums(&p, &latency, &rate);
+    CHECK(isnan(latency) && isnan(rate));
 }
 
 TEST(of_two_ranks_the_slower_is_odd)
@@ -154,6 +178,7 @@ TEST(every_rank_meets_every_other)
 }
 
 TEST_MAIN(ONE(ranks_that_are_alike_give_no_finding),
+          ONE(a_sum_over_all_ranks_gives_what_a_message_and_a_byte_take_there),
           ONE(the_slow_rank_and_the_slow_link_are_named_worst_first),
           ONE(of_two_ranks_the_slower_is_odd), ONE(most_ranks_are_right_about_a_fact),
           ONE(a_rank_with_another_setting_is_named_with_both_values),
