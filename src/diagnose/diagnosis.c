@@ -90,7 +90,10 @@ static void note_unknown(struct diagnosis *d)
     const struct measure_rank *k = &m->ranks[0];
     if (m->n_steps == 0)
         return;
-    if (!(k->on_cpu >= 0))
+    if (strcmp(m->config.backend, "none") == 0)
+        note(d, "tasks sleep here as long as they would compute (--compute none): whether threads "
+                "get their processors is not judged");
+    else if (!(k->on_cpu >= 0))
         note(d, "no samples of the host: throttling, neighbours, faults and storage are not "
                 "judged");
     if (!(m->ceilings.used > 0) || !(m->ceilings.memory_bytes_per_s > 0))

@@ -189,9 +189,10 @@ static double peak_of(const struct record_head *h, int dtype)
 
 /* Of computing threads, the share of their time that they were on a processor and not waiting for
  * one; 1 where nothing says so. */
-static double on_cpu(const struct sample *s)
+static double on_cpu(const struct record_rank *k)
 {
-    if (!s || !(s->has & SAMPLE_SCHED))
+    const struct sample *s = k->sample;
+    if (!s || !(s->has & SAMPLE_SCHED) || record_sleeps(k->head))
         return 1;
     double ran = (double)s->run_ns + (double)s->pool_run_ns;
     double waited = (double)s->queue_ns + (double)s->pool_queue_ns;
@@ -214,7 +215,7 @@ static void see_unknown(struct ladder *l, const struct record_rank *k, const str
     const u32 has = k->sample ? (u32)k->sample->has : 0;
     l->no_rate |= !(k->head->memory_bytes_per_s > 0);
     l->no_dtype |= t->flops > 0 && !(peak > 0);
-    l->has_cpu |= (has & SAMPLE_SCHED) != 0;
+    l->has_cpu |= (has & SAMPLE_SCHED) != 0 && !record_sleeps(k->head);
     l->has_clock |= (has & SAMPLE_CLOCK) != 0;
 }
 
@@ -229,7 +230,7 @@ static void add_kernels(struct ladder *l, const struct record_step *s, const str
         const struct record_task *t = n->task;
         double rate = k->head->memory_bytes_per_s, seconds = g->seconds[i];
         double bytes_s = rate > 0 ? (t->read_bytes + t->written_bytes) / rate : 0;
-        double f = clock_of(k->sample), u = on_cpu(k->sample);
+        double f = clock_of(k->sample), u = on_cpu(k);
         see_unknown(l, k, t);
         l->no_peak |= !(best_peak(k->head) > 0);
         l->flops += w * t->flops;

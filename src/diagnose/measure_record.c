@@ -517,6 +517,12 @@ static void add_number(double *sum, double value)
     *sum = isfinite(*sum) ? *sum + value : value;
 }
 
+static void add_clock(struct measure_rank *k, const struct sample *x)
+{
+    if (x->has & SAMPLE_CLOCK)
+        add_number(&k->clock, x->phi);
+}
+
 static void add_processor(struct measure_rank *k, const struct sample *x)
 {
     double others = x->threads > 1 ? (double)(x->threads - 1) : 1;
@@ -533,8 +539,6 @@ static void add_processor(struct measure_rank *k, const struct sample *x)
     }
     if (x->has & SAMPLE_STEAL)
         add_number(&k->steal_s, 1e-9 * (double)x->steal_ns / fmax(1, (double)x->processors));
-    if (x->has & SAMPLE_CLOCK)
-        add_number(&k->clock, x->phi);
 }
 
 static void add_memory(struct measure_rank *k, const struct sample *x)
@@ -564,7 +568,9 @@ static void add_sample(struct gather *g, i64 step, int rank, const struct record
     if (!x)
         return;
     g->sampled[rank]++;
-    add_processor(k, x);
+    add_clock(k, x);
+    if (!record_sleeps(from->head))
+        add_processor(k, x);
     add_memory(k, x);
     if (x->has & SAMPLE_LOADER) {
         add_number(&k->read_bytes, (double)x->loader_read_bytes);
@@ -780,7 +786,7 @@ static void take_heads(struct gather *g, const struct record_part *part)
         const struct record_head *first = part->heads[0] ? part->heads[0] : h;
         if (strcmp(h->host, first->host) == 0) {
             threads += h->threads;
-            cores += h->cores;
+            cores += (double)h->cores / h->sharers;
         }
         m->config.islands = h->of_islands;
         m->config.pp = h->of_pp;

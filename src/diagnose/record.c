@@ -490,6 +490,11 @@ static i64 shift_at(const struct member *m, u64 ns)
     return a->shift_ns + (i64)(share * (double)(b->shift_ns - a->shift_ns));
 }
 
+bool record_sleeps(const struct record_head *h)
+{
+    return strcmp(h->backend, "none") == 0;
+}
+
 static struct record_head *first_head(const struct record_part *p)
 {
     int i = 0;

@@ -88,6 +88,7 @@ struct record_head {
     const char *layout, *host, *backend, *processor, *precision;
     i64 pid;
     int threads, cores;    /* of this rank; that it may use */
+    int sharers;           /* ranks that may use these same cores, itself included */
     double flops_f32, flops_bf16; /* FLOP/s of this rank's threads at best; 0: not measured */
     double memory_bytes_per_s, launch_s; /* likewise */
     u64 begin_ns;      /* when the process began, on its clock */
@@ -183,5 +184,9 @@ double record_step_seconds(const struct record *r, i64 index);
 
 /* Whether r->steps[index] is there only because a trigger kept it, after its neighbours went. */
 bool record_step_kept(const struct record *r, i64 index);
+
+/* Its tasks sleep as long as they would compute (headway train --compute none): what the system
+ * counts of its threads says nothing of them. */
+bool record_sleeps(const struct record_head *h);
 
 #endif

@@ -134,6 +134,7 @@ static void read_machine(struct reader *r, const json_t *o, struct record_head *
     h->pid = int_of(r, o, "pid", 0, INT64_MAX);
     h->threads = (int)int_of(r, o, "threads", 1, INT32_MAX);
     h->cores = (int)int_of(r, o, "cores", 1, INT32_MAX);
+    h->sharers = json_object_get(o, "sharers") ? (int)int_of(r, o, "sharers", 1, INT32_MAX) : 1;
     h->flops_f32 = number_of(r, o, "flops_f32");
     h->flops_bf16 = number_of(r, o, "flops_bf16");
     h->memory_bytes_per_s = number_of(r, o, "memory_bytes_per_s");

@@ -240,7 +240,7 @@ static int begin_record(struct virtual_loop *l, i64 rank, struct json *j)
     struct record_about about = {
         .mesh = &mesh, .part = 1, .layout = layout_text(l->q->layout, &l->step_arena),
         .host = "virtual", .backend = "virtual", .processor = "virtual",
-        .precision = narrow ? "bf16" : "fp32", .threads = 1, .cores = 1,
+        .precision = narrow ? "bf16" : "fp32", .threads = 1, .cores = 1, .sharers = 1,
         .flops_f32 = price->flops_per_s, .flops_bf16 = price->flops_per_s,
         .memory_bytes_per_s = price->memory_bytes_per_s,
     };

@@ -94,6 +94,7 @@ void record_put_head(struct json *j, const struct record_about *about)
     json_put_str(j, "precision", about->precision);
     json_put_int(j, "threads", about->threads);
     json_put_int(j, "cores", about->cores);
+    json_put_int(j, "sharers", about->sharers);
     json_put_double(j, "flops_f32", about->flops_f32);
     json_put_double(j, "flops_bf16", about->flops_bf16);
     json_put_double(j, "memory_bytes_per_s", about->memory_bytes_per_s);

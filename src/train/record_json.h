@@ -15,7 +15,7 @@ struct record_about {
     i64 part;                /* the same on all ranks: wall clock of the run's begin, ns */
     const char *layout, *host, *backend, *processor, *precision;
     i64 pid;
-    int threads, cores;
+    int threads, cores, sharers; /* that may be used; ranks that use the same */
     double flops_f32, flops_bf16, memory_bytes_per_s, launch_s; /* of this rank; 0: not known */
     u64 begin_ns;      /* of this process, on its clock */
     double wall_begin; /* s since the epoch, then */

@@ -65,6 +65,7 @@ static void describe(const struct session *s, i64 part, struct record_about *out
         .backend = s->engine.backend.name, .processor = processor,
         .precision = narrow ? "bf16" : "fp32", .pid = sys_process_id(),
         .threads = pool_threads(s->engine.pool), .cores = sys_cpu_count(),
+        .sharers = s->core_sharers,
         .flops_f32 = narrow ? (known ? m.f32_all : 0) : peak,
         .flops_bf16 = narrow ? peak : known ? m.bf16_all : 0,
         .memory_bytes_per_s = sleep ? sleep->memory_bytes_per_s

@@ -4,7 +4,9 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Where the first chunk of spans begins in $f. */
 #define FIRST_SPANS "n=$(grep -abo SPAN $f | head -1 | cut -d: -f1) && "
@@ -167,6 +169,60 @@ TEST(rungs_that_were_not_measured_have_no_number)
     CHECK(strstr(shell("cd $D && $H trace ladder bare", 0), "on a processor: not measured"));
 }
 
+/* --- real ranks, whose tasks sleep: the processor hardly matters ---------------------- */
+
+#define FOUR "timeout 100 $H train r.yaml --quiet --measure --ranks 4 --layout dp=4 --set "     \
+             "train.batch=4 --compute none --rates flops=1e8,memory=1e9 --set run.name="
+
+static json_t *slowed(const char *name, const char *fault)
+{
+    shellf(0, "cd $D && rm -rf runs/%s && " FOUR "%s --inject %s", name, name, fault);
+    char folder[64];
+    snprintf(folder, sizeof folder, "runs/%s", name);
+    return diagnose(folder);
+}
+
+static i64 rank_in(json_t *f)
+{
+    json_t *rank = json_object_get(json_object_get(f, "place"), "rank");
+    return json_is_null(rank) ? -1 : json_integer_value(rank);
+}
+
+TEST(of_real_ranks_the_slow_one_is_named_with_its_cost)
+{
+    json_t *o = slowed("late", "slow_compute=2@2"), *f = json_array_get(
+        json_object_get(o, "findings"), 0), *gain = json_object_get(f, "gain_s");
+    CHECK_STR(json_string_value(json_object_get(f, "id")), "B1");
+    CHECK_EQ(rank_in(f), 2);
+    double high = json_real_value(json_array_get(gain, 2)), step = number(o, "step_s");
+    CHECK(high > 0.25 * step && high < step);
+    json_decref(o);
+}
+
+TEST(of_real_ranks_a_slow_link_is_told_from_a_slow_rank)
+{
+    json_t *o = slowed("thin", "comm_delay=30ms"), *f = json_array_get(
+        json_object_get(o, "findings"), 0);
+    CHECK_STR(json_string_value(json_object_get(f, "id")), "C5");
+    CHECK_EQ(rank_in(f), -1);
+    json_decref(o);
+}
+
+/* Tasks that sleep want no processor: that the system gave theirs to others says nothing. */
+TEST(where_tasks_sleep_processors_are_not_judged)
+{
+    json_t *o = slowed("sleeps", "neighbour=3"), *f, *notes = json_object_get(o, "missing");
+    size_t i;
+    json_array_foreach(json_object_get(o, "findings"), i, f) {
+        const char *id = json_string_value(json_object_get(f, "id"));
+        CHECK(strcmp(id, "H8") != 0 && strcmp(id, "K1") != 0 && strcmp(id, "C9") != 0);
+    }
+    CHECK(json_is_null(json_object_get(json_object_get(o, "ladder"), "cpu")));
+    CHECK(json_array_size(notes) == 1);
+    CHECK(strstr(json_string_value(json_array_get(notes, 0)), "--compute none"));
+    json_decref(o);
+}
+
 TEST(a_damaged_chunk_costs_its_step_and_no_other)
 {
     /* The last chunk of spans: its step becomes one that no other step stands beside. */
@@ -204,6 +260,9 @@ int main(void)
         ONE(without_all_ranks_waits_are_not_told_apart_and_nobody_is_blamed),
         ONE(a_delay_of_small_messages_is_not_called_bandwidth),
         ONE(rungs_that_were_not_measured_have_no_number),
+        ONE(of_real_ranks_the_slow_one_is_named_with_its_cost),
+        ONE(of_real_ranks_a_slow_link_is_told_from_a_slow_rank),
+        ONE(where_tasks_sleep_processors_are_not_judged),
         ONE(a_damaged_chunk_costs_its_step_and_no_other),
         ONE(steps_that_the_run_does_not_have_are_told_so),
         ONE(what_is_no_run_is_refused_in_a_sentence),

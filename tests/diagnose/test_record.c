@@ -2,6 +2,8 @@
 #define JOB_DIR "record-test"
 #include "diagnose/runs.h"
 
+#include "diagnose/measure_record.h"
+
 /* Every task of every action has its span, and each lies in the step and names its row. */
 static void check_rank(const struct record_step *s, const struct record_rank *k)
 {
@@ -123,6 +125,29 @@ TEST(every_rank_is_recorded_with_its_groups)
     CHECK_OK(record_step(&r, 5, &s));
     check_calls(&s);
     record_step_free(&s);
+    record_close(&r);
+}
+
+TEST(processors_that_ranks_share_are_counted_once)
+{
+    struct measure_range range = { .last = -1 };
+    struct measure *m;
+    struct record r;
+    struct arena a;
+    open_run(&r, "two");
+    arena_init(&a);
+    for (int k = 0; k < 2; k++) {
+        CHECK(r.parts[0].heads[k]->sharers >= 1);
+        r.parts[0].heads[k]->cores = 2;
+        r.parts[0].heads[k]->sharers = 1;
+    }
+    CHECK_OK(measure_record(&m, &r, JOB_DIR "/runs/two", &range, &a));
+    CHECK_EQ(m->cores_per_node, 4); /* of their own */
+    for (int k = 0; k < 2; k++)
+        r.parts[0].heads[k]->sharers = 2;
+    CHECK_OK(measure_record(&m, &r, JOB_DIR "/runs/two", &range, &a));
+    CHECK_EQ(m->cores_per_node, 2);
+    arena_fini(&a);
     record_close(&r);
 }
 
@@ -304,6 +329,7 @@ TEST(what_is_no_record_is_refused)
 
 TEST_MAIN(ONE(a_run_is_recorded_task_by_task), ONE(a_resumed_run_has_parts_and_each_step_once),
           ONE(every_rank_is_recorded_with_its_groups),
+          ONE(processors_that_ranks_share_are_counted_once),
           ONE(stages_of_a_pipeline_are_recorded_with_their_boundary),
           ONE(an_outer_step_is_kept_apart),
           ONE(the_disk_stays_bounded_and_the_newest_steps_stay),
