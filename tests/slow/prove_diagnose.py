@@ -1,41 +1,28 @@
 #!/usr/bin/env python3
-"""prove_diagnose.py HEADWAY [--only REGEX] [--real] [--seeds N] [--out FILE]: is `headway diagnose`
-right?
+"""prove_diagnose.py HEADWAY [--only REGEX] [--seeds N] [--out FILE] | --real [FAMILY]...:
+is `headway diagnose` right?
 
 Runs are slowed down in a known way (headway train --inject) beside runs that are not. Of each
 slowed run it is asked: is its cause named first, is the place right, and does the predicted gain
 hold what the run without the fault really took less? Runs without a fault must have no finding,
 and of two faults both must be among the first three.
 
-Runs of eight and more ranks are walked on a clock that is computed, which the machine's noise does
-not reach; model, layout, rates, place and level are drawn anew for each. With --real, one or two
-real ranks train as well, with and without the fault by turns, so that the machine's wandering
-cancels. Prints the scoreboard as Markdown and writes it to FILE. Python's standard library only."""
+Here runs of four and more ranks are walked on a clock that is computed, which the machine's noise
+does not reach; model, layout, rates, place and level are drawn anew for each. With --real, real
+processes train instead (prove_real.py). Prints the scoreboard as Markdown and writes it as one of
+two parts of FILE. Python's standard library only."""
 import argparse
-import collections
 import json
 import os
 import random
 import re
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
-STEPS = 40
-# gain False: what the fault adds to a step is not what mending gives back (rows that differ, say)
-Case = collections.namedtuple("Case", "kind name world fault gain also")
-Trial = collections.namedtuple("Trial", "case level fault flags clean faulty where")
-
-
-def ms(seconds):
-    return f"{1e3 * max(seconds, 1e-6):.4f}ms"
-
-
-def lane(c, axis):
-    return next(x for x in c["lanes"] if x["axis"] == axis)
+from prove_bench import (Case, command, confusion, details, judge, lane, ms, pairs, prepare, show,
+                         summary, table)
 
 
 # --- worlds: what is trained, on how many ranks, at which rates ----------------------------
@@ -214,22 +201,6 @@ VIRTUAL = [
         lambda x, c, r: f"micro_batch={4 if x < 0.3 else 2}"), None, []),
 ]
 
-TWO = "--ranks 2 --layout dp=2,zero=1"
-REAL = [
-    Case("D1", "loader_spin", lambda r: ("", 1), VIRTUAL[0].fault, None, ["D2"]),
-    Case("H4", "malloc_churn", lambda r: ("", 1), everywhere(
-        lambda x, c, r: f"malloc_churn={c['step_s'] * x / 2e-6 / 256:.0f}MiB"), None, []),
-    Case("H9", "pause", lambda r: ("", 1), everywhere(
-        lambda x, c, r: f"pause={ms(8 * x * c['step_s'])}/8"), None, []),
-    Case("K4", "phi_override@r", lambda r: (TWO, 2), somewhere(
-        lambda x, c, r: f"phi_override={1 / (1 + x):.3f}"), None, []),
-    Case("B1", "slow_compute@r", lambda r: (TWO, 2), somewhere(
-        lambda x, c, r: f"slow_compute={1 + x:.3f}"), None, []),
-    Case("K10", "recompute", lambda r: ("", 1), everywhere(lambda x, c, r: "recompute=full"),
-         None, []),
-    Case("C5", "comm_delay", lambda r: (TWO, 2), VIRTUAL[16].fault, None, []),
-]
-
 PAIRS = [
     ("B1 C4", "slow_compute=1.5@1", comm), ("D1 K4", "phi_override=0.7@1", VIRTUAL[1].fault),
     ("K4 C4", "phi_override=0.7", comm), ("H9 B1", "slow_compute=1.4@2", VIRTUAL[4].fault),
@@ -243,21 +214,15 @@ class Bench:
         self.program, self.folder = program, folder
         self.runs, self.diagnose_s = 0, []
 
-    def say(self, *arguments):
-        done = subprocess.run([self.program, *arguments], cwd=self.folder, text=True,
-                              capture_output=True, timeout=600)
-        if done.returncode:
-            sys.exit(f"{' '.join(arguments)}\n{done.stdout}{done.stderr}")
-        return done.stdout
-
     def run(self, flags, fault=None):
         """What diagnose says of a run with these flags."""
         self.runs += 1
         name = f"r{self.runs}"
-        self.say("train", "r.yaml", "--quiet", "--set", f"run.name={name}", *flags.split(),
-                 *(["--inject", fault] if fault else []))
+        command([self.program, "train", "r.yaml", "--quiet", "--set", f"run.name={name}",
+                 *flags.split(), *(["--inject", fault] if fault else [])], self.folder)
         begin = time.monotonic()
-        found = json.loads(self.say("diagnose", f"runs/{name}", "--json"))
+        found = json.loads(command([self.program, "diagnose", f"runs/{name}", "--json"],
+                                   self.folder))
         self.diagnose_s.append(time.monotonic() - begin)
         shutil.rmtree(f"{self.folder}/runs/{name}")
         given = dict(re.findall(r"([a-z_.]+)=(\d+)", flags))
@@ -266,74 +231,8 @@ class Bench:
         return found
 
 
-def prepare(bench):
-    with open(f"{bench.folder}/t.txt", "w", encoding="utf-8") as out:
-        out.writelines(f"the cat number {i} sat on mat {i * 7 % 31} and saw {i * i % 97} birds\n"
-                       for i in range(1, 6001))
-    bench.say("tokenizer", "train", "t.txt", "--vocab-size", "300", "--out", "tok.json", "--quiet")
-    bench.say("data", "prepare", "t.txt", "--format", "text", "--tokenizer", "tok.json",
-              "--licence", "none", "--val-fraction", "0", "--out", "data", "--quiet")
-    with open(f"{bench.folder}/r.yaml", "w", encoding="utf-8") as out:
-        out.write(f"""model: {{spec: laptop-2m}}
-data: {{sources: data, tokenizer: tok.json, prefetch: 1}}
-train: {{steps: {STEPS}, batch: 8, accumulate: 8, seq: 128, threads: 1, precision: fp32}}
-lr: {{schedule: constant, warmup: 2}}
-eval: {{every: 0}}
-log: {{every: 40}}
-checkpoint: {{interval: 0}}
-""")
-
-
-def mean_of(runs):
-    out = dict(runs[0])
-    out["step_s"] = statistics.mean(r["step_s"] for r in runs)
-    return out
-
-
-# --- judging -------------------------------------------------------------------------------
-
-Verdict = collections.namedtuple("Verdict", "trial top right place true gain inside near width")
-
-
-def judge(t):
-    true = t.faulty["step_s"] - t.clean["step_s"]
-    noise = 3 * (t.faulty["step_se_s"] ** 2 + t.clean["step_se_s"] ** 2) ** 0.5
-    top = t.faulty["findings"][0] if t.faulty["findings"] else None
-    if not top:
-        return Verdict(t, "-", False, False, true, None, False, False, None)
-    low, mid, high = top["gain_s"]
-    right = top["id"] in (t.case.kind, *t.case.also)
-    rank = top["place"]["rank"]
-    near_steps = all(abs((top["place"][k] or 0) - v) <= 1 for k, v in t.where.items()
-                     if k.endswith("_step"))
-    place = right and near_steps and all(
-        top["place"][k] == v for k, v in t.where.items() if not k.endswith("_step"))
-    if "rank" not in t.where and "peer" not in t.where:
-        place = place and rank is None
-    priced = t.case.gain is None
-    return Verdict(t, top["id"], right, place, true if priced else None, top["gain_s"],
-                   low <= true <= high if priced else None,
-                   abs(mid - true) <= max(0.25 * true, noise) if priced else None,
-                   (high - low) / mid if mid > 0 else None)
-
-
-def told(seconds):
-    return "-" if seconds is None else f"{1e3 * seconds:.1f}"
-
-
-def is_wrong(v):
-    return not (v.right and v.place) or v.inside is False or v.near is False
-
-
-def show(v):
-    gain = "-" if not v.gain else "/".join(f"{1e3 * g:.1f}" for g in v.gain)
-    print(f"{v.trial.case.kind} {v.trial.fault}: first {v.top}, place "
-          f"{'ok' if v.place else 'WRONG'}, true {told(v.true)} ms, predicted {gain}"
-          f"{'   <<< ' + v.trial.flags if is_wrong(v) else ''}",
-          flush=True)
-
-
-def virtual_trials(bench, cases, seeds, cleans):
+def trials(bench, cases, seeds, cleans):
+    """A verdict for each fault; runs without one are added to cleans."""
     for c in cases:
         for seed in range(seeds):
             for level, x in (("mild", 0.13), ("strong", 0.5)):
@@ -342,26 +241,16 @@ def virtual_trials(bench, cases, seeds, cleans):
                 flags += " --clock virtual"
                 clean = bench.run(flags)
                 fault, where = c.fault(x * r.uniform(0.85, 1.3), clean, r, n)
-                yield Trial(c, level, fault, flags, clean, bench.run(flags, fault), where)
+                faulty = bench.run(flags, fault)
+                noise = 3 * (faulty["step_se_s"] ** 2 + clean["step_se_s"] ** 2) ** 0.5
+                true = faulty["step_s"] - clean["step_s"] if c.gain is None else None
+                v = judge(c, fault, where, faulty, true, noise)
+                show(v, flags)
+                yield v._replace(noise=0) # of the table: nothing wanders here
                 if c.world not in (pipeline, unsplit): # which have a bubble, and copies
                     cleans.append(clean)
                     for f in clean["findings"][:1]:
                         print(f"clean {flags}: {f['id']} {f['gain_s']}", flush=True)
-
-
-def real_trials(bench, cases, seeds, cleans):
-    for c in cases:
-        for level, x in (("mild", 0.13), ("strong", 0.5)):
-            r = random.Random(f"real {c.name} {level}")
-            flags, n = c.world(r)
-            bare, faulty = [bench.run(flags)], []
-            fault, where = c.fault(x, bare[0], r, n)
-            for _ in range(seeds):
-                faulty.append(bench.run(flags, fault))
-                bare.append(bench.run(flags))
-            cleans += bare
-            for f in faulty:
-                yield Trial(c, level, fault, flags, mean_of(bare), f, where)
 
 
 def try_pairs(bench):
@@ -380,72 +269,41 @@ def try_pairs(bench):
     return rows
 
 
-# --- the scoreboard ------------------------------------------------------------------------
-
-def share(verdicts, test):
-    n = sum(bool(test(v)) for v in verdicts)
-    return f"{n} of {len(verdicts)} ({100 * n / max(1, len(verdicts)):.0f} %)"
-
-
-def summary(verdicts, cleans, bench):
-    right = [v for v in verdicts if v.right and v.true is not None]
-    errors = sorted(abs(v.gain[1] - v.true) / v.true for v in right if v.true > 0)
-    widths = [v.width for v in right if v.width]
-    noisy = [c["findings"][0]["id"] for c in cleans if c["findings"]]
-    rows = [("the cause is named first", share(verdicts, lambda v: v.right)),
-            ("and its place is right", share(verdicts, lambda v: v.place)),
-            ("the true gain lies in the predicted interval", share(right, lambda v: v.inside)),
-            ("the prediction is within 25 % or 3 standard errors",
-             share(right, lambda v: v.near))]
-    if errors:
-        rows.append(("error of the prediction: median, 90 %",
-                     f"{100 * statistics.median(errors):.1f} %, "
-                     f"{100 * errors[int(0.9 * (len(errors) - 1))]:.1f} %"))
-        rows.append(("(high - low) / prediction, median", f"{statistics.median(widths):.2f}"))
-    rows.append(("runs without a fault that have a finding",
-                 f"{len(noisy)} of {len(cleans)}{': ' if noisy else ''}{', '.join(noisy)}"))
-    rows.append(("time to diagnose 40 steps: median, most",
-                 f"{1e3 * statistics.median(bench.diagnose_s):.0f} ms, "
-                 f"{1e3 * max(bench.diagnose_s):.0f} ms"))
-    return ["| asked | result |", "|---|---|"] + [f"| {a} | {b} |" for a, b in rows]
-
-
-def confusion(verdicts):
-    counts = collections.Counter((v.trial.case.kind, v.top) for v in verdicts)
-    out = ["", "Injected, and what was named first how often:", "", "| injected | named first |",
-           "|---|---|"]
-    for kind in sorted({k for k, _ in counts}):
-        named = sorted(((n, top) for (k, top), n in counts.items() if k == kind), reverse=True)
-        out.append(f"| {kind} | {', '.join(f'{top} {n}' for n, top in named)} |")
-    return out
-
-
-def details(verdicts):
-    out = ["", "| kind | injected | named first | place | it takes longer, ms | predicted, ms |",
-           "|---|---|---|---|---|---|"]
-    for v in verdicts:
-        gain = "" if not v.gain else (f"{1e3 * v.gain[1]:.1f} [{1e3 * v.gain[0]:.1f}, "
-                                      f"{1e3 * v.gain[2]:.1f}]")
-        out.append(f"| {v.trial.case.kind} | `{v.trial.fault}` | {v.top} | "
-                   f"{'right' if v.place else 'wrong'} | {told(v.true)} | {gain} |")
-    return out
-
-
-def collect(trials):
-    verdicts = []
-    for t in trials:
-        verdicts.append(judge(t))
-        show(verdicts[-1])
-    return verdicts
-
+# --- the page ------------------------------------------------------------------------------
 
 HEAD = """# Is the diagnosis right?
 
 Made by `./run prove-diagnose`: runs that were slowed down in a known way, and what
-`headway diagnose` says of them. Runs on a computed clock have no noise, so this is how well causes
-are told apart and priced, not how well in noise; `--real` adds runs of one and two real ranks,
-which want a machine that does nothing else.
+`headway diagnose` says of them. Runs on a computed clock have no noise, so the first part is how
+well causes are told apart and priced, not how well in noise. The second part, made by
+`./run prove-diagnose --real`, is of real processes, in a real machine's noise.
 """
+VIRTUAL_TITLE, REAL_TITLE = "## Four to sixteen ranks on a computed clock", "## Real ranks"
+
+
+def write_part(path, title, lines):
+    """Replaces one part of the page and leaves the other."""
+    parts = {}
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            for part in re.split(r"^(?=## )", file.read(), flags=re.M)[1:]:
+                parts[part.split("\n", 1)[0]] = part.rstrip() + "\n"
+    parts[title] = "\n".join([title, "", *lines]) + "\n"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("\n".join([HEAD, *(parts[t] for t in (VIRTUAL_TITLE, REAL_TITLE)
+                                      if t in parts)]))
+
+
+def virtual(program, only, seeds):
+    with tempfile.TemporaryDirectory() as folder:
+        bench, cleans = Bench(program, folder), []
+        prepare(program, folder)
+        wanted = [c for c in VIRTUAL if re.search(only, f"{c.kind} {c.name}")]
+        verdicts = list(trials(bench, wanted, seeds, cleans))
+        out = table(summary(verdicts, cleans, bench.diagnose_s)) + confusion(verdicts)
+        if not only:
+            out += pairs(try_pairs(bench))
+        return out + details(verdicts)
 
 
 def main():
@@ -453,35 +311,23 @@ def main():
     p.add_argument("program")
     p.add_argument("--only", default="")
     p.add_argument("--seeds", type=int, default=3)
-    p.add_argument("--real", action="store_true")
+    p.add_argument("--real", nargs="*", metavar="FAMILY")
+    p.add_argument("--fresh", action="store_true", help="with --real: forget what was run")
+    p.add_argument("--judge", action="store_true", help="with --real: run nothing more")
     p.add_argument("--out")
     a = p.parse_args()
-    out = [HEAD]
-    with tempfile.TemporaryDirectory() as folder:
-        bench, cleans = Bench(os.path.abspath(a.program), folder), []
-        prepare(bench)
-        wanted = [c for c in VIRTUAL if re.search(a.only, f"{c.kind} {c.name}")]
-        verdicts = collect(virtual_trials(bench, wanted, a.seeds, cleans))
-        out += ["## Four to sixteen ranks on a computed clock", ""]
-        out += summary(verdicts, cleans, bench) + confusion(verdicts)
-        if not a.only:
-            out += ["", "Two faults at once:", "", "| kinds | injected | first three | both |",
-                    "|---|---|---|---|"]
-            out += [f"| {k} | `{f}` | {', '.join(ids)} | {'yes' if ok else 'no'} |"
-                    for k, f, ids, ok in try_pairs(bench)]
-        out += details(verdicts)
-        if a.real:
-            bench.diagnose_s, cleans = [], []
-            wanted = [c for c in REAL if re.search(a.only, f"{c.kind} {c.name}")]
-            verdicts = collect(real_trials(bench, wanted, 2, cleans))
-            out += ["", "## One and two real ranks", ""]
-            out += summary(verdicts, cleans, bench) + confusion(verdicts) + details(verdicts)
-    text = "\n".join(out) + "\n"
-    print(text)
-    if a.out:
-        with open(a.out, "w", encoding="utf-8") as file:
-            file.write(text)
+    program = os.path.abspath(a.program)
+    title, lines = VIRTUAL_TITLE, None
+    if a.real is None:
+        lines = virtual(program, a.only, a.seeds)
+    else:
+        import prove_real # pylint: disable=import-outside-toplevel # only where it is asked for
+        title = REAL_TITLE
+        lines = prove_real.prove(program, a.real, a.only, a.fresh, a.judge)
+    print("\n".join(lines))
+    if a.out and not a.only:
+        write_part(a.out, title, lines)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""prove_bench.py: what both parts of prove_diagnose share: data to train on, what diagnose said
+judged against what is true, and the scoreboard as Markdown. Python's standard library only."""
+import collections
+import statistics
+import subprocess
+import sys
+
+STEPS = 40
+# gain False: what the fault adds to a step is not what mending gives back (rows that differ, say)
+Case = collections.namedtuple("Case", "kind name world fault gain also")
+Verdict = collections.namedtuple(
+    "Verdict", "kind fault top right place true noise gain inside near width")
+
+
+def ms(seconds):
+    return f"{1e3 * max(seconds, 1e-6):.4f}ms"
+
+
+def lane(c, axis):
+    return next(x for x in c["lanes"] if x["axis"] == axis)
+
+
+def command(arguments, folder, timeout=600, env=None):
+    done = subprocess.run(arguments, cwd=folder, text=True, capture_output=True, timeout=timeout,
+                          env=env, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(arguments)}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def prepare(program, folder, val_fraction=0):
+    """A text, a tokenizer and shards of it, and a recipe r.yaml."""
+    with open(f"{folder}/t.txt", "w", encoding="utf-8") as out:
+        for i in range(1, 6001):
+            out.write(f"the cat number {i} sat on mat {i * 7 % 31} and saw {i * i % 97} birds\n")
+            if val_fraction and i % 60 == 0:
+                out.write("\n\n") # documents, of which some are held out
+    command([program, "tokenizer", "train", "t.txt", "--vocab-size", "300", "--out", "tok.json",
+             "--quiet"], folder)
+    command([program, "data", "prepare", "t.txt", "--format", "text", "--tokenizer", "tok.json",
+             "--licence", "none", "--val-fraction", str(val_fraction), "--out", "data",
+             "--quiet"], folder)
+    with open(f"{folder}/r.yaml", "w", encoding="utf-8") as out:
+        out.write(f"""model: {{spec: laptop-2m}}
+data: {{sources: data, tokenizer: tok.json, prefetch: 1}}
+train: {{steps: {STEPS}, batch: 8, accumulate: 8, seq: 128, threads: 1, precision: fp32}}
+lr: {{schedule: constant, warmup: 2}}
+eval: {{every: 0}}
+log: {{every: 40}}
+checkpoint: {{interval: 0}}
+""")
+
+
+# --- judging -------------------------------------------------------------------------------
+
+def judge(case, fault, where, found, true, noise):
+    """found: what diagnose said of the slowed run. true: seconds a step that it takes longer than
+    without the fault, None where no step gets longer; noise: three standard errors of that."""
+    top = found["findings"][0] if found["findings"] else None
+    if not top:
+        return Verdict(case.kind, fault, "-", False, False, true, noise, None, False, False, None)
+    low, mid, high = top["gain_s"]
+    right = top["id"] in (case.kind, *case.also)
+    near_steps = all(abs((top["place"][k] or 0) - v) <= 1 for k, v in where.items()
+                     if k.endswith("_step"))
+    place = right and near_steps and all(
+        top["place"][k] == v for k, v in where.items() if not k.endswith("_step"))
+    if "rank" not in where and "peer" not in where:
+        place = place and top["place"]["rank"] is None
+    return Verdict(case.kind, fault, top["id"], right, place, true, noise, top["gain_s"],
+                   true is not None and low <= true <= high,
+                   true is not None and abs(mid - true) <= max(0.25 * true, noise),
+                   (high - low) / mid if mid > 0 else None)
+
+
+def show(v, flags, note=""):
+    gain = "-" if not v.gain else "/".join(f"{1e3 * g:.1f}" for g in v.gain)
+    true = "?" if v.true is None else f"{1e3 * v.true:.1f}"
+    fine = v.right and v.place and (v.true is None or v.inside and v.near)
+    print(f"{v.kind} {v.fault}: first {v.top}, place {'ok' if v.place else 'WRONG'}, true {true} "
+          f"ms, predicted {gain}{note}{'' if fine else '   <<< ' + flags}", flush=True)
+
+
+# --- the scoreboard ------------------------------------------------------------------------
+
+def share(verdicts, test):
+    n = sum(bool(test(v)) for v in verdicts)
+    return f"{n} of {len(verdicts)} ({100 * n / max(1, len(verdicts)):.0f} %)"
+
+
+def summary(verdicts, cleans, diagnose_s):
+    right = [v for v in verdicts if v.right and v.true is not None]
+    errors = sorted(abs(v.gain[1] - v.true) / v.true for v in right if v.true > 0)
+    widths = [v.width for v in right if v.width]
+    noisy = [c["findings"][0]["id"] for c in cleans if c["findings"]]
+    rows = [("the cause is named first", share(verdicts, lambda v: v.right)),
+            ("and its place is right", share(verdicts, lambda v: v.place)),
+            ("the true gain lies in the predicted interval", share(right, lambda v: v.inside)),
+            ("the prediction is within 25 % or 3 standard errors",
+             share(right, lambda v: v.near))]
+    if errors:
+        rows.append(("error of the prediction: median, 90 %",
+                     f"{100 * statistics.median(errors):.1f} %, "
+                     f"{100 * errors[int(0.9 * (len(errors) - 1))]:.1f} %"))
+    if widths:
+        rows.append(("(high - low) / prediction, median", f"{statistics.median(widths):.2f}"))
+    rows.append(("runs without a fault that have a finding",
+                 f"{len(noisy)} of {len(cleans)}{': ' if noisy else ''}{', '.join(noisy)}"))
+    rows.append(("time to diagnose 40 steps: median, most",
+                 f"{1e3 * statistics.median(diagnose_s):.0f} ms, "
+                 f"{1e3 * max(diagnose_s):.0f} ms"))
+    return rows
+
+
+def table(rows):
+    return ["| asked | result |", "|---|---|"] + [f"| {a} | {b} |" for a, b in rows]
+
+
+def confusion(verdicts):
+    counts = collections.Counter((v.kind, v.top) for v in verdicts)
+    out = ["", "Injected, and what was named first how often:", "", "| injected | named first |",
+           "|---|---|"]
+    for kind in sorted({k for k, _ in counts}):
+        named = sorted(((n, top) for (k, top), n in counts.items() if k == kind), reverse=True)
+        out.append(f"| {kind} | {', '.join(f'{top} {n}' for n, top in named)} |")
+    return out
+
+
+def pairs(rows):
+    """rows: kinds, what was injected, the ids of the first three findings, whether both are."""
+    return ["", "Two faults at once:", "", "| kinds | injected | first three | both |",
+            "|---|---|---|---|"] + [f"| {k} | `{f}` | {', '.join(ids)} | {'yes' if ok else 'no'} |"
+                                    for k, f, ids, ok in rows]
+
+
+def details(verdicts):
+    out = ["", "| kind | injected | named first | place | it takes longer, ms | predicted, ms |",
+           "|---|---|---|---|---|---|"]
+    for v in verdicts:
+        gain = "" if not v.gain else (f"{1e3 * v.gain[1]:.1f} [{1e3 * v.gain[0]:.1f}, "
+                                      f"{1e3 * v.gain[2]:.1f}]")
+        true = "" if v.true is None else f"{1e3 * v.true:.1f}"
+        if v.true is not None and v.noise > 0:
+            true += f" ± {1e3 * v.noise / 3:.1f}"
+        out.append(f"| {v.kind} | `{v.fault}` | {v.top} | "
+                   f"{'right' if v.place else 'wrong'} | {true} | {gain} |")
+    return out

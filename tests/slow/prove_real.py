@@ -1,0 +1,402 @@
+"""prove_real.py: the part of prove_diagnose.py that trains in real processes.
+
+A world is a model, a layout and a number of ranks. In most of them tasks sleep as long as they
+would compute (`--compute none`), so that eight ranks run side by side on two cores while loader,
+lanes and loop are real; in the others kernels compute. Twice, one after the other, each world is
+run without a fault and with each of its faults by turns, so that the machine's wandering cancels:
+what a fault costs is the median of its runs less the median of those without.
+
+Every run's folder stays in build/prove-real, so that what was interrupted goes on, families can be
+run one by one, and what diagnose says can be judged anew (--judge) by another build."""
+import collections
+import json
+import os
+import platform
+import random
+import re
+import shutil
+import statistics
+import time
+
+from prove_bench import (Case, command, confusion, details, judge, lane, ms, pairs, prepare, show,
+                         summary, table)
+
+ROUNDS = 2
+LEVELS = {"mild": 0.13, "strong": 0.5}
+World = collections.namedtuple("World", "flags ranks kind") # kind: sleep, compute, mpi
+Fault = collections.namedtuple("Fault", "family case levels")
+
+SLEEP = "--compute none --rates flops=1e11,memory=5e10 --measure "
+SMALL = "--set train.batch=4 --set train.accumulate=2 --set train.seq=64 "
+DP4 = SLEEP + "--layout dp=4,zero=1 --set train.batch=4 --set train.accumulate=4 "
+WORLDS = {
+    "sleep4": World(DP4, 4, "sleep"),
+    "sleep8": World(SLEEP + "--layout dp=8,zero=1 --set train.batch=8 --set train.accumulate=4 ",
+                    8, "sleep"),
+    "pipeline": World(SLEEP.replace("1e11", "4e11") + "--layout pp=2,dp=2 "
+                      "--set train.batch=8 --set train.accumulate=16 ", 4, "sleep"),
+    "tensor": World(SLEEP + "--layout dp=2,tp=2 --set model.spec=laptop-5m "
+                    "--set train.batch=4 --set train.accumulate=2 --set train.seq=64 ", 4, "sleep"),
+    "mpi4": World(DP4, 4, "mpi"),
+    "one": World(SMALL + "--measure ", 1, "compute"),
+    "served": World(SMALL + "--set eval.tokens=2K ", 1, "compute"), # it evaluates and saves
+    "threads": World(SMALL + "--set train.threads=2 --measure ", 1, "compute"),
+    "two": World(SMALL + "--layout dp=2,zero=1 --measure ", 2, "compute"),
+}
+TROUBLED = ("pipeline",) # has a bubble, also without a fault
+
+
+# --- faults: (x, what diagnose says without it, ranks, random) to what to inject and where ---
+
+def at(key, text):
+    def fault(x, c, n, r):
+        rank = r.randrange(n)
+        return f"{text(x, c)}@{rank}", {key: rank}
+    return fault
+
+
+def all_over(text):
+    return lambda x, c, n, r: (text(x, c), {})
+
+
+def spin(x, c):
+    return f"loader_spin={ms(c['step_s'] * (1 + x))}"
+
+
+def slow_storage(x, c):
+    return f"loader_bw={1e-6 * c['loader_bytes'] / (c['step_s'] * (1 + x)):.9f}MB/s"
+
+
+def pause(x, c):
+    return f"pause={ms(8 * x * c['step_s'])}/8"
+
+
+def phi(x, c):
+    return f"phi_override={1 / (1 + x):.3f}"
+
+
+def slow(x, c):
+    return f"slow_compute={1 + x:.3f}"
+
+
+def link(x, c):
+    busy = lane(c, "dp")
+    return f"comm_bw={1e-6 * busy['bytes'] / (x * c['step_s'] + busy['busy_s']):.6f}MB/s"
+
+
+def delay(x, c):
+    return f"comm_delay={ms(x * c['step_s'] / lane(c, 'dp')['calls'])}"
+
+
+def one_link(x, c, n, r):
+    a = 2 * r.randrange(n // 2)
+    rate = lane(c, "tp")["bytes"] / (x * c["step_s"])
+    return f"pair_bw={a}-{a + 1}:{1e-6 * rate:.6f}MB/s", {"rank": a, "peer": a + 1}
+
+
+def episode(x, c, n, r):
+    rank, first = r.randrange(n), r.randrange(10, 16)
+    last = first + r.randrange(12, 18)
+    return f"slow_compute={1 + 2 * x:.3f}@{rank}:{first}-{last}", {
+        "rank": rank, "first_step": first, "last_step": last}
+
+
+def churn(x, c):
+    return f"malloc_churn={max(1, round(x * c['step_s'] / 5e-4))}MiB"
+
+
+def fixed(text, where=None):
+    return lambda x, c, n, r: (text, where or {})
+
+
+UNTIMED = ("D5", "D6") # a step does not get longer: rows hold less, or cost unequally
+
+
+def faults():
+    both, strong = ("mild", "strong"), ("strong",)
+
+    def one(family, kind, world, fault, levels=both, also=()):
+        gain = None if kind not in UNTIMED else False
+        return Fault(family, Case(kind, world, world, fault, gain, also), levels)
+    return [
+        one("data", "D1", "sleep4", at("rank", spin), also=["D2"]),
+        one("data", "D1", "one", all_over(spin), also=["D2"]),
+        one("data", "D2", "sleep4", at("rank", slow_storage), also=["D1"]),
+        one("data", "D4", "sleep8", at("rank", lambda x, c: "loader_lognormal="
+                                       f"{ms(c['step_s'] * (1.3 + 2 * x))}")),
+        one("data", "D5", "one", fixed("padding=30%"), strong),
+        one("data", "D6", "two", fixed("seqlen_zipf=1.1"), strong),
+        one("host", "H1", "served", fixed("log_every=1"), strong),
+        one("host", "H2", "served", fixed("eval_every=5"), strong),
+        one("host", "H3", "served", fixed("ckpt_every=5"), strong),
+        one("host", "H4", "one", all_over(churn)),
+        one("host", "H8", "one", fixed("neighbour=3"), strong),
+        one("host", "H9", "sleep4", at("rank", pause)),
+        one("host", "H9", "one", all_over(pause)),
+        one("kernel", "K1", "threads", fixed("threads=8"), strong),
+        one("kernel", "K2", "threads", fixed("serial=linear_dx"), strong),
+        one("kernel", "K4", "sleep4", at("rank", phi)),
+        one("kernel", "K4", "sleep8", all_over(phi)),
+        one("kernel", "K4", "one", all_over(phi)),
+        one("kernel", "K8", "one", fixed("isa=scalar"), strong),
+        one("kernel", "K10", "sleep4", fixed("recompute=full"), strong),
+        one("kernel", "K10", "one", fixed("recompute=full"), strong),
+        one("comm", "C4", "sleep4", all_over(link), also=["C10"]),
+        one("comm", "C5", "sleep4", all_over(delay)),
+        one("comm", "C5", "mpi4", all_over(delay)),
+        one("comm", "C11", "tensor", one_link),
+        one("balance", "B1", "sleep4", at("rank", slow)),
+        one("balance", "B1", "sleep8", at("rank", slow)),
+        one("balance", "B1", "mpi4", at("rank", slow)),
+        one("balance", "B1", "pipeline", at("rank", lambda x, c: slow(0.25 + x, c)), also=["B5"]),
+        one("balance", "B1", "two", at("rank", slow)),
+        one("balance", "B2", "sleep4", episode),
+        one("balance", "B3", "sleep8", all_over(lambda x, c: f"jitter={100 * x:.0f}%"),
+            also=["H8"]),
+        one("balance", "B4", "pipeline", fixed("stage_skew=1", {"stage": 1}), strong, ["B5"]),
+    ]
+
+
+PAIRS = [("B1 C4", "slow_compute=1.5@1", link, 0.4), ("D1 K4", "phi_override=0.7@1", spin, 0.9),
+         ("H9 B1", "slow_compute=1.4@2", pause, 0.4), ("D2 C5", "comm_delay=1ms", slow_storage, 1)]
+
+
+# --- running -------------------------------------------------------------------------------
+
+class Lab:
+    def __init__(self, program, folder):
+        self.program, self.folder = program, folder
+        self.env = dict(os.environ, XDG_CACHE_HOME=f"{folder}/cache")
+        nice = os.nice(0)
+        self.first = ["nice", "-n", str(-20 - nice)] if os.geteuid() == 0 else []
+        if not os.path.exists(f"{folder}/data"):
+            os.makedirs(folder, exist_ok=True)
+            prepare(program, folder, 0.1)
+            for threads in (1, 2): # what this machine can do at best
+                command([*self.first, program, "machine", "--threads", str(threads), "--quiet"],
+                        folder, env=self.env)
+
+    def path(self, name):
+        return f"{self.folder}/runs/{name}"
+
+    def has(self, name):
+        return os.path.exists(f"{self.path(name)}/proof.json")
+
+    def run(self, name, world, fault, about):
+        """Trains, and keeps of its folder what diagnose reads."""
+        w = WORLDS[world]
+        shutil.rmtree(self.path(name), ignore_errors=True)
+        mpi = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", str(w.ranks)]
+        ranks = ["--ranks", str(w.ranks)] if w.ranks > 1 and w.kind != "mpi" else []
+        begin = time.monotonic()
+        command([*self.first, *(mpi if w.kind == "mpi" else []), self.program, "train", "r.yaml",
+                 "--quiet", "--set", f"run.name={name}", *ranks, *w.flags.split(),
+                 *(["--inject", fault] if fault else [])], self.folder, 300, self.env)
+        for waste in ("checkpoints", "trace.json", "trace.pftrace"):
+            path = f"{self.path(name)}/{waste}"
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            elif os.path.exists(path):
+                os.remove(path)
+        about |= {"world": world, "fault": fault, "load": os.getloadavg()[0],
+                  "train_s": time.monotonic() - begin}
+        with open(f"{self.path(name)}/proof.json", "w", encoding="utf-8") as out:
+            json.dump(about, out)
+
+    def diagnose(self, name):
+        with open(f"{self.path(name)}/proof.json", encoding="utf-8") as file:
+            about = json.load(file)
+        begin = time.monotonic()
+        found = json.loads(command([self.program, "diagnose", f"runs/{name}", "--json"],
+                                   self.folder, env=self.env))
+        return found | {"about": about, "diagnose_s": time.monotonic() - begin}
+
+
+Job = collections.namedtuple("Job", "name world fault level round")
+
+
+def plan(wanted):
+    """Runs in order: a world's, with one without a fault before, between and behind each two."""
+    jobs, worlds = [], {}
+    for f in wanted:
+        worlds.setdefault(f.case.world, []).append(f)
+    for turn in range(ROUNDS):
+        for world, those in worlds.items():
+            slowed = [(f, level) for f in those for level in f.levels]
+            for i, (f, level) in enumerate(slowed):
+                if i % 2 == 0:
+                    jobs.append(Job(f"{world}-{turn}-{f.case.kind}-{level}-clean", world, None, "",
+                                    turn))
+                jobs.append(Job(f"{world}-{turn}-{f.case.kind}-{level}", world, f, level, turn))
+            jobs.append(Job(f"{world}-{turn}-last-clean", world, None, "", turn))
+    return jobs
+
+
+def inject(job, base):
+    r = random.Random(f"{job.name} {job.fault.case.kind}".replace(f"-{job.round}-", "-"))
+    x = LEVELS[job.level] * r.uniform(0.85, 1.3)
+    return job.fault.case.fault(x, base, WORLDS[job.world].ranks, r)
+
+
+def base_of(lab, jobs, world):
+    """What a fault's size is reckoned from: the world's first run without one."""
+    path = f"{lab.folder}/{world}.json"
+    if not os.path.exists(path):
+        name = next((j.name for j in jobs if j.world == world and not j.fault and
+                     lab.has(j.name)), None) or f"{world}-base"
+        if not lab.has(name):
+            lab.run(name, world, None, {})
+        with open(path, "w", encoding="utf-8") as out:
+            json.dump(lab.diagnose(name), out)
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def run_all(lab, jobs):
+    left = [j for j in jobs if not lab.has(j.name)]
+    begin, done = time.monotonic(), 0
+    for j in left:
+        fault, where = inject(j, base_of(lab, jobs, j.world)) if j.fault else (None, {})
+        lab.run(j.name, j.world, fault, {"where": where})
+        done += 1
+        eta = (time.monotonic() - begin) / done * (len(left) - done)
+        print(f"[{len(jobs) - len(left) + done}/{len(jobs)}] {j.name} {fault or ''}: "
+              f"{eta / 60:.1f} min to go", flush=True)
+
+
+def run_pairs(lab):
+    base = base_of(lab, [], "sleep4")
+    for kinds, one, other, x in PAIRS:
+        name = f"pair-{kinds.replace(' ', '-')}"
+        if not lab.has(name):
+            two = other(x, base) + ("@2" if other in (spin, slow_storage, pause) else "")
+            lab.run(name, "sleep4", f"{one},{two}", {"where": {}})
+
+
+# --- what tracing costs --------------------------------------------------------------------
+
+def tracing_overhead(lab, times=5):
+    """Median seconds of a step with spans and samples and without, by turns, and how far the
+    difference may be off."""
+    path = f"{lab.folder}/overhead.json"
+    if not os.path.exists(path):
+        took = {"tasks": [], "off": []}
+        for _ in range(times):
+            for level, runs in took.items():
+                command([*lab.first, lab.program, "train", "r.yaml", "--quiet", "--set",
+                         "run.name=overhead", *WORLDS["one"].flags.split(), "--set",
+                         f"trace.level={level}", "--set", "log.every=1"], lab.folder,
+                        env=lab.env)
+                with open(f"{lab.path('overhead')}/metrics.jsonl", encoding="utf-8") as file:
+                    steps = [json.loads(line) for line in file]
+                shutil.rmtree(lab.path("overhead"))
+                runs.append(statistics.median(s["step_s"] for s in steps[3:]
+                                              if s.get("event") == "step"))
+        with open(path, "w", encoding="utf-8") as out:
+            json.dump(took, out)
+    with open(path, encoding="utf-8") as file:
+        took = json.load(file)
+    with_, without = (statistics.median(took[k]) for k in ("tasks", "off"))
+    apart = [a / b - 1 for a, b in zip(took["tasks"], took["off"])]
+    return with_ / without - 1, statistics.stdev(apart) / len(apart) ** 0.5
+
+
+# --- judging -------------------------------------------------------------------------------
+
+def beside(jobs, at, step):
+    """The nearest run without a fault before (step -1) or behind (1) one, in its turn."""
+    job, at = jobs[at], at + step
+    while 0 <= at < len(jobs) and (jobs[at].world, jobs[at].round) == (job.world, job.round):
+        if not jobs[at].fault:
+            return jobs[at].name
+        at += step
+    return None
+
+
+def true_cost(jobs, found, job):
+    """Seconds a step that the fault costs, and the standard error of that: the median over turns
+    of its run less the mean of those without it before and behind; the error is of turns from
+    each other, and of steps within them."""
+    apart, within = [], 0
+    for at, j in enumerate(jobs):
+        if j.fault != job.fault or j.level != job.level:
+            continue
+        clean = [found[n] for n in (beside(jobs, at, -1), beside(jobs, at, 1)) if n]
+        if clean:
+            apart.append(found[j.name]["step_s"] - statistics.mean(c["step_s"] for c in clean))
+            within += (found[j.name]["step_se_s"] ** 2 +
+                       sum(c["step_se_s"] ** 2 for c in clean) / len(clean) ** 2)
+    if not apart:
+        return None, 0
+    between = statistics.variance(apart) / len(apart) if len(apart) > 1 else 0
+    return statistics.median(apart), (within / len(apart) ** 2 + between) ** 0.5
+
+
+def judge_all(lab, jobs):
+    jobs = [j for j in jobs if lab.has(j.name)]
+    found = {j.name: lab.diagnose(j.name) for j in jobs}
+    verdicts, cleans = [], []
+    for j in jobs:
+        if j.fault:
+            true, error = true_cost(jobs, found, j)
+            if j.fault.case.gain is False:
+                true = None
+            about = found[j.name]["about"]
+            v = judge(j.fault.case, about["fault"], about["where"], found[j.name], true,
+                      3 * error)
+            show(v, j.name)
+            verdicts.append(v)
+        elif j.world not in TROUBLED:
+            cleans.append(found[j.name])
+            for f in found[j.name]["findings"][:1]:
+                print(f"clean {j.name}: {f['id']} {f['gain_s']} {f['evidence'][:2]}", flush=True)
+    return verdicts, cleans, found
+
+
+def judge_pairs(lab):
+    rows = []
+    for kinds, _, _, _ in PAIRS:
+        name = f"pair-{kinds.replace(' ', '-')}"
+        if lab.has(name):
+            d = lab.diagnose(name)
+            ids = [f["id"] for f in d["findings"][:3]]
+            rows.append((kinds, d["about"]["fault"], ids, all(k in ids for k in kinds.split())))
+    return rows
+
+
+def about_machine(found):
+    loads = [d["about"]["load"] for d in found.values()]
+    name = platform.processor() or platform.machine()
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        name = next((l.split(":")[1].strip() for l in file if l.startswith("model name")), name)
+    return (f"{len(found)} runs of 40 steps on {os.cpu_count()} cores ({name}), which other work "
+            f"wanted too: the load was {min(loads):.1f} to {max(loads):.1f}, "
+            f"{statistics.median(loads):.1f} in the median, and these runs came first (nice -20). "
+            "A fault's cost is what its run takes longer than those without it before and behind, "
+            "median over turns; ± is its standard error.")
+
+
+def prove(program, families, only, fresh, judge_only):
+    """Lines of Markdown."""
+    folder = os.path.abspath("build/prove-real")
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    lab = Lab(program, folder)
+    mpi = (shutil.which("mpirun") is not None and
+           os.path.exists(f"{os.path.dirname(program)}/headway-mpi-openmpi.so"))
+    chosen = [f for f in faults() if (mpi or WORLDS[f.case.world].kind != "mpi") and
+              re.search(only, f"{f.case.kind} {f.case.world}")]
+    wanted = [f for f in chosen if not families or f.family in families]
+    if not judge_only:
+        run_all(lab, plan(wanted))
+        if not only and (not families or "pairs" in families):
+            run_pairs(lab)
+            tracing_overhead(lab)
+    verdicts, cleans, found = judge_all(lab, plan(wanted if only else chosen))
+    rows = summary(verdicts, cleans, [d["diagnose_s"] for d in found.values()])
+    if os.path.exists(f"{folder}/overhead.json"):
+        more, se = tracing_overhead(lab)
+        rows.append(("what tracing costs, of a step", f"{100 * more:+.2f} % ± {100 * se:.2f}"))
+    both = judge_pairs(lab)
+    return ([about_machine(found), "", *table(rows), *confusion(verdicts)] +
+            (pairs(both) if both else []) + details(verdicts))
