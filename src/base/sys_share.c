@@ -163,6 +163,52 @@ void sys_kill(int pid)
     kill((pid_t)pid, SIGKILL);
 }
 
+/* --- signals passed on -------------------------------------------------------------- */
+
+enum { PASSED_MOST = 1024 };
+static volatile int passed_to[PASSED_MOST]; /* pids */
+static volatile sig_atomic_t passed_n, passed_last;
+
+static void pass_on(int number)
+{
+    const int saved = errno;
+    passed_last = number;
+    for (int i = 0; i < passed_n; i++)
+        if (passed_to[i] > 0)
+            kill((pid_t)passed_to[i], number);
+    errno = saved;
+}
+
+void sys_pass_signals(const int *pids, int n)
+{
+    struct sigaction action = { .sa_handler = pass_on, .sa_flags = SA_RESTART };
+    passed_last = 0;
+    passed_n = n < PASSED_MOST ? n : PASSED_MOST;
+    for (int i = 0; i < passed_n; i++)
+        passed_to[i] = pids[i];
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
+}
+
+void sys_pass_no_more(int pid)
+{
+    for (int i = 0; i < passed_n; i++)
+        if (passed_to[i] == pid)
+            passed_to[i] = 0;
+}
+
+int sys_passed_signal(void)
+{
+    return passed_last;
+}
+
+void sys_die_of(int number)
+{
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
 int sys_wait_child(bool wait, int *code)
 {
     int status;

@@ -7,6 +7,7 @@
 #include "cli/flags.h"
 #include "cli/help.h"
 #include "cli/terminal.h"
+#include "comm/world.h"
 
 #include <string.h>
 
@@ -62,7 +63,9 @@ static int find_invocation(struct invocation *v, int argc, char **argv, int *nex
 static int run_command(struct invocation *v, int n_words, char **words)
 {
     struct common_flags common;
-    TRY(flags_parse(v, &common, n_words, words));
+    int rc = flags_parse(v, &common, n_words, words);
+    v->absent = rc < 0 && v->command->joins_ranks;
+    TRY(rc);
     if (common.help) {
         struct text out = { 0 };
         help_command(v->command, v->path, &out);
@@ -78,7 +81,7 @@ static int run_command(struct invocation *v, int n_words, char **words)
     if (common.quiet && least < LOG_WARN)
         least = LOG_WARN;
     log_add_sink(terminal_log, v->terminal, least);
-    int rc = v->command->run(v);
+    rc = v->command->run(v);
     log_remove_sink(terminal_log, v->terminal);
     return rc;
 }
@@ -123,6 +126,8 @@ int cli_run(int argc, char **argv, FILE *messages)
         terminal_line(&terminal, line.data);
         text_fini(&line);
     }
+    if (v.absent)
+        comm_world_refuse(rc);
     terminal_fini(&terminal);
     arena_fini(&arena);
     return err_exit_code(rc);

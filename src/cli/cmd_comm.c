@@ -118,6 +118,7 @@ static const struct example examples[] = {
 
 const struct command cmd_comm = {
     .name = "comm",
+    .joins_ranks = true,
     .summary = "Check and measure what carries data between ranks",
     .description = "Runs every collective operation with known inputs on every rank and compares "
                    "results and counted bytes with what they must be; then measures time and "

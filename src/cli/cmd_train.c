@@ -14,6 +14,7 @@
 #include "data/tokenizer.h"
 #include "machine/machine.h"
 #include "machine/units.h"
+#include "parallel/agree.h"
 #include "plan/virtual_run.h"
 #include "train/inject_settings.h"
 #include "train/session.h"
@@ -108,14 +109,18 @@ static void list_kinds(struct text *out)
 
 static atomic_ullong stop_ns; /* lock-free, as a signal handler needs */
 
-/* The second signal ends the program at once. */
+/* The second signal ends the program at once. One request can arrive twice: from a terminal, or whoever
+ * signals all processes of a job, and passed on by the launcher. */
 static void on_signal(int number)
 {
-    if (atomic_load(&stop_ns)) {
+    static const u64 same_ns = 500 * 1000 * 1000;
+    const u64 first = atomic_load(&stop_ns), now = sys_now_ns();
+    if (!first)
+        atomic_store(&stop_ns, now);
+    else if (now - first > same_ns) {
         signal(number, SIG_DFL);
         raise(number); /* delivered when this returns */
     }
-    atomic_store(&stop_ns, sys_now_ns());
 }
 
 static void catch_signals(void)
@@ -293,12 +298,14 @@ static int train_on(struct comm *comm, void *context)
     struct session session;
     struct display display = { .v = v };
     struct virtual_rates rates;
+    struct mesh all;
+    TRY(mesh_meet(&all, comm));
     int rc = open_recipe(v, &o);
     if (rc >= 0)
         rc = read_rates(v, &o, &rates);
+    rc = mesh_all_well(&all, rc, v->arena);
     if (rc < 0) {
-        v->terminal->follows = comm->rank > 0;
-        comm->together = true;
+        v->terminal->follows = comm->rank > 0 && comm->together;
         return rc;
     }
     const struct sleep_rates sleep = { rates.price.flops_per_s, rates.price.memory_bytes_per_s };
@@ -396,6 +403,7 @@ static const struct example examples[] = {
 
 const struct command cmd_train = {
     .name = "train",
+    .joins_ranks = true,
     .summary = "Train a model as a recipe says",
     .arguments = "RECIPE.yaml",
     .description = "Trains from the recipe's data and leaves a run folder: configuration, "

@@ -37,6 +37,7 @@ struct command {
     size_t options_bytes;         /* size of the struct that they are bound to */
     int min_args, max_args;       /* positional arguments; max -1: any number */
     enum argument_words argument_words;
+    bool joins_ranks;               /* may be one rank of several that a launcher started */
     bool takes_set;               /* --set key=value, and --section.key=value for short */
     void (*more)(struct text *out); /* adds what --help says besides; may be NULL */
     const struct example *examples; /* ends with an empty row */
@@ -49,6 +50,7 @@ struct invocation {
     const char *path; /* "headway data prepare" */
     struct arena *arena;
     struct terminal *terminal;
+    bool absent;   /* a rank that others wait for, refused before it joined them */
     void *options; /* the bound struct, defaults set, flags applied */
     const char **args;
     int n_args;

@@ -84,6 +84,7 @@ static void wait_for(struct child *children, int n)
         if (pid < 0)
             return;
         if (pid > 0) {
+            sys_pass_no_more(pid);
             record_end(children, n, pid, code);
             ended++;
             if (code != 0 && bad_ns == 0)
@@ -129,6 +130,24 @@ static int start_ranks(const struct comm_local *l, struct node *node, struct chi
     return OK;
 }
 
+/* Whoever stops this process means the ranks, which know how to stop. */
+static void pass_signals_to(const struct child *children, int n, struct arena *a)
+{
+    int *pids = ARENA_ARRAY(a, int, n);
+    for (int r = 0; r < n; r++)
+        pids[r] = children[r].pid;
+    sys_pass_signals(pids, n);
+}
+
+/* Ranks that did not catch the signal: then neither did this process. */
+static void die_as_ranks(const struct child *children, int n)
+{
+    const int number = sys_passed_signal();
+    for (int r = 0; r < n; r++)
+        if (number > 0 && children[r].code == -number)
+            sys_die_of(number);
+}
+
 int comm_local_run(const struct comm_local *l, comm_body body, void *context)
 {
     int memory;
@@ -140,7 +159,9 @@ int comm_local_run(const struct comm_local *l, comm_body body, void *context)
     TRY_TO(done, node_new(&memory, l->ranks, l->slot_bytes ? l->slot_bytes : COMM_SLOT_BYTES));
     TRY_TO(done, node_open(&node, memory));
     TRY_TO(done, start_ranks(l, node, children, body, context));
+    pass_signals_to(children, l->ranks, &arena);
     wait_for(children, l->ranks);
+    die_as_ranks(children, l->ranks);
     rc = result_of(children, l->ranks, node);
 done:
     node_close(node);

@@ -119,6 +119,19 @@ int comm_world_run(const struct comm_world *w, comm_body body, void *context)
     return rc;
 }
 
+void comm_world_refuse(int code)
+{
+    const double start_s = 60;
+    struct comm_launch l;
+    struct comm *c;
+    if (comm_launch_detect(&l) < 0 || l.launcher != LAUNCHER_MPICH || l.size < 2)
+        return;
+    if (comm_mpi_new(&c, MPI_LIBRARY_MPICH, l.size, true, start_s) < 0)
+        return;
+    comm_fail(c, code);
+    comm_free(c);
+}
+
 int comm_world_group(struct comm_group **out, struct comm *c, const char *axis)
 {
     int *members = ARENA_ARRAY(&c->arena, int, c->size);

@@ -111,6 +111,38 @@ static u64 hash_names(const struct facts *f)
     return hash;
 }
 
+struct outcome {
+    int code;
+    char text[1024];
+};
+
+static int tell_failure(const struct outcome *all, int ranks)
+{
+    int first = 0;
+    bool same = true;
+    while (all[first].code >= 0)
+        first++;
+    for (int r = 0; r < ranks; r++)
+        same = same && strcmp(all[r].text, all[first].text) == 0;
+    if (same)
+        return err_set(all[first].code, "%s", all[first].text);
+    return err_set(all[first].code, "rank %d: %s", first, all[first].text);
+}
+
+int mesh_all_well(const struct mesh *m, int rc, struct arena *a)
+{
+    if (!m->world)
+        return rc;
+    const int ranks = m->comm->size;
+    struct outcome own = { .code = rc }, *all = ARENA_ARRAY(a, struct outcome, ranks);
+    if (rc < 0)
+        snprintf(own.text, sizeof own.text, "%s", err_message());
+    TRY(mesh_gather(m, &own, all, (i64)sizeof own));
+    for (int r = 0; r < ranks; r++)
+        m->comm->together = m->comm->together || all[r].code < 0;
+    return m->comm->together ? tell_failure(all, ranks) : OK;
+}
+
 int mesh_same(const struct mesh *m, const struct facts *f, const char *where)
 {
     struct facts names;

@@ -33,6 +33,11 @@ void facts_add_recipe(struct facts *f, const struct recipe *r);
  * differ. `where` says what the facts are about ("the recipe"). */
 int mesh_same(const struct mesh *m, const struct facts *f, const char *where);
 
+/* Called by all ranks with how each one's own beginning went: rc, and err_message() where it is
+ * negative. OK when all went well. Otherwise one code and one sentence on every rank, of the lowest
+ * that failed; it is named unless all say the same. Then the ranks may end without each other. */
+int mesh_all_well(const struct mesh *m, int rc, struct arena *a);
+
 /* The judgement alone: values[rank] of one fact. The odd rank, or -1: all are equal. The value
  * that most ranks have counts as right; of equally many, the lowest rank's. *usual is a
  * rank that has it. */
