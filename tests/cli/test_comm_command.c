@@ -39,20 +39,20 @@ TEST(launchers_that_do_not_fit_get_one_sentence)
 }
 
 /* Starts four ranks that measure for long, and does something to one of them. */
-#define DO_TO_ONE(signal)                                                                \
-    CLEAN "o=$(mktemp); timeout 60 $H comm --ranks 4 --check-every 50 --deadline 0.5s --max-size 1GiB "    \
+#define DO_TO_ONE(signal, deadline)                                                                \
+    CLEAN "o=$(mktemp); timeout 60 $H comm --ranks 4 --check-every 50 --deadline " deadline " --max-size 1GiB " \
           ">$o 2>&1 & until grep -q 'bus GB/s' $o; do sleep 0.05; done; "                 \
           "p=$(cat /proc/$!/task/*/children); set -- $(cat /proc/${p% }/task/*/children); " \
           "kill -" signal " $2; wait $!; c=$?; cat $o; rm $o; exit $c"
 
 TEST(a_rank_that_stops_has_a_name_and_an_exit_code)
 {
-    check_says(DO_TO_ONE("STOP"), 80, ", stopped) ");
+    check_says(DO_TO_ONE("STOP", "0.5s"), 80, ", stopped) ");
 }
 
 TEST(a_rank_that_dies_has_a_name_and_an_exit_code)
 {
-    check_says(DO_TO_ONE("KILL"), 81, "died ");
+    check_says(DO_TO_ONE("KILL", "20s"), 81, "died ");
 }
 
 /* What MPI libraries never free is not ours to find (for builds with AddressSanitizer). */
