@@ -92,6 +92,12 @@ static struct tensor *dense_part(struct graph *g, const struct model *m, struct 
 }
 
 /* In training, a router's losses count as means over the tokens, and over the sparse layers. */
+/* Ranks that have parts of each row. */
+static i64 row_parts(const struct where *w)
+{
+    return w->shape ? i64_max(1, w->shape->parts) : 1;
+}
+
 static struct router_config router_config_of(const struct model *m, const struct where *w)
 {
     const struct model_spec *s = &m->spec;
@@ -102,9 +108,10 @@ static struct router_config router_config_of(const struct model *m, const struct
     if (!w->shape || w->shape->sequences == 0)
         return c;
     double parts = (double)w->shape->sequences * (double)spec_sparse_layers(s);
+    double sharers = (double)row_parts(w);
     c.stats = true;
-    c.aux = s->aux_loss / parts;
-    c.z = s->router_z_loss / parts / (double)w->T;
+    c.aux = s->aux_loss / parts / (sharers * sharers); /* of whole rows, seen from w->T tokens */
+    c.z = s->router_z_loss / parts / (sharers * (double)w->T);
     return c;
 }
 
@@ -113,16 +120,17 @@ static struct route route_rows(struct graph *g, const struct model *m, struct te
                                const struct where *w, i64 capacity, int layer)
 {
     struct router_config c = router_config_of(m, w);
+    const i64 T = w->T * row_parts(w);
     struct param *bias = model_param(m, P_ROUTER_BIAS, layer);
     struct tensor *wide = h && h->dtype != DTYPE_F32 ? cast(g, h, DTYPE_F32) : h;
     struct tensor *z = linear(g, wide, weight(m, P_ROUTER, layer), NULL, NULL);
     struct route route = router(g, z, bias ? bias->master : NULL, &c);
     struct tensor *load = w->shape ? w->shape->load : NULL;
     if (load && route.stats)
-        expert_load(g, route.stats, w->T, capacity,
+        expert_load(g, route.stats, T, capacity,
                     graph_view(g, load, layer - m->spec.dense_layers, 1), NULL);
     if (bias && bias->grad && route.stats) /* with split gradients, of this micro-batch alone */
-        expert_load(g, route.stats, w->T, capacity, NULL, bias->grad);
+        expert_load(g, route.stats, T, capacity, NULL, bias->grad);
     return route;
 }
 
@@ -135,7 +143,7 @@ i64 decoder_capacity(const struct model_spec *s, i64 T)
 /* Only training drops tokens. */
 static i64 capacity_of(const struct model_spec *s, const struct where *w)
 {
-    return w->shape && w->shape->sequences > 0 ? decoder_capacity(s, w->T) : 0;
+    return w->shape && w->shape->sequences > 0 ? decoder_capacity(s, w->T * row_parts(w)) : 0;
 }
 
 /* What the experts that are here make of rows in their order; begin has so many leaves of each. */

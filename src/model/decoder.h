@@ -18,6 +18,7 @@ enum { HEAD_ROWS = 512 };
 
 struct decoder_shape {
     i64 B, T;
+    i64 parts; /* T are the tokens of one of so many parts of a row (parallel/context_parallel.h) */
     double z_loss;
     bool gradient; /* the loss also forms its gradient */
     i64 leaf; /* exact: tokens of a leaf; chunks are as decoder_exact_chunk says; 0: any chunks */

@@ -5,6 +5,7 @@
  * the parts of a token are added slot by slot. */
 #include "ops/example.h"
 #include "ops/kit.h"
+#include "ops/zigzag.h"
 
 static const i32 *integers(const struct tensor *t)
 {
@@ -40,6 +41,12 @@ static i64 most_rows(const struct task *t)
     return capacity > 0 ? R / T * i64_min(T * k, E * capacity) : R * k;
 }
 
+/* Parts in which sequences are spread. */
+static i64 row_parts(const struct task *t)
+{
+    return i64_max(1, (i64)t->attr[ORDER_ROW_PARTS]);
+}
+
 static i64 leaves_of(const struct task *t)
 {
     i64 leaf = (i64)t->attr[ORDER_LEAF];
@@ -53,6 +60,10 @@ static int expert_order_infer(struct graph *g, struct task *t)
     i64 leaf = (i64)t->attr[ORDER_LEAF];
     TRY(kit_matrix(g, t, "choice", choice, KIT_ANY, KIT_ANY));
     TRY(kit_dtype(g, t, "choice", choice, DTYPE_I32));
+    if (t->in[1]) {
+        TRY(kit_matrix(g, t, "all", t->in[1], row_parts(t) * choice->dim[0], choice->dim[1]));
+        TRY(kit_dtype(g, t, "all", t->in[1], DTYPE_I32));
+    }
     if (E < 1 || T < 1 || choice->dim[0] % T)
         return graph_fail(g, t, "%lld rows are not sequences of %lld for %lld experts",
                           (long long)choice->dim[0], (long long)T, (long long)E);
@@ -76,14 +87,27 @@ static void expert_order_cost(const struct task *t, struct cost *c)
     kit_elementwise(t, c, 3);
 }
 
+/* Where the token that is the i-th of part `part` stands in its row. */
+static i64 place_in_row(const struct task *t, i64 part, i64 i)
+{
+    return zigzag_pair_place(row_parts(t), part, i64_max(1, (i64)t->attr[ORDER_ROW_PAIRS]),
+                             (i64)t->attr[ORDER_T], i);
+}
+
 /* Whether the pair finds room: fewer than `capacity` earlier ones of its sequence went there. */
 static bool has_room(const struct task *t, i64 pair)
 {
-    i64 k = t->in[0]->dim[1], sequence = (i64)t->attr[ORDER_T] * k;
+    i64 k = t->in[0]->dim[1], T = (i64)t->attr[ORDER_T], R = t->in[0]->dim[0], r = pair / k;
     i64 capacity = (i64)t->attr[ORDER_CAPACITY], earlier = 0;
-    const i32 *choice = integers(t->in[0]);
-    for (i64 p = pair / sequence * sequence; capacity > 0 && p < pair; p++)
-        earlier += choice[p] == choice[pair];
+    i64 place = place_in_row(t, (i64)t->attr[ORDER_ROW_PART], r % T);
+    const i32 *choice = integers(t->in[0]), *all = t->in[1] ? integers(t->in[1]) : choice;
+    for (i64 part = 0; capacity > 0 && part < row_parts(t); part++)
+        for (i64 i = 0; i < T; i++)
+            for (i64 slot = 0; slot < k; slot++) {
+                i64 other = place_in_row(t, part, i);
+                bool before = other < place || (other == place && slot < pair % k);
+                earlier += before && choice[pair] == all[(part * R + r / T * T + i) * k + slot];
+            }
     return capacity == 0 || earlier < capacity;
 }
 
@@ -132,16 +156,32 @@ static struct expert_rows example_rows(struct op_example *e, int n)
                         shapes[n].leaf);
 }
 
+/* Part 1 of 3 of two rows, each part in two pairs of chunks. */
+static void example_part(struct op_example *e)
+{
+    enum { PARTS = 3, PART = 1, T = 4, R = 2 * T, E = 5 };
+    struct tensor *z = example_normal(e, ROLE_INPUT, DTYPE_F32, PARTS * R, E, 1);
+    struct router_config c = { .k = 2, .T = 1, .scale = 1, .normalise = true };
+    struct tensor *all = router(e->g, z, NULL, &c).choice;
+    graph_add(e->g, &(struct task){
+        .op = &op_expert_order, .in = { graph_view(e->g, all, PART * R, R), all },
+        .attr = { [ORDER_EXPERTS] = E, [ORDER_T] = T, [ORDER_CAPACITY] = 3, [ORDER_LEAF] = 2,
+                  [ORDER_ROW_PARTS] = PARTS, [ORDER_ROW_PART] = PART, [ORDER_ROW_PAIRS] = 2 } });
+}
+
 static bool expert_order_example(struct op_example *e, int n)
 {
-    if (n >= COUNT_OF(shapes))
+    if (n > COUNT_OF(shapes))
         return false;
-    example_rows(e, n);
+    if (n == COUNT_OF(shapes))
+        example_part(e);
+    else
+        example_rows(e, n);
     return true;
 }
 
 const struct op_info op_expert_order = {
-    .name = "expert_order", .n_in = 1, .n_out = 3,
+    .name = "expert_order", .n_in = 2, .n_out = 3,
     .infer = expert_order_infer, .cost = expert_order_cost, .run_ref = expert_order_ref,
     .example = expert_order_example,
 };

@@ -225,10 +225,13 @@ void balance_bias(struct graph *g, struct tensor *counts, struct tensor *bias,
                   struct tensor *when, double rate);
 
 /* Sorts the pairs. With a capacity, an expert takes that many rows of a sequence of T, the first
- * ones; others skip it. in: choice i32 (R,k); out: source i32 (M): the pair of a row; place i32
+ * ones; others skip it. Where T are those of part ORDER_ROW_PART of ORDER_ROW_PARTS of a row, in
+ * ORDER_ROW_PAIRS pairs of chunks (zigzag.h), that depends on what all parts chose, one behind the
+ * other. in: choice i32 (R,k), [all i32 (parts R,k)]; out: source i32 (M): the pair of a row; place i32
  * (R,k): the row of a pair, -1 where skipped; begin i32 (E L + 1), L = 1 or R / leaf.
  * M = R k, or R/T min(T k, E capacity). */
-enum { ORDER_EXPERTS, ORDER_T, ORDER_CAPACITY, ORDER_LEAF };
+enum { ORDER_EXPERTS, ORDER_T, ORDER_CAPACITY, ORDER_LEAF, ORDER_ROW_PARTS, ORDER_ROW_PART,
+       ORDER_ROW_PAIRS };
 extern const struct op_info op_expert_order;
 struct expert_rows {
     struct tensor *source, *place, *begin;

@@ -133,6 +133,15 @@ static void router_ref(const struct task *t, struct run *run)
     }
 }
 
+/* Where ranks have parts of each row (parallel/context_parallel.h): what they have summed of it. */
+static struct tensor *whole_stats(const struct graph *g, struct tensor *stats)
+{
+    for (i64 i = 0; stats && i < g->n_tasks; i++)
+        if (g->tasks[i]->op == &op_all_reduce && g->tasks[i]->in[0] == stats)
+            return g->tasks[i]->out[0];
+    return stats;
+}
+
 static void router_rule(struct graph *g, const struct task *t)
 {
     struct tensor *dweight = grad_of(g, t->out[0]), *z = t->in[0];
@@ -140,7 +149,7 @@ static void router_rule(struct graph *g, const struct task *t)
     if ((!dweight && !losses) || !grad_needed(g, z))
         return;
     struct task proto = { .op = &op_router_grad, .phase = PHASE_INPUT_GRAD,
-                          .in = { dweight, z, t->out[1], losses ? t->out[2] : NULL },
+                          .in = { dweight, z, t->out[1], losses ? whole_stats(g, t->out[2]) : NULL },
                           .out = { grad_target(g, z) } };
     memcpy(proto.attr, t->attr, sizeof proto.attr);
     graph_add(g, &proto);

@@ -40,6 +40,15 @@ static inline i64 zigzag_pair_place(i64 parts, i64 part, i64 pairs, i64 tokens, 
     return zigzag_place(&z, i % here);
 }
 
+/* Where the token at this place of a row of T lies in that order, of so many pairs in all. */
+static inline i64 zigzag_row_at(i64 pairs, i64 T, i64 place)
+{
+    const i64 chunk = pairs == 1 ? T : T / pairs / 2, q = place / chunk, last = 2 * pairs - 1;
+    if (pairs == 1)
+        return place;
+    return (q < pairs ? 2 * q : 2 * (last - q) + 1) * chunk + place % chunk;
+}
+
 /* How many of the tokens here stand before this place of the row. */
 static inline i64 zigzag_before(const struct zigzag *z, i64 place)
 {

@@ -6,6 +6,7 @@ struct rewrite {
     struct graph *g;
     const struct mesh *mesh;
     struct tensor *begin, *all_begin; /* of this rank's tokens; as attention needs it */
+    struct tensor *stats, *all_stats; /* the last router's, of these tokens; of whole rows */
 };
 
 static struct tensor *exchange(const struct rewrite *r, const struct op_info *op, struct tensor *x,
@@ -134,6 +135,48 @@ static void gathered_attention(struct rewrite *r, const struct task *t)
         order_rows(g, block->out[0], 1, pairs, true, s.B, t->out[0]);
 }
 
+/* --- experts ------------------------------------------------------------------------ */
+/* Routing is token by token, but for what is said of whole rows: how many of their tokens chose an
+ * expert, which the balance loss multiplies, and which ones find room there. */
+
+/* Outside the layers, as above. */
+static void sum_stats(struct rewrite *r, struct task *router)
+{
+    int layer = r->g->layer;
+    graph_insert(r->g, r->g->n_tasks, router);
+    r->stats = r->all_stats = router->out[2];
+    if (r->mesh->layout.cp == 1 || !r->stats)
+        return;
+    r->g->layer = -1;
+    r->all_stats = exchange(r, &op_all_reduce, r->stats, 0);
+    r->g->layer = layer;
+}
+
+/* What routers did is told once; a bias goes by the counts that gradients are summed with. */
+static void count_load(struct rewrite *r, struct task *load)
+{
+    const bool tells = load->out[0] && r->mesh->cp_rank == 0;
+    const bool counts = load->out[1] != NULL;
+    if (!tells && !counts)
+        return;
+    if (tells)
+        load->in[0] = r->all_stats;
+    graph_insert(r->g, r->g->n_tasks, load);
+}
+
+/* Which of a row's tokens come first, whoever has them. */
+static void order_row(struct rewrite *r, struct task *order)
+{
+    const i64 n = mesh_degree(r->mesh, LANE_CP);
+    if (order->attr[ORDER_CAPACITY] > 0) {
+        order->in[1] = n > 1 ? exchange(r, &op_all_gather, order->in[0], 0) : NULL;
+        order->attr[ORDER_ROW_PARTS] = (double)n;
+        order->attr[ORDER_ROW_PART] = (double)mesh_coordinate(r->mesh, LANE_CP);
+        order->attr[ORDER_ROW_PAIRS] = (double)layout_pairs(&r->mesh->layout);
+    }
+    graph_insert(r->g, r->g->n_tasks, order);
+}
+
 /* --- the pass ----------------------------------------------------------------------- */
 
 i64 context_tokens(const struct mesh *mesh, i64 T)
@@ -150,6 +193,20 @@ static void (*attention_of(const struct layout *l))(struct rewrite *r, const str
     return l->exact_context ? gathered_attention : ring_attention;
 }
 
+static void rewrite_task(struct rewrite *r, struct task *t)
+{
+    if (t->op == &op_attention)
+        attention_of(&r->mesh->layout)(r, t);
+    else if (t->op == &op_router)
+        sum_stats(r, t);
+    else if (t->op == &op_expert_load)
+        count_load(r, t);
+    else if (t->op == &op_expert_order)
+        order_row(r, t);
+    else
+        graph_insert(r->g, r->g->n_tasks, t);
+}
+
 int context_parallel(struct graph *g, const struct mesh *mesh)
 {
     TRY(g->rc);
@@ -163,10 +220,7 @@ int context_parallel(struct graph *g, const struct mesh *mesh)
     for (i64 i = 0; i < n && g->rc >= 0; i++) {
         g->layer = old[i]->layer;
         g->part = old[i]->part;
-        if (old[i]->op == &op_attention)
-            attention_of(&mesh->layout)(&r, old[i]);
-        else
-            graph_insert(g, g->n_tasks, old[i]);
+        rewrite_task(&r, old[i]);
     }
     g->layer = -1;
     g->part = 0;

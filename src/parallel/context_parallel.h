@@ -18,6 +18,9 @@
  * gathers the keys and values of whole rows, whose gradients are scattered back in f32. That sends
  * forward r a B T 2 k, backward r 4 B T 2 k, and each row's gradient of the weights once over cp.
  *
+ * Of sparse layers, ranks sum what their routers did with their parts of the rows, once per layer and
+ * micro-batch: 2 r 4 B (2 E + 1) bytes for E experts. With a capacity they gather the choices too.
+ *
  * Bytes that a rank sends, per layer and micro-batch of B rows of T tokens, with (n-1)/n = r,
  * a bytes of an activation, h and k the columns of queries and of keys here (k = h for plain
  * multi-head attention; both are shares where tp cuts heads; a whole head where ranks share one, and

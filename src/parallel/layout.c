@@ -27,7 +27,7 @@ const struct option layout_options[] = {
       .help = "How attention sees all tokens of a row: keys and values go around (ring), or heads "
               "are exchanged for tokens (ulysses)." },
     { "layout.ep", FIELD(INT, ep), "1", .unit = "ranks", .min = 1, .max = MOST_RANKS,
-      .help = "Expert parallel: ranks, out of those of dp, that share the experts of each layer; "
+      .help = "Expert parallel: ranks, out of those of dp and cp, that share the experts of each layer; "
               "tokens travel to them." },
     { "layout.tp", FIELD(INT, tp), "1", .unit = "ranks", .min = 1, .max = MOST_RANKS,
       .help = "Tensor parallel, with sequence parallel: ranks that share each matrix." },
@@ -372,9 +372,6 @@ static int check_experts(const struct layout *l, const struct model_spec *s)
     if (s->experts > 0 && l->exact_context)
         return err_set(ERR_CONFIG, "%s has experts, which do not go with cp yet, and so neither with "
                        "layout.exact_context; layout.exact alone will do", s->name);
-    if (s->experts > 0 && l->cp > 1 && !l->priced)
-        return err_set(ERR_CONFIG, "%s has experts, whose load is counted over whole rows, which "
-                       "cp cuts; use dp=%lld,cp=1", s->name, (long long)(l->dp * l->cp));
     return OK;
 }
 

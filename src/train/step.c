@@ -350,7 +350,8 @@ int step_program_new(struct step_program *out, const struct model *m,
 {
     struct graph *g = &out->graph;
     struct decoder_shape d = {
-        .B = shape->B, .T = context_tokens(mesh, shape->T), .z_loss = c->train.z_loss,
+        .B = shape->B, .T = context_tokens(mesh, shape->T), .parts = mesh->layout.cp,
+        .z_loss = c->train.z_loss,
         .gradient = true,
         .leaf = exact_leaf(&mesh->layout, shape->T),
         .sequences = shape->B * shape->micro_batches * mesh->layout.dp, .load = io->load,

@@ -53,6 +53,8 @@ TEST(experts_over_ranks_train_and_evaluate_as_one_rank_does)
     expect_as_one("b");
     shell(TRAIN "--set run.name=c --ranks 4 --layout pp=2,dp=2,ep=2", 0);
     expect_as_one("c");
+    shell(TRAIN "--set run.name=d --ranks 4 --layout dp=2,cp=2,ep=4,zero=1", 0);
+    expect_as_one("d");
 }
 
 TEST(a_run_goes_on_on_any_other_layout)

@@ -78,6 +78,55 @@ TEST(experts_are_cut_by_tp_too)
     }
 }
 
+/* Tokens of a rank are its part of each row; what a router is judged by is of whole rows. */
+TEST(experts_see_the_tokens_of_rows_that_are_cut)
+{
+    static const struct { const char *layout; enum tiny_experts experts; } cases[] = {
+        { "cp=2", TINY_MIXTRAL },
+        { "cp=4,cp_kind=ulysses", TINY_DEEPSEEK },
+        { "cp=4", TINY_CAPACITY },
+        { "cp=2,ep=2", TINY_MIXTRAL },
+        { "cp=4,ep=2", TINY_DEEPSEEK },
+        { "dp=2,cp=2,ep=4", TINY_DEEPSEEK },
+        { "dp=2,cp=4,ep=8,zero=1", TINY_CAPACITY },
+        { "dp=4,cp=2,ep=2,zero=2", TINY_MIXTRAL },
+        { "dp=2,cp=2,ep=2,tp=2,zero=3", TINY_DEEPSEEK },
+        { "pp=2,dp=2,cp=2,ep=4,cp_kind=ulysses,zero=1", TINY_CAPACITY },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct ranks_options o = options_of(cases[i].layout, cases[i].experts);
+        o.tiny.recompute = (enum recompute)(i % 3);
+        o.heads = strstr(cases[i].layout, "ulysses") ? 4 : 0;
+        expect_as_one(&o, loss_bound, weight_bound);
+    }
+}
+
+/* Of an expert's load, the first sums of a row and the pairs without room. */
+TEST(load_is_that_of_whole_rows)
+{
+    static const char *const layouts[] = { "cp=2", "dp=2,cp=4,ep=4", "cp=4,tp=2,ep=2" };
+    struct ranks one, many;
+    struct ranks_options o = options_of("dp=1", TINY_CAPACITY);
+    ranks_open(&one, &o);
+    ranks_step(&one, 0);
+    const struct tensor *load = one.rank[0].io.load;
+    for (i64 i = 0; i < COUNT_OF(layouts); i++) {
+        o.layout = layouts[i];
+        ranks_open(&many, &o);
+        ranks_step(&many, 0);
+        for (i64 k = 0; k < load->dim[1]; k++) { /* of the first layer: later ones see rounding */
+            double sum = 0, alone = tensor_get(load, k);
+            for (int r = 0; r < many.n; r++)
+                if (mesh_coordinate(&many.rank[r].mesh, LANE_TP) == 0)
+                    sum += tensor_get(many.rank[r].io.load, k);
+            CHECK_NEAR(sum, alone, 1e-5 * fabs(alone));
+            CHECK(k < load->dim[1] - 1 || alone > 0); /* some were dropped */
+        }
+        ranks_close(&many);
+    }
+    ranks_close(&one);
+}
+
 TEST(half_precision_ranks_stay_near_one)
 {
     struct ranks_options o = options_of("dp=4,ep=2", TINY_MIXTRAL);
@@ -152,6 +201,29 @@ static void wrong_way(struct program *p)
 }
 
 /* The combination of what came back reads what was sent. */
+/* A router's balance is that of its own part of the rows. */
+static void own_balance(struct program *p)
+{
+    for (i64 id = 0; id < p->n_tasks; id++) {
+        struct task *t = p->by_id[id];
+        const struct task *by = t->op == &op_router_grad ? writer_of(p, t->in[3]) : NULL;
+        if (by && by->op == &op_all_reduce)
+            t->in[3] = by->in[0];
+    }
+}
+
+/* A rank's tokens come first in their row. */
+static void own_room(struct program *p)
+{
+    for (i64 id = 0; id < p->n_tasks; id++) {
+        struct task *t = p->by_id[id];
+        if (t->op == &op_expert_order) {
+            t->in[1] = NULL;
+            t->attr[ORDER_ROW_PARTS] = t->attr[ORDER_ROW_PART] = 0;
+        }
+    }
+}
+
 static void nothing_back(struct program *p)
 {
     for (i64 id = 0; id < p->n_tasks; id++) {
@@ -164,14 +236,20 @@ static void nothing_back(struct program *p)
 
 TEST(planted_faults_are_seen)
 {
-    static const struct { const char *name, *layout; void (*plant)(struct program *p); } faults[] = {
-        { "rows are not sorted by expert again", "dp=2,ep=2", no_sorting },
-        { "twins do not sum their gradients", "dp=4,ep=2", no_sum_of_twins },
-        { "gradients go the wrong way", "dp=4,ep=2", wrong_way },
-        { "rows do not come back", "dp=2,ep=2", nothing_back },
+    static const struct {
+        const char *name, *layout;
+        void (*plant)(struct program *p);
+        enum tiny_experts experts;
+    } faults[] = {
+        { "rows are not sorted by expert again", "dp=2,ep=2", no_sorting, TINY_MIXTRAL },
+        { "twins do not sum their gradients", "dp=4,ep=2", no_sum_of_twins, TINY_MIXTRAL },
+        { "gradients go the wrong way", "dp=4,ep=2", wrong_way, TINY_MIXTRAL },
+        { "rows do not come back", "dp=2,ep=2", nothing_back, TINY_MIXTRAL },
+        { "balance is that of a part", "cp=2,ep=2", own_balance, TINY_MIXTRAL },
+        { "room is that of a part", "cp=4", own_room, TINY_CAPACITY },
     };
     for (i64 i = 0; i < COUNT_OF(faults); i++) {
-        struct ranks_options o = options_of(faults[i].layout, TINY_MIXTRAL);
+        struct ranks_options o = options_of(faults[i].layout, faults[i].experts);
         o.plant = faults[i].plant;
         if (!ranks_difference(&o, loss_bound, weight_bound))
             fail_msg("%s: nothing differs when %s", faults[i].layout, faults[i].name);
@@ -261,7 +339,8 @@ TEST(layouts_that_do_not_fit_are_refused_with_one_that_does)
 
 TEST_MAIN(ONE(ranks_that_share_experts_train_like_one),
           ONE(experts_are_shared_together_with_everything_else),
-          ONE(experts_are_cut_by_tp_too),
+          ONE(experts_are_cut_by_tp_too), ONE(experts_see_the_tokens_of_rows_that_are_cut),
+          ONE(load_is_that_of_whole_rows),
           ONE(half_precision_ranks_stay_near_one), ONE(the_norm_counts_every_expert_once),
           ONE(planted_faults_are_seen), ONE(bytes_sent_are_those_of_the_rows_that_were_routed),
           ONE(work_is_that_of_one_rank_shared_out),

@@ -2,6 +2,8 @@
  * ops/router.c. */
 #include "backend/cpu/kernels.h"
 
+#include "ops/zigzag.h"
+
 enum { ROWS_PER_PART = 16 };
 
 /* --- scores of one row -------------------------------------------------------------- */
@@ -284,23 +286,57 @@ void NAMED(balance_bias)(const struct task *t, struct run *x)
 
 /* --- order -------------------------------------------------------------------------- */
 
-/* place[p] = 0 for pairs that are taken, -1 for others; count[e L + l] of the former. */
-static void take_pairs(const struct task *t, i32 *place, i32 *count, i64 L)
+/* Which sequence is meant, and whose token of it. */
+struct row_place {
+    i64 parts, own, pairs, tokens; /* as in zigzag.h */
+};
+
+static struct row_place row_place_of(const struct task *t)
+{
+    return (struct row_place){ i64_max(1, (i64)t->attr[ORDER_ROW_PARTS]),
+                               (i64)t->attr[ORDER_ROW_PART],
+                               i64_max(1, (i64)t->attr[ORDER_ROW_PAIRS]), (i64)t->attr[ORDER_T] };
+}
+
+/* One token's pairs: place[slot] = 0 for those that are taken, -1 for others, and how many rows
+ * each expert has of the sequence. place NULL: another rank's token. */
+INLINE void take_token(const i32 *choice, i64 k, i64 capacity, i32 *here, i32 *place)
+{
+    for (i64 slot = 0; slot < k; slot++) {
+        const bool full = capacity > 0 && here[choice[slot]] >= capacity;
+        here[choice[slot]] += !full;
+        if (place)
+            place[slot] = full ? -1 : 0;
+    }
+}
+
+/* place[p] = 0 for pairs that are taken, -1 for others; in the order of the row. */
+static void take_pairs(const struct task *t, i32 *place)
+{
+    const i64 R = t->in[0]->dim[0], k = t->in[0]->dim[1], E = (i64)t->attr[ORDER_EXPERTS];
+    const i64 capacity = (i64)t->attr[ORDER_CAPACITY];
+    const struct row_place w = row_place_of(t);
+    const i32 *all = t->in[1] ? t->in[1]->data : t->in[0]->data;
+    i32 here[ROUTER_EXPERTS]; /* of a sequence */
+    for (i64 first = 0; first < R; first += w.tokens) {
+        memset(here, 0, sizeof *here * (size_t)E);
+        for (i64 i = 0; i < w.parts * w.tokens; i++) {
+            const i64 at = zigzag_row_at(w.parts * w.pairs, w.parts * w.tokens, i);
+            const i64 part = at / w.tokens, row = first + at % w.tokens;
+            take_token(all + (part * R + row) * k, k, capacity, here,
+                       part == w.own ? place + row * k : NULL);
+        }
+    }
+}
+
+/* count[e L + l] of the pairs that are taken. */
+static void count_pairs(const struct task *t, const i32 *place, i32 *count, i64 L)
 {
     const i64 pairs = tensor_count(t->in[0]), E = (i64)t->attr[ORDER_EXPERTS];
-    const i64 sequence = (i64)t->attr[ORDER_T] * t->in[0]->dim[1];
-    const i64 capacity = (i64)t->attr[ORDER_CAPACITY];
     const i32 *choice = t->in[0]->data;
-    i32 here[ROUTER_EXPERTS]; /* of this sequence */
     memset(count, 0, sizeof *count * (size_t)(E * L));
-    for (i64 p = 0; p < pairs; p++) {
-        if (p % sequence == 0)
-            memset(here, 0, sizeof *here * (size_t)E);
-        const bool full = capacity > 0 && here[choice[p]] >= capacity;
-        place[p] = full ? -1 : 0;
-        here[choice[p]] += !full;
-        count[choice[p] * L + p / (pairs / L)] += !full;
-    }
+    for (i64 p = 0; p < pairs; p++)
+        count[choice[p] * L + p / (pairs / L)] += place[p] == 0;
 }
 
 void NAMED(expert_order)(const struct task *t, struct run *x)
@@ -311,7 +347,8 @@ void NAMED(expert_order)(const struct task *t, struct run *x)
     i32 *source = t->out[0]->data, *place = t->out[1]->data, *begin = t->out[2]->data;
     i32 next[ROUTER_EXPERTS];
     (void)x;
-    take_pairs(t, place, begin + 1, L);
+    take_pairs(t, place);
+    count_pairs(t, place, begin + 1, L);
     begin[0] = 0;
     for (i64 i = 0; i < groups; i++)
         begin[i + 1] += begin[i];
