@@ -106,19 +106,28 @@ static void add_bucket(struct counts *c, const struct rank *k, const struct buck
         (l->zero == 3 && !shared ? times * gathers_of(b, k->model) : 1) * slices * weight;
 }
 
-/* Layers, embedding and head of one micro-batch and one group along tp. */
+/* Layers, embedding and head of one micro-batch and one group along tp. A sparse layer's rows are
+ * gathered for its router and experts alike; what shares of experts make of each chosen row is summed
+ * everywhere in f32, and so is the gradient of these rows; the gradient of what was combined is gathered.
+ * A shared part sends what a dense one does, and with ep the rows have room for those of all ranks. */
 static double rows_over_tensor(const struct ranks *all, double a)
 {
     const struct rank *k = &all->rank[0];
     const struct model_spec *s = &k->model->spec;
     double others = (double)all->layout.tp - 1, rows = (double)(k->rows.B * RANK_T);
     double narrow = others * rows * (double)s->width * a, wide = others * rows * (double)s->width * 4;
-    double layer = 6 * narrow + 2 * wide; /* all in a but the forward pass's sums, in f32 */
+    double half = 3 * narrow + wide; /* all in a but the forward pass's sums, in f32 */
     double shared = fmax(1, (double)(all->layout.tp / s->kv_heads)) - 1; /* a head's parts: */
-    layer += shared * rows * (double)(s->kv_heads * 2 * s->head_size) * 2 * a; /* there and back */
+    double heads = shared * rows * (double)(s->kv_heads * 2 * s->head_size) * 2 * a; /* there and back */
     double embedding = 2 * narrow, head = 2 * narrow;
     double loss = 2 * others * rows * 4 * (1 + 2); /* a maximum, and two sums */
-    return (double)s->layers * layer + embedding + head + loss;
+    double sparse = (double)spec_sparse_layers(s), ep = (double)all->layout.ep, chosen = 0, experts = 0;
+    if (sparse > 0) {
+        chosen = ep * (double)i64_min(s->experts_per_token, s->experts / all->layout.ep);
+        experts = 2 * narrow + 2 * chosen * (wide + narrow) + (s->shared_hidden > 0 ? half : 0);
+    }
+    return (double)s->layers * (half + heads) + ((double)s->layers - sparse) * half + sparse * experts +
+           embedding + head + loss;
 }
 
 /* Experts over ranks, where every token chooses all of them: each row and its gradient go to each
@@ -186,7 +195,7 @@ static struct counts of_formulas(const struct ranks *all, bool half)
             if (k->mesh.dp_rank == 0 && l->dp > 1 && !(b->experts && l->ep > 1))
                 add_bucket(&c, k, b, l, a);
             if (k->mesh.tp_rank == 0 && l->tp > 1)
-                c.bytes[LANE_TP] += 2 * (double)(l->tp - 1) * 4 * (double)b->cut;
+                c.bytes[LANE_TP] += 2 * (double)(l->tp - 1) * 4 * (double)b->alike;
         }
         add_muon(&c, k, l);
         if (l->ep > 1)
@@ -217,7 +226,8 @@ static void expect_equal(const char *layout, const char *lane, const char *which
                  formula);
 }
 
-static void expect_counts_of(const char *layout, bool gpt2, bool half, int optimizer)
+static void expect_counts_with(const char *layout, bool gpt2, bool half, int optimizer,
+                               enum tiny_experts experts)
 {
     struct ranks all;
     struct ranks_options o = { .tiny = { .threads = 1, .micro_batches = 2, .B = 4 },
@@ -228,7 +238,7 @@ static void expect_counts_of(const char *layout, bool gpt2, bool half, int optim
     o.tiny.bf16 = half;
     o.tiny.backend = backend_best();
     o.tiny.optimizer = optimizer;
-    o.tiny.experts = strstr(layout, "ep=") ? TINY_MIXTRAL : TINY_DENSE;
+    o.tiny.experts = experts;
     o.choices = strstr(layout, "ep=") ? 8 : 0; /* all, so that loads are even */
     ranks_open(&all, &o);
     struct counts before = of_transport(&all), tasks = of_tasks(&all, false);
@@ -245,6 +255,12 @@ static void expect_counts_of(const char *layout, bool gpt2, bool half, int optim
     expect_equal(layout, "tie", "the transport", tie, tasks.bytes[LANE_TIE]);
     CHECK((tie > 0) == (gpt2 && all.layout.pp > 1));
     ranks_close(&all);
+}
+
+static void expect_counts_of(const char *layout, bool gpt2, bool half, int optimizer)
+{
+    expect_counts_with(layout, gpt2, half, optimizer,
+                       strstr(layout, "ep=") ? TINY_MIXTRAL : TINY_DENSE);
 }
 
 static void expect_counts(const char *layout, bool gpt2, bool half)
@@ -317,6 +333,14 @@ TEST(ranks_with_other_experts_send_what_the_formula_says)
     expect_counts("dp=4,ep=4,zero=1", false, false);
 }
 
+TEST(experts_that_tp_cuts_send_what_the_formula_says)
+{
+    expect_counts_with("tp=2", false, false, OPTIMIZER_ADAMW, TINY_MIXTRAL);
+    expect_counts_with("tp=2", false, true, OPTIMIZER_ADAMW, TINY_DEEPSEEK);
+    expect_counts_with("dp=2,ep=2,tp=2", false, true, OPTIMIZER_ADAMW, TINY_MIXTRAL);
+    expect_counts_with("dp=4,ep=2,tp=2,zero=1", false, false, OPTIMIZER_ADAMW, TINY_DEEPSEEK);
+}
+
 /* Islands exchange nothing in a step; in an outer step, what each has of the state is summed: from
  * every rank 2 (n - 1) / n x 4 bytes an element, and one number for the metrics. */
 static void expect_island_counts(const char *layout, bool gpt2)
@@ -364,4 +388,5 @@ TEST_MAIN(ONE(islands_send_what_the_formula_says),
           ONE(groups_that_are_copies_send_what_the_formula_says),
           ONE(tensor_parallel_ranks_send_what_the_formula_says),
           ONE(stages_send_what_the_formula_says), ONE(muon_sends_what_the_formula_says),
-          ONE(ranks_with_other_experts_send_what_the_formula_says))
+          ONE(ranks_with_other_experts_send_what_the_formula_says),
+          ONE(experts_that_tp_cuts_send_what_the_formula_says))
