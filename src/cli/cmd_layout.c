@@ -158,7 +158,7 @@ static void print_all_groups(const struct show *x)
         print_groups(x, "copies", layout_sharers(l) / l->zero_group, apart * l->zero_group);
     }
     print_groups(x, "ep", l->ep, l->tp); /* who share the experts; who have the same */
-    print_groups(x, "edp", l->ep > 1 ? l->dp * l->cp / l->ep : 1, l->ep * l->tp);
+    print_groups(x, "edp", l->ep > 1 ? layout_split_ranks(l) / l->ep : 1, l->ep * l->tp);
     print_groups(x, "cp", l->cp, l->tp);
     print_groups(x, "tp", l->tp, 1);
 }
@@ -259,7 +259,7 @@ static void print_params(const struct show *x)
                : l->zero == ZERO_GRADIENTS ? "optimizer state and gradients" : "optimizer state",
                (long long)(l->zero_group > 0 ? l->zero_group : layout_sharers(l)));
     if (l->zero > ZERO_NONE && l->ep > 1)
-        printf("  of experts: 1/%lld, in the order of edp\n", (long long)(l->dp * l->cp / l->ep));
+        printf("  of experts: 1/%lld, in the order of edp\n", (long long)(layout_split_ranks(l) / l->ep));
 }
 
 /* --- schedule ----------------------------------------------------------------------- */

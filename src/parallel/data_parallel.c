@@ -214,6 +214,8 @@ static void reduce_whole(struct reduction *s, const struct ready *r)
     sum_in_place(s, r, r->at, LANE_TP, partial_over_tensor(s, b, b->grad), false);
     if (!splits(mesh, sharers)) {
         sum_in_place(s, r, r->at, sharers == LANE_EDP ? sharers : LANE_DP, b->grad, false);
+        if (sharers == LANE_EDP) /* a group has each expert once */
+            sum_in_place(s, r, r->next, LANE_COPIES, b->grad, false);
         return;
     }
     if (b->own_count > 0) {
@@ -276,6 +278,8 @@ static void reduce_param(struct reduction *s, const struct ready *r)
     if (!r->whole_numbers)
         keep_sum(s, r, r->grad, r->grad);
     sum_in_place(s, r, r->next, mesh_copies_lane(mesh), r->grad, false);
+    if (mesh_copies_lane(mesh) == LANE_EDP) /* within groups, then across */
+        sum_in_place(s, r, r->next, LANE_COPIES, r->grad, false);
 }
 
 /* What all ranks have alike: summed over micro-batches here, then over ranks, or after some of

@@ -397,7 +397,9 @@ static void finish_apart(struct graph *g, const struct exact *x)
         at = sum_apart(g, x, at, mesh_turn_lane(x->mesh, head_of(x->m)->bucket), false);
     if (x->micro_batches > 1)
         add_carry(g, at++, x->apart, 0, 1, x->micro_batches);
-    sum_apart(g, x, at, first ? mesh_copies_lane(x->mesh) : LANE_DP, true);
+    at = sum_apart(g, x, at, first ? mesh_copies_lane(x->mesh) : LANE_DP, true);
+    if (first && mesh_copies_lane(x->mesh) == LANE_EDP) /* within groups, then across */
+        sum_apart(g, x, at, LANE_COPIES, true);
 }
 
 /* --- the pass ----------------------------------------------------------------------- */

@@ -359,19 +359,28 @@ static int check_expert_parallel(const struct layout *l, const struct model_spec
         return err_set(ERR_CONFIG, "ep=%lld must divide the %lld ranks that share the batch and "
                        "the model's %lld experts; ep=%lld does", (long long)l->ep,
                        (long long)(l->dp * l->cp), (long long)s->experts, (long long)lower);
-    if (l->zero_group > 0)
-        return err_set(ERR_CONFIG, "zero_group=%lld does not work with ep=%lld yet: experts' state is "
-                       "split over the ranks that have the same; leave zero_group out",
-                       (long long)l->zero_group, (long long)l->ep);
     return OK;
+}
+
+/* A group has all experts as often as any other, so that copies of a slice are copies of experts. */
+static int check_expert_group(const struct layout *l)
+{
+    i64 all = layout_sharers(l), more = round_up(l->zero_group, l->ep);
+    if (l->zero_group % l->ep == 0)
+        return OK;
+    while (all % more)
+        more += l->ep;
+    return err_set(ERR_CONFIG, "zero_group=%lld has not all experts equally often: they are on groups of "
+                   "ep=%lld ranks; zero_group=%lld works", (long long)l->zero_group,
+                   (long long)l->ep, (long long)more);
 }
 
 /* What experts cannot share yet. */
 static int check_experts(const struct layout *l, const struct model_spec *s)
 {
     if (s->experts > 0 && l->exact_context)
-        return err_set(ERR_CONFIG, "%s has experts, which do not go with cp yet, and so neither with "
-                       "layout.exact_context; layout.exact alone will do", s->name);
+        return err_set(ERR_CONFIG, "%s has experts, whose sums have no order yet that cp leaves alone: "
+                       "leave layout.exact_context out, and cp too where layout.exact is set", s->name);
     return OK;
 }
 
@@ -410,6 +419,7 @@ static int check_shape(const struct layout *l, const struct model_spec *s, i64 B
     TRY(check_experts(l, s));
     TRY(check_expert_parallel(l, s));
     TRY(check_group(l));
+    TRY(check_expert_group(l));
     TRY(check_heads(s, l->tp));
     TRY(check_divides("hidden units", s->hidden, l->tp));
     if (s->experts > 0)

@@ -37,7 +37,7 @@ i64 mesh_degree(const struct mesh *m, enum lane lane)
     case LANE_COPIES: return layout_sharers(&m->layout) / layout_split_ranks(&m->layout);
     case LANE_CP: return m->layout.cp;
     case LANE_EP: return m->layout.ep;
-    case LANE_EDP: return m->layout.dp * m->layout.cp / m->layout.ep;
+    case LANE_EDP: return layout_split_ranks(&m->layout) / m->layout.ep;
     case LANE_TP: return m->layout.tp;
     default: return 1;
     }
@@ -54,7 +54,7 @@ i64 mesh_coordinate(const struct mesh *m, enum lane lane)
     case LANE_COPIES: return mesh_coordinate(m, LANE_DP) / layout_split_ranks(&m->layout);
     case LANE_CP: return m->cp_rank;
     case LANE_EP: return mesh_coordinate(m, LANE_DP) % m->layout.ep;
-    case LANE_EDP: return mesh_coordinate(m, LANE_DP) / m->layout.ep;
+    case LANE_EDP: return mesh_coordinate(m, LANE_SHARD) / m->layout.ep;
     case LANE_TP: return m->tp_rank;
     default: return 0;
     }

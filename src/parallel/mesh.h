@@ -16,7 +16,8 @@
  *
  * The same ranks seen by experts: sharer = edp_rank x ep + ep_rank. Those along ep have other
  * experts and send each other rows (LANE_EP); those along edp have the same experts, whose
- * gradients they sum and whose state they split (LANE_EDP). */
+ * gradients they sum and whose state they split (LANE_EDP). With layout.zero_group the same of each
+ * group, which has all experts: then LANE_COPIES goes across groups for experts too. */
 #ifndef HEADWAY_MESH_H
 #define HEADWAY_MESH_H
 

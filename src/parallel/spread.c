@@ -805,7 +805,9 @@ static const struct rule {
 static bool acts_along(const struct check *c, enum lane lane)
 {
     bool part_of_dp = c->batch && c->axis != LANE_CP;
-    return lane == LANE_COMPUTE || lane == c->axis || (lane == LANE_DP && part_of_dp);
+    bool part_of_group = c->axis == LANE_EP || c->axis == LANE_EDP;
+    return lane == LANE_COMPUTE || lane == c->axis || (lane == LANE_DP && part_of_dp) ||
+           (lane == LANE_SHARD && part_of_group);
 }
 
 static void check_task(struct check *c, const struct task *t)
@@ -904,10 +906,11 @@ int spread_check(const struct graph *g, const struct model *m, const struct mesh
         TRY(check_axis(g, m, LANE_TP));
     if (mesh->layout.cp > 1 && mesh->layout.exact_context) /* else a part of dp */
         TRY(check_axis(g, m, LANE_CP));
-    if (mesh_split_lane(mesh) == LANE_SHARD) {
-        TRY(check_axis(g, m, LANE_SHARD));
-        return check_axis(g, m, LANE_COPIES);
-    }
+    const bool groups = mesh_split_lane(mesh) == LANE_SHARD;
+    if (groups)
+        TRY(check_axis(g, m, LANE_COPIES));
+    if (groups && mesh->layout.ep == 1)
+        return check_axis(g, m, LANE_SHARD);
     if (mesh->layout.ep > 1) {
         TRY(check_axis(g, m, LANE_EP));
         return mesh_degree(mesh, LANE_EDP) > 1 ? check_axis(g, m, LANE_EDP) : OK;

@@ -492,6 +492,10 @@ static const struct mutation mutations[] = {
       LANE_COMPUTE, 0, 2, 0, 0 },
     { "the mean of sharers is their sum", "tp=4", false, 1, 4, scale_shared, &op_share_heads_grad,
       LANE_COMPUTE, 0, 0.5, 0, 0 },
+    { "an expert's copies in other groups are not summed", "dp=4,ep=2,zero=1,zero_group=2", false, 2, 4,
+      skip_all, &op_all_reduce, LANE_COPIES, 0, 0, 0, TINY_MIXTRAL },
+    { "experts of a group are not scattered", "dp=8,ep=2,zero=3,zero_group=4", false, 2, 8, skip_all,
+      &op_reduce_scatter, LANE_EDP, 0, 0, 0, TINY_DEEPSEEK },
     { "every rank adds the bias", "tp=2", true, 1, 4, add_bias_early, &op_linear, LANE_COMPUTE, 0,
       0, 0, 0 },
 };

@@ -47,6 +47,71 @@ TEST(groups_that_are_copies_have_the_bits_of_one_rank)
         }
 }
 
+static struct ranks_options with_experts(const char *layout, enum tiny_experts experts, i64 B, int n)
+{
+    struct ranks_options o = options(layout, false, B, n);
+    o.tiny.experts = experts;
+    return o;
+}
+
+TEST(groups_that_share_experts_train_like_one_rank)
+{
+    static const struct { const char *layout; enum tiny_experts experts; } cases[] = {
+        { "dp=4,ep=2,zero=1,zero_group=2", TINY_MIXTRAL },
+        { "dp=8,ep=2,zero=1,zero_group=4", TINY_DEEPSEEK },
+        { "dp=8,ep=2,zero=2,zero_group=4", TINY_MIXTRAL },
+        { "dp=4,ep=2,zero=3,zero_group=2", TINY_CAPACITY },
+        { "dp=8,ep=4,zero=3,zero_group=4", TINY_DEEPSEEK },
+        { "dp=4,cp=2,ep=2,zero=3,zero_group=4", TINY_DEEPSEEK },
+        { "pp=2,dp=4,ep=2,tp=2,zero=2,zero_group=2", TINY_MIXTRAL },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct ranks_options o = with_experts(cases[i].layout, cases[i].experts, 8, 2);
+        o.tiny.optimizer = i % 2 ? OPTIMIZER_MUON : OPTIMIZER_ADAMW;
+        expect_as_one(&o, 1e-6, 2e-3);
+    }
+}
+
+TEST(groups_that_share_experts_have_the_bits_of_one_rank)
+{
+    static const struct { const char *layout; enum tiny_experts experts; int optimizer; } cases[] = {
+        { "dp=4,ep=2,zero=1,zero_group=2", TINY_DEEPSEEK, OPTIMIZER_ADAMW },
+        { "dp=8,ep=2,zero=1,zero_group=4", TINY_MIXTRAL, OPTIMIZER_MUON },
+        { "dp=8,ep=2,zero=2,zero_group=4", TINY_DEEPSEEK, OPTIMIZER_MUON },
+        { "dp=8,ep=2,zero=3,zero_group=2", TINY_CAPACITY, OPTIMIZER_ADAMW },
+        { "dp=4,ep=2,tp=2,zero=3,zero_group=2", TINY_MIXTRAL, OPTIMIZER_ADAMW },
+        { "pp=2,dp=4,ep=2,zero=2,zero_group=2", TINY_DEEPSEEK, OPTIMIZER_ADAMW },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct ranks_options o = with_experts(cases[i].layout, cases[i].experts, 2, 8);
+        o.tiny.optimizer = cases[i].optimizer;
+        o.tiny.bf16 = i % 2;
+        expect_exact_options(&o);
+    }
+}
+
+/* AdamW does not mind the size of gradients: the norm of groups with experts is that of one rank. */
+TEST(a_group_counts_every_expert_once)
+{
+    static const char *const layouts[] = { "dp=4,ep=2,zero=1,zero_group=2",
+                                           "dp=8,ep=2,zero=2,zero_group=4",
+                                           "dp=8,ep=4,zero=3,zero_group=4" };
+    struct ranks one, many;
+    struct ranks_options o = with_experts("dp=1", TINY_DEEPSEEK, 8, 1);
+    ranks_open(&one, &o);
+    ranks_step(&one, 0);
+    double norm = *(double *)one.rank[0].io.norm->data;
+    for (i64 i = 0; i < COUNT_OF(layouts); i++) {
+        o.layout = layouts[i];
+        ranks_open(&many, &o);
+        ranks_step(&many, 0);
+        for (int r = 0; r < many.n; r++)
+            CHECK_NEAR(*(double *)many.rank[r].io.norm->data, norm, 1e-5 * norm);
+        ranks_close(&many);
+    }
+    ranks_close(&one);
+}
+
 /* A rank keeps an n-th of the matrices, n the group's, and its copies the same. */
 TEST(slices_are_those_of_a_group)
 {
@@ -162,8 +227,10 @@ TEST(a_group_that_does_not_fit_is_refused_with_those_that_would)
         { "dp=8,zero=2,zero_group=3", "does not divide the 8 ranks of dp; 2 and 4 do" },
         { "dp=4,zero=1,zero_group=6", "is more than the 4 ranks of dp; 4 fits" },
         { "dp=4,zero_group=2", "has nothing to split; choose zero=1, 2 or 3" },
+        { "dp=8,ep=4,zero=1,zero_group=2", "on groups of ep=4 ranks; zero_group=4 works" },
     };
-    struct model_spec s = tiny_spec(false);
+    const struct tiny_options tiny = { .experts = TINY_MIXTRAL };
+    struct model_spec s = tiny_spec_of(&tiny);
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
         struct arena a;
         struct layout l = layout_single();
@@ -176,6 +243,9 @@ TEST(a_group_that_does_not_fit_is_refused_with_those_that_would)
 
 TEST_MAIN(ONE(groups_that_are_copies_train_like_one_rank),
           ONE(groups_that_are_copies_have_the_bits_of_one_rank),
+          ONE(groups_that_share_experts_train_like_one_rank),
+          ONE(groups_that_share_experts_have_the_bits_of_one_rank),
+          ONE(a_group_counts_every_expert_once),
           ONE(slices_are_those_of_a_group),
           ONE(a_sum_over_one_of_the_two_axes_alone_is_refused_by_name),
           ONE(every_exchange_changes_some_bit),
