@@ -92,7 +92,8 @@ static void run(i64 i, int repeat)
         stop();
     struct plan_job job = { .spec = &spec, .sequence = jobs[i].sequence, .dtype = PLAN_BF16,
                             .global_batch = jobs[i].rows, .machine = &machine,
-                            .family = &family, .stack = &stack, .devices = jobs[i].devices };
+                            .family = &family, .stack = &stack, .devices = jobs[i].devices,
+                            .any = true };
     struct taken all = search(&job, false, repeat, &a), pruned = search(&job, true, repeat, &a);
     if (memcmp(&all.r.best[0].layout, &pruned.r.best[0].layout, sizeof all.r.best[0].layout)) {
         err_set(ERR_INTERNAL, "the pruned search of %s has another best layout", spec.name);

@@ -75,7 +75,7 @@ int plan_job_open_spec(struct planned_job *out, const struct plan_flags *flags,
     out->job = (struct plan_job){
         .spec = &out->spec, .machine = &out->machine, .family = &out->family,
         .stack = &out->stack, .devices = flags->gpus, .dtype = flags->dtype,
-        .tokens = (double)flags->tokens,
+        .tokens = (double)flags->tokens, .any = flags->any,
         .sequence = flags->seq ? flags->seq : out->spec.positions,
     };
     widen(out);

@@ -12,7 +12,7 @@ struct plan_flags {
     const char *model, *machine, *stack, *layout;
     i64 gpus, tokens, batch, seq;
     int dtype; /* enum plan_dtype */
-    bool json;
+    bool json, any;
 };
 
 /* Rows of these flags for the table of a struct that begins with them. */
@@ -35,6 +35,8 @@ struct plan_flags {
       .help = "Of the matrix products." },                                                      \
     { "stack", PLAN_FLAG(STRING, stack), "megatron-core",                                       \
       .help = "Whose software runs it: a name in machines/stacks, or a file." },                \
+    { "any", PLAN_FLAG(BOOL, any), "no",                                                        \
+      .help = "Also layouts that exist but that this software does not run." },                 \
     { "layout", PLAN_FLAG(STRING, layout), "",                                                  \
       .help = "What is settled of the layout, such as tp=8,pp=16; the rest is searched." },     \
     { "json", PLAN_FLAG(BOOL, json), "no", .help = "Print JSON." }

@@ -53,6 +53,11 @@ static void print_step_row(const struct search_run *s, i64 i, struct arena *a)
     plan_band_print(&o->mfu, 100, 18);
     printf(" %6.1f %-19s %s\n", 1e-9 * f->step.memory_bytes, plan_memory_names[f->step.binding],
            plan_layout_text(&f->layout, a));
+    struct plan_job job = s->x.p.job;
+    job.any = false;
+    const char *why = plan_runs_refused(&job, &f->layout);
+    if (why)
+        printf("    %s does not run this: %s\n", job.stack->name, why);
 }
 
 static void print_run_row(const struct plan_outcome *o)
@@ -105,6 +110,9 @@ static void print_result(const struct search_run *s, struct arena *a)
     if (r->left_out)
         printf("%lld groups of degrees have no program yet and were left out\n",
                (long long)r->left_out);
+    if (!s->x.p.job.any)
+        printf("of layouts that %s runs (machines/stacks); --any takes in all others\n",
+               s->x.p.stack.name);
     printf("\n    step, s (P10-P90)      tokens/s of a device   MFU, %%             GB of it most"
            "            layout\n");
     for (i64 i = 0; i < r->n; i++)

@@ -60,7 +60,8 @@ static int price_row(struct priced_row *out, const struct worked_row *r, struct 
 {
     struct plan_flags flags = { .model = r->model, .machine = r->machine, .stack = r->stack,
                                 .layout = r->layout, .gpus = r->gpus, .batch = r->batch,
-                                .seq = r->seq, .dtype = r->dtype };
+                                .seq = r->seq, .dtype = r->dtype,
+                                .any = true }; /* who published it ran it */
     struct planned_job *p = ARENA_NEW(a, struct planned_job);
     struct plan_run_size size;
     struct plan_search_result found;

@@ -50,6 +50,7 @@ struct plan_job {
     const struct plan_family *family; /* constants of the device's compute */
     const struct plan_stack *stack;   /* whose software runs it */
     i64 devices;
+    bool any;                  /* layouts that the stack does not run, too (stack_runs.h) */
 };
 
 /* --- tables --------------------------------------------------------------------------- */

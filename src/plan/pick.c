@@ -20,6 +20,8 @@ const struct option plan_pick_options[] = {
     DEGREE("chunks", virtual_stages, "Pipeline stages on each rank."),
     DEGREE("zero", zero, "What ranks along dp split: 0 nothing, 1 state, 2 gradients, 3 weights."),
     DEGREE("zero_group", zero_group, "How many neighbours split it; 0: all."),
+    { "sp", FIELD(INT, sequence_parallel), "-1", .min = -1, .max = 1,
+      .help = "With tp, rows between cut matrices are cut too: 1 yes, 0 no; -1: yes." },
     { "schedule", FIELD(CHOICE, schedule), "any",
       .choices = "any|gpipe|1f1b|interleaved|zb-h1|zb-v", .help = "Order of work in a pipeline." },
     { "recompute", FIELD(CHOICE, recompute), "any", .choices = "any|none|selective|full",
@@ -30,7 +32,7 @@ const struct option plan_pick_options[] = {
 struct plan_pick plan_pick_open(void)
 {
     return (struct plan_pick){ PICK_ANY, PICK_ANY, PICK_ANY, PICK_ANY, PICK_ANY, PICK_ANY,
-                               PICK_ANY, PICK_ANY, PICK_ANY, PICK_ANY, 0, 0 };
+                               PICK_ANY, PICK_ANY, PICK_ANY, PICK_ANY, PICK_ANY, 0, 0 };
 }
 
 static int check_key(const char *key, const char *where, struct arena *a)
@@ -73,7 +75,7 @@ const char *plan_layout_text(const struct plan_layout *l, struct arena *a)
         { "tp", l->tp, 1 }, { "cp", l->cp, 1 }, { "pp", l->pp, 1 }, { "dp", l->dp, 1 },
         { "ep", l->ep, 1 }, { "micro_batch", l->micro_batch, 0 },
         { "chunks", l->virtual_stages, 1 }, { "zero", l->zero, 0 },
-        { "zero_group", l->zero_group, 0 },
+        { "zero_group", l->zero_group, 0 }, { "sp", l->sequence_parallel, l->tp > 1 },
     };
     struct text out = { 0 };
     for (i64 i = 0; i < COUNT_OF(numbers); i++)

@@ -14,6 +14,7 @@ enum { PICK_ANY = -1 };
 struct plan_pick {
     i64 tp, cp, pp, dp, ep, micro_batch, micro_batches, virtual_stages;
     i64 zero, zero_group;
+    i64 sequence_parallel; /* PICK_ANY: where tp > 1, as is usual */
     int schedule, recompute; /* 0: open */
 };
 

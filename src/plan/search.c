@@ -6,6 +6,7 @@
 #include "parallel/layout.h"
 #include "plan/bill.h"
 #include "plan/ops_scale.h"
+#include "plan/stack.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -108,7 +109,7 @@ static void add_node(struct walk *w, const struct plan_layout *l)
 {
     const struct plan_pick *p = &w->s->pick;
     if (!wanted(p->micro_batch, l->micro_batch) || !wanted(p->micro_batches, l->micro_batches) ||
-        plan_layout_refused(w->s->job, l))
+        plan_layout_refused(w->s->job, l) || plan_runs_degrees(w->s->job, l))
         return;
     if (w->n == w->capacity) {
         i64 capacity = i64_max(1024, 2 * w->capacity);
@@ -154,7 +155,7 @@ static void add_nodes(struct walk *w)
     struct plan_layout l = { .virtual_stages = 1, .schedule = SCHEDULE_1F1B };
     i64 N = job->devices, most_cp = i64_max(1, job->sequence / HEAD_ROWS);
     for (l.tp = 1; l.tp <= i64_min(N, job->spec->heads); l.tp++) {
-        l.sequence_parallel = l.tp > 1;
+        l.sequence_parallel = l.tp > 1 && p->sequence_parallel != 0;
         for (l.pp = 1; N % l.tp == 0 && l.pp <= i64_min(N / l.tp, job->spec->layers); l.pp++)
             for (l.cp = 1; N / l.tp % l.pp == 0 && l.cp <= most_cp; l.cp++) {
                 i64 rest = N / l.tp / l.pp;
@@ -258,7 +259,7 @@ static i64 orders_of(const struct walk *w, struct plan_layout l, struct order *o
         most = most ? most : i64_min(MODEL_CHUNKS, w->s->job->spec->layers / l.pp);
         for (l.virtual_stages = least; l.virtual_stages <= most; l.virtual_stages++)
             if (wanted(p->virtual_stages, l.virtual_stages) &&
-                !plan_layout_refused(w->s->job, &l))
+                !plan_layout_refused(w->s->job, &l) && !plan_runs_order(w->s->job, &l))
                 out[n++] = (struct order){ kind, l.virtual_stages };
     }
     return n;
@@ -269,6 +270,16 @@ struct split { /* of what data ranks share */
 };
 
 enum { MOST_SPLITS = 7, MOST_ORDERS = MODEL_CHUNKS + SCHEDULE_KINDS + 2 };
+
+static void add_split(const struct walk *w, const struct plan_layout *l, i64 zero, i64 group,
+                      struct split *out, i64 *n)
+{
+    struct plan_layout split = *l;
+    split.zero = zero;
+    split.zero_group = group;
+    if (!plan_runs_split(w->s->job, &split))
+        out[(*n)++] = (struct split){ zero, group };
+}
 
 /* All data ranks split it, or those of a node. */
 static i64 splits_of(const struct walk *w, const struct plan_layout *l, struct split *out)
@@ -281,9 +292,9 @@ static i64 splits_of(const struct walk *w, const struct plan_layout *l, struct s
         if (!wanted(p->zero, zero) || (sharers == 1 && zero != ZERO_NONE))
             continue;
         if (wanted(p->zero_group, 0))
-            out[n++] = (struct split){ zero, 0 };
+            add_split(w, l, zero, 0, out, &n);
         if (groups && zero != ZERO_NONE && wanted(p->zero_group, near))
-            out[n++] = (struct split){ zero, near };
+            add_split(w, l, zero, near, out, &n);
     }
     return n;
 }
@@ -405,6 +416,22 @@ static const char *why_none(const struct walk *w)
     return plan_layout_refused(&job, &l);
 }
 
+/* What keeps the stack from the best of the layouts that exist; NULL: there are none. */
+static const char *why_not_run(const struct walk *w)
+{
+    struct plan_job job = *w->s->job;
+    struct plan_search any = *w->s;
+    struct plan_search_result r;
+    if (job.any)
+        return NULL;
+    job.any = any.all = true;
+    any.job = &job;
+    any.keep = 1;
+    if (plan_search(&any, &r, w->arena) < 0)
+        return NULL;
+    return plan_runs_refused(w->s->job, &r.best[0].layout);
+}
+
 static int nothing_found(const struct walk *w)
 {
     const struct plan_job *job = w->s->job;
@@ -413,6 +440,9 @@ static int nothing_found(const struct walk *w)
     if (why)
         return err_set(ERR_CONFIG, "no layout of %s on %lld devices is as asked for: %s",
                        job->spec->name, (long long)job->devices, why);
+    if (r->priced == 0 && (why = why_not_run(w)) != NULL)
+        return err_set(ERR_CONFIG, "%s runs no such layout: %s; --any prices it all the same",
+                       job->stack->name, why);
     if (r->priced == 0)
         return err_set(ERR_CONFIG, "no layout of %s exists on %lld devices with %lld rows of %lld "
                        "tokens a step%s; try another number of devices or rows",

@@ -2,7 +2,7 @@
  *
  * All of TP x PP x CP x EP x DP x micro-batch x stages per rank x recompute x ZeRO (and its group:
  * all, or those of a node) x schedule whose product is the devices and that plan_layout_refused
- * lets pass, each priced by plan_step_of. A rank has at least HEAD_ROWS tokens of a row (cp), and
+ * lets pass and that the job's stack runs (stack_runs.h; or any), each priced by plan_step_of. A rank has at least HEAD_ROWS tokens of a row (cp), and
  * at most MODEL_CHUNKS stages, as in training.
  *
  * What is left out is proved to be no better. For degrees and a micro-batch a step takes

@@ -7,7 +7,7 @@
 #ifndef HEADWAY_STACK_H
 #define HEADWAY_STACK_H
 
-#include "base/option.h"
+#include "plan/stack_runs.h"
 
 enum plan_attention_kind {
     STACK_FUSED,  /* one kernel; scores never reach memory */
@@ -50,6 +50,7 @@ struct plan_stack {
     double interval;           /* ends of the family's interval are so many times as far out: 2, a
                                 * rule, where no step of this software was fitted */
     double factor;             /* seconds of computing, times this: 1 unless declared */
+    struct plan_runs runs;     /* layouts that it has */
 };
 
 extern const struct option plan_stack_options[];

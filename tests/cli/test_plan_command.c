@@ -177,6 +177,24 @@ TEST(the_fastest_of_open_layouts_counts_as_no_prediction)
     shell("grep -q 'no prediction' settled", 1);
 }
 
+/* Row by row, by two ways to the same layouts, machine and constants. */
+TEST(a_published_table_and_the_validation_agree)
+{
+    json_t *o = run_json("$H plan table " SOURCE_DIR "/recipes/plan-megatron-lm.yaml --json");
+    json_t *rows = json_object_get(o, "rows");
+    shell("$H plan validate --set megatron_sc21_table1 --each | "
+          "awk -F, '/^megatron_sc21_table1-/ {print $3}' >each", 0);
+    FILE *f = fopen("each", "r");
+    CHECK(f != NULL);
+    for (size_t i = 0; i < 10; i++) {
+        double each, table = number(json_array_get(rows, i), "predicted_s");
+        CHECK_EQ(fscanf(f, "%lf", &each), 1);
+        CHECK_NEAR(table / each, 1, 1e-4);
+    }
+    fclose(f);
+    json_decref(o);
+}
+
 TEST(limits_and_exchanges_are_said)
 {
     json_t *o = run_json("$H plan limits --model llama3-70b --machine h100-sxm-ib --json");
@@ -212,4 +230,5 @@ TEST_MAIN(ONE(a_run_is_sized_and_billed), ONE(a_steps_time_and_a_utilisation_say
           ONE(a_calibration_without_anything_to_calibrate_on_says_so),
           ONE(the_fastest_of_open_layouts_counts_as_no_prediction),
           ONE(what_cannot_be_laid_out_is_told_why), ONE(what_was_not_asked_about_is_not_said),
+          ONE(a_published_table_and_the_validation_agree),
           ONE(limits_and_exchanges_are_said), ONE(machines_are_listed_and_described))

@@ -28,7 +28,8 @@ static void open_planned(struct planned *p, const char *model, const char *machi
     CHECK_OK(plan_stack_load(&p->stack, "megatron-lm", &p->arena));
     p->job = (struct plan_job){ .spec = &p->spec, .sequence = sequence, .global_batch = rows,
                                 .dtype = PLAN_BF16, .machine = &p->machine,
-                                .family = &p->family, .stack = &p->stack, .devices = devices };
+                                .family = &p->family, .stack = &p->stack, .devices = devices,
+                                .any = true };
 }
 
 #endif

@@ -70,7 +70,7 @@ static void try_one(struct brute *b, const struct plan_layout *l)
 {
     const struct plan_table *t;
     struct plan_step step;
-    if (plan_layout_refused(b->job, l))
+    if (plan_layout_refused(b->job, l) || plan_runs_refused(b->job, l))
         return;
     if (plan_shelf_table(b->shelf, l, &t) != OK)
         return;
@@ -123,21 +123,90 @@ static void try_all(struct brute *b)
                         }
 }
 
+static void check_everything(int i, const char *stack)
+{
+    struct planned p;
+    struct plan_search_result r;
+    open_planned(&p, jobs[i].model, cluster, jobs[i].devices, jobs[i].rows, jobs[i].sequence);
+    if (stack)
+        CHECK_OK(plan_stack_load(&p.stack, stack, &p.arena));
+    p.job.any = !stack;
+    struct brute b = { &p.job, plan_shelf_new(&p.job, &p.arena), 0, INFINITY };
+    struct plan_search s = { .job = &p.job, .pick = plan_pick_open(), .keep = 1, .prune = true,
+                             .all = true };
+    try_all(&b);
+    search(&p, &s, &r);
+    CHECK_EQ(r.layouts, b.layouts);
+    s.all = false;
+    if (b.best < INFINITY) {
+        search(&p, &s, &r);
+        CHECK(r.best[0].step.seconds == b.best);
+    }
+    arena_fini(&p.arena);
+}
+
 TEST(everything_that_exists_is_looked_at)
 {
-    for (int i = 0; i < COUNT_OF(jobs); i++) {
-        struct planned p;
+    for (int i = 0; i < COUNT_OF(jobs); i++)
+        check_everything(i, NULL);
+}
+
+TEST(everything_that_a_stack_runs_is_looked_at)
+{
+    static const char *const stacks[] = { "megatron-core", "megatron-deepspeed", "nanotron",
+                                          "llm-foundry", "torchtitan", "hai-llm" };
+    for (int i = 0; i < COUNT_OF(jobs); i++)
+        check_everything(i, stacks[i % COUNT_OF(stacks)]);
+}
+
+TEST(what_a_stack_does_not_run_is_refused_with_its_reason)
+{
+    static const struct { const char *layout, *why; } asked[] = {
+        { "tp=16", "key-value heads" },
+        { "pp=3", "as many layers" },
+        { "pp=4,schedule=zb-h1", "no such schedule" },
+        { "pp=1,zero=3", "split this" },
+        { "pp=4,schedule=interleaved,chunks=3", "as many layers" },
+    };
+    struct planned p;
+    open_planned(&p, "llama3-8b", cluster, 48, 96, 4096);
+    CHECK_OK(plan_stack_load(&p.stack, "megatron-core", &p.arena));
+    p.stack.runs.spare_layers = 0;
+    for (int i = 0; i < COUNT_OF(asked); i++) {
+        struct plan_search s = { .job = &p.job, .keep = 1, .prune = true, .all = true };
         struct plan_search_result r;
-        open_planned(&p, jobs[i].model, cluster, jobs[i].devices, jobs[i].rows, jobs[i].sequence);
-        struct brute b = { &p.job, plan_shelf_new(&p.job, &p.arena), 0, INFINITY };
-        struct plan_search s = { .job = &p.job, .pick = plan_pick_open(), .keep = 1,
-                                 .prune = true };
-        try_all(&b);
+        CHECK_OK(plan_pick_parse(&s.pick, asked[i].layout, "test", &p.arena));
+        p.job.any = true;
         search(&p, &s, &r);
-        CHECK_EQ(r.layouts, b.layouts);
-        CHECK(r.best[0].step.seconds == b.best);
-        arena_fini(&p.arena);
+        p.job.any = false;
+        CHECK_FAILS(plan_search(&s, &r, &p.arena), ERR_CONFIG, asked[i].why);
+        CHECK_FAILS(plan_search(&s, &r, &p.arena), ERR_CONFIG, "--any");
     }
+    struct plan_layout l = { .tp = 1, .cp = 1, .pp = 16, .dp = 3, .ep = 1, .micro_batch = 1,
+                             .micro_batches = 32, .virtual_stages = 1 };
+    struct model_spec odd = p.spec; /* 30 layers: with embedding and head 32 */
+    odd.layers = 30;
+    p.job.spec = &odd;
+    CHECK(plan_runs_degrees(&p.job, &l));
+    p.stack.runs.spare_layers = 2;
+    CHECK(!plan_runs_degrees(&p.job, &l));
+    arena_fini(&p.arena);
+}
+
+TEST(rows_are_cut_between_matrices_unless_told_otherwise)
+{
+    struct planned p;
+    struct plan_search_result r;
+    open_planned(&p, "llama3-8b", cluster, 16, 32, 4096);
+    struct plan_search s = { .job = &p.job, .keep = 1, .prune = true };
+    CHECK_OK(plan_pick_parse(&s.pick, "tp=8", "test", &p.arena));
+    search(&p, &s, &r);
+    CHECK(r.best[0].layout.sequence_parallel);
+    CHECK_OK(plan_pick_parse(&s.pick, "tp=8,sp=0", "test", &p.arena));
+    search(&p, &s, &r);
+    CHECK(!r.best[0].layout.sequence_parallel);
+    CHECK(strstr(plan_layout_text(&r.best[0].layout, &p.arena), "sp=0"));
+    arena_fini(&p.arena);
 }
 
 TEST(experts_go_with_every_other_axis)
@@ -248,6 +317,9 @@ TEST(what_does_not_fit_says_what_would_be_needed)
 }
 
 TEST_MAIN(ONE(pruning_never_drops_one_of_the_best), ONE(everything_that_exists_is_looked_at),
+          ONE(everything_that_a_stack_runs_is_looked_at),
+          ONE(what_a_stack_does_not_run_is_refused_with_its_reason),
+          ONE(rows_are_cut_between_matrices_unless_told_otherwise),
           ONE(experts_go_with_every_other_axis),
           ONE(tables_from_two_programs_are_those_of_the_program_itself),
           ONE(a_layout_reads_back_to_itself_alone), ONE(what_was_asked_for_is_kept_to),
