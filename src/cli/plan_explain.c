@@ -87,12 +87,15 @@ static const char *largest_difference(const struct plan_step *a, const struct pl
     return plan_term_names[most];
 }
 
-/* The best layout of those meant; ERR_LIMIT with the least one where none fits. */
-static int find(const struct planned_run *x, const struct plan_pick *pick, struct plan_found *out,
-                struct arena *a)
+/* The best layout of those meant; ERR_LIMIT with the least one where none fits. any: also of those
+ * that the stack does not run. */
+static int find(const struct planned_run *x, const struct plan_pick *pick, bool any,
+                struct plan_found *out, struct arena *a)
 {
-    struct plan_search q = { .job = &x->p.job, .pick = *pick, .keep = 1, .prune = true };
+    struct plan_job job = x->p.job;
+    struct plan_search q = { .job = &job, .pick = *pick, .keep = 1, .prune = true };
     struct plan_search_result r;
+    job.any |= any;
     int rc = plan_search(&q, &r, a);
     *out = rc == OK ? r.best[0] : r.least;
     return rc;
@@ -144,6 +147,9 @@ static void print_why_not(const struct planned_run *x, const char *text,
 {
     double seconds;
     printf("\nwhy not %s? ", text);
+    const char *why = plan_runs_refused(&x->p.job, &other->layout);
+    if (why)
+        printf("%s does not run it: %s; if it did, ", x->p.stack.name, why);
     if (rc == ERR_LIMIT) {
         printf("it does not fit: the least of these layouts needs %.1f GB of %.1f GB\n  %s, "
                "mostly %s\n", 1e-9 * other->step.memory_bytes,
@@ -162,6 +168,14 @@ static void print_why_not(const struct planned_run *x, const char *text,
     print_beside(best, o, other, p);
 }
 
+/* What the stack runs of it, or else what exists of it. */
+static int find_other(const struct planned_run *x, const struct plan_pick *pick,
+                      struct plan_found *out, struct arena *a)
+{
+    int rc = find(x, pick, false, out, a);
+    return rc == ERR_CONFIG ? find(x, pick, true, out, a) : rc;
+}
+
 static int explain(struct invocation *v)
 {
     const struct explain_flags *f = v->options;
@@ -171,11 +185,11 @@ static int explain(struct invocation *v)
     struct plan_pick pick;
     int rc = OK;
     TRY(plan_run_open(&x, &f->run, v->arena));
-    TRY(find(&x, &x.p.pick, &best, v->arena));
+    TRY(find(&x, &x.p.pick, false, &best, v->arena));
     TRY(plan_outcome_of(&o, &x.p.job, &best.step, &x.terms));
     if (f->why_not) {
         TRY(plan_pick_parse(&pick, f->why_not, "--why-not", v->arena));
-        rc = find(&x, &pick, &other, v->arena);
+        rc = find_other(&x, &pick, &other, v->arena);
         if (rc < 0 && rc != ERR_LIMIT)
             return rc;
         TRY(plan_outcome_of(&p, &x.p.job, &other.step, &x.terms));
@@ -237,7 +251,7 @@ static int compare(struct invocation *v)
     for (int i = 0; i < 2; i++) {
         struct plan_pick pick;
         TRY(plan_pick_parse(&pick, v->args[i], v->args[i], v->arena));
-        TRY(find(&x, &pick, &found[i], v->arena));
+        TRY(find(&x, &pick, false, &found[i], v->arena));
         TRY(plan_outcome_of(&o[i], &x.p.job, &found[i].step, &x.terms));
     }
     if (f->plan.json) {

@@ -130,7 +130,7 @@ TEST(what_is_ideal_is_the_same_however_it_is_split)
     for (i64 i = 0; i < COUNT_OF(ways); i++) {
         char line[256];
         snprintf(line, sizeof line, "$H plan explain --model llama3-8b --gpus 16 --batch 64 "
-                 "--layout tp=%d,pp=1,recompute=none --json", ways[i]);
+                 "--any --layout tp=%d,pp=1,recompute=none --json", ways[i]);
         json_t *o = run_json(line);
         const json_t *best = json_object_get(o, "best"), *plan = json_object_get(best, "plan");
         const json_t *terms = json_object_get(best, "terms");
@@ -195,6 +195,17 @@ TEST(a_published_table_and_the_validation_agree)
     json_decref(o);
 }
 
+TEST(what_the_software_lacks_is_refused_marked_and_explained)
+{
+#define JOB " --model llama3-8b --gpus 64 --batch 64 "
+    shell("$H plan search" JOB "--layout tp=16 2>&1 | grep -q 'Megatron-Core runs no such layout: its tp "
+          "must divide the key-value heads; --any prices it'", 0);
+    shell("$H plan search" JOB "--layout tp=16 --any --top 1 | grep -q 'does not run this: its tp'", 0);
+    shell("$H plan explain" JOB "--why-not tp=16 | grep -q 'does not run it: its tp must divide the "
+          "key-value heads; if it did, the best of these is .* slower'", 0);
+    shell("$H plan search" JOB "--top 3 | grep -q 'does not run this'", 1);
+}
+
 TEST(limits_and_exchanges_are_said)
 {
     json_t *o = run_json("$H plan limits --model llama3-70b --machine h100-sxm-ib --json");
@@ -231,4 +242,5 @@ TEST_MAIN(ONE(a_run_is_sized_and_billed), ONE(a_steps_time_and_a_utilisation_say
           ONE(the_fastest_of_open_layouts_counts_as_no_prediction),
           ONE(what_cannot_be_laid_out_is_told_why), ONE(what_was_not_asked_about_is_not_said),
           ONE(a_published_table_and_the_validation_agree),
+          ONE(what_the_software_lacks_is_refused_marked_and_explained),
           ONE(limits_and_exchanges_are_said), ONE(machines_are_listed_and_described))

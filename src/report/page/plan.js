@@ -70,6 +70,12 @@ function planTimelineSection(plan) {
       planTimeline(replay), tableBehind("Seconds of a mean rank of each stage", () => ({ columns: ["", "computing", "waiting for stages", "for weights", "for gradients", "for others", "update"].map((name, i) => ({ name, number: i > 0 })), rows: waits }))));
 }
 
+/* Round numbers of a logarithmic axis: 1, 2, 5, 10 where it is long, else steps of equal size. */
+function roundTicks(from, to) {
+  const long = to / from > 8 ? logTicks(from, to, 5) : [];
+  return long.length > 2 ? long : ticks(from, to, 5);
+}
+
 /* Points over two logarithmic axes; the front is joined. */
 function scatter(points, xName, yName) {
   const high = 340, left = 70, low = 44, xs = points.map((p) => p.x), ys = points.map((p) => p.y);
@@ -78,11 +84,10 @@ function scatter(points, xName, yName) {
   const X = (x) => left + (PLAN_WIDE - left - 30) * Math.log(x / x0) / Math.log(x1 / x0), Y = (y) => high - low - (high - low - 16) * Math.log(y / y0) / Math.log(y1 / y0);
   const picture = svg("svg", { viewBox: `0 0 ${PLAN_WIDE} ${high}`, role: "img", "aria-label": `${yName} against ${xName}` });
   const words = (x, y, text, anchor) => svg("text", { x, y, "font-size": 12, "text-anchor": anchor || "middle", style: { fill: "var(--soft)" }, text });
-  for (let i = 0; i <= 5; i++) {
-    const x = x0 * Math.pow(x1 / x0, i / 5), y = y0 * Math.pow(y1 / y0, i / 5);
-    picture.append(svg("line", { x1: X(x), x2: X(x), y1: 10, y2: high - low, style: { stroke: "var(--grid)" } }), words(X(x), high - low + 18, number(x, 3)),
-      svg("line", { x1: left, x2: PLAN_WIDE - 30, y1: Y(y), y2: Y(y), style: { stroke: "var(--grid)" } }), words(left - 8, Y(y) + 4, number(y, 3), "end"));
-  }
+  for (const x of roundTicks(x0, x1))
+    picture.append(svg("line", { x1: X(x), x2: X(x), y1: 10, y2: high - low, style: { stroke: "var(--grid)" } }), words(X(x), high - low + 18, number(x, 4)));
+  for (const y of roundTicks(y0, y1))
+    picture.append(svg("line", { x1: left, x2: PLAN_WIDE - 30, y1: Y(y), y2: Y(y), style: { stroke: "var(--grid)" } }), words(left - 8, Y(y) + 4, number(y, 4), "end"));
   picture.append(words((left + PLAN_WIDE) / 2, high - 6, xName), words(left, 10, yName, "start"));
   const front = points.filter((p) => !p.beaten).sort((a, b) => a.x - b.x);
   picture.append(svg("polyline", { points: front.map((p) => `${X(p.x)},${Y(p.y)}`).join(" "), style: { fill: "none", stroke: "var(--c0)", "stroke-width": 1.5 } }));
