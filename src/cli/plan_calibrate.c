@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -30,7 +31,7 @@ struct calibrate_options {
 
 static const struct option calibrate_table[] = {
     { "rows", OPTION_FIELD(STRINGS, struct calibrate_options, rows), NULL,
-      .help = "Tables of measurements: files, or sets of facts/measured." },
+      .help = "Tables of measurements: files, or sets of facts/measured; NAME:20 uses 20 of its rows." },
     { "family", OPTION_FIELD(STRING, struct calibrate_options, family), "a100",
       .help = "Of devices: a name in machines/calibration, or a file, to begin with." },
     { "constants", OPTION_FIELD(STRINGS, struct calibrate_options, constants), NULL,
@@ -53,7 +54,19 @@ static const struct option calibrate_table[] = {
 
 enum { MOST_SETS = 16 };
 
-static int read_sets(struct invocation *v, const struct plan_rows **sets)
+/* "NAME:20" is a table and how many of its rows are used; the number is cut off. */
+static i64 take_share(const char **path, struct arena *a)
+{
+    const char *colon = strrchr(*path, ':');
+    char *end;
+    long long n = colon ? strtoll(colon + 1, &end, 10) : 0;
+    if (n <= 0 || *end)
+        return 0;
+    *path = arena_strndup(a, *path, colon - *path);
+    return i64_min(n, FIT_MOST_ROWS);
+}
+
+static int read_sets(struct invocation *v, const struct plan_rows **sets, i64 *shares)
 {
     const struct calibrate_options *o = v->options;
     if (o->rows.count == 0 || o->rows.count > MOST_SETS)
@@ -61,6 +74,7 @@ static int read_sets(struct invocation *v, const struct plan_rows **sets)
     for (i64 i = 0; i < o->rows.count; i++) {
         struct plan_rows *rows = ARENA_NEW(v->arena, struct plan_rows);
         const char *path = o->rows.at[i];
+        shares[i] = take_share(&path, v->arena);
         if (!sys_exists(path))
             TRY(plan_set_path(path, &path, v->arena));
         TRY(plan_rows_load(rows, path, v->arena));
@@ -103,6 +117,24 @@ static int put_result(const struct calibrate_options *o, const struct text *yaml
     return rc;
 }
 
+/* What belongs into files of machines/stacks: the values that they say are fitted, and intervals. */
+static void add_stacks(const struct plan_fit *fit, struct text *out)
+{
+    for (i64 i = 0; i < fit->n_stacks; i++) {
+        const struct plan_stack *s = &fit->stacks[i];
+        text_printf(out, "# software %s:", s->name);
+        for (i64 k = 0; k < s->fitted.count; k++) {
+            const struct option *o = option_find(plan_stack_options, s->fitted.at[k]);
+            text_printf(out, " %s: ", o->key);
+            option_format(o, s, out);
+            text_add(out, ",");
+        }
+        if (s->stall_s > 0)
+            text_printf(out, " stall_nodes: %g,", s->stall_nodes);
+        text_printf(out, " residual: {lo: %.3f, hi: %.3f}\n", s->residual_lo, s->residual_hi);
+    }
+}
+
 static int print_result(const struct calibrate_options *o, struct plan_family *family,
                         const struct plan_fit *fit, struct arena *a)
 {
@@ -113,6 +145,7 @@ static int print_result(const struct calibrate_options *o, struct plan_family *f
                                       "|log error| %.4f, before %.4f): %s", (long long)fit->n,
                                       fit->after, fit->before, ids.data);
     plan_family_write(family, &out);
+    add_stacks(fit, &out);
     int rc = put_result(o, &out, a);
     text_fini(&ids);
     text_fini(&out);
@@ -302,14 +335,15 @@ static int calibrate_family(struct invocation *v)
 {
     const struct calibrate_options *o = v->options;
     const struct plan_rows *sets[MOST_SETS];
+    i64 shares[MOST_SETS];
     struct plan_family *family = ARENA_NEW(v->arena, struct plan_family);
     struct plan_world *w;
     struct plan_fit fit;
     TRY(plan_world_new(&w, v->arena));
     TRY(plan_family_load(family, o->family, v->arena));
-    TRY(read_sets(v, sets));
-    struct plan_fit_choice choice = { sets, o->rows.count, o->most, o->devices, o->constants,
-                                     true };
+    TRY(read_sets(v, sets, shares));
+    struct plan_fit_choice choice = { sets, o->rows.count, o->most, shares, o->devices,
+                                      o->constants, true };
     TRY(plan_fit_family(family, &fit, &choice, w, v->arena));
     return print_result(o, family, &fit, v->arena);
 }

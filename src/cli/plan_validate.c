@@ -130,8 +130,10 @@ static void print_stacks(const struct validated_set *s)
         if (stack->factor != 1)
             printf(", declared factor %g on computing", stack->factor);
         if (stack->stall_s > 0)
-            printf(", declared stall of %g s per micro-batch in pipelines, times nodes squared",
-                   stack->stall_s);
+            printf(", declared stall of %.3g s per micro-batch and neighbour in pipelines on %g nodes and more",
+                   stack->stall_s, stack->stall_nodes);
+        if (stack->since > 0)
+            printf(", for rows of %lld and later", (long long)stack->since);
         if (stack->kept != 1)
             printf(", declared %g times the program's activations kept", stack->kept);
         if (stack->residual_lo != 0 || stack->residual_hi != 0)
@@ -141,6 +143,14 @@ static void print_stacks(const struct validated_set *s)
             printf(", nothing fitted: interval %g times as far out", stack->interval);
         printf("\n");
     }
+}
+
+/* Which rows are not in the numbers: nobody picked them. */
+static void print_fitted(const struct validated_set *s)
+{
+    if (s->fitted > 0)
+        printf("%-25s   %lld rows were fitted and are left out: the middles of as many equal stretches of "
+               "the rows that can be\n", "", (long long)s->fitted);
 }
 
 static void print_ranges(const struct validated_set *s)
@@ -246,6 +256,7 @@ static int validate_one(struct invocation *v, const char *path, struct plan_worl
             print_heading();
         *first = false;
         print_set(&set);
+        print_fitted(&set);
         print_stacks(&set);
         print_ranges(&set);
         print_reasons(&set);

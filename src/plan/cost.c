@@ -44,8 +44,7 @@ double plan_exchange_seconds(const struct plan_job *job, i64 ranks, i64 stride, 
             bytes = across;
         }
         latency = fmax(m->tiers[t].latency_s.mid, f->net_latency_s);
-        /* Rings within nodes, and a tree or a ring across them: steps beyond a node are few. */
-        steps = steps / (double)(ranks - 1) * (double)ceil_div(ranks, (i64)together);
+        /* A ring's ranks step together: each step waits for the hops between nodes. */
     }
     return bytes / rate + steps * latency;
 }
@@ -87,12 +86,16 @@ static void add_layers(struct stage *s, const struct plan_table *t, double layer
 }
 
 /* The host's work besides layers shows where it is not ahead of the device. */
-static void add_batch(struct stage *s, const struct plan_table *t, double layers)
+static void add_batch(struct stage *s, const struct plan_table *t, const struct plan_layout *l,
+                      double layers)
 {
     double all = (double)(t->dense_layers + t->sparse_layers);
     double slack = layers / all * ((double)t->dense_layers * t->pieces[PLAN_DENSE].slack +
                                    (double)t->sparse_layers * t->pieces[PLAN_SPARSE].slack);
-    double seen = fmax(0, t->batch_launch - slack);
+    double host = t->batch_launch;
+    if (l->pp > 1 && l->dp > 1)
+        host += layers * t->pipeline_launch;
+    double seen = fmax(0, host - slack);
     s->terms[PLAN_LAUNCH] += seen;
     s->forward += seen / 3;
     s->backward += seen * 2 / 3;
@@ -139,9 +142,9 @@ static struct ends ends_of(const struct plan_layout *l, const struct plan_table 
     add_layers(&e.first, t, n.first, l->recompute);
     add_layers(&e.middle, t, n.middle, l->recompute);
     add_layers(&e.last, t, n.last, l->recompute);
-    add_batch(&e.first, t, n.first);
-    add_batch(&e.middle, t, n.middle);
-    add_batch(&e.last, t, n.last);
+    add_batch(&e.first, t, l, n.first);
+    add_batch(&e.middle, t, l, n.middle);
+    add_batch(&e.last, t, l, n.last);
     add_piece(&e.first, &t->pieces[PLAN_EMBEDDING], 1, RECOMPUTE_NONE);
     add_piece(l->pp == 1 ? &e.first : &e.last, &t->pieces[PLAN_HEAD], 1, RECOMPUTE_NONE);
     if (l->schedule == SCHEDULE_ZB_V && l->pp > 1) { /* the last stage is where the first one is */
@@ -331,13 +334,16 @@ static void add_flops(const struct plan_job *job, const struct plan_layout *l,
     (void)job;
 }
 
-/* What a stack is known to lose besides what it does. */
+double plan_stall_seconds(const struct plan_job *job, const struct plan_layout *l)
+{
+    return (double)(l->micro_batches + l->pp - 1) * job->stack->stall_s *
+           (double)i64_min(l->pp - 1, 2);
+}
+
 static double stalls(const struct plan_job *job, const struct plan_layout *l)
 {
     double nodes = (double)ceil_div(job->devices, job->machine->node_ranks);
-    if (l->pp == 1)
-        return 0;
-    return (double)(l->micro_batches + l->pp - 1) * job->stack->stall_s * nodes * nodes;
+    return nodes < job->stack->stall_nodes ? 0 : plan_stall_seconds(job, l);
 }
 
 /* About band->mid: of the software where it has one of its own, else of the family of devices. */
@@ -428,7 +434,7 @@ void plan_memory_of(const struct plan_job *job, const struct plan_layout *l,
     double kept = n * ((double)t->dense_layers * dense->kept_bytes[r] +
                        (double)t->sparse_layers * sparse->kept_bytes[r]);
     double rows = (double)(job->sequence * l->micro_batch) / (double)l->cp;
-    double vocab = (double)round_up(job->spec->vocab, job->stack->vocab_multiple * l->tp);
+    double vocab = (double)plan_stack_vocab(job->stack, job->spec->vocab, l->tp);
     double logits = job->stack->logit_bytes * rows * vocab / (double)l->tp;
     memory[PLAN_WORKING] = fmax(dense->working_bytes[r], sparse->working_bytes[r]);
     memory[PLAN_ACTIVATIONS] = kept * in_flight(l, l->pp == 1);

@@ -93,6 +93,7 @@ struct plan_table {
     struct plan_piece pieces[PLAN_PARTS];
     i64 dense_layers, sparse_layers;
     double batch_launch;   /* seconds of the host per micro-batch besides its layers */
+    double pipeline_launch; /* and per layer and micro-batch, in pipelines of several data ranks */
     double step_launch;    /* and per step */
     double boundary_bytes; /* that a stage sends to the next one, per micro-batch and rank */
 };
@@ -144,6 +145,9 @@ const char *plan_layout_refused(const struct plan_job *job, const struct plan_la
 /* The layout is not refused and the table is that of its degrees. */
 void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
                   const struct plan_table *table, struct plan_step *out);
+
+/* What stages of a pipeline wait for their neighbours, where the job's software stalls at all. */
+double plan_stall_seconds(const struct plan_job *job, const struct plan_layout *l);
 
 /* What a step consists of, for who walks it in time: seconds of one micro-batch on all stages of
  * the first rank of a pipeline, of one in the middle and of the last, and of one message. */

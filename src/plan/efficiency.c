@@ -39,6 +39,8 @@ const struct option plan_family_options[] = {
       .help = "What a kernel takes besides its work." },
     { "launch_s", FAMILY(FLOAT, launch_s), "1e-5", .min = 1e-9, .max = 1, .unit = "seconds",
       .help = "What the host takes to start a kernel." },
+    { "pace", FAMILY(FLOAT, pace), "4", .min = 1, .max = 1000,
+      .help = "Degree of the norm by which host's and device's time are joined; large: the slower decides." },
     { "link", FAMILY(FLOAT, link), "0.8", .min = 0.01, .max = 1,
       .help = "Share of the node's links that collectives reach." },
     { "net", FAMILY(FLOAT, net), "0.8", .min = 0.01, .max = 1,

@@ -32,6 +32,8 @@ struct plan_family {
     double memory;            /* of the memory's bytes per second */
     double kernel_s;          /* begin and end of a kernel on the device */
     double launch_s;          /* between kernels, by the host */
+    double pace;              /* degree of the norm that joins host and device: large, the slower
+                               * decides */
     double link, net;         /* of the bytes per second that links of a node, of others have */
     double link_latency_s, net_latency_s; /* of one step of a collective; 0: the tier's */
     double overlap_tax;       /* what computing slows down while messages move beside it */

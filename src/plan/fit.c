@@ -12,7 +12,7 @@
 #define FIT_OUTLIER 0.5
 #define FIT_PRIOR 0.002 /* a width off is worth a tenth of a percent of mean error */
 
-enum { FIT_TRIES = 8000, FIT_CONSTANTS = 24 };
+enum { FIT_TRIES = 12000, FIT_CONSTANTS = 32 };
 
 struct sample {
     const struct plan_row *row;
@@ -20,27 +20,56 @@ struct sample {
     struct plan_ops *ops;
 };
 
+/* All that a fit moves: jobs of samples point into it. */
+struct state {
+    struct plan_family family;
+    struct plan_stack stacks[FIT_MOST_STACKS];
+};
+
+struct constant {
+    const struct option *option;
+    i64 offset;   /* of what has it, within a state */
+    double begin; /* what one expects of it, and how far off (in logarithms) */
+    double width;
+};
+
 struct fit {
     struct sample samples[FIT_MOST_ROWS];
-    i64 n;
-    struct plan_family *family;
+    i64 n, n_stacks;
+    struct state now, begin;
     i64 devices;
-    const struct option *constants[FIT_CONSTANTS];
-    struct plan_family begin; /* what the constants are before: what one expects of a device */
-    double widths[FIT_CONSTANTS];
+    struct constant constants[FIT_CONSTANTS];
     i64 n_constants;
     i64 left_out;   /* this sample does not count; -1: all do */
     double start;   /* launch_s began so many times as long, where it ended best */
 };
+
+static double *constant_in(struct state *s, const struct constant *c)
+{
+    return OPTION_AT(double, c->option, (char *)s + c->offset);
+}
 
 /* --- rows ----------------------------------------------------------------------------- */
 
 static bool usable(const struct fit *f, const struct plan_row *row, struct plan_world *w,
                    struct plan_job *job)
 {
-    return !row->missing && (f->devices == 0 || row->devices <= f->devices) && row->status == ROW_RAN && row->seconds > 0 &&
-           !plan_world_job(w, row, job) && !strcmp(job->family->name, f->family->name) &&
+    return !row->missing && (f->devices == 0 || row->devices <= f->devices) &&
+           row->status == ROW_RAN && row->seconds > 0 && !plan_world_job(w, row, job) &&
+           !strcmp(job->family->name, f->now.family.name) &&
            !plan_layout_refused(job, &row->layout);
+}
+
+/* The state's copy of a stack: its values are moved, the world's are not. */
+static const struct plan_stack *stack_of(struct fit *f, const struct plan_stack *s)
+{
+    for (i64 i = 0; i < f->n_stacks; i++)
+        if (!strcmp(f->now.stacks[i].name, s->name))
+            return &f->now.stacks[i];
+    if (f->n_stacks == FIT_MOST_STACKS)
+        return NULL;
+    f->now.stacks[f->n_stacks] = *s;
+    return &f->now.stacks[f->n_stacks++];
 }
 
 static int take_row(struct fit *f, const struct plan_row *row, const struct plan_job *job,
@@ -49,7 +78,10 @@ static int take_row(struct fit *f, const struct plan_row *row, const struct plan
     struct sample *s = &f->samples[f->n];
     *s = (struct sample){ row, *job, ARENA_NEW(a, struct plan_ops) };
     TRY(plan_table_ops(s->ops, &s->job, &row->layout));
-    s->job.family = f->family;
+    s->job.family = &f->now.family;
+    s->job.stack = stack_of(f, job->stack);
+    if (!s->job.stack)
+        return err_set(ERR_USAGE, "rows of at most %d stacks are fitted", FIT_MOST_STACKS);
     f->n++;
     return OK;
 }
@@ -74,6 +106,14 @@ static int take_rows(struct fit *f, const struct plan_rows *set, i64 share, stru
     return OK;
 }
 
+static i64 share_of(const struct fit *f, const struct plan_fit_choice *choice, i64 set)
+{
+    i64 left = choice->most - f->n;
+    if (choice->shares && choice->shares[set] > 0)
+        return i64_min(choice->shares[set], left);
+    return left / (choice->n_sets - set);
+}
+
 /* --- constants ------------------------------------------------------------------------ */
 
 /* What step times can show, and how far (in logarithms) one expects a device to be from the
@@ -83,9 +123,19 @@ static const struct expectation {
     double width;
 } usual[] = {
     { "product", 0.1 }, { "memory", 0.15 }, { "small_tile", 0.15 }, { "ramp", 0.7 },
-    { "quantisation", 0.7 }, { "attention_forward", 0.5 }, { "attention_backward", 0.5 },
-    { "attention_rows", 1 }, { "kernel_s", 0.7 }, { "launch_s", 2 }, { "link", 0.3 },
-    { "net", 0.5 }, { "link_latency_s", 1 }, { "net_latency_s", 2 }, { "overlap_tax", 0.5 },
+    { "quantisation", 0.7 }, { "align16", 0.5 }, { "align128", 0.1 },
+    { "attention_forward", 0.3 }, { "attention_backward", 0.3 }, { "attention_rows", 1 },
+    { "kernel_s", 0.7 }, { "launch_s", 2 }, { "pace", 0.5 }, { "link", 0.3 }, { "net", 0.5 },
+    { "link_latency_s", 0.3 }, { "net_latency_s", 0.7 }, { "overlap_tax", 0.5 },
+};
+
+/* The same of software: nothing is known beforehand of what nobody meant it to do. */
+static const struct {
+    const char *name;
+    double begin, width;
+} software[] = {
+    { "kernels.pipeline", 50, 1 }, { "stall", 1, 2 },
+    { "overlap.dp", 0.5, 0.5 },
 };
 
 static double width_of(const char *name)
@@ -98,13 +148,31 @@ static double width_of(const char *name)
 
 /* --- search --------------------------------------------------------------------------- */
 
-static double log_error(const struct sample *s)
+static void price_sample(const struct sample *s, struct plan_step *step)
 {
     struct plan_table table;
-    struct plan_step step;
     plan_table_price(&table, &s->job, &s->row->layout, s->ops);
-    plan_step_of(&s->job, &s->row->layout, &table, &step);
+    plan_step_of(&s->job, &s->row->layout, &table, step);
+}
+
+static double log_error(const struct sample *s)
+{
+    struct plan_step step;
+    price_sample(s, &step);
     return log(step.seconds / s->row->seconds);
+}
+
+/* Whether a run stalled is not among what rows say: of both, what comes nearer. */
+static double nearer_error(const struct sample *s, bool *stalled)
+{
+    struct plan_step step;
+    price_sample(s, &step);
+    double without = step.seconds - step.terms[PLAN_STRAGGLER];
+    double calm = fabs(log(without / s->row->seconds));
+    double with = without + plan_stall_seconds(&s->job, &s->row->layout);
+    double stall = fabs(log(with / s->row->seconds));
+    *stalled = stall < calm;
+    return fmin(calm, stall);
 }
 
 static double mean_error(const struct fit *f)
@@ -119,20 +187,20 @@ static double mean_error(const struct fit *f)
 static double robust_error(const struct fit *f)
 {
     double sum = 0;
+    bool stalled;
     for (i64 i = 0; i < f->n; i++)
         if (i != f->left_out)
-            sum += fmin(fabs(log_error(&f->samples[i])), FIT_OUTLIER);
+            sum += fmin(nearer_error(&f->samples[i], &stalled), FIT_OUTLIER);
     return sum / (double)(f->n - (f->left_out >= 0));
 }
 
 /* A constant that the rows say nothing of stays where it began. */
-static double loss(const struct fit *f)
+static double loss(struct fit *f)
 {
     double far = 0;
     for (i64 i = 0; i < f->n_constants; i++) {
-        double from = *OPTION_AT_CONST(double, f->constants[i], &f->begin);
-        double to = *OPTION_AT_CONST(double, f->constants[i], f->family);
-        double x = log(to / from) / f->widths[i];
+        const struct constant *c = &f->constants[i];
+        double x = log(*constant_in(&f->now, c) / c->begin) / c->width;
         far += x * x;
     }
     return robust_error(f) + FIT_PRIOR * far;
@@ -152,43 +220,82 @@ static double search(struct fit *f, double best, u64 stream)
     const struct rng key = { 20211, stream };
     u64 draw = 0;
     for (int i = 0; i < FIT_TRIES; i++) {
-        const struct plan_family before = *f->family;
+        const struct state before = f->now;
         i64 one = i % (2 * f->n_constants); /* half the tries move one constant alone */
         for (i64 k = 0; k < f->n_constants; k++) {
-            double *x = OPTION_AT(double, f->constants[k], f->family);
+            double *x = constant_in(&f->now, &f->constants[k]);
             double way = rng_normal(&key, draw++);
             if (one >= f->n_constants || one == k)
-                *x = limited(f->constants[k], *x * exp(step * way));
+                *x = limited(f->constants[k].option, *x * exp(step * way));
         }
         double now = loss(f);
         if (now < best) {
             best = now;
             step = fmin(0.5, step * 1.5);
         } else {
-            *f->family = before;
+            f->now = before;
             step = fmax(0.01, step * 0.97);
         }
     }
     return best;
 }
 
+static double nodes_of(const struct sample *s)
+{
+    return (double)ceil_div(s->job.devices, s->job.machine->node_ranks);
+}
+
+/* Rows with pipelines that did what they should, did they stall on so many nodes and more. */
+static i64 votes_for(const struct fit *f, const struct plan_stack *stack, double nodes)
+{
+    i64 right = 0;
+    bool stalled;
+    for (i64 i = 0; i < f->n; i++) {
+        const struct sample *s = &f->samples[i];
+        if (i == f->left_out || s->job.stack != stack || s->row->layout.pp == 1)
+            continue;
+        nearer_error(s, &stalled);
+        right += stalled == (nodes_of(s) >= nodes);
+    }
+    return right;
+}
+
+/* From how many nodes on software stalls: what most of its rows agree with. */
+static void find_stalls(struct fit *f)
+{
+    enum { MOST_NODES = 1 << 16 };
+    for (i64 k = 0; k < f->n_stacks; k++) {
+        struct plan_stack *stack = &f->now.stacks[k];
+        i64 most = -1;
+        double best = 1;
+        for (i64 n = 1; stack->stall_s > 0 && n <= MOST_NODES; n *= 2) {
+            i64 right = votes_for(f, stack, (double)n);
+            if (right >= most) {
+                most = right;
+                best = (double)n;
+            }
+        }
+        stack->stall_nodes = best;
+    }
+}
+
 /* The host's pace decides which rows show anything else, so the search begins at several. */
 static void search_from_starts(struct fit *f, double least)
 {
     const double starts[] = { 1, 2, 4 };
-    const struct plan_family begin = *f->family;
-    struct plan_family best = begin;
+    struct state best = f->begin;
     for (i64 i = 0; i < COUNT_OF(starts); i++) {
-        *f->family = begin;
-        f->family->launch_s *= starts[i];
+        f->now = f->begin;
+        f->now.family.launch_s *= starts[i];
         double reached = search(f, loss(f), (u64)i);
         if (reached < least) {
             least = reached;
-            best = *f->family;
+            best = f->now;
             f->start = starts[i];
         }
     }
-    *f->family = best;
+    f->now = best;
+    find_stalls(f);
 }
 
 static int ascending(const void *a, const void *b)
@@ -198,17 +305,18 @@ static int ascending(const void *a, const void *b)
 }
 
 /* Where fitted rows lie: beyond that a prediction extrapolates. */
-static void seen(const struct fit *f, struct arena *a)
+static void seen(struct fit *f, struct arena *a)
 {
-    struct option_strings *stacks = &f->family->seen_stacks;
+    struct plan_family *family = &f->now.family;
+    struct option_strings *stacks = &family->seen_stacks;
     const char **names = ARENA_ARRAY(a, const char *, f->n);
     *stacks = (struct option_strings){ names, 0 };
-    f->family->seen_devices = f->family->seen_sequence = 0;
+    family->seen_devices = family->seen_sequence = 0;
     for (i64 i = 0; i < f->n; i++) {
         const struct plan_job *job = &f->samples[i].job;
-        f->family->seen_devices = fmax(f->family->seen_devices, (double)job->devices);
-        f->family->seen_sequence = fmax(f->family->seen_sequence, (double)job->sequence);
-        if (!plan_family_saw(f->family, job->stack->name))
+        family->seen_devices = fmax(family->seen_devices, (double)job->devices);
+        family->seen_sequence = fmax(family->seen_sequence, (double)job->sequence);
+        if (!plan_family_saw(family, job->stack->name))
             names[stacks->count++] = job->stack->name;
     }
 }
@@ -218,38 +326,59 @@ static bool has_own_interval(const struct plan_stack *s)
     return s->residual_lo != 0 || s->residual_hi != 0;
 }
 
-/* log(measured / predicted) of rows, each by constants that were fitted without it. Rows of
- * software that has an interval of its own are never priced with the family's and do not count. */
-static i64 errors_left_out(struct fit *f, double *x)
+/* log(measured / predicted) of rows, each by constants that were fitted without it. */
+static void errors_left_out(struct fit *f, double *x)
 {
-    const struct plan_family fitted = *f->family;
-    i64 n = 0;
+    const struct state fitted = f->now;
     for (i64 i = 0; i < f->n; i++) {
-        if (has_own_interval(f->samples[i].job.stack))
-            continue;
-        *f->family = f->begin;
-        f->family->launch_s *= f->start;
+        f->now = f->begin;
+        f->now.family.launch_s *= f->start;
         f->left_out = i;
         search(f, loss(f), (u64)i);
-        x[n++] = -log_error(&f->samples[i]);
+        find_stalls(f);
+        x[i] = -log_error(&f->samples[i]);
     }
     f->left_out = -1;
-    *f->family = fitted;
-    return n;
+    f->now = fitted;
 }
 
-/* An interval that holds a new row with a chance of 80 %, if it is as those were: of n errors of
- * rows left out the (n+1)/10-th from below and from above (Vovk et al. 2005). None is dropped. */
-static void residuals(struct fit *f)
+/* Between the values of rank (n+1)/10 from below and from above. */
+static void ends_of(double *x, i64 n, double *lo, double *hi)
 {
-    double x[FIT_MOST_ROWS];
-    i64 n = f->n > 1 ? errors_left_out(f, x) : 0;
     if (n == 0)
         return;
     qsort(x, (size_t)n, sizeof *x, ascending);
-    i64 tail = i64_max(1, (n + 1) / 10);
-    f->family->residual_lo = x[tail - 1];
-    f->family->residual_hi = x[n - tail];
+    double rank = fmax(1, (double)(n + 1) / 10);
+    i64 k = (i64)rank, next = i64_min(k, n - 1);
+    double part = rank - (double)k;
+    *lo = x[k - 1] + part * (x[next] - x[k - 1]);
+    *hi = x[n - k] + part * (x[n - 1 - next] - x[n - k]);
+}
+
+/* An interval that holds a new row with a chance of 80 %, if it is as those were (Vovk et al. 2005).
+ * None is dropped. Software with an interval of its own has that of its rows; the family that of
+ * the others. */
+static void residuals(struct fit *f)
+{
+    double errors[FIT_MOST_ROWS], x[FIT_MOST_ROWS];
+    if (f->n < 2)
+        return;
+    errors_left_out(f, errors);
+    for (i64 k = -1; k < f->n_stacks; k++) {
+        struct plan_stack *own = k >= 0 ? &f->now.stacks[k] : NULL;
+        i64 n = 0;
+        if (own && !has_own_interval(own))
+            continue;
+        for (i64 i = 0; i < f->n; i++) {
+            const struct plan_stack *s = f->samples[i].job.stack;
+            if (own ? s == own : !has_own_interval(s))
+                x[n++] = errors[i];
+        }
+        if (own)
+            ends_of(x, n, &own->residual_lo, &own->residual_hi);
+        else
+            ends_of(x, n, &f->now.family.residual_lo, &f->now.family.residual_hi);
+    }
 }
 
 static bool has_fused_attention(const struct fit *f)
@@ -260,12 +389,20 @@ static bool has_fused_attention(const struct fit *f)
     return false;
 }
 
+static int add_constant(struct fit *f, const struct option *o, void *of, double width)
+{
+    if (f->n_constants == FIT_CONSTANTS)
+        return err_set(ERR_USAGE, "at most %d constants are fitted", FIT_CONSTANTS);
+    f->constants[f->n_constants++] = (struct constant){
+        o, (char *)of - (char *)&f->now, *OPTION_AT(double, o, of), width
+    };
+    return OK;
+}
+
 /* They begin at their defaults, so that a fit does not depend on the one before. */
-static int find_constants(struct fit *f, const struct option_strings *names, struct arena *a)
+static int family_constants(struct fit *f, const struct option_strings *names, struct arena *a)
 {
     i64 n = names->count ? names->count : COUNT_OF(usual);
-    if (n > FIT_CONSTANTS)
-        return err_set(ERR_USAGE, "at most %d constants are fitted", FIT_CONSTANTS);
     for (i64 i = 0; i < n; i++) {
         const char *name = names->count ? names->at[i] : usual[i].name;
         const struct option *o = option_find(plan_family_options, name);
@@ -273,10 +410,35 @@ static int find_constants(struct fit *f, const struct option_strings *names, str
             return err_set(ERR_USAGE, "a family has no constant '%s'", name);
         if (!names->count && !strncmp(name, "attention", 9) && !has_fused_attention(f))
             continue;
-        TRY(option_set(o, f->family, o->default_text, NULL, a));
-        f->widths[f->n_constants] = width_of(name);
-        f->constants[f->n_constants++] = o;
+        TRY(option_set(o, &f->now.family, o->default_text, NULL, a));
+        TRY(add_constant(f, o, &f->now.family, width_of(name)));
     }
+    return OK;
+}
+
+/* Values of software that its file says are found so. */
+static int stack_constants(struct fit *f, struct plan_stack *s)
+{
+    for (i64 i = 0; i < s->fitted.count; i++) {
+        const struct option *o = option_find(plan_stack_options, s->fitted.at[i]);
+        i64 k = 0;
+        while (k < COUNT_OF(software) && strcmp(software[k].name, s->fitted.at[i]))
+            k++;
+        if (!o || k == COUNT_OF(software))
+            return err_set(ERR_CONFIG, "stack '%s': '%s' is nothing that a fit can find", s->name,
+                           s->fitted.at[i]);
+        *OPTION_AT(double, o, s) = software[k].begin;
+        TRY(add_constant(f, o, s, software[k].width));
+    }
+    return OK;
+}
+
+static int find_constants(struct fit *f, const struct option_strings *names, struct arena *a)
+{
+    TRY(family_constants(f, names, a));
+    for (i64 i = 0; i < f->n_stacks && names->count == 0; i++)
+        TRY(stack_constants(f, &f->now.stacks[i]));
+    f->begin = f->now;
     return OK;
 }
 
@@ -284,12 +446,12 @@ int plan_fit_family(struct plan_family *family, struct plan_fit *out,
                     const struct plan_fit_choice *choice, struct plan_world *w, struct arena *a)
 {
     struct fit *f = ARENA_NEW(a, struct fit);
-    f->family = family;
+    f->now.family = *family;
     f->devices = choice->devices;
     f->left_out = -1;
     f->start = 1;
     for (i64 i = 0; i < choice->n_sets; i++)
-        TRY(take_rows(f, choice->sets[i], (choice->most - f->n) / (choice->n_sets - i), w, a));
+        TRY(take_rows(f, choice->sets[i], share_of(f, choice, i), w, a));
     if (f->n == 0)
         return err_set(ERR_USAGE, "none of the rows is of family '%s' and determines a layout",
                        family->name);
@@ -297,12 +459,15 @@ int plan_fit_family(struct plan_family *family, struct plan_fit *out,
     for (i64 i = 0; i < f->n; i++)
         out->ids[i] = f->samples[i].row->id;
     TRY(find_constants(f, &choice->constants, a));
-    f->begin = *family;
     out->before = mean_error(f);
     search_from_starts(f, loss(f));
     out->after = mean_error(f);
     seen(f, a);
     if (choice->interval)
         residuals(f);
+    *family = f->now.family;
+    for (i64 i = 0; i < f->n_stacks; i++)
+        if (f->now.stacks[i].fitted.count > 0 || has_own_interval(&f->now.stacks[i]))
+            out->stacks[out->n_stacks++] = f->now.stacks[i];
     return OK;
 }

@@ -5,6 +5,7 @@
 #include "parallel/layout.h"
 #include "plan/plan_files.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -257,6 +258,27 @@ static void read_measured(struct reader *r)
         o->missing = "a step time";
 }
 
+/* The first year that stands by itself; 0 where there is none. Numbers of papers are smaller. */
+static i64 year_in(const char *text)
+{
+    bool apart = true;
+    while (*text) {
+        size_t n = strspn(text, "0123456789");
+        i64 year = n == 4 && apart && !isalnum((unsigned char)text[4]) ? atoll(text) : 0;
+        if (year >= 2013 && year < 2100)
+            return year;
+        text += n ? n : 1;
+        apart = !isalnum((unsigned char)text[-1]);
+    }
+    return 0;
+}
+
+static i64 year_of(const struct reader *r)
+{
+    i64 said = year_in(cell(r, "framework"));
+    return said ? said : year_in(cell(r, "source"));
+}
+
 static int read_row(struct reader *r)
 {
     struct plan_row *o = r->out;
@@ -264,6 +286,7 @@ static int read_row(struct reader *r)
     o->model = cell(r, "model");
     o->gpu = cell(r, "gpu");
     o->framework = cell(r, "framework");
+    o->year = year_of(r);
     o->devices = needed(r, "n_gpus");
     o->sequence = needed(r, "seq");
     o->node_ranks = i64_max(1, whole(r, "gpus_per_node"));

@@ -18,6 +18,8 @@ struct plan_row {
     struct plan_layout layout;
     i64 devices, sequence, batch;
     i64 node_ranks;
+    i64 year;                  /* of the software: what the framework says, or when it was published;
+                                * 0: neither */
     int dtype;                 /* enum plan_dtype */
     double link_bytes_per_s, net_bytes_per_s; /* one way, of one device; 0: not given */
     double seconds;            /* of a step, measured; 0: not given */

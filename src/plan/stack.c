@@ -24,13 +24,15 @@ const struct option plan_stack_options[] = {
       .help = "The same for its backward pass." },
     { "kernels.batch", STACK(FLOAT, kernels_batch), "40", .max = 1e5,
       .help = "For a micro-batch on a stage besides its layers." },
+    { "kernels.pipeline", STACK(FLOAT, kernels_pipeline), "0", .max = 1e5,
+      .help = "For a layer, times tp, in pipelines of several data ranks: the host waits for others." },
     { "kernels.step", STACK(FLOAT, kernels_step), "100", .max = 1e6,
       .help = "For a step besides its micro-batches." },
     { "passes.forward", STACK(FLOAT, passes_forward), "0", .max = 1e5,
       .help = "Passes over a layer's rows besides the operators' own, forward." },
     { "passes.backward", STACK(FLOAT, passes_backward), "0", .max = 1e5,
       .help = "The same, backward." },
-    { "selective", STACK(CHOICE, selective), "attention", .choices = "attention|cheap",
+    { "selective", STACK(CHOICE, selective), "attention", .choices = "attention|cheap|half",
       .help = "What selective recompute remakes." },
     { "keeps_gathered", STACK(BOOL, keeps_gathered), "false",
       .help = "Rows that tp ranks gathered stay for the backward pass." },
@@ -60,6 +62,12 @@ const struct option plan_stack_options[] = {
       .help = "The same of rows that go to experts and back." },
     { "vocab_multiple", STACK(INT, vocab_multiple), "128", .min = 1, .max = 1e6, .unit = "rows",
       .help = "Rows of the head are padded to that, times tp." },
+    { "vocab_alone", STACK(BOOL, vocab_alone), "true",
+      .help = "Rows of the head are padded where tp is 1, too." },
+    { "since", STACK(INT, since), "0", .max = 9999, .unit = "year",
+      .help = "Software of these names is like this from that year on; 0: always." },
+    { "fitted", STACK(STRINGS, fitted), NULL,
+      .help = "Keys of values that headway plan calibrate finds." },
     { "bytes.logit", STACK(FLOAT, logit_bytes), "6", .max = 64, .unit = "bytes",
       .help = "Held per logit where the loss is formed." },
     { "bytes.runtime", STACK(FLOAT, runtime_bytes), "2e9", .max = 1e12, .unit = "bytes",
@@ -67,7 +75,9 @@ const struct option plan_stack_options[] = {
     { "usable", STACK(FLOAT, usable), "0.96", .min = 0.1, .max = 1,
       .help = "Share of what memory is left that tensors can use." },
     { "stall", STACK(FLOAT, stall_s), "0", .max = 1e3, .unit = "seconds",
-      .help = "Stages wait that long per micro-batch, times the square of the job's nodes." },
+      .help = "A stage waits that long per micro-batch for each of its neighbours." },
+    { "stall_nodes", STACK(FLOAT, stall_nodes), "1", .min = 1, .max = 1e6, .unit = "nodes",
+      .help = "On so many nodes and more." },
     { "residual.lo", STACK(FLOAT, residual_lo), "0", .min = -10, .max = 10,
       .help = "Log of measured over predicted time, 10th percentile; both 0: that of the family." },
     { "residual.hi", STACK(FLOAT, residual_hi), "0", .min = -10, .max = 10,
@@ -94,6 +104,11 @@ const struct option plan_stack_options[] = {
       .help = "Computing takes so many times what operators say; 1 unless declared." },
     { 0 },
 };
+
+i64 plan_stack_vocab(const struct plan_stack *s, i64 words, i64 tp)
+{
+    return tp == 1 && !s->vocab_alone ? words : round_up(words, s->vocab_multiple * tp);
+}
 
 int plan_stack_load(struct plan_stack *out, const char *name, struct arena *a)
 {

@@ -13,7 +13,11 @@ enum plan_attention_kind {
     STACK_FUSED,  /* one kernel; scores never reach memory */
     STACK_SCORES  /* two products and a softmax between them, over all pairs of tokens */
 };
-enum plan_selective { SELECTIVE_ATTENTION, SELECTIVE_CHEAP };
+enum plan_selective {
+    SELECTIVE_ATTENTION, /* the attention core */
+    SELECTIVE_CHEAP,     /* what moves bytes */
+    SELECTIVE_HALF       /* that and every second product; attention stays */
+};
 
 struct plan_stack {
     const char *name, *provenance;
@@ -26,6 +30,8 @@ struct plan_stack {
     bool dropout;
     double kernels_forward, kernels_backward; /* that the host starts for a layer */
     double kernels_batch;      /* and besides, for a micro-batch on a stage: embedding, loss, loop */
+    double kernels_pipeline;   /* and for a layer and each rank along tp, in pipelines of several data
+                                * ranks */
     double kernels_step;       /* and for a step: norms, clipping, update, logging */
     double passes_forward, passes_backward; /* over a layer's rows, of 2 bytes x width, besides
                                              * those of the operators' own traffic */
@@ -40,11 +46,15 @@ struct plan_stack {
     double dp_overlap, tp_overlap, pp_overlap, ep_overlap; /* share of such messages that computing
                                                             * may hide */
     i64 vocab_multiple;        /* rows of the head are padded to that, times tp */
+    bool vocab_alone;          /* also where tp is 1; else they are as many as words there */
+    i64 since;                 /* year from which software of this name is like this; 0: always */
+    struct option_strings fitted; /* keys of values that headway plan calibrate finds */
     double logit_bytes;        /* held per logit at the end of the forward pass */
     double runtime_bytes;      /* context, libraries, buffers of messages */
     double usable;             /* of what memory is left, by tensors: the rest is lost between them */
-    double stall_s;            /* seconds that stages of a pipeline wait per micro-batch, times the
-                                * square of the job's nodes; seen on one cluster, unexplained */
+    double stall_s;            /* seconds that a stage of a pipeline waits per micro-batch for each of
+                                * its neighbours, on so many nodes and more; unexplained */
+    double stall_nodes;
     double residual_lo, residual_hi; /* as a family's, where its runs scatter otherwise; both 0:
                                       * the family's */
     double interval;           /* ends of the family's interval are so many times as far out: 2, a
@@ -54,6 +64,9 @@ struct plan_stack {
 };
 
 extern const struct option plan_stack_options[];
+
+/* Rows of the head that so many words get. */
+i64 plan_stack_vocab(const struct plan_stack *s, i64 words, i64 tp);
 
 /* A name in machines/stacks, or a path. */
 int plan_stack_load(struct plan_stack *out, const char *name, struct arena *a);

@@ -6,7 +6,10 @@
 
 #include <math.h>
 
-enum { HALF = 2 }; /* bytes of an activation on a GPU: bf16 or fp16 */
+enum {
+    HALF = 2,           /* bytes of an activation on a GPU: bf16 or fp16 */
+    MESSAGE_KERNELS = 2 /* that the host starts for an exchange: its kernel and the event waited for */
+};
 
 struct pricing {
     const struct plan_job *job;
@@ -24,7 +27,7 @@ int plan_table_ops(struct plan_ops *out, const struct plan_job *job,
     struct plan_shape shape = { layout->tp, layout->cp, layout->ep, layout->micro_batch,
                                 job->sequence,
                                 job->dtype == PLAN_FP32 ? DTYPE_F32 : DTYPE_BF16 };
-    spec.vocab = round_up(spec.vocab, job->stack->vocab_multiple * layout->tp);
+    spec.vocab = plan_stack_vocab(job->stack, spec.vocab, layout->tp);
     return plan_ops_new(out, &spec, &shape);
 }
 
@@ -130,13 +133,34 @@ static void add_software(const struct pricing *x, struct plan_seconds *s, double
 }
 
 /* The host starts so many kernels while the device works for `busy` seconds: returns how far it
- * gets ahead. */
+ * gets ahead. Were all kernels alike, the slower of both would decide. They are not: the device
+ * waits within runs of short kernels even where the host is ahead on the whole, so both count, as a
+ * norm of degree `pace`. */
 static double keep_pace(const struct pricing *x, struct plan_seconds *s, double kernels,
                         double busy)
 {
     double host = kernels * x->family->launch_s;
-    s->launch = fmax(0, host - busy);
+    double most = fmax(host, busy), least = fmin(host, busy), p = x->family->pace;
+    s->launch = most > 0 ? most * pow(1 + pow(least / most, p), 1 / p) - busy : 0;
     return fmax(0, busy - host);
+}
+
+/* How much of such operators selective recompute runs a second time. */
+static double remade(const struct plan_stack *s, enum plan_op_kind kind)
+{
+    if (kind == PLAN_ATTENTION)
+        return s->selective == SELECTIVE_ATTENTION;
+    if (kind == PLAN_PRODUCT)
+        return s->selective == SELECTIVE_HALF ? 0.5 : 0;
+    return s->selective != SELECTIVE_ATTENTION;
+}
+
+static void add_share(struct plan_seconds *to, const struct plan_seconds *s, double share)
+{
+    to->ideal += share * s->ideal;
+    to->shape += share * s->shape;
+    to->memory += share * s->memory;
+    to->launch += share * s->launch;
 }
 
 static void price_again(const struct pricing *x, const struct plan_piece_ops *p,
@@ -149,11 +173,11 @@ static void price_again(const struct pricing *x, const struct plan_piece_ops *p,
         if (op->phase != PHASE_FORWARD)
             continue;
         out->again_flops[RECOMPUTE_FULL] += op->flops;
-        bool core = op->kind == PLAN_ATTENTION, cheap = op->kind == PLAN_TRAFFIC;
-        if (x->stack->selective == SELECTIVE_ATTENTION ? core : cheap) {
-            price_op(x, op, PLAN_BF16, &out->again[RECOMPUTE_SELECTIVE]);
-            out->again_flops[RECOMPUTE_SELECTIVE] += op->flops;
-        }
+        double share = remade(x->stack, op->kind);
+        struct plan_seconds whole = { 0 };
+        price_op(x, op, x->job->dtype, &whole);
+        add_share(&out->again[RECOMPUTE_SELECTIVE], &whole, share);
+        out->again_flops[RECOMPUTE_SELECTIVE] += share * op->flops;
     }
 }
 
@@ -191,6 +215,18 @@ static void price_expert_messages(const struct pricing *x, struct plan_piece *ou
     out->ep_forward = out->ep_backward = 2 * (1 - x->stack->ep_overlap) * seconds;
 }
 
+/* A layer's input, attention's result and half of those of products. */
+static double kept_by_half(const struct pricing *x, const struct plan_piece_ops *p, double cut)
+{
+    double rows = (double)x->ops->rows;
+    double n = rows * (double)x->ops->width / cut +
+               rows * (double)(x->ops->heads * x->ops->head_size);
+    for (int i = 0; i < p->n; i++)
+        if (p->ops[i].kind == PLAN_PRODUCT && p->ops[i].phase == PHASE_FORWARD)
+            n += 0.5 * (double)p->ops[i].batch * (double)p->ops[i].M * (double)p->ops[i].N;
+    return HALF * n;
+}
+
 static void price_kept(const struct pricing *x, const struct plan_piece_ops *p, bool layer,
                        struct plan_piece *out)
 {
@@ -208,8 +244,12 @@ static void price_kept(const struct pricing *x, const struct plan_piece_ops *p, 
                  (double)x->job->sequence;
     out->kept_bytes[RECOMPUTE_NONE] = all + scores;
     out->kept_bytes[RECOMPUTE_SELECTIVE] = all;
-    out->kept_bytes[RECOMPUTE_FULL] = layer ? HALF * rows * width / cut : all;
     out->working_bytes[RECOMPUTE_SELECTIVE] = scores;
+    if (layer && x->stack->selective == SELECTIVE_HALF) {
+        out->kept_bytes[RECOMPUTE_SELECTIVE] = fmin(all, kept_by_half(x, p, cut));
+        out->working_bytes[RECOMPUTE_SELECTIVE] = all;
+    }
+    out->kept_bytes[RECOMPUTE_FULL] = layer ? HALF * rows * width / cut : all;
     out->working_bytes[RECOMPUTE_FULL] = layer ? all + scores : 0;
 }
 
@@ -224,15 +264,18 @@ static void price_sums(const struct pricing *x, const struct plan_piece_ops *p,
     out->backward.memory += plan_traffic_seconds(x->family, x->device, bytes, 0);
 }
 
-static void price_launches(const struct pricing *x, struct plan_piece *out)
+static void price_launches(const struct pricing *x, const struct plan_piece_ops *p,
+                           struct plan_piece *out)
 {
     double forward = plan_seconds_sum(&out->forward) + out->tp_forward + out->cp_forward +
                      out->ep_forward;
     double backward = plan_seconds_sum(&out->backward) + out->tp_backward + out->cp_backward +
                       out->ep_backward;
     double more = softmax_is_split(x) ? x->stack->kernels_softmax : 0;
-    out->slack = keep_pace(x, &out->forward, x->stack->kernels_forward + more, forward) +
-                 keep_pace(x, &out->backward, x->stack->kernels_backward + more, backward);
+    double there = MESSAGE_KERNELS * (p->tp[0].calls + p->cp[0].calls);
+    double back = MESSAGE_KERNELS * (p->tp[1].calls + p->cp[1].calls);
+    out->slack = keep_pace(x, &out->forward, x->stack->kernels_forward + more + there, forward) +
+                 keep_pace(x, &out->backward, x->stack->kernels_backward + more + back, backward);
 }
 
 static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
@@ -260,7 +303,7 @@ static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
     if (part == PLAN_SPARSE)
         price_expert_messages(x, out);
     if (layer)
-        price_launches(x, out);
+        price_launches(x, p, out);
     if (layer)
         price_again(x, p, out);
     price_kept(x, p, layer, out);
@@ -279,6 +322,7 @@ void plan_table_price(struct plan_table *out, const struct plan_job *job,
     for (int part = 0; part < PLAN_PARTS; part++)
         price_piece(&x, &ops->pieces[part], (enum plan_part)part, &out->pieces[part]);
     out->batch_launch = job->stack->kernels_batch * job->family->launch_s;
+    out->pipeline_launch = job->stack->kernels_pipeline * (double)layout->tp * job->family->launch_s;
     out->step_launch = job->stack->kernels_step * job->family->launch_s;
     out->boundary_bytes = HALF * (double)ops->rows * (double)ops->width / (double)layout->tp;
 }

@@ -12,7 +12,8 @@
 enum { MOST_MACHINES = 64, MOST_FAMILIES = 16, MOST_STACKS = 16 };
 
 static const char *const stack_names[] = {
-    "megatron-lm", "megatron-deepspeed", "nanotron", "llm-foundry", "megatron-bridge",
+    "megatron-lm", "megatron-lm-2022", "megatron-deepspeed", "nanotron", "llm-foundry",
+    "megatron-bridge",
     "megatron-core", "megascale", "torchtitan",
 };
 
@@ -69,9 +70,10 @@ static const struct plan_family *family_of(struct plan_world *w, const char *nam
     return &w->families[w->n_families++];
 }
 
-/* The stack one of whose names is the longest beginning of the row's framework. Nothing else of a
- * row decides, so software has one price whoever ran it. */
-static const struct plan_stack *stack_of(const struct plan_world *w, const char *framework)
+/* The stack one of whose names is the longest beginning of the row's framework; of several the
+ * youngest that was there when the row was published. Nothing else of a row decides, so software
+ * has one price whoever ran it. */
+static const struct plan_stack *stack_of(const struct plan_world *w, const char *framework, i64 year)
 {
     const struct plan_stack *best = NULL;
     size_t most = 0;
@@ -79,7 +81,9 @@ static const struct plan_stack *stack_of(const struct plan_world *w, const char 
         for (i64 k = 0; k < w->stacks[i].frameworks.count; k++) {
             const char *begin = w->stacks[i].frameworks.at[k];
             size_t n = strlen(begin);
-            if (n > most && !strncmp(framework, begin, n)) {
+            bool younger = n == most && best && w->stacks[i].since > best->since;
+            if (w->stacks[i].since <= year && (n > most || younger) &&
+                !strncmp(framework, begin, n)) {
                 most = n;
                 best = &w->stacks[i];
             }
@@ -98,6 +102,19 @@ static i64 find_text(const struct csv *t, const char *column, const char *text, 
             return i;
     }
     return -1;
+}
+
+/* "H100-96GB-HBM2e" says how much memory its boards have; 0 where a name does not. */
+static double memory_in(const char *name)
+{
+    for (const char *at = strstr(name, "GB"); at; at = strstr(at + 1, "GB")) {
+        const char *begin = at;
+        while (begin > name && begin[-1] >= '0' && begin[-1] <= '9')
+            begin--;
+        if (begin < at)
+            return atof(begin) * 1e9;
+    }
+    return 0;
 }
 
 static void read_device(struct plan_device *d, const struct csv *t, i64 row)
@@ -143,6 +160,7 @@ static const struct plan_machine *machine_of(struct plan_world *w, const struct 
                                              i64 name)
 {
     const char *network = text_of(&w->names, name, "network");
+    double memory = memory_in(row->gpu);
     double link = row->link_bytes_per_s, net = row->net_bytes_per_s;
     i64 device = find_text(&w->devices, "name", text_of(&w->names, name, "device"), false);
     link = link > 0 ? link : value_of(&w->names, name, "link_gbs") * 1e9;
@@ -150,6 +168,7 @@ static const struct plan_machine *machine_of(struct plan_world *w, const struct 
     for (i64 i = 0; i < w->n_machines; i++) {
         const struct plan_machine *m = &w->machines[i];
         if (!strcmp(m->device.name, text_of(&w->devices, device, "name")) &&
+            (memory == 0 || m->device.memory_bytes == memory) &&
             m->node_ranks == row->node_ranks && m->tiers[0].bytes_per_s.mid == link &&
             (m->n_tiers > 2 ? *network != 0 : m->tiers[1].bytes_per_s.mid == net && !*network))
             return m;
@@ -159,6 +178,8 @@ static const struct plan_machine *machine_of(struct plan_world *w, const struct 
     struct plan_machine *m = &w->machines[w->n_machines++];
     *m = (struct plan_machine){ .node_ranks = row->node_ranks };
     read_device(&m->device, &w->devices, device);
+    if (memory > 0)
+        m->device.memory_bytes = memory;
     m->name = m->device.name;
     m->device.family = text_of(&w->names, name, "family");
     i64 domain = (i64)value_of(&w->names, name, "domain"); /* of its links, beyond a host */
@@ -183,7 +204,7 @@ const char *plan_world_job(struct plan_world *w, const struct plan_row *row, str
     if (!job->machine || job->machine->device.peak[row->dtype] == 0)
         return "the device has no peak for this dtype";
     job->family = family_of(w, job->machine->device.family);
-    job->stack = stack_of(w, row->framework);
+    job->stack = stack_of(w, row->framework, row->year);
     if (!job->family)
         return "no calibration for this family of devices";
     return job->stack ? NULL : "no stack for this framework";

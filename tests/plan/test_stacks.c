@@ -1,0 +1,249 @@
+/* Which software a row is priced as, and what that software is said to do. */
+#include "test.h"
+
+#include "plan/efficiency.h"
+#include "plan/fit.h"
+#include "plan/stack.h"
+#include "plan/table.h"
+
+#include <string.h>
+
+static const char head[] =
+    "id,model,layers,hidden,ffn,heads,kv_heads,vocab,seq,gpu,n_gpus,gpus_per_node,precision,"
+    "tp,pp,dp,mbs,gbs,recompute,framework,step_time_s,tokens_per_s_per_gpu,status,source\n";
+
+struct bed {
+    struct arena arena;
+    struct plan_world *world;
+    struct plan_rows rows;
+};
+
+static void bed_open(struct bed *b, const char *row)
+{
+    struct csv t;
+    arena_init(&b->arena);
+    CHECK_OK(plan_world_new(&b->world, &b->arena));
+    const char *text = arena_printf(&b->arena, "%s%s", head, row);
+    CHECK_OK(csv_parse(text, (i64)strlen(text), "rows.csv", &b->arena, &t));
+    CHECK_OK(plan_rows_of(&b->rows, &t, &b->arena));
+    CHECK(!b->rows.rows[0].missing);
+}
+
+static void bed_close(struct bed *b)
+{
+    arena_fini(&b->arena);
+}
+
+#define ROW(gpu, layout, recompute, framework, source) \
+    "a,GPT,4,1024,4096,16,16,50257,1024," gpu ",32,8,fp16," layout "," recompute "," framework \
+    ",1,,ok," source "\n"
+
+TEST(software_is_that_of_the_year_that_a_row_says)
+{
+    static const struct { const char *row, *stack; } cases[] = {
+        { ROW("A100", "8,2,2,1,8", "full", "Megatron-LM", "a paper of 2021"), "Megatron-LM" },
+        { ROW("A100", "8,2,2,1,8", "full", "Megatron-LM", "a paper of 2022"), "Megatron-LM 2022" },
+        { ROW("A100", "8,2,2,1,8", "full", "Megatron-LM", "nobody@2024abc 2104.04473"), "Megatron-LM" },
+        { ROW("A100", "8,2,2,1,8", "full", "Megatron-LM 2021", "seen again in 2024"), "Megatron-LM" },
+        { ROW("A100", "8,2,2,1,8", "full", "Megatron-DeepSpeed", "2023"), "Megatron-DeepSpeed" },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct bed b;
+        struct plan_job job;
+        bed_open(&b, cases[i].row);
+        CHECK(!plan_world_job(b.world, &b.rows.rows[0], &job));
+        CHECK_STR(job.stack->name, cases[i].stack);
+        bed_close(&b);
+    }
+}
+
+TEST(boards_have_the_memory_that_their_name_says)
+{
+    struct bed b;
+    struct plan_job job;
+    bed_open(&b, ROW("H100-96GB-HBM2e-500W", "8,2,2,1,8", "full", "nanotron", "x"));
+    CHECK(!plan_world_job(b.world, &b.rows.rows[0], &job));
+    CHECK_NEAR(job.machine->device.memory_bytes, 96e9, 1);
+    bed_close(&b);
+}
+
+TEST(words_are_padded_as_software_does)
+{
+    struct plan_stack s = { .vocab_multiple = 128, .vocab_alone = true };
+    CHECK_EQ(plan_stack_vocab(&s, 50257, 1), 50304);
+    CHECK_EQ(plan_stack_vocab(&s, 50257, 8), 51200);
+    s.vocab_alone = false;
+    CHECK_EQ(plan_stack_vocab(&s, 50257, 1), 50257);
+    CHECK_EQ(plan_stack_vocab(&s, 50257, 8), 51200);
+}
+
+static void price_with(const struct bed *b, const struct plan_stack *stack, i64 dp,
+                       struct plan_step *step)
+{
+    struct plan_job job;
+    struct plan_table table;
+    struct plan_layout l = b->rows.rows[0].layout;
+    struct arena a;
+    arena_init(&a);
+    CHECK(!plan_world_job(b->world, &b->rows.rows[0], &job));
+    if (stack)
+        job.stack = stack;
+    job.devices = job.devices / l.dp * dp;
+    job.global_batch = job.global_batch / l.dp * dp;
+    l.dp = dp;
+    CHECK_OK(plan_table_new(&table, &job, &l, &a));
+    plan_step_of(&job, &l, &table, step);
+    arena_fini(&a);
+}
+
+static struct plan_stack stack_named(const char *name, struct arena *a)
+{
+    struct plan_stack s = { 0 };
+    CHECK_OK(plan_stack_load(&s, name, a));
+    return s;
+}
+
+/* Only in pipelines of several data ranks does the host of nanotron take more. */
+TEST(pipelines_of_several_data_ranks_keep_the_host_busy)
+{
+    struct bed b;
+    struct plan_step plain, more;
+    bed_open(&b, ROW("H100", "8,2,2,1,16", "", "nanotron", "x"));
+    struct plan_stack with = stack_named("nanotron", &b.arena), without = with;
+    with.kernels_pipeline = 100;
+    without.kernels_pipeline = 0;
+    with.stall_s = without.stall_s = 0;
+    price_with(&b, &with, 2, &more);
+    price_with(&b, &without, 2, &plain);
+    CHECK(more.terms[PLAN_LAUNCH] > 2 * plain.terms[PLAN_LAUNCH]);
+    price_with(&b, &with, 1, &more);
+    price_with(&b, &without, 1, &plain);
+    CHECK_NEAR(more.seconds, plain.seconds, 1e-12);
+    bed_close(&b);
+}
+
+TEST(stalls_begin_at_so_many_nodes)
+{
+    struct bed b;
+    struct plan_step calm, stalled;
+    bed_open(&b, ROW("H100", "8,2,2,1,16", "", "nanotron", "x")); /* on four nodes */
+    struct plan_stack s = stack_named("nanotron", &b.arena);
+    s.stall_s = 0.5;
+    s.stall_nodes = 5;
+    price_with(&b, &s, 2, &calm);
+    s.stall_nodes = 4;
+    price_with(&b, &s, 2, &stalled);
+    CHECK_NEAR(calm.terms[PLAN_STRAGGLER], 0, 0);
+    CHECK_NEAR(stalled.seconds - calm.seconds, 0.5 * (8 + 2 - 1), 1e-9); /* one neighbour */
+    bed_close(&b);
+}
+
+/* All steps of a ring wait for the hops between nodes, however many of its ranks share one. */
+TEST(each_step_of_a_ring_across_nodes_takes_their_latency)
+{
+    struct bed b;
+    struct plan_job job;
+    bed_open(&b, ROW("A100", "8,2,2,1,8", "full", "Megatron-LM", "x"));
+    CHECK(!plan_world_job(b.world, &b.rows.rows[0], &job));
+    struct plan_family f = *job.family;
+    f.net_latency_s = 1e-3;
+    job.family = &f;
+    CHECK_NEAR(plan_exchange_seconds(&job, 16, 1, 0, 15), 15e-3, 1e-12);
+    CHECK(plan_exchange_seconds(&job, 8, 1, 0, 7) < 1e-3);
+    bed_close(&b);
+}
+
+TEST(half_of_the_products_stay_with_torchtitans_recompute)
+{
+    struct bed b;
+    struct plan_step all, half;
+    bed_open(&b, ROW("H100-96GB", "1,1,32,1,32", "selective", "torchtitan", "x"));
+    struct plan_stack s = stack_named("torchtitan", &b.arena);
+    price_with(&b, &s, 32, &half);
+    s.selective = SELECTIVE_ATTENTION;
+    price_with(&b, &s, 32, &all);
+    CHECK(half.memory[PLAN_ACTIVATIONS] < 0.6 * all.memory[PLAN_ACTIVATIONS]);
+    CHECK(half.memory[PLAN_ACTIVATIONS] > 0.2 * all.memory[PLAN_ACTIVATIONS]);
+    CHECK(half.terms[PLAN_RECOMPUTE] > 0);
+    bed_close(&b);
+}
+
+/* The host is ahead on the whole, and the device waits for it nevertheless, a little. */
+TEST(host_and_device_both_count_where_they_are_alike)
+{
+    struct bed b;
+    struct plan_job job;
+    struct plan_step sharp, soft;
+    bed_open(&b, ROW("A100", "8,2,2,1,8", "full", "Megatron-LM", "x"));
+    CHECK(!plan_world_job(b.world, &b.rows.rows[0], &job));
+    struct plan_family f = *job.family;
+    struct plan_layout l = b.rows.rows[0].layout;
+    struct plan_table table;
+    job.family = &f;
+    f.pace = 1000;
+    CHECK_OK(plan_table_new(&table, &job, &l, &b.arena));
+    plan_step_of(&job, &l, &table, &sharp);
+    f.pace = 2;
+    CHECK_OK(plan_table_new(&table, &job, &l, &b.arena));
+    plan_step_of(&job, &l, &table, &soft);
+    CHECK(soft.seconds > sharp.seconds);
+    CHECK(soft.seconds < 1.4143 * sharp.seconds);
+    bed_close(&b);
+}
+
+TEST(sets_give_as_many_rows_as_they_are_asked_for)
+{
+    struct arena a;
+    struct plan_world *w;
+    struct plan_family family;
+    struct plan_fit fit;
+    struct plan_rows rows[2];
+    const struct plan_rows *sets[2] = { &rows[0], &rows[1] };
+    const char *path, *name = "pace";
+    const i64 shares[2] = { 3, 2 };
+    arena_init(&a);
+    struct plan_fit_choice choice = { sets, 2, FIT_MOST_ROWS, shares, 0, { &name, 1 }, false };
+    CHECK_OK(plan_world_new(&w, &a));
+    CHECK_OK(plan_set_path("vtrain_single", &path, &a));
+    CHECK_OK(plan_rows_load(&rows[0], path, &a));
+    CHECK_OK(plan_set_path("vtrain_multi", &path, &a));
+    CHECK_OK(plan_rows_load(&rows[1], path, &a));
+    CHECK_OK(plan_family_load(&family, "a100", &a));
+    CHECK_OK(plan_fit_family(&family, &fit, &choice, w, &a));
+    CHECK_EQ(fit.n, 5);
+    CHECK(strstr(fit.ids[2], "vtrain_single") && strstr(fit.ids[3], "vtrain_multi"));
+    arena_fini(&a);
+}
+
+/* Whether a run stalled is not in its row: that most did from so many nodes on is found. */
+TEST(a_fit_finds_from_how_many_nodes_on_runs_stall)
+{
+    struct arena a;
+    struct plan_world *w;
+    struct plan_family family;
+    struct plan_fit fit;
+    struct plan_rows rows;
+    const struct plan_rows *set = &rows;
+    const char *path, *name = "pace";
+    arena_init(&a);
+    struct plan_fit_choice choice = { &set, 1, FIT_MOST_ROWS, NULL, 0, { &name, 1 }, false };
+    CHECK_OK(plan_world_new(&w, &a));
+    CHECK_OK(plan_set_path("ultrascale_nanotron_h100", &path, &a));
+    CHECK_OK(plan_rows_load(&rows, path, &a));
+    CHECK_OK(plan_family_load(&family, "h100", &a));
+    CHECK_OK(plan_fit_family(&family, &fit, &choice, w, &a));
+    CHECK_EQ(fit.n_stacks, 1);
+    CHECK_STR(fit.stacks[0].name, "nanotron");
+    CHECK(fit.stacks[0].stall_nodes >= 32 && fit.stacks[0].stall_nodes <= 64);
+    arena_fini(&a);
+}
+
+TEST_MAIN(ONE(software_is_that_of_the_year_that_a_row_says),
+          ONE(boards_have_the_memory_that_their_name_says), ONE(words_are_padded_as_software_does),
+          ONE(pipelines_of_several_data_ranks_keep_the_host_busy),
+          ONE(stalls_begin_at_so_many_nodes),
+          ONE(each_step_of_a_ring_across_nodes_takes_their_latency),
+          ONE(half_of_the_products_stay_with_torchtitans_recompute),
+          ONE(host_and_device_both_count_where_they_are_alike),
+          ONE(sets_give_as_many_rows_as_they_are_asked_for),
+          ONE(a_fit_finds_from_how_many_nodes_on_runs_stall))
