@@ -50,8 +50,37 @@ static int check_key(const char *key, const char *where, struct arena *a)
                    found ? " (did you mean '" : "", found ? found : "", found ? "'?)" : "", all);
 }
 
+/* Each key once; what counts ranks, rows or stages is at least 1, or left open. */
+static int check_given(const struct plan_pick *p, const char *key, const char *value,
+                       bool given_before, const char *where)
+{
+    const struct { const char *name; i64 value; } counts[] = {
+        { "tp", p->tp }, { "cp", p->cp }, { "pp", p->pp }, { "dp", p->dp }, { "ep", p->ep },
+        { "micro_batch", p->micro_batch }, { "micro_batches", p->micro_batches },
+        { "chunks", p->virtual_stages },
+    };
+    if (given_before)
+        return err_set(ERR_USAGE, "%s: %s is given twice, the second time as %s", where, key, value);
+    for (i64 i = 0; i < COUNT_OF(counts); i++)
+        if (counts[i].value == 0)
+            return err_set(ERR_USAGE, "%s: %s=0 is no number of ranks, rows or stages; write 1 or "
+                           "more, or leave it out", where, counts[i].name);
+    return OK;
+}
+
+/* key= stands in the text before `end`, at the beginning of an item. */
+static bool is_before(const char *text, const char *end, const char *key)
+{
+    size_t n = strlen(key);
+    for (; text < end; text += strcspn(text, ",") + 1)
+        if (!strncmp(text, key, n) && text[n] == '=')
+            return true;
+    return false;
+}
+
 int plan_pick_parse(struct plan_pick *out, const char *text, const char *where, struct arena *a)
 {
+    const char *whole = text;
     *out = plan_pick_open();
     while (*text) {
         i64 length = (i64)strcspn(text, ",");
@@ -63,6 +92,7 @@ int plan_pick_parse(struct plan_pick *out, const char *text, const char *where, 
         const char *value = arena_strndup(a, equals + 1, text + length - equals - 1);
         TRY(check_key(key, where, a));
         TRY(option_parse_one(plan_pick_options, out, key, value, where, a));
+        TRY(check_given(out, key, value, is_before(whole, text, key), where));
         text += length + (text[length] == ',');
     }
     return OK;

@@ -1,5 +1,7 @@
 #include "plan/stack.h"
 
+#include "base/err.h"
+
 #include "plan/plan_files.h"
 
 #define STACK(type, field) OPTION_FIELD(type, struct plan_stack, field)
@@ -112,5 +114,6 @@ i64 plan_stack_vocab(const struct plan_stack *s, i64 words, i64 tp)
 
 int plan_stack_load(struct plan_stack *out, const char *name, struct arena *a)
 {
-    return plan_file_load(out, plan_stack_options, "machines/stacks", name, a);
+    TRY(plan_file_load(out, plan_stack_options, "machines/stacks", name, a));
+    return plan_runs_check(&out->runs, name);
 }

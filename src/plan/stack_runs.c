@@ -1,5 +1,6 @@
 #include "plan/stack_runs.h"
 
+#include "base/err.h"
 #include "plan/cost.h"
 #include "plan/stack.h"
 
@@ -19,6 +20,25 @@ static bool has_stage(const struct option_ints *list, i64 stage)
         if (list->at[i] == stage)
             return true;
     return list->count == 0;
+}
+
+int plan_runs_check(const struct plan_runs *r, const char *where)
+{
+    const struct option_strings axes = { (const char *[]){ "tp", "pp", "cp", "ep" }, 4 };
+    for (i64 i = 0; i < r->axes.count; i++)
+        if (!has_word(&axes, r->axes.at[i]))
+            return err_set(ERR_CONFIG, "%s: runs.axes has '%s'; there are tp, pp, cp and ep", where,
+                           r->axes.at[i]);
+    for (i64 i = 0; i < r->schedules.count; i++) {
+        int kind = 0;
+        while (kind < SCHEDULE_KINDS &&
+               strcmp(r->schedules.at[i], schedule_kind_name((enum schedule_kind)kind)))
+            kind++;
+        if (kind == SCHEDULE_KINDS)
+            return err_set(ERR_CONFIG, "%s: runs.schedules has '%s'; there are gpipe, 1f1b, "
+                           "interleaved, zb-h1 and zb-v", where, r->schedules.at[i]);
+    }
+    return OK;
 }
 
 /* Embedding and head may stand for layers, on the first and the last stage. */

@@ -23,6 +23,9 @@ struct plan_runs {
     bool kv_divides;                 /* tp must divide the key-value heads */
 };
 
+/* That all words are known; messages begin with `where`. */
+int plan_runs_check(const struct plan_runs *r, const char *where);
+
 /* Why the job's stack does not run it, or NULL; NULL too where the job asks for any layout. First
  * by its degrees alone, whatever the schedule and what is split; then by the order of work with its
  * stages; then by what data ranks split. */

@@ -300,6 +300,15 @@ TEST(what_was_asked_for_is_kept_to)
     }
     CHECK_FAILS(plan_pick_parse(&s.pick, "tq=4", "--layout", &p.arena), ERR_CONFIG, "tp");
     CHECK_FAILS(plan_pick_parse(&s.pick, "tp", "--layout", &p.arena), ERR_USAGE, "key=value");
+    CHECK_FAILS(plan_pick_parse(&s.pick, "tp=0", "--layout", &p.arena), ERR_USAGE, "tp=0 is no");
+    CHECK_FAILS(plan_pick_parse(&s.pick, "tp=8,pp=2,tp=4", "--layout", &p.arena), ERR_USAGE,
+                "tp is given twice");
+    CHECK_OK(plan_pick_parse(&s.pick, "zero_group=0,zero=0,cp=1,tp=2", "--layout", &p.arena));
+    p.stack.runs.axes = (struct option_strings){ (const char *[]){ "tp", "dp2" }, 2 };
+    CHECK_FAILS(plan_runs_check(&p.stack.runs, "x"), ERR_CONFIG, "'dp2'");
+    p.stack.runs.axes.count = 1;
+    p.stack.runs.schedules = (struct option_strings){ (const char *[]){ "zb-v", "foo" }, 2 };
+    CHECK_FAILS(plan_runs_check(&p.stack.runs, "x"), ERR_CONFIG, "'foo'");
     arena_fini(&p.arena);
 }
 
