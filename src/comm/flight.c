@@ -235,6 +235,18 @@ static int follow(const struct comm *c, const struct comm_record *at, int *culpr
                    "from here", waiting, text, seconds_since(at->started_ns));
 }
 
+int comm_absent_in(const char *sentence)
+{
+    static const char *const lacks[] = { " did not reach ", " stopped moving in ", " died ",
+                                         " ended with", " ended without" };
+    const char *at = strstr(sentence, "rank ");
+    int rank = -1;
+    bool absent = false;
+    for (i64 i = 0; i < COUNT_OF(lacks); i++)
+        absent |= strstr(sentence, lacks[i]) != NULL;
+    return absent && at && sscanf(at, "rank %d", &rank) == 1 ? rank : -1;
+}
+
 int comm_explain_stall(const struct comm_call *call)
 {
     struct comm *c = call->group->comm;

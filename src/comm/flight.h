@@ -46,6 +46,9 @@ void comm_record_fill(struct comm_record *r, const struct comm_call *call);
 /* "allreduce 12 on dp (tag 7, 4096 bytes)" */
 void comm_record_describe(const struct comm_record *r, char *text, int chars);
 
+/* Whom a sentence about a stall or a death names as the one that others lacked: the rank, or -1. */
+int comm_absent_in(const char *sentence);
+
 /* ERR_HANG, with one sentence that names the absent rank and the call it did not reach. */
 int comm_explain_stall(const struct comm_call *call);
 /* The same when there is still patience: ERR_HANG only if that rank is stopped, else the

@@ -26,6 +26,8 @@ static void note(struct diagnosis *d, const char *fmt, ...)
 
 /* --- is it still going on? -------------------------------------------------------- */
 
+enum { END_BYTES = 1 << 16 };
+
 /* Who trains holds a lock. */
 static bool is_running(const char *folder, struct arena *a)
 {
@@ -60,6 +62,30 @@ static void find_behind(struct diagnosis *d)
     record_step_free(&s);
 }
 
+/* What ranks left when they ended for lack of another; whoever waited in vain knows more than who
+ * was told. */
+static void read_ends(struct diagnosis *d, const char *folder)
+{
+    const struct record_part *p = &d->record.parts[d->record.n_parts - 1];
+    struct measure *m = d->measure;
+    json_t *o;
+    for (int i = 0; i < p->ranks; i++) {
+        if (json_load(arena_printf(&d->arena, "%s/trace/rank-%d.end", folder, i), END_BYTES, &o) < 0)
+            continue;
+        const char *why = json_string_value(json_object_get(o, "why"));
+        i64 code = json_integer_value(json_object_get(o, "exit"));
+        i64 absent = json_integer_value(json_object_get(o, "absent"));
+        bool known = absent >= 0 && absent < p->ranks;
+        if (why && code > 0 && (m->end_exit == 0 || (known && m->end_absent < 0))) {
+            m->end_exit = code;
+            m->end_absent = known ? absent : -1;
+            m->end_step = json_integer_value(json_object_get(o, "step"));
+            m->end_why = arena_strdup(&d->arena, why);
+        }
+        json_decref(o);
+    }
+}
+
 static void see_progress(struct diagnosis *d, const char *folder)
 {
     const struct record *r = &d->record;
@@ -69,6 +95,8 @@ static void see_progress(struct diagnosis *d, const char *folder)
     d->last_step = r->n_steps > 0 ? r->steps[r->n_steps - 1] : -1;
     m->ended = !d->running;
     m->silent_s = d->running ? silence(r) : NAN;
+    if (!d->running)
+        read_ends(d, folder);
     if (d->running)
         find_behind(d);
     else if (d->planned > 0 && d->last_step + 1 < d->planned)

@@ -48,6 +48,7 @@ struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a)
     m->memory_peak_bytes = m->memory_limit_bytes = m->recompute_bytes = NAN;
     m->run_s = m->start_s = m->compute = NAN;
     m->silent_s = NAN;
+    m->end_absent = -1;
     m->config.link_latency_s = m->config.link_bytes_per_s = NAN;
     m->behind_rank = -1;
     m->ended = true;

@@ -201,6 +201,9 @@ struct measure {
     double up_s, retaken_s; /* of all processes that trained here, one after another; of that, in
                              * steps that were taken again after a failure */
     bool ended;           /* the run says so itself */
+    i64 end_exit;         /* code that it ended with for lack of a rank; 0: none is known */
+    i64 end_absent, end_step; /* which rank, -1: not known; steps that were done */
+    const char *end_why;
     double silent_s;      /* since anything was written; NaN: it ended */
     i64 missing;          /* ranks without spans in the steps that were measured */
     i64 left_out;         /* steps in which ranks are missing, and which others stand for */

@@ -1,11 +1,31 @@
 /* The run as a whole: what is not a step, and whether it goes on at all. */
+#include "base/err.h"
 #include "diagnose/rule.h"
 
 #include <math.h>
 #include <stdio.h>
 
+/* The run has ended because a rank did not come or called something else: its ranks have left
+ * word. */
+static bool look_lost(const struct measure *m, struct finding *f)
+{
+    f->urgent = true;
+    f->title = m->end_exit == EXIT_HANG        ? "the run stood still until it was ended"
+               : m->end_exit == EXIT_PEER_LOST ? "the run lost a rank"
+                                               : "ranks did not make the same calls";
+    f->place.rank = (int)m->end_absent;
+    rule_evidence(f, "it ended with exit code %lld after step %lld: %s", (long long)m->end_exit,
+                  (long long)m->end_step, m->end_why);
+    rule_fix(f, "look at that rank's host and what it wrote last; then headway train RECIPE "
+                "--resume");
+    rule_confirm(f, "tail RUN/log.txt");
+    return true;
+}
+
 static bool look_hang(const struct measure *m, const struct rule_limit *limit, struct finding *f)
 {
+    if (m->ended && m->end_exit != 0)
+        return look_lost(m, f);
     double p99 = measure_quantile(m->seconds, m->n_steps, 0.99);
     double patience = fmax(limit[0].value, isfinite(p99) ? limit[1].value * p99 : 0);
     if (m->ended || !(m->silent_s > patience))

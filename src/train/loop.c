@@ -731,10 +731,12 @@ static int rescue(struct loop *l, int rc)
     char why[1024];
     i64 step = s->state.step;
     bool alone = s->mesh.world && !l->alike;
+    snprintf(why, sizeof why, "%s", err_message());
+    session_record_end(s, rc, why);
+    err_set(rc, "%s", why); /* whatever that met */
     if (l->unsound || step == 0 || s->request.measure ||
         (alone && (s->held.part || !session_leads(s))))
         return rc;
-    snprintf(why, sizeof why, "%s", err_message());
     save_rest(l, &saved);
     if (!s->mesh.world)
         session_end_energy(s);

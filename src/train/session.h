@@ -268,6 +268,9 @@ void session_close_sampler(struct session *s);
 int session_open_record(struct session *s);
 void session_record_step(struct session *s, i64 step, const struct program *p,
                          const char *trigger);
+/* Leaves why this rank ended, where another did not come, died or called something else, beside
+ * its record, for who asks the folder. */
+void session_record_end(struct session *s, int rc, const char *why);
 /* What is left, once lanes and loaders have ended. */
 void session_close_record(struct session *s);
 

@@ -1,6 +1,8 @@
 /* Recording a run's spans while it goes on (see session.h and trace/record.h). */
+#include "base/err.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "comm/flight.h"
 #include "machine/machine.h"
 #include "parallel/clock.h"
 #include "trace/record_writer.h"
@@ -115,6 +117,29 @@ static int open_writer(struct session *s, i64 part)
     return OK;
 }
 
+static const char *end_path(struct session *s)
+{
+    return arena_printf(&s->arena, "%s/trace/rank-%d.end", s->folder.path, (int)s->mesh.rank);
+}
+
+void session_record_end(struct session *s, int rc, const char *why)
+{
+    struct json j;
+    bool told = rc == ERR_HANG || rc == ERR_PEER || (s->mesh.world && rc == ERR_INTERNAL);
+    if (!s->record || !told)
+        return;
+    json_writer_init(&j);
+    json_begin_object(&j);
+    json_put_int(&j, "exit", err_exit_code(rc));
+    json_put_int(&j, "step", s->state.step);
+    json_put_int(&j, "absent", comm_absent_in(why));
+    json_put_str(&j, "why", why);
+    json_end(&j);
+    if (file_replace(end_path(s), j.out.data, j.out.length) < 0)
+        log_line(LOG_WARN, "why the run ends cannot be kept in its folder: %s", err_message());
+    json_writer_fini(&j);
+}
+
 int session_open_record(struct session *s)
 {
     struct {
@@ -130,6 +155,7 @@ int session_open_record(struct session *s)
     TRY(session_open_sampler(s));
     s->record->peak_flops = told.peak;
     TRY(open_writer(s, told.part));
+    sys_unlink(end_path(s)); /* of an earlier start */
     s->record->last[0].head.end_ns = sys_now_ns(); /* before it is the start */
     s->record->clock_asked = s->clock;
     return OK;

@@ -1,6 +1,7 @@
 /* Calls and their meaning, on one rank and on N ranks in one thread. */
 #include "base/sys.h"
 #include "comm/comm.h"
+#include "comm/flight.h"
 #include "comm/reduce.h"
 #include "comm/selftest.h"
 #include "comm/sim.h"
@@ -271,6 +272,7 @@ TEST(a_stall_names_the_absent_rank_and_the_call)
         CHECK_OK(comm_start(&calls[i]));
     /* 0 waits for 2, which waits for 3, which waits for nobody */
     CHECK_FAILS(comm_wait(&calls[0]), ERR_HANG, "rank 3 did not reach barrier 0 on tp (tag 6");
+    CHECK_EQ(comm_absent_in(err_message()), 3);
     CHECK(strstr(err_message(), "where rank 2 waits") && strstr(err_message(), "no call yet"));
     comm_sim_free(s);
 }
@@ -284,6 +286,7 @@ TEST(ranks_that_wait_for_each_other_are_named)
     CHECK_OK(comm_start(&a));
     CHECK_OK(comm_start(&b));
     CHECK_FAILS(comm_wait(&a), ERR_HANG, "in a circle");
+    CHECK_EQ(comm_absent_in(err_message()), -1); /* both */
     CHECK(strstr(err_message(), "from rank 0)") && strstr(err_message(), "from rank 1)"));
     comm_sim_free(p.sim);
 }
