@@ -17,7 +17,7 @@ struct preflight_rank {
     double latency_s;    /* half a round trip of 8 bytes with its slowest partner */
     double bytes_per_s;  /* one way, 1 MiB, with its slowest partner; 0: no partners */
     i64 latency_peer, bytes_peer; /* who they are */
-    double sum_small_s, sum_large_s; /* of a sum over all, 8 bytes and 1 MiB: median of some */
+    double sum_small_s, sum_large_s; /* of a sum over all, 8 bytes and 1 MiB: best of some */
 };
 
 struct preflight {
