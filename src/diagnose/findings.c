@@ -65,8 +65,8 @@ static const double replay_gate = 0.02;
 /* And what it predicts is off by so much of itself at least: durations change with the edit. */
 static const double replay_spread = 0.15;
 
-/* And a gain below this share of theta is none: what is lost beside the critical path. */
-static const double least_replayed = 0.5;
+/* And a gain below this share of theta is none: nobody could tell that it came. */
+static const double least_replayed = 1;
 
 /* T(edit) is what the graph of the step takes; the closed form's interval is kept where a replay
  * has nothing to say about the edit. */

@@ -74,6 +74,7 @@ struct gather {
     i64 n_links, cap_links;
     double *came_last, *met; /* [ranks] */
     i64 *sampled;            /* [ranks] steps with a sample */
+    double *covered_s;       /* [ranks] which these samples are about: more than a step each */
     double *empty;           /* [ranks] steps that found no data */
     double rank_steps;       /* that spans were there for */
 };
@@ -568,6 +569,7 @@ static void add_sample(struct gather *g, i64 step, int rank, const struct record
     if (!x)
         return;
     g->sampled[rank]++;
+    g->covered_s[rank] += 1e-9 * (double)x->covers_ns;
     add_clock(k, x);
     if (!record_sleeps(from->head))
         add_processor(k, x);
@@ -589,17 +591,26 @@ static void add_sample(struct gather *g, i64 step, int rank, const struct record
     }
 }
 
+static void divide_all(double **sums, i64 n, double by)
+{
+    for (i64 i = 0; i < n && by > 0; i++)
+        *sums[i] /= by;
+}
+
+/* A sample is rarer than a step where steps are short: what it counted is of all since the last. */
 static void settle_samples(struct gather *g)
 {
-    double all = 0;
+    double all = 0, step_s = measure_stat(g->m->seconds, g->m->n_steps).mean;
     for (i64 r = 0; r < g->m->n_ranks; r++) {
         struct measure_rank *k = &g->m->ranks[r];
-        double *sums[] = { &k->run_queue_s, &k->on_cpu, &k->throttles, &k->throttled_s, &k->steal_s,
-            &k->clock, &k->minor_faults, &k->major_faults, &k->system_s, &k->switches,
-            &k->memory_stall, &k->io_stall, &k->rss_bytes, &k->limit_bytes, &k->read_bytes,
-            &k->used_bytes, &k->load_cpu, &k->load_cpu_s };
-        for (i64 i = 0; i < COUNT_OF(sums) && g->sampled[r] > 0; i++)
-            *sums[i] /= (double)g->sampled[r];
+        double *counts[] = { &k->run_queue_s, &k->throttles, &k->throttled_s, &k->steal_s,
+            &k->minor_faults, &k->major_faults, &k->system_s, &k->switches, &k->read_bytes,
+            &k->used_bytes, &k->load_cpu_s };
+        double *shares[] = { &k->on_cpu, &k->clock, &k->memory_stall, &k->io_stall, &k->rss_bytes,
+                             &k->limit_bytes, &k->load_cpu };
+        double samples = (double)g->sampled[r], steps = g->covered_s[r] / step_s;
+        divide_all(counts, COUNT_OF(counts), steps > samples ? steps : samples);
+        divide_all(shares, COUNT_OF(shares), samples);
         all += (double)g->sampled[r];
         k->queue_empty = g->m->n_steps > 0 ? g->empty[r] / (double)g->m->n_steps : NAN;
         k->last_share = g->met[r] > 0 ? g->came_last[r] / g->met[r] : NAN;
@@ -908,6 +919,7 @@ static struct gather *gather_new(struct record *r, i64 ranks, i64 steps, struct 
     g->met = ARENA_ARRAY(a, double, ranks);
     g->empty = ARENA_ARRAY(a, double, ranks);
     g->sampled = ARENA_ARRAY(a, i64, ranks);
+    g->covered_s = ARENA_ARRAY(a, double, ranks);
     for (i64 k = 0; k < ranks; k++)
         g->m->ranks[k].load = ARENA_ARRAY(a, double, 2 * steps);
     return g;

@@ -10,6 +10,13 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Ranks that share cores wait for each other's turns within an exchange, which a probe of two of
+ * them does not see. */
+static double where_crowded(const struct measure *m, double usual, double crowded)
+{
+    return m->threads_per_node > m->cores_per_node ? crowded : usual;
+}
+
 /* Seconds a step that the ranks stood still for bytes of this lane. */
 static double stood(const struct measure_lane *l)
 {
@@ -159,11 +166,13 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
                            struct finding *f)
 {
     const struct measure_lane *l = worst_lane(m);
-    double usual;
-    if (!l || !(l->bytes_per_s < limit[0].value * l->base_bytes_per_s) ||
+    double usual, share = where_crowded(m, limit[0].value, limit[3].value);
+    if (!l || !(l->bytes_per_s < share * l->base_bytes_per_s) ||
         by_latency(l) > limit[1].value || odd_link(m, limit[2].value, &usual))
         return false;
     double gain = hidden_first(l, slow_bytes(l));
+    if (!(gain >= m->theta)) /* the rest is what these bytes cost on a link as it was */
+        return false;
     tell_lane(l, f);
     rule_evidence(f, "before the run %.0f MB/s were measured between ranks",
                   1e-6 * l->base_bytes_per_s);
@@ -173,7 +182,7 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
     if (m->n_links > 1)
         rule_reject(f, "C11", "all links are alike");
     edit_less(f, l);
-    if (all_slow(m, limit[0].value, INFINITY))
+    if (all_slow(m, share, INFINITY))
         f->edit.lane = -1;
     f->edit.less_per_byte = 1 / l->bytes_per_s - 1 / l->base_bytes_per_s;
     rule_gain(m, f, stood(l), gain, 0.3);
@@ -187,10 +196,12 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
                          struct finding *f)
 {
     const struct measure_lane *l = worst_lane(m);
-    if (!l || !(l->latency_s > limit[0].value * l->base_latency_s) ||
-        !(by_latency(l) >= limit[1].value))
+    double times = where_crowded(m, limit[0].value, limit[2].value);
+    if (!l || !(l->latency_s > times * l->base_latency_s) || !(by_latency(l) >= limit[1].value))
         return false;
     double gain = hidden_first(l, l->calls * (l->latency_s - l->base_latency_s));
+    if (!(gain >= m->theta))
+        return false;
     tell_lane(l, f);
     rule_evidence(f, "before the run a small message took %.1f us", 1e6 * l->base_latency_s);
     reject_wait(l, f);
@@ -198,7 +209,7 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
     rule_reject(f, "C2", "each message itself takes %.1f times what it should",
                 l->latency_s / l->base_latency_s);
     edit_less(f, l);
-    if (all_slow(m, 0, limit[0].value))
+    if (all_slow(m, 0, times))
         f->edit.lane = -1;
     f->edit.less = l->latency_s - l->base_latency_s;
     rule_gain(m, f, stood(l), gain, 0.3);
@@ -354,10 +365,14 @@ const struct rule rules_comm[] = {
     { "C4", "low bandwidth", look_bandwidth,
       { { 0.7, "of the bandwidth before the run", "probes repeat within a fifth" },
         { 0.5, "share of latency", "more than half: it is latency (C5, C2)" },
-        { 0.6, "of the other links' bandwidth", "as C11" } } },
+        { 0.6, "of the other links' bandwidth", "as C11" },
+        { 0.33, "of the bandwidth before the run where ranks share cores",
+          "4 and 8 ranks that took turns on 2 cores had 0.5 of it, undisturbed" } } },
     { "C5", "high latency", look_latency,
       { { 1.5, "times the latency before the run", "probes repeat within a fifth" },
-        { 0.5, "share of latency", "less than half: it is bytes" } } },
+        { 0.5, "share of latency", "less than half: it is bytes" },
+        { 10, "times the latency before the run where ranks share cores",
+          "4 ranks that took turns on 2 cores had 5 times, undisturbed" } } },
     { "C2", "exchanges in too many pieces", look_small_pieces,
       { { 0.5, "share of latency", "as C5" },
         { 4, "exchanges a step", "fewer cannot be put together" },

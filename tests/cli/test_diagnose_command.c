@@ -171,8 +171,8 @@ TEST(rungs_that_were_not_measured_have_no_number)
 
 /* --- real ranks, whose tasks sleep: the processor hardly matters ---------------------- */
 
-#define FOUR "timeout 100 $H train r.yaml --quiet --measure --ranks 4 --layout dp=4 --set "     \
-             "train.batch=4 --compute none --rates flops=1e8,memory=1e9 --set run.name="
+#define FOUR "timeout 100 $H train r.yaml --quiet --measure --ranks 4 --layout dp=4,zero=1 " \
+             "--set train.batch=4 --compute none --rates flops=1e8,memory=1e9 --set run.name="
 
 static json_t *slowed(const char *name, const char *fault)
 {
@@ -199,12 +199,13 @@ TEST(of_real_ranks_the_slow_one_is_named_with_its_cost)
     json_decref(o);
 }
 
-TEST(of_real_ranks_a_slow_link_is_told_from_a_slow_rank)
+TEST(of_real_ranks_slow_links_blame_no_rank)
 {
-    json_t *o = slowed("thin", "comm_delay=30ms"), *f = json_array_get(
-        json_object_get(o, "findings"), 0);
-    CHECK_STR(json_string_value(json_object_get(f, "id")), "C5");
-    CHECK_EQ(rank_in(f), -1);
+    json_t *o = slowed("thin", "comm_delay=30ms"), *times = json_object_get(o, "times"), *f;
+    size_t i;
+    CHECK(number(times, "transfer_s") > number(times, "wait_s"));
+    json_array_foreach(json_object_get(o, "findings"), i, f)
+        CHECK_EQ(rank_in(f), -1);
     json_decref(o);
 }
 
@@ -221,6 +222,25 @@ TEST(where_tasks_sleep_processors_are_not_judged)
     CHECK(json_array_size(notes) == 1);
     CHECK(strstr(json_string_value(json_array_get(notes, 0)), "--compute none"));
     json_decref(o);
+}
+
+/* Who was there has left word, so that the folder alone tells. */
+TEST(a_run_whose_ranks_disagreed_or_hung_tells_so_afterwards)
+{
+    json_t *o = slowed("late", "slow_compute=2@2"), *f;
+    CHECK(!strstr(shell("cd $D && $H diagnose runs/late", 0), " R5 "));
+    shell("cd $D && rm -rf hung && cp -r runs/late hung && printf '{\"exit\":80,\"step\":30,"
+          "\"absent\":1,\"why\":\"rank 1 did not reach allreduce 7 on dp\"}' "
+          ">hung/trace/rank-3.end && printf torn >hung/trace/rank-0.end", 0);
+    json_decref(o);
+    o = diagnose("hung");
+    f = json_array_get(json_object_get(o, "findings"), 0);
+    CHECK_STR(json_string_value(json_object_get(f, "id")), "R5");
+    CHECK_EQ(rank_in(f), 1);
+    json_decref(o);
+    shell("cd $D && rm -rf runs/apart && { " FOUR "apart --inject hang=1@1:9; } >/dev/null 2>&1", 1);
+    const char *text = shell("cd $D && $H diagnose runs/apart", 0);
+    CHECK(strstr(text, " R5 ") && strstr(text, "ranks do not agree") && strstr(text, "rank 1 "));
 }
 
 TEST(a_damaged_chunk_costs_its_step_and_no_other)
@@ -261,8 +281,9 @@ int main(void)
         ONE(a_delay_of_small_messages_is_not_called_bandwidth),
         ONE(rungs_that_were_not_measured_have_no_number),
         ONE(of_real_ranks_the_slow_one_is_named_with_its_cost),
-        ONE(of_real_ranks_a_slow_link_is_told_from_a_slow_rank),
+        ONE(of_real_ranks_slow_links_blame_no_rank),
         ONE(where_tasks_sleep_processors_are_not_judged),
+        ONE(a_run_whose_ranks_disagreed_or_hung_tells_so_afterwards),
         ONE(a_damaged_chunk_costs_its_step_and_no_other),
         ONE(steps_that_the_run_does_not_have_are_told_so),
         ONE(what_is_no_run_is_refused_in_a_sentence),
