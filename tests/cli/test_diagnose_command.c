@@ -243,6 +243,17 @@ TEST(a_run_whose_ranks_disagreed_or_hung_tells_so_afterwards)
     CHECK(strstr(text, " R5 ") && strstr(text, "ranks do not agree") && strstr(text, "rank 1 "));
 }
 
+/* Steps are shorter than samples are rare: a sample's counters are of several steps, and a step's
+ * rows are 2 x 2 of 32 tokens of two bytes. */
+TEST(counters_of_a_sample_are_of_all_the_steps_that_it_covers)
+{
+    shell(TRAIN "--measure --set run.name=brief --set train.steps=200", 0);
+    json_t *o = diagnose("runs/brief");
+    double bytes = number(o, "loader_bytes");
+    CHECK(bytes > 128 && bytes < 400);
+    json_decref(o);
+}
+
 TEST(a_damaged_chunk_costs_its_step_and_no_other)
 {
     /* The last chunk of spans: its step becomes one that no other step stands beside. */
@@ -284,6 +295,7 @@ int main(void)
         ONE(of_real_ranks_slow_links_blame_no_rank),
         ONE(where_tasks_sleep_processors_are_not_judged),
         ONE(a_run_whose_ranks_disagreed_or_hung_tells_so_afterwards),
+        ONE(counters_of_a_sample_are_of_all_the_steps_that_it_covers),
         ONE(a_damaged_chunk_costs_its_step_and_no_other),
         ONE(steps_that_the_run_does_not_have_are_told_so),
         ONE(what_is_no_run_is_refused_in_a_sentence),
