@@ -19,8 +19,8 @@ import statistics
 import threading
 import time
 
-from prove_bench import (Case, command, confusion, details, judge, lane, ms, pairs, prepare, show,
-                         summary, table)
+from prove_bench import (Case, command, confusion, details, judge, lane, ms, pairs, prepare, share,
+                         show, summary, table)
 
 ROUNDS = 2
 LEVELS = {"mild": 0.13, "strong": 0.5}
@@ -373,7 +373,7 @@ def true_cost(jobs, found, job):
 def judge_all(lab, jobs):
     jobs = [j for j in jobs if lab.has(j.name)]
     found = {j.name: lab.diagnose(j.name) for j in jobs}
-    verdicts, cleans = [], []
+    verdicts, cleans, sleeps = [], [], []
     for j in jobs:
         if j.fault:
             true, error = true_cost(jobs, found, j)
@@ -384,11 +384,28 @@ def judge_all(lab, jobs):
                       3 * error)
             show(v, j.name)
             verdicts.append(v)
+            sleeps.append(WORLDS[j.world].kind != "compute")
         elif j.world not in TROUBLED:
             cleans.append(found[j.name])
             for f in found[j.name]["findings"][:1]:
                 print(f"clean {j.name}: {f['id']} {f['gain_s']} {f['evidence'][:2]}", flush=True)
-    return verdicts, cleans, found
+    return verdicts, cleans, found, sleeps
+
+
+def by_world(verdicts, cleans, sleeps):
+    """Where kernels compute, other work on the machine is a cause of its own, with or without a
+    fault."""
+    rows = []
+    for name, sleeping in (("tasks sleep", True), ("kernels compute", False)):
+        those = [v for v, s in zip(verdicts, sleeps) if s == sleeping]
+        bare = [c for c in cleans
+                if (WORLDS[c["about"]["world"]].kind != "compute") == sleeping]
+        rows.append((f"of these where {name}: the cause is first, and the place right",
+                     f"{share(those, lambda v: v.right)}, {share(those, lambda v: v.place)}"))
+        rows.append((f"of these where {name}: without a fault and with a finding; but H8",
+                     f"{sum(bool(c['findings']) for c in bare)} of {len(bare)}; "
+                     f"{sum(any(f['id'] != 'H8' for f in c['findings'][:1]) for c in bare)}"))
+    return rows
 
 
 def judge_pairs(lab):
@@ -434,8 +451,9 @@ def prove(program, families, only, fresh, judge_only):
         if not only and (not families or "pairs" in families):
             run_pairs(lab)
             tracing_overhead(lab)
-    verdicts, cleans, found = judge_all(lab, plan(wanted if only else chosen))
+    verdicts, cleans, found, sleeps = judge_all(lab, plan(wanted if only else chosen))
     rows = summary(verdicts, cleans, [d["diagnose_s"] for d in found.values()])
+    rows += by_world(verdicts, cleans, sleeps)
     if os.path.exists(f"{folder}/overhead.json"):
         more, se = tracing_overhead(lab)
         rows.append(("what tracing costs, of a step", f"{100 * more:+.2f} % ± {100 * se:.2f}"))
