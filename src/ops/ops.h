@@ -193,7 +193,8 @@ extern const struct op_info op_swiglu_grad; /* in: dy (R,F), x (R,2F); out: dx (
  *   aux x sum over sequences of (E / T^2) sum_e n_e Q_e   (Fedus et al. 2021, eq. 4 to 6, over k
  *         choices; per sequence as in DeepSeek-V3, eq. 17: whatever else is in the batch)
  *   z   x sum over rows of lse(z)^2                       (Zoph et al. 2022, eq. 5) */
-enum { ROUTER_K, ROUTER_T, ROUTER_SIGMOID, ROUTER_NORMALISE, ROUTER_SCALE, ROUTER_AUX, ROUTER_Z };
+enum { ROUTER_K, ROUTER_T, ROUTER_SIGMOID, ROUTER_NORMALISE, ROUTER_SCALE, ROUTER_AUX, ROUTER_Z,
+       ROUTER_LEAF }; /* sums over a sequence are a tree of leaves of so many rows; 0: one chain */
 enum { ROUTER_CHOICES = 64, ROUTER_EXPERTS = 4096 }; /* k and E are at most that */
 extern const struct op_info op_router;
 struct router_config {

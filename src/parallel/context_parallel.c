@@ -159,7 +159,7 @@ static void count_load(struct rewrite *r, struct task *load)
     const bool counts = load->out[1] != NULL;
     if (!tells && !counts)
         return;
-    if (tells)
+    if (tells || r->mesh->layout.exact_context) /* whose gradients are summed over dp alone */
         load->in[0] = r->all_stats;
     graph_insert(r->g, r->g->n_tasks, load);
 }

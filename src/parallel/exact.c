@@ -436,6 +436,8 @@ static i64 order_sums(struct graph *g, struct exact *x, i64 i)
         split_experts(x, t);
     } else if (t->op == &op_expert_linear_dw) {
         t->fresh = true; /* its leaves are those of begin */
+    } else if (t->op == &op_router && x->mesh->layout.exact_context) {
+        t->attr[ROUTER_LEAF] = (double)leaf_of(x);
     } else if (t->op == &op_expert_load) {
         t->attr[ROUTER_GRAIN] = 1;
     } else if (t->op->accumulates) {

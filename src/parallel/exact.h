@@ -19,7 +19,7 @@
  *   over an expert's rows: a leaf has those of a sequence, often few or none (expert_linear.c), in
  *     the order of tokens; then as above. Rows of leaves of an odd number go through one chain.
  *   what a token's experts made of it: slot by slot, as ever. What a router sums (over the tokens of
- *     a sequence) never leaves a rank; tokens per expert are whole numbers.
+ *     a sequence) never leaves a rank, and with exact_context is tree(8 pairs), which cp completes; tokens per expert are whole numbers.
  *   over tokens of a sequence: ascending, for matrices. For vectors, whose gradient a rank with
  *     sequence parallel sees part of: 16 leaves of T/16 tokens (fewer where 16 does not divide).
  *   over heads, hidden units, the vocabulary (what tp cuts): 8 leaves, or the largest of 1, 2, 4,

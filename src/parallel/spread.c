@@ -665,6 +665,15 @@ static void pass_on(struct check *c, const struct task *t)
         set(c, t->out[0], is); /* slices of the same tensor */
 }
 
+/* What it says of sequences is a sum of what ranks that cut them have. */
+static void router_rule(struct check *c, const struct task *t)
+{
+    enum spread z = in(c, t, 0);
+    together(c, t);
+    if (c->axis == LANE_CP && z == SPREAD_ROWS)
+        write(c, t, 2, SPREAD_PARTIAL);
+}
+
 /* Rows of tokens become rows of experts, or the other way round. */
 static void expert_exchange_rule(struct check *c, const struct task *t)
 {
@@ -788,6 +797,7 @@ static const struct rule {
     { &op_outer_gradient, outer_gradient_rule }, { &op_outer_update, outer_update_rule },
     { &op_muon_momentum, momentum_rule },   { &op_muon_orthogonal, orthogonal_rule },
     { &op_muon_step, step_rule },
+    { &op_router, router_rule },
     { &op_expert_counts, counts_rule },     { &op_expert_arrival, counts_rule },
     { &op_expert_exchange, expert_exchange_rule },
     { &op_expert_gather, together },        { &op_expert_combine, combine_rule },

@@ -91,6 +91,29 @@ TEST(ranks_that_cut_experts_have_the_bits_of_one)
     }
 }
 
+/* Each rank along cp has all experts, and a part of each row. */
+TEST(ranks_that_cut_rows_have_the_bits_of_one)
+{
+    static const struct { const char *layout; enum tiny_experts experts; i64 B; int n; } cases[] = {
+        { "cp=2", TINY_MIXTRAL, 2, 1 },
+        { "cp=2", TINY_DEEPSEEK, 2, 2 },
+        { "cp=4", TINY_CAPACITY, 2, 1 },
+        { "cp=8", TINY_DEEPSEEK, 1, 2 },
+        { "cp=4,cp_kind=ulysses", TINY_MIXTRAL, 2, 2 },
+        { "dp=2,cp=2,zero=1", TINY_DEEPSEEK, 2, 2 },
+        { "dp=2,cp=2,zero=3", TINY_MIXTRAL, 2, 4 },
+        { "cp=2,tp=2", TINY_DEEPSEEK, 2, 2 },
+        { "pp=2,dp=2,cp=2,zero=2", TINY_CAPACITY, 2, 4 },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct ranks_options o = of(cases[i].layout, cases[i].experts, cases[i].B, cases[i].n);
+        o.heads = 8;
+        o.tiny.bf16 = i % 2;
+        o.tiny.recompute = (enum recompute)(i % 3);
+        expect_exact_options(&o);
+    }
+}
+
 TEST(muon_of_experts_has_the_bits_of_one)
 {
     static const char *const layouts[] = { "dp=2,ep=2", "dp=4,ep=2,zero=1", "dp=4,ep=2,zero=3",
@@ -105,4 +128,5 @@ TEST(muon_of_experts_has_the_bits_of_one)
 TEST_MAIN(ONE(ranks_with_all_experts_have_the_bits_of_one),
           ONE(ranks_that_share_experts_have_the_bits_of_one),
           ONE(ranks_that_cut_experts_have_the_bits_of_one),
+          ONE(ranks_that_cut_rows_have_the_bits_of_one),
           ONE(muon_of_experts_has_the_bits_of_one))

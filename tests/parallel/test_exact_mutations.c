@@ -496,6 +496,10 @@ static const struct mutation mutations[] = {
       skip_all, &op_all_reduce, LANE_COPIES, 0, 0, 0, TINY_MIXTRAL },
     { "experts of a group are not scattered", "dp=8,ep=2,zero=3,zero_group=4", false, 2, 8, skip_all,
       &op_reduce_scatter, LANE_EDP, 0, 0, 0, TINY_DEEPSEEK },
+    { "a router's row in one chain", "cp=2", false, 1, 2, set_all, &op_router, LANE_COMPUTE, ROUTER_LEAF, 0,
+      0, TINY_MIXTRAL },
+    { "an expert's pairs of chunks in one chain", "cp=2", false, 1, 2, experts_in_one_chain,
+      &op_expert_linear_dw, LANE_COMPUTE, 0, 0, 0, TINY_MIXTRAL },
     { "every rank adds the bias", "tp=2", true, 1, 4, add_bias_early, &op_linear, LANE_COMPUTE, 0,
       0, 0, 0 },
 };

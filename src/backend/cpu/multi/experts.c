@@ -95,18 +95,15 @@ static float route_row(const struct task *t, i64 r, float *s)
     return lse;
 }
 
-/* A part is a sequence: its sums go row by row. */
-static void route_sequence(void *context, i64 part, int thread)
+/* What rows [first, first + rows) did, row by row. */
+static void route_leaf(const struct task *t, i64 first, i64 rows, float *stats)
 {
-    const struct work *w = context;
-    const struct task *t = w->t;
-    const i64 E = t->in[0]->dim[1], k = (i64)t->attr[ROUTER_K], T = (i64)t->attr[ROUTER_T];
-    float s[ROUTER_EXPERTS], *stats = (float *)t->out[2]->data + part * (2 * E + 1);
+    const i64 E = t->in[0]->dim[1], k = (i64)t->attr[ROUTER_K];
+    float s[ROUTER_EXPERTS];
     double share[ROUTER_EXPERTS], squares = 0;
-    (void)thread;
     memset(stats, 0, sizeof *stats * (size_t)E);
     memset(share, 0, sizeof *share * (size_t)E);
-    for (i64 r = part * T; r < (part + 1) * T; r++) {
+    for (i64 r = first; r < first + rows; r++) {
         const double lse = (double)route_row(t, r, s);
         const i32 *choice = (const i32 *)t->out[1]->data + r * k;
         const float inverse = t->attr[ROUTER_SIGMOID] != 0 ? 1 / sum_row(s, E) : 1;
@@ -119,6 +116,28 @@ static void route_sequence(void *context, i64 part, int thread)
     for (i64 e = 0; e < E; e++)
         stats[E + e] = (float)share[e];
     stats[2 * E] = (float)squares;
+}
+
+/* A part is a sequence. Its leaves are a power of two: each sum is added to those of as many leaves
+ * before it, as ranks would add theirs. */
+static void route_sequence(void *context, i64 part, int thread)
+{
+    enum { LEVELS = 4 };
+    const struct task *t = ((const struct work *)context)->t;
+    const i64 T = (i64)t->attr[ROUTER_T], columns = 2 * t->in[0]->dim[1] + 1;
+    const i64 leaf = t->attr[ROUTER_LEAF] > 0 ? (i64)t->attr[ROUTER_LEAF] : T;
+    float *stats = (float *)t->out[2]->data + part * columns;
+    float kept[LEVELS][2 * ROUTER_EXPERTS + 1]; /* sums of 1, 2, 4 ... leaves */
+    (void)thread;
+    for (i64 i = 0; i < T / leaf; i++) {
+        i64 level = 0;
+        route_leaf(t, part * T + i * leaf, leaf, stats);
+        for (; i >> level & 1; level++)
+            for (i64 c = 0; c < columns; c++)
+                stats[c] += kept[level][c];
+        if (i + 1 < T / leaf)
+            memcpy(kept[level], stats, sizeof *stats * (size_t)columns);
+    }
 }
 
 static void route_rows(void *context, i64 part, int thread)
