@@ -61,6 +61,9 @@ const struct inject_row inject_rows[INJECT_KINDS] = {
         .help = "Log every so many steps, and make each line durable." },
     [INJECT_NEIGHBOUR] = { "neighbour", .unit = "n", .least = 1, .most = 64, LOOP,
         .help = "So many other processes compute beside this one." },
+    [INJECT_KILL] = { "kill", .unit = "n", .least = 1, LOOP,
+        .help = "The process dies (SIGKILL) when it has taken so many steps; so does the one that "
+                "resumes." },
     [INJECT_ROUTER_ZIPF] = { "router_zipf", .unit = "x", .least = 0.01, .most = 20, LOOP,
         .help = "The router's bias makes experts' loads follow a Zipf law of about this exponent; "
                 "needs experts with a router bias." },

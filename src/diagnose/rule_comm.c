@@ -238,7 +238,10 @@ static bool look_small_pieces(const struct measure *m, const struct rule_limit *
                   100 * by_latency(l));
     rule_reject(f, "C5", "beginning one takes what was measured before the run");
     edit_lane(f, l, 1);
-    f->edit.less = saved * l->latency_s;
+    if (pieces > 1) /* of one size: the more bytes, the more of them */
+        f->edit.less_per_byte = saved * l->latency_s * l->calls / l->bytes;
+    else
+        f->edit.less = saved * l->latency_s;
     f->edit.factor_hi = 1 / saved; /* as one exchange */
     rule_gain(m, f, stood(l), gain, 0.4);
     i64 kib = (i64)ceil(times * l->bytes / l->calls / pieces / 1024);

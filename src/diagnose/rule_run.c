@@ -77,19 +77,19 @@ static bool look_interval(const struct measure *m, const struct rule_limit *limi
         return false;
     double best = fmax(sqrt(2 * C * mtbf), step), now = (every > 0 ? C / every : 0) + m->retaken_s / m->up_s;
     double gain = step * (now - C / best - best / (2 * mtbf)) / (1 + now);
-    if (!(gain >= m->theta))
+    if (!(gain >= limit[2].value * step)) /* not theta: steps' noise is not in it */
         return false;
-    rule_evidence(f, "%lld times in %.0f s work was lost before it was saved: %.1f s of it was done "
+    rule_evidence(f, "%lld times in %.3g s work was lost before it was saved: %.3g s of it was done "
                   "again", (long long)m->failures, m->up_s, m->retaken_s);
     if (seen)
-        rule_evidence(f, "a checkpoint holds the step up for %.3f s, every %.1f s", C, every);
+        rule_evidence(f, "a checkpoint holds the step up for %.3g s, every %.3g s", C, every);
     else
-        rule_evidence(f, "none was saved in these steps: it is taken to hold up for %.3f s", C);
+        rule_evidence(f, "none was saved in these steps: it is taken to hold up for %.3g s", C);
     rule_reject(f, "H3", "checkpoints themselves take %.1f %% of the time",
                 every > 0 ? 100 * C / every : 0);
     rule_gain(m, f, step * now, gain, 1 / sqrt((double)m->failures));
     rule_fix(f, "--checkpoint.every %.0f: the square root of twice a checkpoint's time times that "
-                "between failures is %.1f s", fmax(1, best / step), best);
+                "between failures is %.3g s", fmax(1, best / step), best);
     rule_confirm(f, "headway train RECIPE --checkpoint.every %.0f, and the retaken steps of headway "
                  "trace ladder RUN", fmax(1, best / step));
     return true;
@@ -121,7 +121,8 @@ const struct rule rules_run[] = {
     { "R1", "checkpoints too far apart for these failures", look_interval,
       { { 2, "failures", "one may be chance: nothing says how often they come" },
         { 5e8, "bytes per second that a checkpoint is saved at, where none was seen",
-          "a slow disk" } } },
+          "a slow disk" },
+        { 0.02, "of the time", "as much as any finding must lose" } } },
     { "R3", "memory that a larger micro-batch could use", look_unused,
       { { 0.6, "of the limit in use", "above it not many more rows fit" },
         { 0.9, "of the limit that may be in use then", "as K10" } } },

@@ -414,7 +414,8 @@ static int take_step(struct virtual_loop *l, i64 step)
 static int check(const struct virtual_request *q, const struct inject *x)
 {
     static const enum inject_kind real[] = { INJECT_MALLOC_CHURN, INJECT_NEIGHBOUR, INJECT_HANG,
-                                             INJECT_ROUTER_ZIPF, INJECT_SERIAL };
+                                             INJECT_ROUTER_ZIPF, INJECT_SERIAL,
+                                             INJECT_KILL };
     for (i64 i = 0; i < COUNT_OF(real); i++)
         for (int k = 0; k < x->n; k++)
             if (x->faults[k].kind == real[i])

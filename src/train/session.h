@@ -119,6 +119,7 @@ struct session {
     struct inject inject; /* run.inject */
     int neighbours[64];   /* processes that compute beside this one, on purpose */
     int n_neighbours;
+    i64 disturbed; /* steps that this process has begun, where anything is injected */
     struct step_io io;
     struct step_program steps[SESSION_SHAPES];
     struct step_program outer; /* with outer.every only */

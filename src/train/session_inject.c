@@ -126,6 +126,9 @@ int session_disturb(struct session *s)
     u64 step = (u64)s->state.step;
     if (s->inject.kinds == 0)
         return OK;
+    if ((f = inject_at(&s->inject, INJECT_KILL, step)) && (double)s->disturbed >= f->value)
+        sys_kill(sys_pid());
+    s->disturbed++;
     double pause = inject_pause(&s->inject, step);
     if (pause > 0)
         sys_sleep_ns((u64)(1e9 * pause));

@@ -265,6 +265,38 @@ TEST(a_damaged_chunk_costs_its_step_and_no_other)
     json_decref(o);
 }
 
+/* Dies behind steps 39 and 59 (more often where the disk is slow): 21 to 39 and 41 to 59 are taken
+ * twice. */
+TEST(a_run_that_dies_again_and_again_is_told_how_often_to_save)
+{
+    shell("cd $D && for go in '' $(yes -- --resume | head -9); do timeout 100 $H train r.yaml "
+          "--quiet --set run.name=dies --set train.steps=79 --set checkpoint.every=20 "
+          "--inject kill=39,pause=25ms/1 $go && break; done 2>/dev/null", 0); /* pauses: spans and
+                                                                     * checkpoints get to disk */
+    json_t *o = diagnose("runs/dies"), *all = json_object_get(o, "findings"), *f = NULL, *x;
+    size_t i;
+    json_array_foreach(all, i, x)
+        if (strcmp(json_string_value(json_object_get(x, "id")), "R1") == 0)
+            f = x;
+    if (!f)
+        fail_msg("%s", json_dumps(all, JSON_INDENT(1)));
+    const char *text = json_string_value(json_array_get(json_object_get(f, "evidence"), 0));
+    CHECK(atoi(text) >= 2 && strstr(text, " times in "));
+    CHECK(strstr(json_string_value(json_object_get(f, "fix")), "--checkpoint.every "));
+    double share = number(f, "share"); /* 38 of 117 steps; less of the time, with starts */
+    CHECK(share > 0.02 && share < 0.7);
+    json_decref(o);
+}
+
+TEST(all_kinds_are_printed_and_read_back)
+{
+    json_error_t error;
+    json_t *o = json_loads(shellf(0, "$H diagnose --kinds --json"), 0, &error);
+    CHECK_EQ(json_array_size(o), 54);
+    json_decref(o);
+    CHECK(strstr(shellf(0, "$H diagnose --kinds"), "K13  work that a mask throws away"));
+}
+
 TEST(steps_that_the_run_does_not_have_are_told_so)
 {
     const char *text = shell("cd $D && $H diagnose runs/one --steps 50-80 2>&1", 2);
@@ -297,6 +329,8 @@ int main(void)
         ONE(a_run_whose_ranks_disagreed_or_hung_tells_so_afterwards),
         ONE(counters_of_a_sample_are_of_all_the_steps_that_it_covers),
         ONE(a_damaged_chunk_costs_its_step_and_no_other),
+        ONE(a_run_that_dies_again_and_again_is_told_how_often_to_save),
+        ONE(all_kinds_are_printed_and_read_back),
         ONE(steps_that_the_run_does_not_have_are_told_so),
         ONE(what_is_no_run_is_refused_in_a_sentence),
     };
