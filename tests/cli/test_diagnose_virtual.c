@@ -80,6 +80,8 @@ static const struct fault faults[] = {
     { "C3", "--layout dp=8 ", "bucket=all", NULL, 0 },
     { "C2", "--layout dp=8 --rates latency=1e-4 ", "bucket=64KiB", NULL, 0 },
     { "C2", "--layout dp=8 --rates latency=1e-4 ", "bucket=16KiB", NULL, 0 },
+    { "C2", "--layout dp=4 --set train.batch=4 --set train.accumulate=4 --set train.seq=64 --rates "
+            "flops=5e10,memory=2e10,link=2e9,latency=1e-4 ", "bucket=16KiB", NULL, 0 },
     { "C1", "--layout dp=8 --rates latency=1e-4 ", "overlap=off", NULL, 0 },
     { "C10", "--layout pp=2,dp=2,zero=1 --set train.batch=4 --set train.accumulate=48 --set "
              "train.seq=64 --rates flops=1e11,link=3e8 ", "sync_every_microbatch=on", NULL, 0 },
@@ -147,7 +149,10 @@ TEST(what_watches_learning_takes_time_in_its_steps_only)
 TEST(runs_without_a_fault_have_no_finding)
 {
     static const char *const flags[] = { DP, TENSOR, "--layout dp=8 ", "--layout dp=2,cp=2,tp=2 ",
-                                         "--layout dp=8,zero=3 ", "--layout dp=1 " };
+                                         "--layout dp=8,zero=3 ", "--layout dp=1 ",
+        /* products are thin, and more rows at once would lengthen the bubble */
+        THIN "pp=2,dp=2,zero=1 --set train.batch=16 --set train.accumulate=32 --rates "
+             "flops=3e11,memory=4e9,link=4e9 " };
     for (i64 i = 0; i < COUNT_OF(flags); i++) {
         json_t *o = diagnose(flags[i], NULL);
         if (json_array_size(json_object_get(o, "findings")) > 0)
