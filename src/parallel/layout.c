@@ -449,37 +449,55 @@ static struct layout with_degrees(const struct layout *l, i64 ranks, i64 pp, i64
     return other;
 }
 
-/* A layout of so many ranks that differs little; no degree but dp grows. */
-static bool find_nearest(const struct layout *l, const struct model_spec *s, i64 ranks, i64 B, i64 T,
-                         int micro_batches, struct layout *out)
+enum { MOST_NEAREST = 3 };
+
+/* Layouts of so many ranks that differ little, the nearest first; no degree but dp grows. */
+static int find_nearest(const struct layout *l, const struct model_spec *s, i64 ranks, i64 B, i64 T,
+                        int micro_batches, struct layout out[MOST_NEAREST])
 {
+    int n = 0;
     for (i64 pp = i64_min(l->pp, ranks); pp >= 1; pp--)
         for (i64 tp = i64_min(l->tp, ranks); tp >= 1; tp--)
-            for (i64 cp = i64_min(l->cp, ranks); cp >= 1; cp--) {
+            for (i64 cp = i64_min(l->cp, ranks); cp >= 1 && n < MOST_NEAREST; cp--) {
                 if (ranks % (l->islands * pp * cp * tp))
                     continue;
-                *out = with_degrees(l, ranks, pp, cp, tp);
-                if (check_shape(out, s, B, T, micro_batches) == OK)
-                    return true;
+                out[n] = with_degrees(l, ranks, pp, cp, tp);
+                n += check_shape(&out[n], s, B, T, micro_batches) == OK;
             }
-    return false;
+    return n;
+}
+
+/* "pp=2,dp=4 or dp=8": each can be given as it is written. */
+static const char *nearest_text(const struct layout *nearest, int n, struct arena *a)
+{
+    const struct layout single = layout_single();
+    const char *none = layout_text(&single, a), *out = "";
+    for (int i = 0; i < n; i++) {
+        const char *one = layout_text(&nearest[i], a);
+        const char *between = i == 0 ? "" : i < n - 1 ? ", " : " or ";
+        out = arena_printf(a, "%s%s%s", out, between, strcmp(one, none) == 0 ? "dp=1" : one);
+    }
+    return out;
 }
 
 static int refuse_ranks(const struct layout *l, const struct model_spec *s, i64 ranks, i64 B, i64 T,
                         int micro_batches)
 {
-    char degrees[128], nearest[128];
-    struct layout other;
+    char degrees[128];
+    struct layout nearest[MOST_NEAREST];
+    struct arena a;
     put_degrees(l, degrees, sizeof degrees);
-    if (!find_nearest(l, s, ranks, B, T, micro_batches, &other))
+    int n = find_nearest(l, s, ranks, B, T, micro_batches, nearest);
+    if (n == 0)
         return err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld were started; "
                        "start %lld, or change its degrees", degrees, (long long)layout_ranks(l),
                        (long long)ranks, (long long)layout_ranks(l));
-    put_degrees(&other, nearest, sizeof nearest);
-    if (other.pp == l->pp && other.cp == l->cp && other.tp == l->tp)
-        snprintf(nearest, sizeof nearest, "dp=%lld", (long long)other.dp);
-    return err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld were started; "
-                   "%s would fit", degrees, (long long)layout_ranks(l), (long long)ranks, nearest);
+    arena_init(&a);
+    int rc = err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld were started; "
+                     "%s would fit", degrees, (long long)layout_ranks(l), (long long)ranks,
+                     nearest_text(nearest, n, &a));
+    arena_fini(&a);
+    return rc;
 }
 
 int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, i64 B, i64 T,

@@ -175,11 +175,23 @@ static int check_in(struct arena *a, const struct layout *l, const struct model_
     return stages_schedule(&order, l, micro_batches, a);
 }
 
+/* What says something of a pipeline where there is none. */
+static int check_alone(const struct layout *l)
+{
+    const char *dot = strrchr(l->schedule, '.');
+    if (is_file(l) && (!dot || strcmp(dot, ".csv") != 0))
+        return unknown(l);
+    if (l->stages || l->chunks > 1)
+        return err_set(ERR_CONFIG, "layout.%s is about a pipeline, and pp=1 has none; leave it out, "
+                       "or choose a larger pp", l->stages ? "stages" : "chunks");
+    return OK;
+}
+
 int stages_check(const struct layout *l, const struct model_spec *s, int micro_batches)
 {
     struct arena a;
     if (l->pp == 1)
-        return OK;
+        return check_alone(l);
     arena_init(&a);
     int rc = check_in(&a, l, s, micro_batches);
     arena_fini(&a);

@@ -345,8 +345,39 @@ TEST(pipelines_that_do_not_fit_are_refused)
     refuse("pp=2,stages=1+4", 2, 4, "5 layers together");
     refuse("pp=2,stages=1+x", 2, 4, "like 3+5+4");
     refuse("pp=2,chunks=2", 2, 4, "needs 1 stage on each rank");
-    refuse("pp=2,dp=2", 8, 4, "dp=4 would fit");
+    refuse("dp=2,schedule=zz", 2, 4, "neither gpipe");
+    refuse("dp=2,stages=4+4", 2, 4, "layout.stages is about a pipeline");
+    refuse("dp=2,chunks=2", 2, 4, "layout.chunks is about a pipeline");
     refuse("pp=2,dp=2", 6, 4, "start 4, or change its degrees"); /* 3 do not share 4 rows */
+}
+
+/* Each suggestion of a refusal, given as it is written, is accepted on as many ranks. */
+static void follow(const char *text, i64 ranks, const char *const suggestions[3])
+{
+    const char *all = suggestions[0];
+    struct arena a;
+    struct model_spec s = tiny_spec(true);
+    arena_init(&a);
+    s.layers = 6;
+    for (int i = 0; i < 3 && suggestions[i]; i++) {
+        bool last = i == 2 || !suggestions[i + 1];
+        struct layout l = layout_single();
+        CHECK_OK(layout_parse(&l, suggestions[i], "test", &a));
+        CHECK_OK(layout_check(&l, &s, ranks, 4, 32, 4));
+        if (i > 0)
+            all = arena_printf(&a, "%s%s%s", all, last ? " or " : ", ", suggestions[i]);
+    }
+    refuse(text, ranks, 4, arena_printf(&a, "started; %s would fit", all));
+    arena_fini(&a);
+}
+
+TEST(suggestions_work_as_they_are_written)
+{
+    follow("pp=2,dp=2", 8, (const char *[3]){ "pp=2,dp=4", "dp=8" });
+    follow("dp=2,tp=2", 8, (const char *[3]){ "dp=4,tp=2", "dp=8" });
+    follow("pp=2,dp=2,tp=2", 4, (const char *[3]){ "pp=2,tp=2", "pp=2,dp=2", "dp=2,tp=2" });
+    follow("dp=2,zero=1", 4, (const char *[3]){ "dp=4,zero=1" });
+    follow("dp=2", 1, (const char *[3]){ "dp=1" });
 }
 
 TEST(an_even_split_counts_the_head)
@@ -374,4 +405,5 @@ TEST_MAIN(ONE(two_stages_train_like_one_rank_in_every_order),
           ONE(recompute_and_half_precision_go_with_a_pipeline),
           ONE(activations_are_kept_for_the_micro_batches_in_flight_and_no_more),
           ONE(faults_of_a_pipeline_are_seen), ONE(pipelines_that_do_not_fit_are_refused),
+          ONE(suggestions_work_as_they_are_written),
           ONE(an_even_split_counts_the_head))
