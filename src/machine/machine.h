@@ -48,7 +48,8 @@ int machine_load(struct machine *m);
 /* Failing to write the cache costs a measurement next time: a warning. */
 void machine_save(const struct machine *m);
 
-/* Peaks for a run: from the cache, else measured now and cached. */
+/* Peaks for a run: from the cache, else measured now and cached. Takes a tenth of a second even then, to
+ * see whether the cache's are too low; those are measured again. */
 void machine_peaks(struct machine *m, const char *backend, struct pool *pool);
 
 void machine_write_json(const struct machine *m, struct json *j);

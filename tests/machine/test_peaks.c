@@ -1,0 +1,36 @@
+/* What is kept of a measurement, and when it is not believed. */
+#include "base/pool.h"
+#include "base/sys.h"
+#include "machine/machine.h"
+#include "test.h"
+
+#include <stdlib.h>
+
+TEST(a_kept_peak_that_the_machine_surpasses_is_measured_again)
+{
+    struct pool *pool;
+    struct machine m, kept;
+    setenv("XDG_CACHE_HOME", "peaks-test", 1);
+    sys_mkdirs("peaks-test/headway");
+    CHECK_OK(pool_new(&pool, 1, false));
+    machine_detect(&kept, "generic", 1);
+    kept.f32_one = kept.f32_all = kept.bf16_one = kept.bf16_all = 1e6; /* as if all was taken */
+    machine_save(&kept);
+    machine_peaks(&m, "generic", pool);
+    CHECK(m.f32_all > 1e7);
+    machine_detect(&kept, "generic", 1);
+    CHECK_OK(machine_load(&kept));
+    CHECK(kept.f32_all > 1e7);
+
+    kept.f32_all = 1e18; /* no processor: what others take from it now changes nothing */
+    machine_save(&kept);
+    machine_peaks(&m, "generic", pool);
+    CHECK_NEAR(m.f32_all, 1e18, 1e9);
+    pool_free(pool);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { ONE(a_kept_peak_that_the_machine_surpasses_is_measured_again) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
