@@ -70,7 +70,12 @@ struct layout layout_single(void)
 
 i64 layout_ranks(const struct layout *l)
 {
-    return l->islands * l->pp * l->dp * l->cp * l->tp;
+    const i64 degrees[] = { l->islands, l->pp, l->dp, l->cp, l->tp };
+    i64 n = 1;
+    for (i64 i = 0; i < COUNT_OF(degrees); i++)
+        if (__builtin_mul_overflow(n, degrees[i], &n))
+            return INT64_MAX;
+    return n;
 }
 
 /* --- text --------------------------------------------------------------------------- */
@@ -484,17 +489,18 @@ static int refuse_ranks(const struct layout *l, const struct model_spec *s, i64 
                         int micro_batches)
 {
     char degrees[128];
+    const char *were = ranks == 1 ? "was" : "were";
     struct layout nearest[MOST_NEAREST];
     struct arena a;
     put_degrees(l, degrees, sizeof degrees);
     int n = find_nearest(l, s, ranks, B, T, micro_batches, nearest);
     if (n == 0)
-        return err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld were started; "
+        return err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld %s started; "
                        "start %lld, or change its degrees", degrees, (long long)layout_ranks(l),
-                       (long long)ranks, (long long)layout_ranks(l));
+                       (long long)ranks, were, (long long)layout_ranks(l));
     arena_init(&a);
-    int rc = err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld were started; "
-                     "%s would fit", degrees, (long long)layout_ranks(l), (long long)ranks,
+    int rc = err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld %s started; "
+                     "%s would fit", degrees, (long long)layout_ranks(l), (long long)ranks, were,
                      nearest_text(nearest, n, &a));
     arena_fini(&a);
     return rc;

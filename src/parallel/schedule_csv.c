@@ -41,9 +41,14 @@ struct reader {
 
 static int wrong_cell(const struct reader *r, const char *cell, i64 length)
 {
-    return err_set(ERR_CONFIG, "%s:%d: '%.*s' is no action; they look like 0F3: stage, one of F, "
+    char shown[41]; /* what a terminal would obey is not shown */
+    length = i64_min(length, (i64)sizeof shown - 1);
+    for (i64 i = 0; i < length; i++)
+        shown[i] = cell[i] >= ' ' && cell[i] <= '~' ? cell[i] : '?';
+    shown[length] = '\0';
+    return err_set(ERR_CONFIG, "%s:%d: '%s' is no action; they look like 0F3: stage, one of F, "
                    "I, W, B, SEND_F, RECV_F, SEND_B or RECV_B, and micro-batch", r->where,
-                   r->line, (int)i64_min(length, 40), cell);
+                   r->line, shown);
 }
 
 /* A number below the limit, or -1. */

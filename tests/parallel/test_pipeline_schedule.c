@@ -291,6 +291,8 @@ TEST(bad_files_are_refused_with_their_line)
     arena_init(&a);
     CHECK_FAILS(schedule_read_csv(&s, "0F0,0B0\n1F0,1X0\n", "x.csv", &a), ERR_CONFIG,
                 "x.csv:2: '1X0' is no action");
+    CHECK_FAILS(schedule_read_csv(&s, "0F0\n\x1b[2J\xff\n", "x.csv", &a), ERR_CONFIG,
+                "x.csv:2: '?[2J?' is no action");
     CHECK_FAILS(schedule_read_csv(&s, "\n, ,\n", "x.csv", &a), ERR_CONFIG, "no action in it");
     CHECK_FAILS(schedule_read_csv(&s, "0F0,0B0\n2F0,2B0\n", "x.csv", &a), ERR_CONFIG,
                 "no line computes stage 1");
