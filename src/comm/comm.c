@@ -353,7 +353,7 @@ static int progress_others(const struct comm_group *own)
 /* The last of what is held: until then waiters look again and again. */
 static void hold(struct comm *c, u64 until)
 {
-    unsigned long long was = atomic_load(&c->held_ns);
+    u64 was = atomic_load(&c->held_ns);
     while (was < until && !atomic_compare_exchange_weak(&c->held_ns, &was, until))
         ;
 }
@@ -411,7 +411,7 @@ u32 comm_bell(const struct comm *c)
 static bool rest_for_held(struct comm *c, u32 bell)
 {
     const u64 spin_ns = 100 * 1000, most_ns = 200 * 1000;
-    unsigned long long until = atomic_load_explicit(&c->held_ns, memory_order_relaxed);
+    u64 until = atomic_load_explicit(&c->held_ns, memory_order_relaxed);
     u64 now;
     if (until == 0)
         return false;
