@@ -100,10 +100,11 @@ static void put_loader(struct sample *out, const struct loader_counts *was,
     out->attended = is->attended;
 }
 
+/* Tasks that sleep take as long at any clock; what others take from the probe says nothing of them. */
 static double clock_now(const struct session *s, i64 step)
 {
     const struct inject_fault *f = inject_at(&s->inject, INJECT_PHI, (u64)step);
-    double phi = (double)s->sampler->probe_ns / (double)speed_probe_ns(PROBES);
+    double phi = s->request.sleep ? 1 : (double)s->sampler->probe_ns / (double)speed_probe_ns(PROBES);
     return f ? phi * f->value : phi;
 }
 
