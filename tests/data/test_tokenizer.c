@@ -429,6 +429,9 @@ TEST(other_kinds_of_tokenizers_are_refused_in_one_sentence)
                 "of type Lowercase");
     CHECK_FAILS(parse_fails("", "", ",\"post_processor\":{\"type\":\"Odd\"}"), ERR_FORMAT,
                 "of type Odd");
+    CHECK_FAILS(parse_fails("", "", ",\"added_tokens\":[" ADDED("300", "far", PLAIN) "],"
+                            "\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"far\",300],"
+                            "\"sep\":[\"gap\",299]}"), ERR_FORMAT, "a token that does not exist");
     CHECK_FAILS(parse_fails("", "", ",\"added_tokens\":[" ADDED("256", "", PLAIN) "]"),
                 ERR_FORMAT, "empty");
     CHECK_FAILS(parse_fails("", "", ",\"added_tokens\":[" ADDED("97", "a", PLAIN) ","
