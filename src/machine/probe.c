@@ -4,6 +4,7 @@
 #include "base/sys.h"
 #include "machine/machine.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,12 +118,25 @@ static bool is_surpassed(const struct machine *m, struct pool *pool)
            noise * m->f32_all;
 }
 
+/* Whatever else runs can only lower a ceiling. */
+static void keep_higher(struct machine *m, const struct machine *kept)
+{
+    m->f32_one = fmax(m->f32_one, kept->f32_one);
+    m->f32_all = fmax(m->f32_all, kept->f32_all);
+    m->bf16_one = fmax(m->bf16_one, kept->bf16_one);
+    m->bf16_all = fmax(m->bf16_all, kept->bf16_all);
+}
+
 void machine_peaks(struct machine *m, const char *backend, struct pool *pool)
 {
     machine_detect(m, backend, pool_threads(pool));
-    if (machine_load(m) >= 0 && !is_surpassed(m, pool))
+    const bool known = machine_load(m) >= 0;
+    if (known && !is_surpassed(m, pool))
         return;
+    const struct machine kept = *m;
     machine_measure_peaks(m, pool);
+    if (known)
+        keep_higher(m, &kept);
     machine_save(m);
 }
 
