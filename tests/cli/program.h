@@ -46,6 +46,16 @@ static inline const char *shellf(int code, const char *fmt, ...)
     return shell(line, code);
 }
 
+/* A new folder $D with a small corpus as shards (data) and its tokenizer (tok.json). */
+static inline void make_corpus(void)
+{
+    shell("rm -rf $D && mkdir $D && cd $D && for i in $(seq 300); do "
+          "echo \"the cat number $i sat on mat $((i * 7 % 31)) and saw $((i * i % 97)) birds\"; "
+          "done >t.txt && $H tokenizer train t.txt --vocab-size 300 --out tok.json --quiet "
+          ">/dev/null && $H data prepare t.txt --format text --tokenizer tok.json --licence none "
+          "--val-fraction 0 --out data --quiet >/dev/null", 0);
+}
+
 #define CHECK_RUN(line, expected_code, expected_text)                                    \
     do {                                                                                 \
         static struct outcome check_o_;                                                  \

@@ -154,7 +154,6 @@ TEST(ranks_that_share_experts_have_fewer_of_them_and_more_rows_of_each)
     CHECK_NEAR(whole.bytes - half.bytes, 4 * 3 * whole.parameters / 2, 0);
 }
 
-/* The trainer's ranks do not run it yet; what it would compute is known. */
 TEST(ranks_that_share_rows_share_what_experts_compute)
 {
     static struct plan_ops one, cut;
