@@ -158,7 +158,11 @@ static void print_all_groups(const struct show *x)
         print_groups(x, "copies", layout_sharers(l) / l->zero_group, apart * l->zero_group);
     }
     print_groups(x, "ep", l->ep, l->tp); /* who share the experts; who have the same */
-    print_groups(x, "edp", l->ep > 1 ? layout_split_ranks(l) / l->ep : 1, l->ep * l->tp);
+    if (l->ep > 1) {
+        i64 rows = layout_expert_rows(l);
+        print_groups(x, "edp", layout_split_ranks(l) / rows, rows * apart);
+        print_groups(x, "twins", layout_expert_twins(l), l->ep * l->tp); /* of a row, in exact mode */
+    }
     print_groups(x, "cp", l->cp, l->tp);
     print_groups(x, "tp", l->tp, 1);
 }
@@ -259,7 +263,8 @@ static void print_params(const struct show *x)
                : l->zero == ZERO_GRADIENTS ? "optimizer state and gradients" : "optimizer state",
                (long long)(l->zero_group > 0 ? l->zero_group : layout_sharers(l)));
     if (l->zero > ZERO_NONE && l->ep > 1)
-        printf("  of experts: 1/%lld, in the order of edp\n", (long long)(layout_split_ranks(l) / l->ep));
+        printf("  of experts: 1/%lld, in the order of edp\n",
+               (long long)(layout_split_ranks(l) / layout_expert_rows(l)));
 }
 
 /* --- schedule ----------------------------------------------------------------------- */

@@ -51,7 +51,7 @@ static struct tensor *share(struct graph *g, const struct model *m, struct tenso
             g, &(struct task){ .op = &op_all_gather, .lane = LANE_TP, .in = { kv },
                                .attr = { [COLLECTIVE_SIZE] = (double)ranks,
                                          [COLLECTIVE_RANK] = (double)(part->tensor_part % ranks),
-                                         [COLLECTIVE_OUTER] = 1, [COLLECTIVE_HEADS] = 1 } });
+                                         [COLLECTIVE_OUTER] = 1, [COLLECTIVE_FEW] = 1 } });
         kv = gather ? gather->out[0] : NULL;
         if (kv && w->shape && w->shape->leaf > 0)
             kv->wide_grad = true;

@@ -114,7 +114,8 @@ static enum place place_of(const struct model *m, const struct param_desc *d)
 /* Ranks that split the bucket's state: of experts those who have the same. */
 static i64 state_parts_of(const struct model *m, const struct bucket *b)
 {
-    return m->part.state_parts / (b->experts && m->part.state_parts > 1 ? m->part.expert_parts : 1);
+    bool apart = b->experts && m->part.state_parts > 1;
+    return m->part.state_parts / (apart ? m->part.expert_neighbours : 1);
 }
 
 static void assign_places(struct model *m, struct bucket *b)

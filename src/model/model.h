@@ -45,15 +45,16 @@ struct model_part {
     i64 tensor_parts, tensor_part; /* every cut parameter, into so many; which is here (tp) */
     i64 state_parts, state_part; /* optimizer state is cut into so many; which is here (ZeRO) */
     bool split_grads, split_weights; /* and so are gradients, weights (ZeRO 2, 3) */
-    i64 expert_parts, expert_part; /* experts are spread over so many; which share is here (ep).
-                                    * Consecutive state parts then have different experts. */
+    i64 expert_parts, expert_part; /* experts are spread over so many; which share is here (ep) */
+    i64 expert_neighbours; /* so many consecutive state parts then have different experts */
     i64 islands, island; /* models that go their own way between outer steps, 0: one; which is here */
     const char *state_folder; /* optimizer state lies in a file there (ROLE_AWAY); NULL: in memory */
 };
 
 static inline struct model_part model_whole(void)
 {
-    return (struct model_part){ .tensor_parts = 1, .state_parts = 1, .expert_parts = 1 };
+    return (struct model_part){ .tensor_parts = 1, .state_parts = 1, .expert_parts = 1,
+                                 .expert_neighbours = 1 };
 }
 
 /* In a bucket, first parameters without a copy in the compute dtype (gains, biases, routers: few

@@ -490,13 +490,18 @@ void outer_update(struct graph *g, struct tensor *d, struct tensor *p, struct te
 /* Tasks of a communication lane; carried out by parallel/. COLLECTIVE_SIZE ranks take part,
  * this is number COLLECTIVE_RANK; a whole is cut as (COLLECTIVE_OUTER, size, part) rows.
  * COLLECTIVE_KIND says how partial values are combined. COLLECTIVE_ALIKE 1, of all_gather: all ranks
- * do the same with the whole, so that its gradient is the same everywhere. COLLECTIVE_HEADS 1, on
- * LANE_TP: among the neighbours that share a key-value head. */
+ * do the same with the whole, so that its gradient is the same everywhere. COLLECTIVE_FEW 1:
+ * among some of the axis, on LANE_TP the neighbours that share a key-value head, on LANE_CP those
+ * that have the same experts. */
 enum { COLLECTIVE_SIZE, COLLECTIVE_RANK, COLLECTIVE_OUTER, COLLECTIVE_KIND, RING_STEP,
-       COLLECTIVE_ALIKE, COLLECTIVE_HEADS };
+       COLLECTIVE_ALIKE, COLLECTIVE_FEW };
 static inline bool collective_of_heads(const struct task *t)
 {
-    return t->lane == LANE_TP && t->attr[COLLECTIVE_HEADS] != 0;
+    return t->lane == LANE_TP && t->attr[COLLECTIVE_FEW] != 0;
+}
+static inline bool collective_of_twins(const struct task *t)
+{
+    return t->lane == LANE_CP && t->attr[COLLECTIVE_FEW] != 0;
 }
 enum collective_kind {
     COLLECTIVE_SUM,

@@ -152,14 +152,15 @@ static void sum_stats(struct rewrite *r, struct task *router)
     r->g->layer = layer;
 }
 
-/* What routers did is told once; a bias goes by the counts that gradients are summed with. */
+/* What routers did is told once; a bias goes by the counts that gradients are summed with, over dp
+ * alone in exact mode, but where sums over rows are those over their tokens too. */
 static void count_load(struct rewrite *r, struct task *load)
 {
     const bool tells = load->out[0] && r->mesh->cp_rank == 0;
     const bool counts = load->out[1] != NULL;
     if (!tells && !counts)
         return;
-    if (tells || r->mesh->layout.exact_context) /* whose gradients are summed over dp alone */
+    if (tells || (r->mesh->layout.exact_context && !mesh_joins_rows(r->mesh)))
         load->in[0] = r->all_stats;
     graph_insert(r->g, r->g->n_tasks, load);
 }

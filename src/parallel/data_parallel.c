@@ -274,7 +274,10 @@ static void keep_sum(struct reduction *s, const struct ready *r, struct tensor *
 static void reduce_param(struct reduction *s, const struct ready *r)
 {
     const struct mesh *mesh = s->into.mesh;
-    sum_in_place(s, r, r->at, mesh_turn_lane(mesh, r->bucket), r->grad, !r->whole_numbers);
+    enum lane turns = mesh_turn_lane(mesh, r->bucket);
+    if (r->whole_numbers && mesh_joins_rows(mesh))
+        turns = LANE_EP;
+    sum_in_place(s, r, r->at, turns, r->grad, !r->whole_numbers);
     if (!r->whole_numbers)
         keep_sum(s, r, r->grad, r->grad);
     sum_in_place(s, r, r->next, mesh_copies_lane(mesh), r->grad, false);
@@ -359,16 +362,15 @@ struct tensor *data_parallel_experts_total(struct graph *g, struct tensor *total
                                            const struct mesh *mesh)
 {
     struct task proto = { .op = &op_all_reduce, .phase = PHASE_UPDATE, .in = { total } };
-    if (!data_parallel_apart(mesh) || !total)
+    const struct layout *l = &mesh->layout;
+    enum lane lane = LANE_EP;
+    if (splits(mesh, mesh_split_lane(mesh))) /* data_parallel_total adds those of other rows */
+        lane = !l->exact_context ? LANE_COMPUTE : l->ep > l->cp ? LANE_CP : LANE_EP;
+    if (mesh_degree(mesh, lane) == 1 || l->ep == 1 || !total)
         return total;
-    cut_attributes(&proto, LANE_EP, mesh);
+    cut_attributes(&proto, lane, mesh);
     struct task *t = graph_add(g, &proto);
     return t ? t->out[0] : NULL;
-}
-
-bool data_parallel_apart(const struct mesh *mesh)
-{
-    return mesh->layout.ep > 1 && !splits(mesh, LANE_DP);
 }
 
 int data_parallel_gather(struct graph *g, const struct bucket *b, const struct mesh *mesh)

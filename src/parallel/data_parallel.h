@@ -45,9 +45,8 @@ int data_parallel_share(const struct model *m, const struct mesh *mesh);
 struct tensor *data_parallel_total(struct graph *g, struct tensor *total,
                                    const struct mesh *mesh);
 
-/* Experts are on other ranks and nothing is split: what each found in its own is summed first,
- * over ep; otherwise data_parallel_total sees each element once. */
-bool data_parallel_apart(const struct mesh *mesh);
+/* What each rank found in its own experts, summed over those with others: where nothing is split, over
+ * ep; where data_parallel_total comes behind it, over those of ep that this does not reach. */
 struct tensor *data_parallel_experts_total(struct graph *g, struct tensor *total,
                                            const struct mesh *mesh);
 

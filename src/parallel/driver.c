@@ -198,9 +198,15 @@ static void set_counts(const struct task *t, const struct comm_group *group, i64
     }
 }
 
+static struct comm_group *group_of(const struct mesh *m, const struct task *t)
+{
+    return collective_of_heads(t) ? m->heads
+           : collective_of_twins(t) ? m->row_twins : m->groups[t->lane];
+}
+
 static int start_one(struct driver *d, const struct task *t, i64 block, const struct run *x)
 {
-    struct comm_group *group = collective_of_heads(t) ? d->mesh->heads : d->mesh->groups[t->lane];
+    struct comm_group *group = group_of(d->mesh, t);
     struct comm_call *call;
     i64 *counts, outer = (i64)t->attr[COLLECTIVE_OUTER];
     i64 in_bytes = tensor_bytes(t->in[0]) / outer, out_bytes = tensor_bytes(t->out[0]) / outer;

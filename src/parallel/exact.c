@@ -258,14 +258,19 @@ static void add_carry(struct graph *g, i64 at, struct tensor *sum, i64 index, i6
 }
 
 /* Sums over what cp cut are completed before anything else; returns the place of that. */
-static i64 sum_over_context(struct graph *g, const struct exact *x, i64 at, struct tensor *sum)
+static i64 sum_over_context(struct graph *g, const struct exact *x, i64 at, struct tensor *sum,
+                            const struct bucket *b)
 {
-    struct task proto = { .op = &op_all_reduce, .phase = PHASE_WEIGHT_GRAD, .lane = LANE_CP,
+    const struct layout *l = &x->mesh->layout;
+    const enum lane lane = mesh_row_lane(x->mesh, b);
+    const bool few = lane == LANE_CP && b->experts && l->ep > 1;
+    i64 n = mesh_degree(x->mesh, lane), rank = mesh_coordinate(x->mesh, lane);
+    struct task proto = { .op = &op_all_reduce, .phase = PHASE_WEIGHT_GRAD, .lane = lane,
                           .in = { sum }, .out = { sum },
-                          .attr = { [COLLECTIVE_SIZE] = (double)cp(x),
-                                    [COLLECTIVE_RANK] = (double)x->mesh->cp_rank,
-                                    [COLLECTIVE_OUTER] = 1 } };
-    if (at < 0 || cp(x) == 1)
+                          .attr = { [COLLECTIVE_SIZE] = (double)(few ? n / l->ep : n),
+                                    [COLLECTIVE_RANK] = (double)(few ? rank / l->ep : rank),
+                                    [COLLECTIVE_OUTER] = 1, [COLLECTIVE_FEW] = few } };
+    if (at < 0 || n == 1)
         return at;
     struct task *t = graph_add_at(g, at + 1, &proto);
     if (t)
@@ -299,7 +304,7 @@ static i64 carry_head(struct graph *g, const struct exact *x, i64 i)
         add_carry(g, i++, t->out[0], first / part, count, total);
     if (first / part < count - 1 || cp(x) == 1)
         return i;
-    i = sum_over_context(g, x, i, t->out[0]);
+    i = sum_over_context(g, x, i, t->out[0], head_of(x->m)->bucket);
     if (counted(x) > 1)
         add_carry(g, i++, t->out[0], 0, 1, counted(x));
     return i;
@@ -323,13 +328,14 @@ static i64 last_writer(const struct graph *g, const struct tensor *bucket,
     return -1;
 }
 
-static void carry_range(struct graph *g, const struct exact *x, i64 at, struct tensor *bucket,
-                        i64 first, i64 end)
+/* Elements [first, end) of what is a bucket's gradients. */
+static void carry_range(struct graph *g, const struct exact *x, i64 at, const struct bucket *b,
+                        struct tensor *flat, i64 first, i64 end)
 {
-    struct tensor *sum = first < end ? graph_view(g, bucket, first, end - first) : NULL;
+    struct tensor *sum = first < end ? graph_view(g, flat, first, end - first) : NULL;
     if (!sum)
         return;
-    at = sum_over_context(g, x, at, sum);
+    at = sum_over_context(g, x, at, sum, b);
     if (counted(x) > 1)
         add_carry(g, at, sum, 0, 1, counted(x));
 }
@@ -359,8 +365,8 @@ static void carry_flat(struct graph *g, const struct exact *x, const struct buck
         return;
     for (; (apart = next_apart(x, b, from + first)) && apart->at - from < flat->dim[0];
          first = apart->at - from + tensor_count(apart->grad))
-        carry_range(g, x, at, flat, first, apart->at - from);
-    carry_range(g, x, at, flat, first, flat->dim[0]);
+        carry_range(g, x, at, b, flat, first, apart->at - from);
+    carry_range(g, x, at, b, flat, first, flat->dim[0]);
 }
 
 /* With split gradients vectors are apart. */
@@ -390,11 +396,12 @@ static void finish_apart(struct graph *g, const struct exact *x)
 {
     bool first = layout_turn_takers(&x->mesh->layout) > 1; /* over ranks, then micro-batches */
     i64 at = x->apart ? last_writer(g, x->apart, NULL) : -1;
-    at = sum_over_context(g, x, at, x->apart);
     if (at < 0)
         return;
+    const struct bucket *b = head_of(x->m)->bucket;
+    at = sum_over_context(g, x, at, x->apart, b);
     if (first)
-        at = sum_apart(g, x, at, mesh_turn_lane(x->mesh, head_of(x->m)->bucket), false);
+        at = sum_apart(g, x, at, mesh_turn_lane(x->mesh, b), false);
     if (x->micro_batches > 1)
         add_carry(g, at++, x->apart, 0, 1, x->micro_batches);
     at = sum_apart(g, x, at, first ? mesh_copies_lane(x->mesh) : LANE_DP, true);

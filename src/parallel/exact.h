@@ -42,6 +42,10 @@
  *   over tokens of a sequence: tree(8 pairs), ascending within; for vectors, tree(64 leaves) of
  *     that order (fewer where T has fewer). Over sequences as above: so cp sums each row's gradient
  *     before any other is added, and a rank along cp takes one row per micro-batch.
+ *     Experts over ep: leaves of an expert's rows are pairs, so a product is the subtree of the tokens of
+ *     its group. Of a group that is a part of a row (1 < ep < cp) those with the same experts sum the rest
+ *     of the row (mesh_row_lane); one that is several rows (ep > cp) takes turns with these, and sums all
+ *     other gradients of their tokens and rows together.
  *   a query's sums over keys: as in whole rows, all keys in order. ring gathers them over cp then,
  *     instead of sending them around; ulysses has them anyway.
  *   sums over queries, of a key's gradient: tree(8 pairs), within a pair over the heads of a group

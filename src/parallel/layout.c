@@ -171,11 +171,21 @@ i64 layout_split_ranks(const struct layout *l)
     return l->zero_group > 0 ? l->zero_group : layout_sharers(l);
 }
 
+i64 layout_expert_rows(const struct layout *l)
+{
+    return l->exact_context ? i64_max(1, l->ep / l->cp) : l->ep;
+}
+
+i64 layout_expert_twins(const struct layout *l)
+{
+    return l->exact_context && l->ep > 1 ? i64_max(1, l->cp / l->ep) : 1;
+}
+
 i64 layout_turn_takers(const struct layout *l)
 {
     if (!l->exact)
         return 1;
-    return l->zero > ZERO_OPTIMIZER ? layout_split_ranks(l) : l->ep;
+    return l->zero > ZERO_OPTIMIZER ? layout_split_ranks(l) : layout_expert_rows(l);
 }
 
 i64 layout_pairs(const struct layout *l)
@@ -370,24 +380,14 @@ static int check_expert_parallel(const struct layout *l, const struct model_spec
 /* A group has all experts as often as any other, so that copies of a slice are copies of experts. */
 static int check_expert_group(const struct layout *l)
 {
-    i64 all = layout_sharers(l), more = round_up(l->zero_group, l->ep);
-    if (l->zero_group % l->ep == 0)
+    i64 all = layout_sharers(l), each = layout_expert_rows(l), more = round_up(l->zero_group, each);
+    if (l->zero_group % each == 0)
         return OK;
     while (all % more)
-        more += l->ep;
+        more += each;
     return err_set(ERR_CONFIG, "zero_group=%lld has not all experts equally often: they are on groups of "
-                   "ep=%lld ranks; zero_group=%lld works", (long long)l->zero_group,
-                   (long long)l->ep, (long long)more);
-}
-
-/* What experts cannot share yet. */
-static int check_experts(const struct layout *l)
-{
-    if (l->ep > 1 && l->exact_context)
-        return err_set(ERR_CONFIG, "ep=%lld cannot be exact with cp: sums over an expert's rows have no "
-                       "order yet that both leave alone; use ep=1, or leave layout.exact_context out",
-                       (long long)l->ep);
-    return OK;
+                   "ep=%lld ranks%s; zero_group=%lld works", (long long)l->zero_group,
+                   (long long)l->ep, each < l->ep ? ", of dp and cp" : "", (long long)more);
 }
 
 /* Groups of neighbours that split what zero splits. */
@@ -422,7 +422,6 @@ static int check_shape(const struct layout *l, const struct model_spec *s, i64 B
     TRY(check_rows(l, B, micro_batches));
     TRY(check_exact(l, micro_batches));
     TRY(check_exact_context(l, B, T, micro_batches));
-    TRY(check_experts(l));
     TRY(check_expert_parallel(l, s));
     TRY(check_group(l));
     TRY(check_expert_group(l));

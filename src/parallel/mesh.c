@@ -37,7 +37,7 @@ i64 mesh_degree(const struct mesh *m, enum lane lane)
     case LANE_COPIES: return layout_sharers(&m->layout) / layout_split_ranks(&m->layout);
     case LANE_CP: return m->layout.cp;
     case LANE_EP: return m->layout.ep;
-    case LANE_EDP: return layout_split_ranks(&m->layout) / m->layout.ep;
+    case LANE_EDP: return layout_split_ranks(&m->layout) / layout_expert_rows(&m->layout);
     case LANE_TP: return m->layout.tp;
     default: return 1;
     }
@@ -53,8 +53,8 @@ i64 mesh_coordinate(const struct mesh *m, enum lane lane)
     case LANE_SHARD: return mesh_coordinate(m, LANE_DP) % layout_split_ranks(&m->layout);
     case LANE_COPIES: return mesh_coordinate(m, LANE_DP) / layout_split_ranks(&m->layout);
     case LANE_CP: return m->cp_rank;
-    case LANE_EP: return mesh_coordinate(m, LANE_DP) % m->layout.ep;
-    case LANE_EDP: return mesh_coordinate(m, LANE_SHARD) / m->layout.ep;
+    case LANE_EP: return (m->dp_rank * m->layout.cp + m->cp_rank) % m->layout.ep;
+    case LANE_EDP: return mesh_coordinate(m, LANE_SHARD) / layout_expert_rows(&m->layout);
     case LANE_TP: return m->tp_rank;
     default: return 0;
     }
@@ -74,7 +74,23 @@ enum lane mesh_turn_lane(const struct mesh *m, const struct bucket *b)
 {
     if (splits_gradients(m))
         return mesh_sharers(m, b);
-    return b->experts ? LANE_COMPUTE : LANE_EP;
+    return b->experts || mesh_joins_rows(m) ? LANE_COMPUTE : LANE_EP;
+}
+
+bool mesh_joins_rows(const struct mesh *m)
+{
+    const struct layout *l = &m->layout;
+    return l->exact_context && l->cp > 1 && l->ep > l->cp && !splits_gradients(m);
+}
+
+enum lane mesh_row_lane(const struct mesh *m, const struct bucket *b)
+{
+    const struct layout *l = &m->layout;
+    if (l->cp == 1 || !l->exact_context)
+        return LANE_COMPUTE;
+    if (b->experts && l->ep > 1)
+        return layout_expert_twins(l) > 1 ? LANE_CP : LANE_COMPUTE;
+    return mesh_joins_rows(m) ? LANE_EP : LANE_CP;
 }
 
 enum lane mesh_copies_lane(const struct mesh *m)
@@ -107,6 +123,7 @@ struct model_part mesh_part(const struct mesh *m, const struct model_spec *s)
     part.tensor_part = m->tp_rank;
     part.expert_parts = m->layout.ep;
     part.expert_part = mesh_coordinate(m, LANE_EP);
+    part.expert_neighbours = layout_expert_rows(&m->layout);
     if (m->layout.zero >= ZERO_OPTIMIZER) {
         bool several = layout_split_ranks(&m->layout) > 1;
         part.state_parts = layout_split_ranks(&m->layout);
@@ -127,7 +144,7 @@ i64 mesh_stride(const struct mesh *m, enum lane lane)
     case LANE_DP:
     case LANE_SHARD: return apart;
     case LANE_COPIES: return layout_split_ranks(l) * apart;
-    case LANE_EDP: return l->ep * l->tp;
+    case LANE_EDP: return layout_expert_rows(l) * apart;
     case LANE_TP: return 1;
     default: return l->tp;
     }
@@ -215,13 +232,26 @@ int mesh_meet(struct mesh *out, struct comm *comm)
     return make_world(out, comm);
 }
 
+/* A group of ep is a part of those along cp. */
+static int make_row_twins(struct mesh *m)
+{
+    const i64 n = layout_expert_twins(&m->layout), apart = m->layout.ep * m->layout.tp;
+    if (n == 1)
+        return OK;
+    int *members = ARENA_ARRAY(&m->comm->arena, int, n);
+    for (i64 i = 0; i < n; i++)
+        members[i] = (int)(m->rank + (i - m->cp_rank / m->layout.ep) * apart);
+    return comm_group_new(&m->row_twins, m->comm, "cp", members, (int)n);
+}
+
 static int make_expert_groups(struct mesh *m)
 {
     if (m->layout.ep == 1)
         return OK;
     TRY(make_group(m, LANE_EP, "ep", &m->groups[LANE_EP]));
     TRY(make_group(m, LANE_EDP, "edp", &m->groups[LANE_EDP]));
-    return make_group(m, LANE_EDP, "twins", &m->twins);
+    TRY(make_group(m, LANE_EDP, "twins", &m->twins));
+    return make_row_twins(m);
 }
 
 /* A head's are neighbours: each of them projects an equal part of it. */

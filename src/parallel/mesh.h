@@ -17,7 +17,10 @@
  * The same ranks seen by experts: sharer = edp_rank x ep + ep_rank. Those along ep have other
  * experts and send each other rows (LANE_EP); those along edp have the same experts, whose
  * gradients they sum and whose state they split (LANE_EDP). With layout.zero_group the same of each
- * group, which has all experts: then LANE_COPIES goes across groups for experts too. */
+ * group, which has all experts: then LANE_COPIES goes across groups for experts too. With
+ * layout.exact_context ranks along cp are no sharers: a group of ep has those of a row first, then other
+ * rows. Where it is a part of a row, the others of it with the same experts (`row_twins`, of the axis
+ * "cp") sum what their tokens gave; edp is of other rows alone. */
 #ifndef HEADWAY_MESH_H
 #define HEADWAY_MESH_H
 
@@ -39,6 +42,7 @@ struct mesh {
     struct comm_group *world, *batch;
     struct comm_group *splitters; /* who share the optimizer's state: batch, or fewer of it */
     struct comm_group *twins;  /* who shares the batch and has the same experts */
+    struct comm_group *row_twins; /* who has the same experts along cp (layout_expert_twins); NULL: nobody */
     struct comm_group *column; /* who shares the batch, on all stages of all islands */
     struct comm_group *heads; /* who along tp shares a key-value head; NULL: nobody does */
     struct comm_group **boundaries; /* [stages - 1]: member 0 has the earlier stage; NULL where
@@ -76,6 +80,13 @@ enum lane mesh_sharers(const struct mesh *m, const struct bucket *b);
  * who sums them over the step's end. LANE_COMPUTE: nobody has to, experts' rows have come together. */
 enum lane mesh_turn_lane(const struct mesh *m, const struct bucket *b);
 enum lane mesh_copies_lane(const struct mesh *m);
+/* With exact_context, who sums what the tokens of a row gave to a bucket's gradients before any other
+ * row's are added: LANE_CP, of experts that are spread those of it with the same (COLLECTIVE_FEW).
+ * LANE_COMPUTE: nobody has to. */
+enum lane mesh_row_lane(const struct mesh *m, const struct bucket *b);
+/* A group of ep has several whole rows, which take turns: it sums over their tokens and over them in one
+ * go, which is the same tree, and LANE_EP is the lane of rows. */
+bool mesh_joins_rows(const struct mesh *m);
 
 /* True for the one rank that writes and tells. */
 bool mesh_leads(const struct mesh *m);

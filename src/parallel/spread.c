@@ -43,8 +43,11 @@ struct check {
     const struct graph *g;
     const struct model *m;
     enum lane axis;
-    bool batch; /* ranks along it have other rows */
-    bool split; /* and slices of what zero splits */
+    bool batch;   /* ranks along it have other rows, or other tokens */
+    bool tokens;  /* of the same rows, whose order matters */
+    bool split;   /* and slices of what zero splits */
+    bool experts; /* and other experts */
+    u32 acts;     /* lanes whose tasks are among them */
     struct arena arena;
     struct entry *table; /* by address */
     u64 slots;           /* a power of two */
@@ -233,7 +236,7 @@ static void by_rows(struct check *c, const struct task *t)
 /* Heads or sequences are independent, the tokens of a sequence are not. */
 static void by_heads(struct check *c, const struct task *t)
 {
-    if ((c->axis == LANE_TP || c->axis == LANE_CP) && in(c, t, 0) == SPREAD_ROWS)
+    if ((c->axis == LANE_TP || c->tokens) && in(c, t, 0) == SPREAD_ROWS)
         refuse(c, t, t->in[0], "all tokens of a sequence are needed");
     together(c, t);
 }
@@ -249,7 +252,7 @@ static void block_rule(struct check *c, const struct task *t)
         write(c, t, 1, grad ? SPREAD_HEAD_SUMS : q);
         return;
     }
-    if (c->axis != LANE_CP || t->attr[BLOCK_KEYS] >= 0) {
+    if (!c->tokens || t->attr[BLOCK_KEYS] >= 0) {
         together(c, t);
         return;
     }
@@ -670,7 +673,7 @@ static void router_rule(struct check *c, const struct task *t)
 {
     enum spread z = in(c, t, 0);
     together(c, t);
-    if (c->axis == LANE_CP && z == SPREAD_ROWS)
+    if (c->tokens && z == SPREAD_ROWS)
         write(c, t, 2, SPREAD_PARTIAL);
 }
 
@@ -691,8 +694,7 @@ static void expert_exchange_rule(struct check *c, const struct task *t)
 static void counts_rule(struct check *c, const struct task *t)
 {
     for (int k = 0; k < t->op->n_out; k++)
-        set(c, t->out[k], c->axis == LANE_EP && t->op == &op_expert_arrival ? SPREAD_EXPERTS
-                                                                            : in(c, t, 0));
+        set(c, t->out[k], c->experts && t->op == &op_expert_arrival ? SPREAD_EXPERTS : in(c, t, 0));
 }
 
 /* All experts' matrices meet a rank's own rows, or some experts' all of theirs. */
@@ -811,18 +813,16 @@ static const struct rule {
 
 /* --- the walk ----------------------------------------------------------------------- */
 
-/* What all of dp do, those along a part of it do too. */
-static bool acts_along(const struct check *c, enum lane lane)
+/* What all of a lane do, those along a part of it do too. */
+static bool acts_along(const struct check *c, const struct task *t)
 {
-    bool part_of_dp = c->batch && c->axis != LANE_CP;
-    bool part_of_group = c->axis == LANE_EP || c->axis == LANE_EDP;
-    return lane == LANE_COMPUTE || lane == c->axis || (lane == LANE_DP && part_of_dp) ||
-           (lane == LANE_SHARD && part_of_group);
+    bool elsewhere = collective_of_twins(t) && c->axis != LANE_CP;
+    return t->lane == LANE_COMPUTE || (c->acts >> t->lane & 1 && !elsewhere);
 }
 
 static void check_task(struct check *c, const struct task *t)
 {
-    if (!acts_along(c, t->lane)) {
+    if (!acts_along(c, t)) {
         pass_on(c, t);
         return;
     }
@@ -836,7 +836,7 @@ static void check_task(struct check *c, const struct task *t)
 
 static enum spread weight_spread(const struct check *c, const struct param *p)
 {
-    if (c->axis == LANE_EP && p->bucket->experts)
+    if (c->experts && p->bucket->experts)
         return SPREAD_EXPERTS;
     if (c->axis != LANE_TP || p->desc.split == SPLIT_NONE)
         return SPREAD_SAME;
@@ -890,12 +890,38 @@ static void end(struct check *c)
     }
 }
 
-static int check_axis(const struct graph *g, const struct model *m, enum lane axis)
+/* Ranks along each axis that is checked differ in one coordinate. In exact mode cp is no part of dp, and a
+ * group of ep lies along both: LANE_EP is the part of it that is not LANE_CP, or where it is a part of
+ * cp, LANE_CP what is left of that. */
+static struct check axis_of(const struct mesh *mesh, enum lane axis)
 {
-    struct check c = { .g = g, .m = m, .axis = axis, .slots = 1024,
-                       .batch = axis != LANE_TP && axis != LANE_ISLAND,
-                       .split = axis == LANE_DP || axis == LANE_SHARD || axis == LANE_EP ||
-                                axis == LANE_EDP };
+    const struct layout *l = &mesh->layout;
+    const bool context = l->exact_context && l->cp > 1, in_row = context && l->ep <= l->cp;
+    const u32 dp = 1u << LANE_DP, group = dp | 1u << LANE_SHARD, cp = 1u << LANE_CP, ep = 1u << LANE_EP;
+    struct check c = { .axis = axis, .batch = axis != LANE_TP && axis != LANE_ISLAND,
+                       .acts = 1u << axis };
+    c.tokens = context && (axis == LANE_CP || (axis == LANE_EP && in_row));
+    c.split = axis == LANE_DP || axis == LANE_SHARD || axis == LANE_EDP ||
+              (axis == LANE_EP && !in_row);
+    c.experts = axis == LANE_EP || (axis == LANE_CP && l->ep > 1 && !in_row);
+    if (axis == LANE_SHARD || axis == LANE_COPIES)
+        c.acts |= dp;
+    if (axis == LANE_EDP || (axis == LANE_EP && !in_row))
+        c.acts |= group;
+    if (axis == LANE_EP && in_row)
+        c.acts |= cp;
+    if (axis == LANE_CP && c.experts)
+        c.acts |= ep;
+    return c;
+}
+
+static int check_axis(const struct graph *g, const struct model *m, const struct mesh *mesh,
+                      enum lane axis)
+{
+    struct check c = axis_of(mesh, axis);
+    c.g = g;
+    c.m = m;
+    c.slots = 1024;
     while (c.slots < (u64)(2 * g->n_tensors + 16 * m->n_params))
         c.slots *= 2;
     arena_init(&c.arena);
@@ -909,27 +935,37 @@ static int check_axis(const struct graph *g, const struct model *m, enum lane ax
     return c.rc;
 }
 
+/* Whether several ranks are along what axis_of makes of it. */
+static bool has_axis(const struct mesh *mesh, enum lane axis)
+{
+    const struct layout *l = &mesh->layout;
+    const bool groups = mesh_split_lane(mesh) == LANE_SHARD;
+    switch (axis) {
+    case LANE_CP: /* else a part of dp */
+        return l->exact_context && l->cp > (l->ep <= l->cp ? l->ep : 1);
+    case LANE_EP:
+        return l->exact_context && l->ep > l->cp ? layout_expert_rows(l) > 1 : l->ep > 1;
+    case LANE_DP: return l->ep == 1 && !groups && mesh_degree(mesh, axis) > 1;
+    case LANE_SHARD: return l->ep == 1 && groups;
+    case LANE_COPIES: return groups;
+    case LANE_EDP: return l->ep > 1 && mesh_degree(mesh, axis) > 1;
+    default: return mesh_degree(mesh, axis) > 1;
+    }
+}
+
 int spread_check(const struct graph *g, const struct model *m, const struct mesh *mesh)
 {
+    static const enum lane axes[] = { LANE_TP, LANE_CP, LANE_COPIES, LANE_DP, LANE_SHARD, LANE_EP,
+                                      LANE_EDP };
     TRY(g->rc);
-    if (mesh->layout.tp > 1)
-        TRY(check_axis(g, m, LANE_TP));
-    if (mesh->layout.cp > 1 && mesh->layout.exact_context) /* else a part of dp */
-        TRY(check_axis(g, m, LANE_CP));
-    const bool groups = mesh_split_lane(mesh) == LANE_SHARD;
-    if (groups)
-        TRY(check_axis(g, m, LANE_COPIES));
-    if (groups && mesh->layout.ep == 1)
-        return check_axis(g, m, LANE_SHARD);
-    if (mesh->layout.ep > 1) {
-        TRY(check_axis(g, m, LANE_EP));
-        return mesh_degree(mesh, LANE_EDP) > 1 ? check_axis(g, m, LANE_EDP) : OK;
-    }
-    return mesh_degree(mesh, LANE_DP) > 1 ? check_axis(g, m, LANE_DP) : OK;
+    for (i64 i = 0; i < COUNT_OF(axes); i++)
+        if (has_axis(mesh, axes[i]))
+            TRY(check_axis(g, m, mesh, axes[i]));
+    return OK;
 }
 
 int spread_check_islands(const struct graph *g, const struct model *m, const struct mesh *mesh)
 {
     TRY(spread_check(g, m, mesh));
-    return mesh->layout.islands > 1 ? check_axis(g, m, LANE_ISLAND) : OK;
+    return mesh->layout.islands > 1 ? check_axis(g, m, mesh, LANE_ISLAND) : OK;
 }

@@ -218,7 +218,7 @@ static double call_seconds(const struct task *t, int members, const struct plan_
     const struct plan_rate *rate = p->rates ? plan_rates_lane(p->rates, t->lane) : NULL;
     if (rate)
         return rate->task_s + rate->byte_s * bytes;
-    if (collective_of_heads(t)) /* a part of the axis, which meets as one */
+    if (collective_of_heads(t) || collective_of_twins(t)) /* a part of the axis, which meets as one */
         members = (int)t->attr[COLLECTIVE_SIZE];
     double steps = t->op == &op_all_reduce ? 2 * (members - 1) : members - 1;
     if (t->lane == LANE_AWAY)

@@ -122,12 +122,14 @@ struct copies {
 static struct copies copies_of(const struct model *m, const struct mesh *mesh,
                                const struct param *p)
 {
+    const struct layout *l = &mesh->layout;
     bool sliced = p->at >= p->bucket->copied && m->part.state_parts > 1;
-    i64 parts = sliced ? m->part.state_parts : p->bucket->experts ? m->part.expert_parts : 1;
-    i64 apart = mesh->layout.exact_context ? mesh->layout.cp : 1; /* along cp: copies */
+    bool spread = p->bucket->experts && m->part.expert_parts > 1;
+    i64 parts = sliced ? m->part.state_parts : spread ? m->part.expert_neighbours : 1;
+    i64 apart = spread ? layout_expert_twins(l) : l->exact_context ? l->cp : 1; /* along cp: copies */
     struct copies c = { mesh_degree(mesh, LANE_DP) / parts * apart,
                         mesh_coordinate(mesh, LANE_DP) / parts * apart +
-                            (apart > 1 ? mesh->cp_rank : 0) };
+                            mesh->cp_rank / (l->cp / apart) };
     if (p->desc.split == SPLIT_NONE) {
         c.n *= mesh->layout.tp;
         c.index = c.index * mesh->layout.tp + mesh->tp_rank;

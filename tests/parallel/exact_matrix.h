@@ -23,14 +23,16 @@ static const char *const pipelines[] = {
     ",pp=2,schedule=zb-v",
 };
 static const char *const contexts[] = { "", ",cp=2", ",cp=4,cp_kind=ulysses", ",cp=8" };
-static const char *const zeros[] = { "", ",zero=1", ",zero=2", ",zero=3" };
-static const char *const sharings[] = { "", ",ep=2", ",ep=4" };
+static const char *const zeros[] = {
+    "", ",zero=1", ",zero=2", ",zero=3", ",zero=1,zero_group=2", ",zero=3,zero_group=2",
+};
+static const char *const sharings[] = { "", ",ep=2", ",ep=4", ",ep=8" };
 
 /* Who took the first step of a run that another layout resumes; the first that fits, from the
  * n-th on. */
 static const char *const earlier[] = {
     "dp=2,zero=3", "tp=2,pp=2", "dp=4,ep=2,zero=1", "dp=1", "dp=4,zero=2", "pp=2,schedule=zb-v",
-    "tp=4", "dp=2,cp=2",
+    "tp=4", "dp=2,cp=2", "cp=4,ep=2", "dp=2,cp=2,ep=4",
 };
 
 /* One rank's: dense with fused and gated layers, dense and tied, two kinds of experts, and fewer
@@ -46,8 +48,8 @@ static const struct {
     { "tp", 4, { 1, 2, 4, 8 } },
     { "pp", 6, { 0, 1, 2, 3, 4, 5 } }, /* of pipelines */
     { "cp", 4, { 0, 1, 2, 3 } },       /* of contexts */
-    { "ep", 3, { 0, 1, 2 } },          /* of sharings */
-    { "zero", 4, { 0, 1, 2, 3 } },
+    { "ep", 4, { 0, 1, 2, 3 } },       /* of sharings */
+    { "zero", 6, { 0, 1, 2, 3, 4, 5 } }, /* of zeros */
     { "micro-batches", 3, { 1, 2, 4 } },
     { "recompute", 3, { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL } },
     { "model", 5, { LLAMA, GPT2, MIXTRAL, DEEPSEEK, QWEN } },

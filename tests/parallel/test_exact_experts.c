@@ -114,10 +114,48 @@ TEST(ranks_that_cut_rows_have_the_bits_of_one)
     }
 }
 
+/* Groups of ep that are a part of a row, a row, or several, of which what zero splits has some or all. */
+TEST(ranks_that_cut_rows_and_share_experts_have_the_bits_of_one)
+{
+    static const struct { const char *layout; enum tiny_experts experts; i64 B; int n; } cases[] = {
+        { "cp=2,ep=2", TINY_MIXTRAL, 2, 2 },
+        { "cp=4,ep=2", TINY_DEEPSEEK, 2, 2 },
+        { "cp=8,ep=2", TINY_CAPACITY, 1, 2 },
+        { "dp=2,cp=2,ep=2", TINY_DEEPSEEK, 2, 4 },
+        { "dp=2,cp=2,ep=4", TINY_DEEPSEEK, 2, 4 },
+        { "dp=4,cp=2,ep=4", TINY_DEEPSEEK, 4, 4 },
+        { "dp=4,cp=2,ep=8,cp_kind=ulysses", TINY_MIXTRAL, 4, 2 },
+        { "dp=2,cp=4,ep=2", TINY_DEEPSEEK, 2, 2 },
+        { "dp=2,cp=4,ep=2,zero=1", TINY_DEEPSEEK, 2, 2 },
+        { "dp=2,cp=4,ep=2,zero=3", TINY_MIXTRAL, 2, 4 },
+        { "dp=4,cp=2,ep=4,zero=1", TINY_DEEPSEEK, 2, 4 },
+        { "dp=4,cp=2,ep=4,zero=2", TINY_DEEPSEEK, 2, 8 },
+        { "dp=4,cp=2,ep=8,zero=3", TINY_CAPACITY, 4, 2 },
+        { "dp=2,cp=2,ep=2,zero=2", TINY_MIXTRAL, 2, 4 },
+        { "dp=4,cp=2,ep=4,zero=1,zero_group=2", TINY_DEEPSEEK, 2, 4 },
+        { "dp=4,cp=4,ep=2,zero=3,zero_group=2", TINY_MIXTRAL, 2, 4 },
+        { "dp=4,cp=2,ep=2,zero=1,zero_group=1", TINY_DEEPSEEK, 2, 4 },
+        { "cp=4,ep=2,tp=2", TINY_DEEPSEEK, 2, 2 },
+        { "dp=2,cp=2,ep=4,tp=2,zero=1", TINY_DEEPSEEK, 2, 2 },
+        { "pp=2,dp=2,cp=2,ep=4,schedule=zb-v", TINY_DEEPSEEK, 2, 4 },
+        { "pp=2,cp=4,ep=2,schedule=zb-h1", TINY_MIXTRAL, 2, 4 },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct ranks_options o = of(cases[i].layout, cases[i].experts, cases[i].B, cases[i].n);
+        o.heads = 8;
+        o.layers = 4;
+        o.tiny.bf16 = i % 2;
+        o.tiny.recompute = (enum recompute)(i % 3);
+        expect_exact_options(&o);
+    }
+}
+
 TEST(muon_of_experts_has_the_bits_of_one)
 {
     static const char *const layouts[] = { "dp=2,ep=2", "dp=4,ep=2,zero=1", "dp=4,ep=2,zero=3",
-                                          "tp=2", "dp=2,ep=2,tp=2,zero=1" };
+                                          "tp=2", "dp=2,ep=2,tp=2,zero=1",
+                                          "cp=4,ep=2,zero=1", "dp=2,cp=2,ep=4,zero=1",
+                                          "dp=2,cp=2,ep=2,zero=3" };
     for (i64 i = 0; i < COUNT_OF(layouts); i++) {
         struct ranks_options o = of(layouts[i], TINY_DEEPSEEK, 2, 4);
         o.tiny.optimizer = OPTIMIZER_MUON;
@@ -129,4 +167,5 @@ TEST_MAIN(ONE(ranks_with_all_experts_have_the_bits_of_one),
           ONE(ranks_that_share_experts_have_the_bits_of_one),
           ONE(ranks_that_cut_experts_have_the_bits_of_one),
           ONE(ranks_that_cut_rows_have_the_bits_of_one),
+          ONE(ranks_that_cut_rows_and_share_experts_have_the_bits_of_one),
           ONE(muon_of_experts_has_the_bits_of_one))

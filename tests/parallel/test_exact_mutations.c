@@ -307,6 +307,25 @@ static void skip_heads(struct rank *k, const struct mutation *m)
             t->when = &never;
 }
 
+/* What those do who have the same experts for other tokens of a row. */
+static void skip_twins(struct rank *k, const struct mutation *m)
+{
+    struct task *t;
+    for (i64 id = 0; (t = next_of(k, m, &id));)
+        if (collective_of_twins(t))
+            t->when = &never;
+}
+
+/* Those with the same experts are taken for neighbours. */
+static void twins_with_others(struct rank *k, const struct mutation *m)
+{
+    const i64 first = k->mesh.rank / 2 * 2;
+    const int members[] = { (int)first, (int)first + 1 };
+    (void)m;
+    CHECK(k->mesh.layout.cp == 4 && k->mesh.row_twins->n == 2);
+    CHECK_OK(comm_group_new(&k->mesh.row_twins, k->mesh.comm, "others", members, 2));
+}
+
 /* Every second rank instead of neighbours. */
 static void share_with_others(struct rank *k, const struct mutation *m)
 {
@@ -500,6 +519,24 @@ static const struct mutation mutations[] = {
       0, TINY_MIXTRAL },
     { "an expert's pairs of chunks in one chain", "cp=2", false, 1, 2, experts_in_one_chain,
       &op_expert_linear_dw, LANE_COMPUTE, 0, 0, 0, TINY_MIXTRAL },
+    { "an expert's sum over a row is that of some tokens", "cp=4,ep=2", false, 2, 2, skip_twins,
+      &op_all_reduce, LANE_CP, 0, 0, 0, TINY_MIXTRAL },
+    { "one rank leaves its tokens' sum out", "cp=4,ep=2,tp=2", false, 1, 2, skip_twins, &op_all_reduce,
+      LANE_CP, 0, 0, 3, TINY_DEEPSEEK },
+    { "neighbours sum what other experts got", "cp=4,ep=2", false, 1, 2, twins_with_others, NULL, 0, 0, 0,
+      0, TINY_MIXTRAL },
+    { "rows of a group of experts are summed at the end", "dp=2,cp=2,ep=4", false, 4, 2, at_the_end,
+      &op_all_reduce, LANE_EP, 0, 0, 0, TINY_MIXTRAL },
+    { "rows of groups of experts do not take turns", "dp=2,cp=2,ep=4", false, 4, 2, own_rows_together,
+      NULL, 0, 0, 0, 0, TINY_MIXTRAL },
+    { "whole rows with the same experts are not summed", "dp=4,cp=2,ep=4", false, 2, 4, skip_all,
+      &op_all_reduce, LANE_EDP, 0, 0, 0, TINY_DEEPSEEK },
+    { "rows with the same experts are not summed", "dp=2,cp=2,ep=2", false, 2, 4, skip_all,
+      &op_all_reduce, LANE_EDP, 0, 0, 0, TINY_MIXTRAL },
+    { "tokens of a group's rows are counted on each rank", "dp=2,cp=2,ep=4", false, 2, 4, skip_counts,
+      &op_all_reduce, LANE_EP, 0, 0, 0, TINY_DEEPSEEK },
+    { "the norm leaves out experts of other parts of a row", "dp=2,cp=2,ep=4,zero=1", false, 2, 4,
+      skip_in_update, &op_all_reduce, LANE_CP, 0, 0, 0, TINY_MIXTRAL },
     { "every rank adds the bias", "tp=2", true, 1, 4, add_bias_early, &op_linear, LANE_COMPUTE, 0,
       0, 0, 0 },
 };

@@ -62,7 +62,7 @@ static void among_all(struct graph *g, i64 at)
 {
     struct task *t = ARENA_NEW(g->arena, struct task);
     *t = *g->tasks[at];
-    t->attr[COLLECTIVE_HEADS] = 0;
+    t->attr[COLLECTIVE_FEW] = 0;
     g->tasks[at] = t;
 }
 
@@ -99,6 +99,38 @@ static void add_bias(struct graph *g, i64 at)
             t->in[2] = g->tasks[i]->in[1];
     g->tasks[at] = t;
 }
+
+/* The first sum among those of a row who have the same experts. */
+static i64 first_of_twins(const struct graph *g)
+{
+    i64 i = 0;
+    while (!collective_of_twins(g->tasks[i]))
+        i++;
+    return i;
+}
+
+static void no_twins(struct graph *g, i64 at)
+{
+    (void)at;
+    leave_out(g, first_of_twins(g));
+}
+
+static void all_of_the_row(struct graph *g, i64 at)
+{
+    (void)at;
+    among_all(g, first_of_twins(g));
+}
+
+/* The sum over the rows of a group of experts, the last of all. */
+static void own_row_only(struct graph *g, i64 at)
+{
+    struct task *t = ARENA_NEW(g->arena, struct task);
+    *t = *g->tasks[at];
+    t->lane = LANE_CP;
+    g->tasks[at] = t;
+}
+
+#define ROW_EXACT "exact=true,exact_context=true"
 
 static const struct fault faults[] = {
     { "a bucket is not summed", "dp=2", true, leave_out, &op_all_reduce, LANE_DP, 1,
@@ -164,6 +196,14 @@ static const struct fault faults[] = {
       { "reduce_scatter in layer 2", "along tp", "it must not be reduced (again)" } },
     { "a head's gradient is summed over all", "tp=4", false, among_all, &op_reduce_scatter, LANE_TP,
       9, { "reduce_scatter in layer 2", "along tp", "it must not be reduced (again)" } },
+    { "an expert's row is not summed", "cp=4,ep=2," ROW_EXACT, false, no_twins, &op_all_reduce, LANE_CP, 0,
+      { "exact_squares", "along cp", "mlp.experts.up.weight is a partial sum" } },
+    { "other experts are summed", "cp=4,ep=2," ROW_EXACT, false, all_of_the_row, &op_all_reduce, LANE_CP,
+      0, { "all_reduce", "along ep", "cut by experts: it must not be reduced (again)" } },
+    { "rows of a group of experts are not summed", "dp=2,cp=2,ep=4," ROW_EXACT, false, own_row_only,
+      &op_all_reduce, LANE_EP, 0, { "exact_squares", "along ep", "is a partial sum" } },
+    { "experts of a row count alone", "dp=2,cp=2,ep=4,zero=1," ROW_EXACT, false, leave_out, &op_all_reduce,
+      LANE_CP, -1, { "exact_squares", "along cp", "a partial sum of each rank" } },
     { "the norm is of shares", "tp=2,exact=true", true, leave_out, &op_all_reduce, LANE_TP, -1,
       { "exact_squares", "along tp", "a partial sum of each rank" } },
 };
