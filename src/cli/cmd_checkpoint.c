@@ -127,11 +127,14 @@ static const struct command cmd_verify = {
 
 struct export_options {
     const char *out;
+    bool overwrite;
 };
 
 static const struct option export_options[] = {
     { "out", OPTION_FIELD(PATH, struct export_options, out), "model.safetensors",
       .help = "The file to write." },
+    { "overwrite", OPTION_FIELD(BOOL, struct export_options, overwrite), "no",
+      .help = "Replace a file that is there already." },
     { 0 },
 };
 
@@ -140,6 +143,9 @@ static int run_export(struct invocation *v)
     const struct export_options *o = v->options;
     char dir[PATH_BYTES];
     i64 step;
+    if (!o->overwrite && sys_exists(o->out))
+        return err_set(ERR_USAGE, "%s is there already; choose another --out, or replace it with "
+                       "--overwrite", o->out);
     TRY(checkpoint_find(v->args[0], dir, sizeof dir, &step));
     if (step < 0) {
         TRY(checkpoint_latest(dir, &step));

@@ -218,7 +218,7 @@ static const struct command cmd_import = {
 
 struct export_options {
     const char *out;
-    bool in_bf16, ema;
+    bool in_bf16, ema, overwrite;
     i64 max_file;
 };
 
@@ -231,6 +231,8 @@ static const struct option export_table[] = {
       .help = "Export the averaged weights." },
     { "max_file", OPTION_FIELD(SIZE, struct export_options, max_file), "5G", .unit = "bytes",
       .min = 1e6, .max = 1e15, .help = "Larger models become several files and an index." },
+    { "overwrite", OPTION_FIELD(BOOL, struct export_options, overwrite), "no",
+      .help = "Replace a model that the folder has already." },
     { 0 },
 };
 
@@ -254,6 +256,18 @@ static int write_folder(const struct model *m, const struct restore *r,
     return rc;
 }
 
+/* What a folder has of a model is somebody's, unless they say otherwise. */
+static int check_free(const struct export_options *o, struct arena *a)
+{
+    static const char *const names[] = { "config.json", "model.safetensors",
+                                         "model.safetensors.index.json", "tokenizer.json" };
+    for (i64 i = 0; i < COUNT_OF(names) && !o->overwrite; i++)
+        if (sys_exists(arena_printf(a, "%s/%s", o->out, names[i])))
+            return err_set(ERR_USAGE, "%s has a %s already; choose another folder, or replace the model in "
+                           "it with --overwrite", o->out, names[i]);
+    return OK;
+}
+
 static int export_model(struct invocation *v)
 {
     const struct export_options *o = v->options;
@@ -262,6 +276,7 @@ static int export_model(struct invocation *v)
     struct pool *pool;
     if (!o->out)
         return err_set(ERR_USAGE, "give the folder to write: --out FOLDER");
+    TRY(check_free(o, v->arena));
     TRY(restore_find(&r, v->args[0], v->arena));
     TRY(pool_new(&pool, sys_cpu_count(), false));
     int rc = restore_model(&m, &r, DTYPE_F32, 1, o->ema, pool, v->arena);

@@ -238,77 +238,121 @@ static int check_rows(const struct layout *l, i64 B, int micro_batches)
                    (long long)upper);
 }
 
+static bool power_of_two(i64 n)
+{
+    return n > 0 && (n & (n - 1)) == 0;
+}
+
+/* --- degrees ------------------------------------------------------------------------ */
+
 /* Rows are cut into 2 cp chunks, and each rank's tokens are cut again by tp. */
 static bool tokens_fit(i64 T, i64 cp, i64 tp)
 {
     return cp == 1 || (T % (2 * cp) == 0 && T / cp % tp == 0);
 }
 
-static int check_tokens(const struct layout *l, i64 T)
-{
-    i64 lower = l->cp, longer = T;
-    if (tokens_fit(T, l->cp, l->tp))
-        return OK;
-    while (!tokens_fit(T, lower, l->tp))
-        lower--;
-    while (!tokens_fit(longer, l->cp, l->tp))
-        longer++;
-    return err_set(ERR_CONFIG, "cp=%lld cannot cut rows of %lld tokens into %lld chunks%s; "
-                   "cp=%lld can, or train.seq %lld", (long long)l->cp, (long long)T,
-                   (long long)(2 * l->cp),
-                   l->tp > 1 ? " that tp cuts again" : "", (long long)lower, (long long)longer);
-}
-
 /* With ulysses each rank has an n-th of the heads that tp leaves. */
-static int check_spread(const struct layout *l, const char *what, i64 n)
+static bool heads_spread(const struct layout *l, i64 n)
 {
-    i64 lower = l->cp;
-    if (l->cp_kind != CP_ULYSSES)
-        return OK;
-    while (lower > 1 && n % (lower * l->tp))
-        lower--;
-    if (lower == l->cp)
-        return OK;
-    return err_set(ERR_CONFIG, "cp=%lld with tp=%lld does not divide the model's %lld %s, as "
-                   "ulysses must; cp=%lld does, or choose cp_kind=ring", (long long)l->cp,
-                   (long long)l->tp, (long long)n, what, (long long)lower);
-}
-
-static int check_divides(const char *what, i64 n, i64 tp)
-{
-    i64 lower = tp;
-    while (n % lower)
-        lower--;
-    if (lower == tp)
-        return OK;
-    return err_set(ERR_CONFIG, "tp=%lld does not divide the model's %lld %s; tp=%lld does",
-                   (long long)tp, (long long)n, what, (long long)lower);
+    return l->cp_kind != CP_ULYSSES || l->cp == 1 || n % (l->cp * l->tp) == 0;
 }
 
 /* Each rank has key-value heads, or an equal part of the columns of one (share_heads). */
-static bool heads_fit(const struct model_spec *s, i64 tp)
+static bool kv_heads_fit(const struct model_spec *s, i64 tp)
 {
     bool shared = tp % s->kv_heads == 0 && s->head_size % (tp / s->kv_heads) == 0;
-    return s->heads % tp == 0 && (s->kv_heads % tp == 0 || shared);
+    return s->kv_heads % tp == 0 || shared;
 }
 
-static int check_heads(const struct model_spec *s, i64 tp)
+static bool can_be_exact(const struct layout *l, i64 degree)
 {
-    i64 lower = tp;
-    TRY(check_divides("attention heads", s->heads, tp));
-    while (!heads_fit(s, lower))
-        lower--;
-    if (lower == tp)
+    return !l->exact || (power_of_two(degree) && degree <= 8);
+}
+
+/* What the degrees of tp and cp must go with. */
+static bool cuts_fit(const struct layout *l, const struct model_spec *s, i64 T)
+{
+    bool experts = s->experts == 0 || (s->expert_hidden % l->tp == 0 && s->shared_hidden % l->tp == 0);
+    return s->heads % l->tp == 0 && kv_heads_fit(s, l->tp) && s->hidden % l->tp == 0 && experts &&
+           T % l->tp == 0 && tokens_fit(T, l->cp, l->tp) && heads_spread(l, s->heads) &&
+           heads_spread(l, s->kv_heads) && can_be_exact(l, l->tp) && can_be_exact(l, l->cp);
+}
+
+enum { NEAREST_CHARS = 64 };
+
+/* "tp=4 and tp=6 do": the nearest degrees of that axis, tp or cp, that fit with all the rest. */
+static const char *nearest_cuts(const struct layout *l, const struct model_spec *s, i64 T, bool tp,
+                                char out[NEAREST_CHARS])
+{
+    struct layout other = *l;
+    i64 *degree = tp ? &other.tp : &other.cp, least = *degree, most = *degree;
+    const i64 end = tp ? s->heads : T;
+    const char *axis = tp ? "tp" : "cp";
+    while (least > 1 && (*degree = --least, !cuts_fit(&other, s, T)))
+        ;
+    *degree = least;
+    bool below = least < (tp ? l->tp : l->cp) && cuts_fit(&other, s, T);
+    while (most < end && (*degree = ++most, !cuts_fit(&other, s, T)))
+        ;
+    *degree = most;
+    bool above = most > (tp ? l->tp : l->cp) && cuts_fit(&other, s, T);
+    if (below && above)
+        snprintf(out, NEAREST_CHARS, "%s=%lld and %s=%lld do", axis, (long long)least, axis,
+                 (long long)most);
+    else if (below || above)
+        snprintf(out, NEAREST_CHARS, "%s=%lld does", axis, (long long)(below ? least : most));
+    else
+        snprintf(out, NEAREST_CHARS, "no %s does", axis);
+    return out;
+}
+
+static int check_tokens(const struct layout *l, const struct model_spec *s, i64 T)
+{
+    char near[NEAREST_CHARS];
+    i64 longer = T;
+    if (tokens_fit(T, l->cp, l->tp))
+        return OK;
+    while (!tokens_fit(longer, l->cp, l->tp))
+        longer++;
+    return err_set(ERR_CONFIG, "cp=%lld does not cut rows of %lld tokens into %lld chunks%s; "
+                   "%s, or choose train.seq %lld", (long long)l->cp, (long long)T,
+                   (long long)(2 * l->cp), l->tp > 1 ? " that tp cuts again" : "",
+                   nearest_cuts(l, s, T, false, near), (long long)longer);
+}
+
+static int check_spread(const struct layout *l, const struct model_spec *s, i64 T, const char *what,
+                        i64 n)
+{
+    char near[NEAREST_CHARS];
+    if (heads_spread(l, n))
+        return OK;
+    return err_set(ERR_CONFIG, "cp=%lld with tp=%lld does not divide the model's %lld %s, as "
+                   "ulysses must; %s, or choose cp_kind=ring", (long long)l->cp,
+                   (long long)l->tp, (long long)n, what, nearest_cuts(l, s, T, false, near));
+}
+
+static int check_divides(const struct layout *l, const struct model_spec *s, i64 T, const char *what,
+                         i64 n)
+{
+    char near[NEAREST_CHARS];
+    if (n % l->tp == 0)
+        return OK;
+    return err_set(ERR_CONFIG, "tp=%lld does not divide the model's %lld %s; %s", (long long)l->tp,
+                   (long long)n, what, nearest_cuts(l, s, T, true, near));
+}
+
+static int check_heads(const struct layout *l, const struct model_spec *s, i64 T)
+{
+    char near[NEAREST_CHARS];
+    TRY(check_divides(l, s, T, "attention heads", s->heads));
+    if (kv_heads_fit(s, l->tp))
         return OK;
     return err_set(ERR_CONFIG, "tp=%lld neither divides the model's %lld key-value heads nor cuts each "
-                   "of them, of %lld columns, into equal parts; tp=%lld does", (long long)tp,
-                   (long long)s->kv_heads, (long long)s->head_size, (long long)lower);
+                   "of them, of %lld columns, into equal parts; %s", (long long)l->tp,
+                   (long long)s->kv_heads, (long long)s->head_size, nearest_cuts(l, s, T, true, near));
 }
 
-static bool power_of_two(i64 n)
-{
-    return n > 0 && (n & (n - 1)) == 0;
-}
+/* --- exact mode and experts --------------------------------------------------------- */
 
 /* What sums over tokens in pairs of chunks need besides. */
 static int check_exact_context(const struct layout *l, i64 B, i64 T, int micro_batches)
@@ -362,7 +406,9 @@ static bool experts_fit(const struct layout *l, const struct model_spec *s, i64 
 /* Experts over ranks that share the batch. */
 static int check_expert_parallel(const struct layout *l, const struct model_spec *s)
 {
-    i64 lower = l->ep;
+    const i64 most = i64_min(l->dp * l->cp, s->experts);
+    i64 lower = l->ep, upper = l->ep;
+    char above[32] = "";
     if (l->ep == 1)
         return OK;
     if (s->experts == 0)
@@ -370,11 +416,16 @@ static int check_expert_parallel(const struct layout *l, const struct model_spec
                        (long long)l->ep, s->name);
     while (!experts_fit(l, s, lower))
         lower--;
-    if (lower < l->ep)
-        return err_set(ERR_CONFIG, "ep=%lld must divide the %lld ranks that share the batch and "
-                       "the model's %lld experts; ep=%lld does", (long long)l->ep,
-                       (long long)(l->dp * l->cp), (long long)s->experts, (long long)lower);
-    return OK;
+    if (lower == l->ep)
+        return OK;
+    while (upper < most && !experts_fit(l, s, upper))
+        upper++;
+    if (upper <= most && experts_fit(l, s, upper))
+        snprintf(above, sizeof above, " and ep=%lld do", (long long)upper);
+    return err_set(ERR_CONFIG, "ep=%lld must divide the %lld ranks that share the batch and "
+                   "the model's %lld experts; ep=%lld%s", (long long)l->ep,
+                   (long long)(l->dp * l->cp), (long long)s->experts, (long long)lower,
+                   *above ? above : " does");
 }
 
 /* A group has all experts as often as any other, so that copies of a slice are copies of experts. */
@@ -425,17 +476,17 @@ static int check_shape(const struct layout *l, const struct model_spec *s, i64 B
     TRY(check_expert_parallel(l, s));
     TRY(check_group(l));
     TRY(check_expert_group(l));
-    TRY(check_heads(s, l->tp));
-    TRY(check_divides("hidden units", s->hidden, l->tp));
+    TRY(check_heads(l, s, T));
+    TRY(check_divides(l, s, T, "hidden units", s->hidden));
     if (s->experts > 0)
-        TRY(check_divides("hidden units of an expert", s->expert_hidden, l->tp));
+        TRY(check_divides(l, s, T, "hidden units of an expert", s->expert_hidden));
     if (s->experts > 0)
-        TRY(check_divides("hidden units of what experts share", s->shared_hidden, l->tp));
-    TRY(check_spread(l, "attention heads", s->heads));
-    TRY(check_spread(l, "key-value heads", s->kv_heads));
-    TRY(check_tokens(l, T));
+        TRY(check_divides(l, s, T, "hidden units of what experts share", s->shared_hidden));
+    TRY(check_spread(l, s, T, "attention heads", s->heads));
+    TRY(check_spread(l, s, T, "key-value heads", s->kv_heads));
+    TRY(check_tokens(l, s, T));
     TRY(stages_check(l, s, layout_rows(l, B, micro_batches, 0).micro_batches));
-    return check_divides("tokens per row", T, l->tp);
+    return check_divides(l, s, T, "tokens per row", T);
 }
 
 /* The same with these degrees, and as much of the rest as goes with them. */
@@ -450,6 +501,7 @@ static struct layout with_degrees(const struct layout *l, i64 ranks, i64 pp, i64
         other.stages = NULL;
         other.chunks = 0;
     }
+    stages_leave_out(&other);
     return other;
 }
 

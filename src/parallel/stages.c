@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "model/params.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -115,13 +116,25 @@ static void even_layers(int n, const struct model_spec *s, struct layer_range *o
         out[t].first = out[t - 1].first + out[t - 1].count;
 }
 
+/* Every stage has a layer at least, and every rank as many stages. */
+static int too_many(const struct layout *l, int n, const struct model_spec *s)
+{
+    i64 chunks = n / l->pp, pp = s->layers / chunks;
+    char instead[64] = "choose another layout.schedule or fewer layout.chunks";
+    if (is_file(l))
+        snprintf(instead, sizeof instead, "choose another schedule");
+    else if (pp > 0)
+        snprintf(instead, sizeof instead, "pp=%lld has %lld", (long long)pp, (long long)(pp * chunks));
+    return err_set(ERR_CONFIG, "%d pipeline stages are more than the model's %lld layers; %s", n,
+                   (long long)s->layers, instead);
+}
+
 int stages_layers(const struct layout *l, int n, const struct model_spec *s,
                   struct layer_range *out)
 {
     memset(out, 0, sizeof *out * (size_t)n);
     if (n > s->layers)
-        return err_set(ERR_CONFIG, "%d pipeline stages are more than the model's %lld layers; "
-                       "choose a smaller layout.pp or layout.chunks", n, (long long)s->layers);
+        return too_many(l, n, s);
     if (l->stages)
         return given_layers(l, n, s, out);
     even_layers(n, s, out);
@@ -181,10 +194,25 @@ static int check_alone(const struct layout *l)
     const char *dot = strrchr(l->schedule, '.');
     if (is_file(l) && (!dot || strcmp(dot, ".csv") != 0))
         return unknown(l);
-    if (l->stages || l->chunks > 1)
+    const char *said = l->stages ? "stages" : l->chunks > 1 ? "chunks"
+                       : schedule_kind_of(l->schedule) != SCHEDULE_1F1B ? "schedule" : NULL;
+    if (said)
         return err_set(ERR_CONFIG, "layout.%s is about a pipeline, and pp=1 has none; leave it out, "
-                       "or choose a larger pp", l->stages ? "stages" : "chunks");
+                       "or choose a larger pp", said);
     return OK;
+}
+
+void stages_leave_out(struct layout *l)
+{
+    const struct layout single = layout_single();
+    const char *dot = strrchr(l->schedule, '.');
+    bool known = !is_file(l) || (dot && strcmp(dot, ".csv") == 0);
+    if (l->pp > 1)
+        return;
+    l->stages = NULL;
+    l->chunks = 0;
+    if (known)
+        l->schedule = single.schedule;
 }
 
 int stages_check(const struct layout *l, const struct model_spec *s, int micro_batches)

@@ -32,6 +32,9 @@ int stages_schedule(struct schedule *out, const struct layout *l, int micro_batc
 void stages_forward(struct schedule *out, const struct layout *l, const struct stages *stages,
                     int micro_batches, struct arena *a);
 
+/* Where pp is 1: takes out what a layout says of a pipeline, for whoever tries several degrees. */
+void stages_leave_out(struct layout *l);
+
 /* Refuses a pipeline that does not suit the model or the step. */
 int stages_check(const struct layout *l, const struct model_spec *s, int micro_batches);
 

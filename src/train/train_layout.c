@@ -117,6 +117,7 @@ static int try_layout(struct search *x, const struct layout *l)
     const i64 zero = l->zero;
     struct candidate k = { .layout = *l };
     k.layout.dp = x->budget->ranks / (l->islands * l->pp * l->cp * l->tp);
+    stages_leave_out(&k.layout);
     if ((zero > ZERO_NONE && k.layout.dp * k.layout.cp == 1) ||
         train_layout_check(&k.layout, x->spec, x->config, x->budget->ranks) < 0)
         return OK;

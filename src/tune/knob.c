@@ -141,8 +141,10 @@ static void try_layout(const struct knob_view *v, struct change_list *out, i64 p
     l.tp = tp;
     l.dp = v->ranks / (pp * tp * l.cp * l.islands);
     l.zero = zero;
+    stages_leave_out(&l);
     const bool same = l.pp == r->layout.pp && l.tp == r->layout.tp && l.zero == r->layout.zero;
-    if (same || (zero > ZERO_NONE && l.dp * l.cp == 1) ||
+    const bool given = r->layout.stages && l.pp == 1; /* a change cannot take them out */
+    if (same || given || (zero > ZERO_NONE && l.dp * l.cp == 1) ||
         train_layout_check(&l, &r->spec, &r->config, v->ranks) < 0)
         return;
     struct tune_change *c = new_change(out, "layout");
@@ -154,6 +156,10 @@ static void try_layout(const struct knob_view *v, struct change_list *out, i64 p
     c->sets[c->n_sets++] = arena_printf(out->arena, "layout.dp=%lld", (long long)l.dp);
     c->sets[c->n_sets++] = arena_printf(out->arena, "layout.tp=%lld", (long long)l.tp);
     c->sets[c->n_sets++] = arena_printf(out->arena, "layout.zero=%lld", (long long)l.zero);
+    if (l.pp == 1 && r->layout.pp > 1) {
+        c->sets[c->n_sets++] = arena_printf(out->arena, "layout.schedule=%s", l.schedule);
+        c->sets[c->n_sets++] = "layout.chunks=0";
+    }
 }
 
 static void propose_layout(const struct knob_view *v, struct change_list *out)

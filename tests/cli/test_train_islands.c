@@ -35,7 +35,7 @@ static void state_of(const char *run, char *out)
 /* The weights that islands have in common, however they are written. */
 static void common_of(const char *run, char *out)
 {
-    memcpy(out, shellf(0, "cd $D && $H checkpoint export runs/%s --out x.safetensors --quiet "
+    memcpy(out, shellf(0, "cd $D && $H checkpoint export runs/%s --out x.safetensors --quiet --overwrite "
                        ">/dev/null && sha256sum <x.safetensors", run), 64);
 }
 

@@ -150,7 +150,7 @@ static void expect_same_weights(const char *optimizer, const char *const layouts
                "optim.name=%s", optimizer, 2 * (i + 1),
                i ? "--resume" : "", ranks > 1 ? ranks : 0, layouts[i], optimizer);
     }
-    const char *hash = "cd $D && $H checkpoint export runs/%s%s --out x.safetensors --quiet "
+    const char *hash = "cd $D && $H checkpoint export runs/%s%s --out x.safetensors --quiet --overwrite "
                        ">/dev/null && sha256sum <x.safetensors";
     memcpy(a, shellf(0, hash, optimizer, ""), sizeof a);
     memcpy(b, shellf(0, hash, optimizer, "-chain"), sizeof b);
@@ -177,6 +177,15 @@ TEST(checkpoints_of_many_ranks_serve_every_other_command)
           "export runs/one --out one.safetensors --quiet && test $(stat -c %s one.safetensors) = "
           "$(stat -c %s many.safetensors)", 0);
     shell("cd $D && $H model export runs/many --out many.hf --quiet && ls many.hf/config.json", 0);
+    const char *again = "cd $D && $H %s export runs/many --out %s --quiet%s 2>&1";
+    CHECK(strstr(shellf(2, again, "model", "many.hf", ""),
+                 "many.hf has a config.json already; choose another folder, or replace the model"));
+    CHECK(strstr(shellf(2, again, "checkpoint", "many.safetensors", ""), "there already"));
+    shell("cd $D && echo old >many.hf/config.json && echo old >many.safetensors", 0);
+    shellf(0, again, "model", "many.hf", " --overwrite");
+    shellf(0, again, "checkpoint", "many.safetensors", " --overwrite");
+    shell("cd $D && cmp -s many.safetensors one.safetensors; ! grep -q old many.hf/config.json && "
+          "! grep -q '^old' many.safetensors", 0);
     const char *eval = "cd $D && $H eval runs/%s --data data --quiet --seq 32 --batch 2 | head -c 99";
     snprintf(one, sizeof one, "%s", shellf(0, eval, "one"));
     snprintf(many, sizeof many, "%s", shellf(0, eval, "many"));

@@ -15,7 +15,7 @@ enum factor {
     FACTORS
 };
 
-enum { MATRIX_VALUES = 6, MATRIX_DRAWS = 30, MATRIX_TRIES = 4000 };
+enum { MATRIX_VALUES = 6, MATRIX_DRAWS = 30, MATRIX_TRIES = 4000, MATRIX_CONTEXT_RANKS = 32 };
 
 /* Ways to be a pipeline, to cut rows, to split state, to share experts: what the layout says. */
 static const char *const pipelines[] = {
@@ -123,7 +123,7 @@ static bool makes_sense(const struct matrix_case *c)
     char layout[160];
     int cp = context_ranks[value_of(c, CP)];
     int ranks = value_of(c, DP) * value_of(c, TP) * cp * (value_of(c, PP) ? 2 : 1);
-    if ((value_of(c, ZERO) > 0 && value_of(c, DP) == 1) || (cp > 1 && ranks > 16) ||
+    if ((value_of(c, ZERO) > 0 && value_of(c, DP) == 1) || (cp > 1 && ranks > MATRIX_CONTEXT_RANKS) ||
         (value_of(c, THREADS) > 1 && ranks > (cp > 1 ? 2 : 8)))
         return false;
     matrix_layout(c, layout, sizeof layout);

@@ -324,9 +324,10 @@ TEST(bytes_sent_are_those_of_the_formula)
 TEST(layouts_that_do_not_fit_are_refused_with_one_that_does)
 {
     static const struct { const char *layout, *says; i64 T; } cases[] = {
-        { "cp=3", "cp=2 can, or train.seq 36", 32 },
-        { "cp=8,tp=4", "cp=4 can, or train.seq 32", 16 },
+        { "cp=3", "cp=2 and cp=4 do, or choose train.seq 36", 32 },
+        { "cp=8,tp=4", "cp=4 does, or choose train.seq 32", 16 },
         { "cp=4,cp_kind=ulysses", "cp=2 does, or choose cp_kind=ring", 32 },
+        { "cp=3,tp=2,cp_kind=ulysses", "; cp=2 does, or choose cp_kind=ring", 32 },
         { "cp=2,exact=on", "cp=2 is exact only where", 32 },
     };
     struct model_spec spec = tiny_spec(false);

@@ -318,7 +318,7 @@ TEST(work_is_that_of_one_rank_shared_out)
 TEST(layouts_that_do_not_fit_are_refused_with_one_that_does)
 {
     static const struct { const char *layout, *says; enum tiny_experts experts; } cases[] = {
-        { "dp=4,ep=3", "ep=2 does", TINY_MIXTRAL },
+        { "dp=4,ep=3", "experts; ep=2 and ep=4 do", TINY_MIXTRAL },
         { "dp=2,ep=4", "the 2 ranks that share the batch and the model's 8 experts; ep=2 does",
           TINY_MIXTRAL },
         { "dp=2,ep=2", "tiny has no experts; use ep=1", TINY_DENSE },

@@ -337,8 +337,9 @@ static void refuse(const char *text, i64 ranks, int micro_batches, const char *w
 
 TEST(pipelines_that_do_not_fit_are_refused)
 {
-    refuse("pp=8", 8, 8, "more than the model's 6 layers");
-    refuse("pp=4,schedule=interleaved", 4, 8, "8 pipeline stages are more");
+    refuse("pp=8", 8, 8, "more than the model's 6 layers; pp=6 has 6");
+    refuse("pp=4,chunks=8,schedule=interleaved", 4, 8, "choose another layout.schedule or fewer");
+    refuse("pp=4,schedule=interleaved", 4, 8, "layers; pp=3 has 6");
     refuse("pp=2,schedule=interleaved", 2, 3, "4 would do");
     refuse("pp=2,schedule=dualpipe", 2, 4, "neither gpipe");
     refuse("pp=2,schedule=/nowhere/x.csv", 2, 4, "/nowhere/x.csv");
@@ -347,6 +348,8 @@ TEST(pipelines_that_do_not_fit_are_refused)
     refuse("pp=2,chunks=2", 2, 4, "needs 1 stage on each rank");
     refuse("dp=2,schedule=zz", 2, 4, "neither gpipe");
     refuse("dp=2,stages=4+4", 2, 4, "layout.stages is about a pipeline");
+    refuse("dp=2,schedule=zb-h1", 2, 4, "layout.schedule is about a pipeline, and pp=1 has none");
+    refuse("dp=2,schedule=x.csv", 2, 4, "layout.schedule is about a pipeline, and pp=1 has none");
     refuse("dp=2,chunks=2", 2, 4, "layout.chunks is about a pipeline");
     refuse("pp=2,dp=2", 6, 4, "start 4, or change its degrees"); /* 3 do not share 4 rows */
 }

@@ -22,7 +22,7 @@ static void print_head(int strength)
     printf("# Layouts beside one rank\n\n"
            "Made by `./run prove-layouts`, with the %s kernels. A tiny model of 4 layers and 8 "
            "heads (mixtral: 8 experts of which 2 are chosen; deepseek: a dense layer, a shared part and "
-           "a bias too), %d steps of T = %d: \"equal\" means that after each step the loss, every "
+           "a bias too; qwen: 2 key-value heads, which neighbours along tp share), %d steps of T = %d: \"equal\" means that after each step the loss, every "
            "gradient, moment, average and weight on every rank have the very bits of one rank "
            "without recompute (with `layout.exact`). Where another layout stands in the second column, "
            "it took the first step, and the layout of the first column went on from its state. Any %s "
@@ -53,7 +53,7 @@ static void print_impossible(struct matrix *pairs)
     while (matrix_next(pairs, &c))
         ;
     printf("\nChoices that no layout here has together, since it would be refused or have more than "
-           "%d ranks (16 with cp):\n\n", (int)MOST_RANKS);
+           "%d ranks (%d with cp):\n\n", (int)MOST_RANKS, (int)MATRIX_CONTEXT_RANKS);
     for (i64 i = 0; i < pairs->tuples; i++) {
         const struct tuple t = tuple_of(i);
         if (pairs->seen[i] == 2)
