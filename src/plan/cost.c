@@ -466,6 +466,8 @@ const char *plan_layout_refused(const struct plan_job *job, const struct plan_la
         return "tp does not divide the attention heads";
     if (s->kv_heads % l->tp && l->tp % s->kv_heads)
         return "neither of tp and the key-value heads divides the other";
+    if (l->tp > s->kv_heads && s->head_size % (l->tp / s->kv_heads))
+        return "tp does not cut the columns of a key-value head evenly";
     if (s->hidden % l->tp)
         return "tp does not divide the hidden units";
     if (job->sequence % (l->cp > 1 ? 2 * l->cp * l->tp : l->tp))

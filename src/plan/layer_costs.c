@@ -17,14 +17,12 @@ struct reading {
 /* The model with one layer of each kind that it has, as much of the experts as a rank has. */
 static struct model_spec small_spec(const struct model_spec *s, const struct plan_shape *shape)
 {
-    struct model_spec small = *s;
+    struct model_spec small = *s; /* neighbours along tp share key-value heads as they do in training */
     bool dense = s->experts == 0 || s->dense_layers > 0;
     small.dense_layers = dense ? 1 : 0;
     small.layers = dense + (s->experts > 0);
     small.tied = false;
     small.positions = i64_max(s->positions, shape->sequence);
-    if (shape->tp > s->kv_heads)
-        small.kv_heads = shape->tp;
     return small;
 }
 
@@ -143,7 +141,8 @@ static void add_message(struct plan_piece_ops *p, const struct task *t)
     m->bytes += t->cost.message_bytes;
     m->half_bytes += t->cost.message_bytes * 2 / (double)dtype_bytes(t->in[0]->dtype);
     m->calls += 1;
-    if (t->lane == LANE_TP && t->op == &op_all_gather && t->phase == PHASE_FORWARD)
+    if (t->lane == LANE_TP && t->op == &op_all_gather && t->phase == PHASE_FORWARD &&
+        !collective_of_heads(t))
         p->gathered_bytes += (double)tensor_bytes(t->out[0]);
 }
 

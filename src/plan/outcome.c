@@ -26,7 +26,7 @@ static struct plan_band over(double top, const struct plan_band *b)
 
 /* --- parts ---------------------------------------------------------------------------- */
 
-/* MFU counts what the model needs: not padding, nor heads that several ranks compute. */
+/* MFU counts what the model needs: not padding. */
 static int set_speed(struct plan_outcome *out, const struct plan_job *job,
                       const struct plan_step *s)
 {

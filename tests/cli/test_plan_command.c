@@ -122,7 +122,7 @@ TEST(what_was_not_asked_about_is_not_said)
     shell("$H plan limits --model llama3-8b | grep -q 'e+0. devices'", 1);
 }
 
-/* tp 16 of 8 key-value heads: each is computed twice. */
+/* tp 16 of 8 key-value heads: neighbours share each, and nobody computes anything twice. */
 TEST(what_is_ideal_is_the_same_however_it_is_split)
 {
     static const int ways[] = { 1, 4, 16 };
@@ -139,7 +139,7 @@ TEST(what_is_ideal_is_the_same_however_it_is_split)
         CHECK_NEAR(ideal / median(plan, "step_seconds") / median(plan, "mfu"), 1, 1e-9);
         least = i ? least : ideal;
         CHECK_NEAR(ideal / least, 1, 1e-9);
-        CHECK(more >= 0 && (ways[i] <= 8 || more > 0.02 * ideal));
+        CHECK(more >= 0 && more < 0.001 * ideal);
         json_decref(o);
     }
 }

@@ -107,6 +107,34 @@ TEST(pieces_sum_to_the_program_in_every_layout)
             }
 }
 
+/* More ranks along tp than key-value heads: each projects a part of one, and neighbours put theirs
+ * together. */
+TEST(shared_heads_sum_too)
+{
+    const i64 cases[][3] = { { 2, 1, 1 }, { 4, 1, 1 }, { 4, 2, 1 }, { 4, 1, 2 }, { 4, 2, 2 }, { 2, 2, 1 } };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct model_spec spec = spec_of(false, TINY_DENSE);
+        spec.kv_heads = cases[i][1];
+        compare(&spec, cases[i][0], cases[i][2], 3, 64);
+    }
+}
+
+TEST(a_rank_with_a_part_of_a_head_holds_and_sends_less_than_one_with_a_whole)
+{
+    static struct plan_ops whole, part;
+    struct model_spec spec = spec_of(false, TINY_DENSE);
+    struct plan_shape shape = { 4, 1, 1, 2, 64, DTYPE_F32 };
+    const double rows = 2 * 64;
+    CHECK_OK(plan_ops_new(&whole, &spec, &shape)); /* 4 key-value heads: one each */
+    spec.kv_heads = 2;
+    CHECK_OK(plan_ops_new(&part, &spec, &shape));
+    const struct plan_piece_ops *w = &whole.pieces[PLAN_DENSE], *p = &part.pieces[PLAN_DENSE];
+    double D = (double)spec.head_size;
+    CHECK_NEAR(w->parameters - p->parameters, D * (double)spec.width, 0); /* keys and values, half of each */
+    for (int i = 0; i < 2; i++) /* each sends its D columns, there and back, to the other */
+        CHECK_NEAR(p->tp[i].bytes - w->tp[i].bytes, rows * D * 4, 0);
+}
+
 TEST(sparse_layers_sum_too)
 {
     for (int kind = TINY_MIXTRAL; kind <= TINY_CAPACITY; kind++) {
@@ -183,6 +211,8 @@ TEST(a_cut_product_moves_its_operands_once)
     }
 }
 
-TEST_MAIN(ONE(a_cut_product_moves_its_operands_once), ONE(pieces_sum_to_the_program_in_every_layout), ONE(sparse_layers_sum_too),
+TEST_MAIN(ONE(a_cut_product_moves_its_operands_once), ONE(pieces_sum_to_the_program_in_every_layout), ONE(shared_heads_sum_too),
+          ONE(a_rank_with_a_part_of_a_head_holds_and_sends_less_than_one_with_a_whole),
+          ONE(sparse_layers_sum_too),
           ONE(ranks_that_share_experts_have_fewer_of_them_and_more_rows_of_each),
           ONE(ranks_that_share_rows_share_what_experts_compute))
