@@ -72,7 +72,7 @@ struct tile {
     float *sum;
     i64 sum_stride;
     bool in_c;               /* sum is C itself */
-    bool starts, adds, ends; /* this block: start values first; onto sums; completes them */
+    bool starts, adds, ends; /* this block: with the start; onto sums; completes them */
     i64 steps;
     const u32 *a, *b, *next; /* panels of this block; what of B is needed after it */
     const float *rows_of_a;  /* not NULL: A is read as it lies, with rows a_stride apart */
@@ -449,8 +449,9 @@ static void pack_a(const struct work *w, const struct tile *t, const struct bloc
 
 /* --- multiplying -------------------------------------------------------------------- */
 
-static void start_sums(const struct work *w, const struct tile *t, float *sum, i64 i, i64 j,
-                       i64 rows, i64 cols)
+/* sum = start + sums, which may be sum. */
+static void start_sums(const struct work *w, const struct tile *t, float *sum, const float *sums,
+                       i64 sums_stride, i64 i, i64 j, i64 rows, i64 cols)
 {
     const struct gemm *g = w->g;
     const struct gemm_matrix *from = g->accumulate ? &g->C : &g->residual;
@@ -459,7 +460,7 @@ static void start_sums(const struct work *w, const struct tile *t, float *sum, i
                             .bias = g->bias ? g->bias + n : NULL };
     if (from->data)
         s.from = element(from, m, n);
-    w->plan.k->start(sum, t->sum_stride, &s, rows, cols);
+    w->plan.k->start(sum, t->sum_stride, &s, sums, sums_stride, rows, cols);
 }
 
 /* Rows of A from i on, by a panel of B. */
@@ -473,13 +474,17 @@ static void run_micro(const struct gemm_kernels *k, const struct tile *t, i64 i,
         k->micro(t->steps, t->a + i * t->steps, b, c, ldc, add, ahead);
 }
 
-/* A micro tile that C does not hold whole: through scratch. */
-static void multiply_edge(const struct gemm_kernels *k, const struct tile *t, i64 i,
-                          const u32 *b, float *sum, i64 rows, i64 cols, bool add)
+/* Asks for the lines of a micro tile of m, which are needed when its sums are ready. Inline:
+ * gcc takes a function that only prefetches for one that does nothing, and leaves it out. */
+static inline __attribute__((always_inline)) void
+fetch_micro_tile(const struct gemm_matrix *m, i64 r, i64 c, i64 rows, i64 cols)
 {
-    _Alignas(64) float edge[GEMM_MICRO_MAX];
-    run_micro(k, t, i, b, edge, k->nr, false, b);
-    k->finish(sum, DTYPE_F32, t->sum_stride, edge, k->nr, rows, cols, add);
+    const i64 bytes = dtype_bytes(m->type);
+    for (i64 i = 0; i < rows; i++) {
+        const u8 *row = element(m, r + i, c);
+        for (i64 b = 0; b < cols * bytes; b += 64)
+            __builtin_prefetch(row + b, 1);
+    }
 }
 
 /* Micro tile (i, j) of the tile, whatever is special about it. */
@@ -488,19 +493,29 @@ static void multiply_special(const struct work *w, const struct tile *t, i64 i, 
 {
     const struct gemm *g = w->g;
     const struct gemm_kernels *k = w->plan.k;
-    i64 rows = i64_min(k->mr, t->rows - i), cols = i64_min(k->nr, t->cols - j);
+    const i64 rows = i64_min(k->mr, t->rows - i), cols = i64_min(k->nr, t->cols - j);
+    const i64 m = t->m + i, n = w->slab.n0 + t->n + j;
     const u32 *b = t->b + j * t->steps;
+    const bool rounds = t->ends && g->C.type != DTYPE_F32;
     float *sum = t->sum + i * t->sum_stride + j;
+    _Alignas(64) float scratch[GEMM_MICRO_MAX];
 
-    if (t->starts)
-        start_sums(w, t, sum, i, j, rows, cols);
-    if (t->in_c && (rows < k->mr || cols < k->nr))
-        multiply_edge(k, t, i, b, sum, rows, cols, t->adds);
-    else
+    if (t->in_c || rounds)
+        fetch_micro_tile(&g->C, m, n, rows, cols);
+    if (t->starts && g->residual.data)
+        fetch_micro_tile(&g->residual, m, n, rows, cols);
+    if (t->starts) {
+        run_micro(k, t, i, b, scratch, k->nr, false, ahead);
+        start_sums(w, t, sum, scratch, k->nr, i, j, rows, cols);
+    } else if (t->in_c && (rows < k->mr || cols < k->nr)) {
+        run_micro(k, t, i, b, scratch, k->nr, false, ahead);
+        k->finish(sum, DTYPE_F32, t->sum_stride, scratch, k->nr, rows, cols, t->adds);
+    } else {
         run_micro(k, t, i, b, sum, t->sum_stride, t->adds, ahead);
-    if (t->ends && g->C.type != DTYPE_F32)
-        k->finish((void *)element(&g->C, t->m + i, w->slab.n0 + t->n + j), g->C.type,
-                  g->C.row_stride, sum, t->sum_stride, rows, cols, false);
+    }
+    if (rounds)
+        k->finish((void *)element(&g->C, m, n), g->C.type, g->C.row_stride, sum, t->sum_stride,
+                  rows, cols, false);
 }
 
 static void multiply_block(const struct work *w, const struct tile *t)
@@ -562,7 +577,7 @@ static void set_block(const struct work *w, struct tile *t, const struct block *
                     (g->accumulate || (g->residual.data && g->residual.data == g->C.data &&
                                        g->residual.row_stride == g->C.row_stride));
     t->starts = first && !in_place && (g->accumulate || g->residual.data || g->bias);
-    t->adds = !first || t->starts || in_place;
+    t->adds = !first || in_place;
     t->ends = b == w->block + w->plan.blocks - 1;
     t->steps = block_steps(w, b);
     if (w->plan.units > 0) {
@@ -572,17 +587,12 @@ static void set_block(const struct work *w, struct tile *t, const struct block *
 }
 
 /* C = start + x. */
-static void finish_tree(const struct work *w, const struct tile *t, const struct sums *x,
-                        const struct slots *scratch)
+static void finish_tree(const struct work *w, const struct tile *t, const struct sums *x)
 {
     const struct gemm *g = w->g;
     const struct gemm_kernels *k = w->plan.k;
-    struct tile start = *t;
-    start.sum_stride = scratch->stride;
-    if (g->accumulate || g->residual.data || g->bias) {
-        start_sums(w, &start, scratch->first, 0, 0, t->rows, t->cols);
-        add_slot(k, x, scratch, 0);
-    }
+    if (g->accumulate || g->residual.data || g->bias)
+        start_sums(w, t, x->at, x->at, x->stride, 0, 0, t->rows, t->cols);
     k->finish((void *)element(&g->C, t->m, w->slab.n0 + t->n), g->C.type, g->C.row_stride, x->at,
               x->stride, t->rows, t->cols, false);
 }
@@ -596,7 +606,7 @@ static void end_leaf(const struct work *w, const struct tile *t, i64 leaf, int t
     const struct slots here = { thread_tile(w, thread, 1), p->tile_bytes / 4, p->k->nc };
     const struct slots between = { shared_tile(w, t, stride, 0), p->slot_bytes / 4, stride };
     if (count_leaf(w, &x, &here, &between, leaf))
-        finish_tree(w, t, &x, &here);
+        finish_tree(w, t, &x);
 }
 
 /* Strips are mc rows high while there are many, then an even share of half of what is left,

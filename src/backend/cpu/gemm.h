@@ -104,15 +104,16 @@ typedef void (*gemm_micro_fn)(i64 steps, const u32 *a, const u32 *b, float *c, i
 typedef void (*gemm_micro_rows_fn)(i64 steps, const float *a, i64 row_stride, const u32 *b,
                                    float *c, i64 ldc, bool add, const u32 *ahead);
 
-/* dst (f32, rows x cols) = from (f32 or bf16; NULL is 0; may be dst) + bias (NULL is 0). */
+/* dst (f32, rows x cols) = start + sums, which may be dst;
+ * start = from (f32 or bf16; NULL is 0; may be dst) + bias (NULL is 0). */
 struct gemm_start {
     const void *from;
     enum dtype from_type;
     i64 from_stride;
     const float *bias;
 };
-typedef void (*gemm_start_fn)(float *dst, i64 dst_stride, const struct gemm_start *s, i64 rows,
-                              i64 cols);
+typedef void (*gemm_start_fn)(float *dst, i64 dst_stride, const struct gemm_start *s,
+                              const float *sums, i64 sums_stride, i64 rows, i64 cols);
 /* dst (f32 or bf16) = (add ? dst : 0) + src, rounded to dst's type; add for f32 only. */
 typedef void (*gemm_finish_fn)(void *dst, enum dtype type, i64 dst_stride, const float *src,
                                i64 src_stride, i64 rows, i64 cols, bool add);

@@ -1,10 +1,11 @@
 /* backend/cpu/gemm_kernel_avx512.c - 8 x 48 tiles in 24 of the 32 registers, f32.
  *
  * Per step three loads of B, eight values of A and 24 multiply-adds: 12 cycles of two
- * 512-bit units. Every other value of A is not broadcast into a register first but inside
- * its three multiply-adds: 31 operations to issue instead of 35, and 19 of 24 loads. A core
- * that shares its front end with another thread issues about three per cycle, so that 35
- * would fill the 12 cycles by themselves.
+ * 512-bit units. A core that shares its front end with another thread issues about three per
+ * cycle, so that these 35 operations would fill the 12 cycles by themselves: there every other
+ * value of A is not broadcast into a register first but inside its three multiply-adds, which
+ * makes 31 operations, and 19 loads instead of 11. AMD's Zen 5 issues eight per cycle, and the
+ * loads delay the lines of B that come from L2 (3 % of the products).
  *
  * 8 and 48 divide every width of the GPT-2 family (48 x 1048 = 50304). kc is that of avx2,
  * and so are the bits of the result. A panel of B (72 KiB) comes from L3 while the one before
@@ -16,6 +17,9 @@
 #define INLINE static inline __attribute__((always_inline))
 
 enum { MR = 8, NR = 48, AHEAD = 4 };
+
+/* What a core has too little of. */
+enum core { CORE_ISSUES_FEW, CORE_LOADS_FEW };
 
 struct row {
     __m512 x, y, z;
@@ -52,18 +56,28 @@ INLINE void step_row_in_place(struct row *r, const float *a, __m512 x, __m512 y,
     r->z = add_product(r->z, a, z);
 }
 
+/* Every second row of A, broadcast as `core` likes it. */
+INLINE void step_odd_row(enum core core, struct row *r, const float *a, __m512 x, __m512 y,
+                         __m512 z)
+{
+    if (core == CORE_ISSUES_FEW)
+        step_row_in_place(r, a, x, y, z);
+    else
+        step_row(r, a, x, y, z);
+}
+
 /* Row r's value of A is at a + r row_stride. */
-INLINE void step(struct sums *s, const float *a, i64 row_stride, const float *b)
+INLINE void step(enum core core, struct sums *s, const float *a, i64 row_stride, const float *b)
 {
     __m512 x = _mm512_load_ps(b), y = _mm512_load_ps(b + 16), z = _mm512_load_ps(b + 32);
     step_row(&s->r0, a, x, y, z);
-    step_row_in_place(&s->r1, a + row_stride, x, y, z);
+    step_odd_row(core, &s->r1, a + row_stride, x, y, z);
     step_row(&s->r2, a + 2 * row_stride, x, y, z);
-    step_row_in_place(&s->r3, a + 3 * row_stride, x, y, z);
+    step_odd_row(core, &s->r3, a + 3 * row_stride, x, y, z);
     step_row(&s->r4, a + 4 * row_stride, x, y, z);
-    step_row_in_place(&s->r5, a + 5 * row_stride, x, y, z);
+    step_odd_row(core, &s->r5, a + 5 * row_stride, x, y, z);
     step_row(&s->r6, a + 6 * row_stride, x, y, z);
-    step_row_in_place(&s->r7, a + 7 * row_stride, x, y, z);
+    step_odd_row(core, &s->r7, a + 7 * row_stride, x, y, z);
 }
 
 INLINE void store_row(struct row r, float *c, bool add)
@@ -79,8 +93,9 @@ INLINE void store_row(struct row r, float *c, bool add)
 }
 
 /* A's rows are row_stride apart, its steps step_stride. */
-INLINE void multiply(i64 steps, const float *a, i64 row_stride, i64 step_stride, const float *b,
-                     float *c, i64 ldc, bool add, const u32 *ahead)
+INLINE void multiply_on(enum core core, i64 steps, const float *a, i64 row_stride,
+                        i64 step_stride, const float *b, float *c, i64 ldc, bool add,
+                        const u32 *ahead)
 {
     const struct row zero = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
     struct sums s = { zero, zero, zero, zero, zero, zero, zero, zero };
@@ -93,10 +108,10 @@ INLINE void multiply(i64 steps, const float *a, i64 row_stride, i64 step_stride,
         __builtin_prefetch(ahead);
 #pragma GCC unroll 4
         for (int u = 0; u < AHEAD; u++)
-            step(&s, a + u * step_stride, row_stride, b + u * NR);
+            step(core, &s, a + u * step_stride, row_stride, b + u * NR);
     }
     for (; i < steps; i++, a += step_stride, b += NR)
-        step(&s, a, row_stride, b);
+        step(core, &s, a, row_stride, b);
     store_row(s.r0, c, add);
     store_row(s.r1, c + ldc, add);
     store_row(s.r2, c + 2 * ldc, add);
@@ -105,6 +120,15 @@ INLINE void multiply(i64 steps, const float *a, i64 row_stride, i64 step_stride,
     store_row(s.r5, c + 5 * ldc, add);
     store_row(s.r6, c + 6 * ldc, add);
     store_row(s.r7, c + 7 * ldc, add);
+}
+
+INLINE void multiply(i64 steps, const float *a, i64 row_stride, i64 step_stride, const float *b,
+                     float *c, i64 ldc, bool add, const u32 *ahead)
+{
+    if (__builtin_cpu_is("amd"))
+        multiply_on(CORE_LOADS_FEW, steps, a, row_stride, step_stride, b, c, ldc, add, ahead);
+    else
+        multiply_on(CORE_ISSUES_FEW, steps, a, row_stride, step_stride, b, c, ldc, add, ahead);
 }
 
 static void micro(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, bool add,

@@ -304,22 +304,33 @@ void NAMED(gemm_pack_pairs)(u32 *panels, const struct gemm_slab *s, i64 width)
     pack_as(WORD_PAIR, panels, s, width);
 }
 
-void NAMED(gemm_start)(float *dst, i64 dst_stride, const struct gemm_start *s, i64 rows,
-                       i64 cols)
+/* One row; what there is of from and bias is settled where it is called. */
+INLINE void start_row(float *dst, const float *from, const bf16 *from_half, const float *bias,
+                      const float *sums, i64 cols)
 {
-    const float *from = s->from;
-    const bf16 *from_half = s->from;
-    for (i64 r = 0; r < rows; r++, dst += dst_stride) {
-        if (!s->from)
-            memset(dst, 0, (size_t)cols * sizeof *dst);
-        else if (s->from_type == DTYPE_F32)
-            memmove(dst, from + r * s->from_stride, (size_t)cols * sizeof *dst);
+    for (i64 c = 0; c < cols; c++) {
+        float start = from ? from[c] : from_half ? bf16_to_f32(from_half[c]) : 0;
+        if (bias)
+            start += bias[c];
+        dst[c] = start + sums[c];
+    }
+}
+
+void NAMED(gemm_start)(float *dst, i64 dst_stride, const struct gemm_start *s,
+                       const float *sums, i64 sums_stride, i64 rows, i64 cols)
+{
+    const bool wide = s->from && s->from_type == DTYPE_F32, half = s->from && !wide;
+    for (i64 r = 0; r < rows; r++, dst += dst_stride, sums += sums_stride) {
+        const float *from = wide ? (const float *)s->from + r * s->from_stride : NULL;
+        const bf16 *from_half = half ? (const bf16 *)s->from + r * s->from_stride : NULL;
+        if (wide && s->bias)
+            start_row(dst, from, NULL, s->bias, sums, cols);
+        else if (wide)
+            start_row(dst, from, NULL, NULL, sums, cols);
+        else if (half)
+            start_row(dst, NULL, from_half, s->bias, sums, cols);
         else
-            for (i64 c = 0; c < cols; c++)
-                dst[c] = bf16_to_f32(from_half[r * s->from_stride + c]);
-        if (s->bias)
-            for (i64 c = 0; c < cols; c++)
-                dst[c] += s->bias[c];
+            start_row(dst, NULL, NULL, s->bias, sums, cols);
     }
 }
 
