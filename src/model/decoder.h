@@ -14,7 +14,7 @@
 
 /* Rows of logits that exist at a time; larger chunks cost memory, smaller ones re-read
  * the head's weights and its gradient more often. */
-enum { HEAD_ROWS = 512 };
+enum { HEAD_ROWS = 1024 };
 
 struct decoder_shape {
     i64 B, T;

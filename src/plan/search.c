@@ -153,7 +153,7 @@ static void add_nodes(struct walk *w)
     const struct plan_job *job = w->s->job;
     const struct plan_pick *p = &w->s->pick;
     struct plan_layout l = { .virtual_stages = 1, .schedule = SCHEDULE_1F1B };
-    i64 N = job->devices, most_cp = i64_max(1, job->sequence / HEAD_ROWS);
+    i64 N = job->devices, most_cp = i64_max(1, job->sequence / PLAN_LEAST_ROWS);
     for (l.tp = 1; l.tp <= i64_min(N, job->spec->heads); l.tp++) {
         l.sequence_parallel = l.tp > 1 && p->sequence_parallel != 0;
         for (l.pp = 1; N % l.tp == 0 && l.pp <= i64_min(N / l.tp, job->spec->layers); l.pp++)

@@ -2,8 +2,9 @@
  *
  * All of TP x PP x CP x EP x DP x micro-batch x stages per rank x recompute x ZeRO (and its group:
  * all, or those of a node) x schedule whose product is the devices and that plan_layout_refused
- * lets pass and that the job's stack runs (stack_runs.h; or any), each priced by plan_step_of. A rank has at least HEAD_ROWS tokens of a row (cp), and
- * at most MODEL_CHUNKS stages, as in training.
+ * lets pass and that the job's stack runs (stack_runs.h; or any), each priced by plan_step_of. A
+ * rank has at least PLAN_LEAST_ROWS tokens of a row (cp), and at most MODEL_CHUNKS stages, as in
+ * training.
  *
  * What is left out is proved to be no better. For degrees and a micro-batch a step takes
  * at least
@@ -20,6 +21,9 @@
 #define HEADWAY_PLAN_SEARCH_H
 
 #include "plan/pick.h"
+
+/* Fewer tokens of a row per rank than this are all exchange and no work. */
+enum { PLAN_LEAST_ROWS = 512 };
 
 enum plan_objective { PLAN_TIME, PLAN_MONEY, PLAN_ENERGY, PLAN_CARBON, PLAN_OBJECTIVES };
 extern const char *const plan_objective_names[PLAN_OBJECTIVES];

@@ -118,7 +118,7 @@ static void try_all(struct brute *b)
                              l.micro_batch++) {
                             l.micro_batches = b->job->global_batch / l.dp / l.micro_batch;
                             l.sequence_parallel = l.tp > 1;
-                            if (l.cp <= i64_max(1, b->job->sequence / 512))
+                            if (l.cp <= i64_max(1, b->job->sequence / PLAN_LEAST_ROWS))
                                 try_orders(b, l);
                         }
 }
