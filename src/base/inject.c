@@ -28,6 +28,10 @@ const struct inject_row inject_rows[INJECT_KINDS] = {
     [INJECT_OP] = { "op", INJECT_OP_DELAY, .unit = "ms", COMPUTE,
         .help = "op=NAME,delay=TIME: each compute task of that op takes so much longer. What a "
                 "step then takes longer, over that, says how critical the op is." },
+    [INJECT_PROBE] = { "probe", INJECT_OP_SLOWER, .unit = "%", .least = 0.1, .most = 1000, COMPUTE,
+        .help = "probe=OP,slower=SHARE: in one of each two steps, compute tasks of the ops whose "
+                "name begins so (all: of any) take so much longer. `headway diagnose` compares the "
+                "steps: what they take longer bounds what mending these tasks can give back." },
     [INJECT_SERIAL] = { "serial", INJECT_WORD, COMPUTE,
         .help = "serial=OP: the tasks of that op run on one thread." },
     [INJECT_OVERLAP] = { "overlap", INJECT_WORD, .words = "off", COMPUTE,
@@ -242,6 +246,11 @@ static int read_value(const struct reading *r, const char **text, struct inject_
         if (strncmp(*text, ",delay=", 7) != 0)
             return wrong(r, "behind the op belongs its delay, such as op=linear,delay=2ms");
         return read_number(r, *text + 7, &out->value, text);
+    case INJECT_OP_SLOWER:
+        TRY(read_word(r, text, out->word));
+        if (strncmp(*text, ",slower=", 8) != 0)
+            return wrong(r, "behind the op belongs by how much, such as probe=linear,slower=10%");
+        return read_number(r, *text + 8, &out->value, text);
     case INJECT_EVERY:
         TRY(read_number(r, *text, &out->value, text));
         if (*(*text)++ != '/')
@@ -308,7 +317,8 @@ int inject_read(struct inject *out, const char *const *texts, i64 n, const char 
     for (i64 i = 0; i < n; i++) {
         char whole[256];
         int length = snprintf(whole, sizeof whole, "%s", texts[i]);
-        if (i + 1 < n && strncmp(texts[i + 1], "delay=", 6) == 0)
+        if (i + 1 < n && (strncmp(texts[i + 1], "delay=", 6) == 0 ||
+                          strncmp(texts[i + 1], "slower=", 7) == 0))
             length += snprintf(whole + i64_min(length, 255), sizeof whole -
                                (size_t)i64_min(length, 255), ",%s", texts[++i]);
         if (length >= (int)sizeof whole || out->n == INJECT_FAULTS)
@@ -317,6 +327,25 @@ int inject_read(struct inject *out, const char *const *texts, i64 n, const char 
                            (int)sizeof whole);
         TRY(inject_parse(&out->faults[out->n], whole, where));
         out->n++;
+    }
+    return OK;
+}
+
+int inject_add_probes(struct inject *x, const char *lines)
+{
+    for (const char *end; *lines; lines = *end ? end + 1 : end) {
+        char line[256];
+        end = lines + strcspn(lines, "\n");
+        if (end == lines)
+            continue;
+        snprintf(line, sizeof line, "%.*s", (int)i64_min(end - lines, 255), lines);
+        struct inject_fault f;
+        TRY(inject_parse(&f, line, "probes"));
+        if (f.kind != INJECT_PROBE || x->n == INJECT_FAULTS)
+            return err_set(ERR_CONFIG, "probes: '%s': %s", line, f.kind != INJECT_PROBE
+                           ? "only probes may be asked for while a run goes on"
+                           : "there were too many");
+        x->faults[x->n++] = f;
     }
     return OK;
 }
@@ -367,6 +396,17 @@ static struct rng draws(const struct inject *x, const char *use, u64 step)
     return (struct rng){ x->seed, rng_u64(&(struct rng){ stream, (u64)x->rank }, step) };
 }
 
+bool inject_probed(const struct inject *x, u64 step)
+{
+    struct rng key = { x->seed, rng_stream("probe") };
+    return (rng_u64(&key, step / 2) & 1) == (step & 1);
+}
+
+bool inject_probes(const struct inject_fault *probe, const char *op)
+{
+    return strcmp(probe->word, "all") == 0 || strncmp(op, probe->word, strlen(probe->word)) == 0;
+}
+
 double inject_compute(const struct inject *x, const char *op, u64 step, u64 action,
                       double seconds)
 {
@@ -379,6 +419,8 @@ double inject_compute(const struct inject *x, const char *op, u64 step, u64 acti
         struct rng key = draws(x, "jitter", step);
         seconds *= 1 + f->value * fabs(rng_normal(&key, action));
     }
+    if ((f = inject_at(x, INJECT_PROBE, step)) && inject_probed(x, step) && inject_probes(f, op))
+        seconds *= 1 + f->value;
     if (!inject_has(x, INJECT_OP))
         return seconds;
     for (int i = 0; i < x->n; i++)

@@ -22,7 +22,8 @@
 
 enum inject_kind {
     /* in the executor */
-    INJECT_SLOW_COMPUTE, INJECT_PHI, INJECT_JITTER, INJECT_OP, INJECT_SERIAL, INJECT_OVERLAP,
+    INJECT_SLOW_COMPUTE, INJECT_PHI, INJECT_JITTER, INJECT_OP, INJECT_PROBE, INJECT_SERIAL,
+    INJECT_OVERLAP,
     /* of what is exchanged on lanes */
     INJECT_COMM_DELAY, INJECT_COMM_BW, INJECT_PAIR_BW, INJECT_HANG,
     /* in the loader's threads */
@@ -44,6 +45,7 @@ enum inject_value {
     INJECT_NUMBER, /* of the row's unit */
     INJECT_WORD,   /* one of the row's words; any when it has none */
     INJECT_OP_DELAY, /* OP,delay=TIME */
+    INJECT_OP_SLOWER, /* OP,slower=SHARE */
     INJECT_LINK,   /* a-b:RATE */
     INJECT_EVERY,  /* TIME/STEPS */
 };
@@ -60,6 +62,11 @@ struct inject_row {
     const char *help;
 };
 extern const struct inject_row inject_rows[INJECT_KINDS];
+
+/* In a run's folder: probes that it was asked for while it went on, one a line. It looks before each
+ * step. */
+#define INJECT_PROBES_FILE "probes"
+enum { INJECT_PROBES_CHARS = 1 << 12 };
 
 enum { INJECT_FAULTS = 32, INJECT_CHARS = 48 };
 
@@ -85,8 +92,12 @@ struct inject {
 /* One fault; ERR_CONFIG names what is wrong, with the nearest kind, or says that this program
  * cannot. `where` begins the message. */
 int inject_parse(struct inject_fault *out, const char *text, const char *where);
-/* A list of them, as an option's texts are split: "delay=..." goes on with what came before. */
+/* A list of them, as an option's texts are split: "delay=..." and "slower=..." go on with what
+ * came before. */
 int inject_read(struct inject *out, const char *const *texts, i64 n, const char *where);
+/* Adds probes, one a line, as inject_parse reads them. A line that is none, or for which there is no
+ * room, ends it: ERR_CONFIG. */
+int inject_add_probes(struct inject *x, const char *lines);
 /* ERR_CONFIG when one is meant for a rank that a run of so many does not have: it would disturb
  * nothing. */
 int inject_check_ranks(const struct inject *x, i64 ranks);
@@ -101,7 +112,13 @@ static inline bool inject_has(const struct inject *x, enum inject_kind kind)
 /* The last fault of that kind that holds for this rank and step, or NULL. */
 const struct inject_fault *inject_at(const struct inject *x, enum inject_kind kind, u64 step);
 
-/* How long what takes `seconds` of computing takes then: slow_compute, phi, jitter, op. op: the
+/* Of steps 2 k and 2 k + 1 the one that a probe slows, the same on all ranks: drawn, so that nothing
+ * that comes every other step stands in its way. */
+bool inject_probed(const struct inject *x, u64 step);
+/* Whether a probe's word, the begin of an op's name or "all", means this op. */
+bool inject_probes(const struct inject_fault *probe, const char *op);
+
+/* How long what takes `seconds` of computing takes then: slow_compute, phi, jitter, op, probe. op: the
  * op's name; action: which part of the step, with a draw of its own. */
 double inject_compute(const struct inject *x, const char *op, u64 step, u64 action,
                       double seconds);

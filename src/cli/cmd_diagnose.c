@@ -6,13 +6,18 @@
 #include "diagnose/diagnosis.h"
 #include "diagnose/kind.h"
 #include "diagnose/rule.h"
+#include "ops/ops.h"
+#include "train/run_folder.h"
 
+#include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct diagnose_flags {
-    const char *steps;
+    const char *steps, *probe;
+    i64 pairs;
     bool json, live, rules, kinds;
     double every;
 };
@@ -27,6 +32,13 @@ static const struct option options[] = {
       .help = "Judge again and again while the run goes on, and once more when it has ended." },
     { "every", OPTION_FIELD(DURATION, struct diagnose_flags, every), "10", .unit = "seconds",
       .min = 0.1, .max = 86400, .help = "Time between judgements with --live." },
+    { "probe", OPTION_FIELD(STRING, struct diagnose_flags, probe), NULL,
+      .help = "OP=SHARE, such as linear=10%: of a run that goes on, have tasks of the ops whose name "
+              "begins so (all: of any) take so much longer in one of each two steps, wait until it "
+              "has, and say what the steps answered: the most that mending these tasks can give "
+              "back." },
+    { "pairs", OPTION_FIELD(INT, struct diagnose_flags, pairs), "20", .min = 1, .max = 100000,
+      .help = "Pairs of steps for --probe." },
     { "rules", OPTION_FIELD(BOOL, struct diagnose_flags, rules), "no",
       .help = "Print the kinds that can be named, the numbers that decide and why they are what "
               "they are; RUN is not read." },
@@ -56,6 +68,83 @@ static int parse_steps(const char *text, struct measure_range *out)
     out->first = first - 1;
     out->last = last > 0 ? last - 1 : -1;
     out->most = INT32_MAX;
+    return OK;
+}
+
+/* --- asking a run that goes on ------------------------------------------------------ */
+
+/* A rank that reads the question must still be before its first step. */
+enum { LEAD_STEPS = 16 };
+static const double lead_s = 5;
+
+/* The fault that it asks for, without its steps. */
+static int parse_probe(const char *text, const char **out, struct arena *a)
+{
+    struct inject_fault f;
+    size_t n = strcspn(text, "=");
+    if (!text[n])
+        return err_set(ERR_USAGE, "--probe %s: give ops and by how much they are to be slower, such "
+                       "as linear=10%%", text);
+    *out = arena_printf(a, "probe=%.*s,slower=%s", (int)n, text, text + n + 1);
+    TRY(inject_parse(&f, *out, "--probe"));
+    if (f.kind != INJECT_PROBE || f.limited)
+        return err_set(ERR_USAGE, "--probe %s: it concerns all ranks, and steps to come", text);
+    for (i64 k = 0; k < op_table_count; k++)
+        if (inject_probes(&f, op_table[k]->name))
+            return OK;
+    return err_set(ERR_USAGE, "--probe %s: there is no op whose name begins so", text);
+}
+
+static int add_line(const char *path, const char *line, struct arena *a)
+{
+    char was[INJECT_PROBES_CHARS + 1];
+    int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+    i64 n = fd >= 0 ? sys_read_full(fd, was, INJECT_PROBES_CHARS) : 0;
+    if (fd >= 0)
+        sys_close(fd);
+    was[i64_max(0, n)] = '\0';
+    const char *all = arena_printf(a, "%s%s\n", was, line);
+    if (strlen(all) > INJECT_PROBES_CHARS)
+        return err_set(ERR_LIMIT, "%s is full: it was asked for too many probes", path);
+    return file_replace(path, all, (i64)strlen(all));
+}
+
+/* Asks, and waits until the steps that answer are recorded or no more will come. */
+static int probe_run(const struct diagnose_flags *f, const char *folder, struct arena *a)
+{
+    struct diagnosis d;
+    const char *fault = NULL;
+    TRY(parse_probe(f->probe, &fault, a));
+    TRY(diagnosis_open(&d, folder, &(struct measure_range){ .last = -1 }));
+    double step_s = d.measure->step.median > 0 ? d.measure->step.median : lead_s;
+    i64 first = d.last_step + i64_max(LEAD_STEPS, (i64)(lead_s / step_s));
+    i64 planned = d.planned;
+    bool running = d.running;
+    diagnosis_close(&d);
+    first += first % 2;
+    const i64 last = first + 2 * f->pairs - 1;
+    if (!running)
+        return err_set(ERR_CONFIG, "%s: no process trains there; slow it from its begin with headway "
+                       "train RECIPE --inject %s", folder, fault);
+    if (planned > 0 && last >= planned)
+        return err_set(ERR_CONFIG, "%s: it ends with step %lld, before %lld pairs of steps are taken: "
+                       "ask for fewer --pairs", folder, (long long)planned, (long long)f->pairs);
+    TRY(add_line(arena_printf(a, "%s/" INJECT_PROBES_FILE, folder),
+                 arena_printf(a, "%s:%lld-%lld", fault, (long long)first + 1, (long long)last + 1),
+                 a));
+    if (!f->json)
+        printf("Asked for %s in one of each two of steps %lld to %lld; it takes about %.0f s.\n",
+               fault, (long long)first + 1, (long long)last + 1,
+               step_s * (double)(LEAD_STEPS + 2 * f->pairs));
+    fflush(stdout);
+    for (i64 at = -1; running && at <= last;) { /* and one more, which ends the last window */
+        sys_sleep_ns((u64)(1e9 * fmin(f->every, 1)));
+        if (diagnosis_open(&d, folder, &(struct measure_range){ .last = -1, .most = 1 }) < 0)
+            continue;
+        at = d.last_step;
+        running = d.running;
+        diagnosis_close(&d);
+    }
     return OK;
 }
 
@@ -132,6 +221,8 @@ static int run(struct invocation *v)
     if (v->n_args != 1)
         return err_set(ERR_USAGE, "which run? headway diagnose RUN");
     TRY(parse_steps(f->steps, &range));
+    if (f->probe)
+        TRY(probe_run(f, v->args[0], v->arena));
     for (i64 n = 0; n == 0 || again; n++) {
         struct diagnosis d;
         if (n > 0)
@@ -154,6 +245,8 @@ static const struct example examples[] = {
     { "headway diagnose runs/tiny", "What costs the run tiny most, where, and how to mend it." },
     { "headway diagnose runs/tiny --steps 50-80", "The same of some steps only." },
     { "headway diagnose runs/tiny --live", "The same of a run that goes on, every ten seconds." },
+    { "headway diagnose runs/tiny --probe linear=10%",
+      "What the steps of a run that goes on answer when its products take longer." },
     { "headway diagnose --rules", "What can be named, and which numbers decide." },
     { "headway diagnose --kinds", "All kinds, those that cannot be named and why, too." },
     { 0 },
@@ -173,7 +266,11 @@ const struct command cmd_diagnose = {
                    "A finding must lose at least 2 % of a step and three standard errors of its "
                    "length. When there is none, that figure is printed: it is how much could "
                    "be hidden "
-                   "in the noise.",
+                   "in the noise.\n\n"
+                   "A probe asks the run itself: tasks that are slowed by a little make a step longer "
+                   "by what of them is critical, and since a step's length is convex in its tasks', "
+                   "making them faster gives back no more than that in proportion. `headway train "
+                   "--inject probe=OP,slower=SHARE` does so from the begin.",
     .options = options,
     .options_bytes = sizeof(struct diagnose_flags),
     .min_args = 0,

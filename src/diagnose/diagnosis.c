@@ -168,6 +168,7 @@ static int judge(struct diagnosis *d)
     TRY(whatif_new(&w, &d->record, d->measure, MOST_NODES));
     if (!w) {
         findings_make(&d->findings, d->measure, NULL);
+        d->n_probes = probes_measure(d->probes, &d->record, d->measure, NULL);
         return OK;
     }
     struct finding_replay replay = whatif_replay(w);
@@ -177,6 +178,9 @@ static int judge(struct diagnosis *d)
     if (fabs(d->fidelity - 1) <= DAG_GATE && d->measure->missing == 0)
         take_losses(d->measure, &d->ladder);
     findings_make(&d->findings, d->measure, &replay);
+    bool valid = fabs(d->fidelity - 1) <= DAG_GATE;
+    d->n_probes = probes_measure(d->probes, &d->record, d->measure, valid ? w : NULL);
+    probes_limit(d->probes, d->n_probes, &d->findings);
     whatif_free(w);
     if (!(fabs(d->fidelity - 1) <= DAG_GATE))
         note(d, "replay is not valid: the graphs of the steps come to %.1f %% of what was "
@@ -325,6 +329,7 @@ void diagnosis_text(const struct diagnosis *d, struct text *out)
     if (m->n_steps > 0 || d->findings.n > 0)
         findings_text(&d->findings, m, out);
     if (m->n_steps > 0) {
+        probes_text(d->probes, d->n_probes, out);
         put_times(m, out);
         put_ladder(d, out);
         put_path(d, out);
@@ -434,6 +439,8 @@ void diagnosis_json(const struct diagnosis *d, struct json *j)
     put_lanes(m, j);
     json_key(j, "findings");
     findings_json(&d->findings, j);
+    json_key(j, "probes");
+    probes_json(d->probes, d->n_probes, j);
     json_key(j, "missing");
     json_begin_array(j);
     for (int i = 0; i < d->n_notes; i++)

@@ -7,6 +7,7 @@
 
 #include "diagnose/findings.h"
 #include "diagnose/measure_record.h"
+#include "diagnose/probe.h"
 #include "diagnose/whatif.h"
 
 enum { DIAGNOSIS_NOTES = 32, DIAGNOSIS_PATH = 16 };
@@ -16,6 +17,8 @@ struct diagnosis {
     struct record record;
     struct measure *measure;
     struct findings findings;
+    struct probe probes[PROBES_MOST];
+    int n_probes;
     double fidelity;         /* of the steps' graphs, as whatif_fidelity; NaN: there are none */
     struct ladder ladder;    /* of steps that have a graph; steps 0: of none */
     struct critical_share path[DIAGNOSIS_PATH]; /* the critical path's longest parts, per step */

@@ -32,7 +32,7 @@ static void blank_rank(struct measure_rank *r, int rank, i64 n_steps, struct are
 struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a)
 {
     struct measure *m = ARENA_NEW(a, struct measure);
-    struct measure_ceilings unknown = { NAN, NAN, NAN, NAN, NAN, NAN, NAN };
+    struct measure_ceilings unknown = { NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN };
     m->n_ranks = n_ranks;
     m->n_steps = n_steps;
     m->numbers = ARENA_ARRAY(a, i64, n_steps);
@@ -88,4 +88,16 @@ struct measure_spread measure_spread(const struct measure *m, measure_series_fn 
         s.share = (double)first[s.rank] / (double)m->n_steps;
     arena_fini(&a);
     return s;
+}
+
+const struct inject_fault *measure_probe(const struct measure *m, i64 step)
+{
+    if (!m->inject)
+        return NULL;
+    for (int i = m->inject->n - 1; i >= 0; i--) {
+        const struct inject_fault *f = &m->inject->faults[i];
+        if (f->kind == INJECT_PROBE && step >= f->first_step && step <= f->last_step)
+            return f;
+    }
+    return NULL;
 }

@@ -11,6 +11,7 @@
 #define HEADWAY_MEASURE_H
 
 #include "base/arena.h"
+#include "base/inject.h"
 
 enum { MEASURE_WARM_UP = 3, MEASURE_NAME = 48 };
 
@@ -159,6 +160,7 @@ struct measure_config {
 struct measure_ceilings {
     double f32, bf16;      /* FLOP/s of a rank, in use: probed */
     double used;           /* of the precision in use */
+    double widest;         /* of that precision with the widest backend */
     double memory_bytes_per_s;
     double op_s;           /* an empty task */
     double minor_fault_s, major_fault_s;
@@ -177,6 +179,8 @@ struct measure {
     double *seconds;      /* [n_steps] from the first rank's begin to the last one's end, and what
                            * the host did until the next step */
     struct measure_stat step;
+    const struct inject *inject; /* what was put in on purpose; NULL: nothing is known of it */
+    i64 looked_first, looked_last; /* steps between which steady ones were looked for */
     double theta;         /* what a finding must at least lose, seconds per step */
     struct measure_rank *ranks;   /* [n_ranks] */
     struct measure_op *ops;       /* most seconds first */
@@ -210,6 +214,10 @@ struct measure {
     i64 behind_rank;      /* which rank has made the fewest calls, when they differ; -1 */
     i64 calls_behind;
 };
+
+/* The probe that is held to the run at this step, which may be slowed by it or stand beside one that is;
+ * NULL: none. */
+const struct inject_fault *measure_probe(const struct measure *m, i64 step);
 
 /* theta and step from seconds; call it once they are filled in. */
 void measure_settle(struct measure *m);

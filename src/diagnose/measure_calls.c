@@ -160,6 +160,21 @@ static void queue_up(struct measure_call *c, i64 n, struct arena *a)
     }
 }
 
+/* A task that is carried out in pieces makes a call for each: together they are one exchange, as they
+ * are in the graph of a step. */
+static bool continues(const struct measure_call *before, const struct measure_call *c,
+                      const struct record_task *t)
+{
+    return t->calls > 1 && before->rank == c->rank && before->task == c->task &&
+           before->action == c->action;
+}
+
+static void add_piece(struct measure_call *whole, const struct measure_call *c)
+{
+    whole->begin = i64_min(whole->begin, c->begin);
+    whole->end = i64_max(whole->end, c->end);
+}
+
 void measure_match_calls(const struct record_step *s, struct measure_calls *out, struct arena *a)
 {
     struct measure_call *c = ARENA_ARRAY(a, struct measure_call, count_calls(s));
@@ -169,10 +184,15 @@ void measure_match_calls(const struct record_step *s, struct measure_calls *out,
             const struct record_rank *k = &s->ranks[r];
             const struct record_span *span = &k->spans[i];
             struct measure_call call = { .rank = r, .begin = span->begin_ns,
-                                         .end = span->end_ns, .task = span->task_id };
+                                         .end = span->end_ns, .task = span->task_id,
+                                         .action = span->action };
             if (span->kind != SPAN_CALL || !span->task ||
                 !fill_key(k, span, call.key, &call.members, &call.peer))
                 continue;
+            if (n > 0 && continues(&c[n - 1], &call, span->task)) {
+                add_piece(&c[n - 1], &call);
+                continue;
+            }
             call.lane = span->task->lane;
             call.bytes = span->task->message_bytes;
             call.move = is_move(span->task);

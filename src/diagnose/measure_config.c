@@ -13,6 +13,23 @@
 
 enum { HEAD_BYTES = 1 << 16, TAIL_BYTES = 1 << 18, MANIFEST_BYTES = 1 << 24 };
 
+/* Of the recipe, and what a running process was asked for later; what cannot be read is left out. */
+static void take_inject(struct measure *m, const struct train_config *c, const char *folder,
+                        struct arena *a)
+{
+    struct inject *x = ARENA_NEW(a, struct inject);
+    char text[INJECT_PROBES_CHARS + 1];
+    inject_read(x, c->run.inject.at, c->run.inject.count, NULL);
+    int fd = sys_open(arena_printf(a, "%s/" INJECT_PROBES_FILE, folder), O_RDONLY | O_CLOEXEC, 0);
+    i64 n = fd >= 0 ? sys_read_full(fd, text, INJECT_PROBES_CHARS) : 0;
+    if (fd >= 0)
+        sys_close(fd);
+    text[i64_max(0, n)] = '\0';
+    inject_add_probes(x, text);
+    inject_begin(x, 0, (u64)c->train.seed);
+    m->inject = x;
+}
+
 static void take_recipe(struct measure *m, const char *folder, struct arena *a)
 {
     struct train_config c;
@@ -22,6 +39,7 @@ static void take_recipe(struct measure *m, const char *folder, struct arena *a)
     recipe_init(&recipe, a, groups, COUNT_OF(groups));
     if (recipe_load(&recipe, arena_printf(a, "%s/recipe.yaml", folder)) < 0)
         return;
+    take_inject(m, &c, folder, a);
     m->config.steps = c.train.steps;
     m->config.batch = c.train.batch;
     m->config.seq = c.train.seq;

@@ -812,6 +812,9 @@ static void take_heads(struct gather *g, const struct record_part *part)
         c->f32 = h->flops_f32 > 0 ? h->flops_f32 : NAN;
         c->bf16 = h->flops_bf16 > 0 ? h->flops_bf16 : NAN;
         c->used = narrow ? c->bf16 : c->f32;
+        double widest = narrow ? h->widest_bf16 : h->widest_f32;
+        c->widest = widest > 0 ? widest : NAN;
+        snprintf(m->config.widest, sizeof m->config.widest, "%s", h->widest);
         c->memory_bytes_per_s = h->memory_bytes_per_s > 0 ? h->memory_bytes_per_s : NAN;
         c->op_s = h->launch_s > 0 ? h->launch_s : NAN;
         if (h->n_tables > 0) {
@@ -907,8 +910,10 @@ static void settle_all(struct gather *g, const struct record_part *part)
     measure_settle(m);
 }
 
-static struct gather *gather_new(struct record *r, i64 ranks, i64 steps, struct arena *a)
+static struct gather *gather_new(struct record *r, const struct record_part *part, struct chosen c,
+                                 const char *folder, struct arena *a)
 {
+    const i64 ranks = part->ranks, steps = c.n;
     struct gather *g = ARENA_NEW(a, struct gather);
     g->m = measure_new(ranks, steps, a);
     g->r = r;
@@ -922,6 +927,10 @@ static struct gather *gather_new(struct record *r, i64 ranks, i64 steps, struct 
     g->covered_s = ARENA_ARRAY(a, double, ranks);
     for (i64 k = 0; k < ranks; k++)
         g->m->ranks[k].load = ARENA_ARRAY(a, double, 2 * steps);
+    take_heads(g, part);
+    measure_config(g->m, folder, a);
+    g->m->looked_first = steps > 0 ? r->steps[c.from] : 0;
+    g->m->looked_last = steps > 0 ? r->steps[c.from + steps - 1] : -1;
     return g;
 }
 
@@ -934,7 +943,10 @@ static int add_steps(struct gather *g, struct chosen c, const struct record_part
     struct record_step s = { 0 };
     i64 taken = 0;
     for (i64 i = 0; i < c.n; i++) {
-        int rc = record_step(g->r, g->r->steps[c.from + i], &s);
+        const i64 step = g->r->steps[c.from + i];
+        if (measure_probe(g->m, step) && inject_probed(g->m->inject, (u64)step))
+            continue; /* it was slowed on purpose */
+        int rc = record_step(g->r, step, &s);
         if (rc == ERR_LIMIT) {
             record_step_free(&s);
             return rc;
@@ -977,15 +989,12 @@ int measure_record(struct measure **out, struct record *r, const char *folder,
     for (int i = 0; c.n > 0 && i < r->n_parts; i++)
         if (r->parts[i].last_step >= r->steps[c.from + c.n - 1])
             part = &r->parts[i];
-    struct gather *g = gather_new(r, part->ranks, c.n, a);
-    take_heads(g, part);
+    struct gather *g = gather_new(r, part, c, folder, a);
     TRY(add_steps(g, c, part, false));
     if (g->m->n_steps < ENOUGH_WHOLE && g->m->left_out > 0) {
-        g = gather_new(r, part->ranks, c.n, a);
-        take_heads(g, part);
+        g = gather_new(r, part, c, folder, a);
         TRY(add_steps(g, c, part, true));
     }
-    measure_config(g->m, folder, a);
     take_failures(g->m, r);
     settle_all(g, part);
     if (g->m->missing > 0)

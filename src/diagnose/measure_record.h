@@ -33,6 +33,7 @@ struct measure_call {
     int last;           /* who that was */
     int members, peer;  /* peer: the other one of two, else -1 */
     u32 task;
+    u16 action;
     int rounds;         /* messages one after another, in a ring */
     bool move;          /* between stages of a pipeline */
     double bytes, moved; /* that this rank sent; that any member of the exchange sent */

@@ -91,6 +91,8 @@ struct record_head {
     int sharers;           /* ranks that may use these same cores, itself included */
     double flops_f32, flops_bf16; /* FLOP/s of this rank's threads at best; 0: not measured */
     double memory_bytes_per_s, launch_s; /* likewise */
+    const char *widest;    /* the backend that this processor runs fastest; "": not known */
+    double widest_f32, widest_bf16; /* FLOP/s with it, likewise */
     u64 begin_ns;      /* when the process began, on its clock */
     double wall_begin; /* seconds since the epoch, then */
     struct record_group groups[LANE_COUNT]; /* n = 0: the axis has one rank */

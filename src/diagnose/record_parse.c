@@ -137,6 +137,11 @@ static void read_machine(struct reader *r, const json_t *o, struct record_head *
     h->sharers = json_object_get(o, "sharers") ? (int)int_of(r, o, "sharers", 1, INT32_MAX) : 1;
     h->flops_f32 = number_of(r, o, "flops_f32");
     h->flops_bf16 = number_of(r, o, "flops_bf16");
+    h->widest = text_of(r, o, "widest");
+    if (h->widest[0]) {
+        h->widest_f32 = number_of(r, o, "widest_f32");
+        h->widest_bf16 = number_of(r, o, "widest_bf16");
+    }
     h->memory_bytes_per_s = number_of(r, o, "memory_bytes_per_s");
     h->launch_s = number_of(r, o, "launch_s");
     h->begin_ns = (u64)int_of(r, o, "begin_ns", 0, INT64_MAX);

@@ -176,14 +176,41 @@ static bool look_skinny(const struct measure *m, const struct rule_limit *limit,
     return true;
 }
 
+/* Kernels for an older instruction set: whatever arithmetic bounds gets faster with the best. */
+static bool look_backend(const struct measure *m, const struct rule_limit *limit,
+                         struct finding *f)
+{
+    const struct measure_ceilings *c = &m->ceilings;
+    double all = 0, gain = 0, memory = c->memory_bytes_per_s;
+    if (!(c->widest > limit[0].value * c->used) || strcmp(m->config.backend, m->config.widest) == 0)
+        return false;
+    for (i64 i = 0; i < m->n_ops; i++) {
+        const struct measure_op *o = &m->ops[i];
+        double now = fmax(o->flops / c->used, o->bytes / memory);
+        double then = fmax(o->flops / c->widest, o->bytes / memory);
+        all += o->seconds;
+        gain += now > 0 ? o->seconds * (1 - then / now) : 0;
+    }
+    if (!(gain >= m->theta))
+        return false;
+    rule_evidence(f, "kernels are %s, of at most %.0f GFLOP/s here; %s was measured at %.0f",
+                  m->config.backend, 1e-9 * c->used, m->config.widest, 1e-9 * c->widest);
+    rule_reject(f, "H8", "these kernels reach at most that on an idle processor too");
+    rule_edit(f, EDIT_COMPUTE, 1 - gain / all);
+    rule_gain(m, f, gain, gain, 0.25);
+    rule_fix(f, "--backend %s", m->config.widest);
+    rule_confirm(f, "headway train RECIPE --backend %s", m->config.widest);
+    return true;
+}
+
 static bool look_precision(const struct measure *m, const struct rule_limit *limit,
                            struct finding *f)
 {
     struct measure_op p = all_products(m);
-    bool wider = m->config.widest[0] && strcmp(m->config.backend, m->config.widest) != 0;
     double best = fmax(m->ceilings.f32, m->ceilings.bf16);
-    double times = best / m->ceilings.used;
-    if (!(times > limit[0].value))
+    if (look_backend(m, limit, f))
+        return true;
+    if (!(best > limit[0].value * m->ceilings.used))
         return false;
     double now = fmax(p.flops / m->ceilings.used, p.bytes / m->ceilings.memory_bytes_per_s);
     double then = fmax(p.flops / best, 0.5 * p.bytes / m->ceilings.memory_bytes_per_s);
@@ -196,14 +223,8 @@ static bool look_precision(const struct measure *m, const struct rule_limit *lim
     rule_reject(f, "K7", "they are bound by arithmetic: %.1f FLOPs per byte", p.flops / p.bytes);
     rule_edit(f, EDIT_COMPUTE, 1 - 0.85 * gain / p.seconds);
     rule_gain(m, f, gain, 0.85 * gain, 0.35);
-    if (wider) {
-        rule_evidence(f, "kernels are %s, where %s would run", m->config.backend, m->config.widest);
-        rule_fix(f, "--backend %s", m->config.widest);
-        rule_confirm(f, "headway train RECIPE --backend %s", m->config.widest);
-    } else {
-        rule_fix(f, "--train.precision bf16");
-        rule_confirm(f, "headway train RECIPE --train.precision bf16");
-    }
+    rule_fix(f, "--train.precision bf16");
+    rule_confirm(f, "headway train RECIPE --train.precision bf16");
     return true;
 }
 

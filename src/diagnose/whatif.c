@@ -374,6 +374,22 @@ static double length_under(void *context, const struct finding_edit *e, double f
     return w->step_s * sum / w->measured;
 }
 
+double whatif_seconds(const struct whatif *w, const struct finding_edit *e)
+{
+    double most = 0;
+    for (int r = 0; r < w->graphs[0]->n_ranks; r++) {
+        double sum = 0;
+        for (int k = 0; k < w->n; k++)
+            for (i64 i = 0; i < w->graphs[k]->n; i++) {
+                const struct dag_node *n = &w->graphs[k]->nodes[i];
+                if (n->rank == r && selects(e, n, stage_of(w, k, r)))
+                    sum += w->graphs[k]->seconds[i];
+            }
+        most = fmax(most, sum / w->n);
+    }
+    return most;
+}
+
 struct finding_replay whatif_replay(struct whatif *w)
 {
     return (struct finding_replay){ w, length_under };

@@ -19,6 +19,8 @@ void whatif_free(struct whatif *w); /* NULL is fine */
 
 /* For findings_make: lengths in proportion to the mean step of the measure. */
 struct finding_replay whatif_replay(struct whatif *w);
+/* What the edit selects takes so many seconds a step, on the rank where that is most. */
+double whatif_seconds(const struct whatif *w, const struct finding_edit *e);
 /* Length of the graphs as they are over what was measured; 1 is perfect. */
 double whatif_fidelity(const struct whatif *w);
 

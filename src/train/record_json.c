@@ -97,6 +97,11 @@ void record_put_head(struct json *j, const struct record_about *about)
     json_put_int(j, "sharers", about->sharers);
     json_put_double(j, "flops_f32", about->flops_f32);
     json_put_double(j, "flops_bf16", about->flops_bf16);
+    if (about->widest) {
+        json_put_str(j, "widest", about->widest);
+        json_put_double(j, "widest_f32", about->widest_f32);
+        json_put_double(j, "widest_bf16", about->widest_bf16);
+    }
     json_put_double(j, "memory_bytes_per_s", about->memory_bytes_per_s);
     json_put_double(j, "launch_s", about->launch_s);
     json_put_int(j, "begin_ns", (i64)about->begin_ns);

@@ -17,6 +17,8 @@ struct record_about {
     i64 pid;
     int threads, cores, sharers; /* that may be used; ranks that use the same */
     double flops_f32, flops_bf16, memory_bytes_per_s, launch_s; /* of this rank; 0: not known */
+    const char *widest;      /* the backend that this processor runs fastest; NULL: not known */
+    double widest_f32, widest_bf16; /* FLOP/s of it, likewise */
     u64 begin_ns;      /* of this process, on its clock */
     double wall_begin; /* s since the epoch, then */
 };

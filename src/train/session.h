@@ -117,6 +117,8 @@ struct session {
     struct engine engine;
     struct sleeper sleeper; /* with request.sleep */
     struct inject inject; /* run.inject */
+    struct inject asked;  /* and what was asked for while the run goes on */
+    i64 asked_bytes;      /* of the file that asks */
     int neighbours[64];   /* processes that compute beside this one, on purpose */
     int n_neighbours;
     i64 disturbed; /* steps that this process has begun, where anything is injected */

@@ -1,5 +1,7 @@
 /* What run.inject asks for, as far as it concerns the loop (see base/inject.h): what is disturbed
  * between tasks, and what has to be there before the first of them. */
+#include "base/err.h"
+#include "base/log.h"
 #include "base/sys.h"
 #include "base/sys_share.h"
 #include "base/text.h"
@@ -7,20 +9,23 @@
 #include "train/session.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static int check_ops(const struct session *s)
 {
     for (int i = 0; i < s->inject.n; i++) {
         const struct inject_fault *f = &s->inject.faults[i];
-        if (f->kind != INJECT_OP && f->kind != INJECT_SERIAL)
+        if (f->kind != INJECT_OP && f->kind != INJECT_SERIAL && f->kind != INJECT_PROBE)
             continue;
         struct nearest nearest = { .typed = f->word };
         bool found = false;
         for (i64 k = 0; k < op_table_count && !found; k++) {
             nearest_offer(&nearest, op_table[k]->name);
-            found = strcmp(op_table[k]->name, f->word) == 0;
+            found = f->kind == INJECT_PROBE ? inject_probes(f, op_table[k]->name)
+                                            : strcmp(op_table[k]->name, f->word) == 0;
         }
         const char *near = nearest_found(&nearest);
         if (!found)
@@ -120,10 +125,41 @@ static int churn(i64 bytes)
     return OK;
 }
 
+/* Probes that came since the step before. All ranks must begin with the same step: what would have
+ * begun by now comes too late. */
+static void take_probes(struct session *s)
+{
+    char path[sizeof s->folder.path + 16], text[INJECT_PROBES_CHARS + 1];
+    snprintf(path, sizeof path, "%s/" INJECT_PROBES_FILE, s->folder.path);
+    i64 bytes = sys_file_bytes(path);
+    if (bytes <= 0 || bytes == s->asked_bytes)
+        return;
+    int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+    i64 n = fd >= 0 ? sys_read_full(fd, text, INJECT_PROBES_CHARS) : 0;
+    if (fd >= 0)
+        sys_close(fd);
+    text[i64_max(0, n)] = '\0';
+    struct inject all = s->inject;
+    if (inject_add_probes(&all, text) < 0)
+        log_line(LOG_WARN, "%s; it is not heeded", err_message());
+    if (s->asked_bytes == 0)
+        s->asked = s->inject;
+    s->asked_bytes = bytes;
+    for (int i = s->asked.n; i < all.n; i++) {
+        struct inject_fault *f = &s->asked.faults[s->asked.n++];
+        *f = all.faults[i];
+        if (s->steps_taken > 0 && f->first_step <= s->state.step)
+            f->last_step = -1;
+    }
+    inject_begin(&s->asked, s->mesh.rank, (u64)s->config->train.seed);
+    s->engine.inject = &s->asked;
+}
+
 int session_disturb(struct session *s)
 {
     const struct inject_fault *f;
     u64 step = (u64)s->state.step;
+    take_probes(s);
     if (s->inject.kinds == 0)
         return OK;
     if ((f = inject_at(&s->inject, INJECT_KILL, step)) && (double)s->disturbed >= f->value)

@@ -54,11 +54,16 @@ static void add_preamble(struct session_record *r, enum record_kind kind, struct
 static void describe(const struct session *s, i64 part, struct record_about *out)
 {
     static char processor[128], host[64];
-    struct machine m;
+    struct machine m, widest;
     machine_processor_name(processor, sizeof processor);
     sys_host_name(host, sizeof host);
     machine_detect(&m, s->engine.backend.name, pool_threads(s->engine.pool));
     bool known = machine_load(&m) == OK;
+    machine_detect(&widest, backend_best(), pool_threads(s->engine.pool));
+    bool compared = machine_load(&widest) == OK && !s->request.sleep;
+    double memory = known ? m.level[MACHINE_LEVELS - 1].read_all : 0;
+    if (!(memory > 0) && compared) /* which the backend does not change */
+        memory = widest.level[MACHINE_LEVELS - 1].read_all;
     bool narrow = s->config->train.precision == PRECISION_BF16;
     const struct sleep_rates *sleep = s->request.sleep;
     double peak = sleep ? sleep->flops_per_s : s->record->peak_flops;
@@ -70,8 +75,9 @@ static void describe(const struct session *s, i64 part, struct record_about *out
         .sharers = s->core_sharers,
         .flops_f32 = narrow ? (known ? m.f32_all : 0) : peak,
         .flops_bf16 = narrow ? peak : known ? m.bf16_all : 0,
-        .memory_bytes_per_s = sleep ? sleep->memory_bytes_per_s
-                                    : known ? m.level[MACHINE_LEVELS - 1].read_all : 0,
+        .widest = compared ? backend_best() : NULL,
+        .widest_f32 = widest.f32_all, .widest_bf16 = widest.bf16_all,
+        .memory_bytes_per_s = sleep ? sleep->memory_bytes_per_s : memory,
         .launch_s = known && !sleep ? 1e-9 * m.launch_ns : 0,
         .begin_ns = s->opened_ns, .wall_begin = s->opened_wall,
     };

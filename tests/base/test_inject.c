@@ -54,6 +54,8 @@ TEST(what_is_wrong_is_said)
         { "slow_compute=2:1 2", "what follows the value" },
         { "overlap=on", "overlap may be off" },
         { "op=linear", "behind the op belongs its delay" },
+        { "probe=linear", "belongs by how much" },
+        { "probe=linear,slower=0%", "out of range" },
         { "pair_bw=0-0:1", "two ranks and its rate" },
         { "pause=20ms", "how often" },
         { "recompute=full@1", "the same on all ranks" },
@@ -88,6 +90,35 @@ TEST(faults_hold_for_their_ranks_and_steps_only)
     x = one("phi_override=0.8", 0);
     CHECK_NEAR(inject_compute(&x, "add", 0, 0, 1), 1.25, 1e-12);
     CHECK(inject_at(NULL, INJECT_PHI, 0) == NULL);
+}
+
+TEST(a_probe_slows_one_of_each_two_steps_the_same_on_all_ranks)
+{
+    struct inject x = one("probe=linear,slower=10%:3-", 0), other = one("probe=all,slower=10%", 3);
+    int first = 0;
+    for (u64 k = 0; k < 1000; k++) {
+        bool slowed[2] = { inject_probed(&x, 2 * k), inject_probed(&x, 2 * k + 1) };
+        CHECK(slowed[0] != slowed[1]);
+        first += slowed[0];
+        CHECK_EQ(inject_probed(&other, 2 * k), slowed[0]);
+        CHECK_NEAR(inject_compute(&other, "add", 2 * k, 0, 1), slowed[0] ? 1.1 : 1, 1e-12);
+        CHECK_NEAR(inject_compute(&x, "linear_dw", 2 * k, 0, 1), slowed[0] && k > 0 ? 1.1 : 1, 1e-12);
+        CHECK_NEAR(inject_compute(&x, "add", 2 * k, 0, 1), 1, 0);
+    }
+    CHECK_NEAR(first, 500, 64); /* 4 standard deviations */
+}
+
+TEST(only_probes_may_be_asked_for_later)
+{
+    struct inject x = one("slow_compute=2", 0);
+    CHECK_OK(inject_add_probes(&x, "probe=linear,slower=5%:9-12\n\nprobe=all,slower=1%\n"));
+    CHECK_EQ(x.n, 3);
+    CHECK_EQ(x.faults[1].last_step, 11);
+    CHECK_FAILS(inject_add_probes(&x, "pause=1s/2\n"), ERR_CONFIG, "only probes");
+    CHECK_FAILS(inject_add_probes(&x, "nonsense"), ERR_CONFIG, "nothing called");
+    for (int i = 0; i < 2 * INJECT_FAULTS && inject_add_probes(&x, "probe=a,slower=1%") == OK; i++)
+        ;
+    CHECK_EQ(x.n, INJECT_FAULTS);
 }
 
 TEST(jitter_is_half_normal_and_repeats)
@@ -161,7 +192,9 @@ TEST(a_rank_that_there_is_not_is_refused)
 TEST_MAIN(ONE(a_rank_that_there_is_not_is_refused),
           ONE(values_have_units_and_faults_have_ranks_and_steps), ONE(what_is_wrong_is_said),
           ONE(a_list_may_have_been_cut_at_the_comma_of_an_op),
-          ONE(faults_hold_for_their_ranks_and_steps_only), ONE(jitter_is_half_normal_and_repeats),
+          ONE(faults_hold_for_their_ranks_and_steps_only),
+          ONE(a_probe_slows_one_of_each_two_steps_the_same_on_all_ranks),
+          ONE(only_probes_may_be_asked_for_later), ONE(jitter_is_half_normal_and_repeats),
           ONE(a_slow_link_is_met_by_its_neighbours_in_the_ring),
           ONE(a_lognormal_loader_exceeds_its_value_in_one_step_of_twenty),
           ONE(rows_are_cut_into_documents_by_zipfs_law))

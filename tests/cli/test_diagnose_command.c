@@ -306,6 +306,47 @@ TEST(steps_that_the_run_does_not_have_are_told_so)
     CHECK(strstr(text, "no steps from 31 on"));
 }
 
+static json_t *first_lane(const char *run)
+{
+    json_t *o = diagnose(run), *lane = json_incref(json_array_get(json_object_get(o, "lanes"), 0));
+    json_decref(o);
+    return lane;
+}
+
+/* Each piece has a span; on a computed clock all of them have one. */
+TEST(what_is_exchanged_in_pieces_counts_its_bytes_once)
+{
+    shell(TRAIN "--layout tp=2 --ranks 2 --compute none --measure --set run.name=pieces && "
+          "$H train r.yaml --quiet --layout tp=2 --clock virtual --set run.name=whole", 0);
+    json_t *real = first_lane("runs/pieces"), *computed = first_lane("runs/whole");
+    CHECK(strcmp(json_string_value(json_object_get(real, "axis")), "tp") == 0);
+    CHECK(number(computed, "bytes") > 0);
+    CHECK_NEAR(number(real, "bytes"), number(computed, "bytes"), 0);
+    CHECK_NEAR(number(real, "calls"), number(computed, "calls"), 0);
+    json_decref(real);
+    json_decref(computed);
+}
+
+TEST(a_run_that_goes_on_answers_a_probe)
+{
+    shell("cd $D && rm -rf runs/live && (timeout 200 $H train r.yaml --quiet --layout dp=2 --ranks 2 "
+          "--compute none --rates flops=2e9,memory=1e9 --set run.name=live --set train.steps=100000 "
+          ">/dev/null 2>&1 & echo $! >live.pid); "
+          "for i in $(seq 600); do $H diagnose runs/live --json 2>/dev/null | "
+          "grep -q '\"steps\": *[1-9][0-9]' && break; sleep 0.1; done", 0);
+    CHECK(strstr(shell("cd $D && $H diagnose runs/live --probe linear 2>&1", 2), "such as linear=10%"));
+    CHECK(strstr(shell("cd $D && $H diagnose runs/live --probe nothing=5% 2>&1", 2), "no op"));
+    json_t *o = diagnose("runs/live --probe linear=100% --pairs 8 --every 0.2");
+    json_t *p = json_array_get(json_object_get(o, "probes"), 0);
+    shell("cd $D && pkill -TERM -P $(cat live.pid); kill $(cat live.pid); sleep 1; true", 0);
+    CHECK_EQ(json_integer_value(json_object_get(p, "pairs")), 8);
+    /* what the machine wanders by is less than tasks that take twice as long */
+    CHECK(number(p, "response_s") > 0.3 * number(p, "replayed_response_s"));
+    CHECK(number(p, "replayed_response_s") > 0);
+    json_decref(o);
+    CHECK(strstr(shell("cd $D && $H diagnose runs/one --probe linear=5% 2>&1", 2), "no process"));
+}
+
 TEST(what_is_no_run_is_refused_in_a_sentence)
 {
     CHECK(strstr(shell("cd $D && $H diagnose nowhere 2>&1", 2), "nowhere"));
@@ -333,6 +374,8 @@ int main(void)
         ONE(a_run_that_dies_again_and_again_is_told_how_often_to_save),
         ONE(all_kinds_are_printed_and_read_back),
         ONE(steps_that_the_run_does_not_have_are_told_so),
+        ONE(what_is_exchanged_in_pieces_counts_its_bytes_once),
+        ONE(a_run_that_goes_on_answers_a_probe),
         ONE(what_is_no_run_is_refused_in_a_sentence),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);

@@ -180,6 +180,45 @@ TEST(of_two_faults_both_are_among_the_first_three)
     }
 }
 
+struct probing {
+    const char *flags, *fault;
+    double critical; /* share of what was added that the step takes longer */
+};
+
+/* On a computed clock nothing wanders: the run answers as the replay says, and no gain that the
+ * replay promises exceeds what the answer allows. */
+TEST(a_probe_is_answered_by_what_is_critical_and_bounds_the_gain)
+{
+    static const struct probing all[] = {
+        { DP, "probe=linear,slower=10%", 1 },
+        { DP, "probe=linear,slower=10%:11-30", 1 },
+        { DP, "probe=all,slower=10%@3,slow_compute=1.5@3", 1 }, /* the slow one paces all */
+        { DP, "probe=all,slower=10%@2,slow_compute=1.5@3", 0 }, /* the others have time */
+        { TENSOR, "probe=attention,slower=20%", 1 },
+        { PIPELINE, "probe=linear,slower=5%", NAN },
+    };
+    for (i64 i = 0; i < COUNT_OF(all); i++) {
+        json_t *o = diagnose(all[i].flags, all[i].fault), *probes = json_object_get(o, "probes");
+        json_t *p = json_array_get(probes, 0), *plain;
+        double response = number(p, "response_s"), added = number(p, "slower") * number(p, "tasks_s");
+        double step = number(o, "step_s"), bound = number(p, "bound_s");
+        CHECK_EQ(json_array_size(probes), 1);
+        CHECK_EQ(json_integer_value(json_object_get(p, "pairs")), i == 1 ? 10 : 18);
+        CHECK_NEAR(response, number(p, "replayed_response_s"), 1e-3 * step);
+        if (isfinite(all[i].critical))
+            CHECK_NEAR(response / added, all[i].critical, 0.01);
+        else
+            CHECK(response / added > 0.2);
+        CHECK_NEAR(bound, fmax(0, response) / number(p, "slower"), 1e-12);
+        CHECK(number(p, "replayed_gain_s") <= bound + 1e-3 * step);
+        json_decref(o);
+        const char *rest = strstr(all[i].fault, "slow_compute");
+        plain = diagnose(all[i].flags, rest); /* what was slowed on purpose counts in nothing else */
+        CHECK_NEAR(step, number(plain, "step_s"), 1e-9 * step);
+        json_decref(plain);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -187,6 +226,7 @@ int main(void)
         ONE(what_watches_learning_takes_time_in_its_steps_only),
         ONE(runs_without_a_fault_have_no_finding),
         ONE(of_two_faults_both_are_among_the_first_three),
+        ONE(a_probe_is_answered_by_what_is_critical_and_bounds_the_gain),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);
 }

@@ -210,6 +210,13 @@ static void k8(struct measure *m, struct arena *a)
     m->ceilings.bf16 = 9.2e11;
 }
 
+static void k8_isa(struct measure *m, struct arena *a)
+{
+    (void)a;
+    m->ceilings.widest = 9.2e11;
+    snprintf(m->config.widest, sizeof m->config.widest, "avx512");
+}
+
 static void k10(struct measure *m, struct arena *a)
 {
     (void)a;
@@ -431,6 +438,7 @@ static const struct planted all[] = {
     { "B7", b7, 4, -1, -1, 0.0133 }, { "B8", b8, 4, -1, -1, 0.015 },
     { "K2", k2, 1, -1, -1, 0.02 }, { "R5", r5, 4, 3, -1, 0 }, { "R2", r2, 1, -1, -1, 0.04 },
     { "H6", h6, 2, -1, -1, 0.02 }, { "B6", b6, 4, -1, -1, 0 }, { "R1", r1, 1, -1, -1, 0 },
+    { "K8", k8_isa, 1, -1, -1, 0 },
 };
 
 static void tell(const struct findings *f, const struct measure *m)
