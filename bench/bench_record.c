@@ -9,11 +9,12 @@
  * of all threads, the one that writes included.
  *
  * read: the steps of RUN, a recorded run, are repeated until the files have so many bytes. Then,
- * each time behind emptied caches: reading all of it once, and the ladder and the critical path
- * of its steps (--steps: of so many, evenly spread, as `headway trace ladder` does; 0: of all). */
+ * each time behind emptied caches: reading all of it once, the ladder and the critical path of its
+ * steps, and a diagnosis. Of all steps; with --steps of so many, evenly spread, as `headway trace ladder`
+ * does with 1000, and of the newest ones that `headway diagnose` takes by itself. */
 #include "base/sys.h"
-#include "diagnose/critical.h"
-#include "diagnose/ladder.h"
+#include "diagnose/climb.h"
+#include "diagnose/diagnosis.h"
 #include "step_bench.h"
 #include "train/session.h"
 
@@ -210,6 +211,12 @@ static void forget(const char *path)
     close(fd);
 }
 
+static void forget_all(char (*path)[160], int n)
+{
+    for (int i = 0; i < n; i++)
+        forget(path[i]);
+}
+
 static double read_once(const char *path)
 {
     static char buffer[1 << 20];
@@ -225,25 +232,31 @@ static double analyse(const char *folder, i64 most, struct ladder *l, i64 *recor
 {
     u64 begin = sys_now_ns();
     struct record r;
-    struct record_step s = { 0 };
     struct arena a;
-    struct dag *g;
     arena_init(&a);
     struct critical c = { .arena = &a };
     MUST(record_open(&r, folder));
-    i64 stride = most > 0 ? ceil_div(r.n_steps, most) : 1;
+    i64 stride = most > 0 ? ceil_div(r.n_steps, most) : 1, n = 0;
+    i64 *steps = ARENA_ARRAY(&a, i64, r.n_steps);
     *l = (struct ladder){ .weight = (double)stride };
-    for (i64 i = stride / 2; i < r.n_steps; i += stride) {
-        MUST(record_step(&r, r.steps[i], &s));
-        MUST(dag_new(&g, &s));
-        ladder_add(l, &r, &s, g);
-        critical_add(&c, &s, g);
-    }
+    for (i64 i = stride / 2; i < r.n_steps; i += stride)
+        steps[n++] = r.steps[i];
+    MUST(climb_steps(&r, steps, n, l, &c));
     critical_sort(&c);
     *recorded = r.n_steps;
-    record_step_free(&s);
     record_close(&r);
     arena_fini(&a);
+    return 1e-9 * (double)(sys_now_ns() - begin);
+}
+
+/* most: of the newest steps, 0 as many as `headway diagnose` takes by itself. */
+static double diagnose(const char *folder, i64 most, i64 *steps)
+{
+    u64 begin = sys_now_ns();
+    struct diagnosis d;
+    MUST(diagnosis_open(&d, folder, &(struct measure_range){ .last = -1, .most = most }));
+    *steps = d.measure->n_steps;
+    diagnosis_close(&d);
     return 1e-9 * (double)(sys_now_ns() - begin);
 }
 
@@ -251,7 +264,7 @@ static void read_large(const struct options *o)
 {
     char folder[64], path[2][160];
     double cat = 0;
-    i64 bytes = 0, recorded;
+    i64 bytes = 0, recorded, steps;
     struct ladder l;
     snprintf(folder, sizeof folder, "/tmp/bench-record-%lld", (long long)sys_process_id());
     sys_mkdirs(folder);
@@ -271,14 +284,16 @@ static void read_large(const struct options *o)
     }
     for (int i = 0; i < ranks; i++)
         cat += read_once(path[i]);
-    for (int i = 0; i < ranks; i++)
-        forget(path[i]);
-    i64 before = sys_peak_rss_bytes();
+    forget_all(path, ranks);
     double seconds = analyse(folder, o->steps, &l, &recorded);
-    printf("%.2f GB, %d ranks, %lld steps: read once in %.2f s; %lld of them analysed in %.2f s, "
-           "%.1f times as long; peak memory %.0f MB (%.0f before)\n", 1e-9 * (double)bytes, ranks,
-           (long long)recorded, cat, (long long)l.steps, seconds, seconds / cat,
-           1e-6 * (double)sys_peak_rss_bytes(), 1e-6 * (double)before);
+    printf("%.2f GB, %d ranks, %lld steps: read once in %.2f s\n", 1e-9 * (double)bytes, ranks,
+           (long long)recorded, cat);
+    printf("ladder of %lld steps: %.2f s, %.1f times as long; peak memory %.0f MB\n",
+           (long long)l.steps, seconds, seconds / cat, 1e-6 * (double)sys_peak_rss_bytes());
+    forget_all(path, ranks);
+    seconds = diagnose(folder, o->steps > 0 ? 0 : INT32_MAX, &steps);
+    printf("diagnosis of %lld steps: %.2f s, %.1f times as long; peak memory %.0f MB\n",
+           (long long)steps, seconds, seconds / cat, 1e-6 * (double)sys_peak_rss_bytes());
     sys_remove_tree(folder);
 }
 

@@ -4,6 +4,7 @@
 #include "base/text.h"
 #include "cli/command.h"
 #include "diagnose/critical.h"
+#include "diagnose/climb.h"
 #include "diagnose/ladder.h"
 #include "diagnose/stragglers.h"
 #include "report/trace_export.h"
@@ -227,9 +228,7 @@ static void print_path(const struct critical *c)
 static int climb(struct record *r, i64 first, i64 last, i64 sample, struct ladder *l,
                  struct critical *c)
 {
-    struct record_step s = { 0 };
-    struct dag *g;
-    i64 from = 0, n = 0, stride = 1;
+    i64 from = 0, n = 0, stride = 1, chosen = 0;
     for (i64 i = 0; i < r->n_steps; i++) {
         from += r->steps[i] < first;
         n += r->steps[i] >= first && r->steps[i] <= last;
@@ -237,15 +236,12 @@ static int climb(struct record *r, i64 first, i64 last, i64 sample, struct ladde
     if (sample > 0)
         stride = i64_max(1, ceil_div(n, sample));
     l->weight = (double)stride;
-    for (i64 i = from + stride / 2; i < from + n; i += stride) {
-        if (record_step(r, r->steps[i], &s) < 0 || dag_new(&g, &s) < 0)
-            continue;
-        ladder_add(l, r, &s, g);
-        critical_add(c, &s, g);
-    }
+    i64 *steps = ARENA_ARRAY(c->arena, i64, n);
+    for (i64 i = from + stride / 2; i < from + n; i += stride)
+        steps[chosen++] = r->steps[i];
+    TRY(climb_steps(r, steps, chosen, l, c));
     if (l->steps > 0 && first == 0 && last == INT64_MAX)
         ladder_add_retaken(l, r);
-    record_step_free(&s);
     return l->steps > 0 ? OK : err_set(ERR_CONFIG, "none of these steps is recorded whole");
 }
 

@@ -3,6 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of the shares last met, so many are looked at: a layer's tasks come back with each of its parts. */
+enum { NEAR = 64 };
+
 static struct critical_share *share_of(struct critical *c, const struct critical_share *key)
 {
     for (i64 i = 0; i < c->n; i++) {
@@ -21,14 +24,22 @@ static struct critical_share *share_of(struct critical *c, const struct critical
     }
     struct critical_share *s = &c->shares[c->n++];
     *s = *key;
+    s->seconds = 0;
     s->op = arena_strdup(c->arena, key->op);
     return s;
 }
 
-void critical_add(struct critical *c, const struct record_step *s, const struct dag *g)
+static bool same_share(const struct critical_share *x, const struct critical_share *y)
+{
+    return x->rank == y->rank && x->kind == y->kind && x->lane == y->lane &&
+           x->phase == y->phase && x->layer == y->layer && x->op == y->op;
+}
+
+void critical_walk(struct critical_path *out, const struct record_step *s, const struct dag *g)
 {
     struct dag_segment *path = ARENA_ARRAY(s->arena, struct dag_segment, 2 * g->n);
     i64 n = dag_critical(g, NULL, NULL, path);
+    *out = (struct critical_path){ ARENA_ARRAY(s->arena, struct critical_share, n), 0 };
     for (i64 i = 0; i < n; i++) {
         const struct dag_node *node = &g->nodes[path[i].node];
         const bool lead = path[i].part == DAG_IN_LEAD;
@@ -41,11 +52,29 @@ void critical_add(struct critical *c, const struct record_step *s, const struct 
             key.phase = node->task->phase;
             key.layer = node->task->layer;
         }
-        double seconds = path[i].to - path[i].from;
-        share_of(c, &key)->seconds += seconds;
-        c->seconds += seconds;
+        i64 k = i64_max(0, out->n - NEAR);
+        while (k < out->n && !same_share(&out->shares[k], &key))
+            k++;
+        if (k == out->n)
+            out->shares[out->n++] = key;
+        out->shares[k].seconds += path[i].to - path[i].from;
+    }
+}
+
+void critical_take(struct critical *c, const struct critical_path *p)
+{
+    for (i64 i = 0; i < p->n; i++) {
+        share_of(c, &p->shares[i])->seconds += p->shares[i].seconds;
+        c->seconds += p->shares[i].seconds;
     }
     c->steps++;
+}
+
+void critical_add(struct critical *c, const struct record_step *s, const struct dag *g)
+{
+    struct critical_path p;
+    critical_walk(&p, s, g);
+    critical_take(c, &p);
 }
 
 static int by_seconds(const void *a, const void *b)

@@ -25,7 +25,16 @@ struct critical {
     i64 steps;
 };
 
+/* A step's path: its segments, some of which follow each other in the same share. */
+struct critical_path {
+    struct critical_share *shares; /* op: the task's own */
+    i64 n;
+};
+/* From the step's arena. */
+void critical_walk(struct critical_path *out, const struct record_step *s, const struct dag *g);
 /* *c has an arena and is else zero at first. */
+void critical_take(struct critical *c, const struct critical_path *p);
+/* Both. */
 void critical_add(struct critical *c, const struct record_step *s, const struct dag *g);
 /* Most seconds first. */
 void critical_sort(struct critical *c);

@@ -267,37 +267,69 @@ static void add_outside(struct ladder *l, const struct record *r, const struct r
     l->last_part = s->part;
 }
 
-void ladder_add(struct ladder *l, const struct record *r, const struct record_step *s,
-                const struct dag *g)
+void ladder_measure(struct ladder_step *out, const struct record_step *s, const struct dag *g)
 {
-    double rungs[RUNGS], all = dag_length(g, NULL, NULL, NULL), w = weight_of(l);
-    double no_eval = without(g, s, KIND(DAG_EVAL));
-    ladder_rungs(s, g, rungs);
-    double eval = all - no_eval, checkpoint = no_eval - rungs[RUNG_STEP];
-    double step = g->measured - eval - checkpoint;
-    rungs[RUNG_DATA] += step - rungs[RUNG_STEP]; /* what the graph does not tell counts as host */
-    rungs[RUNG_STEP] = step;
+    double all = dag_length(g, NULL, NULL, NULL), no_eval = without(g, s, KIND(DAG_EVAL));
+    *out = (struct ladder_step){ .lacks_ranks = s->missing > 0, .incomplete = s->missing > 0 };
+    ladder_rungs(s, g, out->rungs);
+    out->eval = all - no_eval;
+    out->checkpoint = no_eval - out->rungs[RUNG_STEP];
+    double step = g->measured - out->eval - out->checkpoint;
+    out->rungs[RUNG_DATA] += step - out->rungs[RUNG_STEP]; /* what the graph does not tell: host */
+    out->rungs[RUNG_STEP] = step;
+    out->fidelity = g->measured > 0 ? all / g->measured : 1;
+    for (int k = 0; k < s->n_ranks; k++) {
+        out->incomplete |= s->ranks[k].incomplete;
+        if (s->ranks[k].head)
+            out->model_flops += s->ranks[k].table->model_flops;
+    }
+    add_kernels(&out->kernels, s, g);
+}
+
+static void take_kernels(struct ladder *l, const struct ladder *k)
+{
+    const double w = weight_of(l);
+    l->no_rate |= k->no_rate;
+    l->no_dtype |= k->no_dtype;
+    l->has_cpu |= k->has_cpu;
+    l->has_clock |= k->has_clock;
+    l->no_peak |= k->no_peak;
+    l->flops += w * k->flops;
+    l->at_peak_s += w * k->at_peak_s;
+    l->at_dtype_s += w * k->at_dtype_s;
+    l->at_roofline_s += w * k->at_roofline_s;
+    l->on_cpu_s += w * k->on_cpu_s;
+    l->at_clock_s += w * k->at_clock_s;
+    l->compute_s += w * k->compute_s;
+}
+
+void ladder_take(struct ladder *l, const struct record *r, const struct record_step *s,
+                 const struct ladder_step *x)
+{
+    const double w = weight_of(l);
     add_outside(l, r, s);
     for (int i = 0; i < RUNGS; i++)
-        l->rung_s[i] += w * rungs[i];
-    l->eval_s += w * eval;
-    l->checkpoint_s += w * checkpoint;
-    for (int k = 0; k < s->n_ranks; k++)
-        if (s->ranks[k].head)
-            l->model_flops += w * s->ranks[k].table->model_flops;
-    add_kernels(l, s, g);
+        l->rung_s[i] += w * x->rungs[i];
+    l->eval_s += w * x->eval;
+    l->checkpoint_s += w * x->checkpoint;
+    l->model_flops += w * x->model_flops;
+    take_kernels(l, &x->kernels);
     l->steps++;
     l->wall_s = l->rung_s[RUNG_STEP] + l->eval_s + l->checkpoint_s + l->start_s + l->restart_s +
                 l->retaken_s;
-    double fidelity = g->measured > 0 ? all / g->measured : 1;
-    if (l->steps == 1 || fabs(fidelity - 1) > fabs(l->worst_fidelity - 1))
-        l->worst_fidelity = fidelity;
-    l->beyond_gate += fabs(fidelity - 1) > DAG_GATE;
-    bool incomplete = s->missing > 0;
-    for (int k = 0; k < s->n_ranks; k++)
-        incomplete |= s->ranks[k].incomplete;
-    l->incomplete += incomplete;
-    l->lacks_ranks |= s->missing > 0;
+    if (l->steps == 1 || fabs(x->fidelity - 1) > fabs(l->worst_fidelity - 1))
+        l->worst_fidelity = x->fidelity;
+    l->beyond_gate += fabs(x->fidelity - 1) > DAG_GATE;
+    l->incomplete += x->incomplete;
+    l->lacks_ranks |= x->lacks_ranks;
+}
+
+void ladder_add(struct ladder *l, const struct record *r, const struct record_step *s,
+                const struct dag *g)
+{
+    struct ladder_step x;
+    ladder_measure(&x, s, g);
+    ladder_take(l, r, s, &x);
 }
 
 void ladder_add_retaken(struct ladder *l, const struct record *r)

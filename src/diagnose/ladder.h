@@ -57,7 +57,17 @@ struct ladder {
     int last_part;   /* of the step before */
 };
 
+/* What one step adds, apart from the order of steps. */
+struct ladder_step {
+    double rungs[RUNGS], eval, checkpoint, model_flops, fidelity;
+    bool incomplete, lacks_ranks;
+    struct ladder kernels; /* of its tasks: weight 1, sums of FLOPs and times, and what is not known */
+};
+void ladder_measure(struct ladder_step *out, const struct record_step *s, const struct dag *g);
 /* Steps in ascending order. */
+void ladder_take(struct ladder *l, const struct record *r, const struct record_step *s,
+                 const struct ladder_step *x);
+/* Both. */
 void ladder_add(struct ladder *l, const struct record *r, const struct record_step *s,
                 const struct dag *g);
 /* Behind the last step, when all that are recorded were added: steps that were taken twice. */

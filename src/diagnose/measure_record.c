@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/sort.h"
+#include "diagnose/each.h"
 #include "graph/program.h"
 
 #include <math.h>
@@ -9,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_STEPS = 256, MOST_OPS = 256, KEPT = 512, SIZES = 64, MOST_LINKS = 4096 };
+enum { MOST_OPS = 256, KEPT = 512, SIZES = 64, MOST_LINKS = 4096 };
 
 /* The newest KEPT of values, for medians. */
 struct kept {
@@ -82,55 +83,6 @@ struct gather {
 static double s_of(i64 ns)
 {
     return 1e-9 * (double)ns;
-}
-
-/* --- which steps ------------------------------------------------------------------ */
-
-struct chosen {
-    i64 from, n; /* indices in r->steps */
-};
-
-/* The newest steps in the range that can be read, as the ladder takes them, but for those of old
- * that a trigger kept: they are unlike the others. Damage in their midst costs what is damaged. */
-static struct chosen choose(struct record *r, const struct measure_range *range)
-{
-    struct chosen c = { 0, 0 };
-    struct record_step s = { 0 };
-    i64 most = range->most > 0 ? range->most : MOST_STEPS, end = r->n_steps;
-    while (end > 0 && ((range->last >= 0 && r->steps[end - 1] > range->last) ||
-                       record_step(r, r->steps[end - 1], &s) < 0))
-        end--;
-    record_step_free(&s);
-    i64 begin = end;
-    while (begin > 0 && end - begin < most && r->steps[begin - 1] >= range->first &&
-           (begin == end || !record_step_kept(r, begin - 1)))
-        begin--;
-    const struct record_part *part = NULL;
-    for (int i = 0; i < r->n_parts; i++)
-        if (end > begin && r->parts[i].last_step >= r->steps[end - 1])
-            part = &r->parts[i];
-    while (part && begin < end && r->steps[begin] < part->first_step + MEASURE_WARM_UP)
-        begin++;
-    c.from = begin;
-    c.n = end - begin;
-    return c;
-}
-
-/* Steps that are wanted and were never recorded are another matter than damaged ones. */
-static int check_range(const struct record *r, const struct measure_range *range)
-{
-    for (i64 i = 0; i < r->n_steps; i++)
-        if (r->steps[i] >= range->first && (range->last < 0 || r->steps[i] <= range->last))
-            return OK;
-    if (r->n_steps == 0 || (range->first == 0 && range->last < 0))
-        return OK; /* the whole run was asked for */
-    if (range->last < 0)
-        return err_set(ERR_CONFIG, "the run has no steps from %lld on: steps %lld to %lld are "
-                       "recorded", (long long)range->first + 1, (long long)r->steps[0] + 1,
-                       (long long)r->steps[r->n_steps - 1] + 1);
-    return err_set(ERR_CONFIG, "the run has no steps %lld-%lld: steps %lld to %lld are recorded",
-                   (long long)range->first + 1, (long long)range->last + 1,
-                   (long long)r->steps[0] + 1, (long long)r->steps[r->n_steps - 1] + 1);
 }
 
 /* --- one rank's time -------------------------------------------------------------- */
@@ -627,13 +579,28 @@ static void blank_step(struct measure_rank *k, i64 step)
         k->gap[i][step] = NAN;
 }
 
-static void add_step(struct gather *g, i64 step, const struct record_step *s)
+/* What of a step needs no other: made on any thread. */
+struct ready {
+    struct measure_calls calls;
+    struct meetings met;
+};
+
+static void *make_ready(void *context, const struct record_step *s)
+{
+    struct ready *x = ARENA_NEW(s->arena, struct ready);
+    (void)context;
+    x->met = find_meetings(s);
+    measure_match_calls(s, &x->calls, s->arena);
+    return x;
+}
+
+static void add_step(struct gather *g, i64 step, const struct record_step *s,
+                     const struct ready *ready)
 {
     struct measure *m = g->m;
-    struct measure_calls calls;
-    struct meetings met = find_meetings(s);
+    const struct measure_calls calls = ready->calls;
+    const struct meetings met = ready->met;
     double sum = 0, n = 0;
-    measure_match_calls(s, &calls, s->arena);
     add_calls(g, s, &calls);
     for (int r = 0; r < m->n_ranks; r++) {
         if (r >= s->n_ranks || !s->ranks[r].head) {
@@ -910,8 +877,8 @@ static void settle_all(struct gather *g, const struct record_part *part)
     measure_settle(m);
 }
 
-static struct gather *gather_new(struct record *r, const struct record_part *part, struct chosen c,
-                                 const char *folder, struct arena *a)
+static struct gather *gather_new(struct record *r, const struct record_part *part,
+                                 struct measure_chosen c, const char *folder, struct arena *a)
 {
     const i64 ranks = part->ranks, steps = c.n;
     struct gather *g = ARENA_NEW(a, struct gather);
@@ -937,35 +904,48 @@ static struct gather *gather_new(struct record *r, const struct record_part *par
 /* Whole steps suffice when there are so many; with fewer, those that lack ranks count too. */
 enum { ENOUGH_WHOLE = 5 };
 
-/* Adds the chosen steps; those without all ranks only if `any` says so. */
-static int add_steps(struct gather *g, struct chosen c, const struct record_part *part, bool any)
+struct adding {
+    struct gather *g;
+    const struct record_part *part;
+    bool any; /* those without all ranks too */
+    i64 taken;
+};
+
+static int take_one(void *context, const struct record_step *s, void *made, int rc)
 {
-    struct record_step s = { 0 };
-    i64 taken = 0;
+    struct adding *x = context;
+    struct gather *g = x->g;
+    if (rc == ERR_LIMIT)
+        return rc;
+    if (rc < 0 || s->n_ranks != x->part->ranks)
+        return OK; /* a damaged step: the record says so */
+    if (s->missing > 0 && !x->any) {
+        g->m->left_out++;
+        return OK;
+    }
+    if (x->taken == 0) {
+        g->m->first_step = s->step;
+        take_times(g->m, x->part, s);
+    }
+    g->m->missing = i64_max(g->m->missing, s->missing);
+    add_step(g, x->taken++, s, made);
+    return OK;
+}
+
+/* Adds the chosen steps, but for those that were slowed on purpose. */
+static int add_steps(struct gather *g, struct measure_chosen c, const struct record_part *part,
+                     bool any)
+{
+    struct adding x = { g, part, any, 0 };
+    const struct each e = { &x, make_ready, take_one };
+    i64 *steps = ARENA_ARRAY(g->a, i64, c.n), n = 0;
     for (i64 i = 0; i < c.n; i++) {
         const i64 step = g->r->steps[c.from + i];
-        if (measure_probe(g->m, step) && inject_probed(g->m->inject, (u64)step))
-            continue; /* it was slowed on purpose */
-        int rc = record_step(g->r, step, &s);
-        if (rc == ERR_LIMIT) {
-            record_step_free(&s);
-            return rc;
-        }
-        if (rc < 0 || s.n_ranks != part->ranks)
-            continue; /* a damaged step: the record says so */
-        if (s.missing > 0 && !any) {
-            g->m->left_out++;
-            continue;
-        }
-        if (taken == 0) {
-            g->m->first_step = s.step;
-            take_times(g->m, part, &s);
-        }
-        g->m->missing = i64_max(g->m->missing, s.missing);
-        add_step(g, taken++, &s);
+        if (!measure_probe(g->m, step) || !inject_probed(g->m->inject, (u64)step))
+            steps[n++] = step;
     }
-    record_step_free(&s);
-    g->m->n_steps = taken;
+    TRY(each_step(g->r, steps, n, &e));
+    g->m->n_steps = x.taken;
     return OK;
 }
 
@@ -983,8 +963,8 @@ static void merge_waits(struct measure *m)
 int measure_record(struct measure **out, struct record *r, const char *folder,
                    const struct measure_range *range, struct arena *a)
 {
-    TRY(check_range(r, range));
-    struct chosen c = choose(r, range);
+    TRY(measure_check_range(r, range));
+    struct measure_chosen c = measure_choose(r, range);
     const struct record_part *part = &r->parts[r->n_parts - 1];
     for (int i = 0; c.n > 0 && i < r->n_parts; i++)
         if (r->parts[i].last_step >= r->steps[c.from + c.n - 1])

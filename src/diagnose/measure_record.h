@@ -21,6 +21,14 @@ struct measure_range {
 int measure_record(struct measure **out, struct record *r, const char *folder,
                    const struct measure_range *range, struct arena *a);
 
+/* Which those are: indices in r->steps. */
+struct measure_chosen {
+    i64 from, n;
+};
+struct measure_chosen measure_choose(struct record *r, const struct measure_range *range);
+/* ERR_CONFIG when none of the steps that are asked for was ever recorded. */
+int measure_check_range(const struct record *r, const struct measure_range *range);
+
 /* --- its parts ------------------------------------------------------------------------ */
 
 /* One rank's part in an exchange. Times on the common clock, ns. */

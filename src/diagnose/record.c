@@ -69,6 +69,7 @@ struct record_inside {
     i64 *offset_ns; /* [n_parts]: from the leading rank's clock to the record's */
     i64 cap_parts, cap_damage, cap_events;
     bool bad_head;
+    bool shares; /* all but the files is another record's */
 };
 
 /* One more place behind n, zeroed; arrays double and old ones stay in the arena. */
@@ -639,9 +640,35 @@ void record_close(struct record *r)
         return;
     for (i64 i = 0; i < x->n_files; i++)
         record_reader_close(&x->files[i].reader);
-    arena_fini(&x->arena);
+    if (x->shares)
+        sys_free(x->files);
+    else
+        arena_fini(&x->arena);
     sys_free(x);
     *r = (struct record){ 0 };
+}
+
+int record_share(struct record *out, const struct record *r)
+{
+    const struct record_inside *from = r->inside;
+    struct record_inside *x = sys_alloc((i64)sizeof *x, 16);
+    struct file *files = sys_alloc(from->n_files * (i64)sizeof *files, 16);
+    *out = *r;
+    out->inside = x;
+    if (!x || !files) {
+        sys_free(x);
+        sys_free(files);
+        return err_set(ERR_LIMIT, "no memory for reading a record");
+    }
+    *x = *from;
+    x->shares = true;
+    x->files = files;
+    x->n_open = 0;
+    for (i64 i = 0; i < x->n_files; i++) {
+        files[i] = from->files[i];
+        files[i].reader.fd = -1;
+    }
+    return OK;
 }
 
 /* --- a step ------------------------------------------------------------------------- */
@@ -861,6 +888,16 @@ double record_step_seconds(const struct record *r, i64 index)
         longest = fmax(longest, sum);
     }
     return longest;
+}
+
+double record_step_bytes(const struct record *r, i64 step)
+{
+    const struct record_inside *x = r->inside;
+    i64 at = index_of(r, step);
+    double bytes = 0;
+    for (i64 i = at < 0 ? 0 : x->first[at]; at >= 0 && i < x->first[at + 1]; i++)
+        bytes += (double)x->entries[i].place.chunk.bytes;
+    return bytes;
 }
 
 bool record_step_kept(const struct record *r, i64 index)

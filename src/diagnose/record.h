@@ -174,6 +174,8 @@ struct record {
  * of it is sound. */
 int record_open(struct record *r, const char *folder);
 void record_close(struct record *r);
+/* The same record for another thread, which reads with files of its own; closed before r is. */
+int record_share(struct record *out, const struct record *r);
 
 /* One of r->steps (ERR_CONFIG: it is not there). *out is all zero before its first use;
  * record_step_free ends its last. */
@@ -183,6 +185,9 @@ void record_step_free(struct record_step *out);
 /* From the end of what was done before it to the end of what was done after it (evaluations, say),
  * of the rank that took longest: seconds of r->steps[index], from the index alone. */
 double record_step_seconds(const struct record *r, i64 index);
+
+/* What the spans of one of r->steps take in the files; 0: it is not there. */
+double record_step_bytes(const struct record *r, i64 step);
 
 /* Whether r->steps[index] is there only because a trigger kept it, after its neighbours went. */
 bool record_step_kept(const struct record *r, i64 index);

@@ -28,7 +28,7 @@ def command(arguments, folder, timeout=600, env=None):
     return done.stdout
 
 
-def prepare(program, folder, val_fraction=0):
+def prepare(program, folder, val_fraction=0, precision="fp32"):
     """A text, a tokenizer and shards of it, and a recipe r.yaml."""
     with open(f"{folder}/t.txt", "w", encoding="utf-8") as out:
         for i in range(1, 6001):
@@ -37,13 +37,14 @@ def prepare(program, folder, val_fraction=0):
                 out.write("\n\n") # documents, of which some are held out
     command([program, "tokenizer", "train", "t.txt", "--vocab-size", "300", "--out", "tok.json",
              "--quiet"], folder)
-    command([program, "data", "prepare", "t.txt", "--format", "text", "--tokenizer", "tok.json",
+    command([program, "data", "prepare", "t.txt", "--format",
+             "paragraphs" if val_fraction else "text", "--tokenizer", "tok.json",
              "--licence", "none", "--val-fraction", str(val_fraction), "--out", "data",
              "--quiet"], folder)
     with open(f"{folder}/r.yaml", "w", encoding="utf-8") as out:
         out.write(f"""model: {{spec: laptop-2m}}
 data: {{sources: data, tokenizer: tok.json, prefetch: 1}}
-train: {{steps: {STEPS}, batch: 8, accumulate: 8, seq: 128, threads: 1, precision: fp32}}
+train: {{steps: {STEPS}, batch: 8, accumulate: 8, seq: 128, threads: 1, precision: {precision}}}
 lr: {{schedule: constant, warmup: 2}}
 eval: {{every: 0}}
 log: {{every: 40}}

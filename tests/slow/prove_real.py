@@ -39,12 +39,25 @@ WORLDS = {
     "tensor": World(SLEEP + "--layout dp=2,tp=2 --set model.spec=laptop-5m "
                     "--set train.batch=4 --set train.accumulate=2 --set train.seq=64 ", 4, "sleep"),
     "mpi4": World(DP4, 4, "mpi"),
+    "unsplit": World(SLEEP.replace("1e11", "2e11") + "--layout dp=4 --set model.spec=laptop-5m "
+                     "--set train.batch=4 --set train.accumulate=4 --set train.seq=64 ", 4,
+                     "sleep"),
+    "short": World(SLEEP.replace("5e10", "1e10") + "--layout dp=4,zero=1 "
+                   "--set model.spec=laptop-5m --set train.batch=4 --set train.accumulate=1 "
+                   "--set train.seq=64 ", 4, "sleep"),
+    "thin": World(SLEEP.replace("1e11", "2e11").replace("5e10", "4e9") + "--layout dp=4,zero=1 "
+                  "--set model.spec=laptop-5m --set train.batch=64 --set train.accumulate=1 "
+                  "--set train.seq=32 ", 4, "sleep"),
+    "thin_pipeline": World(SLEEP.replace("1e11", "2e11").replace("5e10", "4e9") +
+                           "--layout pp=2,dp=2,zero=1 --set model.spec=laptop-5m --set "
+                           "train.batch=16 --set train.accumulate=16 --set train.seq=32 ", 4,
+                           "sleep"),
     "one": World(SMALL + "--measure ", 1, "compute"),
     "served": World(SMALL + "--set eval.tokens=4K ", 1, "compute"), # it evaluates and saves
     "threads": World(SMALL + "--set train.threads=2 --measure ", 1, "compute"),
     "two": World(SMALL + "--layout dp=2,zero=1 --measure ", 2, "compute"),
 }
-TROUBLED = ("pipeline",) # has a bubble, also without a fault
+TROUBLED = ("pipeline", "thin_pipeline") # has a bubble, also without a fault
 
 
 # --- faults: (x, what diagnose says without it, ranks, random) to what to inject and where ---
@@ -110,7 +123,8 @@ def fixed(text, where=None):
     return lambda x, c, n, r: (text, where or {})
 
 
-UNTIMED = ("D5", "D6") # a step does not get longer: rows hold less, or cost unequally
+# A step does not get longer: rows hold less, or cost unequally, or are fewer.
+UNTIMED = ("D5", "D6", "B5")
 
 
 def faults():
@@ -129,6 +143,7 @@ def faults():
         one("data", "D6", "two", fixed("seqlen_zipf=1.1"), strong),
         one("host", "H2", "served", fixed("eval_every=2"), strong),
         one("host", "H3", "served", fixed("ckpt_every=5"), strong),
+        one("host", "H1", "served", fixed("log_every=1"), strong),
         one("host", "H4", "one", all_over(churn), strong), # a small one malloc keeps
         one("host", "H8", "one", fixed("neighbour=3"), strong),
         one("host", "H9", "sleep4", at("rank", pause)),
@@ -141,6 +156,11 @@ def faults():
         one("kernel", "K8", "one", fixed("isa=scalar"), strong),
         one("kernel", "K10", "sleep4", fixed("recompute=full"), strong),
         one("kernel", "K10", "one", fixed("recompute=full"), strong),
+        one("kernel", "K7", "thin", fixed("micro_batch=4"), strong),
+        one("kernel", "K14", "short", fixed("zero=0"), strong),
+        one("comm", "C2", "unsplit", fixed("bucket=16KiB"), strong),
+        one("comm", "C3", "unsplit", fixed("bucket=all"), strong),
+        one("comm", "C10", "thin_pipeline", fixed("sync_every_microbatch=on"), strong),
         one("comm", "C4", "sleep4", all_over(link), also=["C10"]),
         one("comm", "C5", "sleep4", all_over(delay)),
         one("comm", "C5", "mpi4", all_over(delay)),
@@ -153,6 +173,8 @@ def faults():
         one("balance", "B2", "sleep4", episode),
         one("balance", "B3", "sleep8", all_over(lambda x, c: f"jitter={100 * x:.0f}%"),
             also=["H8"]),
+        one("balance", "B5", "pipeline", fixed("accumulate=2"), strong),
+        one("balance", "B6", "thin_pipeline", fixed("micro_batch=2"), strong),
         one("balance", "B4", "pipeline", fixed("stage_skew=1", {"stage": 1}), strong, ["B5"]),
     ]
 
@@ -195,6 +217,11 @@ class Canary:
         self.taken = max(self.late.values()) / (time.monotonic() - self.begin)
 
 
+def best_precision(machine):
+    """Where bf16 is faster, fp32 is a fault of its own (K8)."""
+    return "bf16" if machine["bf16_all_flops"] > 1.1 * machine["f32_all_flops"] else "fp32"
+
+
 class Lab:
     def __init__(self, program, folder):
         self.program, self.folder = program, folder
@@ -204,10 +231,10 @@ class Lab:
             os.nice(-20 - nice)
         if not os.path.exists(f"{folder}/data"):
             os.makedirs(folder, exist_ok=True)
-            prepare(program, folder, 0.1)
-            for threads in (1, 2): # what this machine can do at best
-                command([program, "machine", "--threads", str(threads), "--quiet"],
-                        folder, env=self.env)
+            for threads in (2, 1): # what this machine can do at best
+                found = command([program, "machine", "--threads", str(threads), "--json",
+                                 "--quiet"], folder, env=self.env)
+            prepare(program, folder, 0.1, best_precision(json.loads(found)))
 
     def path(self, name):
         return f"{self.folder}/runs/{name}"

@@ -1,0 +1,44 @@
+#include "diagnose/climb.h"
+
+#include "diagnose/each.h"
+
+struct climb {
+    const struct record *r;
+    struct ladder *l;
+    struct critical *c;
+};
+
+struct climbed {
+    struct ladder_step ladder;
+    struct critical_path path;
+};
+
+static void *make_rungs(void *context, const struct record_step *s)
+{
+    struct dag *g;
+    (void)context;
+    if (dag_new(&g, s) < 0)
+        return NULL;
+    struct climbed *x = ARENA_NEW(s->arena, struct climbed);
+    ladder_measure(&x->ladder, s, g);
+    critical_walk(&x->path, s, g);
+    return x;
+}
+
+static int take_rungs(void *context, const struct record_step *s, void *made, int rc)
+{
+    const struct climb *k = context;
+    const struct climbed *x = made;
+    if (rc < 0 || !x)
+        return OK; /* a damaged step */
+    ladder_take(k->l, k->r, s, &x->ladder);
+    critical_take(k->c, &x->path);
+    return OK;
+}
+
+int climb_steps(struct record *r, const i64 *steps, i64 n, struct ladder *l, struct critical *c)
+{
+    struct climb k = { r, l, c };
+    const struct each e = { &k, make_rungs, take_rungs };
+    return each_step(r, steps, n, &e);
+}
