@@ -410,7 +410,7 @@ u32 comm_bell(const struct comm *c)
 /* Short, since no bell rings when it is over; a bell may ring meanwhile for what is not held. */
 static bool rest_for_held(struct comm *c, u32 bell)
 {
-    const u64 spin_ns = 100 * 1000, most_ns = 200 * 1000;
+    const u64 spin_ns = 20 * 1000, most_ns = 200 * 1000;
     u64 until = atomic_load_explicit(&c->held_ns, memory_order_relaxed);
     u64 now;
     if (until == 0)

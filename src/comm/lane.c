@@ -94,6 +94,7 @@ static void *lane_main(void *argument)
 {
     struct comm_lane *l = argument;
     struct comm *c = l->comm;
+    sys_sleep_exactly(); /* what is held back ends in time without looking at it all the while */
     if (l->core >= 0)
         sys_pin_thread(l->core); /* a wish: elsewhere it works too */
     for (u64 idle = IDLE_FROM;; idle++) {

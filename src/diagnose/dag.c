@@ -8,6 +8,10 @@
 /* A call that ends so long before its last member began it does not need that one: its data had
  * been taken by the transport. Clocks of ranks may be apart by some of this. */
 static const double early_s = 20e-6;
+/* Of an exchange that needs all its members nobody can be so early, unless it only told the others
+ * something: below this it is the clocks. Were it believed, all that it waited would seem to be
+ * bytes on their way, which no edit of another rank's tasks takes off the path. */
+static const double early_exchange_s = 1e-3;
 
 struct edge {
     i32 node, need;
@@ -20,6 +24,7 @@ struct call {
     i32 begin, end; /* nodes; begin -1: none */
     double began, ended;
     bool in_order; /* behind the lane's call before it */
+    bool move;     /* from one to the other: who sends does not wait */
 };
 
 /* What the main thread did, in order. */
@@ -227,6 +232,7 @@ static void name_call(struct walk *w, const struct record_task *t, struct call *
     const struct record_head *h = w->k->head;
     const struct record_group *group = &h->groups[t->lane];
     if (t->boundary >= 0) {
+        c->move = true;
         i64 way = 2 * (i64)t->boundary + ((t->flags & RECORD_UP) != 0);
         const struct record_group *pair = t->boundary < h->n_boundaries
                                               ? &h->boundaries[t->boundary] : group;
@@ -539,7 +545,7 @@ static void join_call(struct builder *b, const struct call *c, i64 n)
     for (i64 i = 0; i < n; i++) {
         struct dag_node *end = &g->nodes[c[i].end];
         double since = c[i].began;
-        bool early = c[i].ended + early_s < all;
+        bool early = c[i].ended + (c[i].move ? early_s : early_exchange_s) < all;
         if (ready >= 0 && !early) {
             add_edge(b, c[i].end, ready);
             since = fmax(since, all);

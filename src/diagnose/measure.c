@@ -8,9 +8,33 @@ static const double least_share = 0.02;
 /* And none within three standard errors is told from noise. */
 static const double least_errors = 3;
 
+/* How far the step may be off is told by what varies without a name: an evaluation in every other step
+ * is no noise. */
+static double unnamed_error(const struct measure *m)
+{
+    static const int named[] = { HOST_LOG, HOST_EVAL, HOST_CHECKPOINT };
+    struct arena a;
+    arena_init(&a);
+    double *rest = ARENA_ARRAY(&a, double, m->n_steps);
+    for (i64 i = 0; i < m->n_steps; i++) {
+        double sum = 0, n = 0;
+        for (i64 r = 0; r < m->n_ranks; r++)
+            for (i64 k = 0; k < COUNT_OF(named); k++) {
+                double gap = m->ranks[r].gap[named[k]][i];
+                sum += isfinite(gap) ? gap : 0;
+                n += isfinite(gap) && k == 0;
+            }
+        rest[i] = m->seconds[i] - (n > 0 ? sum / n : 0);
+    }
+    double se = measure_stat(rest, m->n_steps).se;
+    arena_fini(&a);
+    return se;
+}
+
 void measure_settle(struct measure *m)
 {
     m->step = measure_stat(m->seconds, m->n_steps);
+    m->step.se = unnamed_error(m);
     double noise = least_errors * m->step.se;
     m->theta = fmax(least_share * m->step.mean, isfinite(noise) ? noise : 0);
 }
@@ -20,7 +44,7 @@ static void blank_rank(struct measure_rank *r, int rank, i64 n_steps, struct are
     double **series[] = { &r->step, &r->compute, &r->data, &r->wait, &r->transfer };
     *r = (struct measure_rank){ .rank = rank, .last_share = NAN, .load_cpu = NAN,
         .load_cpu_s = NAN, .queue_empty = NAN, .read_bytes = NAN, .used_bytes = NAN, .on_cpu = NAN,
-        .run_queue_s = NAN, .throttled_s = NAN, .steal_s = NAN, .throttles = NAN, .clock = NAN,
+        .run_queue_s = NAN, .pool_queue_s = NAN, .throttled_s = NAN, .steal_s = NAN, .throttles = NAN, .clock = NAN,
         .minor_faults = NAN, .major_faults = NAN, .switches = NAN, .system_s = NAN,
         .memory_stall = NAN, .io_stall = NAN, .rss_bytes = NAN, .limit_bytes = NAN };
     for (i64 i = 0; i < COUNT_OF(series); i++)

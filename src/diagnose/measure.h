@@ -91,6 +91,8 @@ struct measure_rank {
     /* What the system counted, per step. */
     double on_cpu;     /* of computing threads, share of their wall time on a processor */
     double run_queue_s, throttled_s, steal_s;
+    double pool_queue_s; /* of the threads beside the first, each; run_queue_s has it as far as they
+                          * were at work then */
     double throttles;  /* periods in which a quota was used up */
     double clock;      /* speed of a loop on registers over that at the start */
     double minor_faults, major_faults, switches; /* the last: taken off its processor */
@@ -119,6 +121,7 @@ struct measure_lane {
     char axis[16];          /* "dp" */
     i64 members;
     double calls, bytes;    /* per step and rank; bytes sent */
+    double pieces;          /* that an exchange is carried out in */
     double rounds;          /* messages that follow each other in an exchange (of a ring) */
     double busy_s;          /* calls under way, per step and rank */
     double wait_s, transfer_s; /* of calls, before and after the last member came */

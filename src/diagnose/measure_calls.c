@@ -196,6 +196,7 @@ void measure_match_calls(const struct record_step *s, struct measure_calls *out,
             call.lane = span->task->lane;
             call.bytes = span->task->message_bytes;
             call.move = is_move(span->task);
+            call.pieces = span->task->calls > 1 ? span->task->calls : 1;
             call.rounds = rounds_of(span->task, call.members);
             c[n++] = call;
         }

@@ -77,6 +77,8 @@ struct gather {
     i64 *sampled;            /* [ranks] steps with a sample */
     double *covered_s;       /* [ranks] which these samples are about: more than a step each */
     double *empty;           /* [ranks] steps that found no data */
+    double *looked_s, *away_s; /* [ranks] tasks that were looked at; of that, threads at work were not
+                                * on a processor */
     double rank_steps;       /* that spans were there for */
 };
 
@@ -326,8 +328,8 @@ static double skew_of(const struct record_span *s)
     return balance > 0 && !(on_cpu > 0 && on_cpu < 0.9) ? 1 - balance : 0;
 }
 
-static void add_task(struct gather *g, struct table_time *times, const struct record_span *s,
-                     i64 covered)
+static void add_task(struct gather *g, int rank, struct table_time *times,
+                     const struct record_span *s, i64 covered)
 {
     const struct record_task *t = s->task;
     struct op_sum *sum = &g->ops[times->class[s->task_id]];
@@ -339,6 +341,10 @@ static void add_task(struct gather *g, struct table_time *times, const struct re
     sum->op.bytes += t->read_bytes + t->written_bytes;
     sum->op.roofline_s += roofline(g->m, t);
     sum->op.skewed_s += s_of(took) * skew_of(s);
+    if (span_on_cpu(s->detail) > 0) {
+        g->looked_s[rank] += s_of(took);
+        g->away_s[rank] += s_of(took) * (1 - span_on_cpu(s->detail));
+    }
     keep(&sum->seconds, s_of(took), g->a);
     struct task_time *own = &times->tasks[s->task_id];
     if (covered == 0) {
@@ -360,7 +366,7 @@ static void add_tasks(struct gather *g, const struct record_step *s, int rank,
         const struct record_span *span = &k->spans[i];
         if (span->kind == SPAN_TASK && span->lane == TRACE_COMPUTE && span->task &&
             share_of(span, k) == IN_COMPUTE && !(span->task->flags & RECORD_WAITS))
-            add_task(g, times, span,
+            add_task(g, rank, times, span,
                      beside(calls, rank, span->begin_ns, span->end_ns, &at));
         else if (span->lane == TRACE_LOADER && span->kind == SPAN_LOAD) {
             struct measure_rank *out = &g->m->ranks[rank];
@@ -420,6 +426,7 @@ static void add_calls(struct gather *g, const struct record_step *s,
         l->lane.wait_s += transfer - own;
         l->members += c->members;
         l->lane.rounds += c->rounds;
+        l->lane.pieces += c->pieces;
         if (c->last >= 0) {
             g->met[c->rank]++;
             g->came_last[c->rank] += c->last == c->rank;
@@ -482,8 +489,8 @@ static void add_processor(struct measure_rank *k, const struct sample *x)
     double run = (double)(x->run_ns + x->pool_run_ns);
     double queue = (double)(x->queue_ns + x->pool_queue_ns);
     if (x->has & SAMPLE_SCHED) {
-        add_number(&k->run_queue_s,
-                   1e-9 * fmax((double)x->queue_ns, (double)x->pool_queue_ns / others));
+        add_number(&k->run_queue_s, 1e-9 * (double)x->queue_ns);
+        add_number(&k->pool_queue_s, 1e-9 * (double)x->pool_queue_ns / others);
         add_number(&k->on_cpu, run + queue > 0 ? run / (run + queue) : 1);
     }
     if (x->has & SAMPLE_THROTTLE) {
@@ -555,7 +562,7 @@ static void settle_samples(struct gather *g)
     double all = 0, step_s = measure_stat(g->m->seconds, g->m->n_steps).mean;
     for (i64 r = 0; r < g->m->n_ranks; r++) {
         struct measure_rank *k = &g->m->ranks[r];
-        double *counts[] = { &k->run_queue_s, &k->throttles, &k->throttled_s, &k->steal_s,
+        double *counts[] = { &k->run_queue_s, &k->pool_queue_s, &k->throttles, &k->throttled_s, &k->steal_s,
             &k->minor_faults, &k->major_faults, &k->system_s, &k->switches, &k->read_bytes,
             &k->used_bytes, &k->load_cpu_s };
         double *shares[] = { &k->on_cpu, &k->clock, &k->memory_stall, &k->io_stall, &k->rss_bytes,
@@ -563,6 +570,9 @@ static void settle_samples(struct gather *g)
         double samples = (double)g->sampled[r], steps = g->covered_s[r] / step_s;
         divide_all(counts, COUNT_OF(counts), steps > samples ? steps : samples);
         divide_all(shares, COUNT_OF(shares), samples);
+        double away = g->looked_s[r] > 0 ? g->away_s[r] / g->looked_s[r] : NAN;
+        k->run_queue_s = fmax(k->run_queue_s, /* fmin: NaN does not limit */
+                              fmin(k->pool_queue_s, away * measure_mean(g->m, k->compute)));
         all += (double)g->sampled[r];
         k->queue_empty = g->m->n_steps > 0 ? g->empty[r] / (double)g->m->n_steps : NAN;
         k->last_share = g->met[r] > 0 ? g->came_last[r] / g->met[r] : NAN;
@@ -695,6 +705,13 @@ static void fit_lane(const struct measure_config *c, const struct lane_sum *sum,
         line = measure_line(x, y, sum->n_sizes);
     else if (based)
         line = guess_line(x, y, sum->n_sizes, rounds * latency, slowness);
+    /* Of one size each, pieces are the more the more bytes there are: where beginning one takes longer
+     * than its bytes, before the run, what comes on top with the bytes is of the pieces. */
+    double each = l->bytes / l->calls / l->pieces;
+    if (based && l->pieces >= 2 && line.b > 0 && slowness * each < rounds / l->pieces * latency) {
+        line.a = (isfinite(line.a) ? line.a : 0) + line.b * l->bytes / l->calls;
+        line.b = 0;
+    }
     l->latency_s = isfinite(line.a) ? fmax(0, rounds * latency + line.a) : NAN;
     l->bytes_per_s = isfinite(line.b) ? 1 / fmax(slowness + line.b, 0.1 * slowness + 1e-15) : NAN;
     l->base_latency_s = based ? rounds * latency : NAN;
@@ -716,6 +733,7 @@ static void settle_lanes(struct gather *g)
         snprintf(l.axis, sizeof l.axis, "%s", names[lane]);
         l.members = (i64)(sum->members / l.calls + 0.5);
         l.rounds /= l.calls;
+        l.pieces /= l.calls;
         l.turns = sum->tasks > 0 ? l.calls / sum->tasks : NAN;
         fit_lane(&m->config, sum, &l);
         double *sums[] = { &l.calls, &l.bytes, &l.busy_s, &l.wait_s, &l.transfer_s, &l.exposed_s,
@@ -748,57 +766,6 @@ static void settle_links(struct gather *g)
 
 /* --- who and what ----------------------------------------------------------------- */
 
-static void take_heads(struct gather *g, const struct record_part *part)
-{
-    struct measure *m = g->m;
-    struct measure_ceilings *c = &m->ceilings;
-    double threads = 0, cores = 0;
-    for (int r = 0; r < part->ranks; r++) {
-        const struct record_head *h = part->heads[r];
-        struct measure_rank *k = &m->ranks[r];
-        if (!h)
-            continue;
-        k->stage = (int)h->pp;
-        k->row = (int)(h->island * h->of_dp * h->of_cp + h->dp * h->of_cp + h->cp);
-        snprintf(k->host, sizeof k->host, "%s", h->host);
-        const struct record_head *first = part->heads[0] ? part->heads[0] : h;
-        if (strcmp(h->host, first->host) == 0) {
-            threads += h->threads;
-            cores += (double)h->cores / h->sharers;
-        }
-        m->config.islands = h->of_islands;
-        m->config.pp = h->of_pp;
-        m->config.dp = h->of_dp;
-        m->config.cp = h->of_cp;
-        m->config.tp = h->of_tp;
-        m->config.ep = h->of_ep;
-        m->config.zero = h->zero;
-        m->config.threads = h->threads;
-        snprintf(m->config.backend, sizeof m->config.backend, "%s", h->backend);
-        bool narrow = strcmp(h->precision, "bf16") == 0;
-        c->f32 = h->flops_f32 > 0 ? h->flops_f32 : NAN;
-        c->bf16 = h->flops_bf16 > 0 ? h->flops_bf16 : NAN;
-        c->used = narrow ? c->bf16 : c->f32;
-        double widest = narrow ? h->widest_bf16 : h->widest_f32;
-        c->widest = widest > 0 ? widest : NAN;
-        snprintf(m->config.widest, sizeof m->config.widest, "%s", h->widest);
-        c->memory_bytes_per_s = h->memory_bytes_per_s > 0 ? h->memory_bytes_per_s : NAN;
-        c->op_s = h->launch_s > 0 ? h->launch_s : NAN;
-        if (h->n_tables > 0) {
-            const struct record_table *t = h->tables[h->n_tables > 1 ? 0 : h->n_tables - 1];
-            m->config.batch = t->B;
-            m->config.seq = t->T;
-            m->config.micro_batches = t->micro_batches;
-        }
-    }
-    m->threads_per_node = threads;
-    m->cores_per_node = cores;
-    /* First touch of a page: 33 ms for 64 MiB, measured on a Zen 5 server; one from a disk: an
-     * order of magnitude. */
-    c->minor_fault_s = 2e-6;
-    c->major_fault_s = 1e-4;
-}
-
 static void take_stages(struct measure *m)
 {
     double n[COUNT_OF(m->stages)] = { 0 }, all = 0;
@@ -818,46 +785,6 @@ static void take_stages(struct measure *m)
             m->stages[p] /= n[p];
 }
 
-/* What recompute would keep instead, at least: the outputs of what is made again. */
-static void take_memory(struct measure *m, const struct record_part *part)
-{
-    for (int r = 0; r < part->ranks; r++) {
-        const struct record_head *h = part->heads[r];
-        double bytes = 0;
-        for (i64 i = 0; h && h->n_tables > 0 && i < h->tables[0]->n_tasks; i++)
-            if (h->tables[0]->tasks[i].flags & RECORD_RECOMPUTE)
-                bytes += h->tables[0]->tasks[i].written_bytes;
-        if (h && h->of_pp > 1) /* so many micro-batches are in flight */
-            bytes *= (double)i64_min(h->of_pp, h->tables[0]->micro_batches);
-        if (h && !(m->recompute_bytes >= bytes))
-            m->recompute_bytes = bytes;
-        if (!(m->memory_peak_bytes >= m->ranks[r].rss_bytes))
-            m->memory_peak_bytes = m->ranks[r].rss_bytes;
-        if (!(m->memory_limit_bytes <= m->ranks[r].limit_bytes))
-            m->memory_limit_bytes = m->ranks[r].limit_bytes;
-    }
-}
-
-static void take_times(struct measure *m, const struct record_part *part,
-                       const struct record_step *first)
-{
-    m->run_s = s_of(part->end_ns - part->begin_ns);
-    if (first->step <= MEASURE_WARM_UP) /* its start is recorded */
-        m->start_s = fmax(0, s_of(first->begin_ns - part->begin_ns) -
-                                 (double)first->step * s_of(first->end_ns - first->begin_ns));
-}
-
-/* A part that ended before its work was saved: somebody took those steps again. */
-static void take_failures(struct measure *m, const struct record *r)
-{
-    for (int i = 0; i < r->n_parts; i++) {
-        const struct record_part *p = &r->parts[i];
-        m->up_s += s_of(p->end_ns - p->begin_ns);
-        m->retaken_s += s_of(p->lost_ns);
-        m->failures += p->lost_ns > 0;
-    }
-}
-
 static int by_seconds(const void *a, const void *b)
 {
     const struct measure_op *x = a, *y = b;
@@ -872,7 +799,7 @@ static void settle_all(struct gather *g, const struct record_part *part)
     settle_lanes(g);
     settle_links(g);
     take_stages(m);
-    take_memory(m, part);
+    measure_memory(m, part);
     qsort(m->ops, (size_t)m->n_ops, sizeof *m->ops, by_seconds);
     measure_settle(m);
 }
@@ -890,11 +817,13 @@ static struct gather *gather_new(struct record *r, const struct record_part *par
     g->came_last = ARENA_ARRAY(a, double, ranks);
     g->met = ARENA_ARRAY(a, double, ranks);
     g->empty = ARENA_ARRAY(a, double, ranks);
+    g->looked_s = ARENA_ARRAY(a, double, ranks);
+    g->away_s = ARENA_ARRAY(a, double, ranks);
     g->sampled = ARENA_ARRAY(a, i64, ranks);
     g->covered_s = ARENA_ARRAY(a, double, ranks);
     for (i64 k = 0; k < ranks; k++)
         g->m->ranks[k].load = ARENA_ARRAY(a, double, 2 * steps);
-    take_heads(g, part);
+    measure_heads(g->m, part);
     measure_config(g->m, folder, a);
     g->m->looked_first = steps > 0 ? r->steps[c.from] : 0;
     g->m->looked_last = steps > 0 ? r->steps[c.from + steps - 1] : -1;
@@ -925,7 +854,7 @@ static int take_one(void *context, const struct record_step *s, void *made, int 
     }
     if (x->taken == 0) {
         g->m->first_step = s->step;
-        take_times(g->m, x->part, s);
+        measure_start(g->m, x->part, s);
     }
     g->m->missing = i64_max(g->m->missing, s->missing);
     add_step(g, x->taken++, s, made);
@@ -975,7 +904,7 @@ int measure_record(struct measure **out, struct record *r, const char *folder,
         g = gather_new(r, part, c, folder, a);
         TRY(add_steps(g, c, part, true));
     }
-    take_failures(g->m, r);
+    measure_failures(g->m, r);
     settle_all(g, part);
     if (g->m->missing > 0)
         merge_waits(g->m);

@@ -29,6 +29,14 @@ struct measure_chosen measure_choose(struct record *r, const struct measure_rang
 /* ERR_CONFIG when none of the steps that are asked for was ever recorded. */
 int measure_check_range(const struct record *r, const struct measure_range *range);
 
+/* Of a part of the record as a whole: ranks, threads, ceilings; memory, once it was sampled; the start,
+ * from the first step that is measured; of all parts, failures. */
+void measure_heads(struct measure *m, const struct record_part *part);
+void measure_memory(struct measure *m, const struct record_part *part);
+void measure_start(struct measure *m, const struct record_part *part,
+                   const struct record_step *first);
+void measure_failures(struct measure *m, const struct record *r);
+
 /* --- its parts ------------------------------------------------------------------------ */
 
 /* One rank's part in an exchange. Times on the common clock, ns. */
@@ -42,6 +50,7 @@ struct measure_call {
     int members, peer;  /* peer: the other one of two, else -1 */
     u32 task;
     u16 action;
+    int pieces;         /* that it is carried out in */
     int rounds;         /* messages one after another, in a ring */
     bool move;          /* between stages of a pipeline */
     double bytes, moved; /* that this rank sent; that any member of the exchange sent */

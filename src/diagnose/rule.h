@@ -9,7 +9,7 @@
 
 #include "diagnose/findings.h"
 
-enum { RULE_LIMITS = 4 };
+enum { RULE_LIMITS = 5 };
 
 /* A number that decides, and why it is that number. */
 struct rule_limit {

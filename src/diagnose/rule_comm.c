@@ -224,9 +224,10 @@ static bool look_small_pieces(const struct measure *m, const struct rule_limit *
                               struct finding *f)
 {
     const struct measure_lane *l = worst_lane(m);
-    double pieces = l ? fmax(1, l->rounds / (2 * (double)i64_max(1, l->members - 1))) : 1;
+    double pieces = l ? fmax(1, l->pieces) : 1;
+    double times_base = where_crowded(m, limit[2].value, limit[4].value);
     if (!l || !can_hide(l) || !(by_latency(l) >= limit[0].value) ||
-        !(pieces * l->calls >= limit[1].value) || l->latency_s > limit[2].value * l->base_latency_s)
+        !(pieces * l->calls >= limit[1].value) || l->latency_s > times_base * l->base_latency_s)
         return false;
     /* Until latency is a tenth of what the bytes take. */
     const double share = by_latency(l), least = limit[3].value;
@@ -381,7 +382,8 @@ const struct rule rules_comm[] = {
         { 4, "exchanges a step", "fewer cannot be put together" },
         { 1.5, "times the latency before the run", "more: it is latency (C5)" },
         { 16, "times larger pieces at least",
-          "leaves a sixteenth of the latency" } } },
+          "leaves a sixteenth of the latency" },
+        { 10, "times the latency before the run where ranks share cores", "as C5" } } },
     { "C3", "exchanges in too few pieces", look_large_pieces,
       { { 0.5, "of the exposed time that lies behind the backward pass",
           "with several pieces only the last one lies there" },

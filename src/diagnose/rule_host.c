@@ -39,20 +39,19 @@ static bool does_alone(const struct measure *m, i64 rank, int kind)
     return true;
 }
 
-/* What is done every so many steps would be done every `fewer` of them. */
+/* What is done every so many steps (0: the recipe does not count it in steps) would be done so many
+ * times more rarely. */
 static bool look_gap(const struct measure *m, struct finding *f, int kind, const char *name,
-                     i64 every, i64 fewer)
+                     i64 every, double rarer)
 {
     i64 rank;
     double lost = worst_gap(m, kind, &rank);
     if (!(lost >= m->theta))
         return false;
     i64 times = times_of(m, rank, kind, 0.1 * lost);
-    if (times == 0)
-        return false;
-    if (every < 1)
-        every = i64_max(1, m->n_steps / times);
-    double kept = fewer > every ? (double)every / (double)fewer : 0;
+    if (times == 0 || (times == 1 && every < 1))
+        return false; /* once, such as at the end, is not too often */
+    double kept = 1 / rarer;
     rule_evidence(f, "%s takes %.1f ms, %lld times in %lld steps: %.1f ms a step", name,
                   1e3 * lost * (double)m->n_steps / (double)times, (long long)times,
                   (long long)m->n_steps, 1e3 * lost);
@@ -71,7 +70,7 @@ static bool look_gap(const struct measure *m, struct finding *f, int kind, const
 static bool look_log(const struct measure *m, const struct rule_limit *limit, struct finding *f)
 {
     i64 every = i64_max(m->config.log_every, 1), fewer = every * (i64)limit[0].value;
-    if (!look_gap(m, f, HOST_LOG, "logging", every, fewer))
+    if (!look_gap(m, f, HOST_LOG, "logging", every, limit[0].value))
         return false;
     rule_fix(f, "--log.every %lld", (long long)fewer);
     rule_confirm(f, "headway train RECIPE --log.every %lld", (long long)fewer);
@@ -84,7 +83,7 @@ static bool look_eval(const struct measure *m, const struct rule_limit *limit, s
     if (!(worst_gap(m, HOST_EVAL, &rank) >= limit[0].value * m->step.mean))
         return false;
     i64 every = i64_max(m->config.eval_every, 1), fewer = every * (i64)limit[1].value;
-    if (!look_gap(m, f, HOST_EVAL, "evaluating", every, fewer))
+    if (!look_gap(m, f, HOST_EVAL, "evaluating", m->config.eval_every, limit[1].value))
         return false;
     rule_fix(f, "--eval.every %lld, or a smaller --eval.tokens", (long long)fewer);
     rule_confirm(f, "headway train RECIPE --eval.every %lld", (long long)fewer);
@@ -96,7 +95,7 @@ static bool look_checkpoint(const struct measure *m, const struct rule_limit *li
 {
     i64 every = m->config.checkpoint_every;
     i64 fewer = i64_max(every, 1) * (i64)limit[0].value;
-    if (!look_gap(m, f, HOST_CHECKPOINT, "saving a checkpoint", every, fewer))
+    if (!look_gap(m, f, HOST_CHECKPOINT, "saving a checkpoint", every, limit[0].value))
         return false;
     if (!m->config.checkpoint_async) {
         f->edit.factor_lo = 0.3; /* the copy that an asynchronous one still makes */

@@ -79,5 +79,57 @@ TEST(ranks_of_every_kind_of_layout_take_what_was_measured)
     sys_remove_tree(JOB_DIR);
 }
 
+/* Seconds that nodes of this kind take at a rank. */
+static double seconds_in(const struct dag *g, int kind, int rank)
+{
+    double sum = 0;
+    for (i64 i = 0; i < g->n; i++)
+        sum += g->nodes[i].kind == kind && g->nodes[i].rank == rank ? g->seconds[i] : 0;
+    return sum;
+}
+
+static void shift(struct record_rank *k, i64 ns)
+{
+    struct record_span *spans = (struct record_span *)(uintptr_t)k->spans;
+    for (i64 i = 0; i < k->n_spans; i++) {
+        spans[i].begin_ns += ns;
+        spans[i].end_ns += ns;
+    }
+    k->begin_ns += ns;
+    k->end_ns += ns;
+    k->window_begin_ns += ns;
+    k->window_end_ns += ns;
+}
+
+/* Rank 1 waits for rank 0 in every exchange and meeting. With its clock behind, it ends them before
+ * rank 0 has begun: that is no reason to take its waiting for bytes on their way. */
+TEST(a_clock_that_is_behind_does_not_turn_waiting_into_transfer)
+{
+    const char *sets[] = { "train.batch=4", "run.inject=slow_compute=6@0", NULL };
+    struct record r;
+    struct record_step s = { 0 };
+    struct dag *g;
+    make_corpus();
+    run_layout("behind", "dp=2", sets);
+    open_run(&r, "behind");
+    i64 waited = 0;
+    for (i64 i = 1; i < r.n_steps; i++) {
+        CHECK_OK(record_step(&r, r.steps[i], &s));
+        CHECK_OK(dag_new(&g, &s));
+        double meets = seconds_in(g, DAG_MEET, 1), calls = seconds_in(g, DAG_CALL, 1);
+        double busy = seconds_in(g, DAG_COMPUTE, 0) - seconds_in(g, DAG_COMPUTE, 1);
+        shift(&s.ranks[1], -200000);
+        CHECK_OK(dag_new(&g, &s));
+        waited += busy > 1e-3;
+        CHECK(seconds_in(g, DAG_MEET, 1) <= meets + 0.1 * fabs(busy) + 1e-3);
+        CHECK(seconds_in(g, DAG_CALL, 1) <= calls + 0.1 * fabs(busy) + 1e-3);
+    }
+    CHECK(waited > 0);
+    record_step_free(&s);
+    record_close(&r);
+    sys_remove_tree(JOB_DIR);
+}
+
 TEST_MAIN(ONE(one_rank_takes_what_was_measured),
-          ONE(ranks_of_every_kind_of_layout_take_what_was_measured))
+          ONE(ranks_of_every_kind_of_layout_take_what_was_measured),
+          ONE(a_clock_that_is_behind_does_not_turn_waiting_into_transfer))
