@@ -68,6 +68,7 @@ struct walk {
     double now;       /* its end */
     i32 pending[64];  /* nodes that the next one needs */
     int n_pending;
+    u8 begun;         /* lane of the call begun last, behind `last`; 0: none */
     i32 lane_last[LANE_COUNT];
     i64 numbers[LANE_COUNT], *move_numbers, meetings;
 };
@@ -120,7 +121,8 @@ static i32 chain(struct walk *w, int kind, double begin, double end, const struc
     begin = fmax(begin, w->now);
     end = fmax(end, begin);
     struct dag_node n = { .kind = (u8)kind, .rank = w->rank, .before = w->last, .begin = begin,
-                          .end = end };
+                          .end = end, .begun = w->begun };
+    w->begun = 0;
     if (s && span_has_task(s->kind)) {
         n.task = s->task;
         n.task_id = s->task_id;
@@ -267,6 +269,7 @@ static void begin_call(struct walk *w, const struct record_task *t, u32 id)
         b->g->strays += !t->conditional;
         return;
     }
+    w->begun = (u8)t->lane;
     struct call c = { .began = seconds_of(b, begin_ns), .ended = seconds_of(b, end_ns),
                       .in_order = lane_in_order((enum lane)t->lane) };
     struct dag_node n = { .kind = DAG_BEGIN, .lane = (u8)t->lane, .action = (u16)w->action,

@@ -40,6 +40,7 @@ struct dag_node {
     u8 kind;     /* enum dag_kind */
     u8 lane;     /* enum lane, of DAG_WAIT, DAG_BEGIN and DAG_CALL what it is for */
     u16 action;
+    u8 begun;    /* enum lane: of a call that the rank began in this node's lead; 0: none */
     i32 rank;    /* -1: DAG_READY */
     const struct record_task *task; /* NULL: none */
     u32 task_id;

@@ -41,6 +41,8 @@ struct finding_edit {
     bool recompute, watching;           /* only what is computed again; what measures learning */
     char op[MEASURE_NAME];              /* what its name begins with; empty: any */
     double less, less_per_byte, floor, floor_per_byte;
+    double starts;                      /* of transfers: with factor 1 so much of the time in which
+                                         * ranks begin them goes */
     double factor_lo, factor, factor_hi; /* lo: the pessimist's, gains least */
 };
 

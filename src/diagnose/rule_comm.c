@@ -243,6 +243,7 @@ static bool look_small_pieces(const struct measure *m, const struct rule_limit *
         f->edit.less_per_byte = saved * l->latency_s * l->calls / l->bytes;
     else
         f->edit.less = saved * l->latency_s;
+    f->edit.starts = saved; /* each piece is begun by the rank's own thread */
     f->edit.factor_hi = 1 / saved; /* as one exchange */
     rule_gain(m, f, stood(l), gain, 0.4);
     i64 kib = (i64)ceil(times * l->bytes / l->calls / pieces / 1024);

@@ -355,8 +355,12 @@ static double edited_length(struct whatif *w, int graph, const struct finding_ed
             const struct dag_node *n = &g->nodes[i];
             bool gap = e->kind == EDIT_HOST && (e->host < 0 || e->host == HOST_GAP) &&
                        (e->rank < 0 || n->rank == e->rank);
+            bool begins = e->starts > 0 && n->begun && (e->lane < 0 || n->begun == e->lane) &&
+                          (e->rank < 0 || n->rank == e->rank);
             if (gap)
                 w->lead[i] *= factor;
+            if (begins)
+                w->lead[i] *= fmax(0, 1 - factor * e->starts);
             if (selects(e, n, e->stage < 0 ? -1 : stage_of(w, graph, n->rank)))
                 w->seconds[i] = edited(e, bytes_of(w, graph, n), w->seconds[i], factor);
         }

@@ -55,8 +55,8 @@ WORLDS = {
     "one": World(SMALL + "--measure ", 1, "compute"),
     "served": World(SMALL + "--set eval.tokens=4K ", 1, "compute"), # it evaluates and saves
     "threads": World(SMALL + "--set train.threads=2 --measure ", 1, "compute"),
-    "rows": World("--set train.batch=4 --set train.accumulate=1 --set train.seq=1024 "
-                  "--set model.override={positions:1024} --layout dp=2,zero=1 --measure ", 2,
+    "rows": World('--set train.batch=2 --set train.accumulate=1 --set train.seq=2048 '
+                  '--set model.override={"positions":2048} --layout dp=2,zero=1 --measure ', 2,
                   "compute"), # attention is what a row costs
     "two": World(SMALL + "--layout dp=2,zero=1 --measure ", 2, "compute"),
 }
