@@ -1,5 +1,6 @@
 #include "diagnose/record.h"
 
+#include "base/err.h"
 #include "base/sort.h"
 #include "base/sys.h"
 #include "base/text.h"
@@ -83,6 +84,25 @@ struct record_inside {
             (list) = grown_;                                                             \
         }                                                                                \
     } while (0)
+
+/* The same of what there is most of: the list with one more place behind n, what was too small is given
+ * back. NULL: no memory; the list is as it was. */
+static void *grown(void *list, i64 n, i64 *capacity, i64 bytes)
+{
+    if (n < *capacity)
+        return list;
+    i64 more = i64_max(1024, 2 * *capacity);
+    void *out = sys_alloc(more * bytes, 16);
+    if (!out) {
+        err_set(ERR_LIMIT, "no memory for the index of a record: %lld chunks", (long long)n);
+        return NULL;
+    }
+    if (n > 0)
+        memcpy(out, list, (size_t)(n * bytes));
+    sys_free(list);
+    *capacity = more;
+    return out;
+}
 
 static void add_damage(struct record *r, const char *sentence)
 {
@@ -269,7 +289,11 @@ static int see_spans(struct context *c, const struct record_place *p)
         DAMAGE(c->r, "the clock of rank %d went back by %.3f s before step %u", c->file->rank,
                1e-9 * (double)(c->last_end - head.end_ns), head.step + 1);
     c->last_end = head.end_ns;
-    GROW(&x->arena, x->entries, x->n_entries, x->cap_entries);
+    struct entry *entries = grown(x->entries, x->n_entries, &x->cap_entries,
+                                  (i64)sizeof *x->entries);
+    if (!entries)
+        return ERR_LIMIT;
+    x->entries = entries;
     x->entries[x->n_entries++] = (struct entry){
         .step = head.step, .rank = (u32)c->file->rank, .part = (u32)c->member->head.part,
         .file = (u32)c->index, .place = *p, .head = head, .order = c->file->kept };
@@ -300,7 +324,11 @@ static int see_sample(struct context *c, const struct record_place *p)
     if (!c->member)
         return OK;
     TRY(record_reader_peek(&c->file->reader, p, &head, (i64)offsetof(struct sample, run_ns)));
-    GROW(&x->arena, x->samples, x->n_samples, x->cap_samples);
+    struct sampled *samples = grown(x->samples, x->n_samples, &x->cap_samples,
+                                    (i64)sizeof *x->samples);
+    if (!samples)
+        return ERR_LIMIT;
+    x->samples = samples;
     x->samples[x->n_samples++] = (struct sampled){ head.step, (u32)c->file->rank,
                                                    (u32)c->member->head.part, (u32)c->index, *p };
     return OK;
@@ -640,10 +668,13 @@ void record_close(struct record *r)
         return;
     for (i64 i = 0; i < x->n_files; i++)
         record_reader_close(&x->files[i].reader);
-    if (x->shares)
+    if (x->shares) {
         sys_free(x->files);
-    else
+    } else {
+        sys_free(x->entries);
+        sys_free(x->samples);
         arena_fini(&x->arena);
+    }
     sys_free(x);
     *r = (struct record){ 0 };
 }

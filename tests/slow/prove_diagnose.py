@@ -316,6 +316,9 @@ def main():
     p.add_argument("--real", nargs="*", metavar="FAMILY")
     p.add_argument("--fresh", action="store_true", help="with --real: forget what was run")
     p.add_argument("--judge", action="store_true", help="with --real: run nothing more")
+    p.add_argument("--realtime", action="store_true",
+                   help="with --real: runs come before all else on the machine, which then stands "
+                   "still for seconds")
     p.add_argument("--out")
     a = p.parse_args()
     program = os.path.abspath(a.program)
@@ -325,7 +328,7 @@ def main():
     else:
         import prove_real # pylint: disable=import-outside-toplevel # only where it is asked for
         title = REAL_TITLE
-        lines = prove_real.prove(program, a.real, a.only, a.fresh, a.judge)
+        lines = prove_real.prove(program, a.real, a.only, a.fresh, a.judge, a.realtime)
     print("\n".join(lines))
     if a.out and not a.only:
         write_part(a.out, title, lines)

@@ -9,6 +9,7 @@ what a fault costs is the median of its runs less the median of those without.
 Every run's folder stays in build/prove-real, so that what was interrupted goes on, families can be
 run one by one, and what diagnose says can be judged anew (--judge) by another build."""
 import collections
+import contextlib
 import json
 import os
 import platform
@@ -224,9 +225,19 @@ def best_precision(machine):
     return "bf16" if machine["bf16_all_flops"] > 1.1 * machine["f32_all_flops"] else "fp32"
 
 
+@contextlib.contextmanager
+def real_time(wanted):
+    """What is begun within comes before all else on the machine, by turns of its own making."""
+    if wanted:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    yield
+    if wanted:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 class Lab:
-    def __init__(self, program, folder):
-        self.program, self.folder = program, folder
+    def __init__(self, program, folder, realtime=False):
+        self.program, self.folder, self.realtime = program, folder, realtime
         self.env = dict(os.environ, XDG_CACHE_HOME=f"{folder}/cache")
         nice = os.nice(0)
         if os.geteuid() == 0:
@@ -256,9 +267,10 @@ class Lab:
             flags += ["--set", f"train.precision={self.precision}"]
         ranks = ["--ranks", str(w.ranks)] if w.ranks > 1 and w.kind != "mpi" else []
         begin = time.monotonic()
+        rests = w.kind != "mpi" and not re.search("threads=|neighbour=", fault or "")
         for again in range(2):
             shutil.rmtree(self.path(name), ignore_errors=True)
-            with Canary() as canary:
+            with real_time(self.realtime and rests), Canary() as canary:
                 command([*(mpi if w.kind == "mpi" else []), self.program, "train", "r.yaml",
                          "--quiet", "--set", f"run.name={name}", *ranks, *flags,
                          *(["--inject", fault] if fault else [])], self.folder, 300, self.env)
@@ -466,7 +478,7 @@ def judge_pairs(lab):
     return rows
 
 
-def about_machine(found):
+def about_machine(found, realtime):
     loads = [d["about"]["load"] for d in found.values()]
     again = sum(d["about"]["again"] for d in found.values())
     unfair = sum(d["about"]["taken"] >= Canary.FAIR for d in found.values())
@@ -475,19 +487,20 @@ def about_machine(found):
         name = next((l.split(":")[1].strip() for l in file if l.startswith("model name")), name)
     return (f"{len(found)} runs of 40 steps on {os.cpu_count()} cores ({name}), which other work "
             f"wanted too: the load was {min(loads):.1f} to {max(loads):.1f}, "
-            f"{statistics.median(loads):.1f} in the median, and these runs came first (nice -20). "
+            f"{statistics.median(loads):.1f} in the median, and these runs came first "
+            f"({'in real time, but for those that never rest' if realtime else 'nice -20'}). "
             f"{again} runs were repeated, once, because something that came before them took "
             f"2 % of a core or more; {unfair} were kept all the same. "
             "A fault's cost is what its run takes longer than those without it before and behind, "
             "median over turns; ± is its standard error.")
 
 
-def prove(program, families, only, fresh, judge_only):
+def prove(program, families, only, fresh, judge_only, realtime):
     """Lines of Markdown."""
     folder = os.path.abspath("build/prove-real")
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    lab = Lab(program, folder)
+    lab = Lab(program, folder, realtime)
     mpi = (shutil.which("mpirun") is not None and
            os.path.exists(f"{os.path.dirname(program)}/headway-mpi-openmpi.so"))
     chosen = [f for f in faults() if (mpi or WORLDS[f.case.world].kind != "mpi") and
@@ -508,5 +521,5 @@ def prove(program, families, only, fresh, judge_only):
         more, se = tracing_overhead(lab)
         rows.append(("what tracing costs, of a step", f"{100 * more:+.2f} % ± {100 * se:.2f}"))
     both = judge_pairs(lab)
-    return ([about_machine(found), "", *table(rows), *confusion(verdicts)] +
+    return ([about_machine(found, realtime), "", *table(rows), *confusion(verdicts)] +
             (pairs(both) if both else []) + details(verdicts))
