@@ -4,6 +4,7 @@
 #include "ops/ops.h"
 #include "ops/zigzag.h"
 #include "train/schedule.h"
+#include "train/trial_watch.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -17,11 +18,12 @@ static void fill_batch(const struct task *t, struct run *x)
     const struct trial_rank *k = x->context;
     i64 cp = k->mesh.layout.cp, here = k->T / cp, n = k->rows.B * here;
     i64 first = k->rows.first + x->micro_batch * k->rows.stride;
-    struct zigzag part = zigzag_part(cp, k->mesh.cp_rank, here);
+    i64 pairs = layout_pairs(&k->mesh.layout);
     i32 *tokens = t->out[BATCH_TOKENS]->data, *targets = t->out[BATCH_TARGETS]->data;
     i32 *positions = t->out[BATCH_POSITIONS]->data, *begin = t->out[BATCH_BEGIN]->data;
     for (i64 i = 0; i < n; i++) {
-        i64 place = zigzag_place(&part, i % here), border = k->T / 3;
+        i64 place = zigzag_pair_place(cp, k->mesh.cp_rank, pairs, here, i % here);
+        i64 border = k->T / 3;
         struct rng key = { 7, x->step * (u64)k->all_rows + (u64)(first + i / here) };
         tokens[i] = (i32)(rng_u64(&key, (u64)place) % (u64)k->vocab);
         targets[i] = (i32)(rng_u64(&key, (u64)place + 1) % (u64)k->vocab);
@@ -115,7 +117,10 @@ int trial_step(struct trial *t, i64 step)
         struct trial_rank *k = &t->rank[r];
         struct run x = engine_context(&k->engine, (u64)step);
         struct exec_cursor before = k->at;
+        struct trial_look look = { t, r, &x };
         x.yields = true;
+        x.after_task = t->watch ? trial_watch_task : NULL;
+        x.after_context = &look;
         int rc = over[r] ? EXEC_BLOCKED : exec_resume(k->step.program, &k->at, &x);
         TRY(rc);
         bool moved = rc == OK || k->at.action != before.action || k->at.task != before.task;
@@ -203,16 +208,18 @@ static i64 place_in_whole(const struct param *p, i64 k)
     return row * whole + p->shard.columns.begin + k % columns;
 }
 
-/* Of the elements that one rank has; `all`: what rounding does to the whole tensor. */
-struct sums {
-    double norm, difference, rounding, all;
-    i64 n, n_all;
-};
-
-static struct sums sum_up(const struct kind *kind, const struct param *p, const struct param *q,
-                          const struct param *d)
+void trial_sums_add(struct trial_sums *s, double x, double y, double z)
 {
-    struct sums s = { .n_all = param_here(q) };
+    s->norm += y * y;
+    s->difference += isfinite(x) ? pow(x - y, 2) : INFINITY;
+    s->rounding += pow(z - y, 2);
+    s->n++;
+}
+
+static struct trial_sums sum_up(const struct kind *kind, const struct param *p, const struct param *q,
+                                const struct param *d)
+{
+    struct trial_sums s = { .n_all = param_here(q) };
     const struct shard_range here = param_state_here(p);
     for (i64 k = 0; k < s.n_all; k++) {
         const float *y = kind->at(q->bucket, q->at + k), *z = kind->at(d->bucket, d->at + k);
@@ -222,17 +229,13 @@ static struct sums sum_up(const struct kind *kind, const struct param *p, const 
         i64 place = place_in_whole(p, k);
         const float *x = kind->at(p->bucket, p->at + k), *y = kind->at(q->bucket, q->at + place);
         const float *z = kind->at(d->bucket, d->at + place);
-        if (!x || !y)
-            continue;
-        s.norm += (double)*y * *y;
-        s.difference += isfinite(*x) ? pow((double)*x - *y, 2) : INFINITY;
-        s.rounding += pow((double)*z - *y, 2);
-        s.n++;
+        if (x && y)
+            trial_sums_add(&s, (double)*x, (double)*y, (double)*z);
     }
     return s;
 }
 
-static void see_rank(const struct sums *s, int rank, struct trial_line *line)
+void trial_see(const struct trial_sums *s, int rank, struct trial_line *line)
 {
     double share = s->all * (double)s->n / (double)s->n_all;
     double bound = TRIAL_MARGIN * sqrt(s->rounding > share ? s->rounding : share);
@@ -273,7 +276,7 @@ i64 trial_compare(const struct trial *t, const struct trial *one, const struct t
 {
     const struct model *whole = one->rank[0].model, *moved = disturbed->rank[0].model;
     i64 n = 0;
-    *out = ARENA_ARRAY(a, struct trial_line, whole->n_params * COUNT_OF(kinds));
+    *out = ARENA_ARRAY(a, struct trial_line, whole->n_params * (COUNT_OF(kinds) + TRIAL_WATCHED));
     for (i64 i = 0; i < whole->n_params; i++)
         for (i64 kind = 0; kind < COUNT_OF(kinds); kind++) {
             const struct param *q = &whole->params[i];
@@ -281,16 +284,17 @@ i64 trial_compare(const struct trial *t, const struct trial *one, const struct t
             struct trial_line line = { kinds[kind].name, q->desc.name, -1, 0, 0, 0 };
             for (int r = 0; r < t->n && first; r++) {
                 const struct param *p = model_param(t->rank[r].model, q->desc.id, q->desc.layer);
-                struct sums s = { 0 };
+                struct trial_sums s = { 0 };
                 if (p)
                     s = sum_up(&kinds[kind], p, q, &moved->params[i]);
-                see_rank(&s, r, &line);
+                trial_see(&s, r, &line);
             }
             if (line.rank < 0)
                 continue;
-            line.order = order_of(one->rank[0].step.program, first);
+            line.order = 2 * order_of(one->rank[0].step.program, first) + 1; /* behind what it reads */
             (*out)[n++] = line;
         }
+    n += trial_watch_lines(t, *out + n);
     qsort(*out, (size_t)n, sizeof **out, by_order);
     return n;
 }

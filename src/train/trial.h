@@ -45,12 +45,17 @@ struct trial {
     struct comm_sim *sim;
     struct trial_rank *rank;
     int n, opened;
+    struct trial_watch *watch; /* NULL: nobody looks at activations */
 };
 
 /* The layout was checked. Weights are those of train.seed. backend as in engine_init. */
 int trial_open(struct trial *t, const struct train_config *c, const struct model_spec *s,
                const struct layout *l, const char *backend);
 void trial_close(struct trial *t);
+/* From the next step on, looks at what goes into products and at the gradients of what comes out of
+ * them (trial_watch.h): keeps those of a trial of one rank (one NULL), or compares with what two
+ * such trials kept, which stay open. Call it before the last step. */
+void trial_watch(struct trial *t, const struct trial *one, const struct trial *disturbed);
 /* Step number `step` (from 0) of all ranks. */
 int trial_step(struct trial *t, i64 step);
 
@@ -60,14 +65,15 @@ double trial_rounding(const struct train_config *c, const struct model_spec *s);
 void trial_disturb(struct trial *t, double share);
 
 struct trial_line {
-    const char *kind, *name; /* "gradient", a parameter */
+    const char *kind, *name; /* "gradient", "input", a parameter */
     int rank;                /* where it is worst */
     double difference;       /* from one rank, over the norm of what it has there */
     double ratio;            /* over what rounding can do, margin included: more than 1 is wrong */
     i64 order;               /* of its last writer in one rank's program */
 };
 
-/* Compares every gradient, moment and weight; a line each, in the order of one rank's program. */
+/* Compares every gradient, moment and weight, and what was watched; a line each, in the order of one
+ * rank's program. */
 i64 trial_compare(const struct trial *t, const struct trial *one, const struct trial *disturbed,
                   struct trial_line **out, struct arena *a);
 /* The first of them that rounding does not explain; NULL: none. */

@@ -141,14 +141,22 @@ static double rows_over_experts(const struct ranks *all, double a)
     return (double)spec_sparse_layers(s) * (n - 1) * (4 * E + 4 * E * rows * row);
 }
 
-/* Expert parallel: along edp experts' gradients, along ep rows and a share of the norm. */
+/* Expert parallel: along edp experts' gradients, and their weights where these are split; what zero_group
+ * splits is summed over its copies too; along ep rows and a share of the norm. */
 static void add_experts(struct counts *c, const struct ranks *all, const struct rank *k, double a)
 {
     const struct layout *l = &all->layout;
-    for (i64 i = 0; i < k->model->n_buckets; i++)
-        if (k->model->buckets[i].experts && mesh_coordinate(&k->mesh, LANE_EDP) == 0)
-            c->bytes[LANE_EDP] += (double)(mesh_degree(&k->mesh, LANE_EDP) - 1) *
-                                  (double)k->model->buckets[i].count * (l->zero ? 4 + a : 8);
+    const double groups = (double)l->dp / group_of(l), times = k->rows.micro_batches;
+    const double same = group_of(l) / (double)l->ep, scatters = l->zero >= 2 ? times : 1;
+    const double weights = l->zero == 3 ? times * 2 * a : a; /* gathered for both passes, or once */
+    for (i64 i = 0; i < k->model->n_buckets; i++) {
+        const struct bucket *b = &k->model->buckets[i];
+        if (!b->experts || mesh_coordinate(&k->mesh, LANE_EDP) > 0)
+            continue;
+        c->bytes[LANE_EDP] += (same - 1) * (double)b->count * (l->zero ? scatters * 4 + weights : 8);
+        if (mesh_coordinate(&k->mesh, LANE_COPIES) == 0)
+            c->bytes[LANE_COPIES] += 2 * (groups - 1) * 4 * (double)b->count;
+    }
     if (mesh_coordinate(&k->mesh, LANE_EP) > 0)
         return;
     c->bytes[LANE_EP] += k->rows.micro_batches * rows_over_experts(all, a);
@@ -331,6 +339,17 @@ TEST(ranks_with_other_experts_send_what_the_formula_says)
     expect_counts("dp=4,ep=2", false, false);
     expect_counts("dp=8,ep=2,zero=1", false, true);
     expect_counts("dp=4,ep=4,zero=1", false, false);
+    expect_counts("dp=4,ep=2,zero=2", false, false);
+    expect_counts("dp=4,ep=2,zero=3", false, true);
+}
+
+TEST(groups_that_share_experts_send_what_the_formula_says)
+{
+    expect_counts("dp=8,ep=2,zero=1,zero_group=4", false, false);
+    expect_counts("dp=4,ep=2,zero=1,zero_group=2", false, true);
+    expect_counts("dp=8,ep=2,zero=2,zero_group=4", false, true);
+    expect_counts("dp=8,ep=2,zero=3,zero_group=4", false, false);
+    expect_counts("dp=8,ep=4,zero=3,zero_group=4", false, true); /* experts are whole in a group */
 }
 
 TEST(experts_that_tp_cuts_send_what_the_formula_says)
@@ -389,4 +408,5 @@ TEST_MAIN(ONE(islands_send_what_the_formula_says),
           ONE(tensor_parallel_ranks_send_what_the_formula_says),
           ONE(stages_send_what_the_formula_says), ONE(muon_sends_what_the_formula_says),
           ONE(ranks_with_other_experts_send_what_the_formula_says),
+          ONE(groups_that_share_experts_send_what_the_formula_says),
           ONE(experts_that_tp_cuts_send_what_the_formula_says))

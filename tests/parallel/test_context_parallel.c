@@ -319,6 +319,43 @@ TEST(bytes_sent_are_those_of_the_formula)
     }
 }
 
+/* Of a sparse layer ranks sum what routers say of rows: 2 E + 1 numbers of each; with a capacity they
+ * gather what all tokens of these rows chose, k numbers each. Beside what attention sends. */
+TEST(routers_send_what_the_formula_says)
+{
+    static const struct { const char *layout; enum tiny_experts experts; } cases[] = {
+        { "cp=2", TINY_MIXTRAL }, { "cp=4,dp=2", TINY_DEEPSEEK }, { "cp=2", TINY_CAPACITY },
+        { "cp=8", TINY_CAPACITY }, { "cp=2,tp=2", TINY_DEEPSEEK },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct ranks all;
+        struct ranks_options o = options_of(cases[i].layout, false);
+        o.tiny.experts = cases[i].experts;
+        ranks_open(&all, &o);
+        const struct rank *first = &all.rank[0];
+        const struct model_spec *s = &first->model->spec;
+        const struct bytes attention = predict(&all, &o, false);
+        double n = (double)all.layout.cp, B = (double)first->rows.B;
+        double row = 2 * (n - 1) / n * 4 * (double)(2 * s->experts + 1);
+        double choices = (n - 1) / n * RANK_T * 4 * (double)s->experts_per_token;
+        double router = (double)spec_sparse_layers(s) * B * (row + (s->capacity > 0 ? choices : 0));
+        double want = first->rows.micro_batches * (router + attention.forward + attention.backward);
+        double sent = 0; /* by all: rows that n does not divide are not shared out evenly */
+        ranks_step(&all, 0);
+        for (int r = 0; r < all.n; r++) {
+            const struct program *p = all.rank[r].step.program;
+            double tasks = 0;
+            for (i64 id = 0; id < p->n_tasks; id++)
+                if (p->by_id[id]->lane == LANE_CP)
+                    tasks += first->rows.micro_batches * p->by_id[id]->cost.message_bytes;
+            CHECK_NEAR(tasks, want, 1e-6 * want);
+            sent += (double)comm_axis_count(all.rank[r].mesh.comm, "cp").sent_bytes;
+        }
+        CHECK_NEAR(sent, all.n * want, 1e-6 * want);
+        ranks_close(&all);
+    }
+}
+
 /* --- what does not fit -------------------------------------------------------------- */
 
 TEST(layouts_that_do_not_fit_are_refused_with_one_that_does)
@@ -349,4 +386,5 @@ TEST_MAIN(ONE(ranks_that_share_rows_train_like_one),
           ONE(rows_are_shared_together_with_everything_else),
           ONE(half_precision_ranks_stay_near_one), ONE(planted_faults_are_seen),
           ONE(ranks_have_equally_much_to_compute), ONE(bytes_sent_are_those_of_the_formula),
+          ONE(routers_send_what_the_formula_says),
           ONE(layouts_that_do_not_fit_are_refused_with_one_that_does))

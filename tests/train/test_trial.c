@@ -12,7 +12,17 @@ struct setting {
     bool gpt2, half;
     i64 steps;
     void (*plant)(struct trial *t);
+    enum tiny_experts experts;
+    i64 kv_heads;
 };
+
+static struct model_spec spec_of(const struct setting *s)
+{
+    struct model_spec spec = tiny_spec_of(&(struct tiny_options){ .gpt2 = s->gpt2, .experts = s->experts });
+    if (s->kv_heads)
+        spec.kv_heads = s->kv_heads;
+    return spec;
+}
 
 struct verdict {
     bool bad;
@@ -32,10 +42,12 @@ static struct train_config config_of(const struct setting *s, struct arena *a)
     return c;
 }
 
+/* one: NULL, or with `disturbed` those to compare with. */
 static void run(struct trial *t, const struct setting *s, const struct train_config *c,
-                const char *layout, double disturb)
+                const char *layout, double disturb, const struct trial *one,
+                const struct trial *disturbed)
 {
-    struct model_spec spec = tiny_spec_of(&(struct tiny_options){ .gpt2 = s->gpt2 });
+    struct model_spec spec = spec_of(s);
     struct layout l = layout_single();
     struct arena a;
     arena_init(&a);
@@ -43,11 +55,33 @@ static void run(struct trial *t, const struct setting *s, const struct train_con
     CHECK_OK(trial_open(t, c, &spec, &l, "auto"));
     if (disturb > 0)
         trial_disturb(t, disturb);
-    else if (s->plant && !l.exact)
+    else if (s->plant && one)
         s->plant(t);
-    for (i64 step = 0; step < s->steps; step++)
+    for (i64 step = 0; step < s->steps; step++) {
+        if (step == s->steps - 1)
+            trial_watch(t, one, disturbed);
         CHECK_OK(trial_step(t, step));
+    }
     arena_fini(&a);
+}
+
+/* Of every matrix that a product multiplies, what goes in and the gradient of what comes out. */
+static void count_watched(const struct trial *one, const struct trial_line *lines, i64 n)
+{
+    const struct model *m = one->rank[0].model;
+    i64 matrices = 0, seen[2] = { 0, 0 };
+    for (i64 i = 0; i < m->n_params; i++) {
+        const struct param_desc *d = &m->params[i].desc;
+        bool table = d->kind == PARAM_EMBEDDING && !(d->id == P_WTE && m->spec.tied);
+        matrices += d->rank == 2 && !table && !param_is_expert(d);
+    }
+    for (i64 i = 0; i < n; i++) {
+        seen[0] += strcmp(lines[i].kind, "input") == 0;
+        seen[1] += strcmp(lines[i].kind, "output's gradient") == 0;
+        CHECK(i == 0 || lines[i].order >= lines[i - 1].order);
+    }
+    CHECK_EQ(seen[0], matrices);
+    CHECK_EQ(seen[1], matrices);
 }
 
 static struct verdict judge(const struct setting *s)
@@ -58,13 +92,14 @@ static struct verdict judge(const struct setting *s)
     struct arena a;
     arena_init(&a);
     struct train_config c = config_of(s, &a);
-    struct model_spec spec = tiny_spec_of(&(struct tiny_options){ .gpt2 = s->gpt2 });
-    run(&many, s, &c, s->layout, 0);
-    run(&one, s, &c, "exact=true", 0);
-    run(&disturbed, s, &c, "exact=true", trial_rounding(&c, &spec));
+    struct model_spec spec = spec_of(s);
+    run(&one, s, &c, "exact=true", 0, NULL, NULL);
+    run(&disturbed, s, &c, "exact=true", trial_rounding(&c, &spec), NULL, NULL);
+    run(&many, s, &c, s->layout, 0, &one, &disturbed);
     i64 n = trial_compare(&many, &one, &disturbed, &lines, &a);
     const struct trial_line *bad = trial_first(lines, n);
     CHECK(n >= one.rank[0].model->n_params * 3);
+    count_watched(&one, lines, n);
     for (i64 i = 0; i < n; i++)
         v.worst = lines[i].ratio > v.worst ? lines[i].ratio : v.worst;
     if (bad) {
@@ -89,7 +124,7 @@ TEST(rounding_is_all_that_layouts_change)
     };
     for (i64 i = 0; i < COUNT_OF(layouts); i++)
         for (int form = 0; form < 4; form++) {
-            struct setting s = { layouts[i], form & 1, form & 2, 1 + i % 2, NULL };
+            struct setting s = { layouts[i], form & 1, form & 2, 1 + i % 2, NULL, TINY_DENSE, 0 };
             struct verdict v = judge(&s);
             if (v.bad)
                 fail_msg("%s, %s%s: %s of %s on rank %d is %g times the bound", s.layout,
@@ -97,6 +132,26 @@ TEST(rounding_is_all_that_layouts_change)
                          v.ratio);
             CHECK(v.worst > 0);
         }
+}
+
+TEST(so_it_is_with_experts_shared_heads_and_exact_layouts)
+{
+    static const struct setting settings[] = {
+        { "dp=2,ep=2", false, false, 1, NULL, TINY_MIXTRAL, 0 },
+        { "cp=2,ep=2", false, false, 2, NULL, TINY_DEEPSEEK, 0 },
+        { "dp=2,ep=2,tp=2,zero=3", false, false, 1, NULL, TINY_DEEPSEEK, 0 },
+        { "tp=4", false, false, 2, NULL, TINY_DENSE, 2 },
+        { "tp=4,pp=2,zero=1", false, true, 1, NULL, TINY_DENSE, 1 },
+        { "pp=2,schedule=zb-h1", true, false, 1, NULL, TINY_DENSE, 0 },
+        { "dp=2,zero=2,exact=true", true, false, 1, NULL, TINY_DENSE, 0 },
+        { "cp=2,exact=true,exact_context=true", true, false, 1, NULL, TINY_DENSE, 0 },
+    };
+    for (i64 i = 0; i < COUNT_OF(settings); i++) {
+        struct verdict v = judge(&settings[i]);
+        if (v.bad)
+            fail_msg("%s: %s of %s on rank %d is %g times the bound", settings[i].layout, v.kind, v.name,
+                     v.rank, v.ratio);
+    }
 }
 
 /* --- faults ------------------------------------------------------------------------- */
@@ -155,6 +210,23 @@ static void wrong_row(struct trial *t)
     t->rank[1].rows.first++;
 }
 
+/* One rank's attention of layer 1 is too sharp. */
+static void wrong_scale(struct trial *t)
+{
+    find(&t->rank[1], &op_attention, LANE_COMPUTE, 1)->attr[ATTENTION_SCALE] *= 1.5;
+}
+
+/* And what it gives back. */
+static void wrong_grad(struct trial *t)
+{
+    find(&t->rank[1], &op_attention_grad, LANE_COMPUTE, 1)->attr[ATTENTION_SCALE] *= 1.5;
+}
+
+static void wrong_last_grad(struct trial *t)
+{
+    find(&t->rank[1], &op_attention_grad, LANE_COMPUTE, 2)->attr[ATTENTION_SCALE] *= 1.5;
+}
+
 /* Another decay of squares in layer 1. */
 static void wrong_rate(struct trial *t)
 {
@@ -166,7 +238,7 @@ static void expect_named(const char *layout, void (*plant)(struct trial *t), con
                          const char *name)
 {
     for (int half = 0; half < 2; half++) {
-        struct setting s = { layout, true, half, 1, plant };
+        struct setting s = { layout, true, half, 1, plant, TINY_DENSE, 0 };
         struct verdict v = judge(&s);
         if (!v.bad || strcmp(v.kind, kind) != 0 || !strstr(v.name, name))
             fail_msg("%s%s: %s of %s, expected %s of %s", layout, half ? ", bf16" : "",
@@ -177,10 +249,15 @@ static void expect_named(const char *layout, void (*plant)(struct trial *t), con
 TEST(faults_are_named_at_the_first_tensor_that_they_touch)
 {
     expect_named("dp=2", dropped_reduction, "gradient", "blocks.1.");
-    expect_named("dp=2", wrong_count, "gradient", "norm_f");
-    expect_named("dp=2", wrong_row, "gradient", "norm_f");
+    expect_named("dp=2", wrong_count, "output's gradient", "wte.weight");
+    expect_named("dp=2", wrong_row, "input", "blocks.0.attn.qkv.weight");
+    expect_named("tp=2", wrong_scale, "input", "blocks.1.attn.out.weight");
+    expect_named("dp=2", wrong_scale, "input", "blocks.1.attn.out.weight");
+    expect_named("dp=2,zero=3", wrong_grad, "output's gradient", "blocks.1.attn.qkv.weight");
+    expect_named("pp=2", wrong_last_grad, "output's gradient", "blocks.2.attn.qkv.weight");
     expect_named("dp=2,zero=1", wrong_rate, "second moment", "blocks.1.");
 }
 
 TEST_MAIN(ONE(rounding_is_all_that_layouts_change),
+          ONE(so_it_is_with_experts_shared_heads_and_exact_layouts),
           ONE(faults_are_named_at_the_first_tensor_that_they_touch))

@@ -1,0 +1,160 @@
+#include "train/trial_watch.h"
+
+#include "ops/ops.h"
+#include "ops/zigzag.h"
+
+#include <math.h>
+
+enum { INPUT, OUTPUT, MOST_KEPT = 1 << 20 /* elements of a tensor: 4 MB */ };
+
+static const char *const kinds[] = { [INPUT] = "input", [OUTPUT] = "output's gradient" };
+
+/* One parameter's two tensors: of rows of `columns` the tokens whose number `every` divides. */
+struct watched {
+    i64 columns, every, n;
+    float *kept;             /* of one rank; NULL where ranks are compared to it */
+    struct trial_sums *sums; /* by rank */
+};
+
+struct trial_watch {
+    const struct trial *one, *disturbed;
+    struct watched *of; /* [parameters of one rank][TRIAL_WATCHED] */
+};
+
+void trial_watch(struct trial *t, const struct trial *one, const struct trial *disturbed)
+{
+    const struct model *m = one ? one->rank[0].model : t->rank[0].model;
+    const i64 tokens = t->rank[0].all_rows * t->rank[0].T;
+    struct trial_watch *w = ARENA_NEW(&t->arena, struct trial_watch);
+    *w = (struct trial_watch){ one, disturbed,
+                               ARENA_ARRAY(&t->arena, struct watched, m->n_params * TRIAL_WATCHED) };
+    for (i64 i = 0; i < m->n_params * TRIAL_WATCHED; i++) {
+        const struct param_desc *d = &m->params[i / TRIAL_WATCHED].desc;
+        struct watched *x = &w->of[i];
+        x->columns = i % TRIAL_WATCHED == INPUT ? d->dim[1] : d->dim[0];
+        if (d->rank != 2 || param_is_expert(d))
+            continue;
+        x->every = ceil_div(tokens * x->columns, MOST_KEPT);
+        x->n = ceil_div(tokens, x->every) * x->columns;
+        if (one)
+            x->sums = ARENA_ARRAY(&t->arena, struct trial_sums, t->n);
+        else
+            x->kept = ARENA_ARRAY(&t->arena, float, x->n);
+    }
+    t->watch = w;
+}
+
+/* --- a task ------------------------------------------------------------------------- */
+
+static const struct param *param_with(const struct model *m, const struct tensor *grad)
+{
+    for (i64 i = 0; i < m->n_params; i++)
+        if (m->params[i].grad == grad && m->params[i].desc.rank == 2)
+            return &m->params[i];
+    return NULL;
+}
+
+/* Which token of the step the r-th of this micro-batch is. */
+static i64 token_of(const struct trial_rank *k, i64 r, int micro_batch)
+{
+    const i64 cp = k->mesh.layout.cp, here = k->T / cp, pairs = layout_pairs(&k->mesh.layout);
+    i64 row = k->rows.first + micro_batch * k->rows.stride + r / here;
+    return row * k->T + zigzag_pair_place(cp, k->mesh.cp_rank, pairs, here, r % here);
+}
+
+/* Which column of the whole product the c-th here is. */
+static i64 column_of(const struct param *p, int kind, i64 c)
+{
+    int piece = 0;
+    if (kind == INPUT)
+        return p->desc.split == SPLIT_COLUMNS ? p->shard.columns.begin + c : c;
+    if (p->desc.split != SPLIT_ROWS)
+        return c;
+    while (c >= p->shard.rows[piece].count)
+        c -= p->shard.rows[piece++].count;
+    return p->shard.rows[piece].begin + c;
+}
+
+static void look_at(const struct trial_look *look, const struct param *p, i64 number, int kind,
+                    const struct tensor *x, i64 first)
+{
+    const struct trial_watch *w = look->trial->watch;
+    const i64 at = number * TRIAL_WATCHED + kind, n = x->dim[1];
+    struct watched *own = &w->of[at];
+    const float *one = w->one ? w->one->watch->of[at].kept : NULL;
+    const float *disturbed = w->disturbed ? w->disturbed->watch->of[at].kept : NULL;
+    for (i64 r = 0; r < x->dim[0] && own->every > 0; r++) {
+        i64 token = token_of(&look->trial->rank[look->rank], first + r, look->run->micro_batch);
+        i64 row = token / own->every * own->columns;
+        for (i64 c = 0; c < n && token % own->every == 0; c++) {
+            i64 to = row + column_of(p, kind, c);
+            double value = tensor_get(x, r * n + c);
+            if (own->kept)
+                own->kept[to] = (float)value;
+            else
+                trial_sums_add(&own->sums[look->rank], value, (double)one[to], (double)disturbed[to]);
+        }
+    }
+}
+
+/* Of the head's chunks, its rows say where they begin. */
+void trial_watch_task(void *context, const struct task *t)
+{
+    const struct trial_look *look = context;
+    const struct trial *of = look->trial->watch->one ? look->trial->watch->one : look->trial;
+    const struct model *m = look->trial->rank[look->rank].model, *whole = of->rank[0].model;
+    if (t->op != &op_linear_dw)
+        return;
+    const struct param *p = param_with(m, t->out[0]);
+    if (!p)
+        return;
+    const struct tensor *rows = t->in[1];
+    i64 first = t->head && rows->owner ? rows->owner_offset / (tensor_bytes(rows) / rows->dim[0]) : 0;
+    i64 number = model_param(whole, p->desc.id, p->desc.layer) - whole->params;
+    look_at(look, p, number, INPUT, rows, first);
+    look_at(look, p, number, OUTPUT, t->in[0], first);
+}
+
+/* --- lines -------------------------------------------------------------------------- */
+
+/* In one rank's program: where the product is, or where its weight's gradient is made. */
+static i64 order_of(const struct trial_rank *k, const struct param *p, int kind)
+{
+    const struct program *program = k->step.program;
+    for (i64 id = 0; id < program->n_tasks; id++) {
+        const struct task *t = program->by_id[id];
+        if (kind == INPUT ? t->op == &op_linear && t->in[1] == p->compute
+                          : t->op == &op_linear_dw && t->out[0] == p->grad)
+            return id;
+    }
+    return -1;
+}
+
+i64 trial_watch_lines(const struct trial *t, struct trial_line *out)
+{
+    const struct trial_watch *w = t->watch;
+    i64 n = 0;
+    if (!w)
+        return 0;
+    const struct model *m = w->one->rank[0].model;
+    for (i64 i = 0; i < m->n_params * TRIAL_WATCHED; i++) {
+        const struct param *p = &m->params[i / TRIAL_WATCHED];
+        const int kind = (int)(i % TRIAL_WATCHED);
+        const struct watched *one = &w->one->watch->of[i], *moved = &w->disturbed->watch->of[i];
+        struct trial_line line = { kinds[kind], p->desc.name, -1, 0, 0, 0 };
+        double all = 0;
+        for (i64 k = 0; k < one->n; k++)
+            all += pow((double)moved->kept[k] - (double)one->kept[k], 2);
+        for (int r = 0; r < t->n && w->of[i].sums; r++) {
+            struct trial_sums s = w->of[i].sums[r];
+            s.all = all;
+            s.n_all = one->n;
+            trial_see(&s, r, &line);
+        }
+        if (line.rank < 0)
+            continue;
+        line.order = 2 * order_of(&w->one->rank[0], p, kind);
+        out[n++] = line;
+    }
+    return n;
+}
