@@ -580,9 +580,16 @@ TEST(pack_and_micro_multiply_one_tile_on_their_own)
         g.accumulate = true;
         check_product(&g, k, &C0);
         if (k->micro_rows) { /* what A is packed for changes no bit */
+            enum { MOST_ROWS = 16 };
             _Alignas(64) float packed[GEMM_MICRO_MAX], lying[GEMM_MICRO_MAX];
-            k->micro(K, a_panel, panels, packed, k->nr, false, panels);
-            k->micro_rows(K, g.A.data, g.A.row_stride, panels, lying, k->nr, false, panels);
+            const i64 words = K / k->per_step;
+            u32 rows[MOST_ROWS * K];
+            CHECK(k->mr <= MOST_ROWS);
+            for (i64 r = 0; r < k->mr; r++)
+                memcpy(rows + r * words,
+                       (u8 *)g.A.data + r * g.A.row_stride * dtype_bytes(type), (size_t)(4 * words));
+            k->micro(words, a_panel, panels, packed, k->nr, false, panels);
+            k->micro_rows(words, rows, words, panels, lying, k->nr, false, panels);
             CHECK(memcmp(packed, lying, (size_t)(4 * k->mr * k->nr)) == 0);
         }
         sys_free(C0.data);

@@ -63,6 +63,7 @@ struct work {
     struct slab slab, next;         /* being multiplied, being packed */
     i64 threads, columns, ranges;   /* a part is a strip times one range of columns */
     i64 strip_parts, pack_parts;
+    bool whole_words; /* of A */
 };
 
 /* Rows [m, m + rows) of C, columns [n, n + cols) of the slab. Sums build up in `sum`: C itself
@@ -75,7 +76,7 @@ struct tile {
     bool starts, adds, ends; /* this block: with the start; onto sums; completes them */
     i64 steps;
     const u32 *a, *b, *next; /* panels of this block; what of B is needed after it */
-    const float *rows_of_a;  /* not NULL: A is read as it lies, with rows a_stride apart */
+    const u32 *rows_of_a;    /* not NULL: A is read as it lies, with rows a_stride words apart */
     i64 a_stride;
 };
 
@@ -636,13 +637,24 @@ static const u32 *panels_at(const struct work *w, i64 block, i64 n)
     return s->panels + words_before(b, s->N, w->plan.k->nr) + n * block_steps(w, b);
 }
 
-/* The micro kernel can read f32 rows as they lie, where they fill its tiles. Packing would be
- * a twentieth of the product of 768 columns. */
-static bool reads_in_place(const struct work *w, const struct tile *t)
+/* A's rows are whole words, in every block. */
+static bool whole_words(const struct work *w)
 {
     const struct gemm_matrix *A = &w->g->A;
-    return w->plan.k->micro_rows && A->type == DTYPE_F32 && A->col_stride == 1 &&
-           t->rows % w->plan.k->mr == 0 && !w->g->row_sum;
+    const i64 per_step = w->plan.k->per_step;
+    bool whole = A->type == (per_step == 1 ? DTYPE_F32 : DTYPE_BF16) && A->col_stride == 1 &&
+                 A->row_stride % per_step == 0 && (uintptr_t)A->data % sizeof(u32) == 0;
+    for (i64 i = 0; whole && i < w->plan.blocks; i++)
+        whole = w->block[i].depth % per_step == 0;
+    return whole;
+}
+
+/* The micro kernel can read rows as they lie, where they fill its tiles. Packing would be a
+ * twentieth of the product of 768 columns. */
+static bool reads_in_place(const struct work *w, const struct tile *t)
+{
+    return w->plan.k->micro_rows && w->whole_words && t->rows % w->plan.k->mr == 0 &&
+           !w->g->row_sum;
 }
 
 static void multiply_strip(const struct work *w, i64 part, int thread)
@@ -653,7 +665,7 @@ static void multiply_strip(const struct work *w, i64 part, int thread)
     for (i64 strip = part / w->ranges; strip > 0; strip--)
         t.m += strip_rows(w, t.m);
     t.rows = strip_rows(w, t.m);
-    t.a_stride = w->g->A.row_stride;
+    t.a_stride = w->g->A.row_stride / k->per_step;
     const bool in_place = reads_in_place(w, &t);
 
     for (t.n = begin; t.n < end; t.n += k->nc) {
@@ -740,6 +752,7 @@ void gemm_run(const struct gemm *g, const struct gemm_kernels *k, struct pool *p
     if (g->M == 0 || g->N == 0)
         return;
     cut_k(g, w.plan.k, workspace);
+    w.whole_words = whole_words(&w);
     w.next = slab_after(&w, &before_first);
     while (w.next.blocks > 0) {
         run_slab(&w, pool);

@@ -100,8 +100,8 @@ typedef void (*gemm_pack_fn)(u32 *panels, const struct gemm_slab *s, i64 width);
 typedef void (*gemm_micro_fn)(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc,
                               bool add, const u32 *ahead);
 
-/* The same with mr rows of A as they lie, f32, row_stride apart, k side by side. */
-typedef void (*gemm_micro_rows_fn)(i64 steps, const float *a, i64 row_stride, const u32 *b,
+/* The same with mr rows of A as they lie, words side by side, rows row_stride words apart. */
+typedef void (*gemm_micro_rows_fn)(i64 steps, const u32 *a, i64 row_stride, const u32 *b,
                                    float *c, i64 ldc, bool add, const u32 *ahead);
 
 /* dst (f32, rows x cols) = start + sums, which may be dst;

@@ -137,10 +137,10 @@ static void micro(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, bool
     multiply(steps, (const float *)a, 1, MR, (const float *)b, c, ldc, add, ahead);
 }
 
-static void micro_rows(i64 steps, const float *a, i64 row_stride, const u32 *b, float *c,
-                       i64 ldc, bool add, const u32 *ahead)
+static void micro_rows(i64 steps, const u32 *a, i64 row_stride, const u32 *b, float *c, i64 ldc,
+                       bool add, const u32 *ahead)
 {
-    multiply(steps, a, row_stride, 1, (const float *)b, c, ldc, add, ahead);
+    multiply(steps, (const float *)a, row_stride, 1, (const float *)b, c, ldc, add, ahead);
 }
 
 /* Twelve accumulators: one per step of latency 4 in two units would be 8. */

@@ -40,8 +40,9 @@ INLINE void store_row(struct row r, float *c, bool add)
     _mm512_storeu_ps(c + 32, r.z);
 }
 
-static void micro(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, bool add,
-                  const u32 *ahead)
+/* A's rows are row_stride words apart, its steps step_stride. */
+INLINE void multiply(i64 steps, const u32 *a, i64 row_stride, i64 step_stride, const u32 *b,
+                     float *c, i64 ldc, bool add, const u32 *ahead)
 {
     const struct row zero = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
     struct row r0 = zero, r1 = zero, r2 = zero, r3 = zero;
@@ -51,18 +52,18 @@ static void micro(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, bool
         for (int i = 0; i < NR; i += 16)
             __builtin_prefetch(c + r * ldc + i, 1);
 #pragma GCC unroll 8
-    for (i64 i = 0; i < steps; i++, a += MR, b += NR) {
+    for (i64 i = 0; i < steps; i++, a += step_stride, b += NR) {
         if (i % AHEAD == AHEAD - 1)
             __builtin_prefetch(ahead + i / AHEAD * 16);
         __m512bh x = load_pairs(b), y = load_pairs(b + 16), z = load_pairs(b + 32);
         step_row(&r0, a, x, y, z);
-        step_row(&r1, a + 1, x, y, z);
-        step_row(&r2, a + 2, x, y, z);
-        step_row(&r3, a + 3, x, y, z);
-        step_row(&r4, a + 4, x, y, z);
-        step_row(&r5, a + 5, x, y, z);
-        step_row(&r6, a + 6, x, y, z);
-        step_row(&r7, a + 7, x, y, z);
+        step_row(&r1, a + row_stride, x, y, z);
+        step_row(&r2, a + 2 * row_stride, x, y, z);
+        step_row(&r3, a + 3 * row_stride, x, y, z);
+        step_row(&r4, a + 4 * row_stride, x, y, z);
+        step_row(&r5, a + 5 * row_stride, x, y, z);
+        step_row(&r6, a + 6 * row_stride, x, y, z);
+        step_row(&r7, a + 7 * row_stride, x, y, z);
     }
     store_row(r0, c, add);
     store_row(r1, c + ldc, add);
@@ -72,6 +73,18 @@ static void micro(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, bool
     store_row(r5, c + 5 * ldc, add);
     store_row(r6, c + 6 * ldc, add);
     store_row(r7, c + 7 * ldc, add);
+}
+
+static void micro(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, bool add,
+                  const u32 *ahead)
+{
+    multiply(steps, a, 1, MR, b, c, ldc, add, ahead);
+}
+
+static void micro_rows(i64 steps, const u32 *a, i64 row_stride, const u32 *b, float *c, i64 ldc,
+                       bool add, const u32 *ahead)
+{
+    multiply(steps, a, row_stride, 1, b, c, ldc, add, ahead);
 }
 
 /* The latency of vdpbf16ps is 6 and two start per cycle: fourteen accumulators hide it. */
@@ -94,7 +107,7 @@ const struct gemm_kernels gemm_kernels_avx512bf16 = {
     .name = "avx512bf16", .mr = MR, .nr = NR, .kc = 768, .mc = 128, .nc = 384, .per_step = 2,
     .ahead_steps = AHEAD,
     .mixed = &gemm_kernels_avx512,
-    .pack = gemm_pack_pairs_avx512, .micro = micro,
+    .pack = gemm_pack_pairs_avx512, .micro = micro, .micro_rows = micro_rows,
     .start = gemm_start_avx512, .finish = gemm_finish_avx512,
     .sum_rows = gemm_sum_rows_avx512, .peak = peak,
 };
