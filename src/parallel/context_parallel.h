@@ -16,7 +16,8 @@
  * With layout.exact_context sums keep the order of one rank (parallel/exact.h): tokens lie in pairs of
  * chunks and are put in order around attention, also on one rank, and instead of a ring each rank
  * gathers the keys and values of whole rows, whose gradients are scattered back in f32. That sends
- * forward r a B T 2 k, backward r 4 B T 2 k, and each row's gradient of the weights once over cp.
+ * forward r a B T 2 k, backward r 4 B T 2 k, and each row's gradient of the weights once over cp
+ * (of experts over ep: over those of a row with the same; with ep > cp over ep instead, but for zero 2, 3).
  *
  * Of sparse layers, ranks sum what their routers did with their parts of the rows, once per layer and
  * micro-batch: 2 r 4 B (2 E + 1) bytes for E experts. With a capacity they gather the choices too.

@@ -77,11 +77,11 @@ TEST(a_run_goes_on_on_any_other_layout)
 
 /* Loss and norm of every step, digit by digit, and the state: one rank reads it, goes on for a step
  * and saves all. */
-static void everything_of(const char *run, char *out)
+static void everything_of(const char *run, const char *order, char *out)
 {
     char line[500];
     snprintf(line, sizeof line, TRAIN "--set run.name=%s --set train.steps=7 --resume --layout "
-             "exact=true 2>&1", run);
+             "%s 2>&1", run, order);
     shell(line, 0);
     snprintf(line, sizeof line, "cd $D/runs/%s && (sed 's/.*\\(\"loss\":[^,]*\\).*"
              "\\(\"grad_norm\":[^,]*\\).*/\\1 \\2/' metrics.jsonl | grep ^.loss; "
@@ -98,15 +98,32 @@ TEST(exact_experts_over_ranks_train_to_the_bits_of_one)
     shell(TRAIN "--set run.name=er --set train.steps=3 --ranks 2 --layout dp=2,ep=2,exact=true", 0);
     shell(TRAIN "--set run.name=er --resume --ranks 4 --layout pp=2,dp=2,ep=2,exact=true", 0);
     shell(TRAIN "--set run.name=plain", 0);
-    everything_of("e1", one);
-    everything_of("e4", many);
+    everything_of("e1", "exact=true", one);
+    everything_of("e4", "exact=true", many);
     CHECK(memcmp(one, many, sizeof one) == 0);
-    everything_of("et", many);
+    everything_of("et", "exact=true", many);
     CHECK(memcmp(one, many, sizeof one) == 0);
-    everything_of("er", many);
+    everything_of("er", "exact=true", many);
     CHECK(memcmp(one, many, sizeof one) == 0);
-    everything_of("plain", plain);
+    everything_of("plain", "exact=true", plain);
     CHECK(memcmp(one, plain, sizeof one) != 0);
+}
+
+/* Groups of ep that are a part of a row, and two rows. */
+TEST(exact_experts_over_parts_of_rows_train_to_the_bits_of_one)
+{
+    static const char context[] = "exact=true,exact_context=true";
+    char one[64], many[64];
+    shellf(0, TRAIN "--set run.name=x1 --layout %s", context);
+    shellf(0, TRAIN "--set run.name=x4 --ranks 4 --layout cp=4,ep=2,%s", context);
+    shellf(0, TRAIN "--set run.name=xr --set train.steps=3 --ranks 4 --layout dp=2,cp=2,ep=4,zero=1,%s",
+           context);
+    shellf(0, TRAIN "--set run.name=xr --resume --ranks 4 --layout dp=2,cp=2,ep=2,zero=3,%s", context);
+    everything_of("x1", context, one);
+    everything_of("x4", context, many);
+    CHECK(memcmp(one, many, sizeof one) == 0);
+    everything_of("xr", context, many);
+    CHECK(memcmp(one, many, sizeof one) == 0);
 }
 
 TEST(a_layout_with_experts_is_shown_and_chosen)
@@ -117,6 +134,8 @@ TEST(a_layout_with_experts_is_shown_and_chosen)
     CHECK(strstr(text, "activation has room for the rows of all 2 ranks at one"));
     text = shell("cd $D && $H layout show r.yaml --layout dp=2,ep=2,tp=2", 0);
     CHECK(strstr(text, "experts 0-3 | experts 4-7; of each rows 0-15, 32-47 | rows 16-31, 48-63"));
+    text = shell("cd $D && $H layout show r.yaml --layout cp=4,ep=2,exact=true,exact_context=true", 0);
+    CHECK(strstr(text, "\n  ep  {0 1} {2 3}\n") && strstr(text, "\n  twins {0 2} {1 3}\n"));
     text = shell("cd $D && $H layout show r.yaml --layout tp=2", 0);
     CHECK(strstr(text, "of each columns 0-15 | columns 16-31"));
     text = shell("cd $D && timeout 100 $H train r.yaml --dry-run --ranks 2 --layout auto 2>&1", 0);
@@ -139,6 +158,7 @@ int main(void)
         ONE(experts_over_ranks_train_and_evaluate_as_one_rank_does),
         ONE(a_run_goes_on_on_any_other_layout),
         ONE(exact_experts_over_ranks_train_to_the_bits_of_one),
+        ONE(exact_experts_over_parts_of_rows_train_to_the_bits_of_one),
         ONE(a_layout_with_experts_is_shown_and_chosen),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);

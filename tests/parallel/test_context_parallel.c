@@ -1,6 +1,7 @@
 /* Context-parallel steps beside those of one rank; what ranks compute and send. */
 #include "test.h"
 
+#include "model/decoder.h"
 #include "parallel/ranks.h"
 
 #include <stdlib.h>
@@ -356,6 +357,57 @@ TEST(routers_send_what_the_formula_says)
     }
 }
 
+/* In exact mode keys and values of whole rows are gathered, whose gradients are scattered in f32, and each
+ * row's gradient is summed over cp: of experts that are spread, over those of a row with the same; where
+ * groups of ep have whole rows, over none of cp alone. Norms of other experts of a row are summed too
+ * where what dp splits leaves them out. */
+TEST(exact_ranks_send_what_the_formula_says)
+{
+    static const struct { const char *layout; enum tiny_experts experts; } cases[] = {
+        { "cp=2", TINY_DENSE }, { "cp=4,dp=2,zero=1", TINY_DENSE }, { "cp=2", TINY_MIXTRAL },
+        { "cp=4,ep=2", TINY_MIXTRAL }, { "cp=2,ep=2", TINY_MIXTRAL }, { "dp=2,cp=2,ep=4", TINY_MIXTRAL },
+        { "dp=2,cp=2,ep=4,zero=1", TINY_MIXTRAL }, { "dp=2,cp=4,ep=2,zero=1", TINY_MIXTRAL },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct ranks all;
+        char layout[96];
+        snprintf(layout, sizeof layout, "%s,exact=true,exact_context=true", cases[i].layout);
+        struct ranks_options o = options_of(layout, false);
+        o.tiny.experts = cases[i].experts;
+        ranks_open(&all, &o);
+        const struct rank *first = &all.rank[0];
+        const struct layout *l = &all.layout;
+        const struct model_spec *s = &first->model->spec;
+        const struct bytes attention = predict(&all, &o, false);
+        double n = (double)l->cp, rho = (n - 1) / n, twins = (double)layout_expert_twins(l);
+        double copies = (double)decoder_head_copies(s); /* of keys and values: a leaf has its own */
+        double want = copies * (attention.forward + attention.backward) +
+                      (double)spec_sparse_layers(s) * 2 * rho * 4 * (double)(2 * s->experts + 1);
+        for (i64 b = 0; b < first->model->n_buckets; b++) {
+            const struct bucket *x = &first->model->buckets[b];
+            bool spread = x->experts && l->ep > 1, joined = l->ep > l->cp;
+            double share = spread ? (twins - 1) / twins : joined ? 0 : rho;
+            want += 2 * share * 4 * (double)x->count;
+        }
+        want *= first->rows.micro_batches;
+        if (l->ep > l->cp && l->zero == ZERO_OPTIMIZER)
+            want += 2 * rho * 4 * SQUARES_DIGITS;
+        double sent = 0, tasks = 0;
+        ranks_step(&all, 0);
+        for (int r = 0; r < all.n; r++) {
+            const struct program *p = all.rank[r].step.program;
+            for (i64 id = 0; id < p->n_tasks; id++)
+                if (p->by_id[id]->lane == LANE_CP)
+                    tasks += p->by_id[id]->cost.message_bytes *
+                             (p->by_id[id]->phase == PHASE_UPDATE ? 1 : first->rows.micro_batches);
+            sent += (double)comm_axis_count(all.rank[r].mesh.comm, "cp").sent_bytes;
+        }
+        if (fabs(tasks - all.n * want) > 1e-6 * tasks || fabs(sent - all.n * want) > 1e-6 * sent)
+            fail_msg("%s: tasks %.1f, sent %.1f, formula %.1f", layout, tasks, sent, all.n * want);
+        ranks_close(&all);
+    }
+}
+
 /* --- what does not fit -------------------------------------------------------------- */
 
 TEST(layouts_that_do_not_fit_are_refused_with_one_that_does)
@@ -387,4 +439,5 @@ TEST_MAIN(ONE(ranks_that_share_rows_train_like_one),
           ONE(half_precision_ranks_stay_near_one), ONE(planted_faults_are_seen),
           ONE(ranks_have_equally_much_to_compute), ONE(bytes_sent_are_those_of_the_formula),
           ONE(routers_send_what_the_formula_says),
+          ONE(exact_ranks_send_what_the_formula_says),
           ONE(layouts_that_do_not_fit_are_refused_with_one_that_does))
