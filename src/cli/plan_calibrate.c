@@ -130,7 +130,7 @@ static void add_stacks(const struct plan_fit *fit, struct text *out)
             text_add(out, ",");
         }
         if (s->stall_s > 0)
-            text_printf(out, " stall_nodes: %g,", s->stall_nodes);
+            text_printf(out, " stall_nodes: %g, stall_from: %g,", s->stall_nodes, s->stall_from);
         text_printf(out, " residual: {lo: %.3f, hi: %.3f}\n", s->residual_lo, s->residual_hi);
     }
 }

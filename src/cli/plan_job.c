@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "plan/interval.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -17,25 +18,10 @@ static int load_family(struct planned_job *p, struct arena *a)
     return OK;
 }
 
-/* Of how much further out the truth may lie nobody knows. A rule, then: twice as far for constants
- * of another device or software of which no step was fitted (unless the software says so itself), and
- * a tenth further for each doubling of the most devices and of the longest rows that were seen. */
-static void widen(struct planned_job *p)
+static void extrapolate(struct planned_job *p)
 {
-    const struct plan_family *f = &p->family;
-    double devices = (double)p->job.devices / fmax(1, f->seen_devices);
-    double rows = (double)p->job.sequence / fmax(1, f->seen_sequence);
-    bool strange = !plan_family_saw(f, p->stack.name);
-    p->widened = p->foreign ? 2 : 1;
-    if (strange && p->stack.interval == 1)
-        p->widened *= 2;
-    if (devices > 1)
-        p->widened *= 1 + 0.1 * log2(devices);
-    if (rows > 1 && f->seen_sequence > 0)
-        p->widened *= 1 + 0.1 * log2(rows);
-    p->extrapolated = strange || p->widened > 1;
-    p->family.residual_lo *= p->widened;
-    p->family.residual_hi *= p->widened;
+    p->widened = plan_interval_widening(&p->job);
+    p->extrapolated = plan_interval_strange(&p->job) || p->widened > 1;
 }
 
 static i64 assumed_batch(const struct plan_job *job)
@@ -78,7 +64,7 @@ int plan_job_open_spec(struct planned_job *out, const struct plan_flags *flags,
         .tokens = (double)flags->tokens, .any = flags->any,
         .sequence = flags->seq ? flags->seq : out->spec.positions,
     };
-    widen(out);
+    extrapolate(out);
     out->batch_assumed = flags->batch == 0;
     out->job.global_batch = flags->batch ? flags->batch : assumed_batch(&out->job);
     return check(out);
@@ -101,12 +87,11 @@ void plan_job_print(const struct planned_job *p)
     if ((double)j->sequence > p->family.seen_sequence)
         printf("extrapolated: constants were fitted to rows of at most %.0f tokens\n",
                p->family.seen_sequence);
-    if (!plan_family_saw(&p->family, p->stack.name))
+    if (plan_interval_strange(j))
         printf("extrapolated: no step of %s was fitted on such devices\n", p->stack.name);
-    double widened = p->widened * p->stack.interval;
-    if (widened > 1)
+    if (p->widened > 1)
         printf("therefore the interval is taken to be %.3g times as wide (a rule: nobody knows)\n",
-               widened);
+               p->widened);
 }
 
 void plan_job_json(const struct planned_job *p, struct json *j)

@@ -90,9 +90,8 @@ void plan_notes_print(const struct planned_run *x, const struct plan_outcome *o)
     printf("\nMFU: model FLOPs (products and attention as half squares, forward and backward, "
            "nothing twice) / time / dense peak\n(P10-P90): ");
     printf("residuals of the fit of %s", x->p.family.name);
-    double widened = x->p.widened * x->p.stack.interval;
-    if (widened > 1)
-        printf(", %.3g times as far out (extrapolated)", widened);
+    if (x->p.widened > 1)
+        printf(", %.3g times as far out (extrapolated)", x->p.widened);
     printf("\n");
     if (x->p.job.tokens <= 0)
         return;

@@ -116,6 +116,16 @@ static void print_set(const struct validated_set *s)
         print_memory(s);
 }
 
+/* How far out intervals of a stack's rows are at most, beside those of what was fitted. */
+static double widest(const struct validated_set *s, const struct plan_stack *stack)
+{
+    double most = 1;
+    for (i64 i = 0; i < s->n; i++)
+        if (s->rows[i].stack == stack)
+            most = fmax(most, s->rows[i].widened);
+    return most;
+}
+
 /* What was assumed of software, each stack once, with what no operator explains. */
 static void print_stacks(const struct validated_set *s)
 {
@@ -139,8 +149,11 @@ static void print_stacks(const struct validated_set *s)
         if (stack->residual_lo != 0 || stack->residual_hi != 0)
             printf(", declared interval of %.3g to %.3g times the predicted time",
                    exp(stack->residual_lo), exp(stack->residual_hi));
-        if (stack->interval != 1)
-            printf(", nothing fitted: interval %g times as far out", stack->interval);
+        if (stack->stall_nodes > stack->stall_from)
+            printf(" and of stalls from %g nodes on", stack->stall_from);
+        double widened = widest(s, stack);
+        if (widened > 1)
+            printf(", beyond what was fitted: interval up to %.3g times as far out", widened);
         printf("\n");
     }
 }
@@ -316,8 +329,8 @@ const struct command cmd_plan_validate = {
                    "Rows that lack something are counted, with what they lack.\n\n"
                    "error, median, p90 and bias are of step times; rank is Spearman's correlation "
                    "within cells of the same model, devices and batch; regret is what the layout "
-                   "predicted to be best costs beyond the best one, best10% how often it is within "
-                   "10 %; inside is the share of rows within their 80 % interval, width its median "
+                   "predicted to be best, of those said to fit, costs beyond the best one, best10% "
+                   "how often it is within 10 %; inside is the share of rows within their 80 % interval, width its median "
                    "width.",
     .options = validate_table,
     .options_bytes = sizeof(struct validate_options),

@@ -1,6 +1,7 @@
 #include "plan/cost.h"
 
 #include "parallel/layout.h"
+#include "plan/interval.h"
 #include "plan/net_band.h"
 #include "plan/stack.h"
 
@@ -85,15 +86,20 @@ static void add_layers(struct stage *s, const struct plan_table *t, double layer
     add_piece(s, &t->pieces[PLAN_SPARSE], layers * (double)t->sparse_layers / all, recompute);
 }
 
+static bool pipeline_leaves_node(const struct plan_job *job, const struct plan_layout *l)
+{
+    return l->pp > 1 && plan_tier_of(job->machine, l->pp, l->tp * l->cp * l->dp) > 0;
+}
+
 /* The host's work besides layers shows where it is not ahead of the device. */
-static void add_batch(struct stage *s, const struct plan_table *t, const struct plan_layout *l,
-                      double layers)
+static void add_batch(struct stage *s, const struct plan_job *job, const struct plan_table *t,
+                      const struct plan_layout *l, double layers)
 {
     double all = (double)(t->dense_layers + t->sparse_layers);
     double slack = layers / all * ((double)t->dense_layers * t->pieces[PLAN_DENSE].slack +
                                    (double)t->sparse_layers * t->pieces[PLAN_SPARSE].slack);
     double host = t->batch_launch;
-    if (l->pp > 1 && l->dp > 1)
+    if (pipeline_leaves_node(job, l))
         host += layers * t->pipeline_launch;
     double seen = fmax(0, host - slack);
     s->terms[PLAN_LAUNCH] += seen;
@@ -106,24 +112,44 @@ static double stage_seconds(const struct stage *s)
     return s->forward + s->backward;
 }
 
-/* Layers of a stage in the middle, and what are left to the first and the last one. */
+/* Layers of the first and the last stage, of the fullest one between them, and of those on average. */
 struct spread_layers {
-    double middle, first, last;
+    double first, last, most, middle;
 };
 
-static struct spread_layers spread_layers(const struct plan_layout *l, i64 layers)
+/* Blocks go to stages by what they compute, the head counted as so many layers: a block is on the
+ * stage where the sum up to its end lies (nanotron's rule). */
+static struct spread_layers balanced_layers(const struct plan_layout *l, double layers, double head)
 {
+    double each = (layers + head) / (double)l->pp, pp = (double)l->pp, between = pp - 2;
+    struct spread_layers n = { .first = floor(each * (1 + 1e-12)) };
+    double before = fmin(layers, floor(each * (pp - 1) * (1 + 1e-12)));
+    n.last = layers - before;
+    n.middle = between > 0 ? (before - n.first) / between : n.first;
+    for (i64 i = 1; i + 1 < l->pp; i++) {
+        double end = fmin(layers, floor(each * (double)(i + 1) * (1 + 1e-12)));
+        n.most = fmax(n.most, end - fmin(layers, floor(each * (double)i * (1 + 1e-12))));
+    }
+    return n;
+}
+
+static struct spread_layers spread_layers(const struct plan_job *job, const struct plan_layout *l,
+                                          const struct plan_table *t)
+{
+    i64 layers = t->dense_layers + t->sparse_layers;
     double even = (double)layers / (double)l->pp;
+    if (job->stack->balanced && l->pp > 1 && l->virtual_stages == 1)
+        return balanced_layers(l, (double)layers, t->head_layers);
     if (layers % l->pp == 0 || l->pp == 1)
-        return (struct spread_layers){ even, even, even };
+        return (struct spread_layers){ even, even, even, even };
     double most = ceil(even);
     double ends = (double)layers - most * (double)(l->pp - 2);
-    return (struct spread_layers){ most, ends / 2, ends / 2 };
+    return (struct spread_layers){ ends / 2, ends / 2, most, most };
 }
 
 /* All stages of the first, a middle and the last rank, for one micro-batch. */
 struct ends {
-    struct stage first, middle, last;
+    struct stage first, middle, last, fullest; /* fullest: of those in the middle */
 };
 
 static void add_stage(struct stage *s, const struct stage *other, double n)
@@ -135,16 +161,21 @@ static void add_stage(struct stage *s, const struct stage *other, double n)
     s->weights += n * other->weights;
 }
 
-static struct ends ends_of(const struct plan_layout *l, const struct plan_table *t)
+static struct stage stage_of(const struct plan_job *job, const struct plan_layout *l,
+                             const struct plan_table *t, double layers)
 {
-    struct spread_layers n = spread_layers(l, t->dense_layers + t->sparse_layers);
-    struct ends e = { 0 };
-    add_layers(&e.first, t, n.first, l->recompute);
-    add_layers(&e.middle, t, n.middle, l->recompute);
-    add_layers(&e.last, t, n.last, l->recompute);
-    add_batch(&e.first, t, l, n.first);
-    add_batch(&e.middle, t, l, n.middle);
-    add_batch(&e.last, t, l, n.last);
+    struct stage s = { 0 };
+    add_layers(&s, t, layers, l->recompute);
+    add_batch(&s, job, t, l, layers);
+    return s;
+}
+
+static struct ends ends_of(const struct plan_job *job, const struct plan_layout *l,
+                           const struct plan_table *t)
+{
+    struct spread_layers n = spread_layers(job, l, t);
+    struct ends e = { stage_of(job, l, t, n.first), stage_of(job, l, t, n.middle),
+                      stage_of(job, l, t, n.last), stage_of(job, l, t, n.most) };
     add_piece(&e.first, &t->pieces[PLAN_EMBEDDING], 1, RECOMPUTE_NONE);
     add_piece(l->pp == 1 ? &e.first : &e.last, &t->pieces[PLAN_HEAD], 1, RECOMPUTE_NONE);
     if (l->schedule == SCHEDULE_ZB_V && l->pp > 1) { /* the last stage is where the first one is */
@@ -156,10 +187,10 @@ static struct ends ends_of(const struct plan_layout *l, const struct plan_table 
 }
 
 /* The whole pipeline for one micro-batch: all stages' terms summed, and the slowest stage. */
-static void pipeline(const struct plan_layout *l, const struct plan_table *t, struct stage *sum,
-                     struct stage *slowest)
+static void pipeline(const struct plan_job *job, const struct plan_layout *l,
+                     const struct plan_table *t, struct stage *sum, struct stage *slowest)
 {
-    struct ends e = ends_of(l, t);
+    struct ends e = ends_of(job, l, t);
     *sum = *slowest = e.first;
     if (l->pp == 1)
         return;
@@ -167,8 +198,8 @@ static void pipeline(const struct plan_layout *l, const struct plan_table *t, st
     add_stage(sum, &e.middle, (double)(l->pp - 2));
     if (stage_seconds(&e.last) > stage_seconds(slowest))
         *slowest = e.last;
-    if (l->pp > 2 && stage_seconds(&e.middle) > stage_seconds(slowest))
-        *slowest = e.middle;
+    if (l->pp > 2 && stage_seconds(&e.fullest) > stage_seconds(slowest))
+        *slowest = e.fullest;
 }
 
 /* What the other stages make the slowest one wait for: the first micro-batch's way down and the
@@ -198,32 +229,38 @@ static double bubble(const struct plan_layout *l, const struct stage *sum,
 
 /* --- data ranks ----------------------------------------------------------------------- */
 
-static i64 first_stage_layers(const struct plan_layout *l, i64 layers)
-{
-    return ceil_div(layers, l->pp);
-}
-
 struct held {
     double dense, experts; /* parameters of the fullest rank */
 };
 
+/* Layers that the first stages and the last one hold: where they are not balanced, of the fullest. */
+static struct spread_layers held_layers(const struct plan_job *job, const struct plan_layout *l,
+                                        const struct plan_table *t)
+{
+    double most = (double)ceil_div(t->dense_layers + t->sparse_layers, l->pp);
+    if (job->stack->balanced)
+        return spread_layers(job, l, t);
+    return (struct spread_layers){ most, most, most, most };
+}
+
 static struct held held_by(const struct plan_job *job, const struct plan_layout *l,
                            const struct plan_table *t)
 {
-    double layers = (double)(t->dense_layers + t->sparse_layers);
-    double n = (double)first_stage_layers(l, t->dense_layers + t->sparse_layers);
     const struct plan_piece *dense = &t->pieces[PLAN_DENSE], *sparse = &t->pieces[PLAN_SPARSE];
-    struct held h = {
-        .dense = n / layers * ((double)t->dense_layers * dense->parameters +
-                               (double)t->sparse_layers * sparse->parameters),
-        .experts = n / layers * (double)t->sparse_layers * sparse->expert_parameters,
-    };
+    struct spread_layers n = held_layers(job, l, t);
+    double layers = (double)(t->dense_layers + t->sparse_layers);
     double embedding = t->pieces[PLAN_EMBEDDING].parameters;
     double head = t->pieces[PLAN_HEAD].parameters;
-    if (l->pp > 1)
-        h.dense += fmax(embedding, head);
-    else
-        h.dense += job->spec->tied ? fmax(embedding, head) : embedding + head;
+    double each = ((double)t->dense_layers * dense->parameters +
+                   (double)t->sparse_layers * sparse->parameters) / layers;
+    double fullest = fmax(n.most, fmax(n.first, n.last));
+    struct held h = {
+        .dense = fmax(n.most * each, fmax(n.first * each + embedding, n.last * each + head)),
+        .experts = fullest / layers * (double)t->sparse_layers * sparse->expert_parameters,
+    };
+    if (l->pp == 1)
+        h.dense = n.first * each +
+                  (job->spec->tied ? fmax(embedding, head) : embedding + head);
     return h;
 }
 
@@ -247,8 +284,10 @@ static struct shared share(const struct plan_job *job, const struct plan_layout 
         out.reduce_s = plan_exchange_seconds(job, ranks, stride, 2 * part * s->message_bytes,
                                              2 * calls);
     else if (near > 1) {
-        out.reduce_s = plan_exchange_seconds(job, near, stride, part * s->message_bytes, calls);
-        out.gather_s = plan_exchange_seconds(job, near, stride, part * s->weight_bytes, calls);
+        out.reduce_s = plan_exchange_seconds(job, near, stride, part * s->message_bytes, calls) /
+                       s->split_rate;
+        out.gather_s = plan_exchange_seconds(job, near, stride, part * s->weight_bytes, calls) /
+                       s->split_rate;
     }
     if (groups > 1)
         out.reduce_s += plan_exchange_seconds(
@@ -315,9 +354,10 @@ static struct stage_time times_of(const struct stage *s)
 void plan_stages_of(const struct plan_job *job, const struct plan_layout *l,
                     const struct plan_table *t, struct plan_stages *out)
 {
-    struct ends e = ends_of(l, t);
+    struct ends e = ends_of(job, l, t);
     struct shared data = share_all(job, l, t);
-    *out = (struct plan_stages){ times_of(&e.first), times_of(&e.middle), times_of(&e.last),
+    const struct stage *middle = job->stack->balanced ? &e.fullest : &e.middle; /* all wait for it */
+    *out = (struct plan_stages){ times_of(&e.first), times_of(middle), times_of(&e.last),
                                  boundary_seconds(job, l, t), data.reduce_s, data.gather_s,
                                  optimizer_seconds(job, l, t) + t->step_launch };
 }
@@ -336,8 +376,8 @@ static void add_flops(const struct plan_job *job, const struct plan_layout *l,
 
 double plan_stall_seconds(const struct plan_job *job, const struct plan_layout *l)
 {
-    return (double)(l->micro_batches + l->pp - 1) * job->stack->stall_s *
-           (double)i64_min(l->pp - 1, 2);
+    double neighbours = (double)i64_min(l->pp - 1, 2), way = (double)(l->pp - 1) / 2;
+    return job->stack->stall_s * ((double)l->micro_batches * neighbours + way);
 }
 
 static double stalls(const struct plan_job *job, const struct plan_layout *l)
@@ -346,22 +386,13 @@ static double stalls(const struct plan_job *job, const struct plan_layout *l)
     return nodes < job->stack->stall_nodes ? 0 : plan_stall_seconds(job, l);
 }
 
-/* About band->mid: of the software where it has one of its own, else of the family of devices. */
-static void interval(const struct plan_job *job, struct plan_band *band)
-{
-    const struct plan_stack *s = job->stack;
-    bool own = s->residual_lo != 0 || s->residual_hi != 0;
-    band->lo = band->mid * exp(own ? s->residual_lo : s->interval * job->family->residual_lo);
-    band->hi = band->mid * exp(own ? s->residual_hi : s->interval * job->family->residual_hi);
-}
-
 void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
                   const struct plan_table *t, struct plan_step *out)
 {
     struct stage sum, slowest;
     double m = (double)l->micro_batches, pp = (double)l->pp;
     *out = (struct plan_step){ 0 };
-    pipeline(l, t, &sum, &slowest);
+    pipeline(job, l, t, &sum, &slowest);
     for (int i = 0; i <= PLAN_EP; i++)
         out->terms[i] = m * sum.terms[i] / pp;
     double slot = stage_seconds(&slowest), all = stage_seconds(&sum);
@@ -376,10 +407,8 @@ void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
     out->terms[PLAN_STRAGGLER] = stalls(job, l);
     for (int i = 0; i < PLAN_TERMS; i++)
         out->seconds += out->terms[i];
-    out->band.mid = out->seconds;
-    interval(job, &out->band);
+    plan_interval_of(job, l, out);
     add_flops(job, l, t, out);
-    plan_widen_by_network(job, l, out);
     plan_memory_of(job, l, t, out);
 }
 
@@ -424,22 +453,24 @@ void plan_memory_of(const struct plan_job *job, const struct plan_layout *l,
                     const struct plan_table *t, struct plan_step *out)
 {
     double *memory = out->memory;
-    i64 layers = t->dense_layers + t->sparse_layers;
     int r = l->recompute;
     const struct plan_piece *dense = &t->pieces[PLAN_DENSE], *sparse = &t->pieces[PLAN_SPARSE];
-    double n = (double)first_stage_layers(l, layers) / (double)layers;
+    struct spread_layers n = held_layers(job, l, t);
+    double early = fmax(n.first, n.most * (double)(l->pp - 1) / (double)l->pp);
     for (int i = 0; i < PLAN_MEMORIES; i++)
         memory[i] = 0;
     memory_of_state(job, l, t, memory);
-    double kept = n * ((double)t->dense_layers * dense->kept_bytes[r] +
-                       (double)t->sparse_layers * sparse->kept_bytes[r]);
+    double kept = ((double)t->dense_layers * dense->kept_bytes[r] +
+                   (double)t->sparse_layers * sparse->kept_bytes[r]) /
+                  (double)(t->dense_layers + t->sparse_layers);
+    double first = early * kept * in_flight(l, l->pp == 1), last = n.last * kept * in_flight(l, true);
     double rows = (double)(job->sequence * l->micro_batch) / (double)l->cp;
     double vocab = (double)plan_stack_vocab(job->stack, job->spec->vocab, l->tp);
     double logits = job->stack->logit_bytes * rows * vocab / (double)l->tp;
     memory[PLAN_WORKING] = fmax(dense->working_bytes[r], sparse->working_bytes[r]);
-    memory[PLAN_ACTIVATIONS] = kept * in_flight(l, l->pp == 1);
-    if (l->pp == 1 || kept * in_flight(l, true) + logits > memory[PLAN_ACTIVATIONS]) {
-        memory[PLAN_ACTIVATIONS] = kept * in_flight(l, true);
+    memory[PLAN_ACTIVATIONS] = first;
+    if (l->pp == 1 || last + logits > first) {
+        memory[PLAN_ACTIVATIONS] = last;
         memory[PLAN_LOGITS] = logits;
     }
     memory[PLAN_RUNTIME] = job->stack->runtime_bytes;

@@ -92,8 +92,9 @@ struct plan_table {
     bool sequence_parallel;
     struct plan_piece pieces[PLAN_PARTS];
     i64 dense_layers, sparse_layers;
+    double head_layers;    /* the head's products are those of so many layers */
     double batch_launch;   /* seconds of the host per micro-batch besides its layers */
-    double pipeline_launch; /* and per layer and micro-batch, in pipelines of several data ranks */
+    double pipeline_launch; /* and per layer and micro-batch, in pipelines over several nodes */
     double step_launch;    /* and per step */
     double boundary_bytes; /* that a stage sends to the next one, per micro-batch and rank */
 };
@@ -146,7 +147,8 @@ const char *plan_layout_refused(const struct plan_job *job, const struct plan_la
 void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
                   const struct plan_table *table, struct plan_step *out);
 
-/* What stages of a pipeline wait for their neighbours, where the job's software stalls at all. */
+/* What stages of a pipeline wait for their neighbours, where the job's software stalls at all: for
+ * each of a stage's neighbours in each micro-batch, and half as long on the way of the first one. */
 double plan_stall_seconds(const struct plan_job *job, const struct plan_layout *l);
 
 /* What a step consists of, for who walks it in time: seconds of one micro-batch on all stages of

@@ -37,7 +37,7 @@ const struct option plan_family_options[] = {
       .help = "Share of the memory's bytes per second that kernels reach." },
     { "kernel_s", FAMILY(FLOAT, kernel_s), "3e-6", .min = 1e-9, .max = 1, .unit = "seconds",
       .help = "What a kernel takes besides its work." },
-    { "launch_s", FAMILY(FLOAT, launch_s), "1e-5", .min = 1e-9, .max = 1, .unit = "seconds",
+    { "launch_s", FAMILY(FLOAT, launch_s), "3e-5", .min = 1e-9, .max = 1, .unit = "seconds",
       .help = "What the host takes to start a kernel." },
     { "pace", FAMILY(FLOAT, pace), "4", .min = 1, .max = 1000,
       .help = "Degree of the norm by which host's and device's time are joined; large: the slower decides." },

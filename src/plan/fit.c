@@ -125,7 +125,7 @@ static const struct expectation {
     { "product", 0.1 }, { "memory", 0.15 }, { "small_tile", 0.15 }, { "ramp", 0.7 },
     { "quantisation", 0.7 }, { "align16", 0.5 }, { "align128", 0.1 },
     { "attention_forward", 0.3 }, { "attention_backward", 0.3 }, { "attention_rows", 1 },
-    { "kernel_s", 0.7 }, { "launch_s", 2 }, { "pace", 0.5 }, { "link", 0.3 }, { "net", 0.5 },
+    { "kernel_s", 0.7 }, { "launch_s", 0.5 }, { "pace", 0.5 }, { "link", 0.3 }, { "net", 0.25 },
     { "link_latency_s", 0.3 }, { "net_latency_s", 0.7 }, { "overlap_tax", 0.5 },
 };
 
@@ -135,7 +135,7 @@ static const struct {
     double begin, width;
 } software[] = {
     { "kernels.pipeline", 50, 1 }, { "stall", 1, 2 },
-    { "overlap.dp", 0.5, 0.5 },
+    { "overlap.dp", 0.5, 0.5 }, { "split_rate", 0.5, 1 },
 };
 
 static double width_of(const char *name)
@@ -171,7 +171,7 @@ static double nearer_error(const struct sample *s, bool *stalled)
     double calm = fabs(log(without / s->row->seconds));
     double with = without + plan_stall_seconds(&s->job, &s->row->layout);
     double stall = fabs(log(with / s->row->seconds));
-    *stalled = stall < calm;
+    *stalled = s->row->layout.pp > 1 && stall < calm;
     return fmin(calm, stall);
 }
 
@@ -260,6 +260,22 @@ static i64 votes_for(const struct fit *f, const struct plan_stack *stack, double
     return right;
 }
 
+/* The fewest nodes on which a row with a pipeline stalled. */
+static double first_stall(const struct fit *f, const struct plan_stack *stack)
+{
+    double least = 1e6;
+    bool stalled;
+    for (i64 i = 0; i < f->n; i++) {
+        const struct sample *s = &f->samples[i];
+        if (s->job.stack != stack || s->row->layout.pp == 1)
+            continue;
+        nearer_error(s, &stalled);
+        if (stalled)
+            least = fmin(least, nodes_of(s));
+    }
+    return least;
+}
+
 /* From how many nodes on software stalls: what most of its rows agree with. */
 static void find_stalls(struct fit *f)
 {
@@ -276,6 +292,8 @@ static void find_stalls(struct fit *f)
             }
         }
         stack->stall_nodes = best;
+        if (stack->stall_s > 0)
+            stack->stall_from = first_stall(f, stack);
     }
 }
 
@@ -326,38 +344,36 @@ static bool has_own_interval(const struct plan_stack *s)
     return s->residual_lo != 0 || s->residual_hi != 0;
 }
 
-/* log(measured / predicted) of rows, each by constants that were fitted without it. */
+/* |log(measured / predicted)| of rows, each by constants that were fitted without it, in the nearer of
+ * the states that its software may be in. */
 static void errors_left_out(struct fit *f, double *x)
 {
     const struct state fitted = f->now;
+    bool stalled;
     for (i64 i = 0; i < f->n; i++) {
         f->now = f->begin;
         f->now.family.launch_s *= f->start;
         f->left_out = i;
         search(f, loss(f), (u64)i);
-        find_stalls(f);
-        x[i] = -log_error(&f->samples[i]);
+        x[i] = nearer_error(&f->samples[i], &stalled);
     }
     f->left_out = -1;
     f->now = fitted;
 }
 
-/* Between the values of rank (n+1)/10 from below and from above. */
-static void ends_of(double *x, i64 n, double *lo, double *hi)
+/* The value of rank 0.8 (n + 1) from below. */
+static double end_of(double *x, i64 n)
 {
-    if (n == 0)
-        return;
+    double rank = fmin((double)n, 0.8 * (double)(n + 1));
     qsort(x, (size_t)n, sizeof *x, ascending);
-    double rank = fmax(1, (double)(n + 1) / 10);
     i64 k = (i64)rank, next = i64_min(k, n - 1);
-    double part = rank - (double)k;
-    *lo = x[k - 1] + part * (x[next] - x[k - 1]);
-    *hi = x[n - k] + part * (x[n - 1 - next] - x[n - k]);
+    return n > 1 ? x[k - 1] + (rank - (double)k) * (x[next] - x[k - 1]) : x[0];
 }
 
-/* An interval that holds a new row with a chance of 80 %, if it is as those were (Vovk et al. 2005).
- * None is dropped. Software with an interval of its own has that of its rows; the family that of
- * the others. */
+/* An interval that holds a new row with a chance of 80 %, if it is as those were (conformal, by rows
+ * left out; Vovk et al. 2005): as far out on either side, for few rows tell little of each side's
+ * tail. None is dropped. Software with an interval of its own has that of its rows; the family that
+ * of the others. */
 static void residuals(struct fit *f)
 {
     double errors[FIT_MOST_ROWS], x[FIT_MOST_ROWS];
@@ -366,6 +382,8 @@ static void residuals(struct fit *f)
     errors_left_out(f, errors);
     for (i64 k = -1; k < f->n_stacks; k++) {
         struct plan_stack *own = k >= 0 ? &f->now.stacks[k] : NULL;
+        double *lo = own ? &own->residual_lo : &f->now.family.residual_lo;
+        double *hi = own ? &own->residual_hi : &f->now.family.residual_hi;
         i64 n = 0;
         if (own && !has_own_interval(own))
             continue;
@@ -374,10 +392,10 @@ static void residuals(struct fit *f)
             if (own ? s == own : !has_own_interval(s))
                 x[n++] = errors[i];
         }
-        if (own)
-            ends_of(x, n, &own->residual_lo, &own->residual_hi);
-        else
-            ends_of(x, n, &f->now.family.residual_lo, &f->now.family.residual_hi);
+        if (n == 0)
+            continue;
+        *hi = end_of(x, n);
+        *lo = -*hi;
     }
 }
 

@@ -76,6 +76,7 @@ struct plan_tier {
     struct plan_band bytes_per_s; /* that one device sends, one way; lo is the slow end */
     struct plan_band latency_s;   /* of one message; lo is the quick end */
     bool latency_assumed;         /* nobody said */
+    bool reached;                 /* bytes_per_s is what collectives reached, not what ports have */
     double oversubscription;      /* 1: full bisection; of the links that leave the domains below */
     int wiring;                   /* enum plan_wiring */
     int axes;                     /* of a torus: 1 to 3 */

@@ -10,12 +10,15 @@
 #include "plan/efficiency.h"
 
 /* What software gets out of a tier whose devices could send `bytes_per_s`: no more than `share` of
- * what the device's data sheet says of its links, and what oversubscription leaves. */
+ * what the device's data sheet says of its links, where collectives were not measured on this very
+ * network, and what oversubscription leaves. */
 static inline double plan_tier_rate(const struct plan_machine *m, int tier, double share,
                                     double bytes_per_s)
 {
     double sheet = tier ? m->device.network_bytes_per_s : m->device.link_bytes_per_s;
     double most = (sheet > 0 ? sheet : m->tiers[tier].bytes_per_s.mid) * share;
+    if (m->tiers[tier].reached)
+        most = bytes_per_s;
     return (bytes_per_s < most ? bytes_per_s : most) / m->tiers[tier].oversubscription;
 }
 

@@ -21,6 +21,8 @@ enum plan_selective {
 
 struct plan_stack {
     const char *name, *provenance;
+    const char *like;          /* name of a stack with the same kernels, whose steps count as seen; NULL */
+    struct option_strings seen; /* families of devices on which steps of it were fitted */
     struct option_strings frameworks; /* beginnings of how tables of measurements call it */
     int attention;             /* enum plan_attention_kind */
     i64 softmax_multiple;      /* scores' softmax is one kernel where micro-batch x heads of a rank
@@ -30,8 +32,9 @@ struct plan_stack {
     bool dropout;
     double kernels_forward, kernels_backward; /* that the host starts for a layer */
     double kernels_batch;      /* and besides, for a micro-batch on a stage: embedding, loss, loop */
-    double kernels_pipeline;   /* and for a layer and each rank along tp, in pipelines of several data
-                                * ranks */
+    double kernels_pipeline;   /* and for a layer and each rank along tp, in pipelines over several
+                                * nodes */
+    bool balanced;             /* stages get layers by what they compute, the head included */
     double kernels_step;       /* and for a step: norms, clipping, update, logging */
     double passes_forward, passes_backward; /* over a layer's rows, of 2 bytes x width, besides
                                              * those of the operators' own traffic */
@@ -45,6 +48,8 @@ struct plan_stack {
     double update_bytes;       /* that the update moves per parameter of the rank */
     double dp_overlap, tp_overlap, pp_overlap, ep_overlap; /* share of such messages that computing
                                                             * may hide */
+    double split_rate;         /* share of the network that messages of what data ranks split reach,
+                                * beside those of whole gradients */
     i64 vocab_multiple;        /* rows of the head are padded to that, times tp */
     bool vocab_alone;          /* also where tp is 1; else they are as many as words there */
     i64 since;                 /* year from which software of this name is like this; 0: always */
@@ -54,7 +59,7 @@ struct plan_stack {
     double usable;             /* of what memory is left, by tensors: the rest is lost between them */
     double stall_s;            /* seconds that a stage of a pipeline waits per micro-batch for each of
                                 * its neighbours, on so many nodes and more; unexplained */
-    double stall_nodes;
+    double stall_nodes, stall_from; /* so many: they do; from stall_from on: they may */
     double residual_lo, residual_hi; /* as a family's, where its runs scatter otherwise; both 0:
                                       * the family's */
     double interval;           /* ends of the family's interval are so many times as far out: 2, a

@@ -321,6 +321,8 @@ void plan_table_price(struct plan_table *out, const struct plan_job *job,
     out->dense_layers = job->spec->layers - out->sparse_layers;
     for (int part = 0; part < PLAN_PARTS; part++)
         price_piece(&x, &ops->pieces[part], (enum plan_part)part, &out->pieces[part]);
+    if (ops->pieces[PLAN_DENSE].matrices > 0)
+        out->head_layers = ops->pieces[PLAN_HEAD].matrices / ops->pieces[PLAN_DENSE].matrices;
     out->batch_launch = job->stack->kernels_batch * job->family->launch_s;
     out->pipeline_launch = job->stack->kernels_pipeline * (double)layout->tp * job->family->launch_s;
     out->step_launch = job->stack->kernels_step * job->family->launch_s;

@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "model/params.h"
 #include "plan/efficiency.h"
+#include "plan/interval.h"
 #include "plan/ops_scale.h"
 
 #include <math.h>
@@ -62,6 +63,7 @@ static void price(struct validated_row *v, struct plan_world *w, struct shelves 
     plan_step_of(&job, &v->row->layout, table, &v->step);
     v->priced = true;
     v->stack = job.stack;
+    v->widened = plan_interval_widening(&job);
     v->fitted = is_fitted(job.family, v->row->id);
     if (v->row->seconds > 0)
         v->error = v->step.seconds / v->row->seconds - 1;
@@ -194,12 +196,20 @@ static double spearman(const struct validated_set *s, const i64 *cell, i64 n)
     return xx > 0 && yy > 0 ? xy / sqrt(xx * yy) : 0;
 }
 
+/* A search takes no layout of which it says that it does not fit. */
+static bool preferred(const struct validated_row *a, const struct validated_row *b)
+{
+    if (a->step.fits != b->step.fits)
+        return a->step.fits;
+    return a->step.seconds < b->step.seconds;
+}
+
 static double regret_of(const struct validated_set *s, const i64 *cell, i64 n)
 {
     const struct validated_row *chosen = &s->rows[cell[0]], *best = chosen;
     for (i64 i = 1; i < n; i++) {
         const struct validated_row *v = &s->rows[cell[i]];
-        if (v->step.seconds < chosen->step.seconds)
+        if (preferred(v, chosen))
             chosen = v;
         if (v->row->seconds < best->row->seconds)
             best = v;

@@ -9,8 +9,8 @@
  *     bias      mean of (predicted - measured) / measured
  *     rank      Spearman's correlation within cells, weighted by their rows; a cell: rows of the
  *               same model, devices, sequence and batch
- *     regret    measured time of the layout that is predicted to be best over the best measured
- *               one, less one; mean over cells with two layouts at least
+ *     regret    measured time of the layout that is predicted to be best, of those said to fit, over
+ *               the best measured one, less one; mean over cells with two layouts at least
  *     coverage  share of rows within their 10-90 % interval; width: (hi - lo) / mid, median */
 #ifndef HEADWAY_PLAN_VALIDATE_H
 #define HEADWAY_PLAN_VALIDATE_H
@@ -24,6 +24,7 @@ struct validated_row {
     const char *refused;    /* not priced: why */
     const struct plan_stack *stack; /* whose software was assumed */
     struct plan_step step;
+    double widened;         /* its interval is so many times as far out: extrapolated beyond the fit */
     double error;           /* (predicted - measured) / measured; 0 where it did not run */
 };
 

@@ -6,10 +6,11 @@
 #include "plan/stack.h"
 #include "plan/validate.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_MACHINES = 64, MOST_FAMILIES = 16, MOST_STACKS = 16 };
+enum { MOST_MACHINES = 64, MOST_FAMILIES = 16, MOST_STACKS = 16, MOST_RATES = 32 };
 
 static const char *const stack_names[] = {
     "megatron-lm", "megatron-lm-2022", "megatron-deepspeed", "nanotron", "llm-foundry",
@@ -140,19 +141,62 @@ static void add_tier(struct plan_machine *m, const char *name, i64 ranks, double
     };
 }
 
-/* All-reduce bus bandwidth that somebody measured on so many devices of this network: what a node
- * sends, shared by its devices. */
-static void measured_tiers(const struct plan_world *w, struct plan_machine *m,
-                           const char *network)
+/* "256MB"; 0 where it is no size. */
+static double megabytes_in(const char *text)
+{
+    char *unit;
+    double x = strtod(text, &unit);
+    return strcmp(unit, "MB") ? 0 : x * 1e6;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* What a node sends in large all-reduces on a network, shared by its devices: the middle of what was
+ * measured; 0 where nothing was. */
+static double large_rate(const struct plan_world *w, const char *network, i64 node_ranks)
 {
     const struct csv *t = &w->network;
+    double found[MOST_RATES];
+    i64 n = 0;
+    for (i64 i = 0; i < t->n_rows && n < MOST_RATES; i++)
+        if (!strcmp(text_of(t, i, "system"), network) &&
+            !strcmp(text_of(t, i, "payload"), "large") &&
+            !strncmp(text_of(t, i, "op"), "all_reduce", 10) &&
+            (i64)value_of(t, i, "n_gpus") > node_ranks)
+            found[n++] = value_of(t, i, "value") * 1e9 / (double)node_ranks;
+    if (n == 0)
+        return 0;
+    qsort(found, (size_t)n, sizeof *found, ascending);
+    return (found[(n - 1) / 2] + found[n / 2]) / 2;
+}
+
+/* Gathers among so many devices that somebody timed on this network. One of 256 MB among hundreds is a
+ * ring of hundreds of short steps, so it says how long a step takes: what is left of its time after
+ * its bytes, at the rate of large messages. */
+static void measured_tiers(const struct plan_world *w, struct plan_machine *m,
+                           const char *network, double port_bytes_per_s)
+{
+    const struct csv *t = &w->network;
+    double link = m->tiers[0].bytes_per_s.mid, large = large_rate(w, network, m->node_ranks);
+    double rate = large > 0 ? large : port_bytes_per_s;
     for (i64 i = 0; i < t->n_rows; i++) {
         i64 ranks = (i64)value_of(t, i, "n_gpus");
-        if (strcmp(text_of(t, i, "system"), network) ||
+        double bytes = megabytes_in(text_of(t, i, "payload"));
+        if (strcmp(text_of(t, i, "system"), network) || bytes == 0 ||
             strcmp(text_of(t, i, "metric"), "busbw_gbs_mean") ||
-            strcmp(text_of(t, i, "op"), "all_reduce") || ranks <= m->node_ranks)
+            strcmp(text_of(t, i, "op"), "all_gather") || ranks <= m->node_ranks)
             continue;
-        add_tier(m, "network", ranks, value_of(t, i, "value") * 1e9 / (double)m->node_ranks);
+        double sent = bytes * (double)(ranks - 1) / (double)ranks;
+        double took = sent / (value_of(t, i, "value") * 1e9);
+        double moving = fmax(sent / link, sent / (rate * (double)m->node_ranks));
+        double latency = fmax(0, took - moving) / (double)(ranks - 1);
+        add_tier(m, "network", ranks, rate);
+        m->tiers[m->n_tiers - 1].latency_s = (struct plan_band){ latency, latency, latency };
+        m->tiers[m->n_tiers - 1].reached = large > 0;
     }
 }
 
@@ -185,7 +229,7 @@ static const struct plan_machine *machine_of(struct plan_world *w, const struct 
     i64 domain = (i64)value_of(&w->names, name, "domain"); /* of its links, beyond a host */
     add_tier(m, "node", i64_max(row->node_ranks, domain), link);
     if (*network)
-        measured_tiers(w, m, network);
+        measured_tiers(w, m, network, net);
     else
         add_tier(m, "network", (i64)1 << 40, net);
     return m;

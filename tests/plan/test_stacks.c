@@ -1,6 +1,7 @@
 /* Which software a row is priced as, and what that software is said to do. */
 #include "test.h"
 
+#include "parallel/layout.h"
 #include "plan/efficiency.h"
 #include "plan/fit.h"
 #include "plan/stack.h"
@@ -103,22 +104,84 @@ static struct plan_stack stack_named(const char *name, struct arena *a)
     return s;
 }
 
-/* Only in pipelines of several data ranks does the host of nanotron take more. */
-TEST(pipelines_of_several_data_ranks_keep_the_host_busy)
+/* Only where a pipeline leaves its node does the host of nanotron take more. */
+TEST(pipelines_over_several_nodes_keep_the_host_busy)
 {
     struct bed b;
     struct plan_step plain, more;
-    bed_open(&b, ROW("H100", "8,2,2,1,16", "", "nanotron", "x"));
+    bed_open(&b, ROW("H100", "2,2,8,1,64", "", "nanotron", "x"));
     struct plan_stack with = stack_named("nanotron", &b.arena), without = with;
-    with.kernels_pipeline = 100;
+    with.kernels_pipeline = 400;
     without.kernels_pipeline = 0;
     with.stall_s = without.stall_s = 0;
-    price_with(&b, &with, 2, &more);
-    price_with(&b, &without, 2, &plain);
+    price_with(&b, &with, 8, &more);
+    price_with(&b, &without, 8, &plain);
     CHECK(more.terms[PLAN_LAUNCH] > 2 * plain.terms[PLAN_LAUNCH]);
-    price_with(&b, &with, 1, &more);
-    price_with(&b, &without, 1, &plain);
+    price_with(&b, &with, 2, &more); /* eight devices */
+    price_with(&b, &without, 2, &plain);
     CHECK_NEAR(more.seconds, plain.seconds, 1e-12);
+    bed_close(&b);
+}
+
+/* The head is as four of the layers: balanced, the first of two stages has all of them. */
+TEST(balanced_stages_count_the_head)
+{
+    struct bed b;
+    struct plan_step even, balanced;
+    bed_open(&b, ROW("H100", "2,2,8,1,64", "", "nanotron", "x"));
+    struct plan_stack s = stack_named("nanotron", &b.arena);
+    CHECK(s.balanced);
+    s.stall_s = s.kernels_pipeline = 0;
+    s.kernels_forward = s.kernels_backward = s.kernels_batch = 0;
+    price_with(&b, &s, 2, &balanced);
+    s.balanced = false;
+    price_with(&b, &s, 2, &even);
+    CHECK(balanced.seconds < 0.9 * even.seconds);
+    CHECK(balanced.terms[PLAN_IMBALANCE] < 0.5 * even.terms[PLAN_IMBALANCE]);
+    CHECK_NEAR(balanced.terms[PLAN_IDEAL], even.terms[PLAN_IDEAL], 1e-9 * even.terms[PLAN_IDEAL]);
+    bed_close(&b);
+}
+
+/* What gathers took on AWS's network is what they take here: many short steps, then the bytes. */
+TEST(a_measured_network_takes_the_time_of_its_gathers)
+{
+    static const struct { i64 ranks; double took; } facts[] = {
+        { 16, 240e6 / 184.61e9 }, { 64, 252e6 / 68.99e9 }, { 256, 255e6 / 27.97e9 },
+    };
+    struct bed b;
+    struct plan_job job;
+    bed_open(&b, ROW("H100-SXM-80GB (AWS p5)", "2,2,8,1,64", "", "nanotron", "x"));
+    CHECK(!plan_world_job(b.world, &b.rows.rows[0], &job));
+    for (i64 i = 0; i < COUNT_OF(facts); i++) {
+        double n = (double)facts[i].ranks;
+        double seconds = plan_exchange_seconds(&job, facts[i].ranks, 1, 256e6 * (n - 1) / n, n - 1);
+        CHECK_NEAR(seconds / facts[i].took, 1, 0.25); /* links within nodes reach less than their sheet */
+    }
+    struct plan_family f = *job.family; /* what was measured knows no share of ports */
+    f.net = 0.1;
+    double before = plan_exchange_seconds(&job, 32, 8, 1e9, 0);
+    job.family = &f;
+    CHECK_NEAR(plan_exchange_seconds(&job, 32, 8, 1e9, 0), before, 1e-9);
+    bed_close(&b);
+}
+
+/* Gradients that are split reach less of the network, whole ones all of it. */
+TEST(what_is_split_goes_at_the_rate_that_software_reaches)
+{
+    struct bed b;
+    struct plan_step whole, split;
+    bed_open(&b, ROW("H100-SXM-80GB (AWS p5)", "1,1,32,1,64", "", "nanotron", "x"));
+    struct plan_stack s = stack_named("nanotron", &b.arena);
+    s.split_rate = 1;
+    price_with(&b, &s, 32, &whole);
+    s.split_rate = 0.25;
+    price_with(&b, &s, 32, &split);
+    CHECK_NEAR(split.terms[PLAN_DP], whole.terms[PLAN_DP], 0); /* zero 0 */
+    b.rows.rows[0].layout.zero = ZERO_OPTIMIZER;
+    price_with(&b, &s, 32, &split);
+    s.split_rate = 1;
+    price_with(&b, &s, 32, &whole);
+    CHECK(split.terms[PLAN_DP] > 1.5 * whole.terms[PLAN_DP]);
     bed_close(&b);
 }
 
@@ -134,7 +197,7 @@ TEST(stalls_begin_at_so_many_nodes)
     s.stall_nodes = 4;
     price_with(&b, &s, 2, &stalled);
     CHECK_NEAR(calm.terms[PLAN_STRAGGLER], 0, 0);
-    CHECK_NEAR(stalled.seconds - calm.seconds, 0.5 * (8 + 2 - 1), 1e-9); /* one neighbour */
+    CHECK_NEAR(stalled.seconds - calm.seconds, 0.5 * (8 + 0.5), 1e-9); /* one neighbour */
     bed_close(&b);
 }
 
@@ -240,7 +303,9 @@ TEST(a_fit_finds_from_how_many_nodes_on_runs_stall)
 
 TEST_MAIN(ONE(software_is_that_of_the_year_that_a_row_says),
           ONE(boards_have_the_memory_that_their_name_says), ONE(words_are_padded_as_software_does),
-          ONE(pipelines_of_several_data_ranks_keep_the_host_busy),
+          ONE(pipelines_over_several_nodes_keep_the_host_busy), ONE(balanced_stages_count_the_head),
+          ONE(a_measured_network_takes_the_time_of_its_gathers),
+          ONE(what_is_split_goes_at_the_rate_that_software_reaches),
           ONE(stalls_begin_at_so_many_nodes),
           ONE(each_step_of_a_ring_across_nodes_takes_their_latency),
           ONE(half_of_the_products_stay_with_torchtitans_recompute),

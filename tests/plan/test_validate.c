@@ -11,19 +11,20 @@ struct bound { /* percent; 0: not asked */
     double mean, median, largest;
     double rank;  /* at least */
     double coverage;           /* of the 80 % interval, at least */
+    double width;              /* of it, at most: in the middle */
     double near_best, regret;  /* at least, at most */
 };
 
 /* What was reached when it was written down, and a little. */
 static const struct bound bounds[] = {
-    { "korthikanti2022", 8, 3.9, 2.5, 9.5, 0.99, 99, 99, 0.1 },
-    { "megatron_sc21_table1", 10, 3.6, 3.3, 9.5, 0, 99, 0, 0 },
-    { "vtrain_single", 702, 6.8, 5.0, 0, 0.92, 83, 88, 2.8 },
-    { "vtrain_multi", 37, 8.8, 4.9, 0, 0.7, 91, 99, 5 },
-    { "bigscience_bloom_a100", 77, 18.6, 17.9, 0, 0.45, 63, 83, 5.5 },
-    { "llm_foundry_mpt", 121, 6.8, 5.9, 0, 0, 92, 0, 0 },
-    { "ultrascale_nanotron_h100", 989, 42, 33, 0, 0.76, 77, 62, 93 },
-    { "torchtitan", 11, 12, 9, 0, 0, 80, 99, 5 },
+    { "korthikanti2022", 8, 3.8, 2.4, 9.2, 0.99, 99, 21, 99, 0.1 },
+    { "megatron_sc21_table1", 10, 3.5, 3.1, 9.5, 0, 99, 22, 0, 0 },
+    { "vtrain_single", 702, 6.7, 5.0, 0, 0.93, 82, 21, 89, 2.6 },
+    { "vtrain_multi", 37, 8.7, 4.7, 0, 0.71, 66, 21, 99, 5.6 },
+    { "bigscience_bloom_a100", 77, 18.6, 17.8, 0, 0.47, 9, 21, 84, 5.2 },
+    { "llm_foundry_mpt", 121, 6.4, 5.6, 0, 0, 80, 24, 0, 0 },
+    { "ultrascale_nanotron_h100", 989, 25.5, 11.2, 0, 0.84, 75, 31, 68, 52 },
+    { "torchtitan", 11, 10, 7.6, 0, 0, 99, 61, 99, 4 },
 };
 
 static void validate(struct validated_set *out, const char *set, struct plan_world *w,
@@ -46,13 +47,13 @@ static void check_bound(const struct bound *b, const struct validated_set *s)
 {
     bool good = s->compared >= b->compared && (b->mean == 0 || 100 * s->mape <= b->mean) &&
                 100 * s->median <= b->median && order_holds(b, s) &&
-                100 * s->coverage >= b->coverage &&
+                100 * s->coverage >= b->coverage && 100 * s->width <= b->width &&
                 (b->largest == 0 || 100 * s->worst <= b->largest);
     if (!good)
         fail_msg("%s: %lld rows, mean %.2f %%, median %.2f %%, largest %.2f %%, rank %.3f, inside "
-                 "%.1f %%, within 10 %% of the best %.1f %%, regret %.1f %%", b->set,
+                 "%.1f %%, width %.1f %%, within 10 %% of the best %.1f %%, regret %.1f %%", b->set,
                  (long long)s->compared, 100 * s->mape, 100 * s->median, 100 * s->worst, s->rank,
-                 100 * s->coverage, 100 * s->near_best, 100 * s->regret);
+                 100 * s->coverage, 100 * s->width, 100 * s->near_best, 100 * s->regret);
 }
 
 /* A row's price is of what it ran, not of what the row is called. */
@@ -102,8 +103,8 @@ TEST(what_ran_is_said_to_fit)
     CHECK_OK(plan_world_new(&w, &a));
     validate(&s, "ultrascale_nanotron_h100", w, &a);
     CHECK((double)s.fit_right >= 0.95 * (double)s.memory_rows);
-    CHECK((double)s.failures_no_fit >= 0.75 * (double)s.failures);
-    CHECK(s.memory_error <= 0.12);
+    CHECK((double)s.failures_no_fit >= 0.84 * (double)s.failures);
+    CHECK(s.memory_error <= 0.095);
     arena_fini(&a);
 }
 

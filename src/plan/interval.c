@@ -1,0 +1,61 @@
+#include "plan/interval.h"
+
+#include "plan/efficiency.h"
+#include "plan/net_band.h"
+#include "plan/stack.h"
+
+#include <math.h>
+#include <string.h>
+
+bool plan_interval_foreign(const struct plan_job *job)
+{
+    const char *device = job->machine->device.family, *fitted = job->family->name;
+    return !device || !fitted || strcmp(device, fitted) != 0;
+}
+
+bool plan_interval_strange(const struct plan_job *job)
+{
+    const struct plan_stack *s = job->stack;
+    return s->seen.count == 0 && !plan_family_saw(job->family, s->name) &&
+           !(s->like && plan_family_saw(job->family, s->like));
+}
+
+/* Of its own interval software says itself how far out it is. */
+double plan_interval_widening(const struct plan_job *job)
+{
+    const struct plan_family *f = job->family;
+    double devices = (double)job->devices / fmax(1, f->seen_devices);
+    double rows = f->seen_sequence > 0 ? (double)job->sequence / f->seen_sequence : 1;
+    double times = plan_interval_foreign(job) ? 2 : 1;
+    if (job->stack->interval != 1)
+        times *= job->stack->interval;
+    else if (plan_interval_strange(job))
+        times *= 2;
+    if (devices > 1)
+        times *= 1 + 0.1 * log2(devices);
+    if (rows > 1)
+        times *= 1 + 0.1 * log2(rows);
+    return times;
+}
+
+/* Seconds that stages may wait where the prediction says that they do not. */
+static double may_stall(const struct plan_job *job, const struct plan_layout *l)
+{
+    double nodes = (double)ceil_div(job->devices, job->machine->node_ranks);
+    bool may = l->pp > 1 && nodes >= job->stack->stall_from && nodes < job->stack->stall_nodes;
+    return may ? plan_stall_seconds(job, l) : 0;
+}
+
+void plan_interval_of(const struct plan_job *job, const struct plan_layout *l,
+                      struct plan_step *step)
+{
+    const struct plan_stack *s = job->stack;
+    bool own = s->residual_lo != 0 || s->residual_hi != 0;
+    double times = plan_interval_widening(job);
+    double lo = own ? s->residual_lo : job->family->residual_lo;
+    double hi = own ? s->residual_hi : job->family->residual_hi;
+    step->band = (struct plan_band){ step->seconds * exp(times * lo), step->seconds,
+                                     step->seconds * exp(times * hi) };
+    plan_widen_by_network(job, l, step);
+    step->band.hi *= 1 + may_stall(job, l) / step->seconds;
+}
