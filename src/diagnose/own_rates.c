@@ -1,8 +1,11 @@
 #include "diagnose/own_rates.h"
 
+#include "backend/cpu/linear.h"
 #include "base/err.h"
 #include "diagnose/record.h"
+#include "ops/ops.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +14,7 @@ enum { SKIPPED_STEPS = 2, MOST_STEPS = 64 };
 
 struct timed {
     const struct record_task *task;
+    const struct record_table *table;
     i64 step;
     u32 id;
     int rank, action, lane;
@@ -59,7 +63,7 @@ static void read_rank(struct reading *r, const struct record_step *s, int rank)
             meet += seconds_of(span);
         if (!span->task || (!compute && span->kind != SPAN_CALL))
             continue;
-        struct timed t = { span->task, s->step, span->task_id, rank, span->action,
+        struct timed t = { span->task, me->table, s->step, span->task_id, rank, span->action,
                            compute ? 0 : span->task->lane, seconds_of(span) };
         if (t.seconds > 0)
             add_timed(r, &t);
@@ -165,8 +169,26 @@ static i64 shortest_calls(struct reading *r)
     return kept;
 }
 
+i64 own_product_columns(const struct record_table *table, const struct record_task *task)
+{
+    int first = task->conditional;
+    bool product = !strcmp(task->op, op_linear.name) || !strcmp(task->op, op_linear_dx.name) ||
+                   !strcmp(task->op, op_linear_dw.name);
+    if (!product || task->n_reads <= first)
+        return 0;
+    double size = (double)dtype_bytes((enum dtype)task->dtype);
+    double left = (double)table->tensors[task->reads[first]].bytes / size; /* M K of its elements */
+    double N = left > 0 ? task->model_flops / 2 / left : 0;
+    return N >= 1 && N == floor(N) ? (i64)N : 0;
+}
+
+static double flops_of(const struct timed *t, i64 columns)
+{
+    return t->lane ? 0 : plan_tile_flops(t->task->flops, own_product_columns(t->table, t->task), columns);
+}
+
 /* One sample for each task of each rank, or of each exchange. */
-static i64 make_samples(struct reading *r, struct plan_sample *out)
+static i64 make_samples(struct reading *r, struct plan_sample *out, i64 columns)
 {
     i64 n = 0;
     for (i64 i = 0, end; i < r->n; i = end) {
@@ -176,7 +198,7 @@ static i64 make_samples(struct reading *r, struct plan_sample *out)
             sum += r->timed[end].seconds;
         out[n++] = (struct plan_sample){
             .name = t->lane ? arena_printf(r->arena, "lane.%d", t->lane) : t->task->op,
-            .flops = t->lane ? 0 : t->task->flops,
+            .flops = flops_of(t, columns),
             .bytes = t->lane ? t->task->message_bytes
                              : t->task->read_bytes + t->task->written_bytes,
             .seconds = sum / (double)(end - i), .weight = sum,
@@ -199,6 +221,7 @@ static void describe(struct plan_rates *out, const struct record *record, struct
             .backend = arena_strdup(a, h->backend ? h->backend : "unknown"),
             .precision = arena_strdup(a, h->precision ? h->precision : "fp32"),
             .threads = h->threads, .ranks = part->ranks,
+            .columns = linear_tile_columns(h->backend),
         };
         return;
     }
@@ -233,7 +256,7 @@ static int read_run(struct own_run *out, struct record *record, const char *fold
     if (r->n > 0)
         r->n = shortest_calls(r);
     out->samples = ARENA_ARRAY(a, struct plan_sample, r->n + 1);
-    out->n = make_samples(r, out->samples);
+    out->n = make_samples(r, out->samples, out->about.columns);
     for (i64 i = 0; i < out->n; i++)
         out->samples[i].name = arena_strdup(a, out->samples[i].name);
     return OK;

@@ -1,12 +1,26 @@
 #include "plan/rates.h"
 
 #include "base/err.h"
+#include "ops/ops.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 enum { TERMS = 3 }; /* per FLOP, per byte, per task */
+
+/* --- tiles ------------------------------------------------------------------------------ */
+
+double plan_tile_flops(double flops, i64 N, i64 columns)
+{
+    return N > 0 && columns > 1 ? flops * (double)round_up(N, columns) / (double)N : flops;
+}
+
+i64 plan_product_columns(const struct task *t)
+{
+    bool product = t->op == &op_linear || t->op == &op_linear_dx || t->op == &op_linear_dw;
+    return product && t->out[0] ? t->out[0]->dim[1] : 0;
+}
 
 /* --- fitting -------------------------------------------------------------------------- */
 
@@ -226,7 +240,8 @@ double plan_rates_seconds(const struct plan_rates *r, const struct task *t, bool
     double size = fmax(t->cost.flops, bytes);
     if (outside && (!rate || size > 4 * rate->flops_hi || 4 * size < rate->flops_lo))
         *outside = true;
-    return rate ? rate_seconds(rate, t->cost.flops, bytes) : unknown_seconds(r, bytes);
+    double flops = plan_tile_flops(t->cost.flops, plan_product_columns(t), r->columns);
+    return rate ? rate_seconds(rate, flops, bytes) : unknown_seconds(r, bytes);
 }
 
 const struct plan_rate *plan_rates_lane(const struct plan_rates *r, enum lane lane)

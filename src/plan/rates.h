@@ -42,6 +42,8 @@ struct plan_level { /* of memory: what it holds, and what a rank's threads read 
 struct plan_rates {
     const char *processor, *backend, *precision;
     i64 threads, ranks;              /* threads of a rank; ranks on the machine */
+    i64 columns;                     /* of a tile of products (backend/cpu/gemm.h): FLOPs of products
+                                      * count as those of whole tiles; 0, 1: as they are */
     double step_s;                   /* of a step, besides its tasks and their waits */
     double spread;                   /* median of |fitted / measured - 1| over all tasks, by time */
     double waits;                    /* that ranks wait for the last one, as a share of a step */
@@ -58,11 +60,16 @@ struct plan_rates {
     i64 n_products;
 };
 
-/* One recorded task: medians. */
+/* One recorded task: medians. FLOPs of products are those of whole tiles. */
 struct plan_sample {
     const char *name;
     double flops, bytes, seconds, weight; /* weight: its share of a step's time */
 };
+
+/* FLOPs of a product with N columns, with those that a tile of so many computes beyond them. */
+double plan_tile_flops(double flops, i64 N, i64 columns);
+/* The columns of a task's result if it is such a product, else 0. */
+i64 plan_product_columns(const struct task *t);
 
 /* Fits each name's rate; the names are kept. ERR_LIMIT beyond RATES_MOST names. */
 int plan_rates_fit(struct plan_rates *out, const struct plan_sample *samples, i64 n,

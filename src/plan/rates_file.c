@@ -22,6 +22,8 @@ static const struct option entry_options[] = {
     { "precision", ENTRY(STRING, precision), "fp32", .help = "Of the products." },
     { "threads", ENTRY(INT, threads), "1", .min = 1, .max = 4096, .help = "Of a rank." },
     { "ranks", ENTRY(INT, ranks), "1", .min = 1, .max = 65536, .help = "On this machine." },
+    { "columns", ENTRY(INT, columns), "1", .min = 1, .max = 65536, .unit = "columns",
+      .help = "Of a tile of products, whose FLOPs are those of whole ones." },
     { "step_s", ENTRY(FLOAT, step_s), "0", .max = 1e6, .unit = "seconds",
       .help = "Of a step, besides its tasks." },
     { "waits", ENTRY(FLOAT, waits), "0", .max = 100, .help = "For the last rank, per step." },
@@ -89,9 +91,9 @@ static void write_rate(const struct plan_rate *r, struct text *out)
 static void write_entry(const struct plan_rates *r, struct text *out)
 {
     text_printf(out, "- processor: '%s'\n  backend: '%s'\n  precision: %s\n  threads: %lld\n"
-                "  ranks: %lld\n  step_s: %.6g\n  waits: %.4f\n  spread: %.4f\n", r->processor,
-                r->backend, r->precision, (long long)r->threads, (long long)r->ranks, r->step_s,
-                r->waits, r->spread);
+                "  ranks: %lld\n  columns: %lld\n  step_s: %.6g\n  waits: %.4f\n  spread: %.4f\n",
+                r->processor, r->backend, r->precision, (long long)r->threads, (long long)r->ranks,
+                (long long)i64_max(1, r->columns), r->step_s, r->waits, r->spread);
     if (r->date)
         text_printf(out, "  host: '%s'\n  date: %s\n  took_s: %.3g\n  launch_s: %.4g\n"
                     "  overlap_tax: %.4f\n", r->host, r->date, r->took_s, r->launch_s,

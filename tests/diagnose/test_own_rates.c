@@ -3,6 +3,7 @@
 
 #include "base/sys.h"
 #include "diagnose/own_rates.h"
+#include "diagnose/record.h"
 #include "plan/virtual_run.h"
 #include "train/tiny_spec.h"
 
@@ -151,7 +152,36 @@ TEST(growth_comes_from_the_microbenchmark_and_the_level_from_the_run)
     sys_remove_tree(DIR);
 }
 
-TEST_MAIN(ONE(a_run_predicts_itself_and_another_batch),
+/* What a record says of its products is what the program has. */
+TEST(columns_of_products_are_read_off_the_record)
+{
+    struct made m;
+    struct record record;
+    struct record_step s = { 0 };
+    struct rank_view view;
+    i64 products = 0, all = 0;
+    make(&m, "columns", 8, usual, NULL);
+    CHECK_OK(rank_view_new(&view, &m.layout, &m.spec, &m.config, 0, &m.arena));
+    CHECK_OK(record_open(&record, m.folder));
+    CHECK_OK(record_step(&record, record.steps[5], &s));
+    const struct record_table *table = s.ranks[0].table;
+    CHECK_EQ(table->n_tasks, view.step.program->n_tasks);
+    for (i64 id = 0; id < table->n_tasks; id++) {
+        const struct task *t = view.step.program->by_id[id];
+        i64 known = own_product_columns(table, &table->tasks[id]);
+        CHECK(known == 0 || known == plan_product_columns(t));
+        products += known > 0 && t->layer >= 0;
+        all += plan_product_columns(t) > 0 && t->layer >= 0;
+    }
+    CHECK(all > 0);
+    CHECK_EQ(products, all);
+    record_step_free(&s);
+    record_close(&record);
+    arena_fini(&m.arena);
+}
+
+TEST_MAIN(ONE(columns_of_products_are_read_off_the_record),
+          ONE(a_run_predicts_itself_and_another_batch),
           ONE(steps_that_something_disturbed_do_not_count),
           ONE(of_several_runs_the_middle_counts),
           ONE(growth_comes_from_the_microbenchmark_and_the_level_from_the_run))

@@ -151,6 +151,21 @@ TEST(what_a_run_lacks_comes_from_the_microbenchmark)
     arena_fini(&a);
 }
 
-TEST_MAIN(ONE(planted_rates_are_found), ONE(no_rate_is_negative),
+/* 256 columns are six tiles of 48, 192 are four. */
+TEST(products_are_computed_in_whole_tiles)
+{
+    struct tensor out = { .dim = { 8, 256 } };
+    struct task t = { .op = &op_linear, .out = { &out }, .cost = { .flops = 1e6 } };
+    struct plan_rates r = { .n = 1, .columns = 48, .rates = { { "linear", 1e-9, 0, 0, 1, 1e12, 1 } } };
+    CHECK_NEAR(plan_tile_flops(1, 192, 48), 1, 0);
+    CHECK_NEAR(plan_tile_flops(1, 0, 48), 1, 0);
+    CHECK_NEAR(plan_tile_flops(1, 256, 1), 1, 0);
+    CHECK_NEAR(plan_rates_seconds(&r, &t, NULL), 1e-3 * 288 / 256, 1e-12);
+    r.columns = 0;
+    CHECK_NEAR(plan_rates_seconds(&r, &t, NULL), 1e-3, 1e-12);
+}
+
+TEST_MAIN(ONE(products_are_computed_in_whole_tiles),
+          ONE(planted_rates_are_found), ONE(no_rate_is_negative),
           ONE(what_is_written_is_read_and_another_kind_of_run_is_refused),
           ONE(what_a_run_lacks_comes_from_the_microbenchmark))

@@ -93,3 +93,12 @@ i64 linear_dw_workspace(const struct task *t, int threads, const void *context)
     struct gemm g = linear_dw_gemm(t);
     return gemm_workspace_bytes(&g, context, threads);
 }
+
+i64 linear_tile_columns(const char *backend)
+{
+    struct backend b;
+    if (!backend || backend_init(&b, backend) < 0)
+        return 1;
+    const struct kernel *k = backend_kernel(&b, &op_linear);
+    return k && k->run == linear_run ? ((const struct gemm_kernels *)k->context)->nr : 1;
+}
