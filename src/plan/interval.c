@@ -24,7 +24,7 @@ bool plan_interval_strange(const struct plan_job *job)
 double plan_interval_widening(const struct plan_job *job)
 {
     const struct plan_family *f = job->family;
-    double devices = (double)job->devices / fmax(1, f->seen_devices);
+    double devices = f->seen_devices > 0 ? (double)job->devices / f->seen_devices : 1;
     double rows = f->seen_sequence > 0 ? (double)job->sequence / f->seen_sequence : 1;
     double times = plan_interval_foreign(job) ? 2 : 1;
     if (job->stack->interval != 1)

@@ -1,12 +1,12 @@
 /* plan/interval.h - how far off a predicted step may be: where 80 % of such steps lie.
  *
- * Measured once for all who ask, so that a plan says what an examination of it says. About the
- * prediction lie the residuals of rows that were left out of the fit, of the software where it has its
- * own, else of the family of devices. Of how much further out the truth may lie beyond what was
- * fitted nobody knows. A rule, then: twice as far for constants of another device, and for software of
- * which no step was fitted on any device (unless the software says so itself, or is like one that was); a tenth
- * further for each doubling of the most devices and of the longest rows that were seen. Where
- * pipelines of the software may stall, the interval holds both. Pure. */
+ * Said once for all who ask, so that a plan says what an examination of it says. About the prediction
+ * lie the residuals of rows that were left out of the fit, of the software where it has its own, else of
+ * the family of devices. Of how much further out the truth may lie beyond what was fitted nobody knows.
+ * A rule, then: twice as far for constants of another device, and for software of which no step was
+ * fitted on any device (unless it says so itself, or is like one that was); a tenth further for each
+ * doubling of the most devices and of the longest rows that were seen, if any were. Where pipelines of
+ * the software may stall, the interval holds both. Pure. */
 #ifndef HEADWAY_PLAN_INTERVAL_H
 #define HEADWAY_PLAN_INTERVAL_H
 

@@ -44,6 +44,9 @@ TEST(each_way_beyond_the_fitted_rows_widens)
     bed_open(&b);
     b.job.devices = 2048;
     CHECK_NEAR(plan_interval_widening(&b.job), 1.2, 1e-12);
+    b.family.seen_devices = 0; /* nothing was fitted: its own interval says so */
+    CHECK_NEAR(plan_interval_widening(&b.job), 1, 1e-12);
+    b.family.seen_devices = 512;
     b.job.devices = 512;
     b.job.sequence = 8192;
     CHECK_NEAR(plan_interval_widening(&b.job), 1.1, 1e-12);
