@@ -3,6 +3,7 @@
 #include "backend/selftest.h"
 #include "base/rng.h"
 #include "ops/ops.h"
+#include "ops/zigzag.h"
 #include "test.h"
 
 #include <math.h>
@@ -12,7 +13,8 @@
 void cpu_register_wide(struct backend *b); /* built by tests/CMakeLists.txt */
 #endif
 
-static const char *const backends[] = { "generic", "avx2", "avx512" };
+static const char *const backends[] = { "generic", "avx2", "avx512", "avx512bf16" };
+static const enum dtype dtypes[] = { DTYPE_F32, DTYPE_BF16 };
 
 /* One forward and backward pass with its tensors. */
 struct pass {
@@ -92,28 +94,40 @@ static void check_rows(const struct tensor *a, i64 row, const struct tensor *b, 
 
 static const struct attention_shape several_blocks = { .B = 2, .T = 611, .H = 4, .G = 2, .D = 24 };
 
-TEST(threads_do_not_change_a_bit)
+static void check_threads(const struct backend *b, enum dtype dtype)
+{
+    struct pass one, four;
+    pass_init(&one, dtype, &several_blocks);
+    pass_init(&four, dtype, &several_blocks);
+    fill(one.qkv, one.shape.T, 1);
+    fill(one.dy, one.shape.T, 2);
+    fill(four.qkv, one.shape.T, 1);
+    fill(four.dy, one.shape.T, 2);
+    run_pass(b, &one, 1);
+    run_pass(b, &four, 4);
+    check_rows(one.y, 0, four.y, 0, one.y->dim[0]);
+    CHECK(memcmp(one.lse->data, four.lse->data, (size_t)tensor_bytes(one.lse)) == 0);
+    check_rows(one.dqkv, 0, four.dqkv, 0, one.y->dim[0]);
+    pass_fini(&one);
+    pass_fini(&four);
+}
+
+/* Calls check for every backend of this machine and every dtype. */
+static void for_every_kernel(void (*check)(const struct backend *b, enum dtype dtype))
 {
     for (i64 i = 0; i < COUNT_OF(backends); i++) {
         struct backend b;
-        struct pass one, four;
         if (!backend_supported(backends[i]))
             continue;
         CHECK_OK(backend_init(&b, backends[i]));
-        pass_init(&one, DTYPE_F32, &several_blocks);
-        pass_init(&four, DTYPE_F32, &several_blocks);
-        fill(one.qkv, one.shape.T, 1);
-        fill(one.dy, one.shape.T, 2);
-        fill(four.qkv, one.shape.T, 1);
-        fill(four.dy, one.shape.T, 2);
-        run_pass(&b, &one, 1);
-        run_pass(&b, &four, 4);
-        check_rows(one.y, 0, four.y, 0, one.y->dim[0]);
-        CHECK(memcmp(one.lse->data, four.lse->data, (size_t)tensor_bytes(one.lse)) == 0);
-        check_rows(one.dqkv, 0, four.dqkv, 0, one.y->dim[0]);
-        pass_fini(&one);
-        pass_fini(&four);
+        for (i64 k = 0; k < COUNT_OF(dtypes); k++)
+            check(&b, dtypes[k]);
     }
+}
+
+TEST(threads_do_not_change_a_bit)
+{
+    for_every_kernel(check_threads);
 }
 
 TEST(a_later_token_changes_no_earlier_output)
@@ -144,68 +158,121 @@ TEST(a_later_token_changes_no_earlier_output)
     }
 }
 
+static void check_batch(const struct backend *b, enum dtype dtype)
+{
+    struct attention_shape alone = several_blocks;
+    struct pass p, single;
+    const i64 T = several_blocks.T;
+    alone.B = 1;
+    pass_init(&p, dtype, &several_blocks);
+    pass_init(&single, dtype, &alone);
+    fill(p.qkv, T, 1);
+    fill(p.dy, T, 2);
+    memcpy(single.qkv->data, (char *)p.qkv->data + tensor_bytes(single.qkv),
+           (size_t)tensor_bytes(single.qkv));
+    memcpy(single.dy->data, (char *)p.dy->data + tensor_bytes(single.dy),
+           (size_t)tensor_bytes(single.dy));
+    run_pass(b, &p, 3);
+    run_pass(b, &single, 2);
+    check_rows(p.y, T, single.y, 0, T);
+    check_rows(p.dqkv, T, single.dqkv, 0, T);
+    pass_fini(&p);
+    pass_fini(&single);
+}
+
 TEST(rows_of_a_batch_do_not_know_each_other)
 {
-    for (i64 i = 0; i < COUNT_OF(backends); i++) {
-        struct attention_shape alone = several_blocks;
-        struct backend b;
-        struct pass p, single;
-        const i64 T = several_blocks.T;
-        if (!backend_supported(backends[i]))
-            continue;
-        alone.B = 1;
-        CHECK_OK(backend_init(&b, backends[i]));
-        pass_init(&p, DTYPE_F32, &several_blocks);
-        pass_init(&single, DTYPE_F32, &alone);
-        fill(p.qkv, T, 1);
-        fill(p.dy, T, 2);
-        memcpy(single.qkv->data, (float *)p.qkv->data + T * tensor_columns(p.qkv),
-               (size_t)tensor_bytes(single.qkv));
-        memcpy(single.dy->data, (float *)p.dy->data + T * tensor_columns(p.dy),
-               (size_t)tensor_bytes(single.dy));
-        run_pass(&b, &p, 3);
-        run_pass(&b, &single, 2);
-        check_rows(p.y, T, single.y, 0, T);
-        check_rows(p.dqkv, T, single.dqkv, 0, T);
-        pass_fini(&p);
-        pass_fini(&single);
-    }
+    for_every_kernel(check_batch);
+}
+
+/* Gives rows [row, row + rows) of b the values of a. */
+static void copy_rows(const struct tensor *a, const struct tensor *b, i64 row, i64 rows)
+{
+    const i64 bytes = tensor_columns(a) * dtype_bytes(a->dtype);
+    memcpy((char *)b->data + row * bytes, (char *)a->data + row * bytes, (size_t)(rows * bytes));
+}
+
+static void check_document(const struct backend *b, enum dtype dtype, int kept)
+{
+    static const i64 borders[] = { 0, 5, 101, 288, 410, 611 };
+    struct attention_shape s = several_blocks;
+    struct pass p, changed;
+    s.B = 1;
+    pass_init(&p, dtype, &s);
+    pass_init(&changed, dtype, &s);
+    fill(p.qkv, s.T, 1);
+    fill(p.dy, s.T, 2);
+    fill(changed.qkv, s.T, 3);
+    fill(changed.dy, s.T, 4);
+    for (i64 d = 0; d + 1 < COUNT_OF(borders); d++)
+        for (i64 t = borders[d]; t < borders[d + 1]; t++)
+            ((i32 *)p.begin->data)[t] = ((i32 *)changed.begin->data)[t] = (i32)borders[d];
+    const i64 from = borders[kept], rows = borders[kept + 1] - from;
+    copy_rows(p.qkv, changed.qkv, from, rows);
+    copy_rows(p.dy, changed.dy, from, rows);
+    run_pass(b, &p, 2);
+    run_pass(b, &changed, 2);
+    check_rows(p.y, from, changed.y, from, rows);
+    check_rows(p.dqkv, from, changed.dqkv, from, rows);
+    pass_fini(&p);
+    pass_fini(&changed);
+}
+
+static void check_documents(const struct backend *b, enum dtype dtype)
+{
+    check_document(b, dtype, 1);
+    check_document(b, dtype, 2);
 }
 
 TEST(documents_do_not_know_each_other)
 {
-    for (i64 i = 0; i < COUNT_OF(backends); i++) {
-        static const i64 borders[] = { 0, 5, 100, 288, 410, 611 };
-        struct attention_shape s = several_blocks;
-        struct backend b;
-        struct pass p, changed;
-        if (!backend_supported(backends[i]))
-            continue;
-        s.B = 1;
-        CHECK_OK(backend_init(&b, backends[i]));
-        pass_init(&p, DTYPE_F32, &s);
-        pass_init(&changed, DTYPE_F32, &s);
-        fill(p.qkv, s.T, 1);
-        fill(p.dy, s.T, 2);
-        fill(changed.qkv, s.T, 3);
-        fill(changed.dy, s.T, 4);
-        for (i64 d = 0; d + 1 < COUNT_OF(borders); d++)
-            for (i64 t = borders[d]; t < borders[d + 1]; t++)
-                ((i32 *)p.begin->data)[t] = ((i32 *)changed.begin->data)[t] = (i32)borders[d];
-        const i64 from = borders[2], rows = borders[3] - borders[2]; /* keep one document */
-        struct tensor *kept[][2] = { { p.qkv, changed.qkv }, { p.dy, changed.dy } };
-        for (i64 k = 0; k < COUNT_OF(kept); k++) {
-            const i64 at = from * tensor_columns(kept[k][0]);
-            memcpy((float *)kept[k][1]->data + at, (float *)kept[k][0]->data + at,
-                   (size_t)(rows * tensor_columns(kept[k][0])) * sizeof(float));
-        }
-        run_pass(&b, &p, 2);
-        run_pass(&b, &changed, 2);
-        check_rows(p.y, from, changed.y, from, rows);
-        check_rows(p.dqkv, from, changed.dqkv, from, rows);
-        pass_fini(&p);
-        pass_fini(&changed);
+    for_every_kernel(check_documents);
+}
+
+/* Rows of y that a rank has which is one of two along a row, with all of the row's keys. */
+static void check_part(const struct backend *b, enum dtype dtype)
+{
+    struct attention_shape s = { .B = 1, .T = 412, .H = 2, .G = 1, .D = 24, .window = 77 };
+    struct pass p;
+    pass_init(&p, dtype, &s);
+    fill(p.qkv, s.T, 1);
+    for (i64 t = 0; t < s.T; t++)
+        ((i32 *)p.begin->data)[t] = t < 133 ? 0 : 133;
+    const i64 q_bytes = s.H * s.D * dtype_bytes(dtype), row_bytes = q_bytes * 2;
+    struct graph *g = &p.graph;
+    s.T /= 2;
+    const struct zigzag part = zigzag_part(2, 1, s.T);
+    struct tensor *q = graph_matrix(g, dtype, s.T, (i64)s.H * s.D, "q");
+    struct tensor *kv = graph_matrix(g, dtype, 2 * s.T, (i64)2 * s.G * s.D, "kv");
+    struct tensor *begin = graph_vector(g, DTYPE_I32, s.T, "begin");
+    const struct attention_part of = { .parts = 2, .queries = 1, .keys = -1, .last = true };
+    struct task *block = attention_block(g, q, kv, begin, NULL, &s, &of, NULL);
+    CHECK_OK(g->rc);
+    struct tensor *made[] = { q, kv, begin, block->out[0], block->out[1] };
+    for (i64 i = 0; i < COUNT_OF(made); i++)
+        made[i]->data = arena_alloc(&p.arena, tensor_bytes(made[i]));
+    for (i64 t = 0; t < 2 * s.T; t++)
+        memcpy((char *)kv->data + t * q_bytes, (char *)p.qkv->data + t * row_bytes + q_bytes,
+               (size_t)q_bytes);
+    for (i64 i = 0; i < s.T; i++) {
+        const i64 place = zigzag_place(&part, i);
+        memcpy((char *)q->data + i * q_bytes, (char *)p.qkv->data + place * row_bytes,
+               (size_t)q_bytes);
+        ((i32 *)begin->data)[i] = ((i32 *)p.begin->data)[place];
     }
+    run_pass(b, &p, 2);
+    struct pool *pool;
+    CHECK_OK(pool_new(&pool, 2, false));
+    run_kernel(b, pool, block);
+    pool_free(pool);
+    for (i64 i = 0; i < s.T; i++)
+        check_rows(p.y, zigzag_place(&part, i), block->out[0], i, 1);
+    pass_fini(&p);
+}
+
+TEST(queries_beside_others_have_the_same_bits)
+{
+    for_every_kernel(check_part);
 }
 
 /* |a - b| relative to b's root mean square. */
@@ -220,41 +287,144 @@ static double distance(const struct tensor *a, const struct tensor *b)
     return sqrt(difference / norm);
 }
 
+static const struct attention_shape judged[] = {
+    { .B = 1, .T = 300, .H = 2, .G = 1, .D = 64 },
+    { .B = 1, .T = 530, .H = 1, .G = 1, .D = 20, .window = 200 },
+    { .B = 1, .T = 260, .H = 1, .G = 1, .D = 128, .scale = 0.3 },
+    { .B = 1, .T = 471, .H = 1, .G = 1, .D = 33 },
+};
+
+static void check_shape(const struct attention_shape *s, enum dtype dtype)
+{
+    struct pass want;
+    pass_init(&want, dtype, s);
+    fill(want.qkv, s->T, 1);
+    fill(want.dy, s->T, 2);
+    want.forward->op->run_ref(want.forward, NULL);
+    want.backward->op->run_ref(want.backward, NULL);
+    for (i64 i = 0; i < COUNT_OF(backends); i++) {
+        struct backend b;
+        struct pass got;
+        if (!backend_supported(backends[i]))
+            continue;
+        CHECK_OK(backend_init(&b, backends[i]));
+        pass_init(&got, dtype, s);
+        fill(got.qkv, s->T, 1);
+        fill(got.dy, s->T, 2);
+        run_pass(&b, &got, 2);
+        /* Sums of some hundred singles and exponentials of scores up to about 30: a few
+         * times 2^-24 each. Rounding to bf16 is off by 2^-9.3 in the root mean square, half a
+         * unit being 2^-8: of y both results are rounded, and p; of dqkv ds and p, both results
+         * and what moves with y. So 2^-9.3 times the root of 3 or 4. */
+        const bool half = dtype == DTYPE_BF16;
+        CHECK(distance(got.lse, want.lse) < 1e-6);
+        CHECK(distance(got.y, want.y) < (half ? 0x1p-8 : 1e-6));
+        CHECK(distance(got.dqkv, want.dqkv) < (half ? 0x1p-8 : 2e-6));
+        pass_fini(&got);
+    }
+    pass_fini(&want);
+}
+
 TEST(several_blocks_agree_with_the_reference)
 {
-    static const struct attention_shape shapes[] = {
-        { .B = 1, .T = 300, .H = 2, .G = 1, .D = 64 },
-        { .B = 1, .T = 530, .H = 1, .G = 1, .D = 20, .window = 200 },
-        { .B = 1, .T = 260, .H = 1, .G = 1, .D = 128, .scale = 0.3 },
-    };
-    struct backend reference;
-    CHECK_OK(backend_init(&reference, "reference"));
-    for (i64 k = 0; k < COUNT_OF(shapes); k++) {
-        struct pass want;
-        pass_init(&want, DTYPE_F32, &shapes[k]);
-        fill(want.qkv, shapes[k].T, 1);
-        fill(want.dy, shapes[k].T, 2);
-        want.forward->op->run_ref(want.forward, NULL);
-        want.backward->op->run_ref(want.backward, NULL);
-        for (i64 i = 0; i < COUNT_OF(backends); i++) {
-            struct backend b;
-            struct pass got;
-            if (!backend_supported(backends[i]))
-                continue;
-            CHECK_OK(backend_init(&b, backends[i]));
-            pass_init(&got, DTYPE_F32, &shapes[k]);
-            fill(got.qkv, shapes[k].T, 1);
-            fill(got.dy, shapes[k].T, 2);
-            run_pass(&b, &got, 2);
-            /* Sums of some hundred singles and exponentials of scores up to about 30: a few
-             * times 2^-24 each. */
-            CHECK(distance(got.y, want.y) < 1e-6);
-            CHECK(distance(got.lse, want.lse) < 1e-6);
-            CHECK(distance(got.dqkv, want.dqkv) < 2e-6);
-            pass_fini(&got);
-        }
-        pass_fini(&want);
+    for (i64 k = 0; k < COUNT_OF(judged); k++) {
+        check_shape(&judged[k], DTYPE_F32);
+        check_shape(&judged[k], DTYPE_BF16);
     }
+}
+
+/* What rounding may do to every element: y as y, dqkv as dqkv. */
+struct allowed {
+    double *y, *dqkv;
+};
+
+static double value(const struct tensor *x, i64 row, i64 column)
+{
+    return tensor_get(x, row * tensor_columns(x) + column);
+}
+
+static double dot(const struct tensor *a, i64 i, i64 a_at, const struct tensor *b, i64 j, i64 b_at,
+                  i64 n)
+{
+    double sum = 0;
+    for (i64 d = 0; d < n; d++)
+        sum += value(a, i, a_at + d) * value(b, j, b_at + d);
+    return sum;
+}
+
+/* p and ds of one pair of query and key are off by at most u of themselves where they are
+ * rounded to bf16, u = 2^-8, and by a few 2^-24 of what they are made of. */
+static void allow_pair(const struct allowed *to, const struct pass *p, i64 h, i64 i, i64 j)
+{
+    const struct attention_shape *s = &p->shape;
+    const i64 g = h / (s->H / s->G), D = s->D, columns = tensor_columns(p->qkv);
+    const i64 q = h * D, k = (s->H + g) * D, v = k + s->G * D;
+    const double scale = s->scale != 0 ? s->scale : 1 / sqrt((double)D);
+    const double lse = tensor_get(p->lse, h * s->T + i);
+    const double weight = exp(scale * dot(p->qkv, i, q, p->qkv, j, k, D) - lse);
+    const double dp = dot(p->dy, i, q, p->qkv, j, v, D), delta = dot(p->dy, i, q, p->y, i, q, D);
+    const double off = weight * (0x1p-8 + 1e-5);
+    const double ds_off = scale * (0x1p-8 * weight * fabs(dp - delta) +
+                                   1e-5 * weight * (fabs(dp) + fabs(delta) + 1));
+    for (i64 d = 0; d < D; d++) {
+        to->y[i * s->H * D + q + d] += off * fabs(value(p->qkv, j, v + d));
+        to->dqkv[i * columns + q + d] += ds_off * fabs(value(p->qkv, j, k + d));
+        to->dqkv[j * columns + k + d] += ds_off * fabs(value(p->qkv, i, q + d));
+        to->dqkv[j * columns + v + d] += off * fabs(value(p->dy, i, q + d));
+    }
+}
+
+/* Of an element |got - want| as a share of what is allowed, which leaves room for rounding both. */
+static double worst_share(const struct tensor *got, const struct tensor *want, const double *allowed)
+{
+    double worst = 0;
+    for (i64 i = 0; i < tensor_count(want); i++) {
+        const double a = tensor_get(got, i), b = tensor_get(want, i);
+        const double room = 1e-6 + allowed[i] + 0x1p-8 * (fabs(a) + fabs(b));
+        worst = fmax(worst, fabs(a - b) / room);
+    }
+    return worst;
+}
+
+static void check_roundings(const struct attention_shape *s)
+{
+    struct pass want, got;
+    pass_init(&want, DTYPE_BF16, s);
+    fill(want.qkv, s->T, 1);
+    fill(want.dy, s->T, 2);
+    want.forward->op->run_ref(want.forward, NULL);
+    want.backward->op->run_ref(want.backward, NULL);
+    struct allowed to = { arena_alloc(&want.arena, tensor_count(want.y) * 8),
+                          arena_alloc(&want.arena, tensor_count(want.dqkv) * 8) };
+    for (i64 h = 0; h < s->H; h++)
+        for (i64 i = 0; i < s->T; i++)
+            for (i64 j = s->window > 0 ? i64_max(0, i - s->window + 1) : 0; j <= i; j++)
+                allow_pair(&to, &want, h, i, j);
+    for (i64 k = 0; k < COUNT_OF(backends); k++) {
+        struct backend b;
+        struct pool *pool;
+        if (!backend_supported(backends[k]))
+            continue;
+        CHECK_OK(backend_init(&b, backends[k]));
+        CHECK_OK(pool_new(&pool, 2, false));
+        pass_init(&got, DTYPE_BF16, s);
+        fill(got.qkv, s->T, 1);
+        fill(got.dy, s->T, 2);
+        run_kernel(&b, pool, got.forward);
+        CHECK(worst_share(got.y, want.y, to.y) < 1);
+        copy_rows(want.y, got.y, 0, s->T); /* what backward begins from is not its error */
+        run_kernel(&b, pool, got.backward);
+        CHECK(worst_share(got.dqkv, want.dqkv, to.dqkv) < 1);
+        pool_free(pool);
+        pass_fini(&got);
+    }
+    pass_fini(&want);
+}
+
+TEST(bf16_is_off_by_the_roundings_of_p_and_ds_alone)
+{
+    for (i64 k = 0; k < COUNT_OF(judged); k++)
+        check_roundings(&judged[k]);
 }
 
 #if defined(__x86_64__)
@@ -274,7 +444,9 @@ TEST(sixteen_lanes_agree_with_the_reference)
 
 TEST_MAIN(ONE(threads_do_not_change_a_bit), ONE(a_later_token_changes_no_earlier_output),
           ONE(rows_of_a_batch_do_not_know_each_other), ONE(documents_do_not_know_each_other),
+          ONE(queries_beside_others_have_the_same_bits),
 #if defined(__x86_64__)
           ONE(sixteen_lanes_agree_with_the_reference),
 #endif
-          ONE(several_blocks_agree_with_the_reference))
+          ONE(several_blocks_agree_with_the_reference),
+          ONE(bf16_is_off_by_the_roundings_of_p_and_ds_alone))

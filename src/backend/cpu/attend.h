@@ -7,7 +7,8 @@
  * over blocks of ATTEND_KEYS keys at absolute positions, ascending, with the running
  * maximum and sum of online softmax (Milakov & Gimelshein 2018; Dao et al. 2022). A query's
  * bits depend on the keys it may see and their positions alone: keys beyond are either
- * skipped, or masked and then add exact zeros. */
+ * skipped, or masked and then add exact zeros. Operands are words (tile.h): with pairs of bf16,
+ * P' is rounded for the product with V', and pairs of keys begin at even positions. */
 #ifndef HEADWAY_ATTEND_H
 #define HEADWAY_ATTEND_H
 
@@ -15,7 +16,7 @@
 #include "backend/cpu/tile.h"
 #include "ops/zigzag.h"
 
-enum { ATTEND_QUERIES = 256, ATTEND_KEYS = 96 };
+enum { ATTEND_QUERIES = 256, ATTEND_KEYS = 96 * PER_WORD };
 
 /* Queries 0 .. n-1; query i sees keys first[i] .. last[i]; first > last: none. What they saw
  * among other keys may be given: the running maximum and sum then begin from that. A query

@@ -1,4 +1,5 @@
 /* Which kernels a set has that are not compiled per instruction set (multi/register.c). */
+#include "backend/cpu/attention.h"
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/expert_linear.h"
 #include "backend/cpu/gemm.h"
@@ -15,6 +16,48 @@ bool cpu_avx512bf16_pays(void)
     return __builtin_cpu_is("amd");
 }
 
+/* Kernels of tasks whose first operand is bf16, and of others. */
+struct by_operand {
+    struct kernel pairs, words;
+};
+
+static const struct kernel *kernel_of(const struct by_operand *k, const struct task *t)
+{
+    return t->in[0]->dtype == DTYPE_BF16 ? &k->pairs : &k->words;
+}
+
+static void by_operand_run(const struct task *t, struct run *x)
+{
+    kernel_of(x->context, t)->run(t, x);
+}
+
+static i64 by_operand_workspace(const struct task *t, int threads, const void *context)
+{
+    const struct kernel *k = kernel_of(context, t);
+    return k->workspace(t, threads, NULL);
+}
+
+#define BY_OPERAND(op)                                          \
+    { { op##_avx512bf16, op##_workspace_avx512bf16, NULL },     \
+      { op##_avx512, op##_workspace_avx512, NULL } }
+
+static void register_attention(struct backend *b)
+{
+    static const struct {
+        const struct op_info *op;
+        struct by_operand kernels;
+    } rows[] = {
+        { &op_attention, BY_OPERAND(attention) },
+        { &op_attention_grad, BY_OPERAND(attention_grad) },
+        { &op_attention_block, BY_OPERAND(attention_block) },
+        { &op_attention_block_grad, BY_OPERAND(attention_block_grad) },
+        { &op_attention_cached, BY_OPERAND(attention_cached) },
+    };
+    for (i64 i = 0; i < COUNT_OF(rows); i++)
+        backend_set(b, rows[i].op, (struct kernel){ by_operand_run, by_operand_workspace,
+                                                    (void *)&rows[i].kernels });
+}
+
 void cpu_register_avx512bf16(struct backend *b)
 {
     void *g = (void *)&gemm_kernels_avx512bf16; /* a kernel's context; never written */
@@ -27,5 +70,6 @@ void cpu_register_avx512bf16(struct backend *b)
                 (struct kernel){ expert_linear_dx_run, expert_linear_dx_workspace, g });
     backend_set(b, &op_expert_linear_dw,
                 (struct kernel){ expert_linear_dw_run, expert_linear_dw_workspace, g });
+    register_attention(b);
 }
 #endif

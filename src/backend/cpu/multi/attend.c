@@ -14,11 +14,14 @@ struct panel {
     bool started;
 };
 
+/* Dw = words_of(D). */
 struct scratch {
     struct panel panels[PANELS];
-    float *q, *o;    /* [PANELS][D][TILE_COLS] */
-    float *k, *v;    /* [ATTEND_KEYS][D] */
-    float *s;        /* [ATTEND_KEYS][TILE_COLS] */
+    word *q;  /* [PANELS][Dw][TILE_COLS] */
+    float *o; /* [PANELS][D][TILE_COLS] */
+    word *k;  /* [ATTEND_KEYS][Dw] */
+    word *v;  /* [words_of(ATTEND_KEYS)][D] */
+    float *s; /* [ATTEND_KEYS][TILE_COLS]; P, in words, takes the same place */
 };
 
 static i64 struct_bytes(void)
@@ -28,18 +31,19 @@ static i64 struct_bytes(void)
 
 i64 NAMED(attend_bytes)(i64 D)
 {
-    return struct_bytes() + 4 * (2 * ATTEND_QUERIES * D + 2 * round_up(ATTEND_KEYS * D, 16) +
-                                 ATTEND_KEYS * TILE_COLS);
+    return struct_bytes() + 4 * (ATTEND_QUERIES * (D + words_of(D)) + ATTEND_KEYS * TILE_COLS +
+                                 round_up(ATTEND_KEYS * words_of(D), 16) +
+                                 round_up(words_of(ATTEND_KEYS) * D, 16));
 }
 
 static struct scratch *scratch_place(void *memory, i64 D)
 {
     struct scratch *s = memory;
-    s->q = (float *)((char *)memory + struct_bytes());
-    s->o = s->q + ATTEND_QUERIES * D;
+    s->q = (word *)((char *)memory + struct_bytes());
+    s->o = (float *)(s->q + ATTEND_QUERIES * words_of(D));
     s->s = s->o + ATTEND_QUERIES * D;
-    s->k = s->s + ATTEND_KEYS * TILE_COLS;
-    s->v = s->k + round_up(ATTEND_KEYS * D, 16);
+    s->k = (word *)(s->s + ATTEND_KEYS * TILE_COLS);
+    s->v = s->k + round_up(ATTEND_KEYS * words_of(D), 16);
     return s;
 }
 
@@ -72,7 +76,7 @@ static void panel_resume(struct panel *p, float *o, const struct attend *a, i64 
         p->top[i] = lse / a->scale;
         p->sum[i] = lse == -INFINITY ? 0 : 1;
     }
-    panel_from_rows(false, o, a->seen_y + query * a->y_row, a->y_row, n, a->D);
+    panel_from_rows(false, (word *)o, a->seen_y + query * a->y_row, a->y_row, n, a->D);
     p->started = true;
 }
 
@@ -92,8 +96,36 @@ static void mask_block(const struct panel *p, float *s, i64 key, i64 keys)
     }
 }
 
-/* One vector of queries: s becomes exp(scale (s - top)), the sums go on. Returns by how
- * much what was summed before must be scaled. */
+/* The scores of one vector of queries become exp(scale (s - top)), in words from p on; returns
+ * the sum of what they were before they were rounded. */
+INLINE vec exponentials(const float *s, word *p, i64 keys, float scale, vec shift)
+{
+    vec total = { 0 };
+#if defined(ISA_pairs)
+    vec odd = { 0 };
+    for (i64 i = 0; i < keys; i += 2) {
+        const vec a = vec_exp2(vec_load(s + i * TILE_COLS) * scale - shift);
+        vec b = { 0 };
+        if (i + 1 < keys)
+            b = vec_exp2(vec_load(s + (i + 1) * TILE_COLS) * scale - shift);
+        const words both = words_beside(a, b);
+        words_store(p + i / 2 * TILE_COLS, words_zip_halves(both));
+        total += a;
+        odd += b;
+    }
+    total += odd;
+#else
+    for (i64 i = 0; i < keys; i++) {
+        const vec e = vec_exp2(vec_load(s + i * TILE_COLS) * scale - shift);
+        words_store(p + i * TILE_COLS, e);
+        total += e;
+    }
+#endif
+    return total;
+}
+
+/* The block's part in the softmax of one vector of queries. Returns by how much what was summed
+ * before must be scaled. */
 INLINE vec softmax_block(float *top, float *sum, float *s, i64 keys, float scale)
 {
     vec old = vec_load(top), a = old, b = old;
@@ -106,14 +138,10 @@ INLINE vec softmax_block(float *top, float *sum, float *s, i64 keys, float scale
         a = vec_max(vec_load(s + i * TILE_COLS), a);
     const vec most = vec_max(a, b);
     /* A query that has seen no key yet: any finite top gives exp(-inf) = 0. */
-    const vec shift = vec_select(most > vec_all(-INFINITY), most, (vec){ 0 }) * scale;
-    vec total = { 0 };
-    for (i = 0; i < keys; i++) {
-        vec p = vec_exp2(vec_load(s + i * TILE_COLS) * scale - shift);
-        vec_store(s + i * TILE_COLS, p);
-        total += p;
-    }
-    const vec decay = vec_exp2(old * scale - shift);
+    const vec base = vec_select(most > vec_all(-INFINITY), most, (vec){ 0 });
+    const vec total = exponentials(s, (word *)s, keys, scale, base * scale);
+    /* Exactly 1 where the top stays, as it does in a block that the query sees nothing of. */
+    const vec decay = vec_exp2((old - base) * scale);
     vec_store(top, most);
     vec_store(sum, vec_load(sum) * decay + total);
     return decay;
@@ -140,15 +168,16 @@ static bool all_ones(const vec factor[2])
 static void panel_block(const struct attend *a, struct scratch *s, i64 index, i64 key)
 {
     struct panel *p = &s->panels[index];
-    const i64 D = a->D, begin = i64_max(p->first, key);
+    const i64 D = a->D, Dw = words_of(D);
+    const i64 begin = i64_max(p->first / PER_WORD * PER_WORD, key); /* pairs by their place */
     const i64 keys = i64_min(p->last + 1, key + ATTEND_KEYS) - begin;
-    const float *k = s->k + (begin - key) * D, *v = s->v + (begin - key) * D;
+    const word *k = s->k + (begin - key) * Dw, *v = s->v + (begin - key) / PER_WORD * D;
     float *o = s->o + index * D * TILE_COLS;
     if (keys <= 0)
         return;
-    const struct tile scores = { .steps = D, .a_row = D, .a_step = 1, .b_step = TILE_COLS,
+    const struct tile scores = { .steps = Dw, .a_row = Dw, .a_step = 1, .b_step = TILE_COLS,
                                  .c_row = TILE_COLS };
-    tiles(keys, &scores, k, s->q + index * D * TILE_COLS, s->s);
+    tiles(keys, &scores, k, s->q + index * Dw * TILE_COLS, s->s);
     if (begin < p->most_first || begin + keys - 1 > p->least_last)
         mask_block(p, s->s, begin, keys);
     vec decay[2];
@@ -157,9 +186,9 @@ static void panel_block(const struct attend *a, struct scratch *s, i64 index, i6
                                     keys, a->scale * LOG2_E);
     if (p->started && !all_ones(decay))
         scale_columns(o, decay, D);
-    const struct tile values = { .steps = keys, .a_row = 1, .a_step = D, .b_step = TILE_COLS,
-                                 .c_row = TILE_COLS, .add = p->started };
-    tiles(D, &values, v, s->s, o);
+    const struct tile values = { .steps = words_of(keys), .a_row = 1, .a_step = D,
+                                 .b_step = TILE_COLS, .c_row = TILE_COLS, .add = p->started };
+    tiles(D, &values, v, (const word *)s->s, o);
     p->started = true;
 }
 
@@ -187,12 +216,13 @@ static void load_keys(const struct attend *a, struct scratch *s, i64 key, i64 ke
 {
     const void *k = vec_at(a->half, a->k, key * a->k_row);
     const void *v = vec_at(a->half, a->v, key * a->k_row);
+    const i64 Dw = words_of(a->D);
     if (a->half) {
-        widen_rows(true, s->k, a->D, k, a->k_row, keys, a->D);
-        widen_rows(true, s->v, a->D, v, a->k_row, keys, a->D);
+        words_from_rows(true, s->k, Dw, k, a->k_row, keys, a->D);
+        words_across_rows(true, s->v, a->D, v, a->k_row, keys, a->D);
     } else {
-        widen_rows(false, s->k, a->D, k, a->k_row, keys, a->D);
-        widen_rows(false, s->v, a->D, v, a->k_row, keys, a->D);
+        words_from_rows(false, s->k, Dw, k, a->k_row, keys, a->D);
+        words_across_rows(false, s->v, a->D, v, a->k_row, keys, a->D);
     }
 }
 
@@ -212,7 +242,7 @@ void NAMED(attend)(const struct attend *a, void *memory)
     i64 first = INT32_MAX, last = -1;
     for (i64 i = 0; i < panels; i++) {
         const void *q = vec_at(a->half, a->q, i * TILE_COLS * a->q_row);
-        float *panel = s->q + i * a->D * TILE_COLS;
+        word *panel = s->q + i * words_of(a->D) * TILE_COLS;
         const i64 n = i64_min(TILE_COLS, a->n - i * TILE_COLS);
         panel_begin(&s->panels[i], a, i * TILE_COLS);
         first = i64_min(first, s->panels[i].first);

@@ -11,18 +11,21 @@
  * within a part, or, with ATTENTION_PAIRS, within each pair of chunks of queries, whose sums are
  * added in a tree; over chunks of keys ascending for dQ, for which a part waits until the
  * chunk before has passed the block. That never blocks for good: parts are taken in order
- * of their chunks, so the one waited for is running or done. */
+ * of their chunks, so the one waited for is running or done. Operands are words (tile.h): with
+ * pairs of bf16, P and dS are rounded for the products that they enter. */
 #include "backend/cpu/attend.h"
 
 #include <sched.h>
 #include <stdatomic.h>
 
 enum {
-    KEYS = 192,   /* per chunk */
-    QUERIES = 96, /* per block; a chunk is a whole number of blocks */
+    KEYS = 192,              /* per chunk */
+    QUERIES = 96 * PER_WORD, /* per block; a chunk is a whole number of blocks */
     PANELS = KEYS / TILE_COLS,
-    DS_ROW = KEYS + 16 /* floats from row to row of dS: no power of two, which would put
-                        * all rows into the same sets of L1 */
+    PANEL_WORDS = TILE_COLS / PER_WORD, /* of a row of dS */
+    DS_ROW = PANELS * PANEL_WORDS + 16, /* words from row to row of dS: no power of two, which
+                                        * would put all rows into the same sets of L1 */
+    DP_ROW = PER_WORD > 1 ? (int)TILE_COLS : (int)DS_ROW,
 };
 
 static const float LOG2_E = 1.44269504f;
@@ -34,10 +37,11 @@ struct target {
     i64 row, at;
 };
 
-/* The task, taken apart. Rows are padded to Dp floats where they are a right operand. */
+/* The task, taken apart. Rows are padded to Dp words where they are a right operand; where the
+ * sum runs along them they are Dw words. */
 struct shape {
     struct attention_view v;
-    i64 B, T, Tk, H, G, D, Dp, chunks;
+    i64 B, T, Tk, H, G, D, Dp, Dw, chunks;
     i64 pairs, levels; /* of chunks of queries; sums of them that are put by */
     i64 blocks;        /* of queries in a pair */
     float scale;
@@ -52,15 +56,17 @@ struct shape {
     char *scratch;           /* per thread */
 };
 
-/* Scratch of one thread. */
+/* Scratch of one thread. Of pairs each operand has its own order; f32 are read in any. */
 struct scratch {
-    float *k;            /* [KEYS][Dp], rows beyond T zero */
-    float *kt, *vt;      /* [PANELS][D][TILE_COLS] */
-    float *dkt, *dvt;    /* the same, one behind the other */
+    word *k;             /* [words_of(KEYS)][Dp], rows beyond T zero */
+    word *kt, *vt;       /* [PANELS][Dw][TILE_COLS] */
+    float *dkt, *dvt;    /* [PANELS][D][TILE_COLS], one behind the other */
     float *put_by;       /* [levels][2][PANELS][D][TILE_COLS] */
-    float *q, *dy;       /* [QUERIES][D] */
-    float *p;            /* [QUERIES][TILE_COLS] */
-    float *ds;           /* [QUERIES][DS_ROW] */
+    word *q, *dy;        /* [QUERIES][Dw] */
+    word *q_down, *dy_down; /* [words_of(QUERIES)][D]; q and dy themselves */
+    float *s;            /* [QUERIES][TILE_COLS]; P, in words, takes its place */
+    word *ds;            /* [QUERIES][DS_ROW] */
+    float *dp;           /* [QUERIES][TILE_COLS]; dS again, for sums over queries; in ds itself */
     float lse[QUERIES], delta[QUERIES]; /* lse in powers of two */
     i32 first[QUERIES], last[QUERIES];  /* the keys each query sees */
 };
@@ -75,27 +81,48 @@ struct block {
 
 /* --- workspace ---------------------------------------------------------------------- */
 
-static i64 scratch_floats(const struct shape *s)
+static i64 scratch_words(const struct shape *s)
 {
-    return round_up((i64)sizeof(struct scratch), 64) / 4 + KEYS * s->Dp +
-           (4 + 2 * s->levels) * KEYS * s->D + 2 * round_up(QUERIES * s->D, 16) +
-           QUERIES * TILE_COLS + QUERIES * DS_ROW;
+    return round_up((i64)sizeof(struct scratch), 64) / 4 + words_of(KEYS) * s->Dp +
+           2 * KEYS * s->Dw + (2 + 2 * s->levels) * KEYS * s->D +
+           2 * round_up(QUERIES * s->Dw, 16) + QUERIES * TILE_COLS + QUERIES * DS_ROW +
+           (PER_WORD - 1) * (2 * round_up(words_of(QUERIES) * s->D, 16) + QUERIES * TILE_COLS);
+}
+
+static void *take(word **next, i64 count)
+{
+    void *at = *next;
+    *next += count;
+    return at;
 }
 
 static struct scratch *scratch_of(const struct shape *s, int thread)
 {
-    struct scratch *c = (struct scratch *)(s->scratch + thread * scratch_floats(s) * 4);
-    float *next = (float *)c + round_up((i64)sizeof *c, 64) / 4;
-    float **at[] = { &c->k, &c->kt, &c->vt, &c->dkt, &c->dvt, &c->put_by,
-                     &c->q, &c->dy, &c->p, &c->ds };
-    const i64 panels = KEYS * s->D, block = round_up(QUERIES * s->D, 16);
-    const i64 floats[] = { KEYS * s->Dp, panels, panels, panels, panels, 2 * s->levels * panels,
-                           block, block, QUERIES * TILE_COLS, QUERIES * DS_ROW };
-    for (i64 i = 0; i < COUNT_OF(floats); i++) {
-        *at[i] = next;
-        next += floats[i];
+    struct scratch *c = (struct scratch *)(s->scratch + thread * scratch_words(s) * 4);
+    word *next = (word *)c + round_up((i64)sizeof *c, 64) / 4;
+    const i64 sums = KEYS * s->D, rows = round_up(QUERIES * s->Dw, 16);
+    c->k = take(&next, words_of(KEYS) * s->Dp);
+    c->kt = take(&next, KEYS * s->Dw);
+    c->vt = take(&next, KEYS * s->Dw);
+    c->dkt = take(&next, sums);
+    c->dvt = take(&next, sums);
+    c->put_by = take(&next, 2 * s->levels * sums);
+    c->q = c->q_down = take(&next, rows);
+    c->dy = c->dy_down = take(&next, rows);
+    c->s = take(&next, QUERIES * TILE_COLS);
+    c->ds = take(&next, QUERIES * DS_ROW);
+    if (PER_WORD > 1) {
+        c->q_down = take(&next, round_up(words_of(QUERIES) * s->D, 16));
+        c->dy_down = take(&next, round_up(words_of(QUERIES) * s->D, 16));
+        c->dp = take(&next, QUERIES * TILE_COLS);
     }
     return c;
+}
+
+/* dP of a panel of keys, which dS replaces: rows of DP_ROW floats; words of rows by rows. */
+static float *panel_dp(const struct scratch *c, i64 panel)
+{
+    return PER_WORD > 1 ? c->dp : (float *)c->ds + panel * TILE_COLS;
 }
 
 static struct target target_of(const struct tensor *t, i64 at)
@@ -106,7 +133,7 @@ static struct target target_of(const struct tensor *t, i64 at)
 static struct shape shape_of(const struct attention_view *v)
 {
     struct shape s = { .v = *v, .B = v->B, .T = v->T, .Tk = v->Tk, .H = v->H, .G = v->G,
-                       .D = v->D, .Dp = round_up(v->D, TILE_COLS),
+                       .D = v->D, .Dp = round_up(v->D, TILE_COLS), .Dw = words_of(v->D),
                        .chunks = ceil_div(v->Tk, KEYS), .scale = v->scale, .half = v->half,
                        .pairs = i64_max(1, v->pairs) };
     while (s.pairs >> (s.levels + 1) > 0)
@@ -211,21 +238,29 @@ INLINE void load_keys_as(bool half, const struct shape *s, struct scratch *c, i6
     const void *row = vec_at(half, s->v.keys, (b * s->Tk + key) * columns);
     const void *k = vec_at(half, row, s->v.k_at + g * s->D);
     const void *v = vec_at(half, row, s->v.v_at + g * s->D);
-    widen_rows(half, c->k, s->Dp, k, columns, keys, s->D);
-    for (i64 p = 0; p * TILE_COLS < keys; p++) {
-        const i64 at = p * TILE_COLS, n = i64_min(TILE_COLS, keys - at);
-        panel_from_rows(half, c->kt + at * s->D, vec_at(half, k, at * columns), columns, n, s->D);
-        panel_from_rows(half, c->vt + at * s->D, vec_at(half, v, at * columns), columns, n, s->D);
+    words_across_rows(half, c->k, s->Dp, k, columns, keys, s->D);
+    for (i64 at = 0; at < keys; at += TILE_COLS) {
+        const i64 n = i64_min(TILE_COLS, keys - at), to = at * s->Dw;
+        panel_from_rows(half, c->kt + to, vec_at(half, k, at * columns), columns, n, s->D);
+        panel_from_rows(half, c->vt + to, vec_at(half, v, at * columns), columns, n, s->D);
     }
 }
 
 static void load_keys(const struct shape *s, struct scratch *c, i64 b, i64 g, i64 key, i64 keys)
 {
-    memset(c->k, 0, (size_t)(KEYS * s->Dp) * sizeof(float));
+    memset(c->k, 0, (size_t)(words_of(KEYS) * s->Dp) * sizeof *c->k);
     if (s->half)
         load_keys_as(true, s, c, b, g, key, keys);
     else
         load_keys_as(false, s, c, b, g, key, keys);
+}
+
+INLINE void load_rows(bool half, const struct shape *s, word *along, word *down, const void *rows,
+                      i64 row, i64 count)
+{
+    words_from_rows(half, along, s->Dw, rows, row, count, s->D);
+    if (down != along)
+        words_across_rows(half, down, s->D, rows, row, count, s->D);
 }
 
 static void load_queries(const struct shape *s, struct scratch *c, const struct block *k)
@@ -235,11 +270,11 @@ static void load_queries(const struct shape *s, struct scratch *c, const struct 
     const void *dy = vec_at(s->half, s->dy->data, (row * s->H + k->h) * s->D);
     const float *lse = (const float *)s->lse->data + head * s->T + k->query;
     if (s->half) {
-        widen_rows(true, c->q, s->D, q, q_row, k->queries, s->D);
-        widen_rows(true, c->dy, s->D, dy, s->H * s->D, k->queries, s->D);
+        load_rows(true, s, c->q, c->q_down, q, q_row, k->queries);
+        load_rows(true, s, c->dy, c->dy_down, dy, s->H * s->D, k->queries);
     } else {
-        widen_rows(false, c->q, s->D, q, q_row, k->queries, s->D);
-        widen_rows(false, c->dy, s->D, dy, s->H * s->D, k->queries, s->D);
+        load_rows(false, s, c->q, c->q_down, q, q_row, k->queries);
+        load_rows(false, s, c->dy, c->dy_down, dy, s->H * s->D, k->queries);
     }
     for (i64 i = 0; i < k->queries; i++) {
         c->lse[i] = lse[i] * LOG2_E;
@@ -281,40 +316,74 @@ static bool find_rows(const struct shape *s, struct scratch *c, struct block *k)
 
 /* --- one panel of keys -------------------------------------------------------------- */
 
-/* P in c->p: S becomes exp(scale S - lse), 0 where the query does not see the key;
- * dS in place of dP. */
+/* Of row r: P = exp(scale S - lse), 0 where the query does not see the key, and dS. */
+INLINE void row_grad(bool masked, const struct shape *s, const struct scratch *c, i64 r, i64 key,
+                     const float *score, const float *dp, vec p[2], vec ds[2])
+{
+    for (int i = 0; i < 2; i++) {
+        p[i] = vec_exp2(vec_load(score + i * VL) * (s->scale * LOG2_E) - c->lse[r]);
+        if (masked) {
+            vec_i32 at = vec_lanes() + (i32)(key + i * VL);
+            p[i] = vec_select((at >= c->first[r]) & (at <= c->last[r]), p[i], (vec){ 0 });
+        }
+        ds[i] = p[i] * (vec_load(dp + i * VL) - c->delta[r]);
+    }
+}
+
+#if defined(ISA_pairs)
+/* P in place of S, dS in place of dP, both as pairs down the rows; and dS as pairs along them. */
 INLINE void softmax_grad(bool masked, const struct shape *s, struct scratch *c,
                          const struct block *k, i64 panel)
 {
-    const i64 key = k->key + panel * TILE_COLS;
-    const float scale = s->scale * LOG2_E;
+    const i64 key = k->key + panel * TILE_COLS, end = k->row1[panel];
+    for (i64 r = k->row0[panel]; r < end; r += 2) {
+        const float *score = c->s + r * TILE_COLS, *dp = c->dp + r * TILE_COLS;
+        word *ps = (word *)c->s + r / 2 * TILE_COLS, *down = (word *)c->dp + r / 2 * TILE_COLS;
+        word *along = c->ds + r * DS_ROW + panel * PANEL_WORDS;
+        vec p[2][2] = { 0 }, ds[2][2] = { 0 };
+        row_grad(masked, s, c, r, key, score, dp, p[0], ds[0]);
+        if (r + 1 < end)
+            row_grad(masked, s, c, r + 1, key, score + TILE_COLS, dp + TILE_COLS, p[1], ds[1]);
+        words a = words_beside(ds[0][0], ds[0][1]), b = words_beside(ds[1][0], ds[1][1]);
+        words_store(along, a);
+        words_store(along + DS_ROW, b);
+        words_store(down, words_zip_low(a, b));
+        words_store(down + VL, words_zip_high(a, b));
+        a = words_beside(p[0][0], p[0][1]);
+        b = words_beside(p[1][0], p[1][1]);
+        words_store(ps, words_zip_low(a, b));
+        words_store(ps + VL, words_zip_high(a, b));
+    }
+}
+#else
+/* P in place of S, dS in place of dP. */
+INLINE void softmax_grad(bool masked, const struct shape *s, struct scratch *c,
+                         const struct block *k, i64 panel)
+{
     for (i64 r = k->row0[panel]; r < k->row1[panel]; r++) {
-        for (int side = 0; side < TILE_COLS; side += VL) {
-            float *p = c->p + r * TILE_COLS + side;
-            float *ds = c->ds + r * DS_ROW + panel * TILE_COLS + side;
-            vec e = vec_exp2(vec_load(p) * scale - c->lse[r]);
-            if (masked) {
-                vec_i32 at = vec_lanes() + (i32)(key + side);
-                e = vec_select((at >= c->first[r]) & (at <= c->last[r]), e, (vec){ 0 });
-            }
-            vec_store(p, e);
-            vec_store(ds, e * (vec_load(ds) - c->delta[r]));
+        float *score = c->s + r * TILE_COLS, *dp = panel_dp(c, panel) + r * DP_ROW;
+        vec p[2], ds[2];
+        row_grad(masked, s, c, r, k->key + panel * TILE_COLS, score, dp, p, ds);
+        for (int i = 0; i < 2; i++) {
+            vec_store(score + i * VL, p[i]);
+            vec_store(dp + i * VL, ds[i]);
         }
     }
 }
+#endif
 
 static void key_panel(const struct shape *s, struct scratch *c, const struct block *k, i64 panel)
 {
     const i64 row0 = k->row0[panel], rows = k->row1[panel] - row0, at = panel * TILE_COLS;
-    const i64 key = k->key + at, D = s->D;
+    const i64 key = k->key + at, D = s->D, Dw = s->Dw, down = row0 / PER_WORD;
+    float *dp = panel_dp(c, panel);
     if (rows <= 0)
         return;
-    float *p = c->p + row0 * TILE_COLS, *ds = c->ds + row0 * DS_ROW + at;
-    struct tile forward = { .steps = D, .a_row = D, .a_step = 1, .b_step = TILE_COLS,
+    struct tile forward = { .steps = Dw, .a_row = Dw, .a_step = 1, .b_step = TILE_COLS,
                             .c_row = TILE_COLS };
-    tiles(rows, &forward, c->q + row0 * D, c->kt + at * D, p);
-    forward.c_row = DS_ROW;
-    tiles(rows, &forward, c->dy + row0 * D, c->vt + at * D, ds);
+    tiles(rows, &forward, c->q + row0 * Dw, c->kt + at * Dw, c->s + row0 * TILE_COLS);
+    forward.c_row = DP_ROW;
+    tiles(rows, &forward, c->dy + row0 * Dw, c->vt + at * Dw, dp + row0 * DP_ROW);
     const i32 last_row = (i32)(row0 + rows - 1);
     bool masked = key + TILE_COLS - 1 > c->last[row0];
     for (i64 r = row0; r <= last_row && !masked; r++)
@@ -323,11 +392,11 @@ static void key_panel(const struct shape *s, struct scratch *c, const struct blo
         softmax_grad(true, s, c, k, panel);
     else
         softmax_grad(false, s, c, k, panel);
-    struct tile back = { .steps = rows, .a_row = 1, .a_step = D, .b_step = TILE_COLS,
+    struct tile back = { .steps = words_of(rows), .a_row = 1, .a_step = D, .b_step = TILE_COLS,
                          .c_row = TILE_COLS, .add = true };
-    tiles(D, &back, c->dy + row0 * D, p, c->dvt + at * D);
-    back.b_step = DS_ROW;
-    tiles(D, &back, c->q + row0 * D, ds, c->dkt + at * D);
+    tiles(D, &back, c->dy_down + down * D, (const word *)c->s + down * TILE_COLS, c->dvt + at * D);
+    back.b_step = DP_ROW;
+    tiles(D, &back, c->q_down + down * D, (const word *)dp + down * DP_ROW, c->dkt + at * D);
 }
 
 /* --- dQ ----------------------------------------------------------------------------- */
@@ -355,11 +424,11 @@ static void query_sums(const struct shape *s, struct scratch *c, const struct bl
             last--;
         if (first > last)
             continue;
-        struct tile t = { .steps = (last - first + 1) * TILE_COLS, .a_row = DS_ROW, .a_step = 1,
-                          .b_step = s->Dp, .c_row = s->Dp, .add = true };
+        struct tile t = { .steps = (last - first + 1) * PANEL_WORDS, .a_row = DS_ROW,
+                          .a_step = 1, .b_step = s->Dp, .c_row = s->Dp, .add = true };
         for (i64 d = 0; d < s->Dp; d += TILE_COLS)
-            tiles(rows, &t, c->ds + row * DS_ROW + first * TILE_COLS,
-                  c->k + first * TILE_COLS * s->Dp + d, dq + row * s->Dp + d);
+            tiles(rows, &t, c->ds + row * DS_ROW + first * PANEL_WORDS,
+                  c->k + first * PANEL_WORDS * s->Dp + d, dq + row * s->Dp + d);
     }
 }
 
@@ -526,12 +595,12 @@ i64 NAMED(attention_grad_workspace)(const struct task *t, int threads, const voi
 {
     const struct shape s = row_shape(t);
     (void)context;
-    return shared_bytes(&s) + threads * scratch_floats(&s) * 4;
+    return shared_bytes(&s) + threads * scratch_words(&s) * 4;
 }
 
 i64 NAMED(attention_block_grad_workspace)(const struct task *t, int threads, const void *context)
 {
     const struct shape s = block_shape(t);
     (void)context;
-    return shared_bytes(&s) + threads * scratch_floats(&s) * 4;
+    return shared_bytes(&s) + threads * scratch_words(&s) * 4;
 }
