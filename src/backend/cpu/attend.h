@@ -45,6 +45,19 @@ struct attention_view {
     struct zigzag query_part, key_part;
 };
 
+/* Which run of which head a part is. `together` heads are taken at a time, run by run in order,
+ * so that what runs of a head share is still in the cache for the next. */
+struct part_place {
+    i64 head, run;
+};
+
+static inline struct part_place part_place(i64 part, i64 heads, i64 runs, i64 together)
+{
+    const i64 first = part / (runs * together) * together, n = i64_min(together, heads - first);
+    const i64 i = part - first * runs;
+    return (struct part_place){ first + i % n, i / n };
+}
+
 /* kv NULL: q holds (H + 2G) heads, and queries see their own rows' tokens. */
 static inline struct attention_view attention_view(const struct task *t, const struct tensor *q,
                                                    const struct tensor *kv,

@@ -84,17 +84,24 @@ INLINE vec words_multiply(vec sum, words a, words b)
 INLINE words words_get_n(bool half, const void *row, i64 at, i64 n)
 {
 #if defined(ISA_pairs)
-    bf16 some[2 * VL] = { 0 };
-    const bf16 *from = (const bf16 *)row + at;
     if (!half)
         return (words)vec_get_n(false, row, at, n);
     if (n >= 2 * VL)
-        return words_load((const word *)from);
-    memcpy(some, from, (size_t)n * sizeof *some);
+        return words_load((const word *)((const bf16 *)row + at));
+    bf16 some[2 * VL] = { 0 };
+    memcpy(some, (const bf16 *)row + at, (size_t)n * sizeof *some);
     return words_load((const word *)some);
 #else
     return vec_get_n(half, row, at, n);
 #endif
+}
+
+INLINE void words_put_n(word *p, words w, i64 n)
+{
+    if (n >= VL)
+        words_store(p, w);
+    else
+        memcpy(p, &w, (size_t)n * sizeof *p);
 }
 
 #if defined(ISA_pairs)
@@ -294,13 +301,9 @@ INLINE void words_from_rows(bool half, word *dst, i64 dst_row, const void *src, 
     const i64 per = VL * PER_WORD;
     for (i64 r = 0; r < rows; r++, dst += dst_row) {
         const void *from = vec_at(half, src, r * src_row);
-        i64 c = 0;
-        for (; c + per <= columns; c += per)
-            words_store(dst + c / PER_WORD, words_get_n(half, from, c, columns - c));
-        if (c == columns)
-            continue;
-        words last = words_get_n(half, from, c, columns - c);
-        memcpy(dst + c / PER_WORD, &last, (size_t)words_of(columns - c) * sizeof *dst);
+        for (i64 c = 0; c < columns; c += per)
+            words_put_n(dst + c / PER_WORD, words_get_n(half, from, c, columns - c),
+                        words_of(columns - c));
     }
 }
 
@@ -316,8 +319,7 @@ INLINE void words_across_rows(bool half, word *dst, i64 dst_row, const void *src
             const i64 n = i64_min(VL, columns - c);
             words low = (words)vec_get_n(true, a, c, n) >> 16;
             words high = r + 1 < rows ? (words)vec_get_n(true, b, c, n) : (words){ 0 };
-            words pairs = low | high;
-            memcpy(dst + c, &pairs, (size_t)n * sizeof *dst);
+            words_put_n(dst + c, low | high, n);
         }
     }
 #else

@@ -14,6 +14,7 @@ static i64 thread_bytes(i64 D)
 struct attention_work {
     struct attention_view v;
     const struct tensor *y, *lse, *seen_y, *seen_lse;
+    i64 together; /* heads at a time */
     char *scratch;
 };
 
@@ -21,9 +22,10 @@ static void attention_part(void *context, i64 part, int thread)
 {
     const struct attention_work *w = context;
     const struct attention_view *v = &w->v;
-    const i64 heads = v->B * v->H, T = v->T;
-    const i64 query = (ceil_div(T, ATTEND_QUERIES) - 1 - part / heads) * ATTEND_QUERIES;
-    const i64 b = part % heads / v->H, h = part % v->H, g = h / (v->H / v->G);
+    const i64 T = v->T, runs = ceil_div(T, ATTEND_QUERIES);
+    const struct part_place at = part_place(part, v->B * v->H, runs, w->together);
+    const i64 query = (runs - 1 - at.run) * ATTEND_QUERIES;
+    const i64 b = at.head / v->H, h = at.head % v->H, g = h / (v->H / v->G);
     const i64 y_at = (b * T + query) * v->H * v->D + h * v->D;
     const i64 lse_at = (b * v->H + h) * T + query;
     char *scratch = w->scratch + thread * thread_bytes(v->D);
@@ -48,6 +50,7 @@ static void attention_part(void *context, i64 part, int thread)
 static void attention_parts(struct attention_work *w, struct run *x)
 {
     w->scratch = x->workspace;
+    w->together = pool_threads(x->pool);
     pool_run(x->pool, ceil_div(w->v.T, ATTEND_QUERIES) * w->v.B * w->v.H, attention_part, w);
 }
 

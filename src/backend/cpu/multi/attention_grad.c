@@ -21,6 +21,7 @@
 enum {
     KEYS = 192,              /* per chunk */
     QUERIES = 96 * PER_WORD, /* per block; a chunk is a whole number of blocks */
+    TOKENS = 32,             /* per part of what comes first */
     PANELS = KEYS / TILE_COLS,
     PANEL_WORDS = TILE_COLS / PER_WORD, /* of a row of dS */
     DS_ROW = PANELS * PANEL_WORDS + 16, /* words from row to row of dS: no power of two, which
@@ -54,6 +55,7 @@ struct shape {
     float *delta;            /* [B][H][T] */
     _Atomic i32 *passed;     /* [B][H][chunks]: blocks of queries that a chunk is done with */
     char *scratch;           /* per thread */
+    i64 together;            /* key heads at a time: a chunk waits for the one before */
 };
 
 /* Scratch of one thread. Of pairs each operand has its own order; f32 are read in any. */
@@ -209,24 +211,23 @@ static void begin_sum(const struct shape *s, i64 row, i64 h)
         memcpy(to, from, (size_t)s->D * sizeof(float));
 }
 
-/* One head of one row: delta_t = dy_t . y_t, dQ = 0, no chunk has passed anything. */
-static void prepare_head(void *context, i64 head, int thread)
+/* Of a few tokens, all heads: delta_t = dy_t . y_t, and where dQ begins from a sum. */
+static void prepare_tokens(void *context, i64 part, int thread)
 {
     const struct shape *s = context;
-    const i64 b = head / s->H, h = head % s->H, y_row = s->H * s->D;
+    const i64 rows = s->B * s->T, end = i64_min((part + 1) * TOKENS, rows);
     (void)thread;
-    for (i64 i = 0; i < s->T; i++) {
-        const i64 at = (b * s->T + i) * y_row + h * s->D;
-        const void *dy = vec_at(s->half, s->dy->data, at);
-        const void *y = vec_at(s->half, s->y->data, at);
-        s->delta[head * s->T + i] = s->half ? row_dot(true, dy, y, s->D)
-                                            : row_dot(false, dy, y, s->D);
-        if (s->adds)
-            begin_sum(s, b * s->T + i, h);
+    for (i64 row = part * TOKENS; row < end; row++) {
+        for (i64 h = 0; h < s->H; h++) {
+            const i64 at = (row * s->H + h) * s->D;
+            const void *dy = vec_at(s->half, s->dy->data, at);
+            const void *y = vec_at(s->half, s->y->data, at);
+            s->delta[(row / s->T * s->H + h) * s->T + row % s->T] =
+                s->half ? row_dot(true, dy, y, s->D) : row_dot(false, dy, y, s->D);
+            if (s->adds)
+                begin_sum(s, row, h);
+        }
     }
-    memset(s->dq + head * s->T * s->Dp, 0, (size_t)(s->T * s->Dp) * sizeof(float));
-    for (i64 i = 0; i < s->chunks; i++)
-        atomic_store_explicit(&s->passed[head * s->chunks + i], 0, memory_order_relaxed);
 }
 
 /* --- loading ------------------------------------------------------------------------ */
@@ -477,6 +478,8 @@ static void query_block(const struct shape *s, struct scratch *c, struct block *
             key_panel(s, c, k, p);
         }
     }
+    if (k->key == 0) /* which every query meets that meets any */
+        memset(dq, 0, (size_t)(k->queries * s->Dp) * sizeof *dq);
     wait_for_turn(s, k, head);
     if (any)
         query_sums(s, c, k, dq);
@@ -557,8 +560,9 @@ static void chunk_part(void *context, i64 part, int thread)
 {
     const struct shape *s = context;
     struct scratch *c = scratch_of(s, thread);
-    const i64 groups = s->B * s->G, b = part % groups / s->G, g = part % s->G;
-    const i64 key = part / groups * KEYS, keys = i64_min(KEYS, s->Tk - key);
+    const struct part_place at = part_place(part, s->B * s->G, s->chunks, s->together);
+    const i64 b = at.head / s->G, g = at.head % s->G;
+    const i64 key = at.run * KEYS, keys = i64_min(KEYS, s->Tk - key);
     load_keys(s, c, b, g, key, keys);
     for (i64 pair = 0; pair < s->pairs; pair++) {
         struct block k = { .b = b, .key = key, .keys = keys };
@@ -575,7 +579,10 @@ static void chunk_part(void *context, i64 part, int thread)
 static void run_parts(struct shape *s, struct run *x)
 {
     place(s, x->workspace);
-    pool_run(x->pool, s->B * s->H, prepare_head, s);
+    s->together = 2 * pool_threads(x->pool);
+    for (i64 i = 0; i < s->B * s->H * s->chunks; i++)
+        atomic_store_explicit(&s->passed[i], 0, memory_order_relaxed);
+    pool_run(x->pool, ceil_div(s->B * s->T, TOKENS), prepare_tokens, s);
     pool_run(x->pool, s->B * s->G * s->chunks, chunk_part, s);
 }
 
