@@ -124,11 +124,12 @@ static inline void bench_peak_part(void *context, i64 part, int thread)
         p->flops = flops;
 }
 
-/* FLOP/s of the f32 units; about 10 ms. */
-static inline double bench_peak_flops(struct kernel_bench *b)
+/* FLOP/s of the units that multiply this type, f32's where they do so after widening; about
+ * 10 ms. */
+static inline double bench_peak_flops(struct kernel_bench *b, enum dtype type)
 {
     const struct gemm_kernels *k = backend_kernel(&b->backend, &op_linear)->context;
-    struct bench_peak p = { gemm_kernels_for(k, DTYPE_F32, DTYPE_F32)->peak, 100000, 0 };
+    struct bench_peak p = { gemm_kernels_for(k, type, type)->peak, 100000, 0 };
     u64 begin = sys_now_ns();
     pool_run(b->pool, pool_threads(b->pool), bench_peak_part, &p);
     return (double)p.flops * pool_threads(b->pool) / ((double)(sys_now_ns() - begin) * 1e-9);

@@ -1,5 +1,5 @@
 /* backend/cpu/attention.h - the kernels of attention by the names of their sets, for the set
- * that chooses between two of them. */
+ * that chooses between two of them, and for tests. */
 #ifndef HEADWAY_ATTENTION_H
 #define HEADWAY_ATTENTION_H
 

@@ -80,20 +80,28 @@ static void panel_resume(struct panel *p, float *o, const struct attend *a, i64 
     p->started = true;
 }
 
-/* Scores of keys that a query does not see become -inf. */
-static void mask_block(const struct panel *p, float *s, i64 key, i64 keys)
+/* Scores of keys [key, end) that a query does not see become -inf. s is of key `begin`. */
+static void mask_keys(const struct panel *p, float *s, i64 begin, i64 key, i64 end)
 {
     const vec hidden = vec_all(-INFINITY);
     for (int side = 0; side < TILE_COLS; side += VL) {
         vec_i32 first, last;
         memcpy(&first, p->first_of + side, sizeof first);
         memcpy(&last, p->last_of + side, sizeof last);
-        for (i64 i = 0; i < keys; i++) {
-            vec_i32 at = vec_all_i32((i32)(key + i));
-            float *row = s + i * TILE_COLS + side;
+        for (i64 i = key; i < end; i++) {
+            vec_i32 at = vec_all_i32((i32)i);
+            float *row = s + (i - begin) * TILE_COLS + side;
             vec_store(row, vec_select((at >= first) & (at <= last), vec_load(row), hidden));
         }
     }
+}
+
+/* Those that not all queries of the panel see. */
+static void mask_block(const struct panel *p, float *s, i64 begin, i64 end)
+{
+    const i64 from = i64_min(end, i64_max(begin, p->most_first));
+    mask_keys(p, s, begin, begin, from);
+    mask_keys(p, s, begin, i64_max(from, p->least_last + 1), end);
 }
 
 /* The scores of one vector of queries become exp(scale (s - top)), in words from p on; returns
@@ -128,15 +136,14 @@ INLINE vec exponentials(const float *s, word *p, i64 keys, float scale, vec shif
  * before must be scaled. */
 INLINE vec softmax_block(float *top, float *sum, float *s, i64 keys, float scale)
 {
-    vec old = vec_load(top), a = old, b = old;
+    vec old = vec_load(top), part[4] = { old, old, old, old };
     i64 i = 0;
-    for (; i + 2 <= keys; i += 2) {
-        a = vec_max(vec_load(s + i * TILE_COLS), a);
-        b = vec_max(vec_load(s + (i + 1) * TILE_COLS), b);
-    }
-    if (i < keys)
-        a = vec_max(vec_load(s + i * TILE_COLS), a);
-    const vec most = vec_max(a, b);
+    for (; i + 4 <= keys; i += 4)
+        for (int k = 0; k < 4; k++)
+            part[k] = vec_max(vec_load(s + (i + k) * TILE_COLS), part[k]);
+    for (; i < keys; i++)
+        part[0] = vec_max(vec_load(s + i * TILE_COLS), part[0]);
+    const vec most = vec_max(vec_max(part[0], part[1]), vec_max(part[2], part[3]));
     /* A query that has seen no key yet: any finite top gives exp(-inf) = 0. */
     const vec base = vec_select(most > vec_all(-INFINITY), most, (vec){ 0 });
     const vec total = exponentials(s, (word *)s, keys, scale, base * scale);
@@ -178,8 +185,7 @@ static void panel_block(const struct attend *a, struct scratch *s, i64 index, i6
     const struct tile scores = { .steps = Dw, .a_row = Dw, .a_step = 1, .b_step = TILE_COLS,
                                  .c_row = TILE_COLS };
     tiles(keys, &scores, k, s->q + index * Dw * TILE_COLS, s->s);
-    if (begin < p->most_first || begin + keys - 1 > p->least_last)
-        mask_block(p, s->s, begin, keys);
+    mask_block(p, s->s, begin, begin + keys);
     vec decay[2];
     for (int side = 0; side < 2; side++)
         decay[side] = softmax_block(p->top + side * VL, p->sum + side * VL, s->s + side * VL,
