@@ -239,7 +239,7 @@ static struct trial_sums sum_up(const struct kind *kind, const struct param *p, 
         furthest = fmax(furthest, fabs((double)*x - *y));
     }
     if (kind->at == weight_at && v_at(q->bucket, q->at) && s.n > 1 && isfinite(s.difference))
-        s.difference -= furthest * furthest;
+        s.difference = fmax(0, s.difference - furthest * furthest);
     return s;
 }
 
