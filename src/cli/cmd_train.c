@@ -146,7 +146,8 @@ struct display {
 static double peak_of(void *context, int threads)
 {
     const struct display *d = context;
-    if (strcmp(d->backend, "auto") != 0 && strcmp(d->backend, backend_best()) != 0) /* kept, so that the record can compare them */
+    const bool best = strcmp(d->backend, "auto") == 0 || strcmp(d->backend, backend_best()) == 0;
+    if (!best) /* kept, so that the record can compare them */
         machine_peak_flops(backend_best(), threads, d->in_bf16);
     return machine_peak_flops(d->backend, threads, d->in_bf16);
 }

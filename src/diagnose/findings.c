@@ -24,10 +24,12 @@ static const char *const explains[][2] = {
     { "C10", "C1" }, { "C2", "C1" }, { "B7", "B1" }, { "B6", "K7" }, { "B6", "H5" },
 };
 
-/* What holds everywhere does not tell one rank from the others. */
+/* What holds everywhere does not tell one rank from the others; but that experts are unequally full is
+ * a difference of ranks. */
 static bool same_place(const struct finding *cause, const struct finding *symptom)
 {
-    return symptom->place.rank < 0 || cause->place.rank == symptom->place.rank;
+    return symptom->place.rank < 0 || strcmp(cause->id, "B7") == 0 ||
+           cause->place.rank == symptom->place.rank;
 }
 
 /* How much of the symptom's loss the cause must have. */

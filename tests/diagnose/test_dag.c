@@ -117,6 +117,10 @@ TEST(a_clock_that_is_behind_does_not_turn_waiting_into_transfer)
         CHECK_OK(record_step(&r, r.steps[i], &s));
         CHECK_OK(dag_new(&g, &s));
         double meets = seconds_in(g, DAG_MEET, 1), calls = seconds_in(g, DAG_CALL, 1);
+        i64 begun = 0;
+        for (i64 k = 0; k < g->n; k++)
+            begun += g->nodes[k].rank == 1 && g->nodes[k].begun == LANE_DP;
+        CHECK(begun > 0); /* what followed a call's begin is known */
         double busy = seconds_in(g, DAG_COMPUTE, 0) - seconds_in(g, DAG_COMPUTE, 1);
         shift(&s.ranks[1], -200000);
         CHECK_OK(dag_new(&g, &s));

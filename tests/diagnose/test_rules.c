@@ -625,6 +625,57 @@ TEST(a_run_of_which_nothing_was_measured_has_no_finding)
     arena_fini(&a);
 }
 
+TEST(a_rank_whose_experts_are_fuller_is_not_slow_besides)
+{
+    static struct findings f;
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(4, STEPS, &a);
+    b7(m, &a);
+    for (i64 i = 0; i < m->n_steps; i++) {
+        m->ranks[1].compute[i] += 0.02;
+        m->ranks[1].step[i] += 0.02;
+    }
+    m->ranks[1].last_share = 1;
+    findings_make(&f, m, NULL);
+    CHECK_EQ(f.n, 1);
+    CHECK(strcmp(f.at[0].id, "B7") == 0);
+    arena_fini(&a);
+}
+
+/* Seconds in steps `first`, `first` + period, ... */
+static void evaluate(struct measure *m, i64 first, i64 period, double seconds)
+{
+    for (i64 i = first; i < m->n_steps; i += period) {
+        m->seconds[i] += seconds;
+        for (i64 r = 0; r < m->n_ranks; r++) {
+            m->ranks[r].gap[HOST_EVAL][i] += seconds;
+            m->ranks[r].step[i] += seconds;
+        }
+    }
+    measure_settle(m);
+}
+
+TEST(an_evaluation_in_every_other_step_is_no_noise_and_one_in_the_end_not_too_often)
+{
+    static struct findings f;
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(2, STEPS, &a);
+    m->config.eval_every = 2;
+    evaluate(m, 0, 2, 0.5);
+    findings_make(&f, m, NULL);
+    CHECK_EQ(f.n, 1);
+    CHECK(strcmp(f.at[0].id, "H2") == 0);
+    CHECK_NEAR(f.at[0].lost, 0.25, 0.01);
+    m = usual_run(2, STEPS, &a);
+    m->config.eval_every = 0;
+    evaluate(m, m->n_steps - 1, 1, 2);
+    findings_make(&f, m, NULL);
+    CHECK_EQ(f.n, 0);
+    arena_fini(&a);
+}
+
 TEST(of_two_faults_both_are_found_the_larger_gain_first)
 {
     static struct findings f;
@@ -787,6 +838,8 @@ TEST_MAIN(ONE(commands_can_be_pasted_and_what_is_too_long_stays),
           ONE(without_all_ranks_no_rank_and_no_link_is_blamed),
           ONE(a_run_of_which_nothing_was_measured_has_no_finding),
           ONE(of_two_faults_both_are_found_the_larger_gain_first),
+          ONE(an_evaluation_in_every_other_step_is_no_noise_and_one_in_the_end_not_too_often),
+          ONE(a_rank_whose_experts_are_fuller_is_not_slow_besides),
           ONE(gains_come_from_a_replay_only_if_it_fits_the_run),
           ONE(fixes_fit_the_run_they_are_given_to),
           ONE(findings_are_json_that_reads_back))

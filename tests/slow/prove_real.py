@@ -59,9 +59,13 @@ WORLDS = {
     "rows": World('--set train.batch=2 --set train.accumulate=1 --set train.seq=2048 '
                   '--set model.override={"positions":2048} --layout dp=2,zero=1 --measure ', 2,
                   "compute"), # attention is what a row costs
+    "experts": World('--set model.spec=laptop-moe --set model.override={"router.bias":true} '
+                     "--set train.batch=4 --set train.accumulate=1 --set train.seq=64 "
+                     "--layout dp=2,ep=2 --measure ", 2, "compute"),
     "two": World(SMALL + "--layout dp=2,zero=1 --measure ", 2, "compute"),
 }
-TROUBLED = ("pipeline", "thin_pipeline", "unsplit") # a bubble, copies: also without a fault
+# A bubble, copies, experts that are not equally full: also without a fault.
+TROUBLED = ("pipeline", "thin_pipeline", "unsplit", "experts")
 
 
 # --- faults: (x, what diagnose says without it, ranks, random) to what to inject and where ---
@@ -178,6 +182,8 @@ def faults():
             also=["H8"]),
         one("balance", "B5", "pipeline", fixed("accumulate=2"), strong),
         one("balance", "B6", "thin_pipeline", fixed("micro_batch=2"), strong),
+        one("balance", "B7", "experts", fixed("router_zipf=1"), strong),
+        one("balance", "B8", "experts", fixed("capacity=3"), strong),
         one("balance", "B4", "pipeline", fixed("stage_skew=1", {"stage": 1}), strong, ["B5"]),
     ]
 
@@ -267,7 +273,8 @@ class Lab:
             flags += ["--set", f"train.precision={self.precision}"]
         ranks = ["--ranks", str(w.ranks)] if w.ranks > 1 and w.kind != "mpi" else []
         begin = time.monotonic()
-        rests = w.kind != "mpi" and not re.search("threads=|neighbour=", fault or "")
+        rests = ((w.kind == "sleep" or w.kind == "compute" and w.ranks == 1) and
+                 not re.search("threads=|neighbour=", fault or "")) # two ranks look for each other
         for again in range(2):
             shutil.rmtree(self.path(name), ignore_errors=True)
             with real_time(self.realtime and rests), Canary() as canary:
@@ -514,8 +521,8 @@ def prove(program, families, only, fresh, judge_only, realtime):
     verdicts, cleans, found, sleeps, alone = judge_all(lab, plan(wanted if only else chosen))
     rows = summary(verdicts, cleans, [d["diagnose_s"] for d in found.values()])
     rows += by_world(verdicts, cleans, sleeps)
-    rows.append(("apart from what the runs beside it without the fault have too: the cause is first, "
-                 "and the place right",
+    rows.append(("but for what the runs beside it without the fault have too: the cause is first, and "
+                 "the place right",
                  f"{share(alone, lambda v: v.right)}, {share(alone, lambda v: v.place)}"))
     if os.path.exists(f"{folder}/overhead.json"):
         more, se = tracing_overhead(lab)
