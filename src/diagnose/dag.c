@@ -3,14 +3,15 @@
 #include "base/sort.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* A call that ends so long before its last member began it does not need that one: its data had
  * been taken by the transport. Clocks of ranks may be apart by some of this. */
 static const double early_s = 20e-6;
-/* Of an exchange that needs all its members nobody can be so early, unless it only told the others
- * something: below this it is the clocks. Were it believed, all that it waited would seem to be
- * bytes on their way, which no edit of another rank's tasks takes off the path. */
+/* Of an exchange that needs its members nobody can be early: below this it is the clocks. Were it
+ * believed, all that it waited would seem to be bytes on their way, which no edit of another rank's
+ * tasks takes off the path. */
 static const double early_exchange_s = 1e-3;
 
 struct edge {
@@ -531,33 +532,88 @@ static int by_key(const void *a, const void *b)
     return (x->begin > y->begin) - (x->begin < y->begin);
 }
 
+static int by_begin_of_call(const void *a, const void *b)
+{
+    const struct call *x = *(const struct call *const *)a, *y = *(const struct call *const *)b;
+    return (x->began > y->began) - (x->began < y->began);
+}
+
+/* Who ended before the last had begun needs those that had begun by then: some meetings are of a few
+ * ranks at a time. A node of its own gathers the first k of them, and the one before it. */
+struct prefix {
+    const struct call **by_begin; /* [n]; NULL: nobody is early */
+    i32 *ready;                   /* [n] node of the first k + 1; -1: not made */
+};
+
+static i32 prefix_ready(struct builder *b, struct prefix *p, i64 k)
+{
+    i64 from = k;
+    while (from > 0 && p->ready[from] < 0)
+        from--;
+    for (i64 i = p->ready[from] < 0 ? from : from + 1; i <= k; i++) {
+        const struct call *c = p->by_begin[i];
+        struct dag_node node = { .kind = DAG_READY, .rank = -1, .before = -1, .begin = c->began,
+                                 .end = c->began, .lane = b->g->nodes[c->end].lane };
+        p->ready[i] = add_node(b, &node, 0, 0);
+        add_edge(b, p->ready[i], c->begin);
+        if (i > 0)
+            add_edge(b, p->ready[i], p->ready[i - 1]);
+    }
+    return p->ready[k];
+}
+
+/* How many had begun by then, but for the clocks. */
+static i64 begun_by(const struct prefix *p, i64 n, double then)
+{
+    i64 k = 0;
+    while (k < n && p->by_begin[k]->began <= then)
+        k++;
+    return k;
+}
+
+static void open_prefix(struct builder *b, struct prefix *p, const struct call *c, i64 n)
+{
+    p->by_begin = ARENA_ARRAY(b->a, const struct call *, n);
+    p->ready = ARENA_ARRAY(b->a, i32, n);
+    for (i64 i = 0; i < n; i++) {
+        p->by_begin[i] = &c[i];
+        p->ready[i] = -1;
+    }
+    qsort(p->by_begin, (size_t)n, sizeof *p->by_begin, by_begin_of_call);
+}
+
 static void join_call(struct builder *b, const struct call *c, i64 n)
 {
-    struct dag *g = b->g;
-    double all = -INFINITY;
+    double all = -INFINITY, slack = c->move ? early_s : early_exchange_s;
+    struct prefix p = { NULL, NULL };
+    i32 ready = -1;
     for (i64 i = 0; i < n; i++)
         all = fmax(all, c[i].began);
-    i32 ready = -1;
-    if (n > 1) {
-        struct dag_node node = { .kind = DAG_READY, .rank = -1, .before = -1, .begin = all,
-                                 .end = all, .lane = g->nodes[c->end].lane };
-        ready = add_node(b, &node, 0, 0);
-        for (i64 i = 0; i < n; i++)
-            add_edge(b, ready, c[i].begin);
-    }
     for (i64 i = 0; i < n; i++) {
-        struct dag_node *end = &g->nodes[c[i].end];
         double since = c[i].began;
-        bool early = c[i].ended + (c[i].move ? early_s : early_exchange_s) < all;
-        if (ready >= 0 && !early) {
+        if (n > 1 && c[i].ended + slack < all) {
+            if (!p.by_begin)
+                open_prefix(b, &p, c, n);
+            i64 k = begun_by(&p, n, fmax(c[i].ended + slack, since));
+            add_edge(b, c[i].end, prefix_ready(b, &p, k - 1));
+            since = fmax(since, p.by_begin[k - 1]->began);
+        } else if (n > 1) {
+            if (ready < 0) {
+                struct dag_node node = { .kind = DAG_READY, .rank = -1, .before = -1, .begin = all,
+                                         .end = all, .lane = b->g->nodes[c->end].lane };
+                ready = add_node(b, &node, 0, 0);
+                for (i64 k = 0; k < n; k++)
+                    add_edge(b, ready, c[k].begin);
+            }
             add_edge(b, c[i].end, ready);
             since = fmax(since, all);
         }
+        struct dag_node *end = &b->g->nodes[c[i].end];
         if (end->before >= 0)
-            since = fmax(since, g->nodes[end->before].end);
+            since = fmax(since, b->g->nodes[end->before].end);
         end->begin = fmin(since, c[i].ended);
         end->end = c[i].ended;
-        g->seconds[c[i].end] = fmax(0, c[i].ended - since);
+        b->g->seconds[c[i].end] = fmax(0, c[i].ended - since);
     }
 }
 

@@ -205,6 +205,13 @@ PAIRS = [
     ("B1 C4", "slow_compute=1.5@1", comm), ("D1 K4", "phi_override=0.7@1", VIRTUAL[1].fault),
     ("K4 C4", "phi_override=0.7", comm), ("H9 B1", "slow_compute=1.4@2", VIRTUAL[4].fault),
 ]
+SETTINGS = [ # pairs that are settings of a world
+    ("B4 B5", "stage_skew=1,accumulate=4", "--layout pp=4,dp=2 --set model.spec=laptop-5m "
+     "--set train.batch=8 --set train.accumulate=16"),
+    ("K7 C2", "micro_batch=4,bucket=64KiB", "--layout dp=4 --set model.spec=laptop-5m --set "
+     "train.batch=64 --set train.accumulate=1 --set train.seq=32 --rates "
+     "flops=2e11,memory=4e9,link=8e9,latency=1e-4"),
+]
 
 
 # --- running -------------------------------------------------------------------------------
@@ -256,16 +263,19 @@ def trials(bench, cases, seeds, cleans):
 def try_pairs(bench):
     """Of two faults, are both among the first three?"""
     rows = []
+
+    def judge_pair(kinds, flags, fault):
+        ids = [f["id"] for f in bench.run(f"{flags} --clock virtual", fault)["findings"][:3]]
+        rows.append((kinds, fault, ids, all(k in ids for k in kinds.split())))
+        print(f"{kinds}: {ids}", flush=True)
     for kinds, one, other in PAIRS:
         r = random.Random(kinds)
         flags, n = data(r, 8)
-        flags += " --clock virtual"
-        clean = bench.run(flags)
+        clean = bench.run(f"{flags} --clock virtual")
         two, _ = other(0.9 if "D1" in kinds else 0.4, clean, r, n)
-        found = bench.run(flags, f"{one},{two}")["findings"][:3]
-        ids = [f["id"] for f in found]
-        rows.append((kinds, f"{one},{two}", ids, all(k in ids for k in kinds.split())))
-        print(f"{kinds}: {ids}", flush=True)
+        judge_pair(kinds, flags, f"{one},{two}")
+    for kinds, fault, flags in SETTINGS:
+        judge_pair(kinds, flags, fault)
     return rows
 
 
