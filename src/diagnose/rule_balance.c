@@ -128,27 +128,28 @@ static bool look_slow_rank(const struct measure *m, const struct rule_limit *lim
     return true;
 }
 
-/* Mean over steps of what the slowest rank of a stage has above its peers, in the stage where that
- * is most. */
-static double spread_within_stages(const struct measure *m)
+struct spread {
+    double mean, median;
+};
+
+/* Over steps, what the slowest rank of a stage has above its peers, in the stage where that is most. */
+static struct spread spread_within_stages(const struct measure *m)
 {
     struct arena a;
     arena_init(&a);
-    double *x = ARENA_ARRAY(&a, double, m->n_ranks), sum = 0;
-    for (i64 i = 0; i < m->n_steps; i++) {
-        double worst = 0;
+    double *x = ARENA_ARRAY(&a, double, m->n_ranks), *worst = ARENA_ARRAY(&a, double, m->n_steps);
+    for (i64 i = 0; i < m->n_steps; i++)
         for (int p = 0; p < m->config.pp; p++) {
             i64 n = 0;
             for (i64 r = 0; r < m->n_ranks; r++)
                 if (m->ranks[r].stage == p && isfinite(m->ranks[r].compute[i]))
                     x[n++] = m->ranks[r].compute[i];
             double above = measure_quantile(x, n, 1) - measure_quantile(x, n, 0.5);
-            worst = n > 1 ? fmax(worst, above) : worst;
+            worst[i] = n > 1 ? fmax(worst[i], above) : worst[i];
         }
-        sum += worst;
-    }
+    struct measure_stat s = measure_stat(worst, m->n_steps);
     arena_fini(&a);
-    return m->n_steps > 0 ? sum / (double)m->n_steps : 0;
+    return (struct spread){ m->n_steps > 0 ? s.mean : 0, s.median };
 }
 
 static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
@@ -157,8 +158,11 @@ static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
     double lost = m->loss[LOSS_BALANCE];
     struct rule_excess e;
     i64 rank = rule_odd_rank(m, rule_compute, &e);
+    struct spread within = spread_within_stages(m);
     if (!isfinite(lost))
-        lost = spread_within_stages(m);
+        lost = within.mean;
+    if (!(within.median >= limit[2].value * within.mean))
+        return false; /* in some odd steps only */
     if (rank < 0 || !(lost >= m->theta) || e.share >= limit[0].value ||
         e.median > limit[1].value * lost)
         return false;
@@ -378,7 +382,9 @@ const struct rule rules_balance[] = {
           "some stand before its slow tasks" } } },
     { "B3", "ranks are slow by turns", look_jitter,
       { { 0.8, "share of steps in which one rank is the slowest", "more: it is that rank (B1)" },
-        { 0.5, "of the loss that one rank explains", "more: it is that rank (B1)" } } },
+        { 0.5, "of the loss that one rank explains", "more: it is that rank (B1)" },
+        { 0.25, "of its mean that the spread of ranks has in half of the steps",
+          "noise in every task has it; less: a few steps were disturbed" } } },
     { "B4", "stages of unequal length", look_stages,
       { { 1.05, "times the mean of the stages", "equal stages repeat within 3 %" } } },
     { "B5", "too few micro-batches for the pipeline", look_bubble,

@@ -676,6 +676,21 @@ TEST(an_evaluation_in_every_other_step_is_no_noise_and_one_in_the_end_not_too_of
     arena_fini(&a);
 }
 
+TEST(one_disturbed_step_is_no_jitter)
+{
+    static struct findings f;
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(4, STEPS, &a);
+    m->ranks[1].compute[5] += 1;
+    m->ranks[1].step[5] += 1;
+    m->seconds[5] += 1;
+    measure_settle(m);
+    findings_make(&f, m, NULL);
+    CHECK_EQ(f.n, 0);
+    arena_fini(&a);
+}
+
 TEST(of_two_faults_both_are_found_the_larger_gain_first)
 {
     static struct findings f;
@@ -838,6 +853,7 @@ TEST_MAIN(ONE(commands_can_be_pasted_and_what_is_too_long_stays),
           ONE(without_all_ranks_no_rank_and_no_link_is_blamed),
           ONE(a_run_of_which_nothing_was_measured_has_no_finding),
           ONE(of_two_faults_both_are_found_the_larger_gain_first),
+          ONE(one_disturbed_step_is_no_jitter),
           ONE(an_evaluation_in_every_other_step_is_no_noise_and_one_in_the_end_not_too_often),
           ONE(a_rank_whose_experts_are_fuller_is_not_slow_besides),
           ONE(gains_come_from_a_replay_only_if_it_fits_the_run),
