@@ -97,7 +97,9 @@ const struct kind kinds[KINDS] = {
       "products' FLOPs and bytes with more rows, against the bubble", "micro_batch=1", KIND_NAMED },
     { "B7", "experts of unequal load", "tokens of the fullest expert over the mean",
       "router_zipf=1", KIND_NAMED },
-    { "B8", "experts' places stay empty", "places that hold a token", "capacity=2", KIND_NAMED },
+    { "B8", "experts' places stay empty", "rows that hold no token are not computed "
+      "(ops/expert_linear.c): a capacity costs memory, and tokens that are dropped stand in the metrics",
+      NULL, KIND_NEVER },
     { "B9", "a causal row cut where ranks attend unequally", "rows are cut in zigzag (ops/zigzag.h): "
       "every rank has equally many pairs, to the token", NULL, KIND_NEVER },
 

@@ -145,7 +145,6 @@ struct measure_link {
 struct measure_expert_layer {
     int layer;
     double worst; /* tokens of the fullest expert over the mean */
-    double fill, dropped; /* of the capacity; of the slots. NaN: there is no capacity */
 };
 
 /* What the recipe says, as far as a fix would change it. */

@@ -97,14 +97,13 @@ static void set_base(struct measure *m, double latency, double rate)
 
 static void take_step(struct measure *m, const json_t *o, struct arena *a)
 {
-    double worst = number_in(o, "expert_imbalance"), fill = number_in(o, "expert_fill");
+    double worst = number_in(o, "expert_imbalance");
     if (!isfinite(worst))
         return;
     if (!m->experts)
         m->experts = ARENA_NEW(a, struct measure_expert_layer);
     m->n_experts = 1;
-    m->experts[0] = (struct measure_expert_layer){ .layer = -1, .worst = worst, .fill = fill,
-                                                   .dropped = number_in(o, "expert_dropped") };
+    m->experts[0] = (struct measure_expert_layer){ .layer = -1, .worst = worst };
 }
 
 /* A simulated run's manifest says what its links do. */

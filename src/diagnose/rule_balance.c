@@ -355,22 +355,6 @@ static bool look_experts(const struct measure *m, const struct rule_limit *limit
     return true;
 }
 
-static bool look_capacity(const struct measure *m, const struct rule_limit *limit,
-                          struct finding *f)
-{
-    double fill = 0;
-    for (i64 i = 0; i < m->n_experts; i++)
-        fill += m->experts[i].fill / (double)m->n_experts;
-    double lost = expert_seconds(m) * (1 - fill);
-    if (m->n_experts == 0 || !(fill < limit[0].value) || !(lost >= m->theta))
-        return false;
-    rule_evidence(f, "%.0f %% of the experts' places hold a token", 100 * fill);
-    rule_gain(m, f, lost, lost, 0.35);
-    rule_fix(f, "a smaller expert capacity (model.override)");
-    rule_confirm(f, "headway train RECIPE with it, and its loss");
-    return true;
-}
-
 const struct rule rules_balance[] = {
     { "B2", "a rank became slow", look_onset,
       { { 5, "sigma between the levels", "CUSUM's usual threshold: once in 10^4 steps by chance" },
@@ -394,7 +378,5 @@ const struct rule rules_balance[] = {
         { 16, "times larger at most", "beyond, activations are what decides" } } },
     { "B7", "experts of unequal load", look_experts,
       { { 1.2, "times the mean load", "a balanced router stays below" } } },
-    { "B8", "experts' places stay empty", look_capacity,
-      { { 0.8, "share of places in use", "a capacity factor of 1.25 gives that" } } },
     { .id = "" },
 };

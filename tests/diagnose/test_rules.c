@@ -358,14 +358,8 @@ static void b7(struct measure *m, struct arena *a)
     snprintf(m->ops[0].name, MEASURE_NAME, "expert_linear");
     m->n_experts = 2;
     m->experts = ARENA_ARRAY(a, struct measure_expert_layer, 2);
-    m->experts[0] = (struct measure_expert_layer){ 0, 1.2, NAN, NAN };
-    m->experts[1] = (struct measure_expert_layer){ 1, 2.4, NAN, NAN };
-}
-
-static void b8(struct measure *m, struct arena *a)
-{
-    b7(m, a);
-    m->experts[0] = m->experts[1] = (struct measure_expert_layer){ 0, 1.1, 0.5, 0 };
+    m->experts[0] = (struct measure_expert_layer){ 0, 1.2 };
+    m->experts[1] = (struct measure_expert_layer){ 1, 2.4 };
 }
 
 static void h6(struct measure *m, struct arena *a)
@@ -435,7 +429,7 @@ static const struct planted all[] = {
     { "C10", c10, 4, -1, -1, 0.0195 }, { "C11", c11, 4, 1, 3, 0.0595 },
     { "B1", b1, 4, 1, -1, 0.045 }, { "B1", b1, 2, 1, -1, 0.045 }, { "B2", b2, 2, 1, -1, 0.02 },
     { "B3", b3, 4, -1, -1, 0 }, { "B4", b4, 4, -1, -1, 0 }, { "B5", b5, 4, -1, -1, 0 },
-    { "B7", b7, 4, -1, -1, 0.0133 }, { "B8", b8, 4, -1, -1, 0.015 },
+    { "B7", b7, 4, -1, -1, 0.0133 },
     { "K2", k2, 1, -1, -1, 0.02 }, { "R5", r5, 4, 3, -1, 0 }, { "R2", r2, 1, -1, -1, 0.04 },
     { "H6", h6, 2, -1, -1, 0.02 }, { "B6", b6, 4, -1, -1, 0 }, { "R1", r1, 1, -1, -1, 0 },
     { "K8", k8_isa, 1, -1, -1, 0 },
