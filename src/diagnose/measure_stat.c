@@ -116,7 +116,7 @@ struct measure_line measure_line(const double *x, const double *y, i64 n)
 /* --- series ----------------------------------------------------------------------- */
 
 /* Fewer steps than this, or than an eighth of all, are no level: a machine's weather has spells. */
-enum { LEAST_PART = 5, PARTS = 8 };
+enum { LEAST_PART = 5, PARTS = 8, BORDERS = 512 };
 
 static double mean_of(const double *y, i64 from, i64 to)
 {
@@ -153,6 +153,28 @@ static void smooth(const double *y, i64 n, double *out)
     }
 }
 
+/* The best of parts whose borders lie `stride` apart in these ranges, in *c, when it is better than
+ * `best`. */
+struct borders {
+    i64 at, at_end, until, until_end, stride;
+};
+
+static double best_part(const double *sum, i64 n, i64 part, const struct borders *b, double best,
+                        struct measure_change *c)
+{
+    for (i64 at = i64_max(b->at, part); at + part <= n && at <= b->at_end; at += b->stride)
+        for (i64 until = i64_max(b->until, at + part); until <= n && until <= b->until_end;
+             until += b->stride) {
+            double gain = explained(sum, n, at, until);
+            if (gain > best * (1 + 1e-9)) {
+                best = gain;
+                c->at = at;
+                c->until = until;
+            }
+        }
+    return best;
+}
+
 struct measure_change measure_change(const double *y, i64 n, double least)
 {
     struct measure_change c = { 0, 0, NAN, NAN, 0 };
@@ -165,15 +187,12 @@ struct measure_change measure_change(const double *y, i64 n, double least)
     smooth(y, n, flat);
     for (i64 i = 0; i < n; i++)
         sum[i + 1] = sum[i] + flat[i] - flat[0];
-    for (i64 at = part; at + part <= n; at++)
-        for (i64 until = at + part; until <= n; until++) {
-            double gain = explained(sum, n, at, until);
-            if (gain > best * (1 + 1e-9)) {
-                best = gain;
-                c.at = at;
-                c.until = until;
-            }
-        }
+    /* All pairs of borders of a long series are too many: first some hundred, then those around. */
+    const i64 stride = ceil_div(n, BORDERS);
+    best = best_part(sum, n, part, &(struct borders){ part, n, 0, n, stride }, best, &c);
+    if (stride > 1 && c.until > 0)
+        best_part(sum, n, part, &(struct borders){ c.at - stride, c.at + stride, c.until - stride,
+                                                   c.until + stride, 1 }, best, &c);
     if (c.until > 0) {
         double outside = mean_of(flat, 0, c.at) * (double)c.at;
         if (c.until < n)

@@ -53,6 +53,19 @@ TEST(an_episode_is_found_with_its_borders_and_noise_alone_is_none)
     CHECK_EQ(c.until, 45);
 }
 
+TEST(the_borders_of_an_episode_in_a_long_run_are_exact)
+{
+    enum { LONG = 40000 };
+    static double y[LONG];
+    u64 seed = 3;
+    for (int i = 0; i < LONG; i++)
+        y[i] = 1 + 0.02 * usual_noise(&seed) + (i >= 12345 && i < 31007 ? 0.3 : 0);
+    struct measure_change c = measure_change(y, LONG, 5);
+    CHECK_EQ(c.at, 12345);
+    CHECK_EQ(c.until, 31007);
+    CHECK_NEAR(c.inside - c.before, 0.3, 0.01);
+}
+
 TEST(spikes_have_a_period_when_they_are_regular)
 {
     double y[50];
@@ -125,7 +138,7 @@ TEST(what_is_not_measured_is_no_number_and_theta_has_a_floor)
     arena_fini(&a);
 }
 
-TEST_MAIN(ONE(a_median_and_its_error_do_not_mind_one_odd_value),
+TEST_MAIN(ONE(the_borders_of_an_episode_in_a_long_run_are_exact), ONE(a_median_and_its_error_do_not_mind_one_odd_value),
           ONE(a_line_gives_latency_and_bandwidth),
           ONE(an_episode_is_found_with_its_borders_and_noise_alone_is_none),
           ONE(spikes_have_a_period_when_they_are_regular),
