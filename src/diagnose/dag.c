@@ -9,10 +9,6 @@
 /* A call that ends so long before its last member began it does not need that one: its data had
  * been taken by the transport. Clocks of ranks may be apart by some of this. */
 static const double early_s = 20e-6;
-/* Of an exchange that needs its members nobody can be early: below this it is the clocks. Were it
- * believed, all that it waited would seem to be bytes on their way, which no edit of another rank's
- * tasks takes off the path. */
-static const double early_exchange_s = 1e-3;
 
 struct edge {
     i32 node, need;
@@ -25,7 +21,6 @@ struct call {
     i32 begin, end; /* nodes; begin -1: none */
     double began, ended;
     bool in_order; /* behind the lane's call before it */
-    bool move;     /* from one to the other: who sends does not wait */
 };
 
 /* What the main thread did, in order. */
@@ -235,7 +230,6 @@ static void name_call(struct walk *w, const struct record_task *t, struct call *
     const struct record_head *h = w->k->head;
     const struct record_group *group = &h->groups[t->lane];
     if (t->boundary >= 0) {
-        c->move = true;
         i64 way = 2 * (i64)t->boundary + ((t->flags & RECORD_UP) != 0);
         const struct record_group *pair = t->boundary < h->n_boundaries
                                               ? &h->boundaries[t->boundary] : group;
@@ -584,17 +578,17 @@ static void open_prefix(struct builder *b, struct prefix *p, const struct call *
 
 static void join_call(struct builder *b, const struct call *c, i64 n)
 {
-    double all = -INFINITY, slack = c->move ? early_s : early_exchange_s;
+    double all = -INFINITY;
     struct prefix p = { NULL, NULL };
     i32 ready = -1;
     for (i64 i = 0; i < n; i++)
         all = fmax(all, c[i].began);
     for (i64 i = 0; i < n; i++) {
         double since = c[i].began;
-        if (n > 1 && c[i].ended + slack < all) {
+        if (n > 1 && c[i].ended + early_s < all) {
             if (!p.by_begin)
                 open_prefix(b, &p, c, n);
-            i64 k = begun_by(&p, n, fmax(c[i].ended + slack, since));
+            i64 k = begun_by(&p, n, fmax(c[i].ended + early_s, since));
             add_edge(b, c[i].end, prefix_ready(b, &p, k - 1));
             since = fmax(since, p.by_begin[k - 1]->began);
         } else if (n > 1) {
