@@ -89,6 +89,7 @@ static void look_at(const struct trial_look *look, const struct param *p, i64 nu
         for (i64 c = 0; c < n && token % own->every == 0; c++) {
             i64 to = row + column_of(p, kind, c);
             double value = tensor_get(x, r * n + c);
+            assert(to < own->n);
             if (own->kept)
                 own->kept[to] = (float)value;
             else

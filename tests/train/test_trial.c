@@ -204,10 +204,10 @@ static void wrong_count(struct trial *t)
                 (struct kernel){ .run = wrong_count_kernel, .context = right_batch.context });
 }
 
-/* A rank reads the row behind its own. */
+/* A rank takes part with the row before its own, and what it has of that is right. */
 static void wrong_row(struct trial *t)
 {
-    t->rank[1].rows.first++;
+    t->rank[1].rows.first--;
 }
 
 /* One rank's attention of layer 1 is too sharp. */
@@ -250,7 +250,7 @@ TEST(faults_are_named_at_the_first_tensor_that_they_touch)
 {
     expect_named("dp=2", dropped_reduction, "gradient", "blocks.1.");
     expect_named("dp=2", wrong_count, "output's gradient", "wte.weight");
-    expect_named("dp=2", wrong_row, "input", "blocks.0.attn.qkv.weight");
+    expect_named("dp=2", wrong_row, "gradient", "norm_f");
     expect_named("tp=2", wrong_scale, "input", "blocks.1.attn.out.weight");
     expect_named("dp=2", wrong_scale, "input", "blocks.1.attn.out.weight");
     expect_named("dp=2,zero=3", wrong_grad, "output's gradient", "blocks.1.attn.qkv.weight");
