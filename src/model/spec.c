@@ -98,8 +98,30 @@ static bool is_file(const char *path)
     return sys_stat(path, &st) == 0 && S_ISREG(st.st_mode);
 }
 
+/* Offers the names of the folder's specs; the nearest so far lies in `kept`. */
+static void offer_specs(const char *folder, struct nearest *nearest, char *kept, i64 capacity)
+{
+    char **names;
+    int n = sys_list(folder, &names);
+    for (int i = 0; i < n; i++) {
+        char *end = strrchr(names[i], '.');
+        if (end && strcmp(end, ".yaml") == 0) {
+            *end = '\0';
+            nearest_offer(nearest, names[i]);
+        }
+    }
+    if (nearest->best && nearest->best != kept) {
+        snprintf(kept, (size_t)capacity, "%s", nearest->best);
+        nearest->best = kept;
+    }
+    if (n >= 0)
+        sys_free(names);
+}
+
 int spec_find(const char *name, char *path, i64 capacity)
 {
+    char kept[128];
+    struct nearest nearest = { .typed = name };
     const char *folders[] = { sys_getenv("HEADWAY_MODELS"), "models",
                               HEADWAY_SOURCE_DIR "/models" };
     if (is_file(name)) {
@@ -112,9 +134,12 @@ int spec_find(const char *name, char *path, i64 capacity)
         snprintf(path, (size_t)capacity, "%s/%s.yaml", folders[i], name);
         if (is_file(path))
             return OK;
+        offer_specs(folders[i], &nearest, kept, sizeof kept);
     }
+    const char *near = nearest_found(&nearest);
     return err_set(ERR_CONFIG, "no model '%s': it is neither a file nor a name in models/; "
-                   "'headway model list' shows the names", name);
+                   "%s%s%s'headway model list' shows the names", name, near ? "did you mean '" : "",
+                   near ? near : "", near ? "'? " : "");
 }
 
 static int refuse(const char *where, const char *what)

@@ -1,7 +1,16 @@
 #include "train/train_spec.h"
 
 #include "base/err.h"
+#include "base/text.h"
 #include "base/yaml.h"
+
+static int unknown_key(const struct yaml_node *n, struct arena *a)
+{
+    struct nearest nearest = { .typed = n->key };
+    for (const struct option *o = model_spec_options; o->key; o++)
+        nearest_offer(&nearest, o->key);
+    return option_unknown_key(n->key, nearest_found(&nearest), yaml_key_where(n, a));
+}
 
 static int apply_overrides(struct model_spec *spec, const struct train_config *c,
                            struct arena *a)
@@ -16,7 +25,7 @@ static int apply_overrides(struct model_spec *spec, const struct train_config *c
     for (const struct yaml_node *n = map ? map->first : NULL; n; n = n->next) {
         const struct option *o = option_find(model_spec_options, n->key);
         if (!o)
-            return option_unknown_key(n->key, NULL, yaml_key_where(n, a));
+            return unknown_key(n, a);
         TRY(option_set_node(o, spec, n, a));
     }
     if (c->model.window > 0)

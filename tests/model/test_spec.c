@@ -137,6 +137,7 @@ TEST(shapes_that_do_not_fit_are_refused_with_numbers)
     s.kv_heads = 3;
     CHECK_FAILS(spec_check(&s, "x.yaml"), ERR_MODEL, "multiple of kv_heads (3)");
     CHECK_FAILS(spec_load(&s, "gpt3", &a), ERR_CONFIG, "no model 'gpt3'");
+    CHECK_FAILS(spec_load(&s, "laptop-2n", &a), ERR_CONFIG, "did you mean 'laptop-2m'?");
     arena_fini(&a);
 }
 

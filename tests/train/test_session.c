@@ -121,6 +121,7 @@ TEST(what_cannot_work_is_said_before_work_starts)
     static const char *const seq[] = { "train.seq=4096", NULL };
     static const char *const vocab[] = { "model.override={vocab: 300}", NULL };
     static const char *const heads[] = { "model.override={heads: 7}", NULL };
+    static const char *const headz[] = { "model.override={headz: 2}", NULL };
     static const char *const plain[] = { "data.loss_on=answers", NULL };
     static const char *const ramp[] = { "train.accumulate=100", "ramp.batch_from=1",
                                         "ramp.batch_steps=200", NULL };
@@ -139,6 +140,7 @@ TEST(what_cannot_work_is_said_before_work_starts)
     CHECK_FAILS(train("bad", ramp, false, NULL), ERR_CONFIG,
                 "--set: the ramps pass through more than 32 batch shapes");
     CHECK_FAILS(train("bad2", heads, false, NULL), ERR_MODEL, "multiple of heads (7)");
+    CHECK_FAILS(train("bad2", headz, false, NULL), ERR_CONFIG, "did you mean 'heads'?");
     CHECK(train("bad3", gone, false, NULL) < 0 && strstr(err_message(), "nowhere"));
     CHECK_FAILS(train("bad4", large, false, NULL), ERR_LIMIT, "the run needs more than");
     u64 begin = sys_now_ns();
