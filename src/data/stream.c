@@ -67,6 +67,29 @@ static bool at_gzip(const struct stream *s)
     return starts_with(s, "\x1f\x8b", 2);
 }
 
+/* A frame, or one that decoders skip, as pzstd and seekable files begin. */
+static bool at_zstd(const struct stream *s)
+{
+    return starts_with(s, "\x28\xb5\x2f\xfd", 4) ||
+           (s->end - s->begin >= 4 && (s->in[s->begin] & 0xf0) == 0x50 &&
+            memcmp(s->in + s->begin + 1, "\x2a\x4d\x18", 3) == 0);
+}
+
+/* Nothing that was recognised, so it is text, unless the name promises otherwise. */
+static int check_name(const struct stream *s)
+{
+    static const char *const packed[] = { ".gz", ".dz", ".zst" };
+    const size_t n = strlen(s->name);
+    for (i64 i = 0; i < COUNT_OF(packed); i++) {
+        const size_t end = strlen(packed[i]);
+        if (n > end && strcmp(s->name + n - end, packed[i]) == 0)
+            return err_set(ERR_FORMAT, "%s does not begin as %s data do; it is damaged or not "
+                           "compressed: get it again, or rename it if it is text",
+                           s->name, i < 2 ? "gzip" : "zstd");
+    }
+    return OK;
+}
+
 /* Enough bytes to recognise a header, unless there are no more. */
 static int peek(struct stream *s)
 {
@@ -83,12 +106,14 @@ static int detect(struct stream *s)
         /* 16: gzip headers only */
         if (inflateInit2(&s->gzip, MAX_WBITS + 16) != Z_OK)
             return err_set(ERR_LIMIT, "no memory to decompress %s", s->name);
-    } else if (starts_with(s, "\x28\xb5\x2f\xfd", 4)) {
+    } else if (at_zstd(s)) {
         s->coding = ZSTD;
         s->zstd = ZSTD_createDStream();
         if (!s->zstd)
             return err_set(ERR_LIMIT, "no memory to decompress %s", s->name);
         ZSTD_DCtx_setParameter(s->zstd, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG);
+    } else {
+        return check_name(s);
     }
     return OK;
 }

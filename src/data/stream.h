@@ -1,7 +1,8 @@
 /* data/stream.h - the bytes of an input, decompressed as they are needed.
  *
  * A file, a pipe, or "-" for standard input; gzip (also .dz, and several members one
- * after another) and zstd are told by their first bytes, not by the name. Memory is
+ * after another) and zstd are told by their first bytes, not by the name; a name that ends in
+ * .gz, .dz or .zst over other bytes is refused (ERR_FORMAT). Memory is
  * bounded whatever the input expands to: a small buffer, and for zstd a window of at most
  * 128 MiB. The SHA-256 is that of the input as it lies on disk. */
 #ifndef HEADWAY_DATA_STREAM_H

@@ -10,13 +10,13 @@
 /* --- streams ------------------------------------------------------------------------ */
 
 /* Everything a stream gives, in small bites; negative when it fails. */
-static i64 read_all(const void *bytes, i64 n, struct buffer *out)
+static i64 read_named(const void *bytes, i64 n, const char *name, struct buffer *out)
 {
     struct stream *s;
     u8 bite[1000];
     i64 got = 1;
     out->bytes = 0;
-    int rc = stream_open_memory(&s, bytes, n, "memory");
+    int rc = stream_open_memory(&s, bytes, n, name);
     if (rc < 0)
         return rc;
     for (i64 i = 0; rc == OK && got > 0; i++) {
@@ -26,6 +26,11 @@ static i64 read_all(const void *bytes, i64 n, struct buffer *out)
     }
     stream_close(s);
     return rc < 0 ? rc : out->bytes;
+}
+
+static i64 read_all(const void *bytes, i64 n, struct buffer *out)
+{
+    return read_named(bytes, n, "memory", out);
 }
 
 static i64 gzip(const void *bytes, i64 n, u8 *out, i64 room)
@@ -70,6 +75,27 @@ TEST(gzip_and_zstd_are_recognised_and_may_have_several_members)
     CHECK(memcmp(out.data, text, TEXT) == 0);
     CHECK_EQ(read_all(text, 0, &out), 0);
     CHECK_EQ(read_all(text, 1, &out), 1);
+    buffer_fini(&out);
+}
+
+TEST(what_is_named_compressed_and_is_not_is_refused)
+{
+    static const char *const named[][2] = { { "a.gz", "gzip" }, { "b/a.txt.dz", "gzip" },
+                                            { "a.jsonl.zst", "zstd" } };
+    struct buffer out = { 0 };
+    make_text();
+    for (i64 i = 0; i < COUNT_OF(named); i++)
+        for (i64 n = 0; n < 5; n++) {
+            CHECK_EQ(read_named(text, n == 4 ? 5000 : n, named[i][0], &out), ERR_FORMAT);
+            CHECK(strstr(err_message(), named[i][0]) && strstr(err_message(), named[i][1]));
+        }
+    CHECK_EQ(read_named(text, 5000, "a.zst.txt", &out), 5000);
+    CHECK_EQ(read_named(text, 5000, "azst", &out), 5000);
+    i64 n = gzip(text, 5000, packed, ROOM);
+    CHECK_EQ(read_named(packed, n, "a.gz", &out), 5000);
+    memcpy(packed, "\x51\x2a\x4d\x18\x03\0\0\0abc", 11); /* a frame to skip, then text */
+    n = 11 + (i64)ZSTD_compress(packed + 11, ROOM - 11, text, 5000, 3);
+    CHECK_EQ(read_named(packed, n, "a.zst", &out), 5000);
     buffer_fini(&out);
 }
 
@@ -238,6 +264,7 @@ TEST(long_texts_are_cut_at_lines_and_never_within_a_character)
 }
 
 TEST_MAIN(ONE(gzip_and_zstd_are_recognised_and_may_have_several_members),
+          ONE(what_is_named_compressed_and_is_not_is_refused),
           ONE(compressed_data_that_end_early_are_refused),
           ONE(a_small_file_that_expands_enormously_needs_little_memory),
           ONE(folders_are_walked_in_order_without_hidden_files),
