@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { TOKENS = 200 }; /* written at most when nobody says how many */
+
 struct sample_options {
     const char *prompt, *tokenizer, *backend;
     i64 tokens, top_k, seed, threads, count;
@@ -20,8 +22,9 @@ struct sample_options {
 
 static const struct option options[] = {
     { "prompt", FIELD(STRING, prompt), "", .help = "Text to go on from." },
-    { "tokens", FIELD(INT, tokens), "200", .unit = "tokens", .min = 1, .max = 1e7,
-      .help = "How many tokens to write at most." },
+    { "tokens", FIELD(INT, tokens), NULL, .unit = "tokens", .min = 1, .max = 1e7,
+      .help = "How many tokens to write at most; without it, 200, or as many as the model has "
+              "positions for." },
     { "temperature", FIELD(FLOAT, temperature), "0.8", .max = 100,
       .help = "Flattens (above 1) or sharpens the distribution; 0 always takes the likeliest "
               "token." },
@@ -45,6 +48,7 @@ static const struct option options[] = {
 
 struct writer {
     const struct sample_options *o;
+    i64 tokens; /* to write at most */
     struct tokenizer *tokenizer;
     struct encoder *encoder;
     struct text_decoder decoder;
@@ -84,14 +88,14 @@ static int write_text(struct writer *w, u64 seed)
     fputs(w->o->prompt, stdout);
     text_decoder_init(&w->decoder, w->tokenizer);
     int rc = OK;
-    for (i64 i = 0; i < w->o->tokens && rc >= 0; i++) {
+    for (i64 i = 0; i < w->tokens && rc >= 0; i++) {
         i32 id = sampler_pick(&w->sampler, &config);
         if (id == end && !w->o->no_stop)
             break;
         rc = text_decoder_push(&w->decoder, id);
         if (rc >= 0)
             show(&w->decoder.out);
-        if (rc >= 0 && i + 1 < w->o->tokens)
+        if (rc >= 0 && i + 1 < w->tokens)
             rc = sampler_feed(&w->sampler, &id, 1);
     }
     if (rc >= 0)
@@ -125,14 +129,31 @@ static i64 prompt_tokens(struct writer *w)
     return i64_max(1, n);
 }
 
+/* How many tokens to write. The last of them needs no position: the model does not read it. */
+static int choose_tokens(struct writer *w, i64 prompt, i64 positions)
+{
+    const i64 room = positions - prompt + 1, asked = w->o->tokens;
+    if (room < 1)
+        return err_set(ERR_LIMIT, "the prompt has %lld tokens, the model only %lld positions; give a "
+                       "shorter prompt", (long long)prompt, (long long)positions);
+    if (asked > room)
+        return err_set(ERR_LIMIT, "the prompt's %lld tokens and --tokens %lld do not fit in the "
+                       "model's %lld positions; give --tokens %lld or less, or a shorter prompt",
+                       (long long)prompt, (long long)asked, (long long)positions, (long long)room);
+    w->tokens = asked > 0 ? asked : i64_min(TOKENS, room);
+    return OK;
+}
+
 static int open_writer(struct writer *w, const char *path, struct arena *a)
 {
     struct restore r;
     enum dtype compute = w->o->in_bf16 ? DTYPE_BF16 : DTYPE_F32;
     TRY(restore_find(&r, path, a));
     TRY(open_tokenizer(w, &r));
+    const i64 prompt = prompt_tokens(w);
+    TRY(choose_tokens(w, prompt, r.spec.positions));
+    const i64 capacity = i64_min(r.spec.positions, prompt + w->tokens);
     TRY(engine_init(&w->engine, w->o->backend, (int)w->o->threads, 64));
-    i64 capacity = i64_min(r.spec.positions, prompt_tokens(w) + w->o->tokens);
     TRY(restore_model(&w->model, &r, compute, capacity, w->o->ema, w->engine.pool, a));
     TRY(sampler_init(&w->sampler, w->model, &w->engine, capacity, a));
     return engine_commit(&w->engine);
