@@ -9,6 +9,7 @@
 #include "train/evaluate.h"
 #include "train/restore.h"
 #include "train/tasks.h"
+#include "train/train_config.h"
 
 #include <errno.h>
 #include <math.h>
@@ -18,6 +19,7 @@
 struct eval_options {
     const char *data, *text, *choices, *tokenizer, *backend, *logits_out;
     i64 seq, batch, stride, tokens, threads, seed;
+    int loss_on; /* enum train_loss_on */
     bool ema, in_bf16, json;
 };
 
@@ -39,6 +41,8 @@ static const struct option options[] = {
               "a row." },
     { "tokens", FIELD(SIZE, tokens), "0", .unit = "tokens", .max = 1e15,
       .help = "With --data: about so many tokens; 0 is all." },
+    { "loss_on", FIELD(CHOICE, loss_on), "all", .choices = "all|answers",
+      .help = "With --data: the tokens that count, as data.loss_on in training." },
     { "tokenizer", FIELD(PATH, tokenizer), NULL,
       .help = "Tokenizer; without it, the one beside the model." },
     { "ema", FIELD(BOOL, ema), "no", .help = "Use the averaged weights." },
@@ -152,6 +156,18 @@ static u16 *token_bytes(struct evaluation *e)
     return bytes;
 }
 
+/* What counts can be what answers marked, where there are any. */
+static int check_answers(const struct evaluation *e, struct loader *loader)
+{
+    const bool marked = loader_dataset(loader, 0)->has_mask;
+    if (e->o->loss_on == LOSS_ON_ANSWERS && !marked)
+        return err_set(ERR_CONFIG, "%s marks no answers; leave --loss-on out, or prepare chat or "
+                       "prompt-answer jsonl", e->o->data);
+    if (e->o->loss_on == LOSS_ON_ALL && marked && !e->o->json)
+        printf("all tokens count; --loss-on answers counts those of answers\n");
+    return OK;
+}
+
 static int eval_data(struct evaluation *e)
 {
     struct evaluator evaluator;
@@ -162,11 +178,14 @@ static int eval_data(struct evaluation *e)
     struct loader_config config = {
         .sources = &source, .n_sources = 1, .window = e->T, .border = ROW_BORDER_STOP,
         .vocab = (u32)e->restore.spec.vocab, .token_bytes = token_bytes(e),
+        .loss_on_answers = e->o->loss_on == LOSS_ON_ANSWERS,
     };
     TRY(loader_open_eval(&loader, &config, e->o->tokens));
     const struct mesh mesh = mesh_single();
-    int rc = evaluator_init(&evaluator, e->model, &e->engine, loader, e->o->batch, e->T,
-                            &mesh, e->arena);
+    int rc = check_answers(e, loader);
+    if (rc >= 0)
+        rc = evaluator_init(&evaluator, e->model, &e->engine, loader, e->o->batch, e->T, &mesh,
+                            e->arena);
     if (rc >= 0)
         rc = engine_commit(&e->engine);
     if (rc >= 0)

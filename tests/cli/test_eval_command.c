@@ -1,0 +1,63 @@
+/* Evaluating by the command: what counts is what counted in training. */
+#include "cli/program.h"
+#include "test.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+
+static int prepare(void **state)
+{
+    (void)state;
+    setenv("D", "eval-test", 1);
+    make_corpus();
+    shell("cd $D && for i in $(seq 200); do echo \"{\\\"prompt\\\": \\\"how many birds saw cat $i\\\", "
+          "\\\"answer\\\": \\\"it saw $((i * i % 97)) birds\\\"}\"; done >qa.jsonl && "
+          "$H data prepare qa.jsonl --format jsonl --tokenizer tok.json --licence none "
+          "--val-fraction 0.2 --out qa --quiet >/dev/null", 0);
+    shell("cd $D && cat >r.yaml <<X\n"
+          "model: {spec: laptop-2m, override: {layers: 1, width: 32, hidden: 48, heads: 2, kv_heads: 2}}\n"
+          "data: {sources: qa, tokenizer: tok.json, loss_on: answers}\n"
+          "train: {steps: 3, batch: 2, seq: 32, threads: 1}\nX\n"
+          "timeout 120 $H train r.yaml --quiet --set run.name=qa", 0);
+    return 0;
+}
+
+static int clean(void **state)
+{
+    (void)state;
+    shell("rm -rf $D", 0);
+    return 0;
+}
+
+static json_t *evaluate(const char *options)
+{
+    json_t *o = json_loads(shellf(0, "cd $D && timeout 120 $H eval runs/qa --data qa --seq 32 "
+                                  "--json %s", options), 0, NULL);
+    CHECK(json_is_object(o));
+    return o;
+}
+
+TEST(answers_count_as_they_did_in_training)
+{
+    json_t *all = evaluate(""), *answers = evaluate("--loss-on answers");
+    json_int_t tokens = json_integer_value(json_object_get(answers, "tokens"));
+    CHECK(tokens > 0 && tokens < json_integer_value(json_object_get(all, "tokens")));
+    shellf(0, "grep -q 'held-out loss %.4f, .*(%lld tokens)' $D/runs/qa/log.txt",
+           json_real_value(json_object_get(answers, "loss")), (long long)tokens);
+    json_decref(all);
+    json_decref(answers);
+}
+
+TEST(answers_that_nobody_marked_are_refused)
+{
+    const char *said = shell("cd $D && $H eval runs/qa --data data --seq 32 --loss-on answers 2>&1",
+                             2);
+    CHECK(strstr(said, "data marks no answers"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { ONE(answers_count_as_they_did_in_training),
+                                        ONE(answers_that_nobody_marked_are_refused) };
+    return cmocka_run_group_tests(tests, prepare, clean);
+}
