@@ -360,6 +360,21 @@ static int take_lock(struct checkpoint_writer *w)
     return err_set(ERR_SYS, "lock %s: %s", w->dir, strerror(errno));
 }
 
+/* What loading passed over would be taken for the newest by who does not read every byte. */
+static int set_aside_damaged(const struct checkpoint_writer *w)
+{
+    const struct checkpoint_options *o = &w->options;
+    if (o->resumed_step < 0)
+        return OK;
+    i64 *steps, n = checkpoint_steps(w->dir, &steps);
+    int rc = n < 0 ? (int)n : OK;
+    for (i64 i = 0; i < n && rc == OK; i++)
+        if (steps[i] > o->resumed_step && steps[i] <= o->seen_step)
+            rc = checkpoint_set_aside(w->dir, steps[i]);
+    sys_free(steps);
+    return rc;
+}
+
 /* The others' shares are as large as this one's, more or less. */
 static int preflight(struct checkpoint_writer *w)
 {
@@ -373,10 +388,11 @@ static int preflight(struct checkpoint_writer *w)
     TRY(take_lock(w));
     TRY(checkpoint_clean(w->dir));
     TRY(checkpoint_latest(w->dir, &newest));
-    if (newest > w->options.resumed_step)
+    if (newest > i64_max(w->options.resumed_step, w->options.seen_step))
         return err_set(ERR_USAGE, "%s holds a checkpoint of step %lld, newer than where this "
                        "run starts: resume from it, discard it, or choose another folder",
                        w->dir, (long long)newest);
+    TRY(set_aside_damaged(w));
     available = sys_free_bytes(w->dir);
     if (available >= 0 && available < needed)
         return err_set(ERR_LIMIT, "%s has %lld MB free; two checkpoints need %lld MB: make "

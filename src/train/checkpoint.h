@@ -10,7 +10,8 @@
  * step-N.tmp, its files and itself are fsynced, then it is renamed and the parent fsynced.
  * So what is named step-N is whole, whenever the machine died; the newest valid manifest
  * wins, and there is no tracker file to disagree with it. Deleting goes the other way:
- * renamed to step-N.del first. Leftovers (.tmp, .del) are removed when a writer starts.
+ * renamed to step-N.del first. Leftovers (.tmp, .del) are removed when a writer starts. A
+ * step whose damage a resumed run passed over becomes step-N.damaged, and stays so.
  *
  * Where several ranks share the state, each writes its boxes of the tensors into files of its
  * own (param-00003-of-00008.safetensors), the leading one the manifest, which says what is
@@ -67,6 +68,8 @@ struct checkpoint_options {
     enum checkpoint_snapshot snapshot;
     struct pool *pool;  /* copies in parallel; NULL copies in the calling thread */
     i64 resumed_step;   /* this run continues from there; -1: from the beginning */
+    i64 seen_step;      /* the newest there was when this run went on from resumed_step: those
+                           between were passed over as damaged, and are set aside; 0: none */
     double patience_s;  /* longest wait for a slow disk before a checkpoint is given up;
                            0 is the default of 60 */
     int rank, ranks; /* this one of so many that save together, 0 leads; 0 ranks: alone */
@@ -91,7 +94,7 @@ i64 checkpoint_copy_bytes(const struct checkpoint_options *options, i64 bytes);
 
 /* Prepares the folder, proves that it can be written (free space for two checkpoints, a
  * rename, an fsync) and starts the io thread. The tensors' data must outlive the writer.
- * Refuses a folder with checkpoints newer than resumed_step. Of several ranks, the leading
+ * Refuses a folder with checkpoints newer than resumed_step and seen_step. Of several ranks, the leading
  * one does all that, and then the others call this. */
 int checkpoint_writer_new(struct checkpoint_writer **out, const char *dir,
                           const struct checkpoint_tensor *tensors, i64 n,

@@ -1,6 +1,7 @@
 #include "train/checkpoint_folder.h"
 
 #include "base/err.h"
+#include "base/log.h"
 #include "base/sys.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_read.h"
@@ -116,6 +117,24 @@ int checkpoint_delete(const char *dir, i64 step)
     /* Durable before the first file goes: else a crash could show step-N half empty. */
     if (sys_fsync_dir(dir) != 0 || sys_remove_tree(gone) != 0)
         return err_set(ERR_SYS, "delete %s: %s", gone, strerror(errno));
+    return OK;
+}
+
+int checkpoint_set_aside(const char *dir, i64 step)
+{
+    char path[CHECKPOINT_PATH], aside[CHECKPOINT_PATH], rest[32] = ".damaged";
+    TRY(checkpoint_path(path, dir, step, ""));
+    TRY(checkpoint_path(aside, dir, step, rest));
+    for (int i = 2; sys_exists(aside); i++) {
+        snprintf(rest, sizeof rest, ".damaged-%d", i);
+        TRY(checkpoint_path(aside, dir, step, rest));
+    }
+    if (sys_rename(path, aside) != 0)
+        return err_set(ERR_SYS, "rename %s, which is damaged: %s", path, strerror(errno));
+    if (sys_fsync_dir(dir) != 0)
+        return err_set(ERR_SYS, "fsync %s: %s", dir, strerror(errno));
+    log_line(LOG_WARN, "%s is damaged: set aside as step-%lld%s, which can be deleted", path,
+             (long long)step, rest);
     return OK;
 }
 

@@ -26,6 +26,10 @@ int checkpoint_clean(const char *dir);
 /* Makes the step unnamed durably, then removes it. */
 int checkpoint_delete(const char *dir, i64 step);
 
+/* Renames the step to step-N.damaged, or step-N.damaged-2 and so on when that is taken: no
+ * checkpoint any more, and left for a person to look at. Durable, and told in the log. */
+int checkpoint_set_aside(const char *dir, i64 step);
+
 /* Whether the manifest is valid and the files have its sizes; the message says what not. */
 int checkpoint_peek(const char *dir, i64 step, i64 *bytes, double *saved_at);
 

@@ -137,6 +137,7 @@ struct session {
     char checkpoint_dir[2200];
     struct train_state state;
     bool resumed;       /* from a checkpoint */
+    i64 seen_step;      /* the newest checkpoint there was then, damaged or not */
     bool unprepared;    /* a dry run, and some source is text: there are no loaders */
     u64 begin_ns;       /* of this part of the run */
     u64 opened_ns;      /* when the process began with it, on both clocks */

@@ -15,6 +15,7 @@ int session_open_writer(struct session *s)
         .snapshot = (enum checkpoint_snapshot)c->checkpoint.snapshot,
         .pool = s->engine.pool,
         .resumed_step = s->resumed ? s->state.step : -1,
+        .seen_step = s->seen_step,
         .rank = (int)s->mesh.rank,
         .ranks = (int)layout_ranks(&s->mesh.layout),
     };
@@ -151,6 +152,8 @@ static int find_step(struct session *s, i64 below, i64 *step)
 int session_load(struct session *s, i64 step, json_t **state)
 {
     int rc = ERR_FORMAT;
+    if (step == CHECKPOINT_NEWEST)
+        TRY(find_step(s, INT64_MAX, &s->seen_step));
     if (!s->mesh.world)
         return checkpoint_load(s->checkpoint_dir, &step, s->held.list, s->held.n, state);
     if (step != CHECKPOINT_NEWEST)

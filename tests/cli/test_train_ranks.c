@@ -91,6 +91,24 @@ TEST(a_run_of_two_ranks_repeats_and_resumes_to_the_bit)
     CHECK(memcmp(first, resumed, sizeof first) == 0);
 }
 
+/* All ranks go on from the same older step, and the leading one puts the damaged one aside. */
+TEST(ranks_pass_over_a_damaged_checkpoint_together)
+{
+    char first[64], resumed[64];
+    shell(TRAIN "--set run.name=e --set checkpoint.every=2 --ranks 2 --layout dp=2", 0);
+    shell(TRAIN "--set run.name=f --set checkpoint.every=2 --set train.steps=4 --ranks 2 "
+          "--layout dp=2", 0);
+    shell("cd $D/runs/f/checkpoints/step-4 && f=$(ls *-00001-of-00002.safetensors | tail -1) && "
+          "printf damaged | dd of=$f bs=1 seek=$(($(stat -c %s $f) - 9)) conv=notrunc "
+          "status=none", 0);
+    shell(TRAIN "--set run.name=f --set checkpoint.every=2 --resume --ranks 2 --layout dp=2", 0);
+    shell("cd $D/runs/f && grep -q 'at step 2$' log.txt && test -f "
+          "checkpoints/step-4.damaged/manifest.json && $H checkpoint verify checkpoints", 0);
+    hash_of("e", first);
+    hash_of("f", resumed);
+    CHECK(memcmp(first, resumed, sizeof first) == 0);
+}
+
 /* Loss and norm of every step, digit by digit, and the state: ranks save theirs in parts, so one
  * rank reads them, goes on for a step and saves all. */
 static void everything_in(const char *layout, const char *run, char *out)
@@ -256,6 +274,7 @@ int main(void)
         ONE(the_peak_is_that_of_a_ranks_own_threads),
         ONE(two_and_four_ranks_train_what_one_does),
         ONE(a_run_of_two_ranks_repeats_and_resumes_to_the_bit),
+        ONE(ranks_pass_over_a_damaged_checkpoint_together),
         ONE(ranks_along_cp_train_to_the_bits_of_one),
         ONE(exact_ranks_train_to_the_bits_of_one),
         ONE(exact_ranks_of_mpi_train_to_the_bits_of_one),

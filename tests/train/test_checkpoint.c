@@ -200,6 +200,40 @@ TEST(a_run_may_not_start_below_the_newest_checkpoint)
     checkpoint_writer_free(w);
 }
 
+static int open_after_damage(struct fixture *f, i64 resumed, i64 seen)
+{
+    struct checkpoint_writer *w;
+    fixture_init(f);
+    int rc = checkpoint_writer_new(&w, folder, f->tensor, FIXTURE_TENSORS,
+                                   &(struct checkpoint_options){ .resumed_step = resumed,
+                                                                 .seen_step = seen });
+    if (rc == OK)
+        checkpoint_writer_free(w);
+    return rc;
+}
+
+/* Those between the one that was loaded and the newest there was: none that came since. */
+TEST(steps_that_loading_passed_over_are_set_aside)
+{
+    struct checkpoint_entry *e;
+    struct fixture f;
+    save_steps(5);
+    CHECK_FAILS(open_after_damage(&f, 2, 4), ERR_USAGE, "step 5");
+    CHECK_EQ(checkpoint_list(folder, &e), 5);
+    sys_free(e);
+    CHECK_EQ(sys_mkdirs(in_folder("step-4.damaged/x")), 0);
+    CHECK_OK(open_after_damage(&f, 2, 5));
+    CHECK(sys_exists(in_folder("step-3.damaged/manifest.json")));
+    CHECK(sys_exists(in_folder("step-4.damaged/x")));
+    CHECK(sys_exists(in_folder("step-4.damaged-2/manifest.json")));
+    CHECK(sys_exists(in_folder("step-5.damaged/manifest.json")));
+    CHECK_OK(open_after_damage(&f, 2, 0)); /* and stay so */
+    CHECK(sys_exists(in_folder("step-5.damaged/manifest.json")));
+    CHECK_EQ(checkpoint_list(folder, &e), 2);
+    CHECK(e[0].step == 1 && e[1].step == 2);
+    sys_free(e);
+}
+
 TEST(two_runs_cannot_save_into_one_folder)
 {
     struct checkpoint_writer *one, *two;
@@ -657,6 +691,7 @@ int main(void)
         EACH(saving_a_step_twice_does_nothing_the_second_time),
         EACH(a_damaged_step_of_the_same_name_is_replaced),
         EACH(a_run_may_not_start_below_the_newest_checkpoint),
+        EACH(steps_that_loading_passed_over_are_set_aside),
         EACH(two_runs_cannot_save_into_one_folder),
         EACH(leftovers_are_removed_and_other_files_are_not),
         EACH(what_would_fail_at_the_first_checkpoint_fails_at_the_start),

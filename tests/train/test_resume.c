@@ -2,9 +2,11 @@
 #define JOB_DIR "resume-test"
 #include "train/job.h"
 
+#include "train/checkpoint_folder.h"
 #include "train/restore.h"
 
 #include <math.h>
+#include <unistd.h>
 
 static atomic_ullong stop_now;
 
@@ -15,8 +17,7 @@ static void stop_after_five(void *context, const struct train_status *s)
         atomic_store(&stop_now, 1);
 }
 
-static void stop_and_resume(const char *name, const char *const *sets,
-                            const char *const *resumed_with)
+static void stop_early(const char *name, const char *const *sets)
 {
     struct job j;
     open_job(&j, name, sets);
@@ -26,6 +27,12 @@ static void stop_and_resume(const char *name, const char *const *sets,
     j.request.hooks.progress = stop_after_five;
     CHECK_EQ(run_job(&j), ERR_STOPPED);
     arena_fini(&j.arena);
+}
+
+static void stop_and_resume(const char *name, const char *const *sets,
+                            const char *const *resumed_with)
+{
+    stop_early(name, sets);
     CHECK_OK(train(name, resumed_with, true, NULL));
 }
 
@@ -132,6 +139,52 @@ TEST(a_run_without_a_checkpoint_yet_begins_again)
     expect_steps_once("early", 8);
 }
 
+/* One bit of the last byte but two. The size stays, and the manifest is valid. */
+static void flip_bit(const char *path)
+{
+    i64 bytes = sys_file_bytes(path);
+    int fd = sys_open(path, O_RDWR, 0);
+    u8 byte;
+    CHECK(fd >= 0 && pread(fd, &byte, 1, bytes - 3) == 1);
+    byte ^= 16;
+    CHECK(pwrite(fd, &byte, 1, bytes - 3) == 1);
+    sys_close(fd);
+}
+
+static void resume_after_damage(const char *name, const char *shard)
+{
+    static const char *const shards[] = { "param", "m", "v", "ema" };
+    char dir[256], path[512];
+    i64 step, bytes;
+    double saved_at;
+    stop_early(name, NULL);
+    snprintf(dir, sizeof dir, JOB_DIR "/runs/%s/checkpoints", name);
+    CHECK_OK(checkpoint_latest(dir, &step));
+    CHECK(step > 3);
+    snprintf(path, sizeof path, "%s/step-%lld/%s.safetensors", dir, (long long)step, shard);
+    flip_bit(path);
+    CHECK_OK(train(name, NULL, true, NULL));
+    CHECK(log_has(name, "at step 3\n"));
+    snprintf(path, sizeof path, "set aside as step-%lld.damaged", (long long)step);
+    CHECK(log_has(name, path));
+    snprintf(path, sizeof path, "%s/step-%lld.damaged/%s.safetensors", dir, (long long)step, shard);
+    CHECK(sys_file_bytes(path) > 0);
+    for (i64 i = 0; i < COUNT_OF(shards); i++)
+        expect_same_shard("live", name, 8, shards[i]);
+    expect_steps_once(name, 8);
+    CHECK_OK(checkpoint_latest(dir, &step));
+    CHECK_EQ(step, 8);
+    CHECK_OK(checkpoint_peek(dir, 3, &bytes, &saved_at)); /* what was sound is where it was */
+}
+
+TEST(a_run_whose_newest_checkpoint_is_damaged_resumes_to_the_bit)
+{
+    resume_after_damage("damaged-param", "param");
+    resume_after_damage("damaged-m", "m");
+    resume_after_damage("damaged-v", "v");
+    resume_after_damage("damaged-ema", "ema");
+}
+
 TEST(a_finished_run_says_so_when_it_is_resumed)
 {
     CHECK_OK(train("early", NULL, true, NULL));
@@ -233,6 +286,7 @@ TEST_MAIN(ONE(a_run_with_everything_on_resumes_to_the_bit),
           ONE(averaged_weights_are_evaluated_as_if_they_were_the_weights),
           ONE(a_dry_run_writes_nothing), ONE(a_second_process_is_refused_and_disturbs_nothing),
           ONE(a_run_without_a_checkpoint_yet_begins_again),
+          ONE(a_run_whose_newest_checkpoint_is_damaged_resumes_to_the_bit),
           ONE(a_finished_run_says_so_when_it_is_resumed), ONE(another_model_is_not_resumed),
           ONE(other_settings_and_other_data_are_told),
           ONE(a_saved_weight_that_is_not_finite_is_named_by_who_reads_it),
