@@ -682,6 +682,35 @@ static const char *last_part(const char *path)
     return slash && slash[1] ? slash + 1 : path;
 }
 
+static const char *short_name(const struct loader_source *from)
+{
+    return from->name ? from->name : last_part(from->path);
+}
+
+static bool name_taken(const struct loader *l, i64 source, const char *name)
+{
+    for (i64 i = 0; i < l->config.n_sources; i++)
+        if (i != source && (strcmp(short_name(&l->config.sources[i]), name) == 0 ||
+                            (i < source && strcmp(l->sources[i].name, name) == 0)))
+            return true;
+    return false;
+}
+
+/* What metrics call a source: the name it was given, or its path's last part, its whole path,
+ * or that with a number, whichever no other source has. Sources before it have theirs. */
+static const char *choose_name(struct loader *l, i64 source)
+{
+    const struct loader_source *from = &l->config.sources[source];
+    const char *name = short_name(from);
+    if (from->name)
+        return arena_strdup(&l->arena, name);
+    if (name_taken(l, source, name))
+        name = from->path;
+    for (i64 i = source + 1; name_taken(l, source, name); i++)
+        name = arena_printf(&l->arena, "%s#%lld", from->path, (long long)i);
+    return arena_strdup(&l->arena, name);
+}
+
 static int check_source(const struct loader *l, const struct source *s)
 {
     const struct loader_config *c = &l->config;
@@ -719,8 +748,7 @@ static int open_sources(struct loader *l)
         TRY(dataset_open(&s->data, from->path, l->eval ? "val" : "train", from->separator,
                          &l->arena));
         TRY(check_source(l, s));
-        s->name =
-            arena_strdup(&l->arena, from->name ? from->name : last_part(from->path));
+        s->name = choose_name(l, i);
         s->key = hash64(s->name, (i64)strlen(s->name), 0);
         s->windows = row_windows(&s->data, l->rule.window);
     }

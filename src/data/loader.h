@@ -30,7 +30,7 @@
 enum { LOADER_SOURCES = 64 };
 
 struct loader_source {
-    const char *name; /* NULL: the path's last part */
+    const char *name; /* NULL: the path's last part, or what loader_source_name says */
     const char *path;
     double weight;     /* 0: in proportion to its tokens */
     double max_epochs; /* 0: no limit */
@@ -148,6 +148,8 @@ int loader_seek_position(struct loader *l, i64 position);
 i64 loader_places(const struct loader *l);
 
 i64 loader_sources(const struct loader *l);
+/* No two of those without a name given have one that another source has: where their paths
+ * end alike, it is the whole path, with a number where that is equal too. */
 const char *loader_source_name(const struct loader *l, i64 source);
 const struct dataset *loader_dataset(const struct loader *l, i64 source);
 /* Share of the samples at the start. */

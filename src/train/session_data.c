@@ -20,7 +20,8 @@ static const struct option source_options[] = {
     { "path", OPTION_FIELD(PATH, struct source, path), NULL,
       .help = "Prepared shards, or text: a file, a folder, jsonl, .gz, .zst." },
     { "name", OPTION_FIELD(STRING, struct source, name), NULL,
-      .help = "What to call it in metrics; without it, the path's last part." },
+      .help = "What to call it in metrics, unlike any other; without it, the path's last part, or "
+              "the path where others end alike." },
     { "licence", OPTION_FIELD(STRING, struct source, licence), NULL,
       .help = "Noted in the ledger." },
     { "weight", OPTION_FIELD(FLOAT, struct source, weight), "0", .max = 1e9,
@@ -44,6 +45,17 @@ static int read_source(const struct yaml_node *n, struct source *out, struct are
                      : err_set(ERR_CONFIG, "%s: a data source needs a path", yaml_where(n, a));
 }
 
+/* Metrics have one place for each name. */
+static int check_name(const struct yaml_node *n, const struct source *sources, i64 count,
+                      const struct source *s, struct arena *a)
+{
+    for (i64 i = 0; i < count && s->name; i++)
+        if (sources[i].name && strcmp(sources[i].name, s->name) == 0)
+            return err_set(ERR_CONFIG, "%s: source %lld is named \"%s\" already; give each another "
+                           "name", yaml_where(yaml_get(n, "name"), a), (long long)i + 1, s->name);
+    return OK;
+}
+
 /* "path", or a list of paths and maps. */
 static int read_sources(struct session *s, struct source **out, i64 *n)
 {
@@ -55,11 +67,12 @@ static int read_sources(struct session *s, struct source **out, i64 *n)
         if (*n == LOADER_SOURCES)
             return err_set(ERR_CONFIG, "%s: more than %d data sources", yaml_where(i, &s->arena),
                            LOADER_SOURCES);
-        TRY(read_source(i, &(*out)[(*n)++], &s->arena));
+        struct source *next = &(*out)[*n];
+        TRY(read_source(i, next, &s->arena));
+        TRY(check_name(i, *out, (*n)++, next, &s->arena));
     }
     return *n > 0 ? OK : err_set(ERR_CONFIG, "data.sources is empty");
 }
-
 
 /* --- tokenizer ---------------------------------------------------------------------- */
 

@@ -319,6 +319,34 @@ TEST(mixtures_keep_their_proportions_and_caps)
     sys_remove_tree(b.folder);
 }
 
+/* By its name, its path's last part, its path, or that and a number. */
+TEST(no_two_sources_are_called_alike)
+{
+    struct made m = standard("same", 1);
+    const char *slash = strrchr(m.folder, '/'), *last = slash ? slash + 1 : m.folder;
+    char one[600], two[900], third[620];
+    snprintf(one, sizeof one, "%s/../%s", m.folder, last);
+    snprintf(two, sizeof two, "%s/../%s", one, last);
+    snprintf(third, sizeof third, "%s#3", one);
+    struct loader_source s[] = { { .path = one }, { .path = two }, { .path = one },
+                                 { .path = one, .name = "plain" }, { .path = two, .name = third } };
+    const char *const names[] = { one, two, NULL, "plain", third };
+    struct loader_config c = config_of(s, COUNT_OF(s), 32);
+    struct loader *l = opened(&c);
+    for (i64 i = 0; i < COUNT_OF(s); i++) {
+        if (names[i])
+            CHECK_STR(loader_source_name(l, i), names[i]);
+        for (i64 k = 0; k < i; k++)
+            CHECK(strcmp(loader_source_name(l, i), loader_source_name(l, k)) != 0);
+    }
+    loader_close(l);
+    c.n_sources = 1;
+    l = opened(&c);
+    CHECK_STR(loader_source_name(l, 0), last);
+    loader_close(l);
+    sys_remove_tree(m.folder);
+}
+
 TEST(weights_follow_the_loss_mask)
 {
     struct made m = standard("mask", 3);
@@ -709,7 +737,8 @@ TEST_MAIN(ONE(an_epoch_predicts_every_token_once),
           ONE(a_run_resumed_at_any_step_sees_the_same_stream),
           ONE(short_sequences_walk_through_the_same_windows),
           ONE(ranks_may_take_turns_in_the_rows_of_a_step),
-        ONE(mixtures_keep_their_proportions_and_caps),
+          ONE(mixtures_keep_their_proportions_and_caps),
+          ONE(no_two_sources_are_called_alike),
           ONE(weights_follow_the_loss_mask),
           ONE(loss_on_answers_needs_answers),
           ONE(attention_may_cross_borders_when_told_so),

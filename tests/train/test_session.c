@@ -125,6 +125,9 @@ TEST(what_cannot_work_is_said_before_work_starts)
     static const char *const plain[] = { "data.loss_on=answers", NULL };
     static const char *const ramp[] = { "train.accumulate=100", "ramp.batch_from=1",
                                         "ramp.batch_steps=200", NULL };
+    static const char *const alike[] = {
+        "data.sources=[{path: a, name: x}, b, {path: c, name: x}]", NULL
+    };
     static const char *const gone[] = { "data.sources=session-test/nowhere", NULL };
     static const char *const large[] = {
         "model.override={width: 8192, hidden: 65536, heads: 64, layers: 30}", NULL
@@ -139,6 +142,8 @@ TEST(what_cannot_work_is_said_before_work_starts)
     CHECK_FAILS(train("bad", plain, false, NULL), ERR_CONFIG, "no source marks any");
     CHECK_FAILS(train("bad", ramp, false, NULL), ERR_CONFIG,
                 "--set: the ramps pass through more than 32 batch shapes");
+    CHECK_FAILS(train("bad", alike, false, NULL), ERR_CONFIG,
+                "--set:1:41: source 1 is named \"x\" already; give each another name");
     CHECK_FAILS(train("bad2", heads, false, NULL), ERR_MODEL, "multiple of heads (7)");
     CHECK_FAILS(train("bad2", headz, false, NULL), ERR_CONFIG, "did you mean 'heads'?");
     CHECK(train("bad3", gone, false, NULL) < 0 && strstr(err_message(), "nowhere"));
