@@ -623,10 +623,7 @@ static void risen_step(struct loop *l)
 
 static bool finished(const struct loop *l)
 {
-    const struct session *s = l->s;
-    if (l->data_ended || (l->steps > 0 && s->state.step >= l->steps))
-        return true;
-    return s->config->train.max_time > 0 && s->clock >= s->config->train.max_time;
+    return l->data_ended || session_finished(l->s, l->steps);
 }
 
 static int between_steps(struct loop *l)

@@ -1,6 +1,7 @@
 /* train/run_folder.h - everything a run leaves behind, understandable without the run.
  *
- *     runs/NAME/manifest.json   what ran: configuration, versions, hashes, machine, data
+ *     runs/NAME/manifest.json   what ran: configuration, versions, hashes, machine, data;
+ *                               when the run began, and each time that it went on
  *               recipe.yaml     the configuration as resolved; starts the same run again
  *               metrics.jsonl   one object a line; line 1 names the schema
  *               energy.json     what it took so far, and how that is known

@@ -255,7 +255,15 @@ static int start_or_resume(struct session *s)
     return s->resumed ? OK : fill_weights(s);
 }
 
-/* What a dry run leaves out. The leader makes the folder of checkpoints for all. */
+bool session_finished(const struct session *s, i64 steps)
+{
+    if (steps > 0 && s->state.step >= steps)
+        return true;
+    return s->config->train.max_time > 0 && s->clock >= s->config->train.max_time;
+}
+
+/* What a dry run leaves out. The leader makes the folder of checkpoints for all. A run that is
+ * finished takes no step here: its manifest stays that of those who did. */
 static int begin_writing(struct session *s)
 {
     if (session_leads(s) && !s->request.sleep)
@@ -265,7 +273,7 @@ static int begin_writing(struct session *s)
         return s->request.sleep ? OK : session_open_writer(s);
     if (s->request.resume)
         TRY(run_folder_rewind(&s->folder, s->state.step));
-    return session_write_manifest(s);
+    return session_finished(s, schedule_steps(s->config)) ? OK : session_write_manifest(s);
 }
 
 /* The leader turns raw text into shards, if it must; the others find them made. */

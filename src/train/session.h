@@ -241,8 +241,12 @@ int session_sample_energy(struct session *s);
 void session_put_energy(const struct session *s, struct json *j); /* as of the last sample */
 int session_end_energy(struct session *s);
 
-/* session_manifest.c: manifest.json and recipe.yaml. */
+/* session_manifest.c: manifest.json and recipe.yaml. What the manifest in the folder says of the
+ * run's earlier starts stays. */
 int session_write_manifest(struct session *s);
+
+/* session.c: whether the steps (as schedule_steps counts them, 0: no end) or the time are over. */
+bool session_finished(const struct session *s, i64 steps);
 
 /* The program that computes a step: with ramps, its shape changes from step to step. */
 struct step_program *session_program(struct session *s, i64 step);

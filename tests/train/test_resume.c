@@ -192,6 +192,56 @@ TEST(a_finished_run_says_so_when_it_is_resumed)
     expect_steps_once("early", 8);
 }
 
+static json_t *manifest_of(const char *run)
+{
+    char path[256];
+    json_t *o;
+    snprintf(path, sizeof path, JOB_DIR "/runs/%s/manifest.json", run);
+    CHECK_OK(json_load(path, 1 << 20, &o));
+    return o;
+}
+
+static void expect_segment(const json_t *manifest, size_t i, i64 from_step, double after)
+{
+    const json_t *one = json_array_get(json_object_get(manifest, "segments"), i);
+    CHECK_EQ(json_integer_value(json_object_get(one, "from_step")), from_step);
+    CHECK(json_number_value(json_object_get(one, "started")) >= after);
+}
+
+/* The second start takes no step, the third goes on, and so does the fourth after a version
+ * that told of one start. */
+TEST(the_manifest_keeps_when_the_run_began_and_went_on)
+{
+    static const char *const four[] = { "train.steps=4", NULL };
+    static const char *const ten[] = { "train.steps=10", NULL };
+    double begin = sys_wall_seconds();
+    CHECK_OK(train("starts", four, false, NULL));
+    json_t *first = manifest_of("starts");
+    expect_segment(first, 0, 0, begin);
+    CHECK_OK(train("starts", four, true, NULL));
+    json_t *same = manifest_of("starts");
+    CHECK(json_equal(first, same));
+    CHECK_OK(train("starts", NULL, true, NULL));
+    json_t *second = manifest_of("starts");
+    const json_t *started = json_object_get(first, "started");
+    CHECK(json_equal(started, json_object_get(second, "started")));
+    CHECK_EQ(json_integer_value(json_object_get(second, "from_step")), 0);
+    CHECK_EQ(json_array_size(json_object_get(second, "segments")), 2);
+    expect_segment(second, 0, 0, begin);
+    expect_segment(second, 1, 4, json_number_value(started));
+    write_file(JOB_DIR "/runs/starts/manifest.json", "{\"started\": 7.5, \"from_step\": 2}");
+    CHECK_OK(train("starts", ten, true, NULL));
+    json_t *third = manifest_of("starts");
+    CHECK_EQ(json_array_size(json_object_get(third, "segments")), 2);
+    CHECK(json_number_value(json_object_get(third, "started")) == 7.5);
+    expect_segment(third, 0, 2, 7.5);
+    expect_segment(third, 1, 8, begin);
+    json_decref(first);
+    json_decref(same);
+    json_decref(second);
+    json_decref(third);
+}
+
 #define SMALL "layers: 2, width: 32, hidden: 48"
 
 /* All of these have the shapes of what was saved. */
@@ -287,7 +337,8 @@ TEST_MAIN(ONE(a_run_with_everything_on_resumes_to_the_bit),
           ONE(a_dry_run_writes_nothing), ONE(a_second_process_is_refused_and_disturbs_nothing),
           ONE(a_run_without_a_checkpoint_yet_begins_again),
           ONE(a_run_whose_newest_checkpoint_is_damaged_resumes_to_the_bit),
-          ONE(a_finished_run_says_so_when_it_is_resumed), ONE(another_model_is_not_resumed),
+          ONE(a_finished_run_says_so_when_it_is_resumed),
+          ONE(the_manifest_keeps_when_the_run_began_and_went_on), ONE(another_model_is_not_resumed),
           ONE(other_settings_and_other_data_are_told),
           ONE(a_saved_weight_that_is_not_finite_is_named_by_who_reads_it),
           ONE(what_could_not_be_saved_is_not_said_to_be))
