@@ -144,7 +144,7 @@ static void flip_bit(const char *path)
 {
     i64 bytes = sys_file_bytes(path);
     int fd = sys_open(path, O_RDWR, 0);
-    u8 byte;
+    u8 byte = 0;
     CHECK(fd >= 0 && pread(fd, &byte, 1, bytes - 3) == 1);
     byte ^= 16;
     CHECK(pwrite(fd, &byte, 1, bytes - 3) == 1);
