@@ -58,6 +58,7 @@ struct loader {
     i64 n_sources;
     bool eval;
     struct mixture mixture; /* training only */
+    i64 failed_source;      /* whose text the last step lacked; -1: none */
     i64 windows;            /* all that can be served; INT64_MAX: no end */
 
     /* Slots are a ring by sequence number: [next - 1] is in use by the program,
@@ -469,6 +470,7 @@ static int check_step(const struct loader *l, const struct loader_step *s)
 
 int loader_start_step(struct loader *l, const struct loader_step *s)
 {
+    l->failed_source = -1;
     TRY(check_step(l, s));
     u64 begin_ns = sys_now_ns();
     i64 position = round_up(l->position, s->T);
@@ -488,6 +490,8 @@ int loader_start_step(struct loader *l, const struct loader_step *s)
         l->used_bytes += step_rows(s) * s->T * stored_bytes(l);
         plan_ahead(l);
     } else {
+        bool read = l->next < l->planned && slot_at(l, l->next)->rc < 0;
+        l->failed_source = read ? slot_at(l, l->next)->failed_source : -1;
         discard(l);
     }
     pthread_mutex_unlock(&l->mutex);
@@ -791,6 +795,16 @@ static void make_mixture(struct loader *l)
     l->windows = l->mixture.samples;
 }
 
+/* Sources without windows take no place in the pass. */
+static void lay_windows(struct loader *l)
+{
+    l->windows = 0;
+    for (i64 i = 0; i < l->n_sources; i++) {
+        l->sources[i].first = l->windows;
+        l->windows += l->sources[i].windows;
+    }
+}
+
 /* Every source keeps the same share of its windows. */
 static void choose_eval_windows(struct loader *l, i64 max_tokens)
 {
@@ -798,14 +812,27 @@ static void choose_eval_windows(struct loader *l, i64 max_tokens)
     for (i64 i = 0; i < l->n_sources; i++)
         all += l->sources[i].windows;
     i64 keep = i64_max(1, max_tokens / l->rule.window);
-    l->windows = 0;
     for (i64 i = 0; i < l->n_sources; i++) {
         struct source *s = &l->sources[i];
         if (max_tokens > 0 && keep < all && s->windows > 0)
             s->windows = i64_max(1, (i64)((__int128)s->windows * keep / all));
-        s->first = l->windows;
-        l->windows += s->windows;
     }
+    lay_windows(l);
+}
+
+i64 loader_failed_source(const struct loader *l)
+{
+    return l->failed_source;
+}
+
+void loader_leave_out(struct loader *l, i64 source)
+{
+    assert(l->eval);
+    pthread_mutex_lock(&l->mutex);
+    discard(l);
+    l->sources[source].windows = 0;
+    lay_windows(l);
+    pthread_mutex_unlock(&l->mutex);
 }
 
 static int start_readers(struct loader *l)

@@ -147,6 +147,11 @@ int loader_seek_position(struct loader *l, i64 position);
  * places that hold the whole split (or its chosen part). */
 i64 loader_places(const struct loader *l);
 
+/* The source whose text could not be read when loader_start_step failed last; -1: none. */
+i64 loader_failed_source(const struct loader *l);
+/* Evaluation only: the pass is over the other sources from here on. Seek before the next step. */
+void loader_leave_out(struct loader *l, i64 source);
+
 i64 loader_sources(const struct loader *l);
 /* No two of those without a name given have one that another source has: where their paths
  * end alike, it is the whole path, with a number where that is equal too. */

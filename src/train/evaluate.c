@@ -1,8 +1,10 @@
 #include "train/evaluate.h"
 
+#include "base/log.h"
 #include "ops/ops.h"
 
 #include <math.h>
+#include <string.h>
 
 int evaluator_init(struct evaluator *e, const struct model *m, struct engine *engine,
                    struct loader *loader, i64 B, i64 T, const struct mesh *mesh,
@@ -30,7 +32,10 @@ static int run_batch(struct evaluator *e, struct eval_result *out, double *nll, 
                                 .cut = e->mesh.layout.cp, .part = e->mesh.cp_rank,
                                 .pairs = layout_pairs(&e->mesh.layout) };
     struct run x = engine_context(e->engine, 0);
-    TRY(loader_start_step(e->loader, &data));
+    int rc = loader_start_step(e->loader, &data);
+    if (rc == ERR_FORMAT || rc == ERR_SYS)
+        e->lacks = loader_failed_source(e->loader);
+    TRY(rc);
     x.backend = &e->backend;
     x.trace = NULL;
     TRY(exec_program(e->program.program, &x));
@@ -69,11 +74,17 @@ int evaluator_run(struct evaluator *e, struct eval_result *out)
 {
     double nll = 0, weight = 0;
     *out = (struct eval_result){ 0 };
+    e->failed = 0;
+    e->lacks = -1;
     int rc = run_share(e, out, &nll, &weight);
     double last = e->has_loss; /* bytes are counted where the loss is */
-    double sums[] = { nll, weight, last * (double)out->bytes, rc < 0 };
+    double sums[4 + LOADER_SOURCES] = { nll, weight, last * (double)out->bytes, rc < 0 };
+    if (e->lacks >= 0)
+        sums[4 + e->lacks] = 1;
     TRY(rc == ERR_PEER || rc == ERR_HANG ? rc : OK);
     TRY(mesh_sum_stages(&e->mesh, sums, COUNT_OF(sums)));
+    e->failed = sums[3];
+    memcpy(e->lost, sums + 4, sizeof e->lost);
     TRY(rc);
     if (sums[3] > 0)
         return err_set(ERR_SYS, "another rank could not evaluate");
@@ -83,4 +94,23 @@ int evaluator_run(struct evaluator *e, struct eval_result *out)
     out->perplexity = exp(out->loss);
     out->bits_per_byte = out->bytes > 0 ? sums[0] / log(2) / (double)out->bytes : NAN;
     return OK;
+}
+
+bool evaluator_leave_out(struct evaluator *e)
+{
+    double explained = 0;
+    i64 rest = 0, n = loader_sources(e->loader);
+    for (i64 s = 0; s < n; s++) {
+        explained += e->lost[s];
+        rest += e->lost[s] == 0 && loader_weight(e->loader, s) > 0;
+    }
+    if (rest == 0 || e->failed == 0 || explained < e->failed)
+        return false;
+    for (i64 s = 0; s < n; s++)
+        if (e->lost[s] > 0) {
+            log_line(LOG_WARN, "held-out text of source %s is left out from here on: %s",
+                     loader_source_name(e->loader, s), err_message());
+            loader_leave_out(e->loader, s);
+        }
+    return true;
 }

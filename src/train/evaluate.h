@@ -23,6 +23,9 @@ struct evaluator {
     struct tensor *sums;
     struct mesh mesh;
     bool has_loss; /* the last stage is here */
+    i64 lacks;                   /* source whose text could not be read here; -1: none */
+    double failed;               /* ranks whose part of the last pass failed */
+    double lost[LOADER_SOURCES]; /* on how many of them for want of this source's text */
     const atomic_ullong *stop; /* becomes non-zero: leave with ERR_STOPPED; may be NULL */
 };
 
@@ -35,5 +38,9 @@ int evaluator_init(struct evaluator *e, const struct model *m, struct engine *en
 /* One pass over everything the loader serves; data-parallel ranks share it out, and all get
  * the result of all of it. When one of them fails, all do. */
 int evaluator_run(struct evaluator *e, struct eval_result *out);
+
+/* After a pass that failed: leaves out the sources whose text some rank could not read. False when
+ * that is not why it failed, or nothing else is left. All ranks that share the pass answer alike. */
+bool evaluator_leave_out(struct evaluator *e);
 
 #endif

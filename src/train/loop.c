@@ -460,20 +460,36 @@ static int evaluate(struct loop *l, bool final, bool ema)
     return OK;
 }
 
+/* Whether an evaluation that ended so may be done without: the recipe says so, and it failed for
+ * want of data. Where ranks need each other within a pass, what one lacks ends others' passes too. */
+static bool may_skip(const struct session *s, int rc)
+{
+    const struct model_part *part = &s->model->part;
+    bool apart = part->tensor_parts == 1 && s->mesh.layout.pp == 1 && s->mesh.layout.cp == 1 &&
+                 part->expert_parts == 1 && !part->split_weights;
+    bool data = rc == ERR_FORMAT || rc == ERR_SYS;
+    return data && apart && s->config->data.on_missing != MISSING_STOP;
+}
+
 /* Held-out text can vanish like any other; then the policy for data decides. */
+static int evaluate_what_is_there(struct loop *l, bool final, bool ema)
+{
+    struct session *s = l->s;
+    int rc = evaluate(l, final, ema);
+    while (may_skip(s, rc) && evaluator_leave_out(final ? &s->final_eval : &s->eval))
+        rc = evaluate(l, final, ema);
+    return rc;
+}
+
 static int evaluate_both(struct loop *l, bool final)
 {
     const struct session *s = l->s;
     if (!s->eval_loader || s->request.measure)
         return OK;
-    int rc = evaluate(l, final, false);
+    int rc = evaluate_what_is_there(l, final, false);
     if (rc >= 0 && s->config->train.ema > 0)
-        rc = evaluate(l, final, true);
-    const struct model_part *part = &s->model->part;
-    bool apart = part->tensor_parts == 1 && s->mesh.layout.pp == 1 && s->mesh.layout.cp == 1 &&
-                 part->expert_parts == 1 && !part->split_weights;
-    bool data = rc == ERR_FORMAT || rc == ERR_SYS; /* what one rank lacks ends others' passes too */
-    if (!data || !apart || s->config->data.on_missing == MISSING_STOP)
+        rc = evaluate_what_is_there(l, final, true);
+    if (!may_skip(s, rc))
         return rc;
     log_line(LOG_WARN, "step %lld: not evaluated: %s", (long long)s->state.step,
              err_message());
