@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <unistd.h>
 
 /* Of a command that prints JSON. */
 static json_t *run_json(const char *line)
@@ -233,14 +234,41 @@ TEST(machines_are_listed_and_described)
     shell("$H plan machine h100-sxm-rose 2>&1 | grep -q \"did you mean 'h100-sxm-roce'\"", 0);
 }
 
-TEST_MAIN(ONE(a_run_is_sized_and_billed), ONE(a_steps_time_and_a_utilisation_say_the_same),
-          ONE(prices_may_come_from_a_file), ONE(goodput_is_simulated_and_in_closed_form),
-          ONE(runs_of_too_many_failures_are_not_walked_through),
-          ONE(what_is_ideal_is_the_same_however_it_is_split),
-          ONE(constants_go_to_a_file_or_a_program),
-          ONE(a_calibration_without_anything_to_calibrate_on_says_so),
-          ONE(the_fastest_of_open_layouts_counts_as_no_prediction),
-          ONE(what_cannot_be_laid_out_is_told_why), ONE(what_was_not_asked_about_is_not_said),
-          ONE(a_published_table_and_the_validation_agree),
-          ONE(what_the_software_lacks_is_refused_marked_and_explained),
-          ONE(limits_and_exchanges_are_said), ONE(machines_are_listed_and_described))
+/* In a folder of its own: some tests write files. */
+static int enter_folder(void **state)
+{
+    (void)state;
+    shell("rm -rf plan-command-test && mkdir plan-command-test", 0);
+    return chdir("plan-command-test");
+}
+
+static int leave_folder(void **state)
+{
+    (void)state;
+    if (chdir("..") < 0)
+        return -1;
+    shell("rm -rf plan-command-test", 0);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ONE(a_run_is_sized_and_billed),
+        ONE(a_steps_time_and_a_utilisation_say_the_same),
+        ONE(prices_may_come_from_a_file),
+        ONE(goodput_is_simulated_and_in_closed_form),
+        ONE(runs_of_too_many_failures_are_not_walked_through),
+        ONE(what_is_ideal_is_the_same_however_it_is_split),
+        ONE(constants_go_to_a_file_or_a_program),
+        ONE(a_calibration_without_anything_to_calibrate_on_says_so),
+        ONE(the_fastest_of_open_layouts_counts_as_no_prediction),
+        ONE(what_cannot_be_laid_out_is_told_why),
+        ONE(what_was_not_asked_about_is_not_said),
+        ONE(a_published_table_and_the_validation_agree),
+        ONE(what_the_software_lacks_is_refused_marked_and_explained),
+        ONE(limits_and_exchanges_are_said),
+        ONE(machines_are_listed_and_described),
+    };
+    return cmocka_run_group_tests(tests, enter_folder, leave_folder);
+}
