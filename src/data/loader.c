@@ -441,18 +441,6 @@ static int await(struct loader *l, const struct loader_step *s, i64 position)
     return slot->rc < 0 ? err_set(slot->rc, "%s", slot->message) : OK;
 }
 
-/* Goes on without the source that failed: its limit becomes what it has given so far. */
-static void drop_source(struct loader *l, i64 position)
-{
-    int source = slot_at(l, l->next)->failed_source;
-    i64 used = mixture_used(&l->mixture, position / l->rule.window, source);
-    discard(l);
-    mixture_set_limit(&l->mixture, source, used);
-    l->windows = l->mixture.samples;
-    log_line(LOG_WARN, "source %s is skipped from here on: %s", l->sources[source].name,
-             err_message());
-}
-
 static int check_step(const struct loader *l, const struct loader_step *s)
 {
     if (s->micro_batches < 1 || s->B < 1 || s->T < 1)
@@ -468,6 +456,13 @@ static int check_step(const struct loader *l, const struct loader_step *s)
     return OK;
 }
 
+/* What is planned next becomes current. */
+static void take_slot(struct loader *l, i64 position)
+{
+    l->current = slot_at(l, l->next++);
+    l->position = position + step_places(&l->current->shape);
+}
+
 int loader_start_step(struct loader *l, const struct loader_step *s)
 {
     l->failed_source = -1;
@@ -479,14 +474,8 @@ int loader_start_step(struct loader *l, const struct loader_step *s)
     for (i64 i = l->next; i < l->planned; i++)
         l->lay_ready += slot_at(l, i)->done == slot_at(l, i)->rows;
     int rc = await(l, s, position);
-    while (rc < 0 && l->next < l->planned && l->config.on_error == LOADER_SKIP &&
-           !l->eval) {
-        drop_source(l, position);
-        rc = await(l, s, position);
-    }
     if (rc == OK) {
-        l->current = slot_at(l, l->next++);
-        l->position = position + step_places(s);
+        take_slot(l, position);
         l->used_bytes += step_rows(s) * s->T * stored_bytes(l);
         plan_ahead(l);
     } else {
@@ -503,6 +492,42 @@ int loader_start_step(struct loader *l, const struct loader_step *s)
                                                    .step = (u32)s->step,
                                                    .lane = TRACE_HOST,
                                                    .kind = SPAN_LOAD_WAIT });
+    return rc;
+}
+
+static void clear_row(struct slot *slot, i64 row)
+{
+    const i64 T = slot->shape.T, at = row * T;
+    const struct row out = { .tokens = slot->tokens + at, .targets = slot->targets + at,
+                             .positions = slot->positions + at, .begin = slot->begin + at,
+                             .weights = slot->weights + at };
+    slot->sums[row] = (struct row_sums){ 0 };
+    slot->row_source[row] = 0;
+    row_clear(&out, T);
+    memset(slot->sources + at, 0, sizeof *slot->sources * (size_t)T);
+}
+
+static int start_blank(struct loader *l, const struct loader_step *s)
+{
+    i64 position = round_up(l->position, s->T);
+    discard(l);
+    TRY(grow_slots(l, step_rows(s) * s->T, step_rows(s)));
+    plan(l, s, position);
+    struct slot *slot = slot_at(l, l->next);
+    slot->taken = slot->done = slot->rows; /* nobody is to read them */
+    for (i64 row = 0; row < slot->rows; row++)
+        clear_row(slot, row);
+    finish_slot(l, slot);
+    take_slot(l, position);
+    return OK;
+}
+
+int loader_start_blank(struct loader *l, const struct loader_step *s)
+{
+    TRY(check_step(l, s));
+    pthread_mutex_lock(&l->mutex);
+    int rc = start_blank(l, s);
+    pthread_mutex_unlock(&l->mutex);
     return rc;
 }
 
@@ -670,12 +695,17 @@ double loader_weight(const struct loader *l, i64 source)
     return l->mixture.sources[source].weight / total;
 }
 
+/* Samples that it has given before the next step. */
+static i64 given(const struct loader *l, i64 source)
+{
+    return mixture_used(&l->mixture, l->position / l->rule.window, (int)source);
+}
+
 double loader_epochs(const struct loader *l, i64 source)
 {
     if (l->eval)
         return 0;
-    i64 used = mixture_used(&l->mixture, l->position / l->rule.window, (int)source);
-    return (double)used / (double)l->sources[source].windows;
+    return (double)given(l, source) / (double)l->sources[source].windows;
 }
 
 /* --- opening ------------------------------------------------------------------------ */
@@ -825,13 +855,23 @@ i64 loader_failed_source(const struct loader *l)
     return l->failed_source;
 }
 
+bool loader_gives(const struct loader *l, i64 source)
+{
+    return l->eval ? l->sources[source].windows > 0
+                   : given(l, source) < l->mixture.sources[source].limit;
+}
+
 void loader_leave_out(struct loader *l, i64 source)
 {
-    assert(l->eval);
     pthread_mutex_lock(&l->mutex);
     discard(l);
-    l->sources[source].windows = 0;
-    lay_windows(l);
+    if (l->eval) {
+        l->sources[source].windows = 0;
+        lay_windows(l);
+    } else {
+        mixture_set_limit(&l->mixture, (int)source, given(l, source));
+        l->windows = l->mixture.samples;
+    }
     pthread_mutex_unlock(&l->mutex);
 }
 

@@ -37,12 +37,6 @@ struct loader_source {
     i32 separator;     /* token that begins documents, for files that do not say; -1 */
 };
 
-/* What happens when a shard vanishes or turns out damaged during a run. */
-enum loader_on_error {
-    LOADER_STOP, /* loader_start_step fails; nothing of the step was computed */
-    LOADER_SKIP  /* a warning, and the run goes on without that source */
-};
-
 struct loader_config {
     const struct loader_source *sources;
     i64 n_sources;
@@ -56,7 +50,6 @@ struct loader_config {
     const u16 *token_bytes; /* [vocab] text bytes; NULL: loader_step_bytes is 0 */
     int threads;            /* that read; 0: 1 */
     int steps_ahead;        /* 0: 1 */
-    enum loader_on_error on_error;
     struct trace *trace; /* may be NULL */
     const struct inject *inject; /* what is disturbed on purpose; NULL: nothing */
 };
@@ -101,6 +94,9 @@ struct loader_step {
  * caps, ERR_CONFIG when T does not divide the window. After an error the position is
  * unchanged. */
 int loader_start_step(struct loader *l, const struct loader_step *s);
+/* The same step of rows that count in nothing: for a rank that lacks its rows where others need it
+ * all the same. */
+int loader_start_blank(struct loader *l, const struct loader_step *s);
 /* True when the sources' caps leave no room for this step: the end of the data, no fault. */
 bool loader_ended(struct loader *l, const struct loader_step *s);
 /* For backend_set(&backend, &op_load_batch, loader_kernel(l)). */
@@ -149,8 +145,12 @@ i64 loader_places(const struct loader *l);
 
 /* The source whose text could not be read when loader_start_step failed last; -1: none. */
 i64 loader_failed_source(const struct loader *l);
-/* Evaluation only: the pass is over the other sources from here on. Seek before the next step. */
+/* From the next step on only the other sources give text, as far as their caps allow. Ranks that share
+ * a step call it at the same position for the same source, or their rows are of different steps.
+ * In an evaluation, seek before the next step. */
 void loader_leave_out(struct loader *l, i64 source);
+/* Whether it has text to give from here on: it is within its cap, and was not left out. */
+bool loader_gives(const struct loader *l, i64 source);
 
 i64 loader_sources(const struct loader *l);
 /* No two of those without a name given have one that another source has: where their paths

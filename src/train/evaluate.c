@@ -4,6 +4,7 @@
 #include "ops/ops.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 int evaluator_init(struct evaluator *e, const struct model *m, struct engine *engine,
@@ -25,6 +26,28 @@ int evaluator_init(struct evaluator *e, const struct model *m, struct engine *en
     return engine_add(engine, e->program.program);
 }
 
+/* The first counts. */
+static void note_failure(struct evaluator *e, int rc)
+{
+    if (rc >= 0 || e->rc < 0)
+        return;
+    e->rc = rc;
+    snprintf(e->why, sizeof e->why, "%s", err_message());
+}
+
+/* A rank that cannot read its rows goes on with rows that count in nothing, since others may need it
+ * in what they compute: all see at the end that the pass is not worth anything. */
+static int start_rows(struct evaluator *e, const struct loader_step *data)
+{
+    int rc = loader_start_step(e->loader, data);
+    if (rc != ERR_FORMAT && rc != ERR_SYS)
+        return rc;
+    if (e->rc == OK)
+        e->lacks = loader_failed_source(e->loader);
+    note_failure(e, rc);
+    return loader_start_blank(e->loader, data);
+}
+
 static int run_batch(struct evaluator *e, struct eval_result *out, double *nll, double *weight)
 {
     const struct step_shape *shape = &e->program.shape;
@@ -32,10 +55,7 @@ static int run_batch(struct evaluator *e, struct eval_result *out, double *nll, 
                                 .cut = e->mesh.layout.cp, .part = e->mesh.cp_rank,
                                 .pairs = layout_pairs(&e->mesh.layout) };
     struct run x = engine_context(e->engine, 0);
-    int rc = loader_start_step(e->loader, &data);
-    if (rc == ERR_FORMAT || rc == ERR_SYS)
-        e->lacks = loader_failed_source(e->loader);
-    TRY(rc);
+    TRY(start_rows(e, &data));
     x.backend = &e->backend;
     x.trace = NULL;
     TRY(exec_program(e->program.program, &x));
@@ -74,19 +94,23 @@ int evaluator_run(struct evaluator *e, struct eval_result *out)
 {
     double nll = 0, weight = 0;
     *out = (struct eval_result){ 0 };
-    e->failed = 0;
+    e->rc = OK;
     e->lacks = -1;
     int rc = run_share(e, out, &nll, &weight);
-    double last = e->has_loss; /* bytes are counted where the loss is */
-    double sums[4 + LOADER_SOURCES] = { nll, weight, last * (double)out->bytes, rc < 0 };
-    if (e->lacks >= 0)
-        sums[4 + e->lacks] = 1;
     TRY(rc == ERR_PEER || rc == ERR_HANG ? rc : OK);
+    note_failure(e, rc);
+    double last = e->has_loss; /* bytes are counted where the loss is */
+    double sums[] = { nll, weight, last * (double)out->bytes };
+    double failed[1 + LOADER_SOURCES] = { e->rc < 0 };
+    if (e->lacks >= 0)
+        failed[1 + e->lacks] = 1;
     TRY(mesh_sum_stages(&e->mesh, sums, COUNT_OF(sums)));
-    e->failed = sums[3];
-    memcpy(e->lost, sums + 4, sizeof e->lost);
-    TRY(rc);
-    if (sums[3] > 0)
+    TRY(mesh_sum_all(&e->mesh, failed, COUNT_OF(failed)));
+    e->failed = failed[0];
+    memcpy(e->lost, failed + 1, sizeof e->lost);
+    if (e->rc < 0)
+        return err_set(e->rc, "%s", e->why);
+    if (e->failed > 0)
         return err_set(ERR_SYS, "another rank could not evaluate");
     out->tokens = (i64)sums[1];
     out->bytes = (i64)sums[2];
@@ -102,7 +126,7 @@ bool evaluator_leave_out(struct evaluator *e)
     i64 rest = 0, n = loader_sources(e->loader);
     for (i64 s = 0; s < n; s++) {
         explained += e->lost[s];
-        rest += e->lost[s] == 0 && loader_weight(e->loader, s) > 0;
+        rest += e->lost[s] == 0 && loader_gives(e->loader, s);
     }
     if (rest == 0 || e->failed == 0 || explained < e->failed)
         return false;

@@ -23,6 +23,8 @@ struct evaluator {
     struct tensor *sums;
     struct mesh mesh;
     bool has_loss; /* the last stage is here */
+    int rc;                      /* how reading went here in the last pass, and the first failure */
+    char why[512];
     i64 lacks;                   /* source whose text could not be read here; -1: none */
     double failed;               /* ranks whose part of the last pass failed */
     double lost[LOADER_SOURCES]; /* on how many of them for want of this source's text */

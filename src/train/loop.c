@@ -218,8 +218,9 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     u64 begin = sys_now_ns();
     session_spread(s, &data);
     loader_get_cursor(s->loader, &here);
-    int rc = loader_start_step(s->loader, &data);
+    int rc = session_start_data(s, &data);
     l->data_ended = rc < 0 && s->state.step > 0 && loader_ended(s->loader, &data);
+    l->alike = rc < 0 && s->mesh.world && s->mesh.comm->together;
     TRY(rc);
     TRY(meet(s, session_share_weight));
     TRY(session_disturb(s));
@@ -461,14 +462,11 @@ static int evaluate(struct loop *l, bool final, bool ema)
 }
 
 /* Whether an evaluation that ended so may be done without: the recipe says so, and it failed for
- * want of data. Where ranks need each other within a pass, what one lacks ends others' passes too. */
+ * want of data. */
 static bool may_skip(const struct session *s, int rc)
 {
-    const struct model_part *part = &s->model->part;
-    bool apart = part->tensor_parts == 1 && s->mesh.layout.pp == 1 && s->mesh.layout.cp == 1 &&
-                 part->expert_parts == 1 && !part->split_weights;
     bool data = rc == ERR_FORMAT || rc == ERR_SYS;
-    return data && apart && s->config->data.on_missing != MISSING_STOP;
+    return data && s->config->data.on_missing != MISSING_STOP;
 }
 
 /* Held-out text can vanish like any other; then the policy for data decides. */

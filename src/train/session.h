@@ -195,6 +195,9 @@ struct layout_rows session_full_rows(const struct session *s);
 /* Which rows of the step this rank reads. */
 void session_spread(const struct session *s, struct loader_step *step);
 int session_share_weight(struct session *s);
+/* Makes the step's rows current. What data.on_missing says of sources that cannot be read any more
+ * holds for all ranks at the same step, so that they read the same order on. */
+int session_start_data(struct session *s, const struct loader_step *step);
 int session_share_sums(struct session *s);
 /* What every island says of itself, it says of all. */
 int session_all_islands(struct session *s, bool *holds);

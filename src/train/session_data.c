@@ -227,7 +227,6 @@ int session_open_loaders(struct session *s)
         .threads = (int)c->data.threads,
         .inject = s->inject.kinds ? &s->inject : NULL,
         .steps_ahead = (int)c->data.prefetch,
-        .on_error = c->data.on_missing == MISSING_SKIP ? LOADER_SKIP : LOADER_STOP,
         .trace = c->trace.level == TRACE_OFF ? NULL : &s->engine.trace,
     };
     TRY(loader_open(&s->loader, &config));
@@ -239,4 +238,81 @@ int session_open_loaders(struct session *s)
     config.inject = NULL;
     TRY(loader_open_eval(&s->eval_loader, &config, c->eval.tokens));
     return loader_open_eval(&s->final_loader, &config, 0);
+}
+
+/* --- a source that vanished --------------------------------------------------------- */
+
+/* What a rank could not read, for all others to know. */
+struct lack {
+    i64 source; /* -1: nothing */
+    i64 rc;
+    char why[512];
+};
+
+/* What any rank lacks: of each source one that says why, or NULL. */
+static void sort_lacks(const struct lack *all, i64 ranks, const struct lack **of_source)
+{
+    for (i64 r = ranks - 1; r >= 0; r--)
+        if (all[r].source >= 0)
+            of_source[all[r].source] = &all[r];
+}
+
+/* An error of all ranks, which changes nothing, if no other source has more to give. */
+static int leave_out(struct session *s, const struct lack *const *lacks)
+{
+    const struct lack *last = NULL;
+    bool rest = false;
+    for (i64 i = 0; i < loader_sources(s->loader); i++) {
+        last = lacks[i] ? lacks[i] : last;
+        rest |= !lacks[i] && loader_gives(s->loader, i);
+    }
+    if (!rest) {
+        if (s->mesh.world)
+            s->mesh.comm->together = true;
+        return err_set((int)last->rc, "%s; no other source has more to give", last->why);
+    }
+    for (i64 i = 0; i < loader_sources(s->loader); i++) {
+        if (!lacks[i])
+            continue;
+        loader_leave_out(s->loader, i);
+        log_line(LOG_WARN, "source %s is skipped from here on: %s",
+                 loader_source_name(s->loader, i), lacks[i]->why);
+    }
+    return OK;
+}
+
+static int leave_out_together(struct session *s, const struct lack *mine)
+{
+    const struct lack *of_source[LOADER_SOURCES] = { 0 };
+    struct arena a;
+    i64 ranks = s->mesh.world ? s->mesh.comm->size : 1;
+    arena_init(&a);
+    struct lack *all = ARENA_ARRAY(&a, struct lack, ranks);
+    int rc = mesh_gather(&s->mesh, mine, all, sizeof *mine);
+    if (rc == OK) {
+        sort_lacks(all, ranks, of_source);
+        rc = leave_out(s, of_source);
+    }
+    arena_fini(&a);
+    return rc;
+}
+
+int session_start_data(struct session *s, const struct loader_step *step)
+{
+    struct loader_cursor here;
+    loader_get_cursor(s->loader, &here);
+    i64 position = round_up(here.position, step->T);
+    for (;;) {
+        struct lack mine = { .rc = loader_start_step(s->loader, step) };
+        mine.source = mine.rc < 0 ? loader_failed_source(s->loader) : -1;
+        if (s->config->data.on_missing == MISSING_STOP || (mine.rc < 0 && mine.source < 0))
+            return (int)mine.rc;
+        snprintf(mine.why, sizeof mine.why, "%s", mine.source >= 0 ? err_message() : "");
+        double lacking = mine.source >= 0;
+        TRY(mesh_max(&s->mesh, &lacking, 1));
+        if (lacking == 0)
+            return OK;
+        TRY(loader_seek_position(s->loader, position));
+        TRY(leave_out_together(s, &mine));
+    }
 }

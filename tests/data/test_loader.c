@@ -584,17 +584,27 @@ TEST(a_shard_cut_short_in_mid_run_stops_the_run_before_the_step)
     sys_remove_tree(m.folder);
 }
 
+static int start_without_what_is_lost(struct loader *l, const struct loader_step *step)
+{
+    int rc = loader_start_step(l, step);
+    while (rc < 0 && loader_failed_source(l) >= 0) {
+        CHECK(loader_gives(l, loader_failed_source(l)));
+        loader_leave_out(l, loader_failed_source(l));
+        rc = loader_start_step(l, step);
+    }
+    return rc;
+}
+
 TEST(a_shard_cut_short_in_mid_run_can_be_left_out)
 {
     struct made a = standard("skip-a", 1), b = standard("skip-b", 2);
     struct loader_source s[] = { { .path = a.folder }, { .path = b.folder } };
     struct loader_config c = config_of(s, 2, 64);
-    c.on_error = LOADER_SKIP;
     struct loader *l = opened(&c);
     CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 8, .T = 64 }));
     damage(b.folder);
     for (int i = 0; i < 100; i++) {
-        CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 2, .B = 4, .T = 64 }));
+        CHECK_OK(start_without_what_is_lost(l, &(struct loader_step){ .micro_batches = 2, .B = 4, .T = 64 }));
         for (int m = 0; m < 2; m++) {
             run_kernel(l, m, 4, 64);
             for (int t = 0; t < 4 * 64; t++)
@@ -616,11 +626,32 @@ TEST(a_shard_cut_short_in_mid_run_can_be_left_out)
     damage(a.folder);
     int rc = OK;
     for (int i = 0; i < 100 && rc == OK; i++)
-        rc = loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 8, .T = 64 });
+        rc = start_without_what_is_lost(l, &(struct loader_step){ .micro_batches = 1, .B = 8, .T = 64 });
     CHECK_EQ(rc, ERR_LIMIT); /* no source is left */
+    CHECK(!loader_gives(l, 0) && !loader_gives(l, 1));
     loader_close(l);
     sys_remove_tree(a.folder);
     sys_remove_tree(b.folder);
+}
+
+TEST(a_blank_step_counts_in_nothing_and_the_next_one_is_as_it_was)
+{
+    struct made m = standard("blank", 1);
+    struct loader_source s = { .path = m.folder };
+    struct loader_config c = config_of(&s, 1, 64);
+    struct loader *l = opened(&c);
+    struct loader_step step = { .micro_batches = 1, .B = 4, .T = 64 };
+    step_hash(l, 1, 4, 64);
+    u64 want = step_hash(l, 1, 4, 64);
+    CHECK_OK(loader_seek_position(l, 0));
+    CHECK_OK(loader_start_blank(l, &step));
+    CHECK(loader_step_weight(l) == 0 && loader_step_bytes(l)[0] == 0);
+    run_kernel(l, 0, 4, 64);
+    for (int t = 0; t < 4 * 64; t++)
+        CHECK(got.weights[t] == 0);
+    CHECK(step_hash(l, 1, 4, 64) == want);
+    loader_close(l);
+    sys_remove_tree(m.folder);
 }
 
 TEST(data_that_does_not_fit_the_model_is_refused_before_any_work)
@@ -747,6 +778,7 @@ TEST_MAIN(ONE(an_epoch_predicts_every_token_once),
           ONE(evaluation_reads_everything_once_and_counts_bytes),
           ONE(a_shard_cut_short_in_mid_run_stops_the_run_before_the_step),
           ONE(a_shard_cut_short_in_mid_run_can_be_left_out),
+          ONE(a_blank_step_counts_in_nothing_and_the_next_one_is_as_it_was),
           ONE(data_that_does_not_fit_the_model_is_refused_before_any_work),
           ONE(steps_after_the_first_allocate_nothing),
           ONE(waiting_and_reading_leave_spans),
