@@ -171,8 +171,12 @@ static i64 repeat_file(const char *from, const char *to, i64 bytes)
             memcpy(chunk, data + begin, (size_t)n);
             struct record_chunk *head = (struct record_chunk *)chunk;
             struct record_spans *h = (struct record_spans *)(head + 1);
-            if (head->kind != RECORD_SPANS && round > 0)
+            if (head->kind != RECORD_SPANS && head->kind != RECORD_SAMPLE && round > 0)
                 continue;
+            if (head->kind == RECORD_SAMPLE) {
+                ((struct sample *)h)->step += (u32)(round * steps);
+                head->checksum = record_checksum(head->kind, h, (i64)head->bytes);
+            }
             if (head->kind == RECORD_SPANS) {
                 if (round == 0) {
                     steps = h->step + 1 > steps ? h->step + 1 : steps;
@@ -262,14 +266,16 @@ static double diagnose(const char *folder, i64 most, i64 *steps)
 
 static void read_large(const struct options *o)
 {
-    char folder[64], path[2][160];
+    enum { MOST_RANKS = 1024 };
+    static char path[MOST_RANKS][160];
+    char folder[64];
     double cat = 0;
     i64 bytes = 0, recorded, steps;
     struct ladder l;
     snprintf(folder, sizeof folder, "/tmp/bench-record-%lld", (long long)sys_process_id());
     sys_mkdirs(folder);
     int ranks = 0;
-    for (; ranks < 2; ranks++) {
+    for (; ranks < MOST_RANKS; ranks++) {
         char from[2200];
         snprintf(from, sizeof from, "%s/trace/rank-%d.spans", o->run, ranks);
         if (!sys_exists(from))

@@ -734,6 +734,31 @@ int dag_new(struct dag **out, const struct record_step *s)
     return OK;
 }
 
+static void *copy(struct arena *a, const void *from, i64 bytes)
+{
+    void *to = arena_alloc(a, bytes);
+    if (bytes > 0)
+        memcpy(to, from, (size_t)bytes);
+    return to;
+}
+
+struct dag *dag_keep(const struct dag *g, struct arena *a)
+{
+    struct dag *k = ARENA_NEW(a, struct dag);
+    i64 needs = 0;
+    for (i64 i = 0; i < g->n; i++)
+        needs = i64_max(needs, g->nodes[i].needs + g->nodes[i].n_needs);
+    *k = *g;
+    k->nodes = copy(a, g->nodes, g->n * (i64)sizeof *g->nodes);
+    k->needs = copy(a, g->needs, needs * (i64)sizeof *g->needs);
+    k->seconds = copy(a, g->seconds, g->n * (i64)sizeof *g->seconds);
+    k->lead = copy(a, g->lead, g->n * (i64)sizeof *g->lead);
+    k->starts = copy(a, g->starts, g->n_ranks * (i64)sizeof *g->starts);
+    k->last = copy(a, g->last, g->n_ranks * (i64)sizeof *g->last);
+    k->ends = NULL;
+    return k;
+}
+
 /* --- length ------------------------------------------------------------------------- */
 
 /* No number here is NaN, and fmax is a call. */

@@ -65,6 +65,9 @@ struct dag {
 /* Everything lives in the step's arena. ERR_FORMAT when nothing can be made of it. */
 int dag_new(struct dag **out, const struct record_step *s);
 
+/* A copy of it in another arena, where the step's spans and what building it took need not stay. */
+struct dag *dag_keep(const struct dag *g, struct arena *a);
+
 /* Seconds of the step when nodes take these (NULL: as measured), and ends[n] of all nodes (NULL:
  * not wanted). */
 double dag_length(const struct dag *g, const double *seconds, const double *lead, double *ends);

@@ -137,8 +137,8 @@ static void note_unknown(struct diagnosis *d)
              "not judged");
 }
 
-/* Tasks that graphs may have in all: some 200 bytes each. */
-enum { MOST_NODES = 4000000 };
+/* Tasks that graphs may have in all: some 100 bytes each, and 40 to edit them. */
+enum { MOST_NODES = 2000000 };
 
 static void take_path(struct diagnosis *d, const struct critical *c)
 {

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_OPS = 256, KEPT = 512, SIZES = 64, MOST_LINKS = 4096 };
+enum { MOST_OPS = 256, KEPT = 512, SIZES = 64, MOST_LINKS = 4096, MOST_LOADS = 1 << 16 };
 
 /* The newest KEPT of values, for medians. */
 struct kept {
@@ -356,6 +356,12 @@ static void add_task(struct gather *g, int rank, struct table_time *times,
     }
 }
 
+/* As many as a queue's waits need: the first of a very long run stand for the rest. */
+static i64 most_loads(i64 steps)
+{
+    return i64_min(2 * steps, MOST_LOADS);
+}
+
 static void add_tasks(struct gather *g, const struct record_step *s, int rank,
                       const struct measure_calls *calls)
 {
@@ -370,7 +376,7 @@ static void add_tasks(struct gather *g, const struct record_step *s, int rank,
                      beside(calls, rank, span->begin_ns, span->end_ns, &at));
         else if (span->lane == TRACE_LOADER && span->kind == SPAN_LOAD) {
             struct measure_rank *out = &g->m->ranks[rank];
-            if (out->n_loads < 2 * g->m->n_steps)
+            if (out->n_loads < most_loads(g->m->n_steps))
                 out->load[out->n_loads++] = s_of(span->end_ns - span->begin_ns);
         }
     }
@@ -822,7 +828,7 @@ static struct gather *gather_new(struct record *r, const struct record_part *par
     g->sampled = ARENA_ARRAY(a, i64, ranks);
     g->covered_s = ARENA_ARRAY(a, double, ranks);
     for (i64 k = 0; k < ranks; k++)
-        g->m->ranks[k].load = ARENA_ARRAY(a, double, 2 * steps);
+        g->m->ranks[k].load = ARENA_ARRAY(a, double, most_loads(steps));
     measure_heads(g->m, part);
     measure_config(g->m, folder, a);
     g->m->looked_first = steps > 0 ? r->steps[c.from] : 0;
@@ -859,6 +865,15 @@ static int take_one(void *context, const struct record_step *s, void *made, int 
     g->m->missing = i64_max(g->m->missing, s->missing);
     add_step(g, x->taken++, s, made);
     return OK;
+}
+
+static i64 whole_steps(const struct record *r, struct measure_chosen c,
+                       const struct record_part *part)
+{
+    i64 n = 0;
+    for (i64 i = c.from; i < c.from + c.n; i++)
+        n += record_step_ranks(r, i) == part->ranks;
+    return n;
 }
 
 /* Adds the chosen steps, but for those that were slowed on purpose. */
@@ -898,9 +913,10 @@ int measure_record(struct measure **out, struct record *r, const char *folder,
     for (int i = 0; c.n > 0 && i < r->n_parts; i++)
         if (r->parts[i].last_step >= r->steps[c.from + c.n - 1])
             part = &r->parts[i];
+    const bool any = whole_steps(r, c, part) < ENOUGH_WHOLE;
     struct gather *g = gather_new(r, part, c, folder, a);
-    TRY(add_steps(g, c, part, false));
-    if (g->m->n_steps < ENOUGH_WHOLE && g->m->left_out > 0) {
+    TRY(add_steps(g, c, part, any));
+    if (g->m->n_steps < ENOUGH_WHOLE && g->m->left_out > 0) { /* damage that the index does not show */
         g = gather_new(r, part, c, folder, a);
         TRY(add_steps(g, c, part, true));
     }

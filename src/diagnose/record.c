@@ -14,18 +14,32 @@
 
 enum { MOST_OPEN = 128 };
 
-/* Where one chunk of spans lies. */
+/* Where one chunk of spans lies, and what its head says. There is one for each rank and step, or
+ * more: every byte of it counts. */
 struct entry {
-    u32 step, rank, part, file;
-    struct record_place place;
-    struct record_spans head;
-    u32 order; /* newest before kept */
+    u64 begin_ns, end_ns;
+    i64 at; /* of the payload */
+    u32 step, n, rank, file, checksum;
+    u16 part;
+    u8 table; /* MOST_TABLES: none that there is */
+    u8 flags; /* enum record_flag, and KEPT_COPY: newest before kept */
 };
 
 struct sampled {
-    u32 step, rank, part, file;
-    struct record_place place;
+    i64 at;
+    u32 step, rank, file, checksum;
+    u16 part, bytes;
 };
+
+enum { MOST_TABLES = 255, MOST_PARTS = 65535, KEPT_COPY = 128 };
+
+_Static_assert(sizeof(struct entry) == 48 && sizeof(struct sampled) == 32, "without holes");
+
+static struct record_place place_of(const struct entry *e)
+{
+    const u64 bytes = sizeof(struct record_spans) + (u64)e->n * sizeof(struct span);
+    return (struct record_place){ { RECORD_SPANS, e->checksum, bytes }, e->at };
+}
 
 struct clock_mark {
     struct record_clock clock;
@@ -85,21 +99,18 @@ struct record_inside {
         }                                                                                \
     } while (0)
 
-/* The same of what there is most of: the list with one more place behind n, what was too small is given
- * back. NULL: no memory; the list is as it was. */
+/* The same of what there is most of: the list with one more place behind n, in the same memory where the
+ * system can move pages. NULL: no memory; the list is as it was. */
 static void *grown(void *list, i64 n, i64 *capacity, i64 bytes)
 {
     if (n < *capacity)
         return list;
     i64 more = i64_max(1024, 2 * *capacity);
-    void *out = sys_alloc(more * bytes, 16);
+    void *out = sys_realloc(list, more * bytes);
     if (!out) {
         err_set(ERR_LIMIT, "no memory for the index of a record: %lld chunks", (long long)n);
         return NULL;
     }
-    if (n > 0)
-        memcpy(out, list, (size_t)(n * bytes));
-    sys_free(list);
     *capacity = more;
     return out;
 }
@@ -192,6 +203,8 @@ static struct record_part *part_with(struct record *r, i64 id, int ranks)
     for (int i = 0; i < r->n_parts; i++)
         if (r->parts[i].id == id)
             return r->parts[i].ranks == ranks ? &r->parts[i] : NULL;
+    if (r->n_parts == MOST_PARTS)
+        return NULL;
     GROW(&x->arena, r->parts, r->n_parts, x->cap_parts);
     struct record_part *p = &r->parts[r->n_parts++];
     *p = (struct record_part){ .id = id, .ranks = ranks, .last_step = -1 };
@@ -294,9 +307,12 @@ static int see_spans(struct context *c, const struct record_place *p)
     if (!entries)
         return ERR_LIMIT;
     x->entries = entries;
+    const u32 flags = (head.flags & (RECORD_FIRST | RECORD_LOST)) | (c->file->kept ? KEPT_COPY : 0);
     x->entries[x->n_entries++] = (struct entry){
-        .step = head.step, .rank = (u32)c->file->rank, .part = (u32)c->member->head.part,
-        .file = (u32)c->index, .place = *p, .head = head, .order = c->file->kept };
+        .begin_ns = head.begin_ns, .end_ns = head.end_ns, .at = p->at, .step = head.step,
+        .n = head.n, .rank = (u32)c->file->rank, .file = (u32)c->index,
+        .checksum = p->chunk.checksum, .part = (u16)c->member->head.part,
+        .table = (u8)(head.table < MOST_TABLES ? head.table : MOST_TABLES), .flags = (u8)flags };
     return OK;
 }
 
@@ -321,7 +337,7 @@ static int see_sample(struct context *c, const struct record_place *p)
 {
     struct record_inside *x = c->r->inside;
     struct sample head;
-    if (!c->member)
+    if (!c->member || p->chunk.bytes > UINT16_MAX)
         return OK;
     TRY(record_reader_peek(&c->file->reader, p, &head, (i64)offsetof(struct sample, run_ns)));
     struct sampled *samples = grown(x->samples, x->n_samples, &x->cap_samples,
@@ -329,8 +345,10 @@ static int see_sample(struct context *c, const struct record_place *p)
     if (!samples)
         return ERR_LIMIT;
     x->samples = samples;
-    x->samples[x->n_samples++] = (struct sampled){ head.step, (u32)c->file->rank,
-                                                   (u32)c->member->head.part, (u32)c->index, *p };
+    x->samples[x->n_samples++] = (struct sampled){
+        .at = p->at, .step = head.step, .rank = (u32)c->file->rank, .file = (u32)c->index,
+        .checksum = p->chunk.checksum, .part = (u16)c->member->head.part,
+        .bytes = (u16)p->chunk.bytes };
     return OK;
 }
 
@@ -396,8 +414,8 @@ static int scan_file(struct record *r, i64 index)
 /* --- the index ---------------------------------------------------------------------- */
 
 #define COMPARE(x, y, field)                                                             \
-    if ((x)->field != (y)->field)                                                        \
-        return (x)->field < (y)->field ? -1 : 1
+    if (((x)->field) != ((y)->field))                                                    \
+        return ((x)->field) < ((y)->field) ? -1 : 1
 
 static int by_step(const void *a, const void *b)
 {
@@ -405,10 +423,10 @@ static int by_step(const void *a, const void *b)
     COMPARE(x, y, step);
     COMPARE(x, y, part);
     COMPARE(x, y, rank);
-    COMPARE(x, y, head.begin_ns);
-    COMPARE(x, y, order);
+    COMPARE(x, y, begin_ns);
+    COMPARE(x, y, flags & KEPT_COPY);
     COMPARE(x, y, file);
-    COMPARE(x, y, place.at);
+    COMPARE(x, y, at);
     return 0;
 }
 
@@ -435,13 +453,14 @@ static void drop_doubles(struct record *r)
     for (i64 i = 0; i < x->n_entries; i++) {
         struct entry *e = &x->entries[i], *before = n > 0 ? &x->entries[n - 1] : NULL;
         bool same = before && same_take(before, e);
-        if (same && before->head.begin_ns == e->head.begin_ns && before->order < e->order)
+        if (same && before->begin_ns == e->begin_ns &&
+            (before->flags & KEPT_COPY) < (e->flags & KEPT_COPY))
             continue;
-        if (same && (e->head.flags & RECORD_FIRST)) {
+        if (same && (e->flags & RECORD_FIRST)) {
             while (n > 0 && same_take(&x->entries[n - 1], e)) {
-                const struct record_spans *h = &x->entries[--n].head;
+                const struct entry *gone = &x->entries[--n];
                 if (e->rank == 0)
-                    r->parts[e->part].lost_ns += (i64)(h->end_ns - h->begin_ns);
+                    r->parts[e->part].lost_ns += (i64)(gone->end_ns - gone->begin_ns);
             }
         }
         x->entries[n++] = *e;
@@ -463,7 +482,7 @@ static void drop_earlier_parts(struct record *r)
             if (e->part == newest)
                 x->entries[n++] = *e;
             else if (e->rank == 0)
-                r->parts[e->part].lost_ns += (i64)(e->head.end_ns - e->head.begin_ns);
+                r->parts[e->part].lost_ns += (i64)(e->end_ns - e->begin_ns);
         }
     }
     x->n_entries = n;
@@ -472,8 +491,11 @@ static void drop_earlier_parts(struct record *r)
 static void list_steps(struct record *r)
 {
     struct record_inside *x = r->inside;
-    r->steps = ARENA_ARRAY(&x->arena, i64, x->n_entries);
-    x->first = ARENA_ARRAY(&x->arena, i64, x->n_entries + 1);
+    i64 n = 0;
+    for (i64 i = 0; i < x->n_entries; i++)
+        n += i == 0 || x->entries[i].step != x->entries[i - 1].step;
+    r->steps = ARENA_ARRAY(&x->arena, i64, n);
+    x->first = ARENA_ARRAY(&x->arena, i64, n + 1);
     for (i64 i = 0; i < x->n_entries; i++) {
         const struct entry *e = &x->entries[i];
         struct record_part *p = &r->parts[e->part];
@@ -554,9 +576,9 @@ static void order_parts(struct record *r)
             if (r->parts[k].id == ids[i])
                 to[i] = k;
     for (i64 i = 0; i < x->n_entries; i++)
-        x->entries[i].part = (u32)to[x->entries[i].part];
+        x->entries[i].part = (u16)to[x->entries[i].part];
     for (i64 i = 0; i < x->n_samples; i++)
-        x->samples[i].part = (u32)to[x->samples[i].part];
+        x->samples[i].part = (u16)to[x->samples[i].part];
     double origin = 0;
     for (int i = 0; i < r->n_parts; i++) {
         struct record_part *p = &r->parts[i];
@@ -582,9 +604,9 @@ static void end_parts(struct record *r)
         const struct entry *e = &x->entries[i];
         struct record_part *p = &r->parts[e->part];
         const struct record_head *h = p->heads[e->rank];
-        p->end_ns = i64_max(p->end_ns, common_ns(r, h, e->head.end_ns));
-        if (e->step == p->first_step && e->head.flags & RECORD_FIRST)
-            p->steps_ns = i64_max(p->steps_ns, common_ns(r, h, e->head.begin_ns));
+        p->end_ns = i64_max(p->end_ns, common_ns(r, h, e->end_ns));
+        if (e->step == p->first_step && e->flags & RECORD_FIRST)
+            p->steps_ns = i64_max(p->steps_ns, common_ns(r, h, e->begin_ns));
     }
 }
 
@@ -711,18 +733,24 @@ static bool sound_span(const struct span *s, const struct record_table *t)
            (s->kind != SPAN_WAIT || s->detail < TRACE_LANES);
 }
 
+/* NULL: it names none. */
+static const struct record_table *table_of(const struct record_head *h, const struct entry *e)
+{
+    return e->table < MOST_TABLES && e->table < h->n_tables ? h->tables[e->table] : NULL;
+}
+
 /* Appends one chunk's spans; false: it is damaged. */
 static bool add_chunk(struct record *r, const struct entry *e, const struct record_head *h,
                       struct span *raw, struct record_span *out, i64 *n, bool *incomplete)
 {
     struct record_inside *x = r->inside;
     struct file *f = &x->files[e->file];
-    if (e->head.table >= (u32)h->n_tables || use_file(x, f) < 0 ||
-        record_reader_payload(&f->reader, &e->place, raw) < 0)
+    const struct record_place place = place_of(e);
+    if (!table_of(h, e) || use_file(x, f) < 0 || record_reader_payload(&f->reader, &place, raw) < 0)
         return false;
-    const struct record_table *t = h->tables[e->head.table];
-    const struct span *s = raw + sizeof e->head / sizeof *raw;
-    for (u32 i = 0; i < e->head.n; i++, s++) {
+    const struct record_table *t = table_of(h, e);
+    const struct span *s = raw + sizeof(struct record_spans) / sizeof *raw;
+    for (u32 i = 0; i < e->n; i++, s++) {
         if (!sound_span(s, t)) {
             *incomplete = true;
             continue;
@@ -779,47 +807,47 @@ static i64 drop_others(struct record_rank *k, struct record_span *spans, i64 n)
     return kept;
 }
 
-/* All chunks of one rank, [from, to) of the index. */
-static void read_rank(struct record *r, i64 from, i64 to, struct record_step *out)
+/* All chunks of one rank, [from, to) of the index; raw: room for the largest of them. */
+static void read_rank(struct record *r, i64 from, i64 to, struct record_step *out,
+                      struct span *raw)
 {
     struct record_inside *x = r->inside;
     const struct entry *e = &x->entries[from];
     const struct record_head *h = r->parts[e->part].heads[e->rank];
     struct record_rank *k = &out->ranks[e->rank];
-    i64 most = 0, bytes = 0, n = 0, outer = 0;
-    for (i64 i = from; i < to; i++) {
-        most += x->entries[i].head.n;
-        bytes = i64_max(bytes, (i64)x->entries[i].place.chunk.bytes);
-    }
-    struct span *raw = arena_alloc(out->arena, bytes);
-    struct record_span *spans = ARENA_ARRAY(out->arena, struct record_span, most);
-    struct record_span *outers = ARENA_ARRAY(out->arena, struct record_span, most);
+    i64 most = 0, n = 0, outer = 0;
+    for (i64 i = from; i < to; i++)
+        most += x->entries[i].n;
+    struct record_span *spans = ARENA_ARRAY(out->arena, struct record_span, most), *outers = NULL;
     *k = (struct record_rank){ .head = h };
     for (i64 i = from; i < to; i++, e++) {
         bool whole;
-        k->incomplete |= (e->head.flags & RECORD_LOST) != 0;
-        bool apart = e->head.table < (u32)h->n_tables && k->table &&
-                     h->tables[e->head.table] != k->table;
+        const struct record_table *t = table_of(h, e);
+        k->incomplete |= (e->flags & RECORD_LOST) != 0;
+        bool apart = t && k->table && t != k->table;
+        if (apart && !outers)
+            outers = ARENA_ARRAY(out->arena, struct record_span, most);
         if (apart)
             whole = add_chunk(r, e, h, raw, outers, &outer, &k->incomplete);
         else
             whole = add_chunk(r, e, h, raw, spans, &n, &k->incomplete);
         if (whole && apart)
-            k->outer_table = h->tables[e->head.table];
+            k->outer_table = t;
         else if (whole)
-            k->table = h->tables[e->head.table];
+            k->table = t;
         k->incomplete |= !whole;
         if (whole && k->window_end_ns == 0)
-            k->window_begin_ns = common_ns(r, h, e->head.begin_ns);
+            k->window_begin_ns = common_ns(r, h, e->begin_ns);
         if (whole)
-            k->window_end_ns = common_ns(r, h, e->head.end_ns);
+            k->window_end_ns = common_ns(r, h, e->end_ns);
     }
     if (!k->table) { /* nothing of it is sound */
         *k = (struct record_rank){ 0 };
         return;
     }
     sort_runs(spans, n, (i64)sizeof *spans, by_lane, out->arena);
-    sort_runs(outers, outer, (i64)sizeof *outers, by_lane, out->arena);
+    if (outers)
+        sort_runs(outers, outer, (i64)sizeof *outers, by_lane, out->arena);
     k->spans = spans;
     k->n_spans = n;
     k->outer = outers;
@@ -833,15 +861,16 @@ static void read_sample(struct record *r, struct record_rank *k, int rank,
 {
     struct record_inside *x = r->inside;
     const struct sampled key = { .step = (u32)out->step, .rank = (u32)rank,
-                                 .part = (u32)out->part };
+                                 .part = (u16)out->part };
     const struct sampled *s = NULL;
     if (k->head && x->n_samples > 0)
         s = bsearch(&key, x->samples, (size_t)x->n_samples, sizeof key, by_sample);
     if (!s || use_file(x, &x->files[s->file]) < 0)
         return;
-    i64 bytes = i64_max((i64)s->place.chunk.bytes, (i64)sizeof(struct sample));
+    const struct record_place place = { { RECORD_SAMPLE, s->checksum, s->bytes }, s->at };
+    i64 bytes = i64_max(s->bytes, (i64)sizeof(struct sample));
     void *sample = arena_alloc(out->arena, bytes); /* zeroed: an older, shorter one */
-    if (record_reader_payload(&x->files[s->file].reader, &s->place, sample) == OK)
+    if (record_reader_payload(&x->files[s->file].reader, &place, sample) == OK)
         k->sample = sample;
 }
 
@@ -876,10 +905,14 @@ int record_step(struct record *r, i64 step, struct record_step *out)
     out->part = (int)x->entries[from].part;
     out->n_ranks = r->parts[out->part].ranks;
     out->ranks = ARENA_ARRAY(a, struct record_rank, out->n_ranks);
+    i64 largest = 0;
+    for (i64 i = from; i < end; i++)
+        largest = i64_max(largest, (i64)place_of(&x->entries[i]).chunk.bytes);
+    struct span *raw = arena_alloc(a, largest);
     for (i64 to; from < end; from = to) {
         for (to = from; to < end && x->entries[to].rank == x->entries[from].rank; to++)
             ;
-        read_rank(r, from, to, out);
+        read_rank(r, from, to, out, raw);
     }
     out->begin_ns = INT64_MAX;
     out->end_ns = INT64_MIN;
@@ -913,8 +946,8 @@ double record_step_seconds(const struct record *r, i64 index)
     for (i64 i = x->first[index]; i < x->first[index + 1]; i++) {
         const struct entry *e = &x->entries[i];
         bool same = i > x->first[index] && e[-1].rank == e->rank;
-        bool continued = same && e[-1].head.begin_ns == e->head.begin_ns;
-        double seconds = 1e-9 * (double)(e->head.end_ns - e->head.begin_ns);
+        bool continued = same && e[-1].begin_ns == e->begin_ns;
+        double seconds = 1e-9 * (double)(e->end_ns - e->begin_ns);
         sum = !same ? seconds : continued ? sum : sum + seconds;
         longest = fmax(longest, sum);
     }
@@ -927,8 +960,17 @@ double record_step_bytes(const struct record *r, i64 step)
     i64 at = index_of(r, step);
     double bytes = 0;
     for (i64 i = at < 0 ? 0 : x->first[at]; at >= 0 && i < x->first[at + 1]; i++)
-        bytes += (double)x->entries[i].place.chunk.bytes;
+        bytes += (double)place_of(&x->entries[i]).chunk.bytes;
     return bytes;
+}
+
+int record_step_ranks(const struct record *r, i64 index)
+{
+    const struct record_inside *x = r->inside;
+    int n = 0;
+    for (i64 i = x->first[index]; i < x->first[index + 1]; i++)
+        n += i == x->first[index] || x->entries[i - 1].rank != x->entries[i].rank;
+    return n;
 }
 
 bool record_step_kept(const struct record *r, i64 index)

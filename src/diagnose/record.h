@@ -2,8 +2,8 @@
  *
  * record_open reads what RUN/trace holds: who took part, what programs they ran, and where each
  * step lies in the files. record_step then gives all spans of one step, of all ranks, on one
- * clock. Memory does not grow with the length of the run, but for an index of some 80 bytes per
- * rank and step. The run may still be going on, may have been killed or resumed, ranks may lack,
+ * clock. Memory does not grow with the length of the run, but for an index of 48 bytes per
+ * rank and step, and 32 per sample. The run may still be going on, may have been killed or resumed, ranks may lack,
  * files may be torn or damaged: what is sound is given, and `damage` says in sentences what is
  * missing. Only a folder without any sound part of a record is an error.
  *
@@ -188,6 +188,9 @@ double record_step_seconds(const struct record *r, i64 index);
 
 /* What the spans of one of r->steps take in the files; 0: it is not there. */
 double record_step_bytes(const struct record *r, i64 step);
+
+/* How many ranks have spans of r->steps[index], from the index alone. */
+int record_step_ranks(const struct record *r, i64 index);
 
 /* Whether r->steps[index] is there only because a trigger kept it, after its neighbours went. */
 bool record_step_kept(const struct record *r, i64 index);

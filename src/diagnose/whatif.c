@@ -11,7 +11,7 @@
 enum { MOST_GRAPHS = 64 };
 
 struct whatif {
-    struct record_step steps[MOST_GRAPHS]; /* each holds its graph */
+    struct record_step steps[MOST_GRAPHS]; /* who took part; no spans */
     struct dag *graphs[MOST_GRAPHS];
     int n;
     struct ladder ladder;
@@ -20,7 +20,7 @@ struct whatif {
     double length, measured; /* sums over the graphs */
     float *quiet[MOST_GRAPHS]; /* of each node, once it was asked for: seconds undisturbed */
     struct arena arena;
-    double *seconds, *lead;  /* room for an edited graph */
+    double *seconds, *lead, *ends; /* room for an edited graph */
     i64 room;
 };
 
@@ -32,36 +32,51 @@ static int make_room(struct whatif *w, i64 n)
         return OK;
     sys_free(w->seconds);
     sys_free(w->lead);
+    sys_free(w->ends);
     w->seconds = sys_alloc(n * (i64)sizeof(double), 64);
     w->lead = sys_alloc(n * (i64)sizeof(double), 64);
+    w->ends = sys_alloc(n * (i64)sizeof(double), 64);
     w->room = n;
-    if (!w->seconds || !w->lead)
+    if (!w->seconds || !w->lead || !w->ends)
         return err_set(ERR_LIMIT, "no memory for replaying %lld tasks", (long long)n);
     return OK;
 }
 
-static int add_graph(struct whatif *w, struct record *r, i64 step, i64 *nodes)
+/* Of a step, what edits ask of it: its ranks without their spans. */
+static struct record_step keep_ranks(const struct record_step *s, struct arena *a)
 {
-    struct record_step *s = &w->steps[w->n];
+    struct record_step kept = *s;
+    kept.arena = NULL;
+    kept.ranks = ARENA_ARRAY(a, struct record_rank, s->n_ranks);
+    for (int r = 0; r < s->n_ranks; r++)
+        kept.ranks[r] = (struct record_rank){ .head = s->ranks[r].head,
+                                              .table = s->ranks[r].table };
+    return kept;
+}
+
+static int add_graph(struct whatif *w, struct record *r, i64 step, struct record_step *s,
+                     i64 *nodes)
+{
+    struct dag *g;
     int rc = record_step(r, step, s);
     if (rc >= 0)
-        rc = dag_new(&w->graphs[w->n], s);
-    if (rc < 0) {
-        record_step_free(s);
+        rc = dag_new(&g, s);
+    if (rc < 0)
         return rc == ERR_LIMIT ? rc : OK; /* a damaged step: others will do */
-    }
-    const struct dag *g = w->graphs[w->n++];
     ladder_add(&w->ladder, r, s, g);
     critical_add(&w->critical, s, g);
     *nodes += g->n;
     w->length += dag_length(g, NULL, NULL, NULL);
     w->measured += g->measured;
+    w->steps[w->n] = keep_ranks(s, &w->arena);
+    w->graphs[w->n++] = dag_keep(g, &w->arena);
     return make_room(w, g->n);
 }
 
 int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i64 most_nodes)
 {
     struct whatif *w = sys_alloc((i64)sizeof *w, 64);
+    struct record_step step = { 0 }; /* each in the memory of the one before */
     i64 nodes = 0, take = i64_min(m->n_steps, MOST_GRAPHS), rc = OK;
     *out = NULL;
     if (!w)
@@ -70,10 +85,11 @@ int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i
     arena_init(&w->arena);
     w->critical.arena = &w->arena;
     for (i64 i = 0; i < take && rc >= 0; i++) {
-        rc = add_graph(w, r, m->numbers[i * m->n_steps / take], &nodes);
+        rc = add_graph(w, r, m->numbers[i * m->n_steps / take], &step, &nodes);
         if (w->n == 1 && nodes > 0) /* the first tells how many there is room for */
             take = i64_min(take, i64_max(1, most_nodes / nodes));
     }
+    record_step_free(&step);
     if (rc < 0 || w->n == 0 || !(w->measured > 0)) {
         whatif_free(w);
         return (int)i64_min(rc, OK);
@@ -87,11 +103,10 @@ void whatif_free(struct whatif *w)
 {
     if (!w)
         return;
-    for (int i = 0; i < w->n; i++)
-        record_step_free(&w->steps[i]);
     arena_fini(&w->arena);
     sys_free(w->seconds);
     sys_free(w->lead);
+    sys_free(w->ends);
     sys_free(w);
 }
 
@@ -364,7 +379,7 @@ static double edited_length(struct whatif *w, int graph, const struct finding_ed
             if (selects(e, n, e->stage < 0 ? -1 : stage_of(w, graph, n->rank)))
                 w->seconds[i] = edited(e, bytes_of(w, graph, n), w->seconds[i], factor);
         }
-    return dag_length(g, w->seconds, w->lead, NULL);
+    return dag_length(g, w->seconds, w->lead, w->ends);
 }
 
 static double length_under(void *context, const struct finding_edit *e, double factor)

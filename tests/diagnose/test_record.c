@@ -302,6 +302,55 @@ TEST(a_clock_that_drifts_is_put_right_in_a_straight_line)
     sys_unmap(whole, bytes);
 }
 
+/* Behind a record's beginning, n steps without spans, each with a sample. */
+static i64 append_steps(u8 *to, i64 at, i64 n)
+{
+    for (i64 i = 0; i < n; i++) {
+        struct record_spans *h = (struct record_spans *)(to + at + RECORD_CHUNK_BYTES);
+        *h = (struct record_spans){ .step = (u32)(1000 + i), .flags = RECORD_FIRST,
+                                    .begin_ns = (u64)(1000 + i) << 40,
+                                    .end_ns = (u64)(1001 + i) << 40 };
+        *(struct record_chunk *)(to + at) = (struct record_chunk){
+            RECORD_SPANS, record_checksum(RECORD_SPANS, h, sizeof *h), sizeof *h };
+        at += RECORD_CHUNK_BYTES + (i64)sizeof *h;
+        struct sample *s = (struct sample *)(to + at + RECORD_CHUNK_BYTES);
+        *s = (struct sample){ .step = (u32)(1000 + i) };
+        *(struct record_chunk *)(to + at) = (struct record_chunk){
+            RECORD_SAMPLE, record_checksum(RECORD_SAMPLE, s, sizeof *s), sizeof *s };
+        at += RECORD_CHUNK_BYTES + (i64)sizeof *s;
+    }
+    return at;
+}
+
+/* 48 bytes for a step, 32 for its sample, 16 for the list of steps: of 10 GB in chunks of 5 KB, 0.2 GB.
+ * (It was 136, and twice that while the list grew.) */
+TEST(the_index_of_a_long_record_is_small)
+{
+    enum { STEPS = 200000 };
+    const i64 each = 2 * RECORD_CHUNK_BYTES + (i64)sizeof(struct record_spans) +
+                     (i64)sizeof(struct sample);
+    struct record r;
+    i64 bytes;
+    u8 *whole = sys_map_file(JOB_DIR "/runs/one/trace/rank-0.spans", &bytes);
+    CHECK(whole != NULL);
+    u8 *longer = sys_alloc(bytes + STEPS * each, 16);
+    memcpy(longer, whole, (size_t)bytes);
+    copy_cut("cut", longer, append_steps(longer, bytes, STEPS));
+    sys_free(longer);
+    const i64 before = sys_rss_bytes();
+    CHECK_OK(record_open(&r, JOB_DIR "/cut"));
+    const i64 taken = sys_rss_bytes() - before;
+    CHECK(r.n_steps >= STEPS);
+    CHECK(record_step_ranks(&r, r.n_steps - 1) == 1);
+#ifndef __SANITIZE_ADDRESS__
+    if (taken > 105 * STEPS)
+        fail_msg("the index takes %.1f bytes a step", (double)taken / STEPS);
+#endif
+    (void)taken;
+    record_close(&r);
+    sys_unmap(whole, bytes);
+}
+
 TEST(a_missing_rank_is_named)
 {
     struct record r;
@@ -335,5 +384,6 @@ TEST_MAIN(ONE(a_run_is_recorded_task_by_task), ONE(a_resumed_run_has_parts_and_e
           ONE(the_disk_stays_bounded_and_the_newest_steps_stay),
           ONE(a_file_cut_anywhere_gives_the_steps_before_and_says_so),
           ONE(a_clock_that_drifts_is_put_right_in_a_straight_line),
-          ONE(damage_in_the_midst_costs_one_chunk), ONE(a_missing_rank_is_named),
+          ONE(damage_in_the_midst_costs_one_chunk), ONE(the_index_of_a_long_record_is_small),
+          ONE(a_missing_rank_is_named),
           ONE(what_is_no_record_is_refused))
