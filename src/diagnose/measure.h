@@ -130,6 +130,7 @@ struct measure_lane {
     double latency_s, bytes_per_s; /* as fitted: what a message costs, and a byte; NaN: sizes are
                                     * too alike to tell */
     double base_latency_s, base_bytes_per_s; /* as probed before the run, or priced */
+    double begin_s;         /* between tasks, the rank's own thread began calls of it */
     double turns;           /* exchanges of the same tensor in one step */
     double backward_s;      /* compute that stood behind its first call */
     double tail_s;          /* exposed after the last backward task */

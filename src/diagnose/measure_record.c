@@ -220,12 +220,22 @@ static i64 backward_end_of(const struct record_rank *k)
     return end;
 }
 
+/* The lane of a call that the rank began between `from` and `to`, which is when the task behind where
+ * it began it had ended; 0: none. *at moves along with tasks in order of time. */
+static int begun_between(const struct measure_calls *c, int rank, i64 from, i64 to, i64 *at)
+{
+    while (*at < c->first[rank + 1] && c->at[*at].begin < from)
+        ++*at;
+    return *at < c->first[rank + 1] && c->at[*at].begin < to ? c->at[*at].lane : 0;
+}
+
 static void divide(struct gather *g, i64 step, const struct record_step *s, int rank,
                    const struct measure_calls *calls, const struct meetings *met)
 {
     const struct record_rank *k = &s->ranks[rank];
     struct measure_rank *out = &g->m->ranks[rank];
     i64 n, cursor = k->window_begin_ns, meeting = 0, backward_end = backward_end_of(k);
+    i64 at = calls->first[rank];
     const struct record_span **own = own_spans(s, rank, &n);
     for (i64 i = 0; i < n; i++) {
         enum share what = share_of(own[i], k);
@@ -235,6 +245,8 @@ static void divide(struct gather *g, i64 step, const struct record_step *s, int 
         if (end <= begin)
             continue;
         out->gap[HOST_GAP][step] += s_of(i64_max(0, begin - cursor));
+        g->lanes[begun_between(calls, rank, cursor, end, &at)].lane.begin_s +=
+            s_of(i64_max(0, begin - cursor));
         cursor = end;
         if (what == IN_COMPUTE)
             out->compute[step] += s_of(end - begin);
@@ -743,7 +755,7 @@ static void settle_lanes(struct gather *g)
         l.turns = sum->tasks > 0 ? l.calls / sum->tasks : NAN;
         fit_lane(&m->config, sum, &l);
         double *sums[] = { &l.calls, &l.bytes, &l.busy_s, &l.wait_s, &l.transfer_s, &l.exposed_s,
-                           &l.wait_exposed_s, &l.backward_s, &l.tail_s };
+                           &l.wait_exposed_s, &l.backward_s, &l.tail_s, &l.begin_s };
         for (i64 k = 0; k < COUNT_OF(sums); k++)
             *sums[k] /= g->rank_steps;
         m->lanes[m->n_lanes++] = l;

@@ -17,6 +17,19 @@ static double where_crowded(const struct measure *m, double usual, double crowde
     return m->threads_per_node > m->cores_per_node ? crowded : usual;
 }
 
+/* Where ranks share cores, what is slow leaves the others room. Once it is mended all come at once
+ * again, and an exchange takes up to so many times what it takes alone. */
+static double crowd(const struct measure *m)
+{
+    return where_crowded(m, 1, m->threads_per_node / m->cores_per_node);
+}
+
+/* What the pessimist takes of `now` less `alone`: the crowd's share is not to be had. */
+static double not_crowded(const struct measure *m, double now, double alone)
+{
+    return now > alone ? fmax(0, now - crowd(m) * alone) / (now - alone) : 1;
+}
+
 /* Seconds a step that the ranks stood still for bytes of this lane. */
 static double stood(const struct measure_lane *l)
 {
@@ -38,16 +51,28 @@ static bool can_hide(const struct measure_lane *l)
            l->lane == LANE_EDP;
 }
 
+/* With what it took their own threads to begin its exchanges. */
+static double stood_and_began(const struct measure_lane *l)
+{
+    return stood(l) + (l->begin_s > 0 ? l->begin_s : 0);
+}
+
 /* The lane that costs most; NULL when none costs theta. */
-static const struct measure_lane *worst_lane(const struct measure *m)
+static const struct measure_lane *costliest(const struct measure *m,
+                                            double (*cost)(const struct measure_lane *))
 {
     const struct measure_lane *worst = NULL;
     for (i64 i = 0; i < m->n_lanes; i++)
-        if (stood(&m->lanes[i]) >= m->theta && (!worst || stood(&m->lanes[i]) > stood(worst)))
+        if (cost(&m->lanes[i]) >= m->theta && (!worst || cost(&m->lanes[i]) > cost(worst)))
             worst = &m->lanes[i];
     if (isfinite(m->loss[LOSS_TRANSFER]) && !(m->loss[LOSS_TRANSFER] >= 0.5 * m->theta))
         return NULL; /* not on the critical path */
     return worst;
+}
+
+static const struct measure_lane *worst_lane(const struct measure *m)
+{
+    return costliest(m, stood);
 }
 
 static void tell_lane(const struct measure_lane *l, struct finding *f)
@@ -144,7 +169,8 @@ static bool look_one_link(const struct measure *m, const struct rule_limit *limi
     const struct measure_link *slow = l ? odd_link(m, limit[0].value, &usual) : NULL;
     if (!slow)
         return false;
-    double gain = stood(l) * (1 - slow->bytes_per_s / usual);
+    const double left = slow->bytes_per_s / usual;
+    double gain = stood(l) * (1 - left);
     tell_lane(l, f);
     f->place.rank = slow->a;
     f->place.peer = slow->b;
@@ -153,7 +179,8 @@ static bool look_one_link(const struct measure *m, const struct rule_limit *limi
                   1e-6 * slow->bytes_per_s, 1e-6 * usual);
     rule_reject(f, "C4", "the other links are %.1f times as fast", usual / slow->bytes_per_s);
     reject_wait(l, f);
-    edit_lane(f, l, slow->bytes_per_s / usual);
+    edit_lane(f, l, left);
+    f->edit.factor_lo = fmin(1, crowd(m) * left);
     rule_gain(m, f, stood(l), gain, 0.3);
     rule_fix(f, "replace or route around the link between ranks %d and %d (%s and %s); until then "
                 "leave one of the two hosts out", slow->a, slow->b, m->ranks[slow->a].host,
@@ -166,7 +193,7 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
                            struct finding *f)
 {
     const struct measure_lane *l = worst_lane(m);
-    double usual, share = where_crowded(m, limit[0].value, limit[3].value);
+    double usual, share = where_crowded(m, limit[0].value, limit[3].value / crowd(m));
     if (!l || !(l->bytes_per_s < share * l->base_bytes_per_s) ||
         by_latency(l) > limit[1].value || odd_link(m, limit[2].value, &usual))
         return false;
@@ -185,6 +212,7 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
     if (all_slow(m, share, INFINITY))
         f->edit.lane = -1;
     f->edit.less_per_byte = 1 / l->bytes_per_s - 1 / l->base_bytes_per_s;
+    f->edit.factor_lo = not_crowded(m, 1 / l->bytes_per_s, 1 / l->base_bytes_per_s);
     rule_gain(m, f, stood(l), gain, 0.3);
     rule_fix(f, "a faster link (%s), or fewer bytes over it: --train.accumulate %lld", l->axis,
              (long long)(2 * m->config.accumulate));
@@ -212,6 +240,7 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
     if (all_slow(m, 0, times))
         f->edit.lane = -1;
     f->edit.less = l->latency_s - l->base_latency_s;
+    f->edit.factor_lo = not_crowded(m, l->latency_s, l->base_latency_s);
     rule_gain(m, f, stood(l), gain, 0.3);
     rule_fix(f, "the network's delay (route, interrupt moderation, busy polling), or fewer "
                 "exchanges: "
@@ -223,7 +252,7 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
 static bool look_small_pieces(const struct measure *m, const struct rule_limit *limit,
                               struct finding *f)
 {
-    const struct measure_lane *l = worst_lane(m);
+    const struct measure_lane *l = costliest(m, stood_and_began);
     double pieces = l ? fmax(1, l->pieces) : 1;
     double times_base = where_crowded(m, limit[2].value, limit[4].value);
     if (!l || !can_hide(l) || !(by_latency(l) >= limit[0].value) ||
@@ -233,8 +262,11 @@ static bool look_small_pieces(const struct measure *m, const struct rule_limit *
     const double share = by_latency(l), least = limit[3].value;
     const double times = fmin(fmax(10 * share / fmax(1 - share, 1e-6), least), 16 * least);
     const double saved = 1 - 1 / times;
-    double gain = hidden_first(l, saved * l->calls * l->latency_s);
+    const double begin = l->begin_s > 0 ? l->begin_s : 0;
+    double gain = hidden_first(l, saved * l->calls * l->latency_s) + saved * begin;
     tell_lane(l, f);
+    if (begin >= m->theta)
+        rule_evidence(f, "beginning them takes the ranks' own threads %.1f ms", 1e3 * begin);
     rule_evidence(f, "%.0f %% of what they take is the beginning of an exchange, not bytes",
                   100 * by_latency(l));
     rule_reject(f, "C5", "beginning one takes what was measured before the run");
@@ -245,7 +277,7 @@ static bool look_small_pieces(const struct measure *m, const struct rule_limit *
         f->edit.less = saved * l->latency_s;
     f->edit.starts = saved; /* each piece is begun by the rank's own thread */
     f->edit.factor_hi = 1 / saved; /* as one exchange */
-    rule_gain(m, f, stood(l), gain, 0.4);
+    rule_gain(m, f, stood(l) + begin, gain, 0.4);
     i64 kib = (i64)ceil(times * l->bytes / l->calls / pieces / 1024);
     rule_fix(f, "fewer and larger exchanges: --layout.bucket %lldKiB, or --train.accumulate %lld",
              (long long)kib, (long long)(2 * m->config.accumulate));
@@ -371,8 +403,8 @@ const struct rule rules_comm[] = {
       { { 0.7, "of the bandwidth before the run", "probes repeat within a fifth" },
         { 0.5, "share of latency", "more than half: it is latency (C5, C2)" },
         { 0.6, "of the other links' bandwidth", "as C11" },
-        { 0.33, "of the bandwidth before the run where ranks share cores",
-          "4 and 8 ranks that took turns on 2 cores had 0.5 of it, undisturbed" } } },
+        { 0.5, "of the bandwidth before the run, over the threads of a core, where ranks share them",
+          "all come at once, and both ends of an exchange must have their turn" } } },
     { "C5", "high latency", look_latency,
       { { 1.5, "times the latency before the run", "probes repeat within a fifth" },
         { 0.5, "share of latency", "less than half: it is bytes" },

@@ -374,8 +374,12 @@ static double edited_length(struct whatif *w, int graph, const struct finding_ed
                           (e->rank < 0 || n->rank == e->rank);
             if (gap)
                 w->lead[i] *= factor;
+            bool taken_up = e->starts > 0 && n->kind == DAG_BEGIN &&
+                            (e->lane < 0 || n->lane == e->lane) && (e->rank < 0 || n->rank == e->rank);
             if (begins)
                 w->lead[i] *= fmax(0, 1 - factor * e->starts);
+            if (taken_up)
+                w->seconds[i] *= fmax(0, 1 - factor * e->starts);
             if (selects(e, n, e->stage < 0 ? -1 : stage_of(w, graph, n->rank)))
                 w->seconds[i] = edited(e, bytes_of(w, graph, n), w->seconds[i], factor);
         }
