@@ -3,8 +3,8 @@
  * Activations share their memory, so they are looked at when the task that has them runs: a product
  * that makes a weight's gradient reads what went into the forward product (an activation) and the
  * gradient of what came out of it, and both are complete there, on however many ranks. Of a long step only
- * every so many tokens are kept, the same on all ranks. Matrices of experts are not watched: their rows
- * lie where routers sent them; what surrounds them is. */
+ * every so many tokens are kept, the same on all ranks. An expert's rows have an order that depends on the
+ * layout, so of its matrices each column's sum and sum of squares over all of its rows are kept. */
 #ifndef HEADWAY_TRIAL_WATCH_H
 #define HEADWAY_TRIAL_WATCH_H
 

@@ -73,7 +73,7 @@ static void count_watched(const struct trial *one, const struct trial_line *line
     for (i64 i = 0; i < m->n_params; i++) {
         const struct param_desc *d = &m->params[i].desc;
         bool table = d->kind == PARAM_EMBEDDING && !(d->id == P_WTE && m->spec.tied);
-        matrices += d->rank == 2 && !table && !param_is_expert(d);
+        matrices += d->rank == 2 && !table;
     }
     for (i64 i = 0; i < n; i++) {
         seen[0] += strcmp(lines[i].kind, "input") == 0;
@@ -227,6 +227,24 @@ static void wrong_last_grad(struct trial *t)
     find(&t->rank[1], &op_attention_grad, LANE_COMPUTE, 2)->attr[ATTENTION_SCALE] *= 1.5;
 }
 
+/* One rank's experts make too much of their rows. */
+static struct kernel right_experts;
+static void wrong_experts_kernel(const struct task *t, struct run *x)
+{
+    right_experts.run(t, x);
+    for (i64 i = 0; i < tensor_count(t->out[0]); i++)
+        tensor_set(t->out[0], i, 1.01 * tensor_get(t->out[0], i));
+}
+
+static void wrong_experts(struct trial *t)
+{
+    struct backend *b = &t->rank[1].engine.backend;
+    right_experts = *backend_kernel(b, &op_expert_linear);
+    backend_set(b, &op_expert_linear, (struct kernel){ .run = wrong_experts_kernel,
+                                                       .workspace = right_experts.workspace,
+                                                       .context = right_experts.context });
+}
+
 /* Another decay of squares in layer 1. */
 static void wrong_rate(struct trial *t)
 {
@@ -258,6 +276,20 @@ TEST(faults_are_named_at_the_first_tensor_that_they_touch)
     expect_named("dp=2,zero=1", wrong_rate, "second moment", "blocks.1.");
 }
 
+TEST(a_fault_in_an_expert_is_named_there)
+{
+    static const char *const layouts[] = { "dp=2,ep=2", "dp=2", "tp=2", "cp=2,ep=2" };
+    for (i64 i = 0; i < COUNT_OF(layouts); i++) {
+        struct setting s = { layouts[i], false, false, 1, wrong_experts, TINY_MIXTRAL, 0 };
+        struct verdict v = judge(&s);
+        if (!v.bad || strcmp(v.kind, "input") != 0 || !strstr(v.name, "blocks.0.mlp.experts.down"))
+            fail_msg("%s: %s of %s is named", layouts[i], v.bad ? v.kind : "nothing", v.name);
+        if (strstr(layouts[i], "ep=2") || strcmp(layouts[i], "tp=2") == 0)
+            CHECK_EQ(v.rank, 1);
+    }
+}
+
 TEST_MAIN(ONE(rounding_is_all_that_layouts_change),
           ONE(so_it_is_with_experts_shared_heads_and_exact_layouts),
-          ONE(faults_are_named_at_the_first_tensor_that_they_touch))
+          ONE(faults_are_named_at_the_first_tensor_that_they_touch),
+          ONE(a_fault_in_an_expert_is_named_there))
