@@ -1,6 +1,8 @@
 /* A layout's first steps beside one rank's: does nothing but rounding differ? */
 #include "base/err.h"
+#include "base/sys.h"
 #include "cli/layout_recipe.h"
+#include "train/session.h"
 #include "train/train_layout.h"
 #include "train/trial.h"
 
@@ -48,9 +50,10 @@ static bool watches(const struct layout_recipe *r)
 /* Runs one of the three; one: NULL, or those to compare with. */
 static int run_trial(struct trial *t, const struct layout_recipe *r, const struct layout *l,
                      const struct trial *one, const struct trial *disturbed, double disturb,
-                     const struct check_options *o)
+                     struct loader *loader, const struct check_options *o)
 {
     TRY(trial_open(t, &r->config, &r->spec, l, o->backend));
+    trial_read(t, loader);
     if (disturb > 0)
         trial_disturb(t, disturb);
     for (i64 step = 0; step < o->steps; step++) {
@@ -68,13 +71,13 @@ static int by_ratio(const void *a, const void *b)
 }
 
 static int judge(const struct layout_recipe *r, struct trial_line *lines, i64 n, double rounding,
-                 struct arena *a)
+                 const char *rows, struct arena *a)
 {
     const struct trial_line *bad = trial_first(lines, n);
     struct trial_line first = bad ? *bad : (struct trial_line){ 0 };
     qsort(lines, (size_t)n, sizeof *lines, by_ratio);
-    printf("layout %s beside one exact rank; rounding moves weights by %.2g\n\n"
-           "       of bound  difference  rank  tensor\n", layout_text(&r->layout, a), rounding);
+    printf("layout %s beside one exact rank, on %s; rounding moves weights by %.2g\n\n"
+           "       of bound  difference  rank  tensor\n", layout_text(&r->layout, a), rows, rounding);
     for (i64 i = 0; i < i64_min(n, SHOWN); i++)
         printf("%15.3g  %10.2g  %4d  %s of %s\n", lines[i].ratio, lines[i].difference,
                lines[i].rank, lines[i].kind, lines[i].name);
@@ -87,30 +90,56 @@ static int judge(const struct layout_recipe *r, struct trial_line *lines, i64 n,
     return OK;
 }
 
-static int check(struct invocation *v)
+static int compare(const struct layout_recipe *r, struct loader *loader, const char *rows,
+                   const struct check_options *o, struct arena *a)
 {
-    const struct check_options *o = v->options;
-    struct layout_recipe r;
     struct trial many = { 0 }, one = { 0 }, disturbed = { 0 };
     struct trial_line *lines;
-    TRY(layout_recipe_read(&r, v, o->layout, o->ranks));
     struct layout exact = layout_single();
     exact.exact = true;
-    TRY(check_possible(&r, &exact));
-    double rounding = trial_rounding(&r.config, &r.spec);
-    int rc = run_trial(&one, &r, &exact, NULL, NULL, 0, o);
+    double rounding = trial_rounding(&r->config, &r->spec);
+    int rc = run_trial(&one, r, &exact, NULL, NULL, 0, loader, o);
     if (rc >= 0)
-        rc = run_trial(&disturbed, &r, &exact, NULL, NULL, rounding, o);
+        rc = run_trial(&disturbed, r, &exact, NULL, NULL, rounding, loader, o);
     if (rc >= 0)
-        rc = run_trial(&many, &r, &r.layout, &one, &disturbed, 0, o);
+        rc = run_trial(&many, r, &r->layout, &one, &disturbed, 0, loader, o);
     if (rc >= 0) {
-        i64 n = trial_compare(&many, &one, &disturbed, &lines, v->arena);
-        rc = judge(&r, lines, n, rounding, v->arena);
+        i64 n = trial_compare(&many, &one, &disturbed, &lines, a);
+        rc = judge(r, lines, n, rounding, rows, a);
     }
     trial_close(&many);
     trial_close(&one);
     trial_close(&disturbed);
     return rc;
+}
+
+/* On the rows that training would read first. Text without a data.cache becomes shards for this only. */
+static int compare_on_data(struct layout_recipe *r, const struct check_options *o, struct arena *a)
+{
+    const struct train_request request = { .config = &r->config, .recipe = r->recipe };
+    const char *folder = arena_printf(a, "%s/layout-check-%lld", r->config.run.dir,
+                                      (long long)sys_process_id());
+    struct session *s = ARENA_NEW(a, struct session);
+    int rc = session_open_rows(s, &request, &r->spec, folder);
+    if (rc >= 0) {
+        rc = compare(r, s->loader, "the recipe's rows", o, a);
+        session_close(s);
+    }
+    sys_remove_tree(folder);
+    return rc;
+}
+
+static int check(struct invocation *v)
+{
+    const struct check_options *o = v->options;
+    struct layout_recipe r;
+    TRY(layout_recipe_read(&r, v, o->layout, o->ranks));
+    struct layout exact = layout_single();
+    exact.exact = true;
+    TRY(check_possible(&r, &exact));
+    if (session_has_text(&r.config, v->arena))
+        return compare_on_data(&r, o, v->arena);
+    return compare(&r, NULL, "made-up rows, since the recipe's data are not there", o, v->arena);
 }
 
 static const struct example check_examples[] = {
@@ -123,12 +152,13 @@ const struct command cmd_layout_check = {
     .name = "check", .summary = "Compare a layout's first steps with those of one rank",
     .arguments = "RECIPE.yaml",
     .description = "Takes steps of the recipe's model on simulated ranks and on one rank in exact "
-                   "mode, from the same weights and made-up rows, and compares every gradient, "
-                   "moment and weight, and of the last step what goes into each product and the "
-                   "gradient of what comes out of it (but for experts in bf16). How far rounding can move a tensor is measured, by a second "
-                   "run of one rank whose weights are off by what its sums can be off. The first "
-                   "tensor, in the order of the step, that differs by more is named, and the exit "
-                   "code is not 0.",
+                   "mode, from the same weights, on the rows that training would read first (made-up "
+                   "ones where the recipe's data are not there), and compares every gradient, moment "
+                   "and weight, and of the last step what goes into each product and the "
+                   "gradient of what comes out of it (but with experts in bf16). How far rounding "
+                   "can move a tensor is measured, by a second run of one rank whose weights are "
+                   "off by what its sums can be off. The first tensor, in the order of the step, "
+                   "that differs by more is named, and the exit code is not 0.",
     .options = check_table, .options_bytes = sizeof(struct check_options), .takes_set = true,
     .min_args = 1, .max_args = 1, .examples = check_examples, .run = check,
 };

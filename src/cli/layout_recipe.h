@@ -10,6 +10,7 @@ struct layout_recipe {
     struct train_config config;
     struct layout layout;
     struct model_spec spec; /* its vocabulary settled */
+    const struct recipe *recipe; /* who set what */
 };
 
 /* The first argument's recipe with the command's --set, and `layout` (NULL: what the recipe says),

@@ -173,6 +173,13 @@ int session_evaluate(struct session *s, bool final, bool ema, struct eval_result
 /* session_data.c: tokenizer, raw text to shards, loaders. */
 int session_open_data(struct session *s);
 int session_open_loaders(struct session *s);
+/* Only what reads the rows of a run of this model, for session_close: no run folder, no weights. Text
+ * is made into shards below data.cache, or else below `folder`. */
+int session_open_rows(struct session *s, const struct train_request *request,
+                      const struct model_spec *spec, const char *folder);
+/* Whether the recipe names sources and all of them are there; what is wrong with them otherwise is
+ * told by who opens them. */
+bool session_has_text(const struct train_config *c, struct arena *a);
 
 /* session_ranks.c: all ranks call these together, in the same order. A rank that fails in
  * between returns its error; the others then fail in their next call (comm/world.h). */

@@ -207,13 +207,10 @@ static int check_answers(struct session *s)
     return OK;
 }
 
-int session_open_loaders(struct session *s)
+static struct loader_config loader_config_of(const struct session *s)
 {
     const struct train_config *c = s->config;
-    if (s->unprepared)
-        return OK;
-    count_token_bytes(s);
-    struct loader_config config = {
+    return (struct loader_config){
         .sources = s->sources,
         .n_sources = s->n_sources,
         .window = c->train.seq,
@@ -227,8 +224,17 @@ int session_open_loaders(struct session *s)
         .threads = (int)c->data.threads,
         .inject = s->inject.kinds ? &s->inject : NULL,
         .steps_ahead = (int)c->data.prefetch,
-        .trace = c->trace.level == TRACE_OFF ? NULL : &s->engine.trace,
     };
+}
+
+int session_open_loaders(struct session *s)
+{
+    const struct train_config *c = s->config;
+    if (s->unprepared)
+        return OK;
+    count_token_bytes(s);
+    struct loader_config config = loader_config_of(s);
+    config.trace = c->trace.level == TRACE_OFF ? NULL : &s->engine.trace;
     TRY(loader_open(&s->loader, &config));
     TRY(check_answers(s));
     if (s->request.sleep || !any_validation(s))
@@ -238,6 +244,39 @@ int session_open_loaders(struct session *s)
     config.inject = NULL;
     TRY(loader_open_eval(&s->eval_loader, &config, c->eval.tokens));
     return loader_open_eval(&s->final_loader, &config, 0);
+}
+
+static int open_rows(struct session *s)
+{
+    TRY(session_open_data(s));
+    const struct loader_config config = loader_config_of(s);
+    TRY(loader_open(&s->loader, &config));
+    return check_answers(s);
+}
+
+bool session_has_text(const struct train_config *c, struct arena *a)
+{
+    struct source source;
+    const struct yaml_node *n = c->data.sources;
+    bool all = n != NULL;
+    for (const struct yaml_node *i = n && n->kind == YAML_LIST ? n->first : n; i && all;
+         i = n->kind == YAML_LIST ? i->next : NULL)
+        all = read_source(i, &source, a) < 0 || sys_exists(source.path);
+    return all;
+}
+
+int session_open_rows(struct session *s, const struct train_request *request,
+                      const struct model_spec *spec, const char *folder)
+{
+    *s = (struct session){ .request = *request, .config = request->config, .spec = *spec,
+                           .mesh = mesh_single() };
+    arena_init(&s->arena);
+    s->folder.metrics_fd = s->folder.log_fd = s->folder.lock_fd = s->folder.events.fd = -1;
+    snprintf(s->folder.path, sizeof s->folder.path, "%s", folder);
+    int rc = open_rows(s);
+    if (rc < 0)
+        session_close(s);
+    return rc;
 }
 
 /* --- a source that vanished --------------------------------------------------------- */

@@ -10,30 +10,83 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- made-up rows ------------------------------------------------------------------- */
+/* --- rows --------------------------------------------------------------------------- */
 
-/* Row r of a step is a function of (step, r), whoever computes it. */
+enum { ROW_TENSORS = BATCH_INV_WEIGHT + 1 };
+
+/* Of a whole step, on all ranks, in the order of rows. */
+struct trial_rows {
+    i64 rows, T;
+    struct tensor *of[ROW_TENSORS];
+};
+
+static void new_rows(struct trial *t, i64 rows, i64 T)
+{
+    t->rows = ARENA_NEW(&t->arena, struct trial_rows);
+    *t->rows = (struct trial_rows){ .rows = rows, .T = T };
+    for (int i = 0; i < ROW_TENSORS; i++) {
+        struct tensor *x = t->rows->of[i] = ARENA_NEW(&t->arena, struct tensor);
+        bool number = i == BATCH_INV_WEIGHT || i == BATCH_WEIGHTS;
+        *x = (struct tensor){ .dtype = number ? DTYPE_F32 : DTYPE_I32, .rank = 1,
+                              .dim = { i == BATCH_INV_WEIGHT ? 1 : rows * T } };
+        x->data = ARENA_ARRAY(&t->arena, i32, x->dim[0]);
+    }
+}
+
+/* Row r of a step is a function of (step, r). */
+static void make_up(const struct trial_rows *x, i64 step, i64 vocab)
+{
+    i32 *tokens = x->of[BATCH_TOKENS]->data, *targets = x->of[BATCH_TARGETS]->data;
+    i32 *positions = x->of[BATCH_POSITIONS]->data, *begin = x->of[BATCH_BEGIN]->data;
+    const i64 T = x->T, border = T / 3; /* of two documents */
+    for (i64 i = 0; i < x->rows * T; i++) {
+        const i64 place = i % T;
+        struct rng key = { 7, (u64)(step * x->rows + i / T) };
+        tokens[i] = (i32)(rng_u64(&key, (u64)place) % (u64)vocab);
+        targets[i] = (i32)(rng_u64(&key, (u64)place + 1) % (u64)vocab);
+        begin[i] = (i32)(place < border ? 0 : border);
+        positions[i] = (i32)(place - begin[i]);
+        ((float *)x->of[BATCH_WEIGHTS]->data)[i] = place % 5 ? 1.0f : 0.0f;
+    }
+    *(float *)x->of[BATCH_INV_WEIGHT]->data = 1.0f / (float)((T - ceil_div(T, 5)) * x->rows);
+}
+
+static int next_rows(const struct trial *t, i64 step)
+{
+    const struct trial_rows *x = t->rows;
+    struct loader_step whole = { .step = (u64)step, .micro_batches = 1, .B = x->rows, .T = x->T };
+    struct task task = { .op = &op_load_batch };
+    if (!t->loader) {
+        make_up(x, step, t->rank[0].vocab);
+        return OK;
+    }
+    TRY(loader_seek_position(t->loader, step * x->rows * x->T));
+    TRY(loader_start_step(t->loader, &whole));
+    for (int i = 0; i < ROW_TENSORS; i++)
+        task.out[i] = x->of[i];
+    struct kernel kernel = loader_kernel(t->loader);
+    struct run run = { .context = kernel.context };
+    kernel.run(&task, &run);
+    return OK;
+}
+
+/* This rank's part of them. All count as of one source. */
 static void fill_batch(const struct task *t, struct run *x)
 {
     const struct trial_rank *k = x->context;
     i64 cp = k->mesh.layout.cp, here = k->T / cp, n = k->rows.B * here;
     i64 first = k->rows.first + x->micro_batch * k->rows.stride;
     i64 pairs = layout_pairs(&k->mesh.layout);
-    i32 *tokens = t->out[BATCH_TOKENS]->data, *targets = t->out[BATCH_TARGETS]->data;
-    i32 *positions = t->out[BATCH_POSITIONS]->data, *begin = t->out[BATCH_BEGIN]->data;
-    for (i64 i = 0; i < n; i++) {
-        i64 place = zigzag_pair_place(cp, k->mesh.cp_rank, pairs, here, i % here);
-        i64 border = k->T / 3;
-        struct rng key = { 7, x->step * (u64)k->all_rows + (u64)(first + i / here) };
-        tokens[i] = (i32)(rng_u64(&key, (u64)place) % (u64)k->vocab);
-        targets[i] = (i32)(rng_u64(&key, (u64)place + 1) % (u64)k->vocab);
-        begin[i] = (i32)(place < border ? 0 : border); /* of two documents */
-        positions[i] = (i32)(place - begin[i]);
-        ((float *)t->out[BATCH_WEIGHTS]->data)[i] = place % 5 ? 1.0f : 0.0f;
-        ((i32 *)t->out[BATCH_SOURCES]->data)[i] = 0;
+    for (int o = 0; o < ROW_TENSORS; o++) {
+        const i32 *from = k->step_rows->of[o]->data;
+        i32 *to = t->out[o]->data;
+        for (i64 i = 0; i < n && o != BATCH_INV_WEIGHT; i++) {
+            i64 place = zigzag_pair_place(cp, k->mesh.cp_rank, pairs, here, i % here);
+            to[i] = o == BATCH_SOURCES ? 0 : from[(first + i / here) * k->T + place];
+        }
     }
     *(float *)t->out[BATCH_INV_WEIGHT]->data =
-        1.0f / (float)((k->T - ceil_div(k->T, 5)) * k->all_rows);
+        *(const float *)k->step_rows->of[BATCH_INV_WEIGHT]->data;
 }
 
 /* --- ranks -------------------------------------------------------------------------- */
@@ -48,6 +101,7 @@ static int open_rank(struct trial *t, struct trial_rank *k, const struct model_s
     k->rows = layout_rows(&t->layout, c->train.batch, micro_batches, k->mesh.row_rank);
     k->T = c->train.seq;
     k->vocab = s->vocab;
+    k->step_rows = t->rows;
     k->all_rows = c->train.batch * micro_batches;
     struct step_shape shape = { k->rows.B, k->T, k->rows.micro_batches, 1 };
     struct model_part part = mesh_part(&k->mesh, s);
@@ -71,6 +125,7 @@ int trial_open(struct trial *t, const struct train_config *c, const struct model
     *t = (struct trial){ .config = c, .layout = *l, .n = (int)layout_ranks(l) };
     arena_init(&t->arena);
     t->rank = ARENA_ARRAY(&t->arena, struct trial_rank, t->n);
+    new_rows(t, c->train.batch * schedule_full_micro_batches(c), c->train.seq);
     int rc = comm_sim_new(&t->sim, t->n);
     for (int r = 0; r < t->n && rc >= 0; r++) {
         arena_init(&t->rank[r].arena);
@@ -105,9 +160,15 @@ static void write_hyper(struct trial_rank *k, const struct train_config *c, i64 
     hyper[HYPER_CORRECT2] = (float)(1 - pow(c->optim.beta2, (double)step + 1));
 }
 
+void trial_read(struct trial *t, struct loader *loader)
+{
+    t->loader = loader;
+}
+
 int trial_step(struct trial *t, i64 step)
 {
     int done = 0, idle = 0;
+    TRY(next_rows(t, step));
     bool *over = ARENA_ARRAY(&t->arena, bool, t->n);
     for (int r = 0; r < t->n; r++) {
         write_hyper(&t->rank[r], t->config, step);

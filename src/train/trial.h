@@ -1,7 +1,7 @@
 /* train/trial.h - the first steps of a layout on simulated ranks, beside one rank.
  *
- * All ranks live in this thread and take turns. They read made-up rows, a function of the row's
- * number, so that nothing but a model and a batch is needed. A fast layout takes its sums in
+ * All ranks live in this thread and take turns. They read the rows that training would read, or made-up
+ * ones, a function of the row's number, for which nothing but a model and a batch is needed. A fast layout takes its sums in
  * another order than one rank does: trial_compare says whether what differs is rounding.
  *
  * How large rounding may be is not guessed. A sum of n terms, in whatever order, is the exact sum
@@ -18,6 +18,7 @@
 
 #include "backend/engine.h"
 #include "comm/sim.h"
+#include "data/loader.h"
 #include "parallel/driver.h"
 #include "train/step.h"
 
@@ -33,6 +34,7 @@ struct trial_rank {
     struct step_program step;
     struct driver *driver;
     struct layout_rows rows;
+    const struct trial_rows *step_rows;
     i64 T, vocab, all_rows; /* tokens in a row; rows of a step, of all ranks */
     struct exec_cursor at;
 };
@@ -43,6 +45,8 @@ struct trial {
     const struct train_config *config;
     struct layout layout;
     struct comm_sim *sim;
+    struct trial_rows *rows; /* of the step on all ranks */
+    struct loader *loader;   /* that reads them; NULL: they are made up */
     struct trial_rank *rank;
     int n, opened;
     struct trial_watch *watch; /* NULL: nobody looks at activations */
@@ -52,6 +56,9 @@ struct trial {
 int trial_open(struct trial *t, const struct train_config *c, const struct model_spec *s,
                const struct layout *l, const char *backend);
 void trial_close(struct trial *t);
+/* Rows are those of a run's steps, in its order. The loader is of the training split, with
+ * train.seq as its window, and stays open. Without this, rows are made up. */
+void trial_read(struct trial *t, struct loader *loader);
 /* From the next step on, looks at what goes into products and at the gradients of what comes out of
  * them (trial_watch.h): keeps those of a trial of one rank (one NULL), or compares with what two
  * such trials kept, which stay open. Call it before the last step. */

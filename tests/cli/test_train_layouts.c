@@ -289,6 +289,12 @@ TEST(a_layout_is_checked_beside_an_exact_rank)
 {
     const char *check = "cd $D && $H layout check r.yaml --set train.ema=0 --layout ";
     CHECK(strstr(shellf(0, "%s dp=2,tp=2,zero=1 --steps 2", check), "nothing but rounding differs"));
+    CHECK(strstr(shellf(0, "%s dp=2", check), "beside one exact rank, on the recipe's rows;"));
+    CHECK(strstr(shellf(0, "%s dp=2 --set data.sources=t.txt", check), "on the recipe's rows;"));
+    shell("! ls $D/runs | grep layout-check", 0);
+    CHECK(strstr(shellf(0, "%s dp=2 --set data.sources=nowhere", check), "on made-up rows, since"));
+    shell("cd $D && cp -r data hurt && for f in hurt/*.shard; do truncate -s 3000 $f; done", 0);
+    CHECK(strstr(shellf(1, "%s dp=2 --set data.sources=hurt 2>&1", check), "hurt/"));
     CHECK(strstr(shellf(2, "%s islands=2 --set outer.every=4 2>&1", check),
                  "islands take other steps than one rank does"));
 }
