@@ -629,6 +629,15 @@ void loader_origin(const struct loader *l, i64 row, struct loader_origin *out)
     out->source = l->sources[source].name;
 }
 
+u64 loader_mix(const struct loader *l)
+{
+    const i64 last = l->current->position + step_places(&l->current->shape) - 1;
+    u64 mix = 0;
+    for (i64 s = 0; s < l->n_sources; s++)
+        mix |= (u64)mixture_has(&l->mixture, last / l->rule.window, (int)s) << s;
+    return mix;
+}
+
 /* --- cursor ------------------------------------------------------------------------- */
 
 void loader_get_cursor(const struct loader *l, struct loader_cursor *out)

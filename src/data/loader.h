@@ -121,6 +121,10 @@ struct loader_origin {
     i64 window; /* of the source's split: tokens [window x longest length, ...) */
 };
 
+/* The sources that the current step's last sample is chosen among, a bit for each: other ones than
+ * before when one has reached its cap or is skipped. The same on all ranks that share the step. */
+u64 loader_mix(const struct loader *l);
+
 /* Where a row of the current step comes from; rows count through its micro-batches. */
 void loader_origin(const struct loader *l, i64 row, struct loader_origin *out);
 

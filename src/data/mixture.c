@@ -139,6 +139,12 @@ void mixture_at(const struct mixture *m, i64 g, int *source, i64 *nth)
     *nth = p->used[*source] + block * p->share[*source] + p->rank[place];
 }
 
+bool mixture_has(const struct mixture *m, i64 g, int source)
+{
+    assert(g >= 0 && g < m->samples);
+    return phase_at(m, g)->share[source] > 0;
+}
+
 i64 mixture_used(const struct mixture *m, i64 g, int source)
 {
     if (m->n_phases == 0)

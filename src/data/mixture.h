@@ -43,6 +43,8 @@ void mixture_init(struct mixture *m, const struct mixture_source *sources, i64 n
                   struct arena *a);
 /* Sample g, 0 <= g < samples: its source, and how many samples of that source precede it. */
 void mixture_at(const struct mixture *m, i64 g, int *source, i64 *nth);
+/* Whether a source has not left by sample g, 0 <= g < samples. */
+bool mixture_has(const struct mixture *m, i64 g, int source);
 /* Samples of a source before sample g. */
 i64 mixture_used(const struct mixture *m, i64 g, int source);
 /* Sets a source's limit, and with it all that comes after the limit is reached. */

@@ -37,6 +37,15 @@ double guard_deviation(const struct guard *g, double loss)
     return (loss - middle) / deviation;
 }
 
+bool guard_set_mix(struct guard *g, u64 mix)
+{
+    bool other = g->mix != 0 && g->mix != mix;
+    g->mix = mix;
+    if (other)
+        g->seen = g->spikes = 0;
+    return other;
+}
+
 bool guard_is_spike(const struct guard *g, double loss)
 {
     return guard_deviation(g, loss) > g->sigma && g->spikes + 1 < GUARD_LASTING;

@@ -4,8 +4,9 @@
  * and a NaN never enters (llm.c's running sums were poisoned by the first NaN). A loss that
  * stays up is no spike: a harder source, longer rows. When spikes outnumber fine losses by
  * GUARD_LASTING, the level that they came to becomes the normal one, or a run that skips
- * spikes would never learn again. The state is plain numbers and is saved in checkpoints,
- * so that a resumed run judges alike. */
+ * spikes would never learn again. Where a source has no more to give, the others' losses have a
+ * level of their own, and the statistics begin anew. The state is plain numbers and is saved in
+ * checkpoints, so that a resumed run judges alike. */
 #ifndef HEADWAY_GUARD_H
 #define HEADWAY_GUARD_H
 
@@ -21,12 +22,17 @@ struct guard {
     i64 seen;                  /* ever entered */
     double spike[GUARD_LASTING]; /* losses of spikes, a stack: a fine loss takes one off */
     i64 spikes;
+    u64 mix; /* what the losses are of, see guard_set_mix; 0: not known */
     i64 max_bad, bad_window;
     i64 bad_step[GUARD_WINDOW]; /* steps that were bad, a ring */
     i64 bad_count;              /* ever */
 };
 
 void guard_init(struct guard *g, double sigma, i64 max_bad, i64 bad_window);
+
+/* Which sources the coming loss is of, a bit for each. True when these are others than those of
+ * the losses before, which are forgotten: they say nothing of it. */
+bool guard_set_mix(struct guard *g, u64 mix);
 
 /* What guard_judge will say of a finite loss, for who must know before the update. */
 bool guard_is_spike(const struct guard *g, double loss);

@@ -207,6 +207,15 @@ static int end_sleep(struct loop *l, const struct step_program *p, u64 begin,
     return meet(s, session_agree);
 }
 
+/* Another mixture of sources has a loss of its own: that is no spike. */
+static void note_mix(struct loop *l)
+{
+    struct session *s = l->s;
+    if (guard_set_mix(&s->state.guard, loader_mix(s->loader)))
+        log_line(LOG_INFO, "step %lld: another mixture of sources begins; its first %d losses say "
+                 "what is normal", (long long)s->state.step + 1, GUARD_LEAST);
+}
+
 /* Forward, backward, and the update unless the loss forbids it. */
 static int take_step(struct loop *l, const struct step_program *p, enum verdict *verdict)
 {
@@ -222,6 +231,7 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     l->data_ended = rc < 0 && s->state.step > 0 && loader_ended(s->loader, &data);
     l->alike = rc < 0 && s->mesh.world && s->mesh.comm->together;
     TRY(rc);
+    note_mix(l);
     TRY(meet(s, session_share_weight));
     TRY(session_disturb(s));
     write_hyper(l);
@@ -532,74 +542,6 @@ static int bad_step(struct loop *l, const struct step_program *p)
     return OK;
 }
 
-/* The newest checkpoint that is old enough, and not older than where the last rewind went:
- * rewinds must not eat up the run. -1 when there is none. */
-static i64 rewind_target(const struct session *s)
-{
-    struct checkpoint_entry *entries;
-    i64 target = -1;
-    int n = session_leads(s) ? checkpoint_list(s->checkpoint_dir, &entries) : -1;
-    for (int i = 0; i < n; i++)
-        if (entries[i].valid && entries[i].step <= s->state.step - s->config->guard.rewind &&
-            entries[i].step >= s->state.rewound_to)
-            target = entries[i].step;
-    if (n >= 0)
-        sys_free(entries);
-    return mesh_tell(&s->mesh, &target, sizeof target) < 0 ? -1 : target;
-}
-
-/* Why not to rewind now, or NULL and where to. */
-static const char *keeps_from_rewinding(const struct session *s, i64 *target)
-{
-    if (s->state.rewinds >= s->config->guard.max_rewinds)
-        return "guard.max_rewinds is reached";
-    /* GUARD_LASTING more: a rise that lasts must be known as one before the next rewind. */
-    if (s->state.rewinds > 0 && s->state.step <= s->state.rewound_from + GUARD_LASTING)
-        return "the last rewind began not long before here";
-    *target = rewind_target(s);
-    return *target < 0 ? "no checkpoint is guard.rewind steps old" : NULL;
-}
-
-static void note_rewind(struct session *s, i64 spiked, double loss, double deviation)
-{
-    log_line(LOG_WARN, "step %lld: loss %.4f is a spike, %.1f robust deviations up; back to "
-             "step %lld, past the data of %lld steps", (long long)spiked, loss, deviation,
-             (long long)s->state.step, (long long)s->config->guard.skip);
-    struct json *j = run_folder_begin_line(&s->folder, "rewind");
-    json_put_int(j, "step", s->state.step);
-    json_put_int(j, "from", spiked);
-    json_put_double(j, "loss", loss);
-    json_put_double(j, "deviations", deviation);
-    run_folder_end_line(&s->folder);
-}
-
-/* Back to an earlier checkpoint, and past the batches that led to the spike (PaLM, section
- * 5.1: about 100 steps back, 200 to 500 batches skipped). What is lost is not given back to
- * the clock. */
-static int rewind_run(struct loop *l, i64 target, double deviation)
-{
-    struct session *s = l->s;
-    const struct train_config *c = s->config;
-    struct loader_cursor here;
-    i64 spiked = s->state.step, rewinds = s->state.rewinds;
-    double seconds = s->clock;
-    i64 skip = c->guard.skip * c->train.batch * c->train.seq * schedule_full_micro_batches(c);
-    loader_get_cursor(s->loader, &here);
-    TRY(session_wait_saved(s, &(struct checkpoint_result){ 0 }));
-    l->unsound = true; /* until weights and state are of one step again */
-    TRY(session_restore(s, target));
-    s->state.elapsed = seconds;
-    s->state.rewinds = rewinds + 1;
-    s->state.rewound_from = spiked;
-    s->state.rewound_to = target;
-    TRY(loader_seek_position(s->loader, here.position + skip));
-    l->unsound = false;
-    TRY(checkpoint_rewind(s->writer, target));
-    TRY(run_folder_rewind(&s->folder, target));
-    note_rewind(s, spiked, l->loss, deviation);
-    return OK;
-}
-
 static int spiked_step(struct loop *l, bool *rewound)
 {
     struct session *s = l->s;
@@ -607,10 +549,10 @@ static int spiked_step(struct loop *l, bool *rewound)
     double deviation = guard_deviation(&s->state.guard, l->loss);
     const char *does = s->config->guard.spike == SPIKE_LOG ? "kept" : "update skipped";
     const char *why = s->config->guard.spike == SPIKE_REWIND
-                          ? keeps_from_rewinding(s, &target) : NULL;
+                          ? session_keeps_from_rewinding(s, &target) : NULL;
     *rewound = target >= 0;
     if (*rewound)
-        return rewind_run(l, target, deviation);
+        return session_rewind(s, target, l->loss, deviation, &l->unsound);
     log_line(LOG_WARN, "step %lld: loss %.4f is a spike, %.1f robust deviations up; %s%s%s%s",
              (long long)s->state.step, l->loss, deviation, does, why ? " (" : "",
              why ? why : "", why ? ")" : "");

@@ -235,6 +235,12 @@ int session_load(struct session *s, i64 step, json_t **state);
 /* The leading rank only, when the others have failed and its model is whole. */
 int session_save_alone(struct session *s, struct checkpoint_result *result);
 
+/* session_rewind.c: back to an earlier checkpoint, and past the data that led to a spike; all ranks
+ * together. Why not to do so now, or NULL and where to. What is lost is not given back to the clock;
+ * *unsound while weights and state are of different steps. */
+const char *session_keeps_from_rewinding(const struct session *s, i64 *target);
+int session_rewind(struct session *s, i64 target, double loss, double deviation, bool *unsound);
+
 /* session_same.c: whether the newest checkpoint is of this run. Another model or tokenizer
  * is refused; other data and settings are said, in the log and in *changes. */
 /* Of the tokens that a source gives, wherever they lie. */

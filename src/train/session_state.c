@@ -24,6 +24,7 @@ static json_t *guard_json(const struct guard *g)
     json_object_set_new(o, "losses", numbers(g->loss, i64_min(g->seen, GUARD_WINDOW)));
     json_object_set_new(o, "seen", json_integer(g->seen));
     json_object_set_new(o, "spikes", numbers(g->spike, g->spikes));
+    json_object_set_new(o, "mix", json_integer((json_int_t)g->mix));
     json_object_set_new(o, "bad", integers(g->bad_step, i64_min(g->bad_count, GUARD_WINDOW)));
     json_object_set_new(o, "bad_count", json_integer(g->bad_count));
     return o;
@@ -34,6 +35,7 @@ static void guard_read(struct guard *g, const json_t *o)
     const json_t *losses = json_object_get(o, "losses"), *bad = json_object_get(o, "bad");
     const json_t *spikes = json_object_get(o, "spikes");
     g->seen = json_integer_value(json_object_get(o, "seen"));
+    g->mix = (u64)json_integer_value(json_object_get(o, "mix"));
     g->bad_count = json_integer_value(json_object_get(o, "bad_count"));
     for (size_t i = 0; i < json_array_size(losses) && i < GUARD_WINDOW; i++)
         g->loss[i] = json_number_value(json_array_get(losses, i));

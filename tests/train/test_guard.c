@@ -95,6 +95,19 @@ TEST(spikes_now_and_then_stay_spikes)
                  step % 3 ? VERDICT_FINE : VERDICT_SPIKE);
 }
 
+TEST(another_mixture_has_a_level_of_its_own)
+{
+    struct guard g;
+    fill(&g);
+    CHECK(!guard_set_mix(&g, 3)); /* not known before: the losses stay */
+    CHECK(guard_is_spike(&g, 500));
+    CHECK(!guard_set_mix(&g, 3));
+    CHECK(guard_set_mix(&g, 2));
+    for (i64 i = 0; i < GUARD_LEAST; i++)
+        CHECK_EQ(guard_judge(&g, 22 + i, 500 + (double)(i % 5), true), VERDICT_FINE);
+    CHECK_EQ(guard_judge(&g, 60, 900, true), VERDICT_SPIKE);
+}
+
 /* --- whole runs --------------------------------------------------------------------- */
 
 static void open_trapped(struct job *j, struct session *s, const char *name,
@@ -173,6 +186,10 @@ TEST(a_rewind_goes_back_past_the_data_and_forgets_what_it_undid)
     close_trapped(&j, &s);
     expect_steps_once("rewound", 100);
     CHECK_NEAR(last_metric("rewound", "rewind", "from"), 66, 0);
+    /* Of 4 samples each step takes. */
+    CHECK(log_has("rewound", "back to step 50, past samples 200 to 271 of the run"));
+    CHECK_NEAR(last_metric("rewound", "rewind", "first_sample"), 200, 0);
+    CHECK_NEAR(last_metric("rewound", "rewind", "last_sample"), 271, 0);
 }
 
 /* A rise that stays makes one rewind, not a cascade that eats the run. */
@@ -207,6 +224,33 @@ TEST(rewinds_have_a_limit)
     CHECK_EQ(s.state.updates, 99);
     close_trapped(&j, &s);
     CHECK(log_has("limit", "guard.max_rewinds is reached"));
+}
+
+/* What remains when the easy source has reached its cap is hard, and no spike. */
+TEST(a_source_that_leaves_at_its_cap_makes_no_spike)
+{
+    static const char *const sets[] = {
+        LONG_RUN, "guard.spike=skip", "data.cache=" JOB_DIR "/capped",
+        "data.sources=[{path: " JOB_DIR "/easy, weight: 1, max_epochs: 1, name: easy}, "
+        "{path: " JOB_DIR "/text, weight: 0.0001, name: hard}]", NULL
+    };
+    struct job j;
+    struct session s;
+    char text[4001];
+    CHECK_EQ(sys_mkdirs(JOB_DIR "/easy"), 0);
+    for (int i = 0; i < 4000; i++)
+        text[i] = i % 2 ? 'z' : ' ';
+    text[4000] = '\0';
+    write_file(JOB_DIR "/easy/a.txt", text);
+    open_job(&j, "capped", sets);
+    CHECK_OK(session_open(&s, &j.request));
+    CHECK_OK(session_train(&s));
+    CHECK(loader_epochs(s.loader, 0) == 1 && s.state.step == 100);
+    CHECK_EQ(s.state.updates, 100);
+    close_trapped(&j, &s);
+    CHECK(log_has("capped", "another mixture of sources begins"));
+    CHECK(!log_has("capped", "is a spike"));
+    CHECK(!log_has("capped", "the loss stays up"));
 }
 
 /* Element 40 of 2 x 32 is in row 1 of its batch; step 5 (0-based) has samples 10 and 11. */
@@ -262,7 +306,9 @@ TEST_MAIN(ONE(a_deviation_is_counted_from_median_and_mad),
           ONE(a_rise_that_lasts_becomes_the_normal_level),
           ONE(a_rise_with_fine_steps_among_it_is_accepted_too),
           ONE(spikes_now_and_then_stay_spikes),
+          ONE(another_mixture_has_a_level_of_its_own),
           ONE(a_spike_is_kept_or_its_update_skipped),
+          ONE(a_source_that_leaves_at_its_cap_makes_no_spike),
           ONE(a_run_that_skips_spikes_learns_again_after_a_lasting_rise),
           ONE(a_rewind_goes_back_past_the_data_and_forgets_what_it_undid),
           ONE(a_lasting_rise_costs_one_rewind), ONE(rewinds_have_a_limit),
