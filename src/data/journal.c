@@ -33,6 +33,7 @@ struct field {
         FIELD(name ".documents", member.documents),                           \
         FIELD(name ".text_bytes", member.text_bytes),                         \
         FIELD(name ".loss_tokens", member.loss_tokens),                       \
+        FIELD(name ".masked", member.masked),                                 \
         FIELD(name ".tokens_crc", member.tokens_crc),                         \
         FIELD(name ".documents_crc", member.documents_crc),                   \
         FIELD(name ".mask_crc", member.mask_crc),                             \

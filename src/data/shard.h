@@ -44,7 +44,7 @@ struct shard {
     enum shard_kind kind;
     int token_bytes;
     i64 tokens, documents, text_bytes;
-    i64 loss_tokens; /* that count in the loss */
+    i64 loss_tokens; /* targets that count in the loss, as row.h says; once per epoch */
     u64 tokenizer_hash; /* 0: unknown */
     i32 separator;      /* token id, -1: none */
     u32 vocab;          /* ids are below it; 0: unknown */

@@ -188,7 +188,7 @@ static int finish_shard(struct shard_writer *w, bool last)
     s.documents_crc = at->documents_crc;
     s.index = (u32)at->index;
     s.last = last;
-    bool with_mask = at->loss_tokens < at->tokens;
+    bool with_mask = at->masked > 0;
     s.mask_crc = with_mask ? at->mask_crc : 0;
     shard_lay_out(&s, with_mask);
     TRY(write_out(w, TOKENS, zeros,
@@ -225,7 +225,7 @@ static int add_tokens(struct shard_writer *w, const u32 *ids, i64 n)
         u32 id = ids[i] & ~SHARD_NO_LOSS, counts = !(ids[i] & SHARD_NO_LOSS);
         TRY(add_bytes(w, TOKENS, &id, w->like.token_bytes)); /* little-endian */
         at->mask_byte |= counts << at->tokens % 8;
-        at->loss_tokens += counts;
+        at->masked += !counts;
         if (++at->tokens % 8 == 0) {
             u8 byte = (u8)at->mask_byte;
             TRY(add_bytes(w, MASK, &byte, 1));
@@ -233,6 +233,16 @@ static int add_tokens(struct shard_writer *w, const u32 *ids, i64 n)
         }
     }
     return OK;
+}
+
+/* What counts of a document when it is predicted: its first token never is, and the separator
+ * behind it is where its last token counts. */
+static i64 counted_targets(const struct shard_writer *w, const u32 *ids, i64 n)
+{
+    i64 counts = w->like.separator >= 0 && !(ids[n - 1] & SHARD_NO_LOSS);
+    for (i64 i = 1; i < n; i++)
+        counts += !(ids[i] & SHARD_NO_LOSS);
+    return counts;
 }
 
 int shard_writer_add(struct shard_writer *w, const u32 *ids, i64 n, i64 bytes, u64 hash)
@@ -248,6 +258,7 @@ int shard_writer_add(struct shard_writer *w, const u32 *ids, i64 n, i64 bytes, u
     TRY(add_tokens(w, ids, n));
     w->at.documents++;
     w->at.text_bytes += bytes;
+    w->at.loss_tokens += counted_targets(w, ids, n);
     return OK;
 }
 

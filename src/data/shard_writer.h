@@ -23,6 +23,7 @@
 struct shard_writer_state {
     i64 index; /* of the shard being written; those before are finished */
     i64 tokens, documents, text_bytes, loss_tokens; /* in it */
+    i64 masked; /* of its tokens */
     u32 tokens_crc, documents_crc, mask_crc;
     u32 mask_byte; /* bits of the last tokens % 8 tokens */
 };

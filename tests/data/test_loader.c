@@ -377,6 +377,7 @@ TEST(weights_follow_the_loss_mask)
             sum += row;
         }
         CHECK_NEAR(sum, want, 0);
+        CHECK_EQ(loader_dataset(l, 0)->loss_tokens, want); /* what `data info` says */
         loader_close(l);
         c.loss_on_answers = false;
         l = opened(&c);
