@@ -517,9 +517,19 @@ static bool is_list(enum option_type type)
     return type == OPTION_STRINGS || type == OPTION_INTS || type == OPTION_FLOATS;
 }
 
+/* As if it had not been given. */
+static void unset_text(const struct option *o, void *target, struct arena *a)
+{
+    *OPTION_AT(char *, o, target) = o->default_text ? arena_strdup(a, o->default_text) : NULL;
+}
+
 int option_set(const struct option *o, void *target, const char *text, const char *where,
                struct arena *a)
 {
+    if (o->type == OPTION_PATH && !*text) {
+        unset_text(o, target, a);
+        return OK;
+    }
     if (o->type == OPTION_NODE || (is_list(o->type) && *skip_blanks(text) == '[')) {
         const struct yaml_node *node;
         TRY(yaml_parse(text, (i64)strlen(text), where ? where : o->key, a, &node));
@@ -545,8 +555,11 @@ int option_set(const struct option *o, void *target, const char *text, const cha
 static int set_null(const struct option *o, void *target, const struct yaml_node *node,
                     struct arena *a)
 {
-    bool can_be_unset = o->type == OPTION_STRING || o->type == OPTION_PATH;
-    if (can_be_unset || o->type == OPTION_NODE) {
+    if (o->type == OPTION_STRING || o->type == OPTION_PATH) {
+        unset_text(o, target, a);
+        return OK;
+    }
+    if (o->type == OPTION_NODE) {
         *OPTION_AT(void *, o, target) = NULL;
         return OK;
     }

@@ -8,6 +8,7 @@
 #define HEADWAY_DATA_LEDGER_H
 
 #include "base/json.h"
+#include "data/dataset.h"
 #include "data/prepare.h"
 
 /* One finished input as a line of the list that ledger_write takes in. */
@@ -27,6 +28,10 @@ int ledger_write(const struct ledger *l);
 
 /* Reads it; the caller releases *out with json_decref. ERR_FORMAT when it is none. */
 int ledger_load(const char *folder, json_t **out);
+
+/* Whether the ledger beside an opened split is whole and describes these shards, by their names,
+ * sizes and checksums; none of their tokens is read. OK where there is no ledger. */
+int ledger_fits(const struct dataset *d);
 
 /* Compares every shard with its ledger and its own checksums, and, if asked, every input
  * file that is still there with its SHA-256. `told` (may be NULL) hears of each. */

@@ -7,6 +7,7 @@
 #include "base/sys.h"
 #include "base/sys_share.h"
 #include "base/sys_usage.h"
+#include "data/ledger.h"
 #include "data/mixture.h"
 #include "ops/ops.h"
 #include "ops/zigzag.h"
@@ -790,6 +791,7 @@ static int open_sources(struct loader *l)
         struct source *s = &l->sources[i];
         TRY(dataset_open(&s->data, from->path, l->eval ? "val" : "train", from->separator,
                          &l->arena));
+        TRY(ledger_fits(&s->data));
         TRY(check_source(l, s));
         s->name = choose_name(l, i);
         s->key = hash64(s->name, (i64)strlen(s->name), 0);

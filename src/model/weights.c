@@ -130,6 +130,25 @@ static int open_one(struct weights *w, const char *path)
     return merge_names(w);
 }
 
+/* Pickles run whatever code is in them when they are read. */
+static int check_kind(struct weights *w, const char *folder)
+{
+    static const char *const others[] = { "pytorch_model.bin", "pytorch_model.bin.index.json",
+                                          "consolidated.00.pth", "tf_model.h5", "flax_model.msgpack" };
+    for (i64 i = 0; i < 2; i++)
+        if (sys_exists(arena_printf(&w->arena, "%s/model.safetensors%s", folder,
+                                    i ? ".index.json" : "")))
+            return OK;
+    for (i64 i = 0; i < COUNT_OF(others); i++)
+        if (sys_exists(arena_printf(&w->arena, "%s/%s", folder, others[i])))
+            return err_set(ERR_FORMAT, "%s holds its weights as %s, and only safetensors are read; "
+                           "convert it with python3 -c 'from transformers import AutoModelForCausalLM "
+                           "as M; M.from_pretrained(\"%s\").save_pretrained(\"%s-safetensors\", "
+                           "safe_serialization=True)' and copy its tokenizer.json", folder, others[i],
+                           folder, folder);
+    return OK;
+}
+
 int weights_open(struct weights *out, const char *path)
 {
     struct stat st;
@@ -139,6 +158,7 @@ int weights_open(struct weights *out, const char *path)
         return err_set(ERR_SYS, "open %s: %s", path, strerror(errno));
     if (!S_ISDIR(st.st_mode))
         return open_one(out, path);
+    TRY(check_kind(out, path));
     const char *index = arena_printf(&out->arena, "%s/model.safetensors.index.json", path);
     if (sys_exists(index))
         return open_index(out, path, index);

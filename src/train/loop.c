@@ -728,6 +728,8 @@ int session_train(struct session *s)
     struct loop l = { .s = s, .steps = schedule_steps(s->config), .loss = NAN, .norm = NAN,
                       .outer_norm = NAN, .divergence = NAN };
     int rc = run_loop(&l);
+    if (rc < 0) /* who runs the program is told so by it */
+        run_folder_note(&s->folder, rc == ERR_STOPPED ? LOG_INFO : LOG_ERROR, err_message());
     text_fini(&l.monitored);
     return rc;
 }

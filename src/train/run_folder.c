@@ -1,7 +1,6 @@
 #include "train/run_folder.h"
 
 #include "base/err.h"
-#include "base/log.h"
 #include "base/sys.h"
 
 #include <errno.h>
@@ -22,6 +21,12 @@ static void write_log_line(void *context, enum log_level level, const char *line
     size_t n = strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ ", &utc);
     n += (size_t)snprintf(text + n, sizeof text - n, "%-5s %s\n", log_level_name(level), line);
     sys_write_full(f->log_fd, text, (i64)n); /* a lost log line must not end a run */
+}
+
+void run_folder_note(struct run_folder *f, enum log_level level, const char *line)
+{
+    if (f->log_fd >= 0)
+        write_log_line(f, level, line);
 }
 
 static void default_name(char *out, size_t size, const char *stem)
@@ -103,6 +108,7 @@ int run_folder_open(struct run_folder *f, const char *runs_dir, const char *name
     if (!resume && holds_run(f))
         return err_set(ERR_CONFIG, "%s holds a run already; give --resume to go on with it, "
                        "or another run.name", f->path);
+    f->made = !sys_exists(f->path);
     if (sys_mkdirs(f->path) != 0)
         return err_set(ERR_SYS, "make the run folder %s: %s", f->path, strerror(errno));
     TRY(take_lock(f));
@@ -130,6 +136,9 @@ void run_folder_close(struct run_folder *f)
         sys_close(f->lock_fd);
     json_writer_fini(&f->line);
     f->metrics_fd = f->log_fd = f->lock_fd = -1;
+    if (f->made && !holds_run(f))
+        sys_remove_tree(f->path);
+    f->made = false;
 }
 
 int file_replace(const char *path, const char *data, i64 bytes)

@@ -17,6 +17,7 @@
 #define HEADWAY_RUN_FOLDER_H
 
 #include "base/json.h"
+#include "base/log.h"
 #include "train/events.h"
 
 struct run_folder {
@@ -25,6 +26,7 @@ struct run_folder {
     struct json line;       /* reused for each metrics line */
     struct events events;
     bool metrics_failed; /* said once */
+    bool made; /* by this process: it goes again when it is closed before a run began in it */
 };
 
 /* Makes runs_dir/name (NULL: "stem-YYYYMMDD-HHMMSS"), or with `resume` opens the existing
@@ -43,6 +45,9 @@ void run_folder_close(struct run_folder *f);
 int file_replace(const char *path, const char *data, i64 bytes);
 /* The same for a file in the folder. */
 int run_folder_write(const struct run_folder *f, const char *name, const char *data, i64 bytes);
+
+/* A line of log.txt alone. */
+void run_folder_note(struct run_folder *f, enum log_level level, const char *line);
 
 /* One metrics line: begin, then json_put_* on the returned writer, then end. */
 struct json *run_folder_begin_line(struct run_folder *f, const char *event);

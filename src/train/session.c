@@ -163,6 +163,17 @@ static void name_checkpoints(struct session *s)
         snprintf(s->checkpoint_dir, sizeof s->checkpoint_dir, "%s/checkpoints", s->folder.path);
 }
 
+/* A run may want that, to try something; who did not notice should. */
+static void look_at_warmup(const struct session *s)
+{
+    const i64 steps = schedule_steps(s->config), warmup = s->config->lr.warmup;
+    const char *where = recipe_where(s->request.recipe, "lr.warmup");
+    if (steps > 0 && warmup > steps && !s->request.measure && !s->request.sleep)
+        log_line(LOG_WARN, "%s%sthe learning rate never reaches its peak: lr.warmup is %lld steps, and "
+                 "the run takes %lld; make it a tenth of them, say", where ? where : "",
+                 where ? ": " : "", (long long)warmup, (long long)steps);
+}
+
 static int open_folder(struct session *s)
 {
     const struct train_config *c = s->config;
@@ -177,6 +188,7 @@ static int open_folder(struct session *s)
         TRY(run_folder_open(&s->folder, c->run.dir, name, stem, s->request.resume,
                             c->log.tensorboard));
     name_checkpoints(s);
+    look_at_warmup(s);
     return OK;
 }
 
@@ -273,7 +285,8 @@ static int begin_writing(struct session *s)
         return s->request.sleep ? OK : session_open_writer(s);
     if (s->request.resume)
         TRY(run_folder_rewind(&s->folder, s->state.step));
-    return session_finished(s, schedule_steps(s->config)) ? OK : session_write_manifest(s);
+    const bool over = s->resumed && session_finished(s, schedule_steps(s->config));
+    return over ? OK : session_write_manifest(s);
 }
 
 /* The leader turns raw text into shards, if it must; the others find them made. */
@@ -348,6 +361,13 @@ static int open_parts(struct session *s)
     return OK;
 }
 
+/* Of a folder in which no run began: shards that were made in it, or are half made and will be found
+ * under the same name. */
+static bool worth_keeping(const struct session *s, int rc)
+{
+    return s->prepared_here || (rc == ERR_STOPPED && s->config->run.name);
+}
+
 int session_open(struct session *s, const struct train_request *request)
 {
     *s = (struct session){ .request = *request, .config = request->config,
@@ -357,8 +377,11 @@ int session_open(struct session *s, const struct train_request *request)
     arena_init(&s->arena);
     s->folder.metrics_fd = s->folder.log_fd = s->folder.lock_fd = s->folder.events.fd = -1;
     int rc = open_parts(s);
-    if (rc < 0)
+    if (rc < 0) {
+        run_folder_note(&s->folder, LOG_ERROR, err_message());
+        s->folder.made &= !worth_keeping(s, rc);
         session_close(s);
+    }
     return rc;
 }
 

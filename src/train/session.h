@@ -138,6 +138,7 @@ struct session {
     struct train_state state;
     bool resumed;       /* from a checkpoint */
     i64 seen_step;      /* the newest checkpoint there was then, damaged or not */
+    bool prepared_here; /* text was made into shards that lie in the run's folder */
     bool unprepared;    /* a dry run, and some source is text: there are no loaders */
     u64 begin_ns;       /* of this part of the run */
     u64 opened_ns;      /* when the process began with it, on both clocks */

@@ -12,6 +12,7 @@
 
 struct source {
     const char *path, *name, *licence;
+    const char *where; /* the path was given: file, line and column */
     double weight, max_epochs;
     i64 separator;
 };
@@ -25,7 +26,8 @@ static const struct option source_options[] = {
     { "licence", OPTION_FIELD(STRING, struct source, licence), NULL,
       .help = "Noted in the ledger." },
     { "weight", OPTION_FIELD(FLOAT, struct source, weight), "0", .max = 1e9,
-      .help = "Share of samples; 0 is in proportion to its tokens." },
+      .help = "Share of samples, as weighed against the others'; where no source has one, all are in "
+              "proportion to their tokens." },
     { "max_epochs", OPTION_FIELD(FLOAT, struct source, max_epochs), "0", .max = 1e9,
       .help = "Passes over it at most; 0 sets no limit." },
     { "separator", OPTION_FIELD(INT, struct source, separator), "-1", .min = -1, .max = 1e9,
@@ -38,11 +40,31 @@ static int read_source(const struct yaml_node *n, struct source *out, struct are
     option_set_defaults(source_options, out, a);
     if (n->kind == YAML_SCALAR) {
         out->path = n->text;
-        return OK;
+        out->where = yaml_where(n, a);
+    } else {
+        TRY(recipe_read_map(source_options, out, n, a));
+        const struct yaml_node *path = yaml_get(n, "path");
+        out->where = yaml_where(path ? path : n, a);
     }
-    TRY(recipe_read_map(source_options, out, n, a));
-    return out->path ? OK
-                     : err_set(ERR_CONFIG, "%s: a data source needs a path", yaml_where(n, a));
+    if (!out->path || !*out->path)
+        return err_set(ERR_CONFIG, "%s: a data source needs a path", out->where);
+    return OK;
+}
+
+/* All sources are weighed against each other, or none is. */
+static int check_weight(const struct yaml_node *n, const struct yaml_node *first,
+                        const struct source *s, struct arena *a)
+{
+    const bool given = yaml_get(n, "weight") != NULL;
+    if (given && s->weight == 0)
+        return err_set(ERR_CONFIG, "%s: a source of weight 0 is never read; leave it out, or leave "
+                       "every weight out for shares in proportion to tokens",
+                       yaml_where(yaml_get(n, "weight"), a));
+    if (given == (yaml_get(first, "weight") != NULL))
+        return OK;
+    return err_set(ERR_CONFIG, "%s: this source has %s weight, and the first has %s; give every one of "
+                   "them a weight, or none", yaml_where(n, a), given ? "a" : "no",
+                   given ? "none" : "one");
 }
 
 /* Metrics have one place for each name. */
@@ -69,9 +91,20 @@ static int read_sources(struct session *s, struct source **out, i64 *n)
                            LOADER_SOURCES);
         struct source *next = &(*out)[*n];
         TRY(read_source(i, next, &s->arena));
+        TRY(check_weight(i, first, next, &s->arena));
         TRY(check_name(i, *out, (*n)++, next, &s->arena));
     }
-    return *n > 0 ? OK : err_set(ERR_CONFIG, "data.sources is empty");
+    return *n > 0 ? OK : err_set(ERR_CONFIG, "%s: data.sources is empty",
+                                 yaml_where(node, &s->arena));
+}
+
+static int check_there(const struct source *sources, i64 n)
+{
+    for (const struct source *i = sources; i < sources + n; i++)
+        if (strcmp(i->path, "-") != 0 && !sys_exists(i->path))
+            return err_set(ERR_SYS, "%s: data source %s: %s; a path counts from the folder in which "
+                           "headway is started", i->where, i->path, strerror(errno));
+    return OK;
 }
 
 /* --- tokenizer ---------------------------------------------------------------------- */
@@ -81,8 +114,10 @@ static int read_sources(struct session *s, struct source **out, i64 *n)
 static int open_tokenizer(struct session *s, const struct source *first)
 {
     char path[2200];
-    if (s->config->data.tokenizer)
-        return tokenizer_open(&s->tokenizer, s->config->data.tokenizer);
+    if (s->config->data.tokenizer) {
+        int rc = tokenizer_open(&s->tokenizer, s->config->data.tokenizer);
+        return rc < 0 ? err_context(rc, "%s", recipe_where(s->request.recipe, "data.tokenizer")) : rc;
+    }
     snprintf(path, sizeof path, "%s/tokenizer.json", first->path);
     if (sys_exists(path))
         return tokenizer_open(&s->tokenizer, path);
@@ -122,8 +157,6 @@ static int look_at_text(struct session *s, const char *path, const char *shards)
 {
     if (dataset_is_prepared(shards))
         return OK;
-    if (strcmp(path, "-") != 0 && !sys_exists(path))
-        return err_set(ERR_SYS, "open %s: %s", path, strerror(errno));
     log_line(LOG_INFO, "%s is text that training will prepare first; what is in it was not "
              "looked at", path);
     s->unprepared = true;
@@ -155,13 +188,16 @@ static int shards_of(struct session *s, const struct source *from, i64 index, co
         .val_fraction = c->data.val_fraction, .invalid = UTF8_BYTES,
         .progress = tell_preparing, .context = s,
     };
-    return prepare_run(&config, &result);
+    TRY(prepare_run(&config, &result));
+    s->prepared_here |= !c->data.cache;
+    return OK;
 }
 
 int session_open_data(struct session *s)
 {
     struct source *sources;
     TRY(read_sources(s, &sources, &s->n_sources));
+    TRY(check_there(sources, s->n_sources));
     TRY(open_tokenizer(s, &sources[0]));
     s->sources = ARENA_ARRAY(&s->arena, struct loader_source, s->n_sources);
     for (i64 i = 0; i < s->n_sources; i++) {

@@ -167,19 +167,39 @@ static void compare_layout(const struct session *s, const json_t *state, struct 
                     s->layout_text);
 }
 
-static void compare_recipe(struct session *s, const json_t *state, struct text *out)
+/* The settings of the run that was; false when they cannot be read, which is said. */
+static bool read_settings(struct session *s, const json_t *state, struct train_config *then)
 {
     const struct yaml_node *root;
-    struct train_config then;
     struct recipe recipe;
     struct layout layout;
-    struct option_group groups[] = { { train_options, &then }, { layout_options, &layout } };
+    struct option_group groups[] = { { train_options, then }, { layout_options, &layout } };
     recipe_init(&recipe, &s->arena, groups, COUNT_OF(groups));
-    if (parse(s, state, "recipe", &root) < 0 || recipe_apply(&recipe, root) < 0)
-        log_line(LOG_WARN, "the settings cannot be compared with those before: %s",
-                 err_message());
-    else
-        list_changes(train_options, &then, s->config, true, out);
+    if (parse(s, state, "recipe", &root) >= 0 && recipe_apply(&recipe, root) >= 0)
+        return true;
+    log_line(LOG_WARN, "the settings cannot be compared with those before: %s", err_message());
+    return false;
+}
+
+/* Each optimizer keeps a state of its own kind, and an average begins with the run. */
+static int check_optimizer(const struct session *s, const struct train_config *then)
+{
+    static const char hint[] = "or give another run.name, and model.from to start from its weights";
+    const struct train_config *now = s->config;
+    const struct option *o = option_find(train_options, "optim.name");
+    struct text was = { 0 }, is = { 0 };
+    int rc = OK;
+    option_format(o, then, &was);
+    option_format(o, now, &is);
+    if (now->optim.name != then->optim.name)
+        rc = err_set(ERR_CONFIG, "%s keeps the state of another optimizer: optim.name was %s, is %s; go "
+                     "on with optim.name=%s, %s", s->folder.path, was.data, is.data, was.data, hint);
+    else if (now->train.ema > 0 && then->train.ema == 0)
+        rc = err_set(ERR_CONFIG, "%s keeps no average of its weights: train.ema was 0, is %g; go on "
+                     "with train.ema=0, %s", s->folder.path, now->train.ema, hint);
+    text_fini(&was);
+    text_fini(&is);
+    return rc;
 }
 
 static void compare_data(const struct session *s, const json_t *state, struct text *out)
@@ -202,13 +222,20 @@ int session_check_same(struct session *s, struct text *changes)
     if (step < 0)
         return OK; /* all are damaged, which loading says better */
     TRY(checkpoint_state(s->checkpoint_dir, step, &state));
+    struct train_config then;
+    bool settings = false;
     int rc = check_model(s, state);
     if (rc == OK)
         rc = check_tokenizer(s, state);
     if (rc == OK)
         rc = check_islands(s, state);
+    if (rc == OK)
+        settings = read_settings(s, state, &then);
+    if (settings)
+        rc = check_optimizer(s, &then);
     if (rc == OK) {
-        compare_recipe(s, state, changes);
+        if (settings)
+            list_changes(train_options, &then, s->config, true, changes);
         compare_data(s, state, changes);
         compare_backend(s, state, changes);
         compare_layout(s, state, changes);

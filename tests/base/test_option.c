@@ -83,6 +83,14 @@ TEST(defaults_reach_every_type)
     CHECK_STR(yaml_get(s.node, "a")->last->text, "x");
 }
 
+TEST(an_empty_path_is_one_that_was_not_given)
+{
+    CHECK_OK(set("path", "x"));
+    CHECK_STR(s.path, "x");
+    CHECK_OK(set("path", ""));
+    CHECK_STR(s.path, "a/b");
+}
+
 TEST(whole_numbers_take_the_forms_people_write)
 {
     static const struct { const char *text; i64 value; } cases[] = {
@@ -209,7 +217,8 @@ TEST(doubles_are_written_short_and_exact)
 }
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, start, stop)
-TEST_MAIN(CASE(defaults_reach_every_type), CASE(whole_numbers_take_the_forms_people_write),
+TEST_MAIN(CASE(defaults_reach_every_type), CASE(an_empty_path_is_one_that_was_not_given),
+          CASE(whole_numbers_take_the_forms_people_write),
           CASE(sizes_and_durations_carry_units),
           CASE(messages_say_where_what_and_what_is_expected),
           CASE(formatted_values_read_back), ONE(nearest_name_forgives_typing_but_not_everything),

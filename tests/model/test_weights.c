@@ -70,6 +70,16 @@ static void put_text(const char *path, const char *text)
     fclose(f);
 }
 
+TEST(pickled_weights_are_named_with_the_way_out)
+{
+    struct weights w;
+    CHECK_EQ(sys_mkdirs(in_folder("pickled")), 0);
+    put_text(in_folder("pickled/pytorch_model.bin"), "PK");
+    CHECK_FAILS(weights_open(&w, in_folder("pickled")), ERR_FORMAT,
+                "holds its weights as pytorch_model.bin, and only safetensors are read; convert");
+    weights_close(&w);
+}
+
 TEST(one_file_and_many_files_read_the_same)
 {
     CHECK_OK(write_folder(in_folder("one"), 1 << 20));
@@ -143,6 +153,7 @@ TEST(an_export_that_fails_leaves_no_files_of_its_own)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        ONE(pickled_weights_are_named_with_the_way_out),
         ONE(one_file_and_many_files_read_the_same),
         ONE(an_export_replaces_an_earlier_one_of_another_shape),
         ONE(an_index_cannot_name_a_path_outside_its_folder),

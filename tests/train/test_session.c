@@ -116,6 +116,62 @@ TEST(a_run_is_not_overwritten_and_nothing_is_not_resumed)
     CHECK_FAILS(train("nothing", NULL, true, NULL), ERR_CONFIG, "nothing to resume");
 }
 
+/* The file that was there before is not the run's to remove; text that took long to prepare stays. */
+TEST(a_start_that_fails_leaves_only_what_is_worth_keeping)
+{
+    static const char *const heads[] = { "model.override={heads: 7}", NULL };
+    static const char *const vocab[] = { "data.cache=", "model.override={vocab: 300}", NULL };
+    CHECK_EQ(sys_mkdirs("session-test/runs/mine"), 0);
+    write_file("session-test/runs/mine/notes.txt", "mine");
+    CHECK(train("mine", heads, false, NULL) < 0);
+    CHECK(sys_exists("session-test/runs/mine/notes.txt"));
+    CHECK_FAILS(train("prepared", vocab, false, NULL), ERR_CONFIG, "has a vocabulary of 300");
+    CHECK(sys_exists("session-test/runs/prepared/data/source-0/ledger.json"));
+    CHECK(log_has("prepared", "error")); /* and why */
+}
+
+TEST(the_log_ends_with_why_the_run_did)
+{
+    CHECK(log_has("parts", "info  stopped by a signal after step 5; the state is saved, --resume"));
+}
+
+TEST(another_optimizer_cannot_go_on_with_the_state_of_this_one)
+{
+    static const char *const muon[] = { "optim.name=muon", "train.steps=9", NULL };
+    static const char *const plain[] = { "train.ema=0", NULL };
+    static const char *const average[] = { "train.ema=0.5", "train.steps=9", NULL };
+    CHECK_FAILS(train("whole", muon, true, NULL), ERR_CONFIG,
+                "optim.name was adamw, is muon; go on with optim.name=adamw, or give another run.name");
+    CHECK_OK(train("plain", plain, false, NULL));
+    CHECK_FAILS(train("plain", average, true, NULL), ERR_CONFIG, "train.ema was 0, is 0.5; go on");
+}
+
+TEST(a_warm_up_longer_than_the_run_is_named)
+{
+    static const char *const sets[] = { "lr.warmup=9", NULL };
+    static const char *const fits[] = { "lr.warmup=8", NULL };
+    CHECK_OK(train("short", sets, false, NULL));
+    CHECK(log_has("short", "--set: the learning rate never reaches its peak: lr.warmup is 9 steps, and "
+                           "the run takes 8"));
+    CHECK_OK(train("fits", fits, false, NULL));
+    CHECK(!log_has("fits", "never reaches"));
+}
+
+/* One byte more would be another file: what was cut off is noticed by what is missing. */
+TEST(a_ledger_that_was_cut_off_is_refused)
+{
+    static const char path[] = "session-test/cache/source-0/ledger.json";
+    static const char *const sets[] = { "data.sources=session-test/cache/source-0", NULL };
+    CHECK_OK(train("with", sets, false, NULL));
+    int fd = sys_open(path, O_RDWR, 0);
+    CHECK(sys_truncate(fd, sys_file_bytes(path) / 2) == 0);
+    sys_close(fd);
+    CHECK(train("without", sets, false, NULL) == ERR_FORMAT);
+    CHECK(strstr(err_message(), path) && strstr(err_message(), "; prepare the data again"));
+    CHECK(!sys_exists("session-test/runs/without"));
+    CHECK_EQ(sys_remove_tree("session-test/cache"), 0);
+}
+
 TEST(what_cannot_work_is_said_before_work_starts)
 {
     static const char *const seq[] = { "train.seq=4096", NULL };
@@ -128,6 +184,13 @@ TEST(what_cannot_work_is_said_before_work_starts)
     static const char *const alike[] = {
         "data.sources=[{path: a, name: x}, b, {path: c, name: x}]", NULL
     };
+    static const char *const no_weight[] = {
+        "data.sources=[{path: session-test/text, weight: 0}]", NULL
+    };
+    static const char *const some_weight[] = {
+        "data.sources=[{path: session-test/text, weight: 0.5}, session-test/text]", NULL
+    };
+    static const char *const no_tokenizer[] = { "data.tokenizer=session-test/none.json", NULL };
     static const char *const gone[] = { "data.sources=session-test/nowhere", NULL };
     static const char *const large[] = {
         "model.override={width: 8192, hidden: 65536, heads: 64, layers: 30}", NULL
@@ -145,9 +208,17 @@ TEST(what_cannot_work_is_said_before_work_starts)
     CHECK_FAILS(train("bad", alike, false, NULL), ERR_CONFIG,
                 "--set:1:41: source 1 is named \"x\" already; give each another name");
     CHECK_FAILS(train("bad2", heads, false, NULL), ERR_MODEL, "multiple of heads (7)");
+    CHECK_FAILS(train("bad", no_weight, false, NULL), ERR_CONFIG,
+                "--set:1:36: a source of weight 0 is never read");
+    CHECK_FAILS(train("bad", some_weight, false, NULL), ERR_CONFIG,
+                "--set:1:42: this source has no weight, and the first has one");
+    CHECK_FAILS(train("bad", no_tokenizer, false, NULL), ERR_SYS, "--set: open session-test/none.json");
+    CHECK(!sys_exists("session-test/runs/bad"));
     CHECK_FAILS(train("bad2", headz, false, NULL), ERR_CONFIG, "did you mean 'heads'?");
-    CHECK(train("bad3", gone, false, NULL) < 0 && strstr(err_message(), "nowhere"));
+    CHECK_FAILS(train("bad3", gone, false, NULL), ERR_SYS,
+                "--set:1:1: data source session-test/nowhere: No such file");
     CHECK_FAILS(train("bad4", large, false, NULL), ERR_LIMIT, "the run needs more than");
+    CHECK(!sys_exists("session-test/runs/bad3") && !sys_exists("session-test/runs/bad4"));
     u64 begin = sys_now_ns();
     CHECK_FAILS(train("bad5", batch, false, NULL), ERR_LIMIT, "32000000 tokens at once");
     CHECK(sys_now_ns() - begin < 2000u * 1000 * 1000); /* building the program would take more */
@@ -176,4 +247,8 @@ TEST_MAIN(ONE(a_stopped_and_resumed_run_equals_one_that_never_stopped),
           ONE(a_signal_within_a_step_ends_it_or_leaves_it_as_time_allows),
           ONE(a_run_is_not_overwritten_and_nothing_is_not_resumed),
           ONE(what_cannot_work_is_said_before_work_starts),
+          ONE(a_start_that_fails_leaves_only_what_is_worth_keeping),
+          ONE(the_log_ends_with_why_the_run_did),
+          ONE(another_optimizer_cannot_go_on_with_the_state_of_this_one),
+          ONE(a_warm_up_longer_than_the_run_is_named), ONE(a_ledger_that_was_cut_off_is_refused),
           ONE(a_disk_that_refuses_checkpoints_does_not_end_the_run))
