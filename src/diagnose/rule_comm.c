@@ -24,10 +24,10 @@ static double crowd(const struct measure *m)
     return where_crowded(m, 1, m->threads_per_node / m->cores_per_node);
 }
 
-/* What the pessimist takes of `now` less `alone`: the crowd's share is not to be had. */
-static double not_crowded(const struct measure *m, double now, double alone)
+/* What the pessimist has of `less`, when an exchange takes `alone` without it: not the crowd's share. */
+static double not_crowded(const struct measure *m, double less, double alone)
 {
-    return now > alone ? fmax(0, now - crowd(m) * alone) / (now - alone) : 1;
+    return less > 0 && isfinite(alone) ? fmax(0, 1 - (crowd(m) - 1) * alone / less) : 1;
 }
 
 /* Seconds a step that the ranks stood still for bytes of this lane. */
@@ -212,7 +212,7 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
     if (all_slow(m, share, INFINITY))
         f->edit.lane = -1;
     f->edit.less_per_byte = 1 / l->bytes_per_s - 1 / l->base_bytes_per_s;
-    f->edit.factor_lo = not_crowded(m, 1 / l->bytes_per_s, 1 / l->base_bytes_per_s);
+    f->edit.factor_lo = not_crowded(m, f->edit.less_per_byte, 1 / l->base_bytes_per_s);
     rule_gain(m, f, stood(l), gain, 0.3);
     rule_fix(f, "a faster link (%s), or fewer bytes over it: --train.accumulate %lld", l->axis,
              (long long)(2 * m->config.accumulate));
@@ -240,7 +240,8 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
     if (all_slow(m, 0, times))
         f->edit.lane = -1;
     f->edit.less = l->latency_s - l->base_latency_s;
-    f->edit.factor_lo = not_crowded(m, l->latency_s, l->base_latency_s);
+    const double rate = l->bytes_per_s > 0 ? l->bytes_per_s : l->base_bytes_per_s;
+    f->edit.factor_lo = not_crowded(m, f->edit.less, l->base_latency_s + l->bytes / l->calls / rate);
     rule_gain(m, f, stood(l), gain, 0.3);
     rule_fix(f, "the network's delay (route, interrupt moderation, busy polling), or fewer "
                 "exchanges: "

@@ -794,7 +794,7 @@ TEST(ranks_that_share_cores_are_a_crowd_once_the_link_is_mended)
 {
     static struct findings f;
     const struct finding_replay replay = { NULL, gained };
-    double low[2];
+    double low[2], late[2];
     for (int crowded = 0; crowded < 2; crowded++) {
         struct arena a;
         arena_init(&a);
@@ -806,6 +806,15 @@ TEST(ranks_that_share_cores_are_a_crowd_once_the_link_is_mended)
         CHECK_STR(f.at[0].id, "C11");
         CHECK(f.at[0].replayed);
         low[crowded] = f.at[0].gain_lo;
+        m = usual_run(4, STEPS, &a); /* and of a delay, which also keeps bytes apart */
+        c5(m, &a);
+        m->lanes[0].latency_s = 12 * m->lanes[0].base_latency_s;
+        m->lanes[0].calls = 1400;
+        longer(m, 0.03); /* as long as what is replayed */
+        m->cores_per_node = crowded ? 2 : 4;
+        findings_make(&f, m, &replay);
+        CHECK_STR(f.at[0].id, "C5");
+        late[crowded] = f.at[0].gain_lo;
         m = usual_run(4, STEPS, &a);
         c4(m, &a);
         m->lanes[0].bytes_per_s = 0.31 * m->lanes[0].base_bytes_per_s;
@@ -815,6 +824,7 @@ TEST(ranks_that_share_cores_are_a_crowd_once_the_link_is_mended)
         arena_fini(&a);
     }
     CHECK(low[0] > 0 && low[1] < 0.9 * low[0]);
+    CHECK(late[0] > 0 && late[1] < 0.95 * late[0]);
 }
 
 TEST(fixes_fit_the_run_they_are_given_to)
