@@ -24,10 +24,13 @@ static double crowd(const struct measure *m)
     return where_crowded(m, 1, m->threads_per_node / m->cores_per_node);
 }
 
-/* What the pessimist has of `less`, when an exchange takes `alone` without it: not the crowd's share. */
-static double not_crowded(const struct measure *m, double less, double alone)
+/* Of `less`, when an exchange takes `alone` without it, the pessimist has none of the crowd's share, and
+ * one expects half of that. */
+static void leave_to_crowd(const struct measure *m, struct finding_edit *e, double less, double alone)
 {
-    return less > 0 && isfinite(alone) ? fmax(0, 1 - (crowd(m) - 1) * alone / less) : 1;
+    e->factor_hi = 1;
+    e->factor_lo = less > 0 && isfinite(alone) ? fmax(0, 1 - (crowd(m) - 1) * alone / less) : 1;
+    e->factor = (e->factor_lo + e->factor_hi) / 2;
 }
 
 /* Seconds a step that the ranks stood still for bytes of this lane. */
@@ -170,7 +173,7 @@ static bool look_one_link(const struct measure *m, const struct rule_limit *limi
     if (!slow)
         return false;
     const double left = slow->bytes_per_s / usual;
-    double gain = stood(l) * (1 - left);
+    double gain = stood(l) * (1 - fmin(1, (1 + crowd(m)) / 2 * left));
     tell_lane(l, f);
     f->place.rank = slow->a;
     f->place.peer = slow->b;
@@ -179,8 +182,9 @@ static bool look_one_link(const struct measure *m, const struct rule_limit *limi
                   1e-6 * slow->bytes_per_s, 1e-6 * usual);
     rule_reject(f, "C4", "the other links are %.1f times as fast", usual / slow->bytes_per_s);
     reject_wait(l, f);
-    edit_lane(f, l, left);
+    edit_lane(f, l, fmin(1, (1 + crowd(m)) / 2 * left));
     f->edit.factor_lo = fmin(1, crowd(m) * left);
+    f->edit.factor_hi = left;
     rule_gain(m, f, stood(l), gain, 0.3);
     rule_fix(f, "replace or route around the link between ranks %d and %d (%s and %s); until then "
                 "leave one of the two hosts out", slow->a, slow->b, m->ranks[slow->a].host,
@@ -212,8 +216,8 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
     if (all_slow(m, share, INFINITY))
         f->edit.lane = -1;
     f->edit.less_per_byte = 1 / l->bytes_per_s - 1 / l->base_bytes_per_s;
-    f->edit.factor_lo = not_crowded(m, f->edit.less_per_byte, 1 / l->base_bytes_per_s);
-    rule_gain(m, f, stood(l), gain, 0.3);
+    leave_to_crowd(m, &f->edit, f->edit.less_per_byte, 1 / l->base_bytes_per_s);
+    rule_gain(m, f, stood(l), f->edit.factor * gain, 0.3);
     rule_fix(f, "a faster link (%s), or fewer bytes over it: --train.accumulate %lld", l->axis,
              (long long)(2 * m->config.accumulate));
     rule_confirm(f, "mpirun headway comm, on the same hosts");
@@ -241,8 +245,8 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
         f->edit.lane = -1;
     f->edit.less = l->latency_s - l->base_latency_s;
     const double rate = l->bytes_per_s > 0 ? l->bytes_per_s : l->base_bytes_per_s;
-    f->edit.factor_lo = not_crowded(m, f->edit.less, l->base_latency_s + l->bytes / l->calls / rate);
-    rule_gain(m, f, stood(l), gain, 0.3);
+    leave_to_crowd(m, &f->edit, f->edit.less, l->base_latency_s + l->bytes / l->calls / rate);
+    rule_gain(m, f, stood(l), f->edit.factor * gain, 0.3);
     rule_fix(f, "the network's delay (route, interrupt moderation, busy polling), or fewer "
                 "exchanges: "
                 "--train.accumulate %lld", (long long)(2 * m->config.accumulate));

@@ -1,6 +1,9 @@
 """prove_bench.py: what both parts of prove_diagnose share: data to train on, what diagnose said
 judged against what is true, and the scoreboard as Markdown. Python's standard library only."""
 import collections
+import os
+import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -89,6 +92,12 @@ def share(verdicts, test):
     return f"{n} of {len(verdicts)} ({100 * n / max(1, len(verdicts)):.0f} %)"
 
 
+def near_interval(v):
+    """What a fault costs was measured, too, with this error."""
+    low, _, high = v.gain
+    return low - v.noise / 3 <= v.true <= high + v.noise / 3
+
+
 def summary(verdicts, cleans, diagnose_s):
     right = [v for v in verdicts if v.right and v.true is not None]
     errors = sorted(abs(v.gain[1] - v.true) / v.true for v in right if v.true > 0)
@@ -97,6 +106,8 @@ def summary(verdicts, cleans, diagnose_s):
     rows = [("the cause is named first", share(verdicts, lambda v: v.right)),
             ("and its place is right", share(verdicts, lambda v: v.place)),
             ("the true gain lies in the predicted interval", share(right, lambda v: v.inside)),
+            ("or no further from it than the truth's own standard error",
+             share(right, lambda v: v.inside or near_interval(v))),
             ("the prediction is within 25 % or 3 standard errors",
              share(right, lambda v: v.near))]
     if errors:
@@ -115,6 +126,32 @@ def summary(verdicts, cleans, diagnose_s):
 
 def table(rows):
     return ["| asked | result |", "|---|---|"] + [f"| {a} | {b} |" for a, b in rows]
+
+
+def machine_name():
+    name = platform.processor() or platform.machine()
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        name = next((l.split(":")[1].strip() for l in file if l.startswith("model name")), name)
+    return f"{os.cpu_count()} cores ({name})"
+
+
+def tracing_cost(program):
+    """Lines: steps of one process with spans and their record and without, two by two; None where the
+    program that alternates them was not built."""
+    bench = os.path.join(os.path.dirname(program), "bench_record")
+    if not os.path.exists(bench):
+        return None
+    steps = ["--steps", "700", "--batch", "1", "--seq", "32", "--threads", "1"]
+    said = command([bench, "overhead", *steps], None)
+    found = re.findall(r"^(\S+)\s+(\S+) ms a step; recording costs (\S+) % \(standard error (\S+), "
+                       r"(\d+) pairs\)", said, re.M)
+    rows = [(f"{what}{' time' if what == 'processor' else ''}, {pairs_n} pairs", f"{step} ms",
+             f"{cost} % ± {error}") for what, step, cost, error, pairs_n in found]
+    return ["Steps of one process in pairs with spans and their record and without; the median of the "
+            "differences of neighbouring pairs, with its standard error. Processor time is that of all "
+            f"threads, the writing one included: `bench_record overhead {' '.join(steps)}`, "
+            f"{said.splitlines()[0]}, on {machine_name()}.", "", "| | step without | recording costs |", "|---|---|---|",
+            *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
 
 
 def confusion(verdicts):

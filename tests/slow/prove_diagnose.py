@@ -22,7 +22,7 @@ import tempfile
 import time
 
 from prove_bench import (Case, command, confusion, details, judge, lane, ms, pairs, prepare, show,
-                         summary, table)
+                         summary, table, tracing_cost)
 
 
 # --- worlds: what is trained, on how many ranks, at which rates ----------------------------
@@ -291,6 +291,7 @@ Where a fault changes which rows are computed, what it adds is not what mending 
 cause and place are judged.
 """
 VIRTUAL_TITLE, REAL_TITLE = "## Four to sixteen ranks on a computed clock", "## Real ranks"
+COST_TITLE = "## What tracing costs"
 
 
 def write_part(path, title, lines):
@@ -302,7 +303,7 @@ def write_part(path, title, lines):
                 parts[part.split("\n", 1)[0]] = part.rstrip() + "\n"
     parts[title] = "\n".join([title, "", *lines]) + "\n"
     with open(path, "w", encoding="utf-8") as file:
-        file.write("\n".join([HEAD, *(parts[t] for t in (VIRTUAL_TITLE, REAL_TITLE)
+        file.write("\n".join([HEAD, *(parts[t] for t in (COST_TITLE, VIRTUAL_TITLE, REAL_TITLE)
                                       if t in parts)]))
 
 
@@ -329,9 +330,17 @@ def main():
     p.add_argument("--realtime", action="store_true",
                    help="with --real: runs come before all else on the machine, which then stands "
                    "still for seconds")
+    p.add_argument("--tracing", action="store_true", help="only what tracing costs")
     p.add_argument("--out")
     a = p.parse_args()
     program = os.path.abspath(a.program)
+    cost = None if a.only or a.judge else tracing_cost(program)
+    if cost:
+        print("\n".join(cost))
+        if a.out:
+            write_part(a.out, COST_TITLE, cost)
+    if a.tracing:
+        return
     title, lines = VIRTUAL_TITLE, None
     if a.real is None:
         lines = virtual(program, a.only, a.seeds)

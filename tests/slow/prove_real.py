@@ -12,7 +12,6 @@ import collections
 import contextlib
 import json
 import os
-import platform
 import random
 import re
 import shutil
@@ -20,8 +19,8 @@ import statistics
 import threading
 import time
 
-from prove_bench import (Case, command, confusion, details, judge, lane, ms, pairs, prepare, share,
-                         show, summary, table)
+from prove_bench import (Case, command, confusion, details, judge, lane, machine_name, ms, pairs,
+                         prepare, share, show, summary, table)
 
 ROUNDS = 2
 LEVELS = {"mild": 0.13, "strong": 0.5}
@@ -365,34 +364,6 @@ def run_pairs(lab):
             lab.run(name, "sleep4", f"{one},{two}", {"where": {}})
 
 
-# --- what tracing costs --------------------------------------------------------------------
-
-def tracing_overhead(lab, times=5):
-    """Median seconds of a step with spans and samples and without, by turns, and how far the
-    difference may be off."""
-    path = f"{lab.folder}/overhead.json"
-    if not os.path.exists(path):
-        took = {"tasks": [], "off": []}
-        for _ in range(times):
-            for level, runs in took.items():
-                command([lab.program, "train", "r.yaml", "--quiet", "--set",
-                         "run.name=overhead", *WORLDS["one"].flags.split(), "--set",
-                         f"trace.level={level}", "--set", "log.every=1"], lab.folder,
-                        env=lab.env)
-                with open(f"{lab.path('overhead')}/metrics.jsonl", encoding="utf-8") as file:
-                    steps = [json.loads(line) for line in file]
-                shutil.rmtree(lab.path("overhead"))
-                runs.append(statistics.median(s["step_s"] for s in steps[3:]
-                                              if s.get("event") == "step"))
-        with open(path, "w", encoding="utf-8") as out:
-            json.dump(took, out)
-    with open(path, encoding="utf-8") as file:
-        took = json.load(file)
-    with_, without = (statistics.median(took[k]) for k in ("tasks", "off"))
-    apart = [a / b - 1 for a, b in zip(took["tasks"], took["off"])]
-    return with_ / without - 1, statistics.stdev(apart) / len(apart) ** 0.5
-
-
 # --- judging -------------------------------------------------------------------------------
 
 def beside(jobs, at, step):
@@ -459,6 +430,27 @@ def judge_all(lab, jobs):
     return verdicts, cleans, found, sleeps, alone
 
 
+def founded(cleans):
+    """Of runs without a fault, those with a finding, and whether it is true all the same: the run
+    takes longer than the quietest one of its world by what the finding promises at least. Other work
+    on the machine is a fault that nobody put in."""
+    quietest = {}
+    for c in cleans:
+        world = c["about"]["world"]
+        quietest[world] = min(c["step_s"], quietest.get(world, c["step_s"]))
+    return [(c, c["step_s"] - quietest[c["about"]["world"]] >= c["findings"][0]["gain_s"][0])
+            for c in cleans if c["findings"]]
+
+
+def alarms(cleans):
+    """The same as a row of the scoreboard."""
+    found = founded(cleans)
+    false = [c["findings"][0]["id"] for c, true in found if not true]
+    return ("of these, runs that are no slower than the quietest of their world by what the finding "
+            "promises at least: false alarms",
+            f"{len(false)} of {len(cleans)}{': ' if false else ''}{', '.join(false)}")
+
+
 def by_world(verdicts, cleans, sleeps):
     """Where kernels compute, other work on the machine is a cause of its own, with or without a
     fault."""
@@ -490,10 +482,7 @@ def about_machine(found, realtime):
     loads = [d["about"]["load"] for d in found.values()]
     again = sum(d["about"]["again"] for d in found.values())
     unfair = sum(d["about"]["taken"] >= Canary.FAIR for d in found.values())
-    name = platform.processor() or platform.machine()
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        name = next((l.split(":")[1].strip() for l in file if l.startswith("model name")), name)
-    return (f"{len(found)} runs of 40 steps on {os.cpu_count()} cores ({name}), which other work "
+    return (f"{len(found)} runs of 40 steps on {machine_name()}, which other work "
             f"wanted too: the load was {min(loads):.1f} to {max(loads):.1f}, "
             f"{statistics.median(loads):.1f} in the median, and these runs came first "
             f"({'in real time, but for those that never rest' if realtime else 'nice -20'}). "
@@ -518,16 +507,13 @@ def prove(program, families, only, fresh, judge_only, realtime):
         run_all(lab, plan(wanted))
         if not only and (not families or "pairs" in families):
             run_pairs(lab)
-            tracing_overhead(lab)
     verdicts, cleans, found, sleeps, alone = judge_all(lab, plan(wanted if only else chosen))
     rows = summary(verdicts, cleans, [d["diagnose_s"] for d in found.values()])
+    rows.append(alarms(cleans))
     rows += by_world(verdicts, cleans, sleeps)
     rows.append(("but for what the runs beside it without the fault have too: the cause is first, and "
                  "the place right",
                  f"{share(alone, lambda v: v.right)}, {share(alone, lambda v: v.place)}"))
-    if os.path.exists(f"{folder}/overhead.json"):
-        more, se = tracing_overhead(lab)
-        rows.append(("what tracing costs, of a step", f"{100 * more:+.2f} % ± {100 * se:.2f}"))
     both = judge_pairs(lab)
     return ([about_machine(found, realtime), "", *table(rows), *confusion(verdicts)] +
             (pairs(both) if both else []) + details(verdicts))
