@@ -302,7 +302,7 @@ static const struct gemm_kernels *choose_kernels(const char *name)
     static const struct gemm_kernels *const sets[] = {
         &gemm_kernels_generic,
 #if defined(__x86_64__)
-        &gemm_kernels_avx2, &gemm_kernels_avx512, &gemm_kernels_avx512bf16,
+        &gemm_kernels_avx2, &gemm_kernels_avx512, &gemm_kernels_avx512bf16, &gemm_kernels_amx,
 #endif
     };
     name = name ? name : backend_best();

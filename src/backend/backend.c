@@ -1,8 +1,12 @@
 #include "backend/backend.h"
 
 #include "backend/cpu/cpu.h"
+#include "base/sys.h"
 #include "ops/ops.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <string.h>
 
 static bool always(void)
@@ -28,6 +32,15 @@ static bool has_avx512bf16(void)
     return has_avx512() && __builtin_cpu_supports("avx512bf16");
 }
 
+/* gcc 12 does not know the names. */
+static bool has_amx(void)
+{
+    enum { FEATURES = 7, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
+    unsigned a, b, c, d = 0;
+    return has_avx512bf16() && __get_cpuid_count(FEATURES, 0, &a, &b, &c, &d) &&
+           (d & AMX_BF16) && (d & AMX_TILE) && sys_allow_amx();
+}
+
 /* Some processors have the instructions and multiply faster without them. */
 static bool prefers_avx512bf16(void)
 {
@@ -51,6 +64,7 @@ static const struct {
     void (*add)(struct backend *b);
 } sets[] = {
 #if defined(__x86_64__)
+    { "amx", has_amx, has_amx, cpu_register_amx },
     { "avx512bf16", has_avx512bf16, prefers_avx512bf16, cpu_register_avx512bf16 },
     { "avx512", has_avx512, has_avx512, cpu_register_avx512 },
     { "avx2", has_avx2, has_avx2, cpu_register_avx2 },
@@ -89,7 +103,7 @@ int backend_init(struct backend *b, const char *name)
     i64 i = find_set(name);
     if (i < 0)
         return err_set(ERR_USAGE, "unknown backend '%s'; there are reference, generic, avx2, "
-                       "avx512, avx512bf16 and auto", name);
+                       "avx512, avx512bf16, amx and auto", name);
     if (!sets[i].supported())
         return err_set(ERR_LIMIT, "this processor cannot run the %s backend; its best is %s",
                        name, backend_best());

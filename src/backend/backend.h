@@ -20,7 +20,7 @@ struct kernel {
 };
 
 struct backend {
-    const char *name; /* reference, generic, avx2, avx512, avx512bf16; none */
+    const char *name; /* reference, generic, avx2, avx512, avx512bf16, amx; none */
     bool sleeps;      /* its kernels compute nothing and take what is injected into account */
     struct kernel kernels[BACKEND_OPS]; /* by position in op_table */
 };

@@ -684,6 +684,16 @@ void sys_be_nice(void)
     (void)syscall(SYS_ioprio_set, ONE, 0, IDLE_CLASS); /* glibc has no name for it */
 }
 
+bool sys_allow_amx(void)
+{
+#if defined(__x86_64__) && defined(SYS_arch_prctl)
+    enum { REQUEST = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
 const char *sys_getenv(const char *name)
 {
     return getenv(name);

@@ -105,6 +105,9 @@ i64 sys_process_id(void);
 void sys_host_name(char *name, int chars); /* "host" when it has none */
 int sys_random(void *out, i64 bytes); /* that nobody can guess; 0 or -1 */
 void sys_be_nice(void); /* this thread, and those it begins: others go first, and on the disk */
+/* Asks that this process may use the tile registers of AMX, whose 8 KiB the kernel keeps per
+ * thread only on request; false: it may not, or there are none. */
+bool sys_allow_amx(void);
 const char *sys_getenv(const char *name);
 void sys_program_folder(char *path, int chars); /* where the running program lies; "." */
 /* A function of a shared library, whose own libraries see each other's names; NULL, and

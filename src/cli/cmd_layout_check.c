@@ -23,7 +23,7 @@ static const struct option check_table[] = {
     { "steps", OPTION_FIELD(INT, struct check_options, steps), "1", .unit = "steps", .min = 1,
       .max = 3, .help = "Steps to take before tensors are compared." },
     { "backend", OPTION_FIELD(STRING, struct check_options, backend), "auto",
-      .help = "Kernels: auto, generic, avx2, avx512 or avx512bf16." },
+      .help = "Kernels: auto, generic, avx2, avx512, avx512bf16 or amx." },
     { 0 },
 };
 

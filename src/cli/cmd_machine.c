@@ -19,7 +19,7 @@ static const struct option options[] = {
     { "threads", OPTION_FIELD(INT, struct machine_options, threads), "0", .unit = "threads",
       .max = 4096, .help = "Threads to measure with; 0 is one per core." },
     { "backend", OPTION_FIELD(STRING, struct machine_options, backend), "auto",
-      .help = "Kernels to measure: auto, generic, avx2, avx512 or avx512bf16." },
+      .help = "Kernels to measure: auto, generic, avx2, avx512, avx512bf16 or amx." },
     { "json", OPTION_FIELD(BOOL, struct machine_options, json), "no",
       .help = "Print JSON." },
     { "again", OPTION_FIELD(BOOL, struct machine_options, again), "no",

@@ -57,7 +57,7 @@ static const struct option options[] = {
               "finished if there is time, else left for --resume. The default suits the 30 s "
               "that Slurm gives." },
     { "backend", OPTION_FIELD(STRING, struct train_flags, backend), "auto",
-      .help = "Kernels: auto, reference, generic, avx2, avx512 or avx512bf16." },
+      .help = "Kernels: auto, reference, generic, avx2, avx512, avx512bf16 or amx." },
     { "layout", OPTION_FIELD(STRING, struct train_flags, layout), NULL,
       .help = "How the step is spread over ranks, such as dp=4: short for layout.dp and its "
               "like in the recipe. auto: the fastest that fits, by estimate, with the reason." },

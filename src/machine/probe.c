@@ -81,7 +81,7 @@ static const struct gemm_kernels *kernels_of(const char *backend)
 {
 #if defined(__x86_64__)
     static const struct gemm_kernels *const sets[] = {
-        &gemm_kernels_avx512bf16, &gemm_kernels_avx512, &gemm_kernels_avx2,
+        &gemm_kernels_amx, &gemm_kernels_avx512bf16, &gemm_kernels_avx512, &gemm_kernels_avx2,
     };
     for (i64 i = 0; i < COUNT_OF(sets); i++)
         if (strcmp(sets[i]->name, backend) == 0)
@@ -154,7 +154,7 @@ struct stream_job {
 static stream_read_fn read_of(const char *backend)
 {
 #if defined(__x86_64__)
-    if (strncmp(backend, "avx512", 6) == 0)
+    if (strncmp(backend, "avx512", 6) == 0 || strcmp(backend, "amx") == 0)
         return stream_read_avx512;
     if (strcmp(backend, "avx2") == 0)
         return stream_read_avx2;

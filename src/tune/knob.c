@@ -104,7 +104,7 @@ static void propose_precision(const struct knob_view *v, struct change_list *out
 
 static void propose_kernels(const struct knob_view *v, struct change_list *out)
 {
-    static const char *const names[] = { "avx512bf16", "avx512", "avx2" };
+    static const char *const names[] = { "amx", "avx512bf16", "avx512", "avx2" };
     const char *now = v->backend && strcmp(v->backend, "auto") != 0 ? v->backend : backend_best();
     for (i64 i = 0; i < COUNT_OF(names); i++) {
         if (strcmp(now, names[i]) == 0 || !backend_supported(names[i]))

@@ -15,7 +15,7 @@ void cpu_register_wide(struct backend *b); /* built by tests/CMakeLists.txt */
 ATTENTION_DECLARE(paired);
 #endif
 
-static const char *const backends[] = { "generic", "avx2", "avx512", "avx512bf16" };
+static const char *const backends[] = { "generic", "avx2", "avx512", "avx512bf16", "amx" };
 static const enum dtype dtypes[] = { DTYPE_F32, DTYPE_BF16 };
 
 /* One forward and backward pass with its tensors. */

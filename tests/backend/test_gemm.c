@@ -12,9 +12,10 @@
 
 #if defined(HEADWAY_SIMDE)
 extern const struct gemm_kernels gemm_kernels_avx512_simde, gemm_kernels_avx512bf16_simde;
+extern const struct gemm_kernels gemm_kernels_amx_simde;
 #endif
 
-enum { SETS = 6 };
+enum { SETS = 8 };
 
 static int kernel_sets(const struct gemm_kernels **out)
 {
@@ -29,10 +30,13 @@ static int kernel_sets(const struct gemm_kernels **out)
         out[n++] = &gemm_kernels_avx512;
     if (wide && __builtin_cpu_supports("avx512bf16"))
         out[n++] = &gemm_kernels_avx512bf16;
+    if (backend_supported("amx"))
+        out[n++] = &gemm_kernels_amx;
 #if defined(HEADWAY_SIMDE)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
         out[n++] = &gemm_kernels_avx512_simde;
         out[n++] = &gemm_kernels_avx512bf16_simde;
+        out[n++] = &gemm_kernels_amx_simde;
     }
 #endif
 #endif
@@ -571,12 +575,16 @@ TEST(pack_and_micro_multiply_one_tile_on_their_own)
                                     false, true, NONE);
         struct gemm_slab a = { g.A.data, type, g.A.row_stride, 1, k->mr, K };
         struct gemm_slab b = { g.B.data, type, g.B.col_stride, 1, k->nr, K };
-        u32 *panels = sys_alloc(4 * (k->mr + k->nr) * K, 64);
-        u32 *a_panel = panels + k->nr * K;
-        k->pack(panels, &b, k->nr);
-        k->pack(a_panel, &a, k->mr);
+        u32 *panels = sys_alloc(4 * (k->mr + k->nr) * gemm_steps(k, k->per_step * K), 64);
+        u32 *a_panel = panels + k->nr * gemm_steps(k, k->per_step * K);
+        k->pack_b(panels, &b, k->nr);
+        k->pack_a(a_panel, &a, k->mr);
         struct gemm_matrix C0 = copy_of(&g.C, g.M);
+        if (k->begin)
+            k->begin();
         k->micro(gemm_steps(k, K), a_panel, panels, g.C.data, g.C.row_stride, true, panels);
+        if (k->end)
+            k->end();
         g.accumulate = true;
         check_product(&g, k, &C0);
         if (k->micro_rows) { /* what A is packed for changes no bit */
@@ -617,7 +625,7 @@ TEST(the_backend_is_the_same_at_every_start)
 
 TEST(a_backend_that_is_named_is_the_one_that_multiplies)
 {
-    static const char *const names[] = { "generic", "avx2", "avx512", "avx512bf16" };
+    static const char *const names[] = { "generic", "avx2", "avx512", "avx512bf16", "amx" };
     for (i64 i = 0; i < COUNT_OF(names); i++)
         if (backend_supported(names[i]))
             CHECK_STR(products_of(names[i])->name, names[i]);
@@ -645,7 +653,13 @@ TEST(bf16_instructions_are_chosen_where_they_are_faster_than_f32)
 {
     if (!backend_supported("avx512bf16"))
         skip();
-    bool faster = best_rate(&gemm_kernels_avx512bf16) > 1.5 * best_rate(&gemm_kernels_avx512);
+    const double f32 = best_rate(&gemm_kernels_avx512);
+    if (backend_supported("amx")) {
+        CHECK(best_rate(&gemm_kernels_amx) > 1.5 * f32);
+        CHECK_STR(backend_best(), "amx");
+        return;
+    }
+    bool faster = best_rate(&gemm_kernels_avx512bf16) > 1.5 * f32;
     CHECK_STR(backend_best(), faster ? "avx512bf16" : "avx512");
 }
 #endif

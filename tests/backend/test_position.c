@@ -217,7 +217,7 @@ static void check_loss(struct place *p, enum dtype d)
 
 TEST(an_element_has_the_same_bits_wherever_it_stands)
 {
-    static const char *const names[] = { "generic", "avx2", "avx512", "avx512bf16" };
+    static const char *const names[] = { "generic", "avx2", "avx512", "avx512bf16", "amx" };
     static const enum dtype dtypes[] = { DTYPE_F32, DTYPE_BF16 };
     for (i64 i = 0; i < COUNT_OF(names); i++) {
         struct place p = { .name = names[i] };

@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-static const char *const backends[] = { "reference", "generic", "avx2", "avx512", "avx512bf16" };
+static const char *const backends[] = { "reference", "generic", "avx2", "avx512", "avx512bf16", "amx" };
 
 static void report(const char *what, const struct selftest *s)
 {

@@ -11,6 +11,7 @@ void cpu_register_generic(struct backend *b);
 void cpu_register_avx2(struct backend *b);
 void cpu_register_avx512(struct backend *b);
 void cpu_register_avx512bf16(struct backend *b);
+void cpu_register_amx(struct backend *b);
 
 /* Does vdpbf16ps multiply faster than f32's units do after widening, on a processor that has it?
  * The same answer on all processors of a maker. */

@@ -328,7 +328,7 @@ static void pack_b(const struct work *w, const struct slab *b, i64 part)
         .k = block->depth,
     };
     u32 *panels = b->panels + words_before(block, b->N, k->nr);
-    k->pack(panels + first * gemm_steps(k, s.k), &s, k->nr);
+    k->pack_b(panels + first * gemm_steps(k, s.k), &s, k->nr);
 }
 
 /* --- sums in a tree ----------------------------------------------------------------- */
@@ -443,7 +443,7 @@ static void pack_a(const struct work *w, const struct tile *t, const struct bloc
         .rows = t->rows,
         .k = b->depth,
     };
-    k->pack(panels, &s, k->mr);
+    k->pack_a(panels, &s, k->mr);
     if (w->g->row_sum && w->slab.n0 + t->n == 0)
         add_row_sums(w, &s, t->m, b, thread);
 }
@@ -645,7 +645,7 @@ static bool whole_words(const struct work *w)
     bool whole = A->type == (per_step == 1 ? DTYPE_F32 : DTYPE_BF16) && A->col_stride == 1 &&
                  A->row_stride % per_step == 0 && (uintptr_t)A->data % sizeof(u32) == 0;
     for (i64 i = 0; whole && i < w->plan.blocks; i++)
-        whole = w->block[i].depth % per_step == 0;
+        whole = w->block[i].depth == block_steps(w, &w->block[i]) * per_step;
     return whole;
 }
 
@@ -668,6 +668,8 @@ static void multiply_strip(const struct work *w, i64 part, int thread)
     t.a_stride = w->g->A.row_stride / k->per_step;
     const bool in_place = reads_in_place(w, &t);
 
+    if (k->begin)
+        k->begin();
     for (t.n = begin; t.n < end; t.n += k->nc) {
         t.cols = i64_min(k->nc, end - t.n);
         place_sums(w, &t, thread);
@@ -688,6 +690,8 @@ static void multiply_strip(const struct work *w, i64 part, int thread)
                 end_leaf(w, &t, b->leaf, thread);
         }
     }
+    if (k->end)
+        k->end();
 }
 
 /* Packing parts lie evenly between the strips. */

@@ -18,10 +18,11 @@
  * the start is added last. So a product whose K is spread over 2, 4 or 8 ranks, each with
  * its leaves, has the bits of one rank once the ranks' sums are added in a tree.
  *
- * Not promised: the same bits as generic (it multiplies, rounds and adds) or avx512bf16
- * on bf16 operands. vdpbf16ps adds two products per step with round-to-nearest-even,
+ * Not promised: the same bits as generic (it multiplies, rounds and adds), or as avx512bf16 and
+ * amx on bf16 operands. vdpbf16ps adds two products per step with round-to-nearest-even,
  * takes subnormal inputs as zero, flushes subnormal results to zero, and pays no heed to
- * MXCSR; so a sum of only subnormal products is 0 there.
+ * MXCSR; so a sum of only subnormal products is 0 there. tdpbf16ps does the same with 32 values
+ * of k at a time, which are a step of the chain (gemm_kernel_amx.c).
  *
  * NaN and Inf travel as in plain arithmetic: padding multiplies padding only. */
 #ifndef HEADWAY_GEMM_H
@@ -89,8 +90,12 @@ struct gemm_slab {
 
 /* Writes ceil(rows / width) panels, one after the other, each `steps` x width words of 4
  * bytes, steps = gemm_steps(kernels, k). A word is an f32, or a pair of bf16 (k, k + 1).
- * Missing rows, and the second half of an odd last pair, are zero. width: mr or nr. */
+ * Missing rows, the second half of an odd last pair, and steps that only fill up are zero.
+ * width: mr or nr. How words lie within a panel is the kernel set's own affair. */
 typedef void (*gemm_pack_fn)(u32 *panels, const struct gemm_slab *s, i64 width);
+
+/* Around a thread's calls of micro: what the processor must be told. */
+typedef void (*gemm_mode_fn)(void);
 
 /* c (mr x nr, f32, rows ldc apart) = (add ? c : 0) + panel a * panel b. steps may be 0.
  * a aligned to 4, b to 64 bytes (panels laid by pack from an aligned start are).
@@ -125,7 +130,7 @@ typedef void (*gemm_sum_fn)(float *sums, const struct gemm_slab *s);
 typedef i64 (*gemm_peak_fn)(i64 rounds, float *data);
 
 /* The largest mr x nr of any set, for scratch on the stack. */
-enum { GEMM_MICRO_MAX = 8 * 48 };
+enum { GEMM_MICRO_MAX = 32 * 32 };
 
 struct gemm_kernels {
     const char *name;
@@ -133,9 +138,11 @@ struct gemm_kernels {
     i64 kc;     /* k per block: part of the result's definition */
     i64 mc, nc; /* tile of C that a thread works on: multiples of mr, nr; speed only */
     i64 per_step;                     /* values of k per step of the micro kernel: 1 or 2 */
-    i64 ahead_steps;                  /* steps per line that micro fetches; speed only */
+    i64 steps_at_once;                /* a block's steps are filled up to a multiple; 0 is 1 */
+    i64 ahead_steps;                  /* steps per line that micro fetches, 0: none; speed only */
     const struct gemm_kernels *mixed; /* for operands that are not both bf16; NULL: this */
-    gemm_pack_fn pack;
+    gemm_mode_fn begin, end; /* NULL: nothing to do */
+    gemm_pack_fn pack_a, pack_b;
     gemm_micro_fn micro;
     gemm_micro_rows_fn micro_rows; /* NULL: A is always packed */
     gemm_start_fn start;
@@ -149,17 +156,18 @@ extern const struct gemm_kernels gemm_kernels_generic;
 extern const struct gemm_kernels gemm_kernels_avx2;       /* avx2, fma */
 extern const struct gemm_kernels gemm_kernels_avx512;     /* avx512 f, bw, dq, vl */
 extern const struct gemm_kernels gemm_kernels_avx512bf16; /* and avx512_bf16 */
+extern const struct gemm_kernels gemm_kernels_amx;        /* avx512, amx_tile, amx_bf16 */
 #endif
 
 /* How many words one call of micro fetches. */
 static inline i64 gemm_ahead_words(const struct gemm_kernels *k, i64 steps)
 {
-    return steps / k->ahead_steps * 16;
+    return k->ahead_steps ? steps / k->ahead_steps * 16 : 0;
 }
 
 static inline i64 gemm_steps(const struct gemm_kernels *k, i64 depth)
 {
-    return ceil_div(depth, k->per_step);
+    return round_up(ceil_div(depth, k->per_step), i64_max(1, k->steps_at_once));
 }
 
 /* The set that multiplies these operand types. */

@@ -58,9 +58,9 @@ static void register_attention(struct backend *b)
                                                     (void *)&rows[i].kernels });
 }
 
-void cpu_register_avx512bf16(struct backend *b)
+static void register_products(struct backend *b, const struct gemm_kernels *set)
 {
-    void *g = (void *)&gemm_kernels_avx512bf16; /* a kernel's context; never written */
+    void *g = (void *)set; /* a kernel's context; never written */
     backend_set(b, &op_linear, (struct kernel){ linear_run, linear_workspace, g });
     backend_set(b, &op_linear_dx, (struct kernel){ linear_dx_run, linear_dx_workspace, g });
     backend_set(b, &op_linear_dw, (struct kernel){ linear_dw_run, linear_dw_workspace, g });
@@ -70,6 +70,16 @@ void cpu_register_avx512bf16(struct backend *b)
                 (struct kernel){ expert_linear_dx_run, expert_linear_dx_workspace, g });
     backend_set(b, &op_expert_linear_dw,
                 (struct kernel){ expert_linear_dw_run, expert_linear_dw_workspace, g });
+}
+
+void cpu_register_avx512bf16(struct backend *b)
+{
+    register_products(b, &gemm_kernels_avx512bf16);
     register_attention(b);
+}
+
+void cpu_register_amx(struct backend *b)
+{
+    register_products(b, &gemm_kernels_amx);
 }
 #endif

@@ -1,0 +1,272 @@
+/* backend/cpu/gemm_kernel_amx.c - 32 x 32 tiles of C in four tile registers of 16 x 16.
+ *
+ * A tile register has 16 rows of 64 bytes. tdpbf16ps multiplies a tile of A (16 rows, 32 values
+ * of k side by side) by one of B (16 steps of 16 columns, each word a pair k, k + 1) in 16
+ * cycles, 16 times what vfmadd does. So a panel is made of *groups* of 16 steps, each two tiles
+ * of 1 KiB one behind the other; missing rows and steps are zeros.
+ *
+ * Of the four tiles that a group needs, those of B stay in L1 from one panel of A to the next;
+ * tileloaddt1 asks that A's, used once, do not push them out (a third faster, measured). The
+ * lines that micro's caller wants fetched are left alone: fetching them made it slower.
+ *
+ * An element of a group is (the 16 products of even k, ascending, from zero) + (those of odd k),
+ * added to the sum; subnormals are zero, as in vdpbf16ps (Intel SDM, TDPBF16PS). */
+#include "backend/cpu/gemm_pack.h"
+
+#include <immintrin.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum { SIDE = 32, HALF = 16, GROUP = 16, TILE = HALF * GROUP, KC = 768 };
+
+/* --- panels ------------------------------------------------------------------------- */
+
+typedef u32 vec __attribute__((vector_size(64)));
+typedef u16 narrow_vec __attribute__((vector_size(32)));
+
+/* 16 pairs that lie side by side. */
+INLINE vec load_pairs(const bf16 *p)
+{
+    vec v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* 16 pairs, the first of each from x, the second from y. */
+INLINE vec load_zipped(const bf16 *x, const bf16 *y)
+{
+    narrow_vec low, high;
+    memcpy(&low, x, sizeof low);
+    memcpy(&high, y, sizeof high);
+    return __builtin_convertvector(low, vec) | __builtin_convertvector(high, vec) << 16;
+}
+
+INLINE void store_tile(u32 *tile, const vec v[HALF])
+{
+#pragma GCC unroll 16
+    for (int i = 0; i < HALF; i++)
+        memcpy(tile + i * HALF, &v[i], sizeof v[i]);
+}
+
+/* v[i] lane j and v[j] lane i change places: words of neighbours, then pairs, fours, eights. */
+INLINE void transpose(vec v[HALF])
+{
+    vec t[HALF];
+#pragma GCC unroll 8
+    for (int i = 0; i < HALF; i += 2) {
+        t[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26,
+                                       12, 28, 14, 30);
+        t[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11,
+                                           27, 13, 29, 15, 31);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < HALF; i++)
+        v[i] = i & 2 ? __builtin_shufflevector(t[i - 2], t[i], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11,
+                                               26, 27, 14, 15, 30, 31)
+                     : __builtin_shufflevector(t[i], t[i + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9,
+                                               24, 25, 12, 13, 28, 29);
+#pragma GCC unroll 16
+    for (int i = 0; i < HALF; i++)
+        t[i] = i & 4 ? __builtin_shufflevector(v[i - 4], v[i], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13,
+                                               14, 15, 28, 29, 30, 31)
+                     : __builtin_shufflevector(v[i], v[i + 4], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9,
+                                               10, 11, 24, 25, 26, 27);
+#pragma GCC unroll 16
+    for (int i = 0; i < HALF; i++)
+        v[i] = i & 8 ? __builtin_shufflevector(t[i - 8], t[i], 8, 9, 10, 11, 12, 13, 14, 15, 24,
+                                               25, 26, 27, 28, 29, 30, 31)
+                     : __builtin_shufflevector(t[i], t[i + 8], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18,
+                                               19, 20, 21, 22, 23);
+}
+
+/* One tile's numbers: `rows` by `depth` values of k from s->data + at. For a whole tile of rows
+ * in `out` as they are seen along k (by_step false) or along the rows. */
+struct part {
+    const bf16 *data;
+    i64 row_stride, k_stride, rows, depth;
+};
+
+/* Numbers that do not fill a tile, into one that they do. */
+static void copy_some(bf16 *whole, const struct part *p)
+{
+    memset(whole, 0, 2 * 2 * TILE);
+    for (i64 r = 0; r < i64_min(p->rows, HALF); r++)
+        for (i64 k = 0; k < i64_min(p->depth, 2 * GROUP); k++)
+            whole[r * 2 * GROUP + k] = p->data[r * p->row_stride + k * p->k_stride];
+}
+
+/* Vectors are rows when `by_row`, else steps. */
+INLINE void move_tile(u32 *tile, const struct part *p, bool by_row)
+{
+    vec v[HALF];
+    bf16 whole[2 * TILE];
+    struct part q = *p;
+    if (p->rows < HALF || p->depth < 2 * GROUP) {
+        copy_some(whole, p);
+        q = (struct part){ whole, 2 * GROUP, 1, HALF, 2 * GROUP };
+    }
+    const bool lies_by_row = q.k_stride == 1;
+#pragma GCC unroll 16
+    for (int i = 0; i < HALF; i++) {
+        const bf16 *zip = q.data + 2 * i * q.k_stride;
+        v[i] = lies_by_row ? load_pairs(q.data + i * q.row_stride)
+                           : load_zipped(zip, zip + q.k_stride);
+    }
+    if (lies_by_row != by_row)
+        transpose(v);
+    store_tile(tile, v);
+}
+
+/* Asks for what the move of the next tiles reads, into L2. */
+INLINE void fetch_lines(const bf16 *p, i64 stride, i64 lines)
+{
+    for (i64 i = 0; i < lines; i++)
+        __builtin_prefetch(p + i * stride, 0, 2);
+}
+
+static void move_group(u32 *group, const struct part *p, bool by_row)
+{
+    struct part half = *p;
+    for (int h = 0; h < 2; h++, half.rows -= HALF, half.data += HALF * half.row_stride)
+        move_tile(group + h * TILE, &half, by_row);
+}
+
+static void pack(u32 *panels, const struct gemm_slab *s, bool by_row)
+{
+    const i64 groups = ceil_div(s->k, 2 * GROUP), panel = groups * 2 * TILE;
+    struct part p = { .row_stride = s->row_stride, .k_stride = s->k_stride };
+    assert(s->type == DTYPE_BF16);
+    if (s->k_stride == 1) { /* read on along k */
+        for (i64 row = 0; row < s->rows; row += SIDE, panels += panel)
+            for (i64 g = 0; g < groups; g++) {
+                p.data = (const bf16 *)s->data + row * s->row_stride + g * 2 * GROUP;
+                p.rows = s->rows - row;
+                p.depth = s->k - g * 2 * GROUP;
+                fetch_lines(p.data + SIDE * s->row_stride, s->row_stride,
+                            i64_min(SIDE, p.rows - SIDE));
+                move_group(panels + g * 2 * TILE, &p, by_row);
+            }
+        return;
+    }
+    for (i64 g = 0; g < groups; g++)
+        for (i64 row = 0; row < s->rows; row += SIDE) {
+            p.data = (const bf16 *)s->data + row * s->row_stride + g * 2 * GROUP * s->k_stride;
+            p.rows = s->rows - row;
+            p.depth = s->k - g * 2 * GROUP;
+            fetch_lines(p.data + 2 * GROUP * s->k_stride, s->k_stride,
+                        i64_min(2 * GROUP, p.depth - 2 * GROUP));
+            move_group(panels + row / SIDE * panel + g * 2 * TILE, &p, by_row);
+        }
+}
+
+static void pack_a(u32 *panels, const struct gemm_slab *s, i64 width)
+{
+    (void)width;
+    pack(panels, s, true);
+}
+
+static void pack_b(u32 *panels, const struct gemm_slab *s, i64 width)
+{
+    (void)width;
+    pack(panels, s, false);
+}
+
+/* --- tiles -------------------------------------------------------------------------- */
+
+/* The shape of all eight tile registers (Intel SDM, LDTILECFG). */
+struct tile_shapes {
+    u8 palette, start_row, unused[14];
+    u16 bytes_per_row[16];
+    u8 rows[16];
+};
+
+static void begin(void)
+{
+    struct tile_shapes all = { .palette = 1 };
+    for (int i = 0; i < 8; i++) {
+        all.bytes_per_row[i] = 4 * HALF;
+        all.rows[i] = HALF;
+    }
+    _tile_loadconfig(&all);
+}
+
+static void end(void)
+{
+    _tile_release();
+}
+
+/* Tile registers are numbers in the instructions: 0 to 3 are C, 4 and 5 A, 6 and 7 B. */
+INLINE void multiply(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc)
+{
+    enum { ROW_BYTES = 4 * HALF };
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (i64 i = 0; i < steps; i += GROUP, a += 2 * TILE, b += 2 * TILE) {
+        _tile_loadd(6, b, ROW_BYTES);
+        _tile_stream_loadd(4, a, ROW_BYTES);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b + TILE, ROW_BYTES);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_stream_loadd(5, a + TILE, ROW_BYTES);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, c, 4 * ldc);
+    _tile_stored(1, c + HALF, 4 * ldc);
+    _tile_stored(2, c + HALF * ldc, 4 * ldc);
+    _tile_stored(3, c + HALF * ldc + HALF, 4 * ldc);
+}
+
+static void micro(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, bool add,
+                  const u32 *ahead)
+{
+    _Alignas(64) float sums[SIDE * SIDE];
+    (void)ahead;
+    if (!add) {
+        multiply(steps, a, b, c, ldc);
+        return;
+    }
+    multiply(steps, a, b, sums, SIDE);
+    for (i64 r = 0; r < SIDE; r++, c += ldc)
+        for (i64 i = 0; i < SIDE; i++)
+            c[i] += sums[r * SIDE + i];
+}
+
+/* Four sums, as in micro: a product every 16 cycles, ready after 52. */
+static i64 peak(i64 rounds, float *data)
+{
+    begin();
+    for (i64 r = 0; r < rounds; r++) {
+        if (r % 1024 == 0) {
+            _tile_loadd(4, data, 0);
+            _tile_loadd(5, data + 16, 0);
+            _tile_loadd(6, data + 32, 0);
+            _tile_loadd(7, data + 48, 0);
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+        }
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _Alignas(64) float sums[TILE];
+    _tile_stored(3, sums, 4 * HALF);
+    data[0] = sums[0] < 1 ? data[0] : data[1];
+    end();
+    return rounds * 4 * TILE * 2 * GROUP * 2;
+}
+
+const struct gemm_kernels gemm_kernels_amx = {
+    .name = "amx", .mr = SIDE, .nr = SIDE, .kc = KC, .mc = 256, .nc = 384, .per_step = 2,
+    .steps_at_once = GROUP,
+    .mixed = &gemm_kernels_avx512,
+    .begin = begin, .end = end,
+    .pack_a = pack_a, .pack_b = pack_b, .micro = micro,
+    .start = gemm_start_avx512, .finish = gemm_finish_avx512,
+    .sum_rows = gemm_sum_rows_avx512, .peak = peak,
+};
