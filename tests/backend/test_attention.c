@@ -13,6 +13,7 @@
 #if defined(__x86_64__)
 void cpu_register_wide(struct backend *b); /* built by tests/CMakeLists.txt */
 ATTENTION_DECLARE(paired);
+ATTENTION_DECLARE(tiled);
 #endif
 
 static const char *const backends[] = { "generic", "avx2", "avx512", "avx512bf16", "amx" };
@@ -441,18 +442,28 @@ TEST(bf16_is_off_by_the_roundings_of_p_and_ds_alone)
 }
 
 #if defined(__x86_64__)
-TEST(pairs_are_multiplied_without_the_instruction)
+static void check_kernels(struct kernel forward, struct kernel backward)
 {
     struct backend b;
     if (!backend_supported("avx2"))
         skip();
     CHECK_OK(backend_init(&b, "generic"));
-    backend_set(&b, &op_attention,
-                (struct kernel){ attention_paired, attention_workspace_paired, NULL });
-    backend_set(&b, &op_attention_grad,
-                (struct kernel){ attention_grad_paired, attention_grad_workspace_paired, NULL });
+    backend_set(&b, &op_attention, forward);
+    backend_set(&b, &op_attention_grad, backward);
     for (i64 k = 0; k < COUNT_OF(judged); k++)
         check_roundings(&judged[k], &b);
+}
+
+TEST(pairs_are_multiplied_without_the_instruction)
+{
+    check_kernels((struct kernel){ attention_paired, attention_workspace_paired, NULL },
+                  (struct kernel){ attention_grad_paired, attention_grad_workspace_paired, NULL });
+}
+
+TEST(tiles_are_multiplied_without_the_registers)
+{
+    check_kernels((struct kernel){ attention_tiled, attention_workspace_tiled, NULL },
+                  (struct kernel){ attention_grad_tiled, attention_grad_workspace_tiled, NULL });
 }
 #endif
 
@@ -477,6 +488,7 @@ TEST_MAIN(ONE(threads_do_not_change_a_bit), ONE(a_later_token_changes_no_earlier
 #if defined(__x86_64__)
           ONE(sixteen_lanes_agree_with_the_reference),
           ONE(pairs_are_multiplied_without_the_instruction),
+          ONE(tiles_are_multiplied_without_the_registers),
 #endif
           ONE(several_blocks_agree_with_the_reference),
           ONE(bf16_is_off_by_the_roundings_of_p_and_ds_alone))

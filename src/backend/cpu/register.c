@@ -37,23 +37,26 @@ static i64 by_operand_workspace(const struct task *t, int threads, const void *c
     return k->workspace(t, threads, NULL);
 }
 
-#define BY_OPERAND(op)                                          \
-    { { op##_avx512bf16, op##_workspace_avx512bf16, NULL },     \
-      { op##_avx512, op##_workspace_avx512, NULL } }
+#define BY_OPERAND(op, set)                          \
+    { &op_##op, { { op##_##set, op##_workspace_##set, NULL }, \
+                  { op##_avx512, op##_workspace_avx512, NULL } } }
+#define ATTENTION_BY_OPERAND(set)                                             \
+    {                                                                         \
+        BY_OPERAND(attention, set), BY_OPERAND(attention_grad, set),          \
+        BY_OPERAND(attention_block, set), BY_OPERAND(attention_block_grad, set), \
+        BY_OPERAND(attention_cached, set),                                    \
+    }
 
-static void register_attention(struct backend *b)
+struct attention_row {
+    const struct op_info *op;
+    struct by_operand kernels;
+};
+
+enum { ATTENTION_OPS = 5 };
+
+static void register_attention(struct backend *b, const struct attention_row *rows)
 {
-    static const struct {
-        const struct op_info *op;
-        struct by_operand kernels;
-    } rows[] = {
-        { &op_attention, BY_OPERAND(attention) },
-        { &op_attention_grad, BY_OPERAND(attention_grad) },
-        { &op_attention_block, BY_OPERAND(attention_block) },
-        { &op_attention_block_grad, BY_OPERAND(attention_block_grad) },
-        { &op_attention_cached, BY_OPERAND(attention_cached) },
-    };
-    for (i64 i = 0; i < COUNT_OF(rows); i++)
+    for (i64 i = 0; i < ATTENTION_OPS; i++)
         backend_set(b, rows[i].op, (struct kernel){ by_operand_run, by_operand_workspace,
                                                     (void *)&rows[i].kernels });
 }
@@ -74,12 +77,15 @@ static void register_products(struct backend *b, const struct gemm_kernels *set)
 
 void cpu_register_avx512bf16(struct backend *b)
 {
+    static const struct attention_row rows[ATTENTION_OPS] = ATTENTION_BY_OPERAND(avx512bf16);
     register_products(b, &gemm_kernels_avx512bf16);
-    register_attention(b);
+    register_attention(b, rows);
 }
 
 void cpu_register_amx(struct backend *b)
 {
+    static const struct attention_row rows[ATTENTION_OPS] = ATTENTION_BY_OPERAND(amx);
     register_products(b, &gemm_kernels_amx);
+    register_attention(b, rows);
 }
 #endif

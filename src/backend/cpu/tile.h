@@ -6,13 +6,20 @@
  * TILE_COLS sums in registers. Its left operand may lie in any order (two strides), so that a
  * block of keys or queries serves both as it lies and transposed without being copied, but for
  * pairs, of which each has its own; its right operand needs TILE_COLS neighbours. Each result
- * is one chain of multiply-adds over the steps, ascending; a pair is two of them. */
+ * is one chain of multiply-adds over the steps, ascending; a pair is two of them.
+ *
+ * With ISA_amx the sums are in tile registers (gemm_kernel_amx.c), whose left operand's steps lie
+ * side by side and come 16 at a time: sums along rows are filled up with zeros, and those across
+ * tokens begin and end at whole groups of TOKEN_GRAIN tokens, absent ones being zeros. A chain
+ * then goes on from the sums that are there. */
 #ifndef HEADWAY_TILE_H
 #define HEADWAY_TILE_H
 
 #include "backend/cpu/vec.h"
 
-#if defined(ISA_avx512) || defined(ISA_wide)
+#if defined(ISA_amx)
+enum { TILE_ROWS = 32 };
+#elif defined(ISA_avx512) || defined(ISA_wide)
 enum { TILE_ROWS = 8 };
 #elif defined(ISA_avx2)
 enum { TILE_ROWS = 6 };
@@ -33,10 +40,22 @@ typedef float word;
 typedef vec words;
 #endif
 
-/* Words of n elements along the sum; the second half of an odd last one is zero. */
+#if defined(ISA_amx)
+enum { STEPS_AT_ONCE = 16, TOKEN_GRAIN = STEPS_AT_ONCE * PER_WORD };
+#else
+enum { STEPS_AT_ONCE = 1, TOKEN_GRAIN = 1 };
+#endif
+
+/* Words of n elements; the second half of an odd last one is zero. */
 INLINE i64 words_of(i64 n)
 {
     return ceil_div(n, PER_WORD);
+}
+
+/* Words of n elements along a sum, filled up with zeros to what tiles() takes at once. */
+INLINE i64 sum_words(i64 n)
+{
+    return round_up(words_of(n), STEPS_AT_ONCE);
 }
 
 /* Elements of rows of bf16 or f32 that become one word: f32 are words by themselves. */
@@ -151,6 +170,103 @@ struct tile {
     bool add;
 };
 
+#if defined(ISA_amx)
+/* The shape of all tile registers, before and after a thread's work (Intel SDM, LDTILECFG). */
+static inline void tiles_begin(void)
+{
+    struct {
+        u8 palette, start_row, unused[14];
+        u16 bytes_per_row[16];
+        u8 rows[16];
+    } shapes = { .palette = 1 };
+    for (int i = 0; i < 8; i++) {
+        shapes.bytes_per_row[i] = 64;
+        shapes.rows[i] = 16;
+    }
+    _tile_loadconfig(&shapes);
+}
+
+static inline void tiles_end(void)
+{
+    _tile_release();
+}
+
+/* 16 rows of sums in registers 0 and 1, and, if `both`, 16 more in 2 and 3. */
+INLINE void tile_square(bool both, const struct tile *t, const word *a, const word *b, float *c,
+                        i64 c_row, bool add)
+{
+    enum { HALF = 16 };
+    const i64 a_bytes = 4 * t->a_row, b_bytes = 4 * t->b_step, c_bytes = 4 * c_row;
+    if (add) {
+        _tile_loadd(0, c, c_bytes);
+        _tile_loadd(1, c + HALF, c_bytes);
+        if (both) {
+            _tile_loadd(2, c + HALF * c_row, c_bytes);
+            _tile_loadd(3, c + HALF * c_row + HALF, c_bytes);
+        }
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        if (both) {
+            _tile_zero(2);
+            _tile_zero(3);
+        }
+    }
+    for (i64 k = 0; k < t->steps; k += STEPS_AT_ONCE, a += HALF, b += HALF * t->b_step) {
+        _tile_loadd(6, b, b_bytes);
+        _tile_loadd(4, a, a_bytes);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b + HALF, b_bytes);
+        _tile_dpbf16ps(1, 4, 7);
+        if (both) {
+            _tile_loadd(5, a + HALF * t->a_row, a_bytes);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    _tile_stored(0, c, c_bytes);
+    _tile_stored(1, c + HALF, c_bytes);
+    if (both) {
+        _tile_stored(2, c + HALF * c_row, c_bytes);
+        _tile_stored(3, c + HALF * c_row + HALF, c_bytes);
+    }
+}
+
+/* Fewer rows than a tile has, of which 16 or 32 can be read of A. */
+static inline void tile_rest(i64 rows, const struct tile *t, const word *a, const word *b, float *c)
+{
+    _Alignas(64) float sums[TILE_ROWS * TILE_COLS] = { 0 };
+    for (i64 r = 0; t->add && r < rows; r++)
+        memcpy(sums + r * TILE_COLS, c + r * t->c_row, TILE_COLS * sizeof *c);
+    if (rows > TILE_ROWS / 2)
+        tile_square(true, t, a, b, sums, TILE_COLS, t->add);
+    else
+        tile_square(false, t, a, b, sums, TILE_COLS, t->add);
+    for (i64 r = 0; r < rows; r++)
+        memcpy(c + r * t->c_row, sums + r * TILE_COLS, TILE_COLS * sizeof *c);
+}
+
+/* For any number of rows; A has 16 times as many as are begun. */
+static inline void tiles(i64 rows, const struct tile *t, const word *a, const word *b, float *c)
+{
+    assert(t->a_step == 1 && t->steps % STEPS_AT_ONCE == 0);
+    for (; rows >= TILE_ROWS; rows -= TILE_ROWS) {
+        tile_square(true, t, a, b, c, t->c_row, t->add);
+        a += TILE_ROWS * t->a_row;
+        c += TILE_ROWS * t->c_row;
+    }
+    if (rows > 0)
+        tile_rest(rows, t, a, b, c);
+}
+#else
+static inline void tiles_begin(void)
+{
+}
+
+static inline void tiles_end(void)
+{
+}
+
 INLINE void tile_rows(const int rows, const struct tile *t, const word *a, const word *b,
                       float *c)
 {
@@ -202,6 +318,7 @@ static inline void tiles(i64 rows, const struct tile *t, const word *a, const wo
     default: break;
     }
 }
+#endif
 
 /* --- transposes --------------------------------------------------------------------- */
 
@@ -251,7 +368,7 @@ INLINE void transpose(vec v[VL])
 INLINE void panel_from_rows(bool half, word *panel, const void *src, i64 src_row, i64 rows,
                             i64 columns)
 {
-    const i64 per = per_word(half), wide = ceil_div(columns, per);
+    const i64 per = per_word(half), wide = half ? sum_words(columns) : columns;
     for (i64 side = 0; side < TILE_COLS; side += VL) {
         for (i64 w = 0; w < wide; w += VL) {
             const i64 c = w * per;
@@ -294,7 +411,7 @@ INLINE void prefetch_rows(bool half, const void *src, i64 src_row, i64 rows, i64
             __builtin_prefetch(vec_at(half, src, r * src_row + c), 0, 2);
 }
 
-/* dst (rows x words_of(columns), dst_row words apart) = src: the sum runs along rows. */
+/* dst (rows x sum_words(columns), dst_row words apart) = src: the sum runs along rows. */
 INLINE void words_from_rows(bool half, word *dst, i64 dst_row, const void *src, i64 src_row,
                             i64 rows, i64 columns)
 {
@@ -303,7 +420,7 @@ INLINE void words_from_rows(bool half, word *dst, i64 dst_row, const void *src, 
         const void *from = vec_at(half, src, r * src_row);
         for (i64 c = 0; c < columns; c += per)
             words_put_n(dst + c / PER_WORD, words_get_n(half, from, c, columns - c),
-                        words_of(columns - c));
+                        sum_words(columns - c));
     }
 }
 
@@ -324,6 +441,50 @@ INLINE void words_across_rows(bool half, word *dst, i64 dst_row, const void *src
     }
 #else
     words_from_rows(half, dst, dst_row, src, src_row, rows, columns);
+#endif
+}
+
+/* Rows of tokens as the left operand of sums across them, for at most `most` tokens: token r of
+ * column d is in the word at down_at(r) + d * down_row(most). */
+INLINE i64 down_row(i64 most)
+{
+    return STEPS_AT_ONCE > 1 ? words_of(most) : 1;
+}
+
+INLINE i64 down_step(i64 columns)
+{
+    return STEPS_AT_ONCE > 1 ? 1 : columns;
+}
+
+INLINE i64 down_words(i64 columns, i64 most)
+{
+    return round_up(words_of(most) * (STEPS_AT_ONCE > 1 ? round_up(columns, TILE_ROWS) : columns), 16);
+}
+
+/* dst, `down`, = src; with TOKEN_GRAIN, absent rows of the last group are zeros. */
+INLINE void words_down_rows(bool half, word *dst, i64 most, const void *src, i64 src_row, i64 rows,
+                            i64 columns)
+{
+#if defined(ISA_amx)
+    assert(half);
+    const i64 dst_row = down_row(most);
+    for (i64 r = 0; r < rows; r += TOKEN_GRAIN)
+        for (i64 c = 0; c < columns; c += VL) {
+            word zipped[VL * VL];
+            vec v[VL];
+            const i64 n = i64_min(VL, columns - c);
+            memset(zipped, 0, sizeof zipped);
+            words_across_rows(true, zipped, VL, (const bf16 *)src + r * src_row + c, src_row,
+                              i64_min(TOKEN_GRAIN, rows - r), n);
+            for (i64 i = 0; i < VL; i++)
+                v[i] = vec_load((const float *)zipped + i * VL);
+            transpose(v);
+            for (i64 i = 0; i < n; i++)
+                vec_store((float *)dst + (c + i) * dst_row + r / PER_WORD, v[i]);
+        }
+#else
+    (void)most;
+    words_across_rows(half, dst, columns, src, src_row, rows, columns);
 #endif
 }
 

@@ -14,13 +14,13 @@ struct panel {
     bool started;
 };
 
-/* Dw = words_of(D). */
+/* Dw = sum_words(D). */
 struct scratch {
     struct panel panels[PANELS];
     word *q;  /* [PANELS][Dw][TILE_COLS] */
     float *o; /* [PANELS][D][TILE_COLS] */
     word *k;  /* [ATTEND_KEYS][Dw] */
-    word *v;  /* [words_of(ATTEND_KEYS)][D] */
+    word *v;  /* down_words(D, ATTEND_KEYS) */
     float *s; /* [ATTEND_KEYS][TILE_COLS]; P, in words, takes the same place */
 };
 
@@ -31,19 +31,19 @@ static i64 struct_bytes(void)
 
 i64 NAMED(attend_bytes)(i64 D)
 {
-    return struct_bytes() + 4 * (ATTEND_QUERIES * (D + words_of(D)) + ATTEND_KEYS * TILE_COLS +
-                                 round_up(ATTEND_KEYS * words_of(D), 16) +
-                                 round_up(words_of(ATTEND_KEYS) * D, 16));
+    return struct_bytes() + 4 * (ATTEND_QUERIES * (D + sum_words(D)) + ATTEND_KEYS * TILE_COLS +
+                                 round_up(ATTEND_KEYS * sum_words(D), 16) +
+                                 down_words(D, ATTEND_KEYS));
 }
 
 static struct scratch *scratch_place(void *memory, i64 D)
 {
     struct scratch *s = memory;
     s->q = (word *)((char *)memory + struct_bytes());
-    s->o = (float *)(s->q + ATTEND_QUERIES * words_of(D));
+    s->o = (float *)(s->q + ATTEND_QUERIES * sum_words(D));
     s->s = s->o + ATTEND_QUERIES * D;
     s->k = (word *)(s->s + ATTEND_KEYS * TILE_COLS);
-    s->v = s->k + round_up(ATTEND_KEYS * words_of(D), 16);
+    s->v = s->k + round_up(ATTEND_KEYS * sum_words(D), 16);
     return s;
 }
 
@@ -175,12 +175,14 @@ static bool all_ones(const vec factor[2])
 static void panel_block(const struct attend *a, struct scratch *s, i64 index, i64 key)
 {
     struct panel *p = &s->panels[index];
-    const i64 D = a->D, Dw = words_of(D);
-    const i64 begin = i64_max(p->first / PER_WORD * PER_WORD, key); /* pairs by their place */
-    const i64 keys = i64_min(p->last + 1, key + ATTEND_KEYS) - begin;
-    const word *k = s->k + (begin - key) * Dw, *v = s->v + (begin - key) / PER_WORD * D;
+    enum { GRAIN = (int)TOKEN_GRAIN > (int)PER_WORD ? (int)TOKEN_GRAIN : (int)PER_WORD };
+    const i64 D = a->D, Dw = sum_words(D), step = down_step(D);
+    const i64 begin = i64_max(p->first / GRAIN * GRAIN, key); /* words by their place */
+    const i64 seen = i64_min(p->last + 1, key + ATTEND_KEYS) - begin;
+    const i64 keys = round_up(seen, TOKEN_GRAIN);
+    const word *k = s->k + (begin - key) * Dw, *v = s->v + (begin - key) / PER_WORD * step;
     float *o = s->o + index * D * TILE_COLS;
-    if (keys <= 0)
+    if (seen <= 0)
         return;
     const struct tile scores = { .steps = Dw, .a_row = Dw, .a_step = 1, .b_step = TILE_COLS,
                                  .c_row = TILE_COLS };
@@ -192,8 +194,8 @@ static void panel_block(const struct attend *a, struct scratch *s, i64 index, i6
                                     keys, a->scale * LOG2_E);
     if (p->started && !all_ones(decay))
         scale_columns(o, decay, D);
-    const struct tile values = { .steps = words_of(keys), .a_row = 1, .a_step = D,
-                                 .b_step = TILE_COLS, .c_row = TILE_COLS, .add = p->started };
+    const struct tile values = { .steps = words_of(keys), .a_row = down_row(ATTEND_KEYS),
+                                 .a_step = step, .b_step = TILE_COLS, .c_row = TILE_COLS, .add = p->started };
     tiles(D, &values, v, (const word *)s->s, o);
     p->started = true;
 }
@@ -222,13 +224,13 @@ static void load_keys(const struct attend *a, struct scratch *s, i64 key, i64 ke
 {
     const void *k = vec_at(a->half, a->k, key * a->k_row);
     const void *v = vec_at(a->half, a->v, key * a->k_row);
-    const i64 Dw = words_of(a->D);
+    const i64 Dw = sum_words(a->D);
     if (a->half) {
         words_from_rows(true, s->k, Dw, k, a->k_row, keys, a->D);
-        words_across_rows(true, s->v, a->D, v, a->k_row, keys, a->D);
+        words_down_rows(true, s->v, ATTEND_KEYS, v, a->k_row, keys, a->D);
     } else {
         words_from_rows(false, s->k, Dw, k, a->k_row, keys, a->D);
-        words_across_rows(false, s->v, a->D, v, a->k_row, keys, a->D);
+        words_down_rows(false, s->v, ATTEND_KEYS, v, a->k_row, keys, a->D);
     }
 }
 
@@ -246,9 +248,10 @@ void NAMED(attend)(const struct attend *a, void *memory)
     struct scratch *s = scratch_place(memory, a->D);
     const i64 panels = ceil_div(a->n, TILE_COLS);
     i64 first = INT32_MAX, last = -1;
+    tiles_begin();
     for (i64 i = 0; i < panels; i++) {
         const void *q = vec_at(a->half, a->q, i * TILE_COLS * a->q_row);
-        word *panel = s->q + i * words_of(a->D) * TILE_COLS;
+        word *panel = s->q + i * sum_words(a->D) * TILE_COLS;
         const i64 n = i64_min(TILE_COLS, a->n - i * TILE_COLS);
         panel_begin(&s->panels[i], a, i * TILE_COLS);
         first = i64_min(first, s->panels[i].first);
@@ -269,4 +272,5 @@ void NAMED(attend)(const struct attend *a, void *memory)
     }
     for (i64 i = 0; i < panels; i++)
         panel_end(a, s, i);
+    tiles_end();
 }

@@ -65,7 +65,7 @@ struct scratch {
     float *dkt, *dvt;    /* [PANELS][D][TILE_COLS], one behind the other */
     float *put_by;       /* [levels][2][PANELS][D][TILE_COLS] */
     word *q, *dy;        /* [QUERIES][Dw] */
-    word *q_down, *dy_down; /* [words_of(QUERIES)][D]; q and dy themselves */
+    word *q_down, *dy_down; /* down_words(D, QUERIES); or q and dy themselves */
     float *s;            /* [QUERIES][TILE_COLS]; P, in words, takes its place */
     word *ds;            /* [QUERIES][DS_ROW] */
     float *dp;           /* [QUERIES][TILE_COLS]; dS again, for sums over queries; in ds itself */
@@ -88,7 +88,7 @@ static i64 scratch_words(const struct shape *s)
     return round_up((i64)sizeof(struct scratch), 64) / 4 + words_of(KEYS) * s->Dp +
            2 * KEYS * s->Dw + (2 + 2 * s->levels) * KEYS * s->D +
            2 * round_up(QUERIES * s->Dw, 16) + QUERIES * TILE_COLS + QUERIES * DS_ROW +
-           (PER_WORD - 1) * (2 * round_up(words_of(QUERIES) * s->D, 16) + QUERIES * TILE_COLS);
+           (PER_WORD - 1) * (2 * down_words(s->D, QUERIES) + QUERIES * TILE_COLS);
 }
 
 static void *take(word **next, i64 count)
@@ -114,8 +114,8 @@ static struct scratch *scratch_of(const struct shape *s, int thread)
     c->s = take(&next, QUERIES * TILE_COLS);
     c->ds = take(&next, QUERIES * DS_ROW);
     if (PER_WORD > 1) {
-        c->q_down = take(&next, round_up(words_of(QUERIES) * s->D, 16));
-        c->dy_down = take(&next, round_up(words_of(QUERIES) * s->D, 16));
+        c->q_down = take(&next, down_words(s->D, QUERIES));
+        c->dy_down = take(&next, down_words(s->D, QUERIES));
         c->dp = take(&next, QUERIES * TILE_COLS);
     }
     return c;
@@ -135,7 +135,7 @@ static struct target target_of(const struct tensor *t, i64 at)
 static struct shape shape_of(const struct attention_view *v)
 {
     struct shape s = { .v = *v, .B = v->B, .T = v->T, .Tk = v->Tk, .H = v->H, .G = v->G,
-                       .D = v->D, .Dp = round_up(v->D, TILE_COLS), .Dw = words_of(v->D),
+                       .D = v->D, .Dp = round_up(v->D, TILE_COLS), .Dw = sum_words(v->D),
                        .chunks = ceil_div(v->Tk, KEYS), .scale = v->scale, .half = v->half,
                        .pairs = i64_max(1, v->pairs) };
     while (s.pairs >> (s.levels + 1) > 0)
@@ -256,12 +256,20 @@ static void load_keys(const struct shape *s, struct scratch *c, i64 b, i64 g, i6
         load_keys_as(false, s, c, b, g, key, keys);
 }
 
+/* Queries with those that only fill up a group, which see nothing. */
+static i64 filled(const struct block *k)
+{
+    return round_up(k->queries, TOKEN_GRAIN);
+}
+
 INLINE void load_rows(bool half, const struct shape *s, word *along, word *down, const void *rows,
                       i64 row, i64 count)
 {
     words_from_rows(half, along, s->Dw, rows, row, count, s->D);
+    for (i64 r = count; r < round_up(count, TOKEN_GRAIN); r++)
+        memset(along + r * s->Dw, 0, (size_t)s->Dw * sizeof *along);
     if (down != along)
-        words_across_rows(half, down, s->D, rows, row, count, s->D);
+        words_down_rows(half, down, QUERIES, rows, row, count, s->D);
 }
 
 static void load_queries(const struct shape *s, struct scratch *c, const struct block *k)
@@ -281,6 +289,8 @@ static void load_queries(const struct shape *s, struct scratch *c, const struct 
         c->lse[i] = lse[i] * LOG2_E;
         c->delta[i] = s->delta[head * s->T + k->query + i];
     }
+    for (i64 i = k->queries; i < filled(k); i++)
+        c->lse[i] = c->delta[i] = 0;
 }
 
 /* The share of the next block of queries that is fetched while panel p is at work. */
@@ -301,6 +311,10 @@ static bool find_rows(const struct shape *s, struct scratch *c, struct block *k)
     bool any = false;
     for (i64 i = 0; i < k->queries; i++)
         attention_range(&s->v, k->b, k->query + i, &c->first[i], &c->last[i]);
+    for (i64 i = k->queries; i < filled(k); i++) {
+        c->first[i] = INT32_MAX;
+        c->last[i] = -1;
+    }
     for (i64 p = 0; p < PANELS; p++) {
         const i64 key = k->key + p * TILE_COLS, last = key + TILE_COLS - 1;
         i64 row0 = 0, row1 = k->queries;
@@ -308,8 +322,8 @@ static bool find_rows(const struct shape *s, struct scratch *c, struct block *k)
             row0++;
         while (row1 > 0 && c->first[row1 - 1] > last)
             row1--;
-        k->row0[p] = row0 < k->queries ? row0 / TILE_ROWS * TILE_ROWS : k->queries;
-        k->row1[p] = i64_min(k->queries, round_up(row1, TILE_ROWS));
+        k->row0[p] = row0 < k->queries ? row0 / TILE_ROWS * TILE_ROWS : filled(k);
+        k->row1[p] = i64_min(filled(k), round_up(row1, TILE_ROWS));
         any = any || k->row0[p] < k->row1[p];
     }
     return any;
@@ -377,6 +391,7 @@ static void key_panel(const struct shape *s, struct scratch *c, const struct blo
 {
     const i64 row0 = k->row0[panel], rows = k->row1[panel] - row0, at = panel * TILE_COLS;
     const i64 key = k->key + at, D = s->D, Dw = s->Dw, down = row0 / PER_WORD;
+    const i64 step = down_step(D);
     float *dp = panel_dp(c, panel);
     if (rows <= 0)
         return;
@@ -393,11 +408,11 @@ static void key_panel(const struct shape *s, struct scratch *c, const struct blo
         softmax_grad(true, s, c, k, panel);
     else
         softmax_grad(false, s, c, k, panel);
-    struct tile back = { .steps = words_of(rows), .a_row = 1, .a_step = D, .b_step = TILE_COLS,
-                         .c_row = TILE_COLS, .add = true };
-    tiles(D, &back, c->dy_down + down * D, (const word *)c->s + down * TILE_COLS, c->dvt + at * D);
+    struct tile back = { .steps = words_of(rows), .a_row = down_row(QUERIES), .a_step = step,
+                         .b_step = TILE_COLS, .c_row = TILE_COLS, .add = true };
+    tiles(D, &back, c->dy_down + down * step, (const word *)c->s + down * TILE_COLS, c->dvt + at * D);
     back.b_step = DP_ROW;
-    tiles(D, &back, c->q_down + down * D, (const word *)dp + down * DP_ROW, c->dkt + at * D);
+    tiles(D, &back, c->q_down + down * step, (const word *)dp + down * DP_ROW, c->dkt + at * D);
 }
 
 /* --- dQ ----------------------------------------------------------------------------- */
@@ -563,6 +578,7 @@ static void chunk_part(void *context, i64 part, int thread)
     const struct part_place at = part_place(part, s->B * s->G, s->chunks, s->together);
     const i64 b = at.head / s->G, g = at.head % s->G;
     const i64 key = at.run * KEYS, keys = i64_min(KEYS, s->Tk - key);
+    tiles_begin();
     load_keys(s, c, b, g, key, keys);
     for (i64 pair = 0; pair < s->pairs; pair++) {
         struct block k = { .b = b, .key = key, .keys = keys };
@@ -570,6 +586,7 @@ static void chunk_part(void *context, i64 part, int thread)
         if (s->v.pairs > 0)
             count_pair(s, c, pair);
     }
+    tiles_end();
     const struct target to_k = { s->to_k.half, s->to_k.data, s->to_k.row, s->to_k.at + g * s->D };
     const struct target to_v = { s->to_v.half, s->to_v.data, s->to_v.row, s->to_v.at + g * s->D };
     store_keys(s, c->dkt, &to_k, s->v.pairs > 0 ? 1 : s->scale, b * s->Tk + key, keys);
