@@ -501,9 +501,9 @@ static void multiply_special(const struct work *w, const struct tile *t, i64 i, 
     float *sum = t->sum + i * t->sum_stride + j;
     _Alignas(64) float scratch[GEMM_MICRO_MAX];
 
-    if (t->in_c || rounds)
+    if (k->fetches_c && (t->in_c || rounds))
         fetch_micro_tile(&g->C, m, n, rows, cols);
-    if (t->starts && g->residual.data)
+    if (k->fetches_c && t->starts && g->residual.data)
         fetch_micro_tile(&g->residual, m, n, rows, cols);
     if (t->starts) {
         run_micro(k, t, i, b, scratch, k->nr, false, ahead);

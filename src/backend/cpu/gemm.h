@@ -140,6 +140,7 @@ struct gemm_kernels {
     i64 per_step;                     /* values of k per step of the micro kernel: 1 or 2 */
     i64 steps_at_once;                /* a block's steps are filled up to a multiple; 0 is 1 */
     i64 ahead_steps;                  /* steps per line that micro fetches, 0: none; speed only */
+    bool fetches_c; /* lines of C are asked for in front of micro; speed only */
     const struct gemm_kernels *mixed; /* for operands that are not both bf16; NULL: this */
     gemm_mode_fn begin, end; /* NULL: nothing to do */
     gemm_pack_fn pack_a, pack_b;

@@ -160,8 +160,9 @@ static i64 peak(i64 rounds, float *data)
 
 const struct gemm_kernels gemm_kernels_avx512 = {
     .name = "avx512", .mr = MR, .nr = NR, .kc = 384, .mc = 128, .nc = 384, .per_step = 1,
-    .ahead_steps = AHEAD,
-    .pack_a = gemm_pack_words_avx512, .pack_b = gemm_pack_words_avx512, .micro = micro, .micro_rows = micro_rows,
+    .ahead_steps = AHEAD, .fetches_c = true,
+    .pack_a = gemm_pack_words_avx512, .pack_b = gemm_pack_words_avx512,
+    .micro = micro, .micro_rows = micro_rows,
     .start = gemm_start_avx512, .finish = gemm_finish_avx512,
     .sum_rows = gemm_sum_rows_avx512, .peak = peak,
 };

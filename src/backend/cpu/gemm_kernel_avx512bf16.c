@@ -105,9 +105,10 @@ static i64 peak(i64 rounds, float *data)
 
 const struct gemm_kernels gemm_kernels_avx512bf16 = {
     .name = "avx512bf16", .mr = MR, .nr = NR, .kc = 768, .mc = 128, .nc = 384, .per_step = 2,
-    .ahead_steps = AHEAD,
+    .ahead_steps = AHEAD, .fetches_c = true,
     .mixed = &gemm_kernels_avx512,
-    .pack_a = gemm_pack_pairs_avx512, .pack_b = gemm_pack_pairs_avx512, .micro = micro, .micro_rows = micro_rows,
+    .pack_a = gemm_pack_pairs_avx512, .pack_b = gemm_pack_pairs_avx512,
+    .micro = micro, .micro_rows = micro_rows,
     .start = gemm_start_avx512, .finish = gemm_finish_avx512,
     .sum_rows = gemm_sum_rows_avx512, .peak = peak,
 };

@@ -78,7 +78,7 @@ static i64 peak(i64 rounds, float *data)
 
 const struct gemm_kernels gemm_kernels_generic = {
     .name = "generic", .mr = MR, .nr = NR, .kc = 384, .mc = 96, .nc = 256, .per_step = 1,
-    .ahead_steps = AHEAD,
+    .ahead_steps = AHEAD, .fetches_c = true,
     .pack_a = gemm_pack_words_generic, .pack_b = gemm_pack_words_generic, .micro = micro,
     .start = gemm_start_generic, .finish = gemm_finish_generic,
     .sum_rows = gemm_sum_rows_generic, .peak = peak,
