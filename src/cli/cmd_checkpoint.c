@@ -3,6 +3,7 @@
 #include "base/sys.h"
 #include "cli/command.h"
 #include "train/checkpoint.h"
+#include "train/run_folder.h"
 
 #include <stdio.h>
 #include <time.h>
@@ -22,6 +23,27 @@ static void print_entry(const struct checkpoint_entry *e)
            e->valid ? "whole" : "damaged");
 }
 
+/* When the run of these checkpoints began, and each time that it went on. */
+static int print_starts(const char *dir)
+{
+    char folder[PATH_BYTES + 4];
+    json_t *starts, *row;
+    size_t i;
+    snprintf(folder, sizeof folder, "%s/..", dir);
+    int rc = run_folder_starts(folder, &starts);
+    json_array_foreach(starts, i, row) {
+        char when[32] = "-";
+        time_t seconds = (time_t)json_number_value(json_object_get(row, "started"));
+        struct tm t;
+        if (localtime_r(&seconds, &t))
+            strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &t);
+        printf("%s %s at step %lld\n", i ? "went on" : "begun  ", when,
+               (long long)json_integer_value(json_object_get(row, "from_step")));
+    }
+    json_decref(starts);
+    return rc;
+}
+
 static int run_list(struct invocation *v)
 {
     char dir[PATH_BYTES];
@@ -38,12 +60,12 @@ static int run_list(struct invocation *v)
         if (step < 0 || entries[i].step == step)
             print_entry(&entries[i]);
     sys_free(entries);
-    return OK;
+    return print_starts(dir);
 }
 
 static const struct command cmd_list = {
     .name = "list",
-    .summary = "List the checkpoints of a run",
+    .summary = "List the checkpoints of a run, and its starts",
     .arguments = "DIR",
     .description = "DIR is a run folder, its folder of checkpoints, or one step's folder. "
                    "\"whole\" means that the manifest is right and the files have its sizes; "

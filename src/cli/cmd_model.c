@@ -16,11 +16,19 @@
 
 /* --- list --------------------------------------------------------------------------- */
 
-static void print_row(const char *file, struct arena *a)
+/* Of a file's name without ".yaml"; 0: it is no model. */
+static int name_length(const char *file)
+{
+    size_t length = strlen(file);
+    bool yaml = length > 5 && strcmp(file + length - 5, ".yaml") == 0;
+    return yaml ? (int)length - 5 : 0;
+}
+
+static void print_row(const char *file, int width, struct arena *a)
 {
     struct model_spec s;
     char name[256];
-    snprintf(name, sizeof name, "%.*s", (int)(strlen(file) - strlen(".yaml")), file);
+    snprintf(name, sizeof name, "%.*s", name_length(file), file);
     if (spec_load(&s, name, a) < 0) {
         log_line(LOG_WARN, "%s", err_message());
         return;
@@ -28,7 +36,7 @@ static void print_row(const char *file, struct arena *a)
     char vocab[24] = "any";
     if (s.vocab)
         snprintf(vocab, sizeof vocab, "%lld", (long long)s.vocab);
-    printf("%-14s %-6s %9.1f M %4lld %6lld %5lld %5lld %8s %8lld\n", name,
+    printf("%-*s %-6s %9.1f M %4lld %6lld %5lld %5lld %8s %8lld\n", width, name,
            s.family == FAMILY_GPT2 ? "gpt2" : "llama", 1e-6 * (double)params_total(&s),
            (long long)s.layers, (long long)s.width, (long long)s.heads, (long long)s.kv_heads,
            vocab, (long long)s.positions);
@@ -37,18 +45,19 @@ static void print_row(const char *file, struct arena *a)
 static int list(struct invocation *v)
 {
     char path[4096], **names;
+    int width = 4;
     TRY(spec_find("gpt2-124m", path, sizeof path));
     *strrchr(path, '/') = '\0';
     int n = sys_list(path, &names);
     if (n < 0)
         return err_set(ERR_SYS, "cannot read the folder %s", path);
-    printf("%-14s %-6s %11s %4s %6s %5s %5s %8s %8s\n", "name", "kind", "parameters", "L",
+    for (int i = 0; i < n; i++)
+        width = name_length(names[i]) > width ? name_length(names[i]) : width;
+    printf("%-*s %-6s %11s %4s %6s %5s %5s %8s %8s\n", width, "name", "kind", "parameters", "L",
            "C", "H", "G", "V", "P");
-    for (int i = 0; i < n; i++) {
-        size_t length = strlen(names[i]);
-        if (length > 5 && strcmp(names[i] + length - 5, ".yaml") == 0)
-            print_row(names[i], v->arena);
-    }
+    for (int i = 0; i < n; i++)
+        if (name_length(names[i]) > 0)
+            print_row(names[i], width, v->arena);
     sys_free(names);
     printf("\nV any: the tokenizer's vocabulary, whose embedding of V C parameters comes on "
            "top.\n");

@@ -44,15 +44,17 @@ static void show_training(void *context, const char *stage, i64 done, i64 total)
     progress_update(context, total > 0 ? (double)done / (double)total : -1, stage);
 }
 
-static int add_input(struct bpe_trainer *t, struct splitter *splitter, const char *path)
+static int add_input(struct bpe_trainer *t, struct splitter *splitter, const char *path, i64 *bytes)
 {
     struct stream *stream;
     struct split_document document;
     TRY(stream_open(&stream, path));
     int rc = OK;
     splitter_begin(splitter, stream, path, FORMAT_AUTO);
-    while (rc >= 0 && (rc = splitter_next(splitter, &document)) > 0)
+    while (rc >= 0 && (rc = splitter_next(splitter, &document)) > 0) {
         rc = bpe_trainer_add(t, document.text, document.bytes);
+        *bytes += document.bytes;
+    }
     stream_close(stream);
     return rc;
 }
@@ -65,9 +67,13 @@ static int train_from(struct invocation *v, struct bpe_trainer *trainer, struct 
     TRY(inputs_find(&inputs, v->args, v->n_args, v->arena));
     TRY(splitter_new(&splitter, &how));
     int rc = OK;
+    i64 bytes = 0;
     for (i64 i = 0; i < inputs.count && rc >= 0; i++)
-        rc = add_input(trainer, splitter, inputs.at[i].path);
+        rc = add_input(trainer, splitter, inputs.at[i].path, &bytes);
     splitter_free(splitter);
+    if (rc >= 0 && bytes == 0)
+        return err_set(ERR_FORMAT, "%s%s no text to learn from; give files that have some", v->args[0],
+                       v->n_args > 1 ? " and what follows it hold" : " holds");
     return rc < 0 ? rc : bpe_trainer_finish(trainer, out);
 }
 

@@ -114,7 +114,8 @@ static int import(struct tokenizer **out, struct arena *a, const char *vocab_pat
                                    "merges.txt beside it", vocab_path);
     const char *merges_path = arena_printf(a, "%.*smerges.txt", (int)stem, vocab_path);
     const char *class = json_string_value(json_object_get(config, "tokenizer_class"));
-    const char *pattern = class && !strncmp(class, "Qwen2", 5) ? "qwen2" : "gpt2";
+    const bool qwen = class && !strncmp(class, "Qwen2", 5), gpt2 = class && !strncmp(class, "GPT2", 4);
+    const char *pattern = qwen ? "qwen2" : "gpt2";
     char *merges = NULL;
     TRY(read_text(&merges, &bytes, a, merges_path));
     TRY(import_vocab(&d, a, vocab));
@@ -122,7 +123,10 @@ static int import(struct tokenizer **out, struct arena *a, const char *vocab_pat
     TRY(read_added(&d, a, vocab, config, how));
     d.bos = import_config_token(config, "bos_token");
     d.eos = import_config_token(config, "eos_token");
-    return import_build(out, &d, how->pattern ? how->pattern : pattern);
+    TRY(import_build(out, &d, how->pattern ? how->pattern : pattern));
+    if (!how->pattern && !qwen && !gpt2)
+        import_say_assumed(vocab_path, pattern);
+    return OK;
 }
 
 int import_vocab_merges(struct tokenizer **out, const char *vocab_path, const json_t *config,

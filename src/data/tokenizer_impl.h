@@ -97,6 +97,9 @@ const char *import_config_token(const json_t *config, const char *key);
 int import_specials(struct tokenizer_draft *d, struct added_token *added,
                     const struct tokenizer_import *how, struct arena *a);
 
+/* Says that a file leaves open how text is cut into words, and what is taken for it. */
+void import_say_assumed(const char *path, const char *pattern);
+
 /* Builds with one of data/scan.h's patterns; qwen2 brings the normaliser NFC along. */
 int import_build(struct tokenizer **out, struct tokenizer_draft *d, const char *pattern);
 

@@ -160,6 +160,8 @@ int import_tiktoken(struct tokenizer **out, const char *path,
     TRY_TO(done, import_specials(&d, ARENA_ARRAY(&a, struct added_token, how->special_count),
                                  how, &a));
     rc = import_build(out, &d, how->pattern ? how->pattern : "cl100k");
+    if (rc == OK && !how->pattern)
+        import_say_assumed(path, "cl100k");
 done:
     buffer_fini(&rules);
     arena_fini(&a);

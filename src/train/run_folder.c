@@ -228,3 +228,34 @@ int run_folder_rewind(struct run_folder *f, i64 step)
     sys_close(f->metrics_fd);
     return open_append(f, "metrics.jsonl", &f->metrics_fd);
 }
+
+static json_t *start(double started, i64 from_step)
+{
+    json_t *one = json_object();
+    json_object_set_new(one, "started", json_real(started));
+    json_object_set_new(one, "from_step", json_integer(from_step));
+    return one;
+}
+
+int run_folder_starts(const char *folder, json_t **out)
+{
+    enum { MANIFEST_BYTES = 16 << 20 };
+    char path[4200];
+    json_t *manifest, *row;
+    size_t i;
+    *out = json_array();
+    snprintf(path, sizeof path, "%s/manifest.json", folder);
+    if (!sys_exists(path))
+        return OK;
+    TRY(json_load(path, MANIFEST_BYTES, &manifest));
+    const json_t *segments = json_object_get(manifest, "segments");
+    const json_t *first = json_object_get(manifest, "started");
+    json_array_foreach(segments, i, row)
+        json_array_append_new(*out, start(json_number_value(json_object_get(row, "started")),
+                                          json_integer_value(json_object_get(row, "from_step"))));
+    if (!segments && first) /* by a version that told of one start only */
+        json_array_append_new(*out, start(json_number_value(first),
+                                          json_integer_value(json_object_get(manifest, "from_step"))));
+    json_decref(manifest);
+    return OK;
+}

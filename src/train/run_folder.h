@@ -46,6 +46,11 @@ int file_replace(const char *path, const char *data, i64 bytes);
 /* The same for a file in the folder. */
 int run_folder_write(const struct run_folder *f, const char *name, const char *data, i64 bytes);
 
+/* What manifest.json in a folder tells of the run's starts, the first one first: a list of objects
+ * with "started" (seconds since 1970) and "from_step", for json_decref. Without a manifest it is
+ * empty; ERR_FORMAT when that cannot be read. */
+int run_folder_starts(const char *folder, json_t **out);
+
 /* A line of log.txt alone. */
 void run_folder_note(struct run_folder *f, enum log_level level, const char *line);
 

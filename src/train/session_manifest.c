@@ -90,40 +90,6 @@ static int write_tokenizer(const struct session *s)
     return s->tokenizer ? tokenizer_save(s->tokenizer, path) : OK;
 }
 
-static void add_segment(json_t *segments, double started, i64 from_step)
-{
-    json_t *one = json_object();
-    json_object_set_new(one, "started", json_real(started));
-    json_object_set_new(one, "from_step", json_integer(from_step));
-    json_array_append_new(segments, one);
-}
-
-/* The starts of this run that the manifest in its folder tells of, the first one first. */
-static json_t *earlier_segments(const struct session *s)
-{
-    enum { MANIFEST_BYTES = 16 << 20 };
-    char path[2200];
-    json_t *manifest;
-    snprintf(path, sizeof path, "%s/manifest.json", s->folder.path);
-    if (!sys_exists(path))
-        return json_array();
-    if (json_load(path, MANIFEST_BYTES, &manifest) < 0) {
-        log_line(LOG_WARN, "this run's earlier starts are forgotten: %s", err_message());
-        return json_array();
-    }
-    json_t *segments = json_incref(json_object_get(manifest, "segments"));
-    const json_t *started = json_object_get(manifest, "started");
-    if (!json_is_array(segments)) {
-        json_decref(segments);
-        segments = json_array();
-        if (started) /* by a version that told of one start only */
-            add_segment(segments, json_number_value(started),
-                        json_integer_value(json_object_get(manifest, "from_step")));
-    }
-    json_decref(manifest);
-    return segments;
-}
-
 static void put_start(struct json *j, const json_t *segment)
 {
     json_put_double(j, "started", json_number_value(json_object_get(segment, "started")));
@@ -133,8 +99,12 @@ static void put_start(struct json *j, const json_t *segment)
 /* When the run began, and each time that it went on. */
 static void put_segments(const struct session *s, struct json *j)
 {
-    json_t *segments = earlier_segments(s);
-    add_segment(segments, sys_wall_seconds(), s->state.step);
+    json_t *segments, *now = json_object();
+    if (run_folder_starts(s->folder.path, &segments) < 0)
+        log_line(LOG_WARN, "this run's earlier starts are forgotten: %s", err_message());
+    json_object_set_new(now, "started", json_real(sys_wall_seconds()));
+    json_object_set_new(now, "from_step", json_integer(s->state.step));
+    json_array_append_new(segments, now);
     put_start(j, json_array_get(segments, 0));
     json_key(j, "segments");
     json_begin_array(j);

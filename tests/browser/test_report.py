@@ -79,6 +79,7 @@ def make_hostile_run(folder):
         for i in range(5)] + [{"event": NASTY, "step": 3, "text": NASTY}])
     with open(folder + "/manifest.json", "w", encoding="utf-8") as f:
         json.dump({"model": {"name": NASTY, "parameters": "many"}, "config": {NASTY: NASTY},
+                   "segments": [None, 7, {"from_step": NASTY}],
                    "data": [{"name": NASTY, "path": NASTY}], "machine": 7}, f)
     with open(folder + "/log.txt", "w", encoding="utf-8") as f:
         f.write(NASTY)
@@ -248,6 +249,16 @@ def check_one(browser, file, pictures):
         page.screenshot(pictures + "/one-dark.png")
 
 
+def check_resumed(browser, headway, folder):
+    shell(folder, headway, "train", "recipe.yaml", "--quiet", "--resume", "--set", "train.steps=45")
+    page = browser.open("file://" + report(headway, folder, "runs/two"))
+    page.frame()
+    said = page.evaluate("document.querySelector('#summary').textContent")
+    check("Starts2at steps 0, 40" in said, f"a run that went on says so {said}")
+    check("at step 40" in page.evaluate("document.querySelector('#settings').textContent"),
+          "and when")
+
+
 def check_two(browser, file, pictures):
     page = browser.open("file://" + file)
     page.frame()
@@ -312,6 +323,7 @@ def main():
             train(asked.headway, folder)
             check_one(browser, report(asked.headway, folder, "runs/one"), asked.pictures)
             check_two(browser, report(asked.headway, folder, "runs/one", "runs/two"), asked.pictures)
+            check_resumed(browser, asked.headway, folder)
             make_hostile_run(folder + "/runs/<b>hostile")
             check_hostile(browser, report(asked.headway, folder, "runs/<b>hostile"))
             if asked.many:

@@ -50,6 +50,20 @@ static void check_run(const char *arguments, int code, const char *expected)
                  expected);
 }
 
+TEST(list_says_when_the_run_began_and_went_on)
+{
+    char path[300];
+    snprintf(path, sizeof path, "%s/manifest.json", run);
+    FILE *f = fopen(path, "w");
+    CHECK(f && fputs("{\"segments\": [{\"started\": 1700000000.5, \"from_step\": 0}, "
+                     "{\"started\": 1700086400, \"from_step\": 10}]}", f) >= 0);
+    CHECK(fclose(f) == 0);
+    check_run("list .", 0, "\nbegun   2023-11-1");
+    check_run("list .", 0, " at step 0\nwent on 2023-11-1");
+    check_run("list .", 0, " at step 10\n");
+    CHECK_EQ(unlink(path), 0);
+}
+
 TEST(list_shows_steps_of_a_run_and_of_one_folder)
 {
     check_run("list .", 0, "          10  ");
@@ -89,6 +103,7 @@ TEST(export_writes_proven_parameters_only)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        EACH(list_says_when_the_run_began_and_went_on),
         EACH(list_shows_steps_of_a_run_and_of_one_folder),
         EACH(verify_names_the_damaged_file_and_chunk),
         EACH(export_writes_proven_parameters_only),

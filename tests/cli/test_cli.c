@@ -165,6 +165,37 @@ TEST(config_explains_one_key_a_section_or_all)
     }
 }
 
+/* Where a name is longer than others. */
+TEST(models_are_listed_in_columns)
+{
+    CHECK_RUN("$H model list | awk 'NR == 1 { at = index($0, \"parameters\") + 10 } "
+              "/ M / { print index($0, \" M \") + 2 - at }' | sort -u", 0, "0\n");
+}
+
+TEST(a_tokenizer_is_not_learned_from_nothing)
+{
+    CHECK_RUN("$H tokenizer train /dev/null --out none.json --quiet 2>&1; code=$?; "
+              "[ ! -e none.json ] && exit $code", 1,
+              "headway: /dev/null holds no text to learn from; give files that have some\n");
+}
+
+TEST(a_pattern_that_no_file_names_is_said_to_be_assumed)
+{
+    static struct outcome o;
+    static const char files[] = "mkdir -p assumed && cd assumed && echo '{\"a\":0,\"b\":1,\"ab\":2}' "
+                                ">vocab.json && echo 'a b' >merges.txt && echo 'YQ== 0' >t.tiktoken; ";
+    char line[800];
+    snprintf(line, sizeof line, "%s$H tokenizer import --from vocab.json --out o.json 2>&1", files);
+    run_shell(&o, line);
+    CHECK(o.code == 0 && strstr(o.text, "vocab.json does not say how text is cut into words: gpt2's "
+                                        "pattern is assumed"));
+    run_shell(&o, "cd assumed; $H tokenizer import --from t.tiktoken --out o.json 2>&1");
+    CHECK(o.code == 0 && strstr(o.text, "cl100k's pattern is assumed"));
+    run_shell(&o, "cd assumed; for f in vocab.json t.tiktoken; do $H tokenizer import --from $f "
+                  "--pattern qwen2 --out o.json 2>&1; done; cd ..; rm -r assumed");
+    CHECK(o.code == 0 && !strstr(o.text, "assumed"));
+}
+
 /* Every warning that groff knows (-ww) is a fault of the generator. */
 TEST(man_pages_are_clean_roff)
 {
@@ -233,5 +264,6 @@ TEST_MAIN(ONE(an_imported_folder_is_a_spec_that_can_be_named),
           ONE(control_characters_in_messages_do_not_reach_the_terminal),
           ONE(a_full_disk_behind_stdout_is_an_error), ONE(overrides_can_be_written_in_three_ways),
           ONE(the_resolved_recipe_is_a_recipe), ONE(config_explains_one_key_a_section_or_all),
-          ONE(man_pages_are_clean_roff),
+          ONE(models_are_listed_in_columns), ONE(a_tokenizer_is_not_learned_from_nothing),
+          ONE(a_pattern_that_no_file_names_is_said_to_be_assumed), ONE(man_pages_are_clean_roff),
           ONE(bash_completes_commands_options_choices_and_keys))

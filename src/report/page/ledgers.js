@@ -28,7 +28,8 @@ function settingsSection(runs) {
   const facts = compared(runs, (run) => {
     const m = run.manifest || {};
     return flatten({ headway: m.headway, layout: m.layout, ranks: m.ranks, model: m.model, machine: m.machine,
-      started: moment(m.started), from_step: m.from_step, tokenizer_sha256: m.tokenizer_sha256, compiler: m.compiler, binary_sha256: m.binary_sha256 }, "", []);
+      started: moment(m.started), from_step: m.from_step,
+      went_on: startsOf(run).slice(1).map((s) => `${moment(s.started)} at step ${number(s.from_step)}`), tokenizer_sha256: m.tokenizer_sha256, compiler: m.compiler, binary_sha256: m.binary_sha256 }, "", []);
   });
   const different = [...facts, ...rows].filter((row) => row.differs);
   if (runs.length > 1)

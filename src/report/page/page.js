@@ -17,10 +17,17 @@ function faults(run) {
   return out;
 }
 
+/* When the run began, and each time that it went on. */
+function startsOf(run) {
+  const list = (run.manifest || {}).segments;
+  return Array.isArray(list) ? list.filter((s) => s && isNumber(s.from_step)) : [];
+}
+
 /* [name, text, what stands beside it], of what is known. */
 function figures(run) {
   const m = run.metrics, manifest = run.manifest || {}, model = manifest.model || {}, machine = manifest.machine || {}, energy = run.energy || {};
   const steps = ((manifest.config || {}).train || {}).steps, loss = m.get("step/loss");
+  const starts = startsOf(run);
   const done = loss ? loss.x[loss.x.length - 1] : NaN;
   return [
     ["Steps", number(done), steps ? "of " + number(steps) : null],
@@ -31,6 +38,7 @@ function figures(run) {
     ["Share of peak", percent(m.median("step/mfu")), machine.peak_flops ? "of " + scaled(machine.peak_flops, "FLOP/s") + ", measured" : null],
     ["Energy", isNumber(energy.J) ? scaled(energy.J, "J", 2) : "–", isNumber(energy.J_per_token) ? scaled(energy.J_per_token, "J/token", 2) + ", " + energy.method : null],
     ["Memory", model.predicted_peak_bytes ? scaled(model.predicted_peak_bytes, "B") : "–", "at most, by plan"],
+    ["Starts", starts.length > 1 ? number(starts.length) : "–", "at steps " + starts.map((s) => number(s.from_step)).join(", ")],
     ["Time", isNumber(m.packed.last_t) ? seconds(m.packed.last_t - m.packed.first_t) : "–", isNumber(m.packed.last_t) ? "until " + moment(m.packed.last_t) : null],
   ].filter(([, text]) => text !== "–");
 }
