@@ -12,8 +12,8 @@
  *   gradient noise scale   tr(S) / |G|^2 (McCandlish et al. 2018, section 2.2 and appendix A.1),
  *                          from the norm of one micro-batch's gradient (the first of each rank,
  *                          mean over ranks) and that of the whole step, over the layers' matrices
- *                          that tensor parallelism can cut: of these a rank's part is known
- *                          before anything is summed over ranks
+ *                          that tensor parallelism can cut, but for experts: of these a rank's part
+ *                          is known before anything is summed over ranks, on any layout
  *
  * Each element is measured on one of the ranks that have it; ranks add up what they measured once,
  * behind the step. */
@@ -55,7 +55,8 @@ void health_watch_update(struct graph *g, const struct health *h, const struct p
 bool health_measures(const struct model *m, const struct mesh *mesh, const struct param *p);
 
 /* Whether the noise scale is taken from it, among others: the layers' matrices that are cut along
- * tp. A rank's gradients of these are whole but for other rows. */
+ * tp. A rank's gradients of these are whole but for other rows; those of experts may be of the rows of
+ * several ranks, and of few. */
 bool health_in_noise(const struct param_desc *p);
 
 /* --- numbers: health.c -------------------------------------------------------------- */

@@ -39,7 +39,7 @@ static struct tensor *place_of(struct graph *g, const struct health *h, const st
 
 bool health_in_noise(const struct param_desc *p)
 {
-    return p->kind == PARAM_MATRIX && p->split != SPLIT_NONE;
+    return p->kind == PARAM_MATRIX && p->split != SPLIT_NONE && !param_is_expert(p);
 }
 
 /* The list's last task that sums into exactly this gradient; -1: none. */
@@ -74,14 +74,20 @@ int health_watch_gradients(struct graph *g, const struct health *h, const struct
     return insertions_end(&s);
 }
 
+/* Who has the same elements: ranks that share the batch, or those of them with the same experts. A
+ * split state leaves each of them its own part, but for copies of it in other groups. */
 bool health_measures(const struct model *m, const struct mesh *mesh, const struct param *p)
 {
-    bool sliced = m->part.state_parts > 1 && p->at >= p->bucket->copied;
-    enum lane alike = !sliced ? LANE_DP : mesh_split_lane(mesh) == LANE_SHARD ? LANE_COPIES
-                                                                             : LANE_COMPUTE;
+    const struct layout *l = &mesh->layout;
+    const bool sliced = m->part.state_parts > 1 && p->at >= p->bucket->copied;
+    const i64 experts_apart = p->bucket->experts ? l->ep : 1;
     if (p->desc.kind == PARAM_BALANCE || !pipeline_counts(m, p))
         return false;
-    if (alike != LANE_COMPUTE && mesh_coordinate(mesh, alike) != 0)
+    if (mesh_coordinate(mesh, LANE_COPIES) != 0)
+        return false;
+    if (!sliced && mesh_coordinate(mesh, mesh_sharers(mesh, p->bucket)) != 0)
+        return false;
+    if (l->exact_context && mesh->cp_rank >= experts_apart)
         return false;
     return p->desc.split != SPLIT_NONE || mesh_coordinate(mesh, LANE_TP) == 0;
 }

@@ -43,10 +43,9 @@ int train_layout_check(const struct layout *l, const struct model_spec *s,
         return err_set(ERR_CONFIG, "islands=%lld would never meet: say after how many steps, such as "
                        "--set outer.every=100, or use dp=%lld", (long long)l->islands,
                        (long long)(l->islands * l->dp));
-    if (c->log.health > 0 && (l->ep > 1 || l->islands > 1 || l->exact_context))
-        return err_set(ERR_CONFIG, "log.health measures what all ranks of dp have alike, and with "
-                       "%s they do not: set log.health to 0, or choose another layout",
-                       l->ep > 1 ? "ep" : l->islands > 1 ? "islands" : "exact_context");
+    if (c->log.health > 0 && l->islands > 1)
+        return err_set(ERR_CONFIG, "log.health measures one model, and islands have one each: set "
+                       "log.health to 0, or islands=1 and dp=%lld", (long long)(l->islands * l->dp));
     if (l->pp > 1 && c->offload.activations)
         return err_set(ERR_CONFIG, "offload.activations needs micro-batches that follow each other, "
                        "and pp=%lld has several under way: set one of them back (offload.optimizer "

@@ -211,7 +211,7 @@ TEST(a_layout_that_does_not_fit_is_refused_with_what_would)
     text = shell(TRAIN "--ranks 2 --layout dp=2,dp=1 2>&1", 2);
     CHECK(strstr(text, "headway: --layout: dp is there twice; leave one out"));
     text = shell(TRAIN "--ranks 2 --layout islands=2 --set outer.every=4 --set log.health=1 2>&1", 2);
-    CHECK(strstr(text, "log.health measures what all ranks of dp have alike, and with islands"));
+    CHECK(strstr(text, "log.health measures one model, and islands have one each"));
     text = shell(TRAIN "--layout dp 2>&1", 2);
     CHECK(strstr(text, "a layout is written like dp=2"));
 }

@@ -143,12 +143,15 @@ TEST(one_rank_measures_what_plain_loops_find)
 
 /* --- layouts beside one rank -------------------------------------------------------- */
 
-/* Squares of the first micro-batch of each of dp ranks; one rank has them all in a row. */
-static double small_of(const struct seen *s, i64 dp, i64 i)
+/* Squares of the first micro-batch of each of dp ranks; one rank has them all. */
+static double small_of(const struct seen *s, const struct ranks *many, i64 i)
 {
     double sum = 0;
-    for (i64 r = 0; r < dp; r++)
-        sum += s->small[r * MICRO / dp][i];
+    for (int r = 0; r < many->n; r++) {
+        const struct rank *k = &many->rank[r];
+        if (k->mesh.pp_rank == 0 && k->mesh.tp_rank == 0)
+            sum += s->small[k->rows.first / k->rows.B][i];
+    }
     return sqrt(sum);
 }
 
@@ -170,19 +173,21 @@ static void expect_like_one(const struct ranks *one, const struct seen *s, const
             expect_near(layout, name, what[k], health_norm(b, i, k), health_norm(a, i, k));
         if (health_in_noise(&a->params[i]) && many->layout.cp == 1)
             expect_near(layout, name, "one micro-batch's gradient", health_norm(b, i, HEALTH_SMALL),
-                        small_of(s, many->layout.dp, i));
+                        small_of(s, many, i));
     }
     for (i64 i = 0; i < a->layers; i++)
         expect_near(layout, "attention", "largest", tensor_get(b->scores, i),
                     tensor_get(a->scores, i));
 }
 
-static void compare(const char *layout, bool gpt2, enum train_optimizer optimizer)
+static void compare(const char *layout, bool gpt2, enum train_optimizer optimizer,
+                    enum tiny_experts experts)
 {
     struct ranks_options alone = options("dp=1", gpt2, 4, MICRO);
     struct ranks_options o = options(layout, gpt2, 4, MICRO);
     struct ranks one, many;
     alone.tiny.optimizer = o.tiny.optimizer = optimizer;
+    alone.tiny.experts = o.tiny.experts = experts;
     alone.layers = o.layers = 4;
     ranks_open(&one, &alone);
     ranks_open(&many, &o);
@@ -207,7 +212,28 @@ TEST(every_layout_measures_what_one_rank_does)
         "tp=2,exact=yes", "pp=2,dp=2,exact=yes",
     };
     for (i64 i = 0; i < COUNT_OF(layouts); i++)
-        compare(layouts[i], i % 2, i % 3 == 2 ? OPTIMIZER_MUON : OPTIMIZER_ADAMW);
+        compare(layouts[i], i % 2, i % 3 == 2 ? OPTIMIZER_MUON : OPTIMIZER_ADAMW, TINY_DENSE);
+}
+
+TEST(so_do_layouts_with_experts_apart_and_rows_cut_exactly)
+{
+    static const char *const experts[] = {
+        "dp=2", "dp=2,ep=2", "dp=4,ep=2", "dp=4,ep=2,zero=1", "dp=4,ep=2,zero=3", "dp=2,ep=2,tp=2,zero=2",
+        "dp=4,ep=2,zero=1,zero_group=2", "cp=2,ep=2", "dp=2,cp=2,ep=2,zero=1", "pp=2,dp=2,ep=2",
+        "dp=4,ep=2,exact=yes", "dp=2,ep=2,zero=2,exact=yes",
+        "cp=4,ep=2,exact=yes,exact_context=yes", "dp=2,cp=2,ep=4,exact=yes,exact_context=yes",
+        "dp=2,cp=2,ep=2,zero=1,exact=yes,exact_context=yes",
+    };
+    static const char *const context[] = {
+        "cp=2,exact=yes,exact_context=yes", "dp=2,exact=yes,exact_context=yes",
+        "dp=2,cp=2,zero=1,exact=yes,exact_context=yes", "dp=2,cp=2,zero=3,exact=yes,exact_context=yes",
+        "tp=2,cp=2,pp=2,exact=yes,exact_context=yes",
+    };
+    for (i64 i = 0; i < COUNT_OF(experts); i++)
+        compare(experts[i], false, i % 3 == 2 ? OPTIMIZER_MUON : OPTIMIZER_ADAMW,
+                i % 2 ? TINY_DEEPSEEK : TINY_MIXTRAL);
+    for (i64 i = 0; i < COUNT_OF(context); i++)
+        compare(context[i], i % 2, i % 2 ? OPTIMIZER_MUON : OPTIMIZER_ADAMW, TINY_DENSE);
 }
 
 /* --- steps that are not looked at --------------------------------------------------- */
@@ -331,6 +357,7 @@ TEST(a_run_tells_its_health_every_so_often_and_learns_the_same)
 
 TEST_MAIN(ONE(one_rank_measures_what_plain_loops_find),
           ONE(every_layout_measures_what_one_rank_does),
+          ONE(so_do_layouts_with_experts_apart_and_rows_cut_exactly),
           ONE(other_steps_run_nothing_more),
           ONE(the_noise_scale_is_the_one_that_the_norms_were_made_from),
           ONE(a_run_tells_its_health_every_so_often_and_learns_the_same))
