@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* The largest published index has some 100,000 tensors in 9 MB. */
-enum { MAX_INDEX_BYTES = 64 << 20, MAX_FILES = 10000 };
+enum { MAX_FILES = 10000 };
 
 static int by_text(const void *a, const void *b)
 {
@@ -105,7 +105,7 @@ static int check_map(const struct weights *w, json_t *map, const char *path)
 static int open_index(struct weights *w, const char *folder, const char *path)
 {
     json_t *root;
-    TRY(json_load(path, MAX_INDEX_BYTES, &root));
+    TRY(json_load(path, WEIGHTS_INDEX_BYTES, &root));
     json_t *map = json_object_get(root, "weight_map");
     int rc;
     if (!json_is_object(map)) {

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 
 #define INDEX "model.safetensors.index.json"
@@ -146,20 +147,54 @@ static int write_index(struct weights_writer *w)
     return rc;
 }
 
+/* What the index of an earlier export into this folder says; NULL: there is none that can be read. */
+static json_t *earlier_index(struct weights_writer *w)
+{
+    json_t *root = NULL;
+    const char *path = path_of(w, INDEX);
+    return sys_exists(path) && json_load(path, WEIGHTS_INDEX_BYTES, &root) == OK ? root : NULL;
+}
+
+static bool is_ours(struct weights_writer *w, const char *name)
+{
+    long long file, of;
+    if (sscanf(name, "model-%5lld-of-%5lld.safetensors", &file, &of) != 2)
+        return false;
+    const char *again = arena_printf(&w->arena, "model-%05lld-of-%05lld.safetensors", file, of);
+    bool kept = w->n_files > 1 && of == w->n_files && file >= 1 && file <= of;
+    return strcmp(again, name) == 0 && !kept;
+}
+
+/* The files that it named and the new one does not. */
+static void remove_earlier(struct weights_writer *w, json_t *index)
+{
+    const char *tensor;
+    json_t *value;
+    json_object_foreach(json_object_get(index, "weight_map"), tensor, value) {
+        const char *name = json_string_value(value);
+        if (name && is_ours(w, name))
+            sys_unlink(path_of(w, name));
+    }
+}
+
 int weights_commit(struct weights_writer *w)
 {
     int rc;
+    json_t *earlier = earlier_index(w);
     assert(w->now == w->n_files - 1);
     TRY_TO(fail, safetensors_commit(&w->file));
     w->now = w->n_files;
     if (w->n_files > 1)
         TRY_TO(fail, write_index(w));
-    /* Of an earlier export into the same folder: readers would take it for the new one. */
+    /* Readers would take it for the new one. */
     sys_unlink(path_of(w, w->n_files > 1 ? "model.safetensors" : INDEX));
+    remove_earlier(w, earlier);
+    json_decref(earlier);
     arena_fini(&w->arena);
     w->n_files = 0;
     return OK;
 fail:
+    json_decref(earlier);
     drop(w);
     return rc;
 }

@@ -97,6 +97,38 @@ TEST(an_export_replaces_an_earlier_one_of_another_shape)
     }
 }
 
+/* How many files a folder has whose name begins so. */
+static i64 files_like(const char *path, const char *begin)
+{
+    char **names;
+    int n = sys_list(path, &names), like = 0;
+    for (int i = 0; i < n; i++)
+        like += strncmp(names[i], begin, strlen(begin)) == 0;
+    sys_free(names);
+    return like;
+}
+
+/* But for what no index of the folder has named, which is somebody else's. */
+TEST(files_of_an_earlier_export_go_with_it)
+{
+    const char *path = "shrinks";
+    CHECK_OK(write_folder(in_folder(path), 100));
+    put_text(in_folder("shrinks/model-00001-of-00009.safetensors"), "somebody's");
+    put_text(in_folder("shrinks/notes.txt"), "somebody's");
+    CHECK_EQ(files_like(in_folder(path), "model-"), 6);
+    CHECK_OK(write_folder(in_folder(path), 200));
+    check_folder(in_folder(path), 2);
+    CHECK_EQ(files_like(in_folder(path), "model-"), 3);
+    CHECK_OK(write_folder(in_folder(path), 1000));
+    check_folder(in_folder(path), 1);
+    CHECK_EQ(files_like(in_folder(path), "model-"), 1);
+    CHECK_EQ(files_like(in_folder(path), "notes.txt"), 1);
+    put_text(in_folder("shrinks/model.safetensors.index.json"),
+             "{\"weight_map\": {\"a\": \"notes.txt\", \"b\": \"../shrinks/notes.txt\", \"c\": 1}}");
+    CHECK_OK(write_folder(in_folder(path), 1000));
+    CHECK_EQ(files_like(in_folder(path), "notes.txt"), 1);
+}
+
 TEST(an_index_cannot_name_a_path_outside_its_folder)
 {
     static const char *const names[] = { "../one/model.safetensors", "/etc/passwd", "..", "",
@@ -156,6 +188,7 @@ int main(void)
         ONE(pickled_weights_are_named_with_the_way_out),
         ONE(one_file_and_many_files_read_the_same),
         ONE(an_export_replaces_an_earlier_one_of_another_shape),
+        ONE(files_of_an_earlier_export_go_with_it),
         ONE(an_index_cannot_name_a_path_outside_its_folder),
         ONE(an_index_that_contradicts_its_files_is_refused),
         ONE(an_export_that_fails_leaves_no_files_of_its_own),
