@@ -134,15 +134,16 @@ static int add_op(struct plan_piece_ops *p, const struct task *t, const struct p
 
 static void add_message(struct plan_piece_ops *p, const struct task *t)
 {
-    struct plan_messages *m = t->lane == LANE_TP ? p->tp : t->lane == LANE_CP ? p->cp : NULL;
+    const bool heads = collective_of_heads(t);
+    struct plan_messages *m = heads ? p->heads : t->lane == LANE_TP ? p->tp
+                                             : t->lane == LANE_CP ? p->cp : NULL;
     if (!m)
         return;
     m += t->phase != PHASE_FORWARD;
     m->bytes += t->cost.message_bytes;
     m->half_bytes += t->cost.message_bytes * 2 / (double)dtype_bytes(t->in[0]->dtype);
     m->calls += 1;
-    if (t->lane == LANE_TP && t->op == &op_all_gather && t->phase == PHASE_FORWARD &&
-        !collective_of_heads(t))
+    if (m == p->tp && t->op == &op_all_gather && t->phase == PHASE_FORWARD)
         p->gathered_bytes += (double)tensor_bytes(t->out[0]);
 }
 

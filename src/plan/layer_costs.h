@@ -7,9 +7,8 @@
  * counted twice and nothing here knows a formula. The chunks of the loss head are one
  * operator each kind, of all rows.
  *
- * With tp larger than the key-value heads every rank has one of its own, as GPU software does. Experts
- * with cp are read off too, which our own ranks do not run yet (their load is counted over whole
- * rows). ep is no property of the program: see plan_ops_share. */
+ * With tp larger than the key-value heads neighbours share one, as in training, and what they exchange is
+ * counted apart: they are fewer than tp. ep is no property of the program: see plan_ops_share. */
 #ifndef HEADWAY_LAYER_COSTS_H
 #define HEADWAY_LAYER_COSTS_H
 
@@ -43,7 +42,8 @@ struct plan_messages {
 struct plan_piece_ops {
     struct plan_op ops[PLAN_PIECE_OPS];
     int n;
-    struct plan_messages tp[2], cp[2]; /* forward; backward */
+    struct plan_messages tp[2], heads[2], cp[2]; /* forward; backward. heads: of those along tp who
+                                                  * share a key-value head */
     double parameters, expert_parameters; /* elements on a rank */
     double matrices;    /* of parameters, those that products use a copy of */
     double kept_bytes;  /* what the forward tasks leave for the backward ones */

@@ -50,6 +50,7 @@ static bool scale_piece(struct plan_piece_ops *out, const struct plan_piece_ops 
         same = scale_op(&out->ops[i], &x->ops[i], &y->ops[i], at);
     for (int i = 0; i < 2; i++) {
         scale_messages(&out->tp[i], &x->tp[i], &y->tp[i], at);
+        scale_messages(&out->heads[i], &x->heads[i], &y->heads[i], at);
         scale_messages(&out->cp[i], &x->cp[i], &y->cp[i], at);
     }
     out->kept_bytes = on(x->kept_bytes, y->kept_bytes, at);

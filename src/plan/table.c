@@ -195,9 +195,12 @@ static void price_messages(const struct pricing *x, const struct plan_piece_ops 
                            struct plan_piece *out)
 {
     const struct plan_layout *l = x->layout;
+    const i64 share = i64_max(1, l->tp / x->job->spec->kv_heads); /* who has the same key-value head */
     double seen = 1 - x->stack->tp_overlap;
-    out->tp_forward = seen * message_seconds(x, &p->tp[0], l->tp, 1);
-    out->tp_backward = seen * message_seconds(x, &p->tp[1], l->tp, 1);
+    out->tp_forward = seen * (message_seconds(x, &p->tp[0], l->tp, 1) +
+                              message_seconds(x, &p->heads[0], share, 1));
+    out->tp_backward = seen * (message_seconds(x, &p->tp[1], l->tp, 1) +
+                               message_seconds(x, &p->heads[1], share, 1));
     out->cp_forward = message_seconds(x, &p->cp[0], l->cp, l->tp);
     out->cp_backward = message_seconds(x, &p->cp[1], l->cp, l->tp);
 }
@@ -272,8 +275,8 @@ static void price_launches(const struct pricing *x, const struct plan_piece_ops 
     double backward = plan_seconds_sum(&out->backward) + out->tp_backward + out->cp_backward +
                       out->ep_backward;
     double more = softmax_is_split(x) ? x->stack->kernels_softmax : 0;
-    double there = MESSAGE_KERNELS * (p->tp[0].calls + p->cp[0].calls);
-    double back = MESSAGE_KERNELS * (p->tp[1].calls + p->cp[1].calls);
+    double there = MESSAGE_KERNELS * (p->tp[0].calls + p->heads[0].calls + p->cp[0].calls);
+    double back = MESSAGE_KERNELS * (p->tp[1].calls + p->heads[1].calls + p->cp[1].calls);
     out->slack = keep_pace(x, &out->forward, x->stack->kernels_forward + more + there, forward) +
                  keep_pace(x, &out->backward, x->stack->kernels_backward + more + back, backward);
 }

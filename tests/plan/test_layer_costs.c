@@ -3,6 +3,7 @@
 
 #include "plan/layer_costs.h"
 #include "plan/cost.h"
+#include "plan_job.h"
 #include "train/rank_view.h"
 #include "train/tiny_spec.h"
 
@@ -64,7 +65,7 @@ static struct sums sums_of_pieces(const struct model_spec *spec, const struct pl
             s.flops += n * p->ops[i].flops;
             s.bytes += n * p->ops[i].bytes;
         }
-        s.tp_bytes += n * (p->tp[0].bytes + p->tp[1].bytes);
+        s.tp_bytes += n * (p->tp[0].bytes + p->tp[1].bytes + p->heads[0].bytes + p->heads[1].bytes);
         s.cp_bytes += n * (p->cp[0].bytes + p->cp[1].bytes);
         s.parameters += n * (p->parameters + p->expert_parameters);
     }
@@ -131,8 +132,39 @@ TEST(a_rank_with_a_part_of_a_head_holds_and_sends_less_than_one_with_a_whole)
     const struct plan_piece_ops *w = &whole.pieces[PLAN_DENSE], *p = &part.pieces[PLAN_DENSE];
     double D = (double)spec.head_size;
     CHECK_NEAR(w->parameters - p->parameters, D * (double)spec.width, 0); /* keys and values, half of each */
-    for (int i = 0; i < 2; i++) /* each sends its D columns, there and back, to the other */
-        CHECK_NEAR(p->tp[i].bytes - w->tp[i].bytes, rows * D * 4, 0);
+    for (int i = 0; i < 2; i++) { /* each sends its D columns, there and back, to the other */
+        CHECK_NEAR(p->tp[i].bytes, w->tp[i].bytes, 0);
+        CHECK_NEAR(p->tp[i].calls, w->tp[i].calls, 0);
+        CHECK_NEAR(p->heads[i].bytes, rows * D * 4, 0);
+        CHECK(p->heads[i].calls > 0 && w->heads[i].calls == 0);
+    }
+}
+
+/* Two of four ranks along tp have one key-value head: theirs are calls among two. */
+TEST(what_neighbours_exchange_is_priced_among_them)
+{
+    static struct plan_ops ops;
+    struct planned p;
+    struct plan_table whole, part;
+    const struct plan_layout l = { .tp = 4, .cp = 1, .pp = 1, .dp = 1, .ep = 1, .micro_batch = 1,
+                                   .micro_batches = 4, .virtual_stages = 1,
+                                   .sequence_parallel = true };
+    open_planned(&p, "qwen2.5-1.5b", "h100-sxm-roce", 4, 4, 1024);
+    p.spec.kv_heads = 4;
+    CHECK_OK(plan_table_new(&whole, &p.job, &l, &p.arena));
+    p.spec.kv_heads = 2;
+    CHECK_OK(plan_table_new(&part, &p.job, &l, &p.arena));
+    struct plan_shape shape = { 4, 1, 1, 1, 1024, DTYPE_BF16 };
+    CHECK_OK(plan_ops_new(&ops, &p.spec, &shape));
+    const struct plan_messages *m = ops.pieces[PLAN_DENSE].heads;
+    double seen = 1 - p.stack.tp_overlap;
+    double there = plan_exchange_seconds(&p.job, 2, 1, m[0].half_bytes, m[0].calls);
+    double back = plan_exchange_seconds(&p.job, 2, 1, m[1].half_bytes, m[1].calls);
+    const struct plan_piece *x = &whole.pieces[PLAN_DENSE], *y = &part.pieces[PLAN_DENSE];
+    CHECK(there > 0);
+    CHECK_NEAR(y->tp_forward - x->tp_forward, seen * there, 1e-9 * there);
+    CHECK_NEAR(y->tp_backward - x->tp_backward, seen * back, 1e-9 * back);
+    arena_fini(&p.arena);
 }
 
 TEST(sparse_layers_sum_too)
@@ -213,6 +245,6 @@ TEST(a_cut_product_moves_its_operands_once)
 
 TEST_MAIN(ONE(a_cut_product_moves_its_operands_once), ONE(pieces_sum_to_the_program_in_every_layout), ONE(shared_heads_sum_too),
           ONE(a_rank_with_a_part_of_a_head_holds_and_sends_less_than_one_with_a_whole),
-          ONE(sparse_layers_sum_too),
+          ONE(what_neighbours_exchange_is_priced_among_them), ONE(sparse_layers_sum_too),
           ONE(ranks_that_share_experts_have_fewer_of_them_and_more_rows_of_each),
           ONE(ranks_that_share_rows_share_what_experts_compute))
