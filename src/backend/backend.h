@@ -21,6 +21,7 @@ struct kernel {
 
 struct backend {
     const char *name; /* reference, generic, avx2, avx512, avx512bf16, amx; none */
+    bool rounds_within; /* attention of bf16: what is multiplied again is rounded to bf16 */
     bool sleeps;      /* its kernels compute nothing and take what is injected into account */
     struct kernel kernels[BACKEND_OPS]; /* by position in op_table */
 };

@@ -189,7 +189,7 @@ static const struct {
     { { .B = 1, .T = 69, .H = 2, .G = 1, .D = 128 }, true, 1, 0 },
 };
 
-/* Kernels may round p and ds to bf16 for their products with bf16, as flash attention does. An
+/* Some backends round p and ds to bf16 for their products with bf16, as flash attention does. An
  * element of a result is then off by at most u r1, r1 = sum |x_i| over its terms x_i, u = 2^-8 half
  * a unit of bf16; or, each off by 0.41 u of itself in the root mean square and by itself, by
  * 0.41 u r2, r2 the root of sum x_i^2. r2 is what an element usually is, but larger than the root
@@ -229,7 +229,7 @@ static bool attention_example(struct op_example *e, int n)
         return false;
     struct tensor *qkv = example_qkv(e, n);
     if (e->dtype == DTYPE_BF16)
-        e->first_bound = 0x1p-6;
+        e->within_first = 0x1p-6;
     attention(e->g, qkv, example_documents(e, n), &shapes[n].shape);
     return true;
 }
@@ -359,7 +359,7 @@ static bool attention_grad_example(struct op_example *e, int n)
     const struct attention_shape *s = &shapes[n].shape;
     struct tensor *qkv = example_qkv(e, n);
     if (e->dtype == DTYPE_BF16)
-        e->bound = 0x1p-5;
+        e->within_bound = 0x1p-5;
     struct tensor *begin = example_documents(e, n);
     struct tensor *y = attention(e->g, qkv, begin, s);
     struct tensor *dy = example_normal(e, ROLE_ACTIVATION, e->dtype, s->B * s->T,

@@ -318,14 +318,14 @@ static struct chain example_chain(struct op_example *e, int n, bool whole)
     return c;
 }
 
-/* Kernels may round p, and below ds, to bf16 (see ops/attention.c for the bounds): y is then no
+/* Some kernels round p, and below ds, to bf16 (see ops/attention.c for the bounds): y is then no
  * nearer where it stays f32. lse, whose sums are of p as it was, is judged as ever. */
 static bool block_example(struct op_example *e, int n)
 {
     if (no_example(e, n))
         return false;
     if (e->dtype == DTYPE_BF16)
-        e->first_bound = 0x1p-6;
+        e->within_first = 0x1p-6;
     example_chain(e, n, false);
     return true;
 }
@@ -473,7 +473,7 @@ static bool grad_example(struct op_example *e, int n)
     int at = n % 2 ? 0 : shapes[n].blocks - 1;
     enum dtype wide = e->dtype == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32;
     if (e->dtype == DTYPE_BF16)
-        e->bound = 0x1p-5;
+        e->within_bound = 0x1p-5;
     struct tensor *y = c.last->out[0];
     struct tensor *dy = example_normal(e, ROLE_ACTIVATION, y->dtype, s->B * s->T, s->H * s->D, 1);
     struct task proto = { .op = &op_attention_block_grad,

@@ -17,7 +17,8 @@ struct op_example {
     /* How tight a kernel must be: |kernel - reference| <= bound * (|reference| + scale),
      * scale the root mean square of the reference. 0: the default of the dtype. */
     double bound;
-    double first_bound; /* of out[0] alone; 0: bound */
+    /* The same where the backend says that it rounds_within, and of its out[0] alone; 0: bound. */
+    double within_bound, within_first;
     /* The scalar whose gradient the rule forms; NULL: out[0] times random cotangents. */
     double (*loss)(const struct task *t);
 };

@@ -55,6 +55,25 @@ TEST(kernels_of_every_backend_agree_with_the_reference)
     }
 }
 
+/* The bounds of others are too narrow for it. */
+TEST(only_who_says_so_may_round_within_attention)
+{
+    struct backend b;
+    struct selftest s;
+    if (!backend_supported("avx512bf16"))
+        skip();
+    CHECK_OK(backend_init(&b, "avx512bf16"));
+    CHECK(b.rounds_within);
+    b.rounds_within = false;
+    CHECK_OK(selftest_init(&s, &b));
+    CHECK_EQ(selftest_kernels(&s, &op_attention_grad), ERR_NUMERIC);
+    CHECK_EQ(selftest_kernels(&s, &op_attention_block), ERR_NUMERIC);
+    selftest_fini(&s);
+    CHECK_OK(backend_init(&b, "avx512"));
+    CHECK(!b.rounds_within);
+}
+
 TEST_MAIN(ONE(every_op_has_a_name_and_shapes_and_examples),
           ONE(gradient_rules_are_derivatives),
+          ONE(only_who_says_so_may_round_within_attention),
           ONE(kernels_of_every_backend_agree_with_the_reference))

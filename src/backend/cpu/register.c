@@ -56,6 +56,7 @@ enum { ATTENTION_OPS = 5 };
 
 static void register_attention(struct backend *b, const struct attention_row *rows)
 {
+    b->rounds_within = true; /* P and dS become pairs */
     for (i64 i = 0; i < ATTENTION_OPS; i++)
         backend_set(b, rows[i].op, (struct kernel){ by_operand_run, by_operand_workspace,
                                                     (void *)&rows[i].kernels });
