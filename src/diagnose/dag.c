@@ -717,6 +717,9 @@ int dag_new(struct dag **out, const struct record_step *s)
             b.zero_ns = i64_max(b.zero_ns, s->ranks[r].window_begin_ns);
             end_ns = i64_max(end_ns, s->ranks[r].window_end_ns);
         }
+    if (s->apart)
+        return err_set(ERR_FORMAT, "the ranks' clocks are apart in step %lld",
+                       (long long)s->step + 1);
     if (s->missing == s->n_ranks)
         return err_set(ERR_FORMAT, "no rank's spans of step %lld are there",
                        (long long)s->step + 1);

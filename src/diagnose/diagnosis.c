@@ -99,14 +99,17 @@ static void see_progress(struct diagnosis *d, const char *folder)
         read_ends(d, folder);
     if (d->running)
         find_behind(d);
+    else if (d->last_step < 0)
+        note(d, "the run ended in its first step: no process trains in the folder (log.txt tells the last "
+             "that it did)");
     else if (d->planned > 0 && d->last_step + 1 < d->planned)
         note(d, "the run is not finished: step %lld of %lld is the last recorded, and no process "
-             "trains in the folder (log.txt says why it ended)", (long long)d->last_step + 1,
+             "trains in the folder (log.txt tells the last that it did)", (long long)d->last_step + 1,
              (long long)d->planned);
-    if (m->n_steps == 0)
+    if (m->n_steps == 0 && r->n_steps > 0)
         note(d, "no steady step is recorded: of %lld steps the first %d of each process are left "
              "out", (long long)r->n_steps, MEASURE_WARM_UP);
-    else if (m->n_steps < 20)
+    else if (m->n_steps > 0 && m->n_steps < 20)
         note(d, "only %lld steady steps: numbers are rough (20 are wanted)",
              (long long)m->n_steps);
 }
@@ -115,20 +118,23 @@ static void see_progress(struct diagnosis *d, const char *folder)
 static void note_unknown(struct diagnosis *d)
 {
     const struct measure *m = d->measure;
-    const struct measure_rank *k = &m->ranks[0];
+    bool sampled = false;
     if (m->n_steps == 0)
         return;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        sampled |= m->ranks[r].on_cpu >= 0;
     if (strcmp(m->config.backend, "none") == 0)
         note(d, "tasks sleep here as long as they would compute (--compute none): whether threads "
                 "get their processors is not judged");
-    else if (!(k->on_cpu >= 0))
+    else if (!sampled)
         note(d, "no samples of the host: throttling, neighbours, faults and storage are not "
                 "judged");
     if (!(m->ceilings.used > 0) || !(m->ceilings.memory_bytes_per_s > 0))
         note(d, "this machine's ceilings are not known (headway machine measures them): products' "
              "shape and precision are not judged");
-    if (m->left_out > 0 && m->missing == 0)
-        note(d, "in %lld steps ranks are missing: those are left out", (long long)m->left_out);
+    if (m->left_out > 0 && measure_whole(m))
+        note(d, "in %lld steps ranks are missing or clocks apart: those are left out",
+             (long long)m->left_out);
     bool based = m->n_lanes == 0;
     for (i64 i = 0; i < m->n_lanes; i++)
         based |= m->lanes[i].base_bytes_per_s > 0;
@@ -175,7 +181,7 @@ static int judge(struct diagnosis *d)
     d->fidelity = whatif_fidelity(w);
     d->ladder = *whatif_ladder(w);
     take_path(d, whatif_critical(w));
-    if (fabs(d->fidelity - 1) <= DAG_GATE && d->measure->missing == 0)
+    if (fabs(d->fidelity - 1) <= DAG_GATE && measure_whole(d->measure))
         take_losses(d->measure, &d->ladder);
     findings_make(&d->findings, d->measure, &replay);
     bool valid = fabs(d->fidelity - 1) <= DAG_GATE;
@@ -313,11 +319,14 @@ static void put_ladder(const struct diagnosis *d, struct text *out)
 static void put_missing(const struct measure *m, struct text *out)
 {
     char text[256];
-    if (m->missing == 0)
+    if (measure_whole(m))
         return;
-    snprintf(text, sizeof text, "The record lacks %lld of %lld ranks: whether the others wait for "
-             "ranks or for bytes is not told apart, and kinds B, C and K14 are not judged.",
-             (long long)m->missing, (long long)m->n_ranks);
+    char what[64] = "The ranks' clocks are apart";
+    if (m->missing > 0)
+        snprintf(what, sizeof what, "The record lacks %lld of %lld ranks", (long long)m->missing,
+                 (long long)m->n_ranks);
+    snprintf(text, sizeof text, "%s: whether the others wait for "
+             "ranks or for bytes is not told apart, and kinds B, C and K14 are not judged.", what);
     text_wrap(out, text, 0, 0, 98);
     text_add(out, "\n\n");
 }

@@ -116,7 +116,8 @@ static int by_gain(const void *a, const void *b)
     return (x->gain < y->gain) - (x->gain > y->gain);
 }
 
-/* Who is late, and whether bytes or ranks are waited for, cannot be told while some are missing. */
+/* Who is late, and whether bytes or ranks are waited for, cannot be told while some are missing or their
+ * clocks apart. */
 static bool needs_all_ranks(const struct rule *family, const struct rule *r)
 {
     return family == rules_comm || family == rules_balance || strcmp(r->id, "K14") == 0;
@@ -163,7 +164,7 @@ void findings_make(struct findings *out, const struct measure *m,
                 break; /* not one step was measured */
             if (rule_behind(r->id))
                 continue;
-            if (m->missing > 0 && needs_all_ranks(rule_families[k], r))
+            if (!measure_whole(m) && needs_all_ranks(rule_families[k], r))
                 continue;
             struct finding *f = &out->at[out->n];
             *f = (struct finding){ .title = r->title, .place = { -1, -1, -1, -1, "", "", -1, -1 } };
@@ -302,7 +303,7 @@ void findings_text(const struct findings *f, const struct measure *m, struct tex
     if (!put_unexplained(f, m, out) && f->n == 0)
         text_printf(out, "No finding%s above %.2f ms a step (%.1f %%; three standard errors of "
                          "the step are %.2f ms, over %lld steps).\n",
-                    m->missing > 0 ? " of the kinds that are judged" : "", 1e3 * m->theta,
+                    !measure_whole(m) ? " of the kinds that are judged" : "", 1e3 * m->theta,
                     100 * m->theta / m->step.mean, 3e3 * m->step.se, (long long)m->n_steps);
 }
 

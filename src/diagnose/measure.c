@@ -81,6 +81,11 @@ struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a)
     return m;
 }
 
+bool measure_whole(const struct measure *m)
+{
+    return m->missing == 0 && !m->apart;
+}
+
 double measure_mean(const struct measure *m, const double *series)
 {
     return measure_stat(series, m->n_steps).mean;

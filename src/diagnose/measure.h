@@ -213,7 +213,8 @@ struct measure {
     const char *end_why;
     double silent_s;      /* since anything was written; NaN: it ended */
     i64 missing;          /* ranks without spans in the steps that were measured */
-    i64 left_out;         /* steps in which ranks are missing, and which others stand for */
+    bool apart;           /* ranks' clocks are, in some of them */
+    i64 left_out;         /* steps in which ranks are missing or clocks apart, and which others stand for */
     i64 behind_rank;      /* which rank has made the fewest calls, when they differ; -1 */
     i64 calls_behind;
 };
@@ -221,6 +222,9 @@ struct measure {
 /* The probe that is held to the run at this step, which may be slowed by it or stand beside one that is;
  * NULL: none. */
 const struct inject_fault *measure_probe(const struct measure *m, i64 step);
+
+/* Whether it is known who waited for whom: no rank is missing, no clock jumped. */
+bool measure_whole(const struct measure *m);
 
 /* theta and step from seconds; call it once they are filled in. */
 void measure_settle(struct measure *m);

@@ -866,7 +866,7 @@ static int take_one(void *context, const struct record_step *s, void *made, int 
         return rc;
     if (rc < 0 || s->n_ranks != x->part->ranks)
         return OK; /* a damaged step: the record says so */
-    if (s->missing > 0 && !x->any) {
+    if ((s->missing > 0 || s->apart) && !x->any) {
         g->m->left_out++;
         return OK;
     }
@@ -875,6 +875,7 @@ static int take_one(void *context, const struct record_step *s, void *made, int 
         measure_start(g->m, x->part, s);
     }
     g->m->missing = i64_max(g->m->missing, s->missing);
+    g->m->apart |= s->apart;
     add_step(g, x->taken++, s, made);
     return OK;
 }
@@ -884,7 +885,7 @@ static i64 whole_steps(const struct record *r, struct measure_chosen c,
 {
     i64 n = 0;
     for (i64 i = c.from; i < c.from + c.n; i++)
-        n += record_step_ranks(r, i) == part->ranks;
+        n += record_step_ranks(r, i) == part->ranks && !record_step_apart(r, i);
     return n;
 }
 
@@ -934,7 +935,7 @@ int measure_record(struct measure **out, struct record *r, const char *folder,
     }
     measure_failures(g->m, r);
     settle_all(g, part);
-    if (g->m->missing > 0)
+    if (!measure_whole(g->m))
         merge_waits(g->m);
     *out = g->m;
     return OK;

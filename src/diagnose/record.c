@@ -620,12 +620,83 @@ static void tell_missing(struct record *r)
             if (!p->heads[k] && missing++ < 8)
                 text_printf(&list, "%s%d", missing > 1 ? ", " : "", k);
         if (missing > 0)
-            DAMAGE(r, "%d of %d ranks have no file: %s%s", missing, p->ranks, list.data,
+            DAMAGE(r, "%d of %d ranks have no file that can be read: %s%s", missing, p->ranks, list.data,
                    missing > 8 ? ", ..." : "");
         text_fini(&list);
     }
     if (r->n_steps == 0)
         DAMAGE(r, "no step was finished");
+}
+
+/* --- clocks that jumped --------------------------------------------------------------- */
+
+/* Of ranks that meet in every step, those of one island: when the last began, and the first ended. */
+struct common {
+    i64 begun, ended, island;
+    int last, first; /* which ranks those are */
+    bool any;
+};
+
+static void add_window(struct common *c, const struct record *r, const struct entry *first,
+                       const struct entry *last)
+{
+    const struct record_head *h = r->parts[first->part].heads[first->rank];
+    const i64 begin = common_ns(r, h, first->begin_ns), end = common_ns(r, h, last->end_ns);
+    if (!c->any || h->island != c->island)
+        *c = (struct common){ begin, end, h->island, h->rank, h->rank, true };
+    if (begin > c->begun) {
+        c->begun = begin;
+        c->last = h->rank;
+    }
+    if (end < c->ended) {
+        c->ended = end;
+        c->first = h->rank;
+    }
+}
+
+/* Seconds between the end of one rank's step and the begin of another's of the same island; at most 0:
+ * they have a moment in common. */
+static double seconds_apart(const struct record *r, i64 index, struct common *worst)
+{
+    const struct record_inside *x = r->inside;
+    struct common c = { 0 };
+    i64 most = 0;
+    for (i64 i = x->first[index], to; i < x->first[index + 1]; i = to) {
+        for (to = i + 1; to < x->first[index + 1] && x->entries[to].rank == x->entries[i].rank; to++)
+            ;
+        add_window(&c, r, &x->entries[i], &x->entries[to - 1]);
+        if (c.begun - c.ended > most) {
+            most = c.begun - c.ended;
+            *worst = c;
+        }
+    }
+    return 1e-9 * (double)most;
+}
+
+bool record_step_apart(const struct record *r, i64 index)
+{
+    struct common c;
+    return seconds_apart(r, index, &c) > 0;
+}
+
+static void tell_apart(struct record *r)
+{
+    struct common c, first = { 0 };
+    double most = 0;
+    i64 n = 0, from = 0;
+    for (i64 i = 0; i < r->n_steps; i++) {
+        double s = seconds_apart(r, i, &c);
+        if (s > 0 && n++ == 0) {
+            first = c;
+            from = r->steps[i];
+        }
+        most = fmax(most, s);
+    }
+    if (n > 0)
+        DAMAGE(r, "the clocks of ranks %d and %d jumped apart: in %lld steps, the first of them %lld, one "
+                  "rank's step ends up to %.3f s before another's begins, so who waited for whom "
+                  "in those is not known", (int)i64_min(first.first, first.last),
+               (int)i64_max(first.first, first.last), (long long)n, (long long)from + 1, most);
 }
 
 /* --- opening ------------------------------------------------------------------------ */
@@ -680,6 +751,7 @@ int record_open(struct record *r, const char *folder)
     list_steps(r);
     end_parts(r);
     tell_missing(r);
+    tell_apart(r);
     return OK;
 }
 
@@ -901,6 +973,7 @@ int record_step(struct record *r, i64 step, struct record_step *out)
     *out = (struct record_step){ .step = step, .arena = a };
     if (at < 0)
         return err_set(ERR_CONFIG, "step %lld is not recorded", (long long)step + 1);
+    out->apart = record_step_apart(r, at);
     i64 from = x->first[at], end = x->first[at + 1];
     out->part = (int)x->entries[from].part;
     out->n_ranks = r->parts[out->part].ranks;

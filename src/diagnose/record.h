@@ -137,6 +137,8 @@ struct record_step {
     int n_ranks;
     struct record_rank *ranks; /* [n_ranks]: of the run's ranks in that part */
     int missing;  /* how many of them are NULL */
+    bool apart;   /* ranks that meet in every step have no moment in common: a clock jumped, and who
+                   * waited for whom is not known */
     i64 begin_ns, end_ns; /* from the first rank's begin to the last one's end */
     struct arena *arena; /* of all of it; reused by the next record_step into this struct */
 };
@@ -191,6 +193,9 @@ double record_step_bytes(const struct record *r, i64 step);
 
 /* How many ranks have spans of r->steps[index], from the index alone. */
 int record_step_ranks(const struct record *r, i64 index);
+
+/* Whether they have no moment in common (record_step.apart), from the index alone. */
+bool record_step_apart(const struct record *r, i64 index);
 
 /* Whether r->steps[index] is there only because a trigger kept it, after its neighbours went. */
 bool record_step_kept(const struct record *r, i64 index);

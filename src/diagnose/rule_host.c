@@ -190,6 +190,17 @@ static double robbed(const struct measure_rank *r)
     return queue + (isfinite(r->steal_s) ? r->steal_s : 0);
 }
 
+/* Of what it was robbed of, what it lost while it computed: a thread is also pushed aside between tasks
+ * and in exchanges. It is never all of the computing. */
+static double robbed_computing(const struct measure *m, const struct measure_rank *k)
+{
+    const double computing = measure_mean(m, k->compute), most = robbed(k);
+    double share = most / fmax(m->step.mean, most);
+    if (isfinite(k->on_cpu))
+        share = fmax(share, 1 - k->on_cpu);
+    return fmin(most, computing * share);
+}
+
 static bool look_neighbour(const struct measure *m, const struct rule_limit *limit,
                            struct finding *f)
 {
@@ -210,7 +221,9 @@ static bool look_neighbour(const struct measure *m, const struct rule_limit *lim
         return false;
     /* Where a rank alone is robbed, the others wait for it: the step loses what it loses. */
     double computing = measure_mean(m, k->compute);
-    double lost = fmin(most, computing);
+    double lost = robbed_computing(m, k);
+    if (!(lost >= m->theta))
+        return false;
     if (m->n_ranks > 1 && others < limit[1].value * most)
         f->place.rank = k->rank;
     snprintf(f->place.op, sizeof f->place.op, "%s", "");

@@ -20,12 +20,12 @@ static const struct {
 
 const char *times_name(const struct measure *m, enum times_class k)
 {
-    return k == TIME_WAIT && m->missing > 0 ? "waiting for ranks or bytes" : classes[k].name;
+    return k == TIME_WAIT && !measure_whole(m) ? "waiting for ranks or bytes" : classes[k].name;
 }
 
 const char *times_key(const struct measure *m, enum times_class k)
 {
-    return k == TIME_WAIT && m->missing > 0 ? "wait_or_transfer_s" : classes[k].key;
+    return k == TIME_WAIT && !measure_whole(m) ? "wait_or_transfer_s" : classes[k].key;
 }
 
 static const double *series_of(const struct measure_rank *r, enum times_class k)
@@ -58,7 +58,7 @@ static bool accounts(const char *id, const char *list)
 double times_unexplained(const struct measure *m, const struct findings *f, enum times_class k)
 {
     double all = times_mean(m, k), rest = all;
-    if (k == TIME_COMPUTE || (m->missing > 0 && (k == TIME_WAIT || k == TIME_TRANSFER)))
+    if (k == TIME_COMPUTE || (!measure_whole(m) && (k == TIME_WAIT || k == TIME_TRANSFER)))
         return 0;
     for (int i = 0; i < f->n; i++)
         if (!f->at[i].urgent && accounts(f->at[i].id, classes[k].by))

@@ -264,14 +264,14 @@ TEST(damage_in_the_midst_costs_one_chunk)
 }
 
 /* Behind the file: at the time of its last step this rank was found to be so far off. */
-static void add_clock(const char *name, u64 at_ns, i64 shift_ns)
+static void add_clock(const char *name, int rank, u64 at_ns, i64 shift_ns)
 {
     char path[256];
     const struct record_clock clock = { at_ns, shift_ns };
     const struct record_chunk chunk = { RECORD_CLOCK,
                                         record_checksum(RECORD_CLOCK, &clock, sizeof clock),
                                         sizeof clock };
-    snprintf(path, sizeof path, JOB_DIR "/%s/rank-0.spans", name);
+    snprintf(path, sizeof path, JOB_DIR "/%s/rank-%d.spans", name, rank);
     int fd = sys_open(path, O_WRONLY, 0);
     CHECK(fd >= 0 && sys_seek(fd, 0, SEEK_END) > 0);
     CHECK(sys_write_full(fd, &chunk, sizeof chunk) == 0);
@@ -291,7 +291,7 @@ TEST(a_clock_that_drifts_is_put_right_in_a_straight_line)
     record_close(&r);
     const i64 at = was.begin_ns, apart = 20000000;
     copy_cut("cut", whole, bytes);
-    add_clock("cut", begun + 2 * (u64)at, apart); /* from 0 soon after the begin */
+    add_clock("cut", 0, begun + 2 * (u64)at, apart); /* from 0 soon after the begin */
     CHECK_OK(record_open(&r, JOB_DIR "/cut"));
     CHECK_OK(record_step(&r, 5, &is));
     /* Half way between the two: moved by half, give or take when the first was asked. */
@@ -300,6 +300,33 @@ TEST(a_clock_that_drifts_is_put_right_in_a_straight_line)
     record_step_free(&is);
     record_close(&r);
     sys_unmap(whole, bytes);
+}
+
+/* Two ranks that sum gradients in each step, ten seconds apart: one of the clocks is wrong. */
+TEST(clocks_that_jumped_apart_are_told_and_who_waited_is_not_guessed)
+{
+    struct record r;
+    struct record_step s = { 0 };
+    open_run(&r, "two");
+    const u64 begun = r.parts[0].heads[1]->begin_ns;
+    const i64 n = r.n_steps;
+    for (i64 i = 0; i < n; i++)
+        CHECK(!record_step_apart(&r, i));
+    CHECK_OK(record_step(&r, 2, &s));
+    const u64 third = begun + (u64)s.begin_ns; /* a process begins the record's clock */
+    record_close(&r);
+    for (int back = 0; back < 2; back++) {
+        add_clock("runs/two/trace", 1, third + (u64)back, back ? -10000000000 : 10000000000);
+        open_run(&r, "two");
+        CHECK_EQ(r.n_damage, 1);
+        CHECK(strstr(r.damage[0], "the clocks of ranks 0 and 1 jumped apart: in"));
+        CHECK(record_step_apart(&r, n - 1));
+        CHECK_EQ(r.n_steps, n);
+        CHECK_OK(record_step(&r, 3, &s));
+        CHECK(s.apart && s.missing == 0);
+        record_close(&r);
+    }
+    record_step_free(&s);
 }
 
 /* Behind a record's beginning, n steps without spans, each with a sample. */
@@ -355,10 +382,10 @@ TEST(a_missing_rank_is_named)
 {
     struct record r;
     struct record_step s = { 0 };
-    CHECK_EQ(sys_unlink(JOB_DIR "/runs/two/trace/rank-1.spans"), 0);
+    CHECK_EQ(sys_unlink(JOB_DIR "/runs/two/trace/rank-1.spans"), 0); /* whose clock had jumped */
     open_run(&r, "two");
     CHECK_EQ(r.n_damage, 1);
-    CHECK(strstr(r.damage[0], "1 of 2 ranks have no file: 1"));
+    CHECK(strstr(r.damage[0], "1 of 2 ranks have no file that can be read: 1"));
     CHECK_OK(record_step(&r, 2, &s));
     CHECK_EQ(s.missing, 1);
     CHECK(s.ranks[0].head && !s.ranks[1].head);
@@ -384,6 +411,7 @@ TEST_MAIN(ONE(a_run_is_recorded_task_by_task), ONE(a_resumed_run_has_parts_and_e
           ONE(the_disk_stays_bounded_and_the_newest_steps_stay),
           ONE(a_file_cut_anywhere_gives_the_steps_before_and_says_so),
           ONE(a_clock_that_drifts_is_put_right_in_a_straight_line),
-          ONE(damage_in_the_midst_costs_one_chunk), ONE(the_index_of_a_long_record_is_small),
+          ONE(damage_in_the_midst_costs_one_chunk),
+          ONE(clocks_that_jumped_apart_are_told_and_who_waited_is_not_guessed), ONE(the_index_of_a_long_record_is_small),
           ONE(a_missing_rank_is_named),
           ONE(what_is_no_record_is_refused))

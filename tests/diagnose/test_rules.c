@@ -616,8 +616,32 @@ TEST(without_all_ranks_no_rank_and_no_link_is_blamed)
             m->missing = 1;
             findings_make(&f, m, NULL);
             CHECK_EQ(f.n, 0);
+            m->missing = 0; /* nor where they are there and their clocks are apart */
+            m->apart = true;
+            findings_make(&f, m, NULL);
+            CHECK_EQ(f.n, 0);
             arena_fini(&a);
         }
+}
+
+/* A rank that stands in line for its processor all the time, in tasks, exchanges and between them:
+ * whatever its processor gives back, its tasks still take what they take on it. */
+TEST(what_others_took_is_never_all_of_the_computing)
+{
+    static struct findings f;
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(1, STEPS, &a);
+    for (i64 i = 0; i < STEPS; i++)
+        m->ranks[0].compute[i] = 0.05;
+    m->ranks[0].run_queue_s = 0.136;
+    m->ranks[0].on_cpu = 0.14;
+    longer(m, 0.1);
+    findings_make(&f, m, NULL);
+    CHECK_STR(f.at[0].id, "H8");
+    CHECK_NEAR(f.at[0].lost, 0.86 * 0.05, 1e-6);
+    CHECK_NEAR(f.at[0].edit.factor, 0.14, 1e-6);
+    arena_fini(&a);
 }
 
 TEST(a_run_of_which_nothing_was_measured_has_no_finding)
@@ -906,6 +930,7 @@ TEST_MAIN(ONE(commands_can_be_pasted_and_what_is_too_long_stays),
           ONE(checkpoints_are_moved_only_where_failures_ask_for_it),
           ONE(a_loss_that_no_kind_matches_is_said_to_be_unexplained),
           ONE(without_all_ranks_no_rank_and_no_link_is_blamed),
+          ONE(what_others_took_is_never_all_of_the_computing),
           ONE(a_run_of_which_nothing_was_measured_has_no_finding),
           ONE(of_two_faults_both_are_found_the_larger_gain_first),
           ONE(one_disturbed_step_is_no_jitter),

@@ -136,11 +136,11 @@ def machine_name():
 
 
 def tracing_cost(program):
-    """Lines: steps of one process with spans and their record and without, two by two; None where the
+    """Lines: steps of one process with spans and their record and without, two by two; none where the
     program that alternates them was not built."""
     bench = os.path.join(os.path.dirname(program), "bench_record")
     if not os.path.exists(bench):
-        return None
+        return []
     steps = ["--steps", "700", "--batch", "1", "--seq", "32", "--threads", "1"]
     said = command([bench, "overhead", *steps], None)
     found = re.findall(r"^(\S+)\s+(\S+) ms a step; recording costs (\S+) % \(standard error (\S+), "

@@ -307,6 +307,12 @@ def write_part(path, title, lines):
                                       if t in parts)]))
 
 
+def show_part(a, title, lines):
+    print("\n".join(lines))
+    if lines and a.out and not a.only:
+        write_part(a.out, title, lines)
+
+
 def virtual(program, only, seeds):
     with tempfile.TemporaryDirectory() as folder:
         bench, cleans = Bench(program, folder), []
@@ -334,12 +340,8 @@ def main():
     p.add_argument("--out")
     a = p.parse_args()
     program = os.path.abspath(a.program)
-    cost = None if a.only or a.judge else tracing_cost(program)
-    if cost:
-        print("\n".join(cost))
-        if a.out:
-            write_part(a.out, COST_TITLE, cost)
     if a.tracing:
+        show_part(a, COST_TITLE, tracing_cost(program))
         return
     title, lines = VIRTUAL_TITLE, None
     if a.real is None:
@@ -348,9 +350,9 @@ def main():
         import prove_real # pylint: disable=import-outside-toplevel # only where it is asked for
         title = REAL_TITLE
         lines = prove_real.prove(program, a.real, a.only, a.fresh, a.judge, a.realtime)
-    print("\n".join(lines))
-    if a.out and not a.only:
-        write_part(a.out, title, lines)
+    show_part(a, title, lines)
+    if not a.only and not a.judge:
+        show_part(a, COST_TITLE, tracing_cost(program))
 
 
 if __name__ == "__main__":

@@ -166,6 +166,8 @@ def faults():
         one("kernel", "K10", "one", fixed("recompute=full"), strong),
         one("kernel", "K7", "thin", fixed("micro_batch=4"), strong),
         one("kernel", "K14", "short", fixed("zero=0"), strong),
+        one("comm", "C1", "unsplit", fixed("overlap=off"), strong),
+        one("comm", "C10", "sleep4", fixed("sync_every_microbatch=on"), strong, also=["C4"]),
         one("comm", "C2", "unsplit", fixed("bucket=16KiB"), strong),
         one("comm", "C3", "unsplit", fixed("bucket=all"), strong),
         one("comm", "C4", "sleep4", all_over(link), also=["C10"]),
