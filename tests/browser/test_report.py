@@ -223,6 +223,9 @@ def check_narrow(page):
     out = page.evaluate("[...document.querySelectorAll('main *')].filter((e) => !e.closest('.scroll')"
                         " && e.getBoundingClientRect().right > 321).length")
     check(out == 0, f"{out} parts stick out")
+    least = page.evaluate("Math.min(...[...document.querySelectorAll('#settings table.data td:last-child')]"
+                          ".map((e) => e.getBoundingClientRect().width))")
+    check(least > 100, f"values are read in words, not letters: {least} pixels")
     page.resize(1280, 900)
     page.frame()
 

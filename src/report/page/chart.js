@@ -248,7 +248,7 @@ class Chart {
       const name = shown.length > 1 ? line.label + ": " : "";
       return name + `${this.format(y[first])} at first, ${this.format(y[last])} at the end; between ` +
         `${this.format((line.low || y)[least])} and ${this.format((line.high || y)[most])}.`;
-    }).join(" ") + (shown.length > 3 ? ` ${shown.length - 3} more lines are in the table.` : "");
+    }).join(" ") + (shown.length > 3 ? ` ${shown.length === 4 ? "One more line is" : `${shown.length - 3} more lines are`} in the table.` : "");
   }
 
   rows() {

@@ -46,7 +46,7 @@ function figures(run) {
 function summaryTiles(run) {
   const model = (run.manifest || {}).model || {}, machine = (run.manifest || {}).machine || {};
   const words = [model.name && `${model.name}, ${scaled(model.parameters, "").trim()} parameters`, run.manifest && run.manifest.layout && run.manifest.layout !== "single" && `layout ${run.manifest.layout}, ${run.manifest.ranks} ranks`,
-    machine.processor && `${machine.threads} threads of ${machine.processor}, kernels ${machine.backend}`].filter(Boolean);
+    machine.processor && `${machine.threads} thread${machine.threads === 1 ? "" : "s"} of ${machine.processor}, kernels ${machine.backend}`].filter(Boolean);
   return el("div", {}, el("p", { class: "intro", text: words.join(" · ") }),
     el("dl", { class: "tiles" }, ...figures(run).map(([name, text, beside]) => el("div", { class: "tile" }, el("dt", { text: name }),
       el("dd", {}, text, beside && el("small", { text: beside }))))));

@@ -28,7 +28,7 @@ function rooflineCard(record) {
   const all = record.kernels.reduce((sum, k) => sum + k.seconds, 0);
   const points = record.kernels.filter((k) => k.flops > 0 && k.bytes > 0 && k.seconds > 0).map((k, i) => ({ k, x: k.flops / k.bytes, y: k.flops / k.seconds, share: k.seconds / all }));
   const plot = svg("svg", { class: "plot", height: 380, role: "img", "aria-label": "Roofline; its points are in the table" });
-  const node = el("figure", { class: "card" }, el("div", { class: "head" }, el("h3", { text: c.processor ? `${c.threads} threads of ${c.processor}` : "Kernels" }),
+  const node = el("figure", { class: "card" }, el("div", { class: "head" }, el("h3", { text: c.processor ? `${c.threads} thread${c.threads === 1 ? "" : "s"} of ${c.processor}` : "Kernels" }),
     el("span", { class: "unit", text: "FLOP/s over FLOPs per byte, both logarithmic" })), plot,
     el("figcaption", { text: roofWords(roof, points, all) }), tableBehind("Kernels", () => kernelTable(record, roof, all)));
   let width = 0;
