@@ -641,7 +641,8 @@ static void add_window(struct common *c, const struct record *r, const struct en
                        const struct entry *last)
 {
     const struct record_head *h = r->parts[first->part].heads[first->rank];
-    const i64 begin = common_ns(r, h, first->begin_ns), end = common_ns(r, h, last->end_ns);
+    const i64 begin = common_ns(r, h, first->begin_ns);
+    const i64 end = i64_max(begin, common_ns(r, h, last->end_ns)); /* of a clock that went back */
     if (!c->any || h->island != c->island)
         *c = (struct common){ begin, end, h->island, h->rank, h->rank, true };
     if (begin > c->begun) {

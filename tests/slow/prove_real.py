@@ -52,6 +52,11 @@ WORLDS = {
                            "--layout pp=2,dp=2,zero=1 --set model.spec=laptop-5m --set "
                            "train.batch=16 --set train.accumulate=16 --set train.seq=32 ", 4,
                            "sleep"),
+    "long_pipeline": World(SLEEP + "--layout pp=2,dp=2,zero=1 --set model.spec=laptop-5m "
+                           "--set train.batch=4 --set train.accumulate=32 --set train.seq=64 ", 4,
+                           "sleep"),
+    "tiny": World("--set train.batch=1 --set train.accumulate=1 --set train.seq=16 --measure ", 1,
+                  "compute"), # so short that a line of the log is a share of it
     "one": World(SMALL + "--measure ", 1, "compute"),
     "served": World(SMALL + "--set eval.tokens=4K ", 1, "compute"), # it evaluates and saves
     "threads": World(SMALL + "--set train.threads=2 --measure ", 1, "compute"),
@@ -63,8 +68,8 @@ WORLDS = {
                      "--layout dp=2,ep=2 --measure ", 2, "compute"),
     "two": World(SMALL + "--layout dp=2,zero=1 --measure ", 2, "compute"),
 }
-# A bubble, copies, experts that are not equally full: also without a fault.
-TROUBLED = ("pipeline", "thin_pipeline", "unsplit", "experts")
+# A bubble, copies, short tasks, experts that are not equally full: also without a fault.
+TROUBLED = ("pipeline", "thin_pipeline", "long_pipeline", "unsplit", "tiny", "experts")
 
 
 # --- faults: (x, what diagnose says without it, ranks, random) to what to inject and where ---
@@ -151,7 +156,7 @@ def faults():
         one("data", "D6", "rows", fixed("seqlen_zipf=1.1"), strong),
         one("host", "H2", "served", fixed("eval_every=2"), strong),
         one("host", "H3", "served", fixed("ckpt_every=5"), strong),
-        one("host", "H1", "one", fixed("log_every=1"), strong),
+        one("host", "H1", "tiny", fixed("log_every=1"), strong),
         one("host", "H4", "one", all_over(churn), strong), # a small one malloc keeps
         one("host", "H8", "one", fixed("neighbour=3"), strong),
         one("host", "H9", "sleep4", at("rank", pause)),
@@ -167,7 +172,7 @@ def faults():
         one("kernel", "K7", "thin", fixed("micro_batch=4"), strong),
         one("kernel", "K14", "short", fixed("zero=0"), strong),
         one("comm", "C1", "unsplit", fixed("overlap=off"), strong),
-        one("comm", "C10", "sleep4", fixed("sync_every_microbatch=on"), strong, also=["C4"]),
+        one("comm", "C10", "long_pipeline", fixed("sync_every_microbatch=on"), strong, also=["C4"]),
         one("comm", "C2", "unsplit", fixed("bucket=16KiB"), strong),
         one("comm", "C3", "unsplit", fixed("bucket=all"), strong),
         one("comm", "C4", "sleep4", all_over(link), also=["C10"]),
@@ -265,11 +270,11 @@ class Lab:
     def has(self, name):
         return os.path.exists(f"{self.path(name)}/proof.json")
 
-    def run(self, name, world, fault, about):
+    def run(self, name, world, fault, about, more=()):
         """Trains, and keeps of its folder what diagnose reads."""
         w = WORLDS[world]
         mpi = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", str(w.ranks)]
-        flags = w.flags.split() # tasks that sleep have the rates that are given
+        flags = [*w.flags.split(), *more] # tasks that sleep have the rates that are given
         if w.kind == "compute":
             flags += ["--set", f"train.precision={self.precision}"]
         ranks = ["--ranks", str(w.ranks)] if w.ranks > 1 and w.kind != "mpi" else []
@@ -357,6 +362,53 @@ def run_all(lab, jobs):
               f"{eta / 60:.1f} min to go", flush=True)
 
 
+# --- what a fault costs, within one run -------------------------------------------------------
+
+# What acts step by step can be put into some steps of a run and not into others, so that the machine's
+# wandering from run to run does not matter.
+BLOCK, BLOCKS = 8, 10
+STEPWISE = re.compile(r"^(((slow_compute|phi_override|jitter|comm_delay|comm_bw|loader_\w+|malloc_churn|"
+                      r"pause|serial)=[^,:]+)|pair_bw=[^,:]+:[^,:]+)$")
+
+
+def by_turns(fault):
+    """The same fault in every other block of steps, behind those that are not steady."""
+    begins = range(4 + BLOCK, 4 + BLOCK * BLOCKS, 2 * BLOCK)
+    return ",".join(f"{fault}:{b}-{b + BLOCK - 1}" for b in begins)
+
+
+def run_by_turns(lab, jobs):
+    """One such run for each fault that can be had in some steps only."""
+    more = ["--set", f"train.steps={3 + BLOCK * BLOCKS}", "--set", "log.every=1"]
+    for j in jobs:
+        fault, _ = inject(j, base_of(lab, jobs, j.world)) if j.fault else ("", {})
+        name = turns_name(j)
+        if j.round == 0 and STEPWISE.match(fault) and not lab.has(name):
+            lab.run(name, j.world, by_turns(fault), {"where": {}}, more)
+            print(f"{name} {fault}", flush=True)
+
+
+def turns_name(job):
+    return f"{job.name}-by-turns".replace(f"-{job.round}-", "-", 1)
+
+
+def cost_by_turns(lab, job, fault):
+    """Seconds a step that the fault costs, and the standard error: each block against the mean of
+    those around it. What was read ahead of a change is used up first."""
+    settling = 2 if fault.startswith("loader") else 0
+    path = f"{lab.path(turns_name(job))}/metrics.jsonl"
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    took = {s["step"]: s["step_s"] for s in lines if s.get("event") == "step"}
+    blocks = [statistics.mean(took[s] for s in range(4 + b * BLOCK + settling, 4 + (b + 1) * BLOCK))
+              for b in range(BLOCKS)]
+    apart = [(blocks[b] - (blocks[b - 1] + blocks[b + 1]) / 2) * (1 if b % 2 else -1)
+             for b in range(1, BLOCKS - 1)]
+    return statistics.median(apart), 1.25 * statistics.stdev(apart) / len(apart) ** 0.5
+
+
 def run_pairs(lab):
     base = base_of(lab, [], "sleep4")
     for kinds, one, other, x in PAIRS:
@@ -412,10 +464,10 @@ def judge_all(lab, jobs):
     verdicts, cleans, sleeps, alone = [], [], [], []
     for at, j in enumerate(jobs):
         if j.fault:
-            true, error = true_cost(jobs, found, j)
+            about = found[j.name]["about"]
+            true, error = cost_by_turns(lab, j, about["fault"]) or true_cost(jobs, found, j)
             if j.fault.case.gain is False:
                 true = None
-            about = found[j.name]["about"]
             v = judge(j.fault.case, about["fault"], about["where"], found[j.name], true,
                       3 * error)
             show(v, j.name)
@@ -490,8 +542,9 @@ def about_machine(found, realtime):
             f"({'in real time, but for those that never rest' if realtime else 'nice -20'}). "
             f"{again} runs were repeated, once, because something that came before them took "
             f"2 % of a core or more; {unfair} were kept all the same. "
-            "A fault's cost is what its run takes longer than those without it before and behind, "
-            "median over turns; ± is its standard error.")
+            "What a fault costs, where it can be had in some steps only, is measured in a run that has "
+            "it in every other block of 8 steps; else it is what its run takes longer than those without it "
+            "before and behind, median over turns; ± is its standard error.")
 
 
 def prove(program, families, only, fresh, judge_only, realtime):
@@ -507,6 +560,7 @@ def prove(program, families, only, fresh, judge_only, realtime):
     wanted = [f for f in chosen if not families or f.family in families]
     if not judge_only:
         run_all(lab, plan(wanted))
+        run_by_turns(lab, plan(wanted))
         if not only and (not families or "pairs" in families):
             run_pairs(lab)
     verdicts, cleans, found, sleeps, alone = judge_all(lab, plan(wanted if only else chosen))
