@@ -154,8 +154,9 @@ static void overhead(const struct options *o)
 
 /* --- reading ------------------------------------------------------------------------ */
 
-/* Behind the begin of a file, its steps again and again, later each time. */
-static i64 repeat_file(const char *from, const char *to, i64 bytes)
+/* Behind the begin of a file, its steps again and again, later each time: by *round_ns, which the first
+ * rank's file sets, since ranks stay together. */
+static i64 repeat_file(const char *from, const char *to, i64 bytes, i64 *round_ns)
 {
     struct record_reader r;
     struct record_place p;
@@ -183,7 +184,9 @@ static i64 repeat_file(const char *from, const char *to, i64 bytes)
                     first_ns = first_ns ? first_ns : (i64)h->begin_ns;
                     last_ns = (i64)h->end_ns;
                 }
-                u64 later = (u64)(round * (last_ns - first_ns));
+                if (round == 1 && *round_ns == 0)
+                    *round_ns = last_ns - first_ns;
+                u64 later = (u64)(round * *round_ns);
                 struct span *s = (struct span *)(h + 1);
                 h->step += (u32)(round * steps);
                 h->begin_ns += later;
@@ -270,7 +273,7 @@ static void read_large(const struct options *o)
     static char path[MOST_RANKS][160];
     char folder[64];
     double cat = 0;
-    i64 bytes = 0, recorded, steps;
+    i64 bytes = 0, recorded, steps, round_ns = 0;
     struct ladder l;
     snprintf(folder, sizeof folder, "/tmp/bench-record-%lld", (long long)sys_process_id());
     sys_mkdirs(folder);
@@ -285,7 +288,7 @@ static void read_large(const struct options *o)
     for (int i = 0; i < ranks; i++) {
         char from[2200];
         snprintf(from, sizeof from, "%s/trace/rank-%d.spans", o->run, i);
-        bytes += repeat_file(from, path[i], o->bytes / ranks);
+        bytes += repeat_file(from, path[i], o->bytes / ranks, &round_ns);
         forget(path[i]);
     }
     for (int i = 0; i < ranks; i++)

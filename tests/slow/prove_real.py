@@ -396,10 +396,9 @@ def cost_by_turns(lab, job, fault):
     """Seconds a step that the fault costs, and the standard error: each block against the mean of
     those around it. What was read ahead of a change is used up first."""
     settling = 2 if fault.startswith("loader") else 0
-    path = f"{lab.path(turns_name(job))}/metrics.jsonl"
-    if not os.path.exists(path):
+    if not lab.has(turns_name(job)):
         return None
-    with open(path, encoding="utf-8") as file:
+    with open(f"{lab.path(turns_name(job))}/metrics.jsonl", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     took = {s["step"]: s["step_s"] for s in lines if s.get("event") == "step"}
     blocks = [statistics.mean(took[s] for s in range(4 + b * BLOCK + settling, 4 + (b + 1) * BLOCK))
