@@ -356,11 +356,12 @@ static bool look_overlap(const struct measure *m, const struct rule_limit *limit
                          struct finding *f)
 {
     const struct measure_lane *l = worst_lane(m);
+    const double share = where_crowded(m, limit[1].value, limit[3].value / crowd(m));
+    const double times = where_crowded(m, limit[2].value, limit[4].value);
     if (!l || !can_hide(l) || !(stood(l) > limit[0].value * l->transfer_s) ||
         !(l->backward_s >= stood(l)) ||
         l->tail_s >= 0.5 * stood(l) ||
-        l->bytes_per_s < limit[1].value * l->base_bytes_per_s ||
-        l->latency_s > limit[2].value * l->base_latency_s)
+        l->bytes_per_s < share * l->base_bytes_per_s || l->latency_s > times * l->base_latency_s)
         return false;
     tell_lane(l, f);
     rule_evidence(f, "%.0f %% of what the exchanges take is exposed, although %.1f ms of computing "
@@ -434,7 +435,10 @@ const struct rule rules_comm[] = {
     { "C1", "exchanges that nothing hides", look_overlap,
       { { 0.5, "of what they take that is exposed", "what overlaps hides more than half" },
         { 0.7, "of the bandwidth before the run", "less: they are slow (C4)" },
-        { 1.5, "times the latency before the run", "more: they are slow (C5)" } } },
+        { 1.5, "times the latency before the run", "more: they are slow (C5)" },
+        { 0.5, "of the bandwidth before the run, over the threads of a core, where ranks share them",
+          "as C4" },
+        { 10, "times the latency before the run where ranks share cores", "as C5" } } },
     { "C9", "computing slows down beside exchanges", look_contention,
       { { 1.1, "times as long as alone", "the same task repeats within 5 %" } } },
     { .id = "" },

@@ -830,6 +830,12 @@ TEST(ranks_that_share_cores_are_a_crowd_once_the_link_is_mended)
         CHECK_STR(f.at[0].id, "C11");
         CHECK(f.at[0].replayed);
         low[crowded] = f.at[0].gain_lo;
+        m = usual_run(4, STEPS, &a); /* what nothing hides has the crowd's bandwidth */
+        c1(m, &a);
+        m->lanes[0].bytes_per_s = 0.4 * m->lanes[0].base_bytes_per_s;
+        m->cores_per_node = crowded ? 2 : 4;
+        findings_make(&f, m, NULL);
+        CHECK_EQ(f.n > 0 && strcmp(f.at[0].id, "C1") == 0, crowded);
         m = usual_run(4, STEPS, &a); /* and of a delay, which also keeps bytes apart */
         c5(m, &a);
         m->lanes[0].latency_s = 12 * m->lanes[0].base_latency_s;

@@ -55,7 +55,7 @@ WORLDS = {
     "long_pipeline": World(SLEEP + "--layout pp=2,dp=2,zero=1 --set model.spec=laptop-5m "
                            "--set train.batch=4 --set train.accumulate=32 --set train.seq=64 ", 4,
                            "sleep"),
-    "tiny": World("--set train.batch=1 --set train.accumulate=1 --set train.seq=16 --measure ", 1,
+    "tiny": World("--set train.batch=4 --set train.accumulate=1 --set train.seq=32 --measure ", 1,
                   "compute"), # so short that a line of the log is a share of it
     "one": World(SMALL + "--measure ", 1, "compute"),
     "served": World(SMALL + "--set eval.tokens=4K ", 1, "compute"), # it evaluates and saves
