@@ -284,8 +284,8 @@ def try_pairs(bench):
 HEAD = """# Is the diagnosis right?
 
 Made by `./run prove-diagnose`: runs that were slowed down in a known way, and what
-`headway diagnose` says of them. Runs on a computed clock have no noise, so the first part is how
-well causes are told apart and priced, not how well in noise. The second part, made by
+`headway diagnose` says of them. Runs on a computed clock have no noise, so their part is how
+well causes are told apart and priced, not how well in noise. The part of real ranks, made by
 `./run prove-diagnose --real`, is of real processes, in a real machine's noise.
 Where a fault changes which rows are computed, what it adds is not what mending gives back: there only
 cause and place are judged.

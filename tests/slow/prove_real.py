@@ -365,10 +365,11 @@ def run_all(lab, jobs):
 # --- what a fault costs, within one run -------------------------------------------------------
 
 # What acts step by step can be put into some steps of a run and not into others, so that the machine's
-# wandering from run to run does not matter.
+# wandering from run to run does not matter; but for what draws other numbers in other steps.
 BLOCK, BLOCKS = 8, 10
-STEPWISE = re.compile(r"^(((slow_compute|phi_override|jitter|comm_delay|comm_bw|loader_\w+|malloc_churn|"
-                      r"pause|serial)=[^,:]+)|pair_bw=[^,:]+:[^,:]+)$")
+STEPWISE = re.compile(r"^(((slow_compute|phi_override|comm_delay|comm_bw|loader_spin|loader_bw|"
+                      r"malloc_churn|pause|serial)=[^,:]+)|pair_bw=[^,:]+:[^,:]+)$")
+SAME_MACHINE = 0.05 # by how much steps without the fault may differ from those that are judged
 
 
 def by_turns(fault):
@@ -392,11 +393,12 @@ def turns_name(job):
     return f"{job.name}-by-turns".replace(f"-{job.round}-", "-", 1)
 
 
-def cost_by_turns(lab, job, fault):
+def cost_by_turns(lab, job, fault, clean_s):
     """Seconds a step that the fault costs, and the standard error: each block against the mean of
-    those around it. What was read ahead of a change is used up first."""
+    those around it. What was read ahead of a change is used up first. None where there is no such run,
+    or where the machine was another then: steps without the fault do not take clean_s."""
     settling = 2 if fault.startswith("loader") else 0
-    if not lab.has(turns_name(job)):
+    if not STEPWISE.match(fault) or not lab.has(turns_name(job)):
         return None
     with open(f"{lab.path(turns_name(job))}/metrics.jsonl", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
@@ -405,6 +407,8 @@ def cost_by_turns(lab, job, fault):
               for b in range(BLOCKS)]
     apart = [(blocks[b] - (blocks[b - 1] + blocks[b + 1]) / 2) * (1 if b % 2 else -1)
              for b in range(1, BLOCKS - 1)]
+    if abs(statistics.mean(blocks[::2]) / clean_s - 1) > SAME_MACHINE:
+        return None
     return statistics.median(apart), 1.25 * statistics.stdev(apart) / len(apart) ** 0.5
 
 
@@ -464,7 +468,10 @@ def judge_all(lab, jobs):
     for at, j in enumerate(jobs):
         if j.fault:
             about = found[j.name]["about"]
-            true, error = cost_by_turns(lab, j, about["fault"]) or true_cost(jobs, found, j)
+            clean_s = statistics.median(d["step_s"] for d in found.values()
+                                        if d["about"]["world"] == j.world and not d["about"]["fault"])
+            true, error = (cost_by_turns(lab, j, about["fault"], clean_s) or
+                           true_cost(jobs, found, j))
             if j.fault.case.gain is False:
                 true = None
             v = judge(j.fault.case, about["fault"], about["where"], found[j.name], true,
@@ -514,6 +521,9 @@ def by_world(verdicts, cleans, sleeps):
                 if (WORLDS[c["about"]["world"]].kind != "compute") == sleeping]
         rows.append((f"of these where {name}: the cause is first, and the place right",
                      f"{share(those, lambda v: v.right)}, {share(those, lambda v: v.place)}"))
+        priced = [v for v in those if v.right and v.true is not None]
+        rows.append((f"of these where {name}: the true gain lies in the predicted interval",
+                     share(priced, lambda v: v.inside)))
         rows.append((f"of these where {name}: without a fault and with a finding; but H8",
                      f"{sum(bool(c['findings']) for c in bare)} of {len(bare)}; "
                      f"{sum(any(f['id'] != 'H8' for f in c['findings'][:1]) for c in bare)}"))
@@ -541,8 +551,8 @@ def about_machine(found, realtime):
             f"({'in real time, but for those that never rest' if realtime else 'nice -20'}). "
             f"{again} runs were repeated, once, because something that came before them took "
             f"2 % of a core or more; {unfair} were kept all the same. "
-            "What a fault costs, where it can be had in some steps only, is measured in a run that has "
-            "it in every other block of 8 steps; else it is what its run takes longer than those without it "
+            "What a fault costs, where it can be had in some steps only and the machine was the same, is "
+            "measured in a run that has it in every other block of 8 steps; else it is what its run takes longer than those without it "
             "before and behind, median over turns; ± is its standard error.")
 
 
