@@ -197,7 +197,8 @@ const struct command cmd_plan_machine = {
                    "(this machine, as 'headway machine' measured it; a device is a core), or a "
                    "line: a device, then tiers from the node outwards as NAME:COUNT, each with "
                    "xRATE (of one device, in one direction), ~LATENCY, /OVERSUBSCRIPTION, +sums "
-                   "(its switches add), +rail, +mesh or +torus3 "
+                   "(its switches add), +rail, +mesh or +torus3, "
+                   "+sum12us and +pieces256MB (of collectives that were timed) "
                    "as needed; what is left out is the device's own. Also host:N (devices that "
                    "share a host, where that is not the first tier), price=4.2USD/h, pue=1.2, "
                    "at=FRA.",

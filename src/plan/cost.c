@@ -26,13 +26,14 @@ const char *const plan_memory_names[PLAN_MEMORIES] = {
 
 /* --- messages ------------------------------------------------------------------------- */
 
-double plan_exchange_seconds(const struct plan_job *job, i64 ranks, i64 stride, double bytes,
-                             double steps)
+static double exchange(const struct plan_job *job, i64 ranks, i64 stride, double bytes,
+                       double steps, bool sums)
 {
     const struct plan_machine *m = job->machine;
     const struct plan_family *f = job->family;
     double rate = plan_tier_rate(m, 0, f->link, m->tiers[0].bytes_per_s.mid);
     double latency = fmax(m->tiers[0].latency_s.mid, f->link_latency_s);
+    double whole = bytes;
     int t = plan_tier_of(m, ranks, stride);
     if (t > 0) {
         /* Within nodes first, then each of their ranks with its share across them. */
@@ -44,10 +45,26 @@ double plan_exchange_seconds(const struct plan_job *job, i64 ranks, i64 stride, 
             rate = net;
             bytes = across;
         }
-        latency = fmax(m->tiers[t].latency_s.mid, f->net_latency_s);
         /* A ring's ranks step together: each step waits for the hops between nodes. */
+        latency = fmax(m->tiers[t].latency_s.mid, f->net_latency_s);
+        if (sums && m->tiers[t].sum_latency_s > 0)
+            latency = m->tiers[t].sum_latency_s;
+        if (m->tiers[t].piece_bytes > 0)
+            steps = fmax(steps, whole * (double)ranks / m->tiers[t].piece_bytes);
     }
     return bytes / rate + steps * latency;
+}
+
+double plan_exchange_seconds(const struct plan_job *job, i64 ranks, i64 stride, double bytes,
+                             double steps)
+{
+    return exchange(job, ranks, stride, bytes, steps, false);
+}
+
+double plan_sum_seconds(const struct plan_job *job, i64 ranks, i64 stride, double bytes)
+{
+    double share = (double)(ranks - 1);
+    return exchange(job, ranks, stride, 2 * share / (double)ranks * bytes, 2 * share, true);
 }
 
 /* --- stages --------------------------------------------------------------------------- */
@@ -281,8 +298,7 @@ static struct shared share(const struct plan_job *job, const struct plan_layout 
     if (ranks <= 1 || parameters <= 0)
         return out;
     if (l->zero == ZERO_NONE)
-        out.reduce_s = plan_exchange_seconds(job, ranks, stride, 2 * part * s->message_bytes,
-                                             2 * calls);
+        out.reduce_s = plan_sum_seconds(job, ranks, stride, parameters * s->message_bytes);
     else if (near > 1) {
         out.reduce_s = plan_exchange_seconds(job, near, stride, part * s->message_bytes, calls) /
                        s->split_rate;
@@ -290,9 +306,8 @@ static struct shared share(const struct plan_job *job, const struct plan_layout 
                        s->split_rate;
     }
     if (groups > 1)
-        out.reduce_s += plan_exchange_seconds(
-            job, groups, stride * near, 2 * (double)(groups - 1) / (double)groups * parameters /
-            (double)near * s->message_bytes, 2 * (double)(groups - 1));
+        out.reduce_s += plan_sum_seconds(job, groups, stride * near,
+                                         parameters / (double)near * s->message_bytes);
     return out;
 }
 
@@ -317,7 +332,8 @@ static double exposed_dp(const struct plan_job *job, const struct plan_layout *l
         all = (double)l->micro_batches * (each.reduce_s + 2 * each.gather_s);
         beside = (double)l->micro_batches * stage_seconds(slowest);
     }
-    double hidden = fmin(all * job->stack->dp_overlap, beside);
+    double may = job->stack->waits_for_weights ? all - each.gather_s : all;
+    double hidden = fmin(may * job->stack->dp_overlap, beside);
     return all - hidden + hidden * job->family->overlap_tax;
 }
 

@@ -105,6 +105,9 @@ struct plan_table {
 double plan_exchange_seconds(const struct plan_job *job, i64 ranks, i64 stride, double bytes,
                              double steps);
 
+/* The same of a sum of so many bytes that all of them have, and have afterwards. */
+double plan_sum_seconds(const struct plan_job *job, i64 ranks, i64 stride, double bytes);
+
 /* Makes the table of a job for these degrees. ERR_MODEL where such a layout cannot exist (heads
  * that tp does not divide ...), with a sentence. What it needs in between lies in the arena. */
 int plan_table_new(struct plan_table *out, const struct plan_job *job,

@@ -66,7 +66,7 @@ const struct option plan_family_options[] = {
     { "seen_stacks", FAMILY(STRINGS, seen_stacks), NULL,
       .help = "Software whose steps were fitted." },
     { "residual_lo", FAMILY(FLOAT, residual_lo), "-0.1", .min = -10, .max = 10,
-      .help = "Log of measured over predicted time of rows left out of the fit: where 80 % of them begin." },
+      .help = "Log of measured over predicted time, were there no messages: where 80 % of rows left out begin." },
     { "residual_hi", FAMILY(FLOAT, residual_hi), "0.1", .min = -10, .max = 10,
       .help = "Where they end." },
     { 0 },

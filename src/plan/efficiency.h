@@ -41,7 +41,8 @@ struct plan_family {
     double seen_devices;      /* most devices of a step that was fitted; 0: nothing was */
     double seen_sequence;     /* most tokens of a row of such a step */
     struct option_strings seen_stacks; /* whose software ran them: names of stacks */
-    double residual_lo, residual_hi; /* log(measured / predicted), 80 % of rows that were left out */
+    double residual_lo, residual_hi; /* log(measured / predicted) of a step that only computes: 80 % of
+                                      * rows that were left out (interval.h) */
 };
 
 extern const struct option plan_family_options[];

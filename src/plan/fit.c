@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/rng.h"
+#include "plan/interval.h"
 #include "plan/stack.h"
 #include "plan/table.h"
 
@@ -345,17 +346,19 @@ static bool has_own_interval(const struct plan_stack *s)
 }
 
 /* |log(measured / predicted)| of rows, each by constants that were fitted without it, in the nearer of
- * the states that its software may be in. */
+ * the states that its software may be in, beside how uncertain such a step is. */
 static void errors_left_out(struct fit *f, double *x)
 {
     const struct state fitted = f->now;
+    struct plan_step step;
     bool stalled;
     for (i64 i = 0; i < f->n; i++) {
         f->now = f->begin;
         f->now.family.launch_s *= f->start;
         f->left_out = i;
         search(f, loss(f), (u64)i);
-        x[i] = nearer_error(&f->samples[i], &stalled);
+        price_sample(&f->samples[i], &step);
+        x[i] = nearer_error(&f->samples[i], &stalled) / plan_interval_spread(&step);
     }
     f->left_out = -1;
     f->now = fitted;

@@ -2,11 +2,13 @@
  *
  * Said once for all who ask, so that a plan says what an examination of it says. About the prediction
  * lie the residuals of rows that were left out of the fit, of the software where it has its own, else of
- * the family of devices. Of how much further out the truth may lie beyond what was fitted nobody knows.
- * A rule, then: twice as far for constants of another device, and for software of which no step was
- * fitted on any device (unless it says so itself, or is like one that was); a tenth further for each
- * doubling of the most devices and of the longest rows that were seen, if any were. Where pipelines of
- * the software may stall, the interval holds both. Pure. */
+ * the family of devices. Messages that nothing hides are twice as uncertain as the rest of a step (a
+ * rule), and both independent; residuals are multiples of what that makes of their row. Of how
+ * much further out the truth may lie beyond what was fitted nobody knows. A rule, then: twice as far for
+ * constants of another device, and for software of which no step was fitted on any device (unless it
+ * says so itself, or is like one that was); a tenth further for each doubling of the most devices and of
+ * the longest rows that were seen, if any were. Where pipelines of the software may stall, the interval
+ * holds both. Pure. */
 #ifndef HEADWAY_PLAN_INTERVAL_H
 #define HEADWAY_PLAN_INTERVAL_H
 
@@ -18,6 +20,9 @@ double plan_interval_widening(const struct plan_job *job);
 /* Are the job's constants those of another family of devices? Is its software one that nobody fitted? */
 bool plan_interval_foreign(const struct plan_job *job);
 bool plan_interval_strange(const struct plan_job *job);
+
+/* How uncertain a step is, beside one that only computes; its terms and seconds are known. */
+double plan_interval_spread(const struct plan_step *step);
 
 /* Fills step->band; step->seconds and terms are known. */
 void plan_interval_of(const struct plan_job *job, const struct plan_layout *l,

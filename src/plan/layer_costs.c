@@ -97,13 +97,71 @@ static bool works_on_cut_rows(const struct reading *r, const struct task *t)
     return r->out->shape.tp > 1 && x && !t->head && tensor_rows(x) * r->out->shape.tp == r->out->rows;
 }
 
+/* --- what ranks along tp exchange for products ------------------------------------------ */
+
+static const struct tensor *root(const struct tensor *t)
+{
+    return t && t->owner ? t->owner : t;
+}
+
+static bool is_gather_of_rows(const struct task *t)
+{
+    return t->lane == LANE_TP && t->op == &op_all_gather && t->phase == PHASE_FORWARD &&
+           !collective_of_heads(t);
+}
+
+static bool is_gathered(const struct reading *r, const struct tensor *rows)
+{
+    for (i64 id = 0; id < r->program->n_tasks; id++)
+        if (is_gather_of_rows(r->program->by_id[id]) &&
+            root(r->program->by_id[id]->out[0]) == root(rows))
+            return true;
+    return false;
+}
+
+static bool is_sum_of_rows(const struct task *t)
+{
+    return t->lane == LANE_TP && t->op == &op_reduce_scatter && t->phase != PHASE_FORWARD &&
+           !collective_of_heads(t);
+}
+
+/* Sums what a product left in parts: the gradient of its rows. */
+static bool is_sum_of_products(const struct reading *r, const struct task *t)
+{
+    if (!is_sum_of_rows(t))
+        return false;
+    for (i64 id = 0; id < r->program->n_tasks; id++) {
+        const struct task *by = r->program->by_id[id];
+        if ((by->op == &op_linear_dx || by->op == &op_expert_linear_dx) && root(by->out[0]) == root(t->in[0]))
+            return true;
+    }
+    return false;
+}
+
+static bool is_summed(const struct reading *r, const struct tensor *gradient)
+{
+    for (i64 id = 0; id < r->program->n_tasks; id++) {
+        const struct task *t = r->program->by_id[id];
+        if (is_sum_of_rows(t) && root(t->in[0]) == root(gradient))
+            return true;
+    }
+    return false;
+}
+
+static bool is_of_gathered(const struct reading *r, const struct task *t)
+{
+    if (t->op == &op_linear_dw)
+        return is_gathered(r, t->in[1]);
+    return t->op == &op_linear_dx && is_summed(r, t->out[0]);
+}
+
 static struct plan_op describe(const struct reading *r, const struct task *t)
 {
     struct plan_op op = {
         .name = t->op->name, .phase = t->phase, .tasks = 1, .model_flops = t->cost.model_flops,
         .flops = t->cost.flops, .bytes = t->cost.read_bytes + t->cost.written_bytes,
         .kind = is_attention(t->op) ? PLAN_ATTENTION : PLAN_TRAFFIC,
-        .cut_rows = works_on_cut_rows(r, t),
+        .cut_rows = works_on_cut_rows(r, t), .of_gathered = is_of_gathered(r, t),
     };
     if (is_product(t->op)) {
         op.kind = PLAN_PRODUCT;
@@ -132,19 +190,28 @@ static int add_op(struct plan_piece_ops *p, const struct task *t, const struct p
     return OK;
 }
 
-static void add_message(struct plan_piece_ops *p, const struct task *t)
+/* Chunks of the head are one exchange. */
+static void count_message(struct plan_messages *m, const struct task *t)
+{
+    m->bytes += t->cost.message_bytes;
+    m->half_bytes += t->cost.message_bytes * 2 / (double)dtype_bytes(t->in[0]->dtype);
+    m->calls += t->head && t->chunk > 0 ? 0 : 1;
+}
+
+static void add_message(const struct reading *r, struct plan_piece_ops *p, const struct task *t)
 {
     const bool heads = collective_of_heads(t);
     struct plan_messages *m = heads ? p->heads : t->lane == LANE_TP ? p->tp
                                              : t->lane == LANE_CP ? p->cp : NULL;
     if (!m)
         return;
-    m += t->phase != PHASE_FORWARD;
-    m->bytes += t->cost.message_bytes;
-    m->half_bytes += t->cost.message_bytes * 2 / (double)dtype_bytes(t->in[0]->dtype);
-    m->calls += 1;
-    if (m == p->tp && t->op == &op_all_gather && t->phase == PHASE_FORWARD)
+    count_message(m + (t->phase != PHASE_FORWARD), t);
+    if (is_gather_of_rows(t)) {
         p->gathered_bytes += (double)tensor_bytes(t->out[0]);
+        count_message(&p->gathered, t);
+    }
+    if (is_sum_of_products(r, t))
+        count_message(&p->summed, t);
 }
 
 static int read_tasks(struct reading *r)
@@ -156,7 +223,7 @@ static int read_tasks(struct reading *r)
         if (t->phase == PHASE_UPDATE || t->op->waits || t->first_turn || t->last_turn)
             continue;
         if (t->lane != LANE_COMPUTE) {
-            add_message(piece, t);
+            add_message(r, piece, t);
             continue;
         }
         struct plan_op op = describe(r, t);
@@ -166,11 +233,6 @@ static int read_tasks(struct reading *r)
 }
 
 /* --- what stays between the passes ---------------------------------------------------- */
-
-static const struct tensor *root(const struct tensor *t)
-{
-    return t && t->owner ? t->owner : t;
-}
 
 /* What ranks gathered can be gathered again: what it was made from is kept. */
 static const struct tensor *source_of(const struct reading *r, const struct tensor *t)

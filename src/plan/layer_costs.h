@@ -26,6 +26,7 @@ struct plan_op {
     enum phase phase;
     int again;           /* bit i: enum recompute i of our own trainer runs it a second time */
     bool cut_rows;       /* works on rows that sequence parallel cuts */
+    bool of_gathered;    /* the gradient of a product of rows that tp gathered for it */
     i64 M, N, K, batch;  /* of products */
     double tasks;        /* of the program, in this operator */
     double model_flops, flops, bytes;
@@ -44,6 +45,8 @@ struct plan_piece_ops {
     int n;
     struct plan_messages tp[2], heads[2], cp[2]; /* forward; backward. heads: of those along tp who
                                                   * share a key-value head */
+    struct plan_messages gathered, summed; /* of tp: rows for products, forward; and the sums of the
+                                            * gradients of these rows, backward */
     double parameters, expert_parameters; /* elements on a rank */
     double matrices;    /* of parameters, those that products use a copy of */
     double kept_bytes;  /* what the forward tasks leave for the backward ones */

@@ -186,7 +186,7 @@ static int check_nesting(const struct plan_machine *m, int i, const char *where)
         return err_set(ERR_CONFIG, "%s: tier '%s' gives each device %.4g GB/s, but '%s' inside it "
                        "only %.4g; outer tiers are not faster", where, t->name,
                        1e-9 * t->bytes_per_s.mid, inner->name, 1e-9 * inner->bytes_per_s.mid);
-    if (t->latency_s.mid < inner->latency_s.mid)
+    if (t->latency_s.mid < inner->latency_s.mid && t->piece_bytes == 0) /* what was measured may */
         return err_set(ERR_CONFIG, "%s: a message over tier '%s' (%.4g us) cannot be quicker than "
                        "within '%s' (%.4g us)", where, t->name, 1e6 * t->latency_s.mid, inner->name,
                        1e6 * inner->latency_s.mid);
@@ -215,6 +215,10 @@ int machine_check_tier(const struct plan_machine *m, int i, const char *where)
     if (t->oversubscription > 1000 || t->latency_s.hi > 1000)
         return err_set(ERR_CONFIG, "%s: oversubscription up to 1000 and latencies up to 1000 s are "
                        "believed, not those of tier '%s'", where, t->name);
+    if (t->sum_latency_s > 1000 || (t->piece_bytes > 0 && t->piece_bytes < 1e3))
+        return err_set(ERR_CONFIG, "%s: collectives of tier '%s' that were timed, with %.4g bytes and "
+                       "%.4g s a step: kilobytes at least, such as 256 MB, and up to 1000 s are believed",
+                       where, t->name, t->piece_bytes, t->sum_latency_s);
     if (t->ranks > 1000000000)
         return err_set(ERR_CONFIG, "%s: tier '%s' has more than 1e9 devices", where, t->name);
     return i ? check_nesting(m, i, where) : OK;

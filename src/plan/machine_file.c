@@ -79,6 +79,8 @@ static const struct value_row tier_rows[] = {
     { "size", FORM_SKIP, 0, 0 },
     { "bandwidth", FORM_BAND, QUANTITY_LINK, TIER(bytes_per_s) },
     { "latency", FORM_BAND, QUANTITY_SECONDS, TIER(latency_s) },
+    { "sum_latency", FORM_VALUE, QUANTITY_SECONDS, TIER(sum_latency_s) },
+    { "pieces", FORM_VALUE, QUANTITY_BYTES, TIER(piece_bytes) },
     { "oversubscription", FORM_VALUE, QUANTITY_RATIO, TIER(oversubscription) },
     { "wiring", FORM_SKIP, 0, 0 },
     { "axes", FORM_SKIP, 0, 0 },
@@ -403,6 +405,7 @@ static int read_tier(struct reader *r, const struct yaml_node *node)
     TRY(read_map(r, tier_rows, arena_printf(r->a, "%s.", name->text), "", node, t));
     TRY(read_size(r, i, node));
     TRY(read_wiring(r, t, node));
+    t->reached = t->piece_bytes > 0;
     r->m->n_tiers++;
     machine_tier_settle(r->m, i, yaml_get(node, "latency") != NULL);
     return machine_check_tier(r->m, i, yaml_where(node, r->a));

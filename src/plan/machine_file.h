@@ -13,12 +13,14 @@
  *       - name: fabric          # no size: as many as one asks for
  *         bandwidth: 50 GB/s one-way
  *         latency: 8 us
+ *         pieces: 256 MB        # of collectives that rate and latency were measured with, if they were;
+ *         sum_latency: 5 us     # a step of a sum took, then
  *
  * The same in one line, as hwloc's synthetic topologies: a device, then tiers as
- * NAME:COUNT[xRATE][~LATENCY][/OVERSUBSCRIPTION][+sums][+rail|+mesh|+torus1..3], each counting the
- * ones before it (the last may count *, as many as one asks for); rates are of one device in one
- * direction, and what is left out is the device's; latencies are assumed then, 3 us within the
- * first tier and 8 us beyond. Also host:N, price=4.2USD/h, pue=1.2, at=FRA:
+ * NAME:COUNT[xRATE][~LATENCY][/OVERSUBSCRIPTION][+sums][+rail|+mesh|+torus1..3][+sumLATENCY]
+ * [+piecesBYTES], each counting the ones before it (the last may count *, as many as one asks for);
+ * rates are of one device in one direction, and what is left out is the device's; latencies are assumed
+ * then, 3 us within the first tier and 8 us beyond. Also host:N, price=4.2USD/h, pue=1.2, at=FRA:
  *
  *     "h100-sxm node:8 pod:32x50GB/s~8us/2"
  *
@@ -75,8 +77,12 @@ struct plan_tier {
     i64 ranks;                    /* devices of one domain, all of the tiers below included */
     struct plan_band bytes_per_s; /* that one device sends, one way; lo is the slow end */
     struct plan_band latency_s;   /* of one message; lo is the quick end */
+    double sum_latency_s;         /* of a step of a sum over ranks, which trees make shorter; 0: the same */
+    double piece_bytes;           /* of the collectives that these were measured with: larger ones go in
+                                   * pieces, each with all its steps; 0: however large */
     bool latency_assumed;         /* nobody said */
-    bool reached;                 /* bytes_per_s is what collectives reached, not what ports have */
+    bool reached;                 /* bytes_per_s is what collectives reached, not what ports have: pieces
+                                   * are known */
     double oversubscription;      /* 1: full bisection; of the links that leave the domains below */
     int wiring;                   /* enum plan_wiring */
     int axes;                     /* of a torus: 1 to 3 */

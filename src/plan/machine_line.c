@@ -60,6 +60,19 @@ static int read_wiring(struct plan_tier *t, const char *text, const char *word)
     return OK;
 }
 
+/* "+pieces256MB", "+sum12us": of collectives that were timed. Anything else: how it is wired. */
+static int read_more(struct plan_tier *t, const char *text, const char *word, const char *where)
+{
+    if (!strncmp(text, "sum", 3) && isdigit((unsigned char)text[3]))
+        return quantity_parse(text + 3, QUANTITY_SECONDS, where, &t->sum_latency_s, NULL);
+    if (!strncmp(text, "pieces", 6)) {
+        TRY(quantity_parse(text + 6, QUANTITY_BYTES, where, &t->piece_bytes, NULL));
+        t->reached = t->piece_bytes > 0;
+        return OK;
+    }
+    return read_wiring(t, text, word);
+}
+
 /* What follows the count. */
 static int read_parts(struct plan_tier *t, const char *p, const char *word, const char *where,
                       struct arena *a)
@@ -75,7 +88,7 @@ static int read_parts(struct plan_tier *t, const char *p, const char *word, cons
             TRY(read_band(begin, end, QUANTITY_RATIO, where, &over, a));
             t->oversubscription = over.mid;
         } else if (*p == '+') {
-            TRY(read_wiring(t, arena_strndup(a, begin, end - begin), word));
+            TRY(read_more(t, arena_strndup(a, begin, end - begin), word, where));
         } else {
             return bad_tier(word);
         }
@@ -177,6 +190,10 @@ static void add_tier(const struct plan_machine *m, int i, struct text *out)
     add_quantity(out, "~", t->latency_s.mid, QUANTITY_SECONDS);
     if (t->oversubscription != 1)
         text_printf(out, "/%.6g", t->oversubscription);
+    if (t->sum_latency_s > 0)
+        add_quantity(out, "+sum", t->sum_latency_s, QUANTITY_SECONDS);
+    if (t->piece_bytes > 0)
+        add_quantity(out, "+pieces", t->piece_bytes, QUANTITY_BYTES);
     if (t->reduces)
         text_add(out, "+sums");
     if (t->wiring == PLAN_TORUS)
@@ -259,6 +276,8 @@ static void put_tier(struct json *j, const struct plan_tier *t, bool open)
     put_band(j, "bytes_per_s", &t->bytes_per_s);
     put_band(j, "latency_s", &t->latency_s);
     json_put_double(j, "oversubscription", t->oversubscription);
+    json_put_double(j, "sum_latency_s", t->sum_latency_s > 0 ? t->sum_latency_s : t->latency_s.mid);
+    json_put_double(j, "piece_bytes", t->piece_bytes);
     json_put_str(j, "wiring", plan_wiring_names[t->wiring]);
     json_end(j);
 }

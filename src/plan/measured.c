@@ -227,6 +227,7 @@ static void read_layout(struct reader *r)
     l->virtual_stages = i64_max(1, whole(r, "vpp"));
     l->schedule = l->virtual_stages > 1 ? SCHEDULE_INTERLEAVED : SCHEDULE_1F1B;
     l->recompute = recompute_of(cell(r, "recompute"));
+    r->out->any_recompute = !*cell(r, "recompute") && strstr(cell(r, "notes"), "recompute not stated");
     l->zero = zero_of(cell(r, "shard"));
     if (begins(cell(r, "shard"), "hsdp")) /* split within nodes */
         l->zero_group = r->out->node_ranks;
@@ -285,6 +286,7 @@ static int read_row(struct reader *r)
     o->id = cell(r, "id");
     o->model = cell(r, "model");
     o->gpu = cell(r, "gpu");
+    o->precision = cell(r, "precision");
     o->framework = cell(r, "framework");
     o->year = year_of(r);
     o->devices = needed(r, "n_gpus");

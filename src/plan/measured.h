@@ -12,7 +12,7 @@
 enum row_status { ROW_RAN, ROW_OUT_OF_MEMORY, ROW_CRASHED };
 
 struct plan_row {
-    const char *id, *model, *gpu, *framework;
+    const char *id, *model, *gpu, *framework, *precision;
     const char *missing;       /* NULL: the row determines a layout */
     struct model_spec spec;
     struct plan_layout layout;
@@ -27,6 +27,7 @@ struct plan_row {
     double mfu;                /* percent, as published; 0: not given */
     int status;                /* enum row_status */
     bool any_micro_batch;      /* missing is the micro-batch alone: layout has 1 */
+    bool any_recompute;        /* its notes say that nobody said what is computed again: layout has none */
 };
 
 struct plan_rows {

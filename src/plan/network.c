@@ -13,6 +13,7 @@ struct span {
     double fan[PLAN_TIERS];
     double below[PLAN_TIERS];     /* members in one domain of the tier below */
     double bytes_per_s[PLAN_TIERS], latency_s[PLAN_TIERS];
+    double sum_latency_s, piece_bytes; /* of the outermost tier */
     i64 stride;
 };
 
@@ -62,6 +63,10 @@ static struct span span_of(const struct plan_machine *m, struct net_group g, enu
         s.latency_s[i] = pick(&t->latency_s, end, false);
         members *= s.fan[i];
     }
+    const struct plan_tier *outer = s.tiers ? &m->tiers[s.tiers - 1] : NULL;
+    s.piece_bytes = outer ? outer->piece_bytes : 0;
+    if (outer && outer->latency_s.mid > 0)
+        s.sum_latency_s = outer->sum_latency_s * s.latency_s[s.tiers - 1] / outer->latency_s.mid;
     return s;
 }
 
@@ -97,6 +102,23 @@ static double ring(const struct span *s, enum net_op op, double bytes)
         moving = fmax(moving, passed_on(s, i, around));
     }
     return rounds_of(op) * ((n - 1) * step + moving);
+}
+
+/* Where collectives were timed: whatever the library chose then, in pieces of so many bytes. */
+static double as_measured(const struct span *s, enum net_op op, double bytes)
+{
+    double n = s->ranks, around = bytes * (n - 1) / n, moving = 0;
+    double step = op == NET_ALLREDUCE && s->sum_latency_s > 0 ? s->sum_latency_s
+                                                               : s->latency_s[s->tiers - 1];
+    for (int i = 0; i < s->tiers; i++)
+        moving = fmax(moving, passed_on(s, i, around));
+    return rounds_of(op) * ((n - 1) * fmax(1, bytes / s->piece_bytes) * step + moving);
+}
+
+static bool is_measured(const struct span *s, enum net_op op)
+{
+    return s->piece_bytes > 0 &&
+           (op == NET_ALLREDUCE || op == NET_ALLGATHER || op == NET_REDUCE_SCATTER);
 }
 
 /* Pieces follow each other, so all levels work at once. */
@@ -196,6 +218,8 @@ static double by(const struct span *s, enum net_op op, enum net_algorithm how, d
         return all_to_all_doubling(s, bytes);
     if (direct)
         return INFINITY;
+    if (is_measured(s, op))
+        return as_measured(s, op, bytes);
     if (how == NET_RING)
         return ring(s, op, bytes);
     if (how == NET_TREE)

@@ -11,6 +11,9 @@
  *     in-switch     the node's switch sums (NVLink SHARP); a tree joins nodes. Allreduce
  *     direct        every rank to every other: all-to-all, sendrecv
  *
+ * Over tiers whose collectives were timed (plan_tier.piece_bytes) an allreduce, a gather and a scatter
+ * take what they took, whatever the algorithm.
+ *
  * bytes is the whole buffer X: an allreduce and a broadcast of X, a gather that ends with X at each
  * rank, a scatter that begins with it, an all-to-all where each rank has X; sendrecv: the message.
  * Each rank then sends at least 2 (n-1)/n X, (n-1)/n X ... (Thakur, Rabenseifner and Gropp 2005).

@@ -53,6 +53,8 @@ static bool scale_piece(struct plan_piece_ops *out, const struct plan_piece_ops 
         scale_messages(&out->heads[i], &x->heads[i], &y->heads[i], at);
         scale_messages(&out->cp[i], &x->cp[i], &y->cp[i], at);
     }
+    scale_messages(&out->gathered, &x->gathered, &y->gathered, at);
+    scale_messages(&out->summed, &x->summed, &y->summed, at);
     out->kept_bytes = on(x->kept_bytes, y->kept_bytes, at);
     out->gathered_bytes = on(x->gathered_bytes, y->gathered_bytes, at);
     out->kept_cut_bytes = on(x->kept_cut_bytes, y->kept_cut_bytes, at);

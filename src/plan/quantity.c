@@ -125,7 +125,8 @@ static int parse_number(const char *text, const char *where, double *out, const 
 {
     char *stop;
     double value = *text == ' ' ? NAN : strtod(text, &stop);
-    if (*text == ' ' || stop == text || !isfinite(value) || value < 0 || strchr(text, 'x'))
+    if (*text == ' ' || stop == text || !isfinite(value) || value < 0 ||
+        memchr(text, 'x', (size_t)(stop - text)))
         return err_set(ERR_CONFIG, "%s: '%s' does not begin with a number that is not negative",
                        where, text);
     *out = value;

@@ -38,6 +38,7 @@ struct plan_stack {
     double kernels_step;       /* and for a step: norms, clipping, update, logging */
     double passes_forward, passes_backward; /* over a layer's rows, of 2 bytes x width, besides
                                              * those of the operators' own traffic */
+    double cut_forward, cut_backward;       /* the same over what tp cuts of them: heads, queries, keys */
     int selective;             /* enum plan_selective: what selective recompute remakes */
     bool keeps_gathered;       /* rows that tp ranks gathered stay for the backward pass */
     double kept;               /* bytes of activations that stay, times those of the program */
@@ -48,6 +49,11 @@ struct plan_stack {
     double update_bytes;       /* that the update moves per parameter of the rank */
     double dp_overlap, tp_overlap, pp_overlap, ep_overlap; /* share of such messages that computing
                                                             * may hide */
+    bool overlaps_gradients;   /* tp's exchanges in the backward pass go beside gradients of products:
+                                * sums beside those of weights, rows that are gathered again beside
+                                * those of inputs */
+    bool waits_for_weights;    /* that ranks updated parts of: gathered before the next step, beside
+                                * nothing */
     double split_rate;         /* share of the network that messages of what data ranks split reach,
                                 * beside those of whole gradients */
     i64 vocab_multiple;        /* rows of the head are padded to that, times tp */

@@ -123,12 +123,12 @@ static void scale(struct plan_seconds *s, double factor)
     s->memory *= factor;
 }
 
-/* What a layer does besides the operators' own traffic. */
-static void add_software(const struct pricing *x, struct plan_seconds *s, double passes)
+/* What a layer does besides the operators' own traffic: over its rows, and over what tp cuts of them. */
+static void add_software(const struct pricing *x, struct plan_seconds *s, double passes, double cut)
 {
-    double rows = (double)x->ops->rows / (x->layout->sequence_parallel ? (double)x->layout->tp : 1);
-    double bytes = passes * HALF * rows * (double)x->ops->width;
-    s->memory += plan_traffic_seconds(x->family, x->device, bytes, ceil(passes / 3));
+    double tp = (double)x->layout->tp, whole = x->layout->sequence_parallel ? passes / tp : passes;
+    double bytes = (whole + cut / tp) * HALF * (double)x->ops->rows * (double)x->ops->width;
+    s->memory += plan_traffic_seconds(x->family, x->device, bytes, ceil((passes + cut) / 3));
     scale(s, x->stack->factor);
 }
 
@@ -191,6 +191,45 @@ static double message_seconds(const struct pricing *x, const struct plan_message
                                  m->calls * (double)(ranks - 1));
 }
 
+/* Gradients of products whose rows tp gathered: of the phase's tensors. */
+static double gradient_seconds(const struct pricing *x, const struct plan_piece_ops *p,
+                               enum phase phase)
+{
+    struct plan_seconds s = { 0 };
+    for (int i = 0; i < p->n; i++)
+        if (p->ops[i].of_gathered && p->ops[i].phase == phase)
+            price_op(x, &p->ops[i], x->job->dtype, &s);
+    return plan_seconds_sum(&s);
+}
+
+/* What is left to see of an exchange beside so many seconds of products, and what it taxes them. */
+static double beside(const struct pricing *x, double exchange, double products)
+{
+    double hidden = fmin(exchange, products);
+    return exchange - hidden + hidden * x->family->overlap_tax;
+}
+
+/* Rows are gathered again for the gradients of products, where they were cut and nobody kept them
+ * whole (Korthikanti et al. 2022, section 4.2.2). */
+static bool gathers_again(const struct pricing *x)
+{
+    return x->layout->sequence_parallel && !x->stack->keeps_gathered;
+}
+
+static double backward_messages(const struct pricing *x, const struct plan_piece_ops *p)
+{
+    double all = message_seconds(x, &p->tp[1], x->layout->tp, 1);
+    double seen = 1 - x->stack->tp_overlap, sums = all, again = 0;
+    if (x->layout->sequence_parallel) /* else both halves of each sum are at the same place */
+        sums = message_seconds(x, &p->summed, x->layout->tp, 1);
+    if (gathers_again(x))
+        again = message_seconds(x, &p->gathered, x->layout->tp, 1);
+    if (!x->stack->overlaps_gradients)
+        return seen * (all + again);
+    return seen * (all - sums) + beside(x, sums, gradient_seconds(x, p, PHASE_WEIGHT_GRAD)) +
+           beside(x, again, gradient_seconds(x, p, PHASE_INPUT_GRAD));
+}
+
 static void price_messages(const struct pricing *x, const struct plan_piece_ops *p,
                            struct plan_piece *out)
 {
@@ -199,8 +238,9 @@ static void price_messages(const struct pricing *x, const struct plan_piece_ops 
     double seen = 1 - x->stack->tp_overlap;
     out->tp_forward = seen * (message_seconds(x, &p->tp[0], l->tp, 1) +
                               message_seconds(x, &p->heads[0], share, 1));
-    out->tp_backward = seen * (message_seconds(x, &p->tp[1], l->tp, 1) +
-                               message_seconds(x, &p->heads[1], share, 1));
+    if (l->tp > 1)
+        out->tp_backward = backward_messages(x, p) +
+                           seen * message_seconds(x, &p->heads[1], share, 1);
     out->cp_forward = message_seconds(x, &p->cp[0], l->cp, l->tp);
     out->cp_backward = message_seconds(x, &p->cp[1], l->cp, l->tp);
 }
@@ -275,8 +315,12 @@ static void price_launches(const struct pricing *x, const struct plan_piece_ops 
     double backward = plan_seconds_sum(&out->backward) + out->tp_backward + out->cp_backward +
                       out->ep_backward;
     double more = softmax_is_split(x) ? x->stack->kernels_softmax : 0;
-    double there = MESSAGE_KERNELS * (p->tp[0].calls + p->heads[0].calls + p->cp[0].calls);
-    double back = MESSAGE_KERNELS * (p->tp[1].calls + p->heads[1].calls + p->cp[1].calls);
+    /* Rows that are whole are summed at once, where the program scatters sums and gathers rows. */
+    double calls = x->layout->sequence_parallel ? 1 : 0.5;
+    double again = gathers_again(x) ? p->gathered.calls : 0;
+    double there = MESSAGE_KERNELS * (calls * p->tp[0].calls + p->heads[0].calls + p->cp[0].calls);
+    double back = MESSAGE_KERNELS * (calls * p->tp[1].calls + again + p->heads[1].calls +
+                                     p->cp[1].calls);
     out->slack = keep_pace(x, &out->forward, x->stack->kernels_forward + more + there, forward) +
                  keep_pace(x, &out->backward, x->stack->kernels_backward + more + back, backward);
 }
@@ -297,8 +341,8 @@ static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
         out->flops += op->flops;
     }
     if (layer) {
-        add_software(x, &out->forward, x->stack->passes_forward);
-        add_software(x, &out->backward, x->stack->passes_backward);
+        add_software(x, &out->forward, x->stack->passes_forward, x->stack->cut_forward);
+        add_software(x, &out->backward, x->stack->passes_backward, x->stack->cut_backward);
     }
     out->weight_seconds = plan_seconds_sum(&weights);
     price_sums(x, p, part, out);

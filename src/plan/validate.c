@@ -60,7 +60,12 @@ static void price(struct validated_row *v, struct plan_world *w, struct shelves 
         v->refused = arena_strdup(s->arena, err_message());
         return;
     }
-    plan_step_of(&job, &v->row->layout, table, &v->step);
+    struct plan_layout l = v->row->layout; /* of what nobody stated, the least with which it fits */
+    plan_step_of(&job, &l, table, &v->step);
+    while (v->row->any_recompute && !v->step.fits && l.recompute < RECOMPUTE_FULL) {
+        l.recompute++;
+        plan_step_of(&job, &l, table, &v->step);
+    }
     v->priced = true;
     v->stack = job.stack;
     v->widened = plan_interval_widening(&job);
@@ -168,7 +173,8 @@ static void errors_of(struct validated_set *s, struct arena *a)
 static bool same_cell(const struct plan_row *a, const struct plan_row *b)
 {
     return a->devices == b->devices && a->sequence == b->sequence && a->batch == b->batch &&
-           a->dtype == b->dtype && !strcmp(a->gpu, b->gpu) && !strcmp(a->model, b->model);
+           !strcmp(a->precision, b->precision) && !strcmp(a->framework, b->framework) &&
+           !strcmp(a->gpu, b->gpu) && !strcmp(a->model, b->model);
 }
 
 /* The rank of row i among those of its cell, ties shared. */

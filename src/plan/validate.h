@@ -5,10 +5,13 @@
  * errors a set's numbers are whether it orders layouts as they are (rank correlation), what
  * trusting it costs (regret), whether its intervals hold, and whether it knows what fits.
  *
+ * A row that does not state its recompute has the least with which it fits: it ran.
+ *
  *     error     |predicted - measured| / measured; mean, median, 90th percentile
  *     bias      mean of (predicted - measured) / measured
  *     rank      Spearman's correlation within cells, weighted by their rows; a cell: rows of the
- *               same model, devices, sequence and batch
+ *               same model, devices, sequence, batch, precision and release
+ *               of software, for these make the same layout up to twice as slow
  *     regret    measured time of the layout that is predicted to be best, of those said to fit, over
  *               the best measured one, less one; mean over cells with two layouts at least
  *     coverage  share of rows within their 10-90 % interval; width: (hi - lo) / mid, median */

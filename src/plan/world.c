@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_MACHINES = 64, MOST_FAMILIES = 16, MOST_STACKS = 16, MOST_RATES = 32 };
+enum { MOST_MACHINES = 64, MOST_FAMILIES = 16, MOST_STACKS = 16, MOST_NETWORKS = 8 };
 
 static const char *const stack_names[] = {
     "megatron-lm", "megatron-lm-2022", "megatron-deepspeed", "nanotron", "llm-foundry",
@@ -20,13 +20,15 @@ static const char *const stack_names[] = {
 
 struct plan_world {
     struct arena *arena;
-    struct csv devices, names, network; /* facts/ */
+    struct csv devices, names; /* facts/ */
     struct plan_family families[MOST_FAMILIES];
     i64 n_families;
     struct plan_stack stacks[MOST_STACKS];
     i64 n_stacks;
     struct plan_machine machines[MOST_MACHINES]; /* one for each device, network and node size */
     i64 n_machines;
+    struct plan_machine networks[MOST_NETWORKS]; /* machine files that device_names.csv names */
+    i64 n_networks;
 };
 
 static int load_facts(struct csv *out, const char *name, struct arena *a)
@@ -36,21 +38,41 @@ static int load_facts(struct csv *out, const char *name, struct arena *a)
     return csv_load(path, a, out);
 }
 
+static const char *text_of(const struct csv *t, i64 row, const char *column)
+{
+    return csv_cell(t, row, csv_column(t, column));
+}
+
+static const struct plan_machine *network_named(const struct plan_world *w, const char *name)
+{
+    for (i64 i = 0; i < w->n_networks; i++)
+        if (!strcmp(w->networks[i].name, name))
+            return &w->networks[i];
+    return NULL;
+}
+
+static int load_networks(struct plan_world *w)
+{
+    for (i64 i = 0; i < w->names.n_rows; i++) {
+        const char *name = text_of(&w->names, i, "network");
+        if (!*name || network_named(w, name))
+            continue;
+        if (w->n_networks == MOST_NETWORKS)
+            return err_set(ERR_LIMIT, "facts/device_names.csv names more than %d networks", MOST_NETWORKS);
+        TRY(plan_machine_load(&w->networks[w->n_networks++], name, w->arena));
+    }
+    return OK;
+}
+
 int plan_world_new(struct plan_world **out, struct arena *a)
 {
     struct plan_world *w = *out = ARENA_NEW(a, struct plan_world);
     w->arena = a;
     TRY(load_facts(&w->devices, "hardware.csv", a));
     TRY(load_facts(&w->names, "device_names.csv", a));
-    TRY(load_facts(&w->network, "network_calibration.csv", a));
     for (i64 i = 0; i < COUNT_OF(stack_names); i++)
         TRY(plan_stack_load(&w->stacks[w->n_stacks++], stack_names[i], a));
-    return OK;
-}
-
-static const char *text_of(const struct csv *t, i64 row, const char *column)
-{
-    return csv_cell(t, row, csv_column(t, column));
+    return load_networks(w);
 }
 
 static double value_of(const struct csv *t, i64 row, const char *column)
@@ -141,63 +163,11 @@ static void add_tier(struct plan_machine *m, const char *name, i64 ranks, double
     };
 }
 
-/* "256MB"; 0 where it is no size. */
-static double megabytes_in(const char *text)
+/* What is beyond a node, as that machine has it. */
+static void add_network(struct plan_machine *m, const struct plan_machine *from)
 {
-    char *unit;
-    double x = strtod(text, &unit);
-    return strcmp(unit, "MB") ? 0 : x * 1e6;
-}
-
-static int ascending(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
-/* What a node sends in large all-reduces on a network, shared by its devices: the middle of what was
- * measured; 0 where nothing was. */
-static double large_rate(const struct plan_world *w, const char *network, i64 node_ranks)
-{
-    const struct csv *t = &w->network;
-    double found[MOST_RATES];
-    i64 n = 0;
-    for (i64 i = 0; i < t->n_rows && n < MOST_RATES; i++)
-        if (!strcmp(text_of(t, i, "system"), network) &&
-            !strcmp(text_of(t, i, "payload"), "large") &&
-            !strncmp(text_of(t, i, "op"), "all_reduce", 10) &&
-            (i64)value_of(t, i, "n_gpus") > node_ranks)
-            found[n++] = value_of(t, i, "value") * 1e9 / (double)node_ranks;
-    if (n == 0)
-        return 0;
-    qsort(found, (size_t)n, sizeof *found, ascending);
-    return (found[(n - 1) / 2] + found[n / 2]) / 2;
-}
-
-/* Gathers among so many devices that somebody timed on this network. One of 256 MB among hundreds is a
- * ring of hundreds of short steps, so it says how long a step takes: what is left of its time after
- * its bytes, at the rate of large messages. */
-static void measured_tiers(const struct plan_world *w, struct plan_machine *m,
-                           const char *network, double port_bytes_per_s)
-{
-    const struct csv *t = &w->network;
-    double link = m->tiers[0].bytes_per_s.mid, large = large_rate(w, network, m->node_ranks);
-    double rate = large > 0 ? large : port_bytes_per_s;
-    for (i64 i = 0; i < t->n_rows; i++) {
-        i64 ranks = (i64)value_of(t, i, "n_gpus");
-        double bytes = megabytes_in(text_of(t, i, "payload"));
-        if (strcmp(text_of(t, i, "system"), network) || bytes == 0 ||
-            strcmp(text_of(t, i, "metric"), "busbw_gbs_mean") ||
-            strcmp(text_of(t, i, "op"), "all_gather") || ranks <= m->node_ranks)
-            continue;
-        double sent = bytes * (double)(ranks - 1) / (double)ranks;
-        double took = sent / (value_of(t, i, "value") * 1e9);
-        double moving = fmax(sent / link, sent / (rate * (double)m->node_ranks));
-        double latency = fmax(0, took - moving) / (double)(ranks - 1);
-        add_tier(m, "network", ranks, rate);
-        m->tiers[m->n_tiers - 1].latency_s = (struct plan_band){ latency, latency, latency };
-        m->tiers[m->n_tiers - 1].reached = large > 0;
-    }
+    for (int i = 1; i < from->n_tiers; i++)
+        m->tiers[m->n_tiers++] = from->tiers[i];
 }
 
 static const struct plan_machine *machine_of(struct plan_world *w, const struct plan_row *row,
@@ -229,7 +199,7 @@ static const struct plan_machine *machine_of(struct plan_world *w, const struct 
     i64 domain = (i64)value_of(&w->names, name, "domain"); /* of its links, beyond a host */
     add_tier(m, "node", i64_max(row->node_ranks, domain), link);
     if (*network)
-        measured_tiers(w, m, network, net);
+        add_network(m, network_named(w, network));
     else
         add_tier(m, "network", (i64)1 << 40, net);
     return m;

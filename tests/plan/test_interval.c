@@ -103,6 +103,27 @@ TEST(ends_are_those_of_the_software_or_of_the_family)
     CHECK_NEAR(s.band.hi, 10 * exp(0.4), 1e-9);
 }
 
+/* As in an error's law: shares of computing and of messages are independent, a message twice as far off. */
+TEST(messages_are_less_certain_than_what_is_computed)
+{
+    struct bed b;
+    struct plan_layout l = { .tp = 8, .cp = 1, .pp = 1, .dp = 64, .ep = 1, .micro_batches = 4 };
+    struct plan_step s = { .seconds = 10 };
+    bed_open(&b);
+    s.terms[PLAN_IDEAL] = 10;
+    CHECK_NEAR(plan_interval_spread(&s), 1, 1e-12);
+    s.terms[PLAN_IDEAL] = 6;
+    s.terms[PLAN_TP] = 3;
+    s.terms[PLAN_DP] = 1;
+    double spread = hypot(0.6, 2 * 0.4);
+    CHECK_NEAR(plan_interval_spread(&s), spread, 1e-12);
+    plan_interval_of(&b.job, &l, &s);
+    CHECK_NEAR(s.band.lo, 10 * exp(-0.1 * spread), 1e-9);
+    CHECK_NEAR(s.band.hi, 10 * exp(0.2 * spread), 1e-9);
+    s.terms[PLAN_STRAGGLER] = s.terms[PLAN_BUBBLE] = 100; /* no messages */
+    CHECK_NEAR(plan_interval_spread(&s), spread, 1e-12);
+}
+
 TEST(an_interval_holds_both_where_pipelines_may_stall)
 {
     struct bed b;
@@ -130,4 +151,5 @@ TEST(an_interval_holds_both_where_pipelines_may_stall)
 TEST_MAIN(ONE(what_is_like_the_fitted_rows_is_not_widened), ONE(each_way_beyond_the_fitted_rows_widens),
           ONE(stacks_and_families_agree_on_what_was_fitted),
           ONE(ends_are_those_of_the_software_or_of_the_family),
+          ONE(messages_are_less_certain_than_what_is_computed),
           ONE(an_interval_holds_both_where_pipelines_may_stall))

@@ -243,7 +243,53 @@ TEST(a_cut_product_moves_its_operands_once)
     }
 }
 
-TEST_MAIN(ONE(a_cut_product_moves_its_operands_once), ONE(pieces_sum_to_the_program_in_every_layout), ONE(shared_heads_sum_too),
+/* tp gathers rows for the first product of attention and of the feed-forward part; their gradients'
+ * sums are half of what goes back. */
+TEST(gradients_of_products_of_gathered_rows_are_known)
+{
+    static struct plan_ops ops;
+    struct model_spec spec = spec_of(true, TINY_DENSE);
+    struct plan_shape shape = { 2, 1, 1, 2, 64, DTYPE_F32 };
+    i64 weights = 0, inputs = 0;
+    CHECK_OK(plan_ops_new(&ops, &spec, &shape));
+    const struct plan_piece_ops *p = &ops.pieces[PLAN_DENSE];
+    CHECK_NEAR(p->gathered.calls, 2, 0);
+    CHECK_NEAR(p->summed.calls, 2, 0);
+    CHECK_NEAR(2 * p->gathered.bytes, p->tp[0].bytes, 0);
+    CHECK_NEAR(2 * p->summed.bytes, p->tp[1].bytes, 0);
+    for (int i = 0; i < p->n; i++) {
+        const struct plan_op *op = &p->ops[i];
+        weights += op->of_gathered && op->phase == PHASE_WEIGHT_GRAD;
+        inputs += op->of_gathered && op->phase == PHASE_INPUT_GRAD;
+        if (op->of_gathered) /* gathered rows are whole, what products make of them is cut */
+            CHECK_EQ(op->N, spec.width);
+    }
+    CHECK_EQ(weights, 2);
+    CHECK_EQ(inputs, 2);
+    shape.tp = 1;
+    CHECK_OK(plan_ops_new(&ops, &spec, &shape));
+    for (int i = 0; i < p->n; i++)
+        CHECK(!p->ops[i].of_gathered);
+}
+
+/* How often the loss head is cut is our own trainer's affair: other software exchanges once. */
+TEST(chunks_of_the_head_are_one_exchange)
+{
+    static struct plan_ops few, many;
+    struct model_spec spec = spec_of(true, TINY_DENSE);
+    spec.positions = 4096;
+    struct plan_shape shape = { 2, 1, 1, 1, 1024, DTYPE_F32 };
+    CHECK_OK(plan_ops_new(&few, &spec, &shape));
+    shape.sequence = 4096;
+    CHECK_OK(plan_ops_new(&many, &spec, &shape));
+    for (int i = 0; i < 2; i++)
+        CHECK_NEAR(many.pieces[PLAN_HEAD].tp[i].calls, few.pieces[PLAN_HEAD].tp[i].calls, 0);
+    CHECK_NEAR(many.pieces[PLAN_HEAD].tp[1].bytes, 4 * few.pieces[PLAN_HEAD].tp[1].bytes, 1);
+}
+
+TEST_MAIN(ONE(a_cut_product_moves_its_operands_once),
+          ONE(gradients_of_products_of_gathered_rows_are_known), ONE(chunks_of_the_head_are_one_exchange),
+          ONE(pieces_sum_to_the_program_in_every_layout), ONE(shared_heads_sum_too),
           ONE(a_rank_with_a_part_of_a_head_holds_and_sends_less_than_one_with_a_whole),
           ONE(what_neighbours_exchange_is_priced_among_them), ONE(sparse_layers_sum_too),
           ONE(ranks_that_share_experts_have_fewer_of_them_and_more_rows_of_each),

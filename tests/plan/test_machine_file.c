@@ -54,6 +54,9 @@ TEST(a_line_says_what_a_file_says)
             CHECK_EQ(line.tiers[t].ranks, file.tiers[t].ranks);
             CHECK_NEAR(line.tiers[t].bytes_per_s.mid / file.tiers[t].bytes_per_s.mid, 1, 1e-5);
             CHECK_EQ(line.tiers[t].wiring, file.tiers[t].wiring);
+            CHECK_NEAR(line.tiers[t].sum_latency_s, file.tiers[t].sum_latency_s, 1e-9);
+            CHECK_NEAR(line.tiers[t].piece_bytes, file.tiers[t].piece_bytes, 1);
+            CHECK_EQ(line.tiers[t].reached, file.tiers[t].reached);
         }
     }
 }
@@ -238,6 +241,10 @@ TEST(lines_that_say_nothing_sensible_are_refused)
         { "h100-sxm node:8 pod:*x50GB/s all:2", "nothing is around it" },
         { "h100-sxm node:8 pod:4x50GB/s~8", "has no unit" },
         { "h100-sxm node:8 pod:4x50GB/s+torus4", "is no tier" },
+        { "h100-sxm node:8 pod:4x50GB/s+pieces1B", "were timed" },
+        { "h100-sxm node:8 pod:4x50GB/s+pieces256", "has no unit" },
+        { "h100-sxm node:8 pod:4x50GB/s+sum9e9s", "were timed" },
+        { "h100-sxm node:8 pod:4x50GB/s+sumup", "is no tier" },
         { "h100-sxm node:8 prize=3USD/h", "no such setting" },
         { "h100-sxm node:8 price=3", "is no price" },
         { "h100-sxm node:8 host:3 pod:2", "do not fill" },
@@ -263,13 +270,25 @@ TEST(quantities_read_back)
         }
 }
 
+/* Hexadecimal numbers are slips; an x in what is counted is none. */
+TEST(what_is_counted_may_have_any_letter)
+{
+    double value;
+    const char *of;
+    CHECK_OK(quantity_parse("2 sixteens", QUANTITY_COUNT, "here", &value, &of));
+    CHECK_NEAR(value, 2, 0);
+    CHECK_STR(of, "sixteens");
+    CHECK_FAILS(quantity_parse("0x10 nodes", QUANTITY_COUNT, "here", &value, &of), ERR_CONFIG,
+                "begin with a number");
+}
+
 int main(void)
 {
     const struct CMUnitTest all[] = {
         ONE(every_machine_and_device_loads), ONE(a_line_says_what_a_file_says),
         ONE(devices_are_those_of_the_facts), ONE(a_line_counts_outwards), ONE(a_good_file_is_read),
         ONE(traps_of_data_sheets_are_refused), ONE(lines_that_say_nothing_sensible_are_refused),
-        ONE(quantities_read_back),
+        ONE(quantities_read_back), ONE(what_is_counted_may_have_any_letter),
     };
     arena_init(&arena);
     int failed = cmocka_run_group_tests(all, NULL, NULL);

@@ -165,6 +165,50 @@ TEST(a_measured_network_takes_the_time_of_its_gathers)
     bed_close(&b);
 }
 
+/* Trees make sums shorter than gathers of as many bytes through the ring: both take what was measured, and
+ * twice as much goes in two pieces. */
+TEST(sums_on_a_measured_network_take_the_time_of_its_sums)
+{
+    static const struct { i64 ranks; double took; } facts[] = {
+        { 32, 2 * 248e6 / 160.14e9 }, { 64, 2 * 252e6 / 99.56e9 }, { 256, 2 * 255e6 / 64.93e9 },
+    };
+    struct bed b;
+    struct plan_job job;
+    bed_open(&b, ROW("H100-SXM-80GB (AWS p5)", "2,2,8,1,64", "", "nanotron", "x"));
+    CHECK(!plan_world_job(b.world, &b.rows.rows[0], &job));
+    for (i64 i = 0; i < COUNT_OF(facts); i++) {
+        double n = (double)facts[i].ranks, one = plan_sum_seconds(&job, facts[i].ranks, 1, 256e6);
+        CHECK_NEAR(one / facts[i].took, 1, 0.25); /* links within nodes reach less than their sheet */
+        CHECK_NEAR(plan_sum_seconds(&job, facts[i].ranks, 1, 512e6) / one, 2, 1e-9);
+        double gather = plan_exchange_seconds(&job, facts[i].ranks, 1, 256e6 * (n - 1) / n, n - 1);
+        CHECK(2 * gather > one);
+        CHECK_NEAR(plan_exchange_seconds(&job, facts[i].ranks, 1, 512e6 * (n - 1) / n, n - 1) / gather, 2, 1e-9);
+    }
+    bed_close(&b);
+}
+
+/* Weights that are gathered before the next step hide behind nothing, sums of gradients still do. */
+TEST(weights_that_come_late_are_waited_for)
+{
+    struct bed b;
+    struct plan_step early, late;
+    bed_open(&b, ROW("H100-SXM-80GB (AWS p5)", "1,1,32,1,256", "", "nanotron", "x"));
+    struct plan_stack s = stack_named("nanotron", &b.arena);
+    CHECK(s.waits_for_weights);
+    s.dp_overlap = 1;
+    b.rows.rows[0].layout.zero = ZERO_OPTIMIZER;
+    price_with(&b, &s, 32, &late);
+    s.waits_for_weights = false;
+    price_with(&b, &s, 32, &early);
+    CHECK(late.terms[PLAN_DP] > 2 * early.terms[PLAN_DP]);
+    b.rows.rows[0].layout.zero = ZERO_NONE;
+    price_with(&b, &s, 32, &early);
+    s.waits_for_weights = true;
+    price_with(&b, &s, 32, &late);
+    CHECK_NEAR(late.terms[PLAN_DP], early.terms[PLAN_DP], 0);
+    bed_close(&b);
+}
+
 /* Gradients that are split reach less of the network, whole ones all of it. */
 TEST(what_is_split_goes_at_the_rate_that_software_reaches)
 {
@@ -228,6 +272,103 @@ TEST(half_of_the_products_stay_with_torchtitans_recompute)
     CHECK(half.memory[PLAN_ACTIVATIONS] < 0.6 * all.memory[PLAN_ACTIVATIONS]);
     CHECK(half.memory[PLAN_ACTIVATIONS] > 0.2 * all.memory[PLAN_ACTIVATIONS]);
     CHECK(half.terms[PLAN_RECOMPUTE] > 0);
+    bed_close(&b);
+}
+
+static double tp_of(const struct bed *b, const struct plan_stack *s)
+{
+    struct plan_step step;
+    price_with(b, s, 1, &step);
+    return step.terms[PLAN_TP];
+}
+
+/* A layer of tp sends four equal parts forward and four back. Cut rows that nobody kept whole are gathered
+ * again for two products; whole rows have nothing to gather. */
+TEST(rows_that_are_cut_are_gathered_again_for_gradients)
+{
+    struct bed b;
+    bed_open(&b, ROW("A100", "8,1,4,8,32", "", "Megatron-LM", "2022"));
+    struct plan_stack s = stack_named("megatron-lm-2022", &b.arena);
+    s.overlaps_gradients = false;
+    b.rows.rows[0].layout.sequence_parallel = true;
+    double again = tp_of(&b, &s);
+    s.keeps_gathered = true;
+    double kept = tp_of(&b, &s);
+    CHECK(again > 1.15 * kept);
+    CHECK(again < 1.3 * kept);
+    b.rows.rows[0].layout.sequence_parallel = false;
+    CHECK_NEAR(tp_of(&b, &s), kept, 0.01 * kept);
+    s.keeps_gathered = false;
+    CHECK_NEAR(tp_of(&b, &s), kept, 0.01 * kept);
+    bed_close(&b);
+}
+
+/* Sums go beside gradients of weights and gathers beside those of inputs, and tax them. */
+TEST(exchanges_beside_gradients_of_products_show_as_a_tax_alone)
+{
+    struct bed b;
+    bed_open(&b, ROW("A100", "8,1,4,8,32", "", "Megatron-LM", "2022"));
+    struct plan_stack s = stack_named("megatron-lm-2022", &b.arena);
+    CHECK(s.overlaps_gradients);
+    b.rows.rows[0].layout.sequence_parallel = false;
+    double beside = tp_of(&b, &s);
+    b.rows.rows[0].layout.sequence_parallel = true;
+    double cut = tp_of(&b, &s);
+    s.overlaps_gradients = false;
+    double all_cut = tp_of(&b, &s);
+    b.rows.rows[0].layout.sequence_parallel = false;
+    double all = tp_of(&b, &s);
+    CHECK(beside > 0.5 * all); /* forward, nothing hides anything */
+    CHECK(beside < 0.8 * all);
+    CHECK(cut > beside); /* gradients of what was cut are gathered in plain sight */
+    CHECK(cut < 0.8 * all_cut);
+    bed_close(&b);
+}
+
+static double memory_of(const struct bed *b, const struct plan_stack *s)
+{
+    struct plan_step step;
+    price_with(b, s, 1, &step);
+    return step.terms[PLAN_MEMORY_BOUND];
+}
+
+/* Passes over heads are a tp-th whatever happens to the rows between; others are where rows are cut. */
+TEST(passes_over_what_tp_cuts_are_a_share)
+{
+    struct bed b;
+    bed_open(&b, ROW("A100", "8,1,4,8,32", "", "Megatron-LM", "2022"));
+    struct plan_stack s = stack_named("megatron-lm-2022", &b.arena);
+    b.rows.rows[0].layout.sequence_parallel = false;
+    s.passes_forward = s.passes_backward = s.cut_forward = s.cut_backward = 0;
+    double none = memory_of(&b, &s);
+    s.passes_forward = 96;
+    double whole = memory_of(&b, &s) - none;
+    s.passes_forward = 0;
+    s.cut_forward = 96;
+    double cut = memory_of(&b, &s) - none;
+    CHECK(cut < 0.3 * whole); /* beside the kernels' own time an eighth */
+    b.rows.rows[0].layout.sequence_parallel = true;
+    s.cut_forward = 0;
+    none = memory_of(&b, &s);
+    s.passes_forward = 96;
+    CHECK_NEAR(memory_of(&b, &s) - none, cut, 1e-3 * cut);
+    bed_close(&b);
+}
+
+/* Whole rows are summed by one kernel, where cut ones take a scatter and a gather. */
+TEST(a_sum_of_whole_rows_is_one_kernel_of_the_host)
+{
+    struct bed b;
+    struct plan_step two, one;
+    bed_open(&b, ROW("A100", "8,1,4,1,8", "", "Megatron-LM", "2022"));
+    struct plan_stack s = stack_named("megatron-lm-2022", &b.arena);
+    s.keeps_gathered = true;
+    s.passes_forward = s.passes_backward = 0;
+    b.rows.rows[0].layout.sequence_parallel = false;
+    price_with(&b, &s, 1, &one);
+    b.rows.rows[0].layout.sequence_parallel = true;
+    price_with(&b, &s, 1, &two);
+    CHECK(two.terms[PLAN_LAUNCH] > 1.02 * one.terms[PLAN_LAUNCH]);
     bed_close(&b);
 }
 
@@ -305,10 +446,14 @@ TEST_MAIN(ONE(software_is_that_of_the_year_that_a_row_says),
           ONE(boards_have_the_memory_that_their_name_says), ONE(words_are_padded_as_software_does),
           ONE(pipelines_over_several_nodes_keep_the_host_busy), ONE(balanced_stages_count_the_head),
           ONE(a_measured_network_takes_the_time_of_its_gathers),
+          ONE(sums_on_a_measured_network_take_the_time_of_its_sums), ONE(weights_that_come_late_are_waited_for),
           ONE(what_is_split_goes_at_the_rate_that_software_reaches),
           ONE(stalls_begin_at_so_many_nodes),
           ONE(each_step_of_a_ring_across_nodes_takes_their_latency),
           ONE(half_of_the_products_stay_with_torchtitans_recompute),
+          ONE(rows_that_are_cut_are_gathered_again_for_gradients),
+          ONE(exchanges_beside_gradients_of_products_show_as_a_tax_alone),
+          ONE(passes_over_what_tp_cuts_are_a_share), ONE(a_sum_of_whole_rows_is_one_kernel_of_the_host),
           ONE(host_and_device_both_count_where_they_are_alike),
           ONE(sets_give_as_many_rows_as_they_are_asked_for),
           ONE(a_fit_finds_from_how_many_nodes_on_runs_stall))

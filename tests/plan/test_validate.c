@@ -17,14 +17,14 @@ struct bound { /* percent; 0: not asked */
 
 /* What was reached when it was written down, and a little. */
 static const struct bound bounds[] = {
-    { "korthikanti2022", 8, 3.8, 2.2, 9.2, 0.99, 99, 22.5, 99, 0.1 },
-    { "megatron_sc21_table1", 10, 3.5, 2.9, 9.5, 0, 99, 23.5, 0, 0 },
-    { "vtrain_single", 702, 6.7, 4.9, 0, 0.93, 83, 22.5, 89, 2.6 },
-    { "vtrain_multi", 37, 8.7, 4.6, 0, 0.71, 70, 22.5, 99, 5.6 },
-    { "bigscience_bloom_a100", 77, 18.6, 17.8, 0, 0.47, 10, 22.5, 84, 5.2 },
-    { "llm_foundry_mpt", 121, 6.3, 5.5, 0, 0, 85, 24.5, 0, 0 },
-    { "ultrascale_nanotron_h100", 989, 25, 11.1, 0, 0.84, 75, 34, 68, 53 },
-    { "torchtitan", 11, 10, 7, 0, 0, 99, 68, 99, 4 },
+    { "korthikanti2022", 8, 2.6, 1.9, 5.9, 0.99, 99, 25, 99, 0.1 },
+    { "megatron_sc21_table1", 10, 2.7, 2.3, 5.7, 0, 99, 26, 0, 0 },
+    { "vtrain_single", 702, 5.9, 3.1, 0, 0.93, 85, 26, 91, 2.2 },
+    { "vtrain_multi", 37, 8.7, 3.8, 0, 0.75, 75, 24.5, 99, 5.5 },
+    { "bigscience_bloom_a100", 77, 18.4, 18, 0, 0.5, 21, 25, 83, 6.4 },
+    { "llm_foundry_mpt", 121, 5.9, 4.9, 0, 0, 90, 29, 0, 0 },
+    { "ultrascale_nanotron_h100", 989, 24, 9.4, 0, 0.84, 80, 100, 73, 48 },
+    { "torchtitan", 11, 9.5, 7, 0, 0, 99, 65, 99, 3.6 },
 };
 
 static void validate(struct validated_set *out, const char *set, struct plan_world *w,
