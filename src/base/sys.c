@@ -648,12 +648,18 @@ i64 sys_rss_bytes(void)
     return status_kib("VmRSS") * 1024;
 }
 
-i64 sys_memory_limit_bytes(void)
+i64 sys_machine_memory_bytes(void)
 {
     i64 limit = (i64)sysconf(_SC_PHYS_PAGES) * (i64)sysconf(_SC_PAGESIZE);
     limit = i64_min(limit, read_number("/sys/fs/cgroup/memory.max", INT64_MAX));
     limit = i64_min(limit,
                     read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", INT64_MAX));
+    return limit;
+}
+
+i64 sys_memory_limit_bytes(void)
+{
+    i64 limit = sys_machine_memory_bytes();
     struct rlimit as;
     if (getrlimit(RLIMIT_AS, &as) == 0 && as.rlim_cur != RLIM_INFINITY)
         limit = i64_min(limit, (i64)as.rlim_cur);

@@ -100,6 +100,7 @@ i64 sys_cpu_quota(void);         /* whole processors that the cgroup allows; INT
 double sys_cpu_seconds(void);    /* that this process's threads have computed, all together */
 i64 sys_peak_rss_bytes(void); /* VmHWM */
 i64 sys_rss_bytes(void);      /* VmRSS */
+i64 sys_machine_memory_bytes(void); /* what all processes of this machine have: least of RAM, cgroup limit */
 i64 sys_memory_limit_bytes(void); /* least of RAM, cgroup limit, RLIMIT_AS */
 i64 sys_process_id(void);
 void sys_host_name(char *name, int chars); /* "host" when it has none */

@@ -41,6 +41,23 @@ static int check_possible(const struct layout_recipe *r, const struct layout *ex
     return train_layout_check(exact, &r->spec, &r->config, 1);
 }
 
+/* Weights and their state of all that is in memory at once: two single ranks, and the layout's, of which
+ * those that share the batch have copies unless zero splits them. Activations come on top. */
+static int check_memory(const struct layout_recipe *r)
+{
+    const struct layout *l = &r->layout;
+    enum dtype compute = r->config.train.precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    const double whole = (double)model_bytes(&r->spec, compute, step_needs(&r->config),
+                                             r->config.train.seq);
+    const double copies = l->zero > ZERO_NONE ? 1 : (double)(l->dp * l->cp);
+    const double bytes = (2 + copies) * whole, limit = (double)sys_memory_limit_bytes();
+    if (bytes <= limit)
+        return OK;
+    return err_set(ERR_LIMIT, "to check this layout takes about %.1f GB or more, since all ranks and two "
+                   "single ones are in this process, and there are %.1f GB: choose smaller degrees, or "
+                   "fewer layers with --set 'model.override={layers: N}'", 1e-9 * bytes, 1e-9 * limit);
+}
+
 /* A token that two experts suit alike goes to the other one when anything is rounded otherwise. */
 static bool watches(const struct layout_recipe *r)
 {
@@ -137,6 +154,7 @@ static int check(struct invocation *v)
     struct layout exact = layout_single();
     exact.exact = true;
     TRY(check_possible(&r, &exact));
+    TRY(check_memory(&r));
     if (session_has_text(&r.config, v->arena))
         return compare_on_data(&r, o, v->arena);
     return compare(&r, NULL, "made-up rows, since the recipe's data are not there", o, v->arena);

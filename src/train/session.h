@@ -216,9 +216,10 @@ void session_set_patience(struct session *s, double step_seconds);
 /* The same clock and the same wish to stop everywhere: what the loop decides by. */
 int session_agree(struct session *s);
 
-/* session_memory.c: the prediction, and the refusal when it cannot fit. The floor is known
- * before programs are built, which would take long for what is far too large. */
-int session_check_floor(const struct session *s);
+/* session_memory.c: the prediction, and the refusal when it cannot fit: what a rank needs, and what all
+ * ranks of a machine need together. The floor is known before programs are built, which would take long
+ * for what is far too large. All ranks together. */
+int session_check_floor(struct session *s);
 int session_check_memory(struct session *s);
 
 /* session_state.c: what checkpoints hold. */

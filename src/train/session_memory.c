@@ -3,7 +3,9 @@
 #include "base/sys.h"
 #include "base/text.h"
 #include "train/session.h"
+#include "train/train_layout.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { TERMS = 24, SHOWN = 6 };
@@ -125,8 +127,84 @@ static int refuse(const struct session *s, i64 limit)
     return rc;
 }
 
+/* --- ranks of one machine ----------------------------------------------------------- */
+
+struct need {
+    i64 bytes, limit; /* of the rank; of its machine */
+    i64 machine;      /* its first rank there */
+};
+
+static i64 first_here(const struct session *s)
+{
+    const struct node *node = s->mesh.comm->node;
+    i64 first = 0;
+    while (node && first < s->mesh.rank && node_seat_of(node, (int)first) < 0)
+        first++;
+    return node ? first : s->mesh.rank;
+}
+
+/* A layout of as many ranks that fits, or that there is none. The leading rank looks, all are told. */
+static int suggest(const struct session *s, i64 bytes_each, char *out, i64 size)
+{
+    const struct layout_budget budget = layout_budget_usual(s->mesh.comm->size, bytes_each);
+    struct text why = { 0 };
+    struct arena a;
+    arena_init(&a);
+    if (session_leads(s)) {
+        struct layout l = s->mesh.layout;
+        bool fits = train_layout_choose(&l, &s->mesh.layout, &s->spec, s->config, &budget, &why) >= 0;
+        snprintf(out, (size_t)size, "%s%s%s", fits ? "--layout " : "no layout of so many ranks would "
+                 "fit, so use more machines, train.recompute full, offload.optimizer or a smaller "
+                 "model", fits ? layout_text(&l, &a) : "", fits ? " would fit" : "");
+    }
+    arena_fini(&a);
+    text_fini(&why);
+    return mesh_tell(&s->mesh, out, size);
+}
+
+/* All ranks know what each needs, and say the same of the first machine that has not enough. */
+static int refuse_together(struct session *s, const struct need *all)
+{
+    char better[512] = "";
+    for (int first = 0; first < s->mesh.comm->size; first++) {
+        i64 sum = 0, n = 0, limit = all[first].limit;
+        for (int r = first; r < s->mesh.comm->size; r++)
+            if (all[r].machine == first) {
+                sum += all[r].bytes;
+                n++;
+            }
+        if (n == 0 || sum <= limit)
+            continue;
+        TRY(suggest(s, limit / n, better, sizeof better));
+        s->mesh.comm->together = true;
+        return err_set(ERR_LIMIT, "the %lld ranks of one machine (rank %d is its first) need %.2f GB or more "
+                       "and there are %.2f GB: %s", (long long)n, first, 1e-9 * (double)sum,
+                       1e-9 * (double)limit, better);
+    }
+    return OK;
+}
+
+static int check_machines(struct session *s, i64 bytes)
+{
+    struct need mine = { bytes, sys_machine_memory_bytes(), 0 };
+    struct arena a;
+    int rc = OK;
+    if (!s->mesh.world)
+        return OK;
+    arena_init(&a);
+    struct need *all = ARENA_ARRAY(&a, struct need, s->mesh.comm->size);
+    mine.machine = first_here(s);
+    TRY_TO(done, mesh_gather(&s->mesh, &mine, all, sizeof mine));
+    rc = refuse_together(s, all);
+done:
+    arena_fini(&a);
+    return rc;
+}
+
+/* --- checks ------------------------------------------------------------------------- */
+
 /* However activations are recomputed, the inputs of all layers and the batch itself stay. */
-int session_check_floor(const struct session *s)
+int session_check_floor(struct session *s)
 {
     if (s->request.sleep) /* pages that nobody touches are not there */
         return OK;
@@ -141,6 +219,7 @@ int session_check_floor(const struct session *s)
     double row = size * kept + 4.0 * BATCH_ARRAYS;
     enum dtype compute = size == 2 ? DTYPE_BF16 : DTYPE_F32;
     double state = (double)model_part_bytes(&s->spec, compute, step_needs(c), c->train.seq, &part);
+    TRY(check_machines(s, (i64)(state + rows * row)));
     if (state + rows * row <= limit)
         return OK;
     return err_set(ERR_LIMIT, "the run needs more than %.2f GB (weights and optimizer %.2f, "
@@ -155,6 +234,8 @@ int session_check_memory(struct session *s)
     struct text line = { 0 };
     s->predicted_bytes = sys_rss_bytes() + s->model->region_bytes + engine_bytes(&s->engine) +
                          copy + reading;
+    if (!s->request.sleep)
+        TRY(check_machines(s, s->predicted_bytes));
     if (s->predicted_bytes > limit && !s->request.sleep)
         return refuse(s, limit);
     put_bytes(&line, "memory: ", s->predicted_bytes);

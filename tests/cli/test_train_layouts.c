@@ -4,6 +4,7 @@
 #include "test.h"
 
 #include "base/json.h"
+#include "base/sys.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -295,8 +296,30 @@ TEST(a_layout_is_checked_beside_an_exact_rank)
     CHECK(strstr(shellf(0, "%s dp=2 --set data.sources=nowhere", check), "on made-up rows, since"));
     shell("cd $D && cp -r data hurt && for f in hurt/*.shard; do truncate -s 3000 $f; done", 0);
     CHECK(strstr(shellf(1, "%s dp=2 --set data.sources=hurt 2>&1", check), "hurt/"));
+    CHECK(strstr(shellf(1, "%s dp=8 --set 'model.override={layers: 4000, hidden: 2048, width: 2048, "
+                        "heads: 16}' --set train.batch=8 2>&1", check), "to check this layout takes about "));
     CHECK(strstr(shellf(2, "%s islands=2 --set outer.every=4 2>&1", check),
                  "islands take other steps than one rank does"));
+}
+
+/* Each rank by itself would fit: they share the machine's memory. */
+TEST(ranks_that_do_not_fit_into_one_machine_are_refused_with_a_layout_that_does)
+{
+    const double layer = 472e6; /* bytes of a layer's weights and their state: 16 (4 x 2048^2 + 3 x 2048^2) */
+    const long long layers = (long long)(0.75 * (double)sys_machine_memory_bytes() / layer);
+    const char *line = "cd $D && timeout 100 $H train r.yaml --dry-run --quiet --ranks 2 --layout %s --set "
+                       "'model.override={layers: %lld, hidden: 2048, width: 2048, heads: 16}' 2>&1";
+    char with[400];
+    if (layers < 2 || layers > 2000)
+        skip();
+    snprintf(with, sizeof with, line, "dp=2", layers);
+    const char *text = shell(with, 1);
+    CHECK(strstr(text, "the 2 ranks of one machine (rank 0 is its first) need "));
+    CHECK(strstr(text, ": --layout tp=2 would fit") || strstr(text, ": --layout pp=2 would fit"));
+    snprintf(with, sizeof with, line, strstr(text, "tp=2") ? "tp=2" : "pp=2", layers);
+    shell(with, 0);
+    snprintf(with, sizeof with, line, "dp=2", 3 * layers);
+    CHECK(strstr(shell(with, 1), "no layout of so many ranks would fit"));
 }
 
 TEST(what_a_layout_cannot_do_yet_is_refused)
@@ -317,6 +340,7 @@ int main(void)
         ONE(a_killed_rank_ends_the_run_and_the_rest_goes_on_from_what_was_saved),
         ONE(a_trace_shows_all_ranks_and_what_they_exchange),
         ONE(a_layout_is_checked_beside_an_exact_rank),
+        ONE(ranks_that_do_not_fit_into_one_machine_are_refused_with_a_layout_that_does),
         ONE(what_a_layout_cannot_do_yet_is_refused),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);
