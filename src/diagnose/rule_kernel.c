@@ -162,8 +162,9 @@ static bool look_skinny(const struct measure *m, const struct rule_limit *limit,
                   "of the computing", p.flops / p.bytes, ridge, 100 * p.seconds / m->compute);
     rule_evidence(f, "a micro-batch has %lld tokens",
                   (long long)(m->config.batch * m->config.seq));
-    rule_reject(f, "H5", "a product takes %.0f times what beginning a task takes",
-                p.seconds / p.calls / m->ceilings.op_s);
+    if (isfinite(m->ceilings.op_s))
+        rule_reject(f, "H5", "a product takes %.0f times what beginning a task takes",
+                    p.seconds / p.calls / m->ceilings.op_s);
     if (m->memory_peak_bytes < 0.6 * m->memory_limit_bytes)
         rule_evidence(f, "memory for more rows is there: %.2f of %.2f GiB are used (R3)",
                       m->memory_peak_bytes / 1073741824., m->memory_limit_bytes / 1073741824.);

@@ -103,10 +103,16 @@ static bool look_unused(const struct measure *m, const struct rule_limit *limit,
     if (!(peak < limit[0].value * all))
         return false;
     const i64 batch = m->config.batch; /* what does not grow with it is counted as if it did */
-    const i64 fits = (i64)floor((double)batch * limit[1].value * all / peak);
+    const i64 room = (i64)floor((double)batch * limit[1].value * all / peak);
+    /* The rows of a step stay what they are, where they are gathered in several micro-batches. */
+    const i64 fits = m->config.accumulate > 1 ? i64_min(room, batch * m->config.accumulate) : room;
     rule_evidence(f, "%.2f of %.2f GiB are in use at most", peak / 1073741824., all / 1073741824.);
-    rule_fix(f, "--train.batch %lld at least: %.1f times what is in use fits", (long long)fits,
-             limit[1].value * all / peak);
+    if (fits < room)
+        rule_fix(f, "--train.batch %lld, all rows of a step at once: %.1f times what is in use fits",
+                 (long long)fits, limit[1].value * all / peak);
+    else
+        rule_fix(f, "--train.batch %lld at least: %.1f times what is in use fits", (long long)fits,
+                 limit[1].value * all / peak);
     rule_confirm(f, "headway train RECIPE --train.batch %lld --dry-run", (long long)fits);
     return fits > batch;
 }

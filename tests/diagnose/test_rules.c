@@ -499,10 +499,12 @@ TEST(every_rule_is_planted_and_says_why_its_numbers_are_what_they_are)
 TEST(memory_that_is_left_stands_behind_what_it_would_mend)
 {
     static struct findings f;
-    static const struct { double peak; int n; const char *fix; } cases[] = {
-        { 1e9, 2, "--train.batch 28 at least" }, /* of 8 GB, four rows */
-        { 4.5e9, 2, "--train.batch 6 at least" },
-        { 5e9, 1, NULL },
+    static const struct { double peak; i64 accumulate; int n; const char *fix; } cases[] = {
+        { 1e9, 1, 2, "--train.batch 28 at least" }, /* of 8 GB, four rows */
+        { 4.5e9, 1, 2, "--train.batch 6 at least" },
+        { 5e9, 1, 1, NULL },
+        { 1e9, 3, 2, "--train.batch 12, all rows of a step at once" },
+        { 1e9, 16, 2, "--train.batch 28 at least" },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
         struct arena a;
@@ -511,9 +513,13 @@ TEST(memory_that_is_left_stands_behind_what_it_would_mend)
         k7(m, &a);
         m->memory_peak_bytes = cases[i].peak;
         m->config.batch = 4;
+        m->config.accumulate = cases[i].accumulate;
+        m->ceilings.op_s = NAN; /* what was not measured is not told */
         findings_make(&f, m, NULL);
         CHECK_EQ(f.n, cases[i].n);
         CHECK_STR(f.at[0].id, "K7");
+        for (int k = 0; k < f.at[0].n_rejected; k++)
+            CHECK(!strstr(f.at[0].rejected[k].why, "nan"));
         if (f.n == 2) {
             CHECK_STR(f.at[1].id, "R3");
             CHECK(strstr(f.at[1].fix, cases[i].fix) && strstr(f.at[1].evidence[0], "K7"));
