@@ -54,16 +54,21 @@ static const struct option calibrate_table[] = {
 
 enum { MOST_SETS = 16 };
 
-/* "NAME:20" is a table and how many of its rows are used; the number is cut off. */
-static i64 take_share(const char **path, struct arena *a)
+/* "NAME:20" is a table and how many of its rows are used; the number is cut off. Without one: 0. */
+static int take_share(const char **path, i64 *share, struct arena *a)
 {
     const char *colon = strrchr(*path, ':');
     char *end;
-    long long n = colon ? strtoll(colon + 1, &end, 10) : 0;
-    if (n <= 0 || *end)
-        return 0;
+    *share = 0;
+    if (!colon || sys_exists(*path) || strspn(colon + 1, "-+0123456789") != strlen(colon + 1))
+        return OK;
+    long long n = strtoll(colon + 1, &end, 10);
+    if (end == colon + 1 || n < 1 || n > FIT_MOST_ROWS)
+        return err_set(ERR_USAGE, "--rows '%s': after a colon stands how many of its rows are used, 1 to "
+                       "%d", *path, FIT_MOST_ROWS);
     *path = arena_strndup(a, *path, colon - *path);
-    return i64_min(n, FIT_MOST_ROWS);
+    *share = n;
+    return OK;
 }
 
 static int read_sets(struct invocation *v, const struct plan_rows **sets, i64 *shares)
@@ -74,7 +79,7 @@ static int read_sets(struct invocation *v, const struct plan_rows **sets, i64 *s
     for (i64 i = 0; i < o->rows.count; i++) {
         struct plan_rows *rows = ARENA_NEW(v->arena, struct plan_rows);
         const char *path = o->rows.at[i];
-        shares[i] = take_share(&path, v->arena);
+        TRY(take_share(&path, &shares[i], v->arena));
         if (!sys_exists(path))
             TRY(plan_set_path(path, &path, v->arena));
         TRY(plan_rows_load(rows, path, v->arena));
@@ -174,6 +179,9 @@ static int read_runs(struct here *h)
     h->runs = ARENA_ARRAY(v->arena, struct own_run, v->n_args + 1);
     for (int i = 0; i < v->n_args; i++) {
         int first = 0;
+        if (!sys_exists(v->args[i]))
+            return err_set(ERR_USAGE, "%s is no run's folder; 'headway train' names the one that it "
+                           "writes, such as runs/demo", v->args[i]);
         TRY(own_run_read(&h->runs[i], v->args[i], v->arena));
         while (!own_runs_alike(&h->runs[first], &h->runs[i]))
             first++;

@@ -108,6 +108,6 @@ void plan_job_json(const struct planned_job *p, struct json *j)
     json_put_double(j, "tokens", p->job.tokens);
     json_put_str(j, "stack", p->stack.name);
     json_put_bool(j, "extrapolated", p->extrapolated);
-    json_put_double(j, "interval_widened", p->widened * p->stack.interval);
+    json_put_double(j, "interval_widened", p->widened);
     json_end(j);
 }

@@ -2,6 +2,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/sys.h"
+#include "base/text.h"
 #include "cli/command.h"
 #include "plan/efficiency.h"
 #include "plan/stack.h"
@@ -277,6 +278,20 @@ static int validate_one(struct invocation *v, const char *path, struct plan_worl
     return OK;
 }
 
+static int no_such_set(const char *name, struct arena *a)
+{
+    struct nearest nearest = { .typed = name };
+    const char *all = "";
+    for (i64 i = 0; i < COUNT_OF(sets); i++) {
+        nearest_offer(&nearest, sets[i]);
+        all = arena_printf(a, "%s%s%s", all, i ? ", " : "", sets[i]);
+    }
+    const char *near = nearest_found(&nearest);
+    if (near)
+        return err_set(ERR_USAGE, "no set '%s' in facts/measured; did you mean '%s'?", name, near);
+    return err_set(ERR_USAGE, "no set '%s' in facts/measured; there are %s", name, all);
+}
+
 static int validate_all(struct invocation *v, struct plan_world *w, struct json *j)
 {
     const struct validate_options *o = v->options;
@@ -293,7 +308,7 @@ static int validate_all(struct invocation *v, struct plan_world *w, struct json 
             return OK;
     }
     if (o->set)
-        return err_set(ERR_USAGE, "no set '%s' in facts/measured", o->set);
+        return no_such_set(o->set, v->arena);
     return OK;
 }
 

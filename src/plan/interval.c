@@ -56,8 +56,7 @@ double plan_interval_spread(const struct plan_step *step)
     for (int i = PLAN_TP; i <= PLAN_DP; i++)
         messages += step->terms[i];
     double share = step->seconds > 0 ? messages / step->seconds : 0;
-    double wide = MESSAGES_WIDER * share;
-    return sqrt((1 - share) * (1 - share) + wide * wide); /* hypot is slow */
+    return 1 - share + MESSAGES_WIDER * share;
 }
 
 void plan_interval_of(const struct plan_job *job, const struct plan_layout *l,

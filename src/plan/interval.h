@@ -3,7 +3,7 @@
  * Said once for all who ask, so that a plan says what an examination of it says. About the prediction
  * lie the residuals of rows that were left out of the fit, of the software where it has its own, else of
  * the family of devices. Messages that nothing hides are twice as uncertain as the rest of a step (a
- * rule), and both independent; residuals are multiples of what that makes of their row. Of how
+ * rule); residuals are multiples of what that makes of their row. Of how
  * much further out the truth may lie beyond what was fitted nobody knows. A rule, then: twice as far for
  * constants of another device, and for software of which no step was fitted on any device (unless it
  * says so itself, or is like one that was); a tenth further for each doubling of the most devices and of

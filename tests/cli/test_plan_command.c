@@ -164,7 +164,10 @@ TEST(a_calibration_without_anything_to_calibrate_on_says_so)
     shell("$H plan calibrate --no-measure 2>&1 | grep -q 'nothing to calibrate on: name run folders'", 0);
     shell("$H plan calibrate --measured x.yaml 2>&1 | grep -q 'leave --measured out'", 0);
     shell("$H plan calibrate runs/x --rows vtrain_single 2>&1 | grep -q 'one at a time'", 0);
-    shell("$H plan calibrate no-such-run 2>&1 | grep -q 'no-such-run'", 0);
+    shell("$H plan calibrate no-such-run 2>&1 | grep -q \"no-such-run is no run's folder\"", 0);
+    shell("$H plan calibrate --rows vtrain_single:0 2>&1 | grep -q '1 to 30'", 0);
+    shell("$H plan calibrate --rows vtrain_single:-3 2>&1 | grep -q '1 to 30'", 0);
+    shell("$H plan calibrate --rows vtrain_single:31 2>&1 | grep -q '1 to 30'", 0);
 }
 
 TEST(the_fastest_of_open_layouts_counts_as_no_prediction)

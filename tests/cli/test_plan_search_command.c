@@ -191,14 +191,26 @@ TEST(what_is_extrapolated_is_said_and_less_certain)
     json_decref(many);
 }
 
+/* Megatron-Core was never fitted, and says so itself: twice as wide, once. */
+TEST(json_and_text_say_the_same_of_what_is_extrapolated)
+{
+    json_t *o = json_of("$H plan search --model llama3-8b --gpus 8 --seq 4096 --top 1 --json");
+    CHECK_NEAR(number(json_object_get(o, "job"), "interval_widened"), 2, 1e-9);
+    json_decref(o);
+    shell("$H plan search --model llama3-8b --gpus 8 --seq 4096 --top 1 | grep -q 'taken to be 2 times'", 0);
+}
+
 TEST(what_was_not_compared_has_no_number)
 {
     shell("$H plan validate --set maxtext --json | grep -q '\"mean_error\":null'", 0);
     shell("$H plan validate --set maxtext | grep -q ' 0.00%'", 1);
     shell("$H plan validate --rows /dev/null", 1);
+    shell("$H plan validate --set vtrain_singel 2>&1 | grep -q \"did you mean 'vtrain_single'\"", 0);
+    shell("$H plan validate --set nothing-like-it 2>&1 | grep -q 'there are korthikanti2022, '", 0);
 }
 
-TEST_MAIN(ONE(what_was_not_compared_has_no_number),
+TEST_MAIN(ONE(json_and_text_say_the_same_of_what_is_extrapolated),
+        ONE(what_was_not_compared_has_no_number),
           ONE(a_search_says_what_a_run_takes_with_bands), ONE(a_waterfall_sums_to_the_step),
           ONE(memory_sums_and_names_what_binds), ONE(what_does_not_fit_gets_advice_that_fits),
           ONE(a_front_has_no_plan_that_another_beats), ONE(the_same_question_has_the_same_answer),

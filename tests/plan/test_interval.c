@@ -103,7 +103,7 @@ TEST(ends_are_those_of_the_software_or_of_the_family)
     CHECK_NEAR(s.band.hi, 10 * exp(0.4), 1e-9);
 }
 
-/* As in an error's law: shares of computing and of messages are independent, a message twice as far off. */
+/* By their share of the step, messages are twice as far off as what is computed. */
 TEST(messages_are_less_certain_than_what_is_computed)
 {
     struct bed b;
@@ -115,7 +115,7 @@ TEST(messages_are_less_certain_than_what_is_computed)
     s.terms[PLAN_IDEAL] = 6;
     s.terms[PLAN_TP] = 3;
     s.terms[PLAN_DP] = 1;
-    double spread = hypot(0.6, 2 * 0.4);
+    double spread = 0.6 + 2 * 0.4;
     CHECK_NEAR(plan_interval_spread(&s), spread, 1e-12);
     plan_interval_of(&b.job, &l, &s);
     CHECK_NEAR(s.band.lo, 10 * exp(-0.1 * spread), 1e-9);

@@ -57,7 +57,7 @@ function number(x, digits) {
   const size = Math.abs(x);
   if (x === 0) return "0";
   if (size >= 1e15 || size < 1e-4) return x.toExponential(2).replace("e", "×10^").replace("+", "");
-  if (Number.isInteger(x) && size < 1e6) return String(x).replace(/\B(?=(\d{3})+$)/g, "\u2009");
+  if (Number.isInteger(x)) return String(x).replace(/\B(?=(\d{3})+$)/g, "\u2009");
   return String(Number(x.toPrecision(digits || 4)));
 }
 
