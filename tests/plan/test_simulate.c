@@ -35,7 +35,7 @@ static void open_plan(struct plan *p, const char *layout, i64 rows, i64 micro_ba
     p->spec.layers = 4;
     for (i64 i = 0; i < p->layout.pp; i++) {
         struct rank_view *v = ARENA_NEW(&p->arena, struct rank_view);
-        i64 first = i * layout_ranks(&p->layout) / p->layout.pp;
+        i64 first = i * layout_ranks(&p->layout) / p->layout.pp / p->layout.islands;
         CHECK_OK(rank_view_new(v, &p->layout, &p->spec, &p->config, first, &p->arena));
         p->views[i] = v;
     }
@@ -169,6 +169,20 @@ TEST(every_axis_ends)
         CHECK(length_of(layouts[i], 8, 4, &price) < one);
 }
 
+/* Islands have pipelines of their own, which are alike. */
+TEST(an_island_takes_what_it_takes_alone)
+{
+    static const char *const layouts[] = { "pp=2", "pp=4,schedule=zb-h1", "pp=2,dp=2,tp=2",
+                                           "pp=2,schedule=zb-v,cp=2" };
+    struct plan_price price = { 1e9, 1e10, 1e8, 1e-6, NULL };
+    for (int i = 0; i < COUNT_OF(layouts); i++) {
+        char several[64];
+        snprintf(several, sizeof several, "islands=2,%s", layouts[i]);
+        double alone = length_of(layouts[i], 8, 4, &price);
+        CHECK_NEAR(length_of(several, 8, 8, &price), alone, 1e-9 * alone);
+    }
+}
+
 /* A tax on what is computed beside an exchange makes the step longer by as much at most, and costs
  * nothing where there is nothing to exchange. */
 TEST(an_exchange_takes_its_tax_from_computing)
@@ -189,7 +203,7 @@ TEST(an_exchange_takes_its_tax_from_computing)
     CHECK_NEAR(length_of("dp=1", 8, 4, &more), length_of("dp=1", 8, 4, &price), 0);
 }
 
-TEST_MAIN(ONE(one_rank_takes_the_sum_of_its_tasks), ONE(free_links_cost_nothing),
+TEST_MAIN(ONE(an_island_takes_what_it_takes_alone), ONE(one_rank_takes_the_sum_of_its_tasks), ONE(free_links_cost_nothing),
           ONE(a_pipeline_takes_what_its_schedule_takes),
           ONE(slow_links_hide_the_computation_instead),
           ONE(latency_counts_the_steps_of_a_ring),
