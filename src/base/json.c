@@ -235,6 +235,9 @@ static int parse(const char *text, i64 bytes, const char *name, size_t flags,
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     json_error_t error;
     pthread_once(&once, use_charged_alloc);
+    const i64 mark = text_mark(text, bytes);
+    text += mark;
+    bytes -= mark;
     budget_left = BUDGET_BASE + BUDGET_PER_BYTE * bytes;
     out_of_memory = false;
     *out = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | flags,

@@ -105,6 +105,11 @@ void text_wrap(struct text *t, const char *string, int column, int indent, int w
     }
 }
 
+i64 text_mark(const void *text, i64 bytes)
+{
+    return bytes >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+}
+
 void text_add_double(struct text *t, double value)
 {
     char digits[40];

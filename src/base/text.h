@@ -25,6 +25,9 @@ void text_add_varint(struct text *t, u64 value);
  * first begins with indent blanks. The first line starts at column `column`. */
 void text_wrap(struct text *t, const char *string, int column, int indent, int width);
 
+/* Bytes of the mark with which some editors begin a file of UTF-8; 0: it has none. */
+i64 text_mark(const void *text, i64 bytes);
+
 /* The shortest decimal that reads back as the same double; "nan", "inf", "-inf". */
 void text_add_double(struct text *t, double value);
 

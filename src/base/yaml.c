@@ -220,6 +220,9 @@ int yaml_parse(const char *text, i64 bytes, const char *name, struct arena *a,
 {
     if (bytes > MAX_BYTES)
         return err_set(ERR_LIMIT, "%s: larger than 64 MiB, the limit for YAML", name);
+    const i64 mark = text_mark(text, bytes);
+    text += mark;
+    bytes -= mark;
     struct reader r = {
         .file = arena_strdup(a, name), .bytes = text, .n_bytes = bytes, .arena = a
     };

@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "base/sys.h"
+#include "base/text.h"
 
 #include <pcre2.h>
 #include <string.h>
@@ -20,6 +21,7 @@ struct splitter {
     i64 begin; /* of the document in hand, within the buffer */
     i64 scan;  /* lines before this were looked at */
     i64 line, begin_line; /* line numbers of scan and begin */
+    bool began; /* its first bytes were looked at */
     bool ended;
 };
 
@@ -90,7 +92,7 @@ void splitter_begin(struct splitter *s, struct stream *from, const char *name,
     s->format = format == FORMAT_AUTO ? text_format_of(name) : format;
     s->buffer.bytes = s->begin = s->scan = 0;
     s->line = s->begin_line = 1;
-    s->ended = false;
+    s->began = s->ended = false;
 }
 
 /* --- bytes -------------------------------------------------------------------------- */
@@ -109,6 +111,9 @@ static int fill(struct splitter *s)
     TRY(stream_read(s->from, s->buffer.data + s->buffer.bytes, READ_BYTES, &got));
     s->buffer.bytes += got;
     s->ended = got == 0;
+    if (!s->began)
+        s->begin = s->scan = text_mark(s->buffer.data, s->buffer.bytes); /* no text of the author's */
+    s->began = true;
     return OK;
 }
 

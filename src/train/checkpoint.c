@@ -395,9 +395,9 @@ static int preflight(struct checkpoint_writer *w)
     TRY(set_aside_damaged(w));
     available = sys_free_bytes(w->dir);
     if (available >= 0 && available < needed)
-        return err_set(ERR_LIMIT, "%s has %lld MB free; two checkpoints need %lld MB: make "
+        return err_set(ERR_LIMIT, "%s has %.3g MB free; two checkpoints need %.3g MB: make "
                        "room, or set checkpoint.dir to a folder on another disk", w->dir,
-                       (long long)(available / 1000000), (long long)(needed / 1000000));
+                       1e-6 * (double)available, 1e-6 * (double)needed);
     int rc = probe(w);
     return rc < 0 ? err_context(rc, "checkpoints cannot be saved in %s", w->dir) : OK;
 }

@@ -52,10 +52,13 @@ int run_folder_look(struct run_folder *f, const char *runs_dir, const char *name
 {
     char made[512];
     *f = (struct run_folder){ .metrics_fd = -1, .log_fd = -1, .lock_fd = -1, .events.fd = -1 };
-    if (!name) {
+    if (!name || !*name) {
         default_name(made, sizeof made, stem);
         name = made;
     }
+    if (strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return err_set(ERR_CONFIG, "run.name '%s' is a path: let run.dir say where runs are, and "
+                       "run.name how this one is called", name);
     if (snprintf(f->path, sizeof f->path, "%s/%s", runs_dir, name) >= (int)sizeof f->path)
         return err_set(ERR_CONFIG, "run.dir and run.name are too long");
     if (resume && !holds_run(f))

@@ -188,7 +188,11 @@ static int shards_of(struct session *s, const struct source *from, i64 index, co
         .val_fraction = c->data.val_fraction, .invalid = UTF8_BYTES,
         .progress = tell_preparing, .context = s,
     };
-    TRY(prepare_run(&config, &result));
+    int rc = prepare_run(&config, &result);
+    if (rc == ERR_STOPPED && !c->data.cache && !c->run.name)
+        return err_set(rc, "stopped while text was made into tokens, of which nothing is kept; with "
+                       "data.cache or run.name the same command would go on from here");
+    TRY(rc);
     s->prepared_here |= !c->data.cache;
     return OK;
 }

@@ -129,6 +129,9 @@ static void check_refused(const char *text, int code, const char *message)
 
 TEST(reading_is_strict_and_says_where)
 {
+    json_t *marked;
+    CHECK_OK(json_parse("\xEF\xBB\xBF{}", 5, "marked", &marked));
+    json_decref(marked);
     check_refused("{\"a\": 1, \"a\": 2}", ERR_FORMAT, "f.json:1:12: duplicate object key near");
     check_refused("{\"a\": 1", ERR_FORMAT, "f.json:1:7: '}' expected near end of file");
     check_refused("[1]\n[2]", ERR_FORMAT, "f.json:2:1: end of file expected");

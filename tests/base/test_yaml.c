@@ -53,6 +53,13 @@ TEST(every_node_knows_where_it_stands)
     CHECK(yaml_get(steps, "x") == NULL);
 }
 
+TEST(a_mark_of_utf8_is_passed_over)
+{
+    const struct yaml_node *root;
+    CHECK_OK(parse("\xEF\xBB\xBFtrain:\r\n  steps: 100\r\n", &root));
+    CHECK_STR(yaml_get(yaml_get(root, "train"), "steps")->text, "100");
+}
+
 TEST(an_empty_file_is_an_empty_map)
 {
     const struct yaml_node *root;
@@ -152,7 +159,8 @@ TEST(trees_become_json_with_numbers_as_numbers)
 }
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, start, stop)
-TEST_MAIN(CASE(every_node_knows_where_it_stands), CASE(an_empty_file_is_an_empty_map),
+TEST_MAIN(CASE(every_node_knows_where_it_stands), CASE(a_mark_of_utf8_is_passed_over),
+          CASE(an_empty_file_is_an_empty_map),
           CASE(null_is_what_is_unquoted_and_empty), CASE(what_is_refused_names_line_and_column),
           CASE(limits_hold_against_hostile_files),
           CASE(a_hundred_thousand_keys_are_compared_quickly),

@@ -48,6 +48,12 @@ TEST(answers_count_as_they_did_in_training)
     json_decref(answers);
 }
 
+TEST(text_is_not_taken_for_shards)
+{
+    CHECK(strstr(shell("cd $D && $H eval runs/qa --data qa.jsonl --seq 32 2>&1", 2),
+                 "qa.jsonl holds no shards: give a folder that 'headway data prepare' made, or text by"));
+}
+
 TEST(answers_that_nobody_marked_are_refused)
 {
     const char *said = shell("cd $D && $H eval runs/qa --data data --seq 32 --loss-on answers 2>&1",
@@ -58,6 +64,7 @@ TEST(answers_that_nobody_marked_are_refused)
 int main(void)
 {
     const struct CMUnitTest tests[] = { ONE(answers_count_as_they_did_in_training),
+                                        ONE(text_is_not_taken_for_shards),
                                         ONE(answers_that_nobody_marked_are_refused) };
     return cmocka_run_group_tests(tests, prepare, clean);
 }

@@ -235,6 +235,10 @@ TEST(texts_are_split_where_they_should_be)
               "x\n one\ny\n|z\n two\n");
     CHECK_STR(split("a\n\nb\n", &blank, FORMAT_TEXT), "a\n|b\n");
     CHECK_STR(split("{1}\n\n {2} \n{3}", &plain, FORMAT_JSONL), "{1}\n| {2} \n|{3}");
+    CHECK_STR(split("\xEF\xBB\xBF{1}\n{2}\n", &plain, FORMAT_JSONL),
+              "{1}\n|{2}\n");
+    CHECK_STR(split("\xEF\xBB\xBFone \xEF\xBB\xBF\n", &plain, FORMAT_TEXT), "one \xEF\xBB\xBF\n");
+    CHECK_STR(split("\xEF\xBB\xBF", &plain, FORMAT_TEXT), "");
     struct splitter *s;
     CHECK_FAILS(splitter_new(&s, &(struct splitter_options){ "(", false, 0, 1000 }),
                 ERR_USAGE, "regular expression");

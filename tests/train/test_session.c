@@ -184,6 +184,7 @@ TEST(what_cannot_work_is_said_before_work_starts)
     static const char *const alike[] = {
         "data.sources=[{path: a, name: x}, b, {path: c, name: x}]", NULL
     };
+    static const char *const no_map[] = { "model.override=5", NULL };
     static const char *const no_weight[] = {
         "data.sources=[{path: session-test/text, weight: 0}]", NULL
     };
@@ -214,6 +215,9 @@ TEST(what_cannot_work_is_said_before_work_starts)
                 "--set:1:42: this source has no weight, and the first has one");
     CHECK_FAILS(train("bad", no_tokenizer, false, NULL), ERR_SYS, "--set: open session-test/none.json");
     CHECK(!sys_exists("session-test/runs/bad"));
+    CHECK_FAILS(train("bad", no_map, false, NULL), ERR_CONFIG, "--set:1:1: model.override takes a map");
+    CHECK_FAILS(train("bad/ly", NULL, false, NULL), ERR_CONFIG, "run.name 'bad/ly' is a path");
+    CHECK_FAILS(train("..", NULL, false, NULL), ERR_CONFIG, "run.name '..' is a path");
     CHECK_FAILS(train("bad2", headz, false, NULL), ERR_CONFIG, "did you mean 'heads'?");
     CHECK_FAILS(train("bad3", gone, false, NULL), ERR_SYS,
                 "--set:1:1: data source session-test/nowhere: No such file");
