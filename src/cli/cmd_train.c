@@ -340,6 +340,7 @@ static int train_on(struct comm *comm, void *context)
     if (leads)
         printf("%s\n", flags->dry_run ? "the recipe is sound; nothing was written"
                                       : session.folder.path);
+    fflush(stdout); /* a rank that was started here ends without */
     session_close(&session);
     return rc;
 }

@@ -242,8 +242,8 @@ static int resume(struct session *s)
     struct text changes = { 0 };
     TRY(session_any_saved(s, &s->resumed));
     if (!s->resumed) {
-        log_line(LOG_INFO, "%s has no checkpoint yet: training starts at step 0",
-                 s->folder.path);
+        log_line(LOG_WARN, "%s has no checkpoint in %s: training starts at step 0",
+                 s->folder.path, s->checkpoint_dir);
         return OK;
     }
     int rc = session_leads(s) ? session_check_same(s, &changes) : OK;

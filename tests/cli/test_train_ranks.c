@@ -33,7 +33,7 @@ static double last_loss(const char *run)
 TEST(two_and_four_ranks_train_what_one_does)
 {
     shell(TRAIN "--set run.name=one", 0);
-    shell(TRAIN "--set run.name=two --ranks 2 --layout dp=2", 0);
+    CHECK_STR(shell(TRAIN "--set run.name=two --ranks 2 --layout dp=2", 0), "runs/two\n");
     shell(TRAIN "--set run.name=four --ranks 4 --set layout.dp=4", 0);
     double one = last_loss("one"), two = last_loss("two"), four = last_loss("four");
     CHECK(one > 1);

@@ -134,7 +134,8 @@ TEST(a_run_without_a_checkpoint_yet_begins_again)
     CHECK_OK(train("early", NULL, false, NULL));
     CHECK_EQ(sys_remove_tree(JOB_DIR "/runs/early/checkpoints"), 0);
     CHECK_OK(train("early", NULL, true, NULL));
-    CHECK(log_has("early", "has no checkpoint yet: training starts at step 0"));
+    CHECK(log_has("early", "has no checkpoint in " JOB_DIR "/runs/early/checkpoints: training starts "
+                           "at step 0"));
     expect_same_shard("live", "early", 8, "param");
     expect_steps_once("early", 8);
 }

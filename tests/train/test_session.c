@@ -138,10 +138,15 @@ TEST(the_log_ends_with_why_the_run_did)
 TEST(another_optimizer_cannot_go_on_with_the_state_of_this_one)
 {
     static const char *const muon[] = { "optim.name=muon", "train.steps=9", NULL };
+    static const char *const two[] = {
+        "data.sources=[session-test/cache/source-0, session-test/cache/source-0]", NULL
+    };
     static const char *const plain[] = { "train.ema=0", NULL };
     static const char *const average[] = { "train.ema=0.5", "train.steps=9", NULL };
     CHECK_FAILS(train("whole", muon, true, NULL), ERR_CONFIG,
                 "optim.name was adamw, is muon; go on with optim.name=adamw, or give another run.name");
+    CHECK_FAILS(train("whole", two, true, NULL), ERR_CONFIG,
+                "--set: session-test/runs/whole had 1 data sources, and now there are 2; go on with");
     CHECK_OK(train("plain", plain, false, NULL));
     CHECK_FAILS(train("plain", average, true, NULL), ERR_CONFIG, "train.ema was 0, is 0.5; go on");
 }
