@@ -105,7 +105,7 @@ int backend_init(struct backend *b, const char *name)
         return err_set(ERR_USAGE, "unknown backend '%s'; there are reference, generic, avx2, "
                        "avx512, avx512bf16, amx and auto", name);
     if (!sets[i].supported())
-        return err_set(ERR_LIMIT, "this processor cannot run the %s backend; its best is %s",
+        return err_set(ERR_LIMIT, "this machine cannot run the %s backend; its best is %s",
                        name, backend_best());
     *b = (struct backend){ .name = sets[i].name };
     if (i == COUNT_OF(sets) - 1) {

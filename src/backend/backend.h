@@ -32,7 +32,7 @@ struct backend {
 bool backend_supported(const char *name);
 const char *backend_best(void);
 /* "auto" is backend_best. ERR_USAGE for an unknown name, ERR_LIMIT when the processor
- * lacks the instructions. */
+ * lacks the instructions, or the kernel does not let them be used (amx). */
 int backend_init(struct backend *b, const char *name);
 void backend_set(struct backend *b, const struct op_info *op, struct kernel kernel);
 const struct kernel *backend_kernel(const struct backend *b, const struct op_info *op);

@@ -51,6 +51,9 @@ static __attribute__((unused)) float amx_number(uint32_t word, int high)
 /* The Intel SDM's TDPBF16PS, but for subnormal sums. */
 static __attribute__((unused)) void amx_multiply(int c, int a, int b)
 {
+    amx_check(c);
+    amx_check(a);
+    amx_check(b);
     for (int m = 0; m < 16; m++)
         for (int n = 0; n < 16; n++) {
             float even = 0, odd = 0;
@@ -63,14 +66,37 @@ static __attribute__((unused)) void amx_multiply(int c, int a, int b)
         }
 }
 
+/* Traps where the processor would not: whoever configures twice forgot to release. */
+static __attribute__((unused)) void amx_configure(const void *shapes)
+{
+    if (amx.shapes[0] != 0)
+        __builtin_trap();
+    memcpy(amx.shapes, shapes, sizeof amx.shapes);
+    memset(amx.tile, 0, sizeof amx.tile);
+}
+
+static __attribute__((unused)) void amx_release(void)
+{
+    if (amx.shapes[0] != 1)
+        __builtin_trap();
+    memset(&amx, 0xff, sizeof amx);
+    amx.shapes[0] = 0;
+}
+
+static __attribute__((unused)) void amx_zero(int t)
+{
+    amx_check(t);
+    memset(&amx.tile[t], 0, sizeof amx.tile[t]);
+}
+
 #undef _tile_zero
 #undef _tile_loadd
 #undef _tile_stream_loadd
 #undef _tile_stored
 #undef _tile_dpbf16ps
-#define _tile_loadconfig(shapes_) memcpy(amx.shapes, shapes_, 64)
-#define _tile_release() memset(&amx, 0, sizeof amx)
-#define _tile_zero(t) memset(&amx.tile[t], 0, sizeof amx.tile[t])
+#define _tile_loadconfig(shapes) amx_configure(shapes)
+#define _tile_release() amx_release()
+#define _tile_zero(t) amx_zero(t)
 #define _tile_loadd(t, from, stride) amx_load(t, from, stride)
 #define _tile_stream_loadd(t, from, stride) amx_load(t, from, stride)
 #define _tile_stored(t, to, stride) amx_store(t, to, stride)

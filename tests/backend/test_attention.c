@@ -115,17 +115,65 @@ static void check_threads(const struct backend *b, enum dtype dtype)
     pass_fini(&four);
 }
 
-/* Calls check for every backend of this machine and every dtype. */
+#if defined(__x86_64__)
+/* Kernels of tasks whose first operand is bf16, and of others. */
+struct two {
+    struct kernel bf16, f32;
+};
+
+static const struct kernel *one_of(const struct two *two, const struct task *t)
+{
+    return t->in[0]->dtype == DTYPE_BF16 ? &two->bf16 : &two->f32;
+}
+
+static void two_run(const struct task *t, struct run *x)
+{
+    one_of(x->context, t)->run(t, x);
+}
+
+static i64 two_workspace(const struct task *t, int threads, const void *context)
+{
+    return one_of(context, t)->workspace(t, threads, NULL);
+}
+
+/* The portable kernels, but for attention of bf16, which is the set's. */
+#define WITH_ATTENTION_OF(set, b)                    \
+    do {                                             \
+        CHECK_OK(backend_init(b, "generic"));        \
+        SET_KERNEL(b, attention, set);               \
+        SET_KERNEL(b, attention_grad, set);          \
+        SET_KERNEL(b, attention_block, set);         \
+        SET_KERNEL(b, attention_block_grad, set);    \
+        SET_KERNEL(b, attention_cached, set);        \
+        (b)->rounds_within = true;                   \
+    } while (0)
+#define SET_KERNEL(b, op, set)                                                      \
+    do {                                                                            \
+        static struct two kernels;                                                  \
+        kernels.bf16 = (struct kernel){ op##_##set, op##_workspace_##set, NULL };   \
+        kernels.f32 = *backend_kernel(b, &op_##op);                                 \
+        backend_set(b, &op_##op, (struct kernel){ two_run, two_workspace, &kernels }); \
+    } while (0)
+#endif
+
+/* Calls check for every backend of this machine and every dtype, and for bf16 with emulated tile
+ * registers. */
 static void for_every_kernel(void (*check)(const struct backend *b, enum dtype dtype))
 {
+    struct backend b;
     for (i64 i = 0; i < COUNT_OF(backends); i++) {
-        struct backend b;
         if (!backend_supported(backends[i]))
             continue;
         CHECK_OK(backend_init(&b, backends[i]));
         for (i64 k = 0; k < COUNT_OF(dtypes); k++)
             check(&b, dtypes[k]);
     }
+#if defined(__x86_64__)
+    if (!backend_supported("avx2"))
+        return;
+    WITH_ATTENTION_OF(tiled, &b);
+    check(&b, DTYPE_BF16);
+#endif
 }
 
 TEST(threads_do_not_change_a_bit)
@@ -442,28 +490,33 @@ TEST(bf16_is_off_by_the_roundings_of_p_and_ds_alone)
 }
 
 #if defined(__x86_64__)
-static void check_kernels(struct kernel forward, struct kernel backward)
+TEST(pairs_are_multiplied_without_the_instruction)
 {
     struct backend b;
     if (!backend_supported("avx2"))
         skip();
-    CHECK_OK(backend_init(&b, "generic"));
-    backend_set(&b, &op_attention, forward);
-    backend_set(&b, &op_attention_grad, backward);
+    WITH_ATTENTION_OF(paired, &b);
     for (i64 k = 0; k < COUNT_OF(judged); k++)
         check_roundings(&judged[k], &b);
 }
 
-TEST(pairs_are_multiplied_without_the_instruction)
-{
-    check_kernels((struct kernel){ attention_paired, attention_workspace_paired, NULL },
-                  (struct kernel){ attention_grad_paired, attention_grad_workspace_paired, NULL });
-}
-
+/* The self-test has blocks of keys, pairs, the cache, and small shapes. */
 TEST(tiles_are_multiplied_without_the_registers)
 {
-    check_kernels((struct kernel){ attention_tiled, attention_workspace_tiled, NULL },
-                  (struct kernel){ attention_grad_tiled, attention_grad_workspace_tiled, NULL });
+    static const struct op_info *const ops[] = { &op_attention, &op_attention_grad,
+                                                 &op_attention_block, &op_attention_block_grad,
+                                                 &op_attention_cached };
+    struct backend b;
+    struct selftest s;
+    if (!backend_supported("avx2"))
+        skip();
+    WITH_ATTENTION_OF(tiled, &b);
+    for (i64 k = 0; k < COUNT_OF(judged); k++)
+        check_roundings(&judged[k], &b);
+    CHECK_OK(selftest_init(&s, &b));
+    for (i64 i = 0; i < COUNT_OF(ops); i++)
+        CHECK_OK(selftest_kernels(&s, ops[i]));
+    selftest_fini(&s);
 }
 #endif
 

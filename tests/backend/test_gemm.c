@@ -1,6 +1,7 @@
 /* Matrix products of every kernel set that this machine can run (the AVX-512 ones through
  * SIMDe where it is installed), against sums in double. */
 #include "backend/backend.h"
+#include "backend/cpu/cpu.h"
 #include "backend/cpu/gemm.h"
 #include "base/pool.h"
 #include "base/rng.h"
@@ -606,6 +607,29 @@ TEST(pack_and_micro_multiply_one_tile_on_their_own)
     }
 }
 
+#if defined(HEADWAY_SIMDE)
+/* What is proved of the emulation is then proved of the processor. */
+TEST(emulated_tile_registers_give_the_processors_bits)
+{
+    static const struct shape shapes[] = { { 33, 70, 100 }, { 64, 32, 1000 }, { 5, 3, 31 } };
+    if (!backend_supported("amx"))
+        skip();
+    for (i64 i = 0; i < COUNT_OF(shapes); i++) {
+        const struct shape s = shapes[i];
+        struct gemm g = product_new(s, DTYPE_BF16, DTYPE_BF16, DTYPE_F32, i & 1, i & 2, NONE);
+        struct gemm h = g;
+        h.C = copy_of(&g.C, s.M);
+        set(&g.A, 0, 0, 0x1p-130); /* subnormal, which counts as zero */
+        set(&g.A, s.M - 1, s.K - 1, 0x1p100);
+        run(&g, &gemm_kernels_amx, 2);
+        run(&h, &gemm_kernels_amx_simde, 2);
+        check_same_bits(&g.C, &h.C, s.M, s.N);
+        sys_free(h.C.data);
+        product_free(&g);
+    }
+}
+#endif
+
 /* --- which set multiplies bf16 ------------------------------------------------------ */
 
 static const struct gemm_kernels *products_of(const char *backend)
@@ -654,12 +678,13 @@ TEST(bf16_instructions_are_chosen_where_they_are_faster_than_f32)
     if (!backend_supported("avx512bf16"))
         skip();
     const double f32 = best_rate(&gemm_kernels_avx512);
+    bool faster = best_rate(&gemm_kernels_avx512bf16) > 1.5 * f32;
+    CHECK_EQ(cpu_avx512bf16_pays(), faster);
     if (backend_supported("amx")) {
         CHECK(best_rate(&gemm_kernels_amx) > 1.5 * f32);
         CHECK_STR(backend_best(), "amx");
         return;
     }
-    bool faster = best_rate(&gemm_kernels_avx512bf16) > 1.5 * f32;
     CHECK_STR(backend_best(), faster ? "avx512bf16" : "avx512");
 }
 #endif
@@ -672,6 +697,7 @@ TEST_MAIN(ONE(every_shape_and_transpose_is_within_the_rounding_bound),
           ONE(leaves_are_summed_in_the_tree_of_their_numbers),
           ONE(with_leaves_too_an_element_depends_on_its_row_its_column_and_k_only),
 #if defined(HEADWAY_SIMDE)
+          ONE(emulated_tile_registers_give_the_processors_bits),
           ONE(avx2_and_avx512_give_the_same_bits),
 #endif
           ONE(nan_and_infinity_reach_their_row_and_column_and_nothing_else),

@@ -6,7 +6,8 @@
 
 #include <stdio.h>
 
-static const char *const backends[] = { "reference", "generic", "avx2", "avx512", "avx512bf16", "amx" };
+static const char *const backends[] = { "reference", "generic", "avx2", "avx512", "avx512bf16",
+                                        "amx" };
 
 static void report(const char *what, const struct selftest *s)
 {

@@ -47,7 +47,8 @@ TEST(neither_recompute_nor_threads_change_a_bit_of_experts)
 }
 
 /* Every backend that this machine has, but reference is slow: small shapes. */
-static const char *const backends[] = { "reference", "generic", "avx2", "avx512", "avx512bf16", "amx" };
+static const char *const backends[] = { "reference", "generic", "avx2", "avx512", "avx512bf16",
+                                        "amx" };
 
 TEST(recompute_changes_no_bit)
 {

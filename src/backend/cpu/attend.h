@@ -7,8 +7,10 @@
  * over blocks of ATTEND_KEYS keys at absolute positions, ascending, with the running
  * maximum and sum of online softmax (Milakov & Gimelshein 2018; Dao et al. 2022). A query's
  * bits depend on the keys it may see and their positions alone: keys beyond are either
- * skipped, or masked and then add exact zeros. Operands are words (tile.h): with pairs of bf16,
- * P' is rounded for the product with V', and pairs of keys begin at even positions. */
+ * skipped, or masked and then add exact zeros (which takes finite values, and with tile registers
+ * sums that are not subnormal). Operands are words (tile.h): with pairs of bf16, P' is rounded for
+ * the product with V', and pairs of keys begin at even positions, groups for tile registers at
+ * multiples of 32. */
 #ifndef HEADWAY_ATTEND_H
 #define HEADWAY_ATTEND_H
 

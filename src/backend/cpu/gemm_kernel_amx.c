@@ -6,12 +6,13 @@
  * of 1 KiB one behind the other; missing rows and steps are zeros.
  *
  * Of the four tiles that a group needs, those of B stay in L1 from one panel of A to the next;
- * tileloaddt1 asks that A's, used once, do not push them out (a fifth faster, measured). What is
+ * tileloaddt1 asks that A's, used once, do not push them out. What is
  * fetched ahead goes to L2 only, and lines of C are not fetched: both would take from the loads of
  * tiles, which need half of all that L1 can have on its way.
  *
  * An element of a group is (the 16 products of even k, ascending, from zero) + (those of odd k),
  * added to the sum; subnormals are zero, as in vdpbf16ps (Intel SDM, TDPBF16PS). */
+#include "backend/cpu/amx.h"
 #include "backend/cpu/gemm_pack.h"
 
 #include <immintrin.h>
@@ -80,8 +81,7 @@ INLINE void transpose(vec v[HALF])
                                                19, 20, 21, 22, 23);
 }
 
-/* One tile's numbers: `rows` by `depth` values of k from s->data + at. For a whole tile of rows
- * in `out` as they are seen along k (by_step false) or along the rows. */
+/* What is left of a slab from one tile's first number on: rows by values of k. */
 struct part {
     const bf16 *data;
     i64 row_stride, k_stride, rows, depth;
@@ -96,7 +96,7 @@ static void copy_some(bf16 *whole, const struct part *p)
             whole[r * 2 * GROUP + k] = p->data[r * p->row_stride + k * p->k_stride];
 }
 
-/* Vectors are rows when `by_row`, else steps. */
+/* The tile's vectors are rows when `by_row`, as of A, else steps. */
 INLINE void move_tile(u32 *tile, const struct part *p, bool by_row)
 {
     vec v[HALF];
@@ -174,32 +174,11 @@ static void pack_b(u32 *panels, const struct gemm_slab *s, i64 width)
 
 /* --- tiles -------------------------------------------------------------------------- */
 
-/* The shape of all eight tile registers (Intel SDM, LDTILECFG). */
-struct tile_shapes {
-    u8 palette, start_row, unused[14];
-    u16 bytes_per_row[16];
-    u8 rows[16];
-};
-
-static void begin(void)
-{
-    struct tile_shapes all = { .palette = 1 };
-    for (int i = 0; i < 8; i++) {
-        all.bytes_per_row[i] = 4 * HALF;
-        all.rows[i] = HALF;
-    }
-    _tile_loadconfig(&all);
-}
-
-static void end(void)
-{
-    _tile_release();
-}
-
 /* Tile registers are numbers in the instructions: 0 to 3 are C, 4 and 5 A, 6 and 7 B. */
 INLINE void multiply(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, const u32 *ahead)
 {
     enum { ROW_BYTES = 4 * HALF };
+    amx_order();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -239,7 +218,8 @@ static void micro(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, bool
 /* Four sums, as in micro: a product every 16 cycles, ready after 52. */
 static i64 peak(i64 rounds, float *data)
 {
-    begin();
+    amx_begin();
+    amx_order();
     for (i64 r = 0; r < rounds; r++) {
         if (r % 1024 == 0) {
             _tile_loadd(4, data, 0);
@@ -259,7 +239,7 @@ static i64 peak(i64 rounds, float *data)
     _Alignas(64) float sums[TILE];
     _tile_stored(3, sums, 4 * HALF);
     data[0] = sums[0] < 1 ? data[0] : data[1];
-    end();
+    amx_end();
     return rounds * 4 * TILE * 2 * GROUP * 2;
 }
 
@@ -267,7 +247,7 @@ const struct gemm_kernels gemm_kernels_amx = {
     .name = "amx", .mr = SIDE, .nr = SIDE, .kc = KC, .mc = 256, .nc = 384, .per_step = 2,
     .steps_at_once = GROUP, .ahead_steps = AHEAD,
     .mixed = &gemm_kernels_avx512,
-    .begin = begin, .end = end,
+    .begin = amx_begin, .end = amx_end,
     .pack_a = pack_a, .pack_b = pack_b, .micro = micro,
     .start = gemm_start_avx512, .finish = gemm_finish_avx512,
     .sum_rows = gemm_sum_rows_avx512, .peak = peak,

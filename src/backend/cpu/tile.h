@@ -15,6 +15,9 @@
 #ifndef HEADWAY_TILE_H
 #define HEADWAY_TILE_H
 
+#if defined(ISA_amx)
+#include "backend/cpu/amx.h"
+#endif
 #include "backend/cpu/vec.h"
 
 #if defined(ISA_amx)
@@ -26,7 +29,7 @@ enum { TILE_ROWS = 6 };
 #else
 enum { TILE_ROWS = 4 };
 #endif
-enum { TILE_COLS = 2 * VL, TILE_ROWS_MAX = 8 };
+enum { TILE_COLS = 2 * VL };
 
 /* --- words -------------------------------------------------------------------------- */
 
@@ -171,24 +174,14 @@ struct tile {
 };
 
 #if defined(ISA_amx)
-/* The shape of all tile registers, before and after a thread's work (Intel SDM, LDTILECFG). */
 static inline void tiles_begin(void)
 {
-    struct {
-        u8 palette, start_row, unused[14];
-        u16 bytes_per_row[16];
-        u8 rows[16];
-    } shapes = { .palette = 1 };
-    for (int i = 0; i < 8; i++) {
-        shapes.bytes_per_row[i] = 64;
-        shapes.rows[i] = 16;
-    }
-    _tile_loadconfig(&shapes);
+    amx_begin();
 }
 
 static inline void tiles_end(void)
 {
-    _tile_release();
+    amx_end();
 }
 
 /* 16 rows of sums in registers 0 and 1, and, if `both`, 16 more in 2 and 3. */
@@ -197,6 +190,7 @@ INLINE void tile_square(bool both, const struct tile *t, const word *a, const wo
 {
     enum { HALF = 16 };
     const i64 a_bytes = 4 * t->a_row, b_bytes = 4 * t->b_step, c_bytes = 4 * c_row;
+    amx_order();
     if (add) {
         _tile_loadd(0, c, c_bytes);
         _tile_loadd(1, c + HALF, c_bytes);
@@ -266,6 +260,8 @@ static inline void tiles_begin(void)
 static inline void tiles_end(void)
 {
 }
+
+enum { TILE_ROWS_MAX = 8 }; /* of any set */
 
 INLINE void tile_rows(const int rows, const struct tile *t, const word *a, const word *b,
                       float *c)
@@ -445,7 +441,7 @@ INLINE void words_across_rows(bool half, word *dst, i64 dst_row, const void *src
 }
 
 /* Rows of tokens as the left operand of sums across them, for at most `most` tokens: token r of
- * column d is in the word at down_at(r) + d * down_row(most). */
+ * column d is in word r / PER_WORD * down_step(columns) + d * down_row(most). */
 INLINE i64 down_row(i64 most)
 {
     return STEPS_AT_ONCE > 1 ? words_of(most) : 1;
@@ -458,7 +454,8 @@ INLINE i64 down_step(i64 columns)
 
 INLINE i64 down_words(i64 columns, i64 most)
 {
-    return round_up(words_of(most) * (STEPS_AT_ONCE > 1 ? round_up(columns, TILE_ROWS) : columns), 16);
+    const i64 rows = STEPS_AT_ONCE > 1 ? round_up(columns, TILE_ROWS) : columns;
+    return round_up(words_of(most) * rows, 16);
 }
 
 /* dst, `down`, = src; with TOKEN_GRAIN, absent rows of the last group are zeros. */

@@ -175,9 +175,9 @@ static bool all_ones(const vec factor[2])
 static void panel_block(const struct attend *a, struct scratch *s, i64 index, i64 key)
 {
     struct panel *p = &s->panels[index];
-    enum { GRAIN = (int)TOKEN_GRAIN > (int)PER_WORD ? (int)TOKEN_GRAIN : (int)PER_WORD };
     const i64 D = a->D, Dw = sum_words(D), step = down_step(D);
-    const i64 begin = i64_max(p->first / GRAIN * GRAIN, key); /* words by their place */
+    const i64 grain = i64_max(PER_WORD, TOKEN_GRAIN); /* words, and groups, by their place */
+    const i64 begin = i64_max(p->first / grain * grain, key);
     const i64 seen = i64_min(p->last + 1, key + ATTEND_KEYS) - begin;
     const i64 keys = round_up(seen, TOKEN_GRAIN);
     const word *k = s->k + (begin - key) * Dw, *v = s->v + (begin - key) / PER_WORD * step;
@@ -186,6 +186,7 @@ static void panel_block(const struct attend *a, struct scratch *s, i64 index, i6
         return;
     const struct tile scores = { .steps = Dw, .a_row = Dw, .a_step = 1, .b_step = TILE_COLS,
                                  .c_row = TILE_COLS };
+    /* Of keys that only fill up a group rows of k are anything; their scores are masked. */
     tiles(keys, &scores, k, s->q + index * Dw * TILE_COLS, s->s);
     mask_block(p, s->s, begin, begin + keys);
     vec decay[2];
