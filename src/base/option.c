@@ -532,6 +532,8 @@ int option_set(const struct option *o, void *target, const char *text, const cha
     }
     if (o->type == OPTION_NODE || (is_list(o->type) && *skip_blanks(text) == '[')) {
         const struct yaml_node *node;
+        if (strcmp(text, "-") == 0) /* standard input, and no list with nothing in it */
+            text = "'-'";
         TRY(yaml_parse(text, (i64)strlen(text), where ? where : o->key, a, &node));
         return option_set_node(o, target, node, a);
     }

@@ -91,6 +91,13 @@ TEST(an_empty_path_is_one_that_was_not_given)
     CHECK_STR(s.path, "a/b");
 }
 
+TEST(a_lone_dash_is_text)
+{
+    CHECK_OK(set("node", "-"));
+    CHECK_EQ(s.node->kind, YAML_SCALAR);
+    CHECK_STR(s.node->text, "-");
+}
+
 TEST(whole_numbers_take_the_forms_people_write)
 {
     static const struct { const char *text; i64 value; } cases[] = {
@@ -218,7 +225,7 @@ TEST(doubles_are_written_short_and_exact)
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, start, stop)
 TEST_MAIN(CASE(defaults_reach_every_type), CASE(an_empty_path_is_one_that_was_not_given),
-          CASE(whole_numbers_take_the_forms_people_write),
+          CASE(a_lone_dash_is_text), CASE(whole_numbers_take_the_forms_people_write),
           CASE(sizes_and_durations_carry_units),
           CASE(messages_say_where_what_and_what_is_expected),
           CASE(formatted_values_read_back), ONE(nearest_name_forgives_typing_but_not_everything),
