@@ -93,6 +93,17 @@ static void print_json(const struct planned_run *x, const struct island_plan *p,
     json_writer_fini(&j);
 }
 
+/* Rows that nobody asked for: as many for each island, and if that is less than twice as many, a multiple of
+ * its devices' odd part: ways of splitting a model are powers of two, data ranks are the rest. */
+static i64 even_rows(i64 rows, i64 devices, i64 islands)
+{
+    i64 each = ceil_div(rows, islands), odd = i64_max(1, devices / islands);
+    while (odd % 2 == 0)
+        odd /= 2;
+    i64 even = round_up(each, odd);
+    return (even < 2 * each ? even : each) * islands;
+}
+
 static int run(struct invocation *v)
 {
     const struct islands_flags *f = v->options;
@@ -102,6 +113,8 @@ static int run(struct invocation *v)
                              .element_bytes = f->bytes, .hidden = f->hidden };
     TRY(quantity_parse(f->link, QUANTITY_LINK, "--link", &l.bytes_per_s, NULL));
     TRY(plan_run_open(&x, &f->run, v->arena));
+    if (x.p.batch_assumed)
+        x.p.job.global_batch = even_rows(x.p.job.global_batch, x.p.job.devices, l.islands);
     TRY(plan_islands_of(&p, &x.p.job, &x.p.pick, &l, &x.terms, v->arena));
     if (f->run.plan.json)
         print_json(&x, &p, &l, v->arena);

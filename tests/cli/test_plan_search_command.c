@@ -200,6 +200,15 @@ TEST(json_and_text_say_the_same_of_what_is_extrapolated)
     shell("$H plan search --model llama3-8b --gpus 8 --seq 4096 --top 1 | grep -q 'taken to be 2 times'", 0);
 }
 
+/* 12,500 rows would be as many tokens as are assumed for 100,000 devices: eight islands cannot share them. */
+TEST(rows_that_nobody_asked_for_can_be_shared_out_to_islands)
+{
+    json_t *o = json_of("$H plan islands --model llama3-8b --gpus 100000 --islands 8 --json");
+    CHECK_NEAR(number(json_object_get(o, "job"), "global_batch"), 8 * 3125, 0);
+    json_decref(o);
+    shell("$H plan islands --gpus 100000 --islands 8 --batch 12500 2>&1 | grep -q 'batch 12504 can'", 0);
+}
+
 TEST(what_was_not_compared_has_no_number)
 {
     shell("$H plan validate --set maxtext --json | grep -q '\"mean_error\":null'", 0);
@@ -210,6 +219,7 @@ TEST(what_was_not_compared_has_no_number)
 }
 
 TEST_MAIN(ONE(json_and_text_say_the_same_of_what_is_extrapolated),
+        ONE(rows_that_nobody_asked_for_can_be_shared_out_to_islands),
         ONE(what_was_not_compared_has_no_number),
           ONE(a_search_says_what_a_run_takes_with_bands), ONE(a_waterfall_sums_to_the_step),
           ONE(memory_sums_and_names_what_binds), ONE(what_does_not_fit_gets_advice_that_fits),
