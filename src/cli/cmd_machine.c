@@ -1,6 +1,7 @@
 /* What this machine can do at best. */
 #include "backend/selftest.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "base/sys.h"
 #include "cli/command.h"
 #include "cli/machine_peak.h"
@@ -78,9 +79,15 @@ static void print_machine(const struct machine *m)
 static int measure(struct invocation *v, struct machine *m, struct pool *pool)
 {
     struct progress p;
+    struct machine before = *m;
+    char why[160];
+    const bool known = machine_load(&before) >= 0;
     progress_begin(&p, v->terminal, "measuring");
     machine_measure(m, pool, tell_progress, &p);
     progress_end(&p, "measured");
+    if (machine_disturbed(m, known ? &before : NULL, why, sizeof why))
+        log_line(LOG_WARN, "%s: something else seems to have run; 'headway machine --again' when the machine "
+                 "is quiet, since shares of the peak and diagnoses are counted from this", why);
     machine_save(m);
     return OK;
 }
@@ -110,12 +117,16 @@ static int run(struct invocation *v)
     TRY(pool_new(&pool, (int)(o->threads ? o->threads : sys_cpu_count()), true));
     machine_detect(&m, b.name, pool_threads(pool));
     int rc = OK;
-    if (o->again || machine_load(&m) < 0 || m.level[MACHINE_LEVELS - 1].read_all <= 0)
+    const bool anew =
+        o->again || machine_load(&m) < 0 || m.level[MACHINE_LEVELS - 1].read_all <= 0;
+    if (anew)
         rc = measure(v, &m, pool);
     pool_free(pool);
     TRY(rc);
     if (!o->json) {
         print_machine(&m);
+        if (!anew)
+            printf("measured earlier; headway machine --again measures anew\n");
         return OK;
     }
     struct json j;

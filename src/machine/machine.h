@@ -43,6 +43,10 @@ void machine_measure(struct machine *m, struct pool *pool,
                      void (*progress)(void *context, double fraction, const char *what),
                      void *context);
 
+/* True when something else must have run while m was measured, and why. before: an earlier measurement of
+ * the same machine, or NULL. */
+bool machine_disturbed(const struct machine *m, const struct machine *before, char *why, int chars);
+
 /* The cached machine of this name, threads and backend; ERR_CONFIG when there is none. */
 int machine_load(struct machine *m);
 /* Failing to write the cache costs a measurement next time: a warning. */

@@ -5,6 +5,7 @@
 #include "machine/machine.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -265,11 +266,16 @@ static void measure_level(struct machine *m, int level, struct pool *pool)
  * last decade (Agner Fog's tables: imul r64, latency 3). */
 static double measure_clock(void)
 {
-    enum { CHAIN = 20 * 1000 * 1000, LATENCY = 3 };
-    u64 x = 3, begin = sys_now_ns();
-    for (i64 i = 0; i < CHAIN; i++)
-        __asm__ volatile("imul %0, %0" : "+r"(x));
-    return LATENCY * (double)CHAIN / (1e-9 * (double)(sys_now_ns() - begin));
+    enum { CHAIN = 4 * 1000 * 1000, LATENCY = 3 };
+    double best = 0;
+    u64 x = 3;
+    for (int rep = 0; rep < REPS; rep++) {
+        u64 begin = sys_now_ns();
+        for (i64 i = 0; i < CHAIN; i++)
+            __asm__ volatile("imul %0, %0" : "+r"(x));
+        best = fmax(best, LATENCY * (double)CHAIN / (1e-9 * (double)(sys_now_ns() - begin)));
+    }
+    return best;
 }
 
 static void nothing(void *context, i64 part, int thread)
@@ -279,13 +285,34 @@ static void nothing(void *context, i64 part, int thread)
     (void)thread;
 }
 
+/* Of several runs the quickest: who else runs holds threads back that all wait for. */
 static double measure_launch(struct pool *pool)
 {
-    enum { LAUNCHES = 20000 };
-    u64 begin = sys_now_ns();
-    for (int i = 0; i < LAUNCHES; i++)
-        pool_run(pool, pool_threads(pool), nothing, NULL);
-    return (double)(sys_now_ns() - begin) / LAUNCHES;
+    enum { RUNS = 20, LAUNCHES = 1000 };
+    double best = INFINITY;
+    for (int run = 0; run < RUNS; run++) {
+        u64 begin = sys_now_ns();
+        for (int i = 0; i < LAUNCHES; i++)
+            pool_run(pool, pool_threads(pool), nothing, NULL);
+        best = fmin(best, (double)(sys_now_ns() - begin) / LAUNCHES);
+    }
+    return best;
+}
+
+bool machine_disturbed(const struct machine *m, const struct machine *before, char *why, int chars)
+{
+    const double least = 0.8; /* of what was measured before: a clock's rise and fall is less */
+    if (m->threads > 1 && m->f32_all < m->f32_one) {
+        snprintf(why, (size_t)chars, "%d threads multiply no faster than one", m->threads);
+        return true;
+    }
+    if (before && (m->f32_all < least * before->f32_all || m->bf16_all < least * before->bf16_all)) {
+        snprintf(why, (size_t)chars, "fp32 is %.0f and bf16 %.0f GFLOP/s, which were %.0f and %.0f",
+                 1e-9 * m->f32_all, 1e-9 * m->bf16_all, 1e-9 * before->f32_all,
+                 1e-9 * before->bf16_all);
+        return true;
+    }
+    return false;
 }
 
 void machine_measure(struct machine *m, struct pool *pool,

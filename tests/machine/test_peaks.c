@@ -5,6 +5,7 @@
 #include "test.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 TEST(a_kept_peak_that_the_machine_surpasses_is_measured_again)
 {
@@ -29,8 +30,27 @@ TEST(a_kept_peak_that_the_machine_surpasses_is_measured_again)
     pool_free(pool);
 }
 
+TEST(what_others_took_is_told)
+{
+    char why[160];
+    struct machine m = { .threads = 2, .f32_one = 1e11, .f32_all = 1.9e11, .bf16_one = 1e11,
+                         .bf16_all = 1.9e11 };
+    struct machine before = m;
+    CHECK(!machine_disturbed(&m, NULL, why, sizeof why));
+    CHECK(!machine_disturbed(&m, &before, why, sizeof why));
+    m.bf16_all = 1.4e11;
+    CHECK(machine_disturbed(&m, &before, why, sizeof why));
+    CHECK(strstr(why, "bf16 140 GFLOP/s, which were 190 and 190") != NULL);
+    m.f32_all = 0.9e11;
+    CHECK(machine_disturbed(&m, NULL, why, sizeof why));
+    CHECK(strstr(why, "2 threads multiply no faster") != NULL);
+    m.threads = 1;
+    CHECK(!machine_disturbed(&m, NULL, why, sizeof why));
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { ONE(a_kept_peak_that_the_machine_surpasses_is_measured_again) };
+    const struct CMUnitTest tests[] = { ONE(a_kept_peak_that_the_machine_surpasses_is_measured_again),
+                                        ONE(what_others_took_is_told) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
