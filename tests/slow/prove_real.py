@@ -365,10 +365,11 @@ def run_all(lab, jobs):
 # --- what a fault costs, within one run -------------------------------------------------------
 
 # What acts step by step can be put into some steps of a run and not into others, so that the machine's
-# wandering from run to run does not matter; but for what draws other numbers in other steps.
+# wandering from run to run does not matter; but for what draws other numbers in other steps, and for pauses
+# every few steps, which would fall on the blocks' borders.
 BLOCK, BLOCKS = 8, 10
 STEPWISE = re.compile(r"^(((slow_compute|phi_override|comm_delay|comm_bw|loader_spin|loader_bw|"
-                      r"malloc_churn|pause|serial)=[^,:]+)|pair_bw=[^,:]+:[^,:]+)$")
+                      r"malloc_churn|serial)=[^,:]+|pause=[^,:/]+)|pair_bw=[^,:]+:[^,:]+)$")
 SAME_MACHINE = 0.05 # by how much steps without the fault may differ from those that are judged
 
 
