@@ -94,6 +94,7 @@ static void see_progress(struct diagnosis *d, const char *folder)
     d->planned = m->config.steps;
     d->last_step = r->n_steps > 0 ? r->steps[r->n_steps - 1] : -1;
     m->ended = !d->running;
+    m->final_step = d->running ? -1 : d->last_step;
     m->silent_s = d->running ? silence(r) : NAN;
     if (!d->running)
         read_ends(d, folder);

@@ -32,6 +32,12 @@ static bool same_place(const struct finding *cause, const struct finding *sympto
            cause->place.rank == symptom->place.rank;
 }
 
+/* What is done every 250 steps makes no pause in every fourth. */
+static bool same_period(const struct finding *cause, const struct finding *symptom)
+{
+    return cause->period == 0 || symptom->period == 0 || cause->period == symptom->period;
+}
+
 /* How much of the symptom's loss the cause must have. */
 static const double least_explained = 0.5;
 
@@ -39,7 +45,8 @@ static bool explains_it(const struct finding *cause, const struct finding *sympt
 {
     for (i64 e = 0; e < COUNT_OF(explains); e++)
         if (strcmp(explains[e][0], cause->id) == 0 && strcmp(explains[e][1], symptom->id) == 0)
-            return same_place(cause, symptom) && cause->lost >= least_explained * symptom->lost;
+            return same_place(cause, symptom) && same_period(cause, symptom) &&
+                   cause->lost >= least_explained * symptom->lost;
     return false;
 }
 

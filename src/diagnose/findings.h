@@ -65,6 +65,7 @@ struct finding {
     bool replayed; /* the gain comes from a replay */
     bool urgent;   /* stands before all others: the run hangs */
     struct finding_edit edit;
+    i64 period; /* it comes every so many steps; 0: not known, or in each */
 };
 
 struct findings {

@@ -72,7 +72,7 @@ struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a)
     m->memory_peak_bytes = m->memory_limit_bytes = m->recompute_bytes = NAN;
     m->run_s = m->start_s = m->compute = NAN;
     m->silent_s = NAN;
-    m->end_absent = -1;
+    m->end_absent = m->final_step = -1;
     m->config.link_latency_s = m->config.link_bytes_per_s = NAN;
     m->behind_rank = -1;
     m->ended = true;
@@ -89,6 +89,24 @@ bool measure_whole(const struct measure *m)
 double measure_mean(const struct measure *m, const double *series)
 {
     return measure_stat(series, m->n_steps).mean;
+}
+
+bool measure_is_final(const struct measure *m, i64 index)
+{
+    return m->final_step >= 0 && m->numbers[index] == m->final_step;
+}
+
+double measure_recurring(const struct measure *m, i64 rank, enum measure_host kind)
+{
+    const double *gap = m->ranks[rank].gap[kind];
+    double sum = 0;
+    i64 n = 0;
+    for (i64 i = 0; i < m->n_steps; i++)
+        if (isfinite(gap[i])) {
+            sum += measure_is_final(m, i) ? 0 : gap[i];
+            n++;
+        }
+    return n > 0 ? sum / (double)n : NAN;
 }
 
 struct measure_spread measure_spread(const struct measure *m, measure_series_fn series)

@@ -208,6 +208,7 @@ struct measure {
     double up_s, retaken_s; /* of all processes that trained here, one after another; of that, in
                              * steps that were taken again after a failure */
     bool ended;           /* the run says so itself */
+    i64 final_step;       /* after which it ended: what stands behind it is done once; -1: not known */
     i64 end_exit;         /* code that it ended with for lack of a rank; 0: none is known */
     i64 end_absent, end_step; /* which rank, -1: not known; steps that were done */
     const char *end_why;
@@ -241,5 +242,9 @@ typedef const double *(*measure_series_fn)(const struct measure_rank *r);
 struct measure_spread measure_spread(const struct measure *m, measure_series_fn series);
 /* Mean of a series of a rank; NaN when there is none. */
 double measure_mean(const struct measure *m, const double *series);
+/* Mean of what a rank's host does between steps, without what it does once in the end. */
+double measure_recurring(const struct measure *m, i64 rank, enum measure_host kind);
+/* Whether the step with this index is the run's last. */
+bool measure_is_final(const struct measure *m, i64 index);
 
 #endif

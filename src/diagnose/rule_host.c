@@ -6,13 +6,14 @@
 
 /* --- gaps with a name ------------------------------------------------------------- */
 
-/* The largest mean over ranks of one kind of gap, and at which rank. */
-static double worst_gap(const struct measure *m, int kind, i64 *rank)
+/* The largest mean over ranks of one kind of gap, and at which rank. What is done once, in the end,
+ * is done no less often whatever the recipe says. */
+static double worst_gap(const struct measure *m, enum measure_host kind, i64 *rank)
 {
     double most = 0;
     *rank = -1;
     for (i64 r = 0; r < m->n_ranks; r++) {
-        double mean = measure_mean(m, m->ranks[r].gap[kind]);
+        double mean = measure_recurring(m, r, kind);
         if (mean > most) {
             most = mean;
             *rank = r;
@@ -22,27 +23,27 @@ static double worst_gap(const struct measure *m, int kind, i64 *rank)
 }
 
 /* Such gaps in so many of the steps. */
-static i64 times_of(const struct measure *m, i64 rank, int kind, double least)
+static i64 times_of(const struct measure *m, i64 rank, enum measure_host kind, double least)
 {
     i64 n = 0;
     for (i64 i = 0; rank >= 0 && i < m->n_steps; i++)
-        n += m->ranks[rank].gap[kind][i] > least;
+        n += m->ranks[rank].gap[kind][i] > least && !measure_is_final(m, i);
     return n;
 }
 
-static bool does_alone(const struct measure *m, i64 rank, int kind)
+static bool does_alone(const struct measure *m, i64 rank, enum measure_host kind)
 {
-    double most = measure_mean(m, m->ranks[rank].gap[kind]);
+    double most = measure_recurring(m, rank, kind);
     for (i64 r = 0; r < m->n_ranks; r++)
-        if (r != rank && !(measure_mean(m, m->ranks[r].gap[kind]) < 0.5 * most))
+        if (r != rank && !(measure_recurring(m, r, kind) < 0.5 * most))
             return false;
     return true;
 }
 
 /* What is done every so many steps (0: the recipe does not count it in steps) would be done so many
  * times more rarely. */
-static bool look_gap(const struct measure *m, struct finding *f, int kind, const char *name,
-                     i64 every, double rarer)
+static bool look_gap(const struct measure *m, struct finding *f, enum measure_host kind,
+                     const char *name, i64 every, double rarer)
 {
     i64 rank;
     double lost = worst_gap(m, kind, &rank);
@@ -50,7 +51,7 @@ static bool look_gap(const struct measure *m, struct finding *f, int kind, const
         return false;
     i64 times = times_of(m, rank, kind, 0.1 * lost);
     if (times == 0 || (times == 1 && every < 1))
-        return false; /* once, such as at the end, is not too often */
+        return false; /* once is not too often */
     double kept = 1 / rarer;
     rule_evidence(f, "%s takes %.1f ms, %lld times in %lld steps: %.1f ms a step", name,
                   1e3 * lost * (double)m->n_steps / (double)times, (long long)times,
@@ -62,7 +63,8 @@ static bool look_gap(const struct measure *m, struct finding *f, int kind, const
     rule_reject(f, "H9", "the pause has a name: %s", name);
     rule_edit(f, EDIT_HOST, kept);
     f->edit.factor_hi = 0; /* when it is not done at all */
-    f->edit.host = kind;
+    f->edit.host = (int)kind;
+    f->period = every;
     rule_gain(m, f, lost, lost * (1 - kept), 0.1);
     return true;
 }
@@ -265,6 +267,7 @@ static bool look_pause(const struct measure *m, const struct rule_limit *limit,
         rule_reject(f, "H3", "no evaluation, checkpoint or log line stands in the gap");
         rule_edit(f, EDIT_HOST, 0);
         f->edit.host = HOST_GAP;
+        f->period = s.period;
         rule_gain(m, f, lost, lost, 0.15);
         rule_fix(f, "find what runs every %lld steps (%.1f s) on that host: a timer, a "
                     "collector, a "

@@ -34,15 +34,22 @@ static const double *series_of(const struct measure_rank *r, enum times_class k)
     return k < TIME_LOG ? first[k] : r->gap[k - TIME_LOG];
 }
 
-double times_mean(const struct measure *m, enum times_class k)
+static double mean_over_ranks(const struct measure *m, enum times_class k, bool recurring)
 {
     double sum = 0, n = 0;
     for (i64 r = 0; r < m->n_ranks; r++) {
-        double x = measure_mean(m, series_of(&m->ranks[r], k));
+        double x = recurring && k >= TIME_LOG
+                       ? measure_recurring(m, r, (enum measure_host)(k - TIME_LOG))
+                       : measure_mean(m, series_of(&m->ranks[r], k));
         sum += isfinite(x) ? x : 0;
         n += isfinite(x);
     }
     return n > 0 ? sum / n : NAN;
+}
+
+double times_mean(const struct measure *m, enum times_class k)
+{
+    return mean_over_ranks(m, k, false);
 }
 
 static bool accounts(const char *id, const char *list)
@@ -57,7 +64,7 @@ static bool accounts(const char *id, const char *list)
 
 double times_unexplained(const struct measure *m, const struct findings *f, enum times_class k)
 {
-    double all = times_mean(m, k), rest = all;
+    double all = mean_over_ranks(m, k, true), rest = all; /* the run's end explains what is done there */
     if (k == TIME_COMPUTE || (!measure_whole(m) && (k == TIME_WAIT || k == TIME_TRANSFER)))
         return 0;
     for (int i = 0; i < f->n; i++)

@@ -715,6 +715,58 @@ TEST(an_evaluation_in_every_other_step_is_no_noise_and_one_in_the_end_not_too_of
     arena_fini(&a);
 }
 
+/* However often the recipe evaluates: what stands behind the run's last step is done once. */
+TEST(what_is_done_behind_the_last_step_is_not_too_often_nor_unexplained)
+{
+    static const struct { i64 every, first, period; int n; double lost; } cases[] = {
+        { 1250, STEPS - 1, 1, 0, 0 },
+        { 25, 19, 20, 1, 2. / STEPS }, /* once in the midst, once in the end */
+    };
+    static struct findings f;
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct arena a;
+        struct text out = { 0 };
+        arena_init(&a);
+        struct measure *m = usual_run(2, STEPS, &a);
+        m->config.eval_every = cases[i].every;
+        m->final_step = m->numbers[STEPS - 1];
+        evaluate(m, cases[i].first, cases[i].period, 2);
+        findings_make(&f, m, NULL);
+        findings_text(&f, m, &out);
+        CHECK_EQ(f.n, cases[i].n);
+        CHECK(!strstr(out.data, "unexplained"));
+        if (f.n > 0) {
+            CHECK_STR(f.at[0].id, "H2");
+            CHECK_NEAR(f.at[0].lost, cases[i].lost, 1e-6);
+            CHECK(strstr(f.at[0].evidence[0], "1 times in 40 steps"));
+        }
+        text_fini(&out);
+        arena_fini(&a);
+    }
+}
+
+/* A pause in every fourth step does not come of what is done in every twentieth, whatever that costs. */
+TEST(a_pause_comes_of_what_is_done_as_often)
+{
+    static const struct { i64 pause; bool named; } cases[] = { { 4, true }, { 20, false } };
+    static struct findings f;
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(1, STEPS, &a);
+        bool named = false;
+        m->config.eval_every = 20;
+        evaluate(m, 19, 20, 4);
+        gap(m, HOST_GAP, 0, cases[i].pause, 0.3);
+        findings_make(&f, m, NULL);
+        for (int k = 0; k < f.n; k++)
+            named |= strcmp(f.at[k].id, "H9") == 0;
+        CHECK_STR(f.at[0].id, "H2");
+        CHECK_EQ(named, cases[i].named);
+        arena_fini(&a);
+    }
+}
+
 TEST(one_disturbed_step_is_no_jitter)
 {
     static struct findings f;
@@ -947,6 +999,8 @@ TEST_MAIN(ONE(commands_can_be_pasted_and_what_is_too_long_stays),
           ONE(of_two_faults_both_are_found_the_larger_gain_first),
           ONE(one_disturbed_step_is_no_jitter),
           ONE(an_evaluation_in_every_other_step_is_no_noise_and_one_in_the_end_not_too_often),
+          ONE(what_is_done_behind_the_last_step_is_not_too_often_nor_unexplained),
+          ONE(a_pause_comes_of_what_is_done_as_often),
           ONE(a_rank_whose_experts_are_fuller_is_not_slow_besides),
           ONE(gains_come_from_a_replay_only_if_it_fits_the_run),
           ONE(ranks_that_share_cores_are_a_crowd_once_the_link_is_mended),
