@@ -17,6 +17,7 @@ struct whatif {
     struct ladder ladder;
     struct critical critical;
     double step_s;       /* mean step of the measure */
+    bool stands_for[HOST_KINDS]; /* these steps have as much of it as all have */
     double length, measured; /* sums over the graphs */
     float *quiet[MOST_GRAPHS]; /* of each node, once it was asked for: seconds undisturbed */
     struct arena arena;
@@ -73,6 +74,32 @@ static int add_graph(struct whatif *w, struct record *r, i64 step, struct record
     return make_room(w, g->n);
 }
 
+i64 whatif_pick(i64 i, i64 take, i64 steps)
+{
+    const double golden = 0.6180339887498949, within = fmod((double)i * golden, 1);
+    return take < steps ? (i64)(((double)i + within) * (double)steps / (double)take) : i;
+}
+
+/* How far the share of a kind in the steps that are replayed may be from that in all. */
+static const double as_much = 0.2;
+
+bool whatif_stands_for(const struct measure *m, i64 take, enum measure_host kind)
+{
+    double seen = 0, seen_s = 0, all = 0, all_s = 0;
+    for (i64 i = 0, k = 0; i < m->n_steps; i++) {
+        const bool picked = k < take && whatif_pick(k, take, m->n_steps) == i;
+        double gap = 0;
+        for (i64 r = 0; r < m->n_ranks; r++)
+            gap += isfinite(m->ranks[r].gap[kind][i]) ? m->ranks[r].gap[kind][i] : 0;
+        all += gap;
+        all_s += m->seconds[i];
+        seen += picked ? gap : 0;
+        seen_s += picked ? m->seconds[i] : 0;
+        k += picked;
+    }
+    return fabs(seen * all_s - all * seen_s) <= as_much * all * seen_s;
+}
+
 int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i64 most_nodes)
 {
     struct whatif *w = sys_alloc((i64)sizeof *w, 64);
@@ -85,7 +112,7 @@ int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i
     arena_init(&w->arena);
     w->critical.arena = &w->arena;
     for (i64 i = 0; i < take && rc >= 0; i++) {
-        rc = add_graph(w, r, m->numbers[i * m->n_steps / take], &step, &nodes);
+        rc = add_graph(w, r, m->numbers[whatif_pick(i, take, m->n_steps)], &step, &nodes);
         if (w->n == 1 && nodes > 0) /* the first tells how many there is room for */
             take = i64_min(take, i64_max(1, most_nodes / nodes));
     }
@@ -94,6 +121,8 @@ int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i
         whatif_free(w);
         return (int)i64_min(rc, OK);
     }
+    for (int k = 0; k < HOST_KINDS; k++)
+        w->stands_for[k] = whatif_stands_for(m, take, (enum measure_host)k);
     critical_sort(&w->critical);
     *out = w;
     return OK;
@@ -392,6 +421,8 @@ static double length_under(void *context, const struct finding_edit *e, double f
     double sum = 0;
     if (!e)
         return w->step_s * whatif_fidelity(w);
+    if (e->kind == EDIT_HOST && e->host >= 0 && !w->stands_for[e->host])
+        return NAN;
     for (int i = 0; i < w->n; i++)
         sum += edited_length(w, i, e, factor);
     return w->step_s * sum / w->measured;

@@ -6,6 +6,7 @@
 #include "diagnose/rule.h"
 #include "diagnose/times.h"
 #include "diagnose/usual.h"
+#include "diagnose/whatif.h"
 #include "graph/graph.h"
 
 enum { STEPS = 40 };
@@ -767,6 +768,33 @@ TEST(a_pause_comes_of_what_is_done_as_often)
     }
 }
 
+/* Picking every fourth of 256 would show a pause in every fourth always or never. */
+TEST(steps_that_are_replayed_show_what_comes_regularly_as_often_as_all)
+{
+    enum { TAKE = 64, ALL = 256 };
+    for (i64 period = 2; period <= 8; period++) {
+        i64 hits[8] = { 0 }, before = -1;
+        for (i64 i = 0; i < TAKE; i++) {
+            i64 at = whatif_pick(i, TAKE, ALL);
+            CHECK(at > before && at < ALL);
+            before = at;
+            hits[at % period]++;
+        }
+        for (i64 k = 0; k < period; k++)
+            CHECK_NEAR((double)hits[k] * (double)period / TAKE, 1, 0.5);
+    }
+    for (i64 i = 0; i < TAKE; i++)
+        CHECK_EQ(whatif_pick(i, TAKE, TAKE), i);
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(2, STEPS, &a);
+    evaluate(m, STEPS - 1, 1, 2);
+    CHECK(whatif_stands_for(m, STEPS, HOST_EVAL));
+    CHECK(!whatif_stands_for(m, STEPS / 4, HOST_EVAL)); /* seen never, or four times too often */
+    CHECK(whatif_stands_for(m, STEPS / 4, HOST_LOG));   /* there is none */
+    arena_fini(&a);
+}
+
 TEST(one_disturbed_step_is_no_jitter)
 {
     static struct findings f;
@@ -1001,6 +1029,7 @@ TEST_MAIN(ONE(commands_can_be_pasted_and_what_is_too_long_stays),
           ONE(an_evaluation_in_every_other_step_is_no_noise_and_one_in_the_end_not_too_often),
           ONE(what_is_done_behind_the_last_step_is_not_too_often_nor_unexplained),
           ONE(a_pause_comes_of_what_is_done_as_often),
+          ONE(steps_that_are_replayed_show_what_comes_regularly_as_often_as_all),
           ONE(a_rank_whose_experts_are_fuller_is_not_slow_besides),
           ONE(gains_come_from_a_replay_only_if_it_fits_the_run),
           ONE(ranks_that_share_cores_are_a_crowd_once_the_link_is_mended),
