@@ -214,7 +214,7 @@ int diagnosis_open(struct diagnosis *d, const char *folder, const struct measure
     if (rc < 0)
         diagnosis_close(d);
     else
-        findings_name_run(&d->findings, folder, d->measure->n_ranks);
+        findings_name_run(&d->findings, folder, d->measure);
     return rc;
 }
 

@@ -206,21 +206,37 @@ static void put_in_place(char text[FINDING_TEXT], const char *word, const char *
     text_fini(&out);
 }
 
-void findings_name_run(struct findings *f, const char *folder, i64 ranks)
+/* What is wrong with a host in a simulation was put there: it is gone without. */
+static const char without_inject[] = "headway train RECIPE --run.inject ''";
+
+static void name_run(struct finding *f, const char *folder, const struct measure *m)
 {
-    char trial[FINDING_TEXT], again[FINDING_TEXT], recipe[FINDING_TEXT], beside[40] = "";
-    if (ranks > 1)
-        snprintf(beside, sizeof beside, " --ranks %lld", (long long)ranks);
-    int n = snprintf(trial, sizeof trial, "headway train %s/recipe.yaml%s --measure --train.steps 40 "
-                     "--run.name confirm", folder, beside);
+    char trial[FINDING_TEXT], again[FINDING_TEXT], recipe[FINDING_TEXT], beside[160] = "";
+    const bool simulated = m->config.simulated;
+    if (simulated)
+        snprintf(beside, sizeof beside, " --clock virtual%s", m->config.rates);
+    else if (m->n_ranks > 1)
+        snprintf(beside, sizeof beside, " --ranks %lld", (long long)m->n_ranks);
+    int n = snprintf(trial, sizeof trial, "headway train %s/recipe.yaml%s%s --train.steps %lld "
+                     "--run.name confirm", folder, beside,
+                     simulated || f->confirm_steps > 0 ? "" : " --measure",
+                     (long long)(f->confirm_steps > 0 ? f->confirm_steps : 40));
+    if (n >= FINDING_TEXT)
+        return;
     snprintf(again, sizeof again, "headway train %s/recipe.yaml%s", folder, beside);
     snprintf(recipe, sizeof recipe, "%s/recipe.yaml", folder);
-    for (int i = 0; i < f->n && n < FINDING_TEXT; i++) {
-        put_in_place(f->at[i].confirm, "headway train RECIPE", trial);
-        put_in_place(f->at[i].confirm, "RECIPE", recipe);
-        put_in_place(f->at[i].confirm, "RUN", folder);
-        put_in_place(f->at[i].fix, "headway train RECIPE", again);
-    }
+    if (simulated && !strstr(f->confirm, "RECIPE") && !strstr(f->confirm, "RUN"))
+        snprintf(f->confirm, sizeof f->confirm, "%s", without_inject);
+    put_in_place(f->confirm, "headway train RECIPE", trial);
+    put_in_place(f->confirm, "RECIPE", recipe);
+    put_in_place(f->confirm, "RUN", folder);
+    put_in_place(f->fix, "headway train RECIPE", again);
+}
+
+void findings_name_run(struct findings *f, const char *folder, const struct measure *m)
+{
+    for (int i = 0; i < f->n; i++)
+        name_run(&f->at[i], folder, m);
 }
 
 /* --- telling ---------------------------------------------------------------------- */

@@ -65,6 +65,7 @@ struct finding {
     bool replayed; /* the gain comes from a replay */
     bool urgent;   /* stands before all others: the run hangs */
     struct finding_edit edit;
+    i64 confirm_steps; /* 0: some steps that evaluate and save nothing confirm it; else so many that do */
     i64 period; /* it comes every so many steps; 0: not known, or in each */
 };
 
@@ -85,8 +86,9 @@ void findings_make(struct findings *out, const struct measure *m,
                    const struct finding_replay *replay);
 
 /* Commands of fixes and confirmations name RECIPE and RUN; here they become this run's: its folder's
- * own recipe, for some steps that save nothing, on as many ranks. What gets too long stays as it is. */
-void findings_name_run(struct findings *f, const char *folder, i64 ranks);
+ * own recipe, for some steps that save nothing (unless saving is what it is about), on as many ranks;
+ * a simulated run is simulated again. What gets too long stays as it is. */
+void findings_name_run(struct findings *f, const char *folder, const struct measure *m);
 
 /* For people: the findings and what no finding accounts for, or the sentence that there is none
  * above theta. */

@@ -157,6 +157,8 @@ struct measure_config {
     bool checkpoint_async, packed, answers; /* answers: only they count in the loss */
     i64 islands, pp, dp, cp, tp, ep, zero, micro_batches; /* the last: of a rank */
     char backend[24], widest[24]; /* kernels in use; the best that this processor has */
+    bool simulated;       /* --clock virtual */
+    char rates[96];       /* " --rates ..." that it was simulated with; empty: the usual ones */
     double link_latency_s, link_bytes_per_s; /* of one message, before the run */
 };
 

@@ -4,6 +4,7 @@
 #include "base/sys.h"
 #include "diagnose/measure_record.h"
 #include "parallel/layout.h"
+#include "plan/virtual_run.h"
 #include "train/train_config.h"
 
 #include <fcntl.h>
@@ -106,7 +107,23 @@ static void take_step(struct measure *m, const json_t *o, struct arena *a)
     m->experts[0] = (struct measure_expert_layer){ .layer = -1, .worst = worst };
 }
 
-/* A simulated run's manifest says what its links do. */
+/* As the command line takes them, where they are not the usual ones. */
+static void take_rates(struct measure *m, const json_t *machine, struct arena *a)
+{
+    struct virtual_rates usual;
+    double flops = number_in(machine, "peak_flops"), memory = number_in(machine, "memory_bytes_per_s");
+    double link = number_in(machine, "link_bytes_per_s"), latency = number_in(machine, "latency_s");
+    if (virtual_rates_parse(&usual, NULL, "", a) < 0 || !isfinite(flops + memory + link + latency))
+        return;
+    const struct plan_price *p = &usual.price;
+    if (flops != p->flops_per_s || memory != p->memory_bytes_per_s || link != p->link_bytes_per_s ||
+        latency != p->latency_s)
+        snprintf(m->config.rates, sizeof m->config.rates,
+                 " --rates flops=%.4g,memory=%.4g,link=%.4g,latency=%.4g", flops, memory, link,
+                 latency);
+}
+
+/* A simulated run's manifest says so, and what its links do. */
 static void take_manifest(struct measure *m, const char *folder, struct arena *a)
 {
     json_t *o;
@@ -115,6 +132,9 @@ static void take_manifest(struct measure *m, const char *folder, struct arena *a
     const json_t *machine = json_object_get(o, "machine");
     if (json_object_get(machine, "link_bytes_per_s"))
         set_base(m, number_in(machine, "latency_s"), number_in(machine, "link_bytes_per_s"));
+    m->config.simulated = json_is_true(json_object_get(o, "virtual"));
+    if (m->config.simulated)
+        take_rates(m, machine, a);
     json_decref(o);
 }
 

@@ -1,10 +1,10 @@
 /* Ranks that do not have, or do not do, equally much. */
 #include "diagnose/rule.h"
 #include "graph/graph.h"
+#include "parallel/layout.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 #include <string.h>
 
 /* --- ranks ------------------------------------------------------------------------ */
@@ -82,6 +82,13 @@ static bool look_onset(const struct measure *m, const struct rule_limit *limit,
     return true;
 }
 
+/* Whether the other data-parallel ranks can share out rows and experts. */
+static bool fits_without_one(const struct measure_config *c)
+{
+    return c->dp > 1 && (c->dp - 1) * c->cp % c->ep == 0 &&
+           layout_rows_fit(c->islands, c->dp - 1, c->batch, (int)c->accumulate);
+}
+
 static bool look_slow_rank(const struct measure *m, const struct rule_limit *limit,
                            struct finding *f)
 {
@@ -119,12 +126,12 @@ static bool look_slow_rank(const struct measure *m, const struct rule_limit *lim
     if (m->config.pp > 1)
         rule_fix(f, "give rank %d (%s) another host; if it must stay: --layout.stages with fewer "
                     "layers on stage %d", k->rank, host, k->stage);
-    else if (m->config.dp > 1)
+    else if (fits_without_one(&m->config))
         rule_fix(f, "give rank %d (%s) another host, or leave it out: --layout.dp %lld", k->rank,
-                 host, (long long)m->config.dp - 1);
+                 host, (long long)(m->config.dp - 1));
     else
         rule_fix(f, "give rank %d (%s) another host", k->rank, host);
-    rule_confirm(f, "headway machine --again on %s", k->host[0] ? k->host : "its host");
+    rule_confirm(f, "headway machine --again on %s", host);
     return true;
 }
 

@@ -69,6 +69,13 @@ static bool look_gap(const struct measure *m, struct finding *f, enum measure_ho
     return true;
 }
 
+/* Of a run that does it every so many steps, so many that it is seen once before the end. */
+static i64 steps_to_see(const struct measure *m, double every)
+{
+    i64 steps = i64_max(40, (i64)every + 1);
+    return m->config.steps > 0 ? i64_min(steps, m->config.steps) : steps;
+}
+
 static bool look_log(const struct measure *m, const struct rule_limit *limit, struct finding *f)
 {
     i64 every = i64_max(m->config.log_every, 1), fewer = every * (i64)limit[0].value;
@@ -89,6 +96,7 @@ static bool look_eval(const struct measure *m, const struct rule_limit *limit, s
         return false;
     rule_fix(f, "--eval.every %lld, or a smaller --eval.tokens", (long long)fewer);
     rule_confirm(f, "headway train RECIPE --eval.every %lld", (long long)fewer);
+    f->confirm_steps = steps_to_see(m, (double)fewer);
     return true;
 }
 
@@ -106,10 +114,13 @@ static bool look_checkpoint(const struct measure *m, const struct rule_limit *li
         rule_gain(m, f, f->lost, 0.9 * f->lost, 0.15);
         rule_fix(f, "--checkpoint.async true: written while training goes on");
         rule_confirm(f, "headway train RECIPE --checkpoint.async true");
+        f->confirm_steps = steps_to_see(m, every > 0 ? (double)every
+                                                     : m->config.checkpoint_interval_s / m->step.mean);
         return true;
     }
     rule_fix(f, "--checkpoint.every %lld, or a faster disk for checkpoint.dir", (long long)fewer);
     rule_confirm(f, "headway train RECIPE --checkpoint.every %lld", (long long)fewer);
+    f->confirm_steps = steps_to_see(m, (double)fewer);
     return true;
 }
 

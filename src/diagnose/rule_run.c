@@ -92,6 +92,7 @@ static bool look_interval(const struct measure *m, const struct rule_limit *limi
                 "between failures is %.3g s", fmax(1, best / step), best);
     rule_confirm(f, "headway train RECIPE --checkpoint.every %.0f, and the retaken steps of headway "
                  "trace ladder RUN", fmax(1, best / step));
+    f->confirm_steps = i64_max(40, (i64)(best / step) + 1);
     return true;
 }
 

@@ -209,7 +209,7 @@ static void put_degrees(const struct layout *l, char *out, size_t chars)
                           (long long)axes[i].degree);
 }
 
-static bool rows_fit(i64 islands, i64 dp, i64 B, int micro_batches)
+bool layout_rows_fit(i64 islands, i64 dp, i64 B, int micro_batches)
 {
     i64 sharers = islands * dp;
     return B % (sharers / common_divisor(micro_batches, sharers)) == 0;
@@ -217,18 +217,18 @@ static bool rows_fit(i64 islands, i64 dp, i64 B, int micro_batches)
 
 static int check_rows(const struct layout *l, i64 B, int micro_batches)
 {
-    if (rows_fit(l->islands, l->dp, B, micro_batches))
+    if (layout_rows_fit(l->islands, l->dp, B, micro_batches))
         return OK;
-    if (!rows_fit(l->islands, 1, B, micro_batches))
+    if (!layout_rows_fit(l->islands, 1, B, micro_batches))
         return err_set(ERR_CONFIG, "islands=%lld cannot share out the %d micro-batches of %lld rows "
                        "of a step equally; choose another train.batch or train.accumulate",
                        (long long)l->islands, micro_batches, (long long)B);
     i64 lower = l->dp, upper = l->dp;
-    while (!rows_fit(l->islands, lower, B, micro_batches))
+    while (!layout_rows_fit(l->islands, lower, B, micro_batches))
         lower--;
-    while (upper < B * micro_batches && !rows_fit(l->islands, upper, B, micro_batches))
+    while (upper < B * micro_batches && !layout_rows_fit(l->islands, upper, B, micro_batches))
         upper++;
-    if (!rows_fit(l->islands, upper, B, micro_batches))
+    if (!layout_rows_fit(l->islands, upper, B, micro_batches))
         return err_set(ERR_CONFIG, "dp=%lld cannot share out the %d micro-batches of %lld rows of "
                        "a step; dp=%lld can, or choose a larger train.batch", (long long)l->dp,
                        micro_batches, (long long)B, (long long)lower);

@@ -69,6 +69,9 @@ enum { EXACT_PAIRS = 8 }; /* of a whole row */
 i64 layout_pairs(const struct layout *l);
 
 /* What a rank computes of the rows of one step. */
+/* Whether so many ranks get equally many rows of a step's micro-batches of B rows. */
+bool layout_rows_fit(i64 islands, i64 dp, i64 B, int micro_batches);
+
 struct layout_rows {
     i64 B;             /* rows of a micro-batch */
     int micro_batches; /* per step */

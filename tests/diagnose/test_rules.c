@@ -885,6 +885,12 @@ static void b2_alone(struct measure *m, struct arena *a)
     measure_settle(m);
 }
 
+static void b1_of_twelve_rows(struct measure *m, struct arena *a)
+{
+    b1(m, a);
+    m->config.batch = 12;
+}
+
 static void b1_in_a_stage(struct measure *m, struct arena *a)
 {
     b1(m, a);
@@ -951,7 +957,8 @@ TEST(fixes_fit_the_run_they_are_given_to)
         i64 ranks;
         const char *id, *says, *never;
     } cases[] = {
-        { b1, 4, "B1", "--layout.dp 3", "--layout.stages" },
+        { b1_of_twelve_rows, 4, "B1", "--layout.dp 3", "--layout.stages" },
+        { b1, 4, "B1", "another host", "--layout.dp" }, /* three ranks cannot share four rows */
         { b1_in_a_stage, 4, "B1", "--layout.stages", "--layout.dp" },
         { b2_alone, 1, "B2", "the step became slow", "peers" },
         { b2, 2, "B2", "a rank became slow", "behind it" },
@@ -1002,19 +1009,72 @@ TEST(commands_can_be_pasted_and_what_is_too_long_stays)
 {
     static struct findings f = { .n = 2 };
     char folder[2 * FINDING_TEXT];
+    struct arena a;
+    arena_init(&a);
+    const struct measure *m = usual_run(2, STEPS, &a);
     snprintf(f.at[0].confirm, FINDING_TEXT, "headway train RECIPE --layout.zero 1");
     snprintf(f.at[1].confirm, FINDING_TEXT, "headway diagnose RUN --steps 3-9");
     memset(folder, 'x', sizeof folder);
     folder[sizeof folder - 1] = '\0';
-    findings_name_run(&f, folder, 2);
+    findings_name_run(&f, folder, m);
     CHECK_STR(f.at[0].confirm, "headway train RECIPE --layout.zero 1");
-    findings_name_run(&f, "runs/a", 2);
+    findings_name_run(&f, "runs/a", m);
     CHECK_STR(f.at[0].confirm, "headway train runs/a/recipe.yaml --ranks 2 --measure "
                                "--train.steps 40 --run.name confirm --layout.zero 1");
     CHECK_STR(f.at[1].confirm, "headway diagnose runs/a --steps 3-9");
+    arena_fini(&a);
 }
 
-TEST_MAIN(ONE(commands_can_be_pasted_and_what_is_too_long_stays),
+/* --measure evaluates and saves nothing: with it, that less of it helps cannot be seen. */
+TEST(what_evaluates_or_saves_is_confirmed_by_a_run_that_does)
+{
+    static const struct {
+        void (*plant)(struct measure *m, struct arena *a);
+        const char *confirm;
+    } cases[] = {
+        { h1, "headway train runs/a/recipe.yaml --measure --train.steps 40 --run.name confirm "
+              "--log.every 10" },
+        { h2, "headway train runs/a/recipe.yaml --train.steps 40 --run.name confirm --eval.every 25" },
+        { h3, "headway train runs/a/recipe.yaml --train.steps 40 --run.name confirm "
+              "--checkpoint.async true" },
+        { r1, "headway train runs/a/recipe.yaml --train.steps" },
+    };
+    static struct findings f;
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(1, STEPS, &a);
+        cases[i].plant(m, &a);
+        findings_make(&f, m, NULL);
+        findings_name_run(&f, "runs/a", m);
+        if (strncmp(f.at[0].confirm, cases[i].confirm, strlen(cases[i].confirm)) != 0)
+            fail_msg("%s", f.at[0].confirm);
+        arena_fini(&a);
+    }
+}
+
+/* Nothing real is started, and no machine looked at, for what was only simulated. */
+TEST(a_simulated_run_is_confirmed_by_simulating)
+{
+    static struct findings f = { .n = 2 };
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(8, STEPS, &a);
+    m->config.simulated = true;
+    snprintf(m->config.rates, sizeof m->config.rates, " --rates link=1e9");
+    snprintf(f.at[0].confirm, FINDING_TEXT, "headway train RECIPE --layout.zero 1");
+    snprintf(f.at[1].confirm, FINDING_TEXT, "headway machine --again on virtual");
+    findings_name_run(&f, "runs/a", m);
+    CHECK_STR(f.at[0].confirm, "headway train runs/a/recipe.yaml --clock virtual --rates link=1e9 "
+                               "--train.steps 40 --run.name confirm --layout.zero 1");
+    CHECK_STR(f.at[1].confirm, "headway train runs/a/recipe.yaml --clock virtual --rates link=1e9 "
+                               "--train.steps 40 --run.name confirm --run.inject ''");
+    arena_fini(&a);
+}
+
+TEST_MAIN(ONE(what_evaluates_or_saves_is_confirmed_by_a_run_that_does),
+          ONE(a_simulated_run_is_confirmed_by_simulating),
+          ONE(commands_can_be_pasted_and_what_is_too_long_stays),
           ONE(every_planted_fault_is_named_first_with_place_and_cost),
           ONE(every_rule_is_planted_and_says_why_its_numbers_are_what_they_are),
           ONE(healthy_runs_of_any_size_have_no_finding),
