@@ -144,8 +144,8 @@ static void add_behind(struct findings *f, const struct measure *m, const struct
 {
     for (int i = 0; i < f->n && f->n < FINDINGS_MOST; i++) {
         const struct finding *by = &f->at[i];
-        if (!is_among(by->id, rule_behind(r->id)))
-            continue;
+        if (!is_among(by->id, rule_behind(r->id)) || !(by->gain_lo > 0))
+            continue; /* a gain that may be none is no reason for more */
         struct finding x = { .title = r->title, .place = { -1, -1, -1, -1, "", "", -1, -1 },
             .lost = by->lost, .share = by->share, .gain = by->gain, .gain_lo = by->gain_lo,
             .gain_hi = by->gain_hi, .replayed = by->replayed };
@@ -319,10 +319,25 @@ static bool put_unexplained(const struct findings *f, const struct measure *m, s
     return any;
 }
 
+/* The same seconds may be of several kinds: a thread that is off its processor makes slow products too. */
+static void put_overlap(const struct findings *f, const struct measure *m, struct text *out)
+{
+    double lost = 0;
+    for (int i = 0; i < f->n; i++)
+        if (!f->at[i].urgent && !rule_behind(f->at[i].id))
+            lost += f->at[i].lost;
+    if (m->step.mean > 0 && lost > m->step.mean) {
+        text_wrap(out, "These overlap: together they lose more than a whole step, so some of the time is "
+                       "counted in several, and mending one leaves less to gain from another.", 0, 0, 98);
+        text_add(out, "\n");
+    }
+}
+
 void findings_text(const struct findings *f, const struct measure *m, struct text *out)
 {
     for (int i = 0; i < f->n; i++)
         put_finding(&f->at[i], i + 1, out);
+    put_overlap(f, m, out);
     if (!put_unexplained(f, m, out) && f->n == 0)
         text_printf(out, "No finding%s above %.2f ms a step (%.1f %%; three standard errors of "
                          "the step are %.2f ms, over %lld steps).\n",

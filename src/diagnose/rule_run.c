@@ -105,16 +105,23 @@ static bool look_unused(const struct measure *m, const struct rule_limit *limit,
         return false;
     const i64 batch = m->config.batch; /* what does not grow with it is counted as if it did */
     const i64 room = (i64)floor((double)batch * limit[1].value * all / peak);
+    /* What is lost once for each micro-batch is below theta with so many rows in one. */
+    const i64 enough = batch * i64_max(2, (i64)ceil(f->lost / m->theta));
     /* The rows of a step stay what they are, where they are gathered in several micro-batches. */
-    const i64 fits = m->config.accumulate > 1 ? i64_min(room, batch * m->config.accumulate) : room;
+    const i64 step = m->config.accumulate > 1 ? batch * m->config.accumulate : INT64_MAX;
+    const i64 fits = i64_min(i64_min(room, enough), step);
+    const double times = limit[1].value * all / peak;
     rule_evidence(f, "%.2f of %.2f GiB are in use at most", peak / 1073741824., all / 1073741824.);
-    if (fits < room)
+    if (fits == step)
         rule_fix(f, "--train.batch %lld, all rows of a step at once: %.1f times what is in use fits",
-                 (long long)fits, limit[1].value * all / peak);
-    else
+                 (long long)fits, times);
+    else if (fits == room)
         rule_fix(f, "--train.batch %lld at least: %.1f times what is in use fits", (long long)fits,
-                 limit[1].value * all / peak);
-    rule_confirm(f, "headway train RECIPE --train.batch %lld --dry-run", (long long)fits);
+                 times);
+    else
+        rule_fix(f, "--train.batch %lld: what is lost is within noise then, and %.1f times what is in "
+                 "use fits", (long long)fits, times);
+    rule_confirm(f, "headway train RECIPE --train.batch %lld", (long long)fits);
     return fits > batch;
 }
 

@@ -506,6 +506,7 @@ TEST(memory_that_is_left_stands_behind_what_it_would_mend)
         { 5e9, 1, 1, NULL },
         { 1e9, 3, 2, "--train.batch 12, all rows of a step at once" },
         { 1e9, 16, 2, "--train.batch 28 at least" },
+        { 1e7, 1, 2, "within noise then, and 720.0 times what is in use fits" },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
         struct arena a;
@@ -525,14 +526,43 @@ TEST(memory_that_is_left_stands_behind_what_it_would_mend)
             CHECK_STR(f.at[1].id, "R3");
             CHECK(strstr(f.at[1].fix, cases[i].fix) && strstr(f.at[1].evidence[0], "K7"));
             CHECK_NEAR(f.at[1].gain, f.at[0].gain, 0);
+            CHECK(strstr(f.at[1].fix, "--train.batch ") == f.at[1].fix);
+            double rows = strtod(f.at[1].fix + strlen("--train.batch "), NULL);
+            CHECK(rows <= 4 * ceil(f.at[0].lost / m->theta)); /* not what is of no use */
+            CHECK(!strstr(f.at[1].confirm, "--dry-run"));     /* which takes no step */
         }
         arena_fini(&a);
     }
-    struct arena a; /* and not where nothing would use it */
+    struct arena a; /* and not where nothing would use it, or nothing may come of it */
     arena_init(&a);
     findings_make(&f, usual_run(1, STEPS, &a), NULL);
     CHECK_EQ(f.n, 0);
+    struct measure *m = usual_run(1, STEPS, &a);
+    k7(m, &a);
+    m->config.batch = 4;
+    m->step.se = 0.4 * m->step.mean;
+    findings_make(&f, m, NULL);
+    CHECK_STR(f.at[0].id, "K7");
+    CHECK_NEAR(f.at[0].gain_lo, 0, 0);
+    CHECK_EQ(f.n, 1);
     arena_fini(&a);
+}
+
+TEST(losses_of_more_than_a_step_are_said_to_overlap)
+{
+    static const struct { double lost; bool overlaps; } cases[] = { { 0.03, false }, { 0.06, true } };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        static struct findings f = { .n = 2, .at = { { .id = "H8", .title = "one" },
+                                                     { .id = "K8", .title = "another" } } };
+        struct text out = { 0 };
+        struct arena a;
+        arena_init(&a);
+        f.at[0].lost = f.at[1].lost = cases[i].lost;
+        findings_text(&f, usual_run(1, STEPS, &a), &out);
+        CHECK_EQ(strstr(out.data, "These overlap") != NULL, cases[i].overlaps);
+        text_fini(&out);
+        arena_fini(&a);
+    }
 }
 
 /* Young: 0.02 s a checkpoint and a failure in 200 s ask for one every 2.8 s: every 200 s is far from
@@ -1079,6 +1109,7 @@ TEST_MAIN(ONE(what_evaluates_or_saves_is_confirmed_by_a_run_that_does),
           ONE(every_rule_is_planted_and_says_why_its_numbers_are_what_they_are),
           ONE(healthy_runs_of_any_size_have_no_finding),
           ONE(memory_that_is_left_stands_behind_what_it_would_mend),
+          ONE(losses_of_more_than_a_step_are_said_to_overlap),
           ONE(checkpoints_are_moved_only_where_failures_ask_for_it),
           ONE(a_loss_that_no_kind_matches_is_said_to_be_unexplained),
           ONE(without_all_ranks_no_rank_and_no_link_is_blamed),
