@@ -30,7 +30,7 @@ static const struct option options[] = {
       .help = "Print one JSON object." },
     { "live", OPTION_FIELD(BOOL, struct diagnose_flags, live), "no",
       .help = "Judge again and again while the run goes on, and once more when it has ended." },
-    { "every", OPTION_FIELD(DURATION, struct diagnose_flags, every), "10", .unit = "seconds",
+    { "every", OPTION_FIELD(DURATION, struct diagnose_flags, every), "10s", .unit = "seconds",
       .min = 0.1, .max = 86400, .help = "Time between judgements with --live." },
     { "probe", OPTION_FIELD(STRING, struct diagnose_flags, probe), NULL,
       .help = "OP=SHARE, such as linear=10%: of a run that goes on, have tasks of the ops whose name "

@@ -51,7 +51,7 @@ static const struct option options[] = {
     { "measure", OPTION_FIELD(BOOL, struct train_flags, measure), "no",
       .help = "Take steps only to see how long they take: nothing is evaluated, no checkpoint is "
               "written, the folder holds metrics and spans." },
-    { "grace", OPTION_FIELD(DURATION, struct train_flags, grace), "25", .unit = "seconds",
+    { "grace", OPTION_FIELD(DURATION, struct train_flags, grace), "25s", .unit = "seconds",
       .max = 1e6,
       .help = "Time from a signal until everything must be saved: the step under way is "
               "finished if there is time, else left for --resume. The default suits the 30 s "
@@ -332,7 +332,7 @@ static int train_on(struct comm *comm, void *context)
     catch_signals();
     rc = session_open(&session, &request);
     bool opened = rc >= 0;
-    if (opened && !flags->dry_run)
+    if (opened && !flags->dry_run && !session.over)
         rc = train(&session, &display);
     v->terminal->follows = !leads && comm->together;
     if (!opened)

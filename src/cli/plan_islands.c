@@ -115,7 +115,12 @@ static int run(struct invocation *v)
     TRY(plan_run_open(&x, &f->run, v->arena));
     if (x.p.batch_assumed)
         x.p.job.global_batch = even_rows(x.p.job.global_batch, x.p.job.devices, l.islands);
-    TRY(plan_islands_of(&p, &x.p.job, &x.p.pick, &l, &x.terms, v->arena));
+    const int rc = plan_islands_of(&p, &x.p.job, &x.p.pick, &l, &x.terms, v->arena);
+    if (rc == ERR_LIMIT)
+        return err_context(rc, "an island has %lld of the %lld devices (--gpus is those of all islands "
+                           "together)", (long long)(x.p.job.devices / l.islands),
+                           (long long)x.p.job.devices);
+    TRY(rc);
     if (f->run.plan.json)
         print_json(&x, &p, &l, v->arena);
     else

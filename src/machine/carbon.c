@@ -21,7 +21,8 @@ int carbon_find(const char *location, const struct carbon_place **out)
     }
     const char *found = nearest_found(&nearest);
     return err_set(ERR_CONFIG, "no carbon factor for '%s'%s%s%s; give a country (FRA, France), "
-                   "gcp:REGION, us:STATE, or energy.carbon_g_per_kwh itself", location,
+                   "gcp:REGION, us:STATE, or the grams of a kWh (--carbon-g-per-kwh; in a recipe "
+                   "energy.carbon_g_per_kwh)", location,
                    found ? ": did you mean '" : "", found ? found : "", found ? "'?" : "");
 }
 

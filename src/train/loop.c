@@ -660,6 +660,10 @@ static int finish(struct loop *l, bool stopped)
     if (judged == OK)
         judged = session_end_energy(s);
     tell(l);
+    if (rc >= 0 && judged == OK && !s->request.measure && !s->request.sleep) {
+        json_put_int(run_folder_begin_line(&s->folder, "finished"), "step", s->state.step);
+        run_folder_end_line(&s->folder); /* what --resume looks for */
+    }
     return rc < 0 ? err_set(rc, "%s", why) : judged; /* evaluated even when not saved */
 }
 
@@ -727,7 +731,9 @@ int session_train(struct session *s)
 {
     struct loop l = { .s = s, .steps = schedule_steps(s->config), .loss = NAN, .norm = NAN,
                       .outer_norm = NAN, .divergence = NAN };
-    int rc = run_loop(&l);
+    s->begin_ns = sys_now_ns(); /* what opening took is not the schedule's */
+    s->clock = s->saved_clock = s->state.elapsed;
+    int rc = s->over ? OK : run_loop(&l);
     if (rc < 0) /* who runs the program is told so by it */
         run_folder_note(&s->folder, rc == ERR_STOPPED ? LOG_INFO : LOG_ERROR, err_message());
     text_fini(&l.monitored);

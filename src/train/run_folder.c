@@ -262,3 +262,30 @@ int run_folder_starts(const char *folder, json_t **out)
     json_decref(manifest);
     return OK;
 }
+
+static i64 finished_in(const char *line, i64 bytes)
+{
+    json_t *o;
+    if (json_parse(line, bytes, "metrics.jsonl", &o) < 0)
+        return -1;
+    const char *event = json_string_value(json_object_get(o, "event"));
+    i64 step = event && strcmp(event, "finished") == 0
+                   ? json_integer_value(json_object_get(o, "step")) : -1;
+    json_decref(o);
+    return step;
+}
+
+i64 run_folder_finished(const char *folder)
+{
+    char path[4200];
+    i64 bytes, begin;
+    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    char *text = sys_map_file(path, &bytes);
+    if (!text)
+        return -1;
+    for (begin = bytes - 1; begin > 0 && text[begin - 1] != '\n'; begin--)
+        ;
+    i64 step = bytes > 1 ? finished_in(text + begin, bytes - 1 - begin) : -1;
+    sys_unmap(text, bytes);
+    return step;
+}

@@ -174,6 +174,30 @@ static void look_at_warmup(const struct session *s)
                  where ? ": " : "", (long long)warmup, (long long)steps);
 }
 
+/* Whether a run that ended well is to go on no further than it got: then its folder stays as it is. */
+static int look_whether_over(struct session *s)
+{
+    const struct train_config *c = s->config;
+    const i64 step = run_folder_finished(s->folder.path), steps = schedule_steps(c);
+    i64 newest = -1;
+    name_checkpoints(s);
+    if (step < 0 || checkpoint_latest(s->checkpoint_dir, &newest) < 0 || newest != step)
+        return OK;
+    json_t *state;
+    TRY(checkpoint_state(s->checkpoint_dir, step, &state));
+    const double took = json_number_value(json_object_get(state, "elapsed"));
+    const bool all_steps = steps > 0 && step >= steps;
+    const bool ended = all_steps || (c->train.max_time > 0 && took >= c->train.max_time);
+    s->over = ended && session_would_be_idle(s, state);
+    json_decref(state);
+    if (s->over)
+        log_line(LOG_INFO, "%s ended at step %lld and has nothing left to do, so nothing in it was "
+                 "changed; it goes on when %s is raised", s->folder.path, (long long)step,
+                 !all_steps ? "train.max_time" : steps == c->train.steps ? "train.steps"
+                                                                         : "train.tokens");
+    return OK;
+}
+
 static int open_folder(struct session *s)
 {
     const struct train_config *c = s->config;
@@ -182,6 +206,12 @@ static int open_folder(struct session *s)
         TRY(openmetrics_check(c->log.openmetrics));
     if (!name && s->request.resume)
         TRY(newest_run(s, stem, &name));
+    if (s->request.resume && !s->request.dry_run) {
+        TRY(run_folder_look(&s->folder, c->run.dir, name, stem, true));
+        TRY(look_whether_over(s));
+    }
+    if (s->over)
+        return OK;
     if (s->request.dry_run)
         TRY(run_folder_look(&s->folder, c->run.dir, name, stem, s->request.resume));
     else
@@ -323,6 +353,8 @@ static int open_parts(struct session *s)
     if (session_leads(s))
         TRY(open_folder(s));
     TRY(session_share_folder(s));
+    if (s->over)
+        return OK;
     if (!session_leads(s))
         name_checkpoints(s);
     TRY(session_place(s));

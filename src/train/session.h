@@ -136,6 +136,7 @@ struct session {
     struct checkpoint_writer *writer;
     char checkpoint_dir[2200];
     struct train_state state;
+    bool over;          /* a resume of a run that has nothing left to do: only the folder's path is known */
     bool resumed;       /* from a checkpoint */
     i64 seen_step;      /* the newest checkpoint there was then, damaged or not */
     bool prepared_here; /* text was made into shards that lie in the run's folder */
@@ -249,6 +250,9 @@ int session_rewind(struct session *s, i64 target, double loss, double deviation,
 void session_data_identity(const struct dataset *d, char hex[17]);
 void session_put_identity(const struct session *s, json_t *state);
 int session_check_same(struct session *s, struct text *changes);
+/* Of a run that has ended: whether this recipe differs from its checkpoint's only in how far to go,
+ * and in what is written on the way. */
+bool session_would_be_idle(struct session *s, const json_t *state);
 
 /* session_energy.c: opened before the rank is given cores of its own. What samples, all ranks call
  * together; it is summed, and energy.json written, on the leading rank. */

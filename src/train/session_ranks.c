@@ -81,6 +81,7 @@ int session_threads(const struct session *s)
 int session_share_folder(struct session *s)
 {
     TRY(mesh_tell(&s->mesh, s->folder.path, sizeof s->folder.path));
+    TRY(mesh_tell(&s->mesh, &s->over, sizeof s->over));
     if (!session_leads(s))
         run_folder_follow(&s->folder);
     return OK;

@@ -13,6 +13,12 @@ static const char *const free_settings[] = {
     "data.tokenizer", "data.on_missing", "train.threads",
 };
 
+/* Settings with which a run that has ended would do nothing else. */
+static const char *const idle_settings[] = {
+    "run.", "log.", "trace.", "checkpoint.", "data.cache", "data.prefetch", "train.threads",
+    "train.steps", "train.tokens", "train.max_time",
+};
+
 /* --- what a checkpoint keeps -------------------------------------------------------- */
 
 /* Of the tokens that a source gives, wherever they lie: their checksums, and sizes where
@@ -66,12 +72,17 @@ void session_put_identity(const struct session *s, json_t *o)
 
 /* --- comparing ---------------------------------------------------------------------- */
 
-static bool is_free(const char *key)
+static bool begins_with_one(const char *key, const char *const *list, i64 n)
 {
-    for (i64 i = 0; i < COUNT_OF(free_settings); i++)
-        if (strncmp(key, free_settings[i], strlen(free_settings[i])) == 0)
+    for (i64 i = 0; i < n; i++)
+        if (strncmp(key, list[i], strlen(list[i])) == 0)
             return true;
     return false;
+}
+
+static bool is_free(const char *key)
+{
+    return begins_with_one(key, free_settings, COUNT_OF(free_settings));
 }
 
 /* "heads was 4, is 2; ..." for every row of the table that differs. */
@@ -242,4 +253,24 @@ int session_check_same(struct session *s, struct text *changes)
     }
     json_decref(state);
     return rc;
+}
+
+bool session_would_be_idle(struct session *s, const json_t *state)
+{
+    struct train_config then;
+    struct text a = { 0 }, b = { 0 };
+    bool same = check_islands(s, state) == OK && read_settings(s, state, &then);
+    for (const struct option *o = train_options; o->key && same; o++) {
+        text_clear(&a);
+        text_clear(&b);
+        text_add(&a, "");
+        text_add(&b, "");
+        option_format(o, &then, &a);
+        option_format(o, s->config, &b);
+        same = strcmp(a.data, b.data) == 0 ||
+               begins_with_one(o->key, idle_settings, COUNT_OF(idle_settings));
+    }
+    text_fini(&a);
+    text_fini(&b);
+    return same;
 }

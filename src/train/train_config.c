@@ -61,8 +61,9 @@ const struct option train_options[] = {
     { "train.tokens", FIELD(SIZE, train.tokens), "0", .unit = "tokens", .max = INFINITY,
       .help = "Stop after training on this many tokens; 0 sets no such limit." },
     { "train.max_time", FIELD(DURATION, train.max_time), "0", .unit = "seconds", .max = 1e9,
-      .help = "Stop after this time, evaluation and checkpoints included; the learning rate "
-              "follows the clock. 0 sets no such limit." },
+      .help = "Take steps for so long; evaluations and checkpoints between them are included, "
+              "preparing before the first and the last of each at the end are not. The learning "
+              "rate follows the clock. 0 sets no such limit." },
     { "train.batch", FIELD(INT, train.batch), "8", .unit = "rows", .min = 1, .max = 1e6,
       .help = "Rows that are computed at once (the micro-batch). Larger is faster until "
               "memory runs out." },

@@ -186,11 +186,92 @@ TEST(a_run_whose_newest_checkpoint_is_damaged_resumes_to_the_bit)
     resume_after_damage("damaged-ema", "ema");
 }
 
+static char kept_line[512];
+
+static void keep_line(void *context, enum log_level level, const char *line)
+{
+    (void)context;
+    (void)level;
+    snprintf(kept_line, sizeof kept_line, "%s", line);
+}
+
+static i64 entries_of(const char *folder)
+{
+    char **names;
+    int n = sys_list(folder, &names);
+    CHECK(n > 0);
+    sys_free(names);
+    return n;
+}
+
 TEST(a_finished_run_says_so_when_it_is_resumed)
 {
+    const char *file[] = { "log.txt", "metrics.jsonl", "energy.json", "manifest.json" };
+    char path[256];
+    i64 before[COUNT_OF(file)], n = 0;
+    for (; n < COUNT_OF(file); n++) {
+        snprintf(path, sizeof path, JOB_DIR "/runs/early/%s", file[n]);
+        before[n] = sys_file_bytes(path);
+    }
+    const i64 entries = entries_of(JOB_DIR "/runs/early");
+    CHECK_EQ(run_folder_finished(JOB_DIR "/runs/early"), 8);
+    log_add_sink(keep_line, NULL, LOG_INFO);
     CHECK_OK(train("early", NULL, true, NULL));
-    CHECK(log_has("early", "is finished at step 8: raise train.steps"));
+    log_remove_sink(keep_line, NULL);
+    CHECK(strstr(kept_line, "ended at step 8 and has nothing left to do") != NULL);
+    CHECK(strstr(kept_line, "train.steps is raised") != NULL);
+    while (n-- > 0) {
+        snprintf(path, sizeof path, JOB_DIR "/runs/early/%s", file[n]);
+        CHECK_EQ(sys_file_bytes(path), before[n]);
+    }
+    CHECK_EQ(entries_of(JOB_DIR "/runs/early"), entries);
     expect_steps_once("early", 8);
+}
+
+/* One that was killed while it evaluated at the end has that left to do. */
+TEST(a_run_without_its_last_evaluation_is_not_finished)
+{
+    static const char *const more[] = { "train.steps=9", NULL };
+    static const char *const path = JOB_DIR "/runs/late/metrics.jsonl";
+    CHECK_OK(train("late", NULL, false, NULL));
+    i64 bytes;
+    char *text = sys_map_file(path, &bytes);
+    const char *last = memmem(text, (size_t)bytes, "{\"event\":\"finished\"", 19);
+    CHECK(last != NULL);
+    const i64 kept = last - text;
+    sys_unmap(text, bytes);
+    CHECK_EQ(truncate(path, kept), 0);
+    CHECK_OK(train("late", NULL, true, NULL));
+    CHECK(log_has("late", "is finished at step 8: raise train.steps"));
+    CHECK_EQ(run_folder_finished(JOB_DIR "/runs/late"), 8);
+    CHECK_OK(train("late", more, true, NULL));
+    CHECK_EQ(run_folder_finished(JOB_DIR "/runs/late"), 9);
+    expect_steps_once("late", 9);
+}
+
+static double first_fraction = -1;
+
+static void keep_first(void *context, const struct train_status *s)
+{
+    (void)context;
+    if (first_fraction < 0)
+        first_fraction = s->fraction;
+}
+
+/* A machine may have to be measured before, or text be made into tokens. */
+TEST(a_run_against_the_clock_begins_with_its_first_step)
+{
+    static const char *const sets[] = { "train.max_time=100s", NULL };
+    struct session s;
+    struct job j;
+    open_job(&j, "clock", sets);
+    j.request.hooks.progress = keep_first;
+    CHECK_OK(session_open(&s, &j.request));
+    usleep(20000);
+    CHECK_OK(session_train(&s));
+    CHECK(first_fraction == 0);
+    session_close(&s);
+    arena_fini(&j.arena);
 }
 
 static json_t *manifest_of(const char *run)
@@ -338,7 +419,9 @@ TEST_MAIN(ONE(a_run_with_everything_on_resumes_to_the_bit),
           ONE(a_dry_run_writes_nothing), ONE(a_second_process_is_refused_and_disturbs_nothing),
           ONE(a_run_without_a_checkpoint_yet_begins_again),
           ONE(a_run_whose_newest_checkpoint_is_damaged_resumes_to_the_bit),
+          ONE(a_run_against_the_clock_begins_with_its_first_step),
           ONE(a_finished_run_says_so_when_it_is_resumed),
+          ONE(a_run_without_its_last_evaluation_is_not_finished),
           ONE(the_manifest_keeps_when_the_run_began_and_went_on), ONE(another_model_is_not_resumed),
           ONE(other_settings_and_other_data_are_told),
           ONE(a_saved_weight_that_is_not_finite_is_named_by_who_reads_it),
