@@ -55,14 +55,16 @@ int session_rewind(struct session *s, i64 target, double loss, double deviation,
     const struct train_config *c = s->config;
     struct loader_cursor here, there;
     i64 spiked = s->state.step, rewinds = s->state.rewinds;
-    double seconds = s->clock;
+    const double elapsed = s->state.elapsed; /* what is undone took its time all the same */
+    const u64 begin_ns = s->begin_ns;
     i64 skip = c->guard.skip * c->train.batch * c->train.seq * schedule_full_micro_batches(c);
     loader_get_cursor(s->loader, &here);
     TRY(session_wait_saved(s, &(struct checkpoint_result){ 0 }));
     *unsound = true; /* until weights and state are of one step again */
     TRY(session_restore(s, target));
     loader_get_cursor(s->loader, &there);
-    s->state.elapsed = seconds;
+    s->state.elapsed = elapsed;
+    s->begin_ns = begin_ns;
     s->state.rewinds = rewinds + 1;
     s->state.rewound_from = spiked;
     s->state.rewound_to = target;
