@@ -150,7 +150,7 @@ static void print_result(const struct predict *x)
         return;
     }
     printf("step: %.4g s (%.4g to %.4g), of which %.4g s computing and %.4g s besides tasks\n",
-           seconds, seconds * (1 - wide), seconds * (1 + wide), plan_mean(&x->time).compute,
+           seconds, seconds * fmax(1 - wide, 0), seconds * (1 + wide), plan_mean(&x->time).compute,
            x->rates.step_s);
     print_ops(x);
     printf("rates: %s, %s, %lld ranks with %lld threads each\n", x->rates.processor,
@@ -168,7 +168,8 @@ static int run(struct invocation *v)
     const struct predict_options *o = v->options;
     struct predict x = { .v = v };
     if (!o->rates)
-        return err_set(ERR_USAGE, "--rates names the file that headway plan calibrate wrote");
+        return err_set(ERR_USAGE, "say what tasks take here: --rates FILE, which headway plan calibrate "
+                       "RUN --out FILE writes");
     TRY(layout_recipe_read(&x.r, v, o->layout, 0));
     i64 ranks = layout_ranks(&x.r.layout);
     i64 threads = o->threads ? o->threads : x.r.config.train.threads;

@@ -377,6 +377,11 @@ static int open_parts(struct session *s)
     s->held = model_boxes_held(s->model, &s->arena);
     s->written = model_boxes_written(s->model, &s->mesh, &s->arena);
     TRY(session_check_memory(s));
+    if (s->lacking) {
+        if (s->mesh.world) /* all ranks looked alike */
+            s->mesh.comm->together = true;
+        return err_set(s->lacking_rc, "%s", s->lacking);
+    }
     TRY(engine_commit(&s->engine));
     TRY(session_open_lanes(s));
     TRY(session_open_trace(s));

@@ -140,7 +140,9 @@ struct session {
     bool resumed;       /* from a checkpoint */
     i64 seen_step;      /* the newest checkpoint there was then, damaged or not */
     bool prepared_here; /* text was made into shards that lie in the run's folder */
-    bool unprepared;    /* a dry run, and some source is text: there are no loaders */
+    bool unprepared;    /* a dry run, and some source is text, or lacking: there are no loaders */
+    const char *lacking; /* what a dry run did not find, which it says when it has told of memory; or NULL */
+    int lacking_rc;
     u64 begin_ns;       /* of this part of the run */
     u64 opened_ns;      /* when the process began with it, on both clocks */
     double opened_wall;

@@ -197,12 +197,24 @@ static int shards_of(struct session *s, const struct source *from, i64 index, co
     return OK;
 }
 
+static int find_data(struct session *s, const struct source *sources)
+{
+    TRY(check_there(sources, s->n_sources));
+    return open_tokenizer(s, &sources[0]);
+}
+
 int session_open_data(struct session *s)
 {
     struct source *sources;
     TRY(read_sources(s, &sources, &s->n_sources));
-    TRY(check_there(sources, s->n_sources));
-    TRY(open_tokenizer(s, &sources[0]));
+    int rc = find_data(s, sources);
+    if (rc < 0 && s->request.dry_run && s->spec.vocab > 0) { /* memory does not depend on it */
+        s->lacking = arena_strdup(&s->arena, err_message());
+        s->lacking_rc = rc;
+        s->unprepared = true;
+        return OK;
+    }
+    TRY(rc);
     s->sources = ARENA_ARRAY(&s->arena, struct loader_source, s->n_sources);
     for (i64 i = 0; i < s->n_sources; i++) {
         const struct source *from = &sources[i];

@@ -79,6 +79,15 @@ TEST(averaged_weights_are_evaluated_as_if_they_were_the_weights)
     arena_fini(&j.arena);
 }
 
+static char kept_line[512];
+
+static void keep_line(void *context, enum log_level level, const char *line)
+{
+    (void)context;
+    (void)level;
+    snprintf(kept_line, sizeof kept_line, "%s", line);
+}
+
 static int dry_run(const char *name, const char *const *sets, bool resume)
 {
     struct job j;
@@ -101,10 +110,17 @@ TEST(a_dry_run_writes_nothing)
     static const char *const unprepared[] = { "data.cache=" JOB_DIR "/none", NULL };
     static const char *const gone[] = { "data.sources=" JOB_DIR "/gone",
                                         "data.cache=" JOB_DIR "/none", NULL };
+    static const char *const gone_but_known[] = {
+        "data.sources=" JOB_DIR "/gone", "model.override={layers: 2, width: 32, heads: 2, vocab: 512}", NULL
+    };
     i64 before = sys_file_bytes(JOB_DIR "/runs/ema/log.txt");
     CHECK_OK(dry_run("dry", NULL, false));
     CHECK_OK(dry_run("dry", unprepared, false));
     CHECK_FAILS(dry_run("dry", gone, false), ERR_SYS, "gone");
+    log_add_sink(keep_line, NULL, LOG_INFO); /* memory comes first, where the vocabulary is known */
+    CHECK_FAILS(dry_run("dry", gone_but_known, false), ERR_SYS, "gone");
+    log_remove_sink(keep_line, NULL);
+    CHECK(strncmp(kept_line, "memory: ", 8) == 0);
     CHECK_OK(dry_run("ema", NULL, false));
     CHECK_OK(dry_run("ema", NULL, true));
     CHECK_FAILS(dry_run("dry", NULL, true), ERR_CONFIG, "holds no run");
@@ -184,15 +200,6 @@ TEST(a_run_whose_newest_checkpoint_is_damaged_resumes_to_the_bit)
     resume_after_damage("damaged-m", "m");
     resume_after_damage("damaged-v", "v");
     resume_after_damage("damaged-ema", "ema");
-}
-
-static char kept_line[512];
-
-static void keep_line(void *context, enum log_level level, const char *line)
-{
-    (void)context;
-    (void)level;
-    snprintf(kept_line, sizeof kept_line, "%s", line);
 }
 
 static i64 entries_of(const char *folder)
