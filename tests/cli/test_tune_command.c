@@ -24,7 +24,7 @@ TEST(slow_kernels_are_found_proven_and_written_down)
 {
     if (strcmp(backend_best(), "generic") == 0)
         skip();
-    const char *said = shell(TUNE "--backend generic --knobs kernels --budget 8s 2>&1", 0);
+    const char *said = shell(TUNE "--backend generic --knobs kernels --budget 20s 2>&1", 0);
     CHECK(strstr(said, "best: --backend generic -> a") != NULL);
     CHECK(strstr(said, "+++ r.tuned.yaml") && strstr(said, "+ start it with --backend a"));
     shell("cd $D && grep -q 'tuned: ' r.tuned.yaml && $H train r.tuned.yaml --dry-run --quiet", 0);
