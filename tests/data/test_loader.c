@@ -3,6 +3,7 @@
 #include "data/loader.h"
 #include "ops/ops.h"
 #include "ops/zigzag.h"
+#include "support/cut_short.h"
 
 #include <errno.h>
 
@@ -547,20 +548,6 @@ TEST(evaluation_reads_everything_once_and_counts_bytes)
     sys_remove_tree(train.folder);
 }
 
-/* Cuts every shard of a folder to half, as a failing disk or a hasty user would. */
-static void damage(const char *folder)
-{
-    char **names, path[512];
-    int n = sys_list(folder, &names);
-    for (int i = 0; i < n; i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        int fd = sys_open(path, O_RDWR, 0);
-        CHECK(sys_truncate(fd, sys_file_bytes(path) / 4) == 0);
-        sys_close(fd);
-    }
-    sys_free(names);
-}
-
 TEST(a_shard_cut_short_in_mid_run_stops_the_run_before_the_step)
 {
     struct made m = standard("stop", 1);
@@ -570,7 +557,7 @@ TEST(a_shard_cut_short_in_mid_run_stops_the_run_before_the_step)
     struct loader_cursor before, after;
     struct loader_step step = { .micro_batches = 1, .B = 8, .T = 64 };
     CHECK_OK(loader_start_step(l, &step));
-    damage(m.folder);
+    cut_short(m.folder);
     int rc = OK;
     for (int i = 0; i < 20 && rc == OK; i++) {
         loader_get_cursor(l, &before);
@@ -603,7 +590,7 @@ TEST(a_shard_cut_short_in_mid_run_can_be_left_out)
     struct loader_config c = config_of(s, 2, 64);
     struct loader *l = opened(&c);
     CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 8, .T = 64 }));
-    damage(b.folder);
+    cut_short(b.folder);
     for (int i = 0; i < 100; i++) {
         CHECK_OK(start_without_what_is_lost(l, &(struct loader_step){ .micro_batches = 2, .B = 4, .T = 64 }));
         for (int m = 0; m < 2; m++) {
@@ -624,7 +611,7 @@ TEST(a_shard_cut_short_in_mid_run_can_be_left_out)
     l = opened(&c);
     CHECK_OK(loader_seek(l, &at));
     CHECK(step_hash(l, 1, 8, 64) == want);
-    damage(a.folder);
+    cut_short(a.folder);
     int rc = OK;
     for (int i = 0; i < 100 && rc == OK; i++)
         rc = start_without_what_is_lost(l, &(struct loader_step){ .micro_batches = 1, .B = 8, .T = 64 });

@@ -3,6 +3,7 @@
 #include "train/job.h"
 
 #include "comm/local.h"
+#include "support/cut_short.h"
 
 #include <stdlib.h>
 
@@ -15,21 +16,12 @@ struct shared_run {
     int rc;   /* of every rank */
 };
 
-/* Every file of these sources loses its last three quarters. */
-static void cut_short(int lost)
+static void cut_sources_short(int lost)
 {
-    char **names, path[512], folder[256];
+    char folder[256];
     for (int source = 2 - lost; source < 2; source++) {
         snprintf(folder, sizeof folder, JOB_DIR "/cache/source-%d", source);
-        int n = sys_list(folder, &names);
-        CHECK(n > 0);
-        for (int i = 0; i < n; i++) {
-            snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-            int fd = sys_open(path, O_RDWR, 0);
-            CHECK(sys_truncate(fd, sys_file_bytes(path) / 4) == 0);
-            sys_close(fd);
-        }
-        sys_free(names);
+        cut_short(folder);
     }
 }
 
@@ -37,7 +29,7 @@ static void damage_after_three(void *context, const struct train_status *s)
 {
     const struct shared_run *r = context;
     if (s->step == 3)
-        cut_short(r->lost);
+        cut_sources_short(r->lost);
 }
 
 static int same_order_everywhere(const struct session *s)

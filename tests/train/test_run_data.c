@@ -2,24 +2,11 @@
 #define JOB_DIR "run-data-test"
 #include "train/job.h"
 
+#include "support/cut_short.h"
+
 #define TWO_SOURCES                                                                      \
     "data.sources=[{path: " JOB_DIR "/text, name: a}, {path: " JOB_DIR "/text, name: b}]"
 #define SECOND JOB_DIR "/cache/source-1"
-
-/* Every file of a folder loses its last three quarters. */
-static void cut_short(const char *folder)
-{
-    char **names, path[512];
-    int n = sys_list(folder, &names);
-    CHECK(n > 0);
-    for (int i = 0; i < n; i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        int fd = sys_open(path, O_RDWR, 0);
-        CHECK(sys_truncate(fd, sys_file_bytes(path) / 4) == 0);
-        sys_close(fd);
-    }
-    sys_free(names);
-}
 
 static void damage_after_three(void *context, const struct train_status *s)
 {
