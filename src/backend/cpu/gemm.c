@@ -11,9 +11,10 @@
  * sums of a tile. Panels lie block by block of k: within block b of an operand,
  * panel p begins p x width x steps(b) words after the block, so tiles read forward.
  *
- * Sums in leaves: a thread keeps a tile's unfinished subtrees in *slots*, as a binary counter
- * does with its digits. A slab of k holds a whole subtree of leaves, or a part of one leaf
- * that is longer than a slab; between slabs, subtrees wait in slots as large as C. */
+ * Sums in leaves: a thread's unfinished subtrees of a tile lie on a *stack*, the largest below;
+ * the next leaf is summed on top of it, or straight onto the one below where it would be added
+ * to that at once, so nothing is copied. A slab of k holds a whole subtree of leaves, or a part of
+ * one leaf that is longer than a slab; between slabs, subtrees wait in *slots* as large as C. */
 #include "backend/cpu/gemm.h"
 
 #include "base/pool.h"
@@ -44,7 +45,7 @@ struct plan {
     i64 units;        /* subtrees of leaves that slabs make, 0 without leaves ... */
     i64 unit_leaves;  /* ... of so many leaves each */
     bool long_leaves; /* leaves of more than one slab */
-    i64 slots, thread_slots;
+    i64 slots, levels; /* between slabs; of a thread's stack */
     i64 panel_at, panel_bytes, partial_at, slot_bytes, row_at, thread_at;
     i64 thread_sum_at, tile_bytes, thread_row_at, thread_bytes, bytes;
 };
@@ -74,6 +75,7 @@ struct tile {
     i64 sum_stride;
     bool in_c;               /* sum is C itself */
     bool starts, adds, ends; /* this block: with the start; onto sums; completes them */
+    bool joins;              /* this block: a whole leaf, onto the subtree that it is added to */
     i64 steps;
     const u32 *a, *b, *next; /* panels of this block; what of B is needed after it */
     const u32 *rows_of_a;    /* not NULL: A is read as it lies, with rows a_stride words apart */
@@ -202,6 +204,15 @@ static i64 slots_of(i64 n)
     return slots;
 }
 
+/* Of a stack on which n leaves become one tree. */
+static i64 levels_of(i64 n)
+{
+    i64 levels = odd_part(n) > 1 ? 2 : 1;
+    for (n /= odd_part(n); n > 1; n /= 2)
+        levels++;
+    return levels;
+}
+
 static void plan_leaves(struct plan *p, const struct gemm *g)
 {
     if (g->leaves.count == 0)
@@ -209,7 +220,7 @@ static void plan_leaves(struct plan *p, const struct gemm *g)
     p->unit_leaves = leaves_together(&g->leaves, p->k);
     p->units = g->leaves.count / p->unit_leaves;
     p->long_leaves = leaf_steps(&g->leaves, p->k) > K_SLAB;
-    p->thread_slots = slots_of(p->unit_leaves);
+    p->levels = levels_of(p->unit_leaves);
     p->slots = p->units > 1 || p->long_leaves ? slots_of(p->units) + 1 : 0;
 }
 
@@ -218,7 +229,7 @@ static struct plan plan_product(const struct gemm *g, const struct gemm_kernels 
 {
     const struct gemm_kernels *k = gemm_kernels_for(kernels, g->A.type, g->B.type);
     const struct cutter cut = cut_k(g, k, NULL);
-    struct plan p = { .k = k, .blocks = cut.n, .steps = cut.deepest };
+    struct plan p = { .k = k, .blocks = cut.n, .steps = cut.deepest, .levels = 1 };
     i64 words = i64_max(1, p.steps), padded = round_up(g->M, k->mr);
     bool slabs = cut.slabs > 1;
     p.N = even_part(g->N, PANEL_BYTES / 4 / words, k->nr);
@@ -233,8 +244,8 @@ static struct plan plan_product(const struct gemm *g, const struct gemm_kernels 
     p.thread_at = p.row_at + round_up(4 * padded * p.slots, 4096);
     p.thread_sum_at = round_up(4 * k->mc * words, 4096);
     p.tile_bytes = round_up(4 * k->mc * k->nc, 4096);
-    p.thread_row_at = p.thread_sum_at + p.tile_bytes * (1 + p.thread_slots);
-    p.thread_bytes = p.thread_row_at + round_up(4 * k->mc * (1 + p.thread_slots), 4096);
+    p.thread_row_at = p.thread_sum_at + p.tile_bytes * p.levels;
+    p.thread_bytes = p.thread_row_at + round_up(4 * k->mc * p.levels, 4096);
     p.bytes = p.thread_at + p.thread_bytes * threads;
     return p;
 }
@@ -333,7 +344,7 @@ static void pack_b(const struct work *w, const struct slab *b, i64 part)
 
 /* --- sums in a tree ----------------------------------------------------------------- */
 
-/* Where subtrees wait: slot i begins i x apart floats behind the first. */
+/* Where subtrees wait, in slots or on a stack: the i-th begins i x apart floats behind the first. */
 struct slots {
     float *first;
     i64 apart, stride;
@@ -349,6 +360,33 @@ static float *slot(const struct slots *s, i64 i)
     return s->first + i * s->apart;
 }
 
+/* Subtrees on the stack when leaf `index` of n comes. */
+static i64 height_before(i64 index, i64 n)
+{
+    const i64 odd = odd_part(n);
+    return __builtin_popcountll((u64)(index / odd)) + (index % odd > 0);
+}
+
+/* So many times the two uppermost become one when leaf `index` of n is on top. */
+static i64 joins_after(i64 index, i64 n)
+{
+    const i64 odd = odd_part(n), place = index % odd;
+    i64 joins = place > 0;
+    if (place == odd - 1)
+        for (i64 group = index / odd; group & 1; group >>= 1)
+            joins++;
+    return joins;
+}
+
+/* The last of them leaves its sum at level top - joins. */
+static void join_levels(const struct gemm_kernels *k, const struct slots *stack, i64 top, i64 joins,
+                        i64 rows, i64 cols)
+{
+    for (; joins > 0; joins--, top--)
+        k->finish(slot(stack, top - 1), DTYPE_F32, stack->stride, slot(stack, top), stack->stride,
+                  rows, cols, true);
+}
+
 static void add_slot(const struct gemm_kernels *k, const struct sums *x, const struct slots *s,
                      i64 i)
 {
@@ -361,9 +399,9 @@ static void keep_in_slot(const struct gemm_kernels *k, const struct sums *x,
     k->finish(slot(s, i), DTYPE_F32, s->stride, x->at, x->stride, x->rows, x->cols, false);
 }
 
-/* Counts one more of n in: number `index`, which is in x. True: x is the sum of all. Otherwise
- * x is kept in a slot and may be used for the next. Slot 0 has the running sum of the odd
- * part, slot 1 + l a subtree of 2^l of those. */
+/* Counts one more slab in among the n whose subtrees make the sum: number `index`, which is in x.
+ * True: x is the sum of all. Otherwise x waits in a slot, which are a binary counter's digits: slot 0
+ * has the running sum of the odd part, slot 1 + l a subtree of 2^l of those. */
 static bool count_in(const struct gemm_kernels *k, const struct sums *x, const struct slots *s,
                      i64 index, i64 n)
 {
@@ -382,31 +420,26 @@ static bool count_in(const struct gemm_kernels *k, const struct sums *x, const s
     return false;
 }
 
-/* Behind the last block of a leaf: counts it in among the leaves of its slab, and what these
- * make among the slabs. True: x is the sum of all. */
-static bool count_leaf(const struct work *w, const struct sums *x, const struct slots *here,
-                       const struct slots *between, i64 leaf)
-{
-    const struct plan *p = &w->plan;
-    i64 unit = leaf / p->unit_leaves;
-    return count_in(p->k, x, here, leaf % p->unit_leaves, p->unit_leaves) &&
-           (p->units == 1 || count_in(p->k, x, between, unit, p->units));
-}
-
 /* Block sums of rows [m, m + n), which a leaf collects; at its end they are counted in. */
 static void count_row_sums(const struct work *w, const struct block *b, i64 m, i64 n,
                            const float *sums, i64 offset, int thread)
 {
     const struct plan *p = &w->plan;
-    const i64 padded = round_up(w->g->M, p->k->mr);
-    float *mine = (float *)(thread_space(w, thread) + p->thread_row_at) + offset;
+    const i64 padded = round_up(w->g->M, p->k->mr), leaf = b->leaf % p->unit_leaves;
+    const i64 top = height_before(leaf, p->unit_leaves);
     float *shared = (float *)(w->space + p->row_at) + m;
-    const struct slots here = { mine + p->k->mc, p->k->mc, 1 }, between = { shared, padded, 1 };
-    struct sums x = { p->long_leaves ? shared + (p->slots - 1) * padded : mine, 1, n, 1 };
-    p->k->finish(x.at, DTYPE_F32, 1, sums, 1, n, 1, !b->first);
-    if (!b->last || !count_leaf(w, &x, &here, &between, b->leaf))
+    const struct slots between = { shared, padded, 1 };
+    const struct slots stack = {
+        (float *)(thread_space(w, thread) + p->thread_row_at) + offset, p->k->mc, 1
+    };
+    const struct sums x = { p->long_leaves ? slot(&between, p->slots - 1) : stack.first, 1, n, 1 };
+    p->k->finish(p->long_leaves ? x.at : slot(&stack, top), DTYPE_F32, 1, sums, 1, n, 1, !b->first);
+    if (!b->last)
         return;
-    p->k->finish(w->g->row_sum + m, DTYPE_F32, 1, x.at, 1, n, 1, w->g->accumulate);
+    join_levels(p->k, &stack, top, joins_after(leaf, p->unit_leaves), n, 1);
+    if (leaf == p->unit_leaves - 1 &&
+        (p->units == 1 || count_in(p->k, &x, &between, b->leaf / p->unit_leaves, p->units)))
+        p->k->finish(w->g->row_sum + m, DTYPE_F32, 1, x.at, 1, n, 1, w->g->accumulate);
 }
 
 /* row_sum (+)= this block's sums of the strip's rows. */
@@ -538,10 +571,12 @@ static void multiply_block(const struct work *w, const struct tile *t)
     }
 }
 
-static float *thread_tile(const struct work *w, int thread, i64 i)
+/* The thread's sums of a tile: where there are leaves, its stack. */
+static struct slots thread_tiles(const struct work *w, int thread)
 {
     const struct plan *p = &w->plan;
-    return (float *)(thread_space(w, thread) + p->thread_sum_at + i * p->tile_bytes);
+    return (struct slots){ (float *)(thread_space(w, thread) + p->thread_sum_at),
+                           p->tile_bytes / (i64)sizeof(float), p->k->nc };
 }
 
 /* Slot i between slabs, or the partial sums, at the tile. */
@@ -551,7 +586,22 @@ static float *shared_tile(const struct work *w, const struct tile *t, i64 stride
            t->m * stride + t->n;
 }
 
-static void place_sums(const struct work *w, struct tile *t, int thread)
+/* A leaf that is one block is added to the subtree below it as the micro kernel ends. */
+static bool joins_at_once(const struct work *w, const struct block *b)
+{
+    const i64 n = w->plan.unit_leaves;
+    return n > 0 && b->first && b->last && joins_after(b->leaf % n, n) > 0;
+}
+
+/* Of the stack, for a block's sums. */
+static i64 level_of(const struct work *w, const struct block *b)
+{
+    const i64 n = w->plan.unit_leaves;
+    return n > 0 ? height_before(b->leaf % n, n) - joins_at_once(w, b) : 0;
+}
+
+/* Where this block's sums build up. */
+static void place_sums(const struct work *w, struct tile *t, const struct block *b, int thread)
 {
     const struct gemm_matrix *C = &w->g->C;
     const struct plan *p = &w->plan;
@@ -564,26 +614,32 @@ static void place_sums(const struct work *w, struct tile *t, int thread)
         t->sum_stride = shared_stride;
         t->sum = shared_tile(w, t, shared_stride, p->long_leaves ? p->slots - 1 : 0);
     } else {
-        t->sum_stride = p->k->nc;
-        t->sum = thread_tile(w, thread, 0);
+        const struct slots stack = thread_tiles(w, thread);
+        t->sum_stride = stack.stride;
+        t->sum = slot(&stack, level_of(w, b));
     }
+}
+
+/* All that the sums start with is what C has already. */
+static bool starts_in_c(const struct gemm *g)
+{
+    return !g->bias && (g->accumulate || (g->residual.data && g->residual.data == g->C.data &&
+                                          g->residual.row_stride == g->C.row_stride));
 }
 
 /* What the sums of this block are added to. */
 static void set_block(const struct work *w, struct tile *t, const struct block *b)
 {
     const struct gemm *g = w->g;
-    bool first = b == w->block, f32 = g->C.type == DTYPE_F32;
-    bool in_place = f32 && !g->bias &&
-                    (g->accumulate || (g->residual.data && g->residual.data == g->C.data &&
-                                       g->residual.row_stride == g->C.row_stride));
+    bool first = b == w->block, in_place = g->C.type == DTYPE_F32 && starts_in_c(g);
     t->starts = first && !in_place && (g->accumulate || g->residual.data || g->bias);
     t->adds = !first || in_place;
     t->ends = b == w->block + w->plan.blocks - 1;
     t->steps = block_steps(w, b);
     if (w->plan.units > 0) {
         t->starts = t->ends = false;
-        t->adds = !b->first;
+        t->joins = joins_at_once(w, b);
+        t->adds = !b->first || t->joins;
     }
 }
 
@@ -592,21 +648,24 @@ static void finish_tree(const struct work *w, const struct tile *t, const struct
 {
     const struct gemm *g = w->g;
     const struct gemm_kernels *k = w->plan.k;
-    if (g->accumulate || g->residual.data || g->bias)
+    const bool onto_c = g->C.type == DTYPE_F32 && starts_in_c(g);
+    if (!onto_c && (g->accumulate || g->residual.data || g->bias))
         start_sums(w, t, x->at, x->at, x->stride, 0, 0, t->rows, t->cols);
     k->finish((void *)element(&g->C, t->m, w->slab.n0 + t->n), g->C.type, g->C.row_stride, x->at,
-              x->stride, t->rows, t->cols, false);
+              x->stride, t->rows, t->cols, onto_c);
 }
 
-/* Behind a leaf's last block. */
-static void end_leaf(const struct work *w, const struct tile *t, i64 leaf, int thread)
+/* Behind a leaf's last block: what it makes with those of its slab, and these with other slabs'. */
+static void end_leaf(const struct work *w, const struct tile *t, const struct block *b, int thread)
 {
     const struct plan *p = &w->plan;
-    const i64 stride = round_up(w->slab.N, p->k->nr);
-    const struct sums x = { t->sum, t->sum_stride, t->rows, t->cols };
-    const struct slots here = { thread_tile(w, thread, 1), p->tile_bytes / 4, p->k->nc };
+    const i64 n = p->unit_leaves, leaf = b->leaf % n, stride = round_up(w->slab.N, p->k->nr);
+    const struct slots stack = thread_tiles(w, thread);
     const struct slots between = { shared_tile(w, t, stride, 0), p->slot_bytes / 4, stride };
-    if (count_leaf(w, &x, &here, &between, leaf))
+    const struct sums x = { p->long_leaves ? t->sum : stack.first, t->sum_stride, t->rows, t->cols };
+    join_levels(p->k, &stack, level_of(w, b), joins_after(leaf, n) - t->joins, t->rows, t->cols);
+    if (leaf == n - 1 &&
+        (p->units == 1 || count_in(p->k, &x, &between, b->leaf / n, p->units)))
         finish_tree(w, t, &x);
 }
 
@@ -672,7 +731,6 @@ static void multiply_strip(const struct work *w, i64 part, int thread)
         k->begin();
     for (t.n = begin; t.n < end; t.n += k->nc) {
         t.cols = i64_min(k->nc, end - t.n);
-        place_sums(w, &t, thread);
         for (i64 i = 0; i < w->slab.blocks; i++) {
             const struct block *b = block_of(w, &w->slab, i);
             u32 *a = thread_panels(w, thread) + words_before(b, t.rows, k->mr);
@@ -680,6 +738,7 @@ static void multiply_strip(const struct work *w, i64 part, int thread)
                 t.rows_of_a = element(&w->g->A, t.m, b->k0);
             else if (t.n == begin)
                 pack_a(w, &t, b, a, thread);
+            place_sums(w, &t, b, thread);
             set_block(w, &t, b);
             t.a = a;
             t.b = panels_at(w, i, t.n);
@@ -687,7 +746,7 @@ static void multiply_strip(const struct work *w, i64 part, int thread)
                                             : panels_at(w, 0, t.n + t.cols);
             multiply_block(w, &t);
             if (w->plan.units > 0 && b->last)
-                end_leaf(w, &t, b->leaf, thread);
+                end_leaf(w, &t, b, thread);
         }
     }
     if (k->end)
