@@ -3,6 +3,10 @@
  *
  *     bench_gemm [--tokens 1024,4096] [--reps 7] [--threads N] [--kernels avx2]
  *                [--type f32|bf16] [--shape qkv|proj|up|down|head] [--kind fwd|dx|dw] [--no-peers]
+ *                [--leaf TOKENS]
+ *
+ * --leaf: beside them, the sums that exact mode takes as trees (parallel/exact.h): dw in leaves of so
+ * many tokens, and over what tp cuts (proj, down fwd; qkv, up, head dx) in 8 leaves.
  *
  * Every repetition times each contender once, in turn; medians are printed, and the
  * quartiles' distance of ours. The peak is measured beside each product too. For numbers to
@@ -19,8 +23,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_REPS = 101, CONTENDERS = 4 };
-enum contender { PEAK, OURS, OPENBLAS, ONEDNN };
+enum { MAX_REPS = 101, CONTENDERS = 5, CUTS = 8 };
+enum contender { PEAK, OURS, LEAVES, OPENBLAS, ONEDNN };
 
 /* C[M,N] = A B, as BLAS says it: row-major, CblasRowMajor 101, NoTrans 111, Trans 112. */
 typedef void (*cblas_sgemm_fn)(int, int, int, int, int, int, float, const float *, int,
@@ -31,6 +35,7 @@ typedef int (*dnnl_sgemm_fn)(char, char, i64, i64, i64, float, const float *, i6
 struct options {
     i64 tokens[8];
     int n_tokens, reps, threads;
+    i64 leaf;
     const char *kernels, *type, *shape, *kind;
     bool peers;
 };
@@ -105,10 +110,14 @@ static void run_one(struct bench *b, enum contender c, const struct gemm *g)
 {
     const struct gemm_matrix *A = &g->A, *B = &g->B, *C = &g->C;
     float beta = g->accumulate;
+    struct gemm whole = *g;
+    whole.leaves = (struct gemm_leaves){ 0 };
     if (c == PEAK)
         run_peak(b);
-    if (c == OURS)
+    if (c == LEAVES)
         gemm_run(g, b->k, b->pool, b->space);
+    if (c == OURS)
+        gemm_run(&whole, b->k, b->pool, b->space);
     if (c == OPENBLAS)
         b->cblas_sgemm(101, transposed(A) ? 112 : 111, transposed(B) ? 112 : 111, (int)g->M,
                        (int)g->N, (int)g->K, 1, A->data, leading(A), B->data, leading(B), beta,
@@ -212,8 +221,10 @@ static void print_row(struct bench *b, const char *name, enum dtype type, const 
     printf("%-9s %-4s %6lld %6lld %6lld  %7.1f %7.1f %6.1f %5.1f", name, dtype_name(type),
            (long long)g->M, (long long)g->N, (long long)g->K, median[PEAK], median[OURS], percent,
            100 * (r[OURS][reps * 3 / 4] - r[OURS][reps / 4]) / median[OURS]);
-    for (int c = OPENBLAS; c <= ONEDNN; c++)
-        if (takes_part[c])
+    for (int c = LEAVES; c <= ONEDNN; c++)
+        if (c == LEAVES && b->o.leaf == 0)
+            continue;
+        else if (takes_part[c])
             printf("  %7.1f %5.1f", median[c], 100 * median[c] / median[PEAK]);
         else
             printf("  %7s %5s", "-", "-");
@@ -224,9 +235,13 @@ static void print_row(struct bench *b, const char *name, enum dtype type, const 
 static void measure(struct bench *b, const char *name, enum dtype type, const struct gemm *g)
 {
     static double r[CONTENDERS][MAX_REPS];
-    bool takes_part[CONTENDERS] = { true, true, b->cblas_sgemm && type == DTYPE_F32,
+    bool takes_part[CONTENDERS] = { true, true, g->leaves.count > 0,
+                                    b->cblas_sgemm && type == DTYPE_F32,
                                     b->dnnl_sgemm && type == DTYPE_F32 };
-    i64 need = gemm_workspace_bytes(g, b->k, pool_threads(b->pool));
+    struct gemm whole = *g;
+    whole.leaves = (struct gemm_leaves){ 0 };
+    i64 need = i64_max(gemm_workspace_bytes(g, b->k, pool_threads(b->pool)),
+                       gemm_workspace_bytes(&whole, b->k, pool_threads(b->pool)));
     if (need > b->space_bytes) {
         if (b->space)
             sys_unmap(b->space, b->space_bytes);
@@ -245,6 +260,25 @@ static void measure(struct bench *b, const char *name, enum dtype type, const st
     print_row(b, name, type, g, r, takes_part);
 }
 
+/* Leaves of the sum over K as exact mode has them; none where it is a chain there, too. */
+static struct gemm_leaves leaves_of(const struct bench *b, const char *layer, const char *kind, i64 K)
+{
+    static const char *const cut[] = { "proj fwd", "down fwd", "qkv dx", "up dx", "head dx" };
+    struct gemm_leaves l = { .count = 0 };
+    char name[32];
+    snprintf(name, sizeof name, "%s %s", layer, kind);
+    if (b->o.leaf > 0 && strcmp(kind, "dw") == 0 && K % b->o.leaf == 0)
+        l = (struct gemm_leaves){ .count = K / b->o.leaf, .pieces = { { K, b->o.leaf } } };
+    for (i64 i = 0; i < COUNT_OF(cut) && b->o.leaf > 0; i++)
+        if (strcmp(name, cut[i]) == 0) {
+            i64 pieces = strcmp(layer, "qkv") == 0 ? 3 : 1;
+            l.count = CUTS;
+            for (i64 p = 0; p < pieces; p++)
+                l.pieces[p].k = K / pieces, l.pieces[p].share = ceil_div(K / pieces, CUTS);
+        }
+    return l;
+}
+
 /* y (R,N) = x (R,K) w' (N,K);  dx = dy w;  dw += dy' x */
 static void measure_layer(struct bench *b, const char *layer, enum dtype type, i64 R, i64 K, i64 N)
 {
@@ -254,7 +288,7 @@ static void measure_layer(struct bench *b, const char *layer, enum dtype type, i
     float *dw = random_data(DTYPE_F32, N * K);
     struct gemm_matrix X = matrix(x, type, K, false), W = matrix(w, type, K, false);
     struct gemm_matrix Y = matrix(y, type, N, false), dW = matrix(dw, DTYPE_F32, K, false);
-    const struct gemm products[] = {
+    struct gemm products[] = {
         { .M = R, .N = N, .K = K, .A = X, .B = matrix(w, type, K, true), .C = Y },
         { .M = R, .N = K, .K = N, .A = Y, .B = W, .C = X },
         { .M = N, .N = K, .K = R, .A = matrix(y, type, N, true), .B = X, .C = dW,
@@ -263,6 +297,7 @@ static void measure_layer(struct bench *b, const char *layer, enum dtype type, i
     for (int i = 0; i < 3; i++) {
         char name[32];
         snprintf(name, sizeof name, "%s %s", layer, kinds[i]);
+        products[i].leaves = leaves_of(b, layer, kinds[i], products[i].K);
         if (!b->o.kind || strcmp(b->o.kind, kinds[i]) == 0)
             measure(b, name, type, &products[i]);
     }
@@ -287,6 +322,8 @@ static void measure_type(struct bench *b, enum dtype type)
                 measure_layer(b, layers[i].name, type, b->o.tokens[t], layers[i].K, layers[i].N);
     printf("geometric mean %s, %% of peak: headway %.1f (least %.1f)", dtype_name(type),
            100 * exp(b->log_sum[OURS] / b->n[OURS]), b->worst);
+    if (b->n[LEAVES])
+        printf(", in leaves %.1f", 100 * exp(b->log_sum[LEAVES] / b->n[LEAVES]));
     if (b->n[OPENBLAS])
         printf(", OpenBLAS %.1f", 100 * exp(b->log_sum[OPENBLAS] / b->n[OPENBLAS]));
     if (b->n[ONEDNN])
@@ -331,6 +368,8 @@ static bool parse(struct options *o, int argc, char **argv)
             o->reps = (int)i64_max(1, i64_min(MAX_REPS, atoi(value)));
         } else if (strcmp(key, "--threads") == 0) {
             o->threads = (int)i64_max(1, i64_min(64, atoi(value)));
+        } else if (strcmp(key, "--leaf") == 0) {
+            o->leaf = i64_max(1, strtoll(value, NULL, 10));
         } else if (strcmp(key, "--kernels") == 0) {
             o->kernels = value;
         } else if (strcmp(key, "--type") == 0) {
@@ -354,7 +393,7 @@ int main(int argc, char **argv)
     if (!parse(&b.o, argc, argv) || !(b.k = choose_kernels(b.o.kernels))) {
         fprintf(stderr, "usage: bench_gemm [--tokens 1024,4096] [--reps 7] [--threads N] "
                         "[--kernels NAME] [--type f32|bf16] [--shape NAME] [--kind fwd|dx|dw] "
-                        "[--no-peers]\n");
+                        "[--no-peers] [--leaf TOKENS]\n");
         return 2;
     }
     if (pool_new(&b.pool, b.o.threads, false) < 0)
@@ -366,8 +405,10 @@ int main(int argc, char **argv)
         load_peers(&b);
     printf("kernels %s, %d threads, %d repetitions; Gflop/s, %% of peak, spread %%\n", b.k->name,
            b.o.threads, b.o.reps);
-    printf("%-9s %-4s %6s %6s %6s  %7s %7s %6s %5s  %7s %5s  %7s %5s\n", "product", "type", "M",
-           "N", "K", "peak", "headway", "%", "+-", "OpenBLAS", "%", "oneDNN", "%");
+    printf("%-9s %-4s %6s %6s %6s  %7s %7s %6s %5s", "product", "type", "M", "N", "K", "peak",
+           "headway", "%", "+-");
+    printf(b.o.leaf > 0 ? "  %7s %5s" : "", "leaves", "%");
+    printf("  %7s %5s  %7s %5s\n", "OpenBLAS", "%", "oneDNN", "%");
     if (!b.o.type || strcmp(b.o.type, "f32") == 0)
         measure_type(&b, DTYPE_F32);
     if (!b.o.type || strcmp(b.o.type, "bf16") == 0)
