@@ -526,7 +526,8 @@ static void unset_text(const struct option *o, void *target, struct arena *a)
 int option_set(const struct option *o, void *target, const char *text, const char *where,
                struct arena *a)
 {
-    if (o->type == OPTION_PATH && !*text) {
+    const bool optional = o->type == OPTION_STRING && !o->default_text;
+    if (!*text && (o->type == OPTION_PATH || optional)) {
         unset_text(o, target, a);
         return OK;
     }

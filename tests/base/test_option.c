@@ -91,6 +91,14 @@ TEST(an_empty_path_is_one_that_was_not_given)
     CHECK_STR(s.path, "a/b");
 }
 
+TEST(an_empty_text_without_a_default_was_not_given)
+{
+    CHECK_OK(set("name", "x"));
+    CHECK_STR(s.name, "x");
+    CHECK_OK(set("name", ""));
+    CHECK(s.name == NULL);
+}
+
 TEST(a_lone_dash_is_text)
 {
     CHECK_OK(set("node", "-"));
@@ -225,6 +233,7 @@ TEST(doubles_are_written_short_and_exact)
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, start, stop)
 TEST_MAIN(CASE(defaults_reach_every_type), CASE(an_empty_path_is_one_that_was_not_given),
+          CASE(an_empty_text_without_a_default_was_not_given),
           CASE(a_lone_dash_is_text), CASE(whole_numbers_take_the_forms_people_write),
           CASE(sizes_and_durations_carry_units),
           CASE(messages_say_where_what_and_what_is_expected),
