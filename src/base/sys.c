@@ -192,13 +192,15 @@ void *sys_map_file(const char *path, i64 *bytes)
     struct stat st;
     if (fault_here(SYS_MMAP, NULL))
         return NULL;
-    int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+    int fd = sys_open(path, O_RDONLY | O_NONBLOCK, 0);
     if (fd < 0)
         return NULL;
     void *p = NULL;
     if (fstat(fd, &st) == 0) {
         if (S_ISDIR(st.st_mode)) {
             errno = EISDIR;
+        } else if (S_ISFIFO(st.st_mode)) {
+            p = sys_map_pipe(fd, bytes);
         } else {
             *bytes = st.st_size;
             if (st.st_size == 0)
@@ -417,6 +419,26 @@ bool sys_exists(const char *path)
 {
     struct stat st;
     return stat(path, &st) == 0;
+}
+
+bool sys_may_write(const char *folder)
+{
+    struct stat st;
+    char at[4096], *slash = NULL;
+    int found;
+    if (snprintf(at, sizeof at, "%s", folder) >= (int)sizeof at) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    while ((found = stat(at, &st)) != 0 && errno == ENOENT && (slash = strrchr(at, '/')) > at)
+        *slash = '\0';
+    if (found != 0 && errno == ENOENT) /* "name" or "/name" */
+        found = stat(strcpy(at, slash ? "/" : "."), &st);
+    if (found == 0 && !S_ISDIR(st.st_mode)) {
+        errno = ENOTDIR;
+        return false;
+    }
+    return found == 0 && access(at, W_OK | X_OK) == 0;
 }
 
 i64 sys_file_bytes(const char *path)

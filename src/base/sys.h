@@ -52,14 +52,18 @@ void sys_free(void *p);
 void *sys_map_pages(i64 bytes);
 void sys_unmap(void *p, i64 bytes);
 /* Read-only private view of a whole file; *bytes receives its size. An empty file gives
- * a non-NULL pointer and 0 bytes. */
+ * a non-NULL pointer and 0 bytes. Of a pipe: all that comes through it. */
 void *sys_map_file(const char *path, i64 *bytes);
+void *sys_map_pipe(int fd, i64 *bytes); /* of one that was opened as for sys_read_first */
 
 /* --- files ----------------------------------------------------------------------- */
 int sys_open(const char *path, int flags, int mode);
 int sys_close(int fd);
 ssize_t sys_read(int fd, void *buffer, i64 bytes);
 ssize_t sys_pread(int fd, void *buffer, i64 bytes, i64 offset);
+/* The first bytes of a pipe that was opened with O_NONBLOCK, so that one which nobody writes into
+ * is an error after ten seconds (-1, ENODATA); from then on reading waits, as of other files. */
+i64 sys_read_first(int fd, void *buffer, i64 bytes);
 /* These bytes are read soon: the system may fetch them meanwhile. A hint, which cannot fail. */
 void sys_will_read(int fd, i64 offset, i64 bytes);
 ssize_t sys_write(int fd, const void *buffer, i64 bytes);
@@ -78,6 +82,9 @@ int sys_mkdirs(const char *path); /* like mkdir -p; 0 if it exists */
 int sys_stat(const char *path, struct stat *out);
 bool sys_exists(const char *path);
 i64 sys_file_bytes(const char *path);  /* -1 with errno */
+/* Whether files could be made in this folder, or where it lacks, in the nearest one above it that
+ * there is, with what stands in the way in errno. Only looks. */
+bool sys_may_write(const char *folder);
 i64 sys_free_bytes(const char *path);  /* free space of the file system that holds path */
 int sys_remove_tree(const char *path); /* like rm -r; does not follow links */
 int sys_isatty(int fd);

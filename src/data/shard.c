@@ -41,13 +41,12 @@ const char *shard_kind_name(enum shard_kind kind)
 int shard_file_open(struct shard_file *f, const char *path)
 {
     struct stat st;
-    *f = (struct shard_file){ .name = path, .fd = sys_open(path, O_RDONLY, 0) };
+    *f = (struct shard_file){ .name = path, .fd = -1 };
+    if (sys_stat(path, &st) == 0 && !S_ISREG(st.st_mode)) /* to open a pipe could wait for ever */
+        return err_set(ERR_FORMAT, "%s is not an ordinary file", path);
+    f->fd = sys_open(path, O_RDONLY, 0);
     if (f->fd < 0)
         return err_set(ERR_SYS, "open %s: %s", path, strerror(errno));
-    if (sys_stat(path, &st) != 0 || !S_ISREG(st.st_mode)) {
-        shard_file_close(f);
-        return err_set(ERR_FORMAT, "%s is not an ordinary file", path);
-    }
     f->bytes = st.st_size;
     return OK;
 }

@@ -131,6 +131,21 @@ static struct stream *new_stream(const char *name)
     return s;
 }
 
+/* Opened so that it does not wait for somebody who writes into a pipe; that is done here. */
+static int begin_pipe(struct stream *s)
+{
+    s->end = sys_read_first(s->fd, s->in, INPUT_BYTES);
+    if (s->end < 0)
+        return errno == ENODATA
+                   ? err_set(ERR_SYS, "%s is a pipe that nobody writes into; start first what does",
+                             s->name)
+                   : err_set(ERR_SYS, "read %s: %s", s->name, strerror(errno));
+    sha256_add(&s->sha, s->in, s->end);
+    s->taken = s->end;
+    s->input_ended = s->end == 0;
+    return OK;
+}
+
 static int ready(struct stream **out, struct stream *s)
 {
     int rc = detect(s);
@@ -143,19 +158,23 @@ static int ready(struct stream **out, struct stream *s)
 
 int stream_open(struct stream **out, const char *path)
 {
-    struct stat st;
+    struct stat st = { 0 };
     bool standard = strcmp(path, "-") == 0;
     if (!standard && sys_stat(path, &st) == 0 && S_ISDIR(st.st_mode))
         return err_set(ERR_SYS, "%s is a folder", path);
     struct stream *s = new_stream(standard ? "standard input" : path);
     if (!s)
         return ERR_LIMIT;
-    if (!standard && (s->fd = sys_open(path, O_RDONLY, 0)) < 0) {
+    if (!standard && (s->fd = sys_open(path, O_RDONLY | O_NONBLOCK, 0)) < 0) {
         int error = errno;
         stream_close(s);
         return err_set(ERR_SYS, "open %s: %s", path, strerror(error));
     }
-    return ready(out, s);
+    int rc = !standard && S_ISFIFO(st.st_mode) ? begin_pipe(s) : OK;
+    if (rc == OK)
+        return ready(out, s);
+    stream_close(s);
+    return rc;
 }
 
 int stream_open_memory(struct stream **out, const void *bytes, i64 n, const char *name)

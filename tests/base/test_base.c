@@ -8,8 +8,9 @@
 #include "base/sys.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 TEST(errors_keep_context_in_front)
@@ -123,6 +124,52 @@ TEST(folders_are_made_listed_and_removed)
     CHECK(!sys_exists("tree-test"));
 }
 
+TEST(where_files_can_be_made_is_known_without_making_any)
+{
+    CHECK(sys_may_write("may-write/b/c") && sys_may_write(".") && sys_may_write("/tmp/none"));
+    CHECK(!sys_exists("may-write"));
+    CHECK(!sys_may_write("/proc/self/comm") && errno == ENOTDIR);
+    CHECK(!sys_may_write("/proc/self/comm/runs") && errno == ENOTDIR);
+    CHECK_EQ(sys_mkdirs("may-write/b"), 0);
+    CHECK_EQ(chmod("may-write/b", 0555), 0);
+    if (geteuid() != 0) /* who may write everywhere */
+        CHECK(!sys_may_write("may-write/b/c") && errno == EACCES);
+    CHECK_EQ(sys_remove_tree("may-write"), 0);
+}
+
+struct sent {
+    const char *path, *text;
+};
+
+static void *send_text(void *context)
+{
+    const struct sent *s = context;
+    int fd = open(s->path, O_WRONLY);
+    usleep(50000); /* is there before it writes */
+    CHECK_EQ(sys_write_full(fd, s->text, (i64)strlen(s->text)), 0);
+    close(fd);
+    return NULL;
+}
+
+TEST(what_comes_through_a_pipe_is_read_like_a_file)
+{
+    static char text[200001];
+    struct sent sent = { "pipe-test", text };
+    pthread_t sender;
+    i64 bytes;
+    memset(text, 'a', sizeof text - 1);
+    unlink("pipe-test");
+    CHECK_EQ(mkfifo("pipe-test", 0600), 0);
+    CHECK_EQ(pthread_create(&sender, NULL, send_text, &sent), 0);
+    void *got = sys_map_file("pipe-test", &bytes);
+    pthread_join(sender, NULL);
+    CHECK(got != NULL);
+    CHECK_EQ(bytes, (i64)sizeof text - 1);
+    CHECK(memcmp(got, text, (size_t)bytes) == 0);
+    sys_unmap(got, bytes);
+    unlink("pipe-test");
+}
+
 TEST(a_cleared_arena_gives_zeroed_memory_from_the_same_piece)
 {
     struct arena a;
@@ -178,5 +225,7 @@ TEST_MAIN(ONE(errors_keep_context_in_front), ONE(arena_memory_is_zeroed_and_alig
           ONE(permutation_visits_every_index_once), ONE(pool_runs_every_part_exactly_once),
           ONE(an_armed_fault_hits_the_nth_call_only),
           ONE(folders_are_made_listed_and_removed),
+          ONE(where_files_can_be_made_is_known_without_making_any),
+          ONE(what_comes_through_a_pipe_is_read_like_a_file),
           ONE(a_cleared_arena_gives_zeroed_memory_from_the_same_piece),
           ONE(runs_are_merged_and_equal_elements_stay_in_order))

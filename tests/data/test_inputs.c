@@ -1,9 +1,11 @@
 #include "make_data.h"
 
 #include "data/inputs.h"
+#include "data/shard.h"
 #include "data/splitter.h"
 #include "data/stream.h"
 
+#include <pthread.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -153,6 +155,48 @@ TEST(a_small_file_that_expands_enormously_needs_little_memory)
 
 /* --- folders ------------------------------------------------------------------------ */
 
+static void *write_late(void *path)
+{
+    int fd = open(path, O_WRONLY);
+    usleep(50000); /* is there before it writes */
+    CHECK_EQ(sys_write_full(fd, text, 1000), 0);
+    close(fd);
+    return NULL;
+}
+
+TEST(a_pipe_is_read_by_who_finds_a_writer_and_refused_by_who_does_not)
+{
+    static char path[] = "inputs-test-pipe";
+    struct stream *s;
+    pthread_t writer;
+    u8 bite[TEXT];
+    i64 got = 1, all = 0;
+    unlink(path);
+    CHECK_EQ(mkfifo(path, 0600), 0);
+    make_text();
+    CHECK_EQ(pthread_create(&writer, NULL, write_late, path), 0);
+    CHECK_OK(stream_open(&s, path));
+    for (; got > 0; all += got)
+        CHECK_OK(stream_read(s, bite + all, TEXT - all, &got));
+    pthread_join(writer, NULL);
+    CHECK_EQ(all, 1000);
+    CHECK(memcmp(bite, text, 1000) == 0);
+    CHECK_EQ(stream_input_bytes(s), 1000);
+    stream_close(s);
+    CHECK_FAILS(stream_open(&s, path), ERR_SYS, "is a pipe that nobody writes into");
+    unlink(path);
+}
+
+/* Shards are read at any place. */
+TEST(a_pipe_is_no_shard)
+{
+    struct shard_file f;
+    unlink("pipe.shard");
+    CHECK_EQ(mkfifo("pipe.shard", 0600), 0);
+    CHECK_FAILS(shard_file_open(&f, "pipe.shard"), ERR_FORMAT, "is not an ordinary file");
+    unlink("pipe.shard");
+}
+
 TEST(folders_are_walked_in_order_without_hidden_files)
 {
     const char *folder = fresh_folder("walk");
@@ -271,6 +315,7 @@ TEST_MAIN(ONE(gzip_and_zstd_are_recognised_and_may_have_several_members),
           ONE(what_is_named_compressed_and_is_not_is_refused),
           ONE(compressed_data_that_end_early_are_refused),
           ONE(a_small_file_that_expands_enormously_needs_little_memory),
-          ONE(folders_are_walked_in_order_without_hidden_files),
+          ONE(a_pipe_is_read_by_who_finds_a_writer_and_refused_by_who_does_not),
+          ONE(a_pipe_is_no_shard), ONE(folders_are_walked_in_order_without_hidden_files),
           ONE(texts_are_split_where_they_should_be),
           ONE(long_texts_are_cut_at_lines_and_never_within_a_character))
