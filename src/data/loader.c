@@ -3,7 +3,6 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/inject.h"
-#include "base/log.h"
 #include "base/sys.h"
 #include "base/sys_share.h"
 #include "base/sys_usage.h"
@@ -40,6 +39,7 @@ struct source {
     struct dataset data;
     i64 windows; /* per epoch; for evaluation: that are looked at */
     i64 first;   /* evaluation: windows of the sources before */
+    i64 cap;     /* windows that the recipe lets it give; INT64_MAX: any number */
     u64 key;     /* hash of the name */
 };
 
@@ -644,8 +644,10 @@ u64 loader_mix(const struct loader *l)
 void loader_get_cursor(const struct loader *l, struct loader_cursor *out)
 {
     *out = (struct loader_cursor){ .position = l->position };
-    for (i64 s = 0; s < l->n_sources && !l->eval; s++)
-        out->limit[s] = l->mixture.sources[s].limit;
+    for (i64 s = 0; s < l->n_sources && !l->eval; s++) {
+        i64 limit = l->mixture.sources[s].limit;
+        out->limit[s] = limit < l->sources[s].cap ? limit : INT64_MAX;
+    }
 }
 
 int loader_seek_position(struct loader *l, i64 position)
@@ -667,7 +669,8 @@ int loader_seek(struct loader *l, const struct loader_cursor *cursor)
     pthread_mutex_lock(&l->mutex);
     discard(l);
     for (i64 s = 0; s < l->n_sources && !l->eval; s++)
-        mixture_set_limit(&l->mixture, (int)s, i64_max(0, cursor->limit[s]));
+        mixture_set_limit(&l->mixture, (int)s,
+                          i64_min(i64_max(0, cursor->limit[s]), l->sources[s].cap));
     if (!l->eval)
         l->windows = l->mixture.samples;
     pthread_mutex_unlock(&l->mutex);
@@ -800,25 +803,6 @@ static int open_sources(struct loader *l)
     return OK;
 }
 
-/* Loss on answers needs somebody to have said what they are. Text without marks beside
- * marked text may be meant: all of it counts. */
-static int check_marks(const struct loader *l)
-{
-    i64 marked = 0;
-    for (i64 i = 0; i < l->n_sources; i++)
-        marked += l->sources[i].data.has_mask;
-    if (!l->rule.loss_on_answers || l->eval || marked == l->n_sources)
-        return OK;
-    if (marked == 0)
-        return err_set(ERR_CONFIG, "data.loss_on is answers, but no source marks any: prepare "
-                       "lines with \"messages\" or \"prompt\" and \"answer\", or set it to all");
-    for (i64 i = 0; i < l->n_sources; i++)
-        if (!l->sources[i].data.has_mask)
-            log_line(LOG_WARN, "source %s marks no answers: all its text counts in the loss",
-                     l->sources[i].name);
-    return OK;
-}
-
 static void make_mixture(struct loader *l)
 {
     struct mixture_source s[LOADER_SOURCES];
@@ -831,6 +815,7 @@ static void make_mixture(struct loader *l)
         s[i] = (struct mixture_source){ windows, weight, INT64_MAX };
         if (from->max_epochs > 0 && limit < 0x1p62)
             s[i].limit = i64_max(1, (i64)limit);
+        l->sources[i].cap = s[i].limit;
     }
     mixture_init(&l->mixture, s, l->n_sources, &l->arena);
     l->windows = l->mixture.samples;
@@ -932,7 +917,6 @@ static int open_any(struct loader **out, const struct loader_config *c, bool eva
     l->slots = ARENA_ARRAY(&l->arena, struct slot, l->n_slots);
     l->next = l->planned = 1; /* slot next - 1 always exists */
     TRY_TO(fail, open_sources(l));
-    TRY_TO(fail, check_marks(l));
     if (eval)
         choose_eval_windows(l, max_tokens);
     else

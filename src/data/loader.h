@@ -130,8 +130,8 @@ void loader_origin(const struct loader *l, i64 row, struct loader_origin *out);
 
 /* --- where the run is --------------------------------------------------------------- */
 
-/* All that a checkpoint keeps. limit[s] counts windows of source s, INT64_MAX when it is
- * neither capped nor was skipped. */
+/* All that a checkpoint keeps. limit[s] counts windows of source s when it was skipped, else it is
+ * INT64_MAX: caps are the recipe's, which may have others when the run goes on. */
 struct loader_cursor {
     i64 position;
     i64 limit[LOADER_SOURCES];

@@ -7,6 +7,7 @@
 #include "train/openmetrics.h"
 #include "train/train_spec.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -164,37 +165,49 @@ static void name_checkpoints(struct session *s)
 }
 
 /* A run may want that, to try something; who did not notice should. */
-static void look_at_warmup(const struct session *s)
+static void look_at_warmup(struct session *s)
 {
     const i64 steps = schedule_steps(s->config), warmup = s->config->lr.warmup;
-    const char *where = recipe_where(s->request.recipe, "lr.warmup");
     if (steps > 0 && warmup > steps && !s->request.measure && !s->request.sleep)
-        log_line(LOG_WARN, "%s%sthe learning rate never reaches its peak: lr.warmup is %lld steps, and "
-                 "the run takes %lld; make it a tenth of them, say", where ? where : "",
-                 where ? ": " : "", (long long)warmup, (long long)steps);
+        log_line(LOG_WARN, "%sthe learning rate never reaches its peak: lr.warmup is %lld steps, and "
+                 "the run takes %lld; make it a tenth of them, say", at(s, "lr.warmup"),
+                 (long long)warmup, (long long)steps);
 }
 
 /* Whether a run that ended well is to go on no further than it got: then its folder stays as it is. */
 static int look_whether_over(struct session *s)
 {
-    const struct train_config *c = s->config;
-    const i64 step = run_folder_finished(s->folder.path), steps = schedule_steps(c);
+    const i64 step = run_folder_finished(s->folder.path);
+    const char *limit;
     i64 newest = -1;
     name_checkpoints(s);
     if (step < 0 || checkpoint_latest(s->checkpoint_dir, &newest) < 0 || newest != step)
         return OK;
     json_t *state;
     TRY(checkpoint_state(s->checkpoint_dir, step, &state));
-    const double took = json_number_value(json_object_get(state, "elapsed"));
-    const bool all_steps = steps > 0 && step >= steps;
-    const bool ended = all_steps || (c->train.max_time > 0 && took >= c->train.max_time);
-    s->over = ended && session_would_be_idle(s, state);
+    s->over = session_would_be_idle(s, state, step, &limit);
     json_decref(state);
     if (s->over)
         log_line(LOG_INFO, "%s ended at step %lld and has nothing left to do, so nothing in it was "
-                 "changed; it goes on when %s is raised", s->folder.path, (long long)step,
-                 !all_steps ? "train.max_time" : steps == c->train.steps ? "train.steps"
-                                                                         : "train.tokens");
+                 "changed; it goes on when %s is raised", s->folder.path, (long long)step, limit);
+    return OK;
+}
+
+/* A dry run makes no folder; whether the run could is a part of being sound. */
+static int look_whether_writable(struct session *s)
+{
+    const struct train_config *c = s->config;
+    const struct { const char *key, *folder; } all[] = {
+        { "run.dir", s->folder.path }, { "checkpoint.dir", c->checkpoint.dir },
+        { "data.cache", c->data.cache },
+    };
+    for (i64 i = 0; i < COUNT_OF(all); i++) {
+        if (!all[i].folder || sys_may_write(all[i].folder))
+            continue;
+        const char *why = strerror(errno);
+        return err_set(ERR_SYS, "%s%s: no files can be made in %s: %s; name another folder",
+                       at(s, all[i].key), all[i].key, all[i].folder, why);
+    }
     return OK;
 }
 
@@ -212,11 +225,13 @@ static int open_folder(struct session *s)
     }
     if (s->over)
         return OK;
-    if (s->request.dry_run)
+    if (s->request.dry_run) {
         TRY(run_folder_look(&s->folder, c->run.dir, name, stem, s->request.resume));
-    else
+        TRY(look_whether_writable(s));
+    } else {
         TRY(run_folder_open(&s->folder, c->run.dir, name, stem, s->request.resume,
                             c->log.tensorboard));
+    }
     name_checkpoints(s);
     look_at_warmup(s);
     return OK;

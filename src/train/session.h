@@ -181,6 +181,9 @@ int session_open_loaders(struct session *s);
  * is made into shards below data.cache, or else below `folder`. */
 int session_open_rows(struct session *s, const struct train_request *request,
                       const struct model_spec *spec, const char *folder);
+/* Whether the sources, which may have to be found prepared, give the very tokens that a checkpoint's
+ * list of identities is of. */
+bool session_has_same_data(struct session *s, const json_t *identities);
 /* Whether the recipe names sources and all of them are there; what is wrong with them otherwise is
  * told by who opens them. */
 bool session_has_text(const struct train_config *c, struct arena *a);
@@ -252,9 +255,9 @@ int session_rewind(struct session *s, i64 target, double loss, double deviation,
 void session_data_identity(const struct dataset *d, char hex[17]);
 void session_put_identity(const struct session *s, json_t *state);
 int session_check_same(struct session *s, struct text *changes);
-/* Of a run that has ended: whether this recipe differs from its checkpoint's only in how far to go,
- * and in what is written on the way. */
-bool session_would_be_idle(struct session *s, const json_t *state);
+/* Of a run that ended at this step: whether this recipe differs from its checkpoint's only in how far
+ * to go, and in what is written on the way, and goes no further; *limit is what keeps it. */
+bool session_would_be_idle(struct session *s, const json_t *state, i64 step, const char **limit);
 
 /* session_energy.c: opened before the rank is given cores of its own. What samples, all ranks call
  * together; it is summed, and energy.json written, on the leading rank. */

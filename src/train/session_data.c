@@ -163,6 +163,17 @@ static int look_at_text(struct session *s, const char *path, const char *shards)
     return OK;
 }
 
+static const char *cache_folder(struct session *s)
+{
+    const char *given = s->config->data.cache;
+    return given ? given : arena_printf(&s->arena, "%s/data", s->folder.path);
+}
+
+static const char *cached_shards(struct session *s, i64 source)
+{
+    return arena_printf(&s->arena, "%s/source-%lld", cache_folder(s), (long long)source);
+}
+
 /* The folder of shards that a source stands for: itself, or made from its text now. */
 static int shards_of(struct session *s, const struct source *from, i64 index, const char **out)
 {
@@ -175,9 +186,8 @@ static int shards_of(struct session *s, const struct source *from, i64 index, co
     if (!s->tokenizer)
         return err_set(ERR_CONFIG, "%s is raw text: give data.tokenizer, or make shards with "
                        "'headway data prepare'", from->path);
-    const char *cache = c->data.cache ? c->data.cache
-                                      : arena_printf(&s->arena, "%s/data", s->folder.path);
-    *out = arena_printf(&s->arena, "%s/source-%lld", cache, (long long)index);
+    const char *cache = cache_folder(s);
+    *out = cached_shards(s, index);
     if (s->request.dry_run)
         return look_at_text(s, from->path, *out);
     if (sys_mkdirs(cache) != 0)
@@ -227,6 +237,26 @@ int session_open_data(struct session *s)
     return OK;
 }
 
+bool session_has_same_data(struct session *s, const json_t *identities)
+{
+    struct source *sources;
+    struct dataset d;
+    char hex[17];
+    i64 n;
+    bool same = read_sources(s, &sources, &n) == OK && n == (i64)json_array_size(identities);
+    for (i64 i = 0; i < n && same; i++) {
+        const char *then = json_string_value(json_array_get(identities, (size_t)i));
+        const char *path = dataset_is_prepared(sources[i].path) ? sources[i].path
+                                                                : cached_shards(s, i);
+        same = dataset_is_prepared(path) &&
+               dataset_open(&d, path, "train", (i32)sources[i].separator, &s->arena) >= 0;
+        if (same)
+            session_data_identity(&d, hex);
+        same = same && then && strcmp(then, hex) == 0;
+    }
+    return same;
+}
+
 /* --- loaders ------------------------------------------------------------------------ */
 
 static bool any_validation(struct session *s)
@@ -240,7 +270,8 @@ static bool any_validation(struct session *s)
     return false;
 }
 
-/* Training on answers needs somebody who marked them. */
+/* Training on answers needs somebody who marked them. Text without marks beside marked text may be
+ * meant: all of it counts. */
 static int check_answers(struct session *s)
 {
     i64 marked = 0;
@@ -249,12 +280,12 @@ static int check_answers(struct session *s)
     for (i64 i = 0; i < s->n_sources; i++)
         marked += loader_dataset(s->loader, i)->has_mask;
     if (marked == 0)
-        return err_set(ERR_CONFIG, "%s: data.loss_on is answers, but no source marks any; "
-                       "prepare chat or prompt-answer jsonl, or train on all",
+        return err_set(ERR_CONFIG, "%s: data.loss_on is answers, but no source marks any: prepare "
+                       "lines with \"messages\" or \"prompt\" and \"answer\", or set it to all",
                        recipe_where(s->request.recipe, "data.loss_on"));
     for (i64 i = 0; i < s->n_sources; i++)
         if (!loader_dataset(s->loader, i)->has_mask)
-            log_line(LOG_WARN, "source %s marks no answers: all of its tokens count",
+            log_line(LOG_WARN, "source %s marks no answers: all its text counts in the loss",
                      loader_source_name(s->loader, i));
     return OK;
 }

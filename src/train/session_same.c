@@ -255,22 +255,45 @@ int session_check_same(struct session *s, struct text *changes)
     return rc;
 }
 
-bool session_would_be_idle(struct session *s, const json_t *state)
+static bool same_but_for_idle(const struct train_config *then, const struct train_config *now)
 {
-    struct train_config then;
     struct text a = { 0 }, b = { 0 };
-    bool same = check_islands(s, state) == OK && read_settings(s, state, &then);
+    bool same = true;
     for (const struct option *o = train_options; o->key && same; o++) {
         text_clear(&a);
         text_clear(&b);
         text_add(&a, "");
         text_add(&b, "");
-        option_format(o, &then, &a);
-        option_format(o, s->config, &b);
+        option_format(o, then, &a);
+        option_format(o, now, &b);
         same = strcmp(a.data, b.data) == 0 ||
                begins_with_one(o->key, idle_settings, COUNT_OF(idle_settings));
     }
     text_fini(&a);
     text_fini(&b);
     return same;
+}
+
+/* The limit that a run has come to at this step; NULL: none of them. */
+static const char *limit_reached(const struct train_config *c, i64 step, double took)
+{
+    const i64 steps = schedule_steps(c);
+    if (steps > 0 && step >= steps)
+        return steps == c->train.steps ? "train.steps" : "train.tokens";
+    return c->train.max_time > 0 && took >= c->train.max_time ? "train.max_time" : NULL;
+}
+
+bool session_would_be_idle(struct session *s, const json_t *state, i64 step, const char **limit)
+{
+    const double took = json_number_value(json_object_get(state, "elapsed"));
+    struct train_config then;
+    if (check_islands(s, state) < 0 || !read_settings(s, state, &then) ||
+        !same_but_for_idle(&then, s->config))
+        return false;
+    *limit = limit_reached(s->config, step, took);
+    if (*limit)
+        return true;
+    *limit = "max_epochs of its data";
+    return !limit_reached(&then, step, took) && /* so its data ended it */
+           session_has_same_data(s, json_object_get(state, "data"));
 }

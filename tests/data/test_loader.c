@@ -230,6 +230,31 @@ TEST(a_run_resumed_at_any_step_sees_the_same_stream)
     sys_remove_tree(b.folder);
 }
 
+TEST(a_run_goes_on_with_the_caps_that_its_recipe_has_then)
+{
+    struct made m = standard("caps", 1);
+    struct loader_source s = { .path = m.folder, .max_epochs = 1 };
+    struct loader_config c = config_of(&s, 1, 64);
+    struct loader_cursor end;
+    struct loader *l = opened(&c);
+    const struct loader_step step = { .micro_batches = 1, .B = 1, .T = 64 };
+    const i64 once = loader_places(l);
+    while (!loader_ended(l, &step))
+        CHECK_OK(loader_start_step(l, &step));
+    loader_get_cursor(l, &end);
+    loader_close(l);
+    CHECK_EQ(end.position, once);
+    for (int epochs = 1; epochs <= 3; epochs++) {
+        s.max_epochs = epochs;
+        l = opened(&c);
+        CHECK_OK(loader_seek(l, &end));
+        CHECK_EQ(loader_places(l), epochs * once);
+        CHECK_EQ(loader_ended(l, &step), epochs == 1);
+        loader_close(l);
+    }
+    sys_remove_tree(m.folder);
+}
+
 TEST(short_sequences_walk_through_the_same_windows)
 {
     struct made m = standard("ramp", 1);
@@ -387,25 +412,6 @@ TEST(weights_follow_the_loss_mask)
         loader_close(l);
     }
     sys_remove_tree(m.folder);
-}
-
-TEST(loss_on_answers_needs_answers)
-{
-    struct made plain = standard("plain", 1), masked = standard("mask", 3);
-    plain.masked = false;
-    CHECK(sys_remove_tree(plain.folder) == 0);
-    make_data(&plain);
-    struct loader_source s[] = { { .name = "plain", .path = plain.folder },
-                                 { .name = "masked", .path = masked.folder } };
-    struct loader_config c = config_of(s, 1, 32);
-    struct loader *l;
-    c.loss_on_answers = true;
-    CHECK_FAILS(loader_open(&l, &c), ERR_CONFIG, "no source marks any");
-    c.n_sources = 2;
-    l = opened(&c);
-    loader_close(l);
-    sys_remove_tree(plain.folder);
-    sys_remove_tree(masked.folder);
 }
 
 TEST(attention_may_cross_borders_when_told_so)
@@ -754,12 +760,12 @@ TEST(parts_of_cut_rows_are_those_rows)
 TEST_MAIN(ONE(an_epoch_predicts_every_token_once),
           ONE(order_depends_on_the_seed_and_on_nothing_else),
           ONE(a_run_resumed_at_any_step_sees_the_same_stream),
+          ONE(a_run_goes_on_with_the_caps_that_its_recipe_has_then),
           ONE(short_sequences_walk_through_the_same_windows),
           ONE(ranks_may_take_turns_in_the_rows_of_a_step),
           ONE(mixtures_keep_their_proportions_and_caps),
           ONE(no_two_sources_are_called_alike),
           ONE(weights_follow_the_loss_mask),
-          ONE(loss_on_answers_needs_answers),
           ONE(attention_may_cross_borders_when_told_so),
           ONE(packing_leaves_nine_of_ten_documents_whole),
           ONE(files_without_documents_are_split_at_their_separator),

@@ -104,6 +104,17 @@ static int dry_run(const char *name, const char *const *sets, bool resume)
     return rc;
 }
 
+TEST(a_dry_run_notices_where_nothing_can_be_written)
+{
+    static const char *const run[] = { "run.dir=" JOB_DIR "/job.yaml/runs", NULL };
+    static const char *const saved[] = { "checkpoint.dir=" JOB_DIR "/job.yaml", NULL };
+    static const char *const cache[] = { "data.cache=" JOB_DIR "/job.yaml/cache", NULL };
+    CHECK_FAILS(dry_run("dry", run, false), ERR_SYS,
+                "--set: run.dir: no files can be made in " JOB_DIR "/job.yaml/runs/dry: ");
+    CHECK_FAILS(dry_run("dry", saved, false), ERR_SYS, "checkpoint.dir: no files can be made in ");
+    CHECK_FAILS(dry_run("dry", cache, false), ERR_SYS, "data.cache: no files can be made in ");
+}
+
 /* Neither a new folder nor a byte in an old one. */
 TEST(a_dry_run_writes_nothing)
 {
@@ -423,6 +434,7 @@ TEST(what_could_not_be_saved_is_not_said_to_be)
 
 TEST_MAIN(ONE(a_run_with_everything_on_resumes_to_the_bit),
           ONE(averaged_weights_are_evaluated_as_if_they_were_the_weights),
+          ONE(a_dry_run_notices_where_nothing_can_be_written),
           ONE(a_dry_run_writes_nothing), ONE(a_second_process_is_refused_and_disturbs_nothing),
           ONE(a_run_without_a_checkpoint_yet_begins_again),
           ONE(a_run_whose_newest_checkpoint_is_damaged_resumes_to_the_bit),

@@ -50,14 +50,15 @@ TEST(data_that_vanish_are_left_behind_when_the_recipe_says_so)
     CHECK(sys_exists(JOB_DIR "/runs/skip/checkpoints/step-60/manifest.json"));
 }
 
+#define CAPPED_AT(epochs)                                                                \
+    "data.sources=[{path: " JOB_DIR "/text, max_epochs: " epochs "}]", "train.batch=32", \
+        "eval.every=0", "lr.schedule=linear", "lr.min_ratio=0"
+
 /* A run that has used up its data is a run that ends: evaluated, saved, with the learning
  * rate at the end of its schedule. Resumed, it is still at its end. */
 TEST(a_run_out_of_data_ends_like_any_other)
 {
-    static const char *const sets[] = {
-        "data.sources=[{path: " JOB_DIR "/text, max_epochs: 1}]", "train.steps=100000",
-        "train.batch=32", "eval.every=0", "lr.schedule=linear", "lr.min_ratio=0", NULL
-    };
+    static const char *const sets[] = { CAPPED_AT("1"), "train.steps=100000", NULL };
     i64 step, again;
     make_corpus();
     CHECK_OK(train("capped", sets, false, NULL));
@@ -65,9 +66,51 @@ TEST(a_run_out_of_data_ends_like_any_other)
     CHECK(step > 2);
     CHECK(log_has("capped", "have no more to give") && log_has("capped", "held-out loss"));
     CHECK(last_metric("capped", "step", "lr") < 1e-2 / 3);
-    CHECK_OK(train("capped", sets, true, NULL));
+    CHECK_EQ(run_folder_finished(JOB_DIR "/runs/capped"), step);
+    const i64 lines = sys_file_bytes(JOB_DIR "/runs/capped/metrics.jsonl");
+    CHECK_OK(train("capped", sets, true, NULL)); /* with nothing left to do */
     CHECK_OK(checkpoint_latest(JOB_DIR "/runs/capped/checkpoints", &again));
     CHECK_EQ(again, step);
+    CHECK_EQ(sys_file_bytes(JOB_DIR "/runs/capped/metrics.jsonl"), lines);
+}
+
+/* Whose data may be read more often has more to do, and so has one that was ended by its steps. */
+TEST(a_run_whose_data_ended_goes_on_with_more)
+{
+    static const char *const more[] = { CAPPED_AT("2"), "train.steps=100000", NULL };
+    static const char *const few[] = { CAPPED_AT("1"), "train.steps=3", NULL };
+    static const char *const all[] = { CAPPED_AT("1"), "train.steps=100000", NULL };
+    const i64 ended = run_folder_finished(JOB_DIR "/runs/capped");
+    CHECK_OK(train("capped", more, true, NULL));
+    CHECK(run_folder_finished(JOB_DIR "/runs/capped") > ended);
+    CHECK_OK(train("short", few, false, NULL));
+    CHECK_OK(train("short", all, true, NULL));
+    CHECK_EQ(run_folder_finished(JOB_DIR "/runs/short"), ended);
+}
+
+static void count_marks(void *context, enum log_level level, const char *line)
+{
+    *(i64 *)context += level == LOG_WARN && strstr(line, "marks no answers") != NULL;
+}
+
+TEST(text_without_marks_beside_marked_text_is_told_once)
+{
+    static const char *const sets[] = {
+        "data.sources=[{path: " JOB_DIR "/text, name: plain}, {path: " JOB_DIR "/qa.jsonl, name: qa}]",
+        "data.loss_on=answers", "data.cache=" JOB_DIR "/marks", NULL
+    };
+    char line[200], jsonl[8000] = "";
+    i64 told = 0;
+    for (int i = 0; i < 60; i++) {
+        snprintf(line, sizeof line, "{\"prompt\": \"how old is bridge %d?\", \"answer\": "
+                 "\"as old as river %d, nobody knows\"}\n", i, i * i);
+        strcat(jsonl, line);
+    }
+    write_file(JOB_DIR "/qa.jsonl", jsonl);
+    log_add_sink(count_marks, &told, LOG_WARN);
+    CHECK_OK(train("marks", sets, false, NULL));
+    log_remove_sink(count_marks, &told);
+    CHECK_EQ(told, 1);
 }
 
 /* Names of the spans of one step on the compute lane, as trace.json has them. */
@@ -109,4 +152,6 @@ TEST(a_trace_across_a_ramp_names_each_step_by_its_own_program)
 TEST_MAIN(ONE(data_that_vanish_stop_the_run_with_its_state_saved),
           ONE(data_that_vanish_are_left_behind_when_the_recipe_says_so),
           ONE(a_run_out_of_data_ends_like_any_other),
+          ONE(a_run_whose_data_ended_goes_on_with_more),
+          ONE(text_without_marks_beside_marked_text_is_told_once),
           ONE(a_trace_across_a_ramp_names_each_step_by_its_own_program))

@@ -208,7 +208,8 @@ TEST(what_cannot_work_is_said_before_work_starts)
     CHECK_FAILS(train("bad", seq, false, NULL), ERR_CONFIG,
                 "--set: train.seq 4096 is longer than the 256 positions");
     CHECK_FAILS(train("bad", vocab, false, NULL), ERR_CONFIG, "has a vocabulary of 300");
-    CHECK_FAILS(train("bad", plain, false, NULL), ERR_CONFIG, "no source marks any");
+    CHECK_FAILS(train("bad", plain, false, NULL), ERR_CONFIG,
+                "--set: data.loss_on is answers, but no source marks any");
     CHECK_FAILS(train("bad", ramp, false, NULL), ERR_CONFIG,
                 "--set: the ramps pass through more than 32 batch shapes");
     CHECK_FAILS(train("bad", alike, false, NULL), ERR_CONFIG,
