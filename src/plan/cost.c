@@ -69,10 +69,10 @@ double plan_sum_seconds(const struct plan_job *job, i64 ranks, i64 stride, doubl
 
 /* --- stages --------------------------------------------------------------------------- */
 
-/* What one micro-batch takes on a stage, by term; messages between stages and of data ranks not
- * included. */
+/* What one micro-batch takes on a stage, by term; messages of data ranks not included, nor those between
+ * stages but where they hold up both. */
 struct stage {
-    double terms[PLAN_EP + 1];
+    double terms[PLAN_PP + 1];
     double forward, backward;
     double weights; /* of backward */
 };
@@ -171,19 +171,44 @@ struct ends {
 
 static void add_stage(struct stage *s, const struct stage *other, double n)
 {
-    for (int i = 0; i <= PLAN_EP; i++)
+    for (int i = 0; i <= PLAN_PP; i++)
         s->terms[i] += n * other->terms[i];
     s->forward += n * other->forward;
     s->backward += n * other->backward;
     s->weights += n * other->weights;
 }
 
+/* Of one micro-batch, one way. */
+static double boundary_seconds(const struct plan_job *job, const struct plan_layout *l,
+                               const struct plan_table *t)
+{
+    if (l->pp == 1)
+        return 0;
+    return plan_exchange_seconds(job, 2, l->tp * l->cp * l->dp, t->boundary_bytes, 1);
+}
+
+/* Moves that hold up both stages: a micro-batch's rows and their gradients, with the neighbour before and
+ * the one behind. What was cut to be sent is gathered: rows for the forward pass, the stage's own result and
+ * its gradient for the backward pass. */
+static void add_moves(struct stage *s, const struct plan_job *job, const struct plan_layout *l,
+                      const struct plan_table *t, bool before, bool behind)
+{
+    if (!job->stack->blocking_moves && t->boundary_gather == 0)
+        return;
+    double each = job->stack->blocking_moves ? (before + behind) * boundary_seconds(job, l, t) : 0;
+    double forward = before * t->boundary_gather, backward = 2 * behind * t->boundary_gather;
+    s->terms[PLAN_PP] += 2 * each + forward + backward;
+    s->forward += each + forward;
+    s->backward += each + backward;
+}
+
 static struct stage stage_of(const struct plan_job *job, const struct plan_layout *l,
-                             const struct plan_table *t, double layers)
+                             const struct plan_table *t, double layers, bool before, bool behind)
 {
     struct stage s = { 0 };
     add_layers(&s, t, layers, l->recompute);
     add_batch(&s, job, t, l, layers);
+    add_moves(&s, job, l, t, before, behind);
     return s;
 }
 
@@ -191,8 +216,9 @@ static struct ends ends_of(const struct plan_job *job, const struct plan_layout 
                            const struct plan_table *t)
 {
     struct spread_layers n = spread_layers(job, l, t);
-    struct ends e = { stage_of(job, l, t, n.first), stage_of(job, l, t, n.middle),
-                      stage_of(job, l, t, n.last), stage_of(job, l, t, n.most) };
+    const bool many = l->pp > 1;
+    struct ends e = { stage_of(job, l, t, n.first, false, many), stage_of(job, l, t, n.middle, many, many),
+                      stage_of(job, l, t, n.last, many, false), stage_of(job, l, t, n.most, many, many) };
     add_piece(&e.first, &t->pieces[PLAN_EMBEDDING], 1, RECOMPUTE_NONE);
     add_piece(l->pp == 1 ? &e.first : &e.last, &t->pieces[PLAN_HEAD], 1, RECOMPUTE_NONE);
     if (l->schedule == SCHEDULE_ZB_V && l->pp > 1) { /* the last stage is where the first one is */
@@ -287,6 +313,16 @@ struct shared {
     double reduce_s, gather_s; /* gather_s with zero 3: of one pass */
 };
 
+/* Reductions to one rank after another pass everything through each rank but the last one's. */
+static double split_sum_seconds(const struct plan_job *job, i64 ranks, i64 stride, double bytes)
+{
+    double calls = (double)(ranks - 1), part = calls / (double)ranks;
+    if (job->stack->sums == SUMS_EVERYWHERE)
+        return plan_sum_seconds(job, ranks, stride, bytes);
+    return plan_exchange_seconds(job, ranks, stride, job->stack->sums == SUMS_REDUCED ? bytes : part * bytes,
+                                 calls);
+}
+
 static struct shared share(const struct plan_job *job, const struct plan_layout *l,
                            double parameters, i64 ranks, i64 stride)
 {
@@ -300,7 +336,7 @@ static struct shared share(const struct plan_job *job, const struct plan_layout 
     if (l->zero == ZERO_NONE)
         out.reduce_s = plan_sum_seconds(job, ranks, stride, parameters * s->message_bytes);
     else if (near > 1) {
-        out.reduce_s = plan_exchange_seconds(job, near, stride, part * s->message_bytes, calls) /
+        out.reduce_s = split_sum_seconds(job, near, stride, parameters * s->message_bytes) /
                        s->split_rate;
         out.gather_s = plan_exchange_seconds(job, near, stride, part * s->weight_bytes, calls) /
                        s->split_rate;
@@ -353,15 +389,6 @@ static double optimizer_seconds(const struct plan_job *job, const struct plan_la
 
 /* --- a step --------------------------------------------------------------------------- */
 
-/* Of one micro-batch, one way. */
-static double boundary_seconds(const struct plan_job *job, const struct plan_layout *l,
-                               const struct plan_table *t)
-{
-    if (l->pp == 1)
-        return 0;
-    return plan_exchange_seconds(job, 2, l->tp * l->cp * l->dp, t->boundary_bytes, 1);
-}
-
 static struct stage_time times_of(const struct stage *s)
 {
     return (struct stage_time){ s->forward, s->backward - s->weights, s->weights };
@@ -374,7 +401,7 @@ void plan_stages_of(const struct plan_job *job, const struct plan_layout *l,
     struct shared data = share_all(job, l, t);
     const struct stage *middle = job->stack->balanced ? &e.fullest : &e.middle; /* all wait for it */
     *out = (struct plan_stages){ times_of(&e.first), times_of(middle), times_of(&e.last),
-                                 boundary_seconds(job, l, t), data.reduce_s, data.gather_s,
+                                 job->stack->blocking_moves ? 0 : boundary_seconds(job, l, t), data.reduce_s, data.gather_s,
                                  optimizer_seconds(job, l, t) + t->step_launch };
 }
 
@@ -409,14 +436,15 @@ void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
     double m = (double)l->micro_batches, pp = (double)l->pp;
     *out = (struct plan_step){ 0 };
     pipeline(job, l, t, &sum, &slowest);
-    for (int i = 0; i <= PLAN_EP; i++)
+    for (int i = 0; i <= PLAN_PP; i++)
         out->terms[i] = m * sum.terms[i] / pp;
     double slot = stage_seconds(&slowest), all = stage_seconds(&sum);
-    double boundary = 2 * (1 - job->stack->pp_overlap) * (double)l->virtual_stages *
+    double boundary = job->stack->blocking_moves ? 0 :
+                      2 * (1 - job->stack->pp_overlap) * (double)l->virtual_stages *
                       boundary_seconds(job, l, t);
     out->terms[PLAN_IMBALANCE] = m * (slot - all / pp);
     out->terms[PLAN_BUBBLE] = l->pp > 1 ? bubble(l, &sum, &slowest) : 0;
-    out->terms[PLAN_PP] = boundary * (m + (pp - 1) / (double)l->virtual_stages);
+    out->terms[PLAN_PP] += boundary * (m + (pp - 1) / (double)l->virtual_stages);
     out->terms[PLAN_DP] = exposed_dp(job, l, t, &slowest);
     out->terms[PLAN_OPTIMIZER] = optimizer_seconds(job, l, t);
     out->terms[PLAN_LAUNCH] += t->step_launch;

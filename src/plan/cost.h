@@ -96,6 +96,7 @@ struct plan_table {
     double batch_launch;   /* seconds of the host per micro-batch besides its layers */
     double pipeline_launch; /* and per layer and micro-batch, in pipelines over several nodes */
     double step_launch;    /* and per step */
+    double boundary_gather; /* seconds of gathering what came from another stage along tp */
     double boundary_bytes; /* that a stage sends to the next one, per micro-batch and rank */
 };
 

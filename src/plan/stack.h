@@ -9,6 +9,10 @@
 
 #include "plan/stack_runs.h"
 
+/* How gradients that data ranks split are summed: each part where it is kept, each by a reduction of its own
+ * to there, or all of them everywhere. */
+enum plan_sums { SUMS_SCATTERED, SUMS_REDUCED, SUMS_EVERYWHERE };
+
 enum plan_attention_kind {
     STACK_FUSED,  /* one kernel; scores never reach memory */
     STACK_SCORES  /* two products and a softmax between them, over all pairs of tokens */
@@ -29,12 +33,18 @@ struct plan_stack {
                                 * is a multiple of it; else several, over fp32 copies. 0: always */
     double kernels_softmax;    /* that the host starts more for that, forward; backward as many */
     double softmax_bytes;      /* moved per score more, forward; backward as many */
+    double scores_bytes;       /* moved per score more, forward, whatever the softmax: biases of positions */
     bool dropout;
     double kernels_forward, kernels_backward; /* that the host starts for a layer */
     double kernels_batch;      /* and besides, for a micro-batch on a stage: embedding, loss, loop */
     double kernels_pipeline;   /* and for a layer and each rank along tp, in pipelines over several
                                 * nodes */
+    bool blocking_moves;       /* of stages: one way after the other, while neither of both computes */
+    i64 move_passes;           /* over rows that came from another stage in parts, to put them together
+                                * along tp; 0: they stay cut, or nobody counts it */
     bool balanced;             /* stages get layers by what they compute, the head included */
+    bool blocking;             /* the host waits for the end of each kernel before it starts the next:
+                                * its time and the device's are summed */
     double kernels_step;       /* and for a step: norms, clipping, update, logging */
     double passes_forward, passes_backward; /* over a layer's rows, of 2 bytes x width, besides
                                              * those of the operators' own traffic */
@@ -54,11 +64,14 @@ struct plan_stack {
                                 * those of inputs */
     bool waits_for_weights;    /* that ranks updated parts of: gathered before the next step, beside
                                 * nothing */
+    int sums;                  /* enum plan_sums */
     double split_rate;         /* share of the network that messages of what data ranks split reach,
                                 * beside those of whole gradients */
     i64 vocab_multiple;        /* rows of the head are padded to that, times tp */
     bool vocab_alone;          /* also where tp is 1; else they are as many as words there */
     i64 since;                 /* year from which software of this name is like this; 0: always */
+    i64 until;                 /* and the last one; 0: up to now */
+    struct option_strings precisions; /* of rows whose software is like this; none: of all */
     struct option_strings fitted; /* keys of values that headway plan calibrate finds */
     double logit_bytes;        /* held per logit at the end of the forward pass */
     double runtime_bytes;      /* context, libraries, buffers of messages */

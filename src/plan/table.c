@@ -83,6 +83,8 @@ static void price_scores(const struct pricing *x, const struct plan_op *op,
         products *= 2;
         passes = 3 * HALF + (x->stack->dropout ? 2 * HALF + 1 : 0);
     }
+    if (!backward)
+        passes += x->stack->scores_bytes;
     if (softmax_is_split(x))
         passes += x->stack->softmax_bytes;
     add_compute(out, products, op->model_flops / x->device->peak[PLAN_BF16]);
@@ -132,6 +134,16 @@ static void add_software(const struct pricing *x, struct plan_seconds *s, double
     scale(s, x->stack->factor);
 }
 
+/* Ranks along tp meet in each exchange and so take the time of the slowest host. The most of n times that are
+ * scattered as those between random events is that many times their mean (a rule). */
+static double slowest_of(i64 n)
+{
+    double most = 0;
+    for (i64 i = 1; i <= n; i++)
+        most += 1 / (double)i;
+    return most;
+}
+
 /* The host starts so many kernels while the device works for `busy` seconds: returns how far it
  * gets ahead. Were all kernels alike, the slower of both would decide. They are not: the device
  * waits within runs of short kernels even where the host is ahead on the whole, so both count, as a
@@ -140,6 +152,10 @@ static double keep_pace(const struct pricing *x, struct plan_seconds *s, double 
                         double busy)
 {
     double host = kernels * x->family->launch_s;
+    if (x->stack->blocking) {
+        s->launch = host * slowest_of(x->layout->tp);
+        return 0;
+    }
     double most = fmax(host, busy), least = fmin(host, busy), p = x->family->pace;
     s->launch = most > 0 ? most * pow(1 + pow(least / most, p), 1 / p) - busy : 0;
     return fmax(0, busy - host);
@@ -356,6 +372,17 @@ static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
     price_kept(x, p, layer, out);
 }
 
+/* Rows that another stage sent in parts, put together along tp. */
+static double gather_of_moves(const struct pricing *x)
+{
+    double rows = HALF * (double)x->ops->rows * (double)x->ops->width;
+    double tp = (double)x->layout->tp, passes = (double)x->stack->move_passes;
+    if (x->layout->tp == 1 || passes == 0)
+        return 0;
+    return plan_exchange_seconds(x->job, x->layout->tp, 1, rows * (tp - 1) / tp, tp - 1) +
+           plan_traffic_seconds(x->family, x->device, passes * rows, passes / 2);
+}
+
 void plan_table_price(struct plan_table *out, const struct plan_job *job,
                       const struct plan_layout *layout, const struct plan_ops *ops)
 {
@@ -373,6 +400,7 @@ void plan_table_price(struct plan_table *out, const struct plan_job *job,
     out->batch_launch = job->stack->kernels_batch * job->family->launch_s;
     out->pipeline_launch = job->stack->kernels_pipeline * (double)layout->tp * job->family->launch_s;
     out->step_launch = job->stack->kernels_step * job->family->launch_s;
+    out->boundary_gather = gather_of_moves(&x);
     out->boundary_bytes = HALF * (double)ops->rows * (double)ops->width / (double)layout->tp;
 }
 

@@ -13,7 +13,8 @@
 enum { MOST_MACHINES = 64, MOST_FAMILIES = 16, MOST_STACKS = 16, MOST_NETWORKS = 8 };
 
 static const char *const stack_names[] = {
-    "megatron-lm", "megatron-lm-2022", "megatron-deepspeed", "nanotron", "llm-foundry",
+    "megatron-lm", "megatron-lm-2022", "megatron-deepspeed",
+    "megatron-deepspeed-2022", "megatron-deepspeed-2022-bf16", "nanotron", "llm-foundry",
     "megatron-bridge",
     "megatron-core", "megascale", "torchtitan",
 };
@@ -93,10 +94,26 @@ static const struct plan_family *family_of(struct plan_world *w, const char *nam
     return &w->families[w->n_families++];
 }
 
-/* The stack one of whose names is the longest beginning of the row's framework; of several the
- * youngest that was there when the row was published. Nothing else of a row decides, so software
- * has one price whoever ran it. */
-static const struct plan_stack *stack_of(const struct plan_world *w, const char *framework, i64 year)
+static bool serves(const struct plan_stack *s, const struct plan_row *row)
+{
+    bool listed = s->precisions.count == 0;
+    for (i64 i = 0; i < s->precisions.count; i++)
+        listed |= !strcmp(row->precision, s->precisions.at[i]);
+    return listed && s->since <= row->year && (s->until == 0 || row->year <= s->until);
+}
+
+/* Younger, or of as many years but for the row's precision alone. */
+static bool is_closer(const struct plan_stack *s, const struct plan_stack *than)
+{
+    if (s->since != than->since)
+        return s->since > than->since;
+    return s->precisions.count > 0 && than->precisions.count == 0;
+}
+
+/* The stack one of whose names is the longest beginning of the row's framework; of several that serve
+ * its year and precision the youngest. Nothing else of a row decides, so software has one price
+ * whoever ran it. */
+static const struct plan_stack *stack_of(const struct plan_world *w, const struct plan_row *row)
 {
     const struct plan_stack *best = NULL;
     size_t most = 0;
@@ -104,9 +121,9 @@ static const struct plan_stack *stack_of(const struct plan_world *w, const char 
         for (i64 k = 0; k < w->stacks[i].frameworks.count; k++) {
             const char *begin = w->stacks[i].frameworks.at[k];
             size_t n = strlen(begin);
-            bool younger = n == most && best && w->stacks[i].since > best->since;
-            if (w->stacks[i].since <= year && (n > most || younger) &&
-                !strncmp(framework, begin, n)) {
+            bool younger = n == most && best && is_closer(&w->stacks[i], best);
+            if (serves(&w->stacks[i], row) && (n > most || younger) &&
+                !strncmp(row->framework, begin, n)) {
                 most = n;
                 best = &w->stacks[i];
             }
@@ -218,7 +235,7 @@ const char *plan_world_job(struct plan_world *w, const struct plan_row *row, str
     if (!job->machine || job->machine->device.peak[row->dtype] == 0)
         return "the device has no peak for this dtype";
     job->family = family_of(w, job->machine->device.family);
-    job->stack = stack_of(w, row->framework, row->year);
+    job->stack = stack_of(w, row);
     if (!job->family)
         return "no calibration for this family of devices";
     return job->stack ? NULL : "no stack for this framework";

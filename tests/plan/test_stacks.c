@@ -47,6 +47,10 @@ TEST(software_is_that_of_the_year_that_a_row_says)
         { ROW("A100", "8,2,2,1,8", "full", "Megatron-LM", "nobody@2024abc 2104.04473"), "Megatron-LM" },
         { ROW("A100", "8,2,2,1,8", "full", "Megatron-LM 2021", "seen again in 2024"), "Megatron-LM" },
         { ROW("A100", "8,2,2,1,8", "full", "Megatron-DeepSpeed", "2023"), "Megatron-DeepSpeed" },
+        { ROW("A100", "8,2,2,1,8", "full", "Megatron-DeepSpeed", "x"), "Megatron-DeepSpeed" },
+        { ROW("A100", "8,2,2,1,8", "full", "Megatron-DeepSpeed", "2022"), "Megatron-DeepSpeed 2022" },
+        { "a,GPT,4,1024,4096,16,16,50257,1024,A100,32,8,bf16,8,2,2,1,8,full,Megatron-DeepSpeed,1,,ok,2022\n",
+          "Megatron-DeepSpeed 2022 bf16" },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
         struct bed b;
@@ -395,6 +399,95 @@ TEST(host_and_device_both_count_where_they_are_alike)
     bed_close(&b);
 }
 
+/* Where the host waits for each kernel its time is added, and ranks along tp take that of the slowest: the most
+ * of eight random times is 1 + 1/2 ... + 1/8 of the mean. */
+TEST(blocking_hosts_add_their_time)
+{
+    struct bed b;
+    struct plan_step step;
+    double one, eight;
+    bed_open(&b, ROW("A100", "8,1,4,8,32", "", "Megatron-DeepSpeed", "2022"));
+    struct plan_stack s = stack_named("megatron-deepspeed-2022", &b.arena);
+    s.kernels_batch = s.kernels_step = 0;
+    price_with(&b, &s, 1, &step);
+    eight = step.terms[PLAN_LAUNCH];
+    s.kernels_forward += 1000;
+    price_with(&b, &s, 1, &step);
+    eight = step.terms[PLAN_LAUNCH] - eight;
+    b.rows.rows[0].devices = 4;
+    b.rows.rows[0].layout.tp = 1;
+    price_with(&b, &s, 1, &step);
+    one = step.terms[PLAN_LAUNCH];
+    s.kernels_forward += 1000;
+    price_with(&b, &s, 1, &step);
+    one = step.terms[PLAN_LAUNCH] - one;
+    CHECK_NEAR(eight / one, 761.0 / 280, 1e-9);
+    s.blocking = false; /* else the device waits where it has less to do, and no longer */
+    price_with(&b, &s, 1, &step);
+    CHECK(step.terms[PLAN_LAUNCH] < 2 * one);
+    bed_close(&b);
+}
+
+/* Four moves hold up a stage that has two neighbours; a stage at the end has two. */
+TEST(blocking_moves_hold_up_both_stages)
+{
+    struct bed b;
+    struct plan_step free, held;
+    bed_open(&b, ROW("A100", "1,4,8,1,512", "", "Megatron-DeepSpeed", "2022"));
+    struct plan_stack s = stack_named("megatron-deepspeed-2022", &b.arena);
+    b.rows.rows[0].spec.vocab = 128; /* stages alike */
+    s.blocking_moves = false;
+    price_with(&b, &s, 8, &free);
+    s.blocking_moves = true;
+    price_with(&b, &s, 8, &held);
+    double moves = free.terms[PLAN_PP] / (64 + 3); /* there and back */
+    CHECK(held.seconds - free.seconds > 0.7 * 64 * moves); /* the head makes the last stage a little slower */
+    CHECK(held.seconds - free.seconds < 67 * moves);
+    bed_close(&b);
+}
+
+/* Rows that were cut to be sent are put together by those that compute with them. */
+TEST(moves_that_were_cut_are_gathered)
+{
+    struct bed b;
+    struct plan_step without, with;
+    bed_open(&b, ROW("A100", "8,4,1,8,512", "", "Megatron-DeepSpeed", "2022"));
+    struct plan_stack s = stack_named("megatron-deepspeed-2022", &b.arena);
+    s.move_passes = 0;
+    price_with(&b, &s, 1, &without);
+    s.move_passes = 5;
+    price_with(&b, &s, 1, &with);
+    CHECK(with.terms[PLAN_PP] > 1.2 * without.terms[PLAN_PP]);
+    b.rows.rows[0].layout.tp = 1; /* nothing was cut */
+    b.rows.rows[0].devices = 4;
+    price_with(&b, &s, 1, &with);
+    s.move_passes = 0;
+    price_with(&b, &s, 1, &without);
+    CHECK_NEAR(with.seconds, without.seconds, 1e-12);
+    bed_close(&b);
+}
+
+/* Per rank: a scatter sends 7/8 of them, eight reductions pass all of them on, a sum everywhere is 14/8. */
+TEST(split_gradients_are_summed_as_software_does)
+{
+    struct bed b;
+    struct plan_step step;
+    double seconds[3];
+    bed_open(&b, ROW("A100", "8,1,4,1,32", "", "Megatron-DeepSpeed", "2022"));
+    struct plan_stack s = stack_named("megatron-deepspeed-2022", &b.arena);
+    b.rows.rows[0].layout.zero = ZERO_OPTIMIZER;
+    b.rows.rows[0].spec.layers = 40;
+    s.weight_bytes = 1e-9; /* gathers none */
+    for (int i = 0; i < 3; i++) {
+        s.sums = i;
+        price_with(&b, &s, 8, &step);
+        seconds[i] = step.terms[PLAN_DP];
+    }
+    CHECK_NEAR(seconds[SUMS_REDUCED] / seconds[SUMS_SCATTERED], 8.0 / 7, 0.01);
+    CHECK_NEAR(seconds[SUMS_EVERYWHERE] / seconds[SUMS_SCATTERED], 2, 0.02);
+    bed_close(&b);
+}
+
 TEST(sets_give_as_many_rows_as_they_are_asked_for)
 {
     struct arena a;
@@ -455,5 +548,7 @@ TEST_MAIN(ONE(software_is_that_of_the_year_that_a_row_says),
           ONE(exchanges_beside_gradients_of_products_show_as_a_tax_alone),
           ONE(passes_over_what_tp_cuts_are_a_share), ONE(a_sum_of_whole_rows_is_one_kernel_of_the_host),
           ONE(host_and_device_both_count_where_they_are_alike),
+          ONE(blocking_hosts_add_their_time), ONE(blocking_moves_hold_up_both_stages),
+          ONE(moves_that_were_cut_are_gathered), ONE(split_gradients_are_summed_as_software_does),
           ONE(sets_give_as_many_rows_as_they_are_asked_for),
           ONE(a_fit_finds_from_how_many_nodes_on_runs_stall))

@@ -21,7 +21,7 @@ static const struct bound bounds[] = {
     { "megatron_sc21_table1", 10, 2.7, 2.3, 5.7, 0, 99, 29, 0, 0 },
     { "vtrain_single", 702, 5.9, 3.1, 0, 0.93, 85, 23.5, 91, 2.2 },
     { "vtrain_multi", 37, 8.7, 3.8, 0, 0.75, 75, 25.5, 99, 5.5 },
-    { "bigscience_bloom_a100", 77, 18.4, 18, 0, 0.5, 20, 25, 83, 6.4 },
+    { "bigscience_bloom_a100", 77, 7, 5.3, 0, 0.73, 85, 25, 90, 1.2 },
     { "llm_foundry_mpt", 121, 5.9, 4.9, 0, 0, 90, 26, 0, 0 },
     { "ultrascale_nanotron_h100", 989, 24, 9.4, 0, 0.84, 80, 102, 73, 48 },
     { "torchtitan", 11, 9.5, 7, 0, 0, 99, 57, 99, 3.6 },
