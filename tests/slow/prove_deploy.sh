@@ -49,11 +49,11 @@ X
     "$program" train r.yaml --quiet --set run.name=one >/dev/null || exit 1
 }
 
-loss() { # RUN: of its last step
-    sed -n 's/.*"step":60,.*"loss":\([0-9.]*\).*/\1/p' "runs/$1/metrics.jsonl" | tail -n 1
+last_loss() { # FOLDER STEP
+    sed -n "s/.*\"step\":$2,.*\"loss\":\([0-9.]*\).*/\1/p" "$1/metrics.jsonl" | tail -n 1
 }
 same_curve() { # RUN: its end is that of one process, to 1e-4
-    awk -v a="$(loss one)" -v b="$(loss "$1")" \
+    awk -v a="$(last_loss runs/one 60)" -v b="$(last_loss "runs/$1" 60)" \
         'BEGIN { d = a - b; exit !(b != "" && d < 1e-4 && d > -1e-4) }'
 }
 
@@ -128,6 +128,55 @@ hosts() {
     fi
 }
 
+# The launcher's script of deploy/mpijob.yaml, its volume being a folder here.
+launcher_script() {
+    awk '/^ *args:/ { on = 1; next } on && /volumeMounts:/ { exit }
+         on && !/>-/ { sub(/^ +/, ""); printf "%s ", $0 }' "$root/deploy/mpijob.yaml" |
+        sed "s|/work/|$work/volume/|g"
+}
+
+# As the operator starts it: hosts are in Open MPI's default hostfile, the launcher is none of them.
+launch() { # LOG
+    OMPI_MCA_orte_keep_fqdn_hostnames=true OMPI_MCA_orte_default_hostfile=$work/volume/hostfile \
+        OMPI_MCA_plm_rsh_agent=$root/scripts/local-hosts-agent OMPI_MCA_mpi_yield_when_idle=1 \
+        OMPI_MCA_btl=tcp,self OMPI_MCA_btl_tcp_if_include=10.77.0.0/24 \
+        OMPI_MCA_oob_tcp_if_include=10.77.0.0/24 PATH=$(dirname "$program"):$PATH \
+        timeout -k 3 90 "$root/scripts/local-hosts" run 0 /bin/sh -c "$(launcher_script)" \
+        </dev/null >"$1" 2>&1
+}
+
+# Four workers train; one is lost with all that runs on it; the launcher, started again, goes on.
+mpijob() {
+    local i pid code
+    if ! command -v mpirun.openmpi >/dev/null || ! "$root/scripts/local-hosts" start 5 2>/dev/null; then
+        skip "mpijob.yaml (no Open MPI, or no network namespaces here)"
+        return
+    fi
+    mkdir volume
+    sed "s|sources: data, tokenizer: tok.json|sources: $work/data, tokenizer: $work/tok.json|
+         s|steps: 60|steps: 400|" r.yaml >volume/recipe.yaml
+    printf '10.77.0.%d slots=1\n' 2 3 4 5 >volume/hostfile
+    "$program" train volume/recipe.yaml --quiet --set run.name=alone >/dev/null
+    echo 'checkpoint: {every: 20}' >>volume/recipe.yaml
+    launch mpijob-1.log &
+    pid=$!
+    for ((i = 0; i < 300; i++)); do
+        grep -q '"step":40,' volume/runs/night/metrics.jsonl 2>/dev/null && break
+        sleep 0.1
+    done
+    ip netns pids headway-h3 | xargs -r kill -KILL
+    wait $pid
+    code=$?
+    [ $code -ne 0 ] && ! grep -q '"step":400,' volume/runs/night/metrics.jsonl
+    verdict "mpijob.yaml: a worker that is lost ends the launcher (with $code)"
+    launch mpijob-2.log
+    grep -q 'resuming .* at step' volume/runs/night/log.txt &&
+        awk -v a="$(last_loss runs/alone 400)" -v b="$(last_loss volume/runs/night 400)" \
+            'BEGIN { d = a - b; exit !(b != "" && d < 1e-3 && d > -1e-3) }'
+    verdict "mpijob.yaml: started again, it goes on and trains what one process does"
+    "$root/scripts/local-hosts" stop
+}
+
 # One of two ranks is stopped, or killed, in mid-run: who, in which call, how soon, with what
 # exit code; and the last checkpoint is whole.
 lose() { # SIGNAL CODE WORDS SECONDS
@@ -157,5 +206,7 @@ lose STOP 80 'stopped) ' 10000
 lose KILL 81 'died' 1500
 slurm
 hosts
+"$root/scripts/local-hosts" stop
+mpijob
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]
