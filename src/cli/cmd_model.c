@@ -261,6 +261,9 @@ static int write_folder(const struct model *m, const struct restore *r,
     snprintf(path, sizeof path, "%s/tokenizer.json", o->out);
     if (rc >= 0 && t)
         rc = tokenizer_save(t, path);
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", o->out);
+    if (rc >= 0 && t)
+        rc = tokenizer_save_config(t, m->spec.positions, path);
     tokenizer_free(t);
     return rc;
 }
@@ -269,7 +272,8 @@ static int write_folder(const struct model *m, const struct restore *r,
 static int check_free(const struct export_options *o, struct arena *a)
 {
     static const char *const names[] = { "config.json", "model.safetensors",
-                                         "model.safetensors.index.json", "tokenizer.json" };
+                                         "model.safetensors.index.json", "tokenizer.json",
+                                         "tokenizer_config.json" };
     for (i64 i = 0; i < COUNT_OF(names) && !o->overwrite; i++)
         if (sys_exists(arena_printf(a, "%s/%s", o->out, names[i])))
             return err_set(ERR_USAGE, "%s has a %s already; choose another folder, or replace the model in "
@@ -307,7 +311,8 @@ static const struct command cmd_export = {
     .name = "export", .summary = "Write a model as a Hugging Face folder",
     .arguments = "MODEL",
     .description = "MODEL is a run, a folder of checkpoints, or one step-N of it. Writes "
-                   "config.json, model.safetensors and tokenizer.json.",
+                   "config.json and model.safetensors, and of its tokenizer tokenizer.json and "
+                   "tokenizer_config.json.",
     .options = export_table, .options_bytes = sizeof(struct export_options),
     .min_args = 1, .max_args = 1, .examples = export_examples, .run = export_model,
 };

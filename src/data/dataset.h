@@ -1,9 +1,9 @@
 /* data/dataset.h - one split of a data set: its shards as one long stream of tokens.
  *
  * A data set is a folder made by `data prepare` (train-*.shard, val-*.shard,
- * ledger.json), a folder of llm.c or nanoGPT files (*.bin; those with "val" in their name
- * are the validation split), or one such file. Shards follow each other in the order of
- * their names; token and document numbers run through all of them.
+ * tokenizer.json, ledger.json), a folder of llm.c or nanoGPT files (*.bin; those with
+ * "val" in their name are the validation split), or one such file. Shards follow each
+ * other in the order of their names; token and document numbers run through all of them.
  *
  * struct dataset is constant after opening and may be shared; each thread reads
  * through its own dataset_reader, which holds a few open files and nothing that grows

@@ -345,6 +345,8 @@ static int finish_files(struct work *w)
     TRY(check_counts(w));
     TRY(shard_writer_finish(&w->train));
     TRY(shard_writer_finish(&w->val));
+    TRY(tokenizer_save(w->config.tokenizer,
+                       arena_printf(&w->arena, "%s/tokenizer.json", w->partial)));
     TRY(ledger_write(&ledger));
     w->journal.finished = 1;
     return journal_save(&w->journal, w->partial, w->fingerprint);

@@ -2,8 +2,9 @@
  *
  * Documents are read, split, encoded (pipeline.h), dropped when their text was seen
  * before, put into train or val by the hash of their text, and written as shards. The
- * result is a folder with train-*.shard, val-*.shard and ledger.json. It depends on the
- * inputs and the settings, not on the number of threads nor on interruptions.
+ * result is a folder with train-*.shard, val-*.shard, tokenizer.json and ledger.json. It
+ * depends on the inputs and the settings, not on the number of threads nor on
+ * interruptions.
  *
  * All work happens in OUT.partial; it becomes OUT by one rename when everything is on the
  * disk, so an incomplete data set never exists under its name. Every sync_bytes of text a

@@ -45,6 +45,9 @@ i32 tokenizer_eos(const struct tokenizer *t);
 
 /* Writes tokenizer.json, which Hugging Face's `tokenizers` loads with equal ids. */
 int tokenizer_save(const struct tokenizer *t, const char *path);
+/* Writes the tokenizer_config.json beside it, without which `transformers` guesses by the model's
+ * family what to put before a text and what ends one. */
+int tokenizer_save_config(const struct tokenizer *t, i64 positions, const char *path);
 /* SHA-256 of exactly that file's bytes, 64 hex digits: for ledgers. */
 const char *tokenizer_hash(const struct tokenizer *t);
 

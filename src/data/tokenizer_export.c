@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Spells a vocabulary entry; the result is in scratch and ends in a zero. */
@@ -129,22 +130,53 @@ static int write_whole(const char *path, const struct text *text)
     return failed ? ERR_SYS : OK;
 }
 
-/* Under a second name first, so that a full disk leaves no half of a tokenizer. */
-int tokenizer_save(const struct tokenizer *t, const char *path)
+/* Under a second name first, so that a full disk leaves no half of a file. */
+static int replace_file(const char *path, const struct text *text)
 {
-    struct json out;
     struct text temporary = { 0 };
-    int rc = OK;
-    json_writer_init(&out);
-    tokenizer_write(t, &out);
     text_printf(&temporary, "%s.tmp", path);
-    TRY_TO(done, write_whole(temporary.data, &out.out));
-    if (sys_rename(temporary.data, path) < 0)
+    int rc = write_whole(temporary.data, text);
+    if (rc == OK && sys_rename(temporary.data, path) < 0)
         rc = err_set(ERR_SYS, "rename %s to %s: %s", temporary.data, path, strerror(errno));
-done:
     if (rc < 0)
         sys_unlink(temporary.data);
     text_fini(&temporary);
+    return rc;
+}
+
+int tokenizer_save(const struct tokenizer *t, const char *path)
+{
+    struct json out;
+    json_writer_init(&out);
+    tokenizer_write(t, &out);
+    int rc = replace_file(path, &out.out);
+    json_writer_fini(&out);
+    return rc;
+}
+
+static void put_token(struct json *out, const char *key, const struct tokenizer *t, i32 id)
+{
+    i64 bytes;
+    const char *text = id < 0 ? NULL : (const char *)tokenizer_token(t, id, &bytes);
+    char copy[256] = "";
+    if (text)
+        snprintf(copy, sizeof copy, "%.*s", (int)bytes, text);
+    json_put_str(out, key, text ? copy : NULL);
+}
+
+int tokenizer_save_config(const struct tokenizer *t, i64 positions, const char *path)
+{
+    struct json out;
+    json_writer_init(&out);
+    json_begin_object(&out);
+    json_put_str(&out, "tokenizer_class", "PreTrainedTokenizerFast");
+    put_token(&out, "bos_token", t, tokenizer_bos(t));
+    put_token(&out, "eos_token", t, tokenizer_eos(t));
+    json_put_int(&out, "model_max_length", positions);
+    json_put_bool(&out, "clean_up_tokenization_spaces", false);
+    json_end(&out);
+    text_add(&out.out, "\n");
+    int rc = replace_file(path, &out.out);
     json_writer_fini(&out);
     return rc;
 }

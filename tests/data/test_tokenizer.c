@@ -1,6 +1,7 @@
 #include "test.h"
 
 #include "base/hash.h"
+#include "base/json.h"
 #include "base/rng.h"
 #include "base/sys.h"
 #include "base/text.h"
@@ -322,6 +323,28 @@ TEST(what_is_saved_opens_as_the_same_tokenizer)
     CHECK_EQ(sys_unlink(in_folder("tokenizer.json")), 0);
 }
 
+/* transformers takes these words for granted; without them it guesses by the model's family. */
+TEST(a_saved_tokenizer_says_what_ends_a_text)
+{
+    struct tokenizer *t = train_small("llama3", 320, 1), *again;
+    json_t *o;
+    CHECK_OK(tokenizer_save(t, in_folder("tokenizer.json")));
+    CHECK_OK(tokenizer_save_config(t, 256, in_folder("tokenizer_config.json")));
+    CHECK_OK(json_load(in_folder("tokenizer_config.json"), 1 << 16, &o));
+    CHECK_STR(json_string_value(json_object_get(o, "eos_token")), "<|endoftext|>");
+    CHECK(json_is_null(json_object_get(o, "bos_token")));
+    CHECK_STR(json_string_value(json_object_get(o, "tokenizer_class")), "PreTrainedTokenizerFast");
+    CHECK_EQ(json_integer_value(json_object_get(o, "model_max_length")), 256);
+    CHECK_OK(tokenizer_open(&again, folder));
+    CHECK_EQ(tokenizer_eos(again), tokenizer_eos(t));
+    CHECK_EQ(tokenizer_bos(again), tokenizer_bos(t));
+    json_decref(o);
+    tokenizer_free(t);
+    tokenizer_free(again);
+    CHECK_EQ(sys_unlink(in_folder("tokenizer.json")), 0);
+    CHECK_EQ(sys_unlink(in_folder("tokenizer_config.json")), 0);
+}
+
 /* Ids that Hugging Face would not give by counting on go into the vocabulary. */
 TEST(odd_ids_of_special_tokens_survive_saving)
 {
@@ -466,6 +489,7 @@ int main(void)
         ONE(streamed_text_holds_back_half_characters),
         ONE(special_tokens_can_be_left_out_of_decoded_text),
         ONE(what_is_saved_opens_as_the_same_tokenizer),
+          ONE(a_saved_tokenizer_says_what_ends_a_text),
         ONE(odd_ids_of_special_tokens_survive_saving),
         ONE(damaged_tiktoken_files_are_refused),
         ONE(vocabulary_and_merges_open_like_the_json_they_came_from),

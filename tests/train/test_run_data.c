@@ -113,6 +113,19 @@ TEST(text_without_marks_beside_marked_text_is_told_once)
     CHECK_EQ(told, 1);
 }
 
+/* So that bits per byte are known and samples can be written without naming it. */
+TEST(prepared_shards_bring_their_tokenizer)
+{
+    static const char *const sets[] = { "data.sources=" JOB_DIR "/cache/source-0", "data.tokenizer=",
+                                        NULL };
+    make_corpus();
+    CHECK_OK(train("first", NULL, false, NULL));
+    CHECK_OK(train("second", sets, false, NULL));
+    CHECK(last_metric("second", "eval", "bits_per_byte") > 0);
+    CHECK(sys_exists(JOB_DIR "/runs/second/tokenizer.json"));
+    expect_same_shard("first", "second", 8, "param");
+}
+
 /* Names of the spans of one step on the compute lane, as trace.json has them. */
 static i64 count_spans(json_t *trace, i64 step, const char *name)
 {
@@ -153,5 +166,6 @@ TEST_MAIN(ONE(data_that_vanish_stop_the_run_with_its_state_saved),
           ONE(data_that_vanish_are_left_behind_when_the_recipe_says_so),
           ONE(a_run_out_of_data_ends_like_any_other),
           ONE(a_run_whose_data_ended_goes_on_with_more),
+          ONE(prepared_shards_bring_their_tokenizer),
           ONE(text_without_marks_beside_marked_text_is_told_once),
           ONE(a_trace_across_a_ramp_names_each_step_by_its_own_program))
