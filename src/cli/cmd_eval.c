@@ -5,6 +5,7 @@
 #include "base/sys.h"
 #include "cli/command.h"
 #include "data/loader.h"
+#include "data/stream.h"
 #include "model/safetensors.h"
 #include "train/evaluate.h"
 #include "train/restore.h"
@@ -28,7 +29,9 @@ struct eval_options {
 static const struct option options[] = {
     { "data", FIELD(PATH, data), NULL,
       .help = "Evaluate on the validation split of prepared shards." },
-    { "text", FIELD(PATH, text), NULL, .help = "Evaluate on a text file, as one document." },
+    { "text", FIELD(PATH, text), NULL,
+      .help = "Evaluate on a text file (also .gz, .zst, or - for standard input), as one "
+              "document." },
     { "choices", FIELD(PATH, choices), NULL,
       .help = "Answer multiple-choice questions: a jsonl file with ctx, endings and label on "
               "each line, such as HellaSwag's." },
@@ -122,19 +125,38 @@ static int put_result(struct evaluation *e, double loss, i64 tokens, i64 bytes)
     return OK;
 }
 
+/* All that a file or a pipe holds, unpacked where it is compressed. */
+static int read_text(const char *path, struct buffer *out)
+{
+    enum { PIECE = 1 << 16 };
+    static u8 piece[PIECE];
+    struct stream *s;
+    i64 got;
+    TRY(stream_open(&s, path));
+    int rc = stream_read(s, piece, PIECE, &got);
+    while (rc >= 0 && got > 0) {
+        rc = buffer_add(out, piece, got);
+        if (rc >= 0)
+            rc = stream_read(s, piece, PIECE, &got);
+    }
+    stream_close(s);
+    return rc;
+}
+
 static int eval_text(struct evaluation *e)
 {
     struct scorer s;
     struct text_score sum = { 0 };
-    i64 bytes, n, stride = e->o->stride ? e->o->stride : e->T / 2;
+    struct buffer text = { 0 };
+    i64 n, stride = e->o->stride ? e->o->stride : e->T / 2;
     TRY(open_tokenizer(e));
     TRY(scorer_init(&s, e->model, &e->engine, e->o->batch, e->T, false, e->arena));
     TRY(engine_commit(&e->engine));
-    void *text = sys_map_file(e->o->text, &bytes);
-    if (!text)
-        return err_set(ERR_SYS, "open %s: %s", e->o->text, strerror(errno));
-    int rc = encoder_text(e->encoder, text, bytes);
-    sys_unmap(text, bytes);
+    int rc = read_text(e->o->text, &text);
+    if (rc >= 0)
+        rc = encoder_text(e->encoder, text.data, text.bytes);
+    const i64 bytes = text.bytes;
+    buffer_fini(&text);
     TRY(rc);
     const i32 *ids = encoder_ids(e->encoder, &n);
     if (n == 0)
@@ -181,6 +203,7 @@ static int eval_data(struct evaluation *e)
     struct loader_config config = {
         .sources = &source, .n_sources = 1, .window = e->T, .border = ROW_BORDER_STOP,
         .vocab = (u32)e->restore.spec.vocab, .token_bytes = token_bytes(e),
+        .tokenizer_hash = dataset_tokenizer_id(tokenizer_hash(e->tokenizer)),
         .loss_on_answers = e->o->loss_on == LOSS_ON_ANSWERS,
     };
     TRY(loader_open_eval(&loader, &config, e->o->tokens));

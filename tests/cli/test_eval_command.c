@@ -54,6 +54,24 @@ TEST(text_is_not_taken_for_shards)
                  "qa.jsonl holds no shards: give a folder that 'headway data prepare' made, or text by"));
 }
 
+TEST(compressed_text_is_the_text_that_was_compressed)
+{
+    shell("cd $D && gzip -k t.txt && $H eval runs/qa --text t.txt --seq 32 >plain && "
+          "$H eval runs/qa --text t.txt.gz --seq 32 | cmp - plain && "
+          "$H eval runs/qa --text - --seq 32 <t.txt.gz | cmp - plain", 0);
+    CHECK(strstr(shell("cd $D && head -c 500 t.txt.gz >cut.gz; $H eval runs/qa --text cut.gz 2>&1",
+                       1), "ends in the middle of its compressed data"));
+}
+
+/* The ids would mean other text. */
+TEST(data_of_another_tokenizer_are_refused)
+{
+    shell("cd $D && $H tokenizer train t.txt --vocab-size 280 --out small.json --quiet && "
+          "$H data prepare qa.jsonl --tokenizer small.json --val-fraction 0.2 --out small --quiet", 0);
+    CHECK(strstr(shell("cd $D && $H eval runs/qa --data small --seq 32 2>&1", 2),
+                 "was prepared with another tokenizer"));
+}
+
 TEST(answers_that_nobody_marked_are_refused)
 {
     const char *said = shell("cd $D && $H eval runs/qa --data data --seq 32 --loss-on answers 2>&1",
@@ -65,6 +83,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { ONE(answers_count_as_they_did_in_training),
                                         ONE(text_is_not_taken_for_shards),
+                                        ONE(compressed_text_is_the_text_that_was_compressed),
+                                        ONE(data_of_another_tokenizer_are_refused),
                                         ONE(answers_that_nobody_marked_are_refused) };
     return cmocka_run_group_tests(tests, prepare, clean);
 }
