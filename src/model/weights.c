@@ -64,7 +64,6 @@ static int open_files(struct weights *w, const char *folder)
         int rc = safetensors_open(&w->file[i], path);
         w->n_files = i + 1; /* close frees a half-open one too */
         TRY(rc);
-        w->n += w->file[i].n;
     }
     return OK;
 }
@@ -72,6 +71,8 @@ static int open_files(struct weights *w, const char *folder)
 static int merge_names(struct weights *w)
 {
     i64 n = 0;
+    for (i64 f = 0; f < w->n_files; f++)
+        w->n += w->file[f].n;
     w->entry = ARENA_ARRAY(&w->arena, struct weights_entry, w->n);
     for (i64 f = 0; f < w->n_files; f++)
         for (i64 i = 0; i < w->file[f].n; i++)

@@ -168,6 +168,16 @@ TEST(an_index_that_contradicts_its_files_is_refused)
     }
 }
 
+TEST(a_folder_that_lacks_a_file_is_refused_and_has_no_tensors)
+{
+    struct weights w;
+    CHECK_OK(write_folder(in_folder("lacks"), 100));
+    CHECK_EQ(sys_unlink(in_folder("lacks/model-00003-of-00005.safetensors")), 0);
+    CHECK_FAILS(weights_open(&w, in_folder("lacks")), ERR_SYS, "model-00003-of-00005.safetensors");
+    CHECK(weights_find(&w, "t0") == NULL);
+    weights_close(&w);
+}
+
 TEST(an_export_that_fails_leaves_no_files_of_its_own)
 {
     static const char *const faults[] = { "write:1:ENOSPC", "write:6:ENOSPC", "rename:2:EIO",
@@ -191,6 +201,7 @@ int main(void)
         ONE(files_of_an_earlier_export_go_with_it),
         ONE(an_index_cannot_name_a_path_outside_its_folder),
         ONE(an_index_that_contradicts_its_files_is_refused),
+        ONE(a_folder_that_lacks_a_file_is_refused_and_has_no_tensors),
         ONE(an_export_that_fails_leaves_no_files_of_its_own),
     };
     if (!mkdtemp(folder))
