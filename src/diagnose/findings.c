@@ -29,7 +29,9 @@ static const char *const explains[][2] = {
 static bool same_place(const struct finding *cause, const struct finding *symptom)
 {
     return symptom->place.rank < 0 || strcmp(cause->id, "B7") == 0 ||
-           cause->place.rank == symptom->place.rank;
+           cause->place.rank == symptom->place.rank ||
+           (symptom->place.rank > cause->place.rank && cause->place.rank >= 0 &&
+            i64_max(symptom->place.rank, symptom->place.last_rank) <= cause->place.last_rank);
 }
 
 /* What is done every 250 steps makes no pause in every fourth. */
@@ -93,8 +95,10 @@ static void price(struct finding *f, const struct measure *m, const struct findi
         return;
     double noise = isfinite(m->step.se) ? 2 * m->step.se : 0;
     f->gain = fmax(0, mid);
-    f->gain_lo = fmax(0, fmin(lo, mid) * (1 - replay_spread) - noise);
-    f->gain_hi = fmin(fmax(f->gain, fmax(hi, mid)) * (1 + replay_spread) + noise, m->step.mean);
+    const double others = rule_disturbed(m);
+    f->gain_lo = fmax(0, fmin(lo, mid) * (1 - replay_spread) * (1 - others) - noise);
+    f->gain_hi = fmin(fmax(f->gain, fmax(hi, mid)) * (1 + replay_spread) * (1 + others) + noise,
+                      m->step.mean);
     f->replayed = true;
     f->lost = fmax(f->lost, f->gain); /* what comes back was lost */
     f->share = f->lost / m->step.mean;
@@ -120,6 +124,8 @@ static int by_gain(const void *a, const void *b)
     const struct finding *x = a, *y = b;
     if (x->urgent != y->urgent)
         return x->urgent ? -1 : 1;
+    if (x->of_machine != y->of_machine) /* no setting of the run mends it */
+        return x->of_machine ? 1 : -1;
     return (x->gain < y->gain) - (x->gain > y->gain);
 }
 
@@ -229,6 +235,8 @@ static void name_run(struct finding *f, const char *folder, const struct measure
         snprintf(f->confirm, sizeof f->confirm, "%s", without_inject);
     put_in_place(f->confirm, "headway train RECIPE", trial);
     put_in_place(f->confirm, "RECIPE", recipe);
+    for (int i = 0; i < f->n_evidence; i++)
+        put_in_place(f->evidence[i], "headway train RECIPE", again);
     put_in_place(f->confirm, "RUN", folder);
     put_in_place(f->fix, "headway train RECIPE", again);
 }
@@ -239,6 +247,12 @@ void findings_name_run(struct findings *f, const char *folder, const struct meas
         name_run(&f->at[i], folder, m);
 }
 
+bool finding_edits_rank(const struct finding_edit *e, int rank)
+{
+    return e->rank < 0 || rank == e->rank || (e->peer >= 0 && rank == e->peer) ||
+           (rank > e->rank && rank <= e->last_rank);
+}
+
 /* --- telling ---------------------------------------------------------------------- */
 
 void finding_place_text(const struct finding_place *p, struct text *out)
@@ -247,6 +261,9 @@ void finding_place_text(const struct finding_place *p, struct text *out)
     const char *sep = "";
     if (p->rank >= 0 && p->peer >= 0) {
         text_printf(out, "ranks %d and %d", p->rank, p->peer);
+        sep = ", ";
+    } else if (p->rank >= 0 && p->last_rank > p->rank) {
+        text_printf(out, "ranks %d-%d", p->rank, p->last_rank);
         sep = ", ";
     } else if (p->rank >= 0) {
         text_printf(out, "rank %d", p->rank);
@@ -280,6 +297,8 @@ static void put_finding(const struct finding *f, int number, struct text *out)
     text_printf(out, "%2d. %-4s%s  [", number, f->id, f->title);
     finding_place_text(&f->place, out);
     text_add(out, "]\n");
+    if (f->of_machine)
+        text_add(out, "    the machine is disturbed: this is none of the run's own doing\n");
     if (f->urgent)
         text_add(out, "    mend this first\n");
     else
@@ -359,6 +378,7 @@ static void put_place(const struct finding_place *p, struct json *j)
     json_key(j, "place");
     json_begin_object(j);
     put_number(j, "rank", p->rank);
+    put_number(j, "last_rank", p->rank >= 0 && p->last_rank > p->rank ? p->last_rank : -1);
     put_number(j, "peer", p->peer);
     put_number(j, "stage", p->stage);
     put_number(j, "layer", p->layer);
@@ -395,6 +415,7 @@ void findings_json(const struct findings *all, struct json *j)
         json_begin_object(j);
         json_put_str(j, "id", f->id);
         json_put_str(j, "title", f->title);
+        json_put_str(j, "about", f->of_machine ? "machine" : "run");
         json_put_double(j, "lost_s", f->lost);
         json_put_double(j, "share", f->share);
         put_place(&f->place, j);

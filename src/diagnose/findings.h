@@ -1,7 +1,8 @@
 /* diagnose/findings.h - what is wrong with a run, where, and what mending it would give back.
  *
  * A finding loses at least theta seconds per step (measure.h) and says which look-alikes were
- * rejected, by which numbers. Findings are sorted by predicted gain, never by share. Gains come
+ * rejected, by which numbers. Findings are sorted by predicted gain, never by share; what is about
+ * others' work on the machine, and not about the run, stands behind the rest. Gains come
  * from a replay of the run's steps under an edit where there is one, else from the closed form
  * that stands with the rule. */
 #ifndef HEADWAY_FINDINGS_H
@@ -17,6 +18,7 @@ struct finding_place {
     int rank, peer, stage, layer;
     char op[MEASURE_NAME], lane[16];
     i64 first_step, last_step; /* counted from 0, as spans count */
+    int last_rank; /* larger than rank: all from rank to this one */
 };
 
 /* What a replay changes: durations of what is selected are multiplied by the factor. Where `less`
@@ -38,6 +40,7 @@ struct finding_edit {
     enum finding_edit_kind kind, least; /* least: what the pessimist's does instead; EDIT_NONE: the
                                          * same with factor_lo */
     int rank, peer, stage, lane, phase, host; /* -1: any; a peer counts like the rank */
+    int last_rank;                      /* larger than rank: all from rank to this one */
     bool recompute, watching;           /* only what is computed again; what measures learning */
     char op[MEASURE_NAME];              /* what its name begins with; empty: any */
     double less, less_per_byte, floor, floor_per_byte;
@@ -64,6 +67,7 @@ struct finding {
     double gain_lo, gain, gain_hi; /* seconds per step */
     bool replayed; /* the gain comes from a replay */
     bool urgent;   /* stands before all others: the run hangs */
+    bool of_machine; /* somebody else's work on the machine: behind what the run itself could mend */
     struct finding_edit edit;
     i64 confirm_steps; /* 0: some steps that evaluate and save nothing confirm it; else so many that do */
     i64 period; /* it comes every so many steps; 0: not known, or in each */
@@ -95,6 +99,8 @@ void findings_name_run(struct findings *f, const char *folder, const struct meas
 void findings_text(const struct findings *f, const struct measure *m, struct text *out);
 /* As the value of a key: an array. */
 void findings_json(const struct findings *f, struct json *j);
+/* Whether the edit is about this rank. */
+bool finding_edits_rank(const struct finding_edit *e, int rank);
 /* "rank 1, stage 0, linear, steps 50-80", or "everywhere". */
 void finding_place_text(const struct finding_place *p, struct text *out);
 

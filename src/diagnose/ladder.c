@@ -53,7 +53,10 @@ static void zero_kinds(struct peel *p, u32 kinds)
 /* With the differences between the ranks' beginnings. */
 static void zero_leads(struct peel *p)
 {
-    memset(p->lead, 0, (size_t)p->g.n * sizeof *p->lead);
+    bool *all = ARENA_ARRAY(p->s->arena, bool, p->g.n_ranks);
+    for (int r = 0; r < p->g.n_ranks; r++)
+        all[r] = true;
+    dag_scale_gaps(&p->g, all, 0, p->seconds, p->lead);
     p->g.starts = ARENA_ARRAY(p->s->arena, double, p->g.n_ranks);
 }
 

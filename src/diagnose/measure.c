@@ -8,6 +8,23 @@ static const double least_share = 0.02;
 /* And none within three standard errors is told from noise. */
 static const double least_errors = 3;
 
+/* Neighbouring steps have the same weather, so that they are no independent samples: medians of blocks
+ * of so many tell how far the mean of all may be off. (Differences of neighbouring blocks, so that an
+ * episode is no noise.) */
+enum { BLOCK = 4 };
+
+static double blocked_error(const double *x, i64 n, struct arena *a)
+{
+    const i64 blocks = n / BLOCK;
+    double *apart = ARENA_ARRAY(a, double, blocks), before = NAN;
+    for (i64 b = 0; b < blocks; b++) {
+        const double middle = measure_quantile(x + b * BLOCK, BLOCK, 0.5);
+        apart[b] = fabs(middle - before); /* NaN: left out */
+        before = middle;
+    }
+    return 1.4826 * measure_quantile(apart, blocks, 0.5) / sqrt(2 * (double)blocks);
+}
+
 /* How far the step may be off is told by what varies without a name: an evaluation in every other step
  * is no noise. */
 static double unnamed_error(const struct measure *m)
@@ -26,7 +43,7 @@ static double unnamed_error(const struct measure *m)
             }
         rest[i] = m->seconds[i] - (n > 0 ? sum / n : 0);
     }
-    double se = measure_stat(rest, m->n_steps).se;
+    double se = fmax(measure_stat(rest, m->n_steps).se, blocked_error(rest, m->n_steps, &a));
     arena_fini(&a);
     return se;
 }

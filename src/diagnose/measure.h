@@ -29,6 +29,9 @@ struct measure_stat {
 struct measure_stat measure_stat(const double *x, i64 n);
 /* The q-th quantile (0..1) of what is a number in x; NaN when there is none. */
 double measure_quantile(const double *x, i64 n, double q);
+/* The mean without the tenths that are the lowest and the highest: a loop that lost its processor midway
+ * says nothing of the clock. */
+double measure_trimmed(const double *x, i64 n);
 /* Pearson's, over pairs that are numbers; NaN for fewer than three or when one does not vary. */
 double measure_correlation(const double *x, const double *y, i64 n);
 
@@ -80,6 +83,7 @@ struct measure_rank {
     double *wait;      /* for a rank that has not come yet; where ranks are missing, bytes too */
     double *transfer;  /* for bytes on their way, that nothing hid; NaN where ranks are missing */
     double *work;      /* FLOPs that its rows need, from their lengths; NULL: not known */
+    double roofline_s; /* what its tasks take a step at the machine's ceilings; 0: not known */
     double last_share; /* of the meetings with others, those at which it came last */
     /* Of the loader, per step's batch. */
     double *load;      /* seconds it took to make, in order */

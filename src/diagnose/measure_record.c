@@ -3,89 +3,12 @@
 #include "base/err.h"
 #include "base/sort.h"
 #include "diagnose/each.h"
-#include "graph/program.h"
+#include "diagnose/measure_gather.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { MOST_OPS = 256, KEPT = 512, SIZES = 64, MOST_LINKS = 4096, MOST_LOADS = 1 << 16 };
-
-/* The newest KEPT of values, for medians. */
-struct kept {
-    double *x; /* [KEPT], made on the first value */
-    i64 n;     /* ever */
-};
-
-static void keep(struct kept *k, double value, struct arena *a)
-{
-    if (!k->x)
-        k->x = ARENA_ARRAY(a, double, KEPT);
-    k->x[k->n++ % KEPT] = value;
-}
-
-static double middle(const struct kept *k)
-{
-    return k->x ? measure_quantile(k->x, i64_min(k->n, KEPT), 0.5) : NAN;
-}
-
-struct op_sum {
-    struct measure_op op; /* sums, until it is settled */
-    struct kept seconds;
-};
-
-/* How long a task of the program takes with no exchange under way, and with one. */
-struct task_time {
-    double alone_s, beside_s;
-    i64 alone, beside;
-};
-
-struct table_time {
-    const struct record_table *table;
-    struct task_time *tasks;
-    i32 *class; /* [n_tasks] index in ops */
-};
-
-struct lane_sum {
-    struct measure_lane lane;
-    struct kept seconds[SIZES]; /* of exchanges of one kind */
-    double bytes[SIZES];        /* that a rank sends in one */
-    int rounds[SIZES];
-    i64 n_sizes;
-    double members;
-    double tasks; /* calls of different tasks, for turns */
-};
-
-struct link_sum {
-    int a, b, lane;
-    struct kept rate_s, rate_bytes;
-};
-
-struct gather {
-    struct measure *m;
-    struct record *r;
-    struct arena *a;
-    struct op_sum ops[MOST_OPS];
-    i64 n_ops;
-    struct table_time *tables;
-    i64 n_tables, cap_tables;
-    struct lane_sum lanes[LANE_COUNT];
-    struct link_sum *links;
-    i64 n_links, cap_links;
-    double *came_last, *met; /* [ranks] */
-    i64 *sampled;            /* [ranks] steps with a sample */
-    double *covered_s;       /* [ranks] which these samples are about: more than a step each */
-    double *empty;           /* [ranks] steps that found no data */
-    double *looked_s, *away_s; /* [ranks] tasks that were looked at; of that, threads at work were not
-                                * on a processor */
-    double rank_steps;       /* that spans were there for */
-};
-
-static double s_of(i64 ns)
-{
-    return 1e-9 * (double)ns;
-}
 
 /* --- one rank's time -------------------------------------------------------------- */
 
@@ -352,6 +275,7 @@ static void add_task(struct gather *g, int rank, struct table_time *times,
     sum->op.model_flops += t->model_flops;
     sum->op.bytes += t->read_bytes + t->written_bytes;
     sum->op.roofline_s += roofline(g->m, t);
+    g->m->ranks[rank].roofline_s += roofline(g->m, t);
     sum->op.skewed_s += s_of(took) * skew_of(s);
     if (span_on_cpu(s->detail) > 0) {
         g->looked_s[rank] += s_of(took);
@@ -394,210 +318,6 @@ static void add_tasks(struct gather *g, const struct record_step *s, int rank,
     }
 }
 
-/* --- exchanges -------------------------------------------------------------------- */
-
-static void keep_size(struct lane_sum *l, const struct measure_call *c, double seconds,
-                      struct arena *a)
-{
-    i64 i = 0;
-    while (i < l->n_sizes && (l->bytes[i] != c->moved || l->rounds[i] != c->rounds))
-        i++;
-    if (i == SIZES)
-        return;
-    if (i == l->n_sizes) {
-        l->bytes[i] = c->moved;
-        l->rounds[i] = c->rounds;
-        l->n_sizes++;
-    }
-    keep(&l->seconds[i], seconds, a);
-}
-
-static void keep_link(struct gather *g, const struct measure_call *c, double seconds)
-{
-    int a = c->rank < c->peer ? c->rank : c->peer, b = c->rank < c->peer ? c->peer : c->rank;
-    i64 i = 0;
-    while (i < g->n_links && (g->links[i].a != a || g->links[i].b != b ||
-                              g->links[i].lane != c->lane))
-        i++;
-    if (i == g->cap_links)
-        return;
-    if (i == g->n_links)
-        g->links[g->n_links++] = (struct link_sum){ .a = a, .b = b, .lane = c->lane };
-    keep(&g->links[i].rate_s, seconds, g->a);
-    keep(&g->links[i].rate_bytes, c->moved, g->a);
-}
-
-static void add_calls(struct gather *g, const struct record_step *s,
-                      const struct measure_calls *calls)
-{
-    bool *seen = NULL; /* tasks of this rank that have made a call */
-    for (i64 i = 0; i < calls->n; i++) {
-        const struct measure_call *c = &calls->at[i];
-        struct lane_sum *l = &g->lanes[c->lane];
-        i64 from = i64_max(c->begin, i64_min(c->come, c->end));
-        double transfer = s_of(c->end - from), own = s_of(c->end - i64_min(c->free, c->end));
-        l->lane.calls++;
-        l->lane.bytes += c->bytes;
-        l->lane.busy_s += s_of(c->end - c->begin);
-        l->lane.wait_s += s_of(from - c->begin);
-        l->lane.transfer_s += own;
-        l->lane.wait_s += transfer - own;
-        l->members += c->members;
-        l->lane.rounds += c->rounds;
-        l->lane.pieces += c->pieces;
-        if (c->last >= 0) {
-            g->met[c->rank]++;
-            g->came_last[c->rank] += c->last == c->rank;
-        }
-        if (c->moved > 0 && (!c->move || c->bytes == 0)) { /* a send may end before it is taken */
-            if (c->free == i64_max(c->begin, c->come)) /* nothing stood before it on the lane */
-                keep_size(l, c, own, g->a);
-            if (c->peer >= 0)
-                keep_link(g, c, own);
-        }
-        if (i == calls->first[c->rank])
-            seen = ARENA_ARRAY(s->arena, bool, s->ranks[c->rank].table->n_tasks);
-        l->tasks += !seen[c->task];
-        seen[c->task] = true;
-    }
-}
-
-/* Computing of the passes that stands behind the first exchange of a lane. */
-static void add_behind(struct gather *g, const struct record_step *s, int rank,
-                       const struct measure_calls *calls)
-{
-    i64 first[LANE_COUNT];
-    int lanes[LANE_COUNT], n = 0; /* that have calls, and when the first of them began */
-    for (i64 i = calls->first[rank]; i < calls->first[rank + 1]; i++) {
-        int k = 0;
-        while (k < n && lanes[k] != calls->at[i].lane)
-            k++;
-        if (k < n)
-            continue;
-        lanes[n] = calls->at[i].lane;
-        first[n++] = calls->at[i].begin;
-    }
-    for (i64 i = 0; i < s->ranks[rank].n_spans && n > 0; i++) {
-        const struct record_span *span = &s->ranks[rank].spans[i];
-        if (span->kind != SPAN_TASK || !span->task || span->task->phase == PHASE_UPDATE)
-            continue;
-        for (int k = 0; k < n; k++)
-            if (span->begin_ns >= first[k])
-                g->lanes[lanes[k]].lane.backward_s += s_of(span->end_ns - span->begin_ns);
-    }
-}
-
-/* --- samples ---------------------------------------------------------------------- */
-
-/* NaN is where nothing was added yet. */
-static void add_number(double *sum, double value)
-{
-    *sum = isfinite(*sum) ? *sum + value : value;
-}
-
-static void add_clock(struct measure_rank *k, const struct sample *x)
-{
-    if (x->has & SAMPLE_CLOCK)
-        add_number(&k->clock, x->phi);
-}
-
-static void add_processor(struct measure_rank *k, const struct sample *x)
-{
-    double others = x->threads > 1 ? (double)(x->threads - 1) : 1;
-    double run = (double)(x->run_ns + x->pool_run_ns);
-    double queue = (double)(x->queue_ns + x->pool_queue_ns);
-    if (x->has & SAMPLE_SCHED) {
-        add_number(&k->run_queue_s, 1e-9 * (double)x->queue_ns);
-        add_number(&k->pool_queue_s, 1e-9 * (double)x->pool_queue_ns / others);
-        add_number(&k->on_cpu, run + queue > 0 ? run / (run + queue) : 1);
-    }
-    if (x->has & SAMPLE_THROTTLE) {
-        add_number(&k->throttles, (double)x->throttled);
-        add_number(&k->throttled_s, 1e-9 * (double)x->throttled_ns);
-    }
-    if (x->has & SAMPLE_STEAL)
-        add_number(&k->steal_s, 1e-9 * (double)x->steal_ns / fmax(1, (double)x->processors));
-}
-
-static void add_memory(struct measure_rank *k, const struct sample *x)
-{
-    if (x->has & SAMPLE_USAGE) {
-        add_number(&k->minor_faults, (double)x->minor_faults);
-        add_number(&k->major_faults, (double)x->major_faults);
-        add_number(&k->system_s, 1e-9 * (double)x->system_ns);
-        add_number(&k->switches, (double)x->involuntary);
-    }
-    if ((x->has & SAMPLE_PRESSURE) && x->covers_ns > 0) {
-        add_number(&k->memory_stall, (double)x->memory_pressure_ns / (double)x->covers_ns);
-        add_number(&k->io_stall, (double)x->io_pressure_ns / (double)x->covers_ns);
-    }
-    if (x->has & SAMPLE_MEMORY) {
-        add_number(&k->rss_bytes, (double)x->rss_bytes);
-        add_number(&k->limit_bytes, (double)x->limit_bytes);
-    }
-}
-
-static void add_sample(struct gather *g, i64 step, int rank, const struct record_rank *from)
-{
-    const struct sample *x = from->sample;
-    struct measure_rank *k = &g->m->ranks[rank];
-    double waited = k->data[step];
-    g->empty[rank] += waited > 0.01 * k->step[step];
-    if (!x)
-        return;
-    g->sampled[rank]++;
-    g->covered_s[rank] += 1e-9 * (double)x->covers_ns;
-    add_clock(k, x);
-    if (!record_sleeps(from->head))
-        add_processor(k, x);
-    add_memory(k, x);
-    if (x->has & SAMPLE_LOADER) {
-        add_number(&k->read_bytes, (double)x->loader_read_bytes);
-        add_number(&k->used_bytes, (double)x->loader_used_bytes);
-        add_number(&k->load_cpu_s, 1e-9 * (double)x->loader_cpu_ns);
-        add_number(&k->load_cpu, x->loader_busy_ns > 0
-                              ? (double)x->loader_cpu_ns / (double)x->loader_busy_ns : 1);
-        g->m->config.loader_threads = i64_max(g->m->config.loader_threads, x->loader_threads);
-    }
-    if (x->has & SAMPLE_ROWS) {
-        if (!k->work)
-            k->work = ARENA_ARRAY(g->a, double, g->m->n_steps);
-        k->work[step] = x->attended;
-        if (x->tokens > 0)
-            add_number(&g->m->padding, (double)x->tokens_idle / (double)x->tokens);
-    }
-}
-
-static void divide_all(double **sums, i64 n, double by)
-{
-    for (i64 i = 0; i < n && by > 0; i++)
-        *sums[i] /= by;
-}
-
-/* A sample is rarer than a step where steps are short: what it counted is of all since the last. */
-static void settle_samples(struct gather *g)
-{
-    double all = 0, step_s = measure_stat(g->m->seconds, g->m->n_steps).mean;
-    for (i64 r = 0; r < g->m->n_ranks; r++) {
-        struct measure_rank *k = &g->m->ranks[r];
-        double *counts[] = { &k->run_queue_s, &k->pool_queue_s, &k->throttles, &k->throttled_s, &k->steal_s,
-            &k->minor_faults, &k->major_faults, &k->system_s, &k->switches, &k->read_bytes,
-            &k->used_bytes, &k->load_cpu_s };
-        double *shares[] = { &k->on_cpu, &k->clock, &k->memory_stall, &k->io_stall, &k->rss_bytes,
-                             &k->limit_bytes, &k->load_cpu };
-        double samples = (double)g->sampled[r], steps = g->covered_s[r] / step_s;
-        divide_all(counts, COUNT_OF(counts), steps > samples ? steps : samples);
-        divide_all(shares, COUNT_OF(shares), samples);
-        double away = g->looked_s[r] > 0 ? g->away_s[r] / g->looked_s[r] : NAN;
-        k->run_queue_s = fmax(k->run_queue_s, /* fmin: NaN does not limit */
-                              fmin(k->pool_queue_s, away * measure_mean(g->m, k->compute)));
-        all += (double)g->sampled[r];
-        k->queue_empty = g->m->n_steps > 0 ? g->empty[r] / (double)g->m->n_steps : NAN;
-        k->last_share = g->met[r] > 0 ? g->came_last[r] / g->met[r] : NAN;
-    }
-    g->m->padding /= all;
-}
-
 /* --- all of it -------------------------------------------------------------------- */
 
 static void blank_step(struct measure_rank *k, i64 step)
@@ -629,7 +349,7 @@ static void add_step(struct gather *g, i64 step, const struct record_step *s,
     const struct measure_calls calls = ready->calls;
     const struct meetings met = ready->met;
     double sum = 0, n = 0;
-    add_calls(g, s, &calls);
+    gather_add_calls(g, s, &calls);
     for (int r = 0; r < m->n_ranks; r++) {
         if (r >= s->n_ranks || !s->ranks[r].head) {
             blank_step(&m->ranks[r], step);
@@ -637,8 +357,8 @@ static void add_step(struct gather *g, i64 step, const struct record_step *s,
         }
         divide(g, step, s, r, &calls, &met);
         add_tasks(g, s, r, &calls);
-        add_behind(g, s, r, &calls);
-        add_sample(g, step, r, &s->ranks[r]);
+        gather_add_behind(g, s, r, &calls);
+        gather_add_sample(g, step, r, &s->ranks[r]);
         for (i64 i = 0; i < met.n; i++) {
             g->met[r]++;
             g->came_last[r] += met.last[i] == r;
@@ -685,103 +405,6 @@ static void settle_ops(struct gather *g)
     }
 }
 
-/* Sizes that differ by less tell nothing of what a byte costs. */
-static const double least_range = 1.5;
-/* What is so many times the other, before the run, is what an exchange consists of. */
-static const double dominates = 10;
-
-/* Where sizes are too alike for a line: what came on top is latency where messages are small, bytes
- * where they are large, and neither is claimed between. */
-static struct measure_line guess_line(const double *x, const double *y, i64 n, double latency,
-                                      double slowness)
-{
-    struct measure_line line = { NAN, NAN, n };
-    double size = measure_quantile(x, n, 0.5), extra = measure_quantile(y, n, 0.5);
-    if (slowness * size <= latency) {
-        line.a = extra;
-    } else if (slowness * size >= dominates * latency) {
-        line.b = extra / size;
-    }
-    return line;
-}
-
-/* What an exchange takes beyond what its messages took before the run, as a delay and a slowness
- * of bytes: latency = rounds x link's + delay, 1 / bandwidth = 1 / link's + slowness. Without a
- * probe, all that it takes. */
-static void fit_lane(const struct measure_config *c, const struct lane_sum *sum,
-                     struct measure_lane *l)
-{
-    double x[SIZES], y[SIZES], rounds = l->rounds;
-    bool based = isfinite(c->link_latency_s) && c->link_bytes_per_s > 0;
-    double latency = based ? c->link_latency_s : 0, slowness = based ? 1 / c->link_bytes_per_s : 0;
-    for (i64 i = 0; i < sum->n_sizes; i++) {
-        x[i] = sum->bytes[i];
-        y[i] = middle(&sum->seconds[i]) - sum->rounds[i] * latency - slowness * x[i];
-    }
-    struct measure_line line = { NAN, NAN, 0 };
-    if (measure_quantile(x, sum->n_sizes, 1) >= least_range * measure_quantile(x, sum->n_sizes, 0))
-        line = measure_line(x, y, sum->n_sizes);
-    else if (based)
-        line = guess_line(x, y, sum->n_sizes, rounds * latency, slowness);
-    /* Of one size each, pieces are the more the more bytes there are: where beginning one takes longer
-     * than its bytes, before the run, what comes on top with the bytes is of the pieces. */
-    double each = l->bytes / l->calls / l->pieces;
-    if (based && l->pieces >= 2 && line.b > 0 && slowness * each < rounds / l->pieces * latency) {
-        line.a = (isfinite(line.a) ? line.a : 0) + line.b * l->bytes / l->calls;
-        line.b = 0;
-    }
-    l->latency_s = isfinite(line.a) ? fmax(0, rounds * latency + line.a) : NAN;
-    l->bytes_per_s = isfinite(line.b) ? 1 / fmax(slowness + line.b, 0.1 * slowness + 1e-15) : NAN;
-    l->base_latency_s = based ? rounds * latency : NAN;
-    l->base_bytes_per_s = based ? c->link_bytes_per_s : NAN;
-}
-
-static void settle_lanes(struct gather *g)
-{
-    static const char *const names[LANE_COUNT] = { "compute", "tp", "cp", "dp", "shard", "copies",
-        "pp", "tie", "ep", "edp", "islands", "away" };
-    struct measure *m = g->m;
-    m->lanes = ARENA_ARRAY(g->a, struct measure_lane, LANE_COUNT);
-    for (int lane = 0; lane < LANE_COUNT; lane++) {
-        struct lane_sum *sum = &g->lanes[lane];
-        struct measure_lane l = sum->lane;
-        if (l.calls == 0)
-            continue;
-        l.lane = lane;
-        snprintf(l.axis, sizeof l.axis, "%s", names[lane]);
-        l.members = (i64)(sum->members / l.calls + 0.5);
-        l.rounds /= l.calls;
-        l.pieces /= l.calls;
-        l.turns = sum->tasks > 0 ? l.calls / sum->tasks : NAN;
-        fit_lane(&m->config, sum, &l);
-        double *sums[] = { &l.calls, &l.bytes, &l.busy_s, &l.wait_s, &l.transfer_s, &l.exposed_s,
-                           &l.wait_exposed_s, &l.backward_s, &l.tail_s, &l.begin_s };
-        for (i64 k = 0; k < COUNT_OF(sums); k++)
-            *sums[k] /= g->rank_steps;
-        m->lanes[m->n_lanes++] = l;
-    }
-}
-
-/* The links of the lane that has most of them. */
-static void settle_links(struct gather *g)
-{
-    struct measure *m = g->m;
-    i64 count[LANE_COUNT] = { 0 };
-    int lane = 0;
-    for (i64 i = 0; i < g->n_links; i++)
-        count[g->links[i].lane]++;
-    for (int k = 0; k < LANE_COUNT; k++)
-        if (count[k] > count[lane])
-            lane = k;
-    m->links = ARENA_ARRAY(g->a, struct measure_link, g->n_links);
-    for (i64 i = 0; i < g->n_links; i++)
-        if (g->links[i].lane == lane)
-            m->links[m->n_links++] = (struct measure_link){
-                .a = g->links[i].a, .b = g->links[i].b, .latency_s = NAN, .base_bytes_per_s = NAN,
-                .bytes_per_s = middle(&g->links[i].rate_bytes) / middle(&g->links[i].rate_s),
-                .calls = (double)g->links[i].rate_s.n / (double)m->n_steps };
-}
-
 /* --- who and what ----------------------------------------------------------------- */
 
 static void take_stages(struct measure *m)
@@ -812,11 +435,12 @@ static int by_seconds(const void *a, const void *b)
 static void settle_all(struct gather *g, const struct record_part *part)
 {
     struct measure *m = g->m;
-    settle_samples(g);
+    gather_settle_samples(g);
     settle_ops(g);
-    settle_lanes(g);
-    settle_links(g);
+    gather_settle_exchanges(g);
     take_stages(m);
+    for (i64 r = 0; r < m->n_ranks && m->n_steps > 0; r++)
+        m->ranks[r].roofline_s /= (double)m->n_steps;
     measure_memory(m, part);
     qsort(m->ops, (size_t)m->n_ops, sizeof *m->ops, by_seconds);
     measure_settle(m);
@@ -838,6 +462,7 @@ static struct gather *gather_new(struct record *r, const struct record_part *par
     g->looked_s = ARENA_ARRAY(a, double, ranks);
     g->away_s = ARENA_ARRAY(a, double, ranks);
     g->sampled = ARENA_ARRAY(a, i64, ranks);
+    g->clock = ARENA_ARRAY(a, struct kept, ranks);
     g->covered_s = ARENA_ARRAY(a, double, ranks);
     for (i64 k = 0; k < ranks; k++)
         g->m->ranks[k].load = ARENA_ARRAY(a, double, most_loads(steps));

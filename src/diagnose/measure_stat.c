@@ -41,6 +41,21 @@ double measure_quantile(const double *x, i64 n, double q)
     return value;
 }
 
+static const double trimmed_share = 0.1;
+
+double measure_trimmed(const double *x, i64 n)
+{
+    struct arena a;
+    i64 count;
+    arena_init(&a);
+    double *kept = numbers_of(x, n, &a, &count), sum = 0;
+    const i64 cut = (i64)(trimmed_share * (double)count);
+    for (i64 i = cut; i < count - cut; i++)
+        sum += kept[i];
+    arena_fini(&a);
+    return count > 0 ? sum / (double)(count - 2 * cut) : NAN;
+}
+
 struct measure_stat measure_stat(const double *x, i64 n)
 {
     struct measure_stat s = { NAN, NAN, NAN, NAN, NAN, NAN, 0 };

@@ -107,7 +107,8 @@ double probe_bound_se(const struct probe *p)
 static bool covers(const struct inject_fault *p, const struct finding_edit *e)
 {
     bool everywhere = p->first_rank == 0 && p->last_rank == INT64_MAX;
-    bool there = e->rank >= p->first_rank && e->rank <= p->last_rank && e->peer < 0;
+    bool there = e->rank >= p->first_rank && e->peer < 0 &&
+                 i64_max(e->rank, e->last_rank) <= p->last_rank;
     bool op = strcmp(p->word, "all") == 0 ||
               (e->op[0] && strncmp(e->op, p->word, strlen(p->word)) == 0);
     return e->kind == EDIT_COMPUTE && op && (everywhere || there);

@@ -52,25 +52,96 @@ void rule_confirm(struct finding *f, const char *fmt, ...)
     va_end(args);
 }
 
+/* Ops below this share of computing are no witness. */
+static const double least_witness = 0.02;
+
+double rule_memory_rate(const struct measure *m)
+{
+    double rate = m->ceilings.memory_bytes_per_s;
+    for (i64 i = 0; i < m->n_ops && rate > 0; i++)
+        if (m->ops[i].seconds > least_witness * m->compute)
+            rate = fmax(rate, m->ops[i].bytes / m->ops[i].seconds);
+    return rate;
+}
+
+/* What its own loader took is not others'. */
+double rule_robbed(const struct measure_rank *r)
+{
+    double queue = isfinite(r->run_queue_s) ? r->run_queue_s : 0;
+    queue = fmax(0, queue - (isfinite(r->load_cpu_s) ? r->load_cpu_s : 0));
+    return queue + (isfinite(r->steal_s) ? r->steal_s : 0);
+}
+
+/* Of what it was robbed of, what it lost while it computed: a thread is also pushed aside between tasks
+ * and in exchanges. It is never all of the computing. */
+double rule_robbed_computing(const struct measure *m, const struct measure_rank *k)
+{
+    const double computing = measure_mean(m, k->compute), most = rule_robbed(k);
+    double share = most / fmax(m->step.mean, most);
+    if (isfinite(k->on_cpu))
+        share = fmax(share, 1 - k->on_cpu);
+    return fmin(most, computing * share);
+}
+
+double rule_disturbed(const struct measure *m)
+{
+    double sum = 0;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        sum += fmin(1, rule_robbed(&m->ranks[r]) / m->step.mean) / (double)m->n_ranks;
+    return sum > 0 ? sum : 0;
+}
+
 void rule_gain(const struct measure *m, struct finding *f, double lost, double gain,
                double spread)
 {
     double noise = isfinite(m->step.se) ? 2 * m->step.se : 0;
     gain = fmax(0, fmin(gain, m->step.mean));
-    double give = spread * gain + noise;
+    const double others = rule_disturbed(m);
     f->lost = lost;
     f->share = m->step.mean > 0 ? lost / m->step.mean : 0;
     f->gain = gain;
-    f->gain_lo = fmax(0, gain - give);
-    f->gain_hi = fmin(gain + give, m->step.mean);
+    f->gain_lo = fmax(0, gain * (1 - spread) * (1 - others) - noise);
+    f->gain_hi = fmin(gain * (1 + spread) * (1 + others) + noise, m->step.mean);
 }
 
 void rule_edit(struct finding *f, enum finding_edit_kind kind, double factor)
 {
-    f->edit = (struct finding_edit){ .kind = kind, .rank = f->place.rank, .peer = f->place.peer,
+    f->edit = (struct finding_edit){ .kind = kind, .rank = f->place.rank,
+        .last_rank = f->place.last_rank, .peer = f->place.peer,
         .stage = f->place.stage, .lane = -1, .phase = -1, .host = -1,
         .factor_lo = factor, .factor = factor, .factor_hi = factor };
     snprintf(f->edit.op, sizeof f->edit.op, "%s", f->place.op);
+}
+
+/* What one has half of, two have: a pause on every rank makes one wait, whoever had it. */
+static const double has_it_too = 0.5;
+
+bool rule_place_ranks(const struct measure *m, const double *lost, struct finding *f)
+{
+    double most = 0;
+    i64 first = -1, last = -1, n = 0;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        most = fmax(most, lost[r]);
+    for (i64 r = 0; r < m->n_ranks && most > 0; r++)
+        if (lost[r] >= has_it_too * most) {
+            first = first < 0 ? r : first;
+            last = r;
+            n++;
+        }
+    if (n == 0 || n == m->n_ranks)
+        return false;
+    if (n < last - first + 1) { /* no range says it */
+        char list[FINDING_TEXT] = "";
+        int at = 0;
+        for (i64 r = 0; r < m->n_ranks && at < (int)sizeof list - 16; r++)
+            if (lost[r] >= has_it_too * most)
+                at += snprintf(list + at, sizeof list - (size_t)at, " %d", m->ranks[r].rank);
+        rule_evidence(f, "so it is on the ranks%s", list);
+        return false;
+    }
+    f->place.rank = m->ranks[first].rank;
+    f->place.last_rank = n > 1 ? m->ranks[last].rank : 0;
+    return true;
 }
 
 const double *rule_compute(const struct measure_rank *r) { return r->compute; }
@@ -109,19 +180,6 @@ struct rule_excess rule_excess(const struct measure *m, i64 rank, measure_series
     }
     arena_fini(&a);
     return e;
-}
-
-i64 rule_odd_rank(const struct measure *m, measure_series_fn series, struct rule_excess *out)
-{
-    i64 odd = -1;
-    for (i64 r = 0; r < m->n_ranks; r++) {
-        struct rule_excess e = rule_excess(m, r, series);
-        if (isfinite(e.mean) && (odd < 0 || e.mean > out->mean)) {
-            *out = e;
-            odd = r;
-        }
-    }
-    return odd;
 }
 
 bool rule_alone(const struct measure *m, measure_series_fn series, i64 *rank)

@@ -40,10 +40,24 @@ void rule_evidence(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void rule_reject(struct finding *f, const char *id, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void rule_fix(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void rule_confirm(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
-/* Loses `lost` seconds per step, of which mending gives back `gain`, give or take `spread` of it
- * and what the step's noise lets one see. */
+/* Loses `lost` seconds per step, of which mending gives back `gain`, give or take `spread` of it, as much
+ * of it as the machine is disturbed, and what the step's noise lets one see. */
 void rule_gain(const struct measure *m, struct finding *f, double lost, double gain,
                double spread);
+/* Where ranks lose lost[n_ranks] each: f's place becomes the rank, or the ranks from one to another, that
+ * have at least half of what the worst has. False, and the place stays, when all have, or ranks that are
+ * no range, which are then named in the evidence. */
+bool rule_place_ranks(const struct measure *m, const double *lost, struct finding *f);
+/* Bytes per second of this machine's memory: as probed, or what the run's own tasks reach where that is
+ * more (caches hold what a small model reads, and a probe beside other work measures too little). */
+double rule_memory_rate(const struct measure *m);
+/* Share of the step that other work takes from this run's threads, on the mean rank; 0 where nothing is
+ * known of it. Durations hold so much of others, and others come and go. */
+double rule_disturbed(const struct measure *m);
+/* Seconds a step in which the rank's threads were ready and did not run, for others' sake. */
+double rule_robbed(const struct measure_rank *r);
+/* Of that, what it lost while it computed. */
+double rule_robbed_computing(const struct measure *m, const struct measure_rank *k);
 /* What a replay tries: durations of what f's place selects, times factor. */
 void rule_edit(struct finding *f, enum finding_edit_kind kind, double factor);
 
@@ -54,8 +68,6 @@ struct rule_excess {
     double share;               /* of steps in which it has most of all its peers */
 };
 struct rule_excess rule_excess(const struct measure *m, i64 rank, measure_series_fn series);
-/* The rank with the largest mean excess of a series; -1 when nobody has peers. */
-i64 rule_odd_rank(const struct measure *m, measure_series_fn series, struct rule_excess *out);
 /* x of a rank stands out: it is twice the median of the others and of them all the most. */
 bool rule_alone(const struct measure *m, measure_series_fn series, i64 *rank);
 

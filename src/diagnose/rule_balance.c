@@ -5,9 +5,148 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-/* --- ranks ------------------------------------------------------------------------ */
+/* --- slow ranks ------------------------------------------------------------------- */
+
+/* Ranks of one stage that compute longer than its others: one, or up to half of them. Where each stage is
+ * one rank, those of all stages, each in terms of the others' work: what they would compute in the time
+ * that the machine's ceilings give their tasks. */
+struct group {
+    bool *in;    /* [n_ranks] */
+    i64 n, rank; /* rank: which of them is the slowest; -1: no rank has peers */
+    bool across; /* the peers are of other stages */
+    double last_share; /* of exchanges at which one of them came last; NaN: not known */
+    struct rule_excess excess; /* of their mean above the median of the others; share: of steps in
+                                * which all others are faster */
+};
+
+struct rank_mean {
+    i64 rank;
+    double scale; /* of its computing, to be compared */
+    double mean;
+};
+
+static int slowest_first(const void *a, const void *b)
+{
+    const struct rank_mean *x = a, *y = b;
+    return (x->mean < y->mean) - (x->mean > y->mean);
+}
+
+/* The list is divided where means are furthest apart; *n_in of the sorted list are slow. */
+static void divide_sorted(struct rank_mean *sorted, i64 n, i64 *n_in)
+{
+    qsort(sorted, (size_t)n, sizeof *sorted, slowest_first);
+    double widest = -1;
+    for (i64 k = 1; k <= n / 2; k++)
+        if (sorted[k - 1].mean - sorted[k].mean > widest) {
+            widest = sorted[k - 1].mean - sorted[k].mean;
+            *n_in = k;
+        }
+}
+
+static i64 list_stage(const struct measure *m, int stage, struct rank_mean *out)
+{
+    i64 n = 0;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (m->ranks[r].stage == stage)
+            out[n++] = (struct rank_mean){ r, 1, measure_mean(m, m->ranks[r].compute) };
+    return n;
+}
+
+/* Two stages alone tell no slow one from a machine whose ceilings are wrong for what one of them does. */
+enum { LEAST_ACROSS = 3 };
+
+/* 0: some stage has several ranks, or what their tasks cost is not known. */
+static i64 list_across(const struct measure *m, struct rank_mean *out)
+{
+    double cost = 0;
+    if (m->config.pp < LEAST_ACROSS || m->n_ranks != m->config.pp)
+        return 0;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        cost += m->ranks[r].roofline_s / (double)m->n_ranks;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        const struct measure_rank *k = &m->ranks[r];
+        if (!(k->roofline_s > 0))
+            return 0;
+        out[r] = (struct rank_mean){ r, cost / k->roofline_s,
+                                     measure_mean(m, k->compute) * cost / k->roofline_s };
+    }
+    return m->n_ranks;
+}
+
+static struct rule_excess excess_of(const struct measure *m, const struct rank_mean *sorted, i64 n_in,
+                                    i64 n, struct arena *a)
+{
+    double *above = ARENA_ARRAY(a, double, m->n_steps), *others = ARENA_ARRAY(a, double, n);
+    i64 clear = 0;
+    for (i64 i = 0; i < m->n_steps; i++) {
+        double sum = 0;
+        for (i64 k = 0; k < n; k++) {
+            const double x = sorted[k].scale * m->ranks[sorted[k].rank].compute[i];
+            if (k < n_in)
+                sum += x;
+            else
+                others[k - n_in] = x;
+        }
+        above[i] = sum / (double)n_in - measure_quantile(others, n - n_in, 0.5);
+        clear += sum / (double)n_in > measure_quantile(others, n - n_in, 1);
+    }
+    struct measure_stat s = measure_stat(above, m->n_steps);
+    return (struct rule_excess){ s.mean, s.median, s.sigma, (double)clear / (double)m->n_steps };
+}
+
+static void take_group(const struct measure *m, struct group *g, struct rank_mean *sorted, i64 n,
+                       struct arena *a)
+{
+    i64 n_in = 0;
+    divide_sorted(sorted, n, &n_in);
+    struct rule_excess e = excess_of(m, sorted, n_in, n, a);
+    if (!isfinite(e.mean) || (g->rank >= 0 && !(e.mean > g->excess.mean)))
+        return;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        g->in[r] = false;
+    g->last_share = 0;
+    for (i64 k = 0; k < n_in; k++) {
+        g->in[sorted[k].rank] = true;
+        g->last_share += m->ranks[sorted[k].rank].last_share;
+    }
+    g->n = n_in;
+    g->rank = sorted[0].rank;
+    /* In the rank's own work. */
+    g->excess = (struct rule_excess){ e.mean / sorted[0].scale, e.median / sorted[0].scale,
+                                      e.sigma / sorted[0].scale, e.share };
+}
+
+/* Of the stage in which that is most. */
+static struct group slow_group(const struct measure *m, struct arena *a)
+{
+    struct group g = { .in = ARENA_ARRAY(a, bool, m->n_ranks), .rank = -1,
+                       .excess = { NAN, NAN, NAN, 0 } };
+    struct rank_mean *list = ARENA_ARRAY(a, struct rank_mean, m->n_ranks);
+    for (int p = 0; p < i64_max(1, m->config.pp) && m->n_steps > 0; p++) {
+        i64 n = list_stage(m, p, list);
+        if (n > 1)
+            take_group(m, &g, list, n, a);
+    }
+    i64 n = m->n_steps > 0 ? list_across(m, list) : 0;
+    g.across = n > 1;
+    if (n > 1)
+        take_group(m, &g, list, n, a);
+    return g;
+}
+
+/* f's place: the ranks with something, none when they are everywhere. */
+static void place_group(const struct measure *m, const bool *in, struct finding *f, struct arena *a)
+{
+    double *has = ARENA_ARRAY(a, double, m->n_ranks);
+    for (i64 r = 0; r < m->n_ranks; r++)
+        has[r] = in[r] ? 1 : 0;
+    rule_place_ranks(m, has, f);
+}
+
+/* --- episodes --------------------------------------------------------------------- */
 
 /* Steps in which one rank's time, above its peers', stands on another level than in the rest. */
 static bool is_episode(const struct measure *m, struct measure_change c)
@@ -34,52 +173,104 @@ static struct measure_change change_of(const struct measure *m, i64 rank, double
     return c;
 }
 
-/* A rank that was as the others, then slower for a time (or from then on). */
-static bool look_onset(const struct measure *m, const struct rule_limit *limit,
-                       struct finding *f)
+/* All ranks at once: no peer tells. */
+static struct measure_change common_change(const struct measure *m, double least)
 {
-    struct measure_change worst = { .until = 0 };
-    i64 rank = -1;
+    struct arena a;
+    arena_init(&a);
+    double *x = ARENA_ARRAY(&a, double, m->n_steps);
+    for (i64 i = 0; i < m->n_steps; i++)
+        for (i64 r = 0; r < m->n_ranks; r++)
+            x[i] += m->ranks[r].compute[i] / (double)m->n_ranks;
+    struct measure_change c = measure_change(x, m->n_steps, least);
+    arena_fini(&a);
+    return c;
+}
+
+/* The episode that costs most, and which ranks have it (those whose own begins and ends with it); all of
+ * them when it is in their mean only. *rank -1: there is none. */
+static struct measure_change worst_episode(const struct measure *m, double least, bool *in, i64 *rank)
+{
+    struct measure_change worst = { .until = 0 }, c;
+    *rank = -1;
     for (i64 r = 0; r < m->n_ranks; r++) {
-        struct measure_change c = change_of(m, r, limit[0].value);
-        if (is_episode(m, c) && (rank < 0 || c.inside - c.before > worst.inside - worst.before)) {
+        c = change_of(m, r, least);
+        if (is_episode(m, c) && (*rank < 0 || c.inside - c.before > worst.inside - worst.before)) {
             worst = c;
-            rank = r;
+            *rank = r;
         }
     }
+    for (i64 r = 0; r < m->n_ranks && *rank >= 0; r++) {
+        c = change_of(m, r, least);
+        in[r] = is_episode(m, c) && c.at < worst.until && c.until > worst.at &&
+                c.inside - c.before >= 0.5 * (worst.inside - worst.before);
+    }
+    c = common_change(m, least);
+    if (*rank < 0 && m->n_ranks > 1 && is_episode(m, c)) {
+        *rank = 0;
+        worst = c;
+        for (i64 r = 0; r < m->n_ranks; r++)
+            in[r] = true;
+    }
+    return worst;
+}
+
+static bool is_among_all(const struct measure *m, const bool *in)
+{
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (!in[r])
+            return false;
+    return true;
+}
+
+/* A rank that was as the others, then slower for a time (or from then on). */
+static bool tell_onset(const struct measure *m, const struct rule_limit *limit, struct finding *f,
+                       struct arena *a)
+{
+    i64 rank;
+    bool *in = ARENA_ARRAY(a, bool, m->n_ranks);
+    const struct measure_change worst = worst_episode(m, limit[0].value, in, &rank);
     double steps = (double)(worst.until - worst.at);
     double inside = worst.inside - worst.before, lost = inside * steps / (double)m->n_steps;
     if (rank < 0 || !(inside >= fmax(2 * m->theta, limit[1].value * m->step.median)) ||
         !(lost >= 0.5 * m->theta))
         return false;
+    const bool all = is_among_all(m, in);
+    const bool peers = !all && isfinite(rule_excess(m, rank, rule_compute).mean);
     /* Before and behind it the rank is as its peers, or there are none. */
-    if (fabs(worst.before) > 0.5 * inside && m->n_ranks > 1 &&
-        isfinite(rule_excess(m, rank, rule_compute).mean))
+    if (peers && fabs(worst.before) > 0.5 * inside)
         return false;
-    f->place.rank = m->n_ranks > 1 ? (int)rank : -1;
+    place_group(m, in, f, a);
     f->place.first_step = m->numbers[worst.at];
     f->place.last_step = m->numbers[worst.until - 1];
-    bool alone = m->n_ranks == 1;
     const i64 others = m->n_steps - (worst.until - worst.at);
-    if (alone)
+    if (all)
         f->title = "the step became slow";
     rule_evidence(f, "from step %lld to %lld %s %.1f ms longer a step than in the other %lld "
                   "(%.0f sigma)", (long long)f->place.first_step + 1,
-                  (long long)f->place.last_step + 1, alone ? "computing takes" : "it computes",
+                  (long long)f->place.last_step + 1, all ? "computing takes" : "it computes",
                   1e3 * inside, (long long)others, worst.height);
-    if (!alone && isfinite(rule_excess(m, rank, rule_compute).mean))
+    if (peers)
         rule_reject(f, "B1", "in the other %lld steps the rank is as fast as its peers",
                     (long long)others);
     if (m->ranks[rank].clock > 0.95)
         rule_reject(f, "K4", "its clock is at %.0f %% of what it was", 100 * m->ranks[rank].clock);
     rule_gain(m, f, lost, lost, 0.25);
-    rule_fix(f, "see what that host did then (its log, its other jobs, its temperature); if "
-                "it comes "
+    rule_fix(f, "see what that host did then (its log, its other jobs, its temperature); if it comes "
                 "back, %s and go on with --resume",
-             alone ? "take another host" : "give the rank another host");
+             all ? "take another host" : "give the rank another host");
     rule_confirm(f, "headway diagnose RUN --steps %lld-%lld",
                  (long long)f->place.first_step + 1, (long long)f->place.last_step + 1);
     return true;
+}
+
+static bool look_onset(const struct measure *m, const struct rule_limit *limit, struct finding *f)
+{
+    struct arena a;
+    arena_init(&a);
+    const bool found = tell_onset(m, limit, f, &a);
+    arena_fini(&a);
+    return found;
 }
 
 /* Whether the other data-parallel ranks can share out rows and experts. */
@@ -89,54 +280,83 @@ static bool fits_without_one(const struct measure_config *c)
            layout_rows_fit(c->islands, c->dp - 1, c->batch, (int)c->accumulate);
 }
 
-static bool look_slow_rank(const struct measure *m, const struct rule_limit *limit,
-                           struct finding *f)
+static void fix_slow_ranks(const struct measure *m, const struct group *g, struct finding *f)
 {
-    struct rule_excess e;
-    i64 rank = rule_odd_rank(m, rule_compute, &e);
-    if (rank < 0 || !(e.median >= m->theta) || !(e.share >= limit[0].value) ||
+    const struct measure_rank *k = &m->ranks[g->rank];
+    const char *host = k->host[0] ? k->host : "its host";
+    char who[64];
+    snprintf(who, sizeof who, g->n > 1 ? "these %lld ranks" : "rank %lld",
+             (long long)(g->n > 1 ? g->n : k->rank));
+    if (m->config.pp > 1)
+        rule_fix(f, "give %s (%s) another host; if it must stay: --layout.stages with fewer "
+                    "layers on stage %d", who, host, k->stage);
+    else if (g->n == 1 && fits_without_one(&m->config))
+        rule_fix(f, "give %s (%s) another host, or leave it out: --layout.dp %lld", who, host,
+                 (long long)(m->config.dp - 1));
+    else
+        rule_fix(f, "give %s (%s) another host", who, host);
+    rule_confirm(f, "headway machine --again on %s", host);
+}
+
+static bool tell_slow_ranks(const struct measure *m, const struct rule_limit *limit,
+                            struct finding *f, struct arena *a)
+{
+    const struct group g = slow_group(m, a);
+    const struct rule_excess e = g.excess;
+    if (g.rank < 0 || !(e.median >= m->theta) || !(e.share >= limit[0].value) ||
         !(e.median > limit[1].value * e.sigma / sqrt((double)m->n_steps)) ||
-        (m->config.pp < 2 && m->ranks[rank].last_share < limit[0].value - limit[2].value))
+        (m->config.pp < 2 && g.last_share < limit[0].value - limit[2].value))
         return false; /* in a pipeline stages come last in turns */
-    struct measure_change c = change_of(m, rank, 5);
+    if (!(e.median > rule_robbed_computing(m, &m->ranks[g.rank])))
+        return false; /* others' work on its processors may be all of it (H8) */
+    struct measure_change c = change_of(m, g.rank, 5);
     if (is_episode(m, c) && fabs(c.before) < 0.5 * (c.inside - c.before))
         return false;
-    const struct measure_rank *k = &m->ranks[rank];
-    f->place.rank = k->rank;
+    const struct measure_rank *k = &m->ranks[g.rank];
+    place_group(m, g.in, f, a);
     f->place.stage = m->config.pp > 1 ? k->stage : -1;
     double usual = measure_mean(m, k->compute) - e.mean;
-    rule_evidence(f, "it computes for %.1f ms a step, its peers %.1f ms: %.2f times as long",
-                  1e3 * (usual + e.mean), 1e3 * usual, (usual + e.mean) / usual);
-    rule_evidence(f, "it is the slowest in %.0f %% of the steps", 100 * e.share);
-    if (isfinite(k->last_share))
-        rule_evidence(f, "it comes last to %.0f %% of the exchanges", 100 * k->last_share);
+    rule_evidence(f, "%s for %.1f ms a step, its peers %.1f ms: %.2f times as long",
+                  g.n > 1 ? "they compute" : "it computes", 1e3 * (usual + e.mean),
+                  1e3 * usual, (usual + e.mean) / usual);
+    rule_evidence(f, "%s the slowest in %.0f %% of the steps", g.n > 1 ? "they are" : "it is",
+                  100 * e.share);
+    if (isfinite(g.last_share))
+        rule_evidence(f, "%s last to %.0f %% of the exchanges", g.n > 1 ? "they come" : "it comes",
+                      100 * fmin(1, g.last_share));
     if (k->clock > 0)
         rule_reject(f, "K4", "its clock is at %.0f %% of what it was, no quota held it back",
                     100 * k->clock);
     if (isfinite(k->on_cpu))
         rule_reject(f, "H8", "its threads run for %.0f %% of the time that they are ready",
                     100 * k->on_cpu);
-    rule_reject(f, "D6", "it is always the same rank");
+    rule_reject(f, "D6", "it is always the same %s", g.n > 1 ? "ranks" : "rank");
     double lost = e.mean;
     if (isfinite(m->loss[LOSS_BALANCE]) && m->loss[LOSS_BALANCE] > 0)
         lost = fmax(m->loss[LOSS_BALANCE], e.mean);
-    rule_edit(f, EDIT_EVEN_RANK, 1);
+    rule_edit(f, f->place.rank < 0 ? EDIT_NONE : g.across ? EDIT_COMPUTE : EDIT_EVEN_RANK,
+              g.across ? usual / (usual + e.mean) : 1);
+    if (g.across) {
+        f->place.stage = f->edit.stage = g.n > 1 ? -1 : k->stage;
+        rule_reject(f, "B4", "for its work it takes longer than the other stages for theirs");
+    }
     rule_gain(m, f, lost, e.mean, 0.2);
-    const char *host = k->host[0] ? k->host : "its host";
-    if (m->config.pp > 1)
-        rule_fix(f, "give rank %d (%s) another host; if it must stay: --layout.stages with fewer "
-                    "layers on stage %d", k->rank, host, k->stage);
-    else if (fits_without_one(&m->config))
-        rule_fix(f, "give rank %d (%s) another host, or leave it out: --layout.dp %lld", k->rank,
-                 host, (long long)(m->config.dp - 1));
-    else
-        rule_fix(f, "give rank %d (%s) another host", k->rank, host);
-    rule_confirm(f, "headway machine --again on %s", host);
+    fix_slow_ranks(m, &g, f);
     return true;
 }
 
+static bool look_slow_rank(const struct measure *m, const struct rule_limit *limit,
+                           struct finding *f)
+{
+    struct arena a;
+    arena_init(&a);
+    const bool found = tell_slow_ranks(m, limit, f, &a);
+    arena_fini(&a);
+    return found;
+}
+
 struct spread {
-    double mean, median;
+    double mean, median, se;
 };
 
 /* Over steps, what the slowest rank of a stage has above its peers, in the stage where that is most. */
@@ -156,21 +376,27 @@ static struct spread spread_within_stages(const struct measure *m)
         }
     struct measure_stat s = measure_stat(worst, m->n_steps);
     arena_fini(&a);
-    return (struct spread){ m->n_steps > 0 ? s.mean : 0, s.median };
+    return (struct spread){ m->n_steps > 0 ? s.mean : 0, s.median, s.se };
 }
 
 static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
                         struct finding *f)
 {
     double lost = m->loss[LOSS_BALANCE];
-    struct rule_excess e;
-    i64 rank = rule_odd_rank(m, rule_compute, &e);
+    struct arena a;
+    arena_init(&a);
+    const struct group g = slow_group(m, &a);
+    arena_fini(&a);
+    const struct rule_excess e = g.excess;
+    const i64 rank = g.rank;
     struct spread within = spread_within_stages(m);
     if (!isfinite(lost))
         lost = within.mean;
     if (!(within.median >= limit[2].value * within.mean))
         return false; /* in some odd steps only */
-    if (rank < 0 || !(lost >= m->theta) || e.share >= limit[0].value ||
+    /* Noise makes whole steps vary, too: what tells it from none is how well its own loss is known. */
+    const double least = fmax(limit[3].value * m->step.mean, limit[4].value * within.se);
+    if (rank < 0 || !(lost >= least) || e.share >= limit[0].value ||
         e.median > limit[1].value * lost)
         return false;
     double sigma = measure_stat(m->ranks[rank].compute, m->n_steps).sigma;
@@ -212,9 +438,12 @@ static struct stages see_stages(const struct measure *m)
 /* A rank of the slow stage that is slow alone is no matter of the stage. */
 static bool one_rank_only(const struct measure *m, int stage)
 {
-    struct rule_excess e;
-    i64 rank = rule_odd_rank(m, rule_compute, &e);
-    return rank >= 0 && m->ranks[rank].stage == stage && e.median >= m->theta && e.share >= 0.8;
+    struct arena a;
+    arena_init(&a);
+    const struct group g = slow_group(m, &a);
+    arena_fini(&a);
+    return g.rank >= 0 && m->ranks[g.rank].stage == stage && g.excess.median >= m->theta &&
+           g.excess.share >= 0.8;
 }
 
 static bool look_stages(const struct measure *m, const struct rule_limit *limit,
@@ -281,10 +510,11 @@ static bool look_bubble(const struct measure *m, const struct rule_limit *limit,
 static double compute_with(const struct measure *m, double times)
 {
     double saved = 0, overhead = 0;
+    const double rate = rule_memory_rate(m);
     for (i64 i = 0; i < m->n_ops; i++) {
         const struct measure_op *o = &m->ops[i];
         double by_flops = o->flops / m->ceilings.used;
-        double by_bytes = o->bytes / m->ceilings.memory_bytes_per_s;
+        double by_bytes = o->bytes / rate;
         if (o->phase == PHASE_UPDATE)
             continue;
         overhead += o->calls * m->ceilings.op_s * (1 - 1 / times);
@@ -375,7 +605,9 @@ const struct rule rules_balance[] = {
       { { 0.8, "share of steps in which one rank is the slowest", "more: it is that rank (B1)" },
         { 0.5, "of the loss that one rank explains", "more: it is that rank (B1)" },
         { 0.25, "of its mean that the spread of ranks has in half of the steps",
-          "noise in every task has it; less: a few steps were disturbed" } } },
+          "noise in every task has it; less: a few steps were disturbed" },
+        { 0.02, "of the step", "less is not worth a person's time" },
+        { 3, "standard errors of the spread", "none within is told from chance" } } },
     { "B4", "stages of unequal length", look_stages,
       { { 1.05, "times the mean of the stages", "equal stages repeat within 3 %" } } },
     { "B5", "too few micro-batches for the pipeline", look_bubble,

@@ -9,7 +9,7 @@
 /* What the four rules about waiting look at. */
 struct loading {
     const struct measure_rank *rank; /* that waits most */
-    bool alone;                      /* and the others do not */
+    bool alone;                      /* and the others do not; said where no loads were timed */
     double lost, service, use;       /* s per step; to make a batch; batches made per wanted */
     double amplification;
 };
@@ -32,10 +32,38 @@ static bool see_loading(const struct measure *m, struct loading *l)
     return l->lost >= m->theta;
 }
 
-static void tell_loading(const struct measure *m, const struct loading *l, struct finding *f)
+/* Which ranks' loaders are behind: those that would make a step wait by themselves. While one waits the
+ * others' loaders catch up, so that of equal loaders one may have all the waiting. Where it is their
+ * unevenness that makes steps wait (uneven), by chance some wait far more than others: then those whose
+ * times are as uneven. */
+static void place_loading(const struct measure *m, const struct loading *l, bool uneven,
+                          struct finding *f)
 {
-    if (l->alone)
+    const double consume = m->step.mean - measure_mean(m, l->rank->data);
+    struct arena a;
+    arena_init(&a);
+    double *waits = ARENA_ARRAY(&a, double, m->n_ranks), most = 0;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        const struct measure_rank *k = &m->ranks[r];
+        if (k->load && k->n_loads > 0 && uneven)
+            waits[r] = measure_quantile(k->load, k->n_loads, 0.85) -
+                       measure_quantile(k->load, k->n_loads, 0.15);
+        else if (k->load && k->n_loads > 0)
+            waits[r] = measure_queue_wait(k->load, k->n_loads, consume, m->config.loader_threads,
+                                          m->config.prefetch);
+        most = fmax(most, waits[r]);
+    }
+    if (most > 0)
+        rule_place_ranks(m, waits, f);
+    else if (l->alone)
         f->place.rank = l->rank->rank;
+    arena_fini(&a);
+}
+
+static void tell_loading(const struct measure *m, const struct loading *l, bool uneven,
+                         struct finding *f)
+{
+    place_loading(m, l, uneven, f);
     snprintf(f->place.lane, sizeof f->place.lane, "loader");
     rule_evidence(f, "the step waits %.1f ms for data; %.0f %% of the steps found nothing ready",
                   1e3 * l->lost, 100 * l->rank->queue_empty);
@@ -108,7 +136,7 @@ static bool look_slow_loader(const struct measure *m, const struct rule_limit *l
     if (!see_loading(m, &l) || l.rank->queue_empty < limit[0].value ||
         l.use < limit[2].value || l.rank->load_cpu < limit[1].value || l.amplification > 1.5)
         return false;
-    tell_loading(m, &l, f);
+    tell_loading(m, &l, false, f);
     rule_evidence(f, "the loader computes for %.0f %% of its time", 100 * l.rank->load_cpu);
     reject_busy(&l, f, true);
     rule_gain(m, f, l.lost, l.lost, 0.15);
@@ -127,7 +155,7 @@ static bool look_storage(const struct measure *m, const struct rule_limit *limit
     if (!see_loading(m, &l) || l.rank->queue_empty < limit[0].value ||
         l.use < limit[2].value || !(l.rank->load_cpu < limit[1].value) || l.amplification > 1.5)
         return false;
-    tell_loading(m, &l, f);
+    tell_loading(m, &l, false, f);
     rule_evidence(f, "the loader stands still for storage: %.0f %% of its time on a processor, "
                   "%.1f MB/s read", 100 * l.rank->load_cpu,
                   1e-6 * l.rank->read_bytes / m->step.mean);
@@ -149,7 +177,7 @@ static bool look_thrash(const struct measure *m, const struct rule_limit *limit,
     if (!see_loading(m, &l) || !(l.amplification > limit[0].value) ||
         !(l.rank->major_faults > limit[1].value))
         return false;
-    tell_loading(m, &l, f);
+    tell_loading(m, &l, false, f);
     rule_evidence(f, "%.1f times as much is read as used; %.1f pages a step come from storage",
                   l.amplification, l.rank->major_faults);
     rule_reject(f, "D2", "the disk reads %.1f times what is used: the page cache is too small",
@@ -188,7 +216,7 @@ static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
                                      m->config.loader_threads, tried);
     if (!(left < limit[3].value * waited))
         return false;
-    tell_loading(m, &l, f);
+    tell_loading(m, &l, true, f);
     rule_evidence(f, "making a batch takes %.1f ms in the median and %.1f ms in the worst "
                      "twentieth",
                   1e3 * measure_quantile(l.rank->load, l.rank->n_loads, 0.5),

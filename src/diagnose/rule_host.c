@@ -143,20 +143,26 @@ static bool look_churn(const struct measure *m, const struct rule_limit *limit,
     if (k->major_faults > limit[1].value * k->minor_faults ||
         k->system_s < limit[0].value * lost)
         return false;
+    /* Giving pages back takes the kernel time, too; all of it passes where no task runs. */
+    const double gap = measure_mean(m, k->gap[HOST_GAP]), usual = lost;
+    if (gap > lost)
+        lost = fmin(gap, fmax(lost, k->system_s));
     struct arena a;
     arena_init(&a);
-    double *others = ARENA_ARRAY(&a, double, m->n_ranks);
+    double *faults = ARENA_ARRAY(&a, double, m->n_ranks);
     for (i64 r = 0; r < m->n_ranks; r++)
-        others[r] = r == rank ? NAN : m->ranks[r].minor_faults;
-    double usual = measure_quantile(others, m->n_ranks, 0.5);
+        faults[r] = m->ranks[r].minor_faults;
+    rule_place_ranks(m, faults, f);
     arena_fini(&a);
-    if (m->n_ranks > 1 && most > 2 * usual)
-        f->place.rank = (int)rank;
     rule_evidence(f, "%.0f pages a step are mapped afresh, %.2f us each: %.1f ms; %.1f ms of "
                   "processor time are the kernel's", most, 1e6 * m->ceilings.minor_fault_s,
-                  1e3 * lost, 1e3 * k->system_s);
+                  1e3 * usual, 1e3 * k->system_s);
+    if (gap > lost)
+        rule_evidence(f, "between tasks %.1f ms a step pass in which nothing else is timed",
+                      1e3 * gap);
     rule_reject(f, "H7", "%.1f pages a step come from storage", k->major_faults);
     rule_gain(m, f, lost, lost, 0.3);
+    f->gain_hi = fmax(f->gain_hi, fmin(gap, m->step.mean)); /* fmax: NaN is left out */
     rule_fix(f, "memory that is given back and taken again in each step: keep it "
                 "(MALLOC_TRIM_THRESHOLD_ "
                 "and MALLOC_MMAP_THRESHOLD_ in the environment keep the C library from giving "
@@ -194,39 +200,16 @@ static bool look_pressure(const struct measure *m, const struct rule_limit *limi
 
 /* --- processors ------------------------------------------------------------------- */
 
-/* Seconds a step in which its threads were ready and did not run, for others' sake; what its own
- * loader took is not others'. */
-static double robbed(const struct measure_rank *r)
-{
-    double queue = isfinite(r->run_queue_s) ? r->run_queue_s : 0;
-    queue = fmax(0, queue - (isfinite(r->load_cpu_s) ? r->load_cpu_s : 0));
-    return queue + (isfinite(r->steal_s) ? r->steal_s : 0);
-}
-
-/* Of what it was robbed of, what it lost while it computed: a thread is also pushed aside between tasks
- * and in exchanges. It is never all of the computing. */
-static double robbed_computing(const struct measure *m, const struct measure_rank *k)
-{
-    const double computing = measure_mean(m, k->compute), most = robbed(k);
-    double share = most / fmax(m->step.mean, most);
-    if (isfinite(k->on_cpu))
-        share = fmax(share, 1 - k->on_cpu);
-    return fmin(most, computing * share);
-}
-
 static bool look_neighbour(const struct measure *m, const struct rule_limit *limit,
                            struct finding *f)
 {
     i64 rank = -1;
-    double most = 0, others = INFINITY;
+    double most = 0;
     for (i64 r = 0; r < m->n_ranks; r++)
-        if (robbed(&m->ranks[r]) > most) {
-            most = robbed(&m->ranks[r]);
+        if (rule_robbed(&m->ranks[r]) > most) {
+            most = rule_robbed(&m->ranks[r]);
             rank = r;
         }
-    for (i64 r = 0; r < m->n_ranks; r++)
-        if (r != rank)
-            others = fmin(others, robbed(&m->ranks[r]));
     if (rank < 0 || !(most >= m->theta) || m->threads_per_node > m->cores_per_node)
         return false;
     const struct measure_rank *k = &m->ranks[rank];
@@ -234,12 +217,17 @@ static bool look_neighbour(const struct measure *m, const struct rule_limit *lim
         return false;
     /* Where a rank alone is robbed, the others wait for it: the step loses what it loses. */
     double computing = measure_mean(m, k->compute);
-    double lost = robbed_computing(m, k);
+    double lost = rule_robbed_computing(m, k);
     if (!(lost >= m->theta))
         return false;
-    if (m->n_ranks > 1 && others < limit[1].value * most)
-        f->place.rank = k->rank;
-    snprintf(f->place.op, sizeof f->place.op, "%s", "");
+    struct arena a;
+    arena_init(&a);
+    double *taken = ARENA_ARRAY(&a, double, m->n_ranks);
+    for (i64 r = 0; r < m->n_ranks; r++)
+        taken[r] = rule_robbed(&m->ranks[r]);
+    rule_place_ranks(m, taken, f);
+    arena_fini(&a);
+    f->of_machine = true;
     rule_evidence(f, "its threads are ready and do not run for %.1f ms a step%s", 1e3 * most,
                   f->place.rank < 0 && m->n_ranks > 1 ? ", on every rank alike" : "");
     if (isfinite(k->on_cpu))
@@ -264,30 +252,38 @@ static const double *series_gap(const struct measure_rank *r) { return r->gap[HO
 static bool look_pause(const struct measure *m, const struct rule_limit *limit,
                        struct finding *f)
 {
+    struct measure_spikes worst = { .count = 0 };
+    struct arena a;
+    arena_init(&a);
+    double *lost = ARENA_ARRAY(&a, double, m->n_ranks);
     for (i64 r = 0; r < m->n_ranks; r++) {
-        const double *gap = series_gap(&m->ranks[r]);
-        struct measure_spikes s = measure_spikes(gap, m->n_steps, limit[0].value, 0.5,
-                                                 m->theta);
-        double each = s.count > 0 ? s.area / (double)s.count : 0;
-        double lost = s.area / (double)m->n_steps;
-        if (s.count < 2 || s.period == 0 || !(lost >= m->theta))
-            continue;
-        f->place.rank = m->n_ranks > 1 ? m->ranks[r].rank : -1;
-        rule_evidence(f, "every %lld steps %.1f ms pass in which nothing that is timed takes place "
-                      "(%lld times)", (long long)s.period, 1e3 * each, (long long)s.count);
-        rule_reject(f, "H3", "no evaluation, checkpoint or log line stands in the gap");
-        rule_edit(f, EDIT_HOST, 0);
-        f->edit.host = HOST_GAP;
-        f->period = s.period;
-        rule_gain(m, f, lost, lost, 0.15);
-        rule_fix(f, "find what runs every %lld steps (%.1f s) on that host: a timer, a "
-                    "collector, a "
-                    "monitoring agent", (long long)s.period, (double)s.period * m->step.median);
-        rule_confirm(f, "perf trace -a on that host for %.0f s",
-                     2 * (double)s.period * m->step.median);
-        return true;
+        struct measure_spikes s = measure_spikes(series_gap(&m->ranks[r]), m->n_steps,
+                                                 limit[0].value, 0.5, m->theta);
+        if (s.count >= 2 && s.period > 0)
+            lost[r] = s.area / (double)m->n_steps;
+        if (lost[r] > 0 && s.area > worst.area)
+            worst = s;
     }
-    return false;
+    const double most = worst.area / (double)m->n_steps;
+    const bool found = worst.count > 0 && most >= m->theta;
+    if (found)
+        rule_place_ranks(m, lost, f);
+    arena_fini(&a);
+    if (!found)
+        return false;
+    rule_evidence(f, "every %lld steps %.1f ms pass in which nothing that is timed takes place "
+                  "(%lld times)", (long long)worst.period, 1e3 * worst.area / (double)worst.count,
+                  (long long)worst.count);
+    rule_reject(f, "H3", "no evaluation, checkpoint or log line stands in the gap");
+    rule_edit(f, EDIT_HOST, 0);
+    f->edit.host = HOST_GAP;
+    f->period = worst.period;
+    rule_gain(m, f, most, most, 0.15);
+    rule_fix(f, "find what runs every %lld steps (%.1f s) on that host: a timer, a collector, a "
+                "monitoring agent", (long long)worst.period, (double)worst.period * m->step.median);
+    rule_confirm(f, "perf trace -a on that host for %.0f s",
+                 2 * (double)worst.period * m->step.median);
+    return true;
 }
 
 static bool look_overhead(const struct measure *m, const struct rule_limit *limit,
@@ -374,8 +370,7 @@ const struct rule rules_host[] = {
         { 0.9, "of the limit in use", "the kernel takes pages back only near its limit" },
         { 1.5, "bytes read per byte used", "else the loader's pages are what is missing (D3)" } } },
     { "H8", "something else runs on these processors", look_neighbour,
-      { { 0.5, "of the loss that a quota explains", "more than half: it is the quota (K4)" },
-        { 0.5, "of the loss that another rank has too", "less: it is this rank's" } } },
+      { { 0.5, "of the loss that a quota explains", "more than half: it is the quota (K4)" } } },
     { "H9", "a regular pause without a name", look_pause,
       { { 6, "sigma above the median", "at 40 steps chance gives fewer than one in a million" } } },
     { .id = "" },

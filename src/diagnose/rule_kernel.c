@@ -80,7 +80,7 @@ static bool look_throttled(const struct measure *m, const struct rule_limit *lim
                            struct finding *f)
 {
     i64 rank = -1;
-    double most = 0, others = INFINITY;
+    double most = 0;
     for (i64 r = 0; r < m->n_ranks; r++) {
         double x = fmax(held_back(&m->ranks[r], m->theta), slowed(m, &m->ranks[r], limit[0].value));
         if (x > most) {
@@ -88,16 +88,17 @@ static bool look_throttled(const struct measure *m, const struct rule_limit *lim
             rank = r;
         }
     }
-    for (i64 r = 0; r < m->n_ranks; r++)
-        if (r != rank)
-            others = fmin(others, fmax(held_back(&m->ranks[r], 0),
-                                       slowed(m, &m->ranks[r], limit[0].value)));
     if (rank < 0 || !(most >= m->theta))
         return false;
     const struct measure_rank *k = &m->ranks[rank];
     bool quota = held_back(k, m->theta) > slowed(m, k, limit[0].value);
-    if (m->n_ranks > 1 && others < limit[1].value * most)
-        f->place.rank = k->rank;
+    struct arena a;
+    arena_init(&a);
+    double *lost = ARENA_ARRAY(&a, double, m->n_ranks);
+    for (i64 r = 0; r < m->n_ranks; r++)
+        lost[r] = fmax(held_back(&m->ranks[r], 0), slowed(m, &m->ranks[r], limit[0].value));
+    rule_place_ranks(m, lost, f);
+    arena_fini(&a);
     if (quota) {
         rule_evidence(f, "its quota ran out %.1f times a step and held it back for %.1f ms",
                       k->throttles, 1e3 * k->throttled_s);
@@ -145,17 +146,17 @@ static bool look_skinny(const struct measure *m, const struct rule_limit *limit,
     struct measure_op p = all_products(m);
     if (m->config.pp > 1 && m->config.micro_batches > 1)
         return false; /* more rows at once lengthen a pipeline's bubble: B6 weighs both */
-    double ridge = m->ceilings.used / m->ceilings.memory_bytes_per_s;
+    const double rate = rule_memory_rate(m), ridge = m->ceilings.used / rate;
     if (!(p.flops / p.bytes < limit[0].value * ridge) ||
         !(p.seconds > limit[1].value * m->compute))
         return false;
     /* With `more` times the rows a product reads its weights once for all of them. */
     double more = limit[2].value, by_flops = p.flops / m->ceilings.used;
-    double by_bytes = p.bytes / m->ceilings.memory_bytes_per_s;
+    double by_bytes = p.bytes / rate;
     double bound = fmax(by_flops, by_bytes), later = fmax(by_flops, by_bytes / more);
     double gain = p.seconds * (1 - later / bound);
-    if (!(gain >= m->theta))
-        return false;
+    if (!(gain >= m->theta) || !(bound >= limit[3].value * p.seconds))
+        return false; /* far above what their bytes take: it is not bytes that they wait for */
     snprintf(f->place.op, sizeof f->place.op, "linear");
     rule_evidence(f, "products make %.1f FLOPs per byte, this machine wants %.1f; they take "
                      "%.0f %% "
@@ -169,6 +170,7 @@ static bool look_skinny(const struct measure *m, const struct rule_limit *limit,
         rule_evidence(f, "memory for more rows is there: %.2f of %.2f GiB are used (R3)",
                       m->memory_peak_bytes / 1073741824., m->memory_limit_bytes / 1073741824.);
     rule_edit(f, EDIT_COMPUTE, later / bound);
+    f->edit.factor_lo = fmax(later / bound, 1 - (bound - later) / p.seconds); /* bytes alone */
     rule_gain(m, f, gain, gain, 0.4);
     i64 batch = m->config.batch * (i64)more;
     rule_fix(f, "--train.batch %lld%s", (long long)batch,
@@ -182,7 +184,7 @@ static bool look_backend(const struct measure *m, const struct rule_limit *limit
                          struct finding *f)
 {
     const struct measure_ceilings *c = &m->ceilings;
-    double all = 0, gain = 0, memory = c->memory_bytes_per_s;
+    double all = 0, gain = 0, memory = rule_memory_rate(m);
     if (!(c->widest > limit[0].value * c->used) || strcmp(m->config.backend, m->config.widest) == 0)
         return false;
     for (i64 i = 0; i < m->n_ops; i++) {
@@ -213,8 +215,9 @@ static bool look_precision(const struct measure *m, const struct rule_limit *lim
         return true;
     if (!(best > limit[0].value * m->ceilings.used))
         return false;
-    double now = fmax(p.flops / m->ceilings.used, p.bytes / m->ceilings.memory_bytes_per_s);
-    double then = fmax(p.flops / best, 0.5 * p.bytes / m->ceilings.memory_bytes_per_s);
+    const double rate = rule_memory_rate(m);
+    double now = fmax(p.flops / m->ceilings.used, p.bytes / rate);
+    double then = fmax(p.flops / best, 0.5 * p.bytes / rate);
     double gain = p.seconds * (1 - then / now);
     if (!(gain >= m->theta))
         return false;
@@ -312,13 +315,14 @@ const struct rule rules_kernel[] = {
       { { 0.85, "mean of the threads' work over the longest",
           "parts of unequal size are within a seventh" } } },
     { "K4", "a processor is held back", look_throttled,
-      { { 0.95, "of its clock at the start", "clocks of a quiet machine wander by 3 %" },
-        { 0.5, "of the loss that another rank has too", "less: it is this rank's" } } },
+      { { 0.95, "of its clock at the start", "clocks of a quiet machine wander by 3 %" } } },
     { "K7", "products are too thin", look_skinny,
       { { 1, "FLOPs per byte over what the machine wants", "below one, memory is the limit" },
         { 0.3, "share of computing in products", "else something else is what a step is" },
         { 4, "times the rows that the fix proposes", "brings the thinnest that still pay to the "
-          "other side" } } },
+          "other side" },
+        { 0.5, "of their time that their bytes must explain",
+          "what is further from the memory's rate waits for something else" } } },
     { "K8", "slow arithmetic", look_precision,
       { { 1.2, "times what this processor was measured to do", "probes repeat within 5 %" } } },
     { "K10", "recompute that memory does not ask for", look_recompute,

@@ -165,7 +165,7 @@ static bool is_host(int kind, int host)
 static bool selects(const struct finding_edit *e, const struct dag_node *n, int stage)
 {
     const struct record_task *t = n->task;
-    if ((e->rank >= 0 && n->rank != e->rank && n->rank != e->peer) ||
+    if ((n->rank >= 0 ? !finding_edits_rank(e, n->rank) : e->rank >= 0) ||
         (e->stage >= 0 && stage != e->stage))
         return false;
     switch (e->kind) {
@@ -207,9 +207,10 @@ static int by_key(const void *a, const void *b)
     return (x->seconds > y->seconds) - (x->seconds < y->seconds);
 }
 
-/* One rank's tasks take the median of the others', or all take their mean. */
-static void even_ranks(struct whatif *w, int graph, int rank)
+/* The tasks of these ranks take the median of the others', or (no rank said) all take their mean. */
+static void even_ranks(struct whatif *w, int graph, const struct finding_edit *e)
 {
+    const bool all = e->kind == EDIT_EVEN_ROWS;
     const struct dag *g = w->graphs[graph];
     struct arena a;
     arena_init(&a);
@@ -227,13 +228,13 @@ static void even_ranks(struct whatif *w, int graph, int rank)
         i64 count = 0;
         for (to = i; to < n && p[to].key == p[i].key; to++) {
             sum += p[to].seconds;
-            if (g->nodes[p[to].node].rank != rank && count < g->n_ranks)
+            if (!all && !finding_edits_rank(e, g->nodes[p[to].node].rank) && count < g->n_ranks)
                 others[count++] = p[to].seconds;
         }
         double mean = sum / (double)(to - i), median = measure_quantile(others, count, 0.5);
         for (i64 k = i; k < to; k++) {
-            bool odd = g->nodes[p[k].node].rank == rank;
-            if (rank < 0)
+            bool odd = finding_edits_rank(e, g->nodes[p[k].node].rank);
+            if (all)
                 w->seconds[p[k].node] = mean;
             else if (odd && isfinite(median))
                 w->seconds[p[k].node] = median;
@@ -380,38 +381,52 @@ static double edited(const struct finding_edit *e, double bytes, double seconds,
     return less > 0 ? fmax(floor, seconds - factor * less) : seconds * factor;
 }
 
+static void shorten_gaps(struct whatif *w, const struct dag *g, const struct finding_edit *e,
+                         double factor)
+{
+    struct arena a;
+    arena_init(&a);
+    bool *ranks = ARENA_ARRAY(&a, bool, g->n_ranks);
+    for (int r = 0; r < g->n_ranks; r++)
+        ranks[r] = finding_edits_rank(e, r);
+    dag_scale_gaps(g, ranks, factor, w->seconds, w->lead);
+    arena_fini(&a);
+}
+
+/* What it is about, and, of exchanges, what the ranks' own threads take to begin them. */
+static void edit_nodes(struct whatif *w, int graph, const struct finding_edit *e, double factor)
+{
+    const struct dag *g = w->graphs[graph];
+    const double starts = fmax(0, 1 - factor * e->starts);
+    for (i64 i = 0; i < g->n; i++) {
+        const struct dag_node *n = &g->nodes[i];
+        const bool here = e->starts > 0 && finding_edits_rank(e, n->rank);
+        if (here && n->begun && (e->lane < 0 || n->begun == e->lane))
+            w->lead[i] *= starts;
+        if (here && n->kind == DAG_BEGIN && (e->lane < 0 || n->lane == e->lane))
+            w->seconds[i] *= starts;
+        if (selects(e, n, e->stage < 0 ? -1 : stage_of(w, graph, n->rank)))
+            w->seconds[i] = edited(e, bytes_of(w, graph, n), w->seconds[i], factor);
+    }
+}
+
 static double edited_length(struct whatif *w, int graph, const struct finding_edit *e,
                             double factor)
 {
     const struct dag *g = w->graphs[graph];
     memcpy(w->seconds, g->seconds, (size_t)g->n * sizeof *w->seconds);
     memcpy(w->lead, g->lead, (size_t)g->n * sizeof *w->lead);
-    if (e->kind == EDIT_EVEN_RANK)
-        even_ranks(w, graph, e->rank);
-    else if (e->kind == EDIT_EVEN_ROWS)
-        even_ranks(w, graph, -1);
+    if (e->kind == EDIT_EVEN_RANK || e->kind == EDIT_EVEN_ROWS)
+        even_ranks(w, graph, e);
     else if (e->kind == EDIT_EVEN_STAGES)
         even_stages(w, graph);
     else if (e->kind == EDIT_QUIET)
         keep_quiet(w, graph);
-    else
-        for (i64 i = 0; i < g->n; i++) {
-            const struct dag_node *n = &g->nodes[i];
-            bool gap = e->kind == EDIT_HOST && (e->host < 0 || e->host == HOST_GAP) &&
-                       (e->rank < 0 || n->rank == e->rank);
-            bool begins = e->starts > 0 && n->begun && (e->lane < 0 || n->begun == e->lane) &&
-                          (e->rank < 0 || n->rank == e->rank);
-            if (gap)
-                w->lead[i] *= factor;
-            bool taken_up = e->starts > 0 && n->kind == DAG_BEGIN &&
-                            (e->lane < 0 || n->lane == e->lane) && (e->rank < 0 || n->rank == e->rank);
-            if (begins)
-                w->lead[i] *= fmax(0, 1 - factor * e->starts);
-            if (taken_up)
-                w->seconds[i] *= fmax(0, 1 - factor * e->starts);
-            if (selects(e, n, e->stage < 0 ? -1 : stage_of(w, graph, n->rank)))
-                w->seconds[i] = edited(e, bytes_of(w, graph, n), w->seconds[i], factor);
-        }
+    else if (e->kind == EDIT_HOST && (e->host < 0 || e->host == HOST_GAP))
+        shorten_gaps(w, g, e, factor);
+    if (e->kind != EDIT_EVEN_RANK && e->kind != EDIT_EVEN_ROWS && e->kind != EDIT_EVEN_STAGES &&
+        e->kind != EDIT_QUIET)
+        edit_nodes(w, graph, e, factor);
     return dag_length(g, w->seconds, w->lead, w->ends);
 }
 

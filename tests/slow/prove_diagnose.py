@@ -104,6 +104,50 @@ def thin_pipeline(r):
             f"flops={r.choice([2e11, 3e11]):g},memory=4e9,link=4e9,latency=1e-5"), 4
 
 
+def two(r):
+    return (f"--layout dp=2,zero={r.choice([0, 1])} --set model.spec=laptop-5m "
+            f"--set train.batch={r.choice([2, 4])} --set train.accumulate=8 --set train.seq=128"
+            + rates(r)), 2
+
+
+def six(r):
+    return (f"--layout dp=6,zero={r.choice([1, 2, 3])} --set model.spec=laptop-5m "
+            f"--set train.batch=12 --set train.accumulate={r.choice([2, 4])} --set train.seq=128"
+            f" --rates flops=3e10,memory={r.choice([1e10, 2e10]):g},link=8e9,latency=1e-5"), 6
+
+
+def wide_tensor(r):
+    return ("--layout tp=4 --set model.spec=laptop-5m --set train.batch=4 --set train.accumulate=4 "
+            f"--set train.seq={r.choice([128, 256])} --rates flops=5e10,memory=2e10,link=8e9,"
+            f"latency={r.choice([5e-6, 1e-5]):g}"), 4
+
+
+def parted(r):
+    cp, dp = r.choice([(2, 2), (4, 1)])
+    return (f"--layout cp={cp},dp={dp},zero={dp - 1} --set model.spec=laptop-5m "
+            f"--set train.batch={2 * dp} --set train.accumulate=4 --set train.seq=512 "
+            "--rates flops=5e10,memory=2e10,link=4e9,latency=1e-5"), 4
+
+
+def experts(r):
+    ep, dp = r.choice([(4, 4), (2, 8)])
+    return (f"--layout dp={dp},ep={ep} --set model.spec=laptop-moe --set train.batch=8 "
+            f"--set train.accumulate=2 --set train.seq={r.choice([128, 256])} "
+            "--rates flops=5e10,memory=2e10,link=8e9,latency=1e-5"), dp
+
+
+def lone_stages(r):
+    return (f"--layout pp=4,schedule={r.choice(['1f1b', 'zb-h1'])} --set model.spec=laptop-5m "
+            "--set train.batch=4 --set train.accumulate=32 --set train.seq=128"
+            + rates(r)), 4
+
+
+def cube(r):
+    return ("--layout pp=2,tp=2,dp=2,zero=1 --set model.spec=laptop-5m --set train.batch=4 "
+            f"--set train.accumulate=32 --set train.seq={r.choice([64, 128])} "
+            "--rates flops=5e10,memory=2e10,link=8e9,latency=1e-5"), 8
+
+
 # --- faults --------------------------------------------------------------------------------
 # fault(x, c, r, n): what to inject so that a step becomes about 1 + x times as long; c: what
 # diagnose says of the clean run; and the place that must be named: {} everywhere.
@@ -119,6 +163,21 @@ def everywhere(text):
     return lambda x, c, r, n: (text(x, c, r), {})
 
 
+def neighbours(text):
+    """On the ranks from one to another."""
+    def fault(x, c, r, n):
+        first = r.randrange(n // 2)
+        last = first + r.randrange(1, n // 2)
+        return text(x, c, r) + f"@{first}-{last}", {"rank": first, "last_rank": last}
+    return fault
+
+
+def shared_episode(x, c, r, n):
+    first = r.randrange(10, 16)
+    last = first + r.randrange(12, 18)
+    return f"slow_compute={1 + 2 * x:.3f}:{first}-{last}", {"first_step": first, "last_step": last}
+
+
 def episode(x, c, r, n):
     rank, first = r.randrange(n), r.randrange(10, 16)
     last = first + r.randrange(12, 18)
@@ -130,6 +189,11 @@ def pair(x, c, r, n):
     a = 2 * r.randrange(n // 2)
     rate = lane(c, "tp")["bytes"] / (x * c["step_s"])
     return f"pair_bw={a}-{a + 1}:{1e-6 * rate:.6f}MB/s", {"rank": a, "peer": a + 1}
+
+
+def slow_tensor(x, c, r, n):
+    busy = lane(c, "tp")
+    return f"comm_bw={1e-6 * busy['bytes'] / (x * c['step_s'] + busy['busy_s']):.6f}MB/s", {}
 
 
 def comm(x, c, r, n):
@@ -199,6 +263,27 @@ VIRTUAL = [
         lambda x, c, r: f"accumulate={4 if x < 0.3 else 2}"), False, []),
     Case("B6", "micro_batch", thin_pipeline, everywhere(
         lambda x, c, r: f"micro_batch={4 if x < 0.3 else 2}"), None, []),
+    # Other layouts; several ranks, or all of them.
+    Case("D1", "loader_spin@a-b, six", six, neighbours(
+        lambda x, c, r: f"loader_spin={ms(c['step_s'] * (1 + x))}"), None, ["D2"]),
+    Case("D4", "loader_lognormal, two", two, everywhere(
+        lambda x, c, r: f"loader_lognormal={ms(c['step_s'] * (1.3 + 2 * x))}"), None, []),
+    Case("H9", "pause, two", two, everywhere(
+        lambda x, c, r: f"pause={ms(5 * x * c['step_s'])}/5"), None, []),
+    Case("H9", "pause@r, cube", cube, somewhere(
+        lambda x, c, r: f"pause={ms(11 * (0.1 + x) * c['step_s'])}/11"), None, []),
+    Case("K4", "phi_override@a-b, experts", experts, neighbours(
+        lambda x, c, r: f"phi_override={1 / (1 + x):.3f}"), None, []),
+    Case("B1", "slow_compute@a-b, six", six, neighbours(
+        lambda x, c, r: f"slow_compute={1 + x:.3f}"), None, []),
+    Case("B1", "slow_compute@r, parted", parted, somewhere(
+        lambda x, c, r: f"slow_compute={1 + x:.3f}"), None, []),
+    Case("B1", "slow_compute@r, lone stages", lone_stages, somewhere(
+        lambda x, c, r: f"slow_compute={1.25 + x:.3f}"), None, ["B5"]),
+    Case("B2", "slow_compute:a-b, two", two, shared_episode, None, []),
+    Case("B3", "jitter, six", six, everywhere(
+        lambda x, c, r: f"jitter={100 * x:.0f}%"), None, ["H8"]),
+    Case("C4", "comm_bw, wide tensor", wide_tensor, slow_tensor, None, ["C10"]),
 ]
 
 PAIRS = [
@@ -254,7 +339,7 @@ def trials(bench, cases, seeds, cleans):
                 v = judge(c, fault, where, faulty, true, noise)
                 show(v, flags)
                 yield v._replace(noise=0) # of the table: nothing wanders here
-                if c.world not in (pipeline, unsplit): # which have a bubble, and copies
+                if c.world not in (pipeline, unsplit, cube, lone_stages): # which have a bubble, and copies
                     cleans.append(clean)
                     for f in clean["findings"][:1]:
                         print(f"clean {flags}: {f['id']} {f['gain_s']}", flush=True)
@@ -290,7 +375,7 @@ well causes are told apart and priced, not how well in noise. The part of real r
 Where a fault changes which rows are computed, what it adds is not what mending gives back: there only
 cause and place are judged.
 """
-VIRTUAL_TITLE, REAL_TITLE = "## Four to sixteen ranks on a computed clock", "## Real ranks"
+VIRTUAL_TITLE, REAL_TITLE = "## Two to sixteen ranks on a computed clock", "## Real ranks"
 COST_TITLE = "## What tracing costs"
 
 

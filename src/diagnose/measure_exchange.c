@@ -1,0 +1,220 @@
+/* Exchanges of a record's steps: by lane, by link, and what of them is latency and what bytes. */
+#include "diagnose/measure_gather.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* --- exchanges -------------------------------------------------------------------- */
+
+static void keep_size(struct lane_sum *l, const struct measure_call *c, double seconds,
+                      struct arena *a)
+{
+    i64 i = 0;
+    while (i < l->n_sizes && (l->bytes[i] != c->moved || l->rounds[i] != c->rounds))
+        i++;
+    if (i == SIZES)
+        return;
+    if (i == l->n_sizes) {
+        l->bytes[i] = c->moved;
+        l->rounds[i] = c->rounds;
+        l->n_sizes++;
+    }
+    keep(&l->seconds[i], seconds, a);
+}
+
+static void keep_link(struct gather *g, const struct measure_call *c, double seconds)
+{
+    int a = c->rank < c->peer ? c->rank : c->peer, b = c->rank < c->peer ? c->peer : c->rank;
+    i64 i = 0;
+    while (i < g->n_links && (g->links[i].a != a || g->links[i].b != b ||
+                              g->links[i].lane != c->lane))
+        i++;
+    if (i == g->cap_links)
+        return;
+    if (i == g->n_links)
+        g->links[g->n_links++] = (struct link_sum){ .a = a, .b = b, .lane = c->lane };
+    keep(&g->links[i].rate_s, seconds, g->a);
+    keep(&g->links[i].rate_bytes, c->moved, g->a);
+}
+
+void gather_add_calls(struct gather *g, const struct record_step *s,
+                      const struct measure_calls *calls)
+{
+    bool *seen = NULL; /* tasks of this rank that have made a call */
+    for (i64 i = 0; i < calls->n; i++) {
+        const struct measure_call *c = &calls->at[i];
+        struct lane_sum *l = &g->lanes[c->lane];
+        i64 from = i64_max(c->begin, i64_min(c->come, c->end));
+        double transfer = s_of(c->end - from), own = s_of(c->end - i64_min(c->free, c->end));
+        l->lane.calls++;
+        l->lane.bytes += c->bytes;
+        l->lane.busy_s += s_of(c->end - c->begin);
+        l->lane.wait_s += s_of(from - c->begin);
+        l->lane.transfer_s += own;
+        l->lane.wait_s += transfer - own;
+        l->members += c->members;
+        l->lane.rounds += c->rounds;
+        l->lane.pieces += c->pieces;
+        if (c->last >= 0) {
+            g->met[c->rank]++;
+            g->came_last[c->rank] += c->last == c->rank;
+        }
+        if (c->moved > 0 && (!c->move || c->bytes == 0)) { /* a send may end before it is taken */
+            if (c->free == i64_max(c->begin, c->come)) /* nothing stood before it on the lane */
+                keep_size(l, c, own, g->a);
+            if (c->peer >= 0)
+                keep_link(g, c, own);
+        }
+        if (i == calls->first[c->rank])
+            seen = ARENA_ARRAY(s->arena, bool, s->ranks[c->rank].table->n_tasks);
+        l->tasks += !seen[c->task];
+        seen[c->task] = true;
+    }
+}
+
+void gather_add_behind(struct gather *g, const struct record_step *s, int rank,
+                       const struct measure_calls *calls)
+{
+    i64 first[LANE_COUNT];
+    int lanes[LANE_COUNT], n = 0; /* that have calls, and when the first of them began */
+    for (i64 i = calls->first[rank]; i < calls->first[rank + 1]; i++) {
+        int k = 0;
+        while (k < n && lanes[k] != calls->at[i].lane)
+            k++;
+        if (k < n)
+            continue;
+        lanes[n] = calls->at[i].lane;
+        first[n++] = calls->at[i].begin;
+    }
+    for (i64 i = 0; i < s->ranks[rank].n_spans && n > 0; i++) {
+        const struct record_span *span = &s->ranks[rank].spans[i];
+        if (span->kind != SPAN_TASK || !span->task || span->task->phase == PHASE_UPDATE)
+            continue;
+        for (int k = 0; k < n; k++)
+            if (span->begin_ns >= first[k])
+                g->lanes[lanes[k]].lane.backward_s += s_of(span->end_ns - span->begin_ns);
+    }
+}
+
+/* --- latency and bandwidth -------------------------------------------------------- */
+
+/* Sizes that differ by less tell nothing of what a byte costs. */
+static const double least_range = 1.5;
+/* What is so many times the other, before the run, is what an exchange consists of. */
+static const double dominates = 10;
+/* Exchanges in one piece and those in several have the same slope, give or take so much: it is of bytes. */
+static const double as_slow = 0.3;
+
+/* Where sizes are too alike for a line: what came on top is latency where messages are small, bytes
+ * where they are large, and neither is claimed between. */
+static struct measure_line guess_line(const double *x, const double *y, i64 n, double latency,
+                                      double slowness)
+{
+    struct measure_line line = { NAN, NAN, n };
+    double size = measure_quantile(x, n, 0.5), extra = measure_quantile(y, n, 0.5);
+    if (slowness * size <= latency) {
+        line.a = extra;
+    } else if (slowness * size >= dominates * latency) {
+        line.b = extra / size;
+    }
+    return line;
+}
+
+/* Seconds a byte of the exchanges in one piece, over their sizes; NaN where these are too alike. */
+static double slope_of_whole(const struct lane_sum *sum, const double *x, const double *y)
+{
+    double size[SIZES], extra[SIZES];
+    int fewest = sum->n_sizes > 0 ? sum->rounds[0] : 0;
+    i64 n = 0;
+    for (i64 i = 0; i < sum->n_sizes; i++)
+        fewest = sum->rounds[i] < fewest ? sum->rounds[i] : fewest;
+    for (i64 i = 0; i < sum->n_sizes; i++)
+        if (sum->rounds[i] == fewest) {
+            size[n] = x[i];
+            extra[n++] = y[i];
+        }
+    return n > 2 && n < sum->n_sizes ? measure_line(size, extra, n).b : NAN;
+}
+
+/* What an exchange takes beyond what its messages took before the run, as a delay and a slowness
+ * of bytes: latency = rounds x link's + delay, 1 / bandwidth = 1 / link's + slowness. Without a
+ * probe, all that it takes. */
+static void fit_lane(const struct measure_config *c, const struct lane_sum *sum,
+                     struct measure_lane *l)
+{
+    double x[SIZES], y[SIZES], rounds = l->rounds;
+    bool based = isfinite(c->link_latency_s) && c->link_bytes_per_s > 0;
+    double latency = based ? c->link_latency_s : 0, slowness = based ? 1 / c->link_bytes_per_s : 0;
+    for (i64 i = 0; i < sum->n_sizes; i++) {
+        x[i] = sum->bytes[i];
+        y[i] = middle(&sum->seconds[i]) - sum->rounds[i] * latency - slowness * x[i];
+    }
+    struct measure_line line = { NAN, NAN, 0 };
+    if (measure_quantile(x, sum->n_sizes, 1) >= least_range * measure_quantile(x, sum->n_sizes, 0))
+        line = measure_line(x, y, sum->n_sizes);
+    else if (based)
+        line = guess_line(x, y, sum->n_sizes, rounds * latency, slowness);
+    /* Of one size each, pieces are the more the more bytes there are: where beginning one takes longer
+     * than its bytes, before the run, what comes on top with the bytes is of the pieces. */
+    double each = l->bytes / l->calls / l->pieces;
+    if (based && l->pieces >= 2 && line.b > 0 && slowness * each < rounds / l->pieces * latency &&
+        !(fabs(slope_of_whole(sum, x, y) / line.b - 1) < as_slow)) {
+        line.a = (isfinite(line.a) ? line.a : 0) + line.b * l->bytes / l->calls;
+        line.b = 0;
+    }
+    l->latency_s = isfinite(line.a) ? fmax(0, rounds * latency + line.a) : NAN;
+    l->bytes_per_s = isfinite(line.b) ? 1 / fmax(slowness + line.b, 0.1 * slowness + 1e-15) : NAN;
+    l->base_latency_s = based ? rounds * latency : NAN;
+    l->base_bytes_per_s = based ? c->link_bytes_per_s : NAN;
+}
+
+static void settle_lanes(struct gather *g)
+{
+    static const char *const names[LANE_COUNT] = { "compute", "tp", "cp", "dp", "shard", "copies",
+        "pp", "tie", "ep", "edp", "islands", "away" };
+    struct measure *m = g->m;
+    m->lanes = ARENA_ARRAY(g->a, struct measure_lane, LANE_COUNT);
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        struct lane_sum *sum = &g->lanes[lane];
+        struct measure_lane l = sum->lane;
+        if (l.calls == 0)
+            continue;
+        l.lane = lane;
+        snprintf(l.axis, sizeof l.axis, "%s", names[lane]);
+        l.members = (i64)(sum->members / l.calls + 0.5);
+        l.rounds /= l.calls;
+        l.pieces /= l.calls;
+        l.turns = sum->tasks > 0 ? l.calls / sum->tasks : NAN;
+        fit_lane(&m->config, sum, &l);
+        double *sums[] = { &l.calls, &l.bytes, &l.busy_s, &l.wait_s, &l.transfer_s, &l.exposed_s,
+                           &l.wait_exposed_s, &l.backward_s, &l.tail_s, &l.begin_s };
+        for (i64 k = 0; k < COUNT_OF(sums); k++)
+            *sums[k] /= g->rank_steps;
+        m->lanes[m->n_lanes++] = l;
+    }
+}
+
+static void settle_links(struct gather *g)
+{
+    struct measure *m = g->m;
+    i64 count[LANE_COUNT] = { 0 };
+    int lane = 0;
+    for (i64 i = 0; i < g->n_links; i++)
+        count[g->links[i].lane]++;
+    for (int k = 0; k < LANE_COUNT; k++)
+        if (count[k] > count[lane])
+            lane = k;
+    m->links = ARENA_ARRAY(g->a, struct measure_link, g->n_links);
+    for (i64 i = 0; i < g->n_links; i++)
+        if (g->links[i].lane == lane)
+            m->links[m->n_links++] = (struct measure_link){
+                .a = g->links[i].a, .b = g->links[i].b, .latency_s = NAN, .base_bytes_per_s = NAN,
+                .bytes_per_s = middle(&g->links[i].rate_bytes) / middle(&g->links[i].rate_s),
+                .calls = (double)g->links[i].rate_s.n / (double)m->n_steps };
+}
+
+void gather_settle_exchanges(struct gather *g)
+{
+    settle_lanes(g);
+    settle_links(g);
+}

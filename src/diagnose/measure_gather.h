@@ -1,0 +1,105 @@
+/* diagnose/measure_gather.h - what the steps of a record add up to, until it is a measure.
+ *
+ * Only for the files that do so: measure_record.c (time and tasks), measure_exchange.c, measure_sample.c. */
+#ifndef HEADWAY_DIAGNOSE_MEASURE_GATHER_H
+#define HEADWAY_DIAGNOSE_MEASURE_GATHER_H
+
+#include "diagnose/measure_record.h"
+#include "graph/program.h"
+
+#include <math.h>
+
+enum { MOST_OPS = 256, KEPT = 512, SIZES = 64, MOST_LINKS = 4096, MOST_LOADS = 1 << 16 };
+
+/* The newest KEPT of values, for medians. */
+struct kept {
+    double *x; /* [KEPT], made on the first value */
+    i64 n;     /* ever */
+};
+
+static inline void keep(struct kept *k, double value, struct arena *a)
+{
+    if (!k->x)
+        k->x = ARENA_ARRAY(a, double, KEPT);
+    k->x[k->n++ % KEPT] = value;
+}
+
+static inline double middle(const struct kept *k)
+{
+    return k->x ? measure_quantile(k->x, i64_min(k->n, KEPT), 0.5) : NAN;
+}
+
+struct op_sum {
+    struct measure_op op; /* sums, until it is settled */
+    struct kept seconds;
+};
+
+/* How long a task of the program takes with no exchange under way, and with one. */
+struct task_time {
+    double alone_s, beside_s;
+    i64 alone, beside;
+};
+
+struct table_time {
+    const struct record_table *table;
+    struct task_time *tasks;
+    i32 *class; /* [n_tasks] index in ops */
+};
+
+struct lane_sum {
+    struct measure_lane lane;
+    struct kept seconds[SIZES]; /* of exchanges of one kind */
+    double bytes[SIZES];        /* that a rank sends in one */
+    int rounds[SIZES];
+    i64 n_sizes;
+    double members;
+    double tasks; /* calls of different tasks, for turns */
+};
+
+struct link_sum {
+    int a, b, lane;
+    struct kept rate_s, rate_bytes;
+};
+
+struct gather {
+    struct measure *m;
+    struct record *r;
+    struct arena *a;
+    struct op_sum ops[MOST_OPS];
+    i64 n_ops;
+    struct table_time *tables;
+    i64 n_tables, cap_tables;
+    struct lane_sum lanes[LANE_COUNT];
+    struct link_sum *links;
+    i64 n_links, cap_links;
+    double *came_last, *met; /* [ranks] */
+    i64 *sampled;            /* [ranks] steps with a sample */
+    struct kept *clock;      /* [ranks] speeds of the loop on registers */
+    double *covered_s;       /* [ranks] which these samples are about: more than a step each */
+    double *empty;           /* [ranks] steps that found no data */
+    double *looked_s, *away_s; /* [ranks] tasks that were looked at; of that, threads at work were not
+                                * on a processor */
+    double rank_steps;       /* that spans were there for */
+};
+
+static inline double s_of(i64 ns)
+{
+    return 1e-9 * (double)ns;
+}
+
+/* --- exchanges ---------------------------------------------------------------------- */
+
+void gather_add_calls(struct gather *g, const struct record_step *s, const struct measure_calls *calls);
+/* Computing of the passes that stands behind the first exchange of a lane. */
+void gather_add_behind(struct gather *g, const struct record_step *s, int rank,
+                       const struct measure_calls *calls);
+/* Lanes, as fitted, and links: of the lane that has most of them. */
+void gather_settle_exchanges(struct gather *g);
+
+/* --- samples ------------------------------------------------------------------------ */
+
+void gather_add_sample(struct gather *g, i64 step, int rank, const struct record_rank *from);
+/* A sample is rarer than a step where steps are short: what it counted is of all since the last. */
+void gather_settle_samples(struct gather *g);
+
+#endif

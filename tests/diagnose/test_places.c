@@ -1,0 +1,290 @@
+/* Where a fault is: on one rank, on some, on all; in the run or on the machine; and what its own noise
+ * lets one say. */
+#include "test.h"
+
+#include "diagnose/dag.h"
+#include "diagnose/plant.h"
+
+static struct findings found;
+
+static const struct finding *first(const struct measure *m, const char *id)
+{
+    findings_make(&found, m, NULL);
+    if (found.n == 0 || strcmp(found.at[0].id, id) != 0) {
+        tell(&found, m);
+        fail_msg("%s is not the first", id);
+    }
+    return &found.at[0];
+}
+
+static bool has(const char *id)
+{
+    for (int i = 0; i < found.n; i++)
+        if (strcmp(found.at[i].id, id) == 0)
+            return true;
+    return false;
+}
+
+struct where {
+    bool on[4];
+    int rank, last;
+};
+
+/* One rank, two neighbours, all; and two that are no range. */
+static const struct where places[] = {
+    { { false, true, false, false }, 1, 0 }, { { false, true, true, false }, 1, 2 },
+    { { true, true, true, true }, -1, 0 },   { { true, false, true, false }, -1, 0 },
+};
+
+static void check_place(const struct finding *f, const struct where *w)
+{
+    CHECK_EQ(f->place.rank, w->rank);
+    CHECK_EQ(f->place.last_rank > f->place.rank ? f->place.last_rank : 0, w->last);
+    for (int r = 0; w->rank >= 0 && r < 4; r++)
+        CHECK_EQ(finding_edits_rank(&f->edit, r), w->on[r]);
+}
+
+TEST(a_pause_and_a_slow_clock_are_where_they_are)
+{
+    for (i64 i = 0; i < COUNT_OF(places); i++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(4, STEPS, &a);
+        for (int r = 0; r < 4; r++)
+            for (i64 k = 4; places[i].on[r] && k < STEPS; k += 5)
+                m->ranks[r].gap[HOST_GAP][k] = 0.2;
+        for (i64 k = 4; k < STEPS; k += 5)
+            m->seconds[k] += 0.2;
+        measure_settle(m);
+        check_place(first(m, "H9"), &places[i]);
+        m = usual_run(4, STEPS, &a);
+        for (int r = 0; r < 4; r++)
+            m->ranks[r].clock = places[i].on[r] ? 0.7 : 0.99;
+        check_place(first(m, "K4"), &places[i]);
+        arena_fini(&a);
+    }
+}
+
+TEST(several_ranks_may_be_slow)
+{
+    for (i64 i = 0; i < 2; i++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(4, STEPS, &a);
+        for (int r = 0; r < 4; r++)
+            for (i64 k = 0; places[i].on[r] && k < STEPS; k++) {
+                m->ranks[r].compute[k] += 0.045;
+                m->ranks[r].last_share = 1;
+            }
+        longer(m, 0.045);
+        const struct finding *f = first(m, "B1");
+        check_place(f, &places[i]);
+        CHECK_NEAR(f->gain, 0.045, 0.002);
+        arena_fini(&a);
+    }
+}
+
+/* While one loader is waited for the others catch up: of four alike one may have all the waiting. */
+TEST(loaders_that_are_alike_are_behind_together)
+{
+    struct arena a;
+    arena_init(&a);
+    for (int others = 0; others < 2; others++) {
+        struct measure *m = usual_run(4, STEPS, &a);
+        d1(m, &a);
+        for (int r = 0; r < 4; r++)
+            if (r != 1) {
+                m->ranks[r].load = series(&a, others ? 0.147 : 0.08); /* wanted every 0.1 s */
+                m->ranks[r].n_loads = STEPS;
+            }
+        CHECK_EQ(first(m, "D1")->place.rank, others ? -1 : 1);
+    }
+    arena_fini(&a);
+}
+
+/* A stage of one rank has no peers; but its tasks have a price. */
+TEST(a_rank_that_is_a_stage_is_slow_only_for_its_work)
+{
+    for (int more_work = 0; more_work < 2; more_work++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(4, STEPS, &a);
+        b4(m, &a);
+        for (int r = 0; r < 4; r++)
+            m->ranks[r].roofline_s = 0.08 * (more_work && r == 1 ? 0.13 / 0.09 : 1);
+        const struct finding *f = first(m, more_work ? "B4" : "B1");
+        CHECK_EQ(f->place.stage, 1);
+        CHECK_EQ(f->place.rank, more_work ? -1 : 1);
+        CHECK(!has(more_work ? "B1" : "B4"));
+        arena_fini(&a);
+    }
+}
+
+TEST(all_ranks_may_become_slow_at_once)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(4, STEPS, &a);
+    for (i64 k = 12; k < 30; k++) {
+        for (int r = 0; r < 4; r++)
+            m->ranks[r].compute[k] += 0.045;
+        m->seconds[k] += 0.045;
+    }
+    measure_settle(m);
+    const struct finding *f = first(m, "B2");
+    CHECK_EQ(f->place.rank, -1);
+    CHECK_EQ(f->place.first_step, m->numbers[12]);
+    CHECK_EQ(f->place.last_step, m->numbers[29]);
+    arena_fini(&a);
+}
+
+/* Noise in tasks lengthens whole steps by turns, too: what tells it is how well its own loss is known. */
+TEST(jitter_is_found_in_steps_that_vary)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(2, STEPS, &a);
+    u64 seed = 5;
+    for (i64 k = 0; k < STEPS; k++) {
+        const double x = 0.02 * (0.6 + usual_noise(&seed));
+        m->ranks[k % 2].compute[k] += x;
+        m->seconds[k] += x + 0.04 * usual_noise(&seed);
+    }
+    measure_settle(m);
+    m->loss[LOSS_BALANCE] = 0.75 * m->theta;
+    first(m, "B3");
+    arena_fini(&a);
+}
+
+/* --- the machine ------------------------------------------------------------------ */
+
+TEST(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains)
+{
+    struct arena a;
+    arena_init(&a);
+    double low[2], high[2];
+    for (int disturbed = 0; disturbed < 2; disturbed++) {
+        struct measure *m = usual_run(2, STEPS, &a);
+        k10(m, &a);
+        for (int r = 0; r < 2 && disturbed; r++) {
+            m->ranks[r].run_queue_s = 0.05;
+            m->ranks[r].on_cpu = 0.5;
+        }
+        const struct finding *f = first(m, "K10");
+        CHECK_EQ(f->of_machine, false);
+        CHECK_EQ(has("H8"), disturbed == 1);
+        low[disturbed] = f->gain_lo;
+        high[disturbed] = f->gain_hi;
+    }
+    CHECK(low[1] < 0.7 * low[0] && high[1] > 1.2 * high[0]);
+    CHECK(found.at[1].of_machine && found.at[1].gain > found.at[0].gain);
+    struct text out = { 0 };
+    findings_text(&found, usual_run(2, STEPS, &a), &out);
+    CHECK(strstr(out.data, "the machine is disturbed") != NULL);
+    text_fini(&out);
+    arena_fini(&a);
+}
+
+TEST(a_rank_that_others_rob_is_not_slow_by_less_than_that)
+{
+    struct arena a;
+    arena_init(&a);
+    for (int robbed = 0; robbed < 2; robbed++) {
+        struct measure *m = usual_run(4, STEPS, &a);
+        b1(m, &a);
+        for (int r = 0; r < 4 && robbed; r++) {
+            m->ranks[r].run_queue_s = 0.06;
+            m->ranks[r].on_cpu = 0.5;
+        }
+        findings_make(&found, m, NULL);
+        CHECK_EQ(has("B1"), !robbed);
+    }
+    arena_fini(&a);
+}
+
+/* Products that read faster than memory was measured to be have their operands in caches. */
+TEST(products_are_not_thin_where_the_run_reads_faster_than_the_probe)
+{
+    struct arena a;
+    arena_init(&a);
+    for (int faster = 0; faster < 2; faster++) {
+        struct measure *m = usual_run(1, STEPS, &a);
+        k7(m, &a);
+        if (faster)
+            m->ops[3].bytes = 4e11 * m->ops[3].seconds;
+        m->ops[3].seconds *= 2;
+        findings_make(&found, m, NULL);
+        CHECK_EQ(has("K7"), !faster);
+    }
+    arena_fini(&a);
+}
+
+/* --- noise ------------------------------------------------------------------------ */
+
+/* Steps that wander slowly are fewer samples than their number. */
+TEST(steps_that_wander_are_known_less_well_and_an_episode_is_no_noise)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(1, STEPS, &a);
+    const double still = m->step.se;
+    static const double level[] = { 0, 0.02, -0.03, 0.01, 0.04, -0.02, 0.03, -0.04, 0, 0.02 };
+    for (i64 i = 0; i < STEPS; i++)
+        m->seconds[i] = 0.1 + level[i / 4];
+    measure_settle(m);
+    CHECK(m->step.se > 1.3 * measure_stat(m->seconds, STEPS).se && m->step.se > 5 * still);
+    m = usual_run(1, STEPS, &a);
+    for (i64 i = 12; i < 24; i++)
+        m->seconds[i] += 0.1;
+    measure_settle(m);
+    CHECK(m->step.se < 3 * still);
+    arena_fini(&a);
+}
+
+TEST(a_clock_is_not_slow_where_the_loop_lost_its_processor)
+{
+    double phi[20];
+    for (int i = 0; i < 20; i++)
+        phi[i] = i % 10 == 3 ? 0.2 : 1;
+    CHECK_NEAR(measure_trimmed(phi, 20), 1, 1e-12);
+    phi[0] = NAN;
+    phi[3] = 1;
+    CHECK_NEAR(measure_trimmed(phi, 20), 1, 1e-12);
+    CHECK(isnan(measure_trimmed(phi, 0)));
+}
+
+/* --- gaps ------------------------------------------------------------------------- */
+
+/* Rank 1 pauses for 4 s, then begins what rank 0 has sent: without the pause it begins at once. */
+TEST(what_is_begun_behind_a_pause_is_begun_earlier_without_it)
+{
+    struct dag_node nodes[] = {
+        { .kind = DAG_BEGIN, .rank = 1, .before = -1 },
+        { .kind = DAG_CALL, .rank = 1, .before = -1, .needs = 0, .n_needs = 1 },
+        { .kind = DAG_COMPUTE, .rank = 1, .before = -1, .needs = 1, .n_needs = 1 },
+        { .kind = DAG_REST, .rank = 1, .before = 2 },
+    };
+    i32 needs[] = { 0, 1 };
+    double seconds[] = { 4, 0.5, 2, 0 }, lead[] = { 0, 0, 4, 0 }, starts[2] = { 0 }, ends[4];
+    struct dag g = { .nodes = nodes, .n = 4, .needs = needs, .seconds = seconds, .lead = lead,
+                     .n_ranks = 2, .starts = starts, .ends = ends };
+    CHECK_NEAR(dag_length(&g, NULL, NULL, NULL), 6.5, 1e-12);
+    const bool other[] = { true, false }, own[] = { false, true };
+    dag_scale_gaps(&g, other, 0, seconds, lead);
+    CHECK_NEAR(dag_length(&g, NULL, NULL, NULL), 6.5, 1e-12);
+    dag_scale_gaps(&g, own, 0.5, seconds, lead);
+    CHECK_NEAR(dag_length(&g, NULL, NULL, NULL), 4.5, 1e-12);
+    dag_scale_gaps(&g, own, 0, seconds, lead);
+    CHECK_NEAR(dag_length(&g, NULL, NULL, NULL), 2.5, 1e-12);
+}
+
+TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_may_be_slow),
+          ONE(loaders_that_are_alike_are_behind_together),
+          ONE(a_rank_that_is_a_stage_is_slow_only_for_its_work),
+          ONE(all_ranks_may_become_slow_at_once), ONE(jitter_is_found_in_steps_that_vary),
+          ONE(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains),
+          ONE(a_rank_that_others_rob_is_not_slow_by_less_than_that),
+          ONE(products_are_not_thin_where_the_run_reads_faster_than_the_probe),
+          ONE(steps_that_wander_are_known_less_well_and_an_episode_is_no_noise),
+          ONE(a_clock_is_not_slow_where_the_loop_lost_its_processor),
+          ONE(what_is_begun_behind_a_pause_is_begun_earlier_without_it))
