@@ -82,7 +82,8 @@ static int feed_prompt(struct writer *w)
 
 static int write_text(struct writer *w, u64 seed)
 {
-    struct sample_config config = { w->o->temperature, w->o->top_k, w->o->top_p, seed };
+    struct sample_config config = { w->o->temperature, w->o->top_k, w->o->top_p, seed,
+                                    tokenizer_size(w->tokenizer) };
     i32 end = tokenizer_eos(w->tokenizer);
     TRY(feed_prompt(w));
     fputs(w->o->prompt, stdout);

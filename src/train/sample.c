@@ -150,9 +150,9 @@ static int by_weight(const void *a, const void *b, void *context)
 
 /* How many of the sorted tokens stay: the top k, and of those the least number whose
  * share reaches p. */
-static i64 nucleus(const struct sampler *s, const struct sample_config *c)
+static i64 nucleus(const struct sampler *s, const struct sample_config *c, i64 ids)
 {
-    i64 n = c->top_k > 0 ? i64_min(c->top_k, s->vocab) : s->vocab;
+    i64 n = c->top_k > 0 ? i64_min(c->top_k, ids) : ids;
     double total = 0, sum = 0;
     for (i64 i = 0; i < n; i++)
         total += (double)s->weight[s->order[i]];
@@ -167,17 +167,18 @@ static i64 nucleus(const struct sampler *s, const struct sample_config *c)
 i32 sampler_pick(struct sampler *s, const struct sample_config *c)
 {
     const float *logits = sampler_logits(s);
-    i32 best = likeliest(logits, s->vocab);
+    const i64 ids = c->ids > 0 ? i64_min(c->ids, s->vocab) : s->vocab;
+    i32 best = likeliest(logits, ids);
     if (c->temperature <= 0)
         return best;
-    for (i64 i = 0; i < s->vocab; i++) {
+    for (i64 i = 0; i < ids; i++) {
         s->weight[i] = expf((logits[i] - logits[best]) / (float)c->temperature);
         s->order[i] = (i32)i;
     }
-    i64 n = s->vocab;
+    i64 n = ids;
     if (c->top_k > 0 || c->top_p < 1) {
-        qsort_r(s->order, (size_t)s->vocab, sizeof *s->order, by_weight, s->weight);
-        n = nucleus(s, c);
+        qsort_r(s->order, (size_t)ids, sizeof *s->order, by_weight, s->weight);
+        n = nucleus(s, c, ids);
     }
     struct rng key = { c->seed, rng_stream("sample") };
     double total = 0;

@@ -15,6 +15,7 @@ struct sample_config {
     i64 top_k;          /* 0: off */
     double top_p;       /* 1: off */
     u64 seed;
+    i64 ids; /* only tokens below it, where a model has more than its tokenizer knows; 0: all */
 };
 
 struct sample_program {

@@ -148,18 +148,34 @@ static void expect_distribution(struct sample_config c)
 TEST(draws_follow_temperature_top_k_and_top_p)
 {
     static const struct sample_config configs[] = {
-        { 1, 0, 1, 3 },      { 0.5, 0, 1, 3 },    { 2, 7, 1, 3 },    { 1, 1, 1, 3 },
-        { 1, 0, 0.9, 3 },    { 1.5, 0, 0.3, 3 },  { 1, 20, 0.8, 3 }, { 0.7, 5, 0.95, 4 },
-        { 1, V + 9, 0.5, 5 }, { 1, 0, 0, 6 },
+        { 1, 0, 1, 3, 0 },        { 0.5, 0, 1, 3, 0 },   { 2, 7, 1, 3, 0 },
+        { 1, 1, 1, 3, 0 },        { 1, 0, 0.9, 3, 0 },   { 1.5, 0, 0.3, 3, 0 },
+        { 1, 20, 0.8, 3, 0 },     { 0.7, 5, 0.95, 4, 0 }, { 1, V + 9, 0.5, 5, 0 },
+        { 1, 0, 0, 6, 0 },
     };
     for (i64 i = 0; i < COUNT_OF(configs); i++)
         expect_distribution(configs[i]);
 }
 
+/* Embeddings are often padded to a round number, and the rest has no text. */
+TEST(tokens_that_the_tokenizer_lacks_are_never_drawn)
+{
+    enum { KNOWN = 9 };
+    struct drawer d;
+    struct sample_config configs[] = { { 0, 0, 1, 1, KNOWN }, { 5, 0, 1, 1, KNOWN },
+                                       { 5, 30, 0.99, 1, KNOWN } };
+    drawer_init(&d);
+    d.value[V - 1] = 100;
+    for (i64 i = 0; i < COUNT_OF(configs); i++)
+        for (int k = 0; k < 1000; k++)
+            CHECK(sampler_pick(&d.s, &configs[i]) < KNOWN);
+    CHECK_EQ(sampler_pick(&d.s, &(struct sample_config){ 0, 0, 1, 1, 0 }), V - 1);
+}
+
 TEST(no_temperature_takes_the_likeliest_and_seeds_repeat)
 {
     struct drawer d, e;
-    struct sample_config greedy = { 0, 0, 1, 1 }, c = { 1, 0, 0.95, 11 };
+    struct sample_config greedy = { 0, 0, 1, 1, 0 }, c = { 1, 0, 0.95, 11, 0 };
     drawer_init(&d);
     drawer_init(&e);
     i32 best = sampler_pick(&d.s, &greedy);
@@ -170,7 +186,7 @@ TEST(no_temperature_takes_the_likeliest_and_seeds_repeat)
         i32 id = sampler_pick(&d.s, &c);
         same += id == sampler_pick(&e.s, &c);
         e.s.picks--;
-        other += id == sampler_pick(&e.s, &(struct sample_config){ 1, 0, 0.95, 12 });
+        other += id == sampler_pick(&e.s, &(struct sample_config){ 1, 0, 0.95, 12, 0 });
     }
     CHECK_EQ(same, 200);
     CHECK(other < 150);
@@ -179,4 +195,5 @@ TEST(no_temperature_takes_the_likeliest_and_seeds_repeat)
 TEST_MAIN(ONE(a_cache_gives_the_logits_of_the_whole_text),
           ONE(what_a_sampler_cannot_do_is_said),
           ONE(draws_follow_temperature_top_k_and_top_p),
+          ONE(tokens_that_the_tokenizer_lacks_are_never_drawn),
           ONE(no_temperature_takes_the_likeliest_and_seeds_repeat))
