@@ -274,19 +274,31 @@ static bool any_validation(struct session *s)
  * meant: all of it counts. */
 static int check_answers(struct session *s)
 {
-    i64 marked = 0;
+    i64 marked = 0, counted = 0;
     if (s->config->data.loss_on != LOSS_ON_ANSWERS)
         return OK;
-    for (i64 i = 0; i < s->n_sources; i++)
-        marked += loader_dataset(s->loader, i)->has_mask;
+    const char *where = recipe_where(s->request.recipe, "data.loss_on");
+    for (i64 i = 0; i < s->n_sources; i++) {
+        const struct dataset *d = loader_dataset(s->loader, i);
+        marked += d->has_mask;
+        counted += d->has_mask ? d->loss_tokens : d->tokens;
+    }
     if (marked == 0)
         return err_set(ERR_CONFIG, "%s: data.loss_on is answers, but no source marks any: prepare "
                        "lines with \"messages\" or \"prompt\" and \"answer\", or set it to all",
-                       recipe_where(s->request.recipe, "data.loss_on"));
-    for (i64 i = 0; i < s->n_sources; i++)
-        if (!loader_dataset(s->loader, i)->has_mask)
+                       where);
+    if (counted == 0)
+        return err_set(ERR_CONFIG, "%s: data.loss_on is answers, but no token of the data is part of "
+                       "one: only messages with the role \"assistant\" are", where);
+    for (i64 i = 0; i < s->n_sources; i++) {
+        const struct dataset *d = loader_dataset(s->loader, i);
+        if (!d->has_mask)
             log_line(LOG_WARN, "source %s marks no answers: all its text counts in the loss",
                      loader_source_name(s->loader, i));
+        else if (d->loss_tokens == 0)
+            log_line(LOG_WARN, "source %s has no answers: none of its tokens counts in the loss",
+                     loader_source_name(s->loader, i));
+    }
     return OK;
 }
 

@@ -113,6 +113,22 @@ TEST(text_without_marks_beside_marked_text_is_told_once)
     CHECK_EQ(told, 1);
 }
 
+/* Whoever answers is called otherwise in many data sets, and then nothing would be learned. */
+TEST(answers_by_nobody_called_assistant_are_refused)
+{
+    static const char *const sets[] = { "data.sources=" JOB_DIR "/bot.jsonl", "data.loss_on=answers",
+                                        "data.cache=" JOB_DIR "/bots", NULL };
+    char line[200], jsonl[8000] = "";
+    for (int i = 0; i < 60; i++) {
+        snprintf(line, sizeof line, "{\"messages\": [{\"role\": \"user\", \"content\": \"%d?\"}, "
+                 "{\"role\": \"bot\", \"content\": \"%d\"}]}\n", i, i * i);
+        strcat(jsonl, line);
+    }
+    write_file(JOB_DIR "/bot.jsonl", jsonl);
+    CHECK_FAILS(train("bots", sets, false, NULL), ERR_CONFIG,
+                "--set: data.loss_on is answers, but no token of the data is part of one");
+}
+
 /* So that bits per byte are known and samples can be written without naming it. */
 TEST(prepared_shards_bring_their_tokenizer)
 {
@@ -166,6 +182,7 @@ TEST_MAIN(ONE(data_that_vanish_stop_the_run_with_its_state_saved),
           ONE(data_that_vanish_are_left_behind_when_the_recipe_says_so),
           ONE(a_run_out_of_data_ends_like_any_other),
           ONE(a_run_whose_data_ended_goes_on_with_more),
+          ONE(answers_by_nobody_called_assistant_are_refused),
           ONE(prepared_shards_bring_their_tokenizer),
           ONE(text_without_marks_beside_marked_text_is_told_once),
           ONE(a_trace_across_a_ramp_names_each_step_by_its_own_program))
