@@ -2,6 +2,7 @@
 
 #include "base/json.h"
 #include "base/sys.h"
+#include "trace/perfetto.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +19,7 @@ struct sink {
     const char *path;
     struct text out;
     struct json json; /* of one event, reused */
-    struct text packet, inner, innermost;
+    struct perfetto perfetto; /* into out */
     bool any;         /* an event was written: the next stands behind a comma */
     i64 bytes;
     i64 correlation;  /* of the last kernel, for HTA */
@@ -27,6 +28,7 @@ struct sink {
 static int sink_open(struct sink *s, const char *path)
 {
     *s = (struct sink){ .path = path };
+    s->perfetto.out = &s->out;
     json_writer_init(&s->json);
     s->fd = sys_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     return s->fd < 0 ? err_set(ERR_SYS, "open %s: %s", path, strerror(errno)) : OK;
@@ -49,9 +51,7 @@ static int sink_close(struct sink *s, int rc)
         rc = err_set(ERR_SYS, "close %s: %s", s->path, strerror(errno));
     json_writer_fini(&s->json);
     text_fini(&s->out);
-    text_fini(&s->packet);
-    text_fini(&s->inner);
-    text_fini(&s->innermost);
+    perfetto_fini(&s->perfetto);
     return rc;
 }
 
@@ -232,80 +232,6 @@ static void chrome_head(struct sink *s, const struct record_head *h, int rank)
                 (long long)(1e9 * h->wall_begin));
 }
 
-/* --- Perfetto ----------------------------------------------------------------------- */
-
-/* Field numbers of perfetto_trace.proto. */
-enum { TRACE_PACKET = 1, PACKET_TIMESTAMP = 8, PACKET_SEQUENCE = 10, PACKET_EVENT = 11,
-       PACKET_TRACK = 60, TRACK_UUID = 1, TRACK_NAME = 2, TRACK_PARENT = 5, TRACK_PROCESS = 3,
-       PROCESS_PID = 1, PROCESS_NAME = 6, EVENT_TYPE = 9, EVENT_TRACK = 11, EVENT_NAME = 23,
-       EVENT_CATEGORY = 22, EVENT_FLOW = 47, TYPE_BEGIN = 1, TYPE_END = 2 };
-
-static void put_number(struct text *t, u64 field, u64 value)
-{
-    text_add_varint(t, field << 3);
-    text_add_varint(t, value);
-}
-
-static void put_bytes(struct text *t, u64 field, const void *bytes, i64 n)
-{
-    text_add_varint(t, field << 3 | 2);
-    text_add_varint(t, (u64)n);
-    text_add_bytes(t, bytes, n);
-}
-
-static void put_text(struct text *t, u64 field, const char *text)
-{
-    put_bytes(t, field, text, (i64)strlen(text));
-}
-
-static void end_packet(struct sink *s, int rank)
-{
-    put_number(&s->packet, PACKET_SEQUENCE, (u64)rank + 1);
-    put_bytes(&s->out, TRACE_PACKET, s->packet.data, s->packet.length);
-    text_clear(&s->packet);
-}
-
-static u64 process_track(int rank)
-{
-    return (u64)(rank + 1) * (TRACE_LANES * MOST_TRACKS + 1);
-}
-
-static void perfetto_name(struct sink *s, int rank, i64 track, const char *name)
-{
-    text_clear(&s->inner);
-    put_number(&s->inner, TRACK_UUID, process_track(rank) + (u64)(track + 1));
-    if (track < 0) {
-        text_clear(&s->innermost);
-        put_number(&s->innermost, PROCESS_PID, (u64)rank + 1);
-        put_text(&s->innermost, PROCESS_NAME, name);
-        put_bytes(&s->inner, TRACK_PROCESS, s->innermost.data, s->innermost.length);
-    } else {
-        put_text(&s->inner, TRACK_NAME, name);
-        put_number(&s->inner, TRACK_PARENT, process_track(rank));
-    }
-    put_bytes(&s->packet, PACKET_TRACK, s->inner.data, s->inner.length);
-    end_packet(s, rank);
-}
-
-static void put_edge(struct sink *s, int rank, i64 ns, u64 type, i64 track, const char *name,
-                     const char *category, u64 flow)
-{
-    text_clear(&s->inner);
-    put_number(&s->inner, EVENT_TYPE, type);
-    put_number(&s->inner, EVENT_TRACK, process_track(rank) + (u64)(track + 1));
-    if (name)
-        put_text(&s->inner, EVENT_NAME, name);
-    if (category)
-        put_text(&s->inner, EVENT_CATEGORY, category);
-    if (flow) {
-        text_add_varint(&s->inner, EVENT_FLOW << 3 | 1);
-        text_add_bytes(&s->inner, (const char *)&flow, (i64)sizeof flow);
-    }
-    put_number(&s->packet, PACKET_TIMESTAMP, (u64)ns);
-    put_bytes(&s->packet, PACKET_EVENT, s->inner.data, s->inner.length);
-    end_packet(s, rank);
-}
-
 /* --- steps -------------------------------------------------------------------------- */
 
 struct export {
@@ -340,7 +266,7 @@ static void name_track(struct export *x, struct sink *s, int rank, int lane, int
         i64 id = track_id(lane, t->told[lane]);
         track_name(lane, t->told[lane], name);
         if (x->how->to == TRACE_TO_PERFETTO)
-            perfetto_name(s, rank, id, name);
+            perfetto_name_track(&s->perfetto, rank, id, name);
         else
             chrome_name(s, "thread_name", rank, x->how->to == TRACE_TO_HTA ? 100 + id : id, name);
     }
@@ -351,7 +277,7 @@ static void name_rank(struct export *x, struct sink *s, int rank)
     char name[32];
     snprintf(name, sizeof name, "rank %d", rank);
     if (x->how->to == TRACE_TO_PERFETTO)
-        perfetto_name(s, rank, -1, name);
+        perfetto_name_rank(&s->perfetto, rank, name);
     else
         chrome_name(s, "process_name", rank, 0, name);
 }
@@ -399,9 +325,9 @@ static void put_span(struct export *x, struct sink *s, const struct record_rank 
     }
     name_span(span, false, name);
     i64 id = track_id(span->lane, track);
-    put_edge(s, rank, moved.begin_ns, TYPE_BEGIN, id, name,
-             span->task ? categories[span->kind] : "host", flow);
-    put_edge(s, rank, moved.end_ns, TYPE_END, id, NULL, NULL, 0);
+    perfetto_begin(&s->perfetto, rank, id, (u64)moved.begin_ns, name,
+                   span->task ? categories[span->kind] : "host", flow);
+    perfetto_end(&s->perfetto, rank, id, (u64)moved.end_ns);
 }
 
 static int put_rank(struct export *x, const struct record_step *step, int rank)

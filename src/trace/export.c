@@ -1,6 +1,7 @@
 #include "trace/export.h"
 
 #include "base/json.h"
+#include "trace/perfetto.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -197,99 +198,37 @@ static void chrome_head(int rank, int ranks, struct text *out)
 
 /* --- Perfetto ----------------------------------------------------------------------- */
 
-/* Field numbers of perfetto_trace.proto. */
-enum { TRACE_PACKET = 1, PACKET_TIMESTAMP = 8, PACKET_SEQUENCE = 10, PACKET_EVENT = 11,
-       PACKET_TRACK = 60, TRACK_UUID = 1, TRACK_NAME = 2, TRACK_PARENT = 5, TRACK_PROCESS = 3,
-       PROCESS_PID = 1, PROCESS_NAME = 6, EVENT_TYPE = 9, EVENT_TRACK = 11, EVENT_NAME = 23,
-       TYPE_BEGIN = 1, TYPE_END = 2 };
-
-static void put_number(struct text *t, u64 field, u64 value)
-{
-    text_add_varint(t, field << 3);
-    text_add_varint(t, value);
-}
-
-static void put_bytes(struct text *t, u64 field, const void *bytes, i64 n)
-{
-    text_add_varint(t, field << 3 | 2);
-    text_add_varint(t, (u64)n);
-    text_add_bytes(t, bytes, n);
-}
-
-struct perfetto {
+struct perfetto_rank {
     const struct trace_names *names;
-    struct text *out, packet, inner, innermost;
+    struct perfetto out;
 };
-
-static void end_packet(struct perfetto *p)
-{
-    put_number(&p->packet, PACKET_SEQUENCE, (u64)p->names->rank + 1);
-    put_bytes(p->out, TRACE_PACKET, p->packet.data, p->packet.length);
-    text_clear(&p->packet);
-}
-
-static void put_edge(struct perfetto *p, u64 ns, u64 type, u64 track, const char *name)
-{
-    text_clear(&p->inner);
-    put_number(&p->inner, EVENT_TYPE, type);
-    put_number(&p->inner, EVENT_TRACK, track);
-    if (name)
-        put_bytes(&p->inner, EVENT_NAME, name, (i64)strlen(name));
-    put_number(&p->packet, PACKET_TIMESTAMP, ns);
-    put_bytes(&p->packet, PACKET_EVENT, p->inner.data, p->inner.length);
-    end_packet(p);
-}
-
-static u64 process_track(const struct perfetto *p)
-{
-    return (u64)(p->names->rank + 1) * 1000; /* more than a rank has tracks */
-}
 
 static void perfetto_span(void *context, const struct span *s, int k)
 {
-    struct perfetto *p = context;
+    struct perfetto_rank *p = context;
     struct trace_label label;
-    u64 track = process_track(p) + 1 + (u64)track_id(s->lane, k);
+    const int rank = p->names->rank, track = track_id(s->lane, k);
     label_of(s, p->names, &label);
-    put_edge(p, common_ns(p->names, s->begin_ns), TYPE_BEGIN, track, label.name);
-    put_edge(p, common_ns(p->names, s->end_ns), TYPE_END, track, NULL);
-}
-
-static void put_track(struct perfetto *p, u64 uuid, const char *name, bool process)
-{
-    text_clear(&p->inner);
-    put_number(&p->inner, TRACK_UUID, uuid);
-    if (process) {
-        text_clear(&p->innermost);
-        put_number(&p->innermost, PROCESS_PID, (u64)p->names->rank + 1);
-        put_bytes(&p->innermost, PROCESS_NAME, name, (i64)strlen(name));
-        put_bytes(&p->inner, TRACK_PROCESS, p->innermost.data, p->innermost.length);
-    } else {
-        put_bytes(&p->inner, TRACK_NAME, name, (i64)strlen(name));
-        put_number(&p->inner, TRACK_PARENT, process_track(p));
-    }
-    put_bytes(&p->packet, PACKET_TRACK, p->inner.data, p->inner.length);
-    end_packet(p);
+    perfetto_begin(&p->out, rank, track, common_ns(p->names, s->begin_ns), label.name, NULL, 0);
+    perfetto_end(&p->out, rank, track, common_ns(p->names, s->end_ns));
 }
 
 static void perfetto_part(const struct trace *t, u32 steps, const struct trace_names *names,
                           struct text *out)
 {
-    struct perfetto p = { .names = names, .out = out };
+    struct perfetto_rank p = { .names = names, .out.out = out };
     int tracks[TRACE_LANES];
     char name[32];
     snprintf(name, sizeof name, "rank %d", names->rank);
-    put_track(&p, process_track(&p), name, true);
+    perfetto_name_rank(&p.out, names->rank, name);
     each_span(t, steps, NULL, NULL, tracks);
     for (int lane = 0; lane < TRACE_LANES; lane++)
         for (int k = 0; k < tracks[lane]; k++) {
             track_name(lane, k, name);
-            put_track(&p, process_track(&p) + 1 + (u64)track_id(lane, k), name, false);
+            perfetto_name_track(&p.out, names->rank, track_id(lane, k), name);
         }
     each_span(t, steps, perfetto_span, &p, tracks);
-    text_fini(&p.packet);
-    text_fini(&p.inner);
-    text_fini(&p.innermost);
+    perfetto_fini(&p.out);
 }
 
 static void perfetto_head(int rank, int ranks, struct text *out)

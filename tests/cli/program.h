@@ -56,6 +56,18 @@ static inline void make_corpus(void)
           "--val-fraction 0 --out data --quiet >/dev/null", 0);
 }
 
+/* The same with a line to each document, and a tenth of these held out. */
+static inline void make_documents(void)
+{
+    shell("rm -rf $D && mkdir $D && cd $D && for i in $(seq 300); do "
+          "echo \"{\\\"text\\\": \\\"the cat number $i sat on mat $((i * 7 % 31)) and saw "
+          "$((i * i % 97)) birds\\\"}\"; done >t.jsonl && for i in $(seq 300); do echo \"the cat "
+          "number $i sat on mat and saw birds\"; done >t.txt && $H tokenizer train t.txt "
+          "--vocab-size 300 --out tok.json --quiet >/dev/null && $H data prepare t.jsonl "
+          "--tokenizer tok.json --licence none --val-fraction 0.1 --out data --quiet >/dev/null",
+          0);
+}
+
 #define CHECK_RUN(line, expected_code, expected_text)                                    \
     do {                                                                                 \
         static struct outcome check_o_;                                                  \

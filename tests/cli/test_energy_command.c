@@ -14,11 +14,8 @@ static int prepare(void **state)
 {
     (void)state;
     setenv("D", "energy-command", 1);
-    shell("rm -rf $D && mkdir -p $D/tree/intel-rapl:0 && cd $D && for i in $(seq 300); do "
-          "echo \"the cat number $i sat on mat $((i * 7 % 31)) and saw $((i * i % 97)) birds\"; "
-          "done >t.txt && $H tokenizer train t.txt --vocab-size 300 --out tok.json --quiet "
-          ">/dev/null && $H data prepare t.txt --format text --tokenizer tok.json --licence none "
-          "--val-fraction 0 --out data --quiet >/dev/null && cat >r.yaml <<X\n"
+    make_corpus();
+    shell("cd $D && mkdir -p tree/intel-rapl:0 && cat >r.yaml <<X\n"
           "model: {spec: laptop-2m, override: {layers: 2, width: 64, hidden: 96, heads: 4}}\n"
           "data: {sources: data, tokenizer: tok.json}\n"
           "train: {steps: 6, batch: 2, accumulate: 2, seq: 32, threads: 1}\n"

@@ -10,10 +10,8 @@ static int prepare(void **state)
 {
     (void)state;
     setenv("D", "trace-command", 1);
-    shell("rm -rf $D && mkdir -p $D && cd $D && for i in $(seq 300); do "
-          "echo \"the cat number $i sat on mat $((i * 7 % 31)) and saw $((i * i % 97)) birds\"; "
-          "done >t.txt && $H tokenizer train t.txt --vocab-size 300 --out tok.json --quiet "
-          ">/dev/null && cat >r.yaml <<X\n"
+    make_corpus();
+    shell("cd $D && cat >r.yaml <<X\n"
           "model: {spec: laptop-2m, override: {layers: 2, width: 64, hidden: 96, heads: 4}}\n"
           "data: {sources: t.txt, tokenizer: tok.json, val_fraction: 0, cache: cache}\n"
           "train: {steps: 6, batch: 4, seq: 32, threads: 1}\n"

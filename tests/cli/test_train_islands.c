@@ -11,13 +11,8 @@ static int prepare(void **state)
 {
     (void)state;
     setenv("D", "islands-test", 1);
-    shell("rm -rf $D && mkdir $D && cd $D && for i in $(seq 300); do "
-          "echo \"{\\\"text\\\": \\\"the cat number $i sat on mat $((i * 7 % 31)) and saw "
-          "$((i * i % 97)) birds\\\"}\"; done >t.jsonl && for i in $(seq 300); do echo \"the cat "
-          "number $i sat on mat and saw birds\"; done >t.txt && $H tokenizer train t.txt "
-          "--vocab-size 300 --out tok.json --quiet >/dev/null && $H data prepare t.jsonl "
-          "--tokenizer tok.json --licence none --val-fraction 0.1 --out data --quiet >/dev/null && "
-          "cat >r.yaml <<X\n"
+    make_documents();
+    shell("cd $D && cat >r.yaml <<X\n"
           "model: {spec: laptop-2m, override: {layers: 2, width: 64, hidden: 96, heads: 4}}\n"
           "data: {sources: data, tokenizer: tok.json}\n"
           "train: {steps: 10, batch: 4, accumulate: 2, seq: 32, threads: 1}\nouter: {every: 4}\n"

@@ -17,11 +17,8 @@ static int prepare(void **state)
 {
     (void)state;
     setenv("D", "pipeline-test", 1);
-    shell("rm -rf $D && mkdir $D && cd $D && for i in $(seq 300); do "
-          "echo \"the cat number $i sat on mat $((i * 7 % 31)) and saw $((i * i % 97)) birds\"; "
-          "echo; done >t.txt && $H tokenizer train t.txt --vocab-size 300 --out tok.json --quiet "
-          ">/dev/null && $H data prepare t.txt --format paragraphs --tokenizer tok.json "
-          "--licence none --val-fraction 0.2 --out data --quiet >/dev/null && cat >r.yaml <<X\n"
+    make_documents();
+    shell("cd $D && cat >r.yaml <<X\n"
           "model: {spec: laptop-2m, override: {layers: 4, width: 64, hidden: 96, heads: 4}}\n"
           "data: {sources: data, tokenizer: tok.json}\n"
           "train: {steps: 4, batch: 2, accumulate: 4, seq: 32, threads: 1}\n"
