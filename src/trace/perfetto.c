@@ -46,7 +46,7 @@ static void end_packet(struct perfetto *p, int rank)
 
 static u64 rank_track(int rank)
 {
-    return (u64)(rank + 1) << 20; /* more than a rank has tracks */
+    return (u64)(rank + 1) << 12; /* more than a rank has tracks */
 }
 
 static u64 track_of(int rank, i64 track)
