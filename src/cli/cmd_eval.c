@@ -229,7 +229,8 @@ static int eval_choices(struct evaluation *e)
     TRY(open_tokenizer(e));
     TRY(scorer_init(&s, e->model, &e->engine, i64_min(e->o->batch, 4), e->T, false, e->arena));
     TRY(engine_commit(&e->engine));
-    TRY(tasks_score_choices(&s, e->encoder, e->o->choices, &score));
+    const i32 end = (i32)i64_max(0, tokenizer_eos(e->tokenizer));
+    TRY(tasks_score_choices(&s, e->encoder, end, e->o->choices, &score));
     double n = (double)score.questions;
     json_put_int(&e->out, "questions", score.questions);
     json_put_double(&e->out, "accuracy", (double)score.right / n);

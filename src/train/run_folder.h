@@ -7,7 +7,8 @@
  *               energy.json     what it took so far, and how that is known
  *               log.txt         what was said
  *               events.out.*    TensorBoard, derived from the metrics
- *               trace.json      the last steps, task by task (Chrome, Perfetto)
+ *               trace.json      the last steps, task by task, for Chrome's viewer and Perfetto;
+ *               trace.pftrace   the same in Perfetto's own format
  *               trace/           the spans of each rank's newest steps (trace/record.h)
  *               checkpoints/    step-N/ (see checkpoint.h)
  *               lock            held while a process trains here; its number

@@ -90,6 +90,7 @@ static int read_question(struct question *q, const json_t *o, const char *path, 
 struct asker {
     struct scorer *scorer;
     struct encoder *encoder;
+    i32 before; /* stands for a context without text */
     i32 *row; /* [T] */
     struct choice_score *out;
     struct text spaced;
@@ -104,9 +105,13 @@ static int fill_row(struct asker *a, const struct question *q, i64 ending, i64 *
     encoder_clear(a->encoder);
     TRY(encoder_text(a->encoder, q->context, (i64)strlen(q->context)));
     encoder_ids(a->encoder, &context);
+    const bool begins = context == 0;
+    if (begins)
+        TRY(encoder_push(a->encoder, a->before));
+    context += begins;
     const char *text = q->ending[ending];
     text_clear(&a->spaced); /* an ending follows its context after a blank */
-    text_printf(&a->spaced, "%s%s", *text == ' ' ? "" : " ", text);
+    text_printf(&a->spaced, "%s%s", begins || *text == ' ' ? "" : " ", text);
     TRY(encoder_text(a->encoder, a->spaced.data, a->spaced.length));
     const i32 *ids = encoder_ids(a->encoder, &n);
     *tokens = n - context;
@@ -168,8 +173,8 @@ static int ask_line(struct asker *a, const char *text, i64 bytes, const char *pa
     return rc;
 }
 
-int tasks_score_choices(struct scorer *s, struct encoder *encoder, const char *path,
-                        struct choice_score *out)
+int tasks_score_choices(struct scorer *s, struct encoder *encoder, i32 before,
+                        const char *path, struct choice_score *out)
 {
     i64 bytes, line = 1;
     int rc = OK;
@@ -177,7 +182,7 @@ int tasks_score_choices(struct scorer *s, struct encoder *encoder, const char *p
     char *text = sys_map_file(path, &bytes);
     if (!text)
         return err_set(ERR_SYS, "open %s: %s", path, strerror(errno));
-    struct asker a = { s, encoder, sys_alloc(s->T * (i64)sizeof(i32), 16), out, { 0 } };
+    struct asker a = { s, encoder, before, sys_alloc(s->T * (i64)sizeof(i32), 16), out, { 0 } };
     if (!a.row)
         rc = err_set(ERR_LIMIT, "no memory for a row of %lld tokens", (long long)s->T);
     for (i64 begin = 0; begin < bytes && rc >= 0; line++) {

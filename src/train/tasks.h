@@ -25,8 +25,9 @@ struct choice_score {
 
 /* One question a line: {"ctx": text, "endings": [text ...], "label": index}, as HellaSwag's
  * files have it; an index may be text, and A stands for 0. "question"/"choices"/"answer" are
- * understood too. */
-int tasks_score_choices(struct scorer *s, struct encoder *encoder, const char *path,
-                        struct choice_score *out);
+ * understood too. Where a context has no text, endings follow `before` (the end of a
+ * document). */
+int tasks_score_choices(struct scorer *s, struct encoder *encoder, i32 before,
+                        const char *path, struct choice_score *out);
 
 #endif

@@ -102,12 +102,16 @@ static i64 encode(struct quiz *q, const char *text, i32 *out)
     return n;
 }
 
+enum { BEFORE = 3 }; /* a context without text */
+
 /* What an ending costs after a context: its tokens one by one, each after all before. */
 static double plain_cost(struct quiz *q, const char *context, const char *ending, i64 *tokens)
 {
     i32 ids[128];
     double cost = 0;
-    i64 before = encode(q, context, ids);
+    i64 before = *context ? encode(q, context, ids) : 1;
+    if (!*context)
+        ids[0] = BEFORE;
     *tokens = encode(q, ending, ids + before);
     for (i64 i = before; i < before + *tokens; i++) {
         i64 skip = i64_max(0, before + *tokens - T);
@@ -122,7 +126,7 @@ static struct choice_score ask(struct quiz *q, const char *lines)
     int fd = sys_open("quiz.jsonl", O_WRONLY | O_CREAT | O_TRUNC, 0644);
     CHECK(sys_write_full(fd, lines, (i64)strlen(lines)) == 0);
     sys_close(fd);
-    CHECK_OK(tasks_score_choices(&q->rows, q->encoder, "quiz.jsonl", &score));
+    CHECK_OK(tasks_score_choices(&q->rows, q->encoder, BEFORE, "quiz.jsonl", &score));
     sys_unlink("quiz.jsonl");
     return score;
 }
@@ -143,7 +147,7 @@ static void add_question(struct text *out, const char *context, i64 n, const cha
 
 TEST(choices_are_those_that_cost_least)
 {
-    static const char *const contexts[] = { "It was the", "we had", "if (x",
+    static const char *const contexts[] = { "It was the", "we had", "if (x", "",
                                             "It was the epoch of belief, it was the epoch" };
     struct quiz q;
     quiz_open(&q);
@@ -152,7 +156,8 @@ TEST(choices_are_those_that_cost_least)
         double cost[ENDINGS], mean[ENDINGS];
         for (i64 i = 0; i < ENDINGS; i++) {
             char spaced[64];
-            snprintf(spaced, sizeof spaced, "%s%s", endings[i][0] == ' ' ? "" : " ", endings[i]);
+            snprintf(spaced, sizeof spaced, "%s%s", !*contexts[c] || endings[i][0] == ' ' ? "" : " ",
+                     endings[i]);
             cost[i] = plain_cost(&q, contexts[c], spaced, &tokens);
             mean[i] = cost[i] / (double)tokens;
             best = cost[i] < cost[best] ? i : best;
@@ -210,7 +215,7 @@ TEST(labels_are_numbers_text_or_letters)
         int fd = sys_open("quiz.jsonl", O_WRONLY | O_CREAT | O_TRUNC, 0644);
         CHECK(sys_write_full(fd, line.data, line.length) == 0);
         sys_close(fd);
-        CHECK_FAILS(tasks_score_choices(&q.rows, q.encoder, "quiz.jsonl", &score), ERR_FORMAT,
+        CHECK_FAILS(tasks_score_choices(&q.rows, q.encoder, BEFORE, "quiz.jsonl", &score), ERR_FORMAT,
                     "quiz.jsonl:1: a question needs");
         text_fini(&line);
     }
