@@ -235,9 +235,67 @@ static int follow(const struct comm *c, const struct comm_record *at, int *culpr
                    "from here", waiting, text, seconds_since(at->started_ns));
 }
 
+/* The rank's call of the group with this sequence; NULL: it is not there, or no longer. */
+static const struct comm_record *call_number(const struct comm_flight *f, u64 key, u64 sequence)
+{
+    i64 written = atomic_load(&f->written);
+    for (i64 e = written - 1; e >= oldest_entry(f, written); e--) {
+        const struct comm_record *r = &f->records[e % COMM_FLIGHT_RECORDS];
+        if (r->key == key && r->sequence == sequence && !is_pair(r))
+            return r;
+    }
+    return NULL;
+}
+
+static bool is_alike(const struct comm_record *x, const struct comm_record *y)
+{
+    return x && y && x->op == y->op && x->tag == y->tag && x->bytes == y->bytes;
+}
+
+enum way { WAY_UNKNOWN, WAY_KEPT, WAY_LEFT };
+
+/* So many calls before are compared at most: a step's layers repeat, too, and only a longer look tells
+ * which of them it is. */
+enum { LOOK_BACK = 64, LEAST_ALIKE = 2 };
+
+static int alike_before(const struct comm_flight *f, u64 key, u64 x, u64 y)
+{
+    int n = 0;
+    while (n < LOOK_BACK && (u64)n < y &&
+           is_alike(call_number(f, key, x - 1 - (u64)n), call_number(f, key, y - 1 - (u64)n)))
+        n++;
+    return n;
+}
+
+/* Whether the rank does what it did when it had come the same way, as far back as its record goes. */
+static enum way way_of(const struct comm_flight *f, u64 key, u64 sequence)
+{
+    const struct comm_record *now = call_number(f, key, sequence), *best = NULL, *then;
+    int most = LEAST_ALIKE - 1;
+    for (u64 q = sequence; q-- > 0 && (then = call_number(f, key, q)) != NULL;) {
+        int n = alike_before(f, key, sequence, q);
+        if (n > most) {
+            most = n;
+            best = then;
+        }
+    }
+    return !now || !best ? WAY_UNKNOWN : is_alike(now, best) ? WAY_KEPT : WAY_LEFT;
+}
+
+int comm_odd_of(const struct comm *c, u64 key, u64 sequence, int a, int b)
+{
+    if (!c->flights || !c->flights[a] || !c->flights[b])
+        return -1;
+    const enum way of_a = way_of(c->flights[a], key, sequence);
+    const enum way of_b = way_of(c->flights[b], key, sequence);
+    if (of_a == WAY_LEFT && of_b == WAY_KEPT)
+        return a;
+    return of_b == WAY_LEFT && of_a == WAY_KEPT ? b : -1;
+}
+
 int comm_absent_in(const char *sentence)
 {
-    static const char *const lacks[] = { " did not reach ", " stopped moving in ", " died ",
+    static const char *const lacks[] = { " did not reach ", " left its order ", " stopped moving in ", " died ",
                                          " ended with", " ended without" };
     const char *at = strstr(sentence, "rank ");
     int rank = -1;

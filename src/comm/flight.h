@@ -46,6 +46,11 @@ void comm_record_fill(struct comm_record *r, const struct comm_call *call);
 /* "allreduce 12 on dp (tag 7, 4096 bytes)" */
 void comm_record_describe(const struct comm_record *r, char *text, int chars);
 
+/* Of two ranks whose calls of a group with this sequence differ, the one that does something else than the
+ * last time that it had made the calls before; -1: neither does, or both, or it is not known. Steps
+ * repeat, so whoever left out a call is told from whoever made it. */
+int comm_odd_of(const struct comm *c, u64 key, u64 sequence, int a, int b);
+
 /* Whom a sentence about a stall or a death names as the one that others lacked: the rank, or -1. */
 int comm_absent_in(const char *sentence);
 

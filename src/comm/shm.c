@@ -18,6 +18,7 @@
 #include "comm/reduce.h"
 #include "comm/transport.h"
 
+#include <stdio.h>
 #include <string.h>
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -136,8 +137,13 @@ static int tell_mismatch(const struct comm_call *call, int m, const struct comm_
     comm_record_fill(&own, call);
     comm_record_describe(&own, ours, sizeof ours);
     comm_record_describe(other, theirs, sizeof theirs);
-    int rc = err_set(ERR_INTERNAL, "ranks do not agree: rank %d calls %s, rank %d calls %s",
-                     call->group->comm->rank, ours, call->group->members[m], theirs);
+    const int rank = call->group->comm->rank, peer = call->group->members[m];
+    const int odd = comm_odd_of(call->group->comm, call->group->key, call->sequence, rank, peer);
+    char who[48] = "";
+    if (odd >= 0)
+        snprintf(who, sizeof who, "rank %d left its order of calls: ", odd);
+    int rc = err_set(ERR_INTERNAL, "%sranks do not agree: rank %d calls %s, rank %d calls %s", who,
+                     rank, ours, peer, theirs);
     node_note(shm_of(call)->node, rc, err_message());
     return node_check(shm_of(call)->node);
 }

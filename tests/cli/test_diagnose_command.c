@@ -238,7 +238,7 @@ TEST(a_run_whose_ranks_disagreed_or_hung_tells_so_afterwards)
     json_decref(o);
     shell("cd $D && rm -rf runs/apart && { " FOUR "apart --inject hang=1@1:9; } >/dev/null 2>&1", 1);
     const char *text = shell("cd $D && $H diagnose runs/apart", 0);
-    CHECK(strstr(text, " R5 ") && strstr(text, "ranks do not agree") && strstr(text, "rank 1 "));
+    CHECK(strstr(text, " R5 ") && strstr(text, "ranks do not agree") && strstr(text, "[rank 1]"));
 }
 
 /* Steps are shorter than samples are rare: a sample's counters are of several steps, and a step's

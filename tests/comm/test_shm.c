@@ -3,6 +3,7 @@
 #include "base/sys_share.h"
 #include "comm/comm.h"
 #include "comm/lane.h"
+#include "comm/flight.h"
 #include "comm/local.h"
 #include "comm/selftest.h"
 #include "test.h"
@@ -300,7 +301,38 @@ TEST(ranks_that_disagree_are_both_named)
     CHECK(strstr(err_message(), "allreduce 2 on dp (tag 2, 16384 bytes)") != NULL);
 }
 
-TEST_MAIN(ONE(every_operation_is_right_between_processes),
+/* Steps of calls, in which like ones follow each other; in the third one a rank leaves one out. */
+static int work_in_steps(struct comm *c, void *context)
+{
+    static const i64 counts[] = { 64, 128, 128, 128, 32, 256 };
+    static float data[256];
+    const struct fate *f = context;
+    struct comm_group *g = world_of(c);
+    for (int i = 0; i < 3; i++)
+        for (int k = 0; k < COUNT_OF(counts); k++) {
+            struct comm_call call = { .op = COMM_ALLREDUCE, .group = g, .in = data, .out = data,
+                                      .count = counts[k], .tag = 7 };
+            if (i < 2 || k != f->step || c->rank != f->victim)
+                TRY(comm_run(&call));
+        }
+    return OK;
+}
+
+TEST(who_left_out_a_call_is_told_from_who_made_it)
+{
+    static const char *const names[] = { "rank 0 left its order of calls: ranks do not agree",
+                                         "rank 1 left its order of calls: ranks do not agree" };
+    for (int victim = 0; victim < 2; victim++)
+        for (int step = 0; step < 5; step++) {
+            struct fate f = { .victim = victim, .step = step };
+            struct comm_local l = { .ranks = 2, .deadline_s = 30 };
+            CHECK_FAILS(comm_local_run(&l, work_in_steps, &f), ERR_INTERNAL, names[victim]);
+            CHECK_EQ(comm_absent_in(err_message()), victim);
+        }
+}
+
+TEST_MAIN(ONE(who_left_out_a_call_is_told_from_who_made_it),
+          ONE(every_operation_is_right_between_processes),
           ONE(groups_with_the_same_members_are_different_groups),
           ONE(waiting_for_one_call_moves_the_others_on),
           ONE(a_lane_moves_calls_while_its_rank_computes),

@@ -102,7 +102,12 @@ def summary(verdicts, cleans, diagnose_s):
     right = [v for v in verdicts if v.right and v.true is not None]
     errors = sorted(abs(v.gain[1] - v.true) / v.true for v in right if v.true > 0)
     widths = [v.width for v in right if v.width]
-    noisy = [c["findings"][0]["id"] for c in cleans if c["findings"]]
+    about = {True: [], False: []} # the run itself; others' work on the machine, which is there
+    for c in cleans:
+        if c["findings"]:
+            top = c["findings"][0] # the run's own stand before the machine's
+            about[top.get("about") != "machine"].append(top["id"])
+    noisy = about[True]
     rows = [("the cause is named first", share(verdicts, lambda v: v.right)),
             ("and its place is right", share(verdicts, lambda v: v.place)),
             ("the true gain lies in the predicted interval", share(right, lambda v: v.inside)),
@@ -116,8 +121,11 @@ def summary(verdicts, cleans, diagnose_s):
                      f"{100 * errors[int(0.9 * (len(errors) - 1))]:.1f} %"))
     if widths:
         rows.append(("(high - low) / prediction, median", f"{statistics.median(widths):.2f}"))
-    rows.append(("runs without a fault that have a finding",
+    rows.append(("runs without a fault that have a finding about themselves",
                  f"{len(noisy)} of {len(cleans)}{': ' if noisy else ''}{', '.join(noisy)}"))
+    if about[False]:
+        rows.append(("and those that are told that others' work takes their processors",
+                     f"{len(about[False])} of {len(cleans)}"))
     rows.append(("time to diagnose 40 steps: median, most",
                  f"{1e3 * statistics.median(diagnose_s):.0f} ms, "
                  f"{1e3 * max(diagnose_s):.0f} ms"))

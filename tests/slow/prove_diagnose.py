@@ -105,7 +105,7 @@ def thin_pipeline(r):
 
 
 def two(r):
-    return (f"--layout dp=2,zero={r.choice([0, 1])} --set model.spec=laptop-5m "
+    return (f"--layout dp=2,zero=1 --set model.spec=laptop-5m "
             f"--set train.batch={r.choice([2, 4])} --set train.accumulate=8 --set train.seq=128"
             + rates(r)), 2
 
@@ -131,7 +131,7 @@ def parted(r):
 
 def experts(r):
     ep, dp = r.choice([(4, 4), (2, 8)])
-    return (f"--layout dp={dp},ep={ep} --set model.spec=laptop-moe --set train.batch=8 "
+    return (f"--layout dp={dp},ep={ep},zero=1 --set model.spec=laptop-moe --set train.batch=8 "
             f"--set train.accumulate=2 --set train.seq={r.choice([128, 256])} "
             "--rates flops=5e10,memory=2e10,link=8e9,latency=1e-5"), dp
 
