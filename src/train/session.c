@@ -156,6 +156,21 @@ static int newest_run(struct session *s, const char *stem, const char **name)
     return OK;
 }
 
+/* A run that goes on needs nothing of the model that it started from: its checkpoints have the
+ * specification too, should that be gone. */
+static int find_spec(struct session *s)
+{
+    struct train_config own = *s->config;
+    const char *name = own.run.name;
+    if (!s->request.resume || !own.model.from || sys_exists(own.model.from))
+        return train_spec(&s->spec, &s->from, s->config, &s->arena);
+    if (!name)
+        TRY(newest_run(s, stem_of(s->request.recipe_path, &s->arena), &name));
+    own.model.from = own.checkpoint.dir ? own.checkpoint.dir
+                                        : arena_printf(&s->arena, "%s/%s", own.run.dir, name);
+    return train_spec(&s->spec, &s->from, &own, &s->arena);
+}
+
 static void name_checkpoints(struct session *s)
 {
     if (s->config->checkpoint.dir)
@@ -362,7 +377,7 @@ static int open_parts(struct session *s)
     TRY(session_meet(s));
     TRY(train_config_check(c, s->request.recipe));
     TRY(session_check_energy(s));
-    TRY(train_spec(&s->spec, &s->from, c, &s->arena));
+    TRY(find_spec(s));
     TRY(check_spec(s)); /* all that can be said before there is data */
     TRY(session_open_mesh(s));
     if (session_leads(s))

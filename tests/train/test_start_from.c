@@ -71,8 +71,24 @@ TEST(what_does_not_fit_is_refused_by_name)
                 "neither a Hugging Face folder");
     CHECK(start_from("g", BASE "/checkpoints/step-4", NULL, NULL) < 0);
     CHECK(strstr(err_message(), "step-4") != NULL);
+}
+
+TEST(a_run_goes_on_without_the_model_that_it_started_from)
+{
+    const char *sets[] = { "train.steps=2", "model.from=" JOB_DIR "/gone", "model.spec=",
+                           "model.override=", NULL };
+    i64 step;
+    CHECK_EQ(sys_rename(BASE, JOB_DIR "/gone"), 0);
+    CHECK_OK(train("late", sets, false, NULL));
+    CHECK_EQ(sys_rename(JOB_DIR "/gone", BASE), 0);
+    sets[0] = "train.steps=4";
+    CHECK_OK(train("late", sets, true, NULL));
+    CHECK_OK(checkpoint_latest(JOB_DIR "/runs/late/checkpoints", &step));
+    CHECK_EQ(step, 4);
+    CHECK_FAILS(train("later", sets, false, NULL), ERR_CONFIG, "neither a Hugging Face folder");
     sys_remove_tree(JOB_DIR);
 }
 
 TEST_MAIN(ONE(weights_come_from_a_run_its_checkpoints_or_one_step),
-          ONE(the_optimizer_starts_afresh), ONE(what_does_not_fit_is_refused_by_name))
+          ONE(the_optimizer_starts_afresh), ONE(what_does_not_fit_is_refused_by_name),
+          ONE(a_run_goes_on_without_the_model_that_it_started_from))
