@@ -17,7 +17,7 @@ struct islands_flags {
 #define FLAG(kind, field) OPTION_FIELD(kind, struct islands_flags, field)
 
 static const struct option options[] = {
-    PLAN_RUN_FLAGS,
+    PLAN_RUN_FLAGS_WITH("0", .help = "Of all islands together; 0: a node for each."),
     { "islands", FLAG(INT, islands), "8", .min = 1, .max = 1 << 20,
       .help = "How many; --gpus and --batch are those of all together." },
     { "every", FLAG(INT, every), "500", .unit = "steps", .min = 1, .max = 1e9,
@@ -104,14 +104,26 @@ static i64 even_rows(i64 rows, i64 devices, i64 islands)
     return (even < 2 * each ? even : each) * islands;
 }
 
+static int devices_of(i64 *out, const struct islands_flags *f, struct arena *a)
+{
+    struct plan_machine m;
+    *out = f->run.plan.gpus;
+    if (*out > 0)
+        return OK;
+    TRY(plan_machine_load(&m, f->run.plan.machine, a));
+    *out = f->islands * m.node_ranks;
+    return OK;
+}
+
 static int run(struct invocation *v)
 {
-    const struct islands_flags *f = v->options;
+    struct islands_flags *f = v->options;
     struct planned_run x;
     struct island_plan p;
     struct island_link l = { .islands = f->islands, .every = f->every, .latency_s = f->latency,
                              .element_bytes = f->bytes, .hidden = f->hidden };
     TRY(quantity_parse(f->link, QUANTITY_LINK, "--link", &l.bytes_per_s, NULL));
+    TRY(devices_of(&f->run.plan.gpus, f, v->arena));
     TRY(plan_run_open(&x, &f->run, v->arena));
     if (x.p.batch_assumed)
         x.p.job.global_batch = even_rows(x.p.job.global_batch, x.p.job.devices, l.islands);

@@ -17,13 +17,14 @@ struct plan_flags {
 
 /* Rows of these flags for the table of a struct that begins with them. */
 #define PLAN_FLAG(kind, field) OPTION_FIELD(kind, struct plan_flags, field)
-#define PLAN_FLAGS                                                                              \
+#define PLAN_DEVICES "8", .min = 1, .help = "How many devices."
+#define PLAN_FLAGS PLAN_FLAGS_WITH(PLAN_DEVICES)
+#define PLAN_FLAGS_WITH(...) /* the default of --gpus and what it means */                      \
     { "model", PLAN_FLAG(STRING, model), "llama3-8b",                                           \
       .help = "What is trained: a name in models/, or a file." },                               \
     { "machine", PLAN_FLAG(STRING, machine), "h100-sxm-roce",                                   \
       .help = "On what: a name in machines/, a file, or a line (headway plan machine --help)." }, \
-    { "gpus", PLAN_FLAG(INT, gpus), "8", .unit = "devices", .min = 1, .max = 1e7,               \
-      .help = "How many devices." },                                                            \
+    { "gpus", PLAN_FLAG(INT, gpus), __VA_ARGS__, .unit = "devices", .max = 1e7 },               \
     { "tokens", PLAN_FLAG(SIZE, tokens), "0", .unit = "tokens",                                 \
       .help = "Of the whole run, such as 15.6T; 0: one step is asked about." },                 \
     { "batch", PLAN_FLAG(INT, batch), "0", .unit = "rows", .max = 1e9,                          \

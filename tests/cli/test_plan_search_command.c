@@ -207,7 +207,8 @@ TEST(rows_that_nobody_asked_for_can_be_shared_out_to_islands)
     CHECK_NEAR(number(json_object_get(o, "job"), "global_batch"), 8 * 3125, 0);
     json_decref(o);
     shell("$H plan islands --gpus 100000 --islands 8 --batch 12500 2>&1 | grep -q 'batch 12504 can'", 0);
-    shell("$H plan islands 2>&1 | grep -q 'has 1 of the 8 devices (--gpus is those of all islands'", 0);
+    shell("$H plan islands --gpus 8 2>&1 | grep -q 'has 1 of the 8 devices (--gpus is those of all islands'", 0);
+    shell("$H plan islands | grep -q '8 islands of 8 devices'", 0); /* a node for each, if nobody says */
     shell("$H plan run --location nowhere 2>&1 | grep -q -e '--carbon-g-per-kwh'", 0);
 }
 
