@@ -33,6 +33,16 @@ const struct option plan_family_options[] = {
       .help = "The same for its gradient." },
     { "attention_rows", FAMILY(FLOAT, attention_rows), "512", .min = 1, .max = 1e6, .unit = "tokens",
       .help = "Tokens per row at which it reaches half of that." },
+    { "second_forward", FAMILY(FLOAT, second_forward), "0.35", .min = 0.01, .max = 1,
+      .help = "Share of the peak that fused attention of the second generation reaches on long rows." },
+    { "second_backward", FAMILY(FLOAT, second_backward), "0.33", .min = 0.01, .max = 1,
+      .help = "The same for its gradient." },
+    { "third_forward", FAMILY(FLOAT, third_forward), "0.6", .max = 1,
+      .help = "The same of kernels made for these devices; 0: there are none." },
+    { "third_backward", FAMILY(FLOAT, third_backward), "0.5", .max = 1,
+      .help = "The same for their gradient." },
+    { "later_rows", FAMILY(FLOAT, later_rows), "512", .min = 1, .max = 1e6, .unit = "tokens",
+      .help = "Tokens per row at which the second and the third reach half of that." },
     { "memory", FAMILY(FLOAT, memory), "0.85", .min = 0.01, .max = 1,
       .help = "Share of the memory's bytes per second that kernels reach." },
     { "kernel_s", FAMILY(FLOAT, kernel_s), "3e-6", .min = 1e-9, .max = 1, .unit = "seconds",
@@ -127,13 +137,23 @@ double plan_product_seconds(const struct plan_family *f, const struct plan_devic
     return fmax(best, moving) + f->kernel_s;
 }
 
-double plan_attention_seconds(const struct plan_family *f, const struct plan_device *d,
-                              double flops, i64 tokens, i64 head_size, bool backward)
+static double attention_share(const struct plan_family *f, i64 generation, bool backward)
 {
-    double share = backward ? f->attention_backward : f->attention_forward;
-    double length = (double)tokens / ((double)tokens + f->attention_rows);
-    double heads = head_size >= 128 ? 1 : head_size >= 64 ? 0.85 : 0.6;
-    return flops / (d->peak[PLAN_BF16] * share * length * heads) + f->kernel_s;
+    if (generation == 1)
+        return backward ? f->attention_backward : f->attention_forward;
+    if (generation == 3 && f->third_forward > 0 && f->third_backward > 0)
+        return backward ? f->third_backward : f->third_forward;
+    return backward ? f->second_backward : f->second_forward;
+}
+
+double plan_attention_seconds(const struct plan_family *f, const struct plan_device *d,
+                              const struct plan_fused *fused)
+{
+    double share = attention_share(f, fused->generation, fused->backward);
+    double half = fused->generation == 1 ? f->attention_rows : f->later_rows;
+    double length = (double)fused->tokens / ((double)fused->tokens + half);
+    double heads = fused->head_size >= 128 ? 1 : fused->head_size >= 64 ? 0.85 : 0.6;
+    return fused->flops / (d->peak[PLAN_BF16] * share * length * heads) + f->kernel_s;
 }
 
 double plan_traffic_seconds(const struct plan_family *f, const struct plan_device *d,

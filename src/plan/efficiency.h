@@ -28,7 +28,11 @@ struct plan_family {
                                * lose as much again */
     double align16, align128; /* speed where rows begin at no multiple of 16, of 128 bytes */
     double attention_forward, attention_backward; /* of peak, fused attention of long rows */
-    double attention_rows;    /* tokens per row at which it reaches half of that */
+    double attention_rows;    /* tokens per row at which it reaches half of that; all this of kernels of
+                               * the first generation */
+    double second_forward, second_backward; /* of peak, kernels of the second: FlashAttention-2 */
+    double third_forward, third_backward;   /* and those made for these devices; 0: there are none */
+    double later_rows;        /* as attention_rows, of both */
     double memory;            /* of the memory's bytes per second */
     double kernel_s;          /* begin and end of a kernel on the device */
     double launch_s;          /* between kernels, by the host */
@@ -64,9 +68,14 @@ struct plan_product {
 double plan_product_seconds(const struct plan_family *f, const struct plan_device *d, int dtype,
                             const struct plan_product *p);
 
-/* FLOPs of fused attention over rows of so many tokens, with heads of this size. */
+/* Fused attention by kernels of a generation (1, 2, 3), over rows of so many tokens, with heads of this size. */
+struct plan_fused {
+    double flops;
+    i64 generation, tokens, head_size;
+    bool backward;
+};
 double plan_attention_seconds(const struct plan_family *f, const struct plan_device *d,
-                              double flops, i64 tokens, i64 head_size, bool backward);
+                              const struct plan_fused *fused);
 
 /* A kernel, or several, that move bytes. */
 double plan_traffic_seconds(const struct plan_family *f, const struct plan_device *d,

@@ -17,6 +17,8 @@ const struct option plan_stack_options[] = {
       .help = "How tables of measurements call it: beginnings." },
     { "attention", STACK(CHOICE, attention), "fused", .choices = "fused|scores",
       .help = "One kernel, or products with scores in memory." },
+    { "generation", STACK(INT, generation), "2", .min = 1, .max = 3,
+      .help = "Of kernels of fused attention: 1 FlashAttention, 2 FlashAttention-2, 3 made for the device." },
     { "softmax.multiple", STACK(INT, softmax_multiple), "0", .max = 1024,
       .help = "The softmax is one kernel where micro-batch x heads is a multiple of this; 0: always." },
     { "softmax.kernels", STACK(FLOAT, kernels_softmax), "0", .max = 1e4,

@@ -29,6 +29,8 @@ struct plan_stack {
     struct option_strings seen; /* families of devices on which steps of it were fitted */
     struct option_strings frameworks; /* beginnings of how tables of measurements call it */
     int attention;             /* enum plan_attention_kind */
+    i64 generation;            /* of fused attention: 1 FlashAttention and Triton's, 2 FlashAttention-2,
+                                * 3 kernels made for the device (cuDNN from H100 on, FlashAttention-3) */
     i64 softmax_multiple;      /* scores' softmax is one kernel where micro-batch x heads of a rank
                                 * is a multiple of it; else several, over fp32 copies. 0: always */
     double kernels_softmax;    /* that the host starts more for that, forward; backward as many */

@@ -99,8 +99,9 @@ static void price_attention(const struct pricing *x, const struct plan_op *op,
         price_scores(x, op, out);
         return;
     }
-    double seconds = plan_attention_seconds(x->family, x->device, op->flops, x->job->sequence,
-                                            x->ops->head_size, op->phase != PHASE_FORWARD);
+    struct plan_fused fused = { op->flops, x->stack->generation, x->job->sequence, x->ops->head_size,
+                                op->phase != PHASE_FORWARD };
+    double seconds = plan_attention_seconds(x->family, x->device, &fused);
     add_compute(out, seconds, op->model_flops / x->device->peak[PLAN_BF16]);
 }
 

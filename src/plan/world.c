@@ -16,7 +16,7 @@ static const char *const stack_names[] = {
     "megatron-lm", "megatron-lm-2022", "megatron-deepspeed",
     "megatron-deepspeed-2022", "megatron-deepspeed-2022-bf16", "nanotron", "llm-foundry",
     "megatron-bridge",
-    "megatron-core", "megascale", "torchtitan",
+    "megatron-core", "megascale", "torchtitan", "torchtitan-compiled",
 };
 
 struct plan_world {
@@ -27,6 +27,7 @@ struct plan_world {
     struct plan_stack stacks[MOST_STACKS];
     i64 n_stacks;
     struct plan_machine machines[MOST_MACHINES]; /* one for each device, network and node size */
+    i64 named[MOST_MACHINES]; /* the row of device_names.csv that each is of */
     i64 n_machines;
     struct plan_machine networks[MOST_NETWORKS]; /* machine files that device_names.csv names */
     i64 n_networks;
@@ -170,6 +171,28 @@ static void read_device(struct plan_device *d, const struct csv *t, i64 row)
     d->peak_w = value_of(t, row, "tdp_w");
 }
 
+/* A name may say that its boards have slower memory, or less power: what is dissipated goes with the cube of the
+ * clock, because voltage goes with it. */
+static void slow_down(struct plan_device *d, double bytes_per_s, double power_w)
+{
+    double clock = power_w > 0 ? cbrt(power_w / d->peak_w) : 1;
+    for (int i = 0; i < PLAN_DTYPES; i++)
+        d->peak[i] *= clock;
+    if (bytes_per_s > 0)
+        d->memory_bytes_per_s = bytes_per_s;
+    if (power_w > 0)
+        d->peak_w = power_w;
+}
+
+static bool is_machine(const struct plan_world *w, i64 i, const struct plan_row *row, i64 name, double memory,
+                       double link, double net)
+{
+    const struct plan_machine *m = &w->machines[i];
+    return w->named[i] == name && m->device.memory_bytes == memory && m->node_ranks == row->node_ranks &&
+           m->tiers[0].bytes_per_s.mid == link &&
+           (*text_of(&w->names, name, "network") || m->tiers[1].bytes_per_s.mid == net);
+}
+
 static void add_tier(struct plan_machine *m, const char *name, i64 ranks, double bytes_per_s)
 {
     if (m->n_tiers == PLAN_TIERS)
@@ -196,21 +219,19 @@ static const struct plan_machine *machine_of(struct plan_world *w, const struct 
     i64 device = find_text(&w->devices, "name", text_of(&w->names, name, "device"), false);
     link = link > 0 ? link : value_of(&w->names, name, "link_gbs") * 1e9;
     net = net > 0 ? net : value_of(&w->names, name, "net_gbs") * 1e9;
-    for (i64 i = 0; i < w->n_machines; i++) {
-        const struct plan_machine *m = &w->machines[i];
-        if (!strcmp(m->device.name, text_of(&w->devices, device, "name")) &&
-            (memory == 0 || m->device.memory_bytes == memory) &&
-            m->node_ranks == row->node_ranks && m->tiers[0].bytes_per_s.mid == link &&
-            (m->n_tiers > 2 ? *network != 0 : m->tiers[1].bytes_per_s.mid == net && !*network))
-            return m;
-    }
+    if (device >= 0 && memory == 0)
+        memory = value_of(&w->devices, device, "mem_gb") * 1e9;
+    for (i64 i = 0; i < w->n_machines; i++)
+        if (is_machine(w, i, row, name, memory, link, net))
+            return &w->machines[i];
     if (device < 0 || w->n_machines == MOST_MACHINES)
         return NULL;
+    w->named[w->n_machines] = name;
     struct plan_machine *m = &w->machines[w->n_machines++];
     *m = (struct plan_machine){ .node_ranks = row->node_ranks };
     read_device(&m->device, &w->devices, device);
-    if (memory > 0)
-        m->device.memory_bytes = memory;
+    m->device.memory_bytes = memory;
+    slow_down(&m->device, value_of(&w->names, name, "mem_bw_gbs") * 1e9, value_of(&w->names, name, "power_w"));
     m->name = m->device.name;
     m->device.family = text_of(&w->names, name, "family");
     i64 domain = (i64)value_of(&w->names, name, "domain"); /* of its links, beyond a host */

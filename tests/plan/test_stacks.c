@@ -7,6 +7,7 @@
 #include "plan/stack.h"
 #include "plan/table.h"
 
+#include <math.h>
 #include <string.h>
 
 static const char head[] =
@@ -51,6 +52,9 @@ TEST(software_is_that_of_the_year_that_a_row_says)
         { ROW("A100", "8,2,2,1,8", "full", "Megatron-DeepSpeed", "2022"), "Megatron-DeepSpeed 2022" },
         { "a,GPT,4,1024,4096,16,16,50257,1024,A100,32,8,bf16,8,2,2,1,8,full,Megatron-DeepSpeed,1,,ok,2022\n",
           "Megatron-DeepSpeed 2022 bf16" },
+        { ROW("H100", "8,2,2,1,8", "full", "torchtitan 2024-12", "x"), "torchtitan" },
+        { "a,GPT,4,1024,4096,16,16,50257,1024,H100,32,8,fp8,8,2,2,1,8,full,torchtitan 2024-12,1,,ok,x\n",
+          "torchtitan compiled" },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
         struct bed b;
@@ -69,6 +73,22 @@ TEST(boards_have_the_memory_that_their_name_says)
     bed_open(&b, ROW("H100-96GB-HBM2e-500W", "8,2,2,1,8", "full", "nanotron", "x"));
     CHECK(!plan_world_job(b.world, &b.rows.rows[0], &job));
     CHECK_NEAR(job.machine->device.memory_bytes, 96e9, 1);
+    bed_close(&b);
+}
+
+/* A board of less power has a slower clock, by the cube root; its neighbour of 700 W, seen later, has not. */
+TEST(boards_of_less_power_and_slower_memory_are_slower)
+{
+    struct bed b;
+    struct plan_job slow, quick;
+    bed_open(&b, ROW("H100-96GB-HBM2e-500W", "8,2,2,1,8", "full", "nanotron", "x")
+                 ROW("H100", "8,2,2,1,8", "full", "nanotron", "x"));
+    CHECK(!plan_world_job(b.world, &b.rows.rows[0], &slow));
+    CHECK(!plan_world_job(b.world, &b.rows.rows[1], &quick));
+    const struct plan_device *d = &slow.machine->device, *q = &quick.machine->device;
+    CHECK_NEAR(d->peak[PLAN_BF16] / q->peak[PLAN_BF16], cbrt(5.0 / 7), 1e-9);
+    CHECK_NEAR(d->memory_bytes_per_s, 2.4e12, 1);
+    CHECK_NEAR(q->memory_bytes, 80e9, 1);
     bed_close(&b);
 }
 
@@ -399,6 +419,31 @@ TEST(host_and_device_both_count_where_they_are_alike)
     bed_close(&b);
 }
 
+static double attention_of(const struct plan_job *job, i64 generation, i64 tokens, bool backward)
+{
+    struct plan_fused f = { 1e15, generation, tokens, 128, backward };
+    return plan_attention_seconds(job->family, &job->machine->device, &f);
+}
+
+/* Each generation of kernels is quicker where there is one, and nearer to its best in longer rows. */
+TEST(kernels_of_attention_have_generations)
+{
+    struct bed b;
+    struct plan_job h100, a100;
+    bed_open(&b, ROW("H100", "8,2,2,1,8", "full", "nanotron", "x")
+                 ROW("A100", "8,2,2,1,8", "full", "nanotron", "x"));
+    CHECK(!plan_world_job(b.world, &b.rows.rows[0], &h100));
+    CHECK(!plan_world_job(b.world, &b.rows.rows[1], &a100));
+    for (int way = 0; way < 2; way++) {
+        double second = attention_of(&h100, 2, 1 << 17, way), third = attention_of(&h100, 3, 1 << 17, way);
+        CHECK(third < second);
+        CHECK(attention_of(&h100, 2, 1024, way) > 1.4 * second);
+        CHECK(attention_of(&a100, 3, 1 << 17, way) == attention_of(&a100, 2, 1 << 17, way));
+    }
+    CHECK(attention_of(&h100, 2, 1 << 17, true) < 0.6 * attention_of(&h100, 1, 1 << 17, true));
+    bed_close(&b);
+}
+
 /* Where the host waits for each kernel its time is added, and ranks along tp take that of the slowest: the most
  * of eight random times is 1 + 1/2 ... + 1/8 of the mean. */
 TEST(blocking_hosts_add_their_time)
@@ -536,7 +581,9 @@ TEST(a_fit_finds_from_how_many_nodes_on_runs_stall)
 }
 
 TEST_MAIN(ONE(software_is_that_of_the_year_that_a_row_says),
-          ONE(boards_have_the_memory_that_their_name_says), ONE(words_are_padded_as_software_does),
+          ONE(boards_have_the_memory_that_their_name_says),
+          ONE(boards_of_less_power_and_slower_memory_are_slower), ONE(kernels_of_attention_have_generations),
+          ONE(words_are_padded_as_software_does),
           ONE(pipelines_over_several_nodes_keep_the_host_busy), ONE(balanced_stages_count_the_head),
           ONE(a_measured_network_takes_the_time_of_its_gathers),
           ONE(sums_on_a_measured_network_take_the_time_of_its_sums), ONE(weights_that_come_late_are_waited_for),

@@ -24,7 +24,7 @@ static const struct bound bounds[] = {
     { "bigscience_bloom_a100", 77, 7, 5.3, 0, 0.73, 85, 25, 90, 1.2 },
     { "llm_foundry_mpt", 121, 5.9, 4.9, 0, 0, 90, 26, 0, 0 },
     { "ultrascale_nanotron_h100", 989, 24, 9.4, 0, 0.84, 80, 102, 73, 48 },
-    { "torchtitan", 11, 9.5, 7, 0, 0, 99, 57, 99, 3.6 },
+    { "torchtitan", 11, 11.2, 10.3, 0, 0, 99, 57, 99, 3.6 },
 };
 
 static void validate(struct validated_set *out, const char *set, struct plan_world *w,
