@@ -292,9 +292,12 @@ static int export_model(struct invocation *v)
     TRY(check_free(o, v->arena));
     TRY(restore_find(&r, v->args[0], v->arena));
     TRY(pool_new(&pool, sys_cpu_count(), false));
+    const bool made = !sys_exists(o->out);
     int rc = restore_model(&m, &r, DTYPE_F32, 1, o->ema, pool, v->arena);
     if (rc >= 0)
         rc = write_folder(m, &r, o);
+    if (rc < 0 && made)
+        sys_rmdir(o->out); /* empty, or it stays */
     model_free(m);
     pool_free(pool);
     if (rc >= 0)

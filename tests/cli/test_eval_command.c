@@ -72,6 +72,14 @@ TEST(data_of_another_tokenizer_are_refused)
                  "was prepared with another tokenizer"));
 }
 
+TEST(an_export_that_fails_leaves_no_folder)
+{
+    CHECK(strstr(shell("cd $D && HEADWAY_FAULT=fsync:1:ENOSPC $H model export runs/qa --out hf 2>&1",
+                       1), "No space left"));
+    shell("cd $D && test ! -e hf && $H model export runs/qa --out hf --quiet && "
+          "test -e hf/tokenizer_config.json", 0);
+}
+
 TEST(answers_that_nobody_marked_are_refused)
 {
     const char *said = shell("cd $D && $H eval runs/qa --data data --seq 32 --loss-on answers 2>&1",
@@ -85,6 +93,7 @@ int main(void)
                                         ONE(text_is_not_taken_for_shards),
                                         ONE(compressed_text_is_the_text_that_was_compressed),
                                         ONE(data_of_another_tokenizer_are_refused),
+                                        ONE(an_export_that_fails_leaves_no_folder),
                                         ONE(answers_that_nobody_marked_are_refused) };
     return cmocka_run_group_tests(tests, prepare, clean);
 }
