@@ -73,8 +73,18 @@ static int read_spec(struct restore *r, const json_t *state, struct arena *a)
     return spec_check(&r->spec, where);
 }
 
+/* As shells complete the name of a folder. */
+static const char *without_slashes(const char *path, struct arena *a)
+{
+    i64 n = (i64)strlen(path);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    return arena_strndup(a, path, n);
+}
+
 int restore_find(struct restore *r, const char *path, struct arena *a)
 {
+    path = without_slashes(path, a);
     *r = (struct restore){ .hf = hf_is_folder(path) };
     if (r->hf) {
         snprintf(r->path, sizeof r->path, "%s", path);

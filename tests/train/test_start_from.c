@@ -49,6 +49,8 @@ TEST(weights_come_from_a_run_its_checkpoints_or_one_step)
     expect_weights_of_base("b", 8);
     CHECK_OK(start_from("c", BASE "/checkpoints/step-3", NULL, NULL));
     expect_weights_of_base("c", 3);
+    CHECK_OK(start_from("c2", BASE "/checkpoints/step-3//", NULL, NULL));
+    expect_weights_of_base("c2", 3);
 }
 
 /* Its counts begin anew, and with them Adam's corrections and the position in the data. */
