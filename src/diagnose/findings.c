@@ -110,12 +110,16 @@ static void price_all(struct findings *f, const struct measure *m,
     double before = replay ? replay->length(replay->context, NULL, 1) : NAN;
     if (!(fabs(before - m->step.mean) <= replay_gate * m->step.mean))
         return;
-    for (int i = 0; i < f->n; i++)
-        price(&f->at[i], m, replay, before);
     int kept = 0;
-    for (int i = 0; i < f->n; i++) /* what the critical path does not go through is no finding */
-        if (!f->at[i].replayed || f->at[i].gain >= least_replayed * m->theta)
-            f->at[kept++] = f->at[i];
+    for (int i = 0; i < f->n; i++) {
+        struct finding *x = &f->at[i];
+        const bool known = x->lost >= m->theta;
+        price(x, m, replay, before);
+        /* What the critical path does not go through is no finding, nor what loses less than the step
+         * is known by and may give back nothing. */
+        if (!x->replayed || (x->gain >= least_replayed * m->theta && (known || x->gain_lo > 0)))
+            f->at[kept++] = *x;
+    }
     f->n = kept;
 }
 

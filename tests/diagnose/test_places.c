@@ -138,6 +138,17 @@ TEST(all_ranks_may_become_slow_at_once)
     arena_fini(&a);
 }
 
+struct even_noise {
+    double before, quiet, even;
+};
+
+static double length_in_noise(void *context, const struct finding_edit *e, double factor)
+{
+    const struct even_noise *n = context;
+    (void)factor;
+    return !e ? n->before : n->before - (e->kind == EDIT_EVEN_ROWS ? n->even : n->quiet);
+}
+
 /* Noise in tasks lengthens whole steps by turns, too: what tells it is how well its own loss is known. */
 TEST(jitter_is_found_in_steps_that_vary)
 {
@@ -153,6 +164,14 @@ TEST(jitter_is_found_in_steps_that_vary)
     measure_settle(m);
     m->loss[LOSS_BALANCE] = 0.75 * m->theta;
     first(m, "B3");
+    /* Only if something comes back even where the noise stays, but evenly. */
+    struct even_noise n = { .before = m->step.mean, .quiet = 0.02 };
+    const struct finding_replay replay = { &n, length_in_noise };
+    findings_make(&found, m, &replay);
+    CHECK(!has("B3"));
+    n.even = 0.02;
+    findings_make(&found, m, &replay);
+    CHECK(has("B3"));
     arena_fini(&a);
 }
 
