@@ -301,7 +301,7 @@ int comm_start(struct comm_call *call)
     call->state = NULL;
     call->next = NULL;
     call->waited_ns = call->release_ns = 0;
-    call->looked = false;
+    call->looked = 0;
     call->started_ns = call->tested_ns = sys_now_ns();
     call->status = COMM_STARTED;
     call->flight = comm_flight_start(c->flights[c->rank], call);
@@ -329,9 +329,9 @@ static int look_at_time(struct comm_call *call)
     call->waited_ns += since < NS_PER_TEST_AT_MOST ? since : NS_PER_TEST_AT_MOST;
     if (c->deadline_ns && call->waited_ns > c->deadline_ns)
         return comm_explain_stall(call);
-    if (!patience || call->waited_ns < patience || call->looked)
+    if (!patience || call->waited_ns / patience <= call->looked)
         return OK;
-    call->looked = true;
+    call->looked++;
     return comm_look_into_stall(call);
 }
 

@@ -61,6 +61,7 @@ enum comm_status { COMM_NEW, COMM_STARTED, COMM_DONE, COMM_FAILED };
 struct comm_group;
 struct comm_transport;
 struct comm_flight;
+struct comm_sight;
 struct node;
 
 /* Filled by the caller up to tag; the rest is the transport's. Zero is a good beginning. */
@@ -90,7 +91,7 @@ struct comm_call {
     _Atomic bool ended; /* the transport is done with it, and its byte counts are final */
     u64 tested_ns, waited_ns;
     u64 release_ns;         /* it has ended, and is held back until then; 0: not looked at */
-    bool looked;            /* into why it waits */
+    u32 looked;             /* so many times into why it waits */
     i64 flight;             /* its entry in the flight recorder */
     struct comm_call *next; /* in a queue of the transport or of a lane */
     u64 step, part;         /* how far the transport got */
@@ -132,6 +133,8 @@ struct comm {
     bool together;   /* the ranks agreed to end here, for better or worse: nobody waits */
     struct comm_group *groups;
     struct comm_flight **flights; /* of every rank; NULL where it cannot be seen */
+    struct comm_sight *sights;    /* what is known of ranks elsewhere; NULL: there are none */
+    atomic_flag judging;          /* one thread looks into a stall at a time */
     struct node *node;            /* what ranks of this node share; may be NULL */
     struct arena arena;
     void *state;

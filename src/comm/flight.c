@@ -106,12 +106,31 @@ static const struct comm_record *counterpart(const struct comm_flight *f,
     return NULL;
 }
 
+/* A silent rank's groups are known where this rank is a member too. */
+static bool is_member(const struct comm *c, int rank, u64 key)
+{
+    const struct comm_group *g = c->groups;
+    while (g && g->key != key)
+        g = g->next;
+    for (int m = 0; g && m < g->n; m++)
+        if (g->members[m] == rank)
+            return true;
+    return false;
+}
+
+static bool is_silent(const struct comm *c, int rank)
+{
+    return c->sights && c->sights[rank].silent;
+}
+
 static bool takes_part(const struct comm *c, int rank, const struct comm_record *call, int caller)
 {
-    if (rank == caller || !c->flights[rank])
+    if (rank == caller || (!c->flights[rank] && !is_silent(c, rank)))
         return false;
     if (is_pair(call))
         return rank == call->peer;
+    if (!c->flights[rank])
+        return is_member(c, rank, call->key);
     for (int i = 0; i < COMM_FLIGHT_GROUPS; i++)
         if (c->flights[rank]->groups[i] == call->key)
             return true;
@@ -121,29 +140,69 @@ static bool takes_part(const struct comm *c, int rank, const struct comm_record 
 static bool is_stopped(const struct comm *c, int rank)
 {
     int seat = c->node ? node_seat_of(c->node, rank) : -1;
-    return seat >= 0 && node_state(c->node, seat) == 'T';
+    if (seat >= 0)
+        return node_state(c->node, seat) == 'T';
+    return c->sights && c->sights[rank].state == 'T';
 }
 
-/* Who did not reach the call; if all did, who did least for it; -1: nobody can be seen. */
+static bool is_lost(const struct comm *c, int rank)
+{
+    return is_silent(c, rank) || is_stopped(c, rank);
+}
+
+enum { NOBODY_SEEN = -1, ALL_REACHED = -2 };
+
+/* What the caller itself did for the call, where its transport counts that. */
+static u64 own_progress(const struct comm *c, const struct comm_record *call, int caller)
+{
+    const struct comm_flight *f = c->flights[caller];
+    i64 written = f ? atomic_load(&f->written) : 0;
+    for (i64 e = written - 1; f && e >= oldest_entry(f, written); e--) {
+        const struct comm_record *r = &f->records[e % COMM_FLIGHT_RECORDS];
+        if (r->key == call->key && r->sequence == call->sequence && r->op == call->op &&
+            r->peer == call->peer)
+            return r->progress;
+    }
+    return 0;
+}
+
+/* Who is lost; else who did not reach the call; if all did, who did least for it, and less than
+ * the caller; or one of the numbers above. */
 static int find_absent(const struct comm *c, const struct comm_record *call, int caller,
                        bool *reached)
 {
-    int least = -1;
-    u64 progress = 0;
+    int least = NOBODY_SEEN, missing = -1;
+    u64 progress = own_progress(c, call, caller);
     for (int rank = 0; rank < c->size; rank++) {
         if (!takes_part(c, rank, call, caller))
             continue;
-        const struct comm_record *r = counterpart(c->flights[rank], call, caller);
+        const struct comm_record *r =
+            c->flights[rank] ? counterpart(c->flights[rank], call, caller) : NULL;
         *reached = r != NULL;
-        if (!r)
+        if (is_lost(c, rank) && !(r && r->finished_ns))
             return rank;
-        u64 did = is_stopped(c, rank) ? 0 : r->progress + 1;
-        if (r->finished_ns == 0 && (least < 0 || did < progress)) {
+        if (!r && missing < 0)
+            missing = rank;
+        if (!r || r->finished_ns)
+            continue;
+        if (least == NOBODY_SEEN)
+            least = ALL_REACHED;
+        if (r->progress < progress) {
             least = rank;
-            progress = did;
+            progress = r->progress;
         }
     }
-    return least;
+    *reached = missing < 0;
+    return missing >= 0 ? missing : least;
+}
+
+/* A rank that is lost though nobody in the chain lacks it; -1: none. */
+static int find_lost(const struct comm *c)
+{
+    for (int rank = 0; rank < c->size; rank++)
+        if (rank != c->rank && is_lost(c, rank))
+            return rank;
+    return -1;
 }
 
 /* --- telling ---------------------------------------------------------------------- */
@@ -162,6 +221,22 @@ void comm_record_describe(const struct comm_record *r, char *text, int chars)
                  r->op == COMM_SEND ? "to" : "from", r->peer);
 }
 
+const char *comm_state_words(char state)
+{
+    switch (state) {
+    case 'T':
+        return ", stopped";
+    case 'R':
+        return ", running";
+    case 'S':
+        return ", sleeping";
+    case 'D':
+        return ", in input or output";
+    default:
+        return "";
+    }
+}
+
 static double seconds_since(u64 then_ns)
 {
     return 1e-9 * (double)(sys_now_ns() - then_ns);
@@ -173,13 +248,29 @@ static const char *process_of(const struct comm *c, int rank, char *text, int ch
     int seat = c->node ? node_seat_of(c->node, rank) : -1;
     if (seat >= 0)
         node_describe(c->node, seat, text, chars);
+    else if (c->sights && c->sights[rank].pid)
+        snprintf(text, (size_t)chars, " (pid %d on %s%s)", c->sights[rank].pid,
+                 c->sights[rank].host, is_silent(c, rank) ? ""
+                                       : comm_state_words(c->sights[rank].state));
     return text;
+}
+
+static int tell_silent(const struct comm *c, int silent, const struct comm_record *call, int caller)
+{
+    char text[128], process[128];
+    comm_record_describe(call, text, sizeof text);
+    process_of(c, silent, process, sizeof process);
+    return err_set(ERR_HANG, "rank %d%s does not answer: it is stopped, or its host cannot be "
+                   "reached; rank %d waits in %s for %.1f s", silent, process, caller, text,
+                   seconds_since(call->started_ns));
 }
 
 static int tell_absent(const struct comm *c, int absent, const struct comm_record *call,
                        int caller, bool reached)
 {
-    char missed[128], last[128], process[64];
+    char missed[128], last[128], process[128];
+    if (is_silent(c, absent))
+        return tell_silent(c, absent, call, caller);
     comm_record_describe(call, missed, sizeof missed);
     process_of(c, absent, process, sizeof process);
     const struct comm_record *r = comm_flight_last(c->flights[absent]);
@@ -205,6 +296,32 @@ static int tell_circle(int first, const struct comm_record *a, int last,
                    ours, last, theirs);
 }
 
+static int tell_all_reached(int waiting, const struct comm_record *at)
+{
+    char text[128];
+    comm_record_describe(at, text, sizeof text);
+    return err_set(ERR_HANG, "rank %d waits in %s for %.1f s; all its members have reached it and "
+                   "none is stopped: look at what carries data between them", waiting, text,
+                   seconds_since(at->started_ns));
+}
+
+/* One that is lost elsewhere: what it is in, or did last. */
+static int tell_lost(const struct comm *c, int lost, const struct comm_record *call)
+{
+    char text[128], own[128], process[128];
+    const struct comm_record *in = c->flights[lost] ? oldest_unfinished(c->flights[lost]) : NULL;
+    if (!in && c->flights[lost])
+        in = comm_flight_last(c->flights[lost]);
+    if (is_silent(c, lost) || !in)
+        return tell_absent(c, lost, call, c->rank, false);
+    comm_record_describe(in, text, sizeof text);
+    comm_record_describe(call, own, sizeof own);
+    process_of(c, lost, process, sizeof process);
+    return err_set(ERR_HANG, "rank %d%s stopped moving %s %s; rank %d waits in %s for %.1f s", lost,
+                   process, in->finished_ns ? "after" : "in", text, c->rank, own,
+                   seconds_since(call->started_ns));
+}
+
 /* From who waits to who is waited for, until somebody waits for nobody: *culprit, or -1. */
 static int follow(const struct comm *c, const struct comm_record *at, int *culprit)
 {
@@ -214,13 +331,18 @@ static int follow(const struct comm *c, const struct comm_record *at, int *culpr
     for (int hops = 0; hops < c->size; hops++) {
         bool reached = false;
         int absent = find_absent(c, at, waiting, &reached);
+        if (absent == ALL_REACHED) {
+            *culprit = -1;
+            return tell_all_reached(waiting, at);
+        }
         if (absent < 0 && before) /* all others have ended this call: it stays in it alone */
             return tell_absent(c, waiting, before, waited, false);
         if (absent < 0)
             break;
-        const struct comm_record *next = oldest_unfinished(c->flights[absent]);
+        const struct comm_record *next =
+            c->flights[absent] ? oldest_unfinished(c->flights[absent]) : NULL;
         *culprit = absent;
-        if (!next || reached || is_stopped(c, absent))
+        if (!next || reached || is_lost(c, absent))
             return tell_absent(c, absent, at, waiting, reached);
         if (absent == c->rank || hops == c->size - 1)
             return tell_circle(waiting, at, absent, next);
@@ -293,9 +415,34 @@ int comm_odd_of(const struct comm *c, u64 key, u64 sequence, int a, int b)
     return of_b == WAY_LEFT && of_a == WAY_KEPT ? b : -1;
 }
 
+/* The error with its sentence. *certain: waiting on is of no use. */
+static int judge(const struct comm_call *call, int *culprit, bool *certain)
+{
+    struct comm *c = call->group->comm;
+    struct comm_record own;
+    comm_record_fill(&own, call);
+    while (atomic_flag_test_and_set(&c->judging)) /* another lane asks, for a second or two */
+        sys_sleep_ns(1000 * 1000);
+    int rc = c->transport->ask ? c->transport->ask(c) : OK;
+    *certain = rc < 0;
+    *culprit = -1;
+    if (rc == OK) {
+        rc = follow(c, &own, culprit);
+        int lost = *culprit >= 0 && is_lost(c, *culprit) ? -1 : find_lost(c);
+        if (lost >= 0) {
+            *culprit = lost;
+            rc = tell_lost(c, lost, &own);
+        }
+        *certain = *culprit >= 0 && is_lost(c, *culprit);
+    }
+    atomic_flag_clear(&c->judging);
+    return rc;
+}
+
 int comm_absent_in(const char *sentence)
 {
-    static const char *const lacks[] = { " did not reach ", " left its order ", " stopped moving in ", " died ",
+    static const char *const lacks[] = { " did not reach ", " left its order ", " stopped moving in ",
+                                         " stopped moving after ", " does not answer: ", " died ",
                                          " ended with", " ended without" };
     const char *at = strstr(sentence, "rank ");
     int rank = -1;
@@ -305,29 +452,31 @@ int comm_absent_in(const char *sentence)
     return absent && at && sscanf(at, "rank %d", &rank) == 1 ? rank : -1;
 }
 
-int comm_explain_stall(const struct comm_call *call)
+/* All ranks of the node end with the first one's sentence. */
+static int tell_node(struct comm *c, int rc)
 {
-    struct comm *c = call->group->comm;
-    struct comm_record own;
-    int culprit;
-    comm_record_fill(&own, call);
-    int rc = follow(c, &own, &culprit);
     if (!c->node)
         return rc;
     node_note(c->node, rc, err_message());
-    return node_check(c->node); /* another rank may have been first */
+    return node_check(c->node);
+}
+
+int comm_explain_stall(const struct comm_call *call)
+{
+    int culprit;
+    bool certain;
+    return tell_node(call->group->comm, judge(call, &culprit, &certain));
 }
 
 int comm_look_into_stall(const struct comm_call *call)
 {
-    const struct comm *c = call->group->comm;
-    struct comm_record own;
+    struct comm *c = call->group->comm;
     int culprit;
-    comm_record_fill(&own, call);
-    follow(c, &own, &culprit);
-    if (culprit >= 0 && is_stopped(c, culprit))
-        return comm_explain_stall(call);
-    if (c->rank == (culprit == 0)) /* rank 0 tells; of rank 0 itself, rank 1 */
+    bool certain;
+    int rc = judge(call, &culprit, &certain);
+    if (certain)
+        return tell_node(c, rc);
+    if (call->looked == 1 && c->rank == (culprit == 0)) /* rank 0 tells; of rank 0 itself, rank 1 */
         log_line(culprit == 0 ? LOG_ERROR : LOG_WARN, "%s; waiting goes on", err_message());
     return OK;
 }

@@ -5,7 +5,8 @@
  * rank's last call can be read without its help. A stall is explained by following who
  * waits for whom: a member that did not reach the call is absent; if it waits in a call of
  * its own, what that one lacks is looked for, until a rank is found that waits for nobody,
- * or the ranks wait in a circle. */
+ * or the ranks wait in a circle. A rank that is lost, being stopped or silent, is named before all
+ * others: what they lack follows from it. */
 #ifndef HEADWAY_COMM_FLIGHT_H
 #define HEADWAY_COMM_FLIGHT_H
 
@@ -34,6 +35,16 @@ struct comm_flight {
     struct comm_record records[COMM_FLIGHT_RECORDS];
 };
 
+/* A rank on another node, as it was when it was last asked (comm/ask.h). Its flight, where it
+ * is known, is a copy. */
+enum { COMM_HOST_CHARS = 64 };
+struct comm_sight {
+    char host[COMM_HOST_CHARS];
+    int pid;
+    char state;  /* as sys_process_state; 0: never asked */
+    bool silent; /* neither it nor a neighbour answered */
+};
+
 void comm_flight_join(struct comm_flight *f, u64 key);
 i64 comm_flight_start(struct comm_flight *f, const struct comm_call *call);
 void comm_flight_progress(struct comm_flight *f, i64 entry, u64 progress);
@@ -50,6 +61,9 @@ void comm_record_describe(const struct comm_record *r, char *text, int chars);
  * last time that it had made the calls before; -1: neither does, or both, or it is not known. Steps
  * repeat, so whoever left out a call is told from whoever made it. */
 int comm_odd_of(const struct comm *c, u64 key, u64 sequence, int a, int b);
+
+/* ", stopped", for a process's state. */
+const char *comm_state_words(char state);
 
 /* Whom a sentence about a stall or a death names as the one that others lacked: the rank, or -1. */
 int comm_absent_in(const char *sentence);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "base/sys_share.h"
+#include "comm/ask.h"
 #include "comm/flight.h"
 #include "comm/local.h"
 #include "comm/mpi_table.h"
@@ -31,6 +32,7 @@ struct mpi_state {
     enum mpi_library library;
     atomic_ullong looks;
     int rank, size;
+    struct ask *ask; /* NULL: all ranks see each other */
 };
 
 /* A group's calls run one after another through the same arrays. */
@@ -403,9 +405,11 @@ static int mpi_progress(struct comm_group *g)
     struct mpi_state *s = g->comm->state;
     TRY(advance_queue(g->state));
     TRY(advance_pairs(g->state));
-    if (!g->comm->node || atomic_fetch_add(&s->looks, 1) % LOOKS_PER_CHECK != 0)
+    if (atomic_fetch_add(&s->looks, 1) % LOOKS_PER_CHECK != 0)
         return OK;
-    return node_look(g->comm->node);
+    if (s->ask)
+        TRY(ask_check(s->ask));
+    return g->comm->node ? node_look(g->comm->node) : OK;
 }
 
 static int mpi_idle(struct comm *c, u32 bell, u64 idle)
@@ -418,9 +422,21 @@ static int mpi_idle(struct comm *c, u32 bell, u64 idle)
     return OK;
 }
 
+static int mpi_ask(struct comm *c)
+{
+    struct mpi_state *s = c->state;
+    return s->ask ? ask_all(s->ask) : OK;
+}
+
 static void mpi_close(struct comm *c)
 {
     struct mpi_state *s = c->state;
+    i32 own = 0, *all = ARENA_ARRAY(&c->arena, i32, c->size);
+    if (s->ask && c->failed)
+        ask_tell(s->ask, c->failed);
+    else if (s->ask)
+        s->table->exchange(&own, all, (int)sizeof own); /* until here others may ask */
+    ask_stop(s->ask);
     if (c->failed && c->size > 1) {
         /* The others wait inside MPI: there is no orderly end, so this is the last word. */
         log_line(LOG_ERROR, "%s", err_message());
@@ -430,12 +446,13 @@ static void mpi_close(struct comm *c)
     for (struct comm_group *g = c->groups; g; g = g->next)
         if (g->n > 1 && g->transport == c->transport)
             s->table->group_free(((struct mpi_group *)g->state)->handle);
+    ask_close(s->ask);
     s->table->close();
 }
 
 static const struct comm_transport mpi_transport = {
     .name = "mpi", .group_new = mpi_group_new, .start = mpi_start, .progress = mpi_progress,
-    .idle = mpi_idle, .close = mpi_close,
+    .idle = mpi_idle, .ask = mpi_ask, .close = mpi_close,
 };
 
 /* --- worlds ----------------------------------------------------------------------- */
@@ -480,6 +497,7 @@ static int load(enum mpi_library l, const struct mpi_table **table)
 struct offer {
     i32 leader, pid, memory; /* leader: the node's first rank */
     i32 ok;
+    char host[COMM_HOST_CHARS];
 };
 
 static int exchange(struct mpi_state *s, const struct offer *own, struct offer *all)
@@ -491,15 +509,16 @@ static int exchange(struct mpi_state *s, const struct offer *own, struct offer *
 
 /* A node whose ranks cannot share memory (containers, hidden processes) goes without:
  * *node stays NULL for all of them. */
-static int share_node(struct mpi_state *s, struct arena *a, struct node **node)
+static int share_node(struct mpi_state *s, struct arena *a, struct node **node,
+                      struct offer *all)
 {
     int *ranks = ARENA_ARRAY(a, int, s->size), n = 0, memory = -1, seat = 0;
-    struct offer *all = ARENA_ARRAY(a, struct offer, s->size);
     if (s->table->node(ranks, &n) < 0)
         return err_set(ERR_PEER, "MPI: %s", s->table->last_error());
     while (ranks[seat] != s->rank)
         seat++;
     struct offer own = { .leader = ranks[0], .pid = sys_pid(), .memory = -1 };
+    sys_host_name(own.host, sizeof own.host);
     if (seat == 0 && node_new(&memory, n, COMM_SLOT_BYTES) == OK)
         own.memory = memory;
     TRY(exchange(s, &own, all));
@@ -517,6 +536,25 @@ static int share_node(struct mpi_state *s, struct arena *a, struct node **node)
     }
     node_sit(*node, seat, s->rank);
     return exchange(s, &own, all); /* all sit */
+}
+
+/* A way to learn of ranks that cannot be seen; all ranks make it, or none. */
+static int learn_of_others(struct mpi_state *s, struct comm *c, const struct offer *all)
+{
+    int *nodes = ARENA_ARRAY(&c->arena, int, c->size);
+    bool apart = false;
+    for (int r = 0; r < c->size; r++) {
+        nodes[r] = all[r].leader;
+        apart = apart || all[r].leader != all[0].leader || !all[r].ok;
+    }
+    if (!apart)
+        return OK;
+    c->sights = ARENA_ARRAY(&c->arena, struct comm_sight, c->size);
+    for (int r = 0; r < c->size; r++) {
+        c->sights[r].pid = all[r].pid;
+        memcpy(c->sights[r].host, all[r].host, sizeof c->sights[r].host);
+    }
+    return ask_open(&s->ask, s->table, c, nodes);
 }
 
 static int check_size(const struct mpi_state *s, int launched)
@@ -546,13 +584,16 @@ int comm_mpi_new(struct comm **out, enum mpi_library l, int launched, bool alway
     *state = s;
     c->state = state;
     c->deadline_ns = (u64)(1e9 * deadline_s);
-    int rc = share_node(state, &c->arena, &c->node);
+    struct offer *all = ARENA_ARRAY(&c->arena, struct offer, s.size);
+    int rc = share_node(state, &c->arena, &c->node, all);
+    for (int seat = 0; rc >= 0 && c->node && seat < node_ranks(c->node); seat++)
+        c->flights[node_rank_at(c->node, seat)] = node_flight(c->node, seat);
+    if (rc >= 0)
+        rc = learn_of_others(state, c, all);
     if (rc < 0) {
         comm_free(c);
         return rc;
     }
-    for (int seat = 0; c->node && seat < node_ranks(c->node); seat++)
-        c->flights[node_rank_at(c->node, seat)] = node_flight(c->node, seat);
     *out = c;
     return OK;
 }

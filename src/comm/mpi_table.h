@@ -40,9 +40,13 @@ struct mpi_table {
     void (*group_free)(void *group);
     int (*start)(void *group, const struct mpi_call *call, void **request);
     int (*test)(void **request);
+    /* Single messages on a group that carries nothing else, told apart by a tag. poll: 1 when
+     * one was there, now in `out`, with its sender. */
+    int (*post)(void *group, int to, int tag, const void *in, int bytes, void **request);
+    int (*poll)(void *group, int tag, void *out, int bytes, int *from);
 };
 
-enum { MPI_TABLE_VERSION = 1 };
+enum { MPI_TABLE_VERSION = 2 };
 
 /* What a module exports. */
 #define MPI_TABLE_SYMBOL "headway_mpi_table"

@@ -196,11 +196,8 @@ char node_state(const struct node *n, int seat)
 void node_describe(const struct node *n, int seat, char *text, int chars)
 {
     int pid = atomic_load(&n->shared->seats[seat].pid);
-    char state = node_state(n, seat);
-    const char *word = state == 'T' ? ", stopped" : state == 'R' ? ", running"
-                       : state == 'S' ? ", sleeping" : state == 'D' ? ", in input or output" : "";
     if (pid)
-        snprintf(text, (size_t)chars, " (pid %d%s)", pid, word);
+        snprintf(text, (size_t)chars, " (pid %d%s)", pid, comm_state_words(node_state(n, seat)));
     else
         snprintf(text, (size_t)chars, " (not started)");
 }

@@ -1,5 +1,6 @@
 /* Calls and their meaning, on one rank and on N ranks in one thread. */
 #include "base/sys.h"
+#include "comm/ask.h"
 #include "comm/comm.h"
 #include "comm/flight.h"
 #include "comm/reduce.h"
@@ -277,6 +278,104 @@ TEST(a_stall_names_the_absent_rank_and_the_call)
     comm_sim_free(s);
 }
 
+/* Two hosts with two ranks each, as rank 0 sees them; nobody can be seen but its neighbour. */
+struct hosts {
+    struct comm_sim *sim;
+    struct comm_group *dp[4];
+    struct comm_call calls[4];
+    struct comm_sight sights[4];
+};
+
+static void hosts_init(struct hosts *h, const int *callers, int n)
+{
+    *h = (struct hosts){ 0 };
+    CHECK_OK(comm_sim_new(&h->sim, 4));
+    for (int r = 0; r < 4; r++) {
+        h->dp[r] = group_of(comm_sim_rank(h->sim, r), "dp", 4);
+        h->sights[r] = (struct comm_sight){ .pid = 100 + r, .state = 'S' };
+        snprintf(h->sights[r].host, sizeof h->sights[r].host, "h%d", r / 2);
+    }
+    comm_sim_rank(h->sim, 0)->sights = h->sights;
+    for (int i = 0; i < n; i++) {
+        h->calls[i] = (struct comm_call){ .op = COMM_BARRIER, .group = h->dp[callers[i]] };
+        CHECK_OK(comm_start(&h->calls[i]));
+    }
+}
+
+TEST(a_silent_rank_of_another_host_is_named_before_all_others)
+{
+    struct hosts h;
+    hosts_init(&h, (int[]){ 0, 1 }, 2);
+    h.sights[3].silent = true; /* rank 2 did not reach the call, but it answers */
+    comm_sim_rank(h.sim, 0)->flights[3] = NULL;
+    CHECK_FAILS(comm_wait(&h.calls[0]), ERR_HANG, "rank 3 (pid 103 on h1) does not answer");
+    CHECK(strstr(err_message(), "rank 0 waits in barrier 0 on dp"));
+    CHECK_EQ(comm_absent_in(err_message()), 3);
+    comm_sim_free(h.sim);
+}
+
+TEST(a_stopped_rank_outside_the_group_is_named_and_no_member)
+{
+    struct hosts h;
+    hosts_init(&h, NULL, 0);
+    struct comm_group *tp[2];
+    for (int r = 0; r < 2; r++)
+        CHECK_OK(comm_group_new(&tp[r], comm_sim_rank(h.sim, r), "tp", (int[]){ 0, 1 }, 2));
+    struct comm_call out = { .op = COMM_BARRIER, .group = h.dp[2] };
+    struct comm_call in = { .op = COMM_BARRIER, .group = tp[0] };
+    CHECK_OK(comm_start(&out));
+    CHECK_OK(comm_start(&in));
+    h.sights[2].state = 'T';
+    CHECK_FAILS(comm_wait(&in), ERR_HANG, "rank 2 (pid 102 on h1, stopped) stopped moving in "
+                "barrier 0 on dp");
+    CHECK_EQ(comm_absent_in(err_message()), 2);
+    comm_sim_free(h.sim);
+}
+
+TEST(of_those_that_answer_the_one_that_did_not_reach_the_call_is_named)
+{
+    struct hosts h;
+    hosts_init(&h, (int[]){ 0, 1, 3 }, 3);
+    CHECK_FAILS(comm_wait(&h.calls[0]), ERR_HANG, "rank 2 (pid 102 on h1, sleeping) did not reach "
+                "barrier 0 on dp");
+    comm_sim_free(h.sim);
+}
+
+TEST(nobody_is_named_where_all_have_reached_the_call)
+{
+    struct hosts h;
+    hosts_init(&h, (int[]){ 0, 1, 3 }, 3);
+    struct comm *c = comm_sim_rank(h.sim, 0);
+    struct comm_flight *own = c->flights[2], copy = *c->flights[3];
+    c->flights[2] = &copy; /* it is in the call too, and no bytes move */
+    CHECK_FAILS(comm_wait(&h.calls[0]), ERR_HANG, "all its members have reached it");
+    CHECK_EQ(comm_absent_in(err_message()), -1);
+    c->flights[2] = own;
+    comm_sim_free(h.sim);
+}
+
+TEST(a_flight_that_travels_keeps_what_is_under_way_and_the_last_calls)
+{
+    static struct comm_flight from, to;
+    static struct answer a;
+    struct comm_record r = { .key = 7, .started_ns = 1000, .finished_ns = 2000, .peer = -1 };
+    comm_flight_join(&from, 7);
+    for (int i = 0; i < COMM_FLIGHT_RECORDS + 40; i++) {
+        r.sequence = (u64)i;
+        r.finished_ns = i == 100 ? 0 : 2000;
+        from.records[from.written++ % COMM_FLIGHT_RECORDS] = r;
+    }
+    answer_pack(&a, &from);
+    a.now_ns = 5000; /* the other host's clock is 10,000 ns behind */
+    answer_unpack(&to, &a, 15000);
+    CHECK_EQ(to.groups[0], 7);
+    CHECK_EQ(to.written, ASK_NEWEST + 1);
+    CHECK(to.records[0].sequence == 100 && to.records[0].finished_ns == 0);
+    CHECK_EQ(to.records[0].started_ns, 11000);
+    CHECK_EQ(comm_flight_last(&to)->sequence, COMM_FLIGHT_RECORDS + 39);
+    CHECK_EQ(comm_flight_last(&to)->finished_ns, 12000);
+}
+
 TEST(ranks_that_wait_for_each_other_are_named)
 {
     struct pair p;
@@ -356,4 +455,9 @@ TEST_MAIN(ONE(every_operation_is_right_on_one_rank),
           ONE(different_calls_are_refused_with_both_names),
           ONE(a_call_that_breaks_the_rules_is_refused),
           ONE(a_stall_names_the_absent_rank_and_the_call),
+          ONE(a_silent_rank_of_another_host_is_named_before_all_others),
+          ONE(a_stopped_rank_outside_the_group_is_named_and_no_member),
+          ONE(of_those_that_answer_the_one_that_did_not_reach_the_call_is_named),
+          ONE(nobody_is_named_where_all_have_reached_the_call),
+          ONE(a_flight_that_travels_keeps_what_is_under_way_and_the_last_calls),
           ONE(ranks_that_wait_for_each_other_are_named))

@@ -110,7 +110,43 @@ on_hosts() { # RUN COMMAND...: from the first host
     verdict "two hosts with $name train what one process does"
 }
 
+# The last rank of a run over two hosts is stopped: who and in which call, how soon, with code 80,
+# and the last checkpoint is whole. The others answer, so nobody else is named.
+stop_last() { # LIBRARY RANKS COMMAND...
+    local name=stopped-$1-$2 ranks=$2 pid victim rank begin code ms i
+    shift 2
+    sed 's/steps: 60/steps: 100000/' r.yaml >endless.yaml
+    timeout -k 3 90 "$root/scripts/local-hosts" run 0 "$@" "$program" train endless.yaml --quiet \
+        --layout "dp=$ranks" --set run.name="$name" --set checkpoint.every=20 \
+        </dev/null >"$name.log" 2>&1 &
+    pid=$!
+    for ((i = 0; i < 300; i++)); do
+        grep -q '"step":40,' "runs/$name/metrics.jsonl" 2>/dev/null && break
+        sleep 0.1
+    done
+    victim=$(for i in $(ip netns pids headway-h1); do
+        [ "$(cat "/proc/$i/comm")" = headway ] && echo "$i"
+    done | sort -n | tail -n 1)
+    rank=$(tr '\0' '\n' <"/proc/$victim/environ" | sed -n 's/^\(OMPI_COMM_WORLD_RANK\|PMI_RANK\)=//p')
+    begin=$(date +%s%N)
+    kill -STOP "$victim"
+    for ((i = 0; i < 300; i++)); do
+        grep -q "rank $rank (pid $victim" "$name.log" && break
+        sleep 0.1
+    done
+    ms=$((($(date +%s%N) - begin) / 1000000)) # Open MPI takes seconds more to end a stopped process
+    wait $pid
+    code=$?
+    echo "        $ms ms, code $code: $(grep -m 1 "rank $rank (pid $victim" "$name.log")"
+    [ $code -eq 80 ] && [ $ms -lt 10000 ] &&
+        grep -q "rank $rank (pid $victim.*\(all\|reduce\|recv\|send\|broad\|barrier\).* on " "$name.log" &&
+        ! grep "rank [0-9]* (pid " "$name.log" | grep -v "rank $rank (pid $victim" &&
+        "$program" checkpoint verify "runs/$name" >/dev/null
+    verdict "$name: the stopped rank of another host is named, with code 80, within 10 s"
+}
+
 hosts() {
+    local n
     if ! "$root/scripts/local-hosts" start 2 2>/dev/null; then
         skip "two hosts (no network namespaces here)"
         return
@@ -121,10 +157,23 @@ hosts() {
             --mca plm_rsh_agent "$root/scripts/local-hosts-agent" --mca mpi_yield_when_idle 1 \
             --mca btl tcp,self --mca btl_tcp_if_include 10.77.0.0/24 \
             --mca oob_tcp_if_include 10.77.0.0/24 -x HEADWAY_MODELS
+        for n in 2 4; do
+            stop_last openmpi $n mpirun.openmpi --bind-to none -n $n \
+                --host "10.77.0.1:$((n / 2)),10.77.0.2:$((n / 2))" \
+                --mca plm_rsh_agent "$root/scripts/local-hosts-agent" \
+                --mca mpi_yield_when_idle 1 --mca btl tcp,vader,self \
+                --mca btl_tcp_if_include 10.77.0.0/24 --mca oob_tcp_if_include 10.77.0.0/24 \
+                -x HEADWAY_MODELS
+        done
     fi
     if command -v mpirun.mpich >/dev/null; then
         UCX_TLS=tcp,self on_hosts mpich mpirun.mpich -launcher ssh -iface eth0 -f hosts -n 2 \
             -launcher-exec "$root/scripts/local-hosts-agent"
+        for n in 2 4; do
+            printf "10.77.0.1:%d\n10.77.0.2:%d\n" $((n / 2)) $((n / 2)) >hosts
+            UCX_TLS=tcp,self stop_last mpich $n mpirun.mpich -launcher ssh -iface eth0 -f hosts \
+                -n $n -launcher-exec "$root/scripts/local-hosts-agent"
+        done
     fi
 }
 

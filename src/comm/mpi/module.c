@@ -156,18 +156,44 @@ static int start_call(MPI_Comm comm, const struct mpi_call *c, MPI_Request *r)
     }
 }
 
-static int start(void *group, const struct mpi_call *call, void **request)
+static int keep(int rc, MPI_Request *r, void **request)
 {
-    MPI_Request *r = malloc(sizeof *r);
-    if (!r)
-        return failed(MPI_ERR_NO_MEM);
-    int rc = start_call(((struct group *)group)->comm, call, r);
     if (rc != MPI_SUCCESS) {
         free(r);
         return failed(rc);
     }
     *request = r;
     return 0;
+}
+
+static int start(void *group, const struct mpi_call *call, void **request)
+{
+    MPI_Request *r = malloc(sizeof *r);
+    if (!r)
+        return failed(MPI_ERR_NO_MEM);
+    return keep(start_call(((struct group *)group)->comm, call, r), r, request);
+}
+
+static int post(void *group, int to, int tag, const void *in, int bytes, void **request)
+{
+    MPI_Request *r = malloc(sizeof *r);
+    if (!r)
+        return failed(MPI_ERR_NO_MEM);
+    return keep(MPI_Isend(in, bytes, MPI_BYTE, to, tag, ((struct group *)group)->comm, r), r,
+                request);
+}
+
+static int poll(void *group, int tag, void *out, int bytes, int *from)
+{
+    MPI_Comm comm = ((struct group *)group)->comm;
+    MPI_Status status;
+    int there = 0;
+    MPI_TRY(MPI_Iprobe(MPI_ANY_SOURCE, tag, comm, &there, &status));
+    if (!there)
+        return 0;
+    *from = status.MPI_SOURCE;
+    MPI_TRY(MPI_Recv(out, bytes, MPI_BYTE, *from, tag, comm, &status));
+    return 1;
 }
 
 static int test(void **request)
@@ -188,7 +214,7 @@ static const struct mpi_table table = {
     .version = MPI_TABLE_VERSION, .open = module_open, .close = module_close,
     .abort = module_abort, .library = library, .last_error = last_error, .node = node,
     .exchange = exchange, .group = group_new, .group_free = group_free, .start = start,
-    .test = test,
+    .test = test, .post = post, .poll = poll,
 };
 
 const struct mpi_table *headway_mpi_table(void)
