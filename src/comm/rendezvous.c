@@ -201,6 +201,45 @@ static void reply_to_all(const struct host *h, int code, int memory)
             sys_send(h->guests[i].socket, reply, REPLY_BYTES);
 }
 
+static int cannot_share(int rank, int why)
+{
+    return err_set(ERR_SYS, "rank %d cannot open the memory of rank 0 (%s): HEADWAY_ADDRESS is for "
+                   "ranks of one host, one container and one user; between hosts or containers "
+                   "start them with mpirun or srun --mpi=pmix", rank, strerror(why));
+}
+
+/* Whether that rank has opened the memory: it says so in a byte, 0 or why not. */
+static int hear_whether_open(const struct guest *g)
+{
+    u64 begin = sys_now_ns();
+    for (;;) {
+        u8 why = 0;
+        bool ready;
+        i64 n = sys_receive(g->socket, &why, 1);
+        if (n == 1)
+            return why ? cannot_share(g->rank, why) : OK;
+        bool again = n < 0 && (errno == EAGAIN || errno == EINTR);
+        if (!again || sys_now_ns() - begin > start_ns)
+            return err_set(ERR_PEER, "rank %d went away before all ranks had started", g->rank);
+        sys_wait_readable(&g->socket, &ready, 1, POLL_MS);
+    }
+}
+
+/* Those that have opened it wait in it by now, and are told there. */
+static int hear_all(const struct host *h, struct node *node)
+{
+    for (int i = 0; i < h->n; i++) {
+        if (h->guests[i].rank < 0 || h->guests[i].socket < 0)
+            continue;
+        int rc = hear_whether_open(&h->guests[i]);
+        if (rc < 0) {
+            node_note(node, rc, err_message());
+            return rc;
+        }
+    }
+    return OK;
+}
+
 static int be_host(struct node **node, int size, const char *host, int port)
 {
     struct arena a;
@@ -217,6 +256,8 @@ static int be_host(struct node **node, int size, const char *host, int port)
     h.ready = ARENA_ARRAY(&a, bool, h.most + 1);
     rc = wait_for_guests(&h);
     reply_to_all(&h, rc, memory);
+    if (rc >= 0)
+        rc = hear_all(&h, *node);
     for (int i = 0; i < h.n; i++)
         drop(&h.guests[i]);
     sys_close(h.listener);
@@ -253,6 +294,18 @@ static int read_reply(int socket, u8 reply[REPLY_BYTES])
     return OK;
 }
 
+/* And tells rank 0 how that went. */
+static int open_node(struct node **node, int socket, int rank, const u8 *reply)
+{
+    int memory = sys_memory_open((int)get(reply + 4, 4), (int)get(reply + 8, 4));
+    u8 why = memory < 0 ? (u8)(errno & 255) : 0;
+    int rc = memory < 0 ? cannot_share(rank, errno) : node_open(node, memory);
+    if (rc < 0 && !why)
+        why = EIO;
+    sys_send(socket, &why, 1);
+    return rc;
+}
+
 static int be_guest(struct node **node, const struct hello *h, const char *host, int port)
 {
     u8 hello[HELLO_BYTES], reply[REPLY_BYTES + 1] = { 0 };
@@ -264,15 +317,12 @@ static int be_guest(struct node **node, const struct hello *h, const char *host,
         rc = err_set(ERR_PEER, "rank 0 went away before all ranks had started");
     if (rc >= 0)
         rc = read_reply(socket, reply);
+    if (rc >= 0 && get(reply, 4) != 0)
+        rc = err_set(-(int)(get(reply, 4) & 15), "%.*s", REPLY_TEXT, (char *)reply + 16);
+    if (rc >= 0)
+        rc = open_node(node, socket, h->rank, reply);
     sys_close(socket);
-    TRY(rc);
-    if (get(reply, 4) != 0)
-        return err_set(-(int)(get(reply, 4) & 15), "%.*s", REPLY_TEXT, (char *)reply + 16);
-    int memory = sys_memory_open((int)get(reply + 4, 4), (int)get(reply + 8, 4));
-    if (memory < 0)
-        return err_set(ERR_SYS, "rank %d cannot open the memory of rank 0: %s; are both in one "
-                       "container, and of one user?", h->rank, strerror(errno));
-    return node_open(node, memory);
+    return rc;
 }
 
 int comm_rendezvous(struct comm **out, int rank, int size, const char *address,

@@ -2,8 +2,8 @@
  *
  * For schedulers that start N processes and set HEADWAY_RANK, HEADWAY_SIZE and
  * HEADWAY_ADDRESS=host:port and nothing else. Rank 0 listens there; the others say who they
- * are and are told where the shared memory is. All must be on one machine; between
- * machines, MPI carries data.
+ * are and are told where the shared memory is; each tells whether it could open it. All must be
+ * on one machine; between machines, MPI carries data.
  *
  * Bytes from strangers: what does not begin like a hello is dropped and waiting goes on; a
  * hello that does not fit (another size, a rank twice) ends the start with one sentence. */

@@ -1,4 +1,5 @@
 /* Ranks that find each other by an address, among strangers and mistakes. */
+#include "base/hash.h"
 #include "base/sys.h"
 #include "base/sys_net.h"
 #include "base/sys_share.h"
@@ -7,6 +8,7 @@
 #include "comm/world.h"
 #include "test.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -123,6 +125,35 @@ TEST(another_machine_is_refused)
     sys_close(fd);
 }
 
+/* A process that sees other processes than rank 0 does, as in a container of its own. */
+static void be_apart(int port)
+{
+    char text[64];
+    u8 bytes[HELLO_BYTES], why = ENOENT, reply[256];
+    int file = sys_open("/proc/sys/kernel/random/boot_id", 0, 0);
+    CHECK(file >= 0);
+    i64 n = sys_read_full(file, text, sizeof text);
+    sys_close(file);
+    struct hello h = { .rank = 1, .size = 3, .pid = sys_pid(), .machine = hash64(text, n, 0) };
+    hello_write(&h, bytes);
+    int fd = stranger(port, bytes, HELLO_BYTES);
+    for (i64 got = 0; got < (i64)sizeof reply;)
+        got += i64_max(0, sys_receive(fd, reply + got, (i64)sizeof reply - got));
+    CHECK_EQ(sys_send(fd, &why, 1), 1);
+    sys_close(fd);
+}
+
+TEST(a_rank_that_cannot_open_the_memory_ends_all_of_them_at_once)
+{
+    int port = free_port();
+    u64 begin = sys_now_ns();
+    fork_rank(0, 3, port);
+    fork_rank(2, 3, port);
+    be_apart(port);
+    CHECK_EQ(count_ends(2, -ERR_SYS), 2);
+    CHECK(sys_now_ns() - begin < (u64)20 * 1000 * 1000 * 1000); /* not their time-out of 60 s */
+}
+
 TEST(a_hello_survives_the_journey)
 {
     u8 bytes[HELLO_BYTES];
@@ -191,5 +222,6 @@ TEST(launchers_are_known_by_their_variables)
 
 TEST_MAIN(ONE(ranks_find_each_other_in_any_order), ONE(strangers_do_not_disturb),
           ONE(ranks_that_do_not_fit_are_refused_everywhere), ONE(another_machine_is_refused),
+          ONE(a_rank_that_cannot_open_the_memory_ends_all_of_them_at_once),
           ONE(a_hello_survives_the_journey), ONE(addresses_are_checked),
           ONE(launchers_are_known_by_their_variables))
