@@ -1,8 +1,8 @@
 /* parallel/agree.h - do all ranks run the same thing?
  *
- * Ranks that were started with another program, recipe or data would train on, wrongly. So
- * each says a list of facts about itself before the first step, and all of them find the same
- * first one that differs, by name, with the rank that is odd. */
+ * Ranks that were started with another program, command line, recipe or data would train on,
+ * wrongly. So each says a list of facts about itself before the first step, and all of them find
+ * the same first one that differs, by name, with the rank that is odd. */
 #ifndef HEADWAY_AGREE_H
 #define HEADWAY_AGREE_H
 

@@ -15,6 +15,18 @@
 
 enum { MOST_FINDINGS = 4 };
 
+/* What decides which calls a rank makes, beyond the recipe. */
+static void add_request(const struct train_request *r, struct facts *f)
+{
+    const struct { const char *name; bool value; } flags[] = {
+        { "--resume", r->resume }, { "--dry-run", r->dry_run }, { "measuring of steps", r->measure },
+        { "--compute none", r->sleep != NULL }, { "--layout auto", r->choose_layout },
+    };
+    for (i64 i = 0; i < COUNT_OF(flags); i++)
+        facts_add(f, flags[i].name, flags[i].value ? "yes" : "no");
+    facts_add(f, "--layout", r->layout ? layout_text(r->layout, f->arena) : "one rank");
+}
+
 /* The world, known before anything that a recipe could change. */
 int session_meet(struct session *s)
 {
@@ -28,6 +40,9 @@ int session_meet(struct session *s)
     facts_add_program(&f);
     facts_add(&f, "backend", best ? backend_best() : backend);
     TRY(mesh_same(&s->mesh, &f, "the program"));
+    facts_init(&f, &s->arena);
+    add_request(&s->request, &f);
+    TRY(mesh_same(&s->mesh, &f, "the command line"));
     facts_init(&f, &s->arena);
     facts_add_recipe(&f, s->request.recipe);
     return mesh_same(&s->mesh, &f, "the recipe");

@@ -228,6 +228,11 @@ TEST(ranks_that_were_not_started_alike_are_named)
     CHECK(strstr(text, "does not run the same as rank 0: in the recipe, its optim.lr is '0.5'"));
     text = shell(ODD "--backend reference" ODD_END, 202);
     CHECK(strstr(text, "in the program, its backend is 'reference'"));
+    text = shell(ODD "--resume" ODD_END, 202);
+    CHECK(strstr(text, "rank 1 does not run the same as rank 0: in the command line, its --resume is "
+                 "'yes', not 'no'"));
+    text = shell(ODD "--dry-run" ODD_END, 202);
+    CHECK(strstr(text, "in the command line, its --dry-run is 'yes'"));
     shell("cd $D && mkdir elsewhere && tac t.txt >u.txt && cp r.yaml tok.json elsewhere && $H data "
           "prepare u.txt --format text --tokenizer tok.json --licence none --val-fraction 0 "
           "--out elsewhere/data --quiet", 0);
