@@ -469,8 +469,9 @@ static void check_tree(const struct gemm_kernels *k, struct gemm *g)
     sys_free(tree);
 }
 
-/* Even shares; three pieces; shares that end early or are empty; odd counts; many small leaves
- * in a slab; leaves of several slabs; subtrees of leaves that take a slab each. */
+/* Even shares; three pieces; shares that end early or are empty; odd counts, of leaves that are
+ * several blocks too; many small leaves in a slab; leaves of several slabs; subtrees of leaves
+ * that take a slab each. */
 TEST(leaves_are_summed_in_the_tree_of_their_numbers)
 {
     static const struct gemm_leaves cases[] = {
@@ -480,6 +481,7 @@ TEST(leaves_are_summed_in_the_tree_of_their_numbers)
         { 64, { { 64 * 33, 33 } } },      { 3, { { 3 * 700, 700 } } },
         { 6, { { 6 * 1100, 1100 } } },    { 4, { { 4 * 4001, 4001 } } },
         { 8, { { 8 * 769, 769 } } },      { 2, { { 800, 400 }, { 1700, 850 } } },
+        { 3, { { 3 * 400, 400 } } },      { 3, { { 3 * 800, 800 } } },
     };
     static const int options[] = { NONE, BIAS | RESIDUAL, ROW_SUM | ACCUMULATE, ROW_SUM };
     const struct gemm_kernels *sets[SETS];
