@@ -8,7 +8,10 @@
 #include <stdatomic.h>
 #include <string.h>
 
-enum { QUEUE = 1024 };
+enum {
+    QUEUE = 1024,
+    PART = 1 << 20, /* copied at a time, and then forgotten: what is away is in memory only so far */
+};
 
 struct job {
     const struct tensor *from, *to;
@@ -38,9 +41,14 @@ static bool is_away(const struct tensor *t)
 static void carry_out(struct away_lane *l, struct job *j)
 {
     j->span.begin_ns = sys_now_ns();
-    i64 bytes = tensor_bytes(j->from);
-    memcpy(j->target, j->source, (size_t)bytes);
-    sys_forget_pages(is_away(j->from) ? (void *)(uintptr_t)j->source : j->target, bytes);
+    const i64 bytes = tensor_bytes(j->from);
+    u8 *target = j->target, *away = is_away(j->from) ? (u8 *)(uintptr_t)j->source : target;
+    for (i64 at = 0; at < bytes; at += PART) {
+        const i64 n = i64_min(PART, bytes - at);
+        memcpy(target + at, (const u8 *)j->source + at, (size_t)n);
+        sys_forget_pages(away + at, n);
+    }
+    sys_forget_pages(away, bytes); /* pages that two parts share */
     atomic_fetch_add(&l->bytes, bytes);
     j->span.end_ns = sys_now_ns();
     if (j->trace) /* this thread is the lane's only writer */

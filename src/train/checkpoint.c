@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "base/sys_share.h"
 #include "train/checkpoint_folder.h"
 #include "train/checkpoint_parts.h"
 #include "train/checkpoint_write.h"
@@ -79,6 +80,14 @@ static bool wait_while(struct checkpoint_writer *w, const bool *flag, double sec
 
 /* --- writing one ----------------------------------------------------------------- */
 
+static void copy_and_forget(const struct checkpoint_writer *w, void *to, const void *from, i64 bytes)
+{
+    const u8 *away = w->options.away, *data = from;
+    memcpy(to, from, (size_t)bytes);
+    if (away && data >= away && data < away + w->options.away_bytes)
+        sys_forget_pages((void *)(uintptr_t)from, bytes);
+}
+
 static int copy_bytes(void *context, void *to, const void *from, i64 bytes)
 {
     struct checkpoint_writer *w = context;
@@ -88,7 +97,7 @@ static int copy_bytes(void *context, void *to, const void *from, i64 bytes)
         rc = err_set(ERR_SYS, "the disk took longer than %.0f s, and training went on",
                      w->options.patience_s);
     else
-        memcpy(to, from, (size_t)bytes);
+        copy_and_forget(w, to, from, bytes);
     unlock(w);
     return rc;
 }
@@ -261,8 +270,8 @@ static void copy_part(void *context, i64 part, int thread)
             i64 bytes = w->image.file[f].piece[i].bytes;
             i64 from = i64_max(begin, at), to = i64_min(end, at + bytes);
             if (from < to)
-                memcpy(w->snapshot + from, (const u8 *)w->live[index] + (from - at),
-                       (size_t)(to - from));
+                copy_and_forget(w, w->snapshot + from, (const u8 *)w->live[index] + (from - at),
+                                to - from);
             at += bytes;
         }
     }

@@ -73,6 +73,8 @@ struct checkpoint_options {
     double patience_s;  /* longest wait for a slow disk before a checkpoint is given up;
                            0 is the default of 60 */
     int rank, ranks; /* this one of so many that save together, 0 leads; 0 ranks: alone */
+    const void *away; /* slower memory, of away_bytes, in which tensors may lie: what is read of it */
+    i64 away_bytes;   /* does not stay in memory (sys_forget_pages) */
 };
 
 struct checkpoint_result {

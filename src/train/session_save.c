@@ -18,6 +18,8 @@ int session_open_writer(struct session *s)
         .seen_step = s->seen_step,
         .rank = (int)s->mesh.rank,
         .ranks = (int)layout_ranks(&s->mesh.layout),
+        .away = s->model->away,
+        .away_bytes = s->model->away_bytes,
     };
     TRY(checkpoint_writer_new(&s->writer, s->checkpoint_dir, s->written.list, s->written.n,
                               &options));
