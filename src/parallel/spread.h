@@ -9,9 +9,18 @@
  * With layout.zero_group, dp is two axes, within a group and across groups: a sum over dp is complete
  * when it was made along both.
  *
+ * Stages have lists of their own. Along pp it is checked that rows and their gradients cross every
+ * boundary of a rank's stages once, and, in the update, that the gradient's norm is summed; along tie, that
+ * a table which two stages have gets the gradients of both.
+ *
+ * In fast mode cp is a part of dp. What tokens of one row have to do with each other (attention, a router's
+ * statistics) is looked at along cp too, unless rows lie across groups of layout.zero_group.
+ *
  * Ranges of flat tensors (buckets, slices) are followed one by one. What ops without a rule make of
- * cut tensors is unknown, and unknown tensors are never an error. It is a check of kinds, not of
- * values: which rank, which rows, in which order it does not know. */
+ * cut tensors is unknown, and unknown tensors are no error; but an activation that is read before anything
+ * has written it is one. It is a check of kinds, not of values: which rank, which rows, in which order it
+ * does not know. So it does not see that a turn of a ring of keys is missing, nor what the host sums
+ * (losses, what is told). tests/parallel/test_spread.c leaves out every other exchange of many layouts. */
 #ifndef HEADWAY_SPREAD_H
 #define HEADWAY_SPREAD_H
 

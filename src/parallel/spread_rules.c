@@ -8,7 +8,7 @@
 
 static const char *const words[] = {
     "unknown", "the same on all ranks", "cut by rows", "cut by columns",
-    "cut by experts", "cut by heads that ranks share", "a partial sum of each rank",
+    "cut by experts", "each stage's own", "cut by heads that ranks share", "a partial sum of each rank",
     "a partial sum of each rank for a head that it shares", "the largest of each rank",
     "each island's own", "spread in several ways",
 };
@@ -90,7 +90,7 @@ const char *spread_word(enum spread is)
 const char *spread_axis_name(const struct check *c)
 {
     return c->axis == LANE_TP ? "tp" : c->axis == LANE_ISLAND ? "islands"
-           : c->axis == LANE_CP ? "cp"
+           : c->axis == LANE_CP ? "cp" : c->axis == LANE_PP ? "pp" : c->axis == LANE_TIE ? "tie"
            : c->axis == LANE_EP ? "ep" : c->axis == LANE_EDP ? "edp"
            : c->axis == LANE_SHARD ? "dp within a zero_group"
            : c->axis == LANE_COPIES ? "dp across zero_groups" : "dp";
@@ -438,7 +438,7 @@ static enum spread slice_of(struct check *c, const struct tensor *x)
 
 static bool is_cut(enum spread is)
 {
-    return is == SPREAD_ROWS || is == SPREAD_COLUMNS || is == SPREAD_EXPERTS;
+    return is == SPREAD_ROWS || is == SPREAD_COLUMNS || is == SPREAD_EXPERTS || is == SPREAD_STAGES;
 }
 
 /* A sum over elements, each of which may be here or there. */
@@ -538,8 +538,8 @@ static void orthogonal_rule(struct check *c, const struct task *t)
     i64 sharers = c->axis == LANE_TP ? part->tensor_parts : c->split ? part->state_parts : 1;
     bool share = t->attr[MUON_ELSEWHERE] != 0 && t->attr[MUON_SHARES] == 0;
     enum spread u = in(c, t, 0);
-    if (u == SPREAD_EXPERTS || (u == SPREAD_ROWS && c->axis == LANE_TP && share)) {
-        write(c, t, 0, u); /* an expert's matrix is whole where it is */
+    if (u == SPREAD_EXPERTS || u == SPREAD_STAGES || (u == SPREAD_ROWS && c->axis == LANE_TP && share)) {
+        write(c, t, 0, u); /* an expert's or a stage's matrix is whole where it is */
         return;
     }
     if (u != SPREAD_UNKNOWN && u != SPREAD_SAME)
@@ -626,6 +626,15 @@ static void router_rule(struct check *c, const struct task *t)
         write(c, t, 2, SPREAD_PARTIAL);
 }
 
+/* How many tokens chose an expert is summed like a gradient. What one rank tells is of whole rows. */
+static void load_rule(struct check *c, const struct task *t)
+{
+    enum spread stats = in(c, t, 0);
+    if (t->out[0] && stats >= SPREAD_PARTIAL)
+        refuse(c, t, t->in[0], "it must be reduced first");
+    write(c, t, 1, is_cut(stats) ? SPREAD_PARTIAL : stats);
+}
+
 /* Rows of tokens become rows of experts, or the other way round. */
 static void expert_exchange_rule(struct check *c, const struct task *t)
 {
@@ -639,9 +648,33 @@ static void expert_exchange_rule(struct check *c, const struct task *t)
     spread_set(c, t->out[0], to);
 }
 
+/* No rule: rows go in, rows come out, as far as nothing is cut otherwise. */
+static void opaque(struct check *c, const struct task *t)
+{
+    enum spread all = t->op->n_in ? SPREAD_SAME : SPREAD_UNKNOWN;
+    for (int k = 0; k < t->op->n_in; k++) {
+        enum spread is = in(c, t, k);
+        if (!t->in[k] || is == SPREAD_SAME)
+            continue;
+        all = is == SPREAD_ROWS && all != SPREAD_UNKNOWN ? is : SPREAD_UNKNOWN;
+    }
+    for (int k = 0; k < t->op->n_out; k++)
+        write(c, t, k, summed(t->op, k) ? over_rows(all, NULL) : all);
+}
+
+/* Which tokens come first is said by those of the whole row. */
+static void order_rule(struct check *c, const struct task *t)
+{
+    if (c->tokens && in(c, t, 1) == SPREAD_ROWS)
+        refuse(c, t, t->in[1], "all tokens of a sequence are needed");
+    opaque(c, t);
+}
+
 /* Counts for each expert; what arrives of them. */
 static void counts_rule(struct check *c, const struct task *t)
 {
+    if (c->experts && t->op == &op_expert_arrival && in(c, t, 1) == SPREAD_ROWS)
+        refuse(c, t, t->in[1], "what other ranks send must have been exchanged");
     for (int k = 0; k < t->op->n_out; k++)
         spread_set(c, t->out[k], c->experts && t->op == &op_expert_arrival ? SPREAD_EXPERTS : in(c, t, 0));
 }
@@ -701,20 +734,6 @@ static void combine_rule(struct check *c, const struct task *t)
     write(c, t, 0, x == SPREAD_SAME ? SPREAD_ROWS : SPREAD_UNKNOWN);
 }
 
-/* No rule: rows go in, rows come out, as far as nothing is cut otherwise. */
-static void opaque(struct check *c, const struct task *t)
-{
-    enum spread all = t->op->n_in ? SPREAD_SAME : SPREAD_UNKNOWN;
-    for (int k = 0; k < t->op->n_in; k++) {
-        enum spread is = in(c, t, k);
-        if (!t->in[k] || is == SPREAD_SAME)
-            continue;
-        all = is == SPREAD_ROWS && all != SPREAD_UNKNOWN ? is : SPREAD_UNKNOWN;
-    }
-    for (int k = 0; k < t->op->n_out; k++)
-        write(c, t, k, summed(t->op, k) ? over_rows(all, NULL) : all);
-}
-
 static const struct rule {
     const struct op_info *op;
     void (*check)(struct check *c, const struct task *t);
@@ -748,7 +767,9 @@ static const struct rule {
     { &op_outer_gradient, outer_gradient_rule }, { &op_outer_update, outer_update_rule },
     { &op_muon_momentum, momentum_rule },   { &op_muon_orthogonal, orthogonal_rule },
     { &op_muon_step, step_rule },
-    { &op_router, router_rule },
+    { &op_router, router_rule },            { &op_router_grad, together },
+    { &op_expert_load, load_rule },         { &op_balance_bias, update_rule },
+    { &op_expert_order, order_rule },
     { &op_expert_counts, counts_rule },     { &op_expert_arrival, counts_rule },
     { &op_expert_exchange, expert_exchange_rule },
     { &op_expert_gather, together },        { &op_expert_combine, combine_rule },

@@ -12,6 +12,7 @@ enum spread {
     SPREAD_ROWS,    /* each rank has some rows (tokens, rows of a weight, a slice) */
     SPREAD_COLUMNS, /* each rank has some columns */
     SPREAD_EXPERTS, /* each rank has some experts, or all rows for these */
+    SPREAD_STAGES,  /* each stage has its own */
     SPREAD_HEADS,   /* along tp some columns, of which several ranks have the same keys and values */
     SPREAD_PARTIAL, /* the sum over ranks is what is meant */
     SPREAD_HEAD_SUMS, /* some columns; those of keys and values are partial sums of their sharers */

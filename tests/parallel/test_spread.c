@@ -38,7 +38,8 @@ static void leave_out(struct graph *g, i64 at)
     struct task *t = g->tasks[at];
     memmove(g->tasks + at, g->tasks + at + 1, sizeof *g->tasks * (size_t)(g->n_tasks - at - 1));
     g->n_tasks--;
-    read_instead(g, at, t->out[0], t->in[0]);
+    if (t->out[0] && t->in[0])
+        read_instead(g, at, t->out[0], t->in[0]);
 }
 
 static void do_twice(struct graph *g, i64 at)
@@ -119,6 +120,16 @@ static void all_of_the_row(struct graph *g, i64 at)
 {
     (void)at;
     among_all(g, first_of_twins(g));
+}
+
+/* What a router's bias goes by: the first sum of it. */
+static void no_counts(struct graph *g, i64 at)
+{
+    for (at = 0; at < g->n_tasks; at++)
+        if (g->tasks[at]->op == &op_all_reduce && strstr(g->tasks[at]->in[0]->name, "router.bias"))
+            break;
+    CHECK(at < g->n_tasks);
+    leave_out(g, at);
 }
 
 /* The sum over the rows of a group of experts, the last of all. */
@@ -204,6 +215,26 @@ static const struct fault faults[] = {
       &op_all_reduce, LANE_EP, 0, { "exact_squares", "along ep", "is a partial sum" } },
     { "experts of a row count alone", "dp=2,cp=2,ep=4,zero=1," ROW_EXACT, false, leave_out, &op_all_reduce,
       LANE_CP, -1, { "exact_squares", "along cp", "a partial sum of each rank" } },
+    { "the table's gradient is a stage's own", "pp=2", true, leave_out, &op_all_reduce, LANE_TIE, 0,
+      { "sum_squares", "along tie", "the gradient of wte.weight is a partial sum of each rank" } },
+    { "the table's gradient is summed twice", "pp=2", true, do_twice, &op_all_reduce, LANE_TIE, 0,
+      { "all_reduce", "along tie", "it must not be reduced (again)" } },
+    { "the norm is of a stage", "pp=2", true, leave_out, &op_all_reduce, LANE_PP, -1,
+      { "clip", "along pp", "is a partial sum of each rank" } },
+    { "the exact norm is of a stage", "pp=2,exact=true", false, leave_out, &op_all_reduce, LANE_PP, -1,
+      { "exact_total", "along pp", "is a partial sum of each rank" } },
+    { "rows do not go up", "pp=2", false, leave_out, &op_send, LANE_PP, 0,
+      { "send", "along pp", "activations between stages 0 and 1" } },
+    { "gradients do not come down", "pp=2", false, leave_out, &op_recv, LANE_PP, 0,
+      { "recv", "along pp", "gradients of activations between stages 0 and 1" } },
+    { "routers tell of their own tokens", "cp=2,ep=2", false, leave_out, &op_all_reduce, LANE_CP, 0,
+      { "expert_load", "along ep", "router.stats is a partial sum of each rank" } },
+    { "routers of a long row tell of their own tokens", "cp=4,ep=2", false, leave_out, &op_all_reduce,
+      LANE_CP, 0, { "expert_load", "along cp", "router.stats is a partial sum of each rank" } },
+    { "routers of more rows tell of their own tokens", "cp=2,dp=2,ep=4", false, leave_out, &op_all_reduce,
+      LANE_CP, 0, { "expert_load", "along cp", "router.stats is a partial sum of each rank" } },
+    { "a bias goes by a rank's tokens", "dp=2,ep=2,exact=true", false, no_counts, &op_all_reduce,
+      LANE_EP, 0, { "balance_bias", "along", "router.bias is a partial sum of each rank" } },
     { "the norm is of shares", "tp=2,exact=true", true, leave_out, &op_all_reduce, LANE_TP, -1,
       { "exact_squares", "along tp", "a partial sum of each rank" } },
 };
@@ -227,7 +258,8 @@ static void must_be_refused(const struct fault *f)
     struct ranks all;
     struct ranks_options o = { .tiny = { .threads = 1, .micro_batches = 1, .B = 4, .gpt2 = f->gpt2,
                                          .backend = "generic" }, .layout = f->layout };
-    o.tiny.experts = strstr(f->layout, "ep=") ? TINY_MIXTRAL : TINY_DENSE;
+    o.tiny.experts = f->spoil == no_counts ? TINY_DEEPSEEK
+                     : strstr(f->layout, "ep=") ? TINY_MIXTRAL : TINY_DENSE;
     ranks_open(&all, &o);
     struct rank *k = &all.rank[0];
     struct graph *g = &k->step.graph;
@@ -247,4 +279,121 @@ TEST(a_missing_or_doubled_reduction_is_refused_by_name)
         must_be_refused(&faults[i]);
 }
 
-TEST_MAIN(ONE(a_missing_or_doubled_reduction_is_refused_by_name))
+static const struct tensor *owner_of(const struct tensor *t)
+{
+    return t && t->owner ? t->owner : t;
+}
+
+static bool overlap(const struct tensor *a, const struct tensor *b)
+{
+    return a && owner_of(a) == owner_of(b) && a->owner_offset < b->owner_offset + tensor_bytes(b) &&
+           b->owner_offset < a->owner_offset + tensor_bytes(a);
+}
+
+/* Else another rank needs it, and says so there. */
+static bool is_read_here(const struct graph *g, i64 at)
+{
+    const struct tensor *out = g->tasks[at]->out[0];
+    for (i64 i = at + 1; out && i < g->n_tasks; i++)
+        for (int k = 0; k < TASK_INS; k++)
+            if (overlap(g->tasks[i]->in[k], out))
+                return true;
+    return !out;
+}
+
+/* What a bucket is rounded up with. */
+static bool is_padding(const struct model *m, const struct tensor *x)
+{
+    for (i64 b = 0; x && x->owner && b < m->n_buckets; b++) {
+        i64 end = 0;
+        if (m->buckets[b].grad != x->owner)
+            continue;
+        for (i64 i = 0; i < m->n_params; i++)
+            if (m->params[i].bucket == &m->buckets[b])
+                end = i64_max(end, m->params[i].at + param_here(&m->params[i]));
+        return x->owner_offset >= end * (i64)sizeof(float);
+    }
+    return false;
+}
+
+/* Whose rows a ring has brought kinds do not tell. */
+static bool may_be_left_out(const struct rank *k, i64 at)
+{
+    const struct graph *g = &k->step.graph;
+    const struct task *t = g->tasks[at];
+    return t->lane == LANE_COMPUTE || t->op == &op_ring_shift || is_padding(k->model, t->in[0]) ||
+           !is_read_here(g, at);
+}
+
+static void none_may_be_missing(const struct rank *k, const char *layout)
+{
+    const struct graph *g = &k->step.graph;
+    i64 left_out = 0;
+    CHECK_OK(spread_check(g, k->model, &k->mesh));
+    for (i64 i = 0; i < g->n_tasks; i++) {
+        const struct task *t = g->tasks[i];
+        struct graph spoiled = *g;
+        if (may_be_left_out(k, i))
+            continue;
+        spoiled.tasks = ARENA_ARRAY(g->arena, struct task *, g->n_tasks);
+        memcpy(spoiled.tasks, g->tasks, sizeof *g->tasks * (size_t)g->n_tasks);
+        leave_out(&spoiled, i);
+        left_out++;
+        if (spread_check(&spoiled, k->model, &k->mesh) != ERR_INTERNAL || !strstr(err_message(), "along "))
+            fail_msg("%s, rank %d: nobody misses the %s of %s in layer %d", layout, (int)k->mesh.rank,
+                     t->op->name, t->in[0] ? t->in[0]->name : t->out[0]->name, t->layer);
+    }
+    CHECK(left_out > 0);
+}
+
+/* On the first and on the last rank. */
+static void every_exchange_is_needed(const char *layout, bool gpt2, enum tiny_experts experts)
+{
+    struct ranks all;
+    struct ranks_options o = { .tiny = { .threads = 1, .micro_batches = 1, .B = 8, .gpt2 = gpt2,
+                                         .backend = "generic", .experts = experts },
+                               .layout = layout, .layers = 4 };
+    ranks_open(&all, &o);
+    none_may_be_missing(&all.rank[0], layout);
+    none_may_be_missing(&all.rank[all.n - 1], layout);
+    ranks_close(&all);
+}
+
+TEST(every_exchange_of_a_step_is_needed)
+{
+    static const struct needed {
+        const char *layout;
+        bool gpt2;
+        enum tiny_experts experts;
+    } all[] = {
+        { "dp=2", true, TINY_DENSE },
+        { "dp=4,zero=1,zero_group=2", true, TINY_DENSE },
+        { "dp=2,zero=2", false, TINY_DENSE },
+        { "dp=4,zero=3,zero_group=2", false, TINY_DENSE },
+        { "tp=2", true, TINY_DENSE },
+        { "tp=4", false, TINY_DENSE },
+        { "tp=2,exact=true", false, TINY_DENSE },
+        { "dp=2,zero=1,exact=true", false, TINY_DENSE },
+        { "dp=2,zero=3,exact=true", true, TINY_DENSE },
+        { "pp=2,dp=2,tp=2", true, TINY_DENSE },
+        { "pp=2,dp=2,zero=2,exact=true", true, TINY_DENSE },
+        { "pp=2,schedule=zb-v,dp=2,zero=1", true, TINY_DENSE },
+        { "cp=2,dp=2", false, TINY_DENSE },
+        { "cp=2,cp_kind=ulysses,zero=2", false, TINY_DENSE },
+        { "cp=2,dp=2," ROW_EXACT, false, TINY_DENSE },
+        { "cp=2,cp_kind=ulysses,zero=1," ROW_EXACT, true, TINY_DENSE },
+        { "dp=2,ep=2", false, TINY_DEEPSEEK },
+        { "dp=4,ep=2,zero=3", false, TINY_DEEPSEEK },
+        { "cp=2,ep=2", false, TINY_DEEPSEEK },
+        { "cp=4,ep=2", false, TINY_CAPACITY },
+        { "cp=2,dp=2,ep=4,tp=2", false, TINY_DEEPSEEK },
+        { "dp=2,ep=2,exact=true", false, TINY_DEEPSEEK },
+        { "cp=2,dp=2,ep=4," ROW_EXACT, false, TINY_DEEPSEEK },
+        { "cp=4,ep=2," ROW_EXACT, false, TINY_DEEPSEEK },
+        { "dp=2,cp=2,ep=2,zero=2," ROW_EXACT, false, TINY_MIXTRAL },
+    };
+    for (i64 i = 0; i < COUNT_OF(all); i++)
+        every_exchange_is_needed(all[i].layout, all[i].gpt2, all[i].experts);
+}
+
+TEST_MAIN(ONE(every_exchange_of_a_step_is_needed), ONE(a_missing_or_doubled_reduction_is_refused_by_name))
