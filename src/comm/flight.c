@@ -260,8 +260,8 @@ static int tell_silent(const struct comm *c, int silent, const struct comm_recor
     char text[128], process[128];
     comm_record_describe(call, text, sizeof text);
     process_of(c, silent, process, sizeof process);
-    return err_set(ERR_HANG, "rank %d%s does not answer: it is stopped, or its host cannot be "
-                   "reached; rank %d waits in %s for %.1f s", silent, process, caller, text,
+    return err_set(ERR_HANG, "rank %d%s does not answer: it is stopped or dead, or its host "
+                   "cannot be reached; rank %d waits in %s for %.1f s", silent, process, caller, text,
                    seconds_since(call->started_ns));
 }
 

@@ -145,6 +145,32 @@ stop_last() { # LIBRARY RANKS COMMAND...
     verdict "$name: the stopped rank of another host is named, with code 80, within 10 s"
 }
 
+# MPICH kills all ranks when one dies, unless told not to: then the others say which it was.
+lose_mpich() {
+    local name=lost-mpich victim begin pid i
+    command -v mpirun.mpich >/dev/null || return
+    sed 's/steps: 60/steps: 100000/' r.yaml >endless.yaml
+    timeout -k 3 90 mpirun.mpich -disable-auto-cleanup -n 4 "$program" train endless.yaml --quiet \
+        --layout dp=4 --set run.name=$name --set checkpoint.every=20 </dev/null >$name.log 2>&1 &
+    pid=$!
+    for ((i = 0; i < 300; i++)); do
+        grep -q '"step":40,' runs/$name/metrics.jsonl 2>/dev/null && break
+        sleep 0.1
+    done
+    victim=$(for i in $(pgrep -x headway); do
+        tr '\0' '\n' <"/proc/$i/environ" | grep -qx PMI_RANK=1 &&
+            [ "$(readlink "/proc/$i/cwd")" = "$work" ] && echo "$i"
+    done)
+    begin=$(date +%s%N)
+    kill -KILL "$victim"
+    wait $pid
+    i=$((($(date +%s%N) - begin) / 1000000))
+    echo "        $i ms: $(grep -m 1 died $name.log)"
+    [ $i -lt 1000 ] && grep -q "rank 1 (pid $victim) died" $name.log &&
+        "$program" checkpoint verify runs/$name >/dev/null
+    verdict "MPICH without its clean-up: a killed rank is named within 1 s"
+}
+
 hosts() {
     local n
     if ! "$root/scripts/local-hosts" start 2 2>/dev/null; then
@@ -253,6 +279,7 @@ lose() { # SIGNAL CODE WORDS SECONDS
 prepare
 lose STOP 80 'stopped) ' 10000
 lose KILL 81 'died' 1500
+lose_mpich
 slurm
 hosts
 "$root/scripts/local-hosts" stop
