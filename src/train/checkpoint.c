@@ -82,10 +82,14 @@ static bool wait_while(struct checkpoint_writer *w, const bool *flag, double sec
 
 static void copy_and_forget(const struct checkpoint_writer *w, void *to, const void *from, i64 bytes)
 {
-    const u8 *away = w->options.away, *data = from;
+    enum { AROUND = 64 << 10 }; /* the system brings pages around those that are read */
+    const i64 at = (i64)((uintptr_t)from - (uintptr_t)w->options.away);
     memcpy(to, from, (size_t)bytes);
-    if (away && data >= away && data < away + w->options.away_bytes)
-        sys_forget_pages((void *)(uintptr_t)from, bytes);
+    if (!w->options.away || at < 0 || at >= w->options.away_bytes)
+        return;
+    const i64 begin = i64_max(0, at - AROUND);
+    const i64 end = i64_min(w->options.away_bytes, at + bytes + AROUND);
+    sys_forget_pages((u8 *)(uintptr_t)w->options.away + begin, end - begin);
 }
 
 static int copy_bytes(void *context, void *to, const void *from, i64 bytes)
