@@ -93,12 +93,17 @@ static int judge(const struct layout_recipe *r, struct trial_line *lines, i64 n,
     const struct trial_line *bad = trial_first(lines, n);
     struct trial_line first = bad ? *bad : (struct trial_line){ 0 };
     qsort(lines, (size_t)n, sizeof *lines, by_ratio);
+    if (lines[0].ratio == 0) {
+        printf("layout %s beside one exact rank, on %s: loss, norm and %lld tensors are equal, bit for bit\n",
+               layout_text(&r->layout, a), rows, (long long)n - TRIAL_NUMBERS);
+        return OK;
+    }
     printf("layout %s beside one exact rank, on %s; rounding moves weights by %.2g\n\n"
            "       of bound  difference  rank  tensor\n", layout_text(&r->layout, a), rows, rounding);
     for (i64 i = 0; i < i64_min(n, SHOWN); i++)
         printf("%15.3g  %10.2g  %4d  %s of %s\n", lines[i].ratio, lines[i].difference,
                lines[i].rank, lines[i].kind, lines[i].name);
-    printf("   ... of %lld tensors\n", (long long)n);
+    printf("   ... of %lld tensors, the loss and the gradient's norm\n", (long long)n - TRIAL_NUMBERS);
     if (bad)
         return err_set(ERR_NUMERIC, "the %s of %s on rank %d is the first that rounding does not "
                        "explain: its difference of %.2g is %.3g times the bound", first.kind,
@@ -171,8 +176,8 @@ const struct command cmd_layout_check = {
     .arguments = "RECIPE.yaml",
     .description = "Takes steps of the recipe's model on simulated ranks and on one rank in exact "
                    "mode, from the same weights, on the rows that training would read first (made-up "
-                   "ones where the recipe's data are not there), and compares every gradient, moment "
-                   "and weight, and of the last step what goes into each product and the "
+                   "ones where the recipe's data are not there), and compares the loss, the gradient's norm, "
+                   "every gradient, moment and weight, and of the last step what goes into each product and the "
                    "gradient of what comes out of it (but with experts in bf16). How far rounding "
                    "can move a tensor is measured, by a second run of one rank whose weights are "
                    "off by what its sums can be off. The first tensor, in the order of the step, "

@@ -91,6 +91,38 @@ static void fill_batch(const struct task *t, struct run *x)
 
 /* --- ranks -------------------------------------------------------------------------- */
 
+/* Ranks take turns, and none has to wait for another one's copies: they end by themselves. */
+static int wait_here(void *context, enum lane lane, u64 ticket, bool block)
+{
+    const struct trial_rank *k = context;
+    const struct lane_driver *all = away_lane_driver(k->away);
+    return all->wait(all->context, lane, ticket, block || lane == LANE_AWAY);
+}
+
+static int start_here(void *context, const struct task *t, struct run *x, u64 *ticket)
+{
+    const struct trial_rank *k = context;
+    const struct lane_driver *all = away_lane_driver(k->away);
+    return all->start(all->context, t, x, ticket);
+}
+
+static const char *away_folder(const struct train_config *c)
+{
+    return c->offload.folder ? c->offload.folder : "."; /* files without a name */
+}
+
+static int open_lanes(struct trial_rank *k, const struct train_config *c)
+{
+    TRY(driver_new(&k->driver, &k->mesh, driver_calls(k->step.program), false));
+    k->engine.lanes = driver_lanes(k->driver);
+    if (!c->offload.optimizer && !c->offload.activations)
+        return OK;
+    TRY(away_lane_new(&k->away, k->engine.lanes));
+    k->lanes = (struct lane_driver){ k, start_here, wait_here };
+    k->engine.lanes = &k->lanes;
+    return OK;
+}
+
 static int open_rank(struct trial *t, struct trial_rank *k, const struct model_spec *s,
                      struct comm *comm, const char *backend)
 {
@@ -105,7 +137,10 @@ static int open_rank(struct trial *t, struct trial_rank *k, const struct model_s
     k->all_rows = c->train.batch * micro_batches;
     struct step_shape shape = { k->rows.B, k->T, k->rows.micro_batches, 1 };
     struct model_part part = mesh_part(&k->mesh, s);
+    if (c->offload.optimizer)
+        part.state_folder = away_folder(c);
     TRY(engine_init(&k->engine, backend, 1, 64));
+    k->engine.away_folder = away_folder(c);
     TRY(model_new_part(&k->model, s, compute, step_needs(c), k->T, &part, &k->arena));
     backend_set(&k->engine.backend, &op_load_batch,
                 (struct kernel){ .run = fill_batch, .context = k });
@@ -113,8 +148,7 @@ static int open_rank(struct trial *t, struct trial_rank *k, const struct model_s
     TRY(step_program_new(&k->step, k->model, c, &shape, &k->io, &k->mesh, &k->arena));
     TRY(engine_add(&k->engine, k->step.program));
     TRY(engine_commit(&k->engine));
-    TRY(driver_new(&k->driver, &k->mesh, driver_calls(k->step.program), false));
-    k->engine.lanes = driver_lanes(k->driver);
+    TRY(open_lanes(k, c));
     model_init(k->model, (u64)c->train.seed, k->engine.pool);
     return OK;
 }
@@ -140,6 +174,7 @@ int trial_open(struct trial *t, const struct train_config *c, const struct model
 void trial_close(struct trial *t)
 {
     for (int r = 0; r < t->opened; r++) {
+        away_lane_free(t->rank[r].away);
         model_free(t->rank[r].model);
         engine_fini(&t->rank[r].engine);
         arena_fini(&t->rank[r].arena);
@@ -340,12 +375,78 @@ static int by_order(const void *a, const void *b)
     return x->order < y->order ? -1 : x->order > y->order;
 }
 
+/* What the loss is made of, summed over all tokens: 0: their losses, 1: their weights. Those who have the last
+ * stage count them, along tp each. */
+static double loss_of(const struct trial *t, int which)
+{
+    double sum = 0;
+    for (int r = 0; r < t->n; r++) {
+        const struct trial_rank *k = &t->rank[r];
+        bool counts = k->mesh.tp_rank == 0 &&
+                      model_has_layer(&k->model->spec, &k->model->part, k->model->spec.layers - 1);
+        sum += counts ? ((const double *)k->io.sums->data)[which] : 0;
+    }
+    return sum;
+}
+
+static double norm_of(const struct trial *t, int rank)
+{
+    return *(const double *)t->rank[rank].io.norm->data;
+}
+
+/* How far the gradient of the whole model moves. */
+static double gradient_moves(const struct trial *one, const struct trial *disturbed)
+{
+    const struct model *m = one->rank[0].model, *n = disturbed->rank[0].model;
+    double squares = 0;
+    for (i64 i = 0; i < m->n_params; i++) {
+        const struct param *p = &m->params[i], *q = &n->params[i];
+        for (i64 k = 0; k < param_here(p) && p->desc.kind != PARAM_BALANCE; k++) {
+            const float *y = grad_at(p->bucket, p->at + k), *z = grad_at(q->bucket, q->at + k);
+            squares += y && z ? pow((double)*z - *y, 2) : 0;
+        }
+    }
+    return sqrt(squares);
+}
+
+/* A single number of the step, on a rank. */
+static void see_number(double x, double y, double rounding, int rank, struct trial_line *line)
+{
+    const double difference = isfinite(x) ? fabs(x - y) : INFINITY;
+    const double ratio = difference == 0 ? 0 : difference / (TRIAL_MARGIN * rounding);
+    if (line->rank >= 0 && ratio <= line->ratio)
+        return;
+    line->rank = rank;
+    line->ratio = ratio;
+    line->difference = y != 0 ? difference / fabs(y) : difference;
+}
+
+/* The loss behind all tensors, which say more where they differ too. */
+static i64 compare_numbers(const struct trial *t, const struct trial *one, const struct trial *disturbed,
+                           struct trial_line *out)
+{
+    const struct program *p = one->rank[0].step.program;
+    const double share = trial_rounding(one->config, &one->rank[0].model->spec);
+    const double norm = norm_of(one, 0);
+    const double moves = gradient_moves(one, disturbed) + share * norm;
+    out[0] = (struct trial_line){ "loss", "the step", -1, 0, 0, INT64_MAX };
+    out[1] = (struct trial_line){ "norm", "the gradient", -1, 0, 0,
+                                  2 * order_of(p, one->rank[0].io.norm->data) + 1 };
+    for (int k = 0; k < 2; k++) {
+        const double sum = loss_of(one, k), moved = fabs(loss_of(disturbed, k) - sum);
+        see_number(loss_of(t, k), sum, fmax(moved, share * sum), 0, &out[0]);
+    }
+    for (int r = 0; r < t->n; r++)
+        see_number(norm_of(t, r), norm, moves, r, &out[1]);
+    return TRIAL_NUMBERS;
+}
+
 i64 trial_compare(const struct trial *t, const struct trial *one, const struct trial *disturbed,
                   struct trial_line **out, struct arena *a)
 {
     const struct model *whole = one->rank[0].model, *moved = disturbed->rank[0].model;
     i64 n = 0;
-    *out = ARENA_ARRAY(a, struct trial_line, whole->n_params * (COUNT_OF(kinds) + TRIAL_WATCHED));
+    *out = ARENA_ARRAY(a, struct trial_line, whole->n_params * (COUNT_OF(kinds) + TRIAL_WATCHED) + TRIAL_NUMBERS);
     for (i64 i = 0; i < whole->n_params; i++)
         for (i64 kind = 0; kind < COUNT_OF(kinds); kind++) {
             const struct param *q = &whole->params[i];
@@ -364,6 +465,7 @@ i64 trial_compare(const struct trial *t, const struct trial *one, const struct t
             (*out)[n++] = line;
         }
     n += trial_watch_lines(t, *out + n);
+    n += compare_numbers(t, one, disturbed, *out + n);
     qsort(*out, (size_t)n, sizeof **out, by_order);
     return n;
 }

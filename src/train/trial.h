@@ -12,10 +12,15 @@
  * by that much at random (trial_rounding), and how far each tensor moves is its condition, measured:
  * what rounding can do to it, through all layers (TTrace, arXiv 2506.09280, estimates its
  * thresholds by such a perturbation too). A tensor of the layout that is TRIAL_MARGIN times
- * further from one rank's has something else wrong with it. */
+ * further from one rank's has something else wrong with it.
+ *
+ * Of a single number one sample says little, so two are bounded otherwise. The norm of the gradient moves
+ * by no more than the gradient does (the triangle inequality), which was measured, and the loss by no less
+ * than the share by which sums of numbers of one sign, as both are, can be off by themselves. */
 #ifndef HEADWAY_TRIAL_H
 #define HEADWAY_TRIAL_H
 
+#include "backend/away_lane.h"
 #include "backend/engine.h"
 #include "comm/sim.h"
 #include "data/loader.h"
@@ -33,6 +38,8 @@ struct trial_rank {
     struct step_io io;
     struct step_program step;
     struct driver *driver;
+    struct away_lane *away; /* NULL: nothing is in slower memory */
+    struct lane_driver lanes; /* both, for one thread */
     struct layout_rows rows;
     const struct trial_rows *step_rows;
     i64 T, vocab, all_rows; /* tokens in a row; rows of a step, of all ranks */
@@ -72,15 +79,17 @@ double trial_rounding(const struct train_config *c, const struct model_spec *s);
 void trial_disturb(struct trial *t, double share);
 
 struct trial_line {
-    const char *kind, *name; /* "gradient", "input", a parameter */
+    const char *kind, *name; /* "gradient" or "input", and a parameter; "loss" of the step */
     int rank;                /* where it is worst */
     double difference;       /* from one rank, over the norm of what it has there */
     double ratio;            /* over what rounding can do, margin included: more than 1 is wrong */
     i64 order;               /* of its last writer in one rank's program */
 };
 
-/* Compares every gradient, moment and weight, and what was watched; a line each, in the order of one
- * rank's program. */
+enum { TRIAL_NUMBERS = 2 }; /* lines that are of no tensor: loss and norm */
+
+/* Compares every gradient, moment and weight, the gradient's norm, and what was watched, a line each, in the
+ * order of one rank's program; then the loss. */
 i64 trial_compare(const struct trial *t, const struct trial *one, const struct trial *disturbed,
                   struct trial_line **out, struct arena *a);
 /* The first of them that rounding does not explain; NULL: none. */

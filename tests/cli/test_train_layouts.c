@@ -287,6 +287,9 @@ TEST(a_layout_is_checked_beside_an_exact_rank)
     CHECK(strstr(shellf(0, "%s dp=2,tp=2,zero=1 --steps 2", check), "nothing but rounding differs"));
     CHECK(strstr(shellf(0, "%s dp=2", check), "beside one exact rank, on the recipe's rows;"));
     CHECK(strstr(shellf(0, "%s dp=2 --set data.sources=t.txt", check), "on the recipe's rows;"));
+    CHECK(strstr(shellf(0, "%s dp=2,exact=true", check), " tensors are equal, bit for bit"));
+    CHECK(strstr(shellf(0, "%s dp=2 --set offload.activations=yes --set offload.optimizer=yes --set "
+                        "offload.least=1KiB", check), "nothing but rounding differs"));
     shell("! ls $D/runs | grep layout-check", 0);
     CHECK(strstr(shellf(0, "%s dp=2 --set data.sources=nowhere", check), "on made-up rows, since"));
     shell("cd $D && cp -r data hurt && for f in hurt/*.shard; do truncate -s 3000 $f; done", 0);

@@ -252,6 +252,25 @@ static void wrong_rate(struct trial *t)
         find(&t->rank[r], &op_adamw, LANE_COMPUTE, 1)->attr[ADAMW_B2] = 0.9;
 }
 
+/* Each stage has a norm of its own, which clipping would not show while it does not bind. */
+static void norm_of_a_stage(struct trial *t)
+{
+    for (int r = 0; r < t->n; r++) {
+        const struct program *p = t->rank[r].step.program;
+        for (i64 i = 0; i < p->n_tasks; i++)
+            if (p->by_id[i]->op == &op_all_reduce && p->by_id[i]->lane == LANE_PP) {
+                p->by_id[i]->op = &op_add_norms;
+                p->by_id[i]->lane = LANE_COMPUTE;
+            }
+    }
+}
+
+/* What is told of the loss is not what was learned from. */
+static void loss_of_half_the_rows(struct trial *t)
+{
+    leave_out(&t->rank[1], find(&t->rank[1], &op_loss_sums, LANE_COMPUTE, -1));
+}
+
 static void expect_named(const char *layout, void (*plant)(struct trial *t), const char *kind,
                          const char *name)
 {
@@ -274,6 +293,8 @@ TEST(faults_are_named_at_the_first_tensor_that_they_touch)
     expect_named("dp=2,zero=3", wrong_grad, "output's gradient", "blocks.1.attn.qkv.weight");
     expect_named("pp=2", wrong_last_grad, "output's gradient", "blocks.2.attn.qkv.weight");
     expect_named("dp=2,zero=1", wrong_rate, "second moment", "blocks.1.");
+    expect_named("pp=2", norm_of_a_stage, "norm", "the gradient");
+    expect_named("dp=2", loss_of_half_the_rows, "loss", "the step");
 }
 
 TEST(a_fault_in_an_expert_is_named_there)
