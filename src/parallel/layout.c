@@ -502,6 +502,8 @@ static struct layout with_degrees(const struct layout *l, i64 ranks, i64 pp, i64
         other.chunks = 0;
     }
     stages_leave_out(&other);
+    if (cp == 1)
+        other.cp_kind = layout_single().cp_kind;
     return other;
 }
 
@@ -523,13 +525,15 @@ static int find_nearest(const struct layout *l, const struct model_spec *s, i64 
     return n;
 }
 
-/* "pp=2,dp=4 or dp=8": each can be given as it is written. */
+/* "pp=2,dp=4 or dp=8": each can be given as it is written, and names a degree. */
 static const char *nearest_text(const struct layout *nearest, int n, struct arena *a)
 {
     const struct layout single = layout_single();
     const char *none = layout_text(&single, a), *out = "";
     for (int i = 0; i < n; i++) {
         const char *one = layout_text(&nearest[i], a);
+        if (layout_ranks(&nearest[i]) == 1 && strcmp(one, none) != 0)
+            one = arena_printf(a, "dp=1,%s", one);
         const char *between = i == 0 ? "" : i < n - 1 ? ", " : " or ";
         out = arena_printf(a, "%s%s%s", out, between, strcmp(one, none) == 0 ? "dp=1" : one);
     }
@@ -560,7 +564,6 @@ static int refuse_ranks(const struct layout *l, const struct model_spec *s, i64 
 int layout_check(const struct layout *l, const struct model_spec *s, i64 ranks, i64 B, i64 T,
                  int micro_batches)
 {
-    if (layout_ranks(l) != ranks)
-        return refuse_ranks(l, s, ranks, B, T, micro_batches);
-    return check_shape(l, s, B, T, micro_batches);
+    TRY(check_shape(l, s, B, T, micro_batches)); /* or so many ranks would be started in vain */
+    return layout_ranks(l) == ranks ? OK : refuse_ranks(l, s, ranks, B, T, micro_batches);
 }

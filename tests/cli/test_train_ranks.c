@@ -204,10 +204,14 @@ TEST(a_layout_that_does_not_fit_is_refused_with_what_would)
     text = shell(TRAIN "--ranks 64 --layout dp=64 --dry-run 2>&1", 2);
     CHECK(strstr(text, "rows of a step; dp=4 can, or choose a larger train.batch"));
     text = shell(TRAIN "--ranks 2 --layout tp=3 2>&1", 2);
-    CHECK(strstr(text, "needs 3 ranks, but 2 were started; tp=2 or dp=2 would fit"));
+    CHECK(strstr(text, "4 attention heads") && !strstr(text, "needs 3 ranks")); /* 3 would not do either */
     CHECK(!strstr(text, "rank 0") && !strstr(text, "rank 1")); /* all would say it */
     text = shell(TRAIN "--ranks 2 --layout pp=8,dp=1 2>&1", 2);
-    CHECK(strstr(text, "needs 8 ranks, but 2 were started; pp=2 or dp=2 would fit"));
+    CHECK(strstr(text, "more than the model's 2 layers; pp=2 has 2"));
+    text = shell(TRAIN "--layout tp=2,exact=true 2>&1", 2);
+    CHECK(strstr(text, "needs 2 ranks, but 1 was started; dp=1,exact=true would fit"));
+    text = shell(TRAIN "--layout cp=2,cp_kind=ulysses 2>&1", 2);
+    CHECK(strstr(text, "needs 2 ranks, but 1 was started; dp=1 would fit"));
     text = shell(TRAIN "--ranks 2 --layout dp=2,dp=1 2>&1", 2);
     CHECK(strstr(text, "headway: --layout: dp is there twice; leave one out"));
     text = shell(TRAIN "--ranks 2 --layout islands=2 --set outer.every=4 --set log.health=1 2>&1", 2);

@@ -68,6 +68,9 @@ static const char *library(void)
     int length;
     MPI_Get_library_version(text, &length);
     text[strcspn(text, ",\n")] = '\0';
+    for (char *c = text; *c; c++) /* MPICH has a tab behind its name */
+        if ((unsigned char)*c < ' ')
+            *c = ' ';
     return text;
 }
 
