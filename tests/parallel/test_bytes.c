@@ -1,5 +1,6 @@
-/* Three counts of what ranks send in a step, which must agree: formulas, the tasks of the
- * program, and what the transport moved.
+/* Three counts of what ranks send in a step, which must agree to the byte: the tasks of the program and
+ * what the transport moved, of each rank and axis, and formulas, of all ranks along an axis together.
+ * (tests/parallel/test_context_parallel.c has those of cp.)
  *
  * The formulas are those of a ring (a reduction or gathering of X bytes among n ranks sends
  * (n-1) X over all of them; an all-reduce twice that) put together by hand for what a layout
@@ -11,7 +12,7 @@
 
 #include <stdio.h>
 
-/* By lane, over all ranks. */
+/* By lane, of a rank or of all. */
 struct counts {
     double bytes[LANE_COUNT];
 };
@@ -22,30 +23,60 @@ static const char *const axis_of[LANE_COUNT] = {
     [LANE_ISLAND] = "islands",
 };
 
-static struct counts of_tasks(const struct ranks *all, bool outer)
+/* Of an all-reduce each rank sums an equal part, the first ones one more where they do not divide, and sends
+ * it to all others; of what it does not sum it sends its own. */
+static double sent_by(const struct task *t)
+{
+    const i64 n = (i64)t->attr[COLLECTIVE_SIZE], messages = (i64)t->attr[COLLECTIVE_OUTER];
+    if (t->op != &op_all_reduce)
+        return t->cost.message_bytes;
+    const i64 count = tensor_count(t->in[0]) / messages;
+    const i64 part = count / n + ((i64)t->attr[COLLECTIVE_RANK] < count % n);
+    return (double)(messages * (count + (n - 2) * part) * dtype_bytes(t->in[0]->dtype));
+}
+
+static struct counts of_tasks(const struct rank *k, bool outer)
 {
     struct counts c = { { 0 } };
-    for (int r = 0; r < all->n; r++) {
-        const struct program *p = outer ? all->rank[r].outer.program : all->rank[r].step.program;
-        for (i64 a = 0; a < p->n_actions; a++) {
-            const struct segment *s = &p->segments[p->actions[a].segment];
-            for (i64 i = 0; i < s->n_tasks; i++)
-                if (!s->tasks[i].last_turn || p->actions[a].micro_batch == p->micro_batches - 1)
-                    c.bytes[s->tasks[i].lane] += s->tasks[i].cost.message_bytes;
-        }
+    const struct program *p = outer ? k->outer.program : k->step.program;
+    for (i64 a = 0; a < p->n_actions; a++) {
+        const struct segment *s = &p->segments[p->actions[a].segment];
+        for (i64 i = 0; i < s->n_tasks; i++)
+            if (!s->tasks[i].last_turn || p->actions[a].micro_batch == p->micro_batches - 1)
+                c.bytes[s->tasks[i].lane] += sent_by(&s->tasks[i]);
     }
     return c;
 }
 
-static struct counts of_transport(const struct ranks *all)
+static struct counts of_transport(const struct rank *k)
 {
     struct counts c = { { 0 } };
-    for (int r = 0; r < all->n; r++)
-        for (int lane = 0; lane < LANE_COUNT; lane++)
-            if (axis_of[lane])
-                c.bytes[lane] += (double)comm_axis_count(all->rank[r].mesh.comm,
-                                                         axis_of[lane]).sent_bytes;
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        if (axis_of[lane])
+            c.bytes[lane] += (double)comm_axis_count(k->mesh.comm, axis_of[lane]).sent_bytes;
     return c;
+}
+
+static struct counts all_tasks(const struct ranks *all, bool outer)
+{
+    struct counts sum = { { 0 } };
+    for (int r = 0; r < all->n; r++) {
+        const struct counts c = of_tasks(&all->rank[r], outer);
+        for (int lane = 0; lane < LANE_COUNT; lane++)
+            sum.bytes[lane] += c.bytes[lane];
+    }
+    return sum;
+}
+
+static struct counts all_transport(const struct ranks *all)
+{
+    struct counts sum = { { 0 } };
+    for (int r = 0; r < all->n; r++) {
+        const struct counts c = of_transport(&all->rank[r]);
+        for (int lane = 0; lane < LANE_COUNT; lane++)
+            sum.bytes[lane] += c.bytes[lane];
+    }
+    return sum;
 }
 
 /* --- formulas ----------------------------------------------------------------------- */
@@ -189,6 +220,22 @@ static double norm_bytes(const struct layout *l)
     return l->exact ? 4 * SQUARES_DIGITS : 8;
 }
 
+/* Stages that follow each other on other ranks: v pp - 1, one less where a V turns. */
+static i64 boundaries_of(const struct stages *s)
+{
+    i64 n = 0;
+    for (int t = 1; t < s->n; t++)
+        n += s->rank_of[t] != s->rank_of[t - 1];
+    return n;
+}
+
+/* A table that two ranks have: an all-reduce of its gradient, of what is here of it. */
+static double tie_bytes(const struct rank *k)
+{
+    const struct param *table = model_shares_table(k->model) ? model_param(k->model, P_WTE, -1) : NULL;
+    return table ? 4 * (double)param_here(table) : 0;
+}
+
 static struct counts of_formulas(const struct ranks *all, bool half)
 {
     const struct layout *l = &all->layout;
@@ -205,6 +252,7 @@ static struct counts of_formulas(const struct ranks *all, bool half)
             if (k->mesh.tp_rank == 0 && l->tp > 1)
                 c.bytes[LANE_TP] += 2 * (double)(l->tp - 1) * 4 * (double)b->alike;
         }
+        c.bytes[LANE_TIE] += tie_bytes(k);
         add_muon(&c, k, l);
         if (l->ep > 1)
             add_experts(&c, all, k, a);
@@ -219,8 +267,8 @@ static struct counts of_formulas(const struct ranks *all, bool half)
     if (l->tp > 1)
         c.bytes[LANE_TP] += (double)l->dp * micro_batches * rows_over_tensor(all, a);
     if (l->pp > 1) /* up and down each boundary; with tp each rank its cut of the rows */
-        c.bytes[LANE_PP] += (double)(l->dp * (l->pp - 1)) * micro_batches * 2 * rows *
-                            (double)s->width * a;
+        c.bytes[LANE_PP] += (double)(l->dp * boundaries_of(&all->rank[0].mesh.stages)) * micro_batches *
+                            2 * rows * (double)s->width * a;
     return c;
 }
 
@@ -229,9 +277,21 @@ static struct counts of_formulas(const struct ranks *all, bool half)
 static void expect_equal(const char *layout, const char *lane, const char *which, double a,
                          double formula)
 {
-    if (fabs(a - formula) > 1e-6 * (1 + formula))
-        fail_msg("%s, %s: %s sends %.3f bytes, the formula has %.3f", layout, lane, which, a,
+    if (a != formula)
+        fail_msg("%s, %s: %s sends %.6f bytes, the formula has %.6f", layout, lane, which, a,
                  formula);
+}
+
+/* Of each rank by itself. */
+static void expect_ranks_alike(const struct ranks *all, const struct counts *before, const char *layout)
+{
+    for (int r = 0; r < all->n; r++) {
+        const struct counts tasks = of_tasks(&all->rank[r], false), now = of_transport(&all->rank[r]);
+        for (int lane = 0; lane < LANE_COUNT; lane++)
+            if (axis_of[lane] && now.bytes[lane] - before[r].bytes[lane] != tasks.bytes[lane])
+                fail_msg("%s, %s, rank %d: the transport sends %.6f bytes, the program has %.6f", layout,
+                         axis_of[lane], r, now.bytes[lane] - before[r].bytes[lane], tasks.bytes[lane]);
+    }
 }
 
 static void expect_counts_with(const char *layout, bool gpt2, bool half, int optimizer,
@@ -242,6 +302,8 @@ static void expect_counts_with(const char *layout, bool gpt2, bool half, int opt
                                .layout = layout };
     if ((strstr(layout, "pp=") && !strstr(layout, "zero=1")) || strstr(layout, "exact"))
         o.tiny.micro_batches = 8; /* several for each rank */
+    if (strstr(layout, "schedule="))
+        o.layers = 8; /* several stages a rank */
     o.tiny.gpt2 = gpt2;
     o.tiny.bf16 = half;
     o.tiny.backend = backend_best();
@@ -249,19 +311,22 @@ static void expect_counts_with(const char *layout, bool gpt2, bool half, int opt
     o.tiny.experts = experts;
     o.choices = strstr(layout, "ep=") ? 8 : 0; /* all, so that loads are even */
     ranks_open(&all, &o);
-    struct counts before = of_transport(&all), tasks = of_tasks(&all, false);
+    struct counts before = all_transport(&all), tasks = all_tasks(&all, false);
+    struct counts *each = ARENA_ARRAY(&all.rank[0].arena, struct counts, all.n);
+    for (int r = 0; r < all.n; r++)
+        each[r] = of_transport(&all.rank[r]);
     ranks_step(&all, 0);
-    struct counts after = of_transport(&all), formula = of_formulas(&all, half);
+    struct counts after = all_transport(&all), formula = of_formulas(&all, half);
+    expect_ranks_alike(&all, each, layout);
     for (int lane = 0; lane < LANE_COUNT; lane++) {
-        if (!axis_of[lane] || lane == LANE_TIE)
+        if (!axis_of[lane])
             continue;
         expect_equal(layout, axis_of[lane], "the program", tasks.bytes[lane], formula.bytes[lane]);
         expect_equal(layout, axis_of[lane], "the transport",
                      after.bytes[lane] - before.bytes[lane], formula.bytes[lane]);
     }
-    double tie = after.bytes[LANE_TIE] - before.bytes[LANE_TIE];
-    expect_equal(layout, "tie", "the transport", tie, tasks.bytes[LANE_TIE]);
-    CHECK((tie > 0) == (gpt2 && all.layout.pp > 1));
+    CHECK((formula.bytes[LANE_TIE] > 0) == (gpt2 && all.layout.pp > 1 &&
+                                            all.rank[0].mesh.stages.rank_of[all.rank[0].mesh.stages.n - 1] > 0));
     ranks_close(&all);
 }
 
@@ -321,6 +386,12 @@ TEST(stages_send_what_the_formula_says)
     expect_counts("pp=2,dp=2,zero=3", false, false);
     expect_counts("pp=3,dp=2,zero=3", true, true);
     expect_counts("pp=2,dp=4,zero=3,zero_group=2", true, false);
+    expect_counts("pp=2,schedule=gpipe", true, true);
+    expect_counts("pp=4,schedule=interleaved", true, false);
+    expect_counts("pp=2,dp=2,schedule=interleaved,chunks=3", false, true);
+    expect_counts("pp=2,tp=2,schedule=zb-h1", true, false);
+    expect_counts("pp=3,schedule=zb-v", true, false);
+    expect_counts("pp=2,dp=2,tp=2,schedule=zb-v", true, true);
 }
 
 TEST(muon_sends_what_the_formula_says)
@@ -360,6 +431,85 @@ TEST(experts_that_tp_cuts_send_what_the_formula_says)
     expect_counts_with("dp=4,ep=2,tp=2,zero=1", false, false, OPTIMIZER_ADAMW, TINY_DEEPSEEK);
 }
 
+/* Rows that go to other ranks and come from them, of all layers and micro-batches, and the rank. */
+struct routed {
+    i64 index, leave, come;
+};
+
+static struct kernel arrival;
+
+static void count_arrivals(const struct task *t, struct run *x)
+{
+    struct routed *c = x->context;
+    const i64 n = (i64)t->attr[ARRIVAL_RANKS];
+    struct run plain = *x;
+    plain.context = arrival.context;
+    arrival.run(t, &plain);
+    const i32 *traffic = t->out[3]->data;
+    for (i64 i = 0; i < n; i++)
+        if (i != c->index) {
+            c->leave += traffic[i];
+            c->come += traffic[n + i];
+        }
+}
+
+/* What a router chose: each row goes there and back, and so do the gradients of both ways. The rest of
+ * what goes along ep does not depend on it. */
+static double ep_bytes(const struct rank *k, const struct routed *c, double a)
+{
+    struct program *p = k->step.program;
+    double sum = 2 * (double)(c->leave + c->come) * (double)k->model->spec.width * a;
+    for (i64 n = 0; n < p->n_actions; n++) {
+        const struct segment *s = &p->segments[p->actions[n].segment];
+        for (i64 i = 0; i < s->n_tasks; i++)
+            if (s->tasks[i].lane == LANE_EP && s->tasks[i].op != &op_expert_exchange &&
+                (!s->tasks[i].last_turn || p->actions[n].micro_batch == p->micro_batches - 1))
+                sum += sent_by(&s->tasks[i]);
+    }
+    return sum;
+}
+
+static void expect_routed_counts(const char *layout, bool half, enum tiny_experts experts)
+{
+    struct ranks all;
+    struct ranks_options o = { .tiny = { .threads = 1, .micro_batches = 2, .B = 4, .bf16 = half,
+                                         .backend = backend_best(), .experts = experts },
+                               .layout = layout };
+    ranks_open(&all, &o);
+    struct routed *routed = ARENA_ARRAY(&all.rank[0].arena, struct routed, all.n);
+    bool uneven = false;
+    for (int r = 0; r < all.n; r++) {
+        struct backend *b = &all.rank[r].engine.backend;
+        struct kernel counting = arrival = *backend_kernel(b, &op_expert_arrival);
+        counting.run = count_arrivals;
+        counting.context = &routed[r];
+        routed[r].index = mesh_coordinate(&all.rank[r].mesh, LANE_EP);
+        backend_set(b, &op_expert_arrival, counting);
+    }
+    double *before = ARENA_ARRAY(&all.rank[0].arena, double, all.n);
+    for (int r = 0; r < all.n; r++)
+        before[r] = of_transport(&all.rank[r]).bytes[LANE_EP];
+    ranks_step(&all, 0);
+    for (int r = 0; r < all.n; r++) {
+        expect_equal(layout, "ep", "the transport",
+                     of_transport(&all.rank[r]).bytes[LANE_EP] - before[r],
+                     ep_bytes(&all.rank[r], &routed[r], half ? 2 : 4));
+        uneven = uneven || routed[r].leave != routed[r].come;
+    }
+    CHECK(uneven);
+    ranks_close(&all);
+}
+
+TEST(uneven_loads_send_what_was_routed)
+{
+    expect_routed_counts("dp=2,ep=2", false, TINY_MIXTRAL);
+    expect_routed_counts("dp=4,ep=4,zero=1", true, TINY_DEEPSEEK);
+    expect_routed_counts("dp=4,ep=2,zero=3", false, TINY_MIXTRAL);
+    expect_routed_counts("dp=2,ep=2,tp=2", true, TINY_DEEPSEEK);
+    expect_routed_counts("cp=2,dp=2,ep=4", false, TINY_MIXTRAL);
+    expect_routed_counts("pp=2,dp=2,ep=2", false, TINY_MIXTRAL);
+}
+
 /* Islands exchange nothing in a step; in an outer step, what each has of the state is summed: from
  * every rank 2 (n - 1) / n x 4 bytes an element, and one number for the metrics. */
 static void expect_island_counts(const char *layout, bool gpt2)
@@ -378,13 +528,13 @@ static void expect_island_counts(const char *layout, bool gpt2)
         formula += 8;
     }
     formula *= 2 * (islands - 1) / islands;
-    struct counts before = of_transport(&all), tasks = of_tasks(&all, true);
+    struct counts before = all_transport(&all), tasks = all_tasks(&all, true);
     ranks_step(&all, 0);
-    struct counts step = of_transport(&all);
+    struct counts step = all_transport(&all);
     CHECK_OK(ranks_run(&all, 0, true));
-    struct counts after = of_transport(&all);
+    struct counts after = all_transport(&all);
     CHECK(step.bytes[LANE_ISLAND] == before.bytes[LANE_ISLAND]);
-    CHECK(of_tasks(&all, false).bytes[LANE_ISLAND] == 0);
+    CHECK(all_tasks(&all, false).bytes[LANE_ISLAND] == 0);
     for (int lane = 0; lane < LANE_COUNT; lane++)
         if (axis_of[lane])
             expect_equal(layout, axis_of[lane], "the transport", after.bytes[lane] - step.bytes[lane],
@@ -409,4 +559,4 @@ TEST_MAIN(ONE(islands_send_what_the_formula_says),
           ONE(stages_send_what_the_formula_says), ONE(muon_sends_what_the_formula_says),
           ONE(ranks_with_other_experts_send_what_the_formula_says),
           ONE(groups_that_share_experts_send_what_the_formula_says),
-          ONE(experts_that_tp_cuts_send_what_the_formula_says))
+          ONE(experts_that_tp_cuts_send_what_the_formula_says), ONE(uneven_loads_send_what_was_routed))
