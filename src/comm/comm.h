@@ -128,6 +128,7 @@ struct comm {
     /* A call that waits longer is looked into: if the rank that it waits for is stopped, that
      * is a hang already; else it is told in the log, once, and waiting goes on. 0: never. */
     _Atomic u64 patience_ns;
+    _Atomic bool untimed; /* nobody knows yet what is long: the log is told nothing */
     _Atomic u64 held_ns; /* some call that ended is held back until then */
     int failed;      /* the code with which this rank gave up: comm_fail */
     bool together;   /* the ranks agreed to end here, for better or worse: nobody waits */

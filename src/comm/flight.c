@@ -476,7 +476,8 @@ int comm_look_into_stall(const struct comm_call *call)
     int rc = judge(call, &culprit, &certain);
     if (certain)
         return tell_node(c, rc);
-    if (call->looked == 1 && c->rank == (culprit == 0)) /* rank 0 tells; of rank 0 itself, rank 1 */
+    if (call->looked == 1 && !atomic_load(&c->untimed) &&
+        c->rank == (culprit == 0)) /* rank 0 tells; of rank 0 itself, rank 1 */
         log_line(culprit == 0 ? LOG_ERROR : LOG_WARN, "%s; waiting goes on", err_message());
     return OK;
 }

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LEAST_PATIENCE_S 5.0 /* of a call, until it is looked into */
+
 /* The leader chooses, the others are told. */
 static int choose_layout(struct session *s, struct layout *l)
 {
@@ -87,9 +89,17 @@ int session_share_folder(struct session *s)
     return OK;
 }
 
+/* Until a step was timed (session_set_patience), waiting is no news, but a rank that is lost is. */
+static void be_patient_at_first(struct session *s)
+{
+    atomic_store(&s->mesh.comm->untimed, true);
+    atomic_store(&s->mesh.comm->patience_ns, (u64)(1e9 * LEAST_PATIENCE_S));
+}
+
 static int open_driver(struct session *s)
 {
     i64 most = 1;
+    be_patient_at_first(s);
     for (int i = 0; i < s->engine.n_programs; i++)
         most = i64_max(most, driver_calls(s->engine.programs[i]));
     TRY(driver_new(&s->driver, &s->mesh, most, true));
@@ -179,7 +189,7 @@ static int by_seconds(const void *a, const void *b)
 }
 
 /* A hang is named within five times the 99th percentile of the last steps, two seconds of which are
- * for asking ranks of other nodes; but patience is never less than five seconds. */
+ * for asking ranks of other nodes; but patience is never less than LEAST_PATIENCE_S. */
 void session_set_patience(struct session *s, double step_seconds)
 {
     double sorted[SESSION_STEPS];
@@ -190,7 +200,9 @@ void session_set_patience(struct session *s, double step_seconds)
     memcpy(sorted, s->step_seconds, sizeof sorted);
     qsort(sorted, (size_t)n, sizeof *sorted, by_seconds);
     double seconds = 5 * sorted[(99 * n - 1) / 100] - 2;
-    atomic_store(&s->mesh.comm->patience_ns, (u64)(1e9 * (seconds > 5 ? seconds : 5)));
+    atomic_store(&s->mesh.comm->patience_ns,
+                 (u64)(1e9 * (seconds > LEAST_PATIENCE_S ? seconds : LEAST_PATIENCE_S)));
+    atomic_store(&s->mesh.comm->untimed, false);
 }
 
 int session_agree(struct session *s)
