@@ -149,6 +149,11 @@ static bool is_among(const char *id, const char *list)
     return false;
 }
 
+static const struct finding_place everywhere = {
+    .rank = -1, .peer = -1, .stage = -1, .layer = -1, .first_step = -1, .last_step = -1,
+    .last_rank = -1,
+};
+
 /* What a finding makes possible stands right behind it, with its gain: mending is one act. */
 static void add_behind(struct findings *f, const struct measure *m, const struct rule *r)
 {
@@ -156,7 +161,7 @@ static void add_behind(struct findings *f, const struct measure *m, const struct
         const struct finding *by = &f->at[i];
         if (!is_among(by->id, rule_behind(r->id)) || !(by->gain_lo > 0))
             continue; /* a gain that may be none is no reason for more */
-        struct finding x = { .title = r->title, .place = { -1, -1, -1, -1, "", "", -1, -1 },
+        struct finding x = { .title = r->title, .place = everywhere,
             .lost = by->lost, .share = by->share, .gain = by->gain, .gain_lo = by->gain_lo,
             .gain_hi = by->gain_hi, .replayed = by->replayed };
         snprintf(x.id, sizeof x.id, "%s", r->id);
@@ -184,7 +189,7 @@ void findings_make(struct findings *out, const struct measure *m,
             if (!measure_whole(m) && needs_all_ranks(rule_families[k], r))
                 continue;
             struct finding *f = &out->at[out->n];
-            *f = (struct finding){ .title = r->title, .place = { -1, -1, -1, -1, "", "", -1, -1 } };
+            *f = (struct finding){ .title = r->title, .place = everywhere };
             snprintf(f->id, sizeof f->id, "%s", r->id);
             if (out->n < FINDINGS_MOST - 1 && r->look(m, r->limit, f))
                 out->n++;
