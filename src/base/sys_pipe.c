@@ -17,7 +17,9 @@ i64 sys_read_first(int fd, void *buffer, i64 bytes)
     const bool silent = n < 0 && errno == EAGAIN; /* somebody is there, and has not written yet */
     if ((n <= 0 && !silent) || fcntl(fd, F_SETFL, O_RDONLY) != 0)
         return -1;
-    return silent ? sys_read(fd, buffer, bytes) : n;
+    while (silent && (n = sys_read(fd, buffer, bytes)) < 0 && errno == EINTR)
+        ;
+    return n;
 }
 
 void *sys_map_pipe(int fd, i64 *bytes)

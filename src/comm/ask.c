@@ -12,7 +12,8 @@
 enum { QUESTION = 1, ANSWER = 2, NOTE = 3 }; /* MPI's tags */
 static const u64 look_ns = 200 * 1000 * 1000;  /* how often a thread looks for questions */
 static const u64 own_ns = 1000 * 1000 * 1000;  /* then neighbours are asked too */
-static const u64 limit_ns = (u64)2000 * 1000 * 1000;
+static const u64 limit_ns = (u64)3500 * 1000 * 1000; /* a busy host keeps no thread waiting so long */
+static const u64 still_ns = 50 * 1000 * 1000, take_in_ns = (u64)1000 * 1000 * 1000;
 static const u64 poll_ns = 2 * 1000 * 1000;
 static const u64 tell_ns = 50 * 1000 * 1000;   /* for what is told last to be sent */
 
@@ -269,6 +270,8 @@ int ask_open(struct ask **out, const struct mpi_table *table, struct comm *c, co
         return err_set(ERR_PEER, "MPI cannot make a group for questions: %s", table->last_error());
     a->runs = pthread_create(&a->thread, NULL, watch, a) == 0;
     if (!a->runs)
+        table->group_free(a->group);
+    if (!a->runs)
         return err_set(ERR_LIMIT, "no thread that answers other ranks' questions");
     *out = a;
     return OK;
@@ -285,12 +288,46 @@ void ask_stop(struct ask *a)
     a->runs = false;
 }
 
+/* Nothing that this rank wrote is under way. */
+static bool all_arrived(struct ask *a)
+{
+    bool all = true;
+    for (int r = 0; r < a->comm->size; r++)
+        all = is_free(a, &a->questions[r]) && is_free(a, &a->answers[r]) && all;
+    return all;
+}
+
+static bool was_used(const struct ask *a)
+{
+    bool used = a->round > 0;
+    for (int r = 0; r < a->comm->size; r++)
+        used = used || a->answers[r].answer;
+    return used;
+}
+
+void ask_take_in(struct ask *a)
+{
+    const u64 begin = sys_now_ns();
+    struct question q;
+    struct note n;
+    int from;
+    if (!was_used(a))
+        return;
+    while (!(all_arrived(a) && sys_now_ns() - begin > still_ns) && sys_now_ns() - begin < take_in_ns) {
+        a->table->poll(a->group, QUESTION, &q, (int)sizeof q, &from);
+        a->table->poll(a->group, NOTE, &n, (int)sizeof n, &from);
+        a->table->poll(a->group, ANSWER, &a->in, (int)sizeof a->in, &from);
+        sys_sleep_ns(poll_ns);
+    }
+}
+
 void ask_close(struct ask *a)
 {
     if (!a)
         return;
     for (int r = 0; r < a->comm->size; r++) {
-        sys_free(a->answers[r].answer);
+        if (is_free(a, &a->answers[r])) /* else MPI still reads it */
+            sys_free(a->answers[r].answer);
         if (!sees(a, r))
             sys_free(a->comm->flights[r]);
     }

@@ -434,8 +434,8 @@ static void mpi_close(struct comm *c)
     i32 own = 0, *all = ARENA_ARRAY(&c->arena, i32, c->size);
     if (s->ask && c->failed)
         ask_tell(s->ask, c->failed);
-    else if (s->ask)
-        s->table->exchange(&own, all, (int)sizeof own); /* until here others may ask */
+    else if (s->ask && s->table->exchange(&own, all, (int)sizeof own) < 0) /* until here others ask */
+        c->failed = err_set(ERR_PEER, "MPI: %s", s->table->last_error());
     ask_stop(s->ask);
     if (c->failed && c->size > 1) {
         /* The others wait inside MPI: there is no orderly end, so this is the last word. */
@@ -446,6 +446,8 @@ static void mpi_close(struct comm *c)
     for (struct comm_group *g = c->groups; g; g = g->next)
         if (g->n > 1 && g->transport == c->transport)
             s->table->group_free(((struct mpi_group *)g->state)->handle);
+    if (s->ask && s->table->exchange(&own, all, (int)sizeof own) == 0) /* nobody answers any more */
+        ask_take_in(s->ask);
     ask_close(s->ask);
     s->table->close();
 }
@@ -591,6 +593,7 @@ int comm_mpi_new(struct comm **out, enum mpi_library l, int launched, bool alway
     if (rc >= 0)
         rc = learn_of_others(state, c, all);
     if (rc < 0) {
+        c->failed = rc; /* the others may have got further, and would wait */
         comm_free(c);
         return rc;
     }

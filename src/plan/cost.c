@@ -187,16 +187,18 @@ static double boundary_seconds(const struct plan_job *job, const struct plan_lay
     return plan_exchange_seconds(job, 2, l->tp * l->cp * l->dp, t->boundary_bytes, 1);
 }
 
-/* Moves that hold up both stages: a micro-batch's rows and their gradients, with the neighbour before and
- * the one behind. What was cut to be sent is gathered: rows for the forward pass, the stage's own result and
- * its gradient for the backward pass. */
+/* Moves that hold up both stages: a micro-batch's rows and their gradients, with the neighbour before
+ * and the one behind. Each of a rank's virtual stages has both, but the first and the last of all. What
+ * was cut to be sent is gathered: rows for the forward pass, the stage's own result and its gradient
+ * for the backward pass. */
 static void add_moves(struct stage *s, const struct plan_job *job, const struct plan_layout *l,
                       const struct plan_table *t, bool before, bool behind)
 {
     if (!job->stack->blocking_moves && t->boundary_gather == 0)
         return;
-    double each = job->stack->blocking_moves ? (before + behind) * boundary_seconds(job, l, t) : 0;
-    double forward = before * t->boundary_gather, backward = 2 * behind * t->boundary_gather;
+    const double in = (double)(l->virtual_stages - !before), out = (double)(l->virtual_stages - !behind);
+    double each = job->stack->blocking_moves ? (in + out) * boundary_seconds(job, l, t) : 0;
+    double forward = in * t->boundary_gather, backward = 2 * out * t->boundary_gather;
     s->terms[PLAN_PP] += 2 * each + forward + backward;
     s->forward += each + forward;
     s->backward += each + backward;

@@ -188,7 +188,7 @@ static int by_seconds(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* A hang is named within five times the 99th percentile of the last steps, two seconds of which are
+/* A hang is named within five times the 99th percentile of the last steps, 3.5 seconds of which are
  * for asking ranks of other nodes; but patience is never less than LEAST_PATIENCE_S. */
 void session_set_patience(struct session *s, double step_seconds)
 {
@@ -199,7 +199,7 @@ void session_set_patience(struct session *s, double step_seconds)
     i64 n = i64_min(SESSION_STEPS, s->steps_timed);
     memcpy(sorted, s->step_seconds, sizeof sorted);
     qsort(sorted, (size_t)n, sizeof *sorted, by_seconds);
-    double seconds = 5 * sorted[(99 * n - 1) / 100] - 2;
+    double seconds = 5 * sorted[(99 * n - 1) / 100] - 3.5;
     atomic_store(&s->mesh.comm->patience_ns,
                  (u64)(1e9 * (seconds > LEAST_PATIENCE_S ? seconds : LEAST_PATIENCE_S)));
     atomic_store(&s->mesh.comm->untimed, false);
