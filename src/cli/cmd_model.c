@@ -315,7 +315,7 @@ static const struct command cmd_export = {
     .arguments = "MODEL",
     .description = "MODEL is a run, a folder of checkpoints, or one step-N of it. Writes "
                    "config.json and model.safetensors, and of its tokenizer tokenizer.json and "
-                   "tokenizer_config.json.",
+                   "tokenizer_config.json, with the template by which it was shown conversations.",
     .options = export_table, .options_bytes = sizeof(struct export_options),
     .min_args = 1, .max_args = 1, .examples = export_examples, .run = export_model,
 };

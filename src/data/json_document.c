@@ -2,35 +2,33 @@
 
 #include "base/err.h"
 #include "base/json.h"
-#include "data/tokenizer.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* --- style -------------------------------------------------------------------------- */
-
-struct chat_style chat_style_of(const struct tokenizer *t)
-{
-    i32 start = tokenizer_find(t, "<|im_start|>"), end = tokenizer_find(t, "<|im_end|>");
-    if (start >= 0 && end >= 0)
-        return (struct chat_style){ "chatml", start, -1, end, "", "\n", "\n" };
-    i32 open = tokenizer_find(t, "<|start_header_id|>");
-    i32 middle = tokenizer_find(t, "<|end_header_id|>");
-    i32 close = tokenizer_find(t, "<|eot_id|>");
-    if (open >= 0 && middle >= 0 && close >= 0)
-        return (struct chat_style){ "llama3", open, middle, close, "", "\n\n", "" };
-    return (struct chat_style){ "plain", -1, -1, -1, "### ", "\n", "\n\n" };
-}
-
 /* --- parts -------------------------------------------------------------------------- */
+
+/* The last part, where it is text that counts as this does: one text, whose tokens may reach
+ * across, as where it is written as a whole (a prompt, by a template). */
+static struct json_part *same_text(struct json_document *d, bool counts)
+{
+    const i64 n = json_document_parts(d);
+    struct json_part *last = n ? (struct json_part *)d->parts.data + n - 1 : NULL;
+    return last && last->special < 0 && last->counts == counts ? last : NULL;
+}
 
 static int add_part(struct json_document *d, const char *text, i64 bytes, i32 special,
                     bool counts)
 {
     if (special < 0 && bytes == 0)
         return OK;
-    const struct json_part part = { d->text.bytes, bytes, special, counts };
-    TRY(buffer_add(&d->parts, &part, sizeof part));
+    struct json_part *last = special < 0 ? same_text(d, counts) : NULL;
+    const struct json_part part = { .begin = d->text.bytes, .bytes = bytes, .special = special,
+                                    .counts = counts };
+    if (last)
+        last->bytes += bytes;
+    else
+        TRY(buffer_add(&d->parts, &part, sizeof part));
     return buffer_add(&d->text, text, bytes);
 }
 

@@ -9,11 +9,7 @@
  * Instead of prompt and answer: prompt and completion, prompt and response, question and
  * answer, instruction and output. Prompt and answer follow each other as they are.
  *
- * Messages are laid out in the style for which the tokenizer has special tokens:
- *
- *     ChatML    <|im_start|>ROLE\nCONTENT<|im_end|>\n
- *     Llama 3   <|start_header_id|>ROLE<|end_header_id|>\n\nCONTENT<|eot_id|>
- *     plain     ### ROLE\nCONTENT\n\n
+ * Messages are laid out in a style (data/chat.h).
  *
  * In an assistant's message the content and the token (or the blank line) that ends it
  * count. Special tokens that occur in texts are text: data cannot forge a turn. */
@@ -21,17 +17,7 @@
 #define HEADWAY_DATA_JSON_DOCUMENT_H
 
 #include "data/buffer.h"
-
-struct tokenizer;
-
-struct chat_style {
-    const char *name; /* "chatml", "llama3", "plain" */
-    i32 open, middle,
-        close; /* special tokens before the role, after it, after the content */
-    const char *before, *after_role, *after; /* text in the same places */
-};
-
-struct chat_style chat_style_of(const struct tokenizer *t);
+#include "data/chat.h"
 
 /* A stretch of text, or one special token. */
 struct json_part {

@@ -63,19 +63,14 @@ static int check_config(struct work *w)
     return OK;
 }
 
-/* One token before each document that also ends the one before it; or, when the tokenizer
- * has both a begin and an end of text, one on each side. */
 static void choose_separator(struct work *w)
 {
     const struct tokenizer *t = w->config.tokenizer;
-    i32 bos = tokenizer_bos(t), eos = tokenizer_eos(t);
-    bool both = bos >= 0 && eos >= 0 && bos != eos;
-    w->begin = both ? bos : eos >= 0 ? eos : bos;
-    w->end = both ? eos : -1;
+    tokenizer_separators(t, &w->begin, &w->end);
     i32 size = tokenizer_size(t);
     w->like = (struct shard){ .token_bytes = size <= 1 << 16 ? 2 : 4,
                               .tokenizer_hash = dataset_tokenizer_id(tokenizer_hash(t)),
-                              .separator = both ? -1 : w->begin,
+                              .separator = w->end >= 0 ? -1 : w->begin,
                               .vocab = (u32)size };
 }
 

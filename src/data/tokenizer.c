@@ -399,6 +399,13 @@ i32 tokenizer_eos(const struct tokenizer *t)
     return t->eos;
 }
 
+void tokenizer_separators(const struct tokenizer *t, i32 *begin, i32 *end)
+{
+    const bool both = t->bos >= 0 && t->eos >= 0 && t->bos != t->eos;
+    *begin = both ? t->bos : t->eos >= 0 ? t->eos : t->bos;
+    *end = both ? t->eos : -1;
+}
+
 const char *tokenizer_hash(const struct tokenizer *t)
 {
     return t->hash;

@@ -42,11 +42,15 @@ bool tokenizer_is_special(const struct tokenizer *t, i32 id);
  * file, or a well-known name such as <|endoftext|>; -1 when there is none. */
 i32 tokenizer_bos(const struct tokenizer *t);
 i32 tokenizer_eos(const struct tokenizer *t);
+/* What training puts around a document: one token before each that also ends the one before
+ * it (*end is -1); or, when there are a begin and an end of text, one on each side. */
+void tokenizer_separators(const struct tokenizer *t, i32 *begin, i32 *end);
 
 /* Writes tokenizer.json, which Hugging Face's `tokenizers` loads with equal ids. */
 int tokenizer_save(const struct tokenizer *t, const char *path);
 /* Writes the tokenizer_config.json beside it, without which `transformers` guesses by the model's
- * family what to put before a text and what ends one. */
+ * family what to put before a text and what ends one; and in it how messages are laid out
+ * (data/chat.h). */
 int tokenizer_save_config(const struct tokenizer *t, i64 positions, const char *path);
 /* SHA-256 of exactly that file's bytes, 64 hex digits: for ledgers. */
 const char *tokenizer_hash(const struct tokenizer *t);

@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/sys.h"
 #include "data/byte_alphabet.h"
+#include "data/chat.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -164,6 +165,16 @@ static void put_token(struct json *out, const char *key, const struct tokenizer 
     json_put_str(out, key, text ? copy : NULL);
 }
 
+static void put_chat_template(struct json *out, const struct tokenizer *t)
+{
+    i32 begin, end;
+    struct text jinja = { 0 };
+    tokenizer_separators(t, &begin, &end);
+    chat_template(&jinja, t, begin);
+    json_put_str(out, "chat_template", jinja.data);
+    text_fini(&jinja);
+}
+
 int tokenizer_save_config(const struct tokenizer *t, i64 positions, const char *path)
 {
     struct json out;
@@ -174,6 +185,7 @@ int tokenizer_save_config(const struct tokenizer *t, i64 positions, const char *
     put_token(&out, "eos_token", t, tokenizer_eos(t));
     json_put_int(&out, "model_max_length", positions);
     json_put_bool(&out, "clean_up_tokenization_spaces", false);
+    put_chat_template(&out, t);
     json_end(&out);
     text_add(&out.out, "\n");
     int rc = replace_file(path, &out.out);

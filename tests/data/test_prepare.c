@@ -3,6 +3,7 @@
 #include "data/bpe_train.h"
 #include "data/dataset.h"
 #include "data/ledger.h"
+#include "data/json_document.h"
 #include "data/prepare.h"
 
 #include <errno.h>
@@ -322,6 +323,28 @@ TEST(only_answers_count_in_the_loss)
               "<|im_start|>user\nc<|im_end|>\n");
 }
 
+/* What is one text to who renders a prompt by a template is one text here, tokens across included. */
+TEST(neighbouring_texts_that_count_alike_are_one)
+{
+    static const char line[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"a.\"},"
+                               "{\"role\": \"assistant\", \"content\": \"b\"},"
+                               "{\"role\": \"user\", \"content\": \"c\"}]}";
+    const struct chat_style plain = { .open = -1, .middle = -1, .close = -1, .before = "### ",
+                                      .after_role = "\n", .after = "\n\n" };
+    static const char *const parts[] = { "### user\na.\n\n### assistant\n", "b\n\n",
+                                         "### user\nc\n\n" };
+    struct json_document d = { 0 };
+    CHECK_OK(json_document_parse(&d, &plain, line, sizeof line - 1, "line", 1));
+    CHECK_EQ(json_document_parts(&d), COUNT_OF(parts));
+    for (i64 i = 0; i < COUNT_OF(parts); i++) {
+        const struct json_part *p = json_document_part(&d, i);
+        CHECK_EQ(p->counts, i == 1);
+        CHECK_EQ(p->bytes, (i64)strlen(parts[i]));
+        CHECK(memcmp((const char *)d.text.data + p->begin, parts[i], (size_t)p->bytes) == 0);
+    }
+    json_document_fini(&d);
+}
+
 /* --- bad input ---------------------------------------------------------------------- */
 
 static int prepare_text(const char *name, const void *bytes, i64 n,
@@ -471,6 +494,7 @@ int main(void)
         ONE(the_ledger_tells_what_went_in_and_notices_damage),
         ONE(a_finished_data_set_is_kept_and_a_different_one_refused),
         ONE(only_answers_count_in_the_loss),
+          ONE(neighbouring_texts_that_count_alike_are_one),
         ONE(inputs_that_cannot_be_used_are_refused_in_one_sentence),
         ONE(killed_at_any_moment_it_goes_on_to_the_same_data),
         ONE(a_full_disk_leaves_no_data_set_and_loses_no_work),
