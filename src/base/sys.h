@@ -62,7 +62,8 @@ int sys_close(int fd);
 ssize_t sys_read(int fd, void *buffer, i64 bytes);
 ssize_t sys_pread(int fd, void *buffer, i64 bytes, i64 offset);
 /* The first bytes of a pipe that was opened with O_NONBLOCK, so that one which nobody writes into
- * is an error after ten seconds (-1, ENODATA); from then on reading waits, as of other files. */
+ * is an error after ten seconds (-1, ENODATA), and one whose writer has left ends (0); from then on
+ * reading waits, as of other files. */
 i64 sys_read_first(int fd, void *buffer, i64 bytes);
 /* These bytes are read soon: the system may fetch them meanwhile. A hint, which cannot fail. */
 void sys_will_read(int fd, i64 offset, i64 bytes);

@@ -2,20 +2,29 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+/* Whoever wrote into the pipe has closed it; not so of one that nobody has opened yet. */
+static bool left_by_writer(int fd)
+{
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+    return poll(&p, 1, 0) > 0 && (p.revents & POLLHUP) && !(p.revents & POLLIN);
+}
 
 i64 sys_read_first(int fd, void *buffer, i64 bytes)
 {
     enum { WAIT_S = 10, LOOK_MS = 20 }; /* long enough to start a program in another window */
     const u64 until = sys_now_ns() + 1000000000ull * WAIT_S;
     i64 n;
-    while ((n = sys_read(fd, buffer, bytes)) == 0 && sys_now_ns() < until)
+    bool left = false;
+    while ((n = sys_read(fd, buffer, bytes)) == 0 && !(left = left_by_writer(fd)) && sys_now_ns() < until)
         sys_sleep_ns(1000000ull * LOOK_MS);
     if (n == 0)
         errno = ENODATA;
     const bool silent = n < 0 && errno == EAGAIN; /* somebody is there, and has not written yet */
-    if ((n <= 0 && !silent) || fcntl(fd, F_SETFL, O_RDONLY) != 0)
+    if ((n <= 0 && !silent && !left) || fcntl(fd, F_SETFL, O_RDONLY) != 0)
         return -1;
     while (silent && (n = sys_read(fd, buffer, bytes)) < 0 && errno == EINTR)
         ;

@@ -170,6 +170,29 @@ TEST(what_comes_through_a_pipe_is_read_like_a_file)
     unlink("pipe-test");
 }
 
+static void *write_nothing(void *path)
+{
+    close(open(path, O_WRONLY));
+    return NULL;
+}
+
+/* At once, not when the time for somebody to begin is over. */
+TEST(a_pipe_whose_writer_leaves_without_a_word_is_empty)
+{
+    static char path[] = "empty-pipe-test";
+    pthread_t writer;
+    i64 bytes;
+    unlink(path);
+    CHECK_EQ(mkfifo(path, 0600), 0);
+    CHECK_EQ(pthread_create(&writer, NULL, write_nothing, path), 0);
+    void *got = sys_map_file(path, &bytes);
+    CHECK(got != NULL);
+    CHECK_EQ(bytes, 0);
+    pthread_join(writer, NULL);
+    sys_unmap(got, bytes);
+    unlink(path);
+}
+
 TEST(a_cleared_arena_gives_zeroed_memory_from_the_same_piece)
 {
     struct arena a;
@@ -227,5 +250,6 @@ TEST_MAIN(ONE(errors_keep_context_in_front), ONE(arena_memory_is_zeroed_and_alig
           ONE(folders_are_made_listed_and_removed),
           ONE(where_files_can_be_made_is_known_without_making_any),
           ONE(what_comes_through_a_pipe_is_read_like_a_file),
+          ONE(a_pipe_whose_writer_leaves_without_a_word_is_empty),
           ONE(a_cleared_arena_gives_zeroed_memory_from_the_same_piece),
           ONE(runs_are_merged_and_equal_elements_stay_in_order))
