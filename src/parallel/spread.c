@@ -308,6 +308,8 @@ int spread_check(const struct graph *g, const struct model *m, const struct mesh
         TRY(check_axis(g, m, mesh, LANE_PP));
     if (model_shares_table(m) && trains(g))
         TRY(check_axis(g, m, mesh, LANE_TIE));
+    if (mesh->layout.cp > 1)
+        TRY(spread_check_ring(g, (int)mesh->layout.cp));
     for (i64 i = 0; i < COUNT_OF(axes); i++)
         if (has_axis(mesh, axes[i]))
             TRY(check_axis(g, m, mesh, axes[i]));

@@ -19,8 +19,9 @@
  * Ranges of flat tensors (buckets, slices) are followed one by one. What ops without a rule make of
  * cut tensors is unknown, and unknown tensors are no error; but an activation that is read before anything
  * has written it is one. It is a check of kinds, not of values: which rank, which rows, in which order it
- * does not know. So it does not see that a turn of a ring of keys is missing, nor what the host sums
- * (losses, what is told). tests/parallel/test_spread.c leaves out every other exchange of many layouts. */
+ * does not know, but for the keys of a ring, whose turns are counted (spread_ring.c). Nor does it see what
+ * the host sums (losses, what is told). tests/parallel/test_spread.c leaves out every exchange of many
+ * layouts. */
 #ifndef HEADWAY_SPREAD_H
 #define HEADWAY_SPREAD_H
 

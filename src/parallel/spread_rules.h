@@ -59,4 +59,8 @@ const char *spread_axis_name(const struct check *c);
 /* From how the task's inputs are spread follows how its outputs are, or c->rc. The axis is the task's. */
 void spread_apply(struct check *c, const struct task *t);
 
+/* Whether every block of attention sees the keys that it says, each queries' blocks all parts, and
+ * gradients of keys come back to whose they are. Of cp's ranks. */
+int spread_check_ring(const struct graph *g, int ranks);
+
 #endif
