@@ -55,7 +55,7 @@ void arena_clear(struct arena *a)
     a->used_bytes = 0;
 }
 
-void *arena_alloc(struct arena *a, i64 bytes)
+void *arena_alloc_unset(struct arena *a, i64 bytes)
 {
     assert(bytes >= 0);
     i64 align = bytes >= 64 ? 64 : 16;
@@ -67,8 +67,12 @@ void *arena_alloc(struct arena *a, i64 bytes)
     }
     b->used = begin + bytes;
     a->used_bytes += bytes;
-    memset(b->data + begin, 0, (size_t)bytes);
     return b->data + begin;
+}
+
+void *arena_alloc(struct arena *a, i64 bytes)
+{
+    return memset(arena_alloc_unset(a, bytes), 0, (size_t)bytes);
 }
 
 char *arena_strndup(struct arena *a, const char *text, i64 length)

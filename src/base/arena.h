@@ -24,6 +24,10 @@ void *arena_alloc(struct arena *a, i64 bytes);
 #define ARENA_NEW(a, type) ((type *)arena_alloc((a), (i64)sizeof(type)))
 #define ARENA_ARRAY(a, type, n) ((type *)arena_alloc((a), (i64)sizeof(type) * (i64)(n)))
 
+/* The same, but what is in it is not defined: for arrays that are filled at once. */
+void *arena_alloc_unset(struct arena *a, i64 bytes);
+#define ARENA_UNSET(a, type, n) ((type *)arena_alloc_unset((a), (i64)sizeof(type) * (i64)(n)))
+
 char *arena_strdup(struct arena *a, const char *text);
 char *arena_strndup(struct arena *a, const char *text, i64 length);
 char *arena_printf(struct arena *a, const char *fmt, ...) PRINTF_LIKE(2, 3);

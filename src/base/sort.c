@@ -33,7 +33,7 @@ void sort_runs(void *data, i64 n, i64 bytes, int (*compare)(const void *, const 
     const struct sorting s = { n, bytes, compare };
     char *from = data, *to = NULL;
     while (n > 1 && run_end(&s, from, 0) < n) {
-        to = to ? to : arena_alloc(a, n * bytes);
+        to = to ? to : arena_alloc_unset(a, n * bytes);
         for (i64 begin = 0, end; begin < n; begin = end) {
             i64 middle = run_end(&s, from, begin);
             end = middle < n ? run_end(&s, from, middle) : n;

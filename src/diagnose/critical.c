@@ -3,17 +3,33 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of the shares last met, so many are looked at: a layer's tasks come back with each of its parts. */
-enum { NEAR = 64 };
+/* Shares are found by a hash of what they are shares of, as chains through lists of their own. */
+static u64 mix(u64 h, i64 x)
+{
+    return (h ^ (u64)x) * 0x9e3779b97f4a7c15u; /* 2^64 over the golden ratio: Fibonacci hashing */
+}
+
+static u64 hash_of(const struct critical_share *s)
+{
+    u64 h = mix(mix(mix(mix((u64)s->rank, s->kind), s->lane), s->phase), s->layer);
+    for (const char *c = s->op; *c; c++)
+        h = mix(h, *c);
+    return h;
+}
+
+static bool same_share(const struct critical_share *x, const struct critical_share *y)
+{
+    return x->rank == y->rank && x->kind == y->kind && x->lane == y->lane &&
+           x->phase == y->phase && x->layer == y->layer &&
+           (x->op == y->op || strcmp(x->op, y->op) == 0);
+}
 
 static struct critical_share *share_of(struct critical *c, const struct critical_share *key)
 {
-    for (i64 i = 0; i < c->n; i++) {
-        struct critical_share *s = &c->shares[i];
-        if (s->rank == key->rank && s->kind == key->kind && s->lane == key->lane &&
-            s->phase == key->phase && s->layer == key->layer && strcmp(s->op, key->op) == 0)
-            return s;
-    }
+    i32 *first = &c->first[key->hash % CRITICAL_LISTS];
+    for (i32 i = *first; i > 0; i = c->shares[i - 1].next)
+        if (c->shares[i - 1].hash == key->hash && same_share(&c->shares[i - 1], key))
+            return &c->shares[i - 1];
     if (c->n == c->capacity) {
         i64 capacity = i64_max(64, 2 * c->capacity);
         struct critical_share *shares = ARENA_ARRAY(c->arena, struct critical_share, capacity);
@@ -26,20 +42,17 @@ static struct critical_share *share_of(struct critical *c, const struct critical
     *s = *key;
     s->seconds = 0;
     s->op = arena_strdup(c->arena, key->op);
+    s->next = *first;
+    *first = (i32)c->n;
     return s;
-}
-
-static bool same_share(const struct critical_share *x, const struct critical_share *y)
-{
-    return x->rank == y->rank && x->kind == y->kind && x->lane == y->lane &&
-           x->phase == y->phase && x->layer == y->layer && x->op == y->op;
 }
 
 void critical_walk(struct critical_path *out, const struct record_step *s, const struct dag *g)
 {
-    struct dag_segment *path = ARENA_ARRAY(s->arena, struct dag_segment, 2 * g->n);
+    struct dag_segment *path = ARENA_UNSET(s->arena, struct dag_segment, 2 * g->n);
+    i32 first[CRITICAL_LISTS] = { 0 };
     i64 n = dag_critical(g, NULL, NULL, path);
-    *out = (struct critical_path){ ARENA_ARRAY(s->arena, struct critical_share, n), 0 };
+    *out = (struct critical_path){ ARENA_UNSET(s->arena, struct critical_share, n), 0 };
     for (i64 i = 0; i < n; i++) {
         const struct dag_node *node = &g->nodes[path[i].node];
         const bool lead = path[i].part == DAG_IN_LEAD;
@@ -52,12 +65,16 @@ void critical_walk(struct critical_path *out, const struct record_step *s, const
             key.phase = node->task->phase;
             key.layer = node->task->layer;
         }
-        i64 k = i64_max(0, out->n - NEAR);
-        while (k < out->n && !same_share(&out->shares[k], &key))
-            k++;
-        if (k == out->n)
+        key.hash = hash_of(&key);
+        i32 *list = &first[key.hash % CRITICAL_LISTS], k = *list;
+        while (k > 0 && !same_share(&out->shares[k - 1], &key))
+            k = out->shares[k - 1].next;
+        if (k == 0) {
+            key.next = *list;
             out->shares[out->n++] = key;
-        out->shares[k].seconds += path[i].to - path[i].from;
+            k = *list = (i32)out->n;
+        }
+        out->shares[k - 1].seconds += path[i].to - path[i].from;
     }
 }
 

@@ -15,12 +15,17 @@ struct critical_share {
     const char *op;  /* of tasks and calls; "" where there is none */
     int phase, layer; /* of tasks; -1 */
     double seconds;
+    u64 hash; /* of all of the above but the seconds */
+    i32 next; /* of those whose hashes end alike, 1 + index; 0: none */
 };
+
+enum { CRITICAL_LISTS = 256 }; /* some steps have a hundred shares */
 
 struct critical {
     struct arena *arena; /* the caller's: of the list and its names */
     struct critical_share *shares;
     i64 n, capacity;
+    i32 first[CRITICAL_LISTS]; /* of each list of shares, 1 + index; nothing once they are sorted */
     double seconds; /* of all steps: the sum of the shares */
     i64 steps;
 };

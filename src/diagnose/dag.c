@@ -75,7 +75,7 @@ struct walk {
     do {                                                                                 \
         if ((n) == (capacity)) {                                                         \
             i64 grown_ = i64_max(256, 2 * (capacity));                                   \
-            void *to_ = arena_alloc((b)->a, grown_ * (i64)sizeof *(list));               \
+            void *to_ = arena_alloc_unset((b)->a, grown_ * (i64)sizeof *(list));               \
             if ((n) > 0)                                                                 \
                 memcpy(to_, (list), (size_t)(n) * sizeof *(list));                       \
             (list) = to_;                                                                \
@@ -94,15 +94,15 @@ static void add_edge(struct builder *b, i32 node, i32 need)
 static i32 add_node(struct builder *b, const struct dag_node *n, double seconds, double lead)
 {
     struct dag *g = b->g;
-    i64 cap = b->cap_nodes;
-    GROW(b, g->nodes, g->n, b->cap_nodes);
-    i64 again = cap;
-    GROW(b, g->seconds, g->n, again);
-    again = cap;
-    GROW(b, g->lead, g->n, again);
+    if (g->n == b->cap_nodes) {
+        i64 cap = b->cap_nodes, again = cap;
+        GROW(b, g->nodes, g->n, b->cap_nodes);
+        GROW(b, g->seconds, g->n, cap);
+        GROW(b, g->lead, g->n, again);
+    }
     g->nodes[g->n] = *n;
-    g->seconds[g->n] = fmax(seconds, 0);
-    g->lead[g->n] = fmax(lead, 0);
+    g->seconds[g->n] = dag_larger(seconds, 0);
+    g->lead[g->n] = dag_larger(lead, 0);
     return (i32)g->n++;
 }
 
@@ -114,8 +114,8 @@ static double seconds_of(const struct builder *b, i64 ns)
 /* The next node of a rank's chain; it needs what is pending. */
 static i32 chain(struct walk *w, int kind, double begin, double end, const struct record_span *s)
 {
-    begin = fmax(begin, w->now);
-    end = fmax(end, begin);
+    begin = dag_larger(begin, w->now);
+    end = dag_larger(end, begin);
     struct dag_node n = { .kind = (u8)kind, .rank = w->rank, .before = w->last, .begin = begin,
                           .end = end, .begun = w->begun };
     w->begun = 0;
@@ -252,7 +252,7 @@ static double latest_pending(const struct walk *w)
 {
     double latest = -INFINITY;
     for (int i = 0; i < w->n_pending; i++)
-        latest = fmax(latest, w->b->g->nodes[w->pending[i]].end);
+        latest = dag_larger(latest, w->b->g->nodes[w->pending[i]].end);
     return latest;
 }
 
@@ -269,15 +269,15 @@ static void begin_call(struct walk *w, const struct record_task *t, u32 id)
                       .in_order = lane_in_order((enum lane)t->lane) };
     struct dag_node n = { .kind = DAG_BEGIN, .lane = (u8)t->lane, .action = (u16)w->action,
                           .rank = w->rank, .task = t, .task_id = id, .before = w->last,
-                          .begin = fmin(w->now, c.began), .end = fmax(w->now, c.began) };
+                          .begin = fmin(w->now, c.began), .end = dag_larger(w->now, c.began) };
     name_call(w, t, &c);
-    c.begin = add_node(b, &n, c.began - fmax(w->now, latest_pending(w)), 0);
+    c.begin = add_node(b, &n, c.began - dag_larger(w->now, latest_pending(w)), 0);
     for (int i = 0; i < w->n_pending; i++)
         add_edge(b, c.begin, w->pending[i]);
     n.kind = DAG_CALL;
     n.before = c.in_order ? w->lane_last[t->lane] : -1;
     n.begin = n.end;
-    n.end = fmax(c.ended, n.begin);
+    n.end = dag_larger(c.ended, n.begin);
     c.end = add_node(b, &n, 0, 0); /* its seconds are known with the other members */
     add_edge(b, c.end, c.begin);
     w->lane_last[t->lane] = c.end;
@@ -397,7 +397,7 @@ static void see_wait(struct walk *w, i64 index)
     b->g->strays += w->n_pending == 0;
     i32 node = chain(w, DAG_WAIT, seconds_of(b, it->begin_ns), end, it->span);
     /* Until the call had ended it was the call's time. */
-    b->g->seconds[node] = fmax(0, end - fmax(b->g->nodes[node].begin, latest));
+    b->g->seconds[node] = dag_larger(0, end - dag_larger(b->g->nodes[node].begin, latest));
 }
 
 static void see_meeting(struct walk *w, const struct item *it)
@@ -443,7 +443,7 @@ static void walk_rank(struct walk *w)
     }
     advance(w, &(struct target){ w->k->table->n_actions, 0, -1 });
     drain(w, -1);
-    double end = fmax(w->now, seconds_of(w->b, w->k->window_end_ns));
+    double end = dag_larger(w->now, seconds_of(w->b, w->k->window_end_ns));
     chain(w, DAG_REST, end, end, NULL);
 }
 
@@ -475,8 +475,8 @@ static void list_items(struct walk *w)
 {
     const struct record_rank *k = w->k;
     struct arena *a = w->b->a;
-    w->items = ARENA_ARRAY(a, struct item, k->n_spans + 1);
-    w->calls = ARENA_ARRAY(a, const struct record_span *, k->n_spans);
+    w->items = ARENA_UNSET(a, struct item, k->n_spans + 1);
+    w->calls = ARENA_UNSET(a, const struct record_span *, k->n_spans);
     for (i64 i = 0; i < k->n_spans; i++) {
         const struct record_span *s = &k->spans[i];
         int kind = kind_of(s);
@@ -567,8 +567,8 @@ static i64 begun_by(const struct prefix *p, i64 n, double then)
 
 static void open_prefix(struct builder *b, struct prefix *p, const struct call *c, i64 n)
 {
-    p->by_begin = ARENA_ARRAY(b->a, const struct call *, n);
-    p->ready = ARENA_ARRAY(b->a, i32, n);
+    p->by_begin = ARENA_UNSET(b->a, const struct call *, n);
+    p->ready = ARENA_UNSET(b->a, i32, n);
     for (i64 i = 0; i < n; i++) {
         p->by_begin[i] = &c[i];
         p->ready[i] = -1;
@@ -582,15 +582,15 @@ static void join_call(struct builder *b, const struct call *c, i64 n)
     struct prefix p = { NULL, NULL };
     i32 ready = -1;
     for (i64 i = 0; i < n; i++)
-        all = fmax(all, c[i].began);
+        all = dag_larger(all, c[i].began);
     for (i64 i = 0; i < n; i++) {
         double since = c[i].began;
         if (n > 1 && c[i].ended + early_s < all) {
             if (!p.by_begin)
                 open_prefix(b, &p, c, n);
-            i64 k = begun_by(&p, n, fmax(c[i].ended + early_s, since));
+            i64 k = begun_by(&p, n, dag_larger(c[i].ended + early_s, since));
             add_edge(b, c[i].end, prefix_ready(b, &p, k - 1));
-            since = fmax(since, p.by_begin[k - 1]->began);
+            since = dag_larger(since, p.by_begin[k - 1]->began);
         } else if (n > 1) {
             if (ready < 0) {
                 struct dag_node node = { .kind = DAG_READY, .rank = -1, .before = -1, .begin = all,
@@ -600,14 +600,14 @@ static void join_call(struct builder *b, const struct call *c, i64 n)
                     add_edge(b, ready, c[k].begin);
             }
             add_edge(b, c[i].end, ready);
-            since = fmax(since, all);
+            since = dag_larger(since, all);
         }
         struct dag_node *end = &b->g->nodes[c[i].end];
         if (end->before >= 0)
-            since = fmax(since, b->g->nodes[end->before].end);
+            since = dag_larger(since, b->g->nodes[end->before].end);
         end->begin = fmin(since, c[i].ended);
         end->end = c[i].ended;
-        b->g->seconds[c[i].end] = fmax(0, c[i].ended - since);
+        b->g->seconds[c[i].end] = dag_larger(0, c[i].ended - since);
     }
 }
 
@@ -627,10 +627,10 @@ static void join_calls(struct builder *b)
 static void list_needs(struct builder *b)
 {
     struct dag *g = b->g;
-    g->needs = ARENA_ARRAY(b->a, i32, b->n_edges);
+    g->needs = ARENA_UNSET(b->a, i32, b->n_edges);
     for (i64 i = 0; i < b->n_edges; i++)
         g->nodes[b->edges[i].node].n_needs++;
-    i64 at = 0;
+    i32 at = 0;
     for (i64 i = 0; i < g->n; i++) {
         g->nodes[i].needs = at;
         at += g->nodes[i].n_needs;
@@ -640,6 +640,16 @@ static void list_needs(struct builder *b)
         struct dag_node *n = &g->nodes[b->edges[i].node];
         g->needs[n->needs + n->n_needs++] = b->edges[i].need;
     }
+}
+
+/* Whether all that the node needs has its place, as is the rule. */
+static bool needs_stand(const struct dag *g, const i32 *place, i64 node)
+{
+    const struct dag_node *n = &g->nodes[node];
+    bool all = n->before < 0 || place[n->before] >= 0;
+    for (i32 k = 0; k < n->n_needs && all; k++)
+        all = place[g->needs[n->needs + k]] >= 0;
+    return all;
 }
 
 /* place[node] = its number once every node stands behind what it needs; false: a circle. */
@@ -653,6 +663,10 @@ static bool sort_nodes(const struct dag *g, i32 *place, i32 *stack, i64 *at)
         i64 depth = 0;
         if (place[root] != NEW)
             continue;
+        if (needs_stand(g, place, root)) {
+            place[root] = n++;
+            continue;
+        }
         stack[0] = (i32)root;
         at[0] = -1;
         place[root] = OPEN;
@@ -679,10 +693,10 @@ static bool sort_nodes(const struct dag *g, i32 *place, i32 *stack, i64 *at)
 static int order_nodes(struct builder *b)
 {
     struct dag *g = b->g;
-    i32 *place = ARENA_ARRAY(b->a, i32, g->n), *stack = ARENA_ARRAY(b->a, i32, g->n + 1);
-    i64 *at = ARENA_ARRAY(b->a, i64, g->n + 1);
-    struct dag_node *nodes = ARENA_ARRAY(b->a, struct dag_node, g->n);
-    double *seconds = ARENA_ARRAY(b->a, double, g->n), *lead = ARENA_ARRAY(b->a, double, g->n);
+    i32 *place = ARENA_UNSET(b->a, i32, g->n), *stack = ARENA_UNSET(b->a, i32, g->n + 1);
+    i64 *at = ARENA_UNSET(b->a, i64, g->n + 1);
+    struct dag_node *nodes = ARENA_UNSET(b->a, struct dag_node, g->n);
+    double *seconds = ARENA_UNSET(b->a, double, g->n), *lead = ARENA_UNSET(b->a, double, g->n);
     if (!sort_nodes(g, place, stack, at))
         return err_set(ERR_FORMAT, "the spans of a step wait for each other in a circle");
     for (i64 i = 0; i < g->n; i++) {
@@ -700,6 +714,20 @@ static int order_nodes(struct builder *b)
     g->seconds = seconds;
     g->lead = lead;
     return OK;
+}
+
+/* Room for about as many nodes and needs as there are spans, so that lists are seldom copied. */
+static void make_room(struct builder *b, const struct record_step *s)
+{
+    i64 spans = 0;
+    for (int r = 0; r < s->n_ranks; r++)
+        spans += s->ranks[r].n_spans;
+    b->cap_nodes = 2 * spans + 256;
+    b->g->nodes = ARENA_UNSET(b->a, struct dag_node, b->cap_nodes);
+    b->g->seconds = ARENA_UNSET(b->a, double, b->cap_nodes);
+    b->g->lead = ARENA_UNSET(b->a, double, b->cap_nodes);
+    b->cap_edges = b->cap_nodes;
+    b->edges = ARENA_UNSET(b->a, struct edge, b->cap_edges);
 }
 
 int dag_new(struct dag **out, const struct record_step *s)
@@ -723,6 +751,7 @@ int dag_new(struct dag **out, const struct record_step *s)
     if (s->missing == s->n_ranks)
         return err_set(ERR_FORMAT, "no rank's spans of step %lld are there",
                        (long long)s->step + 1);
+    make_room(&b, s);
     for (int r = 0; r < s->n_ranks; r++) {
         g->last[r] = -1;
         if (s->ranks[r].head)
@@ -732,7 +761,7 @@ int dag_new(struct dag **out, const struct record_step *s)
     list_needs(&b);
     TRY(order_nodes(&b));
     g->measured = seconds_of(&b, end_ns);
-    g->ends = ARENA_ARRAY(b.a, double, g->n);
+    g->ends = ARENA_UNSET(b.a, double, g->n);
     *out = g;
     return OK;
 }

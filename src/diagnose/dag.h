@@ -36,18 +36,24 @@ enum dag_kind {
     DAG_KINDS
 };
 
-struct dag_node {
+struct dag_node { /* there are millions in a long record: in an order without holes */
     u8 kind;     /* enum dag_kind */
     u8 lane;     /* enum lane, of DAG_WAIT, DAG_BEGIN and DAG_CALL what it is for */
-    u16 action;
     u8 begun;    /* enum lane: of a call that the rank began in this node's lead; 0: none */
+    u16 action;
     i32 rank;    /* -1: DAG_READY */
-    const struct record_task *task; /* NULL: none */
     u32 task_id;
+    const struct record_task *task; /* NULL: none */
     i32 before;  /* on its chain, an earlier call of the lane; -1: none */
-    i64 needs, n_needs; /* in dag.needs: further nodes that must have ended */
+    i32 needs, n_needs; /* in dag.needs: further nodes that must have ended */
     double begin, end;  /* as measured, seconds since the step's begin */
 };
+
+/* No number of a graph is NaN, and fmax is a call. */
+static inline double dag_larger(double a, double b)
+{
+    return a > b ? a : b;
+}
 
 struct dag {
     struct dag_node *nodes; /* what a node needs stands before it */

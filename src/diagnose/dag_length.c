@@ -31,12 +31,6 @@ struct dag *dag_keep(const struct dag *g, struct arena *a)
 
 /* --- length ------------------------------------------------------------------------- */
 
-/* No number here is NaN, and fmax is a call. */
-static inline double larger(double a, double b)
-{
-    return a > b ? a : b;
-}
-
 double dag_length(const struct dag *g, const double *seconds, const double *lead, double *ends)
 {
     double longest = 0;
@@ -48,9 +42,9 @@ double dag_length(const struct dag *g, const double *seconds, const double *lead
         double t = n->before >= 0 ? ends[n->before] : n->rank >= 0 ? g->starts[n->rank] : -INFINITY;
         t += lead[i];
         for (i64 k = 0; k < n->n_needs; k++)
-            t = larger(t, ends[g->needs[n->needs + k]]);
+            t = dag_larger(t, ends[g->needs[n->needs + k]]);
         ends[i] = t + seconds[i];
-        longest = n->kind == DAG_REST ? larger(longest, ends[i]) : longest;
+        longest = n->kind == DAG_REST ? dag_larger(longest, ends[i]) : longest;
     }
     return longest;
 }

@@ -18,8 +18,8 @@ static void open_peel(struct peel *p, const struct record_step *s, const struct 
 {
     struct arena *a = s->arena;
     *p = (struct peel){ .s = s, .g = *g };
-    p->seconds = ARENA_ARRAY(a, double, g->n);
-    p->lead = ARENA_ARRAY(a, double, g->n);
+    p->seconds = ARENA_UNSET(a, double, g->n);
+    p->lead = ARENA_UNSET(a, double, g->n);
     memcpy(p->seconds, g->seconds, (size_t)g->n * sizeof *p->seconds);
     memcpy(p->lead, g->lead, (size_t)g->n * sizeof *p->lead);
     p->nodes = ARENA_ARRAY(a, i32 *, g->n_ranks);
@@ -28,7 +28,7 @@ static void open_peel(struct peel *p, const struct record_step *s, const struct 
         if (g->nodes[i].kind == DAG_COMPUTE)
             p->n[g->nodes[i].rank]++;
     for (int r = 0; r < g->n_ranks; r++) {
-        p->nodes[r] = ARENA_ARRAY(a, i32, p->n[r]);
+        p->nodes[r] = ARENA_UNSET(a, i32, p->n[r]);
         p->n[r] = 0;
     }
     for (i64 i = 0; i < g->n; i++)
@@ -212,12 +212,18 @@ static double weight_of(const struct ladder *l)
     return l->weight > 0 ? l->weight : 1;
 }
 
-static void see_unknown(struct ladder *l, const struct record_rank *k, const struct record_task *t)
+/* What is the same for all tasks of a rank in a step. */
+struct rates {
+    double best, rate, clock, on_cpu;
+};
+
+static void see_rank(struct ladder *l, const struct record_rank *k, struct rates *out)
 {
-    double peak = t->dtype == DTYPE_BF16 ? k->head->flops_bf16 : k->head->flops_f32;
     const u32 has = k->sample ? (u32)k->sample->has : 0;
-    l->no_rate |= !(k->head->memory_bytes_per_s > 0);
-    l->no_dtype |= t->flops > 0 && !(peak > 0);
+    *out = (struct rates){ best_peak(k->head), k->head->memory_bytes_per_s, clock_of(k->sample),
+                           on_cpu(k) };
+    l->no_rate |= !(out->rate > 0);
+    l->no_peak |= !(out->best > 0);
     l->has_cpu |= (has & SAMPLE_SCHED) != 0 && !record_sleeps(k->head);
     l->has_clock |= (has & SAMPLE_CLOCK) != 0;
 }
@@ -225,28 +231,40 @@ static void see_unknown(struct ladder *l, const struct record_rank *k, const str
 static void add_kernels(struct ladder *l, const struct record_step *s, const struct dag *g)
 {
     const double w = weight_of(l);
+    struct rates *rates = ARENA_ARRAY(s->arena, struct rates, s->n_ranks);
+    bool *seen = ARENA_ARRAY(s->arena, bool, s->n_ranks);
     for (i64 i = 0; i < g->n; i++) {
         const struct dag_node *n = &g->nodes[i];
         if (n->kind != DAG_COMPUTE)
             continue;
-        const struct record_rank *k = &s->ranks[n->rank];
+        const struct record_head *h = s->ranks[n->rank].head;
         const struct record_task *t = n->task;
-        double rate = k->head->memory_bytes_per_s, seconds = g->seconds[i];
-        double bytes_s = rate > 0 ? (t->read_bytes + t->written_bytes) / rate : 0;
-        double f = clock_of(k->sample), u = on_cpu(k);
-        see_unknown(l, k, t);
-        l->no_peak |= !(best_peak(k->head) > 0);
+        struct rates *k = &rates[n->rank];
+        if (!seen[n->rank])
+            see_rank(l, &s->ranks[n->rank], k);
+        seen[n->rank] = true;
+        const double seconds = g->seconds[i], at_dtype = t->flops / peak_of(h, t->dtype);
+        const double bytes_s = k->rate > 0 ? (t->read_bytes + t->written_bytes) / k->rate : 0;
+        l->no_dtype |= t->flops > 0 && !((t->dtype == DTYPE_BF16 ? h->flops_bf16 : h->flops_f32) > 0);
         l->flops += w * t->flops;
-        l->at_peak_s += w * t->flops / best_peak(k->head);
-        l->at_dtype_s += w * t->flops / peak_of(k->head, t->dtype);
-        l->at_roofline_s += w * fmax(t->flops / peak_of(k->head, t->dtype), bytes_s);
-        l->on_cpu_s += w * seconds * f * u;
-        l->at_clock_s += w * seconds * f;
+        l->at_peak_s += w * t->flops / k->best;
+        l->at_dtype_s += w * at_dtype;
+        l->at_roofline_s += w * fmax(at_dtype, bytes_s);
+        l->on_cpu_s += w * seconds * k->clock * k->on_cpu;
+        l->at_clock_s += w * seconds * k->clock;
         l->compute_s += w * seconds;
     }
 }
 
 /* --- the run ------------------------------------------------------------------------ */
+
+static bool has_kind(const struct dag *g, enum dag_kind kind)
+{
+    for (i64 i = 0; i < g->n; i++)
+        if (g->nodes[i].kind == kind)
+            return true;
+    return false;
+}
 
 static double without(const struct dag *g, const struct record_step *s, u32 kinds)
 {
@@ -272,7 +290,8 @@ static void add_outside(struct ladder *l, const struct record *r, const struct r
 
 void ladder_measure(struct ladder_step *out, const struct record_step *s, const struct dag *g)
 {
-    double all = dag_length(g, NULL, NULL, NULL), no_eval = without(g, s, KIND(DAG_EVAL));
+    double all = dag_length(g, NULL, NULL, NULL);
+    double no_eval = has_kind(g, DAG_EVAL) ? without(g, s, KIND(DAG_EVAL)) : all;
     *out = (struct ladder_step){ .lacks_ranks = s->missing > 0, .incomplete = s->missing > 0 };
     ladder_rungs(s, g, out->rungs);
     out->eval = all - no_eval;

@@ -250,9 +250,6 @@ static int see_clock(struct context *c, const struct record_place *p)
     TRY(record_reader_payload(&c->file->reader, p, &clock));
     if (llabs(clock.shift_ns) > INT64_MAX / 4 || clock.at_ns > INT64_MAX / 4)
         return err_set(ERR_FORMAT, "%s: a clock's shift is impossible", c->file->path);
-    for (i64 i = 0; i < m->n_clocks; i++)
-        if (m->clocks[i].at_ns == clock.at_ns)
-            return OK; /* said in the kept file too */
     GROW(&c->r->inside->arena, m->clocks, m->n_clocks, m->cap_clocks);
     m->clocks[m->n_clocks++] = clock;
     return OK;
@@ -447,19 +444,41 @@ static int by_clock(const void *a, const void *b)
     return 0;
 }
 
-/* From the rank's clock to the leading rank's: between two measurements in a straight line. */
-static i64 shift_at(const struct member *m, u64 ns)
+/* How many of them were measured up to then; a run of days has thousands. */
+static i64 clocks_until(const struct member *m, u64 ns)
 {
-    i64 n = m->n_clocks, i = 0;
+    i64 low = 0, high = m->n_clocks;
+    while (low < high) {
+        i64 middle = (low + high) / 2;
+        if (m->clocks[middle].at_ns <= ns)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* From the rank's clock to the leading rank's: between two measurements in a straight line. *near is a
+ * guess at how many clocks were measured until then, and becomes their number. */
+static i64 shift_near(const struct member *m, u64 ns, i64 *near)
+{
+    const i64 n = m->n_clocks;
     if (n == 0)
         return 0;
-    while (i < n && m->clocks[i].at_ns <= ns)
-        i++;
+    if ((*near > 0 && m->clocks[*near - 1].at_ns > ns) || (*near < n && m->clocks[*near].at_ns <= ns))
+        *near = clocks_until(m, ns);
+    const i64 i = *near;
     if (i == 0 || i == n)
         return m->clocks[i == 0 ? 0 : n - 1].shift_ns;
     const struct record_clock *a = &m->clocks[i - 1], *b = &m->clocks[i];
     double share = (double)(ns - a->at_ns) / (double)(b->at_ns - a->at_ns);
     return a->shift_ns + (i64)(share * (double)(b->shift_ns - a->shift_ns));
+}
+
+static i64 shift_at(const struct member *m, u64 ns)
+{
+    i64 near = clocks_until(m, ns);
+    return shift_near(m, ns, &near);
 }
 
 bool record_sleeps(const struct record_head *h)
@@ -479,6 +498,22 @@ i64 record_common_ns(const struct record *r, const struct record_head *h, u64 ns
 {
     const struct member *m = (const struct member *)h;
     return (i64)ns + shift_at(m, ns) + r->inside->offset_ns[h->part];
+}
+
+i64 record_near_ns(const struct record *r, const struct record_head *h, u64 ns, i64 *near)
+{
+    return (i64)ns + shift_near((const struct member *)h, ns, near) + r->inside->offset_ns[h->part];
+}
+
+/* Those that are said in the kept file, too, once. */
+static void order_clocks(struct member *m)
+{
+    i64 n = 0;
+    qsort(m->clocks, (size_t)m->n_clocks, sizeof *m->clocks, by_clock);
+    for (i64 i = 0; i < m->n_clocks; i++)
+        if (n == 0 || m->clocks[n - 1].at_ns != m->clocks[i].at_ns)
+            m->clocks[n++] = m->clocks[i];
+    m->n_clocks = n;
 }
 
 /* Parts in the order of time, everything that names them by index put right, and where each begins
@@ -508,7 +543,7 @@ static void order_parts(struct record *r)
                 struct member *m = (struct member *)p->heads[k];
                 p->heads[k]->part = i;
                 if (m->n_clocks > 0)
-                    qsort(m->clocks, (size_t)m->n_clocks, sizeof *m->clocks, by_clock);
+                    order_clocks(m);
             }
         const struct record_head *h = first_head(p);
         origin = i == 0 ? h->wall_begin : origin;

@@ -86,6 +86,8 @@ int record_by_sample(const void *a, const void *b);
 int record_use_file(struct record_inside *x, struct file *f);
 /* From a rank's clock to the record's. */
 i64 record_common_ns(const struct record *r, const struct record_head *h, u64 ns);
+/* The same, of times that lie near each other: *near, 0 at first, is where the last one lay. */
+i64 record_near_ns(const struct record *r, const struct record_head *h, u64 ns, i64 *near);
 
 void record_add_damage(struct record *r, const char *sentence);
 #define DAMAGE(r, ...) record_add_damage((r), arena_printf(&(r)->inside->arena, __VA_ARGS__))

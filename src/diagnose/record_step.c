@@ -105,13 +105,15 @@ static bool add_chunk(struct record *r, const struct entry *e, const struct reco
         return false;
     const struct record_table *t = table_of(h, e);
     const struct span *s = raw + sizeof(struct record_spans) / sizeof *raw;
+    i64 near = 0; /* spans follow each other: so do the clocks that they lie between */
     for (u32 i = 0; i < e->n; i++, s++) {
         if (!sound_span(s, t)) {
             *incomplete = true;
             continue;
         }
         out[(*n)++] = (struct record_span){
-            .begin_ns = record_common_ns(r, h, s->begin_ns), .end_ns = record_common_ns(r, h, s->end_ns),
+            .begin_ns = record_near_ns(r, h, s->begin_ns, &near),
+            .end_ns = record_near_ns(r, h, s->end_ns, &near),
             .task = span_has_task(s->kind) ? &t->tasks[s->task] : NULL, .task_id = s->task,
             .step = s->step, .action = s->action, .lane = s->lane, .kind = s->kind,
             .detail = s->detail };
@@ -173,7 +175,7 @@ static void read_rank(struct record *r, i64 from, i64 to, struct record_step *ou
     i64 most = 0, n = 0, outer = 0;
     for (i64 i = from; i < to; i++)
         most += x->entries[i].n;
-    struct record_span *spans = ARENA_ARRAY(out->arena, struct record_span, most), *outers = NULL;
+    struct record_span *spans = ARENA_UNSET(out->arena, struct record_span, most), *outers = NULL;
     *k = (struct record_rank){ .head = h };
     for (i64 i = from; i < to; i++, e++) {
         bool whole;
@@ -181,7 +183,7 @@ static void read_rank(struct record *r, i64 from, i64 to, struct record_step *ou
         k->incomplete |= (e->flags & RECORD_LOST) != 0;
         bool apart = t && k->table && t != k->table;
         if (apart && !outers)
-            outers = ARENA_ARRAY(out->arena, struct record_span, most);
+            outers = ARENA_UNSET(out->arena, struct record_span, most);
         if (apart)
             whole = add_chunk(r, e, h, raw, outers, &outer, &k->incomplete);
         else
@@ -264,7 +266,7 @@ int record_step(struct record *r, i64 step, struct record_step *out)
     i64 largest = 0;
     for (i64 i = from; i < end; i++)
         largest = i64_max(largest, (i64)record_place_of(&x->entries[i]).chunk.bytes);
-    struct span *raw = arena_alloc(a, largest);
+    struct span *raw = arena_alloc_unset(a, largest);
     for (i64 to; from < end; from = to) {
         for (to = from; to < end && x->entries[to].rank == x->entries[from].rank; to++)
             ;

@@ -43,6 +43,19 @@ static bool read_at(struct record_reader *r, void *out, i64 bytes, i64 at)
     return true;
 }
 
+/* A chunk's head is asked for together with what scanning looks at behind it. */
+static bool read_head(struct record_reader *r, struct record_chunk *out)
+{
+    r->head_at = r->at;
+    r->head_n = i64_min((i64)sizeof r->head, r->bytes - r->at);
+    if (!read_at(r, r->head, r->head_n, r->at)) {
+        r->head_n = 0;
+        return false;
+    }
+    memcpy(out, r->head, sizeof *out);
+    return true;
+}
+
 static bool is_kind(u32 kind)
 {
     return kind == RECORD_HEAD || kind == RECORD_TABLE || kind == RECORD_SPANS ||
@@ -110,7 +123,7 @@ int record_reader_next(struct record_reader *r, struct record_place *out)
     }
     while (r->at + RECORD_CHUNK_BYTES <= r->bytes) {
         struct record_chunk c;
-        if (!read_at(r, &c, sizeof c, r->at))
+        if (!read_head(r, &c))
             return 0;
         bool chunk = plausible(&c);
         if (chunk && end_of(&c, r->at) <= r->bytes) {
@@ -140,7 +153,11 @@ int record_reader_payload(struct record_reader *r, const struct record_place *p,
 
 int record_reader_peek(struct record_reader *r, const struct record_place *p, void *out, i64 bytes)
 {
-    if (bytes > (i64)p->chunk.bytes || !read_at(r, out, bytes, p->at))
+    const i64 from = p->at - r->head_at;
+    const bool at_hand = from >= 0 && from + bytes <= r->head_n;
+    if (at_hand)
+        memcpy(out, r->head + from, (size_t)bytes);
+    if (bytes > (i64)p->chunk.bytes || (!at_hand && !read_at(r, out, bytes, p->at)))
         return err_set(ERR_FORMAT, "%s: the chunk at byte %lld is too short", r->path,
                        (long long)(p->at - RECORD_CHUNK_BYTES));
     return OK;

@@ -72,6 +72,8 @@ struct record_reader {
     char path[2200];
     i64 at, bytes;  /* next chunk; of the file when it was opened or last looked at */
     i64 ahead;      /* until where the system was told that it will be read */
+    u8 head[96];    /* of the file, from head_at: a chunk's head and what its payload begins with */
+    i64 head_at, head_n;
     i64 damaged;    /* bytes that were passed over because they are no chunk */
 };
 

@@ -302,6 +302,42 @@ TEST(a_clock_that_drifts_is_put_right_in_a_straight_line)
     sys_unmap(whole, bytes);
 }
 
+/* Many clocks, out of order and each said twice, among the spans of one step: time goes by half as fast again
+ * there, for each span alike. */
+TEST(each_span_is_put_right_by_the_clocks_around_it)
+{
+    enum { CLOCKS = 64 };
+    struct record r;
+    struct record_step was = { 0 }, is = { 0 };
+    i64 bytes;
+    u8 *whole = sys_map_file(JOB_DIR "/runs/one/trace/rank-0.spans", &bytes);
+    copy_cut("cut", whole, bytes);
+    CHECK_OK(record_open(&r, JOB_DIR "/cut"));
+    const u64 begun = r.parts[0].heads[0]->begin_ns;
+    CHECK_OK(record_step(&r, 5, &was));
+    record_close(&r);
+    const struct record_rank *x = &was.ranks[0], *y;
+    const i64 from = x->window_begin_ns, long_ns = x->window_end_ns - from;
+    for (i64 i = 0; i < 2 * (CLOCKS + 1); i++) {
+        const i64 ns = long_ns * (i * 37 % (CLOCKS + 1)) / CLOCKS; /* 37 and 65: every one of them twice */
+        add_clock("cut", 0, begun + (u64)(from + ns), ns / 2);
+    }
+    CHECK_OK(record_open(&r, JOB_DIR "/cut"));
+    CHECK_OK(record_step(&r, 5, &is));
+    y = &is.ranks[0];
+    CHECK_EQ(y->n_spans, x->n_spans);
+    for (i64 i = 0; i < x->n_spans; i++) {
+        const i64 ns = x->spans[i].begin_ns - from;
+        CHECK_EQ(y->spans[i].task_id, x->spans[i].task_id);
+        if (ns >= 0 && ns <= long_ns)
+            CHECK(llabs(y->spans[i].begin_ns - x->spans[i].begin_ns - ns / 2) <= 2); /* two roundings */
+    }
+    record_step_free(&was);
+    record_step_free(&is);
+    record_close(&r);
+    sys_unmap(whole, bytes);
+}
+
 /* Two ranks that sum gradients in each step, ten seconds apart: one of the clocks is wrong. */
 TEST(clocks_that_jumped_apart_are_told_and_who_waited_is_not_guessed)
 {
@@ -411,6 +447,7 @@ TEST_MAIN(ONE(a_run_is_recorded_task_by_task), ONE(a_resumed_run_has_parts_and_e
           ONE(the_disk_stays_bounded_and_the_newest_steps_stay),
           ONE(a_file_cut_anywhere_gives_the_steps_before_and_says_so),
           ONE(a_clock_that_drifts_is_put_right_in_a_straight_line),
+          ONE(each_span_is_put_right_by_the_clocks_around_it),
           ONE(damage_in_the_midst_costs_one_chunk),
           ONE(clocks_that_jumped_apart_are_told_and_who_waited_is_not_guessed), ONE(the_index_of_a_long_record_is_small),
           ONE(a_missing_rank_is_named),
