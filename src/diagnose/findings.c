@@ -128,8 +128,8 @@ static int by_gain(const void *a, const void *b)
     const struct finding *x = a, *y = b;
     if (x->urgent != y->urgent)
         return x->urgent ? -1 : 1;
-    if (x->of_machine != y->of_machine) /* no setting of the run mends it */
-        return x->of_machine ? 1 : -1;
+    if ((x->about == ABOUT_OTHERS) != (y->about == ABOUT_OTHERS))
+        return x->about == ABOUT_OTHERS ? 1 : -1;
     return (x->gain < y->gain) - (x->gain > y->gain);
 }
 
@@ -306,8 +306,9 @@ static void put_finding(const struct finding *f, int number, struct text *out)
     text_printf(out, "%2d. %-4s%s  [", number, f->id, f->title);
     finding_place_text(&f->place, out);
     text_add(out, "]\n");
-    if (f->of_machine)
-        text_add(out, "    the machine is disturbed: this is none of the run's own doing\n");
+    if (f->about != ABOUT_RUN)
+        text_printf(out, "    the machine is %s: this is none of the run's own doing\n",
+                    f->about == ABOUT_OTHERS ? "disturbed" : "slower than it was");
     if (f->urgent)
         text_add(out, "    mend this first\n");
     else
@@ -424,7 +425,7 @@ void findings_json(const struct findings *all, struct json *j)
         json_begin_object(j);
         json_put_str(j, "id", f->id);
         json_put_str(j, "title", f->title);
-        json_put_str(j, "about", f->of_machine ? "machine" : "run");
+        json_put_str(j, "about", f->about != ABOUT_RUN ? "machine" : "run");
         json_put_double(j, "lost_s", f->lost);
         json_put_double(j, "share", f->share);
         put_place(&f->place, j);

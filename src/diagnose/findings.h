@@ -49,6 +49,10 @@ struct finding_edit {
     double factor_lo, factor, factor_hi; /* lo: the pessimist's, gains least */
 };
 
+/* Whose doing it is: the run's, the machine's (its clock falls), somebody else's on the machine. No setting
+ * of the run mends the last two; what others do stands behind the rest. */
+enum finding_about { ABOUT_RUN, ABOUT_MACHINE, ABOUT_OTHERS };
+
 struct finding_reject {
     char id[5], why[FINDING_TEXT];
 };
@@ -67,7 +71,7 @@ struct finding {
     double gain_lo, gain, gain_hi; /* seconds per step */
     bool replayed; /* the gain comes from a replay */
     bool urgent;   /* stands before all others: the run hangs */
-    bool of_machine; /* somebody else's work on the machine: behind what the run itself could mend */
+    enum finding_about about;
     struct finding_edit edit;
     i64 confirm_steps; /* 0: some steps that evaluate and save nothing confirm it; else so many that do */
     i64 period; /* it comes every so many steps; 0: not known, or in each */

@@ -227,7 +227,7 @@ static bool look_neighbour(const struct measure *m, const struct rule_limit *lim
         taken[r] = rule_robbed(&m->ranks[r]);
     rule_place_ranks(m, taken, f);
     arena_fini(&a);
-    f->of_machine = true;
+    f->about = ABOUT_OTHERS;
     rule_evidence(f, "its threads are ready and do not run for %.1f ms a step%s", 1e3 * most,
                   f->place.rank < 0 && m->n_ranks > 1 ? ", on every rank alike" : "");
     if (isfinite(k->on_cpu))

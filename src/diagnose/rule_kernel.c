@@ -108,6 +108,7 @@ static bool look_throttled(const struct measure *m, const struct rule_limit *lim
         rule_confirm(f, "cat cpu.stat of its cgroup before and after a step");
         rule_edit(f, EDIT_NONE, 1);
     } else {
+        f->about = ABOUT_MACHINE;
         rule_evidence(f, "a loop on registers runs at %.0f %% of its speed at the start",
                       100 * k->clock);
         if (isfinite(k->on_cpu))

@@ -190,13 +190,13 @@ TEST(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains)
             m->ranks[r].on_cpu = 0.5;
         }
         const struct finding *f = first(m, "K10");
-        CHECK_EQ(f->of_machine, false);
+        CHECK(f->about == ABOUT_RUN);
         CHECK_EQ(has("H8"), disturbed == 1);
         low[disturbed] = f->gain_lo;
         high[disturbed] = f->gain_hi;
     }
     CHECK(low[1] < 0.7 * low[0] && high[1] > 1.2 * high[0]);
-    CHECK(found.at[1].of_machine && found.at[1].gain > found.at[0].gain);
+    CHECK(found.at[1].about == ABOUT_OTHERS && found.at[1].gain > found.at[0].gain);
     struct text out = { 0 };
     findings_text(&found, usual_run(2, STEPS, &a), &out);
     CHECK(strstr(out.data, "the machine is disturbed") != NULL);
@@ -218,6 +218,23 @@ TEST(a_rank_that_others_rob_is_not_slow_by_less_than_that)
         findings_make(&found, m, NULL);
         CHECK_EQ(has("B1"), !robbed);
     }
+    arena_fini(&a);
+}
+
+TEST(a_clock_that_fell_is_the_machines_doing_and_stands_before_what_others_take)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(1, STEPS, &a);
+    m->ranks[0].clock = 0.8;
+    m->ranks[0].run_queue_s = 0.05;
+    m->ranks[0].on_cpu = 0.4;
+    const struct finding *f = first(m, "K4");
+    CHECK(f->about == ABOUT_MACHINE);
+    struct text out = { 0 };
+    findings_text(&found, m, &out);
+    CHECK(strstr(out.data, "the machine is slower than it was") != NULL);
+    text_fini(&out);
     arena_fini(&a);
 }
 
@@ -303,6 +320,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(all_ranks_may_become_slow_at_once), ONE(jitter_is_found_in_steps_that_vary),
           ONE(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains),
           ONE(a_rank_that_others_rob_is_not_slow_by_less_than_that),
+          ONE(a_clock_that_fell_is_the_machines_doing_and_stands_before_what_others_take),
           ONE(products_are_not_thin_where_the_run_reads_faster_than_the_probe),
           ONE(steps_that_wander_are_known_less_well_and_an_episode_is_no_noise),
           ONE(a_clock_is_not_slow_where_the_loop_lost_its_processor),

@@ -102,11 +102,11 @@ def summary(verdicts, cleans, diagnose_s):
     right = [v for v in verdicts if v.right and v.true is not None]
     errors = sorted(abs(v.gain[1] - v.true) / v.true for v in right if v.true > 0)
     widths = [v.width for v in right if v.width]
-    about = {True: [], False: []} # the run itself; others' work on the machine, which is there
+    about = {True: [], False: []} # the run itself; the machine only: its clock, others' work
     for c in cleans:
+        own = [f["id"] for f in c["findings"] if f.get("about") != "machine"]
         if c["findings"]:
-            top = c["findings"][0] # the run's own stand before the machine's
-            about[top.get("about") != "machine"].append(top["id"])
+            about[bool(own)].append((own or [c["findings"][0]["id"]])[0])
     noisy = about[True]
     rows = [("the cause is named first", share(verdicts, lambda v: v.right)),
             ("and its place is right", share(verdicts, lambda v: v.place)),
@@ -124,7 +124,7 @@ def summary(verdicts, cleans, diagnose_s):
     rows.append(("runs without a fault that have a finding about themselves",
                  f"{len(noisy)} of {len(cleans)}{': ' if noisy else ''}{', '.join(noisy)}"))
     if about[False]:
-        rows.append(("and those that are told that others' work takes their processors",
+        rows.append(("and those that are told of the machine only: of its clock, or of others' work on it",
                      f"{len(about[False])} of {len(cleans)}"))
     rows.append(("time to diagnose 40 steps: median, most",
                  f"{1e3 * statistics.median(diagnose_s):.0f} ms, "
