@@ -305,7 +305,8 @@ class Lab:
         with open(f"{self.path(name)}/proof.json", encoding="utf-8") as file:
             about = json.load(file)
         begin = time.monotonic()
-        found = json.loads(command([self.program, "diagnose", f"runs/{name}", "--json"],
+        steps = ["--steps", about["steps"]] if "steps" in about else []
+        found = json.loads(command([self.program, "diagnose", f"runs/{name}", "--json", *steps],
                                    self.folder, env=self.env))
         return found | {"about": about, "diagnose_s": time.monotonic() - begin}
 
@@ -355,7 +356,11 @@ def run_all(lab, jobs):
     begin, done = time.monotonic(), 0
     for j in left:
         fault, where = inject(j, base_of(lab, jobs, j.world)) if j.fault else (None, {})
-        lab.run(j.name, j.world, fault, {"where": where})
+        if STEPWISE.match(fault or ""):
+            lab.run(j.name, j.world, f"{fault}:{FIRST}-{LAST}",
+                    {"where": where, "steps": f"{FIRST}-{LAST}"}, WITHIN)
+        else:
+            lab.run(j.name, j.world, fault, {"where": where})
         done += 1
         eta = (time.monotonic() - begin) / done * (len(left) - done)
         print(f"[{len(jobs) - len(left) + done}/{len(jobs)}] {j.name} {fault or ''}: "
@@ -364,53 +369,32 @@ def run_all(lab, jobs):
 
 # --- what a fault costs, within one run -------------------------------------------------------
 
-# What acts step by step can be put into some steps of a run and not into others, so that the machine's
-# wandering from run to run does not matter; but for what draws other numbers in other steps, and for pauses
-# every few steps, which would fall on the blocks' borders.
-BLOCK, BLOCKS = 8, 10
+# What acts step by step is put into some steps of a run and not into those before and behind, of which
+# there are as many. Then what is judged and what it is judged by are seconds apart, on the same machine
+# in the same mood, while two runs of one recipe may differ by half. The steps with the fault are as many
+# as there are in other runs, and a whole number of periods of what comes every eighth.
+BLOCK = 8
+SETTLING, ASIDE = 4, 3 * BLOCK # the first step that counts; how many before the fault, and behind it
+FIRST, LAST = SETTLING + ASIDE, SETTLING + ASIDE + 5 * BLOCK - 1 # with it, counted from 1
 STEPWISE = re.compile(r"^(((slow_compute|phi_override|comm_delay|comm_bw|loader_spin|loader_bw|"
-                      r"malloc_churn|serial)=[^,:]+|pause=[^,:/]+)|pair_bw=[^,:]+:[^,:]+)$")
-SAME_MACHINE = 0.05 # by how much steps without the fault may differ from those that are judged
+                      r"malloc_churn|serial|pause)=[^,:]+)|pair_bw=[^,:]+:[^,:]+)$")
+WITHIN = ["--set", f"train.steps={LAST + ASIDE}", "--set", "log.every=1"]
 
 
-def by_turns(fault):
-    """The same fault in every other block of steps, behind those that are not steady."""
-    begins = range(4 + BLOCK, 4 + BLOCK * BLOCKS, 2 * BLOCK)
-    return ",".join(f"{fault}:{b}-{b + BLOCK - 1}" for b in begins)
-
-
-def run_by_turns(lab, jobs):
-    """One such run for each fault that can be had in some steps only."""
-    more = ["--set", f"train.steps={3 + BLOCK * BLOCKS}", "--set", "log.every=1"]
-    for j in jobs:
-        fault, _ = inject(j, base_of(lab, jobs, j.world)) if j.fault else ("", {})
-        name = turns_name(j)
-        if j.round == 0 and STEPWISE.match(fault) and not lab.has(name):
-            lab.run(name, j.world, by_turns(fault), {"where": {}}, more)
-            print(f"{name} {fault}", flush=True)
-
-
-def turns_name(job):
-    return f"{job.name}-by-turns".replace(f"-{job.round}-", "-", 1)
-
-
-def cost_by_turns(lab, job, fault, clean_s):
-    """Seconds a step that the fault costs, and the standard error: each block against the mean of
-    those around it. What was read ahead of a change is used up first. None where there is no such run,
-    or where the machine was another then: steps without the fault do not take clean_s."""
-    settling = 2 if fault.startswith("loader") else 0
-    if not STEPWISE.match(fault) or not lab.has(turns_name(job)):
-        return None
-    with open(f"{lab.path(turns_name(job))}/metrics.jsonl", encoding="utf-8") as file:
+def cost_within(lab, name, fault):
+    """Seconds a step that the fault costs, and the standard error, from how blocks of steps differ that
+    have it, or have it not; what was read ahead of a change is used up first."""
+    with open(f"{lab.path(name)}/metrics.jsonl", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     took = {s["step"]: s["step_s"] for s in lines if s.get("event") == "step"}
-    blocks = [statistics.mean(took[s] for s in range(4 + b * BLOCK + settling, 4 + (b + 1) * BLOCK))
-              for b in range(BLOCKS)]
-    apart = [(blocks[b] - (blocks[b - 1] + blocks[b + 1]) / 2) * (1 if b % 2 else -1)
-             for b in range(1, BLOCKS - 1)]
-    if abs(statistics.mean(blocks[::2]) / clean_s - 1) > SAME_MACHINE:
-        return None
-    return statistics.median(apart), 1.25 * statistics.stdev(apart) / len(apart) ** 0.5
+    read_ahead = 2 if fault.startswith("loader") else 0
+    def blocks(first, last):
+        return [statistics.mean(took[s] for s in range(b, min(b + BLOCK, last + 1)))
+                for b in range(first, last + 1, BLOCK)]
+    slow = blocks(FIRST + read_ahead, LAST)
+    fast = blocks(SETTLING, FIRST - 1) + blocks(LAST + 1 + read_ahead, LAST + ASIDE)
+    return (statistics.mean(slow) - statistics.mean(fast),
+            (statistics.variance(slow) / len(slow) + statistics.variance(fast) / len(fast)) ** 0.5)
 
 
 def run_pairs(lab):
@@ -469,9 +453,7 @@ def judge_all(lab, jobs):
     for at, j in enumerate(jobs):
         if j.fault:
             about = found[j.name]["about"]
-            clean_s = statistics.median(d["step_s"] for d in found.values()
-                                        if d["about"]["world"] == j.world and not d["about"]["fault"])
-            true, error = (cost_by_turns(lab, j, about["fault"], clean_s) or
+            true, error = (cost_within(lab, j.name, about["fault"]) if "steps" in about else
                            true_cost(jobs, found, j))
             if j.fault.case.gain is False:
                 true = None
@@ -554,9 +536,9 @@ def about_machine(found, realtime):
             f"({'in real time, but for those that never rest' if realtime else 'nice -20'}). "
             f"{again} runs were repeated, once, because something that came before them took "
             f"2 % of a core or more; {unfair} were kept all the same. "
-            "What a fault costs, where it can be had in some steps only and the machine was the same, is "
-            "measured in a run that has it in every other block of 8 steps; else it is what its run takes longer than those without it "
-            "before and behind, median over turns; ± is its standard error.")
+            "What a fault costs, where it can be had in some steps only, is what these take longer than "
+            "those before and behind them in the same run; else it is what its run takes longer than "
+            "those without it before and behind, median over turns; ± is its standard error.")
 
 
 def prove(program, families, only, fresh, judge_only, realtime):
@@ -572,7 +554,6 @@ def prove(program, families, only, fresh, judge_only, realtime):
     wanted = [f for f in chosen if not families or f.family in families]
     if not judge_only:
         run_all(lab, plan(wanted))
-        run_by_turns(lab, plan(wanted))
         if not only and (not families or "pairs" in families):
             run_pairs(lab)
     verdicts, cleans, found, sleeps, alone = judge_all(lab, plan(wanted if only else chosen))
