@@ -74,6 +74,19 @@ static const char *key_in_section(const struct recipe *r, const char *section)
     return NULL;
 }
 
+/* The keys of the section that a key was looked for in: "warmup, schedule"; "" where there is none. */
+static void list_section(const struct recipe *r, const char *key, char *out, i64 size)
+{
+    const char *dot = strchr(key, '.');
+    const size_t n = dot ? (size_t)(dot - key + 1) : 0;
+    *out = '\0';
+    i64 used = 0;
+    for (i64 g = 0; g < r->n_groups && n > 0; g++)
+        for (const struct option *o = r->groups[g].table; o->key; o++)
+            if (strncmp(o->key, key, n) == 0 && used < size)
+                used += snprintf(out + used, (size_t)(size - used), "%s%s", used ? ", " : "", o->key + n);
+}
+
 static int unknown_key(const struct recipe *r, const char *key, const char *where)
 {
     const char *example = key_in_section(r, key);
@@ -85,7 +98,13 @@ static int unknown_key(const struct recipe *r, const char *key, const char *wher
     for (i64 g = 0; g < r->n_groups; g++)
         for (const struct option *o = r->groups[g].table; o->key; o++)
             nearest_offer(&nearest, o->key);
-    return option_unknown_key(key, nearest_found(&nearest), where);
+    const char *found = nearest_found(&nearest);
+    char keys[400];
+    list_section(r, key, keys, sizeof keys);
+    if (found || !*keys)
+        return option_unknown_key(key, found, where);
+    return err_set(ERR_CONFIG, "%s: unknown key '%.80s'; %.*s has %s", where, key,
+                   (int)(strchr(key, '.') - key), key, keys);
 }
 
 /* --- reading --------------------------------------------------------------------- */

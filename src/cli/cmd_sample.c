@@ -3,6 +3,7 @@
 #include "base/sys.h"
 #include "cli/command.h"
 #include "data/encoder.h"
+#include "data/json_document.h"
 #include "train/restore.h"
 #include "train/sample.h"
 
@@ -12,7 +13,7 @@
 enum { TOKENS = 200 }; /* written at most when nobody says how many */
 
 struct sample_options {
-    const char *prompt, *tokenizer, *backend;
+    const char *prompt, *chat, *system, *tokenizer, *backend;
     i64 tokens, top_k, seed, threads, count;
     double temperature, top_p;
     bool ema, in_bf16, no_stop;
@@ -22,6 +23,11 @@ struct sample_options {
 
 static const struct option options[] = {
     { "prompt", FIELD(STRING, prompt), "", .help = "Text to go on from." },
+    { "chat", FIELD(STRING, chat), NULL,
+      .help = "A question: it is laid out like the conversations in training, and the answer "
+              "is written." },
+    { "system", FIELD(STRING, system), NULL,
+      .help = "With --chat: the system's message before it." },
     { "tokens", FIELD(INT, tokens), NULL, .unit = "tokens", .min = 1, .max = 1e7,
       .help = "How many tokens to write at most; without it, 200, or as many as the model has "
               "positions for." },
@@ -52,66 +58,142 @@ struct writer {
     struct tokenizer *tokenizer;
     struct encoder *encoder;
     struct text_decoder decoder;
+    struct chat_style style;
+    char ending[32];    /* what ends an answer where no token does; "": a token does */
+    struct buffer held; /* text that may be the beginning of it */
     struct engine engine;
     struct model *model;
     struct sampler sampler;
 };
 
-static void show(const struct buffer *text)
+/* --- what goes in ------------------------------------------------------------------- */
+
+static int encode_question(struct writer *w)
 {
-    fwrite(text->data, 1, (size_t)text->bytes, stdout);
-    fflush(stdout);
+    struct json_document d = { 0 };
+    int rc = json_document_ask(&d, &w->style, w->o->system, w->o->chat);
+    for (i64 i = 0; i < json_document_parts(&d) && rc >= 0; i++) {
+        const struct json_part *p = json_document_part(&d, i);
+        rc = p->special >= 0 ? encoder_push(w->encoder, p->special)
+                             : encoder_text(w->encoder, d.text.data + p->begin, p->bytes);
+    }
+    json_document_fini(&d);
+    return rc;
 }
 
-/* The prompt's tokens; a model needs at least one, so an empty prompt is the end of a
- * document, after which a new one begins. */
+/* The tokens to go on from, which begin like a document in training where a question is asked or the
+ * tokenizer has a token for that alone. A model needs at least one: an empty prompt is the
+ * end of a document, after which a new one begins. */
+static int encode_prompt(struct writer *w, i64 *n)
+{
+    i32 begin, end;
+    tokenizer_separators(w->tokenizer, &begin, &end);
+    encoder_clear(w->encoder);
+    if (begin >= 0 && (w->o->chat || end >= 0))
+        TRY(encoder_push(w->encoder, begin));
+    if (w->o->chat)
+        TRY(encode_question(w));
+    else
+        TRY(encoder_text(w->encoder, w->o->prompt, (i64)strlen(w->o->prompt)));
+    encoder_ids(w->encoder, n);
+    if (*n == 0)
+        TRY(encoder_push(w->encoder, begin >= 0 ? begin : 0));
+    encoder_ids(w->encoder, n);
+    return OK;
+}
+
 static int feed_prompt(struct writer *w)
 {
     i64 n;
-    encoder_clear(w->encoder);
-    TRY(encoder_text(w->encoder, w->o->prompt, (i64)strlen(w->o->prompt)));
-    encoder_ids(w->encoder, &n);
-    if (n == 0) {
-        i32 end = tokenizer_eos(w->tokenizer);
-        TRY(encoder_push(w->encoder, end >= 0 ? end : 0));
-    }
     const i32 *ids = encoder_ids(w->encoder, &n);
     sampler_reset(&w->sampler);
     return sampler_feed(&w->sampler, ids, n);
+}
+
+/* --- what comes out ----------------------------------------------------------------- */
+
+static void show(const void *text, i64 bytes)
+{
+    fwrite(text, 1, (size_t)bytes, stdout);
+    fflush(stdout);
+}
+
+/* Shows text but what may be the beginning of the ending; *ended when all of that is there. */
+static int show_answer(struct writer *w, const struct buffer *text, bool *ended)
+{
+    const i64 whole = (i64)strlen(w->ending);
+    TRY(buffer_add(&w->held, text->data, text->bytes));
+    const char *at = (const char *)w->held.data;
+    i64 clear = 0; /* bytes that cannot belong to the ending */
+    while (clear < w->held.bytes &&
+           memcmp(at + clear, w->ending, (size_t)i64_min(whole, w->held.bytes - clear)) != 0)
+        clear++;
+    *ended = w->held.bytes - clear >= whole;
+    show(at, clear);
+    memmove(w->held.data, at + clear, (size_t)(w->held.bytes - clear));
+    w->held.bytes -= clear;
+    return OK;
+}
+
+static int show_text(struct writer *w, bool *ended)
+{
+    const struct buffer *text = &w->decoder.out;
+    *ended = false;
+    if (*w->ending && text->bytes > 0)
+        return show_answer(w, text, ended);
+    show(text->data, text->bytes);
+    return OK;
+}
+
+static bool ends(const struct writer *w, i32 id)
+{
+    return !w->o->no_stop && (id == tokenizer_eos(w->tokenizer) ||
+                              (w->o->chat && w->style.close >= 0 && id == w->style.close));
+}
+
+static int write_tokens(struct writer *w, const struct sample_config *config)
+{
+    bool ended = false;
+    for (i64 i = 0; i < w->tokens && !ended; i++) {
+        i32 id = sampler_pick(&w->sampler, config);
+        if (ends(w, id))
+            break;
+        TRY(text_decoder_push(&w->decoder, id));
+        TRY(show_text(w, &ended));
+        if (i + 1 < w->tokens && !ended)
+            TRY(sampler_feed(&w->sampler, &id, 1));
+    }
+    if (ended)
+        return OK;
+    TRY(text_decoder_end(&w->decoder));
+    TRY(show_text(w, &ended));
+    const i64 after = (i64)strlen(w->style.after); /* of a message that was the last */
+    if (!ended && (w->held.bytes != after || memcmp(w->held.data, w->style.after, (size_t)after) != 0))
+        show(w->held.data, w->held.bytes);
+    return OK;
 }
 
 static int write_text(struct writer *w, u64 seed)
 {
     struct sample_config config = { w->o->temperature, w->o->top_k, w->o->top_p, seed,
                                     tokenizer_size(w->tokenizer) };
-    i32 end = tokenizer_eos(w->tokenizer);
     TRY(feed_prompt(w));
-    fputs(w->o->prompt, stdout);
+    if (!w->o->chat)
+        fputs(w->o->prompt, stdout);
     text_decoder_init(&w->decoder, w->tokenizer);
-    int rc = OK;
-    for (i64 i = 0; i < w->tokens && rc >= 0; i++) {
-        i32 id = sampler_pick(&w->sampler, &config);
-        if (id == end && !w->o->no_stop)
-            break;
-        rc = text_decoder_push(&w->decoder, id);
-        if (rc >= 0)
-            show(&w->decoder.out);
-        if (rc >= 0 && i + 1 < w->tokens)
-            rc = sampler_feed(&w->sampler, &id, 1);
-    }
-    if (rc >= 0)
-        rc = text_decoder_end(&w->decoder);
-    if (rc >= 0)
-        show(&w->decoder.out);
+    w->held.bytes = 0;
+    int rc = write_tokens(w, &config);
     text_decoder_fini(&w->decoder);
     putchar('\n');
     return rc;
 }
 
+/* --- opening ------------------------------------------------------------------------ */
+
 static int open_tokenizer(struct writer *w, const struct restore *r)
 {
     const char *path = w->o->tokenizer ? w->o->tokenizer : r->tokenizer;
-    struct encoder_options how = { .policy = UTF8_BYTES };
+    struct encoder_options how = { .policy = UTF8_BYTES, .specials_as_text = w->o->chat != NULL };
     if (!*path)
         return err_set(ERR_CONFIG, "%s has no tokenizer.json beside it; give --tokenizer",
                        r->path);
@@ -119,15 +201,10 @@ static int open_tokenizer(struct writer *w, const struct restore *r)
     if (tokenizer_size(w->tokenizer) > r->spec.vocab)
         return err_set(ERR_MODEL, "%s has %d tokens, the model %lld", path,
                        tokenizer_size(w->tokenizer), (long long)r->spec.vocab);
+    w->style = chat_style_of(w->tokenizer);
+    if (w->o->chat && w->style.close < 0 && !w->o->no_stop)
+        snprintf(w->ending, sizeof w->ending, "%s%s", w->style.after, w->style.before);
     return encoder_new(&w->encoder, w->tokenizer, &how);
-}
-
-static i64 prompt_tokens(struct writer *w)
-{
-    i64 n = 0;
-    if (encoder_text(w->encoder, w->o->prompt, (i64)strlen(w->o->prompt)) >= 0)
-        encoder_ids(w->encoder, &n);
-    return i64_max(1, n);
 }
 
 /* How many tokens to write. The last of them needs no position: the model does not read it. */
@@ -151,7 +228,8 @@ static int open_writer(struct writer *w, const char *path, struct arena *a)
     enum dtype compute = w->o->in_bf16 ? DTYPE_BF16 : DTYPE_F32;
     TRY(restore_find(&r, path, a));
     TRY(open_tokenizer(w, &r));
-    const i64 prompt = prompt_tokens(w);
+    i64 prompt;
+    TRY(encode_prompt(w, &prompt));
     TRY(choose_tokens(w, prompt, r.spec.positions));
     const i64 capacity = i64_min(r.spec.positions, prompt + w->tokens);
     TRY(engine_init(&w->engine, w->o->backend, (int)w->o->threads, 64));
@@ -165,13 +243,25 @@ static void close_writer(struct writer *w)
     sampler_fini(&w->sampler);
     model_free(w->model);
     engine_fini(&w->engine);
+    buffer_fini(&w->held);
     encoder_free(w->encoder);
     tokenizer_free(w->tokenizer);
+}
+
+static int check_flags(const struct sample_options *o)
+{
+    if (o->chat && *o->prompt)
+        return err_set(ERR_USAGE, "--chat asks a question, --prompt is text to go on from: give one "
+                       "of them");
+    if (o->system && !o->chat)
+        return err_set(ERR_USAGE, "--system stands before a question; give that with --chat");
+    return OK;
 }
 
 static int run(struct invocation *v)
 {
     struct writer w = { .o = v->options };
+    TRY(check_flags(w.o));
     int rc = open_writer(&w, v->args[0], v->arena);
     for (i64 i = 0; i < w.o->count && rc >= 0; i++)
         rc = write_text(&w, (u64)(w.o->seed + i));
@@ -181,6 +271,7 @@ static int run(struct invocation *v)
 
 static const struct example examples[] = {
     { "headway sample runs/demo --prompt \"The history of\"", "Go on from a few words." },
+    { "headway sample runs/chat --chat \"What is a bit?\"", "Ask a model that was trained to answer." },
     { "headway sample runs/demo --temperature 0 --tokens 50", "The likeliest text." },
     { 0 },
 };

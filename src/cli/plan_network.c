@@ -104,12 +104,7 @@ static void print_json(const struct plan_machine *m, const struct network_flags 
     for (int op = 0; op < NET_OPS; op++) {
         struct net_group g = { op == NET_SENDRECV ? 2 : f->gpus, f->stride, 1 };
         struct plan_band t = net_seconds(m, op, g, (double)f->bytes, NULL);
-        json_key(&j, net_op_names[op]);
-        json_begin_object(&j);
-        json_put_double(&j, "lo", t.lo);
-        json_put_double(&j, "mid", t.mid);
-        json_put_double(&j, "hi", t.hi);
-        json_end(&j);
+        plan_band_json(&j, net_op_names[op], &t);
     }
     json_end(&j);
     if (n > 0) {

@@ -270,16 +270,6 @@ static void print_bill(const struct plan_run *x)
 
 /* --- as JSON ------------------------------------------------------------------------ */
 
-static void put_band(struct json *j, const char *key, const struct plan_band *b)
-{
-    json_key(j, key);
-    json_begin_object(j);
-    json_put_double(j, "lo", b->lo);
-    json_put_double(j, "mid", b->mid);
-    json_put_double(j, "hi", b->hi);
-    json_end(j);
-}
-
 static void print_json(const struct plan_run *x)
 {
     struct json j;
@@ -298,10 +288,10 @@ static void print_json(const struct plan_run *x)
     json_put_str(&j, "machine", x->machine.name);
     json_put_int(&j, "devices", x->flags->gpus);
     json_put_str(&j, "mfu_counts", count_names[x->flags->counts]);
-    put_band(&j, "mfu", &x->mfu);
-    put_band(&j, "days_without_failures", &x->days_clean);
-    put_band(&j, "goodput", &x->goodput);
-    put_band(&j, "days", &x->days);
+    plan_band_json(&j, "mfu", &x->mfu);
+    plan_band_json(&j, "days_without_failures", &x->days_clean);
+    plan_band_json(&j, "goodput", &x->goodput);
+    plan_band_json(&j, "days", &x->days);
     json_key(&j, "bill");
     plan_bill_json(&x->bill, &j);
     json_end(&j);

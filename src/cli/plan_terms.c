@@ -32,18 +32,6 @@ void plan_band_print(const struct plan_band *b, double scale, int width)
     printf(" %-*s", width, text);
 }
 
-void plan_band_json(struct json *j, const char *key, const struct plan_band *b)
-{
-    if (b->mid == 0)
-        return;
-    json_key(j, key);
-    json_begin_object(j);
-    json_put_double(j, "p10", b->lo);
-    json_put_double(j, "p50", b->mid);
-    json_put_double(j, "p90", b->hi);
-    json_end(j);
-}
-
 static void put_layout(struct json *j, const struct plan_layout *l, struct arena *a)
 {
     static const char *const recompute[] = { "none", "selective", "full" };

@@ -37,7 +37,6 @@ int plan_run_open(struct planned_run *out, const struct plan_run_flags *flags, s
 
 /* "12.3 (11.5-13.2)", or "-" for a band that is not known. */
 void plan_band_print(const struct plan_band *b, double scale, int width);
-void plan_band_json(struct json *j, const char *key, const struct plan_band *b);
 
 /* Everything of a layout and its run, as an object. */
 void plan_found_json(struct json *j, const struct planned_run *x, const struct plan_found *f,

@@ -48,24 +48,37 @@ static int add_literal(struct json_document *d, const char *text, bool counts)
     return add_part(d, text, (i64)strlen(text), -1, counts);
 }
 
-static int add_message(struct json_document *d, const struct chat_style *s,
-                       const json_t *m)
+/* What stands before a message's content. */
+static int add_head(struct json_document *d, const struct chat_style *s, const char *role)
+{
+    TRY(add_special(d, s->open, false));
+    TRY(add_literal(d, s->before, false));
+    TRY(add_literal(d, role, false));
+    TRY(add_special(d, s->middle, false));
+    return add_literal(d, s->after_role, false);
+}
+
+static int add_message(struct json_document *d, const struct chat_style *s, const char *role,
+                       const char *content, i64 bytes)
+{
+    bool counts = strcmp(role, "assistant") == 0;
+    bool token_ends = s->close >= 0; /* then the text after it is mere layout */
+    TRY(add_head(d, s, role));
+    TRY(add_part(d, content, bytes, -1, counts));
+    TRY(add_special(d, s->close, counts));
+    return add_literal(d, s->after, counts && !token_ends);
+}
+
+static int add_json_message(struct json_document *d, const struct chat_style *s,
+                            const json_t *m)
 {
     const json_t *role = json_object_get(m, "role"),
                  *content = json_object_get(m, "content");
     if (!json_is_string(role) || !json_is_string(content))
         return err_set(ERR_FORMAT,
                        "each of messages needs a role and a content, both strings");
-    bool counts = strcmp(json_string_value(role), "assistant") == 0;
-    bool token_ends = s->close >= 0; /* then the text after it is mere layout */
-    TRY(add_special(d, s->open, false));
-    TRY(add_literal(d, s->before, false));
-    TRY(add_string(d, role, false));
-    TRY(add_special(d, s->middle, false));
-    TRY(add_literal(d, s->after_role, false));
-    TRY(add_string(d, content, counts));
-    TRY(add_special(d, s->close, counts));
-    return add_literal(d, s->after, counts && !token_ends);
+    return add_message(d, s, json_string_value(role), json_string_value(content),
+                       (i64)json_string_length(content));
 }
 
 static int add_messages(struct json_document *d, const struct chat_style *s,
@@ -74,7 +87,7 @@ static int add_messages(struct json_document *d, const struct chat_style *s,
     if (json_array_size(messages) == 0)
         return err_set(ERR_FORMAT, "messages is not a list with something in it");
     for (size_t i = 0; i < json_array_size(messages); i++)
-        TRY(add_message(d, s, json_array_get(messages, i)));
+        TRY(add_json_message(d, s, json_array_get(messages, i)));
     return OK;
 }
 
@@ -117,6 +130,16 @@ int json_document_parse(struct json_document *d, const struct chat_style *style,
                                   : err_set(ERR_FORMAT, "it is not an object");
     json_decref(root);
     return rc < 0 ? err_context(rc, "%s", where) : OK;
+}
+
+int json_document_ask(struct json_document *d, const struct chat_style *style,
+                      const char *system, const char *question)
+{
+    d->text.bytes = d->parts.bytes = 0;
+    if (system)
+        TRY(add_message(d, style, "system", system, (i64)strlen(system)));
+    TRY(add_message(d, style, "user", question, (i64)strlen(question)));
+    return add_head(d, style, "assistant");
 }
 
 void json_document_fini(struct json_document *d)

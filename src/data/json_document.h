@@ -45,6 +45,10 @@ static inline const struct json_part *json_document_part(const struct json_docum
 /* Replaces what d holds. name and line are for messages. */
 int json_document_parse(struct json_document *d, const struct chat_style *style,
                         const char *json, i64 bytes, const char *name, i64 line);
+/* Replaces what d holds with a question, and what may stand before it (system, or NULL), up to
+ * where the answer begins. */
+int json_document_ask(struct json_document *d, const struct chat_style *style,
+                      const char *system, const char *question);
 void json_document_fini(struct json_document *d);
 
 #endif

@@ -90,6 +90,27 @@ int kit_row_sums(struct graph *g, const struct task *t, const char *what,
     return kit_dtype(g, t, what, v, kit_wide(x));
 }
 
+int kit_norm_grad(struct graph *g, struct task *t, int addend)
+{
+    struct tensor *dy = t->in[0];
+    TRY(kit_matrix(g, t, "dy", dy, KIT_ANY, KIT_ANY));
+    TRY(kit_compute_dtype(g, t, "dy", dy));
+    TRY(kit_same(g, t, "x", t->in[1], dy));
+    TRY(kit_dtype(g, t, "x", t->in[1], dy->dtype));
+    TRY(kit_wide_vector(g, t, "gain", t->in[2], dy->dim[1], dy));
+    if (t->in[addend]) {
+        TRY(kit_same(g, t, "addend", t->in[addend], dy));
+        TRY(kit_dtype(g, t, "addend", t->in[addend], dy->dtype));
+    }
+    if (!t->out[0])
+        t->out[0] = graph_like(g, dy, dy->dtype, t->op->name);
+    if (!t->out[1]) /* a frozen gain */
+        t->out[1] = graph_vector(g, kit_wide(dy), dy->dim[1], "dgain");
+    TRY(kit_same(g, t, "dx", t->out[0], dy));
+    TRY(kit_dtype(g, t, "dx", t->out[0], dy->dtype));
+    return kit_row_sums(g, t, "dgain", t->out[1], dy->dim[1], dy);
+}
+
 int kit_heads(struct graph *g, const struct task *t, i64 H, i64 G, i64 D)
 {
     if (H < 1 || G < 1 || H % G != 0)

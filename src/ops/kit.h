@@ -30,6 +30,9 @@ int kit_wide_vector(struct graph *g, const struct task *t, const char *what,
 /* A sum over the R rows of x: kit_wide_vector, or (n, C): of n equal groups of them. */
 int kit_row_sums(struct graph *g, const struct task *t, const char *what,
                  const struct tensor *v, i64 C, const struct tensor *x);
+/* What the gradients of norms have in common: dy, x and gain before, dx (to which in[addend]
+ * is added, if any) and dgain behind. Outputs that are not given are made. */
+int kit_norm_grad(struct graph *g, struct task *t, int addend);
 /* Groups of rows in such a sum, and elements of all of them. */
 static inline i64 kit_groups(const struct tensor *sums)
 {

@@ -113,26 +113,10 @@ struct tensor *layernorm(struct graph *g, struct tensor *x, struct tensor *gain,
 
 static int layernorm_grad_infer(struct graph *g, struct task *t)
 {
-    struct tensor *dy = t->in[0];
-    TRY(kit_matrix(g, t, "dy", dy, KIT_ANY, KIT_ANY));
-    TRY(kit_compute_dtype(g, t, "dy", dy));
-    TRY(kit_same(g, t, "x", t->in[1], dy));
-    TRY(kit_dtype(g, t, "x", t->in[1], dy->dtype));
-    i64 R = dy->dim[0], C = dy->dim[1];
-    TRY(kit_wide_vector(g, t, "gain", t->in[2], C, dy));
-    TRY(kit_wide_vector(g, t, "mean", t->in[3], R, dy));
-    TRY(kit_wide_vector(g, t, "rstd", t->in[4], R, dy));
-    if (t->in[5]) {
-        TRY(kit_same(g, t, "addend", t->in[5], dy));
-        TRY(kit_dtype(g, t, "addend", t->in[5], dy->dtype));
-    }
-    if (!t->out[0])
-        t->out[0] = graph_like(g, dy, dy->dtype, "layernorm_grad");
-    if (!t->out[1]) /* a frozen gain */
-        t->out[1] = graph_vector(g, kit_wide(dy), C, "layernorm_grad.dgain");
-    TRY(kit_same(g, t, "dx", t->out[0], dy));
-    TRY(kit_dtype(g, t, "dx", t->out[0], dy->dtype));
-    TRY(kit_row_sums(g, t, "dgain", t->out[1], C, dy));
+    const struct tensor *dy = t->in[0];
+    TRY(kit_norm_grad(g, t, 5));
+    TRY(kit_wide_vector(g, t, "mean", t->in[3], dy->dim[0], dy));
+    TRY(kit_wide_vector(g, t, "rstd", t->in[4], dy->dim[0], dy));
     if (!t->out[2])
         return OK;
     TRY(kit_same(g, t, "dbias", t->out[2], t->out[1]));

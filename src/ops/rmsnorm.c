@@ -93,25 +93,8 @@ struct tensor *rmsnorm(struct graph *g, struct tensor *x, struct tensor *gain, d
 
 static int rmsnorm_grad_infer(struct graph *g, struct task *t)
 {
-    struct tensor *dy = t->in[0];
-    TRY(kit_matrix(g, t, "dy", dy, KIT_ANY, KIT_ANY));
-    TRY(kit_compute_dtype(g, t, "dy", dy));
-    TRY(kit_same(g, t, "x", t->in[1], dy));
-    TRY(kit_dtype(g, t, "x", t->in[1], dy->dtype));
-    i64 R = dy->dim[0], C = dy->dim[1];
-    TRY(kit_wide_vector(g, t, "gain", t->in[2], C, dy));
-    TRY(kit_wide_vector(g, t, "rstd", t->in[3], R, dy));
-    if (t->in[4]) {
-        TRY(kit_same(g, t, "addend", t->in[4], dy));
-        TRY(kit_dtype(g, t, "addend", t->in[4], dy->dtype));
-    }
-    if (!t->out[0])
-        t->out[0] = graph_like(g, dy, dy->dtype, "rmsnorm_grad");
-    if (!t->out[1]) /* a frozen gain */
-        t->out[1] = graph_vector(g, kit_wide(dy), C, "rmsnorm_grad.dgain");
-    TRY(kit_same(g, t, "dx", t->out[0], dy));
-    TRY(kit_dtype(g, t, "dx", t->out[0], dy->dtype));
-    return kit_row_sums(g, t, "dgain", t->out[1], C, dy);
+    TRY(kit_norm_grad(g, t, 4));
+    return kit_wide_vector(g, t, "rstd", t->in[3], t->in[0]->dim[0], t->in[0]);
 }
 
 static void rmsnorm_grad_cost(const struct task *t, struct cost *c)

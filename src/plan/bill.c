@@ -69,28 +69,18 @@ int plan_bill_of(const struct plan_machine *m, const struct plan_use *use, struc
     return OK;
 }
 
-static void put_band(struct json *j, const char *key, const struct plan_band *b)
-{
-    json_key(j, key);
-    json_begin_object(j);
-    json_put_double(j, "lo", b->lo);
-    json_put_double(j, "mid", b->mid);
-    json_put_double(j, "hi", b->hi);
-    json_end(j);
-}
-
 void plan_bill_json(const struct plan_bill *b, struct json *j)
 {
     json_begin_object(j);
     json_put_double(j, "device_hours", b->device_hours);
     if (b->power_known) {
-        put_band(j, "device_watts", &b->watts);
-        put_band(j, "devices_mwh", &b->devices_mwh);
-        put_band(j, "mwh", &b->mwh);
-        put_band(j, "tco2e", &b->tco2e);
+        plan_band_json(j, "device_watts", &b->watts);
+        plan_band_json(j, "devices_mwh", &b->devices_mwh);
+        plan_band_json(j, "mwh", &b->mwh);
+        plan_band_json(j, "tco2e", &b->tco2e);
         json_put_double(j, "devices_at_peak_mwh", b->peak_mwh);
     }
-    put_band(j, "pue", &b->pue);
+    plan_band_json(j, "pue", &b->pue);
     json_put_str(j, "grid", b->carbon.location);
     json_put_double(j, "grid_g_per_kwh", b->carbon.g_per_kwh);
     json_put_int(j, "grid_year", b->carbon.year);

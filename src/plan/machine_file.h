@@ -40,6 +40,8 @@ extern const char *const plan_dtype_names[PLAN_DTYPES];
 struct plan_band { /* of an uncertain quantity: its 10th, 50th and 90th percentile */
     double lo, mid, hi;
 };
+/* {"p10": ..., "p50": ..., "p90": ...} under key; nothing of a band that is not known. */
+void plan_band_json(struct json *j, const char *key, const struct plan_band *b);
 
 struct plan_device {
     const char *name, *family;   /* family: whose calibration it shares ("a100"); NULL: none */

@@ -228,13 +228,15 @@ int plan_machine_room(const struct plan_machine *m, i64 devices)
                    (long long)most);
 }
 
-static void put_band(struct json *j, const char *key, const struct plan_band *b)
+void plan_band_json(struct json *j, const char *key, const struct plan_band *b)
 {
+    if (b->mid == 0)
+        return;
     json_key(j, key);
     json_begin_object(j);
-    json_put_double(j, "lo", b->lo);
-    json_put_double(j, "mid", b->mid);
-    json_put_double(j, "hi", b->hi);
+    json_put_double(j, "p10", b->lo);
+    json_put_double(j, "p50", b->mid);
+    json_put_double(j, "p90", b->hi);
     json_end(j);
 }
 
@@ -273,8 +275,8 @@ static void put_tier(struct json *j, const struct plan_tier *t, bool open)
         json_put_str(j, "devices", NULL);
     else
         json_put_int(j, "devices", t->ranks);
-    put_band(j, "bytes_per_s", &t->bytes_per_s);
-    put_band(j, "latency_s", &t->latency_s);
+    plan_band_json(j, "bytes_per_s", &t->bytes_per_s);
+    plan_band_json(j, "latency_s", &t->latency_s);
     json_put_double(j, "oversubscription", t->oversubscription);
     json_put_double(j, "sum_latency_s", t->sum_latency_s > 0 ? t->sum_latency_s : t->latency_s.mid);
     json_put_double(j, "piece_bytes", t->piece_bytes);

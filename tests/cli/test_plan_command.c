@@ -26,7 +26,7 @@ static double number(const json_t *o, const char *key)
 
 static double middle(const json_t *o, const char *key)
 {
-    return number(json_object_get(o, key), "mid");
+    return number(json_object_get(o, key), "p50");
 }
 
 static double median(const json_t *o, const char *key)
