@@ -12,6 +12,7 @@
 #define gemm_kernels_avx512 gemm_kernels_avx512_simde
 #define gemm_kernels_avx512bf16 gemm_kernels_avx512bf16_simde
 #define gemm_kernels_amx gemm_kernels_amx_simde
+#define gemm_kernels_split gemm_kernels_split_simde
 #define gemm_pack_words_avx512 gemm_pack_words_simde
 #define gemm_pack_pairs_avx512 gemm_pack_pairs_simde
 #define gemm_start_avx512 gemm_start_simde

@@ -13,10 +13,10 @@
 
 #if defined(HEADWAY_SIMDE)
 extern const struct gemm_kernels gemm_kernels_avx512_simde, gemm_kernels_avx512bf16_simde;
-extern const struct gemm_kernels gemm_kernels_amx_simde;
+extern const struct gemm_kernels gemm_kernels_amx_simde, gemm_kernels_split_simde;
 #endif
 
-enum { SETS = 8 };
+enum { SETS = 10 };
 
 static int kernel_sets(const struct gemm_kernels **out)
 {
@@ -31,13 +31,16 @@ static int kernel_sets(const struct gemm_kernels **out)
         out[n++] = &gemm_kernels_avx512;
     if (wide && __builtin_cpu_supports("avx512bf16"))
         out[n++] = &gemm_kernels_avx512bf16;
-    if (backend_supported("amx"))
+    if (backend_supported("amx")) {
         out[n++] = &gemm_kernels_amx;
+        out[n++] = &gemm_kernels_split;
+    }
 #if defined(HEADWAY_SIMDE)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
         out[n++] = &gemm_kernels_avx512_simde;
         out[n++] = &gemm_kernels_avx512bf16_simde;
         out[n++] = &gemm_kernels_amx_simde;
+        out[n++] = &gemm_kernels_split_simde;
     }
 #endif
 #endif
@@ -573,7 +576,7 @@ TEST(pack_and_micro_multiply_one_tile_on_their_own)
     for (int n = kernel_sets(sets), i = 0; i < n; i++) {
         enum { K = 37 };
         const struct gemm_kernels *k = sets[i];
-        enum dtype type = k->per_step == 2 ? DTYPE_BF16 : DTYPE_F32;
+        enum dtype type = k->per_step == 2 && !k->pieces ? DTYPE_BF16 : DTYPE_F32;
         struct gemm g = product_new((struct shape){ k->mr, k->nr, K }, type, type, DTYPE_F32,
                                     false, true, NONE);
         struct gemm_slab a = { g.A.data, type, g.A.row_stride, 1, k->mr, K };

@@ -121,7 +121,7 @@ static void add_block(struct cutter *c, i64 leaf, i64 k0, i64 depth, bool first)
 /* One chain: slabs of equal depth. */
 static void cut_chain(struct cutter *c, i64 K)
 {
-    i64 slab = even_part(K, K_SLAB * c->k->per_step, c->k->kc);
+    i64 slab = even_part(K, K_SLAB * c->k->per_step / i64_max(1, c->k->pieces), c->k->kc);
     for (i64 k0 = 0; k0 == 0 || k0 < K; k0 += c->k->kc) {
         if (k0 % slab == 0)
             end_slab(c);

@@ -22,7 +22,9 @@
  * amx on bf16 operands. vdpbf16ps adds two products per step with round-to-nearest-even,
  * takes subnormal inputs as zero, flushes subnormal results to zero, and pays no heed to
  * MXCSR; so a sum of only subnormal products is 0 there. tdpbf16ps does the same with 32 values
- * of k at a time, which are a step of the chain (gemm_kernel_amx.c).
+ * of k at a time, which are a step of the chain (gemm_kernel_amx.c). Where amx has tile registers f32 is
+ * multiplied in three pieces of bf16 each, to the exactness of multiply-adds and not to their bits
+ * (gemm_kernel_split_amx.c); numbers below 2^-126 count as zero in it.
  *
  * NaN and Inf travel as in plain arithmetic: padding multiplies padding only. */
 #ifndef HEADWAY_GEMM_H
@@ -138,10 +140,12 @@ struct gemm_kernels {
     i64 kc;     /* k per block: part of the result's definition */
     i64 mc, nc; /* tile of C that a thread works on: multiples of mr, nr; speed only */
     i64 per_step;                     /* values of k per step of the micro kernel: 1 or 2 */
+    i64 pieces;                       /* words that a value is split into, each a step; 0 is 1 */
     i64 steps_at_once;                /* a block's steps are filled up to a multiple; 0 is 1 */
     i64 ahead_steps;                  /* steps per line that micro fetches, 0: none; speed only */
     bool fetches_c; /* lines of C are asked for in front of micro; speed only */
     const struct gemm_kernels *mixed; /* for operands that are not both bf16; NULL: this */
+    const struct gemm_kernels *unsplit; /* where this splits f32: the set that does not */
     gemm_mode_fn begin, end; /* NULL: nothing to do */
     gemm_pack_fn pack_a, pack_b;
     gemm_micro_fn micro;
@@ -158,6 +162,7 @@ extern const struct gemm_kernels gemm_kernels_avx2;       /* avx2, fma */
 extern const struct gemm_kernels gemm_kernels_avx512;     /* avx512 f, bw, dq, vl */
 extern const struct gemm_kernels gemm_kernels_avx512bf16; /* and avx512_bf16 */
 extern const struct gemm_kernels gemm_kernels_amx;        /* avx512, amx_tile, amx_bf16 */
+extern const struct gemm_kernels gemm_kernels_split;      /* the same, of f32 in three bf16 */
 #endif
 
 /* How many words one call of micro fetches. */
@@ -168,7 +173,8 @@ static inline i64 gemm_ahead_words(const struct gemm_kernels *k, i64 steps)
 
 static inline i64 gemm_steps(const struct gemm_kernels *k, i64 depth)
 {
-    return round_up(ceil_div(depth, k->per_step), i64_max(1, k->steps_at_once));
+    return round_up(ceil_div(depth, k->per_step), i64_max(1, k->steps_at_once)) *
+           i64_max(1, k->pieces);
 }
 
 /* The set that multiplies these operand types. */
@@ -176,6 +182,13 @@ static inline const struct gemm_kernels *gemm_kernels_for(const struct gemm_kern
                                                           enum dtype a, enum dtype b)
 {
     return k->mixed && (a != DTYPE_BF16 || b != DTYPE_BF16) ? k->mixed : k;
+}
+
+/* The one that multiplies f32 by multiply-adds on f32. */
+static inline const struct gemm_kernels *gemm_kernels_unsplit(const struct gemm_kernels *k)
+{
+    const struct gemm_kernels *f32 = gemm_kernels_for(k, DTYPE_F32, DTYPE_F32);
+    return f32->unsplit ? f32->unsplit : f32;
 }
 
 #endif

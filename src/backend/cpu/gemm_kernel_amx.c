@@ -13,18 +13,14 @@
  * An element of a group is (the 16 products of even k, ascending, from zero) + (those of odd k),
  * added to the sum; subnormals are zero, as in vdpbf16ps (Intel SDM, TDPBF16PS). */
 #include "backend/cpu/amx.h"
+#include "backend/cpu/amx_panel.h"
 #include "backend/cpu/gemm_pack.h"
 
 #include <immintrin.h>
 
-#define INLINE static inline __attribute__((always_inline))
-
-enum { SIDE = 32, HALF = 16, GROUP = 16, TILE = HALF * GROUP, KC = 768, AHEAD = 4 };
+enum { SIDE = 32, GROUP = 16, KC = 768, AHEAD = 4 };
 
 /* --- panels ------------------------------------------------------------------------- */
-
-typedef u32 vec __attribute__((vector_size(64)));
-typedef u16 narrow_vec __attribute__((vector_size(32)));
 
 /* 16 pairs that lie side by side. */
 INLINE vec load_pairs(const bf16 *p)
@@ -41,44 +37,6 @@ INLINE vec load_zipped(const bf16 *x, const bf16 *y)
     memcpy(&low, x, sizeof low);
     memcpy(&high, y, sizeof high);
     return __builtin_convertvector(low, vec) | __builtin_convertvector(high, vec) << 16;
-}
-
-INLINE void store_tile(u32 *tile, const vec v[HALF])
-{
-#pragma GCC unroll 16
-    for (int i = 0; i < HALF; i++)
-        memcpy(tile + i * HALF, &v[i], sizeof v[i]);
-}
-
-/* v[i] lane j and v[j] lane i change places: words of neighbours, then pairs, fours, eights. */
-INLINE void transpose(vec v[HALF])
-{
-    vec t[HALF];
-#pragma GCC unroll 8
-    for (int i = 0; i < HALF; i += 2) {
-        t[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26,
-                                       12, 28, 14, 30);
-        t[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11,
-                                           27, 13, 29, 15, 31);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < HALF; i++)
-        v[i] = i & 2 ? __builtin_shufflevector(t[i - 2], t[i], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11,
-                                               26, 27, 14, 15, 30, 31)
-                     : __builtin_shufflevector(t[i], t[i + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9,
-                                               24, 25, 12, 13, 28, 29);
-#pragma GCC unroll 16
-    for (int i = 0; i < HALF; i++)
-        t[i] = i & 4 ? __builtin_shufflevector(v[i - 4], v[i], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13,
-                                               14, 15, 28, 29, 30, 31)
-                     : __builtin_shufflevector(v[i], v[i + 4], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9,
-                                               10, 11, 24, 25, 26, 27);
-#pragma GCC unroll 16
-    for (int i = 0; i < HALF; i++)
-        v[i] = i & 8 ? __builtin_shufflevector(t[i - 8], t[i], 8, 9, 10, 11, 12, 13, 14, 15, 24,
-                                               25, 26, 27, 28, 29, 30, 31)
-                     : __builtin_shufflevector(t[i], t[i + 8], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18,
-                                               19, 20, 21, 22, 23);
 }
 
 /* What is left of a slab from one tile's first number on: rows by values of k. */
@@ -246,7 +204,7 @@ static i64 peak(i64 rounds, float *data)
 const struct gemm_kernels gemm_kernels_amx = {
     .name = "amx", .mr = SIDE, .nr = SIDE, .kc = KC, .mc = 256, .nc = 384, .per_step = 2,
     .steps_at_once = GROUP, .ahead_steps = AHEAD,
-    .mixed = &gemm_kernels_avx512,
+    .mixed = &gemm_kernels_split,
     .begin = amx_begin, .end = amx_end,
     .pack_a = pack_a, .pack_b = pack_b, .micro = micro,
     .start = gemm_start_avx512, .finish = gemm_finish_avx512,

@@ -74,6 +74,9 @@ static void register_products(struct backend *b, const struct gemm_kernels *set)
                 (struct kernel){ expert_linear_dx_run, expert_linear_dx_workspace, g });
     backend_set(b, &op_expert_linear_dw,
                 (struct kernel){ expert_linear_dw_run, expert_linear_dw_workspace, g });
+    struct kernel orthogonal = *backend_kernel(b, &op_muon_orthogonal);
+    orthogonal.context = g;
+    backend_set(b, &op_muon_orthogonal, orthogonal);
 }
 
 void cpu_register_avx512bf16(struct backend *b)
