@@ -8,6 +8,9 @@
  * --leaf: beside them, the sums that exact mode takes as trees (parallel/exact.h): dw in leaves of so
  * many tokens, and over what tp cuts (proj, down fwd; qkv, up, head dx) in 8 leaves.
  *
+ * Where fp32 is multiplied in pieces of bf16 (backend/cpu/gemm_kernel_split_amx.c), the same products by
+ * multiply-adds and these units' own peak stand beside them.
+ *
  * Every repetition times each contender once, in turn; medians are printed, and the
  * quartiles' distance of ours. The peak is measured beside each product too. For numbers to
  * rely on: chrt -f 1, and nothing else running. */
@@ -23,8 +26,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_REPS = 101, CONTENDERS = 5, CUTS = 8 };
-enum contender { PEAK, OURS, LEAVES, OPENBLAS, ONEDNN };
+enum { MAX_REPS = 101, CONTENDERS = 7, CUTS = 8 };
+enum contender { PEAK, OURS, UNSPLIT_PEAK, UNSPLIT, LEAVES, OPENBLAS, ONEDNN };
 
 /* C[M,N] = A B, as BLAS says it: row-major, CblasRowMajor 101, NoTrans 111, Trans 112. */
 typedef void (*cblas_sgemm_fn)(int, int, int, int, int, int, float, const float *, int,
@@ -40,18 +43,23 @@ struct options {
     bool peers;
 };
 
+struct peak {
+    gemm_peak_fn run;
+    i64 rounds, flops; /* of a thread; of all */
+};
+
 struct bench {
     struct options o;
     const struct gemm_kernels *k;
-    gemm_peak_fn peak; /* the fastest way to multiply the type being measured */
+    struct peak peak, unsplit_peak; /* the fastest way to multiply what is measured; multiply-adds */
     struct pool *pool;
     cblas_sgemm_fn cblas_sgemm;
     dnnl_sgemm_fn dnnl_sgemm;
     void *space;
     i64 space_bytes;
     float peak_data[64][256];
-    i64 peak_rounds, peak_flops;
-    double log_sum[CONTENDERS], worst;
+    const struct peak *running;
+    double log_sum[CONTENDERS], worst, worst_unsplit; /* worst_unsplit: of multiply-adds' peak */
     int n[CONTENDERS];
 };
 
@@ -61,39 +69,47 @@ static void peak_part(void *context, i64 part, int thread)
 {
     struct bench *b = context;
     (void)thread;
-    i64 flops = b->peak(b->peak_rounds, b->peak_data[part]);
-    if (part == 0)
-        b->peak_flops = flops * pool_threads(b->pool);
+    b->running->run(b->running->rounds, b->peak_data[part]);
 }
 
-static void run_peak(struct bench *b)
+static void run_peak(struct bench *b, const struct peak *p)
 {
+    b->running = p;
     pool_run(b->pool, pool_threads(b->pool), peak_part, b);
 }
 
 /* FLOP/s, the best of some; leaves runs of about 4 ms. */
-static double try_peak(struct bench *b, gemm_peak_fn peak)
+static double try_peak(struct bench *b, struct peak *p, gemm_peak_fn run)
 {
     double best = 0;
-    b->peak = peak;
-    b->peak_rounds = 1;
-    run_peak(b);
-    b->peak_rounds = (i64)(4e8 / (double)(b->peak_flops / pool_threads(b->pool)));
+    const i64 trial = 1024, flops = run(trial, b->peak_data[0]);
+    *p = (struct peak){ .run = run, .rounds = i64_max(1, (i64)(4e8 / (double)flops * trial)) };
+    p->flops = p->rounds * (flops / trial) * pool_threads(b->pool);
     for (int i = 0; i < 10; i++) {
         u64 begin = sys_now_ns();
-        run_peak(b);
-        best = fmax(best, (double)b->peak_flops / (double)(sys_now_ns() - begin));
+        run_peak(b, p);
+        best = fmax(best, (double)p->flops / (double)(sys_now_ns() - begin));
     }
     return best;
 }
 
-/* As `headway machine` has it: bf16 operands may also be widened and multiplied in f32. */
+/* As `headway machine` has it: bf16 operands may also be widened and multiplied in f32, and f32 be
+ * multiplied in pieces of bf16. */
 static void choose_peak(struct bench *b, enum dtype type)
 {
-    gemm_peak_fn wide = gemm_kernels_for(b->k, DTYPE_F32, DTYPE_F32)->peak;
-    gemm_peak_fn own = gemm_kernels_for(b->k, type, type)->peak;
-    bool own_is_faster = own != wide && try_peak(b, own) > try_peak(b, wide);
-    try_peak(b, own_is_faster ? own : wide);
+    const gemm_peak_fn ways[] = { gemm_kernels_unsplit(b->k)->peak,
+                                  gemm_kernels_for(b->k, DTYPE_F32, DTYPE_F32)->peak,
+                                  gemm_kernels_for(b->k, type, type)->peak };
+    double best = 0;
+    gemm_peak_fn fastest = ways[0];
+    for (i64 i = 0; i < COUNT_OF(ways); i++) {
+        double rate = try_peak(b, &b->peak, ways[i]);
+        if (rate > best)
+            fastest = ways[i];
+        best = fmax(best, rate);
+    }
+    try_peak(b, &b->peak, fastest);
+    try_peak(b, &b->unsplit_peak, ways[0]);
 }
 
 static bool transposed(const struct gemm_matrix *m)
@@ -112,8 +128,10 @@ static void run_one(struct bench *b, enum contender c, const struct gemm *g)
     float beta = g->accumulate;
     struct gemm whole = *g;
     whole.leaves = (struct gemm_leaves){ 0 };
-    if (c == PEAK)
-        run_peak(b);
+    if (c == PEAK || c == UNSPLIT_PEAK)
+        run_peak(b, c == PEAK ? &b->peak : &b->unsplit_peak);
+    if (c == UNSPLIT)
+        gemm_run(&whole, gemm_kernels_unsplit(b->k), b->pool, b->space);
     if (c == LEAVES)
         gemm_run(g, b->k, b->pool, b->space);
     if (c == OURS)
@@ -194,12 +212,14 @@ static int by_value(const void *a, const void *b)
 static double rate(struct bench *b, enum contender c, const struct gemm *g, i64 calls)
 {
     usleep(500);
-    run_peak(b); /* wakes ours, and the clock */
+    run_peak(b, &b->unsplit_peak); /* wakes ours, and the clock */
     u64 start = sys_now_ns();
     for (i64 i = 0; i < calls; i++)
         run_one(b, c, g);
     double ns = (double)(sys_now_ns() - start);
-    double flops = c == PEAK ? (double)b->peak_flops : 2.0 * (double)(g->M * g->N * g->K);
+    double flops = c == PEAK ? (double)b->peak.flops
+                 : c == UNSPLIT_PEAK ? (double)b->unsplit_peak.flops
+                 : 2.0 * (double)(g->M * g->N * g->K);
     return (double)calls * flops / ns;
 }
 
@@ -216,11 +236,19 @@ static void print_row(struct bench *b, const char *name, enum dtype type, const 
             b->n[c]++;
         }
     }
+    if (takes_part[UNSPLIT]) {
+        double share = 100 * median[OURS] / median[UNSPLIT_PEAK];
+        b->worst_unsplit = b->n[UNSPLIT] == 1 ? share : fmin(b->worst_unsplit, share);
+    }
     double percent = 100 * median[OURS] / median[PEAK];
     b->worst = b->n[OURS] == 1 || percent < b->worst ? percent : b->worst;
     printf("%-9s %-4s %6lld %6lld %6lld  %7.1f %7.1f %6.1f %5.1f", name, dtype_name(type),
            (long long)g->M, (long long)g->N, (long long)g->K, median[PEAK], median[OURS], percent,
            100 * (r[OURS][reps * 3 / 4] - r[OURS][reps / 4]) / median[OURS]);
+    if (takes_part[UNSPLIT])
+        printf("  %7.1f %6.1f %7.1f %5.1f", median[UNSPLIT_PEAK],
+               100 * median[OURS] / median[UNSPLIT_PEAK], median[UNSPLIT],
+               100 * median[UNSPLIT] / median[UNSPLIT_PEAK]);
     for (int c = LEAVES; c <= ONEDNN; c++)
         if (c == LEAVES && b->o.leaf == 0)
             continue;
@@ -235,13 +263,16 @@ static void print_row(struct bench *b, const char *name, enum dtype type, const 
 static void measure(struct bench *b, const char *name, enum dtype type, const struct gemm *g)
 {
     static double r[CONTENDERS][MAX_REPS];
-    bool takes_part[CONTENDERS] = { true, true, g->leaves.count > 0,
+    const bool splits = type == DTYPE_F32 && gemm_kernels_for(b->k, type, type)->unsplit;
+    bool takes_part[CONTENDERS] = { true, true, splits, splits, g->leaves.count > 0,
                                     b->cblas_sgemm && type == DTYPE_F32,
                                     b->dnnl_sgemm && type == DTYPE_F32 };
     struct gemm whole = *g;
     whole.leaves = (struct gemm_leaves){ 0 };
-    i64 need = i64_max(gemm_workspace_bytes(g, b->k, pool_threads(b->pool)),
-                       gemm_workspace_bytes(&whole, b->k, pool_threads(b->pool)));
+    const int threads = pool_threads(b->pool);
+    i64 need = i64_max(gemm_workspace_bytes(&whole, gemm_kernels_unsplit(b->k), threads),
+                       i64_max(gemm_workspace_bytes(g, b->k, threads),
+                               gemm_workspace_bytes(&whole, b->k, threads)));
     if (need > b->space_bytes) {
         if (b->space)
             sys_unmap(b->space, b->space_bytes);
@@ -322,6 +353,12 @@ static void measure_type(struct bench *b, enum dtype type)
                 measure_layer(b, layers[i].name, type, b->o.tokens[t], layers[i].K, layers[i].N);
     printf("geometric mean %s, %% of peak: headway %.1f (least %.1f)", dtype_name(type),
            100 * exp(b->log_sum[OURS] / b->n[OURS]), b->worst);
+    if (b->n[UNSPLIT])
+        printf("; %% of multiply-adds' peak: %.1f (least %.1f), by multiply-adds %.1f; faster by %.2f",
+               100 * exp((b->log_sum[OURS] - b->log_sum[UNSPLIT_PEAK]) / b->n[OURS]),
+               b->worst_unsplit,
+               100 * exp((b->log_sum[UNSPLIT] - b->log_sum[UNSPLIT_PEAK]) / b->n[OURS]),
+               exp((b->log_sum[OURS] - b->log_sum[UNSPLIT]) / b->n[OURS]));
     if (b->n[LEAVES])
         printf(", in leaves %.1f", 100 * exp(b->log_sum[LEAVES] / b->n[LEAVES]));
     if (b->n[OPENBLAS])
@@ -407,7 +444,10 @@ int main(int argc, char **argv)
            b.o.threads, b.o.reps);
     printf("%-9s %-4s %6s %6s %6s  %7s %7s %6s %5s", "product", "type", "M", "N", "K", "peak",
            "headway", "%", "+-");
-    printf(b.o.leaf > 0 ? "  %7s %5s" : "", "leaves", "%");
+    if (gemm_kernels_for(b.k, DTYPE_F32, DTYPE_F32)->unsplit)
+        printf("  %7s %6s %7s %5s", "peak-ma", "%", "by-ma", "%");
+    if (b.o.leaf > 0)
+        printf("  %7s %5s", "leaves", "%");
     printf("  %7s %5s  %7s %5s\n", "OpenBLAS", "%", "oneDNN", "%");
     if (!b.o.type || strcmp(b.o.type, "f32") == 0)
         measure_type(&b, DTYPE_F32);

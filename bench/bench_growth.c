@@ -134,11 +134,11 @@ static void measure(const struct dimension *d, i64 value, const char *precision)
                                           d->tokens / s.T, s.T, 1, s.threads, false, false };
     step_bench_open(&b, &o, &spec);
     know_machine(&m, &b);
-    double before = step_bench_peak(&b);
+    double before = step_bench_peak(&b).used;
     step_bench_run(&b, true); /* touches the memory */
     for (; n < MIN_STEPS || (sum < MIN_SECONDS && n < MAX_STEPS); n++)
         sum += seconds[n] = step_bench_run(&b, true);
-    double after = step_bench_peak(&b);
+    double after = step_bench_peak(&b).used;
     struct floor f = floor_of(&b, &m, before > after ? before : after);
     print_row(d, value, &b, seconds, n, &f);
     step_bench_close(&b);

@@ -6,8 +6,9 @@
  *                [--optimizer adamw|muon] [--steps 3] [--warmup 1] [--threads 0]
  *                [--backend auto] [--exact] [--exact-context] [--ops] [--json] [--gate]
  *
- * The share of peak is model FLOPs (causal-half attention, no recompute) over the peak of
- * the multiply-add units, measured in the same process before and after. Warm-up steps are
+ * The share of peak is model FLOPs (causal-half attention, no recompute) over the peak of the
+ * units that multiply this precision, measured in the same process before and after; where these are
+ * not the multiply-add units, the share of those units' peak is said too. Warm-up steps are
  * not counted. --gate: prints "ready" once warm, takes a step for each line that it reads,
  * and answers "step SECONDS", so that a driver can alternate between programs; the result
  * comes when the input ends. */
@@ -29,7 +30,7 @@ struct options {
 };
 
 struct result {
-    double seconds[MAX_STEPS], peak;
+    double seconds[MAX_STEPS], peak, fma_peak;
     i64 n;
 };
 
@@ -157,6 +158,7 @@ static void print_json(const struct step_bench *b, const struct result *r)
     json_put_int(&j, "predicted_bytes", b->predicted_bytes);
     json_put_double(&j, "model_flops", cost->model_flops);
     json_put_double(&j, "peak_flops", r->peak);
+    json_put_double(&j, "fma_peak_flops", r->fma_peak);
     json_put_double(&j, "loader_wait_share", wait_share(b, r));
     json_key(&j, "versions");
     json_begin_object(&j);
@@ -185,6 +187,9 @@ static void print_text(struct step_bench *b, struct result *r)
            1e-6 * p->cost.model_flops / tokens, 1e-6 * p->cost.flops / tokens);
     printf("share       %.1f %% of the measured peak of %.1f GFLOP/s\n",
            100 * p->cost.model_flops / median / r->peak, 1e-9 * r->peak);
+    if (r->peak > r->fma_peak)
+        printf("            %.1f %% of what fp32 multiply-adds reach, %.1f GFLOP/s\n",
+               100 * p->cost.model_flops / median / r->fma_peak, 1e-9 * r->fma_peak);
     printf("memory      %.3f GB peak (VmHWM), predicted %.3f GB (%+.1f %%)\n", 1e-9 * rss,
            1e-9 * predicted, 100 * (predicted / rss - 1));
     printf("plan        %.3f GB activations (lower bound %.3f), %lld tasks\n",
@@ -205,7 +210,7 @@ static bool gate_opens(bool gate)
 
 static void run(struct step_bench *b, const struct options *o, struct result *r)
 {
-    double before = step_bench_peak(b);
+    const struct step_bench_peaks before = step_bench_peak(b);
     for (i64 i = 0; i < o->warmup; i++)
         step_bench_run(b, true);
     b->wait_ns = 0;
@@ -218,8 +223,9 @@ static void run(struct step_bench *b, const struct options *o, struct result *r)
             printf("step %.6f\n", r->seconds[r->n]);
         fflush(stdout);
     }
-    double after = step_bench_peak(b);
-    r->peak = before > after ? before : after;
+    const struct step_bench_peaks after = step_bench_peak(b);
+    r->peak = before.used > after.used ? before.used : after.used;
+    r->fma_peak = before.fma > after.fma ? before.fma : after.fma;
 }
 
 int main(int argc, char **argv)

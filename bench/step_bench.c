@@ -162,12 +162,12 @@ double step_bench_loss(const struct step_bench *b)
     return sums[0] / sums[1];
 }
 
-double step_bench_peak(const struct step_bench *b)
+struct step_bench_peaks step_bench_peak(const struct step_bench *b)
 {
     struct machine m;
     machine_detect(&m, b->engine.backend.name, pool_threads(b->engine.pool));
     machine_measure_peaks(&m, b->engine.pool);
-    return is_narrow(b) ? m.bf16_all : m.f32_all;
+    return (struct step_bench_peaks){ is_narrow(b) ? m.bf16_all : m.f32_all, m.fma_all };
 }
 
 static int ascending(const void *a, const void *b)

@@ -51,8 +51,11 @@ double step_bench_run(struct step_bench *b, bool traced);
 i64 step_bench_tokens(const struct step_bench *b); /* of a step */
 double step_bench_loss(const struct step_bench *b);
 
-/* FLOP/s of all its threads in its precision, measured now. */
-double step_bench_peak(const struct step_bench *b);
+/* FLOP/s of all its threads, measured now: in its precision, and by multiply-adds on fp32. */
+struct step_bench_peaks {
+    double used, fma;
+};
+struct step_bench_peaks step_bench_peak(const struct step_bench *b);
 
 /* Sorts; the median. times[0] is then the least, times[n - 1] the most. */
 double step_bench_median(double *times, i64 n);

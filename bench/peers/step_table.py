@@ -166,9 +166,9 @@ def row(case, program, flops_per_token, peak, ratios):
 
 def print_case(case, ours, found):
     flops = ours.result["model_flops"] / (case.batch * case.seq)
-    peak = ours.result["peak_flops"]
-    print(f"\n**{case.title()}**, AdamW; measured peak {peak / 1e9:.1f} GFLOP/s, "
-          f"{flops / 1e6:.0f} MFLOP per token\n")
+    peak, fma = ours.result["peak_flops"], ours.result["fma_peak_flops"]
+    print(f"\n**{case.title()}**, AdamW; measured peak {peak / 1e9:.1f} GFLOP/s (fp32 multiply-adds: "
+          f"{fma / 1e9:.1f}), {flops / 1e6:.0f} MFLOP per token\n")
     print("| program | tokens/s | share of peak | peak memory | Headway is faster by |")
     print("|---|---|---|---|---|")
     row(case, ours, flops, peak, None)

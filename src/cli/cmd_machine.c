@@ -65,7 +65,10 @@ static void print_machine(const struct machine *m)
     printf("processor   %s, %d cores, %.2f GHz\n", m->processor, m->cores, 1e-9 * m->clock_hz);
     printf("backend     %s, %d threads\n\n", m->backend, m->threads);
     printf("arithmetic, GFLOP/s   1 thread   %d threads\n", m->threads);
-    printf("  fp32                %8.1f   %8.1f\n", 1e-9 * m->f32_one, 1e-9 * m->f32_all);
+    printf("  fp32                %8.1f   %8.1f%s\n", 1e-9 * m->f32_one, 1e-9 * m->f32_all,
+           m->f32_split ? "   (in three pieces of bf16 on tile registers)" : "");
+    if (m->f32_split)
+        printf("    by multiply-adds  %8.1f   %8.1f\n", 1e-9 * m->fma_one, 1e-9 * m->fma_all);
     printf("  bf16                %8.1f   %8.1f%s\n\n", 1e-9 * m->bf16_one, 1e-9 * m->bf16_all,
            m->bf16_native ? "" : "   (fastest here: widened to fp32)");
     printf("memory, GB/s          read     read     copy     copy   latency\n");

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CACHE_BYTES = 1 << 16, CACHE_SCHEMA = 3 };
+enum { CACHE_BYTES = 1 << 16, CACHE_SCHEMA = 4 };
 
 void machine_processor_name(char *out, size_t size)
 {
@@ -106,6 +106,9 @@ int machine_load(struct machine *m)
     m->clock_hz = get(o, "clock_hz");
     m->f32_one = get(o, "f32_one_flops");
     m->f32_all = get(o, "f32_all_flops");
+    m->f32_split = json_is_true(json_object_get(o, "f32_split"));
+    m->fma_one = get(o, "fma_one_flops");
+    m->fma_all = get(o, "fma_all_flops");
     m->bf16_one = get(o, "bf16_one_flops");
     m->bf16_all = get(o, "bf16_all_flops");
     m->bf16_native = json_is_true(json_object_get(o, "bf16_native"));
@@ -129,6 +132,9 @@ void machine_write_json(const struct machine *m, struct json *j)
     json_put_double(j, "clock_hz", m->clock_hz);
     json_put_double(j, "f32_one_flops", m->f32_one);
     json_put_double(j, "f32_all_flops", m->f32_all);
+    json_put_bool(j, "f32_split", m->f32_split);
+    json_put_double(j, "fma_one_flops", m->fma_one);
+    json_put_double(j, "fma_all_flops", m->fma_all);
     json_put_double(j, "bf16_one_flops", m->bf16_one);
     json_put_double(j, "bf16_all_flops", m->bf16_all);
     json_put_bool(j, "bf16_native", m->bf16_native);

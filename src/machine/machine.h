@@ -25,7 +25,9 @@ struct machine {
     char backend[32];
     int cores, threads;
     double clock_hz;                 /* from a chain of dependent multiplications */
-    double f32_one, f32_all;         /* FLOP/s */
+    double f32_one, f32_all;         /* FLOP/s of fp32's products, whichever way is faster: */
+    bool f32_split;                  /* in pieces of bf16 (gemm_kernel_split_amx.c); else as below */
+    double fma_one, fma_all;         /* by multiply-adds on fp32 */
     double bf16_one, bf16_all;       /* bf16 operands, f32 sums, whichever way is faster: */
     bool bf16_native;                /* by bf16 instructions; else widened, as fast as f32 */
     struct machine_level level[MACHINE_LEVELS];

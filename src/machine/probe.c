@@ -93,21 +93,36 @@ static const struct gemm_kernels *kernels_of(const char *backend)
     return &gemm_kernels_generic;
 }
 
-/* bf16 operands can be widened and multiplied in f32, so that is the least of their peak. */
+struct rates {
+    double one, all;
+};
+
+static struct rates measure_rates(const struct gemm_kernels *kernels, struct pool *pool)
+{
+    const int all = (int)i64_min(pool_threads(pool), MAX_THREADS);
+    const double one = measure_peak(kernels, pool, 1);
+    return (struct rates){ one, all > 1 ? measure_peak(kernels, pool, all) : one };
+}
+
+/* f32 can be multiplied by multiply-adds, and bf16 be widened and multiplied as f32, so that these are
+ * the least of their peaks. */
 void machine_measure_peaks(struct machine *m, struct pool *pool)
 {
     const struct gemm_kernels *set = kernels_of(m->backend);
     const struct gemm_kernels *f32 = gemm_kernels_for(set, DTYPE_F32, DTYPE_F32);
-    int all = (int)i64_min(pool_threads(pool), MAX_THREADS);
-    m->f32_one = m->bf16_one = measure_peak(f32, pool, 1);
-    m->f32_all = m->bf16_all = all > 1 ? measure_peak(f32, pool, all) : m->f32_one;
-    m->bf16_native = false;
-    if (set == f32)
-        return;
-    double one = measure_peak(set, pool, 1), every = measure_peak(set, pool, all);
-    m->bf16_native = every > m->f32_all;
-    m->bf16_one = m->bf16_native ? one : m->f32_one;
-    m->bf16_all = m->bf16_native ? every : m->f32_all;
+    const struct rates fma = measure_rates(gemm_kernels_unsplit(set), pool);
+    struct rates wide = fma, narrow;
+    m->fma_one = fma.one;
+    m->fma_all = fma.all;
+    if (f32->unsplit)
+        wide = measure_rates(f32, pool);
+    m->f32_split = wide.all > fma.all;
+    m->f32_one = m->f32_split ? wide.one : fma.one;
+    m->f32_all = m->f32_split ? wide.all : fma.all;
+    narrow = set == f32 ? wide : measure_rates(set, pool);
+    m->bf16_native = narrow.all > m->f32_all;
+    m->bf16_one = m->bf16_native ? narrow.one : m->f32_one;
+    m->bf16_all = m->bf16_native ? narrow.all : m->f32_all;
 }
 
 /* What was measured while others used the machine is too low. */
@@ -122,6 +137,9 @@ static bool is_surpassed(const struct machine *m, struct pool *pool)
 /* Whatever else runs can only lower a ceiling. */
 static void keep_higher(struct machine *m, const struct machine *kept)
 {
+    m->fma_one = fmax(m->fma_one, kept->fma_one);
+    m->fma_all = fmax(m->fma_all, kept->fma_all);
+    m->f32_split = m->f32_split || kept->f32_split;
     m->f32_one = fmax(m->f32_one, kept->f32_one);
     m->f32_all = fmax(m->f32_all, kept->f32_all);
     m->bf16_one = fmax(m->bf16_one, kept->bf16_one);

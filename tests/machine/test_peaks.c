@@ -1,4 +1,5 @@
 /* What is kept of a measurement, and when it is not believed. */
+#include "backend/backend.h"
 #include "base/pool.h"
 #include "base/sys.h"
 #include "machine/machine.h"
@@ -30,6 +31,21 @@ TEST(a_kept_peak_that_the_machine_surpasses_is_measured_again)
     pool_free(pool);
 }
 
+/* Ways that need no other units are the least of a peak. */
+TEST(a_peak_is_that_of_the_fastest_way)
+{
+    struct pool *pool;
+    struct machine m;
+    CHECK_OK(pool_new(&pool, 1, false));
+    machine_detect(&m, backend_best(), 1);
+    machine_measure_peaks(&m, pool);
+    CHECK(m.fma_all > 0);
+    CHECK(m.f32_all >= m.fma_all && m.bf16_all >= m.f32_all);
+    CHECK(m.f32_split ? m.f32_all > m.fma_all : m.f32_all == m.fma_all);
+    CHECK(!m.f32_split || strcmp(m.backend, "amx") == 0);
+    pool_free(pool);
+}
+
 TEST(what_others_took_is_told)
 {
     char why[160];
@@ -51,6 +67,7 @@ TEST(what_others_took_is_told)
 int main(void)
 {
     const struct CMUnitTest tests[] = { ONE(a_kept_peak_that_the_machine_surpasses_is_measured_again),
+                                        ONE(a_peak_is_that_of_the_fastest_way),
                                         ONE(what_others_took_is_told) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
