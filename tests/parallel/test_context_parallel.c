@@ -1,8 +1,8 @@
 /* Context-parallel steps beside those of one rank; what ranks compute and send. */
 #include "test.h"
 
-#include "model/decoder.h"
 #include "parallel/ranks.h"
+#include "support/byte_formulas.h"
 
 #include <stdlib.h>
 
@@ -264,29 +264,8 @@ TEST(ranks_have_equally_much_to_compute)
     }
 }
 
-/* Bytes per rank and step by the formulas of context_parallel.h. */
-struct bytes {
-    double forward, backward, again, begin;
-};
-
-static struct bytes predict(const struct ranks *all, const struct ranks_options *o, bool again)
-{
-    const struct layout *l = &all->layout;
-    const struct model *m = all->rank[0].model;
-    double n = (double)l->cp, rho = (n - 1) / n, a = o->tiny.bf16 ? 2 : 4;
-    double BT = (double)(all->rank[0].rows.B * RANK_T), L = (double)m->spec.layers;
-    double h = (double)(m->local.heads * m->local.head_size);
-    double k = (double)(m->local.kv_heads * m->local.head_size);
-    bool ring = l->cp_kind == CP_RING;
-    struct bytes b = { 0 };
-    b.forward = L * rho * a * (ring ? BT * 2 * k : BT / n * (2 * h + 2 * k));
-    b.backward = ring ? L * rho * 4 * BT * 2 * k : b.forward;
-    b.again = again ? b.forward : 0;
-    b.begin = ring ? 0 : rho * 4 * BT;
-    return b;
-}
-
-TEST(bytes_sent_are_those_of_the_formula)
+/* A rank's tasks against the formula, pass by pass; whole steps are test_bytes.c's. */
+TEST(each_pass_sends_what_the_formula_says)
 {
     static const struct { const char *layout; bool half; enum recompute recompute; } cases[] = {
         { "cp=2", false, RECOMPUTE_NONE },
@@ -302,108 +281,17 @@ TEST(bytes_sent_are_those_of_the_formula)
         o.tiny.bf16 = cases[i].half;
         o.tiny.recompute = cases[i].recompute;
         ranks_open(&all, &o);
-        bool again = all.layout.cp_kind == CP_RING ? o.tiny.recompute != RECOMPUTE_NONE
-                                                   : o.tiny.recompute == RECOMPUTE_FULL;
-        const struct bytes want = predict(&all, &o, again);
-        ranks_step(&all, 0);
         for (int r = 0; r < all.n; r++) {
             const struct rank *k = &all.rank[r];
-            double backward = sum_costs(k, PHASE_INPUT_GRAD, false, false).message_bytes;
-            CHECK(sum_costs(k, PHASE_FORWARD, false, false).message_bytes == want.forward);
-            CHECK(sum_costs(k, PHASE_INPUT_GRAD, false, true).message_bytes == want.again);
-            CHECK(backward == want.backward);
-            double step = k->rows.micro_batches * (want.forward + want.again + want.backward +
-                                                   want.begin);
-            CHECK((double)comm_axis_count(k->mesh.comm, "cp").sent_bytes == step);
+            const struct byte_case x = { .m = k->model, .mesh = &k->mesh, .B = k->rows.B,
+                                         .T = RANK_T, .micro_batches = k->rows.micro_batches,
+                                         .recompute = o.tiny.recompute };
+            const struct context_bytes want = bytes_of_attention(&x);
+            CHECK(sum_costs(k, PHASE_FORWARD, false, false).message_bytes == (double)want.forward);
+            CHECK(sum_costs(k, PHASE_INPUT_GRAD, false, true).message_bytes == (double)want.again);
+            CHECK(sum_costs(k, PHASE_INPUT_GRAD, false, false).message_bytes ==
+                  (double)want.backward);
         }
-        ranks_close(&all);
-    }
-}
-
-/* Of a sparse layer ranks sum what routers say of rows: 2 E + 1 numbers of each; with a capacity they
- * gather what all tokens of these rows chose, k numbers each. Beside what attention sends. */
-TEST(routers_send_what_the_formula_says)
-{
-    static const struct { const char *layout; enum tiny_experts experts; } cases[] = {
-        { "cp=2", TINY_MIXTRAL }, { "cp=4,dp=2", TINY_DEEPSEEK }, { "cp=2", TINY_CAPACITY },
-        { "cp=8", TINY_CAPACITY }, { "cp=2,tp=2", TINY_DEEPSEEK },
-    };
-    for (i64 i = 0; i < COUNT_OF(cases); i++) {
-        struct ranks all;
-        struct ranks_options o = options_of(cases[i].layout, false);
-        o.tiny.experts = cases[i].experts;
-        ranks_open(&all, &o);
-        const struct rank *first = &all.rank[0];
-        const struct model_spec *s = &first->model->spec;
-        const struct bytes attention = predict(&all, &o, false);
-        double n = (double)all.layout.cp, B = (double)first->rows.B;
-        double row = 2 * (n - 1) / n * 4 * (double)(2 * s->experts + 1);
-        double choices = (n - 1) / n * RANK_T * 4 * (double)s->experts_per_token;
-        double router = (double)spec_sparse_layers(s) * B * (row + (s->capacity > 0 ? choices : 0));
-        double want = first->rows.micro_batches * (router + attention.forward + attention.backward);
-        double sent = 0; /* by all: rows that n does not divide are not shared out evenly */
-        ranks_step(&all, 0);
-        for (int r = 0; r < all.n; r++) {
-            const struct program *p = all.rank[r].step.program;
-            double tasks = 0;
-            for (i64 id = 0; id < p->n_tasks; id++)
-                if (p->by_id[id]->lane == LANE_CP)
-                    tasks += first->rows.micro_batches * p->by_id[id]->cost.message_bytes;
-            CHECK_NEAR(tasks, want, 1e-6 * want);
-            sent += (double)comm_axis_count(all.rank[r].mesh.comm, "cp").sent_bytes;
-        }
-        CHECK_NEAR(sent, all.n * want, 1e-6 * want);
-        ranks_close(&all);
-    }
-}
-
-/* In exact mode keys and values of whole rows are gathered, whose gradients are scattered in f32, and each
- * row's gradient is summed over cp: of experts that are spread, over those of a row with the same; where
- * groups of ep have whole rows, over none of cp alone. Norms of other experts of a row are summed too
- * where what dp splits leaves them out. */
-TEST(exact_ranks_send_what_the_formula_says)
-{
-    static const struct { const char *layout; enum tiny_experts experts; } cases[] = {
-        { "cp=2", TINY_DENSE }, { "cp=4,dp=2,zero=1", TINY_DENSE }, { "cp=2", TINY_MIXTRAL },
-        { "cp=4,ep=2", TINY_MIXTRAL }, { "cp=2,ep=2", TINY_MIXTRAL }, { "dp=2,cp=2,ep=4", TINY_MIXTRAL },
-        { "dp=2,cp=2,ep=4,zero=1", TINY_MIXTRAL }, { "dp=2,cp=4,ep=2,zero=1", TINY_MIXTRAL },
-    };
-    for (i64 i = 0; i < COUNT_OF(cases); i++) {
-        struct ranks all;
-        char layout[96];
-        snprintf(layout, sizeof layout, "%s,exact=true,exact_context=true", cases[i].layout);
-        struct ranks_options o = options_of(layout, false);
-        o.tiny.experts = cases[i].experts;
-        ranks_open(&all, &o);
-        const struct rank *first = &all.rank[0];
-        const struct layout *l = &all.layout;
-        const struct model_spec *s = &first->model->spec;
-        const struct bytes attention = predict(&all, &o, false);
-        double n = (double)l->cp, rho = (n - 1) / n, twins = (double)layout_expert_twins(l);
-        double copies = (double)decoder_head_copies(s); /* of keys and values: a leaf has its own */
-        double want = copies * (attention.forward + attention.backward) +
-                      (double)spec_sparse_layers(s) * 2 * rho * 4 * (double)(2 * s->experts + 1);
-        for (i64 b = 0; b < first->model->n_buckets; b++) {
-            const struct bucket *x = &first->model->buckets[b];
-            bool spread = x->experts && l->ep > 1, joined = l->ep > l->cp;
-            double share = spread ? (twins - 1) / twins : joined ? 0 : rho;
-            want += 2 * share * 4 * (double)x->count;
-        }
-        want *= first->rows.micro_batches;
-        if (l->ep > l->cp && l->zero == ZERO_OPTIMIZER)
-            want += 2 * rho * 4 * SQUARES_DIGITS;
-        double sent = 0, tasks = 0;
-        ranks_step(&all, 0);
-        for (int r = 0; r < all.n; r++) {
-            const struct program *p = all.rank[r].step.program;
-            for (i64 id = 0; id < p->n_tasks; id++)
-                if (p->by_id[id]->lane == LANE_CP)
-                    tasks += p->by_id[id]->cost.message_bytes *
-                             (p->by_id[id]->phase == PHASE_UPDATE ? 1 : first->rows.micro_batches);
-            sent += (double)comm_axis_count(all.rank[r].mesh.comm, "cp").sent_bytes;
-        }
-        if (fabs(tasks - all.n * want) > 1e-6 * tasks || fabs(sent - all.n * want) > 1e-6 * sent)
-            fail_msg("%s: tasks %.1f, sent %.1f, formula %.1f", layout, tasks, sent, all.n * want);
         ranks_close(&all);
     }
 }
@@ -437,7 +325,5 @@ TEST(layouts_that_do_not_fit_are_refused_with_one_that_does)
 TEST_MAIN(ONE(ranks_that_share_rows_train_like_one),
           ONE(rows_are_shared_together_with_everything_else),
           ONE(half_precision_ranks_stay_near_one), ONE(planted_faults_are_seen),
-          ONE(ranks_have_equally_much_to_compute), ONE(bytes_sent_are_those_of_the_formula),
-          ONE(routers_send_what_the_formula_says),
-          ONE(exact_ranks_send_what_the_formula_says),
+          ONE(ranks_have_equally_much_to_compute), ONE(each_pass_sends_what_the_formula_says),
           ONE(layouts_that_do_not_fit_are_refused_with_one_that_does))
