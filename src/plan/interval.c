@@ -8,8 +8,8 @@
 #include <string.h>
 
 /* What links and networks give differs from run to run by factors (256 MB among 128 devices of one kind of
- * cluster: 31 to 188 GB/s, middle 85), what devices compute by 10 or 20 %. */
-#define MESSAGES_WIDER 2.0
+ * cluster: 31 to 188 GB/s, middle 85), what devices compute by 10 or 20 %: in logarithms a sixth of that. */
+#define MESSAGES_WIDER 6.0
 
 bool plan_interval_foreign(const struct plan_job *job)
 {
@@ -24,30 +24,29 @@ bool plan_interval_strange(const struct plan_job *job)
            !(s->like && plan_family_saw(job->family, s->like));
 }
 
-/* Of its own interval software says itself how far out it is. */
+/* What is unknown for different reasons adds as squares. Of its own interval software says itself how far
+ * out it is. */
 double plan_interval_widening(const struct plan_job *job)
 {
     const struct plan_family *f = job->family;
     double devices = f->seen_devices > 0 ? (double)job->devices / f->seen_devices : 1;
     double rows = f->seen_sequence > 0 ? (double)job->sequence / f->seen_sequence : 1;
-    double times = plan_interval_foreign(job) ? 2 : 1;
-    if (job->stack->interval != 1)
-        times *= job->stack->interval;
-    else if (plan_interval_strange(job))
-        times *= 2;
-    if (devices > 1)
-        times *= 1 + 0.1 * log2(devices);
-    if (rows > 1)
-        times *= 1 + 0.1 * log2(rows);
-    return times;
+    double software = job->stack->interval != 1 ? job->stack->interval : plan_interval_strange(job) ? 2 : 1;
+    const double each[] = { plan_interval_foreign(job) ? 2 : 1, software,
+                            1 + 0.1 * log2(fmax(1, devices)), 1 + 0.1 * log2(fmax(1, rows)) };
+    double squares = 1;
+    for (i64 i = 0; i < COUNT_OF(each); i++)
+        squares += each[i] * each[i] - 1;
+    return sqrt(squares);
 }
 
 /* Seconds that stages may wait where the prediction says that they do not. */
-static double may_stall(const struct plan_job *job, const struct plan_layout *l)
+static double may_stall(const struct plan_job *job, const struct plan_layout *l,
+                        const struct plan_step *step)
 {
     double nodes = (double)ceil_div(job->devices, job->machine->node_ranks);
-    bool may = l->pp > 1 && nodes >= job->stack->stall_from && nodes < job->stack->stall_nodes;
-    return may ? plan_stall_seconds(job, l) : 0;
+    bool does = step->terms[PLAN_STRAGGLER] > 0, may = l->pp > 1 && nodes >= job->stack->stall_from;
+    return may && !does && nodes < job->stack->stall_nodes ? plan_stall_seconds(job, l) : 0;
 }
 
 double plan_interval_spread(const struct plan_step *step)
@@ -70,5 +69,5 @@ void plan_interval_of(const struct plan_job *job, const struct plan_layout *l,
     step->band = (struct plan_band){ step->seconds * exp(times * lo), step->seconds,
                                      step->seconds * exp(times * hi) };
     plan_widen_by_network(job, l, step);
-    step->band.hi *= 1 + may_stall(job, l) / step->seconds;
+    step->band.hi *= 1 + may_stall(job, l, step) / step->seconds;
 }

@@ -2,13 +2,13 @@
  *
  * Said once for all who ask, so that a plan says what an examination of it says. About the prediction
  * lie the residuals of rows that were left out of the fit, of the software where it has its own, else of
- * the family of devices. Messages that nothing hides are twice as uncertain as the rest of a step (a
- * rule); residuals are multiples of what that makes of their row. Of how
+ * the family of devices. Messages that nothing hides are six times as uncertain as the rest of a step (as
+ * published bands are); residuals are multiples of what that makes of their row. Of how
  * much further out the truth may lie beyond what was fitted nobody knows. A rule, then: twice as far for
  * constants of another device, and for software of which no step was fitted on any device (unless it
  * says so itself, or is like one that was); a tenth further for each doubling of the most devices and of
- * the longest rows that were seen, if any were. Where pipelines of the software may stall, the interval
- * holds both. Pure. */
+ * the longest rows that were seen, if any were; reasons add as squares. Where pipelines of the software
+ * may stall (in more than one step of five), the interval holds both. Pure. */
 #ifndef HEADWAY_PLAN_INTERVAL_H
 #define HEADWAY_PLAN_INTERVAL_H
 

@@ -56,9 +56,9 @@ TEST(each_way_beyond_the_fitted_rows_widens)
     CHECK_NEAR(plan_interval_widening(&b.job), 2, 1e-12);
     b.stack.name = "never seen";
     CHECK(plan_interval_strange(&b.job));
-    CHECK_NEAR(plan_interval_widening(&b.job), 4, 1e-12);
+    CHECK_NEAR(plan_interval_widening(&b.job), sqrt(1 + 3 + 3), 1e-12); /* as squares */
     b.stack.interval = 3; /* the software says so itself */
-    CHECK_NEAR(plan_interval_widening(&b.job), 6, 1e-12);
+    CHECK_NEAR(plan_interval_widening(&b.job), sqrt(1 + 3 + 8), 1e-12);
     b.stack.interval = 1;
     b.stack.like = "fitted";
     CHECK_NEAR(plan_interval_widening(&b.job), 2, 1e-12);
@@ -86,6 +86,19 @@ TEST(stacks_and_families_agree_on_what_was_fitted)
     arena_fini(&a);
 }
 
+/* Nothing was fitted on the B200: by its rule it is twice as uncertain as the H100, whatever that is. */
+TEST(a_device_without_rows_is_twice_as_uncertain_as_its_like)
+{
+    struct arena a;
+    struct plan_family h100, b200;
+    arena_init(&a);
+    CHECK_OK(plan_family_load(&h100, "h100", &a));
+    CHECK_OK(plan_family_load(&b200, "b200", &a));
+    CHECK_NEAR(b200.residual_hi / h100.residual_hi, 2, 0.02);
+    CHECK_NEAR(b200.residual_lo / h100.residual_lo, 2, 0.02);
+    arena_fini(&a);
+}
+
 TEST(ends_are_those_of_the_software_or_of_the_family)
 {
     struct bed b;
@@ -103,7 +116,7 @@ TEST(ends_are_those_of_the_software_or_of_the_family)
     CHECK_NEAR(s.band.hi, 10 * exp(0.4), 1e-9);
 }
 
-/* By their share of the step, messages are twice as far off as what is computed. */
+/* By their share of the step, messages are six times as far off as what is computed. */
 TEST(messages_are_less_certain_than_what_is_computed)
 {
     struct bed b;
@@ -115,7 +128,7 @@ TEST(messages_are_less_certain_than_what_is_computed)
     s.terms[PLAN_IDEAL] = 6;
     s.terms[PLAN_TP] = 3;
     s.terms[PLAN_DP] = 1;
-    double spread = 0.6 + 2 * 0.4;
+    double spread = 0.6 + 6 * 0.4;
     CHECK_NEAR(plan_interval_spread(&s), spread, 1e-12);
     plan_interval_of(&b.job, &l, &s);
     CHECK_NEAR(s.band.lo, 10 * exp(-0.1 * spread), 1e-9);
@@ -150,6 +163,7 @@ TEST(an_interval_holds_both_where_pipelines_may_stall)
 
 TEST_MAIN(ONE(what_is_like_the_fitted_rows_is_not_widened), ONE(each_way_beyond_the_fitted_rows_widens),
           ONE(stacks_and_families_agree_on_what_was_fitted),
+          ONE(a_device_without_rows_is_twice_as_uncertain_as_its_like),
           ONE(ends_are_those_of_the_software_or_of_the_family),
           ONE(messages_are_less_certain_than_what_is_computed),
           ONE(an_interval_holds_both_where_pipelines_may_stall))
