@@ -134,8 +134,6 @@ static void add_stacks(const struct plan_fit *fit, struct text *out)
             option_format(o, s, out);
             text_add(out, ",");
         }
-        if (s->stall_s > 0)
-            text_printf(out, " stall_nodes: %g, stall_from: %g,", s->stall_nodes, s->stall_from);
         text_printf(out, " residual: {lo: %.3f, hi: %.3f}\n", s->residual_lo, s->residual_hi);
     }
 }

@@ -143,6 +143,8 @@ static void print_stacks(const struct validated_set *s)
         if (stack->stall_s > 0)
             printf(", declared stall of %.3g s per micro-batch and neighbour in pipelines on %g nodes and more",
                    stack->stall_s, stack->stall_nodes);
+        if (stack->stall_s > 0 && stack->stall_memory < 1)
+            printf(" or with more than %g of the memory", stack->stall_memory);
         if (stack->since > 0)
             printf(", for rows of %lld and later", (long long)stack->since);
         if (stack->kept != 1)

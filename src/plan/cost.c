@@ -1,5 +1,6 @@
 #include "plan/cost.h"
 
+#include "model/params.h"
 #include "parallel/layout.h"
 #include "plan/interval.h"
 #include "plan/net_band.h"
@@ -148,6 +149,14 @@ static struct spread_layers balanced_layers(const struct plan_layout *l, double 
         n.most = fmax(n.most, end - fmin(layers, floor(each * (double)i * (1 + 1e-12))));
     }
     return n;
+}
+
+/* Stages between the last layer's and the head's, which get neither. */
+static double idle_stages(const struct plan_job *job, const struct plan_layout *l)
+{
+    double head = (double)(job->spec->vocab * job->spec->width), layers = (double)job->spec->layers;
+    double each = layers / (double)l->pp * (1 + head / ((double)params_matmul(job->spec) - head));
+    return (double)(l->pp - 1) - ceil(layers / each * (1 - 1e-12));
 }
 
 static struct spread_layers spread_layers(const struct plan_job *job, const struct plan_layout *l,
@@ -425,10 +434,13 @@ double plan_stall_seconds(const struct plan_job *job, const struct plan_layout *
     return job->stack->stall_s * ((double)l->micro_batches * neighbours + way);
 }
 
-static double stalls(const struct plan_job *job, const struct plan_layout *l)
+static double stalls(const struct plan_job *job, const struct plan_layout *l,
+                     const struct plan_step *out)
 {
+    const struct plan_stack *s = job->stack;
     double nodes = (double)ceil_div(job->devices, job->machine->node_ranks);
-    return nodes < job->stack->stall_nodes ? 0 : plan_stall_seconds(job, l);
+    bool tight = out->memory_bytes > s->stall_memory * job->machine->device.memory_bytes;
+    return nodes >= s->stall_nodes || (l->pp > 1 && tight) ? plan_stall_seconds(job, l) : 0;
 }
 
 void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
@@ -450,12 +462,12 @@ void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
     out->terms[PLAN_DP] = exposed_dp(job, l, t, &slowest);
     out->terms[PLAN_OPTIMIZER] = optimizer_seconds(job, l, t);
     out->terms[PLAN_LAUNCH] += t->step_launch;
-    out->terms[PLAN_STRAGGLER] = stalls(job, l);
+    plan_memory_of(job, l, t, out);
+    out->terms[PLAN_STRAGGLER] = stalls(job, l, out);
     for (int i = 0; i < PLAN_TERMS; i++)
         out->seconds += out->terms[i];
     plan_interval_of(job, l, out);
     add_flops(job, l, t, out);
-    plan_memory_of(job, l, t, out);
 }
 
 /* --- memory --------------------------------------------------------------------------- */
@@ -551,6 +563,8 @@ const char *plan_layout_refused(const struct plan_job *job, const struct plan_la
         return "tp and twice cp do not divide the sequence";
     if (l->pp * l->virtual_stages > s->layers)
         return "there are more stages than layers";
+    if (job->stack->balanced && l->virtual_stages == 1 && idle_stages(job, l) > 1)
+        return "balanced by what they compute, several stages have nothing to do";
     if (l->virtual_stages > 1 && l->micro_batches % l->pp)
         return "interleaved stages need a multiple of pp micro-batches";
     if (l->ep > 1 && (s->experts == 0 || s->experts % l->ep))

@@ -42,7 +42,6 @@ struct fit {
     struct constant constants[FIT_CONSTANTS];
     i64 n_constants;
     i64 left_out;   /* this sample does not count; -1: all do */
-    double start;   /* launch_s began so many times as long, where it ended best */
 };
 
 static double *constant_in(struct state *s, const struct constant *c)
@@ -135,7 +134,7 @@ static const struct {
     const char *name;
     double begin, width;
 } software[] = {
-    { "kernels.pipeline", 50, 1 }, { "stall", 1, 2 },
+    { "kernels.exchange", 5, 1 }, { "kernels.pipeline", 50, 1 }, { "stall", 1, 2 },
     { "overlap.dp", 0.5, 0.5 }, { "split_rate", 0.5, 1 },
 };
 
@@ -241,63 +240,6 @@ static double search(struct fit *f, double best, u64 stream)
     return best;
 }
 
-static double nodes_of(const struct sample *s)
-{
-    return (double)ceil_div(s->job.devices, s->job.machine->node_ranks);
-}
-
-/* Rows with pipelines that did what they should, did they stall on so many nodes and more. */
-static i64 votes_for(const struct fit *f, const struct plan_stack *stack, double nodes)
-{
-    i64 right = 0;
-    bool stalled;
-    for (i64 i = 0; i < f->n; i++) {
-        const struct sample *s = &f->samples[i];
-        if (i == f->left_out || s->job.stack != stack || s->row->layout.pp == 1)
-            continue;
-        nearer_error(s, &stalled);
-        right += stalled == (nodes_of(s) >= nodes);
-    }
-    return right;
-}
-
-/* The fewest nodes on which a row with a pipeline stalled. */
-static double first_stall(const struct fit *f, const struct plan_stack *stack)
-{
-    double least = 1e6;
-    bool stalled;
-    for (i64 i = 0; i < f->n; i++) {
-        const struct sample *s = &f->samples[i];
-        if (s->job.stack != stack || s->row->layout.pp == 1)
-            continue;
-        nearer_error(s, &stalled);
-        if (stalled)
-            least = fmin(least, nodes_of(s));
-    }
-    return least;
-}
-
-/* From how many nodes on software stalls: what most of its rows agree with. */
-static void find_stalls(struct fit *f)
-{
-    enum { MOST_NODES = 1 << 16 };
-    for (i64 k = 0; k < f->n_stacks; k++) {
-        struct plan_stack *stack = &f->now.stacks[k];
-        i64 most = -1;
-        double best = 1;
-        for (i64 n = 1; stack->stall_s > 0 && n <= MOST_NODES; n *= 2) {
-            i64 right = votes_for(f, stack, (double)n);
-            if (right >= most) {
-                most = right;
-                best = (double)n;
-            }
-        }
-        stack->stall_nodes = best;
-        if (stack->stall_s > 0)
-            stack->stall_from = first_stall(f, stack);
-    }
-}
-
 /* The host's pace decides which rows show anything else, so the search begins at several. */
 static void search_from_starts(struct fit *f, double least)
 {
@@ -310,11 +252,9 @@ static void search_from_starts(struct fit *f, double least)
         if (reached < least) {
             least = reached;
             best = f->now;
-            f->start = starts[i];
         }
     }
     f->now = best;
-    find_stalls(f);
 }
 
 static int ascending(const void *a, const void *b)
@@ -353,8 +293,7 @@ static void errors_left_out(struct fit *f, double *x)
     struct plan_step step;
     bool stalled;
     for (i64 i = 0; i < f->n; i++) {
-        f->now = f->begin;
-        f->now.family.launch_s *= f->start;
+        f->now = fitted; /* what another start would find is not of the row */
         f->left_out = i;
         search(f, loss(f), (u64)i);
         price_sample(&f->samples[i], &step);
@@ -470,7 +409,6 @@ int plan_fit_family(struct plan_family *family, struct plan_fit *out,
     f->now.family = *family;
     f->devices = choice->devices;
     f->left_out = -1;
-    f->start = 1;
     for (i64 i = 0; i < choice->n_sets; i++)
         TRY(take_rows(f, choice->sets[i], share_of(f, choice, i), w, a));
     if (f->n == 0)

@@ -39,6 +39,7 @@ struct plan_stack {
     bool dropout;
     double kernels_forward, kernels_backward; /* that the host starts for a layer */
     double kernels_batch;      /* and besides, for a micro-batch on a stage: embedding, loss, loop */
+    double kernels_exchange;   /* and for an exchange within a layer, its own and what goes before and after */
     double kernels_pipeline;   /* and for a layer and each rank along tp, in pipelines over several
                                 * nodes */
     bool blocking_moves;       /* of stages: one way after the other, while neither of both computes */
@@ -61,6 +62,7 @@ struct plan_stack {
     double update_bytes;       /* that the update moves per parameter of the rank */
     double dp_overlap, tp_overlap, pp_overlap, ep_overlap; /* share of such messages that computing
                                                             * may hide */
+    double expert_units;       /* multiprocessors that move experts' rows, and so do not compute beside that */
     bool overlaps_gradients;   /* tp's exchanges in the backward pass go beside gradients of products:
                                 * sums beside those of weights, rows that are gathered again beside
                                 * those of inputs */
@@ -81,6 +83,7 @@ struct plan_stack {
     double stall_s;            /* seconds that a stage of a pipeline waits per micro-batch for each of
                                 * its neighbours, on so many nodes and more; unexplained */
     double stall_nodes, stall_from; /* so many: they do; from stall_from on: they may */
+    double stall_memory;       /* they do where a stage takes more than this share of memory, too */
     double residual_lo, residual_hi; /* as a family's, where its runs scatter otherwise; both 0:
                                       * the family's */
     double interval;           /* ends of the family's interval are so many times as far out: 2, a

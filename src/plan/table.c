@@ -6,10 +6,7 @@
 
 #include <math.h>
 
-enum {
-    HALF = 2,           /* bytes of an activation on a GPU: bf16 or fp16 */
-    MESSAGE_KERNELS = 2 /* that the host starts for an exchange: its kernel and the event waited for */
-};
+enum { HALF = 2 }; /* bytes of an activation on a GPU: bf16 or fp16 */
 
 struct pricing {
     const struct plan_job *job;
@@ -335,11 +332,21 @@ static void price_launches(const struct pricing *x, const struct plan_piece_ops 
     /* Rows that are whole are summed at once, where the program scatters sums and gathers rows. */
     double calls = x->layout->sequence_parallel ? 1 : 0.5;
     double again = gathers_again(x) ? p->gathered.calls : 0;
-    double there = MESSAGE_KERNELS * (calls * p->tp[0].calls + p->heads[0].calls + p->cp[0].calls);
-    double back = MESSAGE_KERNELS * (calls * p->tp[1].calls + again + p->heads[1].calls +
+    const double each = x->stack->kernels_exchange;
+    double there = each * (calls * p->tp[0].calls + p->heads[0].calls + p->cp[0].calls);
+    double back = each * (calls * p->tp[1].calls + again + p->heads[1].calls +
                                      p->cp[1].calls);
     out->slack = keep_pace(x, &out->forward, x->stack->kernels_forward + more + there, forward) +
                  keep_pace(x, &out->backward, x->stack->kernels_backward + more + back, backward);
+}
+
+/* Kernels that move experts' rows keep some of the device for themselves. */
+static void leave_units(const struct pricing *x, struct plan_piece *out)
+{
+    double slower = x->family->units / fmax(1, x->family->units - x->stack->expert_units);
+    scale(&out->forward, slower);
+    scale(&out->backward, slower);
+    out->weight_seconds *= slower;
 }
 
 static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
@@ -362,6 +369,8 @@ static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
         add_software(x, &out->backward, x->stack->passes_backward, x->stack->cut_backward);
     }
     out->weight_seconds = plan_seconds_sum(&weights);
+    if (part == PLAN_SPARSE && x->layout->ep > 1)
+        leave_units(x, out);
     price_sums(x, p, part, out);
     price_messages(x, p, out);
     if (part == PLAN_SPARSE)

@@ -6,6 +6,7 @@
 #include "plan/fit.h"
 #include "plan/stack.h"
 #include "plan/table.h"
+#include "plan_job.h"
 
 #include <math.h>
 #include <string.h>
@@ -156,7 +157,8 @@ TEST(balanced_stages_count_the_head)
     struct plan_stack s = stack_named("nanotron", &b.arena);
     CHECK(s.balanced);
     s.stall_s = s.kernels_pipeline = 0;
-    s.kernels_forward = s.kernels_backward = s.kernels_batch = 0;
+    s.kernels_forward = s.kernels_backward = s.kernels_batch = s.kernels_exchange = 0;
+    s.kernels_step = 0;
     price_with(&b, &s, 2, &balanced);
     s.balanced = false;
     price_with(&b, &s, 2, &even);
@@ -557,27 +559,98 @@ TEST(sets_give_as_many_rows_as_they_are_asked_for)
     arena_fini(&a);
 }
 
-/* Whether a run stalled is not in its row: that most did from so many nodes on is found. */
-TEST(a_fit_finds_from_how_many_nodes_on_runs_stall)
+/* A stage that takes nearly all of the device's memory stalls on few nodes, too; without stages nothing does. */
+TEST(stalls_come_with_full_memory)
 {
-    struct arena a;
-    struct plan_world *w;
-    struct plan_family family;
-    struct plan_fit fit;
-    struct plan_rows rows;
-    const struct plan_rows *set = &rows;
-    const char *path, *name = "pace";
-    arena_init(&a);
-    struct plan_fit_choice choice = { &set, 1, FIT_MOST_ROWS, NULL, 0, { &name, 1 }, false };
-    CHECK_OK(plan_world_new(&w, &a));
-    CHECK_OK(plan_set_path("ultrascale_nanotron_h100", &path, &a));
-    CHECK_OK(plan_rows_load(&rows, path, &a));
-    CHECK_OK(plan_family_load(&family, "h100", &a));
-    CHECK_OK(plan_fit_family(&family, &fit, &choice, w, &a));
-    CHECK_EQ(fit.n_stacks, 1);
-    CHECK_STR(fit.stacks[0].name, "nanotron");
-    CHECK(fit.stacks[0].stall_nodes >= 32 && fit.stacks[0].stall_nodes <= 64);
-    arena_fini(&a);
+    struct bed b;
+    struct plan_step roomy, tight;
+    bed_open(&b, ROW("H100", "2,2,8,1,64", "", "nanotron", "x"));
+    struct plan_stack s = stack_named("nanotron", &b.arena);
+    s.stall_s = 0.5;
+    s.stall_nodes = s.stall_from = 1e6;
+    s.stall_memory = 1;
+    price_with(&b, &s, 2, &roomy);
+    s.stall_memory = 0.9 * roomy.memory_bytes / 80e9;
+    price_with(&b, &s, 2, &tight);
+    CHECK_NEAR(tight.seconds - roomy.seconds, 0.5 * (8 + 0.5), 1e-9); /* one neighbour */
+    s.stall_memory = 1.1 * roomy.memory_bytes / 80e9;
+    price_with(&b, &s, 2, &tight);
+    CHECK_NEAR(tight.seconds, roomy.seconds, 1e-9);
+    bed_close(&b);
+    bed_open(&b, ROW("H100", "2,1,16,1,64", "", "nanotron", "x"));
+    price_with(&b, &s, 8, &roomy);
+    s.stall_memory = 0.01;
+    price_with(&b, &s, 8, &tight);
+    CHECK_NEAR(tight.seconds, roomy.seconds, 1e-9);
+    bed_close(&b);
+}
+
+/* What the host does for an exchange shows where it is the slower: with tp, not without. */
+TEST(exchanges_take_the_host_time)
+{
+    static const char *const rows[] = { ROW("H100", "4,1,8,1,64", "", "nanotron", "x"),
+                                        ROW("H100", "1,1,32,1,64", "", "nanotron", "x") };
+    for (int alone = 0; alone < 2; alone++) {
+        struct bed b;
+        struct plan_step few, many;
+        bed_open(&b, rows[alone]);
+        struct plan_stack s = stack_named("nanotron", &b.arena);
+        s.kernels_exchange = 2;
+        price_with(&b, &s, b.rows.rows[0].layout.dp, &few);
+        s.kernels_exchange = 10;
+        price_with(&b, &s, b.rows.rows[0].layout.dp, &many);
+        if (alone)
+            CHECK_NEAR(many.seconds, few.seconds, 1e-12);
+        else
+            CHECK(many.terms[PLAN_LAUNCH] > 1.3 * few.terms[PLAN_LAUNCH]);
+        bed_close(&b);
+    }
+}
+
+/* 16 layers and a head as four of them: over 16 stages two have nothing to do, over 8 all have something. */
+TEST(balanced_stages_without_work_are_refused)
+{
+#define SIXTEEN(layout) \
+    "a,Llama,16,2048,8192,32,32,131072,4096,H100,32,8,bf16," layout ",,nanotron,1,,ok,x\n"
+    static const struct { const char *row; bool refused; } cases[] = {
+        { SIXTEEN("1,16,2,1,64"), true }, { SIXTEEN("1,8,4,1,64"), false },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct bed b;
+        struct plan_job job;
+        bed_open(&b, cases[i].row);
+        CHECK(!plan_world_job(b.world, &b.rows.rows[0], &job));
+        const char *why = plan_layout_refused(&job, &b.rows.rows[0].layout);
+        CHECK(cases[i].refused == (why != NULL));
+        if (why)
+            CHECK(strstr(why, "nothing to do") != NULL);
+        bed_close(&b);
+    }
+}
+
+/* 20 of 132 multiprocessors move rows of experts where they go elsewhere, and compute nothing meanwhile. */
+TEST(units_that_move_experts_rows_do_not_compute)
+{
+    static struct planned p;
+    open_planned(&p, "mixtral-8x7b", "h100-sxm-ib", 64, 512, 4096);
+    CHECK_OK(plan_stack_load(&p.stack, "hai-llm", &p.arena));
+    for (i64 ep = 1; ep <= 8; ep *= 8) {
+        struct plan_layout l = { .tp = 1, .cp = 1, .pp = 1, .dp = 64, .ep = ep, .micro_batch = 1,
+                                 .micro_batches = 8, .virtual_stages = 1 };
+        struct plan_step all, less;
+        struct plan_table t;
+        p.stack.expert_units = 0;
+        CHECK_OK(plan_table_new(&t, &p.job, &l, &p.arena));
+        plan_step_of(&p.job, &l, &t, &all);
+        double layers = plan_seconds_sum(&t.pieces[PLAN_SPARSE].forward);
+        p.stack.expert_units = 20;
+        CHECK_OK(plan_table_new(&t, &p.job, &l, &p.arena));
+        plan_step_of(&p.job, &l, &t, &less);
+        CHECK(ep > 1 ? less.seconds > 1.1 * all.seconds : less.seconds == all.seconds);
+        if (ep > 1)
+            CHECK(plan_seconds_sum(&t.pieces[PLAN_SPARSE].forward) / layers > 1.15);
+    }
+    arena_fini(&p.arena);
 }
 
 TEST_MAIN(ONE(software_is_that_of_the_year_that_a_row_says),
@@ -598,4 +671,5 @@ TEST_MAIN(ONE(software_is_that_of_the_year_that_a_row_says),
           ONE(blocking_hosts_add_their_time), ONE(blocking_moves_hold_up_both_stages),
           ONE(moves_that_were_cut_are_gathered), ONE(split_gradients_are_summed_as_software_does),
           ONE(sets_give_as_many_rows_as_they_are_asked_for),
-          ONE(a_fit_finds_from_how_many_nodes_on_runs_stall))
+          ONE(stalls_come_with_full_memory), ONE(exchanges_take_the_host_time),
+          ONE(balanced_stages_without_work_are_refused), ONE(units_that_move_experts_rows_do_not_compute))

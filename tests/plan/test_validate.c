@@ -17,14 +17,14 @@ struct bound { /* percent; 0: not asked */
 
 /* What was reached when it was written down, and a little. */
 static const struct bound bounds[] = {
-    { "korthikanti2022", 8, 2.6, 1.9, 5.9, 0.99, 99, 24.5, 99, 0.1 },
-    { "megatron_sc21_table1", 10, 2.7, 2.3, 5.7, 0, 99, 29, 0, 0 },
-    { "vtrain_single", 702, 5.9, 3.1, 0, 0.93, 85, 23.5, 91, 2.2 },
-    { "vtrain_multi", 37, 8.7, 3.8, 0, 0.75, 75, 25.5, 99, 5.5 },
-    { "bigscience_bloom_a100", 77, 7, 5.3, 0, 0.73, 85, 25, 90, 1.2 },
-    { "llm_foundry_mpt", 121, 5.9, 4.9, 0, 0, 90, 26, 0, 0 },
-    { "ultrascale_nanotron_h100", 989, 24, 9.4, 0, 0.84, 80, 102, 73, 48 },
-    { "torchtitan", 11, 11.2, 10.3, 0, 0, 99, 57, 99, 3.6 },
+    { "korthikanti2022", 8, 2.6, 1.9, 5.9, 0.99, 99, 25, 99, 0.1 },
+    { "megatron_sc21_table1", 10, 2.7, 2.3, 5.7, 0, 99, 34.5, 0, 0 },
+    { "vtrain_single", 702, 5.9, 3.1, 0, 0.93, 84, 20.7, 91, 2.2 },
+    { "vtrain_multi", 37, 8.7, 3.8, 0, 0.75, 80, 28, 99, 5.5 },
+    { "bigscience_bloom_a100", 77, 7, 5.3, 0, 0.73, 86, 27, 90, 1.2 },
+    { "llm_foundry_mpt", 124, 6.1, 5.3, 0, 0, 82, 19.2, 0, 0 },
+    { "ultrascale_nanotron_h100", 985, 23.5, 10.2, 0, 0.86, 75, 35, 89, 38 },
+    { "torchtitan", 11, 11.3, 10.8, 0, 0, 70, 44, 99, 3.6 },
 };
 
 static void validate(struct validated_set *out, const char *set, struct plan_world *w,
@@ -103,7 +103,8 @@ TEST(what_ran_is_said_to_fit)
     CHECK_OK(plan_world_new(&w, &a));
     validate(&s, "ultrascale_nanotron_h100", w, &a);
     CHECK((double)s.fit_right >= 0.95 * (double)s.memory_rows);
-    CHECK((double)s.failures_no_fit >= 0.84 * (double)s.failures);
+    CHECK((double)s.failures_no_fit >= 0.89 * (double)s.failures);
+    CHECK((double)(s.fit_right + s.failures_no_fit) >= 0.95 * (double)(s.memory_rows + s.failures));
     CHECK(s.memory_error <= 0.095);
     arena_fini(&a);
 }
