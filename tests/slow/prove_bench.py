@@ -79,7 +79,7 @@ def judge(case, fault, where, found, true, noise):
 
 def show(v, flags, note=""):
     gain = "-" if not v.gain else "/".join(f"{1e3 * g:.1f}" for g in v.gain)
-    true = "?" if v.true is None else f"{1e3 * v.true:.1f}"
+    true = "?" if v.true is None else f"{1e3 * v.true:.1f} ± {1e3 * v.noise / 3:.1f}"
     fine = v.right and v.place and (v.true is None or v.inside and v.near)
     print(f"{v.kind} {v.fault}: first {v.top}, place {'ok' if v.place else 'WRONG'}, true {true} "
           f"ms, predicted {gain}{note}{'' if fine else '   <<< ' + flags}", flush=True)

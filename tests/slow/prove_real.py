@@ -295,7 +295,7 @@ class Lab:
                 shutil.rmtree(path)
             elif os.path.exists(path):
                 os.remove(path)
-        about |= {"world": world, "fault": fault, "load": os.getloadavg()[0],
+        about = {"fault": fault} | about | {"world": world, "load": os.getloadavg()[0],
                   "again": again, "taken": canary.taken,
                   "train_s": time.monotonic() - begin}
         with open(f"{self.path(name)}/proof.json", "w", encoding="utf-8") as out:
@@ -357,8 +357,8 @@ def run_all(lab, jobs):
     for j in left:
         fault, where = inject(j, base_of(lab, jobs, j.world)) if j.fault else (None, {})
         if STEPWISE.match(fault or ""):
-            lab.run(j.name, j.world, f"{fault}:{FIRST}-{LAST}",
-                    {"where": where, "steps": f"{FIRST}-{LAST}"}, WITHIN)
+            lab.run(j.name, j.world, by_turns(fault),
+                    {"where": where, "steps": f"{FIRST}-{LAST}", "fault": fault}, WITHIN)
         else:
             lab.run(j.name, j.world, fault, {"where": where})
         done += 1
@@ -369,32 +369,34 @@ def run_all(lab, jobs):
 
 # --- what a fault costs, within one run -------------------------------------------------------
 
-# What acts step by step is put into some steps of a run and not into those before and behind, of which
-# there are as many. Then what is judged and what it is judged by are seconds apart, on the same machine
-# in the same mood, while two runs of one recipe may differ by half. The steps with the fault are as many
-# as there are in other runs, and a whole number of periods of what comes every eighth.
-BLOCK = 8
-SETTLING, ASIDE = 4, 3 * BLOCK # the first step that counts; how many before the fault, and behind it
-FIRST, LAST = SETTLING + ASIDE, SETTLING + ASIDE + 5 * BLOCK - 1 # with it, counted from 1
+# What acts step by step is put into the steps that are judged, and behind these, in the same process, into
+# every other block of steps: each is compared with those around it, so that neither the machine's wandering
+# from run to run matters nor that within one. Two runs of one recipe may differ by half. What comes every
+# eighth step is in the midst of a block.
+BLOCK, BLOCKS = 8, 11
+FIRST, LAST = 4, 43 # with the fault, and judged; counted from 1, behind those that are not steady
 STEPWISE = re.compile(r"^(((slow_compute|phi_override|comm_delay|comm_bw|loader_spin|loader_bw|"
                       r"malloc_churn|serial|pause)=[^,:]+)|pair_bw=[^,:]+:[^,:]+)$")
-WITHIN = ["--set", f"train.steps={LAST + ASIDE}", "--set", "log.every=1"]
+WITHIN = ["--set", f"train.steps={LAST + BLOCK * BLOCKS}", "--set", "log.every=1"]
 
 
-def cost_within(lab, name, fault):
-    """Seconds a step that the fault costs, and the standard error, from how blocks of steps differ that
-    have it, or have it not; what was read ahead of a change is used up first."""
+def by_turns(fault):
+    begins = range(LAST + 1 + BLOCK, LAST + BLOCK * BLOCKS, 2 * BLOCK)
+    return ",".join(f"{fault}:{a}-{b}" for a, b in [(FIRST, LAST)] + [(b, b + BLOCK - 1) for b in begins])
+
+
+def cost_by_turns(lab, name, fault):
+    """Seconds a step that the fault costs, and the standard error: each block against the mean of
+    those around it. What was read ahead of a change is used up first."""
+    settling = 2 if fault.startswith("loader") else 0
     with open(f"{lab.path(name)}/metrics.jsonl", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     took = {s["step"]: s["step_s"] for s in lines if s.get("event") == "step"}
-    read_ahead = 2 if fault.startswith("loader") else 0
-    def blocks(first, last):
-        return [statistics.mean(took[s] for s in range(b, min(b + BLOCK, last + 1)))
-                for b in range(first, last + 1, BLOCK)]
-    slow = blocks(FIRST + read_ahead, LAST)
-    fast = blocks(SETTLING, FIRST - 1) + blocks(LAST + 1 + read_ahead, LAST + ASIDE)
-    return (statistics.mean(slow) - statistics.mean(fast),
-            (statistics.variance(slow) / len(slow) + statistics.variance(fast) / len(fast)) ** 0.5)
+    begins = range(LAST + 1, LAST + BLOCK * BLOCKS, BLOCK)
+    blocks = [statistics.mean(took[s] for s in range(b + settling, b + BLOCK)) for b in begins]
+    apart = [(blocks[b] - (blocks[b - 1] + blocks[b + 1]) / 2) * (1 if b % 2 else -1)
+             for b in range(1, BLOCKS - 1)]
+    return statistics.median(apart), 1.25 * statistics.stdev(apart) / len(apart) ** 0.5
 
 
 def run_pairs(lab):
@@ -453,7 +455,7 @@ def judge_all(lab, jobs):
     for at, j in enumerate(jobs):
         if j.fault:
             about = found[j.name]["about"]
-            true, error = (cost_within(lab, j.name, about["fault"]) if "steps" in about else
+            true, error = (cost_by_turns(lab, j.name, about["fault"]) if "steps" in about else
                            true_cost(jobs, found, j))
             if j.fault.case.gain is False:
                 true = None
@@ -536,8 +538,8 @@ def about_machine(found, realtime):
             f"({'in real time, but for those that never rest' if realtime else 'nice -20'}). "
             f"{again} runs were repeated, once, because something that came before them took "
             f"2 % of a core or more; {unfair} were kept all the same. "
-            "What a fault costs, where it can be had in some steps only, is what these take longer than "
-            "those before and behind them in the same run; else it is what its run takes longer than "
+            "What a fault costs, where it can be had in some steps only, is measured behind the steps that are "
+            "judged, in the same run, of which every other block of 8 steps has it; else it is what its run takes longer than "
             "those without it before and behind, median over turns; ± is its standard error.")
 
 
