@@ -19,6 +19,9 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
 
 /* --- fault points ---------------------------------------------------------------- */
 
@@ -720,6 +723,40 @@ bool sys_allow_amx(void)
 #else
     return false;
 #endif
+}
+
+static u64 float_mode(void)
+{
+    u64 mode = 0;
+#if defined(__x86_64__)
+    mode = _mm_getcsr();
+#elif defined(__aarch64__)
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+#endif
+    return mode;
+}
+
+void sys_set_float_mode(u64 mode)
+{
+#if defined(__x86_64__)
+    _mm_setcsr((u32)mode);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode));
+#else
+    (void)mode;
+#endif
+}
+
+u64 sys_flush_subnormals(void)
+{
+#if defined(__x86_64__)
+    const u64 flush = 0x8040; /* MXCSR: flush to zero, denormals are zero */
+#else
+    const u64 flush = 1 << 24; /* Arm's FPCR: FZ is both */
+#endif
+    const u64 before = float_mode();
+    sys_set_float_mode(before | flush);
+    return before;
 }
 
 const char *sys_getenv(const char *name)

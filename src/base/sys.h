@@ -117,6 +117,10 @@ void sys_be_nice(void); /* this thread, and those it begins: others go first, an
 /* Asks that this process may use the tile registers of AMX, whose 8 KiB the kernel keeps per
  * thread only on request; false: it may not, or there are none. */
 bool sys_allow_amx(void);
+/* From now on, in this thread and in those that it starts, a result below the least normal number (2^-126
+ * in f32) is zero, and such an operand counts as zero. Returns what sys_set_float_mode takes. */
+u64 sys_flush_subnormals(void);
+void sys_set_float_mode(u64 mode);
 const char *sys_getenv(const char *name);
 void sys_program_folder(char *path, int chars); /* where the running program lies; "." */
 /* A function of a shared library, whose own libraries see each other's names; NULL, and

@@ -94,6 +94,7 @@ enum { SESSION_SHAPES = 32, SESSION_STEPS = 128 };
 
 struct session {
     struct arena arena;
+    u64 float_mode; /* of the thread that opened it, before */
     struct train_request request;
     const struct train_config *config;
     struct run_folder folder;

@@ -364,7 +364,7 @@ int session_open_rows(struct session *s, const struct train_request *request,
                       const struct model_spec *spec, const char *folder)
 {
     *s = (struct session){ .request = *request, .config = request->config, .spec = *spec,
-                           .mesh = mesh_single() };
+                           .mesh = mesh_single(), .float_mode = sys_flush_subnormals() };
     arena_init(&s->arena);
     s->folder.metrics_fd = s->folder.log_fd = s->folder.lock_fd = s->folder.events.fd = -1;
     snprintf(s->folder.path, sizeof s->folder.path, "%s", folder);

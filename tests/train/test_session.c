@@ -4,6 +4,8 @@
 
 #include "ops/ops.h"
 
+#include <pthread.h>
+
 static atomic_ullong stop_now;
 
 static void stop_after_five(void *context, const struct train_status *s)
@@ -81,6 +83,42 @@ TEST(a_signal_within_a_step_ends_it_or_leaves_it_as_time_allows)
     expect_same_shard("never", "left", 8, "param");
     expect_same_shard("never", "left", 8, "v");
     expect_same_shard("never", "ended", 8, "param");
+}
+
+static volatile float subnormal = 0x1p-130f, product;
+
+static void multiply(void *context, const struct train_status *s)
+{
+    (void)s;
+    product = subnormal * 1;
+    *(int *)context += product == 0;
+}
+
+static void *multiply_in_thread(void *context)
+{
+    multiply(context, NULL);
+    return NULL;
+}
+
+/* For which some processors take twenty times as long. */
+TEST(a_run_has_no_subnormal_numbers_in_any_thread_and_leaves_the_caller_its_own)
+{
+    struct session s;
+    struct job j;
+    pthread_t thread;
+    int flushed = 0, in_thread = 0;
+    open_job(&j, "flushed", NULL);
+    j.request.hooks.context = &flushed;
+    j.request.hooks.progress = multiply;
+    CHECK_OK(session_open(&s, &j.request));
+    CHECK_OK(session_train(&s));
+    CHECK_EQ(pthread_create(&thread, NULL, multiply_in_thread, &in_thread), 0);
+    pthread_join(thread, NULL);
+    session_close(&s);
+    arena_fini(&j.arena);
+    CHECK(flushed > 0 && in_thread == 1);
+    multiply(&flushed, NULL);
+    CHECK(product == subnormal && product > 0);
 }
 
 /* One "step" line per step, in order, whatever was interrupted. */
@@ -253,6 +291,7 @@ TEST(a_disk_that_refuses_checkpoints_does_not_end_the_run)
 
 TEST_MAIN(ONE(a_stopped_and_resumed_run_equals_one_that_never_stopped),
           ONE(a_model_with_experts_trains_resumes_to_the_bit_and_tells_their_load),
+          ONE(a_run_has_no_subnormal_numbers_in_any_thread_and_leaves_the_caller_its_own),
           ONE(metrics_tell_each_step_once),
           ONE(a_signal_within_a_step_ends_it_or_leaves_it_as_time_allows),
           ONE(a_run_is_not_overwritten_and_nothing_is_not_resumed),
