@@ -18,8 +18,9 @@
  * what was gathered, its gradient is everywhere the same, and the own part of it is taken; where all
  * do the same with a sum, its gradient is that of each summand.
  *
- * Message bytes, per rank and call, of a ring (Thakur et al. 2005): (n-1)/n of the whole,
- * twice that for all_reduce; ring_shift sends all it has. */
+ * Message bytes, of this rank and per call, of a ring (Thakur et al. 2005): (n-1)/n of the whole, twice
+ * that for all_reduce. Where n does not divide what is summed, the first ranks sum one element more; each
+ * sends what it does not sum and, n - 1 times, what it has summed. ring_shift sends all it has. */
 #include "ops/example.h"
 #include "ops/kit.h"
 
@@ -68,10 +69,10 @@ static int reduce_scatter_infer(struct graph *g, struct task *t)
 
 static void scatter_cost(const struct task *t, struct cost *c)
 {
-    double n = (double)ranks_of(t);
+    const i64 n = ranks_of(t);
     kit_traffic(t, c);
-    c->message_bytes = (n - 1) / n * (double)tensor_bytes(t->in[0]);
-    c->flops = (n - 1) / n * (double)tensor_count(t->in[0]);
+    c->message_bytes = (double)((n - 1) * (tensor_bytes(t->in[0]) / n));
+    c->flops = (double)((n - 1) * (tensor_count(t->in[0]) / n));
 }
 
 static void reduce_scatter_grad(struct graph *g, const struct task *t)
@@ -187,10 +188,12 @@ static int all_reduce_infer(struct graph *g, struct task *t)
 
 static void all_reduce_cost(const struct task *t, struct cost *c)
 {
-    double n = (double)ranks_of(t);
+    const i64 n = ranks_of(t), messages = (i64)t->attr[COLLECTIVE_OUTER];
+    const i64 count = tensor_count(t->in[0]) / messages;
+    const i64 part = count / n + ((i64)t->attr[COLLECTIVE_RANK] < count % n);
     kit_traffic(t, c);
-    c->message_bytes = 2 * (n - 1) / n * (double)tensor_bytes(t->in[0]);
-    c->flops = (n - 1) / n * (double)tensor_count(t->in[0]);
+    c->message_bytes = (double)(messages * (count + (n - 2) * part) * dtype_bytes(t->in[0]->dtype));
+    c->flops = (double)(messages * (n - 1) * part);
 }
 
 static void all_reduce_grad(struct graph *g, const struct task *t)
@@ -221,9 +224,9 @@ static int all_to_all_infer(struct graph *g, struct task *t)
 
 static void all_to_all_cost(const struct task *t, struct cost *c)
 {
-    double n = (double)ranks_of(t);
+    const i64 n = ranks_of(t);
     kit_traffic(t, c);
-    c->message_bytes = (n - 1) / n * (double)tensor_bytes(t->in[0]);
+    c->message_bytes = (double)((n - 1) * (tensor_bytes(t->in[0]) / n));
 }
 
 static void all_to_all_grad(struct graph *g, const struct task *t)

@@ -171,6 +171,7 @@ static void cut_messages(struct task *t, const struct mesh *mesh)
     while (n > 1 && n < count && count % n)
         n++;
     t->attr[COLLECTIVE_OUTER] = (double)i64_max(1, i64_min(n, count));
+    t->op->cost(t, &t->cost); /* parts are of a message */
 }
 
 static void exchange_at_end(struct reduction *s, const struct ready *r, i64 at,

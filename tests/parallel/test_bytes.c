@@ -15,18 +15,6 @@ static const char *const axis_of[LANE_COUNT] = {
 
 /* --- counts ------------------------------------------------------------------------- */
 
-/* Of an all-reduce each rank sums an equal part, the first ones one more where they do not divide,
- * and sends it to all others; of what it does not sum it sends its own. */
-static i64 sent_by(const struct task *t)
-{
-    const i64 n = (i64)t->attr[COLLECTIVE_SIZE], messages = (i64)t->attr[COLLECTIVE_OUTER];
-    if (t->op != &op_all_reduce)
-        return (i64)llround(t->cost.message_bytes);
-    const i64 count = tensor_count(t->in[0]) / messages;
-    const i64 part = count / n + ((i64)t->attr[COLLECTIVE_RANK] < count % n);
-    return messages * (count + (n - 2) * part) * dtype_bytes(t->in[0]->dtype);
-}
-
 static struct lane_bytes of_tasks(const struct program *p)
 {
     struct lane_bytes c = { { 0 } };
@@ -34,7 +22,7 @@ static struct lane_bytes of_tasks(const struct program *p)
         const struct segment *s = &p->segments[p->actions[a].segment];
         for (i64 i = 0; i < s->n_tasks; i++)
             if (!s->tasks[i].last_turn || p->actions[a].micro_batch == p->micro_batches - 1)
-                c.sent[s->tasks[i].lane] += sent_by(&s->tasks[i]);
+                c.sent[s->tasks[i].lane] += (i64)s->tasks[i].cost.message_bytes;
     }
     return c;
 }
