@@ -65,9 +65,8 @@ void comm_flight_finish(struct comm_flight *f, i64 entry, u64 now_ns)
 
 /* --- reading ---------------------------------------------------------------------- */
 
-static i64 oldest_entry(const struct comm_flight *f, i64 written)
+static i64 oldest_entry(i64 written)
 {
-    (void)f;
     return i64_max(0, written - COMM_FLIGHT_RECORDS);
 }
 
@@ -80,7 +79,7 @@ const struct comm_record *comm_flight_last(const struct comm_flight *f)
 static const struct comm_record *oldest_unfinished(const struct comm_flight *f)
 {
     i64 written = atomic_load(&f->written);
-    for (i64 e = oldest_entry(f, written); e < written; e++)
+    for (i64 e = oldest_entry(written); e < written; e++)
         if (f->records[e % COMM_FLIGHT_RECORDS].finished_ns == 0)
             return &f->records[e % COMM_FLIGHT_RECORDS];
     return NULL;
@@ -96,7 +95,7 @@ static const struct comm_record *counterpart(const struct comm_flight *f,
                                              const struct comm_record *call, int caller)
 {
     i64 written = atomic_load(&f->written);
-    for (i64 e = written - 1; e >= oldest_entry(f, written); e--) {
+    for (i64 e = written - 1; e >= oldest_entry(written); e--) {
         const struct comm_record *r = &f->records[e % COMM_FLIGHT_RECORDS];
         if (r->key != call->key || r->sequence != call->sequence || is_pair(r) != is_pair(call))
             continue;
@@ -157,7 +156,7 @@ static u64 own_progress(const struct comm *c, const struct comm_record *call, in
 {
     const struct comm_flight *f = c->flights[caller];
     i64 written = f ? atomic_load(&f->written) : 0;
-    for (i64 e = written - 1; f && e >= oldest_entry(f, written); e--) {
+    for (i64 e = written - 1; f && e >= oldest_entry(written); e--) {
         const struct comm_record *r = &f->records[e % COMM_FLIGHT_RECORDS];
         if (r->key == call->key && r->sequence == call->sequence && r->op == call->op &&
             r->peer == call->peer)
@@ -361,7 +360,7 @@ static int follow(const struct comm *c, const struct comm_record *at, int *culpr
 static const struct comm_record *call_number(const struct comm_flight *f, u64 key, u64 sequence)
 {
     i64 written = atomic_load(&f->written);
-    for (i64 e = written - 1; e >= oldest_entry(f, written); e--) {
+    for (i64 e = written - 1; e >= oldest_entry(written); e--) {
         const struct comm_record *r = &f->records[e % COMM_FLIGHT_RECORDS];
         if (r->key == key && r->sequence == sequence && !is_pair(r))
             return r;

@@ -219,8 +219,11 @@ static int hear_whether_open(const struct guest *g)
         if (n == 1)
             return why ? cannot_share(g->rank, why) : OK;
         bool again = n < 0 && (errno == EAGAIN || errno == EINTR);
-        if (!again || sys_now_ns() - begin > start_ns)
+        if (!again)
             return err_set(ERR_PEER, "rank %d went away before all ranks had started", g->rank);
+        if (sys_now_ns() - begin > start_ns)
+            return err_set(ERR_HANG, "rank %d did not say within 60 s whether it can open the memory "
+                           "of rank 0", g->rank);
         sys_wait_readable(&g->socket, &ready, 1, POLL_MS);
     }
 }
