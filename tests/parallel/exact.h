@@ -5,6 +5,7 @@
 #include "parallel/ranks.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 /* One element of a rank's state, by its place in its bucket; NULL: not on this rank. */
 struct state_kind {
@@ -82,29 +83,69 @@ static const struct state_kind state_kinds[] = {
     { "average", ema_at, wide },
 };
 
-/* The first element that differs from the one rank's (of the same island), in words; NULL: none. */
-static const char *exact_difference(const struct ranks *one, const struct ranks *many)
+/* Of one kind of one parameter: a rank's share beside the whole, whose elements that were met are
+ * noted. In words what differs; NULL: nothing. */
+static const char *share_difference(const struct state_kind *s, const struct param *p,
+                                    const struct param *q, int rank, u8 *met)
 {
     static char text[256];
+    for (i64 k = 0; k < param_here(p); k++) {
+        const i64 place = place_in_whole(p, k);
+        const void *x = s->at(p->bucket, p->at + k), *y = s->at(q->bucket, q->at + place);
+        const enum dtype dtype = s->dtype(p->bucket, p->at + k);
+        met[place] |= x && y;
+        if (!x || !y || memcmp(x, y, (size_t)dtype_bytes(dtype)) == 0)
+            continue;
+        snprintf(text, sizeof text, "%s of %s, element %lld: %a on rank %d, one rank has %a", s->name,
+                 p->desc.name, (long long)place, dtype_get(dtype, x, 0), rank, dtype_get(dtype, y, 0));
+        return text;
+    }
+    return NULL;
+}
+
+/* An element that one rank has and no rank of the island had; NULL: there is none. */
+static const char *gap_between_shares(const struct state_kind *s, const struct param *q, const u8 *met)
+{
+    static char text[256];
+    for (i64 place = 0; place < param_here(q); place++) {
+        if (met[place] || !s->at(q->bucket, q->at + place))
+            continue;
+        snprintf(text, sizeof text, "%s of %s, element %lld: on no rank", s->name, q->desc.name,
+                 (long long)place);
+        return text;
+    }
+    return NULL;
+}
+
+/* Of all ranks of an island. */
+static const char *kind_difference(const struct state_kind *s, const struct param *q,
+                                   const struct ranks *many, int island)
+{
+    u8 *met = calloc((size_t)i64_max(1, param_here(q)), 1);
+    const char *text = NULL;
+    for (int r = 0; r < many->n && !text; r++) {
+        const struct param *p = many->rank[r].mesh.island == island
+                                    ? model_param(many->rank[r].model, q->desc.id, q->desc.layer)
+                                    : NULL;
+        text = p ? share_difference(s, p, q, r, met) : NULL;
+    }
+    if (!text)
+        text = gap_between_shares(s, q, met);
+    free(met);
+    return text;
+}
+
+/* The first element that differs from the one rank's (of the same island), or that no rank has, in
+ * words; NULL: none. */
+static const char *exact_difference(const struct ranks *one, const struct ranks *many)
+{
     for (i64 kind = 0; kind < COUNT_OF(state_kinds); kind++)
-        for (int r = 0; r < many->n; r++)
-            for (i64 i = 0; i < many->rank[r].model->n_params; i++) {
-                const struct param *p = &many->rank[r].model->params[i];
-                const struct model *whole = one->rank[many->rank[r].mesh.island].model;
-                const struct param *q = model_param(whole, p->desc.id, p->desc.layer);
-                const struct state_kind *s = &state_kinds[kind];
-                for (i64 k = 0; k < param_here(p); k++) {
-                    i64 place = place_in_whole(p, k);
-                    const void *x = s->at(p->bucket, p->at + k);
-                    const void *y = s->at(q->bucket, q->at + place);
-                    enum dtype dtype = s->dtype(p->bucket, p->at + k);
-                    if (!x || !y || memcmp(x, y, (size_t)dtype_bytes(dtype)) == 0)
-                        continue;
-                    snprintf(text, sizeof text, "%s of %s, element %lld: %a on rank %d, one rank "
-                             "has %a", s->name, p->desc.name, (long long)place,
-                             dtype_get(dtype, x, 0), r, dtype_get(dtype, y, 0));
+        for (int island = 0; island < one->n; island++)
+            for (i64 i = 0; i < one->rank[island].model->n_params; i++) {
+                const char *text = kind_difference(&state_kinds[kind], &one->rank[island].model->params[i],
+                                                   many, island);
+                if (text)
                     return text;
-                }
             }
     return NULL;
 }

@@ -12,16 +12,16 @@
 
 enum factor {
     DP, TP, PP, CP, EP, ZERO, MICRO_BATCHES, RECOMPUTE, MODEL, PRECISION, THREADS, ROWS, MUON, RESUMED,
-    FACTORS
+    DEPTH, FACTORS
 };
 
 enum { MATRIX_VALUES = 6, MATRIX_DRAWS = 30, MATRIX_TRIES = 4000, MATRIX_CONTEXT_RANKS = 32 };
 
-/* Ways to be a pipeline, to cut rows, to split state, to share experts: what the layout says. */
+/* Schedules of pipelines, ways to cut rows, to split state, to share experts: what the layout says. */
 static const char *const pipelines[] = {
-    "", ",pp=2", ",pp=2,schedule=gpipe", ",pp=2,schedule=interleaved", ",pp=2,schedule=zb-h1",
-    ",pp=2,schedule=zb-v",
+    "", ",schedule=1f1b", ",schedule=gpipe", ",schedule=interleaved", ",schedule=zb-h1", ",schedule=zb-v",
 };
+enum { NO_PIPELINE = 0, INTERLEAVED = 3, ZB_V = 5 }; /* of pipelines */
 static const char *const contexts[] = { "", ",cp=2", ",cp=4,cp_kind=ulysses", ",cp=8" };
 static const char *const zeros[] = {
     "", ",zero=1", ",zero=2", ",zero=3", ",zero=1,zero_group=2", ",zero=3,zero_group=2",
@@ -46,11 +46,11 @@ static const struct {
 } factors[FACTORS] = {
     { "dp", 4, { 1, 2, 4, 8 } },
     { "tp", 4, { 1, 2, 4, 8 } },
-    { "pp", 6, { 0, 1, 2, 3, 4, 5 } }, /* of pipelines */
+    { "schedule", 6, { 0, 1, 2, 3, 4, 5 } }, /* of pipelines */
     { "cp", 4, { 0, 1, 2, 3 } },       /* of contexts */
     { "ep", 4, { 0, 1, 2, 3 } },       /* of sharings */
     { "zero", 6, { 0, 1, 2, 3, 4, 5 } }, /* of zeros */
-    { "micro-batches", 3, { 1, 2, 4 } },
+    { "micro-batches", 4, { 1, 2, 4, 8 } },
     { "recompute", 3, { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL } },
     { "model", 5, { LLAMA, GPT2, MIXTRAL, DEEPSEEK, QWEN } },
     { "precision", 2, { 0, 1 } },      /* 1: bf16 */
@@ -58,6 +58,7 @@ static const struct {
     { "rows", 2, { 8, 24 } },          /* of a step: 24 has an odd part */
     { "optimizer", 2, { 0, 1 } },      /* 1: muon */
     { "resumed", 2, { 0, 1 } },        /* 1: after the first step, from another layout's state */
+    { "pp", 3, { 2, 4, 8 } },          /* ranks of a pipeline, where there is one */
 };
 
 struct matrix_case {
@@ -77,11 +78,26 @@ static int value_of(const struct matrix_case *c, enum factor f)
     return factors[f].values[c->at[f]];
 }
 
+static int depth_of(const struct matrix_case *c)
+{
+    return value_of(c, PP) == NO_PIPELINE ? 1 : value_of(c, DEPTH);
+}
+
 static void matrix_layout(const struct matrix_case *c, char *text, size_t bytes)
 {
-    snprintf(text, bytes, "dp=%d,tp=%d%s%s%s%s", value_of(c, DP), value_of(c, TP),
-             zeros[value_of(c, ZERO)], sharings[value_of(c, EP)], contexts[value_of(c, CP)],
+    char pp[16] = "";
+    if (value_of(c, PP) != NO_PIPELINE)
+        snprintf(pp, sizeof pp, ",pp=%d", depth_of(c));
+    snprintf(text, bytes, "dp=%d,tp=%d%s%s%s%s%s", value_of(c, DP), value_of(c, TP),
+             zeros[value_of(c, ZERO)], sharings[value_of(c, EP)], contexts[value_of(c, CP)], pp,
              pipelines[value_of(c, PP)]);
+}
+
+/* Four, or as many as there are stages. */
+static int layers_of(const struct matrix_case *c)
+{
+    const bool chunks = value_of(c, PP) == INTERLEAVED || value_of(c, PP) == ZB_V;
+    return (int)i64_max(4, depth_of(c) * (chunks ? 2 : 1));
 }
 
 static struct ranks_options matrix_options(const struct matrix_case *c, const char *layout)
@@ -91,7 +107,7 @@ static struct ranks_options matrix_options(const struct matrix_case *c, const ch
                             .B = value_of(c, ROWS) / value_of(c, MICRO_BATCHES),
                             .threads = value_of(c, THREADS) };
     struct ranks_options o = exact_options(&e, layout);
-    o.layers = 4;
+    o.layers = layers_of(c);
     o.tiny.recompute = (enum recompute)value_of(c, RECOMPUTE);
     o.tiny.optimizer = value_of(c, MUON) ? OPTIMIZER_MUON : OPTIMIZER_ADAMW;
     o.tiny.experts = value_of(c, MODEL) == MIXTRAL ? TINY_MIXTRAL
@@ -122,7 +138,9 @@ static bool makes_sense(const struct matrix_case *c)
     static const int context_ranks[] = { 1, 2, 4, 8 };
     char layout[160];
     int cp = context_ranks[value_of(c, CP)];
-    int ranks = value_of(c, DP) * value_of(c, TP) * cp * (value_of(c, PP) ? 2 : 1);
+    int ranks = value_of(c, DP) * value_of(c, TP) * cp * depth_of(c);
+    if (value_of(c, PP) == NO_PIPELINE && c->at[DEPTH] > 0)
+        return false; /* says nothing */
     if ((value_of(c, ZERO) > 0 && value_of(c, DP) == 1) || (cp > 1 && ranks > MATRIX_CONTEXT_RANKS) ||
         (value_of(c, THREADS) > 1 && ranks > (cp > 1 ? 2 : 8)))
         return false;

@@ -29,5 +29,19 @@ TEST(pipelines_with_rows_and_matrices_cut_have_the_bits_of_one_rank)
         expect_exact_layers(&cases[i], 4);
 }
 
+/* Pairs that the matrix of tests/parallel/exact_matrix.h leaves out for their many ranks or rows. */
+TEST(the_largest_degrees_together_have_the_bits_of_one_rank)
+{
+    static const struct exact_case cases[] = {
+        { .gpt2 = true, .B = 8, .micro_batches = 1, .layout = "dp=8,cp=8,zero=1", .heads = 8 },
+        { .B = 1, .micro_batches = 2, .layout = "pp=8,cp=8", .heads = 8 },
+        { .gpt2 = true, .half = true, .B = 4, .micro_batches = 16,
+          .layout = "dp=8,pp=2,schedule=interleaved,zero=3", .heads = 8 },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++)
+        expect_exact_layers(&cases[i], 8);
+}
+
 TEST_MAIN(ONE(every_schedule_has_the_bits_of_one_rank),
-          ONE(pipelines_with_rows_and_matrices_cut_have_the_bits_of_one_rank))
+          ONE(pipelines_with_rows_and_matrices_cut_have_the_bits_of_one_rank),
+          ONE(the_largest_degrees_together_have_the_bits_of_one_rank))

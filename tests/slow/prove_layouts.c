@@ -20,7 +20,7 @@ static int run_case(const struct matrix_case *c, int *failed)
 static void print_head(int strength)
 {
     printf("# Layouts beside one rank\n\n"
-           "Made by `./run prove-layouts`, with the %s kernels. A tiny model of 4 layers and 8 "
+           "Made by `./run prove-layouts`, with the %s kernels. A tiny model of 4 layers (or of as many as a pipeline has stages) and 8 "
            "heads (mixtral: 8 experts of which 2 are chosen; deepseek: a dense layer, a shared part and "
            "a bias too; qwen: 2 key-value heads, which neighbours along tp share), %d steps of T = %d: \"equal\" means that after each step the loss, every "
            "gradient, moment, average and weight on every rank have the very bits of one rank "
@@ -56,7 +56,8 @@ static void print_impossible(struct matrix *pairs)
            "%d ranks (%d with cp):\n\n", (int)MOST_RANKS, (int)MATRIX_CONTEXT_RANKS);
     for (i64 i = 0; i < pairs->tuples; i++) {
         const struct tuple t = tuple_of(i);
-        if (pairs->seen[i] == 2)
+        const bool idle = t.f[1] == DEPTH && t.f[0] == PP && t.at[0] == NO_PIPELINE;
+        if (pairs->seen[i] == 2 && !idle)
             printf("- %s with %s\n", choice_name((enum factor)t.f[0], t.at[0], one, sizeof one),
                    choice_name((enum factor)t.f[1], t.at[1], other, sizeof other));
     }
