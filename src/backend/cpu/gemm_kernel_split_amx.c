@@ -41,9 +41,12 @@ struct split {
 /* Numbers next to FLT_MAX are cut off instead of rounded: they would become Inf. */
 INLINE struct split split(vec x)
 {
-    const vec twice = x + x; /* without the sign */
-    const vec first = (x + ((vec)(twice < 0xfeff0000u) & 0x8000u)) & 0xffff0000u;
-    const vec rest = (vec)((real_vec)x - (real_vec)first) & (vec)(twice != 0xff000000u);
+    const __m512i bits = (__m512i)x, twice = _mm512_add_epi32(bits, bits); /* without the sign */
+    const __mmask16 high = _mm512_cmpge_epu32_mask(twice, _mm512_set1_epi32((int)0xfeff0000u));
+    const __mmask16 inf = _mm512_cmpeq_epi32_mask(twice, _mm512_set1_epi32((int)0xff000000u));
+    const vec first = (vec)_mm512_mask_add_epi32(bits, (__mmask16)~high, bits,
+                                                 _mm512_set1_epi32(0x8000)) & 0xffff0000u;
+    const vec rest = (vec)_mm512_maskz_sub_ps((__mmask16)~inf, (__m512)x, (__m512)first);
     const vec second = (rest + 0x8000u) & 0xffff0000u;
     const vec third = (vec)((real_vec)rest - (real_vec)second);
     return (struct split){ { first, second, third } };
@@ -91,32 +94,41 @@ static void widen_some(float *whole, const struct part *p)
             whole[r * DEPTH + k] = bf16_to_f32(*(const bf16 *)number(p, r, k));
 }
 
-/* 16 values of k from k0 on, of 16 rows: a vector a row when `by_row`, else one a value of k. */
-INLINE void load_block(vec v[HALF], const struct part *p, i64 k0, bool by_row)
+/* Vector i of the 16 values of k from k0 on: row i, or k0 + i of all rows, as they lie. */
+INLINE vec load_line(const struct part *p, i64 k0, i64 i)
 {
-    const bool lies_by_row = p->k_stride == 1;
-#pragma GCC unroll 16
-    for (int i = 0; i < HALF; i++)
-        v[i] = load_numbers(lies_by_row ? number(p, i, k0) : number(p, 0, k0 + i), p->type);
-    if (lies_by_row != by_row)
-        transpose(v);
+    return load_numbers(p->k_stride == 1 ? number(p, i, k0) : number(p, 0, k0 + i), p->type);
+}
+
+INLINE void store_pairs(u32 *tile, vec low, vec high)
+{
+    const struct split x = split(low), y = split(high);
+#pragma GCC unroll 3
+    for (int piece = 0; piece < PIECES; piece++) {
+        const vec pair = x.piece[piece] >> 16 | (y.piece[piece] & 0xffff0000u);
+        memcpy(tile + piece * 2 * TILE, &pair, sizeof pair);
+    }
 }
 
 /* The three pieces' tiles; their vectors are rows when `by_row`, as of A, else values of k. */
 INLINE void move_tiles(u32 *tile, const struct part *p, bool by_row)
 {
     vec low[HALF], high[HALF];
-    load_block(low, p, 0, by_row);
-    load_block(high, p, HALF, by_row);
-#pragma GCC unroll 4
-    for (int i = 0; i < HALF; i++) {
-        const struct split x = split(low[i]), y = split(high[i]);
-#pragma GCC unroll 3
-        for (int piece = 0; piece < PIECES; piece++) {
-            const vec pair = x.piece[piece] >> 16 | (y.piece[piece] & 0xffff0000u);
-            memcpy(tile + piece * 2 * TILE + i * HALF, &pair, sizeof pair);
-        }
+    if (by_row == (p->k_stride == 1)) {
+        for (int i = 0; i < HALF; i++)
+            store_pairs(tile + i * HALF, load_line(p, 0, i), load_line(p, HALF, i));
+        return;
     }
+#pragma GCC unroll 16
+    for (int i = 0; i < HALF; i++)
+        low[i] = load_line(p, 0, i);
+    transpose(low);
+#pragma GCC unroll 16
+    for (int i = 0; i < HALF; i++)
+        high[i] = load_line(p, HALF, i);
+    transpose(high);
+    for (int i = 0; i < HALF; i++)
+        store_pairs(tile + i * HALF, low[i], high[i]);
 }
 
 INLINE void move_half_group(u32 *tile, const struct part *p, bool by_row)
