@@ -254,10 +254,15 @@ static __attribute__((noinline)) void take_again(float *sums, i64 groups, const 
 /* Tile registers are numbers in the instructions: 0 to 3 are C, 4 and 5 A, 6 and 7 B. */
 enum { ROW_BYTES = 4 * HALF };
 
-INLINE void fetch_ahead(const u32 *ahead, int lines)
+/* Two lines of B's next panel into L2; and into L1 a sixth of A's next group, which is in L2. Where
+ * another thread has half of the core, loads of tiles would wait for these. */
+INLINE void fetch_ahead(const u32 *ahead, const u32 *a, int sixth)
 {
-    for (int i = 0; i < lines; i++)
-        __builtin_prefetch(ahead + 16 * i, 0, 2);
+    __builtin_prefetch(ahead + 32 * sixth, 0, 2);
+    __builtin_prefetch(ahead + 32 * sixth + 16, 0, 2);
+#pragma GCC unroll 16
+    for (int i = 0; i < TILE; i += 16)
+        __builtin_prefetch(a + GROUP + sixth * TILE + i);
 }
 
 /* Four products with a new piece of A, or of B. */
@@ -282,24 +287,26 @@ INLINE void fetch_ahead(const u32 *ahead, int lines)
 
 INLINE void multiply(i64 groups, const u32 *a, const u32 *b, float *sums, const u32 *ahead)
 {
-    enum { LINES = GROUP_STEPS / AHEAD };
     amx_order();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (i64 g = 0; g < groups; g++, a += GROUP, b += GROUP, ahead += 16 * LINES) {
+    for (i64 g = 0; g < groups; g++, a += GROUP, b += GROUP, ahead += 16 * (GROUP_STEPS / AHEAD)) {
         _tile_loadd(4, a, ROW_BYTES);
         _tile_loadd(5, a + TILE, ROW_BYTES);
         WITH_NEW_B(2);
-        fetch_ahead(ahead, LINES / 3);
+        fetch_ahead(ahead, a, 0);
         WITH_NEW_B(1);
+        fetch_ahead(ahead, a, 1);
         WITH_NEW_A(1);
-        fetch_ahead(ahead + 16 * (LINES / 3), LINES / 3);
+        fetch_ahead(ahead, a, 2);
         WITH_NEW_B(0);
+        fetch_ahead(ahead, a, 3);
         WITH_NEW_A(0);
-        fetch_ahead(ahead + 32 * (LINES / 3), LINES / 3);
+        fetch_ahead(ahead, a, 4);
         WITH_NEW_A(2);
+        fetch_ahead(ahead, a, 5);
     }
     _tile_stored(0, sums, 4 * SIDE);
     _tile_stored(1, sums + HALF, 4 * SIDE);
