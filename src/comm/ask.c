@@ -41,7 +41,7 @@ struct ask {
     struct comm *comm;
     void *group;
     const int *nodes;
-    struct letter *questions, *answers; /* to each rank */
+    struct letter *questions, *answers, *notes; /* to each rank */
     pthread_t thread;
     bool runs;
     atomic_uint bell;
@@ -49,9 +49,11 @@ struct ask {
     atomic_bool noted;
     struct note note, last_words;
     struct answer in;
-    bool *told; /* per rank: in this round */
+    const int *all; /* ranks of the world */
+    bool *asked;   /* per rank: in this round */
+    bool *open;    /* per rank: asked in this round, and nobody told yet */
+    u64 *asked_ns; /* per rank: when asking last ended; 0: never */
     u32 round;
-    u64 asked_ns;
 };
 
 /* --- flights that travel ------------------------------------------------------------ */
@@ -185,15 +187,15 @@ static void hear(struct ask *a, const struct answer *in)
     answer_unpack(c->flights[rank], in, sys_now_ns());
     c->sights[rank].state = (char)in->state;
     c->sights[rank].silent = false;
-    a->told[rank] = true;
+    a->open[rank] = false;
 }
 
-/* Of ranks that said nothing themselves. */
+/* Of ranks that said nothing themselves; a neighbour may be one that was not asked of itself. */
 static void ask_neighbours(struct ask *a)
 {
     for (int about = 0; about < a->comm->size; about++)
-        for (int r = 0; r < a->comm->size && !a->told[about]; r++)
-            if (r != about && a->told[r] && !sees(a, r) && a->nodes[r] == a->nodes[about])
+        for (int r = 0; r < a->comm->size && a->open[about]; r++)
+            if (!a->open[r] && !sees(a, r) && a->nodes[r] == a->nodes[about])
                 put_question(a, r, about);
 }
 
@@ -201,22 +203,24 @@ static int count_missing(const struct ask *a)
 {
     int missing = 0;
     for (int r = 0; r < a->comm->size; r++)
-        missing += !a->told[r];
+        missing += a->open[r];
     return missing;
 }
 
-int ask_all(struct ask *a)
+/* Opens the question about a rank, unless what is known of it is young enough. */
+static void ask_of(struct ask *a, int rank, u64 now_ns)
 {
-    u64 begin = sys_now_ns(), neighbours_ns = begin + own_ns;
+    if (sees(a, rank) || (a->asked_ns[rank] && now_ns - a->asked_ns[rank] < limit_ns))
+        return;
+    a->open[rank] = true;
+    put_question(a, rank, rank);
+}
+
+/* Until nothing is open, or the time is over: who is open then is silent. */
+static void await_answers(struct ask *a, u64 begin)
+{
+    u64 neighbours_ns = begin + own_ns;
     int from;
-    if (a->asked_ns && begin - a->asked_ns < limit_ns)
-        return ask_check(a); /* what is known is young enough */
-    a->round++;
-    for (int r = 0; r < a->comm->size; r++) {
-        a->told[r] = sees(a, r);
-        if (!a->told[r])
-            put_question(a, r, r);
-    }
     while (count_missing(a) > 0 && sys_now_ns() - begin < limit_ns && !atomic_load(&a->noted)) {
         while (a->table->poll(a->group, ANSWER, &a->in, (int)sizeof a->in, &from) == 1)
             hear(a, &a->in);
@@ -226,10 +230,29 @@ int ask_all(struct ask *a)
         }
         sys_sleep_ns(poll_ns);
     }
-    for (int r = 0; r < a->comm->size; r++)
-        a->comm->sights[r].silent = !a->told[r];
-    a->asked_ns = sys_now_ns();
+}
+
+int ask_ranks(struct ask *a, const int *ranks, int n)
+{
+    const u64 begin = sys_now_ns();
+    a->round++;
+    for (int i = 0; i < n; i++)
+        ask_of(a, ranks[i], begin);
+    memcpy(a->asked, a->open, sizeof *a->open * (size_t)a->comm->size);
+    await_answers(a, begin);
+    for (int r = 0; r < a->comm->size; r++) {
+        if (!a->asked[r])
+            continue;
+        a->comm->sights[r].silent = a->open[r];
+        a->asked_ns[r] = sys_now_ns();
+        a->open[r] = false;
+    }
     return ask_check(a);
+}
+
+int ask_all(struct ask *a)
+{
+    return ask_ranks(a, a->all, a->comm->size);
 }
 
 /* --- the end ------------------------------------------------------------------------ */
@@ -247,10 +270,10 @@ void ask_tell(struct ask *a, int code)
     a->last_words.code = code;
     snprintf(a->last_words.text, sizeof a->last_words.text, "%s", err_message());
     for (int r = 0; r < a->comm->size; r++)
-        if (!sees(a, r) && is_free(a, &a->questions[r]))
-            post(a, r, NOTE, &a->questions[r], &a->last_words, (int)sizeof a->last_words);
+        if (!sees(a, r) && is_free(a, &a->notes[r]))
+            post(a, r, NOTE, &a->notes[r], &a->last_words, (int)sizeof a->last_words);
     for (int r = 0; r < a->comm->size; r++)
-        while (!is_free(a, &a->questions[r]) && sys_now_ns() - begin < tell_ns)
+        while (!is_free(a, &a->notes[r]) && sys_now_ns() - begin < tell_ns)
             sys_sleep_ns(poll_ns);
 }
 
@@ -262,10 +285,13 @@ int ask_open(struct ask **out, const struct mpi_table *table, struct comm *c, co
     struct ask *a = ARENA_NEW(&c->arena, struct ask);
     for (int r = 0; r < c->size; r++)
         all[r] = r;
-    *a = (struct ask){ .table = table, .comm = c, .nodes = nodes };
+    *a = (struct ask){ .table = table, .comm = c, .nodes = nodes, .all = all };
     a->questions = ARENA_ARRAY(&c->arena, struct letter, c->size);
     a->answers = ARENA_ARRAY(&c->arena, struct letter, c->size);
-    a->told = ARENA_ARRAY(&c->arena, bool, c->size);
+    a->notes = ARENA_ARRAY(&c->arena, struct letter, c->size);
+    a->asked = ARENA_ARRAY(&c->arena, bool, c->size);
+    a->open = ARENA_ARRAY(&c->arena, bool, c->size);
+    a->asked_ns = ARENA_ARRAY(&c->arena, u64, c->size);
     if (table->group(all, c->size, 0, &a->group) < 0)
         return err_set(ERR_PEER, "MPI cannot make a group for questions: %s", table->last_error());
     a->runs = pthread_create(&a->thread, NULL, watch, a) == 0;
@@ -293,7 +319,8 @@ static bool all_arrived(struct ask *a)
 {
     bool all = true;
     for (int r = 0; r < a->comm->size; r++)
-        all = is_free(a, &a->questions[r]) && is_free(a, &a->answers[r]) && all;
+        all = is_free(a, &a->questions[r]) && is_free(a, &a->answers[r]) &&
+              is_free(a, &a->notes[r]) && all;
     return all;
 }
 

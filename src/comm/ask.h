@@ -25,9 +25,10 @@ void ask_stop(struct ask *a);
 void ask_take_in(struct ask *a);
 void ask_close(struct ask *a); /* after ask_stop, unless MPI is being aborted */
 
-/* Asks all that this rank cannot see, and waits 3.5 seconds for the last of them. An error:
- * ask_check's. */
-int ask_all(struct ask *a);
+/* Asks those of these ranks that this one cannot see and did not ask just now, and waits 3.5 seconds
+ * for the last of them. An error: ask_check's. */
+int ask_ranks(struct ask *a, const int *ranks, int n);
+int ask_all(struct ask *a); /* the same of the whole world */
 
 /* This rank ends all, for the reason `code` in err_message: ranks elsewhere shall say the same. */
 void ask_tell(struct ask *a, int code);

@@ -195,13 +195,28 @@ static int find_absent(const struct comm *c, const struct comm_record *call, int
     return missing >= 0 ? missing : least;
 }
 
-/* A rank that is lost though nobody in the chain lacks it; -1: none. */
-static int find_lost(const struct comm *c)
+/* A rank that is lost though nobody in the chain lacks it; -1: none. of: only its members were asked,
+ * so that others are judged on this node alone; NULL: all were. */
+static int find_lost(const struct comm *c, const struct comm_group *of)
 {
-    for (int rank = 0; rank < c->size; rank++)
+    for (int rank = 0; rank < c->size; rank++) {
+        bool near = c->node && node_seat_of(c->node, rank) >= 0;
+        if (of && !near && !is_member(c, rank, of->key))
+            continue;
         if (rank != c->rank && is_lost(c, rank))
             return rank;
+    }
     return -1;
+}
+
+/* Whether a member that waits for nobody keeps this rank from going on, so that no other rank need be
+ * asked. */
+static bool is_settled(const struct comm *c, const struct comm_record *own, int culprit)
+{
+    if (culprit < 0 || !is_member(c, culprit, own->key))
+        return false;
+    const struct comm_flight *f = c->flights[culprit];
+    return is_lost(c, culprit) || (f && !oldest_unfinished(f) && !counterpart(f, own, c->rank));
 }
 
 /* --- telling ---------------------------------------------------------------------- */
@@ -414,6 +429,27 @@ int comm_odd_of(const struct comm *c, u64 key, u64 sequence, int a, int b)
     return of_b == WAY_LEFT && of_a == WAY_KEPT ? b : -1;
 }
 
+/* Asks the members of the stalled call's group, and all others only if none of them is to blame: a
+ * world of many ranks would ask each other all at once. *of: who was asked; NULL: the world. An error
+ * with its sentence. */
+static int ask_and_follow(struct comm *c, const struct comm_record *own,
+                          const struct comm_group **of, int *culprit, bool *told)
+{
+    int rc = c->transport->ask ? c->transport->ask(c, *of) : OK;
+    *told = rc < 0;
+    if (rc < 0)
+        return rc;
+    rc = follow(c, own, culprit);
+    if (is_settled(c, own, *culprit))
+        return rc;
+    *of = NULL;
+    if (!c->transport->ask)
+        return rc;
+    rc = c->transport->ask(c, NULL);
+    *told = rc < 0;
+    return rc < 0 ? rc : follow(c, own, culprit);
+}
+
 /* The error with its sentence. *certain: waiting on is of no use. */
 static int judge(const struct comm_call *call, int *culprit, bool *certain)
 {
@@ -422,12 +458,11 @@ static int judge(const struct comm_call *call, int *culprit, bool *certain)
     comm_record_fill(&own, call);
     while (atomic_flag_test_and_set(&c->judging)) /* another lane asks, for a second or two */
         sys_sleep_ns(1000 * 1000);
-    int rc = c->transport->ask ? c->transport->ask(c) : OK;
-    *certain = rc < 0;
+    const struct comm_group *of = c->transport->ask ? call->group : NULL;
     *culprit = -1;
-    if (rc == OK) {
-        rc = follow(c, &own, culprit);
-        int lost = *culprit >= 0 && is_lost(c, *culprit) ? -1 : find_lost(c);
+    int rc = ask_and_follow(c, &own, &of, culprit, certain);
+    if (!*certain) {
+        int lost = *culprit >= 0 && is_lost(c, *culprit) ? -1 : find_lost(c, of);
         if (lost >= 0) {
             *culprit = lost;
             rc = tell_lost(c, lost, &own);

@@ -422,10 +422,12 @@ static int mpi_idle(struct comm *c, u32 bell, u64 idle)
     return OK;
 }
 
-static int mpi_ask(struct comm *c)
+static int mpi_ask(struct comm *c, const struct comm_group *of)
 {
     struct mpi_state *s = c->state;
-    return s->ask ? ask_all(s->ask) : OK;
+    if (!s->ask)
+        return OK;
+    return of ? ask_ranks(s->ask, of->members, of->n) : ask_all(s->ask);
 }
 
 static void mpi_close(struct comm *c)

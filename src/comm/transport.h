@@ -21,9 +21,9 @@ struct comm_transport {
     /* Nothing moved, `idle` times in a row: rest until something may have, since the bell
      * was read. ERR_HANG: nothing ever can. */
     int (*idle)(struct comm *c, u32 bell, u64 idle);
-    /* Renews flights and sights of the ranks that this one cannot see. An error: another rank
-     * told why all end. (optional) */
-    int (*ask)(struct comm *c);
+    /* Renews flights and sights of the ranks that this one cannot see: a group's members, or, with
+     * NULL, all of the world. An error: another rank told why all end. (optional) */
+    int (*ask)(struct comm *c, const struct comm_group *of);
     void (*close)(struct comm *c); /* (optional) */
 };
 
