@@ -26,6 +26,7 @@ struct rank {
     struct driver *driver;
     struct layout_rows rows;
     i64 B, all_rows; /* of the recipe; of an island's step */
+    i64 T;
     struct exec_cursor at;
 };
 
@@ -45,6 +46,7 @@ struct ranks_options {
     i64 kv_heads; /* 0: as many as heads, where these are given, or the tiny model's */
     bool bias_qkv; /* of a llama */
     i64 layers; /* 0: those of tiny_spec */
+    i64 T; /* 0: RANK_T */
     i64 choices; /* experts per token; 0: those of the tiny model */
     i64 window;
     i64 health; /* as log.health */
@@ -56,13 +58,13 @@ struct ranks_options {
 static void ranks_batch(const struct task *t, struct run *x)
 {
     const struct rank *k = x->context;
-    i64 cp = k->mesh.layout.cp, here = RANK_T / cp, n = k->rows.B * here;
+    i64 cp = k->mesh.layout.cp, here = k->T / cp, n = k->rows.B * here;
     i64 first = k->rows.first + x->micro_batch * k->rows.stride;
     i64 pairs = layout_pairs(&k->mesh.layout);
     i32 *tokens = t->out[BATCH_TOKENS]->data, *targets = t->out[BATCH_TARGETS]->data;
     i32 *positions = t->out[BATCH_POSITIONS]->data, *begin = t->out[BATCH_BEGIN]->data;
     for (i64 i = 0; i < n; i++) {
-        i64 place = zigzag_pair_place(cp, k->mesh.cp_rank, pairs, here, i % here), border = RANK_T / 3;
+        i64 place = zigzag_pair_place(cp, k->mesh.cp_rank, pairs, here, i % here), border = k->T / 3;
         struct rng key = { 7, x->step * 64 + (u64)(first + i / here) };
         tokens[i] = (i32)(rng_u64(&key, (u64)place) % 61);
         targets[i] = (i32)(rng_u64(&key, (u64)place + 1) % 61);
@@ -72,7 +74,7 @@ static void ranks_batch(const struct task *t, struct run *x)
         ((i32 *)t->out[BATCH_SOURCES]->data)[i] = 0;
     }
     float *inv_weight = t->out[BATCH_INV_WEIGHT]->data;
-    *inv_weight = 1.0f / (float)((RANK_T - ceil_div(RANK_T, 5)) * k->all_rows);
+    *inv_weight = 1.0f / (float)((k->T - ceil_div(k->T, 5)) * k->all_rows);
 }
 
 static struct model_spec rank_spec(const struct ranks_options *o)
@@ -102,11 +104,12 @@ static void rank_open(struct rank *k, struct ranks *all, const struct ranks_opti
     CHECK_OK(mesh_new(&k->mesh, &all->layout, &spec, comm));
     k->rows = layout_rows(&all->layout, t->B, t->micro_batches, k->mesh.row_rank);
     k->all_rows = t->B * t->micro_batches / all->layout.islands;
-    struct step_shape shape = { k->rows.B, RANK_T, k->rows.micro_batches, 1 };
+    k->T = o->T ? o->T : RANK_T;
+    struct step_shape shape = { k->rows.B, k->T, k->rows.micro_batches, 1 };
     struct model_part part = mesh_part(&k->mesh, &spec);
     CHECK_OK(engine_init(&k->engine, t->backend, t->threads, 64));
     CHECK_OK(model_new_part(&k->model, &spec, t->bf16 ? DTYPE_BF16 : DTYPE_F32,
-                            step_needs(&all->config), RANK_T, &part, &k->arena));
+                            step_needs(&all->config), k->T, &part, &k->arena));
     backend_set(&k->engine.backend, &op_load_batch,
                 (struct kernel){ .run = ranks_batch, .context = k });
     step_io_new(&k->io, &spec, 1, &k->arena);

@@ -42,6 +42,34 @@ TEST(the_largest_degrees_together_have_the_bits_of_one_rank)
         expect_exact_layers(&cases[i], 8);
 }
 
+/* Schedules that need more layers, experts on every stage, and rows that cp and tp cut most. */
+TEST(eight_stages_with_experts_and_the_finest_cuts_have_the_bits_of_one_rank)
+{
+    static const struct wide {
+        const char *layout;
+        i64 layers, B;
+        int micro_batches;
+        enum tiny_experts experts;
+        i64 T; /* 0: the usual */
+    } cases[] = {
+        { "pp=8,schedule=gpipe", 9, 1, 2, TINY_MIXTRAL, 0 },
+        { "pp=8,schedule=zb-h1", 8, 1, 4, TINY_MIXTRAL, 0 },
+        { "pp=8,schedule=interleaved", 16, 1, 8, TINY_DENSE, 0 },
+        { "pp=8,schedule=zb-v", 16, 1, 2, TINY_DEEPSEEK, 0 },
+        { "tp=8,cp=8", 2, 1, 1, TINY_DENSE, 64 },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        const struct wide *w = &cases[i];
+        struct ranks_options o = { .tiny = { .threads = 1, .B = w->B, .bf16 = i % 2,
+                                             .micro_batches = w->micro_batches,
+                                             .experts = w->experts, .backend = backend_best() },
+                                   .layout = w->layout, .layers = w->layers, .heads = 8,
+                                   .T = w->T };
+        expect_exact_options(&o);
+    }
+}
+
 TEST_MAIN(ONE(every_schedule_has_the_bits_of_one_rank),
           ONE(pipelines_with_rows_and_matrices_cut_have_the_bits_of_one_rank),
-          ONE(the_largest_degrees_together_have_the_bits_of_one_rank))
+          ONE(the_largest_degrees_together_have_the_bits_of_one_rank),
+          ONE(eight_stages_with_experts_and_the_finest_cuts_have_the_bits_of_one_rank))
