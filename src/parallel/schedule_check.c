@@ -96,6 +96,17 @@ static int lacks(enum schedule_op op, int stage, int micro_batch)
     return err_set(ERR_CONFIG, "the schedule is wrong: there is no %s", name(&a));
 }
 
+/* Neither the whole backward pass nor its first half. */
+static int lacks_backward(int stage, int micro_batch)
+{
+    const struct schedule_action b = { SCHEDULE_B, stage, micro_batch };
+    const struct schedule_action i = { SCHEDULE_I, stage, micro_batch };
+    const struct schedule_action w = { SCHEDULE_W, stage, micro_batch };
+    char halves[2 * SCHEDULE_CELL + 8];
+    snprintf(halves, sizeof halves, "%s and %s", name(&i), name(&w));
+    return err_set(ERR_CONFIG, "the schedule is wrong: there is no %s (or %s)", name(&b), halves);
+}
+
 static int late(enum schedule_op op, int stage, int micro_batch, enum schedule_op behind)
 {
     const struct schedule_action a = { op, stage, micro_batch };
@@ -120,6 +131,8 @@ static int check_compute(const struct proof *p, int t, int i)
     const struct schedule_action b = { SCHEDULE_B, t, i };
     if (whole && (place_of(p, SCHEDULE_I, t, i) || place_of(p, SCHEDULE_W, t, i)))
         return wrong(p->s->rank_of[t], &b, "is I and W at once, but one of them is there too");
+    if (!whole && !place_of(p, SCHEDULE_I, t, i) && !place_of(p, SCHEDULE_W, t, i))
+        return lacks_backward(t, i);
     TRY(check_order(p, SCHEDULE_F, whole ? SCHEDULE_B : SCHEDULE_I, t, i));
     return whole ? OK : check_order(p, SCHEDULE_I, SCHEDULE_W, t, i);
 }

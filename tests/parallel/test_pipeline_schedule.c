@@ -253,6 +253,8 @@ TEST(ranks_that_wait_for_each_other_are_named)
      * before its first backward. */
     CHECK_FAILS(schedule_read_csv(&s, "0F0,0B0,0F1,0B1\n1F0,1F1,1B0,1B1\n", "x.csv", &a),
                 ERR_CONFIG, "x.csv: the schedule is wrong: 0B0 on rank 0 waits for ever");
+    CHECK_FAILS(schedule_read_csv(&s, "0F0,0B0,0F1\n1F0,1B0,1F1,1B1\n", "x.csv", &a), ERR_CONFIG,
+                "there is no 0B1 (or 0I1 and 0W1)");
     /* A receive that stands too late holds up the sender's next output. */
     CHECK_FAILS(schedule_read_csv(&s, "0F0,0SEND_F0,0F1,0SEND_F1,0RECV_B0,0B0,0RECV_B1,0B1\n"
                                   "1RECV_F1,1RECV_F0,1F0,1F1,1B0,1SEND_B0,1B1,1SEND_B1\n",
