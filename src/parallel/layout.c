@@ -545,18 +545,19 @@ static int refuse_ranks(const struct layout *l, const struct model_spec *s, i64 
 {
     char degrees[128];
     const char *were = ranks == 1 ? "was" : "were";
+    const char *plural = layout_ranks(l) == 1 ? "" : "s";
     struct layout nearest[MOST_NEAREST];
     struct arena a;
     put_degrees(l, degrees, sizeof degrees);
     int n = find_nearest(l, s, ranks, B, T, micro_batches, nearest);
     if (n == 0)
-        return err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld %s started; "
+        return err_set(ERR_CONFIG, "the layout %s needs %lld rank%s, but %lld %s started; "
                        "start %lld, or change its degrees", degrees, (long long)layout_ranks(l),
-                       (long long)ranks, were, (long long)layout_ranks(l));
+                       plural, (long long)ranks, were, (long long)layout_ranks(l));
     arena_init(&a);
-    int rc = err_set(ERR_CONFIG, "the layout %s needs %lld ranks, but %lld %s started; "
-                     "%s would fit", degrees, (long long)layout_ranks(l), (long long)ranks, were,
-                     nearest_text(nearest, n, &a));
+    int rc = err_set(ERR_CONFIG, "the layout %s needs %lld rank%s, but %lld %s started; "
+                     "%s would fit", degrees, (long long)layout_ranks(l), plural,
+                     (long long)ranks, were, nearest_text(nearest, n, &a));
     arena_fini(&a);
     return rc;
 }

@@ -212,6 +212,8 @@ TEST(a_layout_that_does_not_fit_is_refused_with_what_would)
     CHECK(strstr(text, "needs 2 ranks, but 1 was started; dp=1,exact=true would fit"));
     text = shell(TRAIN "--layout cp=2,cp_kind=ulysses 2>&1", 2);
     CHECK(strstr(text, "needs 2 ranks, but 1 was started; dp=1 would fit"));
+    text = shell(TRAIN "--ranks 2 --layout dp=1 2>&1", 2);
+    CHECK(strstr(text, "needs 1 rank, but 2 were started"));
     text = shell(TRAIN "--ranks 2 --layout dp=2,dp=1 2>&1", 2);
     CHECK(strstr(text, "headway: --layout: dp is there twice; leave one out"));
     text = shell(TRAIN "--ranks 2 --layout islands=2 --set outer.every=4 --set log.health=1 2>&1", 2);
