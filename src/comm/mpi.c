@@ -484,9 +484,9 @@ static int load(enum mpi_library l, const struct mpi_table **table)
     const char *why;
     module_path(l, path, sizeof path);
     if (!sys_exists(path))
-        return err_set(ERR_CONFIG, "this build has no module for %s (headway-mpi-%s.so beside the "
-                       "program); install its development package and build again", names[l],
-                       names[l]);
+        return err_set(ERR_CONFIG, "there is no module for %s: headway-mpi-%s.so must lie beside the "
+                       "program (copy both); a build makes it where the library's development "
+                       "package is installed", names[l], names[l]);
     mpi_table_fn fn = (mpi_table_fn)sys_load(path, MPI_TABLE_SYMBOL, &why);
     if (!fn)
         return err_set(ERR_SYS, "cannot load %s: %s", path, why);

@@ -106,9 +106,16 @@ TEST(a_library_that_does_not_fit_the_launcher_is_named)
                "launcher and library do not belong together");
 }
 
+TEST(a_module_that_was_not_copied_is_named)
+{
+    check_says(CLEAN "d=$(mktemp -d); cp $H $d/headway; PMI_RANK=0 PMI_SIZE=1 $d/headway comm 2>&1; "
+                     "c=$?; rm -r $d; exit $c", 2, "headway-mpi-mpich.so must lie beside the program");
+}
+
 TEST_MAIN(ONE(ranks_of_this_machine_check_themselves), ONE(a_table_is_printed_once),
           ONE(ranks_find_each_other_by_address), ONE(launchers_that_do_not_fit_get_one_sentence),
           ONE(a_rank_that_stops_has_a_name_and_an_exit_code),
           ONE(a_rank_that_dies_has_a_name_and_an_exit_code),
           ONE(open_mpi_carries_calls), ONE(mpich_carries_calls),
+          ONE(a_module_that_was_not_copied_is_named),
           ONE(a_library_that_does_not_fit_the_launcher_is_named))
