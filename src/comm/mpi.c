@@ -13,8 +13,10 @@
 #include "comm/transport.h"
 
 #include <limits.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -574,14 +576,72 @@ static int check_size(const struct mpi_state *s, int launched)
                    launched, s->table->library(), s->size);
 }
 
+/* --- start ------------------------------------------------------------------------ */
+
+/* MPI starts when all processes have come, and waits for them for ever without a word. */
+struct start_watch {
+    atomic_uint over;
+    enum mpi_library library;
+    int launched, seconds;
+};
+
+static int start_seconds(int *out)
+{
+    const char *text = sys_getenv("HEADWAY_START_SECONDS");
+    char *end;
+    *out = 60;
+    if (!text || !*text)
+        return OK;
+    long value = strtol(text, &end, 10);
+    if (*end || value < 1 || value > 1000000)
+        return err_set(ERR_CONFIG, "HEADWAY_START_SECONDS=%.40s is not a number of seconds, 1 or "
+                       "more", text);
+    *out = (int)value;
+    return OK;
+}
+
+static void *watch_start(void *context)
+{
+    struct start_watch *w = context;
+    const u64 begin = sys_now_ns(), most = (u64)w->seconds * 1000 * 1000 * 1000;
+    char announced[64] = "other processes were announced";
+    if (w->launched > 0)
+        snprintf(announced, sizeof announced, "%d processes were announced", w->launched);
+    while (!atomic_load(&w->over)) {
+        const u64 past = sys_now_ns() - begin;
+        if (past >= most) {
+            log_line(LOG_ERROR, "%s, but %s did not find all of them within %d s: the others ended "
+                     "before they joined, or lack their launcher's variables; "
+                     "HEADWAY_START_SECONDS can be more", announced, names[w->library], w->seconds);
+            sys_exit_now(EXIT_HANG); /* nothing else ends what waits inside MPI */
+        }
+        sys_futex_wait(&w->over, 0, most - past);
+    }
+    return NULL;
+}
+
+static int start(struct mpi_state *s, int launched)
+{
+    struct start_watch w = { .library = s->library, .launched = launched };
+    pthread_t thread;
+    TRY(start_seconds(&w.seconds));
+    const bool watched = launched != 1 && pthread_create(&thread, NULL, watch_start, &w) == 0;
+    int rc = s->table->open(&s->rank, &s->size);
+    atomic_store(&w.over, 1);
+    sys_futex_wake(&w.over);
+    if (watched)
+        pthread_join(thread, NULL);
+    return rc < 0 ? err_set(ERR_PEER, "%s does not start: %s", names[s->library],
+                            s->table->last_error()) : OK;
+}
+
 int comm_mpi_new(struct comm **out, enum mpi_library l, int launched, bool always_mpi,
                  double deadline_s)
 {
     struct mpi_state s = { .always_mpi = always_mpi, .library = l };
     struct comm *c;
     TRY(load(l, &s.table));
-    if (s.table->open(&s.rank, &s.size) < 0)
-        return err_set(ERR_PEER, "%s does not start: %s", names[l], s.table->last_error());
+    TRY(start(&s, launched));
     TRY(check_size(&s, launched));
     TRY(comm_new(&c, &mpi_transport, s.rank, s.size));
     struct mpi_state *state = ARENA_NEW(&c->arena, struct mpi_state);

@@ -47,6 +47,16 @@ static int read_own(struct comm_launch *l)
     return OK;
 }
 
+/* A rank that knows only half of what its launcher said would be a world of its own, or none. */
+static int need_both(const char *rank, const char *size)
+{
+    if (is_set(rank) == is_set(size))
+        return OK;
+    const char *there = is_set(rank) ? rank : size, *missing = is_set(rank) ? size : rank;
+    return err_set(ERR_CONFIG, "%s is set, but %s is not: launchers set both; pass both on to "
+                   "headway, or unset %s to start one rank alone", there, missing, there);
+}
+
 /* srun sets these for any program, but connects the ranks only with --mpi. */
 static int check_slurm(void)
 {
@@ -63,6 +73,9 @@ int comm_launch_detect(struct comm_launch *out)
     *out = (struct comm_launch){ .rank = -1 };
     if (is_set("HEADWAY_RANK") || is_set("HEADWAY_SIZE") || is_set("HEADWAY_ADDRESS"))
         return read_own(out);
+    if (!is_set("PMIX_RANK")) /* with srun --mpi=pmix it is the only one */
+        TRY(need_both("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"));
+    TRY(need_both("PMI_RANK", "PMI_SIZE"));
     if (is_set("OMPI_COMM_WORLD_SIZE") || is_set("PMIX_RANK")) {
         out->launcher = LAUNCHER_OPENMPI;
         TRY(read_number("PMIX_RANK", &out->rank));
@@ -76,6 +89,17 @@ int comm_launch_detect(struct comm_launch *out)
         return read_number("PMI_SIZE", &out->size);
     }
     return check_slurm();
+}
+
+const char *comm_launch_hint(void)
+{
+    if (is_set("RANK") && is_set("WORLD_SIZE"))
+        return "RANK and WORLD_SIZE, which torchrun sets, say nothing to headway: start it by mpirun, "
+               "by srun, with --ranks, or with HEADWAY_RANK, HEADWAY_SIZE and HEADWAY_ADDRESS";
+    if (is_set("MPI_LOCALNRANKS") && !is_set("PMI_RANK"))
+        return "MPICH's launcher started this process, but PMI_RANK and PMI_SIZE are not set: pass "
+               "them on to headway";
+    return NULL;
 }
 
 /* --- worlds ----------------------------------------------------------------------- */

@@ -36,4 +36,8 @@ struct comm_launch {
 };
 int comm_launch_detect(struct comm_launch *out);
 
+/* For who expected more ranks than this process alone: what in the environment may be why, or NULL.
+ * Such variables may linger, so they are no error by themselves. */
+const char *comm_launch_hint(void);
+
 #endif

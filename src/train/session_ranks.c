@@ -1,6 +1,7 @@
 /* What the ranks of one run share: the layout, the folder, the clock (see session.h). */
 #include "base/log.h"
 #include "base/sys.h"
+#include "comm/world.h"
 #include "train/session.h"
 #include "train/train_layout.h"
 
@@ -48,6 +49,9 @@ int session_open_mesh(struct session *s)
     }
     s->layout_text = layout_text(l, &s->arena);
     int rc = train_layout_check(l, &s->spec, s->config, ranks);
+    const char *hint = rc < 0 && ranks == 1 && layout_ranks(l) > 1 ? comm_launch_hint() : NULL;
+    if (hint)
+        err_set(rc, "%s", arena_printf(&s->arena, "%s (%s)", err_message(), hint));
     if (rc < 0 && comm)
         comm->together = true; /* all ranks have the same recipe and say the same */
     TRY(rc);

@@ -35,6 +35,8 @@ TEST(launchers_that_do_not_fit_get_one_sentence)
 {
     check_says(CLEAN "HEADWAY_RANK=0 $H comm 2>&1", 2, "HEADWAY_SIZE is not set; a rank needs");
     check_says(CLEAN "SLURM_STEP_NUM_TASKS=2 $H comm 2>&1", 2, "use srun --mpi=pmix");
+    check_says(CLEAN "PMI_RANK=0 $H comm 2>&1", 2, "PMI_RANK is set, but PMI_SIZE is not");
+    check_says(CLEAN "OMPI_COMM_WORLD_SIZE=2 $H comm 2>&1", 2, "but OMPI_COMM_WORLD_RANK is not");
     check_says(CLEAN "$H comm --transport mpi 2>&1", 2, "no MPI launcher started this process");
 }
 
@@ -102,7 +104,7 @@ TEST(a_library_that_does_not_fit_the_launcher_is_named)
     if (o.code != 0)
         skip();
     check_says(CLEAN THEIR_LEAKS "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
-                     "OMPI_COMM_WORLD_SIZE=2 timeout 60 $H comm --check-every 19 --check-only 2>&1", 2,
+                     "OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=2 timeout 60 $H comm --check-every 19 --check-only 2>&1", 2,
                "launcher and library do not belong together");
 }
 
@@ -112,10 +114,25 @@ TEST(a_module_that_was_not_copied_is_named)
                      "c=$?; rm -r $d; exit $c", 2, "headway-mpi-mpich.so must lie beside the program");
 }
 
+/* One of two processes ends, or is alone, before MPI's start, where the other waits for it. */
+TEST(a_start_without_the_others_ends)
+{
+    static struct outcome o;
+    run_shell(&o, "command -v mpirun.mpich >/dev/null && [ -e \"$(dirname \"$H\")/headway-mpi-mpich.so\" ]");
+    if (o.code != 0)
+        skip();
+    run_shell(&o, CLEAN THEIR_LEAKS "export H HEADWAY_START_SECONDS=2; timeout 30 mpirun.mpich -n 2 sh -c "
+                  "'[ $PMI_RANK = 0 ] || exit 127; exec \"$H\" comm --check-only' 2>&1");
+    if (o.code == 124 || !strstr(o.text, "2 processes were announced, but mpich did not find all of them within 2 s"))
+        fail_msg("code %d: %s", o.code, o.text);
+    check_says(CLEAN "PMI_RANK=0 PMI_SIZE=2 HEADWAY_START_SECONDS=x $H comm 2>&1", 2,
+               "HEADWAY_START_SECONDS=x is not a number of seconds");
+}
+
 TEST_MAIN(ONE(ranks_of_this_machine_check_themselves), ONE(a_table_is_printed_once),
           ONE(ranks_find_each_other_by_address), ONE(launchers_that_do_not_fit_get_one_sentence),
           ONE(a_rank_that_stops_has_a_name_and_an_exit_code),
           ONE(a_rank_that_dies_has_a_name_and_an_exit_code),
           ONE(open_mpi_carries_calls), ONE(mpich_carries_calls),
-          ONE(a_module_that_was_not_copied_is_named),
+          ONE(a_start_without_the_others_ends), ONE(a_module_that_was_not_copied_is_named),
           ONE(a_library_that_does_not_fit_the_launcher_is_named))

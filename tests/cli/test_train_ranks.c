@@ -212,6 +212,8 @@ TEST(a_layout_that_does_not_fit_is_refused_with_what_would)
     CHECK(strstr(text, "needs 2 ranks, but 1 was started; dp=1,exact=true would fit"));
     text = shell(TRAIN "--layout cp=2,cp_kind=ulysses 2>&1", 2);
     CHECK(strstr(text, "needs 2 ranks, but 1 was started; dp=1 would fit"));
+    text = shell("export RANK=0 WORLD_SIZE=2; " TRAIN "--layout dp=2 2>&1", 2);
+    CHECK(strstr(text, "needs 2 ranks, but 1 was started") && strstr(text, "torchrun sets"));
     text = shell(TRAIN "--ranks 2 --layout dp=1 2>&1", 2);
     CHECK(strstr(text, "needs 1 rank, but 2 were started"));
     text = shell(TRAIN "--ranks 2 --layout dp=2,dp=1 2>&1", 2);
