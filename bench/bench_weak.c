@@ -1,4 +1,5 @@
-/* bench_weak - weak scaling of GPT-2 124M to 64 ranks, on a clock that is computed.
+/* bench_weak - weak scaling of GPT-2 124M to 64 ranks, on a clock that is computed; along ep that of
+ * Llama 125M with 64 experts in each layer, of which 2 are chosen.
  *
  *     bench_weak [--flops F] [--memory B] [--link B] [--latency S] [--seq T]
  *
@@ -8,7 +9,8 @@
  * plan/simulate.h. Beside it stand closed forms of the same seconds: nothing of the calls
  * hidden, c / (c + x), and all of it, c / max(c, x). For pipelines: m / (m + p - 1), which
  * wants even stages, and schedule_time's of the stages that there are, whose last one has the
- * head. A second of one thread; no ranks run. */
+ * head; where other axes send beside a pipeline, both of the first forms times either.
+ * A second of one thread; no ranks run. */
 #include "base/err.h"
 #include "model/spec.h"
 #include "plan/simulate.h"
@@ -18,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST = 64, ROWS = 4, MICRO_BATCHES = 32 };
+enum { MOST = 64, ROWS = 4, MICRO_BATCHES = 32, CUBE_STAGES = 4, EXPERTS = 64, CHOSEN = 2 };
 
 static struct plan_price price = { 2e12, 2e11, 1.25e9, 2e-5, NULL };
 static i64 seq = 1024;
@@ -40,10 +42,14 @@ static const struct axis {
     { "zero 2", "dp=%d,zero=2", LANE_DP, 64, false },
     { "zero 3", "dp=%d,zero=3", LANE_DP, 64, false },
     { "tp", "tp=%d", LANE_TP, 4, false },          /* 12 heads */
+    { "ep", "dp=%1$d,ep=%1$d", LANE_EP, 64, false },
     { "cp", "cp=%d", LANE_CP, 64, false },
     { "pp 1f1b", "pp=%d,schedule=1f1b", LANE_PP, 8, true },  /* 12 layers */
     { "pp zb-h1", "pp=%d,schedule=zb-h1", LANE_PP, 8, true },
 };
+
+/* Three axes at once, on 64 ranks. */
+static const struct axis cube = { "pp dp tp", "pp=4,dp=8,tp=2", LANE_PP, MOST, true };
 
 struct weak {
     double length, compute, call; /* seconds; means over ranks */
@@ -72,13 +78,13 @@ static void simulate(const struct axis *axis, int n, const struct model_spec *sp
     char text[60];
     arena_init(&a);
     option_set_defaults(train_options, &c, &a);
-    c.train.batch = axis->pipeline ? 1 : (i64)ROWS * (axis->lane == LANE_CP ? 1 : n);
     c.train.seq = axis->lane == LANE_CP ? seq * n : seq;
     c.train.accumulate = axis->pipeline ? MICRO_BATCHES : 1;
     c.train.global_batch = 0;
     snprintf(text, sizeof text, axis->layout, n);
     if (layout_parse(&l, text, "bench_weak", &a) < 0)
         stop();
+    c.train.batch = axis->pipeline ? l.dp : (i64)ROWS * (axis->lane == LANE_CP ? 1 : n);
     const struct rank_view **views = ARENA_ARRAY(&a, const struct rank_view *, l.pp);
     for (i64 i = 0; i < l.pp; i++) {
         struct rank_view *v = ARENA_NEW(&a, struct rank_view);
@@ -95,21 +101,36 @@ static void simulate(const struct axis *axis, int n, const struct model_spec *sp
     arena_fini(&a);
 }
 
+static void print_row(const struct axis *axis, int n, const struct model_spec *spec)
+{
+    struct weak w;
+    simulate(axis, n, spec, &w);
+    double none = w.compute / (w.compute + w.call);
+    double all = w.compute / fmax(w.compute, w.call);
+    printf("| %-8s | %2d | %8.3f | %8.3f | %8.3f | %5.1f %% |", axis->name, n, w.compute, w.call,
+           w.length, 100 * w.compute / w.length);
+    double even = (double)MICRO_BATCHES / (MICRO_BATCHES + (axis == &cube ? CUBE_STAGES : n) - 1);
+    if (axis == &cube)
+        printf(" %5.1f to %5.1f %%, uneven %5.1f to %5.1f %% |\n", 100 * even * none,
+               100 * even * all, 100 * w.busy * none, 100 * w.busy * all);
+    else if (axis->pipeline)
+        printf(" %5.1f %%, uneven %5.1f %% |\n", 100 * even, 100 * w.busy);
+    else
+        printf(" %5.1f to %5.1f %% |\n", 100 * none, 100 * all);
+}
+
 static void print_axis(const struct axis *axis, const struct model_spec *spec)
 {
-    for (int n = 1; n <= axis->most; n *= 2) {
-        struct weak w;
-        simulate(axis, n, spec, &w);
-        double none = w.compute / (w.compute + w.call);
-        double all = w.compute / fmax(w.compute, w.call);
-        printf("| %-8s | %2d | %8.3f | %8.3f | %8.3f | %5.1f %% |", axis->name, n, w.compute,
-               w.call, w.length, 100 * w.compute / w.length);
-        if (axis->pipeline)
-            printf(" %5.1f %%, uneven %5.1f %% |\n",
-                   100.0 * MICRO_BATCHES / (MICRO_BATCHES + n - 1), 100 * w.busy);
-        else
-            printf(" %5.1f to %5.1f %% |\n", 100 * none, 100 * all);
-    }
+    for (int n = 1; n <= axis->most; n *= 2)
+        print_row(axis, n, spec);
+}
+
+static void load_spec(struct model_spec *spec, const char *name, struct arena *a)
+{
+    if (spec_load(spec, name, a) < 0)
+        stop();
+    spec->vocab = spec->vocab ? spec->vocab : 50304;
+    spec->positions = seq * MOST;
 }
 
 static void read_arguments(int argc, char **argv)
@@ -131,21 +152,24 @@ static void read_arguments(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    struct model_spec spec;
+    struct model_spec spec, sparse;
     struct arena a;
     arena_init(&a);
     read_arguments(argc, argv);
-    if (spec_load(&spec, "gpt2-124m", &a) < 0)
+    load_spec(&spec, "gpt2-124m", &a);
+    load_spec(&sparse, "llama-125m", &a);
+    sparse.experts = EXPERTS;
+    sparse.experts_per_token = CHOSEN;
+    if (spec_check(&sparse, "bench_weak") < 0)
         stop();
-    spec.vocab = spec.vocab ? spec.vocab : 50304;
-    spec.positions = seq * MOST;
     printf("GPT-2 124M, T = %lld, %d rows a rank (pipelines: %d micro-batches of one), at %.3g "
            "FLOP/s, memory %.3g bytes/s, links %.3g bytes/s and %.3g s\n\n"
            "| axis | ranks | compute s | calls s | step s | efficiency | closed form |\n"
            "|---|---|---|---|---|---|---|\n", (long long)seq, ROWS, MICRO_BATCHES,
            price.flops_per_s, price.memory_bytes_per_s, price.link_bytes_per_s, price.latency_s);
     for (int i = 0; i < COUNT_OF(axes); i++)
-        print_axis(&axes[i], &spec);
+        print_axis(&axes[i], axes[i].lane == LANE_EP ? &sparse : &spec);
+    print_row(&cube, MOST, &spec);
     arena_fini(&a);
     return 0;
 }
