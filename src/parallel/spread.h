@@ -18,10 +18,15 @@
  *
  * Ranges of flat tensors (buckets, slices) are followed one by one. What ops without a rule make of
  * cut tensors is unknown, and unknown tensors are no error; but an activation that is read before anything
- * has written it is one. It is a check of kinds, not of values: which rank, which rows, in which order it
- * does not know, but for the keys of a ring, whose turns are counted (spread_ring.c). Nor does it see what
- * the host sums (losses, what is told). tests/parallel/test_spread.c leaves out every exchange of many
- * layouts. */
+ * has written it is one. In the layouts of tests/parallel/test_bytes.c these stay unknown: sums over a
+ * bucket whose parts are of several kinds, and what an update makes of them; averages of weights, since
+ * nothing says how they begin; loads of experts of one rank; sums that wait for their other half (carry);
+ * and along pp and tie all but gradients in the update. Other activations and their gradients are known.
+ *
+ * It is a check of kinds, not of values: which rank, which rows, in which order it does not know, but for
+ * the keys of a ring, whose turns are counted (spread_ring.c). Nor does it see what the host sums (losses,
+ * what is told). tests/parallel/test_spread.c leaves out every exchange of many layouts.
+ */
 #ifndef HEADWAY_SPREAD_H
 #define HEADWAY_SPREAD_H
 
