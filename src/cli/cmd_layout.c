@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MOST_ROWS = 64, LEAST_COLUMNS = 60, MOST_COLUMNS = 160 };
+enum { MOST_ROWS = 64, MOST_SLICES = 8, LEAST_COLUMNS = 60, MOST_COLUMNS = 160 };
 
 struct show_options {
     const char *layout, *svg;
@@ -243,6 +243,42 @@ static void print_stage_params(const struct show *x, i64 pp_rank)
     }
 }
 
+static bool same_slices(const struct bucket *a, const struct bucket *b)
+{
+    return a->count == b->count && a->copied == b->copied && a->own_count == b->own_count &&
+           a->experts == b->experts;
+}
+
+/* Which elements of a bucket's matrices each of those has who split them: equal parts, in order. */
+static void print_slice(const struct rank_view *v, i64 from, i64 to)
+{
+    const struct bucket *b = &v->model->buckets[from];
+    enum lane lane = mesh_sharers(&v->mesh, b);
+    i64 n = mesh_degree(&v->mesh, lane), stride = mesh_stride(&v->mesh, lane);
+    struct text out = { 0 };
+    if (n == 1 || b->own_count == 0)
+        return;
+    add_range(&out, to > from ? "  buckets " : "  bucket ", from, to - from + 1);
+    text_printf(&out, " of %lld: ", (long long)b->count);
+    for (i64 k = 0; k < i64_min(n, MOST_SLICES); k++) {
+        text_printf(&out, "%srank %lld has ", k ? " | " : "", (long long)(v->mesh.rank + k * stride));
+        add_range(&out, "", b->own_begin + k * b->own_count, b->own_count);
+    }
+    printf("%s%s\n", out.data, n > MOST_SLICES ? " | ..." : "");
+    text_fini(&out);
+}
+
+/* Of the first rank of a stage, and who shares with it; buckets of layers are mostly alike. */
+static void print_slices(const struct rank_view *v)
+{
+    const struct model *m = v->model;
+    for (i64 i = 0, end; i < m->n_buckets; i = end) {
+        for (end = i + 1; end < m->n_buckets && same_slices(&m->buckets[i], &m->buckets[end]); end++)
+            ;
+        print_slice(v, i, end - 1);
+    }
+}
+
 static void print_params(const struct show *x)
 {
     const struct layout *l = &x->layout;
@@ -256,6 +292,8 @@ static void print_params(const struct show *x)
         else
             printf("\nparameters%s\n", l->tp > 1 ? ", by tp" : "");
         print_stage_params(x, i);
+        if (l->zero > ZERO_NONE)
+            print_slices(x->views[i]);
     }
     if (l->zero > ZERO_NONE && layout_sharers(l) > 1)
         printf("  %s of matrices: 1/%lld of each bucket, in the order of dp\n",
@@ -368,6 +406,19 @@ static void print_costs(const struct show *x)
                "one\n", (long long)x->layout.ep);
 }
 
+/* Training counts more (copies for checkpoints, workspace) and refuses what does not fit. */
+static void print_room(const struct show *x)
+{
+    const double here = (double)sys_machine_memory_bytes();
+    double need = 0;
+    for (i64 i = 0; i < x->layout.pp; i++)
+        need += (double)(x->views[i]->model_bytes + x->views[i]->activation_bytes);
+    need *= (double)(stage_ranks(&x->layout) * x->layout.islands);
+    if (need > here)
+        printf("all ranks together need %.2f GB, and this machine has %.2f GB: alone it would refuse "
+               "to train this\n", 1e-9 * need, 1e-9 * here);
+}
+
 /* What an outer step sends, and how much that is for each of the steps in between. */
 static void print_outer(const struct show *x)
 {
@@ -428,6 +479,7 @@ static int show(struct invocation *v)
     print_params(&x);
     TRY(print_schedule(&x));
     print_costs(&x);
+    print_room(&x);
     print_outer(&x);
     return print_time(&x);
 }

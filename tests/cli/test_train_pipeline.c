@@ -127,6 +127,18 @@ TEST(a_layout_is_shown_before_anything_runs)
     text = shell("cd $D && $H layout show r.yaml --layout dp=4,zero=2,zero_group=2", 0);
     CHECK(strstr(text, "zero {0 1} {2 3}") && strstr(text, "copies {0 2} {1 3}"));
     CHECK(strstr(text, "optimizer state and gradients of matrices: 1/2 of each bucket"));
+    long long count, begin[2], end[2];
+    const char *slices = strstr(text, "rank 0 has ");
+    CHECK(slices && sscanf(slices, "rank 0 has %lld-%lld | rank 1 has %lld-%lld", &begin[0], &end[0],
+                           &begin[1], &end[1]) == 4);
+    CHECK(begin[1] == end[0] + 1 && end[1] - begin[1] == end[0] - begin[0]);
+    while (slices > text && strncmp(slices, " of ", 4) != 0)
+        slices--;
+    CHECK(sscanf(slices, " of %lld:", &count) == 1 && count == end[1] + 1);
+    CHECK(!strstr(text, "would refuse"));
+    text = shell("cd $D && $H layout show r.yaml --layout dp=2 --set 'model.override={layers: 4, "
+                 "width: 16384, heads: 128, hidden: 1000000}'", 0);
+    CHECK(strstr(text, "this machine has") && strstr(text, "would refuse"));
     text = shell("cd $D && $H layout show r.yaml --link 1e3 --layout dp=2", 0);
     CHECK(strstr(text, "links of 1e+03 bytes/s"));
     text = shell("cd $D && $H layout show r.yaml --layout pp=3,schedule=zb-v 2>&1", 2);
