@@ -131,6 +131,7 @@ struct comm {
     _Atomic bool untimed; /* nobody knows yet what is long: the log is told nothing */
     _Atomic u64 held_ns; /* some call that ended is held back until then */
     int failed;      /* the code with which this rank gave up: comm_fail */
+    bool speaks;     /* says why it failed when it is closed: nobody else will */
     bool together;   /* the ranks agreed to end here, for better or worse: nobody waits */
     struct comm_group *groups;
     struct comm_flight **flights; /* of every rank; NULL where it cannot be seen */

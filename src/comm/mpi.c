@@ -443,7 +443,8 @@ static void mpi_close(struct comm *c)
     ask_stop(s->ask);
     if (c->failed && c->size > 1) {
         /* The others wait inside MPI: there is no orderly end, so this is the last word. */
-        log_line(LOG_ERROR, "%s", err_message());
+        if (c->speaks)
+            log_line(LOG_ERROR, "%s", err_message());
         s->table->abort(err_exit_code(c->failed));
         return;
     }
@@ -647,6 +648,7 @@ int comm_mpi_new(struct comm **out, enum mpi_library l, int launched, bool alway
     struct mpi_state *state = ARENA_NEW(&c->arena, struct mpi_state);
     *state = s;
     c->state = state;
+    c->speaks = true;
     c->deadline_ns = (u64)(1e9 * deadline_s);
     struct offer *all = ARENA_ARRAY(&c->arena, struct offer, s.size);
     int rc = share_node(state, &c->arena, &c->node, all);

@@ -1,6 +1,7 @@
 /* The training loop: steps, and what happens between them (see session.h). */
 #include "base/log.h"
 #include "base/sys.h"
+#include "comm/flight.h"
 #include "model/decoder.h"
 #include "ops/ops.h"
 #include "parallel/islands.h"
@@ -680,6 +681,23 @@ static void save_rest(struct loop *l, struct checkpoint_result *saved)
     session_wait_saved(s, saved);
 }
 
+/* Why this rank goes on without the others, before it saves: that takes long, and a launcher may end
+ * it meanwhile. Of a leading rank that is gone, the next one tells in its log. */
+static void tell_parting(struct session *s, int rc, const char *why)
+{
+    struct comm *c = s->request.comm;
+    if (rc != ERR_PEER && rc != ERR_HANG)
+        return;
+    if (session_leads(s) && c->speaks) {
+        log_line(LOG_ERROR, "%s", why); /* into log.txt too */
+        c->speaks = false;
+    } else if (session_leads(s)) {
+        run_folder_note(&s->folder, LOG_ERROR, why);
+    } else if (c->rank == 1 && comm_absent_in(why) == 0) {
+        run_folder_note_for(&s->folder, LOG_ERROR, why);
+    }
+}
+
 /* After an error: what was reached is worth saving, and the message tells what is saved. */
 static int rescue(struct loop *l, int rc)
 {
@@ -690,9 +708,12 @@ static int rescue(struct loop *l, int rc)
     bool alone = s->mesh.world && !l->alike;
     snprintf(why, sizeof why, "%s", err_message());
     session_record_end(s, rc, why);
+    const bool saves = !l->unsound && step > 0 && !s->request.measure &&
+                       (!alone || (!s->held.part && session_leads(s)));
+    if (alone && (saves || !session_leads(s)))
+        tell_parting(s, rc, why);
     err_set(rc, "%s", why); /* whatever that met */
-    if (l->unsound || step == 0 || s->request.measure ||
-        (alone && (s->held.part || !session_leads(s))))
+    if (!saves)
         return rc;
     save_rest(l, &saved);
     if (!s->mesh.world)

@@ -104,6 +104,16 @@ void run_folder_follow(struct run_folder *f)
     json_writer_init(&f->line);
 }
 
+void run_folder_note_for(struct run_folder *f, enum log_level level, const char *line)
+{
+    struct run_folder other = { .log_fd = -1 };
+    snprintf(other.path, sizeof other.path, "%s", f->path);
+    if (holds_run(f) && open_append(&other, "log.txt", &other.log_fd) == OK) {
+        write_log_line(&other, level, line);
+        sys_close(other.log_fd);
+    }
+}
+
 int run_folder_open(struct run_folder *f, const char *runs_dir, const char *name,
                     const char *stem, bool resume, bool tensorboard)
 {

@@ -58,6 +58,9 @@ i64 run_folder_finished(const char *folder);
 /* A line of log.txt alone. */
 void run_folder_note(struct run_folder *f, enum log_level level, const char *line);
 
+/* The same on a rank that follows, for the leading one that is gone. */
+void run_folder_note_for(struct run_folder *f, enum log_level level, const char *line);
+
 /* One metrics line: begin, then json_put_* on the returned writer, then end. */
 struct json *run_folder_begin_line(struct run_folder *f, const char *event);
 void run_folder_end_line(struct run_folder *f);

@@ -281,6 +281,18 @@ TEST(ranks_get_cores_of_their_own_and_are_timed)
     CHECK(!strstr(text, "preflight"));
 }
 
+/* The leading rank, whose log it is, cannot write why the others end. */
+TEST(a_leading_rank_that_dies_is_named_in_the_log)
+{
+    shell("cd $D; timeout 100 $H train r.yaml --quiet --ranks 2 --layout dp=2 --set run.name=lost "
+          "--set train.steps=1000000 >o 2>&1 & "
+          "for i in $(seq 300); do grep -q '\"step\":5,' runs/lost/metrics.jsonl 2>/dev/null && break; "
+          "sleep 0.1; done; h=$(cat /proc/$!/task/*/children); set -- $(cat /proc/${h% }/task/*/children); "
+          "kill -KILL $1; wait $!", 81);
+    const char *text = shell("cat $D/runs/lost/log.txt", 0);
+    CHECK(strstr(text, "error rank 0 (pid ") && strstr(text, ") died "));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -296,6 +308,7 @@ int main(void)
         ONE(ranks_that_were_not_started_alike_are_named),
         ONE(a_layout_can_be_left_to_the_program),
         ONE(ranks_get_cores_of_their_own_and_are_timed),
+        ONE(a_leading_rank_that_dies_is_named_in_the_log),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);
 }
