@@ -1,5 +1,4 @@
 /* Whether a checkpoint is of the run that wants to go on from it (see session.h). */
-#include "base/hash.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "train/session.h"
@@ -21,17 +20,9 @@ static const char *const idle_settings[] = {
 
 /* --- what a checkpoint keeps -------------------------------------------------------- */
 
-/* Of the tokens that a source gives, wherever they lie: their checksums, and sizes where
- * the format has none. */
 void session_data_identity(const struct dataset *d, char hex[17])
 {
-    u64 hash = 0;
-    for (i64 i = 0; i < d->n_shards; i++) {
-        const struct shard *h = &d->shards[i].info;
-        i64 facts[] = { h->tokens, h->file_bytes, h->tokens_crc, h->documents_crc, h->mask_crc };
-        hash = hash64(facts, sizeof facts, hash);
-    }
-    snprintf(hex, 17, "%016llx", (unsigned long long)hash);
+    snprintf(hex, 17, "%016llx", (unsigned long long)dataset_identity(d));
 }
 
 static json_t *data_json(const struct session *s)
