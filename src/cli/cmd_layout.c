@@ -6,7 +6,9 @@
 #include "cli/terminal.h"
 #include "ops/ops.h"
 #include "plan/simulate.h"
+#include "train/rank_links.h"
 #include "train/rank_view.h"
+#include "trace/trace.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -406,6 +408,49 @@ static void print_costs(const struct show *x)
                "one\n", (long long)x->layout.ep);
 }
 
+/* Links of one axis that carry as much as the first of them, from i on. */
+static i64 alike(const struct rank_links *l, i64 i)
+{
+    i64 n = 1;
+    while (i + n < l->n && l->list[i + n].lane == l->list[i].lane &&
+           l->list[i + n].bytes == l->list[i].bytes)
+        n++;
+    return n;
+}
+
+static void print_links_of(const struct show *x, const struct rank_view *v)
+{
+    enum { SHOWN = 3 }; /* first ranks of many */
+    struct rank_links l;
+    rank_links_of(&l, v, x->v->arena);
+    for (i64 i = 0, n; i < l.n; i += n) {
+        n = alike(&l, i);
+        struct text to = { 0 };
+        for (i64 k = 0; k < n; k++) {
+            if (n > SHOWN + 1 && k == SHOWN) {
+                text_add(&to, ", ...");
+                k = n - 1;
+            }
+            text_printf(&to, "%s%lld", k ? ", " : "", (long long)l.list[i + k].to);
+        }
+        printf("%6lld  %-24s", (long long)v->mesh.rank, to.data);
+        print_bytes(l.list[i].bytes);
+        printf("  %s\n", trace_lane_name(trace_of_lane(l.list[i].lane)));
+        text_fini(&to);
+    }
+}
+
+static void print_links(const struct show *x)
+{
+    if (layout_ranks(&x->layout) == 1)
+        return;
+    printf("\nlinks: what the first rank of each stage sends in a step, and to whom; the others of the stage "
+           "send\nthe same to ranks as far away (but for what does not divide)\n"
+           "  from  to                         bytes each  along\n");
+    for (i64 i = 0; i < x->layout.pp; i++)
+        print_links_of(x, x->views[i]);
+}
+
 /* Training counts more (copies for checkpoints, workspace) and refuses what does not fit. */
 static void print_room(const struct show *x)
 {
@@ -479,6 +524,7 @@ static int show(struct invocation *v)
     print_params(&x);
     TRY(print_schedule(&x));
     print_costs(&x);
+    print_links(&x);
     print_room(&x);
     print_outer(&x);
     return print_time(&x);

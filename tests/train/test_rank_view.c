@@ -3,7 +3,10 @@
 
 #include "parallel/ranks.h"
 #include "support/byte_formulas.h"
+#include "train/rank_links.h"
 #include "train/train_layout.h"
+
+#include <math.h>
 
 /* A recipe for the tiny model's step. */
 static void view_of(struct rank_view *v, const struct ranks *all, const struct ranks_options *o,
@@ -16,6 +19,34 @@ static void view_of(struct rank_view *v, const struct ranks *all, const struct r
     c.train.accumulate = o->tiny.micro_batches;
     c.train.global_batch = 0;
     CHECK_OK(rank_view_new(v, &all->layout, &spec, &c, rank, a));
+}
+
+static bool is_member(const struct mesh *m, enum lane lane, i64 rank)
+{
+    const struct comm_group *g = m->groups[lane];
+    for (int i = 0; g && i < g->n; i++)
+        if (g->members[i] == rank && rank != m->rank)
+            return true;
+    return false;
+}
+
+/* All that is sent goes to somebody with whom the rank has calls; along a ring to the neighbour. */
+static void expect_links(const char *layout, const struct rank_view *v, const struct rank *k,
+                         struct arena *a)
+{
+    struct rank_links l;
+    double sum[LANE_COUNT] = { 0 };
+    rank_links_of(&l, v, a);
+    for (i64 i = 0; i < l.n; i++) {
+        sum[l.list[i].lane] += l.list[i].bytes;
+        if (!is_member(&k->mesh, l.list[i].lane, l.list[i].to))
+            fail_msg("%s, rank %lld: it has nothing to do with rank %lld", layout, (long long)v->mesh.rank,
+                     (long long)l.list[i].to);
+    }
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        if (fabs(sum[lane] - v->message_bytes[lane]) > 1e-6)
+            fail_msg("%s, rank %lld, lane %d: links have %.6f bytes, the rank %.6f", layout,
+                     (long long)v->mesh.rank, lane, sum[lane], v->message_bytes[lane]);
 }
 
 /* Of each rank and axis, what is said of it, what the transport counted and what the formulas say. */
@@ -48,6 +79,7 @@ static void expect_bytes(const char *layout, bool gpt2, i64 layers, int micro_ba
                          layout, axes[k].axis, r, v.message_bytes[axes[k].lane],
                          (long long)count.sent_bytes, (long long)want);
         }
+        expect_links(layout, &v, &all.rank[r], &a);
         CHECK_EQ(v.step.program->memory.bytes, all.rank[r].step.program->memory.bytes);
         CHECK_EQ(v.model_bytes, all.rank[r].model->region_bytes);
     }
@@ -66,6 +98,42 @@ TEST(bytes_that_tasks_say_are_those_that_move)
     expect_bytes("dp=2,zero=3", true, 4, 4);
     expect_bytes("dp=4,bucket=1000", true, 3, 8); /* parts of messages differ */
     expect_bytes("cp=2,tp=2,dp=2,zero=1", false, 3, 4);
+}
+
+static double bytes_to(const struct rank_links *l, i64 to, enum lane lane)
+{
+    for (i64 i = 0; i < l->n; i++)
+        if (l->list[i].to == to && l->list[i].lane == lane)
+            return l->list[i].bytes;
+    return 0;
+}
+
+/* Rank 1 of pp=2, dp=2, tp=2: its neighbour along tp is 0, along dp 3, and the other stage's is 5. */
+TEST(links_lead_to_neighbours_along_each_axis)
+{
+    struct ranks all;
+    struct arena a;
+    struct rank_view v;
+    struct rank_links l;
+    struct ranks_options o = { .tiny = { .backend = "generic", .threads = 1, .micro_batches = 4, .B = 2 },
+                               .layout = "pp=2,dp=2,tp=2", .layers = 4 };
+    arena_init(&a);
+    ranks_open(&all, &o);
+    view_of(&v, &all, &o, 1, &a);
+    rank_links_of(&l, &v, &a);
+    CHECK_EQ(l.n, 3);
+    CHECK(bytes_to(&l, 0, LANE_TP) == v.message_bytes[LANE_TP] && bytes_to(&l, 0, LANE_TP) > 0);
+    CHECK(bytes_to(&l, 3, LANE_DP) == v.message_bytes[LANE_DP] && bytes_to(&l, 3, LANE_DP) > 0);
+    CHECK(bytes_to(&l, 5, LANE_PP) == v.message_bytes[LANE_PP] && bytes_to(&l, 5, LANE_PP) > 0);
+    ranks_close(&all);
+    o.layout = "cp=4"; /* keys go to the next rank, their gradients back to the one before */
+    ranks_open(&all, &o);
+    view_of(&v, &all, &o, 1, &a);
+    rank_links_of(&l, &v, &a);
+    CHECK(bytes_to(&l, 2, LANE_CP) > 0 && bytes_to(&l, 0, LANE_CP) > 0);
+    CHECK(bytes_to(&l, 3, LANE_CP) == 0);
+    ranks_close(&all);
+    arena_fini(&a);
 }
 
 /* PARALLELISM's formula: each boundary is crossed by a b (s/c) h elements both ways, once per
@@ -148,5 +216,6 @@ TEST(a_layout_that_is_chosen_splits_as_much_as_memory_demands)
 }
 
 TEST_MAIN(ONE(bytes_that_tasks_say_are_those_that_move),
+          ONE(links_lead_to_neighbours_along_each_axis),
           ONE(bytes_between_stages_follow_the_formula), ONE(work_is_that_of_one_rank_shared_out),
           ONE(a_layout_that_is_chosen_splits_as_much_as_memory_demands))
