@@ -53,7 +53,8 @@ static void print_impossible(struct matrix *pairs)
     while (matrix_next(pairs, &c))
         ;
     printf("\nChoices that no layout here has together, since it would be refused or have more than "
-           "%d ranks (%d with cp):\n\n", (int)MOST_RANKS, (int)MATRIX_CONTEXT_RANKS);
+           "%d ranks (%d with cp; tests/parallel/test_exact_pipeline.c has dp 8, tp 8 and pp 8 with cp=8 and "
+           "dp 8 with interleaved):\n\n", (int)MOST_RANKS, (int)MATRIX_CONTEXT_RANKS);
     for (i64 i = 0; i < pairs->tuples; i++) {
         const struct tuple t = tuple_of(i);
         const bool idle = t.f[1] == DEPTH && t.f[0] == PP && t.at[0] == NO_PIPELINE;
