@@ -114,7 +114,8 @@ static int feed_prompt(struct writer *w)
 
 static void show(const void *text, i64 bytes)
 {
-    fwrite(text, 1, (size_t)bytes, stdout);
+    if (bytes > 0)
+        fwrite(text, 1, (size_t)bytes, stdout);
     fflush(stdout);
 }
 
@@ -168,7 +169,8 @@ static int write_tokens(struct writer *w, const struct sample_config *config)
     TRY(text_decoder_end(&w->decoder));
     TRY(show_text(w, &ended));
     const i64 after = (i64)strlen(w->style.after); /* of a message that was the last */
-    if (!ended && (w->held.bytes != after || memcmp(w->held.data, w->style.after, (size_t)after) != 0))
+    if (!ended && w->held.bytes > 0 &&
+        (w->held.bytes != after || memcmp(w->held.data, w->style.after, (size_t)after) != 0))
         show(w->held.data, w->held.bytes);
     return OK;
 }
