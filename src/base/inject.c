@@ -354,9 +354,9 @@ int inject_check_ranks(const struct inject *x, i64 ranks)
 {
     for (int i = 0; i < x->n; i++)
         if (x->faults[i].first_rank >= ranks)
-            return err_set(ERR_CONFIG, "run.inject (--inject): there is no rank %lld to disturb; the "
-                           "run has %lld, counted from 0", (long long)x->faults[i].first_rank,
-                           (long long)ranks);
+            return err_set(ERR_CONFIG, "run.inject (--inject): there is no rank %lld to "
+                           "disturb; the run has %lld, counted from 0",
+                           (long long)x->faults[i].first_rank, (long long)ranks);
     return OK;
 }
 

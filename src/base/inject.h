@@ -63,8 +63,8 @@ struct inject_row {
 };
 extern const struct inject_row inject_rows[INJECT_KINDS];
 
-/* In a run's folder: probes that it was asked for while it went on, one a line. It looks before each
- * step. */
+/* In a run's folder: probes that it was asked for while it went on, one a line. It looks
+ * before each step. */
 #define INJECT_PROBES_FILE "probes"
 enum { INJECT_PROBES_CHARS = 1 << 12 };
 
@@ -95,8 +95,8 @@ int inject_parse(struct inject_fault *out, const char *text, const char *where);
 /* A list of them, as an option's texts are split: "delay=..." and "slower=..." go on with what
  * came before. */
 int inject_read(struct inject *out, const char *const *texts, i64 n, const char *where);
-/* Adds probes, one a line, as inject_parse reads them. A line that is none, or for which there is no
- * room, ends it: ERR_CONFIG. */
+/* Adds probes, one a line, as inject_parse reads them. A line that is none, or for which
+ * there is no room, ends it: ERR_CONFIG. */
 int inject_add_probes(struct inject *x, const char *lines);
 /* ERR_CONFIG when one is meant for a rank that a run of so many does not have: it would disturb
  * nothing. */
@@ -112,14 +112,14 @@ static inline bool inject_has(const struct inject *x, enum inject_kind kind)
 /* The last fault of that kind that holds for this rank and step, or NULL. */
 const struct inject_fault *inject_at(const struct inject *x, enum inject_kind kind, u64 step);
 
-/* Of steps 2 k and 2 k + 1 the one that a probe slows, the same on all ranks: drawn, so that nothing
- * that comes every other step stands in its way. */
+/* Of steps 2 k and 2 k + 1 the one that a probe slows, the same on all ranks: drawn, so
+ * that nothing that comes every other step stands in its way. */
 bool inject_probed(const struct inject *x, u64 step);
 /* Whether a probe's word, the begin of an op's name or "all", means this op. */
 bool inject_probes(const struct inject_fault *probe, const char *op);
 
-/* How long what takes `seconds` of computing takes then: slow_compute, phi, jitter, op, probe. op: the
- * op's name; action: which part of the step, with a draw of its own. */
+/* How long what takes `seconds` of computing takes then: slow_compute, phi, jitter, op,
+ * probe. op: the op's name; action: which part of the step, with a draw of its own. */
 double inject_compute(const struct inject *x, const char *op, u64 step, u64 action,
                       double seconds);
 /* How long the loader takes for a step beyond its own work: *spin of it computing. bytes: read. */

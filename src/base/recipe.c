@@ -74,7 +74,8 @@ static const char *key_in_section(const struct recipe *r, const char *section)
     return NULL;
 }
 
-/* The keys of the section that a key was looked for in: "warmup, schedule"; "" where there is none. */
+/* The keys of the section that a key was looked for in: "warmup, schedule"; "" where
+ * there is none. */
 static void list_section(const struct recipe *r, const char *key, char *out, i64 size)
 {
     const char *dot = strchr(key, '.');
@@ -84,7 +85,8 @@ static void list_section(const struct recipe *r, const char *key, char *out, i64
     for (i64 g = 0; g < r->n_groups && n > 0; g++)
         for (const struct option *o = r->groups[g].table; o->key; o++)
             if (strncmp(o->key, key, n) == 0 && used < size)
-                used += snprintf(out + used, (size_t)(size - used), "%s%s", used ? ", " : "", o->key + n);
+                used += snprintf(out + used, (size_t)(size - used), "%s%s",
+                                 used ? ", " : "", o->key + n);
 }
 
 static int unknown_key(const struct recipe *r, const char *key, const char *where)

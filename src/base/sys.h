@@ -108,7 +108,8 @@ i64 sys_cpu_quota(void);         /* whole processors that the cgroup allows; INT
 double sys_cpu_seconds(void);    /* that this process's threads have computed, all together */
 i64 sys_peak_rss_bytes(void); /* VmHWM */
 i64 sys_rss_bytes(void);      /* VmRSS */
-i64 sys_machine_memory_bytes(void); /* what all processes of this machine have: least of RAM, cgroup limit */
+/* What all processes of this machine have: least of RAM, cgroup limit. */
+i64 sys_machine_memory_bytes(void);
 i64 sys_memory_limit_bytes(void); /* least of RAM, cgroup limit, RLIMIT_AS */
 i64 sys_process_id(void);
 void sys_host_name(char *name, int chars); /* "host" when it has none */
@@ -117,8 +118,9 @@ void sys_be_nice(void); /* this thread, and those it begins: others go first, an
 /* Asks that this process may use the tile registers of AMX, whose 8 KiB the kernel keeps per
  * thread only on request; false: it may not, or there are none. */
 bool sys_allow_amx(void);
-/* From now on, in this thread and in those that it starts, a result below the least normal number (2^-126
- * in f32) is zero, and such an operand counts as zero. Returns what sys_set_float_mode takes. */
+/* From now on, in this thread and in those that it starts, a result below the least
+ * normal number (2^-126 in f32) is zero, and such an operand counts as zero. Returns what
+ * sys_set_float_mode takes. */
 u64 sys_flush_subnormals(void);
 void sys_set_float_mode(u64 mode);
 const char *sys_getenv(const char *name);

@@ -19,7 +19,8 @@ i64 sys_read_first(int fd, void *buffer, i64 bytes)
     const u64 until = sys_now_ns() + 1000000000ull * WAIT_S;
     i64 n;
     bool left = false;
-    while ((n = sys_read(fd, buffer, bytes)) == 0 && !(left = left_by_writer(fd)) && sys_now_ns() < until)
+    while ((n = sys_read(fd, buffer, bytes)) == 0 && !(left = left_by_writer(fd)) &&
+           sys_now_ns() < until)
         sys_sleep_ns(1000000ull * LOOK_MS);
     if (n == 0)
         errno = ENODATA;

@@ -45,8 +45,9 @@ int sys_spawn_self(const char *const *arguments, int out);
 /* Until that child ends: its exit code or -signal. False: it has not within timeout_ns. */
 bool sys_wait_for(int pid, u64 timeout_ns, int *code);
 void sys_kill(int pid);
-/* From now on SIGINT, SIGTERM and SIGUSR1 do not end this process but go on to these children (at
- * most 1,024), whatever they make of them; to one that ended, no more. The last one so far, or 0. */
+/* From now on SIGINT, SIGTERM and SIGUSR1 do not end this process but go on to these
+ * children (at most 1,024), whatever they make of them; to one that ended, no more. The
+ * last one so far, or 0. */
 void sys_pass_signals(const int *pids, int n);
 void sys_pass_no_more(int pid);
 int sys_passed_signal(void);
