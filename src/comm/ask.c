@@ -12,7 +12,8 @@
 enum { QUESTION = 1, ANSWER = 2, NOTE = 3 }; /* MPI's tags */
 static const u64 look_ns = 200 * 1000 * 1000;  /* how often a thread looks for questions */
 static const u64 own_ns = 1000 * 1000 * 1000;  /* then neighbours are asked too */
-static const u64 limit_ns = (u64)3500 * 1000 * 1000; /* a busy host keeps no thread waiting so long */
+/* A busy host keeps no thread waiting so long. */
+static const u64 limit_ns = (u64)3500 * 1000 * 1000;
 static const u64 still_ns = 50 * 1000 * 1000, take_in_ns = (u64)1000 * 1000 * 1000;
 static const u64 poll_ns = 2 * 1000 * 1000;
 static const u64 tell_ns = 50 * 1000 * 1000;   /* for what is told last to be sent */
@@ -340,7 +341,8 @@ void ask_take_in(struct ask *a)
     int from;
     if (!was_used(a))
         return;
-    while (!(all_arrived(a) && sys_now_ns() - begin > still_ns) && sys_now_ns() - begin < take_in_ns) {
+    while (!(all_arrived(a) && sys_now_ns() - begin > still_ns) &&
+           sys_now_ns() - begin < take_in_ns) {
         a->table->poll(a->group, QUESTION, &q, (int)sizeof q, &from);
         a->table->poll(a->group, NOTE, &n, (int)sizeof n, &from);
         a->table->poll(a->group, ANSWER, &a->in, (int)sizeof a->in, &from);

@@ -195,8 +195,8 @@ static int find_absent(const struct comm *c, const struct comm_record *call, int
     return missing >= 0 ? missing : least;
 }
 
-/* A rank that is lost though nobody in the chain lacks it; -1: none. of: only its members were asked,
- * so that others are judged on this node alone; NULL: all were. */
+/* A rank that is lost though nobody in the chain lacks it; -1: none. of: only its members
+ * were asked, so that others are judged on this node alone; NULL: all were. */
 static int find_lost(const struct comm *c, const struct comm_group *of)
 {
     for (int rank = 0; rank < c->size; rank++) {
@@ -209,8 +209,8 @@ static int find_lost(const struct comm *c, const struct comm_group *of)
     return -1;
 }
 
-/* Whether a member that waits for nobody keeps this rank from going on, so that no other rank need be
- * asked. */
+/* Whether a member that waits for nobody keeps this rank from going on, so that no other
+ * rank need be asked. */
 static bool is_settled(const struct comm *c, const struct comm_record *own, int culprit)
 {
     if (culprit < 0 || !is_member(c, culprit, own->key))
@@ -275,8 +275,8 @@ static int tell_silent(const struct comm *c, int silent, const struct comm_recor
     comm_record_describe(call, text, sizeof text);
     process_of(c, silent, process, sizeof process);
     return err_set(ERR_HANG, "rank %d%s does not answer: it is stopped or dead, or its host "
-                   "cannot be reached; rank %d waits in %s for %.1f s", silent, process, caller, text,
-                   seconds_since(call->started_ns));
+                   "cannot be reached; rank %d waits in %s for %.1f s", silent, process,
+                   caller, text, seconds_since(call->started_ns));
 }
 
 static int tell_absent(const struct comm *c, int absent, const struct comm_record *call,
@@ -390,8 +390,8 @@ static bool is_alike(const struct comm_record *x, const struct comm_record *y)
 
 enum way { WAY_UNKNOWN, WAY_KEPT, WAY_LEFT };
 
-/* So many calls before are compared at most: a step's layers repeat, too, and only a longer look tells
- * which of them it is. */
+/* So many calls before are compared at most: a step's layers repeat, too, and only a
+ * longer look tells which of them it is. */
 enum { LOOK_BACK = 64, LEAST_ALIKE = 2 };
 
 static int alike_before(const struct comm_flight *f, u64 key, u64 x, u64 y)
@@ -403,7 +403,8 @@ static int alike_before(const struct comm_flight *f, u64 key, u64 x, u64 y)
     return n;
 }
 
-/* Whether the rank does what it did when it had come the same way, as far back as its record goes. */
+/* Whether the rank does what it did when it had come the same way, as far back as its
+ * record goes. */
 static enum way way_of(const struct comm_flight *f, u64 key, u64 sequence)
 {
     const struct comm_record *now = call_number(f, key, sequence), *best = NULL, *then;
@@ -429,9 +430,9 @@ int comm_odd_of(const struct comm *c, u64 key, u64 sequence, int a, int b)
     return of_b == WAY_LEFT && of_a == WAY_KEPT ? b : -1;
 }
 
-/* Asks the members of the stalled call's group, and all others only if none of them is to blame: a
- * world of many ranks would ask each other all at once. *of: who was asked; NULL: the world. An error
- * with its sentence. */
+/* Asks the members of the stalled call's group, and all others only if none of them is to
+ * blame: a world of many ranks would ask each other all at once. *of: who was asked;
+ * NULL: the world. An error with its sentence. */
 static int ask_and_follow(struct comm *c, const struct comm_record *own,
                           const struct comm_group **of, int *culprit, bool *told)
 {
@@ -475,9 +476,10 @@ static int judge(const struct comm_call *call, int *culprit, bool *certain)
 
 int comm_absent_in(const char *sentence)
 {
-    static const char *const lacks[] = { " did not reach ", " left its order ", " stopped moving in ",
-                                         " stopped moving after ", " does not answer: ", " died ",
-                                         " ended with", " ended without" };
+    static const char *const lacks[] = {
+        " did not reach ", " left its order ", " stopped moving in ", " stopped moving after ",
+        " does not answer: ", " died ", " ended with", " ended without",
+    };
     const char *at = strstr(sentence, "rank ");
     int rank = -1;
     bool absent = false;

@@ -57,9 +57,10 @@ void comm_record_fill(struct comm_record *r, const struct comm_call *call);
 /* "allreduce 12 on dp (tag 7, 4096 bytes)" */
 void comm_record_describe(const struct comm_record *r, char *text, int chars);
 
-/* Of two ranks whose calls of a group with this sequence differ, the one that does something else than the
- * last time that it had made the calls before; -1: neither does, or both, or it is not known. Steps
- * repeat, so whoever left out a call is told from whoever made it. */
+/* Of two ranks whose calls of a group with this sequence differ, the one that does
+ * something else than the last time that it had made the calls before; -1: neither does,
+ * or both, or it is not known. Steps repeat, so whoever left out a call is told from
+ * whoever made it. */
 int comm_odd_of(const struct comm *c, u64 key, u64 sequence, int a, int b);
 
 /* ", stopped", for a process's state. */

@@ -438,9 +438,9 @@ static void mpi_close(struct comm *c)
     i32 own = 0, *all = ARENA_ARRAY(&c->arena, i32, c->size);
     if (s->ask && c->failed)
         ask_tell(s->ask, c->failed);
-    else if (s->ask && s->table->exchange(&own, all, (int)sizeof own) < 0) /* until here others ask */
+    else if (s->ask && s->table->exchange(&own, all, (int)sizeof own) < 0)
         c->failed = err_set(ERR_PEER, "MPI: %s", s->table->last_error());
-    ask_stop(s->ask);
+    ask_stop(s->ask); /* not before the exchange: until then others ask */
     if (c->failed && c->size > 1) {
         /* The others wait inside MPI: there is no orderly end, so this is the last word. */
         if (c->speaks)
@@ -487,9 +487,9 @@ static int load(enum mpi_library l, const struct mpi_table **table)
     const char *why;
     module_path(l, path, sizeof path);
     if (!sys_exists(path))
-        return err_set(ERR_CONFIG, "there is no module for %s: headway-mpi-%s.so must lie beside the "
-                       "program (copy both); a build makes it where the library's development "
-                       "package is installed", names[l], names[l]);
+        return err_set(ERR_CONFIG, "there is no module for %s: headway-mpi-%s.so must "
+                       "lie beside the program (copy both); a build makes it where the "
+                       "library's development package is installed", names[l], names[l]);
     mpi_table_fn fn = (mpi_table_fn)sys_load(path, MPI_TABLE_SYMBOL, &why);
     if (!fn)
         return err_set(ERR_SYS, "cannot load %s: %s", path, why);

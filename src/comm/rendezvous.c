@@ -222,8 +222,8 @@ static int hear_whether_open(const struct guest *g)
         if (!again)
             return err_set(ERR_PEER, "rank %d went away before all ranks had started", g->rank);
         if (sys_now_ns() - begin > start_ns)
-            return err_set(ERR_HANG, "rank %d did not say within 60 s whether it can open the memory "
-                           "of rank 0", g->rank);
+            return err_set(ERR_HANG, "rank %d did not say within 60 s whether it can "
+                           "open the memory of rank 0", g->rank);
         sys_wait_readable(&g->socket, &ready, 1, POLL_MS);
     }
 }

@@ -222,8 +222,10 @@ static void copy_past_caches(char *to, const char *from, i64 bytes)
     memcpy(to, from, (size_t)head);
     i64 i = head;
     for (; i + 64 <= bytes; i += 64)
-        for (int k = 0; k < 64; k += 16)
-            _mm_stream_si128((__m128i *)(to + i + k), _mm_loadu_si128((const __m128i *)(from + i + k)));
+        for (int k = 0; k < 64; k += 16) {
+            __m128i piece = _mm_loadu_si128((const __m128i *)(from + i + k));
+            _mm_stream_si128((__m128i *)(to + i + k), piece);
+        }
     memcpy(to + i, from + i, (size_t)(bytes - i));
     _mm_sfence(); /* before others are told */
 #else

@@ -94,8 +94,9 @@ int comm_launch_detect(struct comm_launch *out)
 const char *comm_launch_hint(void)
 {
     if (is_set("RANK") && is_set("WORLD_SIZE"))
-        return "RANK and WORLD_SIZE, which torchrun sets, say nothing to headway: start it by mpirun, "
-               "by srun, with --ranks, or with HEADWAY_RANK, HEADWAY_SIZE and HEADWAY_ADDRESS";
+        return "RANK and WORLD_SIZE, which torchrun sets, say nothing to headway: start "
+               "it by mpirun, by srun, with --ranks, or with HEADWAY_RANK, HEADWAY_SIZE "
+               "and HEADWAY_ADDRESS";
     if (is_set("MPI_LOCALNRANKS") && !is_set("PMI_RANK"))
         return "MPICH's launcher started this process, but PMI_RANK and PMI_SIZE are not set: pass "
                "them on to headway";

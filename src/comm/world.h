@@ -20,8 +20,9 @@ struct comm_world {
 /* Runs body as this process's rank (or as N of them) and tells others if it failed. */
 int comm_world_run(const struct comm_world *w, comm_body body, void *context);
 
-/* This process will not be a rank, for the reason `code`, which it has told. Where the others would wait
- * for it for ever (MPICH's start; Open MPI's mpirun ends them by itself), they are ended. */
+/* This process will not be a rank, for the reason `code`, which it has told. Where the
+ * others would wait for it for ever (MPICH's start; Open MPI's mpirun ends them by
+ * itself), they are ended. */
 void comm_world_refuse(int code);
 
 /* All ranks of the world. */
