@@ -49,9 +49,10 @@ bool dataset_is_prepared(const char *path);
 int dataset_open(struct dataset *d, const char *path, const char *split, i32 separator,
                  struct arena *a);
 
-/* Tells data sets apart by their tokens, wherever they lie: a hash of the shards' checksums. Shards of
- * other programs have none; of these it is their sizes and 64 MiB of their bytes, in pieces of 64 KiB
- * all over the files, so that one which differs between the pieces alone passes for the same. */
+/* Tells data sets apart by their tokens, wherever they lie: a hash of the shards'
+ * checksums. Shards of other programs have none; of these it is their sizes and 64 MiB of
+ * their bytes, in pieces of 64 KiB all over the files, so that one which differs between
+ * the pieces alone passes for the same. */
 u64 dataset_identity(const struct dataset *d);
 
 enum { DATASET_FILES = 32 };

@@ -32,7 +32,8 @@ u64 dataset_identity(const struct dataset *d)
     u64 hash = 0;
     for (i64 i = 0; i < d->n_shards; i++) {
         const struct shard *h = &d->shards[i].info;
-        const i64 facts[] = { h->tokens, h->file_bytes, h->tokens_crc, h->documents_crc, h->mask_crc };
+        const i64 facts[] = { h->tokens, h->file_bytes, h->tokens_crc, h->documents_crc,
+                              h->mask_crc };
         hash = hash64(facts, sizeof facts, hash);
         if (h->kind != SHARD_HEADWAY)
             hash = add_content(&d->shards[i], i64_max(2, PIECES / d->n_shards), hash);

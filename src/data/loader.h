@@ -149,9 +149,9 @@ i64 loader_places(const struct loader *l);
 
 /* The source whose text could not be read when loader_start_step failed last; -1: none. */
 i64 loader_failed_source(const struct loader *l);
-/* From the next step on only the other sources give text, as far as their caps allow. Ranks that share
- * a step call it at the same position for the same source, or their rows are of different steps.
- * In an evaluation, seek before the next step. */
+/* From the next step on only the other sources give text, as far as their caps allow.
+ * Ranks that share a step call it at the same position for the same source, or their rows
+ * are of different steps. In an evaluation, seek before the next step. */
 void loader_leave_out(struct loader *l, i64 source);
 /* Whether it has text to give from here on: it is within its cap, and was not left out. */
 bool loader_gives(const struct loader *l, i64 source);

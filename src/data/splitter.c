@@ -111,8 +111,8 @@ static int fill(struct splitter *s)
     TRY(stream_read(s->from, s->buffer.data + s->buffer.bytes, READ_BYTES, &got));
     s->buffer.bytes += got;
     s->ended = got == 0;
-    if (!s->began)
-        s->begin = s->scan = text_mark(s->buffer.data, s->buffer.bytes); /* no text of the author's */
+    if (!s->began) /* a mark is no text of the author's */
+        s->begin = s->scan = text_mark(s->buffer.data, s->buffer.bytes);
     s->began = true;
     return OK;
 }

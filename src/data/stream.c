@@ -165,7 +165,8 @@ int stream_open(struct stream **out, const char *path)
     struct stream *s = new_stream(standard ? "standard input" : path);
     if (!s)
         return ERR_LIMIT;
-    if (!standard && (s->fd = sys_open(path, O_RDONLY | (S_ISFIFO(st.st_mode) ? O_NONBLOCK : 0), 0)) < 0) {
+    const int wait = S_ISFIFO(st.st_mode) ? O_NONBLOCK : 0;
+    if (!standard && (s->fd = sys_open(path, O_RDONLY | wait, 0)) < 0) {
         int error = errno;
         stream_close(s);
         return err_set(ERR_SYS, "open %s: %s", path, strerror(error));

@@ -196,7 +196,8 @@ static int template_add(struct tokenizer *t, bool behind, const json_t *id)
     i64 value = json_is_integer(id) ? (i64)json_integer_value(id) : -1;
     int *count = behind ? &t->suffix_count : &t->prefix_count;
     i64 bytes;
-    if (value < 0 || value >= t->size || !tokenizer_token(t, (i32)value, &bytes)) /* a vocabulary has gaps */
+    if (value < 0 || value >= t->size ||
+        !tokenizer_token(t, (i32)value, &bytes)) /* a vocabulary has gaps */
         return err_set(ERR_FORMAT, "the post-processor names a token that does not exist");
     if (*count == TOKENIZER_MAX_TEMPLATE)
         return err_set(ERR_LIMIT, "the post-processor puts more than %d tokens around a text",

@@ -114,7 +114,8 @@ static int import(struct tokenizer **out, struct arena *a, const char *vocab_pat
                                    "merges.txt beside it", vocab_path);
     const char *merges_path = arena_printf(a, "%.*smerges.txt", (int)stem, vocab_path);
     const char *class = json_string_value(json_object_get(config, "tokenizer_class"));
-    const bool qwen = class && !strncmp(class, "Qwen2", 5), gpt2 = class && !strncmp(class, "GPT2", 4);
+    const bool qwen = class && !strncmp(class, "Qwen2", 5);
+    const bool gpt2 = class && !strncmp(class, "GPT2", 4);
     const char *pattern = qwen ? "qwen2" : "gpt2";
     char *merges = NULL;
     TRY(read_text(&merges, &bytes, a, merges_path));

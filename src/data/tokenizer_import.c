@@ -132,9 +132,10 @@ int import_specials(struct tokenizer_draft *d, struct added_token *added,
 
 void import_say_assumed(const char *path, const char *pattern)
 {
-    log_line(LOG_WARN, "%s does not say how text is cut into words: %s's pattern is assumed; where that "
-             "is wrong, 'headway tokenizer import --from %s --pattern NAME' makes a tokenizer.json with "
-             "another (gpt2, cl100k, llama3, qwen2)", path, pattern, path);
+    log_line(LOG_WARN, "%s does not say how text is cut into words: %s's pattern is "
+             "assumed; where that is wrong, 'headway tokenizer import --from %s "
+             "--pattern NAME' makes a tokenizer.json with another (gpt2, cl100k, llama3, "
+             "qwen2)", path, pattern, path);
 }
 
 int import_build(struct tokenizer **out, struct tokenizer_draft *d, const char *pattern)
