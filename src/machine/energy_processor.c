@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Threads of one socket. The watts of EPYC 7xx2 and 7xx3 are those of codecarbon's list; the rest is
- * recalled from the makers' data sheets and was not checked one by one: the model's interval,
- * half to 2.5 times, is wider than such an error. */
+/* Threads of one socket. The watts of EPYC 7xx2 and 7xx3 are those of codecarbon's list;
+ * the rest is recalled from the makers' data sheets and was not checked one by one: the
+ * model's interval, half to 2.5 times, is wider than such an error. */
 static const struct { const char *name; int tdp, threads; } processors[] = {
     { "EPYC 7402", 180, 48 },  { "EPYC 7452", 155, 64 },  { "EPYC 7502", 180, 64 },
     { "EPYC 7502P", 180, 64 }, { "EPYC 7513", 200, 64 },  { "EPYC 7542", 225, 64 },

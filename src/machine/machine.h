@@ -26,7 +26,7 @@ struct machine {
     int cores, threads;
     double clock_hz;                 /* from a chain of dependent multiplications */
     double f32_one, f32_all;         /* FLOP/s of fp32's products, whichever way is faster: */
-    bool f32_split;                  /* in pieces of bf16 (gemm_kernel_split_amx.c); else as below */
+    bool f32_split;                  /* in pieces of bf16 (gemm_kernel_split_amx.c); else: */
     double fma_one, fma_all;         /* by multiply-adds on fp32 */
     double bf16_one, bf16_all;       /* bf16 operands, f32 sums, whichever way is faster: */
     bool bf16_native;                /* by bf16 instructions; else widened, as fast as f32 */
@@ -45,8 +45,8 @@ void machine_measure(struct machine *m, struct pool *pool,
                      void (*progress)(void *context, double fraction, const char *what),
                      void *context);
 
-/* True when something else must have run while m was measured, and why. before: an earlier measurement of
- * the same machine, or NULL. */
+/* True when something else must have run while m was measured, and why. before: an
+ * earlier measurement of the same machine, or NULL. */
 bool machine_disturbed(const struct machine *m, const struct machine *before, char *why, int chars);
 
 /* The cached machine of this name, threads and backend; ERR_CONFIG when there is none. */
@@ -54,8 +54,8 @@ int machine_load(struct machine *m);
 /* Failing to write the cache costs a measurement next time: a warning. */
 void machine_save(const struct machine *m);
 
-/* Peaks for a run: from the cache, else measured now and cached. Takes a tenth of a second even then, to
- * see whether the cache's are too low; those are measured again. */
+/* Peaks for a run: from the cache, else measured now and cached. Takes a tenth of a
+ * second even then, to see whether the cache's are too low; those are measured again. */
 void machine_peaks(struct machine *m, const char *backend, struct pool *pool);
 
 void machine_write_json(const struct machine *m, struct json *j);

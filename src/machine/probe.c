@@ -104,8 +104,8 @@ static struct rates measure_rates(const struct gemm_kernels *kernels, struct poo
     return (struct rates){ one, all > 1 ? measure_peak(kernels, pool, all) : one };
 }
 
-/* f32 can be multiplied by multiply-adds, and bf16 be widened and multiplied as f32, so that these are
- * the least of their peaks. */
+/* f32 can be multiplied by multiply-adds, and bf16 be widened and multiplied as f32, so
+ * that these are the least of their peaks. */
 void machine_measure_peaks(struct machine *m, struct pool *pool)
 {
     const struct gemm_kernels *set = kernels_of(m->backend);
@@ -324,7 +324,8 @@ bool machine_disturbed(const struct machine *m, const struct machine *before, ch
         snprintf(why, (size_t)chars, "%d threads multiply no faster than one", m->threads);
         return true;
     }
-    if (before && (m->f32_all < least * before->f32_all || m->bf16_all < least * before->bf16_all)) {
+    if (before && (m->f32_all < least * before->f32_all ||
+                   m->bf16_all < least * before->bf16_all)) {
         snprintf(why, (size_t)chars, "fp32 is %.0f and bf16 %.0f GFLOP/s, which were %.0f and %.0f",
                  1e-9 * m->f32_all, 1e-9 * m->bf16_all, 1e-9 * before->f32_all,
                  1e-9 * before->bf16_all);
