@@ -32,8 +32,8 @@ i64 decoder_head_copies(const struct model_spec *s)
     return copies;
 }
 
-/* With more ranks than key-value heads each has projected an equal part of one: neighbours put theirs
- * together. In exact mode a rank's leaves get a copy of it each. */
+/* With more ranks than key-value heads each has projected an equal part of one:
+ * neighbours put theirs together. In exact mode a rank's leaves get a copy of it each. */
 static struct tensor *share(struct graph *g, const struct model *m, struct tensor *qkv,
                             const struct where *w)
 {
@@ -274,7 +274,8 @@ i64 decoder_exact_chunk(i64 n, i64 T)
     return n * T;
 }
 
-/* Rows of the chunk that begins at `row`; in exact mode none reaches from one leaf into the next. */
+/* Rows of the chunk that begins at `row`; in exact mode none reaches from one leaf into
+ * the next. */
 static i64 chunk_rows(const struct decoder_shape *s, i64 row)
 {
     i64 R = s->B * s->T, leaf = s->leaf;

@@ -33,8 +33,8 @@ struct decoder_shape {
  * of one leaf. n leaves of T tokens; returns rows. */
 i64 decoder_exact_chunk(i64 n, i64 T);
 
-/* What an exact sum over query heads is a tree of: so many leaves of each key-value head's, 1, 2, 4 or
- * 8; 1 where it has no more ranks to share it (parallel/exact.h). */
+/* What an exact sum over query heads is a tree of: so many leaves of each key-value
+ * head's, 1, 2, 4 or 8; 1 where it has no more ranks to share it (parallel/exact.h). */
 i64 decoder_head_copies(const struct model_spec *s);
 
 /* Most rows of a sequence of T for one expert, while a model that has any is trained; 0: all. */

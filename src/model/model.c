@@ -85,7 +85,8 @@ struct shard_range param_state_here(const struct param *p)
     i64 n = param_here(p);
     if (p->at < b->copied)
         return (struct shard_range){ 0, n };
-    i64 first = i64_max(p->at, b->own_begin), last = i64_min(p->at + n, b->own_begin + b->own_count);
+    i64 first = i64_max(p->at, b->own_begin);
+    i64 last = i64_min(p->at + n, b->own_begin + b->own_count);
     return (struct shard_range){ i64_max(0, first - p->at), i64_max(0, last - first) };
 }
 

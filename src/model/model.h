@@ -47,8 +47,9 @@ struct model_part {
     bool split_grads, split_weights; /* and so are gradients, weights (ZeRO 2, 3) */
     i64 expert_parts, expert_part; /* experts are spread over so many; which share is here (ep) */
     i64 expert_neighbours; /* so many consecutive state parts then have different experts */
-    i64 islands, island; /* models that go their own way between outer steps, 0: one; which is here */
-    const char *state_folder; /* optimizer state lies in a file there (ROLE_AWAY); NULL: in memory */
+    /* Models that go their own way between outer steps, 0: one; which is here. */
+    i64 islands, island;
+    const char *state_folder; /* optimizer state is a file there (ROLE_AWAY); NULL: in memory */
 };
 
 static inline struct model_part model_whole(void)

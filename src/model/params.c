@@ -42,7 +42,10 @@ static bool dense(const struct model_spec *s, i64 l) { return !spec_is_sparse(s,
 static bool dense_bias(const struct model_spec *s, i64 l) { return s->bias_mlp && dense(s, l); }
 static bool sparse(const struct model_spec *s, i64 l) { return spec_is_sparse(s, l); }
 static bool balanced(const struct model_spec *s, i64 l) { return s->router_bias && sparse(s, l); }
-static bool shared(const struct model_spec *s, i64 l) { return s->shared_hidden > 0 && sparse(s, l); }
+static bool shared(const struct model_spec *s, i64 l)
+{
+    return s->shared_hidden > 0 && sparse(s, l);
+}
 
 /* The rule table, in forward order. gpt2 and llama are the foreign names; names with '|'
  * are the pieces of a fused parameter, and '#' is an expert's number. GPT-2 stores its matrices

@@ -134,8 +134,10 @@ static int open_one(struct weights *w, const char *path)
 /* Pickles run whatever code is in them when they are read. */
 static int check_kind(struct weights *w, const char *folder)
 {
-    static const char *const others[] = { "pytorch_model.bin", "pytorch_model.bin.index.json",
-                                          "consolidated.00.pth", "tf_model.h5", "flax_model.msgpack" };
+    static const char *const others[] = {
+        "pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth",
+        "tf_model.h5", "flax_model.msgpack",
+    };
     for (i64 i = 0; i < 2; i++)
         if (sys_exists(arena_printf(&w->arena, "%s/model.safetensors%s", folder,
                                     i ? ".index.json" : "")))
@@ -143,10 +145,11 @@ static int check_kind(struct weights *w, const char *folder)
     for (i64 i = 0; i < COUNT_OF(others); i++)
         if (sys_exists(arena_printf(&w->arena, "%s/%s", folder, others[i])))
             return err_set(ERR_FORMAT, "%s holds its weights as %s, and only safetensors are read; "
-                           "convert it with python3 -c 'from transformers import AutoModelForCausalLM "
-                           "as M; M.from_pretrained(\"%s\").save_pretrained(\"%s-safetensors\", "
-                           "safe_serialization=True)' and copy its tokenizer.json", folder, others[i],
-                           folder, folder);
+                           "convert it with python3 -c 'from transformers import "
+                           "AutoModelForCausalLM as M; "
+                           "M.from_pretrained(\"%s\").save_pretrained(\"%s-safetensors\", "
+                           "safe_serialization=True)' and copy its tokenizer.json",
+                           folder, others[i], folder, folder);
     return OK;
 }
 

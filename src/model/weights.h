@@ -50,7 +50,8 @@ int weights_create(struct weights_writer *w, const char *folder,
                    const struct safetensors_pair *metadata, i64 n_metadata,
                    i64 max_file_bytes);
 int weights_put(struct weights_writer *w, const void *data, i64 bytes);
-/* Files of shards that an earlier export's index in the folder named go, where this one has none such. */
+/* Files of shards that an earlier export's index in the folder named go, where this one
+ * has none such. */
 int weights_commit(struct weights_writer *w);
 /* Removes the files written so far; after commit, or a failed call, it does nothing. */
 void weights_abort(struct weights_writer *w);

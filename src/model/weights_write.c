@@ -147,7 +147,8 @@ static int write_index(struct weights_writer *w)
     return rc;
 }
 
-/* What the index of an earlier export into this folder says; NULL: there is none that can be read. */
+/* What the index of an earlier export into this folder says; NULL: there is none that can
+ * be read. */
 static json_t *earlier_index(struct weights_writer *w)
 {
     json_t *root = NULL;
