@@ -13,14 +13,16 @@
  *   ring_shift      in: what this rank has; out: what its neighbour has
  *
  * reduce_scatter and all_gather are each other's gradient: what was summed is handed to
- * all, and what was handed to all is summed (Korthikanti et al. 2022, section 4.2.2). all_to_all
- * is its own: part j of rank i and part i of rank j change places. Where all ranks do the same with
- * what was gathered, its gradient is everywhere the same, and the own part of it is taken; where all
- * do the same with a sum, its gradient is that of each summand.
+ * all, and what was handed to all is summed (Korthikanti et al. 2022, section 4.2.2).
+ * all_to_all is its own: part j of rank i and part i of rank j change places. Where all
+ * ranks do the same with what was gathered, its gradient is everywhere the same, and the
+ * own part of it is taken; where all do the same with a sum, its gradient is that of each
+ * summand.
  *
- * Message bytes, of this rank and per call, of a ring (Thakur et al. 2005): (n-1)/n of the whole, twice
- * that for all_reduce. Where n does not divide what is summed, the first ranks sum one element more; each
- * sends what it does not sum and, n - 1 times, what it has summed. ring_shift sends all it has. */
+ * Message bytes, of this rank and per call, of a ring (Thakur et al. 2005): (n-1)/n of
+ * the whole, twice that for all_reduce. Where n does not divide what is summed, the first
+ * ranks sum one element more; each sends what it does not sum and, n - 1 times, what it
+ * has summed. ring_shift sends all it has. */
 #include "ops/example.h"
 #include "ops/kit.h"
 

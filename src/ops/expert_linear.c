@@ -124,8 +124,8 @@ static struct tensor *sum_over_shares(struct graph *g, const struct task *t, str
         return dx;
     struct task *sum = graph_add(g, &(struct task){
         .op = &op_all_reduce, .lane = LANE_TP, .phase = PHASE_INPUT_GRAD, .in = { dx },
-        .attr = { [COLLECTIVE_SIZE] = t->attr[EXPERT_PARTS], [COLLECTIVE_RANK] = t->attr[EXPERT_PART],
-                  [COLLECTIVE_OUTER] = 1 } });
+        .attr = { [COLLECTIVE_SIZE] = t->attr[EXPERT_PARTS],
+                  [COLLECTIVE_RANK] = t->attr[EXPERT_PART], [COLLECTIVE_OUTER] = 1 } });
     if (!sum || sum->out[0]->dtype == t->in[0]->dtype)
         return sum ? sum->out[0] : NULL;
     return cast(g, sum->out[0], t->in[0]->dtype);

@@ -27,8 +27,8 @@ const struct op_info *const op_table[] = {
     &op_sum_squares, &op_add_norms, &op_clip, &op_sum_changes, &op_raise,
     &op_adamw, &op_muon_momentum, &op_muon_orthogonal, &op_muon_step, &op_ema,
     &op_outer_gradient, &op_outer_update,
-    &op_reduce_scatter, &op_all_gather, &op_take_part, &op_all_reduce, &op_all_to_all, &op_ring_shift,
-    &op_send, &op_recv, &op_copy, &op_release,
+    &op_reduce_scatter, &op_all_gather, &op_take_part, &op_all_reduce, &op_all_to_all,
+    &op_ring_shift, &op_send, &op_recv, &op_copy, &op_release,
 };
 const i64 op_table_count = COUNT_OF(op_table);
 

@@ -142,9 +142,10 @@ enum { SPREAD_PARTS, SPREAD_BACK, SPREAD_H, SPREAD_G, SPREAD_D };
 extern const struct op_info op_spread_heads;
 struct tensor *spread_heads(struct graph *g, struct tensor *x, i64 parts, bool back, i64 H, i64 G,
                             i64 D);
-/* Key and value heads from the parts that SHARE_PARTS ranks have of them (share_heads.c), each head of
- * SHARE_SIZE columns SHARE_COPIES times: 1, 2, 4 or 8. in: q (R, Q), kv (P R, w); out: qkv
- * (R, Q + P w copies). Gradient, in: dqkv; out: dq, dkv, given, dkv of any real dtype. */
+/* Key and value heads from the parts that SHARE_PARTS ranks have of them (share_heads.c),
+ * each head of SHARE_SIZE columns SHARE_COPIES times: 1, 2, 4 or 8. in: q (R, Q),
+ * kv (P R, w); out: qkv (R, Q + P w copies). Gradient, in: dqkv; out: dq, dkv, given, dkv
+ * of any real dtype. */
 enum { SHARE_PARTS, SHARE_COPIES, SHARE_SIZE, SHARE_COPIES_MOST = 8 };
 extern const struct op_info op_share_heads, op_share_heads_grad;
 struct tensor *share_heads(struct graph *g, struct tensor *q, struct tensor *kv, i64 parts,
@@ -209,11 +210,12 @@ struct route router(struct graph *g, struct tensor *z, struct tensor *bias,
                     const struct router_config *c);
 /* in: [dweight f32 (R,k)], z, choice, [stats]; out: dz f32 (R,E) */
 extern const struct op_info op_router_grad;
-/* What a layer's router did in a step: load[e] += n_e over all sequences; load[E], load[E + 1] +=
- * the two sums above without their factors; load[E + 2] += the pairs for which an expert has no
- * room: n_e beyond ROUTER_CAPACITY of a sequence (0: none). in: stats; out: [load f64 (1, E + 3)
- * (sum)], [counts f32 (E) (sum)] = n_e again, for the bias (begun at the same task, or two tasks). ROUTER_GRAIN 1: what a sequence gives to the two sums is
- * rounded as by LOSS_GRAIN, so that they have no order. */
+/* What a layer's router did in a step: load[e] += n_e over all sequences; load[E],
+ * load[E + 1] += the two sums above without their factors; load[E + 2] += the pairs for
+ * which an expert has no room: n_e beyond ROUTER_CAPACITY of a sequence (0: none). in:
+ * stats; out: [load f64 (1, E + 3) (sum)], [counts f32 (E) (sum)] = n_e again, for the
+ * bias (begun at the same task, or two tasks). ROUTER_GRAIN 1: what a sequence gives to
+ * the two sums is rounded as by LOSS_GRAIN, so that they have no order. */
 enum { ROUTER_GRAIN = ROUTER_T + 1, ROUTER_CAPACITY };
 extern const struct op_info op_expert_load;
 void expert_load(struct graph *g, struct tensor *stats, i64 T, i64 capacity, struct tensor *load,
@@ -225,11 +227,12 @@ extern const struct op_info op_balance_bias;
 void balance_bias(struct graph *g, struct tensor *counts, struct tensor *bias,
                   struct tensor *when, double rate);
 
-/* Sorts the pairs. With a capacity, an expert takes that many rows of a sequence of T, the first
- * ones; others skip it. Where T are those of part ORDER_ROW_PART of ORDER_ROW_PARTS of a row, in
- * ORDER_ROW_PAIRS pairs of chunks (zigzag.h), that depends on what all parts chose, one behind the
- * other. in: choice i32 (R,k), [all i32 (parts R,k)]; out: source i32 (M): the pair of a row; place i32
- * (R,k): the row of a pair, -1 where skipped; begin i32 (E L + 1), L = 1 or R / leaf.
+/* Sorts the pairs. With a capacity, an expert takes that many rows of a sequence of T,
+ * the first ones; others skip it. Where T are those of part ORDER_ROW_PART of
+ * ORDER_ROW_PARTS of a row, in ORDER_ROW_PAIRS pairs of chunks (zigzag.h), that depends
+ * on what all parts chose, one behind the other. in: choice i32 (R,k),
+ * [all i32 (parts R,k)]; out: source i32 (M): the pair of a row; place i32 (R,k): the row
+ * of a pair, -1 where skipped; begin i32 (E L + 1), L = 1 or R / leaf.
  * M = R k, or R/T min(T k, E capacity). */
 enum { ORDER_EXPERTS, ORDER_T, ORDER_CAPACITY, ORDER_LEAF, ORDER_ROW_PARTS, ORDER_ROW_PART,
        ORDER_ROW_PAIRS };
@@ -408,7 +411,8 @@ void clip(struct graph *g, struct tensor *total, double limit, struct tensor *no
 extern const struct op_info op_sum_changes;
 struct tensor *sum_changes(struct graph *g, struct tensor *x, struct tensor *before,
                            struct tensor *sum, struct tensor *when);
-/* largest = max(largest, x[0], x[1], ...); in: x f32; out: largest f64 (1), read too. In any phase. */
+/* largest = max(largest, x[0], x[1], ...); in: x f32; out: largest f64 (1), read too. In
+ * any phase. */
 extern const struct op_info op_raise;
 struct task *raise_to(struct graph *g, struct tensor *x, struct tensor *largest,
                       struct tensor *when);
@@ -426,16 +430,17 @@ struct adamw_config {
 void adamw(struct graph *g, struct tensor *grad, struct tensor *scale, struct tensor *hyper,
            struct tensor *p, struct tensor *m, struct tensor *v, struct tensor *copy,
            struct tensor *when, const struct adamw_config *config);
-/* Muon (Jordan et al. 2024; ops/muon.c has the mathematics) in three ops, of which ranks that share a
- * matrix do the first and the last on their shares.
+/* Muon (Jordan et al. 2024; ops/muon.c has the mathematics) in three ops, of which ranks
+ * that share a matrix do the first and the last on their shares.
  *   muon_momentum: m = mu m + g; u = nesterov ? g + mu m : m, with g = scale grad.
  *     in: grad f32, scale f32 (1); out: m (in place), u f32
- *   muon_orthogonal: u / (|u| + 1e-7) after some Newton-Schulz steps, times 0.2 sqrt(max(N,K)) so
- *     that AdamW's learning rates fit. in: u f32 (N,K); out: y f32. The rows are up to three blocks
- *     that are orthogonalised apart (q, k, v or gate, up of a fused weight), once or, for experts,
- *     several times; N and K of the factor are those of the block. With `shares` u and y are so many
- *     shares of a matrix, one below the other, each of some rows of every block or, with `columns`,
- *     of some columns. With `elsewhere` y is 0: another rank has it, and the sum is y.
+ *   muon_orthogonal: u / (|u| + 1e-7) after some Newton-Schulz steps, times 0.2
+ *     sqrt(max(N,K)) so that AdamW's learning rates fit. in: u f32 (N,K); out: y f32. The
+ *     rows are up to three blocks that are orthogonalised apart (q, k, v or gate, up of a
+ *     fused weight), once or, for experts, several times; N and K of the factor are those
+ *     of the block. With `shares` u and y are so many shares of a matrix, one below the
+ *     other, each of some rows of every block or, with `columns`, of some columns. With
+ *     `elsewhere` y is 0: another rank has it, and the sum is y.
  *   muon_step: p -= lr (y + decay p). in: y f32, hyper; out: p f32 (in place), [copy bf16]. */
 enum { MUON_MU, MUON_NESTEROV };
 enum { MUON_STEPS, MUON_ROWS0, MUON_ROWS1, MUON_ROWS2, MUON_SHARES, MUON_COLUMNS, MUON_ELSEWHERE };
@@ -489,10 +494,10 @@ void outer_update(struct graph *g, struct tensor *d, struct tensor *p, struct te
 /* --- between ranks: ops/collective.c ------------------------------------------------ */
 /* Tasks of a communication lane; carried out by parallel/. COLLECTIVE_SIZE ranks take part,
  * this is number COLLECTIVE_RANK; a whole is cut as (COLLECTIVE_OUTER, size, part) rows.
- * COLLECTIVE_KIND says how partial values are combined. COLLECTIVE_ALIKE 1, of all_gather: all ranks
- * do the same with the whole, so that its gradient is the same everywhere. COLLECTIVE_FEW 1:
- * among some of the axis, on LANE_TP the neighbours that share a key-value head, on LANE_CP those
- * that have the same experts. */
+ * COLLECTIVE_KIND says how partial values are combined. COLLECTIVE_ALIKE 1, of
+ * all_gather: all ranks do the same with the whole, so that its gradient is the same
+ * everywhere. COLLECTIVE_FEW 1: among some of the axis, on LANE_TP the neighbours that
+ * share a key-value head, on LANE_CP those that have the same experts. */
 enum { COLLECTIVE_SIZE, COLLECTIVE_RANK, COLLECTIVE_OUTER, COLLECTIVE_KIND, RING_STEP,
        COLLECTIVE_ALIKE, COLLECTIVE_FEW };
 static inline bool collective_of_heads(const struct task *t)

@@ -148,8 +148,9 @@ static void router_rule(struct graph *g, const struct task *t)
     bool losses = t->out[2] && (t->attr[ROUTER_AUX] != 0 || t->attr[ROUTER_Z] != 0);
     if ((!dweight && !losses) || !grad_needed(g, z))
         return;
+    struct tensor *stats = losses ? whole_stats(g, t->out[2]) : NULL;
     struct task proto = { .op = &op_router_grad, .phase = PHASE_INPUT_GRAD,
-                          .in = { dweight, z, t->out[1], losses ? whole_stats(g, t->out[2]) : NULL },
+                          .in = { dweight, z, t->out[1], stats },
                           .out = { grad_target(g, z) } };
     memcpy(proto.attr, t->attr, sizeof proto.attr);
     graph_add(g, &proto);

@@ -5,7 +5,8 @@
  * kv (P R, w): of each of P ranks its rows, w/2 columns of keys, then w/2 of values; all parts of
  * a row's keys side by side are G D = P w/2 columns. With c copies of each head
  *   qkv (R, Q + 2 G c D):  q, keys, values;  head g c + i of either is a copy of head g
- *   dq: those columns;  dkv: the sum over the copies of a head, a tree of neighbours, rounded once */
+ *   dq: those columns;  dkv: the sum over the copies of a head, a tree of neighbours,
+ *     rounded once */
 #include "ops/example.h"
 #include "ops/kit.h"
 
@@ -98,7 +99,8 @@ static void share_grad(struct graph *g, const struct task *t)
 
 /* Parts of a head, whole heads, copies, and both. */
 static const struct { i64 R, Q, P, w, copies, D; } shapes[] = {
-    { 7, 12, 2, 8, 1, 8 }, { 33, 40, 4, 18, 1, 36 }, { 5, 24, 1, 24, 4, 6 }, { 19, 16, 2, 16, 2, 16 },
+    { 7, 12, 2, 8, 1, 8 }, { 33, 40, 4, 18, 1, 36 },
+    { 5, 24, 1, 24, 4, 6 }, { 19, 16, 2, 16, 2, 16 },
 };
 
 static bool share_example(struct op_example *e, int n)
