@@ -1,8 +1,9 @@
 /* report/http_table.h - between the program and the HTTP library.
  *
- * HTTP is not ours: libmicrohttpd speaks it, in a small module (report/http/module.c) that is loaded
- * when somebody serves, so that training needs no HTTP library. The module reads requests within
- * limits and writes answers; what is answered is decided in report/serve.h. Loopback only. */
+ * HTTP is not ours: libmicrohttpd speaks it, in a small module (report/http/module.c)
+ * that is loaded when somebody serves, so that training needs no HTTP library. The module
+ * reads requests within limits and writes answers; what is answered is decided in
+ * report/serve.h. Loopback only. */
 #ifndef HEADWAY_HTTP_TABLE_H
 #define HEADWAY_HTTP_TABLE_H
 

@@ -102,7 +102,8 @@ static void add_value(struct run_metrics *m, const char *path, double x, json_t 
 
 static bool is_regular(const char *event)
 {
-    static const char *const regular[] = { "schema", "step", "eval", "eval_ema", "health", "outer" };
+    static const char *const regular[] = { "schema", "step", "eval", "eval_ema",
+                                           "health", "outer" };
     for (i64 i = 0; i < COUNT_OF(regular); i++)
         if (strcmp(event, regular[i]) == 0)
             return true;

@@ -2,10 +2,10 @@
  *
  * Every number of a line becomes a point of the curve EVENT/KEY/..., over the line's step:
  * "step/loss", "step/sources/NAME", "eval/loss", "health/parameters/NAME/grad",
- * "health/attention_lse_max/3". Seconds since the first line are EVENT/since. What a file may hold is
- * bounded: curves beyond METRICS_SERIES, levels beyond METRICS_DEPTH and lines longer than
- * METRICS_LINE are left out and counted. A last line without its newline is left for the next
- * reading: it is being written. */
+ * "health/attention_lse_max/3". Seconds since the first line are EVENT/since. What a file
+ * may hold is bounded: curves beyond METRICS_SERIES, levels beyond METRICS_DEPTH and
+ * lines longer than METRICS_LINE are left out and counted. A last line without its
+ * newline is left for the next reading: it is being written. */
 #ifndef HEADWAY_RUN_METRICS_H
 #define HEADWAY_RUN_METRICS_H
 

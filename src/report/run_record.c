@@ -250,8 +250,8 @@ static void put_lane(const struct shown_lane *l, int lane, i64 origin, struct js
 static void put_place(const struct record_head *h, struct json *j)
 {
     const struct { const char *axis; i64 at, of; } axes[] = {
-        { "island", h->island, h->of_islands }, { "stage", h->pp, h->of_pp }, { "dp", h->dp, h->of_dp },
-        { "cp", h->cp, h->of_cp }, { "tp", h->tp, h->of_tp },
+        { "island", h->island, h->of_islands }, { "stage", h->pp, h->of_pp },
+        { "dp", h->dp, h->of_dp }, { "cp", h->cp, h->of_cp }, { "tp", h->tp, h->of_tp },
     };
     struct text place = { 0 };
     text_add(&place, "");

@@ -1,5 +1,6 @@
-/* report/run_record.h - what a page shows of a run's record (RUN/trace): a timeline of some steps, the
- * time of every step, kernels beside the machine's ceilings, memory over a step.
+/* report/run_record.h - what a page shows of a run's record (RUN/trace): a timeline of
+ * some steps, the time of every step, kernels beside the machine's ceilings, memory over
+ * a step.
  *
  * All ranks are there, and the page stays small: RECORD_SPANS_SHOWN spans in all, shared out among
  * ranks and steps; neighbours are joined where there are more (thin.h). Sums are of all spans. */

@@ -170,8 +170,9 @@ int serve_load_http(const struct http_table **table)
     if (!sys_exists(path))
         snprintf(path, sizeof path, "%s/../headway-http.so", folder);
     if (!sys_exists(path))
-        return err_set(ERR_CONFIG, "this build has no module for HTTP (headway-http.so beside the "
-                       "program); install libmicrohttpd-dev and build again, or use headway report");
+        return err_set(ERR_CONFIG, "this build has no module for HTTP (headway-http.so "
+                       "beside the program); install libmicrohttpd-dev and build again, "
+                       "or use headway report");
     http_table_fn fn = (http_table_fn)sys_load(path, HTTP_TABLE_SYMBOL, &why);
     if (!fn)
         return err_set(ERR_SYS, "cannot load %s: %s", path, why);

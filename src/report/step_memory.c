@@ -35,10 +35,11 @@ static bool lives_init(struct lives *l, const struct record_table *t, struct are
     if (l->n == 0 || l->n > MOST_SLOTS)
         return false;
     l->at = ARENA_ARRAY(a, struct life, l->n);
-    for (i64 i = 0; i < t->n_tensors; i++)
+    for (i64 i = 0; i < t->n_tensors; i++) {
+        const i64 slots = l->first[i + 1] - l->first[i];
         for (i64 k = l->first[i]; k < l->first[i + 1]; k++)
-            l->at[k] = (struct life){ .tensor = (int)i,
-                                      .bytes = t->tensors[i].bytes / (l->first[i + 1] - l->first[i]) };
+            l->at[k] = (struct life){ .tensor = (int)i, .bytes = t->tensors[i].bytes / slots };
+    }
     return true;
 }
 
