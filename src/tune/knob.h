@@ -1,9 +1,10 @@
 /* tune/knob.h - what can be turned so that the same training takes less time.
  *
- * A knob is one row: what it is, which findings of a diagnosis speak for it, and the changes that it
- * proposes for a recipe. All of them leave alone what is trained: the rows of a step, the model, the
- * optimizer. Two may change numbers beyond the order of sums: precision is marked, so that its loss
- * is looked at. Whether a change is possible at all (memory, shapes) is not asked here. */
+ * A knob is one row: what it is, which findings of a diagnosis speak for it, and the
+ * changes that it proposes for a recipe. All of them leave alone what is trained: the
+ * rows of a step, the model, the optimizer. Two may change numbers beyond the order of
+ * sums: precision is marked, so that its loss is looked at. Whether a change is possible
+ * at all (memory, shapes) is not asked here. */
 #ifndef HEADWAY_TUNE_KNOB_H
 #define HEADWAY_TUNE_KNOB_H
 

@@ -20,7 +20,8 @@ static const double hopeless = -0.10;
  * errors. */
 static const double behind = -0.25;
 static const double least_gain = 0.01;
-/* Seconds of steps in one trial, if the budget has that many of them; its start may take as long. */
+/* Seconds of steps in one trial, if the budget has that many of them; its start may take
+ * as long. */
 static const double trial_s = 3, trials_in_budget = 40;
 
 struct tuner {
@@ -350,8 +351,8 @@ static int best_row(const struct tune_outcome *out, int end)
     return best;
 }
 
-/* The best alone, or the last row, in which several are together: more settings must give more, beyond
- * the noise. */
+/* The best alone, or the last row, in which several are together: more settings must give
+ * more, beyond the noise. */
 static int choose_winner(const struct tune_outcome *out, int together)
 {
     int alone = best_row(out, together < 0 ? out->n : together);

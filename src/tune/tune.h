@@ -4,8 +4,9 @@
  * 2. Knobs that a finding speaks for come first (at most three of them, when any does); a forecast
  *    (forecast.h) says what each of their changes would give. What it holds to be slower, or what
  *    cannot be, is not tried.
- * 3. What is left runs in rounds: the recipe as it is and each change in turn, so that a machine that
- *    drifts does so for all of them. What is clearly behind is left out of later rounds.
+ * 3. What is left runs in rounds: the recipe as it is and each change in turn, so that a
+ *    machine that drifts does so for all of them. What is clearly behind is left out of
+ *    later rounds.
  * 4. The best changes of different knobs are tried together.
  * 5. The winner runs against the recipe again in fresh processes. It counts only if this gain is
  *    larger than twice its standard error, and at least `least_gain`.
@@ -72,8 +73,8 @@ struct tune_outcome {
 int tune_run(struct tune_outcome *out, const struct tune_request *r,
              const struct timing_result *first, struct arena *a);
 
-/* What the diagnosis of a run says, TUNE_HINTS at most; returns how many. A run that cannot be diagnosed
- * says nothing. */
+/* What the diagnosis of a run says, TUNE_HINTS at most; returns how many. A run that
+ * cannot be diagnosed says nothing. */
 int tune_hints(struct tune_hint *out, const char *run);
 
 /* Ratio of what the objective counts: change over recipe; NaN when it cannot be told. */

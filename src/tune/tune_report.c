@@ -38,8 +38,9 @@ static void add_row(const struct tune_row *r, struct text *out)
 
 void tune_text(const struct tune_outcome *o, enum tune_objective objective, struct text *out)
 {
-    text_printf(out, "as it is: %.4g s a step, %.0f tokens/s, noise %.1f %%; trials of %lld steps\n",
-                o->base_step_s, o->base_tokens_per_s, 100 * o->noise, (long long)o->steps);
+    text_printf(out, "as it is: %.4g s a step, %.0f tokens/s, noise %.1f %%; "
+                "trials of %lld steps\n", o->base_step_s, o->base_tokens_per_s,
+                100 * o->noise, (long long)o->steps);
     text_printf(out, "%s saved:%*s predicted  measured\n", saved_names[objective],
                 (int)(39 - strlen(saved_names[objective])), "");
     for (int i = 0; i < o->n; i++)
@@ -50,8 +51,9 @@ void tune_text(const struct tune_outcome *o, enum tune_objective objective, stru
     else if (isnan(o->proven))
         text_add(out, "nothing is faster beyond the noise: the recipe stays as it is\n");
     else
-        text_printf(out, "the best in rounds gained only %.1f %% +- %.1f when it ran again: the recipe "
-                    "stays as it is\n", 100 * o->proven, 100 * o->proven_error);
+        text_printf(out, "the best in rounds gained only %.1f %% +- %.1f when it ran "
+                    "again: the recipe stays as it is\n",
+                    100 * o->proven, 100 * o->proven_error);
 }
 
 /* --- for machines -------------------------------------------------------------------- */
@@ -121,7 +123,8 @@ static void add_setting(const char *set, const struct train_recipe *before, cons
     const char *where = recipe_where(&before->recipe, key);
     text_printf(out, "%s-%s: ", prefix, key);
     option_format(o, target, out);
-    text_printf(out, "   # %s\n%s+%s: %s\n", where ? where : "the default", prefix, key, equals + 1);
+    text_printf(out, "   # %s\n", where ? where : "the default");
+    text_printf(out, "%s+%s: %s\n", prefix, key, equals + 1);
 }
 
 static void add_diff(const struct tune_change *c, const struct train_recipe *before,

@@ -11,8 +11,8 @@ void tune_json(const struct tune_outcome *o, enum tune_objective objective, stru
 /* The winner's settings, each with what it was and where that was set, as lines of a diff. */
 void tune_diff(const struct tune_change *c, const struct train_recipe *before, struct text *out);
 
-/* The whole recipe with the winner's settings, below a comment that says what changed. before: as it was
- * read; after: with the change. */
+/* The whole recipe with the winner's settings, below a comment that says what changed.
+ * before: as it was read; after: with the change. */
 void tune_recipe_yaml(const struct tune_outcome *o, const struct train_recipe *before,
                       const struct train_recipe *after, const char *path, struct text *out);
 
