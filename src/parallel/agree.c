@@ -80,10 +80,10 @@ static int differ(const struct fact *const *values, int ranks, int odd, int usua
     char more[40] = "";
     if (others > 1)
         snprintf(more, sizeof more, " (and %d more)", others - 1);
-    return err_set(ERR_CONFIG, "rank %d%s does not run the same as rank %d: in %s, its %s is "
-                   "'%s', not '%s'; start all ranks with the same program, command line, recipe and data",
-                   odd, more, usual, where, values[odd]->name, values[odd]->value,
-                   values[usual]->value);
+    return err_set(ERR_CONFIG, "rank %d%s does not run the same as rank %d: in %s, its "
+                   "%s is '%s', not '%s'; start all ranks with the same program, command "
+                   "line, recipe and data", odd, more, usual, where, values[odd]->name,
+                   values[odd]->value, values[usual]->value);
 }
 
 /* All ranks have n facts of the same names. */

@@ -13,19 +13,21 @@
  * sends the keys' gradients back around the ring, in f32. begin is gathered once per micro-batch
  * for ulysses; the ring needs it for its own queries only.
  *
- * With layout.exact_context sums keep the order of one rank (parallel/exact.h): tokens lie in pairs of
- * chunks and are put in order around attention, also on one rank, and instead of a ring each rank
- * gathers the keys and values of whole rows, whose gradients are scattered back in f32. That sends
- * forward r a B T 2 k, backward r 4 B T 2 k, and each row's gradient of the weights once over cp
- * (of experts over ep: over those of a row with the same; with ep > cp over ep instead, but for zero 2, 3).
+ * With layout.exact_context sums keep the order of one rank (parallel/exact.h): tokens
+ * lie in pairs of chunks and are put in order around attention, also on one rank, and
+ * instead of a ring each rank gathers the keys and values of whole rows, whose gradients
+ * are scattered back in f32. That sends forward r a B T 2 k, backward r 4 B T 2 k, and
+ * each row's gradient of the weights once over cp (of experts over ep: over those of a
+ * row with the same; with ep > cp over ep instead, but for zero 2, 3).
  *
- * Of sparse layers, ranks sum what their routers did with their parts of the rows, once per layer and
- * micro-batch: 2 r 4 B (2 E + 1) bytes for E experts. With a capacity they gather the choices too.
+ * Of sparse layers, ranks sum what their routers did with their parts of the rows, once
+ * per layer and micro-batch: 2 r 4 B (2 E + 1) bytes for E experts. With a capacity they
+ * gather the choices too.
  *
- * Bytes that a rank sends, per layer and micro-batch of B rows of T tokens, with (n-1)/n = r,
- * a bytes of an activation, h and k the columns of queries and of keys here (k = h for plain
- * multi-head attention; both are shares where tp cuts heads; a whole head where ranks share one, and
- * with layout.exact all copies of its leaves):
+ * Bytes that a rank sends, per layer and micro-batch of B rows of T tokens, with
+ * (n-1)/n = r, a bytes of an activation, h and k the columns of queries and of keys here
+ * (k = h for plain multi-head attention; both are shares where tp cuts heads; a whole
+ * head where ranks share one, and with layout.exact all copies of its leaves):
  *
  *   ulysses  forward r a B (T/n) (2 h + 2 k), backward the same; once r 4 B T for begin
  *   ring     forward r a B T 2 k; backward r 4 B T 2 k for the gradients, and the forward's once

@@ -8,11 +8,12 @@
  * zero 0: in the last micro-batch buckets are summed everywhere.
  * zero 1 (P_os): each rank receives the sum of its own slice only, updates that, and the slices of
  * the new weights are gathered.
- * zero 2, 3 (P_os+g): a bucket's gradient is an activation. In every micro-batch it is reduced and
- * scattered, and the slice added to what the rank keeps once the next bucket is ready: two
- * buckets are alive at a time. Vectors are added as they are and summed at the end. A table that
- * two stages share is kept whole, as with zero 1: the other stage's slices are others. In exact mode
- * sums over these ranks come before those over micro-batches everywhere (exact.h).
+ * zero 2, 3 (P_os+g): a bucket's gradient is an activation. In every micro-batch it is
+ * reduced and scattered, and the slice added to what the rank keeps once the next bucket
+ * is ready: two buckets are alive at a time. Vectors are added as they are and summed at
+ * the end. A table that two stages share is kept whole, as with zero 1: the other stage's
+ * slices are others. In exact mode sums over these ranks come before those over
+ * micro-batches everywhere (exact.h).
  *
  * With layout.zero_group slices are those of a group of neighbours, and groups are copies of each
  * other: what a slice's reduce-scatter over LANE_SHARD gave is summed over LANE_COPIES in the last
@@ -23,8 +24,8 @@
 #include "model/model.h"
 #include "parallel/mesh.h"
 
-/* After graph_backward and the passes on it, before the update is built. micro_batches: of a rank in
- * a step. */
+/* After graph_backward and the passes on it, before the update is built. micro_batches:
+ * of a rank in a step. */
 int data_parallel_reduce(struct graph *g, const struct model *m, const struct mesh *mesh,
                          int micro_batches);
 
@@ -45,8 +46,9 @@ int data_parallel_share(const struct model *m, const struct mesh *mesh);
 struct tensor *data_parallel_total(struct graph *g, struct tensor *total,
                                    const struct mesh *mesh);
 
-/* What each rank found in its own experts, summed over those with others: where nothing is split, over
- * ep; where data_parallel_total comes behind it, over those of ep that this does not reach. */
+/* What each rank found in its own experts, summed over those with others: where nothing
+ * is split, over ep; where data_parallel_total comes behind it, over those of ep that
+ * this does not reach. */
 struct tensor *data_parallel_experts_total(struct graph *g, struct tensor *total,
                                            const struct mesh *mesh);
 

@@ -75,7 +75,8 @@ static bool is_table(const struct param *p)
     return p->desc.kind == PARAM_EMBEDDING || p->desc.kind == PARAM_HEAD;
 }
 
-/* Of all heads: they come in groups, of which each leaf has as many, or leaves have copies of a key's. */
+/* Of all heads: they come in groups, of which each leaf has as many, or leaves have
+ * copies of a key's. */
 static i64 head_leaves(const struct model_spec *s)
 {
     return exact_leaves(s->kv_heads * decoder_head_copies(s), exact_leaves(s->heads, EXACT_LEAVES));
@@ -340,8 +341,9 @@ static void carry_range(struct graph *g, const struct exact *x, i64 at, const st
         add_carry(g, at, sum, 0, 1, counted(x));
 }
 
-/* The first parameter of the bucket from element `at` on that counts its own: the head, and how many
- * tokens experts got, which are whole numbers and simply added up. NULL: none. */
+/* The first parameter of the bucket from element `at` on that counts its own: the head,
+ * and how many tokens experts got, which are whole numbers and simply added up. NULL:
+ * none. */
 static const struct param *next_apart(const struct exact *x, const struct bucket *b, i64 at)
 {
     const struct param *next = NULL, *head = head_of(x->m);

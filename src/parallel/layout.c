@@ -27,29 +27,29 @@ const struct option layout_options[] = {
       .help = "How attention sees all tokens of a row: keys and values go around (ring), or heads "
               "are exchanged for tokens (ulysses)." },
     { "layout.ep", FIELD(INT, ep), "1", .unit = "ranks", .min = 1, .max = MOST_RANKS,
-      .help = "Expert parallel: ranks, out of those of dp and cp, that share the experts of each layer; "
-              "tokens travel to them." },
+      .help = "Expert parallel: ranks, out of those of dp and cp, that share the experts "
+              "of each layer; tokens travel to them." },
     { "layout.tp", FIELD(INT, tp), "1", .unit = "ranks", .min = 1, .max = MOST_RANKS,
       .help = "Tensor parallel, with sequence parallel: ranks that share each matrix." },
     { "layout.zero", FIELD(INT, zero), "0", .max = 3,
       .help = "What data-parallel ranks split besides rows: 0 nothing, 1 the optimizer's "
               "state, 2 gradients too, 3 weights too." },
     { "layout.zero_group", FIELD(INT, zero_group), "0", .unit = "ranks", .max = MOST_RANKS,
-      .help = "How many neighbours split what zero splits, such as those of a node; other groups are "
-              "copies. 0: all data-parallel ranks." },
+      .help = "How many neighbours split what zero splits, such as those of a node; "
+              "other groups are copies. 0: all data-parallel ranks." },
     { "layout.bucket", FIELD(SIZE, bucket), "0", .unit = "bytes", .max = 1e15,
       .help = "Sums of gradients over dp go in messages of about this size at most, where nothing "
               "is split; 0: each layer's as one." },
     { "layout.sums", FIELD(CHOICE, sums), "ready", .choices = "ready|end",
-      .help = "When gradients are summed over dp: beside the rest of the backward pass, as soon as a "
-              "layer's are ready, or all at its end." },
+      .help = "When gradients are summed over dp: beside the rest of the backward pass, "
+              "as soon as a layer's are ready, or all at its end." },
     { "layout.exact", FIELD(BOOL, exact), "false",
-      .help = "Sums in an order that no layout changes: pp, dp, ep and tp give the very bits of one "
-              "rank that is exact too; cp with exact_context. With islands, those of as many islands of "
-              "one rank each." },
+      .help = "Sums in an order that no layout changes: pp, dp, ep and tp give the very "
+              "bits of one rank that is exact too; cp with exact_context. With islands, "
+              "those of as many islands of one rank each." },
     { "layout.exact_context", FIELD(BOOL, exact_context), "false",
-      .help = "With exact: sums over the tokens of a row in an order that cp leaves alone too, which "
-              "takes longer." },
+      .help = "With exact: sums over the tokens of a row in an order that cp leaves "
+              "alone too, which takes longer." },
     { "layout.schedule", FIELD(STRING, schedule), "1f1b",
       .help = "Order of work in a pipeline: gpipe, 1f1b, interleaved, zb-h1, zb-v, or a .csv "
               "file with one line of actions per rank." },
@@ -158,7 +158,8 @@ void layout_place_rows(const struct layout *l, struct layout_rows *rows, i64 row
 {
     i64 turns = layout_turn_takers(l);
     rows->stride = rows->B * turns;
-    rows->first = row_rank / turns * rows->stride * rows->micro_batches + row_rank % turns * rows->B;
+    rows->first = row_rank / turns * rows->stride * rows->micro_batches +
+                  row_rank % turns * rows->B;
 }
 
 i64 layout_sharers(const struct layout *l)
@@ -220,8 +221,9 @@ static int check_rows(const struct layout *l, i64 B, int micro_batches)
     if (layout_rows_fit(l->islands, l->dp, B, micro_batches))
         return OK;
     if (!layout_rows_fit(l->islands, 1, B, micro_batches))
-        return err_set(ERR_CONFIG, "islands=%lld cannot share out the %d micro-batches of %lld rows "
-                       "of a step equally; choose another train.batch or train.accumulate",
+        return err_set(ERR_CONFIG, "islands=%lld cannot share out the %d micro-batches "
+                       "of %lld rows of a step equally; choose another train.batch or "
+                       "train.accumulate",
                        (long long)l->islands, micro_batches, (long long)B);
     i64 lower = l->dp, upper = l->dp;
     while (!layout_rows_fit(l->islands, lower, B, micro_batches))
@@ -272,7 +274,8 @@ static bool can_be_exact(const struct layout *l, i64 degree)
 /* What the degrees of tp and cp must go with. */
 static bool cuts_fit(const struct layout *l, const struct model_spec *s, i64 T)
 {
-    bool experts = s->experts == 0 || (s->expert_hidden % l->tp == 0 && s->shared_hidden % l->tp == 0);
+    bool experts = s->experts == 0 ||
+                   (s->expert_hidden % l->tp == 0 && s->shared_hidden % l->tp == 0);
     return s->heads % l->tp == 0 && kv_heads_fit(s, l->tp) && s->hidden % l->tp == 0 && experts &&
            T % l->tp == 0 && tokens_fit(T, l->cp, l->tp) && heads_spread(l, s->heads) &&
            heads_spread(l, s->kv_heads) && can_be_exact(l, l->tp) && can_be_exact(l, l->cp);
@@ -331,8 +334,8 @@ static int check_spread(const struct layout *l, const struct model_spec *s, i64 
                    (long long)l->tp, (long long)n, what, nearest_cuts(l, s, T, false, near));
 }
 
-static int check_divides(const struct layout *l, const struct model_spec *s, i64 T, const char *what,
-                         i64 n)
+static int check_divides(const struct layout *l, const struct model_spec *s, i64 T,
+                         const char *what, i64 n)
 {
     char near[NEAREST_CHARS];
     if (n % l->tp == 0)
@@ -347,9 +350,10 @@ static int check_heads(const struct layout *l, const struct model_spec *s, i64 T
     TRY(check_divides(l, s, T, "attention heads", s->heads));
     if (kv_heads_fit(s, l->tp))
         return OK;
-    return err_set(ERR_CONFIG, "tp=%lld neither divides the model's %lld key-value heads nor cuts each "
-                   "of them, of %lld columns, into equal parts; %s", (long long)l->tp,
-                   (long long)s->kv_heads, (long long)s->head_size, nearest_cuts(l, s, T, true, near));
+    return err_set(ERR_CONFIG, "tp=%lld neither divides the model's %lld key-value heads "
+                   "nor cuts each of them, of %lld columns, into equal parts; %s",
+                   (long long)l->tp, (long long)s->kv_heads, (long long)s->head_size,
+                   nearest_cuts(l, s, T, true, near));
 }
 
 /* --- exact mode and experts --------------------------------------------------------- */
@@ -360,8 +364,8 @@ static int check_exact_context(const struct layout *l, i64 B, i64 T, int micro_b
     const i64 rows = B * micro_batches, cut = i64_max(2 * EXACT_PAIRS, l->cp * l->tp);
     i64 lower = rows;
     if (l->exact_context && !l->exact)
-        return err_set(ERR_CONFIG, "layout.exact_context says how layout.exact sums over tokens; set "
-                       "exact=true too");
+        return err_set(ERR_CONFIG, "layout.exact_context says how layout.exact sums over "
+                       "tokens; set exact=true too");
     if (l->exact && l->cp > 1 && !l->exact_context)
         return err_set(ERR_CONFIG, "cp=%lld is exact only where sums over tokens have an order for "
                        "it; set exact_context=true too, also for the one rank to compare with",
@@ -369,9 +373,9 @@ static int check_exact_context(const struct layout *l, i64 B, i64 T, int micro_b
     while (!power_of_two(lower))
         lower--;
     if (l->exact_context && lower != rows)
-        return err_set(ERR_CONFIG, "%lld rows a step cannot be exact: with layout.exact_context choose "
-                       "a power of two, such as train.batch %lld with 1 micro-batch",
-                       (long long)rows, (long long)lower);
+        return err_set(ERR_CONFIG, "%lld rows a step cannot be exact: with "
+                       "layout.exact_context choose a power of two, such as train.batch "
+                       "%lld with 1 micro-batch", (long long)rows, (long long)lower);
     if (l->exact_context && T % cut)
         return err_set(ERR_CONFIG, "rows of %lld tokens cannot be cut into %lld leaves as "
                        "layout.exact_context must; train.seq %lld can", (long long)T,
@@ -386,8 +390,8 @@ static int check_exact(const struct layout *l, int micro_batches)
         { "dp", l->dp }, { "cp", l->cp }, { "tp", l->tp }, { "ep", l->ep },
     };
     if (l->exact && l->zero_group > 0 && !power_of_two(l->zero_group))
-        return err_set(ERR_CONFIG, "zero_group=%lld cannot be exact: with layout.exact it is 1, 2, 4 "
-                       "or 8 ranks", (long long)l->zero_group);
+        return err_set(ERR_CONFIG, "zero_group=%lld cannot be exact: with layout.exact "
+                       "it is 1, 2, 4 or 8 ranks", (long long)l->zero_group);
     for (i64 i = 0; l->exact && i < COUNT_OF(axes); i++)
         if (!power_of_two(axes[i].degree) || axes[i].degree > 8)
             return err_set(ERR_CONFIG, "%s=%lld cannot be exact: with layout.exact each axis has "
@@ -428,7 +432,8 @@ static int check_expert_parallel(const struct layout *l, const struct model_spec
                    *above ? above : " does");
 }
 
-/* A group has all experts as often as any other, so that copies of a slice are copies of experts. */
+/* A group has all experts as often as any other, so that copies of a slice are copies of
+ * experts. */
 static int check_expert_group(const struct layout *l)
 {
     i64 all = layout_sharers(l), each = layout_expert_rows(l), more = round_up(l->zero_group, each);
@@ -436,9 +441,10 @@ static int check_expert_group(const struct layout *l)
         return OK;
     while (all % more)
         more += each;
-    return err_set(ERR_CONFIG, "zero_group=%lld has not all experts equally often: they are on groups of "
-                   "ep=%lld ranks%s; zero_group=%lld works", (long long)l->zero_group,
-                   (long long)l->ep, each < l->ep ? ", of dp and cp" : "", (long long)more);
+    return err_set(ERR_CONFIG, "zero_group=%lld has not all experts equally often: they "
+                   "are on groups of ep=%lld ranks%s; zero_group=%lld works",
+                   (long long)l->zero_group, (long long)l->ep,
+                   each < l->ep ? ", of dp and cp" : "", (long long)more);
 }
 
 /* Groups of neighbours that split what zero splits. */
@@ -449,8 +455,8 @@ static int check_group(const struct layout *l)
     if (l->zero_group == 0)
         return OK;
     if (l->zero == ZERO_NONE)
-        return err_set(ERR_CONFIG, "zero_group=%lld has nothing to split; choose zero=1, 2 or 3, or "
-                       "leave it out", (long long)l->zero_group);
+        return err_set(ERR_CONFIG, "zero_group=%lld has nothing to split; choose zero=1, "
+                       "2 or 3, or leave it out", (long long)l->zero_group);
     while (lower > 1 && (lower > all || all % lower))
         lower--;
     while (upper < all && all % upper)
@@ -458,8 +464,8 @@ static int check_group(const struct layout *l)
     if (lower == l->zero_group)
         return OK;
     if (upper <= all && upper > lower)
-        return err_set(ERR_CONFIG, "zero_group=%lld does not divide the %lld ranks of dp%s; %lld and "
-                       "%lld do", (long long)l->zero_group, (long long)all,
+        return err_set(ERR_CONFIG, "zero_group=%lld does not divide the %lld ranks of "
+                       "dp%s; %lld and %lld do", (long long)l->zero_group, (long long)all,
                        cp ? " and cp" : "", (long long)lower, (long long)upper);
     return err_set(ERR_CONFIG, "zero_group=%lld is more than the %lld ranks of dp%s; %lld fits",
                    (long long)l->zero_group, (long long)all, cp ? " and cp" : "",

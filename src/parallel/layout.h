@@ -48,8 +48,8 @@ struct layout {
     i64 chunks;           /* pipeline stages per rank; 0: as few as the schedule needs */
     const char *schedule; /* enum schedule_kind by name, or a file that ends in .csv */
     const char *stages;   /* "3+5+4": layers of each stage; NULL: evenly */
-    bool priced;          /* nobody runs it: what ranks cannot do yet, but whose tasks are those that
-                           * they would have, is let through */
+    bool priced;          /* nobody runs it: what ranks cannot do yet, but whose tasks are
+                           * those that they would have, is let through */
 };
 
 /* Keys "layout.dp" and so on, bound to struct layout. */
@@ -90,13 +90,15 @@ void layout_place_rows(const struct layout *l, struct layout_rows *rows, i64 row
 i64 layout_sharers(const struct layout *l);
 /* Those of them that split what zero splits. */
 i64 layout_split_ranks(const struct layout *l);
-/* Of a group of ep, those with other rows: all of it, or with exact_context, where cp cuts rows and is
- * no part of the sharers, what ep has of dp. Groups lie within a row first. */
+/* Of a group of ep, those with other rows: all of it, or with exact_context, where cp
+ * cuts rows and is no part of the sharers, what ep has of dp. Groups lie within a row
+ * first. */
 i64 layout_expert_rows(const struct layout *l);
 /* With exact_context, ranks with other tokens of the same rows and the same experts; else 1. */
 i64 layout_expert_twins(const struct layout *l);
-/* Neighbours whose rows take turns, micro-batch by micro-batch, because they sum over each other
- * before they sum over micro-batches, in an order that is that of the rows (exact.h); 1: none do. */
+/* Neighbours whose rows take turns, micro-batch by micro-batch, because they sum over
+ * each other before they sum over micro-batches, in an order that is that of the rows
+ * (exact.h); 1: none do. */
 i64 layout_turn_takers(const struct layout *l);
 
 /* Refuses a layout that does not fit the ranks, the model or the batch, and says what would.

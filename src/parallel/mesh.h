@@ -14,13 +14,14 @@
  * Where tp exceeds the key-value heads, so many neighbours along tp share one (`heads`); what they
  * exchange is of the lane LANE_TP and the axis "tp".
  *
- * The same ranks seen by experts: sharer = edp_rank x ep + ep_rank. Those along ep have other
- * experts and send each other rows (LANE_EP); those along edp have the same experts, whose
- * gradients they sum and whose state they split (LANE_EDP). With layout.zero_group the same of each
- * group, which has all experts: then LANE_COPIES goes across groups for experts too. With
- * layout.exact_context ranks along cp are no sharers: a group of ep has those of a row first, then other
- * rows. Where it is a part of a row, the others of it with the same experts (`row_twins`, of the axis
- * "cp") sum what their tokens gave; edp is of other rows alone. */
+ * The same ranks seen by experts: sharer = edp_rank x ep + ep_rank. Those along ep have
+ * other experts and send each other rows (LANE_EP); those along edp have the same
+ * experts, whose gradients they sum and whose state they split (LANE_EDP). With
+ * layout.zero_group the same of each group, which has all experts: then LANE_COPIES goes
+ * across groups for experts too. With layout.exact_context ranks along cp are no sharers:
+ * a group of ep has those of a row first, then other rows. Where it is a part of a row,
+ * the others of it with the same experts (`row_twins`, of the axis "cp") sum what their
+ * tokens gave; edp is of other rows alone. */
 #ifndef HEADWAY_MESH_H
 #define HEADWAY_MESH_H
 
@@ -42,7 +43,8 @@ struct mesh {
     struct comm_group *world, *batch;
     struct comm_group *splitters; /* who share the optimizer's state: batch, or fewer of it */
     struct comm_group *twins;  /* who shares the batch and has the same experts */
-    struct comm_group *row_twins; /* who has the same experts along cp (layout_expert_twins); NULL: nobody */
+    /* Who has the same experts along cp (layout_expert_twins); NULL: nobody. */
+    struct comm_group *row_twins;
     struct comm_group *column; /* who shares the batch, on all stages of all islands */
     struct comm_group *heads; /* who along tp shares a key-value head; NULL: nobody does */
     struct comm_group **boundaries; /* [stages - 1]: member 0 has the earlier stage; NULL where
@@ -76,16 +78,17 @@ i64 mesh_stride(const struct mesh *m, enum lane lane);
 enum lane mesh_split_lane(const struct mesh *m);
 /* The same for what is in this bucket: of experts that are spread, LANE_EDP. */
 enum lane mesh_sharers(const struct mesh *m, const struct bucket *b);
-/* Where ranks take turns (layout_turn_takers): who sums a bucket's gradients in each micro-batch, and
- * who sums them over the step's end. LANE_COMPUTE: nobody has to, experts' rows have come together. */
+/* Where ranks take turns (layout_turn_takers): who sums a bucket's gradients in each
+ * micro-batch, and who sums them over the step's end. LANE_COMPUTE: nobody has to,
+ * experts' rows have come together. */
 enum lane mesh_turn_lane(const struct mesh *m, const struct bucket *b);
 enum lane mesh_copies_lane(const struct mesh *m);
-/* With exact_context, who sums what the tokens of a row gave to a bucket's gradients before any other
- * row's are added: LANE_CP, of experts that are spread those of it with the same (COLLECTIVE_FEW).
- * LANE_COMPUTE: nobody has to. */
+/* With exact_context, who sums what the tokens of a row gave to a bucket's gradients
+ * before any other row's are added: LANE_CP, of experts that are spread those of it with
+ * the same (COLLECTIVE_FEW). LANE_COMPUTE: nobody has to. */
 enum lane mesh_row_lane(const struct mesh *m, const struct bucket *b);
-/* A group of ep has several whole rows, which take turns: it sums over their tokens and over them in one
- * go, which is the same tree, and LANE_EP is the lane of rows. */
+/* A group of ep has several whole rows, which take turns: it sums over their tokens and
+ * over them in one go, which is the same tree, and LANE_EP is the lane of rows. */
 bool mesh_joins_rows(const struct mesh *m);
 
 /* True for the one rank that writes and tells. */
@@ -103,8 +106,9 @@ int mesh_max(const struct mesh *m, double *values, i64 n);
 int mesh_gather(const struct mesh *m, const void *own, void *all, i64 bytes);
 /* Rank `from` gives so many bytes to the leading rank; only these two call it. */
 int mesh_give(const struct mesh *m, int from, void *data, i64 bytes);
-/* Every rank that shares the optimizer's state, or that of experts (axis LANE_EDP), has one of equal
- * parts of data in its place, in order; all get all. count: elements of a part. */
+/* Every rank that shares the optimizer's state, or that of experts (axis LANE_EDP), has
+ * one of equal parts of data in its place, in order; all get all. count: elements of a
+ * part. */
 int mesh_join(const struct mesh *m, enum lane axis, void *data, i64 count, enum dtype dtype);
 /* All ranks get what the leading one has; what rank `from` has. */
 int mesh_tell(const struct mesh *m, void *data, i64 bytes);

@@ -54,9 +54,9 @@ i64 orthogonal_ahead(const struct mesh *mesh)
     return orthogonal_ranks(mesh) > 1 ? 1 : 0;
 }
 
-/* Who may do a bucket's matrices: `n` of these ranks, of which this one has number `own`. Of experts
- * that are spread, as many ranks have the same number as have other experts: so many neighbours
- * do each its own. */
+/* Who may do a bucket's matrices: `n` of these ranks, of which this one has number `own`.
+ * Of experts that are spread, as many ranks have the same number as have other experts:
+ * so many neighbours do each its own. */
 struct workers {
     i64 n, own, alike;
 };

@@ -1,10 +1,11 @@
 /* parallel/orthogonal.h - Muon's matrices, of which every rank has a share.
  *
- * A matrix's Newton-Schulz steps (ops/muon.c) need all of it, once. Momentum and weights stay where
- * the layout puts them; in between what is to be orthogonalised is gathered, over the ranks that
- * split the optimizer's state and over tp, one of all these ranks does the steps, and the results are
- * scattered back as sums to which the others add nothing, bit by bit. Bytes per matrix: a gathering
- * and a reduce-scatter of f32 on each of the two axes.
+ * A matrix's Newton-Schulz steps (ops/muon.c) need all of it, once. Momentum and weights
+ * stay where the layout puts them; in between what is to be orthogonalised is gathered,
+ * over the ranks that split the optimizer's state and over tp, one of all these ranks
+ * does the steps, and the results are scattered back as sums to which the others add
+ * nothing, bit by bit. Bytes per matrix: a gathering and a reduce-scatter of f32 on each
+ * of the two axes.
  *
  * Which rank: whoever has had least to do so far, matrix by matrix. So that they work at the same
  * time, a unit's results are used only when the next unit's steps were begun: three units are

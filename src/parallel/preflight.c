@@ -120,7 +120,8 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Seconds that a sum over all ranks takes, at best: a busy machine must not pass for a slow link. */
+/* Seconds that a sum over all ranks takes, at best: a busy machine must not pass for a
+ * slow link. */
 static int time_sum(struct comm_group *g, void *data, i64 bytes, double *best)
 {
     struct comm_call call = { .op = COMM_ALLREDUCE, .group = g, .in = data, .out = data,

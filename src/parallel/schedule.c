@@ -202,11 +202,13 @@ static int check_numbers(enum schedule_kind kind, int ranks, int chunks, int mic
         return err_set(ERR_CONFIG, "a schedule of %d ranks, %d stages each and %d micro-batches "
                        "is beyond what can be planned", ranks, chunks, micro_batches);
     if (k->most_chunks == 1 && chunks != 1)
-        return err_set(ERR_CONFIG, "schedule %s needs 1 stage on each rank, not %d; leave layout.chunks out, "
-                       "or choose layout.schedule=interleaved, which takes 2 or more", k->name, chunks);
+        return err_set(ERR_CONFIG, "schedule %s needs 1 stage on each rank, not %d; "
+                       "leave layout.chunks out, or choose layout.schedule=interleaved, "
+                       "which takes 2 or more", k->name, chunks);
     if (chunks < k->least_chunks || (k->most_chunks && chunks > k->most_chunks))
-        return err_set(ERR_CONFIG, "schedule %s needs %s%d stages on each rank, not %d; set layout.chunks=%d",
-                       k->name, k->most_chunks ? "" : "at least ", k->least_chunks, chunks, k->least_chunks);
+        return err_set(ERR_CONFIG, "schedule %s needs %s%d stages on each rank, not %d; "
+                       "set layout.chunks=%d", k->name, k->most_chunks ? "" : "at least ",
+                       k->least_chunks, chunks, k->least_chunks);
     if (kind == SCHEDULE_INTERLEAVED && micro_batches % ranks)
         return err_set(ERR_CONFIG, "schedule interleaved needs a number of micro-batches that "
                        "%d ranks divide, not %d; %lld would do", ranks, micro_batches,

@@ -105,11 +105,13 @@ static bool trains(const struct graph *g)
     return false;
 }
 
-/* Before the update a stage has gradients of its own parameters, and where it shares a table its part
- * of that one's. Along pp the table is the first one's, and what the last one has is a copy. */
+/* Before the update a stage has gradients of its own parameters, and where it shares a
+ * table its part of that one's. Along pp the table is the first one's, and what the last
+ * one has is a copy. */
 static void begin_stages(struct check *c)
 {
-    const bool ties = model_shares_table(c->m), first = model_has_layer(&c->m->spec, &c->m->part, 0);
+    const bool ties = model_shares_table(c->m);
+    const bool first = model_has_layer(&c->m->spec, &c->m->part, 0);
     for (i64 i = 0; i < c->m->n_params; i++) {
         const struct param *p = &c->m->params[i];
         const bool table = ties && p->desc.id == P_WTE;
@@ -118,7 +120,8 @@ static void begin_stages(struct check *c)
         if (c->axis == LANE_PP)
             spread_set(c, p->grad, table && !first ? SPREAD_SAME : SPREAD_STAGES);
     }
-    for (i64 i = 0; i < c->m->n_buckets && c->axis == LANE_PP; i++) /* slices; no table is among them */
+    /* Slices; no table is among them. */
+    for (i64 i = 0; i < c->m->n_buckets && c->axis == LANE_PP; i++)
         if (c->m->buckets[i].split_grads)
             spread_set(c, c->m->buckets[i].own_grad, SPREAD_STAGES);
 }
@@ -165,19 +168,21 @@ static void end(struct check *c)
     }
 }
 
-/* Ranks along each axis that is checked differ in one coordinate. A group of ep lies along cp and dp:
- * LANE_EP is the part of it that is not LANE_CP, or where it is a part of cp, LANE_CP what is left of
- * that. In fast mode cp is a part of dp (and dp's sums are sums along it), so LANE_DP, and LANE_EP where it
- * has whole rows, are both, and LANE_CP looks again at what the tokens of a row have to do with each other. */
+/* Ranks along each axis that is checked differ in one coordinate. A group of ep lies
+ * along cp and dp: LANE_EP is the part of it that is not LANE_CP, or where it is a part
+ * of cp, LANE_CP what is left of that. In fast mode cp is a part of dp (and dp's sums are
+ * sums along it), so LANE_DP, and LANE_EP where it has whole rows, are both, and LANE_CP
+ * looks again at what the tokens of a row have to do with each other. */
 static struct check axis_of(const struct mesh *mesh, enum lane axis)
 {
     const struct layout *l = &mesh->layout;
-    const bool fast = !l->exact_context, context = l->cp > 1 && !fast, in_row = context && l->ep <= l->cp;
-    const bool along = l->cp > 1 && axis == LANE_CP, part = l->cp > 1 && l->ep <= l->cp;
-    const u32 dp = 1u << LANE_DP, group = dp | 1u << LANE_SHARD, cp = 1u << LANE_CP, ep = 1u << LANE_EP;
-    struct check c = { .axis = axis, .batch = axis != LANE_TP && axis != LANE_ISLAND && axis != LANE_PP &&
-                                axis != LANE_TIE,
-                       .acts = 1u << axis };
+    const bool fast = !l->exact_context, context = l->cp > 1 && !fast;
+    const bool part = l->cp > 1 && l->ep <= l->cp, in_row = context && part;
+    const bool along = l->cp > 1 && axis == LANE_CP;
+    const u32 dp = 1u << LANE_DP, group = dp | 1u << LANE_SHARD;
+    const u32 cp = 1u << LANE_CP, ep = 1u << LANE_EP;
+    struct check c = { .axis = axis, .acts = 1u << axis };
+    c.batch = axis != LANE_TP && axis != LANE_ISLAND && axis != LANE_PP && axis != LANE_TIE;
     c.tokens = along || (axis == LANE_EP && part);
     c.split = (along && fast) || axis == LANE_DP || axis == LANE_SHARD || axis == LANE_EDP ||
               (axis == LANE_EP && !in_row);
@@ -244,13 +249,15 @@ static i64 moves(const struct graph *g, const struct op_info *op, int boundary, 
     i64 n = 0;
     for (i64 i = 0; i < g->n_tasks; i++) {
         const struct task *t = g->tasks[i];
-        n += t->op == op && (int)t->attr[MOVE_BOUNDARY] == boundary && (t->attr[MOVE_UP] != 0) == up;
+        n += t->op == op && (int)t->attr[MOVE_BOUNDARY] == boundary &&
+             (t->attr[MOVE_UP] != 0) == up;
     }
     return n;
 }
 
 /* Along which axis the bucket is gathered that this is; else unknown. */
-static const char *axis_of_bucket(const struct model *m, const struct mesh *mesh, const struct tensor *x)
+static const char *axis_of_bucket(const struct model *m, const struct mesh *mesh,
+                                  const struct tensor *x)
 {
     for (i64 i = 0; i < m->n_buckets; i++) {
         const struct bucket *b = &m->buckets[i];
@@ -268,11 +275,14 @@ static int check_written(const struct graph *g, const struct model *m, const str
     begin_table(&c, g, m);
     for (i64 i = 0; i < g->n_tasks && c.rc >= 0; i++) {
         const struct task *t = g->tasks[i];
-        for (int k = 0; k < t->op->n_in; k++)
-            if (t->in[k] && owner_of(t->in[k])->role == ROLE_ACTIVATION && tensor_count(t->in[k]) > 0 &&
-                spread_of(&c, owner_of(t->in[k])) == SPREAD_UNKNOWN)
-                c.rc = err_set(ERR_INTERNAL, "%s: along %s, %s is read before anything has written it",
-                               t->op->name, axis_of_bucket(m, mesh, owner_of(t->in[k])), t->in[k]->name);
+        for (int k = 0; k < t->op->n_in; k++) {
+            const struct tensor *read = t->in[k], *owner = read ? owner_of(read) : NULL;
+            if (owner && owner->role == ROLE_ACTIVATION && tensor_count(read) > 0 &&
+                spread_of(&c, owner) == SPREAD_UNKNOWN)
+                c.rc = err_set(ERR_INTERNAL, "%s: along %s, %s is read before anything "
+                               "has written it",
+                               t->op->name, axis_of_bucket(m, mesh, owner), read->name);
+        }
         for (int k = 0; k < t->op->n_out; k++)
             if (t->out[k])
                 spread_set(&c, owner_of(t->out[k]), SPREAD_SAME);
@@ -291,9 +301,10 @@ static int check_moves(const struct graph *g, const struct mesh *mesh)
             const bool above = s->rank_of[b + 1] == (int)mesh->pp_rank;
             const struct op_info *op = below == (up != 0) ? &op_send : &op_recv;
             if (below != above && moves(g, op, b, up) != 1)
-                return err_set(ERR_INTERNAL, "%s: along pp, %s between stages %d and %d must go %s once, and "
-                               "do so %lld times", op->name, up ? "activations" : "gradients of activations", b,
-                               b + 1, up ? "up" : "down", (long long)moves(g, op, b, up));
+                return err_set(ERR_INTERNAL, "%s: along pp, %s between stages %d and %d "
+                               "must go %s once, and do so %lld times", op->name,
+                               up ? "activations" : "gradients of activations", b, b + 1,
+                               up ? "up" : "down", (long long)moves(g, op, b, up));
         }
     return OK;
 }

@@ -50,9 +50,9 @@ static int behind(const struct task *t)
 static int check_keys(const struct ring *r, const struct task *t, const struct tensor *kv)
 {
     if (turns_of(r, kv) != behind(t))
-        return err_set(ERR_INTERNAL, "%s: along cp, its keys (%s) have come %d turns of the ring, those of "
-                       "part %d are %d turns away", t->op->name, kv->name, turns_of(r, kv),
-                       (int)t->attr[BLOCK_KEYS], behind(t));
+        return err_set(ERR_INTERNAL, "%s: along cp, its keys (%s) have come %d turns of "
+                       "the ring, those of part %d are %d turns away", t->op->name,
+                       kv->name, turns_of(r, kv), (int)t->attr[BLOCK_KEYS], behind(t));
     return OK;
 }
 
@@ -61,8 +61,9 @@ static int check_sum(struct ring *r, const struct task *t)
 {
     const int a = turns_of(r, t->in[0]), b = turns_of(r, t->in[1]);
     if (a != b)
-        return err_set(ERR_INTERNAL, "%s: along cp, %s is of keys that came %d turns of the ring, %s of such "
-                       "that came %d", t->op->name, t->in[0]->name, a, t->in[1]->name, b);
+        return err_set(ERR_INTERNAL, "%s: along cp, %s is of keys that came %d turns of "
+                       "the ring, %s of such that came %d",
+                       t->op->name, t->in[0]->name, a, t->in[1]->name, b);
     if (a || turns_of(r, t->out[0]))
         set_turns(r, t->out[0], a);
     return OK;
@@ -73,8 +74,9 @@ static int check_own(const struct ring *r, const struct task *t)
 {
     for (int k = 0; k < t->op->n_in; k++)
         if (turns_of(r, t->in[k]))
-            return err_set(ERR_INTERNAL, "%s: along cp, %s is of keys that came %d turns of the ring, and goes "
-                           "back to nobody", t->op->name, t->in[k]->name, turns_of(r, t->in[k]));
+            return err_set(ERR_INTERNAL, "%s: along cp, %s is of keys that came %d turns "
+                           "of the ring, and goes back to nobody",
+                           t->op->name, t->in[k]->name, turns_of(r, t->in[k]));
     return OK;
 }
 
@@ -114,7 +116,8 @@ static int check_all_seen(const struct graph *g, i64 at)
         return OK;
     const i64 parts = (i64)t->attr[BLOCK_PARTS], blocks = blocks_until(g, at);
     if (blocks != parts)
-        return err_set(ERR_INTERNAL, "%s: along cp, its queries have seen %lld of %lld parts of the keys",
+        return err_set(ERR_INTERNAL, "%s: along cp, its queries have seen %lld of %lld "
+                       "parts of the keys",
                        t->op->name, (long long)blocks, (long long)parts);
     return OK;
 }

@@ -7,8 +7,8 @@
 #include <stdio.h>
 
 static const char *const words[] = {
-    "unknown", "the same on all ranks", "cut by rows", "cut by columns",
-    "cut by experts", "each stage's own", "cut by heads that ranks share", "a partial sum of each rank",
+    "unknown", "the same on all ranks", "cut by rows", "cut by columns", "cut by experts",
+    "each stage's own", "cut by heads that ranks share", "a partial sum of each rank",
     "a partial sum of each rank for a head that it shares", "the largest of each rank",
     "each island's own", "spread in several ways",
 };
@@ -108,7 +108,8 @@ static void fail(struct check *c, const struct task *t, const char *fmt, ...)
     va_end(ap);
     if (t->layer >= 0)
         snprintf(where, sizeof where, " in layer %d", t->layer);
-    c->rc = err_set(ERR_INTERNAL, "%s%s: along %s, %s", t->op->name, where, spread_axis_name(c), text);
+    c->rc = err_set(ERR_INTERNAL, "%s%s: along %s, %s", t->op->name, where,
+                    spread_axis_name(c), text);
 }
 
 static const char *kind_of(const struct tensor *t)
@@ -289,7 +290,8 @@ static void join_rule(struct check *c, const struct task *t)
 static void share_rule(struct check *c, const struct task *t)
 {
     enum spread kv = in(c, t, 1);
-    if (c->axis == LANE_TP && t->attr[SHARE_PARTS] > 1 && kv != SPREAD_HEADS && kv != SPREAD_UNKNOWN)
+    if (c->axis == LANE_TP && t->attr[SHARE_PARTS] > 1 && kv != SPREAD_HEADS &&
+        kv != SPREAD_UNKNOWN)
         refuse(c, t, t->in[1], "the parts of a head must be gathered first");
     join_rule(c, t);
 }
@@ -538,7 +540,8 @@ static void orthogonal_rule(struct check *c, const struct task *t)
     i64 sharers = c->axis == LANE_TP ? part->tensor_parts : c->split ? part->state_parts : 1;
     bool share = t->attr[MUON_ELSEWHERE] != 0 && t->attr[MUON_SHARES] == 0;
     enum spread u = in(c, t, 0);
-    if (u == SPREAD_EXPERTS || u == SPREAD_STAGES || (u == SPREAD_ROWS && c->axis == LANE_TP && share)) {
+    if (u == SPREAD_EXPERTS || u == SPREAD_STAGES ||
+        (u == SPREAD_ROWS && c->axis == LANE_TP && share)) {
         write(c, t, 0, u); /* an expert's or a stage's matrix is whole where it is */
         return;
     }
@@ -581,7 +584,7 @@ static void outer_update_rule(struct check *c, const struct task *t)
                           p->owner_offset >= b->copied * (i64)sizeof(float));
     }
     for (int k = 0; k < t->op->n_out; k++)
-        if (slice || c->axis == LANE_ISLAND) /* else as before: parameters are cut in several ways */
+        if (slice || c->axis == LANE_ISLAND) /* else as before, cut in several ways */
             spread_set(c, t->out[k], slice ? SPREAD_ROWS : in(c, t, 0));
 }
 
@@ -626,7 +629,8 @@ static void router_rule(struct check *c, const struct task *t)
         write(c, t, 2, SPREAD_PARTIAL);
 }
 
-/* How many tokens chose an expert is summed like a gradient. What one rank tells is of whole rows. */
+/* How many tokens chose an expert is summed like a gradient. What one rank tells is of
+ * whole rows. */
 static void load_rule(struct check *c, const struct task *t)
 {
     enum spread stats = in(c, t, 0);
@@ -675,8 +679,9 @@ static void counts_rule(struct check *c, const struct task *t)
 {
     if (c->experts && t->op == &op_expert_arrival && in(c, t, 1) == SPREAD_ROWS)
         refuse(c, t, t->in[1], "what other ranks send must have been exchanged");
+    const bool arrives = c->experts && t->op == &op_expert_arrival;
     for (int k = 0; k < t->op->n_out; k++)
-        spread_set(c, t->out[k], c->experts && t->op == &op_expert_arrival ? SPREAD_EXPERTS : in(c, t, 0));
+        spread_set(c, t->out[k], arrives ? SPREAD_EXPERTS : in(c, t, 0));
 }
 
 /* All experts' matrices meet a rank's own rows, or some experts' all of theirs. */

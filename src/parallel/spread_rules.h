@@ -13,7 +13,7 @@ enum spread {
     SPREAD_COLUMNS, /* each rank has some columns */
     SPREAD_EXPERTS, /* each rank has some experts, or all rows for these */
     SPREAD_STAGES,  /* each stage has its own */
-    SPREAD_HEADS,   /* along tp some columns, of which several ranks have the same keys and values */
+    SPREAD_HEADS,   /* along tp some columns; several ranks have the same keys and values */
     SPREAD_PARTIAL, /* the sum over ranks is what is meant */
     SPREAD_HEAD_SUMS, /* some columns; those of keys and values are partial sums of their sharers */
     SPREAD_LARGEST, /* the largest over ranks is */
@@ -56,7 +56,8 @@ void spread_set(struct check *c, const struct tensor *t, enum spread is);
 const char *spread_word(enum spread is);
 const char *spread_axis_name(const struct check *c);
 
-/* From how the task's inputs are spread follows how its outputs are, or c->rc. The axis is the task's. */
+/* From how the task's inputs are spread follows how its outputs are, or c->rc. The axis
+ * is the task's. */
 void spread_apply(struct check *c, const struct task *t);
 
 /* Whether every block of attention sees the keys that it says, each queries' blocks all parts, and

@@ -124,7 +124,8 @@ static int too_many(const struct layout *l, int n, const struct model_spec *s)
     if (is_file(l))
         snprintf(instead, sizeof instead, "choose another schedule");
     else if (pp > 0)
-        snprintf(instead, sizeof instead, "pp=%lld has %lld", (long long)pp, (long long)(pp * chunks));
+        snprintf(instead, sizeof instead, "pp=%lld has %lld", (long long)pp,
+                 (long long)(pp * chunks));
     return err_set(ERR_CONFIG, "%d pipeline stages are more than the model's %lld layers; %s", n,
                    (long long)s->layers, instead);
 }
@@ -197,8 +198,8 @@ static int check_alone(const struct layout *l)
     const char *said = l->stages ? "stages" : l->chunks > 1 ? "chunks"
                        : schedule_kind_of(l->schedule) != SCHEDULE_1F1B ? "schedule" : NULL;
     if (said)
-        return err_set(ERR_CONFIG, "layout.%s is about a pipeline, and pp=1 has none; leave it out, "
-                       "or choose a larger pp", said);
+        return err_set(ERR_CONFIG, "layout.%s is about a pipeline, and pp=1 has none; "
+                       "leave it out, or choose a larger pp", said);
     return OK;
 }
 

@@ -70,8 +70,9 @@ static struct tensor *whole(struct rewrite *r, struct tensor *old)
     return r->all[old->index];
 }
 
-/* All rows of a tensor with a cut, for what every rank does with all of them: its gradient is complete
- * on every rank, not a part of a sum. One rank in exact mode forms it apart from others too. */
+/* All rows of a tensor with a cut, for what every rank does with all of them: its
+ * gradient is complete on every rank, not a part of a sum. One rank in exact mode forms
+ * it apart from others too. */
 static struct tensor *alike(struct rewrite *r, struct tensor *old)
 {
     if (!is_old(r, old) || old->owner || !r->cut[old->index])
@@ -131,8 +132,9 @@ static void keep(struct rewrite *r, const struct task *t, bool same_outputs)
 }
 
 /* --- experts ------------------------------------------------------------------------ */
-/* Every rank routes and sorts all rows, sends them on along ep as if it were alone, and multiplies them
- * with its share of each expert's matrices: sums over ranks come before rows are combined. */
+/* Every rank routes and sorts all rows, sends them on along ep as if it were alone, and
+ * multiplies them with its share of each expert's matrices: sums over ranks come before
+ * rows are combined. */
 
 static void keep_alike(struct rewrite *r, const struct task *t)
 {

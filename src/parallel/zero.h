@@ -1,8 +1,8 @@
 /* parallel/zero.h - weights split over the data-parallel ranks.
  *
- * ZeRO 3 (Rajbhandari et al. 2020, P_os+g+p) as a rewrite of a finished list. The model keeps slices
- * of its matrices only (model_part.split_weights); what products read is an activation, which the
- * memory plan places and frees like any other.
+ * ZeRO 3 (Rajbhandari et al. 2020, P_os+g+p) as a rewrite of a finished list. The model
+ * keeps slices of its matrices only (model_part.split_weights); what products read is an
+ * activation, which the memory plan places and frees like any other.
  *
  * A bucket is gathered before each stretch of tasks that reads it (the layer's forward, its
  * backward), and dies behind it. Each gather begins where the stretch before it does, so that
