@@ -33,10 +33,10 @@ static const struct option options[] = {
     { "every", OPTION_FIELD(DURATION, struct diagnose_flags, every), "10s", .unit = "seconds",
       .min = 0.1, .max = 86400, .help = "Time between judgements with --live." },
     { "probe", OPTION_FIELD(STRING, struct diagnose_flags, probe), NULL,
-      .help = "OP=SHARE, such as linear=10%: of a run that goes on, have tasks of the ops whose name "
-              "begins so (all: of any) take so much longer in one of each two steps, wait until it "
-              "has, and say what the steps answered: the most that mending these tasks can give "
-              "back." },
+      .help = "OP=SHARE, such as linear=10%: of a run that goes on, have tasks of the "
+              "ops whose name begins so (all: of any) take so much longer in one of each "
+              "two steps, wait until it has, and say what the steps answered: the most "
+              "that mending these tasks can give back." },
     { "pairs", OPTION_FIELD(INT, struct diagnose_flags, pairs), "20", .min = 1, .max = 100000,
       .help = "Pairs of steps for --probe." },
     { "rules", OPTION_FIELD(BOOL, struct diagnose_flags, rules), "no",
@@ -83,8 +83,8 @@ static int parse_probe(const char *text, const char **out, struct arena *a)
     struct inject_fault f;
     size_t n = strcspn(text, "=");
     if (!text[n])
-        return err_set(ERR_USAGE, "--probe %s: give ops and by how much they are to be slower, such "
-                       "as linear=10%%", text);
+        return err_set(ERR_USAGE, "--probe %s: give ops and by how much they are to be "
+                       "slower, such as linear=10%%", text);
     *out = arena_printf(a, "probe=%.*s,slower=%s", (int)n, text, text + n + 1);
     TRY(inject_parse(&f, *out, "--probe"));
     if (f.kind != INJECT_PROBE || f.limited)
@@ -124,11 +124,12 @@ static int probe_run(const struct diagnose_flags *f, const char *folder, struct 
     first += first % 2;
     const i64 last = first + 2 * f->pairs - 1;
     if (!running)
-        return err_set(ERR_CONFIG, "%s: no process trains there; slow it from its begin with headway "
-                       "train RECIPE --inject %s", folder, fault);
+        return err_set(ERR_CONFIG, "%s: no process trains there; slow it from its begin "
+                       "with headway train RECIPE --inject %s", folder, fault);
     if (planned > 0 && last >= planned)
-        return err_set(ERR_CONFIG, "%s: it ends with step %lld, before %lld pairs of steps are taken: "
-                       "ask for fewer --pairs", folder, (long long)planned, (long long)f->pairs);
+        return err_set(ERR_CONFIG, "%s: it ends with step %lld, before %lld pairs of "
+                       "steps are taken: ask for fewer --pairs",
+                       folder, (long long)planned, (long long)f->pairs);
     TRY(add_line(arena_printf(a, "%s/" INJECT_PROBES_FILE, folder),
                  arena_printf(a, "%s:%lld-%lld", fault, (long long)first + 1, (long long)last + 1),
                  a));
@@ -267,10 +268,11 @@ const struct command cmd_diagnose = {
                    "length. When there is none, that figure is printed: it is how much could "
                    "be hidden "
                    "in the noise.\n\n"
-                   "A probe asks the run itself: tasks that are slowed by a little make a step longer "
-                   "by what of them is critical, and since a step's length is convex in its tasks', "
-                   "making them faster gives back no more than that in proportion. `headway train "
-                   "--inject probe=OP,slower=SHARE` does so from the begin.",
+                   "A probe asks the run itself: tasks that are slowed by a little make "
+                   "a step longer by what of them is critical, and since a step's length "
+                   "is convex in its tasks', making them faster gives back no more than "
+                   "that in proportion. `headway train --inject probe=OP,slower=SHARE` "
+                   "does so from the begin.",
     .options = options,
     .options_bytes = sizeof(struct diagnose_flags),
     .min_args = 0,

@@ -197,8 +197,8 @@ static int eval_data(struct evaluation *e)
     struct loader *loader;
     TRY(open_tokenizer(e));
     if (sys_exists(e->o->data) && !dataset_is_prepared(e->o->data))
-        return err_set(ERR_USAGE, "%s holds no shards: give a folder that 'headway data prepare' made, or "
-                       "text by --text", e->o->data);
+        return err_set(ERR_USAGE, "%s holds no shards: give a folder that 'headway data "
+                       "prepare' made, or text by --text", e->o->data);
     struct loader_source source = { .path = e->o->data, .separator = -1 };
     struct loader_config config = {
         .sources = &source, .n_sources = 1, .window = e->T, .border = ROW_BORDER_STOP,

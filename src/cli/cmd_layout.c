@@ -163,7 +163,8 @@ static void print_all_groups(const struct show *x)
     if (l->ep > 1) {
         i64 rows = layout_expert_rows(l);
         print_groups(x, "edp", layout_split_ranks(l) / rows, rows * apart);
-        print_groups(x, "twins", layout_expert_twins(l), l->ep * l->tp); /* of a row, in exact mode */
+        /* Of a row, in exact mode. */
+        print_groups(x, "twins", layout_expert_twins(l), l->ep * l->tp);
     }
     print_groups(x, "cp", l->cp, l->tp);
     print_groups(x, "tp", l->tp, 1);
@@ -263,7 +264,8 @@ static void print_slice(const struct rank_view *v, i64 from, i64 to)
     add_range(&out, to > from ? "  buckets " : "  bucket ", from, to - from + 1);
     text_printf(&out, " of %lld: ", (long long)b->count);
     for (i64 k = 0; k < i64_min(n, MOST_SLICES); k++) {
-        text_printf(&out, "%srank %lld has ", k ? " | " : "", (long long)(v->mesh.rank + k * stride));
+        text_printf(&out, "%srank %lld has ", k ? " | " : "",
+                    (long long)(v->mesh.rank + k * stride));
         add_range(&out, "", b->own_begin + k * b->own_count, b->own_count);
     }
     printf("%s%s\n", out.data, n > MOST_SLICES ? " | ..." : "");
@@ -275,8 +277,9 @@ static void print_slices(const struct rank_view *v)
 {
     const struct model *m = v->model;
     for (i64 i = 0, end; i < m->n_buckets; i = end) {
-        for (end = i + 1; end < m->n_buckets && same_slices(&m->buckets[i], &m->buckets[end]); end++)
-            ;
+        end = i + 1;
+        while (end < m->n_buckets && same_slices(&m->buckets[i], &m->buckets[end]))
+            end++;
         print_slice(v, i, end - 1);
     }
 }
@@ -404,8 +407,8 @@ static void print_costs(const struct show *x)
         printf(" %9.2f M\n", 1e-6 * (double)v->parameters);
     }
     if (x->layout.ep > 1)
-        printf("ep sends this with even loads; activation has room for the rows of all %lld ranks at "
-               "one\n", (long long)x->layout.ep);
+        printf("ep sends this with even loads; activation has room for the rows of all "
+               "%lld ranks at one\n", (long long)x->layout.ep);
 }
 
 /* Links of one axis that carry as much as the first of them, from i on. */
@@ -444,8 +447,9 @@ static void print_links(const struct show *x)
 {
     if (layout_ranks(&x->layout) == 1)
         return;
-    printf("\nlinks: what the first rank of each stage sends in a step, and to whom; the others of the stage "
-           "send\nthe same to ranks as far away (but for what does not divide)\n"
+    printf("\nlinks: what the first rank of each stage sends in a step, and to whom; the "
+           "others of the stage send\n"
+           "the same to ranks as far away (but for what does not divide)\n"
            "  from  to                         bytes each  along\n");
     for (i64 i = 0; i < x->layout.pp; i++)
         print_links_of(x, x->views[i]);
@@ -460,8 +464,8 @@ static void print_room(const struct show *x)
         need += (double)(x->views[i]->model_bytes + x->views[i]->activation_bytes);
     need *= (double)(stage_ranks(&x->layout) * x->layout.islands);
     if (need > here)
-        printf("all ranks together need %.2f GB, and this machine has %.2f GB: alone it would refuse "
-               "to train this\n", 1e-9 * need, 1e-9 * here);
+        printf("all ranks together need %.2f GB, and this machine has %.2f GB: alone it "
+               "would refuse to train this\n", 1e-9 * need, 1e-9 * here);
 }
 
 /* What an outer step sends, and how much that is for each of the steps in between. */

@@ -41,8 +41,9 @@ static int check_possible(const struct layout_recipe *r, const struct layout *ex
     return train_layout_check(exact, &r->spec, &r->config, 1);
 }
 
-/* Weights and their state of all that is in memory at once: two single ranks, and the layout's, of which
- * those that share the batch have copies unless zero splits them. Activations come on top. */
+/* Weights and their state of all that is in memory at once: two single ranks, and the
+ * layout's, of which those that share the batch have copies unless zero splits them.
+ * Activations come on top. */
 static int check_memory(const struct layout_recipe *r)
 {
     const struct layout *l = &r->layout;
@@ -53,9 +54,10 @@ static int check_memory(const struct layout_recipe *r)
     const double bytes = (2 + copies) * whole, limit = (double)sys_memory_limit_bytes();
     if (bytes <= limit)
         return OK;
-    return err_set(ERR_LIMIT, "to check this layout takes about %.1f GB or more, since all ranks and two "
-                   "single ones are in this process, and there are %.1f GB: choose smaller degrees, or "
-                   "fewer layers with --set 'model.override={layers: N}'", 1e-9 * bytes, 1e-9 * limit);
+    return err_set(ERR_LIMIT, "to check this layout takes about %.1f GB or more, since "
+                   "all ranks and two single ones are in this process, and there are "
+                   "%.1f GB: choose smaller degrees, or fewer layers with --set "
+                   "'model.override={layers: N}'", 1e-9 * bytes, 1e-9 * limit);
 }
 
 /* A token that two experts suit alike goes to the other one when anything is rounded otherwise. */
@@ -94,16 +96,19 @@ static int judge(const struct layout_recipe *r, struct trial_line *lines, i64 n,
     struct trial_line first = bad ? *bad : (struct trial_line){ 0 };
     qsort(lines, (size_t)n, sizeof *lines, by_ratio);
     if (lines[0].ratio == 0) {
-        printf("layout %s beside one exact rank, on %s: loss, norm and %lld tensors are equal, bit for bit\n",
+        printf("layout %s beside one exact rank, on %s: loss, norm and %lld tensors are "
+               "equal, bit for bit\n",
                layout_text(&r->layout, a), rows, (long long)n - TRIAL_NUMBERS);
         return OK;
     }
     printf("layout %s beside one exact rank, on %s; rounding moves weights by %.2g\n\n"
-           "       of bound  difference  rank  tensor\n", layout_text(&r->layout, a), rows, rounding);
+           "       of bound  difference  rank  tensor\n",
+           layout_text(&r->layout, a), rows, rounding);
     for (i64 i = 0; i < i64_min(n, SHOWN); i++)
         printf("%15.3g  %10.2g  %4d  %s of %s\n", lines[i].ratio, lines[i].difference,
                lines[i].rank, lines[i].kind, lines[i].name);
-    printf("   ... of %lld tensors, the loss and the gradient's norm\n", (long long)n - TRIAL_NUMBERS);
+    printf("   ... of %lld tensors, the loss and the gradient's norm\n",
+           (long long)n - TRIAL_NUMBERS);
     if (bad)
         return err_set(ERR_NUMERIC, "the %s of %s on rank %d is the first that rounding does not "
                        "explain: its difference of %.2g is %.3g times the bound", first.kind,
@@ -135,7 +140,8 @@ static int compare(const struct layout_recipe *r, struct loader *loader, const c
     return rc;
 }
 
-/* On the rows that training would read first. Text without a data.cache becomes shards for this only. */
+/* On the rows that training would read first. Text without a data.cache becomes shards
+ * for this only. */
 static int compare_on_data(struct layout_recipe *r, const struct check_options *o, struct arena *a)
 {
     const struct train_request request = { .config = &r->config, .recipe = r->recipe };
@@ -175,13 +181,15 @@ const struct command cmd_layout_check = {
     .name = "check", .summary = "Compare a layout's first steps with those of one rank",
     .arguments = "RECIPE.yaml",
     .description = "Takes steps of the recipe's model on simulated ranks and on one rank in exact "
-                   "mode, from the same weights, on the rows that training would read first (made-up "
-                   "ones where the recipe's data are not there), and compares the loss, the gradient's norm, "
-                   "every gradient, moment and weight, and of the last step what goes into each product and the "
-                   "gradient of what comes out of it (but with experts in bf16). How far rounding "
-                   "can move a tensor is measured, by a second run of one rank whose weights are "
-                   "off by what its sums can be off. The first tensor, in the order of the step, "
-                   "that differs by more is named, and the exit code is not 0.",
+                   "mode, from the same weights, on the rows that training would read "
+                   "first (made-up ones where the recipe's data are not there), and "
+                   "compares the loss, the gradient's norm, every gradient, moment and "
+                   "weight, and of the last step what goes into each product and the "
+                   "gradient of what comes out of it (but with experts in bf16). How far "
+                   "rounding can move a tensor is measured, by a second run of one rank "
+                   "whose weights are off by what its sums can be off. The first tensor, "
+                   "in the order of the step, that differs by more is named, and the "
+                   "exit code is not 0.",
     .options = check_table, .options_bytes = sizeof(struct check_options), .takes_set = true,
     .min_args = 1, .max_args = 1, .examples = check_examples, .run = check,
 };

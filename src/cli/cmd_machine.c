@@ -89,8 +89,9 @@ static int measure(struct invocation *v, struct machine *m, struct pool *pool)
     machine_measure(m, pool, tell_progress, &p);
     progress_end(&p, "measured");
     if (machine_disturbed(m, known ? &before : NULL, why, sizeof why))
-        log_line(LOG_WARN, "%s: something else seems to have run; 'headway machine --again' when the machine "
-                 "is quiet, since shares of the peak and diagnoses are counted from this", why);
+        log_line(LOG_WARN, "%s: something else seems to have run; 'headway machine "
+                 "--again' when the machine is quiet, since shares of the peak and "
+                 "diagnoses are counted from this", why);
     machine_save(m);
     return OK;
 }

@@ -276,8 +276,8 @@ static int check_free(const struct export_options *o, struct arena *a)
                                          "tokenizer_config.json" };
     for (i64 i = 0; i < COUNT_OF(names) && !o->overwrite; i++)
         if (sys_exists(arena_printf(a, "%s/%s", o->out, names[i])))
-            return err_set(ERR_USAGE, "%s has a %s already; choose another folder, or replace the model in "
-                           "it with --overwrite", o->out, names[i]);
+            return err_set(ERR_USAGE, "%s has a %s already; choose another folder, or "
+                           "replace the model in it with --overwrite", o->out, names[i]);
     return OK;
 }
 

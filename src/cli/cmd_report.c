@@ -76,9 +76,10 @@ const struct command cmd_report = {
     .arguments = "RUN [RUN...]",
     .description = "What a diagnosis finds and where the peak goes; curves of loss, learning rate "
                    "and speed; a timeline of steps, kernels beside the machine's ceilings, memory "
-                   "over a step; health of learning where it was logged; energy, data, settings and "
-                   "the log: in one file that needs no network and nothing beside it. The run may still be going on; then the page shows it "
-                   "as it is now. What a folder lacks is named on the page.",
+                   "over a step; health of learning where it was logged; energy, data, "
+                   "settings and the log: in one file that needs no network and nothing "
+                   "beside it. The run may still be going on; then the page shows it as "
+                   "it is now. What a folder lacks is named on the page.",
     .options = options,
     .options_bytes = sizeof(struct report_flags),
     .min_args = 1,

@@ -81,9 +81,9 @@ static int encode_question(struct writer *w)
     return rc;
 }
 
-/* The tokens to go on from, which begin like a document in training where a question is asked or the
- * tokenizer has a token for that alone. A model needs at least one: an empty prompt is the
- * end of a document, after which a new one begins. */
+/* The tokens to go on from, which begin like a document in training where a question is
+ * asked or the tokenizer has a token for that alone. A model needs at least one: an empty
+ * prompt is the end of a document, after which a new one begins. */
 static int encode_prompt(struct writer *w, i64 *n)
 {
     i32 begin, end;
@@ -214,8 +214,9 @@ static int choose_tokens(struct writer *w, i64 prompt, i64 positions)
 {
     const i64 room = positions - prompt + 1, asked = w->o->tokens;
     if (room < 1)
-        return err_set(ERR_LIMIT, "the prompt has %lld tokens, the model only %lld positions; give a "
-                       "shorter prompt", (long long)prompt, (long long)positions);
+        return err_set(ERR_LIMIT, "the prompt has %lld tokens, the model only %lld "
+                       "positions; give a shorter prompt",
+                       (long long)prompt, (long long)positions);
     if (asked > room)
         return err_set(ERR_LIMIT, "the prompt's %lld tokens and --tokens %lld do not fit in the "
                        "model's %lld positions; give --tokens %lld or less, or a shorter prompt",
@@ -253,8 +254,8 @@ static void close_writer(struct writer *w)
 static int check_flags(const struct sample_options *o)
 {
     if (o->chat && *o->prompt)
-        return err_set(ERR_USAGE, "--chat asks a question, --prompt is text to go on from: give one "
-                       "of them");
+        return err_set(ERR_USAGE, "--chat asks a question, --prompt is text to go on "
+                       "from: give one of them");
     if (o->system && !o->chat)
         return err_set(ERR_USAGE, "--system stands before a question; give that with --chat");
     return OK;
@@ -273,7 +274,8 @@ static int run(struct invocation *v)
 
 static const struct example examples[] = {
     { "headway sample runs/demo --prompt \"The history of\"", "Go on from a few words." },
-    { "headway sample runs/chat --chat \"What is a bit?\"", "Ask a model that was trained to answer." },
+    { "headway sample runs/chat --chat \"What is a bit?\"",
+      "Ask a model that was trained to answer." },
     { "headway sample runs/demo --temperature 0 --tokens 50", "The likeliest text." },
     { 0 },
 };

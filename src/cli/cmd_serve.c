@@ -39,7 +39,8 @@ static int answer_all(struct serve *s, const struct http_table *http, int port)
     sigaction(SIGTERM, &action, NULL);
     printf("http://127.0.0.1:%d/%s/\n", port, s->token);
     fflush(stdout);
-    log_line(LOG_INFO, "only this machine can open it, and only with the whole address; Ctrl-C ends");
+    log_line(LOG_INFO, "only this machine can open it, and only with the whole address; "
+             "Ctrl-C ends");
     int rc = OK;
     while (!atomic_load(&stopped) && rc == OK)
         if (http->turn(server, TURN_MS) != 0)
@@ -61,7 +62,8 @@ static int run(struct invocation *v)
         runs[opened] = ARENA_NEW(v->arena, struct run_page);
         TRY_TO(done, run_page_open(runs[opened], v->args[opened]));
     }
-    TRY_TO(done, serve_init(s, runs, opened, arena_printf(v->arena, "%s - Headway", runs[0]->name)));
+    const char *title = arena_printf(v->arena, "%s - Headway", runs[0]->name);
+    TRY_TO(done, serve_init(s, runs, opened, title));
     rc = answer_all(s, http, (int)f->port);
     serve_fini(s);
 done:
@@ -71,8 +73,10 @@ done:
 }
 
 static const struct example examples[] = {
-    { "headway serve runs/tiny", "Prints an address; a browser of this machine shows the run there." },
-    { "headway serve runs/a runs/b --port 8080", "Two runs beside each other, at a port of your own." },
+    { "headway serve runs/tiny",
+      "Prints an address; a browser of this machine shows the run there." },
+    { "headway serve runs/a runs/b --port 8080",
+      "Two runs beside each other, at a port of your own." },
     { 0 },
 };
 
@@ -80,12 +84,13 @@ const struct command cmd_serve = {
     .name = "serve",
     .summary = "Show runs live, in a browser of this machine",
     .arguments = "RUN [RUN...]",
-    .description = "The page of 'headway report', which follows the run while it goes on. It listens on "
-                   "loopback alone, and answers only those who know the address that is printed: it "
-                   "has a random token. Nothing can be changed there.\n\n"
-                   "This is a process of its own that reads the run's folder, with the lowest "
-                   "priority: no step is slower for it. To look from elsewhere, forward the port: "
-                   "ssh -L 8080:127.0.0.1:8080 HOST.",
+    .description = "The page of 'headway report', which follows the run while it goes "
+                   "on. It listens on loopback alone, and answers only those who know "
+                   "the address that is printed: it has a random token. Nothing can be "
+                   "changed there.\n\n"
+                   "This is a process of its own that reads the run's folder, with the "
+                   "lowest priority: no step is slower for it. To look from elsewhere, "
+                   "forward the port: ssh -L 8080:127.0.0.1:8080 HOST.",
     .options = options,
     .options_bytes = sizeof(struct serve_flags),
     .min_args = 1,

@@ -72,8 +72,8 @@ static int train_from(struct invocation *v, struct bpe_trainer *trainer, struct 
         rc = add_input(trainer, splitter, inputs.at[i].path, &bytes);
     splitter_free(splitter);
     if (rc >= 0 && bytes == 0)
-        return err_set(ERR_FORMAT, "%s%s no text to learn from; give files that have some", v->args[0],
-                       v->n_args > 1 ? " and what follows it hold" : " holds");
+        return err_set(ERR_FORMAT, "%s%s no text to learn from; give files that have some",
+                       v->args[0], v->n_args > 1 ? " and what follows it hold" : " holds");
     return rc < 0 ? rc : bpe_trainer_finish(trainer, out);
 }
 

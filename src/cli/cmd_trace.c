@@ -361,7 +361,8 @@ static const struct command cmd_stragglers = {
     .max_args = 1,
     .examples =
         (const struct example[]){
-            { "headway trace stragglers runs/tiny", "Whether a rank or a stage of the run tiny is slow." },
+            { "headway trace stragglers runs/tiny",
+              "Whether a rank or a stage of the run tiny is slow." },
             { 0 } },
     .run = run_stragglers,
 };

@@ -66,9 +66,9 @@ static const struct option options[] = {
               "that mpirun or srun started." },
     { "progress", OPTION_FIELD(CHOICE, struct train_flags, progress), "auto",
       .choices = "auto|live|line",
-      .help = "On a terminal: live is a few lines with curves, the peak divided and what a diagnosis "
-              "finds; line is one line. auto: live where there is room. Elsewhere there are plain "
-              "lines, at growing intervals." },
+      .help = "On a terminal: live is a few lines with curves, the peak divided and what "
+              "a diagnosis finds; line is one line. auto: live where there is room. "
+              "Elsewhere there are plain lines, at growing intervals." },
     { "deadline", OPTION_FIELD(DURATION, struct train_flags, deadline), "10m", .min = 1,
       .max = 1e6, .help = "A rank that others wait for longer than this hangs: the run ends and "
                           "names it. One that is stopped is found out after five steps' time, at "
@@ -109,8 +109,8 @@ static void list_kinds(struct text *out)
 
 static atomic_ullong stop_ns; /* lock-free, as a signal handler needs */
 
-/* The second signal ends the program at once. One request can arrive twice: from a terminal, or whoever
- * signals all processes of a job, and passed on by the launcher. */
+/* The second signal ends the program at once. One request can arrive twice: from a
+ * terminal, or whoever signals all processes of a job, and passed on by the launcher. */
 static void on_signal(int number)
 {
     static const u64 same_ns = 500 * 1000 * 1000;

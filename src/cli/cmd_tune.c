@@ -28,8 +28,8 @@ static const struct option options[] = {
       .help = "What shall grow: tokens/s, how soon the recipe's loss is reached, or tokens per "
               "joule." },
     { "budget", OPTION_FIELD(DURATION, struct tune_flags, budget), "3m", .unit = "seconds",
-      .min = 1, .max = 1e6, .help = "Time for trials. Each takes the start of a run and about three "
-                                    "seconds of steps." },
+      .min = 1, .max = 1e6, .help = "Time for trials. Each takes the start of a run and "
+                                    "about three seconds of steps." },
     { "trials", OPTION_FIELD(INT, struct tune_flags, trials), "6", .min = 1, .max = 64,
       .help = "Changes that are tried at most; forecasts choose which." },
     { "knobs", OPTION_FIELD(STRING, struct tune_flags, knobs), NULL,
@@ -45,10 +45,11 @@ static const struct option options[] = {
     { "backend", OPTION_FIELD(STRING, struct tune_flags, backend), NULL,
       .help = "As of `headway train`." },
     { "out", OPTION_FIELD(PATH, struct tune_flags, out), NULL,
-      .help = "The tuned recipe; not given: RECIPE.tuned.yaml beside the recipe. Nothing is written "
-              "when nothing is faster." },
+      .help = "The tuned recipe; not given: RECIPE.tuned.yaml beside the recipe. Nothing "
+              "is written when nothing is faster." },
     { "folder", OPTION_FIELD(PATH, struct tune_flags, folder), NULL,
-      .help = "Where trials have their run folders for a moment; not given: the recipe's run.dir." },
+      .help = "Where trials have their run folders for a moment; not given: the recipe's "
+              "run.dir." },
     { "json", OPTION_FIELD(BOOL, struct tune_flags, json), "no", .help = "Print JSON." },
     { 0 },
 };
@@ -110,9 +111,10 @@ static int make_request(struct tune_request *r, const struct invocation *v,
     const struct tune_flags *f = v->options;
     const i64 ranks = i64_max(1, f->ranks), needed = layout_ranks(&recipe->layout);
     if (needed != ranks)
-        return err_set(ERR_USAGE, "the layout %s has %lld ranks and --ranks says %lld: tuning starts "
-                       "them on this machine, so say --ranks %lld", layout_text(&recipe->layout, v->arena),
-                       (long long)needed, (long long)ranks, (long long)needed);
+        return err_set(ERR_USAGE, "the layout %s has %lld ranks and --ranks says %lld: "
+                       "tuning starts them on this machine, so say --ranks %lld",
+                       layout_text(&recipe->layout, v->arena), (long long)needed,
+                       (long long)ranks, (long long)needed);
     const char *parent = f->folder ? f->folder : recipe->config.run.dir;
     const char *folder = arena_printf(v->arena, "%s/.tune-%lld", parent,
                                       (long long)sys_process_id());
@@ -134,10 +136,11 @@ static int make_request(struct tune_request *r, const struct invocation *v,
 static int check_knobs(const char *only)
 {
     char name[64];
-    for (const char *at = only; at && *at; at += strcspn(at, ", ") + strspn(at + strcspn(at, ", "), ", ")) {
+    for (const char *at = only; at && *at; at += strspn(at, ", ")) {
         struct nearest near = { .typed = name };
+        const int n = (int)strcspn(at, ", ");
         bool known = false;
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(at, ", "), at);
+        snprintf(name, sizeof name, "%.*s", n, at);
         for (int i = 0; knobs[i].name; i++) {
             known = known || strcmp(knobs[i].name, name) == 0;
             nearest_offer(&near, knobs[i].name);
@@ -145,6 +148,7 @@ static int check_knobs(const char *only)
         if (!known)
             return err_set(ERR_USAGE, "--knobs: there is no %s; the nearest is %s", name,
                            nearest_found(&near) ? near.best : knobs[0].name);
+        at += n;
     }
     return OK;
 }

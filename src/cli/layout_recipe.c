@@ -30,7 +30,8 @@ int layout_recipe_read(struct layout_recipe *x, const struct invocation *v, cons
     bool find = layout && strcmp(layout, "auto") == 0;
     struct train_recipe *r = ARENA_NEW(v->arena, struct train_recipe);
     if (ranks > 0 && !find)
-        return err_set(ERR_USAGE, "--ranks goes with --layout auto; a layout says how many it needs");
+        return err_set(ERR_USAGE, "--ranks goes with --layout auto; a layout says how "
+                       "many it needs");
     TRY(train_recipe_read(r, v->args[0], v->sets, v->n_sets, find ? NULL : layout, v->arena));
     *x = (struct layout_recipe){ r->config, r->layout, r->spec, &r->recipe };
     return find ? choose(x, ranks) : OK;

@@ -13,9 +13,9 @@ struct layout_recipe {
     const struct recipe *recipe; /* who set what */
 };
 
-/* The first argument's recipe with the command's --set, and `layout` (NULL: what the recipe says),
- * which fits as many ranks as it needs. "auto": the best of so many ranks, each with its share of this
- * machine's memory; why it is the best is printed. */
+/* The first argument's recipe with the command's --set, and `layout` (NULL: what the
+ * recipe says), which fits as many ranks as it needs. "auto": the best of so many ranks,
+ * each with its share of this machine's memory; why it is the best is printed. */
 int layout_recipe_read(struct layout_recipe *x, const struct invocation *v, const char *layout,
                        i64 ranks);
 

@@ -3,7 +3,7 @@
  *     train [==========----------]  57 %  step 69/120  0:05 left
  *     loss     5.9530  the run's curve  held-out 6.2945
  *     speed    14390 tokens/s  its curve  0.44 mJ/token
- *     peak     55 % [#####################kkkkkkkkkkwwwwd]  # model k kernels w waiting d data h host
+ *     peak     55 % [###############kkkkkkkkwwwd]  # model k kernels w waiting d data h host
  *     finding  too few micro-batches (B5): gives back 93 ms a step, 21 %
  *
  * Lines of the log pass above. Nothing of the terminal is switched, so there is nothing to restore
@@ -17,7 +17,8 @@
 #include "report/series.h"
 #include "train/session.h"
 
-/* Where a step's time goes, as shares of it, and what a diagnosis found; all 0 and "": not known. */
+/* Where a step's time goes, as shares of it, and what a diagnosis found; all 0 and "":
+ * not known. */
 struct live_diagnosis {
     double compute, wait, data, host; /* the rest is not known */
     char finding[240];

@@ -31,7 +31,8 @@ struct calibrate_options {
 
 static const struct option calibrate_table[] = {
     { "rows", OPTION_FIELD(STRINGS, struct calibrate_options, rows), NULL,
-      .help = "Tables of measurements: files, or sets of facts/measured; NAME:20 uses 20 of its rows." },
+      .help = "Tables of measurements: files, or sets of facts/measured; NAME:20 uses 20 "
+              "of its rows." },
     { "family", OPTION_FIELD(STRING, struct calibrate_options, family), "a100",
       .help = "Of devices: a name in machines/calibration, or a file, to begin with." },
     { "constants", OPTION_FIELD(STRINGS, struct calibrate_options, constants), NULL,
@@ -43,8 +44,8 @@ static const struct option calibrate_table[] = {
     { "out", OPTION_FIELD(PATH, struct calibrate_options, out), NULL,
       .help = "Write the file here; printed if not given." },
     { "measure", OPTION_FIELD(BOOL, struct calibrate_options, measure), "yes",
-      .help = "Half a minute's microbenchmark of this machine: ops at many sizes, memory, launch floor, "
-              "exchanges between ranks, alone and beside computing." },
+      .help = "Half a minute's microbenchmark of this machine: ops at many sizes, "
+              "memory, launch floor, exchanges between ranks, alone and beside computing." },
     { "measured", OPTION_FIELD(PATH, struct calibrate_options, measured), NULL,
       .help = "Take the microbenchmark from this file, which calibrate wrote before." },
     { "json", OPTION_FIELD(BOOL, struct calibrate_options, json), "no",
@@ -64,8 +65,8 @@ static int take_share(const char **path, i64 *share, struct arena *a)
         return OK;
     long long n = strtoll(colon + 1, &end, 10);
     if (end == colon + 1 || n < 1 || n > FIT_MOST_ROWS)
-        return err_set(ERR_USAGE, "--rows '%s': after a colon stands how many of its rows are used, 1 to "
-                       "%d", *path, FIT_MOST_ROWS);
+        return err_set(ERR_USAGE, "--rows '%s': after a colon stands how many of its "
+                       "rows are used, 1 to %d", *path, FIT_MOST_ROWS);
     *path = arena_strndup(a, *path, colon - *path);
     *share = n;
     return OK;
@@ -122,7 +123,8 @@ static int put_result(const struct calibrate_options *o, const struct text *yaml
     return rc;
 }
 
-/* What belongs into files of machines/stacks: the values that they say are fitted, and intervals. */
+/* What belongs into files of machines/stacks: the values that they say are fitted, and
+ * intervals. */
 static void add_stacks(const struct plan_fit *fit, struct text *out)
 {
     for (i64 i = 0; i < fit->n_stacks; i++) {
@@ -178,8 +180,8 @@ static int read_runs(struct here *h)
     for (int i = 0; i < v->n_args; i++) {
         int first = 0;
         if (!sys_exists(v->args[i]))
-            return err_set(ERR_USAGE, "%s is no run's folder; 'headway train' names the one that it "
-                           "writes, such as runs/demo", v->args[i]);
+            return err_set(ERR_USAGE, "%s is no run's folder; 'headway train' names the "
+                           "one that it writes, such as runs/demo", v->args[i]);
         TRY(own_run_read(&h->runs[i], v->args[i], v->arena));
         while (!own_runs_alike(&h->runs[first], &h->runs[i]))
             first++;
@@ -297,9 +299,10 @@ static int fit_kind(struct here *h, struct kind *k)
         if (own_runs_alike(&like, &h->runs[i]))
             alike[n++] = &h->runs[i];
     TRY(own_rates_fit(k->rates, alike, n, k->measured, v->arena));
-    log_line(LOG_INFO, "%lld run%s of %lld ranks with %lld threads, the first with steps of %.4g s; tasks "
-             "are fitted within %.1f %%", (long long)n, n == 1 ? "" : "s", (long long)k->rates->ranks,
-             (long long)k->rates->threads, alike[0]->seconds, 100 * k->rates->spread);
+    log_line(LOG_INFO, "%lld run%s of %lld ranks with %lld threads, the first with steps "
+             "of %.4g s; tasks are fitted within %.1f %%", (long long)n,
+             n == 1 ? "" : "s", (long long)k->rates->ranks, (long long)k->rates->threads,
+             alike[0]->seconds, 100 * k->rates->spread);
     return OK;
 }
 
@@ -360,11 +363,12 @@ static int run(struct invocation *v)
     if (v->n_args == 0 && o->rows.count > 0)
         return calibrate_family(v);
     if (v->n_args == 0 && (!o->measure || o->measured))
-        return err_set(ERR_USAGE, "nothing to calibrate on: name run folders, or tables with --rows, or "
-                       "leave %s out to measure this machine", o->measured ? "--measured" :
-                       "--no-measure");
+        return err_set(ERR_USAGE, "nothing to calibrate on: name run folders, or tables "
+                       "with --rows, or leave %s out to measure this machine",
+                       o->measured ? "--measured" : "--no-measure");
     if (v->n_args > 0 && o->rows.count > 0)
-        return err_set(ERR_USAGE, "run folders and --rows are two calibrations; ask for one at a time");
+        return err_set(ERR_USAGE, "run folders and --rows are two calibrations; ask for "
+                       "one at a time");
     return calibrate_here(v);
 }
 
@@ -382,16 +386,19 @@ const struct command cmd_plan_calibrate = {
     .name = "calibrate",
     .summary = "What devices do, measured here, from recorded runs, or from published step times",
     .arguments = "[RUN...]",
-    .description = "For every op the seconds per FLOP, per byte and per task, and the same of exchanges, for "
-                   "headway plan predict. A microbenchmark takes steps of small made-up models on as "
-                   "many ranks and threads as the runs had (without runs: one rank, and two), and so "
-                   "meets each op at many sizes. Recorded runs say how long the same takes in training. "
-                   "Several runs of as many ranks and threads count together. The file says where, when "
-                   "and how often each was measured, and how far repetitions were apart.\n\n"
-                   "With --rows: takes at most 30 rows at even distances from the tables, and moves the constants "
-                   "so that predicted step times come close to theirs. Prints the family's file. The "
-                   "same rows give the same constants. The interval is that of rows left out of the "
-                   "fit, each in turn, which takes a minute.",
+    .description = "For every op the seconds per FLOP, per byte and per task, and the "
+                   "same of exchanges, for headway plan predict. A microbenchmark takes "
+                   "steps of small made-up models on as many ranks and threads as the "
+                   "runs had (without runs: one rank, and two), and so meets each op at "
+                   "many sizes. Recorded runs say how long the same takes in training. "
+                   "Several runs of as many ranks and threads count together. The file "
+                   "says where, when and how often each was measured, and how far "
+                   "repetitions were apart.\n\n"
+                   "With --rows: takes at most 30 rows at even distances from the "
+                   "tables, and moves the constants so that predicted step times come "
+                   "close to theirs. Prints the family's file. The same rows give the "
+                   "same constants. The interval is that of rows left out of the fit, "
+                   "each in turn, which takes a minute.",
     .options = calibrate_table,
     .options_bytes = sizeof(struct calibrate_options),
     .max_args = -1,

@@ -93,8 +93,9 @@ static void print_json(const struct planned_run *x, const struct island_plan *p,
     json_writer_fini(&j);
 }
 
-/* Rows that nobody asked for: as many for each island, and if that is less than twice as many, a multiple of
- * its devices' odd part: ways of splitting a model are powers of two, data ranks are the rest. */
+/* Rows that nobody asked for: as many for each island, and if that is less than twice as
+ * many, a multiple of its devices' odd part: ways of splitting a model are powers of two,
+ * data ranks are the rest. */
 static i64 even_rows(i64 rows, i64 devices, i64 islands)
 {
     i64 each = ceil_div(rows, islands), odd = i64_max(1, devices / islands);
@@ -129,8 +130,9 @@ static int run(struct invocation *v)
         x.p.job.global_batch = even_rows(x.p.job.global_batch, x.p.job.devices, l.islands);
     const int rc = plan_islands_of(&p, &x.p.job, &x.p.pick, &l, &x.terms, v->arena);
     if (rc == ERR_LIMIT)
-        return err_context(rc, "an island has %lld of the %lld devices (--gpus is those of all islands "
-                           "together)", (long long)(x.p.job.devices / l.islands),
+        return err_context(rc, "an island has %lld of the %lld devices (--gpus is those "
+                           "of all islands together)",
+                           (long long)(x.p.job.devices / l.islands),
                            (long long)x.p.job.devices);
     TRY(rc);
     if (f->run.plan.json)

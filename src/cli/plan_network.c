@@ -44,7 +44,8 @@ static bool serves(const struct plan_machine *m, const struct network_flags *f, 
     return m->algorithms >> how & 1 && isfinite(net_seconds_by(m, NET_ALLREDUCE, how, g, 1));
 }
 
-/* The message-size curve of an allreduce; what the other algorithms that the machine has would take. */
+/* The message-size curve of an allreduce; what the other algorithms that the machine has
+ * would take. */
 static void print_curve(const struct plan_machine *m, const struct network_flags *f)
 {
     printf("\nallreduce by size; last, ms by each algorithm that the machine has\n"

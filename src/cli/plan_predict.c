@@ -25,7 +25,8 @@ static const struct option predict_table[] = {
     { "layout", OPTION_FIELD(STRING, struct predict_options, layout), NULL,
       .help = "Such as dp=2: short for layout.dp and its like." },
     { "threads", OPTION_FIELD(INT, struct predict_options, threads), "0", .max = 4096,
-      .unit = "threads", .help = "Of a rank; 0: train.threads, or the machine's cores shared out." },
+      .unit = "threads",
+      .help = "Of a rank; 0: train.threads, or the machine's cores shared out." },
     { "json", OPTION_FIELD(BOOL, struct predict_options, json), "false", .help = "As JSON." },
     { 0 },
 };
@@ -168,8 +169,8 @@ static int run(struct invocation *v)
     const struct predict_options *o = v->options;
     struct predict x = { .v = v };
     if (!o->rates)
-        return err_set(ERR_USAGE, "say what tasks take here: --rates FILE, which headway plan calibrate "
-                       "RUN --out FILE writes");
+        return err_set(ERR_USAGE, "say what tasks take here: --rates FILE, which headway "
+                       "plan calibrate RUN --out FILE writes");
     TRY(layout_recipe_read(&x.r, v, o->layout, 0));
     i64 ranks = layout_ranks(&x.r.layout);
     i64 threads = o->threads ? o->threads : x.r.config.train.threads;
@@ -194,9 +195,10 @@ const struct command cmd_plan_predict = {
     .name = "predict",
     .summary = "How long a recipe's step would take here, from recorded runs",
     .arguments = "RECIPE.yaml",
-    .description = "The step of every rank is built as in training and walked on a computed clock, on "
-                   "which tasks take what headway plan calibrate RUN found out about their ops on this "
-                   "machine. Other models, batches, lengths and layouts can be asked about.",
+    .description = "The step of every rank is built as in training and walked on a "
+                   "computed clock, on which tasks take what headway plan calibrate RUN "
+                   "found out about their ops on this machine. Other models, batches, "
+                   "lengths and layouts can be asked about.",
     .options = predict_table,
     .options_bytes = sizeof(struct predict_options),
     .min_args = 1,

@@ -229,8 +229,9 @@ const struct command cmd_plan_search = {
                    "parallel degrees whose product is the devices, micro-batch, stages per device, "
                    "recompute, what data ranks split, and the order of work. The result is exact "
                    "and always the same. Left out, and counted, are those that "
-                   "no program of Headway's runs yet.\n\nWith --tokens, what the run takes: days, by failures "
-                   "(--law), energy, gas and money, each from P10 to P90.",
+                   "no program of Headway's runs yet.\n\nWith --tokens, what the run "
+                   "takes: days, by failures (--law), energy, gas and money, each from "
+                   "P10 to P90.",
     .options = options,
     .options_bytes = sizeof(struct search_flags),
     .examples = examples,

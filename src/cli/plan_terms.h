@@ -15,7 +15,7 @@ struct plan_run_flags {
 #define PLAN_RUN_FLAG(kind, field) OPTION_FIELD(kind, struct plan_run_flags, field)
 #define PLAN_RUN_FLAGS PLAN_RUN_FLAGS_WITH(PLAN_DEVICES)
 #define PLAN_RUN_FLAGS_WITH(...)                                                                \
-    PLAN_FLAGS_WITH(__VA_ARGS__),                                                                               \
+    PLAN_FLAGS_WITH(__VA_ARGS__),                                                               \
     { "law", PLAN_RUN_FLAG(STRING, law), "llama3",                                              \
       .help = "Failures, as 'headway plan goodput' takes them; none: nothing fails." },         \
     { "price", PLAN_RUN_FLAG(STRING, price), NULL,                                              \

@@ -141,8 +141,8 @@ static void print_stacks(const struct validated_set *s)
         if (stack->factor != 1)
             printf(", declared factor %g on computing", stack->factor);
         if (stack->stall_s > 0)
-            printf(", declared stall of %.3g s per micro-batch and neighbour in pipelines on %g nodes and more",
-                   stack->stall_s, stack->stall_nodes);
+            printf(", declared stall of %.3g s per micro-batch and neighbour in "
+                   "pipelines on %g nodes and more", stack->stall_s, stack->stall_nodes);
         if (stack->stall_s > 0 && stack->stall_memory < 1)
             printf(" or with more than %g of the memory", stack->stall_memory);
         if (stack->since > 0)
@@ -165,17 +165,17 @@ static void print_stacks(const struct validated_set *s)
 static void print_fitted(const struct validated_set *s)
 {
     if (s->fitted > 0)
-        printf("%-25s   %lld rows were fitted and are left out: the middles of as many equal stretches of "
-               "the rows that can be\n", "", (long long)s->fitted);
+        printf("%-25s   %lld rows were fitted and are left out: the middles of as many "
+               "equal stretches of the rows that can be\n", "", (long long)s->fitted);
 }
 
 static void print_ranges(const struct validated_set *s)
 {
     for (i64 i = 0; i < s->n_ranges; i++) {
         const struct validated_range *r = &s->ranges[i];
-        printf("%-25s   %s: MFU %.1f %%; %.1f to %.1f %% over %lld layouts with micro-batches of 1, 2 and "
-               "4, one to four stages per rank\n", "", r->row->id, r->row->mfu, r->lo, r->hi,
-               (long long)r->layouts);
+        printf("%-25s   %s: MFU %.1f %%; %.1f to %.1f %% over %lld layouts with "
+               "micro-batches of 1, 2 and 4, one to four stages per rank\n",
+               "", r->row->id, r->row->mfu, r->lo, r->hi, (long long)r->layouts);
     }
 }
 
@@ -342,13 +342,15 @@ const struct command cmd_plan_validate = {
     .name = "validate",
     .summary = "Price published measurements and say how far off that is",
     .description = "Every row of facts/measured that determines a layout is priced with the frozen "
-                   "constants of machines/calibration and the declared software of machines/stacks. "
-                   "Rows that lack something are counted, with what they lack.\n\n"
-                   "error, median, p90 and bias are of step times; rank is Spearman's correlation "
-                   "within cells of the same model, devices and batch; regret is what the layout "
-                   "predicted to be best, of those said to fit, costs beyond the best one, best10% "
-                   "how often it is within 10 %; inside is the share of rows within their 80 % interval, width its median "
-                   "width.",
+                   "constants of machines/calibration and the declared software of "
+                   "machines/stacks. Rows that lack something are counted, with what "
+                   "they lack.\n\n"
+                   "error, median, p90 and bias are of step times; rank is Spearman's "
+                   "correlation within cells of the same model, devices and batch; "
+                   "regret is what the layout predicted to be best, of those said to "
+                   "fit, costs beyond the best one, best10% how often it is within 10 %; "
+                   "inside is the share of rows within their 80 % interval, width its "
+                   "median width.",
     .options = validate_table,
     .options_bytes = sizeof(struct validate_options),
     .examples = examples,

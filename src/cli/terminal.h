@@ -1,9 +1,9 @@
 /* cli/terminal.h - who may write to stderr, and in which order.
  *
  * Log lines come from any thread while a status (progress) of one line or several may be
- * standing at the bottom of a terminal: both go through here, so that a log line never cuts the status
- * line in two. Control characters in messages are replaced, because messages quote file
- * names and file contents. */
+ * standing at the bottom of a terminal: both go through here, so that a log line never
+ * cuts the status line in two. Control characters in messages are replaced, because
+ * messages quote file names and file contents. */
 #ifndef HEADWAY_TERMINAL_H
 #define HEADWAY_TERMINAL_H
 
