@@ -80,7 +80,8 @@ static bool wait_while(struct checkpoint_writer *w, const bool *flag, double sec
 
 /* --- writing one ----------------------------------------------------------------- */
 
-static void copy_and_forget(const struct checkpoint_writer *w, void *to, const void *from, i64 bytes)
+static void copy_and_forget(const struct checkpoint_writer *w, void *to, const void *from,
+                            i64 bytes)
 {
     enum { AROUND = 64 << 10 }; /* the system brings pages around those that are read */
     const i64 at = (i64)((uintptr_t)from - (uintptr_t)w->options.away);

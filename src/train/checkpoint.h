@@ -73,8 +73,9 @@ struct checkpoint_options {
     double patience_s;  /* longest wait for a slow disk before a checkpoint is given up;
                            0 is the default of 60 */
     int rank, ranks; /* this one of so many that save together, 0 leads; 0 ranks: alone */
-    const void *away; /* slower memory, of away_bytes, in which tensors may lie: what is read of it */
-    i64 away_bytes;   /* does not stay in memory (sys_forget_pages) */
+    const void *away; /* slower memory, of away_bytes, in which tensors may lie: what is read
+                         of it does not stay in memory (sys_forget_pages) */
+    i64 away_bytes;
 };
 
 struct checkpoint_result {
@@ -96,8 +97,8 @@ i64 checkpoint_copy_bytes(const struct checkpoint_options *options, i64 bytes);
 
 /* Prepares the folder, proves that it can be written (free space for two checkpoints, a
  * rename, an fsync) and starts the io thread. The tensors' data must outlive the writer.
- * Refuses a folder with checkpoints newer than resumed_step and seen_step. Of several ranks, the leading
- * one does all that, and then the others call this. */
+ * Refuses a folder with checkpoints newer than resumed_step and seen_step. Of several
+ * ranks, the leading one does all that, and then the others call this. */
 int checkpoint_writer_new(struct checkpoint_writer **out, const char *dir,
                           const struct checkpoint_tensor *tensors, i64 n,
                           const struct checkpoint_options *options);

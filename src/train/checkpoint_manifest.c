@@ -176,7 +176,8 @@ static bool read_box(struct arena *a, struct checkpoint_box *b, const json_t *js
     const char *name = json_string_value(json_object_get(json, "tensor"));
     i64 elements = 8;
     b->rank = -1;
-    if (!name || !*name || !read_dtype(json_string_value(json_object_get(json, "dtype")), &b->dtype) ||
+    if (!name || !*name ||
+        !read_dtype(json_string_value(json_object_get(json, "dtype")), &b->dtype) ||
         !read_numbers(json_object_get(json, "of"), &b->rank, b->whole) ||
         !read_numbers(json_object_get(json, "at"), &b->rank, b->at) ||
         !read_numbers(json_object_get(json, "dim"), &b->rank, b->dim))

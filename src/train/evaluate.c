@@ -35,8 +35,9 @@ static void note_failure(struct evaluator *e, int rc)
     snprintf(e->why, sizeof e->why, "%s", err_message());
 }
 
-/* A rank that cannot read its rows goes on with rows that count in nothing, since others may need it
- * in what they compute: all see at the end that the pass is not worth anything. */
+/* A rank that cannot read its rows goes on with rows that count in nothing, since others
+ * may need it in what they compute: all see at the end that the pass is not worth
+ * anything. */
 static int start_rows(struct evaluator *e, const struct loader_step *data)
 {
     int rc = loader_start_step(e->loader, data);

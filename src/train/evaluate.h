@@ -41,8 +41,9 @@ int evaluator_init(struct evaluator *e, const struct model *m, struct engine *en
  * the result of all of it. When one of them fails, all do. */
 int evaluator_run(struct evaluator *e, struct eval_result *out);
 
-/* After a pass that failed: leaves out the sources whose text some rank could not read. False when
- * that is not why it failed, or nothing else is left. All ranks that share the pass answer alike. */
+/* After a pass that failed: leaves out the sources whose text some rank could not read.
+ * False when that is not why it failed, or nothing else is left. All ranks that share the
+ * pass answer alike. */
 bool evaluator_leave_out(struct evaluator *e);
 
 #endif

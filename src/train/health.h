@@ -54,9 +54,9 @@ void health_watch_update(struct graph *g, const struct health *h, const struct p
 /* Whether this rank is the one that measures its part of p in the update. */
 bool health_measures(const struct model *m, const struct mesh *mesh, const struct param *p);
 
-/* Whether the noise scale is taken from it, among others: the layers' matrices that are cut along
- * tp. A rank's gradients of these are whole but for other rows; those of experts may be of the rows of
- * several ranks, and of few. */
+/* Whether the noise scale is taken from it, among others: the layers' matrices that are
+ * cut along tp. A rank's gradients of these are whole but for other rows; those of
+ * experts may be of the rows of several ranks, and of few. */
 bool health_in_noise(const struct param_desc *p);
 
 /* --- numbers: health.c -------------------------------------------------------------- */

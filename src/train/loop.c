@@ -681,8 +681,9 @@ static void save_rest(struct loop *l, struct checkpoint_result *saved)
     session_wait_saved(s, saved);
 }
 
-/* Why this rank goes on without the others, before it saves: that takes long, and a launcher may end
- * it meanwhile. Of a leading rank that is gone, the next one tells in its log. */
+/* Why this rank goes on without the others, before it saves: that takes long, and a
+ * launcher may end it meanwhile. Of a leading rank that is gone, the next one tells in
+ * its log. */
 static void tell_parting(struct session *s, int rc, const char *why)
 {
     struct comm *c = s->request.comm;

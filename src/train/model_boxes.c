@@ -126,7 +126,8 @@ static struct copies copies_of(const struct model *m, const struct mesh *mesh,
     bool sliced = p->at >= p->bucket->copied && m->part.state_parts > 1;
     bool spread = p->bucket->experts && m->part.expert_parts > 1;
     i64 parts = sliced ? m->part.state_parts : spread ? m->part.expert_neighbours : 1;
-    i64 apart = spread ? layout_expert_twins(l) : l->exact_context ? l->cp : 1; /* along cp: copies */
+    /* Along cp they are copies. */
+    i64 apart = spread ? layout_expert_twins(l) : l->exact_context ? l->cp : 1;
     struct copies c = { mesh_degree(mesh, LANE_DP) / parts * apart,
                         mesh_coordinate(mesh, LANE_DP) / parts * apart +
                             mesh->cp_rank / (l->cp / apart) };

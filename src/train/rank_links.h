@@ -1,8 +1,9 @@
 /* train/rank_links.h - what one rank of a layout sends in a step, by whom it goes to.
  *
- * Counted on the tasks that it would run (train/rank_view.h), as the transports move it: of an all-reduce
- * each member sums a part of its own and sends it to all others, to whom it also sends what is to be
- * in theirs. A link has two ends; this is the way out of one. */
+ * Counted on the tasks that it would run (train/rank_view.h), as the transports move it:
+ * of an all-reduce each member sums a part of its own and sends it to all others, to whom
+ * it also sends what is to be in theirs. A link has two ends; this is the way out of
+ * one. */
 #ifndef HEADWAY_RANK_LINKS_H
 #define HEADWAY_RANK_LINKS_H
 

@@ -266,9 +266,9 @@ int run_folder_starts(const char *folder, json_t **out)
     json_array_foreach(segments, i, row)
         json_array_append_new(*out, start(json_number_value(json_object_get(row, "started")),
                                           json_integer_value(json_object_get(row, "from_step"))));
+    const json_t *from = json_object_get(manifest, "from_step");
     if (!segments && first) /* by a version that told of one start only */
-        json_array_append_new(*out, start(json_number_value(first),
-                                          json_integer_value(json_object_get(manifest, "from_step"))));
+        json_array_append_new(*out, start(json_number_value(first), json_integer_value(from)));
     json_decref(manifest);
     return OK;
 }

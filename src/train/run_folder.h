@@ -52,7 +52,8 @@ int run_folder_write(const struct run_folder *f, const char *name, const char *d
  * empty; ERR_FORMAT when that cannot be read. */
 int run_folder_starts(const char *folder, json_t **out);
 
-/* The step with which the run in a folder ended, all done: its metrics' last line says so; else -1. */
+/* The step with which the run in a folder ended, all done: its metrics' last line says
+ * so; else -1. */
 i64 run_folder_finished(const char *folder);
 
 /* A line of log.txt alone. */

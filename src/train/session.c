@@ -184,12 +184,13 @@ static void look_at_warmup(struct session *s)
 {
     const i64 steps = schedule_steps(s->config), warmup = s->config->lr.warmup;
     if (steps > 0 && warmup > steps && !s->request.measure && !s->request.sleep)
-        log_line(LOG_WARN, "%sthe learning rate never reaches its peak: lr.warmup is %lld steps, and "
-                 "the run takes %lld; make it a tenth of them, say", at(s, "lr.warmup"),
-                 (long long)warmup, (long long)steps);
+        log_line(LOG_WARN, "%sthe learning rate never reaches its peak: lr.warmup is "
+                 "%lld steps, and the run takes %lld; make it a tenth of them, say",
+                 at(s, "lr.warmup"), (long long)warmup, (long long)steps);
 }
 
-/* Whether a run that ended well is to go on no further than it got: then its folder stays as it is. */
+/* Whether a run that ended well is to go on no further than it got: then its folder stays
+ * as it is. */
 static int look_whether_over(struct session *s)
 {
     const i64 step = run_folder_finished(s->folder.path);
@@ -428,8 +429,8 @@ static int open_parts(struct session *s)
     return OK;
 }
 
-/* Of a folder in which no run began: shards that were made in it, or are half made and will be found
- * under the same name. */
+/* Of a folder in which no run began: shards that were made in it, or are half made and
+ * will be found under the same name. */
 static bool worth_keeping(const struct session *s, int rc)
 {
     return s->prepared_here || (rc == ERR_STOPPED && s->config->run.name);
@@ -440,8 +441,9 @@ int session_open(struct session *s, const struct train_request *request)
     *s = (struct session){ .request = *request, .config = request->config,
                            .mesh = mesh_single(), .val_loss = NAN };
     s->begin_ns = s->opened_ns = sys_now_ns();
-    /* The moments of rows whose token stays away decay through the subnormal numbers, for which some
-     * processors take twenty times as long. Threads have the mode of the one that starts them. */
+    /* The moments of rows whose token stays away decay through the subnormal numbers, for
+     * which some processors take twenty times as long. Threads have the mode of the one
+     * that starts them. */
     s->float_mode = sys_flush_subnormals();
     s->opened_wall = sys_wall_seconds();
     arena_init(&s->arena);

@@ -137,12 +137,12 @@ struct session {
     struct checkpoint_writer *writer;
     char checkpoint_dir[2200];
     struct train_state state;
-    bool over;          /* a resume of a run that has nothing left to do: only the folder's path is known */
+    bool over;          /* a resume with nothing left to do: only the folder's path is known */
     bool resumed;       /* from a checkpoint */
     i64 seen_step;      /* the newest checkpoint there was then, damaged or not */
     bool prepared_here; /* text was made into shards that lie in the run's folder */
     bool unprepared;    /* a dry run, and some source is text, or lacking: there are no loaders */
-    const char *lacking; /* what a dry run did not find, which it says when it has told of memory; or NULL */
+    const char *lacking; /* what a dry run did not find, or NULL; it tells of memory first */
     int lacking_rc;
     u64 begin_ns;       /* of this part of the run */
     u64 opened_ns;      /* when the process began with it, on both clocks */
@@ -178,12 +178,12 @@ int session_evaluate(struct session *s, bool final, bool ema, struct eval_result
 /* session_data.c: tokenizer, raw text to shards, loaders. */
 int session_open_data(struct session *s);
 int session_open_loaders(struct session *s);
-/* Only what reads the rows of a run of this model, for session_close: no run folder, no weights. Text
- * is made into shards below data.cache, or else below `folder`. */
+/* Only what reads the rows of a run of this model, for session_close: no run folder, no
+ * weights. Text is made into shards below data.cache, or else below `folder`. */
 int session_open_rows(struct session *s, const struct train_request *request,
                       const struct model_spec *spec, const char *folder);
-/* Whether the sources, which may have to be found prepared, give the very tokens that a checkpoint's
- * list of identities is of. */
+/* Whether the sources, which may have to be found prepared, give the very tokens that a
+ * checkpoint's list of identities is of. */
 bool session_has_same_data(struct session *s, const json_t *identities);
 /* Whether the recipe names sources and all of them are there; what is wrong with them otherwise is
  * told by who opens them. */
@@ -223,9 +223,10 @@ void session_set_patience(struct session *s, double step_seconds);
 /* The same clock and the same wish to stop everywhere: what the loop decides by. */
 int session_agree(struct session *s);
 
-/* session_memory.c: the prediction, and the refusal when it cannot fit: what a rank needs, and what all
- * ranks of a machine need together. The floor is known before programs are built, which would take long
- * for what is far too large. All ranks together. */
+/* session_memory.c: the prediction, and the refusal when it cannot fit: what a rank
+ * needs, and what all ranks of a machine need together. The floor is known before
+ * programs are built, which would take long for what is far too large. All ranks
+ * together. */
 int session_check_floor(struct session *s);
 int session_check_memory(struct session *s);
 
@@ -244,9 +245,9 @@ int session_load(struct session *s, i64 step, json_t **state);
 /* The leading rank only, when the others have failed and its model is whole. */
 int session_save_alone(struct session *s, struct checkpoint_result *result);
 
-/* session_rewind.c: back to an earlier checkpoint, and past the data that led to a spike; all ranks
- * together. Why not to do so now, or NULL and where to. What is lost is not given back to the clock;
- * *unsound while weights and state are of different steps. */
+/* session_rewind.c: back to an earlier checkpoint, and past the data that led to a spike;
+ * all ranks together. Why not to do so now, or NULL and where to. What is lost is not
+ * given back to the clock; *unsound while weights and state are of different steps. */
 const char *session_keeps_from_rewinding(const struct session *s, i64 *target);
 int session_rewind(struct session *s, i64 target, double loss, double deviation, bool *unsound);
 
@@ -256,8 +257,9 @@ int session_rewind(struct session *s, i64 target, double loss, double deviation,
 void session_data_identity(const struct dataset *d, char hex[17]);
 void session_put_identity(const struct session *s, json_t *state);
 int session_check_same(struct session *s, struct text *changes);
-/* Of a run that ended at this step: whether this recipe differs from its checkpoint's only in how far
- * to go, and in what is written on the way, and goes no further; *limit is what keeps it. */
+/* Of a run that ended at this step: whether this recipe differs from its checkpoint's
+ * only in how far to go, and in what is written on the way, and goes no further; *limit
+ * is what keeps it. */
 bool session_would_be_idle(struct session *s, const json_t *state, i64 step, const char **limit);
 
 /* session_energy.c: opened before the rank is given cores of its own. What samples, all ranks call
@@ -279,8 +281,8 @@ bool session_finished(const struct session *s, i64 steps);
 /* The program that computes a step: with ramps, its shape changes from step to step. */
 struct step_program *session_program(struct session *s, i64 step);
 
-/* session_inject.c: what run.inject asks for is settled once it is known which rank this is; what is
- * done between the tasks of steps; the end. */
+/* session_inject.c: what run.inject asks for is settled once it is known which rank this
+ * is; what is done between the tasks of steps; the end. */
 int session_open_inject(struct session *s);
 int session_begin_inject(struct session *s); /* once there are weights */
 int session_disturb(struct session *s);      /* before each step's tasks */
@@ -297,10 +299,11 @@ int session_open_sampler(struct session *s);
 bool session_sample(struct session *s, i64 step, struct sample *out);
 void session_close_sampler(struct session *s);
 
-/* session_record.c: every span of every step into RUN/trace (trace/record.h). All ranks open it
- * together. session_record_step takes what the rings got since the last time, as of this step and of
- * the program p; it allocates nothing and waits for nothing. trigger: why this step is worth keeping
- * beyond the newest (a sentence), or NULL; the same on all ranks. */
+/* session_record.c: every span of every step into RUN/trace (trace/record.h). All ranks
+ * open it together. session_record_step takes what the rings got since the last time, as
+ * of this step and of the program p; it allocates nothing and waits for nothing. trigger:
+ * why this step is worth keeping beyond the newest (a sentence), or NULL; the same on all
+ * ranks. */
 int session_open_record(struct session *s);
 void session_record_step(struct session *s, i64 step, const struct program *p,
                          const char *trigger);

@@ -26,8 +26,8 @@ static const struct option source_options[] = {
     { "licence", OPTION_FIELD(STRING, struct source, licence), NULL,
       .help = "Noted in the ledger." },
     { "weight", OPTION_FIELD(FLOAT, struct source, weight), "0", .max = 1e9,
-      .help = "Share of samples, as weighed against the others'; where no source has one, all are in "
-              "proportion to their tokens." },
+      .help = "Share of samples, as weighed against the others'; where no source has "
+              "one, all are in proportion to their tokens." },
     { "max_epochs", OPTION_FIELD(FLOAT, struct source, max_epochs), "0", .max = 1e9,
       .help = "Passes over it at most; 0 sets no limit." },
     { "separator", OPTION_FIELD(INT, struct source, separator), "-1", .min = -1, .max = 1e9,
@@ -62,9 +62,9 @@ static int check_weight(const struct yaml_node *n, const struct yaml_node *first
                        yaml_where(yaml_get(n, "weight"), a));
     if (given == (yaml_get(first, "weight") != NULL))
         return OK;
-    return err_set(ERR_CONFIG, "%s: this source has %s weight, and the first has %s; give every one of "
-                   "them a weight, or none", yaml_where(n, a), given ? "a" : "no",
-                   given ? "none" : "one");
+    return err_set(ERR_CONFIG, "%s: this source has %s weight, and the first has %s; "
+                   "give every one of them a weight, or none",
+                   yaml_where(n, a), given ? "a" : "no", given ? "none" : "one");
 }
 
 /* Metrics have one place for each name. */
@@ -102,8 +102,9 @@ static int check_there(const struct source *sources, i64 n)
 {
     for (const struct source *i = sources; i < sources + n; i++)
         if (strcmp(i->path, "-") != 0 && !sys_exists(i->path))
-            return err_set(ERR_SYS, "%s: data source %s: %s; a path counts from the folder in which "
-                           "headway is started", i->where, i->path, strerror(errno));
+            return err_set(ERR_SYS, "%s: data source %s: %s; a path counts from the "
+                           "folder in which headway is started",
+                           i->where, i->path, strerror(errno));
     return OK;
 }
 
@@ -116,7 +117,8 @@ static int open_tokenizer(struct session *s, const struct source *first)
     char path[2200];
     if (s->config->data.tokenizer) {
         int rc = tokenizer_open(&s->tokenizer, s->config->data.tokenizer);
-        return rc < 0 ? err_context(rc, "%s", recipe_where(s->request.recipe, "data.tokenizer")) : rc;
+        const char *where = recipe_where(s->request.recipe, "data.tokenizer");
+        return rc < 0 ? err_context(rc, "%s", where) : rc;
     }
     snprintf(path, sizeof path, "%s/tokenizer.json", first->path);
     if (sys_exists(path))
@@ -200,8 +202,9 @@ static int shards_of(struct session *s, const struct source *from, i64 index, co
     };
     int rc = prepare_run(&config, &result);
     if (rc == ERR_STOPPED && !c->data.cache && !c->run.name)
-        return err_set(rc, "stopped while text was made into tokens, of which nothing is kept; with "
-                       "data.cache or run.name the same command would go on from here");
+        return err_set(rc, "stopped while text was made into tokens, of which nothing is "
+                       "kept; with data.cache or run.name the same command would go on "
+                       "from here");
     TRY(rc);
     s->prepared_here |= !c->data.cache;
     return OK;
@@ -288,8 +291,9 @@ static int check_answers(struct session *s)
                        "lines with \"messages\" or \"prompt\" and \"answer\", or set it to all",
                        where);
     if (counted == 0)
-        return err_set(ERR_CONFIG, "%s: data.loss_on is answers, but no token of the data is part of "
-                       "one: only messages with the role \"assistant\" are", where);
+        return err_set(ERR_CONFIG, "%s: data.loss_on is answers, but no token of the "
+                       "data is part of one: only messages with the role \"assistant\" "
+                       "are", where);
     for (i64 i = 0; i < s->n_sources; i++) {
         const struct dataset *d = loader_dataset(s->loader, i);
         if (!d->has_mask)

@@ -143,7 +143,8 @@ static i64 first_here(const struct session *s)
     return node ? first : s->mesh.rank;
 }
 
-/* A layout of as many ranks that fits, or that there is none. The leading rank looks, all are told. */
+/* A layout of as many ranks that fits, or that there is none. The leading rank looks, all
+ * are told. */
 static int suggest(const struct session *s, i64 bytes_each, char *out, i64 size)
 {
     const struct layout_budget budget = layout_budget_usual(s->mesh.comm->size, bytes_each);
@@ -152,10 +153,11 @@ static int suggest(const struct session *s, i64 bytes_each, char *out, i64 size)
     arena_init(&a);
     if (session_leads(s)) {
         struct layout l = s->mesh.layout;
-        bool fits = train_layout_choose(&l, &s->mesh.layout, &s->spec, s->config, &budget, &why) >= 0;
-        snprintf(out, (size_t)size, "%s%s%s", fits ? "--layout " : "no layout of so many ranks would "
-                 "fit, so use more machines, train.recompute full, offload.optimizer or a smaller "
-                 "model", fits ? layout_text(&l, &a) : "", fits ? " would fit" : "");
+        if (train_layout_choose(&l, &s->mesh.layout, &s->spec, s->config, &budget, &why) >= 0)
+            snprintf(out, (size_t)size, "--layout %s would fit", layout_text(&l, &a));
+        else
+            snprintf(out, (size_t)size, "no layout of so many ranks would fit, so use more "
+                     "machines, train.recompute full, offload.optimizer or a smaller model");
     }
     arena_fini(&a);
     text_fini(&why);
@@ -177,9 +179,9 @@ static int refuse_together(struct session *s, const struct need *all)
             continue;
         TRY(suggest(s, limit / n, better, sizeof better));
         s->mesh.comm->together = true;
-        return err_set(ERR_LIMIT, "the %lld ranks of one machine (rank %d is its first) need %.2f GB or more "
-                       "and there are %.2f GB: %s", (long long)n, first, 1e-9 * (double)sum,
-                       1e-9 * (double)limit, better);
+        return err_set(ERR_LIMIT, "the %lld ranks of one machine (rank %d is its first) "
+                       "need %.2f GB or more and there are %.2f GB: %s", (long long)n,
+                       first, 1e-9 * (double)sum, 1e-9 * (double)limit, better);
     }
     return OK;
 }

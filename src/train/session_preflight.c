@@ -19,8 +19,9 @@ enum { MOST_FINDINGS = 4 };
 static void add_request(const struct train_request *r, struct facts *f)
 {
     const struct { const char *name; bool value; } flags[] = {
-        { "--resume", r->resume }, { "--dry-run", r->dry_run }, { "measuring of steps", r->measure },
-        { "--compute none", r->sleep != NULL }, { "--layout auto", r->choose_layout },
+        { "--resume", r->resume }, { "--dry-run", r->dry_run },
+        { "measuring of steps", r->measure }, { "--compute none", r->sleep != NULL },
+        { "--layout auto", r->choose_layout },
     };
     for (i64 i = 0; i < COUNT_OF(flags); i++)
         facts_add(f, flags[i].name, flags[i].value ? "yes" : "no");

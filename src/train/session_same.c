@@ -143,9 +143,9 @@ static int check_islands(const struct session *s, const json_t *state)
     if (then == now)
         return OK;
     if (then == 0 || now == 0)
-        return err_set(ERR_CONFIG, "%s was trained %s outer steps (outer.every); go on as it was, or "
-                       "give another run.name and model.from to start from its weights",
-                       s->folder.path, then ? "with" : "without");
+        return err_set(ERR_CONFIG, "%s was trained %s outer steps (outer.every); go on "
+                       "as it was, or give another run.name and model.from to start from "
+                       "its weights", s->folder.path, then ? "with" : "without");
     return err_set(ERR_CONFIG, "%s has the optimizer state of %lld islands; resume with "
                    "layout.islands=%lld, or give another run.name and model.from to start from "
                    "the weights that they have in common", s->folder.path, (long long)then,
@@ -194,11 +194,13 @@ static int check_optimizer(const struct session *s, const struct train_config *t
     option_format(o, then, &was);
     option_format(o, now, &is);
     if (now->optim.name != then->optim.name)
-        rc = err_set(ERR_CONFIG, "%s keeps the state of another optimizer: optim.name was %s, is %s; go "
-                     "on with optim.name=%s, %s", s->folder.path, was.data, is.data, was.data, hint);
+        rc = err_set(ERR_CONFIG, "%s keeps the state of another optimizer: optim.name "
+                     "was %s, is %s; go on with optim.name=%s, %s",
+                     s->folder.path, was.data, is.data, was.data, hint);
     else if (now->train.ema > 0 && then->train.ema == 0)
-        rc = err_set(ERR_CONFIG, "%s keeps no average of its weights: train.ema was 0, is %g; go on "
-                     "with train.ema=0, %s", s->folder.path, now->train.ema, hint);
+        rc = err_set(ERR_CONFIG, "%s keeps no average of its weights: train.ema was 0, "
+                     "is %g; go on with train.ema=0, %s",
+                     s->folder.path, now->train.ema, hint);
     text_fini(&was);
     text_fini(&is);
     return rc;

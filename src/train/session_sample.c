@@ -26,7 +26,8 @@ struct session_sampler {
     u64 limit_bytes;
 };
 
-/* Where others compute too, the first sample would be pushed aside, and the next ones be put off. */
+/* Where others compute too, the first sample would be pushed aside, and the next ones be
+ * put off. */
 static u64 least_cost(struct session_sampler *p)
 {
     enum { TRIES = 4 };
@@ -117,11 +118,13 @@ static void put_loader(struct sample *out, const struct loader_counts *was,
     out->attended = is->attended;
 }
 
-/* Tasks that sleep take as long at any clock; what others take from the probe says nothing of them. */
+/* Tasks that sleep take as long at any clock; what others take from the probe says
+ * nothing of them. */
 static double clock_now(const struct session *s, i64 step)
 {
     const struct inject_fault *f = inject_at(&s->inject, INJECT_PHI, (u64)step);
-    double phi = s->request.sleep ? 1 : (double)s->sampler->probe_ns / (double)speed_probe_ns(PROBES);
+    double phi = s->request.sleep
+                     ? 1 : (double)s->sampler->probe_ns / (double)speed_probe_ns(PROBES);
     return f ? phi * f->value : phi;
 }
 

@@ -85,10 +85,12 @@ static int read_state(struct session *s, const json_t *o)
     loader_get_cursor(s->loader, &cursor);
     cursor.position = json_integer_value(json_object_get(o, "position"));
     if ((i64)json_array_size(limits) != loader_sources(s->loader))
-        return err_set(ERR_CONFIG, "%s: %s had %lld data sources, and now there are %lld; go on with the "
-                       "same ones, or give another run.name, and model.from to start from its weights",
+        return err_set(ERR_CONFIG, "%s: %s had %lld data sources, and now there are "
+                       "%lld; go on with the same ones, or give another run.name, and "
+                       "model.from to start from its weights",
                        recipe_where(s->request.recipe, "data.sources"), s->folder.path,
-                       (long long)json_array_size(limits), (long long)loader_sources(s->loader));
+                       (long long)json_array_size(limits),
+                       (long long)loader_sources(s->loader));
     for (size_t i = 0; i < json_array_size(limits); i++)
         cursor.limit[i] = json_integer_value(json_array_get(limits, i));
     return loader_seek(s->loader, &cursor);

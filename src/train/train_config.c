@@ -246,8 +246,9 @@ const struct option train_options[] = {
     { "trace.ring", FIELD(INT, trace.ring), "65536", .unit = "spans", .min = 64, .max = 1e9,
       .help = "Spans kept per lane; older ones are overwritten." },
     { "trace.disk", FIELD(SIZE, trace.disk), "64MiB", .unit = "bytes", .max = 1e15,
-      .help = "Disk for the spans of each rank, RUN/trace/rank-N.spans: the newest steps, and those "
-              "around a slow step or a spike of the loss. 0 records nothing." },
+      .help = "Disk for the spans of each rank, RUN/trace/rank-N.spans: the newest "
+              "steps, and those around a slow step or a spike of the loss. 0 records "
+              "nothing." },
     { "trace.slow", FIELD(FLOAT, trace.slow), "6", .max = 1e9,
       .help = "A step is kept as a slow one when it takes so many robust deviations longer than "
               "the median of those before it, and a quarter longer; 0 keeps none." },

@@ -40,16 +40,17 @@ int train_layout_check(const struct layout *l, const struct model_spec *s,
         TRY(layout_check(l, s, ranks, c->train.batch, schedule_seq(c, step),
                          (int)schedule_micro_batches(c, step)));
     if (l->islands > 1 && c->outer.every == 0)
-        return err_set(ERR_CONFIG, "islands=%lld would never meet: say after how many steps, such as "
-                       "--set outer.every=100, or use dp=%lld", (long long)l->islands,
-                       (long long)(l->islands * l->dp));
+        return err_set(ERR_CONFIG, "islands=%lld would never meet: say after how many "
+                       "steps, such as --set outer.every=100, or use dp=%lld",
+                       (long long)l->islands, (long long)(l->islands * l->dp));
     if (c->log.health > 0 && l->islands > 1)
         return err_set(ERR_CONFIG, "log.health measures one model, and islands have one each: set "
-                       "log.health to 0, or islands=1 and dp=%lld", (long long)(l->islands * l->dp));
+                       "log.health to 0, or islands=1 and dp=%lld",
+                       (long long)(l->islands * l->dp));
     if (l->pp > 1 && c->offload.activations)
-        return err_set(ERR_CONFIG, "offload.activations needs micro-batches that follow each other, "
-                       "and pp=%lld has several under way: set one of them back (offload.optimizer "
-                       "works with pp)", (long long)l->pp);
+        return err_set(ERR_CONFIG, "offload.activations needs micro-batches that follow "
+                       "each other, and pp=%lld has several under way: set one of them "
+                       "back (offload.optimizer works with pp)", (long long)l->pp);
     return OK;
 }
 
@@ -198,9 +199,10 @@ int train_layout_choose(struct layout *out, const struct layout *base,
                        "rows or micro-batches per step (train.batch, train.accumulate) allow more "
                        "data-parallel ranks", (long long)budget->ranks);
     if (x.fitting == 0)
-        return err_set(ERR_LIMIT, "none of %lld legal layouts of %lld ranks fits: the smallest needs "
-                       "%.2f GB a rank and there are %.2f; use more ranks, train.recompute full or "
-                       "offload.optimizer", (long long)x.legal, (long long)budget->ranks,
+        return err_set(ERR_LIMIT, "none of %lld legal layouts of %lld ranks fits: the "
+                       "smallest needs %.2f GB a rank and there are %.2f; use more "
+                       "ranks, train.recompute full or offload.optimizer",
+                       (long long)x.legal, (long long)budget->ranks,
                        1e-9 * (double)x.least_bytes, 1e-9 * (double)budget->memory_bytes);
     *out = x.best.layout;
     explain(&x, why);

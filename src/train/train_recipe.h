@@ -8,7 +8,7 @@
 struct train_recipe {
     struct train_config config;
     struct layout layout;
-    struct model_spec spec; /* its vocabulary settled: that of the tokenizer where the model's is open */
+    struct model_spec spec; /* with a vocabulary: the tokenizer's where the model's is open */
     struct recipe recipe;   /* who set what */
 };
 

@@ -17,8 +17,8 @@ static int apply_overrides(struct model_spec *spec, const struct train_config *c
 {
     const struct yaml_node *map = c->model.override;
     if (map && map->kind != YAML_MAP)
-        return err_set(ERR_CONFIG, "%s: model.override takes a map of model keys, such as {layers: 4}",
-                       yaml_where(map, a));
+        return err_set(ERR_CONFIG, "%s: model.override takes a map of model keys, such "
+                       "as {layers: 4}", yaml_where(map, a));
     if (spec->kv_heads == spec->heads)
         spec->kv_heads = 0; /* derived: follow what is overridden */
     if (spec->head_size * spec->heads == spec->width)

@@ -315,8 +315,8 @@ void trial_sums_add(struct trial_sums *s, double x, double y, double z)
 /* Of a weight that Adam moves, the element that is furthest off is left out: a whole step, where
  * rounding decides the sign of a gradient near 0. In a small tensor one sample of rounding may
  * meet none of these where the layout meets one; in a large one both meet as many. */
-static struct trial_sums sum_up(const struct kind *kind, const struct param *p, const struct param *q,
-                                const struct param *d)
+static struct trial_sums sum_up(const struct kind *kind, const struct param *p,
+                                const struct param *q, const struct param *d)
 {
     struct trial_sums s = { .n_all = param_here(q) };
     double furthest = 0;
@@ -375,8 +375,8 @@ static int by_order(const void *a, const void *b)
     return x->order < y->order ? -1 : x->order > y->order;
 }
 
-/* What the loss is made of, summed over all tokens: 0: their losses, 1: their weights. Those who have the last
- * stage count them, along tp each. */
+/* What the loss is made of, summed over all tokens: 0: their losses, 1: their weights.
+ * Those who have the last stage count them, along tp each. */
 static double loss_of(const struct trial *t, int which)
 {
     double sum = 0;
@@ -422,8 +422,8 @@ static void see_number(double x, double y, double rounding, int rank, struct tri
 }
 
 /* The loss behind all tensors, which say more where they differ too. */
-static i64 compare_numbers(const struct trial *t, const struct trial *one, const struct trial *disturbed,
-                           struct trial_line *out)
+static i64 compare_numbers(const struct trial *t, const struct trial *one,
+                           const struct trial *disturbed, struct trial_line *out)
 {
     const struct program *p = one->rank[0].step.program;
     const double share = trial_rounding(one->config, &one->rank[0].model->spec);
@@ -445,8 +445,9 @@ i64 trial_compare(const struct trial *t, const struct trial *one, const struct t
                   struct trial_line **out, struct arena *a)
 {
     const struct model *whole = one->rank[0].model, *moved = disturbed->rank[0].model;
+    const i64 each = COUNT_OF(kinds) + TRIAL_WATCHED;
     i64 n = 0;
-    *out = ARENA_ARRAY(a, struct trial_line, whole->n_params * (COUNT_OF(kinds) + TRIAL_WATCHED) + TRIAL_NUMBERS);
+    *out = ARENA_ARRAY(a, struct trial_line, whole->n_params * each + TRIAL_NUMBERS);
     for (i64 i = 0; i < whole->n_params; i++)
         for (i64 kind = 0; kind < COUNT_OF(kinds); kind++) {
             const struct param *q = &whole->params[i];
@@ -461,7 +462,8 @@ i64 trial_compare(const struct trial *t, const struct trial *one, const struct t
             }
             if (line.rank < 0)
                 continue;
-            line.order = 2 * order_of(one->rank[0].step.program, first) + 1; /* behind what it reads */
+            /* Behind what it reads. */
+            line.order = 2 * order_of(one->rank[0].step.program, first) + 1;
             (*out)[n++] = line;
         }
     n += trial_watch_lines(t, *out + n);

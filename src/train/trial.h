@@ -1,22 +1,25 @@
 /* train/trial.h - the first steps of a layout on simulated ranks, beside one rank.
  *
- * All ranks live in this thread and take turns. They read the rows that training would read, or made-up
- * ones, a function of the row's number, for which nothing but a model and a batch is needed. A fast layout takes its sums in
- * another order than one rank does: trial_compare says whether what differs is rounding.
+ * All ranks live in this thread and take turns. They read the rows that training would
+ * read, or made-up ones, a function of the row's number, for which nothing but a model
+ * and a batch is needed. A fast layout takes its sums in another order than one rank
+ * does: trial_compare says whether what differs is rounding.
  *
- * How large rounding may be is not guessed. A sum of n terms, in whatever order, is the exact sum
- * of terms that are off by a factor of 1 + d each, |d| <= gamma_n = n u / (1 - n u) at worst and
- * lambda sqrt(n) u with probability 1 - 2 exp(-lambda^2 / 2) (Higham, Accuracy and Stability of
- * Numerical Algorithms, section 3.1; Higham & Mary 2019, theorem 2.4): every product is one of
- * weights that are off by so little. So one rank runs twice, the second time with each weight off
- * by that much at random (trial_rounding), and how far each tensor moves is its condition, measured:
- * what rounding can do to it, through all layers (TTrace, arXiv 2506.09280, estimates its
- * thresholds by such a perturbation too). A tensor of the layout that is TRIAL_MARGIN times
- * further from one rank's has something else wrong with it.
+ * How large rounding may be is not guessed. A sum of n terms, in whatever order, is the
+ * exact sum of terms that are off by a factor of 1 + d each, |d| <= gamma_n = n u /
+ * (1 - n u) at worst and lambda sqrt(n) u with probability 1 - 2 exp(-lambda^2 / 2)
+ * (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1; Higham & Mary
+ * 2019, theorem 2.4): every product is one of weights that are off by so little. So one
+ * rank runs twice, the second time with each weight off by that much at random
+ * (trial_rounding), and how far each tensor moves is its condition, measured: what
+ * rounding can do to it, through all layers (TTrace, arXiv 2506.09280, estimates its
+ * thresholds by such a perturbation too). A tensor of the layout that is TRIAL_MARGIN
+ * times further from one rank's has something else wrong with it.
  *
- * Of a single number one sample says little, so two are bounded otherwise. The norm of the gradient moves
- * by no more than the gradient does (the triangle inequality), which was measured, and the loss by no less
- * than the share by which sums of numbers of one sign, as both are, can be off by themselves. */
+ * Of a single number one sample says little, so two are bounded otherwise. The norm of
+ * the gradient moves by no more than the gradient does (the triangle inequality), which
+ * was measured, and the loss by no less than the share by which sums of numbers of one
+ * sign, as both are, can be off by themselves. */
 #ifndef HEADWAY_TRIAL_H
 #define HEADWAY_TRIAL_H
 
@@ -88,8 +91,8 @@ struct trial_line {
 
 enum { TRIAL_NUMBERS = 2 }; /* lines that are of no tensor: loss and norm */
 
-/* Compares every gradient, moment and weight, the gradient's norm, and what was watched, a line each, in the
- * order of one rank's program; then the loss. */
+/* Compares every gradient, moment and weight, the gradient's norm, and what was watched,
+ * a line each, in the order of one rank's program; then the loss. */
 i64 trial_compare(const struct trial *t, const struct trial *one, const struct trial *disturbed,
                   struct trial_line **out, struct arena *a);
 /* The first of them that rounding does not explain; NULL: none. */

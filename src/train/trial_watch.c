@@ -33,9 +33,9 @@ void trial_watch(struct trial *t, const struct trial *one, const struct trial *d
     const struct model *m = one ? one->rank[0].model : t->rank[0].model;
     const i64 tokens = t->rank[0].all_rows * t->rank[0].T;
     struct trial_watch *w = ARENA_NEW(&t->arena, struct trial_watch);
-    *w = (struct trial_watch){ one, disturbed,
-                               ARENA_ARRAY(&t->arena, struct watched, m->n_params * TRIAL_WATCHED) };
-    for (i64 i = 0; i < m->n_params * TRIAL_WATCHED; i++) {
+    const i64 n = m->n_params * TRIAL_WATCHED;
+    *w = (struct trial_watch){ one, disturbed, ARENA_ARRAY(&t->arena, struct watched, n) };
+    for (i64 i = 0; i < n; i++) {
         const struct param_desc *d = &m->params[i / TRIAL_WATCHED].desc;
         struct watched *x = &w->of[i];
         x->columns = i % TRIAL_WATCHED == INPUT ? d->dim[1] : d->dim[0];
@@ -105,7 +105,8 @@ static void look_at(const struct trial_look *look, const struct param *p, i64 nu
             if (own->kept)
                 own->kept[to] = (float)value;
             else
-                trial_sums_add(&own->sums[look->rank], value, (double)one[to], (double)disturbed[to]);
+                trial_sums_add(&own->sums[look->rank], value, (double)one[to],
+                               (double)disturbed[to]);
         }
     }
 }
@@ -144,7 +145,8 @@ void trial_watch_task(void *context, const struct task *t)
     if (!p)
         return;
     const struct tensor *rows = t->in[1];
-    i64 first = t->head && rows->owner ? rows->owner_offset / (tensor_bytes(rows) / rows->dim[0]) : 0;
+    i64 first = t->head && rows->owner
+                    ? rows->owner_offset / (tensor_bytes(rows) / rows->dim[0]) : 0;
     i64 number = model_param(whole, p->desc.id, p->desc.layer) - whole->params;
     if (t->op == &op_expert_linear_dw) {
         look_at_experts(look, p, number, INPUT, rows, t);
@@ -221,7 +223,8 @@ static void see_all_experts(const struct trial *t, i64 number, int kind, struct 
     for (int r = 0; r < t->n; r++) {
         const struct trial_rank *k = &t->rank[r];
         const struct param *p = model_param(k->model, q->desc.id, q->desc.layer);
-        bool first = k->mesh.dp_rank == 0 && k->mesh.cp_rank == 0; /* of each tp, where it is at all */
+        /* Of each tp, where it is at all. */
+        bool first = k->mesh.dp_rank == 0 && k->mesh.cp_rank == 0;
         if (p && first)
             see_experts(t, number, p, kind, k->mesh.tp_rank, line);
     }
