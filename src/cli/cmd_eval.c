@@ -126,10 +126,10 @@ static int put_result(struct evaluation *e, double loss, i64 tokens, i64 bytes)
 }
 
 /* All that a file or a pipe holds, unpacked where it is compressed. */
-static int read_text(const char *path, struct buffer *out)
+static int read_text(const char *path, struct buffer *out, struct arena *a)
 {
     enum { PIECE = 1 << 16 };
-    static u8 piece[PIECE];
+    u8 *piece = ARENA_ARRAY(a, u8, PIECE);
     struct stream *s;
     i64 got;
     TRY(stream_open(&s, path));
@@ -152,7 +152,7 @@ static int eval_text(struct evaluation *e)
     TRY(open_tokenizer(e));
     TRY(scorer_init(&s, e->model, &e->engine, e->o->batch, e->T, false, e->arena));
     TRY(engine_commit(&e->engine));
-    int rc = read_text(e->o->text, &text);
+    int rc = read_text(e->o->text, &text, e->arena);
     if (rc >= 0)
         rc = encoder_text(e->encoder, text.data, text.bytes);
     const i64 bytes = text.bytes;
