@@ -156,71 +156,72 @@ void trial_prepare(const struct trial *t, struct trial_side *s, struct comm_grou
 
 /* --- answers ---------------------------------------------------------------------- */
 
-static _Thread_local char wrong[256];
-
-static bool differs(const struct trial *t, const void *out, i64 i, double expected)
+static bool differs(const struct trial *t, struct trial_side *s, i64 i, double expected)
 {
-    double got = dtype_get(t->dtype, out, i), want = stored(t->dtype, expected);
+    double got = dtype_get(t->dtype, s->call[0].out, i), want = stored(t->dtype, expected);
     /* Another order of adding n numbers of at most 2^11: rounding of n sums. */
     double bound = 0;
     if (!t->exact && t->reduce == COMM_SUM)
         bound = t->dtype == DTYPE_F32 ? t->n * 0x1p-12 : t->dtype == DTYPE_F64 ? t->n * 0x1p-41 : 0;
     if (fabs(got - want) <= bound)
         return false;
-    snprintf(wrong, sizeof wrong, "element %lld is %.9g, expected %.9g", (long long)i, got, want);
+    snprintf(s->wrong, sizeof s->wrong, "element %lld is %.9g, expected %.9g", (long long)i, got,
+             want);
     return true;
 }
 
-static bool check_reduction(const struct trial *t, const struct trial_side *s, int me)
+static bool check_reduction(const struct trial *t, struct trial_side *s, int me)
 {
     bool all = t->op == COMM_ALLREDUCE;
     i64 begin = all ? 0 : begin_of(t, me), count = all ? t->count : part_count(t, me);
     for (i64 i = 0; i < count; i++)
-        if (differs(t, s->call[0].out, i, tree(t, begin + i, 0, t->n)))
+        if (differs(t, s, i, tree(t, begin + i, 0, t->n)))
             return false;
     return true;
 }
 
-static bool check_parts(const struct trial *t, const struct trial_side *s, int me)
+static bool check_parts(const struct trial *t, struct trial_side *s, int me)
 {
     i64 at = 0;
     for (int m = 0; m < t->n; m++) {
         i64 count = t->op == COMM_ALL_TO_ALL ? pair_count(t, m, me) : part_count(t, m);
         int to = t->op == COMM_ALL_TO_ALL ? me : 0;
         for (i64 i = 0; i < count; i++)
-            if (differs(t, s->call[0].out, at + i, element(t, m, to, i)))
+            if (differs(t, s, at + i, element(t, m, to, i)))
                 return false;
         at += count;
     }
     for (i64 i = at * dtype_bytes(t->dtype); i < TRIAL_BYTES; i++) {
         if (s->out[i] != FENCE) {
-            snprintf(wrong, sizeof wrong, "byte %lld after the end was written", (long long)i);
+            snprintf(s->wrong, sizeof s->wrong, "byte %lld after the end was written",
+                     (long long)i);
             return false;
         }
     }
     return true;
 }
 
-static bool check_message(const struct trial *t, const struct trial_side *s, int me)
+static bool check_message(const struct trial *t, struct trial_side *s, int me)
 {
     int from = t->op == COMM_BROADCAST ? t->peer : (me + t->n - 1) % t->n;
     for (i64 i = 0; i < t->count; i++)
-        if (differs(t, s->call[0].out, i, element(t, from, 0, i)))
+        if (differs(t, s, i, element(t, from, 0, i)))
             return false;
     return true;
 }
 
-static bool is_bytes(const char *what, i64 got, i64 elements, const struct trial *t)
+static bool is_bytes(const struct trial *t, struct trial_side *s, const char *what, i64 got,
+                     i64 elements)
 {
     i64 want = elements * dtype_bytes(t->dtype);
     if (got != want)
-        snprintf(wrong, sizeof wrong, "%s %lld bytes, expected %lld", what, (long long)got,
-                 (long long)want);
+        snprintf(s->wrong, sizeof s->wrong, "%s %lld bytes, expected %lld", what,
+                 (long long)got, (long long)want);
     return got == want;
 }
 
 /* Each part moves to its owner and the result to the others; see comm.h. */
-static bool check_bytes(const struct trial *t, const struct trial_side *s, int me)
+static bool check_bytes(const struct trial *t, struct trial_side *s, int me)
 {
     i64 others = t->n - 1, sent = 0, received = 0;
     i64 whole = whole_count(t), own = part_count(t, me);
@@ -242,14 +243,14 @@ static bool check_bytes(const struct trial *t, const struct trial_side *s, int m
     }
     if (t->op == COMM_SEND) {
         sent = received = t->count;
-        return is_bytes("sent", s->call[0].sent_bytes, sent, t) &&
-               is_bytes("received", s->call[1].received_bytes, received, t);
+        return is_bytes(t, s, "sent", s->call[0].sent_bytes, sent) &&
+               is_bytes(t, s, "received", s->call[1].received_bytes, received);
     }
-    return is_bytes("sent", s->call[0].sent_bytes, sent, t) &&
-           is_bytes("received", s->call[0].received_bytes, received, t);
+    return is_bytes(t, s, "sent", s->call[0].sent_bytes, sent) &&
+           is_bytes(t, s, "received", s->call[0].received_bytes, received);
 }
 
-const char *trial_check(const struct trial *t, const struct trial_side *s, int me)
+const char *trial_check(const struct trial *t, struct trial_side *s, int me)
 {
     bool good = true;
     if (t->op == COMM_ALLREDUCE || t->op == COMM_REDUCE_SCATTER)
@@ -258,7 +259,7 @@ const char *trial_check(const struct trial *t, const struct trial_side *s, int m
         good = check_parts(t, s, me);
     else if (t->op != COMM_BARRIER)
         good = check_message(t, s, me);
-    return good && check_bytes(t, s, me) ? NULL : wrong;
+    return good && check_bytes(t, s, me) ? NULL : s->wrong;
 }
 
 /* --- the list --------------------------------------------------------------------- */

@@ -25,11 +25,12 @@ struct trial_side {
     int calls;
     i64 counts[TRIAL_MEMBERS], recv_counts[TRIAL_MEMBERS];
     unsigned char in[TRIAL_BYTES], out[TRIAL_BYTES];
+    char wrong[256]; /* what trial_check found */
 };
 
 void trial_prepare(const struct trial *t, struct trial_side *s, struct comm_group *g);
 /* NULL, or what is wrong: results, or bytes counted other than by the ring's formula. */
-const char *trial_check(const struct trial *t, const struct trial_side *s, int member);
+const char *trial_check(const struct trial *t, struct trial_side *s, int member);
 
 /* The next of a fixed list of trials for n members: all operations, dtypes and sizes. */
 bool trial_next(struct trial *t, int n, int *at);
