@@ -24,18 +24,11 @@ static i64 place_of(const struct proof *p, enum schedule_op op, int stage, int m
     return p->place[op][cell_of(p, stage, micro_batch)];
 }
 
-static const char *name(const struct schedule_action *a)
-{
-    static _Thread_local char text[2][SCHEDULE_CELL];
-    static _Thread_local int turn;
-    turn = !turn;
-    schedule_cell(a, text[turn]);
-    return text[turn];
-}
-
 static int wrong(int rank, const struct schedule_action *a, const char *what)
 {
-    return err_set(ERR_CONFIG, "the schedule is wrong: %s on rank %d %s", name(a), rank, what);
+    char cell[SCHEDULE_CELL];
+    schedule_cell(a, cell);
+    return err_set(ERR_CONFIG, "the schedule is wrong: %s on rank %d %s", cell, rank, what);
 }
 
 /* --- one list ----------------------------------------------------------------------- */
@@ -92,27 +85,28 @@ static int note(struct proof *p, int rank, i64 i)
 
 static int lacks(enum schedule_op op, int stage, int micro_batch)
 {
-    const struct schedule_action a = { op, stage, micro_batch };
-    return err_set(ERR_CONFIG, "the schedule is wrong: there is no %s", name(&a));
+    char cell[SCHEDULE_CELL];
+    schedule_cell(&(struct schedule_action){ op, stage, micro_batch }, cell);
+    return err_set(ERR_CONFIG, "the schedule is wrong: there is no %s", cell);
 }
 
 /* Neither the whole backward pass nor its first half. */
 static int lacks_backward(int stage, int micro_batch)
 {
-    const struct schedule_action b = { SCHEDULE_B, stage, micro_batch };
-    const struct schedule_action i = { SCHEDULE_I, stage, micro_batch };
-    const struct schedule_action w = { SCHEDULE_W, stage, micro_batch };
-    char halves[2 * SCHEDULE_CELL + 8];
-    snprintf(halves, sizeof halves, "%s and %s", name(&i), name(&w));
-    return err_set(ERR_CONFIG, "the schedule is wrong: there is no %s (or %s)", name(&b), halves);
+    static const enum schedule_op ops[] = { SCHEDULE_B, SCHEDULE_I, SCHEDULE_W };
+    char cell[3][SCHEDULE_CELL];
+    for (int i = 0; i < 3; i++)
+        schedule_cell(&(struct schedule_action){ ops[i], stage, micro_batch }, cell[i]);
+    return err_set(ERR_CONFIG, "the schedule is wrong: there is no %s (or %s and %s)", cell[0],
+                   cell[1], cell[2]);
 }
 
 static int late(enum schedule_op op, int stage, int micro_batch, enum schedule_op behind)
 {
-    const struct schedule_action a = { op, stage, micro_batch };
-    const struct schedule_action b = { behind, stage, micro_batch };
-    return err_set(ERR_CONFIG, "the schedule is wrong: %s must stand behind %s", name(&a),
-                   name(&b));
+    char cell[SCHEDULE_CELL], other[SCHEDULE_CELL];
+    schedule_cell(&(struct schedule_action){ op, stage, micro_batch }, cell);
+    schedule_cell(&(struct schedule_action){ behind, stage, micro_batch }, other);
+    return err_set(ERR_CONFIG, "the schedule is wrong: %s must stand behind %s", cell, other);
 }
 
 static int check_order(const struct proof *p, enum schedule_op first, enum schedule_op then,
