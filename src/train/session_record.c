@@ -51,12 +51,16 @@ static void add_preamble(struct session_record *r, enum record_kind kind, struct
     json_writer_clear(j);
 }
 
-static void describe(const struct session *s, i64 part, struct record_about *out)
+struct names {
+    char processor[128], host[64];
+};
+
+static void describe(const struct session *s, i64 part, struct names *names,
+                     struct record_about *out)
 {
-    static char processor[128], host[64];
     struct machine m, widest;
-    machine_processor_name(processor, sizeof processor);
-    sys_host_name(host, sizeof host);
+    machine_processor_name(names->processor, sizeof names->processor);
+    sys_host_name(names->host, sizeof names->host);
     machine_detect(&m, s->engine.backend.name, pool_threads(s->engine.pool));
     bool known = machine_load(&m) == OK;
     machine_detect(&widest, backend_best(), pool_threads(s->engine.pool));
@@ -68,8 +72,8 @@ static void describe(const struct session *s, i64 part, struct record_about *out
     const struct sleep_rates *sleep = s->request.sleep;
     double peak = sleep ? sleep->flops_per_s : s->record->peak_flops;
     *out = (struct record_about){
-        .mesh = &s->mesh, .part = part, .layout = s->layout_text, .host = host,
-        .backend = s->engine.backend.name, .processor = processor,
+        .mesh = &s->mesh, .part = part, .layout = s->layout_text, .host = names->host,
+        .backend = s->engine.backend.name, .processor = names->processor,
         .precision = narrow ? "bf16" : "fp32", .pid = sys_process_id(),
         .threads = pool_threads(s->engine.pool), .cores = sys_cpu_count(),
         .sharers = s->core_sharers,
@@ -95,9 +99,10 @@ static void add_table(struct session *s, const struct step_program *p, const cha
 static void write_preamble(struct session *s, i64 part)
 {
     struct record_about about;
+    struct names names;
     struct json j;
     json_writer_init(&j);
-    describe(s, part, &about);
+    describe(s, part, &names, &about);
     record_put_head(&j, &about);
     add_preamble(s->record, RECORD_HEAD, &j);
     for (int i = 0; i < s->n_steps; i++)
