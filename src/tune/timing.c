@@ -190,12 +190,15 @@ int timing_read(struct timing_result *out, const char *run, struct arena *a)
 int timing_run(struct timing_result *out, const struct timing_base *base,
               const struct tune_change *change, i64 steps, struct arena *a)
 {
-    static int count;
     struct arguments x = { .n = 0 };
     char said[1400];
-    const char *name = arena_printf(a, "trial-%d", ++count);
+    const char *name;
+    int number = 0;
     *out = (struct timing_result){ .steps = 0 };
-    snprintf(out->run, sizeof out->run, "%s/%s", base->folder, name);
+    do {
+        name = arena_printf(a, "trial-%d", ++number);
+        snprintf(out->run, sizeof out->run, "%s/%s", base->folder, name);
+    } while (sys_exists(out->run));
     snprintf(said, sizeof said, "%s.said", out->run);
     command_line(&x, base, change, name, steps + TIMING_WARM_UP, a);
     int fd = sys_open(said, O_WRONLY | O_CREAT | O_TRUNC, 0644);
