@@ -8,10 +8,11 @@
  * pairs are compared, so that a machine which others use does not matter. Processor time is that
  * of all threads, the one that writes included.
  *
- * read: the steps of RUN, a recorded run, are repeated until the files have so many bytes. Then,
- * each time behind emptied caches: reading all of it once, the ladder and the critical path of its
- * steps, and a diagnosis. Of all steps; with --steps of so many, evenly spread, as `headway trace ladder`
- * does with 1000, and of the newest ones that `headway diagnose` takes by itself. */
+ * read: the steps of RUN, a recorded run, are repeated until the files have so many
+ * bytes. Then, each time behind emptied caches: reading all of it once, the ladder and
+ * the critical path of its steps, and a diagnosis. Of all steps; with --steps of so many,
+ * evenly spread, as `headway trace ladder` does with 1000, and of the newest ones that
+ * `headway diagnose` takes by itself. */
 #include "base/sys.h"
 #include "diagnose/climb.h"
 #include "diagnose/diagnosis.h"
@@ -154,8 +155,8 @@ static void overhead(const struct options *o)
 
 /* --- reading ------------------------------------------------------------------------ */
 
-/* Behind the begin of a file, its steps again and again, later each time: by *round_ns, which the first
- * rank's file sets, since ranks stay together. */
+/* Behind the begin of a file, its steps again and again, later each time: by *round_ns,
+ * which the first rank's file sets, since ranks stay together. */
 static i64 repeat_file(const char *from, const char *to, i64 bytes, i64 *round_ns)
 {
     struct record_reader r;

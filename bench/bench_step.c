@@ -6,12 +6,12 @@
  *                [--optimizer adamw|muon] [--steps 3] [--warmup 1] [--threads 0]
  *                [--backend auto] [--exact] [--exact-context] [--ops] [--json] [--gate]
  *
- * The share of peak is model FLOPs (causal-half attention, no recompute) over the peak of the
- * units that multiply this precision, measured in the same process before and after; where these are
- * not the multiply-add units, the share of those units' peak is said too. Warm-up steps are
- * not counted. --gate: prints "ready" once warm, takes a step for each line that it reads,
- * and answers "step SECONDS", so that a driver can alternate between programs; the result
- * comes when the input ends. */
+ * The share of peak is model FLOPs (causal-half attention, no recompute) over the peak of
+ * the units that multiply this precision, measured in the same process before and after;
+ * where these are not the multiply-add units, the share of those units' peak is said too.
+ * Warm-up steps are not counted. --gate: prints "ready" once warm, takes a step for each
+ * line that it reads, and answers "step SECONDS", so that a driver can alternate between
+ * programs; the result comes when the input ends. */
 #include "base/json.h"
 #include "base/sys.h"
 #include "ops/ops.h"
@@ -37,9 +37,10 @@ struct result {
 static void parse(struct options *o, int argc, char **argv)
 {
     struct step_bench_options *b = &o->bench;
-    *o = (struct options){ { "gpt2-124m", "fp32", "none", "adamw", "auto", 4, 1024, 1, 0, false, false }, 3,
-                           1,
-                           false, false, false };
+    *o = (struct options){
+        { "gpt2-124m", "fp32", "none", "adamw", "auto", 4, 1024, 1, 0, false, false },
+        3, 1, false, false, false,
+    };
     const struct {
         const char *flag;
         const char **text;
@@ -175,10 +176,11 @@ static void print_text(struct step_bench *b, struct result *r)
     double tokens = (double)step_bench_tokens(b), wait = wait_share(b, r);
     double rss = (double)sys_peak_rss_bytes(), predicted = (double)b->predicted_bytes;
     double first = r->seconds[0], median = step_bench_median(r->seconds, r->n);
+    const char *exact = b->o.exact_context ? "  exact context" : b->o.exact ? "  exact" : "";
     printf("%s  B %lld x T %lld x %lld  %s%s  recompute %s  %s  backend %s  %d threads\n",
            b->spec.name, (long long)b->o.batch, (long long)b->o.seq, (long long)b->o.micro,
-           b->o.precision, b->o.exact_context ? "  exact context" : b->o.exact ? "  exact" : "", b->o.recompute, b->o.optimizer,
-           b->engine.backend.name, pool_threads(b->engine.pool));
+           b->o.precision, exact, b->o.recompute, b->o.optimizer, b->engine.backend.name,
+           pool_threads(b->engine.pool));
     printf("weights     %.2f s to draw\n", b->init_s);
     printf("step        %.4f s median of %lld (min %.4f, max %.4f; first %.4f)\n", median,
            (long long)r->n, r->seconds[0], r->seconds[r->n - 1], first);

@@ -1,5 +1,5 @@
-/* bench_weak - weak scaling of GPT-2 124M to 64 ranks, on a clock that is computed; along ep that of
- * Llama 125M with 64 experts in each layer, of which 2 are chosen.
+/* bench_weak - weak scaling of GPT-2 124M to 64 ranks, on a clock that is computed; along
+ * ep that of Llama 125M with 64 experts in each layer, of which 2 are chosen.
  *
  *     bench_weak [--flops F] [--memory B] [--link B] [--latency S] [--seq T]
  *
