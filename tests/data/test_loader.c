@@ -45,11 +45,17 @@ static u64 hash_batch(i64 n, u64 seed)
     return hash64(&got.inv_weight, 4, seed);
 }
 
+static int start(struct loader *l, int micro_batches, i64 B, i64 T)
+{
+    struct loader_step step = { .micro_batches = micro_batches, .B = B, .T = T };
+    return loader_start_step(l, &step);
+}
+
 /* Hash of everything that one step delivers. */
 static u64 step_hash(struct loader *l, int micro_batches, i64 B, i64 T)
 {
     u64 h = 0;
-    CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = micro_batches, .B = B, .T = T }));
+    CHECK_OK(start(l, micro_batches, B, T));
     for (int m = 0; m < micro_batches; m++) {
         run_kernel(l, m, B, T);
         h = hash_batch(B * T, h);
@@ -124,7 +130,7 @@ static void check_epochs(const struct made *m, enum row_packing packing, i64 win
         i64 counted = 0;
         for (i64 row = 0, B; row < rows; row += B) {
             B = i64_min(rows - row, 100);
-            CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = B, .T = T }));
+            CHECK_OK(start(l, 1, B, T));
             run_kernel(l, 0, B, T);
             for (i64 i = 0; i < B; i++)
                 check_row(i * T, T);
@@ -262,21 +268,20 @@ TEST(short_sequences_walk_through_the_same_windows)
     struct loader_config c = config_of(&s, 1, 64);
     static i32 whole[64 * 64];
     struct loader *l = opened(&c);
-    CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 64, .T = 64 }));
+    CHECK_OK(start(l, 1, 64, 64));
     run_kernel(l, 0, 64, 64);
     memcpy(whole, got.tokens, sizeof whole);
     for (i64 T = 1; T <= 64; T *= 2) {
         CHECK_OK(loader_seek_position(l, 0));
-        CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 64 * 64 / T, .T = T }));
+        CHECK_OK(start(l, 1, 64 * 64 / T, T));
         run_kernel(l, 0, 64 * 64 / T, T);
         CHECK(memcmp(whole, got.tokens, sizeof whole) == 0);
     }
-    CHECK_FAILS(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 1, .T = 48 }), ERR_CONFIG,
-                "does not divide");
+    CHECK_FAILS(start(l, 1, 1, 48), ERR_CONFIG, "does not divide");
     /* 3 rows of 1, then rows of 64: the position goes up to the next multiple of 64. */
     CHECK_OK(loader_seek_position(l, 0));
-    CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 3, .T = 1 }));
-    CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 1, .T = 64 }));
+    CHECK_OK(start(l, 1, 3, 1));
+    CHECK_OK(start(l, 1, 1, 64));
     run_kernel(l, 0, 1, 64);
     CHECK(memcmp(whole + 64, got.tokens, 64 * 4) == 0);
     loader_close(l);
@@ -292,7 +297,7 @@ TEST(ranks_may_take_turns_in_the_rows_of_a_step)
     struct loader_config c = config_of(&s, 1, T);
     static i32 whole[ALL * T];
     struct loader *l = opened(&c);
-    CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = ALL, .T = T }));
+    CHECK_OK(start(l, 1, ALL, T));
     run_kernel(l, 0, ALL, T);
     memcpy(whole, got.tokens, sizeof whole);
     for (i64 rank = 0; rank < 2; rank++) {
@@ -320,7 +325,7 @@ TEST(mixtures_keep_their_proportions_and_caps)
     i64 windows = row_windows(loader_dataset(l, 1), 32), seen[2] = { 0 };
     CHECK_NEAR(loader_weight(l, 0), 0.75, 1e-12);
     for (i64 g = 0; g < 8 * windows + 400; g++) {
-        CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 1, .T = 32 }));
+        CHECK_OK(start(l, 1, 1, 32));
         run_kernel(l, 0, 1, 32);
         for (int t = 0; t < 32; t++)
             CHECK_EQ(got.sources[t], got.sources[0]);
@@ -337,9 +342,8 @@ TEST(mixtures_keep_their_proportions_and_caps)
     i64 total = loader_places(l) / 32;
     CHECK_EQ(total, 2 * windows + row_windows(loader_dataset(l, 0), 32));
     CHECK_OK(loader_seek_position(l, 32 * (total - 2)));
-    CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 2, .T = 32 }));
-    CHECK_FAILS(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 1, .T = 32 }), ERR_LIMIT,
-                "cap");
+    CHECK_OK(start(l, 1, 2, 32));
+    CHECK_FAILS(start(l, 1, 1, 32), ERR_LIMIT, "cap");
     loader_close(l);
     sys_remove_tree(a.folder);
     sys_remove_tree(b.folder);
@@ -393,7 +397,7 @@ TEST(weights_follow_the_loss_mask)
         i64 rows = row_windows(loader_dataset(l, 0), 50);
         double sum = 0;
         for (i64 i = 0; i < rows; i++) {
-            CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 1, .T = 50 }));
+            CHECK_OK(start(l, 1, 1, 50));
             run_kernel(l, 0, 1, 50);
             double row = 0;
             for (int t = 0; t < 50; t++)
@@ -407,7 +411,7 @@ TEST(weights_follow_the_loss_mask)
         loader_close(l);
         c.loss_on_answers = false;
         l = opened(&c);
-        CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = (int)rows, .B = 1, .T = 50 }));
+        CHECK_OK(start(l, (int)rows, 1, 50));
         CHECK_NEAR(loader_step_weight(l), total, 0);
         loader_close(l);
     }
@@ -421,7 +425,7 @@ TEST(attention_may_cross_borders_when_told_so)
     struct loader_config c = config_of(&s, 1, 50);
     c.border = ROW_BORDER_CROSS;
     struct loader *l = opened(&c);
-    CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 4, .T = 50 }));
+    CHECK_OK(start(l, 1, 4, 50));
     run_kernel(l, 0, 4, 50);
     for (int t = 0; t < 4 * 50; t++)
         CHECK(got.begin[t] == 0 && got.positions[t] == t % 50);
@@ -438,7 +442,7 @@ static double whole_share(const struct made *m, enum row_packing packing, i64 T)
     struct loader *l = opened(&c);
     i64 rows = row_windows(loader_dataset(l, 0), T), fit = 0, whole = 0;
     for (i64 row = 0; row < rows; row++) {
-        CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 1, .T = T }));
+        CHECK_OK(start(l, 1, 1, T));
         run_kernel(l, 0, 1, T);
         for (i64 t = 0; t < T; t++)
             if (got.tokens[t] == MADE_SEPARATOR && got.weights[t] > 0) {
@@ -479,7 +483,7 @@ TEST(files_without_documents_are_split_at_their_separator)
     struct loader_config c = config_of(&s, 1, 25);
     struct loader *l = opened(&c);
     i64 counted = 0;
-    CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 5, .T = 25 }));
+    CHECK_OK(start(l, 1, 5, 25));
     run_kernel(l, 0, 5, 25);
     for (int t = 0; t < 5 * 25; t++) {
         bool first = t % 25 == 0 || got.tokens[t] == 7;
@@ -521,7 +525,7 @@ TEST(evaluation_reads_everything_once_and_counts_bytes)
     CHECK_OK(loader_open_eval(&l, &c, 0));
     i64 counted[2] = { 0 }, bytes[2] = { 0 }, last = -1;
     for (i64 at = 0; at < loader_places(l); at += 3 * 40) {
-        CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 3, .T = 40 }));
+        CHECK_OK(start(l, 1, 3, 40));
         run_kernel(l, 0, 3, 40);
         for (int t = 0; t < 3 * 40; t++) {
             if (got.weights[t] == 0)
@@ -595,10 +599,11 @@ TEST(a_shard_cut_short_in_mid_run_can_be_left_out)
     struct loader_source s[] = { { .path = a.folder }, { .path = b.folder } };
     struct loader_config c = config_of(s, 2, 64);
     struct loader *l = opened(&c);
-    CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 8, .T = 64 }));
+    CHECK_OK(start(l, 1, 8, 64));
     cut_short(b.folder);
     for (int i = 0; i < 100; i++) {
-        CHECK_OK(start_without_what_is_lost(l, &(struct loader_step){ .micro_batches = 2, .B = 4, .T = 64 }));
+        const struct loader_step step = { .micro_batches = 2, .B = 4, .T = 64 };
+        CHECK_OK(start_without_what_is_lost(l, &step));
         for (int m = 0; m < 2; m++) {
             run_kernel(l, m, 4, 64);
             for (int t = 0; t < 4 * 64; t++)
@@ -619,8 +624,10 @@ TEST(a_shard_cut_short_in_mid_run_can_be_left_out)
     CHECK(step_hash(l, 1, 8, 64) == want);
     cut_short(a.folder);
     int rc = OK;
-    for (int i = 0; i < 100 && rc == OK; i++)
-        rc = start_without_what_is_lost(l, &(struct loader_step){ .micro_batches = 1, .B = 8, .T = 64 });
+    for (int i = 0; i < 100 && rc == OK; i++) {
+        const struct loader_step step = { .micro_batches = 1, .B = 8, .T = 64 };
+        rc = start_without_what_is_lost(l, &step);
+    }
     CHECK_EQ(rc, ERR_LIMIT); /* no source is left */
     CHECK(!loader_gives(l, 0) && !loader_gives(l, 1));
     loader_close(l);
@@ -672,8 +679,7 @@ TEST(data_that_does_not_fit_the_model_is_refused_before_any_work)
     s.path = path;
     s.separator = -1;
     CHECK_OK(loader_open(&l, &c));
-    CHECK_FAILS(loader_start_step(l, &(struct loader_step){ .micro_batches = 1, .B = 2, .T = 64 }), ERR_FORMAT,
-                "vocabulary ends at 1000");
+    CHECK_FAILS(start(l, 1, 2, 64), ERR_FORMAT, "vocabulary ends at 1000");
     loader_close(l);
     sys_remove_tree(m.folder);
 }
@@ -686,10 +692,10 @@ TEST(steps_after_the_first_allocate_nothing)
     c.packing = ROW_DOCUMENTS;
     c.threads = 2;
     struct loader *l = opened(&c);
-    CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 2, .B = 8, .T = 64 }));
+    CHECK_OK(start(l, 2, 8, 64));
     u64 before = sys_op_count(SYS_ALLOC);
     for (int i = 0; i < 50; i++)
-        CHECK_OK(loader_start_step(l, &(struct loader_step){ .micro_batches = 2, .B = 8 - i % 3, .T = 64 }));
+        CHECK_OK(start(l, 2, 8 - i % 3, 64));
     CHECK_EQ(sys_op_count(SYS_ALLOC), before);
     loader_close(l);
     sys_remove_tree(m.folder);
@@ -704,9 +710,10 @@ TEST(waiting_and_reading_leave_spans)
     CHECK_OK(trace_init(&trace, 64));
     c.trace = &trace;
     struct loader *l = opened(&c);
-    for (u64 i = 0; i < 5; i++)
-        CHECK_OK(loader_start_step(l, &(struct loader_step){ .step = 10 + i, .micro_batches = 1, .B = 2,
-                                                             .T = 64 }));
+    for (u64 i = 0; i < 5; i++) {
+        const struct loader_step step = { .step = 10 + i, .micro_batches = 1, .B = 2, .T = 64 };
+        CHECK_OK(loader_start_step(l, &step));
+    }
     loader_close(l);
     const struct trace_ring *host = &trace.lanes[TRACE_HOST],
                             *load = &trace.lanes[TRACE_LOADER];
