@@ -102,7 +102,8 @@ TEST(a_probe_slows_one_of_each_two_steps_the_same_on_all_ranks)
         first += slowed[0];
         CHECK_EQ(inject_probed(&other, 2 * k), slowed[0]);
         CHECK_NEAR(inject_compute(&other, "add", 2 * k, 0, 1), slowed[0] ? 1.1 : 1, 1e-12);
-        CHECK_NEAR(inject_compute(&x, "linear_dw", 2 * k, 0, 1), slowed[0] && k > 0 ? 1.1 : 1, 1e-12);
+        CHECK_NEAR(inject_compute(&x, "linear_dw", 2 * k, 0, 1),
+                   slowed[0] && k > 0 ? 1.1 : 1, 1e-12);
         CHECK_NEAR(inject_compute(&x, "add", 2 * k, 0, 1), 1, 0);
     }
     CHECK_NEAR(first, 500, 64); /* 4 standard deviations */

@@ -82,7 +82,8 @@ TEST(later_wins_and_every_value_knows_its_origin)
 
 TEST(mistakes_are_named_with_place_and_nearest_key)
 {
-    CHECK_FAILS(apply("train:\n    trian: 1\n"), ERR_CONFIG, "unknown key 'train.trian'; train has ");
+    CHECK_FAILS(apply("train:\n    trian: 1\n"), ERR_CONFIG,
+                "unknown key 'train.trian'; train has ");
     CHECK_FAILS(apply("trian:\n    steps: 1\n"), ERR_CONFIG, "");
     CHECK_STR(err_message(),
               "r.yaml:2:5: unknown key 'trian.steps'; did you mean 'train.steps'?");

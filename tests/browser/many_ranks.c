@@ -64,8 +64,8 @@ static void shorten(u8 *payload, i64 bytes, int rank)
     }
 }
 
-static int write_rank(const char *folder, const struct chunk *chunks, i64 n, u32 first_step, int rank,
-                      int ranks)
+static int write_rank(const char *folder, const struct chunk *chunks, i64 n, u32 first_step,
+                      int rank, int ranks)
 {
     char path[2200];
     struct text out = { 0 };

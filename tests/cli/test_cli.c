@@ -182,13 +182,14 @@ TEST(a_tokenizer_is_not_learned_from_nothing)
 TEST(a_pattern_that_no_file_names_is_said_to_be_assumed)
 {
     static struct outcome o;
-    static const char files[] = "mkdir -p assumed && cd assumed && echo '{\"a\":0,\"b\":1,\"ab\":2}' "
-                                ">vocab.json && echo 'a b' >merges.txt && echo 'YQ== 0' >t.tiktoken; ";
+    static const char files[] =
+        "mkdir -p assumed && cd assumed && echo '{\"a\":0,\"b\":1,\"ab\":2}' >vocab.json && "
+        "echo 'a b' >merges.txt && echo 'YQ== 0' >t.tiktoken; ";
     char line[800];
     snprintf(line, sizeof line, "%s$H tokenizer import --from vocab.json --out o.json 2>&1", files);
     run_shell(&o, line);
-    CHECK(o.code == 0 && strstr(o.text, "vocab.json does not say how text is cut into words: gpt2's "
-                                        "pattern is assumed"));
+    CHECK(o.code == 0 && strstr(o.text, "vocab.json does not say how text is cut into "
+                                        "words: gpt2's pattern is assumed"));
     run_shell(&o, "cd assumed; $H tokenizer import --from t.tiktoken --out o.json 2>&1");
     CHECK(o.code == 0 && strstr(o.text, "cl100k's pattern is assumed"));
     run_shell(&o, "cd assumed; for f in vocab.json t.tiktoken; do $H tokenizer import --from $f "

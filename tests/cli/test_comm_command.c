@@ -15,20 +15,23 @@ static void check_says(const char *line, int code, const char *text)
 
 TEST(ranks_of_this_machine_check_themselves)
 {
-    check_says(CLEAN "timeout 60 $H comm --ranks 3 --check-every 19 --check-only 2>&1", 0, "3 ranks, shm");
+    check_says(CLEAN "timeout 60 $H comm --ranks 3 --check-every 19 --check-only 2>&1", 0,
+               "3 ranks, shm");
     check_says(CLEAN "timeout 60 $H comm --check-every 19 --check-only 2>&1", 0, CHECKED);
 }
 
 TEST(a_table_is_printed_once)
 {
-    check_says(CLEAN "timeout 60 $H comm --ranks 2 --check-every 50 --max-size 4 | grep -c '^allreduce '", 0, "1\n");
+    check_says(CLEAN "timeout 60 $H comm --ranks 2 --check-every 50 --max-size 4 | "
+                     "grep -c '^allreduce '", 0, "1\n");
 }
 
 TEST(ranks_find_each_other_by_address)
 {
     check_says(CLEAN "export HEADWAY_SIZE=2 HEADWAY_ADDRESS=127.0.0.1:$((20000 + $$ % 20000)); "
                      "HEADWAY_RANK=1 timeout 60 $H comm --check-every 19 --check-only & "
-                     "HEADWAY_RANK=0 timeout 60 $H comm --check-every 19 --check-only && wait $!", 0, CHECKED);
+                     "HEADWAY_RANK=0 timeout 60 $H comm --check-every 19 --check-only && wait $!",
+               0, CHECKED);
 }
 
 TEST(launchers_that_do_not_fit_get_one_sentence)
@@ -42,9 +45,9 @@ TEST(launchers_that_do_not_fit_get_one_sentence)
 
 /* Starts four ranks that measure for long, and does something to one of them. */
 #define DO_TO_ONE(signal, deadline)                                                                \
-    CLEAN "o=$(mktemp); timeout 60 $H comm --ranks 4 --check-every 50 --deadline " deadline " --max-size 1GiB " \
-          ">$o 2>&1 & until grep -q 'bus GB/s' $o; do sleep 0.05; done; "                 \
-          "p=$(cat /proc/$!/task/*/children); set -- $(cat /proc/${p% }/task/*/children); " \
+    CLEAN "o=$(mktemp); timeout 60 $H comm --ranks 4 --check-every 50 --deadline " deadline        \
+          " --max-size 1GiB >$o 2>&1 & until grep -q 'bus GB/s' $o; do sleep 0.05; done; "         \
+          "p=$(cat /proc/$!/task/*/children); set -- $(cat /proc/${p% }/task/*/children); "        \
           "kill -" signal " $2; wait $!; c=$?; cat $o; rm $o; exit $c"
 
 TEST(a_rank_that_stops_has_a_name_and_an_exit_code)
@@ -73,8 +76,8 @@ static void under_mpi(const char *library, const char *run)
     static const char *const carriers[] = { "mpi", "auto" };
     for (int n = 2; n <= 4; n += 2) {
         for (int i = 0; i < 2; i++) {
-            snprintf(line, sizeof line, CLEAN THEIR_LEAKS "timeout 120 %s -n %d $H comm --check-every 19 --check-only "
-                     "--transport %s 2>&1", run, n, carriers[i]);
+            snprintf(line, sizeof line, CLEAN THEIR_LEAKS "timeout 120 %s -n %d $H comm "
+                     "--check-every 19 --check-only --transport %s 2>&1", run, n, carriers[i]);
             char text[64];
             snprintf(text, sizeof text, "%d ranks, %s", n, i == 0 ? "mpi" : "shm");
             check_says(line, 0, text);
@@ -104,26 +107,31 @@ TEST(a_library_that_does_not_fit_the_launcher_is_named)
     if (o.code != 0)
         skip();
     check_says(CLEAN THEIR_LEAKS "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
-                     "OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=2 timeout 60 $H comm --check-every 19 --check-only 2>&1", 2,
+                     "OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=2 timeout 60 $H comm "
+                     "--check-every 19 --check-only 2>&1", 2,
                "launcher and library do not belong together");
 }
 
 TEST(a_module_that_was_not_copied_is_named)
 {
-    check_says(CLEAN "d=$(mktemp -d); cp $H $d/headway; PMI_RANK=0 PMI_SIZE=1 $d/headway comm 2>&1; "
-                     "c=$?; rm -r $d; exit $c", 2, "headway-mpi-mpich.so must lie beside the program");
+    check_says(CLEAN "d=$(mktemp -d); cp $H $d/headway; "
+                     "PMI_RANK=0 PMI_SIZE=1 $d/headway comm 2>&1; c=$?; rm -r $d; exit $c", 2,
+               "headway-mpi-mpich.so must lie beside the program");
 }
 
 /* One of two processes ends, or is alone, before MPI's start, where the other waits for it. */
 TEST(a_start_without_the_others_ends)
 {
     static struct outcome o;
-    run_shell(&o, "command -v mpirun.mpich >/dev/null && [ -e \"$(dirname \"$H\")/headway-mpi-mpich.so\" ]");
+    run_shell(&o, "command -v mpirun.mpich >/dev/null && "
+                  "[ -e \"$(dirname \"$H\")/headway-mpi-mpich.so\" ]");
     if (o.code != 0)
         skip();
-    run_shell(&o, CLEAN THEIR_LEAKS "export H HEADWAY_START_SECONDS=2; timeout 30 mpirun.mpich -n 2 sh -c "
+    run_shell(&o, CLEAN THEIR_LEAKS
+                  "export H HEADWAY_START_SECONDS=2; timeout 30 mpirun.mpich -n 2 sh -c "
                   "'[ $PMI_RANK = 0 ] || exit 127; exec \"$H\" comm --check-only' 2>&1");
-    if (o.code == 124 || !strstr(o.text, "2 processes were announced, but mpich did not find all of them within 2 s"))
+    if (o.code == 124 || !strstr(o.text, "2 processes were announced, but mpich did not find "
+                                         "all of them within 2 s"))
         fail_msg("code %d: %s", o.code, o.text);
     check_says(CLEAN "PMI_RANK=0 PMI_SIZE=2 HEADWAY_START_SECONDS=x $H comm 2>&1", 2,
                "HEADWAY_START_SECONDS=x is not a number of seconds");

@@ -236,7 +236,8 @@ TEST(a_run_whose_ranks_disagreed_or_hung_tells_so_afterwards)
     CHECK_STR(json_string_value(json_object_get(f, "id")), "R5");
     CHECK_EQ(rank_in(f), 1);
     json_decref(o);
-    shell("cd $D && rm -rf runs/apart && { " FOUR "apart --inject hang=1@1:9; } >/dev/null 2>&1", 1);
+    shell("cd $D && rm -rf runs/apart && { " FOUR "apart --inject hang=1@1:9; } >/dev/null 2>&1",
+          1);
     const char *text = shell("cd $D && $H diagnose runs/apart", 0);
     CHECK(strstr(text, " R5 ") && strstr(text, "ranks do not agree") && strstr(text, "[rank 1]"));
 }
@@ -330,12 +331,13 @@ TEST(what_is_exchanged_in_pieces_counts_its_bytes_once)
 
 TEST(a_run_that_goes_on_answers_a_probe)
 {
-    shell("cd $D && rm -rf runs/live && (timeout 200 $H train r.yaml --quiet --layout dp=2 --ranks 2 "
-          "--compute none --rates flops=2e9,memory=1e9 --set run.name=live --set train.steps=100000 "
-          ">/dev/null 2>&1 & echo $! >live.pid); "
+    shell("cd $D && rm -rf runs/live && (timeout 200 $H train r.yaml --quiet --ranks 2 "
+          "--layout dp=2 --compute none --rates flops=2e9,memory=1e9 --set run.name=live "
+          "--set train.steps=100000 >/dev/null 2>&1 & echo $! >live.pid); "
           "for i in $(seq 600); do $H diagnose runs/live --json 2>/dev/null | "
           "grep -q '\"steps\": *[1-9][0-9]' && break; sleep 0.1; done", 0);
-    CHECK(strstr(shell("cd $D && $H diagnose runs/live --probe linear 2>&1", 2), "such as linear=10%"));
+    CHECK(strstr(shell("cd $D && $H diagnose runs/live --probe linear 2>&1", 2),
+                 "such as linear=10%"));
     CHECK(strstr(shell("cd $D && $H diagnose runs/live --probe nothing=5% 2>&1", 2), "no op"));
     /* what the machine wanders by is less than tasks that take twice as long, mostly */
     double response = 0, replayed = 0;

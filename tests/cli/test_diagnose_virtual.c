@@ -44,8 +44,8 @@ static double number(json_t *o, const char *key)
 #define TENSOR "--layout dp=4,tp=2 "
 /* Products that read their weights for few rows; steps that are mostly updates. */
 #define THIN "--set train.seq=32 --rates flops=2e11,memory=4e9,link=8e9 --layout "
-#define SHORT "--set train.batch=8 --set train.accumulate=1 --set train.seq=32 --rates flops=1e11 " \
-              "--layout dp=8,"
+#define SHORT "--set train.batch=8 --set train.accumulate=1 --set train.seq=32 " \
+              "--rates flops=1e11 --layout dp=8,"
 
 /* Names of place and value; NULL: everywhere. */
 struct fault {
@@ -200,7 +200,8 @@ TEST(a_probe_is_answered_by_what_is_critical_and_bounds_the_gain)
     for (i64 i = 0; i < COUNT_OF(all); i++) {
         json_t *o = diagnose(all[i].flags, all[i].fault), *probes = json_object_get(o, "probes");
         json_t *p = json_array_get(probes, 0), *plain;
-        double response = number(p, "response_s"), added = number(p, "slower") * number(p, "tasks_s");
+        double response = number(p, "response_s");
+        double added = number(p, "slower") * number(p, "tasks_s");
         double step = number(o, "step_s"), bound = number(p, "bound_s");
         CHECK_EQ(json_array_size(probes), 1);
         CHECK_EQ(json_integer_value(json_object_get(p, "pairs")), i == 1 ? 10 : 18);
@@ -213,7 +214,8 @@ TEST(a_probe_is_answered_by_what_is_critical_and_bounds_the_gain)
         CHECK(number(p, "replayed_gain_s") <= bound + 1e-3 * step);
         json_decref(o);
         const char *rest = strstr(all[i].fault, "slow_compute");
-        plain = diagnose(all[i].flags, rest); /* what was slowed on purpose counts in nothing else */
+        /* What was slowed on purpose counts in nothing else. */
+        plain = diagnose(all[i].flags, rest);
         CHECK_NEAR(step, number(plain, "step_s"), 1e-9 * step);
         json_decref(plain);
     }

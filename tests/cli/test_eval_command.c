@@ -10,12 +10,14 @@ static int prepare(void **state)
     (void)state;
     setenv("D", "eval-test", 1);
     make_corpus();
-    shell("cd $D && for i in $(seq 200); do echo \"{\\\"prompt\\\": \\\"how many birds saw cat $i\\\", "
+    shell("cd $D && for i in $(seq 200); do "
+          "echo \"{\\\"prompt\\\": \\\"how many birds saw cat $i\\\", "
           "\\\"answer\\\": \\\"it saw $((i * i % 97)) birds\\\"}\"; done >qa.jsonl && "
           "$H data prepare qa.jsonl --format jsonl --tokenizer tok.json --licence none "
           "--val-fraction 0.2 --out qa --quiet >/dev/null", 0);
     shell("cd $D && cat >r.yaml <<X\n"
-          "model: {spec: laptop-2m, override: {layers: 1, width: 32, hidden: 48, heads: 2, kv_heads: 2}}\n"
+          "model: {spec: laptop-2m, override: {layers: 1, width: 32, hidden: 48, "
+          "heads: 2, kv_heads: 2}}\n"
           "data: {sources: qa, tokenizer: tok.json, loss_on: answers}\n"
           "train: {steps: 3, batch: 2, seq: 32, threads: 1}\nX\n"
           "timeout 120 $H train r.yaml --quiet --set run.name=qa", 0);
@@ -51,7 +53,8 @@ TEST(answers_count_as_they_did_in_training)
 TEST(text_is_not_taken_for_shards)
 {
     CHECK(strstr(shell("cd $D && $H eval runs/qa --data qa.jsonl --seq 32 2>&1", 2),
-                 "qa.jsonl holds no shards: give a folder that 'headway data prepare' made, or text by"));
+                 "qa.jsonl holds no shards: give a folder that 'headway data prepare' made, "
+                 "or text by"));
 }
 
 TEST(compressed_text_is_the_text_that_was_compressed)
@@ -67,15 +70,17 @@ TEST(compressed_text_is_the_text_that_was_compressed)
 TEST(data_of_another_tokenizer_are_refused)
 {
     shell("cd $D && $H tokenizer train t.txt --vocab-size 280 --out small.json --quiet && "
-          "$H data prepare qa.jsonl --tokenizer small.json --val-fraction 0.2 --out small --quiet", 0);
+          "$H data prepare qa.jsonl --tokenizer small.json --val-fraction 0.2 "
+          "--out small --quiet", 0);
     CHECK(strstr(shell("cd $D && $H eval runs/qa --data small --seq 32 2>&1", 2),
                  "was prepared with another tokenizer"));
 }
 
 TEST(an_export_that_fails_leaves_no_folder)
 {
-    CHECK(strstr(shell("cd $D && HEADWAY_FAULT=fsync:1:ENOSPC $H model export runs/qa --out hf 2>&1",
-                       1), "No space left"));
+    CHECK(strstr(shell("cd $D && "
+                       "HEADWAY_FAULT=fsync:1:ENOSPC $H model export runs/qa --out hf 2>&1", 1),
+                 "No space left"));
     shell("cd $D && test ! -e hf && $H model export runs/qa --out hf --quiet && "
           "test -e hf/tokenizer_config.json", 0);
 }

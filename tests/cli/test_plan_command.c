@@ -161,7 +161,8 @@ TEST(constants_go_to_a_file_or_a_program)
 
 TEST(a_calibration_without_anything_to_calibrate_on_says_so)
 {
-    shell("$H plan calibrate --no-measure 2>&1 | grep -q 'nothing to calibrate on: name run folders'", 0);
+    shell("$H plan calibrate --no-measure 2>&1 | grep -q "
+          "'nothing to calibrate on: name run folders'", 0);
     shell("$H plan calibrate --measured x.yaml 2>&1 | grep -q 'leave --measured out'", 0);
     shell("$H plan calibrate runs/x --rows vtrain_single 2>&1 | grep -q 'one at a time'", 0);
     shell("$H plan calibrate no-such-run 2>&1 | grep -q \"no-such-run is no run's folder\"", 0);
@@ -202,11 +203,12 @@ TEST(a_published_table_and_the_validation_agree)
 TEST(what_the_software_lacks_is_refused_marked_and_explained)
 {
 #define JOB " --model llama3-8b --gpus 64 --batch 64 "
-    shell("$H plan search" JOB "--layout tp=16 2>&1 | grep -q 'Megatron-Core runs no such layout: its tp "
-          "must divide the key-value heads; --any prices it'", 0);
-    shell("$H plan search" JOB "--layout tp=16 --any --top 1 | grep -q 'does not run this: its tp'", 0);
-    shell("$H plan explain" JOB "--why-not tp=16 | grep -q 'does not run it: its tp must divide the "
-          "key-value heads; if it did, the best of these is .* slower'", 0);
+    shell("$H plan search" JOB "--layout tp=16 2>&1 | grep -q 'Megatron-Core runs no "
+          "such layout: its tp must divide the key-value heads; --any prices it'", 0);
+    shell("$H plan search" JOB "--layout tp=16 --any --top 1 | grep -q "
+          "'does not run this: its tp'", 0);
+    shell("$H plan explain" JOB "--why-not tp=16 | grep -q 'does not run it: its tp must "
+          "divide the key-value heads; if it did, the best of these is .* slower'", 0);
     shell("$H plan search" JOB "--top 3 | grep -q 'does not run this'", 1);
 }
 

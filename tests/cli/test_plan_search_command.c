@@ -197,18 +197,23 @@ TEST(json_and_text_say_the_same_of_what_is_extrapolated)
     json_t *o = json_of("$H plan search --model llama3-8b --gpus 8 --seq 4096 --top 1 --json");
     CHECK_NEAR(number(json_object_get(o, "job"), "interval_widened"), 2, 1e-9);
     json_decref(o);
-    shell("$H plan search --model llama3-8b --gpus 8 --seq 4096 --top 1 | grep -q 'taken to be 2 times'", 0);
+    shell("$H plan search --model llama3-8b --gpus 8 --seq 4096 --top 1 | grep -q "
+          "'taken to be 2 times'", 0);
 }
 
-/* 12,500 rows would be as many tokens as are assumed for 100,000 devices: eight islands cannot share them. */
+/* 12,500 rows would be as many tokens as are assumed for 100,000 devices: eight islands
+ * cannot share them. */
 TEST(rows_that_nobody_asked_for_can_be_shared_out_to_islands)
 {
     json_t *o = json_of("$H plan islands --model llama3-8b --gpus 100000 --islands 8 --json");
     CHECK_NEAR(number(json_object_get(o, "job"), "global_batch"), 8 * 3125, 0);
     json_decref(o);
-    shell("$H plan islands --gpus 100000 --islands 8 --batch 12500 2>&1 | grep -q 'batch 12504 can'", 0);
-    shell("$H plan islands --gpus 8 2>&1 | grep -q 'has 1 of the 8 devices (--gpus is those of all islands'", 0);
-    shell("$H plan islands | grep -q '8 islands of 8 devices'", 0); /* a node for each, if nobody says */
+    shell("$H plan islands --gpus 100000 --islands 8 --batch 12500 2>&1 | grep -q "
+          "'batch 12504 can'", 0);
+    shell("$H plan islands --gpus 8 2>&1 | grep -q "
+          "'has 1 of the 8 devices (--gpus is those of all islands'", 0);
+    /* A node for each, if nobody says. */
+    shell("$H plan islands | grep -q '8 islands of 8 devices'", 0);
     shell("$H plan run --location nowhere 2>&1 | grep -q -e '--carbon-g-per-kwh'", 0);
 }
 
@@ -217,7 +222,8 @@ TEST(what_was_not_compared_has_no_number)
     shell("$H plan validate --set maxtext --json | grep -q '\"mean_error\":null'", 0);
     shell("$H plan validate --set maxtext | grep -q ' 0.00%'", 1);
     shell("$H plan validate --rows /dev/null", 1);
-    shell("$H plan validate --set vtrain_singel 2>&1 | grep -q \"did you mean 'vtrain_single'\"", 0);
+    shell("$H plan validate --set vtrain_singel 2>&1 | grep -q \"did you mean "
+          "'vtrain_single'\"", 0);
     shell("$H plan validate --set nothing-like-it 2>&1 | grep -q 'there are korthikanti2022, '", 0);
 }
 

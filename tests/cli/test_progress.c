@@ -119,7 +119,9 @@ TEST(several_lines_are_replaced_as_one_and_log_lines_pass_above)
     free(written);
 }
 
-TEST_MAIN(ONE(several_lines_are_replaced_as_one_and_log_lines_pass_above), ONE(times_are_written_as_people_read_them), ONE(a_terminal_gets_a_bar_and_a_file_gets_words),
+TEST_MAIN(ONE(several_lines_are_replaced_as_one_and_log_lines_pass_above),
+          ONE(times_are_written_as_people_read_them),
+          ONE(a_terminal_gets_a_bar_and_a_file_gets_words),
           ONE(the_time_left_counts_from_where_a_resumed_run_began),
           ONE(a_file_gets_fewer_lines_as_time_goes_on),
           ONE(a_log_line_never_cuts_the_status_line), ONE(a_status_line_is_cut_to_the_width))

@@ -3,10 +3,12 @@
 
 /* No packages are installed, nothing is fetched or built; the program ends as it is told. */
 static const char world[] =
-    "set -e; rm -rf run-test; mkdir -p run-test/bin run-test/build/release run-test/corpus/austen/test "
-    "run-test/corpus/r-cran-janeaustenr; cp " SOURCE_DIR "/run run-test/run; cd run-test; "
+    "set -e; rm -rf run-test; mkdir -p run-test/bin run-test/build/release "
+    "run-test/corpus/austen/test run-test/corpus/r-cran-janeaustenr; "
+    "cp " SOURCE_DIR "/run run-test/run; cd run-test; "
     "for f in apt-get cmake python3 xz; do printf '#!/bin/sh\\nexit 0\\n' >bin/$f; done; "
-    "printf '#!/bin/sh\\necho ok installed\\n' >bin/dpkg-query; echo text >corpus/austen/test/a.txt; "
+    "printf '#!/bin/sh\\necho ok installed\\n' >bin/dpkg-query; "
+    "echo text >corpus/austen/test/a.txt; "
     "printf '#!/bin/sh\\n[ $1 != %s ] || { echo headway: $1 failed >&2; exit 1; }\\n"
     "[ $1 != train ] || echo runs/demo\\n' >build/release/headway; "
     "chmod +x bin/* build/release/headway; set +e; PATH=$PWD/bin:$PATH ./run demo 2>&1";

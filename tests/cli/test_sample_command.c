@@ -41,12 +41,13 @@ TEST(texts_end_where_the_model_does)
 /* Trained until it knows its three conversations by heart, then asked. */
 static void learn_answers(const char *name, const char *specials)
 {
-    shellf(0, "cd $D && $H tokenizer train c.jsonl --vocab-size 280 --specials '%s' --out %s.json --quiet && "
+    shellf(0, "cd $D && $H tokenizer train c.jsonl --vocab-size 280 --specials '%s' "
+           "--out %s.json --quiet && "
            "cat >%s.yaml <<X && $H train %s.yaml --quiet\n"
-           "model: {spec: laptop-2m, override: {layers: 2, width: 64, hidden: 96, heads: 2, "
-           "positions: 128}}\n"
-           "data: {sources: chats.jsonl, tokenizer: %s.json, val_fraction: 0, loss_on: answers, "
-           "cache: cache-%s}\n"
+           "model: {spec: laptop-2m, override: {layers: 2, width: 64, hidden: 96, "
+           "heads: 2, positions: 128}}\n"
+           "data: {sources: chats.jsonl, tokenizer: %s.json, val_fraction: 0, "
+           "loss_on: answers, cache: cache-%s}\n"
            "train: {steps: 200, batch: 4, seq: 96, threads: 1}\nlr: {warmup: 10}\n"
            "optim: {lr: 0.005}\neval: {every: 0}\nrun: {name: %s, preflight: no}\nX",
            specials, name, name, name, name, name, name);
@@ -54,22 +55,27 @@ static void learn_answers(const char *name, const char *specials)
 
 TEST(questions_are_laid_out_as_in_training_and_answers_end)
 {
-    static const char *const styles[][2] = { { "plain", "<|endoftext|>" },
-                                             { "chatml", "<|endoftext|>,<|im_start|>,<|im_end|>" } };
+    static const char *const styles[][2] = {
+        { "plain", "<|endoftext|>" }, { "chatml", "<|endoftext|>,<|im_start|>,<|im_end|>" },
+    };
     shell("cd $D && cat >c.jsonl <<'X'\n"
-          "{\"messages\": [{\"role\": \"user\", \"content\": \"red\"}, {\"role\": \"assistant\", \"content\": "
-          "\"A colour.\\n\\nOf roses.\"}, {\"role\": \"user\", \"content\": \"ten\"}, "
+          "{\"messages\": [{\"role\": \"user\", \"content\": \"red\"}, "
+          "{\"role\": \"assistant\", \"content\": \"A colour.\\n\\nOf roses.\"}, "
+          "{\"role\": \"user\", \"content\": \"ten\"}, "
           "{\"role\": \"assistant\", \"content\": \"Many.\"}]}\n"
-          "{\"messages\": [{\"role\": \"user\", \"content\": \"ten\"}, {\"role\": \"assistant\", \"content\": "
-          "\"Many.\"}, {\"role\": \"user\", \"content\": \"red\"}, "
+          "{\"messages\": [{\"role\": \"user\", \"content\": \"ten\"}, "
+          "{\"role\": \"assistant\", \"content\": \"Many.\"}, "
+          "{\"role\": \"user\", \"content\": \"red\"}, "
           "{\"role\": \"assistant\", \"content\": \"A colour.\\n\\nOf roses.\"}]}\n"
-          "{\"messages\": [{\"role\": \"system\", \"content\": \"loud\"}, {\"role\": \"user\", \"content\": "
-          "\"red\"}, {\"role\": \"assistant\", \"content\": \"LOUD.\"}]}\nX\n"
+          "{\"messages\": [{\"role\": \"system\", \"content\": \"loud\"}, "
+          "{\"role\": \"user\", \"content\": \"red\"}, "
+          "{\"role\": \"assistant\", \"content\": \"LOUD.\"}]}\nX\n"
           "for i in 1 2 3 4 5 6 7 8 9 10; do cat c.jsonl; done >chats.jsonl", 0);
     for (int i = 0; i < COUNT_OF(styles); i++) {
         char ask[256];
         learn_answers(styles[i][0], styles[i][1]);
-        snprintf(ask, sizeof ask, "cd $D && $H sample runs/%s --quiet --temperature 0 --tokens 40 --threads 1", styles[i][0]);
+        snprintf(ask, sizeof ask, "cd $D && $H sample runs/%s --quiet --temperature 0 "
+                 "--tokens 40 --threads 1", styles[i][0]);
         CHECK_STR(shellf(0, "%s --chat red", ask), "A colour.\n\nOf roses.\n");
         CHECK_STR(shellf(0, "%s --chat ten", ask), "Many.\n");
         CHECK_STR(shellf(0, "%s --chat red --system loud", ask), "LOUD.\n");

@@ -15,7 +15,8 @@ static int prepare(void **state)
     setenv("D", "experts-test", 1);
     make_documents();
     shell("cd $D && cat >r.yaml <<X\n"
-          "model: {spec: laptop-moe, override: {layers: 2, width: 64, hidden: 96, expert_hidden: 32}}\n"
+          "model: {spec: laptop-moe, override: {layers: 2, width: 64, hidden: 96, "
+          "expert_hidden: 32}}\n"
           "data: {sources: data, tokenizer: tok.json}\n"
           "train: {steps: 6, batch: 2, accumulate: 2, seq: 32, threads: 1}\n"
           "lr: {schedule: constant, warmup: 2}\nlog: {every: 1}\neval: {every: 6}\nX\n", 0);
@@ -113,9 +114,10 @@ TEST(exact_experts_over_parts_of_rows_train_to_the_bits_of_one)
     char one[64], many[64];
     shellf(0, TRAIN "--set run.name=x1 --layout %s", context);
     shellf(0, TRAIN "--set run.name=x4 --ranks 4 --layout cp=4,ep=2,%s", context);
-    shellf(0, TRAIN "--set run.name=xr --set train.steps=3 --ranks 4 --layout dp=2,cp=2,ep=4,zero=1,%s",
-           context);
-    shellf(0, TRAIN "--set run.name=xr --resume --ranks 4 --layout dp=2,cp=2,ep=2,zero=3,%s", context);
+    shellf(0, TRAIN "--set run.name=xr --set train.steps=3 --ranks 4 "
+           "--layout dp=2,cp=2,ep=4,zero=1,%s", context);
+    shellf(0, TRAIN "--set run.name=xr --resume --ranks 4 "
+           "--layout dp=2,cp=2,ep=2,zero=3,%s", context);
     everything_of("x1", context, one);
     everything_of("x4", context, many);
     CHECK(memcmp(one, many, sizeof one) == 0);
@@ -131,7 +133,8 @@ TEST(a_layout_with_experts_is_shown_and_chosen)
     CHECK(strstr(text, "activation has room for the rows of all 2 ranks at one"));
     text = shell("cd $D && $H layout show r.yaml --layout dp=2,ep=2,tp=2", 0);
     CHECK(strstr(text, "experts 0-3 | experts 4-7; of each rows 0-15, 32-47 | rows 16-31, 48-63"));
-    text = shell("cd $D && $H layout show r.yaml --layout cp=4,ep=2,exact=true,exact_context=true", 0);
+    text = shell("cd $D && $H layout show r.yaml "
+                 "--layout cp=4,ep=2,exact=true,exact_context=true", 0);
     CHECK(strstr(text, "\n  ep  {0 1} {2 3}\n") && strstr(text, "\n  twins {0 2} {1 3}\n"));
     text = shell("cd $D && $H layout show r.yaml --layout tp=2", 0);
     CHECK(strstr(text, "of each columns 0-15 | columns 16-31"));

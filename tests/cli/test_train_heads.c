@@ -1,5 +1,6 @@
-/* More ranks along tp than key-value heads, over real processes: those that --ranks starts and those of
- * MPI train what one does, checkpoints go on elsewhere, and a folder for others has the very bits. */
+/* More ranks along tp than key-value heads, over real processes: those that --ranks
+ * starts and those of MPI train what one does, checkpoints go on elsewhere, and a folder
+ * for others has the very bits. */
 #include "cli/program.h"
 #include "test.h"
 
@@ -16,7 +17,8 @@ static int prepare(void **state)
     setenv("D", "heads-test", 1);
     make_corpus();
     shell("cd $D && cat >r.yaml <<X\n"
-          "model: {spec: laptop-2m, override: {layers: 2, width: 64, hidden: 96, heads: 4, kv_heads: 2}}\n"
+          "model: {spec: laptop-2m, override: {layers: 2, width: 64, hidden: 96, "
+          "heads: 4, kv_heads: 2}}\n"
           "data: {sources: data, tokenizer: tok.json}\n"
           "train: {steps: 6, batch: 2, accumulate: 2, seq: 32, threads: 1}\n"
           "lr: {schedule: constant, warmup: 2}\nlog: {every: 1}\nX\n", 0);
@@ -50,8 +52,9 @@ TEST(processes_that_share_heads_train_what_one_does)
 
 static void under(const char *mpirun, const char *run)
 {
-    shellf(0, "export ASAN_OPTIONS=detect_leaks=0; cd $D && timeout 300 %s -n 4 $H train r.yaml --quiet --set "
-           "run.preflight=no --set run.name=%s --layout tp=4,exact=true", mpirun, run);
+    shellf(0, "export ASAN_OPTIONS=detect_leaks=0; cd $D && timeout 300 %s -n 4 $H train "
+           "r.yaml --quiet --set run.preflight=no --set run.name=%s "
+           "--layout tp=4,exact=true", mpirun, run);
 }
 
 static bool has(const char *program)
@@ -62,7 +65,8 @@ static bool has(const char *program)
 /* Everything that a run saved at its end, digit by digit. */
 static const char *weights_of(const char *run)
 {
-    return shellf(0, "cd $D && $H model export runs/%s --out hf-%s --overwrite --quiet >/dev/null && "
+    return shellf(0, "cd $D && "
+                  "$H model export runs/%s --out hf-%s --overwrite --quiet >/dev/null && "
                   "sha256sum <hf-%s/model.safetensors", run, run, run);
 }
 
@@ -94,11 +98,12 @@ TEST(processes_of_mpi_that_share_heads_have_the_bits_of_one)
 TEST(a_checkpoint_of_shared_heads_goes_on_on_any_other_layout)
 {
     static const struct { const char *layout; int ranks; } chain[] = {
-        { "tp=4", 4 }, { "dp=2,tp=2,zero=1", 4 }, { "tp=4,zero=1", 4 }, { "dp=1", 0 }, { "tp=4", 4 },
-        { "dp=2", 2 },
+        { "tp=4", 4 }, { "dp=2,tp=2,zero=1", 4 }, { "tp=4,zero=1", 4 },
+        { "dp=1", 0 }, { "tp=4", 4 }, { "dp=2", 2 },
     };
     for (int i = 0; i < STEPS; i++)
-        shellf(0, TRAIN "--set run.name=chain --set train.steps=%d %s --ranks %d --layout %s,exact=true 2>&1",
+        shellf(0, TRAIN "--set run.name=chain --set train.steps=%d %s --ranks %d "
+               "--layout %s,exact=true 2>&1",
                i + 1, i ? "--resume" : "", chain[i].ranks, chain[i].layout);
     expect_bits("chain");
 }
@@ -109,7 +114,8 @@ TEST(a_folder_for_others_is_that_of_one_rank)
     expect_bits("ef");
     CHECK(strstr(shell("cat $D/hf-ef/config.json", 0), "\"num_key_value_heads\": 2"));
     char one[200];
-    const char *sample = "cd $D && $H sample hf-%s --prompt 'the cat' --temperature 0 --tokens 8 --quiet";
+    const char *sample = "cd $D && $H sample hf-%s --prompt 'the cat' --temperature 0 --tokens 8 "
+                         "--quiet";
     snprintf(one, sizeof one, "%s", shellf(0, sample, "exact"));
     CHECK(strlen(one) > 8);
     CHECK_STR(shellf(0, sample, "ef"), one);

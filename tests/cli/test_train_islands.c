@@ -30,8 +30,8 @@ static void state_of(const char *run, char *out)
 /* The weights that islands have in common, however they are written. */
 static void common_of(const char *run, char *out)
 {
-    memcpy(out, shellf(0, "cd $D && $H checkpoint export runs/%s --out x.safetensors --quiet --overwrite "
-                       ">/dev/null && sha256sum <x.safetensors", run), 64);
+    memcpy(out, shellf(0, "cd $D && $H checkpoint export runs/%s --out x.safetensors --quiet "
+                       "--overwrite >/dev/null && sha256sum <x.safetensors", run), 64);
 }
 
 /* Step 10 is two steps behind an outer one. */
@@ -60,9 +60,10 @@ TEST(killed_islands_go_on_as_if_they_had_not_been)
           "done; h=$(pgrep -P $p); kill -9 $(pgrep -P $h | tail -1); wait $p; exit $?)", 81);
     const char *rest = TRAIN "--set eval.every=0 --set train.steps=$((s + 5)) --ranks 4 --layout "
                        "islands=2,dp=2,zero=1";
-    shellf(0, "cd $D && s=$(ls -d runs/killed/checkpoints/step-[0-9]*[0-9] | sed 's/.*-//' | sort -n | "
-           "tail -1) && cd .. && %s --set run.name=killed --resume && cd .. && %s --set "
-           "run.name=never", rest, rest);
+    shellf(0, "cd $D && s=$(ls -d runs/killed/checkpoints/step-[0-9]*[0-9] | "
+           "sed 's/.*-//' | sort -n | tail -1) && cd .. && "
+           "%s --set run.name=killed --resume && cd .. && %s --set run.name=never",
+           rest, rest);
     state_of("killed", resumed);
     state_of("never", whole);
     CHECK(memcmp(whole, resumed, sizeof whole) == 0);
@@ -75,7 +76,8 @@ TEST(what_an_exact_island_is_made_of_changes_nothing)
         { 4, 3, "dp=2,zero=1" }, { 4, 6, "tp=2" }, { 8, 9, "dp=2,pp=2,zero=1" }, { 2, 12, "tp=1" },
     };
     char one[64], chain[64];
-    shell(TRAIN "--set run.name=one --set train.steps=12 --ranks 2 --layout islands=2,exact=true", 0);
+    shell(TRAIN "--set run.name=one --set train.steps=12 --ranks 2 "
+          "--layout islands=2,exact=true", 0);
     for (i64 i = 0; i < COUNT_OF(runs); i++)
         shellf(0, TRAIN "--set run.name=chain --set train.steps=%d %s --ranks %d --layout "
                "islands=2,exact=true,%s", runs[i].steps, i ? "--resume" : "", runs[i].ranks,
@@ -83,7 +85,8 @@ TEST(what_an_exact_island_is_made_of_changes_nothing)
     common_of("one", one);
     common_of("chain", chain);
     CHECK(memcmp(one, chain, sizeof one) == 0);
-    CHECK(strlen(shell("cd $D && $H sample runs/chain --prompt 'the cat' --tokens 4 --quiet", 0)) > 7);
+    const char *sample = "cd $D && $H sample runs/chain --prompt 'the cat' --tokens 4 --quiet";
+    CHECK(strlen(shell(sample, 0)) > 7);
 }
 
 TEST(islands_of_mpi_go_where_others_do)
@@ -92,8 +95,9 @@ TEST(islands_of_mpi_go_where_others_do)
     if (strncmp(shell("command -v mpirun.mpich || echo none", 0), "none", 4) == 0)
         skip();
     shell(TRAIN "--set run.name=processes --ranks 2 --layout islands=2", 0);
-    shell("export ASAN_OPTIONS=detect_leaks=0; cd $D && timeout 100 mpirun.mpich -n 2 $H train r.yaml "
-          "--quiet --set run.preflight=no --set run.name=mpi --layout islands=2", 0);
+    shell("export ASAN_OPTIONS=detect_leaks=0; cd $D && timeout 100 mpirun.mpich -n 2 $H "
+          "train r.yaml --quiet --set run.preflight=no --set run.name=mpi "
+          "--layout islands=2", 0);
     state_of("processes", one);
     state_of("mpi", two);
     CHECK(memcmp(one, two, sizeof one) == 0);

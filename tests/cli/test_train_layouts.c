@@ -146,8 +146,8 @@ static void expect_same_weights(const char *optimizer, const char *const layouts
                "optim.name=%s", optimizer, 2 * (i + 1),
                i ? "--resume" : "", ranks > 1 ? ranks : 0, layouts[i], optimizer);
     }
-    const char *hash = "cd $D && $H checkpoint export runs/%s%s --out x.safetensors --quiet --overwrite "
-                       ">/dev/null && sha256sum <x.safetensors";
+    const char *hash = "cd $D && $H checkpoint export runs/%s%s --out x.safetensors "
+                       "--quiet --overwrite >/dev/null && sha256sum <x.safetensors";
     memcpy(a, shellf(0, hash, optimizer, ""), sizeof a);
     memcpy(b, shellf(0, hash, optimizer, "-chain"), sizeof b);
     if (memcmp(a, b, sizeof a) != 0)
@@ -182,7 +182,8 @@ TEST(checkpoints_of_many_ranks_serve_every_other_command)
     shellf(0, again, "checkpoint", "many.safetensors", " --overwrite");
     shell("cd $D && cmp -s many.safetensors one.safetensors; ! grep -q old many.hf/config.json && "
           "! grep -q '^old' many.safetensors", 0);
-    const char *eval = "cd $D && $H eval runs/%s --data data --quiet --seq 32 --batch 2 | head -c 99";
+    const char *eval = "cd $D && $H eval runs/%s --data data --quiet --seq 32 --batch 2 "
+                       "| head -c 99";
     snprintf(one, sizeof one, "%s", shellf(0, eval, "one"));
     snprintf(many, sizeof many, "%s", shellf(0, eval, "many"));
     CHECK(strlen(one) > 20 && strncmp(one, many, 18) == 0);
@@ -197,9 +198,10 @@ TEST(weights_of_any_kind_start_a_run_on_any_layout)
     static const char *const from[] = { "runs/one", "runs/many", "many.hf" };
     double first[STEPS], loss[STEPS];
     for (i64 i = 0; i < COUNT_OF(from); i++) {
-        const char *start = "cd $D && sed '/^model/d' r.yaml >f.yaml && timeout 100 $H train f.yaml "
-                            "--quiet --set run.preflight=no --set model.from=%s --set "
-                            "run.name=from%lld-%d --set train.steps=2 --ranks %d --layout %s";
+        const char *start = "cd $D && sed '/^model/d' r.yaml >f.yaml && timeout 100 $H "
+                            "train f.yaml --quiet --set run.preflight=no "
+                            "--set model.from=%s --set run.name=from%lld-%d "
+                            "--set train.steps=2 --ranks %d --layout %s";
         shellf(0, start, from[i], (long long)i, 1, 0, "dp=1");
         shellf(0, start, from[i], (long long)i, 4, 4, i ? "dp=4,zero=3" : "dp=2,tp=2,zero=1");
         char name[40];
@@ -284,18 +286,21 @@ TEST(a_trace_shows_all_ranks_and_what_they_exchange)
 TEST(a_layout_is_checked_beside_an_exact_rank)
 {
     const char *check = "cd $D && $H layout check r.yaml --set train.ema=0 --layout ";
-    CHECK(strstr(shellf(0, "%s dp=2,tp=2,zero=1 --steps 2", check), "nothing but rounding differs"));
+    CHECK(strstr(shellf(0, "%s dp=2,tp=2,zero=1 --steps 2", check),
+                 "nothing but rounding differs"));
     CHECK(strstr(shellf(0, "%s dp=2", check), "beside one exact rank, on the recipe's rows;"));
     CHECK(strstr(shellf(0, "%s dp=2 --set data.sources=t.txt", check), "on the recipe's rows;"));
     CHECK(strstr(shellf(0, "%s dp=2,exact=true", check), " tensors are equal, bit for bit"));
-    CHECK(strstr(shellf(0, "%s dp=2 --set offload.activations=yes --set offload.optimizer=yes --set "
-                        "offload.least=1KiB", check), "nothing but rounding differs"));
+    CHECK(strstr(shellf(0, "%s dp=2 --set offload.activations=yes "
+                        "--set offload.optimizer=yes --set offload.least=1KiB", check),
+                 "nothing but rounding differs"));
     shell("! ls $D/runs | grep layout-check", 0);
     CHECK(strstr(shellf(0, "%s dp=2 --set data.sources=nowhere", check), "on made-up rows, since"));
     shell("cd $D && cp -r data hurt && for f in hurt/*.shard; do truncate -s 3000 $f; done", 0);
     CHECK(strstr(shellf(1, "%s dp=2 --set data.sources=hurt 2>&1", check), "hurt/"));
-    CHECK(strstr(shellf(1, "%s dp=8 --set 'model.override={layers: 4000, hidden: 2048, width: 2048, "
-                        "heads: 16}' --set train.batch=8 2>&1", check), "to check this layout takes about "));
+    CHECK(strstr(shellf(1, "%s dp=8 --set 'model.override={layers: 4000, hidden: 2048, "
+                        "width: 2048, heads: 16}' --set train.batch=8 2>&1", check),
+                 "to check this layout takes about "));
     CHECK(strstr(shellf(2, "%s islands=2 --set outer.every=4 2>&1", check),
                  "islands take other steps than one rank does"));
 }
@@ -303,10 +308,12 @@ TEST(a_layout_is_checked_beside_an_exact_rank)
 /* Each rank by itself would fit: they share the machine's memory. */
 TEST(ranks_that_do_not_fit_into_one_machine_are_refused_with_a_layout_that_does)
 {
-    const double layer = 472e6; /* bytes of a layer's weights and their state: 16 (4 x 2048^2 + 3 x 2048^2) */
+    /* Bytes of a layer's weights and their state: 16 (4 x 2048^2 + 3 x 2048^2). */
+    const double layer = 472e6;
     const long long layers = (long long)(0.75 * (double)sys_machine_memory_bytes() / layer);
-    const char *line = "cd $D && timeout 100 $H train r.yaml --dry-run --quiet --ranks 2 --layout %s --set "
-                       "'model.override={layers: %lld, hidden: 2048, width: 2048, heads: 16}' 2>&1";
+    const char *line = "cd $D && timeout 100 $H train r.yaml --dry-run --quiet --ranks 2 "
+                       "--layout %s --set 'model.override={layers: %lld, hidden: 2048, "
+                       "width: 2048, heads: 16}' 2>&1";
     char with[400];
     if (layers < 2 || layers > 2000)
         skip();

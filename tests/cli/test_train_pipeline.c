@@ -129,8 +129,8 @@ TEST(a_layout_is_shown_before_anything_runs)
     CHECK(strstr(text, "optimizer state and gradients of matrices: 1/2 of each bucket"));
     long long count, begin[2], end[2];
     const char *slices = strstr(text, "rank 0 has ");
-    CHECK(slices && sscanf(slices, "rank 0 has %lld-%lld | rank 1 has %lld-%lld", &begin[0], &end[0],
-                           &begin[1], &end[1]) == 4);
+    CHECK(slices && sscanf(slices, "rank 0 has %lld-%lld | rank 1 has %lld-%lld", &begin[0],
+                           &end[0], &begin[1], &end[1]) == 4);
     CHECK(begin[1] == end[0] + 1 && end[1] - begin[1] == end[0] - begin[0]);
     while (slices > text && strncmp(slices, " of ", 4) != 0)
         slices--;

@@ -49,8 +49,8 @@ static double peak_of(const char *run)
     return atof(shell(line, 0));
 }
 
-/* Two ranks share this machine's cores: each is measured by its own. By kernels whose rate others on
- * the machine change little. */
+/* Two ranks share this machine's cores: each is measured by its own. By kernels whose
+ * rate others on the machine change little. */
 TEST(the_peak_is_that_of_a_ranks_own_threads)
 {
     if (sys_cpu_count() < 2)
@@ -60,7 +60,8 @@ TEST(the_peak_is_that_of_a_ranks_own_threads)
         /* On a busy machine a peak is too low at first; a higher one is kept. */
         shell("rm -rf $D/runs/all $D/runs/shared", 0);
         shell(TRAIN "--set run.name=all --set train.threads=0 --measure --backend generic", 0);
-        shell(TRAIN "--set run.name=shared --set train.threads=0 --measure --backend generic --ranks 2 --layout dp=2", 0);
+        shell(TRAIN "--set run.name=shared --set train.threads=0 --measure --backend "
+              "generic --ranks 2 --layout dp=2", 0);
         all = peak_of("all");
         shared = peak_of("shared");
     }
@@ -179,8 +180,8 @@ TEST(exact_ranks_of_mpi_train_to_the_bits_of_one)
         skip();
     shell(TRAIN "--set run.name=m1 --layout exact=true", 0);
     /* What MPI libraries never free is not ours to find (with AddressSanitizer). */
-    shell("export ASAN_OPTIONS=detect_leaks=0; cd $D && timeout 100 mpirun.mpich -n 2 $H train r.yaml --quiet --set run.name=m2 "
-          "--layout dp=2,exact=true", 0);
+    shell("export ASAN_OPTIONS=detect_leaks=0; cd $D && timeout 100 mpirun.mpich -n 2 $H "
+          "train r.yaml --quiet --set run.name=m2 --layout dp=2,exact=true", 0);
     everything_of("m1", one);
     everything_of("m2", two);
     CHECK(memcmp(one, two, sizeof one) == 0);
@@ -188,7 +189,8 @@ TEST(exact_ranks_of_mpi_train_to_the_bits_of_one)
 
 TEST(what_cannot_be_exact_is_refused)
 {
-    const char *text = shell(TRAIN "--ranks 3 --layout dp=3,exact=true --set train.batch=3 2>&1", 2);
+    const char *text = shell(TRAIN "--ranks 3 --layout dp=3,exact=true "
+                             "--set train.batch=3 2>&1", 2);
     CHECK(strstr(text, "dp=3 cannot be exact"));
     text = shell(TRAIN "--layout exact=true --set train.accumulate=3 2>&1", 2);
     CHECK(strstr(text, "3 micro-batches a step cannot be exact"));
@@ -205,7 +207,8 @@ TEST(a_layout_that_does_not_fit_is_refused_with_what_would)
     text = shell(TRAIN "--ranks 64 --layout dp=64 --dry-run 2>&1", 2);
     CHECK(strstr(text, "rows of a step; dp=4 can, or choose a larger train.batch"));
     text = shell(TRAIN "--ranks 2 --layout tp=3 2>&1", 2);
-    CHECK(strstr(text, "4 attention heads") && !strstr(text, "needs 3 ranks")); /* 3 would not do either */
+    CHECK(strstr(text, "4 attention heads"));
+    CHECK(!strstr(text, "needs 3 ranks")); /* 3 would not do either */
     CHECK(!strstr(text, "rank 0") && !strstr(text, "rank 1")); /* all would say it */
     text = shell(TRAIN "--ranks 2 --layout pp=8,dp=1 2>&1", 2);
     CHECK(strstr(text, "more than the model's 2 layers; pp=2 has 2"));
@@ -219,7 +222,8 @@ TEST(a_layout_that_does_not_fit_is_refused_with_what_would)
     CHECK(strstr(text, "needs 1 rank, but 2 were started"));
     text = shell(TRAIN "--ranks 2 --layout dp=2,dp=1 2>&1", 2);
     CHECK(strstr(text, "headway: --layout: dp is there twice; leave one out"));
-    text = shell(TRAIN "--ranks 2 --layout islands=2 --set outer.every=4 --set log.health=1 2>&1", 2);
+    text = shell(TRAIN "--ranks 2 --layout islands=2 --set outer.every=4 "
+                 "--set log.health=1 2>&1", 2);
     CHECK(strstr(text, "log.health measures one model, and islands have one each"));
     text = shell(TRAIN "--layout dp 2>&1", 2);
     CHECK(strstr(text, "a layout is written like dp=2"));
@@ -238,17 +242,19 @@ TEST(ranks_that_were_not_started_alike_are_named)
     text = shell(ODD "--backend reference" ODD_END, 202);
     CHECK(strstr(text, "in the program, its backend is 'reference'"));
     text = shell(ODD "--resume" ODD_END, 202);
-    CHECK(strstr(text, "rank 1 does not run the same as rank 0: in the command line, its --resume is "
-                 "'yes', not 'no'"));
+    CHECK(strstr(text, "rank 1 does not run the same as rank 0: in the command line, its "
+                 "--resume is 'yes', not 'no'"));
     text = shell(ODD "--dry-run" ODD_END, 202);
     CHECK(strstr(text, "in the command line, its --dry-run is 'yes'"));
     shell("cd $D && mkdir elsewhere && tac t.txt >u.txt && cp r.yaml tok.json elsewhere && $H data "
           "prepare u.txt --format text --tokenizer tok.json --licence none --val-fraction 0 "
           "--out elsewhere/data --quiet", 0);
     text = shell("cd $D && export HEADWAY_SIZE=2 "
-                 "HEADWAY_ADDRESS=127.0.0.1:$((20000 + $$ % 20000)) && (HEADWAY_RANK=0 timeout 60 $H train r.yaml "
-                 "--quiet --layout dp=2 & a=$!; cd elsewhere; HEADWAY_RANK=1 timeout 60 $H train "
-                 "r.yaml --quiet --layout dp=2; b=$?; wait $a; exit $((b * 100 + $?))) 2>&1", 202);
+                 "HEADWAY_ADDRESS=127.0.0.1:$((20000 + $$ % 20000)) && "
+                 "(HEADWAY_RANK=0 timeout 60 $H train r.yaml --quiet --layout dp=2 & a=$!; "
+                 "cd elsewhere; "
+                 "HEADWAY_RANK=1 timeout 60 $H train r.yaml --quiet --layout dp=2; b=$?; "
+                 "wait $a; exit $((b * 100 + $?))) 2>&1", 202);
     CHECK(strstr(text, "in the data (by checksum)"));
 }
 
@@ -277,12 +283,17 @@ TEST(ranks_with_other_tokens_of_other_programs_are_named)
         for (int changed = 0; changed < 2; changed++) {
             write_foreign("ranks-test/b/train.bin", header, changed);
             const char *text =
-                shell("cd $D && export HEADWAY_SIZE=2 HEADWAY_ADDRESS=127.0.0.1:$((20000 + $$ % 20000)) && "
-                      "{ (cd a; HEADWAY_RANK=0 timeout 60 $H train r.yaml --quiet --set run.name=x$$ --layout tp=2) & a=$!; "
-                      "(cd b; HEADWAY_RANK=1 timeout 60 $H train r.yaml --quiet --set run.name=x$$ --layout tp=2); b=$?; "
-                      "wait $a; exit $((b * 100 + $?)); } 2>&1", changed ? 202 : 101); /* 101: other folders of runs */
+                shell("cd $D && export HEADWAY_SIZE=2 "
+                      "HEADWAY_ADDRESS=127.0.0.1:$((20000 + $$ % 20000)) && "
+                      "{ (cd a; HEADWAY_RANK=0 timeout 60 $H train r.yaml --quiet "
+                      "--set run.name=x$$ --layout tp=2) & a=$!; "
+                      "(cd b; HEADWAY_RANK=1 timeout 60 $H train r.yaml --quiet "
+                      "--set run.name=x$$ --layout tp=2); b=$?; "
+                      "wait $a; exit $((b * 100 + $?)); } 2>&1",
+                      changed ? 202 : 101); /* 101: other folders of runs */
             if ((strstr(text, "in the data (by checksum)") != NULL) != changed)
-                fail_msg("%s, %s: %s", header ? "llm.c" : "nanoGPT", changed ? "changed" : "equal", text);
+                fail_msg("%s, %s: %s", header ? "llm.c" : "nanoGPT",
+                         changed ? "changed" : "equal", text);
         }
     }
 }
@@ -298,8 +309,8 @@ TEST(a_layout_can_be_left_to_the_program)
     text = shell("cd $D && timeout 100 $H train r.yaml --dry-run --ranks 5 --layout auto 2>&1", 2);
     CHECK(strstr(text, "no layout of 5 ranks fits this model and batch"));
     text = shell("cd $D && $H layout show r.yaml --layout auto --ranks 4 --set train.batch=1 --set "
-                 "train.accumulate=1 --set train.seq=8192 --set model.override='{positions: 8192, heads: 1, "
-                 "layers: 1}'", 0);
+                 "train.accumulate=1 --set train.seq=8192 "
+                 "--set model.override='{positions: 8192, heads: 1, layers: 1}'", 0);
     CHECK(strstr(text, "layout: cp=4, the fastest of the "));
     text = shell("cd $D && $H layout show r.yaml --layout auto 2>&1", 2);
     CHECK(strstr(text, "say it, such as --ranks 8"));
@@ -322,8 +333,10 @@ TEST(a_leading_rank_that_dies_is_named_in_the_log)
 {
     shell("cd $D; timeout 100 $H train r.yaml --quiet --ranks 2 --layout dp=2 --set run.name=lost "
           "--set train.steps=1000000 >o 2>&1 & "
-          "for i in $(seq 300); do grep -q '\"step\":5,' runs/lost/metrics.jsonl 2>/dev/null && break; "
-          "sleep 0.1; done; h=$(cat /proc/$!/task/*/children); set -- $(cat /proc/${h% }/task/*/children); "
+          "for i in $(seq 300); do "
+          "grep -q '\"step\":5,' runs/lost/metrics.jsonl 2>/dev/null && break; "
+          "sleep 0.1; done; h=$(cat /proc/$!/task/*/children); "
+          "set -- $(cat /proc/${h% }/task/*/children); "
           "kill -KILL $1; wait $!", 81);
     const char *text = shell("cat $D/runs/lost/log.txt", 0);
     CHECK(strstr(text, "error rank 0 (pid ") && strstr(text, ") died "));

@@ -1,4 +1,5 @@
-/* Several processes begin and end together: signals to any of them, and what one of them cannot do. */
+/* Several processes begin and end together: signals to any of them, and what one of them
+ * cannot do. */
 #include "cli/program.h"
 #include "test.h"
 

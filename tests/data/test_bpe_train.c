@@ -197,6 +197,7 @@ TEST(no_text_at_all_gives_the_bytes)
     pool_free(pool);
 }
 
-TEST_MAIN(ONE(merges_are_those_of_hugging_face), ONE(threads_and_order_do_not_change_what_is_learnt),
+TEST_MAIN(ONE(merges_are_those_of_hugging_face),
+          ONE(threads_and_order_do_not_change_what_is_learnt),
           ONE(cutting_a_document_changes_nothing), ONE(a_merge_may_make_a_special_token),
           ONE(wishes_that_cannot_be_met_are_refused), ONE(no_text_at_all_gives_the_bytes))

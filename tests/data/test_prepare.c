@@ -323,7 +323,8 @@ TEST(only_answers_count_in_the_loss)
               "<|im_start|>user\nc<|im_end|>\n");
 }
 
-/* What is one text to who renders a prompt by a template is one text here, tokens across included. */
+/* What is one text to who renders a prompt by a template is one text here, tokens across
+ * included. */
 TEST(neighbouring_texts_that_count_alike_are_one)
 {
     static const char line[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"a.\"},"

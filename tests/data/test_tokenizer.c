@@ -336,9 +336,10 @@ TEST(a_saved_tokenizer_says_what_ends_a_text)
     CHECK_STR(json_string_value(json_object_get(o, "tokenizer_class")), "PreTrainedTokenizerFast");
     CHECK_EQ(json_integer_value(json_object_get(o, "model_max_length")), 256);
     CHECK_STR(json_string_value(json_object_get(o, "chat_template")),
-              "{{- '<|endoftext|>' }}{%- for message in messages %}{{- '### ' + message['role'] + '\\n' + "
-              "message['content'] + '\\n\\n' }}{%- endfor %}"
-              "{%- if add_generation_prompt %}{{- '### ' + 'assistant' + '\\n' }}{%- endif %}");
+              "{{- '<|endoftext|>' }}{%- for message in messages %}{{- '### ' + "
+              "message['role'] + '\\n' + message['content'] + '\\n\\n' }}{%- endfor %}"
+              "{%- if add_generation_prompt %}{{- '### ' + 'assistant' + '\\n' }}{%- "
+              "endif %}");
     CHECK_OK(tokenizer_open(&again, folder));
     CHECK_EQ(tokenizer_eos(again), tokenizer_eos(t));
     CHECK_EQ(tokenizer_bos(again), tokenizer_bos(t));

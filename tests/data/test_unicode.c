@@ -119,7 +119,8 @@ TEST(scanners_split_as_their_expressions_do)
         for (int round = 0; round < 5000; round++) {
             random_text(&d, &text);
             for (i64 at = 0, begin, end; at < text.bytes; at = end) {
-                CHECK_EQ(split_regex_find(regex, match, text.data, text.bytes, at, &begin, &end), 1);
+                CHECK_EQ(split_regex_find(regex, match, text.data, text.bytes, at, &begin,
+                                          &end), 1);
                 CHECK_EQ(begin, at);
                 CHECK_EQ(p->scan(text.data, at, text.bytes), end);
             }

@@ -66,8 +66,9 @@ TEST(what_others_took_is_told)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { ONE(a_kept_peak_that_the_machine_surpasses_is_measured_again),
-                                        ONE(a_peak_is_that_of_the_fastest_way),
-                                        ONE(what_others_took_is_told) };
+    const struct CMUnitTest tests[] = {
+        ONE(a_kept_peak_that_the_machine_surpasses_is_measured_again),
+        ONE(a_peak_is_that_of_the_fastest_way), ONE(what_others_took_is_told),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -98,7 +98,8 @@ static const struct {
     /* fields */
     { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"x\":0}}", 8,
       "dtype, shape or data_offsets" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "twice" },
+    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+      "twice" },
     { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"sh\\u0061pe\":[2],\"data_offsets\":[0,8]}}", 8,
       "twice" },
     { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8, "all three" },
@@ -298,7 +299,8 @@ TEST(what_is_written_is_read_back)
     safetensors_close(&s);
 }
 
-/* The hash is that of safetensors.torch.save_file of the Python library 0.8.0 for the same tensors. */
+/* The hash is that of safetensors.torch.save_file of the Python library 0.8.0 for the
+ * same tensors. */
 TEST(the_file_equals_the_python_librarys_byte_for_byte)
 {
     char path[256], hex[65];

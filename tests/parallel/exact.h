@@ -96,15 +96,17 @@ static const char *share_difference(const struct state_kind *s, const struct par
         met[place] |= x && y;
         if (!x || !y || memcmp(x, y, (size_t)dtype_bytes(dtype)) == 0)
             continue;
-        snprintf(text, sizeof text, "%s of %s, element %lld: %a on rank %d, one rank has %a", s->name,
-                 p->desc.name, (long long)place, dtype_get(dtype, x, 0), rank, dtype_get(dtype, y, 0));
+        snprintf(text, sizeof text, "%s of %s, element %lld: %a on rank %d, one rank has %a",
+                 s->name, p->desc.name, (long long)place, dtype_get(dtype, x, 0), rank,
+                 dtype_get(dtype, y, 0));
         return text;
     }
     return NULL;
 }
 
 /* An element that one rank has and no rank of the island had; NULL: there is none. */
-static const char *gap_between_shares(const struct state_kind *s, const struct param *q, const u8 *met)
+static const char *gap_between_shares(const struct state_kind *s, const struct param *q,
+                                      const u8 *met)
 {
     static char text[256];
     for (i64 place = 0; place < param_here(q); place++) {
@@ -142,8 +144,8 @@ static const char *exact_difference(const struct ranks *one, const struct ranks 
     for (i64 kind = 0; kind < COUNT_OF(state_kinds); kind++)
         for (int island = 0; island < one->n; island++)
             for (i64 i = 0; i < one->rank[island].model->n_params; i++) {
-                const char *text = kind_difference(&state_kinds[kind], &one->rank[island].model->params[i],
-                                                   many, island);
+                const struct param *p = &one->rank[island].model->params[i];
+                const char *text = kind_difference(&state_kinds[kind], p, many, island);
                 if (text)
                     return text;
             }

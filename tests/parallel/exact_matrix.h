@@ -1,9 +1,10 @@
 /* tests/parallel/exact_matrix.h - cases in which every two, or three, choices of a layout meet.
  *
- * A case is one value for each factor. Cases are made for a tuple of values that none has shown yet:
- * the rest is drawn at random, a few times, and the draw that shows most tuples not yet seen is
- * taken (as in Cohen et al. 1997, AETG). A tuple for which no draw fits together is counted as
- * impossible: layout_check refuses it, or it would have more ranks than are simulated here. */
+ * A case is one value for each factor. Cases are made for a tuple of values that none has
+ * shown yet: the rest is drawn at random, a few times, and the draw that shows most
+ * tuples not yet seen is taken (as in Cohen et al. 1997, AETG). A tuple for which no draw
+ * fits together is counted as impossible: layout_check refuses it, or it would have more
+ * ranks than are simulated here. */
 #ifndef HEADWAY_TEST_EXACT_MATRIX_H
 #define HEADWAY_TEST_EXACT_MATRIX_H
 
@@ -11,15 +12,17 @@
 #include "parallel/reshard.h"
 
 enum factor {
-    DP, TP, PP, CP, EP, ZERO, MICRO_BATCHES, RECOMPUTE, MODEL, PRECISION, THREADS, ROWS, MUON, RESUMED,
-    DEPTH, FACTORS
+    DP, TP, PP, CP, EP, ZERO, MICRO_BATCHES, RECOMPUTE, MODEL, PRECISION, THREADS, ROWS, MUON,
+    RESUMED, DEPTH, FACTORS
 };
 
 enum { MATRIX_VALUES = 6, MATRIX_DRAWS = 30, MATRIX_TRIES = 4000, MATRIX_CONTEXT_RANKS = 32 };
 
-/* Schedules of pipelines, ways to cut rows, to split state, to share experts: what the layout says. */
+/* Schedules of pipelines, ways to cut rows, to split state, to share experts: what the
+ * layout says. */
 static const char *const pipelines[] = {
-    "", ",schedule=1f1b", ",schedule=gpipe", ",schedule=interleaved", ",schedule=zb-h1", ",schedule=zb-v",
+    "", ",schedule=1f1b", ",schedule=gpipe", ",schedule=interleaved", ",schedule=zb-h1",
+    ",schedule=zb-v",
 };
 enum { NO_PIPELINE = 0, INTERLEAVED = 3, ZB_V = 5 }; /* of pipelines */
 static const char *const contexts[] = { "", ",cp=2", ",cp=4,cp_kind=ulysses", ",cp=8" };
@@ -127,7 +130,8 @@ static bool fits(const struct matrix_case *c, const char *layout, const char *or
     arena_init(&a);
     bool ok = layout_parse(&l, layout, "test", &a) == OK &&
               layout_parse(&l, order, "test", &a) == OK && layout_ranks(&l) <= MOST_RANKS &&
-              layout_check(&l, &spec, layout_ranks(&l), o.tiny.B, RANK_T, o.tiny.micro_batches) == OK;
+              layout_check(&l, &spec, layout_ranks(&l), o.tiny.B, RANK_T,
+                           o.tiny.micro_batches) == OK;
     arena_fini(&a);
     return ok;
 }
@@ -141,7 +145,8 @@ static bool makes_sense(const struct matrix_case *c)
     int ranks = value_of(c, DP) * value_of(c, TP) * cp * depth_of(c);
     if (value_of(c, PP) == NO_PIPELINE && c->at[DEPTH] > 0)
         return false; /* says nothing */
-    if ((value_of(c, ZERO) > 0 && value_of(c, DP) == 1) || (cp > 1 && ranks > MATRIX_CONTEXT_RANKS) ||
+    if ((value_of(c, ZERO) > 0 && value_of(c, DP) == 1) ||
+        (cp > 1 && ranks > MATRIX_CONTEXT_RANKS) ||
         (value_of(c, THREADS) > 1 && ranks > (cp > 1 ? 2 : 8)))
         return false;
     matrix_layout(c, layout, sizeof layout);

@@ -64,7 +64,8 @@ static void ranks_batch(const struct task *t, struct run *x)
     i32 *tokens = t->out[BATCH_TOKENS]->data, *targets = t->out[BATCH_TARGETS]->data;
     i32 *positions = t->out[BATCH_POSITIONS]->data, *begin = t->out[BATCH_BEGIN]->data;
     for (i64 i = 0; i < n; i++) {
-        i64 place = zigzag_pair_place(cp, k->mesh.cp_rank, pairs, here, i % here), border = k->T / 3;
+        i64 place = zigzag_pair_place(cp, k->mesh.cp_rank, pairs, here, i % here);
+        i64 border = k->T / 3;
         struct rng key = { 7, x->step * 64 + (u64)(first + i / here) };
         tokens[i] = (i32)(rng_u64(&key, (u64)place) % 61);
         targets[i] = (i32)(rng_u64(&key, (u64)place + 1) % 61);
@@ -270,10 +271,11 @@ static inline double distance(const struct ranks *a, const struct rank *b)
     return sqrt(difference / squares);
 }
 
-/* How three steps of the options' layout differ from those of one rank, in words; NULL: by less
- * than the bounds, of losses and of weights. After an update losses may differ by ten times as much:
- * AdamW's first steps have the size of the rate wherever a gradient lies, also where rounding
- * decides its sign (3e-6 was seen on several backends, 1e-8 before the first update). */
+/* How three steps of the options' layout differ from those of one rank, in words; NULL:
+ * by less than the bounds, of losses and of weights. After an update losses may differ by
+ * ten times as much: AdamW's first steps have the size of the rate wherever a gradient
+ * lies, also where rounding decides its sign (3e-6 was seen on several backends, 1e-8
+ * before the first update). */
 static inline const char *ranks_difference(const struct ranks_options *o, double loss_bound,
                                            double bound)
 {

@@ -1,5 +1,5 @@
-/* tests/parallel/reshard.h - the state of some ranks becomes that of others, as through a checkpoint:
- * what each would write, into what each would load. */
+/* tests/parallel/reshard.h - the state of some ranks becomes that of others, as through a
+ * checkpoint: what each would write, into what each would load. */
 #ifndef HEADWAY_TEST_RESHARD_H
 #define HEADWAY_TEST_RESHARD_H
 
@@ -21,7 +21,8 @@ static i64 copy_box(const struct checkpoint_tensor *to, const struct checkpoint_
         column = 0;
     for (i64 r = row; r < end && column < last; r++) {
         float *out = (float *)to->data + (r - to->at[0]) * to_columns + column - to->at[1];
-        const float *in = (float *)from->data + (r - from->at[0]) * from_columns + column - from->at[1];
+        const float *in = (float *)from->data + (r - from->at[0]) * from_columns + column -
+                          from->at[1];
         memcpy(out, in, (size_t)(last - column) * sizeof *out);
         copied += last - column;
     }
@@ -40,8 +41,8 @@ static void load_rank(struct rank *k, const struct model_boxes *written, int n)
                 if (strcmp(written[r].list[b].name, to->name) == 0)
                     found += copy_box(to, &written[r].list[b]);
         if (found != wanted)
-            fail_msg("%lld of %lld elements of %s were written", (long long)found, (long long)wanted,
-                     to->name);
+            fail_msg("%lld of %lld elements of %s were written", (long long)found,
+                     (long long)wanted, to->name);
     }
     model_refresh_compute(k->model, k->engine.pool);
 }

@@ -8,9 +8,12 @@
 TEST(data_parallel_ranks_have_the_bits_of_one)
 {
     static const struct exact_case cases[] = {
-        { true, false, 4, 2, "dp=2", 0, 1, 0, 0 },          { false, false, 4, 2, "dp=4", 0, 1, 0, 0 },
-        { true, true, 4, 2, "dp=8", 0, 1, 0, 0 },           { false, true, 2, 4, "dp=2", 0, 1, 0, 0 },
-        { true, false, 6, 1, "dp=2,zero=1", 0, 1, 0, 0 },   { false, true, 3, 4, "dp=4,zero=1", 0, 1, 0, 0 },
+        { true, false, 4, 2, "dp=2", 0, 1, 0, 0 },
+        { false, false, 4, 2, "dp=4", 0, 1, 0, 0 },
+        { true, true, 4, 2, "dp=8", 0, 1, 0, 0 },
+        { false, true, 2, 4, "dp=2", 0, 1, 0, 0 },
+        { true, false, 6, 1, "dp=2,zero=1", 0, 1, 0, 0 },
+        { false, true, 3, 4, "dp=4,zero=1", 0, 1, 0, 0 },
         { true, false, 20, 1, "dp=4", 0, 1, 0, 0 }, /* chunks of the head with several sequences */
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++)
@@ -20,8 +23,10 @@ TEST(data_parallel_ranks_have_the_bits_of_one)
 TEST(tensor_parallel_ranks_have_the_bits_of_one)
 {
     static const struct exact_case cases[] = {
-        { true, false, 2, 1, "tp=2", 0, 1, 0, 0 },          { true, false, 2, 1, "tp=4", 0, 1, 0, 0 },
-        { false, false, 2, 1, "tp=2", 0, 1, 0, 0 },         { true, true, 2, 2, "tp=4", 0, 1, 0, 0 },
+        { true, false, 2, 1, "tp=2", 0, 1, 0, 0 },
+        { true, false, 2, 1, "tp=4", 0, 1, 0, 0 },
+        { false, false, 2, 1, "tp=2", 0, 1, 0, 0 },
+        { true, true, 2, 2, "tp=4", 0, 1, 0, 0 },
         { false, true, 3, 2, "tp=2", 0, 1, 0, 0 },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++)
@@ -111,7 +116,8 @@ TEST(any_two_choices_together_have_the_bits_of_one_rank)
             fail_msg("%s %s", name, difference);
         cases++;
     }
-    CHECK_EQ(m.impossible, IMPOSSIBLE); /* or layouts are refused that were not, or the other way round */
+    /* Or layouts are refused that were not, or the other way round. */
+    CHECK_EQ(m.impossible, IMPOSSIBLE);
     CHECK(cases >= 60);
     arena_fini(&a);
 }

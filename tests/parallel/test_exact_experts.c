@@ -1,5 +1,5 @@
-/* In exact mode ranks that share experts have the bits of one rank: loss, gradients, weights, moments,
- * the counts that move a router's bias, and what the routers did. */
+/* In exact mode ranks that share experts have the bits of one rank: loss, gradients,
+ * weights, moments, the counts that move a router's bias, and what the routers did. */
 #include "test.h"
 
 #include "parallel/exact.h"
@@ -114,7 +114,8 @@ TEST(ranks_that_cut_rows_have_the_bits_of_one)
     }
 }
 
-/* Groups of ep that are a part of a row, a row, or several, of which what zero splits has some or all. */
+/* Groups of ep that are a part of a row, a row, or several, of which what zero splits has
+ * some or all. */
 TEST(ranks_that_cut_rows_and_share_experts_have_the_bits_of_one)
 {
     static const struct { const char *layout; enum tiny_experts experts; i64 B; int n; } cases[] = {

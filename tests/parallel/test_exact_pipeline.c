@@ -29,7 +29,8 @@ TEST(pipelines_with_rows_and_matrices_cut_have_the_bits_of_one_rank)
         expect_exact_layers(&cases[i], 4);
 }
 
-/* Pairs that the matrix of tests/parallel/exact_matrix.h leaves out for their many ranks or rows. */
+/* Pairs that the matrix of tests/parallel/exact_matrix.h leaves out for their many ranks
+ * or rows. */
 TEST(the_largest_degrees_together_have_the_bits_of_one_rank)
 {
     static const struct exact_case cases[] = {

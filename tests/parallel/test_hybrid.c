@@ -15,8 +15,8 @@ TEST(groups_that_are_copies_train_like_one_rank)
 {
     static const char *const layouts[] = {
         "dp=4,zero=1,zero_group=2", "dp=4,zero=2,zero_group=2", "dp=8,zero=3,zero_group=4",
-        "dp=6,zero=3,zero_group=3", "dp=4,tp=2,zero=3,zero_group=2", "dp=2,cp=2,zero=3,zero_group=2",
-        "dp=4,zero=2,zero_group=1", "dp=4,zero=2,zero_group=4",
+        "dp=6,zero=3,zero_group=3", "dp=4,tp=2,zero=3,zero_group=2",
+        "dp=2,cp=2,zero=3,zero_group=2", "dp=4,zero=2,zero_group=1", "dp=4,zero=2,zero_group=4",
     };
     for (i64 i = 0; i < COUNT_OF(layouts); i++) {
         bool six = strstr(layouts[i], "dp=6") != NULL;
@@ -47,7 +47,8 @@ TEST(groups_that_are_copies_have_the_bits_of_one_rank)
         }
 }
 
-static struct ranks_options with_experts(const char *layout, enum tiny_experts experts, i64 B, int n)
+static struct ranks_options with_experts(const char *layout, enum tiny_experts experts, i64 B,
+                                         int n)
 {
     struct ranks_options o = options(layout, false, B, n);
     o.tiny.experts = experts;
@@ -74,7 +75,11 @@ TEST(groups_that_share_experts_train_like_one_rank)
 
 TEST(groups_that_share_experts_have_the_bits_of_one_rank)
 {
-    static const struct { const char *layout; enum tiny_experts experts; int optimizer; } cases[] = {
+    static const struct {
+        const char *layout;
+        enum tiny_experts experts;
+        int optimizer;
+    } cases[] = {
         { "dp=4,ep=2,zero=1,zero_group=2", TINY_DEEPSEEK, OPTIMIZER_ADAMW },
         { "dp=8,ep=2,zero=1,zero_group=4", TINY_MIXTRAL, OPTIMIZER_MUON },
         { "dp=8,ep=2,zero=2,zero_group=4", TINY_DEEPSEEK, OPTIMIZER_MUON },
@@ -90,7 +95,8 @@ TEST(groups_that_share_experts_have_the_bits_of_one_rank)
     }
 }
 
-/* AdamW does not mind the size of gradients: the norm of groups with experts is that of one rank. */
+/* AdamW does not mind the size of gradients: the norm of groups with experts is that of
+ * one rank. */
 TEST(a_group_counts_every_expert_once)
 {
     static const char *const layouts[] = { "dp=4,ep=2,zero=1,zero_group=2",

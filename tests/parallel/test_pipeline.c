@@ -345,9 +345,10 @@ TEST(pipelines_that_do_not_fit_are_refused)
     refuse("pp=2,schedule=/nowhere/x.csv", 2, 4, "/nowhere/x.csv");
     refuse("pp=2,stages=1+4", 2, 4, "5 layers together");
     refuse("pp=2,stages=1+x", 2, 4, "like 3+5+4");
-    refuse("pp=2,chunks=2", 2, 4, "needs 1 stage on each rank, not 2; leave layout.chunks out, or choose "
-                                  "layout.schedule=interleaved");
-    refuse("pp=2,chunks=3,schedule=zb-v", 2, 4, "needs 2 stages on each rank, not 3; set layout.chunks=2");
+    refuse("pp=2,chunks=2", 2, 4, "needs 1 stage on each rank, not 2; leave layout.chunks "
+                                  "out, or choose layout.schedule=interleaved");
+    refuse("pp=2,chunks=3,schedule=zb-v", 2, 4,
+           "needs 2 stages on each rank, not 3; set layout.chunks=2");
     refuse("dp=2,schedule=zz", 2, 4, "neither gpipe");
     refuse("dp=2,stages=4+4", 2, 4, "layout.stages is about a pipeline");
     refuse("dp=2,schedule=zb-h1", 2, 4, "layout.schedule is about a pipeline, and pp=1 has none");

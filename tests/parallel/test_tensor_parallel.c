@@ -43,7 +43,8 @@ TEST(ranks_that_share_a_key_value_head_train_like_one)
 TEST(what_key_value_heads_cannot_be_shared_by_is_refused)
 {
     static const struct { const char *layout; i64 kv_heads; const char *says; } cases[] = {
-        { "tp=16", 2, "tp=16 does not divide the model's 8 attention heads; tp=4 does" }, /* 8 not its keys */
+        /* 8 would not cut its keys. */
+        { "tp=16", 2, "tp=16 does not divide the model's 8 attention heads; tp=4 does" },
         { "tp=8", 2, "nor cuts each of them, of 6 columns, into equal parts; tp=4 does" },
         { "tp=3", 4, "the model's 8 attention heads; tp=2 and tp=4 do" },
         { "tp=5", 2, "the model's 8 attention heads; tp=4 does" },

@@ -78,9 +78,10 @@ TEST(a_line_may_come_in_parts)
 
 TEST(lines_that_are_damaged_are_counted_and_the_rest_is_shown)
 {
-    static const char text[] = "{\"event\":\"step\",\"step\":1,\"loss\":1}\nrubbish\n[1]\n{\"a\":1}\n"
-                               "{\"event\":\"spike\",\"step\":3,\"loss\":9}\n"
-                               "{\"event\":\"step\",\"step\":4,\"loss\":{\"a\":{\"b\":{\"c\":{\"d\":1}}}}}\n";
+    static const char text[] =
+        "{\"event\":\"step\",\"step\":1,\"loss\":1}\nrubbish\n[1]\n{\"a\":1}\n"
+        "{\"event\":\"spike\",\"step\":3,\"loss\":9}\n"
+        "{\"event\":\"step\",\"step\":4,\"loss\":{\"a\":{\"b\":{\"c\":{\"d\":1}}}}}\n";
     struct run_metrics m;
     run_metrics_init(&m);
     run_metrics_feed(&m, text, (i64)strlen(text));

@@ -17,8 +17,8 @@ static struct record_task tasks[] = {
       .flops = 200, .model_flops = 200, .read_bytes = 110, .written_bytes = 20 },
     { .op = "linear", .phase = PHASE_WEIGHT_GRAD, .n_reads = 1, .reads = { HIDDEN }, .n_writes = 1,
       .writes = { GRADIENT }, .flops = 300, .read_bytes = 20, .written_bytes = 100 },
-    { .op = "adamw", .layer = -1, .phase = PHASE_UPDATE, .n_reads = 2, .reads = { WEIGHT, GRADIENT },
-      .n_writes = 1, .writes = { WEIGHT } },
+    { .op = "adamw", .layer = -1, .phase = PHASE_UPDATE, .n_reads = 2,
+      .reads = { WEIGHT, GRADIENT }, .n_writes = 1, .writes = { WEIGHT } },
 };
 static struct action actions[] = { { 0, 0 }, { 0, 1 }, { 1, 0 }, { 1, 1 }, { 2, 1 } };
 static struct record_table table = {

@@ -17,7 +17,8 @@ static i64 make(struct thin_span *spans, i64 n, u64 seed, i64 *busy)
         u64 bits = rng_u64(&r, (u64)i);
         i64 length = 1 + (i64)(bits % (bits & 1 << 20 ? 100000 : 500));
         at += bits >> 40 & 1 ? (i64)(bits >> 41 & 4095) : 0;
-        spans[i] = (struct thin_span){ at, at + length, (u32)i, 1, (u32)(bits >> 60), length, length };
+        spans[i] = (struct thin_span){ at, at + length, (u32)i, 1, (u32)(bits >> 60), length,
+                                       length };
         at += length;
         *busy += length;
     }

@@ -20,13 +20,16 @@ static int run_case(const struct matrix_case *c, int *failed)
 static void print_head(int strength)
 {
     printf("# Layouts beside one rank\n\n"
-           "Made by `./run prove-layouts`, with the %s kernels. A tiny model of 4 layers (or of as many as a pipeline has stages) and 8 "
-           "heads (mixtral: 8 experts of which 2 are chosen; deepseek: a dense layer, a shared part and "
-           "a bias too; qwen: 2 key-value heads, which neighbours along tp share), %d steps of T = %d: \"equal\" means that after each step the loss, every "
-           "gradient, moment, average and weight on every rank have the very bits of one rank "
-           "without recompute (with `layout.exact`). Where another layout stands in the second column, "
-           "it took the first step, and the layout of the first column went on from its state. Any %s "
-           "choices meet in some row, where a layout can have them.\n\n"
+           "Made by `./run prove-layouts`, with the %s kernels. A tiny model of 4 layers "
+           "(or of as many as a pipeline has stages) and 8 heads (mixtral: 8 experts of "
+           "which 2 are chosen; deepseek: a dense layer, a shared part and a bias too; "
+           "qwen: 2 key-value heads, which neighbours along tp share), %d steps of T = "
+           "%d: \"equal\" means that after each step the loss, every gradient, moment, "
+           "average and weight on every rank have the very bits of one rank without "
+           "recompute (with `layout.exact`). Where another layout stands in the second "
+           "column, it took the first step, and the layout of the first column went on "
+           "from its state. Any %s choices meet in some row, where a layout can have "
+           "them.\n\n"
            "| layout | resumed from | micro-batches x rows | model | recompute | threads | bits |\n"
            "|---|---|---|---|---|---|---|\n",
            backend_best(), EXACT_STEPS, RANK_T, strength == 3 ? "three" : "two");
@@ -52,9 +55,10 @@ static void print_impossible(struct matrix *pairs)
     char one[64], other[64];
     while (matrix_next(pairs, &c))
         ;
-    printf("\nChoices that no layout here has together, since it would be refused or have more than "
-           "%d ranks (%d with cp; tests/parallel/test_exact_pipeline.c has dp 8, tp 8 and pp 8 with cp=8 and "
-           "dp 8 with interleaved):\n\n", (int)MOST_RANKS, (int)MATRIX_CONTEXT_RANKS);
+    printf("\nChoices that no layout here has together, since it would be refused or "
+           "have more than %d ranks (%d with cp; tests/parallel/test_exact_pipeline.c "
+           "has dp 8, tp 8 and pp 8 with cp=8 and dp 8 with interleaved):\n\n",
+           (int)MOST_RANKS, (int)MATRIX_CONTEXT_RANKS);
     for (i64 i = 0; i < pairs->tuples; i++) {
         const struct tuple t = tuple_of(i);
         const bool idle = t.f[1] == DEPTH && t.f[0] == PP && t.at[0] == NO_PIPELINE;

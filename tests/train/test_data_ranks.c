@@ -39,8 +39,9 @@ static int same_order_everywhere(const struct session *s)
     double most[2] = { (double)here.limit[1], -(double)here.limit[1] };
     TRY(mesh_max(&s->mesh, most, 2));
     if (most[0] != -most[1] || here.limit[1] == INT64_MAX || here.limit[0] != INT64_MAX)
-        return err_set(ERR_INTERNAL, "rank %lld left source b at %lld, others between %.0f and %.0f",
-                       (long long)s->mesh.rank, (long long)here.limit[1], -most[1], most[0]);
+        return err_set(ERR_INTERNAL, "rank %lld left source b at %lld, others between "
+                       "%.0f and %.0f", (long long)s->mesh.rank, (long long)here.limit[1],
+                       -most[1], most[0]);
     return OK;
 }
 

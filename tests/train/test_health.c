@@ -218,15 +218,17 @@ TEST(every_layout_measures_what_one_rank_does)
 TEST(so_do_layouts_with_experts_apart_and_rows_cut_exactly)
 {
     static const char *const experts[] = {
-        "dp=2", "dp=2,ep=2", "dp=4,ep=2", "dp=4,ep=2,zero=1", "dp=4,ep=2,zero=3", "dp=2,ep=2,tp=2,zero=2",
-        "dp=4,ep=2,zero=1,zero_group=2", "cp=2,ep=2", "dp=2,cp=2,ep=2,zero=1", "pp=2,dp=2,ep=2",
-        "dp=4,ep=2,exact=yes", "dp=2,ep=2,zero=2,exact=yes",
+        "dp=2", "dp=2,ep=2", "dp=4,ep=2", "dp=4,ep=2,zero=1", "dp=4,ep=2,zero=3",
+        "dp=2,ep=2,tp=2,zero=2", "dp=4,ep=2,zero=1,zero_group=2", "cp=2,ep=2",
+        "dp=2,cp=2,ep=2,zero=1", "pp=2,dp=2,ep=2", "dp=4,ep=2,exact=yes",
+        "dp=2,ep=2,zero=2,exact=yes",
         "cp=4,ep=2,exact=yes,exact_context=yes", "dp=2,cp=2,ep=4,exact=yes,exact_context=yes",
         "dp=2,cp=2,ep=2,zero=1,exact=yes,exact_context=yes",
     };
     static const char *const context[] = {
         "cp=2,exact=yes,exact_context=yes", "dp=2,exact=yes,exact_context=yes",
-        "dp=2,cp=2,zero=1,exact=yes,exact_context=yes", "dp=2,cp=2,zero=3,exact=yes,exact_context=yes",
+        "dp=2,cp=2,zero=1,exact=yes,exact_context=yes",
+        "dp=2,cp=2,zero=3,exact=yes,exact_context=yes",
         "tp=2,cp=2,pp=2,exact=yes,exact_context=yes",
     };
     for (i64 i = 0; i < COUNT_OF(experts); i++)

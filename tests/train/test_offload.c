@@ -78,7 +78,8 @@ TEST(every_copy_matters)
     const struct program *p = away.step.program;
     for (i64 id = 0; id < p->n_tasks; id++)
         if (p->by_id[id]->op == &op_copy && copies++ % 5 == 0 && !missed(&here, &o, id))
-            fail_msg("nothing misses copy %lld of %s", (long long)copies, p->by_id[id]->in[0]->name);
+            fail_msg("nothing misses copy %lld of %s", (long long)copies,
+                     p->by_id[id]->in[0]->name);
     CHECK(copies > 50);
     tiny_close(&away);
     tiny_close(&here);

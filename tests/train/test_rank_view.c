@@ -40,8 +40,8 @@ static void expect_links(const char *layout, const struct rank_view *v, const st
     for (i64 i = 0; i < l.n; i++) {
         sum[l.list[i].lane] += l.list[i].bytes;
         if (!is_member(&k->mesh, l.list[i].lane, l.list[i].to))
-            fail_msg("%s, rank %lld: it has nothing to do with rank %lld", layout, (long long)v->mesh.rank,
-                     (long long)l.list[i].to);
+            fail_msg("%s, rank %lld: it has nothing to do with rank %lld", layout,
+                     (long long)v->mesh.rank, (long long)l.list[i].to);
     }
     for (int lane = 0; lane < LANE_COUNT; lane++)
         if (fabs(sum[lane] - v->message_bytes[lane]) > 1e-6)
@@ -49,7 +49,8 @@ static void expect_links(const char *layout, const struct rank_view *v, const st
                      (long long)v->mesh.rank, lane, sum[lane], v->message_bytes[lane]);
 }
 
-/* Of each rank and axis, what is said of it, what the transport counted and what the formulas say. */
+/* Of each rank and axis, what is said of it, what the transport counted and what the
+ * formulas say. */
 static void expect_bytes(const char *layout, bool gpt2, i64 layers, int micro_batches)
 {
     static const struct { const char *axis; enum lane lane; } axes[] = {
@@ -108,15 +109,18 @@ static double bytes_to(const struct rank_links *l, i64 to, enum lane lane)
     return 0;
 }
 
-/* Rank 1 of pp=2, dp=2, tp=2: its neighbour along tp is 0, along dp 3, and the other stage's is 5. */
+/* Rank 1 of pp=2, dp=2, tp=2: its neighbour along tp is 0, along dp 3, and the other
+ * stage's is 5. */
 TEST(links_lead_to_neighbours_along_each_axis)
 {
     struct ranks all;
     struct arena a;
     struct rank_view v;
     struct rank_links l;
-    struct ranks_options o = { .tiny = { .backend = "generic", .threads = 1, .micro_batches = 4, .B = 2 },
-                               .layout = "pp=2,dp=2,tp=2", .layers = 4 };
+    struct ranks_options o = {
+        .tiny = { .backend = "generic", .threads = 1, .micro_batches = 4, .B = 2 },
+        .layout = "pp=2,dp=2,tp=2", .layers = 4,
+    };
     arena_init(&a);
     ranks_open(&all, &o);
     view_of(&v, &all, &o, 1, &a);

@@ -122,7 +122,8 @@ TEST(a_dry_run_writes_nothing)
     static const char *const gone[] = { "data.sources=" JOB_DIR "/gone",
                                         "data.cache=" JOB_DIR "/none", NULL };
     static const char *const gone_but_known[] = {
-        "data.sources=" JOB_DIR "/gone", "model.override={layers: 2, width: 32, heads: 2, vocab: 512}", NULL
+        "data.sources=" JOB_DIR "/gone",
+        "model.override={layers: 2, width: 32, heads: 2, vocab: 512}", NULL
     };
     i64 before = sys_file_bytes(JOB_DIR "/runs/ema/log.txt");
     CHECK_OK(dry_run("dry", NULL, false));
@@ -161,8 +162,8 @@ TEST(a_run_without_a_checkpoint_yet_begins_again)
     CHECK_OK(train("early", NULL, false, NULL));
     CHECK_EQ(sys_remove_tree(JOB_DIR "/runs/early/checkpoints"), 0);
     CHECK_OK(train("early", NULL, true, NULL));
-    CHECK(log_has("early", "has no checkpoint in " JOB_DIR "/runs/early/checkpoints: training starts "
-                           "at step 0"));
+    CHECK(log_has("early", "has no checkpoint in " JOB_DIR "/runs/early/checkpoints: "
+                           "training starts at step 0"));
     expect_same_shard("live", "early", 8, "param");
     expect_steps_once("early", 8);
 }

@@ -96,7 +96,8 @@ static void count_marks(void *context, enum log_level level, const char *line)
 TEST(text_without_marks_beside_marked_text_is_told_once)
 {
     static const char *const sets[] = {
-        "data.sources=[{path: " JOB_DIR "/text, name: plain}, {path: " JOB_DIR "/qa.jsonl, name: qa}]",
+        "data.sources=[{path: " JOB_DIR "/text, name: plain}, "
+        "{path: " JOB_DIR "/qa.jsonl, name: qa}]",
         "data.loss_on=answers", "data.cache=" JOB_DIR "/marks", NULL
     };
     char line[200], jsonl[8000] = "";
@@ -116,8 +117,10 @@ TEST(text_without_marks_beside_marked_text_is_told_once)
 /* Whoever answers is called otherwise in many data sets, and then nothing would be learned. */
 TEST(answers_by_nobody_called_assistant_are_refused)
 {
-    static const char *const sets[] = { "data.sources=" JOB_DIR "/bot.jsonl", "data.loss_on=answers",
-                                        "data.cache=" JOB_DIR "/bots", NULL };
+    static const char *const sets[] = {
+        "data.sources=" JOB_DIR "/bot.jsonl", "data.loss_on=answers",
+        "data.cache=" JOB_DIR "/bots", NULL,
+    };
     char line[200], jsonl[8000] = "";
     for (int i = 0; i < 60; i++) {
         snprintf(line, sizeof line, "{\"messages\": [{\"role\": \"user\", \"content\": \"%d?\"}, "
@@ -132,8 +135,8 @@ TEST(answers_by_nobody_called_assistant_are_refused)
 /* So that bits per byte are known and samples can be written without naming it. */
 TEST(prepared_shards_bring_their_tokenizer)
 {
-    static const char *const sets[] = { "data.sources=" JOB_DIR "/cache/source-0", "data.tokenizer=",
-                                        NULL };
+    static const char *const sets[] = { "data.sources=" JOB_DIR "/cache/source-0",
+                                        "data.tokenizer=", NULL };
     make_corpus();
     CHECK_OK(train("first", NULL, false, NULL));
     CHECK_OK(train("second", sets, false, NULL));

@@ -154,7 +154,8 @@ TEST(a_run_is_not_overwritten_and_nothing_is_not_resumed)
     CHECK_FAILS(train("nothing", NULL, true, NULL), ERR_CONFIG, "nothing to resume");
 }
 
-/* The file that was there before is not the run's to remove; text that took long to prepare stays. */
+/* The file that was there before is not the run's to remove; text that took long to
+ * prepare stays. */
 TEST(a_start_that_fails_leaves_only_what_is_worth_keeping)
 {
     static const char *const heads[] = { "model.override={heads: 7}", NULL };
@@ -182,9 +183,11 @@ TEST(another_optimizer_cannot_go_on_with_the_state_of_this_one)
     static const char *const plain[] = { "train.ema=0", NULL };
     static const char *const average[] = { "train.ema=0.5", "train.steps=9", NULL };
     CHECK_FAILS(train("whole", muon, true, NULL), ERR_CONFIG,
-                "optim.name was adamw, is muon; go on with optim.name=adamw, or give another run.name");
+                "optim.name was adamw, is muon; go on with optim.name=adamw, or give another "
+                "run.name");
     CHECK_FAILS(train("whole", two, true, NULL), ERR_CONFIG,
-                "--set: session-test/runs/whole had 1 data sources, and now there are 2; go on with");
+                "--set: session-test/runs/whole had 1 data sources, and now there are 2; go on "
+                "with");
     CHECK_OK(train("plain", plain, false, NULL));
     CHECK_FAILS(train("plain", average, true, NULL), ERR_CONFIG, "train.ema was 0, is 0.5; go on");
 }
@@ -194,8 +197,8 @@ TEST(a_warm_up_longer_than_the_run_is_named)
     static const char *const sets[] = { "lr.warmup=9", NULL };
     static const char *const fits[] = { "lr.warmup=8", NULL };
     CHECK_OK(train("short", sets, false, NULL));
-    CHECK(log_has("short", "--set: the learning rate never reaches its peak: lr.warmup is 9 steps, and "
-                           "the run takes 8"));
+    CHECK(log_has("short", "--set: the learning rate never reaches its peak: lr.warmup is 9 "
+                           "steps, and the run takes 8"));
     CHECK_OK(train("fits", fits, false, NULL));
     CHECK(!log_has("fits", "never reaches"));
 }
@@ -257,9 +260,11 @@ TEST(what_cannot_work_is_said_before_work_starts)
                 "--set:1:36: a source of weight 0 is never read");
     CHECK_FAILS(train("bad", some_weight, false, NULL), ERR_CONFIG,
                 "--set:1:42: this source has no weight, and the first has one");
-    CHECK_FAILS(train("bad", no_tokenizer, false, NULL), ERR_SYS, "--set: open session-test/none.json");
+    CHECK_FAILS(train("bad", no_tokenizer, false, NULL), ERR_SYS,
+                "--set: open session-test/none.json");
     CHECK(!sys_exists("session-test/runs/bad"));
-    CHECK_FAILS(train("bad", no_map, false, NULL), ERR_CONFIG, "--set:1:1: model.override takes a map");
+    CHECK_FAILS(train("bad", no_map, false, NULL), ERR_CONFIG,
+                "--set:1:1: model.override takes a map");
     CHECK_FAILS(train("bad/ly", NULL, false, NULL), ERR_CONFIG, "run.name 'bad/ly' is a path");
     CHECK_FAILS(train("..", NULL, false, NULL), ERR_CONFIG, "run.name '..' is a path");
     CHECK_FAILS(train("bad2", headz, false, NULL), ERR_CONFIG, "did you mean 'heads'?");

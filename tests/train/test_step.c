@@ -177,8 +177,9 @@ TEST(the_bias_of_choice_moves_against_the_load)
     tiny_close(&t);
 }
 
-/* The busiest expert over the mean: after 40 steps on four batches, on average of 20 more, since
- * single steps go up and down (kernels whose rounding differs give means within 4 % of each other). */
+/* The busiest expert over the mean: after 40 steps on four batches, on average of 20
+ * more, since single steps go up and down (kernels whose rounding differs give means
+ * within 4 % of each other). */
 static double imbalance_after(enum tiny_experts kind, double aux, double rate)
 {
     enum { LEARNT = 40, STEPS = 60 };

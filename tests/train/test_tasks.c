@@ -156,8 +156,8 @@ TEST(choices_are_those_that_cost_least)
         double cost[ENDINGS], mean[ENDINGS];
         for (i64 i = 0; i < ENDINGS; i++) {
             char spaced[64];
-            snprintf(spaced, sizeof spaced, "%s%s", !*contexts[c] || endings[i][0] == ' ' ? "" : " ",
-                     endings[i]);
+            const char *space = !*contexts[c] || endings[i][0] == ' ' ? "" : " ";
+            snprintf(spaced, sizeof spaced, "%s%s", space, endings[i]);
             cost[i] = plain_cost(&q, contexts[c], spaced, &tokens);
             mean[i] = cost[i] / (double)tokens;
             best = cost[i] < cost[best] ? i : best;
@@ -215,8 +215,8 @@ TEST(labels_are_numbers_text_or_letters)
         int fd = sys_open("quiz.jsonl", O_WRONLY | O_CREAT | O_TRUNC, 0644);
         CHECK(sys_write_full(fd, line.data, line.length) == 0);
         sys_close(fd);
-        CHECK_FAILS(tasks_score_choices(&q.rows, q.encoder, BEFORE, "quiz.jsonl", &score), ERR_FORMAT,
-                    "quiz.jsonl:1: a question needs");
+        CHECK_FAILS(tasks_score_choices(&q.rows, q.encoder, BEFORE, "quiz.jsonl", &score),
+                    ERR_FORMAT, "quiz.jsonl:1: a question needs");
         text_fini(&line);
     }
     sys_unlink("quiz.jsonl");

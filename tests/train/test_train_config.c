@@ -112,5 +112,6 @@ TEST(choices_stand_in_the_order_of_their_enums)
 TEST_MAIN(CASE(a_model_data_and_an_end_are_enough),
           CASE(settings_that_contradict_each_other_are_named),
           CASE(ramps_need_both_of_their_keys),
-          CASE(a_row_that_doubles_must_come_to_its_full_length), CASE(the_bad_step_limit_fits_its_window),
+          CASE(a_row_that_doubles_must_come_to_its_full_length),
+          CASE(the_bad_step_limit_fits_its_window),
           CASE(choices_stand_in_the_order_of_their_enums))

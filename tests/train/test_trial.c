@@ -18,7 +18,8 @@ struct setting {
 
 static struct model_spec spec_of(const struct setting *s)
 {
-    struct model_spec spec = tiny_spec_of(&(struct tiny_options){ .gpt2 = s->gpt2, .experts = s->experts });
+    const struct tiny_options options = { .gpt2 = s->gpt2, .experts = s->experts };
+    struct model_spec spec = tiny_spec_of(&options);
     if (s->kv_heads)
         spec.kv_heads = s->kv_heads;
     return spec;
@@ -149,8 +150,8 @@ TEST(so_it_is_with_experts_shared_heads_and_exact_layouts)
     for (i64 i = 0; i < COUNT_OF(settings); i++) {
         struct verdict v = judge(&settings[i]);
         if (v.bad)
-            fail_msg("%s: %s of %s on rank %d is %g times the bound", settings[i].layout, v.kind, v.name,
-                     v.rank, v.ratio);
+            fail_msg("%s: %s of %s on rank %d is %g times the bound", settings[i].layout,
+                     v.kind, v.name, v.rank, v.ratio);
     }
 }
 
