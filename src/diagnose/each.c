@@ -2,12 +2,17 @@
 
 #include "base/pool.h"
 #include "base/sys.h"
+#include "base/sys_share.h"
 
-/* Steps that are ready at a time, and what they may take; a step's graph and paths take so many times
- * what its spans take in the file (measured: 11 to 14). Fewer steps than ENOUGH are done before
- * threads have started, and whoever asks for so few may be beside a run. */
-enum { MOST_SLOTS = 64, ENOUGH = 512, TIMES_SPANS = 16 };
-static const double most_bytes = 256e6;
+#include <math.h>
+#include <stdatomic.h>
+
+/* A thread makes some steps ready before it waits for its turn to have them taken: as many as stay in
+ * its core's cache until then. A step's graph and paths take so many times what its spans take in the
+ * file (measured: 11 to 14). Fewer steps than ENOUGH are done before threads have started, and whoever
+ * asks for so few may be beside a run. */
+enum { MOST_SLOTS = 16, ENOUGH = 512, TIMES_SPANS = 16, SPINS = 4096 };
+static const double cache_bytes = 1e6, most_bytes = 256e6;
 
 struct slot {
     struct record_step step;
@@ -15,71 +20,97 @@ struct slot {
     int rc;
 };
 
-struct batch {
-    const struct each *e;
-    struct record *records; /* one for each thread */
-    const i64 *steps;
+struct worker {
+    struct record record;
     struct slot slots[MOST_SLOTS];
 };
 
-static void make_part(void *context, i64 part, int thread)
+struct work {
+    const struct each *e;
+    struct worker *workers; /* one for each thread */
+    const i64 *steps;
+    i64 n, slots;
+    _Alignas(64) _Atomic i64 turn; /* the part whose steps are taken next */
+    _Atomic int rc;                /* negative: nothing more is taken */
+};
+
+static void make_ready(const struct each *e, struct record *r, i64 step, struct slot *s)
 {
-    struct batch *b = context;
-    struct slot *s = &b->slots[part];
     s->made = NULL;
-    s->rc = record_step(&b->records[thread], b->steps[part], &s->step);
+    s->rc = record_step(r, step, &s->step);
     if (s->rc >= 0)
-        s->made = b->e->make(b->e->context, &s->step);
+        s->made = e->make(e->context, &s->step);
+}
+
+/* Until all parts before this one are taken; false: there will be no such time. */
+static bool has_turn(struct work *w, i64 part)
+{
+    for (int spins = 0; atomic_load(&w->rc) >= 0; spins++) {
+        if (atomic_load_explicit(&w->turn, memory_order_acquire) == part)
+            return true;
+        if (spins >= SPINS)
+            sys_yield();
+    }
+    return false;
+}
+
+static void do_part(void *context, i64 part, int thread)
+{
+    struct work *w = context;
+    struct worker *own = &w->workers[thread];
+    const i64 from = part * w->slots, n = i64_min(w->slots, w->n - from);
+    int rc = atomic_load(&w->rc);
+    for (i64 i = 0; i < n && rc >= 0; i++)
+        make_ready(w->e, &own->record, w->steps[from + i], &own->slots[i]);
+    if (rc < 0 || !has_turn(w, part))
+        return;
+    for (i64 i = 0; i < n && rc >= 0; i++) {
+        const struct slot *s = &own->slots[i];
+        rc = w->e->take(w->e->context, &s->step, s->made, s->rc);
+    }
+    if (rc < 0)
+        atomic_store(&w->rc, rc);
+    atomic_store_explicit(&w->turn, part + 1, memory_order_release);
 }
 
 static int read_alone(struct record *r, const i64 *steps, i64 n, const struct each *e)
 {
-    struct record_step s = { 0 };
+    struct slot s = { 0 };
     int rc = OK;
     for (i64 i = 0; i < n && rc >= 0; i++) {
-        int got = record_step(r, steps[i], &s);
-        rc = e->take(e->context, &s, got >= 0 ? e->make(e->context, &s) : NULL, got);
+        make_ready(e, r, steps[i], &s);
+        rc = e->take(e->context, &s.step, s.made, s.rc);
     }
-    record_step_free(&s);
-    return rc;
-}
-
-static int read_together(struct batch *b, struct pool *pool, i64 slots, const i64 *steps, i64 n)
-{
-    int rc = OK;
-    for (i64 i = 0; i < n && rc >= 0; i += slots) {
-        i64 parts = i64_min(slots, n - i);
-        b->steps = steps + i;
-        pool_run(pool, parts, make_part, b);
-        for (i64 k = 0; k < parts && rc >= 0; k++)
-            rc = b->e->take(b->e->context, &b->slots[k].step, b->slots[k].made, b->slots[k].rc);
-    }
+    record_step_free(&s.step);
     return rc;
 }
 
 int each_step(struct record *r, const i64 *steps, i64 n, const struct each *e)
 {
-    const int threads = sys_cpu_count();
-    const double bytes = n > 0 ? TIMES_SPANS * record_step_bytes(r, steps[n / 2]) : 0;
-    const i64 slots = i64_min(MOST_SLOTS, (i64)(most_bytes / (bytes + 1)));
+    const double bytes = n > 0 ? 1 + TIMES_SPANS * record_step_bytes(r, steps[n / 2]) : 1;
+    const int threads = (int)fmin(sys_cpu_count(), most_bytes / bytes);
     struct pool *pool = NULL;
-    if (n < ENOUGH || threads < 2 || slots < 2 || pool_new(&pool, threads, false) < 0)
+    if (n < ENOUGH || threads < 2 || pool_new(&pool, threads, false) < 0)
         return read_alone(r, steps, n, e);
     struct arena a;
     arena_init(&a);
-    struct batch *b = ARENA_NEW(&a, struct batch);
+    struct work *w = ARENA_NEW(&a, struct work);
     int shared = 0, rc = OK;
-    b->e = e;
-    b->records = ARENA_ARRAY(&a, struct record, threads);
+    *w = (struct work){ .e = e, .steps = steps, .n = n,
+                        .workers = ARENA_ARRAY(&a, struct worker, threads),
+                        .slots = (i64)fmin(MOST_SLOTS, 1 + cache_bytes / bytes) };
     while (shared < threads && rc >= 0)
-        if ((rc = record_share(&b->records[shared], r)) >= 0)
+        if ((rc = record_share(&w->workers[shared].record, r)) >= 0)
             shared++;
-    if (rc >= 0)
-        rc = read_together(b, pool, slots, steps, n);
-    for (int i = 0; i < MOST_SLOTS; i++)
-        record_step_free(&b->slots[i].step);
-    for (int i = 0; i < shared; i++)
-        record_close(&b->records[i]);
+    if (rc >= 0) {
+        pool_run(pool, ceil_div(n, w->slots), do_part, w);
+        rc = atomic_load(&w->rc);
+    }
+    for (int i = 0; i < shared; i++) {
+        for (int k = 0; k < MOST_SLOTS; k++)
+            record_step_free(&w->workers[i].slots[k].step);
+        record_close(&w->workers[i].record);
+    }
     pool_free(pool);
     arena_fini(&a);
     return rc;
