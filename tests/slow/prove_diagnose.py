@@ -418,6 +418,9 @@ def main():
     p.add_argument("--real", nargs="*", metavar="FAMILY")
     p.add_argument("--fresh", action="store_true", help="with --real: forget what was run")
     p.add_argument("--judge", action="store_true", help="with --real: run nothing more")
+    p.add_argument("--backend", default="auto", metavar="NAME",
+                   help="with --real: kernels of the runs that compute, such as those whose rate is the "
+                   "steadiest here")
     p.add_argument("--realtime", action="store_true",
                    help="with --real: runs come before all else on the machine, which then stands "
                    "still for seconds")
@@ -434,7 +437,8 @@ def main():
     else:
         import prove_real # pylint: disable=import-outside-toplevel # only where it is asked for
         title = REAL_TITLE
-        lines = prove_real.prove(program, a.real, a.only, a.fresh, a.judge, a.realtime)
+        lines = prove_real.prove(program, a.real, a.only, a.fresh, a.judge, a.backend,
+                                 a.realtime)
     show_part(a, title, lines)
     if not a.only and not a.judge:
         show_part(a, COST_TITLE, tracing_cost(program))

@@ -6,7 +6,7 @@ lanes and loop are real; in the others kernels compute. Twice, one after the oth
 run without a fault and with each of its faults by turns, so that the machine's wandering cancels:
 what a fault costs is the median of its runs less the median of those without.
 
-Every run's folder stays in build/prove-real, so that what was interrupted goes on, families can be
+Every run's folder stays in build/prove-real/BACKEND, so that what was interrupted goes on, families can be
 run one by one, and what diagnose says can be judged anew (--judge) by another build."""
 import collections
 import contextlib
@@ -201,9 +201,10 @@ PAIRS = [("B1 C4", "slow_compute=1.5@1", link, 0.4), ("D1 K4", "phi_override=0.7
 # --- running -------------------------------------------------------------------------------
 
 class Canary:
-    """Sleeps briefly again and again on one core, as eager as the runs are: what it oversleeps,
-    beyond what its turn may take, something took that comes before the runs. Then a run is no
-    fair trial, whatever diagnose says of it."""
+    """Sleeps briefly again and again on one core, as eager as the runs are (in real time more so: there
+    those that are as eager wait until the run does): what it oversleeps, beyond what its turn
+    may take, something took that comes before the runs. Then a run is no fair trial, whatever
+    diagnose says of it."""
     NAP_S, TURN_S, FAIR = 0.05, 0.01, 0.02 # it wakes so rarely that it takes nothing itself
 
     def __init__(self):
@@ -213,6 +214,8 @@ class Canary:
 
     def watch(self, core):
         os.sched_setaffinity(0, {core}) # of this thread
+        if os.sched_getscheduler(0) == os.SCHED_FIFO:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(2))
         while not self.stop.is_set():
             begin = time.monotonic()
             time.sleep(self.NAP_S)
@@ -248,8 +251,9 @@ def real_time(wanted):
 
 
 class Lab:
-    def __init__(self, program, folder, realtime=False):
+    def __init__(self, program, folder, backend, realtime=False):
         self.program, self.folder, self.realtime = program, folder, realtime
+        self.backend = ["--backend", backend] # of worlds in which kernels compute
         self.env = dict(os.environ, XDG_CACHE_HOME=f"{folder}/cache")
         nice = os.nice(0)
         if os.geteuid() == 0:
@@ -257,11 +261,11 @@ class Lab:
         if not os.path.exists(f"{folder}/data"):
             os.makedirs(folder, exist_ok=True)
             for threads in (1, 2): # what this machine can do at best
-                command([program, "machine", "--threads", str(threads), "--quiet"],
-                        folder, env=self.env)
+                command([program, "machine", "--threads", str(threads), "--quiet",
+                         *self.backend], folder, env=self.env)
             prepare(program, folder, 0.1)
-        found = command([program, "machine", "--threads", "1", "--json", "--quiet"], folder,
-                        env=self.env)
+        found = command([program, "machine", "--threads", "1", "--json", "--quiet",
+                         *self.backend], folder, env=self.env)
         self.precision = best_precision(json.loads(found))
 
     def path(self, name):
@@ -276,7 +280,7 @@ class Lab:
         mpi = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", str(w.ranks)]
         flags = [*w.flags.split(), *more] # tasks that sleep have the rates that are given
         if w.kind == "compute":
-            flags += ["--set", f"train.precision={self.precision}"]
+            flags += ["--set", f"train.precision={self.precision}", *self.backend]
         ranks = ["--ranks", str(w.ranks)] if w.ranks > 1 and w.kind != "mpi" else []
         begin = time.monotonic()
         rests = ((w.kind == "sleep" or w.kind == "compute" and w.ranks == 1) and
@@ -528,11 +532,11 @@ def judge_pairs(lab):
     return rows
 
 
-def about_machine(found, realtime):
+def about_machine(found, backend, realtime):
     loads = [d["about"]["load"] for d in found.values()]
     again = sum(d["about"]["again"] for d in found.values())
     unfair = sum(d["about"]["taken"] >= Canary.FAIR for d in found.values())
-    return (f"{len(found)} runs of 40 steps on {machine_name()}, which other work "
+    return (f"{len(found)} runs of 40 steps on {machine_name()}, kernels of backend {backend}, which other work "
             f"wanted too: the load was {min(loads):.1f} to {max(loads):.1f}, "
             f"{statistics.median(loads):.1f} in the median, and these runs came first "
             f"({'in real time, but for those that never rest' if realtime else 'nice -20'}). "
@@ -543,12 +547,12 @@ def about_machine(found, realtime):
             "those without it before and behind, median over turns; ± is its standard error.")
 
 
-def prove(program, families, only, fresh, judge_only, realtime):
-    """Lines of Markdown."""
-    folder = os.path.abspath("build/prove-real")
+def prove(program, families, only, fresh, judge_only, backend, realtime):
+    """Lines of Markdown. Runs of each backend have a folder of their own."""
+    folder = os.path.abspath(f"build/prove-real/{backend}")
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    lab = Lab(program, folder, realtime)
+    lab = Lab(program, folder, backend, realtime)
     mpi = (shutil.which("mpirun") is not None and
            os.path.exists(f"{os.path.dirname(program)}/headway-mpi-openmpi.so"))
     chosen = [f for f in faults() if (mpi or WORLDS[f.case.world].kind != "mpi") and
@@ -566,5 +570,5 @@ def prove(program, families, only, fresh, judge_only, realtime):
                  "the place right",
                  f"{share(alone, lambda v: v.right)}, {share(alone, lambda v: v.place)}"))
     both = judge_pairs(lab)
-    return ([about_machine(found, realtime), "", *table(rows), *confusion(verdicts)] +
+    return ([about_machine(found, backend, realtime), "", *table(rows), *confusion(verdicts)] +
             (pairs(both) if both else []) + details(verdicts))
