@@ -11,43 +11,18 @@
  * sums of a tile. Panels lie block by block of k: within block b of an operand,
  * panel p begins p x width x steps(b) words after the block, so tiles read forward.
  *
- * Sums in leaves: a thread's unfinished subtrees of a tile lie on a *stack*, the largest below;
- * the next leaf is summed on top of it, or straight onto the one below where it would be added
- * to that at once, so nothing is copied. A slab of k holds a whole subtree of leaves, or a part of
- * one leaf that is longer than a slab; between slabs, subtrees wait in *slots* as large as C. */
+ * Sums in leaves (gemm_tree.h): the next leaf is summed on top of a thread's stack, or straight onto
+ * the one below where it would be added to that at once, so nothing is copied. Slots between slabs
+ * are as large as C. */
 #include "backend/cpu/gemm.h"
 
+#include "backend/cpu/gemm_plan.h"
+#include "backend/cpu/gemm_tree.h"
 #include "base/pool.h"
 
 enum {
-    PANEL_BYTES = 8 << 20, /* panels of a slab of B; two of them in an L3 of 8 MiB or more */
-    K_SLAB = 1536,         /* a longer K goes through C, or partial sums, between slabs */
-    PACK_COLUMNS = 120,    /* columns of B that one part packs */
-    LEAST_PANELS = 8,      /* of A in a strip: 8 uses of a panel of B pay for its trip */
-};
-
-/* A piece of k that panels hold together. */
-struct block {
-    i64 k0, depth;
-    i64 step; /* steps of its slab before it */
-    i64 leaf;
-    bool first, last; /* of its leaf */
-    bool ends_slab;
-};
-
-/* How a product is cut, and where things lie in the workspace. */
-struct plan {
-    const struct gemm_kernels *k;
-    i64 N;            /* columns of a full slab */
-    i64 blocks;       /* of all k */
-    i64 steps;        /* of the deepest slab */
-    bool partials;    /* a bf16 C that takes more than one slab in k */
-    i64 units;        /* subtrees of leaves that slabs make, 0 without leaves ... */
-    i64 unit_leaves;  /* ... of so many leaves each */
-    bool long_leaves; /* leaves of more than one slab */
-    i64 slots, levels; /* between slabs; of a thread's stack */
-    i64 panel_at, panel_bytes, partial_at, slot_bytes, row_at, thread_at;
-    i64 thread_sum_at, tile_bytes, thread_row_at, thread_bytes, bytes;
+    PACK_COLUMNS = 120, /* columns of B that one part packs */
+    LEAST_PANELS = 8,   /* of A in a strip: 8 uses of a panel of B pay for its trip */
 };
 
 /* Columns [n0, n0 + N) of B, blocks of k from `first` on. */
@@ -58,9 +33,9 @@ struct slab {
 
 struct work {
     const struct gemm *g;
-    struct plan plan;
+    struct gemm_plan plan;
     u8 *space;
-    const struct block *block;
+    const struct gemm_block *block;
     struct slab slab, next;         /* being multiplied, being packed */
     i64 threads, columns, ranges;   /* a part is a strip times one range of columns */
     i64 strip_parts, pack_parts;
@@ -82,193 +57,10 @@ struct tile {
     i64 a_stride;
 };
 
-/* --- cutting k ---------------------------------------------------------------------- */
-
-/* n cut into equal parts of at most `most`, each a multiple of grain. */
-static i64 even_part(i64 n, i64 most, i64 grain)
-{
-    i64 parts = ceil_div(i64_max(n, 1), i64_max(most / grain * grain, grain));
-    return i64_max(1, i64_min(n, round_up(ceil_div(n, parts), grain)));
-}
-
-/* Where cutting stands; out NULL: blocks are counted only. */
-struct cutter {
-    const struct gemm_kernels *k;
-    struct block *out;
-    i64 n, step, deepest, slabs, slab_begin;
-};
-
-static void end_slab(struct cutter *c)
-{
-    if (c->n == c->slab_begin)
-        return;
-    if (c->out)
-        c->out[c->n - 1].ends_slab = true;
-    c->deepest = i64_max(c->deepest, c->step);
-    c->step = 0;
-    c->slab_begin = c->n;
-    c->slabs++;
-}
-
-static void add_block(struct cutter *c, i64 leaf, i64 k0, i64 depth, bool first)
-{
-    if (c->out)
-        c->out[c->n] = (struct block){ k0, depth, c->step, leaf, first, false, false };
-    c->step += gemm_steps(c->k, depth);
-    c->n++;
-}
-
-/* One chain: slabs of equal depth. */
-static void cut_chain(struct cutter *c, i64 K)
-{
-    i64 slab = even_part(K, K_SLAB * c->k->per_step / i64_max(1, c->k->pieces), c->k->kc);
-    for (i64 k0 = 0; k0 == 0 || k0 < K; k0 += c->k->kc) {
-        if (k0 % slab == 0)
-            end_slab(c);
-        add_block(c, 0, k0, i64_min(c->k->kc, K - k0), k0 == 0);
-    }
-}
-
-static void cut_leaf(struct cutter *c, const struct gemm_leaves *l, i64 leaf, bool alone)
-{
-    i64 before = c->n, begin = 0;
-    for (int p = 0; p < GEMM_PIECES; begin += l->pieces[p++].k) {
-        i64 end = i64_min(l->pieces[p].k, (leaf + 1) * l->pieces[p].share);
-        for (i64 k = leaf * l->pieces[p].share; k < end; k += c->k->kc) {
-            i64 depth = i64_min(c->k->kc, end - k);
-            if (alone && c->step + gemm_steps(c->k, depth) > K_SLAB)
-                end_slab(c);
-            add_block(c, leaf, begin + k, depth, c->n == before);
-        }
-    }
-    if (c->n == before)
-        add_block(c, leaf, 0, 0, true); /* zeros */
-    if (c->out)
-        c->out[c->n - 1].last = true;
-}
-
-static i64 leaf_steps(const struct gemm_leaves *l, const struct gemm_kernels *k)
-{
-    struct cutter c = { .k = k };
-    cut_leaf(&c, l, 0, false);
-    return c.step;
-}
-
-static i64 odd_part(i64 n)
-{
-    while (n > 0 && n % 2 == 0)
-        n /= 2;
-    return n;
-}
-
-/* Leaves of the largest subtree that fits into a slab. */
-static i64 leaves_together(const struct gemm_leaves *l, const struct gemm_kernels *k)
-{
-    i64 most = K_SLAB / i64_max(1, leaf_steps(l, k)), n = odd_part(l->count);
-    if (n > most)
-        return 1;
-    while (l->count % (2 * n) == 0 && 2 * n <= most)
-        n *= 2;
-    return n;
-}
-
-static void cut_leaves(struct cutter *c, const struct gemm_leaves *l)
-{
-    i64 together = leaves_together(l, c->k);
-    for (i64 leaf = 0; leaf < l->count; leaf++) {
-        cut_leaf(c, l, leaf, together == 1);
-        if ((leaf + 1) % together == 0)
-            end_slab(c);
-    }
-}
-
-static struct cutter cut_k(const struct gemm *g, const struct gemm_kernels *k, struct block *out)
-{
-    struct cutter c = { .k = k, .out = out };
-    if (g->leaves.count > 0)
-        cut_leaves(&c, &g->leaves);
-    else
-        cut_chain(&c, g->K);
-    end_slab(&c);
-    return c;
-}
-
-/* --- plan --------------------------------------------------------------------------- */
-
-/* Digits of a counter of n: one for the odd part's running sum, one per doubling. */
-static i64 slots_of(i64 n)
-{
-    i64 slots = 1;
-    for (n /= odd_part(n); n > 1; n /= 2)
-        slots++;
-    return slots;
-}
-
-/* Of a stack on which n leaves become one tree. */
-static i64 levels_of(i64 n)
-{
-    i64 levels = odd_part(n) > 1 ? 2 : 1;
-    for (n /= odd_part(n); n > 1; n /= 2)
-        levels++;
-    return levels;
-}
-
-static void plan_leaves(struct plan *p, const struct gemm *g)
-{
-    if (g->leaves.count == 0)
-        return;
-    p->unit_leaves = leaves_together(&g->leaves, p->k);
-    p->units = g->leaves.count / p->unit_leaves;
-    p->long_leaves = leaf_steps(&g->leaves, p->k) > K_SLAB;
-    p->levels = levels_of(p->unit_leaves);
-    p->slots = p->units > 1 || p->long_leaves ? slots_of(p->units) + 1 : 0;
-}
-
-static struct plan plan_product(const struct gemm *g, const struct gemm_kernels *kernels,
-                                int threads)
-{
-    const struct gemm_kernels *k = gemm_kernels_for(kernels, g->A.type, g->B.type);
-    const struct cutter cut = cut_k(g, k, NULL);
-    struct plan p = { .k = k, .blocks = cut.n, .steps = cut.deepest, .levels = 1 };
-    i64 words = i64_max(1, p.steps), padded = round_up(g->M, k->mr);
-    bool slabs = cut.slabs > 1;
-    p.N = even_part(g->N, PANEL_BYTES / 4 / words, k->nr);
-    p.partials = g->leaves.count == 0 && g->C.type == DTYPE_BF16 && slabs;
-    plan_leaves(&p, g);
-
-    p.panel_at = round_up(p.blocks * (i64)sizeof(struct block), 4096);
-    p.panel_bytes = round_up(4 * round_up(p.N, k->nr) * words, 4096);
-    p.partial_at = p.panel_at + p.panel_bytes * (p.N < g->N || slabs ? 2 : 1);
-    p.slot_bytes = round_up(4 * padded * round_up(p.N, k->nr), 4096);
-    p.row_at = p.partial_at + p.slot_bytes * (p.partials ? 1 : p.slots);
-    p.thread_at = p.row_at + round_up(4 * padded * p.slots, 4096);
-    p.thread_sum_at = round_up(4 * k->mc * words, 4096);
-    p.tile_bytes = round_up(4 * k->mc * k->nc, 4096);
-    p.thread_row_at = p.thread_sum_at + p.tile_bytes * p.levels;
-    p.thread_bytes = p.thread_row_at + round_up(4 * k->mc * p.levels, 4096);
-    p.bytes = p.thread_at + p.thread_bytes * threads;
-    return p;
-}
-
-i64 gemm_workspace_bytes(const struct gemm *g, const struct gemm_kernels *k, int threads)
-{
-    return plan_product(g, k, threads).bytes;
-}
-
-/* Every size and number of slabs that a longer K could take, one of up to two slabs takes. */
-i64 gemm_workspace_bytes_up_to(const struct gemm *g, const struct gemm_kernels *k, int threads)
-{
-    struct gemm shorter = *g;
-    i64 most = 0, longest = i64_min(g->K, 2 * K_SLAB * k->per_step);
-    for (shorter.K = 0; shorter.K <= longest; shorter.K++)
-        most = i64_max(most, gemm_workspace_bytes(&shorter, k, threads));
-    return most;
-}
-
 /* The slab after s, in the other half of the panels; k goes fastest. */
 static struct slab slab_after(const struct work *w, const struct slab *s)
 {
-    const struct plan *p = &w->plan;
+    const struct gemm_plan *p = &w->plan;
     struct slab next = *s;
     u8 *panels = w->space + p->panel_at;
     next.first += s->blocks;
@@ -293,18 +85,18 @@ static const void *element(const struct gemm_matrix *m, i64 r, i64 c)
 }
 
 /* Block b of the slab. */
-static const struct block *block_of(const struct work *w, const struct slab *s, i64 b)
+static const struct gemm_block *block_of(const struct work *w, const struct slab *s, i64 b)
 {
     return &w->block[s->first + b];
 }
 
-static i64 block_steps(const struct work *w, const struct block *b)
+static i64 block_steps(const struct work *w, const struct gemm_block *b)
 {
     return gemm_steps(w->plan.k, b->depth);
 }
 
 /* Words of an operand's panels before the block; extent: its rows or columns there. */
-static i64 words_before(const struct block *b, i64 extent, i64 width)
+static i64 words_before(const struct gemm_block *b, i64 extent, i64 width)
 {
     return round_up(extent, width) * b->step;
 }
@@ -328,7 +120,7 @@ static void pack_b(const struct work *w, const struct slab *b, i64 part)
 {
     const struct gemm_kernels *k = w->plan.k;
     const struct gemm_matrix *B = &w->g->B;
-    const struct block *block = block_of(w, b, part % b->blocks);
+    const struct gemm_block *block = block_of(w, b, part % b->blocks);
     i64 first = part / b->blocks * pack_columns(w);
     struct gemm_slab s = {
         .data = element(B, block->k0, b->n0 + first),
@@ -342,109 +134,35 @@ static void pack_b(const struct work *w, const struct slab *b, i64 part)
     k->pack_b(panels + first * gemm_steps(k, s.k), &s, k->nr);
 }
 
-/* --- sums in a tree ----------------------------------------------------------------- */
-
-/* Where subtrees wait, in slots or on a stack: the i-th begins i x apart floats behind the first. */
-struct slots {
-    float *first;
-    i64 apart, stride;
-};
-
-struct sums {
-    float *at;
-    i64 stride, rows, cols;
-};
-
-static float *slot(const struct slots *s, i64 i)
-{
-    return s->first + i * s->apart;
-}
-
-/* Subtrees on the stack when leaf `index` of n comes. */
-static i64 height_before(i64 index, i64 n)
-{
-    const i64 odd = odd_part(n);
-    return __builtin_popcountll((u64)(index / odd)) + (index % odd > 0);
-}
-
-/* So many times the two uppermost become one when leaf `index` of n is on top. */
-static i64 joins_after(i64 index, i64 n)
-{
-    const i64 odd = odd_part(n), place = index % odd;
-    i64 joins = place > 0;
-    if (place == odd - 1)
-        for (i64 group = index / odd; group & 1; group >>= 1)
-            joins++;
-    return joins;
-}
-
-/* The last of them leaves its sum at level top - joins. */
-static void join_levels(const struct gemm_kernels *k, const struct slots *stack, i64 top, i64 joins,
-                        i64 rows, i64 cols)
-{
-    for (; joins > 0; joins--, top--)
-        k->finish(slot(stack, top - 1), DTYPE_F32, stack->stride, slot(stack, top), stack->stride,
-                  rows, cols, true);
-}
-
-static void add_slot(const struct gemm_kernels *k, const struct sums *x, const struct slots *s,
-                     i64 i)
-{
-    k->finish(x->at, DTYPE_F32, x->stride, slot(s, i), s->stride, x->rows, x->cols, true);
-}
-
-static void keep_in_slot(const struct gemm_kernels *k, const struct sums *x,
-                         const struct slots *s, i64 i)
-{
-    k->finish(slot(s, i), DTYPE_F32, s->stride, x->at, x->stride, x->rows, x->cols, false);
-}
-
-/* Counts one more slab in among the n whose subtrees make the sum: number `index`, which is in x.
- * True: x is the sum of all. Otherwise x waits in a slot, which are a binary counter's digits: slot 0
- * has the running sum of the odd part, slot 1 + l a subtree of 2^l of those. */
-static bool count_in(const struct gemm_kernels *k, const struct sums *x, const struct slots *s,
-                     i64 index, i64 n)
-{
-    i64 odd = odd_part(n), place = index % odd, level = 1;
-    if (place > 0)
-        add_slot(k, x, s, 0);
-    if (place < odd - 1) {
-        keep_in_slot(k, x, s, 0);
-        return false;
-    }
-    for (i64 group = index / odd; group & 1; group >>= 1)
-        add_slot(k, x, s, level++);
-    if (index == n - 1)
-        return true;
-    keep_in_slot(k, x, s, level);
-    return false;
-}
-
 /* Block sums of rows [m, m + n), which a leaf collects; at its end they are counted in. */
-static void count_row_sums(const struct work *w, const struct block *b, i64 m, i64 n,
+static void count_row_sums(const struct work *w, const struct gemm_block *b, i64 m, i64 n,
                            const float *sums, i64 offset, int thread)
 {
-    const struct plan *p = &w->plan;
+    const struct gemm_plan *p = &w->plan;
     const i64 padded = round_up(w->g->M, p->k->mr), leaf = b->leaf % p->unit_leaves;
-    const i64 top = height_before(leaf, p->unit_leaves);
+    const i64 top = gemm_tree_height(leaf, p->unit_leaves);
     float *shared = (float *)(w->space + p->row_at) + m;
-    const struct slots between = { shared, padded, 1 };
-    const struct slots stack = {
+    const struct gemm_slots between = { shared, padded, 1 };
+    const struct gemm_slots stack = {
         (float *)(thread_space(w, thread) + p->thread_row_at) + offset, p->k->mc, 1
     };
-    const struct sums x = { p->long_leaves ? slot(&between, p->slots - 1) : stack.first, 1, n, 1 };
-    p->k->finish(p->long_leaves ? x.at : slot(&stack, top), DTYPE_F32, 1, sums, 1, n, 1, !b->first);
+    const struct gemm_sums x = {
+        p->long_leaves ? gemm_slot(&between, p->slots - 1) : stack.first, 1, n, 1
+    };
+    p->k->finish(p->long_leaves ? x.at : gemm_slot(&stack, top), DTYPE_F32, 1, sums, 1, n, 1,
+                 !b->first);
     if (!b->last)
         return;
-    join_levels(p->k, &stack, top, joins_after(leaf, p->unit_leaves), n, 1);
+    gemm_tree_join(p->k, &stack, top, gemm_tree_joins(leaf, p->unit_leaves), n, 1);
     if (leaf == p->unit_leaves - 1 &&
-        (p->units == 1 || count_in(p->k, &x, &between, b->leaf / p->unit_leaves, p->units)))
+        (p->units == 1 ||
+         gemm_tree_count_in(p->k, &x, &between, b->leaf / p->unit_leaves, p->units)))
         p->k->finish(w->g->row_sum + m, DTYPE_F32, 1, x.at, 1, n, 1, w->g->accumulate);
 }
 
 /* row_sum (+)= this block's sums of the strip's rows. */
 static void add_row_sums(const struct work *w, const struct gemm_slab *s, i64 m,
-                         const struct block *b, int thread)
+                         const struct gemm_block *b, int thread)
 {
     enum { ROWS = 64 };
     float sums[ROWS], *out = w->g->row_sum + m;
@@ -463,7 +181,7 @@ static void add_row_sums(const struct work *w, const struct gemm_slab *s, i64 m,
     }
 }
 
-static void pack_a(const struct work *w, const struct tile *t, const struct block *b,
+static void pack_a(const struct work *w, const struct tile *t, const struct gemm_block *b,
                    u32 *panels, int thread)
 {
     const struct gemm_kernels *k = w->plan.k;
@@ -572,10 +290,10 @@ static void multiply_block(const struct work *w, const struct tile *t)
 }
 
 /* The thread's sums of a tile: where there are leaves, its stack. */
-static struct slots thread_tiles(const struct work *w, int thread)
+static struct gemm_slots thread_tiles(const struct work *w, int thread)
 {
-    const struct plan *p = &w->plan;
-    return (struct slots){ (float *)(thread_space(w, thread) + p->thread_sum_at),
+    const struct gemm_plan *p = &w->plan;
+    return (struct gemm_slots){ (float *)(thread_space(w, thread) + p->thread_sum_at),
                            p->tile_bytes / (i64)sizeof(float), p->k->nc };
 }
 
@@ -587,24 +305,25 @@ static float *shared_tile(const struct work *w, const struct tile *t, i64 stride
 }
 
 /* A leaf that is one block is added to the subtree below it as the micro kernel ends. */
-static bool joins_at_once(const struct work *w, const struct block *b)
+static bool joins_at_once(const struct work *w, const struct gemm_block *b)
 {
     const i64 n = w->plan.unit_leaves;
-    return n > 0 && b->first && b->last && joins_after(b->leaf % n, n) > 0;
+    return n > 0 && b->first && b->last && gemm_tree_joins(b->leaf % n, n) > 0;
 }
 
 /* Of the stack, for a block's sums. */
-static i64 level_of(const struct work *w, const struct block *b)
+static i64 level_of(const struct work *w, const struct gemm_block *b)
 {
     const i64 n = w->plan.unit_leaves;
-    return n > 0 ? height_before(b->leaf % n, n) - joins_at_once(w, b) : 0;
+    return n > 0 ? gemm_tree_height(b->leaf % n, n) - joins_at_once(w, b) : 0;
 }
 
 /* Where this block's sums build up. */
-static void place_sums(const struct work *w, struct tile *t, const struct block *b, int thread)
+static void place_sums(const struct work *w, struct tile *t, const struct gemm_block *b,
+                       int thread)
 {
     const struct gemm_matrix *C = &w->g->C;
-    const struct plan *p = &w->plan;
+    const struct gemm_plan *p = &w->plan;
     const i64 shared_stride = round_up(w->slab.N, p->k->nr);
     t->in_c = C->type == DTYPE_F32 && p->units == 0;
     if (t->in_c) {
@@ -614,9 +333,9 @@ static void place_sums(const struct work *w, struct tile *t, const struct block 
         t->sum_stride = shared_stride;
         t->sum = shared_tile(w, t, shared_stride, p->long_leaves ? p->slots - 1 : 0);
     } else {
-        const struct slots stack = thread_tiles(w, thread);
+        const struct gemm_slots stack = thread_tiles(w, thread);
         t->sum_stride = stack.stride;
-        t->sum = slot(&stack, level_of(w, b));
+        t->sum = gemm_slot(&stack, level_of(w, b));
     }
 }
 
@@ -628,7 +347,7 @@ static bool starts_in_c(const struct gemm *g)
 }
 
 /* What the sums of this block are added to. */
-static void set_block(const struct work *w, struct tile *t, const struct block *b)
+static void set_block(const struct work *w, struct tile *t, const struct gemm_block *b)
 {
     const struct gemm *g = w->g;
     bool first = b == w->block, in_place = g->C.type == DTYPE_F32 && starts_in_c(g);
@@ -644,7 +363,7 @@ static void set_block(const struct work *w, struct tile *t, const struct block *
 }
 
 /* C = start + x. */
-static void finish_tree(const struct work *w, const struct tile *t, const struct sums *x)
+static void finish_tree(const struct work *w, const struct tile *t, const struct gemm_sums *x)
 {
     const struct gemm *g = w->g;
     const struct gemm_kernels *k = w->plan.k;
@@ -656,16 +375,19 @@ static void finish_tree(const struct work *w, const struct tile *t, const struct
 }
 
 /* Behind a leaf's last block: what it makes with those of its slab, and these with other slabs'. */
-static void end_leaf(const struct work *w, const struct tile *t, const struct block *b, int thread)
+static void end_leaf(const struct work *w, const struct tile *t, const struct gemm_block *b,
+                     int thread)
 {
-    const struct plan *p = &w->plan;
+    const struct gemm_plan *p = &w->plan;
     const i64 n = p->unit_leaves, leaf = b->leaf % n, stride = round_up(w->slab.N, p->k->nr);
-    const struct slots stack = thread_tiles(w, thread);
-    const struct slots between = { shared_tile(w, t, stride, 0), p->slot_bytes / 4, stride };
-    const struct sums x = { p->long_leaves ? t->sum : stack.first, t->sum_stride, t->rows, t->cols };
-    join_levels(p->k, &stack, level_of(w, b), joins_after(leaf, n) - t->joins, t->rows, t->cols);
+    const struct gemm_slots stack = thread_tiles(w, thread);
+    const struct gemm_slots between = { shared_tile(w, t, stride, 0), p->slot_bytes / 4, stride };
+    const struct gemm_sums x = { p->long_leaves ? t->sum : stack.first, t->sum_stride, t->rows,
+                                 t->cols };
+    gemm_tree_join(p->k, &stack, level_of(w, b), gemm_tree_joins(leaf, n) - t->joins, t->rows,
+                   t->cols);
     if (leaf == n - 1 &&
-        (p->units == 1 || count_in(p->k, &x, &between, b->leaf / n, p->units)))
+        (p->units == 1 || gemm_tree_count_in(p->k, &x, &between, b->leaf / n, p->units)))
         finish_tree(w, t, &x);
 }
 
@@ -692,7 +414,7 @@ static i64 strip_count(const struct work *w)
 static const u32 *panels_at(const struct work *w, i64 block, i64 n)
 {
     const struct slab *s = &w->slab;
-    const struct block *b = block_of(w, s, block);
+    const struct gemm_block *b = block_of(w, s, block);
     return s->panels + words_before(b, s->N, w->plan.k->nr) + n * block_steps(w, b);
 }
 
@@ -732,7 +454,7 @@ static void multiply_strip(const struct work *w, i64 part, int thread)
     for (t.n = begin; t.n < end; t.n += k->nc) {
         t.cols = i64_min(k->nc, end - t.n);
         for (i64 i = 0; i < w->slab.blocks; i++) {
-            const struct block *b = block_of(w, &w->slab, i);
+            const struct gemm_block *b = block_of(w, &w->slab, i);
             u32 *a = thread_panels(w, thread) + words_before(b, t.rows, k->mr);
             if (in_place)
                 t.rows_of_a = element(&w->g->A, t.m, b->k0);
@@ -778,7 +500,7 @@ static void run_slab(struct work *w, struct pool *pool)
     if (w->slab.blocks > 0) {
         i64 strips = strip_count(w), wanted = w->threads == 1 ? 1 : 4 * w->threads;
         i64 range = ceil_div(w->slab.N, ceil_div(wanted, strips));
-        w->columns = even_part(w->slab.N, range, w->plan.k->nr);
+        w->columns = gemm_even_part(w->slab.N, range, w->plan.k->nr);
         w->ranges = ceil_div(w->slab.N, w->columns);
         w->strip_parts = strips * w->ranges;
     }
@@ -810,11 +532,11 @@ void gemm_run(const struct gemm *g, const struct gemm_kernels *k, struct pool *p
     check(g);
     struct work w = { .g = g, .space = workspace, .block = workspace,
                       .threads = pool_threads(pool),
-                      .plan = plan_product(g, k, pool_threads(pool)) };
+                      .plan = gemm_plan_product(g, k, pool_threads(pool)) };
     const struct slab before_first = { .panels = NULL };
     if (g->M == 0 || g->N == 0)
         return;
-    cut_k(g, w.plan.k, workspace);
+    gemm_plan_blocks(g, &w.plan, workspace);
     w.whole_words = whole_words(&w);
     w.next = slab_after(&w, &before_first);
     while (w.next.blocks > 0) {
