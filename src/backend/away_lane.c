@@ -10,7 +10,8 @@
 
 enum {
     QUEUE = 1024,
-    PART = 1 << 20, /* copied at a time, and then forgotten: what is away is in memory only so far */
+    /* Copied at a time, and then forgotten: what is away is in memory only so far. */
+    PART = 1 << 20,
 };
 
 struct job {

@@ -140,8 +140,8 @@ static void run_task(const struct task *t, struct run *x)
         x->after_task(x->after_context, t);
 }
 
-/* A task that took so long last time is looked at: how evenly its threads work, 0.1 us for each, and
- * how long they are on a processor, 1 us. Either is less than a hundredth of it. */
+/* A task that took so long last time is looked at: how evenly its threads work, 0.1 us for
+ * each, and how long they are on a processor, 1 us. Either is less than a hundredth of it. */
 enum { LOOK_US = 100, LOOK_AT_CPU_US = 500 };
 
 static bool looks(u32 took_us, const struct run *x)

@@ -426,7 +426,8 @@ static void allow_pair(const struct allowed *to, const struct pass *p, i64 h, i6
 }
 
 /* Of an element |got - want| as a share of what is allowed, which leaves room for rounding both. */
-static double worst_share(const struct tensor *got, const struct tensor *want, const double *allowed)
+static double worst_share(const struct tensor *got, const struct tensor *want,
+                          const double *allowed)
 {
     double worst = 0;
     for (i64 i = 0; i < tensor_count(want); i++) {

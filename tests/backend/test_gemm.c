@@ -601,7 +601,8 @@ TEST(pack_and_micro_multiply_one_tile_on_their_own)
             CHECK(k->mr <= MOST_ROWS);
             for (i64 r = 0; r < k->mr; r++)
                 memcpy(rows + r * words,
-                       (u8 *)g.A.data + r * g.A.row_stride * dtype_bytes(type), (size_t)(4 * words));
+                       (u8 *)g.A.data + r * g.A.row_stride * dtype_bytes(type),
+                       (size_t)(4 * words));
             k->micro(words, a_panel, panels, packed, k->nr, false, panels);
             k->micro_rows(words, rows, words, panels, lying, k->nr, false, panels);
             CHECK(memcmp(packed, lying, (size_t)(4 * k->mr * k->nr)) == 0);

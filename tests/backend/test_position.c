@@ -115,7 +115,8 @@ static void check_elementwise(struct place *p, enum dtype d)
         check_columns(p, (struct task){ .op = &op_gelu_grad, .in = { y, x }, .out = { out },
                                         .attr = { [GELU_EXACT] = exact } }, false, false);
     }
-    check_columns(p, (struct task){ .op = &op_swiglu, .in = { both }, .out = { out } }, true, false);
+    check_columns(p, (struct task){ .op = &op_swiglu, .in = { both }, .out = { out } }, true,
+                  false);
     check_columns(p, (struct task){ .op = &op_swiglu_grad, .in = { y, both }, .out = { twice } },
                   true, true);
     check_columns(p, (struct task){ .op = &op_add, .in = { x, y }, .out = { out } }, false, false);

@@ -1,5 +1,6 @@
-/* Products of fp32 in three pieces of bf16 (gemm_kernel_split_amx.c): as exact as multiply-adds, for
- * numbers of every kind. On the processor's tile registers, and emulated where SIMDe is installed. */
+/* Products of fp32 in three pieces of bf16 (gemm_kernel_split_amx.c): as exact as
+ * multiply-adds, for numbers of every kind. On the processor's tile registers, and emulated
+ * where SIMDe is installed. */
 #include "backend/backend.h"
 #include "backend/cpu/gemm.h"
 #include "base/pool.h"
@@ -114,9 +115,9 @@ struct errors {
     double mean;  /* the root of the mean square, in u times the sum of products' sizes */
 };
 
-/* What the three products that are left out come to, at most; and roundings: products of bf16 are exact;
- * one passes 16 additions within its group's tile, six for each group behind it in its block, one for
- * each block. Where it or a piece is subnormal it may be lost. */
+/* What the three products that are left out come to, at most; and roundings: products of bf16
+ * are exact; one passes 16 additions within its group's tile, six for each group behind it in
+ * its block, one for each block. Where it or a piece is subnormal it may be lost. */
 static double bound_of(i64 K, double size, double sum_a, double sum_b)
 {
     const double groups = ceil((double)i64_min(K, 768) / 32), blocks = ceil((double)K / 768);
@@ -153,9 +154,9 @@ static const struct gemm_kernels *multiply_adds(void)
     return backend_supported("avx2") ? &gemm_kernels_avx2 : &gemm_kernels_generic;
 }
 
-/* False: beyond the bound; or on average further off than twice what a chain of multiply-adds is. Where
- * one product outweighs all others, it is rounded twice and cut once here, and rounded once there.
- * Tiny numbers have the bound only. */
+/* False: beyond the bound; or on average further off than twice what a chain of multiply-adds
+ * is. Where one product outweighs all others, it is rounded twice and cut once here, and
+ * rounded once there. Tiny numbers have the bound only. */
 static bool is_exact_enough(const struct gemm_kernels *k, enum kind kind, i64 K)
 {
     struct product p = product_new(kind, K);
@@ -281,7 +282,8 @@ static void check_like(float ours, float theirs, double bound)
 /* Every two of these meet once, among ordinary numbers. */
 TEST(infinity_and_nan_come_out_as_of_multiply_adds)
 {
-    float special[] = { 1, -1, 0, -0.0f, INFINITY, -INFINITY, NAN, FLT_MAX, -FLT_MAX, 0x1p-130f, 3.7f };
+    float special[] = { 1,       -1,       0,         -0.0f, INFINITY, -INFINITY, NAN,
+                        FLT_MAX, -FLT_MAX, 0x1p-130f, 3.7f };
     const u32 nan_in_the_last_piece = 0x7f800001u;
     const struct gemm_kernels *sets[SETS];
     memcpy(&special[10], &nan_in_the_last_piece, 4);
@@ -298,9 +300,11 @@ TEST(infinity_and_nan_come_out_as_of_multiply_adds)
             multiply(&q, multiply_adds());
             for (i64 r = 0; r < M; r++)
                 for (i64 c = 0; c < N; c++) {
-                    const double a = fabs((double)p.a[r * p.K + 41]), b = fabs((double)p.b[41 * N + c]);
+                    const double a = fabs((double)p.a[r * p.K + 41]);
+                    const double b = fabs((double)p.b[41 * N + c]);
                     const double k = (double)p.K; /* ordinary numbers are below 1 */
-                    check_like(p.c[r * N + c], q.c[r * N + c], 2 * bound_of(p.K, k + a * b, k + a, k + b));
+                    check_like(p.c[r * N + c], q.c[r * N + c],
+                               2 * bound_of(p.K, k + a * b, k + a, k + b));
                 }
             product_free(&p);
             product_free(&q);

@@ -6,8 +6,9 @@
 
 #include <immintrin.h>
 
-/* All eight registers: 16 rows of 64 bytes (Intel SDM, LDTILECFG). Constant, since gcc 12 holds that
- * the instruction reads the first 8 bytes only, and leaves out what is stored to the others. */
+/* All eight registers: 16 rows of 64 bytes (Intel SDM, LDTILECFG). Constant, since gcc 12 holds
+ * that the instruction reads the first 8 bytes only, and leaves out what is stored to the
+ * others. */
 static const struct {
     u8 palette, start_row, unused[14];
     u16 bytes_per_row[16];

@@ -11,9 +11,9 @@
  * sums of a tile. Panels lie block by block of k: within block b of an operand,
  * panel p begins p x width x steps(b) words after the block, so tiles read forward.
  *
- * Sums in leaves (gemm_tree.h): the next leaf is summed on top of a thread's stack, or straight onto
- * the one below where it would be added to that at once, so nothing is copied. Slots between slabs
- * are as large as C. */
+ * Sums in leaves (gemm_tree.h): the next leaf is summed on top of a thread's stack, or straight
+ * onto the one below where it would be added to that at once, so nothing is copied. Slots
+ * between slabs are as large as C. */
 #include "backend/cpu/gemm.h"
 
 #include "backend/cpu/gemm_plan.h"

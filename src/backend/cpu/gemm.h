@@ -22,9 +22,9 @@
  * amx on bf16 operands. vdpbf16ps adds two products per step with round-to-nearest-even,
  * takes subnormal inputs as zero, flushes subnormal results to zero, and pays no heed to
  * MXCSR; so a sum of only subnormal products is 0 there. tdpbf16ps does the same with 32 values
- * of k at a time, which are a step of the chain (gemm_kernel_amx.c). Where amx has tile registers f32 is
- * multiplied in three pieces of bf16 each, to the exactness of multiply-adds and not to their bits
- * (gemm_kernel_split_amx.c); numbers below 2^-126 count as zero in it.
+ * of k at a time, which are a step of the chain (gemm_kernel_amx.c). Where amx has tile
+ * registers f32 is multiplied in three pieces of bf16 each, to the exactness of multiply-adds
+ * and not to their bits (gemm_kernel_split_amx.c); numbers below 2^-126 count as zero in it.
  *
  * NaN and Inf travel as in plain arithmetic: padding multiplies padding only. */
 #ifndef HEADWAY_GEMM_H
@@ -63,7 +63,8 @@ struct gemm {
     struct gemm_leaves leaves;
     struct gemm_matrix A, B, C;
     bool accumulate;
-    struct gemm_matrix residual; /* data NULL: none; C's type; may be C itself; not with accumulate */
+    /* data NULL: none; C's type; may be C itself; not with accumulate. */
+    struct gemm_matrix residual;
     const float *bias;           /* NULL: none */
     float *row_sum;              /* NULL: none; else (+)= sum over k of A, + if accumulate.
                                   * With A = dY' this is the gradient of a bias. */

@@ -1,32 +1,33 @@
 /* backend/cpu/gemm_kernel_split_amx.c - products of fp32 on tile registers, which multiply bf16.
  *
- * A value is the sum of three bf16, exactly: x1 is x rounded to 8 bits, x2 is x - x1 rounded to 8 bits,
- * x3 is what is left, which has 8 bits at most. With |x2| <= 2^-8 |x| and |x3| <= 2^-17 |x| six of the
- * nine products make up x y but for
+ * A value is the sum of three bf16, exactly: x1 is x rounded to 8 bits, x2 is x - x1 rounded to
+ * 8 bits, x3 is what is left, which has 8 bits at most. With |x2| <= 2^-8 |x| and
+ * |x3| <= 2^-17 |x| six of the nine products make up x y but for
  *     |x2 y3 + x3 y2 + x3 y3| <= 2^-24 (1 + 2^-9) |x y|,
  * half an ulp: less than what rounding a product to fp32 may change. Six multiplications of tiles
  * take 96 cycles where multiply-adds take 256. (Henry, Tang, Heinecke, "Leveraging the bfloat16
  * artificial intelligence datatype for higher-precision computations", ARITH 2019.)
  *
- * Sums are rounded less often than a chain of multiply-adds is. Per group of 32 values of k each of the
- * six is (16 products, ascending, from zero) + (16 others), products of bf16 being exact, and is added
- * to the sum: six additions where a chain has 32. Small ones come in between, in the order in which
- * 14 loads of tiles serve 24 multiplications: one operand changes at a time, and four sums share it.
+ * Sums are rounded less often than a chain of multiply-adds is. Per group of 32 values of k each
+ * of the six is (16 products, ascending, from zero) + (16 others), products of bf16 being exact,
+ * and is added to the sum: six additions where a chain has 32. Small ones come in between, in the
+ * order in which 14 loads of tiles serve 24 multiplications: one operand changes at a time, and
+ * four sums share it.
  *
- * Tiles take subnormal numbers for zero. What is lost of x y is so at most 2^-126 (|x| + |y| + 1), for
- * each of three pieces; below 2^-133 nothing is left of x.
+ * Tiles take subnormal numbers for zero. What is lost of x y is so at most
+ * 2^-126 (|x| + |y| + 1), for each of three pieces; below 2^-133 nothing is left of x.
  *
- * A residue of Inf is zero, so Inf times a number is NaN here, as 0 Inf is. Where a block's sum is not
- * finite it is taken again by multiply-adds on what the pieces add up to, and is what these make of
- * it. Whether that happens is up to the element's row, column and k alone. */
+ * A residue of Inf is zero, so Inf times a number is NaN here, as 0 Inf is. Where a block's sum
+ * is not finite it is taken again by multiply-adds on what the pieces add up to, and is what
+ * these make of it. Whether that happens is up to the element's row, column and k alone. */
 #include "backend/cpu/amx.h"
 #include "backend/cpu/amx_panel.h"
 #include "backend/cpu/gemm_pack.h"
 
 #include <immintrin.h>
 
-/* A group is 32 values of k of 32 rows (or columns): per piece two tiles, one behind the other. A word is
- * a pair (k, k + 16), low half first. */
+/* A group is 32 values of k of 32 rows (or columns): per piece two tiles, one behind the other.
+ * A word is a pair (k, k + 16), low half first. */
 enum { SIDE = 32, DEPTH = 32, PIECES = 3, GROUP = PIECES * 2 * TILE, KC = 768 };
 enum { GROUP_STEPS = GROUP / SIDE, AHEAD = 4 }; /* steps as gemm.h counts them: a word a row */
 
@@ -175,7 +176,8 @@ static void pack(u32 *panels, const struct gemm_slab *s, bool by_row)
     const bool along_k = s->k_stride == 1;
     const struct part whole = { s->data, s->type, s->row_stride, s->k_stride, s->rows, s->k };
     for (i64 i = 0; i < groups * rows; i++) { /* as the source lies */
-        const i64 g = along_k ? i % groups : i / rows, row = (along_k ? i / groups : i % rows) * SIDE;
+        const i64 g = along_k ? i % groups : i / rows;
+        const i64 row = (along_k ? i / groups : i % rows) * SIDE;
         struct part p = whole;
         p.data = number(&whole, row, g * DEPTH);
         p.rows -= row;
@@ -204,8 +206,8 @@ static void pack_b(u32 *panels, const struct gemm_slab *s, i64 width)
 
 /* --- sums that are not finite ------------------------------------------------------- */
 
-/* 32 x 32 numbers of a group: vector i of tile h to to[h x half_stride + i x stride], the upper halves
- * `high` further on. */
+/* 32 x 32 numbers of a group: vector i of tile h to to[h x half_stride + i x stride], the upper
+ * halves `high` further on. */
 static void join_pieces(float *to, i64 half_stride, i64 stride, i64 high, const u32 *group)
 {
     for (int h = 0; h < 2; h++)
@@ -237,7 +239,8 @@ static void add_products(float *sums, const float *x, const float *y)
     }
 }
 
-static __attribute__((noinline)) void take_again(float *sums, i64 groups, const u32 *a, const u32 *b)
+static __attribute__((noinline)) void take_again(float *sums, i64 groups, const u32 *a,
+                                                 const u32 *b)
 {
     float x[SIDE * DEPTH], y[DEPTH * SIDE], again[SIDE * SIDE] = { 0 };
     for (i64 g = 0; g < groups; g++) {

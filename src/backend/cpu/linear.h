@@ -15,8 +15,8 @@ i64 linear_workspace(const struct task *t, int threads, const void *context);
 i64 linear_dx_workspace(const struct task *t, int threads, const void *context);
 i64 linear_dw_workspace(const struct task *t, int threads, const void *context);
 
-/* Columns of a tile of a backend's products: results are computed in whole ones. 1 where it has no such
- * kernels, or the name is none of this machine's. */
+/* Columns of a tile of a backend's products: results are computed in whole ones. 1 where it has
+ * no such kernels, or the name is none of this machine's. */
 i64 linear_tile_columns(const char *backend);
 
 #endif

@@ -196,7 +196,8 @@ static void panel_block(const struct attend *a, struct scratch *s, i64 index, i6
     if (p->started && !all_ones(decay))
         scale_columns(o, decay, D);
     const struct tile values = { .steps = words_of(keys), .a_row = down_row(ATTEND_KEYS),
-                                 .a_step = step, .b_step = TILE_COLS, .c_row = TILE_COLS, .add = p->started };
+                                 .a_step = step, .b_step = TILE_COLS, .c_row = TILE_COLS,
+                                 .add = p->started };
     tiles(D, &values, v, (const word *)s->s, o);
     p->started = true;
 }

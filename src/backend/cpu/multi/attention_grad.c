@@ -410,7 +410,8 @@ static void key_panel(const struct shape *s, struct scratch *c, const struct blo
         softmax_grad(false, s, c, k, panel);
     struct tile back = { .steps = words_of(rows), .a_row = down_row(QUERIES), .a_step = step,
                          .b_step = TILE_COLS, .c_row = TILE_COLS, .add = true };
-    tiles(D, &back, c->dy_down + down * step, (const word *)c->s + down * TILE_COLS, c->dvt + at * D);
+    tiles(D, &back, c->dy_down + down * step, (const word *)c->s + down * TILE_COLS,
+          c->dvt + at * D);
     back.b_step = DP_ROW;
     tiles(D, &back, c->q_down + down * step, (const word *)dp + down * DP_ROW, c->dkt + at * D);
 }

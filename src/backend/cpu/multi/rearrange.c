@@ -183,7 +183,8 @@ void NAMED(share_heads_grad)(const struct task *t, struct run *x)
 
 /* --- parts of rows to rows ---------------------------------------------------------- */
 
-/* A part of the work is a chunk of a row: chunks lie in the order (part, row, pair, low or high). */
+/* A part of the work is a chunk of a row: chunks lie in the order (part, row, pair, low or
+ * high). */
 static void order_part(void *context, i64 index, int thread)
 {
     const struct work *w = context;
