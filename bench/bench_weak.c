@@ -22,8 +22,10 @@
 
 enum { MOST = 64, ROWS = 4, MICRO_BATCHES = 32, CUBE_STAGES = 4, EXPERTS = 64, CHOSEN = 2 };
 
-static struct plan_price price = { 2e12, 2e11, 1.25e9, 2e-5, NULL };
-static i64 seq = 1024;
+struct setting {
+    struct plan_price price;
+    i64 seq;
+};
 
 static _Noreturn void stop(void)
 {
@@ -68,8 +70,8 @@ static double busy_share(const struct rank_view *const *views, struct arena *a)
     return 1 - t.bubble;
 }
 
-static void simulate(const struct axis *axis, int n, const struct model_spec *spec,
-                     struct weak *out)
+static void simulate(const struct setting *set, const struct axis *axis, int n,
+                     const struct model_spec *spec, struct weak *out)
 {
     struct train_config c;
     struct layout l = layout_single();
@@ -78,7 +80,7 @@ static void simulate(const struct axis *axis, int n, const struct model_spec *sp
     char text[60];
     arena_init(&a);
     option_set_defaults(train_options, &c, &a);
-    c.train.seq = axis->lane == LANE_CP ? seq * n : seq;
+    c.train.seq = axis->lane == LANE_CP ? set->seq * n : set->seq;
     c.train.accumulate = axis->pipeline ? MICRO_BATCHES : 1;
     c.train.global_batch = 0;
     snprintf(text, sizeof text, axis->layout, n);
@@ -92,7 +94,7 @@ static void simulate(const struct axis *axis, int n, const struct model_spec *sp
             stop();
         views[i] = v;
     }
-    if (plan_simulate(views, &price, &t, &a) < 0)
+    if (plan_simulate(views, &set->price, &t, &a) < 0)
         stop();
     struct plan_rank_time mean = plan_mean(&t);
     *out = (struct weak){ t.length, mean.compute, 0, busy_share(views, &a) };
@@ -101,10 +103,11 @@ static void simulate(const struct axis *axis, int n, const struct model_spec *sp
     arena_fini(&a);
 }
 
-static void print_row(const struct axis *axis, int n, const struct model_spec *spec)
+static void print_row(const struct setting *set, const struct axis *axis, int n,
+                      const struct model_spec *spec)
 {
     struct weak w;
-    simulate(axis, n, spec, &w);
+    simulate(set, axis, n, spec, &w);
     double none = w.compute / (w.compute + w.call);
     double all = w.compute / fmax(w.compute, w.call);
     printf("| %-8s | %2d | %8.3f | %8.3f | %8.3f | %5.1f %% |", axis->name, n, w.compute, w.call,
@@ -119,13 +122,14 @@ static void print_row(const struct axis *axis, int n, const struct model_spec *s
         printf(" %5.1f to %5.1f %% |\n", 100 * none, 100 * all);
 }
 
-static void print_axis(const struct axis *axis, const struct model_spec *spec)
+static void print_axis(const struct setting *set, const struct axis *axis,
+                       const struct model_spec *spec)
 {
     for (int n = 1; n <= axis->most; n *= 2)
-        print_row(axis, n, spec);
+        print_row(set, axis, n, spec);
 }
 
-static void load_spec(struct model_spec *spec, const char *name, struct arena *a)
+static void load_spec(struct model_spec *spec, const char *name, i64 seq, struct arena *a)
 {
     if (spec_load(spec, name, a) < 0)
         stop();
@@ -133,31 +137,33 @@ static void load_spec(struct model_spec *spec, const char *name, struct arena *a
     spec->positions = seq * MOST;
 }
 
-static void read_arguments(int argc, char **argv)
+static void read_arguments(struct setting *set, int argc, char **argv)
 {
     for (int i = 1; i + 1 < argc; i += 2) {
         double value = atof(argv[i + 1]);
         if (strcmp(argv[i], "--flops") == 0)
-            price.flops_per_s = value;
+            set->price.flops_per_s = value;
         else if (strcmp(argv[i], "--memory") == 0)
-            price.memory_bytes_per_s = value;
+            set->price.memory_bytes_per_s = value;
         else if (strcmp(argv[i], "--link") == 0)
-            price.link_bytes_per_s = value;
+            set->price.link_bytes_per_s = value;
         else if (strcmp(argv[i], "--latency") == 0)
-            price.latency_s = value;
+            set->price.latency_s = value;
         else if (strcmp(argv[i], "--seq") == 0)
-            seq = (i64)value;
+            set->seq = (i64)value;
     }
 }
 
 int main(int argc, char **argv)
 {
+    struct setting set = { { 2e12, 2e11, 1.25e9, 2e-5, NULL }, 1024 };
+    const struct plan_price *price = &set.price;
     struct model_spec spec, sparse;
     struct arena a;
     arena_init(&a);
-    read_arguments(argc, argv);
-    load_spec(&spec, "gpt2-124m", &a);
-    load_spec(&sparse, "llama-125m", &a);
+    read_arguments(&set, argc, argv);
+    load_spec(&spec, "gpt2-124m", set.seq, &a);
+    load_spec(&sparse, "llama-125m", set.seq, &a);
     sparse.experts = EXPERTS;
     sparse.experts_per_token = CHOSEN;
     if (spec_check(&sparse, "bench_weak") < 0)
@@ -165,11 +171,12 @@ int main(int argc, char **argv)
     printf("GPT-2 124M, T = %lld, %d rows a rank (pipelines: %d micro-batches of one), at %.3g "
            "FLOP/s, memory %.3g bytes/s, links %.3g bytes/s and %.3g s\n\n"
            "| axis | ranks | compute s | calls s | step s | efficiency | closed form |\n"
-           "|---|---|---|---|---|---|---|\n", (long long)seq, ROWS, MICRO_BATCHES,
-           price.flops_per_s, price.memory_bytes_per_s, price.link_bytes_per_s, price.latency_s);
+           "|---|---|---|---|---|---|---|\n", (long long)set.seq, ROWS, MICRO_BATCHES,
+           price->flops_per_s, price->memory_bytes_per_s, price->link_bytes_per_s,
+           price->latency_s);
     for (int i = 0; i < COUNT_OF(axes); i++)
-        print_axis(&axes[i], axes[i].lane == LANE_EP ? &sparse : &spec);
-    print_row(&cube, MOST, &spec);
+        print_axis(&set, &axes[i], axes[i].lane == LANE_EP ? &sparse : &spec);
+    print_row(&set, &cube, MOST, &spec);
     arena_fini(&a);
     return 0;
 }
