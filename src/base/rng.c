@@ -1,6 +1,7 @@
 #include "base/rng.h"
 
 #include <math.h>
+#include <pthread.h>
 
 enum { PHILOX_ROUNDS = 10, FEISTEL_ROUNDS = 6 };
 
@@ -53,6 +54,32 @@ double rng_normal(const struct rng *key, u64 index)
     double u = ((double)(((u64)r[0] << 32 | r[1]) >> 11) + 0.5) * 0x1p-53; /* (0, 1) */
     double v = (double)(((u64)r[2] << 32 | r[3]) >> 11) * 0x1p-53;
     return sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * v);
+}
+
+static float quantile[RNG_QUANTILES + 1];
+
+static void fill_quantiles(void)
+{
+    double x = -4.2; /* Newton's method from one quantile to the next */
+    for (int i = 1; i <= RNG_QUANTILES / 2; i++) {
+        double p = (double)i / RNG_QUANTILES;
+        for (int k = 0; k < 20; k++) {
+            double density = 0.39894228040143268 * exp(-0.5 * x * x); /* 1/sqrt(2 pi) */
+            x += (p - 0.5 * erfc(-x * 0.70710678118654752)) / density;
+        }
+        quantile[i] = (float)x;
+        quantile[RNG_QUANTILES - i] = -(float)x;
+    }
+    quantile[RNG_QUANTILES / 2] = 0;
+    quantile[0] = -4.2f;
+    quantile[RNG_QUANTILES] = 4.2f;
+}
+
+const float *rng_quantiles(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, fill_quantiles);
+    return quantile;
 }
 
 /* One pass of the Feistel network over 2*half bits. */

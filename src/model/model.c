@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -499,38 +498,17 @@ struct init_job {
     float deviation;
 };
 
-/* The normal distribution's quantiles at i / QUANTILES. Between them a random number is
- * interpolated, so a weight costs a quarter of a random block and no transcendental
- * function; tails end at 4.2 deviations. Plain arithmetic: the same on every machine. */
-enum { QUANTILE_BITS = 12, QUANTILES = 1 << QUANTILE_BITS };
-static float quantile[QUANTILES + 1];
-static pthread_once_t quantiles_once = PTHREAD_ONCE_INIT;
-
-static void fill_quantiles(void)
-{
-    double x = -4.2; /* Newton's method from one quantile to the next */
-    for (int i = 1; i <= QUANTILES / 2; i++) {
-        double p = (double)i / QUANTILES;
-        for (int k = 0; k < 20; k++) {
-            double density = 0.39894228040143268 * exp(-0.5 * x * x); /* 1/sqrt(2 pi) */
-            x += (p - 0.5 * erfc(-x * 0.70710678118654752)) / density;
-        }
-        quantile[i] = (float)x;
-        quantile[QUANTILES - i] = -(float)x;
-    }
-    quantile[QUANTILES / 2] = 0;
-    quantile[0] = -4.2f;
-    quantile[QUANTILES] = 4.2f;
-}
-
-/* Element i of the whole parameter is a function of its key and i. */
+/* Element i of the whole parameter is a function of its key and i: a random number between
+ * two quantiles is interpolated, so a weight costs a quarter of a random block and no
+ * transcendental function. */
 static void init_normals(const struct init_job *job, i64 first, i64 last)
 {
+    const float *quantile = rng_quantiles();
     for (i64 i = first; i < last; i = i / 4 * 4 + 4) {
         u32 bits[4];
         rng_block(&job->key, (u64)(i / 4), bits);
         for (i64 k = i % 4; k < i64_min(4, last - i / 4 * 4); k++) {
-            u32 cell = bits[k] >> (32 - QUANTILE_BITS);
+            u32 cell = bits[k] >> (32 - RNG_QUANTILE_BITS);
             float between = (float)(bits[k] & 0xfffffu) * 0x1p-20f;
             float low = quantile[cell], high = quantile[cell + 1];
             job->data[i / 4 * 4 + k - job->first] = (low + between * (high - low)) * job->deviation;
@@ -624,7 +602,6 @@ void model_start_averages(struct model *m)
 
 void model_init(struct model *m, u64 seed, struct pool *pool)
 {
-    pthread_once(&quantiles_once, fill_quantiles);
     for (i64 i = 0; i < m->n_params; i++)
         init_param(m, &m->params[i], seed, pool);
     model_start_averages(m);

@@ -58,6 +58,17 @@ TEST(philox_matches_known_answers)
     CHECK_EQ(r[3], 0x6d5451fd);
 }
 
+TEST(quantiles_are_those_of_the_normal_distribution)
+{
+    const float *q = rng_quantiles();
+    CHECK(q == rng_quantiles());
+    CHECK_NEAR(q[0], -4.2, 1e-6);
+    CHECK_NEAR(q[RNG_QUANTILES / 4], -0.67448975, 1e-6); /* of tables; floats are rounded */
+    CHECK_NEAR(q[102], -1.96163763, 1e-6);
+    for (int i = 1; i <= RNG_QUANTILES; i++)
+        CHECK(q[i] > q[i - 1] && q[i] == -q[RNG_QUANTILES - i]);
+}
+
 TEST(permutation_visits_every_index_once)
 {
     for (i64 n = 1; n < 300; n += 7) {
@@ -245,6 +256,7 @@ TEST(runs_are_merged_and_equal_elements_stay_in_order)
 
 TEST_MAIN(ONE(errors_keep_context_in_front), ONE(arena_memory_is_zeroed_and_aligned),
           ONE(hashes_match_published_values), ONE(philox_matches_known_answers),
+          ONE(quantiles_are_those_of_the_normal_distribution),
           ONE(permutation_visits_every_index_once), ONE(pool_runs_every_part_exactly_once),
           ONE(an_armed_fault_hits_the_nth_call_only),
           ONE(folders_are_made_listed_and_removed),
