@@ -67,8 +67,9 @@ static void print_each(const struct validated_set *s)
 
 static void print_heading(void)
 {
-    printf("%-25s %5s %5s %7s %7s %7s %7s %6s %6s %7s %6s %6s\n", "set", "rows", "used",
-           "error", "median", "p90", "bias", "rank", "regret", "best10%", "inside", "width");
+    printf("%-25s %5s %5s %7s %7s %7s %7s %6s %6s %7s %6s %6s %8s\n", "set", "rows", "used",
+           "error", "median", "p90", "bias", "rank", "regret", "best10%", "inside", "width",
+           "w/median");
 }
 
 /* Rows whose memory is known or that failed, beside what "everything fits" would get right. */
@@ -96,6 +97,11 @@ static void print_number(bool known, int width, int digits, double x, const char
         printf(" %*s", width, "-");
 }
 
+static double width_in_errors(const struct validated_set *s)
+{
+    return s->median > 0 ? s->width / s->median : NAN;
+}
+
 static void print_set(const struct validated_set *s)
 {
     bool times = s->compared > 0, order = s->cells > 0;
@@ -112,6 +118,7 @@ static void print_set(const struct validated_set *s)
     print_number(order, 7, 1, 100 * s->near_best, "%");
     print_number(times, 6, 1, 100 * s->coverage, "%");
     print_number(times, 6, 1, 100 * s->width, "%");
+    print_number(times && s->median > 0, 8, 2, width_in_errors(s), "");
     printf("\n");
     if (s->memory_rows > 0 || s->failures > 0)
         print_memory(s);
@@ -230,6 +237,7 @@ static void write_set(struct json *j, const struct validated_set *s)
     put_number(j, "cells_within_10_percent", s->cells > 0, s->near_best);
     put_number(j, "interval_coverage", times, s->coverage);
     put_number(j, "interval_width", times, s->width);
+    put_number(j, "interval_width_in_median_errors", times, width_in_errors(s));
     json_put_int(j, "memory_known", s->memory_rows);
     json_put_int(j, "memory_known_fit", s->fit_right);
     put_number(j, "memory_median_error", s->memory_rows > 0, s->memory_error);
@@ -253,31 +261,65 @@ static int nothing_priced(const char *path, const struct validated_set *s)
                    v->row->missing ? v->row->missing : v->refused);
 }
 
-static int validate_one(struct invocation *v, const char *path, struct plan_world *w,
-                        struct json *j, bool *first)
+/* What was examined so far. */
+struct examination {
+    struct plan_world *world;
+    const struct validated_set *sets[COUNT_OF(sets)];
+    i64 n;
+    struct json *json;
+};
+
+static int validate_one(struct invocation *v, const char *path, struct examination *x)
 {
     const struct validate_options *o = v->options;
-    struct plan_rows rows;
-    struct validated_set set;
-    TRY(plan_rows_load(&rows, path, v->arena));
-    TRY(plan_validate(&set, &rows, w, v->arena));
-    if (o->rows && set.priced == 0 && set.n_ranges == 0)
-        return nothing_priced(path, &set);
+    struct plan_rows *rows = ARENA_NEW(v->arena, struct plan_rows);
+    struct validated_set *set = ARENA_NEW(v->arena, struct validated_set);
+    TRY(plan_rows_load(rows, path, v->arena));
+    TRY(plan_validate(set, rows, x->world, v->arena));
+    if (o->rows && set->priced == 0 && set->n_ranges == 0)
+        return nothing_priced(path, set);
     if (o->json) {
-        write_set(j, &set);
+        write_set(x->json, set);
     } else if (o->each) {
-        print_each(&set);
+        print_each(set);
     } else {
-        if (*first)
+        if (x->n == 0)
             print_heading();
-        *first = false;
-        print_set(&set);
-        print_fitted(&set);
-        print_stacks(&set);
-        print_ranges(&set);
-        print_reasons(&set);
+        print_set(set);
+        print_fitted(set);
+        print_stacks(set);
+        print_ranges(set);
+        print_reasons(set);
     }
+    x->sets[x->n++] = set;
     return OK;
+}
+
+static void say_pool(struct invocation *v, struct examination *x, const char *name,
+                     const char *family)
+{
+    const struct validate_options *o = v->options;
+    struct validated_set pool;
+    plan_validate_pool(&pool, name, family, x->sets, x->n, v->arena);
+    if (o->json)
+        write_set(x->json, &pool);
+    else
+        print_set(&pool);
+}
+
+enum { MOST_FAMILIES = 8 };
+
+/* Rows of all sets that were not fitted: whether intervals hold is asked of them together. */
+static void say_pools(struct invocation *v, struct examination *x)
+{
+    const struct validate_options *o = v->options;
+    const char *families[MOST_FAMILIES];
+    if (x->n < 2 || o->each)
+        return;
+    say_pool(v, x, "all sets", NULL);
+    i64 n = plan_validate_families(families, MOST_FAMILIES, x->sets, x->n);
+    for (i64 i = 0; i < n; i++)
+        say_pool(v, x, arena_printf(v->arena, "all sets, %s", families[i]), families[i]);
 }
 
 static int no_such_set(const char *name, struct arena *a)
@@ -294,36 +336,36 @@ static int no_such_set(const char *name, struct arena *a)
     return err_set(ERR_USAGE, "no set '%s' in facts/measured; there are %s", name, all);
 }
 
-static int validate_all(struct invocation *v, struct plan_world *w, struct json *j)
+static int validate_all(struct invocation *v, struct examination *x)
 {
     const struct validate_options *o = v->options;
-    bool first = true; /* the heading comes with the first table that could be read */
     if (o->rows)
-        return validate_one(v, o->rows, w, j, &first);
+        return validate_one(v, o->rows, x);
     for (i64 i = 0; i < COUNT_OF(sets); i++) {
         const char *path;
         if (o->set && strcmp(o->set, sets[i]))
             continue;
         TRY(plan_set_path(sets[i], &path, v->arena));
-        TRY(validate_one(v, path, w, j, &first));
+        TRY(validate_one(v, path, x));
         if (o->set)
             return OK;
     }
     if (o->set)
         return no_such_set(o->set, v->arena);
+    say_pools(v, x);
     return OK;
 }
 
 static int run(struct invocation *v)
 {
     const struct validate_options *o = v->options;
-    struct plan_world *w;
     struct json j;
-    TRY(plan_world_new(&w, v->arena));
+    struct examination x = { .json = &j };
+    TRY(plan_world_new(&x.world, v->arena));
     json_writer_init(&j);
     if (o->json)
         json_begin_array(&j);
-    int rc = validate_all(v, w, &j);
+    int rc = validate_all(v, &x);
     if (o->json && rc >= 0) {
         json_end(&j);
         printf("%s\n", j.out.data);
@@ -350,7 +392,8 @@ const struct command cmd_plan_validate = {
                    "regret is what the layout predicted to be best, of those said to "
                    "fit, costs beyond the best one, best10% how often it is within 10 %; "
                    "inside is the share of rows within their 80 % interval, width its "
-                   "median width.",
+                   "median width, w/median that in median errors. Last come the rows of "
+                   "all sets together, and those of each family of devices.",
     .options = validate_table,
     .options_bytes = sizeof(struct validate_options),
     .examples = examples,

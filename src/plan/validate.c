@@ -68,6 +68,7 @@ static void price(struct validated_row *v, struct plan_world *w, struct shelves 
     }
     v->priced = true;
     v->stack = job.stack;
+    v->family = job.family->name;
     v->widened = plan_interval_widening(&job);
     v->fitted = is_fitted(job.family, v->row->id);
     if (v->row->seconds > 0)
@@ -301,4 +302,39 @@ int plan_validate(struct validated_set *out, const struct plan_rows *rows, struc
     order_of(out, a);
     memory_of(out, a);
     return OK;
+}
+
+/* --- several sets together ------------------------------------------------------------ */
+
+void plan_validate_pool(struct validated_set *out, const char *name, const char *family,
+                        const struct validated_set *const *sets, i64 n, struct arena *a)
+{
+    i64 rows = 0;
+    for (i64 i = 0; i < n; i++)
+        rows += sets[i]->n;
+    *out = (struct validated_set){ .name = name };
+    out->rows = ARENA_ARRAY(a, struct validated_row, rows + 1);
+    for (i64 i = 0; i < n; i++)
+        for (i64 k = 0; k < sets[i]->n; k++) {
+            const struct validated_row *v = &sets[i]->rows[k];
+            if (compares(v) && (!family || !strcmp(v->family, family)))
+                out->rows[out->n++] = *v;
+        }
+    errors_of(out, a);
+}
+
+i64 plan_validate_families(const char **out, i64 most, const struct validated_set *const *sets,
+                           i64 n)
+{
+    i64 found = 0;
+    for (i64 i = 0; i < n; i++)
+        for (i64 k = 0; k < sets[i]->n; k++) {
+            const struct validated_row *v = &sets[i]->rows[k];
+            i64 f = 0;
+            while (compares(v) && f < found && strcmp(out[f], v->family))
+                f++;
+            if (compares(v) && f == found && found < most)
+                out[found++] = v->family;
+        }
+    return found;
 }

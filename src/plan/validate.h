@@ -26,6 +26,7 @@ struct validated_row {
     bool fitted;            /* the family's constants were fitted on it: not in the numbers of time */
     const char *refused;    /* not priced: why */
     const struct plan_stack *stack; /* whose software was assumed */
+    const char *family;     /* of devices: whose constants */
     struct plan_step step;
     double widened;         /* its interval is so many times as far out: extrapolated beyond the fit */
     double error;           /* (predicted - measured) / measured; 0 where it did not run */
@@ -63,5 +64,13 @@ const char *plan_world_job(struct plan_world *w, const struct plan_row *row, str
 
 int plan_validate(struct validated_set *out, const struct plan_rows *rows, struct plan_world *w,
                   struct arena *a);
+
+/* The rows of several sets with step times, as one set: its errors and intervals, no more. Only those
+ * of a family of devices; NULL: of all. */
+void plan_validate_pool(struct validated_set *out, const char *name, const char *family,
+                        const struct validated_set *const *sets, i64 n, struct arena *a);
+/* Families of devices of such rows, each once, in the order in which they are met. */
+i64 plan_validate_families(const char **out, i64 most, const struct validated_set *const *sets,
+                           i64 n);
 
 #endif

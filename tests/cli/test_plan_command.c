@@ -200,6 +200,25 @@ TEST(a_published_table_and_the_validation_agree)
     json_decref(o);
 }
 
+TEST(the_last_lines_of_a_validation_are_of_all_sets)
+{
+    shell("$H plan validate >sets", 0);
+    shell("grep -q '^all sets  ' sets && grep -q '^all sets, a100 ' sets", 0);
+    shell("grep -q '^all sets, h100 ' sets", 0);
+    shell("$H plan validate --set korthikanti2022 | grep -q '^all sets'", 1);
+    json_t *o = run_json("$H plan validate --json");
+    bool all = false;
+    for (size_t i = 0; i < json_array_size(o); i++) {
+        json_t *set = json_array_get(o, i);
+        if (strcmp(json_string_value(json_object_get(set, "set")), "all sets"))
+            continue;
+        all = true;
+        CHECK(number(set, "interval_width_in_median_errors") <= 4);
+    }
+    CHECK(all);
+    json_decref(o);
+}
+
 TEST(what_the_software_lacks_is_refused_marked_and_explained)
 {
 #define JOB " --model llama3-8b --gpus 64 --batch 64 "
@@ -271,6 +290,7 @@ int main(void)
         ONE(what_cannot_be_laid_out_is_told_why),
         ONE(what_was_not_asked_about_is_not_said),
         ONE(a_published_table_and_the_validation_agree),
+        ONE(the_last_lines_of_a_validation_are_of_all_sets),
         ONE(what_the_software_lacks_is_refused_marked_and_explained),
         ONE(limits_and_exchanges_are_said),
         ONE(machines_are_listed_and_described),
