@@ -59,6 +59,8 @@ const struct option plan_family_options[] = {
       .help = "Of one step of a collective within a node." },
     { "net_latency_s", FAMILY(FLOAT, net_latency_s), "1e-5", .min = 1e-9, .max = 1, .unit = "seconds",
       .help = "The same between nodes." },
+    { "collective_s", FAMILY(FLOAT, collective_s), "3.5e-5", .min = 1e-9, .max = 1, .unit = "seconds",
+      .help = "What a collective takes before its first message." },
     { "overlap_tax", FAMILY(FLOAT, overlap_tax), "0.1", .min = 1e-3, .max = 0.3,
       .help = "What computing slows down while messages move beside it." },
     { "reduced.fp32", FAMILY(FLOAT, reduced[PLAN_FP32]), "1", .min = 0.01, .max = 2,

@@ -40,6 +40,7 @@ struct plan_family {
                                * decides */
     double link, net;         /* of the bytes per second that links of a node, of others have */
     double link_latency_s, net_latency_s; /* of one step of a collective; 0: the tier's */
+    double collective_s;      /* from the start of a collective to its first message */
     double overlap_tax;       /* what computing slows down while messages move beside it */
     double reduced[PLAN_DTYPES]; /* product speed in a dtype, beside bf16's share of its peak */
     double seen_devices;      /* most devices of a step that was fitted; 0: nothing was */

@@ -127,6 +127,7 @@ static const struct expectation {
     { "attention_forward", 0.3 }, { "attention_backward", 0.3 }, { "attention_rows", 1 },
     { "kernel_s", 0.7 }, { "launch_s", 0.5 }, { "pace", 0.5 }, { "link", 0.3 }, { "net", 0.25 },
     { "link_latency_s", 0.3 }, { "net_latency_s", 0.7 }, { "overlap_tax", 0.5 },
+    { "collective_s", 1 },
 };
 
 /* The same of software: nothing is known beforehand of what nobody meant it to do. */

@@ -195,14 +195,26 @@ static void price_again(const struct pricing *x, const struct plan_piece_ops *p,
     }
 }
 
+/* Of so many collectives. */
 static double message_seconds(const struct pricing *x, const struct plan_messages *m, i64 ranks,
-                              i64 stride)
+                              i64 stride, double collectives)
 {
+    double bytes = x->job->dtype == PLAN_FP32 ? m->bytes : m->half_bytes;
     if (ranks == 1)
         return 0;
-    return plan_exchange_seconds(x->job, ranks, stride,
-                                 x->job->dtype == PLAN_FP32 ? m->bytes : m->half_bytes,
-                                 m->calls * (double)(ranks - 1));
+    return collectives * x->family->collective_s +
+           plan_exchange_seconds(x->job, ranks, stride, bytes, m->calls * (double)(ranks - 1));
+}
+
+/* Rows that are whole are summed at once, where the program scatters sums and gathers rows. */
+static double tp_collectives(const struct pricing *x, const struct plan_messages *m)
+{
+    return x->layout->sequence_parallel ? m->calls : m->calls / 2;
+}
+
+static double tp_seconds(const struct pricing *x, const struct plan_messages *m)
+{
+    return message_seconds(x, m, x->layout->tp, 1, tp_collectives(x, m));
 }
 
 /* Gradients of products whose rows tp gathered: of the phase's tensors. */
@@ -232,12 +244,12 @@ static bool gathers_again(const struct pricing *x)
 
 static double backward_messages(const struct pricing *x, const struct plan_piece_ops *p)
 {
-    double all = message_seconds(x, &p->tp[1], x->layout->tp, 1);
+    double all = tp_seconds(x, &p->tp[1]);
     double seen = 1 - x->stack->tp_overlap, sums = all, again = 0;
     if (x->layout->sequence_parallel) /* else both halves of each sum are at the same place */
-        sums = message_seconds(x, &p->summed, x->layout->tp, 1);
+        sums = tp_seconds(x, &p->summed);
     if (gathers_again(x))
-        again = message_seconds(x, &p->gathered, x->layout->tp, 1);
+        again = tp_seconds(x, &p->gathered);
     if (!x->stack->overlaps_gradients)
         return seen * (all + again);
     return seen * (all - sums) + beside(x, sums, gradient_seconds(x, p, PHASE_WEIGHT_GRAD)) +
@@ -250,13 +262,14 @@ static void price_messages(const struct pricing *x, const struct plan_piece_ops 
     const struct plan_layout *l = x->layout;
     const i64 share = i64_max(1, l->tp / x->job->spec->kv_heads); /* who has the same key-value head */
     double seen = 1 - x->stack->tp_overlap;
-    out->tp_forward = seen * (message_seconds(x, &p->tp[0], l->tp, 1) +
-                              message_seconds(x, &p->heads[0], share, 1));
+    const struct plan_messages *heads = p->heads, *cp = p->cp;
+    out->tp_forward = seen * (tp_seconds(x, &p->tp[0]) +
+                              message_seconds(x, &heads[0], share, 1, heads[0].calls));
     if (l->tp > 1)
         out->tp_backward = backward_messages(x, p) +
-                           seen * message_seconds(x, &p->heads[1], share, 1);
-    out->cp_forward = message_seconds(x, &p->cp[0], l->cp, l->tp);
-    out->cp_backward = message_seconds(x, &p->cp[1], l->cp, l->tp);
+                           seen * message_seconds(x, &heads[1], share, 1, heads[1].calls);
+    out->cp_forward = message_seconds(x, &cp[0], l->cp, l->tp, cp[0].calls);
+    out->cp_backward = message_seconds(x, &cp[1], l->cp, l->tp, cp[1].calls);
 }
 
 /* Rows go to their experts and come back, forward and backward: four exchanges in all. */
@@ -268,7 +281,8 @@ static void price_expert_messages(const struct pricing *x, struct plan_piece *ou
     double rows = (double)x->ops->rows / (double)l->tp *
                   (double)x->job->spec->experts_per_token;
     double sent = rows * HALF * (double)x->ops->width * (double)(l->ep - 1) / (double)l->ep;
-    double seconds = plan_exchange_seconds(x->job, l->ep, l->tp, sent, (double)(l->ep - 1));
+    double seconds = x->family->collective_s +
+                     plan_exchange_seconds(x->job, l->ep, l->tp, sent, (double)(l->ep - 1));
     out->ep_forward = out->ep_backward = 2 * (1 - x->stack->ep_overlap) * seconds;
 }
 
@@ -329,13 +343,11 @@ static void price_launches(const struct pricing *x, const struct plan_piece_ops 
     double backward = plan_seconds_sum(&out->backward) + out->tp_backward + out->cp_backward +
                       out->ep_backward;
     double more = softmax_is_split(x) ? x->stack->kernels_softmax : 0;
-    /* Rows that are whole are summed at once, where the program scatters sums and gathers rows. */
-    double calls = x->layout->sequence_parallel ? 1 : 0.5;
     double again = gathers_again(x) ? p->gathered.calls : 0;
     const double each = x->stack->kernels_exchange;
-    double there = each * (calls * p->tp[0].calls + p->heads[0].calls + p->cp[0].calls);
-    double back = each * (calls * p->tp[1].calls + again + p->heads[1].calls +
-                                     p->cp[1].calls);
+    double there = each * (tp_collectives(x, &p->tp[0]) + p->heads[0].calls + p->cp[0].calls);
+    double back = each * (tp_collectives(x, &p->tp[1]) + again + p->heads[1].calls +
+                          p->cp[1].calls);
     out->slack = keep_pace(x, &out->forward, x->stack->kernels_forward + more + there, forward) +
                  keep_pace(x, &out->backward, x->stack->kernels_backward + more + back, backward);
 }

@@ -158,12 +158,36 @@ TEST(what_neighbours_exchange_is_priced_among_them)
     CHECK_OK(plan_ops_new(&ops, &p.spec, &shape));
     const struct plan_messages *m = ops.pieces[PLAN_DENSE].heads;
     double seen = 1 - p.stack.tp_overlap;
-    double there = plan_exchange_seconds(&p.job, 2, 1, m[0].half_bytes, m[0].calls);
-    double back = plan_exchange_seconds(&p.job, 2, 1, m[1].half_bytes, m[1].calls);
+    const double start = p.family.collective_s;
+    double there = m[0].calls * start +
+                   plan_exchange_seconds(&p.job, 2, 1, m[0].half_bytes, m[0].calls);
+    double back = m[1].calls * start +
+                  plan_exchange_seconds(&p.job, 2, 1, m[1].half_bytes, m[1].calls);
     const struct plan_piece *x = &whole.pieces[PLAN_DENSE], *y = &part.pieces[PLAN_DENSE];
     CHECK(there > 0);
     CHECK_NEAR(y->tp_forward - x->tp_forward, seen * there, 1e-9 * there);
     CHECK_NEAR(y->tp_backward - x->tp_backward, seen * back, 1e-9 * back);
+    arena_fini(&p.arena);
+}
+
+/* A layer has two sums each way; cut rows make a scatter and a gather of each. */
+TEST(each_collective_takes_its_start)
+{
+    struct planned p;
+    open_planned(&p, "qwen2.5-1.5b", "h100-sxm-roce", 2, 4, 1024);
+    for (int cut = 0; cut < 2; cut++) {
+        const struct plan_layout l = { .tp = 2, .cp = 1, .pp = 1, .dp = 1, .ep = 1,
+                                       .micro_batch = 1, .micro_batches = 4,
+                                       .virtual_stages = 1, .sequence_parallel = cut };
+        struct plan_table slow, quick;
+        p.family.collective_s = 3e-5;
+        CHECK_OK(plan_table_new(&slow, &p.job, &l, &p.arena));
+        p.family.collective_s = 1e-5;
+        CHECK_OK(plan_table_new(&quick, &p.job, &l, &p.arena));
+        const struct plan_piece *x = &slow.pieces[PLAN_DENSE], *y = &quick.pieces[PLAN_DENSE];
+        double sums = cut ? 4 : 2;
+        CHECK_NEAR(x->tp_forward - y->tp_forward, sums * 2e-5, 1e-12);
+    }
     arena_fini(&p.arena);
 }
 
@@ -291,6 +315,7 @@ TEST_MAIN(ONE(a_cut_product_moves_its_operands_once),
           ONE(gradients_of_products_of_gathered_rows_are_known), ONE(chunks_of_the_head_are_one_exchange),
           ONE(pieces_sum_to_the_program_in_every_layout), ONE(shared_heads_sum_too),
           ONE(a_rank_with_a_part_of_a_head_holds_and_sends_less_than_one_with_a_whole),
-          ONE(what_neighbours_exchange_is_priced_among_them), ONE(sparse_layers_sum_too),
+          ONE(what_neighbours_exchange_is_priced_among_them),
+          ONE(each_collective_takes_its_start), ONE(sparse_layers_sum_too),
           ONE(ranks_that_share_experts_have_fewer_of_them_and_more_rows_of_each),
           ONE(ranks_that_share_rows_share_what_experts_compute))
