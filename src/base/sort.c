@@ -16,11 +16,50 @@ static i64 run_end(const struct sorting *s, const char *data, i64 from)
     return i64_min(i, s->n);
 }
 
+/* How many of [a, b), ascending, are not behind the one at y. */
+static i64 count_until(const struct sorting *s, const char *data, i64 a, i64 b, i64 y)
+{
+    i64 low = a, high = b;
+    while (low < high) {
+        i64 middle = (low + high) / 2;
+        if (s->compare(data + middle * s->bytes, data + y * s->bytes) <= 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low - a;
+}
+
+static void copy(const struct sorting *s, const char *from, char *to, i64 a, i64 n)
+{
+    memcpy(to, from + a * s->bytes, (size_t)(n * s->bytes));
+}
+
+/* A few into many: what stands between two of the few is found, and moved as a whole. */
+static void merge_few(const struct sorting *s, const char *from, char *to, i64 a, i64 b, i64 c)
+{
+    char *at = to + a * s->bytes;
+    i64 x = a;
+    for (i64 y = b; y < c; y++) {
+        const i64 n = count_until(s, from, x, b, y);
+        copy(s, from, at, x, n);
+        copy(s, from, at + n * s->bytes, y, 1);
+        at += (n + 1) * s->bytes;
+        x += n;
+    }
+    copy(s, from, at, x, b - x);
+}
+
 /* [a, b) and [b, c) of from, both ascending, into the same place of to. */
 static void merge(const struct sorting *s, const char *from, char *to, i64 a, i64 b, i64 c)
 {
+    enum { FEW = 16 }; /* times as many: looking for the place takes fewer comparisons */
     const i64 bytes = s->bytes;
     i64 x = a, y = b;
+    if (FEW * (c - b) <= b - a) {
+        merge_few(s, from, to, a, b, c);
+        return;
+    }
     for (i64 at = a; at < c; at++) {
         bool first = y == c || (x < b && s->compare(from + x * bytes, from + y * bytes) <= 0);
         memcpy(to + at * bytes, from + (first ? x++ : y++) * bytes, (size_t)bytes);
@@ -32,10 +71,14 @@ void sort_runs(void *data, i64 n, i64 bytes, int (*compare)(const void *, const 
 {
     const struct sorting s = { n, bytes, compare };
     char *from = data, *to = NULL;
-    while (n > 1 && run_end(&s, from, 0) < n) {
+    for (i64 runs = n > 1 ? 2 : 1; runs > 1;) {
+        i64 middle = run_end(&s, from, 0), end;
+        runs = 0;
+        if (middle == n)
+            break;
         to = to ? to : arena_alloc_unset(a, n * bytes);
-        for (i64 begin = 0, end; begin < n; begin = end) {
-            i64 middle = run_end(&s, from, begin);
+        for (i64 begin = 0; begin < n; begin = end, runs++) {
+            middle = begin > 0 ? run_end(&s, from, begin) : middle;
             end = middle < n ? run_end(&s, from, middle) : n;
             merge(&s, from, to, begin, middle, end);
         }

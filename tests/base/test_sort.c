@@ -1,0 +1,56 @@
+/* What is nearly in order becomes so, equal elements stay in theirs. */
+#include "test.h"
+
+#include "base/rng.h"
+#include "base/sort.h"
+
+struct item {
+    int key, was; /* where it stood */
+};
+
+static int by_key(const void *a, const void *b)
+{
+    const struct item *x = a, *y = b;
+    return (x->key > y->key) - (x->key < y->key);
+}
+
+/* Ascending runs of these lengths behind each other, with keys that repeat. */
+static void check_runs(const int *lengths, int runs, u64 *draw, struct arena *a)
+{
+    const struct rng random = { 3, 4 };
+    struct item *list;
+    int n = 0, total = 0;
+    for (int r = 0; r < runs; r++)
+        total += lengths[r];
+    list = ARENA_ARRAY(a, struct item, total);
+    for (int r = 0; r < runs; r++)
+        for (int i = 0, key = 0; i < lengths[r]; i++, n++) {
+            key += (int)(rng_u64(&random, (*draw)++) % 3) * (total / lengths[r]);
+            list[n] = (struct item){ key, n };
+        }
+    sort_runs(list, n, (i64)sizeof *list, by_key, a);
+    for (int i = 1; i < n; i++) {
+        CHECK(list[i - 1].key <= list[i].key);
+        CHECK(list[i - 1].key < list[i].key || list[i - 1].was < list[i].was);
+    }
+}
+
+TEST(runs_are_merged_and_equal_elements_keep_their_order)
+{
+    static const struct {
+        int runs, lengths[5];
+    } cases[] = {
+        { 1, { 40 } }, { 2, { 200, 1 } }, { 2, { 200, 7 } }, { 2, { 7, 200 } }, { 2, { 50, 50 } },
+        { 3, { 300, 4, 9 } }, { 4, { 1, 400, 2, 30 } }, { 5, { 100, 3, 100, 3, 100 } },
+    };
+    struct arena a;
+    u64 draw = 0;
+    arena_init(&a);
+    for (int again = 0; again < 50; again++)
+        for (i64 i = 0; i < COUNT_OF(cases); i++)
+            check_runs(cases[i].lengths, cases[i].runs, &draw, &a);
+    sort_runs(NULL, 0, (i64)sizeof(struct item), by_key, &a);
+    arena_fini(&a);
+}
+
+TEST_MAIN(ONE(runs_are_merged_and_equal_elements_keep_their_order))
