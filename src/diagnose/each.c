@@ -7,10 +7,10 @@
 #include <math.h>
 #include <stdatomic.h>
 
-/* A thread makes some steps ready before it waits for its turn to have them taken: as many as stay in
- * its core's cache until then. A step's graph and paths take so many times what its spans take in the
- * file (measured: 11 to 14). Fewer steps than ENOUGH are done before threads have started, and whoever
- * asks for so few may be beside a run. */
+/* A thread makes some steps ready before it waits for its turn to have them taken: as many as
+ * stay in its core's cache until then. A step's graph and paths take so many times what its spans
+ * take in the file (measured: 11 to 14). Fewer steps than ENOUGH are done before threads have
+ * started, and whoever asks for so few may be beside a run. */
 enum { MOST_SLOTS = 16, ENOUGH = 512, TIMES_SPANS = 16, SPINS = 4096 };
 static const double cache_bytes = 1e6, most_bytes = 256e6;
 

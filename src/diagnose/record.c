@@ -444,8 +444,7 @@ static int by_clock(const void *a, const void *b)
     return 0;
 }
 
-/* How many of them were measured up to then; a run of days has thousands. */
-static i64 clocks_until(const struct member *m, u64 ns)
+i64 record_clocks_until(const struct member *m, u64 ns)
 {
     i64 low = 0, high = m->n_clocks;
     while (low < high) {
@@ -458,27 +457,10 @@ static i64 clocks_until(const struct member *m, u64 ns)
     return low;
 }
 
-/* From the rank's clock to the leading rank's: between two measurements in a straight line. *near is a
- * guess at how many clocks were measured until then, and becomes their number. */
-static i64 shift_near(const struct member *m, u64 ns, i64 *near)
-{
-    const i64 n = m->n_clocks;
-    if (n == 0)
-        return 0;
-    if ((*near > 0 && m->clocks[*near - 1].at_ns > ns) || (*near < n && m->clocks[*near].at_ns <= ns))
-        *near = clocks_until(m, ns);
-    const i64 i = *near;
-    if (i == 0 || i == n)
-        return m->clocks[i == 0 ? 0 : n - 1].shift_ns;
-    const struct record_clock *a = &m->clocks[i - 1], *b = &m->clocks[i];
-    double share = (double)(ns - a->at_ns) / (double)(b->at_ns - a->at_ns);
-    return a->shift_ns + (i64)(share * (double)(b->shift_ns - a->shift_ns));
-}
-
 static i64 shift_at(const struct member *m, u64 ns)
 {
-    i64 near = clocks_until(m, ns);
-    return shift_near(m, ns, &near);
+    i64 near = record_clocks_until(m, ns);
+    return record_shift_near(m, ns, &near);
 }
 
 bool record_sleeps(const struct record_head *h)
@@ -498,11 +480,6 @@ i64 record_common_ns(const struct record *r, const struct record_head *h, u64 ns
 {
     const struct member *m = (const struct member *)h;
     return (i64)ns + shift_at(m, ns) + r->inside->offset_ns[h->part];
-}
-
-i64 record_near_ns(const struct record *r, const struct record_head *h, u64 ns, i64 *near)
-{
-    return (i64)ns + shift_near((const struct member *)h, ns, near) + r->inside->offset_ns[h->part];
 }
 
 /* Those that are said in the kept file, too, once. */

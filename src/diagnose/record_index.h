@@ -86,8 +86,35 @@ int record_by_sample(const void *a, const void *b);
 int record_use_file(struct record_inside *x, struct file *f);
 /* From a rank's clock to the record's. */
 i64 record_common_ns(const struct record *r, const struct record_head *h, u64 ns);
-/* The same, of times that lie near each other: *near, 0 at first, is where the last one lay. */
-i64 record_near_ns(const struct record *r, const struct record_head *h, u64 ns, i64 *near);
+/* How many of its clocks were measured up to then; a run of days has thousands. */
+i64 record_clocks_until(const struct member *m, u64 ns);
+
+/* From the rank's clock to the leading rank's: between two measurements in a straight line.
+ * *near is a guess at how many clocks were measured until then, and becomes their number. */
+static inline i64 record_shift_near(const struct member *m, u64 ns, i64 *near)
+{
+    const i64 n = m->n_clocks;
+    if (n == 0)
+        return 0;
+    if ((*near > 0 && m->clocks[*near - 1].at_ns > ns) ||
+        (*near < n && m->clocks[*near].at_ns <= ns))
+        *near = record_clocks_until(m, ns);
+    const i64 i = *near;
+    if (i == 0 || i == n)
+        return m->clocks[i == 0 ? 0 : n - 1].shift_ns;
+    const struct record_clock *a = &m->clocks[i - 1], *b = &m->clocks[i];
+    double share = (double)(ns - a->at_ns) / (double)(b->at_ns - a->at_ns);
+    return a->shift_ns + (i64)(share * (double)(b->shift_ns - a->shift_ns));
+}
+
+/* record_common_ns, of times that lie near each other: *near, 0 at first, is where the last one
+ * lay. */
+static inline i64 record_near_ns(const struct record *r, const struct record_head *h, u64 ns,
+                                 i64 *near)
+{
+    const i64 shift = record_shift_near((const struct member *)h, ns, near);
+    return (i64)ns + shift + r->inside->offset_ns[h->part];
+}
 
 void record_add_damage(struct record *r, const char *sentence);
 #define DAMAGE(r, ...) record_add_damage((r), arena_printf(&(r)->inside->arena, __VA_ARGS__))

@@ -157,10 +157,14 @@ static void find_bounds(struct record_rank *k, i64 step)
 static i64 drop_others(struct record_rank *k, struct record_span *spans, i64 n)
 {
     i64 kept = 0;
-    for (i64 i = 0; i < n; i++)
-        if (!span_has_task(spans[i].kind) ||
-            (spans[i].begin_ns >= k->begin_ns && spans[i].end_ns <= k->end_ns))
-            spans[kept++] = spans[i];
+    for (i64 i = 0; i < n; i++) {
+        if (span_has_task(spans[i].kind) &&
+            !(spans[i].begin_ns >= k->begin_ns && spans[i].end_ns <= k->end_ns))
+            continue;
+        if (kept < i)
+            spans[kept] = spans[i];
+        kept++;
+    }
     return kept;
 }
 
