@@ -4,17 +4,17 @@
 #include <string.h>
 
 /* Shares are found by a hash of what they are shares of, as chains through lists of their own. */
-static u64 mix(u64 h, i64 x)
+static u64 mix(u64 h, u64 x)
 {
-    return (h ^ (u64)x) * 0x9e3779b97f4a7c15u; /* 2^64 over the golden ratio: Fibonacci hashing */
+    h = (h ^ x) * 0x9e3779b97f4a7c15u; /* 2^64 over the golden ratio: Fibonacci hashing */
+    return h ^ h >> 32;
 }
 
-static u64 hash_of(const struct critical_share *s)
+static u64 hash_of(const struct critical_share *s, const struct record_task *named)
 {
-    u64 h = mix(mix(mix(mix((u64)s->rank, s->kind), s->lane), s->phase), s->layer);
-    for (const char *c = s->op; *c; c++)
-        h = mix(h, *c);
-    return h;
+    const u64 where = (u64)(u32)s->rank << 32 | (u32)s->layer;
+    const u64 what = (u64)s->kind << 16 | (u64)s->lane << 8 | (u8)s->phase;
+    return mix(mix(named ? named->op_hash : 0, where), what);
 }
 
 static bool same_share(const struct critical_share *x, const struct critical_share *y)
@@ -56,18 +56,20 @@ void critical_walk(struct critical_path *out, const struct record_step *s, const
     for (i64 i = 0; i < n; i++) {
         const struct dag_node *node = &g->nodes[path[i].node];
         const bool lead = path[i].part == DAG_IN_LEAD;
+        const struct record_task *named = lead ? NULL : node->task;
         struct critical_share key = {
             .rank = node->rank, .kind = lead ? DAG_KINDS : node->kind,
             .lane = lead ? 0 : node->lane, .phase = -1, .layer = -1,
-            .op = !lead && node->task ? node->task->op : "",
+            .op = named ? named->op : "",
         };
         if (!lead && node->kind == DAG_COMPUTE) {
             key.phase = node->task->phase;
             key.layer = node->task->layer;
         }
-        key.hash = hash_of(&key);
+        key.hash = hash_of(&key, named);
         i32 *list = &first[key.hash % CRITICAL_LISTS], k = *list;
-        while (k > 0 && !same_share(&out->shares[k - 1], &key))
+        while (k > 0 && !(out->shares[k - 1].hash == key.hash &&
+                          same_share(&out->shares[k - 1], &key)))
             k = out->shares[k - 1].next;
         if (k == 0) {
             key.next = *list;

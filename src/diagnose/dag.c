@@ -1,6 +1,7 @@
 #include "diagnose/dag.h"
 
 #include "base/sort.h"
+#include "diagnose/dag_order.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -9,10 +10,6 @@
 /* A call that ends so long before its last member began it does not need that one: its data had
  * been taken by the transport. Clocks of ranks may be apart by some of this. */
 static const double early_s = 20e-6;
-
-struct edge {
-    i32 node, need;
-};
 
 /* One member's call of a group. */
 struct call {
@@ -42,7 +39,8 @@ struct builder {
     struct dag *g;
     i64 zero_ns;
     i64 cap_nodes;
-    struct edge *edges;
+    double *ends; /* of each node, as measured: seconds since the step's begin */
+    struct dag_edge *edges;
     i64 n_edges, cap_edges;
     struct call *calls;
     i64 n_calls, cap_calls;
@@ -57,8 +55,8 @@ struct walk {
     i64 n_calls;
     struct item *items;
     i64 n_items;
-    i64 *places; /* [tensors + 1]: first use of each */
-    struct use *uses;
+    struct use *uses; /* by place */
+    i64 n_active; /* of them */
     i64 action, task; /* the next one, and its place in the action's segment */
     i32 last;         /* node of the chain; -1: none yet */
     double now;       /* its end */
@@ -88,21 +86,29 @@ static void add_edge(struct builder *b, i32 node, i32 need)
     if (need < 0)
         return;
     GROW(b, b->edges, b->n_edges, b->cap_edges);
-    b->edges[b->n_edges++] = (struct edge){ node, need };
+    b->edges[b->n_edges++] = (struct dag_edge){ node, need };
 }
 
-static i32 add_node(struct builder *b, const struct dag_node *n, double seconds, double lead)
+static void more_nodes(struct builder *b)
 {
     struct dag *g = b->g;
-    if (g->n == b->cap_nodes) {
-        i64 cap = b->cap_nodes, again = cap;
-        GROW(b, g->nodes, g->n, b->cap_nodes);
-        GROW(b, g->seconds, g->n, cap);
-        GROW(b, g->lead, g->n, again);
-    }
+    i64 cap = b->cap_nodes, again = cap, third = cap;
+    GROW(b, g->nodes, g->n, b->cap_nodes);
+    GROW(b, g->seconds, g->n, cap);
+    GROW(b, g->lead, g->n, again);
+    GROW(b, b->ends, g->n, third);
+}
+
+static inline i32 add_node(struct builder *b, const struct dag_node *n, double end,
+                           double seconds, double lead)
+{
+    struct dag *g = b->g;
+    if (g->n == b->cap_nodes)
+        more_nodes(b);
     g->nodes[g->n] = *n;
     g->seconds[g->n] = dag_larger(seconds, 0);
     g->lead[g->n] = dag_larger(lead, 0);
+    b->ends[g->n] = end;
     return (i32)g->n++;
 }
 
@@ -116,8 +122,8 @@ static i32 chain(struct walk *w, int kind, double begin, double end, const struc
 {
     begin = dag_larger(begin, w->now);
     end = dag_larger(end, begin);
-    struct dag_node n = { .kind = (u8)kind, .rank = w->rank, .before = w->last, .begin = begin,
-                          .end = end, .begun = w->begun };
+    struct dag_node n = { .kind = (u8)kind, .rank = w->rank, .before = w->last,
+                          .begun = w->begun };
     w->begun = 0;
     if (s && span_has_task(s->kind)) {
         n.task = s->task;
@@ -125,7 +131,7 @@ static i32 chain(struct walk *w, int kind, double begin, double end, const struc
         n.action = s->action;
         n.lane = (u8)s->task->lane;
     }
-    i32 node = add_node(w->b, &n, end - begin, begin - w->now);
+    i32 node = add_node(w->b, &n, end, end - begin, begin - w->now);
     for (int i = 0; i < w->n_pending; i++)
         add_edge(w->b, node, w->pending[i]);
     w->n_pending = 0;
@@ -143,8 +149,9 @@ static const struct action *action_at(const struct walk *w)
 
 static struct use *use_of(const struct walk *w, i32 tensor)
 {
-    int slots = w->k->table->tensors[tensor].slots;
-    return &w->uses[w->places[tensor] + action_at(w)->micro_batch % slots];
+    const struct record_tensor *t = &w->k->table->tensors[tensor];
+    assert(t->place >= 0);
+    return &w->uses[t->place + (t->slots == 1 ? 0 : action_at(w)->micro_batch % t->slots)];
 }
 
 static void pend(struct walk *w, const struct use *u)
@@ -160,6 +167,8 @@ static void pend(struct walk *w, const struct use *u)
 /* The use that t may not touch the tensor before, or NULL. */
 static struct use *blocks(const struct walk *w, i32 tensor, int lane, bool writes)
 {
+    if (w->k->table->tensors[tensor].place < 0)
+        return NULL;
     struct use *u = use_of(w, tensor);
     if (!u->active)
         return NULL;
@@ -172,6 +181,8 @@ static struct use *blocks(const struct walk *w, i32 tensor, int lane, bool write
 /* Settles what t needs; stops, and returns true, at a use by task `sought` (-1: none). */
 static bool settle_task(struct walk *w, const struct record_task *t, i64 sought)
 {
+    if (w->n_active == 0 || !(t->flags & RECORD_MEETS))
+        return false;
     for (int i = 0; i < t->n_reads + t->n_writes; i++) {
         bool writes = i >= t->n_reads, when = i == 0 && t->conditional;
         i32 tensor = writes ? t->writes[i - t->n_reads] : t->reads[i];
@@ -180,6 +191,7 @@ static bool settle_task(struct walk *w, const struct record_task *t, i64 sought)
             continue;
         pend(w, u);
         u->active = false;
+        w->n_active--;
         if ((i64)u->task == sought)
             return true;
     }
@@ -252,7 +264,7 @@ static double latest_pending(const struct walk *w)
 {
     double latest = -INFINITY;
     for (int i = 0; i < w->n_pending; i++)
-        latest = dag_larger(latest, w->b->g->nodes[w->pending[i]].end);
+        latest = dag_larger(latest, w->b->ends[w->pending[i]]);
     return latest;
 }
 
@@ -268,17 +280,16 @@ static void begin_call(struct walk *w, const struct record_task *t, u32 id)
     struct call c = { .began = seconds_of(b, begin_ns), .ended = seconds_of(b, end_ns),
                       .in_order = lane_in_order((enum lane)t->lane) };
     struct dag_node n = { .kind = DAG_BEGIN, .lane = (u8)t->lane, .action = (u16)w->action,
-                          .rank = w->rank, .task = t, .task_id = id, .before = w->last,
-                          .begin = fmin(w->now, c.began), .end = dag_larger(w->now, c.began) };
+                          .rank = w->rank, .task = t, .task_id = id, .before = w->last };
+    const double up = dag_larger(w->now, c.began); /* when it is taken up */
     name_call(w, t, &c);
-    c.begin = add_node(b, &n, c.began - dag_larger(w->now, latest_pending(w)), 0);
+    c.begin = add_node(b, &n, up, c.began - dag_larger(w->now, latest_pending(w)), 0);
     for (int i = 0; i < w->n_pending; i++)
         add_edge(b, c.begin, w->pending[i]);
     n.kind = DAG_CALL;
     n.before = c.in_order ? w->lane_last[t->lane] : -1;
-    n.begin = n.end;
-    n.end = dag_larger(c.ended, n.begin);
-    c.end = add_node(b, &n, 0, 0); /* its seconds are known with the other members */
+    /* Its seconds are known with the other members. */
+    c.end = add_node(b, &n, dag_larger(c.ended, up), 0, 0);
     add_edge(b, c.end, c.begin);
     w->lane_last[t->lane] = c.end;
     i32 call = add_call(b, &c);
@@ -287,6 +298,7 @@ static void begin_call(struct walk *w, const struct record_task *t, u32 id)
         if (i == 0 && t->conditional)
             continue;
         struct use *u = use_of(w, writes ? t->writes[i - t->n_reads] : t->reads[i]);
+        w->n_active += !u->active;
         *u = (struct use){ call, (u8)t->lane, true, writes || (u->active && u->writes), id };
     }
 }
@@ -350,8 +362,15 @@ static bool advance(struct walk *w, const struct target *to)
 
 static void see_task(struct walk *w, const struct item *it)
 {
+    const struct record_table *p = w->k->table;
+    const struct record_segment *g = w->action < p->n_actions
+                                         ? &p->segments[action_at(w)->segment] : NULL;
     i64 task;
-    if (place_of(w, it->span, &task)) {
+    if (g && it->span->action == w->action && it->span->task_id == g->first + w->task &&
+        w->task < g->n) { /* the very next one */
+        settle_task(w, &p->tasks[it->span->task_id], -1);
+        w->task++;
+    } else if (place_of(w, it->span, &task)) {
         advance(w, &(struct target){ it->span->action, task, -1 });
         w->task = task + 1;
     } else {
@@ -363,12 +382,12 @@ static void see_task(struct walk *w, const struct item *it)
 /* In the end the executor waits for all that is under way. */
 static void drain(struct walk *w, i64 sought)
 {
-    const struct record_table *p = w->k->table;
-    for (i64 i = 0; i < w->places[p->n_tensors]; i++) {
+    for (i64 i = 0; w->n_active > 0 && i < w->k->table->n_places; i++) {
         struct use *u = &w->uses[i];
         if (u->active && (sought < 0 || (i64)u->task == sought)) {
             pend(w, u);
             u->active = false;
+            w->n_active--;
         }
     }
 }
@@ -395,9 +414,10 @@ static void see_wait(struct walk *w, i64 index)
         drain(w, it->span->task_id);
     double latest = latest_pending(w), end = seconds_of(b, it->end_ns);
     b->g->strays += w->n_pending == 0;
-    i32 node = chain(w, DAG_WAIT, seconds_of(b, it->begin_ns), end, it->span);
+    const double begin = dag_larger(seconds_of(b, it->begin_ns), w->now);
+    i32 node = chain(w, DAG_WAIT, begin, end, it->span);
     /* Until the call had ended it was the call's time. */
-    b->g->seconds[node] = dag_larger(0, end - dag_larger(b->g->nodes[node].begin, latest));
+    b->g->seconds[node] = dag_larger(0, end - dag_larger(begin, latest));
 }
 
 static void see_meeting(struct walk *w, const struct item *it)
@@ -503,10 +523,7 @@ static void add_rank(struct builder *b, const struct record_rank *k, int rank)
     struct walk w = { .b = b, .k = k, .rank = rank, .last = -1 };
     for (int lane = 0; lane < LANE_COUNT; lane++)
         w.lane_last[lane] = -1;
-    w.places = ARENA_ARRAY(b->a, i64, t->n_tensors + 1);
-    for (i64 i = 0; i < t->n_tensors; i++)
-        w.places[i + 1] = w.places[i] + t->tensors[i].slots;
-    w.uses = ARENA_ARRAY(b->a, struct use, w.places[t->n_tensors] + 1);
+    w.uses = ARENA_ARRAY(b->a, struct use, t->n_places);
     w.move_numbers = ARENA_ARRAY(b->a, i64, 2 * (k->head->n_boundaries + 1));
     list_items(&w);
     w.now = b->g->starts[rank] = seconds_of(b, k->window_begin_ns);
@@ -546,9 +563,9 @@ static i32 prefix_ready(struct builder *b, struct prefix *p, i64 k)
         from--;
     for (i64 i = p->ready[from] < 0 ? from : from + 1; i <= k; i++) {
         const struct call *c = p->by_begin[i];
-        struct dag_node node = { .kind = DAG_READY, .rank = -1, .before = -1, .begin = c->began,
-                                 .end = c->began, .lane = b->g->nodes[c->end].lane };
-        p->ready[i] = add_node(b, &node, 0, 0);
+        struct dag_node node = { .kind = DAG_READY, .rank = -1, .before = -1,
+                                 .lane = b->g->nodes[c->end].lane };
+        p->ready[i] = add_node(b, &node, c->began, 0, 0);
         add_edge(b, p->ready[i], c->begin);
         if (i > 0)
             add_edge(b, p->ready[i], p->ready[i - 1]);
@@ -593,20 +610,19 @@ static void join_call(struct builder *b, const struct call *c, i64 n)
             since = dag_larger(since, p.by_begin[k - 1]->began);
         } else if (n > 1) {
             if (ready < 0) {
-                struct dag_node node = { .kind = DAG_READY, .rank = -1, .before = -1, .begin = all,
-                                         .end = all, .lane = b->g->nodes[c->end].lane };
-                ready = add_node(b, &node, 0, 0);
+                struct dag_node node = { .kind = DAG_READY, .rank = -1, .before = -1,
+                                         .lane = b->g->nodes[c->end].lane };
+                ready = add_node(b, &node, all, 0, 0);
                 for (i64 k = 0; k < n; k++)
                     add_edge(b, ready, c[k].begin);
             }
             add_edge(b, c[i].end, ready);
             since = dag_larger(since, all);
         }
-        struct dag_node *end = &b->g->nodes[c[i].end];
-        if (end->before >= 0)
-            since = dag_larger(since, b->g->nodes[end->before].end);
-        end->begin = fmin(since, c[i].ended);
-        end->end = c[i].ended;
+        const i32 before = b->g->nodes[c[i].end].before;
+        if (before >= 0)
+            since = dag_larger(since, b->ends[before]);
+        b->ends[c[i].end] = c[i].ended;
         b->g->seconds[c[i].end] = dag_larger(0, c[i].ended - since);
     }
 }
@@ -622,99 +638,7 @@ static void join_calls(struct builder *b)
     }
 }
 
-/* --- order -------------------------------------------------------------------------- */
-
-static void list_needs(struct builder *b)
-{
-    struct dag *g = b->g;
-    g->needs = ARENA_UNSET(b->a, i32, b->n_edges);
-    for (i64 i = 0; i < b->n_edges; i++)
-        g->nodes[b->edges[i].node].n_needs++;
-    i32 at = 0;
-    for (i64 i = 0; i < g->n; i++) {
-        g->nodes[i].needs = at;
-        at += g->nodes[i].n_needs;
-        g->nodes[i].n_needs = 0;
-    }
-    for (i64 i = 0; i < b->n_edges; i++) {
-        struct dag_node *n = &g->nodes[b->edges[i].node];
-        g->needs[n->needs + n->n_needs++] = b->edges[i].need;
-    }
-}
-
-/* Whether all that the node needs has its place, as is the rule. */
-static bool needs_stand(const struct dag *g, const i32 *place, i64 node)
-{
-    const struct dag_node *n = &g->nodes[node];
-    bool all = n->before < 0 || place[n->before] >= 0;
-    for (i32 k = 0; k < n->n_needs && all; k++)
-        all = place[g->needs[n->needs + k]] >= 0;
-    return all;
-}
-
-/* place[node] = its number once every node stands behind what it needs; false: a circle. */
-static bool sort_nodes(const struct dag *g, i32 *place, i32 *stack, i64 *at)
-{
-    enum { NEW = -1, OPEN = -2 };
-    i32 n = 0;
-    for (i64 i = 0; i < g->n; i++)
-        place[i] = NEW;
-    for (i64 root = 0; root < g->n; root++) {
-        i64 depth = 0;
-        if (place[root] != NEW)
-            continue;
-        if (needs_stand(g, place, root)) {
-            place[root] = n++;
-            continue;
-        }
-        stack[0] = (i32)root;
-        at[0] = -1;
-        place[root] = OPEN;
-        while (depth >= 0) {
-            const struct dag_node *node = &g->nodes[stack[depth]];
-            if (at[depth] == node->n_needs) {
-                place[stack[depth--]] = n++;
-                continue;
-            }
-            i32 next = at[depth] < 0 ? node->before : g->needs[node->needs + at[depth]];
-            at[depth]++;
-            if (next < 0 || place[next] >= 0)
-                continue;
-            if (place[next] == OPEN)
-                return false;
-            place[next] = OPEN;
-            stack[++depth] = next;
-            at[depth] = -1;
-        }
-    }
-    return true;
-}
-
-static int order_nodes(struct builder *b)
-{
-    struct dag *g = b->g;
-    i32 *place = ARENA_UNSET(b->a, i32, g->n), *stack = ARENA_UNSET(b->a, i32, g->n + 1);
-    i64 *at = ARENA_UNSET(b->a, i64, g->n + 1);
-    struct dag_node *nodes = ARENA_UNSET(b->a, struct dag_node, g->n);
-    double *seconds = ARENA_UNSET(b->a, double, g->n), *lead = ARENA_UNSET(b->a, double, g->n);
-    if (!sort_nodes(g, place, stack, at))
-        return err_set(ERR_FORMAT, "the spans of a step wait for each other in a circle");
-    for (i64 i = 0; i < g->n; i++) {
-        struct dag_node *n = &nodes[place[i]];
-        *n = g->nodes[i];
-        n->before = n->before >= 0 ? place[n->before] : -1;
-        seconds[place[i]] = g->seconds[i];
-        lead[place[i]] = g->lead[i];
-    }
-    for (i64 i = 0; i < b->n_edges; i++)
-        g->needs[i] = place[g->needs[i]];
-    for (int r = 0; r < g->n_ranks; r++)
-        g->last[r] = g->last[r] >= 0 ? place[g->last[r]] : -1;
-    g->nodes = nodes;
-    g->seconds = seconds;
-    g->lead = lead;
-    return OK;
-}
+/* --- all of it ---------------------------------------------------------------------- */
 
 /* Room for about as many nodes and needs as there are spans, so that lists are seldom copied. */
 static void make_room(struct builder *b, const struct record_step *s)
@@ -726,8 +650,9 @@ static void make_room(struct builder *b, const struct record_step *s)
     b->g->nodes = ARENA_UNSET(b->a, struct dag_node, b->cap_nodes);
     b->g->seconds = ARENA_UNSET(b->a, double, b->cap_nodes);
     b->g->lead = ARENA_UNSET(b->a, double, b->cap_nodes);
+    b->ends = ARENA_UNSET(b->a, double, b->cap_nodes);
     b->cap_edges = b->cap_nodes;
-    b->edges = ARENA_UNSET(b->a, struct edge, b->cap_edges);
+    b->edges = ARENA_UNSET(b->a, struct dag_edge, b->cap_edges);
 }
 
 int dag_new(struct dag **out, const struct record_step *s)
@@ -758,10 +683,11 @@ int dag_new(struct dag **out, const struct record_step *s)
             add_rank(&b, &s->ranks[r], r);
     }
     join_calls(&b);
-    list_needs(&b);
-    TRY(order_nodes(&b));
+    TRY(dag_order(g, b.edges, b.n_edges, b.a));
     g->measured = seconds_of(&b, end_ns);
     g->ends = ARENA_UNSET(b.a, double, g->n);
+    g->own_ends = ARENA_UNSET(b.a, double, g->n);
+    dag_settle(g);
     *out = g;
     return OK;
 }

@@ -46,7 +46,6 @@ struct dag_node { /* there are millions in a long record: in an order without ho
     const struct record_task *task; /* NULL: none */
     i32 before;  /* on its chain, an earlier call of the lane; -1: none */
     i32 needs, n_needs; /* in dag.needs: further nodes that must have ended */
-    double begin, end;  /* as measured, seconds since the step's begin */
 };
 
 /* No number of a graph is NaN, and fmax is a call. */
@@ -64,6 +63,8 @@ struct dag {
     double *starts;  /* [n_ranks] when each rank's chain begins, seconds; not after 0 */
     i64 *last;       /* [n_ranks] its last node of the chain; -1: missing */
     double measured; /* length: from the last rank's begin to the last one's end */
+    double length;   /* the same along the graph: dag_length with nothing changed */
+    double *own_ends; /* [n] of the nodes then; NULL in a copy, as is */
     i64 strays;      /* spans that do not fit the program: they stand in the chain as they are */
     double *ends;    /* [n] room for dag_length */
 };
@@ -71,7 +72,11 @@ struct dag {
 /* Everything lives in the step's arena. ERR_FORMAT when nothing can be made of it. */
 int dag_new(struct dag **out, const struct record_step *s);
 
-/* A copy of it in another arena, where the step's spans and what building it took need not stay. */
+/* Sets length and own_ends anew, where seconds or leads were changed. */
+void dag_settle(struct dag *g);
+
+/* A copy of it in another arena, where the step's spans and what building it took need not
+ * stay; its ends are not kept. */
 struct dag *dag_keep(const struct dag *g, struct arena *a);
 
 /* Seconds of the step when nodes take these (NULL: as measured), and ends[n] of all nodes (NULL:

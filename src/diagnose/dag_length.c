@@ -25,7 +25,7 @@ struct dag *dag_keep(const struct dag *g, struct arena *a)
     k->lead = copy(a, g->lead, g->n * (i64)sizeof *g->lead);
     k->starts = copy(a, g->starts, g->n_ranks * (i64)sizeof *g->starts);
     k->last = copy(a, g->last, g->n_ranks * (i64)sizeof *g->last);
-    k->ends = NULL;
+    k->ends = k->own_ends = NULL;
     return k;
 }
 
@@ -47,6 +47,11 @@ double dag_length(const struct dag *g, const double *seconds, const double *lead
         longest = n->kind == DAG_REST ? dag_larger(longest, ends[i]) : longest;
     }
     return longest;
+}
+
+void dag_settle(struct dag *g)
+{
+    g->length = dag_length(g, NULL, NULL, g->own_ends);
 }
 
 /* --- gaps --------------------------------------------------------------------------- */
@@ -90,7 +95,9 @@ static void push(struct dag_segment *out, i64 *n, i64 node, int part, double fro
 i64 dag_critical(const struct dag *g, const double *seconds, const double *lead,
                  struct dag_segment *out)
 {
-    double *ends = g->ends, length = dag_length(g, seconds, lead, ends);
+    const bool own = !seconds && !lead;
+    const double length = own ? g->length : dag_length(g, seconds, lead, g->ends);
+    const double *ends = own ? g->own_ends : g->ends;
     i64 at = -1, n = 0;
     lead = lead ? lead : g->lead;
     for (int r = 0; r < g->n_ranks && at < 0; r++)

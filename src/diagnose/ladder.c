@@ -5,175 +5,248 @@
 
 /* --- taking losses away ------------------------------------------------------------- */
 
-/* Durations of a step's nodes, of which more and more is taken away. */
+/* What each rank computed, in its chain's order: its tasks' seconds, which are then made even, and
+ * which tasks they are: alike at two ranks where they run the same. */
+struct computed {
+    double *seconds;
+    u64 *task; /* action, id */
+    i64 n;
+};
+
 struct peel {
     const struct record_step *s;
-    struct dag g; /* starts may be set to 0 */
-    double *seconds, *lead;
-    i32 **nodes;  /* [n_ranks] computing, in the chain's order */
-    i64 *n;
+    const struct dag *g;
+    struct computed *ranks; /* [n_ranks] */
 };
 
 static void open_peel(struct peel *p, const struct record_step *s, const struct dag *g)
 {
     struct arena *a = s->arena;
-    *p = (struct peel){ .s = s, .g = *g };
-    p->seconds = ARENA_UNSET(a, double, g->n);
-    p->lead = ARENA_UNSET(a, double, g->n);
-    memcpy(p->seconds, g->seconds, (size_t)g->n * sizeof *p->seconds);
-    memcpy(p->lead, g->lead, (size_t)g->n * sizeof *p->lead);
-    p->nodes = ARENA_ARRAY(a, i32 *, g->n_ranks);
-    p->n = ARENA_ARRAY(a, i64, g->n_ranks);
+    *p = (struct peel){ s, g, ARENA_ARRAY(a, struct computed, g->n_ranks) };
     for (i64 i = 0; i < g->n; i++)
         if (g->nodes[i].kind == DAG_COMPUTE)
-            p->n[g->nodes[i].rank]++;
+            p->ranks[g->nodes[i].rank].n++;
     for (int r = 0; r < g->n_ranks; r++) {
-        p->nodes[r] = ARENA_UNSET(a, i32, p->n[r]);
-        p->n[r] = 0;
+        struct computed *c = &p->ranks[r];
+        c->seconds = ARENA_UNSET(a, double, c->n);
+        c->task = ARENA_UNSET(a, u64, c->n);
+        c->n = 0;
     }
-    for (i64 i = 0; i < g->n; i++)
-        if (g->nodes[i].kind == DAG_COMPUTE) {
-            int r = g->nodes[i].rank;
-            p->nodes[r][p->n[r]++] = (i32)i;
-        }
-}
-
-static double length(const struct peel *p)
-{
-    return dag_length(&p->g, p->seconds, p->lead, NULL);
-}
-
-static void zero_kinds(struct peel *p, u32 kinds)
-{
-    for (i64 i = 0; i < p->g.n; i++)
-        if (kinds & 1u << p->g.nodes[i].kind)
-            p->seconds[i] = 0;
-}
-
-/* With the differences between the ranks' beginnings. */
-static void zero_leads(struct peel *p)
-{
-    bool *all = ARENA_ARRAY(p->s->arena, bool, p->g.n_ranks);
-    for (int r = 0; r < p->g.n_ranks; r++)
-        all[r] = true;
-    dag_scale_gaps(&p->g, all, 0, p->seconds, p->lead);
-    p->g.starts = ARENA_ARRAY(p->s->arena, double, p->g.n_ranks);
+    for (i64 i = 0; i < g->n; i++) {
+        const struct dag_node *n = &g->nodes[i];
+        if (n->kind != DAG_COMPUTE)
+            continue;
+        struct computed *c = &p->ranks[n->rank];
+        c->seconds[c->n] = g->seconds[i];
+        c->task[c->n++] = (u64)n->action << 32 | n->task_id;
+    }
 }
 
 /* Among these ranks, which do the same on other rows: every task takes its mean; where they did not
  * run the same tasks, each rank's take the mean altogether. */
-static void even_ranks(struct peel *p, const int *ranks, int n)
+static void even_ranks(struct computed *ranks, const int *which, int n)
 {
-    const struct dag_node *nodes = p->g.nodes;
+    const struct computed *first = &ranks[which[0]];
     bool alike = true;
     double total = 0;
-    for (int k = 0; k < n; k++)
-        alike = alike && p->n[ranks[k]] == p->n[ranks[0]];
-    for (i64 i = 0; alike && i < p->n[ranks[0]]; i++)
-        for (int k = 1; k < n; k++) {
-            const struct dag_node *x = &nodes[p->nodes[ranks[0]][i]];
-            const struct dag_node *y = &nodes[p->nodes[ranks[k]][i]];
-            alike = alike && x->task_id == y->task_id && x->action == y->action;
-        }
-    for (i64 i = 0; alike && i < p->n[ranks[0]]; i++) {
+    for (int k = 1; k < n && alike; k++) {
+        const struct computed *c = &ranks[which[k]];
+        alike = c->n == first->n &&
+                (c->n == 0 || memcmp(c->task, first->task, (size_t)c->n * sizeof *c->task) == 0);
+    }
+    for (i64 i = 0; alike && i < first->n; i++) {
         double sum = 0;
         for (int k = 0; k < n; k++)
-            sum += p->seconds[p->nodes[ranks[k]][i]];
+            sum += ranks[which[k]].seconds[i];
         for (int k = 0; k < n; k++)
-            p->seconds[p->nodes[ranks[k]][i]] = sum / n;
+            ranks[which[k]].seconds[i] = sum / n;
     }
     for (int k = 0; !alike && k < n; k++)
-        for (i64 i = 0; i < p->n[ranks[k]]; i++)
-            total += p->seconds[p->nodes[ranks[k]][i]];
+        for (i64 i = 0; i < ranks[which[k]].n; i++)
+            total += ranks[which[k]].seconds[i];
     for (int k = 0; !alike && k < n; k++) {
+        struct computed *c = &ranks[which[k]];
         double own = 0;
-        for (i64 i = 0; i < p->n[ranks[k]]; i++)
-            own += p->seconds[p->nodes[ranks[k]][i]];
-        for (i64 i = 0; own > 0 && i < p->n[ranks[k]]; i++)
-            p->seconds[p->nodes[ranks[k]][i]] *= total / n / own;
+        for (i64 i = 0; i < c->n; i++)
+            own += c->seconds[i];
+        for (i64 i = 0; own > 0 && i < c->n; i++)
+            c->seconds[i] *= total / n / own;
     }
 }
 
 /* Ranks that differ along dp and islands only. */
 static void even_copies(struct peel *p)
 {
-    int *ranks = ARENA_ARRAY(p->s->arena, int, p->g.n_ranks);
-    bool *done = ARENA_ARRAY(p->s->arena, bool, p->g.n_ranks);
-    for (int r = 0; r < p->g.n_ranks; r++) {
+    const int ranks = p->g->n_ranks;
+    int *which = ARENA_ARRAY(p->s->arena, int, ranks);
+    bool *done = ARENA_ARRAY(p->s->arena, bool, ranks);
+    for (int r = 0; r < ranks; r++) {
         const struct record_head *h = p->s->ranks[r].head;
         int n = 0;
-        for (int k = r; h && !done[r] && k < p->g.n_ranks; k++) {
+        for (int k = r; h && !done[r] && k < ranks; k++) {
             const struct record_head *o = p->s->ranks[k].head;
             if (o && o->pp == h->pp && o->cp == h->cp && o->tp == h->tp)
-                ranks[n++] = k;
+                which[n++] = k;
         }
         for (int k = 0; k < n; k++)
-            done[ranks[k]] = true;
+            done[which[k]] = true;
         if (n > 1)
-            even_ranks(p, ranks, n);
+            even_ranks(p->ranks, which, n);
     }
 }
 
-static int segment_of(const struct peel *p, const struct dag_node *n)
+static int segment_of(const struct record_table *t, u64 action)
 {
-    const struct record_table *t = p->s->ranks[n->rank].table;
-    return n->action < t->n_actions ? t->segments[t->actions[n->action].segment].kind
-                                    : SEGMENT_UPDATE;
+    return action < (u64)t->n_actions ? t->segments[t->actions[action].segment].kind
+                                      : SEGMENT_UPDATE;
 }
 
 /* Every action takes the mean of its kind over all ranks and micro-batches. */
 static void even_actions(struct peel *p)
 {
     double sum[SEGMENT_KINDS] = { 0 }, count[SEGMENT_KINDS] = { 0 };
-    const struct dag_node *nodes = p->g.nodes;
     for (int pass = 0; pass < 2; pass++)
-        for (int r = 0; r < p->g.n_ranks; r++)
-            for (i64 i = 0, j; i < p->n[r]; i = j) {
-                const i32 *list = p->nodes[r];
+        for (int r = 0; r < p->g->n_ranks; r++) {
+            struct computed *c = &p->ranks[r];
+            for (i64 i = 0, j; i < c->n; i = j) {
+                const u64 action = c->task[i] >> 32;
                 double own = 0;
-                for (j = i; j < p->n[r] && nodes[list[j]].action == nodes[list[i]].action; j++)
-                    own += p->seconds[list[j]];
-                int kind = segment_of(p, &nodes[list[i]]);
+                for (j = i; j < c->n && c->task[j] >> 32 == action; j++)
+                    own += c->seconds[j];
+                const int kind = segment_of(p->s->ranks[r].table, action);
                 if (pass == 0 && own > 0) {
                     sum[kind] += own;
                     count[kind]++;
                 }
-                for (i64 k = i; pass == 1 && own > 0 && k < j; k++)
-                    p->seconds[list[k]] *= sum[kind] / count[kind] / own;
+                const double factor = pass == 1 && own > 0 ? sum[kind] / count[kind] / own : 1;
+                for (i64 k = i; pass == 1 && k < j; k++)
+                    c->seconds[k] *= factor;
             }
+        }
 }
 
 void ladder_even(const struct record_step *s, const struct dag *g, double *seconds)
 {
     struct peel p;
+    i64 *at = ARENA_ARRAY(s->arena, i64, g->n_ranks);
     open_peel(&p, s, g);
     even_actions(&p);
-    memcpy(seconds, p.seconds, (size_t)g->n * sizeof *seconds);
+    for (i64 i = 0; i < g->n; i++) {
+        const struct dag_node *n = &g->nodes[i];
+        seconds[i] = n->kind == DAG_COMPUTE ? p.ranks[n->rank].seconds[at[n->rank]++]
+                                            : g->seconds[i];
+    }
 }
+
+/* --- rungs -------------------------------------------------------------------------- */
+
+/* The rungs' lengths in one walk over the graph, side by side, each with less in it. Of RUNG_STEP
+ * and RUNG_DATA the nodes take what they took but for some kinds; from RUNG_HOST on no time passes
+ * between nodes, ranks begin together, and a call that is begun in a gap is taken up that much
+ * earlier (dag_scale_gaps with 0); from RUNG_TRANSFER on only computing is left. */
+enum { SIDE = 6 }; /* RUNG_STEP ... RUNG_STAGE: all but RUNG_COMPUTE */
 
 #define KIND(k) (1u << (k))
 
+/* Kinds that take no time from a rung on. */
+static const u32 gone_from[SIDE] = {
+    [RUNG_STEP] = KIND(DAG_EVAL) | KIND(DAG_CHECKPOINT),
+    [RUNG_DATA] = KIND(DAG_DATA),
+    [RUNG_HOST] = KIND(DAG_LOG) | KIND(DAG_REST),
+    [RUNG_TRANSFER] = KIND(DAG_WAIT) | KIND(DAG_OUTER) | KIND(DAG_MEET) | KIND(DAG_BEGIN) |
+                      KIND(DAG_CALL),
+};
+
+struct side {
+    double x[SIDE];
+};
+
+/* 1 where a node of the kind takes its time. */
+static void keep_kinds(struct side keep[DAG_KINDS])
+{
+    u32 gone = 0;
+    for (int rung = 0; rung < SIDE; rung++) {
+        gone |= gone_from[rung];
+        for (int kind = 0; kind < DAG_KINDS; kind++)
+            keep[kind].x[rung] = !(gone & KIND(kind));
+    }
+}
+
+/* Of each node the gap behind it, until the next one of its chain; where that is a rank's first,
+ * gaps[g->n + rank]. */
+static double *find_gaps(const struct record_step *s, const struct dag *g)
+{
+    double *gaps = ARENA_ARRAY(s->arena, double, g->n + g->n_ranks);
+    for (i64 i = 0; i < g->n; i++) {
+        const struct dag_node *n = &g->nodes[i];
+        if (n->kind != DAG_BEGIN && n->kind != DAG_CALL && n->kind != DAG_READY)
+            gaps[n->before >= 0 ? n->before : g->n + n->rank] = g->lead[i];
+    }
+    return gaps;
+}
+
+/* What of each rung's time stands before the node. */
+static struct side time_before(const struct dag *g, i64 i, const struct side *ends)
+{
+    const struct dag_node *n = &g->nodes[i];
+    struct side t;
+    if (n->before >= 0) {
+        t = ends[n->before];
+    } else {
+        const double start = n->rank >= 0 ? g->starts[n->rank] : -INFINITY;
+        for (int k = 0; k < SIDE; k++)
+            t.x[k] = k < RUNG_HOST || n->rank < 0 ? start : 0;
+    }
+    t.x[RUNG_STEP] += g->lead[i];
+    t.x[RUNG_DATA] += g->lead[i];
+    for (i64 k = 0; k < n->n_needs; k++) {
+        const struct side *need = &ends[g->needs[n->needs + k]];
+        for (int r = 0; r < SIDE; r++)
+            t.x[r] = dag_larger(t.x[r], need->x[r]);
+    }
+    return t;
+}
+
 void ladder_rungs(const struct record_step *s, const struct dag *g, double out[RUNGS])
 {
-    struct peel p;
+    struct peel even;
+    struct side keep[DAG_KINDS], longest = { { 0 } };
+    struct side *ends = ARENA_UNSET(s->arena, struct side, g->n);
+    const double *gaps = find_gaps(s, g);
+    i64 *at = ARENA_ARRAY(s->arena, i64, g->n_ranks);
     double compute = 0;
-    open_peel(&p, s, g);
-    zero_kinds(&p, KIND(DAG_EVAL) | KIND(DAG_CHECKPOINT));
-    out[RUNG_STEP] = length(&p);
-    zero_kinds(&p, KIND(DAG_DATA));
-    out[RUNG_DATA] = length(&p);
-    zero_kinds(&p, KIND(DAG_LOG) | KIND(DAG_REST));
-    zero_leads(&p);
-    out[RUNG_HOST] = length(&p);
-    zero_kinds(&p, KIND(DAG_WAIT) | KIND(DAG_OUTER) | KIND(DAG_MEET) | KIND(DAG_BEGIN) |
-                       KIND(DAG_CALL));
-    out[RUNG_TRANSFER] = length(&p);
-    even_copies(&p);
-    out[RUNG_BALANCE] = length(&p);
-    even_actions(&p);
-    out[RUNG_STAGE] = length(&p);
-    for (i64 i = 0; i < g->n; i++)
-        compute += g->nodes[i].kind == DAG_COMPUTE ? g->seconds[i] : 0;
+    keep_kinds(keep);
+    open_peel(&even, s, g);
+    even_copies(&even);
+    double **balanced = ARENA_ARRAY(s->arena, double *, g->n_ranks);
+    for (int r = 0; r < g->n_ranks; r++) {
+        balanced[r] = ARENA_UNSET(s->arena, double, even.ranks[r].n);
+        if (even.ranks[r].n > 0)
+            memcpy(balanced[r], even.ranks[r].seconds,
+                   (size_t)even.ranks[r].n * sizeof *balanced[r]);
+    }
+    even_actions(&even);
+    for (i64 i = 0; i < g->n; i++) {
+        const struct dag_node *n = &g->nodes[i];
+        struct side t = time_before(g, i, ends), seconds;
+        for (int k = 0; k < SIDE; k++)
+            seconds.x[k] = g->seconds[i] * keep[n->kind].x[k];
+        if (n->kind == DAG_BEGIN) {
+            const double gap = n->before >= 0 ? gaps[n->before] : gaps[g->n + n->rank];
+            seconds.x[RUNG_HOST] = dag_larger(0, g->seconds[i] - gap);
+        } else if (n->kind == DAG_COMPUTE) {
+            const i64 k = at[n->rank]++;
+            seconds.x[RUNG_BALANCE] = balanced[n->rank][k];
+            seconds.x[RUNG_STAGE] = even.ranks[n->rank].seconds[k];
+            compute += g->seconds[i];
+        }
+        for (int k = 0; k < SIDE; k++)
+            ends[i].x[k] = t.x[k] + seconds.x[k];
+        for (int k = 0; n->kind == DAG_REST && k < SIDE; k++)
+            longest.x[k] = dag_larger(longest.x[k], ends[i].x[k]);
+    }
+    for (int k = 0; k < SIDE; k++)
+        out[k] = longest.x[k];
     out[RUNG_COMPUTE] = compute / (g->n_ranks - g->missing);
 }
 
@@ -266,12 +339,13 @@ static bool has_kind(const struct dag *g, enum dag_kind kind)
     return false;
 }
 
-static double without(const struct dag *g, const struct record_step *s, u32 kinds)
+/* The step's length if evaluating took no time. */
+static double without_eval(const struct dag *g, const struct record_step *s)
 {
-    struct peel p;
-    open_peel(&p, s, g);
-    zero_kinds(&p, kinds);
-    return length(&p);
+    double *seconds = ARENA_UNSET(s->arena, double, g->n);
+    for (i64 i = 0; i < g->n; i++)
+        seconds[i] = g->nodes[i].kind == DAG_EVAL ? 0 : g->seconds[i];
+    return dag_length(g, seconds, NULL, NULL);
 }
 
 /* What belongs to no step: the start of a part, unless its first steps were not kept or not asked
@@ -290,8 +364,8 @@ static void add_outside(struct ladder *l, const struct record *r, const struct r
 
 void ladder_measure(struct ladder_step *out, const struct record_step *s, const struct dag *g)
 {
-    double all = dag_length(g, NULL, NULL, NULL);
-    double no_eval = has_kind(g, DAG_EVAL) ? without(g, s, KIND(DAG_EVAL)) : all;
+    const double all = g->length;
+    const double no_eval = has_kind(g, DAG_EVAL) ? without_eval(g, s) : all;
     *out = (struct ladder_step){ .lacks_ranks = s->missing > 0, .incomplete = s->missing > 0 };
     ladder_rungs(s, g, out->rungs);
     out->eval = all - no_eval;

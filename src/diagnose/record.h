@@ -24,16 +24,20 @@ enum record_task_flag {
     RECORD_UP = 128, /* of a send or receive: to the later stage */
     RECORD_WATCHES = 256, /* measures how learning goes, in some steps: not stored, read off the
                            * condition */
+    RECORD_MEETS = 512, /* touches a tensor that some call touches: not stored either */
 };
 
 struct record_tensor { /* an owner: views are their owner */
     const char *name;
     i64 bytes;
     int slots; /* places of so many micro-batches: micro-batch i has place i % slots */
+    i64 place; /* the first of these among those of all tensors that calls touch; -1: none does so.
+                * Not stored: read off the tasks */
 };
 
 struct record_task {
     const char *op;
+    u64 op_hash; /* of the name: not stored */
     int layer; /* -1 outside the blocks */
     int phase; /* enum phase */
     int part;  /* which of the rank's pipeline stages */
@@ -61,7 +65,7 @@ struct record_table {
     i64 B, T;         /* rows and tokens of a micro-batch on this rank */
     int micro_batches;
     struct record_tensor *tensors;
-    i64 n_tensors;
+    i64 n_tensors, n_places;
     struct record_task *tasks; /* by id */
     i64 n_tasks;
     struct record_segment *segments;

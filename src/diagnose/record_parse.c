@@ -1,5 +1,6 @@
 #include "diagnose/record_parse.h"
 
+#include "base/hash.h"
 #include "base/json.h"
 #include "train/health.h"
 
@@ -223,6 +224,7 @@ static void read_task(struct reader *r, const json_t *row, struct record_table *
         .written_bytes = number(r, json_array_get(row, WRITTEN), "bytes written"),
         .message_bytes = number(r, json_array_get(row, SENT), "bytes sent"),
     };
+    out->op_hash = hash64(out->op, (i64)strlen(out->op), 0);
     out->n_reads = indices(r, json_array_get(row, READS), out->reads, RECORD_TOUCHES, t->n_tensors);
     out->n_writes = indices(r, json_array_get(row, WRITES), out->writes, TASK_OUTS, t->n_tensors);
     out->moved = indices(r, json_array_get(row, MOVED), &moved, 1, t->n_tensors) ? moved : -1;
@@ -232,6 +234,36 @@ static void read_task(struct reader *r, const json_t *row, struct record_table *
         r->wrong = "condition";
     else if (out->conditional && strcmp(t->tensors[out->reads[0]].name, HEALTH_DUE) == 0)
         out->flags |= RECORD_WATCHES;
+}
+
+static struct record_tensor *touched(const struct record_table *t,
+                                     const struct record_task *k, int i)
+{
+    return &t->tensors[i < k->n_reads ? k->reads[i] : k->writes[i - k->n_reads]];
+}
+
+/* What calls of other lanes touch, and who may meet them there: most tasks never do. */
+static void find_meeting(struct record_table *t)
+{
+    for (i64 i = 0; i < t->n_tensors; i++)
+        t->tensors[i].place = -1;
+    for (i64 i = 0; i < t->n_tasks; i++) {
+        const struct record_task *k = &t->tasks[i];
+        const bool calls = k->lane != LANE_COMPUTE && !(k->flags & RECORD_WAITS);
+        for (int n = 0; calls && n < k->n_reads + k->n_writes; n++)
+            touched(t, k, n)->place = 0;
+    }
+    for (i64 i = 0; i < t->n_tensors; i++)
+        if (t->tensors[i].place == 0) {
+            t->tensors[i].place = t->n_places;
+            t->n_places += t->tensors[i].slots;
+        }
+    for (i64 i = 0; i < t->n_tasks; i++) {
+        struct record_task *k = &t->tasks[i];
+        for (int n = 0; n < k->n_reads + k->n_writes; n++)
+            if (touched(t, k, n)->place >= 0)
+                k->flags |= RECORD_MEETS;
+    }
 }
 
 static void read_tasks(struct reader *r, const json_t *o, struct record_table *t)
@@ -283,8 +315,10 @@ int record_parse_table(struct record_table *out, const char *text, i64 bytes, co
     out->model_flops = number_of(&r, o, "model_flops");
     read_tensors(&r, o, out);
     read_tasks(&r, o, out);
-    if (!r.wrong)
+    if (!r.wrong) {
+        find_meeting(out);
         read_order(&r, o, out);
+    }
     return end(&r, o, "table");
 }
 

@@ -16,6 +16,7 @@ static const struct {
 } runs[] = {
     { "one", "single", { "train.accumulate=2" } },
     { "dp", "dp=2,zero=1", { "train.batch=4" } },
+    { "copies", "dp=2", { "train.batch=4" } },
     { "tp", "tp=2", { "train.batch=4" } },
     { "pp", "pp=2", { "train.accumulate=4" } },
 };
@@ -99,6 +100,73 @@ static double uniform(u64 *counter)
     return 1e-16 * (double)(rng_u64(&r, (*counter)++) >> 11);
 }
 
+/* The rungs up to RUNG_TRANSFER, with one loss after another taken away in an array. */
+static void rungs_one_by_one(const struct record_step *s, const struct dag *g, double out[RUNGS])
+{
+    static const u32 gone[] = {
+        1u << DAG_EVAL | 1u << DAG_CHECKPOINT, 1u << DAG_DATA, 1u << DAG_LOG | 1u << DAG_REST,
+        1u << DAG_WAIT | 1u << DAG_OUTER | 1u << DAG_MEET | 1u << DAG_BEGIN | 1u << DAG_CALL };
+    double *seconds = ARENA_ARRAY(s->arena, double, g->n);
+    double *lead = ARENA_ARRAY(s->arena, double, g->n);
+    bool *all = ARENA_ARRAY(s->arena, bool, g->n_ranks);
+    struct dag apart = *g;
+    memcpy(seconds, g->seconds, (size_t)g->n * sizeof *seconds);
+    memcpy(lead, g->lead, (size_t)g->n * sizeof *lead);
+    memset(all, 1, (size_t)g->n_ranks * sizeof *all);
+    for (int rung = RUNG_STEP; rung <= RUNG_TRANSFER; rung++) {
+        for (i64 i = 0; i < g->n; i++)
+            seconds[i] = gone[rung] & 1u << g->nodes[i].kind ? 0 : seconds[i];
+        if (rung == RUNG_HOST) {
+            dag_scale_gaps(g, all, 0, seconds, lead);
+            apart.starts = ARENA_ARRAY(s->arena, double, g->n_ranks);
+        }
+        out[rung] = dag_length(&apart, seconds, lead, NULL);
+    }
+}
+
+/* Each task of two ranks that do the same: their mean. */
+static double balanced_length(const struct record_step *s, const struct dag *g)
+{
+    double *seconds = ARENA_ARRAY(s->arena, double, g->n);
+    double *lead = ARENA_ARRAY(s->arena, double, g->n);
+    struct dag together = *g;
+    together.starts = ARENA_ARRAY(s->arena, double, g->n_ranks);
+    for (i64 i = 0, other = 0; i < g->n; i++) {
+        if (g->nodes[i].kind != DAG_COMPUTE || g->nodes[i].rank != 0)
+            continue;
+        while (g->nodes[other].kind != DAG_COMPUTE || g->nodes[other].rank != 1)
+            other++;
+        CHECK_EQ(g->nodes[i].task_id, g->nodes[other].task_id);
+        seconds[i] = (g->seconds[i] + g->seconds[other]) / 2;
+        seconds[other] = seconds[i];
+        other++;
+    }
+    return dag_length(&together, seconds, lead, NULL);
+}
+
+TEST(rungs_side_by_side_are_those_one_after_another)
+{
+    for (i64 i = 0; i < COUNT_OF(runs); i++) {
+        struct record r;
+        struct record_step s = { 0 };
+        struct dag *g;
+        open_run(&r, runs[i].name);
+        for (i64 k = 0; k < r.n_steps; k++) {
+            double at_once[RUNGS], one_by_one[RUNGS];
+            CHECK_OK(record_step(&r, r.steps[k], &s));
+            CHECK_OK(dag_new(&g, &s));
+            ladder_rungs(&s, g, at_once);
+            rungs_one_by_one(&s, g, one_by_one);
+            for (int rung = RUNG_STEP; rung <= RUNG_TRANSFER; rung++)
+                CHECK_NEAR(at_once[rung], one_by_one[rung], 0);
+            if (strcmp(runs[i].name, "copies") == 0)
+                CHECK_NEAR(at_once[RUNG_BALANCE], balanced_length(&s, g), 0);
+        }
+        record_step_free(&s);
+        record_close(&r);
+    }
+}
+
 TEST(random_durations_keep_the_product_and_the_path)
 {
     u64 counter = 0;
@@ -121,7 +189,8 @@ TEST(random_durations_keep_the_product_and_the_path)
                 g->seconds[k] = never ? 0 : uniform(&counter) * (draw % 3 ? 1e-3 : 1);
                 g->lead[k] = never ? 0 : 1e-3 * uniform(&counter);
             }
-            g->measured = dag_length(g, NULL, NULL, NULL);
+            dag_settle(g);
+        g->measured = g->length;
             sum += g->measured;
             ladder_add(&l, &r, &s, g);
             critical_add(&c, &s, g);
@@ -196,7 +265,8 @@ static void planted_factors(const char *name, const struct planted *p, double f[
                 g->seconds[i] = 1e-4 * (n->rank == 1 ? p->slow : 1); /* alike everywhere */
             }
         }
-        g->measured = dag_length(g, NULL, NULL, NULL);
+        dag_settle(g);
+        g->measured = g->length;
         ladder_add(&l, &r, &s, g);
     }
     check_product(&l);
@@ -261,6 +331,7 @@ TEST(a_slow_rank_is_blamed_for_what_it_costs)
 }
 
 TEST_MAIN(ONE(the_factors_of_real_runs_multiply_to_the_mfu),
+          ONE(rungs_side_by_side_are_those_one_after_another),
           ONE(random_durations_keep_the_product_and_the_path), ONE(each_loss_moves_its_own_rung),
           ONE(what_was_not_measured_is_not_known_and_is_1_in_the_product),
           ONE(a_slow_rank_is_blamed_for_what_it_costs))

@@ -8,7 +8,9 @@
 
 /* weight (kept), input, hidden, gradient: two micro-batches, hidden has two places. */
 static struct record_tensor tensors[] = {
-    { "weight", 100, 1 }, { "input", 10, 1 }, { "hidden", 40, 2 }, { "gradient", 100, 1 },
+    { .name = "weight", .bytes = 100, .slots = 1 }, { .name = "input", .bytes = 10, .slots = 1 },
+    { .name = "hidden", .bytes = 40, .slots = 2 },
+    { .name = "gradient", .bytes = 100, .slots = 1 },
 };
 enum { WEIGHT, INPUT, HIDDEN, GRADIENT };
 static struct record_task tasks[] = {
