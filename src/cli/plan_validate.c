@@ -180,8 +180,8 @@ static void print_ranges(const struct validated_set *s)
 {
     for (i64 i = 0; i < s->n_ranges; i++) {
         const struct validated_range *r = &s->ranges[i];
-        printf("%-25s   %s: MFU %.1f %%; %.1f to %.1f %% over %lld layouts with "
-               "micro-batches of 1, 2 and 4, one to four stages per rank\n",
+        printf("%-25s   %s: MFU %.1f %%; %.1f to %.1f %% over %lld layouts that "
+               "fit, with micro-batches of 1, 2 and 4, one to four stages per rank\n",
                "", r->row->id, r->row->mfu, r->lo, r->hi, (long long)r->layouts);
     }
 }

@@ -93,6 +93,8 @@ static void try_layout(struct validated_range *out, const struct plan_job *job,
     if (plan_layout_refused(job, l) || plan_shelf_table(shelf, l, &table) < 0)
         return;
     plan_step_of(job, l, table, &step);
+    if (!step.fits) /* it ran */
+        return;
     double mfu = 100 * table_flops(job) / (step.seconds * (double)job->devices *
                                            job->machine->device.peak[PLAN_BF16]);
     out->lo = out->layouts++ ? fmin(out->lo, mfu) : mfu;

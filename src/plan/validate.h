@@ -32,12 +32,13 @@ struct validated_row {
     double error;           /* (predicted - measured) / measured; 0 where it did not run */
 };
 
-/* A row with an MFU but without a micro-batch, over a declared range of layouts: micro-batches of 1, 2
- * and 4, one to four stages per rank, no recompute or that of attention, optimizer split or not. MFU by the formula that such
- * tables use: 6 FLOPs per weight of a product and token, attention over all pairs. */
+/* A row with an MFU but without a micro-batch, over those of a declared range of layouts that are
+ * said to fit, as it ran: micro-batches of 1, 2 and 4, one to four stages per rank, no recompute or
+ * that of attention, optimizer split or not. MFU by the formula that such tables use: 6 FLOPs per
+ * weight of a product and token, attention over all pairs. */
 struct validated_range {
     const struct plan_row *row;
-    i64 layouts;       /* of the range that exist */
+    i64 layouts;       /* of the range that exist and fit */
     double lo, hi;     /* MFU, percent */
 };
 
