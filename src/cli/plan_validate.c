@@ -152,6 +152,8 @@ static void print_stacks(const struct validated_set *s)
                    "pipelines on %g nodes and more", stack->stall_s, stack->stall_nodes);
         if (stack->stall_s > 0 && stack->stall_memory < 1)
             printf(" or with more than %g of the memory", stack->stall_memory);
+        if (stack->stall_sum_s > 0)
+            printf(", of %.3g s per sum of whole gradients on as many nodes", stack->stall_sum_s);
         if (stack->since > 0)
             printf(", for rows of %lld and later", (long long)stack->since);
         if (stack->kept != 1)

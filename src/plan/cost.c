@@ -434,11 +434,25 @@ double plan_stall_seconds(const struct plan_job *job, const struct plan_layout *
     return job->stack->stall_s * ((double)l->micro_batches * neighbours + way);
 }
 
+static double nodes_of(const struct plan_job *job)
+{
+    return (double)ceil_div(job->devices, job->machine->node_ranks);
+}
+
+/* What the sum of whole gradients takes besides its bytes, where all of the job's nodes stall. */
+static double sum_stall(const struct plan_job *job, const struct plan_layout *l)
+{
+    i64 ranks = l->dp * l->cp;
+    bool across = ranks > 1 && plan_tier_of(job->machine, ranks, l->tp) > 0;
+    bool whole = l->zero == ZERO_NONE;
+    return across && whole && nodes_of(job) >= job->stack->stall_nodes ? job->stack->stall_sum_s : 0;
+}
+
 static double stalls(const struct plan_job *job, const struct plan_layout *l,
                      const struct plan_step *out)
 {
     const struct plan_stack *s = job->stack;
-    double nodes = (double)ceil_div(job->devices, job->machine->node_ranks);
+    double nodes = nodes_of(job);
     bool tight = out->memory_bytes > s->stall_memory * job->machine->device.memory_bytes;
     return nodes >= s->stall_nodes || (l->pp > 1 && tight) ? plan_stall_seconds(job, l) : 0;
 }
@@ -459,7 +473,7 @@ void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
     out->terms[PLAN_IMBALANCE] = m * (slot - all / pp);
     out->terms[PLAN_BUBBLE] = l->pp > 1 ? bubble(l, &sum, &slowest) : 0;
     out->terms[PLAN_PP] += boundary * (m + (pp - 1) / (double)l->virtual_stages);
-    out->terms[PLAN_DP] = exposed_dp(job, l, t, &slowest);
+    out->terms[PLAN_DP] = exposed_dp(job, l, t, &slowest) + sum_stall(job, l);
     out->terms[PLAN_OPTIMIZER] = optimizer_seconds(job, l, t);
     out->terms[PLAN_LAUNCH] += t->step_launch;
     plan_memory_of(job, l, t, out);

@@ -115,6 +115,8 @@ const struct option plan_stack_options[] = {
       .help = "Share of what memory is left that tensors can use." },
     { "stall", STACK(FLOAT, stall_s), "0", .max = 1e3, .unit = "seconds",
       .help = "A stage waits that long per micro-batch for each of its neighbours." },
+    { "stall_sum", STACK(FLOAT, stall_sum_s), "0", .max = 1e3, .unit = "seconds",
+      .help = "That data ranks which split nothing wait for sums of gradients, per step." },
     { "stall_nodes", STACK(FLOAT, stall_nodes), "1", .min = 1, .max = 1e6, .unit = "nodes",
       .help = "On so many nodes and more." },
     { "stall_from", STACK(FLOAT, stall_from), "1e6", .min = 1, .max = 1e6, .unit = "nodes",

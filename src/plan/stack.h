@@ -82,6 +82,8 @@ struct plan_stack {
     double usable;             /* of what memory is left, by tensors: the rest is lost between them */
     double stall_s;            /* seconds that a stage of a pipeline waits per micro-batch for each of
                                 * its neighbours, on so many nodes and more; unexplained */
+    double stall_sum_s;        /* and that data ranks which split nothing wait for the sum of their
+                                * gradients, once a step, on so many nodes; unexplained */
     double stall_nodes, stall_from; /* so many: they do; from stall_from on: they may */
     double stall_memory;       /* they do where a stage takes more than this share of memory, too */
     double residual_lo, residual_hi; /* as a family's, where its runs scatter otherwise; both 0:

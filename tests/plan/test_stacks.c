@@ -268,12 +268,32 @@ TEST(stalls_begin_at_so_many_nodes)
     bed_open(&b, ROW("H100", "8,2,2,1,16", "", "nanotron", "x")); /* on four nodes */
     struct plan_stack s = stack_named("nanotron", &b.arena);
     s.stall_s = 0.5;
+    s.stall_sum_s = 0;
     s.stall_nodes = 5;
     price_with(&b, &s, 2, &calm);
     s.stall_nodes = 4;
     price_with(&b, &s, 2, &stalled);
     CHECK_NEAR(calm.terms[PLAN_STRAGGLER], 0, 0);
     CHECK_NEAR(stalled.seconds - calm.seconds, 0.5 * (8 + 0.5), 1e-9); /* one neighbour */
+    bed_close(&b);
+}
+
+/* Of whole gradients, that is: what zero 1 splits is gathered and scattered. */
+TEST(sums_of_whole_gradients_stall_at_so_many_nodes)
+{
+    struct bed b;
+    struct plan_step calm, stalled;
+    bed_open(&b, ROW("H100", "8,1,4,1,32", "", "nanotron", "x")); /* on four nodes */
+    struct plan_stack s = stack_named("nanotron", &b.arena);
+    s.stall_sum_s = 0.25;
+    for (i64 zero = 0; zero < 2; zero++) {
+        b.rows.rows[0].layout.zero = zero;
+        s.stall_nodes = 5;
+        price_with(&b, &s, 4, &calm);
+        s.stall_nodes = 4;
+        price_with(&b, &s, 4, &stalled);
+        CHECK_NEAR(stalled.seconds - calm.seconds, zero ? 0 : 0.25, 1e-9);
+    }
     bed_close(&b);
 }
 
@@ -670,6 +690,7 @@ TEST_MAIN(ONE(software_is_that_of_the_year_that_a_row_says),
           ONE(sums_on_a_measured_network_take_the_time_of_its_sums), ONE(weights_that_come_late_are_waited_for),
           ONE(what_is_split_goes_at_the_rate_that_software_reaches),
           ONE(stalls_begin_at_so_many_nodes),
+          ONE(sums_of_whole_gradients_stall_at_so_many_nodes),
           ONE(each_step_of_a_ring_across_nodes_takes_their_latency),
           ONE(half_of_the_products_stay_with_torchtitans_recompute),
           ONE(rows_that_are_cut_are_gathered_again_for_gradients),

@@ -23,7 +23,7 @@ static const struct bound bounds[] = {
     { "vtrain_multi", 40, 8.4, 3.9, 0, 0.78, 77, 27.5, 99, 5.2 },
     { "bigscience_bloom_a100", 77, 7, 5.6, 0, 0.73, 86, 27, 90, 1.2 },
     { "llm_foundry_mpt", 124, 6.6, 6.1, 0, 0, 74, 18.5, 0, 0 },
-    { "ultrascale_nanotron_h100", 985, 23.5, 10, 0, 0.86, 76, 38, 89, 38 },
+    { "ultrascale_nanotron_h100", 985, 23.2, 10, 0, 0.86, 76, 38, 89, 21 },
     { "torchtitan", 11, 11.4, 11.3, 0, 0, 70, 42, 99, 3.6 },
 };
 
