@@ -183,11 +183,12 @@ void measure_match_calls(const struct record_step *s, struct measure_calls *out,
         for (i64 i = 0; i < s->ranks[r].n_spans; i++) {
             const struct record_rank *k = &s->ranks[r];
             const struct record_span *span = &k->spans[i];
+            if (span->kind != SPAN_CALL || !span->task)
+                continue;
             struct measure_call call = { .rank = r, .begin = span->begin_ns,
                                          .end = span->end_ns, .task = span->task_id,
                                          .action = span->action };
-            if (span->kind != SPAN_CALL || !span->task ||
-                !fill_key(k, span, call.key, &call.members, &call.peer))
+            if (!fill_key(k, span, call.key, &call.members, &call.peer))
                 continue;
             if (n > 0 && continues(&c[n - 1], &call, span->task)) {
                 add_piece(&c[n - 1], &call);

@@ -44,6 +44,7 @@ struct table_time {
     const struct record_table *table;
     struct task_time *tasks;
     i32 *class; /* [n_tasks] index in ops */
+    double *roofline_s; /* [n_tasks] */
 };
 
 struct lane_sum {

@@ -46,7 +46,7 @@ static const struct record_span **own_spans(const struct record_step *s, int ran
 {
     const struct record_rank *k = &s->ranks[rank];
     const struct record_span **own =
-        ARENA_ARRAY(s->arena, const struct record_span *, k->n_spans);
+        ARENA_UNSET(s->arena, const struct record_span *, k->n_spans);
     *n = 0;
     for (i64 i = 0; i < k->n_spans; i++)
         if (share_of(&k->spans[i], k) != IN_NOTHING)
@@ -152,17 +152,24 @@ static int begun_between(const struct measure_calls *c, int rank, i64 from, i64 
     return *at < c->first[rank + 1] && c->at[*at].begin < to ? c->at[*at].lane : 0;
 }
 
+/* What a rank's own thread did, and when it was through with its backward pass. */
+struct own {
+    const struct record_span **spans;
+    i64 n, backward_end;
+};
+
 static void divide(struct gather *g, i64 step, const struct record_step *s, int rank,
-                   const struct measure_calls *calls, const struct meetings *met)
+                   const struct own *own, const struct measure_calls *calls,
+                   const struct meetings *met)
 {
     const struct record_rank *k = &s->ranks[rank];
     struct measure_rank *out = &g->m->ranks[rank];
-    i64 n, cursor = k->window_begin_ns, meeting = 0, backward_end = backward_end_of(k);
+    i64 cursor = k->window_begin_ns, meeting = 0;
     i64 at = calls->first[rank];
-    const struct record_span **own = own_spans(s, rank, &n);
-    for (i64 i = 0; i < n; i++) {
-        enum share what = share_of(own[i], k);
-        i64 begin = i64_max(own[i]->begin_ns, cursor), end = own[i]->end_ns;
+    for (i64 i = 0; i < own->n; i++) {
+        const struct record_span *span = own->spans[i];
+        enum share what = share_of(span, k);
+        i64 begin = i64_max(span->begin_ns, cursor), end = span->end_ns;
         i64 come = what == IN_MEET && meeting < met->n ? met->come[meeting] : end;
         meeting += what == IN_MEET;
         if (end <= begin)
@@ -178,9 +185,9 @@ static void divide(struct gather *g, i64 step, const struct record_step *s, int 
         else if (what == IN_MEET)
             add_wait(out, step, begin, end, come);
         else if (what == IN_WAIT) {
-            const struct measure_call *c = call_of(calls, rank, own[i]);
+            const struct measure_call *c = call_of(calls, rank, span);
             add_wait(out, step, begin, end, c ? c->come : begin);
-            add_exposed(g, own[i], begin, c, backward_end);
+            add_exposed(g, span, begin, c, own->backward_end);
         } else
             out->gap[what == IN_LOG ? HOST_LOG : what == IN_EVAL ? HOST_EVAL : HOST_CHECKPOINT]
                     [step] += s_of(end - begin);
@@ -210,6 +217,13 @@ static i32 class_of(struct gather *g, const struct record_task *t)
     return (i32)g->n_ops++;
 }
 
+static double roofline(const struct measure *m, const struct record_task *t)
+{
+    double by_flops = t->flops / m->ceilings.used;
+    double by_bytes = (t->read_bytes + t->written_bytes) / m->ceilings.memory_bytes_per_s;
+    return fmax(isfinite(by_flops) ? by_flops : 0, isfinite(by_bytes) ? by_bytes : 0);
+}
+
 static struct table_time *times_of_table(struct gather *g, const struct record_table *t)
 {
     for (i64 i = 0; i < g->n_tables; i++)
@@ -226,16 +240,12 @@ static struct table_time *times_of_table(struct gather *g, const struct record_t
     x->table = t;
     x->tasks = ARENA_ARRAY(g->a, struct task_time, t->n_tasks);
     x->class = ARENA_ARRAY(g->a, i32, t->n_tasks);
-    for (i64 i = 0; i < t->n_tasks; i++)
+    x->roofline_s = ARENA_ARRAY(g->a, double, t->n_tasks);
+    for (i64 i = 0; i < t->n_tasks; i++) {
         x->class[i] = class_of(g, &t->tasks[i]);
+        x->roofline_s[i] = roofline(g->m, &t->tasks[i]);
+    }
     return x;
-}
-
-static double roofline(const struct measure *m, const struct record_task *t)
-{
-    double by_flops = t->flops / m->ceilings.used;
-    double by_bytes = (t->read_bytes + t->written_bytes) / m->ceilings.memory_bytes_per_s;
-    return fmax(isfinite(by_flops) ? by_flops : 0, isfinite(by_bytes) ? by_bytes : 0);
 }
 
 /* Nanoseconds of [begin, end) in which any exchange of the rank is under way; *at moves along with
@@ -274,8 +284,8 @@ static void add_task(struct gather *g, int rank, struct table_time *times,
     sum->op.flops += t->flops;
     sum->op.model_flops += t->model_flops;
     sum->op.bytes += t->read_bytes + t->written_bytes;
-    sum->op.roofline_s += roofline(g->m, t);
-    g->m->ranks[rank].roofline_s += roofline(g->m, t);
+    sum->op.roofline_s += times->roofline_s[s->task_id];
+    g->m->ranks[rank].roofline_s += times->roofline_s[s->task_id];
     sum->op.skewed_s += s_of(took) * skew_of(s);
     if (span_on_cpu(s->detail) > 0) {
         g->looked_s[rank] += s_of(took);
@@ -331,6 +341,7 @@ static void blank_step(struct measure_rank *k, i64 step)
 struct ready {
     struct measure_calls calls;
     struct meetings met;
+    struct own *own; /* [ranks] */
 };
 
 static void *make_ready(void *context, const struct record_step *s)
@@ -339,6 +350,12 @@ static void *make_ready(void *context, const struct record_step *s)
     (void)context;
     x->met = find_meetings(s);
     measure_match_calls(s, &x->calls, s->arena);
+    x->own = ARENA_ARRAY(s->arena, struct own, s->n_ranks);
+    for (int r = 0; r < s->n_ranks; r++)
+        if (s->ranks[r].head) {
+            x->own[r].spans = own_spans(s, r, &x->own[r].n);
+            x->own[r].backward_end = backward_end_of(&s->ranks[r]);
+        }
     return x;
 }
 
@@ -355,7 +372,7 @@ static void add_step(struct gather *g, i64 step, const struct record_step *s,
             blank_step(&m->ranks[r], step);
             continue;
         }
-        divide(g, step, s, r, &calls, &met);
+        divide(g, step, s, r, &ready->own[r], &calls, &met);
         add_tasks(g, s, r, &calls);
         gather_add_behind(g, s, r, &calls);
         gather_add_sample(g, step, r, &s->ranks[r]);

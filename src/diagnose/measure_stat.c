@@ -1,6 +1,8 @@
 /* Statistics that a few odd values do not move (measure.h). */
 #include "diagnose/measure.h"
 
+#include "base/sort.h"
+
 #include <math.h>
 #include <stdlib.h>
 
@@ -26,7 +28,7 @@ static double *numbers_of(const double *x, i64 n, struct arena *a, i64 *count)
     for (i64 i = 0; x && i < n; i++)
         if (isfinite(x[i]))
             kept[(*count)++] = x[i];
-    qsort(kept, (size_t)*count, sizeof *kept, ascending);
+    sort_numbers(kept, *count, a);
     return kept;
 }
 
@@ -71,7 +73,7 @@ struct measure_stat measure_stat(const double *x, i64 n)
         s.most = kept[s.n - 1];
         for (i64 i = 0; i < s.n; i++)
             kept[i] = fabs(kept[i] - s.median);
-        qsort(kept, (size_t)s.n, sizeof *kept, ascending);
+        sort_numbers(kept, s.n, &a);
         s.sigma = 1.4826 * sorted_quantile(kept, s.n, 0.5);
         s.se = s.sigma / sqrt((double)s.n);
     }

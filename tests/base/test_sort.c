@@ -53,4 +53,30 @@ TEST(runs_are_merged_and_equal_elements_keep_their_order)
     arena_fini(&a);
 }
 
-TEST_MAIN(ONE(runs_are_merged_and_equal_elements_keep_their_order))
+TEST(many_numbers_and_few_ascend)
+{
+    static const i64 sizes[] = { 0, 1, 2, 1000, 1024, 5000 };
+    const struct rng random = { 5, 6 };
+    struct arena a;
+    u64 draw = 0;
+    arena_init(&a);
+    for (i64 s = 0; s < COUNT_OF(sizes); s++) {
+        const i64 n = sizes[s];
+        double *x = ARENA_ARRAY(&a, double, n), sum = 0, sorted = 0;
+        for (i64 i = 0; i < n; i++) { /* whole numbers, so that their sum is exact */
+            x[i] = (double)((i64)(rng_u64(&random, draw++) >> 20) % 100000 - 50000);
+            x[i] *= i % 7 ? 1 : 1e6;
+            sum += x[i];
+        }
+        sort_numbers(x, n, &a);
+        for (i64 i = 0; i < n; i++) {
+            CHECK(i == 0 || x[i - 1] <= x[i]);
+            sorted += x[i];
+        }
+        CHECK_NEAR(sorted, sum, 0);
+    }
+    arena_fini(&a);
+}
+
+TEST_MAIN(ONE(many_numbers_and_few_ascend),
+          ONE(runs_are_merged_and_equal_elements_keep_their_order))
