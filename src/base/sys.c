@@ -260,11 +260,6 @@ ssize_t sys_pread(int fd, void *buffer, i64 bytes, i64 offset)
     return pread(fd, buffer, (size_t)bytes, offset);
 }
 
-void sys_will_read(int fd, i64 offset, i64 bytes)
-{
-    posix_fadvise(fd, offset, bytes, POSIX_FADV_WILLNEED);
-}
-
 ssize_t sys_write(int fd, const void *buffer, i64 bytes)
 {
     i64 asked = bytes;

@@ -65,8 +65,6 @@ ssize_t sys_pread(int fd, void *buffer, i64 bytes, i64 offset);
  * is an error after ten seconds (-1, ENODATA), and one whose writer has left ends (0); from then on
  * reading waits, as of other files. */
 i64 sys_read_first(int fd, void *buffer, i64 bytes);
-/* These bytes are read soon: the system may fetch them meanwhile. A hint, which cannot fail. */
-void sys_will_read(int fd, i64 offset, i64 bytes);
 ssize_t sys_write(int fd, const void *buffer, i64 bytes);
 int sys_write_full(int fd, const void *buffer, i64 bytes); /* 0 or -1 */
 i64 sys_read_full(int fd, void *buffer, i64 bytes);        /* bytes read (< asked at EOF), -1 */

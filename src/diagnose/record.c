@@ -653,7 +653,7 @@ int record_share(struct record *out, const struct record *r)
     x->n_open = 0;
     for (i64 i = 0; i < x->n_files; i++) {
         files[i] = from->files[i];
-        files[i].reader.fd = -1;
+        files[i].reader = (struct record_reader){ .fd = -1 };
     }
     return OK;
 }

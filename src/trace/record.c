@@ -27,7 +27,10 @@ void record_reader_close(struct record_reader *r)
 {
     if (r->fd >= 0)
         sys_close(r->fd);
+    sys_free(r->window);
     r->fd = -1;
+    r->window = NULL;
+    r->window_n = 0;
 }
 
 static bool read_at(struct record_reader *r, void *out, i64 bytes, i64 at)
@@ -43,16 +46,30 @@ static bool read_at(struct record_reader *r, void *out, i64 bytes, i64 at)
     return true;
 }
 
-/* A chunk's head is asked for together with what scanning looks at behind it. */
+/* Small chunks are so near to each other that reading all of the file is as fast as reading their
+ * heads; large ones are jumped over. A head comes with what scanning looks at behind it. */
+enum { SMALL_CHUNK = 1 << 17, WINDOW = 1 << 18, HEAD_BYTES = 96 };
+
+static bool in_window(const struct record_reader *r, i64 at, i64 bytes)
+{
+    return at >= r->window_from && at + bytes <= r->window_from + r->window_n;
+}
+
 static bool read_head(struct record_reader *r, struct record_chunk *out)
 {
-    r->head_at = r->at;
-    r->head_n = i64_min((i64)sizeof r->head, r->bytes - r->at);
-    if (!read_at(r, r->head, r->head_n, r->at)) {
-        r->head_n = 0;
-        return false;
+    const i64 left = r->bytes - r->at;
+    if (!in_window(r, r->at, i64_min(HEAD_BYTES, left))) {
+        if (!r->window && !(r->window = sys_alloc(WINDOW, 64)))
+            return false;
+        r->window_from = r->at;
+        r->window_n = i64_min(r->jumps ? HEAD_BYTES : WINDOW, left);
+        if (!read_at(r, r->window, r->window_n, r->at)) {
+            r->window_n = 0;
+            return false;
+        }
     }
-    memcpy(out, r->head, sizeof *out);
+    memcpy(out, r->window + (r->at - r->window_from), sizeof *out);
+    r->jumps = out->bytes > SMALL_CHUNK;
     return true;
 }
 
@@ -86,13 +103,13 @@ static bool proven(struct record_reader *r, const struct record_chunk *c, i64 at
 /* Behind damage: the next place where a chunk is, or the end of the file. */
 static i64 find_chunk(struct record_reader *r, i64 from)
 {
-    enum { WINDOW = 1 << 16 };
-    char window[WINDOW + RECORD_CHUNK_BYTES];
-    for (i64 begin = from; begin + RECORD_CHUNK_BYTES <= r->bytes; begin += WINDOW) {
+    enum { SEARCHED = 1 << 16 };
+    char window[SEARCHED + RECORD_CHUNK_BYTES];
+    for (i64 begin = from; begin + RECORD_CHUNK_BYTES <= r->bytes; begin += SEARCHED) {
         i64 n = i64_min((i64)sizeof window, r->bytes - begin);
         if (!read_at(r, window, n, begin))
             break;
-        for (i64 i = 0; i + RECORD_CHUNK_BYTES <= n && i < WINDOW; i += 8) {
+        for (i64 i = 0; i + RECORD_CHUNK_BYTES <= n && i < SEARCHED; i += 8) {
             struct record_chunk c;
             memcpy(&c, window + i, sizeof c);
             if (plausible(&c) && end_of(&c, begin + i) <= r->bytes && proven(r, &c, begin + i))
@@ -102,22 +119,9 @@ static i64 find_chunk(struct record_reader *r, i64 from)
     return r->bytes;
 }
 
-/* Heads of small chunks are so near to each other that a disk reads all of it as fast as them, if
- * it knows beforehand; large ones are jumped over. */
-enum { SMALL_CHUNK = 1 << 17, AHEAD = 1 << 22 };
-
-static void look_ahead(struct record_reader *r, const struct record_chunk *c)
+static int next_chunk(struct record_reader *r, struct record_place *out)
 {
-    if (c->bytes > SMALL_CHUNK || r->at + AHEAD / 2 < r->ahead)
-        return;
-    const i64 from = i64_max(r->at, r->ahead);
-    r->ahead = r->at + AHEAD;
-    sys_will_read(r->fd, from, r->ahead - from);
-}
-
-int record_reader_next(struct record_reader *r, struct record_place *out)
-{
-    if (r->at + RECORD_CHUNK_BYTES > r->bytes) {
+    if (r->at + RECORD_CHUNK_BYTES > r->bytes || !r->window) { /* the first time, or again */
         i64 end = sys_seek(r->fd, 0, SEEK_END);
         r->bytes = i64_max(r->bytes, end);
     }
@@ -129,7 +133,6 @@ int record_reader_next(struct record_reader *r, struct record_place *out)
         if (chunk && end_of(&c, r->at) <= r->bytes) {
             *out = (struct record_place){ c, r->at + RECORD_CHUNK_BYTES };
             r->at = end_of(&c, r->at);
-            look_ahead(r, &c);
             return 1;
         }
         i64 next = find_chunk(r, r->at + 8);
@@ -139,6 +142,17 @@ int record_reader_next(struct record_reader *r, struct record_place *out)
         r->at = next;
     }
     return 0;
+}
+
+int record_reader_next(struct record_reader *r, struct record_place *out)
+{
+    const int got = next_chunk(r, out);
+    if (got == 0) { /* what is there now may be different when it is asked for again */
+        sys_free(r->window);
+        r->window = NULL;
+        r->window_n = 0;
+    }
+    return got;
 }
 
 int record_reader_payload(struct record_reader *r, const struct record_place *p, void *out)
@@ -153,10 +167,9 @@ int record_reader_payload(struct record_reader *r, const struct record_place *p,
 
 int record_reader_peek(struct record_reader *r, const struct record_place *p, void *out, i64 bytes)
 {
-    const i64 from = p->at - r->head_at;
-    const bool at_hand = from >= 0 && from + bytes <= r->head_n;
+    const bool at_hand = in_window(r, p->at, bytes);
     if (at_hand)
-        memcpy(out, r->head + from, (size_t)bytes);
+        memcpy(out, r->window + (p->at - r->window_from), (size_t)bytes);
     if (bytes > (i64)p->chunk.bytes || (!at_hand && !read_at(r, out, bytes, p->at)))
         return err_set(ERR_FORMAT, "%s: the chunk at byte %lld is too short", r->path,
                        (long long)(p->at - RECORD_CHUNK_BYTES));

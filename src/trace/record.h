@@ -71,9 +71,9 @@ struct record_reader {
     int fd;
     char path[2200];
     i64 at, bytes;  /* next chunk; of the file when it was opened or last looked at */
-    i64 ahead;      /* until where the system was told that it will be read */
-    u8 head[96];    /* of the file, from head_at: a chunk's head and what its payload begins with */
-    i64 head_at, head_n;
+    u8 *window;     /* of the file, [from, from + n): heads of small chunks come together */
+    i64 window_from, window_n;
+    bool jumps;     /* chunks are large: their heads come alone */
     i64 damaged;    /* bytes that were passed over because they are no chunk */
 };
 

@@ -112,6 +112,42 @@ TEST(a_torn_end_is_cut_off_and_the_rest_goes_on)
     CHECK_EQ(s.damaged, 0);
 }
 
+/* Chunks with these bytes of payload, each of which begins with its number; the largest are jumped
+ * over. The file grows by pieces that end anywhere. */
+TEST(a_file_that_grows_is_read_on_from_where_it_ended)
+{
+    static const i64 sizes[] = { 100, 200000, 5000, 16, 300000, 60, 8, 70000, 133000, 133000, 24 };
+    enum { PIECE = 6871, PAYLOAD = 300000 };
+    static u8 file[1 << 20], payload[PAYLOAD];
+    i64 bytes = 0, seen = 0, number;
+    struct record_reader r;
+    struct record_place p;
+    for (i64 i = 0; i < COUNT_OF(sizes); i++) {
+        memset(payload, (int)i, (size_t)sizes[i]);
+        memcpy(payload, &i, sizeof i);
+        const u32 checksum = record_checksum(RECORD_EVENT, payload, sizes[i]);
+        const struct record_chunk c = { RECORD_EVENT, checksum, (u64)sizes[i] };
+        memcpy(file + bytes, &c, sizeof c);
+        memcpy(file + bytes + sizeof c, payload, (size_t)sizes[i]);
+        bytes += (i64)sizeof c + round_up(sizes[i], 8);
+    }
+    int fd = sys_open(FOLDER "/grows.spans", O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    CHECK_OK(record_reader_open(&r, FOLDER "/grows.spans"));
+    for (i64 at = 0; at < bytes; at += PIECE) {
+        CHECK_EQ(sys_write_full(fd, file + at, i64_min(PIECE, bytes - at)), 0);
+        while (record_reader_next(&r, &p) == 1) {
+            CHECK_OK(record_reader_peek(&r, &p, &number, (i64)sizeof number));
+            CHECK_EQ(number, seen);
+            CHECK_EQ((i64)p.chunk.bytes, sizes[seen++]);
+            CHECK_OK(record_reader_payload(&r, &p, payload));
+        }
+    }
+    CHECK_EQ(seen, COUNT_OF(sizes));
+    CHECK_EQ(r.damaged, 0);
+    record_reader_close(&r);
+    sys_close(fd);
+}
+
 TEST(a_full_buffer_drops_and_counts)
 {
     sys_remove_tree(FOLDER);
@@ -148,5 +184,6 @@ TEST(a_disk_that_refuses_ends_the_recording)
 
 TEST_MAIN(ONE(both_generations_stay_below_the_limit_and_have_heads),
           ONE(what_is_kept_outlives_the_newest),
-          ONE(a_torn_end_is_cut_off_and_the_rest_goes_on), ONE(a_full_buffer_drops_and_counts),
+          ONE(a_torn_end_is_cut_off_and_the_rest_goes_on),
+          ONE(a_file_that_grows_is_read_on_from_where_it_ended), ONE(a_full_buffer_drops_and_counts),
           ONE(a_disk_that_refuses_ends_the_recording))
