@@ -99,6 +99,7 @@ struct measure_rank {
                           * were at work then */
     double throttles;  /* periods in which a quota was used up */
     double clock;      /* speed of a loop on registers over that at the start */
+    double *phi;       /* the same per step, as of its newest sample; NULL: not known */
     double minor_faults, major_faults, switches; /* the last: taken off its processor */
     double system_s;   /* processor time inside the kernel */
     double memory_stall, io_stall; /* pressure, share of time */

@@ -45,6 +45,18 @@ static void add_memory(struct measure_rank *k, const struct sample *x)
     }
 }
 
+static void add_clock(struct gather *g, struct measure_rank *k, i64 step, struct kept *all,
+                      double phi)
+{
+    keep(all, phi, g->a);
+    if (!k->phi) {
+        k->phi = ARENA_ARRAY(g->a, double, g->m->n_steps);
+        for (i64 i = 0; i < g->m->n_steps; i++)
+            k->phi[i] = NAN;
+    }
+    k->phi[step] = phi;
+}
+
 void gather_add_sample(struct gather *g, i64 step, int rank, const struct record_rank *from)
 {
     const struct sample *x = from->sample;
@@ -56,7 +68,7 @@ void gather_add_sample(struct gather *g, i64 step, int rank, const struct record
     g->sampled[rank]++;
     g->covered_s[rank] += 1e-9 * (double)x->covers_ns;
     if (x->has & SAMPLE_CLOCK)
-        keep(&g->clock[rank], x->phi, g->a);
+        add_clock(g, k, step, &g->clock[rank], x->phi);
     if (!record_sleeps(from->head))
         add_processor(k, x);
     add_memory(k, x);
@@ -74,6 +86,18 @@ void gather_add_sample(struct gather *g, i64 step, int rank, const struct record
         k->work[step] = x->attended;
         if (x->tokens > 0)
             add_number(&g->m->padding, (double)x->tokens_idle / (double)x->tokens);
+    }
+}
+
+/* Not every step has a sample: each has the newest one then, the first steps the first. */
+static void fill_between(double *phi, i64 n)
+{
+    double newest = NAN;
+    for (i64 i = 0; i < n && !isfinite(newest); i++)
+        newest = phi[i];
+    for (i64 i = 0; i < n; i++) {
+        newest = isfinite(phi[i]) ? phi[i] : newest;
+        phi[i] = newest;
     }
 }
 
@@ -96,6 +120,8 @@ void gather_settle_samples(struct gather *g)
         double samples = (double)g->sampled[r], steps = g->covered_s[r] / step_s;
         divide_all(counts, COUNT_OF(counts), steps > samples ? steps : samples);
         divide_all(shares, COUNT_OF(shares), samples);
+        if (k->phi)
+            fill_between(k->phi, g->m->n_steps);
         k->clock = g->clock[r].x ? measure_trimmed(g->clock[r].x, i64_min(g->clock[r].n, KEPT)) : NAN;
         double away = g->looked_s[r] > 0 ? g->away_s[r] / g->looked_s[r] : NAN;
         k->run_queue_s = fmax(k->run_queue_s, /* fmin: NaN does not limit */

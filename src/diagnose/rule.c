@@ -91,10 +91,19 @@ double rule_disturbed(const struct measure *m)
     return sum > 0 ? sum : 0;
 }
 
+/* What is of some steps is itself a reason why the mean of all varies: around the middle they do less. */
+static double noise_beside(const struct measure *m, const struct finding *f)
+{
+    double se = m->step.se;
+    if (f->place.first_step >= 0 && m->n_steps > 0)
+        se = fmin(se, m->step.sigma / sqrt((double)m->n_steps));
+    return isfinite(se) ? 2 * se : 0;
+}
+
 void rule_gain(const struct measure *m, struct finding *f, double lost, double gain,
                double spread)
 {
-    double noise = isfinite(m->step.se) ? 2 * m->step.se : 0;
+    const double noise = noise_beside(m, f);
     gain = fmax(0, fmin(gain, m->step.mean));
     const double others = rule_disturbed(m);
     f->lost = lost;

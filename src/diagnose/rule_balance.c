@@ -10,9 +10,9 @@
 
 /* --- slow ranks ------------------------------------------------------------------- */
 
-/* Ranks of one stage that compute longer than its others: one, or up to half of them. Where each stage is
- * one rank, those of all stages, each in terms of the others' work: what they would compute in the time
- * that the machine's ceilings give their tasks. */
+/* Ranks of one stage that compute longer than its others: one, or up to half of them. Or all ranks of
+ * a stage, or of some, each in terms of the others' work: what they would compute in the time that the
+ * machine's ceilings give their tasks. */
 struct group {
     bool *in;    /* [n_ranks] */
     i64 n, rank; /* rank: which of them is the slowest; -1: no rank has peers */
@@ -58,22 +58,30 @@ static i64 list_stage(const struct measure *m, int stage, struct rank_mean *out)
 /* Two stages alone tell no slow one from a machine whose ceilings are wrong for what one of them does. */
 enum { LEAST_ACROSS = 3 };
 
-/* 0: some stage has several ranks, or what their tasks cost is not known. */
+/* Each stage's fastest rank: where that is slow, all of the stage are. 0: what their tasks cost is not
+ * known. */
 static i64 list_across(const struct measure *m, struct rank_mean *out)
 {
+    const i64 stages = m->config.pp;
     double cost = 0;
-    if (m->config.pp < LEAST_ACROSS || m->n_ranks != m->config.pp)
+    if (stages < LEAST_ACROSS || stages > m->n_ranks)
         return 0;
     for (i64 r = 0; r < m->n_ranks; r++)
         cost += m->ranks[r].roofline_s / (double)m->n_ranks;
+    for (i64 p = 0; p < stages; p++)
+        out[p] = (struct rank_mean){ -1, 1, INFINITY };
     for (i64 r = 0; r < m->n_ranks; r++) {
         const struct measure_rank *k = &m->ranks[r];
-        if (!(k->roofline_s > 0))
+        const double scale = cost / k->roofline_s, mean = measure_mean(m, k->compute) * scale;
+        if (!(k->roofline_s > 0) || k->stage < 0 || k->stage >= stages)
             return 0;
-        out[r] = (struct rank_mean){ r, cost / k->roofline_s,
-                                     measure_mean(m, k->compute) * cost / k->roofline_s };
+        if (mean < out[k->stage].mean)
+            out[k->stage] = (struct rank_mean){ r, scale, mean };
     }
-    return m->n_ranks;
+    for (i64 p = 0; p < stages; p++)
+        if (out[p].rank < 0)
+            return 0;
+    return stages;
 }
 
 static struct rule_excess excess_of(const struct measure *m, const struct rank_mean *sorted, i64 n_in,
@@ -97,14 +105,15 @@ static struct rule_excess excess_of(const struct measure *m, const struct rank_m
     return (struct rule_excess){ s.mean, s.median, s.sigma, (double)clear / (double)m->n_steps };
 }
 
-static void take_group(const struct measure *m, struct group *g, struct rank_mean *sorted, i64 n,
+/* Takes the slow ones of the list into g, if they are slower than what it has. */
+static bool take_group(const struct measure *m, struct group *g, struct rank_mean *sorted, i64 n,
                        struct arena *a)
 {
     i64 n_in = 0;
     divide_sorted(sorted, n, &n_in);
     struct rule_excess e = excess_of(m, sorted, n_in, n, a);
     if (!isfinite(e.mean) || (g->rank >= 0 && !(e.mean > g->excess.mean)))
-        return;
+        return false;
     for (i64 r = 0; r < m->n_ranks; r++)
         g->in[r] = false;
     g->last_share = 0;
@@ -117,6 +126,22 @@ static void take_group(const struct measure *m, struct group *g, struct rank_mea
     /* In the rank's own work. */
     g->excess = (struct rule_excess){ e.mean / sorted[0].scale, e.median / sorted[0].scale,
                                       e.sigma / sorted[0].scale, e.share };
+    return true;
+}
+
+/* From the ranks that stand for their stages to all of these. */
+static void take_whole_stages(const struct measure *m, struct group *g, struct arena *a)
+{
+    bool *slow = ARENA_ARRAY(a, bool, m->config.pp);
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (g->in[r])
+            slow[m->ranks[r].stage] = true;
+    g->n = 0;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        g->in[r] = slow[m->ranks[r].stage];
+        g->n += g->in[r];
+    }
+    g->across = true;
 }
 
 /* Of the stage in which that is most. */
@@ -131,9 +156,8 @@ static struct group slow_group(const struct measure *m, struct arena *a)
             take_group(m, &g, list, n, a);
     }
     i64 n = m->n_steps > 0 ? list_across(m, list) : 0;
-    g.across = n > 1;
-    if (n > 1)
-        take_group(m, &g, list, n, a);
+    if (n > 1 && take_group(m, &g, list, n, a))
+        take_whole_stages(m, &g, a);
     return g;
 }
 
@@ -247,9 +271,10 @@ static bool tell_onset(const struct measure *m, const struct rule_limit *limit, 
     if (all)
         f->title = "the step became slow";
     rule_evidence(f, "from step %lld to %lld %s %.1f ms longer a step than in the other %lld "
-                  "(%.0f sigma)", (long long)f->place.first_step + 1,
+                  "(%s%.0f sigma)", (long long)f->place.first_step + 1,
                   (long long)f->place.last_step + 1, all ? "computing takes" : "it computes",
-                  1e3 * inside, (long long)others, worst.height);
+                  1e3 * inside, (long long)others, worst.height > 99 ? "more than " : "",
+                  fmin(worst.height, 99));
     if (peers)
         rule_reject(f, "B1", "in the other %lld steps the rank is as fast as its peers",
                     (long long)others);
@@ -316,9 +341,11 @@ static bool tell_slow_ranks(const struct measure *m, const struct rule_limit *li
     place_group(m, g.in, f, a);
     f->place.stage = m->config.pp > 1 ? k->stage : -1;
     double usual = measure_mean(m, k->compute) - e.mean;
-    rule_evidence(f, "%s for %.1f ms a step, its peers %.1f ms: %.2f times as long",
+    if (g.n > 1)
+        f->title = "ranks are always slow";
+    rule_evidence(f, "%s for %.1f ms a step, %s peers %.1f ms: %.2f times as long",
                   g.n > 1 ? "they compute" : "it computes", 1e3 * (usual + e.mean),
-                  1e3 * usual, (usual + e.mean) / usual);
+                  g.n > 1 ? "their" : "its", 1e3 * usual, (usual + e.mean) / usual);
     rule_evidence(f, "%s the slowest in %.0f %% of the steps", g.n > 1 ? "they are" : "it is",
                   100 * e.share);
     if (isfinite(g.last_share))

@@ -69,57 +69,124 @@ static double held_back(const struct measure_rank *r, double least)
     return r->throttles > 0 && r->throttled_s >= least ? r->throttled_s : 0;
 }
 
-/* By the clock: what slower registers cost while computing. */
-static double slowed(const struct measure *m, const struct measure_rank *r, double least)
+/* Steps in which the clock stood on a lower level than in the rest of them; until 0: none. */
+static struct measure_change clock_fell(const struct measure *m, const struct measure_rank *r,
+                                        const struct rule_limit *limit)
 {
-    double phi = r->clock;
-    return phi < least ? measure_mean(m, r->compute) * (1 - phi) : 0;
+    const i64 n = m->n_steps;
+    struct measure_change c = measure_change(r->phi, n, limit[1].value);
+    if (c.until - c.at == n || !(c.inside < limit[0].value) || c.before < limit[0].value)
+        c.until = 0;
+    return c;
+}
+
+/* By the clock: what slower registers cost while computing. */
+static double slowed(const struct measure *m, const struct measure_rank *r,
+                     const struct rule_limit *limit)
+{
+    const struct measure_change c = clock_fell(m, r, limit);
+    double sum = 0;
+    if (c.until == 0)
+        return r->clock < limit[0].value ? measure_mean(m, r->compute) * (1 - r->clock) : 0;
+    for (i64 i = c.at; i < c.until; i++)
+        sum += r->compute[i] * (1 - c.inside);
+    return sum / (double)m->n_steps;
+}
+
+/* The longest of the stage's ranks that are in it, or that are not. */
+static double longest(const struct measure *m, const bool *in, bool which, int stage, i64 step)
+{
+    double most = 0;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (in[r] == which && m->ranks[r].stage == stage)
+            most = fmax(most, m->ranks[r].compute[step]);
+    return most;
+}
+
+/* Of what these ranks lose in steps [c.at, c.until), what others wait for. */
+static double waited_for(const struct measure *m, const bool *in, const struct measure_rank *r,
+                         const struct measure_change *c)
+{
+    double sum = 0;
+    for (i64 i = c->at; i < c->until; i++) {
+        const double slow = longest(m, in, true, r->stage, i);
+        const double spare = slow - longest(m, in, false, r->stage, i);
+        sum += fmax(0, fmin(slow * (1 - c->inside), spare));
+    }
+    return sum / (double)m->n_steps;
+}
+
+static void tell_quota(const struct measure_rank *k, struct finding *f)
+{
+    rule_evidence(f, "its quota ran out %.1f times a step and held it back for %.1f ms",
+                  k->throttles, 1e3 * k->throttled_s);
+    rule_reject(f, "H8", "the cgroup counts the time: no neighbour took it");
+    rule_fix(f, "raise the cgroup's cpu quota (cpu.max, cpu.cfs_quota_us), or --train.threads "
+                "such that it is not used up");
+    rule_confirm(f, "cat cpu.stat of its cgroup before and after a step");
+    rule_edit(f, EDIT_NONE, 1);
+}
+
+static void tell_clock(const struct measure *m, const struct measure_rank *k,
+                       const struct measure_change *c, struct finding *f)
+{
+    f->about = ABOUT_MACHINE;
+    rule_edit(f, EDIT_COMPUTE, k->clock);
+    if (c->until > 0) {
+        f->place.first_step = m->numbers[c->at];
+        f->place.last_step = m->numbers[c->until - 1];
+        rule_evidence(f, "in these steps a loop on registers runs at %.0f %% of its speed at the "
+                      "start, in the other %lld at %.0f %%", 100 * c->inside,
+                      (long long)(m->n_steps - (c->until - c->at)), 100 * c->before);
+        f->edit.kind = EDIT_NONE; /* of some steps */
+    } else {
+        rule_evidence(f, "a loop on registers runs at %.0f %% of its speed at the start",
+                      100 * k->clock);
+    }
+    if (isfinite(k->on_cpu))
+        rule_reject(f, "H8", "its threads are on a processor for %.0f %% of the time that they "
+                    "are ready", 100 * k->on_cpu);
+    rule_fix(f, "cooling, power cap or clock governor of that host; other ranks do not help");
+    rule_confirm(f, "headway machine --again on that host, now and when it is cool");
+}
+
+static bool tell_throttled(const struct measure *m, const struct rule_limit *limit,
+                           struct finding *f, struct arena *a)
+{
+    double *lost = ARENA_ARRAY(a, double, m->n_ranks), most = 0;
+    bool *in = ARENA_ARRAY(a, bool, m->n_ranks);
+    i64 rank = -1;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        const struct measure_rank *k = &m->ranks[r];
+        lost[r] = fmax(held_back(k, 0), slowed(m, k, limit));
+        const double x = fmax(held_back(k, m->theta), slowed(m, k, limit));
+        rank = x > most ? r : rank;
+        most = fmax(most, x);
+    }
+    if (rank < 0 || !(most >= m->theta))
+        return false;
+    const struct measure_rank *k = &m->ranks[rank];
+    const bool quota = held_back(k, m->theta) > slowed(m, k, limit);
+    const struct measure_change c = clock_fell(m, k, limit);
+    for (i64 r = 0; r < m->n_ranks; r++)
+        in[r] = lost[r] >= 0.5 * most;
+    rule_place_ranks(m, lost, f);
+    if (quota)
+        tell_quota(k, f);
+    else
+        tell_clock(m, k, &c, f);
+    rule_gain(m, f, most, !quota && c.until > 0 ? waited_for(m, in, k, &c) : most, 0.25);
+    return f->gain > 0;
 }
 
 static bool look_throttled(const struct measure *m, const struct rule_limit *limit,
                            struct finding *f)
 {
-    i64 rank = -1;
-    double most = 0;
-    for (i64 r = 0; r < m->n_ranks; r++) {
-        double x = fmax(held_back(&m->ranks[r], m->theta), slowed(m, &m->ranks[r], limit[0].value));
-        if (x > most) {
-            most = x;
-            rank = r;
-        }
-    }
-    if (rank < 0 || !(most >= m->theta))
-        return false;
-    const struct measure_rank *k = &m->ranks[rank];
-    bool quota = held_back(k, m->theta) > slowed(m, k, limit[0].value);
     struct arena a;
     arena_init(&a);
-    double *lost = ARENA_ARRAY(&a, double, m->n_ranks);
-    for (i64 r = 0; r < m->n_ranks; r++)
-        lost[r] = fmax(held_back(&m->ranks[r], 0), slowed(m, &m->ranks[r], limit[0].value));
-    rule_place_ranks(m, lost, f);
+    const bool found = tell_throttled(m, limit, f, &a);
     arena_fini(&a);
-    if (quota) {
-        rule_evidence(f, "its quota ran out %.1f times a step and held it back for %.1f ms",
-                      k->throttles, 1e3 * k->throttled_s);
-        rule_reject(f, "H8", "the cgroup counts the time: no neighbour took it");
-        rule_fix(f, "raise the cgroup's cpu quota (cpu.max, cpu.cfs_quota_us), or --train.threads "
-                    "such that it is not used up");
-        rule_confirm(f, "cat cpu.stat of its cgroup before and after a step");
-        rule_edit(f, EDIT_NONE, 1);
-    } else {
-        f->about = ABOUT_MACHINE;
-        rule_evidence(f, "a loop on registers runs at %.0f %% of its speed at the start",
-                      100 * k->clock);
-        if (isfinite(k->on_cpu))
-            rule_reject(f, "H8", "its threads are on a processor for %.0f %% of the time that they "
-                        "are ready", 100 * k->on_cpu);
-        rule_fix(f, "cooling, power cap or clock governor of that host; other ranks do not help");
-        rule_confirm(f, "headway machine --again on that host, now and when it is cool");
-        rule_edit(f, EDIT_COMPUTE, k->clock);
-    }
-    rule_gain(m, f, most, most, 0.25);
-    return true;
+    return found;
 }
 
 /* --- shapes and precision --------------------------------------------------------- */
@@ -316,7 +383,8 @@ const struct rule rules_kernel[] = {
       { { 0.85, "mean of the threads' work over the longest",
           "parts of unequal size are within a seventh" } } },
     { "K4", "a processor is held back", look_throttled,
-      { { 0.95, "of its clock at the start", "clocks of a quiet machine wander by 3 %" } } },
+      { { 0.95, "of its clock at the start", "clocks of a quiet machine wander by 3 %" },
+        { 5, "sigma between the levels", "CUSUM's usual threshold: once in 10^4 steps by chance" } } },
     { "K7", "products are too thin", look_skinny,
       { { 1, "FLOPs per byte over what the machine wants", "below one, memory is the limit" },
         { 0.3, "share of computing in products", "else something else is what a step is" },

@@ -120,6 +120,35 @@ TEST(a_rank_that_is_a_stage_is_slow_only_for_its_work)
     }
 }
 
+/* Stages of two ranks each: where both take longer than their work asks for it is the host, not how
+ * layers are shared out; where one does it has its peer. */
+TEST(a_stage_is_slow_where_all_its_ranks_are)
+{
+    for (int which = 0; which < 3; which++) { /* both ranks; both, for more work; one */
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(8, STEPS, &a);
+        m->config.pp = 4;
+        m->config.dp = 2;
+        m->config.micro_batches = 16;
+        for (int r = 0; r < 8; r++) {
+            struct measure_rank *k = &m->ranks[r];
+            const bool slow = r == 4 || (r == 5 && which < 2);
+            k->stage = r / 2;
+            k->roofline_s = 0.08 * (which == 1 && slow ? 1.4 : 1);
+            for (i64 i = 0; slow && i < STEPS; i++)
+                k->compute[i] *= 1.4;
+            m->stages[k->stage] = fmax(m->stages[k->stage], measure_mean(m, k->compute));
+        }
+        const struct finding *f = first(m, which == 1 ? "B4" : "B1");
+        CHECK_EQ(f->place.rank, which == 1 ? -1 : 4);
+        CHECK_EQ(i64_max(f->place.last_rank, f->place.rank), (int[]){ 5, -1, 4 }[which]);
+        CHECK_EQ(f->place.stage, which == 0 ? -1 : 2);
+        CHECK(!has(which == 1 ? "B1" : "B4"));
+        arena_fini(&a);
+    }
+}
+
 TEST(all_ranks_may_become_slow_at_once)
 {
     struct arena a;
@@ -238,6 +267,54 @@ TEST(a_clock_that_fell_is_the_machines_doing_and_stands_before_what_others_take)
     arena_fini(&a);
 }
 
+/* A host that is hot for a time: which steps, and what the others wait for then. */
+TEST(a_clock_may_fall_for_some_steps_only)
+{
+    struct arena a;
+    arena_init(&a);
+    for (int everywhere = 0; everywhere < 2; everywhere++) {
+        struct measure *m = usual_run(4, STEPS, &a);
+        for (int r = 0; r < 4; r++) {
+            struct measure_rank *k = &m->ranks[r];
+            const bool hot = everywhere || r == 2;
+            k->phi = ARENA_ARRAY(&a, double, STEPS);
+            for (i64 i = 0; i < STEPS; i++) {
+                const bool then = hot && i >= 10 && i < 26;
+                k->phi[i] = (then ? 0.75 : 0.99) + 0.001 * (double)(i % 3);
+                k->compute[i] /= then ? 0.75 : 1;
+            }
+            k->clock = hot ? 0.93 : 0.99;
+        }
+        for (i64 i = 10; i < 26; i++)
+            m->seconds[i] += 0.03;
+        measure_settle(m);
+        const struct finding *f = first(m, "K4");
+        CHECK_EQ(f->place.rank, everywhere ? -1 : 2);
+        CHECK_EQ(f->place.first_step, m->numbers[10]);
+        CHECK_EQ(f->place.last_step, m->numbers[25]);
+        CHECK_NEAR(f->gain, 0.03 * 16 / STEPS, 0.001);
+        CHECK(f->gain_lo > 0.6 * f->gain && f->gain_hi < 1.4 * f->gain);
+        CHECK(!has("B2"));
+    }
+    arena_fini(&a);
+}
+
+/* Nobody waits for a rank that has less to do than the others. */
+TEST(a_clock_that_falls_where_nobody_waits_costs_nothing)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(4, STEPS, &a);
+    m->ranks[1].phi = ARENA_ARRAY(&a, double, STEPS);
+    for (i64 i = 0; i < STEPS; i++) {
+        m->ranks[1].phi[i] = i >= 10 && i < 26 ? 0.75 : 0.99;
+        m->ranks[1].compute[i] = i >= 10 && i < 26 ? 0.080 : 0.060;
+    }
+    findings_make(&found, m, NULL);
+    CHECK(!has("K4"));
+    arena_fini(&a);
+}
+
 /* Products that read faster than memory was measured to be have their operands in caches. */
 TEST(products_are_not_thin_where_the_run_reads_faster_than_the_probe)
 {
@@ -317,10 +394,13 @@ TEST(what_is_begun_behind_a_pause_is_begun_earlier_without_it)
 TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_may_be_slow),
           ONE(loaders_that_are_alike_are_behind_together),
           ONE(a_rank_that_is_a_stage_is_slow_only_for_its_work),
+          ONE(a_stage_is_slow_where_all_its_ranks_are),
           ONE(all_ranks_may_become_slow_at_once), ONE(jitter_is_found_in_steps_that_vary),
           ONE(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains),
           ONE(a_rank_that_others_rob_is_not_slow_by_less_than_that),
           ONE(a_clock_that_fell_is_the_machines_doing_and_stands_before_what_others_take),
+          ONE(a_clock_may_fall_for_some_steps_only),
+          ONE(a_clock_that_falls_where_nobody_waits_costs_nothing),
           ONE(products_are_not_thin_where_the_run_reads_faster_than_the_probe),
           ONE(steps_that_wander_are_known_less_well_and_an_episode_is_no_noise),
           ONE(a_clock_is_not_slow_where_the_loop_lost_its_processor),
