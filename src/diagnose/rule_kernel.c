@@ -93,25 +93,28 @@ static double slowed(const struct measure *m, const struct measure_rank *r,
     return sum / (double)m->n_steps;
 }
 
-/* The longest of the stage's ranks that are in it, or that are not. */
+/* The longest of the ranks that are in it, or that are not; of one stage, or -1: of all. */
 static double longest(const struct measure *m, const bool *in, bool which, int stage, i64 step)
 {
     double most = 0;
     for (i64 r = 0; r < m->n_ranks; r++)
-        if (in[r] == which && m->ranks[r].stage == stage)
+        if (in[r] == which && (stage < 0 || m->ranks[r].stage == stage))
             most = fmax(most, m->ranks[r].compute[step]);
     return most;
 }
 
-/* Of what these ranks lose in steps [c.at, c.until), what others wait for. */
+/* Of what these ranks lose in steps [c.at, c.until), what others wait for. The slowest stage of a
+ * pipeline paces it; another one is waited for once, while the pipeline fills. */
 static double waited_for(const struct measure *m, const bool *in, const struct measure_rank *r,
                          const struct measure_change *c)
 {
     double sum = 0;
     for (i64 i = c->at; i < c->until; i++) {
-        const double slow = longest(m, in, true, r->stage, i);
-        const double spare = slow - longest(m, in, false, r->stage, i);
-        sum += fmax(0, fmin(slow * (1 - c->inside), spare));
+        const double slow = longest(m, in, true, r->stage, i), lost = slow * (1 - c->inside);
+        const double above = fmin(lost, slow - longest(m, in, false, r->stage, i));
+        const double paces = fmin(lost, slow - longest(m, in, false, -1, i));
+        sum += fmax(0, m->config.pp > 1 ? fmax(paces, above / fmax(1, (double)m->config.micro_batches))
+                                        : above);
     }
     return sum / (double)m->n_steps;
 }

@@ -142,7 +142,8 @@ TEST(a_stage_is_slow_where_all_its_ranks_are)
         }
         const struct finding *f = first(m, which == 1 ? "B4" : "B1");
         CHECK_EQ(f->place.rank, which == 1 ? -1 : 4);
-        CHECK_EQ(i64_max(f->place.last_rank, f->place.rank), (int[]){ 5, -1, 4 }[which]);
+        CHECK_EQ(f->place.last_rank > f->place.rank, which == 0);
+        CHECK(which > 0 || f->place.last_rank == 5);
         CHECK_EQ(f->place.stage, which == 0 ? -1 : 2);
         CHECK(!has(which == 1 ? "B1" : "B4"));
         arena_fini(&a);
