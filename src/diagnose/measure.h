@@ -197,8 +197,9 @@ struct measure {
     i64 n_ops;
     struct measure_lane *lanes;
     i64 n_lanes;
-    struct measure_link *links;
+    struct measure_link *links; /* of exchanges between two, in the lane that has most of them */
     i64 n_links;
+    int link_lane;
     struct measure_expert_layer *experts;
     i64 n_experts;
     struct measure_config config;

@@ -204,6 +204,7 @@ static void settle_links(struct gather *g)
     for (int k = 0; k < LANE_COUNT; k++)
         if (count[k] > count[lane])
             lane = k;
+    m->link_lane = lane;
     m->links = ARENA_ARRAY(g->a, struct measure_link, g->n_links);
     for (i64 i = 0; i < g->n_links; i++)
         if (g->links[i].lane == lane)

@@ -164,11 +164,21 @@ static const struct measure_link *odd_link(const struct measure *m, double share
                                                                                       : NULL;
 }
 
+/* The lane whose links are known, where it costs something; else the one that costs most. */
+static const struct measure_lane *lane_of_links(const struct measure *m)
+{
+    const struct measure_lane *worst = worst_lane(m);
+    for (i64 i = 0; i < m->n_lanes && worst; i++)
+        if (m->lanes[i].lane == m->link_lane && stood(&m->lanes[i]) >= m->theta)
+            return &m->lanes[i];
+    return worst;
+}
+
 static bool look_one_link(const struct measure *m, const struct rule_limit *limit,
                           struct finding *f)
 {
     double usual;
-    const struct measure_lane *l = worst_lane(m);
+    const struct measure_lane *l = lane_of_links(m);
     const struct measure_link *slow = l ? odd_link(m, limit[0].value, &usual) : NULL;
     if (!slow)
         return false;

@@ -150,6 +150,30 @@ TEST(a_stage_is_slow_where_all_its_ranks_are)
     }
 }
 
+/* Another lane may cost more, in rings of which the link is a part; what is known is where its own
+ * lane's bytes pass. */
+TEST(a_slow_link_is_of_the_lane_that_shows_it)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(4, STEPS, &a);
+    c11(m, &a);
+    struct measure_lane *lanes = ARENA_ARRAY(&a, struct measure_lane, 2);
+    lanes[0] = lanes[1] = m->lanes[0];
+    lanes[1].lane = LANE_CP;
+    snprintf(lanes[1].axis, sizeof lanes[1].axis, "cp");
+    lanes[1].exposed_s = 2 * lanes[0].exposed_s;
+    m->lanes = lanes;
+    m->n_lanes = 2;
+    m->link_lane = lanes[0].lane;
+    const struct finding *f = first(m, "C11");
+    CHECK_STR(f->place.lane, lanes[0].axis);
+    CHECK_EQ(f->edit.lane, lanes[0].lane);
+    m->link_lane = LANE_CP;
+    CHECK_STR(first(m, "C11")->place.lane, "cp");
+    arena_fini(&a);
+}
+
 TEST(all_ranks_may_become_slow_at_once)
 {
     struct arena a;
@@ -396,6 +420,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(loaders_that_are_alike_are_behind_together),
           ONE(a_rank_that_is_a_stage_is_slow_only_for_its_work),
           ONE(a_stage_is_slow_where_all_its_ranks_are),
+          ONE(a_slow_link_is_of_the_lane_that_shows_it),
           ONE(all_ranks_may_become_slow_at_once), ONE(jitter_is_found_in_steps_that_vary),
           ONE(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains),
           ONE(a_rank_that_others_rob_is_not_slow_by_less_than_that),
