@@ -142,6 +142,11 @@ def lone_stages(r):
             + rates(r)), 4
 
 
+def stages_of_two(r):
+    return (f"--layout pp=4,dp=2,zero=1 --set model.spec=laptop-5m --set train.batch=8 "
+            "--set train.accumulate=64 --set train.seq=128" + rates(r)), 8
+
+
 def cube(r):
     return ("--layout pp=2,tp=2,dp=2,zero=1 --set model.spec=laptop-5m --set train.batch=4 "
             f"--set train.accumulate=32 --set train.seq={r.choice([64, 128])} "
@@ -178,11 +183,24 @@ def shared_episode(x, c, r, n):
     return f"slow_compute={1 + 2 * x:.3f}:{first}-{last}", {"first_step": first, "last_step": last}
 
 
-def episode(x, c, r, n):
+def episode(x, c, r, n, fault="slow_compute={:.3f}"):
     rank, first = r.randrange(n), r.randrange(10, 16)
     last = first + r.randrange(12, 18)
-    return f"slow_compute={1 + 2 * x:.3f}@{rank}:{first}-{last}", {
+    return fault.format(1 + 2 * x) + f"@{rank}:{first}-{last}", {
         "rank": rank, "first_step": first, "last_step": last}
+
+
+def hot_for_a_time(x, c, r, n):
+    text, where = episode(x, c, r, n, "{:.3f}")
+    slower, rest = text.split("@")
+    return f"phi_override={1 / float(slower):.3f}@{rest}", where
+
+
+def whole_stage(x, c, r, n):
+    """One in the middle: those at the ends have less to do."""
+    first = 2 * r.choice([1, 2])
+    return f"slow_compute={1.15 + x:.3f}@{first}-{first + 1}", {"rank": first,
+                                                               "last_rank": first + 1}
 
 
 def pair(x, c, r, n):
@@ -280,7 +298,9 @@ VIRTUAL = [
         lambda x, c, r: f"slow_compute={1 + x:.3f}"), None, []),
     Case("B1", "slow_compute@r, lone stages", lone_stages, somewhere(
         lambda x, c, r: f"slow_compute={1.25 + x:.3f}"), None, ["B5"]),
+    Case("B1", "slow_compute@a-b, stages of two", stages_of_two, whole_stage, None, ["B5"]),
     Case("B2", "slow_compute:a-b, two", two, shared_episode, None, []),
+    Case("K4", "phi_override@r:a-b", data, hot_for_a_time, None, []),
     Case("B3", "jitter, six", six, everywhere(
         lambda x, c, r: f"jitter={100 * x:.0f}%"), None, ["H8"]),
     Case("C4", "comm_bw, wide tensor", wide_tensor, slow_tensor, None, ["C10"]),
