@@ -142,8 +142,10 @@ struct measure_lane {
 };
 
 /* Between two ranks; either way. */
+/* Between two ranks, or what a ring of more passes as fast as its slowest link: then a and b are its
+ * first and last rank. */
 struct measure_link {
-    int a, b;
+    int a, b, members;
     double bytes_per_s, latency_s, base_bytes_per_s;
     double calls;
 };
@@ -197,7 +199,7 @@ struct measure {
     i64 n_ops;
     struct measure_lane *lanes;
     i64 n_lanes;
-    struct measure_link *links; /* of exchanges between two, in the lane that has most of them */
+    struct measure_link *links; /* of the lane in which they are the least alike */
     i64 n_links;
     int link_lane;
     struct measure_expert_layer *experts;

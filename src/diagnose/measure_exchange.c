@@ -22,17 +22,26 @@ static void keep_size(struct lane_sum *l, const struct measure_call *c, double s
     keep(&l->seconds[i], seconds, a);
 }
 
-static void keep_link(struct gather *g, const struct measure_call *c, double seconds)
+static bool is_link(const struct link_sum *l, int a, int b, int lane)
 {
-    int a = c->rank < c->peer ? c->rank : c->peer, b = c->rank < c->peer ? c->peer : c->rank;
-    i64 i = 0;
-    while (i < g->n_links && (g->links[i].a != a || g->links[i].b != b ||
-                              g->links[i].lane != c->lane))
-        i++;
+    return l->a == a && l->b == b && l->lane == lane;
+}
+
+static void keep_link(struct gather *g, struct lane_sum *l, const struct measure_call *c,
+                      double seconds)
+{
+    const int first = (int)(c->key[1] >> 32), last = (int)(u32)c->key[1];
+    const int a = first < last ? first : last, b = first < last ? last : first;
+    i64 i = l->link; /* a rank's calls are of one group, most of them */
+    if (i >= g->n_links || !is_link(&g->links[i], a, b, c->lane))
+        for (i = 0; i < g->n_links && !is_link(&g->links[i], a, b, c->lane);)
+            i++;
     if (i == g->cap_links)
         return;
     if (i == g->n_links)
-        g->links[g->n_links++] = (struct link_sum){ .a = a, .b = b, .lane = c->lane };
+        g->links[g->n_links++] = (struct link_sum){ .a = a, .b = b, .lane = c->lane,
+                                                    .members = c->members };
+    l->link = i;
     keep(&g->links[i].rate_s, seconds, g->a);
     keep(&g->links[i].rate_bytes, c->moved, g->a);
 }
@@ -62,8 +71,7 @@ void gather_add_calls(struct gather *g, const struct record_step *s,
         if (c->moved > 0 && (!c->move || c->bytes == 0)) { /* a send may end before it is taken */
             if (c->free == i64_max(c->begin, c->come)) /* nothing stood before it on the lane */
                 keep_size(l, c, own, g->a);
-            if (c->peer >= 0)
-                keep_link(g, c, own);
+            keep_link(g, l, c, own);
         }
         if (i == calls->first[c->rank])
             seen = ARENA_ARRAY(s->arena, bool, s->ranks[c->rank].table->n_tasks);
@@ -194,23 +202,41 @@ static void settle_lanes(struct gather *g)
     }
 }
 
+static double rate_of(const struct link_sum *l)
+{
+    return middle(&l->rate_bytes) / middle(&l->rate_s);
+}
+
+/* How far the slowest of the lane's links is from the middle of all of them, as a share. */
+static double unevenness(const struct gather *g, int lane)
+{
+    struct arena a;
+    arena_init(&a);
+    double *rates = ARENA_ARRAY(&a, double, g->n_links);
+    i64 n = 0;
+    for (i64 i = 0; i < g->n_links; i++)
+        if (g->links[i].lane == lane)
+            rates[n++] = rate_of(&g->links[i]);
+    const double apart = n > 1 ? measure_quantile(rates, n, 0) / measure_quantile(rates, n, 1) : 1;
+    arena_fini(&a);
+    return isfinite(apart) ? 1 - apart : 0;
+}
+
 static void settle_links(struct gather *g)
 {
     struct measure *m = g->m;
-    i64 count[LANE_COUNT] = { 0 };
-    int lane = 0;
-    for (i64 i = 0; i < g->n_links; i++)
-        count[g->links[i].lane]++;
+    double most = -1;
     for (int k = 0; k < LANE_COUNT; k++)
-        if (count[k] > count[lane])
-            lane = k;
-    m->link_lane = lane;
+        if (unevenness(g, k) > most) {
+            most = unevenness(g, k);
+            m->link_lane = k;
+        }
     m->links = ARENA_ARRAY(g->a, struct measure_link, g->n_links);
     for (i64 i = 0; i < g->n_links; i++)
-        if (g->links[i].lane == lane)
+        if (g->links[i].lane == m->link_lane)
             m->links[m->n_links++] = (struct measure_link){
-                .a = g->links[i].a, .b = g->links[i].b, .latency_s = NAN, .base_bytes_per_s = NAN,
-                .bytes_per_s = middle(&g->links[i].rate_bytes) / middle(&g->links[i].rate_s),
+                .a = g->links[i].a, .b = g->links[i].b, .members = g->links[i].members,
+                .latency_s = NAN, .base_bytes_per_s = NAN, .bytes_per_s = rate_of(&g->links[i]),
                 .calls = (double)g->links[i].rate_s.n / (double)m->n_steps };
 }
 

@@ -55,10 +55,11 @@ struct lane_sum {
     i64 n_sizes;
     double members;
     double tasks; /* calls of different tasks, for turns */
+    i64 link;     /* where its last call was kept */
 };
 
-struct link_sum {
-    int a, b, lane;
+struct link_sum { /* a group's exchanges; a and b: its first and last rank */
+    int a, b, lane, members;
     struct kept rate_s, rate_bytes;
 };
 

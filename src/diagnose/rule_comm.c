@@ -174,6 +174,18 @@ static const struct measure_lane *lane_of_links(const struct measure *m)
     return worst;
 }
 
+/* Two ranks; of a ring of more its ranks, where these are a range. */
+static void place_link(const struct measure_link *l, struct finding *f)
+{
+    if (l->members <= 2) {
+        f->place.rank = l->a;
+        f->place.peer = l->b;
+    } else if (l->b - l->a + 1 == l->members) {
+        f->place.rank = l->a;
+        f->place.last_rank = l->b;
+    }
+}
+
 static bool look_one_link(const struct measure *m, const struct rule_limit *limit,
                           struct finding *f)
 {
@@ -185,17 +197,24 @@ static bool look_one_link(const struct measure *m, const struct rule_limit *limi
     const double left = slow->bytes_per_s / usual;
     double gain = stood(l) * (1 - fmin(1, (1 + crowd(m)) / 2 * left));
     tell_lane(l, f);
-    f->place.rank = slow->a;
-    f->place.peer = slow->b;
-    rule_evidence(f, "between ranks %d and %d %.0f MB/s pass, between others "
-                     "%.0f", slow->a, slow->b,
-                  1e-6 * slow->bytes_per_s, 1e-6 * usual);
+    place_link(slow, f);
+    rule_evidence(f, slow->members > 2 ? "in the ring of ranks %d to %d %.0f MB/s pass, in others %.0f"
+                                       : "between ranks %d and %d %.0f MB/s pass, between others %.0f",
+                  slow->a, slow->b, 1e-6 * slow->bytes_per_s, 1e-6 * usual);
     rule_reject(f, "C4", "the other links are %.1f times as fast", usual / slow->bytes_per_s);
     reject_wait(l, f);
     edit_lane(f, l, fmin(1, (1 + crowd(m)) / 2 * left));
     f->edit.factor_lo = fmin(1, crowd(m) * left);
     f->edit.factor_hi = left;
+    if (f->place.rank < 0)
+        f->edit.kind = EDIT_NONE; /* its members are no range of ranks */
     rule_gain(m, f, stood(l), gain, 0.3);
+    if (slow->members > 2) {
+        rule_fix(f, "find the slow link of that ring of %d: between two of its neighbours at a "
+                    "time (headway comm), then replace it or route around it", slow->members);
+        rule_confirm(f, "mpirun -n 2 headway comm, on two of its hosts at a time");
+        return true;
+    }
     rule_fix(f, "replace or route around the link between ranks %d and %d (%s and %s); until then "
                 "leave one of the two hosts out", slow->a, slow->b, m->ranks[slow->a].host,
              m->ranks[slow->b].host);

@@ -314,7 +314,10 @@ static inline void c11(struct measure *m, struct arena *a)
     i64 n = 0;
     for (int x = 0; x < 4; x++)
         for (int y = x + 1; y < 4; y++)
-            m->links[n++] = (struct measure_link){ x, y, 2e9, 2e-5, 2e9, 100 };
+            m->links[n++] = (struct measure_link){
+                .a = x, .b = y, .members = 2, .bytes_per_s = 2e9, .latency_s = 2e-5,
+                .base_bytes_per_s = 2e9, .calls = 100
+            };
     m->links[4].bytes_per_s = 3e8; /* 1-3 */
 }
 

@@ -174,6 +174,30 @@ TEST(a_slow_link_is_of_the_lane_that_shows_it)
     arena_fini(&a);
 }
 
+/* Which link of a ring is slow does not show, but which ring: as a range where its ranks are one. */
+TEST(a_ring_is_as_fast_as_its_slowest_link)
+{
+    struct arena a;
+    arena_init(&a);
+    for (int strided = 0; strided < 2; strided++) {
+        struct measure *m = usual_run(8, STEPS, &a);
+        c11(m, &a);
+        m->n_links = 2;
+        for (int g = 0; g < 2; g++)
+            m->links[g] = (struct measure_link){
+                .a = strided ? g : 4 * g, .b = strided ? 6 + g : 4 * g + 3, .members = 4,
+                .bytes_per_s = g == 1 ? 3e8 : 2e9, .base_bytes_per_s = NAN, .latency_s = NAN
+            };
+        const struct finding *f = first(m, "C11");
+        CHECK_EQ(f->place.rank, strided ? -1 : 4);
+        CHECK(strided || f->place.last_rank == 7);
+        CHECK_EQ(f->place.peer, -1);
+        CHECK_EQ(f->edit.kind == EDIT_NONE, strided);
+        CHECK(!has("C4"));
+    }
+    arena_fini(&a);
+}
+
 TEST(all_ranks_may_become_slow_at_once)
 {
     struct arena a;
@@ -421,6 +445,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(a_rank_that_is_a_stage_is_slow_only_for_its_work),
           ONE(a_stage_is_slow_where_all_its_ranks_are),
           ONE(a_slow_link_is_of_the_lane_that_shows_it),
+          ONE(a_ring_is_as_fast_as_its_slowest_link),
           ONE(all_ranks_may_become_slow_at_once), ONE(jitter_is_found_in_steps_that_vary),
           ONE(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains),
           ONE(a_rank_that_others_rob_is_not_slow_by_less_than_that),

@@ -142,6 +142,12 @@ def lone_stages(r):
             + rates(r)), 4
 
 
+def rings_of_four(r):
+    return ("--layout tp=4,dp=2 --set model.spec=laptop-5m --set train.batch=4 "
+            f"--set train.accumulate=2 --set train.seq={r.choice([64, 128])} "
+            "--rates flops=5e10,memory=2e10,link=8e9,latency=1e-5"), 8
+
+
 def stages_of_two(r):
     return (f"--layout pp=4,dp=2,zero=1 --set model.spec=laptop-5m --set train.batch=8 "
             "--set train.accumulate=64 --set train.seq=128" + rates(r)), 8
@@ -209,6 +215,13 @@ def pair(x, c, r, n):
     return f"pair_bw={a}-{a + 1}:{1e-6 * rate:.6f}MB/s", {"rank": a, "peer": a + 1}
 
 
+def ring(x, c, r, n):
+    """A link of a ring of four, which all of it passes."""
+    text, where = pair(x, c, r, n)
+    first = where["rank"] // 4 * 4
+    return text, {"rank": first, "last_rank": first + 3}
+
+
 def slow_tensor(x, c, r, n):
     busy = lane(c, "tp")
     return f"comm_bw={1e-6 * busy['bytes'] / (x * c['step_s'] + busy['busy_s']):.6f}MB/s", {}
@@ -258,6 +271,7 @@ VIRTUAL = [
     Case("C5", "comm_delay", data, everywhere(
         lambda x, c, r: f"comm_delay={ms(x * c['step_s'] / 2)}"), None, []),
     Case("C11", "pair_bw", tensor, pair, None, []),
+    Case("C11", "pair_bw, rings of four", rings_of_four, ring, None, []),
     Case("D5", "padding", data, everywhere(lambda x, c, r: f"padding={100 * x:.0f}%"), False, []),
     Case("D6", "seqlen_zipf", skewed, everywhere(
         lambda x, c, r: f"seqlen_zipf={1.2 if x < 0.3 else 0.8}"), False, []),
