@@ -549,8 +549,8 @@ static int by_begin_of_call(const void *a, const void *b)
     return (x->began > y->began) - (x->began < y->began);
 }
 
-/* Who ended before the last had begun needs those that had begun by then: some meetings are of a few
- * ranks at a time. A node of its own gathers the first k of them, and the one before it. */
+/* Who ended before the last had begun needs those that had begun by then: some meetings are of
+ * a few ranks at a time. A node of its own gathers the first k of them, and the one before it. */
 struct prefix {
     const struct call **by_begin; /* [n]; NULL: nobody is early */
     i32 *ready;                   /* [n] node of the first k + 1; -1: not made */

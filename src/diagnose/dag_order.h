@@ -1,7 +1,7 @@
 /* diagnose/dag_order.h - the nodes of a graph behind what they need; only for dag.c.
  *
- * Ranks are walked one after another, so a node may need one of a later rank. Nodes keep the order in
- * which they were added wherever they can. */
+ * Ranks are walked one after another, so a node may need one of a later rank. Nodes keep the
+ * order in which they were added wherever they can. */
 #ifndef HEADWAY_DIAGNOSE_DAG_ORDER_H
 #define HEADWAY_DIAGNOSE_DAG_ORDER_H
 

@@ -24,8 +24,8 @@ static const char *const explains[][2] = {
     { "C10", "C1" }, { "C2", "C1" }, { "B7", "B1" }, { "B6", "K7" }, { "B6", "H5" },
 };
 
-/* What holds everywhere does not tell one rank from the others; but that experts are unequally full is
- * a difference of ranks. */
+/* What holds everywhere does not tell one rank from the others; but that experts are unequally
+ * full is a difference of ranks. */
 static bool same_place(const struct finding *cause, const struct finding *symptom)
 {
     return symptom->place.rank < 0 || strcmp(cause->id, "B7") == 0 ||
@@ -115,8 +115,8 @@ static void price_all(struct findings *f, const struct measure *m,
         struct finding *x = &f->at[i];
         const bool known = x->lost >= m->theta;
         price(x, m, replay, before);
-        /* What the critical path does not go through is no finding, nor what loses less than the step
-         * is known by and may give back nothing. */
+        /* What the critical path does not go through is no finding, nor what loses less than
+         * the step is known by and may give back nothing. */
         if (!x->replayed || (x->gain >= least_replayed * m->theta && (known || x->gain_lo > 0)))
             f->at[kept++] = *x;
     }
@@ -133,8 +133,8 @@ static int by_gain(const void *a, const void *b)
     return (x->gain < y->gain) - (x->gain > y->gain);
 }
 
-/* Who is late, and whether bytes or ranks are waited for, cannot be told while some are missing or their
- * clocks apart. */
+/* Who is late, and whether bytes or ranks are waited for, cannot be told while some are missing
+ * or their clocks apart. */
 static bool needs_all_ranks(const struct rule *family, const struct rule *r)
 {
     return family == rules_comm || family == rules_balance || strcmp(r->id, "K14") == 0;
@@ -348,7 +348,8 @@ static bool put_unexplained(const struct findings *f, const struct measure *m, s
     return any;
 }
 
-/* The same seconds may be of several kinds: a thread that is off its processor makes slow products too. */
+/* The same seconds may be of several kinds: a thread that is off its processor makes slow
+ * products too. */
 static void put_overlap(const struct findings *f, const struct measure *m, struct text *out)
 {
     double lost = 0;

@@ -49,8 +49,8 @@ struct finding_edit {
     double factor_lo, factor, factor_hi; /* lo: the pessimist's, gains least */
 };
 
-/* Whose doing it is: the run's, the machine's (its clock falls), somebody else's on the machine. No setting
- * of the run mends the last two; what others do stands behind the rest. */
+/* Whose doing it is: the run's, the machine's (its clock falls), somebody else's on the
+ * machine. No setting of the run mends the last two; what others do stands behind the rest. */
 enum finding_about { ABOUT_RUN, ABOUT_MACHINE, ABOUT_OTHERS };
 
 struct finding_reject {
@@ -93,9 +93,9 @@ struct finding_replay {
 void findings_make(struct findings *out, const struct measure *m,
                    const struct finding_replay *replay);
 
-/* Commands of fixes and confirmations name RECIPE and RUN; here they become this run's: its folder's
- * own recipe, for some steps that save nothing (unless saving is what it is about), on as many ranks;
- * a simulated run is simulated again. What gets too long stays as it is. */
+/* Commands of fixes and confirmations name RECIPE and RUN; here they become this run's: its
+ * folder's own recipe, for some steps that save nothing (unless saving is what it is about), on
+ * as many ranks; a simulated run is simulated again. What gets too long stays as it is. */
 void findings_name_run(struct findings *f, const char *folder, const struct measure *m);
 
 /* For people: the findings and what no finding accounts for, or the sentence that there is none

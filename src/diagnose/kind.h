@@ -1,8 +1,8 @@
 /* diagnose/kind.h - every kind of bottleneck that is known of, and what becomes of it here.
  *
- * One row per kind, whether or not a rule names it: by what it is told, how it is put in on purpose,
- * and, where nothing names it, why. `headway diagnose --kinds` prints the table, a test holds it
- * against the rules and against what can be injected. */
+ * One row per kind, whether or not a rule names it: by what it is told, how it is put in on
+ * purpose, and, where nothing names it, why. `headway diagnose --kinds` prints the table, a
+ * test holds it against the rules and against what can be injected. */
 #ifndef HEADWAY_KIND_H
 #define HEADWAY_KIND_H
 

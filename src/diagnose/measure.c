@@ -8,9 +8,9 @@ static const double least_share = 0.02;
 /* And none within three standard errors is told from noise. */
 static const double least_errors = 3;
 
-/* Neighbouring steps have the same weather, so that they are no independent samples: medians of blocks
- * of so many tell how far the mean of all may be off. (Differences of neighbouring blocks, so that an
- * episode is no noise.) */
+/* Neighbouring steps have the same weather, so that they are no independent samples: medians of
+ * blocks of so many tell how far the mean of all may be off. (Differences of neighbouring
+ * blocks, so that an episode is no noise.) */
 enum { BLOCK = 4 };
 
 static double blocked_error(const double *x, i64 n, struct arena *a)
@@ -25,8 +25,8 @@ static double blocked_error(const double *x, i64 n, struct arena *a)
     return 1.4826 * measure_quantile(apart, blocks, 0.5) / sqrt(2 * (double)blocks);
 }
 
-/* How far the step may be off is told by what varies without a name: an evaluation in every other step
- * is no noise. */
+/* How far the step may be off is told by what varies without a name: an evaluation in every
+ * other step is no noise. */
 static double unnamed_error(const struct measure *m)
 {
     static const int named[] = { HOST_LOG, HOST_EVAL, HOST_CHECKPOINT };

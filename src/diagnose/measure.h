@@ -29,8 +29,8 @@ struct measure_stat {
 struct measure_stat measure_stat(const double *x, i64 n);
 /* The q-th quantile (0..1) of what is a number in x; NaN when there is none. */
 double measure_quantile(const double *x, i64 n, double q);
-/* The mean without the tenths that are the lowest and the highest: a loop that lost its processor midway
- * says nothing of the clock. */
+/* The mean without the tenths that are the lowest and the highest: a loop that lost its
+ * processor midway says nothing of the clock. */
 double measure_trimmed(const double *x, i64 n);
 /* Pearson's, over pairs that are numbers; NaN for fewer than three or when one does not vary. */
 double measure_correlation(const double *x, const double *y, i64 n);
@@ -142,8 +142,8 @@ struct measure_lane {
 };
 
 /* Between two ranks; either way. */
-/* Between two ranks, or what a ring of more passes as fast as its slowest link: then a and b are its
- * first and last rank. */
+/* Between two ranks, or what a ring of more passes as fast as its slowest link: then a and b
+ * are its first and last rank. */
 struct measure_link {
     int a, b, members;
     double bytes_per_s, latency_s, base_bytes_per_s;
@@ -199,7 +199,7 @@ struct measure {
     i64 n_ops;
     struct measure_lane *lanes;
     i64 n_lanes;
-    struct measure_link *links; /* of the lane in which they are the least alike */
+    struct measure_link *links; /* of one kind, in the lane in which they are the least alike */
     i64 n_links;
     int link_lane;
     struct measure_expert_layer *experts;
@@ -230,8 +230,8 @@ struct measure {
     i64 calls_behind;
 };
 
-/* The probe that is held to the run at this step, which may be slowed by it or stand beside one that is;
- * NULL: none. */
+/* The probe that is held to the run at this step, which may be slowed by it or stand beside one
+ * that is; NULL: none. */
 const struct inject_fault *measure_probe(const struct measure *m, i64 step);
 
 /* Whether it is known who waited for whom: no rank is missing, no clock jumped. */

@@ -160,8 +160,8 @@ static void queue_up(struct measure_call *c, i64 n, struct arena *a)
     }
 }
 
-/* A task that is carried out in pieces makes a call for each: together they are one exchange, as they
- * are in the graph of a step. */
+/* A task that is carried out in pieces makes a call for each: together they are one exchange,
+ * as they are in the graph of a step. */
 static bool continues(const struct measure_call *before, const struct measure_call *c,
                       const struct record_task *t)
 {

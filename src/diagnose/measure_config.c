@@ -14,7 +14,8 @@
 
 enum { HEAD_BYTES = 1 << 16, TAIL_BYTES = 1 << 18, MANIFEST_BYTES = 1 << 24 };
 
-/* Of the recipe, and what a running process was asked for later; what cannot be read is left out. */
+/* Of the recipe, and what a running process was asked for later; what cannot be read is left
+ * out. */
 static void take_inject(struct measure *m, const struct train_config *c, const char *folder,
                         struct arena *a)
 {

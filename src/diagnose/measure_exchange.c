@@ -110,7 +110,8 @@ void gather_add_behind(struct gather *g, const struct record_step *s, int rank,
 static const double least_range = 1.5;
 /* What is so many times the other, before the run, is what an exchange consists of. */
 static const double dominates = 10;
-/* Exchanges in one piece and those in several have the same slope, give or take so much: it is of bytes. */
+/* Exchanges in one piece and those in several have the same slope, give or take so much: it is
+ * of bytes. */
 static const double as_slow = 0.3;
 
 /* Where sizes are too alike for a line: what came on top is latency where messages are small, bytes
@@ -162,8 +163,8 @@ static void fit_lane(const struct measure_config *c, const struct lane_sum *sum,
         line = measure_line(x, y, sum->n_sizes);
     else if (based)
         line = guess_line(x, y, sum->n_sizes, rounds * latency, slowness);
-    /* Of one size each, pieces are the more the more bytes there are: where beginning one takes longer
-     * than its bytes, before the run, what comes on top with the bytes is of the pieces. */
+    /* Of one size each, pieces are the more the more bytes there are: where beginning one takes
+     * longer than its bytes, before the run, what comes on top with the bytes is of the pieces. */
     double each = l->bytes / l->calls / l->pieces;
     if (based && l->pieces >= 2 && line.b > 0 && slowness * each < rounds / l->pieces * latency &&
         !(fabs(slope_of_whole(sum, x, y) / line.b - 1) < as_slow)) {
@@ -202,21 +203,38 @@ static void settle_lanes(struct gather *g)
     }
 }
 
-static double rate_of(const struct link_sum *l)
+/* Of its bytes: beside what an exchange of the lane took before the run whatever its size. */
+static double rate_of(const struct gather *g, const struct link_sum *l)
 {
-    return middle(&l->rate_bytes) / middle(&l->rate_s);
+    const double seconds = middle(&l->rate_s);
+    double rest = seconds;
+    for (i64 i = 0; i < g->m->n_lanes; i++)
+        if (g->m->lanes[i].lane == l->lane && g->m->lanes[i].base_latency_s > 0)
+            rest = seconds - g->m->lanes[i].base_latency_s;
+    return middle(&l->rate_bytes) / fmax(rest, 0.01 * seconds);
 }
 
-/* How far the slowest of the lane's links is from the middle of all of them, as a share. */
-static double unevenness(const struct gather *g, int lane)
+/* Links of one kind: of a lane, between two ranks or in rings of more. */
+struct link_kind {
+    int lane;
+    bool rings;
+};
+
+static bool is_of(const struct link_sum *l, struct link_kind kind)
+{
+    return l->lane == kind.lane && (l->members > 2) == kind.rings;
+}
+
+/* How far the slowest of them is from the fastest, as a share. */
+static double unevenness(const struct gather *g, struct link_kind kind)
 {
     struct arena a;
     arena_init(&a);
     double *rates = ARENA_ARRAY(&a, double, g->n_links);
     i64 n = 0;
     for (i64 i = 0; i < g->n_links; i++)
-        if (g->links[i].lane == lane)
-            rates[n++] = rate_of(&g->links[i]);
+        if (is_of(&g->links[i], kind))
+            rates[n++] = rate_of(g, &g->links[i]);
     const double apart = n > 1 ? measure_quantile(rates, n, 0) / measure_quantile(rates, n, 1) : 1;
     arena_fini(&a);
     return isfinite(apart) ? 1 - apart : 0;
@@ -225,18 +243,21 @@ static double unevenness(const struct gather *g, int lane)
 static void settle_links(struct gather *g)
 {
     struct measure *m = g->m;
+    struct link_kind odd = { 0, false };
     double most = -1;
-    for (int k = 0; k < LANE_COUNT; k++)
-        if (unevenness(g, k) > most) {
-            most = unevenness(g, k);
-            m->link_lane = k;
-        }
+    for (int k = 0; k < 2 * LANE_COUNT; k++) {
+        const struct link_kind kind = { k / 2, k % 2 };
+        const double apart = unevenness(g, kind);
+        odd = apart > most ? kind : odd;
+        most = fmax(most, apart);
+    }
+    m->link_lane = odd.lane;
     m->links = ARENA_ARRAY(g->a, struct measure_link, g->n_links);
     for (i64 i = 0; i < g->n_links; i++)
-        if (g->links[i].lane == m->link_lane)
+        if (is_of(&g->links[i], odd))
             m->links[m->n_links++] = (struct measure_link){
                 .a = g->links[i].a, .b = g->links[i].b, .members = g->links[i].members,
-                .latency_s = NAN, .base_bytes_per_s = NAN, .bytes_per_s = rate_of(&g->links[i]),
+                .latency_s = NAN, .base_bytes_per_s = NAN, .bytes_per_s = rate_of(g, &g->links[i]),
                 .calls = (double)g->links[i].rate_s.n / (double)m->n_steps };
 }
 

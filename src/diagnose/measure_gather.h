@@ -1,6 +1,7 @@
 /* diagnose/measure_gather.h - what the steps of a record add up to, until it is a measure.
  *
- * Only for the files that do so: measure_record.c (time and tasks), measure_exchange.c, measure_sample.c. */
+ * Only for the files that do so: measure_record.c (time and tasks), measure_exchange.c,
+ * measure_sample.c. */
 #ifndef HEADWAY_DIAGNOSE_MEASURE_GATHER_H
 #define HEADWAY_DIAGNOSE_MEASURE_GATHER_H
 

@@ -1,4 +1,5 @@
-/* What a part of a record says as a whole: who took part, with what, and what it took beside steps. */
+/* What a part of a record says as a whole: who took part, with what, and what it took beside
+ * steps. */
 #include "diagnose/measure_record.h"
 
 #include <math.h>

@@ -143,8 +143,8 @@ static i64 backward_end_of(const struct record_rank *k)
     return end;
 }
 
-/* The lane of a call that the rank began between `from` and `to`, which is when the task behind where
- * it began it had ended; 0: none. *at moves along with tasks in order of time. */
+/* The lane of a call that the rank began between `from` and `to`, which is when the task behind
+ * where it began it had ended; 0: none. *at moves along with tasks in order of time. */
 static int begun_between(const struct measure_calls *c, int rank, i64 from, i64 to, i64 *at)
 {
     while (*at < c->first[rank + 1] && c->at[*at].begin < from)

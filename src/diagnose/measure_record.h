@@ -29,8 +29,8 @@ struct measure_chosen measure_choose(struct record *r, const struct measure_rang
 /* ERR_CONFIG when none of the steps that are asked for was ever recorded. */
 int measure_check_range(const struct record *r, const struct measure_range *range);
 
-/* Of a part of the record as a whole: ranks, threads, ceilings; memory, once it was sampled; the start,
- * from the first step that is measured; of all parts, failures. */
+/* Of a part of the record as a whole: ranks, threads, ceilings; memory, once it was sampled;
+ * the start, from the first step that is measured; of all parts, failures. */
 void measure_heads(struct measure *m, const struct record_part *part);
 void measure_memory(struct measure *m, const struct record_part *part);
 void measure_start(struct measure *m, const struct record_part *part,

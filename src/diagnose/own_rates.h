@@ -19,8 +19,9 @@ struct own_run {
 
 /* folder: a run's. ERR_CONFIG when nothing was recorded. Texts live in the arena. */
 int own_run_read(struct own_run *out, const char *folder, struct arena *a);
-/* Columns of a product (M,K) (K,N): N, from its 2 M N K model FLOPs and the M K elements that it reads first.
- * 0: no product, or one that is computed again or reads part of a larger tensor, so nothing is known. */
+/* Columns of a product (M,K) (K,N): N, from its 2 M N K model FLOPs and the M K elements that
+ * it reads first. 0: no product, or one that is computed again or reads part of a larger
+ * tensor, so nothing is known. */
 struct record_table;
 struct record_task;
 i64 own_product_columns(const struct record_table *table, const struct record_task *task);

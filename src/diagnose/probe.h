@@ -1,10 +1,12 @@
-/* diagnose/probe.h - what a run's steps answered when some of their tasks were slowed on purpose.
+/* diagnose/probe.h - what a run's steps answered when some of their tasks were slowed on
+ * purpose.
  *
- * A probe (inject kind `probe`) makes tasks take e times longer in one of each two steps. A step's
- * length T is a longest path: convex in the tasks' durations, and it never falls when they grow. So
- * along the line on which these tasks' durations are scaled, the slope below is at most the slope
- * above, and taking a share x of them away gives back at most x (T(1 + e) - T(1)) / e. That is
- * measured on the run itself and asks nothing of a replay; the replay's own answer stands beside it.
+ * A probe (inject kind `probe`) makes tasks take e times longer in one of each two steps. A
+ * step's length T is a longest path: convex in the tasks' durations, and it never falls when
+ * they grow. So along the line on which these tasks' durations are scaled, the slope below is
+ * at most the slope above, and taking a share x of them away gives back at most x (T(1 + e) -
+ * T(1)) / e. That is measured on the run itself and asks nothing of a replay; the replay's own
+ * answer stands beside it.
  *
  * Slowed steps count in nothing else that is measured. */
 #ifndef HEADWAY_DIAGNOSE_PROBE_H
@@ -30,7 +32,8 @@ struct probe {
 int probes_measure(struct probe out[PROBES_MOST], const struct record *r, const struct measure *m,
                    struct whatif *w);
 
-/* Seconds a step that taking the tasks away altogether gives back at most, and its standard error. */
+/* Seconds a step that taking the tasks away altogether gives back at most, and its standard
+ * error. */
 double probe_bound(const struct probe *p);
 double probe_bound_se(const struct probe *p);
 

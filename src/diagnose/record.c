@@ -26,8 +26,8 @@ enum { MOST_OPEN = 128 };
         }                                                                                \
     } while (0)
 
-/* The same of what there is most of: the list with one more place behind n, in the same memory where the
- * system can move pages. NULL: no memory; the list is as it was. */
+/* The same of what there is most of: the list with one more place behind n, in the same memory
+ * where the system can move pages. NULL: no memory; the list is as it was. */
 static void *grown(void *list, i64 n, i64 *capacity, i64 bytes)
 {
     if (n < *capacity)

@@ -2,10 +2,10 @@
  *
  * record_open reads what RUN/trace holds: who took part, what programs they ran, and where each
  * step lies in the files. record_step then gives all spans of one step, of all ranks, on one
- * clock. Memory does not grow with the length of the run, but for an index of 48 bytes per
- * rank and step, and 32 per sample. The run may still be going on, may have been killed or resumed, ranks may lack,
- * files may be torn or damaged: what is sound is given, and `damage` says in sentences what is
- * missing. Only a folder without any sound part of a record is an error.
+ * clock. Memory does not grow with the length of the run, but for an index of 48 bytes per rank
+ * and step, and 32 per sample. The run may still be going on, may have been killed or resumed,
+ * ranks may lack, files may be torn or damaged: what is sound is given, and `damage` says in
+ * sentences what is missing. Only a folder without any sound part of a record is an error.
  *
  * A resumed run has several parts; a step that was taken twice is given as it was taken last. */
 #ifndef HEADWAY_DIAGNOSE_RECORD_H

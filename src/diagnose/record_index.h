@@ -1,7 +1,8 @@
-/* diagnose/record_index.h - what record.c knows of the files, for record_step.c, which reads steps.
+/* diagnose/record_index.h - what record.c knows of the files, for record_step.c, which reads
+ * steps.
  *
- * Nobody else includes this. An index entry for each chunk of spans, ordered by step, part, rank and
- * time; where samples lie; the files, of which only so many are open. */
+ * Nobody else includes this. An index entry for each chunk of spans, ordered by step, part,
+ * rank and time; where samples lie; the files, of which only so many are open. */
 #ifndef HEADWAY_RECORD_INDEX_H
 #define HEADWAY_RECORD_INDEX_H
 

@@ -9,7 +9,8 @@
 
 /* --- clocks that jumped --------------------------------------------------------------- */
 
-/* Of ranks that meet in every step, those of one island: when the last began, and the first ended. */
+/* Of ranks that meet in every step, those of one island: when the last began, and the first
+ * ended. */
 struct common {
     i64 begun, ended, island;
     int last, first; /* which ranks those are */
@@ -34,8 +35,8 @@ static void add_window(struct common *c, const struct record *r, const struct en
     }
 }
 
-/* Seconds between the end of one rank's step and the begin of another's of the same island; at most 0:
- * they have a moment in common. */
+/* Seconds between the end of one rank's step and the begin of another's of the same island; at
+ * most 0: they have a moment in common. */
 static double seconds_apart(const struct record *r, i64 index, struct common *worst)
 {
     const struct record_inside *x = r->inside;

@@ -72,8 +72,8 @@ double rule_robbed(const struct measure_rank *r)
     return queue + (isfinite(r->steal_s) ? r->steal_s : 0);
 }
 
-/* Of what it was robbed of, what it lost while it computed: a thread is also pushed aside between tasks
- * and in exchanges. It is never all of the computing. */
+/* Of what it was robbed of, what it lost while it computed: a thread is also pushed aside
+ * between tasks and in exchanges. It is never all of the computing. */
 double rule_robbed_computing(const struct measure *m, const struct measure_rank *k)
 {
     const double computing = measure_mean(m, k->compute), most = rule_robbed(k);
@@ -91,7 +91,8 @@ double rule_disturbed(const struct measure *m)
     return sum > 0 ? sum : 0;
 }
 
-/* What is of some steps is itself a reason why the mean of all varies: around the middle they do less. */
+/* What is of some steps is itself a reason why the mean of all varies: around the middle they
+ * do less. */
 static double noise_beside(const struct measure *m, const struct finding *f)
 {
     double se = m->step.se;

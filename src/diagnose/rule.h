@@ -40,19 +40,20 @@ void rule_evidence(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void rule_reject(struct finding *f, const char *id, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void rule_fix(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void rule_confirm(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
-/* Loses `lost` seconds per step, of which mending gives back `gain`, give or take `spread` of it, as much
- * of it as the machine is disturbed, and what the step's noise lets one see. */
+/* Loses `lost` seconds per step, of which mending gives back `gain`, give or take `spread` of
+ * it, as much of it as the machine is disturbed, and what the step's noise lets one see. */
 void rule_gain(const struct measure *m, struct finding *f, double lost, double gain,
                double spread);
-/* Where ranks lose lost[n_ranks] each: f's place becomes the rank, or the ranks from one to another, that
- * have at least half of what the worst has. False, and the place stays, when all have, or ranks that are
- * no range, which are then named in the evidence. */
+/* Where ranks lose lost[n_ranks] each: f's place becomes the rank, or the ranks from one to
+ * another, that have at least half of what the worst has. False, and the place stays, when all
+ * have, or ranks that are no range, which are then named in the evidence. */
 bool rule_place_ranks(const struct measure *m, const double *lost, struct finding *f);
-/* Bytes per second of this machine's memory: as probed, or what the run's own tasks reach where that is
- * more (caches hold what a small model reads, and a probe beside other work measures too little). */
+/* Bytes per second of this machine's memory: as probed, or what the run's own tasks reach where
+ * that is more (caches hold what a small model reads, and a probe beside other work measures
+ * too little). */
 double rule_memory_rate(const struct measure *m);
-/* Share of the step that other work takes from this run's threads, on the mean rank; 0 where nothing is
- * known of it. Durations hold so much of others, and others come and go. */
+/* Share of the step that other work takes from this run's threads, on the mean rank; 0 where
+ * nothing is known of it. Durations hold so much of others, and others come and go. */
 double rule_disturbed(const struct measure *m);
 /* Seconds a step in which the rank's threads were ready and did not run, for others' sake. */
 double rule_robbed(const struct measure_rank *r);

@@ -10,9 +10,9 @@
 
 /* --- slow ranks ------------------------------------------------------------------- */
 
-/* Ranks of one stage that compute longer than its others: one, or up to half of them. Or all ranks of
- * a stage, or of some, each in terms of the others' work: what they would compute in the time that the
- * machine's ceilings give their tasks. */
+/* Ranks of one stage that compute longer than its others: one, or up to half of them. Or all
+ * ranks of a stage, or of some, each in terms of the others' work: what they would compute in
+ * the time that the machine's ceilings give their tasks. */
 struct group {
     bool *in;    /* [n_ranks] */
     i64 n, rank; /* rank: which of them is the slowest; -1: no rank has peers */
@@ -55,11 +55,12 @@ static i64 list_stage(const struct measure *m, int stage, struct rank_mean *out)
     return n;
 }
 
-/* Two stages alone tell no slow one from a machine whose ceilings are wrong for what one of them does. */
+/* Two stages alone tell no slow one from a machine whose ceilings are wrong for what one of
+ * them does. */
 enum { LEAST_ACROSS = 3 };
 
-/* Each stage's fastest rank: where that is slow, all of the stage are. 0: what their tasks cost is not
- * known. */
+/* Each stage's fastest rank: where that is slow, all of the stage are. 0: what their tasks cost
+ * is not known. */
 static i64 list_across(const struct measure *m, struct rank_mean *out)
 {
     const i64 stages = m->config.pp;
@@ -211,8 +212,8 @@ static struct measure_change common_change(const struct measure *m, double least
     return c;
 }
 
-/* The episode that costs most, and which ranks have it (those whose own begins and ends with it); all of
- * them when it is in their mean only. *rank -1: there is none. */
+/* The episode that costs most, and which ranks have it (those whose own begins and ends with
+ * it); all of them when it is in their mean only. *rank -1: there is none. */
 static struct measure_change worst_episode(const struct measure *m, double least, bool *in, i64 *rank)
 {
     struct measure_change worst = { .until = 0 }, c;
@@ -386,7 +387,8 @@ struct spread {
     double mean, median, se;
 };
 
-/* Over steps, what the slowest rank of a stage has above its peers, in the stage where that is most. */
+/* Over steps, what the slowest rank of a stage has above its peers, in the stage where that is
+ * most. */
 static struct spread spread_within_stages(const struct measure *m)
 {
     struct arena a;
@@ -421,7 +423,8 @@ static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
         lost = within.mean;
     if (!(within.median >= limit[2].value * within.mean))
         return false; /* in some odd steps only */
-    /* Noise makes whole steps vary, too: what tells it from none is how well its own loss is known. */
+    /* Noise makes whole steps vary, too: what tells it from none is how well its own loss is
+     * known. */
     const double least = fmax(limit[3].value * m->step.mean, limit[4].value * within.se);
     if (rank < 0 || !(lost >= least) || e.share >= limit[0].value ||
         (e.median > limit[1].value * lost &&

@@ -24,8 +24,8 @@ static double crowd(const struct measure *m)
     return where_crowded(m, 1, m->threads_per_node / m->cores_per_node);
 }
 
-/* Of `less`, when an exchange takes `alone` without it, the pessimist has none of the crowd's share, and
- * one expects half of that. */
+/* Of `less`, when an exchange takes `alone` without it, the pessimist has none of the crowd's
+ * share, and one expects half of that. */
 static void leave_to_crowd(const struct measure *m, struct finding_edit *e, double less, double alone)
 {
     e->factor_hi = 1;

@@ -32,10 +32,10 @@ static bool see_loading(const struct measure *m, struct loading *l)
     return l->lost >= m->theta;
 }
 
-/* Which ranks' loaders are behind: those that would make a step wait by themselves. While one waits the
- * others' loaders catch up, so that of equal loaders one may have all the waiting. Where it is their
- * unevenness that makes steps wait (uneven), by chance some wait far more than others: then those whose
- * times are as uneven. */
+/* Which ranks' loaders are behind: those that would make a step wait by themselves. While one
+ * waits the others' loaders catch up, so that of equal loaders one may have all the waiting.
+ * Where it is their unevenness that makes steps wait (uneven), by chance some wait far more
+ * than others: then those whose times are as uneven. */
 static void place_loading(const struct measure *m, const struct loading *l, bool uneven,
                           struct finding *f)
 {

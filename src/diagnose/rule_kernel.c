@@ -334,7 +334,8 @@ static bool look_recompute(const struct measure *m, const struct rule_limit *lim
 }
 
 /* Seconds in which the ranks give each other what each has updated: half of what summing to all
- * sends, and nothing is left to hide it. *back: what the sums before it, half as long, expose less. */
+ * sends, and nothing is left to hide it. *back: what the sums before it, half as long, expose
+ * less. */
 static double gathering(const struct measure *m, double *back)
 {
     *back = 0;

@@ -207,7 +207,8 @@ static int by_key(const void *a, const void *b)
     return (x->seconds > y->seconds) - (x->seconds < y->seconds);
 }
 
-/* The tasks of these ranks take the median of the others', or (no rank said) all take their mean. */
+/* The tasks of these ranks take the median of the others', or (no rank said) all take their
+ * mean. */
 static void even_ranks(struct whatif *w, int graph, const struct finding_edit *e)
 {
     const bool all = e->kind == EDIT_EVEN_ROWS;

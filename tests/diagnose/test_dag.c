@@ -162,7 +162,8 @@ static void shift(struct record_rank *k, i64 ns)
     k->window_end_ns += ns;
 }
 
-/* Ranks 0 and 2 meet, and 1 and 3 five milliseconds later, as it seems: rank 0 has waited for rank 2. */
+/* Ranks 0 and 2 meet, and 1 and 3 five milliseconds later, as it seems: rank 0 has waited for
+ * rank 2. */
 TEST(a_meeting_of_some_ranks_does_not_wait_for_the_others)
 {
     const char *sets[] = { "train.batch=4", "run.inject=slow_compute=6@2-3", NULL };

@@ -67,8 +67,8 @@ static double gained(void *context, const struct finding_edit *e, double factor)
     return e ? 0.16 - 0.06 * (1 - left) : 0.16;
 }
 
-/* Four ranks on two cores: what one slow link leaves idle the others use, so that they tell less of what
- * it could do; and a bandwidth of a third is that of a crowd, not of a slow link. */
+/* Four ranks on two cores: what one slow link leaves idle the others use, so that they tell
+ * less of what it could do; and a bandwidth of a third is that of a crowd, not of a slow link. */
 TEST(ranks_that_share_cores_are_a_crowd_once_the_link_is_mended)
 {
     static struct findings f;

@@ -1,5 +1,5 @@
-/* Where a fault is: on one rank, on some, on all; in the run or on the machine; and what its own noise
- * lets one say. */
+/* Where a fault is: on one rank, on some, on all; in the run or on the machine; and what its
+ * own noise lets one say. */
 #include "test.h"
 
 #include "diagnose/dag.h"
@@ -84,7 +84,8 @@ TEST(several_ranks_may_be_slow)
     }
 }
 
-/* While one loader is waited for the others catch up: of four alike one may have all the waiting. */
+/* While one loader is waited for the others catch up: of four alike one may have all the
+ * waiting. */
 TEST(loaders_that_are_alike_are_behind_together)
 {
     struct arena a;
@@ -174,7 +175,8 @@ TEST(a_slow_link_is_of_the_lane_that_shows_it)
     arena_fini(&a);
 }
 
-/* Which link of a ring is slow does not show, but which ring: as a range where its ranks are one. */
+/* Which link of a ring is slow does not show, but which ring: as a range where its ranks are
+ * one. */
 TEST(a_ring_is_as_fast_as_its_slowest_link)
 {
     struct arena a;
@@ -227,7 +229,8 @@ static double length_in_noise(void *context, const struct finding_edit *e, doubl
     return !e ? n->before : n->before - (e->kind == EDIT_EVEN_ROWS ? n->even : n->quiet);
 }
 
-/* Noise in tasks lengthens whole steps by turns, too: what tells it is how well its own loss is known. */
+/* Noise in tasks lengthens whole steps by turns, too: what tells it is how well its own loss is
+ * known. */
 TEST(jitter_is_found_in_steps_that_vary)
 {
     struct arena a;

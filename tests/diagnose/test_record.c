@@ -302,8 +302,8 @@ TEST(a_clock_that_drifts_is_put_right_in_a_straight_line)
     sys_unmap(whole, bytes);
 }
 
-/* Many clocks, out of order and each said twice, among the spans of one step: time goes by half as fast again
- * there, for each span alike. */
+/* Many clocks, out of order and each said twice, among the spans of one step: time goes by half
+ * as fast again there, for each span alike. */
 TEST(each_span_is_put_right_by_the_clocks_around_it)
 {
     enum { CLOCKS = 64 };
@@ -385,8 +385,8 @@ static i64 append_steps(u8 *to, i64 at, i64 n)
     return at;
 }
 
-/* 48 bytes for a step, 32 for its sample, 16 for the list of steps: of 10 GB in chunks of 5 KB, 0.2 GB.
- * (It was 136, and twice that while the list grew.) */
+/* 48 bytes for a step, 32 for its sample, 16 for the list of steps: of 10 GB in chunks of 5 KB,
+ * 0.2 GB. (It was 136, and twice that while the list grew.) */
 TEST(the_index_of_a_long_record_is_small)
 {
     enum { STEPS = 200000 };

@@ -112,8 +112,8 @@ TEST(losses_of_more_than_a_step_are_said_to_overlap)
     }
 }
 
-/* Young: 0.02 s a checkpoint and a failure in 200 s ask for one every 2.8 s: every 200 s is far from
- * it, every 2 s near enough, and one failure says nothing. */
+/* Young: 0.02 s a checkpoint and a failure in 200 s ask for one every 2.8 s: every 200 s is far
+ * from it, every 2 s near enough, and one failure says nothing. */
 TEST(checkpoints_are_moved_only_where_failures_ask_for_it)
 {
     static struct findings f;
@@ -323,7 +323,8 @@ TEST(what_is_done_behind_the_last_step_is_not_too_often_nor_unexplained)
     }
 }
 
-/* A pause in every fourth step does not come of what is done in every twentieth, whatever that costs. */
+/* A pause in every fourth step does not come of what is done in every twentieth, whatever that
+ * costs. */
 TEST(a_pause_comes_of_what_is_done_as_often)
 {
     static const struct { i64 pause; bool named; } cases[] = { { 4, true }, { 20, false } };
