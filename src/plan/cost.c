@@ -70,8 +70,8 @@ double plan_sum_seconds(const struct plan_job *job, i64 ranks, i64 stride, doubl
 
 /* --- stages --------------------------------------------------------------------------- */
 
-/* What one micro-batch takes on a stage, by term; messages of data ranks not included, nor those between
- * stages but where they hold up both. */
+/* What one micro-batch takes on a stage, by term; messages of data ranks not included, nor
+ * those between stages but where they hold up both. */
 struct stage {
     double terms[PLAN_PP + 1];
     double forward, backward;
@@ -130,7 +130,8 @@ static double stage_seconds(const struct stage *s)
     return s->forward + s->backward;
 }
 
-/* Layers of the first and the last stage, of the fullest one between them, and of those on average. */
+/* Layers of the first and the last stage, of the fullest one between them, and of those on
+ * average. */
 struct spread_layers {
     double first, last, most, middle;
 };
@@ -196,10 +197,10 @@ static double boundary_seconds(const struct plan_job *job, const struct plan_lay
     return plan_exchange_seconds(job, 2, l->tp * l->cp * l->dp, t->boundary_bytes, 1);
 }
 
-/* Moves that hold up both stages: a micro-batch's rows and their gradients, with the neighbour before
- * and the one behind. Each of a rank's virtual stages has both, but the first and the last of all. What
- * was cut to be sent is gathered: rows for the forward pass, the stage's own result and its gradient
- * for the backward pass. */
+/* Moves that hold up both stages: a micro-batch's rows and their gradients, with the neighbour
+ * before and the one behind. Each of a rank's virtual stages has both, but the first and the
+ * last of all. What was cut to be sent is gathered: rows for the forward pass, the stage's own
+ * result and its gradient for the backward pass. */
 static void add_moves(struct stage *s, const struct plan_job *job, const struct plan_layout *l,
                       const struct plan_table *t, bool before, bool behind)
 {
@@ -287,7 +288,8 @@ struct held {
     double dense, experts; /* parameters of the fullest rank */
 };
 
-/* Layers that the first stages and the last one hold: where they are not balanced, of the fullest. */
+/* Layers that the first stages and the last one hold: where they are not balanced, of the
+ * fullest. */
 static struct spread_layers held_layers(const struct plan_job *job, const struct plan_layout *l,
                                         const struct plan_table *t)
 {

@@ -151,8 +151,9 @@ const char *plan_layout_refused(const struct plan_job *job, const struct plan_la
 void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
                   const struct plan_table *table, struct plan_step *out);
 
-/* What stages of a pipeline wait for their neighbours, where the job's software stalls at all: for
- * each of a stage's neighbours in each micro-batch, and half as long on the way of the first one. */
+/* What stages of a pipeline wait for their neighbours, where the job's software stalls at all:
+ * for each of a stage's neighbours in each micro-batch, and half as long on the way of the
+ * first one. */
 double plan_stall_seconds(const struct plan_job *job, const struct plan_layout *l);
 
 /* What a step consists of, for who walks it in time: seconds of one micro-batch on all stages of

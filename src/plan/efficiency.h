@@ -69,7 +69,8 @@ struct plan_product {
 double plan_product_seconds(const struct plan_family *f, const struct plan_device *d, int dtype,
                             const struct plan_product *p);
 
-/* Fused attention by kernels of a generation (1, 2, 3), over rows of so many tokens, with heads of this size. */
+/* Fused attention by kernels of a generation (1, 2, 3), over rows of so many tokens, with heads
+ * of this size. */
 struct plan_fused {
     double flops;
     i64 generation, tokens, head_size;

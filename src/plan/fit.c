@@ -117,7 +117,8 @@ static i64 share_of(const struct fit *f, const struct plan_fit_choice *choice, i
 /* --- constants ------------------------------------------------------------------------ */
 
 /* What step times can show, and how far (in logarithms) one expects a device to be from the
- * defaults: shares of a peak are known well before anything is measured, times of the host are not. */
+ * defaults: shares of a peak are known well before anything is measured, times of the host are
+ * not. */
 static const struct expectation {
     const char *name;
     double width;
@@ -313,10 +314,10 @@ static double end_of(double *x, i64 n)
     return n > 1 ? x[k - 1] + (rank - (double)k) * (x[next] - x[k - 1]) : x[0];
 }
 
-/* An interval that holds a new row with a chance of 80 %, if it is as those were (conformal, by rows
- * left out; Vovk et al. 2005): as far out on either side, for few rows tell little of each side's
- * tail. None is dropped. Software with an interval of its own has that of its rows; the family that
- * of the others. */
+/* An interval that holds a new row with a chance of 80 %, if it is as those were (conformal, by
+ * rows left out; Vovk et al. 2005): as far out on either side, for few rows tell little of each
+ * side's tail. None is dropped. Software with an interval of its own has that of its rows; the
+ * family that of the others. */
 static void residuals(struct fit *f)
 {
     double errors[FIT_MOST_ROWS], x[FIT_MOST_ROWS];

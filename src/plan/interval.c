@@ -7,8 +7,9 @@
 #include <math.h>
 #include <string.h>
 
-/* What links and networks give differs from run to run by factors (256 MB among 128 devices of one kind of
- * cluster: 31 to 188 GB/s, middle 85), what devices compute by 10 or 20 %: in logarithms a sixth of that. */
+/* What links and networks give differs from run to run by factors (256 MB among 128 devices of
+ * one kind of cluster: 31 to 188 GB/s, middle 85), what devices compute by 10 or 20 %: in
+ * logarithms a sixth of that. */
 #define MESSAGES_WIDER 6.0
 
 bool plan_interval_foreign(const struct plan_job *job)
@@ -24,8 +25,8 @@ bool plan_interval_strange(const struct plan_job *job)
            !(s->like && plan_family_saw(job->family, s->like));
 }
 
-/* What is unknown for different reasons adds as squares. Of its own interval software says itself how far
- * out it is. */
+/* What is unknown for different reasons adds as squares. Of its own interval software says
+ * itself how far out it is. */
 double plan_interval_widening(const struct plan_job *job)
 {
     const struct plan_family *f = job->family;

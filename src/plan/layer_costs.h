@@ -1,14 +1,15 @@
 /* plan/layer_costs.h - what layers consist of, read off the program that a rank would run.
  *
  * A model with one layer of each kind is described for (tp, cp) and a micro-batch, its step is
- * built by the decoder and the passes as in training, and every task of the forward and backward
- * segments becomes an operator of its piece: a dense layer, a sparse layer, the embedding, or
- * the head with its loss. FLOPs, bytes and messages are those of the tasks' costs, so nothing is
- * counted twice and nothing here knows a formula. The chunks of the loss head are one
- * operator each kind, of all rows.
+ * built by the decoder and the passes as in training, and every task of the forward and
+ * backward segments becomes an operator of its piece: a dense layer, a sparse layer, the
+ * embedding, or the head with its loss. FLOPs, bytes and messages are those of the tasks'
+ * costs, so nothing is counted twice and nothing here knows a formula. The chunks of the loss
+ * head are one operator each kind, of all rows.
  *
- * With tp larger than the key-value heads neighbours share one, as in training, and what they exchange is
- * counted apart: they are fewer than tp. ep is no property of the program: see plan_ops_share. */
+ * With tp larger than the key-value heads neighbours share one, as in training, and what they
+ * exchange is counted apart: they are fewer than tp. ep is no property of the program: see
+ * plan_ops_share. */
 #ifndef HEADWAY_LAYER_COSTS_H
 #define HEADWAY_LAYER_COSTS_H
 

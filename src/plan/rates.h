@@ -1,16 +1,18 @@
-/* plan/rates.h - what ops take on this machine, from our own recorded runs and from a microbenchmark.
+/* plan/rates.h - what ops take on this machine, from our own recorded runs and from a
+ * microbenchmark.
  *
- * For each op, with so many threads and in so many processes at once: seconds per FLOP, per byte and
- * per task, so that a task's time is their sum. Fitted by non-negative least squares of relative
- * errors on the medians of the tasks that were recorded, so one run tells something of every shape
- * that its model has. Exchanges have seconds per byte and per call, each lane its own; what a step takes
- * besides tasks is a constant.
+ * For each op, with so many threads and in so many processes at once: seconds per FLOP, per
+ * byte and per task, so that a task's time is their sum. Fitted by non-negative least squares
+ * of relative errors on the medians of the tasks that were recorded, so one run tells something
+ * of every shape that its model has. Exchanges have seconds per byte and per call, each lane
+ * its own; what a step takes besides tasks is a constant.
  *
- * The microbenchmark (microbench.h) meets each op at many sizes, a run at a few, but as training has
- * it: with both, how an op's time grows is the microbenchmark's, and how long it takes the run's.
+ * The microbenchmark (microbench.h) meets each op at many sizes, a run at a few, but as
+ * training has it: with both, how an op's time grows is the microbenchmark's, and how long it
+ * takes the run's.
  *
- * A file of rates is YAML with one entry per (threads, ranks, precision), in the list `rates` of those
- * from runs and in `measured` of those without; `headway plan calibrate` writes it and
+ * A file of rates is YAML with one entry per (threads, ranks, precision), in the list `rates`
+ * of those from runs and in `measured` of those without; `headway plan calibrate` writes it and
  * `headway plan predict` reads it. */
 #ifndef HEADWAY_PLAN_RATES_H
 #define HEADWAY_PLAN_RATES_H

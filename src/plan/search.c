@@ -180,7 +180,8 @@ static int by_table(const void *a, const void *b)
     return 0;
 }
 
-/* Groups whose operators no program has yet (tokens that tp does not divide, say) are left out, and counted. */
+/* Groups whose operators no program has yet (tokens that tp does not divide, say) are left out,
+ * and counted. */
 static int price_tables(struct walk *w)
 {
     struct plan_shelf *shelf = plan_shelf_new(w->s->job, w->arena);

@@ -9,8 +9,8 @@
 
 #include "plan/stack_runs.h"
 
-/* How gradients that data ranks split are summed: each part where it is kept, each by a reduction of its own
- * to there, or all of them everywhere. */
+/* How gradients that data ranks split are summed: each part where it is kept, each by a
+ * reduction of its own to there, or all of them everywhere. */
 enum plan_sums { SUMS_SCATTERED, SUMS_REDUCED, SUMS_EVERYWHERE };
 
 enum plan_attention_kind {

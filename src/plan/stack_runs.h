@@ -1,9 +1,9 @@
 /* plan/stack_runs.h - which layouts a software stack runs, of all that exist.
  *
- * Mathematics allows more than any framework has: stages of unequal layers, gradients split beside a
- * pipeline, more ranks per matrix than key-value heads. What a stack has is data, in its file under
- * `runs`; a search looks at nothing else unless it is asked for any layout. Sentences are constant
- * and name no layout. */
+ * Mathematics allows more than any framework has: stages of unequal layers, gradients split
+ * beside a pipeline, more ranks per matrix than key-value heads. What a stack has is data, in
+ * its file under `runs`; a search looks at nothing else unless it is asked for any layout.
+ * Sentences are constant and name no layout. */
 #ifndef HEADWAY_PLAN_STACK_RUNS_H
 #define HEADWAY_PLAN_STACK_RUNS_H
 

@@ -123,7 +123,8 @@ static void scale(struct plan_seconds *s, double factor)
     s->memory *= factor;
 }
 
-/* What a layer does besides the operators' own traffic: over its rows, and over what tp cuts of them. */
+/* What a layer does besides the operators' own traffic: over its rows, and over what tp cuts of
+ * them. */
 static void add_software(const struct pricing *x, struct plan_seconds *s, double passes, double cut)
 {
     double tp = (double)x->layout->tp, whole = x->layout->sequence_parallel ? passes / tp : passes;
@@ -132,8 +133,9 @@ static void add_software(const struct pricing *x, struct plan_seconds *s, double
     scale(s, x->stack->factor);
 }
 
-/* Ranks along tp meet in each exchange and so take the time of the slowest host. The most of n times that are
- * scattered as those between random events is that many times their mean (a rule). */
+/* Ranks along tp meet in each exchange and so take the time of the slowest host. The most of n
+ * times that are scattered as those between random events is that many times their mean (a
+ * rule). */
 static double slowest_of(i64 n)
 {
     double most = 0;

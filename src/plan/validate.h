@@ -66,8 +66,8 @@ const char *plan_world_job(struct plan_world *w, const struct plan_row *row, str
 int plan_validate(struct validated_set *out, const struct plan_rows *rows, struct plan_world *w,
                   struct arena *a);
 
-/* The rows of several sets with step times, as one set: its errors and intervals, no more. Only those
- * of a family of devices; NULL: of all. */
+/* The rows of several sets with step times, as one set: its errors and intervals, no more. Only
+ * those of a family of devices; NULL: of all. */
 void plan_validate_pool(struct validated_set *out, const char *name, const char *family,
                         const struct validated_set *const *sets, i64 n, struct arena *a);
 /* Families of devices of such rows, each once, in the order in which they are met. */

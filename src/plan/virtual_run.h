@@ -18,8 +18,8 @@ struct virtual_rates {
     double disk_bytes_per_s; /* of each rank, for checkpoints */
 };
 
-/* "flops=5e10,memory=1e10,link=2e9,latency=2e-5,disk=1e9", some or all; NULL: the defaults, which are
- * these. `where` begins messages. */
+/* "flops=5e10,memory=1e10,link=2e9,latency=2e-5,disk=1e9", some or all; NULL: the defaults,
+ * which are these. `where` begins messages. */
 int virtual_rates_parse(struct virtual_rates *out, const char *text, const char *where,
                         struct arena *a);
 

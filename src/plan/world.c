@@ -111,9 +111,9 @@ static bool is_closer(const struct plan_stack *s, const struct plan_stack *than)
     return s->precisions.count > 0 && than->precisions.count == 0;
 }
 
-/* The stack one of whose names is the longest beginning of the row's framework; of several that serve
- * its year and precision the youngest. Nothing else of a row decides, so software has one price
- * whoever ran it. */
+/* The stack one of whose names is the longest beginning of the row's framework; of several that
+ * serve its year and precision the youngest. Nothing else of a row decides, so software has one
+ * price whoever ran it. */
 static const struct plan_stack *stack_of(const struct plan_world *w, const struct plan_row *row)
 {
     const struct plan_stack *best = NULL;
@@ -171,8 +171,8 @@ static void read_device(struct plan_device *d, const struct csv *t, i64 row)
     d->peak_w = value_of(t, row, "tdp_w");
 }
 
-/* A name may say that its boards have slower memory, or less power: what is dissipated goes with the cube of the
- * clock, because voltage goes with it. */
+/* A name may say that its boards have slower memory, or less power: what is dissipated goes
+ * with the cube of the clock, because voltage goes with it. */
 static void slow_down(struct plan_device *d, double bytes_per_s, double power_w)
 {
     double clock = power_w > 0 ? cbrt(power_w / d->peak_w) : 1;

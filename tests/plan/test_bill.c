@@ -125,7 +125,8 @@ TEST(the_program_counts_what_the_formula_counts)
 
 TEST(published_device_hours_follow_from_published_utilisation)
 {
-    /* Llama 3.1 405B: 15.6e12 tokens, MFU 38 to 43 %, 30.84e6 hours of H100; 54 days of failures. */
+    /* Llama 3.1 405B: 15.6e12 tokens, MFU 38 to 43 %, 30.84e6 hours of H100; 54 days of
+     * failures. */
     struct failure_law law;
     CHECK_OK(failure_law_load(&law, "llama3", &arena));
     struct plan_run_size s = size_of("llama3-405b", 8192);

@@ -86,7 +86,8 @@ TEST(stacks_and_families_agree_on_what_was_fitted)
     arena_fini(&a);
 }
 
-/* Nothing was fitted on the B200: by its rule it is twice as uncertain as the H100, whatever that is. */
+/* Nothing was fitted on the B200: by its rule it is twice as uncertain as the H100, whatever
+ * that is. */
 TEST(a_device_without_rows_is_twice_as_uncertain_as_its_like)
 {
     struct arena a;

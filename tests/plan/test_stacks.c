@@ -79,7 +79,8 @@ TEST(boards_have_the_memory_that_their_name_says)
     bed_close(&b);
 }
 
-/* A board of less power has a slower clock, by the cube root; its neighbour of 700 W, seen later, has not. */
+/* A board of less power has a slower clock, by the cube root; its neighbour of 700 W, seen
+ * later, has not. */
 TEST(boards_of_less_power_and_slower_memory_are_slower)
 {
     struct bed b;
@@ -197,8 +198,8 @@ TEST(a_measured_network_takes_the_time_of_its_gathers)
     bed_close(&b);
 }
 
-/* Trees make sums shorter than gathers of as many bytes through the ring: both take what was measured, and
- * twice as much goes in two pieces. */
+/* Trees make sums shorter than gathers of as many bytes through the ring: both take what was
+ * measured, and twice as much goes in two pieces. */
 TEST(sums_on_a_measured_network_take_the_time_of_its_sums)
 {
     static const struct { i64 ranks; double took; } facts[] = {
@@ -219,7 +220,8 @@ TEST(sums_on_a_measured_network_take_the_time_of_its_sums)
     bed_close(&b);
 }
 
-/* Weights that are gathered before the next step hide behind nothing, sums of gradients still do. */
+/* Weights that are gathered before the next step hide behind nothing, sums of gradients still
+ * do. */
 TEST(weights_that_come_late_are_waited_for)
 {
     struct bed b;
@@ -334,8 +336,8 @@ static double tp_of(const struct bed *b, const struct plan_stack *s)
     return step.terms[PLAN_TP];
 }
 
-/* A layer of tp sends four equal parts forward and four back. Cut rows that nobody kept whole are gathered
- * again for two products; whole rows have nothing to gather. */
+/* A layer of tp sends four equal parts forward and four back. Cut rows that nobody kept whole
+ * are gathered again for two products; whole rows have nothing to gather. */
 TEST(rows_that_are_cut_are_gathered_again_for_gradients)
 {
     struct bed b;
@@ -386,7 +388,8 @@ static double memory_of(const struct bed *b, const struct plan_stack *s)
     return step.terms[PLAN_MEMORY_BOUND];
 }
 
-/* Passes over heads are a tp-th whatever happens to the rows between; others are where rows are cut. */
+/* Passes over heads are a tp-th whatever happens to the rows between; others are where rows are
+ * cut. */
 TEST(passes_over_what_tp_cuts_are_a_share)
 {
     struct bed b;
@@ -455,7 +458,8 @@ static double attention_of(const struct plan_job *job, i64 generation, i64 token
     return plan_attention_seconds(job->family, &job->machine->device, &f);
 }
 
-/* Each generation of kernels is quicker where there is one, and nearer to its best in longer rows. */
+/* Each generation of kernels is quicker where there is one, and nearer to its best in longer
+ * rows. */
 TEST(kernels_of_attention_have_generations)
 {
     struct bed b;
@@ -474,8 +478,8 @@ TEST(kernels_of_attention_have_generations)
     bed_close(&b);
 }
 
-/* Where the host waits for each kernel its time is added, and ranks along tp take that of the slowest: the most
- * of eight random times is 1 + 1/2 ... + 1/8 of the mean. */
+/* Where the host waits for each kernel its time is added, and ranks along tp take that of the
+ * slowest: the most of eight random times is 1 + 1/2 ... + 1/8 of the mean. */
 TEST(blocking_hosts_add_their_time)
 {
     struct bed b;
@@ -542,7 +546,8 @@ TEST(moves_that_were_cut_are_gathered)
     bed_close(&b);
 }
 
-/* Per rank: a scatter sends 7/8 of them, eight reductions pass all of them on, a sum everywhere is 14/8. */
+/* Per rank: a scatter sends 7/8 of them, eight reductions pass all of them on, a sum everywhere
+ * is 14/8. */
 TEST(split_gradients_are_summed_as_software_does)
 {
     struct bed b;
@@ -587,7 +592,8 @@ TEST(sets_give_as_many_rows_as_they_are_asked_for)
     arena_fini(&a);
 }
 
-/* A stage that takes nearly all of the device's memory stalls on few nodes, too; without stages nothing does. */
+/* A stage that takes nearly all of the device's memory stalls on few nodes, too; without stages
+ * nothing does. */
 TEST(stalls_come_with_full_memory)
 {
     struct bed b;
@@ -635,7 +641,8 @@ TEST(exchanges_take_the_host_time)
     }
 }
 
-/* 16 layers and a head as four of them: over 16 stages two have nothing to do, over 8 all have something. */
+/* 16 layers and a head as four of them: over 16 stages two have nothing to do, over 8 all have
+ * something. */
 TEST(balanced_stages_without_work_are_refused)
 {
 #define SIXTEEN(layout) \
@@ -656,7 +663,8 @@ TEST(balanced_stages_without_work_are_refused)
     }
 }
 
-/* 20 of 132 multiprocessors move rows of experts where they go elsewhere, and compute nothing meanwhile. */
+/* 20 of 132 multiprocessors move rows of experts where they go elsewhere, and compute nothing
+ * meanwhile. */
 TEST(units_that_move_experts_rows_do_not_compute)
 {
     static struct planned p;
