@@ -85,6 +85,7 @@ struct measure_rank {
     double *work;      /* FLOPs that its rows need, from their lengths; NULL: not known */
     double roofline_s; /* what its tasks take a step at the machine's ceilings; 0: not known */
     double last_share; /* of the meetings with others, those at which it came last */
+    double blamed_share; /* of what all ranks waited at exchanges, what was for this one */
     /* Of the loader, per step's batch. */
     double *load;      /* seconds it took to make, in order */
     i64 n_loads;

@@ -67,6 +67,8 @@ void gather_add_calls(struct gather *g, const struct record_step *s,
         if (c->last >= 0) {
             g->met[c->rank]++;
             g->came_last[c->rank] += c->last == c->rank;
+            g->blamed_s[c->last] += s_of(from - c->begin);
+            g->waited_s += s_of(from - c->begin);
         }
         if (c->moved > 0 && (!c->move || c->bytes == 0)) { /* a send may end before it is taken */
             if (c->free == i64_max(c->begin, c->come)) /* nothing stood before it on the lane */

@@ -76,6 +76,7 @@ struct gather {
     struct link_sum *links;
     i64 n_links, cap_links;
     double *came_last, *met; /* [ranks] */
+    double *blamed_s, waited_s; /* [ranks]: of what all ranks waited at exchanges, for this one */
     i64 *sampled;            /* [ranks] steps with a sample */
     struct kept *clock;      /* [ranks] speeds of the loop on registers */
     double *covered_s;       /* [ranks] which these samples are about: more than a step each */

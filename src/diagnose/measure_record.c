@@ -474,6 +474,7 @@ static struct gather *gather_new(struct record *r, const struct record_part *par
     g->cap_links = i64_min(MOST_LINKS, 4 * ranks);
     g->links = ARENA_ARRAY(a, struct link_sum, g->cap_links);
     g->came_last = ARENA_ARRAY(a, double, ranks);
+    g->blamed_s = ARENA_ARRAY(a, double, ranks);
     g->met = ARENA_ARRAY(a, double, ranks);
     g->empty = ARENA_ARRAY(a, double, ranks);
     g->looked_s = ARENA_ARRAY(a, double, ranks);

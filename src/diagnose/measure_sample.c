@@ -129,6 +129,7 @@ void gather_settle_samples(struct gather *g)
         all += (double)g->sampled[r];
         k->queue_empty = g->m->n_steps > 0 ? g->empty[r] / (double)g->m->n_steps : NAN;
         k->last_share = g->met[r] > 0 ? g->came_last[r] / g->met[r] : NAN;
+        k->blamed_share = g->waited_s > 0 ? g->blamed_s[r] / g->waited_s : NAN;
     }
     g->m->padding /= all;
 }

@@ -18,6 +18,7 @@ struct group {
     i64 n, rank; /* rank: which of them is the slowest; -1: no rank has peers */
     bool across; /* the peers are of other stages */
     double last_share; /* of exchanges at which one of them came last; NaN: not known */
+    double blamed_share; /* of all waiting for ranks, what was for them; NaN: not known */
     struct rule_excess excess; /* of their mean above the median of the others; share: of steps in
                                 * which all others are faster */
 };
@@ -117,10 +118,11 @@ static bool take_group(const struct measure *m, struct group *g, struct rank_mea
         return false;
     for (i64 r = 0; r < m->n_ranks; r++)
         g->in[r] = false;
-    g->last_share = 0;
+    g->last_share = g->blamed_share = 0;
     for (i64 k = 0; k < n_in; k++) {
         g->in[sorted[k].rank] = true;
         g->last_share += m->ranks[sorted[k].rank].last_share;
+        g->blamed_share += m->ranks[sorted[k].rank].blamed_share;
     }
     g->n = n_in;
     g->rank = sorted[0].rank;
@@ -331,7 +333,8 @@ static bool tell_slow_ranks(const struct measure *m, const struct rule_limit *li
     const struct rule_excess e = g.excess;
     if (g.rank < 0 || !(e.median >= m->theta) || !(e.share >= limit[0].value) ||
         !(e.median > limit[1].value * e.sigma / sqrt((double)m->n_steps)) ||
-        (m->config.pp < 2 && g.last_share < limit[0].value - limit[2].value))
+        (m->config.pp < 2 && g.last_share < limit[0].value - limit[2].value &&
+         !(g.blamed_share >= limit[0].value)))
         return false; /* in a pipeline stages come last in turns */
     if (!(e.median > rule_robbed_computing(m, &m->ranks[g.rank])))
         return false; /* others' work on its processors may be all of it (H8) */
@@ -352,6 +355,9 @@ static bool tell_slow_ranks(const struct measure *m, const struct rule_limit *li
     if (isfinite(g.last_share))
         rule_evidence(f, "%s last to %.0f %% of the exchanges", g.n > 1 ? "they come" : "it comes",
                       100 * fmin(1, g.last_share));
+    if (m->config.pp < 2 && isfinite(g.blamed_share))
+        rule_evidence(f, "of what ranks wait for each other %.0f %% is for %s",
+                      100 * fmin(1, g.blamed_share), g.n > 1 ? "them" : "it");
     if (k->clock > 0)
         rule_reject(f, "K4", "its clock is at %.0f %% of what it was, no quota held it back",
                     100 * k->clock);
@@ -628,7 +634,8 @@ const struct rule rules_balance[] = {
       { { 5, "sigma between the levels", "CUSUM's usual threshold: once in 10^4 steps by chance" },
         { 0.05, "of the step", "smaller episodes are weather" } } },
     { "B1", "one rank is always slow", look_slow_rank,
-      { { 0.8, "share of steps in which it is the slowest", "of equal ranks none is it so often" },
+      { { 0.8, "share of steps in which it is the slowest, or of all waiting that is for it",
+          "of equal ranks none is it so often" },
         { 4, "standard errors above its peers", "one in 10^4 by chance" },
         { 0.2, "less often last to exchanges than slowest",
           "some stand before its slow tasks" } } },

@@ -175,6 +175,25 @@ TEST(a_slow_link_is_of_the_lane_that_shows_it)
     arena_fini(&a);
 }
 
+/* A rank that is slow in the backward pass only is not last to the gathers of the forward pass; but
+ * all that others wait for is it. */
+TEST(a_rank_that_is_slow_in_some_tasks_is_waited_for)
+{
+    struct arena a;
+    arena_init(&a);
+    for (int blamed = 0; blamed < 2; blamed++) {
+        struct measure *m = usual_run(4, STEPS, &a);
+        b1(m, &a);
+        for (int r = 0; r < 4; r++) {
+            m->ranks[r].last_share = r == 1 ? 0.5 : 0.17;
+            m->ranks[r].blamed_share = blamed ? (r == 1 ? 0.94 : 0.02) : 0.25;
+        }
+        findings_make(&found, m, NULL);
+        CHECK_EQ(has("B1"), blamed);
+    }
+    arena_fini(&a);
+}
+
 /* Which link of a ring is slow does not show, but which ring: as a range where its ranks are
  * one. */
 TEST(a_ring_is_as_fast_as_its_slowest_link)
@@ -448,6 +467,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(a_rank_that_is_a_stage_is_slow_only_for_its_work),
           ONE(a_stage_is_slow_where_all_its_ranks_are),
           ONE(a_slow_link_is_of_the_lane_that_shows_it),
+          ONE(a_rank_that_is_slow_in_some_tasks_is_waited_for),
           ONE(a_ring_is_as_fast_as_its_slowest_link),
           ONE(all_ranks_may_become_slow_at_once), ONE(jitter_is_found_in_steps_that_vary),
           ONE(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains),
