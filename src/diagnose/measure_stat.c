@@ -192,6 +192,28 @@ static double best_part(const double *sum, i64 n, i64 part, const struct borders
     return best;
 }
 
+/* Sets the levels of the two parts. */
+static void set_levels(const double *flat, i64 n, struct measure_change *c)
+{
+    double outside = mean_of(flat, 0, c->at) * (double)c->at;
+    outside = c->at > 0 ? outside : 0;
+    if (c->until < n)
+        outside += mean_of(flat, c->until, n) * (double)(n - c->until);
+    c->before = outside / (double)(n - c->until + c->at);
+    c->inside = mean_of(flat, c->at, c->until);
+}
+
+/* A part of the least length may have been shorter: what is nearer to the other level is none of it. */
+static void trim(const double *y, struct measure_change *c)
+{
+    const double border = (c->before + c->inside) / 2;
+    const bool above = c->inside > c->before;
+    while (c->until - c->at > 2 && (y[c->at] > border) != above)
+        c->at++;
+    while (c->until - c->at > 2 && (y[c->until - 1] > border) != above)
+        c->until--;
+}
+
 struct measure_change measure_change(const double *y, i64 n, double least)
 {
     struct measure_change c = { 0, 0, NAN, NAN, 0 };
@@ -211,11 +233,11 @@ struct measure_change measure_change(const double *y, i64 n, double least)
         best_part(sum, n, part, &(struct borders){ c.at - stride, c.at + stride, c.until - stride,
                                                    c.until + stride, 1 }, best, &c);
     if (c.until > 0) {
-        double outside = mean_of(flat, 0, c.at) * (double)c.at;
-        if (c.until < n)
-            outside += mean_of(flat, c.until, n) * (double)(n - c.until);
-        c.before = outside / (double)(n - c.until + c.at);
-        c.inside = mean_of(flat, c.at, c.until);
+        set_levels(flat, n, &c);
+        if (c.until - c.at == part) {
+            trim(y, &c);
+            set_levels(flat, n, &c);
+        }
         double noise = fmax(noise_of(y, n, &c, &a), 1e-9 * fabs(c.before));
         c.height = fabs(c.inside - c.before) / fmax(noise, 1e-300);
     }

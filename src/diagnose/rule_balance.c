@@ -35,12 +35,13 @@ static int slowest_first(const void *a, const void *b)
     return (x->mean < y->mean) - (x->mean > y->mean);
 }
 
-/* The list is divided where means are furthest apart; *n_in of the sorted list are slow. */
+/* The list is divided where means are furthest apart; *n_in of the sorted list are slow. More than half
+ * are slow only beside several that are not: one alone may have less to do. */
 static void divide_sorted(struct rank_mean *sorted, i64 n, i64 *n_in)
 {
     qsort(sorted, (size_t)n, sizeof *sorted, slowest_first);
     double widest = -1;
-    for (i64 k = 1; k <= n / 2; k++)
+    for (i64 k = 1; k <= i64_max(n / 2, n - 2); k++)
         if (sorted[k - 1].mean - sorted[k].mean > widest) {
             widest = sorted[k - 1].mean - sorted[k].mean;
             *n_in = k;
@@ -326,6 +327,13 @@ static void fix_slow_ranks(const struct measure *m, const struct group *g, struc
     rule_confirm(f, "headway machine --again on %s", host);
 }
 
+/* Of the waiting for ranks, the share that is for these, between what equal ranks have (0) and all. */
+static double beyond_chance(const struct measure *m, const struct group *g)
+{
+    const double chance = (double)g->n / (double)m->n_ranks;
+    return (g->blamed_share - chance) / (1 - chance);
+}
+
 static bool tell_slow_ranks(const struct measure *m, const struct rule_limit *limit,
                             struct finding *f, struct arena *a)
 {
@@ -334,7 +342,7 @@ static bool tell_slow_ranks(const struct measure *m, const struct rule_limit *li
     if (g.rank < 0 || !(e.median >= m->theta) || !(e.share >= limit[0].value) ||
         !(e.median > limit[1].value * e.sigma / sqrt((double)m->n_steps)) ||
         (m->config.pp < 2 && g.last_share < limit[0].value - limit[2].value &&
-         !(g.blamed_share >= limit[0].value)))
+         !(beyond_chance(m, &g) >= limit[0].value - limit[2].value)))
         return false; /* in a pipeline stages come last in turns */
     if (!(e.median > rule_robbed_computing(m, &m->ranks[g.rank])))
         return false; /* others' work on its processors may be all of it (H8) */
@@ -634,10 +642,9 @@ const struct rule rules_balance[] = {
       { { 5, "sigma between the levels", "CUSUM's usual threshold: once in 10^4 steps by chance" },
         { 0.05, "of the step", "smaller episodes are weather" } } },
     { "B1", "one rank is always slow", look_slow_rank,
-      { { 0.8, "share of steps in which it is the slowest, or of all waiting that is for it",
-          "of equal ranks none is it so often" },
+      { { 0.8, "share of steps in which it is the slowest", "of equal ranks none is it so often" },
         { 4, "standard errors above its peers", "one in 10^4 by chance" },
-        { 0.2, "less often last to exchanges than slowest",
+        { 0.2, "less often last to exchanges than slowest, or less of the waiting for it",
           "some stand before its slow tasks" } } },
     { "B3", "ranks are slow by turns", look_jitter,
       { { 0.8, "share of steps in which one rank is the slowest", "more: it is that rank (B1)" },

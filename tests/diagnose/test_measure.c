@@ -66,6 +66,20 @@ TEST(the_borders_of_an_episode_in_a_long_run_are_exact)
     CHECK_NEAR(c.inside - c.before, 0.3, 0.01);
 }
 
+/* Shorter than the least part that is looked for: a step of the other level is none of it. */
+TEST(a_short_episode_has_no_step_more_than_it_had)
+{
+    double y[40];
+    for (int length = 2; length < 9; length++) {
+        u64 seed = 5;
+        for (int i = 0; i < 40; i++)
+            y[i] = 0.1 * (1 + 0.01 * usual_noise(&seed)) + (i >= 11 && i < 11 + length ? 0.1 : 0);
+        struct measure_change c = measure_change(y, 40, 5);
+        CHECK_EQ(c.at, 11);
+        CHECK_EQ(c.until, 11 + length);
+    }
+}
+
 TEST(spikes_have_a_period_when_they_are_regular)
 {
     double y[50];
@@ -138,7 +152,9 @@ TEST(what_is_not_measured_is_no_number_and_theta_has_a_floor)
     arena_fini(&a);
 }
 
-TEST_MAIN(ONE(the_borders_of_an_episode_in_a_long_run_are_exact), ONE(a_median_and_its_error_do_not_mind_one_odd_value),
+TEST_MAIN(ONE(the_borders_of_an_episode_in_a_long_run_are_exact),
+          ONE(a_short_episode_has_no_step_more_than_it_had),
+          ONE(a_median_and_its_error_do_not_mind_one_odd_value),
           ONE(a_line_gives_latency_and_bandwidth),
           ONE(an_episode_is_found_with_its_borders_and_noise_alone_is_none),
           ONE(spikes_have_a_period_when_they_are_regular),

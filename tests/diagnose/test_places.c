@@ -175,6 +175,26 @@ TEST(a_slow_link_is_of_the_lane_that_shows_it)
     arena_fini(&a);
 }
 
+/* More than half of the ranks may be slow; but where one has less to do the others are not. */
+TEST(most_ranks_may_be_slow_beside_several_that_are_not)
+{
+    struct arena a;
+    arena_init(&a);
+    for (int slow = 3; slow < 5; slow++) {
+        struct measure *m = usual_run(5, STEPS, &a);
+        for (int r = 0; r < slow; r++) {
+            m->ranks[r].last_share = 1 / (double)slow;
+            for (i64 i = 0; i < STEPS; i++)
+                m->ranks[r].compute[i] *= 1.4;
+        }
+        findings_make(&found, m, NULL);
+        CHECK_EQ(has("B1"), slow == 3);
+        if (slow == 3)
+            CHECK_EQ(found.at[0].place.last_rank, 2);
+    }
+    arena_fini(&a);
+}
+
 /* A rank that is slow in the backward pass only is not last to the gathers of the forward pass; but
  * all that others wait for is it. */
 TEST(a_rank_that_is_slow_in_some_tasks_is_waited_for)
@@ -467,6 +487,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(a_rank_that_is_a_stage_is_slow_only_for_its_work),
           ONE(a_stage_is_slow_where_all_its_ranks_are),
           ONE(a_slow_link_is_of_the_lane_that_shows_it),
+          ONE(most_ranks_may_be_slow_beside_several_that_are_not),
           ONE(a_rank_that_is_slow_in_some_tasks_is_waited_for),
           ONE(a_ring_is_as_fast_as_its_slowest_link),
           ONE(all_ranks_may_become_slow_at_once), ONE(jitter_is_found_in_steps_that_vary),

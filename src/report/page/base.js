@@ -176,6 +176,12 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
+/* Draws when the node has another size: in the next frame, since drawing within the observer's own
+ * may change sizes again, of which the browser complains. */
+function onResize(node, draw) {
+  new ResizeObserver(() => requestAnimationFrame(draw)).observe(node);
+}
+
 /* Canvases, which are drawn anew in other colours. */
 let themed = [];
 function onTheme(node, redraw) {

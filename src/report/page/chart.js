@@ -99,13 +99,13 @@ class Chart {
     this.place();
     this.makeLegend();
     this.listen();
-    new ResizeObserver(() => {
+    onResize(this.node, () => {
       const width = Math.floor(this.node.clientWidth - 34);
       if (width > 0 && Math.abs(width - this.width) > 1) {
         this.width = width;
         this.draw();
       }
-    }).observe(this.node);
+    });
   }
 
   /* Where the points lie on the group's axis. */

@@ -46,7 +46,7 @@ class HeatMap {
     this.canvas.addEventListener("pointermove", (e) => this.point(e));
     this.canvas.addEventListener("pointerleave", () => { hideTip(); this.pointed = false; this.draw(); });
     this.canvas.addEventListener("keydown", (e) => this.key(e));
-    new ResizeObserver(() => this.draw()).observe(this.canvas.parentElement || this.canvas);
+    onResize(this.canvas.parentElement || this.canvas, () => this.draw());
     onTheme(this.canvas, () => this.draw());
     this.load();
   }

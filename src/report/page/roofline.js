@@ -32,10 +32,10 @@ function rooflineCard(record) {
     el("span", { class: "unit", text: "FLOP/s over FLOPs per byte, both logarithmic" })), plot,
     el("figcaption", { text: roofWords(roof, points, all) }), tableBehind("Kernels", () => kernelTable(record, roof, all)));
   let width = 0;
-  new ResizeObserver(() => {
+  onResize(node, () => {
     const now = Math.floor(node.clientWidth - 34);
     if (now > 0 && Math.abs(now - width) > 1) drawRoof(plot, width = now, points, roof);
-  }).observe(node);
+  });
   return node;
 }
 

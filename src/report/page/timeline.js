@@ -60,7 +60,7 @@ class Timeline {
     this.layOut();
     this.listen();
     onTheme(this.canvas, () => { this.inks = null; this.draw(); });
-    new ResizeObserver(() => this.draw()).observe(this.scroller);
+    onResize(this.scroller, () => this.draw());
   }
 
   layOut() {
