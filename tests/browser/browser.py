@@ -116,6 +116,8 @@ class Browser:
         self.pages[session["sessionId"]] = page
         for domain in ("Page", "Runtime", "Log", "Network"):
             page.call(domain + ".enable")
+        page.call("Page.addScriptToEvaluateOnNewDocument", # such as loops of observers
+                  source="addEventListener('error', (e) => console.error(e.message))")
         page.resize(width, height)
         page.prefer(scheme)
         page.call("Page.navigate", url=address)
