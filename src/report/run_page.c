@@ -110,6 +110,19 @@ static void put_file(struct run_page *p, const char *key, const char *file, stru
         say_missing(p, err_message());
 }
 
+/* Counted when a process of the run ends. */
+static void put_energy(struct run_page *p, struct json *j)
+{
+    if (sys_exists(path_in(p, "energy.json"))) {
+        put_file(p, "energy", "energy.json", j);
+        return;
+    }
+    say_missing(p, "energy is not known: it is counted when a run ends, and a simulated one takes "
+                   "none (energy.json)");
+    json_key(j, "energy");
+    json_nothing(j);
+}
+
 /* The end of the log, whole lines of it. */
 static void put_log(struct run_page *p, struct json *j)
 {
@@ -138,7 +151,7 @@ static void put_missing(const struct run_page *p, struct json *j)
 static void put_curves(struct run_page *p, struct json *j)
 {
     put_file(p, "manifest", "manifest.json", j);
-    put_file(p, "energy", "energy.json", j);
+    put_energy(p, j);
     put_log(p, j);
     json_key(j, "metrics");
     run_metrics_put(&p->metrics, j);
