@@ -267,6 +267,7 @@ class Lab:
             prepare(program, folder, 0.1)
         found = command([program, "machine", "--threads", "1", "--json", "--quiet",
                          *self.backend], folder, env=self.env)
+        self.kernels = json.loads(found)["backend"] # that were measured, also where none was named
         self.precision = best_precision(json.loads(found))
 
     def path(self, name):
@@ -540,11 +541,11 @@ def judge_pairs(lab):
     return rows
 
 
-def about_machine(found, backend, realtime):
+def about_machine(found, kernels, realtime):
     loads = [d["about"]["load"] for d in found.values()]
     again = sum(d["about"]["again"] for d in found.values())
     unfair = sum(d["about"]["taken"] >= Canary.FAIR for d in found.values())
-    return (f"{len(found)} runs of 40 steps on {machine_name()}, kernels of backend {backend}, which other work "
+    return (f"{len(found)} runs of 40 steps on {machine_name()}, kernels of backend {kernels}, which other work "
             f"wanted too: the load was {min(loads):.1f} to {max(loads):.1f}, "
             f"{statistics.median(loads):.1f} in the median, and these runs came first "
             f"({'in real time, but for those that never rest' if realtime else 'nice -20'}). "
@@ -578,5 +579,5 @@ def prove(program, families, only, fresh, judge_only, backend, realtime):
                  "the place right",
                  f"{share(alone, lambda v: v.right)}, {share(alone, lambda v: v.place)}"))
     both = judge_pairs(lab)
-    return ([about_machine(found, backend, realtime), "", *table(rows), *confusion(verdicts)] +
+    return ([about_machine(found, lab.kernels, realtime), "", *table(rows), *confusion(verdicts)] +
             (pairs(both) if both else []) + details(verdicts))
