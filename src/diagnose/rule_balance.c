@@ -10,7 +10,7 @@
 
 /* --- slow ranks ------------------------------------------------------------------- */
 
-/* Ranks of one stage that compute longer than its others: one, or up to half of them. Or all
+/* Ranks of one stage that compute longer than its others: one, some, or all but two. Or all
  * ranks of a stage, or of some, each in terms of the others' work: what they would compute in
  * the time that the machine's ceilings give their tasks. */
 struct group {
