@@ -182,8 +182,10 @@ static int judge(struct diagnosis *d)
     d->fidelity = whatif_fidelity(w);
     d->ladder = *whatif_ladder(w);
     take_path(d, whatif_critical(w));
-    if (fabs(d->fidelity - 1) <= DAG_GATE && measure_whole(d->measure))
+    if (fabs(d->fidelity - 1) <= DAG_GATE && measure_whole(d->measure)) {
         take_losses(d->measure, &d->ladder);
+        whatif_noise(w, d->measure);
+    }
     findings_make(&d->findings, d->measure, &replay);
     bool valid = fabs(d->fidelity - 1) <= DAG_GATE;
     d->n_probes = probes_measure(d->probes, &d->record, d->measure, valid ? w : NULL);

@@ -76,8 +76,12 @@ static const double replay_gate = 0.02;
 /* And what it predicts is off by so much of itself at least: durations change with the edit. */
 static const double replay_spread = 0.15;
 
-/* And a gain below this share of theta is none: nobody could tell that it came. */
-static const double least_replayed = 1;
+/* And a gain below this share of theta is none: nobody could tell that it came. Of some steps it
+ * can be told there. */
+static double least_replayed(const struct finding *f)
+{
+    return f->place.first_step >= 0 ? 0.5 : 1;
+}
 
 /* T(edit) is what the graph of the step takes; the closed form's interval is kept where a replay
  * has nothing to say about the edit. */
@@ -86,14 +90,22 @@ static void price(struct finding *f, const struct measure *m, const struct findi
 {
     if (f->edit.kind == EDIT_NONE)
         return;
-    double mid = before - replay->length(replay->context, &f->edit, f->edit.factor);
+    if (f->edit.mended > 0) {
+        struct finding_edit others = f->edit;
+        others.kind = EDIT_COMPUTE;
+        before = replay->length(replay->context, &others, 1);
+    }
+    const double mid = before - replay->length(replay->context, &f->edit, f->edit.factor);
     struct finding_edit least = f->edit;
     least.kind = f->edit.least != EDIT_NONE ? f->edit.least : f->edit.kind;
-    double lo = before - replay->length(replay->context, &least, f->edit.factor_lo);
-    double hi = before - replay->length(replay->context, &f->edit, f->edit.factor_hi);
+    double lo = mid, hi = mid;
+    if (least.kind != f->edit.kind || f->edit.factor_lo != f->edit.factor)
+        lo = before - replay->length(replay->context, &least, f->edit.factor_lo);
+    if (f->edit.factor_hi != f->edit.factor)
+        hi = before - replay->length(replay->context, &f->edit, f->edit.factor_hi);
     if (!isfinite(mid) || !isfinite(lo) || !isfinite(hi))
         return;
-    double noise = isfinite(m->step.se) ? 2 * m->step.se : 0;
+    const double noise = rule_noise_beside(m, f);
     f->gain = fmax(0, mid);
     const double others = rule_disturbed(m);
     f->gain_lo = fmax(0, fmin(lo, mid) * (1 - replay_spread) * (1 - others) - noise);
@@ -117,7 +129,7 @@ static void price_all(struct findings *f, const struct measure *m,
         price(x, m, replay, before);
         /* What the critical path does not go through is no finding, nor what loses less than
          * the step is known by and may give back nothing. */
-        if (!x->replayed || (x->gain >= least_replayed * m->theta && (known || x->gain_lo > 0)))
+        if (!x->replayed || (x->gain >= least_replayed(x) * m->theta && (known || x->gain_lo > 0)))
             f->at[kept++] = *x;
     }
     f->n = kept;

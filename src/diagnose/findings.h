@@ -31,9 +31,11 @@ enum finding_edit_kind {
     EDIT_COMPUTE,  /* tasks, by rank, stage, op, phase */
     EDIT_TRANSFER, /* calls, by lane, rank */
     EDIT_EVEN_RANK, /* a rank's tasks take what the median rank's do */
+    EDIT_AS_ELSE,   /* in some steps a rank's tasks take what they take in the others (median) */
     EDIT_EVEN_ROWS, /* every task takes its mean over data-parallel copies */
     EDIT_EVEN_STAGES, /* and over stages */
-    EDIT_QUIET /* every task takes at most what it takes when nothing disturbs it */
+    EDIT_QUIET,      /* tasks take at most what they take when nothing disturbs them */
+    EDIT_OFTEN_QUIET /* the same, when that is more often so */
 };
 
 struct finding_edit {
@@ -41,11 +43,14 @@ struct finding_edit {
                                          * same with factor_lo */
     int rank, peer, stage, lane, phase, host; /* -1: any; a peer counts like the rank */
     int last_rank;                      /* larger than rank: all from rank to this one */
+    i64 first_step, last_step;          /* of EDIT_AS_ELSE */
     bool recompute, watching;           /* only what is computed again; what measures learning */
     char op[MEASURE_NAME];              /* what its name begins with; empty: any */
     double less, less_per_byte, floor, floor_per_byte;
     double starts;                      /* of transfers: with factor 1 so much of the time in which
                                          * ranks begin them goes */
+    double mended;                      /* 0, or beside other ranks that are mended: their tasks take */
+    int mended_first, mended_last;      /* so much of their time, and the gain is from there on */
     double factor_lo, factor, factor_hi; /* lo: the pessimist's, gains least */
 };
 

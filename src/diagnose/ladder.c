@@ -74,7 +74,7 @@ static void even_ranks(struct computed *ranks, const int *which, int n)
     }
 }
 
-/* Ranks that differ along dp and islands only. */
+/* Ranks of one stage: along dp and islands they have other rows, along cp and tp as much of the same. */
 static void even_copies(struct peel *p)
 {
     const int ranks = p->g->n_ranks;
@@ -85,7 +85,7 @@ static void even_copies(struct peel *p)
         int n = 0;
         for (int k = r; h && !done[r] && k < ranks; k++) {
             const struct record_head *o = p->s->ranks[k].head;
-            if (o && o->pp == h->pp && o->cp == h->cp && o->tp == h->tp)
+            if (o && o->pp == h->pp)
                 which[n++] = k;
         }
         for (int k = 0; k < n; k++)

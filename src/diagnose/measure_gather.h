@@ -10,7 +10,7 @@
 
 #include <math.h>
 
-enum { MOST_OPS = 256, KEPT = 512, SIZES = 64, MOST_LINKS = 4096, MOST_LOADS = 1 << 16 };
+enum { MOST_OPS = 256, MOST_LIKES = 1024, KEPT = 512, SIZES = 64, MOST_LINKS = 4096, MOST_LOADS = 1 << 16 };
 
 /* The newest KEPT of values, for medians. */
 struct kept {
@@ -45,7 +45,18 @@ struct table_time {
     const struct record_table *table;
     struct task_time *tasks;
     i32 *class; /* [n_tasks] index in ops */
+    i32 *like;  /* [n_tasks] index in likes; -1: there is no room */
     double *roofline_s; /* [n_tasks] */
+};
+
+/* Tasks of one class that do as much: they take equally long wherever they run. */
+struct like {
+    i32 class;
+    double flops, bytes;
+};
+
+struct like_time {
+    double seconds, calls;
 };
 
 struct lane_sum {
@@ -70,6 +81,9 @@ struct gather {
     struct arena *a;
     struct op_sum ops[MOST_OPS];
     i64 n_ops;
+    struct like likes[MOST_LIKES];
+    i64 n_likes;
+    struct like_time **like_times; /* [ranks][MOST_LIKES], of ranks that took part */
     struct table_time *tables;
     i64 n_tables, cap_tables;
     struct lane_sum lanes[LANE_COUNT];
@@ -99,6 +113,13 @@ void gather_add_behind(struct gather *g, const struct record_step *s, int rank,
                        const struct measure_calls *calls);
 /* Lanes, as fitted, and links: of the lane that has most of them. */
 void gather_settle_exchanges(struct gather *g);
+
+/* --- tasks -------------------------------------------------------------------------- */
+
+i32 gather_like(struct gather *g, i32 class, const struct record_task *t);
+void gather_add_like(struct gather *g, int rank, i32 like, double seconds);
+/* What each rank would compute at the other stages' pace. */
+void gather_settle_paces(struct gather *g);
 
 /* --- samples ------------------------------------------------------------------------ */
 

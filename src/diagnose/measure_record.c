@@ -240,9 +240,11 @@ static struct table_time *times_of_table(struct gather *g, const struct record_t
     x->table = t;
     x->tasks = ARENA_ARRAY(g->a, struct task_time, t->n_tasks);
     x->class = ARENA_ARRAY(g->a, i32, t->n_tasks);
+    x->like = ARENA_ARRAY(g->a, i32, t->n_tasks);
     x->roofline_s = ARENA_ARRAY(g->a, double, t->n_tasks);
     for (i64 i = 0; i < t->n_tasks; i++) {
         x->class[i] = class_of(g, &t->tasks[i]);
+        x->like[i] = gather_like(g, x->class[i], &t->tasks[i]);
         x->roofline_s[i] = roofline(g->m, &t->tasks[i]);
     }
     return x;
@@ -292,6 +294,8 @@ static void add_task(struct gather *g, int rank, struct table_time *times,
         g->away_s[rank] += s_of(took) * (1 - span_on_cpu(s->detail));
     }
     keep(&sum->seconds, s_of(took), g->a);
+    if (g->m->config.pp > 1)
+        gather_add_like(g, rank, times->like[s->task_id], s_of(took));
     struct task_time *own = &times->tasks[s->task_id];
     if (covered == 0) {
         own->alone++;
@@ -455,6 +459,7 @@ static void settle_all(struct gather *g, const struct record_part *part)
     gather_settle_samples(g);
     settle_ops(g);
     gather_settle_exchanges(g);
+    gather_settle_paces(g);
     take_stages(m);
     for (i64 r = 0; r < m->n_ranks && m->n_steps > 0; r++)
         m->ranks[r].roofline_s /= (double)m->n_steps;
@@ -480,6 +485,7 @@ static struct gather *gather_new(struct record *r, const struct record_part *par
     g->looked_s = ARENA_ARRAY(a, double, ranks);
     g->away_s = ARENA_ARRAY(a, double, ranks);
     g->sampled = ARENA_ARRAY(a, i64, ranks);
+    g->like_times = ARENA_ARRAY(a, struct like_time *, ranks);
     g->clock = ARENA_ARRAY(a, struct kept, ranks);
     g->covered_s = ARENA_ARRAY(a, double, ranks);
     for (i64 k = 0; k < ranks; k++)

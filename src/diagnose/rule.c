@@ -91,9 +91,7 @@ double rule_disturbed(const struct measure *m)
     return sum > 0 ? sum : 0;
 }
 
-/* What is of some steps is itself a reason why the mean of all varies: around the middle they
- * do less. */
-static double noise_beside(const struct measure *m, const struct finding *f)
+double rule_noise_beside(const struct measure *m, const struct finding *f)
 {
     double se = m->step.se;
     if (f->place.first_step >= 0 && m->n_steps > 0)
@@ -104,7 +102,7 @@ static double noise_beside(const struct measure *m, const struct finding *f)
 void rule_gain(const struct measure *m, struct finding *f, double lost, double gain,
                double spread)
 {
-    const double noise = noise_beside(m, f);
+    const double noise = rule_noise_beside(m, f);
     gain = fmax(0, fmin(gain, m->step.mean));
     const double others = rule_disturbed(m);
     f->lost = lost;
@@ -118,7 +116,8 @@ void rule_edit(struct finding *f, enum finding_edit_kind kind, double factor)
 {
     f->edit = (struct finding_edit){ .kind = kind, .rank = f->place.rank,
         .last_rank = f->place.last_rank, .peer = f->place.peer,
-        .stage = f->place.stage, .lane = -1, .phase = -1, .host = -1,
+        .stage = f->place.stage, .first_step = f->place.first_step,
+        .last_step = f->place.last_step, .lane = -1, .phase = -1, .host = -1,
         .factor_lo = factor, .factor = factor, .factor_hi = factor };
     snprintf(f->edit.op, sizeof f->edit.op, "%s", f->place.op);
 }

@@ -9,7 +9,7 @@
 
 #include "diagnose/findings.h"
 
-enum { RULE_LIMITS = 5 };
+enum { RULE_LIMITS = 6 };
 
 /* A number that decides, and why it is that number. */
 struct rule_limit {
@@ -44,6 +44,9 @@ void rule_confirm(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
  * it, as much of it as the machine is disturbed, and what the step's noise lets one see. */
 void rule_gain(const struct measure *m, struct finding *f, double lost, double gain,
                double spread);
+/* How far the mean step may be off beside the finding: what is of some steps is itself a reason why
+ * the mean of all varies; around the middle they do less. */
+double rule_noise_beside(const struct measure *m, const struct finding *f);
 /* Where ranks lose lost[n_ranks] each: f's place becomes the rank, or the ranks from one to
  * another, that have at least half of what the worst has. False, and the place stays, when all
  * have, or ranks that are no range, which are then named in the evidence. */

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { RULE_B2, RULE_B1 }; /* the first of rules_balance */
+
 /* --- slow ranks ------------------------------------------------------------------- */
 
 /* Ranks of one stage that compute longer than its others: one, some, or all but two. Or all
@@ -57,9 +59,15 @@ static i64 list_stage(const struct measure *m, int stage, struct rank_mean *out)
     return n;
 }
 
-/* Two stages alone tell no slow one from a machine whose ceilings are wrong for what one of
- * them does. */
-enum { LEAST_ACROSS = 3 };
+/* Of what the machine's ceilings say two stages alone tell no slow one from a machine whose ceilings
+ * are wrong for what one of them does; of tasks that both have they do. */
+enum { LEAST_BY_CEILINGS = 3 };
+
+/* What a rank should compute a step, in terms that all stages share. */
+static double work_of(const struct measure_rank *k, bool by_tasks)
+{
+    return by_tasks ? k->usual_s : k->roofline_s;
+}
 
 /* Each stage's fastest rank: where that is slow, all of the stage are. 0: what their tasks cost
  * is not known. */
@@ -67,19 +75,22 @@ static i64 list_across(const struct measure *m, struct rank_mean *out)
 {
     const i64 stages = m->config.pp;
     double cost = 0;
-    if (stages < LEAST_ACROSS || stages > m->n_ranks)
+    bool by_tasks = true;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        by_tasks &= m->ranks[r].usual_s > 0;
+    if (stages < (by_tasks ? 2 : LEAST_BY_CEILINGS) || stages > m->n_ranks)
         return 0;
     for (i64 r = 0; r < m->n_ranks; r++)
-        cost += m->ranks[r].roofline_s / (double)m->n_ranks;
+        cost += work_of(&m->ranks[r], by_tasks) / (double)m->n_ranks;
     for (i64 p = 0; p < stages; p++)
         out[p] = (struct rank_mean){ -1, 1, INFINITY };
     for (i64 r = 0; r < m->n_ranks; r++) {
         const struct measure_rank *k = &m->ranks[r];
-        const double scale = cost / k->roofline_s, mean = measure_mean(m, k->compute) * scale;
-        if (!(k->roofline_s > 0) || k->stage < 0 || k->stage >= stages)
+        const double work = work_of(k, by_tasks), mean = measure_mean(m, k->compute) * cost / work;
+        if (!(work > 0) || k->stage < 0 || k->stage >= stages)
             return 0;
         if (mean < out[k->stage].mean)
-            out[k->stage] = (struct rank_mean){ r, scale, mean };
+            out[k->stage] = (struct rank_mean){ r, cost / work, mean };
     }
     for (i64 p = 0; p < stages; p++)
         if (out[p].rank < 0)
@@ -284,6 +295,9 @@ static bool tell_onset(const struct measure *m, const struct rule_limit *limit, 
                     (long long)others);
     if (m->ranks[rank].clock > 0.95)
         rule_reject(f, "K4", "its clock is at %.0f %% of what it was", 100 * m->ranks[rank].clock);
+    rule_edit(f, EDIT_AS_ELSE, 1);
+    if (!all && f->place.rank < 0)
+        f->edit.kind = EDIT_NONE; /* its ranks are no range */
     rule_gain(m, f, lost, lost, 0.25);
     rule_fix(f, "see what that host did then (its log, its other jobs, its temperature); if it comes "
                 "back, %s and go on with --resume",
@@ -334,25 +348,46 @@ static double beyond_chance(const struct measure *m, const struct group *g)
     return (g->blamed_share - chance) / (1 - chance);
 }
 
+/* What the ranks of the group would compute, were they as the others. */
+static double usual_of(const struct measure *m, const struct group *g)
+{
+    return measure_mean(m, m->ranks[g->rank].compute) - g->excess.mean;
+}
+
+static double mended_factor(const struct measure *m, const struct group *g)
+{
+    return usual_of(m, g) / (usual_of(m, g) + g->excess.mean);
+}
+
+/* Whether the ranks of *g are always slow, and the step waits for them. */
+static bool are_slow(const struct measure *m, const struct rule_limit *limit, struct group *g,
+                     struct arena *a)
+{
+    *g = slow_group(m, a);
+    const struct rule_excess e = g->excess;
+    if (g->rank < 0 || !(e.median >= m->theta) || !(e.share >= limit[0].value) ||
+        !(e.median > limit[1].value * e.sigma / sqrt((double)m->n_steps)) ||
+        (g->across && !(e.mean >= (limit[3].value - 1) * usual_of(m, g))) ||
+        (m->config.pp < 2 && g->last_share < limit[0].value - limit[2].value &&
+         !(beyond_chance(m, g) >= limit[0].value - limit[2].value)))
+        return false; /* in a pipeline stages come last in turns */
+    if (!(e.median > rule_robbed_computing(m, &m->ranks[g->rank])))
+        return false; /* others' work on its processors may be all of it (H8) */
+    const struct measure_change c = change_of(m, g->rank, 5); /* an episode is one of B2's */
+    return !(is_episode(m, c) && fabs(c.before) < 0.5 * (c.inside - c.before));
+}
+
 static bool tell_slow_ranks(const struct measure *m, const struct rule_limit *limit,
                             struct finding *f, struct arena *a)
 {
-    const struct group g = slow_group(m, a);
-    const struct rule_excess e = g.excess;
-    if (g.rank < 0 || !(e.median >= m->theta) || !(e.share >= limit[0].value) ||
-        !(e.median > limit[1].value * e.sigma / sqrt((double)m->n_steps)) ||
-        (m->config.pp < 2 && g.last_share < limit[0].value - limit[2].value &&
-         !(beyond_chance(m, &g) >= limit[0].value - limit[2].value)))
-        return false; /* in a pipeline stages come last in turns */
-    if (!(e.median > rule_robbed_computing(m, &m->ranks[g.rank])))
-        return false; /* others' work on its processors may be all of it (H8) */
-    struct measure_change c = change_of(m, g.rank, 5);
-    if (is_episode(m, c) && fabs(c.before) < 0.5 * (c.inside - c.before))
+    struct group g;
+    if (!are_slow(m, limit, &g, a))
         return false;
+    const struct rule_excess e = g.excess;
     const struct measure_rank *k = &m->ranks[g.rank];
     place_group(m, g.in, f, a);
     f->place.stage = m->config.pp > 1 ? k->stage : -1;
-    double usual = measure_mean(m, k->compute) - e.mean;
+    const double usual = usual_of(m, &g);
     if (g.n > 1)
         f->title = "ranks are always slow";
     rule_evidence(f, "%s for %.1f ms a step, %s peers %.1f ms: %.2f times as long",
@@ -377,7 +412,7 @@ static bool tell_slow_ranks(const struct measure *m, const struct rule_limit *li
     if (isfinite(m->loss[LOSS_BALANCE]) && m->loss[LOSS_BALANCE] > 0)
         lost = fmax(m->loss[LOSS_BALANCE], e.mean);
     rule_edit(f, f->place.rank < 0 ? EDIT_NONE : g.across ? EDIT_COMPUTE : EDIT_EVEN_RANK,
-              g.across ? usual / (usual + e.mean) : 1);
+              g.across ? mended_factor(m, &g) : 1);
     if (g.across) {
         f->place.stage = f->edit.stage = g.n > 1 ? -1 : k->stage;
         rule_reject(f, "B4", "for its work it takes longer than the other stages for theirs");
@@ -422,42 +457,90 @@ static struct spread spread_within_stages(const struct measure *m)
     return (struct spread){ m->n_steps > 0 ? s.mean : 0, s.median, s.se };
 }
 
-static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
-                        struct finding *f)
+/* By what ranks have beside their peers: what is not of one rank, nor of a few odd steps, and is more
+ * than chance. */
+static bool slow_by_turns(const struct measure *m, const struct rule_limit *limit, double lost,
+                          const struct rule_excess *e)
 {
-    double lost = m->loss[LOSS_BALANCE];
-    struct arena a;
-    arena_init(&a);
-    const struct group g = slow_group(m, &a);
-    arena_fini(&a);
-    const struct rule_excess e = g.excess;
-    const i64 rank = g.rank;
-    struct spread within = spread_within_stages(m);
-    if (!isfinite(lost))
-        lost = within.mean;
-    if (!(within.median >= limit[2].value * within.mean))
-        return false; /* in some odd steps only */
+    const struct spread within = spread_within_stages(m);
     /* Noise makes whole steps vary, too: what tells it from none is how well its own loss is
      * known. */
     const double least = fmax(limit[3].value * m->step.mean, limit[4].value * within.se);
-    if (rank < 0 || !(lost >= least) || e.share >= limit[0].value ||
-        (e.median > limit[1].value * lost &&
-         e.median > limit[4].value * e.sigma / sqrt((double)m->n_steps)))
-        return false; /* by chance one of few ranks always is somewhat slower */
+    return within.median >= limit[2].value * within.mean && lost >= least &&
+           e->share < limit[0].value &&
+           !(e->median > limit[1].value * lost && /* by chance one of few always is somewhat slower */
+             e->median > limit[4].value * e->sigma / sqrt((double)m->n_steps));
+}
+
+/* Of tasks that compute, times vary on the quietest machine, and who waits for that is what counts;
+ * where times are given (simulated, or slept through) nothing but a fault makes them vary. */
+static bool times_are_given(const struct measure *m)
+{
+    return m->config.simulated || strcmp(m->config.backend, "none") == 0;
+}
+
+/* The rank whose tasks vary most. */
+static double most_noise(const struct measure *m, i64 *rank)
+{
+    double most = 0;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (m->ranks[r].noise > most) {
+            most = m->ranks[r].noise;
+            *rank = r;
+        }
+    return most;
+}
+
+static void place_noise(const struct measure *m, struct finding *f, struct arena *a)
+{
+    double *noise = ARENA_ARRAY(a, double, m->n_ranks);
+    for (i64 r = 0; r < m->n_ranks; r++)
+        noise[r] = m->ranks[r].noise > 0 ? m->ranks[r].noise : 0;
+    rule_place_ranks(m, noise, f);
+}
+
+static bool tell_jitter(const struct measure *m, const struct rule_limit *limit, struct finding *f,
+                        struct arena *a)
+{
+    const struct group g = slow_group(m, a);
+    const double noise = most_noise(m, &(i64){ 0 });
+    const bool varies = noise >= limit[5].value && times_are_given(m);
+    i64 rank = g.rank;
+    double lost = m->loss[LOSS_BALANCE];
+    if (!isfinite(lost))
+        lost = spread_within_stages(m).mean;
+    if (!varies && (rank < 0 || !slow_by_turns(m, limit, lost, &g.excess)))
+        return false;
+    most_noise(m, &rank);
     double sigma = measure_stat(m->ranks[rank].compute, m->n_steps).sigma;
-    rule_evidence(f, "compute times vary by %.1f ms from step to step (%.0f %%), and each "
-                     "step waits "
+    if (varies) {
+        place_noise(m, f, a);
+        rule_evidence(f, "within a step, parts of it that take equally long else differ by %.0f %%",
+                      100 * noise);
+    }
+    rule_evidence(f, "compute times vary by %.1f ms from step to step (%.0f %%), and each step waits "
                   "for whoever is slowest: %.1f ms", 1e3 * sigma,
                   100 * sigma / fmax(m->compute, 1e-12), 1e3 * lost);
     rule_reject(f, "B1", "no rank is the slowest in more than %.0f %% of the steps",
-                100 * e.share);
+                100 * g.excess.share);
     rule_edit(f, EDIT_QUIET, 1);
-    f->edit.least = EDIT_EVEN_ROWS; /* noise that stays, but evenly */
+    /* Else noise that stays, but evenly. */
+    f->edit.least = varies ? EDIT_OFTEN_QUIET : EDIT_EVEN_ROWS;
     rule_gain(m, f, lost, lost, 0.35);
     rule_fix(f, "cores of their own for the ranks (taskset, cpuset), a quiet system, or fewer "
                 "meetings: --train.accumulate %lld", (long long)(2 * m->config.accumulate));
     rule_confirm(f, "headway machine --again, some times: how much this host varies");
     return true;
+}
+
+static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
+                        struct finding *f)
+{
+    struct arena a;
+    arena_init(&a);
+    const bool found = tell_jitter(m, limit, f, &a);
+    arena_fini(&a);
+    return found;
 }
 
 /* --- a pipeline's stages ---------------------------------------------------------- */
@@ -467,57 +550,80 @@ struct stages {
     int slow;
 };
 
-static struct stages see_stages(const struct measure *m)
+/* As they are; with slow ranks as they would be, were these mended. */
+static struct stages see_stages(const struct measure *m, const struct group *slow)
 {
     struct stages s = { 0, 0, 0 };
+    double less[64] = { 0 }, ranks[64] = { 0 };
+    for (i64 r = 0; r < m->n_ranks && slow; r++) {
+        const int p = m->ranks[r].stage;
+        if (p < 0 || p >= 64)
+            continue;
+        ranks[p]++;
+        if (slow->in[r])
+            less[p] += measure_mean(m, m->ranks[r].compute) * (1 - mended_factor(m, slow));
+    }
     for (int p = 0; p < m->config.pp && p < 64; p++) {
-        s.mean += m->stages[p] / (double)m->config.pp;
-        if (m->stages[p] > s.most) {
-            s.most = m->stages[p];
+        const double seconds = m->stages[p] - (ranks[p] > 0 ? less[p] / ranks[p] : 0);
+        s.mean += seconds / (double)m->config.pp;
+        if (seconds > s.most) {
+            s.most = seconds;
             s.slow = p;
         }
     }
     return s;
 }
 
-/* A rank of the slow stage that is slow alone is no matter of the stage. */
-static bool one_rank_only(const struct measure *m, int stage)
+static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
+                        struct finding *f, struct arena *a)
 {
-    struct arena a;
-    arena_init(&a);
-    const struct group g = slow_group(m, &a);
-    arena_fini(&a);
-    return g.rank >= 0 && m->ranks[g.rank].stage == stage && g.excess.median >= m->theta &&
-           g.excess.share >= 0.8;
-}
-
-static bool look_stages(const struct measure *m, const struct rule_limit *limit,
-                        struct finding *f)
-{
-    struct stages s = see_stages(m);
+    struct group g;
+    const bool beside = are_slow(m, rules_balance[RULE_B1].limit, &g, a);
+    const struct stages s = see_stages(m, beside ? &g : NULL);
     double M = (double)m->config.micro_batches, P = (double)m->config.pp;
-    if (P < 2 || !(s.most > limit[0].value * s.mean) || one_rank_only(m, s.slow))
+    if (P < 2 || !(s.most > limit[0].value * s.mean))
         return false;
     /* The slow stage alone is busy all the time; the others wait for it in each micro-batch. */
     double lost = (M + P - 1) / M * (s.most - s.mean);
     if (!(lost >= m->theta))
         return false;
+    struct finding slow = { .place = f->place };
+    if (beside)
+        place_group(m, g.in, &slow, a);
+    if (beside && slow.place.rank < 0)
+        return false; /* they are no range of ranks: what they hide cannot be replayed */
     f->place.stage = s.slow;
-    rule_evidence(f, "stage %d computes for %.1f ms a step, the mean of the stages is %.1f "
-                     "ms", s.slow,
-                  1e3 * s.most, 1e3 * s.mean);
-    rule_reject(f, "B1", "the stage's ranks are alike");
+    rule_evidence(f, "stage %d computes for %.1f ms a step, the mean of the stages is %.1f ms%s",
+                  s.slow, 1e3 * s.most, 1e3 * s.mean,
+                  beside ? ", once slow ranks (B1) are mended" : "");
+    rule_reject(f, "B1", beside ? "it is so without what its slow ranks take longer"
+                                : "the stage's ranks are alike");
     rule_reject(f, "B5", "%.0f micro-batches for %.0f stages: the bubble of even stages is "
                          "%.0f %%", M,
                 P, 100 * (P - 1) / (M + P - 1));
     rule_edit(f, EDIT_EVEN_STAGES, 1);
     f->edit.stage = -1;
+    if (beside) {
+        f->edit.mended = mended_factor(m, &g);
+        f->edit.mended_first = slow.place.rank;
+        f->edit.mended_last = (int)i64_max(slow.place.rank, slow.place.last_rank);
+    }
     rule_gain(m, f, lost, lost, 0.25);
     rule_fix(f, s.slow == P - 1 ? "--layout.stages with fewer layers on the last stage, which has "
                                   "the loss head too"
                                 : "--layout.stages with fewer layers on stage %d", s.slow);
     rule_confirm(f, "headway layout show RECIPE --layout.stages A+B+...");
     return true;
+}
+
+static bool look_stages(const struct measure *m, const struct rule_limit *limit,
+                        struct finding *f)
+{
+    struct arena a;
+    arena_init(&a);
+    const bool found = tell_stages(m, limit, f, &a);
+    arena_fini(&a);
+    return found;
 }
 
 static bool look_bubble(const struct measure *m, const struct rule_limit *limit,
@@ -527,7 +633,7 @@ static bool look_bubble(const struct measure *m, const struct rule_limit *limit,
     double lost = m->loss[LOSS_BUBBLE];
     if (P < 2)
         return false;
-    struct stages s = see_stages(m);
+    const struct stages s = see_stages(m, NULL);
     if (!isfinite(lost))
         lost = s.mean * (P - 1) / M;
     if (!(lost >= limit[0].value * m->step.mean) || !(lost >= m->theta))
@@ -638,21 +744,24 @@ static bool look_experts(const struct measure *m, const struct rule_limit *limit
 }
 
 const struct rule rules_balance[] = {
-    { "B2", "a rank became slow", look_onset,
+    [RULE_B2] = { "B2", "a rank became slow", look_onset,
       { { 5, "sigma between the levels", "CUSUM's usual threshold: once in 10^4 steps by chance" },
         { 0.05, "of the step", "smaller episodes are weather" } } },
-    { "B1", "one rank is always slow", look_slow_rank,
+    [RULE_B1] = { "B1", "one rank is always slow", look_slow_rank,
       { { 0.8, "share of steps in which it is the slowest", "of equal ranks none is it so often" },
         { 4, "standard errors above its peers", "one in 10^4 by chance" },
         { 0.2, "less often last to exchanges than slowest, or less of the waiting for it",
-          "some stand before its slow tasks" } } },
+          "some stand before its slow tasks" },
+        { 1.05, "times as long as other stages take for such work", "equal stages repeat within 3 %" } } },
     { "B3", "ranks are slow by turns", look_jitter,
       { { 0.8, "share of steps in which one rank is the slowest", "more: it is that rank (B1)" },
         { 0.5, "of the loss that one rank explains", "more: it is that rank (B1)" },
         { 0.25, "of its mean that the spread of ranks has in half of the steps",
           "noise in every task has it; less: a few steps were disturbed" },
         { 0.02, "of the step", "less is not worth a person's time" },
-        { 3, "standard errors of the spread", "none within is told from chance" } } },
+        { 3, "standard errors of the spread", "none within is told from chance" },
+        { 0.03, "of their time that parts of a step vary by, where their times are given",
+          "tasks that sleep repeat within 2 %" } } },
     { "B4", "stages of unequal length", look_stages,
       { { 1.05, "times the mean of the stages", "equal stages repeat within 3 %" } } },
     { "B5", "too few micro-batches for the pipeline", look_bubble,

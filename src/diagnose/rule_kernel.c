@@ -134,15 +134,15 @@ static void tell_clock(const struct measure *m, const struct measure_rank *k,
                        const struct measure_change *c, struct finding *f)
 {
     f->about = ABOUT_MACHINE;
-    rule_edit(f, EDIT_COMPUTE, k->clock);
     if (c->until > 0) {
         f->place.first_step = m->numbers[c->at];
         f->place.last_step = m->numbers[c->until - 1];
         rule_evidence(f, "in these steps a loop on registers runs at %.0f %% of its speed at the "
                       "start, in the other %lld at %.0f %%", 100 * c->inside,
                       (long long)(m->n_steps - (c->until - c->at)), 100 * c->before);
-        f->edit.kind = EDIT_NONE; /* of some steps */
+        rule_edit(f, EDIT_AS_ELSE, 1);
     } else {
+        rule_edit(f, EDIT_COMPUTE, k->clock);
         rule_evidence(f, "a loop on registers runs at %.0f %% of its speed at the start",
                       100 * k->clock);
     }

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_GRAPHS = 64 };
+enum { MOST_GRAPHS = 64, QUIETS = 2 };
 
 struct whatif {
     struct record_step steps[MOST_GRAPHS]; /* who took part; no spans */
@@ -17,9 +17,10 @@ struct whatif {
     struct ladder ladder;
     struct critical critical;
     double step_s;       /* mean step of the measure */
+    const struct measure *measure;
     bool stands_for[HOST_KINDS]; /* these steps have as much of it as all have */
     double length, measured; /* sums over the graphs */
-    float *quiet[MOST_GRAPHS]; /* of each node, once it was asked for: seconds undisturbed */
+    float *quiet[QUIETS][MOST_GRAPHS]; /* of each node, once they were asked for: seconds undisturbed */
     struct arena arena;
     double *seconds, *lead, *ends; /* room for an edited graph */
     i64 room;
@@ -108,7 +109,7 @@ int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i
     *out = NULL;
     if (!w)
         return err_set(ERR_LIMIT, "no memory for replaying a run");
-    *w = (struct whatif){ .step_s = m->step.mean };
+    *w = (struct whatif){ .step_s = m->step.mean, .measure = m };
     arena_init(&w->arena);
     w->critical.arena = &w->arena;
     for (i64 i = 0; i < take && rc >= 0; i++) {
@@ -244,7 +245,102 @@ static void even_ranks(struct whatif *w, int graph, const struct finding_edit *e
     arena_fini(&a);
 }
 
-/* Of the same task of the same action, over all ranks of a stage and all steps: what a tenth of
+static bool is_within(const struct whatif *w, int graph, const struct finding_edit *e)
+{
+    return w->steps[graph].step >= e->first_step && w->steps[graph].step <= e->last_step;
+}
+
+/* A task of a rank in one step. */
+struct run_of_task {
+    i64 rank, key, node; /* node: in the graph's upper half the graph */
+    double seconds;
+};
+
+static int by_rank_and_key(const void *a, const void *b)
+{
+    const struct run_of_task *x = a, *y = b;
+    if (x->rank != y->rank)
+        return x->rank < y->rank ? -1 : 1;
+    if (x->key != y->key)
+        return x->key < y->key ? -1 : 1;
+    return (x->seconds > y->seconds) - (x->seconds < y->seconds);
+}
+
+/* The tasks that the edit is about, in all steps: each rank's alike behind each other. */
+static struct run_of_task *list_turns(const struct whatif *w, const struct finding_edit *e, i64 *n,
+                               struct arena *a)
+{
+    i64 total = 0;
+    for (int k = 0; k < w->n; k++)
+        total += w->graphs[k]->n;
+    struct run_of_task *list = ARENA_UNSET(a, struct run_of_task, total);
+    *n = 0;
+    for (int k = 0; k < w->n; k++)
+        for (i64 i = 0; i < w->graphs[k]->n; i++) {
+            const struct dag_node *x = &w->graphs[k]->nodes[i];
+            if (x->kind == DAG_COMPUTE && finding_edits_rank(e, x->rank))
+                list[(*n)++] = (struct run_of_task){ x->rank, key_of(w, k, x), (i64)k << 32 | i,
+                                              w->graphs[k]->seconds[i] };
+        }
+    qsort(list, (size_t)*n, sizeof *list, by_rank_and_key);
+    return list;
+}
+
+/* What tasks would take in the steps of the edit, were they as in the others: [graph][node]; NULL
+ * for other steps. */
+static double **as_elsewhere(const struct whatif *w, const struct finding_edit *e, struct arena *a)
+{
+    double **seconds = ARENA_ARRAY(a, double *, w->n), *others = ARENA_UNSET(a, double, MOST_GRAPHS);
+    i64 n;
+    const struct run_of_task *list = list_turns(w, e, &n, a);
+    for (int k = 0; k < w->n; k++)
+        if (is_within(w, k, e)) {
+            const struct dag *g = w->graphs[k];
+            seconds[k] = ARENA_UNSET(a, double, g->n);
+            memcpy(seconds[k], g->seconds, (size_t)g->n * sizeof *g->seconds);
+        }
+    for (i64 i = 0, to; i < n; i = to) {
+        i64 count = 0;
+        for (to = i; to < n && list[to].rank == list[i].rank && list[to].key == list[i].key; to++)
+            if (!is_within(w, (int)(list[to].node >> 32), e) && count < MOST_GRAPHS)
+                others[count++] = list[to].seconds;
+        for (i64 k = i; k < to && count > 0; k++)
+            if (seconds[list[k].node >> 32])
+                seconds[list[k].node >> 32][list[k].node & 0xffffffff] = others[count / 2];
+    }
+    return seconds;
+}
+
+/* Of the steps that there are, the share that the edit is about. */
+static double share_within(const struct measure *m, const struct finding_edit *e)
+{
+    double n = 0;
+    for (i64 i = 0; i < m->n_steps; i++)
+        n += m->numbers[i] >= e->first_step && m->numbers[i] <= e->last_step;
+    return n / (double)m->n_steps;
+}
+
+/* What the mean step of the run would lose. */
+static double saved_within(struct whatif *w, const struct finding_edit *e)
+{
+    struct arena a;
+    double saved = 0, n = 0;
+    arena_init(&a);
+    double **seconds = as_elsewhere(w, e, &a);
+    for (int k = 0; k < w->n; k++)
+        if (seconds[k]) {
+            saved += w->graphs[k]->length - dag_length(w->graphs[k], seconds[k], NULL, w->ends);
+            n++;
+        }
+    arena_fini(&a);
+    return n > 0 && n < w->n ? saved / n * share_within(w->measure, e) : NAN;
+}
+
+/* Shares of all cases in which a task takes at most what it takes undisturbed: as one expects, and
+ * who doubts that this is often so. */
+static const double quiet_share[QUIETS] = { 0.1, 0.25 };
+
+/* Of the same task of the same action, over all ranks of a stage and all steps: what such shares of
  * them do not exceed. */
 static void find_quiet(struct whatif *w)
 {
@@ -256,7 +352,8 @@ static void find_quiet(struct whatif *w)
     struct peer *p = ARENA_ARRAY(&a, struct peer, total);
     for (int k = 0; k < w->n; k++) {
         const struct dag *g = w->graphs[k];
-        w->quiet[k] = ARENA_ARRAY(&w->arena, float, g->n);
+        for (int q = 0; q < QUIETS; q++)
+            w->quiet[q][k] = ARENA_ARRAY(&w->arena, float, g->n);
         for (i64 i = 0; i < g->n; i++)
             if (g->nodes[i].kind == DAG_COMPUTE)
                 p[n++] = (struct peer){ key_of(w, k, &g->nodes[i]), (i64)k << 32 | i,
@@ -267,19 +364,67 @@ static void find_quiet(struct whatif *w)
         for (to = i + 1; to < n && p[to].key == p[i].key; to++)
             ;
         for (i64 k = i; k < to; k++)
-            w->quiet[p[k].node >> 32][p[k].node & 0xffffffff] = (float)p[i + (to - i) / 10].seconds;
+            for (int q = 0; q < QUIETS; q++) {
+                const i64 at = i + (i64)(quiet_share[q] * (double)(to - i));
+                w->quiet[q][p[k].node >> 32][p[k].node & 0xffffffff] = (float)p[at].seconds;
+            }
     }
     arena_fini(&a);
 }
 
-static void keep_quiet(struct whatif *w, int graph)
+static void keep_quiet(struct whatif *w, int graph, const struct finding_edit *e)
 {
     const struct dag *g = w->graphs[graph];
-    if (!w->quiet[graph])
+    const int q = e->kind == EDIT_OFTEN_QUIET;
+    if (!w->quiet[q][graph])
         find_quiet(w);
     for (i64 i = 0; i < g->n; i++)
-        if (g->nodes[i].kind == DAG_COMPUTE)
-            w->seconds[i] = fmin(w->seconds[i], w->quiet[graph][i]);
+        if (g->nodes[i].kind == DAG_COMPUTE && finding_edits_rank(e, g->nodes[i].rank))
+            w->seconds[i] = fmin(w->seconds[i], w->quiet[q][graph][i]);
+}
+
+/* --- noise ---------------------------------------------------------------------------- */
+
+enum { LEAST_STEPS = 5, LEAST_ACTIONS = 3 };
+
+/* took: what a rank's actions computed for, [graph * actions + action]. */
+static double noise_of(double *took, i64 graphs, i64 actions, struct arena *a)
+{
+    double *x = ARENA_ARRAY(a, double, graphs);
+    for (i64 i = 0; i < actions; i++) {
+        for (i64 k = 0; k < graphs; k++)
+            x[k] = took[k * actions + i];
+        const double usual = measure_quantile(x, graphs, 0.5);
+        for (i64 k = 0; k < graphs; k++)
+            took[k * actions + i] = usual > 0 ? took[k * actions + i] / usual : NAN;
+    }
+    for (i64 k = 0; k < graphs; k++)
+        x[k] = measure_stat(&took[k * actions], actions).sigma;
+    return measure_quantile(x, graphs, 0.5);
+}
+
+void whatif_noise(const struct whatif *w, struct measure *m)
+{
+    const int ranks = w->graphs[0]->n_ranks;
+    struct arena a;
+    arena_init(&a);
+    double **took = ARENA_ARRAY(&a, double *, ranks);
+    i64 *actions = ARENA_ARRAY(&a, i64, ranks);
+    for (int r = 0; r < ranks && w->n >= LEAST_STEPS; r++) {
+        const struct record_table *t = w->steps[0].ranks[r].table;
+        actions[r] = t ? t->n_actions : 0;
+        took[r] = ARENA_ARRAY(&a, double, w->n * actions[r]);
+    }
+    for (int k = 0; k < w->n; k++)
+        for (i64 i = 0; i < w->graphs[k]->n; i++) {
+            const struct dag_node *n = &w->graphs[k]->nodes[i];
+            if (n->kind == DAG_COMPUTE && n->rank < ranks && n->action < actions[n->rank])
+                took[n->rank][k * actions[n->rank] + n->action] += w->graphs[k]->seconds[i];
+        }
+    for (int r = 0; r < ranks && r < m->n_ranks; r++)
+        if (actions[r] >= LEAST_ACTIONS)
+            m->ranks[r].noise = noise_of(took[r], w->n, actions[r], &a);
+    arena_fini(&a);
 }
 
 /* --- stages --------------------------------------------------------------------------- */
@@ -293,6 +438,7 @@ struct shares {
     int stages, layers;
 };
 
+/* Of what the tasks take as far as the edit has come. */
 static void sum_shares(const struct whatif *w, int graph, struct shares *s)
 {
     const struct dag *g = w->graphs[graph];
@@ -302,11 +448,11 @@ static void sum_shares(const struct whatif *w, int graph, struct shares *s)
         int stage = stage_of(w, graph, n->rank), layer = n->task ? n->task->layer : -1;
         if (n->kind != DAG_COMPUTE || stage < 0 || stage >= STAGES || layer >= LAYERS)
             continue;
-        s->stage[stage] += g->seconds[i];
+        s->stage[stage] += w->seconds[i];
         if (layer >= 0)
-            s->layer[layer] += g->seconds[i];
+            s->layer[layer] += w->seconds[i];
         else
-            s->fixed[stage] += g->seconds[i];
+            s->fixed[stage] += w->seconds[i];
         s->stages = stage >= s->stages ? stage + 1 : s->stages;
         s->layers = layer >= s->layers ? layer + 1 : s->layers;
     }
@@ -358,7 +504,7 @@ static void even_stages(struct whatif *w, int graph)
         int stage = stage_of(w, graph, g->nodes[i].rank);
         if (g->nodes[i].kind == DAG_COMPUTE && stage >= 0 && stage < s->stages &&
             s->stage[stage] > 0)
-            w->seconds[i] = g->seconds[i] * target[stage] / s->stage[stage];
+            w->seconds[i] = w->seconds[i] * target[stage] / s->stage[stage];
     }
     arena_fini(&a);
 }
@@ -411,22 +557,33 @@ static void edit_nodes(struct whatif *w, int graph, const struct finding_edit *e
     }
 }
 
+static void mend_ranks(struct whatif *w, int graph, const struct finding_edit *e)
+{
+    const struct dag *g = w->graphs[graph];
+    for (i64 i = 0; i < g->n; i++)
+        if (g->nodes[i].kind == DAG_COMPUTE && g->nodes[i].rank >= e->mended_first &&
+            g->nodes[i].rank <= e->mended_last)
+            w->seconds[i] *= e->mended;
+}
+
 static double edited_length(struct whatif *w, int graph, const struct finding_edit *e,
                             double factor)
 {
     const struct dag *g = w->graphs[graph];
     memcpy(w->seconds, g->seconds, (size_t)g->n * sizeof *w->seconds);
     memcpy(w->lead, g->lead, (size_t)g->n * sizeof *w->lead);
+    if (e->mended > 0)
+        mend_ranks(w, graph, e);
     if (e->kind == EDIT_EVEN_RANK || e->kind == EDIT_EVEN_ROWS)
         even_ranks(w, graph, e);
     else if (e->kind == EDIT_EVEN_STAGES)
         even_stages(w, graph);
-    else if (e->kind == EDIT_QUIET)
-        keep_quiet(w, graph);
+    else if (e->kind == EDIT_QUIET || e->kind == EDIT_OFTEN_QUIET)
+        keep_quiet(w, graph, e);
     else if (e->kind == EDIT_HOST && (e->host < 0 || e->host == HOST_GAP))
         shorten_gaps(w, g, e, factor);
     if (e->kind != EDIT_EVEN_RANK && e->kind != EDIT_EVEN_ROWS && e->kind != EDIT_EVEN_STAGES &&
-        e->kind != EDIT_QUIET)
+        e->kind != EDIT_QUIET && e->kind != EDIT_OFTEN_QUIET)
         edit_nodes(w, graph, e, factor);
     return dag_length(g, w->seconds, w->lead, w->ends);
 }
@@ -439,6 +596,8 @@ static double length_under(void *context, const struct finding_edit *e, double f
         return w->step_s * whatif_fidelity(w);
     if (e->kind == EDIT_HOST && e->host >= 0 && !w->stands_for[e->host])
         return NAN;
+    if (e->kind == EDIT_AS_ELSE)
+        return w->step_s * whatif_fidelity(w) - saved_within(w, e);
     for (int i = 0; i < w->n; i++)
         sum += edited_length(w, i, e, factor);
     return w->step_s * sum / w->measured;

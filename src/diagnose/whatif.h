@@ -28,6 +28,8 @@ void whatif_free(struct whatif *w); /* NULL is fine */
 struct finding_replay whatif_replay(struct whatif *w);
 /* What the edit selects takes so many seconds a step, on the rank where that is most. */
 double whatif_seconds(const struct whatif *w, const struct finding_edit *e);
+/* Sets the noise of the measure's ranks. */
+void whatif_noise(const struct whatif *w, struct measure *m);
 /* Length of the graphs as they are over what was measured; 1 is perfect. */
 double whatif_fidelity(const struct whatif *w);
 

@@ -42,6 +42,9 @@ static double number(json_t *o, const char *key)
 #define DP "--layout dp=8,zero=1 "
 #define PIPELINE "--layout pp=4,dp=2 --set train.accumulate=16 "
 #define TENSOR "--layout dp=4,tp=2 "
+#define FULL "--layout pp=4,dp=2 --set train.accumulate=48 " /* hardly a bubble */
+#define LONE "--layout pp=2 --set train.batch=4 --set train.accumulate=16 "
+#define LONE_TENSOR "--layout tp=4 --set train.batch=4 "
 /* Products that read their weights for few rows; steps that are mostly updates. */
 #define THIN "--set train.seq=32 --rates flops=2e11,memory=4e9,link=8e9 --layout "
 #define SHORT "--set train.batch=8 --set train.accumulate=1 --set train.seq=32 " \
@@ -57,10 +60,15 @@ static const struct fault faults[] = {
     { "B1", DP, "slow_compute=1.15@5", "rank", 5 },
     { "B1", DP, "slow_compute=1.6@0", "rank", 0 },
     { "B1", PIPELINE, "slow_compute=1.7@5", "rank", 5 },
+    { "B1", LONE, "slow_compute=1.3@1", "rank", 1 },
     { "B2", DP, "slow_compute=1.5@6:15-30", "rank", 6 },
+    { "B2", FULL, "slow_compute=1.9@7:15-27", "rank", 7 },
+    { "K4", FULL, "phi_override=0.5@7:15-27", "rank", 7 },
     { "K4", DP, "phi_override=0.85@2", "rank", 2 },
     { "K4", DP, "phi_override=0.6", NULL, 0 },
     { "B3", DP, "jitter=12%", NULL, 0 },
+    { "B3", LONE, "jitter=12%", NULL, 0 },
+    { "B3", LONE_TENSOR, "jitter=12%", NULL, 0 },
     { "D1", DP, "loader_spin=760ms", NULL, 0 },
     { "D1", DP, "loader_spin=1100ms@3", "rank", 3 },
     { "D2", DP, "loader_bw=0.005MB/s@2", "rank", 2 },

@@ -139,7 +139,7 @@ TEST(a_stage_is_slow_where_all_its_ranks_are)
             k->roofline_s = 0.08 * (which == 1 && slow ? 1.4 : 1);
             for (i64 i = 0; slow && i < STEPS; i++)
                 k->compute[i] *= 1.4;
-            m->stages[k->stage] = fmax(m->stages[k->stage], measure_mean(m, k->compute));
+            m->stages[k->stage] += measure_mean(m, k->compute) / 2;
         }
         const struct finding *f = first(m, which == 1 ? "B4" : "B1");
         CHECK_EQ(f->place.rank, which == 1 ? -1 : 4);
@@ -149,6 +149,70 @@ TEST(a_stage_is_slow_where_all_its_ranks_are)
         CHECK(!has(which == 1 ? "B1" : "B4"));
         arena_fini(&a);
     }
+}
+
+/* Two stages of one rank each have no peers, but tasks of one kind: whose take longer is slow, and
+ * how the layers are shared out is another matter. */
+TEST(tasks_that_two_stages_have_tell_which_of_them_is_slow)
+{
+    for (int more_work = 0; more_work < 2; more_work++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(2, STEPS, &a);
+        m->config.pp = 2;
+        m->config.dp = 1;
+        m->config.micro_batches = 16;
+        for (int r = 0; r < 2; r++) {
+            struct measure_rank *k = &m->ranks[r];
+            const double work = r == 0 && more_work ? 1.4 : 1, slow = r == 1 ? 1.5 : 1;
+            k->stage = r;
+            k->usual_s = 0.09 * work;
+            for (i64 i = 0; i < STEPS; i++)
+                k->compute[i] *= work * slow;
+            m->stages[r] = measure_mean(m, k->compute);
+        }
+        const struct finding *f = first(m, "B1");
+        CHECK_EQ(f->place.rank, 1);
+        CHECK_NEAR(f->gain, 0.045, 0.001);
+        CHECK_EQ(has("B4"), more_work == 1);
+        if (more_work)
+            CHECK_EQ(found.at[1].place.stage, 0); /* though it is not the slowest as it is */
+        m->ranks[1].usual_s = 0; /* and nothing is said where that is not known */
+        findings_make(&found, m, NULL);
+        CHECK(!has("B1"));
+        arena_fini(&a);
+    }
+}
+
+/* Where the times of tasks are given, nothing but a fault makes them vary, in a pipeline too, in
+ * which nobody has a peer. */
+TEST(tasks_that_vary_though_their_times_are_given_are_jitter)
+{
+    struct arena a;
+    arena_init(&a);
+    for (int simulated = 0; simulated < 2; simulated++) {
+        struct measure *m = usual_run(2, STEPS, &a);
+        m->config.pp = 2;
+        m->config.simulated = simulated;
+        for (int r = 0; r < 2; r++) {
+            m->ranks[r].stage = r;
+            m->ranks[r].noise = 0.07;
+        }
+        m->loss[LOSS_BALANCE] = 0.5 * m->theta;
+        findings_make(&found, m, NULL);
+        CHECK_EQ(has("B3"), simulated == 1);
+        if (simulated)
+            CHECK_EQ(found.at[0].place.rank, -1);
+        m->ranks[0].noise = 0.001;
+        findings_make(&found, m, NULL);
+        CHECK_EQ(has("B3"), simulated == 1);
+        if (simulated)
+            CHECK_EQ(found.at[0].place.rank, 1);
+        m->ranks[1].noise = 0.01;
+        findings_make(&found, m, NULL);
+        CHECK(!has("B3"));
+    }
+    arena_fini(&a);
 }
 
 /* Another lane may cost more, in rings of which the link is a part; what is known is where its own
@@ -486,6 +550,8 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(loaders_that_are_alike_are_behind_together),
           ONE(a_rank_that_is_a_stage_is_slow_only_for_its_work),
           ONE(a_stage_is_slow_where_all_its_ranks_are),
+          ONE(tasks_that_two_stages_have_tell_which_of_them_is_slow),
+          ONE(tasks_that_vary_though_their_times_are_given_are_jitter),
           ONE(a_slow_link_is_of_the_lane_that_shows_it),
           ONE(most_ranks_may_be_slow_beside_several_that_are_not),
           ONE(a_rank_that_is_slow_in_some_tasks_is_waited_for),
