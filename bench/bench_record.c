@@ -1,22 +1,23 @@
 /* bench_record - what recording costs a step, and how fast a large record is read.
  *
  *     bench_record overhead [--model laptop-2m] [--batch 4] [--seq 128] [--steps 400] [--threads 0]
- *     bench_record read RUN [--bytes 1000000000] [--steps 0]
+ *     bench_record read RUN [--bytes 1000000000] [--steps 0] [--toc 1]
  *
  * overhead: one run in this process whose steps are recorded two by two: two with spans and their
  * record, two without. The second step of each pair is timed with what follows it; neighbouring
  * pairs are compared, so that a machine which others use does not matter. Processor time is that
  * of all threads, the one that writes included.
  *
- * read: the steps of RUN, a recorded run, are repeated until the files have so many
- * bytes. Then, each time behind emptied caches: reading all of it once, the ladder and
- * the critical path of its steps, and a diagnosis. Of all steps; with --steps of so many,
- * evenly spread, as `headway trace ladder` does with 1000, and of the newest ones that
- * `headway diagnose` takes by itself. */
+ * read: the steps of RUN, a recorded run, are repeated until the files have so many bytes, with
+ * tables of contents or (--toc 0) without. Then, each time behind emptied caches: reading all of it
+ * once, opening it, the ladder and the critical path of its steps, and a diagnosis. Of all steps;
+ * with --steps of so many, evenly spread, as `headway trace ladder` does with 1000, and of the
+ * newest ones that `headway diagnose` takes by itself. */
 #include "base/sys.h"
 #include "diagnose/climb.h"
 #include "diagnose/diagnosis.h"
 #include "step_bench.h"
+#include "trace/record_toc.h"
 #include "train/session.h"
 
 #include <fcntl.h>
@@ -28,7 +29,7 @@
 
 struct options {
     const char *what, *run, *model;
-    i64 batch, seq, steps, threads, bytes;
+    i64 batch, seq, steps, threads, bytes, toc;
 };
 
 static void fail(void)
@@ -155,6 +156,18 @@ static void overhead(const struct options *o)
 
 /* --- reading ------------------------------------------------------------------------ */
 
+/* One chunk, padded, into a file and into the table of its contents. */
+static i64 put_chunk(FILE *out, FILE *toc, const u8 *chunk, i64 n, i64 at)
+{
+    struct record_entry e;
+    struct record_place place = { .at = at + RECORD_CHUNK_BYTES };
+    memcpy(&place.chunk, chunk, sizeof place.chunk);
+    record_toc_enter(&e, &place, chunk + RECORD_CHUNK_BYTES);
+    fwrite(chunk, 1, (size_t)n, out);
+    fwrite(&e, sizeof e, 1, toc);
+    return n;
+}
+
 /* Behind the begin of a file, its steps again and again, later each time: by *round_ns,
  * which the first rank's file sets, since ranks stay together. */
 static i64 repeat_file(const char *from, const char *to, i64 bytes, i64 *round_ns)
@@ -163,7 +176,9 @@ static i64 repeat_file(const char *from, const char *to, i64 bytes, i64 *round_n
     struct record_place p;
     i64 steps = 0, length, first_ns = 0, last_ns = 0, written = 0;
     u8 *data = sys_map_file(from, &length);
-    FILE *out = fopen(to, "wb");
+    char beside[200];
+    snprintf(beside, sizeof beside, "%.180s" RECORD_TOC_SUFFIX, to);
+    FILE *out = fopen(to, "wb"), *toc = fopen(beside, "wb");
     MUST(record_reader_open(&r, from));
     u8 *chunk = malloc((size_t)length);
     for (i64 round = 0; written < bytes; round++) {
@@ -199,11 +214,11 @@ static i64 repeat_file(const char *from, const char *to, i64 bytes, i64 *round_n
                 }
                 head->checksum = record_checksum(head->kind, h, (i64)head->bytes);
             }
-            fwrite(chunk, 1, (size_t)n, out);
-            written += n;
+            written += put_chunk(out, toc, chunk, n, written);
         }
     }
     fclose(out);
+    fclose(toc);
     record_reader_close(&r);
     sys_unmap(data, length);
     free(chunk);
@@ -214,6 +229,8 @@ static i64 repeat_file(const char *from, const char *to, i64 bytes, i64 *round_n
 static void forget(const char *path)
 {
     int fd = open(path, O_RDWR);
+    if (fd < 0)
+        return; /* a table that there is not */
     fsync(fd);
     posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
     close(fd);
@@ -221,8 +238,12 @@ static void forget(const char *path)
 
 static void forget_all(char (*path)[160], int n)
 {
-    for (int i = 0; i < n; i++)
+    char beside[200];
+    for (int i = 0; i < n; i++) {
+        snprintf(beside, sizeof beside, "%.180s" RECORD_TOC_SUFFIX, path[i]);
         forget(path[i]);
+        forget(beside);
+    }
 }
 
 static double read_once(const char *path)
@@ -233,6 +254,15 @@ static double read_once(const char *path)
     while (read(fd, buffer, sizeof buffer) > 0)
         ;
     close(fd);
+    return 1e-9 * (double)(sys_now_ns() - begin);
+}
+
+static double opening(const char *folder)
+{
+    u64 begin = sys_now_ns();
+    struct record r;
+    MUST(record_open(&r, folder));
+    record_close(&r);
     return 1e-9 * (double)(sys_now_ns() - begin);
 }
 
@@ -290,12 +320,18 @@ static void read_large(const struct options *o)
         char from[2200];
         snprintf(from, sizeof from, "%s/trace/rank-%d.spans", o->run, i);
         bytes += repeat_file(from, path[i], o->bytes / ranks, &round_ns);
-        forget(path[i]);
+        snprintf(from, sizeof from, "%.180s" RECORD_TOC_SUFFIX, path[i]);
+        if (!o->toc)
+            sys_unlink(from);
     }
+    forget_all(path, ranks);
     for (int i = 0; i < ranks; i++)
         cat += read_once(path[i]);
     forget_all(path, ranks);
-    double seconds = analyse(folder, o->steps, &l, &recorded);
+    double seconds = opening(folder);
+    printf("opened in %.2f s\n", seconds);
+    forget_all(path, ranks);
+    seconds = analyse(folder, o->steps, &l, &recorded);
     printf("%.2f GB, %d ranks, %lld steps: read once in %.2f s\n", 1e-9 * (double)bytes, ranks,
            (long long)recorded, cat);
     printf("ladder of %lld steps: %.2f s, %.1f times as long; peak memory %.0f MB\n",
@@ -309,7 +345,8 @@ static void read_large(const struct options *o)
 
 int main(int argc, char **argv)
 {
-    struct options o = { .model = "laptop-2m", .batch = 4, .seq = 128, .bytes = 1000000000 };
+    struct options o = { .model = "laptop-2m", .batch = 4, .seq = 128, .bytes = 1000000000,
+                         .toc = 1 };
     o.what = argc > 1 ? argv[1] : "";
     bool reads = strcmp(o.what, "read") == 0 && argc > 2;
     o.run = reads ? argv[2] : NULL;
@@ -328,6 +365,8 @@ int main(int argc, char **argv)
             o.threads = n;
         else if (strcmp(argv[i], "--bytes") == 0)
             o.bytes = n;
+        else if (strcmp(argv[i], "--toc") == 0)
+            o.toc = n;
     }
     if (!reads && strcmp(o.what, "overhead") != 0) {
         fprintf(stderr, "usage: bench_record overhead | read RUN (see bench/bench_record.c)\n");

@@ -308,6 +308,19 @@ i64 sys_read_full(int fd, void *buffer, i64 bytes)
     return total;
 }
 
+bool sys_pread_full(int fd, void *buffer, i64 bytes, i64 offset)
+{
+    for (i64 done = 0; done < bytes;) {
+        ssize_t n = sys_pread(fd, (char *)buffer + done, bytes - done, offset + done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        done += n;
+    }
+    return true;
+}
+
 i64 sys_seek(int fd, i64 offset, int whence)
 {
     return lseek(fd, offset, whence);

@@ -68,6 +68,7 @@ i64 sys_read_first(int fd, void *buffer, i64 bytes);
 ssize_t sys_write(int fd, const void *buffer, i64 bytes);
 int sys_write_full(int fd, const void *buffer, i64 bytes); /* 0 or -1 */
 i64 sys_read_full(int fd, void *buffer, i64 bytes);        /* bytes read (< asked at EOF), -1 */
+bool sys_pread_full(int fd, void *buffer, i64 bytes, i64 offset); /* false: fewer, or an error */
 i64 sys_seek(int fd, i64 offset, int whence);
 int sys_truncate(int fd, i64 bytes);
 int sys_fsync(int fd);

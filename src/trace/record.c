@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/sys.h"
+#include "trace/record_toc.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +14,53 @@ u32 record_checksum(u32 kind, const void *payload, i64 bytes)
 {
     return (u32)hash64(payload, bytes, kind);
 }
+
+/* --- by its table of contents ------------------------------------------------------- */
+
+enum { TOC_WINDOW = 1024 }; /* entries */
+
+static void close_toc(struct record_reader *r)
+{
+    if (r->toc)
+        sys_close(r->toc_fd);
+    sys_free(r->toc);
+    r->toc = NULL;
+    r->toc_left = r->toc_at_hand = 0;
+}
+
+static void open_toc(struct record_reader *r)
+{
+    r->bytes = i64_max(r->bytes, sys_seek(r->fd, 0, SEEK_END));
+    r->toc_n = r->toc_left = record_toc_open(&r->toc_fd, r->path, r->fd, r->bytes);
+    if (r->toc_n == 0)
+        return;
+    r->toc = sys_alloc(TOC_WINDOW * (i64)sizeof *r->toc, 64);
+    if (!r->toc)
+        sys_close(r->toc_fd);
+}
+
+/* The chunk that begins here, as the table of contents has it. False: it says no more. */
+static bool next_entry(struct record_reader *r, struct record_place *out)
+{
+    if (r->toc_at_hand == 0 && r->toc_left > 0) {
+        const i64 n = i64_min(TOC_WINDOW, r->toc_left);
+        r->toc_at_hand = record_toc_read(r->toc_fd, r->toc, r->toc_n - r->toc_left, n) ? n : 0;
+        r->toc_next = r->toc;
+    }
+    const struct record_entry *e = r->toc_at_hand > 0 ? r->toc_next : NULL;
+    if (!e || !record_toc_counts(e, r->at, r->bytes)) {
+        close_toc(r);
+        return false;
+    }
+    r->toc_next++;
+    r->toc_at_hand--;
+    r->toc_left--;
+    *out = (struct record_place){ e->chunk, e->at + RECORD_CHUNK_BYTES };
+    r->at = record_chunk_end(&e->chunk, e->at);
+    return true;
+}
+
+/* --- opening ------------------------------------------------------------------------ */
 
 int record_reader_open(struct record_reader *r, const char *path)
 {
@@ -28,23 +76,13 @@ void record_reader_close(struct record_reader *r)
     if (r->fd >= 0)
         sys_close(r->fd);
     sys_free(r->window);
+    close_toc(r);
     r->fd = -1;
     r->window = NULL;
     r->window_n = 0;
 }
 
-static bool read_at(struct record_reader *r, void *out, i64 bytes, i64 at)
-{
-    for (i64 done = 0; done < bytes;) {
-        ssize_t n = sys_pread(r->fd, (char *)out + done, bytes - done, at + done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        done += n;
-    }
-    return true;
-}
+/* --- chunk by chunk ----------------------------------------------------------------- */
 
 /* Small chunks are so near to each other that reading all of the file is as fast as reading their
  * heads; large ones are jumped over. A head comes with what scanning looks at behind it. */
@@ -63,7 +101,7 @@ static bool read_head(struct record_reader *r, struct record_chunk *out)
             return false;
         r->window_from = r->at;
         r->window_n = i64_min(r->jumps ? HEAD_BYTES : WINDOW, left);
-        if (!read_at(r, r->window, r->window_n, r->at)) {
+        if (!sys_pread_full(r->fd, r->window, r->window_n, r->at)) {
             r->window_n = 0;
             return false;
         }
@@ -79,13 +117,13 @@ static bool is_kind(u32 kind)
            kind == RECORD_CLOCK || kind == RECORD_SAMPLE || kind == RECORD_EVENT;
 }
 
-static bool plausible(const struct record_chunk *c)
+bool record_plausible(const struct record_chunk *c)
 {
     return is_kind(c->kind) && c->bytes <= RECORD_MOST_BYTES &&
            (c->kind != RECORD_SPANS || c->bytes >= sizeof(struct record_spans));
 }
 
-static i64 end_of(const struct record_chunk *c, i64 at)
+i64 record_chunk_end(const struct record_chunk *c, i64 at)
 {
     return at + RECORD_CHUNK_BYTES + round_up((i64)c->bytes, 8);
 }
@@ -94,7 +132,8 @@ static i64 end_of(const struct record_chunk *c, i64 at)
 static bool proven(struct record_reader *r, const struct record_chunk *c, i64 at)
 {
     void *payload = sys_alloc((i64)c->bytes + 1, 16);
-    bool good = payload && read_at(r, payload, (i64)c->bytes, at + RECORD_CHUNK_BYTES) &&
+    bool good = payload &&
+                sys_pread_full(r->fd, payload, (i64)c->bytes, at + RECORD_CHUNK_BYTES) &&
                 record_checksum(c->kind, payload, (i64)c->bytes) == c->checksum;
     sys_free(payload);
     return good;
@@ -107,12 +146,13 @@ static i64 find_chunk(struct record_reader *r, i64 from)
     char window[SEARCHED + RECORD_CHUNK_BYTES];
     for (i64 begin = from; begin + RECORD_CHUNK_BYTES <= r->bytes; begin += SEARCHED) {
         i64 n = i64_min((i64)sizeof window, r->bytes - begin);
-        if (!read_at(r, window, n, begin))
+        if (!sys_pread_full(r->fd, window, n, begin))
             break;
         for (i64 i = 0; i + RECORD_CHUNK_BYTES <= n && i < SEARCHED; i += 8) {
             struct record_chunk c;
             memcpy(&c, window + i, sizeof c);
-            if (plausible(&c) && end_of(&c, begin + i) <= r->bytes && proven(r, &c, begin + i))
+            if (record_plausible(&c) && record_chunk_end(&c, begin + i) <= r->bytes &&
+                proven(r, &c, begin + i))
                 return begin + i;
         }
     }
@@ -129,10 +169,10 @@ static int next_chunk(struct record_reader *r, struct record_place *out)
         struct record_chunk c;
         if (!read_head(r, &c))
             return 0;
-        bool chunk = plausible(&c);
-        if (chunk && end_of(&c, r->at) <= r->bytes) {
+        bool chunk = record_plausible(&c);
+        if (chunk && record_chunk_end(&c, r->at) <= r->bytes) {
             *out = (struct record_place){ c, r->at + RECORD_CHUNK_BYTES };
-            r->at = end_of(&c, r->at);
+            r->at = record_chunk_end(&c, r->at);
             return 1;
         }
         i64 next = find_chunk(r, r->at + 8);
@@ -146,6 +186,10 @@ static int next_chunk(struct record_reader *r, struct record_place *out)
 
 int record_reader_next(struct record_reader *r, struct record_place *out)
 {
+    if (r->at == 0 && r->bytes == 0)
+        open_toc(r);
+    if (r->toc && next_entry(r, out))
+        return 1;
     const int got = next_chunk(r, out);
     if (got == 0) { /* what is there now may be different when it is asked for again */
         sys_free(r->window);
@@ -157,7 +201,7 @@ int record_reader_next(struct record_reader *r, struct record_place *out)
 
 int record_reader_payload(struct record_reader *r, const struct record_place *p, void *out)
 {
-    if (!read_at(r, out, (i64)p->chunk.bytes, p->at))
+    if (!sys_pread_full(r->fd, out, (i64)p->chunk.bytes, p->at))
         return err_set(ERR_FORMAT, "%s ends within a chunk", r->path);
     if (record_checksum(p->chunk.kind, out, (i64)p->chunk.bytes) != p->chunk.checksum)
         return err_set(ERR_FORMAT, "%s: the chunk at byte %lld is damaged", r->path,
@@ -167,10 +211,12 @@ int record_reader_payload(struct record_reader *r, const struct record_place *p,
 
 int record_reader_peek(struct record_reader *r, const struct record_place *p, void *out, i64 bytes)
 {
-    const bool at_hand = in_window(r, p->at, bytes);
+    const struct record_entry *e = r->toc && r->toc_next > r->toc ? r->toc_next - 1 : NULL;
+    const bool entered = e && e->at + RECORD_CHUNK_BYTES == p->at && bytes <= RECORD_BEGIN_BYTES;
+    const bool at_hand = entered || in_window(r, p->at, bytes);
     if (at_hand)
-        memcpy(out, r->window + (p->at - r->window_from), (size_t)bytes);
-    if (bytes > (i64)p->chunk.bytes || (!at_hand && !read_at(r, out, bytes, p->at)))
+        memcpy(out, entered ? e->begin : r->window + (p->at - r->window_from), (size_t)bytes);
+    if (bytes > (i64)p->chunk.bytes || (!at_hand && !sys_pread_full(r->fd, out, bytes, p->at)))
         return err_set(ERR_FORMAT, "%s: the chunk at byte %lld is too short", r->path,
                        (long long)(p->at - RECORD_CHUNK_BYTES));
     return OK;

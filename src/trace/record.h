@@ -14,6 +14,8 @@
  * the midst of a file costs what is damaged: reading goes on at the next chunk whose checksum is
  * right.
  *
+ * Beside each file lies a table of its contents (trace/record_toc.h), which may lack.
+ *
  * What HEAD, TABLE and EVENT hold is JSON (train/record_table.h writes it, diagnose/record.h reads
  * it); this room knows spans only. */
 #ifndef HEADWAY_TRACE_RECORD_H
@@ -38,7 +40,7 @@ struct record_chunk {
     u64 bytes; /* of the payload */
 };
 
-enum { RECORD_CHUNK_BYTES = 16, RECORD_MOST_BYTES = 1 << 28 };
+enum { RECORD_CHUNK_BYTES = 16, RECORD_MOST_BYTES = 1 << 28, RECORD_BEGIN_BYTES = 32 };
 
 /* All spans that were made since the last such chunk, most of them of one step. */
 struct record_spans {
@@ -64,6 +66,10 @@ _Static_assert(sizeof(struct record_spans) == 32 && sizeof(struct record_clock) 
                "as in the file");
 
 u32 record_checksum(u32 kind, const void *payload, i64 bytes);
+/* Whether this could be a chunk's head. */
+bool record_plausible(const struct record_chunk *c);
+/* Where a chunk that begins at this place ends, and the next one begins. */
+i64 record_chunk_end(const struct record_chunk *c, i64 at);
 
 /* --- reading ------------------------------------------------------------------------ */
 
@@ -75,6 +81,11 @@ struct record_reader {
     i64 window_from, window_n;
     bool jumps;     /* chunks are large: their heads come alone */
     i64 damaged;    /* bytes that were passed over because they are no chunk */
+    struct record_entry *toc; /* a window of the table of contents that says what comes next; NULL:
+                               * the file itself is gone through */
+    const struct record_entry *toc_next; /* in the window, behind what was said last */
+    i64 toc_at_hand, toc_n, toc_left;    /* in it, not yet said; in the table; of these not said */
+    int toc_fd; /* of the table, where toc is not NULL */
 };
 
 struct record_place { /* of a chunk in its file */
@@ -86,7 +97,8 @@ struct record_place { /* of a chunk in its file */
 int record_reader_open(struct record_reader *r, const char *path);
 void record_reader_close(struct record_reader *r);
 
-/* The next chunk that is whole; only its head is read, unless bytes before it are damaged. 1: there
+/* The next chunk that is whole; only its head is read, unless bytes before it are damaged, or not
+ * even that, where the file has a table of contents (trace/record_toc.h). 1: there
  * is one; 0: the end, or what is there is not whole yet (ask again later: the file may grow). */
 int record_reader_next(struct record_reader *r, struct record_place *out);
 

@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/sys.h"
 #include "base/text.h"
+#include "trace/record_toc.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +18,11 @@ struct file {
     char path[2200], old[2200];
     int fd; /* -1: nothing was written to it yet */
     i64 bytes, most_bytes;
+    /* Its table of contents. */
+    char toc[2210], old_toc[2210];
+    int toc_fd; /* -1: there is none */
+    i64 toc_bytes;
+    struct text entries; /* that are not written yet */
 };
 
 struct buffer {
@@ -50,32 +56,100 @@ static int fail_at(const struct file *f, const char *what)
     return err_set(ERR_SYS, "%s %s: %s", what, f->path, strerror(errno));
 }
 
-static int write_preamble(struct record_writer *w, struct file *f)
+/* The table only saves time: where it cannot be written there is none. */
+static void drop_toc(struct file *f)
 {
-    f->most_bytes = i64_max(f->most_bytes, 2 * w->preamble.length);
-    if (sys_write_full(f->fd, w->preamble.data, w->preamble.length) != 0)
+    if (f->toc_fd >= 0)
+        sys_close(f->toc_fd);
+    sys_unlink(f->toc);
+    f->toc_fd = -1;
+    f->toc_bytes = 0;
+}
+
+static void write_toc(struct file *f)
+{
+    if (f->toc_fd >= 0 && f->entries.length > 0) {
+        f->toc_bytes += f->entries.length;
+        if (sys_write_full(f->toc_fd, f->entries.data, f->entries.length) != 0)
+            drop_toc(f);
+    }
+    text_clear(&f->entries);
+}
+
+/* Behind so many entries. */
+static void open_toc(struct file *f, i64 entries)
+{
+    f->toc_bytes = entries * (i64)sizeof(struct record_entry);
+    f->toc_fd = sys_open(f->toc, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (f->toc_fd >= 0 && (sys_truncate(f->toc_fd, f->toc_bytes) != 0 ||
+                           sys_seek(f->toc_fd, f->toc_bytes, SEEK_SET) < 0))
+        drop_toc(f);
+}
+
+static void enter(struct file *f, const struct record_place *place, const void *payload)
+{
+    struct record_entry e;
+    record_toc_enter(&e, place, payload);
+    text_add_bytes(&f->entries, (const char *)&e, (i64)sizeof e);
+}
+
+/* Whole chunks, to be written at the file's end. */
+static void enter_chunks(struct file *f, const char *chunks, i64 bytes)
+{
+    for (i64 at = 0; at < bytes;) {
+        struct record_place place = { .at = f->bytes + at + RECORD_CHUNK_BYTES };
+        memcpy(&place.chunk, chunks + at, sizeof place.chunk);
+        enter(f, &place, chunks + at + RECORD_CHUNK_BYTES);
+        at = record_chunk_end(&place.chunk, at);
+    }
+}
+
+static int write_chunks(struct file *f, const char *chunks, i64 bytes)
+{
+    if (sys_write_full(f->fd, chunks, bytes) != 0)
         return fail_at(f, "write");
-    f->bytes += w->preamble.length;
+    enter_chunks(f, chunks, bytes);
+    f->bytes += bytes;
     return OK;
 }
 
-/* Where the last whole chunk ends. */
-static i64 sound_bytes(const char *path)
+static int write_preamble(struct record_writer *w, struct file *f)
+{
+    f->most_bytes = i64_max(f->most_bytes, 2 * w->preamble.length);
+    return write_chunks(f, w->preamble.data, w->preamble.length);
+}
+
+/* Where the last whole chunk ends; the table of contents goes on behind those that it has, with
+ * those that it lacks. */
+static i64 sound_bytes(struct file *f)
 {
     struct record_reader r;
     struct record_place place;
-    i64 end = 0;
-    if (record_reader_open(&r, path) < 0)
+    u8 begin[RECORD_BEGIN_BYTES];
+    i64 end = 0, entered = 0;
+    if (record_reader_open(&r, f->path) < 0)
         return 0;
-    while (record_reader_next(&r, &place) == 1)
+    while (record_reader_next(&r, &place) == 1) {
         end = r.at;
+        const i64 n = i64_min((i64)sizeof begin, (i64)place.chunk.bytes);
+        if (r.toc)
+            entered++;
+        else if (record_reader_peek(&r, &place, begin, n) == OK)
+            enter(f, &place, begin);
+    }
     record_reader_close(&r);
+    open_toc(f, entered);
+    write_toc(f);
     return end;
 }
 
 static int open_file(struct record_writer *w, struct file *f)
 {
-    i64 end = sys_exists(f->path) ? sound_bytes(f->path) : 0;
+    i64 end = 0;
+    if (sys_exists(f->path))
+        end = sound_bytes(f);
+    else
+        open_toc(f, 0);
     f->fd = sys_open(f->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     if (f->fd < 0)
         return fail_at(f, "open");
@@ -87,8 +161,13 @@ static int open_file(struct record_writer *w, struct file *f)
 
 static int turn_file(struct record_writer *w, struct file *f)
 {
+    write_toc(f);
+    sys_unlink(f->old_toc); /* at no moment a table beside another file */
     if (sys_close(f->fd) != 0 || sys_rename(f->path, f->old) != 0)
         return fail_at(f, "rename");
+    if (f->toc_fd >= 0 && (sys_close(f->toc_fd) != 0 || sys_rename(f->toc, f->old_toc) != 0))
+        sys_unlink(f->toc);
+    open_toc(f, 0);
     f->bytes = 0;
     f->fd = sys_open(f->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     return f->fd < 0 ? fail_at(f, "open") : write_preamble(w, f);
@@ -98,12 +177,11 @@ static int write_chunk(struct record_writer *w, struct file *f, const char *chun
 {
     if (f->fd < 0)
         TRY(open_file(w, f));
-    if (f->bytes + bytes > f->most_bytes && f->bytes > w->preamble.length)
+    const i64 used = f->bytes + f->toc_bytes + f->entries.length;
+    if (used + bytes + (i64)sizeof(struct record_entry) > f->most_bytes &&
+        f->bytes > w->preamble.length)
         TRY(turn_file(w, f));
-    if (sys_write_full(f->fd, chunk, bytes) != 0)
-        return fail_at(f, "write");
-    f->bytes += bytes;
-    return OK;
+    return write_chunks(f, chunk, bytes);
 }
 
 /* --- the thread --------------------------------------------------------------------- */
@@ -130,6 +208,8 @@ static int write_back(struct record_writer *w)
                 TRY(write_chunk(w, &w->files[i], chunk, e.bytes));
         at += (i64)sizeof e + e.bytes;
     }
+    for (int i = 0; i < 2; i++)
+        write_toc(&w->files[i]);
     return OK;
 }
 
@@ -163,7 +243,9 @@ static void name_file(struct file *f, const char *folder, int rank, const char *
 {
     snprintf(f->path, sizeof f->path, "%s/rank-%d%s.spans", folder, rank, what);
     snprintf(f->old, sizeof f->old, "%s/rank-%d%s.old.spans", folder, rank, what);
-    f->fd = -1;
+    snprintf(f->toc, sizeof f->toc, "%s" RECORD_TOC_SUFFIX, f->path);
+    snprintf(f->old_toc, sizeof f->old_toc, "%s" RECORD_TOC_SUFFIX, f->old);
+    f->fd = f->toc_fd = -1;
     f->most_bytes = i64_max(most, LEAST_FILE_BYTES);
 }
 
@@ -200,9 +282,13 @@ void record_writer_free(struct record_writer *w)
     pthread_cond_signal(&w->wake);
     pthread_mutex_unlock(&w->lock);
     pthread_join(w->thread, NULL);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
         if (w->files[i].fd >= 0)
             sys_close(w->files[i].fd);
+        if (w->files[i].toc_fd >= 0)
+            sys_close(w->files[i].toc_fd);
+        text_fini(&w->files[i].entries);
+    }
     pthread_cond_destroy(&w->wake);
     pthread_mutex_destroy(&w->lock);
     sys_free(w->front.data);

@@ -5,8 +5,8 @@
  * full, what is put is dropped, counted, and the run goes on. A disk that refuses ends the
  * recording, not the run.
  *
- * Files are as trace/record.h says; both generations of both files together stay below the bytes
- * that are allowed (a fourth of which is for what is kept). */
+ * Files are as trace/record.h says, each with its table of contents; both generations of both files
+ * together stay below the bytes that are allowed (a fourth of which is for what is kept). */
 #ifndef HEADWAY_TRACE_RECORD_WRITER_H
 #define HEADWAY_TRACE_RECORD_WRITER_H
 

@@ -5,6 +5,7 @@
 #include "base/sys.h"
 #include "diagnose/critical.h"
 #include "diagnose/ladder.h"
+#include "trace/record_toc.h"
 
 #include <fcntl.h>
 #include <math.h>
@@ -53,19 +54,53 @@ static void see_folder(const char *folder)
     record_close(&r);
 }
 
-static void see_bytes(const u8 *data, i64 bytes)
+static bool write_file(const char *path, const void *data, i64 bytes)
 {
-    char folder[64], path[80];
+    int fd = sys_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    bool whole = fd >= 0 && sys_write_full(fd, data, bytes) == 0;
+    if (fd >= 0)
+        sys_close(fd);
+    return whole;
+}
+
+/* With such a table of contents, if any. */
+static void see_bytes(const u8 *data, i64 bytes, const u8 *toc, i64 toc_bytes)
+{
+    char folder[64], path[80], toc_path[90];
     snprintf(folder, sizeof folder, "/dev/shm/headway-fuzz-%d", (int)getpid());
     snprintf(path, sizeof path, "%s/rank-0.spans", folder);
+    snprintf(toc_path, sizeof toc_path, "%s" RECORD_TOC_SUFFIX, path);
     sys_mkdirs(folder);
-    int fd = sys_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0 || sys_write_full(fd, data, bytes) != 0)
+    if (!write_file(path, data, bytes) || (toc && !write_file(toc_path, toc, toc_bytes)))
         return; /* no such folder here */
-    sys_close(fd);
     see_folder(folder);
     sys_unlink(path);
+    sys_unlink(toc_path);
     sys_rmdir(folder);
+}
+
+/* The same bytes as entries, with their checksums put right; each begins where the one before it
+ * ended, and the chunks that they say are there. */
+static void see_as_toc(const u8 *data, i64 bytes)
+{
+    enum { ENTRIES = 256 };
+    static struct record_entry toc[ENTRIES];
+    static u8 file[MOST_BYTES];
+    const i64 n = i64_min(ENTRIES, bytes / (i64)sizeof toc[0]);
+    i64 at = 0, entries = 0;
+    memcpy(file, data, (size_t)bytes);
+    for (; entries < n; entries++) {
+        struct record_entry e;
+        memcpy(&e, data + entries * (i64)sizeof e, sizeof e);
+        e.chunk.bytes %= 4096;
+        struct record_place place = { e.chunk, at + RECORD_CHUNK_BYTES };
+        if (record_chunk_end(&e.chunk, at) > bytes)
+            break;
+        record_toc_enter(&toc[entries], &place, e.begin);
+        memcpy(file + at, &e.chunk, sizeof e.chunk);
+        at = record_chunk_end(&e.chunk, at);
+    }
+    see_bytes(file, bytes, (const u8 *)toc, entries * (i64)sizeof toc[0]);
 }
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t bytes)
@@ -73,7 +108,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t bytes)
     static u8 copy[MOST_BYTES];
     if (bytes > MOST_BYTES)
         return 0;
-    see_bytes(data, (i64)bytes);
+    see_bytes(data, (i64)bytes, NULL, 0);
     memcpy(copy, data, bytes);
     for (i64 at = 0; at + RECORD_CHUNK_BYTES <= (i64)bytes;) {
         struct record_chunk c;
@@ -84,6 +119,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t bytes)
         memcpy(copy + at, &c, sizeof c);
         at += RECORD_CHUNK_BYTES + round_up((i64)c.bytes, 8);
     }
-    see_bytes(copy, (i64)bytes);
+    see_bytes(copy, (i64)bytes, NULL, 0);
+    see_as_toc(copy, (i64)bytes);
     return 0;
 }
