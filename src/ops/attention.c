@@ -7,7 +7,8 @@
  *   dq_t = scale sum_j ds_tj k_j,  dk_j = scale sum_t ds_tj q_t,  dv_j = sum_t p_tj dy_t
  * where dk and dv also sum over the H/G query heads of a key head.
  *
- * qkv, dqkv (R, (H+2G) D), R = B T   begin (R)   y, dy (R, H D)   lse (B, H, T)
+ * qkv, dqkv (R, (H+G) D + G V), R = B T   begin (R)   y, dy (R, H V)   lse (B, H, T)
+ * V, the size of a value head, is D but for latent attention.
  *
  * Costs count every pair (t, j) that causality and window allow, T (T+1) / 2 of them
  * without a window. Document borders are known at run time only, so for packed documents
@@ -19,7 +20,7 @@
 
 /* The attributes, and where a head of a token lies in qkv. */
 struct heads {
-    i64 B, T, H, G, D, window, columns;
+    i64 B, T, H, G, D, V, window, columns;
     double scale;
 };
 
@@ -30,7 +31,8 @@ static struct heads heads_of(const struct task *t)
                        .D = (i64)t->attr[ATTENTION_D],
                        .window = (i64)t->attr[ATTENTION_WINDOW],
                        .scale = t->attr[ATTENTION_SCALE] };
-    s.columns = (s.H + 2 * s.G) * s.D;
+    s.V = t->attr[ATTENTION_VALUE] > 0 ? (i64)t->attr[ATTENTION_VALUE] : s.D;
+    s.columns = (s.H + s.G) * s.D + s.G * s.V;
     return s;
 }
 
@@ -46,12 +48,12 @@ static i64 k_at(const struct heads *s, i64 b, i64 t, i64 group)
 
 static i64 v_at(const struct heads *s, i64 b, i64 t, i64 group)
 {
-    return k_at(s, b, t, group) + s->G * s->D;
+    return (b * s->T + t) * s->columns + (s->H + s->G) * s->D + group * s->V;
 }
 
 static i64 y_at(const struct heads *s, i64 b, i64 t, i64 h)
 {
-    return ((b * s->T + t) * s->H + h) * s->D;
+    return ((b * s->T + t) * s->H + h) * s->V;
 }
 
 static i64 first_key(const struct heads *s, const struct tensor *begin, i64 b, i64 t)
@@ -73,6 +75,7 @@ static int check_attention(struct graph *g, struct task *t, const struct tensor 
 {
     struct heads s = heads_of(t);
     TRY(kit_heads(g, t, s.H, s.G, s.D));
+    TRY(kit_heads(g, t, s.H, s.G, s.V));
     if (s.B < 1 || s.T < 1 || s.window < 0)
         return graph_fail(g, t, "B %lld, T %lld and window %lld make no sense",
                           (long long)s.B, (long long)s.T, (long long)s.window);
@@ -100,11 +103,11 @@ static int attention_infer(struct graph *g, struct task *t)
     struct heads s = heads_of(t);
     TRY(check_attention(g, t, qkv, t->in[1]));
     if (!t->out[0])
-        t->out[0] = graph_matrix(g, qkv->dtype, s.B * s.T, s.H * s.D, "attention");
+        t->out[0] = graph_matrix(g, qkv->dtype, s.B * s.T, s.H * s.V, "attention");
     if (!t->out[1])
         t->out[1] = graph_tensor(g, ROLE_ACTIVATION, kit_wide(qkv), 3,
                                  (const i64[]){ s.B, s.H, s.T }, "attention.lse");
-    TRY(kit_matrix(g, t, "y", t->out[0], s.B * s.T, s.H * s.D));
+    TRY(kit_matrix(g, t, "y", t->out[0], s.B * s.T, s.H * s.V));
     TRY(kit_dtype(g, t, "y", t->out[0], qkv->dtype));
     return check_lse(g, t, t->out[1], qkv);
 }
@@ -122,7 +125,7 @@ static void attention_cost(const struct task *t, struct cost *c)
 {
     struct heads s = heads_of(t);
     kit_traffic(t, c);
-    c->model_flops = 2 * 2 * pairs(&s) * (double)s.D; /* q k and p v */
+    c->model_flops = 2 * pairs(&s) * (double)(s.D + s.V); /* q k and p v */
     c->flops = c->model_flops + 4 * pairs(&s);        /* maximum, minus, exp, sum */
 }
 
@@ -138,10 +141,10 @@ static void attend(const struct task *t, const struct heads *s, i64 b, i64 at, i
     for (i64 j = first; j <= at; j++) {
         double p = exp(s->scale * dot(qkv, q, qkv, k_at(s, b, j, group), s->D) - most);
         sum += p;
-        for (i64 d = 0; d < s->D; d++)
+        for (i64 d = 0; d < s->V; d++)
             y[d] += p * tensor_get(qkv, v_at(s, b, j, group) + d);
     }
-    for (i64 d = 0; d < s->D; d++)
+    for (i64 d = 0; d < s->V; d++)
         tensor_set(t->out[0], y_at(s, b, at, h) + d, y[d] / sum);
     tensor_set(t->out[1], (b * s->H + h) * s->T + at, most + log(sum));
 }
@@ -164,7 +167,7 @@ static void attention_grad(struct graph *g, const struct task *t)
     struct task proto = { .op = &op_attention_grad, .phase = PHASE_INPUT_GRAD,
                           .in = { dy, qkv, t->out[0], t->out[1], begin },
                           .out = { grad_target(g, qkv) } };
-    for (int i = 0; i <= ATTENTION_PAIRS; i++)
+    for (int i = 0; i <= ATTENTION_VALUE; i++)
         proto.attr[i] = t->attr[i];
     graph_add(g, &proto);
     grad_add(g, qkv, proto.out[0]);
@@ -187,6 +190,9 @@ static const struct {
     { { .B = 2, .T = 32, .H = 2, .G = 1, .D = 8, .pairs = 8 }, false, 1, 0 },
     { { .B = 1, .T = 464, .H = 2, .G = 1, .D = 16, .pairs = 2 }, true, 1, 0 },
     { { .B = 1, .T = 69, .H = 2, .G = 1, .D = 128 }, true, 1, 0 },
+    { { .B = 1, .T = 41, .H = 2, .G = 2, .D = 12, .V = 8 }, true, 1, 0 },
+    { { .B = 1, .T = 33, .H = 4, .G = 2, .D = 5, .V = 17, .window = 20 }, false, 1, 0 },
+    { { .B = 1, .T = 230, .H = 2, .G = 2, .D = 192, .V = 128 }, true, 1, 0 },
 };
 
 /* Some backends round p and ds to bf16 for their products with bf16, as flash attention does. An
@@ -206,12 +212,17 @@ static bool no_example(const struct op_example *e, int n)
     return e->dtype == DTYPE_F64 && (shapes[n].shape.D > 64 || shapes[n].shape.T > 200);
 }
 
+static i64 value_size(const struct attention_shape *s)
+{
+    return s->V > 0 ? s->V : s->D;
+}
+
 static struct tensor *example_qkv(struct op_example *e, int n)
 {
     const struct attention_shape *s = &shapes[n].shape;
     e->bound = shapes[n].bound;
     return example_normal(e, ROLE_ACTIVATION, e->dtype, s->B * s->T,
-                          (s->H + 2 * s->G) * s->D, shapes[n].deviation);
+                          (s->H + s->G) * s->D + s->G * value_size(s), shapes[n].deviation);
 }
 
 static struct tensor *example_documents(struct op_example *e, int n)
@@ -249,7 +260,8 @@ static struct task attention_proto(const struct op_info *op,
                                     [ATTENTION_H] = s->H, [ATTENTION_G] = s->G,
                                     [ATTENTION_D] = s->D, [ATTENTION_SCALE] = scale,
                                     [ATTENTION_WINDOW] = s->window,
-                                    [ATTENTION_PAIRS] = s->pairs } };
+                                    [ATTENTION_PAIRS] = s->pairs,
+                                    [ATTENTION_VALUE] = s->V } };
 }
 
 struct tensor *attention(struct graph *g, struct tensor *qkv, struct tensor *begin,
@@ -269,7 +281,7 @@ static int attention_grad_infer(struct graph *g, struct task *t)
     struct tensor *dy = t->in[0], *qkv = t->in[1], *y = t->in[2];
     struct heads s = heads_of(t);
     TRY(check_attention(g, t, qkv, t->in[4]));
-    TRY(kit_matrix(g, t, "dy", dy, s.B * s.T, s.H * s.D));
+    TRY(kit_matrix(g, t, "dy", dy, s.B * s.T, s.H * s.V));
     TRY(kit_dtype(g, t, "dy", dy, qkv->dtype));
     TRY(kit_same(g, t, "y", y, dy));
     TRY(kit_dtype(g, t, "y", y, qkv->dtype));
@@ -286,8 +298,8 @@ static void attention_grad_cost(const struct task *t, struct cost *c)
 {
     struct heads s = heads_of(t);
     kit_traffic(t, c);
-    c->model_flops = 4 * 2 * pairs(&s) * (double)s.D;
-    c->flops = 5 * 2 * pairs(&s) * (double)s.D + 4 * pairs(&s);
+    c->model_flops = 2 * 2 * pairs(&s) * (double)(s.D + s.V);
+    c->flops = c->model_flops + 2 * pairs(&s) * (double)s.D + 4 * pairs(&s);
 }
 
 /* p and ds of one pair. */
@@ -297,9 +309,9 @@ static void pair_grad(const struct task *t, const struct heads *s, i64 b, i64 h,
     const struct tensor *dy = t->in[0], *qkv = t->in[1], *y = t->in[2], *lse = t->in[3];
     i64 group = h / (s->H / s->G), row = y_at(s, b, at, h);
     double score = dot(qkv, q_at(s, b, at, h), qkv, k_at(s, b, j, group), s->D);
-    double dp = dot(dy, row, qkv, v_at(s, b, j, group), s->D);
+    double dp = dot(dy, row, qkv, v_at(s, b, j, group), s->V);
     *p = exp(s->scale * score - tensor_get(lse, (b * s->H + h) * s->T + at));
-    *ds = *p * (dp - dot(dy, row, y, row, s->D));
+    *ds = *p * (dp - dot(dy, row, y, row, s->V));
 }
 
 static void query_grad(const struct task *t, const struct heads *s, i64 b, i64 h, i64 at)
@@ -325,16 +337,16 @@ static void key_value_grad(const struct task *t, const struct heads *s, i64 b, i
             if (first_key(s, t->in[4], b, at) > j)
                 continue;
             pair_grad(t, s, b, h, at, j, &p, &ds);
-            for (i64 d = 0; d < s->D; d++) {
+            for (i64 d = 0; d < s->D; d++)
                 dk[d] += s->scale * ds * tensor_get(t->in[1], q_at(s, b, at, h) + d);
+            for (i64 d = 0; d < s->V; d++)
                 dv[d] += p * tensor_get(t->in[0], y_at(s, b, at, h) + d);
-            }
         }
     }
-    for (i64 d = 0; d < s->D; d++) {
+    for (i64 d = 0; d < s->D; d++)
         tensor_set(t->out[0], k_at(s, b, j, group) + d, dk[d]);
+    for (i64 d = 0; d < s->V; d++)
         tensor_set(t->out[0], v_at(s, b, j, group) + d, dv[d]);
-    }
 }
 
 static void attention_grad_ref(const struct task *t, struct run *run)
@@ -363,7 +375,7 @@ static bool attention_grad_example(struct op_example *e, int n)
     struct tensor *begin = example_documents(e, n);
     struct tensor *y = attention(e->g, qkv, begin, s);
     struct tensor *dy = example_normal(e, ROLE_ACTIVATION, e->dtype, s->B * s->T,
-                                       s->H * s->D, 1);
+                                       s->H * value_size(s), 1);
     struct task proto = attention_proto(&op_attention_grad, s);
     struct tensor *lse = NULL;
     for (i64 i = 0; i < e->g->n_tasks; i++)

@@ -10,7 +10,7 @@ const struct op_info *const op_table[] = {
     &op_rmsnorm, &op_rmsnorm_grad,
     &op_layernorm, &op_layernorm_grad,
     &op_qk_norm, &op_qk_norm_grad,
-    &op_rope,
+    &op_rope, &op_latent_heads, &op_latent_heads_grad,
     &op_attention, &op_attention_grad, &op_attention_cached,
     &op_split_qkv, &op_join_qkv, &op_attention_block, &op_attention_block_grad,
     &op_spread_heads, &op_order_rows, &op_share_heads, &op_share_heads_grad,

@@ -90,6 +90,22 @@ extern const struct op_info op_rope;
 struct tensor *rope(struct graph *g, struct tensor *qkv, struct tensor *table,
                     struct tensor *positions, int H, int G, int D);
 
+/* Heads of latent attention (DeepSeek-V2, 2024, eq. 14 to 18): of a query or key head of size
+ * N + P the last P are rotary, and those of a key are the same for all heads.
+ * in: q (R, H (N+P)), kv (R, H (N+V)): per head N of the key, then the value; k (R, P); table f32
+ * (positions, P) as above; positions i32 (R); out: qkv (R, 2 H (N+P) + H V). Rotary pairs are
+ * (2i, 2i+1) in q and k, as those who made it store weights, and (i, i + P/2) in qkv. */
+enum { LATENT_H, LATENT_N, LATENT_P, LATENT_V };
+extern const struct op_info op_latent_heads;
+struct latent_shape {
+    i64 H, N, P, V;
+};
+struct tensor *latent_heads(struct graph *g, struct tensor *q, struct tensor *kv, struct tensor *k,
+                            struct tensor *table, struct tensor *positions,
+                            const struct latent_shape *shape);
+/* in: dqkv, table, positions; out: dq, dkv, dk (the sum over heads) */
+extern const struct op_info op_latent_heads_grad;
+
 /* --- causal attention, softmax(q k^T scale) v, within a row of T tokens ------------- */
 /* Query t of a row sees keys max(begin[t], t - window + 1) .. t, where begin[t] is where
  * the token's document begins in its row (0 when documents may see each other) and
@@ -98,12 +114,15 @@ struct tensor *rope(struct graph *g, struct tensor *qkv, struct tensor *table,
  * log-sum-exp of the scaled scores, natural logarithm. */
 enum { ATTENTION_B, ATTENTION_T, ATTENTION_H, ATTENTION_G, ATTENTION_D, ATTENTION_SCALE,
        ATTENTION_WINDOW,
-       ATTENTION_PAIRS }; /* n > 0: backward sums dk and dv over queries in a tree of n pairs of
-                           * chunks of the T queries here (ops/zigzag.h), n a power of two */
+       ATTENTION_PAIRS,  /* n > 0: backward sums dk and dv over queries in a tree of n pairs of
+                          * chunks of the T queries here (ops/zigzag.h), n a power of two */
+       ATTENTION_VALUE }; /* V: size of a value head where it is not D: qkv (R, (H+G)D + G V), y
+                           * (R, H V), cache_v (P, G V). 0: D */
 extern const struct op_info op_attention;
 struct attention_shape {
     int B, T, H, G, D, window, pairs;
     double scale; /* 0: 1/sqrt(D) */
+    int V;        /* 0: D */
 };
 struct tensor *attention(struct graph *g, struct tensor *qkv, struct tensor *begin,
                          const struct attention_shape *shape);
@@ -116,7 +135,8 @@ extern const struct op_info op_attention_grad;
  * of whole rows (BLOCK_PARTS R of them); then one block has all.
  * in: q (R, H D), kv (R, 2 G D), begin i32 (R), [seen y f32 (R, H D)], [seen lse f32 (B, H, T)];
  * out: y (R, H D), f32 but for the last, lse f32 (B, H, T) */
-enum { BLOCK_PARTS = ATTENTION_PAIRS + 1, BLOCK_QUERIES, BLOCK_KEYS, BLOCK_LAST };
+enum { BLOCK_PARTS = ATTENTION_PAIRS + 1, /* values are of D here */
+       BLOCK_QUERIES, BLOCK_KEYS, BLOCK_LAST };
 extern const struct op_info op_attention_block;
 struct attention_part {
     i64 parts, queries, keys; /* whose queries, whose keys */
@@ -130,8 +150,8 @@ struct task *attention_block(struct graph *g, struct tensor *q, struct tensor *k
 /* in: dy (R, H D), q, kv, y and lse of the last block, begin, [dq so far f32];
  * out: dq f32 (R, H D), dkv f32 (R, 2 G D) of this block's keys */
 extern const struct op_info op_attention_block_grad;
-/* in: qkv; out: q (R, H D), kv (R, 2 G D). Joined: in: [q], [kv] of any real dtype, a missing one
- * is zero; out: qkv, given. */
+/* in: qkv; out: q (R, H D), kv (R, 2 G D); or any other two runs of columns. Joined: in: [q],
+ * [kv] of any real dtype, a missing one is zero; out: qkv, given. */
 enum { SPLIT_QUERIES }; /* columns of q */
 extern const struct op_info op_split_qkv, op_join_qkv;
 struct task *split_qkv(struct graph *g, struct tensor *qkv, i64 query_columns);

@@ -28,16 +28,22 @@ struct pass {
     struct tensor *qkv, *begin, *y, *lse, *dy, *dqkv;
 };
 
+static i64 value_size(const struct attention_shape *s)
+{
+    return s->V > 0 ? s->V : s->D;
+}
+
 static void pass_init(struct pass *p, enum dtype dtype, const struct attention_shape *s)
 {
-    const i64 R = (i64)s->B * s->T, columns = (i64)(s->H + 2 * s->G) * s->D;
+    const i64 R = (i64)s->B * s->T, V = value_size(s);
+    const i64 columns = (i64)(s->H + s->G) * s->D + s->G * V;
     arena_init(&p->arena);
     graph_init(&p->graph, &p->arena);
     p->shape = *s;
     p->qkv = graph_matrix(&p->graph, dtype, R, columns, "qkv");
     p->begin = graph_vector(&p->graph, DTYPE_I32, R, "begin");
     p->y = attention(&p->graph, p->qkv, p->begin, s);
-    p->dy = graph_matrix(&p->graph, dtype, R, (i64)s->H * s->D, "dy");
+    p->dy = graph_matrix(&p->graph, dtype, R, (i64)s->H * V, "dy");
     p->forward = p->graph.tasks[0];
     p->lse = p->forward->out[1];
     struct task proto = { .op = &op_attention_grad,
@@ -97,11 +103,15 @@ static void check_rows(const struct tensor *a, i64 row, const struct tensor *b, 
 
 static const struct attention_shape several_blocks = { .B = 2, .T = 611, .H = 4, .G = 2, .D = 24 };
 
-static void check_threads(const struct backend *b, enum dtype dtype)
+static const struct attention_shape narrow_values = { .B = 2, .T = 611, .H = 2, .G = 2, .D = 40,
+                                                      .V = 24 };
+
+static void check_threads_of(const struct backend *b, enum dtype dtype,
+                             const struct attention_shape *shape)
 {
     struct pass one, four;
-    pass_init(&one, dtype, &several_blocks);
-    pass_init(&four, dtype, &several_blocks);
+    pass_init(&one, dtype, shape);
+    pass_init(&four, dtype, shape);
     fill(one.qkv, one.shape.T, 1);
     fill(one.dy, one.shape.T, 2);
     fill(four.qkv, one.shape.T, 1);
@@ -113,6 +123,12 @@ static void check_threads(const struct backend *b, enum dtype dtype)
     check_rows(one.dqkv, 0, four.dqkv, 0, one.y->dim[0]);
     pass_fini(&one);
     pass_fini(&four);
+}
+
+static void check_threads(const struct backend *b, enum dtype dtype)
+{
+    check_threads_of(b, dtype, &several_blocks);
+    check_threads_of(b, dtype, &narrow_values);
 }
 
 #if defined(__x86_64__)
@@ -343,6 +359,8 @@ static const struct attention_shape judged[] = {
     { .B = 1, .T = 530, .H = 1, .G = 1, .D = 20, .window = 200 },
     { .B = 1, .T = 260, .H = 1, .G = 1, .D = 128, .scale = 0.3 },
     { .B = 1, .T = 411, .H = 1, .G = 1, .D = 33 },
+    { .B = 1, .T = 300, .H = 2, .G = 2, .D = 192, .V = 128 },
+    { .B = 1, .T = 300, .H = 2, .G = 1, .D = 24, .V = 56 },
 };
 
 static void check_shape(const struct attention_shape *s, enum dtype dtype)
@@ -408,20 +426,22 @@ static double dot(const struct tensor *a, i64 i, i64 a_at, const struct tensor *
 static void allow_pair(const struct allowed *to, const struct pass *p, i64 h, i64 i, i64 j)
 {
     const struct attention_shape *s = &p->shape;
-    const i64 g = h / (s->H / s->G), D = s->D, columns = tensor_columns(p->qkv);
-    const i64 q = h * D, k = (s->H + g) * D, v = k + s->G * D;
+    const i64 g = h / (s->H / s->G), D = s->D, V = value_size(s), columns = tensor_columns(p->qkv);
+    const i64 q = h * D, k = (s->H + g) * D, v = (s->H + s->G) * D + g * V, y = h * V;
     const double scale = s->scale != 0 ? s->scale : 1 / sqrt((double)D);
     const double lse = tensor_get(p->lse, h * s->T + i);
     const double weight = exp(scale * dot(p->qkv, i, q, p->qkv, j, k, D) - lse);
-    const double dp = dot(p->dy, i, q, p->qkv, j, v, D), delta = dot(p->dy, i, q, p->y, i, q, D);
+    const double dp = dot(p->dy, i, y, p->qkv, j, v, V), delta = dot(p->dy, i, y, p->y, i, y, V);
     const double off = weight * (0x1p-8 + 1e-5);
     const double ds_off = scale * (0x1p-8 * weight * fabs(dp - delta) +
                                    1e-5 * weight * (fabs(dp) + fabs(delta) + 1));
     for (i64 d = 0; d < D; d++) {
-        to->y[i * s->H * D + q + d] += off * fabs(value(p->qkv, j, v + d));
         to->dqkv[i * columns + q + d] += ds_off * fabs(value(p->qkv, j, k + d));
         to->dqkv[j * columns + k + d] += ds_off * fabs(value(p->qkv, i, q + d));
-        to->dqkv[j * columns + v + d] += off * fabs(value(p->dy, i, q + d));
+    }
+    for (i64 d = 0; d < V; d++) {
+        to->y[i * s->H * V + y + d] += off * fabs(value(p->qkv, j, v + d));
+        to->dqkv[j * columns + v + d] += off * fabs(value(p->dy, i, y + d));
     }
 }
 

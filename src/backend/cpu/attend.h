@@ -3,7 +3,7 @@
  * Queries are taken TILE_COLS at a time, a *panel*, with queries along the vector:
  *   S' = K Q'   (keys x queries)     K as it lies, Q transposed once
  *   P' = exp(scale S' - top)         maxima and sums run down columns: no lane crosses
- *   O' += V' P' (D x queries)        V as it lies, read across
+ *   O' += V' P' (V x queries)        V as it lies, read across
  * over blocks of ATTEND_KEYS keys at absolute positions, ascending, with the running
  * maximum and sum of online softmax (Milakov & Gimelshein 2018; Dao et al. 2022). A query's
  * bits depend on the keys it may see and their positions alone: keys beyond are either
@@ -25,9 +25,9 @@ enum { ATTEND_QUERIES = 256, ATTEND_KEYS = 96 * PER_WORD };
  * that sees nothing has y 0 and lse -inf. Strides in elements. */
 struct attend {
     bool half, y_half;
-    i64 D, n;
+    i64 D, V, n; /* V: of a value and of y */
     const void *q, *k, *v; /* of query 0, of key 0 */
-    i64 q_row, k_row, y_row;
+    i64 q_row, k_row, v_row, y_row;
     void *y;
     float *lse; /* NULL: not wanted */
     const float *seen_y, *seen_lse; /* y, in rows of y_row, and lse of other keys; or NULL */
@@ -38,7 +38,7 @@ struct attend {
 /* Where the queries and keys of an attention task lie, of all heads: in one tensor or in two,
  * and which tokens of their rows they are. B rows of T queries and of Tk keys here. */
 struct attention_view {
-    i64 B, T, Tk, H, G, D, window, pairs;
+    i64 B, T, Tk, H, G, D, V, window, pairs;
     float scale;
     bool half;
     const void *q, *keys;
@@ -60,7 +60,7 @@ static inline struct part_place part_place(i64 part, i64 heads, i64 runs, i64 to
     return (struct part_place){ first + i % n, i / n };
 }
 
-/* kv NULL: q holds (H + 2G) heads, and queries see their own rows' tokens. */
+/* kv NULL: q holds H + G heads and G values, and queries see their own rows' tokens. */
 static inline struct attention_view attention_view(const struct task *t, const struct tensor *q,
                                                    const struct tensor *kv,
                                                    const struct tensor *begin)
@@ -79,6 +79,7 @@ static inline struct attention_view attention_view(const struct task *t, const s
     v.k_row = kv ? tensor_columns(kv) : v.q_row;
     v.k_at = kv ? 0 : v.H * v.D;
     v.v_at = v.k_at + v.G * v.D;
+    v.V = kv || t->attr[ATTENTION_VALUE] <= 0 ? v.D : (i64)t->attr[ATTENTION_VALUE];
     v.query_part = zigzag_part(parts, kv ? (i64)t->attr[BLOCK_QUERIES] : 0, v.T);
     v.key_part = whole ? zigzag_part(1, 0, v.Tk)
                        : zigzag_part(parts, kv ? (i64)t->attr[BLOCK_KEYS] : 0, v.T);
@@ -95,7 +96,7 @@ static inline void attention_range(const struct attention_view *v, i64 b, i64 i,
     *last = (i32)zigzag_before(&v->key_part, place + 1) - 1;
 }
 
-i64 NAMED(attend_bytes)(i64 D);
+i64 NAMED(attend_bytes)(i64 D, i64 V);
 /* n <= ATTEND_QUERIES; scratch has attend_bytes, aligned to 64. */
 void NAMED(attend)(const struct attend *a, void *scratch);
 

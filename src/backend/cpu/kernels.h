@@ -36,6 +36,8 @@ KERNEL_DECLARE(qk_norm);
 KERNEL_DECLARE(qk_norm_grad);
 WORKSPACE_DECLARE(qk_norm_grad);
 KERNEL_DECLARE(rope);
+KERNEL_DECLARE(latent_heads);
+KERNEL_DECLARE(latent_heads_grad);
 KERNEL_DECLARE(attention);
 WORKSPACE_DECLARE(attention);
 KERNEL_DECLARE(attention_grad);

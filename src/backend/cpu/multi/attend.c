@@ -18,9 +18,9 @@ struct panel {
 struct scratch {
     struct panel panels[PANELS];
     word *q;  /* [PANELS][Dw][TILE_COLS] */
-    float *o; /* [PANELS][D][TILE_COLS] */
+    float *o; /* [PANELS][V][TILE_COLS] */
     word *k;  /* [ATTEND_KEYS][Dw] */
-    word *v;  /* down_words(D, ATTEND_KEYS) */
+    word *v;  /* down_words(V, ATTEND_KEYS) */
     float *s; /* [ATTEND_KEYS][TILE_COLS]; P, in words, takes the same place */
 };
 
@@ -29,19 +29,19 @@ static i64 struct_bytes(void)
     return round_up((i64)sizeof(struct scratch), 64);
 }
 
-i64 NAMED(attend_bytes)(i64 D)
+i64 NAMED(attend_bytes)(i64 D, i64 V)
 {
-    return struct_bytes() + 4 * (ATTEND_QUERIES * (D + sum_words(D)) + ATTEND_KEYS * TILE_COLS +
+    return struct_bytes() + 4 * (ATTEND_QUERIES * (V + sum_words(D)) + ATTEND_KEYS * TILE_COLS +
                                  round_up(ATTEND_KEYS * sum_words(D), 16) +
-                                 down_words(D, ATTEND_KEYS));
+                                 down_words(V, ATTEND_KEYS));
 }
 
-static struct scratch *scratch_place(void *memory, i64 D)
+static struct scratch *scratch_place(void *memory, i64 D, i64 V)
 {
     struct scratch *s = memory;
     s->q = (word *)((char *)memory + struct_bytes());
     s->o = (float *)(s->q + ATTEND_QUERIES * sum_words(D));
-    s->s = s->o + ATTEND_QUERIES * D;
+    s->s = s->o + ATTEND_QUERIES * V;
     s->k = (word *)(s->s + ATTEND_KEYS * TILE_COLS);
     s->v = s->k + round_up(ATTEND_KEYS * sum_words(D), 16);
     return s;
@@ -76,7 +76,7 @@ static void panel_resume(struct panel *p, float *o, const struct attend *a, i64 
         p->top[i] = lse / a->scale;
         p->sum[i] = lse == -INFINITY ? 0 : 1;
     }
-    panel_from_rows(false, (word *)o, a->seen_y + query * a->y_row, a->y_row, n, a->D);
+    panel_from_rows(false, (word *)o, a->seen_y + query * a->y_row, a->y_row, n, a->V);
     p->started = true;
 }
 
@@ -175,13 +175,13 @@ static bool all_ones(const vec factor[2])
 static void panel_block(const struct attend *a, struct scratch *s, i64 index, i64 key)
 {
     struct panel *p = &s->panels[index];
-    const i64 D = a->D, Dw = sum_words(D), step = down_step(D);
+    const i64 V = a->V, Dw = sum_words(a->D), step = down_step(V);
     const i64 grain = i64_max(PER_WORD, TOKEN_GRAIN); /* words, and groups, by their place */
     const i64 begin = i64_max(p->first / grain * grain, key);
     const i64 seen = i64_min(p->last + 1, key + ATTEND_KEYS) - begin;
     const i64 keys = round_up(seen, TOKEN_GRAIN);
     const word *k = s->k + (begin - key) * Dw, *v = s->v + (begin - key) / PER_WORD * step;
-    float *o = s->o + index * D * TILE_COLS;
+    float *o = s->o + index * V * TILE_COLS;
     if (seen <= 0)
         return;
     const struct tile scores = { .steps = Dw, .a_row = Dw, .a_step = 1, .b_step = TILE_COLS,
@@ -194,11 +194,11 @@ static void panel_block(const struct attend *a, struct scratch *s, i64 index, i6
         decay[side] = softmax_block(p->top + side * VL, p->sum + side * VL, s->s + side * VL,
                                     keys, a->scale * LOG2_E);
     if (p->started && !all_ones(decay))
-        scale_columns(o, decay, D);
+        scale_columns(o, decay, V);
     const struct tile values = { .steps = words_of(keys), .a_row = down_row(ATTEND_KEYS),
                                  .a_step = step, .b_step = TILE_COLS, .c_row = TILE_COLS,
                                  .add = p->started };
-    tiles(D, &values, v, (const word *)s->s, o);
+    tiles(V, &values, v, (const word *)s->s, o);
     p->started = true;
 }
 
@@ -206,17 +206,17 @@ static void panel_end(const struct attend *a, const struct scratch *s, i64 index
 {
     const struct panel *p = &s->panels[index];
     const i64 query = index * TILE_COLS, n = i64_min(TILE_COLS, a->n - query);
-    const float *o = s->o + index * a->D * TILE_COLS;
+    const float *o = s->o + index * a->V * TILE_COLS;
     void *y = vec_at(a->y_half, a->y, query * a->y_row);
     float inverse[TILE_COLS];
     for (int i = 0; i < TILE_COLS; i++)
         inverse[i] = p->sum[i] == 0 ? 0 : 1 / p->sum[i];
     if (!p->started)
-        memset(s->o + index * a->D * TILE_COLS, 0, (size_t)(a->D * TILE_COLS) * sizeof(float));
+        memset(s->o + index * a->V * TILE_COLS, 0, (size_t)(a->V * TILE_COLS) * sizeof(float));
     if (a->y_half)
-        rows_from_panel(true, y, a->y_row, o, inverse, n, a->D);
+        rows_from_panel(true, y, a->y_row, o, inverse, n, a->V);
     else
-        rows_from_panel(false, y, a->y_row, o, inverse, n, a->D);
+        rows_from_panel(false, y, a->y_row, o, inverse, n, a->V);
     for (i64 i = 0; a->lse && i < n; i++)
         a->lse[query + i] =
             (float)((double)a->scale * (double)p->top[i] + log((double)p->sum[i]));
@@ -225,14 +225,14 @@ static void panel_end(const struct attend *a, const struct scratch *s, i64 index
 static void load_keys(const struct attend *a, struct scratch *s, i64 key, i64 keys)
 {
     const void *k = vec_at(a->half, a->k, key * a->k_row);
-    const void *v = vec_at(a->half, a->v, key * a->k_row);
+    const void *v = vec_at(a->half, a->v, key * a->v_row);
     const i64 Dw = sum_words(a->D);
     if (a->half) {
         words_from_rows(true, s->k, Dw, k, a->k_row, keys, a->D);
-        words_down_rows(true, s->v, ATTEND_KEYS, v, a->k_row, keys, a->D);
+        words_down_rows(true, s->v, ATTEND_KEYS, v, a->v_row, keys, a->V);
     } else {
         words_from_rows(false, s->k, Dw, k, a->k_row, keys, a->D);
-        words_down_rows(false, s->v, ATTEND_KEYS, v, a->k_row, keys, a->D);
+        words_down_rows(false, s->v, ATTEND_KEYS, v, a->v_row, keys, a->V);
     }
 }
 
@@ -242,12 +242,12 @@ static void prefetch_keys(const struct attend *a, i64 key, i64 last, i64 i, i64 
     const i64 share = ceil_div(ATTEND_KEYS, n), from = key + i * share;
     const i64 rows = i64_min(share, last + 1 - from);
     prefetch_rows(a->half, vec_at(a->half, a->k, from * a->k_row), a->k_row, rows, a->D);
-    prefetch_rows(a->half, vec_at(a->half, a->v, from * a->k_row), a->k_row, rows, a->D);
+    prefetch_rows(a->half, vec_at(a->half, a->v, from * a->v_row), a->v_row, rows, a->V);
 }
 
 void NAMED(attend)(const struct attend *a, void *memory)
 {
-    struct scratch *s = scratch_place(memory, a->D);
+    struct scratch *s = scratch_place(memory, a->D, a->V);
     const i64 panels = ceil_div(a->n, TILE_COLS);
     i64 first = INT32_MAX, last = -1;
     tiles_begin();
@@ -263,7 +263,7 @@ void NAMED(attend)(const struct attend *a, void *memory)
         else
             panel_from_rows(false, panel, q, a->q_row, n, a->D);
         if (a->seen_y)
-            panel_resume(&s->panels[i], s->o + i * a->D * TILE_COLS, a, i * TILE_COLS);
+            panel_resume(&s->panels[i], s->o + i * a->V * TILE_COLS, a, i * TILE_COLS);
     }
     for (i64 key = first / ATTEND_KEYS * ATTEND_KEYS; key <= last; key += ATTEND_KEYS) {
         load_keys(a, s, key, i64_min(ATTEND_KEYS, last + 1 - key));

@@ -39,10 +39,10 @@ struct target {
 };
 
 /* The task, taken apart. Rows are padded to Dp words where they are a right operand; where the
- * sum runs along them they are Dw words. */
+ * sum runs along them they are Dw words, those of values and of dy Vw. */
 struct shape {
     struct attention_view v;
-    i64 B, T, Tk, H, G, D, Dp, Dw, chunks;
+    i64 B, T, Tk, H, G, D, V, Dp, Dw, Vw, chunks; /* D: of queries and keys; V: of values */
     i64 pairs, levels; /* of chunks of queries; sums of them that are put by */
     i64 blocks;        /* of queries in a pair */
     float scale;
@@ -61,11 +61,11 @@ struct shape {
 /* Scratch of one thread. Of pairs each operand has its own order; f32 are read in any. */
 struct scratch {
     word *k;             /* [words_of(KEYS)][Dp], rows beyond T zero */
-    word *kt, *vt;       /* [PANELS][Dw][TILE_COLS] */
-    float *dkt, *dvt;    /* [PANELS][D][TILE_COLS], one behind the other */
-    float *put_by;       /* [levels][2][PANELS][D][TILE_COLS] */
-    word *q, *dy;        /* [QUERIES][Dw] */
-    word *q_down, *dy_down; /* down_words(D, QUERIES); or q and dy themselves */
+    word *kt, *vt;       /* [PANELS][Dw][TILE_COLS], [PANELS][Vw][TILE_COLS] */
+    float *dkt, *dvt;    /* [PANELS][D][TILE_COLS], [PANELS][V][TILE_COLS], one behind the other */
+    float *put_by;       /* [levels] of both */
+    word *q, *dy;        /* [QUERIES][Dw], [QUERIES][Vw] */
+    word *q_down, *dy_down; /* down_words(D or V, QUERIES); or q and dy themselves */
     float *s;            /* [QUERIES][TILE_COLS]; P, in words, takes its place */
     word *ds;            /* [QUERIES][DS_ROW] */
     float *dp;           /* [QUERIES][TILE_COLS]; dS again, for sums over queries; in ds itself */
@@ -86,9 +86,11 @@ struct block {
 static i64 scratch_words(const struct shape *s)
 {
     return round_up((i64)sizeof(struct scratch), 64) / 4 + words_of(KEYS) * s->Dp +
-           2 * KEYS * s->Dw + (2 + 2 * s->levels) * KEYS * s->D +
-           2 * round_up(QUERIES * s->Dw, 16) + QUERIES * TILE_COLS + QUERIES * DS_ROW +
-           (PER_WORD - 1) * (2 * down_words(s->D, QUERIES) + QUERIES * TILE_COLS);
+           KEYS * (s->Dw + s->Vw) + (1 + s->levels) * KEYS * (s->D + s->V) +
+           round_up(QUERIES * s->Dw, 16) + round_up(QUERIES * s->Vw, 16) + QUERIES * TILE_COLS +
+           QUERIES * DS_ROW +
+           (PER_WORD - 1) * (down_words(s->D, QUERIES) + down_words(s->V, QUERIES) +
+                             QUERIES * TILE_COLS);
 }
 
 static void *take(word **next, i64 count)
@@ -102,20 +104,19 @@ static struct scratch *scratch_of(const struct shape *s, int thread)
 {
     struct scratch *c = (struct scratch *)(s->scratch + thread * scratch_words(s) * 4);
     word *next = (word *)c + round_up((i64)sizeof *c, 64) / 4;
-    const i64 sums = KEYS * s->D, rows = round_up(QUERIES * s->Dw, 16);
     c->k = take(&next, words_of(KEYS) * s->Dp);
     c->kt = take(&next, KEYS * s->Dw);
-    c->vt = take(&next, KEYS * s->Dw);
-    c->dkt = take(&next, sums);
-    c->dvt = take(&next, sums);
-    c->put_by = take(&next, 2 * s->levels * sums);
-    c->q = c->q_down = take(&next, rows);
-    c->dy = c->dy_down = take(&next, rows);
+    c->vt = take(&next, KEYS * s->Vw);
+    c->dkt = take(&next, KEYS * s->D);
+    c->dvt = take(&next, KEYS * s->V);
+    c->put_by = take(&next, s->levels * KEYS * (s->D + s->V));
+    c->q = c->q_down = take(&next, round_up(QUERIES * s->Dw, 16));
+    c->dy = c->dy_down = take(&next, round_up(QUERIES * s->Vw, 16));
     c->s = take(&next, QUERIES * TILE_COLS);
     c->ds = take(&next, QUERIES * DS_ROW);
     if (PER_WORD > 1) {
         c->q_down = take(&next, down_words(s->D, QUERIES));
-        c->dy_down = take(&next, down_words(s->D, QUERIES));
+        c->dy_down = take(&next, down_words(s->V, QUERIES));
         c->dp = take(&next, QUERIES * TILE_COLS);
     }
     return c;
@@ -135,7 +136,8 @@ static struct target target_of(const struct tensor *t, i64 at)
 static struct shape shape_of(const struct attention_view *v)
 {
     struct shape s = { .v = *v, .B = v->B, .T = v->T, .Tk = v->Tk, .H = v->H, .G = v->G,
-                       .D = v->D, .Dp = round_up(v->D, TILE_COLS), .Dw = sum_words(v->D),
+                       .D = v->D, .V = v->V, .Dp = round_up(v->D, TILE_COLS),
+                       .Dw = sum_words(v->D), .Vw = sum_words(v->V),
                        .chunks = ceil_div(v->Tk, KEYS), .scale = v->scale, .half = v->half,
                        .pairs = i64_max(1, v->pairs) };
     while (s.pairs >> (s.levels + 1) > 0)
@@ -219,11 +221,11 @@ static void prepare_tokens(void *context, i64 part, int thread)
     (void)thread;
     for (i64 row = part * TOKENS; row < end; row++) {
         for (i64 h = 0; h < s->H; h++) {
-            const i64 at = (row * s->H + h) * s->D;
+            const i64 at = (row * s->H + h) * s->V;
             const void *dy = vec_at(s->half, s->dy->data, at);
             const void *y = vec_at(s->half, s->y->data, at);
             s->delta[(row / s->T * s->H + h) * s->T + row % s->T] =
-                s->half ? row_dot(true, dy, y, s->D) : row_dot(false, dy, y, s->D);
+                s->half ? row_dot(true, dy, y, s->V) : row_dot(false, dy, y, s->V);
             if (s->adds)
                 begin_sum(s, row, h);
         }
@@ -238,12 +240,12 @@ INLINE void load_keys_as(bool half, const struct shape *s, struct scratch *c, i6
     const i64 columns = s->v.k_row;
     const void *row = vec_at(half, s->v.keys, (b * s->Tk + key) * columns);
     const void *k = vec_at(half, row, s->v.k_at + g * s->D);
-    const void *v = vec_at(half, row, s->v.v_at + g * s->D);
+    const void *v = vec_at(half, row, s->v.v_at + g * s->V);
     words_across_rows(half, c->k, s->Dp, k, columns, keys, s->D);
     for (i64 at = 0; at < keys; at += TILE_COLS) {
-        const i64 n = i64_min(TILE_COLS, keys - at), to = at * s->Dw;
-        panel_from_rows(half, c->kt + to, vec_at(half, k, at * columns), columns, n, s->D);
-        panel_from_rows(half, c->vt + to, vec_at(half, v, at * columns), columns, n, s->D);
+        const i64 n = i64_min(TILE_COLS, keys - at);
+        panel_from_rows(half, c->kt + at * s->Dw, vec_at(half, k, at * columns), columns, n, s->D);
+        panel_from_rows(half, c->vt + at * s->Vw, vec_at(half, v, at * columns), columns, n, s->V);
     }
 }
 
@@ -262,28 +264,29 @@ static i64 filled(const struct block *k)
     return round_up(k->queries, TOKEN_GRAIN);
 }
 
-INLINE void load_rows(bool half, const struct shape *s, word *along, word *down, const void *rows,
-                      i64 row, i64 count)
+INLINE void load_rows(bool half, i64 D, word *along, word *down, const void *rows, i64 row,
+                      i64 count)
 {
-    words_from_rows(half, along, s->Dw, rows, row, count, s->D);
+    const i64 Dw = sum_words(D);
+    words_from_rows(half, along, Dw, rows, row, count, D);
     for (i64 r = count; r < round_up(count, TOKEN_GRAIN); r++)
-        memset(along + r * s->Dw, 0, (size_t)s->Dw * sizeof *along);
+        memset(along + r * Dw, 0, (size_t)Dw * sizeof *along);
     if (down != along)
-        words_down_rows(half, down, QUERIES, rows, row, count, s->D);
+        words_down_rows(half, down, QUERIES, rows, row, count, D);
 }
 
 static void load_queries(const struct shape *s, struct scratch *c, const struct block *k)
 {
     const i64 row = k->b * s->T + k->query, head = k->b * s->H + k->h, q_row = s->v.q_row;
     const void *q = vec_at(s->half, s->v.q, row * q_row + k->h * s->D);
-    const void *dy = vec_at(s->half, s->dy->data, (row * s->H + k->h) * s->D);
+    const void *dy = vec_at(s->half, s->dy->data, (row * s->H + k->h) * s->V);
     const float *lse = (const float *)s->lse->data + head * s->T + k->query;
     if (s->half) {
-        load_rows(true, s, c->q, c->q_down, q, q_row, k->queries);
-        load_rows(true, s, c->dy, c->dy_down, dy, s->H * s->D, k->queries);
+        load_rows(true, s->D, c->q, c->q_down, q, q_row, k->queries);
+        load_rows(true, s->V, c->dy, c->dy_down, dy, s->H * s->V, k->queries);
     } else {
-        load_rows(false, s, c->q, c->q_down, q, q_row, k->queries);
-        load_rows(false, s, c->dy, c->dy_down, dy, s->H * s->D, k->queries);
+        load_rows(false, s->D, c->q, c->q_down, q, q_row, k->queries);
+        load_rows(false, s->V, c->dy, c->dy_down, dy, s->H * s->V, k->queries);
     }
     for (i64 i = 0; i < k->queries; i++) {
         c->lse[i] = lse[i] * LOG2_E;
@@ -300,8 +303,8 @@ static void prefetch_queries(const struct shape *s, const struct block *k, i64 p
     const i64 rows = i64_min(share, s->T - from), row = k->b * s->T + from;
     prefetch_rows(s->half, vec_at(s->half, s->v.q, row * s->v.q_row + k->h * s->D), s->v.q_row,
                   rows, s->D);
-    prefetch_rows(s->half, vec_at(s->half, s->dy->data, (row * s->H + k->h) * s->D),
-                  s->H * s->D, rows, s->D);
+    prefetch_rows(s->half, vec_at(s->half, s->dy->data, (row * s->H + k->h) * s->V),
+                  s->H * s->V, rows, s->V);
 }
 
 /* Which rows each panel of keys concerns, rounded to whole tiles of rows. False when no
@@ -390,16 +393,17 @@ INLINE void softmax_grad(bool masked, const struct shape *s, struct scratch *c,
 static void key_panel(const struct shape *s, struct scratch *c, const struct block *k, i64 panel)
 {
     const i64 row0 = k->row0[panel], rows = k->row1[panel] - row0, at = panel * TILE_COLS;
-    const i64 key = k->key + at, D = s->D, Dw = s->Dw, down = row0 / PER_WORD;
-    const i64 step = down_step(D);
+    const i64 key = k->key + at, Dw = s->Dw, Vw = s->Vw, down = row0 / PER_WORD;
+    const i64 q_step = down_step(s->D), dy_step = down_step(s->V);
     float *dp = panel_dp(c, panel);
     if (rows <= 0)
         return;
     struct tile forward = { .steps = Dw, .a_row = Dw, .a_step = 1, .b_step = TILE_COLS,
                             .c_row = TILE_COLS };
     tiles(rows, &forward, c->q + row0 * Dw, c->kt + at * Dw, c->s + row0 * TILE_COLS);
+    forward.steps = forward.a_row = Vw;
     forward.c_row = DP_ROW;
-    tiles(rows, &forward, c->dy + row0 * Dw, c->vt + at * Dw, dp + row0 * DP_ROW);
+    tiles(rows, &forward, c->dy + row0 * Vw, c->vt + at * Vw, dp + row0 * DP_ROW);
     const i32 last_row = (i32)(row0 + rows - 1);
     bool masked = key + TILE_COLS - 1 > c->last[row0];
     for (i64 r = row0; r <= last_row && !masked; r++)
@@ -408,12 +412,14 @@ static void key_panel(const struct shape *s, struct scratch *c, const struct blo
         softmax_grad(true, s, c, k, panel);
     else
         softmax_grad(false, s, c, k, panel);
-    struct tile back = { .steps = words_of(rows), .a_row = down_row(QUERIES), .a_step = step,
+    struct tile back = { .steps = words_of(rows), .a_row = down_row(QUERIES), .a_step = dy_step,
                          .b_step = TILE_COLS, .c_row = TILE_COLS, .add = true };
-    tiles(D, &back, c->dy_down + down * step, (const word *)c->s + down * TILE_COLS,
-          c->dvt + at * D);
+    tiles(s->V, &back, c->dy_down + down * dy_step, (const word *)c->s + down * TILE_COLS,
+          c->dvt + at * s->V);
+    back.a_step = q_step;
     back.b_step = DP_ROW;
-    tiles(D, &back, c->q_down + down * step, (const word *)dp + down * DP_ROW, c->dkt + at * D);
+    tiles(s->D, &back, c->q_down + down * q_step, (const word *)dp + down * DP_ROW,
+          c->dkt + at * s->D);
 }
 
 /* --- dQ ----------------------------------------------------------------------------- */
@@ -507,8 +513,9 @@ static void query_block(const struct shape *s, struct scratch *c, struct block *
 
 /* --- one chunk of keys -------------------------------------------------------------- */
 
-static void store_keys(const struct shape *s, const float *panels, const struct target *to,
-                       float scale, i64 row, i64 keys)
+/* D: what a key or a value has. */
+static void store_keys(i64 D, const float *panels, const struct target *to, float scale, i64 row,
+                       i64 keys)
 {
     float scales[TILE_COLS];
     for (int i = 0; i < TILE_COLS; i++)
@@ -517,9 +524,9 @@ static void store_keys(const struct shape *s, const float *panels, const struct 
         const i64 n = i64_min(TILE_COLS, keys - at);
         void *rows = vec_at(to->half, to->data, (row + at) * to->row + to->at);
         if (to->half)
-            rows_from_panel(true, rows, to->row, panels + at * s->D, scales, n, s->D);
+            rows_from_panel(true, rows, to->row, panels + at * D, scales, n, D);
         else
-            rows_from_panel(false, rows, to->row, panels + at * s->D, scales, n, s->D);
+            rows_from_panel(false, rows, to->row, panels + at * D, scales, n, D);
     }
 }
 
@@ -545,7 +552,7 @@ static void sum_pair(const struct shape *s, struct scratch *c, struct block *k, 
 {
     const i64 share = s->H / s->G, leaf = s->T / (2 * s->pairs);
     const i64 low = pair * leaf, high = (2 * s->pairs - 1 - pair) * leaf;
-    memset(c->dkt, 0, (size_t)(2 * KEYS * s->D) * sizeof(float));
+    memset(c->dkt, 0, (size_t)(KEYS * (s->D + s->V)) * sizeof(float));
     for (k->h = g * share; k->h < (g + 1) * share; k->h++) {
         if (s->v.pairs == 0) {
             run_of_queries(s, c, k, 0, s->T, 0);
@@ -560,9 +567,9 @@ static void sum_pair(const struct shape *s, struct scratch *c, struct block *k, 
  * that of a rank is which has some pairs. */
 static void count_pair(const struct shape *s, struct scratch *c, i64 pair)
 {
-    const i64 n = 2 * KEYS * s->D;
+    const i64 n = KEYS * (s->D + s->V);
     i64 level = 0;
-    for (i64 i = 0; i < n / 2; i++)
+    for (i64 i = 0; i < KEYS * s->D; i++)
         c->dkt[i] *= s->scale;
     for (; pair >> level & 1; level++)
         for (i64 i = 0; i < n; i++)
@@ -589,9 +596,9 @@ static void chunk_part(void *context, i64 part, int thread)
     }
     tiles_end();
     const struct target to_k = { s->to_k.half, s->to_k.data, s->to_k.row, s->to_k.at + g * s->D };
-    const struct target to_v = { s->to_v.half, s->to_v.data, s->to_v.row, s->to_v.at + g * s->D };
-    store_keys(s, c->dkt, &to_k, s->v.pairs > 0 ? 1 : s->scale, b * s->Tk + key, keys);
-    store_keys(s, c->dvt, &to_v, 1, b * s->Tk + key, keys);
+    const struct target to_v = { s->to_v.half, s->to_v.data, s->to_v.row, s->to_v.at + g * s->V };
+    store_keys(s->D, c->dkt, &to_k, s->v.pairs > 0 ? 1 : s->scale, b * s->Tk + key, keys);
+    store_keys(s->V, c->dvt, &to_v, 1, b * s->Tk + key, keys);
 }
 
 static void run_parts(struct shape *s, struct run *x)

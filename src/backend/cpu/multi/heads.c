@@ -199,3 +199,141 @@ void NAMED(rope)(const struct task *t, struct run *x)
 {
     work_run(t, x, tensor_rows(t->in[0]), rows_per_part(tensor_columns(t->in[0])), rope_part);
 }
+
+/* --- latent attention's heads ------------------------------------------------------- */
+
+enum { PAIR_COLUMNS = 512 }; /* most of a head that is rotary: ops/kit.h's largest head */
+
+struct latent {
+    i64 H, N, P, V, D, columns;
+};
+
+static struct latent latent_of(const struct task *t)
+{
+    struct latent s = { .H = (i64)t->attr[LATENT_H], .N = (i64)t->attr[LATENT_N],
+                        .P = (i64)t->attr[LATENT_P], .V = (i64)t->attr[LATENT_V] };
+    s.D = s.N + s.P;
+    s.columns = 2 * s.H * s.D + s.H * s.V;
+    return s;
+}
+
+INLINE void copy_run(bool half, void *to, i64 at, const void *from, i64 first, i64 n)
+{
+    memcpy(vec_at(half, to, at), vec_at(half, from, first), (size_t)n * (half ? 2 : 4));
+}
+
+INLINE void put_run(bool half, void *to, i64 at, const float *x, i64 n)
+{
+    for (i64 i = 0; i < n; i += VL)
+        vec_put_n(half, vec_at(half, to, at), i, vec_get_n(false, x, i, n - i), n - i);
+}
+
+INLINE void get_run(bool half, float *x, const void *from, i64 first, i64 n)
+{
+    for (i64 i = 0; i < n; i += VL)
+        vec_put_n(false, x, i, vec_get_n(half, vec_at(half, from, first), i, n - i), n - i);
+}
+
+/* Pairs (2i, 2i+1) of x, turned, become (i, i + P/2) of y. */
+static void turn_pairs(float *y, const float *x, const float *table, i64 P)
+{
+    const float *cosine = table, *sine = table + P / 2;
+    for (i64 i = 0; i < P / 2; i++) {
+        const float a = x[2 * i], b = x[2 * i + 1];
+        y[i] = a * cosine[i] - b * sine[i];
+        y[i + P / 2] = b * cosine[i] + a * sine[i];
+    }
+}
+
+/* And back. */
+static void turn_back(float *y, const float *x, const float *table, i64 P)
+{
+    const float *cosine = table, *sine = table + P / 2;
+    for (i64 i = 0; i < P / 2; i++) {
+        const float a = x[i], b = x[i + P / 2];
+        y[2 * i] = a * cosine[i] + b * sine[i];
+        y[2 * i + 1] = b * cosine[i] - a * sine[i];
+    }
+}
+
+INLINE void latent_rows(bool half, const struct task *t, struct range rows)
+{
+    const struct latent s = latent_of(t);
+    const void *q = t->in[0]->data, *kv = t->in[1]->data;
+    const i32 *positions = t->in[4]->data;
+    float x[PAIR_COLUMNS], y[PAIR_COLUMNS], key[PAIR_COLUMNS];
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        const float *table = (const float *)t->in[3]->data + positions[r] * s.P;
+        void *to = vec_at(half, t->out[0]->data, r * s.columns);
+        get_run(half, x, t->in[2]->data, r * s.P, s.P);
+        turn_pairs(key, x, table, s.P);
+        for (i64 h = 0; h < s.H; h++) {
+            const i64 i = r * s.H + h, at = h * s.D;
+            copy_run(half, to, at, q, i * s.D, s.N);
+            get_run(half, x, q, i * s.D + s.N, s.P);
+            turn_pairs(y, x, table, s.P);
+            put_run(half, to, at + s.N, y, s.P);
+            copy_run(half, to, s.H * s.D + at, kv, i * (s.N + s.V), s.N);
+            put_run(half, to, s.H * s.D + at + s.N, key, s.P);
+            copy_run(half, to, 2 * s.H * s.D + h * s.V, kv, i * (s.N + s.V) + s.N, s.V);
+        }
+    }
+}
+
+static void latent_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    (void)thread;
+    if (is_half(w->t->in[0]->dtype))
+        latent_rows(true, w->t, work_range(w, part));
+    else
+        latent_rows(false, w->t, work_range(w, part));
+}
+
+void NAMED(latent_heads)(const struct task *t, struct run *x)
+{
+    work_run(t, x, tensor_rows(t->in[0]), rows_per_part(tensor_columns(t->out[0])), latent_part);
+}
+
+INLINE void latent_grad_rows(bool half, const struct task *t, struct range rows)
+{
+    const struct latent s = latent_of(t);
+    void *dq = t->out[0]->data, *dkv = t->out[1]->data;
+    const i32 *positions = t->in[2]->data;
+    float x[PAIR_COLUMNS], y[PAIR_COLUMNS], sum[PAIR_COLUMNS];
+    for (i64 r = rows.begin; r < rows.end; r++) {
+        const float *table = (const float *)t->in[1]->data + positions[r] * s.P;
+        const void *from = vec_at(half, t->in[0]->data, r * s.columns);
+        memset(sum, 0, (size_t)s.P * sizeof *sum);
+        for (i64 h = 0; h < s.H; h++) {
+            const i64 i = r * s.H + h, at = h * s.D;
+            copy_run(half, dq, i * s.D, from, at, s.N);
+            get_run(half, x, from, at + s.N, s.P);
+            turn_back(y, x, table, s.P);
+            put_run(half, dq, i * s.D + s.N, y, s.P);
+            copy_run(half, dkv, i * (s.N + s.V), from, s.H * s.D + at, s.N);
+            copy_run(half, dkv, i * (s.N + s.V) + s.N, from, 2 * s.H * s.D + h * s.V, s.V);
+            get_run(half, x, from, s.H * s.D + at + s.N, s.P);
+            for (i64 k = 0; k < s.P; k++)
+                sum[k] += x[k];
+        }
+        turn_back(y, sum, table, s.P);
+        put_run(half, t->out[2]->data, r * s.P, y, s.P);
+    }
+}
+
+static void latent_grad_part(void *context, i64 part, int thread)
+{
+    const struct work *w = context;
+    (void)thread;
+    if (is_half(w->t->in[0]->dtype))
+        latent_grad_rows(true, w->t, work_range(w, part));
+    else
+        latent_grad_rows(false, w->t, work_range(w, part));
+}
+
+void NAMED(latent_heads_grad)(const struct task *t, struct run *x)
+{
+    work_run(t, x, tensor_rows(t->in[0]), rows_per_part(tensor_columns(t->in[0])),
+             latent_grad_part);
+}
