@@ -59,12 +59,60 @@ static struct tensor *share(struct graph *g, const struct model *m, struct tenso
     return share_heads(g, split->out[0], kv, ranks, copies, m->local.head_size);
 }
 
-static struct tensor *attend(struct graph *g, const struct model *m, struct tensor *qkv,
+static struct tensor *attend_to(struct graph *g, struct tensor *qkv, const struct where *w,
+                                const struct attention_shape *shape, int layer)
+{
+    if (w->cache_k)
+        return attention_cached(g, qkv, w->positions, w->cache_k[layer], w->cache_v[layer],
+                                shape);
+    return attention(g, qkv, w->begin, shape);
+}
+
+static struct tensor *latent_norm(struct graph *g, const struct model *m, struct tensor *x,
+                                  enum param_id gain, int layer)
+{
+    return rmsnorm(g, x, weight(m, gain, layer), m->spec.norm_eps);
+}
+
+/* Latent attention (DeepSeek-V2, 2024, section 2.1): heads are made of what a row was taken down
+ * to. Keys are formed for every head, as in training elsewhere; in sampling too these are cached,
+ * not the latents. */
+static struct tensor *latent_attention(struct graph *g, const struct model *m, struct tensor *x,
+                                       const struct where *w, int layer)
+{
+    const struct model_spec *s = &m->local;
+    const struct latent_shape heads = { s->heads, s->head_size, s->latent_rope,
+                                        spec_value_size(s) };
+    const struct attention_shape shape = {
+        .B = (int)w->B, .T = (int)w->T, .H = (int)s->heads, .G = (int)s->heads,
+        .D = (int)spec_key_size(s), .V = (int)spec_value_size(s), .window = (int)s->window,
+    };
+    struct tensor *q = x;
+    if (s->latent_q > 0) {
+        q = linear(g, x, weight(m, P_Q_DOWN, layer), NULL, NULL);
+        q = latent_norm(g, m, q, P_Q_LATENT_NORM, layer);
+    }
+    q = linear(g, q, weight(m, P_Q_UP, layer), NULL, NULL);
+    struct tensor *kv = linear(g, x, weight(m, P_KV_DOWN, layer), NULL, NULL);
+    const struct task *split = split_qkv(g, kv, s->latent_kv);
+    if (!split)
+        return NULL;
+    struct tensor *rotary = split->out[1];
+    kv = latent_norm(g, m, split->out[0], P_KV_LATENT_NORM, layer);
+    kv = linear(g, kv, weight(m, P_KV_UP, layer), NULL, NULL);
+    return attend_to(g, latent_heads(g, q, kv, rotary, m->rope_table, w->positions, &heads), w,
+                     &shape, layer);
+}
+
+static struct tensor *attend(struct graph *g, const struct model *m, struct tensor *x,
                              const struct where *w, int layer)
 {
     const struct model_spec *s = &m->local;
     struct attention_shape shape = { .B = (int)w->B, .T = (int)w->T, .H = (int)s->heads,
                                      .D = (int)s->head_size, .window = (int)s->window };
+    if (spec_is_latent(s))
+        return latent_attention(g, m, x, w, layer);
+    struct tensor *qkv = linear(g, x, weight(m, P_QKV, layer), weight(m, P_QKV_BIAS, layer), NULL);
     qkv = share(g, m, qkv, w);
     shape.G = qkv ? (int)((qkv->dim[1] / s->head_size - s->heads) / 2) : 1;
     if (s->qk_norm)
@@ -72,10 +120,7 @@ static struct tensor *attend(struct graph *g, const struct model *m, struct tens
                       shape.G, shape.D, s->norm_eps);
     if (s->position == POSITION_ROPE)
         qkv = rope(g, qkv, m->rope_table, w->positions, shape.H, shape.G, shape.D);
-    if (w->cache_k)
-        return attention_cached(g, qkv, w->positions, w->cache_k[layer], w->cache_v[layer],
-                                &shape);
-    return attention(g, qkv, w->begin, &shape);
+    return attend_to(g, qkv, w, &shape, layer);
 }
 
 static struct tensor *activate(struct graph *g, const struct model_spec *s, struct tensor *x)
@@ -195,7 +240,6 @@ static struct tensor *block(struct graph *g, const struct model *m, struct tenso
 {
     g->layer = layer;
     struct tensor *h = norm(g, m, x, P_NORM1, P_NORM1_BIAS, layer);
-    h = linear(g, h, weight(m, P_QKV, layer), weight(m, P_QKV_BIAS, layer), NULL);
     h = attend(g, m, h, w, layer);
     x = linear(g, h, weight(m, P_OUT, layer), weight(m, P_OUT_BIAS, layer), x);
     h = norm(g, m, x, P_NORM2, P_NORM2_BIAS, layer);

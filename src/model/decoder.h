@@ -60,7 +60,8 @@ struct tensor *decoder_loss(struct graph *g, const struct model *m, struct tenso
 struct tensor *decoder_logits(struct graph *g, const struct model *m, struct tensor *hidden,
                               i64 row, i64 rows);
 
-/* n new tokens of one sequence against per-layer caches (P, G D): hidden (n,C). */
+/* n new tokens of one sequence against per-layer caches, keys (P, G D) and values (P, G V):
+ * hidden (n,C). */
 struct tensor *decoder_cached(struct graph *g, const struct model *m, struct tensor *tokens,
                               struct tensor *positions, struct tensor **cache_k,
                               struct tensor **cache_v);

@@ -101,13 +101,16 @@ float *param_weight(const struct param *p, i64 element)
 }
 
 /* The kinds that a bucket keeps apart, in their order there. */
-enum place { PLACE_SHARED, PLACE_ALIKE, PLACE_CUT, PLACE_ADAM, PLACE_MUON, PLACES };
+enum place { PLACE_SHARED, PLACE_ALIKE, PLACE_CUT, PLACE_ADAM_WHOLE, PLACE_ADAM, PLACE_MUON_WHOLE,
+             PLACE_MUON, PLACES };
 
 static enum place place_of(const struct model *m, const struct param_desc *d)
 {
     bool router = d->kind == PARAM_ROUTER || d->kind == PARAM_BALANCE;
     if (!param_is_copied(d))
         return router ? PLACE_ALIKE : d->split == SPLIT_NONE ? PLACE_SHARED : PLACE_CUT;
+    if (d->split == SPLIT_NONE)
+        return model_uses_muon(m, d) ? PLACE_MUON_WHOLE : PLACE_ADAM_WHOLE;
     return model_uses_muon(m, d) ? PLACE_MUON : PLACE_ADAM;
 }
 
@@ -134,6 +137,10 @@ static void assign_places(struct model *m, struct bucket *b)
     b->alike = ends[PLACE_SHARED];
     b->cut = ends[PLACE_ALIKE];
     b->copied = ends[PLACE_CUT];
+    /* Only a layer has any, and its matrices have one optimizer. */
+    const bool muon = ends[PLACE_MUON_WHOLE] > ends[PLACE_ADAM];
+    b->whole = muon ? ends[PLACE_ADAM] : b->copied;
+    b->whole_count = ends[muon ? PLACE_MUON_WHOLE : PLACE_ADAM_WHOLE] - b->whole;
     i64 parts = state_parts_of(m, b), part = m->part.state_part / (m->part.state_parts / parts);
     b->own_count = round_up(b->count - b->copied, BUCKET_ALIGN * parts) / parts;
     b->own_begin = b->copied + b->own_count * part;
@@ -318,7 +325,7 @@ static void lay_out(struct model *m, struct arena *a)
     for (i64 i = 0; i < m->n_params; i++)
         make_windows(m, a, &m->params[i]);
     if (m->spec.position == POSITION_ROPE) {
-        const i64 dim[] = { m->positions, m->spec.head_size };
+        const i64 dim[] = { m->positions, spec_rope_size(&m->spec) };
         m->rope_table = new_tensor(m, a, ROLE_CONST, DTYPE_F32, 2, dim, "rope.table");
     }
 }
@@ -369,8 +376,8 @@ static void place_all(const struct model *m)
 
 static void fill_rope_table(struct model *m)
 {
-    i64 D = m->spec.head_size;
-    double frequency[1024]; /* head_size is at most 1024 */
+    i64 D = spec_rope_size(&m->spec);
+    double frequency[1024]; /* D is at most 1024 */
     float *table = m->rope_table->data;
     spec_rope_frequencies(&m->spec, frequency);
     for (i64 p = 0; p < m->positions; p++)

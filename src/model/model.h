@@ -60,8 +60,9 @@ static inline struct model_part model_whole(void)
 
 /* In a bucket, first parameters without a copy in the compute dtype (gains, biases, routers: few
  * values), those that are never cut before those that are; then matrices that AdamW updates,
- * then those that Muon does. Only the matrices' state is ever split. Offsets and counts are in
- * elements; each parameter begins at a multiple of BUCKET_ALIGN. */
+ * then those that Muon does, of both those that are never cut first. Only the matrices' state is
+ * ever split. Offsets and counts are in elements; each parameter begins at a multiple of
+ * BUCKET_ALIGN. */
 enum { BUCKET_ALIGN = 64 };
 
 /* A bucket of which nothing is here has count 0 and no tensors. */
@@ -76,6 +77,7 @@ struct bucket {
     i64 cut;          /* where parameters begin that tensor_parts cuts */
     i64 copied;       /* where matrices begin: compute[i] is master[copied + i] */
     i64 adam;         /* where Muon's matrices begin */
+    i64 whole, whole_count; /* where matrices lie that tensor_parts does not cut: of latents */
     i64 own_begin, own_count; /* slice of the matrices whose state this rank has */
     bool split_grads, split_weights; /* of the model's part, but for a table that is tied over the
                                       * stages of a pipeline */

@@ -4,7 +4,8 @@
 #include <string.h>
 
 /* Dimensions in terms of the spec. */
-enum dim { NO_DIM, DIM_V, DIM_P, DIM_C, DIM_QKV, DIM_HD, DIM_D, DIM_UP, DIM_F, DIM_E, DIM_SHARED_UP,
+enum dim { NO_DIM, DIM_V, DIM_P, DIM_C, DIM_QKV, DIM_HV, DIM_D, DIM_QUERIES, DIM_Q_SOURCE,
+           DIM_Q_LATENT, DIM_KV_DOWN, DIM_KV_LATENT, DIM_KV_UP, DIM_UP, DIM_F, DIM_E, DIM_SHARED_UP,
            DIM_SHARED_F, DIM_EXPERTS_UP, DIM_EXPERTS_C, DIM_EXPERT_F };
 
 static i64 size_of(const struct model_spec *s, enum dim d)
@@ -14,8 +15,14 @@ static i64 size_of(const struct model_spec *s, enum dim d)
     case DIM_P: return s->positions;
     case DIM_C: return s->width;
     case DIM_QKV: return (s->heads + 2 * s->kv_heads) * s->head_size;
-    case DIM_HD: return s->heads * s->head_size;
+    case DIM_HV: return s->heads * spec_value_size(s);
     case DIM_D: return s->head_size;
+    case DIM_QUERIES: return s->heads * spec_key_size(s);
+    case DIM_Q_SOURCE: return s->latent_q > 0 ? s->latent_q : s->width;
+    case DIM_Q_LATENT: return s->latent_q;
+    case DIM_KV_DOWN: return s->latent_kv + s->latent_rope;
+    case DIM_KV_LATENT: return s->latent_kv;
+    case DIM_KV_UP: return s->heads * (s->head_size + spec_value_size(s));
     case DIM_UP: return s->act == ACT_SWIGLU ? 2 * s->hidden : s->hidden;
     case DIM_F: return s->hidden;
     case DIM_E: return s->experts;
@@ -36,6 +43,9 @@ static bool learned(const struct model_spec *s, i64 l)
 static bool layer_norm(const struct model_spec *s, i64 l) { return (void)l, s->norm == NORM_LAYER; }
 static bool bias_qkv(const struct model_spec *s, i64 l) { return (void)l, s->bias_qkv; }
 static bool bias_out(const struct model_spec *s, i64 l) { return (void)l, s->bias_out; }
+static bool plain(const struct model_spec *s, i64 l) { return (void)l, !spec_is_latent(s); }
+static bool latent(const struct model_spec *s, i64 l) { return (void)l, spec_is_latent(s); }
+static bool q_latent(const struct model_spec *s, i64 l) { return (void)l, s->latent_q > 0; }
 static bool qk_norms(const struct model_spec *s, i64 l) { return (void)l, s->qk_norm; }
 static bool untied(const struct model_spec *s, i64 l) { return (void)l, !s->tied; }
 static bool dense(const struct model_spec *s, i64 l) { return !spec_is_sparse(s, l); }
@@ -70,7 +80,7 @@ static const struct param_rule {
     { P_NORM1_BIAS, "norm1.bias", true, DIM_C, NO_DIM, INIT_ZEROS, PARAM_BIAS, SPLIT_NONE,
       layer_norm, "ln_1.bias", "input_layernorm.bias" },
     { P_QKV, "attn.qkv.weight", true, DIM_QKV, DIM_C, INIT_NORMAL, PARAM_MATRIX, SPLIT_ROWS,
-      always, "attn.c_attn.weight",
+      plain, "attn.c_attn.weight",
       "self_attn.q_proj.weight|self_attn.k_proj.weight|self_attn.v_proj.weight" },
     { P_QKV_BIAS, "attn.qkv.bias", true, DIM_QKV, NO_DIM, INIT_ZEROS, PARAM_BIAS, SPLIT_ROWS,
       bias_qkv, "attn.c_attn.bias",
@@ -79,7 +89,19 @@ static const struct param_rule {
       qk_norms, NULL, "self_attn.q_norm.weight" },
     { P_K_NORM, "attn.k_norm.gain", true, DIM_D, NO_DIM, INIT_ONES, PARAM_GAIN, SPLIT_NONE,
       qk_norms, NULL, "self_attn.k_norm.weight" },
-    { P_OUT, "attn.out.weight", true, DIM_C, DIM_HD, INIT_RESIDUAL, PARAM_MATRIX, SPLIT_COLUMNS,
+    { P_Q_DOWN, "attn.q_down.weight", true, DIM_Q_LATENT, DIM_C, INIT_NORMAL, PARAM_MATRIX,
+      SPLIT_NONE, q_latent, NULL, "self_attn.q_a_proj.weight" },
+    { P_Q_LATENT_NORM, "attn.q_latent_norm.gain", true, DIM_Q_LATENT, NO_DIM, INIT_ONES, PARAM_GAIN,
+      SPLIT_NONE, q_latent, NULL, "self_attn.q_a_layernorm.weight" },
+    { P_Q_UP, "attn.q_up.weight", true, DIM_QUERIES, DIM_Q_SOURCE, INIT_NORMAL, PARAM_MATRIX,
+      SPLIT_ROWS, latent, NULL, "self_attn.q_b_proj.weight" },
+    { P_KV_DOWN, "attn.kv_down.weight", true, DIM_KV_DOWN, DIM_C, INIT_NORMAL, PARAM_MATRIX,
+      SPLIT_NONE, latent, NULL, "self_attn.kv_a_proj_with_mqa.weight" },
+    { P_KV_LATENT_NORM, "attn.kv_latent_norm.gain", true, DIM_KV_LATENT, NO_DIM, INIT_ONES,
+      PARAM_GAIN, SPLIT_NONE, latent, NULL, "self_attn.kv_a_layernorm.weight" },
+    { P_KV_UP, "attn.kv_up.weight", true, DIM_KV_UP, DIM_KV_LATENT, INIT_NORMAL, PARAM_MATRIX,
+      SPLIT_ROWS, latent, NULL, "self_attn.kv_b_proj.weight" },
+    { P_OUT, "attn.out.weight", true, DIM_C, DIM_HV, INIT_RESIDUAL, PARAM_MATRIX, SPLIT_COLUMNS,
       always, "attn.c_proj.weight", "self_attn.o_proj.weight" },
     { P_OUT_BIAS, "attn.out.bias", true, DIM_C, NO_DIM, INIT_ZEROS, PARAM_BIAS, SPLIT_NONE,
       bias_out, "attn.c_proj.bias", "self_attn.o_proj.bias" },
@@ -274,6 +296,8 @@ static const char *foreign_names(const struct model_spec *s, enum param_id id)
 {
     if (s->family == FAMILY_GPT2)
         return rules[id].gpt2;
+    if (id == P_Q_UP && s->latent_q == 0)
+        return "self_attn.q_proj.weight";
     for (i64 i = 0; s->family == FAMILY_MIXTRAL && i < COUNT_OF(mixtral); i++)
         if (mixtral[i].id == id)
             return mixtral[i].name;

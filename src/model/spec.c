@@ -14,7 +14,7 @@
 const struct option model_spec_options[] = {
     { "name", FIELD(STRING, name), "unnamed", .help = "What to call the model." },
     { "family", FIELD(CHOICE, family), "llama",
-      .choices = "gpt2|llama|qwen2|qwen3|mixtral|qwen3_moe|dots1",
+      .choices = "gpt2|llama|qwen2|qwen3|mixtral|qwen3_moe|dots1|deepseek_v3",
       .help = "How the model is laid out in Hugging Face folders." },
     { "vocab", FIELD(INT, vocab), "0", .unit = "tokens", .min = 0, .max = 1 << 24,
       .help = "Size of the vocabulary; 0 takes the tokenizer's." },
@@ -28,6 +28,16 @@ const struct option model_spec_options[] = {
       .help = "Key and value heads (grouped-query attention); 0: as many as heads." },
     { "head_size", FIELD(INT, head_size), "0", .min = 0, .max = 1024,
       .help = "Size of a head; 0: width / heads." },
+    { "value_size", FIELD(INT, value_size), "0", .min = 0, .max = 1024,
+      .help = "Size of a value head, with latent attention; 0: as head_size." },
+    { "latent.kv_rank", FIELD(INT, latent_kv), "0", .min = 0, .max = 1 << 20,
+      .help = "Latent attention: keys and values are made of so many numbers of a row; 0: of the "
+              "row itself." },
+    { "latent.q_rank", FIELD(INT, latent_q), "0", .min = 0, .max = 1 << 20,
+      .help = "The same of queries." },
+    { "latent.rope_size", FIELD(INT, latent_rope), "0", .min = 0, .max = 512,
+      .help = "Latent attention: rotary columns of a query or key head, beside head_size; the "
+              "key's are the same for all heads." },
     { "hidden", FIELD(INT, hidden), "3072", .min = 1, .max = 1 << 22,
       .help = "Width of the feed-forward network." },
     { "experts", FIELD(INT, experts), "0", .min = 0, .max = 4096,
@@ -167,6 +177,30 @@ static int check_experts(struct model_spec *s, const char *where)
     return OK;
 }
 
+enum { LARGEST_HEAD = 512 }; /* kernels': ops/kit.h */
+
+static int check_latent(struct model_spec *s, const char *where)
+{
+    if (!spec_is_latent(s) && (s->latent_q || s->latent_rope || s->value_size))
+        return refuse(where, "value_size, latent.q_rank and latent.rope_size go with "
+                      "latent.kv_rank; give that, or leave them out");
+    if (!spec_is_latent(s))
+        return OK;
+    s->value_size = spec_value_size(s);
+    if (s->latent_rope < 2 || s->latent_rope % 2)
+        return refuse(where, "latent.rope_size must be even and at least 2");
+    if (s->position != POSITION_ROPE || s->norm != NORM_RMS)
+        return refuse(where, "latent attention has position rope and norm rmsnorm");
+    if (s->kv_heads != s->heads)
+        return refuse(where, "latent attention has a key and a value for each query head; leave "
+                      "kv_heads out");
+    if (s->qk_norm || s->bias_qkv)
+        return refuse(where, "latent attention has neither qk_norm nor bias.qkv");
+    if (spec_key_size(s) > LARGEST_HEAD || spec_value_size(s) > LARGEST_HEAD)
+        return refuse(where, "a head of latent attention has at most 512 columns");
+    return OK;
+}
+
 int spec_check(struct model_spec *s, const char *where)
 {
     s->kv_heads = s->kv_heads ? s->kv_heads : s->heads;
@@ -177,7 +211,8 @@ int spec_check(struct model_spec *s, const char *where)
         return err_set(ERR_MODEL, "%s: width (%lld) must be a multiple of heads (%lld), or "
                        "head_size be given", where, (long long)s->width, (long long)s->heads);
     s->head_size = s->head_size ? s->head_size : s->width / s->heads;
-    if (s->position == POSITION_ROPE && s->head_size % 2)
+    TRY(check_latent(s, where));
+    if (s->position == POSITION_ROPE && !spec_is_latent(s) && s->head_size % 2)
         return refuse(where, "head_size must be even for rotary positions");
     if (s->family == FAMILY_GPT2 && s->act == ACT_SWIGLU)
         return refuse(where, "family gpt2 has no swiglu; use gelu, or family llama");
@@ -248,8 +283,9 @@ static double llama3_frequency(const struct model_spec *s, double f)
 
 void spec_rope_frequencies(const struct model_spec *s, double *out)
 {
-    for (i64 i = 0; i < s->head_size / 2; i++) {
-        double f = pow(s->rope_theta, -2.0 * (double)i / (double)s->head_size);
+    const i64 n = spec_rope_size(s);
+    for (i64 i = 0; i < n / 2; i++) {
+        double f = pow(s->rope_theta, -2.0 * (double)i / (double)n);
         if (s->rope_scaling == ROPE_LINEAR)
             f /= s->rope_factor;
         else if (s->rope_scaling == ROPE_LLAMA3)

@@ -5,6 +5,11 @@
  * (hf.h). Supported: pre-norm blocks of attention and a feed-forward network with a
  * residual stream; GPT-2, Llama and Qwen are settings of it.
  *
+ * With latent_kv attention's heads are made of a row's *latents* (DeepSeek-V2, 2024, section 2.1):
+ * a matrix takes it down to latent_q numbers for queries and latent_kv for keys and values, an
+ * RMS norm follows, and another takes those up to the heads. Of a query or key head head_size
+ * columns have no position; latent_rope more are rotary, the key's the same for all heads.
+ *
  * A sparse layer has E experts instead of one feed-forward network; a router sends each token
  * to k of them and sums what they give, weighted by its scores (Shazeer et al. 2017; Mixtral:
  * Jiang et al. 2024; shared experts and sigmoid scores: DeepSeek-V3, 2024, section 2.1.2). */
@@ -18,7 +23,7 @@ enum spec_act { ACT_GELU, ACT_GELU_EXACT, ACT_SWIGLU };
 enum spec_position { POSITION_LEARNED, POSITION_ROPE };
 enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
 enum spec_family { FAMILY_GPT2, FAMILY_LLAMA, FAMILY_QWEN2, FAMILY_QWEN3, FAMILY_MIXTRAL,
-                   FAMILY_QWEN3_MOE, FAMILY_DOTS1 };
+                   FAMILY_QWEN3_MOE, FAMILY_DOTS1, FAMILY_DEEPSEEK_V3 };
 enum spec_score { SCORE_SOFTMAX, SCORE_SIGMOID }; /* of an expert, from its logit */
 
 struct model_spec {
@@ -30,6 +35,10 @@ struct model_spec {
     i64 width;             /* C */
     i64 heads, kv_heads;   /* H, G; kv_heads 0 means heads */
     i64 head_size;         /* D; 0 means width / heads */
+    i64 value_size;        /* of a value head, with latents; 0 means head_size */
+    i64 latent_kv;         /* what keys and values are made of; 0: of the row itself */
+    i64 latent_q;          /* the same of queries; 0: of the row itself */
+    i64 latent_rope;       /* rotary columns of a query or key head beside head_size */
     i64 hidden;            /* F; of dense layers */
     i64 experts;           /* E; 0: every layer is dense */
     i64 experts_per_token; /* k */
@@ -73,10 +82,32 @@ static inline i64 spec_sparse_layers(const struct model_spec *s)
     return s->experts > 0 ? s->layers - s->dense_layers : 0;
 }
 
+static inline bool spec_is_latent(const struct model_spec *s)
+{
+    return s->latent_kv > 0;
+}
+
+/* Columns of a query or key head; of what is turned of it; of a value head. */
+static inline i64 spec_key_size(const struct model_spec *s)
+{
+    return s->head_size + (spec_is_latent(s) ? s->latent_rope : 0);
+}
+
+static inline i64 spec_rope_size(const struct model_spec *s)
+{
+    return spec_is_latent(s) ? s->latent_rope : s->head_size;
+}
+
+static inline i64 spec_value_size(const struct model_spec *s)
+{
+    return s->value_size > 0 ? s->value_size : s->head_size;
+}
+
 /* Reads a spec: a path, or the NAME of models/NAME.yaml in the folders of
  * spec_search_path. Fills derived defaults and checks it. Texts live in the arena. */
 int spec_load(struct model_spec *out, const char *path_or_name, struct arena *a);
-/* Derived defaults (kv_heads, head_size) and all checks; messages begin with `where`. */
+/* Derived defaults (kv_heads, head_size, latents' value_size) and all checks; messages begin
+ * with `where`. */
 int spec_check(struct model_spec *s, const char *where);
 /* Writes it back as YAML that spec_load reads to the same spec. */
 void spec_write_yaml(const struct model_spec *s, struct text *out);
@@ -84,9 +115,9 @@ void spec_write_yaml(const struct model_spec *s, struct text *out);
  * initialisation aside), or NULL. */
 const char *spec_difference(const struct model_spec *a, const struct model_spec *b);
 
-/* Rotary frequencies: D/2 values, in radians per position. Llama-3 scaling divides low
- * frequencies by factor, keeps high ones, and blends between (Llama 3.1's release notes;
- * wavelengths against original / low_factor and original / high_factor). */
+/* Rotary frequencies: half of spec_rope_size values, in radians per position. Llama-3 scaling
+ * divides low frequencies by factor, keeps high ones, and blends between (Llama 3.1's release
+ * notes; wavelengths against original / low_factor and original / high_factor). */
 void spec_rope_frequencies(const struct model_spec *s, double *out);
 
 /* Folders where names are looked up: $HEADWAY_MODELS, ./models, the installed one. */

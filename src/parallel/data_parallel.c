@@ -206,13 +206,26 @@ static struct tensor *partial_over_tensor(struct reduction *s, const struct buck
     return s->into.mesh->layout.exact ? NULL : graph_view(s->into.g, flat, 0, b->alike);
 }
 
+/* The same of matrices among the bucket's elements `own`, which lie in flat from `at` on. */
+static struct tensor *partial_matrices(struct reduction *s, const struct bucket *b,
+                                       struct tensor *flat, struct shard_range own, i64 at)
+{
+    i64 first = i64_max(b->whole, own.begin);
+    i64 end = i64_min(b->whole + b->whole_count, own.begin + own.count);
+    if (s->into.mesh->layout.exact || first >= end)
+        return NULL;
+    return graph_view(s->into.g, flat, at + first - own.begin, end - first);
+}
+
 static void reduce_whole(struct reduction *s, const struct ready *r)
 {
     const struct bucket *b = r->bucket;
     const struct mesh *mesh = s->into.mesh;
     struct graph *g = s->into.g;
     const enum lane sharers = mesh_sharers(mesh, b);
+    const struct shard_range all = { 0, b->count };
     sum_in_place(s, r, r->at, LANE_TP, partial_over_tensor(s, b, b->grad), false);
+    sum_in_place(s, r, r->at, LANE_TP, partial_matrices(s, b, b->grad, all, 0), false);
     if (!splits(mesh, sharers)) {
         sum_in_place(s, r, r->at, sharers == LANE_EDP ? sharers : LANE_DP, b->grad, false);
         if (sharers == LANE_EDP) /* a group has each expert once */
@@ -309,13 +322,16 @@ static void reduce_slice(struct reduction *s, const struct ready *r)
     struct tensor *now = graph_tensor(g, ROLE_ACTIVATION, DTYPE_F32, 2, row, "%s.slice", b->name);
     exchange(s, r, r->at, &op_reduce_scatter, mesh_sharers(s->into.mesh, b), b->grad, now);
     keep_sum(s, r, now, sum);
+    const struct shard_range own = { b->own_begin, b->own_count };
+    sum_in_place(s, r, r->next, LANE_TP, partial_matrices(s, b, b->own_grad, own, b->copied),
+                 false);
     sum_in_place(s, r, r->next, LANE_COPIES, sum, false);
 }
 
 int data_parallel_reduce(struct graph *g, const struct model *m, const struct mesh *mesh,
                          int micro_batches)
 {
-    enum { MOST_TASKS = 6 }; /* of a gradient */
+    enum { MOST_TASKS = 7 }; /* of a gradient */
     struct ready *list =
         ARENA_ARRAY(g->arena, struct ready, 2 * m->n_buckets + m->n_params + 1);
     i64 n = list_ready(g, m, mesh, list);

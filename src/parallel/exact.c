@@ -88,7 +88,8 @@ static i64 leaves_of(const struct exact *x, const struct param *p)
     const struct model_spec *s = &x->m->spec;
     if (is_table(p))
         return SHARD_LEAVES;
-    if (p->desc.id == P_QKV || p->desc.id == P_OUT)
+    if (p->desc.id == P_QKV || p->desc.id == P_OUT || p->desc.id == P_Q_UP ||
+        p->desc.id == P_KV_UP)
         return head_leaves(s);
     bool shared = p->desc.id == P_SHARED_UP || p->desc.id == P_SHARED_DOWN;
     if (param_is_expert(&p->desc))

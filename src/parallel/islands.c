@@ -66,10 +66,11 @@ static struct tensor *sum_over_islands(struct graph *g, const struct mesh *mesh,
 
 /* --- squares ------------------------------------------------------------------------ */
 
-enum shares { SHARE_SLICES, SHARE_CUT, SHARE_SAME, SHARES };
+enum shares { SHARE_SLICES, SHARE_WHOLE_SLICES, SHARE_CUT, SHARE_SAME, SHARES };
 
-/* Squares of d by who else has the same elements: nobody, or only others' shares; along zero all
- * and along tp others'; everybody. A table that two stages have is the first one's. */
+/* Squares of d by who else has the same elements: nobody, or only others' shares; all along tp, and
+ * along zero others' shares; all along zero, and along tp others' shares; everybody. A table that
+ * two stages have is the first one's. */
 struct squares {
     struct tensor **parts[SHARES];
     i64 n[SHARES];
@@ -79,15 +80,29 @@ static struct squares squares_new(struct graph *g, const struct model *m)
 {
     struct squares s = { 0 };
     for (int k = 0; k < SHARES; k++) /* and what was summed before */
-        s.parts[k] = ARENA_ARRAY(g->arena, struct tensor *, m->n_buckets + 1);
+        s.parts[k] = ARENA_ARRAY(g->arena, struct tensor *, 2 * m->n_buckets + 2);
     return s;
 }
 
 static void add_part(struct graph *g, struct squares *s, enum shares which, struct tensor *d,
                      i64 first, i64 end)
 {
-    if (first < end || which == SHARE_SLICES)
+    if (first < end || which <= SHARE_WHOLE_SLICES)
         s->parts[which][s->n[which]++] = sum_squares(g, graph_view(g, d, first, end - first));
+}
+
+/* The slice of the matrices: of those that tp does not cut apart. */
+static void add_slices(struct graph *g, struct squares *s, const struct bucket *b,
+                       struct tensor *d)
+{
+    const i64 shift = b->copied - b->own_begin, end = b->copied + b->own_count;
+    const i64 from = i64_min(end, i64_max(b->copied, b->whole + shift));
+    const i64 to = i64_max(from, i64_min(end, b->whole + b->whole_count + shift));
+    add_part(g, s, SHARE_SLICES, d, b->copied, from);
+    if (b->whole_count > 0)
+        add_part(g, s, SHARE_WHOLE_SLICES, d, from, to);
+    if (to < end)
+        add_part(g, s, SHARE_SLICES, d, to, end);
 }
 
 static void add_squares(struct graph *g, const struct model *m, const struct moved *x,
@@ -97,11 +112,11 @@ static void add_squares(struct graph *g, const struct model *m, const struct mov
     bool again = b->layer < 0 && model_shares_table(m) && !model_has_layer(&m->spec, &m->part, 0);
     if (again) {
         add_part(g, s, SHARE_SLICES, x->d, 0, 0);
-        return;
+        return; /* a table's bucket: no matrix of it is whole */
     }
     add_part(g, s, SHARE_SAME, x->d, 0, b->cut);
     add_part(g, s, SHARE_CUT, x->d, b->cut, b->copied);
-    add_part(g, s, SHARE_SLICES, x->d, b->copied, b->copied + b->own_count);
+    add_slices(g, s, b, x->d);
 }
 
 /* Over all ranks of an island. */
@@ -112,6 +127,11 @@ static struct tensor *total(struct graph *g, const struct mesh *mesh, struct squ
     s->parts[SHARE_CUT][s->n[SHARE_CUT]++] = sum;
     sum = total_squares(g, s->parts[SHARE_CUT], s->n[SHARE_CUT]);
     sum = tensor_parallel_total(g, sum, mesh);
+    if (s->n[SHARE_WHOLE_SLICES] > 0) {
+        struct tensor *whole = total_squares(g, s->parts[SHARE_WHOLE_SLICES],
+                                             s->n[SHARE_WHOLE_SLICES]);
+        s->parts[SHARE_SAME][s->n[SHARE_SAME]++] = data_parallel_total(g, whole, mesh);
+    }
     s->parts[SHARE_SAME][s->n[SHARE_SAME]++] = sum;
     sum = total_squares(g, s->parts[SHARE_SAME], s->n[SHARE_SAME]);
     return pipeline_total(g, sum, mesh);

@@ -271,13 +271,20 @@ static bool can_be_exact(const struct layout *l, i64 degree)
     return !l->exact || (power_of_two(degree) && degree <= 8);
 }
 
+/* Latents' heads are formed of whole rows, and their matrices see a cut of the rows along tp. */
+static bool latents_fit(const struct layout *l, const struct model_spec *s)
+{
+    return !spec_is_latent(s) || (l->cp == 1 && (l->tp == 1 || !l->exact));
+}
+
 /* What the degrees of tp and cp must go with. */
 static bool cuts_fit(const struct layout *l, const struct model_spec *s, i64 T)
 {
     bool experts = s->experts == 0 ||
                    (s->expert_hidden % l->tp == 0 && s->shared_hidden % l->tp == 0);
-    return s->heads % l->tp == 0 && kv_heads_fit(s, l->tp) && s->hidden % l->tp == 0 && experts &&
-           T % l->tp == 0 && tokens_fit(T, l->cp, l->tp) && heads_spread(l, s->heads) &&
+    return latents_fit(l, s) && s->heads % l->tp == 0 && kv_heads_fit(s, l->tp) &&
+           s->hidden % l->tp == 0 && experts && T % l->tp == 0 &&
+           tokens_fit(T, l->cp, l->tp) && heads_spread(l, s->heads) &&
            heads_spread(l, s->kv_heads) && can_be_exact(l, l->tp) && can_be_exact(l, l->cp);
 }
 
@@ -342,6 +349,19 @@ static int check_divides(const struct layout *l, const struct model_spec *s, i64
         return OK;
     return err_set(ERR_CONFIG, "tp=%lld does not divide the model's %lld %s; %s", (long long)l->tp,
                    (long long)n, what, nearest_cuts(l, s, T, true, near));
+}
+
+static int check_latents(const struct layout *l, const struct model_spec *s)
+{
+    if (latents_fit(l, s))
+        return OK;
+    if (l->cp > 1)
+        return err_set(ERR_CONFIG, "cp=%lld cannot share out the tokens of a row: %s has latent "
+                       "attention, whose heads need whole rows; use cp=1, and tp or dp instead",
+                       (long long)l->cp, s->name);
+    return err_set(ERR_CONFIG, "tp=%lld cannot be exact: %s has latent attention, some of whose "
+                   "matrices sum over a cut of the rows; use tp=1, or leave layout.exact off",
+                   (long long)l->tp, s->name);
 }
 
 static int check_heads(const struct layout *l, const struct model_spec *s, i64 T)
@@ -482,6 +502,7 @@ static int check_shape(const struct layout *l, const struct model_spec *s, i64 B
     TRY(check_expert_parallel(l, s));
     TRY(check_group(l));
     TRY(check_expert_group(l));
+    TRY(check_latents(l, s));
     TRY(check_heads(l, s, T));
     TRY(check_divides(l, s, T, "hidden units", s->hidden));
     if (s->experts > 0)

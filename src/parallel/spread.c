@@ -45,6 +45,16 @@ static bool gathers_weights(struct check *c, const struct task *t)
     return found;
 }
 
+/* What a slice of matrices says of all of them, and they of it: nothing, where tp cuts some. */
+static enum spread of_slices(const struct check *c, const struct task *t, enum spread is)
+{
+    bool whole = false;
+    for (i64 i = 0; i < c->m->n_buckets; i++)
+        whole = whole || c->m->buckets[i].whole_count > 0;
+    bool slices = t->op == &op_all_gather || t->op == &op_reduce_scatter;
+    return whole && slices && c->axis == LANE_TP ? SPREAD_UNKNOWN : is;
+}
+
 /* Along other axes it changes nothing. Stages hand on rows, cut as they are everywhere. */
 static void pass_on(struct check *c, const struct task *t)
 {
@@ -54,6 +64,8 @@ static void pass_on(struct check *c, const struct task *t)
     if (!t->in[0] || !t->out[0] || gathers_weights(c, t))
         return;
     bool apart = owner_of(t->in[0]) != owner_of(t->out[0]);
+    if (apart)
+        is = of_slices(c, t, is);
     if (apart && is != SPREAD_UNKNOWN)
         spread_set(c, t->out[0], is == SPREAD_MIXED ? SPREAD_UNKNOWN : is);
     if (!apart && c->axis == LANE_ISLAND && t->op == &op_all_gather)

@@ -307,6 +307,22 @@ static void qk_norm_grad(struct check *c, const struct task *t)
     }
 }
 
+/* Heads are cut where the key's common part is not. */
+static void latent_rule(struct check *c, const struct task *t)
+{
+    if (in(c, t, 0) == SPREAD_COLUMNS && in(c, t, 2) == SPREAD_ROWS)
+        refuse(c, t, t->in[2], "all rows of it are needed");
+    together(c, t);
+}
+
+static void latent_grad_rule(struct check *c, const struct task *t)
+{
+    enum spread dy = in(c, t, 0);
+    together(c, t);
+    if (dy == SPREAD_COLUMNS)
+        write(c, t, 2, SPREAD_PARTIAL); /* its own heads' */
+}
+
 static void load(struct check *c, const struct task *t)
 {
     for (int k = 0; k < t->op->n_out; k++)
@@ -533,12 +549,14 @@ static void momentum_rule(struct check *c, const struct task *t)
 }
 
 /* One of the ranks that share the matrix does it, and the others have zeros: where it is none of
- * those along tp, each of its own share. */
+ * those along tp, each of its own share. What tp does not cut all along it do alike. */
 static void orthogonal_rule(struct check *c, const struct task *t)
 {
     const struct model_part *part = &c->m->part;
-    i64 sharers = c->axis == LANE_TP ? part->tensor_parts : c->split ? part->state_parts : 1;
-    bool share = t->attr[MUON_ELSEWHERE] != 0 && t->attr[MUON_SHARES] == 0;
+    const bool alike = t->attr[MUON_SHARES] == 0;
+    i64 sharers = c->axis == LANE_TP ? (alike ? 1 : part->tensor_parts)
+                : c->split ? part->state_parts : 1;
+    bool share = t->attr[MUON_ELSEWHERE] != 0 && alike;
     enum spread u = in(c, t, 0);
     if (u == SPREAD_EXPERTS || u == SPREAD_STAGES ||
         (u == SPREAD_ROWS && c->axis == LANE_TP && share)) {
@@ -751,6 +769,7 @@ static const struct rule {
     { &op_layernorm, by_rows },             { &op_layernorm_grad, by_rows },
     { &op_qk_norm, together },              { &op_qk_norm_grad, qk_norm_grad },
     { &op_rope, shared_together },
+    { &op_latent_heads, latent_rule },      { &op_latent_heads_grad, latent_grad_rule },
     { &op_attention, attention_rule },      { &op_attention_grad, attention_rule },
     { &op_attention_block, block_rule },    { &op_attention_block_grad, block_rule },
     { &op_split_qkv, split_rule },          { &op_join_qkv, join_rule },

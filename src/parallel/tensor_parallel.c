@@ -259,6 +259,8 @@ static void product(struct rewrite *r, const struct task *t)
         keep(r, t, false);
     else if (p && p->desc.kind == PARAM_ROUTER)
         keep_alike(r, t);
+    else if (p && p->desc.split == SPLIT_NONE) /* a latent's, of the rank's rows */
+        keep_rows(r, t);
     else
         graph_fail(r->g, t, "%s has no rule for tensor parallelism", t->in[1]->name);
 }
@@ -308,7 +310,8 @@ static void rewrite_task(struct rewrite *r, const struct task *t)
     r->g->part = t->part;
     if (t->op == &op_embed)
         embed_shares(r, t);
-    else if (t->op == &op_rmsnorm || t->op == &op_layernorm)
+    else if (t->op == &op_rmsnorm || t->op == &op_layernorm ||
+             (t->op == &op_split_qkv && r->cut[t->in[0]->index]))
         keep_rows(r, t);
     else if (t->op == &op_linear)
         product(r, t);

@@ -11,16 +11,16 @@
 
 static void make_caches(struct sampler *s, const struct model *m, struct arena *a)
 {
-    i64 columns = m->spec.kv_heads * m->spec.head_size;
-    i64 bytes = round_up(s->capacity * columns * dtype_bytes(m->compute), 64);
     s->cache_k = ARENA_ARRAY(a, struct tensor *, m->spec.layers);
     s->cache_v = ARENA_ARRAY(a, struct tensor *, m->spec.layers);
     for (i64 i = 0; i < 2 * m->spec.layers; i++) {
         struct tensor *t = ARENA_NEW(a, struct tensor);
+        i64 size = i % 2 ? spec_value_size(&m->spec) : spec_key_size(&m->spec);
         *t = (struct tensor){ .name = i % 2 ? "cache.v" : "cache.k", .dtype = m->compute,
-                              .role = ROLE_STATE, .rank = 2, .dim = { s->capacity, columns },
+                              .role = ROLE_STATE, .rank = 2,
+                              .dim = { s->capacity, m->spec.kv_heads * size },
                               .offset = s->region_bytes, .index = -1 };
-        s->region_bytes += bytes;
+        s->region_bytes += round_up(tensor_bytes(t), 64);
         (i % 2 ? s->cache_v : s->cache_k)[i / 2] = t;
     }
 }

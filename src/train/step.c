@@ -134,10 +134,13 @@ static bool own_piece(struct graph *g, const struct param *p, struct piece *out)
 }
 
 /* Which parameters have what in common across ranks, by their place in a bucket. */
-enum sharing { SHARE_EXPERTS, SHARE_MATRICES, SHARE_CUT_VECTORS, SHARE_SAME_VECTORS };
+enum sharing { SHARE_EXPERTS, SHARE_MATRICES, SHARE_WHOLE_MATRICES, SHARE_CUT_VECTORS,
+               SHARE_SAME_VECTORS };
 
-static enum sharing sharing_of(const struct param *p)
+static enum sharing sharing_of(const struct model *m, const struct param *p)
 {
+    if (p->at >= p->bucket->copied && p->desc.split == SPLIT_NONE && m->part.tensor_parts > 1)
+        return SHARE_WHOLE_MATRICES; /* alike along tp */
     if (p->at >= p->bucket->copied)
         return p->bucket->experts ? SHARE_EXPERTS : SHARE_MATRICES;
     return p->at >= p->bucket->cut ? SHARE_CUT_VECTORS : SHARE_SAME_VECTORS;
@@ -146,7 +149,7 @@ static enum sharing sharing_of(const struct param *p)
 /* Whether the norm has its gradient, here and among these. */
 static bool is_counted(const struct model *m, const struct param *p, enum sharing which)
 {
-    return p->desc.kind != PARAM_BALANCE && sharing_of(p) == which && pipeline_counts(m, p);
+    return p->desc.kind != PARAM_BALANCE && sharing_of(m, p) == which && pipeline_counts(m, p);
 }
 
 /* Behind `more` (NULL: nothing), the squares of what is here of these parameters. */
@@ -185,6 +188,21 @@ static struct tensor *no_squares(struct graph *g, const struct model *m, bool ex
     return exact ? exact_squares(g, none, NULL) : sum_squares(g, none);
 }
 
+/* Behind `sum`, of matrices that all along tp have: of each slice once. */
+static struct tensor *add_whole_matrices(struct graph *g, const struct model *m,
+                                         const struct mesh *mesh, struct tensor *sum)
+{
+    bool any = false;
+    for (i64 i = 0; i < m->n_params; i++)
+        any = any || is_counted(m, &m->params[i], SHARE_WHOLE_MATRICES);
+    if (!any)
+        return sum;
+    struct tensor *whole = add_squares(g, m, NULL, SHARE_WHOLE_MATRICES);
+    if (!whole)
+        whole = no_squares(g, m, false);
+    return total_squares(g, (struct tensor *[]){ sum, data_parallel_total(g, whole, mesh) }, 2);
+}
+
 /* The squared norm of the whole gradient: each element once. Experts that are on other ranks come
  * first. Slices of a split state are
  * summed over their owners, then shares over the ranks that cut the model, and what all have
@@ -203,6 +221,7 @@ static struct tensor *gradient_squares(struct graph *g, const struct model *m,
     sum = data_parallel_total(g, sum, mesh);
     sum = squares(g, m, sum, SHARE_CUT_VECTORS);
     sum = tensor_parallel_total(g, sum, mesh);
+    sum = add_whole_matrices(g, m, mesh, sum);
     sum = pipeline_total(g, squares(g, m, sum, SHARE_SAME_VECTORS), mesh);
     return exact ? exact_total(g, sum) : sum;
 }

@@ -21,6 +21,8 @@ static int apply_overrides(struct model_spec *spec, const struct train_config *c
                        "as {layers: 4}", yaml_where(map, a));
     if (spec->kv_heads == spec->heads)
         spec->kv_heads = 0; /* derived: follow what is overridden */
+    if (spec->value_size == spec->head_size)
+        spec->value_size = 0;
     if (spec->head_size * spec->heads == spec->width)
         spec->head_size = 0;
     if (spec->expert_hidden == spec->hidden)

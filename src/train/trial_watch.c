@@ -66,6 +66,16 @@ static const struct param *param_with(const struct model *m, const struct tensor
     return NULL;
 }
 
+/* Which row of this micro-batch's the r-th of a product is: a matrix that tp does not cut sees
+ * the rank's cut of each sequence, but for a router's. */
+static i64 row_of(const struct trial_rank *k, const struct param *p, i64 r)
+{
+    const i64 tp = k->mesh.layout.tp, here = k->T / k->mesh.layout.cp, cut = here / tp;
+    if (p->desc.split != SPLIT_NONE || p->desc.kind != PARAM_MATRIX)
+        return r;
+    return r / cut * here + k->mesh.tp_rank * cut + r % cut;
+}
+
 /* Which token of the step the r-th of this micro-batch is. */
 static i64 token_of(const struct trial_rank *k, i64 r, int micro_batch)
 {
@@ -96,7 +106,8 @@ static void look_at(const struct trial_look *look, const struct param *p, i64 nu
     const float *one = w->one ? w->one->watch->of[at].kept : NULL;
     const float *disturbed = w->disturbed ? w->disturbed->watch->of[at].kept : NULL;
     for (i64 r = 0; r < x->dim[0] && own->every > 0; r++) {
-        i64 token = token_of(&look->trial->rank[look->rank], first + r, look->run->micro_batch);
+        const struct trial_rank *k = &look->trial->rank[look->rank];
+        i64 token = token_of(k, row_of(k, p, first + r), look->run->micro_batch);
         i64 row = token / own->every * own->columns;
         for (i64 c = 0; c < n && token % own->every == 0; c++) {
             i64 to = row + column_of(p, kind, c);

@@ -14,8 +14,8 @@ struct small_model {
 };
 
 /* Or with `experts` of them in the second layer. */
-static inline void small_model_open_experts(struct small_model *m, bool gpt2, i64 vocab,
-                                            i64 positions, i64 window, i64 experts)
+static inline struct model_spec small_spec(struct small_model *m, bool gpt2, i64 vocab,
+                                           i64 positions, i64 window, i64 experts)
 {
     struct model_spec s;
     arena_init(&m->arena);
@@ -46,10 +46,35 @@ static inline void small_model_open_experts(struct small_model *m, bool gpt2, i6
         s.position = POSITION_LEARNED;
         s.bias_qkv = s.bias_out = s.bias_mlp = s.tied = true;
     }
+    return s;
+}
+
+static inline void small_model_open_spec(struct small_model *m, struct model_spec s)
+{
     CHECK_OK(spec_check(&s, "small"));
     CHECK_OK(engine_init(&m->engine, "auto", 2, 64));
-    CHECK_OK(model_new(&m->model, &s, DTYPE_F32, MODEL_WEIGHTS, positions, &m->arena));
+    CHECK_OK(model_new(&m->model, &s, DTYPE_F32, MODEL_WEIGHTS, s.positions, &m->arena));
     model_init(m->model, 3, m->engine.pool);
+}
+
+static inline void small_model_open_experts(struct small_model *m, bool gpt2, i64 vocab,
+                                            i64 positions, i64 window, i64 experts)
+{
+    small_model_open_spec(m, small_spec(m, gpt2, vocab, positions, window, experts));
+}
+
+/* Attention as in DeepSeek-V3; q_rank 0: queries are made of the row itself. */
+static inline void small_model_open_latent(struct small_model *m, i64 vocab, i64 positions,
+                                           i64 q_rank)
+{
+    struct model_spec s = small_spec(m, false, vocab, positions, 0, 0);
+    s.kv_heads = 0;
+    s.qk_norm = false;
+    s.latent_q = q_rank;
+    s.latent_kv = 20;
+    s.latent_rope = 4;
+    s.value_size = 6;
+    small_model_open_spec(m, s);
 }
 
 static inline void small_model_open(struct small_model *m, bool gpt2, i64 vocab, i64 positions,

@@ -20,18 +20,16 @@ static void random_ids(i32 *ids, i64 n, u64 seed)
 
 /* Logits after every token, in one go without a cache, beside those of a sampler that is
  * fed the same in pieces: whole chunks, single tokens, and both. */
-static void expect_equal_logits(bool gpt2, i64 window, i64 experts)
+static void expect_same_logits(struct small_model *m)
 {
     static const i64 pieces[] = { 1, 64, 3, 65, 1, 1, 15 }; /* 150 in all */
-    struct small_model m;
     struct scorer whole;
     struct sampler s;
     i32 ids[LONGEST];
-    small_model_open_experts(&m, gpt2, V, LONGEST, window, experts);
     random_ids(ids, LONGEST, 5);
-    CHECK_OK(scorer_init(&whole, m.model, &m.engine, 1, LONGEST, true, &m.arena));
-    CHECK_OK(sampler_init(&s, m.model, &m.engine, LONGEST, &m.arena));
-    CHECK_OK(engine_commit(&m.engine));
+    CHECK_OK(scorer_init(&whole, m->model, &m->engine, 1, LONGEST, true, &m->arena));
+    CHECK_OK(sampler_init(&s, m->model, &m->engine, LONGEST, &m->arena));
+    CHECK_OK(engine_commit(&m->engine));
     scorer_row(&whole, 0, ids, LONGEST, 0);
     scorer_run(&whole);
     float *want = malloc(sizeof *want * LONGEST * V);
@@ -49,7 +47,14 @@ static void expect_equal_logits(bool gpt2, i64 window, i64 experts)
     }
     free(want);
     sampler_fini(&s);
-    small_model_close(&m);
+    small_model_close(m);
+}
+
+static void expect_equal_logits(bool gpt2, i64 window, i64 experts)
+{
+    struct small_model m;
+    small_model_open_experts(&m, gpt2, V, LONGEST, window, experts);
+    expect_same_logits(&m);
 }
 
 TEST(a_cache_gives_the_logits_of_the_whole_text)
@@ -58,6 +63,16 @@ TEST(a_cache_gives_the_logits_of_the_whole_text)
     expect_equal_logits(false, 0, 0);
     expect_equal_logits(false, 20, 0);
     expect_equal_logits(false, 0, 6);
+}
+
+TEST(so_does_a_cache_of_heads_made_of_latents)
+{
+    static const i64 q_ranks[] = { 24, 0 };
+    for (i64 i = 0; i < COUNT_OF(q_ranks); i++) {
+        struct small_model m;
+        small_model_open_latent(&m, V, LONGEST, q_ranks[i]);
+        expect_same_logits(&m);
+    }
 }
 
 TEST(what_a_sampler_cannot_do_is_said)
@@ -193,6 +208,7 @@ TEST(no_temperature_takes_the_likeliest_and_seeds_repeat)
 }
 
 TEST_MAIN(ONE(a_cache_gives_the_logits_of_the_whole_text),
+          ONE(so_does_a_cache_of_heads_made_of_latents),
           ONE(what_a_sampler_cannot_do_is_said),
           ONE(draws_follow_temperature_top_k_and_top_p),
           ONE(tokens_that_the_tokenizer_lacks_are_never_drawn),

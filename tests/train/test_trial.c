@@ -14,11 +14,13 @@ struct setting {
     void (*plant)(struct trial *t);
     enum tiny_experts experts;
     i64 kv_heads;
+    bool latent;
 };
 
 static struct model_spec spec_of(const struct setting *s)
 {
-    const struct tiny_options options = { .gpt2 = s->gpt2, .experts = s->experts };
+    const struct tiny_options options = { .gpt2 = s->gpt2, .experts = s->experts,
+                                          .latent = s->latent };
     struct model_spec spec = tiny_spec_of(&options);
     if (s->kv_heads)
         spec.kv_heads = s->kv_heads;
@@ -125,7 +127,8 @@ TEST(rounding_is_all_that_layouts_change)
     };
     for (i64 i = 0; i < COUNT_OF(layouts); i++)
         for (int form = 0; form < 4; form++) {
-            struct setting s = { layouts[i], form & 1, form & 2, 1 + i % 2, NULL, TINY_DENSE, 0 };
+            struct setting s = { layouts[i], form & 1, form & 2, 1 + i % 2, NULL, TINY_DENSE, 0,
+                                 false };
             struct verdict v = judge(&s);
             if (v.bad)
                 fail_msg("%s, %s%s: %s of %s on rank %d is %g times the bound", s.layout,
@@ -135,17 +138,20 @@ TEST(rounding_is_all_that_layouts_change)
         }
 }
 
-TEST(so_it_is_with_experts_shared_heads_and_exact_layouts)
+TEST(so_it_is_with_experts_shared_heads_latents_and_exact_layouts)
 {
     static const struct setting settings[] = {
-        { "dp=2,ep=2", false, false, 1, NULL, TINY_MIXTRAL, 0 },
-        { "cp=2,ep=2", false, false, 2, NULL, TINY_DEEPSEEK, 0 },
-        { "dp=2,ep=2,tp=2,zero=3", false, false, 1, NULL, TINY_DEEPSEEK, 0 },
-        { "tp=4", false, false, 2, NULL, TINY_DENSE, 2 },
-        { "tp=4,pp=2,zero=1", false, true, 1, NULL, TINY_DENSE, 1 },
-        { "pp=2,schedule=zb-h1", true, false, 1, NULL, TINY_DENSE, 0 },
-        { "dp=2,zero=2,exact=true", true, false, 1, NULL, TINY_DENSE, 0 },
-        { "cp=2,exact=true,exact_context=true", true, false, 1, NULL, TINY_DENSE, 0 },
+        { "dp=2,ep=2", false, false, 1, NULL, TINY_MIXTRAL, 0, false },
+        { "cp=2,ep=2", false, false, 2, NULL, TINY_DEEPSEEK, 0, false },
+        { "dp=2,ep=2,tp=2,zero=3", false, false, 1, NULL, TINY_DEEPSEEK, 0, false },
+        { "tp=4", false, false, 2, NULL, TINY_DENSE, 2, false },
+        { "tp=4,pp=2,zero=1", false, true, 1, NULL, TINY_DENSE, 1, false },
+        { "pp=2,schedule=zb-h1", true, false, 1, NULL, TINY_DENSE, 0, false },
+        { "dp=2,zero=2,exact=true", true, false, 1, NULL, TINY_DENSE, 0, false },
+        { "cp=2,exact=true,exact_context=true", true, false, 1, NULL, TINY_DENSE, 0, false },
+        { "tp=2", false, false, 2, NULL, TINY_DEEPSEEK, 0, true },
+        { "pp=2,tp=4,dp=2,zero=2", false, true, 1, NULL, TINY_DENSE, 0, true },
+        { "dp=2,zero=1,exact=true", false, false, 1, NULL, TINY_DENSE, 0, true },
     };
     for (i64 i = 0; i < COUNT_OF(settings); i++) {
         struct verdict v = judge(&settings[i]);
@@ -276,7 +282,7 @@ static void expect_named(const char *layout, void (*plant)(struct trial *t), con
                          const char *name)
 {
     for (int half = 0; half < 2; half++) {
-        struct setting s = { layout, true, half, 1, plant, TINY_DENSE, 0 };
+        struct setting s = { layout, true, half, 1, plant, TINY_DENSE, 0, false };
         struct verdict v = judge(&s);
         if (!v.bad || strcmp(v.kind, kind) != 0 || !strstr(v.name, name))
             fail_msg("%s%s: %s of %s, expected %s of %s", layout, half ? ", bf16" : "",
@@ -302,7 +308,7 @@ TEST(a_fault_in_an_expert_is_named_there)
 {
     static const char *const layouts[] = { "dp=2,ep=2", "dp=2", "tp=2", "cp=2,ep=2" };
     for (i64 i = 0; i < COUNT_OF(layouts); i++) {
-        struct setting s = { layouts[i], false, false, 1, wrong_experts, TINY_MIXTRAL, 0 };
+        struct setting s = { layouts[i], false, false, 1, wrong_experts, TINY_MIXTRAL, 0, false };
         struct verdict v = judge(&s);
         if (!v.bad || strcmp(v.kind, "input") != 0 || !strstr(v.name, "blocks.0.mlp.experts.down"))
             fail_msg("%s: %s of %s is named", layouts[i], v.bad ? v.kind : "nothing", v.name);
@@ -312,6 +318,6 @@ TEST(a_fault_in_an_expert_is_named_there)
 }
 
 TEST_MAIN(ONE(rounding_is_all_that_layouts_change),
-          ONE(so_it_is_with_experts_shared_heads_and_exact_layouts),
+          ONE(so_it_is_with_experts_shared_heads_latents_and_exact_layouts),
           ONE(faults_are_named_at_the_first_tensor_that_they_touch),
           ONE(a_fault_in_an_expert_is_named_there))

@@ -22,6 +22,7 @@ struct tiny_options {
     enum train_optimizer optimizer;
     i64 B, T;
     enum tiny_experts experts; /* not with gpt2 */
+    bool latent;               /* attention as in DeepSeek-V3; not with gpt2 */
 };
 
 static void tiny_experts_of(struct model_spec *s, enum tiny_experts kind)
@@ -41,6 +42,16 @@ static void tiny_experts_of(struct model_spec *s, enum tiny_experts kind)
         s->router_z_loss = 0.01;
         s->capacity = kind == TINY_CAPACITY ? 1.25 : 0;
     }
+}
+
+static void tiny_latents_of(struct model_spec *s)
+{
+    s->kv_heads = s->heads;
+    s->qk_norm = false;
+    s->latent_q = 24;
+    s->latent_kv = 20;
+    s->latent_rope = 4;
+    s->value_size = 6;
 }
 
 static struct model_spec tiny_spec(bool gpt2)
@@ -74,6 +85,8 @@ static struct model_spec tiny_spec_of(const struct tiny_options *o)
 {
     struct model_spec s = tiny_spec(o->gpt2);
     tiny_experts_of(&s, o->gpt2 ? TINY_DENSE : o->experts);
+    if (o->latent && !o->gpt2)
+        tiny_latents_of(&s);
     CHECK_OK(spec_check(&s, "tiny"));
     return s;
 }
