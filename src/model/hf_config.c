@@ -35,6 +35,7 @@ static const struct {
     [FAMILY_MIXTRAL] = { "mixtral", "MixtralForCausalLM" },
     [FAMILY_QWEN3_MOE] = { "qwen3_moe", "Qwen3MoeForCausalLM" },
     [FAMILY_DOTS1] = { "dots1", "Dots1ForCausalLM" },
+    [FAMILY_DEEPSEEK_V3] = { "deepseek_v3", "DeepseekV3ForCausalLM" },
 };
 
 /* -1 when it is none of them. */
@@ -46,6 +47,12 @@ static int family_of(const char *type)
         if (llama_like[i].type && strcmp(type, llama_like[i].type) == 0)
             return i;
     return -1;
+}
+
+/* Experts with sigmoid scores, a bias that balances them, and some that all tokens pass. */
+static bool has_dots_experts(int family)
+{
+    return family == FAMILY_DOTS1 || family == FAMILY_DEEPSEEK_V3;
 }
 
 static bool has_qk_norm(int family)
@@ -164,9 +171,36 @@ static void read_dots_experts(struct model_spec *s, struct hf_keys *k)
     s->shared_hidden = hf_keys_integer(k, "n_shared_experts", 0) * s->expert_hidden;
     s->dense_layers = hf_keys_integer(k, "first_k_dense_replace", 0);
     s->score = SCORE_SIGMOID;
-    s->score_normalise = hf_keys_truth(k, "norm_topk_prob", false);
+    s->score_normalise = hf_keys_truth(k, "norm_topk_prob", s->family == FAMILY_DEEPSEEK_V3);
     s->score_scale = hf_keys_number(k, "routed_scaling_factor", 1);
     s->router_bias = true;
+}
+
+/* Its latents' norms have the epsilon of transformers' code, whatever the file says of others. */
+static int read_latents(struct model_spec *s, struct hf_keys *k)
+{
+    const bool groups = hf_keys_integer(k, "n_group", 8) != 1;
+    s->head_size = hf_keys_integer(k, "qk_nope_head_dim", 128);
+    s->value_size = hf_keys_integer(k, "v_head_dim", 128);
+    s->latent_kv = hf_keys_integer(k, "kv_lora_rank", 512);
+    s->latent_q = hf_keys_integer(k, "q_lora_rank", 0);
+    s->latent_rope = hf_keys_integer(k, "qk_rope_head_dim", 64);
+    const bool pairs = hf_keys_truth(k, "rope_interleave", true);
+    TRY(k->rc);
+    if (groups)
+        return err_set(ERR_FORMAT, "%s: experts in groups (n_group other than 1) are not supported",
+                       k->where);
+    if (!pairs)
+        return err_set(ERR_FORMAT, "%s: \"rope_interleave\" is false; that is not supported",
+                       k->where);
+    if (s->norm_eps != 1e-6)
+        return err_set(ERR_FORMAT, "%s: rms_norm_eps is %g, and norms of latents have 1e-6; "
+                       "different ones are not supported", k->where, s->norm_eps);
+    if (s->latent_kv < 1 || s->latent_kv > 1 << 20 || s->latent_q < 0 || s->latent_q > 1 << 20 ||
+        s->latent_rope < 2 || s->latent_rope > 512 || s->value_size < 1 || s->value_size > 512)
+        return err_set(ERR_FORMAT, "%s: q_lora_rank, kv_lora_rank, qk_rope_head_dim and v_head_dim "
+                       "are no sizes of latent attention", k->where);
+    return OK;
 }
 
 static int read_experts(struct model_spec *s, struct hf_keys *k)
@@ -177,7 +211,7 @@ static int read_experts(struct model_spec *s, struct hf_keys *k)
         s->aux_loss = hf_keys_number(k, "router_aux_loss_coef", 0.001);
     } else if (s->family == FAMILY_QWEN3_MOE) {
         read_qwen3_experts(s, k);
-    } else if (s->family == FAMILY_DOTS1) {
+    } else if (has_dots_experts(s->family)) {
         read_dots_experts(s, k);
     } else {
         return k->rc;
@@ -212,6 +246,8 @@ static int read_llama(struct model_spec *s, struct hf_keys *k, const char *type)
     s->tied = hf_keys_truth(k, "tie_word_embeddings", false);
     const char *act = hf_keys_string(k, "hidden_act", "silu");
     TRY(read_rope(s, k));
+    if (s->family == FAMILY_DEEPSEEK_V3)
+        TRY(read_latents(s, k));
     TRY(read_experts(s, k));
     TRY(check_ranges(s, k->where)); /* before layers are counted */
     TRY(read_window(s, k, mistral));
@@ -227,7 +263,7 @@ int hf_config_read(struct model_spec *out, const json_t *c, const char *where,
     out->name = arena_strdup(a, hf_keys_string(&k, "_name_or_path", type));
     out->vocab = hf_keys_integer(&k, "vocab_size", 0);
     out->init_std = hf_keys_number(&k, "initializer_range", 0.02);
-    out->kv_heads = out->head_size = out->window = out->expert_hidden = 0;
+    out->kv_heads = out->head_size = out->value_size = out->window = out->expert_hidden = 0;
     TRY(k.rc);
     if (strcmp(type, "gpt2") == 0)
         TRY(read_gpt2(out, &k));
@@ -235,7 +271,8 @@ int hf_config_read(struct model_spec *out, const json_t *c, const char *where,
         TRY(read_llama(out, &k, type));
     else
         return err_set(ERR_FORMAT, "%s: model_type '%s' is not supported; supported are gpt2, "
-                       "llama, mistral, qwen2, qwen3, mixtral, qwen3_moe and dots1", where, type);
+                       "llama, mistral, qwen2, qwen3, mixtral, qwen3_moe, dots1 and deepseek_v3",
+                       where, type);
     TRY(hf_keys_neutral(&k, out->experts > 0));
     TRY(check_ranges(out, where));
     return spec_check(out, where);
@@ -307,17 +344,18 @@ static void write_rope(const struct model_spec *s, struct json *j)
 /* What the families with experts, and those without, cannot say. */
 static const char *inexpressible_experts(const struct model_spec *s)
 {
-    bool dots = s->family == FAMILY_DOTS1, mixtral = s->family == FAMILY_MIXTRAL;
+    bool dots = has_dots_experts(s->family), mixtral = s->family == FAMILY_MIXTRAL;
     if (!mixtral && !dots && s->family != FAMILY_QWEN3_MOE)
-        return s->experts ? "experts need family mixtral, qwen3_moe or dots1" : NULL;
+        return s->experts ? "experts need family mixtral, qwen3_moe, dots1 or deepseek_v3" : NULL;
     if (!s->experts)
         return "this family has experts";
     if ((s->score == SCORE_SIGMOID) != dots || s->router_bias != dots)
-        return "sigmoid scores and a router bias go with family dots1, and only there";
+        return "sigmoid scores and a router bias go with families dots1 and deepseek_v3, and only "
+               "there";
     if (mixtral && (!s->score_normalise || s->dense_layers || s->expert_hidden != s->hidden))
         return "mixtral has normalised scores, experts in all layers, of width hidden";
     if (!dots && (s->score_scale != 1 || s->shared_hidden))
-        return "router.scale and a shared part need family dots1";
+        return "router.scale and a shared part need family dots1 or deepseek_v3";
     if (s->shared_hidden % i64_max(1, s->expert_hidden))
         return "shared_hidden must be a multiple of expert_hidden";
     return NULL;
@@ -334,6 +372,10 @@ static const char *inexpressible(const struct model_spec *s)
         return "biases of qkv and out go together";
     if (s->family != FAMILY_LLAMA && s->bias_mlp)
         return "there is no bias in the feed-forward part";
+    if (spec_is_latent(s) != (s->family == FAMILY_DEEPSEEK_V3))
+        return "latent attention goes with family deepseek_v3, and only there";
+    if (spec_is_latent(s) && (s->norm_eps != 1e-6 || s->window || s->bias_out))
+        return "latent attention has norm_eps 1e-6, no window and no biases";
     if (s->qk_norm != has_qk_norm(s->family))
         return "qk_norm goes with families qwen3, qwen3_moe and dots1, and only there";
     if (s->family == FAMILY_LLAMA && s->window && (s->bias_qkv || s->bias_mlp))
@@ -343,9 +385,21 @@ static const char *inexpressible(const struct model_spec *s)
     return inexpressible_experts(s);
 }
 
+static void write_latents(const struct model_spec *s, struct json *j)
+{
+    json_key(j, "q_lora_rank");
+    s->latent_q > 0 ? json_int(j, s->latent_q) : json_nothing(j);
+    json_put_int(j, "kv_lora_rank", s->latent_kv);
+    json_put_int(j, "qk_nope_head_dim", s->head_size);
+    json_put_int(j, "qk_rope_head_dim", s->latent_rope);
+    json_put_int(j, "v_head_dim", spec_value_size(s));
+    json_put_bool(j, "rope_interleave", true);
+    json_put_int(j, "num_nextn_predict_layers", 0);
+}
+
 static void write_experts(const struct model_spec *s, struct json *j)
 {
-    bool mixtral = s->family == FAMILY_MIXTRAL, dots = s->family == FAMILY_DOTS1;
+    bool mixtral = s->family == FAMILY_MIXTRAL, dots = has_dots_experts(s->family);
     json_put_int(j, mixtral ? "num_local_experts" : dots ? "n_routed_experts" : "num_experts",
                  s->experts);
     json_put_int(j, "num_experts_per_tok", s->experts_per_token);
@@ -386,7 +440,7 @@ static int write_llama(const struct model_spec *s, const struct hf_export *how,
     json_put_int(j, "num_hidden_layers", s->layers);
     json_put_int(j, "num_attention_heads", s->heads);
     json_put_int(j, "num_key_value_heads", s->kv_heads);
-    json_put_int(j, "head_dim", s->head_size);
+    json_put_int(j, "head_dim", spec_is_latent(s) ? s->latent_rope : s->head_size);
     json_put_int(j, "intermediate_size", s->hidden);
     json_put_str(j, "hidden_act", "silu");
     json_put_double(j, "rms_norm_eps", s->norm_eps);
@@ -401,6 +455,8 @@ static int write_llama(const struct model_spec *s, const struct hf_export *how,
         json_key(j, "sliding_window");
         json_nothing(j);
     }
+    if (spec_is_latent(s))
+        write_latents(s, j);
     if (s->experts > 0)
         write_experts(s, j);
     write_rope(s, j);

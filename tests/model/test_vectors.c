@@ -16,7 +16,7 @@
 enum { B = 2, T = 32, R = B * T, V = 256, CYCLE = 4, STEPS = 100 };
 
 static const char *const families[] = { "gpt2", "llama", "mistral", "qwen2", "qwen3", "mixtral",
-                                        "qwen3_moe", "dots1" };
+                                        "qwen3_moe", "dots1", "deepseek_v3" };
 static const char *const backends[] = { "reference", "generic", "avx2", "avx512", "avx512bf16",
                                         "amx" };
 

@@ -82,6 +82,12 @@ FAMILIES = {
         **llama_like(hidden_size=32, head_dim=16, num_hidden_layers=3), moe_intermediate_size=20,
         n_routed_experts=5, n_shared_experts=2, num_experts_per_tok=2, first_k_dense_replace=1,
         norm_topk_prob=True, routed_scaling_factor=2.5, sliding_window=None),
+    "deepseek_v3": transformers.DeepseekV3Config(
+        **llama_like(hidden_size=32, num_hidden_layers=3, num_key_value_heads=4), q_lora_rank=24,
+        kv_lora_rank=20, qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=10,
+        moe_intermediate_size=20, n_routed_experts=5, n_shared_experts=1, num_experts_per_tok=2,
+        first_k_dense_replace=1, n_group=1, topk_group=1, norm_topk_prob=True,
+        routed_scaling_factor=2.5),
 }
 
 # The released models' shapes, for their frequencies only.
