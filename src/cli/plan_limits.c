@@ -154,7 +154,7 @@ static int run(struct invocation *v)
 static const struct example examples[] = {
     { "headway plan limits --model llama3-405b --machine h100-sxm-roce --batch 16M",
       "How far Llama 3 405B could be spread." },
-    { "headway plan limits --model deepseek-v3-like --machine h800-ib --batch 60M --gpus 2048 "
+    { "headway plan limits --model deepseek-v3 --machine h800-ib --batch 60M --gpus 2048 "
       "--json", "What experts' exchanges cost, as JSON." },
     { 0 },
 };

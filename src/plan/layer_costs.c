@@ -339,7 +339,8 @@ static int read_program(struct plan_ops *out, const struct model_spec *spec, str
     TRY(build(&step, &model, &r, a));
     out->heads = model->local.heads;
     out->kv_heads = model->local.kv_heads;
-    out->head_size = spec->head_size;
+    out->key_size = spec_key_size(spec);
+    out->value_size = spec_value_size(spec);
     out->width = spec->width;
     const struct param *head = model_param(model, P_HEAD, -1);
     out->vocab = head ? head->shard.dim[0] : spec->vocab;

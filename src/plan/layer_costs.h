@@ -34,7 +34,7 @@ struct plan_op {
     double expert_bytes; /* of these, of matrices that ranks along ep share out */
 };
 
-enum { PLAN_PIECE_OPS = 64 };
+enum { PLAN_PIECE_OPS = 96 };
 
 struct plan_messages {
     double bytes, calls; /* sent by a rank, for one micro-batch */
@@ -63,7 +63,8 @@ struct plan_shape { /* what the operators depend on */
 struct plan_ops {
     struct plan_shape shape;
     i64 rows;         /* tokens of a micro-batch on a rank, before tp cuts them */
-    i64 heads, kv_heads, head_size, width; /* on a rank; the whole width */
+    i64 heads, kv_heads, width; /* on a rank; the whole width */
+    i64 key_size, value_size;   /* of a head */
     i64 vocab;        /* rows of the head on a rank */
     struct plan_piece_ops pieces[PLAN_PARTS];
 };

@@ -95,6 +95,32 @@ static void read_experts(struct reader *r, struct model_spec *s)
         s->hidden = s->expert_hidden;
 }
 
+static bool has_latents(const char *model)
+{
+    return begins(model, "DeepSeek") || begins(model, "Kimi");
+}
+
+/* What a row does not say of these models (DeepSeek-V3, 2024, section 4.2, and the configuration
+ * that Moonshot AI published with Kimi K2, 2025). False: of another model. The module that
+ * predicts a second token, which some runs have, is not priced. */
+static bool read_latents(struct model_spec *s, const char *model)
+{
+    const bool v3 = begins(model, "DeepSeek-V3");
+    if (!v3 && !begins(model, "Kimi-K2"))
+        return false;
+    s->family = FAMILY_DEEPSEEK_V3;
+    s->latent_q = 1536;
+    s->latent_kv = 512;
+    s->latent_rope = 64;
+    s->head_size = 128;
+    s->kv_heads = 0;
+    s->dense_layers = v3 ? 3 : 1;
+    s->shared_hidden = s->expert_hidden;
+    s->score = SCORE_SIGMOID;
+    s->router_bias = true;
+    return true;
+}
+
 /* Whether head and embedding are one matrix follows from the published number of parameters. */
 static bool is_tied(const struct model_spec *s, double published)
 {
@@ -136,8 +162,8 @@ static void read_model(struct reader *r)
         r->out->missing = "a shape that a decoder can have";
         return;
     }
-    if (begins(r->out->model, "DeepSeek") || begins(r->out->model, "Kimi")) {
-        r->out->missing = "a decoder with latent attention";
+    if (has_latents(r->out->model) && !read_latents(s, r->out->model)) {
+        r->out->missing = "the sizes of its latents";
         return;
     }
     if (begins(r->out->model, "Qwen3"))
@@ -147,7 +173,8 @@ static void read_model(struct reader *r)
     if (spec_check(s, r->out->id) < 0)
         r->out->missing = "a shape that a decoder can have";
     double published = any_number(r, "params_b") * 1e9; /* derived ones can be nonsense */
-    s->tied = !r->out->missing && published > 0 ? is_tied(s, published) : gpt;
+    if (!spec_is_latent(s)) /* which are known not to be */
+        s->tied = !r->out->missing && published > 0 ? is_tied(s, published) : gpt;
 }
 
 /* --- the layout ----------------------------------------------------------------------- */

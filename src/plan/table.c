@@ -66,12 +66,12 @@ static void price_scores(const struct pricing *x, const struct plan_op *op,
                          struct plan_seconds *out)
 {
     bool backward = op->phase != PHASE_FORWARD;
-    i64 T = x->job->sequence / x->layout->cp, D = x->ops->head_size;
+    i64 T = x->job->sequence / x->layout->cp, D = x->ops->key_size, V = x->ops->value_size;
     i64 n = x->layout->micro_batch * x->ops->heads;
     double pairs = (double)n * (double)T * (double)x->job->sequence;
     struct plan_product scores = { T, x->job->sequence, D, n, x->job->sequence | D,
                                    HALF * pairs, HALF };
-    struct plan_product values = { T, D, x->job->sequence, n, x->job->sequence | D,
+    struct plan_product values = { T, V, x->job->sequence, n, x->job->sequence | V,
                                    HALF * pairs, HALF };
     double products = plan_product_seconds(x->family, x->device, PLAN_BF16, &scores) +
                       plan_product_seconds(x->family, x->device, PLAN_BF16, &values);
@@ -96,7 +96,7 @@ static void price_attention(const struct pricing *x, const struct plan_op *op,
         price_scores(x, op, out);
         return;
     }
-    struct plan_fused fused = { op->flops, x->stack->generation, x->job->sequence, x->ops->head_size,
+    struct plan_fused fused = { op->flops, x->stack->generation, x->job->sequence, x->ops->key_size,
                                 op->phase != PHASE_FORWARD };
     double seconds = plan_attention_seconds(x->family, x->device, &fused);
     add_compute(out, seconds, op->model_flops / x->device->peak[PLAN_BF16]);
@@ -293,7 +293,7 @@ static double kept_by_half(const struct pricing *x, const struct plan_piece_ops 
 {
     double rows = (double)x->ops->rows;
     double n = rows * (double)x->ops->width / cut +
-               rows * (double)(x->ops->heads * x->ops->head_size);
+               rows * (double)(x->ops->heads * x->ops->value_size);
     for (int i = 0; i < p->n; i++)
         if (p->ops[i].kind == PLAN_PRODUCT && p->ops[i].phase == PHASE_FORWARD)
             n += 0.5 * (double)p->ops[i].batch * (double)p->ops[i].M * (double)p->ops[i].N;

@@ -82,7 +82,8 @@ static double table_flops(const struct plan_job *job)
     const struct model_spec *s = job->spec;
     double tokens = (double)job->global_batch * (double)job->sequence;
     return tokens * (6 * (double)params_matmul(s) +
-                     12 * (double)(s->layers * s->heads * s->head_size * job->sequence));
+                     6 * (double)(s->layers * s->heads * (spec_key_size(s) + spec_value_size(s)) *
+                                  job->sequence));
 }
 
 static void try_layout(struct validated_range *out, const struct plan_job *job,

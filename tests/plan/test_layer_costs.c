@@ -191,6 +191,20 @@ TEST(each_collective_takes_its_start)
     arena_fini(&p.arena);
 }
 
+/* What tp exchanges of a latent's gradients it does once a step, as of gains. */
+TEST(latents_sum_too)
+{
+    const i64 q_ranks[] = { 24, 0 };
+    for (i64 i = 0; i < COUNT_OF(q_ranks); i++)
+        for (i64 tp = 1; tp <= 4; tp *= 2) {
+            struct model_spec spec = tiny_spec_of(&(struct tiny_options){ .latent = true });
+            spec.layers = 5;
+            spec.positions = 64;
+            spec.latent_q = q_ranks[i];
+            compare(&spec, tp, 1, 3, 64);
+        }
+}
+
 TEST(sparse_layers_sum_too)
 {
     for (int kind = TINY_MIXTRAL; kind <= TINY_CAPACITY; kind++) {
@@ -316,6 +330,6 @@ TEST_MAIN(ONE(a_cut_product_moves_its_operands_once),
           ONE(pieces_sum_to_the_program_in_every_layout), ONE(shared_heads_sum_too),
           ONE(a_rank_with_a_part_of_a_head_holds_and_sends_less_than_one_with_a_whole),
           ONE(what_neighbours_exchange_is_priced_among_them),
-          ONE(each_collective_takes_its_start), ONE(sparse_layers_sum_too),
+          ONE(each_collective_takes_its_start), ONE(latents_sum_too), ONE(sparse_layers_sum_too),
           ONE(ranks_that_share_experts_have_fewer_of_them_and_more_rows_of_each),
           ONE(ranks_that_share_rows_share_what_experts_compute))
