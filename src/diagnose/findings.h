@@ -44,13 +44,15 @@ struct finding_edit {
     int rank, peer, stage, lane, phase, host; /* -1: any; a peer counts like the rank */
     int last_rank;                      /* larger than rank: all from rank to this one */
     i64 first_step, last_step;          /* of EDIT_AS_ELSE */
+    bool groups;                        /* of transfers: those of all groups with the rank, and with
+                                         * the peer, or the last rank */
     bool recompute, watching;           /* only what is computed again; what measures learning */
     char op[MEASURE_NAME];              /* what its name begins with; empty: any */
     double less, less_per_byte, floor, floor_per_byte;
     double starts;                      /* of transfers: with factor 1 so much of the time in which
                                          * ranks begin them goes */
-    double mended;                      /* 0, or beside other ranks that are mended: their tasks take */
-    int mended_first, mended_last;      /* so much of their time, and the gain is from there on */
+    double mended;                      /* 0, or beside other ranks that are mended: their tasks */
+    int mended_first, mended_last;      /* take so much of their time, and the gain is from there */
     double factor_lo, factor, factor_hi; /* lo: the pessimist's, gains least */
 };
 

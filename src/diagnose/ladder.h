@@ -10,7 +10,7 @@
  *     data      T1 / T         waiting for the loader
  *     host      T2 / T1        gaps, logging
  *     transfer  T3 / T2        bytes on their way, and latency
- *     balance   T4 / T3        data-parallel copies that take unequally long
+ *     balance   T4 / T3        ranks of one stage that take unequally long
  *     stage     T5 / T4        stages, shards and micro-batches that do (may be above 1)
  *     bubble    C / T5         waiting that is left: dependencies
  *     useful    M / H          recompute, masked work

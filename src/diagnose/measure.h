@@ -155,6 +155,16 @@ struct measure_link {
     double calls;
 };
 
+/* Groups whose exchanges are slow beside others of the same lanes: the ranks that are in all of
+ * them, what each exchange takes longer there, and what each of its bytes. */
+struct measure_slow_end {
+    i64 groups, lanes; /* that are slow, and of how many lanes they are; 0: none */
+    i64 common;        /* ranks that they have in common: the first and the last one */
+    int first, last;
+    double times;      /* how slow: the least of them */
+    double delay_s, s_per_byte;
+};
+
 struct measure_expert_layer {
     int layer;
     double worst; /* tokens of the fullest expert over the mean */
@@ -207,6 +217,7 @@ struct measure {
     struct measure_link *links; /* of one kind, in the lane in which they are the least alike */
     i64 n_links;
     int link_lane;
+    struct measure_slow_end slow_end;
     struct measure_expert_layer *experts;
     i64 n_experts;
     struct measure_config config;

@@ -27,8 +27,21 @@ static bool is_link(const struct link_sum *l, int a, int b, int lane)
     return l->a == a && l->b == b && l->lane == lane;
 }
 
-static void keep_link(struct gather *g, struct lane_sum *l, const struct measure_call *c,
-                      double seconds)
+/* The ranks of the exchange; of a move its two ends. */
+static const i32 *members_of(struct gather *g, const struct record_head *h,
+                             const struct measure_call *c, int a, int b)
+{
+    const struct record_group *group = &h->groups[c->lane];
+    i32 *ranks = ARENA_ARRAY(g->a, i32, c->members);
+    ranks[0] = a;
+    ranks[c->members - 1] = b;
+    for (int i = 0; !c->move && i < c->members && i < group->n; i++)
+        ranks[i] = group->ranks[i];
+    return ranks;
+}
+
+static void keep_link(struct gather *g, const struct record_head *h, struct lane_sum *l,
+                      const struct measure_call *c, double seconds, bool free)
 {
     const int first = (int)(c->key[1] >> 32), last = (int)(u32)c->key[1];
     const int a = first < last ? first : last, b = first < last ? last : first;
@@ -40,10 +53,13 @@ static void keep_link(struct gather *g, struct lane_sum *l, const struct measure
         return;
     if (i == g->n_links)
         g->links[g->n_links++] = (struct link_sum){ .a = a, .b = b, .lane = c->lane,
-                                                    .members = c->members };
+                                                    .members = c->members,
+                                                    .ranks = members_of(g, h, c, a, b) };
     l->link = i;
     keep(&g->links[i].rate_s, seconds, g->a);
     keep(&g->links[i].rate_bytes, c->moved, g->a);
+    if (free)
+        gather_add_link_size(&g->links[i], c, seconds, g->a);
 }
 
 void gather_add_calls(struct gather *g, const struct record_step *s,
@@ -71,9 +87,10 @@ void gather_add_calls(struct gather *g, const struct record_step *s,
             g->waited_s += s_of(from - c->begin);
         }
         if (c->moved > 0 && (!c->move || c->bytes == 0)) { /* a send may end before it is taken */
-            if (c->free == i64_max(c->begin, c->come)) /* nothing stood before it on the lane */
+            const bool free = c->free == i64_max(c->begin, c->come); /* nothing stood before it */
+            if (free)
                 keep_size(l, c, own, g->a);
-            keep_link(g, l, c, own);
+            keep_link(g, s->ranks[c->rank].head, l, c, own, free);
         }
         if (i == calls->first[c->rank])
             seen = ARENA_ARRAY(s->arena, bool, s->ranks[c->rank].table->n_tasks);
@@ -150,7 +167,7 @@ static double slope_of_whole(const struct lane_sum *sum, const double *x, const 
 /* What an exchange takes beyond what its messages took before the run, as a delay and a slowness
  * of bytes: latency = rounds x link's + delay, 1 / bandwidth = 1 / link's + slowness. Without a
  * probe, all that it takes. */
-static void fit_lane(const struct measure_config *c, const struct lane_sum *sum,
+static void fit_lane(const struct measure_config *c, struct lane_sum *sum,
                      struct measure_lane *l)
 {
     double x[SIZES], y[SIZES], rounds = l->rounds;
@@ -163,8 +180,12 @@ static void fit_lane(const struct measure_config *c, const struct lane_sum *sum,
     struct measure_line line = { NAN, NAN, 0 };
     if (measure_quantile(x, sum->n_sizes, 1) >= least_range * measure_quantile(x, sum->n_sizes, 0))
         line = measure_line(x, y, sum->n_sizes);
-    else if (based)
+    else if (based) {
         line = guess_line(x, y, sum->n_sizes, rounds * latency, slowness);
+        sum->alike = true;
+        sum->size = measure_quantile(x, sum->n_sizes, 0.5);
+        sum->extra = measure_quantile(y, sum->n_sizes, 0.5);
+    }
     /* Of one size each, pieces are the more the more bytes there are: where beginning one takes
      * longer than its bytes, before the run, what comes on top with the bytes is of the pieces. */
     double each = l->bytes / l->calls / l->pieces;
@@ -177,6 +198,30 @@ static void fit_lane(const struct measure_config *c, const struct lane_sum *sum,
     l->bytes_per_s = isfinite(line.b) ? 1 / fmax(slowness + line.b, 0.1 * slowness + 1e-15) : NAN;
     l->base_latency_s = based ? rounds * latency : NAN;
     l->base_bytes_per_s = based ? c->link_bytes_per_s : NAN;
+}
+
+/* How near another lane's delay, or slowness, must come to all that exchanges take more here. */
+static const double explains = 0.3;
+
+/* A lane whose sizes are alike takes part of what its exchanges take more for latency or for bytes as
+ * those lanes do that can tell. */
+static void ask_other_lanes(const struct gather *g, const struct lane_sum *sum,
+                            struct measure_lane *l)
+{
+    const struct measure_config *c = &g->m->config;
+    for (i64 i = 0; i < g->m->n_lanes && sum->alike && sum->extra > 0; i++) {
+        const struct measure_lane *o = &g->m->lanes[i];
+        if (g->lanes[o->lane].alike || !isfinite(o->latency_s) || !(o->bytes_per_s > 0))
+            continue;
+        const double delay = o->latency_s - o->base_latency_s;
+        const double bytes = sum->size * (1 / o->bytes_per_s - 1 / c->link_bytes_per_s);
+        const bool by_delay = fabs(delay / sum->extra - 1) < explains;
+        if (by_delay == (fabs(bytes / sum->extra - 1) < explains))
+            continue;
+        l->latency_s = l->base_latency_s + (by_delay ? sum->extra : 0);
+        l->bytes_per_s = 1 / (1 / c->link_bytes_per_s + (by_delay ? 0 : sum->extra / sum->size));
+        return;
+    }
 }
 
 static void settle_lanes(struct gather *g)
@@ -203,6 +248,8 @@ static void settle_lanes(struct gather *g)
             *sums[k] /= g->rank_steps;
         m->lanes[m->n_lanes++] = l;
     }
+    for (i64 i = 0; i < m->n_lanes; i++)
+        ask_other_lanes(g, &g->lanes[m->lanes[i].lane], &m->lanes[i]);
 }
 
 /* Of its bytes: beside what an exchange of the lane took before the run whatever its size. */
@@ -267,4 +314,5 @@ void gather_settle_exchanges(struct gather *g)
 {
     settle_lanes(g);
     settle_links(g);
+    gather_find_slow_end(g);
 }

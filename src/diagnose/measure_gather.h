@@ -68,11 +68,26 @@ struct lane_sum {
     double members;
     double tasks; /* calls of different tasks, for turns */
     i64 link;     /* where its last call was kept */
+    bool alike;   /* its sizes are: what of this is latency is a guess */
+    double size, extra; /* then: bytes of an exchange, and what it takes beyond a probe's price */
+};
+
+/* Exchanges of a group that are of one size: the newest of their times. */
+enum { LINK_KEPT = 64, LINK_SIZES = 16 };
+
+struct link_size {
+    double bytes;
+    int rounds;
+    i64 n;
+    double seconds[LINK_KEPT];
 };
 
 struct link_sum { /* a group's exchanges; a and b: its first and last rank */
     int a, b, lane, members;
+    const i32 *ranks; /* its members */
     struct kept rate_s, rate_bytes;
+    struct link_size *sizes;
+    i64 n_sizes;
 };
 
 struct gather {
@@ -111,6 +126,10 @@ void gather_add_calls(struct gather *g, const struct record_step *s, const struc
 /* Computing of the passes that stands behind the first exchange of a lane. */
 void gather_add_behind(struct gather *g, const struct record_step *s, int rank,
                        const struct measure_calls *calls);
+void gather_add_link_size(struct link_sum *l, const struct measure_call *c, double seconds,
+                          struct arena *a);
+/* The one rank, if any, that all groups with slow exchanges have in common. */
+void gather_find_slow_end(struct gather *g);
 /* Lanes, as fitted, and links: of the lane that has most of them. */
 void gather_settle_exchanges(struct gather *g);
 

@@ -141,6 +141,46 @@ static double slow_bytes(const struct measure_lane *l)
     return l->calls > 0 ? l->bytes * (1 / l->bytes_per_s - 1 / l->base_bytes_per_s) : NAN;
 }
 
+/* For whom ranks stand still, others wait: all of it is lost with the bytes. */
+static double lost_to_transfer(const struct measure *m)
+{
+    double sum = 0;
+    for (i64 i = 0; i < m->n_lanes; i++)
+        sum += stood(&m->lanes[i]);
+    return isfinite(m->loss[LOSS_TRANSFER]) ? m->loss[LOSS_TRANSFER] : sum;
+}
+
+/* Where no lane alone costs theta but all together do, and all are slow: the one that costs most. */
+static const struct measure_lane *worst_of_all(const struct measure *m, double share, double times)
+{
+    const struct measure_lane *worst = NULL;
+    if (!all_slow(m, share, times) || !(lost_to_transfer(m) >= m->theta))
+        return NULL;
+    for (i64 i = 0; i < m->n_lanes; i++) {
+        const struct measure_lane *l = &m->lanes[i];
+        const bool told = isfinite(times) ? isfinite(l->latency_s) : isfinite(l->bytes_per_s);
+        if (told && (!worst || stood(l) > stood(worst)))
+            worst = l;
+    }
+    return worst;
+}
+
+static double slow_starts(const struct measure_lane *l)
+{
+    return l->calls > 0 ? l->calls * (l->latency_s - l->base_latency_s) : NAN;
+}
+
+/* What of `slow` seconds of a lane's calls stood in the way; where all lanes are slow together, of
+ * theirs. */
+static double at_stake(const struct measure *m, const struct measure_lane *l, bool together,
+                       double (*slow)(const struct measure_lane *))
+{
+    double sum = 0;
+    for (i64 i = 0; i < m->n_lanes; i++)
+        sum += fmax(0, slow(&m->lanes[i])); /* fmax: NaN is left out */
+    return together ? fmin(sum, lost_to_transfer(m)) : hidden_first(l, slow(l));
+}
+
 /* --- links ------------------------------------------------------------------------ */
 
 /* The slowest link, when it alone is slow: below `share` of the median of the others. */
@@ -186,14 +226,90 @@ static void place_link(const struct measure_link *l, struct finding *f)
     }
 }
 
+/* Seconds a step that the mean rank's exchanges would take longer, were all as slow as those. */
+static double slow_end_delay(const struct measure *m)
+{
+    double sum = 0;
+    for (i64 i = 0; i < m->n_lanes; i++)
+        sum += m->lanes[i].calls * m->slow_end.delay_s;
+    return sum;
+}
+
+static double slow_end_bytes(const struct measure *m)
+{
+    double sum = 0;
+    for (i64 i = 0; i < m->n_lanes; i++)
+        sum += m->lanes[i].bytes * m->slow_end.s_per_byte;
+    return sum;
+}
+
+static void edit_slow_end(const struct measure *m, struct finding *f)
+{
+    rule_edit(f, EDIT_TRANSFER, 1);
+    f->edit.groups = true;
+    f->edit.less = m->slow_end.delay_s;
+    f->edit.less_per_byte = m->slow_end.s_per_byte;
+}
+
+/* Where is a slow group: its two ranks, or the range that its ranks are; -1: none says it. */
+static void place_slow_end(const struct measure_slow_end *e, struct finding *f)
+{
+    if (e->common == 1 || e->common == e->last - e->first + 1)
+        f->place.rank = e->first;
+    if (e->common == 2) {
+        f->place.rank = e->first;
+        f->place.peer = e->last;
+    } else if (f->place.rank >= 0 && e->common > 2) {
+        f->place.last_rank = e->last;
+    }
+}
+
+/* Exchanges of one rank are slow whomever they are with; or those of one group, by a delay. */
+static bool tell_slow_end(const struct measure *m, struct finding *f, bool by_delay)
+{
+    const struct measure_slow_end *e = &m->slow_end;
+    const double lost = lost_to_transfer(m), delay = slow_end_delay(m), bytes = slow_end_bytes(m);
+    if ((delay > bytes) != by_delay || !(lost >= m->theta))
+        return false;
+    place_slow_end(e, f);
+    const bool one = e->common == 1;
+    if (f->place.rank < 0 || (!one && !by_delay))
+        return false;
+    if (one)
+        f->title = by_delay ? "high latency at one rank" : "low bandwidth at one rank";
+    rule_evidence(f, "exchanges take %.1f times as long as others of their lanes in %lld groups, of "
+                     "%lld lanes%s", e->times, (long long)e->groups, (long long)e->lanes,
+                  one ? ": it alone is in all of them" : "");
+    rule_evidence(f, "each takes %.0f us longer, and %.2f ms per MB", 1e6 * e->delay_s,
+                  1e9 * e->s_per_byte);
+    rule_reject(f, by_delay ? "C4" : "C5", "of what they take longer %.0f %% is by their bytes",
+                100 * bytes / (delay + bytes));
+    if (one)
+        rule_reject(f, "C11", "no single link has all of them");
+    edit_slow_end(m, f);
+    rule_gain(m, f, lost, fmin(lost, delay + bytes), 0.3);
+    rule_fix(f, "the network interface of %s, its cable and switch port; until then %s another host",
+             m->ranks[e->first].host[0] ? m->ranks[e->first].host : "its host",
+             one ? "give the rank" : "give one of these ranks");
+    rule_confirm(f, "mpirun -n 2 headway comm, on that host and another");
+    return true;
+}
+
+/* Whether exchanges are slow in some groups only: C4 and C5 are then about these. */
+static bool is_somewhere(const struct measure *m)
+{
+    return m->slow_end.groups > 0 && m->slow_end.common < m->n_ranks;
+}
+
 static bool look_one_link(const struct measure *m, const struct rule_limit *limit,
                           struct finding *f)
 {
     double usual;
     const struct measure_lane *l = lane_of_links(m);
     const struct measure_link *slow = l ? odd_link(m, limit[0].value, &usual) : NULL;
-    if (!slow)
-        return false;
+    if (!slow || (is_somewhere(m) && (m->slow_end.common == 1 ||
+                                      slow_end_delay(m) > slow_end_bytes(m))))
+        return false; /* C4 and C5 tell it */
     const double left = slow->bytes_per_s / usual;
     double gain = stood(l) * (1 - fmin(1, (1 + crowd(m)) / 2 * left));
     tell_lane(l, f);
@@ -208,6 +324,8 @@ static bool look_one_link(const struct measure *m, const struct rule_limit *limi
     f->edit.factor_hi = left;
     if (f->place.rank < 0)
         f->edit.kind = EDIT_NONE; /* its members are no range of ranks */
+    else if (m->slow_end.groups > 0 && m->slow_end.first == slow->a && m->slow_end.last == slow->b)
+        edit_slow_end(m, f); /* in other lanes' groups too, of which the link is a part */
     rule_gain(m, f, stood(l), gain, 0.3);
     if (slow->members > 2) {
         rule_fix(f, "find the slow link of that ring of %d: between two of its neighbours at a "
@@ -226,11 +344,15 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
                            struct finding *f)
 {
     const struct measure_lane *l = worst_lane(m);
+    if (is_somewhere(m) && tell_slow_end(m, f, false))
+        return true;
     double usual, share = where_crowded(m, limit[0].value, limit[3].value / crowd(m));
+    const bool together = !l;
+    l = l ? l : worst_of_all(m, share, INFINITY);
     if (!l || !(l->bytes_per_s < share * l->base_bytes_per_s) ||
         by_latency(l) > limit[1].value || odd_link(m, limit[2].value, &usual))
         return false;
-    double gain = hidden_first(l, slow_bytes(l));
+    const double gain = at_stake(m, l, together, slow_bytes);
     if (!(gain >= m->theta)) /* the rest is what these bytes cost on a link as it was */
         return false;
     tell_lane(l, f);
@@ -246,7 +368,7 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
         f->edit.lane = -1;
     f->edit.less_per_byte = 1 / l->bytes_per_s - 1 / l->base_bytes_per_s;
     leave_to_crowd(m, &f->edit, f->edit.less_per_byte, 1 / l->base_bytes_per_s);
-    rule_gain(m, f, stood(l), f->edit.factor * gain, 0.3);
+    rule_gain(m, f, fmax(gain, stood(l)), f->edit.factor * gain, 0.3);
     rule_fix(f, "a faster link (%s), or fewer bytes over it: --train.accumulate %lld", l->axis,
              (long long)(2 * m->config.accumulate));
     rule_confirm(f, "mpirun headway comm, on the same hosts");
@@ -258,9 +380,13 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
 {
     const struct measure_lane *l = worst_lane(m);
     double times = where_crowded(m, limit[0].value, limit[2].value);
+    if (is_somewhere(m) && tell_slow_end(m, f, true))
+        return true;
+    const bool together = !l;
+    l = l ? l : worst_of_all(m, 0, times);
     if (!l || !(l->latency_s > times * l->base_latency_s) || !(by_latency(l) >= limit[1].value))
         return false;
-    double gain = hidden_first(l, l->calls * (l->latency_s - l->base_latency_s));
+    const double gain = at_stake(m, l, together, slow_starts);
     if (!(gain >= m->theta))
         return false;
     tell_lane(l, f);
@@ -275,7 +401,7 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
     f->edit.less = l->latency_s - l->base_latency_s;
     const double rate = l->bytes_per_s > 0 ? l->bytes_per_s : l->base_bytes_per_s;
     leave_to_crowd(m, &f->edit, f->edit.less, l->base_latency_s + l->bytes / l->calls / rate);
-    rule_gain(m, f, stood(l), f->edit.factor * gain, 0.3);
+    rule_gain(m, f, fmax(gain, stood(l)), f->edit.factor * gain, 0.3);
     rule_fix(f, "the network's delay (route, interrupt moderation, busy polling), or fewer "
                 "exchanges: "
                 "--train.accumulate %lld", (long long)(2 * m->config.accumulate));

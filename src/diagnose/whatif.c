@@ -162,6 +162,29 @@ static bool is_host(int kind, int host)
                                                 kind == DAG_CHECKPOINT || kind == DAG_REST;
 }
 
+/* Whether the rank of the edit has a part in the call. */
+static bool has_part(const struct record_head *h, const struct dag_node *n, int rank)
+{
+    const struct record_task *t = n->task;
+    const struct record_group *g = h ? &h->groups[n->lane] : NULL;
+    if (n->rank == rank)
+        return true;
+    if (g && t && (t->flags & (RECORD_SENDS | RECORD_RECEIVES)))
+        g = t->boundary >= 0 && t->boundary < h->n_boundaries ? &h->boundaries[t->boundary] : NULL;
+    for (int i = 0; g && i < g->n; i++)
+        if (g->ranks[i] == rank)
+            return true;
+    return false;
+}
+
+static bool is_of_groups(const struct finding_edit *e, const struct record_head *h,
+                         const struct dag_node *n)
+{
+    const int other = e->peer >= 0 ? e->peer : e->last_rank;
+    return n->kind == DAG_CALL && has_part(h, n, e->rank) &&
+           (e->peer < 0 && other <= e->rank ? true : has_part(h, n, other));
+}
+
 /* Whether a node is of the kind that the edit is about, and where it says. */
 static bool selects(const struct finding_edit *e, const struct dag_node *n, int stage)
 {
@@ -552,7 +575,9 @@ static void edit_nodes(struct whatif *w, int graph, const struct finding_edit *e
             w->lead[i] *= starts;
         if (here && n->kind == DAG_BEGIN && (e->lane < 0 || n->lane == e->lane))
             w->seconds[i] *= starts;
-        if (selects(e, n, e->stage < 0 ? -1 : stage_of(w, graph, n->rank)))
+        const struct record_head *h = n->rank >= 0 ? w->steps[graph].ranks[n->rank].head : NULL;
+        if (e->groups ? is_of_groups(e, h, n)
+                      : selects(e, n, e->stage < 0 ? -1 : stage_of(w, graph, n->rank)))
             w->seconds[i] = edited(e, bytes_of(w, graph, n), w->seconds[i], factor);
     }
 }

@@ -42,6 +42,10 @@ static double number(json_t *o, const char *key)
 #define DP "--layout dp=8,zero=1 "
 #define PIPELINE "--layout pp=4,dp=2 --set train.accumulate=16 "
 #define TENSOR "--layout dp=4,tp=2 "
+#define CONTEXT "--layout cp=2 --set train.batch=2 --set train.accumulate=4 --set train.seq=512 " \
+                "--rates flops=5e10,memory=2e10,link=4e9,latency=1e-5 "
+#define INTERLEAVED "--layout pp=2,dp=2,schedule=interleaved,zero=1 --set train.batch=4 --set " \
+                    "train.accumulate=16 --rates flops=5e10,memory=2e10,link=4e9,latency=1e-5 "
 #define FULL "--layout pp=4,dp=2 --set train.accumulate=48 " /* hardly a bubble */
 #define LONE "--layout pp=2 --set train.batch=4 --set train.accumulate=16 "
 #define LONE_TENSOR "--layout tp=4 --set train.batch=4 "
@@ -78,7 +82,13 @@ static const struct fault faults[] = {
     { "C4", PIPELINE, "comm_bw=20MB/s", NULL, 0 },
     { "C5", DP, "comm_delay=20ms", NULL, 0 },
     { "C5", PIPELINE, "comm_delay=40ms", NULL, 0 },
+    { "C5", INTERLEAVED, "comm_delay=3.4ms", NULL, 0 }, /* in no lane alone enough to be told */
+    { "C5", CONTEXT, "comm_delay=4ms", NULL, 0 },
+    { "C4", CONTEXT, "comm_bw=260MB/s", NULL, 0 },
     { "C11", TENSOR, "pair_bw=4-5:60MB/s", "peer", 5 },
+    { "C4", TENSOR, "comm_bw=300MB/s@5", "rank", 5 },
+    { "C5", TENSOR, "comm_delay=1ms@2", "rank", 2 },
+    { "C5", "--layout pp=2,dp=2 --set train.accumulate=32 ", "comm_delay=60ms@1", "rank", 1 },
     { "C11", PIPELINE, "pair_bw=1-3:8MB/s", "rank", 1 },
     { "B4", PIPELINE, "stage_skew=2", "stage", 3 },
     { "K10", DP, "recompute=full", NULL, 0 },

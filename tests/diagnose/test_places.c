@@ -239,6 +239,35 @@ TEST(a_slow_link_is_of_the_lane_that_shows_it)
     arena_fini(&a);
 }
 
+/* What all slow groups have in common is the place: one rank (whatever the lane), two, or a range;
+ * and what their exchanges take longer says whether it is latency. */
+TEST(the_end_that_slow_groups_share_is_where_the_link_is_slow)
+{
+    static const struct { int common, first, last; bool delay; const char *id; int rank, peer, to; }
+    cases[] = {
+        { 1, 2, 2, false, "C4", 2, -1, 0 }, { 1, 2, 2, true, "C5", 2, -1, 0 },
+        { 2, 0, 2, true, "C5", 0, 2, 0 },   { 3, 1, 3, true, "C5", 1, -1, 3 },
+    };
+    struct arena a;
+    arena_init(&a);
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct measure *m = usual_run(5, STEPS, &a);
+        m->lanes[0].exposed_s = 0.06;
+        m->loss[LOSS_TRANSFER] = 0.06;
+        longer(m, 0.06);
+        m->slow_end = (struct measure_slow_end){ .groups = 2, .lanes = 2, .times = 4,
+            .common = cases[i].common, .first = cases[i].first, .last = cases[i].last,
+            .delay_s = cases[i].delay ? 0.005 : 0, .s_per_byte = cases[i].delay ? 0 : 1.4e-9 };
+        const struct finding *f = first(m, cases[i].id);
+        CHECK_EQ(f->place.rank, cases[i].rank);
+        CHECK_EQ(f->place.peer, cases[i].peer);
+        CHECK_EQ(f->place.last_rank > f->place.rank ? f->place.last_rank : 0, cases[i].to);
+        CHECK(f->edit.groups);
+        CHECK(!has("C11"));
+    }
+    arena_fini(&a);
+}
+
 /* More than half of the ranks may be slow; but where one has less to do the others are not. */
 TEST(most_ranks_may_be_slow_beside_several_that_are_not)
 {
@@ -550,6 +579,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(loaders_that_are_alike_are_behind_together),
           ONE(a_rank_that_is_a_stage_is_slow_only_for_its_work),
           ONE(a_stage_is_slow_where_all_its_ranks_are),
+          ONE(the_end_that_slow_groups_share_is_where_the_link_is_slow),
           ONE(tasks_that_two_stages_have_tell_which_of_them_is_slow),
           ONE(tasks_that_vary_though_their_times_are_given_are_jitter),
           ONE(a_slow_link_is_of_the_lane_that_shows_it),
