@@ -130,9 +130,13 @@ static void note_unknown(struct diagnosis *d)
     else if (!sampled)
         note(d, "no samples of the host: throttling, neighbours, faults and storage are not "
                 "judged");
-    if (!(m->ceilings.used > 0) || !(m->ceilings.memory_bytes_per_s > 0))
+    const long long threads = (long long)m->config.threads;
+    if (!(m->ceilings.used > 0))
         note(d, "this machine's ceilings are not known (headway machine measures them): products' "
              "shape and precision are not judged");
+    else if (!(m->ceilings.memory_bytes_per_s > 0))
+        note(d, "how fast this machine's memory is was not known when the run began (headway machine "
+             "--threads %lld measures it): what waits for memory is not judged", threads);
     if (m->left_out > 0 && measure_whole(m))
         note(d, "in %lld steps ranks are missing or clocks apart: those are left out",
              (long long)m->left_out);
