@@ -262,6 +262,18 @@ def check_resumed(browser, headway, folder):
           "and when")
 
 
+def check_short(browser, headway, folder):
+    shell(folder, headway, "train", "recipe.yaml", "--quiet", "--set", "train.steps=2", "--set",
+          "run.name=short")
+    file = report(headway, folder, "runs/short")
+    page = browser.open("file://" + file)
+    page.frame()
+    said = page.evaluate("document.querySelector('#findings').textContent")
+    check("no steady step is recorded" in said and "above the noise" not in said,
+          "a run without a steady step is not judged")
+    check_quiet(page, file, "a run without a steady step")
+
+
 def check_two(browser, file, pictures):
     page = browser.open("file://" + file)
     page.frame()
@@ -327,6 +339,7 @@ def main():
             check_one(browser, report(asked.headway, folder, "runs/one"), asked.pictures)
             check_two(browser, report(asked.headway, folder, "runs/one", "runs/two"), asked.pictures)
             check_resumed(browser, asked.headway, folder)
+            check_short(browser, asked.headway, folder)
             make_hostile_run(folder + "/runs/<b>hostile")
             check_hostile(browser, report(asked.headway, folder, "runs/<b>hostile"))
             if asked.many:

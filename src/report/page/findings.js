@@ -9,13 +9,17 @@ function findingsSection(runs) {
   const node = section("findings", "Findings", "What costs time, sorted by what mending it would give back; each with its numbers, and with the look-alikes that these numbers rule out.");
   for (const run of judged) {
     const d = run.diagnosis;
-    if (judged.length > 1) node.append(el("h3", { text: run.title }));
-    node.append(d.findings.length ? el("ol", { class: "findings" }, ...d.findings.map((f) => finding(f, d)))
-      : el("p", { class: "card", text: `Nothing above the noise: a finding would have to lose at least ${seconds(d.theta_s)} of a step of ${seconds(d.step_s)}, over ${number(d.steps)} steps.` }),
-    shareCard(d));
+    if (judged.length > 1) node.append(el("h3", { class: "run", text: run.title }));
+    node.append(d.findings.length ? el("ol", { class: "findings" }, ...d.findings.map((f) => finding(f, d))) : el("p", { class: "card", text: nothingFound(d) }));
+    if (d.steps > 0) node.append(shareCard(d));
     if (run.record && run.record.ladder) node.append(ladderCard(run.record.ladder));
     if (d.missing.length) node.append(el("details", {}, el("summary", { text: `What could not be judged (${d.missing.length})` }), el("ul", {}, ...d.missing.map((text) => el("li", { text })))));
   }
+}
+
+function nothingFound(d) {
+  if (!(d.steps > 0)) return "Nothing can be judged yet: no steady step is recorded (the first steps of a process are left out).";
+  return `Nothing above the noise: a finding would have to lose at least ${seconds(d.theta_s)} of a step of ${seconds(d.step_s)}, over ${number(d.steps)} steps.`;
 }
 
 function placeText(p) {
