@@ -24,14 +24,19 @@ static const char *const explains[][2] = {
     { "C10", "C1" }, { "C2", "C1" }, { "B7", "B1" }, { "B6", "K7" }, { "B6", "H5" },
 };
 
+/* Its last rank. */
+static i64 end_of(const struct finding_place *p)
+{
+    return i64_max(p->rank, p->last_rank);
+}
+
 /* What holds everywhere does not tell one rank from the others; but that experts are unequally
- * full is a difference of ranks. */
+ * full is a difference of ranks. Of several ranks the cause must have all. */
 static bool same_place(const struct finding *cause, const struct finding *symptom)
 {
-    return symptom->place.rank < 0 || strcmp(cause->id, "B7") == 0 ||
-           cause->place.rank == symptom->place.rank ||
-           (symptom->place.rank > cause->place.rank && cause->place.rank >= 0 &&
-            i64_max(symptom->place.rank, symptom->place.last_rank) <= cause->place.last_rank);
+    const struct finding_place *c = &cause->place, *s = &symptom->place;
+    return s->rank < 0 || strcmp(cause->id, "B7") == 0 ||
+           (c->rank >= 0 && c->rank <= s->rank && end_of(s) <= end_of(c));
 }
 
 /* What is done every 250 steps makes no pause in every fourth. */
@@ -116,6 +121,48 @@ static void price(struct finding *f, const struct measure *m, const struct findi
     f->share = f->lost / m->step.mean;
 }
 
+static bool is_worth_it(const struct finding *f, const struct measure *m)
+{
+    return f->gain >= least_replayed(f) * m->theta;
+}
+
+/* A slow rank that nobody waits for, as long as another one is slower: it is worth something once
+ * that is mended. */
+static void price_beside(struct finding *x, const struct findings *f, const struct measure *m,
+                         const struct finding_replay *replay, double before)
+{
+    const struct finding *other = NULL;
+    for (int i = 0; i < f->n; i++) {
+        const struct finding *o = &f->at[i];
+        if (o != x && o->edit.takes > 0 && o->replayed && is_worth_it(o, m) && o->place.rank >= 0 &&
+            !finding_edits_rank(&o->edit, x->place.rank) && (!other || o->gain > other->gain))
+            other = o;
+    }
+    if (!other || x->edit.takes == 0 || x->place.rank < 0 || is_worth_it(x, m))
+        return;
+    x->edit.mended = other->edit.takes;
+    x->edit.mended_first = other->place.rank;
+    x->edit.mended_last = (int)i64_max(other->place.rank, other->place.last_rank);
+    price(x, m, replay, before);
+    rule_evidence(x, "the gain is what is left once rank %d (%s) is mended: until then the "
+                  "others wait for that one", other->place.rank, other->id);
+}
+
+/* Behind what must be mended first. */
+static void move_behind(struct findings *f)
+{
+    for (int i = 0; i < f->n; i++)
+        for (int k = f->n - 1; k > i; k--) {
+            const struct finding x = f->at[i];
+            if (!(x.edit.takes > 0 && x.edit.mended > 0 && f->at[k].edit.takes > 0 &&
+                  f->at[k].place.rank == x.edit.mended_first))
+                continue;
+            memmove(&f->at[i], &f->at[i + 1], (size_t)(k - i) * sizeof x);
+            f->at[k] = x;
+            return; /* there is one */
+        }
+}
+
 static void price_all(struct findings *f, const struct measure *m,
                       const struct finding_replay *replay)
 {
@@ -123,13 +170,18 @@ static void price_all(struct findings *f, const struct measure *m,
     if (!(fabs(before - m->step.mean) <= replay_gate * m->step.mean))
         return;
     int kept = 0;
+    bool known[FINDINGS_MOST];
     for (int i = 0; i < f->n; i++) {
-        struct finding *x = &f->at[i];
-        const bool known = x->lost >= m->theta;
-        price(x, m, replay, before);
+        known[i] = f->at[i].lost >= m->theta;
+        price(&f->at[i], m, replay, before);
+    }
+    for (int i = 0; i < f->n; i++)
+        price_beside(&f->at[i], f, m, replay, before);
+    for (int i = 0; i < f->n; i++) {
+        const struct finding *x = &f->at[i];
         /* What the critical path does not go through is no finding, nor what loses less than
          * the step is known by and may give back nothing. */
-        if (!x->replayed || (x->gain >= least_replayed(x) * m->theta && (known || x->gain_lo > 0)))
+        if (!x->replayed || (is_worth_it(x, m) && (known[i] || x->gain_lo > 0)))
             f->at[kept++] = *x;
     }
     f->n = kept;
@@ -188,6 +240,15 @@ static void add_behind(struct findings *f, const struct measure *m, const struct
     }
 }
 
+static void ask(struct findings *out, const struct measure *m, const struct rule *r)
+{
+    struct finding *f = &out->at[out->n];
+    *f = (struct finding){ .title = r->title, .place = everywhere };
+    snprintf(f->id, sizeof f->id, "%s", r->id);
+    if (out->n < FINDINGS_MOST - 1 && r->look(m, r->limit, f))
+        out->n++;
+}
+
 void findings_make(struct findings *out, const struct measure *m,
                    const struct finding_replay *replay)
 {
@@ -200,15 +261,15 @@ void findings_make(struct findings *out, const struct measure *m,
                 continue;
             if (!measure_whole(m) && needs_all_ranks(rule_families[k], r))
                 continue;
-            struct finding *f = &out->at[out->n];
-            *f = (struct finding){ .title = r->title, .place = everywhere };
-            snprintf(f->id, sizeof f->id, "%s", r->id);
-            if (out->n < FINDINGS_MOST - 1 && r->look(m, r->limit, f))
-                out->n++;
+            ask(out, m, r);
         }
+    const bool may_ask = replay && measure_whole(m) && m->theta > 0;
+    for (const struct rule *r = rules_beside; may_ask && r->look; r++)
+        ask(out, m, r);
     drop_explained(out);
     price_all(out, m, replay);
     qsort(out->at, (size_t)out->n, sizeof out->at[0], by_gain);
+    move_behind(out);
     for (i64 k = 0; rule_families[k]; k++)
         for (const struct rule *r = rule_families[k]; r->look; r++)
             if (rule_behind(r->id))

@@ -51,6 +51,8 @@ struct finding_edit {
     double less, less_per_byte, floor, floor_per_byte;
     double starts;                      /* of transfers: with factor 1 so much of the time in which
                                          * ranks begin them goes */
+    double takes;                       /* of ranks that compute slowly: the share of their time
+                                         * that tasks take when mended; 0: it is about more */
     double mended;                      /* 0, or beside other ranks that are mended: their tasks */
     int mended_first, mended_last;      /* take so much of their time, and the gain is from there */
     double factor_lo, factor, factor_hi; /* lo: the pessimist's, gains least */

@@ -86,8 +86,8 @@ struct measure_rank {
     double noise;      /* actions of a step among each other, over what each usually takes: sigma;
                         * NaN: not known */
     double roofline_s; /* what its tasks take a step at the machine's ceilings; 0: not known */
-    double usual_s;    /* what it would compute a step at the pace of other stages, by tasks that they
-                        * have too; 0: not known */
+    double usual_s;    /* what it would compute a step at the pace of other stages, by tasks that
+                        * they have too; 0: not known */
     double last_share; /* of the meetings with others, those at which it came last */
     double blamed_share; /* of what all ranks waited at exchanges, what was for this one */
     /* Of the loader, per step's batch. */

@@ -60,7 +60,8 @@ static double slower(const struct gather *g, const struct link_sum *l)
 static const double slow_times = 1 / 0.6;
 
 /* Those that are in the group, of `common`. Returns how many. */
-static i64 keep_common(const struct measure *m, const struct link_sum *l, bool *common, struct arena *a)
+static i64 keep_common(const struct measure *m, const struct link_sum *l, bool *common,
+                       struct arena *a)
 {
     bool *in = ARENA_ARRAY(a, bool, m->n_ranks);
     i64 n = 0;
@@ -106,8 +107,8 @@ static double slower_than_probe(const struct measure *m, const struct link_sum *
 /* Where ranks take turns on cores a probe of two says little of all (C5). */
 static const double slow_times_crowded = 10;
 
-/* Of several ranks that slow groups have in common: those that are in slow groups of lanes that have
- * one group only, too. */
+/* Of several ranks that slow groups have in common: those that are in slow groups of lanes that
+ * have one group only, too. */
 static void ask_lone_groups(const struct gather *g, struct measure_slow_end *out, bool *common,
                             struct arena *a)
 {
@@ -142,7 +143,8 @@ static void fit(const struct gather *g, const bool *common, struct measure_slow_
         for (i64 k = 0; has_all(g->m, l, common, a) && k < l->n_sizes; k++) {
             const double other = fastest(g, l, &l->sizes[k]);
             bytes[n] = l->sizes[k].bytes;
-            more[n] = median_of(&l->sizes[k]) - (isfinite(other) ? other : price(g->m, &l->sizes[k]));
+            const double usual = isfinite(other) ? other : price(g->m, &l->sizes[k]);
+            more[n] = median_of(&l->sizes[k]) - usual;
             n += isfinite(more[n]);
         }
     }

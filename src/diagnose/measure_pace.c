@@ -6,9 +6,11 @@
 i32 gather_like(struct gather *g, i32 class, const struct record_task *t)
 {
     const double bytes = t->read_bytes + t->written_bytes;
-    for (i64 i = 0; i < g->n_likes; i++)
-        if (g->likes[i].class == class && g->likes[i].flops == t->flops && g->likes[i].bytes == bytes)
+    for (i64 i = 0; i < g->n_likes; i++) {
+        const struct like *l = &g->likes[i];
+        if (l->class == class && l->flops == t->flops && l->bytes == bytes)
             return (i32)i;
+    }
     if (g->n_likes == MOST_LIKES)
         return -1;
     g->likes[g->n_likes] = (struct like){ class, t->flops, bytes };

@@ -29,6 +29,9 @@ struct rule {
 extern const struct rule rules_data[], rules_host[], rules_kernel[], rules_comm[],
     rules_balance[], rules_run[];
 extern const struct rule *const rule_families[]; /* ends with NULL */
+/* What may be in a second place, too, by another amount: asked only where a replay can tell what is
+ * left to gain beside the first. */
+extern const struct rule rules_beside[];
 
 /* The kinds of which one must have been found before this one is asked, "K7 H5": f then has the
  * gain of that one, and stands right behind it. NULL: asked always. */

@@ -1,5 +1,5 @@
 /* Ranks that do not have, or do not do, equally much. */
-#include "diagnose/rule.h"
+#include "diagnose/slow_ranks.h"
 #include "graph/graph.h"
 #include "parallel/layout.h"
 
@@ -11,170 +11,6 @@
 enum { RULE_B2, RULE_B1 }; /* the first of rules_balance */
 
 /* --- slow ranks ------------------------------------------------------------------- */
-
-/* Ranks of one stage that compute longer than its others: one, some, or all but two. Or all
- * ranks of a stage, or of some, each in terms of the others' work: what they would compute in
- * the time that the machine's ceilings give their tasks. */
-struct group {
-    bool *in;    /* [n_ranks] */
-    i64 n, rank; /* rank: which of them is the slowest; -1: no rank has peers */
-    bool across; /* the peers are of other stages */
-    double last_share; /* of exchanges at which one of them came last; NaN: not known */
-    double blamed_share; /* of all waiting for ranks, what was for them; NaN: not known */
-    struct rule_excess excess; /* of their mean above the median of the others; share: of steps in
-                                * which all others are faster */
-};
-
-struct rank_mean {
-    i64 rank;
-    double scale; /* of its computing, to be compared */
-    double mean;
-};
-
-static int slowest_first(const void *a, const void *b)
-{
-    const struct rank_mean *x = a, *y = b;
-    return (x->mean < y->mean) - (x->mean > y->mean);
-}
-
-/* The list is divided where means are furthest apart; *n_in of the sorted list are slow. More than half
- * are slow only beside several that are not: one alone may have less to do. */
-static void divide_sorted(struct rank_mean *sorted, i64 n, i64 *n_in)
-{
-    qsort(sorted, (size_t)n, sizeof *sorted, slowest_first);
-    double widest = -1;
-    for (i64 k = 1; k <= i64_max(n / 2, n - 2); k++)
-        if (sorted[k - 1].mean - sorted[k].mean > widest) {
-            widest = sorted[k - 1].mean - sorted[k].mean;
-            *n_in = k;
-        }
-}
-
-static i64 list_stage(const struct measure *m, int stage, struct rank_mean *out)
-{
-    i64 n = 0;
-    for (i64 r = 0; r < m->n_ranks; r++)
-        if (m->ranks[r].stage == stage)
-            out[n++] = (struct rank_mean){ r, 1, measure_mean(m, m->ranks[r].compute) };
-    return n;
-}
-
-/* Of what the machine's ceilings say two stages alone tell no slow one from a machine whose ceilings
- * are wrong for what one of them does; of tasks that both have they do. */
-enum { LEAST_BY_CEILINGS = 3 };
-
-/* What a rank should compute a step, in terms that all stages share. */
-static double work_of(const struct measure_rank *k, bool by_tasks)
-{
-    return by_tasks ? k->usual_s : k->roofline_s;
-}
-
-/* Each stage's fastest rank: where that is slow, all of the stage are. 0: what their tasks cost
- * is not known. */
-static i64 list_across(const struct measure *m, struct rank_mean *out)
-{
-    const i64 stages = m->config.pp;
-    double cost = 0;
-    bool by_tasks = true;
-    for (i64 r = 0; r < m->n_ranks; r++)
-        by_tasks &= m->ranks[r].usual_s > 0;
-    if (stages < (by_tasks ? 2 : LEAST_BY_CEILINGS) || stages > m->n_ranks)
-        return 0;
-    for (i64 r = 0; r < m->n_ranks; r++)
-        cost += work_of(&m->ranks[r], by_tasks) / (double)m->n_ranks;
-    for (i64 p = 0; p < stages; p++)
-        out[p] = (struct rank_mean){ -1, 1, INFINITY };
-    for (i64 r = 0; r < m->n_ranks; r++) {
-        const struct measure_rank *k = &m->ranks[r];
-        const double work = work_of(k, by_tasks), mean = measure_mean(m, k->compute) * cost / work;
-        if (!(work > 0) || k->stage < 0 || k->stage >= stages)
-            return 0;
-        if (mean < out[k->stage].mean)
-            out[k->stage] = (struct rank_mean){ r, cost / work, mean };
-    }
-    for (i64 p = 0; p < stages; p++)
-        if (out[p].rank < 0)
-            return 0;
-    return stages;
-}
-
-static struct rule_excess excess_of(const struct measure *m, const struct rank_mean *sorted, i64 n_in,
-                                    i64 n, struct arena *a)
-{
-    double *above = ARENA_ARRAY(a, double, m->n_steps), *others = ARENA_ARRAY(a, double, n);
-    i64 clear = 0;
-    for (i64 i = 0; i < m->n_steps; i++) {
-        double sum = 0;
-        for (i64 k = 0; k < n; k++) {
-            const double x = sorted[k].scale * m->ranks[sorted[k].rank].compute[i];
-            if (k < n_in)
-                sum += x;
-            else
-                others[k - n_in] = x;
-        }
-        above[i] = sum / (double)n_in - measure_quantile(others, n - n_in, 0.5);
-        clear += sum / (double)n_in > measure_quantile(others, n - n_in, 1);
-    }
-    struct measure_stat s = measure_stat(above, m->n_steps);
-    return (struct rule_excess){ s.mean, s.median, s.sigma, (double)clear / (double)m->n_steps };
-}
-
-/* Takes the slow ones of the list into g, if they are slower than what it has. */
-static bool take_group(const struct measure *m, struct group *g, struct rank_mean *sorted, i64 n,
-                       struct arena *a)
-{
-    i64 n_in = 0;
-    divide_sorted(sorted, n, &n_in);
-    struct rule_excess e = excess_of(m, sorted, n_in, n, a);
-    if (!isfinite(e.mean) || (g->rank >= 0 && !(e.mean > g->excess.mean)))
-        return false;
-    for (i64 r = 0; r < m->n_ranks; r++)
-        g->in[r] = false;
-    g->last_share = g->blamed_share = 0;
-    for (i64 k = 0; k < n_in; k++) {
-        g->in[sorted[k].rank] = true;
-        g->last_share += m->ranks[sorted[k].rank].last_share;
-        g->blamed_share += m->ranks[sorted[k].rank].blamed_share;
-    }
-    g->n = n_in;
-    g->rank = sorted[0].rank;
-    /* In the rank's own work. */
-    g->excess = (struct rule_excess){ e.mean / sorted[0].scale, e.median / sorted[0].scale,
-                                      e.sigma / sorted[0].scale, e.share };
-    return true;
-}
-
-/* From the ranks that stand for their stages to all of these. */
-static void take_whole_stages(const struct measure *m, struct group *g, struct arena *a)
-{
-    bool *slow = ARENA_ARRAY(a, bool, m->config.pp);
-    for (i64 r = 0; r < m->n_ranks; r++)
-        if (g->in[r])
-            slow[m->ranks[r].stage] = true;
-    g->n = 0;
-    for (i64 r = 0; r < m->n_ranks; r++) {
-        g->in[r] = slow[m->ranks[r].stage];
-        g->n += g->in[r];
-    }
-    g->across = true;
-}
-
-/* Of the stage in which that is most. */
-static struct group slow_group(const struct measure *m, struct arena *a)
-{
-    struct group g = { .in = ARENA_ARRAY(a, bool, m->n_ranks), .rank = -1,
-                       .excess = { NAN, NAN, NAN, 0 } };
-    struct rank_mean *list = ARENA_ARRAY(a, struct rank_mean, m->n_ranks);
-    for (int p = 0; p < i64_max(1, m->config.pp) && m->n_steps > 0; p++) {
-        i64 n = list_stage(m, p, list);
-        if (n > 1)
-            take_group(m, &g, list, n, a);
-    }
-    i64 n = m->n_steps > 0 ? list_across(m, list) : 0;
-    if (n > 1 && take_group(m, &g, list, n, a))
-        take_whole_stages(m, &g, a);
-    return g;
-}
 
 /* f's place: the ranks with something, none when they are everywhere. */
 static void place_group(const struct measure *m, const bool *in, struct finding *f, struct arena *a)
@@ -323,7 +159,7 @@ static bool fits_without_one(const struct measure_config *c)
            layout_rows_fit(c->islands, c->dp - 1, c->batch, (int)c->accumulate);
 }
 
-static void fix_slow_ranks(const struct measure *m, const struct group *g, struct finding *f)
+static void fix_slow_ranks(const struct measure *m, const struct slow_ranks *g, struct finding *f)
 {
     const struct measure_rank *k = &m->ranks[g->rank];
     const char *host = k->host[0] ? k->host : "its host";
@@ -342,47 +178,63 @@ static void fix_slow_ranks(const struct measure *m, const struct group *g, struc
 }
 
 /* Of the waiting for ranks, the share that is for these, between what equal ranks have (0) and all. */
-static double beyond_chance(const struct measure *m, const struct group *g)
+static double beyond_chance(const struct measure *m, const struct slow_ranks *g)
 {
     const double chance = (double)g->n / (double)m->n_ranks;
     return (g->blamed_share - chance) / (1 - chance);
 }
 
 /* What the ranks of the group would compute, were they as the others. */
-static double usual_of(const struct measure *m, const struct group *g)
+static double usual_of(const struct measure *m, const struct slow_ranks *g)
 {
     return measure_mean(m, m->ranks[g->rank].compute) - g->excess.mean;
 }
 
-static double mended_factor(const struct measure *m, const struct group *g)
+static double mended_factor(const struct measure *m, const struct slow_ranks *g)
 {
     return usual_of(m, g) / (usual_of(m, g) + g->excess.mean);
 }
 
-/* Whether the ranks of *g are always slow, and the step waits for them. */
-static bool are_slow(const struct measure *m, const struct rule_limit *limit, struct group *g,
-                     struct arena *a)
+/* Whether the ranks of *g are always slow. */
+static bool is_steady(const struct measure *m, const struct rule_limit *limit,
+                      const struct slow_ranks *g)
 {
-    *g = slow_group(m, a);
     const struct rule_excess e = g->excess;
     if (g->rank < 0 || !(e.median >= m->theta) || !(e.share >= limit[0].value) ||
         !(e.median > limit[1].value * e.sigma / sqrt((double)m->n_steps)) ||
-        (g->across && !(e.mean >= (limit[3].value - 1) * usual_of(m, g))) ||
-        (m->config.pp < 2 && g->last_share < limit[0].value - limit[2].value &&
-         !(beyond_chance(m, g) >= limit[0].value - limit[2].value)))
-        return false; /* in a pipeline stages come last in turns */
+        (g->across && !(e.mean >= (limit[3].value - 1) * usual_of(m, g))))
+        return false;
     if (!(e.median > rule_robbed_computing(m, &m->ranks[g->rank])))
         return false; /* others' work on its processors may be all of it (H8) */
     const struct measure_change c = change_of(m, g->rank, 5); /* an episode is one of B2's */
     return !(is_episode(m, c) && fabs(c.before) < 0.5 * (c.inside - c.before));
 }
 
-static bool tell_slow_ranks(const struct measure *m, const struct rule_limit *limit,
+/* Whether the step waits for them, too: the slowest. In a pipeline stages come last in turns. */
+static bool are_slow(const struct measure *m, const struct rule_limit *limit, struct slow_ranks *g,
+                     struct arena *a)
+{
+    *g = slow_ranks_find(m, a);
+    return is_steady(m, limit, g) &&
+           !(m->config.pp < 2 && g->last_share < limit[0].value - limit[2].value &&
+             !(beyond_chance(m, g) >= limit[0].value - limit[2].value));
+}
+
+/* Others that are slow beside these, by another amount: waited for once these are mended. */
+static bool are_slow_beside(const struct measure *m, const struct rule_limit *limit,
+                            struct slow_ranks *g, struct arena *a)
+{
+    struct slow_ranks first;
+    if (!are_slow(m, limit, &first, a))
+        return false;
+    *g = slow_ranks_among(m, first.in, a);
+    return is_steady(m, limit, g);
+}
+
+static void tell_slow_ranks(const struct measure *m, const struct slow_ranks *slow,
                             struct finding *f, struct arena *a)
 {
-    struct group g;
-    if (!are_slow(m, limit, &g, a))
-        return false;
+    const struct slow_ranks g = *slow;
     const struct rule_excess e = g.excess;
     const struct measure_rank *k = &m->ranks[g.rank];
     place_group(m, g.in, f, a);
@@ -413,23 +265,40 @@ static bool tell_slow_ranks(const struct measure *m, const struct rule_limit *li
         lost = fmax(m->loss[LOSS_BALANCE], e.mean);
     rule_edit(f, f->place.rank < 0 ? EDIT_NONE : g.across ? EDIT_COMPUTE : EDIT_EVEN_RANK,
               g.across ? mended_factor(m, &g) : 1);
+    f->edit.takes = mended_factor(m, &g);
     if (g.across) {
         f->place.stage = f->edit.stage = g.n > 1 ? -1 : k->stage;
         rule_reject(f, "B4", "for its work it takes longer than the other stages for theirs");
     }
     rule_gain(m, f, lost, e.mean, 0.2);
     fix_slow_ranks(m, &g, f);
-    return true;
 }
 
 static bool look_slow_rank(const struct measure *m, const struct rule_limit *limit,
                            struct finding *f)
 {
     struct arena a;
+    struct slow_ranks g;
     arena_init(&a);
-    const bool found = tell_slow_ranks(m, limit, f, &a);
+    const bool found = are_slow(m, limit, &g, &a);
+    if (found)
+        tell_slow_ranks(m, &g, f, &a);
     arena_fini(&a);
     return found;
+}
+
+static bool look_slow_rank_beside(const struct measure *m, const struct rule_limit *limit,
+                                  struct finding *f)
+{
+    struct arena a;
+    struct slow_ranks g;
+    (void)limit; /* those of the first */
+    arena_init(&a);
+    const bool found = are_slow_beside(m, rules_balance[RULE_B1].limit, &g, &a);
+    if (found)
+        tell_slow_ranks(m, &g, f, &a);
+    arena_fini(&a);
+    return found && f->edit.kind != EDIT_NONE; /* what it gives back only a replay says */
 }
 
 struct spread {
@@ -457,8 +326,8 @@ static struct spread spread_within_stages(const struct measure *m)
     return (struct spread){ m->n_steps > 0 ? s.mean : 0, s.median, s.se };
 }
 
-/* By what ranks have beside their peers: what is not of one rank, nor of a few odd steps, and is more
- * than chance. */
+/* By what ranks have beside their peers: what is not of one rank, nor of a few odd steps, and is
+ * more than chance. */
 static bool slow_by_turns(const struct measure *m, const struct rule_limit *limit, double lost,
                           const struct rule_excess *e)
 {
@@ -468,7 +337,7 @@ static bool slow_by_turns(const struct measure *m, const struct rule_limit *limi
     const double least = fmax(limit[3].value * m->step.mean, limit[4].value * within.se);
     return within.median >= limit[2].value * within.mean && lost >= least &&
            e->share < limit[0].value &&
-           !(e->median > limit[1].value * lost && /* by chance one of few always is somewhat slower */
+           !(e->median > limit[1].value * lost && /* one of few always is somewhat slower */
              e->median > limit[4].value * e->sigma / sqrt((double)m->n_steps));
 }
 
@@ -502,7 +371,7 @@ static void place_noise(const struct measure *m, struct finding *f, struct arena
 static bool tell_jitter(const struct measure *m, const struct rule_limit *limit, struct finding *f,
                         struct arena *a)
 {
-    const struct group g = slow_group(m, a);
+    const struct slow_ranks g = slow_ranks_find(m, a);
     const double noise = most_noise(m, &(i64){ 0 });
     const bool varies = noise >= limit[5].value && times_are_given(m);
     i64 rank = g.rank;
@@ -551,7 +420,7 @@ struct stages {
 };
 
 /* As they are; with slow ranks as they would be, were these mended. */
-static struct stages see_stages(const struct measure *m, const struct group *slow)
+static struct stages see_stages(const struct measure *m, const struct slow_ranks *slow)
 {
     struct stages s = { 0, 0, 0 };
     double less[64] = { 0 }, ranks[64] = { 0 };
@@ -577,7 +446,7 @@ static struct stages see_stages(const struct measure *m, const struct group *slo
 static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
                         struct finding *f, struct arena *a)
 {
-    struct group g;
+    struct slow_ranks g;
     const bool beside = are_slow(m, rules_balance[RULE_B1].limit, &g, a);
     const struct stages s = see_stages(m, beside ? &g : NULL);
     double M = (double)m->config.micro_batches, P = (double)m->config.pp;
@@ -752,7 +621,8 @@ const struct rule rules_balance[] = {
         { 4, "standard errors above its peers", "one in 10^4 by chance" },
         { 0.2, "less often last to exchanges than slowest, or less of the waiting for it",
           "some stand before its slow tasks" },
-        { 1.05, "times as long as other stages take for such work", "equal stages repeat within 3 %" } } },
+        { 1.05, "times as long as other stages take for such work",
+          "equal stages repeat within 3 %" } } },
     { "B3", "ranks are slow by turns", look_jitter,
       { { 0.8, "share of steps in which one rank is the slowest", "more: it is that rank (B1)" },
         { 0.5, "of the loss that one rank explains", "more: it is that rank (B1)" },
@@ -771,5 +641,10 @@ const struct rule rules_balance[] = {
         { 16, "times larger at most", "beyond, activations are what decides" } } },
     { "B7", "experts of unequal load", look_experts,
       { { 1.2, "times the mean load", "a balanced router stays below" } } },
+    { .id = "" },
+};
+
+const struct rule rules_beside[] = {
+    { "B1", "another rank is always slow", look_slow_rank_beside, { { 0, NULL, NULL } } },
     { .id = "" },
 };

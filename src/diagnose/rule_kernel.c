@@ -143,6 +143,7 @@ static void tell_clock(const struct measure *m, const struct measure_rank *k,
         rule_edit(f, EDIT_AS_ELSE, 1);
     } else {
         rule_edit(f, EDIT_COMPUTE, k->clock);
+        f->edit.takes = k->clock;
         rule_evidence(f, "a loop on registers runs at %.0f %% of its speed at the start",
                       100 * k->clock);
     }

@@ -20,7 +20,7 @@ struct whatif {
     const struct measure *measure;
     bool stands_for[HOST_KINDS]; /* these steps have as much of it as all have */
     double length, measured; /* sums over the graphs */
-    float *quiet[QUIETS][MOST_GRAPHS]; /* of each node, once they were asked for: seconds undisturbed */
+    float *quiet[QUIETS][MOST_GRAPHS]; /* of each node, once asked for: seconds undisturbed */
     struct arena arena;
     double *seconds, *lead, *ends; /* room for an edited graph */
     i64 room;
@@ -313,7 +313,8 @@ static struct run_of_task *list_turns(const struct whatif *w, const struct findi
  * for other steps. */
 static double **as_elsewhere(const struct whatif *w, const struct finding_edit *e, struct arena *a)
 {
-    double **seconds = ARENA_ARRAY(a, double *, w->n), *others = ARENA_UNSET(a, double, MOST_GRAPHS);
+    double **seconds = ARENA_ARRAY(a, double *, w->n);
+    double *others = ARENA_UNSET(a, double, MOST_GRAPHS);
     i64 n;
     const struct run_of_task *list = list_turns(w, e, &n, a);
     for (int k = 0; k < w->n; k++)

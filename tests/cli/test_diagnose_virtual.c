@@ -183,6 +183,9 @@ TEST(of_two_faults_both_are_among_the_first_three)
         { DP, "slow_compute=1.4@1,comm_bw=80MB/s", "B1", "C4" },
         { DP, "loader_spin=1200ms@4,phi_override=0.7@1", "D1", "K4" },
         { PIPELINE, "stage_skew=1", "B4", "B5" },
+        { DP, "slow_compute=1.6@0,phi_override=0.7@5", "B1", "K4" }, /* for whom none waits yet */
+        { "--layout pp=2 --set train.batch=4 --set train.accumulate=24 ",
+          "stage_skew=2,slow_compute=1.4@1", "B1", "B4" },
     };
     for (i64 i = 0; i < COUNT_OF(pairs); i++) {
         json_t *o = diagnose(pairs[i].flags, pairs[i].inject);
@@ -196,6 +199,28 @@ TEST(of_two_faults_both_are_among_the_first_three)
             fail_msg("%s: %s", pairs[i].inject, json_dumps(all, JSON_REAL_PRECISION(4)));
         json_decref(o);
     }
+}
+
+/* The slower one hides the other: what mending that gives back counts from there. */
+TEST(two_ranks_that_are_slow_by_different_amounts_are_both_named)
+{
+    json_t *o = diagnose(DP, NULL);
+    const double clean = number(o, "step_s");
+    json_decref(o);
+    o = diagnose(DP, "slow_compute=1.3@4");
+    const double one = number(o, "step_s");
+    json_decref(o);
+    o = diagnose(DP, "slow_compute=1.4@1,slow_compute=1.3@4");
+    json_t *all = json_object_get(o, "findings");
+    const double gains[] = { number(o, "step_s") - one, one - clean };
+    for (size_t k = 0; k < 2; k++) {
+        json_t *f = json_array_get(all, k), *gain = json_object_get(f, "gain_s");
+        CHECK_STR(json_string_value(json_object_get(f, "id")), "B1");
+        CHECK_EQ(json_integer_value(json_object_get(json_object_get(f, "place"), "rank")),
+                 k == 0 ? 1 : 4);
+        CHECK_NEAR(json_number_value(json_array_get(gain, 1)), gains[k], 0.02 * gains[k]);
+    }
+    json_decref(o);
 }
 
 struct probing {
@@ -246,6 +271,7 @@ int main(void)
         ONE(what_watches_learning_takes_time_in_its_steps_only),
         ONE(runs_without_a_fault_have_no_finding),
         ONE(of_two_faults_both_are_among_the_first_three),
+        ONE(two_ranks_that_are_slow_by_different_amounts_are_both_named),
         ONE(a_probe_is_answered_by_what_is_critical_and_bounds_the_gain),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);

@@ -1,0 +1,27 @@
+/* diagnose/slow_ranks.h - which ranks compute longer than others that do as much.
+ *
+ * Whether that is always so, and whether anybody waits for them, is for rules to say. */
+#ifndef HEADWAY_SLOW_RANKS_H
+#define HEADWAY_SLOW_RANKS_H
+
+#include "diagnose/rule.h"
+
+/* Ranks of one stage that compute longer than its others: one, some, or all but two. Or all
+ * ranks of a stage, or of some, each in terms of the others' work: by tasks that these have too, or
+ * by what the machine's ceilings give their tasks. Of those, such as are as slow as the slowest. */
+struct slow_ranks {
+    bool *in;    /* [n_ranks] */
+    i64 n, rank; /* rank: which of them is the slowest; -1: no rank has peers */
+    bool across; /* the peers are of other stages */
+    double last_share; /* of exchanges at which one of them came last; NaN: not known */
+    double blamed_share; /* of all waiting for ranks, what was for them; NaN: not known */
+    struct rule_excess excess; /* of their mean above the median of the others; share: of steps in
+                                * which all others are faster */
+};
+
+/* Of the stage in which that is most, or of stages beside each other. */
+struct slow_ranks slow_ranks_find(const struct measure *m, struct arena *a);
+/* The same without the ranks that are left out: [n_ranks]. */
+struct slow_ranks slow_ranks_among(const struct measure *m, const bool *left_out, struct arena *a);
+
+#endif
