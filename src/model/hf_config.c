@@ -183,7 +183,8 @@ static int read_latents(struct model_spec *s, struct hf_keys *k)
     s->head_size = hf_keys_integer(k, "qk_nope_head_dim", 128);
     s->value_size = hf_keys_integer(k, "v_head_dim", 128);
     s->latent_kv = hf_keys_integer(k, "kv_lora_rank", 512);
-    s->latent_q = hf_keys_integer(k, "q_lora_rank", 0);
+    const bool silent = !json_object_get(k->object, "q_lora_rank"); /* null says that it has none */
+    s->latent_q = hf_keys_integer(k, "q_lora_rank", silent ? 1536 : 0);
     s->latent_rope = hf_keys_integer(k, "qk_rope_head_dim", 64);
     const bool pairs = hf_keys_truth(k, "rope_interleave", true);
     TRY(k->rc);

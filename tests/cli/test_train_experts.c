@@ -33,14 +33,19 @@ static double loss_of(const char *run, const char *event, int step)
     return atof(shell(line, 0));
 }
 
-static void expect_as_one(const char *run)
+static void expect_same(const char *alone, const char *run)
 {
     for (int step = 1; step <= 6; step++) {
-        double one = loss_of("one", "step", step), many = loss_of(run, "step", step);
+        double one = loss_of(alone, "step", step), many = loss_of(run, "step", step);
         if (!(one > 1 && fabs(many - one) <= 1e-5))
             fail_msg("step %d of %s: loss %.9f, one rank has %.9f", step, run, many, one);
     }
-    CHECK_NEAR(loss_of(run, "eval", 6), loss_of("one", "eval", 6), 1e-5);
+    CHECK_NEAR(loss_of(run, "eval", 6), loss_of(alone, "eval", 6), 1e-5);
+}
+
+static void expect_as_one(const char *run)
+{
+    expect_same("one", run);
 }
 
 TEST(experts_over_ranks_train_and_evaluate_as_one_rank_does)
@@ -71,6 +76,34 @@ TEST(a_run_goes_on_on_any_other_layout)
     shell("cd $D && $H model export runs/chain --out hf --quiet && $H model export runs/one --out "
           "hf1 --quiet && test $(stat -c %s hf/model.safetensors) = "
           "$(stat -c %s hf1/model.safetensors)", 0);
+}
+
+/* DeepSeek-V3's parts in small: experts, and attention with latents, whose matrices tp leaves whole. */
+TEST(so_does_a_run_with_latent_attention)
+{
+    static const struct { const char *layout; int ranks; } chain[] = {
+        { "tp=2", 2 }, { "dp=2,tp=2,zero=3", 4 }, { "dp=1", 0 }, { "pp=2,tp=2", 4 },
+        { "dp=2,tp=2,ep=2,zero=1", 4 }, { "dp=2,zero=2", 2 },
+    };
+    shell("cd $D && sed 's/spec:.*/spec: laptop-mla, override: {layers: 2, width: 64, hidden: 96, "
+          "expert_hidden: 32, shared_hidden: 32}}/' r.yaml >m.yaml", 0);
+    shell("cd $D && timeout 100 $H train m.yaml --quiet --set run.name=mla", 0);
+    for (int i = 0; i < COUNT_OF(chain); i++)
+        shellf(0, "cd $D && timeout 100 $H train m.yaml --quiet --set run.preflight=no --set "
+               "run.name=latents --set train.steps=%d %s --ranks %d --layout %s", i + 1,
+               i ? "--resume" : "", chain[i].ranks, chain[i].layout);
+    expect_same("mla", "latents");
+    shell("cd $D && $H model export runs/latents --out mla-hf --quiet && "
+          "$H eval mla-hf --data data --seq 32 --tokens 200 --quiet >there && "
+          "$H eval runs/latents --data data --seq 32 --tokens 200 --quiet >here && "
+          "grep -q perplexity here && diff here there", 0);
+    shell("cd $D && $H sample runs/latents --tokens 20 --quiet >/dev/null", 0);
+    const char *text = shell("cd $D && $H layout check m.yaml --layout dp=2,tp=2,zero=2", 0);
+    CHECK(strstr(text, "nothing but rounding differs"));
+    text = shell("cd $D && timeout 100 $H train m.yaml --dry-run --ranks 2 --layout cp=2 2>&1", 2);
+    CHECK(strstr(text, "cp=2 cannot share out the tokens of a row: laptop-mla has latent attention"));
+    text = shell("cd $D && timeout 100 $H train m.yaml --dry-run --ranks 2 --layout auto 2>&1", 0);
+    CHECK(strstr(text, " legal layouts that fit: an estimated "));
 }
 
 /* Loss and norm of every step, digit by digit, and the state: one rank reads it, goes on for a step
@@ -157,6 +190,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ONE(experts_over_ranks_train_and_evaluate_as_one_rank_does),
         ONE(a_run_goes_on_on_any_other_layout),
+        ONE(so_does_a_run_with_latent_attention),
         ONE(exact_experts_over_ranks_train_to_the_bits_of_one),
         ONE(exact_experts_over_parts_of_rows_train_to_the_bits_of_one),
         ONE(a_layout_with_experts_is_shown_and_chosen),

@@ -100,6 +100,56 @@ TEST(settings_of_experts_that_contradict_each_other_are_refused)
     arena_fini(&a);
 }
 
+TEST(settings_of_latents_that_contradict_each_other_are_refused)
+{
+    struct arena a;
+    arena_init(&a);
+    struct model_spec good = load("laptop-mla", &a), s = good;
+    CHECK_EQ(s.value_size, s.head_size); /* where nothing is said */
+    s.latent_kv = 0;
+    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "go with latent.kv_rank");
+    s = good;
+    s.latent_rope = 7;
+    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "latent.rope_size must be even");
+    s = good;
+    s.kv_heads = 2;
+    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "leave kv_heads out");
+    s = good;
+    s.qk_norm = true;
+    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "neither qk_norm nor bias.qkv");
+    s = good;
+    s.norm = NORM_LAYER;
+    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "position rope and norm rmsnorm");
+    s = good;
+    s.head_size = 500;
+    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "at most 512 columns");
+    arena_fini(&a);
+}
+
+/* 187 M weights in a layer's attention (DeepSeek-V3, 2024); whole where tp cuts heads. */
+TEST(latents_have_the_matrices_of_deepseek_v3)
+{
+    struct arena a;
+    i64 n, attention = 0, here = 0;
+    arena_init(&a);
+    struct model_spec s = load("deepseek-v3", &a), kimi = load("kimi-k2", &a);
+    const struct param_desc *p = params_of(&s, &a, &n);
+    for (i64 i = 0; i < n; i++)
+        if (p[i].layer == 5 && p[i].id >= P_Q_DOWN && p[i].id <= P_OUT && p[i].rank == 2) {
+            struct param_shard share = param_share(&p[i], 8, 3);
+            attention += param_count(&p[i]);
+            here += share.dim[0] * share.dim[1];
+        }
+    const i64 whole = 7168 * (1536 + 512 + 64), q = 1536 * 128 * 192, kv = 512 * 128 * 256;
+    CHECK_EQ(attention, whole + q + kv + 7168 * 128 * 128);
+    CHECK_EQ(here, whole + (q + kv + 7168 * 128 * 128) / 8);
+    CHECK_EQ(params_total(&s) / 1000000000, 671);
+    CHECK_EQ(params_active(&s) / 1000000000, 37);
+    CHECK_EQ(params_total(&kimi) / 1000000000, 1026);
+    CHECK_EQ(params_active(&kimi) / 1000000000, 32);
+    arena_fini(&a);
+}
+
 TEST(every_model_file_loads_and_survives_a_round_trip)
 {
     struct arena a;
@@ -195,6 +245,13 @@ TEST(weights_survive_a_hugging_face_folder)
         round_trip(&s, DTYPE_F32, 10000, 0, pool, &a);
         round_trip(&s, DTYPE_BF16, (i64)1 << 30, 0x1p-9, pool, &a); /* weights below 1/2 */
     }
+    for (i64 q_rank = 0; q_rank <= 24; q_rank += 24) {
+        struct model_spec s = load("laptop-mla", &a);
+        s.vocab = 97;
+        s.layers = 2;
+        s.latent_q = q_rank;
+        round_trip(&s, DTYPE_F32, (i64)1 << 30, 0, pool, &a);
+    }
     pool_free(pool);
     arena_fini(&a);
 }
@@ -228,6 +285,34 @@ TEST(foreign_configurations_are_obeyed_or_refused)
                             "\"use_sliding_window\":true,\"sliding_window\":8,"
                             "\"max_window_layers\":2}"), ERR_FORMAT, "some layers only");
     CHECK_FAILS(read_config("{\"model_type\":"), ERR_FORMAT, "config.json");
+}
+
+/* A model of DeepSeek-V3's kind with these keys more. */
+static int read_deepseek_with(const char *keys)
+{
+    char json[1024];
+    snprintf(json, sizeof json, "{\"model_type\":\"deepseek_v3\",\"vocab_size\":16,"
+             "\"hidden_size\":8,\"num_hidden_layers\":2,\"num_attention_heads\":2,"
+             "\"intermediate_size\":8,\"n_routed_experts\":4,\"num_experts_per_tok\":2%s%s}",
+             *keys ? "," : "", keys);
+    return read_config(json);
+}
+
+TEST(latents_that_are_others_are_refused_by_name)
+{
+    static const struct { const char *keys, *says; } refused[] = {
+        { "", "n_group other than 1" }, { "\"n_group\":4", "n_group other than 1" },
+        { "\"n_group\":1,\"rope_interleave\":false", "\"rope_interleave\" is false" },
+        { "\"n_group\":1,\"rms_norm_eps\":1e-5", "rms_norm_eps is 1e-05" },
+        { "\"n_group\":1,\"kv_lora_rank\":0", "no sizes of latent attention" },
+        { "\"n_group\":1,\"rope_scaling\":{\"rope_type\":\"yarn\"}", "'yarn'" },
+    };
+    for (i64 i = 0; i < COUNT_OF(refused); i++)
+        CHECK_FAILS(read_deepseek_with(refused[i].keys), ERR_FORMAT, refused[i].says);
+    CHECK_FAILS(read_deepseek_with("\"n_group\":1,\"attention_bias\":true"), ERR_MODEL,
+                "neither qk_norm nor bias.qkv");
+    CHECK_OK(read_deepseek_with("\"n_group\":1"));
+    CHECK_OK(read_deepseek_with("\"n_group\":1,\"q_lora_rank\":null"));
 }
 
 /* A llama of 2 layers with these keys more, none of which it has already. */
@@ -334,10 +419,13 @@ TEST_MAIN(ONE(parameter_counts_are_the_published_ones),
           ONE(active_parameters_are_the_published_ones),
           ONE(shares_of_experts_cover_each_element_once),
           ONE(settings_of_experts_that_contradict_each_other_are_refused),
+          ONE(settings_of_latents_that_contradict_each_other_are_refused),
+          ONE(latents_have_the_matrices_of_deepseek_v3),
           ONE(every_model_file_loads_and_survives_a_round_trip),
           ONE(shapes_that_do_not_fit_are_refused_with_numbers),
           ONE(weights_survive_a_hugging_face_folder),
           ONE(foreign_configurations_are_obeyed_or_refused),
+          ONE(latents_that_are_others_are_refused_by_name),
           ONE(keys_that_change_the_mathematics_are_refused_by_name),
           ONE(values_of_another_type_are_refused_by_name),
           ONE(initial_weights_are_normal_and_independent_of_threads))
