@@ -15,7 +15,7 @@
 #include "base/err.h"
 #include "graph/tensor.h"
 
-enum { TASK_INS = 8, TASK_OUTS = 8, TASK_ATTRS = 12 };
+enum { TASK_INS = 8, TASK_OUTS = 8, TASK_ATTRS = 13 };
 
 enum phase {
     PHASE_FORWARD,     /* F */

@@ -20,7 +20,7 @@
  * Where kv has whole rows (BLOCK_KEYS -1), one block sees all that its queries see; a query's sums
  * then have the order that ops/attention.c gives them, and those over queries that of its pairs.
  *
- * q (R, H D)   kv (R, 2 G D)   begin (R)   y, dy (R, H D)   lse (B, H, T)   R = B T
+ * q (R, H D)   kv (R, G (D+V))   begin (R)   y, dy (R, H V)   lse (B, H, T)   R = B T
  *
  * Costs count the pairs of query and key that causality and window allow. */
 #include "ops/example.h"
@@ -30,7 +30,7 @@
 #include <math.h>
 
 struct block {
-    i64 B, T, H, G, D, window;
+    i64 B, T, H, G, D, V, window;
     double scale;
     i64 Tk; /* keys of a row here */
     struct zigzag queries, keys;
@@ -44,6 +44,7 @@ static struct block block_of(const struct task *t)
                        .window = (i64)t->attr[ATTENTION_WINDOW],
                        .scale = t->attr[ATTENTION_SCALE] };
     i64 parts = (i64)t->attr[BLOCK_PARTS];
+    s.V = t->attr[ATTENTION_VALUE] > 0 ? (i64)t->attr[ATTENTION_VALUE] : s.D;
     s.queries = zigzag_part(parts, (i64)t->attr[BLOCK_QUERIES], s.T);
     bool whole = t->attr[BLOCK_KEYS] < 0;
     s.Tk = whole ? parts * s.T : s.T;
@@ -56,14 +57,19 @@ static i64 q_at(const struct block *s, i64 b, i64 t, i64 h)
     return ((b * s->T + t) * s->H + h) * s->D;
 }
 
+static i64 y_at(const struct block *s, i64 b, i64 t, i64 h)
+{
+    return ((b * s->T + t) * s->H + h) * s->V;
+}
+
 static i64 k_at(const struct block *s, i64 b, i64 t, i64 group)
 {
-    return ((b * s->Tk + t) * 2 * s->G + group) * s->D;
+    return (b * s->Tk + t) * s->G * (s->D + s->V) + group * s->D;
 }
 
 static i64 v_at(const struct block *s, i64 b, i64 t, i64 group)
 {
-    return k_at(s, b, t, group) + s->G * s->D;
+    return k_at(s, b, t, 0) + s->G * s->D + group * s->V;
 }
 
 /* Keys [begin, end) of those here that a query at this place sees. */
@@ -113,10 +119,11 @@ static int check_operands(struct graph *g, struct task *t, const struct tensor *
     struct block s = block_of(t);
     i64 R = s.B * s.T;
     TRY(kit_heads(g, t, s.H, s.G, s.D));
+    TRY(kit_heads(g, t, s.H, s.G, s.V));
     TRY(check_parts(g, t, &s));
     TRY(kit_matrix(g, t, "q", q, R, s.H * s.D));
     TRY(kit_compute_dtype(g, t, "q", q));
-    TRY(kit_matrix(g, t, "kv", kv, s.B * s.Tk, 2 * s.G * s.D));
+    TRY(kit_matrix(g, t, "kv", kv, s.B * s.Tk, s.G * (s.D + s.V)));
     TRY(kit_dtype(g, t, "kv", kv, q->dtype));
     TRY(kit_vector(g, t, "begin", begin, R));
     return kit_dtype(g, t, "begin", begin, DTYPE_I32);
@@ -140,16 +147,16 @@ static int block_infer(struct graph *g, struct task *t)
     struct block s = block_of(t);
     enum dtype dtype = t->attr[BLOCK_LAST] != 0 ? q->dtype : kit_wide(q);
     if (!t->out[0])
-        t->out[0] = graph_matrix(g, dtype, s.B * s.T, s.H * s.D, "attention");
+        t->out[0] = graph_matrix(g, dtype, s.B * s.T, s.H * s.V, "attention");
     if (!t->out[1])
         t->out[1] = graph_tensor(g, ROLE_ACTIVATION, kit_wide(q), 3,
                                  (const i64[]){ s.B, s.H, s.T }, "attention.lse");
-    TRY(kit_same(g, t, "y", t->out[0], q));
+    TRY(kit_matrix(g, t, "y", t->out[0], s.B * s.T, s.H * s.V));
     TRY(kit_dtype(g, t, "y", t->out[0], dtype));
     TRY(check_lse(g, t, t->out[1], q));
     if (!t->in[3])
         return OK;
-    TRY(kit_same(g, t, "seen y", t->in[3], q));
+    TRY(kit_same(g, t, "seen y", t->in[3], t->out[0]));
     TRY(kit_dtype(g, t, "seen y", t->in[3], kit_wide(q)));
     return check_lse(g, t, t->in[4], q);
 }
@@ -169,7 +176,7 @@ static void block_cost(const struct task *t, struct cost *c)
 {
     struct block s = block_of(t);
     kit_traffic(t, c);
-    c->model_flops = 2 * 2 * pairs(&s) * (double)s.D;
+    c->model_flops = 2 * pairs(&s) * (double)(s.D + s.V);
     c->flops = c->model_flops + 4 * pairs(&s);
 }
 
@@ -178,23 +185,24 @@ static void block_cost(const struct task *t, struct cost *c)
 static void attend(const struct task *t, const struct block *s, i64 b, i64 at, i64 h)
 {
     const struct tensor *q = t->in[0], *kv = t->in[1];
-    i64 group = h / (s->H / s->G), row = q_at(s, b, at, h), lse = (b * s->H + h) * s->T + at;
+    i64 group = h / (s->H / s->G), row = q_at(s, b, at, h), to = y_at(s, b, at, h);
+    i64 lse = (b * s->H + h) * s->T + at;
     struct seen keys = seen_by(s, t->in[2], b, at);
     double before = t->in[3] ? tensor_get(t->in[4], lse) : -INFINITY, most = before;
     double y[KIT_HEAD_SIZE] = { 0 };
     for (i64 j = keys.begin; j < keys.end; j++)
         most = fmax(most, s->scale * dot(q, row, kv, k_at(s, b, j, group), s->D));
     double sum = before > -INFINITY ? exp(before - most) : 0;
-    for (i64 d = 0; d < s->D && sum > 0; d++)
-        y[d] = sum * tensor_get(t->in[3], row + d);
+    for (i64 d = 0; d < s->V && sum > 0; d++)
+        y[d] = sum * tensor_get(t->in[3], to + d);
     for (i64 j = keys.begin; j < keys.end; j++) {
         double p = exp(s->scale * dot(q, row, kv, k_at(s, b, j, group), s->D) - most);
         sum += p;
-        for (i64 d = 0; d < s->D; d++)
+        for (i64 d = 0; d < s->V; d++)
             y[d] += p * tensor_get(kv, v_at(s, b, j, group) + d);
     }
-    for (i64 d = 0; d < s->D; d++)
-        tensor_set(t->out[0], row + d, sum > 0 ? y[d] / sum : 0);
+    for (i64 d = 0; d < s->V; d++)
+        tensor_set(t->out[0], to + d, sum > 0 ? y[d] / sum : 0);
     tensor_set(t->out[1], lse, sum > 0 ? most + log(sum) : -INFINITY);
 }
 
@@ -271,12 +279,20 @@ static const struct {
     { { .B = 1, .T = 10, .H = 2, .G = 2, .D = 4 }, 2, 0, { 1 }, 1, false, true },
     { { .B = 1, .T = 12, .H = 2, .G = 1, .D = 8, .window = 3 }, 3, 2, { 2, 1 }, 2, false, true },
     { { .B = 2, .T = 16, .H = 4, .G = 2, .D = 8, .pairs = 4 }, 2, 1, { -1 }, 1, true, false },
+    { { .B = 1, .T = 10, .H = 2, .G = 2, .D = 12, .V = 7 }, 2, 1, { 1, 0 }, 2, true, false },
+    { { .B = 1, .T = 8, .H = 2, .G = 1, .D = 5, .V = 9, .pairs = 2 }, 2, 1, { -1 }, 1, true,
+      false },
     { { .B = 1, .T = 230, .H = 2, .G = 1, .D = 8 }, 2, 1, { 1, 0 }, 2, true, false },
     { { .B = 1, .T = 208, .H = 2, .G = 1, .D = 16, .pairs = 1 }, 2, 0, { -1 }, 1, true, false },
     { { .B = 1, .T = 400, .H = 1, .G = 1, .D = 64, .window = 150 }, 2, 0, { 0, 1 }, 2, false,
       false },
 };
-enum { SLOW = 6 }; /* from here on too many evaluations for finite differences */
+enum { SLOW = 8 }; /* from here on too many evaluations for finite differences */
+
+static i64 value_size(const struct attention_shape *s)
+{
+    return s->V > 0 ? s->V : s->D;
+}
 
 static bool no_example(const struct op_example *e, int n)
 {
@@ -308,7 +324,8 @@ static struct chain example_chain(struct op_example *e, int n, bool whole)
     c.q = example_normal(e, ROLE_ACTIVATION, e->dtype, s->B * s->T, s->H * s->D, 1);
     i64 rows = s->B * s->T * (shapes[n].keys[0] < 0 ? shapes[n].parts : 1);
     for (int i = 0; i < shapes[n].blocks; i++)
-        c.kv[i] = example_normal(e, ROLE_ACTIVATION, e->dtype, rows, 2 * s->G * s->D, 1);
+        c.kv[i] = example_normal(e, ROLE_ACTIVATION, e->dtype, rows,
+                                 s->G * (s->D + value_size(s)), 1);
     for (int i = 0; i < shapes[n].blocks; i++) {
         bool last = i + 1 == shapes[n].blocks && (whole || !shapes[n].partial);
         struct attention_part part = { shapes[n].parts, shapes[n].queries, shapes[n].keys[i],
@@ -347,6 +364,7 @@ static void set_shape(struct task *t, const struct attention_shape *s,
     t->attr[ATTENTION_SCALE] = s->scale != 0 ? s->scale : 1 / sqrt((double)s->D);
     t->attr[ATTENTION_WINDOW] = s->window;
     t->attr[ATTENTION_PAIRS] = s->pairs;
+    t->attr[ATTENTION_VALUE] = s->V;
     t->attr[BLOCK_PARTS] = (double)part->parts;
     t->attr[BLOCK_QUERIES] = (double)part->queries;
     t->attr[BLOCK_KEYS] = (double)part->keys;
@@ -373,9 +391,10 @@ static int grad_infer(struct graph *g, struct task *t)
 {
     struct tensor *dy = t->in[0], *q = t->in[1], *kv = t->in[2], *y = t->in[3];
     TRY(check_operands(g, t, q, kv, t->in[5]));
-    TRY(kit_same(g, t, "dy", dy, q));
+    const struct block s = block_of(t);
+    TRY(kit_matrix(g, t, "dy", dy, s.B * s.T, s.H * s.V));
     TRY(kit_dtype(g, t, "dy", dy, q->dtype));
-    TRY(kit_same(g, t, "y", y, q));
+    TRY(kit_same(g, t, "y", y, dy));
     TRY(kit_dtype(g, t, "y", y, q->dtype));
     TRY(check_lse(g, t, t->in[4], q));
     if (!t->out[0])
@@ -397,8 +416,8 @@ static void grad_cost(const struct task *t, struct cost *c)
 {
     struct block s = block_of(t);
     kit_traffic(t, c);
-    c->model_flops = 4 * 2 * pairs(&s) * (double)s.D;
-    c->flops = 5 * 2 * pairs(&s) * (double)s.D + 4 * pairs(&s);
+    c->model_flops = 2 * 2 * pairs(&s) * (double)(s.D + s.V);
+    c->flops = c->model_flops + 2 * pairs(&s) * (double)s.D + 4 * pairs(&s);
 }
 
 /* p and ds of one pair. */
@@ -406,11 +425,11 @@ static void pair_grad(const struct task *t, const struct block *s, i64 b, i64 h,
                       double *p, double *ds)
 {
     const struct tensor *dy = t->in[0], *q = t->in[1], *kv = t->in[2], *y = t->in[3];
-    i64 group = h / (s->H / s->G), row = q_at(s, b, at, h);
+    i64 group = h / (s->H / s->G), row = q_at(s, b, at, h), of = y_at(s, b, at, h);
     double score = dot(q, row, kv, k_at(s, b, j, group), s->D);
-    double dp = dot(dy, row, kv, v_at(s, b, j, group), s->D);
+    double dp = dot(dy, of, kv, v_at(s, b, j, group), s->V);
     *p = exp(s->scale * score - tensor_get(t->in[4], (b * s->H + h) * s->T + at));
-    *ds = *p * (dp - dot(dy, row, y, row, s->D));
+    *ds = *p * (dp - dot(dy, of, y, of, s->V));
 }
 
 static void query_grad(const struct task *t, const struct block *s, i64 b, i64 h, i64 at)
@@ -437,16 +456,16 @@ static void key_value_grad(const struct task *t, const struct block *s, i64 b, i
             if (j < keys.begin || j >= keys.end)
                 continue;
             pair_grad(t, s, b, h, at, j, &p, &ds);
-            for (i64 d = 0; d < s->D; d++) {
+            for (i64 d = 0; d < s->D; d++)
                 dk[d] += s->scale * ds * tensor_get(t->in[1], q_at(s, b, at, h) + d);
-                dv[d] += p * tensor_get(t->in[0], q_at(s, b, at, h) + d);
-            }
+            for (i64 d = 0; d < s->V; d++)
+                dv[d] += p * tensor_get(t->in[0], y_at(s, b, at, h) + d);
         }
     }
-    for (i64 d = 0; d < s->D; d++) {
+    for (i64 d = 0; d < s->D; d++)
         tensor_set(t->out[1], k_at(s, b, j, group) + d, dk[d]);
+    for (i64 d = 0; d < s->V; d++)
         tensor_set(t->out[1], v_at(s, b, j, group) + d, dv[d]);
-    }
 }
 
 static void grad_ref(const struct task *t, struct run *run)
@@ -475,7 +494,8 @@ static bool grad_example(struct op_example *e, int n)
     if (e->dtype == DTYPE_BF16)
         e->within_bound = 0x1p-5;
     struct tensor *y = c.last->out[0];
-    struct tensor *dy = example_normal(e, ROLE_ACTIVATION, y->dtype, s->B * s->T, s->H * s->D, 1);
+    struct tensor *dy = example_normal(e, ROLE_ACTIVATION, y->dtype, s->B * s->T,
+                                       s->H * value_size(s), 1);
     struct task proto = { .op = &op_attention_block_grad,
                           .in = { dy, c.q, c.kv[at], y, c.last->out[1], c.begin } };
     struct attention_part part = { .parts = shapes[n].parts, .queries = shapes[n].queries,

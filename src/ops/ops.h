@@ -133,10 +133,9 @@ extern const struct op_info op_attention_grad;
  * Blocks of the same queries are chained: the first sees no `seen`, the last one (BLOCK_LAST)
  * rounds y. A query that saw nothing yet has y 0 and lse -inf. BLOCK_KEYS -1: kv has the tokens
  * of whole rows (BLOCK_PARTS R of them); then one block has all.
- * in: q (R, H D), kv (R, 2 G D), begin i32 (R), [seen y f32 (R, H D)], [seen lse f32 (B, H, T)];
- * out: y (R, H D), f32 but for the last, lse f32 (B, H, T) */
-enum { BLOCK_PARTS = ATTENTION_PAIRS + 1, /* values are of D here */
-       BLOCK_QUERIES, BLOCK_KEYS, BLOCK_LAST };
+ * in: q (R, H D), kv (R, G (D+V)), begin i32 (R), [seen y f32 (R, H V)], [seen lse f32 (B, H, T)];
+ * out: y (R, H V), f32 but for the last, lse f32 (B, H, T) */
+enum { BLOCK_PARTS = ATTENTION_VALUE + 1, BLOCK_QUERIES, BLOCK_KEYS, BLOCK_LAST };
 extern const struct op_info op_attention_block;
 struct attention_part {
     i64 parts, queries, keys; /* whose queries, whose keys */
@@ -147,8 +146,8 @@ struct task *attention_block(struct graph *g, struct tensor *q, struct tensor *k
                              struct tensor *begin, const struct task *before,
                              const struct attention_shape *shape,
                              const struct attention_part *part, struct tensor *y);
-/* in: dy (R, H D), q, kv, y and lse of the last block, begin, [dq so far f32];
- * out: dq f32 (R, H D), dkv f32 (R, 2 G D) of this block's keys */
+/* in: dy (R, H V), q, kv, y and lse of the last block, begin, [dq so far f32];
+ * out: dq f32 (R, H D), dkv f32 (R, G (D+V)) of this block's keys */
 extern const struct op_info op_attention_block_grad;
 /* in: qkv; out: q (R, H D), kv (R, 2 G D); or any other two runs of columns. Joined: in: [q],
  * [kv] of any real dtype, a missing one is zero; out: qkv, given. */

@@ -26,8 +26,8 @@ static struct attention_shape shape_of(const struct task *t)
     return (struct attention_shape){
         .B = (int)t->attr[ATTENTION_B], .T = (int)t->attr[ATTENTION_T],
         .H = (int)t->attr[ATTENTION_H], .G = (int)t->attr[ATTENTION_G],
-        .D = (int)t->attr[ATTENTION_D], .window = (int)t->attr[ATTENTION_WINDOW],
-        .scale = t->attr[ATTENTION_SCALE] };
+        .D = (int)t->attr[ATTENTION_D], .V = (int)t->attr[ATTENTION_VALUE],
+        .window = (int)t->attr[ATTENTION_WINDOW], .scale = t->attr[ATTENTION_SCALE] };
 }
 
 /* --- order of tokens ---------------------------------------------------------------- */

@@ -271,10 +271,11 @@ static bool can_be_exact(const struct layout *l, i64 degree)
     return !l->exact || (power_of_two(degree) && degree <= 8);
 }
 
-/* Latents' heads are formed of whole rows, and their matrices see a cut of the rows along tp. */
+/* Latents' values have a size of their own, and their matrices see a cut of the rows along tp. */
 static bool latents_fit(const struct layout *l, const struct model_spec *s)
 {
-    return !spec_is_latent(s) || (l->cp == 1 && (l->tp == 1 || !l->exact));
+    bool ulysses = l->cp > 1 && l->cp_kind == CP_ULYSSES;
+    return !spec_is_latent(s) || (!ulysses && (l->tp == 1 || !l->exact));
 }
 
 /* What the degrees of tp and cp must go with. */
@@ -355,10 +356,10 @@ static int check_latents(const struct layout *l, const struct model_spec *s)
 {
     if (latents_fit(l, s))
         return OK;
-    if (l->cp > 1)
-        return err_set(ERR_CONFIG, "cp=%lld cannot share out the tokens of a row: %s has latent "
-                       "attention, whose heads need whole rows; use cp=1, and tp or dp instead",
-                       (long long)l->cp, s->name);
+    if (l->cp > 1 && l->cp_kind == CP_ULYSSES)
+        return err_set(ERR_CONFIG, "cp_kind=ulysses cannot exchange heads of latent attention, "
+                       "which %s has: its values have a size of their own; choose cp_kind=ring",
+                       s->name);
     return err_set(ERR_CONFIG, "tp=%lld cannot be exact: %s has latent attention, some of whose "
                    "matrices sum over a cut of the rows; use tp=1, or leave layout.exact off",
                    (long long)l->tp, s->name);

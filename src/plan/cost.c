@@ -567,8 +567,6 @@ const char *plan_layout_refused(const struct plan_job *job, const struct plan_la
         return "tp x cp x pp x dp is not the number of devices";
     if (l->micro_batch * l->micro_batches * l->dp != job->global_batch)
         return "micro-batch x micro-batches x dp is not the batch";
-    if (l->cp > 1 && spec_is_latent(s))
-        return "latent attention needs whole rows, which cp cuts";
     if (s->heads % l->tp)
         return "tp does not divide the attention heads";
     if (s->kv_heads % l->tp && l->tp % s->kv_heads)

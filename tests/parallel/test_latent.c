@@ -22,6 +22,8 @@ TEST(ranks_of_latent_attention_train_like_one)
         { "dp=2,tp=4,zero=3", TINY_DENSE }, { "pp=3,tp=2", TINY_DENSE },
         { "pp=2,dp=2,tp=2,zero=2", TINY_DEEPSEEK }, { "dp=2,ep=2,tp=2,zero=3", TINY_DEEPSEEK },
         { "dp=4,tp=2,zero=1,zero_group=2", TINY_DENSE },
+        { "cp=2", TINY_DENSE }, { "cp=4,tp=2", TINY_DENSE },
+        { "cp=2,dp=2,tp=2,zero=3", TINY_DEEPSEEK }, { "pp=2,cp=2,tp=2", TINY_DENSE },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++)
         for (int muon = 0; muon < 2; muon++) {
@@ -90,7 +92,7 @@ TEST(layouts_without_tp_have_the_bits_of_one_rank)
 {
     static const struct { const char *layout; enum tiny_experts experts; } cases[] = {
         { "dp=2", TINY_DENSE }, { "dp=4,zero=2", TINY_DENSE }, { "pp=3,dp=2,zero=3", TINY_DENSE },
-        { "dp=2,ep=2,zero=1", TINY_DEEPSEEK },
+        { "dp=2,ep=2,zero=1", TINY_DEEPSEEK }, { "cp=2", TINY_DENSE }, { "cp=4,dp=2", TINY_DENSE },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
         struct ranks_options o = options(cases[i].layout, cases[i].experts);
@@ -99,14 +101,13 @@ TEST(layouts_without_tp_have_the_bits_of_one_rank)
     }
 }
 
-TEST(what_rows_of_latents_cannot_be_cut_by_is_refused)
+TEST(what_heads_of_latents_cannot_be_cut_by_is_refused)
 {
     static const struct { const char *layout, *says; } cases[] = {
-        { "cp=2", "cp=2 cannot share out the tokens of a row" },
-        { "cp=2,tp=2", "whose heads need whole rows; use cp=1" },
+        { "cp=2,cp_kind=ulysses", "cp_kind=ulysses cannot exchange heads of latent attention" },
         { "tp=2,exact=true", "tp=2 cannot be exact" },
         { "tp=3", "does not divide the model's 4 attention heads" },
-        { "tp=4", NULL }, { "dp=2,exact=true", NULL },
+        { "tp=4", NULL }, { "dp=2,exact=true", NULL }, { "cp=2,tp=2", NULL },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
         const struct model_spec spec = tiny_spec_of(&(struct tiny_options){ .latent = true });
@@ -128,4 +129,4 @@ TEST_MAIN(ONE(ranks_of_latent_attention_train_like_one),
           ONE(the_norm_counts_every_matrix_once),
           ONE(islands_measure_every_matrix_once),
           ONE(layouts_without_tp_have_the_bits_of_one_rank),
-          ONE(what_rows_of_latents_cannot_be_cut_by_is_refused))
+          ONE(what_heads_of_latents_cannot_be_cut_by_is_refused))

@@ -202,6 +202,7 @@ TEST(latents_sum_too)
             spec.positions = 64;
             spec.latent_q = q_ranks[i];
             compare(&spec, tp, 1, 3, 64);
+            compare(&spec, tp, 2, 3, 64);
         }
 }
 

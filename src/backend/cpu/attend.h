@@ -79,7 +79,7 @@ static inline struct attention_view attention_view(const struct task *t, const s
     v.k_row = kv ? tensor_columns(kv) : v.q_row;
     v.k_at = kv ? 0 : v.H * v.D;
     v.v_at = v.k_at + v.G * v.D;
-    v.V = kv || t->attr[ATTENTION_VALUE] <= 0 ? v.D : (i64)t->attr[ATTENTION_VALUE];
+    v.V = t->attr[ATTENTION_VALUE] > 0 ? (i64)t->attr[ATTENTION_VALUE] : v.D;
     v.query_part = zigzag_part(parts, kv ? (i64)t->attr[BLOCK_QUERIES] : 0, v.T);
     v.key_part = whole ? zigzag_part(1, 0, v.Tk)
                        : zigzag_part(parts, kv ? (i64)t->attr[BLOCK_KEYS] : 0, v.T);

@@ -10,11 +10,9 @@ static i64 thread_bytes(i64 D, i64 V)
     return 2 * ATTEND_QUERIES * (i64)sizeof(i32) + round_up(NAMED(attend_bytes)(D, V), 64);
 }
 
-/* Of whole rows and of generation; a block of a row has values of D. */
 static i64 value_size(const struct task *t)
 {
-    const bool own = t->op != &op_attention_block && t->attr[ATTENTION_VALUE] > 0;
-    return (i64)t->attr[own ? ATTENTION_VALUE : ATTENTION_D];
+    return (i64)t->attr[t->attr[ATTENTION_VALUE] > 0 ? ATTENTION_VALUE : ATTENTION_D];
 }
 
 /* What the ops of a forward pass differ in. */
