@@ -39,6 +39,18 @@ static int write_page(struct run_page *const *runs, i64 n, const char *path, str
     return rc;
 }
 
+/* What the page lacks of its curves, said where it is written, too. */
+static void warn_of_metrics(const struct run_page *p)
+{
+    const struct run_metrics *m = &p->metrics;
+    if (m->lines == m->bad_lines)
+        log_line(LOG_WARN, "%s/metrics.jsonl: %s; the page has no curves", p->folder,
+                 m->lines > 0 ? "no line can be read" : "there is no whole line");
+    else if (m->bad_lines > 0)
+        log_line(LOG_WARN, "%s/metrics.jsonl: %lld of %lld lines cannot be read", p->folder,
+                 (long long)m->bad_lines, (long long)m->lines);
+}
+
 static int run(struct invocation *v)
 {
     const struct report_flags *f = v->options;
@@ -51,6 +63,7 @@ static int run(struct invocation *v)
         TRY_TO(done, run_page_open(runs[opened], v->args[opened]));
         runs[opened]->newest = f->step - 1;
         rc = run_page_read(runs[opened], &changed);
+        warn_of_metrics(runs[opened]);
     }
     if (rc >= 0)
         rc = write_page(runs, opened, path, v->arena);

@@ -323,19 +323,41 @@ static void put_ladder(const struct diagnosis *d, struct text *out)
     text_fini(&line);
 }
 
+/* Ranks of which nothing is in any step that was measured: "rank 2", "ranks 2, 5". */
+static void put_absent(const struct measure *m, struct text *out)
+{
+    enum { MOST_NAMED = 16 };
+    i64 n = 0;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        if (isfinite(measure_mean(m, m->ranks[r].step)))
+            continue;
+        if (n < MOST_NAMED)
+            text_printf(out, "%s%d", n == 0 ? " (" : ", ", m->ranks[r].rank);
+        n++;
+    }
+    if (n > 0)
+        text_add(out, n > MOST_NAMED ? " and more)" : ")");
+}
+
+/* Before the numbers that it is about. */
 static void put_missing(const struct measure *m, struct text *out)
 {
-    char text[256];
+    struct text text = { 0 };
     if (measure_whole(m))
         return;
-    char what[64] = "The ranks' clocks are apart";
-    if (m->missing > 0)
-        snprintf(what, sizeof what, "The record lacks %lld of %lld ranks", (long long)m->missing,
-                 (long long)m->n_ranks);
-    snprintf(text, sizeof text, "%s: whether the others wait for "
-             "ranks or for bytes is not told apart, and kinds B, C and K14 are not judged.", what);
-    text_wrap(out, text, 0, 0, 98);
+    if (m->missing > 0) {
+        text_printf(&text, "The record lacks %lld of %lld ranks", (long long)m->missing,
+                    (long long)m->n_ranks);
+        put_absent(m, &text);
+    } else {
+        text_add(&text, "The ranks' clocks are apart");
+    }
+    text_printf(&text, ": whether the others wait for ranks or for bytes is not told apart, and kinds "
+                "B, C and K14 are not judged.%s",
+                m->missing > 0 ? " All numbers are of the ranks that are there." : "");
+    text_wrap(out, text.data, 0, 0, 98);
     text_add(out, "\n\n");
+    text_fini(&text);
 }
 
 void diagnosis_text(const struct diagnosis *d, struct text *out)

@@ -155,6 +155,8 @@ static void put_curves(struct run_page *p, struct json *j)
     put_log(p, j);
     json_key(j, "metrics");
     run_metrics_put(&p->metrics, j);
+    if (p->metrics.lines == p->metrics.bad_lines)
+        say_missing(p, "no line of metrics.jsonl can be read: there are no curves");
 }
 
 static void put_diagnosis(struct run_page *p, struct json *j)

@@ -133,7 +133,7 @@ TEST(without_all_ranks_waits_are_not_told_apart_and_nobody_is_blamed)
     CHECK(json_is_null(json_object_get(times, "transfer_s")) && !is_family(o, "BC"));
     json_decref(o);
     const char *text = shell("cd $D && $H diagnose lost", 0);
-    CHECK(strstr(text, "The record lacks 1 of 2 ranks") == text);
+    CHECK(strstr(text, "The record lacks 1 of 2 ranks (1): ") == text);
     CHECK(strstr(text, " transfer - x"));
     CHECK(!strstr(text, "No finding above"));
     /* A rank whose last steps were torn off: the steps that are whole are judged, as ever. */
@@ -144,6 +144,21 @@ TEST(without_all_ranks_waits_are_not_told_apart_and_nobody_is_blamed)
     CHECK(number(o, "steps") >= 5 && number(o, "steps") < 25);
     CHECK(is_family(o, "B"));
     json_decref(o);
+}
+
+TEST(a_page_without_curves_says_so_where_it_is_written)
+{
+    shell("cd $D && rm -rf mute && cp -r runs/two mute && : >mute/metrics.jsonl", 0);
+    const char *text = shell("cd $D && $H report mute --out mute.html 2>&1", 0);
+    CHECK(strstr(text, "mute/metrics.jsonl: there is no whole line; the page has no curves"));
+    text = shell("cd $D && printf 'x\n' >mute/metrics.jsonl && "
+                 "$H report mute --out mute.html 2>&1", 0);
+    CHECK(strstr(text, "mute/metrics.jsonl: no line can be read; the page has no curves"));
+    text = shell("cd $D && cp runs/two/metrics.jsonl mute/ && printf 'x\n' >>mute/metrics.jsonl && "
+                 "$H report mute --out mute.html 2>&1", 0);
+    CHECK(strstr(text, "mute/metrics.jsonl: 1 of "));
+    text = shell("cd $D && $H report runs/two --out mute.html 2>&1", 0);
+    CHECK(!strstr(text, "warning"));
 }
 
 /* Messages of a few hundred bytes, all alike, and a delay on each: not bandwidth. */
@@ -372,6 +387,7 @@ int main(void)
         ONE(what_is_torn_costs_what_is_torn_and_is_said),
         ONE(a_run_that_died_in_its_first_step_is_told_so),
         ONE(without_all_ranks_waits_are_not_told_apart_and_nobody_is_blamed),
+        ONE(a_page_without_curves_says_so_where_it_is_written),
         ONE(a_delay_of_small_messages_is_not_called_bandwidth),
         ONE(rungs_that_were_not_measured_have_no_number),
         ONE(of_real_ranks_the_slow_one_is_named_with_its_cost),
