@@ -25,6 +25,26 @@ static double blocked_error(const double *x, i64 n, struct arena *a)
     return 1.4826 * measure_quantile(apart, blocks, 0.5) / sqrt(2 * (double)blocks);
 }
 
+/* By differences of neighbours, of which few are between the levels of episodes. */
+static double neighbours_error(const double *x, i64 n, struct arena *a)
+{
+    double *apart = ARENA_ARRAY(a, double, n);
+    for (i64 i = 1; i < n; i++)
+        apart[i - 1] = fabs(x[i] - x[i - 1]);
+    return n > 1 ? 1.4826 * measure_quantile(apart, n - 1, 0.5) / sqrt(2 * (double)n) : NAN;
+}
+
+/* Steps that stand far from the one before: borders of episodes, where they are fewer than half of
+ * the blocks. */
+static bool has_few_borders(const double *x, i64 n, double near)
+{
+    const double far = 5 * near * sqrt(2 * (double)n) / 1.4826; /* five usual differences */
+    i64 borders = 0;
+    for (i64 i = 1; i < n; i++)
+        borders += fabs(x[i] - x[i - 1]) > far;
+    return 2 * borders <= n / BLOCK;
+}
+
 /* How far the step may be off is told by what varies without a name: an evaluation in every
  * other step is no noise. */
 static double unnamed_error(const struct measure *m)
@@ -43,9 +63,17 @@ static double unnamed_error(const struct measure *m)
             }
         rest[i] = m->seconds[i] - (n > 0 ? sum / n : 0);
     }
-    double se = fmax(measure_stat(rest, m->n_steps).se, blocked_error(rest, m->n_steps, &a));
+    /* What comes every few steps is large in differences, episodes are so in deviations: noise is in
+     * both. fmin: NaN is left out. */
+    const double near = neighbours_error(rest, m->n_steps, &a);
+    const double se = fmin(measure_stat(rest, m->n_steps).se, near);
+    double blocked = blocked_error(rest, m->n_steps, &a);
+    /* Of few blocks many may be beside a border; but weather in which each step is the one before and
+     * something more has BLOCK times as much between them at most. */
+    if (has_few_borders(rest, m->n_steps, near))
+        blocked = fmin(blocked, BLOCK * near);
     arena_fini(&a);
-    return se;
+    return fmax(se, blocked);
 }
 
 void measure_settle(struct measure *m)

@@ -93,6 +93,7 @@ struct measure_rank {
     /* Of the loader, per step's batch. */
     double *load;      /* seconds it took to make, in order */
     i64 n_loads;
+    i64 load_step;     /* of the first of these batches: which step it is for; the others follow */
     double load_cpu_s; /* of that on a processor, per step */
     double load_cpu;   /* share of that on a processor; low: it waited for storage */
     double queue_empty; /* share of steps that found nothing read ahead */

@@ -326,6 +326,8 @@ static void add_tasks(struct gather *g, const struct record_step *s, int rank,
                      beside(calls, rank, span->begin_ns, span->end_ns, &at));
         else if (span->lane == TRACE_LOADER && span->kind == SPAN_LOAD) {
             struct measure_rank *out = &g->m->ranks[rank];
+            if (out->n_loads == 0)
+                out->load_step = span->step;
             if (out->n_loads < most_loads(g->m->n_steps))
                 out->load[out->n_loads++] = s_of(span->end_ns - span->begin_ns);
         }

@@ -214,6 +214,15 @@ static void trim(const double *y, struct measure_change *c)
         c->until--;
 }
 
+/* A part that begins where the shortest first level ends may have begun before. */
+static void grow(const double *y, i64 part, struct measure_change *c)
+{
+    const double border = (c->before + c->inside) / 2;
+    const bool above = c->inside > c->before;
+    while (c->at == part && part > 1 && (y[part - 1] > border) == above)
+        c->at = --part;
+}
+
 struct measure_change measure_change(const double *y, i64 n, double least)
 {
     struct measure_change c = { 0, 0, NAN, NAN, 0 };
@@ -234,10 +243,10 @@ struct measure_change measure_change(const double *y, i64 n, double least)
                                                    c.until + stride, 1 }, best, &c);
     if (c.until > 0) {
         set_levels(flat, n, &c);
-        if (c.until - c.at == part) {
+        if (c.until - c.at == part)
             trim(y, &c);
-            set_levels(flat, n, &c);
-        }
+        grow(y, part, &c);
+        set_levels(flat, n, &c);
         double noise = fmax(noise_of(y, n, &c, &a), 1e-9 * fabs(c.before));
         c.height = fabs(c.inside - c.before) / fmax(noise, 1e-300);
     }

@@ -63,13 +63,17 @@ static struct measure_change common_change(const struct measure *m, double least
 }
 
 /* The episode that costs most, and which ranks have it (those whose own begins and ends with
- * it); all of them when it is in their mean only. *rank -1: there is none. */
-static struct measure_change worst_episode(const struct measure *m, double least, bool *in, i64 *rank)
+ * it); all of them when it is in their mean only. *rank -1: there is none. left_out: ranks of which
+ * one was told already; NULL: none was. */
+static struct measure_change worst_episode(const struct measure *m, double least,
+                                           const bool *left_out, bool *in, i64 *rank)
 {
     struct measure_change worst = { .until = 0 }, c;
     *rank = -1;
     for (i64 r = 0; r < m->n_ranks; r++) {
         c = change_of(m, r, least);
+        if (left_out && left_out[r])
+            continue;
         if (is_episode(m, c) && (*rank < 0 || c.inside - c.before > worst.inside - worst.before)) {
             worst = c;
             *rank = r;
@@ -77,11 +81,11 @@ static struct measure_change worst_episode(const struct measure *m, double least
     }
     for (i64 r = 0; r < m->n_ranks && *rank >= 0; r++) {
         c = change_of(m, r, least);
-        in[r] = is_episode(m, c) && c.at < worst.until && c.until > worst.at &&
+        in[r] = !(left_out && left_out[r]) && is_episode(m, c) && c.at < worst.until && c.until > worst.at &&
                 c.inside - c.before >= 0.5 * (worst.inside - worst.before);
     }
     c = common_change(m, least);
-    if (*rank < 0 && m->n_ranks > 1 && is_episode(m, c)) {
+    if (!left_out && *rank < 0 && m->n_ranks > 1 && is_episode(m, c)) {
         *rank = 0;
         worst = c;
         for (i64 r = 0; r < m->n_ranks; r++)
@@ -99,12 +103,11 @@ static bool is_among_all(const struct measure *m, const bool *in)
 }
 
 /* A rank that was as the others, then slower for a time (or from then on). */
-static bool tell_onset(const struct measure *m, const struct rule_limit *limit, struct finding *f,
-                       struct arena *a)
+static bool tell_onset(const struct measure *m, const struct rule_limit *limit, const bool *left_out,
+                       bool *in, struct finding *f, struct arena *a)
 {
     i64 rank;
-    bool *in = ARENA_ARRAY(a, bool, m->n_ranks);
-    const struct measure_change worst = worst_episode(m, limit[0].value, in, &rank);
+    const struct measure_change worst = worst_episode(m, limit[0].value, left_out, in, &rank);
     double steps = (double)(worst.until - worst.at);
     double inside = worst.inside - worst.before, lost = inside * steps / (double)m->n_steps;
     if (rank < 0 || !(inside >= fmax(2 * m->theta, limit[1].value * m->step.median)) ||
@@ -147,9 +150,24 @@ static bool look_onset(const struct measure *m, const struct rule_limit *limit, 
 {
     struct arena a;
     arena_init(&a);
-    const bool found = tell_onset(m, limit, f, &a);
+    const bool found = tell_onset(m, limit, NULL, ARENA_ARRAY(&a, bool, m->n_ranks), f, &a);
     arena_fini(&a);
     return found;
+}
+
+/* Of other ranks, in other steps or the same. */
+static bool look_onset_beside(const struct measure *m, const struct rule_limit *limit,
+                              struct finding *f)
+{
+    struct arena a;
+    struct finding first = { .place = f->place };
+    arena_init(&a);
+    bool *had = ARENA_ARRAY(&a, bool, m->n_ranks);
+    limit = rules_balance[RULE_B2].limit;
+    const bool found = tell_onset(m, limit, NULL, had, &first, &a) && first.place.rank >= 0 &&
+                       tell_onset(m, limit, had, ARENA_ARRAY(&a, bool, m->n_ranks), f, &a);
+    arena_fini(&a);
+    return found && f->place.rank >= 0;
 }
 
 /* Whether the other data-parallel ranks can share out rows and experts. */
@@ -210,13 +228,22 @@ static bool is_steady(const struct measure *m, const struct rule_limit *limit,
     return !(is_episode(m, c) && fabs(c.before) < 0.5 * (c.inside - c.before));
 }
 
-/* Whether the step waits for them, too: the slowest. In a pipeline stages come last in turns. */
+/* What evening the ranks of a stage gives back, along the critical path, is theirs: half of it is lost
+ * where one of two is slow, as evening leaves both the mean. */
+static bool explains_balance(const struct measure *m, const struct slow_ranks *g)
+{
+    return m->loss[LOSS_BALANCE] >= fmax(m->theta, 0.4 * g->excess.mean);
+}
+
+/* Whether the step waits for them, too: the slowest. In a pipeline stages come last in turns; in
+ * tensor groups all are late to other groups with the one that is slow. */
 static bool are_slow(const struct measure *m, const struct rule_limit *limit, struct slow_ranks *g,
                      struct arena *a)
 {
     *g = slow_ranks_find(m, a);
     return is_steady(m, limit, g) &&
-           !(m->config.pp < 2 && g->last_share < limit[0].value - limit[2].value &&
+           !(m->config.pp < 2 && !explains_balance(m, g) &&
+             g->last_share < limit[0].value - limit[2].value &&
              !(beyond_chance(m, g) >= limit[0].value - limit[2].value));
 }
 
@@ -646,5 +673,6 @@ const struct rule rules_balance[] = {
 
 const struct rule rules_beside[] = {
     { "B1", "another rank is always slow", look_slow_rank_beside, { { 0, NULL, NULL } } },
+    { "B2", "another rank became slow", look_onset_beside, { { 0, NULL, NULL } } },
     { .id = "" },
 };

@@ -12,7 +12,38 @@ struct loading {
     bool alone;                      /* and the others do not; said where no loads were timed */
     double lost, service, use;       /* s per step; to make a batch; batches made per wanted */
     double amplification;
+    bool episode;                    /* it is slow for some batches in a row, of these steps */
+    i64 first, last;
 };
+
+/* Batches of an episode all take longer than those before and behind it; where times jump, some of
+ * either kind do not. */
+static bool is_episode(const double *load, i64 n, struct measure_change c)
+{
+    const double border = (c.before + c.inside) / 2;
+    i64 odd = 0;
+    if (c.until == 0 || !(c.inside > c.before) || c.until - c.at == n)
+        return false;
+    for (i64 i = 0; i < n; i++)
+        odd += (load[i] > border) != (i >= c.at && i < c.until);
+    return odd <= 2; /* those that were under way */
+}
+
+/* For which steps' batches the loader is slow. */
+static void see_episode(const struct measure *m, struct loading *l, const struct rule_limit *sigma)
+{
+    const struct measure_rank *k = l->rank;
+    const struct measure_change c = measure_change(k->load, k->n_loads, sigma->value);
+    if (!k->load || !is_episode(k->load, k->n_loads, c))
+        return;
+    l->episode = true;
+    l->first = i64_max(k->load_step + c.at, m->numbers[0]);
+    l->last = i64_min(k->load_step + c.until - 1, m->numbers[m->n_steps - 1]);
+    l->use *= c.inside / l->service;
+    l->service = c.inside;
+}
+
+static const struct rule_limit level = { 5, "sigma between the levels", "as B2" };
 
 static bool see_loading(const struct measure *m, struct loading *l)
 {
@@ -29,6 +60,8 @@ static bool see_loading(const struct measure *m, struct loading *l)
     double rest = m->step.mean - waited;
     l->use = l->service / ((double)i64_max(m->config.loader_threads, 1) * fmax(rest, 1e-9));
     l->amplification = l->rank->read_bytes / l->rank->used_bytes;
+    l->episode = false;
+    see_episode(m, l, &level);
     return l->lost >= m->theta;
 }
 
@@ -69,6 +102,10 @@ static void tell_loading(const struct measure *m, const struct loading *l, bool 
                   1e3 * l->lost, 100 * l->rank->queue_empty);
     rule_evidence(f, "a step's batch takes %.1f ms to make, and is wanted every %.1f ms",
                   1e3 * l->service, 1e3 * (m->step.mean - measure_mean(m, l->rank->data)));
+    if (l->episode) {
+        f->place.first_step = l->first;
+        f->place.last_step = l->last;
+    }
     rule_edit(f, EDIT_DATA, 0);
 }
 
@@ -133,7 +170,7 @@ static bool look_slow_loader(const struct measure *m, const struct rule_limit *l
     struct loading l;
     if (look_thief(m, f))
         return true;
-    if (!see_loading(m, &l) || l.rank->queue_empty < limit[0].value ||
+    if (!see_loading(m, &l) || (l.rank->queue_empty < limit[0].value && !l.episode) ||
         l.use < limit[2].value || l.rank->load_cpu < limit[1].value || l.amplification > 1.5)
         return false;
     tell_loading(m, &l, false, f);
@@ -152,7 +189,7 @@ static bool look_storage(const struct measure *m, const struct rule_limit *limit
                          struct finding *f)
 {
     struct loading l;
-    if (!see_loading(m, &l) || l.rank->queue_empty < limit[0].value ||
+    if (!see_loading(m, &l) || (l.rank->queue_empty < limit[0].value && !l.episode) ||
         l.use < limit[2].value || !(l.rank->load_cpu < limit[1].value) || l.amplification > 1.5)
         return false;
     tell_loading(m, &l, false, f);
@@ -203,7 +240,7 @@ static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
                         struct finding *f)
 {
     struct loading l;
-    if (!see_loading(m, &l) || l.rank->n_loads < 10 ||
+    if (!see_loading(m, &l) || l.episode || l.rank->n_loads < 10 ||
         !(l.use < limit[0].value || l.rank->queue_empty < limit[2].value))
         return false;
     double waited = measure_mean(m, l.rank->data), consume = m->step.mean - waited;

@@ -200,6 +200,8 @@ static bool selects(const struct finding_edit *e, const struct dag_node *n, int 
     case EDIT_TRANSFER:
         return n->kind == DAG_CALL && (e->lane < 0 || n->lane == e->lane);
     case EDIT_COMPUTE:
+        if (e->recompute && n->kind == DAG_CALL) /* exchanges are made again, too */
+            return t && (t->flags & RECORD_RECOMPUTE);
         return n->kind == DAG_COMPUTE && t &&
                (!e->op[0] || strncmp(t->op, e->op, strlen(e->op)) == 0) &&
                (e->phase < 0 || t->phase == e->phase) &&

@@ -48,6 +48,7 @@ static double number(json_t *o, const char *key)
                     "train.accumulate=16 --rates flops=5e10,memory=2e10,link=4e9,latency=1e-5 "
 #define FULL "--layout pp=4,dp=2 --set train.accumulate=48 " /* hardly a bubble */
 #define LONE "--layout pp=2 --set train.batch=4 --set train.accumulate=16 "
+#define RINGS "--layout tp=4,dp=2,zero=1 --set train.batch=4 --set train.accumulate=4 "
 #define LONE_TENSOR "--layout tp=4 --set train.batch=4 "
 /* Products that read their weights for few rows; steps that are mostly updates. */
 #define THIN "--set train.seq=32 --rates flops=2e11,memory=4e9,link=8e9 --layout "
@@ -66,6 +67,7 @@ static const struct fault faults[] = {
     { "B1", PIPELINE, "slow_compute=1.7@5", "rank", 5 },
     { "B1", LONE, "slow_compute=1.3@1", "rank", 1 },
     { "B2", DP, "slow_compute=1.5@6:15-30", "rank", 6 },
+    { "B2", DP, "slow_compute=1.5@6:8-20", "first_step", 8 }, /* behind four steady steps */
     { "B2", FULL, "slow_compute=1.9@7:15-27", "rank", 7 },
     { "K4", FULL, "phi_override=0.5@7:15-27", "rank", 7 },
     { "K4", DP, "phi_override=0.85@2", "rank", 2 },
@@ -75,6 +77,7 @@ static const struct fault faults[] = {
     { "B3", LONE_TENSOR, "jitter=12%", NULL, 0 },
     { "D1", DP, "loader_spin=760ms", NULL, 0 },
     { "D1", DP, "loader_spin=1100ms@3", "rank", 3 },
+    { "D1", DP, "loader_spin=1500ms@3:14-28", "first_step", 14 },
     { "D2", DP, "loader_bw=0.005MB/s@2", "rank", 2 },
     { "D4", DP "--set data.prefetch=1 ", "loader_lognormal=1500ms@1", "rank", 1 },
     { "H9", DP, "pause=700ms/8@1", "rank", 1 },
@@ -92,6 +95,8 @@ static const struct fault faults[] = {
     { "C11", PIPELINE, "pair_bw=1-3:8MB/s", "rank", 1 },
     { "B4", PIPELINE, "stage_skew=2", "stage", 3 },
     { "K10", DP, "recompute=full", NULL, 0 },
+    { "K10", LONE_TENSOR, "recompute=full", NULL, 0 }, /* with its exchanges */
+    { "B1", RINGS, "op=attention,delay=2ms@5", "rank", 5 }, /* all of its ring are late to others */
     { "C3", "--layout dp=8 ", "bucket=all", NULL, 0 },
     { "C2", "--layout dp=8 --rates latency=1e-4 ", "bucket=64KiB", NULL, 0 },
     { "C2", "--layout dp=8 --rates latency=1e-4 ", "bucket=16KiB", NULL, 0 },
@@ -223,6 +228,22 @@ TEST(two_ranks_that_are_slow_by_different_amounts_are_both_named)
     json_decref(o);
 }
 
+/* And two episodes, each in its own steps. */
+TEST(two_ranks_that_become_slow_are_both_named)
+{
+    json_t *o = diagnose(DP, "slow_compute=1.5@1:9-17,slow_compute=1.3@6:24-36");
+    json_t *all = json_object_get(o, "findings");
+    static const int where[][3] = { { 1, 9, 17 }, { 6, 24, 36 } };
+    for (size_t k = 0; k < 2; k++) {
+        json_t *f = json_array_get(all, k), *place = json_object_get(f, "place");
+        CHECK_STR(json_string_value(json_object_get(f, "id")), "B2");
+        CHECK_EQ(json_integer_value(json_object_get(place, "rank")), where[k][0]);
+        CHECK_EQ(json_integer_value(json_object_get(place, "first_step")), where[k][1]);
+        CHECK_EQ(json_integer_value(json_object_get(place, "last_step")), where[k][2]);
+    }
+    json_decref(o);
+}
+
 struct probing {
     const char *flags, *fault;
     double critical; /* share of what was added that the step takes longer */
@@ -272,6 +293,7 @@ int main(void)
         ONE(runs_without_a_fault_have_no_finding),
         ONE(of_two_faults_both_are_among_the_first_three),
         ONE(two_ranks_that_are_slow_by_different_amounts_are_both_named),
+        ONE(two_ranks_that_become_slow_are_both_named),
         ONE(a_probe_is_answered_by_what_is_critical_and_bounds_the_gain),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);
