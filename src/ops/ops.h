@@ -154,13 +154,14 @@ extern const struct op_info op_attention_block_grad;
 enum { SPLIT_QUERIES }; /* columns of q */
 extern const struct op_info op_split_qkv, op_join_qkv;
 struct task *split_qkv(struct graph *g, struct tensor *qkv, i64 query_columns);
-/* Heads spread over SPREAD_PARTS ranks: row r of part j of y (n R, (H + 2G) D / n) has the j-th
- * share of the query, key and value heads of x (R, (H + 2G) D). G 0: x has query heads alone.
- * SPREAD_BACK 1: from y to x. Its gradient goes the other way, like that of order_rows. */
-enum { SPREAD_PARTS, SPREAD_BACK, SPREAD_H, SPREAD_G, SPREAD_D };
+/* Heads spread over SPREAD_PARTS ranks: row r of part j of y (n R, C / n) has the j-th share of
+ * the query, key and value heads of x (R, C), C = (H + G) D + G V; SPREAD_V 0: V = D. G 0: x has
+ * query heads alone. SPREAD_BACK 1: from y to x. Its gradient goes the other way, like that of
+ * order_rows. */
+enum { SPREAD_PARTS, SPREAD_BACK, SPREAD_H, SPREAD_G, SPREAD_D, SPREAD_V };
 extern const struct op_info op_spread_heads;
-struct tensor *spread_heads(struct graph *g, struct tensor *x, i64 parts, bool back, i64 H, i64 G,
-                            i64 D);
+struct tensor *spread_heads(struct graph *g, struct tensor *x, i64 parts, bool back,
+                            const struct attention_shape *heads);
 /* Key and value heads from the parts that SHARE_PARTS ranks have of them (share_heads.c),
  * each head of SHARE_SIZE columns SHARE_COPIES times: 1, 2, 4 or 8. in: q (R, Q),
  * kv (P R, w); out: qkv (R, Q + P w copies). Gradient, in: dqkv; out: dq, dkv, given, dkv

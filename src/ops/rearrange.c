@@ -114,14 +114,16 @@ const struct op_info op_join_qkv = {
 /* --- heads over ranks --------------------------------------------------------------- */
 
 struct spread {
-    i64 n, H, G, D, columns; /* of x */
+    i64 n, H, G, D, V, columns; /* of x */
 };
 
 static struct spread spread_of(const struct task *t)
 {
     struct spread s = { (i64)t->attr[SPREAD_PARTS], (i64)t->attr[SPREAD_H],
-                        (i64)t->attr[SPREAD_G], (i64)t->attr[SPREAD_D], 0 };
-    s.columns = (s.H + 2 * s.G) * s.D;
+                        (i64)t->attr[SPREAD_G], (i64)t->attr[SPREAD_D],
+                        (i64)t->attr[SPREAD_V], 0 };
+    s.V = s.V > 0 ? s.V : s.D;
+    s.columns = (s.H + s.G) * s.D + s.G * s.V;
     return s;
 }
 
@@ -148,15 +150,15 @@ static int spread_infer(struct graph *g, struct task *t)
 /* Where element c of row r of x is in the parts. */
 static i64 place_in_parts(const struct spread *s, i64 rows, i64 r, i64 c)
 {
-    i64 head = c / s->D, first = 0, of = s->H, before = 0;
-    for (int kind = 0; kind < 2 && head >= first + of; kind++) { /* queries, keys, values */
-        before += of / s->n;
-        first += of;
-        of = s->G;
+    const i64 of[] = { s->H, s->G, s->G }, size[] = { s->D, s->D, s->V }; /* q, k, v */
+    i64 before = 0, kind = 0;
+    while (kind < 2 && c >= of[kind] * size[kind]) {
+        c -= of[kind] * size[kind];
+        before += of[kind] * size[kind] / s->n;
+        kind++;
     }
-    i64 share = of / s->n, part = (head - first) / share;
-    return (part * rows + r) * (s->columns / s->n) + (before + (head - first) % share) * s->D +
-           c % s->D;
+    i64 share = of[kind] / s->n * size[kind];
+    return (c / share * rows + r) * (s->columns / s->n) + before + c % share;
 }
 
 static void spread_ref(const struct task *t, struct run *run)
@@ -192,18 +194,25 @@ static void spread_grad(struct graph *g, const struct task *t)
 
 static bool spread_example(struct op_example *e, int n)
 {
-    static const struct { i64 R, n, H, G, D; bool back; } shapes[] = {
-        { 5, 2, 4, 2, 3, false }, { 9, 4, 8, 4, 16, true },  { 6, 3, 6, 0, 5, false },
-        { 3, 2, 6, 6, 4, true },  { 64, 2, 4, 0, 8, false }, { 1, 1, 2, 1, 7, false },
+    static const struct { i64 R; struct attention_shape s; i64 n; bool back; } shapes[] = {
+        { 5, { .H = 4, .G = 2, .D = 3 }, 2, false },
+        { 9, { .H = 8, .G = 4, .D = 16 }, 4, true },
+        { 6, { .H = 6, .G = 0, .D = 5 }, 3, false },
+        { 3, { .H = 6, .G = 6, .D = 4 }, 2, true },
+        { 64, { .H = 4, .G = 0, .D = 8 }, 2, false },
+        { 1, { .H = 2, .G = 1, .D = 7 }, 1, false },
+        { 7, { .H = 4, .G = 4, .D = 3, .V = 5 }, 2, false },
+        { 5, { .H = 4, .G = 2, .D = 8, .V = 9 }, 2, true },
     };
     if (n >= COUNT_OF(shapes))
         return false;
     bool back = shapes[n].back;
-    i64 parts = shapes[n].n, H = shapes[n].H, G = shapes[n].G, D = shapes[n].D;
-    i64 rows = back ? shapes[n].R * parts : shapes[n].R, columns = (H + 2 * G) * D;
+    const struct attention_shape *s = &shapes[n].s;
+    i64 parts = shapes[n].n, rows = back ? shapes[n].R * parts : shapes[n].R;
+    i64 columns = (s->H + s->G) * s->D + s->G * (s->V > 0 ? s->V : s->D);
     struct tensor *x = example_normal(e, ROLE_ACTIVATION, e->dtype, rows,
                                       back ? columns / parts : columns, 1);
-    spread_heads(e->g, x, parts, back, H, G, D);
+    spread_heads(e->g, x, parts, back, s);
     return true;
 }
 
@@ -212,14 +221,14 @@ const struct op_info op_spread_heads = {
     .grad = spread_grad, .cost = kit_traffic, .run_ref = spread_ref, .example = spread_example,
 };
 
-struct tensor *spread_heads(struct graph *g, struct tensor *x, i64 parts, bool back, i64 H, i64 G,
-                            i64 D)
+struct tensor *spread_heads(struct graph *g, struct tensor *x, i64 parts, bool back,
+                            const struct attention_shape *heads)
 {
     struct task *t = graph_add(
         g, &(struct task){ .op = &op_spread_heads, .in = { x },
                            .attr = { [SPREAD_PARTS] = (double)parts, [SPREAD_BACK] = back,
-                                     [SPREAD_H] = (double)H, [SPREAD_G] = (double)G,
-                                     [SPREAD_D] = (double)D } });
+                                     [SPREAD_H] = heads->H, [SPREAD_G] = heads->G,
+                                     [SPREAD_D] = heads->D, [SPREAD_V] = heads->V } });
     return t ? t->out[0] : NULL;
 }
 

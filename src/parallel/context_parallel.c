@@ -60,9 +60,10 @@ static void spread_attention(struct rewrite *r, const struct task *t)
 {
     struct graph *g = r->g;
     struct attention_shape s = shape_of(t);
-    const i64 n = mesh_degree(r->mesh, LANE_CP), pairs = layout_pairs(&r->mesh->layout), H = s.H;
+    const struct attention_shape all = s;
+    const i64 n = mesh_degree(r->mesh, LANE_CP), pairs = layout_pairs(&r->mesh->layout);
     struct tensor *begin = begin_in_order(r, t->in[1], n, s.B);
-    struct tensor *x = spread_heads(g, t->in[0], n, false, H, s.G, s.D);
+    struct tensor *x = spread_heads(g, t->in[0], n, false, &all);
     x = in_order(r, exchange(r, &op_all_to_all, x, 0), n, pairs, false, s.B);
     s.T *= (int)n;
     s.H /= (int)n;
@@ -72,7 +73,8 @@ static void spread_attention(struct rewrite *r, const struct task *t)
     x = exchange(r, &op_all_to_all, x, 0);
     graph_add(g, &(struct task){ .op = &op_spread_heads, .in = { x }, .out = { t->out[0] },
                                  .attr = { [SPREAD_PARTS] = (double)n, [SPREAD_BACK] = 1,
-                                           [SPREAD_H] = (double)H, [SPREAD_D] = s.D } });
+                                           [SPREAD_H] = all.H,
+                                           [SPREAD_D] = all.V > 0 ? all.V : all.D } });
 }
 
 /* --- ring --------------------------------------------------------------------------- */

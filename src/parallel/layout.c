@@ -271,11 +271,10 @@ static bool can_be_exact(const struct layout *l, i64 degree)
     return !l->exact || (power_of_two(degree) && degree <= 8);
 }
 
-/* Latents' values have a size of their own, and their matrices see a cut of the rows along tp. */
+/* Some matrices of latents see a cut of the rows along tp, whose sums are no trees. */
 static bool latents_fit(const struct layout *l, const struct model_spec *s)
 {
-    bool ulysses = l->cp > 1 && l->cp_kind == CP_ULYSSES;
-    return !spec_is_latent(s) || (!ulysses && (l->tp == 1 || !l->exact));
+    return !spec_is_latent(s) || l->tp == 1 || !l->exact;
 }
 
 /* What the degrees of tp and cp must go with. */
@@ -356,10 +355,6 @@ static int check_latents(const struct layout *l, const struct model_spec *s)
 {
     if (latents_fit(l, s))
         return OK;
-    if (l->cp > 1 && l->cp_kind == CP_ULYSSES)
-        return err_set(ERR_CONFIG, "cp_kind=ulysses cannot exchange heads of latent attention, "
-                       "which %s has: its values have a size of their own; choose cp_kind=ring",
-                       s->name);
     return err_set(ERR_CONFIG, "tp=%lld cannot be exact: %s has latent attention, some of whose "
                    "matrices sum over a cut of the rows; use tp=1, or leave layout.exact off",
                    (long long)l->tp, s->name);

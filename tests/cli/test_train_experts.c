@@ -102,8 +102,8 @@ TEST(so_does_a_run_with_latent_attention)
     const char *text = shell("cd $D && $H layout check m.yaml --layout dp=2,tp=2,zero=2", 0);
     CHECK(strstr(text, "nothing but rounding differs"));
     text = shell("cd $D && timeout 100 $H train m.yaml --dry-run --ranks 2 "
-                 "--layout cp=2,cp_kind=ulysses 2>&1", 2);
-    CHECK(strstr(text, "which laptop-mla has: its values have a size of their own"));
+                 "--layout tp=2,exact=true 2>&1", 2);
+    CHECK(strstr(text, "tp=2 cannot be exact: laptop-mla has latent attention"));
     text = shell("cd $D && timeout 100 $H train m.yaml --dry-run --ranks 2 --layout auto 2>&1", 0);
     CHECK(strstr(text, " legal layouts that fit: an estimated "));
 }

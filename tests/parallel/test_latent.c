@@ -24,6 +24,7 @@ TEST(ranks_of_latent_attention_train_like_one)
         { "dp=4,tp=2,zero=1,zero_group=2", TINY_DENSE },
         { "cp=2", TINY_DENSE }, { "cp=4,tp=2", TINY_DENSE },
         { "cp=2,dp=2,tp=2,zero=3", TINY_DEEPSEEK }, { "pp=2,cp=2,tp=2", TINY_DENSE },
+        { "cp=4,cp_kind=ulysses", TINY_DENSE }, { "cp=2,cp_kind=ulysses,tp=2", TINY_DENSE },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++)
         for (int muon = 0; muon < 2; muon++) {
@@ -93,6 +94,7 @@ TEST(layouts_without_tp_have_the_bits_of_one_rank)
     static const struct { const char *layout; enum tiny_experts experts; } cases[] = {
         { "dp=2", TINY_DENSE }, { "dp=4,zero=2", TINY_DENSE }, { "pp=3,dp=2,zero=3", TINY_DENSE },
         { "dp=2,ep=2,zero=1", TINY_DEEPSEEK }, { "cp=2", TINY_DENSE }, { "cp=4,dp=2", TINY_DENSE },
+        { "cp=2,cp_kind=ulysses,zero=2", TINY_DENSE },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
         struct ranks_options o = options(cases[i].layout, cases[i].experts);
@@ -104,10 +106,10 @@ TEST(layouts_without_tp_have_the_bits_of_one_rank)
 TEST(what_heads_of_latents_cannot_be_cut_by_is_refused)
 {
     static const struct { const char *layout, *says; } cases[] = {
-        { "cp=2,cp_kind=ulysses", "cp_kind=ulysses cannot exchange heads of latent attention" },
+        { "cp=4,cp_kind=ulysses,tp=2", "does not divide the model's 4 attention heads" },
         { "tp=2,exact=true", "tp=2 cannot be exact" },
         { "tp=3", "does not divide the model's 4 attention heads" },
-        { "tp=4", NULL }, { "dp=2,exact=true", NULL }, { "cp=2,tp=2", NULL },
+        { "tp=4", NULL }, { "dp=2,exact=true", NULL }, { "cp=2,tp=2", NULL }, { "cp=2,cp_kind=ulysses,tp=2", NULL },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
         const struct model_spec spec = tiny_spec_of(&(struct tiny_options){ .latent = true });

@@ -65,7 +65,8 @@ static void spread_part(void *context, i64 part, int thread)
     const struct task *t = w->t;
     const bool back = t->attr[SPREAD_BACK] != 0;
     const i64 n = (i64)t->attr[SPREAD_PARTS], D = (i64)t->attr[SPREAD_D];
-    const i64 G = (i64)t->attr[SPREAD_G], of[] = { (i64)t->attr[SPREAD_H], G, G };
+    const i64 G = (i64)t->attr[SPREAD_G], V = (i64)t->attr[SPREAD_V];
+    const i64 of[] = { (i64)t->attr[SPREAD_H] * D, G * D, G * (V > 0 ? V : D) };
     const struct tensor *x = back ? t->out[0] : t->in[0], *y = back ? t->in[0] : t->out[0];
     const i64 R = x->dim[0], C = x->dim[1], bytes = dtype_bytes(x->dtype);
     struct range rows = work_range(w, part);
@@ -74,10 +75,10 @@ static void spread_part(void *context, i64 part, int thread)
         for (i64 j = 0; j < n; j++) {
             i64 from = r * C, to = (j * R + r) * (C / n);
             for (i64 kind = 0; kind < COUNT_OF(of); kind++) {
-                const i64 columns = of[kind] / n * D;
+                const i64 columns = of[kind] / n;
                 void *whole = byte_at(x, from + j * columns), *piece = byte_at(y, to);
                 memcpy(back ? whole : piece, back ? piece : whole, (size_t)(columns * bytes));
-                from += of[kind] * D;
+                from += of[kind];
                 to += columns;
             }
         }
