@@ -34,7 +34,8 @@ enum finding_edit_kind {
     EDIT_AS_ELSE,   /* in some steps a rank's tasks take what they take in the others (median) */
     EDIT_EVEN_ROWS, /* every task takes its mean over data-parallel copies */
     EDIT_EVEN_STAGES, /* and over stages */
-    EDIT_QUIET,      /* tasks take at most what they take when nothing disturbs them */
+    EDIT_QUIET,      /* tasks take at most what they take when nothing disturbs them; factor 0:
+                      * when that is seldom so */
     EDIT_OFTEN_QUIET /* the same, when that is more often so */
 };
 

@@ -422,6 +422,7 @@ static bool tell_jitter(const struct measure *m, const struct rule_limit *limit,
     rule_edit(f, EDIT_QUIET, 1);
     /* Else noise that stays, but evenly. */
     f->edit.least = varies ? EDIT_OFTEN_QUIET : EDIT_EVEN_ROWS;
+    f->edit.factor_hi = varies ? 0 : 1;
     rule_gain(m, f, lost, lost, 0.35);
     rule_fix(f, "cores of their own for the ranks (taskset, cpuset), a quiet system, or fewer "
                 "meetings: --train.accumulate %lld", (long long)(2 * m->config.accumulate));

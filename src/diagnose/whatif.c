@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_GRAPHS = 64, QUIETS = 2 };
+enum { MOST_GRAPHS = 64, QUIETS = 3 };
 
 struct whatif {
     struct record_step steps[MOST_GRAPHS]; /* who took part; no spans */
@@ -362,9 +362,9 @@ static double saved_within(struct whatif *w, const struct finding_edit *e)
     return n > 0 && n < w->n ? saved / n * share_within(w->measure, e) : NAN;
 }
 
-/* Shares of all cases in which a task takes at most what it takes undisturbed: as one expects, and
- * who doubts that this is often so. */
-static const double quiet_share[QUIETS] = { 0.1, 0.25 };
+/* Shares of all cases in which a task takes at most what it takes undisturbed: as one expects, when
+ * that is often so, and when it hardly ever is. */
+static const double quiet_share[QUIETS] = { 0.1, 0.25, 0.02 };
 
 /* Of the same task of the same action, over all ranks of a stage and all steps: what such shares of
  * them do not exceed. */
@@ -398,10 +398,10 @@ static void find_quiet(struct whatif *w)
     arena_fini(&a);
 }
 
-static void keep_quiet(struct whatif *w, int graph, const struct finding_edit *e)
+static void keep_quiet(struct whatif *w, int graph, const struct finding_edit *e, double factor)
 {
     const struct dag *g = w->graphs[graph];
-    const int q = e->kind == EDIT_OFTEN_QUIET;
+    const int q = e->kind == EDIT_OFTEN_QUIET ? 1 : factor == 0 ? 2 : 0;
     if (!w->quiet[q][graph])
         find_quiet(w);
     for (i64 i = 0; i < g->n; i++)
@@ -607,7 +607,7 @@ static double edited_length(struct whatif *w, int graph, const struct finding_ed
     else if (e->kind == EDIT_EVEN_STAGES)
         even_stages(w, graph);
     else if (e->kind == EDIT_QUIET || e->kind == EDIT_OFTEN_QUIET)
-        keep_quiet(w, graph, e);
+        keep_quiet(w, graph, e, factor);
     else if (e->kind == EDIT_HOST && (e->host < 0 || e->host == HOST_GAP))
         shorten_gaps(w, g, e, factor);
     if (e->kind != EDIT_EVEN_RANK && e->kind != EDIT_EVEN_ROWS && e->kind != EDIT_EVEN_STAGES &&

@@ -75,6 +75,8 @@ static const struct fault faults[] = {
     { "B3", DP, "jitter=12%", NULL, 0 },
     { "B3", LONE, "jitter=12%", NULL, 0 },
     { "B3", LONE_TENSOR, "jitter=12%", NULL, 0 },
+    { "B3", "--layout pp=4,schedule=zb-h1 --set train.batch=4 --set train.accumulate=32 ",
+      "jitter=16%", NULL, 0 }, /* of so many tasks a tenth is never quite undisturbed */
     { "D1", DP, "loader_spin=760ms", NULL, 0 },
     { "D1", DP, "loader_spin=1100ms@3", "rank", 3 },
     { "D1", DP, "loader_spin=1500ms@3:14-28", "first_step", 14 },
