@@ -142,6 +142,11 @@ def lone_stages(r):
             + rates(r)), 4
 
 
+def two_stages(r):
+    return ("--layout pp=2 --set model.spec=laptop-5m --set train.batch=4 --set train.accumulate=32 "
+            "--set train.seq=128" + rates(r)), 2
+
+
 def rings_of_four(r):
     return ("--layout tp=4,dp=2 --set model.spec=laptop-5m --set train.batch=4 "
             f"--set train.accumulate=2 --set train.seq={r.choice([64, 128])} "
@@ -202,6 +207,11 @@ def hot_for_a_time(x, c, r, n):
     return f"phi_override={1 / float(slower):.3f}@{rest}", where
 
 
+def late_batches(x, c, r, n):
+    text, where = episode(x, c, r, n, "{:.3f}")
+    return f"loader_spin={ms(c['step_s'] * (1 + 2 * x))}@{text.split('@')[1]}", where
+
+
 def whole_stage(x, c, r, n):
     """One in the middle: those at the ends have less to do."""
     first = 2 * r.choice([1, 2])
@@ -225,6 +235,12 @@ def ring(x, c, r, n):
 def slow_tensor(x, c, r, n):
     busy = lane(c, "tp")
     return f"comm_bw={1e-6 * busy['bytes'] / (x * c['step_s'] + busy['busy_s']):.6f}MB/s", {}
+
+
+def slow_end(x, c, r, n):
+    text, _ = slow_tensor(x, c, r, n)
+    rank = r.randrange(n)
+    return f"{text}@{rank}", {"rank": rank}
 
 
 def comm(x, c, r, n):
@@ -318,6 +334,17 @@ VIRTUAL = [
     Case("B3", "jitter, six", six, everywhere(
         lambda x, c, r: f"jitter={100 * x:.0f}%"), None, ["H8"]),
     Case("C4", "comm_bw, wide tensor", wide_tensor, slow_tensor, None, ["C10"]),
+    # Where ranks meet in each task, or have no peers.
+    Case("B3", "jitter, wide tensor", wide_tensor, everywhere(
+        lambda x, c, r: f"jitter={100 * x:.0f}%"), None, ["H8"]),
+    Case("B3", "jitter, lone stages", lone_stages, everywhere(
+        lambda x, c, r: f"jitter={100 * x:.0f}%"), None, ["H8"]),
+    Case("B1", "slow_compute@r, two stages", two_stages, somewhere(
+        lambda x, c, r: f"slow_compute={1.25 + x:.3f}"), None, ["B5"]),
+    Case("D1", "loader_spin@r:a-b", data, late_batches, None, ["D2"]),
+    Case("C4", "comm_bw@r, tensor", tensor, slow_end, None, ["C10"]),
+    Case("C5", "comm_delay@r, tensor", tensor, somewhere(
+        lambda x, c, r: f"comm_delay={ms(x * c['step_s'] / lane(c, 'tp')['calls'])}"), None, []),
 ]
 
 PAIRS = [
@@ -373,7 +400,7 @@ def trials(bench, cases, seeds, cleans):
                 v = judge(c, fault, where, faulty, true, noise)
                 show(v, flags)
                 yield v._replace(noise=0) # of the table: nothing wanders here
-                if c.world not in (pipeline, unsplit, cube, lone_stages): # which have a bubble, and copies
+                if c.world not in (pipeline, unsplit, cube, lone_stages, two_stages): # which have a bubble, and copies
                     cleans.append(clean)
                     for f in clean["findings"][:1]:
                         print(f"clean {flags}: {f['id']} {f['gain_s']}", flush=True)
