@@ -535,6 +535,11 @@ TEST(steps_that_wander_are_known_less_well_and_an_episode_is_no_noise)
         m->seconds[i] += 0.1;
     measure_settle(m);
     CHECK(m->step.se < 3 * still);
+    m = usual_run(1, STEPS, &a);
+    for (i64 i = 0; i < STEPS; i += 3) /* pauses, two of which lie in some blocks of steps */
+        m->seconds[i] += 0.3;
+    measure_settle(m);
+    CHECK(m->step.se < 3 * still);
     arena_fini(&a);
 }
 
