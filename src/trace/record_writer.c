@@ -12,7 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BUFFER_BYTES = 4 << 20, LEAST_FILE_BYTES = 64 << 10 };
+enum { BUFFER_BYTES = 4 << 20, LEAST_FILE_BYTES = 64 << 10, ENTRIES = 1024,
+       FEW_ENTRIES = 64 /* what a reader goes through itself is written with what comes next */ };
 
 struct file {
     char path[2200], old[2200];
@@ -22,7 +23,8 @@ struct file {
     char toc[2210], old_toc[2210];
     int toc_fd; /* -1: there is none */
     i64 toc_bytes;
-    struct text entries; /* that are not written yet */
+    struct record_entry *entries; /* [ENTRIES]; n_entries of them are not written yet */
+    i64 n_entries;
 };
 
 struct buffer {
@@ -68,12 +70,13 @@ static void drop_toc(struct file *f)
 
 static void write_toc(struct file *f)
 {
-    if (f->toc_fd >= 0 && f->entries.length > 0) {
-        f->toc_bytes += f->entries.length;
-        if (sys_write_full(f->toc_fd, f->entries.data, f->entries.length) != 0)
+    const i64 bytes = f->n_entries * (i64)sizeof *f->entries;
+    if (f->toc_fd >= 0 && bytes > 0) {
+        f->toc_bytes += bytes;
+        if (sys_write_full(f->toc_fd, f->entries, bytes) != 0)
             drop_toc(f);
     }
-    text_clear(&f->entries);
+    f->n_entries = 0;
 }
 
 /* Behind so many entries. */
@@ -88,9 +91,9 @@ static void open_toc(struct file *f, i64 entries)
 
 static void enter(struct file *f, const struct record_place *place, const void *payload)
 {
-    struct record_entry e;
-    record_toc_enter(&e, place, payload);
-    text_add_bytes(&f->entries, (const char *)&e, (i64)sizeof e);
+    if (f->n_entries == ENTRIES)
+        write_toc(f);
+    record_toc_enter(&f->entries[f->n_entries++], place, payload);
 }
 
 /* Whole chunks, to be written at the file's end. */
@@ -119,37 +122,42 @@ static int write_preamble(struct record_writer *w, struct file *f)
     return write_chunks(f, w->preamble.data, w->preamble.length);
 }
 
-/* Where the last whole chunk ends; the table of contents goes on behind those that it has, with
- * those that it lacks. */
+/* Where the last whole chunk ends, 0 where there is none; the table of contents goes on behind the
+ * chunks that it has, with those that it lacks. */
 static i64 sound_bytes(struct file *f)
 {
     struct record_reader r;
     struct record_place place;
     u8 begin[RECORD_BEGIN_BYTES];
     i64 end = 0, entered = 0;
-    if (record_reader_open(&r, f->path) < 0)
+    bool lacks = false;
+    if (!sys_exists(f->path) || record_reader_open(&r, f->path) < 0) {
+        open_toc(f, 0);
         return 0;
+    }
     while (record_reader_next(&r, &place) == 1) {
         end = r.at;
         const i64 n = i64_min((i64)sizeof begin, (i64)place.chunk.bytes);
-        if (r.toc)
+        if (r.toc) {
             entered++;
-        else if (record_reader_peek(&r, &place, begin, n) == OK)
+            continue;
+        }
+        if (!lacks)
+            open_toc(f, entered); /* the reader is done with it */
+        lacks = true;
+        if (record_reader_peek(&r, &place, begin, n) == OK)
             enter(f, &place, begin);
     }
     record_reader_close(&r);
-    open_toc(f, entered);
+    if (!lacks)
+        open_toc(f, entered);
     write_toc(f);
     return end;
 }
 
 static int open_file(struct record_writer *w, struct file *f)
 {
-    i64 end = 0;
-    if (sys_exists(f->path))
-        end = sound_bytes(f);
-    else
-        open_toc(f, 0);
+    const i64 end = sound_bytes(f);
     f->fd = sys_open(f->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     if (f->fd < 0)
         return fail_at(f, "open");
@@ -177,9 +185,8 @@ static int write_chunk(struct record_writer *w, struct file *f, const char *chun
 {
     if (f->fd < 0)
         TRY(open_file(w, f));
-    const i64 used = f->bytes + f->toc_bytes + f->entries.length;
-    if (used + bytes + (i64)sizeof(struct record_entry) > f->most_bytes &&
-        f->bytes > w->preamble.length)
+    const i64 toc_bytes = f->toc_bytes + (f->n_entries + 1) * (i64)sizeof *f->entries;
+    if (f->bytes + toc_bytes + bytes > f->most_bytes && f->bytes > w->preamble.length)
         TRY(turn_file(w, f));
     return write_chunks(f, chunk, bytes);
 }
@@ -209,7 +216,8 @@ static int write_back(struct record_writer *w)
         at += (i64)sizeof e + e.bytes;
     }
     for (int i = 0; i < 2; i++)
-        write_toc(&w->files[i]);
+        if (w->files[i].n_entries >= FEW_ENTRIES)
+            write_toc(&w->files[i]);
     return OK;
 }
 
@@ -259,11 +267,17 @@ int record_writer_new(struct record_writer **out, const char *folder, int rank, 
     name_file(&w->files[1], folder, rank, ".kept", disk_bytes / 8);
     w->front.data = sys_alloc(BUFFER_BYTES, 64);
     w->back.data = sys_alloc(BUFFER_BYTES, 64);
+    bool room = w->front.data && w->back.data;
+    for (int i = 0; i < 2; i++) {
+        w->files[i].entries = sys_alloc(ENTRIES * (i64)sizeof(struct record_entry), 64);
+        room = room && w->files[i].entries;
+    }
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->wake, NULL);
-    int rc = w->front.data && w->back.data ? pthread_create(&w->thread, NULL, writer_main, w)
-                                           : ENOMEM;
+    int rc = room ? pthread_create(&w->thread, NULL, writer_main, w) : ENOMEM;
     if (rc != 0) {
+        for (int i = 0; i < 2; i++)
+            sys_free(w->files[i].entries);
         sys_free(w->front.data);
         sys_free(w->back.data);
         sys_free(w);
@@ -283,11 +297,12 @@ void record_writer_free(struct record_writer *w)
     pthread_mutex_unlock(&w->lock);
     pthread_join(w->thread, NULL);
     for (int i = 0; i < 2; i++) {
+        write_toc(&w->files[i]);
         if (w->files[i].fd >= 0)
             sys_close(w->files[i].fd);
         if (w->files[i].toc_fd >= 0)
             sys_close(w->files[i].toc_fd);
-        text_fini(&w->files[i].entries);
+        sys_free(w->files[i].entries);
     }
     pthread_cond_destroy(&w->wake);
     pthread_mutex_destroy(&w->lock);

@@ -171,6 +171,15 @@ TEST(a_resumed_run_goes_on_in_it)
     CHECK_EQ(sys_file_bytes(TOC_PATH), 54 * ENTRY);
 }
 
+TEST(a_long_record_without_a_table_gets_one)
+{
+    begin(1300); /* more chunks than are entered at a time */
+    sys_unlink(TOC_PATH);
+    write_steps(1300, 1301, 1 << 24);
+    check_same(1 + 2600 + 1 + 2);
+    CHECK_EQ(sys_file_bytes(TOC_PATH), 2604 * ENTRY);
+}
+
 TEST(it_goes_where_its_file_goes)
 {
     enum { DISK = 64 << 13 };
@@ -204,4 +213,5 @@ TEST_MAIN(ONE(it_has_every_chunk), ONE(what_it_says_is_not_looked_for_in_the_fil
           ONE(a_file_that_was_cut_ends_where_it_was_cut),
           ONE(a_table_that_was_cut_is_gone_on_with_in_the_file),
           ONE(the_table_of_another_file_is_not_believed), ONE(a_resumed_run_goes_on_in_it),
+          ONE(a_long_record_without_a_table_gets_one),
           ONE(it_goes_where_its_file_goes), ONE(a_disk_that_refuses_it_costs_the_table_alone))
