@@ -23,7 +23,7 @@ static const struct {
     [OPTION_PATH] = { "path", "a path" },
     [OPTION_CHOICE] = { "choice", "one of the choices" },
     [OPTION_SIZE] = { "size", "a number that may end in K, M, G or T, such as 10M" },
-    [OPTION_DURATION] = { "duration", "a time with its unit, such as 90s, 5m or 1h30m" },
+    [OPTION_DURATION] = { "duration", "a time, such as 90s, 5m or 1h30m (a bare number is seconds)" },
     [OPTION_STRINGS] = { "list of texts", "a list, such as [a, b]" },
     [OPTION_INTS] = { "list of whole numbers",
                       "a list of whole numbers, such as [1, 2]" },

@@ -170,7 +170,7 @@ static int run_export(struct invocation *v)
                        "--overwrite", o->out);
     TRY(checkpoint_find(v->args[0], dir, sizeof dir, &step));
     if (step < 0) {
-        TRY(checkpoint_latest(dir, &step));
+        TRY(checkpoint_newest(dir, &step));
         if (step < 0)
             return err_set(ERR_USAGE, "%s has no checkpoint", dir);
     }

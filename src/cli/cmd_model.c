@@ -4,6 +4,7 @@
 #include "base/sys.h"
 #include "cli/command.h"
 #include "base/text.h"
+#include "data/chat.h"
 #include "data/tokenizer.h"
 #include "model/hf.h"
 #include "train/restore.h"
@@ -264,6 +265,9 @@ static int write_folder(const struct model *m, const struct restore *r,
     snprintf(path, sizeof path, "%s/tokenizer_config.json", o->out);
     if (rc >= 0 && t)
         rc = tokenizer_save_config(t, m->spec.positions, path);
+    snprintf(path, sizeof path, "%s/generation_config.json", o->out);
+    if (rc >= 0 && t && (tokenizer_eos(t) >= 0 || chat_style_of(t).close >= 0))
+        rc = tokenizer_save_generation(t, path);
     tokenizer_free(t);
     return rc;
 }
@@ -273,7 +277,7 @@ static int check_free(const struct export_options *o, struct arena *a)
 {
     static const char *const names[] = { "config.json", "model.safetensors",
                                          "model.safetensors.index.json", "tokenizer.json",
-                                         "tokenizer_config.json" };
+                                         "tokenizer_config.json", "generation_config.json" };
     for (i64 i = 0; i < COUNT_OF(names) && !o->overwrite; i++)
         if (sys_exists(arena_printf(a, "%s/%s", o->out, names[i])))
             return err_set(ERR_USAGE, "%s has a %s already; choose another folder, or "
@@ -314,8 +318,9 @@ static const struct command cmd_export = {
     .name = "export", .summary = "Write a model as a Hugging Face folder",
     .arguments = "MODEL",
     .description = "MODEL is a run, a folder of checkpoints, or one step-N of it. Writes "
-                   "config.json and model.safetensors, and of its tokenizer tokenizer.json and "
-                   "tokenizer_config.json, with the template by which it was shown conversations.",
+                   "config.json and model.safetensors, and of its tokenizer tokenizer.json, "
+                   "tokenizer_config.json, with the template by which it was shown conversations, "
+                   "and generation_config.json, with the tokens at which its answers end.",
     .options = export_table, .options_bytes = sizeof(struct export_options),
     .min_args = 1, .max_args = 1, .examples = export_examples, .run = export_model,
 };

@@ -218,9 +218,14 @@ static int decode_line(const struct tokenizer *t, const char *line, i64 bytes, i
     int rc = json_is_array(list) ? OK : err_set(ERR_FORMAT, "%s: a list of ids is expected",
                                                 where);
     for (size_t i = 0; i < json_array_size(list) && rc >= 0; i++) {
-        i64 wide = json_integer_value(json_array_get(list, i));
-        i32 id = wide < 0 || wide > INT32_MAX ? -1 : (i32)wide;
-        rc = tokenizer_decode(t, &id, 1, skip, out);
+        const json_t *element = json_array_get(list, i);
+        const i64 wide = json_is_integer(element) ? (i64)json_integer_value(element) : -1;
+        const i32 id = wide < 0 || wide > INT32_MAX ? -1 : (i32)wide;
+        if (!json_is_integer(element))
+            rc = err_set(ERR_FORMAT, "%s: element %lld of the list is no id", where,
+                         (long long)i + 1);
+        else
+            rc = tokenizer_decode(t, &id, 1, skip, out);
     }
     json_decref(list);
     return rc;
@@ -241,7 +246,8 @@ static int decode(struct invocation *v)
         rc = decode_line(t, line, n, i, o->skip_specials, &out);
         if (rc >= 0 && out.bytes > 0)
             fwrite(out.data, 1, (size_t)out.bytes, stdout);
-        putchar('\n');
+        if (rc >= 0)
+            putchar('\n');
     }
     sys_free(line);
     buffer_fini(&out);

@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/sys.h"
 #include "data/journal.h"
+#include "data/tokenizer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -232,7 +233,8 @@ int ledger_fits(const struct dataset *d)
 {
     char path[PATH_BYTES];
     snprintf(path, sizeof path, "%s/%s", d->path, file_name);
-    if (d->n_shards == 0 || d->shards[0].info.kind != SHARD_HEADWAY || sys_file_bytes(path) < 0)
+    const bool others = d->n_shards > 0 && d->shards[0].info.kind != SHARD_HEADWAY;
+    if (others || sys_file_bytes(path) < 0)
         return OK;
     int rc = fits(d, path);
     if (rc != ERR_FORMAT)
@@ -286,10 +288,27 @@ static int verify_input(const json_t *entry, struct ledger_check *check)
     return OK;
 }
 
+/* The tokenizer in the folder, if there is one, made the tokens. */
+static int verify_tokenizer(const char *folder, const json_t *ledger)
+{
+    const json_t *made = json_object_get(json_object_get(ledger, "tokenizer"), "sha256");
+    char path[PATH_BYTES];
+    struct tokenizer *t;
+    snprintf(path, sizeof path, "%s/tokenizer.json", folder);
+    if (!json_is_string(made) || !sys_exists(path))
+        return OK;
+    TRY(tokenizer_open(&t, path));
+    const bool same = strcmp(tokenizer_hash(t), json_string_value(made)) == 0;
+    tokenizer_free(t);
+    return same ? OK : err_set(ERR_FORMAT, "%s is not the tokenizer that made these tokens (the "
+                               "ledger has its SHA-256)", path);
+}
+
 int ledger_verify(const char *folder, const json_t *ledger, struct ledger_check *check)
 {
     const json_t *inputs = json_object_get(ledger, "inputs");
     struct arena a;
+    TRY(verify_tokenizer(folder, ledger));
     arena_init(&a);
     int rc = verify_split(folder, "train", ledger, check, &a);
     if (rc == OK)

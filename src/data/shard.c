@@ -83,7 +83,7 @@ int shard_file_read(const struct shard_file *f, void *out, i64 n, i64 offset)
                 ERR_FORMAT,
                 "%s ends at byte %lld, before what its header promises: it was "
                 "truncated; prepare the data again",
-                f->name, (long long)offset);
+                f->name, (long long)i64_min(offset, i64_max(0, sys_seek(f->fd, 0, SEEK_END))));
         at += got;
         offset += got;
         n -= got;

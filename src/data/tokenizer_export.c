@@ -192,3 +192,25 @@ int tokenizer_save_config(const struct tokenizer *t, i64 positions, const char *
     json_writer_fini(&out);
     return rc;
 }
+
+int tokenizer_save_generation(const struct tokenizer *t, const char *path)
+{
+    const i32 bos = tokenizer_bos(t), eos = tokenizer_eos(t), close = chat_style_of(t).close;
+    struct json out;
+    json_writer_init(&out);
+    json_begin_object(&out);
+    if (bos >= 0)
+        json_put_int(&out, "bos_token_id", bos);
+    json_key(&out, "eos_token_id");
+    json_begin_array(&out);
+    if (eos >= 0)
+        json_int(&out, eos);
+    if (close >= 0 && close != eos)
+        json_int(&out, close);
+    json_end(&out);
+    json_end(&out);
+    text_add(&out.out, "\n");
+    int rc = replace_file(path, &out.out);
+    json_writer_fini(&out);
+    return rc;
+}

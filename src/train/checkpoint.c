@@ -392,7 +392,7 @@ static int set_aside_damaged(const struct checkpoint_writer *w)
 /* The others' shares are as large as this one's, more or less. */
 static int preflight(struct checkpoint_writer *w)
 {
-    i64 newest, needed = 2 * w->image.file_bytes * w->image.ranks, available;
+    i64 newest, *steps, available;
     if (!leads(w))
         return sys_exists(w->dir) ? OK
                                   : err_set(ERR_SYS, "rank %d does not see %s: checkpoint.dir "
@@ -407,11 +407,19 @@ static int preflight(struct checkpoint_writer *w)
                        "run starts: resume from it, discard it, or choose another folder",
                        w->dir, (long long)newest);
     TRY(set_aside_damaged(w));
+    const i64 kept = checkpoint_steps(w->dir, &steps);
+    if (kept < 0)
+        return (int)kept;
+    sys_free(steps);
+    /* The one before goes when the next is written. */
+    const i64 needed = (kept > 0 ? 1 : 2) * w->image.file_bytes * w->image.ranks;
     available = sys_free_bytes(w->dir);
     if (available >= 0 && available < needed)
-        return err_set(ERR_LIMIT, "%s has %.3g MB free; two checkpoints need %.3g MB: make "
+        return err_set(ERR_LIMIT, "%s has %.3g MB free; %s %.3g MB: make "
                        "room, or set checkpoint.dir to a folder on another disk", w->dir,
-                       1e-6 * (double)available, 1e-6 * (double)needed);
+                       1e-6 * (double)available,
+                       kept > 0 ? "one more checkpoint needs" : "two checkpoints need",
+                       1e-6 * (double)needed);
     int rc = probe(w);
     return rc < 0 ? err_context(rc, "checkpoints cannot be saved in %s", w->dir) : OK;
 }

@@ -147,6 +147,10 @@ int checkpoint_find(const char *path, char *dir, i64 bytes, i64 *step);
  * -1 when there is none, also when there is no folder. */
 int checkpoint_latest(const char *dir, i64 *step);
 
+/* The same for whoever wants what was trained last, and nothing older unawares: ERR_FORMAT when the
+ * newest step is damaged, with the newest that is not. */
+int checkpoint_newest(const char *dir, i64 *step);
+
 /* Loads *step, or the newest when that is CHECKPOINT_NEWEST: then damaged ones are passed
  * over with a warning, and *step tells which was taken. Only the files of the prefixes
  * asked for are read (so params can be loaded alone); in these, tensors must match one to

@@ -168,6 +168,29 @@ int checkpoint_latest(const char *dir, i64 *step)
     return rc;
 }
 
+int checkpoint_newest(const char *dir, i64 *step)
+{
+    i64 *steps, bytes, n = checkpoint_steps(dir, &steps);
+    double saved_at;
+    char why[512];
+    *step = -1;
+    if (n < 0)
+        return (int)n;
+    const i64 newest = n > 0 ? steps[n - 1] : -1;
+    sys_free(steps);
+    int rc = newest < 0 ? OK : checkpoint_peek(dir, newest, &bytes, &saved_at);
+    if (rc != ERR_FORMAT) {
+        *step = newest;
+        return rc;
+    }
+    snprintf(why, sizeof why, "%s", err_message());
+    TRY(checkpoint_latest(dir, step));
+    if (*step < 0)
+        return err_set(rc, "%s; no older checkpoint is sound", why);
+    return err_set(rc, "%s; the newest sound one before it is step %lld: name %s/step-%lld to take "
+                   "that", why, (long long)*step, dir, (long long)*step);
+}
+
 int checkpoint_state(const char *dir, i64 step, json_t **state)
 {
     struct checkpoint_manifest m;

@@ -46,7 +46,7 @@ static int start_rows(struct evaluator *e, const struct loader_step *data)
     if (e->rc == OK)
         e->lacks = loader_failed_source(e->loader);
     note_failure(e, rc);
-    return loader_start_blank(e->loader, data);
+    return layout_ranks(&e->mesh.layout) == 1 ? rc : loader_start_blank(e->loader, data);
 }
 
 static int run_batch(struct evaluator *e, struct eval_result *out, double *nll, double *weight)

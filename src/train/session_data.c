@@ -2,7 +2,7 @@
 #include "base/log.h"
 #include "base/recipe.h"
 #include "base/sys.h"
-#include "data/prepare.h"
+#include "data/ledger.h"
 #include "train/session.h"
 
 #include <errno.h>
@@ -262,15 +262,19 @@ bool session_has_same_data(struct session *s, const json_t *identities)
 
 /* --- loaders ------------------------------------------------------------------------ */
 
-static bool any_validation(struct session *s)
+/* A source from which nothing was held out is fine; one whose held out shards are gone is not. */
+static int any_validation(struct session *s, bool *any)
 {
+    *any = false;
     for (i64 i = 0; i < s->n_sources; i++) {
         struct dataset d;
-        if (dataset_open(&d, s->sources[i].path, "val", -1, &s->arena) >= 0 &&
-            d.tokens > 0)
-            return true;
+        if (dataset_open(&d, s->sources[i].path, "val", -1, &s->arena) < 0)
+            continue;
+        if (d.n_shards == 0)
+            TRY(ledger_fits(&d));
+        *any |= d.tokens > 0;
     }
-    return false;
+    return OK;
 }
 
 /* Training on answers needs somebody who marked them. Text without marks beside marked text may be
@@ -336,7 +340,10 @@ int session_open_loaders(struct session *s)
     config.trace = c->trace.level == TRACE_OFF ? NULL : &s->engine.trace;
     TRY(loader_open(&s->loader, &config));
     TRY(check_answers(s));
-    if (s->request.sleep || !any_validation(s))
+    bool any = false;
+    if (!s->request.sleep)
+        TRY(any_validation(s, &any));
+    if (!any)
         return OK;
     config.steps_ahead = 1;
     config.trace = NULL;

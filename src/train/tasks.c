@@ -80,8 +80,8 @@ static int read_question(struct question *q, const json_t *o, const char *path, 
                        path, (long long)line, CHOICES);
     for (i64 i = 0; i < q->n; i++) {
         q->ending[i] = json_string_value(json_array_get(endings, (size_t)i));
-        if (!q->ending[i])
-            return err_set(ERR_FORMAT, "%s:%lld: endings must be strings", path,
+        if (!q->ending[i] || !*q->ending[i])
+            return err_set(ERR_FORMAT, "%s:%lld: endings must be strings, none of them empty", path,
                            (long long)line);
     }
     return OK;

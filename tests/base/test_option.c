@@ -156,7 +156,7 @@ TEST(messages_say_where_what_and_what_is_expected)
     CHECK_STR(err_message(), "f.yaml:1:2: value 0 is out of range: train.steps must be "
                              "between 1 and 1000000000000");
     CHECK_FAILS(set("time", "10 GB"), ERR_CONFIG,
-                "'10 GB' where seconds are expected: time takes a time with its unit");
+                "'10 GB' where seconds are expected: time takes a time, such as 90s");
     CHECK_FAILS(set("tokens", "10 GB"), ERR_CONFIG, "'10 GB' where tokens are expected");
     CHECK_FAILS(set("bytes", "10 s"), ERR_CONFIG, "'10 s' where bytes are expected");
     CHECK_FAILS(set("train.steps", "ten"), ERR_CONFIG, "'ten' is not a whole number");

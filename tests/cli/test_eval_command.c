@@ -92,12 +92,72 @@ TEST(answers_that_nobody_marked_are_refused)
     CHECK(strstr(said, "data marks no answers"));
 }
 
+/* The newest checkpoint is what was trained: an older one is not taken for it unawares. */
+TEST(a_damaged_newest_checkpoint_is_not_passed_over)
+{
+    shell("cd $D && cp -r runs/qa cut && cp -r cut/checkpoints/step-3 cut/checkpoints/step-9 && "
+          "truncate -s 100 cut/checkpoints/step-9/param.safetensors", 0);
+    CHECK(strstr(shell("cd $D && $H eval cut --data qa --seq 32 2>&1", 1), "step-9"));
+    CHECK(strstr(shell("cd $D && $H model export cut --out cut-hf 2>&1", 1), "step-9"));
+    shell("cd $D && $H eval cut/checkpoints/step-3 --data qa --seq 32", 0);
+}
+
+TEST(held_out_shards_that_are_gone_are_missed)
+{
+    shell("cd $D && cp -r qa lost && rm lost/val-*", 0);
+    CHECK(strstr(shell("cd $D && $H train r.yaml --set data.sources=lost --set run.name=l 2>&1", 1),
+                 "the ledger lists 1 val shards, 0 are there"));
+}
+
+TEST(data_beside_another_tokenizer_are_not_verified)
+{
+    shell("cd $D && cp -r qa odd && cp small.json odd/tokenizer.json", 0);
+    CHECK(strstr(shell("cd $D && $H data info qa", 0), "verified    2 shards"));
+    CHECK(strstr(shell("cd $D && $H data info odd 2>&1", 1),
+                 "odd/tokenizer.json is not the tokenizer that made these tokens"));
+}
+
+TEST(only_whole_numbers_are_ids)
+{
+    CHECK(strstr(shell("cd $D && echo '[5]' | $H tokenizer decode --tokenizer tok.json | wc -l", 0),
+                 "1"));
+    CHECK(strstr(shell("cd $D && echo '[5, 1.5]' | $H tokenizer decode --tokenizer tok.json 2>&1", 1),
+                 "line 1: element 2 of the list is no id"));
+}
+
+TEST(an_ending_without_text_is_refused)
+{
+    shell("cd $D && echo '{\"ctx\": \"a cat\", \"endings\": [\"\", \" sat\"], \"label\": 0}' "
+          ">quiz.jsonl", 0);
+    CHECK(strstr(shell("cd $D && $H eval runs/qa --choices quiz.jsonl 2>&1", 1),
+                 "quiz.jsonl:1: endings must be strings, none of them empty"));
+}
+
+/* `transformers` ends an answer where it ended in training. */
+TEST(an_export_says_where_answers_end)
+{
+    shell("cd $D && $H tokenizer train t.txt --vocab-size 290 --out chat.json --quiet "
+          "--specials '<|endoftext|>,<|im_start|>,<|im_end|>' && "
+          "$H train r.yaml --quiet --set data.tokenizer=chat.json --set run.name=chat "
+          "--set data.sources=qa.jsonl --set data.loss_on=all && "
+          "$H model export runs/chat --out chat-hf --quiet", 0);
+    json_t *o = json_load_file("eval-test/chat-hf/generation_config.json", 0, NULL);
+    CHECK(json_array_size(json_object_get(o, "eos_token_id")) == 2);
+    json_decref(o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { ONE(answers_count_as_they_did_in_training),
                                         ONE(text_is_not_taken_for_shards),
                                         ONE(compressed_text_is_the_text_that_was_compressed),
                                         ONE(data_of_another_tokenizer_are_refused),
+                                        ONE(a_damaged_newest_checkpoint_is_not_passed_over),
+                                        ONE(held_out_shards_that_are_gone_are_missed),
+                                        ONE(data_beside_another_tokenizer_are_not_verified),
+                                        ONE(only_whole_numbers_are_ids),
+                                        ONE(an_ending_without_text_is_refused),
+                                        ONE(an_export_says_where_answers_end),
                                         ONE(an_export_that_fails_leaves_no_folder),
                                         ONE(answers_that_nobody_marked_are_refused) };
     return cmocka_run_group_tests(tests, prepare, clean);

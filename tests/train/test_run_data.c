@@ -35,6 +35,32 @@ TEST(data_that_vanish_stop_the_run_with_its_state_saved)
     CHECK(step >= 3 && step < 60);
 }
 
+static void damage_held_out(void *context, const struct train_status *s)
+{
+    (void)context;
+    int fd = s->step == 3 ? sys_open(JOB_DIR "/held/source-0/val-00000.shard", O_RDWR, 0) : -1;
+    if (fd >= 0) {
+        CHECK(sys_truncate(fd, 64) == 0);
+        sys_close(fd);
+    }
+}
+
+/* What was trained is saved; that it was is said. */
+TEST(held_out_data_that_vanish_are_missed_when_training_is_done)
+{
+    static const char *const sets[] = { "data.sources=" JOB_DIR "/text", "train.steps=20",
+                                        "data.cache=" JOB_DIR "/held", "eval.every=0", NULL };
+    struct job j;
+    make_corpus();
+    open_job(&j, "held", sets);
+    j.request.hooks.progress = damage_held_out;
+    CHECK_FAILS(run_job(&j), ERR_FORMAT,
+                "training ended at step 20, which is saved, but what is held out could not be "
+                "evaluated");
+    arena_fini(&j.arena);
+    CHECK(sys_exists(JOB_DIR "/runs/held/checkpoints/step-20/manifest.json"));
+}
+
 TEST(data_that_vanish_are_left_behind_when_the_recipe_says_so)
 {
     static const char *const sets[] = { TWO_SOURCES, "train.steps=60", "eval.every=20",
@@ -182,6 +208,7 @@ TEST(a_trace_across_a_ramp_names_each_step_by_its_own_program)
 }
 
 TEST_MAIN(ONE(data_that_vanish_stop_the_run_with_its_state_saved),
+          ONE(held_out_data_that_vanish_are_missed_when_training_is_done),
           ONE(data_that_vanish_are_left_behind_when_the_recipe_says_so),
           ONE(a_run_out_of_data_ends_like_any_other),
           ONE(a_run_whose_data_ended_goes_on_with_more),
