@@ -98,7 +98,8 @@ static int train(struct invocation *v)
         rc = tokenizer_save(t, o->out);
     progress_end(&progress, rc < 0 ? "stopped" : "trained");
     if (rc >= 0)
-        printf("%s: %d tokens\n", o->out, tokenizer_size(t));
+        printf("%s: %d tokens%s\n", o->out, tokenizer_size(t),
+               tokenizer_size(t) < o->vocab_size ? ": the text has no more pairs that repeat" : "");
     tokenizer_free(t);
     bpe_trainer_free(trainer);
     pool_free(pool);

@@ -52,8 +52,8 @@ int tokenizer_save(const struct tokenizer *t, const char *path);
  * family what to put before a text and what ends one; and in it how messages are laid out
  * (data/chat.h). */
 int tokenizer_save_config(const struct tokenizer *t, i64 positions, const char *path);
-/* Writes the generation_config.json beside it: where generating ends, at the end of a text and, where
- * messages end with a token of their own (data/chat.h), at that. */
+/* Writes the generation_config.json beside it: where generating ends, at the end of a text and,
+ * where messages end with a token of their own (data/chat.h), at that. */
 int tokenizer_save_generation(const struct tokenizer *t, const char *path);
 /* SHA-256 of exactly that file's bytes, 64 hex digits: for ledgers. */
 const char *tokenizer_hash(const struct tokenizer *t);

@@ -659,8 +659,8 @@ static int finish(struct loop *l, bool stopped)
                  (long long)(s->state.step - s->state.step % s->config->outer.every));
     int judged = evaluate_both(l, true);
     if (judged < 0 && rc >= 0)
-        judged = err_context(judged, "training ended at step %lld, which is saved, but what is held "
-                             "out could not be evaluated", (long long)s->state.step);
+        judged = err_context(judged, "training ended at step %lld, which is saved, but what is "
+                             "held out could not be evaluated", (long long)s->state.step);
     if (judged == OK)
         judged = session_end_energy(s);
     tell(l);

@@ -47,6 +47,16 @@ static bool holds_run(const struct run_folder *f)
     return sys_exists(manifest);
 }
 
+bool run_folder_waits(const char *runs_dir, const char *name)
+{
+    struct run_folder f;
+    char data[2100];
+    if (!name || snprintf(f.path, sizeof f.path, "%s/%s", runs_dir, name) >= (int)sizeof f.path)
+        return false;
+    snprintf(data, sizeof data, "%s/data", f.path);
+    return sys_exists(data) && !holds_run(&f);
+}
+
 int run_folder_look(struct run_folder *f, const char *runs_dir, const char *name,
                     const char *stem, bool resume)
 {

@@ -35,6 +35,8 @@ struct run_folder {
  * process trains in is refused before anything in it is touched. */
 int run_folder_open(struct run_folder *f, const char *runs_dir, const char *name,
                     const char *stem, bool resume, bool tensorboard);
+/* Whether it holds data that were prepared for a run, and no run. */
+bool run_folder_waits(const char *runs_dir, const char *name);
 /* Only the path, and with `resume` whether there is a run: for who must write nothing. */
 int run_folder_look(struct run_folder *f, const char *runs_dir, const char *name,
                     const char *stem, bool resume);

@@ -227,6 +227,17 @@ static int look_whether_writable(struct session *s)
     return OK;
 }
 
+/* Whoever is told to start a stopped run again does so with --resume: one that was stopped while
+ * its data were prepared has nothing but these, and begins. */
+static void look_whether_begun(struct session *s, const char *name)
+{
+    if (!s->request.resume || !run_folder_waits(s->config->run.dir, name))
+        return;
+    log_line(LOG_INFO, "%s/%s holds prepared data only: training starts at step 0",
+             s->config->run.dir, name);
+    s->request.resume = false;
+}
+
 static int open_folder(struct session *s)
 {
     const struct train_config *c = s->config;
@@ -235,6 +246,7 @@ static int open_folder(struct session *s)
         TRY(openmetrics_check(c->log.openmetrics));
     if (!name && s->request.resume)
         TRY(newest_run(s, stem, &name));
+    look_whether_begun(s, name);
     if (s->request.resume && !s->request.dry_run) {
         TRY(run_folder_look(&s->folder, c->run.dir, name, stem, true));
         TRY(look_whether_over(s));

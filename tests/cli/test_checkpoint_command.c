@@ -95,7 +95,8 @@ TEST(export_writes_proven_parameters_only)
     check_run("export . --out nowhere/z.safetensors", 1, "chunk 0");
     check_run("export checkpoints/step-10 --out nowhere/z", 1, "No such file or directory");
     flip_last_byte("step-20/manifest.json"); /* nothing older is taken unawares */
-    check_run("export . --out w.safetensors", 1, "the newest sound one before it is step 10: name ");
+    check_run("export . --out w.safetensors", 1,
+              "the newest sound one before it is step 10: name ");
     check_run("export checkpoints/step-10 --out w.safetensors", 0, "step 10 to w.safetensors");
     CHECK_EQ(chdir(run), 0);
     CHECK(!sys_exists("z.safetensors") && !sys_exists("z.safetensors.tmp"));

@@ -121,16 +121,33 @@ TEST(only_whole_numbers_are_ids)
 {
     CHECK(strstr(shell("cd $D && echo '[5]' | $H tokenizer decode --tokenizer tok.json | wc -l", 0),
                  "1"));
-    CHECK(strstr(shell("cd $D && echo '[5, 1.5]' | $H tokenizer decode --tokenizer tok.json 2>&1", 1),
-                 "line 1: element 2 of the list is no id"));
+    CHECK(strstr(shell("cd $D && echo '[5, 1.5]' | $H tokenizer decode --tokenizer tok.json 2>&1",
+                       1), "line 1: element 2 of the list is no id"));
 }
 
 TEST(an_ending_without_text_is_refused)
 {
-    shell("cd $D && echo '{\"ctx\": \"a cat\", \"endings\": [\"\", \" sat\"], \"label\": 0}' "
-          ">quiz.jsonl", 0);
+    shell("cd $D && echo '{\"ctx\": \"a cat\", \"endings\": [\"\", \" sat\"], "
+          "\"label\": 0}' >quiz.jsonl", 0);
     CHECK(strstr(shell("cd $D && $H eval runs/qa --choices quiz.jsonl 2>&1", 1),
                  "quiz.jsonl:1: endings must be strings, none of them empty"));
+}
+
+/* It was stopped while its data were prepared. */
+TEST(a_run_that_has_its_data_only_begins_when_it_is_resumed)
+{
+    shell("cd $D && mkdir -p runs/waits/data", 0);
+    CHECK(strstr(shell("cd $D && $H train r.yaml --set run.name=waits --resume 2>&1", 0),
+                 "holds prepared data only: training starts at step 0"));
+    CHECK(strstr(shell("cd $D && $H train r.yaml --set run.name=no --resume 2>&1", 2),
+                 "nothing to resume"));
+}
+
+TEST(a_text_with_too_few_pairs_is_told)
+{
+    CHECK(strstr(shell("cd $D && echo ab ab >few.txt && "
+                       "$H tokenizer train few.txt --vocab-size 400 --out few.json", 0),
+                 "258 tokens: the text has no more pairs that repeat"));
 }
 
 /* `transformers` ends an answer where it ended in training. */
@@ -158,6 +175,8 @@ int main(void)
                                         ONE(only_whole_numbers_are_ids),
                                         ONE(an_ending_without_text_is_refused),
                                         ONE(an_export_says_where_answers_end),
+                                        ONE(a_run_that_has_its_data_only_begins_when_it_is_resumed),
+                                        ONE(a_text_with_too_few_pairs_is_told),
                                         ONE(an_export_that_fails_leaves_no_folder),
                                         ONE(answers_that_nobody_marked_are_refused) };
     return cmocka_run_group_tests(tests, prepare, clean);
