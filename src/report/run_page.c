@@ -132,9 +132,10 @@ static void put_log(struct run_page *p, struct json *j)
         say_missing(p, err_message());
         json_nothing(j);
     } else {
-        const char *newline = memchr(text.data, '\n', (size_t)text.length);
-        i64 cut = text.length == LOG_BYTES && newline ? newline + 1 - text.data : 0;
-        json_str_bytes(j, text.data + cut, text.length - cut);
+        const char *log = text.data ? text.data : ""; /* an empty file's */
+        const char *newline = memchr(log, '\n', (size_t)text.length);
+        i64 cut = text.length == LOG_BYTES && newline ? newline + 1 - log : 0;
+        json_str_bytes(j, log + cut, text.length - cut);
     }
     text_fini(&text);
 }
