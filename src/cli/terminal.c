@@ -17,10 +17,16 @@ void terminal_measure(struct terminal *t)
         t->height = size.ws_row;
 }
 
+/* TERM=dumb says that nothing moves there. */
+static bool can_move(FILE *out)
+{
+    const char *term = sys_getenv("TERM");
+    return sys_isatty(fileno(out)) && !(term && strcmp(term, "dumb") == 0);
+}
+
 void terminal_init(struct terminal *t, FILE *out)
 {
-    *t = (struct terminal){ .out = out, .is_tty = sys_isatty(fileno(out)), .width = 80,
-                            .height = 24 };
+    *t = (struct terminal){ .out = out, .is_tty = can_move(out), .width = 80, .height = 24 };
     terminal_measure(t);
     pthread_mutex_init(&t->lock, NULL);
 }

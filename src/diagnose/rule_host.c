@@ -271,9 +271,11 @@ static bool look_pause(const struct measure *m, const struct rule_limit *limit,
     arena_fini(&a);
     if (!found)
         return false;
-    rule_evidence(f, "every %lld steps %.1f ms pass in which nothing that is timed takes place "
-                  "(%lld times)", (long long)worst.period, 1e3 * worst.area / (double)worst.count,
-                  (long long)worst.count);
+    const bool regular = worst.count > 2;
+    rule_evidence(f, "%s %lld steps %.1f ms pass in which nothing that is timed takes place "
+                  "(%lld times%s)", regular ? "every" : "twice,", (long long)worst.period,
+                  1e3 * worst.area / (double)worst.count, (long long)worst.count,
+                  regular ? "" : ": whether it is regular is not known yet");
     rule_reject(f, "H3", "no evaluation, checkpoint or log line stands in the gap");
     rule_edit(f, EDIT_HOST, 0);
     f->edit.host = HOST_GAP;

@@ -76,8 +76,8 @@ static double steps_to(const struct timing_result *t, double target)
     return NAN;
 }
 
-double tune_ratio(enum tune_objective o, const struct timing_result *change,
-                  const struct timing_result *recipe)
+double tune_ratio(enum tune_objective o, double loss_tolerance,
+                  const struct timing_result *change, const struct timing_result *recipe)
 {
     const double step = median(change->step_s, change->steps) / change->tokens;
     const double was = median(recipe->step_s, recipe->steps) / recipe->tokens;
@@ -86,8 +86,9 @@ double tune_ratio(enum tune_objective o, const struct timing_result *change,
     if (o == TUNE_ENERGY)
         return recipe->joules_per_token > 0 && change->joules_per_token > 0
                    ? change->joules_per_token / recipe->joules_per_token : NAN;
-    const double target = mean_loss(recipe);
-    return step * steps_to(change, target) / (was * steps_to(recipe, target));
+    const double target = mean_loss(recipe); /* which other numbers may miss by a hair */
+    return step * steps_to(change, target + loss_tolerance * fabs(target)) /
+           (was * steps_to(recipe, target));
 }
 
 /* Mean and standard error of gains = 1 - ratio. */
@@ -272,7 +273,7 @@ static int try_row(struct tuner *t, int i, const struct timing_result *was, doub
     }
     if (!judge_loss(t, row, &now, was))
         return OK;
-    double ratio = tune_ratio(t->r->objective, &now, was);
+    double ratio = tune_ratio(t->r->objective, t->r->loss_tolerance, &now, was);
     if (isnan(ratio)) {
         row->fate = FATE_FAILED;
         snprintf(row->why, sizeof row->why, t->r->objective == TUNE_ENERGY
@@ -419,7 +420,7 @@ static int prove(struct tuner *t)
         struct timing_result was, now;
         TRY(run_one(t, NULL, &was));
         TRY(run_one(t, &row->change, &now));
-        ratios[proof.rounds++] = tune_ratio(t->r->objective, &now, &was);
+        ratios[proof.rounds++] = tune_ratio(t->r->objective, t->r->loss_tolerance, &now, &was);
         if (proof.rounds >= LEAST_ROUNDS && !time_left(t, 2))
             break;
     }

@@ -77,8 +77,9 @@ int tune_run(struct tune_outcome *out, const struct tune_request *r,
  * cannot be diagnosed says nothing. */
 int tune_hints(struct tune_hint *out, const char *run);
 
-/* Ratio of what the objective counts: change over recipe; NaN when it cannot be told. */
-double tune_ratio(enum tune_objective o, const struct timing_result *change,
-                  const struct timing_result *recipe);
+/* Ratio of what the objective counts: change over recipe; NaN when it cannot be told.
+ * loss_tolerance: share of the recipe's loss by which the change may miss it (TUNE_LOSS). */
+double tune_ratio(enum tune_objective o, double loss_tolerance,
+                  const struct timing_result *change, const struct timing_result *recipe);
 
 #endif

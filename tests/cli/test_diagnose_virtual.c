@@ -82,6 +82,8 @@ static const struct fault faults[] = {
     { "D1", DP, "loader_spin=1500ms@3:14-28", "first_step", 14 },
     { "D2", DP, "loader_bw=0.005MB/s@2", "rank", 2 },
     { "D4", DP "--set data.prefetch=1 ", "loader_lognormal=1500ms@1", "rank", 1 },
+    /* On average behind, too, by batches of which most come in time. */
+    { "D4", DP, "loader_lognormal=3500ms@3", "rank", 3 },
     { "H9", DP, "pause=700ms/8@1", "rank", 1 },
     { "C4", DP, "comm_bw=70MB/s", NULL, 0 },
     { "C4", PIPELINE, "comm_bw=20MB/s", NULL, 0 },

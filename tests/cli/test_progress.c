@@ -2,8 +2,10 @@
 
 #include "cli/progress.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static const u64 SECOND = 1000000000u;
 
@@ -18,6 +20,25 @@ TEST(times_are_written_as_people_read_them)
         progress_format_time(cases[i].seconds, text, sizeof text);
         CHECK_STR(text, cases[i].text);
     }
+}
+
+TEST(a_terminal_on_which_nothing_moves_is_none)
+{
+    static const struct { const char *term; bool is_tty; } cases[] = {
+        { "xterm-256color", true }, { "dumb", false } };
+    int fd = posix_openpt(O_RDWR | O_NOCTTY);
+    CHECK(fd >= 0 && grantpt(fd) == 0 && unlockpt(fd) == 0);
+    FILE *out = fopen(ptsname(fd), "w");
+    CHECK(out);
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct terminal t;
+        setenv("TERM", cases[i].term, 1);
+        terminal_init(&t, out);
+        CHECK_EQ(t.is_tty, cases[i].is_tty);
+        terminal_fini(&t);
+    }
+    fclose(out);
+    close(fd);
 }
 
 TEST(a_terminal_gets_a_bar_and_a_file_gets_words)
@@ -121,6 +142,7 @@ TEST(several_lines_are_replaced_as_one_and_log_lines_pass_above)
 
 TEST_MAIN(ONE(several_lines_are_replaced_as_one_and_log_lines_pass_above),
           ONE(times_are_written_as_people_read_them),
+          ONE(a_terminal_on_which_nothing_moves_is_none),
           ONE(a_terminal_gets_a_bar_and_a_file_gets_words),
           ONE(the_time_left_counts_from_where_a_resumed_run_began),
           ONE(a_file_gets_fewer_lines_as_time_goes_on),

@@ -132,27 +132,28 @@ static struct timing_result result_of(double step_s, double tokens, double decay
 TEST(speed_counts_tokens_and_not_steps)
 {
     struct timing_result was = result_of(1, 100, 0), now = result_of(1.5, 200, 0);
-    CHECK_NEAR(tune_ratio(TUNE_SPEED, &now, &was), 0.75, 1e-12);
+    CHECK_NEAR(tune_ratio(TUNE_SPEED, 0, &now, &was), 0.75, 1e-12);
     now.step_s[3] = 100; /* a pause of the machine */
-    CHECK_NEAR(tune_ratio(TUNE_SPEED, &now, &was), 0.75, 1e-12);
+    CHECK_NEAR(tune_ratio(TUNE_SPEED, 0, &now, &was), 0.75, 1e-12);
 }
 
 TEST(time_to_loss_counts_both_the_steps_and_their_length)
 {
     struct timing_result was = result_of(1, 100, 0.1), slow = result_of(2, 100, 0.1);
     struct timing_result steep = result_of(1, 100, 0.2), worse = result_of(0.5, 100, 0.05);
-    CHECK_NEAR(tune_ratio(TUNE_LOSS, &slow, &was), 2, 1e-12);
-    CHECK(tune_ratio(TUNE_LOSS, &steep, &was) < 0.7);
-    CHECK(isnan(tune_ratio(TUNE_LOSS, &worse, &was))); /* never gets there */
+    CHECK_NEAR(tune_ratio(TUNE_LOSS, 0, &slow, &was), 2, 1e-12);
+    CHECK(tune_ratio(TUNE_LOSS, 0, &steep, &was) < 0.7);
+    CHECK(isnan(tune_ratio(TUNE_LOSS, 0, &worse, &was))); /* never gets there */
+    CHECK(isfinite(tune_ratio(TUNE_LOSS, 1, &worse, &was))); /* near enough for whom it is */
 }
 
 TEST(energy_that_is_not_known_is_no_gain)
 {
     struct timing_result was = result_of(1, 100, 0), now = result_of(1, 100, 0);
     was.joules_per_token = 2;
-    CHECK(isnan(tune_ratio(TUNE_ENERGY, &now, &was)));
+    CHECK(isnan(tune_ratio(TUNE_ENERGY, 0, &now, &was)));
     now.joules_per_token = 1.5;
-    CHECK_NEAR(tune_ratio(TUNE_ENERGY, &now, &was), 0.75, 1e-12);
+    CHECK_NEAR(tune_ratio(TUNE_ENERGY, 0, &now, &was), 0.75, 1e-12);
 }
 
 /* --- forecasts ----------------------------------------------------------------------- */
