@@ -204,13 +204,18 @@ static const struct measure_link *odd_link(const struct measure *m, double share
                                                                                       : NULL;
 }
 
-/* The lane whose links are known, where it costs something; else the one that costs most. */
+/* The lane whose links are known, where it costs something; else the one that costs most. A lane's
+ * seconds are a mean over ranks: for one link of a pipeline a few ranks only may stand still, for
+ * less than theta on the mean, and yet the step is that much longer. */
 static const struct measure_lane *lane_of_links(const struct measure *m)
 {
     const struct measure_lane *worst = worst_lane(m);
-    for (i64 i = 0; i < m->n_lanes && worst; i++)
-        if (m->lanes[i].lane == m->link_lane && stood(&m->lanes[i]) >= m->theta)
-            return &m->lanes[i];
+    const bool longer = m->loss[LOSS_TRANSFER] >= m->theta;
+    for (i64 i = 0; i < m->n_lanes && (worst || longer); i++) {
+        const struct measure_lane *l = &m->lanes[i];
+        if (l->lane == m->link_lane && (stood(l) >= m->theta || (longer && stood(l) > 0)))
+            return l;
+    }
     return worst;
 }
 

@@ -101,6 +101,38 @@ bool whatif_stands_for(const struct measure *m, i64 take, enum measure_host kind
     return fabs(seen * all_s - all * seen_s) <= as_much * all * seen_s;
 }
 
+/* How much rarer what the host does is in all steps than in those that are replayed. */
+static double rarer(const struct measure *m, i64 take, enum measure_host kind)
+{
+    double seen = 0, all = 0;
+    for (i64 i = 0, k = 0; i < m->n_steps; i++) {
+        const bool picked = k < take && whatif_pick(k, take, m->n_steps) == i;
+        for (i64 r = 0; r < m->n_ranks; r++) {
+            const double gap = m->ranks[r].gap[kind][i];
+            all += isfinite(gap) ? gap : 0;
+            seen += picked && isfinite(gap) ? gap : 0;
+        }
+        k += picked;
+    }
+    return seen > 0 ? all / (double)m->n_steps / (seen / (double)take) : 1;
+}
+
+/* The path is that of the steps that are replayed: what is seldom done is weighed by how often it
+ * is done in all. */
+static void weigh_path(struct whatif *w, i64 take)
+{
+    static const int kinds[HOST_KINDS] = { [HOST_LOG] = DAG_LOG, [HOST_EVAL] = DAG_EVAL,
+                                           [HOST_CHECKPOINT] = DAG_CHECKPOINT,
+                                           [HOST_GAP] = DAG_KINDS };
+    for (int k = 0; k < HOST_KINDS; k++) {
+        const double weight = kinds[k] ? rarer(w->measure, take, (enum measure_host)k) : 1;
+        for (i64 i = 0; i < w->critical.n && weight != 1; i++)
+            if (w->critical.shares[i].kind == kinds[k])
+                w->critical.shares[i].seconds *= weight;
+    }
+    critical_sort(&w->critical);
+}
+
 int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i64 most_nodes)
 {
     struct whatif *w = sys_alloc((i64)sizeof *w, 64);
@@ -124,7 +156,7 @@ int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i
     }
     for (int k = 0; k < HOST_KINDS; k++)
         w->stands_for[k] = whatif_stands_for(m, take, (enum measure_host)k);
-    critical_sort(&w->critical);
+    weigh_path(w, take);
     *out = w;
     return OK;
 }

@@ -82,6 +82,7 @@ static const struct fault faults[] = {
     { "D1", DP, "loader_spin=1500ms@3:14-28", "first_step", 14 },
     { "D2", DP, "loader_bw=0.005MB/s@2", "rank", 2 },
     { "D4", DP "--set data.prefetch=1 ", "loader_lognormal=1500ms@1", "rank", 1 },
+    { "C11", FULL, "pair_bw=2-4:60MB/s", "rank", 2 }, /* few ranks stand still for it */
     /* On average behind, too, by batches of which most come in time. */
     { "D4", DP, "loader_lognormal=3500ms@3", "rank", 3 },
     { "H9", DP, "pause=700ms/8@1", "rank", 1 },
@@ -255,6 +256,23 @@ struct probing {
 
 /* On a computed clock nothing wanders: the run answers as the replay says, and no gain that the
  * replay promises exceeds what the answer allows. */
+/* Evaluations fall among the steps that are replayed more or less often than among all. */
+TEST(the_path_has_as_much_of_what_is_seldom_done_as_the_step)
+{
+    json_t *o = diagnose(DP "--set train.steps=200 ", "eval_every=9");
+    json_t *path = json_object_get(o, "critical_path"), *p;
+    const double eval_s = number(json_object_get(o, "times"), "eval_s");
+    double found = 0;
+    size_t i;
+    json_array_foreach(path, i, p) {
+        const char *what = json_string_value(json_object_get(p, "what"));
+        found += what && strcmp(what, "eval") == 0 ? number(p, "seconds") : 0;
+    }
+    CHECK(eval_s > 0);
+    CHECK_NEAR(found, eval_s, 0.01 * eval_s);
+    json_decref(o);
+}
+
 TEST(a_probe_is_answered_by_what_is_critical_and_bounds_the_gain)
 {
     static const struct probing all[] = {
@@ -298,6 +316,7 @@ int main(void)
         ONE(of_two_faults_both_are_among_the_first_three),
         ONE(two_ranks_that_are_slow_by_different_amounts_are_both_named),
         ONE(two_ranks_that_become_slow_are_both_named),
+        ONE(the_path_has_as_much_of_what_is_seldom_done_as_the_step),
         ONE(a_probe_is_answered_by_what_is_critical_and_bounds_the_gain),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);
