@@ -22,8 +22,8 @@ void record_toc_enter(struct record_entry *out, const struct record_place *place
 
 bool record_toc_counts(const struct record_entry *e, i64 at, i64 file_bytes)
 {
-    return e->at == at && e->checksum == checksum_of(e) && record_plausible(&e->chunk) &&
-           record_chunk_end(&e->chunk, e->at) <= file_bytes;
+    return e->at == at && at >= 0 && at < file_bytes && e->checksum == checksum_of(e) &&
+           record_plausible(&e->chunk) && record_chunk_end(&e->chunk, e->at) <= file_bytes;
 }
 
 bool record_toc_read(int fd, struct record_entry *out, i64 from, i64 n)

@@ -128,6 +128,20 @@ TEST(a_damaged_entry_ends_what_it_is_asked_for)
     }
 }
 
+TEST(places_that_no_file_has_are_not_believed)
+{
+    static const i64 places[] = { INT64_MAX - 8, INT64_MIN + 16, -16 };
+    for (i64 i = 0; i < COUNT_OF(places); i++) {
+        const struct record_place place = { { RECORD_EVENT, 0, 4 }, places[i] };
+        struct record_entry e, impossible = { .at = places[i] };
+        begin(20);
+        record_toc_enter(&e, &place, "abcd");
+        CHECK(!record_toc_counts(&e, e.at, 1 << 20) && !record_toc_counts(&impossible, 0, 1 << 20));
+        overwrite(TOC_PATH, 40 * ENTRY, &e, (i64)sizeof e);
+        check_same(41);
+    }
+}
+
 TEST(a_file_that_was_cut_ends_where_it_was_cut)
 {
     begin(20);
@@ -210,6 +224,7 @@ TEST(a_disk_that_refuses_it_costs_the_table_alone)
 
 TEST_MAIN(ONE(it_has_every_chunk), ONE(what_it_says_is_not_looked_for_in_the_file),
           ONE(a_damaged_entry_ends_what_it_is_asked_for),
+          ONE(places_that_no_file_has_are_not_believed),
           ONE(a_file_that_was_cut_ends_where_it_was_cut),
           ONE(a_table_that_was_cut_is_gone_on_with_in_the_file),
           ONE(the_table_of_another_file_is_not_believed), ONE(a_resumed_run_goes_on_in_it),
