@@ -329,4 +329,25 @@ static inline void expect_close(const char *layout, bool gpt2, bool half, double
     expect_as_one(&o, loss_bound, bound);
 }
 
+/* On each of these layouts every rank has the norm of gradients that one rank alone (o) has. */
+static inline void expect_norm_of_one(const struct ranks_options *o, const char *const *layouts,
+                                      i64 n)
+{
+    struct ranks one, many;
+    struct ranks_options other = *o;
+    ranks_open(&one, o);
+    ranks_step(&one, 0);
+    const double norm = *(double *)one.rank[0].io.norm->data;
+    CHECK(norm > 0);
+    for (i64 i = 0; i < n; i++) {
+        other.layout = layouts[i];
+        ranks_open(&many, &other);
+        ranks_step(&many, 0);
+        for (int r = 0; r < many.n; r++)
+            CHECK_NEAR(*(double *)many.rank[r].io.norm->data, norm, 1e-5 * norm);
+        ranks_close(&many);
+    }
+    ranks_close(&one);
+}
+
 #endif

@@ -141,21 +141,8 @@ TEST(the_norm_counts_every_expert_once)
                                            "pp=2,dp=2,ep=2", "pp=2,dp=2,ep=2,zero=1",
                                            "dp=4,ep=2,zero=2", "dp=4,ep=4,zero=3",
                                            "tp=2", "dp=2,ep=2,tp=2,zero=1" };
-    struct ranks one, many;
     struct ranks_options o = options_of("dp=1", TINY_DEEPSEEK);
-    ranks_open(&one, &o);
-    ranks_step(&one, 0);
-    double norm = *(double *)one.rank[0].io.norm->data;
-    CHECK(norm > 0);
-    for (i64 i = 0; i < COUNT_OF(layouts); i++) {
-        o.layout = layouts[i];
-        ranks_open(&many, &o);
-        ranks_step(&many, 0);
-        for (int r = 0; r < many.n; r++)
-            CHECK_NEAR(*(double *)many.rank[r].io.norm->data, norm, 1e-5 * norm);
-        ranks_close(&many);
-    }
-    ranks_close(&one);
+    expect_norm_of_one(&o, layouts, COUNT_OF(layouts));
 }
 
 /* --- faults ------------------------------------------------------------------------- */

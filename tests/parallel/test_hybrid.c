@@ -102,20 +102,8 @@ TEST(a_group_counts_every_expert_once)
     static const char *const layouts[] = { "dp=4,ep=2,zero=1,zero_group=2",
                                            "dp=8,ep=2,zero=2,zero_group=4",
                                            "dp=8,ep=4,zero=3,zero_group=4" };
-    struct ranks one, many;
     struct ranks_options o = with_experts("dp=1", TINY_DEEPSEEK, 8, 1);
-    ranks_open(&one, &o);
-    ranks_step(&one, 0);
-    double norm = *(double *)one.rank[0].io.norm->data;
-    for (i64 i = 0; i < COUNT_OF(layouts); i++) {
-        o.layout = layouts[i];
-        ranks_open(&many, &o);
-        ranks_step(&many, 0);
-        for (int r = 0; r < many.n; r++)
-            CHECK_NEAR(*(double *)many.rank[r].io.norm->data, norm, 1e-5 * norm);
-        ranks_close(&many);
-    }
-    ranks_close(&one);
+    expect_norm_of_one(&o, layouts, COUNT_OF(layouts));
 }
 
 /* A rank keeps an n-th of the matrices, n the group's, and its copies the same. */
