@@ -1,5 +1,7 @@
 #include "diagnose/ladder.h"
 
+#include "diagnose/pace.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -19,7 +21,9 @@ struct peel {
     struct computed *ranks; /* [n_ranks] */
 };
 
-static void open_peel(struct peel *p, const struct record_step *s, const struct dag *g)
+/* pace: NULL where ranks keep their own. */
+static void open_peel(struct peel *p, const struct record_step *s, const struct dag *g,
+                      const double *pace)
 {
     struct arena *a = s->arena;
     *p = (struct peel){ s, g, ARENA_ARRAY(a, struct computed, g->n_ranks) };
@@ -37,7 +41,7 @@ static void open_peel(struct peel *p, const struct record_step *s, const struct 
         if (n->kind != DAG_COMPUTE)
             continue;
         struct computed *c = &p->ranks[n->rank];
-        c->seconds[c->n] = g->seconds[i];
+        c->seconds[c->n] = pace ? g->seconds[i] / pace[n->rank] : g->seconds[i];
         c->task[c->n++] = (u64)n->action << 32 | n->task_id;
     }
 }
@@ -129,7 +133,7 @@ void ladder_even(const struct record_step *s, const struct dag *g, double *secon
 {
     struct peel p;
     i64 *at = ARENA_ARRAY(s->arena, i64, g->n_ranks);
-    open_peel(&p, s, g);
+    open_peel(&p, s, g, NULL);
     even_actions(&p);
     for (i64 i = 0; i < g->n; i++) {
         const struct dag_node *n = &g->nodes[i];
@@ -207,7 +211,8 @@ static struct side time_before(const struct dag *g, i64 i, const struct side *en
     return t;
 }
 
-void ladder_rungs(const struct record_step *s, const struct dag *g, double out[RUNGS])
+void ladder_rungs(const struct record_step *s, const struct dag *g, const double *pace,
+                  double out[RUNGS])
 {
     struct peel even;
     struct side keep[DAG_KINDS], longest = { { 0 } };
@@ -216,7 +221,7 @@ void ladder_rungs(const struct record_step *s, const struct dag *g, double out[R
     i64 *at = ARENA_ARRAY(s->arena, i64, g->n_ranks);
     double compute = 0;
     keep_kinds(keep);
-    open_peel(&even, s, g);
+    open_peel(&even, s, g, pace);
     even_copies(&even);
     double **balanced = ARENA_ARRAY(s->arena, double *, g->n_ranks);
     for (int r = 0; r < g->n_ranks; r++) {
@@ -238,7 +243,7 @@ void ladder_rungs(const struct record_step *s, const struct dag *g, double out[R
             const i64 k = at[n->rank]++;
             seconds.x[RUNG_BALANCE] = balanced[n->rank][k];
             seconds.x[RUNG_STAGE] = even.ranks[n->rank].seconds[k];
-            compute += g->seconds[i];
+            compute += g->seconds[i] / pace[n->rank];
         }
         for (int k = 0; k < SIDE; k++)
             ends[i].x[k] = t.x[k] + seconds.x[k];
@@ -251,6 +256,11 @@ void ladder_rungs(const struct record_step *s, const struct dag *g, double out[R
 }
 
 /* --- kernels ------------------------------------------------------------------------ */
+
+static double ratio(double a, double b)
+{
+    return b != 0 ? a / b : 1;
+}
 
 static double best_peak(const struct record_head *h)
 {
@@ -280,6 +290,38 @@ static double clock_of(const struct sample *s)
     return s && s->has & SAMPLE_CLOCK && s->phi > 0 && isfinite(s->phi) ? s->phi : 1;
 }
 
+/* Of each rank [n_ranks]: how much slower it is than usual, its clock, and its share of processors; of
+ * a slow one the latter as they would be at the usual pace. */
+struct speeds {
+    double *pace, *clock, *on_cpu;
+};
+
+static struct speeds find_speeds(const struct record_step *s, const struct dag *g)
+{
+    struct speeds v = { ARENA_ARRAY(s->arena, double, s->n_ranks),
+                        ARENA_ARRAY(s->arena, double, s->n_ranks),
+                        ARENA_ARRAY(s->arena, double, s->n_ranks) };
+    double best_clock = 0, best_on_cpu = 0;
+    pace_of_ranks(s, g, v.pace);
+    for (int r = 0; r < s->n_ranks; r++) {
+        if (!s->ranks[r].head)
+            continue;
+        v.clock[r] = clock_of(s->ranks[r].sample);
+        v.on_cpu[r] = on_cpu(&s->ranks[r]);
+        best_clock = fmax(best_clock, v.clock[r]);
+        best_on_cpu = fmax(best_on_cpu, v.on_cpu[r]);
+    }
+    for (int r = 0; r < s->n_ranks; r++) {
+        if (!s->ranks[r].head)
+            continue;
+        const double on_cpu_at = fmin(best_on_cpu, v.on_cpu[r] * v.pace[r]);
+        const double left = v.pace[r] * ratio(v.on_cpu[r], on_cpu_at);
+        v.on_cpu[r] = on_cpu_at;
+        v.clock[r] = fmin(best_clock, v.clock[r] * fmax(1, left));
+    }
+    return v;
+}
+
 static double weight_of(const struct ladder *l)
 {
     return l->weight > 0 ? l->weight : 1;
@@ -287,21 +329,21 @@ static double weight_of(const struct ladder *l)
 
 /* What is the same for all tasks of a rank in a step. */
 struct rates {
-    double best, rate, clock, on_cpu;
+    double best, rate;
 };
 
 static void see_rank(struct ladder *l, const struct record_rank *k, struct rates *out)
 {
     const u32 has = k->sample ? (u32)k->sample->has : 0;
-    *out = (struct rates){ best_peak(k->head), k->head->memory_bytes_per_s, clock_of(k->sample),
-                           on_cpu(k) };
+    *out = (struct rates){ best_peak(k->head), k->head->memory_bytes_per_s };
     l->no_rate |= !(out->rate > 0);
     l->no_peak |= !(out->best > 0);
     l->has_cpu |= (has & SAMPLE_SCHED) != 0 && !record_sleeps(k->head);
     l->has_clock |= (has & SAMPLE_CLOCK) != 0;
 }
 
-static void add_kernels(struct ladder *l, const struct record_step *s, const struct dag *g)
+static void add_kernels(struct ladder *l, const struct record_step *s, const struct dag *g,
+                        const struct speeds *v)
 {
     const double w = weight_of(l);
     struct rates *rates = ARENA_ARRAY(s->arena, struct rates, s->n_ranks);
@@ -316,15 +358,16 @@ static void add_kernels(struct ladder *l, const struct record_step *s, const str
         if (!seen[n->rank])
             see_rank(l, &s->ranks[n->rank], k);
         seen[n->rank] = true;
-        const double seconds = g->seconds[i], at_dtype = t->flops / peak_of(h, t->dtype);
+        const double seconds = g->seconds[i] / v->pace[n->rank];
+        const double at_dtype = t->flops / peak_of(h, t->dtype);
         const double bytes_s = k->rate > 0 ? (t->read_bytes + t->written_bytes) / k->rate : 0;
         l->no_dtype |= t->flops > 0 && !((t->dtype == DTYPE_BF16 ? h->flops_bf16 : h->flops_f32) > 0);
         l->flops += w * t->flops;
         l->at_peak_s += w * t->flops / k->best;
         l->at_dtype_s += w * at_dtype;
         l->at_roofline_s += w * fmax(at_dtype, bytes_s);
-        l->on_cpu_s += w * seconds * k->clock * k->on_cpu;
-        l->at_clock_s += w * seconds * k->clock;
+        l->on_cpu_s += w * seconds * v->clock[n->rank] * v->on_cpu[n->rank];
+        l->at_clock_s += w * seconds * v->clock[n->rank];
         l->compute_s += w * seconds;
     }
 }
@@ -366,8 +409,9 @@ void ladder_measure(struct ladder_step *out, const struct record_step *s, const 
 {
     const double all = g->length;
     const double no_eval = has_kind(g, DAG_EVAL) ? without_eval(g, s) : all;
+    const struct speeds v = find_speeds(s, g);
     *out = (struct ladder_step){ .lacks_ranks = s->missing > 0, .incomplete = s->missing > 0 };
-    ladder_rungs(s, g, out->rungs);
+    ladder_rungs(s, g, v.pace, out->rungs);
     out->eval = all - no_eval;
     out->checkpoint = no_eval - out->rungs[RUNG_STEP];
     double step = g->measured - out->eval - out->checkpoint;
@@ -379,7 +423,7 @@ void ladder_measure(struct ladder_step *out, const struct record_step *s, const 
         if (s->ranks[k].head)
             out->model_flops += s->ranks[k].table->model_flops;
     }
-    add_kernels(&out->kernels, s, g);
+    add_kernels(&out->kernels, s, g, &v);
 }
 
 static void take_kernels(struct ladder *l, const struct ladder *k)
@@ -434,11 +478,6 @@ void ladder_add_retaken(struct ladder *l, const struct record *r)
         l->retaken_s += 1e-9 * (double)r->parts[i].lost_ns;
     l->wall_s = l->rung_s[RUNG_STEP] + l->eval_s + l->checkpoint_s + l->start_s + l->restart_s +
                 l->retaken_s;
-}
-
-static double ratio(double a, double b)
-{
-    return b != 0 ? a / b : 1;
 }
 
 /* Mean ranks per step times the time that they computed is the sum over ranks and steps. */

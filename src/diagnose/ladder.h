@@ -6,11 +6,16 @@
  * F_i of its dtype, p = max(h / F_i, b / memory rate), and of its rank and step the clock f and
  * the share u of the time that its threads were on a processor.
  *
+ * From T4 on a rank that computes more slowly than others does so at the usual pace
+ * (diagnose/pace.h), and so are C and each t below; its clock and its share of a processor are those
+ * that this pace takes. What one rank takes longer is lost to balance alone, where a mean over
+ * ranks would make kernels or clocks look worse too.
+ *
  *     goodput   T / W          start, evaluation, checkpoints, restarts, steps taken twice
  *     data      T1 / T         waiting for the loader
  *     host      T2 / T1        gaps, logging
  *     transfer  T3 / T2        bytes on their way, and latency
- *     balance   T4 / T3        ranks of one stage that take unequally long
+ *     balance   T4 / T3        slow ranks, and ranks of one stage that take unequally long
  *     stage     T5 / T4        stages, shards and micro-batches that do (may be above 1)
  *     bubble    C / T5         waiting that is left: dependencies
  *     useful    M / H          recompute, masked work
@@ -85,8 +90,9 @@ double ladder_peak(const struct ladder *l); /* F, of one rank: FLOP/s */
 const char *ladder_name(enum ladder_factor f);
 
 /* What one step would take with one loss after another taken away: T0 (as in the graph, without
- * evaluations and checkpoints) to T5, then C. */
-void ladder_rungs(const struct record_step *s, const struct dag *g, double out[RUNGS]);
+ * evaluations and checkpoints) to T5, then C. pace[n_ranks]: how much slower ranks are than usual. */
+void ladder_rungs(const struct record_step *s, const struct dag *g, const double *pace,
+                  double out[RUNGS]);
 
 /* seconds[g->n]: those of the graph, where every action takes the mean of its kind over all ranks
  * and micro-batches. */

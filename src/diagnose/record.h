@@ -38,6 +38,7 @@ struct record_tensor { /* an owner: views are their owner */
 struct record_task {
     const char *op;
     u64 op_hash; /* of the name: not stored */
+    u64 kind_hash; /* of op, dtype, FLOPs and bytes: tasks that do as much. Not stored */
     int layer; /* -1 outside the blocks */
     int phase; /* enum phase */
     int part;  /* which of the rank's pipeline stages */

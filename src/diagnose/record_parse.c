@@ -225,6 +225,8 @@ static void read_task(struct reader *r, const json_t *row, struct record_table *
         .message_bytes = number(r, json_array_get(row, SENT), "bytes sent"),
     };
     out->op_hash = hash64(out->op, (i64)strlen(out->op), 0);
+    const double work[] = { out->dtype, out->flops, out->read_bytes, out->written_bytes };
+    out->kind_hash = hash64(work, sizeof work, out->op_hash);
     out->n_reads = indices(r, json_array_get(row, READS), out->reads, RECORD_TOUCHES, t->n_tensors);
     out->n_writes = indices(r, json_array_get(row, WRITES), out->writes, TASK_OUTS, t->n_tensors);
     out->moved = indices(r, json_array_get(row, MOVED), &moved, 1, t->n_tensors) ? moved : -1;

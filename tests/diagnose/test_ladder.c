@@ -6,6 +6,7 @@
 #include "base/rng.h"
 #include "diagnose/critical.h"
 #include "diagnose/ladder.h"
+#include "diagnose/pace.h"
 #include "diagnose/stragglers.h"
 
 #include <math.h>
@@ -70,10 +71,11 @@ TEST(the_factors_of_real_runs_multiply_to_the_mfu)
         open_run(&r, runs[i].name);
         set_ceilings(&r);
         for (i64 k = 0; k < r.n_steps; k++) {
-            double rungs[RUNGS];
+            double rungs[RUNGS], pace[2];
             CHECK_OK(record_step(&r, r.steps[k], &s));
             CHECK_OK(dag_new(&g, &s));
-            ladder_rungs(&s, g, rungs);
+            pace_of_ranks(&s, g, pace);
+            ladder_rungs(&s, g, pace, rungs);
             /* Each takes something away; with the host's, all ranks begin at once, which a busy
              * machine turns into a longer step now and then. */
             CHECK(rungs[RUNG_DATA] <= rungs[RUNG_STEP] + 1e-12);
@@ -124,8 +126,8 @@ static void rungs_one_by_one(const struct record_step *s, const struct dag *g, d
     }
 }
 
-/* Each task of two ranks that do the same: their mean. */
-static double balanced_length(const struct record_step *s, const struct dag *g)
+/* Each task of two ranks that do the same: their mean, at the pace of the faster one. */
+static double balanced_length(const struct record_step *s, const struct dag *g, const double *pace)
 {
     double *seconds = ARENA_ARRAY(s->arena, double, g->n);
     double *lead = ARENA_ARRAY(s->arena, double, g->n);
@@ -137,7 +139,7 @@ static double balanced_length(const struct record_step *s, const struct dag *g)
         while (g->nodes[other].kind != DAG_COMPUTE || g->nodes[other].rank != 1)
             other++;
         CHECK_EQ(g->nodes[i].task_id, g->nodes[other].task_id);
-        seconds[i] = (g->seconds[i] + g->seconds[other]) / 2;
+        seconds[i] = (g->seconds[i] / pace[0] + g->seconds[other] / pace[1]) / 2;
         seconds[other] = seconds[i];
         other++;
     }
@@ -152,15 +154,16 @@ TEST(rungs_side_by_side_are_those_one_after_another)
         struct dag *g;
         open_run(&r, runs[i].name);
         for (i64 k = 0; k < r.n_steps; k++) {
-            double at_once[RUNGS], one_by_one[RUNGS];
+            double at_once[RUNGS], one_by_one[RUNGS], pace[2];
             CHECK_OK(record_step(&r, r.steps[k], &s));
             CHECK_OK(dag_new(&g, &s));
-            ladder_rungs(&s, g, at_once);
+            pace_of_ranks(&s, g, pace);
+            ladder_rungs(&s, g, pace, at_once);
             rungs_one_by_one(&s, g, one_by_one);
             for (int rung = RUNG_STEP; rung <= RUNG_TRANSFER; rung++)
                 CHECK_NEAR(at_once[rung], one_by_one[rung], 0);
             if (strcmp(runs[i].name, "copies") == 0)
-                CHECK_NEAR(at_once[RUNG_BALANCE], balanced_length(&s, g), 0);
+                CHECK_NEAR(at_once[RUNG_BALANCE], balanced_length(&s, g, pace), 0);
         }
         record_step_free(&s);
         record_close(&r);
@@ -275,17 +278,18 @@ static void planted_factors(const char *name, const struct planted *p, double f[
     record_close(&r);
 }
 
-/* Of the rungs of a step, only this one may have moved by more than two points, those before it
- * included. */
+/* Only this factor may have moved by more than two points, those of kernels by two in a hundred of
+ * their own. */
 static void expect_moved(const struct planted *p, enum ladder_factor moved)
 {
     double before[LADDER_FACTORS], after[LADDER_FACTORS];
     planted_factors("dp", &(struct planted){ .slow = 1 }, before);
     planted_factors("dp", p, after);
     CHECK(after[moved] < 0.6 * before[moved]);
-    for (int i = LADDER_DATA; i < LADDER_USEFUL; i++)
+    for (int i = 0; i < LADDER_FACTORS; i++)
         if (i != (int)moved)
-            CHECK_NEAR(after[i], before[i], 0.02);
+            CHECK_NEAR(after[i] / (i < LADDER_USEFUL ? 1 : before[i]),
+                       i < LADDER_USEFUL ? before[i] : 1, 0.02);
 }
 
 TEST(each_loss_moves_its_own_rung)
@@ -294,6 +298,39 @@ TEST(each_loss_moves_its_own_rung)
     expect_moved(&(struct planted){ .host = 0.05, .slow = 1 }, LADDER_HOST);
     expect_moved(&(struct planted){ .transfer = 0.05, .slow = 1 }, LADDER_TRANSFER);
     expect_moved(&(struct planted){ .slow = 20 }, LADDER_BALANCE);
+}
+
+/* Paces of a step where a task takes 1e-4 s, and more at rank 1: if it is of that op, or of any. */
+static void planted_paces(const char *name, const char *op, double slower, double pace[2])
+{
+    struct record r;
+    struct record_step s = { 0 };
+    struct dag *g;
+    open_run(&r, name);
+    CHECK_OK(record_step(&r, r.steps[4], &s));
+    CHECK_OK(dag_new(&g, &s));
+    for (i64 i = 0; i < g->n; i++) {
+        const struct dag_node *n = &g->nodes[i];
+        if (n->kind == DAG_COMPUTE)
+            g->seconds[i] = 1e-4 * (n->rank == 1 && (!op || strcmp(n->task->op, op) == 0) ? slower : 1);
+    }
+    pace_of_ranks(&s, g, pace);
+    record_step_free(&s);
+    record_close(&r);
+}
+
+TEST(a_slow_rank_is_told_from_one_with_more_to_do)
+{
+    double pace[2];
+    const char *const shared[] = { "dp", "copies", "tp", "pp" };
+    for (i64 i = 0; i < COUNT_OF(shared); i++) {
+        planted_paces(shared[i], NULL, 1.5, pace);
+        CHECK_NEAR(pace[0], 1, 1e-12);
+        CHECK_NEAR(pace[1], 1.5, 1e-9);
+        planted_paces(shared[i], "attention", 1.5, pace); /* longer documents, say */
+        CHECK_NEAR(pace[0], 1, 1e-12);
+        CHECK_NEAR(pace[1], 1, 1e-12);
+    }
 }
 
 TEST(a_slow_rank_is_blamed_for_what_it_costs)
@@ -334,4 +371,5 @@ TEST_MAIN(ONE(the_factors_of_real_runs_multiply_to_the_mfu),
           ONE(rungs_side_by_side_are_those_one_after_another),
           ONE(random_durations_keep_the_product_and_the_path), ONE(each_loss_moves_its_own_rung),
           ONE(what_was_not_measured_is_not_known_and_is_1_in_the_product),
+          ONE(a_slow_rank_is_told_from_one_with_more_to_do),
           ONE(a_slow_rank_is_blamed_for_what_it_costs))

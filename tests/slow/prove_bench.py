@@ -12,7 +12,7 @@ STEPS = 40
 # gain False: what the fault adds to a step is not what mending gives back (rows that differ, say)
 Case = collections.namedtuple("Case", "kind name world fault gain also")
 Verdict = collections.namedtuple(
-    "Verdict", "kind fault top right place true noise gain inside near width")
+    "Verdict", "kind fault top right place true noise gain inside near width moved", defaults=[None])
 
 
 def ms(seconds):
@@ -177,6 +177,36 @@ def pairs(rows):
     return ["", "Two faults at once:", "", "| kinds | injected | first three | both |",
             "|---|---|---|---|"] + [f"| {k} | `{f}` | {', '.join(ids)} | {'yes' if ok else 'no'} |"
                                     for k, f, ids, ok in rows]
+
+
+def moves(clean, faulty):
+    """Points by which each factor of the ladder fell."""
+    before, after = clean["ladder"], faulty["ladder"]
+    return {k: 100 * (before[k] - after[k]) for k in before
+            if before[k] is not None and after[k] is not None}
+
+
+def ladder_moves(verdicts):
+    """Of each kind: which factor falls most, and how far the others go, either way."""
+    by_kind = collections.defaultdict(list)
+    for v in verdicts:
+        if v.moved:
+            by_kind[v.kind].append(v)
+    out = ["", "What a fault moves on the ladder, in points: the factor that falls most, and the one "
+           "that moves most of all others.", "",
+           "| injected | falls most, how often | by, median | another moves by, median, most | which |",
+           "|---|---|---|---|---|"]
+    for kind, list_ in sorted(by_kind.items()):
+        first = [max(v.moved, key=v.moved.get) for v in list_]
+        others = [max((k for k in v.moved if k != f), key=lambda k, m=v.moved: abs(m[k]))
+                  for v, f in zip(list_, first)]
+        sizes = [abs(v.moved[k]) for v, k in zip(list_, others)]
+        counts = collections.Counter(first).most_common()
+        fell = statistics.median(v.moved[f] for v, f in zip(list_, first))
+        out.append(f"| {kind} | {', '.join(f'{k} {n}' for k, n in counts)} | {fell:.1f} | "
+                   f"{statistics.median(sizes):.1f}, {max(sizes):.1f} | "
+                   f"{others[sizes.index(max(sizes))]} |")
+    return out
 
 
 def details(verdicts):

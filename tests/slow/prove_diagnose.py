@@ -21,8 +21,8 @@ import sys
 import tempfile
 import time
 
-from prove_bench import (Case, command, confusion, details, judge, lane, ms, pairs, prepare, show,
-                         summary, table, tracing_cost)
+from prove_bench import (Case, command, confusion, details, judge, ladder_moves, lane, moves, ms,
+                         pairs, prepare, show, summary, table, tracing_cost)
 
 
 # --- worlds: what is trained, on how many ranks, at which rates ----------------------------
@@ -399,7 +399,8 @@ def trials(bench, cases, seeds, cleans):
                 true = faulty["step_s"] - clean["step_s"] if c.gain is None else None
                 v = judge(c, fault, where, faulty, true, noise)
                 show(v, flags)
-                yield v._replace(noise=0) # of the table: nothing wanders here
+                # noise 0, of the table: nothing wanders here
+                yield v._replace(noise=0, moved=moves(clean, faulty))
                 if c.world not in (pipeline, unsplit, cube, lone_stages, two_stages): # which have a bubble, and copies
                     cleans.append(clean)
                     for f in clean["findings"][:1]:
@@ -466,6 +467,7 @@ def virtual(program, only, seeds):
         wanted = [c for c in VIRTUAL if re.search(only, f"{c.kind} {c.name}")]
         verdicts = list(trials(bench, wanted, seeds, cleans))
         out = table(summary(verdicts, cleans, bench.diagnose_s)) + confusion(verdicts)
+        out += ladder_moves(verdicts)
         if not only:
             out += pairs(try_pairs(bench))
         return out + details(verdicts)
