@@ -23,6 +23,16 @@ enum plan_selective {
     SELECTIVE_HALF       /* that and every second product; attention stays */
 };
 
+/* What layers of experts take of the host, and on the device besides their operators. */
+struct plan_expert_work {
+    double forward, backward;  /* kernels more than a layer without: router, order, exchanges */
+    double each_forward, each_backward; /* and for each expert of a rank; 0: one has all */
+    double casts;              /* more for each of them and way, where operands are cast */
+    bool waits;                /* the host reads how many rows each expert has before it goes on */
+    double sorts;              /* how often rows are put in order, each way, where others sent them */
+    bool once;                 /* rows go once to each node and rank (expert_trade.h) */
+};
+
 struct plan_stack {
     const char *name, *provenance;
     const char *like;          /* name of a stack with the same kernels, whose steps count as seen; NULL */
@@ -57,11 +67,14 @@ struct plan_stack {
     double kept;               /* bytes of activations that stay, times those of the program */
     double weight_bytes, gradient_bytes, state_bytes; /* held per parameter */
     double message_bytes;      /* of one gradient, between data ranks */
+    double cast_bytes;         /* that casting moves per element of what goes into products of fewer
+                                * than 16 bits: rows and their gradients; 0: it is not counted */
     double accumulate_bytes;   /* that adding a micro-batch's gradient to the sum moves per weight */
     double loss_bytes;         /* that the loss moves per logit besides its operators' traffic */
     double update_bytes;       /* that the update moves per parameter of the rank */
     double dp_overlap, tp_overlap, pp_overlap, ep_overlap; /* share of such messages that computing
                                                             * may hide */
+    struct plan_expert_work experts;
     double expert_units;       /* multiprocessors that move experts' rows, and so do not compute beside that */
     bool overlaps_gradients;   /* tp's exchanges in the backward pass go beside gradients of products:
                                 * sums beside those of weights, rows that are gathered again beside

@@ -2,9 +2,11 @@
 
 #include "base/err.h"
 #include "plan/efficiency.h"
+#include "plan/expert_trade.h"
 #include "plan/stack.h"
 
 #include <math.h>
+#include <string.h>
 
 enum { HALF = 2 }; /* bytes of an activation on a GPU: bf16 or fp16 */
 
@@ -42,6 +44,12 @@ static void add_compute(struct plan_seconds *s, double seconds, double ideal)
     s->shape += seconds - ideal;
 }
 
+/* Rows, and gradients of rows, of a product of fewer bits; gradients of weights find both cast. */
+static bool casts(const struct pricing *x, const struct plan_op *op, int dtype)
+{
+    return x->stack->cast_bytes > 0 && dtype > PLAN_BF16 && op->phase != PHASE_WEIGHT_GRAD;
+}
+
 static void price_product(const struct pricing *x, const struct plan_op *op, int dtype,
                           struct plan_seconds *out)
 {
@@ -51,6 +59,9 @@ static void price_product(const struct pricing *x, const struct plan_op *op, int
         p.element_bytes = 4;
     add_compute(out, plan_product_seconds(x->family, x->device, dtype, &p),
                 op->model_flops / x->device->peak[dtype]);
+    double rows = (double)op->batch * (double)op->M * (double)op->K;
+    if (casts(x, op, dtype))
+        out->memory += plan_traffic_seconds(x->family, x->device, x->stack->cast_bytes * rows, 1);
 }
 
 static bool softmax_is_split(const struct pricing *x)
@@ -274,18 +285,36 @@ static void price_messages(const struct pricing *x, const struct plan_piece_ops 
     out->cp_backward = message_seconds(x, &cp[1], l->cp, l->tp, cp[1].calls);
 }
 
+/* Rows that a rank has for experts: their tokens, cut by tp. */
+static double token_rows(const struct pricing *x)
+{
+    return (double)x->ops->rows / (double)x->layout->tp;
+}
+
 /* Rows go to their experts and come back, forward and backward: four exchanges in all. */
 static void price_expert_messages(const struct pricing *x, struct plan_piece *out)
 {
     const struct plan_layout *l = x->layout;
     if (l->ep == 1)
         return;
-    double rows = (double)x->ops->rows / (double)l->tp *
-                  (double)x->job->spec->experts_per_token;
-    double sent = rows * HALF * (double)x->ops->width * (double)(l->ep - 1) / (double)l->ep;
-    double seconds = x->family->collective_s +
-                     plan_exchange_seconds(x->job, l->ep, l->tp, sent, (double)(l->ep - 1));
+    struct plan_trade trade = {
+        .ranks = l->ep, .stride = l->tp, .rows = token_rows(x),
+        .row_bytes = HALF * (double)x->ops->width,
+        .choices = (double)x->job->spec->experts_per_token, .once = x->stack->experts.once,
+    };
+    double seconds = x->family->collective_s + plan_trade_seconds(x->job, &trade);
     out->ep_forward = out->ep_backward = 2 * (1 - x->stack->ep_overlap) * seconds;
+}
+
+/* Rows that others sent lie by sender: they are put together by expert, and back afterwards. */
+static void price_sorts(const struct pricing *x, struct plan_piece *out)
+{
+    double rows = token_rows(x) * (double)x->job->spec->experts_per_token;
+    double sorts = x->stack->experts.sorts;
+    double seconds = plan_traffic_seconds(x->family, x->device,
+                                          sorts * 2 * HALF * rows * (double)x->ops->width, sorts);
+    out->forward.memory += seconds;
+    out->backward.memory += seconds;
 }
 
 /* A layer's input, attention's result and half of those of products. */
@@ -337,21 +366,67 @@ static void price_sums(const struct pricing *x, const struct plan_piece_ops *p,
     out->backward.memory += plan_traffic_seconds(x->family, x->device, bytes, 0);
 }
 
-static void price_launches(const struct pricing *x, const struct plan_piece_ops *p,
+/* Kernels that the host starts for experts, besides those of any layer. */
+static double kernels_of_experts(const struct pricing *x, double besides, double each)
+{
+    bool cast = x->stack->cast_bytes > 0 && x->job->dtype > PLAN_BF16;
+    double here = (double)(x->job->spec->experts / x->layout->ep);
+    return besides + here * (each + (cast && each > 0 ? x->stack->experts.casts : 0));
+}
+
+/* Seconds of the forward pass from where rows are put in order for experts. */
+static double seconds_at_experts(const struct pricing *x, const struct plan_piece_ops *p,
+                                 const struct plan_piece *out)
+{
+    struct plan_seconds s = { 0 };
+    bool there = false;
+    for (int i = 0; i < p->n; i++) {
+        there |= !strcmp(p->ops[i].name, "expert_order");
+        if (there && p->ops[i].phase == PHASE_FORWARD)
+            price_op(x, &p->ops[i], x->job->dtype, &s);
+    }
+    return fmin(plan_seconds_sum(&s), plan_seconds_sum(&out->forward)) + out->ep_forward;
+}
+
+/* The host reads how many rows there are for each expert: what it starts for these it starts when
+ * all before has ended, so both parts keep pace by themselves. Returns how far it is ahead. */
+static double keep_pace_twice(const struct pricing *x, struct plan_seconds *s, double before,
+                              double experts, double busy, double busy_there)
+{
+    struct plan_seconds there = { 0 };
+    double ahead = keep_pace(x, &there, experts, busy_there);
+    keep_pace(x, s, before, busy - busy_there);
+    s->launch += there.launch;
+    return ahead;
+}
+
+static void price_launches(const struct pricing *x, const struct plan_piece_ops *p, bool sparse,
                            struct plan_piece *out)
 {
+    const struct plan_stack *k = x->stack;
     double forward = plan_seconds_sum(&out->forward) + out->tp_forward + out->cp_forward +
                      out->ep_forward;
     double backward = plan_seconds_sum(&out->backward) + out->tp_backward + out->cp_backward +
                       out->ep_backward;
-    double more = softmax_is_split(x) ? x->stack->kernels_softmax : 0;
+    double more = softmax_is_split(x) ? k->kernels_softmax : 0;
     double again = gathers_again(x) ? p->gathered.calls : 0;
-    const double each = x->stack->kernels_exchange;
+    const double each = k->kernels_exchange;
     double there = each * (tp_collectives(x, &p->tp[0]) + p->heads[0].calls + p->cp[0].calls);
     double back = each * (tp_collectives(x, &p->tp[1]) + again + p->heads[1].calls +
                           p->cp[1].calls);
-    out->slack = keep_pace(x, &out->forward, x->stack->kernels_forward + more + there, forward) +
-                 keep_pace(x, &out->backward, x->stack->kernels_backward + more + back, backward);
+    double experts = 0, experts_back = 0;
+    if (sparse) {
+        experts = kernels_of_experts(x, k->experts.forward, k->experts.each_forward);
+        experts_back = kernels_of_experts(x, k->experts.backward, k->experts.each_backward);
+    }
+    there += k->kernels_forward + more;
+    if (sparse && k->experts.waits)
+        out->slack = keep_pace_twice(x, &out->forward, there, experts, forward,
+                                     seconds_at_experts(x, p, out));
+    else
+        out->slack = keep_pace(x, &out->forward, there + experts, forward);
+    out->slack += keep_pace(x, &out->backward, k->kernels_backward + more + back + experts_back,
+                            backward);
 }
 
 /* Kernels that move experts' rows keep some of the device for themselves. */
@@ -385,12 +460,14 @@ static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
     out->weight_seconds = plan_seconds_sum(&weights);
     if (part == PLAN_SPARSE && x->layout->ep > 1)
         leave_units(x, out);
+    if (part == PLAN_SPARSE && x->layout->ep > 1)
+        price_sorts(x, out);
     price_sums(x, p, part, out);
     price_messages(x, p, out);
     if (part == PLAN_SPARSE)
         price_expert_messages(x, out);
     if (layer)
-        price_launches(x, p, out);
+        price_launches(x, p, part == PLAN_SPARSE, out);
     if (layer)
         price_again(x, p, out);
     price_kept(x, p, layer, out);
