@@ -81,6 +81,10 @@ const struct option model_spec_options[] = {
     { "qk_norm", FIELD(BOOL, qk_norm), "false",
       .help = "RMS-normalise query and key heads (Qwen3)." },
     { "tied", FIELD(BOOL, tied), "false", .help = "The LM head is the token embedding." },
+    { "mtp.depth", FIELD(INT, mtp_depth), "0", .min = 0, .max = 8,
+      .help = "Multi-token prediction: so many more tokens are predicted, each by one more "
+              "block behind a projection, with the same embedding and head. Plans price it, "
+              "training does not build it." },
     { "window", FIELD(INT, window), "0", .unit = "tokens", .min = 0, .max = 1 << 24,
       .help = "Sliding-window attention: how many tokens a token sees; 0: all before it." },
     { "rope.theta", FIELD(FLOAT, rope_theta), "10000", .min = 1, .max = 1e12,

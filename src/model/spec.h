@@ -60,6 +60,8 @@ struct model_spec {
     bool bias_qkv, bias_out, bias_mlp;
     bool qk_norm;
     bool tied;             /* the LM head is the token embedding */
+    i64 mtp_depth;         /* so many more tokens are predicted, each by a block more
+                            * (DeepSeek-V3, 2024, section 2.2); for plans, not for training */
     i64 window;            /* sliding-window attention; 0: none */
     double rope_theta;
     int rope_scaling;      /* enum rope_scaling */

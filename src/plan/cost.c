@@ -136,6 +136,29 @@ struct spread_layers {
     double first, last, most, middle;
 };
 
+static double piece_seconds(const struct plan_piece *p)
+{
+    return plan_seconds_sum(&p->forward) + plan_seconds_sum(&p->backward) + p->tp_forward +
+           p->tp_backward + p->cp_forward + p->cp_backward + p->ep_forward + p->ep_backward;
+}
+
+static const struct plan_piece *last_block(const struct plan_table *t)
+{
+    return &t->pieces[t->sparse_layers > 0 ? PLAN_SPARSE : PLAN_DENSE];
+}
+
+/* What the last stage has besides layers, in layers: one head and what predicts more tokens. */
+static double end_layers(const struct plan_table *t)
+{
+    double dense = (double)t->dense_layers, sparse = (double)t->sparse_layers;
+    double layer = (dense * piece_seconds(&t->pieces[PLAN_DENSE]) +
+                    sparse * piece_seconds(&t->pieces[PLAN_SPARSE])) / (dense + sparse);
+    double head = piece_seconds(&t->pieces[PLAN_HEAD]);
+    double more = head + piece_seconds(last_block(t)) + piece_seconds(&t->pieces[PLAN_MTP]);
+    double end = head + (double)t->mtp_depth * more;
+    return layer > 0 ? end / layer : 0;
+}
+
 /* Blocks go to stages by what they compute, the head counted as so many layers: a block is on the
  * stage where the sum up to its end lies (nanotron's rule). */
 static struct spread_layers balanced_layers(const struct plan_layout *l, double layers, double head)
@@ -170,8 +193,10 @@ static struct spread_layers spread_layers(const struct plan_job *job, const stru
     if (layers % l->pp == 0 || l->pp == 1)
         return (struct spread_layers){ even, even, even, even };
     double most = ceil(even);
-    double ends = (double)layers - most * (double)(l->pp - 2);
-    return (struct spread_layers){ ends / 2, ends / 2, most, most };
+    double ends = (double)layers - most * (double)(l->pp - 2), last = ends / 2;
+    if (t->mtp_depth > 0) /* who places what predicts more tokens places layers so that it fits */
+        last = fmax(fmax(0, ends - most), fmin(last, (ends - end_layers(t)) / 2));
+    return (struct spread_layers){ ends - last, last, most, most };
 }
 
 /* All stages of the first, a middle and the last rank, for one micro-batch. */
@@ -224,6 +249,15 @@ static struct stage stage_of(const struct plan_job *job, const struct plan_layou
     return s;
 }
 
+/* A block, a head and a projection for each token that is predicted besides the next one. */
+static void add_mtp(struct stage *s, const struct plan_table *t, int recompute)
+{
+    double n = (double)t->mtp_depth;
+    add_piece(s, last_block(t), n, recompute);
+    add_piece(s, &t->pieces[PLAN_MTP], n, RECOMPUTE_NONE);
+    add_piece(s, &t->pieces[PLAN_HEAD], n, RECOMPUTE_NONE);
+}
+
 static struct ends ends_of(const struct plan_job *job, const struct plan_layout *l,
                            const struct plan_table *t)
 {
@@ -233,6 +267,7 @@ static struct ends ends_of(const struct plan_job *job, const struct plan_layout 
                       stage_of(job, l, t, n.last, many, false), stage_of(job, l, t, n.most, many, many) };
     add_piece(&e.first, &t->pieces[PLAN_EMBEDDING], 1, RECOMPUTE_NONE);
     add_piece(l->pp == 1 ? &e.first : &e.last, &t->pieces[PLAN_HEAD], 1, RECOMPUTE_NONE);
+    add_mtp(l->pp == 1 ? &e.first : &e.last, t, l->recompute);
     if (l->schedule == SCHEDULE_ZB_V && l->pp > 1) { /* the last stage is where the first one is */
         add_stage(&e.first, &e.last, 1);
         add_stage(&e.first, &e.middle, -1);
@@ -309,13 +344,17 @@ static struct held held_by(const struct plan_job *job, const struct plan_layout 
     double head = t->pieces[PLAN_HEAD].parameters;
     double each = ((double)t->dense_layers * dense->parameters +
                    (double)t->sparse_layers * sparse->parameters) / layers;
-    double fullest = fmax(n.most, fmax(n.first, n.last));
+    double fullest = fmax(n.most, fmax(n.first, n.last)), more = (double)t->mtp_depth;
+    double mtp = more * (last_block(t)->parameters + t->pieces[PLAN_MTP].parameters);
+    double copy = more > 0 && !job->spec->tied ? embedding : 0, end = head + mtp + copy;
+    double spare = l->pp > 1 ? fmax(0, n.last + more - fullest) : more;
     struct held h = {
-        .dense = fmax(n.most * each, fmax(n.first * each + embedding, n.last * each + head)),
-        .experts = fullest / layers * (double)t->sparse_layers * sparse->expert_parameters,
+        .dense = fmax(n.most * each, fmax(n.first * each + embedding, n.last * each + end)),
+        .experts = fullest / layers * (double)t->sparse_layers * sparse->expert_parameters +
+                   spare * last_block(t)->expert_parameters,
     };
     if (l->pp == 1)
-        h.dense = n.first * each +
+        h.dense = n.first * each + mtp +
                   (job->spec->tied ? fmax(embedding, head) : embedding + head);
     return h;
 }
@@ -421,7 +460,9 @@ void plan_stages_of(const struct plan_job *job, const struct plan_layout *l,
 static void add_flops(const struct plan_job *job, const struct plan_layout *l,
                       const struct plan_table *t, struct plan_step *out)
 {
-    const i64 layers[PLAN_PARTS] = { t->dense_layers, t->sparse_layers, 1, 1 };
+    i64 more = t->mtp_depth;
+    i64 layers[PLAN_PARTS] = { t->dense_layers, t->sparse_layers, 1, 1 + more, more };
+    layers[t->sparse_layers > 0 ? PLAN_SPARSE : PLAN_DENSE] += more;
     double batches = (double)(l->micro_batches * l->dp * l->cp * l->tp);
     for (int part = 0; part < PLAN_PARTS; part++) {
         const struct plan_piece *p = &t->pieces[part];
@@ -537,10 +578,13 @@ void plan_memory_of(const struct plan_job *job, const struct plan_layout *l,
     double kept = ((double)t->dense_layers * dense->kept_bytes[r] +
                    (double)t->sparse_layers * sparse->kept_bytes[r]) /
                   (double)(t->dense_layers + t->sparse_layers);
-    double first = early * kept * in_flight(l, l->pp == 1), last = n.last * kept * in_flight(l, true);
+    double more = (double)t->mtp_depth;
+    double mtp = more * (last_block(t)->kept_bytes[r] + t->pieces[PLAN_MTP].kept_bytes[r]);
+    double first = early * kept * in_flight(l, l->pp == 1);
+    double last = (n.last * kept + mtp) * in_flight(l, true);
     double rows = (double)(job->sequence * l->micro_batch) / (double)l->cp;
     double vocab = (double)plan_stack_vocab(job->stack, job->spec->vocab, l->tp);
-    double logits = job->stack->logit_bytes * rows * vocab / (double)l->tp;
+    double logits = (1 + more) * job->stack->logit_bytes * rows * vocab / (double)l->tp;
     memory[PLAN_WORKING] = fmax(dense->working_bytes[r], sparse->working_bytes[r]);
     memory[PLAN_ACTIVATIONS] = first;
     if (l->pp == 1 || last + logits > first) {

@@ -68,7 +68,8 @@ static inline double plan_seconds_sum(const struct plan_seconds *s)
     return s->ideal + s->shape + s->memory + s->launch;
 }
 
-enum plan_part { PLAN_DENSE, PLAN_SPARSE, PLAN_EMBEDDING, PLAN_HEAD, PLAN_PARTS };
+/* PLAN_MTP: what predicts one more token, besides a block and a head like the model's. */
+enum plan_part { PLAN_DENSE, PLAN_SPARSE, PLAN_EMBEDDING, PLAN_HEAD, PLAN_MTP, PLAN_PARTS };
 
 /* One layer (or the embedding, or the head with its loss) for one micro-batch on one rank. */
 struct plan_piece {
@@ -92,6 +93,7 @@ struct plan_table {
     bool sequence_parallel;
     struct plan_piece pieces[PLAN_PARTS];
     i64 dense_layers, sparse_layers;
+    i64 mtp_depth;         /* tokens predicted besides the next one, on the last stage */
     double head_layers;    /* the head's products are those of so many layers */
     double batch_launch;   /* seconds of the host per micro-batch besides its layers */
     double pipeline_launch; /* and per layer and micro-batch, in pipelines over several nodes */

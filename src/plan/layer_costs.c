@@ -297,6 +297,50 @@ static void count_parameters(struct reading *r, const struct model *m)
     }
 }
 
+/* --- one more token ------------------------------------------------------------------- */
+
+static const struct plan_op *op_named(const struct plan_piece_ops *p, const char *name,
+                                      enum phase phase)
+{
+    for (int i = 0; i < p->n; i++)
+        if (!strcmp(p->ops[i].name, name) && p->ops[i].phase == phase)
+            return &p->ops[i];
+    return NULL;
+}
+
+/* A row and the embedding of the token behind it, each through a norm, are projected from twice the
+ * width to the width. tp cuts what the projection gives; norms are the first of a block's. */
+static void read_mtp(struct plan_ops *out, const struct model_spec *spec)
+{
+    const struct plan_piece_ops *block = &out->pieces[spec->experts > 0 ? PLAN_SPARSE : PLAN_DENSE];
+    struct plan_piece_ops *p = &out->pieces[PLAN_MTP];
+    const i64 rows = out->rows, in = 2 * spec->width, columns = spec->width / out->shape.tp;
+    const double flops = 2 * (double)rows * (double)in * (double)columns;
+    const double bytes = (double)dtype_bytes(out->shape.dtype);
+    const double moved = bytes * (double)(rows * in + rows * columns + in * columns);
+    const struct { const char *name; enum phase phase; i64 M, N, K; } products[] = {
+        { "linear", PHASE_FORWARD, rows, columns, in },
+        { "linear_dx", PHASE_INPUT_GRAD, rows, in, columns },
+        { "linear_dw", PHASE_WEIGHT_GRAD, columns, in, rows },
+    };
+    const struct plan_op *norms[] = { op_named(block, "rmsnorm", PHASE_FORWARD),
+                                      op_named(block, "rmsnorm_grad", PHASE_INPUT_GRAD) };
+    for (i64 i = 0; i < COUNT_OF(products); i++)
+        p->ops[p->n++] = (struct plan_op){
+            .name = products[i].name, .kind = PLAN_PRODUCT, .phase = products[i].phase,
+            .M = products[i].M, .N = products[i].N, .K = products[i].K, .batch = 1, .tasks = 1,
+            .model_flops = flops, .flops = flops, .bytes = moved,
+        };
+    for (i64 i = 0; i < 2 * COUNT_OF(norms); i++)
+        if (norms[i / 2])
+            p->ops[p->n++] = *norms[i / 2];
+    p->parameters = (double)(in * columns + 2 * spec->width);
+    p->matrices = (double)(in * columns);
+    /* Of norms, what goes in and what comes out. */
+    p->kept_bytes = bytes * 2 * (double)(rows * in) / (double)out->shape.tp;
+    p->kept_cut_bytes = out->shape.tp > 1 ? p->kept_bytes : 0;
+}
+
 /* --- the program ---------------------------------------------------------------------- */
 
 static struct train_config config_of(const struct plan_shape *shape, struct arena *a)
@@ -347,6 +391,8 @@ static int read_program(struct plan_ops *out, const struct model_spec *spec, str
     TRY(read_tasks(&r));
     count_kept(&r, a);
     count_parameters(&r, model);
+    if (spec->mtp_depth > 0)
+        read_mtp(out, spec);
     return OK;
 }
 

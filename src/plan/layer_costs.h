@@ -7,6 +7,9 @@
  * costs, so nothing is counted twice and nothing here knows a formula. The chunks of the loss
  * head are one operator each kind, of all rows.
  *
+ * What predicts one more token (DeepSeek-V3, 2024, section 2.2) is no part of that program: it is a
+ * block and a head more, and two norms and a projection, made of the operators there.
+ *
  * With tp larger than the key-value heads neighbours share one, as in training, and what they
  * exchange is counted apart: they are fewer than tp. ep is no property of the program: see
  * plan_ops_share. */

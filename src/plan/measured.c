@@ -101,9 +101,9 @@ static bool has_latents(const char *model)
 }
 
 /* What a row does not say of these models (DeepSeek-V3, 2024, section 4.2, and the configuration
- * that Moonshot AI published with Kimi K2, 2025). False: of another model. The module that
- * predicts a second token, which some runs have, is not priced. */
-static bool read_latents(struct model_spec *s, const char *model)
+ * that Moonshot AI published with Kimi K2, 2025). False: of another model. DeepSeek-V3 predicts a
+ * second token, unless the row's notes say that it ran without. */
+static bool read_latents(struct model_spec *s, const char *model, const char *notes)
 {
     const bool v3 = begins(model, "DeepSeek-V3");
     if (!v3 && !begins(model, "Kimi-K2"))
@@ -115,6 +115,7 @@ static bool read_latents(struct model_spec *s, const char *model)
     s->head_size = 128;
     s->kv_heads = 0;
     s->dense_layers = v3 ? 3 : 1;
+    s->mtp_depth = v3 && !strstr(notes, "w/o MTP");
     s->shared_hidden = s->expert_hidden;
     s->score = SCORE_SIGMOID;
     s->router_bias = true;
@@ -162,7 +163,7 @@ static void read_model(struct reader *r)
         r->out->missing = "a shape that a decoder can have";
         return;
     }
-    if (has_latents(r->out->model) && !read_latents(s, r->out->model)) {
+    if (has_latents(r->out->model) && !read_latents(s, r->out->model, cell(r, "notes"))) {
         r->out->missing = "the sizes of its latents";
         return;
     }

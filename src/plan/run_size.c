@@ -27,6 +27,10 @@ int plan_run_size_of(struct plan_run_size *out, const struct model_spec *s, i64 
         double count[PLAN_PARTS] = { [PLAN_DENSE] = (double)(s->layers - sparse),
                                      [PLAN_SPARSE] = (double)sparse, [PLAN_EMBEDDING] = 1,
                                      [PLAN_HEAD] = 1 };
+        double more = (double)s->mtp_depth; /* each a block, a head and a projection */
+        count[sparse > 0 ? PLAN_SPARSE : PLAN_DENSE] += more;
+        count[PLAN_HEAD] += more;
+        count[PLAN_MTP] = more;
         double flops = 0, attention = 0;
         for (int p = 0; p < PLAN_PARTS; p++) {
             flops += count[p] * piece_flops(&ops->pieces[p], false);

@@ -46,9 +46,9 @@ static bool is_even(const struct plan_job *job, i64 stages)
 {
     const struct plan_runs *r = &job->stack->runs;
     for (i64 more = 0; more <= r->spare_layers; more++)
-        if ((job->spec->layers + more) % stages == 0)
+        if ((job->spec->layers + job->spec->mtp_depth + more) % stages == 0)
             return true;
-    return !r->even_stages;
+    return !r->even_stages || job->spec->layers % stages == 0;
 }
 
 const char *plan_runs_degrees(const struct plan_job *job, const struct plan_layout *l)

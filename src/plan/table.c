@@ -442,7 +442,8 @@ static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
                         enum plan_part part, struct plan_piece *out)
 {
     bool layer = part == PLAN_DENSE || part == PLAN_SPARSE;
-    int dtype = layer ? x->job->dtype : (int)i64_min(x->job->dtype, PLAN_BF16);
+    bool within = layer || part == PLAN_MTP;
+    int dtype = within ? x->job->dtype : (int)i64_min(x->job->dtype, PLAN_BF16);
     struct plan_seconds weights = { 0 };
     *out = (struct plan_piece){ .parameters = p->parameters,
                                 .expert_parameters = p->expert_parameters };
@@ -491,7 +492,7 @@ void plan_table_price(struct plan_table *out, const struct plan_job *job,
     *out = (struct plan_table){
         .tp = layout->tp, .cp = layout->cp, .ep = layout->ep, .micro_batch = layout->micro_batch,
         .sequence_parallel = layout->sequence_parallel,
-        .sparse_layers = spec_sparse_layers(job->spec),
+        .sparse_layers = spec_sparse_layers(job->spec), .mtp_depth = job->spec->mtp_depth,
     };
     out->dense_layers = job->spec->layers - out->sparse_layers;
     for (int part = 0; part < PLAN_PARTS; part++)

@@ -53,16 +53,29 @@ static int check_same(const struct model_spec *spec, const struct train_config *
                    "leave model.spec out", c->model.spec, c->model.from, key);
 }
 
+/* What can be described but not trained. */
+static int check_built(const struct model_spec *spec)
+{
+    if (spec->mtp_depth == 0)
+        return OK;
+    return err_set(ERR_MODEL, "%s has mtp.depth %lld: training builds no module that predicts "
+                   "further tokens (plans price it); set model.override {mtp.depth: 0} to train "
+                   "without",
+                   spec->name, (long long)spec->mtp_depth);
+}
+
 int train_spec(struct model_spec *out, struct restore *from, const struct train_config *c,
                struct arena *a)
 {
     if (!c->model.from) {
         TRY(spec_load(out, c->model.spec, a));
-        return apply_overrides(out, c, a);
+        TRY(apply_overrides(out, c, a));
+        return check_built(out);
     }
     TRY(restore_find(from, c->model.from, a));
     *out = from->spec;
     if (c->model.spec)
         TRY(check_same(out, c, a));
-    return apply_overrides(out, c, a);
+    TRY(apply_overrides(out, c, a));
+    return check_built(out);
 }

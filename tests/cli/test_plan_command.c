@@ -174,7 +174,7 @@ TEST(a_calibration_without_anything_to_calibrate_on_says_so)
 TEST(the_fastest_of_open_layouts_counts_as_no_prediction)
 {
     shell("$H plan table " SOURCE_DIR "/recipes/plan-deepseek-v3.yaml >open", 0);
-    shell("grep -q 'leaves 7 layouts open, .* the fastest is shown' open", 0);
+    shell("grep -q 'leaves [0-9]* layouts open, .* the fastest is shown' open", 0);
     shell("grep -q '1 rows whose layout the source leaves open: .* no prediction' open", 0);
     shell("grep -q 'predictions are' open", 1);
     shell("$H plan table " SOURCE_DIR "/recipes/plan-megatron-lm.yaml >settled", 0);

@@ -1,6 +1,7 @@
 #include "test.h"
 
 #include "train/train_config.h"
+#include "train/train_spec.h"
 
 static struct arena arena;
 static struct train_config c;
@@ -54,6 +55,18 @@ TEST(settings_that_contradict_each_other_are_named)
     CHECK_OK(check_with("train.global_batch=4096", NULL));
     CHECK_FAILS(check_with("train.accumulate=2", NULL), ERR_CONFIG,
                 "--set: give train.global_batch or train.accumulate, not both");
+}
+
+/* A second token is for plans: without its module training begins, not with it. */
+TEST(modules_that_training_does_not_build_are_refused)
+{
+    struct restore from;
+    struct model_spec spec;
+    CHECK_OK(recipe_override(&recipe, "model.spec=deepseek-v3"));
+    CHECK_FAILS(train_spec(&spec, &from, &c, &arena), ERR_MODEL, "deepseek-v3 has mtp.depth 1");
+    CHECK_OK(recipe_override(&recipe, "model.override={mtp.depth: 0}"));
+    CHECK_OK(train_spec(&spec, &from, &c, &arena));
+    CHECK_EQ(spec.mtp_depth, 0);
 }
 
 TEST(ramps_need_both_of_their_keys)
@@ -111,6 +124,7 @@ TEST(choices_stand_in_the_order_of_their_enums)
 #define CASE(name) cmocka_unit_test_setup_teardown(name, start, stop)
 TEST_MAIN(CASE(a_model_data_and_an_end_are_enough),
           CASE(settings_that_contradict_each_other_are_named),
+          CASE(modules_that_training_does_not_build_are_refused),
           CASE(ramps_need_both_of_their_keys),
           CASE(a_row_that_doubles_must_come_to_its_full_length),
           CASE(the_bad_step_limit_fits_its_window),
