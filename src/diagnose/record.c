@@ -561,6 +561,73 @@ static void tell_missing(struct record *r)
         DAMAGE(r, "no step was finished");
 }
 
+/* --- files of another run ------------------------------------------------------------- */
+
+static int n_heads(const struct record_part *p)
+{
+    int n = 0;
+    for (int k = 0; k < p->ranks; k++)
+        n += p->heads[k] != NULL;
+    return n;
+}
+
+/* All ranks of a run begin a part together. Ranks that have no part with others, in whose parts
+ * they are missing, did not take part in this run. */
+static bool is_foreign(const struct record *r, const struct record_part *p)
+{
+    const int own = n_heads(p);
+    bool others = false;
+    for (int i = 0; i < r->n_parts; i++) {
+        const struct record_part *q = &r->parts[i];
+        if (q == p || q->ranks != p->ranks)
+            continue;
+        for (int k = 0; k < p->ranks; k++)
+            if (p->heads[k] && q->heads[k])
+                return false;
+        const int n = n_heads(q);
+        others |= n > own || (n == own && q->heads[0]);
+    }
+    return others;
+}
+
+static void drop_part(struct record *r, int part)
+{
+    struct record_inside *x = r->inside;
+    i64 n = 0, samples = 0;
+    for (i64 i = 0; i < x->n_entries; i++)
+        if (x->entries[i].part != part) {
+            x->entries[n] = x->entries[i];
+            x->entries[n++].part -= x->entries[i].part > part;
+        }
+    for (i64 i = 0; i < x->n_samples; i++)
+        if (x->samples[i].part != part) {
+            x->samples[samples] = x->samples[i];
+            x->samples[samples++].part -= x->samples[i].part > part;
+        }
+    x->n_entries = n;
+    x->n_samples = samples;
+    r->n_parts--;
+    for (int i = part; i < r->n_parts; i++)
+        r->parts[i] = r->parts[i + 1];
+}
+
+static void drop_foreign(struct record *r)
+{
+    for (int i = r->n_parts - 1; i >= 0; i--) {
+        struct text list = { 0 };
+        int told = 0;
+        if (!is_foreign(r, &r->parts[i]))
+            continue;
+        for (int k = 0; k < r->parts[i].ranks; k++)
+            if (r->parts[i].heads[k] && told++ < 8)
+                text_printf(&list, "%s%d", told > 1 ? ", " : "", k);
+        DAMAGE(r, "the files of rank %s%s are of another run than the others' and are left out",
+               list.data, told > 8 ? ", ..." : "");
+        text_fini(&list);
+        drop_part(r, i);
+    }
+}
+
 /* --- opening ------------------------------------------------------------------------ */
 
 static int scan(struct record *r, const char *folder)
@@ -601,6 +668,7 @@ int record_open(struct record *r, const char *folder)
         record_close(r);
         return rc;
     }
+    drop_foreign(r);
     order_parts(r);
     if (x->n_entries > 0)
         qsort(x->entries, (size_t)x->n_entries, sizeof *x->entries, by_step);

@@ -414,6 +414,34 @@ TEST(the_index_of_a_long_record_is_small)
     sys_unmap(whole, bytes);
 }
 
+/* Of the same shape, begun later: not a part of this run in which only that rank took part. */
+TEST(a_file_of_another_run_is_told_and_left_out)
+{
+    const char *sets[] = { "train.batch=4", NULL };
+    struct record r;
+    struct record_step s = { 0 };
+    i64 bytes;
+    run_layout("mixed", "dp=2,zero=1", sets);
+    run_layout("later", "dp=2,zero=1", sets);
+    u8 *other = sys_map_file(JOB_DIR "/runs/later/trace/rank-1.spans", &bytes);
+    int fd = sys_open(JOB_DIR "/runs/mixed/trace/rank-1.spans", O_WRONLY | O_TRUNC, 0644);
+    CHECK(other && fd >= 0 && sys_write_full(fd, other, bytes) == 0);
+    sys_close(fd);
+    sys_unmap(other, bytes);
+    open_run(&r, "mixed");
+    CHECK_EQ(r.n_parts, 1);
+    CHECK_EQ(r.n_damage, 2);
+    CHECK(strstr(r.damage[0], "files of rank 1 are of another run"));
+    CHECK(strstr(r.damage[1], "1 of 2 ranks have no file that can be read: 1"));
+    CHECK_EQ(r.n_steps, 8);
+    for (i64 i = 0; i < r.n_steps; i++) {
+        CHECK_OK(record_step(&r, r.steps[i], &s));
+        CHECK(s.ranks[0].head && !s.ranks[1].head);
+    }
+    record_step_free(&s);
+    record_close(&r);
+}
+
 TEST(a_missing_rank_is_named)
 {
     struct record r;
@@ -450,5 +478,6 @@ TEST_MAIN(ONE(a_run_is_recorded_task_by_task), ONE(a_resumed_run_has_parts_and_e
           ONE(each_span_is_put_right_by_the_clocks_around_it),
           ONE(damage_in_the_midst_costs_one_chunk),
           ONE(clocks_that_jumped_apart_are_told_and_who_waited_is_not_guessed), ONE(the_index_of_a_long_record_is_small),
+          ONE(a_file_of_another_run_is_told_and_left_out),
           ONE(a_missing_rank_is_named),
           ONE(what_is_no_record_is_refused))
