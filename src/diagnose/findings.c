@@ -2,6 +2,7 @@
 
 #include "diagnose/rule.h"
 #include "diagnose/times.h"
+#include "graph/graph.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@ static const char *const explains[][2] = {
     { "K1", "H8" }, { "K1", "C4" }, { "K1", "C5" }, { "K1", "C9" }, { "K1", "B3" }, { "K1", "B1" },
     { "K1", "D1" }, { "D6", "B3" }, { "D6", "B1" },
     { "B2", "B1" }, { "B2", "B3" }, { "B1", "B3" },
+    { "B1", "K6" },
     { "H1", "H9" }, { "H2", "H9" }, { "H3", "H9" }, { "H9", "B2" },
     { "H4", "B1" }, { "H7", "B1" }, { "D3", "D2" }, { "D3", "D1" }, { "D3", "H7" },
     { "C11", "C4" }, { "C11", "C1" }, { "C4", "C1" }, { "C5", "C1" }, { "C5", "C2" },
@@ -30,13 +32,25 @@ static i64 end_of(const struct finding_place *p)
     return i64_max(p->rank, p->last_rank);
 }
 
+static bool has_rank(const struct finding_place *p, int rank)
+{
+    for (int i = 0; i < p->several.n; i++)
+        if (p->several.at[i] == rank)
+            return true;
+    return p->rank >= 0 && p->rank <= rank && rank <= end_of(p);
+}
+
 /* What holds everywhere does not tell one rank from the others; but that experts are unequally
  * full is a difference of ranks. Of several ranks the cause must have all. */
 static bool same_place(const struct finding *cause, const struct finding *symptom)
 {
     const struct finding_place *c = &cause->place, *s = &symptom->place;
-    return s->rank < 0 || strcmp(cause->id, "B7") == 0 ||
-           (c->rank >= 0 && c->rank <= s->rank && end_of(s) <= end_of(c));
+    if (strcmp(cause->id, "B7") == 0)
+        return true;
+    for (int i = 0; i < s->several.n; i++)
+        if (!has_rank(c, s->several.at[i]))
+            return false;
+    return s->rank < 0 || (has_rank(c, s->rank) && has_rank(c, (int)end_of(s)));
 }
 
 /* What is done every 250 steps makes no pause in every fourth. */
@@ -95,9 +109,9 @@ static void price(struct finding *f, const struct measure *m, const struct findi
 {
     if (f->edit.kind == EDIT_NONE)
         return;
-    if (f->edit.mended > 0) {
+    if (f->edit.mended > 0 || f->edit.kind == EDIT_EVEN_STAGES) {
         struct finding_edit others = f->edit;
-        others.kind = EDIT_COMPUTE;
+        others.kind = f->edit.kind == EDIT_EVEN_STAGES ? EDIT_OFTEN_QUIET : EDIT_COMPUTE;
         before = replay->length(replay->context, &others, 1);
     }
     const double mid = before - replay->length(replay->context, &f->edit, f->edit.factor);
@@ -181,7 +195,7 @@ static void price_all(struct findings *f, const struct measure *m,
         const struct finding *x = &f->at[i];
         /* What the critical path does not go through is no finding, nor what loses less than
          * the step is known by and may give back nothing. */
-        if (!x->replayed || (is_worth_it(x, m) && (known[i] || x->gain_lo > 0)))
+        if (x->replayed ? is_worth_it(x, m) && (known[i] || x->gain_lo > 0) : !x->asks_replay)
             f->at[kept++] = *x;
     }
     f->n = kept;
@@ -329,13 +343,37 @@ void findings_name_run(struct findings *f, const char *folder, const struct meas
         name_run(&f->at[i], folder, m);
 }
 
+bool finding_can_hide(int lane)
+{
+    return lane == LANE_DP || lane == LANE_SHARD || lane == LANE_COPIES || lane == LANE_EDP;
+}
+
+bool finding_names_ranks(const struct finding_place *p)
+{
+    return p->rank >= 0 || p->several.n > 0;
+}
+
 bool finding_edits_rank(const struct finding_edit *e, int rank)
 {
+    for (int i = 0; i < e->several.n; i++)
+        if (e->several.at[i] == rank)
+            return true;
+    if (e->several.n > 0)
+        return false;
     return e->rank < 0 || rank == e->rank || (e->peer >= 0 && rank == e->peer) ||
            (rank > e->rank && rank <= e->last_rank);
 }
 
 /* --- telling ---------------------------------------------------------------------- */
+
+/* "ranks 0, 2 and 4" */
+static void list_ranks(const struct finding_ranks *several, struct text *out)
+{
+    text_add(out, "ranks ");
+    for (int i = 0; i < several->n; i++)
+        text_printf(out, "%s%d", i == 0 ? "" : i + 1 < several->n ? ", " : " and ",
+                    several->at[i]);
+}
 
 void finding_place_text(const struct finding_place *p, struct text *out)
 {
@@ -349,6 +387,9 @@ void finding_place_text(const struct finding_place *p, struct text *out)
         sep = ", ";
     } else if (p->rank >= 0) {
         text_printf(out, "rank %d", p->rank);
+        sep = ", ";
+    } else if (p->several.n > 0) {
+        list_ranks(&p->several, out);
         sep = ", ";
     }
     if (p->stage >= 0) {
@@ -464,6 +505,11 @@ static void put_place(const struct finding_place *p, struct json *j)
     put_number(j, "rank", p->rank);
     put_number(j, "last_rank", p->rank >= 0 && p->last_rank > p->rank ? p->last_rank : -1);
     put_number(j, "peer", p->peer);
+    json_key(j, "ranks"); /* that are no range */
+    json_begin_array(j);
+    for (int i = 0; i < p->several.n; i++)
+        json_int(j, p->several.at[i]);
+    json_end(j);
     put_number(j, "stage", p->stage);
     put_number(j, "layer", p->layer);
     json_put_str(j, "lane", p->lane[0] ? p->lane : NULL);

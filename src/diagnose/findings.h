@@ -11,7 +11,13 @@
 #include "base/json.h"
 #include "diagnose/measure.h"
 
-enum { FINDING_TEXT = 240, FINDING_EVIDENCE = 6, FINDING_REJECTED = 4, FINDINGS_MOST = 32 };
+enum { FINDING_TEXT = 240, FINDING_EVIDENCE = 6, FINDING_REJECTED = 4, FINDINGS_MOST = 32,
+       FINDING_RANKS = 16 };
+
+/* Ranks that are no range; n 0: it is not about such. */
+struct finding_ranks {
+    int n, at[FINDING_RANKS]; /* ascending */
+};
 
 /* Where; -1 or empty: everywhere. */
 struct finding_place {
@@ -19,21 +25,24 @@ struct finding_place {
     char op[MEASURE_NAME], lane[16];
     i64 first_step, last_step; /* counted from 0, as spans count */
     int last_rank; /* larger than rank: all from rank to this one */
+    struct finding_ranks several; /* n > 0: these, and rank is -1 */
 };
 
 /* What a replay changes: durations of what is selected are multiplied by the factor. Where `less`
- * is said, factor x (less + less_per_byte x bytes sent) is taken off instead, as far as
- * floor + floor_per_byte x bytes. */
+ * is said, factor x (less + less_per_byte x bytes sent + less_share x duration) is taken off instead,
+ * as far as floor + floor_per_byte x bytes. */
 enum finding_edit_kind {
     EDIT_NONE,
     EDIT_DATA,     /* waiting for the loader */
     EDIT_HOST,     /* gaps of one kind (enum measure_host) */
     EDIT_COMPUTE,  /* tasks, by rank, stage, op, phase */
     EDIT_TRANSFER, /* calls, by lane, rank */
+    EDIT_READY,    /* sums of gradients begin once what they sum is computed */
+    EDIT_OVERLAP,  /* nobody stands still where these begin */
     EDIT_EVEN_RANK, /* a rank's tasks take what the median rank's do */
     EDIT_AS_ELSE,   /* in some steps a rank's tasks take what they take in the others (median) */
     EDIT_EVEN_ROWS, /* every task takes its mean over data-parallel copies */
-    EDIT_EVEN_STAGES, /* and over stages */
+    EDIT_EVEN_STAGES, /* stages of equal length, but for what slow ranks and steps add */
     EDIT_QUIET,      /* tasks take at most what they take when nothing disturbs them; factor 0:
                       * when that is seldom so */
     EDIT_OFTEN_QUIET /* the same, when that is more often so */
@@ -44,12 +53,15 @@ struct finding_edit {
                                          * same with factor_lo */
     int rank, peer, stage, lane, phase, host; /* -1: any; a peer counts like the rank */
     int last_rank;                      /* larger than rank: all from rank to this one */
+    struct finding_ranks several;       /* n > 0: these */
     i64 first_step, last_step;          /* of EDIT_AS_ELSE */
-    bool groups;                        /* of transfers: those of all groups with the rank, and with
-                                         * the peer, or the last rank */
+    bool groups;                        /* of transfers: those of all groups (of the lane) with the
+                                         * rank, and with the peer, or the last rank */
+    bool sums;                          /* of transfers: of all lanes that can be hidden */
     bool recompute, watching;           /* only what is computed again; what measures learning */
     char op[MEASURE_NAME];              /* what its name begins with; empty: any */
-    double less, less_per_byte, floor, floor_per_byte;
+    bool whole_name;                    /* or is */
+    double less, less_per_byte, less_share, floor, floor_per_byte;
     double starts;                      /* of transfers: with factor 1 so much of the time in which
                                          * ranks begin them goes */
     double takes;                       /* of ranks that compute slowly: the share of their time
@@ -80,6 +92,7 @@ struct finding {
     char fix[FINDING_TEXT], confirm[FINDING_TEXT];
     double gain_lo, gain, gain_hi; /* seconds per step */
     bool replayed; /* the gain comes from a replay */
+    bool asks_replay; /* where there is a replay that cannot price it, it is no finding */
     bool urgent;   /* stands before all others: the run hangs */
     enum finding_about about;
     struct finding_edit edit;
@@ -113,8 +126,12 @@ void findings_name_run(struct findings *f, const char *folder, const struct meas
 void findings_text(const struct findings *f, const struct measure *m, struct text *out);
 /* As the value of a key: an array. */
 void findings_json(const struct findings *f, struct json *j);
+/* Sums of gradients and what zero splits: the passes need not wait for such a lane's calls. */
+bool finding_can_hide(int lane);
 /* Whether the edit is about this rank. */
 bool finding_edits_rank(const struct finding_edit *e, int rank);
+/* Whether it is said on which ranks. */
+bool finding_names_ranks(const struct finding_place *p);
 /* "rank 1, stage 0, linear, steps 50-80", or "everywhere". */
 void finding_place_text(const struct finding_place *p, struct text *out);
 

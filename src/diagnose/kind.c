@@ -42,9 +42,10 @@ const struct kind kinds[KINDS] = {
       "phi_override=0.7", KIND_NAMED },
     { "K5", "memory of another NUMA node", "on which node pages lie is not read: no machine with "
       "several was at hand to try it on", NULL, KIND_BLIND },
-    { "K6", "shapes that caches dislike", "products copy their operands into panels "
-      "(backend/cpu/multi/gemm_pack.c), and all else reads rows from end to end: no loop strides by "
-      "a leading dimension", NULL, KIND_NEVER },
+    { "K6", "one op is slow for what it does", "in simulated runs, its time against FLOPs and bytes, "
+      "beside other ops'; real kernels stride by no leading dimension: products copy their operands "
+      "into panels (backend/cpu/multi/gemm_pack.c), all else reads rows from end to end",
+      "op=attention,delay=2ms", KIND_NAMED },
     { "K7", "products are too thin", "FLOPs per byte of products, against the machine's",
       "micro_batch=1", KIND_NAMED },
     { "K8", "slow arithmetic", "the ceiling in use, against the best that was probed",

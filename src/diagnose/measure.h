@@ -152,6 +152,7 @@ struct measure_lane {
  * are its first and last rank. */
 struct measure_link {
     int a, b, members;
+    const i32 *ranks; /* [members], ascending; NULL: not known */
     double bytes_per_s, latency_s, base_bytes_per_s;
     double calls;
 };
@@ -179,6 +180,8 @@ struct measure_config {
     double checkpoint_interval_s; /* 0: by steps only */
     bool checkpoint_async, packed, answers; /* answers: only they count in the loss */
     i64 islands, pp, dp, cp, tp, ep, zero, micro_batches; /* the last: of a rank */
+    bool zero_bubble; /* the schedule of stages is one */
+    bool sums_at_end; /* of gradients, over ranks: when all of them are there */
     char backend[24], widest[24]; /* kernels in use; the best that this processor has */
     bool simulated;       /* --clock virtual */
     char rates[96];       /* " --rates ..." that it was simulated with; empty: the usual ones */

@@ -306,7 +306,7 @@ static void settle_links(struct gather *g)
         if (is_of(&g->links[i], odd))
             m->links[m->n_links++] = (struct measure_link){
                 .a = g->links[i].a, .b = g->links[i].b, .members = g->links[i].members,
-                .latency_s = NAN, .base_bytes_per_s = NAN, .bytes_per_s = rate_of(g, &g->links[i]),
+                .ranks = g->links[i].ranks, .latency_s = NAN, .base_bytes_per_s = NAN, .bytes_per_s = rate_of(g, &g->links[i]),
                 .calls = (double)g->links[i].rate_s.n / (double)m->n_steps };
 }
 

@@ -115,7 +115,7 @@ void rule_gain(const struct measure *m, struct finding *f, double lost, double g
 void rule_edit(struct finding *f, enum finding_edit_kind kind, double factor)
 {
     f->edit = (struct finding_edit){ .kind = kind, .rank = f->place.rank,
-        .last_rank = f->place.last_rank, .peer = f->place.peer,
+        .last_rank = f->place.last_rank, .several = f->place.several, .peer = f->place.peer,
         .stage = f->place.stage, .first_step = f->place.first_step,
         .last_step = f->place.last_step, .lane = -1, .phase = -1, .host = -1,
         .factor_lo = factor, .factor = factor, .factor_hi = factor };
@@ -124,6 +124,23 @@ void rule_edit(struct finding *f, enum finding_edit_kind kind, double factor)
 
 /* What one has half of, two have: a pause on every rank makes one wait, whoever had it. */
 static const double has_it_too = 0.5;
+
+/* Those few are the place; more are named in words, as far as there is room. */
+static void list_ranks(const struct measure *m, const double *lost, double most, i64 n,
+                       struct finding *f)
+{
+    char list[FINDING_TEXT] = "";
+    int at = 0;
+    for (i64 r = 0; r < m->n_ranks && at < (int)sizeof list - 16; r++) {
+        if (!(lost[r] >= has_it_too * most))
+            continue;
+        if (n <= FINDING_RANKS)
+            f->place.several.at[f->place.several.n++] = m->ranks[r].rank;
+        at += snprintf(list + at, sizeof list - (size_t)at, " %d", m->ranks[r].rank);
+    }
+    if (n > FINDING_RANKS)
+        rule_evidence(f, "so it is on the ranks%s", list);
+}
 
 bool rule_place_ranks(const struct measure *m, const double *lost, struct finding *f)
 {
@@ -140,12 +157,7 @@ bool rule_place_ranks(const struct measure *m, const double *lost, struct findin
     if (n == 0 || n == m->n_ranks)
         return false;
     if (n < last - first + 1) { /* no range says it */
-        char list[FINDING_TEXT] = "";
-        int at = 0;
-        for (i64 r = 0; r < m->n_ranks && at < (int)sizeof list - 16; r++)
-            if (lost[r] >= has_it_too * most)
-                at += snprintf(list + at, sizeof list - (size_t)at, " %d", m->ranks[r].rank);
-        rule_evidence(f, "so it is on the ranks%s", list);
+        list_ranks(m, lost, most, n, f);
         return false;
     }
     f->place.rank = m->ranks[first].rank;

@@ -51,8 +51,8 @@ void rule_gain(const struct measure *m, struct finding *f, double lost, double g
  * the mean of all varies; around the middle they do less. */
 double rule_noise_beside(const struct measure *m, const struct finding *f);
 /* Where ranks lose lost[n_ranks] each: f's place becomes the rank, or the ranks from one to
- * another, that have at least half of what the worst has. False, and the place stays, when all
- * have, or ranks that are no range, which are then named in the evidence. */
+ * another, that have at least half of what the worst has. False when all have, and the place
+ * stays; or when they are no range, and are listed there. */
 bool rule_place_ranks(const struct measure *m, const double *lost, struct finding *f);
 /* Bytes per second of this machine's memory: as probed, or what the run's own tasks reach where
  * that is more (caches hold what a small model reads, and a probe beside other work measures

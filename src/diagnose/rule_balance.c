@@ -135,8 +135,8 @@ static bool tell_onset(const struct measure *m, const struct rule_limit *limit, 
     if (m->ranks[rank].clock > 0.95)
         rule_reject(f, "K4", "its clock is at %.0f %% of what it was", 100 * m->ranks[rank].clock);
     rule_edit(f, EDIT_AS_ELSE, 1);
-    if (!all && f->place.rank < 0)
-        f->edit.kind = EDIT_NONE; /* its ranks are no range */
+    if (!all && !finding_names_ranks(&f->place))
+        f->edit.kind = EDIT_NONE; /* there are too many */
     rule_gain(m, f, lost, lost, 0.25);
     rule_fix(f, "see what that host did then (its log, its other jobs, its temperature); if it comes "
                 "back, %s and go on with --resume",
@@ -164,10 +164,10 @@ static bool look_onset_beside(const struct measure *m, const struct rule_limit *
     arena_init(&a);
     bool *had = ARENA_ARRAY(&a, bool, m->n_ranks);
     limit = rules_balance[RULE_B2].limit;
-    const bool found = tell_onset(m, limit, NULL, had, &first, &a) && first.place.rank >= 0 &&
+    const bool found = tell_onset(m, limit, NULL, had, &first, &a) && finding_names_ranks(&first.place) &&
                        tell_onset(m, limit, had, ARENA_ARRAY(&a, bool, m->n_ranks), f, &a);
     arena_fini(&a);
-    return found && f->place.rank >= 0;
+    return found && finding_names_ranks(&f->place);
 }
 
 /* Whether the other data-parallel ranks can share out rows and experts. */
@@ -290,7 +290,7 @@ static void tell_slow_ranks(const struct measure *m, const struct slow_ranks *sl
     double lost = e.mean;
     if (isfinite(m->loss[LOSS_BALANCE]) && m->loss[LOSS_BALANCE] > 0)
         lost = fmax(m->loss[LOSS_BALANCE], e.mean);
-    rule_edit(f, f->place.rank < 0 ? EDIT_NONE : g.across ? EDIT_COMPUTE : EDIT_EVEN_RANK,
+    rule_edit(f, !finding_names_ranks(&f->place) ? EDIT_NONE : g.across ? EDIT_COMPUTE : EDIT_EVEN_RANK,
               g.across ? mended_factor(m, &g) : 1);
     f->edit.takes = mended_factor(m, &g);
     if (g.across) {
@@ -447,21 +447,23 @@ struct stages {
     int slow;
 };
 
-/* As they are; with slow ranks as they would be, were these mended. */
+/* What a rank computes in a usual step; a slow rank as if it were mended. */
+static double usual_step(const struct measure *m, i64 rank, const struct slow_ranks *slow)
+{
+    const double median = measure_stat(m->ranks[rank].compute, m->n_steps).median;
+    return slow && slow->in[rank] ? median * mended_factor(m, slow) : median;
+}
+
+/* How layers are shared out is the same for all ranks of a stage and in all steps: a stage is as long
+ * as its quickest rank's usual step. slow: ranks that are taken as mended; NULL: none. */
 static struct stages see_stages(const struct measure *m, const struct slow_ranks *slow)
 {
     struct stages s = { 0, 0, 0 };
-    double less[64] = { 0 }, ranks[64] = { 0 };
-    for (i64 r = 0; r < m->n_ranks && slow; r++) {
-        const int p = m->ranks[r].stage;
-        if (p < 0 || p >= 64)
-            continue;
-        ranks[p]++;
-        if (slow->in[r])
-            less[p] += measure_mean(m, m->ranks[r].compute) * (1 - mended_factor(m, slow));
-    }
     for (int p = 0; p < m->config.pp && p < 64; p++) {
-        const double seconds = m->stages[p] - (ranks[p] > 0 ? less[p] / ranks[p] : 0);
+        double seconds = NAN;
+        for (i64 r = 0; r < m->n_ranks; r++)
+            if (m->ranks[r].stage == p)
+                seconds = fmin(seconds, usual_step(m, r, slow)); /* fmin: NaN is left out */
         s.mean += seconds / (double)m->config.pp;
         if (seconds > s.most) {
             s.most = seconds;
@@ -485,9 +487,9 @@ static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
     if (!(lost >= m->theta))
         return false;
     struct finding slow = { .place = f->place };
-    if (beside)
+    if (beside && g.across)
         place_group(m, g.in, &slow, a);
-    if (beside && slow.place.rank < 0)
+    if (beside && g.across && slow.place.rank < 0)
         return false; /* they are no range of ranks: what they hide cannot be replayed */
     f->place.stage = s.slow;
     rule_evidence(f, "stage %d computes for %.1f ms a step, the mean of the stages is %.1f ms%s",
@@ -500,7 +502,7 @@ static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
                 P, 100 * (P - 1) / (M + P - 1));
     rule_edit(f, EDIT_EVEN_STAGES, 1);
     f->edit.stage = -1;
-    if (beside) {
+    if (beside && g.across) { /* else the stage's other ranks show what it takes */
         f->edit.mended = mended_factor(m, &g);
         f->edit.mended_first = slow.place.rank;
         f->edit.mended_last = (int)i64_max(slow.place.rank, slow.place.last_rank);
@@ -521,6 +523,38 @@ static bool look_stages(const struct measure *m, const struct rule_limit *limit,
     const bool found = tell_stages(m, limit, f, &a);
     arena_fini(&a);
     return found;
+}
+
+/* Where weights' gradients wait until nothing else is left to do, they fill the pipeline's end: of
+ * (P - 1) (F + I + W) stages stand empty for (P - 1) (F + I - W) (Qi et al. 2023, ZB-H1). */
+static double filled_by_weights(const struct measure *m)
+{
+    double weights = 0, all = 0;
+    for (i64 i = 0; i < m->n_ops; i++) {
+        if (m->ops[i].phase == PHASE_UPDATE)
+            continue;
+        all += m->ops[i].seconds;
+        weights += m->ops[i].phase == PHASE_WEIGHT_GRAD ? m->ops[i].seconds : 0;
+    }
+    return all > 0 ? fmin(1, 2 * weights / all) : 0;
+}
+
+/* Twice as many micro-batches: of half as many rows where these can be halved. */
+static void fix_bubble(const struct measure *m, struct finding *f)
+{
+    const struct measure_config *c = &m->config;
+    const i64 batch = c->batch / 2, accumulate = 2 * c->accumulate;
+    const bool halves = c->batch % 2 == 0 &&
+                        layout_rows_fit(c->islands, c->dp, batch, (int)accumulate);
+    char more[96];
+    int n = snprintf(more, sizeof more, "--train.accumulate %lld", (long long)accumulate);
+    if (halves)
+        snprintf(more + n, sizeof more - (size_t)n, " --train.batch %lld", (long long)batch);
+    if (!c->zero_bubble)
+        rule_evidence(f, "--layout.schedule zb-h1 instead would fill about %.1f ms of that with "
+                      "gradients of weights", 1e3 * f->lost * filled_by_weights(m));
+    rule_fix(f, "%s%s", more, halves ? "" : ": steps of twice the rows, with the bubble of one");
+    rule_confirm(f, "headway train RECIPE %s", more);
 }
 
 static bool look_bubble(const struct measure *m, const struct rule_limit *limit,
@@ -546,10 +580,7 @@ static bool look_bubble(const struct measure *m, const struct rule_limit *limit,
     rule_gain(m, f, lost, gain, 0.15);
     f->gain_lo = fmin(f->gain_lo, 0.9 * low);
     f->gain_hi = fmax(f->gain_hi, 1.1 * high);
-    rule_fix(f, "--train.accumulate %lld with --train.batch %lld, or --layout.schedule zb-h1",
-             (long long)(2 * m->config.accumulate), (long long)i64_max(1, m->config.batch / 2));
-    rule_confirm(f, "headway layout show RECIPE --train.accumulate %lld",
-                 (long long)(2 * m->config.accumulate));
+    fix_bubble(m, f);
     return true;
 }
 
@@ -598,9 +629,12 @@ static bool look_tiny(const struct measure *m, const struct rule_limit *limit, s
                   100 * (P - 1) / (M / (double)times + P - 1));
     rule_reject(f, "B5", "there are %.1f micro-batches per stage", M / P);
     rule_gain(m, f, lost, best, 0.3);
-    rule_fix(f, "%lld times larger micro-batches, as many times fewer: --train.batch and "
-                "--train.accumulate", (long long)times);
-    rule_confirm(f, "headway layout show RECIPE with it");
+    const i64 batch = times * m->config.batch;
+    const i64 accumulate = i64_max(1, m->config.accumulate / times);
+    rule_fix(f, "--train.batch %lld --train.accumulate %lld: micro-batches %lld times larger, as many "
+             "times fewer", (long long)batch, (long long)accumulate, (long long)times);
+    rule_confirm(f, "headway train RECIPE --train.batch %lld --train.accumulate %lld",
+                 (long long)batch, (long long)accumulate);
     return true;
 }
 

@@ -47,26 +47,38 @@ static double by_latency(const struct measure_lane *l)
     return fmin(1, l->calls * l->latency_s / l->transfer_s); /* some begin behind others */
 }
 
-/* Sums of gradients and what zero splits: the passes need not wait for them. */
-static bool can_hide(const struct measure_lane *l)
-{
-    return l->lane == LANE_DP || l->lane == LANE_SHARD || l->lane == LANE_COPIES ||
-           l->lane == LANE_EDP;
-}
-
 /* With what it took their own threads to begin its exchanges. */
 static double stood_and_began(const struct measure_lane *l)
 {
     return stood(l) + (l->begin_s > 0 ? l->begin_s : 0);
 }
 
-/* The lane that costs most; NULL when none costs theta. */
-static const struct measure_lane *costliest(const struct measure *m,
+/* What a lane costs; 0 for one that others wait for in any case. */
+static double stood_if_can_hide(const struct measure_lane *l)
+{
+    return finding_can_hide(l->lane) ? stood(l) : 0;
+}
+
+static double stood_and_began_if_can_hide(const struct measure_lane *l)
+{
+    return finding_can_hide(l->lane) ? stood_and_began(l) : 0;
+}
+
+static double over_lanes(const struct measure *m, double (*cost)(const struct measure_lane *))
+{
+    double sum = 0;
+    for (i64 i = 0; i < m->n_lanes; i++)
+        sum += cost(&m->lanes[i]);
+    return sum;
+}
+
+/* The lane that costs most; NULL when none costs `least`. */
+static const struct measure_lane *costliest(const struct measure *m, double least,
                                             double (*cost)(const struct measure_lane *))
 {
     const struct measure_lane *worst = NULL;
     for (i64 i = 0; i < m->n_lanes; i++)
-        if (cost(&m->lanes[i]) >= m->theta && (!worst || cost(&m->lanes[i]) > cost(worst)))
+        if (cost(&m->lanes[i]) >= least && (!worst || cost(&m->lanes[i]) > cost(worst)))
             worst = &m->lanes[i];
     if (isfinite(m->loss[LOSS_TRANSFER]) && !(m->loss[LOSS_TRANSFER] >= 0.5 * m->theta))
         return NULL; /* not on the critical path */
@@ -75,7 +87,14 @@ static const struct measure_lane *costliest(const struct measure *m,
 
 static const struct measure_lane *worst_lane(const struct measure *m)
 {
-    return costliest(m, stood);
+    return costliest(m, m->theta, stood);
+}
+
+/* Of those of gradients, whose sums are cut and begun alike, where they cost theta together. */
+static const struct measure_lane *worst_of_sums(const struct measure *m,
+                                                double (*cost)(const struct measure_lane *))
+{
+    return over_lanes(m, cost) >= m->theta ? costliest(m, 1e-3 * m->theta, cost) : NULL;
 }
 
 static void tell_lane(const struct measure_lane *l, struct finding *f)
@@ -219,7 +238,7 @@ static const struct measure_lane *lane_of_links(const struct measure *m)
     return worst;
 }
 
-/* Two ranks; of a ring of more its ranks, where these are a range. */
+/* Two ranks; of a ring of more its ranks, as far as there is room. */
 static void place_link(const struct measure_link *l, struct finding *f)
 {
     if (l->members <= 2) {
@@ -228,6 +247,10 @@ static void place_link(const struct measure_link *l, struct finding *f)
     } else if (l->b - l->a + 1 == l->members) {
         f->place.rank = l->a;
         f->place.last_rank = l->b;
+    } else if (l->ranks && l->members <= FINDING_RANKS) {
+        f->place.several.n = l->members;
+        for (int i = 0; i < l->members; i++)
+            f->place.several.at[i] = l->ranks[i];
     }
 }
 
@@ -319,18 +342,24 @@ static bool look_one_link(const struct measure *m, const struct rule_limit *limi
     double gain = stood(l) * (1 - fmin(1, (1 + crowd(m)) / 2 * left));
     tell_lane(l, f);
     place_link(slow, f);
-    rule_evidence(f, slow->members > 2 ? "in the ring of ranks %d to %d %.0f MB/s pass, in others %.0f"
-                                       : "between ranks %d and %d %.0f MB/s pass, between others %.0f",
+    const bool spaced = slow->b - slow->a + 1 > slow->members;
+    rule_evidence(f, slow->members <= 2 ? "between ranks %d and %d %.0f MB/s pass, between others %.0f"
+                  : spaced ? "in the ring from rank %d on, to %d, %.0f MB/s pass, in others %.0f"
+                           : "in the ring of ranks %d to %d %.0f MB/s pass, in others %.0f",
                   slow->a, slow->b, 1e-6 * slow->bytes_per_s, 1e-6 * usual);
     rule_reject(f, "C4", "the other links are %.1f times as fast", usual / slow->bytes_per_s);
     reject_wait(l, f);
     edit_lane(f, l, fmin(1, (1 + crowd(m)) / 2 * left));
     f->edit.factor_lo = fmin(1, crowd(m) * left);
     f->edit.factor_hi = left;
-    if (f->place.rank < 0)
-        f->edit.kind = EDIT_NONE; /* its members are no range of ranks */
-    else if (m->slow_end.groups > 0 && m->slow_end.first == slow->a && m->slow_end.last == slow->b)
+    if (m->slow_end.groups > 0 && m->slow_end.first == slow->a && m->slow_end.last == slow->b)
         edit_slow_end(m, f); /* in other lanes' groups too, of which the link is a part */
+    if (f->place.rank < 0) { /* its members are no range of ranks, but no other group has both ends */
+        f->edit.groups = true;
+        f->edit.several.n = 0;
+        f->edit.rank = slow->a;
+        f->edit.last_rank = slow->b;
+    }
     rule_gain(m, f, stood(l), gain, 0.3);
     if (slow->members > 2) {
         rule_fix(f, "find the slow link of that ring of %d: between two of its neighbours at a "
@@ -414,21 +443,27 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
     return true;
 }
 
+/* Seconds that the beginnings of a lane's exchanges take, where it can be hidden. */
+static double starts_of_sums(const struct measure_lane *l)
+{
+    return finding_can_hide(l->lane) && isfinite(l->latency_s) ? l->calls * l->latency_s : 0;
+}
+
 static bool look_small_pieces(const struct measure *m, const struct rule_limit *limit,
                               struct finding *f)
 {
-    const struct measure_lane *l = costliest(m, stood_and_began);
+    const struct measure_lane *l = worst_of_sums(m, stood_and_began_if_can_hide);
     double pieces = l ? fmax(1, l->pieces) : 1;
     double times_base = where_crowded(m, limit[2].value, limit[4].value);
-    if (!l || !can_hide(l) || !(by_latency(l) >= limit[0].value) ||
-        !(pieces * l->calls >= limit[1].value) || l->latency_s > times_base * l->base_latency_s)
+    if (!l || !(by_latency(l) >= limit[0].value) || !(pieces * l->calls >= limit[1].value) || l->latency_s > times_base * l->base_latency_s)
         return false;
     /* Until latency is a tenth of what the bytes take. */
     const double share = by_latency(l), least = limit[3].value;
     const double times = fmin(fmax(10 * share / fmax(1 - share, 1e-6), least), 16 * least);
     const double saved = 1 - 1 / times;
     const double begin = l->begin_s > 0 ? l->begin_s : 0;
-    double gain = hidden_first(l, saved * l->calls * l->latency_s) + saved * begin;
+    const double cost = over_lanes(m, stood_if_can_hide);
+    double gain = fmin(cost, saved * over_lanes(m, starts_of_sums)) + saved * begin;
     tell_lane(l, f);
     if (begin >= m->theta)
         rule_evidence(f, "beginning them takes the ranks' own threads %.1f ms", 1e3 * begin);
@@ -436,13 +471,14 @@ static bool look_small_pieces(const struct measure *m, const struct rule_limit *
                   100 * by_latency(l));
     rule_reject(f, "C5", "beginning one takes what was measured before the run");
     edit_lane(f, l, 1);
-    if (pieces > 1) /* of one size: the more bytes, the more of them */
-        f->edit.less_per_byte = saved * l->latency_s * l->calls / l->bytes;
+    f->edit.sums = pieces > 1; /* of one size: the more bytes, the more of them, in whatever lane */
+    if (pieces > 1)
+        f->edit.less_share = saved * share;
     else
         f->edit.less = saved * l->latency_s;
     f->edit.starts = saved; /* each piece is begun by the rank's own thread */
     f->edit.factor_hi = 1 / saved; /* as one exchange */
-    rule_gain(m, f, stood(l) + begin, gain, 0.4);
+    rule_gain(m, f, cost + begin, gain, 0.4);
     i64 kib = (i64)ceil(times * l->bytes / l->calls / pieces / 1024);
     rule_fix(f, "fewer and larger exchanges: --layout.bucket %lldKiB, or --train.accumulate %lld",
              (long long)kib, (long long)(2 * m->config.accumulate));
@@ -463,12 +499,14 @@ static double backward_seconds(const struct measure *m)
 static bool look_large_pieces(const struct measure *m, const struct rule_limit *limit,
                               struct finding *f)
 {
-    const struct measure_lane *l = worst_lane(m);
+    const struct measure_lane *l = worst_of_sums(m, stood_if_can_hide);
     double each = backward_seconds(m) / (double)i64_max(1, m->config.micro_batches);
-    if (!l || !can_hide(l) || !(l->tail_s >= limit[0].value * stood(l)) ||
+    if (!l || !(l->tail_s >= limit[0].value * stood(l)) ||
         l->backward_s > limit[1].value * each)
         return false;
-    double gain = fmin(stood(l), backward_seconds(m)) * (1 - 1 / limit[2].value);
+    /* In pieces they hide behind one micro-batch's backward pass, the last one's, but for one. */
+    const double all = over_lanes(m, stood_if_can_hide);
+    double gain = fmin(all, each) * (1 - 1 / limit[2].value);
     if (!(gain >= m->theta))
         return false;
     tell_lane(l, f);
@@ -476,8 +514,16 @@ static bool look_large_pieces(const struct measure *m, const struct rule_limit *
                   1e3 * l->tail_s);
     rule_reject(f, "C1", "the exchanges begin when all gradients are there: none could be hidden");
     reject_wait(l, f);
-    edit_lane(f, l, 1 - gain / stood(l));
-    rule_gain(m, f, stood(l), gain, 0.35);
+    if (m->config.sums_at_end)
+        rule_edit(f, EDIT_READY, 1);
+    else
+        edit_lane(f, l, fmax(0, 1 - gain / stood(l)));
+    rule_gain(m, f, all, gain, 0.35);
+    if (m->config.sums_at_end) {
+        rule_fix(f, "--layout.sums ready: sums of gradients begin while others are computed");
+        rule_confirm(f, "headway train RECIPE --layout.sums ready");
+        return true;
+    }
     i64 kib = (i64)fmax(64, ceil(l->bytes / l->calls / limit[2].value / 1024));
     rule_fix(f, "--layout.bucket %lldKiB: sums of gradients begin while others are computed",
              (long long)kib);
@@ -512,24 +558,31 @@ static bool look_volume(const struct measure *m, const struct rule_limit *limit,
     return true;
 }
 
+static double stood_before_end(const struct measure_lane *l)
+{
+    return fmax(0, stood_if_can_hide(l) - l->tail_s); /* fmax: NaN is left out */
+}
+
 static bool look_overlap(const struct measure *m, const struct rule_limit *limit,
                          struct finding *f)
 {
-    const struct measure_lane *l = worst_lane(m);
+    const struct measure_lane *l = worst_of_sums(m, stood_if_can_hide);
     const double share = where_crowded(m, limit[1].value, limit[3].value / crowd(m));
     const double times = where_crowded(m, limit[2].value, limit[4].value);
-    if (!l || !can_hide(l) || !(stood(l) > limit[0].value * l->transfer_s) ||
-        !(l->backward_s >= stood(l)) ||
-        l->tail_s >= 0.5 * stood(l) ||
+    if (!l || !(stood(l) > limit[0].value * l->transfer_s) ||
         l->bytes_per_s < share * l->base_bytes_per_s || l->latency_s > times * l->base_latency_s)
         return false;
+    /* Where little could hide them, or most is what ends a step, they may stand in the way anyhow:
+     * then only that ranks stand still for what they do not need yet says otherwise. */
+    f->asks_replay = l->backward_s < stood(l) || l->tail_s >= 0.5 * stood(l);
     tell_lane(l, f);
     rule_evidence(f, "%.0f %% of what the exchanges take is exposed, although %.1f ms of computing "
                   "could hide it", 100 * stood(l) / l->transfer_s, 1e3 * l->backward_s);
     rule_reject(f, "C4", "bytes pass as fast as before the run");
     reject_wait(l, f);
-    double gain = fmin(stood(l) - l->tail_s, l->backward_s); /* what is behind it stays */
-    rule_gain(m, f, stood(l) - l->tail_s, 0.9 * gain, 0.25);
+    const double before = over_lanes(m, stood_before_end); /* what is behind it stays */
+    rule_edit(f, EDIT_OVERLAP, 0);
+    rule_gain(m, f, before, 0.9 * fmin(before, l->backward_s), 0.25);
     rule_fix(f, "exchanges that begin behind each layer's gradient: --layout.sums ready, "
                 "--layout.zero at most 1, a smaller --layout.bucket, and no --inject overlap=off");
     rule_confirm(f, "headway train RECIPE --layout.sums ready --layout.zero %lld",

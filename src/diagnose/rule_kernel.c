@@ -304,6 +304,73 @@ static bool look_precision(const struct measure *m, const struct rule_limit *lim
     return true;
 }
 
+/* --- one op ------------------------------------------------------------------------- */
+
+/* All tasks of the op that stands there, in whatever phase; blank where an earlier one has its name. */
+static struct measure_op all_of(const struct measure *m, i64 first)
+{
+    struct measure_op sum = m->ops[first];
+    for (i64 i = 0; i < m->n_ops; i++) {
+        const struct measure_op *o = &m->ops[i];
+        if (i == first || strcmp(o->name, sum.name) != 0)
+            continue;
+        if (i < first)
+            return (struct measure_op){ .calls = 0 };
+        sum.seconds += o->seconds;
+        sum.roofline_s += o->roofline_s;
+        sum.calls += o->calls;
+    }
+    return sum;
+}
+
+/* How many times what its FLOPs and bytes ask for an op usually takes. */
+static double usual_times(const struct measure *m)
+{
+    struct arena a;
+    arena_init(&a);
+    double *times = ARENA_ARRAY(&a, double, m->n_ops);
+    for (i64 i = 0; i < m->n_ops; i++)
+        times[i] = m->ops[i].roofline_s > 0 ? m->ops[i].seconds / m->ops[i].roofline_s : NAN;
+    const double usual = measure_quantile(times, m->n_ops, 0.5);
+    arena_fini(&a);
+    return usual;
+}
+
+/* Real kernels reach their own share of the machine each; where times come from FLOPs and bytes, an
+ * op that takes longer than others for as much is slow, on all ranks though it be. */
+static bool look_slow_op(const struct measure *m, const struct rule_limit *limit, struct finding *f)
+{
+    const double usual = usual_times(m);
+    struct measure_op worst = { .calls = 0 };
+    double most = 0;
+    for (i64 i = 0; i < m->n_ops && m->config.simulated; i++) {
+        const struct measure_op o = all_of(m, i);
+        const double more = o.seconds - usual * o.roofline_s;
+        if (o.roofline_s > 0 && o.seconds > limit[0].value * usual * o.roofline_s && more > most) {
+            most = more;
+            worst = o;
+        }
+    }
+    if (!(most >= m->theta))
+        return false;
+    snprintf(f->place.op, sizeof f->place.op, "%s", worst.name);
+    rule_evidence(f, "%s takes %.1f ms a step, %.2f times what its FLOPs and bytes ask for; half of the "
+                  "ops take at most %.2f times that", worst.name, 1e3 * worst.seconds,
+                  worst.seconds / worst.roofline_s, usual);
+    rule_evidence(f, "each of %.0f tasks takes %.0f us longer than it would as the others",
+                  worst.calls, 1e6 * most / worst.calls);
+    rule_reject(f, "B1", "it is so on every rank alike");
+    rule_reject(f, "K4", "other ops are not slower");
+    rule_edit(f, EDIT_COMPUTE, 1);
+    f->edit.whole_name = true;
+    f->edit.less = most / worst.calls;
+    rule_gain(m, f, most, most, 0.15);
+    rule_fix(f, "the kernel of %s for these shapes: leading dimensions that are no power of two, another "
+             "--train.batch or --train.seq, or another --backend", worst.name);
+    rule_confirm(f, "headway train RECIPE --backend generic, and its time in headway report RUN");
+    return true;
+}
+
 /* --- work that need not be done --------------------------------------------------- */
 
 static bool look_recompute(const struct measure *m, const struct rule_limit *limit,
@@ -390,6 +457,8 @@ const struct rule rules_kernel[] = {
     { "K4", "a processor is held back", look_throttled,
       { { 0.95, "of its clock at the start", "clocks of a quiet machine wander by 3 %" },
         { 5, "sigma between the levels", "CUSUM's usual threshold: once in 10^4 steps by chance" } } },
+    { "K6", "one op is slow for what it does", look_slow_op,
+      { { 1.2, "times what other ops take for as much", "tasks whose times are given repeat" } } },
     { "K7", "products are too thin", look_skinny,
       { { 1, "FLOPs per byte over what the machine wants", "below one, memory is the limit" },
         { 0.3, "share of computing in products", "else something else is what a step is" },

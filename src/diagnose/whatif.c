@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_GRAPHS = 64, QUIETS = 3 };
+enum { MOST_GRAPHS = 64 };
+enum quiet { USUALLY_QUIET, OFTEN_QUIET, SELDOM_QUIET, QUIETS };
 
 struct whatif {
     struct record_step steps[MOST_GRAPHS]; /* who took part; no spans */
@@ -213,8 +214,13 @@ static bool is_of_groups(const struct finding_edit *e, const struct record_head 
                          const struct dag_node *n)
 {
     const int other = e->peer >= 0 ? e->peer : e->last_rank;
-    return n->kind == DAG_CALL && has_part(h, n, e->rank) &&
+    return n->kind == DAG_CALL && (e->lane < 0 || n->lane == e->lane) && has_part(h, n, e->rank) &&
            (e->peer < 0 && other <= e->rank ? true : has_part(h, n, other));
+}
+
+static bool is_of_lane(const struct finding_edit *e, int lane)
+{
+    return e->sums ? finding_can_hide(lane) : e->lane < 0 || lane == e->lane;
 }
 
 /* Whether a node is of the kind that the edit is about, and where it says. */
@@ -230,12 +236,16 @@ static bool selects(const struct finding_edit *e, const struct dag_node *n, int 
     case EDIT_HOST:
         return is_host(n->kind, e->host);
     case EDIT_TRANSFER:
-        return n->kind == DAG_CALL && (e->lane < 0 || n->lane == e->lane);
+        return n->kind == DAG_CALL && is_of_lane(e, n->lane);
+    case EDIT_OVERLAP:
+        return n->kind == DAG_WAIT && n->lane != LANE_PP;
+    case EDIT_READY:
+        return false; /* durations stay */
     case EDIT_COMPUTE:
         if (e->recompute && n->kind == DAG_CALL) /* exchanges are made again, too */
             return t && (t->flags & RECORD_RECOMPUTE);
         return n->kind == DAG_COMPUTE && t &&
-               (!e->op[0] || strncmp(t->op, e->op, strlen(e->op)) == 0) &&
+               (!e->op[0] || strncmp(t->op, e->op, strlen(e->op) + e->whole_name) == 0) &&
                (e->phase < 0 || t->phase == e->phase) &&
                (!e->recompute || (t->flags & RECORD_RECOMPUTE)) &&
                (e->watching ? (t->flags & RECORD_WATCHES) != 0
@@ -396,7 +406,9 @@ static double saved_within(struct whatif *w, const struct finding_edit *e)
 
 /* Shares of all cases in which a task takes at most what it takes undisturbed: as one expects, when
  * that is often so, and when it hardly ever is. */
-static const double quiet_share[QUIETS] = { 0.1, 0.25, 0.02 };
+static const double quiet_share[QUIETS] = {
+    [USUALLY_QUIET] = 0.1, [OFTEN_QUIET] = 0.25, [SELDOM_QUIET] = 0.02,
+};
 
 /* Of the same task of the same action, over all ranks of a stage and all steps: what such shares of
  * them do not exceed. */
@@ -430,10 +442,9 @@ static void find_quiet(struct whatif *w)
     arena_fini(&a);
 }
 
-static void keep_quiet(struct whatif *w, int graph, const struct finding_edit *e, double factor)
+static void keep_quiet(struct whatif *w, int graph, const struct finding_edit *e, enum quiet q)
 {
     const struct dag *g = w->graphs[graph];
-    const int q = e->kind == EDIT_OFTEN_QUIET ? 1 : factor == 0 ? 2 : 0;
     if (!w->quiet[q][graph])
         find_quiet(w);
     for (i64 i = 0; i < g->n; i++)
@@ -581,7 +592,7 @@ static double bytes_of(const struct whatif *w, int graph, const struct dag_node 
 static double edited(const struct finding_edit *e, double bytes, double seconds,
                      double factor)
 {
-    double less = e->less + e->less_per_byte * bytes;
+    double less = e->less + e->less_per_byte * bytes + e->less_share * seconds;
     double floor = fmin(seconds, e->floor + e->floor_per_byte * bytes);
     return less > 0 ? fmax(floor, seconds - factor * less) : seconds * factor;
 }
@@ -606,15 +617,67 @@ static void edit_nodes(struct whatif *w, int graph, const struct finding_edit *e
     for (i64 i = 0; i < g->n; i++) {
         const struct dag_node *n = &g->nodes[i];
         const bool here = e->starts > 0 && finding_edits_rank(e, n->rank);
-        if (here && n->begun && (e->lane < 0 || n->begun == e->lane))
+        if (here && n->begun && is_of_lane(e, n->begun))
             w->lead[i] *= starts;
-        if (here && n->kind == DAG_BEGIN && (e->lane < 0 || n->lane == e->lane))
+        if (here && n->kind == DAG_BEGIN && is_of_lane(e, n->lane))
             w->seconds[i] *= starts;
         const struct record_head *h = n->rank >= 0 ? w->steps[graph].ranks[n->rank].head : NULL;
         if (e->groups ? is_of_groups(e, h, n)
                       : selects(e, n, e->stage < 0 ? -1 : stage_of(w, graph, n->rank)))
             w->seconds[i] = edited(e, bytes_of(w, graph, n), w->seconds[i], factor);
     }
+}
+
+/* The node of its rank's chain behind which a call can begin, where that is before the one behind
+ * which it did: all that it reads and writes is computed. writer: of each tensor the rank's last
+ * node so far; place: where a node stands in its chain. */
+static i32 ready_behind(const struct dag_node *n, const i32 *writer, const i32 *place)
+{
+    i32 latest = -1;
+    for (int i = 0; i < n->task->n_reads + n->task->n_writes; i++) {
+        const i32 by = writer[i < n->task->n_reads ? n->task->reads[i]
+                                                   : n->task->writes[i - n->task->n_reads]];
+        if (by >= 0 && (latest < 0 || place[by] > place[latest]))
+            latest = by;
+    }
+    return latest >= 0 && n->before >= 0 && place[latest] < place[n->before] ? latest : n->before;
+}
+
+/* A copy of the graph in which calls that can be hidden begin when what they move is ready. */
+static struct dag begun_when_ready(const struct whatif *w, int graph, struct arena *a)
+{
+    struct dag g = *w->graphs[graph];
+    struct dag_node *nodes = ARENA_UNSET(a, struct dag_node, g.n);
+    i32 *place = ARENA_ARRAY(a, i32, g.n), **writers = ARENA_ARRAY(a, i32 *, g.n_ranks);
+    memcpy(nodes, g.nodes, (size_t)g.n * sizeof *nodes);
+    for (i64 i = 0; i < g.n; i++) {
+        struct dag_node *n = &nodes[i];
+        const struct record_table *t = n->rank >= 0 ? w->steps[graph].ranks[n->rank].table : NULL;
+        if (n->kind != DAG_CALL && n->before >= 0)
+            place[i] = place[n->before] + 1;
+        if (!t || !n->task)
+            continue;
+        if (!writers[n->rank]) {
+            writers[n->rank] = ARENA_UNSET(a, i32, t->n_tensors);
+            memset(writers[n->rank], -1, (size_t)t->n_tensors * sizeof(i32));
+        }
+        for (int k = 0; n->kind == DAG_COMPUTE && k < n->task->n_writes; k++)
+            writers[n->rank][n->task->writes[k]] = (i32)i;
+        if (n->kind == DAG_BEGIN && finding_can_hide(n->lane))
+            n->before = ready_behind(n, writers[n->rank], place);
+    }
+    g.nodes = nodes;
+    return g;
+}
+
+static double ready_length(const struct whatif *w, int graph)
+{
+    struct arena a;
+    arena_init(&a);
+    const struct dag g = begun_when_ready(w, graph, &a);
+    const double length = dag_length(&g, w->seconds, w->lead, w->ends);
+    arena_fini(&a);
+    return length;
 }
 
 static void mend_ranks(struct whatif *w, int graph, const struct finding_edit *e)
@@ -636,15 +699,19 @@ static double edited_length(struct whatif *w, int graph, const struct finding_ed
         mend_ranks(w, graph, e);
     if (e->kind == EDIT_EVEN_RANK || e->kind == EDIT_EVEN_ROWS)
         even_ranks(w, graph, e);
-    else if (e->kind == EDIT_EVEN_STAGES)
+    else if (e->kind == EDIT_EVEN_STAGES) {
+        keep_quiet(w, graph, e, OFTEN_QUIET); /* what a rank or some steps have is not the stage's */
         even_stages(w, graph);
-    else if (e->kind == EDIT_QUIET || e->kind == EDIT_OFTEN_QUIET)
-        keep_quiet(w, graph, e, factor);
+    } else if (e->kind == EDIT_QUIET || e->kind == EDIT_OFTEN_QUIET)
+        keep_quiet(w, graph, e, e->kind == EDIT_OFTEN_QUIET ? OFTEN_QUIET
+                                : factor == 0 ? SELDOM_QUIET : USUALLY_QUIET);
     else if (e->kind == EDIT_HOST && (e->host < 0 || e->host == HOST_GAP))
         shorten_gaps(w, g, e, factor);
     if (e->kind != EDIT_EVEN_RANK && e->kind != EDIT_EVEN_ROWS && e->kind != EDIT_EVEN_STAGES &&
         e->kind != EDIT_QUIET && e->kind != EDIT_OFTEN_QUIET)
         edit_nodes(w, graph, e, factor);
+    if (e->kind == EDIT_READY)
+        return ready_length(w, graph);
     return dag_length(g, w->seconds, w->lead, w->ends);
 }
 
@@ -656,6 +723,8 @@ static double length_under(void *context, const struct finding_edit *e, double f
         return w->step_s * whatif_fidelity(w);
     if (e->kind == EDIT_HOST && e->host >= 0 && !w->stands_for[e->host])
         return NAN;
+    if (e->kind == EDIT_OVERLAP && whatif_seconds(w, e) < DAG_GATE * w->length / w->n)
+        return NAN; /* what stands still needs what it waits for */
     if (e->kind == EDIT_AS_ELSE)
         return w->step_s * whatif_fidelity(w) - saved_within(w, e);
     for (int i = 0; i < w->n; i++)

@@ -49,6 +49,11 @@ static double number(json_t *o, const char *key)
 #define FULL "--layout pp=4,dp=2 --set train.accumulate=48 " /* hardly a bubble */
 #define LONE "--layout pp=2 --set train.batch=4 --set train.accumulate=16 "
 #define RINGS "--layout tp=4,dp=2,zero=1 --set train.batch=4 --set train.accumulate=4 "
+#define SPACED "--layout dp=4,tp=2,zero=1 --set train.accumulate=2 --set train.seq=256 " \
+               "--rates link=4e9 "
+#define NARROW "--set train.batch=4 --set train.accumulate=2 --rates flops=2e10,link=5e8 "
+#define EXPERTS "--layout dp=8,ep=2 --set model.spec=laptop-moe --set train.accumulate=2 --rates " \
+                "flops=1e11,memory=1e10,link=1e9,latency=5e-5 "
 #define LONE_TENSOR "--layout tp=4 --set train.batch=4 "
 /* Products that read their weights for few rows; steps that are mostly updates. */
 #define THIN "--set train.seq=32 --rates flops=2e11,memory=4e9,link=8e9 --layout "
@@ -98,11 +103,18 @@ static const struct fault faults[] = {
     { "C5", TENSOR, "comm_delay=1ms@2", "rank", 2 },
     { "C5", "--layout pp=2,dp=2 --set train.accumulate=32 ", "comm_delay=60ms@1", "rank", 1 },
     { "C11", PIPELINE, "pair_bw=1-3:8MB/s", "rank", 1 },
+    { "C11", SPACED, "pair_bw=2-4:100MB/s", "ranks", 0 }, /* of 0, 2, 4 and 6 */
+    { "B1", SPACED, "slow_compute=1.4@1,slow_compute=1.4@6", "ranks", 1 }, /* and 6 */
+    { "K6", SPACED, "op=attention,delay=2ms", NULL, 0 },
     { "B4", PIPELINE, "stage_skew=2", "stage", 3 },
     { "K10", DP, "recompute=full", NULL, 0 },
     { "K10", LONE_TENSOR, "recompute=full", NULL, 0 }, /* with its exchanges */
     { "B1", RINGS, "op=attention,delay=2ms@5", "rank", 5 }, /* all of its ring are late to others */
     { "C3", "--layout dp=8 ", "bucket=all", NULL, 0 },
+    { "C3", NARROW "--layout dp=4,zero=1 ", "bucket=all", NULL, 0 }, /* the gathers stay */
+    { "C3", EXPERTS, "bucket=all", NULL, 0 },
+    { "C1", EXPERTS, "overlap=off", NULL, 0 },
+    { "C2", EXPERTS, "bucket=16KiB", NULL, 0 },
     { "C2", "--layout dp=8 --rates latency=1e-4 ", "bucket=64KiB", NULL, 0 },
     { "C2", "--layout dp=8 --rates latency=1e-4 ", "bucket=16KiB", NULL, 0 },
     { "C2", "--layout dp=4 --set train.batch=4 --set train.accumulate=4 --set train.seq=64 --rates "
@@ -135,6 +147,8 @@ static void check(const struct fault *f, double clean)
         fail_msg("%s %s: expected %s first of %s", f->flags, f->inject, f->id, text);
     json_t *place = json_object_get(top, "place");
     json_t *at = json_object_get(place, f->place ? f->place : "rank");
+    if (json_is_array(at)) /* its first */
+        at = json_array_get(at, 0);
     if (f->place ? json_integer_value(at) != f->at : !json_is_null(at))
         fail_msg("%s %s: the wrong place in %s", f->flags, f->inject, text);
     if (!(lo <= true_gain && true_gain <= hi && fabs(mid - true_gain) <= 0.25 * true_gain))

@@ -38,6 +38,10 @@ static const struct where places[] = {
 
 static void check_place(const struct finding *f, const struct where *w)
 {
+    const bool several = w->rank < 0 && !w->on[1]; /* listed, and no others are edited */
+    CHECK_EQ(f->place.several.n, several ? 2 : 0);
+    for (int r = 0; several && r < 4; r++)
+        CHECK_EQ(finding_edits_rank(&f->edit, r), w->on[r]);
     CHECK_EQ(f->place.rank, w->rank);
     CHECK_EQ(f->place.last_rank > f->place.rank ? f->place.last_rank : 0, w->last);
     for (int r = 0; w->rank >= 0 && r < 4; r++)
@@ -67,7 +71,9 @@ TEST(a_pause_and_a_slow_clock_are_where_they_are)
 
 TEST(several_ranks_may_be_slow)
 {
-    for (i64 i = 0; i < 2; i++) {
+    static const int some[] = { 0, 1, 3 };
+    for (i64 n = 0; n < COUNT_OF(some); n++) {
+        const i64 i = some[n];
         struct arena a;
         arena_init(&a);
         struct measure *m = usual_run(4, STEPS, &a);
@@ -193,7 +199,10 @@ TEST(tasks_that_vary_though_their_times_are_given_are_jitter)
     for (int simulated = 0; simulated < 2; simulated++) {
         struct measure *m = usual_run(2, STEPS, &a);
         m->config.pp = 2;
+        m->config.micro_batches = 16;
         m->config.simulated = simulated;
+        for (i64 i = 0; i < m->n_ops; i++)
+            m->ops[i].roofline_s = m->ops[i].seconds;
         for (int r = 0; r < 2; r++) {
             m->ranks[r].stage = r;
             m->ranks[r].noise = 0.07;
@@ -311,6 +320,7 @@ TEST(a_rank_that_is_slow_in_some_tasks_is_waited_for)
  * one. */
 TEST(a_ring_is_as_fast_as_its_slowest_link)
 {
+    static const i32 rings[8] = { 0, 2, 4, 6, 1, 3, 5, 7 };
     struct arena a;
     arena_init(&a);
     for (int strided = 0; strided < 2; strided++) {
@@ -320,13 +330,16 @@ TEST(a_ring_is_as_fast_as_its_slowest_link)
         for (int g = 0; g < 2; g++)
             m->links[g] = (struct measure_link){
                 .a = strided ? g : 4 * g, .b = strided ? 6 + g : 4 * g + 3, .members = 4,
+                .ranks = strided ? &rings[4 * g] : NULL,
                 .bytes_per_s = g == 1 ? 3e8 : 2e9, .base_bytes_per_s = NAN, .latency_s = NAN
             };
         const struct finding *f = first(m, "C11");
         CHECK_EQ(f->place.rank, strided ? -1 : 4);
         CHECK(strided || f->place.last_rank == 7);
         CHECK_EQ(f->place.peer, -1);
-        CHECK_EQ(f->edit.kind == EDIT_NONE, strided);
+        CHECK_EQ(f->place.several.n, strided ? 4 : 0);
+        CHECK_EQ(f->edit.groups, strided); /* no other group has both ends */
+        CHECK(!strided || (f->edit.rank == 1 && f->edit.last_rank == 7 && f->edit.several.n == 0));
         CHECK(!has("C4"));
     }
     arena_fini(&a);

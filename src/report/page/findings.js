@@ -23,7 +23,7 @@ function nothingFound(d) {
 }
 
 function placeText(p) {
-  const words = [p.rank !== null && "rank " + p.rank, p.peer !== null && "with rank " + p.peer, p.stage !== null && "stage " + p.stage, p.layer !== null && "layer " + p.layer, p.op, p.lane && "lane " + p.lane,
+  const words = [p.rank !== null && (p.last_rank !== null ? `ranks ${p.rank} to ${p.last_rank}` : "rank " + p.rank), p.ranks && p.ranks.length > 0 && "ranks " + p.ranks.join(", "), p.peer !== null && "with rank " + p.peer, p.stage !== null && "stage " + p.stage, p.layer !== null && "layer " + p.layer, p.op, p.lane && "lane " + p.lane,
     p.first_step !== null && (p.last_step !== null && p.last_step !== p.first_step ? `steps ${p.first_step} to ${p.last_step}` : `step ${p.first_step}`)].filter(Boolean);
   return words.length ? words.join(", ") : "everywhere";
 }
