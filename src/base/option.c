@@ -7,6 +7,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,15 +50,20 @@ const struct option *option_find(const struct option *table, const char *key)
     return NULL;
 }
 
+static bool is_whole(enum option_type type)
+{
+    return type == OPTION_INT || type == OPTION_INTS || type == OPTION_SIZE;
+}
+
 /* --- numbers --------------------------------------------------------------------- */
 
-enum parse_result { PARSED, NOT_A_NUMBER, WRONG_UNIT };
+enum parse_result { PARSED, NOT_A_NUMBER, WRONG_UNIT, TOO_LARGE };
 
 /* Digits with '_' between them are allowed, as in YAML; hexadecimal, inf and nan are not.
- * Returns what follows the number, or NULL. */
+ * Returns what follows the number, or NULL; a number that no double holds is infinite. */
 static const char *parse_number(const char *text, double *value)
 {
-    char digits[64];
+    char digits[512]; /* the largest double has 309 */
     size_t n = 0;
     const char *p = text;
     for (; *p && n + 1 < sizeof digits; p++) {
@@ -78,9 +84,7 @@ static const char *parse_number(const char *text, double *value)
     char *end;
     errno = 0;
     *value = strtod(digits, &end);
-    if (end == digits || *end || !isfinite(*value))
-        return NULL;
-    return p;
+    return end == digits || *end ? NULL : p;
 }
 
 static const char *skip_blanks(const char *p)
@@ -94,6 +98,19 @@ static enum parse_result after_number(const char *rest, const char *unit)
     if (*rest == '\0' || (unit && strcmp(rest, unit) == 0))
         return PARSED;
     return WRONG_UNIT;
+}
+
+/* Whole numbers end here: an i64 holds no more, and this much reads well. */
+static const double LARGEST_INT = 9e18;
+
+static enum parse_result take_int(double number, i64 *value)
+{
+    if (number != floor(number))
+        return NOT_A_NUMBER;
+    if (fabs(number) > LARGEST_INT)
+        return TOO_LARGE;
+    *value = (i64)number;
+    return PARSED;
 }
 
 /* Integers beyond 2^53 would lose digits in a double, so plain ones are read as such. */
@@ -114,16 +131,17 @@ static enum parse_result parse_int(const char *text, const char *unit, i64 *valu
     if (parse_exact_int(text, value))
         return PARSED;
     const char *rest = parse_number(text, &number);
-    if (!rest || number != floor(number) || fabs(number) > 9e18)
+    if (!rest)
         return NOT_A_NUMBER;
-    *value = (i64)number;
-    return after_number(rest, unit);
+    const enum parse_result unit_fits = after_number(rest, unit);
+    return unit_fits == PARSED ? take_int(number, value) : unit_fits;
 }
 
 static enum parse_result parse_float(const char *text, const char *unit, double *value)
 {
     const char *rest = parse_number(text, value);
-    return rest ? after_number(rest, unit) : NOT_A_NUMBER;
+    const enum parse_result unit_fits = rest ? after_number(rest, unit) : NOT_A_NUMBER;
+    return unit_fits == PARSED && !isfinite(*value) ? TOO_LARGE : unit_fits;
 }
 
 /* K, M, G, T and, for 1024, KiB, MiB ...; returns what follows. */
@@ -151,11 +169,7 @@ static enum parse_result parse_size(const char *text, const char *unit, i64 *val
     if (after_number(rest, unit) != PARSED &&
         !(unit && strcmp(unit, "bytes") == 0 && after_number(rest, "B") == PARSED))
         return WRONG_UNIT;
-    number *= factor;
-    if (number != floor(number) || fabs(number) > 9e18)
-        return NOT_A_NUMBER;
-    *value = (i64)number;
-    return PARSED;
+    return take_int(number * factor, value);
 }
 
 static const struct {
@@ -176,7 +190,7 @@ static enum parse_result parse_duration(const char *text, double *value)
         p = skip_blanks(p);
         if (*p == '\0' && *value == 0) {
             *value = number; /* a bare number: seconds */
-            return PARSED;
+            return isfinite(number) ? PARSED : TOO_LARGE;
         }
         i64 i = 0;
         while (i < COUNT_OF(time_units) &&
@@ -187,7 +201,7 @@ static enum parse_result parse_duration(const char *text, double *value)
         *value += number * time_units[i].seconds;
         p = skip_blanks(p + strlen(time_units[i].name));
     } while (isdigit((unsigned char)*p) || *p == '.');
-    return *p ? WRONG_UNIT : PARSED;
+    return *p ? WRONG_UNIT : isfinite(*value) ? PARSED : TOO_LARGE;
 }
 
 /* --- writing --------------------------------------------------------------------- */
@@ -376,18 +390,26 @@ static int fail_value(const struct option *o, enum parse_result why, const char 
                    types[o->type].expects);
 }
 
-static int check_range(const struct option *o, double value, const char *text,
-                       const char *where)
+/* too_large: no variable holds it; then what the type holds is a limit where the row sets none. */
+static int fail_range(const struct option *o, bool too_large, const char *text, const char *where)
 {
-    bool upper = o->max > o->min;
-    if ((o->min == 0 && o->max == 0) || (value >= o->min && (!upper || value <= o->max)))
-        return OK;
+    const double most = is_whole(o->type) ? LARGEST_INT : DBL_MAX;
     struct text range = { 0 };
     option_range(o, &range);
+    if (!range.length)
+        text_printf(&range, "between %g and %g", -most, most);
+    else if (too_large && (o->max <= o->min || !isfinite(o->max)))
+        text_printf(&range, " and at most %g", most);
     int rc = err_set(ERR_CONFIG, WHERE_FMT "value %.60s is out of range: %s must be %s",
                      WHERE_ARGS(where), text, o->key, range.data);
     text_fini(&range);
     return rc;
+}
+
+static bool in_range(const struct option *o, double value)
+{
+    bool upper = o->max > o->min;
+    return (o->min == 0 && o->max == 0) || (value >= o->min && (!upper || value <= o->max));
 }
 
 static int set_bool(const struct option *o, void *target, const char *text,
@@ -434,8 +456,7 @@ static int read_number(const struct option *o, const char *text, const char *whe
                        void *out)
 {
     enum parse_result result;
-    bool whole =
-        o->type == OPTION_INT || o->type == OPTION_INTS || o->type == OPTION_SIZE;
+    const bool whole = is_whole(o->type);
     i64 integer = 0;
     double number = 0;
     if (o->type == OPTION_SIZE)
@@ -446,9 +467,11 @@ static int read_number(const struct option *o, const char *text, const char *whe
         result = parse_duration(text, &number);
     else
         result = parse_float(text, o->unit, &number);
-    if (result != PARSED)
+    if (result == NOT_A_NUMBER || result == WRONG_UNIT)
         return fail_value(o, result, text, where);
-    TRY(check_range(o, whole ? (double)integer : number, text, where));
+    const bool too_large = result == TOO_LARGE;
+    if (too_large || !in_range(o, whole ? (double)integer : number))
+        return fail_range(o, too_large, text, where);
     if (whole)
         *(i64 *)out = integer;
     else

@@ -172,6 +172,26 @@ TEST(messages_say_where_what_and_what_is_expected)
                 "value 2 is out of range");
 }
 
+/* They are numbers; what is wrong is how large they are. */
+TEST(numbers_that_no_variable_holds_are_out_of_range)
+{
+    CHECK_FAILS(set("train.steps", "99999999999999999999"), ERR_CONFIG, "");
+    CHECK_STR(err_message(), "f.yaml:1:2: value 99999999999999999999 is out of range: train.steps "
+                             "must be between 1 and 1000000000000");
+    static const char *const keys[] = { "train.steps", "bytes", "tokens", "rate", "time" };
+    char zeros[600] = "1";
+    memset(zeros + 1, '0', 400);
+    for (i64 i = 0; i < COUNT_OF(keys); i++) {
+        CHECK_FAILS(set(keys[i], "1e999"), ERR_CONFIG, "value 1e999 is out of range: ");
+        CHECK_FAILS(set(keys[i], "-1e999"), ERR_CONFIG, "value -1e999 is out of range: ");
+        CHECK_FAILS(set(keys[i], zeros), ERR_CONFIG, "is out of range: ");
+    }
+    CHECK_FAILS(set("bytes", "1e18T"), ERR_CONFIG, "value 1e18T is out of range: bytes must be "
+                                                   "between -9e+18 and 9e+18");
+    CHECK_FAILS(set("time", "1e308d"), ERR_CONFIG, "is out of range: ");
+    CHECK_FAILS(set("train.steps", "1e30 GB"), ERR_CONFIG, "'1e30 GB' where steps are expected");
+}
+
 /* What option_format writes, option_set reads back to the same text. */
 TEST(formatted_values_read_back)
 {
@@ -237,5 +257,6 @@ TEST_MAIN(CASE(defaults_reach_every_type), CASE(an_empty_path_is_one_that_was_no
           CASE(a_lone_dash_is_text), CASE(whole_numbers_take_the_forms_people_write),
           CASE(sizes_and_durations_carry_units),
           CASE(messages_say_where_what_and_what_is_expected),
+          CASE(numbers_that_no_variable_holds_are_out_of_range),
           CASE(formatted_values_read_back), ONE(nearest_name_forgives_typing_but_not_everything),
           ONE(doubles_are_written_short_and_exact))
