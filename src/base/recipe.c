@@ -89,6 +89,53 @@ static void list_section(const struct recipe *r, const char *key, char *out, i64
                                  used ? ", " : "", o->key + n);
 }
 
+/* Every prefix of a key that ends before a dot: "train", "train.run". */
+static void offer_sections(const struct recipe *r, struct nearest *nearest)
+{
+    for (i64 g = 0; g < r->n_groups; g++)
+        for (const struct option *o = r->groups[g].table; o->key; o++)
+            for (const char *dot = strchr(o->key, '.'); dot; dot = strchr(dot + 1, '.'))
+                nearest_offer(nearest, arena_strndup(r->arena, o->key, dot - o->key));
+}
+
+static bool same_section(const char *a, const char *b)
+{
+    const size_t n = strcspn(a, ".");
+    return strcspn(b, ".") == n && strncmp(a, b, n) == 0;
+}
+
+/* The first words of all keys that have more than one: "model, data, train". */
+static void list_sections(const struct recipe *r, char *out, i64 size)
+{
+    const char *last = "";
+    i64 used = 0;
+    *out = '\0';
+    for (i64 g = 0; g < r->n_groups; g++) {
+        for (const struct option *o = r->groups[g].table; o->key; o++) {
+            const char *dot = strchr(o->key, '.');
+            if (!dot || same_section(o->key, last) || used >= size)
+                continue;
+            used += snprintf(out + used, (size_t)(size - used), "%s%.*s", used ? ", " : "",
+                             (int)(dot - o->key), o->key);
+            last = o->key;
+        }
+    }
+}
+
+static int unknown_section(const struct recipe *r, const char *key, const char *where)
+{
+    struct nearest nearest = { .typed = key };
+    offer_sections(r, &nearest);
+    const char *found = nearest_found(&nearest);
+    char sections[400];
+    list_sections(r, sections, sizeof sections);
+    if (found)
+        return err_set(ERR_CONFIG, "%s: unknown section '%.80s'; did you mean '%s'?", where, key,
+                       found);
+    return err_set(ERR_CONFIG, "%s: unknown section '%.80s'%s%s", where, key,
+                   *sections ? "; there are " : "", sections);
+}
+
 static int unknown_key(const struct recipe *r, const char *key, const char *where)
 {
     const char *example = key_in_section(r, key);
@@ -100,6 +147,8 @@ static int unknown_key(const struct recipe *r, const char *key, const char *wher
     for (i64 g = 0; g < r->n_groups; g++)
         for (const struct option *o = r->groups[g].table; o->key; o++)
             nearest_offer(&nearest, o->key);
+    if (!strchr(key, '.'))
+        offer_sections(r, &nearest);
     const char *found = nearest_found(&nearest);
     char keys[400];
     list_section(r, key, keys, sizeof keys);
@@ -134,6 +183,8 @@ static int apply_map(struct recipe *r, const char *prefix, const struct yaml_nod
         const char **cell = n < MAX_KEY ? find_row(r, key, &o, &target) : NULL;
         if (cell)
             TRY(apply_value(r, key, node, cell, o, target));
+        else if (n < MAX_KEY && node->kind == YAML_MAP && !key_in_section(r, key))
+            return unknown_section(r, key, yaml_key_where(node, r->arena));
         else if (n < MAX_KEY && node->kind == YAML_MAP && node->count)
             TRY(apply_map(r, key, node));
         else

@@ -84,9 +84,9 @@ TEST(mistakes_are_named_with_place_and_nearest_key)
 {
     CHECK_FAILS(apply("train:\n    trian: 1\n"), ERR_CONFIG,
                 "unknown key 'train.trian'; train has ");
-    CHECK_FAILS(apply("trian:\n    steps: 1\n"), ERR_CONFIG, "");
+    CHECK_FAILS(apply("trian.steps: 1\n"), ERR_CONFIG, "");
     CHECK_STR(err_message(),
-              "r.yaml:2:5: unknown key 'trian.steps'; did you mean 'train.steps'?");
+              "r.yaml:1:1: unknown key 'trian.steps'; did you mean 'train.steps'?");
     CHECK_FAILS(apply("train: {steps: 0}\n"), ERR_CONFIG, "");
     CHECK_STR(err_message(),
               "r.yaml:1:16: value 0 is out of range: train.steps must be at least 1");
@@ -103,6 +103,19 @@ TEST(mistakes_are_named_with_place_and_nearest_key)
                 "--set: unknown key 'steps'; did you mean 'train.steps'?");
     CHECK_FAILS(recipe_override(&recipe, "optim.lr=2"), ERR_CONFIG,
                 "--set: value 2 is out of range: optim.lr must be between 0 and 1");
+}
+
+TEST(an_unknown_section_is_named_where_it_stands)
+{
+    CHECK_FAILS(apply("optim.lr: 1\ntrian:\n    steps: 1\n"), ERR_CONFIG, "");
+    CHECK_STR(err_message(), "r.yaml:2:1: unknown section 'trian'; did you mean 'train'?");
+    CHECK_FAILS(apply("train:\n  rnu: {name: a}\n"), ERR_CONFIG, "");
+    CHECK_STR(err_message(), "r.yaml:2:3: unknown section 'train.rnu'; did you mean 'train.run'?");
+    CHECK_FAILS(apply("elsewhere: {steps: 1}\n"), ERR_CONFIG, "");
+    CHECK_STR(err_message(), "r.yaml:1:1: unknown section 'elsewhere'; there are train, optim");
+    CHECK_FAILS(apply("trian: {}\n"), ERR_CONFIG, "unknown section 'trian'");
+    CHECK_FAILS(apply("trian: 5\n"), ERR_CONFIG,
+                "r.yaml:1:1: unknown key 'trian'; did you mean 'train'?");
 }
 
 TEST(one_key_written_in_two_ways_is_a_duplicate)
@@ -177,6 +190,7 @@ TEST(the_resolved_recipe_reads_back_to_the_same_values)
 #define CASE(name) cmocka_unit_test_setup_teardown(name, start, stop)
 TEST_MAIN(CASE(later_wins_and_every_value_knows_its_origin),
           CASE(mistakes_are_named_with_place_and_nearest_key),
+          CASE(an_unknown_section_is_named_where_it_stands),
           CASE(one_key_written_in_two_ways_is_a_duplicate),
           CASE(lists_of_maps_are_read_by_their_own_table),
           CASE(the_resolved_recipe_reads_back_to_the_same_values))

@@ -110,8 +110,7 @@ TEST(mistakes_in_a_recipe_name_file_line_and_column)
 {
     CHECK_RUN("printf 'train:\\n    seq: 5\\ntrian:\\n    steps: 1\\n' > r1.yaml;"
               "$H config --recipe r1.yaml 2>&1; code=$?; rm r1.yaml; exit $code", 2,
-              "headway: r1.yaml:4:5: unknown key 'trian.steps'; did you mean "
-              "'train.steps'?\n");
+              "headway: r1.yaml:3:1: unknown section 'trian'; did you mean 'train'?\n");
     CHECK_RUN("$H config --recipe no.yaml 2>&1", 1,
               "headway: open no.yaml: No such file or directory\n");
 }
