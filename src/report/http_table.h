@@ -9,8 +9,9 @@
 
 /* Strings live until the answer is given; NULL: the request has none. */
 struct http_request {
-    const char *method, *path; /* without what follows "?" */
+    const char *method, *path; /* as it came, "%" and all, without what follows "?" */
     const char *host, *origin, *site; /* Host, Origin, Sec-Fetch-Site */
+    int repeated;      /* one of these three came more than once: which counts is not known */
     const char *seen;  /* the value of "seen" behind "?" */
     int fields;        /* of the head */
     long long head_bytes;
@@ -46,7 +47,7 @@ struct http_table {
     const char *(*last_error)(void);
 };
 
-enum { HTTP_TABLE_VERSION = 1 };
+enum { HTTP_TABLE_VERSION = 2 };
 
 /* What the module exports. */
 #define HTTP_TABLE_SYMBOL "headway_http_table"

@@ -88,6 +88,8 @@ static bool admit(struct serve *s, const struct http_request *q, struct http_ans
         refuse(a, 405, "nothing can be changed here\n");
     else if (q->has_body)
         refuse(a, 413, "a request here has no body\n");
+    else if (q->repeated)
+        refuse(a, 400, "a field came twice\n");
     else if (!is_here(s, q->host, ""))
         refuse(a, 403, "this server has another name\n");
     else if ((q->origin && !is_here(s, q->origin, "http://")) || foreign)

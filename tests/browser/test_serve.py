@@ -93,6 +93,12 @@ def check_requests(server):
     check(server.get(host="evil.example") == 403, "another name (DNS rebinding)")
     check(server.get(more="Origin: http://evil.example\r\n") == 403, "another site's page")
     check(server.get("..%2f..%2fetc%2fpasswd") == 404, "a way out of the folder")
+    check(server.get("%00") == 404 and server.get("%00data") == 404 and
+          server.get("data%00") == 404, "a path that ends in its midst")
+    check(server.get(more=f"Host: 127.0.0.1:{server.port}\r\n") == 400, "two names")
+    check(server.get(more="host: evil.example\r\n") == 400, "two different names")
+    check(server.get(more=2 * f"Origin: http://127.0.0.1:{server.port}\r\n") == 400, "two origins")
+    check(server.get("data?seen=%00") == 200, "escapes behind the path are no matter")
     check(server.ask(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n" % server.port)
           == 404, "no token")
     check(server.get(more="X: " + "a" * 9000 + "\r\n") in (413, 414, 431, 0), "a head of 9 kB")

@@ -85,6 +85,7 @@ TEST(everybody_else_gets_nothing)
         { "another method", { .method = "POST" }, 405 },
         { "a method of its own", { .method = "GETS" }, 405 },
         { "a body", { .has_body = 1 }, 413 },
+        { "two names", { .repeated = 1 }, 400 },
         { "too many fields", { .fields = 65 }, 431 },
         { "fields too long", { .head_bytes = 8193 }, 431 },
     };
@@ -96,6 +97,7 @@ TEST(everybody_else_gets_nothing)
         bad.site = c->site;
         bad.method = c->method ? c->method : bad.method;
         bad.has_body = c->has_body;
+        bad.repeated = c->repeated;
         bad.head_bytes = c->head_bytes;
         bad.fields = c->fields ? c->fields : bad.fields;
         if (status(&bad) != cases[i].status)

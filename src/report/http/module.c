@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -110,11 +111,24 @@ static void add_fields(struct MHD_Response *r, const struct http_answer *a)
         MHD_add_response_header(r, "Allow", "GET, HEAD");
 }
 
-static enum MHD_Result add_bytes(void *context, enum MHD_ValueKind kind, const char *name,
+enum { DECIDING = 3 };
+static const char *const deciding[DECIDING] = { "Host", "Origin", "Sec-Fetch-Site" };
+
+/* What is counted of a request's fields. */
+struct head {
+    struct http_request *request;
+    int times[DECIDING];
+};
+
+static enum MHD_Result add_field(void *context, enum MHD_ValueKind kind, const char *name,
                                  const char *value)
 {
-    struct http_request *q = context;
+    struct head *h = context;
+    struct http_request *q = h->request;
     (void)kind;
+    for (int i = 0; i < DECIDING; i++)
+        if (strcasecmp(name, deciding[i]) == 0 && ++h->times[i] > 1)
+            q->repeated = 1;
     q->fields++;
     q->head_bytes += (long long)(strlen(name) + (value ? strlen(value) : 0) + strlen(": \r\n"));
     return MHD_YES;
@@ -139,7 +153,8 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *c, const
     (void)version;
     (void)upload;
     (void)request;
-    MHD_get_connection_values(c, MHD_HEADER_KIND, add_bytes, &q);
+    struct head head = { .request = &q };
+    MHD_get_connection_values(c, MHD_HEADER_KIND, add_field, &head);
     s->answer(s->context, &q, &a);
     struct MHD_Response *r = MHD_create_response_from_buffer((size_t)a.bytes, (void *)a.body,
                                                              MHD_RESPMEM_MUST_COPY);
@@ -149,6 +164,14 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *c, const
     enum MHD_Result queued = MHD_queue_response(c, (unsigned)a.status, r);
     MHD_destroy_response(r);
     return queued;
+}
+
+/* No path here needs "%", and one with "%00" would end there. */
+static size_t keep_escapes(void *context, struct MHD_Connection *c, char *text)
+{
+    (void)context;
+    (void)c;
+    return strlen(text);
 }
 
 static void on_log(void *context, const char *text, va_list args)
@@ -186,7 +209,8 @@ static int open_server(struct http_server **out, int *port, http_answer_fn answe
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(2 * HTTP_HEAD_BYTES),
         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_DEADLINE_S, MHD_OPTION_STRICT_FOR_CLIENT, 1,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
-        s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_END);
+        s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes,
+        NULL, MHD_OPTION_END);
     const union MHD_DaemonInfo *info =
         s->daemon ? MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_BIND_PORT) : NULL;
     if (!info) {
