@@ -197,6 +197,11 @@ static int decode_header(struct shard *s, const struct header *h,
 /* llm.c: int32 magic, version 1 (u16) or 7 (u32, Llama 3), number of tokens. */
 static int decode_llmc(struct shard *s, const i32 *words, const struct shard_file *f)
 {
+    const i32 version = words[0] == LLMC_MAGIC_U16 ? 1 : 7;
+    if (words[1] != version)
+        return err_set(ERR_FORMAT, "%s has an llm.c header of version %d, which is not known; "
+                       "tokens of %d bytes have version %d", f->name, words[1],
+                       version == 1 ? 2 : 4, version);
     *s = (struct shard){ .kind = SHARD_LLMC,
                          .token_bytes = words[0] == LLMC_MAGIC_U16 ? 2 : 4,
                          .tokens = words[2],

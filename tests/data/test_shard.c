@@ -276,6 +276,13 @@ TEST(shards_of_llmc_and_nanogpt_are_read)
     dataset_reader_fini(&r);
     write_file(path, file, 1024 + sizeof wide - 4);
     CHECK_FAILS(dataset_open(&d, folder, "val", -1, &arena), ERR_FORMAT, "llm.c");
+    static const i32 unknown[] = { 0, 1, 6, 8, 9, -7 };
+    for (i64 i = 0; i < COUNT_OF(unknown); i++) { /* 7 is the one of this magic */
+        memcpy(file + 4, &unknown[i], 4);
+        write_file(path, file, 1024 + sizeof wide);
+        CHECK_FAILS(dataset_open(&d, folder, "val", -1, &arena), ERR_FORMAT,
+                    "val_000000.bin has an llm.c header of version");
+    }
     write_file(path, narrow, sizeof narrow);
     d = open_set(folder, "val", -1);
     CHECK_EQ(d.tokens, 5);
