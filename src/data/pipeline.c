@@ -119,7 +119,7 @@ static int fill_unit(struct lane *l, struct unit *u, struct stream *s)
         if (found <= 0)
             return found;
         const struct unit_document kept = { .begin = u->text.bytes, .bytes = d.bytes,
-                                            .line = d.line, .cut = d.cut };
+                                            .line = d.line, .cut = d.cut, .piece = d.piece };
         TRY(buffer_add(&u->documents, &kept, sizeof kept));
         TRY(buffer_add(&u->text, d.text, d.bytes));
     }

@@ -29,7 +29,7 @@ struct pipeline_config {
 
 struct unit_document {
     i64 begin, bytes, line; /* in unit.text */
-    bool cut;
+    bool cut, piece; /* as in struct split_document */
     /* Filled in by the encoder. tokens 0: a bad line, skipped. */
     i64 first, tokens; /* in unit.ids */
     i64 text_bytes;

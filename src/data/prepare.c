@@ -167,7 +167,7 @@ static int remember(void *context, u64 hash)
 {
     struct work *w = context;
     bool fresh;
-    return hash_set_add(&w->seen, hash, &fresh);
+    return hash == 0 ? OK : hash_set_add(&w->seen, hash, &fresh);
 }
 
 static int open_writers(struct work *w)
@@ -217,7 +217,7 @@ static int write_document(struct work *w, const struct unit *u,
 {
     struct prepare_counts *counts[] = { &w->journal.total, &w->journal.in_input };
     bool fresh = true;
-    if (d->tokens > 0 && !w->config.keep_duplicates)
+    if (d->tokens > 0 && !d->piece && !w->config.keep_duplicates)
         TRY(hash_set_add(&w->seen, d->hash, &fresh));
     double draw = (double)(hash64(&d->hash, sizeof d->hash, split_seed) >> 11) * 0x1p-53;
     bool val = draw < w->config.val_fraction;
@@ -233,7 +233,7 @@ static int write_document(struct work *w, const struct unit *u,
         return OK;
     return shard_writer_add(val ? &w->val : &w->train,
                             (const u32 *)u->ids.data + d->first, d->tokens, d->text_bytes,
-                            d->hash);
+                            d->piece ? 0 : d->hash);
 }
 
 static int finish_input(struct work *w, const struct unit *u)

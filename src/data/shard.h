@@ -36,7 +36,7 @@ const char *shard_kind_name(enum shard_kind kind);
 struct shard_document {
     i64 begin; /* first token, within the shard */
     i64 bytes; /* of text */
-    u64 hash;  /* of text; equal documents have equal hashes */
+    u64 hash;  /* of text, alike for equal documents; 0: of a document that was cut */
 };
 
 /* What the header says, checked against the size of the file. */

@@ -22,6 +22,7 @@ struct splitter {
     i64 scan;  /* lines before this were looked at */
     i64 line, begin_line; /* line numbers of scan and begin */
     bool began; /* its first bytes were looked at */
+    bool within; /* what comes next goes on with a document that was cut */
     bool ended;
 };
 
@@ -92,7 +93,7 @@ void splitter_begin(struct splitter *s, struct stream *from, const char *name,
     s->format = format == FORMAT_AUTO ? text_format_of(name) : format;
     s->buffer.bytes = s->begin = s->scan = 0;
     s->line = s->begin_line = 1;
-    s->began = s->ended = false;
+    s->began = s->ended = s->within = false;
 }
 
 /* --- bytes -------------------------------------------------------------------------- */
@@ -190,7 +191,9 @@ static bool emit(struct splitter *s, i64 end, i64 next, struct split_document *o
     const u8 *text = s->buffer.data + s->begin;
     *out = (struct split_document){ .text = (const char *)text,
                                     .bytes = end - s->begin,
-                                    .line = s->begin_line };
+                                    .line = s->begin_line,
+                                    .piece = s->within };
+    s->within = false;
     bool blank = is_blank(text, end - s->begin);
     s->begin = next;
     s->begin_line = s->line;
@@ -220,7 +223,7 @@ static bool cut_text(struct splitter *s, struct split_document *out)
     i64 at = s->scan > s->begin ? s->scan : cut_point(s);
     s->scan = at;
     bool good = emit(s, at, at, out);
-    out->cut = true;
+    out->cut = out->piece = s->within = true;
     return good;
 }
 

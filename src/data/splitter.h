@@ -48,6 +48,7 @@ struct split_document {
     i64 bytes;
     i64 line; /* number of its first line, from 1 */
     bool cut; /* ends where a longer document was cut */
+    bool piece; /* of a longer document: the last of them is not cut */
 };
 
 /* 1: a document; 0: the end; negative: an error. */

@@ -145,6 +145,12 @@ static u64 wanted_hash(void)
     return hash;
 }
 
+static bool stop_soon(void *context, const struct prepare_progress *p)
+{
+    (void)p;
+    return --*(int *)context > 0;
+}
+
 /* --- contents ----------------------------------------------------------------------- */
 
 /* Decodes every document of a split, and checks its bytes and its hash. */
@@ -191,6 +197,45 @@ TEST(every_document_is_there_once_and_decodes_to_its_text)
     CHECK(val > 175 - 50 && val < 175 + 50);
     sys_remove_tree(out);
     arena_fini(&a);
+}
+
+/* Four texts of the same lines, each cut in pieces that are all alike, and a short one twice: only
+ * that one is a duplicate, whatever pieces say, and also when the work is taken up again. */
+TEST(pieces_of_long_texts_are_no_duplicates)
+{
+    enum { LINES = 40, LINE = 32, TEXTS = 4 };
+    char folder[256], path[512], text[LINES * LINE + 1];
+    const char *out = no_folder("pieces");
+    struct prepare_progress p;
+    struct prepare_config c = config_for(out);
+    const char *paths[] = { folder };
+    snprintf(folder, sizeof folder, "%s", fresh_folder("repeats"));
+    for (int i = 0; i < LINES; i++)
+        snprintf(text + i * LINE, LINE + 1, "%s", "the sun walks over the old rive\n");
+    for (int i = 0; i < TEXTS + 2; i++) {
+        snprintf(path, sizeof path, "%s/%d.txt", folder, i);
+        write_file(path, text, i < TEXTS ? LINES * LINE : 2 * LINE);
+    }
+    c.paths = paths;
+    c.separator = NULL;
+    c.most = 2 * LINE; /* a piece is the short text */
+    c.unit_bytes = 300;
+    c.sync_bytes = 1;
+    for (int calls = 3; calls < 12; calls += 4) {
+        c.progress = stop_soon;
+        int left = calls;
+        c.context = &left;
+        CHECK_FAILS(prepare_run(&c, &p), ERR_STOPPED, "same command");
+        c.progress = NULL;
+        CHECK_OK(prepare_run(&c, &p));
+        CHECK(p.resumed);
+        CHECK_EQ(p.counts.duplicates, 1);
+        CHECK_EQ(p.counts.text_bytes, TEXTS * LINES * LINE + 2 * LINE);
+        CHECK_EQ(p.counts.documents, TEXTS * LINES / 2 + 1);
+        CHECK_EQ(p.counts.cut, TEXTS * (LINES / 2 - 1));
+        sys_remove_tree(out);
+    }
+    sys_remove_tree(folder);
 }
 
 TEST(threads_change_nothing)
@@ -465,12 +510,6 @@ TEST(a_full_disk_leaves_no_data_set_and_loses_no_work)
     }
 }
 
-static bool stop_soon(void *context, const struct prepare_progress *p)
-{
-    (void)p;
-    return --*(int *)context > 0;
-}
-
 TEST(a_request_to_stop_is_obeyed_and_the_work_taken_up_again)
 {
     const char *out = no_folder("stop");
@@ -491,7 +530,7 @@ int main(void)
 {
     const struct CMUnitTest all_tests[] = {
         ONE(every_document_is_there_once_and_decodes_to_its_text),
-        ONE(threads_change_nothing),
+        ONE(pieces_of_long_texts_are_no_duplicates), ONE(threads_change_nothing),
         ONE(the_ledger_tells_what_went_in_and_notices_damage),
         ONE(a_finished_data_set_is_kept_and_a_different_one_refused),
         ONE(only_answers_count_in_the_loss),
