@@ -43,7 +43,9 @@ static int write_page(struct run_page *const *runs, i64 n, const char *path, str
 static void warn_of_metrics(const struct run_page *p)
 {
     const struct run_metrics *m = &p->metrics;
-    if (m->lines == m->bad_lines)
+    if (*p->unread)
+        log_line(LOG_WARN, "%s; the page has no curves", p->unread);
+    else if (m->lines == m->bad_lines)
         log_line(LOG_WARN, "%s/metrics.jsonl: %s; the page has no curves", p->folder,
                  m->lines > 0 ? "no line can be read" : "there is no whole line");
     else if (m->bad_lines > 0)
@@ -62,7 +64,7 @@ static int run(struct invocation *v)
         runs[opened] = ARENA_NEW(v->arena, struct run_page);
         TRY_TO(done, run_page_open(runs[opened], v->args[opened]));
         runs[opened]->newest = f->step - 1;
-        rc = run_page_read(runs[opened], &changed);
+        (void)run_page_read(runs[opened], &changed); /* the page says what it lacks */
         warn_of_metrics(runs[opened]);
     }
     if (rc >= 0)

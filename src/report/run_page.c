@@ -61,7 +61,9 @@ static void say_missing(struct run_page *p, const char *sentence)
 
 int run_page_read(struct run_page *p, bool *changed)
 {
-    return run_metrics_read(&p->metrics, path_in(p, "metrics.jsonl"), changed);
+    int rc = run_metrics_read(&p->metrics, path_in(p, "metrics.jsonl"), changed);
+    snprintf(p->unread, sizeof p->unread, "%s", rc < 0 ? err_message() : "");
+    return rc;
 }
 
 /* --- its JSON ----------------------------------------------------------------------- */
@@ -156,7 +158,9 @@ static void put_curves(struct run_page *p, struct json *j)
     put_log(p, j);
     json_key(j, "metrics");
     run_metrics_put(&p->metrics, j);
-    if (p->metrics.lines == p->metrics.bad_lines)
+    if (*p->unread)
+        say_missing(p, p->unread);
+    else if (p->metrics.lines == p->metrics.bad_lines)
         say_missing(p, "no line of metrics.jsonl can be read: there are no curves");
 }
 

@@ -18,13 +18,15 @@ struct run_page {
     i64 newest; /* of the steps of its timeline, counted from 0; < 0: the last that is recorded */
     const char *missing[16]; /* sentences: what could not be shown, and why */
     i64 n_missing;
+    char unread[512]; /* why metrics.jsonl could not be read the last time; "": it could */
 };
 
 /* ERR_CONFIG when the folder is none of a run: neither manifest.json nor metrics.jsonl. */
 int run_page_open(struct run_page *p, const char *folder);
 void run_page_close(struct run_page *p);
 
-/* Reads what is new. True in *changed if anything is. */
+/* Reads what is new. True in *changed if anything is. After an error the page is without curves, or
+ * with those that were read before, and says why. */
 int run_page_read(struct run_page *p, bool *changed);
 
 /* The record costs most, and a live page asks for it by itself. */

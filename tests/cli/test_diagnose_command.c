@@ -157,6 +157,10 @@ TEST(a_page_without_curves_says_so_where_it_is_written)
     text = shell("cd $D && cp runs/two/metrics.jsonl mute/ && printf 'x\n' >>mute/metrics.jsonl && "
                  "$H report mute --out mute.html 2>&1", 0);
     CHECK(strstr(text, "mute/metrics.jsonl: 1 of "));
+    text = shell("cd $D && HEADWAY_FAULT=open:1:EACCES $H report runs/two --out mute.html 2>&1", 0);
+    CHECK(strstr(text, "open runs/two/metrics.jsonl: Permission denied; the page has no curves"));
+    CHECK(!strstr(text, "no whole line"));
+    shell("cd $D && grep -q 'open runs/two/metrics.jsonl: Permission denied' mute.html", 0);
     text = shell("cd $D && $H report runs/two --out mute.html 2>&1", 0);
     CHECK(!strstr(text, "warning"));
 }
