@@ -185,12 +185,11 @@ static void show_status(void *context, const struct train_status *s)
     d->last = *s;
     if (d->judge)
         live_judge_read(d->judge, &d->live->diagnosis);
-    if (d->live) {
-        live_update(d->live, s);
-        return;
-    }
     format_status(s, line, sizeof line);
-    progress_update(&d->progress, s->fraction, line);
+    if (d->live)
+        live_update(d->live, s, line);
+    else
+        progress_update(&d->progress, s->fraction, line);
 }
 
 /* At the end, beside the rest. */

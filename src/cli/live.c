@@ -40,7 +40,7 @@ void live_fini(struct live *l)
     series_fini(&l->speed);
 }
 
-void live_update(struct live *l, const struct train_status *s)
+void live_update(struct live *l, const struct train_status *s, const char *plain)
 {
     struct text lines = { 0 };
     if (s->step > l->last.step || s->step < l->last.step) {
@@ -56,6 +56,10 @@ void live_update(struct live *l, const struct train_status *s)
     if (p->terminal->quiet || !progress_due(p, now))
         return;
     terminal_measure(p->terminal);
+    if (!live_fits(p->terminal)) {
+        progress_show(p, s->fraction, plain, now);
+        return;
+    }
     live_format(l, p->terminal->width - 1, 1e-9 * (double)(now - p->begin_ns), &lines);
     terminal_status(p->terminal, lines.data);
     text_fini(&lines);

@@ -38,8 +38,8 @@ bool live_fits(const struct terminal *t);
 void live_begin(struct live *l, struct progress *p);
 void live_fini(struct live *l);
 
-/* Draws when it is due. */
-void live_update(struct live *l, const struct train_status *s);
+/* Draws when it is due; where the terminal has become too small, `plain` stands for all of it. */
+void live_update(struct live *l, const struct train_status *s, const char *plain);
 /* The same, whenever: the lines, none wider than width, between them "\n". */
 void live_format(const struct live *l, int width, double elapsed_s, struct text *out);
 

@@ -13,7 +13,7 @@ void progress_begin(struct progress *p, struct terminal *t, const char *label)
         .terminal = t, .label = label, .begin_ns = now, .next_ns = now,
         .begin_fraction = -1,
     };
-    p->interval_ns = t->is_tty ? SECOND / 10 : SECOND;
+    p->interval_ns = terminal_has_status(t) ? SECOND / 10 : SECOND;
 }
 
 bool progress_due(struct progress *p, u64 now_ns)
@@ -21,7 +21,7 @@ bool progress_due(struct progress *p, u64 now_ns)
     if (now_ns < p->next_ns)
         return false;
     p->next_ns = now_ns + p->interval_ns;
-    if (!p->terminal->is_tty && p->interval_ns < 60 * SECOND)
+    if (!terminal_has_status(p->terminal) && p->interval_ns < 60 * SECOND)
         p->interval_ns =
             p->interval_ns * 2 > 60 * SECOND ? 60 * SECOND : p->interval_ns * 2;
     return true;
@@ -74,15 +74,19 @@ void progress_format(const struct progress *p, double fraction, const char *deta
                  detail);
 }
 
-static void show(struct progress *p, double fraction, const char *detail, u64 now_ns)
+void progress_show(struct progress *p, double fraction, const char *detail, u64 now_ns)
 {
     char line[512];
+    if (p->terminal->is_tty)
+        terminal_measure(p->terminal);
     progress_format(p, fraction, detail, 1e-9 * (double)(now_ns - p->begin_ns), line,
                     sizeof line);
-    if (p->terminal->is_tty)
+    if (terminal_has_status(p->terminal)) {
         terminal_status(p->terminal, line);
-    else
-        terminal_line(p->terminal, line);
+        return;
+    }
+    terminal_status(p->terminal, NULL);
+    terminal_line(p->terminal, line);
 }
 
 void progress_update(struct progress *p, double fraction, const char *detail)
@@ -91,7 +95,7 @@ void progress_update(struct progress *p, double fraction, const char *detail)
     if (p->begin_fraction < 0)
         p->begin_fraction = fraction > 0 ? fraction : 0;
     if (!p->terminal->quiet && progress_due(p, now))
-        show(p, fraction, detail, now);
+        progress_show(p, fraction, detail, now);
 }
 
 void progress_end(struct progress *p, const char *detail)

@@ -24,6 +24,8 @@ void progress_begin(struct progress *p, struct terminal *t, const char *label);
 /* fraction in [0, 1], or negative when the end is not known. Costs a clock read when
  * nothing is due. */
 void progress_update(struct progress *p, double fraction, const char *detail);
+/* What that shows when it is due: a status, or a line of its own where that has no room. */
+void progress_show(struct progress *p, double fraction, const char *detail, u64 now_ns);
 /* The last line stays: label, detail, time taken. */
 void progress_end(struct progress *p, const char *detail);
 

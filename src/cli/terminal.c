@@ -6,15 +6,22 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+enum { LEAST_WIDTH = 20 }; /* of a status: less says nothing */
+
 void terminal_measure(struct terminal *t)
 {
     struct winsize size;
     if (ioctl(fileno(t->out), TIOCGWINSZ, &size) != 0)
         return;
-    if (size.ws_col >= 20)
+    if (size.ws_col > 0) /* 0: nobody knows */
         t->width = size.ws_col;
     if (size.ws_row > 0)
         t->height = size.ws_row;
+}
+
+bool terminal_has_status(const struct terminal *t)
+{
+    return t->is_tty && t->width >= LEAST_WIDTH;
 }
 
 /* TERM=dumb says that nothing moves there. */
@@ -108,14 +115,26 @@ void terminal_line(struct terminal *t, const char *line)
     pthread_mutex_unlock(&t->lock);
 }
 
+/* Bytes of the characters that so many columns hold. */
+static int bytes_within(const char *text, int columns)
+{
+    int bytes = 0;
+    for (; text[bytes]; bytes++)
+        if (((u8)text[bytes] & 0xc0) != 0x80 && columns-- == 0)
+            break;
+    return bytes;
+}
+
 void terminal_status(struct terminal *t, const char *line)
 {
-    if (!t->is_tty)
+    const char *text = line && terminal_has_status(t) ? line : "";
+    if (!t->is_tty || (!*text && !*t->status))
         return;
     pthread_mutex_lock(&t->lock);
     int rows = rows_of(t), most = (int)sizeof t->status;
-    bool single = !line || !strchr(line, '\n');
-    snprintf(t->status, sizeof t->status, "%.*s", single ? t->width - 1 : most, line ? line : "");
+    bool single = !strchr(text, '\n');
+    snprintf(t->status, sizeof t->status, "%.*s", single ? bytes_within(text, t->width - 1) : most,
+             text);
     draw(t, NULL, rows);
     pthread_mutex_unlock(&t->lock);
 }

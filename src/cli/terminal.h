@@ -30,8 +30,10 @@ void terminal_fini(struct terminal *t); /* clears the status line */
 void terminal_line(struct terminal *t, const char *line);
 /* Asks for the terminal's size anew: somebody may have changed it. */
 void terminal_measure(struct terminal *t);
-/* Replaces the status; NULL or "" removes it. Terminals only. One line is cut to the width; of
- * several, with "\n" between, none may be wider than width - 1 columns. */
+/* Whether a status has room; elsewhere there are lines of their own only, as in a file. */
+bool terminal_has_status(const struct terminal *t);
+/* Replaces the status; NULL or "" removes it, as what is too small does. One line is cut to the
+ * width; of several, with "\n" between, none may be wider than width - 1 columns. */
 void terminal_status(struct terminal *t, const char *line);
 /* A log_sink; context is the struct terminal. Plain for info, "warning: " and so on. */
 void terminal_log(void *context, enum log_level level, const char *line);

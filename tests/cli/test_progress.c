@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
+#include <termios.h>
 #include <unistd.h>
 
 static const u64 SECOND = 1000000000u;
@@ -39,6 +41,60 @@ TEST(a_terminal_on_which_nothing_moves_is_none)
     }
     fclose(out);
     close(fd);
+}
+
+/* What was written so far to a terminal of this size. */
+static const char *shown(int columns, int rows, void (*fn)(struct terminal *t))
+{
+    static char text[4096];
+    int fd = posix_openpt(O_RDWR | O_NOCTTY), used = 0;
+    CHECK(fd >= 0 && grantpt(fd) == 0 && unlockpt(fd) == 0);
+    FILE *out = fopen(ptsname(fd), "w");
+    const struct winsize size = { .ws_col = (unsigned short)columns,
+                                  .ws_row = (unsigned short)rows };
+    CHECK(out && ioctl(fd, TIOCSWINSZ, &size) == 0);
+    struct terminal t;
+    setenv("TERM", "xterm", 1);
+    terminal_init(&t, out);
+    fn(&t);
+    terminal_fini(&t);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    for (ssize_t n; (n = read(fd, text + used, sizeof text - 1 - (size_t)used)) > 0;)
+        used += (int)n;
+    text[used] = '\0';
+    fclose(out);
+    close(fd);
+    return text;
+}
+
+static void show_two(struct terminal *t)
+{
+    struct progress p;
+    progress_begin(&p, t, "train");
+    progress_update(&p, 0.5, "loss 4.2");
+    terminal_log(t, LOG_INFO, "saved");
+    progress_end(&p, "loss 4.1");
+}
+
+TEST(a_tiny_terminal_gets_plain_lines)
+{
+    CHECK_STR(shown(8, 3, show_two),
+              "train  50 %  0:00  loss 4.2\r\nsaved\r\ntrain  loss 4.1  in 0:00\r\n");
+    CHECK(strchr(shown(40, 3, show_two), '\033')); /* there a line is rewritten */
+    CHECK(strchr(shown(0, 0, show_two), '\033')); /* of unknown size */
+}
+
+static void shrink(struct terminal *t)
+{
+    terminal_status(t, "0123456789");
+    t->width = 8;
+    terminal_status(t, "still there?");
+    terminal_line(t, "a line");
+}
+
+TEST(a_status_goes_when_its_terminal_becomes_tiny)
+{
+    CHECK_STR(shown(80, 24, shrink), "0123456789\r\033[1A\033[Ja line\r\n");
 }
 
 TEST(a_terminal_gets_a_bar_and_a_file_gets_words)
@@ -112,10 +168,11 @@ TEST(a_status_line_is_cut_to_the_width)
     FILE *out = open_memstream(&written, &bytes);
     terminal_init(&t, out);
     t.is_tty = true;
-    t.width = 10;
-    terminal_status(&t, "0123456789abc");
+    t.width = 20;
+    terminal_status(&t, "0123456789abcdefghijk");
+    terminal_status(&t, "éééééééééééééééééééééé");
     fclose(out);
-    CHECK_STR(written, "012345678");
+    CHECK_STR(written, "0123456789abcdefghi\r\033[Kééééééééééééééééééé");
     free(written);
     pthread_mutex_destroy(&t.lock);
 }
@@ -128,14 +185,15 @@ TEST(several_lines_are_replaced_as_one_and_log_lines_pass_above)
     FILE *out = open_memstream(&written, &bytes);
     terminal_init(&t, out);
     t.is_tty = true;
-    t.width = 20;
-    terminal_status(&t, "one\ntwo\nthree");
+    t.width = 40;
+    terminal_status(&t, "one\ntwo\n0123456789012345678901234");
     terminal_line(&t, "a line");
-    t.width = 4; /* narrower: "three" takes two rows now */
+    t.width = 20; /* narrower: the digits take two rows now */
     terminal_status(&t, "1\n2\x1b");
     terminal_fini(&t);
     fclose(out);
-    CHECK_STR(written, "one\ntwo\nthree\r\033[2A\033[Ja line\none\ntwo\nthree"
+    CHECK_STR(written, "one\ntwo\n0123456789012345678901234\r\033[2A\033[Ja line\n"
+                       "one\ntwo\n0123456789012345678901234"
                        "\r\033[3A\033[J1\n2?\r\033[1A\033[J");
     free(written);
 }
@@ -143,6 +201,8 @@ TEST(several_lines_are_replaced_as_one_and_log_lines_pass_above)
 TEST_MAIN(ONE(several_lines_are_replaced_as_one_and_log_lines_pass_above),
           ONE(times_are_written_as_people_read_them),
           ONE(a_terminal_on_which_nothing_moves_is_none),
+          ONE(a_tiny_terminal_gets_plain_lines),
+          ONE(a_status_goes_when_its_terminal_becomes_tiny),
           ONE(a_terminal_gets_a_bar_and_a_file_gets_words),
           ONE(the_time_left_counts_from_where_a_resumed_run_began),
           ONE(a_file_gets_fewer_lines_as_time_goes_on),
