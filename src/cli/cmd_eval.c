@@ -94,10 +94,14 @@ static int open_model(struct evaluation *e, const char *path)
     i64 positions = e->restore.spec.positions;
     e->T = o->seq ? o->seq : i64_min(positions, 1024);
     if (e->T > positions)
-        return err_set(ERR_MODEL, "--seq %lld is longer than the model's %lld positions",
+        return err_set(ERR_USAGE, "--seq %lld is longer than the model's %lld positions",
                        (long long)e->T, (long long)positions);
     if (e->T < 2)
         return err_set(ERR_USAGE, "--seq must be at least 2");
+    if (o->stride >= e->T)
+        return err_set(ERR_USAGE, "--stride %lld leaves nothing of a row of %lld tokens before "
+                       "what is asked; give %lld or less", (long long)o->stride, (long long)e->T,
+                       (long long)e->T - 1);
     TRY(engine_init(&e->engine, o->backend, (int)o->threads, 64));
     return restore_model(&e->model, &e->restore, o->in_bf16 ? DTYPE_BF16 : DTYPE_F32, e->T,
                          o->ema, e->engine.pool, e->arena);
@@ -162,7 +166,7 @@ static int eval_text(struct evaluation *e)
     if (n == 0)
         return err_set(ERR_FORMAT, "%s is empty", e->o->text);
     i32 end = tokenizer_eos(e->tokenizer);
-    TRY(tasks_score_text(&s, ids, n, end >= 0 ? end : ids[0], i64_min(stride, e->T - 1), &sum));
+    TRY(tasks_score_text(&s, ids, n, end >= 0 ? end : ids[0], stride, &sum));
     return put_result(e, sum.nll / (double)n, n, bytes);
 }
 
@@ -289,6 +293,10 @@ static int run(struct invocation *v)
                 (o->logits_out != NULL);
     if (asked != 1)
         return err_set(ERR_USAGE, "give one of --data, --text, --choices and --logits-out");
+    if (o->stride && !o->text)
+        return err_set(ERR_USAGE, "--stride is for --text");
+    if ((o->tokens || o->loss_on == LOSS_ON_ANSWERS) && !o->data)
+        return err_set(ERR_USAGE, "%s is for --data", o->tokens ? "--tokens" : "--loss-on");
     json_writer_init(&e.out);
     json_begin_object(&e.out);
     int rc = open_model(&e, v->args[0]);

@@ -175,8 +175,11 @@ static int write_spec(const char *path, const struct text *yaml)
     if (fd < 0)
         return err_set(ERR_SYS, "create %s: %s", path, strerror(errno));
     bool failed = sys_write_full(fd, yaml->data, yaml->length) != 0;
+    int cause = errno;
     failed = sys_close(fd) != 0 || failed;
-    return failed ? err_set(ERR_SYS, "write %s: %s", path, strerror(errno)) : OK;
+    if (failed)
+        sys_unlink(path);
+    return failed ? err_set(ERR_SYS, "write %s: %s", path, strerror(cause)) : OK;
 }
 
 static void print_next(const char *folder, const char *out, const struct model_spec *s)
@@ -272,17 +275,40 @@ static int write_folder(const struct model *m, const struct restore *r,
     return rc;
 }
 
-/* What a folder has of a model is somebody's, unless they say otherwise. */
+static bool has(const struct export_options *o, const char *name, struct arena *a)
+{
+    return sys_exists(arena_printf(a, "%s/%s", o->out, name));
+}
+
+/* The first file that somebody sees there, or NULL; .git and the like do not count. */
+static int first_file(const char *folder, const char **name, struct arena *a)
+{
+    char **names;
+    int n = sys_list(folder, &names);
+    *name = NULL;
+    if (n < 0)
+        return errno == ENOENT ? OK : err_set(ERR_SYS, "list %s: %s", folder, strerror(errno));
+    for (int i = 0; i < n && !*name; i++)
+        if (names[i][0] != '.')
+            *name = arena_strdup(a, names[i]);
+    sys_free(names);
+    return OK;
+}
+
+/* What a folder has is somebody's; only a model there may be replaced, when they say so. */
 static int check_free(const struct export_options *o, struct arena *a)
 {
-    static const char *const names[] = { "config.json", "model.safetensors",
-                                         "model.safetensors.index.json", "tokenizer.json",
-                                         "tokenizer_config.json", "generation_config.json" };
-    for (i64 i = 0; i < COUNT_OF(names) && !o->overwrite; i++)
-        if (sys_exists(arena_printf(a, "%s/%s", o->out, names[i])))
-            return err_set(ERR_USAGE, "%s has a %s already; choose another folder, or "
-                           "replace the model in it with --overwrite", o->out, names[i]);
-    return OK;
+    const char *file;
+    TRY(first_file(o->out, &file, a));
+    if (!file)
+        return OK;
+    const bool model = has(o, "model.safetensors", a) ||
+                       has(o, "model.safetensors.index.json", a);
+    if (!model)
+        return err_set(ERR_USAGE, "%s has other files, such as %s; choose another folder", o->out,
+                       file);
+    return o->overwrite ? OK : err_set(ERR_USAGE, "%s has a model already; choose another folder, "
+                                       "or replace the model in it with --overwrite", o->out);
 }
 
 static int export_model(struct invocation *v)

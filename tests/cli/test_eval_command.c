@@ -76,6 +76,37 @@ TEST(data_of_another_tokenizer_are_refused)
                  "was prepared with another tokenizer"));
 }
 
+/* An option that would be changed or passed over is refused. */
+TEST(options_that_cannot_be_followed_are_refused)
+{
+    CHECK(strstr(shell("cd $D && $H eval runs/qa --text t.txt --seq 32 --stride 32 2>&1", 2),
+                 "--stride 32 leaves nothing of a row of 32 tokens before what is asked; give 31"));
+    shell("cd $D && $H eval runs/qa --text t.txt --seq 32 --stride 31", 0);
+    CHECK(strstr(shell("cd $D && $H eval runs/qa --data qa --seq 32 --stride 8 2>&1", 2),
+                 "--stride is for --text"));
+    CHECK(strstr(shell("cd $D && $H eval runs/qa --text t.txt --tokens 8 2>&1", 2),
+                 "--tokens is for --data"));
+    CHECK(strstr(shell("cd $D && $H eval runs/qa --text t.txt --loss-on answers 2>&1", 2),
+                 "--loss-on is for --data"));
+    CHECK(strstr(shell("cd $D && $H eval runs/qa --text t.txt --seq 1000000 2>&1", 2),
+                 "is longer than the model's"));
+}
+
+TEST(an_export_goes_into_no_folder_of_other_files)
+{
+    shell("cd $D && mkdir mine mine/.git && $H model export runs/qa --out mine --quiet", 0);
+    CHECK(strstr(shell("cd $D && $H model export runs/qa --out mine 2>&1", 2),
+                 "mine has a model already; choose another folder, or replace the model in it"));
+    shell("cd $D && $H model export runs/qa --out mine --overwrite --quiet && "
+          "mkdir notes && echo mine >notes/config.json", 0);
+    CHECK(strstr(shell("cd $D && $H model export runs/qa --out notes 2>&1", 2),
+                 "notes has other files, such as config.json; choose another folder"));
+    shell("cd $D && $H model export runs/qa --out notes --overwrite 2>&1", 2);
+    shell("cd $D && test $(cat notes/*) = mine", 0);
+    CHECK(strstr(shell("cd $D && $H model export runs/qa --out t.txt 2>&1", 1),
+                 "t.txt: Not a dir"));
+}
+
 TEST(an_export_that_fails_leaves_no_folder)
 {
     CHECK(strstr(shell("cd $D && "
@@ -177,6 +208,8 @@ int main(void)
                                         ONE(an_export_says_where_answers_end),
                                         ONE(a_run_that_has_its_data_only_begins_when_it_is_resumed),
                                         ONE(a_text_with_too_few_pairs_is_told),
+                                        ONE(options_that_cannot_be_followed_are_refused),
+                                        ONE(an_export_goes_into_no_folder_of_other_files),
                                         ONE(an_export_that_fails_leaves_no_folder),
                                         ONE(answers_that_nobody_marked_are_refused) };
     return cmocka_run_group_tests(tests, prepare, clean);

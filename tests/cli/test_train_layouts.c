@@ -175,7 +175,7 @@ TEST(checkpoints_of_many_ranks_serve_every_other_command)
     shell("cd $D && $H model export runs/many --out many.hf --quiet && ls many.hf/config.json", 0);
     const char *again = "cd $D && $H %s export runs/many --out %s --quiet%s 2>&1";
     CHECK(strstr(shellf(2, again, "model", "many.hf", ""),
-                 "many.hf has a config.json already; choose another folder, or replace the model"));
+                 "many.hf has a model already; choose another folder, or replace the model"));
     CHECK(strstr(shellf(2, again, "checkpoint", "many.safetensors", ""), "there already"));
     shell("cd $D && echo old >many.hf/config.json && echo old >many.safetensors", 0);
     shellf(0, again, "model", "many.hf", " --overwrite");
