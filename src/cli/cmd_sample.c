@@ -39,7 +39,8 @@ static const struct option options[] = {
     { "top_p", FIELD(FLOAT, top_p), "0.95", .min = 0, .max = 1,
       .help = "Draw among the likeliest tokens that together reach this share." },
     { "seed", FIELD(INT, seed), "1", .max = 9e18, .help = "Equal seeds write equal texts." },
-    { "count", FIELD(INT, count), "1", .min = 1, .max = 1e6, .help = "How many texts." },
+    { "count", FIELD(INT, count), "1", .min = 1, .max = 1e6,
+      .help = "How many texts, each below a line with its number and seed." },
     { "tokenizer", FIELD(PATH, tokenizer), NULL,
       .help = "Tokenizer; without it, the one beside the model." },
     { "ema", FIELD(BOOL, ema), "no", .help = "Use the averaged weights." },
@@ -266,8 +267,12 @@ static int run(struct invocation *v)
     struct writer w = { .o = v->options };
     TRY(check_flags(w.o));
     int rc = open_writer(&w, v->args[0], v->arena);
-    for (i64 i = 0; i < w.o->count && rc >= 0; i++)
+    for (i64 i = 0; i < w.o->count && rc >= 0; i++) {
+        if (w.o->count > 1) /* texts have blank lines of their own; the seed writes it again */
+            printf("%s--- %lld of %lld, seed %lld ---\n", i > 0 ? "\n" : "", (long long)i + 1,
+                   (long long)w.o->count, (long long)(w.o->seed + i));
         rc = write_text(&w, (u64)(w.o->seed + i));
+    }
     close_writer(&w);
     return rc;
 }

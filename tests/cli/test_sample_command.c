@@ -38,6 +38,17 @@ TEST(texts_end_where_the_model_does)
     shell(SAMPLE "--prompt a --tokens 31 --count 2", 0);
 }
 
+/* A text may be empty, or have blank lines: only what stands between says where the next begins. */
+TEST(several_texts_are_told_apart)
+{
+    char one[1024], two[1024], both[4096];
+    snprintf(one, sizeof one, "%.1000s", shell(SAMPLE "--prompt a --tokens 9 --seed 7", 0));
+    CHECK(!strstr(one, "---"));
+    snprintf(two, sizeof two, "%.1000s", shell(SAMPLE "--prompt a --tokens 9 --seed 8", 0));
+    snprintf(both, sizeof both, "--- 1 of 2, seed 7 ---\n%s\n--- 2 of 2, seed 8 ---\n%s", one, two);
+    CHECK_STR(shell(SAMPLE "--prompt a --tokens 9 --seed 7 --count 2", 0), both);
+}
+
 /* Trained until it knows its three conversations by heart, then asked. */
 static void learn_answers(const char *name, const char *specials)
 {
@@ -88,7 +99,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ONE(more_tokens_than_fit_are_refused_before_any_text),
-        ONE(texts_end_where_the_model_does),
+        ONE(several_texts_are_told_apart), ONE(texts_end_where_the_model_does),
         ONE(questions_are_laid_out_as_in_training_and_answers_end),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);
