@@ -103,7 +103,11 @@ static int run(struct invocation *v)
     struct energy_run about;
     struct text out = { 0 };
     TRY(read_run(&about, v->args[0], v->arena));
-    TRY(energy_ledger_read(&ledger, arena_printf(v->arena, "%s/energy.json", v->args[0])));
+    const char *path = arena_printf(v->arena, "%s/energy.json", v->args[0]);
+    if (!sys_exists(path))
+        return err_set(ERR_FORMAT, "%s has no energy.json: nothing was counted, because the run "
+                       "ended before its first step, or was simulated", v->args[0]);
+    TRY(energy_ledger_read(&ledger, path));
     TRY(apply_flags(&ledger, f));
     TRY(write_report(f->codecarbon, energy_report_csv, &ledger, &about));
     TRY(write_report(f->card, energy_report_card, &ledger, &about));

@@ -68,6 +68,7 @@ void energy_ledger_put(const struct energy_ledger *l, struct json *j)
     json_put_int(j, "schema", LEDGER_SCHEMA);
     json_put_double(j, "began", l->began);
     json_put_double(j, "written", l->written);
+    json_put_bool(j, "open", l->open);
     json_put_double(j, "seconds", t->seconds);
     json_put_double(j, "core_seconds", t->core_seconds);
     json_put_double(j, "flops", t->flops);
@@ -123,6 +124,7 @@ static void read_ledger(struct energy_ledger *l, const json_t *o)
     };
     l->began = number(o, "began");
     l->written = number(o, "written");
+    l->open = json_is_true(json_object_get(o, "open"));
     l->tokens = whole(o, "tokens");
     l->ranks = whole(o, "ranks");
     l->nodes = whole(o, "nodes");

@@ -16,6 +16,7 @@ struct energy_ledger {
     double pue;             /* power of the building over that of its machines */
     i64 nodes, ranks, tokens, cpus; /* cpus: of the first node */
     double began, written;  /* seconds since the epoch */
+    bool open;              /* the run had not ended then */
     char processor[128];
     double watts_per_cpu;
     char uncounted[200];    /* why nothing counts processors here; "" where something does */

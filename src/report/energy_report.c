@@ -8,6 +8,14 @@
 #include <string.h>
 #include <time.h>
 
+static void format_time(double seconds, char *out, size_t size)
+{
+    time_t whole = (time_t)seconds;
+    struct tm utc;
+    gmtime_r(&whole, &utc);
+    strftime(out, size, "%Y-%m-%dT%H:%M:%S", &utc);
+}
+
 /* --- for people --------------------------------------------------------------------- */
 
 static void put_interval(struct text *out, const char *what, double mid, double lo, double hi,
@@ -65,6 +73,11 @@ void energy_report_text(const struct energy_ledger *l, struct text *out)
                 t->bytes, (long long)l->tokens, (long long)l->ranks, (long long)l->nodes);
     if (t->gpu_j > 0)
         text_printf(out, "%-14s %.0f J by GPUs\n", "", t->gpu_j);
+    if (l->open) {
+        char stamp[32];
+        format_time(l->written, stamp, sizeof stamp);
+        text_printf(out, "%-14s until %s UTC: the run goes on, or was cut off\n", "", stamp);
+    }
 }
 
 /* --- emissions.csv ------------------------------------------------------------------ */
@@ -82,16 +95,6 @@ static void put_number(struct text *out, double value)
 {
     text_add_double(out, value);
     text_add(out, ",");
-}
-
-static void put_time(struct text *out, double seconds)
-{
-    char stamp[32];
-    time_t whole = (time_t)seconds;
-    struct tm utc;
-    gmtime_r(&whole, &utc);
-    strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &utc);
-    put_cell(out, stamp);
 }
 
 static const char csv_header[] =
@@ -140,13 +143,14 @@ void energy_report_csv(const struct energy_ledger *l, const struct energy_run *r
                        struct text *out)
 {
     const struct energy_total *t = &l->total;
-    char cpus[32], busy[64] = "";
+    char cpus[32], busy[64] = "", stamp[32];
     double whole = t->seconds * (double)l->cpus;
     snprintf(cpus, sizeof cpus, "%lld", (long long)l->cpus);
     if (whole > 0 && l->nodes == 1)
         snprintf(busy, sizeof busy, "%.1f", 100 * fmin(1, t->core_seconds / whole));
     text_add(out, csv_header);
-    put_time(out, l->written);
+    format_time(l->written, stamp, sizeof stamp);
+    put_cell(out, stamp);
     put_cell(out, run->model);
     put_cell(out, run->name);
     put_cell(out, "");

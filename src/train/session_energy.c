@@ -86,27 +86,6 @@ static void from_the_beginning(struct energy_sample *before, i64 ranks)
     }
 }
 
-int session_begin_energy(struct session *s)
-{
-    const struct comm *comm = s->request.comm;
-    struct energy_ledger *l = &s->energy.ledger;
-    i64 rank = comm ? comm->rank : 0, ranks = comm ? comm->size : 1;
-    s->energy.ranks = ranks;
-    s->energy.before = ARENA_ARRAY(&s->arena, struct energy_sample, ranks);
-    s->energy.now = ARENA_ARRAY(&s->arena, struct energy_sample, ranks);
-    energy_meter_sit(&s->energy.meter, comm && comm->node ? node_rank_at(comm->node, 0) : 0, rank);
-    if (session_leads(s))
-        read_ledger(s);
-    TRY(choose_factor(s));
-    TRY(gather(s, s->energy.before));
-    from_the_beginning(s->energy.before, ranks);
-    if (l->began == 0)
-        l->began = sys_wall_seconds();
-    describe(s);
-    energy_ledger_put(l, &s->energy.text); /* takes the memory that it needs */
-    return OK;
-}
-
 static void write_ledger(struct session *s)
 {
     struct energy_ledger *l = &s->energy.ledger;
@@ -132,6 +111,28 @@ int session_sample_energy(struct session *s)
     if (sys_wall_seconds() - l->written >= write_every)
         write_ledger(s);
     return OK;
+}
+
+int session_begin_energy(struct session *s)
+{
+    const struct comm *comm = s->request.comm;
+    struct energy_ledger *l = &s->energy.ledger;
+    i64 rank = comm ? comm->rank : 0, ranks = comm ? comm->size : 1;
+    s->energy.ranks = ranks;
+    s->energy.before = ARENA_ARRAY(&s->arena, struct energy_sample, ranks);
+    s->energy.now = ARENA_ARRAY(&s->arena, struct energy_sample, ranks);
+    energy_meter_sit(&s->energy.meter, comm && comm->node ? node_rank_at(comm->node, 0) : 0, rank);
+    if (session_leads(s))
+        read_ledger(s);
+    TRY(choose_factor(s));
+    TRY(gather(s, s->energy.before));
+    from_the_beginning(s->energy.before, ranks);
+    if (l->began == 0)
+        l->began = sys_wall_seconds();
+    describe(s);
+    l->open = true;
+    energy_ledger_put(l, &s->energy.text); /* takes the memory that it needs */
+    return session_sample_energy(s); /* a run that dies in its first step has a ledger, too */
 }
 
 void session_put_energy(const struct session *s, struct json *j)
@@ -169,6 +170,7 @@ int session_end_energy(struct session *s)
     TRY(session_sample_energy(s));
     if (!session_leads(s))
         return OK;
+    s->energy.ledger.open = false;
     write_ledger(s);
     say(s);
     return OK;

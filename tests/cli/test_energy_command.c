@@ -88,6 +88,20 @@ TEST(two_ranks_of_a_node_are_metered_once)
     CHECK(strstr(shell("$H energy $D/runs/two", 0), "powercap, of the node"));
 }
 
+/* What preparing took is known, and that it may not be all. */
+TEST(a_run_that_died_in_its_first_step_has_a_ledger)
+{
+    shell("( until [ -e $D/runs/died/energy.json ]; do sleep 0.01; done; "
+          "kill -KILL $(cat $D/runs/died/lock) ) & " TRAIN COUNTED "--set run.name=died "
+          "--set train.steps=1000000 --set log.every=1000000 2>&1", 137);
+    const char *said = shell("$H energy $D/runs/died 2>&1", 0);
+    CHECK(strstr(said, "0 FLOPs, 0 bytes, 0 tokens; ranks: 1"));
+    CHECK(strstr(said, "UTC: the run goes on, or was cut off"));
+    CHECK(!strstr(shell("$H energy $D/runs/two", 0), "cut off"));
+    CHECK(strstr(shell("rm $D/runs/died/energy.json; $H energy $D/runs/died 2>&1", 1),
+                 "runs/died has no energy.json: nothing was counted"));
+}
+
 TEST(a_resumed_run_goes_on_counting)
 {
     shell(TRAIN "--set run.name=parts --set train.steps=3", 0);
@@ -149,7 +163,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ONE(a_run_without_counters_is_modelled_and_each_line_tells_how),
-        ONE(two_ranks_of_a_node_are_metered_once), ONE(a_resumed_run_goes_on_counting),
+        ONE(two_ranks_of_a_node_are_metered_once),
+        ONE(a_run_that_died_in_its_first_step_has_a_ledger),
+        ONE(a_resumed_run_goes_on_counting),
         ONE(the_formats_have_their_own_units), ONE(what_cannot_be_is_refused),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);
