@@ -1,6 +1,7 @@
 /* What a run recorded: what there is of it, where its time went, and the same for others'
  * viewers. */
 #include "base/err.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "cli/command.h"
 #include "diagnose/critical.h"
@@ -66,12 +67,12 @@ static int run_export(struct invocation *v)
     TRY(record_open(&r, v->args[0]));
     int rc = trace_export(&r, &e);
     for (i64 i = 0; i < r.n_damage && rc == OK; i++)
-        fprintf(stderr, "%s\n", r.damage[i]);
+        log_line(LOG_WARN, "%s", r.damage[i]);
     record_close(&r);
     TRY(rc);
     printf("%lld steps in %s, %.1f MB\n", (long long)e.steps, e.path, 1e-6 * (double)e.bytes);
     if (e.damaged > 0)
-        printf("%lld steps could not be read\n", (long long)e.damaged);
+        log_line(LOG_WARN, "%lld steps could not be read", (long long)e.damaged);
     return OK;
 }
 

@@ -115,8 +115,8 @@ static int find_files(struct record *r, const char *folder)
     if (n >= 0)
         sys_free(names);
     if (x->n_files == 0)
-        return err_set(ERR_CONFIG, "%s has no recorded spans (rank-0.spans): was trace.disk or "
-                       "trace.level off?", inner);
+        return err_set(ERR_CONFIG, "%s has no recorded spans (rank-0.spans): the run ended in its "
+                       "first step, or trace.disk or trace.level was off", inner);
     return OK;
 }
 

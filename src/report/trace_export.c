@@ -414,17 +414,31 @@ static int close_sinks(struct export *x, int rc)
     return rc;
 }
 
+/* OK where some step is sound: before anything is written. */
+static int check_steps(struct record *r, const struct trace_export *e)
+{
+    struct record_step step = { 0 };
+    i64 n = 0;
+    int rc = ERR_FORMAT;
+    for (i64 i = 0; i < r->n_steps && rc < 0; i++) {
+        if (r->steps[i] < e->first || r->steps[i] > e->last)
+            continue;
+        rc = record_step(r, r->steps[i], &step);
+        n++;
+    }
+    record_step_free(&step);
+    if (n == 0)
+        return err_set(ERR_CONFIG, "none of these steps is recorded; %s",
+                       r->n_steps > 0 ? "`headway trace info` says which are" : "there are none");
+    return rc < 0 ? err_context(rc, "none of these %lld steps can be read", (long long)n) : OK;
+}
+
 int trace_export(struct record *r, struct trace_export *e)
 {
     struct export x = { .how = e };
     struct arena a;
-    bool any = false;
     e->steps = e->damaged = e->bytes = 0;
-    for (i64 i = 0; i < r->n_steps; i++)
-        any |= r->steps[i] >= e->first && r->steps[i] <= e->last;
-    if (!any)
-        return err_set(ERR_CONFIG, "none of these steps is recorded; %s",
-                       r->n_steps > 0 ? "`headway trace info` says which are" : "there are none");
+    TRY(check_steps(r, e));
     arena_init(&a);
     for (int p = 0; p < r->n_parts; p++)
         x.ranks = r->parts[p].ranks > x.ranks ? r->parts[p].ranks : x.ranks;

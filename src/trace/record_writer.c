@@ -13,6 +13,7 @@
 #include <string.h>
 
 enum { BUFFER_BYTES = 4 << 20, LEAST_FILE_BYTES = 64 << 10, ENTRIES = 1024,
+       KEPT_PART = 8, /* of the disk, one in so many is for either file of kept steps */
        FEW_ENTRIES = 64 /* what a reader goes through itself is written with what comes next */ };
 
 struct file {
@@ -263,8 +264,9 @@ int record_writer_new(struct record_writer **out, const char *folder, int rank, 
     if (!w)
         return err_set(ERR_LIMIT, "no memory for recording spans");
     memset(w, 0, sizeof *w);
-    name_file(&w->files[0], folder, rank, "", disk_bytes / 8 * 3);
-    name_file(&w->files[1], folder, rank, ".kept", disk_bytes / 8);
+    const i64 kept = disk_bytes / KEPT_PART; /* and as much for its older generation */
+    name_file(&w->files[0], folder, rank, "", (KEPT_PART - 2) / 2 * kept);
+    name_file(&w->files[1], folder, rank, ".kept", kept);
     w->front.data = sys_alloc(BUFFER_BYTES, 64);
     w->back.data = sys_alloc(BUFFER_BYTES, 64);
     bool room = w->front.data && w->back.data;
@@ -319,6 +321,12 @@ void record_writer_preamble(struct record_writer *w, enum record_kind kind, cons
     text_add_bytes(&w->preamble, (const char *)&chunk, (i64)sizeof chunk);
     text_add_bytes(&w->preamble, payload, bytes);
     text_repeat(&w->preamble, '\0', round_up(bytes, 8) - bytes);
+}
+
+i64 record_writer_least_bytes(const struct record_writer *w, i64 chunk_bytes)
+{
+    const i64 begin = w->preamble.length;
+    return KEPT_PART * i64_max(LEAST_FILE_BYTES, begin + i64_max(begin, chunk_bytes));
 }
 
 bool record_writer_put(struct record_writer *w, int where, enum record_kind kind, const void *head,

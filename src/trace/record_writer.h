@@ -27,6 +27,10 @@ void record_writer_preamble(struct record_writer *w, enum record_kind kind, cons
 
 enum record_where { RECORD_IN_NEWEST = 1, RECORD_IN_KEPT = 2 };
 
+/* The least disk_bytes that all files keep to when no chunk is larger than this: each has room for
+ * what it begins with and for one chunk. After the preamble. */
+i64 record_writer_least_bytes(const struct record_writer *w, i64 chunk_bytes);
+
 /* One chunk whose payload is head and then body, into the files of `where`. False: dropped. */
 bool record_writer_put(struct record_writer *w, int where, enum record_kind kind, const void *head,
                        i64 head_bytes, const void *body, i64 body_bytes);

@@ -330,6 +330,18 @@ static struct loader_config loader_config_of(const struct session *s)
     };
 }
 
+/* Who asked for no evaluation, or left it at that and holds out nothing, knows. */
+static void warn_of_nothing_held_out(const struct session *s)
+{
+    const struct train_config *c = s->config;
+    const bool given = recipe_where(s->request.recipe, "eval.every") != NULL;
+    if (s->request.measure || c->eval.every == 0 || (!given && c->data.val_fraction == 0))
+        return;
+    log_line(LOG_WARN, "nothing is held out for validation, so that eval.every=%lld evaluates "
+             "nothing; hold out documents (data.val_fraction of text, --val-fraction of headway "
+             "data prepare), or set eval.every=0", (long long)c->eval.every);
+}
+
 int session_open_loaders(struct session *s)
 {
     const struct train_config *c = s->config;
@@ -341,10 +353,13 @@ int session_open_loaders(struct session *s)
     TRY(loader_open(&s->loader, &config));
     TRY(check_answers(s));
     bool any = false;
-    if (!s->request.sleep)
-        TRY(any_validation(s, &any));
-    if (!any)
+    if (s->request.sleep)
         return OK;
+    TRY(any_validation(s, &any));
+    if (!any) {
+        warn_of_nothing_held_out(s);
+        return OK;
+    }
     config.steps_ahead = 1;
     config.trace = NULL;
     config.inject = NULL;

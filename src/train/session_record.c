@@ -112,6 +112,19 @@ static void write_preamble(struct session *s, i64 part)
     json_writer_fini(&j);
 }
 
+/* Files that are too small for what each begins with become larger than was asked. */
+static void warn_of_room(const struct session *s)
+{
+    const i64 asked = s->config->trace.disk;
+    const i64 tasks = s->n_steps > 0 ? s->steps[0].program->n_tasks : 0;
+    const i64 chunk = i64_min(STAGED, 2 * tasks) * (i64)sizeof(struct span);
+    const i64 least = record_writer_least_bytes(s->record->writer, chunk);
+    if (asked < least)
+        log_line(LOG_WARN, "trace.disk=%lld is less than this run's record needs and may be "
+                 "exceeded; give %lldKiB or more, or 0 to record nothing",
+                 (long long)asked, (long long)ceil_div(least, 1024));
+}
+
 static int open_writer(struct session *s, i64 part)
 {
     struct session_record *r = s->record;
@@ -125,6 +138,7 @@ static int open_writer(struct session *s, i64 part)
     TRY(clock_shift(&s->mesh, &clock.shift_ns));
     record_writer_preamble(r->writer, RECORD_CLOCK, &clock, (i64)sizeof clock);
     record_writer_go(r->writer);
+    warn_of_room(s);
     return OK;
 }
 

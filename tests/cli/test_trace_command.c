@@ -3,6 +3,8 @@
 #include "cli/program.h"
 #include "test.h"
 
+#include "trace/record.h"
+
 #include <jansson.h>
 #include <stdlib.h>
 
@@ -110,6 +112,59 @@ TEST(a_killed_run_gives_what_it_did_until_then)
     json_decref(load("k.json"));
 }
 
+/* The spans of all steps, with their table of contents in order. */
+static void damage_spans(const char *path)
+{
+    static u8 bytes[1 << 20];
+    char full[256];
+    snprintf(full, sizeof full, "%s/%s", getenv("D"), path);
+    FILE *f = fopen(full, "r+b");
+    CHECK(f);
+    const i64 n = (i64)fread(bytes, 1, sizeof bytes, f);
+    for (i64 at = 0; at + RECORD_CHUNK_BYTES <= n;) {
+        struct record_chunk chunk;
+        memcpy(&chunk, bytes + at, sizeof chunk);
+        if (chunk.kind == RECORD_SPANS)
+            bytes[at + RECORD_CHUNK_BYTES + (i64)chunk.bytes - 1] ^= 1;
+        at += RECORD_CHUNK_BYTES + round_up((i64)chunk.bytes, 8);
+    }
+    rewind(f);
+    CHECK_EQ(fwrite(bytes, 1, (size_t)n, f), n);
+    fclose(f);
+}
+
+TEST(a_record_whose_steps_cannot_be_read_is_no_export)
+{
+    shell("cd $D && cp -r runs/one runs/bad && echo mine >bad.json", 0);
+    damage_spans("runs/bad/trace/rank-0.spans");
+    CHECK(strstr(shell("cd $D && $H trace export runs/bad --to chrome --out bad.json 2>&1", 1),
+                 "none of these 6 steps can be read: the spans of step 6 are damaged"));
+    CHECK_STR(shell("cat $D/bad.json", 0), "mine\n");
+}
+
+TEST(little_room_for_the_record_is_told)
+{
+    CHECK(strstr(shell("cd $D && timeout 100 $H train r.yaml --run.name=room --trace.disk=200KiB "
+                       "2>&1", 0),
+                 "trace.disk=204800 is less than this run's record needs and may be exceeded; "
+                 "give 512KiB or more"));
+    CHECK(!strstr(shell("cd $D && timeout 100 $H train r.yaml --run.name=more "
+                        "--trace.disk=512KiB 2>&1", 0), "trace.disk"));
+}
+
+/* Only who asks for an evaluation, or expects one, is told that there is none. */
+TEST(an_evaluation_of_nothing_is_told)
+{
+    const char *told = "nothing is held out for validation, so that eval.every=2 evaluates nothing";
+    CHECK(strstr(shell("cd $D && timeout 100 $H train r.yaml --run.name=none --eval.every=2 2>&1",
+                       0), told));
+    shell("cd $D && timeout 100 $H train r.yaml --run.name=zero --eval.every=0 2>&1 | "
+          "grep -q 'held out'", 1);
+    shell("cd $D && timeout 100 $H train r.yaml --run.name=zero2 2>&1 | grep -q 'held out'", 1);
+    shell("cd $D && timeout 100 $H train r.yaml --run.name=data2 --data.val_fraction=0.01 "
+          "--data.sources=data 2>&1 | grep -q 'nothing is held out'", 0);
+}
+
 TEST(what_cannot_be_is_told)
 {
     CHECK(strstr(shell("cd $D && $H trace export runs/one --steps 70-80 2>&1", 2),
@@ -117,7 +172,8 @@ TEST(what_cannot_be_is_told)
     CHECK(strstr(shell("cd $D && $H trace export runs/one --steps 5-3 2>&1", 2), "--steps 5-3"));
     CHECK(strstr(shell("cd $D && $H trace info . 2>&1", 2), "no recorded spans"));
     shell("cd $D && timeout 100 $H train r.yaml --run.name=off --trace.disk=0 --quiet", 0);
-    CHECK(strstr(shell("cd $D && $H trace info runs/off 2>&1", 2), "was trace.disk"));
+    CHECK(strstr(shell("cd $D && $H trace info runs/off 2>&1", 2),
+                 "or trace.disk or trace.level was off"));
     shell("rm -rf $D", 0);
 }
 
@@ -127,6 +183,9 @@ int main(void)
         ONE(info_says_what_there_is), ONE(the_ladder_and_the_path_are_printed),
         ONE(chrome_has_every_rank_and_only_the_steps_asked_for),
         ONE(hta_gets_a_file_per_rank_with_a_launch_for_every_kernel), ONE(perfetto_is_smaller),
-        ONE(a_killed_run_gives_what_it_did_until_then), ONE(what_cannot_be_is_told) };
+        ONE(a_killed_run_gives_what_it_did_until_then),
+        ONE(a_record_whose_steps_cannot_be_read_is_no_export),
+        ONE(little_room_for_the_record_is_told), ONE(an_evaluation_of_nothing_is_told),
+        ONE(what_cannot_be_is_told) };
     return cmocka_run_group_tests(tests, prepare, NULL);
 }
