@@ -1,6 +1,5 @@
 #include "plan/cost.h"
 
-#include "model/params.h"
 #include "parallel/layout.h"
 #include "plan/interval.h"
 #include "plan/net_band.h"
@@ -173,14 +172,6 @@ static struct spread_layers balanced_layers(const struct plan_layout *l, double 
         n.most = fmax(n.most, end - fmin(layers, floor(each * (double)i * (1 + 1e-12))));
     }
     return n;
-}
-
-/* Stages between the last layer's and the head's, which get neither. */
-static double idle_stages(const struct plan_job *job, const struct plan_layout *l)
-{
-    double head = (double)(job->spec->vocab * job->spec->width), layers = (double)job->spec->layers;
-    double each = layers / (double)l->pp * (1 + head / ((double)params_matmul(job->spec) - head));
-    return (double)(l->pp - 1) - ceil(layers / each * (1 - 1e-12));
 }
 
 static struct spread_layers spread_layers(const struct plan_job *job, const struct plan_layout *l,
@@ -600,38 +591,4 @@ void plan_memory_of(const struct plan_job *job, const struct plan_layout *l,
             out->binding = i;
     }
     out->fits = out->memory_bytes <= job->machine->device.memory_bytes * job->stack->usable;
-}
-
-/* --- what cannot exist ---------------------------------------------------------------- */
-
-const char *plan_layout_refused(const struct plan_job *job, const struct plan_layout *l)
-{
-    const struct model_spec *s = job->spec;
-    if (l->tp * l->cp * l->pp * l->dp != job->devices)
-        return "tp x cp x pp x dp is not the number of devices";
-    if (l->micro_batch * l->micro_batches * l->dp != job->global_batch)
-        return "micro-batch x micro-batches x dp is not the batch";
-    if (s->heads % l->tp)
-        return "tp does not divide the attention heads";
-    if (s->kv_heads % l->tp && l->tp % s->kv_heads)
-        return "neither of tp and the key-value heads divides the other";
-    if (l->tp > s->kv_heads && s->head_size % (l->tp / s->kv_heads))
-        return "tp does not cut the columns of a key-value head evenly";
-    if (s->hidden % l->tp)
-        return "tp does not divide the hidden units";
-    if (job->sequence % (l->cp > 1 ? 2 * l->cp * l->tp : l->tp))
-        return "tp and twice cp do not divide the sequence";
-    if (l->pp * l->virtual_stages > s->layers)
-        return "there are more stages than layers";
-    if (job->stack->balanced && l->virtual_stages == 1 && idle_stages(job, l) > 1)
-        return "balanced by what they compute, several stages have nothing to do";
-    if (l->virtual_stages > 1 && l->micro_batches % l->pp)
-        return "interleaved stages need a multiple of pp micro-batches";
-    if (l->ep > 1 && (s->experts == 0 || s->experts % l->ep))
-        return "ep does not divide the experts";
-    if ((l->dp * l->cp) % l->ep)
-        return "ep does not divide dp x cp";
-    if (l->zero_group && (l->dp * l->cp) % l->zero_group)
-        return "zero_group does not divide dp x cp";
-    return NULL;
 }

@@ -6,6 +6,7 @@
 #include "parallel/layout.h"
 #include "plan/bill.h"
 #include "plan/ops_scale.h"
+#include "plan/search_none.h"
 #include "plan/stack.h"
 
 #include <math.h>
@@ -366,97 +367,6 @@ static void walk_nodes(struct walk *w)
 
 /* --- the whole ------------------------------------------------------------------------ */
 
-/* The degrees that were asked for, as "tp 8 x dp 8"; their product. */
-static i64 asked_degrees(const struct plan_pick *p, const char **text, struct arena *a)
-{
-    const struct { const char *name; i64 value; } degrees[] = {
-        { "tp", p->tp }, { "cp", p->cp }, { "pp", p->pp }, { "dp", p->dp },
-    };
-    i64 product = 1;
-    *text = "";
-    for (i64 i = 0; i < COUNT_OF(degrees); i++) {
-        if (degrees[i].value < 1)
-            continue;
-        product *= degrees[i].value;
-        *text = arena_printf(a, "%s%s%s %lld", *text, **text ? " x " : "", degrees[i].name,
-                             (long long)degrees[i].value);
-    }
-    return product;
-}
-
-static i64 or_one(i64 pick)
-{
-    return i64_max(1, pick);
-}
-
-/* The first rule that what was asked for breaks, the rest being as small as it can be. */
-static const char *why_none(const struct walk *w)
-{
-    const struct plan_pick *p = &w->s->pick;
-    struct plan_job job = *w->s->job;
-    const char *text;
-    i64 asked = asked_degrees(p, &text, w->arena);
-    bool all = p->tp > 0 && p->cp > 0 && p->pp > 0 && p->dp > 0;
-    if (job.devices % asked || (all && asked != job.devices))
-        return arena_printf(w->arena, "%s %s %lld devices", text,
-                            all ? "is not" : "does not divide", (long long)job.devices);
-    if (p->pp > job.spec->layers)
-        return arena_printf(w->arena, "pp %lld is more stages than the %lld layers",
-                            (long long)p->pp, (long long)job.spec->layers);
-    struct plan_layout l = { .tp = or_one(p->tp), .cp = or_one(p->cp), .pp = or_one(p->pp),
-                             .dp = or_one(p->dp), .ep = or_one(p->ep),
-                             .virtual_stages = or_one(p->virtual_stages),
-                             .micro_batch = or_one(p->micro_batch) };
-    if (job.global_batch % (l.dp * l.micro_batch))
-        return arena_printf(w->arena, "dp %lld x micro_batch %lld does not divide a step's %lld "
-                            "rows", (long long)l.dp, (long long)l.micro_batch,
-                            (long long)job.global_batch);
-    job.devices = l.tp * l.cp * l.pp * l.dp;
-    l.micro_batches = p->micro_batches > 0 ? p->micro_batches
-                                           : job.global_batch / l.dp / l.micro_batch;
-    return plan_layout_refused(&job, &l);
-}
-
-/* What keeps the stack from the best of the layouts that exist; NULL: there are none. */
-static const char *why_not_run(const struct walk *w)
-{
-    struct plan_job job = *w->s->job;
-    struct plan_search any = *w->s;
-    struct plan_search_result r;
-    if (job.any)
-        return NULL;
-    job.any = any.all = true;
-    any.job = &job;
-    any.keep = 1;
-    if (plan_search(&any, &r, w->arena) < 0)
-        return NULL;
-    return plan_runs_refused(w->s->job, &r.best[0].layout);
-}
-
-static int nothing_found(const struct walk *w)
-{
-    const struct plan_job *job = w->s->job;
-    const struct plan_search_result *r = w->out;
-    const char *why = r->priced == 0 ? why_none(w) : NULL;
-    if (why)
-        return err_set(ERR_CONFIG, "no layout of %s on %lld devices is as asked for: %s",
-                       job->spec->name, (long long)job->devices, why);
-    if (r->priced == 0 && (why = why_not_run(w)) != NULL)
-        return err_set(ERR_CONFIG, "%s runs no such layout: %s; --any prices it all the same",
-                       job->stack->name, why);
-    if (r->priced == 0)
-        return err_set(ERR_CONFIG, "no layout of %s exists on %lld devices with %lld rows of %lld "
-                       "tokens a step%s; try another number of devices or rows",
-                       job->spec->name, (long long)job->devices, (long long)job->global_batch,
-                       (long long)job->sequence, w->s->pick.tp == PICK_ANY ? "" : " as asked for");
-    return err_set(ERR_LIMIT, "none of %lld layouts of %s fits into %.1f GB: the least needs %.1f "
-                   "GB (%s, mostly %s); try more devices, shorter rows, or devices of more memory",
-                   (long long)r->layouts, job->spec->name,
-                   1e-9 * job->machine->device.memory_bytes, 1e-9 * r->least.step.memory_bytes,
-                   plan_layout_text(&r->least.layout, w->arena),
-                   plan_memory_names[r->least.step.binding]);
-}
-
 int plan_search(const struct plan_search *s, struct plan_search_result *out, struct arena *a)
 {
     struct walk w = { .s = s, .out = out, .arena = a };
@@ -465,5 +375,5 @@ int plan_search(const struct plan_search *s, struct plan_search_result *out, str
     add_nodes(&w);
     TRY(price_tables(&w));
     walk_nodes(&w);
-    return out->n > 0 ? OK : nothing_found(&w);
+    return out->n > 0 ? OK : plan_search_none(s, out, a);
 }
