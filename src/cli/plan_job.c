@@ -24,11 +24,16 @@ static void extrapolate(struct planned_job *p)
     p->extrapolated = plan_interval_strange(&p->job) || p->widened > 1;
 }
 
+/* Matrices, rows and experts are cut by powers of two; what else the devices are a multiple of is
+ * left to ranks that share the batch, which divides by it unless it would become another one. */
 static i64 assumed_batch(const struct plan_job *job)
 {
-    enum { LEAST_TOKENS = 1 << 19, TOKENS_PER_DEVICE = 1024 };
+    enum { LEAST_TOKENS = 1 << 19, TOKENS_PER_DEVICE = 1024, MOST_TIMES = 4 };
     i64 tokens = i64_max(LEAST_TOKENS, TOKENS_PER_DEVICE * job->devices);
-    return i64_max(1, tokens / job->sequence);
+    i64 rows = i64_max(1, tokens / job->sequence), odd = job->devices;
+    while (odd % 2 == 0)
+        odd /= 2;
+    return odd <= MOST_TIMES * rows ? round_up(rows, odd) : rows;
 }
 
 static int check(const struct planned_job *p)

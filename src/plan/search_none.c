@@ -158,6 +158,25 @@ static int none_fits(const struct plan_search *s, const struct plan_search_resul
                    plan_memory_names[r->least.step.binding]);
 }
 
+/* The largest number of devices below for which a layout exists and runs: of whole nodes, where
+ * those asked for are. */
+static const char *fewer_devices(const struct plan_search *s, struct arena *a)
+{
+    enum { MOST_TRIES = 20000 };
+    struct plan_job job = *s->job;
+    struct plan_search fewer = *s;
+    i64 node = i64_max(1, job.machine->node_ranks), step = job.devices % node ? 1 : node;
+    fewer.job = &job;
+    for (i64 i = 0; i < MOST_TRIES && job.devices > step; i++) {
+        struct looking k = { .s = &fewer };
+        job.devices -= step;
+        look_at_all(&k);
+        if (k.any && k.best.faults == 0)
+            return arena_printf(a, "%lld devices, or another number of rows", (long long)job.devices);
+    }
+    return "another number of devices or rows";
+}
+
 static bool is_open(const struct plan_pick *p)
 {
     const struct plan_pick open = plan_pick_open();
@@ -194,12 +213,13 @@ int plan_search_none(const struct plan_search *s, const struct plan_search_resul
     if (k.best.faults > 0 && k.best.exists)
         return err_set(ERR_CONFIG, "%s runs no such layout: %s; --any prices it all the same",
                        job->stack->name, k.best.why);
+    const char *fewer = fewer_devices(s, a);
     text = k.best.faults == 0 ? "" : arena_printf(a, "%s (%s is nearest)", k.best.why,
                                                   plan_layout_text(&k.best.layout, a));
     if (*text && !is_open(p))
         return not_as_asked(job, text);
     return err_set(ERR_CONFIG, "no layout of %s exists on %lld devices with %lld rows of %lld "
-                   "tokens a step%s%s; try another number of devices or rows", job->spec->name,
+                   "tokens a step%s%s; try %s", job->spec->name,
                    (long long)job->devices, (long long)job->global_batch,
-                   (long long)job->sequence, *text ? ": " : "", text);
+                   (long long)job->sequence, *text ? ": " : "", text, fewer);
 }
