@@ -180,32 +180,51 @@ static void read_model(struct reader *r)
 
 /* --- the layout ----------------------------------------------------------------------- */
 
-static int recompute_of(const char *text)
+/* A word that the column does not have is not taken for the usual one. */
+static void unknown_word(struct reader *r, const char *column, const char *there_are)
 {
-    if (!strcmp(text, "full"))
-        return RECOMPUTE_FULL;
-    return begins(text, "selective") ? RECOMPUTE_SELECTIVE : RECOMPUTE_NONE;
+    if (!r->out->missing)
+        r->out->missing = arena_printf(r->arena, "a known %s: '%s' is none of %s", column,
+                                       cell(r, column), there_are);
 }
 
-static i64 zero_of(const char *text)
+static int recompute_of(struct reader *r)
 {
+    const char *text = cell(r, "recompute");
+    if (!strcmp(text, "full"))
+        return RECOMPUTE_FULL;
+    if (begins(text, "selective"))
+        return RECOMPUTE_SELECTIVE;
+    if (*text && strcmp(text, "none"))
+        unknown_word(r, "recompute", "none, selective, full");
+    return RECOMPUTE_NONE;
+}
+
+static i64 zero_of(struct reader *r)
+{
+    const char *text = cell(r, "shard");
     static const struct { const char *name; i64 stage; } names[] = {
         { "zero1", ZERO_OPTIMIZER }, { "distopt", ZERO_OPTIMIZER }, { "zero2", ZERO_GRADIENTS },
         { "fsdp-shard_grad_op", ZERO_GRADIENTS }, { "fsdp", ZERO_WEIGHTS },
-        { "hsdp", ZERO_WEIGHTS },
+        { "hsdp", ZERO_WEIGHTS }, { "zero3", ZERO_WEIGHTS },
     };
     for (i64 i = 0; i < COUNT_OF(names); i++)
         if (begins(text, names[i].name))
             return names[i].stage;
+    if (*text && strcmp(text, "ddp") && strcmp(text, "zero0") && strcmp(text, "none"))
+        unknown_word(r, "shard", "ddp, zero0 to zero3, distopt, fsdp, hsdp");
     return ZERO_NONE;
 }
 
-static int dtype_of(const char *text)
+static int dtype_of(struct reader *r)
 {
+    const char *text = cell(r, "precision");
     if (strstr(text, "fp4"))
         return PLAN_FP4;
     if (strstr(text, "fp8"))
         return PLAN_FP8;
+    if (*text && !strstr(text, "bf16") && !strstr(text, "fp16") && strcmp(text, "fp32"))
+        unknown_word(r, "precision", "fp32, bf16, fp16, fp8, fp4");
     return strcmp(text, "fp32") ? PLAN_BF16 : PLAN_FP32;
 }
 
@@ -254,9 +273,9 @@ static void read_layout(struct reader *r)
         l->dp = r->out->devices / l->tp / l->pp / l->cp;
     l->virtual_stages = i64_max(1, whole(r, "vpp"));
     l->schedule = l->virtual_stages > 1 ? SCHEDULE_INTERLEAVED : SCHEDULE_1F1B;
-    l->recompute = recompute_of(cell(r, "recompute"));
+    l->recompute = recompute_of(r);
     r->out->any_recompute = !*cell(r, "recompute") && strstr(cell(r, "notes"), "recompute not stated");
-    l->zero = zero_of(cell(r, "shard"));
+    l->zero = zero_of(r);
     if (begins(cell(r, "shard"), "hsdp")) /* split within nodes */
         l->zero_group = r->out->node_ranks;
     l->sequence_parallel = l->tp > 1 && !strcmp(sp, "yes");
@@ -281,8 +300,11 @@ static void read_measured(struct reader *r)
         o->seconds = (double)o->batch * (double)o->sequence / (rate * (double)o->devices);
     o->mfu = number(r, "mfu_pct");
     o->memory_bytes = number(r, "mem_gb") * 1e9;
-    o->status = !strcmp(status, "ok") ? ROW_RAN
+    bool measured = o->seconds > 0 || o->mfu > 0 || o->memory_bytes > 0;
+    o->status = !strcmp(status, "ok") || (!*status && measured) ? ROW_RAN
               : !strcmp(status, "oom") ? ROW_OUT_OF_MEMORY : ROW_CRASHED;
+    if (*status && strcmp(status, "ok") && strcmp(status, "oom") && strcmp(status, "oom_or_crash"))
+        unknown_word(r, "status", "ok, oom, oom_or_crash");
     if (o->status == ROW_RAN && o->seconds == 0 && !o->missing)
         o->missing = "a step time";
 }
@@ -320,7 +342,7 @@ static int read_row(struct reader *r)
     o->devices = needed(r, "n_gpus");
     o->sequence = needed(r, "seq");
     o->node_ranks = i64_max(1, whole(r, "gpus_per_node"));
-    o->dtype = dtype_of(cell(r, "precision"));
+    o->dtype = dtype_of(r);
     o->link_bytes_per_s = number(r, "intra_gbs_per_gpu") * 1e9;
     o->net_bytes_per_s = number(r, "inter_gbs_per_gpu") * 1e9;
     read_model(r);

@@ -244,6 +244,31 @@ TEST(columns_and_numbers_that_lack_are_refused)
     arena_fini(&a);
 }
 
+/* "done" is no crash, and "zero4" not the same as nothing split. */
+TEST(words_that_a_column_does_not_have_are_said)
+{
+    static const char head[] =
+        "id,model,layers,hidden,ffn,heads,kv_heads,vocab,seq,gpu,n_gpus,gpus_per_node,precision,"
+        "tp,pp,dp,mbs,gbs,recompute,framework,step_time_s,tokens_per_s_per_gpu,status,shard\n";
+    static const struct { const char *row, *said; } rows[] = {
+        { "a,GPT,2,64,256,4,4,100,32,A100,8,8,fp7,2,2,2,1,8,full,M,1,,ok,\n", "a known precision: 'fp7'" },
+        { "a,GPT,2,64,256,4,4,100,32,A100,8,8,bf16,2,2,2,1,8,some,M,1,,ok,\n", "a known recompute: 'some'" },
+        { "a,GPT,2,64,256,4,4,100,32,A100,8,8,bf16,2,2,2,1,8,full,M,1,,done,\n", "a known status: 'done'" },
+        { "a,GPT,2,64,256,4,4,100,32,A100,8,8,bf16,2,2,2,1,8,full,M,1,,ok,zero4\n", "a known shard: 'zero4'" },
+    };
+    for (i64 i = 0; i < COUNT_OF(rows); i++) {
+        struct arena a;
+        struct csv t;
+        struct plan_rows read;
+        arena_init(&a);
+        const char *text = arena_printf(&a, "%s%s", head, rows[i].row);
+        CHECK_OK(csv_parse(text, (i64)strlen(text), "rows.csv", &a, &t));
+        CHECK_OK(plan_rows_of(&read, &t, &a));
+        CHECK(strstr(read.rows[0].missing, rows[i].said));
+        arena_fini(&a);
+    }
+}
+
 /* The constants that are kept are those that the fit gives. */
 TEST(a_fit_gives_the_constants_that_are_kept)
 {
@@ -277,4 +302,5 @@ TEST_MAIN(ONE(published_sets_are_as_near_as_they_were), ONE(names_of_rows_change
           ONE(torchtitans_memory_is_near_what_it_reported), ONE(terms_are_all_of_a_step),
           ONE(a_row_that_lacks_something_says_what),
           ONE(columns_and_numbers_that_lack_are_refused),
+          ONE(words_that_a_column_does_not_have_are_said),
           ONE(a_fit_gives_the_constants_that_are_kept))
