@@ -29,7 +29,7 @@ struct plan_flags {
       .help = "Of the whole run, such as 15.6T; 0: one step is asked about." },                 \
     { "batch", PLAN_FLAG(INT, batch), "0", .unit = "rows", .max = 1e9,                          \
       .help = "Rows of a step, all ranks together; 0: as many as make 1024 tokens per device, "  \
-              "or half a million, and can be shared out among them." },                                                           \
+              "or half a million, and can be shared out among them." },                         \
     { "seq", PLAN_FLAG(INT, seq), "0", .unit = "tokens", .max = 1 << 24,                        \
       .help = "Tokens of a row; 0: the model's longest." },                                     \
     { "dtype", PLAN_FLAG(CHOICE, dtype), "bf16", .choices = "fp32|bf16|fp8|fp4",                \
