@@ -18,10 +18,16 @@ static int load_family(struct planned_job *p, struct arena *a)
     return OK;
 }
 
+/* The family's constants are data sheets' and defaults. */
+static bool nothing_fitted(const struct planned_job *p)
+{
+    return p->family.seen_devices == 0;
+}
+
 static void extrapolate(struct planned_job *p)
 {
     p->widened = plan_interval_widening(&p->job);
-    p->extrapolated = plan_interval_strange(&p->job) || p->widened > 1;
+    p->extrapolated = plan_interval_strange(&p->job) || p->widened > 1 || nothing_fitted(p);
 }
 
 /* Matrices, rows and experts are cut by powers of two; what else the devices are a multiple of is
@@ -86,10 +92,13 @@ void plan_job_print(const struct planned_job *p)
     if (p->foreign)
         printf("extrapolated: no step of a %s was fitted; constants of %s\n",
                p->machine.device.name, p->foreign);
-    if ((double)j->devices > p->family.seen_devices)
+    if (nothing_fitted(p))
+        printf("extrapolated: no step of devices like these was fitted; constants are of data "
+               "sheets, and defaults\n");
+    else if ((double)j->devices > p->family.seen_devices)
         printf("extrapolated: constants were fitted to steps of at most %.0f devices\n",
                p->family.seen_devices);
-    if ((double)j->sequence > p->family.seen_sequence)
+    if (!nothing_fitted(p) && (double)j->sequence > p->family.seen_sequence)
         printf("extrapolated: constants were fitted to rows of at most %.0f tokens\n",
                p->family.seen_sequence);
     if (plan_interval_strange(j))

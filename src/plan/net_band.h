@@ -11,12 +11,14 @@
 
 /* What software gets out of a tier whose devices could send `bytes_per_s`: no more than `share` of
  * what the device's data sheet says of its links, where collectives were not measured on this very
- * network, and what oversubscription leaves. */
+ * network, and what oversubscription leaves. Ports to a network are the machine's choice: where it
+ * has quicker ones than the sheet's, these are meant. */
 static inline double plan_tier_rate(const struct plan_machine *m, int tier, double share,
                                     double bytes_per_s)
 {
     double sheet = tier ? m->device.network_bytes_per_s : m->device.link_bytes_per_s;
-    double most = (sheet > 0 ? sheet : m->tiers[tier].bytes_per_s.mid) * share;
+    const double port = m->tiers[tier].bytes_per_s.mid;
+    double most = (sheet <= 0 || (tier > 0 && port > sheet) ? port : sheet) * share;
     if (m->tiers[tier].reached)
         most = bytes_per_s;
     return (bytes_per_s < most ? bytes_per_s : most) / m->tiers[tier].oversubscription;

@@ -191,6 +191,30 @@ TEST(what_is_extrapolated_is_said_and_less_certain)
     json_decref(many);
 }
 
+/* Constants of B200 and younger are of data sheets, whatever the software. */
+TEST(devices_of_which_nothing_was_fitted_are_extrapolated)
+{
+    json_t *o = json_of("$H plan search --machine b300-ib --gpus 64 --stack llm-foundry --json");
+    CHECK(json_is_true(json_object_get(json_object_get(o, "job"), "extrapolated")));
+    json_decref(o);
+    shell("$H plan search --machine b300-ib --gpus 64 | grep -q 'constants are of data sheets'", 0);
+    shell("$H plan search --machine b300-ib --gpus 64 | grep -q 'at most 0'", 1);
+}
+
+/* 64 rows would be half a million tokens: 36 devices and 100 share out 72 and 75. */
+TEST(rows_that_nobody_asked_for_can_be_shared_out_to_odd_numbers)
+{
+    static const struct { i64 devices, rows; } cases[] = { { 36, 72 }, { 100, 75 }, { 8, 64 } };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        char line[128];
+        snprintf(line, sizeof line, "$H plan search --model llama3-8b --gpus %lld --json",
+                 (long long)cases[i].devices);
+        json_t *o = json_of(line);
+        CHECK_NEAR(number(json_object_get(o, "job"), "global_batch"), (double)cases[i].rows, 0);
+        json_decref(o);
+    }
+}
+
 /* Megatron-Core was never fitted, and says so itself: twice as wide, once. */
 TEST(json_and_text_say_the_same_of_what_is_extrapolated)
 {
@@ -230,6 +254,8 @@ TEST(what_was_not_compared_has_no_number)
 TEST_MAIN(ONE(json_and_text_say_the_same_of_what_is_extrapolated),
         ONE(rows_that_nobody_asked_for_can_be_shared_out_to_islands),
         ONE(what_was_not_compared_has_no_number),
+        ONE(devices_of_which_nothing_was_fitted_are_extrapolated),
+        ONE(rows_that_nobody_asked_for_can_be_shared_out_to_odd_numbers),
           ONE(a_search_says_what_a_run_takes_with_bands), ONE(a_waterfall_sums_to_the_step),
           ONE(memory_sums_and_names_what_binds), ONE(what_does_not_fit_gets_advice_that_fits),
           ONE(a_front_has_no_plan_that_another_beats), ONE(the_same_question_has_the_same_answer),

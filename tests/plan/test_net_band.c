@@ -54,6 +54,15 @@ TEST(only_messages_of_a_tier_feel_its_band)
     CHECK_NEAR(s.band.hi, 12, 1e-12);
 }
 
+/* Twice the ports that the data sheet has give twice as much. */
+TEST(a_machine_may_have_quicker_ports_than_the_sheet)
+{
+    struct plan_machine m = nodes();
+    double usual = plan_tier_rate(&m, 1, 0.5, m.tiers[1].bytes_per_s.mid);
+    m.tiers[1].bytes_per_s = (struct plan_band){ 100e9, 100e9, 100e9 };
+    CHECK_NEAR(plan_tier_rate(&m, 1, 0.5, m.tiers[1].bytes_per_s.mid), 2 * usual, 1);
+}
+
 TEST(software_gets_its_share_of_the_sheet_or_what_was_measured)
 {
     struct plan_machine m = nodes();
@@ -67,4 +76,5 @@ TEST(software_gets_its_share_of_the_sheet_or_what_was_measured)
 }
 
 TEST_MAIN(ONE(links_without_a_band_change_nothing), ONE(only_messages_of_a_tier_feel_its_band),
+          ONE(a_machine_may_have_quicker_ports_than_the_sheet),
           ONE(software_gets_its_share_of_the_sheet_or_what_was_measured))
