@@ -209,6 +209,12 @@ int plan_search_none(const struct plan_search *s, const struct plan_search_resul
     if (p->pp > job->spec->layers)
         return not_as_asked(job, arena_printf(a, "pp %lld is more stages than the %lld layers",
                                               (long long)p->pp, (long long)job->spec->layers));
+    i64 rows = or_else(p->dp, 1) * or_else(p->micro_batch, 1);
+    if (job->global_batch % rows)
+        return not_as_asked(job, arena_printf(a, "dp %lld x micro_batch %lld does not divide a "
+                                              "step's %lld rows", (long long)or_else(p->dp, 1),
+                                              (long long)or_else(p->micro_batch, 1),
+                                              (long long)job->global_batch));
     look_at_all(&k);
     if (k.best.faults > 0 && k.best.exists)
         return err_set(ERR_CONFIG, "%s runs no such layout: %s; --any prices it all the same",

@@ -109,7 +109,7 @@ TEST(what_cannot_be_laid_out_is_told_why)
     refused("tp=8,dp=8", "8", "tp 8 x dp 8 does not divide 8 devices");
     refused("tp=1,pp=1,cp=1,dp=2", "8", "is not 8 devices");
     refused("dp=128", "128", "does not divide a step.s 64 rows");
-    refused("ep=2", "8", "ep does not divide the experts");
+    refused("ep=2", "8", "no experts for ep to share");
     refused("foo=3", "8", "no .foo.; there are tp, cp, pp");
 }
 
