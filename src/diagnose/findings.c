@@ -446,13 +446,20 @@ static void put_finding(const struct finding *f, int number, struct text *out)
     text_add(out, "\n");
 }
 
+/* What evaluating takes, where it is no finding: that it is not too often is not that it is unexplained. */
+static void put_evaluating(const struct measure *m, double s, struct text *out)
+{
+    text_printf(out, "Evaluating takes %.2f ms (%.1f %%): less than what is too often (H2).\n",
+                1e3 * s, 100 * s / m->step.mean);
+}
+
 /* "no kind that is known matches, yet ..." for each class of time that nothing accounts for. */
 static bool put_unexplained(const struct findings *f, const struct measure *m, struct text *out)
 {
     bool any = false;
     for (int k = 0; k < TIMES; k++) {
         double s = times_unexplained(m, f, (enum times_class)k);
-        if (s == 0)
+        if (s == 0 || k == TIME_EVAL)
             continue;
         text_printf(out, "No kind that is known%s matches, yet %.2f ms (%.1f %%) of %s is "
                          "unexplained.\n", f->n > 0 ? " further" : "", 1e3 * s,
@@ -482,11 +489,14 @@ void findings_text(const struct findings *f, const struct measure *m, struct tex
     for (int i = 0; i < f->n; i++)
         put_finding(&f->at[i], i + 1, out);
     put_overlap(f, m, out);
+    const double evaluating = times_unexplained(m, f, TIME_EVAL);
     if (!put_unexplained(f, m, out) && f->n == 0)
         text_printf(out, "No finding%s above %.2f ms a step (%.1f %%; three standard errors of "
                          "the step are %.2f ms, over %lld steps).\n",
                     !measure_whole(m) ? " of the kinds that are judged" : "", 1e3 * m->theta,
                     100 * m->theta / m->step.mean, 3e3 * m->step.se, (long long)m->n_steps);
+    if (evaluating > 0)
+        put_evaluating(m, evaluating, out);
 }
 
 static void put_number(struct json *j, const char *key, int value)

@@ -19,7 +19,8 @@ struct whatif {
     struct critical critical;
     double step_s;       /* mean step of the measure */
     const struct measure *measure;
-    bool stands_for[HOST_KINDS]; /* these steps have as much of it as all have */
+    bool stands_for[HOST_KINDS]; /* these steps have about as much of it as all have */
+    double rarer[HOST_KINDS];    /* how much rarer it is in all */
     double length, measured; /* sums over the graphs */
     float *quiet[QUIETS][MOST_GRAPHS]; /* of each node, once asked for: seconds undisturbed */
     struct arena arena;
@@ -82,6 +83,16 @@ i64 whatif_pick(i64 i, i64 take, i64 steps)
     return take < steps ? (i64)(((double)i + within) * (double)steps / (double)take) : i;
 }
 
+/* How often the index is picked, in ascending order: where most steps are picked, some are twice.
+ * *next is the first pick behind it. */
+static double times_picked(i64 index, i64 take, i64 steps, i64 *next)
+{
+    const i64 before = *next;
+    while (*next < take && whatif_pick(*next, take, steps) == index)
+        ++*next;
+    return (double)(*next - before);
+}
+
 /* How far the share of a kind in the steps that are replayed may be from that in all. */
 static const double as_much = 0.2;
 
@@ -89,15 +100,14 @@ bool whatif_stands_for(const struct measure *m, i64 take, enum measure_host kind
 {
     double seen = 0, seen_s = 0, all = 0, all_s = 0;
     for (i64 i = 0, k = 0; i < m->n_steps; i++) {
-        const bool picked = k < take && whatif_pick(k, take, m->n_steps) == i;
+        const double picked = times_picked(i, take, m->n_steps, &k);
         double gap = 0;
         for (i64 r = 0; r < m->n_ranks; r++)
             gap += isfinite(m->ranks[r].gap[kind][i]) ? m->ranks[r].gap[kind][i] : 0;
         all += gap;
         all_s += m->seconds[i];
-        seen += picked ? gap : 0;
-        seen_s += picked ? m->seconds[i] : 0;
-        k += picked;
+        seen += picked * gap;
+        seen_s += picked * m->seconds[i];
     }
     return fabs(seen * all_s - all * seen_s) <= as_much * all * seen_s;
 }
@@ -107,26 +117,25 @@ static double rarer(const struct measure *m, i64 take, enum measure_host kind)
 {
     double seen = 0, all = 0;
     for (i64 i = 0, k = 0; i < m->n_steps; i++) {
-        const bool picked = k < take && whatif_pick(k, take, m->n_steps) == i;
+        const double picked = times_picked(i, take, m->n_steps, &k);
         for (i64 r = 0; r < m->n_ranks; r++) {
             const double gap = m->ranks[r].gap[kind][i];
             all += isfinite(gap) ? gap : 0;
-            seen += picked && isfinite(gap) ? gap : 0;
+            seen += isfinite(gap) ? picked * gap : 0;
         }
-        k += picked;
     }
     return seen > 0 ? all / (double)m->n_steps / (seen / (double)take) : 1;
 }
 
 /* The path is that of the steps that are replayed: what is seldom done is weighed by how often it
  * is done in all. */
-static void weigh_path(struct whatif *w, i64 take)
+static void weigh_path(struct whatif *w)
 {
     static const int kinds[HOST_KINDS] = { [HOST_LOG] = DAG_LOG, [HOST_EVAL] = DAG_EVAL,
                                            [HOST_CHECKPOINT] = DAG_CHECKPOINT,
                                            [HOST_GAP] = DAG_KINDS };
     for (int k = 0; k < HOST_KINDS; k++) {
-        const double weight = kinds[k] ? rarer(w->measure, take, (enum measure_host)k) : 1;
+        const double weight = kinds[k] ? w->rarer[k] : 1;
         for (i64 i = 0; i < w->critical.n && weight != 1; i++)
             if (w->critical.shares[i].kind == kinds[k])
                 w->critical.shares[i].seconds *= weight;
@@ -155,9 +164,11 @@ int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i
         whatif_free(w);
         return (int)i64_min(rc, OK);
     }
-    for (int k = 0; k < HOST_KINDS; k++)
+    for (int k = 0; k < HOST_KINDS; k++) {
         w->stands_for[k] = whatif_stands_for(m, take, (enum measure_host)k);
-    weigh_path(w, take);
+        w->rarer[k] = rarer(m, take, (enum measure_host)k);
+    }
+    weigh_path(w);
     *out = w;
     return OK;
 }
@@ -718,18 +729,20 @@ static double edited_length(struct whatif *w, int graph, const struct finding_ed
 static double length_under(void *context, const struct finding_edit *e, double factor)
 {
     struct whatif *w = context;
+    const double before = w->step_s * whatif_fidelity(w);
     double sum = 0;
     if (!e)
-        return w->step_s * whatif_fidelity(w);
+        return before;
     if (e->kind == EDIT_HOST && e->host >= 0 && !w->stands_for[e->host])
         return NAN;
     if (e->kind == EDIT_OVERLAP && whatif_seconds(w, e) < DAG_GATE * w->length / w->n)
         return NAN; /* what stands still needs what it waits for */
     if (e->kind == EDIT_AS_ELSE)
-        return w->step_s * whatif_fidelity(w) - saved_within(w, e);
+        return before - saved_within(w, e);
     for (int i = 0; i < w->n; i++)
         sum += edited_length(w, i, e, factor);
-    return w->step_s * sum / w->measured;
+    const double weight = e->kind == EDIT_HOST && e->host >= 0 ? w->rarer[e->host] : 1;
+    return before - weight * (before - w->step_s * sum / w->measured);
 }
 
 double whatif_seconds(const struct whatif *w, const struct finding_edit *e)

@@ -190,6 +190,31 @@ TEST(tasks_that_two_stages_have_tell_which_of_them_is_slow)
     }
 }
 
+/* How layers are shared out is the same for all ranks of a stage and in all steps. */
+TEST(a_stage_is_not_long_for_one_rank_nor_for_some_steps)
+{
+    for (int which = 0; which < 3; which++) { /* one rank always; both in some steps; both always */
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(8, STEPS, &a);
+        m->config.pp = 4;
+        m->config.dp = 2;
+        m->config.micro_batches = 16;
+        for (int r = 0; r < 8; r++) {
+            struct measure_rank *k = &m->ranks[r];
+            k->stage = r / 2;
+            k->roofline_s = 0.08 * (which == 2 && k->stage == 2 ? 1.4 : 1);
+            for (i64 i = which == 1 ? 25 : 0; k->stage == 2 && i < STEPS; i++)
+                k->compute[i] *= which > 0 || r == 4 ? 1.4 : 1;
+            m->stages[k->stage] += measure_mean(m, k->compute) / 2;
+        }
+        longer(m, 0.03);
+        findings_make(&found, m, NULL);
+        CHECK_EQ(has("B4"), which == 2);
+        arena_fini(&a);
+    }
+}
+
 /* Where the times of tasks are given, nothing but a fault makes them vary, in a pipeline too, in
  * which nobody has a peer. */
 TEST(tasks_that_vary_though_their_times_are_given_are_jitter)
@@ -599,6 +624,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(a_stage_is_slow_where_all_its_ranks_are),
           ONE(the_end_that_slow_groups_share_is_where_the_link_is_slow),
           ONE(tasks_that_two_stages_have_tell_which_of_them_is_slow),
+          ONE(a_stage_is_not_long_for_one_rank_nor_for_some_steps),
           ONE(tasks_that_vary_though_their_times_are_given_are_jitter),
           ONE(a_slow_link_is_of_the_lane_that_shows_it),
           ONE(most_ranks_may_be_slow_beside_several_that_are_not),

@@ -370,6 +370,79 @@ TEST(steps_that_are_replayed_show_what_comes_regularly_as_often_as_all)
     CHECK(whatif_stands_for(m, STEPS, HOST_EVAL));
     CHECK(!whatif_stands_for(m, STEPS / 4, HOST_EVAL)); /* seen never, or four times too often */
     CHECK(whatif_stands_for(m, STEPS / 4, HOST_LOG));   /* there is none */
+    m = usual_run(2, STEPS, &a);
+    evaluate(m, STEPS / 2, 4, 2);
+    CHECK(whatif_stands_for(m, 3 * STEPS / 4, HOST_EVAL)); /* some steps are picked twice */
+    arena_fini(&a);
+}
+
+/* That it is not too often does not make it unexplained. */
+TEST(evaluating_that_is_not_too_often_is_told_as_what_it_is)
+{
+    static struct findings f;
+    struct text out = { 0 };
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(2, STEPS, &a);
+    m->config.eval_every = 10;
+    evaluate(m, 9, 10, 0.04);
+    findings_make(&f, m, NULL);
+    findings_text(&f, m, &out);
+    CHECK_EQ(f.n, 0);
+    CHECK(strstr(out.data, "No finding above"));
+    CHECK(strstr(out.data, "Evaluating takes 4.00 ms (3.8 %): less than what is too often (H2)."));
+    CHECK(!strstr(out.data, "unexplained"));
+    text_fini(&out);
+    arena_fini(&a);
+}
+
+/* One fix has one gain, and what confirms it is that fix. */
+TEST(a_fix_of_a_pipeline_is_what_its_run_confirms)
+{
+    static const struct { i64 batch; const char *fix, *both; } cases[] = {
+        { 8, "--train.accumulate 4 --train.batch 4", "--train.accumulate 4 --train.batch 4" },
+        { 1, "--train.accumulate 4: steps of twice the rows", "--train.accumulate 4" },
+    };
+    static struct findings f;
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        for (int zero_bubble = 0; zero_bubble < 2; zero_bubble++) {
+            struct arena a;
+            arena_init(&a);
+            struct measure *m = usual_run(4, STEPS, &a);
+            b5(m, &a);
+            m->config.islands = 1;
+            m->config.batch = cases[i].batch;
+            m->config.zero_bubble = zero_bubble;
+            findings_make(&f, m, NULL);
+            CHECK_STR(f.at[0].id, "B5");
+            CHECK(strstr(f.at[0].fix, cases[i].fix) && !strstr(f.at[0].fix, "zb-h1"));
+            CHECK(strstr(f.at[0].confirm, "headway train RECIPE"));
+            CHECK(strstr(f.at[0].confirm, cases[i].both));
+            bool other = false;
+            for (int k = 0; k < f.at[0].n_evidence; k++)
+                other |= strstr(f.at[0].evidence[k], "zb-h1") != NULL;
+            CHECK_EQ(other, !zero_bubble);
+            arena_fini(&a);
+        }
+    }
+}
+
+/* Real kernels reach their own shares of the machine. */
+TEST(an_op_is_slow_beside_others_only_where_times_are_given)
+{
+    static struct findings f;
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(2, STEPS, &a);
+    k6(m, &a);
+    findings_make(&f, m, NULL);
+    CHECK_STR(f.at[0].id, "K6");
+    CHECK_STR(f.at[0].place.op, "attention");
+    CHECK(f.at[0].edit.whole_name);
+    CHECK_NEAR(f.at[0].edit.less, 0.02 / m->ops[2].calls, 1e-9);
+    m->config.simulated = false;
+    findings_make(&f, m, NULL);
+    CHECK_EQ(f.n, 0);
     arena_fini(&a);
 }
 
@@ -429,6 +502,9 @@ TEST_MAIN(ONE(every_planted_fault_is_named_first_with_place_and_cost),
           ONE(what_others_took_is_never_all_of_the_computing),
           ONE(a_run_of_which_nothing_was_measured_has_no_finding),
           ONE(of_two_faults_both_are_found_the_larger_gain_first),
+          ONE(evaluating_that_is_not_too_often_is_told_as_what_it_is),
+          ONE(a_fix_of_a_pipeline_is_what_its_run_confirms),
+          ONE(an_op_is_slow_beside_others_only_where_times_are_given),
           ONE(one_disturbed_step_is_no_jitter),
           ONE(an_evaluation_in_every_other_step_is_no_noise_and_one_in_the_end_not_too_often),
           ONE(what_is_done_behind_the_last_step_is_not_too_often_nor_unexplained),
