@@ -329,6 +329,21 @@ static bool is_somewhere(const struct measure *m)
     return m->slow_end.groups > 0 && m->slow_end.common < m->n_ranks;
 }
 
+/* Slow groups of several lanes have two ranks of the slow ring in common: theirs is the link. */
+static bool is_of_two(const struct measure *m, const struct measure_link *ring)
+{
+    const struct measure_slow_end *e = &m->slow_end;
+    return e->groups > 1 && e->lanes > 1 && e->common == 2 && ring->members > 2 &&
+           ring->a <= e->first && e->last <= ring->b;
+}
+
+static void fix_link(const struct measure *m, int a, int b, struct finding *f)
+{
+    rule_fix(f, "replace or route around the link between ranks %d and %d (%s and %s); until then "
+             "leave one of the two hosts out", a, b, m->ranks[a].host, m->ranks[b].host);
+    rule_confirm(f, "mpirun -n 2 headway comm, on these two hosts");
+}
+
 static bool look_one_link(const struct measure *m, const struct rule_limit *limit,
                           struct finding *f)
 {
@@ -361,16 +376,25 @@ static bool look_one_link(const struct measure *m, const struct rule_limit *limi
         f->edit.last_rank = slow->b;
     }
     rule_gain(m, f, stood(l), gain, 0.3);
+    if (is_of_two(m, slow)) {
+        f->place.several.n = f->place.last_rank = 0;
+        f->place.rank = m->slow_end.first;
+        f->place.peer = m->slow_end.last;
+        edit_slow_end(m, f);
+        rule_evidence(f, "ranks %d and %d are in all %lld groups that are slow, of %lld lanes",
+                      f->place.rank, f->place.peer, (long long)m->slow_end.groups,
+                      (long long)m->slow_end.lanes);
+        rule_gain(m, f, lost_to_transfer(m), lost_to_transfer(m), 0.3);
+        fix_link(m, f->place.rank, f->place.peer, f);
+        return true;
+    }
     if (slow->members > 2) {
         rule_fix(f, "find the slow link of that ring of %d: between two of its neighbours at a "
                     "time (headway comm), then replace it or route around it", slow->members);
         rule_confirm(f, "mpirun -n 2 headway comm, on two of its hosts at a time");
         return true;
     }
-    rule_fix(f, "replace or route around the link between ranks %d and %d (%s and %s); until then "
-                "leave one of the two hosts out", slow->a, slow->b, m->ranks[slow->a].host,
-             m->ranks[slow->b].host);
-    rule_confirm(f, "mpirun -n 2 headway comm, on these two hosts");
+    fix_link(m, slow->a, slow->b, f);
     return true;
 }
 

@@ -341,6 +341,29 @@ TEST(a_rank_that_is_slow_in_some_tasks_is_waited_for)
     arena_fini(&a);
 }
 
+/* Unless groups of another lane are slow, too: the two that all of them have. */
+TEST(a_slow_ring_and_a_slow_pair_of_it_are_one_link)
+{
+    struct arena a;
+    arena_init(&a);
+    for (int lanes = 1; lanes < 3; lanes++) {
+        struct measure *m = usual_run(8, STEPS, &a);
+        c11(m, &a);
+        m->n_links = 2;
+        for (int g = 0; g < 2; g++)
+            m->links[g] = (struct measure_link){ .a = 4 * g, .b = 4 * g + 3, .members = 4,
+                .bytes_per_s = g == 1 ? 3e8 : 2e9, .base_bytes_per_s = NAN, .latency_s = NAN };
+        m->slow_end = (struct measure_slow_end){ .groups = 2, .lanes = lanes, .common = 2,
+            .first = 4, .last = 5, .times = 4, .s_per_byte = 1.4e-9 };
+        const struct finding *f = first(m, "C11");
+        CHECK_EQ(f->place.rank, 4);
+        CHECK_EQ(f->place.peer, lanes == 2 ? 5 : -1);
+        CHECK_EQ(f->place.last_rank > 4 ? f->place.last_rank : 0, lanes == 2 ? 0 : 7);
+        CHECK_EQ(f->edit.groups, lanes == 2);
+    }
+    arena_fini(&a);
+}
+
 /* Which link of a ring is slow does not show, but which ring: as a range where its ranks are
  * one. */
 TEST(a_ring_is_as_fast_as_its_slowest_link)
@@ -629,6 +652,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(a_slow_link_is_of_the_lane_that_shows_it),
           ONE(most_ranks_may_be_slow_beside_several_that_are_not),
           ONE(a_rank_that_is_slow_in_some_tasks_is_waited_for),
+          ONE(a_slow_ring_and_a_slow_pair_of_it_are_one_link),
           ONE(a_ring_is_as_fast_as_its_slowest_link),
           ONE(all_ranks_may_become_slow_at_once), ONE(jitter_is_found_in_steps_that_vary),
           ONE(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains),
