@@ -164,6 +164,27 @@ def cube(r):
             "--rates flops=5e10,memory=2e10,link=8e9,latency=1e-5"), 8
 
 
+def tensor_pairs(r):
+    return ("--layout dp=4,tp=2,zero=1 --set model.spec=laptop-5m --set train.batch=8 "
+            f"--set train.accumulate=2 --set train.seq={r.choice([128, 256])} "
+            f"--rates flops={r.choice([4e10, 8e10]):g},memory=2e10,link=4e9,latency=1e-5"), 8
+
+
+def unsplit_experts(r):
+    ep = r.choice([2, 4])
+    return (f"--layout dp=8,ep={ep} --set model.spec=laptop-moe --set train.batch=8 "
+            f"--set train.accumulate=2 --set train.seq={r.choice([64, 128])} "
+            f"--rates flops=1e11,memory=2e10,link={r.choice([5e8, 1e9]):g},latency=5e-5"), 8
+
+
+def one_pass(r):
+    """Gathers of what each rank updates stay behind the pass that could hide sums."""
+    n = r.choice([4, 8])
+    return (f"--layout dp={n},zero=1 --set model.spec=laptop-2m --set train.batch={n} "
+            f"--set train.accumulate=2 --set train.seq={r.choice([128, 256])} "
+            f"--rates flops=2e10,memory=2e10,link={r.choice([2e8, 4e8]):g},latency=1e-5"), n
+
+
 # --- faults --------------------------------------------------------------------------------
 # fault(x, c, r, n): what to inject so that a step becomes about 1 + x times as long; c: what
 # diagnose says of the clean run; and the place that must be named: {} everywhere.
@@ -223,6 +244,27 @@ def pair(x, c, r, n):
     a = 2 * r.randrange(n // 2)
     rate = lane(c, "tp")["bytes"] / (x * c["step_s"])
     return f"pair_bw={a}-{a + 1}:{1e-6 * rate:.6f}MB/s", {"rank": a, "peer": a + 1}
+
+
+def spaced_ring(x, c, r, n):
+    """A link of a ring that every other rank is in."""
+    first, place = r.randrange(2), 2 * r.randrange(3)
+    busy = lane(c, "dp")
+    rate = busy["bytes"] / (x * c["step_s"] + busy["busy_s"])
+    return (f"pair_bw={first + place}-{first + place + 2}:{1e-6 * rate:.6f}MB/s",
+            {"ranks": [first + 2 * i for i in range(4)]})
+
+
+def apart(x, c, r, n):
+    """Two ranks that are no neighbours."""
+    first = r.randrange(n - 2)
+    second = r.randrange(first + 2, n)
+    return (f"slow_compute={1 + x:.3f}@{first},slow_compute={1 + x:.3f}@{second}",
+            {"ranks": [first, second]})
+
+
+def slow_op(x, c, r, n):
+    return f"op=attention,delay={ms(x * c['step_s'] / (6 * c['micro_batches']))}", {"op": "attention"}
 
 
 def ring(x, c, r, n):
@@ -345,6 +387,18 @@ VIRTUAL = [
     Case("C4", "comm_bw@r, tensor", tensor, slow_end, None, ["C10"]),
     Case("C5", "comm_delay@r, tensor", tensor, somewhere(
         lambda x, c, r: f"comm_delay={ms(x * c['step_s'] / lane(c, 'tp')['calls'])}"), None, []),
+    # Ranks that are no range; sums of gradients over several axes; an op on all ranks.
+    Case("C11", "pair_bw, every other rank", tensor_pairs, spaced_ring, None, []),
+    Case("B1", "slow_compute@r, r", six, apart, None, []),
+    Case("C1", "overlap, experts", unsplit_experts, everywhere(
+        lambda x, c, r: "overlap=off"), None, []),
+    Case("C2", "bucket, experts", unsplit_experts, everywhere(
+        lambda x, c, r: f"bucket={64 if x < 0.3 else 16}KiB"), None, []),
+    Case("C3", "bucket=all, experts", unsplit_experts, everywhere(
+        lambda x, c, r: "bucket=all"), None, []),
+    Case("C3", "bucket=all, one pass", one_pass, everywhere(
+        lambda x, c, r: "bucket=all"), None, []),
+    Case("K6", "op", tensor_pairs, slow_op, None, []),
 ]
 
 PAIRS = [
@@ -401,7 +455,7 @@ def trials(bench, cases, seeds, cleans):
                 show(v, flags)
                 # noise 0, of the table: nothing wanders here
                 yield v._replace(noise=0, moved=moves(clean, faulty))
-                if c.world not in (pipeline, unsplit, cube, lone_stages, two_stages): # which have a bubble, and copies
+                if c.world not in (pipeline, unsplit, unsplit_experts, cube, lone_stages, two_stages): # which have a bubble, and copies
                     cleans.append(clean)
                     for f in clean["findings"][:1]:
                         print(f"clean {flags}: {f['id']} {f['gain_s']}", flush=True)
