@@ -42,7 +42,7 @@ static int stage_skew(const struct settings *x, i64 more)
     struct restore from;
     struct text out = { 0 };
     i64 n = x->layout->pp * i64_max(1, x->layout->chunks);
-    TRY(train_spec(&spec, &from, x->config, x->recipe->arena));
+    TRY(train_spec(&spec, &from, x->config, x->recipe, x->recipe->arena));
     i64 last = spec.layers / n + more, rest = spec.layers - last;
     if (n < 2 || rest < n - 1)
         return err_set(ERR_CONFIG, "stage_skew=%lld needs a pipeline, and a layer for each other "
@@ -126,11 +126,12 @@ int inject_settings(struct recipe *r, const struct train_config *config,
                     const char **backend)
 {
     struct settings x = { r, config, layout, backend };
-    struct inject all;
-    TRY(add_texts(&x, more));
     const struct option_strings *texts = &config->run.inject;
+    struct inject all;
     TRY(inject_read(&all, texts->at, texts->count,
                     texts->count ? recipe_where(r, "run.inject") : NULL));
+    TRY(add_texts(&x, more));
+    TRY(inject_read(&all, texts->at, texts->count, "--inject"));
     for (int i = 0; i < all.n; i++)
         if (inject_rows[all.faults[i].kind].key)
             TRY(apply(&x, &all.faults[i]));

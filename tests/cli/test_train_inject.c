@@ -135,6 +135,15 @@ TEST(who_leaves_a_call_out_is_named)
 
 /* --- settings --------------------------------------------------------------------------- */
 
+TEST(what_cannot_be_put_in_is_named_where_it_was_asked_for)
+{
+    CHECK(strstr(shell("cd $D && $H train r.yaml --dry-run --inject slow_computer=2 2>&1", 2),
+                 "headway: --inject: there is nothing called 'slow_computer'"));
+    CHECK(strstr(shell("cd $D && $H train r.yaml --dry-run --inject slow_compute=2 "
+                       "--run.inject=slow_computer=2 2>&1", 2),
+                 "headway: --set: there is nothing called 'slow_computer'"));
+}
+
 TEST(faults_that_are_settings_stand_in_the_manifest)
 {
     shell(TRAIN "--set run.name=set --inject recompute=full --inject micro_batch=1 --inject "
@@ -190,6 +199,7 @@ int main(void)
         ONE(sums_at_the_end_begin_behind_the_backward_pass),
         ONE(without_overlap_every_call_is_waited_for),
         ONE(sums_in_every_micro_batch_are_more_calls), ONE(who_leaves_a_call_out_is_named),
+        ONE(what_cannot_be_put_in_is_named_where_it_was_asked_for),
         ONE(faults_that_are_settings_stand_in_the_manifest),
         ONE(eight_ranks_sleep_as_long_as_their_tasks_are_worth),
     };
