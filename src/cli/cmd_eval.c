@@ -82,7 +82,7 @@ static int open_tokenizer(struct evaluation *e)
                        e->restore.path);
     TRY(tokenizer_open(&e->tokenizer, path));
     if (tokenizer_size(e->tokenizer) > e->restore.spec.vocab)
-        return err_set(ERR_MODEL, "%s has %d tokens, the model %lld", path,
+        return err_set(ERR_CONFIG, "%s has %d tokens, the model only %lld; give its own", path,
                        tokenizer_size(e->tokenizer), (long long)e->restore.spec.vocab);
     return encoder_new(&e->encoder, e->tokenizer, &how);
 }

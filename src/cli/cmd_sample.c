@@ -202,7 +202,7 @@ static int open_tokenizer(struct writer *w, const struct restore *r)
                        r->path);
     TRY(tokenizer_open(&w->tokenizer, path));
     if (tokenizer_size(w->tokenizer) > r->spec.vocab)
-        return err_set(ERR_MODEL, "%s has %d tokens, the model %lld", path,
+        return err_set(ERR_CONFIG, "%s has %d tokens, the model only %lld; give its own", path,
                        tokenizer_size(w->tokenizer), (long long)r->spec.vocab);
     w->style = chat_style_of(w->tokenizer);
     if (w->o->chat && w->style.close < 0 && !w->o->no_stop)
@@ -215,11 +215,11 @@ static int choose_tokens(struct writer *w, i64 prompt, i64 positions)
 {
     const i64 room = positions - prompt + 1, asked = w->o->tokens;
     if (room < 1)
-        return err_set(ERR_LIMIT, "the prompt has %lld tokens, the model only %lld "
+        return err_set(ERR_USAGE, "the prompt has %lld tokens, the model only %lld "
                        "positions; give a shorter prompt",
                        (long long)prompt, (long long)positions);
     if (asked > room)
-        return err_set(ERR_LIMIT, "the prompt's %lld tokens and --tokens %lld do not fit in the "
+        return err_set(ERR_USAGE, "the prompt's %lld tokens and --tokens %lld do not fit in the "
                        "model's %lld positions; give --tokens %lld or less, or a shorter prompt",
                        (long long)prompt, (long long)asked, (long long)positions, (long long)room);
     w->tokens = asked > 0 ? asked : i64_min(TOKENS, room);

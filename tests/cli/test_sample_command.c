@@ -22,11 +22,11 @@ static int prepare(void **state)
 /* "a" is a token of its own: room for 32 more, the last of which the model does not read. */
 TEST(more_tokens_than_fit_are_refused_before_any_text)
 {
-    CHECK_STR(shell(SAMPLE "--prompt a --tokens 33 --count 2 2>/dev/null; test $? = 1", 0), "");
-    const char *said = shell(SAMPLE "--prompt a --tokens 33 2>&1", 1);
+    CHECK_STR(shell(SAMPLE "--prompt a --tokens 33 --count 2 2>/dev/null; test $? = 2", 0), "");
+    const char *said = shell(SAMPLE "--prompt a --tokens 33 2>&1", 2);
     CHECK(strstr(said, "the prompt's 1 tokens and --tokens 33 do not fit in the model's 32 "
                        "positions; give --tokens 32 or less"));
-    said = shell(SAMPLE "--prompt \"$(seq 100 200)\" 2>&1", 1);
+    said = shell(SAMPLE "--prompt \"$(seq 100 200)\" 2>&1", 2);
     CHECK(strstr(said, "tokens, the model only 32 positions; give a shorter prompt"));
 }
 
