@@ -345,11 +345,12 @@ static int train_on(struct comm *comm, void *context)
 }
 
 /* Its vocabulary settled, without looking at data. */
-static int virtual_spec(struct model_spec *spec, const struct train_config *c, struct arena *a)
+static int virtual_spec(struct model_spec *spec, const struct train_config *c,
+                        const struct recipe *r, struct arena *a)
 {
     struct restore from;
     struct tokenizer *t;
-    TRY(train_spec(spec, &from, c, a));
+    TRY(train_spec(spec, &from, c, r, a));
     const char *path = c->data.tokenizer ? c->data.tokenizer : from.tokenizer;
     if (spec->vocab == 0 && (!path || !*path))
         return err_set(ERR_CONFIG, "%s leaves its vocabulary open; name data.tokenizer, or set "
@@ -372,7 +373,7 @@ static int run_virtual(struct invocation *v)
     TRY(open_recipe(v, &o));
     TRY(read_rates(v, &o, &rates));
     TRY(train_config_check(&o.config, &o.recipe));
-    TRY(virtual_spec(&spec, &o.config, v->arena));
+    TRY(virtual_spec(&spec, &o.config, &o.recipe, v->arena));
     TRY(train_layout_check(&o.layout, &spec, &o.config,
                            flags->ranks > 0 ? flags->ranks : layout_ranks(&o.layout)));
     struct virtual_request q = { &o.config, &o.layout, &spec, &o.recipe, v->args[0], rates };

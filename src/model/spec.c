@@ -158,17 +158,17 @@ int spec_find(const char *name, char *path, i64 capacity)
 
 static int refuse(const char *where, const char *what)
 {
-    return err_set(ERR_MODEL, "%s: %s", where, what);
+    return err_set(ERR_CONFIG, "%s: %s", where, what);
 }
 
 static int check_experts(struct model_spec *s, const char *where)
 {
     s->expert_hidden = s->expert_hidden ? s->expert_hidden : s->hidden;
     if (s->experts_per_token > s->experts)
-        return err_set(ERR_MODEL, "%s: experts_per_token (%lld) is more than experts (%lld)",
+        return err_set(ERR_CONFIG, "%s: experts_per_token (%lld) is more than experts (%lld)",
                        where, (long long)s->experts_per_token, (long long)s->experts);
     if (s->dense_layers >= s->layers)
-        return err_set(ERR_MODEL, "%s: dense_layers (%lld) leaves none of the %lld layers to the "
+        return err_set(ERR_CONFIG, "%s: dense_layers (%lld) leaves none of the %lld layers to the "
                        "experts; leave experts out", where, (long long)s->dense_layers,
                        (long long)s->layers);
     if (s->act != ACT_SWIGLU)
@@ -209,10 +209,10 @@ int spec_check(struct model_spec *s, const char *where)
 {
     s->kv_heads = s->kv_heads ? s->kv_heads : s->heads;
     if (s->heads % s->kv_heads)
-        return err_set(ERR_MODEL, "%s: heads (%lld) must be a multiple of kv_heads (%lld)",
+        return err_set(ERR_CONFIG, "%s: heads (%lld) must be a multiple of kv_heads (%lld)",
                        where, (long long)s->heads, (long long)s->kv_heads);
     if (!s->head_size && s->width % s->heads)
-        return err_set(ERR_MODEL, "%s: width (%lld) must be a multiple of heads (%lld), or "
+        return err_set(ERR_CONFIG, "%s: width (%lld) must be a multiple of heads (%lld), or "
                        "head_size be given", where, (long long)s->width, (long long)s->heads);
     s->head_size = s->head_size ? s->head_size : s->width / s->heads;
     TRY(check_latent(s, where));

@@ -60,7 +60,7 @@ static int settle_vocab(struct session *s)
     if (s->spec.vocab == 0)
         s->spec.vocab = needed;
     if (s->spec.vocab == 0)
-        return err_set(ERR_MODEL, "%s leaves the vocabulary open and there is no tokenizer to "
+        return err_set(ERR_CONFIG, "%s leaves the vocabulary open and there is no tokenizer to "
                        "take it from; give model.override {vocab: N}", s->spec.name);
     if (needed > s->spec.vocab)
         return err_set(ERR_CONFIG, "%sthe tokenizer has %lld tokens but %s has a vocabulary of "
@@ -163,12 +163,12 @@ static int find_spec(struct session *s)
     struct train_config own = *s->config;
     const char *name = own.run.name;
     if (!s->request.resume || !own.model.from || sys_exists(own.model.from))
-        return train_spec(&s->spec, &s->from, s->config, &s->arena);
+        return train_spec(&s->spec, &s->from, s->config, s->request.recipe, &s->arena);
     if (!name)
         TRY(newest_run(s, stem_of(s->request.recipe_path, &s->arena), &name));
     own.model.from = own.checkpoint.dir ? own.checkpoint.dir
                                         : arena_printf(&s->arena, "%s/%s", own.run.dir, name);
-    return train_spec(&s->spec, &s->from, &own, &s->arena);
+    return train_spec(&s->spec, &s->from, &own, NULL, &s->arena);
 }
 
 static void name_checkpoints(struct session *s)

@@ -33,7 +33,7 @@ int train_recipe_read(struct train_recipe *x, const char *path, const char *cons
     if (layout)
         TRY(layout_parse(&x->layout, layout, "--layout", a));
     TRY(train_config_check(&x->config, &x->recipe));
-    TRY(train_spec(&x->spec, &from, &x->config, a));
+    TRY(train_spec(&x->spec, &from, &x->config, &x->recipe, a));
     TRY(read_vocab(x, &from));
     TRY(spec_check(&x->spec, x->spec.name));
     return train_layout_check(&x->layout, &x->spec, &x->config, layout_ranks(&x->layout));

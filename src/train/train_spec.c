@@ -49,7 +49,7 @@ static int check_same(const struct model_spec *spec, const struct train_config *
     const char *key = spec_difference(&given, spec);
     if (!key)
         return OK;
-    return err_set(ERR_MODEL, "model.spec %s is not the model in model.from %s: its %s differs; "
+    return err_set(ERR_CONFIG, "model.spec %s is not the model in model.from %s: its %s differs; "
                    "leave model.spec out", c->model.spec, c->model.from, key);
 }
 
@@ -58,24 +58,31 @@ static int check_built(const struct model_spec *spec)
 {
     if (spec->mtp_depth == 0)
         return OK;
-    return err_set(ERR_MODEL, "%s has mtp.depth %lld: training builds no module that predicts "
+    return err_set(ERR_CONFIG, "%s has mtp.depth %lld: training builds no module that predicts "
                    "further tokens (plans price it); set model.override {mtp.depth: 0} to train "
                    "without",
                    spec->name, (long long)spec->mtp_depth);
 }
 
+/* With the place of the setting that names what failed. */
+static int placed(int rc, const struct recipe *r, const char *key)
+{
+    const char *where = rc < 0 && r ? recipe_where(r, key) : NULL;
+    return where ? err_context(rc, "%s", where) : rc;
+}
+
 int train_spec(struct model_spec *out, struct restore *from, const struct train_config *c,
-               struct arena *a)
+               const struct recipe *r, struct arena *a)
 {
     if (!c->model.from) {
-        TRY(spec_load(out, c->model.spec, a));
+        TRY(placed(spec_load(out, c->model.spec, a), r, "model.spec"));
         TRY(apply_overrides(out, c, a));
         return check_built(out);
     }
-    TRY(restore_find(from, c->model.from, a));
+    TRY(placed(restore_find(from, c->model.from, a), r, "model.from"));
     *out = from->spec;
     if (c->model.spec)
-        TRY(check_same(out, c, a));
+        TRY(placed(check_same(out, c, a), r, "model.spec"));
     TRY(apply_overrides(out, c, a));
     return check_built(out);
 }

@@ -87,16 +87,16 @@ TEST(settings_of_experts_that_contradict_each_other_are_refused)
     arena_init(&a);
     struct model_spec good = load("mixtral-8x7b", &a), s = good;
     s.experts_per_token = 9;
-    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "experts_per_token (9) is more than experts (8)");
+    CHECK_FAILS(spec_check(&s, "x"), ERR_CONFIG, "experts_per_token (9) is more than experts (8)");
     s = good;
     s.dense_layers = 32;
-    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "dense_layers (32) leaves none");
+    CHECK_FAILS(spec_check(&s, "x"), ERR_CONFIG, "dense_layers (32) leaves none");
     s = good;
     s.capacity = 0.5;
-    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "router.capacity below 1");
+    CHECK_FAILS(spec_check(&s, "x"), ERR_CONFIG, "router.capacity below 1");
     s = good;
     s.bias_mlp = true;
-    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "experts have no biases");
+    CHECK_FAILS(spec_check(&s, "x"), ERR_CONFIG, "experts have no biases");
     arena_fini(&a);
 }
 
@@ -107,22 +107,22 @@ TEST(settings_of_latents_that_contradict_each_other_are_refused)
     struct model_spec good = load("laptop-mla", &a), s = good;
     CHECK_EQ(s.value_size, s.head_size); /* where nothing is said */
     s.latent_kv = 0;
-    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "go with latent.kv_rank");
+    CHECK_FAILS(spec_check(&s, "x"), ERR_CONFIG, "go with latent.kv_rank");
     s = good;
     s.latent_rope = 7;
-    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "latent.rope_size must be even");
+    CHECK_FAILS(spec_check(&s, "x"), ERR_CONFIG, "latent.rope_size must be even");
     s = good;
     s.kv_heads = 2;
-    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "leave kv_heads out");
+    CHECK_FAILS(spec_check(&s, "x"), ERR_CONFIG, "leave kv_heads out");
     s = good;
     s.qk_norm = true;
-    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "neither qk_norm nor bias.qkv");
+    CHECK_FAILS(spec_check(&s, "x"), ERR_CONFIG, "neither qk_norm nor bias.qkv");
     s = good;
     s.norm = NORM_LAYER;
-    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "position rope and norm rmsnorm");
+    CHECK_FAILS(spec_check(&s, "x"), ERR_CONFIG, "position rope and norm rmsnorm");
     s = good;
     s.head_size = 500;
-    CHECK_FAILS(spec_check(&s, "x"), ERR_MODEL, "at most 512 columns");
+    CHECK_FAILS(spec_check(&s, "x"), ERR_CONFIG, "at most 512 columns");
     arena_fini(&a);
 }
 
@@ -181,11 +181,11 @@ TEST(shapes_that_do_not_fit_are_refused_with_numbers)
     struct model_spec s = load("gpt2-124m", &a);
     s.heads = 7;
     s.kv_heads = s.head_size = 0;
-    CHECK_FAILS(spec_check(&s, "x.yaml"), ERR_MODEL,
+    CHECK_FAILS(spec_check(&s, "x.yaml"), ERR_CONFIG,
                 "x.yaml: width (768) must be a multiple of heads (7)");
     s.heads = 8;
     s.kv_heads = 3;
-    CHECK_FAILS(spec_check(&s, "x.yaml"), ERR_MODEL, "multiple of kv_heads (3)");
+    CHECK_FAILS(spec_check(&s, "x.yaml"), ERR_CONFIG, "multiple of kv_heads (3)");
     CHECK_FAILS(spec_load(&s, "gpt3", &a), ERR_CONFIG, "no model 'gpt3'");
     CHECK_FAILS(spec_load(&s, "laptop-2n", &a), ERR_CONFIG, "did you mean 'laptop-2m'?");
     arena_fini(&a);
@@ -309,7 +309,7 @@ TEST(latents_that_are_others_are_refused_by_name)
     };
     for (i64 i = 0; i < COUNT_OF(refused); i++)
         CHECK_FAILS(read_deepseek_with(refused[i].keys), ERR_FORMAT, refused[i].says);
-    CHECK_FAILS(read_deepseek_with("\"n_group\":1,\"attention_bias\":true"), ERR_MODEL,
+    CHECK_FAILS(read_deepseek_with("\"n_group\":1,\"attention_bias\":true"), ERR_CONFIG,
                 "neither qk_norm nor bias.qkv");
     CHECK_OK(read_deepseek_with("\"n_group\":1"));
     CHECK_OK(read_deepseek_with("\"n_group\":1,\"q_lora_rank\":null"));

@@ -58,7 +58,7 @@ TEST(what_is_wrong_in_a_table_is_said)
                 ERR_CONFIG, "did you mean 'heads'");
     CHECK_FAILS(read("model: gpt3-175b\nmachine: selene\nrows:\n"
                      "  - {gpus: 8, batch: 8, mfu: 40, override: {heads: 7}}\n"),
-                ERR_MODEL, "heads");
+                ERR_CONFIG, "heads");
 }
 
 int main(void)

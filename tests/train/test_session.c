@@ -255,7 +255,7 @@ TEST(what_cannot_work_is_said_before_work_starts)
                 "--set: the ramps pass through more than 32 batch shapes");
     CHECK_FAILS(train("bad", alike, false, NULL), ERR_CONFIG,
                 "--set:1:41: source 1 is named \"x\" already; give each another name");
-    CHECK_FAILS(train("bad2", heads, false, NULL), ERR_MODEL, "multiple of heads (7)");
+    CHECK_FAILS(train("bad2", heads, false, NULL), ERR_CONFIG, "multiple of heads (7)");
     CHECK_FAILS(train("bad", no_weight, false, NULL), ERR_CONFIG,
                 "--set:1:36: a source of weight 0 is never read");
     CHECK_FAILS(train("bad", some_weight, false, NULL), ERR_CONFIG,

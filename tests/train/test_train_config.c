@@ -63,10 +63,24 @@ TEST(modules_that_training_does_not_build_are_refused)
     struct restore from;
     struct model_spec spec;
     CHECK_OK(recipe_override(&recipe, "model.spec=deepseek-v3"));
-    CHECK_FAILS(train_spec(&spec, &from, &c, &arena), ERR_MODEL, "deepseek-v3 has mtp.depth 1");
+    CHECK_FAILS(train_spec(&spec, &from, &c, &recipe, &arena), ERR_CONFIG,
+                "deepseek-v3 has mtp.depth 1");
     CHECK_OK(recipe_override(&recipe, "model.override={mtp.depth: 0}"));
-    CHECK_OK(train_spec(&spec, &from, &c, &arena));
+    CHECK_OK(train_spec(&spec, &from, &c, &recipe, &arena));
     CHECK_EQ(spec.mtp_depth, 0);
+}
+
+TEST(a_model_that_is_not_there_is_named_with_its_place)
+{
+    struct restore from;
+    struct model_spec spec;
+    CHECK_OK(recipe_override(&recipe, "model.spec=gpt2-125m"));
+    CHECK_FAILS(train_spec(&spec, &from, &c, &recipe, &arena), ERR_CONFIG,
+                "--set: no model 'gpt2-125m'");
+    CHECK_FAILS(train_spec(&spec, &from, &c, NULL, &arena), ERR_CONFIG, "no model 'gpt2-125m'");
+    CHECK_OK(recipe_override(&recipe, "model.from=nowhere"));
+    CHECK_FAILS(train_spec(&spec, &from, &c, &recipe, &arena), ERR_CONFIG,
+                "--set: nowhere is neither a Hugging Face folder");
 }
 
 TEST(ramps_need_both_of_their_keys)
@@ -125,6 +139,8 @@ TEST(choices_stand_in_the_order_of_their_enums)
 TEST_MAIN(CASE(a_model_data_and_an_end_are_enough),
           CASE(settings_that_contradict_each_other_are_named),
           CASE(modules_that_training_does_not_build_are_refused),
+          CASE(a_model_that_is_not_there_is_named_with_its_place),
+          CASE(a_model_that_is_not_there_is_named_with_its_place),
           CASE(ramps_need_both_of_their_keys),
           CASE(a_row_that_doubles_must_come_to_its_full_length),
           CASE(the_bad_step_limit_fits_its_window),
