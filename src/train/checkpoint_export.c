@@ -34,6 +34,10 @@ int checkpoint_find(const char *path, char *dir, i64 bytes, i64 *step)
     snprintf(bare, sizeof bare, "%.*s", (int)n, path);
     if (!sys_exists(bare))
         return err_set(ERR_USAGE, "there is no folder %s", bare);
+    struct stat st;
+    if (sys_stat(bare, &st) == 0 && !S_ISDIR(st.st_mode))
+        return err_set(ERR_USAGE, "%s is no folder: give that of a run, or of its checkpoints",
+                       bare);
     *step = -1;
     if (is_step_folder(bare, step)) {
         char *slash = strrchr(bare, '/');

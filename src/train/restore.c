@@ -36,7 +36,11 @@ static int find_checkpoints(struct restore *r, const char *path)
     snprintf(r->path, sizeof r->path, "%s/checkpoints", path);
     if (!sys_exists(r->path))
         snprintf(r->path, sizeof r->path, "%s", path);
-    TRY(checkpoint_newest(r->path, &r->step));
+    struct stat st;
+    const bool folder = sys_stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+    r->step = -1;
+    if (folder)
+        TRY(checkpoint_newest(r->path, &r->step));
     if (r->step < 0)
         return err_set(ERR_CONFIG, "%s is neither a Hugging Face folder (no config.json) nor a "
                        "run or a folder of checkpoints", path);

@@ -90,6 +90,9 @@ TEST(options_that_cannot_be_followed_are_refused)
                  "--loss-on is for --data"));
     CHECK(strstr(shell("cd $D && $H eval runs/qa --text t.txt --seq 1000000 2>&1", 2),
                  "is longer than the model's"));
+    CHECK(strstr(shell("cd $D && $H eval t.txt --text t.txt 2>&1", 2),
+                 "t.txt is neither a Hugging Face folder (no config.json) nor a run"));
+    CHECK(strstr(shell("cd $D && $H checkpoint list t.txt 2>&1", 2), "t.txt is no folder"));
 }
 
 TEST(an_export_goes_into_no_folder_of_other_files)
