@@ -82,6 +82,10 @@ int sys_mkdirs(const char *path); /* like mkdir -p; 0 if it exists */
 int sys_stat(const char *path, struct stat *out);
 bool sys_exists(const char *path);
 i64 sys_file_bytes(const char *path);  /* -1 with errno */
+/* Whether the path is that of a device or a pipe, or the system's own link to something, as
+ * /dev/stdout is: it is written to as it stands, and never replaced by a file. */
+bool sys_is_channel(const char *path);
+int sys_write_channel(const char *path, const void *data, i64 bytes); /* all of it, or -1 */
 /* Whether files could be made in this folder, or where it lacks, in the nearest one above it that
  * there is, with what stands in the way in errno. Only looks. */
 bool sys_may_write(const char *folder);
@@ -94,6 +98,11 @@ int sys_fclose(FILE *f);
 /* Names in a folder, sorted bytewise, without "." and ".."; returns the count or -1.
  * The array and its strings are one block: sys_free(*names). */
 int sys_list(const char *path, char ***names);
+
+/* At the program's start. Whoever started it may have closed standard input, output or errors:
+ * files would then be opened under their numbers, and messages written into them. And a limit of
+ * file sizes is an error of writing, not a signal. */
+void sys_begin_program(void);
 
 /* --- time and process ------------------------------------------------------------ */
 u64 sys_now_ns(void);       /* monotonic */

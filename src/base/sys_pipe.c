@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -48,4 +50,34 @@ void *sys_map_pipe(int fd, i64 *bytes)
     sys_unmap(p, MOST);
     errno = why;
     return NULL;
+}
+
+bool sys_is_channel(const char *path)
+{
+    struct stat st;
+    const bool of_system = strncmp(path, "/dev/", 5) == 0 || strncmp(path, "/proc/", 6) == 0;
+    if (of_system && lstat(path, &st) == 0 && S_ISLNK(st.st_mode))
+        return true;
+    return stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+}
+
+int sys_write_channel(const char *path, const void *data, i64 bytes)
+{
+    const int fd = sys_open(path, O_WRONLY | O_APPEND | O_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    int failed = sys_write_full(fd, data, bytes) != 0 ? errno : 0;
+    if (sys_close(fd) != 0 && !failed)
+        failed = errno;
+    errno = failed;
+    return failed ? -1 : 0;
+}
+
+/* What is closed stays an error to use: reading where one only writes, and the reverse. */
+void sys_begin_program(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            (void)open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+    signal(SIGXFSZ, SIG_IGN);
 }

@@ -10,6 +10,7 @@
 #include "data/splitter.h"
 #include "data/stream.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,6 +131,14 @@ static const struct option encode_table[] = {
     { 0 },
 };
 
+/* What was read to its end, or not. */
+static int whole_input(int rc)
+{
+    if (rc < 0 || !ferror(stdin))
+        return rc;
+    return err_set(ERR_SYS, "read standard input: %s", strerror(errno));
+}
+
 static void print_ids(const struct encoder *e)
 {
     i64 n;
@@ -152,6 +161,7 @@ static int encode_lines(struct encoder *e, FILE *in)
         if (rc >= 0)
             print_ids(e);
     }
+    rc = whole_input(rc);
     sys_free(line);
     return rc;
 }
@@ -167,6 +177,7 @@ static int encode_all(struct encoder *e, const struct encode_options *o)
         got = rc < 0 ? 0 : (i64)fread(text.data + text.bytes, 1, 1 << 16, stdin);
         text.bytes += got;
     }
+    rc = whole_input(rc);
     if (rc >= 0)
         rc = encoder_text(e, text.data, text.bytes);
     encoder_ids(e, &tokens);
@@ -250,6 +261,7 @@ static int decode(struct invocation *v)
         if (rc >= 0)
             putchar('\n');
     }
+    rc = whole_input(rc);
     sys_free(line);
     buffer_fini(&out);
     tokenizer_free(t);

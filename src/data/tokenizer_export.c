@@ -135,6 +135,9 @@ static int write_whole(const char *path, const struct text *text)
 static int replace_file(const char *path, const struct text *text)
 {
     struct text temporary = { 0 };
+    if (sys_is_channel(path))
+        return sys_write_channel(path, text->data, text->length) == 0
+                   ? OK : err_set(ERR_SYS, "write %s: %s", path, strerror(errno));
     text_printf(&temporary, "%s.tmp", path);
     int rc = write_whole(temporary.data, text);
     if (rc == OK && sys_rename(temporary.data, path) < 0)

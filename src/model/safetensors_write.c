@@ -124,6 +124,10 @@ int safetensors_create(struct safetensors_writer *w, const char *path,
     arena_init(&w->arena);
     w->path = arena_strdup(&w->arena, path);
     w->temporary = arena_printf(&w->arena, "%s.tmp", path);
+    if (sys_is_channel(path)) {
+        rc = err_set(ERR_USAGE, "%s is a device or a pipe; tensors are written to a file", path);
+        goto fail;
+    }
     TRY_TO(fail, safetensors_header(&w->arena, tensors, n, metadata, n_metadata, &header, &bytes));
     w->total = bytes;
     for (i64 i = 0; i < n; i++)

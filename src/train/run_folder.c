@@ -167,6 +167,9 @@ void run_folder_close(struct run_folder *f)
 int file_replace(const char *path, const char *data, i64 bytes)
 {
     char temporary[4200];
+    if (sys_is_channel(path))
+        return sys_write_channel(path, data, bytes) == 0
+                   ? OK : err_set(ERR_SYS, "write %s: %s", path, strerror(errno));
     if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= (int)sizeof temporary)
         return err_set(ERR_CONFIG, "write %.100s...: the path is too long", path);
     int fd = sys_open(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0644);

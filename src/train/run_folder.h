@@ -44,7 +44,8 @@ int run_folder_look(struct run_folder *f, const char *runs_dir, const char *name
 void run_folder_follow(struct run_folder *f);
 void run_folder_close(struct run_folder *f);
 
-/* Writes a whole small file through a temporary name beside it, path.tmp. */
+/* Writes a whole small file through a temporary name beside it, path.tmp; into a device or a pipe
+ * as it stands. */
 int file_replace(const char *path, const char *data, i64 bytes);
 /* The same for a file in the folder. */
 int run_folder_write(const struct run_folder *f, const char *name, const char *data, i64 bytes);

@@ -129,6 +129,42 @@ TEST(a_full_disk_behind_stdout_is_an_error)
               "headway: writing to standard output failed; is the disk full?\n");
 }
 
+/* Files must not come under the numbers of what is closed: messages would go into them. */
+TEST(closed_channels_stay_closed)
+{
+    CHECK_RUN("$H config 2>&1 >&-", 1,
+              "headway: writing to standard output failed; is the disk full?\n");
+    shell("rm -rf cl; mkdir cl; cd cl; yes 'the cat sat on the mat' | head -300 >t; "
+          "$H tokenizer train t --vocab-size 260 --out tok.json --quiet >/dev/null; "
+          "cat >r.yaml <<X\n"
+          "model: {spec: laptop-2m, override: {layers: 1, width: 32, hidden: 48, heads: 2}}\n"
+          "data: {sources: t, tokenizer: tok.json, val_fraction: 0}\n"
+          "train: {steps: 3, batch: 2, seq: 16, threads: 1}\nlog: {every: 1}\nX\n"
+          "timeout 60 $H train r.yaml --run.name=a <&- >&- 2>&-", 1); /* the path was not written */
+    shell("cd cl/runs/a; ! grep -v '^{.*}$' metrics.jsonl; grep -q finished metrics.jsonl && "
+          "test $(wc -l <lock) = 1", 0);
+    CHECK_RUN("cd cl; $H tokenizer encode --tokenizer tok.json <&- 2>&1", 1,
+              "headway: read standard input: Bad file descriptor\n");
+    CHECK_RUN("cd cl; (ulimit -f 1; $H model describe laptop-2m >d; $H train r.yaml --quiet "
+              "--run.name=b 2>&1 | grep -c 'File too large')", 0, "1\n");
+    shell("rm -rf cl", 0);
+}
+
+/* A device or a pipe is written to; a file in its place would be no device any more. */
+TEST(what_is_no_ordinary_file_is_not_replaced_by_one)
+{
+    CHECK_RUN("rm -rf ch; mkdir ch; cd ch; yes 'the cat sat' | head -300 >t; mkfifo p; "
+              "cat p >copy & $H tokenizer train t --vocab-size 260 --out p --quiet; wait; "
+              "$H tokenizer train t --vocab-size 260 --out f --quiet; test -p p && cmp copy f", 0,
+              "p: 260 tokens\nf: 260 tokens\n");
+    CHECK_RUN("cd ch; echo '{}' >manifest.json; cat p >copy & $H report . --out p 2>/dev/null; "
+              "wait; test -p p && grep -c '<!doctype html>' copy", 0, "p\n1\n");
+    CHECK_RUN("cd ch; ln -s p q; cat p >copy & $H report . --out q 2>/dev/null; wait; "
+              "test -p p && test -L q && ls *.tmp 2>/dev/null; grep -c '<!doctype html>' copy", 0,
+              "q\n1\n");
+    shell("rm -rf ch", 0);
+}
+
 TEST(overrides_can_be_written_in_three_ways)
 {
     CHECK_RUN("for f in '--set train.batch=3' '--train.batch=3' '--train.batch 3'; do "
@@ -165,6 +201,12 @@ TEST(config_explains_one_key_a_section_or_all)
 }
 
 /* Where a name is longer than others. */
+TEST(an_empty_file_is_no_model)
+{
+    CHECK_RUN("echo '# nothing' >none.yaml; $H model describe none.yaml 2>&1; c=$?; rm none.yaml; "
+              "exit $c", 2, "headway: none.yaml describes no model: it is empty\n");
+}
+
 TEST(models_are_listed_in_columns)
 {
     CHECK_RUN("$H model list | awk 'NR == 1 { at = index($0, \"parameters\") + 10 } "
@@ -262,8 +304,12 @@ TEST_MAIN(ONE(an_imported_folder_is_a_spec_that_can_be_named),
           ONE(mistakes_on_the_command_line_get_one_sentence_and_exit_code_2),
           ONE(mistakes_in_a_recipe_name_file_line_and_column),
           ONE(control_characters_in_messages_do_not_reach_the_terminal),
-          ONE(a_full_disk_behind_stdout_is_an_error), ONE(overrides_can_be_written_in_three_ways),
+          ONE(a_full_disk_behind_stdout_is_an_error),
+          ONE(closed_channels_stay_closed),
+          ONE(what_is_no_ordinary_file_is_not_replaced_by_one),
+          ONE(overrides_can_be_written_in_three_ways),
           ONE(the_resolved_recipe_is_a_recipe), ONE(config_explains_one_key_a_section_or_all),
-          ONE(models_are_listed_in_columns), ONE(a_tokenizer_is_not_learned_from_nothing),
+          ONE(an_empty_file_is_no_model), ONE(models_are_listed_in_columns),
+          ONE(a_tokenizer_is_not_learned_from_nothing),
           ONE(a_pattern_that_no_file_names_is_said_to_be_assumed), ONE(man_pages_are_clean_roff),
           ONE(bash_completes_commands_options_choices_and_keys))
