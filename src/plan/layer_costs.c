@@ -7,11 +7,13 @@
 
 #include <string.h>
 
+enum { BY_PRODUCTS = 1, BY_OTHERS = 2 }; /* who reads a tensor in the backward pass */
+
 struct reading {
     struct plan_ops *out;
     const struct model_spec *spec; /* of the described model */
     const struct program *program;
-    bool *kept; /* by tensor index */
+    int *kept; /* by tensor index: of these; 0: not kept, or counted */
 };
 
 /* The model with one layer of each kind that it has, as much of the experts as a rank has. */
@@ -251,17 +253,23 @@ static bool is_kept(const struct reading *r, const struct task *by, const struct
            !embeds(by) && !by->head;
 }
 
+static int reader(const struct task *t)
+{
+    bool rows = t->op == &op_linear_dw || t->op == &op_expert_linear_dw;
+    return rows ? BY_PRODUCTS : BY_OTHERS;
+}
+
 static void count_kept(struct reading *r, struct arena *a)
 {
     const struct program *p = r->program;
-    r->kept = ARENA_ARRAY(a, bool, p->n_tensors + 1);
+    r->kept = ARENA_ARRAY(a, int, p->n_tensors + 1);
     for (i64 id = 0; id < p->n_tasks; id++)
         for (int k = 0; k < TASK_INS && p->by_id[id]->phase != PHASE_UPDATE; k++) {
             const struct tensor *t = root(p->by_id[id]->in[k]);
             if (t && p->by_id[id]->phase != PHASE_FORWARD && t->role == ROLE_ACTIVATION) {
                 t = source_of(r, t);
                 if (t->index >= 0)
-                    r->kept[t->index] = true;
+                    r->kept[t->index] |= reader(p->by_id[id]);
             }
         }
     for (i64 id = 0; id < p->n_tasks; id++) {
@@ -271,8 +279,10 @@ static void count_kept(struct reading *r, struct arena *a)
             const struct tensor *t = root(by->out[k]);
             if (!is_kept(r, by, t))
                 continue;
-            r->kept[t->index] = false;
             piece->kept_bytes += (double)tensor_bytes(t);
+            if (r->kept[t->index] & BY_PRODUCTS)
+                piece->kept_as_rows[r->kept[t->index] > BY_PRODUCTS] += (double)tensor_bytes(t);
+            r->kept[t->index] = 0;
             if (r->out->shape.tp > 1 && tensor_rows(t) * r->out->shape.tp == r->out->rows)
                 piece->kept_cut_bytes += (double)tensor_bytes(t);
         }
@@ -338,6 +348,7 @@ static void read_mtp(struct plan_ops *out, const struct model_spec *spec)
     p->matrices = (double)(in * columns);
     /* Of norms, what goes in and what comes out. */
     p->kept_bytes = bytes * 2 * (double)(rows * in) / (double)out->shape.tp;
+    p->kept_as_rows[0] = p->kept_bytes / 2;
     p->kept_cut_bytes = out->shape.tp > 1 ? p->kept_bytes : 0;
 }
 

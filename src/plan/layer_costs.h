@@ -55,7 +55,9 @@ struct plan_piece_ops {
     double matrices;    /* of parameters, those that products use a copy of */
     double kept_bytes;  /* what the forward tasks leave for the backward ones */
     double gathered_bytes; /* of what ranks along tp gathered for products, whole */
-    double kept_cut_bytes; /* of these, by tasks on rows that sequence parallel cuts */
+    double kept_as_rows[2]; /* of kept_bytes, what products multiply for gradients of weights and
+                             * nothing else reads; and what something else reads, too */
+    double kept_cut_bytes; /* of kept_bytes, by tasks on rows that sequence parallel cuts */
 };
 
 struct plan_shape { /* what the operators depend on */

@@ -57,6 +57,8 @@ static bool scale_piece(struct plan_piece_ops *out, const struct plan_piece_ops 
     scale_messages(&out->summed, &x->summed, &y->summed, at);
     out->kept_bytes = on(x->kept_bytes, y->kept_bytes, at);
     out->gathered_bytes = on(x->gathered_bytes, y->gathered_bytes, at);
+    for (int i = 0; i < 2; i++)
+        out->kept_as_rows[i] = on(x->kept_as_rows[i], y->kept_as_rows[i], at);
     out->kept_cut_bytes = on(x->kept_cut_bytes, y->kept_cut_bytes, at);
     return same;
 }

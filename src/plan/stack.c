@@ -60,6 +60,9 @@ const struct option plan_stack_options[] = {
       .help = "What selective recompute remakes." },
     { "keeps_gathered", STACK(BOOL, keeps_gathered), "false",
       .help = "Rows that tp ranks gathered stay for the backward pass." },
+    { "keeps_casts", STACK(BOOL, keeps_casts), "false",
+      .help = "Of rows that go into products of fewer than 16 bits the cast copy stays for the "
+              "backward pass, not the row." },
     { "kept", STACK(FLOAT, kept), "1", .min = 0.1, .max = 10,
       .help = "Activations that stay for the backward pass take so many times what the program's do." },
     { "bytes.weight", STACK(FLOAT, weight_bytes), "2", .max = 64, .unit = "bytes",

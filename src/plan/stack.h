@@ -64,6 +64,7 @@ struct plan_stack {
     double cut_forward, cut_backward;       /* the same over what tp cuts of them: heads, queries, keys */
     int selective;             /* enum plan_selective: what selective recompute remakes */
     bool keeps_gathered;       /* rows that tp ranks gathered stay for the backward pass */
+    bool keeps_casts;          /* of rows that products of fewer than 16 bits multiply, the copy stays */
     double kept;               /* bytes of activations that stay, times those of the program */
     double weight_bytes, gradient_bytes, state_bytes; /* held per parameter */
     double message_bytes;      /* of one gradient, between data ranks */

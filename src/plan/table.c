@@ -329,12 +329,24 @@ static double kept_by_half(const struct pricing *x, const struct plan_piece_ops 
     return HALF * n;
 }
 
+/* Products of fewer bits multiply copies of rows for gradients of weights, and software may keep
+ * these, not the rows: one byte where there were two, or of fp4 a half and a scale of a byte
+ * for 16. Where something else reads a row, both are kept. */
+static double saved_by_casts(const struct pricing *x, const struct plan_piece_ops *p)
+{
+    const double copy = x->job->dtype == PLAN_FP4 ? (0.5 + 1.0 / 16) / HALF : 1.0 / HALF;
+    if (!x->stack->keeps_casts || x->job->dtype <= PLAN_BF16)
+        return 0;
+    return (1 - copy) * p->kept_as_rows[0] - copy * p->kept_as_rows[1];
+}
+
 static void price_kept(const struct pricing *x, const struct plan_piece_ops *p, bool layer,
                        struct plan_piece *out)
 {
     double tp = (double)x->layout->tp, cut = x->layout->sequence_parallel ? tp : 1;
     double rows = (double)x->ops->rows, width = (double)x->ops->width;
-    double all = p->kept_bytes * x->stack->kept, scores = 0;
+    double kept = layer ? p->kept_bytes - saved_by_casts(x, p) : p->kept_bytes;
+    double all = kept * x->stack->kept, scores = 0;
     if (x->layout->sequence_parallel && x->stack->keeps_gathered)
         all += p->gathered_bytes;
     if (!x->layout->sequence_parallel)

@@ -5,6 +5,7 @@
 #include "plan/efficiency.h"
 #include "plan/interval.h"
 #include "plan/ops_scale.h"
+#include "plan/stack.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -47,6 +48,46 @@ static bool is_fitted(const struct plan_family *f, const char *id)
     return false;
 }
 
+/* Between a step without recompute, which does not fit, and one with all of it, which does: of each
+ * stage's layers as many are computed again as it takes to fit, as Megatron's block recompute does.
+ * Bytes and seconds of layers are alike. */
+static void blend(struct plan_step *step, const struct plan_step *full, const struct plan_job *job,
+                  const struct plan_layout *l)
+{
+    double usable = job->machine->device.memory_bytes * job->stack->usable;
+    double layers = (double)ceil_div(job->spec->layers, l->pp);
+    double share = (step->memory_bytes - usable) / (step->memory_bytes - full->memory_bytes);
+    share = fmin(1, ceil(layers * share) / layers);
+    const struct plan_step none = *step;
+    *step = *full;
+    step->seconds += (1 - share) * (none.seconds - full->seconds);
+    step->flops += (1 - share) * (none.flops - full->flops);
+    step->memory_bytes += (1 - share) * (none.memory_bytes - full->memory_bytes);
+    step->band.lo += (1 - share) * (none.band.lo - full->band.lo);
+    step->band.mid += (1 - share) * (none.band.mid - full->band.mid);
+    step->band.hi += (1 - share) * (none.band.hi - full->band.hi);
+    for (int i = 0; i < PLAN_TERMS; i++)
+        step->terms[i] += (1 - share) * (none.terms[i] - full->terms[i]);
+    for (int i = 0; i < PLAN_MEMORIES; i++)
+        step->memory[i] += (1 - share) * (none.memory[i] - full->memory[i]);
+}
+
+/* Of what nobody stated, the least with which it fits. */
+static void price_least(struct plan_step *out, const struct plan_job *job, struct plan_layout l,
+                        const struct plan_table *table)
+{
+    struct plan_step full;
+    plan_step_of(job, &l, table, out);
+    if (out->fits)
+        return;
+    l.recompute = RECOMPUTE_FULL;
+    plan_step_of(job, &l, table, &full);
+    if (full.fits)
+        blend(out, &full, job, &l);
+    else
+        *out = full;
+}
+
 static void price(struct validated_row *v, struct plan_world *w, struct shelves *s)
 {
     struct plan_job job;
@@ -60,12 +101,10 @@ static void price(struct validated_row *v, struct plan_world *w, struct shelves 
         v->refused = arena_strdup(s->arena, err_message());
         return;
     }
-    struct plan_layout l = v->row->layout; /* of what nobody stated, the least with which it fits */
-    plan_step_of(&job, &l, table, &v->step);
-    while (v->row->any_recompute && !v->step.fits && l.recompute < RECOMPUTE_FULL) {
-        l.recompute++;
-        plan_step_of(&job, &l, table, &v->step);
-    }
+    if (v->row->any_recompute)
+        price_least(&v->step, &job, v->row->layout, table);
+    else
+        plan_step_of(&job, &v->row->layout, table, &v->step);
     v->priced = true;
     v->stack = job.stack;
     v->family = job.family->name;

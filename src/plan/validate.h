@@ -5,7 +5,7 @@
  * errors a set's numbers are whether it orders layouts as they are (rank correlation), what
  * trusting it costs (regret), whether its intervals hold, and whether it knows what fits.
  *
- * A row that does not state its recompute has the least with which it fits: it ran.
+ * A row that does not state its recompute has the least with which it fits, in layers: it ran.
  *
  *     error     |predicted - measured| / measured; mean, median, 90th percentile
  *     bias      mean of (predicted - measured) / measured

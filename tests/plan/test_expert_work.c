@@ -99,6 +99,30 @@ TEST(rows_of_others_are_sorted_where_there_are_others)
     arena_fini(&p.arena);
 }
 
+/* Per token of Llama's layer of width C and F hidden units: norms' results and SwiGLU's are kept in
+ * a byte, attention's result in two and one. */
+TEST(copies_that_were_cast_are_kept_for_rows)
+{
+    struct planned p;
+    struct plan_table t[2];
+    struct plan_layout l = { .tp = 1, .cp = 1, .pp = 1, .dp = 8, .ep = 1, .micro_batch = 1,
+                             .micro_batches = 8, .virtual_stages = 1 };
+    open_planned(&p, "llama3-8b", "b200-ib", 8, 64, 4096);
+    CHECK_OK(plan_stack_load(&p.stack, "megatron-core", &p.arena));
+    const double C = 4096, F = 14336, saved = 2 * C + F - C;
+    for (int dtype = PLAN_BF16; dtype <= PLAN_FP8; dtype++) {
+        p.job.dtype = dtype;
+        for (int keeps = 0; keeps < 2; keeps++) {
+            p.stack.keeps_casts = keeps;
+            CHECK_OK(plan_table_new(&t[keeps], &p.job, &l, &p.arena));
+        }
+        double less = t[0].pieces[PLAN_DENSE].kept_bytes[RECOMPUTE_NONE] -
+                      t[1].pieces[PLAN_DENSE].kept_bytes[RECOMPUTE_NONE];
+        CHECK_NEAR(less, dtype == PLAN_FP8 ? 4096 * saved : 0, 1);
+    }
+    arena_fini(&p.arena);
+}
+
 /* --- a second token -------------------------------------------------------------------- */
 
 /* A block, a head and a product of twice the width to the width, three times each. */
@@ -170,6 +194,7 @@ TEST_MAIN(ONE(a_kernel_for_each_expert_keeps_the_host_busy),
           ONE(casts_are_kernels_and_traffic_of_fewer_bits_alone),
           ONE(a_host_that_waits_for_counts_adds_its_time),
           ONE(rows_of_others_are_sorted_where_there_are_others),
+          ONE(copies_that_were_cast_are_kept_for_rows),
           ONE(a_second_token_takes_a_block_a_head_and_a_projection),
           ONE(a_second_token_takes_time_and_memory_on_the_last_stage),
           ONE(layers_make_room_for_the_module))
