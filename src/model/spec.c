@@ -58,6 +58,11 @@ const struct option model_spec_options[] = {
       .help = "Multiply them by this." },
     { "router.bias", FIELD(BOOL, router_bias), "false",
       .help = "Choose experts by score plus a bias that follows their load." },
+    { "router.groups", FIELD(INT, groups), "0", .min = 0, .max = 4096,
+      .help = "Groups of experts, of which a token's experts are in a few; 0: none. Plans price "
+              "it, training does not have the rule." },
+    { "router.group_limit", FIELD(INT, group_limit), "0", .min = 0, .max = 4096,
+      .help = "In at most so many of them." },
     { "router.bias_rate", FIELD(FLOAT, bias_rate), "0.001", .min = 0, .max = 1,
       .help = "How far that bias moves in a step." },
     { "router.aux_loss", FIELD(FLOAT, aux_loss), "0", .min = 0, .max = 1e3,
@@ -171,6 +176,10 @@ static int check_experts(struct model_spec *s, const char *where)
         return err_set(ERR_CONFIG, "%s: dense_layers (%lld) leaves none of the %lld layers to the "
                        "experts; leave experts out", where, (long long)s->dense_layers,
                        (long long)s->layers);
+    if ((s->groups > 0) != (s->group_limit > 0) || s->group_limit > s->groups ||
+        (s->groups > 0 && s->experts % s->groups))
+        return refuse(where, "router.groups divides experts, and router.group_limit is 1 up to "
+                      "router.groups; give both, or neither");
     if (s->act != ACT_SWIGLU)
         return refuse(where, "experts need activation swiglu");
     if (s->bias_mlp)

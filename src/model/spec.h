@@ -49,6 +49,9 @@ struct model_spec {
     bool score_normalise;  /* the k scores are divided by their sum */
     double score_scale;    /* ... and multiplied by this */
     bool router_bias;      /* added to scores when experts are chosen; follows their load */
+    i64 groups;            /* of experts: a token's are of at most group_limit of them
+                            * (DeepSeek-V3, 2024, section 2.1.2); 0: no such rule. For plans */
+    i64 group_limit;
     double bias_rate;      /* how far the bias moves per step (DeepSeek-V3's gamma) */
     double aux_loss, router_z_loss; /* coefficients; see op_router */
     double capacity;       /* most tokens an expert takes, as a multiple of its even share of a

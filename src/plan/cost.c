@@ -396,7 +396,9 @@ static struct shared share_all(const struct plan_job *job, const struct plan_lay
     struct held h = held_by(job, l, t);
     i64 sharers = l->dp * l->cp;
     struct shared dense = share(job, l, h.dense, sharers, l->tp);
-    struct shared experts = share(job, l, h.experts, sharers / l->ep, l->tp * l->ep);
+    i64 of_experts = plan_expert_sharers(job->stack, l);
+    i64 stride = plan_expert_stride(job->stack, l) * l->ep;
+    struct shared experts = share(job, l, h.experts, of_experts / l->ep, stride);
     return (struct shared){ dense.reduce_s + experts.reduce_s, dense.gather_s + experts.gather_s };
 }
 
@@ -424,7 +426,8 @@ static double optimizer_seconds(const struct plan_job *job, const struct plan_la
     if (l->zero > ZERO_NONE) {
         i64 split = l->zero_group ? l->zero_group : l->dp * l->cp;
         n /= (double)split;
-        experts /= fmax(1, (double)split / (double)l->ep);
+        double times = (double)plan_expert_sharers(job->stack, l) / (double)(l->dp * l->cp);
+        experts /= fmax(1, times * (double)split / (double)l->ep);
     }
     return plan_traffic_seconds(job->family, &job->machine->device,
                                 job->stack->update_bytes * (n + experts), 8);
@@ -539,9 +542,10 @@ static void memory_of_state(const struct plan_job *job, const struct plan_layout
     struct held h = held_by(job, l, t);
     double split = (double)(l->zero_group ? l->zero_group : l->dp * l->cp);
     double dense[4] = { 1, 1, 1, 1 }, experts[4] = { 1, 1, 1, 1 };
+    double times = (double)plan_expert_sharers(s, l) / (double)(l->dp * l->cp);
     for (i64 z = ZERO_OPTIMIZER; z <= l->zero; z++) {
         dense[z] = split;
-        experts[z] = fmax(1, split / (double)l->ep);
+        experts[z] = fmax(1, times * split / (double)l->ep);
     }
     memory[PLAN_WEIGHTS] = s->weight_bytes * (h.dense / dense[ZERO_WEIGHTS] +
                                               h.experts / experts[ZERO_WEIGHTS]);

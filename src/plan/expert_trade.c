@@ -5,10 +5,18 @@
 
 #include <math.h>
 
+/* Of n places, those that have experts of the groups that a row's are in. */
+static double open_places(const struct plan_trade *t, double n)
+{
+    double share = t->groups > 0 ? t->group_limit / t->groups : 1, each = t->groups / n;
+    return share >= 1 ? n : fmax(1, n * (each > 1 ? 1 - pow(1 - share, each) : share));
+}
+
 /* How many of n places a row goes to, of those that its choices name. */
 static double places(const struct plan_trade *t, double n)
 {
-    return t->once ? n * (1 - pow(1 - 1 / n, t->choices)) : t->choices;
+    double of = open_places(t, n);
+    return t->once ? of * (1 - pow(1 - 1 / of, t->choices)) : t->choices;
 }
 
 double plan_trade_seconds(const struct plan_job *job, const struct plan_trade *t)

@@ -8,7 +8,7 @@
  * Software may send a row once to each node that has an expert of it, whence it goes on to ranks by
  * the node's links, and once to each of those; what comes back is summed the same way (DeepSeek-V3
  * report, 2024, section 3.2.2; DeepEP). Of n places that are equally likely k choices meet
- * n (1 - (1 - 1/n)^k) on average. Pure. */
+ * n (1 - (1 - 1/n)^k) on average, of those places that have experts of the row's groups. Pure. */
 #ifndef HEADWAY_PLAN_EXPERT_TRADE_H
 #define HEADWAY_PLAN_EXPERT_TRADE_H
 
@@ -19,6 +19,7 @@ struct plan_trade {
     double rows;        /* that a rank has */
     double row_bytes;
     double choices;     /* experts of a row */
+    double groups, group_limit; /* of experts, and of how many a row's are at most; 0: any */
     bool once;          /* a row goes once to a node and once to a rank */
 };
 

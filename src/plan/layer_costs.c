@@ -282,6 +282,8 @@ static void count_kept(struct reading *r, struct arena *a)
             piece->kept_bytes += (double)tensor_bytes(t);
             if (r->kept[t->index] & BY_PRODUCTS)
                 piece->kept_as_rows[r->kept[t->index] > BY_PRODUCTS] += (double)tensor_bytes(t);
+            if (by->op == &op_expert_gather)
+                piece->kept_for_experts += (double)tensor_bytes(t);
             r->kept[t->index] = 0;
             if (r->out->shape.tp > 1 && tensor_rows(t) * r->out->shape.tp == r->out->rows)
                 piece->kept_cut_bytes += (double)tensor_bytes(t);
@@ -397,6 +399,7 @@ static int read_program(struct plan_ops *out, const struct model_spec *spec, str
     out->key_size = spec_key_size(spec);
     out->value_size = spec_value_size(spec);
     out->width = spec->width;
+    out->shared = spec->shared_hidden > 0;
     const struct param *head = model_param(model, P_HEAD, -1);
     out->vocab = head ? head->shard.dim[0] : spec->vocab;
     TRY(read_tasks(&r));
@@ -419,12 +422,57 @@ int plan_ops_new(struct plan_ops *out, const struct model_spec *spec,
     int rc = read_program(out, &small, &a);
     arena_fini(&a);
     if (rc == OK)
-        plan_ops_share(out, shape->ep);
+        plan_ops_share(out, shape->ep, false);
     return rc;
 }
 
-void plan_ops_share(struct plan_ops *ops, i64 ep)
+static void halve(struct plan_messages *m)
 {
+    m->bytes /= 2;
+    m->calls /= 2;
+    m->half_bytes /= 2;
+}
+
+/* One matrix of an expert is whole again, and meets a tp-th of the rows. What tp had cut is the
+ * side that is not the width. */
+static void unfold_op(struct plan_op *op, i64 tp, i64 width)
+{
+    bool gradient = op->phase == PHASE_WEIGHT_GRAD;
+    i64 *rows = gradient ? &op->K : &op->M, *one = gradient ? &op->M : &op->K;
+    *rows = ceil_div(*rows, tp);
+    *(*one == width ? &op->N : one) *= tp;
+    op->bytes += op->expert_bytes * (double)(tp - 1);
+    op->expert_bytes *= (double)tp;
+}
+
+static void fold(struct plan_ops *ops)
+{
+    struct plan_piece_ops *p = &ops->pieces[PLAN_SPARSE];
+    const i64 tp = ops->shape.tp;
+    for (int i = 0; i < p->n; i++) {
+        if (p->ops[i].expert_bytes > 0)
+            unfold_op(&p->ops[i], tp, ops->width);
+        else if (!strcmp(p->ops[i].name, op_expert_gather.name) ||
+                 !strcmp(p->ops[i].name, op_expert_combine.name) ||
+                 !strcmp(p->ops[i].name, op_expert_combine_grad.name))
+            p->ops[i].bytes /= (double)tp;
+    }
+    p->expert_parameters *= (double)tp;
+    p->kept_bytes -= p->kept_for_experts * (1 - 1 / (double)tp);
+    p->kept_as_rows[0] -= p->kept_for_experts * (1 - 1 / (double)tp);
+    if (ops->shared) /* whose rows are gathered still */
+        return;
+    for (int i = 0; i < 2; i++)
+        halve(&p->tp[i]);
+    halve(&p->gathered);
+    halve(&p->summed);
+    p->gathered_bytes /= 2;
+}
+
+void plan_ops_share(struct plan_ops *ops, i64 ep, bool folds)
+{
+    if (folds && ep > 1 && ops->shape.tp > 1)
+        fold(ops);
     ops->shape.ep = ep;
     for (int part = 0; part < PLAN_PARTS; part++) {
         struct plan_piece_ops *p = &ops->pieces[part];

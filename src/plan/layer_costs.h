@@ -57,6 +57,7 @@ struct plan_piece_ops {
     double gathered_bytes; /* of what ranks along tp gathered for products, whole */
     double kept_as_rows[2]; /* of kept_bytes, what products multiply for gradients of weights and
                              * nothing else reads; and what something else reads, too */
+    double kept_for_experts; /* of kept_bytes, rows in the order of experts */
     double kept_cut_bytes; /* of kept_bytes, by tasks on rows that sequence parallel cuts */
 };
 
@@ -71,6 +72,7 @@ struct plan_ops {
     i64 heads, kv_heads, width; /* on a rank; the whole width */
     i64 key_size, value_size;   /* of a head */
     i64 vocab;        /* rows of the head on a rank */
+    bool shared;      /* every token passes a part of sparse layers, too */
     struct plan_piece_ops pieces[PLAN_PARTS];
 };
 
@@ -78,7 +80,9 @@ struct plan_ops {
 int plan_ops_new(struct plan_ops *out, const struct model_spec *spec,
                  const struct plan_shape *shape);
 
-/* From ep = 1: each rank has 1 / ep of the experts, and their rows of ep ranks. */
-void plan_ops_share(struct plan_ops *ops, i64 ep);
+/* From ep = 1: each rank has 1 / ep of the experts, and their rows of ep ranks. Where it folds,
+ * tp does not cut experts: ranks along it have experts of their own and their own part of the
+ * rows, which nobody gathers for experts (Liu et al. 2025, MoE Parallel Folding); for ep > 1. */
+void plan_ops_share(struct plan_ops *ops, i64 ep, bool folds);
 
 #endif

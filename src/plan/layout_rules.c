@@ -36,7 +36,8 @@ i64 plan_layout_faults(const struct plan_job *job, const struct plan_layout *l, 
           "interleaved stages need a multiple of pp micro-batches" },
         { l->ep > 1 && s->experts == 0, "the model has no experts for ep to share" },
         { l->ep > 1 && s->experts > 0 && s->experts % l->ep, "ep does not divide the experts" },
-        { sharers % l->ep, "ep does not divide dp x cp" },
+        { plan_expert_sharers(job->stack, l) % l->ep,
+          job->stack->experts.folds ? "ep does not divide tp x dp x cp" : "ep does not divide dp x cp" },
         { l->zero_group && sharers % l->zero_group, "zero_group does not divide dp x cp" },
     };
     i64 n = 0;

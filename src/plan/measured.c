@@ -115,6 +115,8 @@ static bool read_latents(struct model_spec *s, const char *model, const char *no
     s->head_size = 128;
     s->kv_heads = 0;
     s->dense_layers = v3 ? 3 : 1;
+    s->groups = v3 ? 8 : 0;
+    s->group_limit = v3 ? 4 : 0;
     s->mtp_depth = v3 && !strstr(notes, "w/o MTP");
     s->shared_hidden = s->expert_hidden;
     s->score = SCORE_SIGMOID;

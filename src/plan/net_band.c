@@ -1,5 +1,7 @@
 #include "plan/net_band.h"
 
+#include "plan/stack.h"
+
 #include <math.h>
 
 /* Seconds of a term at the ends of its tier's band, minus those in the middle. */
@@ -24,7 +26,8 @@ void plan_widen_by_network(const struct plan_job *job, const struct plan_layout 
     double saved = 0, more = 0, s = step->seconds;
     add_ends(job, terms[PLAN_TP], l->tp, 1, &saved, &more);
     add_ends(job, terms[PLAN_CP], l->cp, l->tp, &saved, &more);
-    add_ends(job, terms[PLAN_EP], l->ep, l->tp, &saved, &more);
+    i64 stride = job->stack ? plan_expert_stride(job->stack, l) : l->tp;
+    add_ends(job, terms[PLAN_EP], l->ep, stride, &saved, &more);
     add_ends(job, terms[PLAN_PP], 2, l->tp * l->cp * l->dp, &saved, &more);
     add_ends(job, terms[PLAN_DP], l->cp * l->dp, l->tp, &saved, &more);
     if (saved > 0)

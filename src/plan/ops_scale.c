@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "model/decoder.h"
+#include "plan/stack.h"
 
 #include <math.h>
 #include <string.h>
@@ -59,6 +60,7 @@ static bool scale_piece(struct plan_piece_ops *out, const struct plan_piece_ops 
     out->gathered_bytes = on(x->gathered_bytes, y->gathered_bytes, at);
     for (int i = 0; i < 2; i++)
         out->kept_as_rows[i] = on(x->kept_as_rows[i], y->kept_as_rows[i], at);
+    out->kept_for_experts = on(x->kept_for_experts, y->kept_for_experts, at);
     out->kept_cut_bytes = on(x->kept_cut_bytes, y->kept_cut_bytes, at);
     return same;
 }
@@ -158,7 +160,7 @@ static int ops_of(struct plan_shelf *s, struct pair *p, const struct plan_layout
         TRY(ops_at(s, p, l, 0));
         TRY(ops_at(s, p, l, 1));
         if (scale_ops(s->scratch, p->ops[0], p->ops[1], p->step, l->micro_batch)) {
-            plan_ops_share(s->scratch, l->ep);
+            plan_ops_share(s->scratch, l->ep, s->job->stack->experts.folds);
             return OK;
         }
     }

@@ -12,9 +12,10 @@ static i64 divisor(i64 a, i64 b)
 }
 
 /* Ranks in lockstep: whoever meets within a layer. */
-static i64 cell_ranks(const struct plan_layout *l)
+static i64 cell_ranks(const struct plan_job *job, const struct plan_layout *l)
 {
-    return l->tp * (l->cp / divisor(l->cp, l->ep) * l->ep);
+    i64 stride = plan_expert_stride(job->stack, l), others = l->tp * l->cp / stride;
+    return stride * (others / divisor(others, l->ep) * l->ep);
 }
 
 static struct stage_time shared_out(struct stage_time t, double parts, double move_s)
@@ -41,7 +42,7 @@ static void set_stages(const struct plan_layout *l, const struct plan_stages *al
 /* Of ranks, so that as many of a cell's nodes are slow as of all. */
 static double slow_ranks(const struct plan_job *job, const struct plan_layout *l, double share)
 {
-    double members = (double)cell_ranks(l), node = (double)i64_max(1, job->machine->node_ranks);
+    double members = (double)cell_ranks(job, l), node = (double)i64_max(1, job->machine->node_ranks);
     return 1 - pow(1 - share, fmax(1, members / node) / members);
 }
 
@@ -72,7 +73,7 @@ int plan_replay_layout(const struct plan_job *job, const struct plan_layout *l,
         .first_s = same_for_all(late * all.gather_s * (each ? 2 * passes : 1), l->pp, a),
         .last_s = same_for_all(late * all.reduce_s * passes, l->pp, a),
         .update_s = same_for_all(all.update_s, l->pp, a),
-        .replicas = job->devices / l->pp / cell_ranks(l), .members = cell_ranks(l),
+        .replicas = job->devices / l->pp / cell_ranks(job, l), .members = cell_ranks(job, l),
         .move_s = s->pp_overlap * all.boundary_s, .tax = job->family->overlap_tax,
         .shared = job->devices > job->machine->node_ranks, .seed = chance->seed,
         .jitter = chance->jitter, .slow_by = chance->slow_by,

@@ -144,7 +144,8 @@ static void add_experts(struct walk *w, struct plan_layout l)
 {
     i64 most = i64_max(1, w->s->job->spec->experts);
     for (l.ep = 1; l.ep <= most; l.ep++)
-        if (most % l.ep == 0 && l.dp * l.cp % l.ep == 0 && wanted(w->s->pick.ep, l.ep))
+        if (most % l.ep == 0 && plan_expert_sharers(w->s->job->stack, &l) % l.ep == 0 &&
+            wanted(w->s->pick.ep, l.ep))
             add_micro_batches(w, l);
 }
 

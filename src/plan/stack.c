@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 
+#include "plan/cost.h"
 #include "plan/plan_files.h"
 
 #define STACK(type, field) OPTION_FIELD(type, struct plan_stack, field)
@@ -106,6 +107,8 @@ const struct option plan_stack_options[] = {
       .help = "The host reads how many rows each expert has before it starts their kernels." },
     { "experts.sorts", STACK(FLOAT, experts.sorts), "0", .max = 16,
       .help = "How often rows that others sent are put in order, each way." },
+    { "experts.folds", STACK(BOOL, experts.folds), "false",
+      .help = "Where ranks share out experts (ep), those along tp are among them: tp cuts no expert." },
     { "experts.once", STACK(BOOL, experts.once), "false",
       .help = "A row goes once to each node and rank with experts of it, not to each expert." },
     { "overlap.gradients", STACK(BOOL, overlaps_gradients), "false",
@@ -171,6 +174,21 @@ const struct option plan_stack_options[] = {
       .help = "Computing takes so many times what operators say; 1 unless declared." },
     { 0 },
 };
+
+static bool folds(const struct plan_stack *s, const struct plan_layout *l)
+{
+    return s->experts.folds && l->ep > 1;
+}
+
+i64 plan_expert_sharers(const struct plan_stack *s, const struct plan_layout *l)
+{
+    return l->dp * l->cp * (folds(s, l) ? l->tp : 1);
+}
+
+i64 plan_expert_stride(const struct plan_stack *s, const struct plan_layout *l)
+{
+    return folds(s, l) ? 1 : l->tp;
+}
 
 i64 plan_stack_vocab(const struct plan_stack *s, i64 words, i64 tp)
 {

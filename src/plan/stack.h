@@ -30,6 +30,7 @@ struct plan_expert_work {
     double casts;              /* more for each of them and way, where operands are cast */
     bool waits;                /* the host reads how many rows each expert has before it goes on */
     double sorts;              /* how often rows are put in order, each way, where others sent them */
+    bool folds;                /* with ep, ranks along tp have experts of their own */
     bool once;                 /* rows go once to each node and rank (expert_trade.h) */
 };
 
@@ -109,6 +110,10 @@ struct plan_stack {
 };
 
 extern const struct option plan_stack_options[];
+
+/* Ranks among which experts are shared out, or copied; and how far apart neighbours of them are. */
+i64 plan_expert_sharers(const struct plan_stack *s, const struct plan_layout *l);
+i64 plan_expert_stride(const struct plan_stack *s, const struct plan_layout *l);
 
 /* Rows of the head that so many words get. */
 i64 plan_stack_vocab(const struct plan_stack *s, i64 words, i64 tp);

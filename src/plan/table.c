@@ -23,11 +23,13 @@ int plan_table_ops(struct plan_ops *out, const struct plan_job *job,
                    const struct plan_layout *layout)
 {
     struct model_spec spec = *job->spec;
-    struct plan_shape shape = { layout->tp, layout->cp, layout->ep, layout->micro_batch,
+    struct plan_shape shape = { layout->tp, layout->cp, 1, layout->micro_batch,
                                 job->sequence,
                                 job->dtype == PLAN_FP32 ? DTYPE_F32 : DTYPE_BF16 };
     spec.vocab = plan_stack_vocab(job->stack, spec.vocab, layout->tp);
-    return plan_ops_new(out, &spec, &shape);
+    TRY(plan_ops_new(out, &spec, &shape));
+    plan_ops_share(out, layout->ep, job->stack->experts.folds);
+    return OK;
 }
 
 /* Rows that work between cut matrices passes over, as a multiple of the program's. */
@@ -298,9 +300,11 @@ static void price_expert_messages(const struct pricing *x, struct plan_piece *ou
     if (l->ep == 1)
         return;
     struct plan_trade trade = {
-        .ranks = l->ep, .stride = l->tp, .rows = token_rows(x),
+        .ranks = l->ep, .stride = plan_expert_stride(x->stack, l), .rows = token_rows(x),
         .row_bytes = HALF * (double)x->ops->width,
-        .choices = (double)x->job->spec->experts_per_token, .once = x->stack->experts.once,
+        .choices = (double)x->job->spec->experts_per_token,
+        .groups = (double)x->job->spec->groups,
+        .group_limit = (double)x->job->spec->group_limit, .once = x->stack->experts.once,
     };
     double seconds = x->family->collective_s + plan_trade_seconds(x->job, &trade);
     out->ep_forward = out->ep_backward = 2 * (1 - x->stack->ep_overlap) * seconds;

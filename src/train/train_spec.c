@@ -56,6 +56,11 @@ static int check_same(const struct model_spec *spec, const struct train_config *
 /* What can be described but not trained. */
 static int check_built(const struct model_spec *spec)
 {
+    if (spec->mtp_depth == 0 && spec->groups > 0)
+        return err_set(ERR_CONFIG, "%s has router.groups %lld: training's router chooses of all "
+                       "experts (plans price groups); set model.override {router.groups: 0, "
+                       "router.group_limit: 0} to train without", spec->name,
+                       (long long)spec->groups);
     if (spec->mtp_depth == 0)
         return OK;
     return err_set(ERR_CONFIG, "%s has mtp.depth %lld: training builds no module that predicts "

@@ -44,6 +44,22 @@ TEST(rows_that_go_once_are_fewer)
     arena_fini(&p.arena);
 }
 
+/* Four of eight groups, a node each: a row goes to at most four of eight nodes. */
+TEST(groups_keep_rows_on_few_nodes)
+{
+    struct planned p;
+    open_planned(&p, "llama3-8b", "h100-sxm-roce", 64, 64, 4096);
+    struct plan_trade t = { .ranks = 64, .stride = 1, .rows = 1, .row_bytes = 8e9, .choices = 64,
+                            .once = true };
+    double any = plan_trade_seconds(&p.job, &t);
+    t.groups = 8;
+    t.group_limit = 4;
+    CHECK_NEAR(plan_trade_seconds(&p.job, &t) / any, 0.5, 0.01);
+    t.group_limit = 8;
+    CHECK_NEAR(plan_trade_seconds(&p.job, &t), any, 0);
+    arena_fini(&p.arena);
+}
+
 TEST(nodes_that_trade_take_longer_than_ranks_of_one)
 {
     struct planned p;
@@ -61,4 +77,5 @@ TEST(nodes_that_trade_take_longer_than_ranks_of_one)
 }
 
 TEST_MAIN(ONE(an_all_to_all_leaves_a_node_by_each_ranks_port), ONE(rows_that_go_once_are_fewer),
+          ONE(groups_keep_rows_on_few_nodes),
           ONE(nodes_that_trade_take_longer_than_ranks_of_one))

@@ -253,6 +253,37 @@ TEST(ranks_that_share_experts_have_fewer_of_them_and_more_rows_of_each)
     CHECK_NEAR(whole.bytes - half.bytes, 4 * 3 * whole.parameters / 2, 0);
 }
 
+/* Two ranks along tp with whole experts of their own, of eight that share them out, compute what two
+ * with halves of experts do, and nobody gathers rows for experts. */
+TEST(ranks_along_tp_may_have_experts_of_their_own)
+{
+    static struct plan_ops cut, own, one;
+    struct model_spec spec = spec_of(false, TINY_MIXTRAL);
+    i64 here, mine, all;
+    struct plan_shape shape = { 2, 1, 1, 4, 64, DTYPE_F32 };
+    CHECK_OK(plan_ops_new(&cut, &spec, &shape));
+    CHECK_OK(plan_ops_new(&own, &spec, &shape));
+    shape.tp = 1;
+    CHECK_OK(plan_ops_new(&one, &spec, &shape));
+    struct sums whole = experts_of(&one, &all);
+    plan_ops_share(&cut, 2, false);
+    plan_ops_share(&own, 2, true);
+    struct sums half = experts_of(&cut, &here), few = experts_of(&own, &mine);
+    CHECK_EQ(here, all / 2);
+    CHECK_EQ(mine, all / 2);
+    CHECK_NEAR(few.flops, half.flops, 0);
+    CHECK_NEAR(half.parameters, whole.parameters / 4, 0);
+    CHECK_NEAR(few.parameters, whole.parameters / 2, 0);
+    for (int i = 0; i < 2; i++)
+        CHECK_NEAR(2 * own.pieces[PLAN_SPARSE].tp[i].bytes, cut.pieces[PLAN_SPARSE].tp[i].bytes, 0);
+    for (int i = 0; i < own.pieces[PLAN_SPARSE].n; i++) { /* products have the sizes of whole experts */
+        const struct plan_op *x = &own.pieces[PLAN_SPARSE].ops[i];
+        if (x->expert_bytes > 0)
+            CHECK_NEAR(2.0 * (double)x->batch * (double)x->M * (double)x->N * (double)x->K, x->flops,
+                       0.02 * x->flops);
+    }
+}
+
 TEST(ranks_that_share_rows_share_what_experts_compute)
 {
     static struct plan_ops one, cut;
@@ -333,4 +364,5 @@ TEST_MAIN(ONE(a_cut_product_moves_its_operands_once),
           ONE(what_neighbours_exchange_is_priced_among_them),
           ONE(each_collective_takes_its_start), ONE(latents_sum_too), ONE(sparse_layers_sum_too),
           ONE(ranks_that_share_experts_have_fewer_of_them_and_more_rows_of_each),
+          ONE(ranks_along_tp_may_have_experts_of_their_own),
           ONE(ranks_that_share_rows_share_what_experts_compute))

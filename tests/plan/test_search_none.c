@@ -27,7 +27,7 @@ TEST(the_rule_that_is_broken_is_named)
     static const struct { const char *model; i64 devices, rows; const char *asked, *said; } cases[] = {
         { "mixtral-8x7b", 48, 480, "ep=8,pp=6", "as many layers each" },
         { "mixtral-8x7b", 40, 480, "ep=4,pp=5,tp=2", "as many layers each" },
-        { "mixtral-8x7b", 48, 480, "ep=8,pp=8", "ep does not divide dp x cp" },
+        { "mixtral-8x7b", 48, 480, "ep=8,pp=8", "ep does not divide tp x dp x cp" },
         { "mixtral-8x7b", 64, 512, "ep=16", "ep does not divide the experts" },
         { "llama3-8b", 64, 512, "ep=2", "no experts" },
         { "llama3-8b", 64, 512, "tp=16", "divide the key-value heads" },

@@ -66,6 +66,10 @@ TEST(modules_that_training_does_not_build_are_refused)
     CHECK_FAILS(train_spec(&spec, &from, &c, &recipe, &arena), ERR_CONFIG,
                 "deepseek-v3 has mtp.depth 1");
     CHECK_OK(recipe_override(&recipe, "model.override={mtp.depth: 0}"));
+    CHECK_FAILS(train_spec(&spec, &from, &c, &recipe, &arena), ERR_CONFIG,
+                "has router.groups 8");
+    CHECK_OK(recipe_override(&recipe, "model.override={mtp.depth: 0, router.groups: 0, "
+                                      "router.group_limit: 0}"));
     CHECK_OK(train_spec(&spec, &from, &c, &recipe, &arena));
     CHECK_EQ(spec.mtp_depth, 0);
 }
