@@ -19,6 +19,9 @@
 #define gemm_finish_avx512 gemm_finish_simde
 #define gemm_sum_rows_avx512 gemm_sum_rows_simde
 
+/* SIMDe has none: a store like others. */
+#define _mm512_stream_si512(line, v) (*(simde__m512i *)(line) = (v))
+
 #include "emulated_amx.h"
 
 #endif

@@ -369,6 +369,26 @@ TEST(an_element_depends_on_its_row_its_column_and_k_only)
         }
 }
 
+TEST(a_large_c_has_the_bits_of_its_parts)
+{
+    const struct gemm_kernels *sets[SETS];
+    for (int n = kernel_sets(sets), i = 0; i < n; i++)
+        for (int t = 0; t < 4; t++) {
+            random_state = (u64)t;
+            enum dtype in = t & 2 ? DTYPE_BF16 : DTYPE_F32, out = t & 1 ? DTYPE_F32 : DTYPE_BF16;
+            if (!sets[i]->micro_tail) /* others store as they do elsewhere */
+                continue;
+            struct gemm g =
+                product_new((struct shape){ 1061, 2080, t == 2 ? 800 : 70 }, in, in, out,
+                                        false, true, NONE);
+            run(&g, sets[i], 2);
+            check_part(&g, sets[i], 0, 64, 0, 96);
+            check_part(&g, sets[i], 1020, 41, 2000, 80);
+            check_part(&g, sets[i], 500, 70, 1000, 70);
+            product_free(&g);
+        }
+}
+
 #if defined(HEADWAY_SIMDE)
 TEST(avx2_and_avx512_give_the_same_bits)
 {
@@ -700,6 +720,7 @@ TEST_MAIN(ONE(every_shape_and_transpose_is_within_the_rounding_bound),
           ONE(products_that_take_several_slabs_are_right), ONE(an_empty_sum_is_its_start),
           ONE(the_number_of_threads_changes_no_bit),
           ONE(an_element_depends_on_its_row_its_column_and_k_only),
+          ONE(a_large_c_has_the_bits_of_its_parts),
           ONE(leaves_are_summed_in_the_tree_of_their_numbers),
           ONE(with_leaves_too_an_element_depends_on_its_row_its_column_and_k_only),
 #if defined(HEADWAY_SIMDE)

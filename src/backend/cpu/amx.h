@@ -27,6 +27,7 @@ static inline void amx_begin(void)
 
 static inline void amx_end(void)
 {
+    _mm_sfence(); /* of what was stored past the caches, before others are told of it */
     _tile_release();
 }
 

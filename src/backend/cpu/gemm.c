@@ -11,6 +11,9 @@
  * sums of a tile. Panels lie block by block of k: within block b of an operand,
  * panel p begins p x width x steps(b) words after the block, so tiles read forward.
  *
+ * Where a kernel multiplies on a unit of its own (micro_tail), a micro tile of sums waits and is
+ * brought to its place while the next one is multiplied.
+ *
  * Sums in leaves (gemm_tree.h): the next leaf is summed on top of a thread's stack, or straight
  * onto the one below where it would be added to that at once, so nothing is copied. Slots
  * between slabs are as large as C. */
@@ -20,9 +23,12 @@
 #include "backend/cpu/gemm_tree.h"
 #include "base/pool.h"
 
+#include <string.h>
+
 enum {
     PACK_COLUMNS = 120, /* columns of B that one part packs */
     LEAST_PANELS = 8,   /* of A in a strip: 8 uses of a panel of B pay for its trip */
+    LARGE_C = 4 << 20,  /* bytes: more is in no core's cache when the next op reads it */
 };
 
 /* Columns [n0, n0 + N) of B, blocks of k from `first` on. */
@@ -40,6 +46,7 @@ struct work {
     i64 threads, columns, ranges;   /* a part is a strip times one range of columns */
     i64 strip_parts, pack_parts;
     bool whole_words; /* of A */
+    bool past_caches; /* the tails of micro tiles store C so, and f32 sums do not build up in it */
 };
 
 /* Rows [m, m + rows) of C, columns [n, n + cols) of the slab. Sums build up in `sum`: C itself
@@ -51,6 +58,7 @@ struct tile {
     bool in_c;               /* sum is C itself */
     bool starts, adds, ends; /* this block: with the start; onto sums; completes them */
     bool joins;              /* this block: a whole leaf, onto the subtree that it is added to */
+    bool goes_on;            /* this block: with the chain of the one before */
     i64 steps;
     const u32 *a, *b, *next; /* panels of this block; what of B is needed after it */
     const u32 *rows_of_a;    /* not NULL: A is read as it lies, with rows a_stride words apart */
@@ -219,7 +227,9 @@ static void start_sums(const struct work *w, const struct tile *t, float *sum, c
 static void run_micro(const struct gemm_kernels *k, const struct tile *t, i64 i, const u32 *b,
                       float *c, i64 ldc, bool add, const u32 *ahead)
 {
-    if (t->rows_of_a)
+    if (t->goes_on)
+        k->micro_on(t->steps, t->a + i * t->steps, b, c, ldc, ahead);
+    else if (t->rows_of_a)
         k->micro_rows(t->steps, t->rows_of_a + i * t->a_stride, t->a_stride, b, c, ldc, add,
                       ahead);
     else
@@ -260,8 +270,13 @@ static void multiply_special(const struct work *w, const struct tile *t, i64 i, 
         run_micro(k, t, i, b, scratch, k->nr, false, ahead);
         start_sums(w, t, sum, scratch, k->nr, i, j, rows, cols);
     } else if (t->in_c && (rows < k->mr || cols < k->nr)) {
+        if (t->goes_on) {
+            memset(scratch, 0, sizeof scratch);
+            k->finish(scratch, DTYPE_F32, k->nr, sum, t->sum_stride, rows, cols, false);
+        }
         run_micro(k, t, i, b, scratch, k->nr, false, ahead);
-        k->finish(sum, DTYPE_F32, t->sum_stride, scratch, k->nr, rows, cols, t->adds);
+        k->finish(sum, DTYPE_F32, t->sum_stride, scratch, k->nr, rows, cols,
+                  t->adds && !t->goes_on);
     } else {
         run_micro(k, t, i, b, sum, t->sum_stride, t->adds, ahead);
     }
@@ -325,7 +340,7 @@ static void place_sums(const struct work *w, struct tile *t, const struct gemm_b
     const struct gemm_matrix *C = &w->g->C;
     const struct gemm_plan *p = &w->plan;
     const i64 shared_stride = round_up(w->slab.N, p->k->nr);
-    t->in_c = C->type == DTYPE_F32 && p->units == 0;
+    t->in_c = C->type == DTYPE_F32 && p->units == 0 && !w->past_caches;
     if (t->in_c) {
         t->sum_stride = C->row_stride;
         t->sum = (float *)element(C, t->m, w->slab.n0 + t->n);
@@ -355,6 +370,7 @@ static void set_block(const struct work *w, struct tile *t, const struct gemm_bl
     t->adds = !first || in_place;
     t->ends = b == w->block + w->plan.blocks - 1;
     t->steps = block_steps(w, b);
+    t->goes_on = w->plan.k->micro_on && !b->begins;
     if (w->plan.units > 0) {
         t->starts = t->ends = false;
         t->joins = joins_at_once(w, b);
@@ -390,6 +406,90 @@ static void end_leaf(const struct work *w, const struct tile *t, const struct ge
         (p->units == 1 || gemm_tree_count_in(p->k, &x, &between, b->leaf / n, p->units)))
         finish_tree(w, t, &x);
 }
+
+/* --- multiplying one micro tile while the one before is brought to its place --------- */
+
+struct waiting {
+    _Alignas(64) float sums[2][GEMM_MICRO_MAX];
+    struct gemm_tail tail;
+    int at;   /* whose sums wait */
+    bool any;
+};
+
+/* Of the last block, at the tile's first element. */
+static struct gemm_tail tail_of_tile(const struct work *w, const struct tile *t)
+{
+    const struct gemm *g = w->g;
+    const struct gemm_matrix *from = &g->residual;
+    const i64 n = w->slab.n0 + t->n;
+    struct gemm_tail x = { .dst = (void *)element(&g->C, t->m, n), .type = g->C.type,
+                           .dst_stride = g->C.row_stride, .past_caches = w->past_caches };
+    if (w->plan.blocks == 1) /* else the chain began with it */
+        x.start = (struct gemm_start){ from->data ? element(from, t->m, n) : NULL, from->type,
+                                       from->row_stride, g->bias ? g->bias + n : NULL };
+    return x;
+}
+
+/* The same at micro tile (i, j). */
+static struct gemm_tail tail_at(const struct gemm_tail *block, const struct tile *t, i64 i, i64 j)
+{
+    struct gemm_tail x = *block;
+    const struct gemm_start *s = &block->start;
+    x.dst = (u8 *)x.dst + (i * x.dst_stride + j) * dtype_bytes(x.type);
+    if (s->from)
+        x.start.from = (const u8 *)s->from + (i * s->from_stride + j) * dtype_bytes(s->from_type);
+    if (s->bias)
+        x.start.bias = s->bias + j;
+    x.a = t->a + i * t->steps;
+    x.b = t->b + j * t->steps;
+    x.steps = t->steps;
+    return x;
+}
+
+/* Whether a product's last block has tails, which add nothing that lies in memory to sums but what
+ * it starts with: loads of tiles would wait for more. */
+static bool can_have_tails(const struct gemm *g, const struct gemm_plan *p)
+{
+    return p->k->micro_tail && p->units == 0 && !g->accumulate &&
+           (p->blocks == 1 || p->k->micro_on);
+}
+
+static bool has_tails(const struct work *w, const struct gemm_block *b)
+{
+    return can_have_tails(w->g, &w->plan) && b == w->block + w->plan.blocks - 1;
+}
+
+static void end_waiting(const struct gemm_kernels *k, struct waiting *p)
+{
+    if (p->any)
+        k->tail(p->sums[p->at], &p->tail);
+    p->any = false;
+}
+
+static void multiply_beside(const struct work *w, const struct tile *t,
+                            const struct gemm_tail *block, struct waiting *p)
+{
+    const struct gemm_kernels *k = w->plan.k;
+    const i64 ahead = gemm_ahead_words(k, t->steps);
+    for (i64 j = 0; j < t->cols; j += k->nr) {
+        const u32 *next = j + k->nr < t->cols ? t->b + (j + k->nr) * t->steps : t->next;
+        for (i64 i = 0; i < t->rows; i += k->mr, next += ahead) {
+            const struct gemm_tail x = tail_at(block, t, i, j);
+            if (i + k->mr > t->rows || j + k->nr > t->cols) {
+                multiply_special(w, t, i, j, next);
+                continue;
+            }
+            k->micro_tail(x.steps, x.a, x.b, t->goes_on ? t->sum + i * t->sum_stride + j : NULL,
+                          t->sum_stride, p->sums[!p->at], next, p->sums[p->at],
+                          p->any ? &p->tail : NULL);
+            p->tail = x;
+            p->at = !p->at;
+            p->any = true;
+        }
+    }
+}
+
+/* --- strips ------------------------------------------------------------------------- */
 
 /* Strips are mc rows high while there are many, then an even share of half of what is left,
  * as far as whole panels go. */
@@ -448,6 +548,9 @@ static void multiply_strip(const struct work *w, i64 part, int thread)
     t.rows = strip_rows(w, t.m);
     t.a_stride = w->g->A.row_stride / k->per_step;
     const bool in_place = reads_in_place(w, &t);
+    struct waiting waiting;
+    waiting.at = 0;
+    waiting.any = false;
 
     if (k->begin)
         k->begin();
@@ -460,17 +563,24 @@ static void multiply_strip(const struct work *w, i64 part, int thread)
                 t.rows_of_a = element(&w->g->A, t.m, b->k0);
             else if (t.n == begin)
                 pack_a(w, &t, b, a, thread);
-            place_sums(w, &t, b, thread);
-            set_block(w, &t, b);
             t.a = a;
             t.b = panels_at(w, i, t.n);
             t.next = i + 1 < w->slab.blocks ? panels_at(w, i + 1, t.n)
                                             : panels_at(w, 0, t.n + t.cols);
+            place_sums(w, &t, b, thread);
+            set_block(w, &t, b);
+            if (has_tails(w, b)) {
+                const struct gemm_tail tail = tail_of_tile(w, &t);
+                multiply_beside(w, &t, &tail, &waiting);
+                continue;
+            }
+            end_waiting(k, &waiting); /* which may read this thread's tile of sums */
             multiply_block(w, &t);
             if (w->plan.units > 0 && b->last)
                 end_leaf(w, &t, b, thread);
         }
     }
+    end_waiting(k, &waiting);
     if (k->end)
         k->end();
 }
@@ -526,6 +636,17 @@ static void check(const struct gemm *g)
     (void)pieces;
 }
 
+/* Whether lines of C can be stored without being read first, and nobody will read them soon. */
+static bool goes_past_caches(const struct work *w)
+{
+    const struct gemm *g = w->g;
+    const struct gemm_plan *p = &w->plan;
+    const i64 bytes = dtype_bytes(g->C.type);
+    return can_have_tails(g, p) && (g->C.type == DTYPE_BF16 || p->slabs == 1) &&
+           g->M * g->N * bytes >= LARGE_C && (uintptr_t)g->C.data % 64 == 0 &&
+           g->C.row_stride * bytes % 64 == 0;
+}
+
 void gemm_run(const struct gemm *g, const struct gemm_kernels *k, struct pool *pool,
               void *workspace)
 {
@@ -538,6 +659,7 @@ void gemm_run(const struct gemm *g, const struct gemm_kernels *k, struct pool *p
         return;
     gemm_plan_blocks(g, &w.plan, workspace);
     w.whole_words = whole_words(&w);
+    w.past_caches = goes_past_caches(&w);
     w.next = slab_after(&w, &before_first);
     while (w.next.blocks > 0) {
         run_slab(&w, pool);

@@ -22,7 +22,8 @@
  * amx on bf16 operands. vdpbf16ps adds two products per step with round-to-nearest-even,
  * takes subnormal inputs as zero, flushes subnormal results to zero, and pays no heed to
  * MXCSR; so a sum of only subnormal products is 0 there. tdpbf16ps does the same with 32 values
- * of k at a time, which are a step of the chain (gemm_kernel_amx.c). Where amx has tile
+ * of k at a time, which are a step of the chain (gemm_kernel_amx.c), and goes on with the chain
+ * from block to block, where others add blocks: start is added behind the first. Where amx has tile
  * registers f32 is multiplied in three pieces of bf16 each, to the exactness of multiply-adds
  * and not to their bits (gemm_kernel_split_amx.c); numbers below 2^-126 count as zero in it.
  *
@@ -128,6 +129,31 @@ typedef void (*gemm_finish_fn)(void *dst, enum dtype type, i64 dst_stride, const
 /* sums[r] = sum over the slab's k of row r: a chain of additions, k ascending, from zero. */
 typedef void (*gemm_sum_fn)(float *sums, const struct gemm_slab *s);
 
+/* Where a micro tile of sums belongs: dst (mr x nr, f32 or bf16) = start + sums, as gemm_start and
+ * gemm_finish have it; where start has neither `from` nor `bias`, sums alone. */
+struct gemm_tail {
+    struct gemm_start start;
+    void *dst; /* may be start.from */
+    enum dtype type;
+    i64 dst_stride;
+    bool past_caches;   /* dst's lines are whole, aligned, and not read soon */
+    const u32 *a, *b;   /* the panels whose product the sums are, and their steps */
+    i64 steps;
+};
+
+/* sums (mr x nr, rows nr apart) = panel a * panel b, or where `on` is not NULL the chain of sums
+ * that lies there (rows on_stride apart) gone on with. Meanwhile the micro tile that was
+ * multiplied before is brought to its place, so that tile registers need not wait for memory;
+ * before NULL: there is none. */
+typedef void (*gemm_micro_tail_fn)(i64 steps, const u32 *a, const u32 *b, const float *on,
+                                   i64 on_stride, float *sums, const u32 *ahead,
+                                   float *before_sums, const struct gemm_tail *before);
+/* c (mr x nr, rows ldc apart), the chain of sums so far, goes on through panel a * panel b. */
+typedef void (*gemm_micro_on_fn)(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc,
+                                 const u32 *ahead);
+/* The last one, behind which nothing is multiplied. */
+typedef void (*gemm_tail_fn)(float *sums, const struct gemm_tail *t);
+
 /* Multiply-adds on registers alone, the ceiling of micro: returns how many flops it did.
  * data: 1 KiB of ordinary numbers, changed. */
 typedef i64 (*gemm_peak_fn)(i64 rounds, float *data);
@@ -151,6 +177,9 @@ struct gemm_kernels {
     gemm_pack_fn pack_a, pack_b;
     gemm_micro_fn micro;
     gemm_micro_rows_fn micro_rows; /* NULL: A is always packed */
+    gemm_micro_tail_fn micro_tail; /* NULL: micro, then start and finish */
+    gemm_tail_fn tail;             /* where there is micro_tail */
+    gemm_micro_on_fn micro_on;     /* NULL: blocks of k are added to each other */
     gemm_start_fn start;
     gemm_finish_fn finish;
     gemm_sum_fn sum_rows;

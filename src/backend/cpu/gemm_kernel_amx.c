@@ -10,10 +10,15 @@
  * fetched ahead goes to L2 only, and lines of C are not fetched: both would take from the loads of
  * tiles, which need half of all that L1 can have on its way.
  *
+ * What is stored to C waits for memory as long as a whole micro tile takes to multiply, so it is
+ * done while the next one is multiplied (amx_tail.h). Between blocks of k sums come back into
+ * tile registers and the chain goes on.
+ *
  * An element of a group is (the 16 products of even k, ascending, from zero) + (those of odd k),
  * added to the sum; subnormals are zero, as in vdpbf16ps (Intel SDM, TDPBF16PS). */
 #include "backend/cpu/amx.h"
 #include "backend/cpu/amx_panel.h"
+#include "backend/cpu/amx_tail.h"
 #include "backend/cpu/gemm_pack.h"
 
 #include <immintrin.h>
@@ -133,14 +138,24 @@ static void pack_b(u32 *panels, const struct gemm_slab *s, i64 width)
 /* --- tiles -------------------------------------------------------------------------- */
 
 /* Tile registers are numbers in the instructions: 0 to 3 are C, 4 and 5 A, 6 and 7 B. */
-INLINE void multiply(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, const u32 *ahead)
+INLINE void multiply(i64 steps, const u32 *a, const u32 *b, const float *on, i64 on_stride,
+                     float *c, i64 ldc, const u32 *ahead, const float *before_sums,
+                     const struct gemm_tail *before)
 {
     enum { ROW_BYTES = 4 * HALF };
+    struct tail_work w = tail_begin(before_sums, before, steps / GROUP);
     amx_order();
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    if (on) {
+        _tile_loadd(0, on, 4 * on_stride);
+        _tile_loadd(1, on + HALF, 4 * on_stride);
+        _tile_loadd(2, on + HALF * on_stride, 4 * on_stride);
+        _tile_loadd(3, on + HALF * on_stride + HALF, 4 * on_stride);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
     for (i64 i = 0; i < steps; i += GROUP, a += 2 * TILE, b += 2 * TILE) {
         _tile_loadd(6, b, ROW_BYTES);
         _tile_stream_loadd(4, a, ROW_BYTES);
@@ -152,7 +167,9 @@ INLINE void multiply(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, c
         _tile_dpbf16ps(3, 5, 7);
         for (int p = 0; p < GROUP / AHEAD; p++, ahead += 16)
             __builtin_prefetch(ahead, 0, 2);
+        tail_go_on(&w);
     }
+    tail_end(&w);
     _tile_stored(0, c, 4 * ldc);
     _tile_stored(1, c + HALF, 4 * ldc);
     _tile_stored(2, c + HALF * ldc, 4 * ldc);
@@ -164,13 +181,34 @@ static void micro(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, bool
 {
     _Alignas(64) float sums[SIDE * SIDE];
     if (!add) {
-        multiply(steps, a, b, c, ldc, ahead);
+        multiply(steps, a, b, NULL, 0, c, ldc, ahead, NULL, NULL);
         return;
     }
-    multiply(steps, a, b, sums, SIDE, ahead);
+    multiply(steps, a, b, NULL, 0, sums, SIDE, ahead, NULL, NULL);
     for (i64 r = 0; r < SIDE; r++, c += ldc)
         for (i64 i = 0; i < SIDE; i++)
             c[i] += sums[r * SIDE + i];
+}
+
+static void micro_on(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, const u32 *ahead)
+{
+    multiply(steps, a, b, c, ldc, c, ldc, ahead, NULL, NULL);
+}
+
+static void micro_tail(i64 steps, const u32 *a, const u32 *b, const float *on, i64 on_stride,
+                       float *sums, const u32 *ahead, float *before_sums,
+                       const struct gemm_tail *before)
+{
+    if (before)
+        multiply(steps, a, b, on, on_stride, sums, SIDE, ahead, before_sums, before);
+    else
+        multiply(steps, a, b, on, on_stride, sums, SIDE, ahead, NULL, NULL);
+}
+
+static void tail(float *sums, const struct gemm_tail *t)
+{
+    struct tail_work w = tail_begin(sums, t, 0);
+    tail_end(&w);
 }
 
 /* Four sums, as in micro: a product every 16 cycles, ready after 52. */
@@ -206,7 +244,8 @@ const struct gemm_kernels gemm_kernels_amx = {
     .steps_at_once = GROUP, .ahead_steps = AHEAD,
     .mixed = &gemm_kernels_split,
     .begin = amx_begin, .end = amx_end,
-    .pack_a = pack_a, .pack_b = pack_b, .micro = micro,
+    .pack_a = pack_a, .pack_b = pack_b, .micro = micro, .micro_tail = micro_tail, .tail = tail,
+    .micro_on = micro_on,
     .start = gemm_start_avx512, .finish = gemm_finish_avx512,
     .sum_rows = gemm_sum_rows_avx512, .peak = peak,
 };

@@ -22,6 +22,7 @@
  * these make of it. Whether that happens is up to the element's row, column and k alone. */
 #include "backend/cpu/amx.h"
 #include "backend/cpu/amx_panel.h"
+#include "backend/cpu/amx_tail.h"
 #include "backend/cpu/gemm_pack.h"
 
 #include <immintrin.h>
@@ -288,8 +289,10 @@ INLINE void fetch_ahead(const u32 *ahead, const u32 *a, int sixth)
         _tile_dpbf16ps(3, 5, 7);                          \
     } while (0)
 
-INLINE void multiply(i64 groups, const u32 *a, const u32 *b, float *sums, const u32 *ahead)
+INLINE void multiply(i64 groups, const u32 *a, const u32 *b, float *sums, const u32 *ahead,
+                     const float *before_sums, const struct gemm_tail *before)
 {
+    struct tail_work w = tail_begin(before_sums, before, groups);
     amx_order();
     _tile_zero(0);
     _tile_zero(1);
@@ -310,7 +313,9 @@ INLINE void multiply(i64 groups, const u32 *a, const u32 *b, float *sums, const 
         fetch_ahead(ahead, a, 4);
         WITH_NEW_A(2);
         fetch_ahead(ahead, a, 5);
+        tail_go_on(&w);
     }
+    tail_end(&w);
     _tile_stored(0, sums, 4 * SIDE);
     _tile_stored(1, sums + HALF, 4 * SIDE);
     _tile_stored(2, sums + HALF * SIDE, 4 * SIDE);
@@ -332,12 +337,40 @@ static void micro(i64 steps, const u32 *a, const u32 *b, float *c, i64 ldc, bool
 {
     _Alignas(64) float sums[SIDE * SIDE];
     const i64 groups = steps / GROUP_STEPS;
-    multiply(groups, a, b, sums, ahead);
+    multiply(groups, a, b, sums, ahead, NULL, NULL);
     if (!all_finite(sums))
         take_again(sums, groups, a, b);
     for (i64 r = 0; r < SIDE; r++, c += ldc)
         for (i64 i = 0; i < SIDE; i++)
             c[i] = (add ? c[i] : 0) + sums[r * SIDE + i];
+}
+
+static void mend(float *sums, const struct gemm_tail *t)
+{
+    if (!all_finite(sums))
+        take_again(sums, t->steps / GROUP_STEPS, t->a, t->b);
+}
+
+/* on is NULL: there is no micro_on. */
+static void micro_tail(i64 steps, const u32 *a, const u32 *b, const float *on, i64 on_stride,
+                       float *sums, const u32 *ahead, float *before_sums,
+                       const struct gemm_tail *before)
+{
+    (void)on;
+    (void)on_stride;
+    if (!before) {
+        multiply(steps / GROUP_STEPS, a, b, sums, ahead, NULL, NULL);
+        return;
+    }
+    mend(before_sums, before);
+    multiply(steps / GROUP_STEPS, a, b, sums, ahead, before_sums, before);
+}
+
+static void tail(float *sums, const struct gemm_tail *t)
+{
+    mend(sums, t);
+    struct tail_work w = tail_begin(sums, t, 0);
+    tail_end(&w);
 }
 
 /* Products of fp32 by six of tiles, on registers alone. */
@@ -350,7 +383,7 @@ const struct gemm_kernels gemm_kernels_split = {
     .name = "split", .mr = SIDE, .nr = SIDE, .kc = KC, .mc = 256, .nc = 384, .per_step = 2,
     .unsplit = &gemm_kernels_avx512, .pieces = PIECES, .steps_at_once = HALF, .ahead_steps = AHEAD,
     .begin = amx_begin, .end = amx_end,
-    .pack_a = pack_a, .pack_b = pack_b, .micro = micro,
+    .pack_a = pack_a, .pack_b = pack_b, .micro = micro, .micro_tail = micro_tail, .tail = tail,
     .start = gemm_start_avx512, .finish = gemm_finish_avx512,
     .sum_rows = gemm_sum_rows_avx512, .peak = peak,
 };

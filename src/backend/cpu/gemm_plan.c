@@ -29,10 +29,11 @@ static void end_slab(struct cutter *c)
     c->slabs++;
 }
 
-static void add_block(struct cutter *c, i64 leaf, i64 k0, i64 depth, bool first)
+static void add_block(struct cutter *c, i64 leaf, i64 k0, i64 depth, bool begins, bool first)
 {
     if (c->out)
-        c->out[c->n] = (struct gemm_block){ k0, depth, c->step, leaf, first, false, false };
+        c->out[c->n] = (struct gemm_block){ .k0 = k0, .depth = depth, .step = c->step,
+                                            .leaf = leaf, .begins = begins, .first = first };
     c->step += gemm_steps(c->k, depth);
     c->n++;
 }
@@ -44,7 +45,7 @@ static void cut_chain(struct cutter *c, i64 K)
     for (i64 k0 = 0; k0 == 0 || k0 < K; k0 += c->k->kc) {
         if (k0 % slab == 0)
             end_slab(c);
-        add_block(c, 0, k0, i64_min(c->k->kc, K - k0), k0 == 0);
+        add_block(c, 0, k0, i64_min(c->k->kc, K - k0), k0 == 0, k0 == 0);
     }
 }
 
@@ -53,15 +54,16 @@ static void cut_leaf(struct cutter *c, const struct gemm_leaves *l, i64 leaf, bo
     i64 before = c->n, begin = 0;
     for (int p = 0; p < GEMM_PIECES; begin += l->pieces[p++].k) {
         i64 end = i64_min(l->pieces[p].k, (leaf + 1) * l->pieces[p].share);
-        for (i64 k = leaf * l->pieces[p].share; k < end; k += c->k->kc) {
+        const i64 from = leaf * l->pieces[p].share;
+        for (i64 k = from; k < end; k += c->k->kc) {
             i64 depth = i64_min(c->k->kc, end - k);
             if (alone && c->step + gemm_steps(c->k, depth) > K_SLAB)
                 end_slab(c);
-            add_block(c, leaf, begin + k, depth, c->n == before);
+            add_block(c, leaf, begin + k, depth, k == from, c->n == before);
         }
     }
     if (c->n == before)
-        add_block(c, leaf, 0, 0, true); /* zeros */
+        add_block(c, leaf, 0, 0, true, true); /* zeros */
     if (c->out)
         c->out[c->n - 1].last = true;
 }
@@ -124,7 +126,8 @@ struct gemm_plan gemm_plan_product(const struct gemm *g, const struct gemm_kerne
 {
     const struct gemm_kernels *k = gemm_kernels_for(kernels, g->A.type, g->B.type);
     const struct cutter cut = cut_k(g, k, NULL);
-    struct gemm_plan p = { .k = k, .blocks = cut.n, .steps = cut.deepest, .levels = 1 };
+    struct gemm_plan p = { .k = k, .blocks = cut.n, .slabs = cut.slabs, .steps = cut.deepest,
+                           .levels = 1 };
     i64 words = i64_max(1, p.steps), padded = round_up(g->M, k->mr);
     bool slabs = cut.slabs > 1;
     p.N = gemm_even_part(g->N, PANEL_BYTES / 4 / words, k->nr);

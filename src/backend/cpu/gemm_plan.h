@@ -13,6 +13,7 @@ struct gemm_block {
     i64 k0, depth;
     i64 step; /* steps of its slab before it */
     i64 leaf;
+    bool begins;      /* a chain: all of k, or a leaf's part of a piece */
     bool first, last; /* of its leaf */
     bool ends_slab;
 };
@@ -21,7 +22,7 @@ struct gemm_block {
 struct gemm_plan {
     const struct gemm_kernels *k;
     i64 N;            /* columns of a full slab */
-    i64 blocks;       /* of all k */
+    i64 blocks, slabs; /* of all k */
     i64 steps;        /* of the deepest slab */
     bool partials;    /* a bf16 C that takes more than one slab in k */
     i64 units;        /* subtrees of leaves that slabs make, 0 without leaves ... */
