@@ -93,6 +93,7 @@ struct finding {
     double gain_lo, gain, gain_hi; /* seconds per step */
     bool replayed; /* the gain comes from a replay */
     bool asks_replay; /* where there is a replay that cannot price it, it is no finding */
+    bool within_steps; /* its evidence is how parts of a step differ from each other */
     bool urgent;   /* stands before all others: the run hangs */
     enum finding_about about;
     struct finding_edit edit;

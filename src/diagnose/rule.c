@@ -125,20 +125,22 @@ void rule_edit(struct finding *f, enum finding_edit_kind kind, double factor)
 /* What one has half of, two have: a pause on every rank makes one wait, whoever had it. */
 static const double has_it_too = 0.5;
 
-/* Those few are the place; more are named in words, as far as there is room. */
+/* Those few are the place. Where most have it, those that have less may by chance: then they are
+ * named in words, as far as there is room. */
 static void list_ranks(const struct measure *m, const double *lost, double most, i64 n,
                        struct finding *f)
 {
+    const bool few = n <= FINDING_RANKS && 2 * n <= m->n_ranks;
     char list[FINDING_TEXT] = "";
     int at = 0;
     for (i64 r = 0; r < m->n_ranks && at < (int)sizeof list - 16; r++) {
         if (!(lost[r] >= has_it_too * most))
             continue;
-        if (n <= FINDING_RANKS)
+        if (few)
             f->place.several.at[f->place.several.n++] = m->ranks[r].rank;
         at += snprintf(list + at, sizeof list - (size_t)at, " %d", m->ranks[r].rank);
     }
-    if (n > FINDING_RANKS)
+    if (!few)
         rule_evidence(f, "so it is on the ranks%s", list);
 }
 

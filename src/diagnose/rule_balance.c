@@ -409,6 +409,7 @@ static bool tell_jitter(const struct measure *m, const struct rule_limit *limit,
         return false;
     most_noise(m, &rank);
     double sigma = measure_stat(m->ranks[rank].compute, m->n_steps).sigma;
+    f->within_steps = varies;
     if (varies) {
         place_noise(m, f, a);
         rule_evidence(f, "within a step, parts of it that take equally long else differ by %.0f %%",

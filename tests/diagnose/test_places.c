@@ -109,6 +109,27 @@ TEST(loaders_that_are_alike_are_behind_together)
     arena_fini(&a);
 }
 
+/* Sigmas of few parts differ: where all but one have half of the worst's, all may have it. */
+TEST(noise_of_all_but_one_is_noise_of_all)
+{
+    struct arena a;
+    arena_init(&a);
+    for (int odd = 1; odd < 3; odd++) { /* so many ranks of four are quiet */
+        struct measure *m = usual_run(4, STEPS, &a);
+        m->config.simulated = true;
+        for (i64 i = 0; i < m->n_ops; i++)
+            m->ops[i].roofline_s = m->ops[i].seconds;
+        for (int r = 0; r < 4; r++)
+            m->ranks[r].noise = r == 1 || (odd == 2 && r == 3) ? 0.03 : 0.07;
+        m->loss[LOSS_BALANCE] = 0.01;
+        const struct finding *f = first(m, "B3");
+        CHECK_EQ(f->place.rank, -1);
+        CHECK_EQ(f->place.several.n, odd == 2 ? 2 : 0);
+        CHECK_EQ(finding_edits_rank(&f->edit, 1), odd == 1);
+    }
+    arena_fini(&a);
+}
+
 /* A stage of one rank has no peers; but its tasks have a price. */
 TEST(a_rank_that_is_a_stage_is_slow_only_for_its_work)
 {
@@ -647,6 +668,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(a_stage_is_slow_where_all_its_ranks_are),
           ONE(the_end_that_slow_groups_share_is_where_the_link_is_slow),
           ONE(tasks_that_two_stages_have_tell_which_of_them_is_slow),
+          ONE(noise_of_all_but_one_is_noise_of_all),
           ONE(a_stage_is_not_long_for_one_rank_nor_for_some_steps),
           ONE(tasks_that_vary_though_their_times_are_given_are_jitter),
           ONE(a_slow_link_is_of_the_lane_that_shows_it),
