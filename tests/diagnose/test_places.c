@@ -130,6 +130,43 @@ TEST(noise_of_all_but_one_is_noise_of_all)
     arena_fini(&a);
 }
 
+/* What a clock that stays low makes longer it makes longer in every step and task alike. */
+TEST(a_low_clock_explains_no_pause_no_episode_and_no_jitter)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(2, STEPS, &a);
+    k4_clock(m, &a);
+    h9(m, &a);
+    findings_make(&found, m, NULL);
+    CHECK(has("K4") && has("H9"));
+    CHECK(!has("B1")); /* which it is */
+    m = usual_run(2, STEPS, &a);
+    k4_clock(m, &a);
+    for (i64 i = 12; i < 30; i++) {
+        m->ranks[1].compute[i] += 0.09;
+        m->seconds[i] += 0.09;
+    }
+    measure_settle(m);
+    findings_make(&found, m, NULL);
+    CHECK(has("K4") && has("B2"));
+    for (int within = 0; within < 2; within++) { /* parts of a step, not only ranks, differ */
+        m = usual_run(4, STEPS, &a);
+        b3(m, &a);
+        m->config.simulated = within;
+        for (i64 i = 0; i < m->n_ops; i++)
+            m->ops[i].roofline_s = m->ops[i].seconds;
+        for (int r = 0; r < 4; r++) {
+            m->ranks[r].clock = 0.85;
+            m->ranks[r].noise = 0.07;
+        }
+        findings_make(&found, m, NULL);
+        CHECK(has("K4"));
+        CHECK_EQ(has("B3"), within);
+    }
+    arena_fini(&a);
+}
+
 /* A stage of one rank has no peers; but its tasks have a price. */
 TEST(a_rank_that_is_a_stage_is_slow_only_for_its_work)
 {
@@ -668,6 +705,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(a_stage_is_slow_where_all_its_ranks_are),
           ONE(the_end_that_slow_groups_share_is_where_the_link_is_slow),
           ONE(tasks_that_two_stages_have_tell_which_of_them_is_slow),
+          ONE(a_low_clock_explains_no_pause_no_episode_and_no_jitter),
           ONE(noise_of_all_but_one_is_noise_of_all),
           ONE(a_stage_is_not_long_for_one_rank_nor_for_some_steps),
           ONE(tasks_that_vary_though_their_times_are_given_are_jitter),
