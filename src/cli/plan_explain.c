@@ -278,9 +278,12 @@ static int compare(struct invocation *v)
     print_difference("money", o[0].money.mid, o[1].money.mid);
     bool certain = found[0].step.band.hi < found[1].step.band.lo ||
                    found[1].step.band.hi < found[0].step.band.lo;
-    printf("\n%s is quicker%s\n", o[0].step_s.mid <= o[1].step_s.mid ? "A" : "B",
-           certain ? ", beyond what is uncertain of either"
-                   : "; each step is less certain than they differ, but errors are mostly shared");
+    if (o[0].step_s.mid == o[1].step_s.mid)
+        printf("\nneither is quicker\n");
+    else
+        printf("\n%s is quicker%s\n", o[0].step_s.mid < o[1].step_s.mid ? "A" : "B",
+               certain ? ", beyond what is uncertain of either"
+                       : "; each step is less certain than they differ, but errors are mostly shared");
     plan_notes_print(&x, &o[0]);
     return OK;
 }

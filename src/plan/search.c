@@ -197,6 +197,8 @@ static int price_tables(struct walk *w)
             w->nodes[n++] = node;
         else if (rc != ERR_CONFIG && rc != ERR_MODEL)
             return rc;
+        else if (!w->out->why_left_out)
+            w->out->why_left_out = arena_strdup(w->arena, err_message());
     }
     w->out->left_out = w->n - n;
     w->out->tables = plan_shelf_tables(shelf);

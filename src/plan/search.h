@@ -50,6 +50,7 @@ struct plan_search_result {
     i64 priced;
     i64 unfit;    /* of the priced ones, those without enough memory */
     i64 left_out; /* groups of degrees and micro-batch that no program can be built for yet */
+    const char *why_left_out; /* of the first of them */
     i64 tables;   /* degrees and micro-batches whose operators were priced */
     struct plan_found least; /* of all priced ones, what needs the least memory */
 };

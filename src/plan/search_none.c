@@ -219,6 +219,9 @@ int plan_search_none(const struct plan_search *s, const struct plan_search_resul
     if (k.best.faults > 0 && k.best.exists)
         return err_set(ERR_CONFIG, "%s runs no such layout: %s; --any prices it all the same",
                        job->stack->name, k.best.why);
+    if (k.best.faults == 0 && r->why_left_out)
+        return err_set(ERR_CONFIG, "no program of %s can be built on %lld devices: %s",
+                       job->spec->name, (long long)job->devices, r->why_left_out);
     const char *fewer = fewer_devices(s, a);
     text = k.best.faults == 0 ? "" : arena_printf(a, "%s (%s is nearest)", k.best.why,
                                                   plan_layout_text(&k.best.layout, a));

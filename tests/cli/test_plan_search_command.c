@@ -191,6 +191,16 @@ TEST(what_is_extrapolated_is_said_and_less_certain)
     json_decref(many);
 }
 
+/* What a model's file leaves open is said, not that no layout exists; two that are one are alike. */
+TEST(what_a_plan_lacks_is_named)
+{
+    shell("printf 'layers: 3\\n' >open.yaml; $H plan search --model ./open.yaml --gpus 8 2>&1 | "
+          "grep -q 'leaves its vocabulary open'", 0);
+    shell("$H plan search --model llama3-8b --seq 16384 2>&1 | grep -q 'with more positions'", 0);
+    shell("$H plan compare tp=8 tp=8 --model llama3-8b --gpus 64 | grep -q 'neither is quicker'", 0);
+    shell("$H plan compare tp=8 tp=4 --model llama3-8b --gpus 64 | grep -q 'B is quicker'", 0);
+}
+
 /* Constants of B200 and younger are of data sheets, whatever the software. */
 TEST(devices_of_which_nothing_was_fitted_are_extrapolated)
 {
@@ -254,7 +264,7 @@ TEST(what_was_not_compared_has_no_number)
 TEST_MAIN(ONE(json_and_text_say_the_same_of_what_is_extrapolated),
         ONE(rows_that_nobody_asked_for_can_be_shared_out_to_islands),
         ONE(what_was_not_compared_has_no_number),
-        ONE(devices_of_which_nothing_was_fitted_are_extrapolated),
+        ONE(devices_of_which_nothing_was_fitted_are_extrapolated), ONE(what_a_plan_lacks_is_named),
         ONE(rows_that_nobody_asked_for_can_be_shared_out_to_odd_numbers),
           ONE(a_search_says_what_a_run_takes_with_bands), ONE(a_waterfall_sums_to_the_step),
           ONE(memory_sums_and_names_what_binds), ONE(what_does_not_fit_gets_advice_that_fits),
