@@ -191,7 +191,8 @@ TEST(what_is_extrapolated_is_said_and_less_certain)
     json_decref(many);
 }
 
-/* What a model's file leaves open is said, not that no layout exists; two that are one are alike. */
+/* What a model's file leaves open is said, not that no layout exists; of two that are one
+ * neither is quicker. */
 TEST(what_a_plan_lacks_is_named)
 {
     shell("printf 'layers: 3\\n' >open.yaml; $H plan search --model ./open.yaml --gpus 8 2>&1 | "
