@@ -198,8 +198,8 @@ TEST(what_a_plan_lacks_is_named)
     shell("printf 'layers: 3\\n' >open.yaml; $H plan search --model ./open.yaml --gpus 8 2>&1 | "
           "grep -q 'leaves its vocabulary open'", 0);
     shell("$H plan search --model llama3-8b --seq 16384 2>&1 | grep -q 'with more positions'", 0);
-    shell("$H plan compare tp=8 tp=8 --model llama3-8b --gpus 64 | grep -q 'neither is quicker'", 0);
-    shell("$H plan compare tp=8 tp=4 --model llama3-8b --gpus 64 | grep -q 'B is quicker'", 0);
+    shell("$H plan compare tp=8 tp=8 --gpus 64 | grep -q 'neither is quicker'", 0);
+    shell("$H plan compare tp=8 tp=4 --gpus 64 | grep -q 'B is quicker'", 0);
 }
 
 /* Constants of B200 and younger are of data sheets, whatever the software. */
