@@ -283,7 +283,8 @@ static int compare(struct invocation *v)
     else
         printf("\n%s is quicker%s\n", o[0].step_s.mid < o[1].step_s.mid ? "A" : "B",
                certain ? ", beyond what is uncertain of either"
-                       : "; each step is less certain than they differ, but errors are mostly shared");
+                       : "; each step is less certain than they differ, but errors are mostly "
+                         "shared");
     plan_notes_print(&x, &o[0]);
     return OK;
 }

@@ -46,8 +46,8 @@ static int check(const struct planned_job *p)
 {
     const struct plan_device *d = &p->machine.device;
     if (p->spec.vocab == 0)
-        return err_set(ERR_CONFIG, "%s leaves its vocabulary open; a plan needs to know it: give its "
-                       "file a vocab", p->spec.name);
+        return err_set(ERR_CONFIG, "%s leaves its vocabulary open; a plan needs to know it: give "
+                       "its file a vocab", p->spec.name);
     if (p->job.sequence > p->spec.positions)
         return err_set(ERR_CONFIG, "--seq %lld is more than the %lld positions of %s; a copy of "
                        "its file with more positions can be planned", (long long)p->job.sequence,
