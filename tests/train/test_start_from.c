@@ -67,7 +67,7 @@ TEST(what_does_not_fit_is_refused_by_name)
 {
     CHECK_FAILS(start_from("d", BASE, NULL, "model.override={hidden: 64}"), ERR_MODEL,
                 "tensor \"blocks.0.mlp.down.weight\" has another type or shape");
-    CHECK_FAILS(start_from("e", BASE, "laptop-2m", NULL), ERR_MODEL,
+    CHECK_FAILS(start_from("e", BASE, "laptop-2m", NULL), ERR_CONFIG,
                 "is not the model in model.from " BASE ": its ");
     CHECK_FAILS(start_from("f", JOB_DIR "/nowhere", NULL, NULL), ERR_CONFIG,
                 "neither a Hugging Face folder");
