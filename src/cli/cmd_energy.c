@@ -3,9 +3,8 @@
 #include "base/sys.h"
 #include "cli/command.h"
 #include "report/energy_report.h"
+#include "train/run_folder.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -85,15 +84,9 @@ static int write_report(const char *path, report_fn report, const struct energy_
     if (!path)
         return OK;
     report(l, run, &out);
-    int fd = sys_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    bool whole = fd >= 0 && sys_write_full(fd, out.data, out.length) == 0;
-    int cause = errno;
-    if (fd >= 0 && sys_close(fd) != 0 && whole) {
-        whole = false;
-        cause = errno;
-    }
+    int rc = file_replace(path, out.data, out.length);
     text_fini(&out);
-    return whole ? OK : err_set(ERR_SYS, "write %s: %s", path, strerror(cause));
+    return rc;
 }
 
 static int run(struct invocation *v)

@@ -8,10 +8,9 @@
 #include "plan/simulate.h"
 #include "train/rank_links.h"
 #include "train/rank_view.h"
+#include "train/run_folder.h"
 #include "trace/trace.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -317,13 +316,8 @@ static int write_svg(const struct show *x, const struct schedule *s,
 {
     const char *path = ((const struct show_options *)x->v->options)->svg;
     struct text picture = { 0 };
-    int rc = OK, fd = sys_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    if (fd < 0)
-        return err_set(ERR_SYS, "cannot write %s: %s", path, strerror(errno));
     schedule_chart_svg(s, t, layout_text(&x->layout, x->v->arena), &picture);
-    if (sys_write_full(fd, picture.data, picture.length) < 0)
-        rc = err_set(ERR_SYS, "cannot write %s: %s", path, strerror(errno));
-    sys_close(fd);
+    int rc = file_replace(path, picture.data, picture.length);
     text_fini(&picture);
     return rc;
 }

@@ -13,9 +13,8 @@
 #include "plan/fit.h"
 #include "plan/microbench.h"
 #include "plan/stack.h"
+#include "train/run_folder.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,14 +96,7 @@ static int put(const struct calibrate_options *o, const char *bytes, i64 n)
         printf("%.*s", (int)n, bytes);
         return OK;
     }
-    int fd = sys_open(o->out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    bool whole = fd >= 0 && sys_write_full(fd, bytes, n) == 0;
-    int cause = errno;
-    if (fd >= 0 && sys_close(fd) != 0 && whole) {
-        whole = false;
-        cause = errno;
-    }
-    return whole ? OK : err_set(ERR_SYS, "cannot write %s: %s", o->out, strerror(cause));
+    return file_replace(o->out, bytes, n);
 }
 
 static int put_result(const struct calibrate_options *o, const struct text *yaml, struct arena *a)

@@ -6,9 +6,8 @@
 #include "base/sys.h"
 #include "plan/ops_scale.h"
 #include "report/plan_page.h"
+#include "train/run_folder.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,18 +152,12 @@ int plan_page_write(const char *path, const struct plan_shown *s, struct arena *
 {
     struct json j;
     struct text page = { 0 };
-    int rc = OK, fd = sys_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0)
-        return err_set(ERR_SYS, "cannot write %s: %s", path, strerror(errno));
     json_writer_init(&j);
     put_shown(&j, s, a);
     plan_page_html(&j.out, arena_printf(a, "%s on %lld x %s", s->x->p.spec.name,
                                         (long long)s->x->p.job.devices,
                                         s->x->p.machine.device.name), &page);
-    if (sys_write_full(fd, page.data, page.length) < 0)
-        rc = err_set(ERR_SYS, "cannot write %s: %s", path, strerror(errno));
-    if (sys_close(fd) < 0 && rc == OK)
-        rc = err_set(ERR_SYS, "cannot write %s: %s", path, strerror(errno));
+    int rc = file_replace(path, page.data, page.length);
     text_fini(&page);
     json_writer_fini(&j);
     return rc;

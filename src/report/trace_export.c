@@ -17,6 +17,7 @@ enum { MOST_TRACKS = 64, FLUSH_BYTES = 1 << 20 };
 struct sink {
     int fd;
     const char *path;
+    char temporary[4200]; /* what is written until all is; "" where path is a device or a pipe */
     struct text out;
     struct json json; /* of one event, reused */
     struct perfetto perfetto; /* into out */
@@ -30,7 +31,13 @@ static int sink_open(struct sink *s, const char *path)
     *s = (struct sink){ .path = path };
     s->perfetto.out = &s->out;
     json_writer_init(&s->json);
-    s->fd = sys_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (!sys_is_channel(path) && snprintf(s->temporary, sizeof s->temporary, "%s.tmp", path) >=
+                                     (int)sizeof s->temporary) {
+        s->fd = -1;
+        return err_set(ERR_CONFIG, "write %.100s...: the path is too long", path);
+    }
+    s->fd = sys_open(s->temporary[0] ? s->temporary : path,
+                     O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     return s->fd < 0 ? err_set(ERR_SYS, "open %s: %s", path, strerror(errno)) : OK;
 }
 
@@ -49,6 +56,10 @@ static int sink_close(struct sink *s, int rc)
 {
     if (s->fd >= 0 && sys_close(s->fd) != 0 && rc == OK)
         rc = err_set(ERR_SYS, "close %s: %s", s->path, strerror(errno));
+    if (s->fd >= 0 && s->temporary[0] && rc == OK && sys_rename(s->temporary, s->path) != 0)
+        rc = err_set(ERR_SYS, "write %s: %s", s->path, strerror(errno));
+    if (s->fd >= 0 && s->temporary[0] && rc < 0)
+        sys_unlink(s->temporary);
     json_writer_fini(&s->json);
     text_fini(&s->out);
     perfetto_fini(&s->perfetto);

@@ -174,14 +174,14 @@ int file_replace(const char *path, const char *data, i64 bytes)
         return err_set(ERR_CONFIG, "write %.100s...: the path is too long", path);
     int fd = sys_open(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0644);
     if (fd < 0)
-        return err_set(ERR_SYS, "create %s: %s", temporary, strerror(errno));
+        return err_set(ERR_SYS, "cannot write %s: %s", path, strerror(errno));
     int failed = sys_write_full(fd, data, bytes) != 0 ? errno : 0;
     failed = sys_close(fd) != 0 && !failed ? errno : failed;
     if (!failed && sys_rename(temporary, path) != 0)
         failed = errno;
     if (failed) {
         sys_unlink(temporary);
-        return err_set(ERR_SYS, "write %s: %s", path, strerror(failed));
+        return err_set(ERR_SYS, "cannot write %s: %s", path, strerror(failed));
     }
     return OK;
 }

@@ -142,6 +142,18 @@ TEST(a_record_whose_steps_cannot_be_read_is_no_export)
     CHECK_STR(shell("cat $D/bad.json", 0), "mine\n");
 }
 
+TEST(an_export_that_finds_no_room_leaves_what_was_there)
+{
+    const char *text = shell("cd $D && echo before >no-room.json && (ulimit -f 8; $H trace export "
+                             "runs/two --to chrome --out no-room.json 2>&1)", 1);
+    CHECK(strstr(text, "no-room.json"));
+    CHECK_STR(shell("cd $D && cat no-room.json && ls no-room.json*", 0), "before\nno-room.json\n");
+    text = shell("cd $D && echo before >no-room.csv && (ulimit -f 0; $H energy runs/two "
+                 "--codecarbon no-room.csv 2>&1)", 1);
+    CHECK(strstr(text, "no-room.csv"));
+    CHECK_STR(shell("cd $D && cat no-room.csv && ls no-room.csv*", 0), "before\nno-room.csv\n");
+}
+
 TEST(little_room_for_the_record_is_told)
 {
     CHECK(strstr(shell("cd $D && timeout 100 $H train r.yaml --run.name=room --trace.disk=200KiB "
@@ -185,7 +197,8 @@ int main(void)
         ONE(hta_gets_a_file_per_rank_with_a_launch_for_every_kernel), ONE(perfetto_is_smaller),
         ONE(a_killed_run_gives_what_it_did_until_then),
         ONE(a_record_whose_steps_cannot_be_read_is_no_export),
-        ONE(little_room_for_the_record_is_told), ONE(an_evaluation_of_nothing_is_told),
+        ONE(an_export_that_finds_no_room_leaves_what_was_there),
+          ONE(little_room_for_the_record_is_told), ONE(an_evaluation_of_nothing_is_told),
         ONE(what_cannot_be_is_told) };
     return cmocka_run_group_tests(tests, prepare, NULL);
 }
