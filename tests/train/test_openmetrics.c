@@ -208,7 +208,7 @@ TEST(a_folder_that_is_missing_is_said_at_once_and_one_that_fails_later_costs_no_
                 "there is no folder " JOB_DIR "/no/");
     CHECK_EQ(sys_mkdirs(JOB_DIR "/blocked/full"), 0); /* nothing can be renamed to it */
     CHECK_OK(train("unwatched", blocked, false, NULL));
-    CHECK(log_has("unwatched", "log.openmetrics: write " JOB_DIR "/blocked"));
+    CHECK(log_has("unwatched", "log.openmetrics: cannot write " JOB_DIR "/blocked"));
     CHECK(!sys_exists(JOB_DIR "/blocked.tmp"));
     sys_remove_tree(JOB_DIR);
 }
