@@ -540,17 +540,19 @@ static double filled_by_weights(const struct measure *m)
     return all > 0 ? fmin(1, 2 * weights / all) : 0;
 }
 
-/* Twice as many micro-batches: of half as many rows where these can be halved. */
+/* Twice as many micro-batches on each rank: of half as many rows where these can be halved. Ranks
+ * that share out a step's rows take whole micro-batches first (layout_rows_fit), so twice as many
+ * in all may leave each with what it had. */
 static void fix_bubble(const struct measure *m, struct finding *f)
 {
     const struct measure_config *c = &m->config;
-    const i64 batch = c->batch / 2, accumulate = 2 * c->accumulate;
-    const bool halves = c->batch % 2 == 0 &&
-                        layout_rows_fit(c->islands, c->dp, batch, (int)accumulate);
+    const i64 sharers = i64_max(1, c->islands) * i64_max(1, c->dp);
+    const i64 own = i64_max(1, c->micro_batches);
+    const i64 rows = i64_max(1, c->batch * c->accumulate / (sharers * own));
+    const bool halves = rows % 2 == 0;
     char more[96];
-    int n = snprintf(more, sizeof more, "--train.accumulate %lld", (long long)accumulate);
-    if (halves)
-        snprintf(more + n, sizeof more - (size_t)n, " --train.batch %lld", (long long)batch);
+    snprintf(more, sizeof more, "--train.accumulate %lld --train.batch %lld",
+             (long long)(2 * own * sharers), (long long)(halves ? rows / 2 : rows));
     if (!c->zero_bubble)
         rule_evidence(f, "--layout.schedule zb-h1 instead would fill about %.1f ms of that with "
                       "gradients of weights", 1e3 * f->lost * filled_by_weights(m));

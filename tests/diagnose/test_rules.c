@@ -399,9 +399,14 @@ TEST(evaluating_that_is_not_too_often_is_told_as_what_it_is)
 /* One fix has one gain, and what confirms it is that fix. */
 TEST(a_fix_of_a_pipeline_is_what_its_run_confirms)
 {
-    static const struct { i64 batch; const char *fix, *both; } cases[] = {
-        { 8, "--train.accumulate 4 --train.batch 4", "--train.accumulate 4 --train.batch 4" },
-        { 1, "--train.accumulate 4: steps of twice the rows", "--train.accumulate 4" },
+    static const struct { i64 dp, batch, accumulate, own; const char *fix, *both; } cases[] = {
+        { 1, 8, 2, 2, "--train.accumulate 4 --train.batch 4",
+          "--train.accumulate 4 --train.batch 4" },
+        { 1, 1, 2, 2, "--train.accumulate 4 --train.batch 1: steps of twice the rows",
+          "--train.accumulate 4 --train.batch 1" },
+        /* Of 16 rows a rank has 4 at once: two of 2 are had with 8 micro-batches in all. */
+        { 4, 16, 1, 1, "--train.accumulate 8 --train.batch 2",
+          "--train.accumulate 8 --train.batch 2" },
     };
     static struct findings f;
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
@@ -411,7 +416,10 @@ TEST(a_fix_of_a_pipeline_is_what_its_run_confirms)
             struct measure *m = usual_run(4, STEPS, &a);
             b5(m, &a);
             m->config.islands = 1;
+            m->config.dp = cases[i].dp;
             m->config.batch = cases[i].batch;
+            m->config.accumulate = cases[i].accumulate;
+            m->config.micro_batches = cases[i].own;
             m->config.zero_bubble = zero_bubble;
             findings_make(&f, m, NULL);
             CHECK_STR(f.at[0].id, "B5");
