@@ -457,10 +457,12 @@ static bool look_replicated(const struct measure *m, const struct rule_limit *li
     if (m->config.zero > 0 || copies < 2 || !(lost >= m->theta) ||
         !(update >= limit[0].value * m->compute))
         return false;
-    rule_evidence(f, "every one of %lld ranks makes the same update, %.1f ms a step",
-                  (long long)copies, 1e3 * update);
     double back, gather = fmin(gathering(m, &back), lost);
     back = fmin(back, gather);
+    if (!(lost - gather > 0 && lost - gather + back >= m->theta)) /* gathering may take it all */
+        return false;
+    rule_evidence(f, "every one of %lld ranks makes the same update, %.1f ms a step",
+                  (long long)copies, 1e3 * update);
     if (gather > 0)
         rule_evidence(f, "what each then updates alone is gathered in %.1f ms; shorter sums give "
                       "%.1f ms of that back", 1e3 * gather, 1e3 * back);

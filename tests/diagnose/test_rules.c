@@ -435,6 +435,26 @@ TEST(a_fix_of_a_pipeline_is_what_its_run_confirms)
     }
 }
 
+/* Each rank its share of the update, and what that takes to gather. */
+TEST(an_update_is_shared_out_only_where_gathering_leaves_something)
+{
+    static struct findings f;
+    for (int slow = 0; slow < 2; slow++) {
+        struct arena a;
+        bool named = false;
+        arena_init(&a);
+        struct measure *m = usual_run(2, STEPS, &a);
+        k14(m, &a);
+        m->lanes[0].lane = LANE_DP;
+        m->lanes[0].bytes_per_s = slow ? m->lanes[0].bytes / 0.06 : m->lanes[0].bytes / 0.004;
+        findings_make(&f, m, NULL);
+        for (int i = 0; i < f.n; i++)
+            named |= strcmp(f.at[i].id, "K14") == 0;
+        CHECK_EQ(named, !slow);
+        arena_fini(&a);
+    }
+}
+
 /* Real kernels reach their own shares of the machine. */
 TEST(an_op_is_slow_beside_others_only_where_times_are_given)
 {
@@ -512,6 +532,7 @@ TEST_MAIN(ONE(every_planted_fault_is_named_first_with_place_and_cost),
           ONE(of_two_faults_both_are_found_the_larger_gain_first),
           ONE(evaluating_that_is_not_too_often_is_told_as_what_it_is),
           ONE(a_fix_of_a_pipeline_is_what_its_run_confirms),
+          ONE(an_update_is_shared_out_only_where_gathering_leaves_something),
           ONE(an_op_is_slow_beside_others_only_where_times_are_given),
           ONE(one_disturbed_step_is_no_jitter),
           ONE(an_evaluation_in_every_other_step_is_no_noise_and_one_in_the_end_not_too_often),
