@@ -157,12 +157,12 @@ INLINE void multiply(i64 steps, const u32 *a, const u32 *b, const float *on, i64
         _tile_zero(3);
     }
     for (i64 i = 0; i < steps; i += GROUP, a += 2 * TILE, b += 2 * TILE) {
+        _tile_stream_loadd(4, a, ROW_BYTES); /* loads first: they wait for caches together */
         _tile_loadd(6, b, ROW_BYTES);
-        _tile_stream_loadd(4, a, ROW_BYTES);
-        _tile_dpbf16ps(0, 4, 6);
         _tile_loadd(7, b + TILE, ROW_BYTES);
-        _tile_dpbf16ps(1, 4, 7);
         _tile_stream_loadd(5, a + TILE, ROW_BYTES);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
         for (int p = 0; p < GROUP / AHEAD; p++, ahead += 16)

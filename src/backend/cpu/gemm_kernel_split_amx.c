@@ -258,35 +258,54 @@ static __attribute__((noinline)) void take_again(float *sums, i64 groups, const 
 /* Tile registers are numbers in the instructions: 0 to 3 are C, 4 and 5 A, 6 and 7 B. */
 enum { ROW_BYTES = 4 * HALF };
 
-/* Two lines of B's next panel into L2; and into L1 a sixth of A's next group, which is in L2. Where
- * another thread has half of the core, loads of tiles would wait for these. */
-INLINE void fetch_ahead(const u32 *ahead, const u32 *a, int sixth)
+/* Two lines of B's next panel into L2; and into L1 a sixth of the next group of A and of B, which
+ * are in L2. Where another thread has half of the core, loads of tiles would wait for these. */
+INLINE void fetch_ahead(const u32 *ahead, const u32 *a, const u32 *b, int sixth)
 {
     __builtin_prefetch(ahead + 32 * sixth, 0, 2);
     __builtin_prefetch(ahead + 32 * sixth + 16, 0, 2);
 #pragma GCC unroll 16
-    for (int i = 0; i < TILE; i += 16)
+    for (int i = 0; i < TILE; i += 16) {
         __builtin_prefetch(a + GROUP + sixth * TILE + i);
+        __builtin_prefetch(b + GROUP + sixth * TILE + i);
+    }
 }
 
-/* Four products with a new piece of A, or of B. */
-#define WITH_NEW_A(piece)                                 \
-    do {                                                  \
-        _tile_loadd(4, a + 2 * (piece) * TILE, ROW_BYTES); \
-        _tile_dpbf16ps(0, 4, 6);                          \
-        _tile_dpbf16ps(1, 4, 7);                          \
-        _tile_loadd(5, a + (2 * (piece) + 1) * TILE, ROW_BYTES); \
-        _tile_dpbf16ps(2, 5, 6);                          \
-        _tile_dpbf16ps(3, 5, 7);                          \
+/* Half a piece of A, or of B, into its register. */
+#define LOAD(number, from, piece, half) \
+    _tile_loadd(number, (from) + (2 * (piece) + (half)) * TILE, ROW_BYTES)
+
+/* Four products with the pieces in registers; behind the last product that needs one, the half
+ * that takes its place is loaded: two products lie between a load and its use, without which
+ * products wait for loads where another thread has half of the core. */
+#define THEN_NEW_A(from, piece)   \
+    do {                          \
+        _tile_dpbf16ps(0, 4, 6);  \
+        _tile_dpbf16ps(1, 4, 7);  \
+        LOAD(4, from, piece, 0);  \
+        _tile_dpbf16ps(2, 5, 6);  \
+        _tile_dpbf16ps(3, 5, 7);  \
+        LOAD(5, from, piece, 1);  \
     } while (0)
-#define WITH_NEW_B(piece)                                 \
-    do {                                                  \
-        _tile_loadd(6, b + 2 * (piece) * TILE, ROW_BYTES); \
-        _tile_dpbf16ps(0, 4, 6);                          \
-        _tile_dpbf16ps(2, 5, 6);                          \
-        _tile_loadd(7, b + (2 * (piece) + 1) * TILE, ROW_BYTES); \
-        _tile_dpbf16ps(1, 4, 7);                          \
-        _tile_dpbf16ps(3, 5, 7);                          \
+#define THEN_NEW_B(from, piece)   \
+    do {                          \
+        _tile_dpbf16ps(0, 4, 6);  \
+        _tile_dpbf16ps(2, 5, 6);  \
+        LOAD(6, from, piece, 0);  \
+        _tile_dpbf16ps(1, 4, 7);  \
+        _tile_dpbf16ps(3, 5, 7);  \
+        LOAD(7, from, piece, 1);  \
+    } while (0)
+#define THEN_NEW_GROUP(from_a, from_b) \
+    do {                               \
+        _tile_dpbf16ps(0, 4, 6);       \
+        _tile_dpbf16ps(1, 4, 7);       \
+        LOAD(4, from_a, 0, 0);         \
+        _tile_dpbf16ps(2, 5, 6);       \
+        LOAD(6, from_b, 2, 0);         \
+        _tile_dpbf16ps(3, 5, 7);       \
+        LOAD(7, from_b, 2, 1);         \
+        LOAD(5, from_a, 0, 1);         \
     } while (0)
 
 INLINE void multiply(i64 groups, const u32 *a, const u32 *b, float *sums, const u32 *ahead,
@@ -298,22 +317,29 @@ INLINE void multiply(i64 groups, const u32 *a, const u32 *b, float *sums, const 
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (i64 g = 0; g < groups; g++, a += GROUP, b += GROUP, ahead += 16 * (GROUP_STEPS / AHEAD)) {
-        _tile_loadd(4, a, ROW_BYTES);
-        _tile_loadd(5, a + TILE, ROW_BYTES);
-        WITH_NEW_B(2);
-        fetch_ahead(ahead, a, 0);
-        WITH_NEW_B(1);
-        fetch_ahead(ahead, a, 1);
-        WITH_NEW_A(1);
-        fetch_ahead(ahead, a, 2);
-        WITH_NEW_B(0);
-        fetch_ahead(ahead, a, 3);
-        WITH_NEW_A(0);
-        fetch_ahead(ahead, a, 4);
-        WITH_NEW_A(2);
-        fetch_ahead(ahead, a, 5);
+    if (groups > 0) {
+        LOAD(4, a, 0, 0);
+        LOAD(6, b, 2, 0);
+        LOAD(7, b, 2, 1);
+        LOAD(5, a, 0, 1);
+    }
+    for (i64 g = 0; g < groups; g++, ahead += 16 * (GROUP_STEPS / AHEAD)) {
+        const i64 on = g + 1 < groups ? GROUP : 0; /* behind the last group there is none */
+        THEN_NEW_B(b, 1); /* behind A's first, B's third */
+        fetch_ahead(ahead, a, b, 0);
+        THEN_NEW_A(a, 1);
+        fetch_ahead(ahead, a, b, 1);
+        THEN_NEW_B(b, 0);
+        fetch_ahead(ahead, a, b, 2);
+        THEN_NEW_A(a, 0);
+        fetch_ahead(ahead, a, b, 3);
+        THEN_NEW_A(a, 2);
+        fetch_ahead(ahead, a, b, 4);
+        THEN_NEW_GROUP(a + on, b + on);
+        fetch_ahead(ahead, a, b, 5);
         tail_go_on(&w);
+        a += on;
+        b += on;
     }
     tail_end(&w);
     _tile_stored(0, sums, 4 * SIDE);
