@@ -124,33 +124,65 @@ static u64 digit_of(u64 bits, int digit)
     return bits >> digit * DIGIT & ((1u << DIGIT) - 1);
 }
 
+/* Where the numbers with each digit begin, once they are sorted by it. */
+static void begin_digits(u32 *count)
+{
+    u32 at = 0;
+    for (i64 k = 0; k < 1 << DIGIT; k++) {
+        const u32 n = count[k];
+        count[k] = at;
+        at += n;
+    }
+}
+
 void sort_numbers(double *x, i64 n, struct arena *a)
 {
-    i64 begin[1 << DIGIT];
-    if (n < FEW_NUMBERS) {
+    u32 begin[DIGITS][1 << DIGIT] = { 0 };
+    if (n < FEW_NUMBERS || n > UINT32_MAX) {
         if (n > 1)
             qsort(x, (size_t)n, sizeof *x, ascending);
         return;
     }
     u64 *from = ARENA_UNSET(a, u64, n), *to = ARENA_UNSET(a, u64, n);
-    for (i64 i = 0; i < n; i++)
+    for (i64 i = 0; i < n; i++) {
         from[i] = bits_of(x[i]);
+        for (int digit = 0; digit < DIGITS; digit++)
+            begin[digit][digit_of(from[i], digit)]++;
+    }
     for (int digit = 0; digit < DIGITS; digit++) {
-        i64 at = 0;
-        memset(begin, 0, sizeof begin);
+        if (begin[digit][digit_of(from[0], digit)] == n)
+            continue; /* they all have this one */
+        begin_digits(begin[digit]);
         for (i64 i = 0; i < n; i++)
-            begin[digit_of(from[i], digit)]++;
-        for (i64 k = 0; k < COUNT_OF(begin); k++) {
-            const i64 count = begin[k];
-            begin[k] = at;
-            at += count;
-        }
-        for (i64 i = 0; i < n; i++)
-            to[begin[digit_of(from[i], digit)]++] = from[i];
+            to[begin[digit][digit_of(from[i], digit)]++] = from[i];
         u64 *sorted = to;
         to = from;
         from = sorted;
     }
     for (i64 i = 0; i < n; i++)
         x[i] = number_of(from[i]);
+}
+
+/* Digit by digit from the highest on, those that have what the k-th has. */
+double sort_select(const double *x, i64 n, i64 k, struct arena *a)
+{
+    i64 count[1 << DIGIT];
+    u64 *bits = ARENA_UNSET(a, u64, n);
+    assert(k >= 0 && k < n);
+    for (i64 i = 0; i < n; i++)
+        bits[i] = bits_of(x[i]);
+    for (int digit = DIGITS - 1; digit >= 0 && n > 1; digit--) {
+        i64 its = 0, left = 0;
+        memset(count, 0, sizeof count);
+        for (i64 i = 0; i < n; i++)
+            count[digit_of(bits[i], digit)]++;
+        while (k >= count[its])
+            k -= count[its++];
+        for (i64 i = 0; i < n; i++) {
+            bits[left] = bits[i];
+            left += digit_of(bits[i], digit) == (u64)its;
+        }
+        n = left;
+    }
+    return number_of(bits[0]);
 }

@@ -15,4 +15,7 @@ void sort_runs(void *data, i64 n, i64 bytes, int (*compare)(const void *, const 
 /* Finite numbers, ascending. */
 void sort_numbers(double *x, i64 n, struct arena *a);
 
+/* The k-th of n finite numbers, from 0, as if they were sorted; 0 <= k < n. */
+double sort_select(const double *x, i64 n, i64 k, struct arena *a);
+
 #endif

@@ -126,12 +126,12 @@ static void settle(struct measure_call *c, i64 from, i64 to)
     }
 }
 
+/* Those that may be calls: they lie on lanes of their own. */
 static i64 count_calls(const struct record_step *s)
 {
     i64 n = 0;
     for (int r = 0; r < s->n_ranks; r++)
-        for (i64 i = 0; i < s->ranks[r].n_spans; i++)
-            n += s->ranks[r].spans[i].kind == SPAN_CALL;
+        n += s->ranks[r].n_spans - s->ranks[r].lane[TRACE_CALLS];
     return n;
 }
 
@@ -177,10 +177,10 @@ static void add_piece(struct measure_call *whole, const struct measure_call *c)
 
 void measure_match_calls(const struct record_step *s, struct measure_calls *out, struct arena *a)
 {
-    struct measure_call *c = ARENA_ARRAY(a, struct measure_call, count_calls(s));
+    struct measure_call *c = ARENA_UNSET(a, struct measure_call, count_calls(s));
     i64 n = 0;
     for (int r = 0; r < s->n_ranks; r++)
-        for (i64 i = 0; i < s->ranks[r].n_spans; i++) {
+        for (i64 i = s->ranks[r].lane[TRACE_CALLS]; i < s->ranks[r].n_spans; i++) {
             const struct record_rank *k = &s->ranks[r];
             const struct record_span *span = &k->spans[i];
             if (span->kind != SPAN_CALL || !span->task)

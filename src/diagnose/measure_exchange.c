@@ -99,30 +99,6 @@ void gather_add_calls(struct gather *g, const struct record_step *s,
     }
 }
 
-void gather_add_behind(struct gather *g, const struct record_step *s, int rank,
-                       const struct measure_calls *calls)
-{
-    i64 first[LANE_COUNT];
-    int lanes[LANE_COUNT], n = 0; /* that have calls, and when the first of them began */
-    for (i64 i = calls->first[rank]; i < calls->first[rank + 1]; i++) {
-        int k = 0;
-        while (k < n && lanes[k] != calls->at[i].lane)
-            k++;
-        if (k < n)
-            continue;
-        lanes[n] = calls->at[i].lane;
-        first[n++] = calls->at[i].begin;
-    }
-    for (i64 i = 0; i < s->ranks[rank].n_spans && n > 0; i++) {
-        const struct record_span *span = &s->ranks[rank].spans[i];
-        if (span->kind != SPAN_TASK || !span->task || span->task->phase == PHASE_UPDATE)
-            continue;
-        for (int k = 0; k < n; k++)
-            if (span->begin_ns >= first[k])
-                g->lanes[lanes[k]].lane.backward_s += s_of(span->end_ns - span->begin_ns);
-    }
-}
-
 /* --- latency and bandwidth -------------------------------------------------------- */
 
 /* Sizes that differ by less tell nothing of what a byte costs. */

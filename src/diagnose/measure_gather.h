@@ -41,12 +41,17 @@ struct task_time {
     i64 alone, beside;
 };
 
+/* What is the same each time that a task is computed, side by side for who adds it up. */
+struct task_cost {
+    double flops, model_flops, bytes, roofline_s;
+    i32 class; /* index in ops */
+    i32 like;  /* index in likes; -1: there is no room */
+};
+
 struct table_time {
     const struct record_table *table;
-    struct task_time *tasks;
-    i32 *class; /* [n_tasks] index in ops */
-    i32 *like;  /* [n_tasks] index in likes; -1: there is no room */
-    double *roofline_s; /* [n_tasks] */
+    struct task_time *tasks; /* [n_tasks] */
+    struct task_cost *costs; /* [n_tasks] */
 };
 
 /* Tasks of one class that do as much: they take equally long wherever they run. */
@@ -123,9 +128,6 @@ static inline double s_of(i64 ns)
 /* --- exchanges ---------------------------------------------------------------------- */
 
 void gather_add_calls(struct gather *g, const struct record_step *s, const struct measure_calls *calls);
-/* Computing of the passes that stands behind the first exchange of a lane. */
-void gather_add_behind(struct gather *g, const struct record_step *s, int rank,
-                       const struct measure_calls *calls);
 void gather_add_link_size(struct link_sum *l, const struct measure_call *c, double seconds,
                           struct arena *a);
 /* The one rank, if any, that all groups with slow exchanges have in common. */

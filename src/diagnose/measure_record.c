@@ -3,198 +3,12 @@
 #include "base/err.h"
 #include "base/sort.h"
 #include "diagnose/each.h"
-#include "diagnose/measure_gather.h"
+#include "diagnose/measure_ready.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* --- one rank's time -------------------------------------------------------------- */
-
-enum share { IN_COMPUTE, IN_WAIT, IN_DATA, IN_MEET, IN_LOG, IN_EVAL, IN_CHECKPOINT, IN_NOTHING };
-
-static enum share share_of(const struct record_span *s, const struct record_rank *k)
-{
-    bool inside = s->begin_ns >= k->begin_ns && s->end_ns <= k->end_ns;
-    if (s->lane == TRACE_COMPUTE)
-        return !inside ? IN_NOTHING : s->kind == SPAN_TASK ? IN_COMPUTE
-                                    : s->kind == SPAN_WAIT ? IN_WAIT : IN_NOTHING;
-    if (s->lane != TRACE_HOST)
-        return IN_NOTHING;
-    switch (s->kind) {
-    case SPAN_LOAD_WAIT: return IN_DATA;
-    case SPAN_MEET: return IN_MEET;
-    case SPAN_LOG: return IN_LOG;
-    case SPAN_EVAL: return IN_EVAL;
-    case SPAN_CHECKPOINT: return IN_CHECKPOINT;
-    default: return IN_NOTHING;
-    }
-}
-
-static int by_begin(const void *a, const void *b)
-{
-    const struct record_span *x = *(const struct record_span *const *)a;
-    const struct record_span *y = *(const struct record_span *const *)b;
-    if (x->begin_ns != y->begin_ns)
-        return x->begin_ns < y->begin_ns ? -1 : 1;
-    return (x->end_ns < y->end_ns) - (x->end_ns > y->end_ns); /* what holds others first */
-}
-
-/* What the rank's own thread did, in order of time. */
-static const struct record_span **own_spans(const struct record_step *s, int rank, i64 *n)
-{
-    const struct record_rank *k = &s->ranks[rank];
-    const struct record_span **own =
-        ARENA_UNSET(s->arena, const struct record_span *, k->n_spans);
-    *n = 0;
-    for (i64 i = 0; i < k->n_spans; i++)
-        if (share_of(&k->spans[i], k) != IN_NOTHING)
-            own[(*n)++] = &k->spans[i];
-    sort_runs(own, *n, (i64)sizeof *own, by_begin, s->arena);
-    return own;
-}
-
-/* The exchange that a wait was for: the newest of that task that had begun. */
-static const struct measure_call *call_of(const struct measure_calls *calls, int rank,
-                                          const struct record_span *wait)
-{
-    i64 low = calls->first[rank], high = calls->first[rank + 1];
-    const i64 least = low;
-    while (low < high) {
-        i64 mid = (low + high) / 2;
-        if (calls->at[mid].begin <= wait->end_ns)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    for (i64 i = low - 1; i >= least; i--)
-        if (calls->at[i].task == wait->task_id)
-            return &calls->at[i];
-    return NULL;
-}
-
-/* The n-th meeting of every rank is the same one. */
-struct meetings {
-    i64 *come; /* when the last had come */
-    int *last;
-    i64 n;     /* 0: they cannot be told apart */
-};
-
-static struct meetings find_meetings(const struct record_step *s)
-{
-    struct meetings m = { NULL, NULL, -1 };
-    for (int r = 0; r < s->n_ranks; r++) {
-        const struct record_rank *k = &s->ranks[r];
-        i64 n = 0;
-        for (i64 i = 0; i < k->n_spans; i++)
-            n += k->spans[i].kind == SPAN_MEET && k->spans[i].lane == TRACE_HOST;
-        if (k->head)
-            m.n = m.n < 0 || m.n == n ? n : 0;
-    }
-    m.n = i64_max(m.n, 0);
-    m.come = ARENA_ARRAY(s->arena, i64, m.n);
-    m.last = ARENA_ARRAY(s->arena, int, m.n);
-    for (int r = 0; r < s->n_ranks; r++)
-        for (i64 i = 0, at = 0; i < s->ranks[r].n_spans && at < m.n; i++) {
-            const struct record_span *span = &s->ranks[r].spans[i];
-            if (span->kind != SPAN_MEET || span->lane != TRACE_HOST)
-                continue;
-            if (m.come[at] == 0 || span->begin_ns > m.come[at]) {
-                m.come[at] = span->begin_ns;
-                m.last[at] = r;
-            }
-            at++;
-        }
-    return m;
-}
-
-/* Divides one span's time, from `begin` on, into waiting for ranks and for bytes. */
-static void add_wait(struct measure_rank *out, i64 step, i64 begin, i64 end, i64 come)
-{
-    i64 until = i64_max(begin, i64_min(end, come));
-    out->wait[step] += s_of(until - begin);
-    out->transfer[step] += s_of(end - until);
-}
-
-static void add_exposed(struct gather *g, const struct record_span *s, i64 begin,
-                        const struct measure_call *call, i64 backward_end)
-{
-    int lane = s->detail >= TRACE_CALLS ? (int)s->detail - TRACE_CALLS + 1 : 0;
-    if (lane <= 0 || lane >= LANE_COUNT)
-        return;
-    struct measure_lane *l = &g->lanes[lane].lane;
-    i64 come = call ? call->come : begin;
-    l->exposed_s += s_of(s->end_ns - begin);
-    l->wait_exposed_s += s_of(i64_max(0, i64_min(s->end_ns, come) - begin));
-    if (begin >= backward_end)
-        l->tail_s += s_of(s->end_ns - i64_max(begin, come < s->end_ns ? come : begin));
-}
-
-static i64 backward_end_of(const struct record_rank *k)
-{
-    i64 end = k->begin_ns;
-    for (i64 i = 0; i < k->n_spans; i++) {
-        const struct record_span *s = &k->spans[i];
-        if (s->kind == SPAN_TASK && s->task && s->task->lane == LANE_COMPUTE &&
-            (s->task->phase == PHASE_INPUT_GRAD || s->task->phase == PHASE_WEIGHT_GRAD))
-            end = i64_max(end, s->end_ns);
-    }
-    return end;
-}
-
-/* The lane of a call that the rank began between `from` and `to`, which is when the task behind
- * where it began it had ended; 0: none. *at moves along with tasks in order of time. */
-static int begun_between(const struct measure_calls *c, int rank, i64 from, i64 to, i64 *at)
-{
-    while (*at < c->first[rank + 1] && c->at[*at].begin < from)
-        ++*at;
-    return *at < c->first[rank + 1] && c->at[*at].begin < to ? c->at[*at].lane : 0;
-}
-
-/* What a rank's own thread did, and when it was through with its backward pass. */
-struct own {
-    const struct record_span **spans;
-    i64 n, backward_end;
-};
-
-static void divide(struct gather *g, i64 step, const struct record_step *s, int rank,
-                   const struct own *own, const struct measure_calls *calls,
-                   const struct meetings *met)
-{
-    const struct record_rank *k = &s->ranks[rank];
-    struct measure_rank *out = &g->m->ranks[rank];
-    i64 cursor = k->window_begin_ns, meeting = 0;
-    i64 at = calls->first[rank];
-    for (i64 i = 0; i < own->n; i++) {
-        const struct record_span *span = own->spans[i];
-        enum share what = share_of(span, k);
-        i64 begin = i64_max(span->begin_ns, cursor), end = span->end_ns;
-        i64 come = what == IN_MEET && meeting < met->n ? met->come[meeting] : end;
-        meeting += what == IN_MEET;
-        if (end <= begin)
-            continue;
-        out->gap[HOST_GAP][step] += s_of(i64_max(0, begin - cursor));
-        g->lanes[begun_between(calls, rank, cursor, end, &at)].lane.begin_s +=
-            s_of(i64_max(0, begin - cursor));
-        cursor = end;
-        if (what == IN_COMPUTE)
-            out->compute[step] += s_of(end - begin);
-        else if (what == IN_DATA)
-            out->data[step] += s_of(end - begin);
-        else if (what == IN_MEET)
-            add_wait(out, step, begin, end, come);
-        else if (what == IN_WAIT) {
-            const struct measure_call *c = call_of(calls, rank, span);
-            add_wait(out, step, begin, end, c ? c->come : begin);
-            add_exposed(g, span, begin, c, own->backward_end);
-        } else
-            out->gap[what == IN_LOG ? HOST_LOG : what == IN_EVAL ? HOST_EVAL : HOST_CHECKPOINT]
-                    [step] += s_of(end - begin);
-    }
-    out->gap[HOST_GAP][step] += s_of(i64_max(0, k->window_end_ns - cursor));
-    out->step[step] = s_of(k->window_end_ns - k->window_begin_ns);
-}
 
 /* --- tasks ------------------------------------------------------------------------ */
 
@@ -239,71 +53,56 @@ static struct table_time *times_of_table(struct gather *g, const struct record_t
     struct table_time *x = &g->tables[g->n_tables++];
     x->table = t;
     x->tasks = ARENA_ARRAY(g->a, struct task_time, t->n_tasks);
-    x->class = ARENA_ARRAY(g->a, i32, t->n_tasks);
-    x->like = ARENA_ARRAY(g->a, i32, t->n_tasks);
-    x->roofline_s = ARENA_ARRAY(g->a, double, t->n_tasks);
+    x->costs = ARENA_ARRAY(g->a, struct task_cost, t->n_tasks);
     for (i64 i = 0; i < t->n_tasks; i++) {
-        x->class[i] = class_of(g, &t->tasks[i]);
-        x->like[i] = gather_like(g, x->class[i], &t->tasks[i]);
-        x->roofline_s[i] = roofline(g->m, &t->tasks[i]);
+        const struct record_task *k = &t->tasks[i];
+        const i32 class = class_of(g, k);
+        x->costs[i] = (struct task_cost){
+            .flops = k->flops, .model_flops = k->model_flops,
+            .bytes = k->read_bytes + k->written_bytes, .roofline_s = roofline(g->m, k),
+            .class = class, .like = gather_like(g, class, k) };
     }
     return x;
 }
 
-/* Nanoseconds of [begin, end) in which any exchange of the rank is under way; *at moves along with
- * tasks in order of time. */
-static i64 beside(const struct measure_calls *c, int rank, i64 begin, i64 end, i64 *at)
-{
-    i64 covered = 0, cursor = begin;
-    while (*at < c->first[rank + 1] && c->at[*at].end <= begin)
-        ++*at;
-    for (i64 i = *at; i < c->first[rank + 1] && c->at[i].begin < end; i++) {
-        i64 b = i64_max(c->at[i].begin, cursor), e = i64_min(c->at[i].end, end);
-        if (e > b) {
-            covered += e - b;
-            cursor = e;
-        }
-    }
-    return covered;
-}
-
 /* Share of a task's time that its threads did not work for, on average, when it was looked at and
  * they were not kept from their processors. */
-static double skew_of(const struct record_span *s)
+static double skew_of(u32 detail)
 {
-    double balance = span_balance(s->detail), on_cpu = span_on_cpu(s->detail);
+    double balance = span_balance(detail), on_cpu = span_on_cpu(detail);
     return balance > 0 && !(on_cpu > 0 && on_cpu < 0.9) ? 1 - balance : 0;
 }
 
-static void add_task(struct gather *g, int rank, struct table_time *times,
-                     const struct record_span *s, i64 covered)
+static void add_task(struct gather *g, int rank, const struct table_time *times,
+                     const struct ready_task *t)
 {
-    const struct record_task *t = s->task;
-    struct op_sum *sum = &g->ops[times->class[s->task_id]];
-    i64 took = s->end_ns - s->begin_ns;
+    const struct task_cost *cost = &times->costs[t->task];
+    struct op_sum *sum = &g->ops[cost->class];
     sum->op.calls++;
-    sum->op.seconds += s_of(took);
-    sum->op.flops += t->flops;
-    sum->op.model_flops += t->model_flops;
-    sum->op.bytes += t->read_bytes + t->written_bytes;
-    sum->op.roofline_s += times->roofline_s[s->task_id];
-    g->m->ranks[rank].roofline_s += times->roofline_s[s->task_id];
-    sum->op.skewed_s += s_of(took) * skew_of(s);
-    if (span_on_cpu(s->detail) > 0) {
-        g->looked_s[rank] += s_of(took);
-        g->away_s[rank] += s_of(took) * (1 - span_on_cpu(s->detail));
+    sum->op.seconds += t->seconds;
+    sum->op.flops += cost->flops;
+    sum->op.model_flops += cost->model_flops;
+    sum->op.bytes += cost->bytes;
+    sum->op.roofline_s += cost->roofline_s;
+    g->m->ranks[rank].roofline_s += cost->roofline_s;
+    if (t->detail != 0) { /* it was looked at */
+        const double on_cpu = span_on_cpu(t->detail);
+        sum->op.skewed_s += t->seconds * skew_of(t->detail);
+        if (on_cpu > 0) {
+            g->looked_s[rank] += t->seconds;
+            g->away_s[rank] += t->seconds * (1 - on_cpu);
+        }
     }
-    keep(&sum->seconds, s_of(took), g->a);
+    keep(&sum->seconds, t->seconds, g->a);
     if (g->m->config.pp > 1)
-        gather_add_like(g, rank, times->like[s->task_id], s_of(took));
-    struct task_time *own = &times->tasks[s->task_id];
-    if (covered == 0) {
-        own->alone++;
-        own->alone_s += s_of(took);
-    } else if (10 * covered > 9 * took) {
-        own->beside++;
-        own->beside_s += s_of(took);
-    }
+        gather_add_like(g, rank, cost->like, t->seconds);
+    struct task_time *own = &times->tasks[t->task];
+    own->alone += t->alone;
+    own->beside += t->beside;
+    if (t->alone)
+        own->alone_s += t->seconds;
+    else if (t->beside)
+        own->beside_s += t->seconds;
 }
 
 /* As many as a queue's waits need: the first of a very long run stand for the rest. */
@@ -312,25 +111,48 @@ static i64 most_loads(i64 steps)
     return i64_min(2 * steps, MOST_LOADS);
 }
 
-static void add_tasks(struct gather *g, const struct record_step *s, int rank,
-                      const struct measure_calls *calls)
+static void add_loads(struct gather *g, int rank, const struct record_rank *k)
 {
-    const struct record_rank *k = &s->ranks[rank];
-    struct table_time *times = times_of_table(g, k->table);
-    i64 at = calls->first[rank];
-    for (i64 i = 0; i < k->n_spans; i++) {
-        const struct record_span *span = &k->spans[i];
-        if (span->kind == SPAN_TASK && span->lane == TRACE_COMPUTE && span->task &&
-            share_of(span, k) == IN_COMPUTE && !(span->task->flags & RECORD_WAITS))
-            add_task(g, rank, times, span,
-                     beside(calls, rank, span->begin_ns, span->end_ns, &at));
-        else if (span->lane == TRACE_LOADER && span->kind == SPAN_LOAD) {
-            struct measure_rank *out = &g->m->ranks[rank];
-            if (out->n_loads == 0)
-                out->load_step = span->step;
-            if (out->n_loads < most_loads(g->m->n_steps))
-                out->load[out->n_loads++] = s_of(span->end_ns - span->begin_ns);
-        }
+    struct measure_rank *out = &g->m->ranks[rank];
+    i64 n;
+    const struct record_span *span = record_lane(k, TRACE_LOADER, &n);
+    for (i64 i = 0; i < n; i++, span++) {
+        if (span->kind != SPAN_LOAD)
+            continue;
+        if (out->n_loads == 0)
+            out->load_step = span->step;
+        if (out->n_loads < most_loads(g->m->n_steps))
+            out->load[out->n_loads++] = s_of(span->end_ns - span->begin_ns);
+    }
+}
+
+static void add_rank(struct gather *g, i64 step, int rank, const struct record_rank *k,
+                     const struct ready_rank *ready)
+{
+    struct measure_rank *out = &g->m->ranks[rank];
+    const struct table_time *times = times_of_table(g, k->table);
+    out->step[step] = ready->step;
+    out->compute[step] = ready->compute;
+    out->data[step] = ready->data;
+    out->wait[step] = ready->wait;
+    out->transfer[step] = ready->transfer;
+    for (int i = 0; i < HOST_KINDS; i++)
+        out->gap[i][step] = ready->gap[i];
+    for (i64 i = 0; i < ready->n_stands; i++) {
+        const struct ready_stand *x = &ready->stands[i];
+        struct measure_lane *l = &g->lanes[x->lane].lane;
+        l->begin_s += x->begin_s;
+        l->exposed_s += x->exposed_s;
+        l->wait_exposed_s += x->wait_s;
+        l->tail_s += x->tail_s;
+    }
+    for (i64 i = 0; i < ready->n_tasks; i++)
+        add_task(g, rank, times, &ready->tasks[i]);
+    add_loads(g, rank, k);
+    for (int b = 0; b < ready->n_behind; b++) {
+        const struct ready_behind *x = &ready->behind[b];
+        for (i64 i = 0; i < x->n; i++)
+            g->lanes[x->lane].lane.backward_s += x->seconds[i];
     }
 }
 
@@ -343,44 +165,19 @@ static void blank_step(struct measure_rank *k, i64 step)
         k->gap[i][step] = NAN;
 }
 
-/* What of a step needs no other: made on any thread. */
-struct ready {
-    struct measure_calls calls;
-    struct meetings met;
-    struct own *own; /* [ranks] */
-};
-
-static void *make_ready(void *context, const struct record_step *s)
-{
-    struct ready *x = ARENA_NEW(s->arena, struct ready);
-    (void)context;
-    x->met = find_meetings(s);
-    measure_match_calls(s, &x->calls, s->arena);
-    x->own = ARENA_ARRAY(s->arena, struct own, s->n_ranks);
-    for (int r = 0; r < s->n_ranks; r++)
-        if (s->ranks[r].head) {
-            x->own[r].spans = own_spans(s, r, &x->own[r].n);
-            x->own[r].backward_end = backward_end_of(&s->ranks[r]);
-        }
-    return x;
-}
-
 static void add_step(struct gather *g, i64 step, const struct record_step *s,
                      const struct ready *ready)
 {
     struct measure *m = g->m;
-    const struct measure_calls calls = ready->calls;
-    const struct meetings met = ready->met;
+    const struct ready_meetings met = ready->met;
     double sum = 0, n = 0;
-    gather_add_calls(g, s, &calls);
+    gather_add_calls(g, s, &ready->calls);
     for (int r = 0; r < m->n_ranks; r++) {
         if (r >= s->n_ranks || !s->ranks[r].head) {
             blank_step(&m->ranks[r], step);
             continue;
         }
-        divide(g, step, s, r, &ready->own[r], &calls, &met);
-        add_tasks(g, s, r, &calls);
-        gather_add_behind(g, s, r, &calls);
+        add_rank(g, step, r, &s->ranks[r], &ready->ranks[r]);
         gather_add_sample(g, step, r, &s->ranks[r]);
         for (i64 i = 0; i < met.n; i++) {
             g->met[r]++;
@@ -400,7 +197,7 @@ static void settle_ops(struct gather *g)
     for (i64 t = 0; t < g->n_tables; t++)
         for (i64 i = 0; i < g->tables[t].table->n_tasks; i++) {
             const struct task_time *x = &g->tables[t].tasks[i];
-            struct measure_op *o = &g->ops[g->tables[t].class[i]].op;
+            struct measure_op *o = &g->ops[g->tables[t].costs[i].class].op;
             if (x->alone < 3 || x->beside < 3)
                 continue;
             o->alone_calls += (double)x->alone;
@@ -545,7 +342,7 @@ static int add_steps(struct gather *g, struct measure_chosen c, const struct rec
                      bool any)
 {
     struct adding x = { g, part, any, 0 };
-    const struct each e = { &x, make_ready, take_one };
+    const struct each e = { &x, measure_ready, take_one };
     i64 *steps = ARENA_ARRAY(g->a, i64, c.n), n = 0;
     for (i64 i = 0; i < c.n; i++) {
         const i64 step = g->r->steps[c.from + i];

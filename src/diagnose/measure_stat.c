@@ -21,24 +21,68 @@ static double sorted_quantile(const double *x, i64 n, double q)
     return low + 1 < n ? x[low] * (1 - rest) + x[low + 1] * rest : x[n - 1];
 }
 
-static double *numbers_of(const double *x, i64 n, struct arena *a, i64 *count)
+/* Into out, in their order; how many. */
+static i64 keep_finite(const double *x, i64 n, double *out)
 {
-    double *kept = ARENA_ARRAY(a, double, n);
-    *count = 0;
+    i64 count = 0;
     for (i64 i = 0; x && i < n; i++)
         if (isfinite(x[i]))
-            kept[(*count)++] = x[i];
+            out[count++] = x[i];
+    return count;
+}
+
+static double *numbers_of(const double *x, i64 n, struct arena *a, i64 *count)
+{
+    double *kept = ARENA_UNSET(a, double, n);
+    *count = keep_finite(x, n, kept);
     sort_numbers(kept, *count, a);
     return kept;
+}
+
+/* What sorted_quantile gives of them when they are sorted. */
+static double quantile_of(const double *x, i64 n, double q, struct arena *a)
+{
+    const double at = q * (double)(n - 1);
+    const i64 low = (i64)at;
+    const double rest = at - (double)low;
+    if (low + 1 >= n)
+        return sort_select(x, n, n - 1, a);
+    const double first = sort_select(x, n, low, a);
+    double second = INFINITY;
+    i64 until = 0; /* how many are not behind the first */
+    for (i64 i = 0; i < n; i++) {
+        until += x[i] <= first;
+        second = x[i] > first && x[i] < second ? x[i] : second;
+    }
+    return first * (1 - rest) + (until > low + 1 ? first : second) * rest;
+}
+
+/* Of so few, as of the ranks in each step, without an arena. */
+enum { FEW = 32 };
+
+static double quantile_of_few(const double *x, i64 n, double q)
+{
+    double kept[FEW];
+    const i64 count = keep_finite(x, n, kept);
+    for (i64 i = 1; i < count; i++) {
+        const double own = kept[i];
+        i64 at = i;
+        for (; at > 0 && kept[at - 1] > own; at--)
+            kept[at] = kept[at - 1];
+        kept[at] = own;
+    }
+    return count > 0 ? sorted_quantile(kept, count, q) : NAN;
 }
 
 double measure_quantile(const double *x, i64 n, double q)
 {
     struct arena a;
-    i64 count;
+    if (n <= FEW)
+        return quantile_of_few(x, n, q);
     arena_init(&a);
-    double *kept = numbers_of(x, n, &a, &count);
-    double value = count > 0 ? sorted_quantile(kept, count, q) : NAN;
+    double *kept = ARENA_UNSET(&a, double, n);
+    const i64 count = keep_finite(x, n, kept);
+    const double value = count > 0 ? quantile_of(kept, count, q, &a) : NAN;
     arena_fini(&a);
     return value;
 }
@@ -73,8 +117,7 @@ struct measure_stat measure_stat(const double *x, i64 n)
         s.most = kept[s.n - 1];
         for (i64 i = 0; i < s.n; i++)
             kept[i] = fabs(kept[i] - s.median);
-        sort_numbers(kept, s.n, &a);
-        s.sigma = 1.4826 * sorted_quantile(kept, s.n, 0.5);
+        s.sigma = 1.4826 * quantile_of(kept, s.n, 0.5, &a);
         s.se = s.sigma / sqrt((double)s.n);
     }
     arena_fini(&a);

@@ -1,6 +1,7 @@
 #include "diagnose/record.h"
 
 #include "base/err.h"
+#include "base/sort.h"
 #include "base/sys.h"
 #include "base/text.h"
 #include "diagnose/record_index.h"
@@ -357,6 +358,17 @@ int record_by_sample(const void *a, const void *b)
     return 0;
 }
 
+/* Each file is in order already, or nearly. */
+static void order_index(struct record_inside *x)
+{
+    struct arena a;
+    arena_init(&a);
+    sort_runs(x->entries, x->n_entries, (i64)sizeof *x->entries, by_step, &a);
+    arena_fini(&a);
+    sort_runs(x->samples, x->n_samples, (i64)sizeof *x->samples, record_by_sample, &a);
+    arena_fini(&a);
+}
+
 static bool same_take(const struct entry *x, const struct entry *y)
 {
     return x->step == y->step && x->part == y->part && x->rank == y->rank;
@@ -670,10 +682,7 @@ int record_open(struct record *r, const char *folder)
     }
     drop_foreign(r);
     order_parts(r);
-    if (x->n_entries > 0)
-        qsort(x->entries, (size_t)x->n_entries, sizeof *x->entries, by_step);
-    if (x->n_samples > 0)
-        qsort(x->samples, (size_t)x->n_samples, sizeof *x->samples, record_by_sample);
+    order_index(x);
     if (r->n_events > 0)
         qsort(r->events, (size_t)r->n_events, sizeof *r->events, by_event);
     drop_doubles(r);

@@ -126,6 +126,7 @@ struct record_rank {
     const struct record_span *spans;  /* by lane, and on a lane in order of their ends. Tasks are
                                        * those of the step, not of an evaluation behind it */
     i64 n_spans;
+    i64 lane[TRACE_LANES + 1];        /* where each lane's spans begin, and end */
     const struct record_span *outer;  /* of an outer step behind this one; n_outer 0: none */
     i64 n_outer;
     const struct record_table *outer_table;
@@ -135,6 +136,13 @@ struct record_rank {
     const struct sample *sample; /* NULL: none was taken */
     bool incomplete;        /* spans were lost */
 };
+
+/* Those of a lane, n of them. */
+static inline const struct record_span *record_lane(const struct record_rank *k, int lane, i64 *n)
+{
+    *n = k->lane[lane + 1] - k->lane[lane];
+    return *n > 0 ? k->spans + k->lane[lane] : NULL;
+}
 
 struct record_step {
     i64 step;

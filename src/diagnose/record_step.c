@@ -95,9 +95,35 @@ static const struct record_table *table_of(const struct record_head *h, const st
     return e->table < MOST_TABLES && e->table < h->n_tables ? h->tables[e->table] : NULL;
 }
 
+/* By lane, and on a lane in order of their ends. */
+struct spans {
+    struct record_span *at;
+    i64 n;
+    bool in_order; /* they are */
+};
+
+static inline int compare_spans(const struct record_span *x, const struct record_span *y)
+{
+    COMPARE(x, y, lane);
+    COMPARE(x, y, end_ns);
+    COMPARE(x, y, begin_ns);
+    return 0;
+}
+
+static int by_lane(const void *a, const void *b)
+{
+    return compare_spans(a, b);
+}
+
+static void put_in_order(struct spans *s, struct arena *a)
+{
+    if (!s->in_order)
+        sort_runs(s->at, s->n, (i64)sizeof *s->at, by_lane, a);
+}
+
 /* Appends one chunk's spans; false: it is damaged. */
 static bool add_chunk(struct record *r, const struct entry *e, const struct record_head *h,
-                      struct span *raw, struct record_span *out, i64 *n, bool *incomplete)
+                      struct span *raw, struct spans *out, bool *incomplete)
 {
     struct record_inside *x = r->inside;
     struct file *f = &x->files[e->file];
@@ -112,27 +138,21 @@ static bool add_chunk(struct record *r, const struct entry *e, const struct reco
             *incomplete = true;
             continue;
         }
-        out[(*n)++] = (struct record_span){
+        struct record_span *k = &out->at[out->n++];
+        *k = (struct record_span){
             .begin_ns = record_near_ns(r, h, s->begin_ns, &near),
             .end_ns = record_near_ns(r, h, s->end_ns, &near),
             .task = span_has_task(s->kind) ? &t->tasks[s->task] : NULL, .task_id = s->task,
             .step = s->step, .action = s->action, .lane = s->lane, .kind = s->kind,
             .detail = s->detail };
+        out->in_order &= k == out->at || compare_spans(k - 1, k) <= 0;
     }
     return true;
 }
 
-static int by_lane(const void *a, const void *b)
-{
-    const struct record_span *x = a, *y = b;
-    COMPARE(x, y, lane);
-    COMPARE(x, y, end_ns);
-    COMPARE(x, y, begin_ns);
-    return 0;
-}
-
 static void find_bounds(struct record_rank *k, i64 step)
 {
+    bool whole = false; /* the span of the step itself is there */
     k->begin_ns = INT64_MAX;
     k->end_ns = INT64_MIN;
     for (i64 i = 0; i < k->n_spans; i++) {
@@ -140,14 +160,13 @@ static void find_bounds(struct record_rank *k, i64 step)
         if (s->kind == SPAN_STEP && s->step == (u32)step) {
             k->begin_ns = s->begin_ns;
             k->end_ns = s->end_ns;
+            whole = true;
         }
     }
-    for (i64 i = 0; i < k->n_spans && k->end_ns == INT64_MIN; i++)
-        if (k->spans[i].lane == TRACE_COMPUTE)
-            k->begin_ns = i64_min(k->begin_ns, k->spans[i].begin_ns);
-    for (i64 i = 0; i < k->n_spans && k->begin_ns != INT64_MAX; i++)
-        if (k->spans[i].lane == TRACE_COMPUTE)
-            k->end_ns = i64_max(k->end_ns, k->spans[i].end_ns);
+    for (i64 i = 0; i < k->n_spans && !whole && k->spans[i].lane == TRACE_COMPUTE; i++) {
+        k->begin_ns = i64_min(k->begin_ns, k->spans[i].begin_ns);
+        k->end_ns = i64_max(k->end_ns, k->spans[i].end_ns);
+    }
     if (k->begin_ns == INT64_MAX) {
         k->begin_ns = k->window_begin_ns;
         k->end_ns = k->window_end_ns;
@@ -155,18 +174,23 @@ static void find_bounds(struct record_rank *k, i64 step)
 }
 
 /* Evaluations and searches run other programs, behind the step. */
-static i64 drop_others(struct record_rank *k, struct record_span *spans, i64 n)
+static void drop_others(struct record_rank *k, struct record_span *spans, i64 n)
 {
     i64 kept = 0;
+    int lanes = 0; /* whose begin is known */
     for (i64 i = 0; i < n; i++) {
         if (span_has_task(spans[i].kind) &&
             !(spans[i].begin_ns >= k->begin_ns && spans[i].end_ns <= k->end_ns))
             continue;
+        while (lanes <= spans[i].lane)
+            k->lane[lanes++] = kept;
         if (kept < i)
             spans[kept] = spans[i];
         kept++;
     }
-    return kept;
+    while (lanes <= TRACE_LANES)
+        k->lane[lanes++] = kept;
+    k->n_spans = kept;
 }
 
 /* All chunks of one rank, [from, to) of the index; raw: room for the largest of them. */
@@ -177,22 +201,19 @@ static void read_rank(struct record *r, i64 from, i64 to, struct record_step *ou
     const struct entry *e = &x->entries[from];
     const struct record_head *h = r->parts[e->part].heads[e->rank];
     struct record_rank *k = &out->ranks[e->rank];
-    i64 most = 0, n = 0, outer = 0;
+    i64 most = 0;
     for (i64 i = from; i < to; i++)
         most += x->entries[i].n;
-    struct record_span *spans = ARENA_UNSET(out->arena, struct record_span, most), *outers = NULL;
+    struct spans own = { .at = ARENA_UNSET(out->arena, struct record_span, most), .in_order = true };
+    struct spans outer = { .in_order = true };
     *k = (struct record_rank){ .head = h };
     for (i64 i = from; i < to; i++, e++) {
-        bool whole;
         const struct record_table *t = table_of(h, e);
+        const bool apart = t && k->table && t != k->table;
         k->incomplete |= (e->flags & RECORD_LOST) != 0;
-        bool apart = t && k->table && t != k->table;
-        if (apart && !outers)
-            outers = ARENA_UNSET(out->arena, struct record_span, most);
-        if (apart)
-            whole = add_chunk(r, e, h, raw, outers, &outer, &k->incomplete);
-        else
-            whole = add_chunk(r, e, h, raw, spans, &n, &k->incomplete);
+        if (apart && !outer.at)
+            outer.at = ARENA_UNSET(out->arena, struct record_span, most);
+        const bool whole = add_chunk(r, e, h, raw, apart ? &outer : &own, &k->incomplete);
         if (whole && apart)
             k->outer_table = t;
         else if (whole)
@@ -207,15 +228,14 @@ static void read_rank(struct record *r, i64 from, i64 to, struct record_step *ou
         *k = (struct record_rank){ 0 };
         return;
     }
-    sort_runs(spans, n, (i64)sizeof *spans, by_lane, out->arena);
-    if (outers)
-        sort_runs(outers, outer, (i64)sizeof *outers, by_lane, out->arena);
-    k->spans = spans;
-    k->n_spans = n;
-    k->outer = outers;
-    k->n_outer = outer;
+    put_in_order(&own, out->arena);
+    put_in_order(&outer, out->arena);
+    k->spans = own.at;
+    k->n_spans = own.n;
+    k->outer = outer.at;
+    k->n_outer = outer.n;
     find_bounds(k, out->step);
-    k->n_spans = drop_others(k, spans, n);
+    drop_others(k, own.at, own.n);
 }
 
 static void read_sample(struct record *r, struct record_rank *k, int rank,

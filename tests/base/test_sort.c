@@ -78,5 +78,28 @@ TEST(many_numbers_and_few_ascend)
     arena_fini(&a);
 }
 
-TEST_MAIN(ONE(many_numbers_and_few_ascend),
+/* Numbers of any size, both signs, many alike: each place has what sorting puts there. */
+TEST(the_kth_number_is_found_without_sorting)
+{
+    static const i64 sizes[] = { 1, 2, 40, 1023, 3000 };
+    const struct rng random = { 7, 8 };
+    struct arena a;
+    u64 draw = 0;
+    arena_init(&a);
+    for (i64 s = 0; s < COUNT_OF(sizes); s++) {
+        const i64 n = sizes[s];
+        double *x = ARENA_ARRAY(&a, double, n), *sorted = ARENA_ARRAY(&a, double, n);
+        for (i64 i = 0; i < n; i++) {
+            const double few = (double)((i64)(rng_u64(&random, draw++) >> 20) % 200 - 100);
+            x[i] = sorted[i] = i % 3 ? few : few * 1e-9 + (i % 2 ? 1e12 : 0);
+        }
+        sort_numbers(sorted, n, &a);
+        for (i64 k = 0; k < n; k += 1 + n / 50)
+            CHECK_NEAR(sort_select(x, n, k, &a), sorted[k], 0);
+        CHECK_NEAR(sort_select(x, n, n - 1, &a), sorted[n - 1], 0);
+    }
+    arena_fini(&a);
+}
+
+TEST_MAIN(ONE(the_kth_number_is_found_without_sorting), ONE(many_numbers_and_few_ascend),
           ONE(runs_are_merged_and_equal_elements_keep_their_order))

@@ -18,6 +18,14 @@ static void check_rank(const struct record_step *s, const struct record_rank *k)
         CHECK(p->task && p->begin_ns >= k->begin_ns && p->end_ns <= k->end_ns);
         tasks++;
     }
+    for (int lane = 0, n = 0; lane < TRACE_LANES; lane++) {
+        i64 its;
+        const struct record_span *p = record_lane(k, lane, &its);
+        for (i64 i = 0; i < its; i++)
+            CHECK_EQ(p[i].lane, lane);
+        n += (int)its;
+        CHECK(lane < TRACE_LANES - 1 || n == k->n_spans);
+    }
     for (i64 a = 0; a < k->table->n_actions; a++) {
         const struct record_segment *g = &k->table->segments[k->table->actions[a].segment];
         for (i64 i = g->first; i < g->first + g->n; i++) {
@@ -263,20 +271,53 @@ TEST(damage_in_the_midst_costs_one_chunk)
     sys_unmap(whole, bytes);
 }
 
-/* Behind the file: at the time of its last step this rank was found to be so far off. */
-static void add_clock(const char *name, int rank, u64 at_ns, i64 shift_ns)
+static void add_chunk(const char *name, int rank, u32 kind, const void *payload, i64 bytes)
 {
     char path[256];
-    const struct record_clock clock = { at_ns, shift_ns };
-    const struct record_chunk chunk = { RECORD_CLOCK,
-                                        record_checksum(RECORD_CLOCK, &clock, sizeof clock),
-                                        sizeof clock };
+    const struct record_chunk chunk = { kind, record_checksum(kind, payload, bytes), (u64)bytes };
     snprintf(path, sizeof path, JOB_DIR "/%s/rank-%d.spans", name, rank);
     int fd = sys_open(path, O_WRONLY, 0);
     CHECK(fd >= 0 && sys_seek(fd, 0, SEEK_END) > 0);
     CHECK(sys_write_full(fd, &chunk, sizeof chunk) == 0);
-    CHECK(sys_write_full(fd, &clock, sizeof clock) == 0);
+    CHECK(sys_write_full(fd, payload, bytes) == 0);
     sys_close(fd);
+}
+
+/* A search that follows a step computes tasks of the same program, too. */
+TEST(what_is_computed_behind_a_step_is_none_of_it)
+{
+    struct record r;
+    struct record_step was = { 0 }, is = { 0 };
+    i64 bytes;
+    u8 *whole = sys_map_file(JOB_DIR "/runs/one/trace/rank-0.spans", &bytes);
+    open_run(&r, "one");
+    const u64 begun = r.parts[0].heads[0]->begin_ns;
+    CHECK_OK(record_step(&r, 7, &was));
+    record_close(&r);
+    const u64 end = begun + (u64)was.ranks[0].window_end_ns;
+    const struct {
+        struct record_spans head;
+        struct span span;
+    } later = { { .step = 7, .n = 1, .begin_ns = end, .end_ns = end + 2000000 },
+                { .begin_ns = end + 1000, .end_ns = end + 1000000, .step = 7, .kind = SPAN_TASK } };
+    copy_cut("cut", whole, bytes);
+    add_chunk("cut", 0, RECORD_SPANS, &later, sizeof later);
+    CHECK_OK(record_open(&r, JOB_DIR "/cut"));
+    CHECK_OK(record_step(&r, 7, &is));
+    CHECK(!is.ranks[0].incomplete && is.ranks[0].window_end_ns > was.ranks[0].window_end_ns);
+    CHECK_EQ(is.ranks[0].end_ns, was.ranks[0].end_ns);
+    CHECK_EQ(is.ranks[0].n_spans, was.ranks[0].n_spans);
+    record_step_free(&was);
+    record_step_free(&is);
+    record_close(&r);
+    sys_unmap(whole, bytes);
+}
+
+/* Behind the file: at the time of its last step this rank was found to be so far off. */
+static void add_clock(const char *name, int rank, u64 at_ns, i64 shift_ns)
+{
+    const struct record_clock clock = { at_ns, shift_ns };
+    add_chunk(name, rank, RECORD_CLOCK, &clock, sizeof clock);
 }
 
 TEST(a_clock_that_drifts_is_put_right_in_a_straight_line)
@@ -477,7 +518,9 @@ TEST_MAIN(ONE(a_run_is_recorded_task_by_task), ONE(a_resumed_run_has_parts_and_e
           ONE(a_clock_that_drifts_is_put_right_in_a_straight_line),
           ONE(each_span_is_put_right_by_the_clocks_around_it),
           ONE(damage_in_the_midst_costs_one_chunk),
-          ONE(clocks_that_jumped_apart_are_told_and_who_waited_is_not_guessed), ONE(the_index_of_a_long_record_is_small),
+          ONE(what_is_computed_behind_a_step_is_none_of_it),
+          ONE(clocks_that_jumped_apart_are_told_and_who_waited_is_not_guessed),
+          ONE(the_index_of_a_long_record_is_small),
           ONE(a_file_of_another_run_is_told_and_left_out),
           ONE(a_missing_rank_is_named),
           ONE(what_is_no_record_is_refused))
