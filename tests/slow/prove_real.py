@@ -530,6 +530,16 @@ def by_world(verdicts, cleans, sleeps):
     return rows
 
 
+def where_it_costs(verdicts):
+    """A fault that does not slow a run by what can be measured was not put in."""
+    those = [v for v in verdicts if v.true is None or v.true > 2 / 3 * v.noise]
+    priced = [v for v in those if v.right and v.true is not None]
+    return (f"but for the {len(verdicts) - len(those)} faults that cost less than two standard errors of their "
+            "cost: the cause is first, the place right, the gain inside",
+            f"{share(those, lambda v: v.right)}, {share(those, lambda v: v.place)}, "
+            f"{share(priced, lambda v: v.inside)}")
+
+
 def judge_pairs(lab):
     rows = []
     for kinds, _, _, _ in PAIRS:
@@ -573,6 +583,7 @@ def prove(program, families, only, fresh, judge_only, backend, realtime):
             run_pairs(lab)
     verdicts, cleans, found, sleeps, alone = judge_all(lab, plan(wanted if only else chosen))
     rows = summary(verdicts, cleans, [d["diagnose_s"] for d in found.values()])
+    rows.append(where_it_costs(verdicts))
     rows.append(alarms(cleans))
     rows += by_world(verdicts, cleans, sleeps)
     rows.append(("but for what the runs beside it without the fault have too: the cause is first, and "
