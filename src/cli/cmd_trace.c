@@ -226,14 +226,36 @@ static void print_path(const struct critical *c)
     }
 }
 
-static int climb(struct record *r, i64 first, i64 last, i64 sample, struct ladder *l,
-                 struct critical *c)
+/* Steps [first, last] of r->steps: the index of the first, and how many. */
+static i64 steps_between(const struct record *r, i64 first, i64 last, i64 *from)
 {
-    i64 from = 0, n = 0, stride = 1, chosen = 0;
+    i64 n = 0;
+    *from = 0;
     for (i64 i = 0; i < r->n_steps; i++) {
-        from += r->steps[i] < first;
+        *from += r->steps[i] < first;
         n += r->steps[i] >= first && r->steps[i] <= last;
     }
+    return n;
+}
+
+/* What a record that is not whole could not be asked for. */
+static void print_missing(const struct record *r, i64 looked_at, i64 read)
+{
+    if (read < looked_at)
+        printf("missing: the spans of %lld of %lld steps, which are damaged or not of all ranks\n",
+               (long long)(looked_at - read), (long long)looked_at);
+    for (i64 i = 0; i < r->n_damage; i++)
+        printf("missing: %s\n", r->damage[i]);
+}
+
+/* *looked_at: how many steps were asked for; l->steps of them could be read. */
+static int climb(struct record *r, i64 first, i64 last, i64 sample, struct ladder *l,
+                 struct critical *c, i64 *looked_at)
+{
+    i64 from, stride = 1, chosen = 0;
+    const i64 n = steps_between(r, first, last, &from);
+    if (n == 0 && r->n_steps > 0)
+        return err_set(ERR_CONFIG, "none of these steps is recorded");
     if (sample > 0)
         stride = i64_max(1, ceil_div(n, sample));
     l->weight = (double)stride;
@@ -243,7 +265,8 @@ static int climb(struct record *r, i64 first, i64 last, i64 sample, struct ladde
     TRY(climb_steps(r, steps, chosen, l, c));
     if (l->steps > 0 && first == 0 && last == INT64_MAX)
         ladder_add_retaken(l, r);
-    return l->steps > 0 ? OK : err_set(ERR_CONFIG, "none of these steps is recorded whole");
+    *looked_at = chosen;
+    return OK;
 }
 
 static int run_ladder(struct invocation *v)
@@ -252,17 +275,19 @@ static int run_ladder(struct invocation *v)
     struct ladder l = { 0 };
     struct critical c = { .arena = v->arena };
     struct record r;
-    i64 first, last;
+    i64 first, last, looked_at = 0;
     TRY(parse_steps(f->steps, &first, &last));
     TRY(record_open(&r, v->args[0]));
-    int rc = climb(&r, first, last, f->sample, &l, &c);
-    if (rc == OK) {
+    int rc = climb(&r, first, last, f->sample, &l, &c, &looked_at);
+    if (rc == OK && l.steps > 0) {
         critical_sort(&c);
         print_ladder(&l);
         print_path(&c);
+    } else if (rc == OK) {
+        printf("There is no step whose time could be split.\n");
     }
-    for (i64 i = 0; i < r.n_damage && rc == OK; i++)
-        printf("missing: %s\n", r.damage[i]);
+    if (rc == OK)
+        print_missing(&r, looked_at, l.steps);
     record_close(&r);
     return rc;
 }
@@ -292,20 +317,33 @@ static const struct command cmd_ladder = {
 typedef void (*straggler_fn)(struct stragglers *x, const struct record_step *s,
                              const struct dag *g);
 
-static void pass(struct record *r, i64 first, i64 last, i64 sample, straggler_fn fn,
-                 struct stragglers *x)
+static i64 pass(struct record *r, i64 first, i64 last, i64 sample, straggler_fn fn,
+                struct stragglers *x)
 {
     struct record_step s = { 0 };
     struct dag *g;
-    i64 n = 0;
-    for (i64 i = 0; i < r->n_steps; i++)
-        n += r->steps[i] >= first && r->steps[i] <= last;
-    i64 stride = sample > 0 ? i64_max(1, ceil_div(n, sample)) : 1;
-    for (i64 i = 0; i < r->n_steps; i++)
-        if (r->steps[i] >= first && r->steps[i] <= last && i % stride == 0 &&
-            record_step(r, r->steps[i], &s) == OK && dag_new(&g, &s) == OK)
+    i64 from, looked_at = 0;
+    const i64 n = steps_between(r, first, last, &from);
+    const i64 stride = sample > 0 ? i64_max(1, ceil_div(n, sample)) : 1;
+    for (i64 i = from; i < from + n; i++) {
+        if (i % stride != 0)
+            continue;
+        looked_at++;
+        if (record_step(r, r->steps[i], &s) == OK && dag_new(&g, &s) == OK)
             fn(x, &s, g);
+    }
     record_step_free(&s);
+    return looked_at;
+}
+
+/* Without all ranks nobody knows who waited for whom; what each computes is known. */
+static void print_present(const struct stragglers *x)
+{
+    printf("There is no step of all ranks, so what their unevenness costs cannot be told.\n");
+    for (int i = 0; i < x->n_ranks; i++)
+        if (x->computed[i] > 0)
+            printf("rank %d computes %.4g ms a step\n", i,
+                   1e3 * x->compute_s[i] / (double)x->computed[i]);
 }
 
 static void print_stragglers(const struct stragglers *x, const struct record *r)
@@ -337,15 +375,21 @@ static int run_stragglers(struct invocation *v)
     i64 first, last;
     TRY(parse_steps(f->steps, &first, &last));
     TRY(record_open(&r, v->args[0]));
-    pass(&r, first, last, f->sample, stragglers_add, &x);
-    int rc = x.steps > 0 ? OK : err_set(ERR_CONFIG, "none of these steps is recorded of all ranks");
-    if (rc == OK) {
+    const i64 looked_at = pass(&r, first, last, f->sample, stragglers_add, &x);
+    if (looked_at == 0 && r.n_steps > 0) {
+        record_close(&r);
+        return err_set(ERR_CONFIG, "none of these steps is recorded");
+    }
+    if (x.steps > 0) {
         stragglers_rank(&x);
         pass(&r, first, last, f->sample, stragglers_add_worst, &x);
         print_stragglers(&x, &r);
+    } else {
+        print_present(&x);
     }
+    print_missing(&r, looked_at, x.steps);
     record_close(&r);
-    return rc;
+    return OK;
 }
 
 static const struct command cmd_stragglers = {

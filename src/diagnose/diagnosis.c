@@ -138,9 +138,12 @@ static void note_unknown(struct diagnosis *d)
         note(d, "how fast this machine's memory is was not known when the run began (headway machine "
              "--threads %lld measures it): what waits for memory is not judged", threads);
     if (m->left_out > 0 && measure_whole(m))
-        note(d, "in %lld steps ranks are missing or clocks apart: those are left out",
+        note(d, "in %lld steps spans are damaged, ranks missing or clocks apart: those are left out",
              (long long)m->left_out);
-    bool based = m->n_lanes == 0;
+    if (m->samples_lost > 0)
+        note(d, "%lld samples of the host are damaged: what it did in those steps is not judged",
+             (long long)m->samples_lost);
+    bool based = m->n_lanes == 0 || m->metrics_unread;
     for (i64 i = 0; i < m->n_lanes; i++)
         based |= m->lanes[i].base_bytes_per_s > 0;
     if (!based)
@@ -214,6 +217,8 @@ int diagnosis_open(struct diagnosis *d, const char *folder, const struct measure
     }
     for (i64 i = 0; i < d->record.n_damage; i++)
         note(d, "%s", d->record.damage[i]);
+    for (int i = 0; i < d->measure->n_unread; i++)
+        note(d, "%s", d->measure->unread[i]);
     see_progress(d, folder);
     note_unknown(d);
     rc = judge(d);

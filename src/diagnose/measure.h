@@ -147,7 +147,6 @@ struct measure_lane {
     double tail_s;          /* exposed after the last backward task */
 };
 
-/* Between two ranks; either way. */
 /* Between two ranks, or what a ring of more passes as fast as its slowest link: then a and b
  * are its first and last rank. */
 struct measure_link {
@@ -202,6 +201,8 @@ enum measure_loss {
     LOSS_DATA, LOSS_HOST, LOSS_TRANSFER, LOSS_BALANCE, LOSS_STAGE, LOSS_BUBBLE, LOSSES
 };
 
+enum { MEASURE_FILES = 3 }; /* recipe, manifest, metrics */
+
 struct measure {
     char name[128];
     i64 n_ranks, n_steps; /* steady */
@@ -225,6 +226,10 @@ struct measure {
     struct measure_expert_layer *experts;
     i64 n_experts;
     struct measure_config config;
+    const char *unread[MEASURE_FILES]; /* sentences: files beside the record that cannot be read */
+    int n_unread;
+    bool metrics_unread;  /* the metrics are one of them: what a preflight said, too */
+    i64 samples_lost;     /* that are damaged, of the steps that were measured */
     struct measure_ceilings ceilings;
     double loss[LOSSES];  /* NaN: no ladder */
     double compute;       /* mean over ranks and steps, below the ladder's rungs */

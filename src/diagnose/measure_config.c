@@ -7,12 +7,19 @@
 #include "plan/virtual_run.h"
 #include "train/train_config.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 enum { HEAD_BYTES = 1 << 16, TAIL_BYTES = 1 << 18, MANIFEST_BYTES = 1 << 24 };
+
+static void tell_unread(struct measure *m, const char *sentence, struct arena *a)
+{
+    if (m->n_unread < MEASURE_FILES)
+        m->unread[m->n_unread++] = arena_strdup(a, sentence);
+}
 
 /* Of the recipe, and what a running process was asked for later; what cannot be read is left
  * out. */
@@ -39,8 +46,10 @@ static void take_recipe(struct measure *m, const char *folder, struct arena *a)
     struct recipe recipe;
     const struct option_group groups[] = { { train_options, &c }, { layout_options, &layout } };
     recipe_init(&recipe, a, groups, COUNT_OF(groups));
-    if (recipe_load(&recipe, arena_printf(a, "%s/recipe.yaml", folder)) < 0)
+    if (recipe_load(&recipe, arena_printf(a, "%s/recipe.yaml", folder)) < 0) {
+        tell_unread(m, err_message(), a);
         return;
+    }
     take_inject(m, &c, folder, a);
     m->config.steps = c.train.steps;
     m->config.batch = c.train.batch;
@@ -130,8 +139,10 @@ static void take_rates(struct measure *m, const json_t *machine, struct arena *a
 static void take_manifest(struct measure *m, const char *folder, struct arena *a)
 {
     json_t *o;
-    if (json_load(arena_printf(a, "%s/manifest.json", folder), MANIFEST_BYTES, &o) < 0)
+    if (json_load(arena_printf(a, "%s/manifest.json", folder), MANIFEST_BYTES, &o) < 0) {
+        tell_unread(m, err_message(), a);
         return;
+    }
     const json_t *machine = json_object_get(o, "machine");
     if (json_object_get(machine, "link_bytes_per_s"))
         set_base(m, number_in(machine, "latency_s"), number_in(machine, "link_bytes_per_s"));
@@ -141,9 +152,10 @@ static void take_manifest(struct measure *m, const char *folder, struct arena *a
     json_decref(o);
 }
 
-/* Lines that are torn or foreign are passed over. */
-static void take_metrics(struct measure *m, const char *text, struct arena *a)
+/* Lines that are torn or foreign are passed over; how many were not. */
+static i64 take_metrics(struct measure *m, const char *text, struct arena *a)
 {
+    i64 lines = 0;
     for (const char *end; *text; text = *end ? end + 1 : end) {
         json_t *o;
         end = text + strcspn(text, "\n");
@@ -156,31 +168,56 @@ static void take_metrics(struct measure *m, const char *text, struct arena *a)
                                   1 / number_in(o, "sum_bytes_per_s")));
         else if (event && strcmp(event, "step") == 0)
             take_step(m, o, a);
+        lines += event != NULL;
         json_decref(o);
     }
+    return lines;
 }
 
-/* The line is among the first. */
+/* The line is among the first. NULL: it cannot be read. */
 static const char *head_of(const char *path, i64 most, struct arena *a)
 {
-    int fd = sys_open(path, O_RDONLY, 0);
+    int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
     char *text = arena_alloc(a, most + 1);
-    i64 got = fd >= 0 ? sys_read_full(fd, text, most) : 0;
+    i64 got = fd >= 0 ? sys_read_full(fd, text, most) : -1;
+    if (got < 0)
+        err_set(ERR_SYS, "%s %s: %s", fd < 0 ? "open" : "read", path, strerror(errno));
     if (fd >= 0)
         sys_close(fd);
-    char *last = got > 0 ? strrchr(text, '\n') : NULL;
+    if (got < 0)
+        return NULL;
+    char *last = strrchr(text, '\n');
     if (last)
         last[1] = '\0';
     return last ? text : "";
 }
 
+static void read_metrics(struct measure *m, const char *path, struct arena *a)
+{
+    const i64 size = sys_file_bytes(path);
+    const char *head = head_of(path, HEAD_BYTES, a);
+    i64 lines = 0;
+    if (head) {
+        lines = take_metrics(m, head, a);
+        if (size > HEAD_BYTES)
+            lines += take_metrics(m, tail_of(path, i64_min(TAIL_BYTES, size - HEAD_BYTES), a), a);
+    }
+    if (lines > 0)
+        return;
+    m->metrics_unread = true;
+    tell_unread(m, head ? arena_printf(a, "%s: none of its lines is a run's", path) : err_message(),
+                a);
+}
+
 void measure_config(struct measure *m, const char *folder, struct arena *a)
 {
-    const char *metrics = arena_printf(a, "%s/metrics.jsonl", folder);
-    i64 size = sys_file_bytes(metrics);
+    static const char *const names[MEASURE_FILES] = { "recipe.yaml", "manifest.json", "metrics.jsonl" };
+    bool any = false;
+    for (int i = 0; i < MEASURE_FILES; i++)
+        any |= sys_exists(arena_printf(a, "%s/%s", folder, names[i]));
+    if (!any)
+        return; /* a record alone */
     take_recipe(m, folder, a);
     take_manifest(m, folder, a);
-    take_metrics(m, head_of(metrics, HEAD_BYTES, a), a);
-    if (size > HEAD_BYTES)
-        take_metrics(m, tail_of(metrics, i64_min(TAIL_BYTES, size - HEAD_BYTES), a), a);
+    read_metrics(m, arena_printf(a, "%s/metrics.jsonl", folder), a);
 }

@@ -43,6 +43,8 @@ void measure_heads(struct measure *m, const struct record_part *part)
         c->op_s = h->launch_s > 0 ? h->launch_s : NAN;
         if (h->n_tables > 0) {
             const struct record_table *t = h->tables[h->n_tables > 1 ? 0 : h->n_tables - 1];
+            if (t->n_tasks == 0)
+                continue; /* it could not be read */
             m->config.batch = t->B;
             m->config.seq = t->T;
             m->config.micro_batches = t->micro_batches;

@@ -63,6 +63,7 @@ void gather_add_sample(struct gather *g, i64 step, int rank, const struct record
     struct measure_rank *k = &g->m->ranks[rank];
     double waited = k->data[step];
     g->empty[rank] += waited > 0.01 * k->step[step];
+    g->m->samples_lost += from->sample_lost;
     if (!x)
         return;
     g->sampled[rank]++;

@@ -103,7 +103,7 @@ struct record_head {
     struct record_group groups[LANE_COUNT]; /* n = 0: the axis has one rank */
     struct record_group *boundaries; /* [of_pp x chunks - 1]: {earlier, later}; n = 0: neither */
     int n_boundaries;
-    struct record_table **tables;
+    struct record_table **tables; /* without tasks where one could not be read */
     int n_tables;
 };
 
@@ -133,7 +133,8 @@ struct record_rank {
     i64 begin_ns, end_ns;   /* of the step itself: its SPAN_STEP */
     i64 window_begin_ns, window_end_ns; /* with what was done since the step before: log,
                                          * evaluation, checkpoint. Windows follow each other */
-    const struct sample *sample; /* NULL: none was taken */
+    const struct sample *sample; /* NULL: none was taken, or */
+    bool sample_lost;       /* it is damaged */
     bool incomplete;        /* spans were lost */
 };
 

@@ -1,5 +1,5 @@
-/* diagnose/record_index.h - what record.c knows of the files, for record_step.c, which reads
- * steps.
+/* diagnose/record_index.h - what record_scan.c has found in the files, record.c puts in order, and
+ * record_step.c reads steps by.
  *
  * Nobody else includes this. An index entry for each chunk of spans, ordered by step, part,
  * rank and time; where samples lie; the files, of which only so many are open. */
@@ -42,6 +42,7 @@ struct file {
     u64 used; /* when */
     int rank; /* by its name */
     bool kept;
+    bool headless; /* no HEAD in it is sound, though one is there */
 };
 
 /* One rank in one part: what HEAD says and more. */
@@ -59,6 +60,14 @@ struct known_table {
     struct record_table *table;
 };
 
+/* A table that could not be read: of another rank's, perhaps, or of another file, it can. */
+struct lost_table {
+    struct member *member;
+    i64 index;
+    u32 checksum;
+    u64 bytes;
+};
+
 struct record_inside {
     struct arena arena;
     struct file *files;
@@ -71,6 +80,8 @@ struct record_inside {
     i64 n_samples, cap_samples;
     struct known_table *known;
     i64 n_known, cap_known;
+    struct lost_table *lost;
+    i64 n_lost, cap_lost;
     i64 *first; /* [n_steps + 1]: of each step, in entries */
     i64 *offset_ns; /* [n_parts]: from the leading rank's clock to the record's */
     i64 cap_parts, cap_damage, cap_events;
@@ -82,6 +93,20 @@ struct record_inside {
     if (((x)->field) != ((y)->field))                                                    \
         return ((x)->field) < ((y)->field) ? -1 : 1
 
+/* One more place behind n, zeroed; arrays double and old ones stay in the arena. */
+#define GROW(a, list, n, capacity)                                                       \
+    do {                                                                                 \
+        if ((n) == (capacity)) {                                                         \
+            (capacity) = i64_max(16, 2 * (capacity));                                    \
+            void *grown_ = arena_alloc((a), (capacity) * (i64)sizeof *(list));           \
+            if ((n) > 0)                                                                 \
+                memcpy(grown_, (list), (size_t)(n) * sizeof *(list));                    \
+            (list) = grown_;                                                             \
+        }                                                                                \
+    } while (0)
+
+/* All chunks of all files into r, in no order yet; ERR_CONFIG and ERR_FORMAT as record_open. */
+int record_scan(struct record *r, const char *folder);
 int record_by_sample(const void *a, const void *b);
 /* Many ranks have more files than may be open at once. */
 int record_use_file(struct record_inside *x, struct file *f);

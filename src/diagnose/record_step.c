@@ -89,10 +89,11 @@ static bool sound_span(const struct span *s, const struct record_table *t)
            (s->kind != SPAN_WAIT || s->detail < TRACE_LANES);
 }
 
-/* NULL: it names none. */
+/* NULL: it names none, or one that could not be read. */
 static const struct record_table *table_of(const struct record_head *h, const struct entry *e)
 {
-    return e->table < MOST_TABLES && e->table < h->n_tables ? h->tables[e->table] : NULL;
+    const bool named = e->table < MOST_TABLES && e->table < h->n_tables;
+    return named && h->tables[e->table]->n_tasks > 0 ? h->tables[e->table] : NULL;
 }
 
 /* By lane, and on a lane in order of their ends. */
@@ -254,6 +255,8 @@ static void read_sample(struct record *r, struct record_rank *k, int rank,
     void *sample = arena_alloc(out->arena, bytes); /* zeroed: an older, shorter one */
     if (record_reader_payload(&x->files[s->file].reader, &place, sample) == OK)
         k->sample = sample;
+    else
+        k->sample_lost = true;
 }
 
 static i64 index_of(const struct record *r, i64 step)

@@ -89,18 +89,34 @@ static double mixed_length(struct what_if *w, const bool *own)
 
 static bool fits(struct stragglers *x, const struct record_step *s)
 {
-    if (x->steps == 0 && !x->rank_s) {
+    if (!x->rank_s) {
         x->n_ranks = s->n_ranks;
+        x->compute_s = ARENA_ARRAY(x->arena, double, s->n_ranks);
+        x->computed = ARENA_ARRAY(x->arena, i64, s->n_ranks);
         x->rank_s = ARENA_ARRAY(x->arena, double, s->n_ranks);
         x->worst = ARENA_ARRAY(x->arena, int, s->n_ranks);
     }
     return s->n_ranks == x->n_ranks && s->missing == 0;
 }
 
+static void add_computing(struct stragglers *x, const struct record_step *s)
+{
+    for (int r = 0; r < x->n_ranks && s->n_ranks == x->n_ranks; r++) {
+        i64 n;
+        const struct record_span *span = record_lane(&s->ranks[r], TRACE_COMPUTE, &n);
+        x->computed[r] += s->ranks[r].head != NULL;
+        for (i64 i = 0; i < n; i++, span++)
+            if (span->kind == SPAN_TASK)
+                x->compute_s[r] += 1e-9 * (double)(span->end_ns - span->begin_ns);
+    }
+}
+
 void stragglers_add(struct stragglers *x, const struct record_step *s, const struct dag *g)
 {
     struct what_if w;
-    if (!fits(x, s))
+    const bool whole = fits(x, s);
+    add_computing(x, s);
+    if (!whole)
         return;
     bool *own = ARENA_ARRAY(s->arena, bool, x->n_ranks);
     open_what_if(&w, s, g);

@@ -25,6 +25,8 @@ struct stragglers {
     int *worst;             /* ranks by S_w, the largest first; set by stragglers_rank */
     int n_worst;            /* 3 %, at least one */
     i64 steps;
+    double *compute_s; /* [n_ranks] of all steps, those that lack ranks too: what each computed */
+    i64 *computed;     /* [n_ranks] in how many steps */
 };
 
 /* First pass, *x zero but for the arena; then stragglers_rank; then the second pass over the same

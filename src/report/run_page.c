@@ -40,9 +40,17 @@ int run_page_open(struct run_page *p, const char *folder)
     run_metrics_init(&p->metrics);
     p->folder = arena_strdup(&p->arena, folder);
     p->name = last_part(folder, &p->arena);
-    if (sys_exists(path_in(p, "manifest.json")) || sys_exists(path_in(p, "metrics.jsonl")))
+    struct stat st;
+    const bool there = sys_stat(path_in(p, "manifest.json"), &st) == 0 ||
+                       sys_stat(path_in(p, "metrics.jsonl"), &st) == 0;
+    const int cause = errno;
+    if (there)
         return OK;
     run_page_close(p);
+    if (cause != ENOENT && cause != ENOTDIR)
+        return err_set(ERR_CONFIG, "open %s: %s", folder, strerror(cause));
+    if (!sys_exists(folder))
+        return err_set(ERR_CONFIG, "open %s: %s", folder, strerror(ENOENT));
     return err_set(ERR_CONFIG, "%s is no run folder: it has neither manifest.json nor "
                    "metrics.jsonl", folder);
 }
@@ -164,14 +172,17 @@ static void put_curves(struct run_page *p, struct json *j)
         say_missing(p, "no line of metrics.jsonl can be read: there are no curves");
 }
 
-static void put_diagnosis(struct run_page *p, struct json *j)
+/* told: why it cannot be judged, since its record cannot be read. */
+static void put_diagnosis(struct run_page *p, bool told, struct json *j)
 {
     struct diagnosis d;
     struct measure_range range = { .last = -1 };
     json_key(j, "diagnosis");
     if (diagnosis_open(&d, p->folder, &range) < 0) {
         json_nothing(j);
-        return; /* for the reason that there is no record, or nothing to judge in it yet */
+        if (!told)
+            say_missing(p, err_message());
+        return;
     }
     diagnosis_json(&d, j);
     diagnosis_close(&d);
@@ -187,9 +198,10 @@ static void put_run(struct run_page *p, enum run_page_part part, struct json *j)
         put_curves(p, j);
     if (part != RUN_PAGE_CURVES) {
         json_key(j, "record");
-        if (run_record_put(p->folder, p->newest, j) < 0)
+        const bool bad = run_record_put(p->folder, p->newest, j) < 0;
+        if (bad)
             say_missing(p, err_message());
-        put_diagnosis(p, j);
+        put_diagnosis(p, bad, j);
     }
     put_missing(p, j);
     json_end(j);

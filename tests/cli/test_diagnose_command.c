@@ -93,6 +93,34 @@ TEST(what_is_torn_costs_what_is_torn_and_is_said)
     json_decref(o);
 }
 
+static bool is_missing(const char *run, const char *what)
+{
+    json_t *o = diagnose(run), *line;
+    size_t i;
+    bool told = false;
+    json_array_foreach(json_object_get(o, "missing"), i, line)
+        told |= strstr(json_string_value(line), what) != NULL;
+    json_decref(o);
+    return told;
+}
+
+/* Beside the spans: what they were, and why they cannot be read. */
+TEST(files_of_the_folder_that_cannot_be_read_are_told)
+{
+    shell("cd $D && rm -rf hurt && cp -r runs/one hurt && "
+          "printf '{\"conf\\000' >hurt/manifest.json", 0);
+    CHECK(is_missing("hurt", "hurt/manifest.json:1:"));
+    shell("cd $D && : >hurt/manifest.json && head -c 400 /dev/zero >hurt/metrics.jsonl", 0);
+    CHECK(is_missing("hurt", "hurt/manifest.json:1:0: it is empty"));
+    CHECK(is_missing("hurt", "hurt/metrics.jsonl: none of its lines is a run's"));
+    shell("cd $D && rm hurt/metrics.jsonl hurt/manifest.json && mkdir hurt/metrics.jsonl", 0);
+    CHECK(is_missing("hurt", "read hurt/metrics.jsonl: Is a directory"));
+    CHECK(is_missing("hurt", "open hurt/manifest.json: No such file"));
+    shell("cd $D && rm -r hurt/metrics.jsonl hurt/recipe.yaml", 0);
+    CHECK(!is_missing("hurt", "hurt/")); /* a record alone */
+    CHECK(!is_missing("runs/one", "runs/one/"));
+}
+
 TEST(a_run_that_died_in_its_first_step_is_told_so)
 {
     shell("cd $D && rm -rf early && cp -r runs/one early && "
@@ -389,7 +417,8 @@ int main(void)
         ONE(where_a_step_goes_adds_up_to_the_step),
         ONE(a_person_reads_the_findings_first_then_where_the_time_goes),
         ONE(what_is_torn_costs_what_is_torn_and_is_said),
-        ONE(a_run_that_died_in_its_first_step_is_told_so),
+        ONE(files_of_the_folder_that_cannot_be_read_are_told),
+          ONE(a_run_that_died_in_its_first_step_is_told_so),
         ONE(without_all_ranks_waits_are_not_told_apart_and_nobody_is_blamed),
         ONE(a_page_without_curves_says_so_where_it_is_written),
         ONE(a_delay_of_small_messages_is_not_called_bandwidth),

@@ -133,6 +133,41 @@ static void damage_spans(const char *path)
     fclose(f);
 }
 
+/* A rank's file is gone, or nothing but its beginning is there: what can be told is. */
+TEST(what_is_left_of_a_record_is_split_and_the_rest_is_named)
+{
+    const char *text;
+    shell("cd $D && rm -rf lost && cp -r runs/two lost && rm lost/trace/rank-1.*", 0);
+    text = shell("cd $D && $H trace stragglers lost 2>&1", 0);
+    CHECK(strstr(text, "There is no step of all ranks") && strstr(text, "\nrank 0 computes "));
+    CHECK(strstr(text, "missing: 1 of 2 ranks have no file that can be read: 1"));
+    CHECK(!strstr(text, "S_w") && !strstr(text, "rank 1 computes"));
+    text = shell("cd $D && $H trace ladder lost 2>&1", 0);
+    CHECK(strstr(text, "The critical path") && strstr(text, "missing: 1 of 2 ranks"));
+    shell("cd $D && rm -rf short && cp -r runs/two short && rm -f short/trace/*kept* "
+          "short/trace/*.toc && for k in 0 1; do f=short/trace/rank-$k.spans; "
+          "truncate -s $(grep -abo SPAN $f | head -1 | cut -d: -f1) $f; done", 0);
+    text = shell("cd $D && $H trace ladder short 2>&1", 0);
+    CHECK(strstr(text, "no step whose time could be split") && strstr(text, "missing: no step"));
+    text = shell("cd $D && $H trace stragglers short 2>&1", 0);
+    CHECK(strstr(text, "There is no step of all ranks") && strstr(text, "missing: no step"));
+    shell("cd $D && rm -rf hurt && cp -r runs/two hurt && rm -f hurt/trace/*kept*", 0);
+    damage_spans("hurt/trace/rank-1.spans");
+    text = shell("cd $D && $H trace stragglers hurt 2>&1", 0);
+    CHECK(strstr(text, "missing: the spans of 6 of 6 steps"));
+    CHECK(strstr(shell("cd $D && $H trace ladder lost --steps 70 2>&1", 2), "none of these steps"));
+    CHECK(strstr(shell("cd $D && $H trace stragglers lost --steps 70 2>&1", 2),
+                 "none of these steps"));
+}
+
+/* A folder that may not be entered is not an empty one. */
+TEST(a_trace_that_may_not_be_read_is_told_so)
+{
+    const char *text = shell("cd $D && HEADWAY_FAULT=opendir:1:EACCES "
+                             "$H trace info runs/two 2>&1", 2);
+    CHECK(strstr(text, "open runs/two/trace: Permission denied"));
+}
+
 TEST(a_record_whose_steps_cannot_be_read_is_no_export)
 {
     shell("cd $D && cp -r runs/one runs/bad && echo mine >bad.json", 0);
@@ -196,6 +231,8 @@ int main(void)
         ONE(chrome_has_every_rank_and_only_the_steps_asked_for),
         ONE(hta_gets_a_file_per_rank_with_a_launch_for_every_kernel), ONE(perfetto_is_smaller),
         ONE(a_killed_run_gives_what_it_did_until_then),
+        ONE(what_is_left_of_a_record_is_split_and_the_rest_is_named),
+        ONE(a_trace_that_may_not_be_read_is_told_so),
         ONE(a_record_whose_steps_cannot_be_read_is_no_export),
         ONE(an_export_that_finds_no_room_leaves_what_was_there),
           ONE(little_room_for_the_record_is_told), ONE(an_evaluation_of_nothing_is_told),
