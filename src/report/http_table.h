@@ -16,6 +16,7 @@ struct http_request {
     int fields;        /* of the head */
     long long head_bytes;
     int has_body;
+    int unsound;       /* control characters, NUL above all, in its line */
     double now;        /* seconds, of a clock that does not go back */
 };
 
@@ -47,7 +48,7 @@ struct http_table {
     const char *(*last_error)(void);
 };
 
-enum { HTTP_TABLE_VERSION = 2 };
+enum { HTTP_TABLE_VERSION = 3 };
 
 /* What the module exports. */
 #define HTTP_TABLE_SYMBOL "headway_http_table"

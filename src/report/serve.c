@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,6 +72,23 @@ static const char *behind_token(const struct serve *s, const char *path)
     return differs ? NULL : path + TOKEN_DIGITS + 2;
 }
 
+/* A control character, as it is or as "%00". */
+static bool is_control(const char *at)
+{
+    const bool escaped = at[0] == '%' && isxdigit((u8)at[1]) && isxdigit((u8)at[2]);
+    const char digits[] = { escaped ? at[1] : '2', escaped ? at[2] : '0', '\0' };
+    const long value = escaped ? strtol(digits, NULL, 16) : (u8)at[0];
+    return value < ' ' || value == 0x7f;
+}
+
+static bool is_printable(const char *path)
+{
+    for (; *path; path++)
+        if (is_control(path))
+            return false;
+    return true;
+}
+
 static void refuse(struct http_answer *a, int status, const char *why)
 {
     *a = (struct http_answer){ .status = status, .body = why, .bytes = (long long)strlen(why) };
@@ -88,6 +106,8 @@ static bool admit(struct serve *s, const struct http_request *q, struct http_ans
         refuse(a, 405, "nothing can be changed here\n");
     else if (q->has_body)
         refuse(a, 413, "a request here has no body\n");
+    else if (q->unsound || !is_printable(q->path))
+        refuse(a, 400, "there are control characters in it\n");
     else if (q->repeated)
         refuse(a, 400, "a field came twice\n");
     else if (!is_here(s, q->host, ""))

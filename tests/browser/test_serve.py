@@ -93,8 +93,16 @@ def check_requests(server):
     check(server.get(host="evil.example") == 403, "another name (DNS rebinding)")
     check(server.get(more="Origin: http://evil.example\r\n") == 403, "another site's page")
     check(server.get("..%2f..%2fetc%2fpasswd") == 404, "a way out of the folder")
-    check(server.get("%00") == 404 and server.get("%00data") == 404 and
-          server.get("data%00") == 404, "a path that ends in its midst")
+    check(server.get("%00") == 400 and server.get("%00data") == 400 and
+          server.get("data%00") == 400 and server.get("\0") == 400 and
+          server.get("data\0") == 400 and server.get("\0?seen=1") == 400, "a NUL in the path")
+    check(server.get("?seen=\0") == 400 and server.get("data?\0seen=1") == 400,
+          "a NUL behind the path")
+    check(all(server.get(text) == 400 for text in ("\1", "\x1b[31m", "%1b", "%0a", "%7F", "\x7f",
+                                                   "data?\x02")), "other control characters")
+    check(server.get("%2") == 404 and server.get("%zz") == 404 and server.get("%20") == 404 and
+          server.get("\u00e4") == 404, "other characters are no control characters")
+    check(server.get("data?seen=1&x=2") == 200 and server.get("?") == 200, "what follows a ? is free")
     check(server.get(more=f"Host: 127.0.0.1:{server.port}\r\n") == 400, "two names")
     check(server.get(more="host: evil.example\r\n") == 400, "two different names")
     check(server.get(more=2 * f"Origin: http://127.0.0.1:{server.port}\r\n") == 400, "two origins")

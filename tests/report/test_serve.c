@@ -107,6 +107,23 @@ TEST(everybody_else_gets_nothing)
     CHECK_EQ(status(&q), 403);
 }
 
+TEST(control_characters_are_no_part_of_a_path)
+{
+    static const char *const bad[] = { "%00", "data%00", "%0A", "\x01", "\x7f", "%7f", "a\tb" };
+    static const char *const unknown[] = { "%", "%0", "%2", "%41", "%zz", "\xc3\xa4", "data%20" };
+    for (i64 i = 0; i < COUNT_OF(bad); i++) {
+        struct http_request q = good(bad[i], 1200 + (double)i);
+        CHECK_EQ(status(&q), 400);
+    }
+    for (i64 i = 0; i < COUNT_OF(unknown); i++) {
+        struct http_request q = good(unknown[i], 1300 + (double)i);
+        CHECK_EQ(status(&q), 404);
+    }
+    struct http_request q = good("", 1400);
+    q.unsound = 1;
+    CHECK_EQ(status(&q), 400);
+}
+
 TEST(a_token_must_be_right_in_every_digit)
 {
     for (int i = 0; i < 34; i++) {
@@ -120,7 +137,7 @@ TEST(a_token_must_be_right_in_every_digit)
         q.path = paths[i];
         CHECK_EQ(status(&q), 404);
     }
-    static const char *const names[] = { "..", "../etc/passwd", "data/", "Data", "page.js", "%00" };
+    static const char *const names[] = { "..", "../etc/passwd", "data/", "Data", "page.js" };
     for (i64 i = 0; i < COUNT_OF(names); i++) {
         struct http_request q = good(names[i], 2200);
         CHECK_EQ(status(&q), 404);
@@ -175,7 +192,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ONE(who_knows_the_address_gets_the_page), ONE(everybody_else_gets_nothing),
-        ONE(a_token_must_be_right_in_every_digit),
+        ONE(a_token_must_be_right_in_every_digit), ONE(control_characters_are_no_part_of_a_path),
         ONE(data_are_given_once_and_again_when_there_are_new_ones), ONE(who_asks_too_often_waits),
     };
     return cmocka_run_group_tests(tests, begin, end);

@@ -72,8 +72,9 @@ static void on_completed(void *context, struct MHD_Connection *c, void **request
                          enum MHD_RequestTerminationCode why)
 {
     struct guest *g = guest_of(context, socket_of(c));
-    (void)request;
     (void)why;
+    free(*request);
+    *request = NULL;
     if (g)
         g->since = now();
 }
@@ -134,6 +135,31 @@ static enum MHD_Result add_field(void *context, enum MHD_ValueKind kind, const c
     return MHD_YES;
 }
 
+/* What is between "GET " and " HTTP/1.1", before the library has divided it up. */
+struct line {
+    size_t bytes; /* until a NUL */
+    int unsound;
+};
+
+static void *on_line(void *context, const char *uri, struct MHD_Connection *c)
+{
+    struct line *l = calloc(1, sizeof *l);
+    (void)context;
+    (void)c;
+    if (!l)
+        return NULL;
+    l->bytes = strlen(uri);
+    for (size_t i = 0; i < l->bytes; i++)
+        l->unsound |= (unsigned char)uri[i] < ' ' || uri[i] == 0x7f;
+    return l;
+}
+
+/* The version stands behind it in the same memory: at once, unless a NUL was in its midst. */
+static int is_unsound(const struct line *l, const char *url, const char *version)
+{
+    return !l || l->unsound || version != url + l->bytes + 1;
+}
+
 static enum MHD_Result on_request(void *context, struct MHD_Connection *c, const char *url,
                                   const char *method, const char *version, const char *upload,
                                   size_t *upload_bytes, void **request)
@@ -147,12 +173,11 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *c, const
         .head_bytes = (long long)strlen(url),
         .has_body = (length && strcmp(length, "0") != 0) || field(c, "Transfer-Encoding") ||
                     *upload_bytes > 0,
+        .unsound = is_unsound(*request, url, version),
         .now = now(),
     };
     struct http_answer a = { .status = MHD_HTTP_NOT_FOUND };
-    (void)version;
     (void)upload;
-    (void)request;
     struct head head = { .request = &q };
     MHD_get_connection_values(c, MHD_HEADER_KIND, add_field, &head);
     s->answer(s->context, &q, &a);
@@ -210,7 +235,7 @@ static int open_server(struct http_server **out, int *port, http_answer_fn answe
         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_DEADLINE_S, MHD_OPTION_STRICT_FOR_CLIENT, 1,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
         s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes,
-        NULL, MHD_OPTION_END);
+        NULL, MHD_OPTION_URI_LOG_CALLBACK, on_line, NULL, MHD_OPTION_END);
     const union MHD_DaemonInfo *info =
         s->daemon ? MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_BIND_PORT) : NULL;
     if (!info) {
