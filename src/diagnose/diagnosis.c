@@ -192,6 +192,7 @@ static int judge(struct diagnosis *d)
     if (fabs(d->fidelity - 1) <= DAG_GATE && measure_whole(d->measure)) {
         take_losses(d->measure, &d->ladder);
         whatif_noise(w, d->measure);
+        whatif_settle(w, d->measure);
     }
     findings_make(&d->findings, d->measure, &replay);
     bool valid = fabs(d->fidelity - 1) <= DAG_GATE;

@@ -46,6 +46,20 @@ static bool has_few_borders(const double *x, i64 n, double near)
     return 2 * borders <= n / BLOCK;
 }
 
+/* What comes every few steps is large in differences, episodes are so in deviations: noise is in
+ * both. */
+static double error_of(const double *x, i64 n, struct arena *a)
+{
+    const double near = neighbours_error(x, n, a);
+    const double se = fmin(measure_stat(x, n).se, near); /* fmin: NaN is left out */
+    double blocked = blocked_error(x, n, a);
+    /* Of few blocks many may be beside a border; but weather in which each step is the one before and
+     * something more has BLOCK times as much between them at most. */
+    if (has_few_borders(x, n, near))
+        blocked = fmin(blocked, BLOCK * near);
+    return fmax(se, blocked);
+}
+
 /* How far the step may be off is told by what varies without a name: an evaluation in every
  * other step is no noise. */
 static double unnamed_error(const struct measure *m)
@@ -64,25 +78,33 @@ static double unnamed_error(const struct measure *m)
             }
         rest[i] = m->seconds[i] - (n > 0 ? sum / n : 0);
     }
-    /* What comes every few steps is large in differences, episodes are so in deviations: noise is in
-     * both. fmin: NaN is left out. */
-    const double near = neighbours_error(rest, m->n_steps, &a);
-    const double se = fmin(measure_stat(rest, m->n_steps).se, near);
-    double blocked = blocked_error(rest, m->n_steps, &a);
-    /* Of few blocks many may be beside a border; but weather in which each step is the one before and
-     * something more has BLOCK times as much between them at most. */
-    if (has_few_borders(rest, m->n_steps, near))
-        blocked = fmin(blocked, BLOCK * near);
+    const double error = error_of(rest, m->n_steps, &a);
     arena_fini(&a);
-    return fmax(se, blocked);
+    return error;
+}
+
+static void set_theta(struct measure *m)
+{
+    double noise = least_errors * m->step.se;
+    m->theta = fmax(least_share * m->step.mean, isfinite(noise) ? noise : 0);
 }
 
 void measure_settle(struct measure *m)
 {
     m->step = measure_stat(m->seconds, m->n_steps);
     m->step.se = unnamed_error(m);
-    double noise = least_errors * m->step.se;
-    m->theta = fmax(least_share * m->step.mean, isfinite(noise) ? noise : 0);
+    set_theta(m);
+}
+
+void measure_settle_left(struct measure *m, const double *left, i64 n)
+{
+    struct arena a;
+    arena_init(&a);
+    /* Of some of the steps; the mean is that of all. */
+    const double error = error_of(left, n, &a) * sqrt((double)n / (double)m->n_steps);
+    arena_fini(&a);
+    m->step.se = fmin(m->step.se, error);
+    set_theta(m);
 }
 
 static void blank_rank(struct measure_rank *r, int rank, i64 n_steps, struct arena *a)
@@ -154,6 +176,14 @@ double measure_recurring(const struct measure *m, i64 rank, enum measure_host ki
             n++;
         }
     return n > 0 ? sum / (double)n : NAN;
+}
+
+struct measure_spikes measure_regular_pauses(const struct measure *m, i64 rank, double sigma,
+                                             double floor)
+{
+    const struct measure_spikes s = measure_spikes(m->ranks[rank].gap[HOST_GAP], m->n_steps, sigma,
+                                                   0.5, floor);
+    return s.count >= 2 && s.period > 0 ? s : (struct measure_spikes){ .first = -1 };
 }
 
 struct measure_spread measure_spread(const struct measure *m, measure_series_fn series)

@@ -66,6 +66,9 @@ struct measure_spikes measure_spikes(const double *y, i64 n, double least, doubl
 /* How long a consumer that wants one item each `consume` seconds waits per item, when `workers`
  * take service[i] for item i and read at most `depth` ahead (Lindley's recursion). */
 double measure_queue_wait(const double *service, i64 n, double consume, i64 workers, i64 depth);
+/* The same where each item is needed from every queue, service[q][i], before it is consumed. */
+double measure_queues_wait(const double *const *service, i64 queues, i64 n, double consume,
+                           i64 workers, i64 depth);
 
 /* --- the run ------------------------------------------------------------------------- */
 
@@ -264,6 +267,9 @@ bool measure_whole(const struct measure *m);
 
 /* theta and step from seconds; call it once they are filled in. */
 void measure_settle(struct measure *m);
+/* theta and the step's standard error are no more than those of left[n]: steps without what the
+ * record itself explains. */
+void measure_settle_left(struct measure *m, const double *left, i64 n);
 /* A measure in which nothing was measured: every number NaN, room for ranks and steps. */
 struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a);
 
@@ -279,6 +285,10 @@ struct measure_spread measure_spread(const struct measure *m, measure_series_fn 
 double measure_mean(const struct measure *m, const double *series);
 /* Mean of what a rank's host does between steps, without what it does once in the end. */
 double measure_recurring(const struct measure *m, i64 rank, enum measure_host kind);
+/* Gaps of a rank that no span covers and that come every so many steps, each so many sigma and
+ * the floor above the usual ones; count 0: none such. */
+struct measure_spikes measure_regular_pauses(const struct measure *m, i64 rank, double sigma,
+                                             double floor);
 /* Whether the step with this index is the run's last. */
 bool measure_is_final(const struct measure *m, i64 index);
 

@@ -349,28 +349,37 @@ struct measure_spikes measure_spikes(const double *y, i64 n, double least, doubl
 }
 
 /* One of several readers takes the next item when it is free and the item may be read: not more
- * than `depth` ahead of the one that is being consumed. The items come twice, and the second time
- * counts: the queue is then as full as it is in the midst of a run. */
-double measure_queue_wait(const double *service, i64 n, double consume, i64 workers, i64 depth)
+ * than `depth` ahead of the one that is being consumed. An item is consumed once every queue has
+ * it. The items come twice, and the second time counts: the queues are then as full as they are
+ * in the midst of a run. */
+double measure_queues_wait(const double *const *service, i64 queues, i64 n, double consume,
+                           i64 workers, i64 depth)
 {
     struct arena a;
     arena_init(&a);
     workers = i64_max(workers, 1);
     depth = i64_max(depth, 1);
-    double *free_at = ARENA_ARRAY(&a, double, workers), *taken = ARENA_ARRAY(&a, double, 2 * n);
-    double now = 0, waited = 0;
+    double *free_at = ARENA_ARRAY(&a, double, queues * workers);
+    double *taken = ARENA_ARRAY(&a, double, 2 * n), now = 0, waited = 0;
     for (i64 i = 0; i < 2 * n; i++) {
-        i64 w = 0;
-        for (i64 k = 1; k < workers; k++)
-            if (free_at[k] < free_at[w])
-                w = k;
-        double allowed = i >= depth ? taken[i - depth] : 0;
-        free_at[w] = fmax(free_at[w], allowed) + service[i % n];
-        waited += i >= n ? fmax(0, free_at[w] - now) : 0;
-        now = fmax(now, free_at[w]);
+        const double asked = now, allowed = i >= depth ? taken[i - depth] : 0;
+        for (i64 q = 0; q < queues; q++) {
+            double *free = &free_at[q * workers];
+            for (i64 k = 1; k < workers; k++)
+                if (free_at[q * workers + k] < *free)
+                    free = &free_at[q * workers + k];
+            *free = fmax(*free, allowed) + service[q][i % n];
+            now = fmax(now, *free);
+        }
+        waited += i >= n ? now - asked : 0;
         taken[i] = now; /* its place is free for another once it is taken */
         now += consume;
     }
     arena_fini(&a);
     return n > 0 ? waited / (double)n : NAN;
+}
+
+double measure_queue_wait(const double *service, i64 n, double consume, i64 workers, i64 depth)
+{
+    return measure_queues_wait(&service, 1, n, consume, workers, depth);
 }

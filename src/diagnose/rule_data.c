@@ -6,6 +6,22 @@
 
 /* --- waiting for the loader ------------------------------------------------------- */
 
+/* Why a rank's loader makes steps wait: by what every batch takes, or by what some do. */
+enum fault { STEADY, UNEVEN, FAULTS };
+
+/* What mending does to the loaders of such ranks: every batch takes what the median one did; only
+ * what the others' do not; nothing, whatever it is. */
+enum mend { MEND_NOT, MEND_TO_MEDIAN, MEND_AWAY };
+
+/* One rank's loader. */
+struct loader_pace {
+    const double *load;  /* of the steps that all timed ranks have; NULL: not timed */
+    double median, quick, least; /* of a batch; the quickest tenth take at most the second */
+    double span;         /* of its batches' mean above the quickest tenth */
+    double own;          /* what a step would wait for it alone */
+    bool has[FAULTS];
+};
+
 /* What the four rules about waiting look at. */
 struct loading {
     const struct measure_rank *rank; /* that waits most */
@@ -14,6 +30,10 @@ struct loading {
     double amplification;
     bool episode;                    /* it is slow for some batches in a row, of these steps */
     i64 first, last;
+    double consume;                  /* what a step takes without any wait for a loader */
+    struct loader_pace *paces;       /* [n_ranks] */
+    i64 n_loads;                     /* of each */
+    bool found[FAULTS];
 };
 
 /* Batches of an episode all take longer than those before and behind it; where times jump, some of
@@ -45,45 +65,184 @@ static void see_episode(const struct measure *m, struct loading *l, const struct
 
 static const struct rule_limit level = { 5, "sigma between the levels", "as B2" };
 
-static bool see_loading(const struct measure *m, struct loading *l)
+/* What steps wait for all ranks' loaders together, or only for those that have the fault, when
+ * these are mended so. */
+static double wait_for(const struct measure *m, const struct loading *l, enum fault fault,
+                       enum mend mend, i64 depth, bool only)
+{
+    struct arena a;
+    i64 n = 0;
+    arena_init(&a);
+    const double **service = ARENA_ARRAY(&a, const double *, m->n_ranks);
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        const struct loader_pace *p = &l->paces[r];
+        if (!p->load || (only && !p->has[fault]))
+            continue;
+        service[n++] = p->load;
+        if (mend == MEND_NOT || !p->has[fault])
+            continue;
+        const bool both = p->has[STEADY] && p->has[UNEVEN];
+        double *mended = ARENA_UNSET(&a, double, l->n_loads);
+        for (i64 i = 0; i < l->n_loads; i++)
+            mended[i] = mend == MEND_TO_MEDIAN ? fmin(p->load[i], p->median)
+                        : !both                ? 0
+                        : fault == UNEVEN      ? p->least
+                                               : fmax(0, p->load[i] - p->quick);
+        service[n - 1] = mended;
+    }
+    const double wait = measure_queues_wait(service, n, l->n_loads, l->consume,
+                                            m->config.loader_threads, depth);
+    arena_fini(&a);
+    return wait;
+}
+
+static double wait_together(const struct measure *m, const struct loading *l, enum fault fault,
+                            enum mend mend, i64 depth)
+{
+    return wait_for(m, l, fault, mend, depth, false);
+}
+
+enum { ENOUGH_LOADS = 10 }; /* to tell even ones from others */
+
+/* How far the replayed wait may be off: the queue's error with 40 steps is a fifth. Of a wait, what
+ * batches may leave that all take as long, where it is their unevenness that costs. */
+static const double most_off = 0.35, most_even = 0.5;
+/* The same where every batch is slow besides: times that vary by a third leave more. */
+static const double most_beside = 0.8;
+/* Batches that are made for each that is wanted, by the quickest, where every batch is slow. */
+static const double least_use = 0.9;
+/* Of what the most uneven rank's batches take beyond its quick ones, what another's do that is as
+ * uneven: with 40 of them chance makes the double or the half of it. */
+static const double as_uneven = 0.25;
+/* Of what is waited, what one rank would make steps wait: less is no reason. */
+static const double least_own = 0.02;
+
+/* Which of the steps have loads of all ranks that have any. */
+static void find_common(const struct measure *m, struct loading *l)
+{
+    i64 first = INT64_MIN, end = INT64_MAX;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        const struct measure_rank *k = &m->ranks[r];
+        if (!k->load || k->n_loads == 0)
+            continue;
+        first = i64_max(first, k->load_step);
+        end = i64_min(end, k->load_step + k->n_loads);
+    }
+    l->n_loads = first < end && end < INT64_MAX ? end - first : 0;
+    for (i64 r = 0; r < m->n_ranks && l->n_loads > 0; r++)
+        if (m->ranks[r].load && m->ranks[r].n_loads > 0)
+            l->paces[r].load = m->ranks[r].load + (first - m->ranks[r].load_step);
+}
+
+static void see_pace(const struct measure *m, const struct loading *l, struct loader_pace *p)
+{
+    p->median = measure_quantile(p->load, l->n_loads, 0.5);
+    p->quick = measure_quantile(p->load, l->n_loads, 0.1);
+    p->least = measure_quantile(p->load, l->n_loads, 0);
+    p->span = measure_stat(p->load, l->n_loads).mean - p->quick;
+    p->own = measure_queue_wait(p->load, l->n_loads, l->consume, m->config.loader_threads,
+                                m->config.prefetch);
+}
+
+/* Whether what would be waited for the ranks that are marked as uneven alone is for what some of
+ * their batches take longer than the median one, and not for what all take; or in part, where all
+ * are slow besides. */
+static bool is_uneven(const struct measure *m, const struct loading *l, bool slow_besides)
+{
+    const i64 depth = m->config.prefetch;
+    const double as_is = wait_for(m, l, UNEVEN, MEND_NOT, depth, true);
+    const double even = wait_for(m, l, UNEVEN, MEND_TO_MEDIAN, depth, true);
+    return even < (slow_besides ? most_beside : most_even) * as_is;
+}
+
+/* Tells ranks whose batches are uneven from those whose loader is slow throughout. */
+static void judge_paces(const struct measure *m, struct loading *l)
+{
+    const double per_batch = (double)i64_max(m->config.loader_threads, 1) * l->consume;
+    double widest = 0;
+    find_common(m, l);
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (l->paces[r].load) {
+            see_pace(m, l, &l->paces[r]);
+            widest = fmax(widest, l->paces[r].span);
+        }
+    if (l->n_loads == 0)
+        return;
+    const double replayed = wait_together(m, l, UNEVEN, MEND_NOT, m->config.prefetch);
+    bool uneven = fabs(replayed - l->lost) <= most_off * l->lost && !l->episode &&
+                  l->n_loads >= ENOUGH_LOADS && widest > 0;
+    bool slow = false;
+    for (i64 r = 0; r < m->n_ranks && uneven; r++) {
+        l->paces[r].has[UNEVEN] = l->paces[r].span >= as_uneven * widest;
+        slow |= l->paces[r].has[UNEVEN] && l->paces[r].quick >= least_use * per_batch;
+    }
+    uneven = uneven && is_uneven(m, l, slow);
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        struct loader_pace *p = &l->paces[r];
+        p->has[UNEVEN] = p->has[UNEVEN] && uneven;
+        p->has[STEADY] = p->own >= least_own * l->lost &&
+                         (!p->has[UNEVEN] || p->quick >= least_use * per_batch);
+        for (int k = 0; k < FAULTS; k++)
+            l->found[k] |= p->has[k];
+    }
+}
+
+/* Of those that have the fault, the rank for which a step would wait most; -1: it is not known. */
+static i64 worst_of(const struct measure *m, const struct loading *l, enum fault fault)
+{
+    i64 worst = -1;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (l->paces[r].has[fault] &&
+            (worst < 0 || l->paces[r].own > l->paces[worst].own))
+            worst = r;
+    return worst;
+}
+
+static void take_rank(const struct measure *m, struct loading *l, const struct measure_rank *k)
+{
+    l->rank = k;
+    l->service = measure_stat(k->load, k->n_loads).mean;
+    l->use = l->service / ((double)i64_max(m->config.loader_threads, 1) * l->consume);
+    l->amplification = k->read_bytes / k->used_bytes;
+    l->episode = false;
+    see_episode(m, l, &level);
+}
+
+static bool see_loading(const struct measure *m, struct loading *l, enum fault fault,
+                        struct arena *a)
 {
     i64 r = 0;
     if (m->n_ranks == 0)
         return false;
-    l->alone = rule_alone(m, rule_data, &r);
-    l->rank = &m->ranks[r];
-    l->lost = m->loss[LOSS_DATA];
-    double waited = measure_mean(m, l->rank->data);
+    *l = (struct loading){ .alone = rule_alone(m, rule_data, &r),
+                           .lost = m->loss[LOSS_DATA] };
     if (!isfinite(l->lost))
-        l->lost = waited;
-    l->service = measure_stat(l->rank->load, l->rank->n_loads).mean;
-    double rest = m->step.mean - waited;
-    l->use = l->service / ((double)i64_max(m->config.loader_threads, 1) * fmax(rest, 1e-9));
-    l->amplification = l->rank->read_bytes / l->rank->used_bytes;
-    l->episode = false;
-    see_episode(m, l, &level);
-    return l->lost >= m->theta;
+        l->lost = measure_mean(m, m->ranks[r].data);
+    if (!(l->lost >= m->theta))
+        return false;
+    l->consume = fmax(m->step.mean - l->lost, 1e-9);
+    l->paces = ARENA_ARRAY(a, struct loader_pace, m->n_ranks);
+    take_rank(m, l, &m->ranks[r]);
+    judge_paces(m, l);
+    const i64 worst = worst_of(m, l, fault);
+    if (worst >= 0)
+        take_rank(m, l, &m->ranks[worst]);
+    return true;
 }
 
 /* Which ranks' loaders are behind: those that would make a step wait by themselves. While one
  * waits the others' loaders catch up, so that of equal loaders one may have all the waiting.
- * Where it is their unevenness that makes steps wait (uneven), by chance some wait far more
- * than others: then those whose times are as uneven. */
-static void place_loading(const struct measure *m, const struct loading *l, bool uneven,
+ * Of those that are uneven some wait far more than others by chance: all are named. */
+static void place_loading(const struct measure *m, const struct loading *l, enum fault fault,
                           struct finding *f)
 {
-    const double consume = m->step.mean - measure_mean(m, l->rank->data);
     struct arena a;
     arena_init(&a);
     double *waits = ARENA_ARRAY(&a, double, m->n_ranks), most = 0;
     for (i64 r = 0; r < m->n_ranks; r++) {
-        const struct measure_rank *k = &m->ranks[r];
-        if (k->load && k->n_loads > 0 && uneven)
-            waits[r] = measure_quantile(k->load, k->n_loads, 0.85) -
-                       measure_quantile(k->load, k->n_loads, 0.15);
-        else if (k->load && k->n_loads > 0)
-            waits[r] = measure_queue_wait(k->load, k->n_loads, consume, m->config.loader_threads,
-                                          m->config.prefetch);
+        const struct loader_pace *p = &l->paces[r];
+        if (p->has[fault])
+            waits[r] = fault == UNEVEN ? 1 : p->own;
         most = fmax(most, waits[r]);
     }
     if (most > 0)
@@ -93,20 +252,34 @@ static void place_loading(const struct measure *m, const struct loading *l, bool
     arena_fini(&a);
 }
 
-static void tell_loading(const struct measure *m, const struct loading *l, bool uneven,
+static void tell_loading(const struct measure *m, const struct loading *l, enum fault fault,
                          struct finding *f)
 {
-    place_loading(m, l, uneven, f);
+    place_loading(m, l, fault, f);
     snprintf(f->place.lane, sizeof f->place.lane, "loader");
     rule_evidence(f, "the step waits %.1f ms for data; %.0f %% of the steps found nothing ready",
                   1e3 * l->lost, 100 * l->rank->queue_empty);
     rule_evidence(f, "a step's batch takes %.1f ms to make, and is wanted every %.1f ms",
-                  1e3 * l->service, 1e3 * (m->step.mean - measure_mean(m, l->rank->data)));
+                  1e3 * l->service, 1e3 * l->consume);
     if (l->episode) {
         f->place.first_step = l->first;
         f->place.last_step = l->last;
     }
     rule_edit(f, EDIT_DATA, 0);
+}
+
+/* What loaders that are slow throughout lose: beside uneven ones, what is not these'. */
+static void gain_steady(const struct measure *m, const struct loading *l, struct finding *f)
+{
+    if (!l->found[UNEVEN]) {
+        rule_gain(m, f, l->lost, l->lost, 0.15);
+        return;
+    }
+    const i64 depth = m->config.prefetch;
+    const double left = wait_together(m, l, STEADY, MEND_AWAY, depth) /
+                        wait_together(m, l, STEADY, MEND_NOT, depth);
+    f->edit.kind = EDIT_NONE;
+    rule_gain(m, f, l->lost * (1 - left), l->lost * (1 - left), 0.25);
 }
 
 static void reject_busy(const struct loading *l, struct finding *f, bool also_cpu)
@@ -164,98 +337,47 @@ static bool look_thief(const struct measure *m, struct finding *f)
     return true;
 }
 
-enum { ENOUGH_LOADS = 10 }; /* to tell even ones from others */
-
-/* What steps would wait if each batch took the median batch's time. */
-static double even_wait(const struct measure *m, const struct loading *l, double consume)
+/* The loader is late in most steps or for some, or is by what an ordinary batch takes. */
+static bool is_behind(const struct loading *l, double most_empty)
 {
     const struct measure_rank *k = l->rank;
-    const double median = measure_quantile(k->load, k->n_loads, 0.5);
-    struct arena a;
-    arena_init(&a);
-    double *service = ARENA_ARRAY(&a, double, k->n_loads);
-    for (i64 i = 0; i < k->n_loads; i++)
-        service[i] = median;
-    double wait = measure_queue_wait(service, k->n_loads, consume, m->config.loader_threads,
-                                     m->config.prefetch);
-    arena_fini(&a);
-    return wait;
+    if (l->episode || (l->found[STEADY] && l->found[UNEVEN]))
+        return true;
+    if (l->found[UNEVEN])
+        return false;
+    return k->queue_empty >= most_empty ||
+           (k->n_loads >= ENOUGH_LOADS &&
+            measure_quantile(k->load, k->n_loads, 0.5) * l->use / l->service - l->consume >=
+                most_even * l->lost);
 }
 
-/* How far the replayed wait may be off: the queue's error with 40 steps is a fifth. Of a wait, what
- * batches may leave that all take as long, where it is their unevenness that costs. */
-static const double most_off = 0.35, most_even = 0.5;
-
-/* Whether the loaders' times, replayed, explain what was waited: of the rank that waits most, or of
- * all, since of equally uneven ones chance makes one wait most. */
-static bool explained(const struct measure *m, const struct loading *l)
-{
-    const double most = measure_mean(m, l->rank->data);
-    double waited = 0, replayed = 0;
-    for (i64 r = 0; r < m->n_ranks; r++) {
-        const struct measure_rank *k = &m->ranks[r];
-        const double own = measure_mean(m, k->data);
-        if (!k->load || k->n_loads == 0 || !isfinite(own))
-            continue;
-        const double again = measure_queue_wait(k->load, k->n_loads, m->step.mean - own,
-                                                m->config.loader_threads, m->config.prefetch);
-        if (k == l->rank && fabs(again - most) <= most_off * most)
-            return true;
-        waited += own;
-        replayed += again;
-    }
-    return fabs(replayed - waited) <= most_off * waited;
-}
-
-/* Steps wait for batches that take longer than others, and would not for batches that all take as
- * long as the median one. */
-static bool is_uneven(const struct measure *m, const struct loading *l)
-{
-    const double waited = measure_mean(m, l->rank->data);
-    return !l->episode && l->rank->n_loads >= ENOUGH_LOADS && explained(m, l) &&
-           even_wait(m, l, m->step.mean - waited) < most_even * waited;
-}
-
-/* The loader is late in most steps or for some, or is by what an ordinary batch takes. */
-static bool is_behind(const struct measure *m, const struct loading *l, double most_empty)
-{
-    const double waited = measure_mean(m, l->rank->data);
-    if (l->episode || is_uneven(m, l))
-        return l->episode;
-    return l->rank->queue_empty >= most_empty ||
-           (l->rank->n_loads >= ENOUGH_LOADS &&
-            even_wait(m, l, m->step.mean - waited) >= most_even * waited);
-}
-
-static bool look_slow_loader(const struct measure *m, const struct rule_limit *limit,
-                             struct finding *f)
+static bool see_slow_loader(const struct measure *m, const struct rule_limit *limit,
+                             struct finding *f, struct arena *a)
 {
     struct loading l;
-    if (look_thief(m, f))
-        return true;
-    if (!see_loading(m, &l) || !is_behind(m, &l, limit[0].value) ||
+    if (!see_loading(m, &l, STEADY, a) || !is_behind(&l, limit[0].value) ||
         l.use < limit[2].value || l.rank->load_cpu < limit[1].value || l.amplification > 1.5)
         return false;
-    tell_loading(m, &l, false, f);
+    tell_loading(m, &l, STEADY, f);
     rule_evidence(f, "the loader computes for %.0f %% of its time", 100 * l.rank->load_cpu);
     reject_busy(&l, f, true);
-    rule_gain(m, f, l.lost, l.lost, 0.15);
+    gain_steady(m, &l, f);
     i64 threads = (i64)ceil(l.use * (double)i64_max(m->config.loader_threads, 1) * 1.2);
     rule_fix(f, "--data.threads %lld, or sources prepared beforehand with `headway data prepare`",
              (long long)i64_max(threads, 2));
     rule_confirm(f, "headway train RECIPE --data.threads %lld",
                  (long long)i64_max(threads, 2));
-    return true;
+    return f->lost >= m->theta;
 }
 
-static bool look_storage(const struct measure *m, const struct rule_limit *limit,
-                         struct finding *f)
+static bool see_storage(const struct measure *m, const struct rule_limit *limit,
+                         struct finding *f, struct arena *a)
 {
     struct loading l;
-    if (!see_loading(m, &l) || !is_behind(m, &l, limit[0].value) ||
+    if (!see_loading(m, &l, STEADY, a) || !is_behind(&l, limit[0].value) ||
         l.use < limit[2].value || !(l.rank->load_cpu < limit[1].value) || l.amplification > 1.5)
         return false;
-    tell_loading(m, &l, false, f);
+    tell_loading(m, &l, STEADY, f);
     rule_evidence(f, "the loader stands still for storage: %.0f %% of its time on a processor, "
                   "%.1f MB/s read", 100 * l.rank->load_cpu,
                   1e-6 * l.rank->read_bytes / m->step.mean);
@@ -264,20 +386,20 @@ static bool look_storage(const struct measure *m, const struct rule_limit *limit
                       100 * l.rank->io_stall);
     rule_reject(f, "D1", "it computes for %.0f %% of its time only", 100 * l.rank->load_cpu);
     reject_busy(&l, f, false);
-    rule_gain(m, f, l.lost, l.lost, 0.15);
+    gain_steady(m, &l, f);
     rule_fix(f, "copy the shards to a local disk and set data.sources there");
     rule_confirm(f, "cat SHARDS >/dev/null (into the page cache), then the same run again");
-    return true;
+    return f->lost >= m->theta;
 }
 
-static bool look_thrash(const struct measure *m, const struct rule_limit *limit,
-                        struct finding *f)
+static bool see_thrash(const struct measure *m, const struct rule_limit *limit,
+                        struct finding *f, struct arena *a)
 {
     struct loading l;
-    if (!see_loading(m, &l) || !(l.amplification > limit[0].value) ||
+    if (!see_loading(m, &l, STEADY, a) || !(l.amplification > limit[0].value) ||
         !(l.rank->major_faults > limit[1].value))
         return false;
-    tell_loading(m, &l, false, f);
+    tell_loading(m, &l, STEADY, f);
     rule_evidence(f, "%.1f times as much is read as used; %.1f pages a step come from storage",
                   l.amplification, l.rank->major_faults);
     rule_reject(f, "D2", "the disk reads %.1f times what is used: the page cache is too small",
@@ -288,40 +410,40 @@ static bool look_thrash(const struct measure *m, const struct rule_limit *limit,
     return true;
 }
 
-/* The least depth whose replayed wait is below a hundredth of the step; 0: none helps. */
-static i64 depth_that_suits(const struct measure *m, const struct loading *l, double consume)
+/* The least depth with which less than a hundredth of the step is waited beyond `others`, what
+ * other loaders make it wait; 0: none helps. */
+static i64 depth_that_suits(const struct measure *m, const struct loading *l, double others)
 {
     for (i64 depth = 2; depth <= 256; depth *= 2)
         if (depth > m->config.prefetch &&
-            measure_queue_wait(l->rank->load, l->rank->n_loads, consume,
-                               m->config.loader_threads, depth) < 0.01 * m->step.mean)
+            wait_together(m, l, UNEVEN, MEND_NOT, depth) - others < 0.01 * m->step.mean)
             return depth;
     return 0;
 }
 
-static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
-                        struct finding *f)
+static bool see_uneven(const struct measure *m, const struct rule_limit *limit,
+                        struct finding *f, struct arena *a)
 {
     struct loading l;
-    if (!see_loading(m, &l) || !is_uneven(m, &l))
+    if (!see_loading(m, &l, UNEVEN, a) || !l.found[UNEVEN])
         return false;
-    double waited = measure_mean(m, l.rank->data), consume = m->step.mean - waited;
-    double replayed = measure_queue_wait(l.rank->load, l.rank->n_loads, consume,
-                                         m->config.loader_threads, m->config.prefetch);
-    i64 depth = depth_that_suits(m, &l, consume), tried = depth > 0 ? depth : 256;
-    double left = measure_queue_wait(l.rank->load, l.rank->n_loads, consume,
-                                     m->config.loader_threads, tried);
-    const double even = even_wait(m, &l, consume);
-    const bool deeper = left < limit[0].value * waited;
-    tell_loading(m, &l, true, f);
+    const i64 now = m->config.prefetch;
+    const double replayed = wait_together(m, &l, UNEVEN, MEND_NOT, now);
+    const double others = wait_together(m, &l, UNEVEN, MEND_AWAY, now);
+    const double even = wait_together(m, &l, UNEVEN, MEND_TO_MEDIAN, now);
+    const i64 depth = depth_that_suits(m, &l, others), tried = depth > 0 ? depth : 256;
+    const double left = wait_together(m, &l, UNEVEN, MEND_NOT, tried);
+    const double lost = l.lost * (1 - others / replayed);
+    if (!(lost >= m->theta))
+        return false;
+    tell_loading(m, &l, UNEVEN, f);
     rule_evidence(f, "making a batch takes %.1f ms in the median and %.1f ms in the worst "
                      "twentieth",
                   1e3 * measure_quantile(l.rank->load, l.rank->n_loads, 0.5),
                   1e3 * measure_quantile(l.rank->load, l.rank->n_loads, 0.95));
     rule_evidence(f, "these times, replayed with %lld batches ahead, wait %.1f ms a step; "
                      "with %lld "
-                  "ahead %.1f ms", (long long)m->config.prefetch, 1e3 * replayed,
-                  (long long)tried, 1e3 * left);
+                  "ahead %.1f ms", (long long)now, 1e3 * replayed, (long long)tried, 1e3 * left);
     if (l.use < 0.9)
         rule_reject(f, "D1", "on average the loader is busy for %.0f %% only", 100 * l.use);
     else
@@ -329,8 +451,10 @@ static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
                     1e3 * even);
     f->edit.kind = EDIT_NONE;
     /* Slow batches may become ordinary ones, or all of them quick. */
-    rule_gain(m, f, l.lost, fmax(0, l.lost - 0.5 * fmin(left, even)), 0.25);
-    if (deeper)
+    const double rest = l.lost * fmax(0, fmin(left, even) - others) / replayed;
+    const double gain = lost - 0.5 * rest;
+    rule_gain(m, f, lost, gain, 0.15 + 0.5 * rest / gain);
+    if (left - others < limit[0].value * (replayed - others))
         rule_fix(f, "--data.prefetch %lld", (long long)tried);
     else
         rule_fix(f, "find what makes some batches that slow: storage that others use, long "
@@ -338,6 +462,44 @@ static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
                     "for it");
     rule_confirm(f, "headway train RECIPE --data.prefetch %lld", (long long)tried);
     return true;
+}
+
+/* The four have an arena each for what they look at. */
+typedef bool (*loading_fn)(const struct measure *m, const struct rule_limit *limit,
+                           struct finding *f, struct arena *a);
+
+static bool with_arena(loading_fn look, const struct measure *m, const struct rule_limit *limit,
+                       struct finding *f)
+{
+    struct arena a;
+    arena_init(&a);
+    const bool found = look(m, limit, f, &a);
+    arena_fini(&a);
+    return found;
+}
+
+static bool look_slow_loader(const struct measure *m, const struct rule_limit *limit,
+                             struct finding *f)
+{
+    return look_thief(m, f) || with_arena(see_slow_loader, m, limit, f);
+}
+
+static bool look_storage(const struct measure *m, const struct rule_limit *limit,
+                         struct finding *f)
+{
+    return with_arena(see_storage, m, limit, f);
+}
+
+static bool look_thrash(const struct measure *m, const struct rule_limit *limit,
+                        struct finding *f)
+{
+    return with_arena(see_thrash, m, limit, f);
+}
+
+static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
+                        struct finding *f)
+{
+    return with_arena(see_uneven, m, limit, f);
 }
 
 /* --- rows that hold less than they cost ------------------------------------------- */

@@ -246,8 +246,6 @@ static bool look_neighbour(const struct measure *m, const struct rule_limit *lim
     return true;
 }
 
-static const double *series_gap(const struct measure_rank *r) { return r->gap[HOST_GAP]; }
-
 /* A pause that stands in no span, in regular steps. */
 static bool look_pause(const struct measure *m, const struct rule_limit *limit,
                        struct finding *f)
@@ -257,10 +255,8 @@ static bool look_pause(const struct measure *m, const struct rule_limit *limit,
     arena_init(&a);
     double *lost = ARENA_ARRAY(&a, double, m->n_ranks);
     for (i64 r = 0; r < m->n_ranks; r++) {
-        struct measure_spikes s = measure_spikes(series_gap(&m->ranks[r]), m->n_steps,
-                                                 limit[0].value, 0.5, m->theta);
-        if (s.count >= 2 && s.period > 0)
-            lost[r] = s.area / (double)m->n_steps;
+        struct measure_spikes s = measure_regular_pauses(m, r, limit[0].value, m->theta);
+        lost[r] = s.area / (double)m->n_steps;
         if (lost[r] > 0 && s.area > worst.area)
             worst = s;
     }

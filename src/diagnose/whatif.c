@@ -21,6 +21,8 @@ struct whatif {
     const struct measure *measure;
     bool stands_for[HOST_KINDS]; /* these steps have about as much of it as all have */
     double rarer[HOST_KINDS];    /* how much rarer it is in all */
+    double less_data;    /* how much less is waited for data in all steps */
+    double left_s[MOST_GRAPHS][2]; /* of each without waits for data; without gaps, too */
     double length, measured; /* sums over the graphs */
     float *quiet[QUIETS][MOST_GRAPHS]; /* of each node, once asked for: seconds undisturbed */
     struct arena arena;
@@ -67,7 +69,11 @@ static int add_graph(struct whatif *w, struct record *r, i64 step, struct record
         rc = dag_new(&g, s);
     if (rc < 0)
         return rc == ERR_LIMIT ? rc : OK; /* a damaged step: others will do */
-    ladder_add(&w->ladder, r, s, g);
+    struct ladder_step ladder;
+    ladder_measure(&ladder, s, g);
+    ladder_take(&w->ladder, r, s, &ladder);
+    w->left_s[w->n][0] = ladder.rungs[RUNG_DATA];
+    w->left_s[w->n][1] = ladder.rungs[RUNG_HOST];
     critical_add(&w->critical, s, g);
     *nodes += g->n;
     w->length += dag_length(g, NULL, NULL, NULL);
@@ -127,6 +133,22 @@ static double rarer(const struct measure *m, i64 take, enum measure_host kind)
     return seen > 0 ? all / (double)m->n_steps / (seen / (double)take) : 1;
 }
 
+/* How much less is waited for data in all steps than in those that are replayed, at the rank that
+ * waits most in each: the wait for a few long loads is a matter of which steps these are. */
+static double less_data(const struct measure *m, i64 take)
+{
+    double seen = 0, all = 0;
+    for (i64 i = 0, k = 0; i < m->n_steps; i++) {
+        const double picked = times_picked(i, take, m->n_steps, &k);
+        double most = 0;
+        for (i64 r = 0; r < m->n_ranks; r++)
+            most = fmax(most, m->ranks[r].data[i]); /* fmax: NaN is left out */
+        all += most;
+        seen += picked * most;
+    }
+    return seen > 0 ? all / (double)m->n_steps / (seen / (double)take) : 1;
+}
+
 /* The path is that of the steps that are replayed: what is seldom done is weighed by how often it
  * is done in all. */
 static void weigh_path(struct whatif *w)
@@ -168,6 +190,7 @@ int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i
         w->stands_for[k] = whatif_stands_for(m, take, (enum measure_host)k);
         w->rarer[k] = rarer(m, take, (enum measure_host)k);
     }
+    w->less_data = less_data(m, take);
     weigh_path(w);
     *out = w;
     return OK;
@@ -465,7 +488,9 @@ static void keep_quiet(struct whatif *w, int graph, const struct finding_edit *e
 
 /* --- noise ---------------------------------------------------------------------------- */
 
-enum { LEAST_STEPS = 5, LEAST_ACTIONS = 3 };
+enum { LEAST_STEPS = 5, LEAST_ACTIONS = 3, ENOUGH_STEPS = 20 };
+/* What a regular gap is above the usual ones: of the step, as a finding; and sigma, as H9. */
+static const double least_gap = 0.02, gap_sigma = 6;
 
 /* took: what a rank's actions computed for, [graph * actions + action]. */
 static double noise_of(double *took, i64 graphs, i64 actions, struct arena *a)
@@ -505,6 +530,26 @@ void whatif_noise(const struct whatif *w, struct measure *m)
         if (actions[r] >= LEAST_ACTIONS)
             m->ranks[r].noise = noise_of(took[r], w->n, actions[r], &a);
     arena_fini(&a);
+}
+
+/* Whether some rank stands still every so many steps, by so much that it may be a finding. */
+static bool has_regular_gaps(const struct measure *m)
+{
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (measure_regular_pauses(m, r, gap_sigma, least_gap * m->step.mean).count > 0)
+            return true;
+    return false;
+}
+
+void whatif_settle(const struct whatif *w, struct measure *m)
+{
+    double left[MOST_GRAPHS];
+    const int what = has_regular_gaps(m);
+    for (int k = 0; k < w->n; k++)
+        left[k] = w->left_s[k][what];
+    if (w->n >= ENOUGH_STEPS)
+        measure_settle_left(m, left, w->n);
+    m->loss[LOSS_DATA] *= w->less_data;
 }
 
 /* --- stages --------------------------------------------------------------------------- */
@@ -741,7 +786,9 @@ static double length_under(void *context, const struct finding_edit *e, double f
         return before - saved_within(w, e);
     for (int i = 0; i < w->n; i++)
         sum += edited_length(w, i, e, factor);
-    const double weight = e->kind == EDIT_HOST && e->host >= 0 ? w->rarer[e->host] : 1;
+    double weight = e->kind == EDIT_DATA ? w->less_data : 1;
+    if (e->kind == EDIT_HOST && e->host >= 0)
+        weight = w->rarer[e->host];
     return before - weight * (before - w->step_s * sum / w->measured);
 }
 

@@ -152,6 +152,35 @@ TEST(what_is_not_measured_is_no_number_and_theta_has_a_floor)
     arena_fini(&a);
 }
 
+TEST(steps_wait_for_the_last_of_several_queues)
+{
+    static const double three[] = { 3, 3, 3, 3 }, two[] = { 2, 2, 2, 2 }, odd[] = { 6, 0, 6, 0 };
+    const double *const queues[] = { three, two, odd };
+    CHECK_NEAR(measure_queues_wait(queues, 2, 4, 1, 1, 2), 2, 1e-9); /* the slower's alone */
+    CHECK(measure_queues_wait(queues, 3, 4, 1, 1, 1) > 2);
+    CHECK_NEAR(measure_queues_wait(queues, 0, 4, 1, 1, 2), 0, 1e-9);
+}
+
+TEST(what_the_record_explains_of_a_step_is_no_noise)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = measure_new(2, 40, &a);
+    double left[40];
+    for (i64 i = 0; i < 40; i++) {
+        left[i] = 0.1 + (i % 3) * 1e-4;
+        m->seconds[i] = left[i] + (i * 7 % 11) * 0.03;
+    }
+    measure_settle(m);
+    const double before = m->theta;
+    measure_settle_left(m, left, 40);
+    CHECK(m->theta < before && m->step.se < 1e-4);
+    CHECK_NEAR(m->theta, 0.02 * m->step.mean, 1e-9);
+    measure_settle_left(m, m->seconds, 40); /* never more than before */
+    CHECK_NEAR(m->theta, 0.02 * m->step.mean, 1e-9);
+    arena_fini(&a);
+}
+
 TEST_MAIN(ONE(the_borders_of_an_episode_in_a_long_run_are_exact),
           ONE(a_short_episode_has_no_step_more_than_it_had),
           ONE(a_median_and_its_error_do_not_mind_one_odd_value),
@@ -160,4 +189,6 @@ TEST_MAIN(ONE(the_borders_of_an_episode_in_a_long_run_are_exact),
           ONE(spikes_have_a_period_when_they_are_regular),
           ONE(small_gaps_are_no_spikes_and_one_stray_does_not_spoil_what_is_regular),
           ONE(a_deeper_queue_hides_what_comes_late),
+          ONE(steps_wait_for_the_last_of_several_queues),
+          ONE(what_the_record_explains_of_a_step_is_no_noise),
           ONE(what_is_not_measured_is_no_number_and_theta_has_a_floor))

@@ -305,6 +305,8 @@ VIRTUAL = [
         1e-6 * c["loader_bytes"] / (c["step_s"] * (1 + x)))), None, ["D1"]),
     Case("D4", "loader_lognormal@r", data, somewhere(
         lambda x, c, r: f"loader_lognormal={ms(c['step_s'] * (1.3 + 2 * x))}"), None, []),
+    Case("D4", "loader_lognormal", data, everywhere(
+        lambda x, c, r: f"loader_lognormal={ms(c['step_s'] * (2.5 + 6 * x))}"), None, []),
     Case("H9", "pause@r", data, somewhere(
         lambda x, c, r: f"pause={ms(8 * x * c['step_s'])}/8"), None, []),
     Case("K4", "phi_override", data, everywhere(
