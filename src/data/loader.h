@@ -61,7 +61,8 @@ struct loader_counts {
     i64 read_bytes, used_bytes; /* of tokens that were asked of files; that steps have taken */
     u64 busy_ns, cpu_ns;        /* of the reading threads in making rows: by the clock, computing */
     i64 ready, ahead, threads;  /* steps that lay ready when the last one was asked for; can lie */
-    i64 tokens, idle, documents; /* of the step; those that count in no loss; parts of documents */
+    i64 tokens, idle, documents; /* of the step; those that no counted target depends on, behind the
+                                  * last one of their document; parts of documents */
     double attended;            /* pairs of tokens that attend to each other */
 };
 

@@ -118,8 +118,11 @@ static void take_longer(const struct loader *l, const struct slot *slot)
 static void look_at_row(const struct slot *slot, i64 row, struct row_facts *out)
 {
     const i64 T = slot->shape.T, at = row * T;
-    for (i64 i = 0; i < T; i++) {
-        out->idle += slot->weights[at + i] == 0;
+    bool serves = false;
+    for (i64 i = T - 1; i >= 0; i--) {
+        serves |= slot->weights[at + i] != 0;
+        out->idle += !serves;
+        serves &= slot->begin[at + i] != (i32)i; /* no document is seen from the one before */
         out->documents += slot->begin[at + i] == (i32)i;
         out->attended += (double)(i - slot->begin[at + i] + 1);
     }

@@ -12,7 +12,7 @@ const struct kind kinds[KINDS] = {
       KIND_NAMED },
     { "D4", "batches come unevenly", "replay of the queue with the loader's recorded times",
       "loader_lognormal=80ms", KIND_NAMED },
-    { "D5", "rows are padded", "tokens that count in no loss", "padding=20%", KIND_NAMED },
+    { "D5", "rows are padded", "places that no counted token depends on", "padding=20%", KIND_NAMED },
     { "D6", "rows of unequal length",
       "correlation of a rank's computing with the pairs that attend", "seqlen_zipf=1", KIND_NAMED },
 

@@ -422,6 +422,10 @@ void ladder_measure(struct ladder_step *out, const struct record_step *s, const 
         out->incomplete |= s->ranks[k].incomplete;
         if (s->ranks[k].head)
             out->model_flops += s->ranks[k].table->model_flops;
+        if (s->ranks[k].sample && s->ranks[k].sample->has & SAMPLE_ROWS) {
+            out->tokens += (double)s->ranks[k].sample->tokens;
+            out->tokens_idle += (double)s->ranks[k].sample->tokens_idle;
+        }
     }
     add_kernels(&out->kernels, s, g, &v);
 }
@@ -453,6 +457,8 @@ void ladder_take(struct ladder *l, const struct record *r, const struct record_s
     l->eval_s += w * x->eval;
     l->checkpoint_s += w * x->checkpoint;
     l->model_flops += w * x->model_flops;
+    l->tokens += w * x->tokens;
+    l->tokens_idle += w * x->tokens_idle;
     take_kernels(l, &x->kernels);
     l->steps++;
     l->wall_s = l->rung_s[RUNG_STEP] + l->eval_s + l->checkpoint_s + l->start_s + l->restart_s +
@@ -486,13 +492,19 @@ static double mean_ranks(const struct ladder *l)
     return ratio(l->compute_s, l->rung_s[RUNG_COMPUTE]);
 }
 
+/* M: of the model's FLOPs those at places that serve a token that counts, as far as samples tell. */
+static double useful_flops(const struct ladder *l)
+{
+    return l->model_flops * (l->tokens > 0 ? 1 - l->tokens_idle / l->tokens : 1);
+}
+
 void ladder_factors(const struct ladder *l, double out[LADDER_FACTORS])
 {
     const double *t = l->rung_s;
     out[LADDER_GOODPUT] = ratio(t[RUNG_STEP], l->wall_s);
     for (int i = 0; i < RUNG_COMPUTE; i++)
         out[LADDER_DATA + i] = ratio(t[i + 1], t[i]);
-    out[LADDER_USEFUL] = ratio(l->model_flops, l->flops);
+    out[LADDER_USEFUL] = ratio(useful_flops(l), l->flops);
     out[LADDER_DTYPE] = ratio(l->at_peak_s, l->at_dtype_s);
     out[LADDER_MEMORY] = ratio(l->at_dtype_s, l->at_roofline_s);
     out[LADDER_ATTAIN] = ratio(l->at_roofline_s, l->on_cpu_s);
@@ -524,7 +536,7 @@ double ladder_peak(const struct ladder *l)
 
 double ladder_mfu(const struct ladder *l)
 {
-    return l->model_flops / (l->wall_s * mean_ranks(l) * ladder_peak(l));
+    return useful_flops(l) / (l->wall_s * mean_ranks(l) * ladder_peak(l));
 }
 
 double ladder_hfu(const struct ladder *l)

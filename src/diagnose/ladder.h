@@ -2,7 +2,7 @@
  *
  * W wall time, T the steps' time in it, T1 ... T5 what the steps would have taken with one loss
  * after another taken away (diagnose/dag.h, each on top of those before), C mean computing time
- * of a rank; M model FLOPs, H executed ones; of each task its time t, FLOPs h, bytes b, the peak
+ * of a rank; M model FLOPs of the places that a counted token depends on, H executed FLOPs; of each task its time t, FLOPs h, bytes b, the peak
  * F_i of its dtype, p = max(h / F_i, b / memory rate), and of its rank and step the clock f and
  * the share u of the time that its threads were on a processor.
  *
@@ -18,7 +18,7 @@
  *     balance   T4 / T3        slow ranks, and ranks of one stage that take unequally long
  *     stage     T5 / T4        stages, shards and micro-batches that do (may be above 1)
  *     bubble    C / T5         waiting that is left: dependencies
- *     useful    M / H          recompute, masked work
+ *     useful    M / H          recompute, padding, masked work
  *     dtype     sum h/F / sum h/F_i
  *     memory    sum h/F_i / sum p
  *     attain    sum p / sum tfu      kernels
@@ -48,7 +48,8 @@ struct ladder {
     double wall_s;          /* all seconds are weighted */
     double rung_s[RUNGS];   /* T, T1, ... T5, C */
     double start_s, restart_s, retaken_s, eval_s, checkpoint_s; /* the wall time that is no step */
-    double model_flops, flops; /* of all ranks */
+    double model_flops, flops; /* of all ranks; of all places */
+    double tokens, tokens_idle; /* of sampled rows: places, and those that serve no counted token */
     double at_peak_s, at_dtype_s, at_roofline_s; /* sums of h/F, h/F_i, p */
     double on_cpu_s, at_clock_s, compute_s;      /* sums of tfu, tf, t */
     bool no_rate;           /* some rank's memory rate is not known */
@@ -64,7 +65,7 @@ struct ladder {
 
 /* What one step adds, apart from the order of steps. */
 struct ladder_step {
-    double rungs[RUNGS], eval, checkpoint, model_flops, fidelity;
+    double rungs[RUNGS], eval, checkpoint, model_flops, tokens, tokens_idle, fidelity;
     bool incomplete, lacks_ranks;
     struct ladder kernels; /* of its tasks: weight 1, sums of FLOPs and times, and what is not known */
 };

@@ -180,7 +180,7 @@ struct measure_config {
     i64 batch, seq, accumulate, prefetch, threads, loader_threads;
     i64 log_every, eval_every, checkpoint_every, health_every;
     double checkpoint_interval_s; /* 0: by steps only */
-    bool checkpoint_async, packed, answers; /* answers: only they count in the loss */
+    bool checkpoint_async, packed;
     i64 islands, pp, dp, cp, tp, ep, zero, micro_batches; /* the last: of a rank */
     bool zero_bubble; /* the schedule of stages is one */
     bool sums_at_end; /* of gradients, over ranks: when all of them are there */
@@ -237,7 +237,7 @@ struct measure {
     double loss[LOSSES];  /* NaN: no ladder */
     double compute;       /* mean over ranks and steps, below the ladder's rungs */
     double stages[64];    /* compute of a stage, mean over its ranks and steps */
-    double padding;       /* share of places whose token counts in no loss */
+    double padding;       /* share of places that no counted target depends on */
     double threads_per_node, cores_per_node; /* that compute; that there are for them */
     double memory_peak_bytes, memory_limit_bytes, recompute_bytes; /* the last: that keeping
                            * instead of remaking would take */

@@ -67,7 +67,6 @@ static void take_recipe(struct measure *m, const char *folder, struct arena *a)
     m->config.packed = c.data.packing == PACK_DOCUMENTS;
     m->config.zero_bubble = layout.schedule && strncmp(layout.schedule, "zb", 2) == 0;
     m->config.sums_at_end = layout.sums == SUMS_END;
-    m->config.answers = c.data.loss_on == LOSS_ON_ANSWERS;
 }
 
 /* --- metrics ---------------------------------------------------------------------- */

@@ -508,9 +508,9 @@ static bool look_padding(const struct measure *m, const struct rule_limit *limit
                          struct finding *f)
 {
     double lost = m->padding * m->compute;
-    if (m->config.answers || !(m->padding > limit[0].value) || !(lost >= m->theta))
+    if (!(m->padding > limit[0].value) || !(lost >= m->theta))
         return false;
-    rule_evidence(f, "%.1f %% of the places in the rows count in no loss", 100 * m->padding);
+    rule_evidence(f, "%.1f %% of the places in the rows serve no token that counts", 100 * m->padding);
     rule_reject(f, "K7", "the rows are long enough; they are not full");
     rule_gain(m, f, lost, lost, 0.15);
     if (m->config.packed)
@@ -592,7 +592,7 @@ const struct rule rules_data[] = {
       { { 0.5, "of the wait that a deeper queue leaves",
           "else more depth is not what mends it" } } },
     { "D5", "rows are padded", look_padding,
-      { { 0.02, "share of places that count in no loss", "as much as a finding must lose" } } },
+      { { 0.02, "share of places that serve no token that counts", "as much as a finding must lose" } } },
     { "D6", "rows of unequal length", look_length_skew,
       { { 0.7, "correlation of compute time and work", "0.8 was seen for pure skew; noise of a "
           "tenth in the times lowers it by a tenth" },

@@ -71,8 +71,9 @@ struct sample {
     u32 loader_threads;
     u32 documents; /* (parts of) documents in this rank's rows of the step */
 
-    /* Of this rank's rows of the step: tokens, those of them that count in no loss, and pairs of
-     * tokens that attend to each other, the sum of n (n + 1) / 2 over documents of n tokens. */
+    /* Of this rank's rows of the step: tokens, those of them that no counted target depends on
+     * (padding, and what a document has behind its last counted target), and pairs of tokens that
+     * attend to each other, the sum of n (n + 1) / 2 over documents of n tokens. */
     u64 tokens, tokens_idle;
     double attended;
 };

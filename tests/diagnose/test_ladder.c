@@ -239,6 +239,7 @@ TEST(what_was_not_measured_is_not_known_and_is_1_in_the_product)
 struct planted {
     double data, host, transfer; /* seconds more: of loads; before the first task; of each call */
     double slow;                 /* factor of the tasks of rank 1 */
+    u64 idle;                    /* of 100 places, how many serve no token that counts */
 };
 
 /* Factors of the second half of a run with something planted in every step. */
@@ -252,7 +253,8 @@ static void planted_factors(const char *name, const struct planted *p, double f[
     set_ceilings(&r);
     for (i64 k = 4; k < r.n_steps; k++) {
         CHECK_OK(record_step(&r, r.steps[k], &s));
-        s.ranks[0].sample = s.ranks[1].sample = NULL; /* a quiet machine */
+        const struct sample rows = { .has = SAMPLE_ROWS, .tokens = 100, .tokens_idle = p->idle };
+        s.ranks[0].sample = s.ranks[1].sample = &rows; /* a quiet machine */
         CHECK_OK(dag_new(&g, &s));
         bool first[2] = { true, true };
         for (i64 i = 0; i < g->n; i++) {
@@ -299,6 +301,7 @@ TEST(each_loss_moves_its_own_rung)
     expect_moved(&(struct planted){ .host = 0.05, .slow = 1 }, LADDER_HOST);
     expect_moved(&(struct planted){ .transfer = 0.05, .slow = 1 }, LADDER_TRANSFER);
     expect_moved(&(struct planted){ .slow = 20 }, LADDER_BALANCE);
+    expect_moved(&(struct planted){ .idle = 50, .slow = 1 }, LADDER_USEFUL);
 }
 
 /* Paces of a step where a task takes 1e-4 s, and more at rank 1: if it is of that op, or of any. */

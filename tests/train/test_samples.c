@@ -5,15 +5,11 @@
 #include "diagnose/record.h"
 
 /* The sample of the first step: later ones are left out where steps are short. */
-static struct sample sample_of(const char *name, const char *inject, const char *batch)
+static struct sample sample_with(const char *name, const char *const *sets)
 {
-    char set[128], folder[128];
-    const char *sets[] = { set, batch, "eval.every=0", "checkpoint.every=0", "train.steps=3",
-                           "train.threads=2", "data.val_fraction=0", "data.cache=" JOB_DIR "/all",
-                           NULL };
+    char folder[128];
     struct record r;
     struct record_step step = { 0 };
-    snprintf(set, sizeof set, "run.inject=%s", inject);
     snprintf(folder, sizeof folder, JOB_DIR "/runs/%s", name);
     CHECK_OK(train(name, sets, false, NULL));
     CHECK_OK(record_open(&r, folder));
@@ -23,6 +19,17 @@ static struct sample sample_of(const char *name, const char *inject, const char 
     record_step_free(&step);
     record_close(&r);
     return s;
+}
+
+#define SHORT_RUN \
+    "eval.every=0", "checkpoint.every=0", "train.steps=3", "train.threads=2", "data.val_fraction=0"
+
+static struct sample sample_of(const char *name, const char *inject, const char *batch)
+{
+    char set[128];
+    const char *const sets[] = { set, batch, SHORT_RUN, "data.cache=" JOB_DIR "/all", NULL };
+    snprintf(set, sizeof set, "run.inject=%s", inject);
+    return sample_with(name, sets);
 }
 
 static struct sample first_sample(const char *name, const char *inject)
@@ -81,7 +88,29 @@ TEST(short_documents_and_padding_are_counted)
     CHECK(s.documents > 16 && s.attended < 16 * 32 * 33 / 2);
 }
 
+/* Question and answer by turns: what stands in front of an answer serves it, and the end of a row
+ * behind its last answer nothing. */
+TEST(questions_serve_their_answers)
+{
+    const char *sets[] = { SHORT_RUN, "data.sources=" JOB_DIR "/qa.jsonl",
+                           "data.cache=" JOB_DIR "/qa", "data.loss_on=all", NULL };
+    char line[200], jsonl[8000] = "";
+    for (int i = 0; i < 60; i++) {
+        snprintf(line, sizeof line,
+                 "{\"prompt\": \"how old is bridge %d?\", \"answer\": \"%d\"}\n", i, i);
+        strcat(jsonl, line);
+    }
+    write_file(JOB_DIR "/qa.jsonl", jsonl);
+    const struct sample all = sample_with("all", sets);
+    sets[COUNT_OF(sets) - 2] = "data.loss_on=answers";
+    const struct sample answers = sample_with("answers", sets);
+    CHECK_EQ(all.tokens_idle, 0);
+    CHECK_EQ(answers.tokens, all.tokens);
+    CHECK(answers.tokens_idle > 0 && answers.tokens_idle < answers.tokens / 2);
+}
+
 TEST_MAIN(ONE(a_sample_says_what_the_host_and_the_loader_did),
           ONE(a_loader_that_computes_is_told_from_one_that_waits),
+          ONE(questions_serve_their_answers),
           ONE(churned_memory_is_page_faults), ONE(a_clock_may_be_said_to_be_slow),
           ONE(short_documents_and_padding_are_counted))
