@@ -124,7 +124,7 @@ static int probe_run(const struct diagnose_flags *f, const char *folder, struct 
     first += first % 2;
     const i64 last = first + 2 * f->pairs - 1;
     if (!running)
-        return err_set(ERR_CONFIG, "%s: no process trains there; slow it from its begin "
+        return err_set(ERR_CONFIG, "%s: no process trains there; slow it from the start "
                        "with headway train RECIPE --inject %s", folder, fault);
     if (planned > 0 && last >= planned)
         return err_set(ERR_CONFIG, "%s: it ends with step %lld, before %lld pairs of "
@@ -263,7 +263,7 @@ const struct command cmd_diagnose = {
                    "back, with "
                    "an interval; each says where, by which numbers, which look-alikes were "
                    "rejected, "
-                   "and the very setting that mends it.\n\n"
+                   "and the setting that mends it.\n\n"
                    "A finding must lose at least 2 % of a step and three standard errors of its "
                    "length. When there is none, that figure is printed: it is how much could "
                    "be hidden "
@@ -272,7 +272,7 @@ const struct command cmd_diagnose = {
                    "a step longer by what of them is critical, and since a step's length "
                    "is convex in its tasks', making them faster gives back no more than "
                    "that in proportion. `headway train --inject probe=OP,slower=SHARE` "
-                   "does so from the begin.",
+                   "does so from the start.",
     .options = options,
     .options_bytes = sizeof(struct diagnose_flags),
     .min_args = 0,

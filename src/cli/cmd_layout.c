@@ -36,7 +36,7 @@ static const struct option show_table[] = {
     { "link", OPTION_FIELD(FLOAT, struct show_options, link), "2e9", .unit = "bytes/s",
       .min = 1, .max = 1e30, .help = "The same: what it sends." },
     { "latency", OPTION_FIELD(FLOAT, struct show_options, latency), "2e-5", .unit = "seconds",
-      .max = 1e6, .help = "The same: from the begin of a message to its first byte." },
+      .max = 1e6, .help = "The same: from the beginning of a message to its first byte." },
     { 0 },
 };
 

@@ -20,7 +20,7 @@ static const struct option options[] = {
     { "stride", FLAG(INT, stride), "1", .unit = "devices", .min = 1, .max = 1e9,
       .help = "How far they are apart: 1 are neighbours, 8 one of each node of 8." },
     { "bytes", FLAG(SIZE, bytes), "256MiB", .unit = "bytes", .min = 1,
-      .help = "The whole buffer: what each has in the end of a gather, or at the begin of a "
+      .help = "The whole buffer: what each has in the end of a gather, or at the beginning of a "
               "scatter." },
     { "json", FLAG(BOOL, json), "no", .help = "Print JSON." },
     { 0 },
