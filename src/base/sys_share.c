@@ -6,12 +6,14 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -252,4 +254,34 @@ int sys_pin_thread(int core)
     CPU_ZERO(&set);
     CPU_SET(core, &set);
     return sched_setaffinity(0, sizeof set, &set);
+}
+
+/* The main thread's stack grows until the limit as it is then; other threads' have the size that
+ * the limit had at the program's start. */
+int sys_stack_at_least(i64 bytes)
+{
+    struct rlimit limit;
+    pthread_attr_t attributes;
+    size_t each = 0;
+    if (getrlimit(RLIMIT_STACK, &limit) != 0)
+        return -1;
+    if (limit.rlim_cur < (rlim_t)bytes) {
+        limit.rlim_cur = (rlim_t)bytes;
+        limit.rlim_max = limit.rlim_max < limit.rlim_cur ? limit.rlim_cur : limit.rlim_max;
+        if (setrlimit(RLIMIT_STACK, &limit) != 0)
+            return -1;
+    }
+    int rc = pthread_attr_init(&attributes);
+    if (rc == 0) {
+        rc = pthread_getattr_default_np(&attributes);
+        if (rc == 0)
+            rc = pthread_attr_getstacksize(&attributes, &each);
+        if (rc == 0 && each < (size_t)bytes)
+            rc = pthread_attr_setstacksize(&attributes, (size_t)bytes);
+        if (rc == 0 && each < (size_t)bytes)
+            rc = pthread_setattr_default_np(&attributes);
+        pthread_attr_destroy(&attributes);
+    }
+    errno = rc;
+    return rc == 0 ? 0 : -1;
 }

@@ -61,5 +61,8 @@ bool sys_watch_ended(int watch);
 /* 'R' runs, 'S' sleeps, 'T' is stopped, 'Z' ended ...; 0 when it cannot be known. */
 char sys_process_state(int pid);
 int sys_pin_thread(int core); /* the calling thread */
+/* Stacks, of the calling main thread and of threads to come, may grow to so many bytes at least.
+ * The limit of this process is raised for it; -1 with errno when it may not be. */
+int sys_stack_at_least(i64 bytes);
 
 #endif

@@ -168,6 +168,16 @@ TEST(a_trace_that_may_not_be_read_is_told_so)
     CHECK(strstr(text, "open runs/two/trace: Permission denied"));
 }
 
+/* A small stack is made larger, or it is said that it may not be. */
+TEST(a_small_stack_ends_nothing_in_its_midst)
+{
+    shell("cd $D && (ulimit -S -s 64; $H diagnose runs/two >/dev/null && "
+          "$H report runs/two --out stack.html >/dev/null && timeout 100 $H train r.yaml "
+          "--run.name=stack --ranks 2 --layout.dp=2 --quiet) 2>&1", 0);
+    shell("cd $D && (ulimit -s 64; $H diagnose runs/two >/dev/null 2>stack.txt; c=$?; "
+          "test $c = 0 || { test $c = 1 && grep -q 'stacks of 1024 KiB are needed' stack.txt; })", 0);
+}
+
 TEST(a_record_whose_steps_cannot_be_read_is_no_export)
 {
     shell("cd $D && cp -r runs/one runs/bad && echo mine >bad.json", 0);
@@ -233,6 +243,7 @@ int main(void)
         ONE(a_killed_run_gives_what_it_did_until_then),
         ONE(what_is_left_of_a_record_is_split_and_the_rest_is_named),
         ONE(a_trace_that_may_not_be_read_is_told_so),
+        ONE(a_small_stack_ends_nothing_in_its_midst),
         ONE(a_record_whose_steps_cannot_be_read_is_no_export),
         ONE(an_export_that_finds_no_room_leaves_what_was_there),
           ONE(little_room_for_the_record_is_told), ONE(an_evaluation_of_nothing_is_told),
