@@ -194,6 +194,19 @@ static int check_answers(const struct evaluation *e, struct loader *loader)
     return OK;
 }
 
+/* A folder that may not be read holds shards, for all that is known. */
+static int no_shards(const char *path)
+{
+    char **names;
+    const int n = sys_list(path, &names);
+    if (n < 0 && errno != ENOTDIR)
+        return err_set(ERR_SYS, "list %s: %s", path, strerror(errno));
+    if (n >= 0)
+        sys_free(names);
+    return err_set(ERR_USAGE, "%s holds no shards: give a folder that 'headway data prepare' made, "
+                   "or text by --text", path);
+}
+
 static int eval_data(struct evaluation *e)
 {
     struct evaluator evaluator;
@@ -201,8 +214,7 @@ static int eval_data(struct evaluation *e)
     struct loader *loader;
     TRY(open_tokenizer(e));
     if (sys_exists(e->o->data) && !dataset_is_prepared(e->o->data))
-        return err_set(ERR_USAGE, "%s holds no shards: give a folder that 'headway data "
-                       "prepare' made, or text by --text", e->o->data);
+        return no_shards(e->o->data);
     struct loader_source source = { .path = e->o->data, .separator = -1 };
     struct loader_config config = {
         .sources = &source, .n_sources = 1, .window = e->T, .border = ROW_BORDER_STOP,

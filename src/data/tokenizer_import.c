@@ -224,6 +224,17 @@ static int open_file(struct tokenizer **out, const char *path, const json_t *con
     return import_tiktoken(out, path, how);
 }
 
+/* In a folder, which may not be one that may be read. */
+static int no_file(const char *folder)
+{
+    char **names;
+    const int n = sys_list(folder, &names);
+    if (n < 0)
+        return err_set(ERR_SYS, "list %s: %s", folder, strerror(errno));
+    sys_free(names);
+    return err_set(ERR_FORMAT, "%s holds no tokenizer.json, vocab.json or tiktoken file", folder);
+}
+
 int tokenizer_open_as(struct tokenizer **out, const char *path,
                       const struct tokenizer_import *how)
 {
@@ -238,7 +249,7 @@ int tokenizer_open_as(struct tokenizer **out, const char *path,
         goto done;
     }
     if (S_ISDIR(info.st_mode) && !(file = file_in(&a, path))) {
-        rc = err_set(ERR_FORMAT, "%s holds no tokenizer.json, vocab.json or tiktoken file", path);
+        rc = no_file(path);
         goto done;
     }
     const char *config_path = beside(&a, file, "tokenizer_config.json");

@@ -57,6 +57,19 @@ TEST(text_is_not_taken_for_shards)
                  "or text by"));
 }
 
+/* Some of these listings is the folder's. */
+TEST(a_folder_that_may_not_be_read_is_told_so)
+{
+    const char *text = shell("cd $D && mkdir -p empty && for n in 1 2 3 4 5 6; do "
+                             "HEADWAY_FAULT=opendir:$n:EACCES $H eval runs/qa --data empty 2>&1; "
+                             "HEADWAY_FAULT=opendir:$n:EACCES $H tokenizer encode empty 2>&1; "
+                             "done; true", 0);
+    CHECK(strstr(text, "headway: list empty: Permission denied"));
+    CHECK(strstr(text, "empty holds no shards"));
+    CHECK(strstr(shell("cd $D && HEADWAY_FAULT=opendir:1:EACCES $H eval runs/qa --text qa.jsonl "
+                       "--tokenizer empty 2>&1; true", 0), "Permission denied"));
+}
+
 TEST(compressed_text_is_the_text_that_was_compressed)
 {
     shell("cd $D && gzip -k t.txt && $H eval runs/qa --text t.txt --seq 32 >plain && "
@@ -201,6 +214,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { ONE(answers_count_as_they_did_in_training),
                                         ONE(text_is_not_taken_for_shards),
+        ONE(a_folder_that_may_not_be_read_is_told_so),
                                         ONE(compressed_text_is_the_text_that_was_compressed),
                                         ONE(data_of_another_tokenizer_are_refused),
                                         ONE(a_damaged_newest_checkpoint_is_not_passed_over),

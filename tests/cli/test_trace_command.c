@@ -175,7 +175,8 @@ TEST(a_small_stack_ends_nothing_in_its_midst)
           "$H report runs/two --out stack.html >/dev/null && timeout 100 $H train r.yaml "
           "--run.name=stack --ranks 2 --layout.dp=2 --quiet) 2>&1", 0);
     shell("cd $D && (ulimit -s 64; $H diagnose runs/two >/dev/null 2>stack.txt; c=$?; "
-          "test $c = 0 || { test $c = 1 && grep -q 'stacks of 1024 KiB are needed' stack.txt; })", 0);
+          "test $c = 0 || { test $c = 1 && grep -q 'stacks of 1024 KiB are needed' stack.txt; })",
+          0);
 }
 
 TEST(a_record_whose_steps_cannot_be_read_is_no_export)

@@ -140,6 +140,10 @@ TEST(a_folder_that_is_no_run_is_refused)
     sys_remove_tree(FOLDER);
     CHECK_EQ(sys_mkdirs(FOLDER), 0);
     CHECK_FAILS(run_page_open(&p, FOLDER), ERR_CONFIG, "is no run folder");
+    CHECK_EQ(sys_fault_arm("stat:1:EACCES:repeat"), 0); /* nobody knows what it holds */
+    CHECK_FAILS(run_page_open(&p, FOLDER), ERR_CONFIG, "open " FOLDER ": Permission denied");
+    sys_fault_arm(NULL);
+    CHECK_FAILS(run_page_open(&p, FOLDER "/not"), ERR_CONFIG, "open " FOLDER "/not: No such file");
 }
 
 /* Names, messages and settings of a hostile folder. */
