@@ -398,6 +398,15 @@ static bool look_one_link(const struct measure *m, const struct rule_limit *limi
     return true;
 }
 
+/* All of a ring's ranks wait alike for one link of it, and where there is no other ring nothing says
+ * what they should take. */
+static void tell_of_one_link(const struct measure *m, const struct measure_lane *l, struct finding *f)
+{
+    if (l->members > 2 && m->n_links < 2)
+        rule_evidence(f, "one slow link of the ring of %lld would look the same: headway comm between two "
+                      "neighbours at a time tells", (long long)l->members);
+}
+
 static bool look_bandwidth(const struct measure *m, const struct rule_limit *limit,
                            struct finding *f)
 {
@@ -416,6 +425,7 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
     tell_lane(l, f);
     rule_evidence(f, "before the run %.0f MB/s were measured between ranks",
                   1e-6 * l->base_bytes_per_s);
+    tell_of_one_link(m, l, f);
     reject_wait(l, f);
     if (isfinite(by_latency(l)))
         rule_reject(f, "C5", "latency is %.0f %% of what the exchanges take", 100 * by_latency(l));
@@ -449,6 +459,7 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
         return false;
     tell_lane(l, f);
     rule_evidence(f, "before the run a small message took %.1f us", 1e6 * l->base_latency_s);
+    tell_of_one_link(m, l, f);
     reject_wait(l, f);
     rule_reject(f, "C4", "bytes are %.0f %% of what the exchanges take", 100 - 100 * by_latency(l));
     rule_reject(f, "C2", "each message itself takes %.1f times what it should",

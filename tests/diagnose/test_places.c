@@ -399,6 +399,31 @@ TEST(a_rank_that_is_slow_in_some_tasks_is_waited_for)
     arena_fini(&a);
 }
 
+static bool says(const struct finding *f, const char *what)
+{
+    bool there = false;
+    for (int i = 0; i < f->n_evidence; i++)
+        there |= strstr(f->evidence[i], what) != NULL;
+    return there;
+}
+
+/* The only ring there is: its links are not told apart, and that is said. */
+TEST(of_one_ring_it_is_said_that_one_link_may_be_slow)
+{
+    static const struct { const char *id; void (*make)(struct measure *, struct arena *); }
+        slow[] = { { "C4", c4 }, { "C5", c5 } };
+    for (i64 i = 0; i < COUNT_OF(slow); i++)
+        for (int members = 2; members < 5; members += 2) {
+            struct arena a;
+            arena_init(&a);
+            struct measure *m = usual_run(4, STEPS, &a);
+            slow[i].make(m, &a);
+            m->lanes[0].members = members;
+            CHECK_EQ(says(first(m, slow[i].id), "one slow link of the ring of 4"), members == 4);
+            arena_fini(&a);
+        }
+}
+
 /* Unless groups of another lane are slow, too: the two that all of them have. */
 TEST(a_slow_ring_and_a_slow_pair_of_it_are_one_link)
 {
@@ -712,6 +737,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(a_slow_link_is_of_the_lane_that_shows_it),
           ONE(most_ranks_may_be_slow_beside_several_that_are_not),
           ONE(a_rank_that_is_slow_in_some_tasks_is_waited_for),
+          ONE(of_one_ring_it_is_said_that_one_link_may_be_slow),
           ONE(a_slow_ring_and_a_slow_pair_of_it_are_one_link),
           ONE(a_ring_is_as_fast_as_its_slowest_link),
           ONE(all_ranks_may_become_slow_at_once), ONE(jitter_is_found_in_steps_that_vary),
