@@ -40,8 +40,7 @@ struct record_chunk {
     u64 bytes; /* of the payload */
 };
 
-enum { RECORD_CHUNK_BYTES = 16, RECORD_MOST_BYTES = 1 << 28, RECORD_BEGIN_BYTES = 32,
-       RECORD_MEND_BYTES = 1 << 15 };
+enum { RECORD_CHUNK_BYTES = 16, RECORD_MOST_BYTES = 1 << 28, RECORD_BEGIN_BYTES = 32 };
 
 /* All spans that were made since the last such chunk, most of them of one step. */
 struct record_spans {
@@ -106,7 +105,7 @@ int record_reader_next(struct record_reader *r, struct record_place *out);
 /* The payload into memory of chunk.bytes; ERR_FORMAT when it is not what was written. */
 int record_reader_payload(struct record_reader *r, const struct record_place *p, void *out);
 /* The same for what many others are read by: where one bit of it is wrong, it is found by trying
- * and put right, if it is no longer than RECORD_MEND_BYTES. 1: that was so. */
+ * and put right, if it is no longer than 32 KiB. 1: that was so. */
 int record_reader_mended(struct record_reader *r, const struct record_place *p, void *out);
 /* Its first bytes only, unchecked. */
 int record_reader_peek(struct record_reader *r, const struct record_place *p, void *out,
