@@ -99,6 +99,10 @@ int sys_fclose(FILE *f);
  * The array and its strings are one block: sys_free(*names). */
 int sys_list(const char *path, char ***names);
 
+/* A signal that ends the process removes this file first: what is written under a name of its own
+ * until it is whole. One at a time; NULL: no more. */
+void sys_discard_on_signal(const char *path);
+
 /* At the program's start. Whoever started it may have closed standard input, output or errors:
  * files would then be opened under their numbers, and messages written into them. And a limit of
  * file sizes is an error of writing, not a signal. */

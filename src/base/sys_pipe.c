@@ -73,6 +73,31 @@ int sys_write_channel(const char *path, const void *data, i64 bytes)
     return failed ? -1 : 0;
 }
 
+/* --- what is not whole --------------------------------------------------------------- */
+
+static char discarded[4300];
+static const int ending[] = { SIGINT, SIGTERM, SIGHUP };
+
+static void discard(int number)
+{
+    unlink(discarded);
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+/* Signals that somebody ignores or handles already are left to them. */
+void sys_discard_on_signal(const char *path)
+{
+    const bool fits = path && strlen(path) < sizeof discarded;
+    struct sigaction was, action = { .sa_handler = fits ? discard : SIG_DFL };
+    const sighandler_t before = fits ? SIG_DFL : discard;
+    if (fits)
+        memcpy(discarded, path, strlen(path) + 1);
+    for (i64 i = 0; i < COUNT_OF(ending); i++)
+        if (sigaction(ending[i], NULL, &was) == 0 && was.sa_handler == before)
+            sigaction(ending[i], &action, NULL);
+}
+
 /* What is closed stays an error to use: reading where one only writes, and the reverse. */
 void sys_begin_program(void)
 {

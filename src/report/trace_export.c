@@ -36,6 +36,8 @@ static int sink_open(struct sink *s, const char *path)
         s->fd = -1;
         return err_set(ERR_CONFIG, "write %.100s...: the path is too long", path);
     }
+    if (s->temporary[0])
+        sys_discard_on_signal(s->temporary);
     s->fd = sys_open(s->temporary[0] ? s->temporary : path,
                      O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     return s->fd < 0 ? err_set(ERR_SYS, "open %s: %s", path, strerror(errno)) : OK;
@@ -60,6 +62,7 @@ static int sink_close(struct sink *s, int rc)
         rc = err_set(ERR_SYS, "write %s: %s", s->path, strerror(errno));
     if (s->fd >= 0 && s->temporary[0] && rc < 0)
         sys_unlink(s->temporary);
+    sys_discard_on_signal(NULL);
     json_writer_fini(&s->json);
     text_fini(&s->out);
     perfetto_fini(&s->perfetto);

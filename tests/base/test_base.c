@@ -6,10 +6,12 @@
 #include "base/pool.h"
 #include "base/rng.h"
 #include "base/sys.h"
+#include "base/sys_share.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -204,6 +206,29 @@ TEST(a_pipe_whose_writer_leaves_without_a_word_is_empty)
     unlink(path);
 }
 
+/* A child that is interrupted while its file is not whole yet, and one whose file is. */
+TEST(a_file_that_is_not_whole_goes_with_who_is_interrupted)
+{
+    static const char path[] = "not-whole.tmp";
+    for (int whole = 0; whole < 2; whole++) {
+        int code = 0;
+        const int child = sys_fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            sys_discard_on_signal(path);
+            sys_close(sys_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600));
+            if (whole)
+                sys_discard_on_signal(NULL);
+            raise(SIGINT);
+            sys_exit_now(3);
+        }
+        CHECK(sys_wait_for(child, 10000000000, &code));
+        CHECK_EQ(code, -SIGINT);
+        CHECK_EQ(sys_exists(path), whole == 1);
+    }
+    CHECK_EQ(sys_unlink(path), 0);
+}
+
 TEST(a_cleared_arena_gives_zeroed_memory_from_the_same_piece)
 {
     struct arena a;
@@ -263,5 +288,6 @@ TEST_MAIN(ONE(errors_keep_context_in_front), ONE(arena_memory_is_zeroed_and_alig
           ONE(where_files_can_be_made_is_known_without_making_any),
           ONE(what_comes_through_a_pipe_is_read_like_a_file),
           ONE(a_pipe_whose_writer_leaves_without_a_word_is_empty),
+          ONE(a_file_that_is_not_whole_goes_with_who_is_interrupted),
           ONE(a_cleared_arena_gives_zeroed_memory_from_the_same_piece),
           ONE(runs_are_merged_and_equal_elements_stay_in_order))
