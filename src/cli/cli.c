@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "base/sys.h"
 #include "base/text.h"
 #include "cli/command.h"
 #include "cli/flags.h"
@@ -9,6 +10,8 @@
 #include "cli/terminal.h"
 #include "comm/world.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 int invocation_override(const struct invocation *v, struct recipe *r)
@@ -109,6 +112,13 @@ static int run_program(struct invocation *v, int argc, char **argv)
     return run_command(v, argc - next, argv + next);
 }
 
+static int tell_unwritten(void)
+{
+    const bool closed = sys_write(fileno(stdout), "", 0) < 0 && errno == EBADF;
+    return err_set(ERR_SYS, closed ? "standard output is closed"
+                                   : "writing to standard output failed; is the disk full?");
+}
+
 int cli_run(int argc, char **argv, FILE *messages)
 {
     struct arena arena;
@@ -118,7 +128,7 @@ int cli_run(int argc, char **argv, FILE *messages)
     struct invocation v = { .arena = &arena, .terminal = &terminal };
     int rc = run_program(&v, argc, argv);
     if ((fflush(stdout) != 0 || ferror(stdout)) && rc >= 0)
-        rc = err_set(ERR_SYS, "writing to standard output failed; is the disk full?");
+        rc = tell_unwritten();
     if (rc < 0 && !terminal.follows) {
         struct text line = { 0 };
         text_printf(&line, "headway: %s", err_message());
