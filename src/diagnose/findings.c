@@ -209,18 +209,15 @@ static void price_all(struct findings *f, const struct measure *m,
     if (!(fabs(before - m->step.mean) <= replay_gate * m->step.mean))
         return;
     int kept = 0;
-    bool known[FINDINGS_MOST];
-    for (int i = 0; i < f->n; i++) {
-        known[i] = f->at[i].lost >= m->theta;
+    for (int i = 0; i < f->n; i++)
         price(&f->at[i], m, replay, before);
-    }
     for (int i = 0; i < f->n; i++)
         price_beside(&f->at[i], f, m, replay, before);
     for (int i = 0; i < f->n; i++) {
         const struct finding *x = &f->at[i];
-        /* What the critical path does not go through is no finding, nor what loses less than
-         * the step is known by and may give back nothing. */
-        if (x->replayed ? is_worth_it(x, m) && (known[i] || x->gain_lo > 0) : !x->asks_replay)
+        /* What the critical path does not go through is no finding, nor what may give back
+         * nothing. */
+        if (x->replayed ? is_worth_it(x, m) && x->gain_lo > 0 : !x->asks_replay)
             f->at[kept++] = *x;
     }
     f->n = kept;
@@ -252,6 +249,15 @@ static bool is_among(const char *id, const char *list)
     return false;
 }
 
+/* Kinds that a key of the recipe mends, while nothing is broken or slow. */
+static const char settings[] = "B4 B5 B6 C1 C2 C3 C10 D5 D6 H1 H2 H3 H5 H6 K1 K7 K8 K10 K14 R1 R3";
+
+static void say_of_settings(struct finding *f)
+{
+    if (f->about == ABOUT_RUN && is_among(f->id, settings))
+        f->about = ABOUT_SETTINGS;
+}
+
 static const struct finding_place everywhere = {
     .rank = -1, .peer = -1, .stage = -1, .layer = -1, .first_step = -1, .last_step = -1,
     .last_rank = -1,
@@ -272,6 +278,7 @@ static void add_behind(struct findings *f, const struct measure *m, const struct
                       by->id);
         if (!r->look(m, r->limit, &x))
             return;
+        say_of_settings(&x);
         memmove(&f->at[i + 2], &f->at[i + 1], (size_t)(f->n - i - 1) * sizeof f->at[0]);
         f->at[i + 1] = x;
         f->n++;
@@ -284,8 +291,10 @@ static void ask(struct findings *out, const struct measure *m, const struct rule
     struct finding *f = &out->at[out->n];
     *f = (struct finding){ .title = r->title, .place = everywhere };
     snprintf(f->id, sizeof f->id, "%s", r->id);
-    if (out->n < FINDINGS_MOST - 1 && r->look(m, r->limit, f))
+    if (out->n < FINDINGS_MOST - 1 && r->look(m, r->limit, f)) {
+        say_of_settings(f);
         out->n++;
+    }
 }
 
 void findings_make(struct findings *out, const struct measure *m,
@@ -445,7 +454,9 @@ static void put_finding(const struct finding *f, int number, struct text *out)
     text_printf(out, "%2d. %-4s%s  [", number, f->id, f->title);
     finding_place_text(&f->place, out);
     text_add(out, "]\n");
-    if (f->about != ABOUT_RUN)
+    if (f->about == ABOUT_SETTINGS)
+        text_add(out, "    this is about the run's settings: nothing is broken, they could be better\n");
+    else if (f->about != ABOUT_RUN)
         text_printf(out, "    the machine is %s: this is none of the run's own doing\n",
                     f->about == ABOUT_OTHERS ? "disturbed" : "slower than it was");
     if (f->urgent)
@@ -580,7 +591,9 @@ void findings_json(const struct findings *all, struct json *j)
         json_begin_object(j);
         json_put_str(j, "id", f->id);
         json_put_str(j, "title", f->title);
-        json_put_str(j, "about", f->about != ABOUT_RUN ? "machine" : "run");
+        json_put_str(j, "about", f->about == ABOUT_RUN        ? "run"
+                                 : f->about == ABOUT_SETTINGS ? "settings"
+                                                              : "machine");
         json_put_double(j, "lost_s", f->lost);
         json_put_double(j, "share", f->share);
         put_place(&f->place, j);

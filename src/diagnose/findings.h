@@ -71,9 +71,10 @@ struct finding_edit {
     double factor_lo, factor, factor_hi; /* lo: the pessimist's, gains least */
 };
 
-/* Whose doing it is: the run's, the machine's (its clock falls), somebody else's on the
- * machine. No setting of the run mends the last two; what others do stands behind the rest. */
-enum finding_about { ABOUT_RUN, ABOUT_MACHINE, ABOUT_OTHERS };
+/* Whose doing it is: the run's; nobody's, but that its settings could be better; the machine's (its
+ * clock falls), somebody else's on the machine. No setting of the run mends the last two; what
+ * others do stands behind the rest. */
+enum finding_about { ABOUT_RUN, ABOUT_SETTINGS, ABOUT_MACHINE, ABOUT_OTHERS };
 
 struct finding_reject {
     char id[5], why[FINDING_TEXT];

@@ -560,6 +560,15 @@ static void fix_bubble(const struct measure *m, struct finding *f)
     rule_confirm(f, "headway train RECIPE %s", more);
 }
 
+/* Seconds a step, once ranks of a stage are alike and nothing else is waited for; without a ladder
+ * what even stages would leave empty. */
+static double empty_at_slowest(const struct measure *m, const struct stages *s)
+{
+    const double stages = m->loss[LOSS_STAGE] + m->loss[LOSS_BUBBLE];
+    return isfinite(stages) ? fmax(0, s->mean + stages - s->most)
+                            : s->mean * (double)(m->config.pp - 1) / (double)m->config.micro_batches;
+}
+
 static bool look_bubble(const struct measure *m, const struct rule_limit *limit,
                         struct finding *f)
 {
@@ -572,17 +581,13 @@ static bool look_bubble(const struct measure *m, const struct rule_limit *limit,
         lost = s.mean * (P - 1) / M;
     if (!(lost >= limit[0].value * m->step.mean) || !(lost >= m->theta))
         return false;
-    /* Twice as many, half as long: so is what stands before and behind the steady part. It lies
-     * between a pipeline that the slowest stage paces, and one that only the others fill. */
-    double high = fmin((P - 1) * s.most / (2 * M), lost);
-    double low = fmin((P * s.mean - s.most) / (2 * M), lost), gain = 0.5 * (low + high);
+    /* Twice as many, half as long: so is the time in which the slowest stage stands empty. */
+    const double gain = 0.5 * fmin(empty_at_slowest(m, &s), 2 * lost);
     rule_evidence(f, "%.0f micro-batches pass through %.0f stages: stages stand empty for "
                      "%.1f ms a "
                   "step, %.0f %%", M, P, 1e3 * lost, 100 * lost / m->step.mean);
     rule_reject(f, "B4", "the slowest stage has %.2f times the mean", s.most / s.mean);
     rule_gain(m, f, lost, gain, 0.15);
-    f->gain_lo = fmin(f->gain_lo, 0.9 * low);
-    f->gain_hi = fmax(f->gain_hi, 1.1 * high);
     fix_bubble(m, f);
     return true;
 }

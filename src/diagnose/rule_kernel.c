@@ -427,22 +427,47 @@ static bool look_recompute(const struct measure *m, const struct rule_limit *lim
     return true;
 }
 
-/* Seconds in which the ranks give each other what each has updated: half of what summing to all
- * sends, and nothing is left to hide it. *back: what the sums before it, half as long, expose
- * less. */
-static double gathering(const struct measure *m, double *back)
+/* What a lane sums over n ranks: its sums' bytes are 2 (n - 1) / n times the gradients'. */
+static double summed_bytes(const struct measure_lane *l)
 {
-    *back = 0;
+    const bool sums = l->lane == LANE_DP || l->lane == LANE_EDP;
+    return sums && l->members > 1 ? 0.5 * l->bytes * (double)l->members / (double)(l->members - 1)
+                                  : 0;
+}
+
+/* Share of the update that ranks make alike: experts have fewer copies than the rest. */
+static double repeated_share(const struct measure *m)
+{
+    double all = 0, repeated = 0;
+    for (i64 i = 0; i < m->n_lanes; i++) {
+        const double bytes = summed_bytes(&m->lanes[i]);
+        all += bytes;
+        repeated += bytes * (1 - 1 / (double)i64_max(1, m->lanes[i].members));
+    }
+    return all > 0 ? repeated / all : 1 - 1 / (double)(m->config.dp * m->config.cp);
+}
+
+/* What ranks give each other of what each has updated: half of what summing to all sends, and
+ * nothing is left to hide it. Lanes do it beside each other, or share a link. */
+struct gathering {
+    double longest, all; /* of a lane; of all of them */
+    double back;         /* what the sums before it, half as long, expose less */
+};
+
+static struct gathering see_gathering(const struct measure *m)
+{
+    struct gathering g = { 0, 0, 0 };
     for (i64 i = 0; i < m->n_lanes; i++) {
         const struct measure_lane *l = &m->lanes[i];
         double rate = isfinite(l->bytes_per_s) ? l->bytes_per_s : l->base_bytes_per_s;
-        if (l->lane != LANE_DP || !(rate > 0))
+        if (!(summed_bytes(l) > 0) || !(rate > 0))
             continue;
-        double gather = 0.5 * l->bytes / rate;
-        *back = fmin(gather, fmax(0, l->exposed_s - l->wait_exposed_s));
-        return gather;
+        const double gather = 0.5 * l->bytes / rate;
+        g.back += fmin(gather, fmax(0, l->exposed_s - l->wait_exposed_s));
+        g.all += gather;
+        g.longest = fmax(g.longest, gather);
     }
-    return 0;
+    return g;
 }
 
 static bool look_replicated(const struct measure *m, const struct rule_limit *limit,
@@ -453,21 +478,21 @@ static bool look_replicated(const struct measure *m, const struct rule_limit *li
     for (i64 i = 0; i < m->n_ops; i++)
         if (m->ops[i].phase == PHASE_UPDATE && !m->ops[i].watching)
             update += m->ops[i].seconds;
-    double lost = update * (1 - 1 / (double)copies);
+    const double lost = update * repeated_share(m);
     if (m->config.zero > 0 || copies < 2 || !(lost >= m->theta) ||
         !(update >= limit[0].value * m->compute))
         return false;
-    double back, gather = fmin(gathering(m, &back), lost);
-    back = fmin(back, gather);
-    if (!(lost - gather > 0 && lost - gather + back >= m->theta)) /* gathering may take it all */
-        return false;
+    struct gathering g = see_gathering(m);
+    g.back = fmin(g.back, g.longest);
+    if (!(lost > g.longest && lost - g.longest + g.back >= m->theta))
+        return false; /* gathering takes it all */
     rule_evidence(f, "every one of %lld ranks makes the same update, %.1f ms a step",
                   (long long)copies, 1e3 * update);
-    if (gather > 0)
+    if (g.longest > 0)
         rule_evidence(f, "what each then updates alone is gathered in %.1f ms; shorter sums give "
-                      "%.1f ms of that back", 1e3 * gather, 1e3 * back);
-    rule_gain(m, f, lost, lost - gather + back, 0.15);
-    f->gain_lo = fmin(f->gain_lo, 0.9 * (lost - gather));
+                      "%.1f ms of that back", 1e3 * g.longest, 1e3 * g.back);
+    rule_gain(m, f, lost, lost - g.longest + g.back, 0.15);
+    f->gain_lo = fmin(f->gain_lo, fmax(0, 0.9 * (lost - g.all)));
     f->gain_hi = fmax(f->gain_hi, 1.05 * lost);
     rule_fix(f, "--layout.zero 1: each rank updates its share");
     rule_confirm(f, "headway train RECIPE --layout.zero 1");
