@@ -18,7 +18,7 @@ static const char *const explains[][2] = {
     { "H8", "B1" }, { "H8", "B3" }, { "H8", "C9" }, { "H8", "B2" }, { "H8", "C4" },
     { "K1", "H8" }, { "K1", "C4" }, { "K1", "C5" }, { "K1", "C9" }, { "K1", "B3" }, { "K1", "B1" },
     { "K1", "D1" }, { "D6", "B3" }, { "D6", "B1" },
-    { "B2", "B1" }, { "B2", "B3" }, { "B1", "B3" },
+    { "B2", "B1" }, { "B2", "B3" }, { "B1", "B3" }, { "B3", "B1" },
     { "B1", "K6" },
     { "H1", "H9" }, { "H2", "H9" }, { "H3", "H9" },
     { "H4", "B1" }, { "H7", "B1" }, { "D3", "D2" }, { "D3", "D1" }, { "D3", "H7" },
@@ -64,8 +64,27 @@ static bool same_period(const struct finding *cause, const struct finding *sympt
     return cause->period == 0 || symptom->period == 0 || cause->period == symptom->period;
 }
 
+/* Equal ranks repeat within 3 % (B1's limit between stages). */
+static const double usual_pace = 1.05;
+/* The least of n times is still by some 2 / n of their noise above the undisturbed one; of few
+ * actions by thrice that. */
+static const double left_of_noise = 6;
 /* How much of the symptom's loss the cause must have. */
 static const double least_explained = 0.5;
+
+/* Whether a rank that varies is as quick as others when nothing disturbs it: then it is slow by
+ * that alone. */
+static bool is_quick_when_quiet(const struct measure *m, const struct finding_place *p)
+{
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        const struct measure_rank *k = &m->ranks[r];
+        const double noise = k->noise > 0 ? k->noise : 0;
+        if (has_rank(p, k->rank) &&
+            !(k->quiet_pace < usual_pace + left_of_noise * noise / (double)m->n_steps))
+            return false;
+    }
+    return true;
+}
 
 /* What the table's rows leave open. */
 static bool may_explain(const struct measure *m, const struct finding *cause,
@@ -77,6 +96,8 @@ static bool may_explain(const struct measure *m, const struct finding *cause,
     if (by_clock && ((strcmp(symptom->id, "B2") == 0 && c->first_step < 0) ||
                      strcmp(symptom->id, "H9") == 0))
         return false;
+    if (strcmp(cause->id, "B3") == 0)
+        return cause->within_steps && is_quick_when_quiet(m, &symptom->place);
     /* Ranks that are slow alike throughout a step make no parts of it unlike others. */
     if (symptom->within_steps && strcmp(cause->id, "D6") != 0)
         return false;
@@ -137,6 +158,7 @@ static void price(struct finding *f, const struct measure *m, const struct findi
     if (f->edit.mended > 0 || f->edit.kind == EDIT_EVEN_STAGES) {
         struct finding_edit others = f->edit;
         others.kind = f->edit.kind == EDIT_EVEN_STAGES ? EDIT_OFTEN_QUIET : EDIT_COMPUTE;
+        others.as_usual = true;
         before = replay->length(replay->context, &others, 1);
     }
     const double mid = before - replay->length(replay->context, &f->edit, f->edit.factor);
@@ -187,18 +209,137 @@ static void price_beside(struct finding *x, const struct findings *f, const stru
                   "others wait for that one", other->place.rank, other->id);
 }
 
+static bool is_among(const char *id, const char *list)
+{
+    size_t n = strlen(id);
+    for (const char *at = list; (at = strstr(at, id)) != NULL; at += n)
+        if ((at == list || at[-1] == ' ') && (at[n] == ' ' || !at[n]))
+            return true;
+    return false;
+}
+
+/* --- beside loaders ----------------------------------------------------------------- */
+
+/* A step that gets shorter asks for batches sooner, and may then wait for them: what a graph of
+ * what was waited does not show. */
+struct supply {
+    double ready, waited; /* what a step takes without waiting for data; what it waits */
+    double scale;         /* the latter over what the loads replayed wait */
+};
+
+static bool see_supply(const struct measure *m, struct supply *s)
+{
+    const double lost = m->loss[LOSS_DATA];
+    s->waited = isfinite(lost) ? lost : 0;
+    s->ready = m->step.mean - s->waited;
+    const double replayed = rule_loader_wait(m, s->ready);
+    s->scale = replayed > 0 && s->waited > 0 ? s->waited / replayed : 1;
+    return isfinite(replayed);
+}
+
+/* What steps wait for data when they are ready so much sooner. */
+static double wait_after(const struct measure *m, const struct supply *s, double gain)
+{
+    return fmax(s->waited, s->scale * rule_loader_wait(m, s->ready - gain));
+}
+
+static bool is_of_data(const struct finding *f)
+{
+    return is_among(f->id, "D1 D2 D3 D4");
+}
+
+static const struct finding *first_of_data(const struct findings *f)
+{
+    for (int i = 0; i < f->n; i++)
+        if (is_of_data(&f->at[i]))
+            return &f->at[i];
+    return NULL;
+}
+
+/* Which of its gain loaders would take: less than this is nothing. */
+static const double least_taken = 0.05;
+
+/* True when loaders take of its gain, and no finding tells of them yet. */
+static bool price_supplied(struct finding *x, const struct measure *m, const struct supply *s,
+                           const struct finding *data)
+{
+    const double waits = wait_after(m, s, x->gain) - s->waited;
+    if (x->urgent || is_of_data(x) || !(waits > least_taken * x->gain))
+        return false;
+    if (data && x->gain - waits < m->theta) {
+        snprintf(x->after, sizeof x->after, "%s", data->id);
+        rule_evidence(x, "the gain is what is left once the loader (%s) is mended: until then "
+                      "steps would wait for data instead", data->id);
+        return false;
+    }
+    rule_evidence(x, "it would be %.1f ms, but steps that short would wait %.1f ms for data",
+                  1e3 * x->gain, 1e3 * waits);
+    x->gain = fmax(0, x->gain - waits);
+    x->gain_lo = fmin(x->gain, fmax(0, x->gain_lo - wait_after(m, s, x->gain_lo) + s->waited));
+    x->gain_hi = fmax(x->gain, x->gain_hi - wait_after(m, s, x->gain_hi) + s->waited);
+    return !data;
+}
+
+static void ask(struct findings *out, const struct measure *m, const struct rule *r);
+
+/* The loader that nobody waits for, as long as x makes steps longer. */
+static void add_supply(struct findings *f, const struct measure *m, const struct supply *s,
+                       const char *after, double gain)
+{
+    struct measure sooner = *m;
+    const int before = f->n;
+    sooner.loss[LOSS_DATA] = wait_after(m, s, gain);
+    sooner.step.mean = s->ready - gain + sooner.loss[LOSS_DATA];
+    for (const struct rule *r = rules_data; r->look && f->n == before; r++)
+        if (is_among(r->id, "D1 D2 D4"))
+            ask(f, &sooner, r);
+    if (f->n == before)
+        return;
+    struct finding *x = &f->at[before];
+    snprintf(x->after, sizeof x->after, "%s", after);
+    rule_evidence(x, "the gain is what is left once %s is mended: until then its batches come in "
+                  "time, and afterwards they are waited for", after);
+}
+
+static void price_beside_loaders(struct findings *f, const struct measure *m)
+{
+    struct supply s;
+    const struct finding *data = first_of_data(f);
+    int most = -1;
+    double full = 0;
+    if (!see_supply(m, &s))
+        return;
+    for (int i = 0; i < f->n; i++) {
+        const double gain = f->at[i].gain;
+        if (price_supplied(&f->at[i], m, &s, data) && gain > full) {
+            most = i;
+            full = gain;
+        }
+    }
+    if (most >= 0)
+        add_supply(f, m, &s, f->at[most].id, full);
+}
+
+/* --- order ---------------------------------------------------------------------------- */
+
+static bool is_behind(const struct finding *x, const struct finding *first)
+{
+    const bool rank = x->edit.takes > 0 && x->edit.mended > 0 && first->edit.takes > 0 &&
+                      first->place.rank == x->edit.mended_first;
+    return rank || (x->after[0] && strcmp(x->after, first->id) == 0);
+}
+
 /* Behind what must be mended first. */
 static void move_behind(struct findings *f)
 {
-    for (int i = 0; i < f->n; i++)
+    for (int i = f->n - 1; i >= 0; i--)
         for (int k = f->n - 1; k > i; k--) {
             const struct finding x = f->at[i];
-            if (!(x.edit.takes > 0 && x.edit.mended > 0 && f->at[k].edit.takes > 0 &&
-                  f->at[k].place.rank == x.edit.mended_first))
+            if (!is_behind(&x, &f->at[k]))
                 continue;
             memmove(&f->at[i], &f->at[i + 1], (size_t)(k - i) * sizeof x);
             f->at[k] = x;
-            return; /* there is one */
+            break;
         }
 }
 
@@ -238,15 +379,6 @@ static int by_gain(const void *a, const void *b)
 static bool needs_all_ranks(const struct rule *family, const struct rule *r)
 {
     return family == rules_comm || family == rules_balance || strcmp(r->id, "K14") == 0;
-}
-
-static bool is_among(const char *id, const char *list)
-{
-    size_t n = strlen(id);
-    for (const char *at = list; (at = strstr(at, id)) != NULL; at += n)
-        if ((at == list || at[-1] == ' ') && (at[n] == ' ' || !at[n]))
-            return true;
-    return false;
 }
 
 /* Kinds that a key of the recipe mends, while nothing is broken or slow. */
@@ -316,6 +448,7 @@ void findings_make(struct findings *out, const struct measure *m,
         ask(out, m, r);
     drop_explained(out, m);
     price_all(out, m, replay);
+    price_beside_loaders(out, m);
     qsort(out->at, (size_t)out->n, sizeof out->at[0], by_gain);
     move_behind(out);
     for (i64 k = 0; rule_families[k]; k++)
@@ -455,7 +588,8 @@ static void put_finding(const struct finding *f, int number, struct text *out)
     finding_place_text(&f->place, out);
     text_add(out, "]\n");
     if (f->about == ABOUT_SETTINGS)
-        text_add(out, "    this is about the run's settings: nothing is broken, they could be better\n");
+        text_add(out, "    this is about the run's settings: nothing is broken, they could be "
+                      "better\n");
     else if (f->about != ABOUT_RUN)
         text_printf(out, "    the machine is %s: this is none of the run's own doing\n",
                     f->about == ABOUT_OTHERS ? "disturbed" : "slower than it was");

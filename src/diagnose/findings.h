@@ -58,6 +58,7 @@ struct finding_edit {
     bool groups;                        /* of transfers: those of all groups (of the lane) with the
                                          * rank, and with the peer, or the last rank */
     bool sums;                          /* of transfers: of all lanes that can be hidden */
+    bool as_usual;                      /* of quiet tasks: slow ranks' are as quick as others' */
     bool recompute, watching;           /* only what is computed again; what measures learning */
     char op[MEASURE_NAME];              /* what its name begins with; empty: any */
     bool whole_name;                    /* or is */
@@ -95,6 +96,7 @@ struct finding {
     bool replayed; /* the gain comes from a replay */
     bool asks_replay; /* where there is a replay that cannot price it, it is no finding */
     bool within_steps; /* its evidence is how parts of a step differ from each other */
+    char after[5]; /* the kind that must be mended first for the gain; empty: none */
     bool urgent;   /* stands before all others: the run hangs */
     enum finding_about about;
     struct finding_edit edit;

@@ -111,7 +111,7 @@ static void blank_rank(struct measure_rank *r, int rank, i64 n_steps, struct are
 {
     double **series[] = { &r->step, &r->compute, &r->data, &r->wait, &r->transfer };
     *r = (struct measure_rank){ .rank = rank, .last_share = NAN,
-        .blamed_share = NAN, .noise = NAN, .load_cpu = NAN,
+        .blamed_share = NAN, .noise = NAN, .quiet_pace = NAN, .load_cpu = NAN,
         .load_cpu_s = NAN, .queue_empty = NAN, .read_bytes = NAN, .used_bytes = NAN, .on_cpu = NAN,
         .run_queue_s = NAN, .pool_queue_s = NAN, .throttled_s = NAN, .steal_s = NAN, .throttles = NAN, .clock = NAN,
         .minor_faults = NAN, .major_faults = NAN, .switches = NAN, .system_s = NAN,

@@ -66,9 +66,10 @@ struct measure_spikes measure_spikes(const double *y, i64 n, double least, doubl
 /* How long a consumer that wants one item each `consume` seconds waits per item, when `workers`
  * take service[i] for item i and read at most `depth` ahead (Lindley's recursion). */
 double measure_queue_wait(const double *service, i64 n, double consume, i64 workers, i64 depth);
-/* The same where each item is needed from every queue, service[q][i], before it is consumed. */
+/* The same where each item is needed from every queue, service[q][i], before it is consumed;
+ * full: as the first items of a run, whose queues were filled before it began. */
 double measure_queues_wait(const double *const *service, i64 queues, i64 n, double consume,
-                           i64 workers, i64 depth);
+                           i64 workers, i64 depth, bool full);
 
 /* --- the run ------------------------------------------------------------------------- */
 
@@ -88,6 +89,8 @@ struct measure_rank {
     double *work;      /* FLOPs that its rows need, from their lengths; NULL: not known */
     double noise;      /* actions of a step among each other, over what each usually takes: sigma;
                         * NaN: not known */
+    double quiet_pace; /* what its actions take when nothing disturbs them, over what its stage's
+                        * other ranks' do; NaN: not known */
     double roofline_s; /* what its tasks take a step at the machine's ceilings; 0: not known */
     double usual_s;    /* what it would compute a step at the pace of other stages, by tasks that
                         * they have too; 0: not known */

@@ -348,31 +348,48 @@ struct measure_spikes measure_spikes(const double *y, i64 n, double least, doubl
     return s;
 }
 
+/* When each queue has as many of the items as it may hold. */
+static double when_full(const double *const *service, i64 queues, i64 n, i64 depth)
+{
+    double all = 0;
+    for (i64 q = 0; q < queues; q++) {
+        double own = 0;
+        for (i64 i = 0; i < i64_min(depth, n); i++)
+            own += service[q][i];
+        all = fmax(all, own);
+    }
+    return all;
+}
+
 /* One of several readers takes the next item when it is free and the item may be read: not more
  * than `depth` ahead of the one that is being consumed. An item is consumed once every queue has
  * it. The items come twice, and the second time counts: the queues are then as full as they are
  * in the midst of a run. */
 double measure_queues_wait(const double *const *service, i64 queues, i64 n, double consume,
-                           i64 workers, i64 depth)
+                           i64 workers, i64 depth, bool full)
 {
     struct arena a;
     arena_init(&a);
     workers = i64_max(workers, 1);
     depth = i64_max(depth, 1);
+    const i64 items = full ? n : 2 * n;
     double *free_at = ARENA_ARRAY(&a, double, queues * workers);
-    double *taken = ARENA_ARRAY(&a, double, 2 * n), now = 0, waited = 0;
-    for (i64 i = 0; i < 2 * n; i++) {
-        const double asked = now, allowed = i >= depth ? taken[i - depth] : 0;
+    double *taken = ARENA_ARRAY(&a, double, queues * items), waited = 0;
+    double now = full ? when_full(service, queues, n, depth) : 0;
+    for (i64 i = 0; i < items; i++) {
+        const double asked = now;
         for (i64 q = 0; q < queues; q++) {
             double *free = &free_at[q * workers];
             for (i64 k = 1; k < workers; k++)
                 if (free_at[q * workers + k] < *free)
                     free = &free_at[q * workers + k];
+            const double allowed = i >= depth ? taken[q * items + i - depth] : 0;
             *free = fmax(*free, allowed) + service[q][i % n];
             now = fmax(now, *free);
+            /* Its place is free for another once it is taken, whoever else has to wait. */
+            taken[q * items + i] = fmax(asked, *free);
         }
-        waited += i >= n ? now - asked : 0;
-        taken[i] = now; /* its place is free for another once it is taken */
+        waited += i >= items - n ? now - asked : 0;
         now += consume;
     }
     arena_fini(&a);
@@ -381,5 +398,5 @@ double measure_queues_wait(const double *const *service, i64 queues, i64 n, doub
 
 double measure_queue_wait(const double *service, i64 n, double consume, i64 workers, i64 depth)
 {
-    return measure_queues_wait(&service, 1, n, consume, workers, depth);
+    return measure_queues_wait(&service, 1, n, consume, workers, depth, false);
 }

@@ -565,8 +565,8 @@ static void fix_bubble(const struct measure *m, struct finding *f)
 static double empty_at_slowest(const struct measure *m, const struct stages *s)
 {
     const double stages = m->loss[LOSS_STAGE] + m->loss[LOSS_BUBBLE];
-    return isfinite(stages) ? fmax(0, s->mean + stages - s->most)
-                            : s->mean * (double)(m->config.pp - 1) / (double)m->config.micro_batches;
+    const double even = s->mean * (double)(m->config.pp - 1) / (double)m->config.micro_batches;
+    return isfinite(stages) ? fmax(0, s->mean + stages - s->most) : even;
 }
 
 static bool look_bubble(const struct measure *m, const struct rule_limit *limit,

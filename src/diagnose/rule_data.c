@@ -32,21 +32,34 @@ struct loading {
     i64 first, last;
     double consume;                  /* what a step takes without any wait for a loader */
     struct loader_pace *paces;       /* [n_ranks] */
-    i64 n_loads;                     /* of each */
+    i64 n_loads, load_step;          /* of each; the first is for this step */
     bool found[FAULTS];
 };
 
-/* Batches of an episode all take longer than those before and behind it; where times jump, some of
- * either kind do not. */
+/* Of what an episode's batches take longer, what others differ by among each other. */
+static const double most_apart = 0.25;
+
+/* Batches of an episode all take longer than those before and behind it, which take about as
+ * long as each other; where times jump, some of either kind do not. */
 static bool is_episode(const double *load, i64 n, struct measure_change c)
 {
     const double border = (c.before + c.inside) / 2;
-    i64 odd = 0;
+    i64 odd = 0, outside = 0;
     if (c.until == 0 || !(c.inside > c.before) || c.until - c.at == n)
         return false;
-    for (i64 i = 0; i < n; i++)
-        odd += (load[i] > border) != (i >= c.at && i < c.until);
-    return odd <= 2; /* those that were under way */
+    struct arena a;
+    arena_init(&a);
+    double *others = ARENA_UNSET(&a, double, n);
+    for (i64 i = 0; i < n; i++) {
+        const bool within = i >= c.at && i < c.until;
+        odd += (load[i] > border) != within;
+        if (!within)
+            others[outside++] = load[i];
+    }
+    const double apart = measure_quantile(others, outside, 0.85) -
+                         measure_quantile(others, outside, 0.15);
+    arena_fini(&a);
+    return odd <= 2 /* those that were under way */ && apart <= most_apart * (c.inside - c.before);
 }
 
 /* For which steps' batches the loader is slow. */
@@ -68,7 +81,7 @@ static const struct rule_limit level = { 5, "sigma between the levels", "as B2" 
 /* What steps wait for all ranks' loaders together, or only for those that have the fault, when
  * these are mended so. */
 static double wait_for(const struct measure *m, const struct loading *l, enum fault fault,
-                       enum mend mend, i64 depth, bool only)
+                       enum mend mend, i64 depth, bool only, bool full)
 {
     struct arena a;
     i64 n = 0;
@@ -91,7 +104,7 @@ static double wait_for(const struct measure *m, const struct loading *l, enum fa
         service[n - 1] = mended;
     }
     const double wait = measure_queues_wait(service, n, l->n_loads, l->consume,
-                                            m->config.loader_threads, depth);
+                                            m->config.loader_threads, depth, full);
     arena_fini(&a);
     return wait;
 }
@@ -99,7 +112,7 @@ static double wait_for(const struct measure *m, const struct loading *l, enum fa
 static double wait_together(const struct measure *m, const struct loading *l, enum fault fault,
                             enum mend mend, i64 depth)
 {
-    return wait_for(m, l, fault, mend, depth, false);
+    return wait_for(m, l, fault, mend, depth, false, false);
 }
 
 enum { ENOUGH_LOADS = 10 }; /* to tell even ones from others */
@@ -129,9 +142,23 @@ static void find_common(const struct measure *m, struct loading *l)
         end = i64_min(end, k->load_step + k->n_loads);
     }
     l->n_loads = first < end && end < INT64_MAX ? end - first : 0;
+    l->load_step = first;
     for (i64 r = 0; r < m->n_ranks && l->n_loads > 0; r++)
         if (m->ranks[r].load && m->ranks[r].n_loads > 0)
             l->paces[r].load = m->ranks[r].load + (first - m->ranks[r].load_step);
+}
+
+double rule_loader_wait(const struct measure *m, double consume)
+{
+    struct arena a;
+    arena_init(&a);
+    struct loading l = { .consume = fmax(consume, 1e-9),
+                         .paces = ARENA_ARRAY(&a, struct loader_pace, m->n_ranks) };
+    find_common(m, &l);
+    const double wait = l.n_loads > 0 ? wait_together(m, &l, STEADY, MEND_NOT, m->config.prefetch)
+                                      : NAN;
+    arena_fini(&a);
+    return wait;
 }
 
 static void see_pace(const struct measure *m, const struct loading *l, struct loader_pace *p)
@@ -144,14 +171,44 @@ static void see_pace(const struct measure *m, const struct loading *l, struct lo
                                 m->config.prefetch);
 }
 
+/* What the steps whose batches' times are known wait, over what all do. */
+static double waited_there(const struct measure *m, const struct loading *l)
+{
+    double there = 0, all = 0;
+    i64 n = 0;
+    for (i64 i = 0; i < m->n_steps; i++) {
+        const bool known = m->numbers[i] >= l->load_step &&
+                           m->numbers[i] < l->load_step + l->n_loads;
+        double most = 0;
+        for (i64 r = 0; r < m->n_ranks; r++)
+            most = fmax(most, m->ranks[r].data[i]); /* fmax: NaN is left out */
+        all += most;
+        there += known ? most : 0;
+        n += known;
+    }
+    return n > 0 && all > 0 ? there / (double)n / (all / (double)m->n_steps) : 1;
+}
+
+/* Whether the loads, replayed, wait as long as was waited: in the midst of a run, or where the
+ * first were made before the run asked for them. */
+static bool is_explained(const struct measure *m, const struct loading *l)
+{
+    const double waited = waited_there(m, l) * l->lost;
+    const i64 depth = m->config.prefetch;
+    const double usual = wait_for(m, l, UNEVEN, MEND_NOT, depth, false, false);
+    const double full = wait_for(m, l, UNEVEN, MEND_NOT, depth, false, true);
+    const double off = most_off * waited;
+    return fmin(full, usual) - off <= waited && waited <= fmax(full, usual) + off;
+}
+
 /* Whether what would be waited for the ranks that are marked as uneven alone is for what some of
  * their batches take longer than the median one, and not for what all take; or in part, where all
  * are slow besides. */
 static bool is_uneven(const struct measure *m, const struct loading *l, bool slow_besides)
 {
     const i64 depth = m->config.prefetch;
-    const double as_is = wait_for(m, l, UNEVEN, MEND_NOT, depth, true);
-    const double even = wait_for(m, l, UNEVEN, MEND_TO_MEDIAN, depth, true);
+    const double as_is = wait_for(m, l, UNEVEN, MEND_NOT, depth, true, false);
+    const double even = wait_for(m, l, UNEVEN, MEND_TO_MEDIAN, depth, true, false);
     return even < (slow_besides ? most_beside : most_even) * as_is;
 }
 
@@ -168,9 +225,7 @@ static void judge_paces(const struct measure *m, struct loading *l)
         }
     if (l->n_loads == 0)
         return;
-    const double replayed = wait_together(m, l, UNEVEN, MEND_NOT, m->config.prefetch);
-    bool uneven = fabs(replayed - l->lost) <= most_off * l->lost && !l->episode &&
-                  l->n_loads >= ENOUGH_LOADS && widest > 0;
+    bool uneven = is_explained(m, l) && !l->episode && l->n_loads >= ENOUGH_LOADS && widest > 0;
     bool slow = false;
     for (i64 r = 0; r < m->n_ranks && uneven; r++) {
         l->paces[r].has[UNEVEN] = l->paces[r].span >= as_uneven * widest;

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/sys.h"
+#include "diagnose/whatif_pick.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -83,72 +84,6 @@ static int add_graph(struct whatif *w, struct record *r, i64 step, struct record
     return make_room(w, g->n);
 }
 
-i64 whatif_pick(i64 i, i64 take, i64 steps)
-{
-    const double golden = 0.6180339887498949, within = fmod((double)i * golden, 1);
-    return take < steps ? (i64)(((double)i + within) * (double)steps / (double)take) : i;
-}
-
-/* How often the index is picked, in ascending order: where most steps are picked, some are twice.
- * *next is the first pick behind it. */
-static double times_picked(i64 index, i64 take, i64 steps, i64 *next)
-{
-    const i64 before = *next;
-    while (*next < take && whatif_pick(*next, take, steps) == index)
-        ++*next;
-    return (double)(*next - before);
-}
-
-/* How far the share of a kind in the steps that are replayed may be from that in all. */
-static const double as_much = 0.2;
-
-bool whatif_stands_for(const struct measure *m, i64 take, enum measure_host kind)
-{
-    double seen = 0, seen_s = 0, all = 0, all_s = 0;
-    for (i64 i = 0, k = 0; i < m->n_steps; i++) {
-        const double picked = times_picked(i, take, m->n_steps, &k);
-        double gap = 0;
-        for (i64 r = 0; r < m->n_ranks; r++)
-            gap += isfinite(m->ranks[r].gap[kind][i]) ? m->ranks[r].gap[kind][i] : 0;
-        all += gap;
-        all_s += m->seconds[i];
-        seen += picked * gap;
-        seen_s += picked * m->seconds[i];
-    }
-    return fabs(seen * all_s - all * seen_s) <= as_much * all * seen_s;
-}
-
-/* How much rarer what the host does is in all steps than in those that are replayed. */
-static double rarer(const struct measure *m, i64 take, enum measure_host kind)
-{
-    double seen = 0, all = 0;
-    for (i64 i = 0, k = 0; i < m->n_steps; i++) {
-        const double picked = times_picked(i, take, m->n_steps, &k);
-        for (i64 r = 0; r < m->n_ranks; r++) {
-            const double gap = m->ranks[r].gap[kind][i];
-            all += isfinite(gap) ? gap : 0;
-            seen += isfinite(gap) ? picked * gap : 0;
-        }
-    }
-    return seen > 0 ? all / (double)m->n_steps / (seen / (double)take) : 1;
-}
-
-/* How much less is waited for data in all steps than in those that are replayed, at the rank that
- * waits most in each: the wait for a few long loads is a matter of which steps these are. */
-static double less_data(const struct measure *m, i64 take)
-{
-    double seen = 0, all = 0;
-    for (i64 i = 0, k = 0; i < m->n_steps; i++) {
-        const double picked = times_picked(i, take, m->n_steps, &k);
-        double most = 0;
-        for (i64 r = 0; r < m->n_ranks; r++)
-            most = fmax(most, m->ranks[r].data[i]); /* fmax: NaN is left out */
-        all += most;
-        seen += picked * most;
-    }
-    return seen > 0 ? all / (double)m->n_steps / (seen / (double)take) : 1;
-}
-
 /* The path is that of the steps that are replayed: what is seldom done is weighed by how often it
  * is done in all. */
 static void weigh_path(struct whatif *w)
@@ -188,9 +123,9 @@ int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i
     }
     for (int k = 0; k < HOST_KINDS; k++) {
         w->stands_for[k] = whatif_stands_for(m, take, (enum measure_host)k);
-        w->rarer[k] = rarer(m, take, (enum measure_host)k);
+        w->rarer[k] = whatif_rarer(m, take, (enum measure_host)k);
     }
-    w->less_data = less_data(m, take);
+    w->less_data = whatif_less_data(m, take);
     weigh_path(w);
     *out = w;
     return OK;
@@ -444,8 +379,15 @@ static const double quiet_share[QUIETS] = {
     [USUALLY_QUIET] = 0.1, [OFTEN_QUIET] = 0.25, [SELDOM_QUIET] = 0.02,
 };
 
-/* Of the same task of the same action, over all ranks of a stage and all steps: what such shares of
- * them do not exceed. */
+/* How much slower a rank is than others when nothing disturbs it: that is no disturbance. */
+static double quiet_pace(const struct whatif *w, i64 rank)
+{
+    const double pace = rank < w->measure->n_ranks ? w->measure->ranks[rank].quiet_pace : 1;
+    return pace > 1 ? pace : 1;
+}
+
+/* Of the same task of the same action, over all ranks of a stage and all steps, each rank's at the
+ * usual pace: what such shares of them do not exceed. */
 static void find_quiet(struct whatif *w)
 {
     struct arena a;
@@ -461,7 +403,7 @@ static void find_quiet(struct whatif *w)
         for (i64 i = 0; i < g->n; i++)
             if (g->nodes[i].kind == DAG_COMPUTE)
                 p[n++] = (struct peer){ key_of(w, k, &g->nodes[i]), (i64)k << 32 | i,
-                                        g->seconds[i] };
+                                        g->seconds[i] / quiet_pace(w, g->nodes[i].rank) };
     }
     qsort(p, (size_t)n, sizeof *p, by_key);
     for (i64 i = 0, to; i < n; i = to) {
@@ -479,11 +421,14 @@ static void find_quiet(struct whatif *w)
 static void keep_quiet(struct whatif *w, int graph, const struct finding_edit *e, enum quiet q)
 {
     const struct dag *g = w->graphs[graph];
+    const bool mends_ranks = e->as_usual || e->kind == EDIT_EVEN_STAGES;
     if (!w->quiet[q][graph])
         find_quiet(w);
     for (i64 i = 0; i < g->n; i++)
-        if (g->nodes[i].kind == DAG_COMPUTE && finding_edits_rank(e, g->nodes[i].rank))
-            w->seconds[i] = fmin(w->seconds[i], w->quiet[q][graph][i]);
+        if (g->nodes[i].kind == DAG_COMPUTE && finding_edits_rank(e, g->nodes[i].rank)) {
+            const double pace = mends_ranks ? 1 : quiet_pace(w, g->nodes[i].rank);
+            w->seconds[i] = fmin(w->seconds[i], pace * w->quiet[q][graph][i]);
+        }
 }
 
 /* --- noise ---------------------------------------------------------------------------- */
@@ -508,6 +453,28 @@ static double noise_of(double *took, i64 graphs, i64 actions, struct arena *a)
     return measure_quantile(x, graphs, 0.5);
 }
 
+/* Of each rank that has so many actions: what they take when they are the quickest. */
+static void set_quiet_paces(const struct whatif *w, struct measure *m, double *const *took,
+                            const i64 *actions, struct arena *a)
+{
+    double *quiet = ARENA_ARRAY(a, double, m->n_ranks), *peers = ARENA_ARRAY(a, double, m->n_ranks);
+    for (i64 r = 0; r < m->n_ranks; r++)
+        for (i64 i = 0; r < w->graphs[0]->n_ranks && i < actions[r]; i++) {
+            double least = INFINITY;
+            for (int k = 0; k < w->n; k++)
+                least = fmin(least, took[r][k * actions[r] + i]);
+            quiet[r] += least;
+        }
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        i64 n = 0;
+        for (i64 p = 0; p < m->n_ranks; p++)
+            if (p != r && m->ranks[p].stage == m->ranks[r].stage)
+                peers[n++] = quiet[p];
+        const double usual = measure_quantile(peers, n, 0.5);
+        m->ranks[r].quiet_pace = usual > 0 && quiet[r] > 0 ? quiet[r] / usual : NAN;
+    }
+}
+
 void whatif_noise(const struct whatif *w, struct measure *m)
 {
     const int ranks = w->graphs[0]->n_ranks;
@@ -526,6 +493,8 @@ void whatif_noise(const struct whatif *w, struct measure *m)
             if (n->kind == DAG_COMPUTE && n->rank < ranks && n->action < actions[n->rank])
                 took[n->rank][k * actions[n->rank] + n->action] += w->graphs[k]->seconds[i];
         }
+    if (w->n >= ENOUGH_STEPS)
+        set_quiet_paces(w, m, took, actions, &a);
     for (int r = 0; r < ranks && r < m->n_ranks; r++)
         if (actions[r] >= LEAST_ACTIONS)
             m->ranks[r].noise = noise_of(took[r], w->n, actions[r], &a);

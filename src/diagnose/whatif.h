@@ -12,13 +12,6 @@
 
 struct whatif;
 
-/* The i-th of `take` steps, out of so many in order: one of each equal part, and not the same place
- * in each, so that what comes every so many steps is there as often as in all. */
-i64 whatif_pick(i64 i, i64 take, i64 steps);
-/* Whether those that are picked have as much of such a gap as all: rare ones they may lack.
- * Where not, edits of it cannot be replayed. */
-bool whatif_stands_for(const struct measure *m, i64 take, enum measure_host kind);
-
 /* Graphs of steps that the measure is about, as many as `most_nodes` allows. NULL in *out when
  * not one can be made. Freed by whatif_free. */
 int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i64 most_nodes);

@@ -21,7 +21,7 @@ static double plant_loads(struct measure *m, double *const load[4])
 {
     const double consume = m->step.mean;
     const double wait = measure_queues_wait((const double *const *)load, 4, STEPS, consume, 1,
-                                            m->config.prefetch);
+                                            m->config.prefetch, false);
     for (int r = 0; r < 4; r++) {
         m->ranks[r].load = load[r];
         m->ranks[r].n_loads = STEPS;
@@ -91,5 +91,39 @@ TEST(a_slow_loader_and_an_uneven_one_are_told_apart)
     }
 }
 
-TEST_MAIN(ONE(uneven_loaders_of_all_ranks_are_one_finding_everywhere),
+static double half_the_step(void *context, const struct finding_edit *e, double factor)
+{
+    (void)factor;
+    return *(const double *)context * (e ? 0.5 : 1);
+}
+
+/* A loader that keeps up with steps as long as something else makes them long. */
+TEST(a_loader_takes_of_a_gain_what_steps_would_then_wait_for_it)
+{
+    static struct findings f;
+    for (int late = 0; late < 2; late++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(4, STEPS, &a);
+        b1(m, &a);
+        const double step = m->step.mean;
+        const struct finding_replay replay = { &(double){ step }, half_the_step };
+        m->ranks[2].load = series(&a, (late ? 0.8 : 0.4) * step);
+        m->ranks[2].n_loads = STEPS;
+        m->loss[LOSS_DATA] = 0;
+        findings_make(&f, m, &replay);
+        const double gain = (late ? 0.2 : 0.5) * step;
+        if (f.n != 1 + late || strcmp(f.at[0].id, "B1") != 0 ||
+            fabs(f.at[0].gain - gain) > 0.01 * step ||
+            (late && (strcmp(f.at[1].id, "D1") != 0 || f.at[1].place.rank != 2 ||
+                      fabs(f.at[1].gain - 0.3 * step) > 0.01 * step))) {
+            tell(&f, m);
+            fail_msg("a slow rank was planted beside a loader, %d", late);
+        }
+        arena_fini(&a);
+    }
+}
+
+TEST_MAIN(ONE(a_loader_takes_of_a_gain_what_steps_would_then_wait_for_it),
+          ONE(uneven_loaders_of_all_ranks_are_one_finding_everywhere),
           ONE(a_slow_loader_and_an_uneven_one_are_told_apart))

@@ -156,9 +156,10 @@ TEST(steps_wait_for_the_last_of_several_queues)
 {
     static const double three[] = { 3, 3, 3, 3 }, two[] = { 2, 2, 2, 2 }, odd[] = { 6, 0, 6, 0 };
     const double *const queues[] = { three, two, odd };
-    CHECK_NEAR(measure_queues_wait(queues, 2, 4, 1, 1, 2), 2, 1e-9); /* the slower's alone */
-    CHECK(measure_queues_wait(queues, 3, 4, 1, 1, 1) > 2);
-    CHECK_NEAR(measure_queues_wait(queues, 0, 4, 1, 1, 2), 0, 1e-9);
+    CHECK_NEAR(measure_queues_wait(queues, 2, 4, 1, 1, 2, false), 2, 1e-9); /* the slower's alone */
+    CHECK(measure_queues_wait(queues, 3, 4, 1, 1, 1, false) > 2);
+    CHECK_NEAR(measure_queues_wait(queues, 0, 4, 1, 1, 2, false), 0, 1e-9);
+    CHECK_NEAR(measure_queues_wait(queues, 2, 4, 1, 1, 4, true), 0, 1e-9);
 }
 
 TEST(what_the_record_explains_of_a_step_is_no_noise)

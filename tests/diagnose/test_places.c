@@ -532,6 +532,29 @@ TEST(jitter_is_found_in_steps_that_vary)
     arena_fini(&a);
 }
 
+/* It varies within steps, and is slower than its peers in all of them. */
+TEST(a_rank_that_varies_is_slow_besides_only_if_it_is_so_when_quiet)
+{
+    for (int slow = 0; slow < 2; slow++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(4, STEPS, &a);
+        b1(m, &a);
+        m->config.simulated = true;
+        m->loss[LOSS_BALANCE] = 0.045;
+        for (int r = 0; r < 4; r++) {
+            m->ranks[r].noise = r == 1 ? 0.3 : 0.001;
+            m->ranks[r].quiet_pace = r == 1 && slow ? 1.3 : 1.01;
+        }
+        findings_make(&found, m, NULL);
+        CHECK(has("B3"));
+        CHECK_EQ(has("B1"), slow == 1);
+        for (int i = 0; i < found.n; i++)
+            CHECK_EQ(found.at[i].place.rank, 1);
+        arena_fini(&a);
+    }
+}
+
 /* --- the machine ------------------------------------------------------------------ */
 
 TEST(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains)
@@ -547,7 +570,7 @@ TEST(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains)
             m->ranks[r].on_cpu = 0.5;
         }
         const struct finding *f = first(m, "K10");
-        CHECK(f->about == ABOUT_RUN);
+        CHECK(f->about == ABOUT_SETTINGS);
         CHECK_EQ(has("H8"), disturbed == 1);
         low[disturbed] = f->gain_lo;
         high[disturbed] = f->gain_hi;
@@ -741,6 +764,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(a_slow_ring_and_a_slow_pair_of_it_are_one_link),
           ONE(a_ring_is_as_fast_as_its_slowest_link),
           ONE(all_ranks_may_become_slow_at_once), ONE(jitter_is_found_in_steps_that_vary),
+          ONE(a_rank_that_varies_is_slow_besides_only_if_it_is_so_when_quiet),
           ONE(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains),
           ONE(a_rank_that_others_rob_is_not_slow_by_less_than_that),
           ONE(a_clock_that_fell_is_the_machines_doing_and_stands_before_what_others_take),

@@ -4,7 +4,7 @@
 
 #include "diagnose/plant.h"
 #include "diagnose/times.h"
-#include "diagnose/whatif.h"
+#include "diagnose/whatif_pick.h"
 
 TEST(every_planted_fault_is_named_first_with_place_and_cost)
 {

@@ -305,8 +305,6 @@ VIRTUAL = [
         1e-6 * c["loader_bytes"] / (c["step_s"] * (1 + x)))), None, ["D1"]),
     Case("D4", "loader_lognormal@r", data, somewhere(
         lambda x, c, r: f"loader_lognormal={ms(c['step_s'] * (1.3 + 2 * x))}"), None, []),
-    Case("D4", "loader_lognormal", data, everywhere(
-        lambda x, c, r: f"loader_lognormal={ms(c['step_s'] * (2.5 + 6 * x))}"), None, []),
     Case("H9", "pause@r", data, somewhere(
         lambda x, c, r: f"pause={ms(8 * x * c['step_s'])}/8"), None, []),
     Case("K4", "phi_override", data, everywhere(
@@ -401,6 +399,10 @@ VIRTUAL = [
     Case("C3", "bucket=all, one pass", one_pass, everywhere(
         lambda x, c, r: "bucket=all"), None, []),
     Case("K6", "op", tensor_pairs, slow_op, None, []),
+    Case("D4", "loader_lognormal", data, everywhere(
+        lambda x, c, r: f"loader_lognormal={ms(c['step_s'] * (2.5 + 6 * x))}"), None, []),
+    Case("B3", "jitter@r", data, somewhere(lambda x, c, r: f"jitter={100 * (0.1 + x):.0f}%"),
+         None, []),
 ]
 
 PAIRS = [
