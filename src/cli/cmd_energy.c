@@ -1,5 +1,6 @@
 /* What a run took, from its ledger. */
 #include "base/err.h"
+#include "base/log.h"
 #include "base/sys.h"
 #include "cli/command.h"
 #include "report/energy_report.h"
@@ -95,8 +96,13 @@ static int run(struct invocation *v)
     struct energy_ledger ledger;
     struct energy_run about;
     struct text out = { 0 };
-    TRY(read_run(&about, v->args[0], v->arena));
+    const bool files = f->codecarbon || f->card || f->cyclonedx; /* which name the model */
     const char *path = arena_printf(v->arena, "%s/energy.json", v->args[0]);
+    const int rc = read_run(&about, v->args[0], v->arena);
+    if (rc < 0 && (files || !sys_exists(path)))
+        return rc;
+    if (rc < 0)
+        log_line(LOG_WARN, "%s", err_message());
     if (!sys_exists(path))
         return err_set(ERR_FORMAT, "%s has no energy.json: nothing was counted, because the run "
                        "ended before its first step, or was simulated", v->args[0]);

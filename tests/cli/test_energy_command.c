@@ -150,6 +150,18 @@ TEST(the_formats_have_their_own_units)
     shell("tail -1 $D/g.csv | grep -q ',Y,1,0$'", 0);
 }
 
+/* What was counted does not hang on what the run was; formats that name the model do. */
+TEST(a_damaged_manifest_costs_the_name_of_the_model)
+{
+    shell("rm -rf $D/hurt && cp -r $D/runs/two $D/hurt && echo '{\"x' >$D/hurt/manifest.json", 0);
+    const char *said = shell("$H energy $D/hurt 2>&1", 0);
+    CHECK(strstr(said, "warning: ") && strstr(said, "hurt/manifest.json:1:"));
+    CHECK(strstr(said, "energy "));
+    said = shell("$H energy $D/hurt --card $D/hurt.md 2>&1", 1);
+    CHECK(strstr(said, "headway: ") && strstr(said, "hurt/manifest.json:1:"));
+    shell("test ! -e $D/hurt.md", 0);
+}
+
 TEST(what_cannot_be_is_refused)
 {
     CHECK(strstr(shell("$H energy $D 2>&1", 1), "manifest.json"));
@@ -166,7 +178,8 @@ int main(void)
         ONE(two_ranks_of_a_node_are_metered_once),
         ONE(a_run_that_died_in_its_first_step_has_a_ledger),
         ONE(a_resumed_run_goes_on_counting),
-        ONE(the_formats_have_their_own_units), ONE(what_cannot_be_is_refused),
+        ONE(the_formats_have_their_own_units), ONE(a_damaged_manifest_costs_the_name_of_the_model),
+        ONE(what_cannot_be_is_refused),
     };
     return cmocka_run_group_tests(tests, prepare, NULL);
 }
