@@ -593,15 +593,22 @@ static bool look_volume(const struct measure *m, const struct rule_limit *limit,
     return true;
 }
 
+/* Keys and values that pass round a ring are attended to while the next ones pass: that can be
+ * hidden, too. */
+static double stood_or_passed(const struct measure_lane *l)
+{
+    return l->lane == LANE_CP ? stood(l) : stood_if_can_hide(l);
+}
+
 static double stood_before_end(const struct measure_lane *l)
 {
-    return fmax(0, stood_if_can_hide(l) - l->tail_s); /* fmax: NaN is left out */
+    return fmax(0, stood_or_passed(l) - l->tail_s); /* fmax: NaN is left out */
 }
 
 static bool look_overlap(const struct measure *m, const struct rule_limit *limit,
                          struct finding *f)
 {
-    const struct measure_lane *l = worst_of_sums(m, stood_if_can_hide);
+    const struct measure_lane *l = worst_of_sums(m, stood_or_passed);
     const double share = where_crowded(m, limit[1].value, limit[3].value / crowd(m));
     const double times = where_crowded(m, limit[2].value, limit[4].value);
     if (!l || !(stood(l) > limit[0].value * l->transfer_s) ||
@@ -609,7 +616,8 @@ static bool look_overlap(const struct measure *m, const struct rule_limit *limit
         return false;
     /* Where little could hide them, or most is what ends a step, they may stand in the way anyhow:
      * then only that ranks stand still for what they do not need yet says otherwise. */
-    f->asks_replay = l->backward_s < stood(l) || l->tail_s >= 0.5 * stood(l);
+    f->asks_replay = l->backward_s < stood(l) || l->tail_s >= 0.5 * stood(l) ||
+                     l->lane == LANE_CP;
     tell_lane(l, f);
     rule_evidence(f, "%.0f %% of what the exchanges take is exposed, although %.1f ms of computing "
                   "could hide it", 100 * stood(l) / l->transfer_s, 1e3 * l->backward_s);

@@ -532,6 +532,35 @@ TEST(jitter_is_found_in_steps_that_vary)
     arena_fini(&a);
 }
 
+struct told {
+    double before, gain;
+};
+
+static double length_told(void *context, const struct finding_edit *e, double factor)
+{
+    const struct told *t = context;
+    (void)factor;
+    return t->before - (e ? t->gain : 0);
+}
+
+/* What passes round a ring may be attended to meanwhile: whether it could, a replay tells. */
+TEST(a_ring_that_nothing_hides_is_found_where_a_replay_says_so)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(4, STEPS, &a);
+    c1(m, &a);
+    m->lanes[0].lane = LANE_CP;
+    struct told t = { m->step.mean, 0.1 * m->step.mean };
+    const struct finding_replay replay = { &t, length_told };
+    findings_make(&found, m, &replay);
+    CHECK(has("C1"));
+    t.gain = 0;
+    findings_make(&found, m, &replay);
+    CHECK(!has("C1"));
+    arena_fini(&a);
+}
+
 /* It varies within steps, and is slower than its peers in all of them. */
 TEST(a_rank_that_varies_is_slow_besides_only_if_it_is_so_when_quiet)
 {
@@ -764,6 +793,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(a_slow_ring_and_a_slow_pair_of_it_are_one_link),
           ONE(a_ring_is_as_fast_as_its_slowest_link),
           ONE(all_ranks_may_become_slow_at_once), ONE(jitter_is_found_in_steps_that_vary),
+          ONE(a_ring_that_nothing_hides_is_found_where_a_replay_says_so),
           ONE(a_rank_that_varies_is_slow_besides_only_if_it_is_so_when_quiet),
           ONE(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains),
           ONE(a_rank_that_others_rob_is_not_slow_by_less_than_that),
