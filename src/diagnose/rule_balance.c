@@ -407,6 +407,8 @@ static bool tell_jitter(const struct measure *m, const struct rule_limit *limit,
         lost = spread_within_stages(m).mean;
     if (!varies && (rank < 0 || !slow_by_turns(m, limit, lost, &g.excess)))
         return false;
+    if (rule_follows_work(m) >= limit[6].value)
+        return false;
     most_noise(m, &rank);
     double sigma = measure_stat(m->ranks[rank].compute, m->n_steps).sigma;
     f->within_steps = varies;
@@ -701,7 +703,9 @@ const struct rule rules_balance[] = {
         { 0.02, "of the step", "less is not worth a person's time" },
         { 3, "standard errors of the spread", "none within is told from chance" },
         { 0.03, "of their time that parts of a step vary by, where their times are given",
-          "tasks that sleep repeat within 2 %" } } },
+          "tasks that sleep repeat within 2 %" },
+        { 0.3, "correlation of compute time and work", "as much and rows' lengths have a part in "
+          "it: of equal rows chance makes less" } } },
     { "B4", "stages of unequal length", look_stages,
       { { 1.05, "times the mean of the stages", "equal stages repeat within 3 %" } } },
     { "B5", "too few micro-batches for the pipeline", look_bubble,

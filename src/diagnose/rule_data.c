@@ -590,24 +590,30 @@ static void centre(const struct measure *m, measure_series_fn series, double *ou
 
 static const double *series_work(const struct measure_rank *r) { return r->work; }
 
+double rule_follows_work(const struct measure *m)
+{
+    struct arena a;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (!m->ranks[r].work)
+            return NAN;
+    arena_init(&a);
+    const i64 n = m->n_ranks * m->n_steps;
+    double *c = ARENA_ARRAY(&a, double, n), *w = ARENA_ARRAY(&a, double, n);
+    centre(m, rule_compute, c);
+    centre(m, series_work, w);
+    const double together = measure_correlation(c, w, n);
+    arena_fini(&a);
+    return together;
+}
+
 static bool look_length_skew(const struct measure *m, const struct rule_limit *limit,
                              struct finding *f)
 {
-    for (i64 r = 0; r < m->n_ranks; r++)
-        if (!m->ranks[r].work)
-            return false;
     struct measure_spread spread = measure_spread(m, rule_compute);
     double lost = isfinite(m->loss[LOSS_BALANCE]) ? m->loss[LOSS_BALANCE] : spread.excess;
     if (m->n_ranks < 2 || !(lost >= m->theta) || spread.share > limit[1].value)
         return false;
-    struct arena a;
-    arena_init(&a);
-    i64 n = m->n_ranks * m->n_steps;
-    double *c = ARENA_ARRAY(&a, double, n), *w = ARENA_ARRAY(&a, double, n);
-    centre(m, rule_compute, c);
-    centre(m, series_work, w);
-    double together = measure_correlation(c, w, n);
-    arena_fini(&a);
+    const double together = rule_follows_work(m);
     if (!(together >= limit[0].value))
         return false;
     rule_evidence(f, "the slowest rank computes %.1f ms longer than the median, and it is another "

@@ -561,6 +561,26 @@ TEST(a_ring_that_nothing_hides_is_found_where_a_replay_says_so)
     arena_fini(&a);
 }
 
+TEST(what_follows_the_lengths_of_rows_is_no_jitter)
+{
+    for (int follows = 0; follows < 2; follows++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(4, STEPS, &a);
+        u64 draw = 3;
+        b3(m, &a);
+        for (int r = 0; r < 4; r++) {
+            m->ranks[r].work = series(&a, 0);
+            for (i64 k = 0; k < STEPS; k++)
+                m->ranks[r].work[k] = 1e9 + 1e9 * usual_noise(&draw) +
+                                      (follows ? 3e10 * (m->ranks[r].compute[k] - 0.09) : 0);
+        }
+        findings_make(&found, m, NULL);
+        CHECK_EQ(has("B3"), !follows);
+        arena_fini(&a);
+    }
+}
+
 /* It varies within steps, and is slower than its peers in all of them. */
 TEST(a_rank_that_varies_is_slow_besides_only_if_it_is_so_when_quiet)
 {
@@ -794,6 +814,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(a_ring_is_as_fast_as_its_slowest_link),
           ONE(all_ranks_may_become_slow_at_once), ONE(jitter_is_found_in_steps_that_vary),
           ONE(a_ring_that_nothing_hides_is_found_where_a_replay_says_so),
+          ONE(what_follows_the_lengths_of_rows_is_no_jitter),
           ONE(a_rank_that_varies_is_slow_besides_only_if_it_is_so_when_quiet),
           ONE(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains),
           ONE(a_rank_that_others_rob_is_not_slow_by_less_than_that),
