@@ -60,11 +60,13 @@ static void print_plan(const struct planned_run *x, const struct island_plan *p,
         plan_band_print(&p->days, 1, 0);
         printf("\n");
     }
-    printf("\nassumed: a ring of islands, each %.4g GB/s one way and %.3g s from the next, sends "
-           "%.3g bytes of %.4g parameters and receives as many;\nislands are alike and wait for "
-           "the slowest; goodput between that of all as one job and of one island (%s);\nthe model "
-           "gets as good as with a step of all rows together, which no formula here knows\n",
-           1e-9 * l->bytes_per_s, l->latency_s, 2 * l->element_bytes, p->parameters,
+    printf("\nassumed: a ring of islands, each %.4g GB/s one way and %.3g s from the next, "
+           "sends %.3g bytes for each of %.4g parameters and receives as many;\n"
+           "islands are alike and wait for the slowest; goodput between that of all as one "
+           "job and of one island (%s);\n"
+           "the model gets as good as with a step of all rows together, which no formula here "
+           "knows\n",
+           1e-9 * l->bytes_per_s, l->latency_s, plan_outer_bytes(l), p->parameters,
            x->terms.law ? x->law.name : "nothing fails");
 }
 

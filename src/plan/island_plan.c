@@ -5,12 +5,18 @@
 
 #include <math.h>
 
+double plan_outer_bytes(const struct island_link *l)
+{
+    double n = (double)l->islands;
+    return 2 * (n - 1) / n * l->element_bytes;
+}
+
 double plan_outer_seconds(const struct island_link *l, double parameters)
 {
     double n = (double)l->islands;
     if (l->islands == 1)
         return 0;
-    return 2 * (n - 1) / n * parameters * l->element_bytes / l->bytes_per_s +
+    return plan_outer_bytes(l) * parameters / l->bytes_per_s +
            2 * (n - 1) * l->latency_s;
 }
 

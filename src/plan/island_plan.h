@@ -46,6 +46,9 @@ int plan_islands_of(struct island_plan *out, const struct plan_job *job,
                     const struct plan_pick *pick, const struct island_link *link,
                     const struct plan_terms *terms, struct arena *a);
 
+/* That an island sends in one outer step for each parameter. */
+double plan_outer_bytes(const struct island_link *link);
+
 /* Seconds of one outer step. */
 double plan_outer_seconds(const struct island_link *link, double parameters);
 

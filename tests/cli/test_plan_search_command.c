@@ -249,6 +249,8 @@ TEST(rows_that_nobody_asked_for_can_be_shared_out_to_islands)
           "'has 1 of the 8 devices (--gpus is those of all islands'", 0);
     /* A node for each, if nobody says. */
     shell("$H plan islands | grep -q '8 islands of 8 devices'", 0);
+    /* 2 (K - 1) / K times 4 bytes. */
+    shell("$H plan islands --gpus 16 --islands 2 | grep -q 'sends 4 bytes for each'", 0);
     shell("$H plan run --location nowhere 2>&1 | grep -q -e '--carbon-g-per-kwh'", 0);
 }
 
