@@ -15,7 +15,7 @@ struct limit_flags {
     bool json;
 };
 
-static const int dtypes[] = { PLAN_BF16, PLAN_FP8, PLAN_FP32 };
+static const int dtypes[] = { PLAN_BF16, PLAN_FP8, PLAN_FP32, PLAN_FP4 };
 
 #define FLAG(kind, field) OPTION_FIELD(kind, struct limit_flags, field)
 
@@ -31,7 +31,8 @@ static const struct option options[] = {
               "0: not known." },
     { "seq", FLAG(INT, sequence), "0", .unit = "tokens", .max = 1 << 24,
       .help = "Length of rows; 0: as long as the model's." },
-    { "dtype", FLAG(CHOICE, dtype), "bf16", .choices = "bf16|fp8|fp32", .help = "Of products." },
+    { "dtype", FLAG(CHOICE, dtype), "bf16", .choices = "bf16|fp8|fp32|fp4",
+      .help = "Of products." },
     { "law", FLAG(STRING, law), "llama3",
       .help = "Failures, as 'headway plan goodput' takes them." },
     { "json", FLAG(BOOL, json), "no", .help = "Print JSON." },

@@ -19,7 +19,7 @@ struct run_flags {
 
 enum { COUNT_PROGRAM, COUNT_6N, COUNT_SQUARE };
 static const char *const count_names[] = { "the program", "6ND", "attention as squares" };
-static const int dtypes[] = { PLAN_BF16, PLAN_FP8, PLAN_FP32 };
+static const int dtypes[] = { PLAN_BF16, PLAN_FP8, PLAN_FP32, PLAN_FP4 };
 
 #define FLAG(kind, field) OPTION_FIELD(kind, struct run_flags, field)
 
@@ -39,7 +39,7 @@ static const struct option options[] = {
       .help = "Utilisation of the dense peak; 0: 0.40, from 0.30 to 0.50." },
     { "counts", FLAG(CHOICE, counts), "program", .choices = "program|6n|square",
       .help = "Which FLOPs that utilisation counts: the program's, 6ND, or attention as squares." },
-    { "dtype", FLAG(CHOICE, dtype), "bf16", .choices = "bf16|fp8|fp32",
+    { "dtype", FLAG(CHOICE, dtype), "bf16", .choices = "bf16|fp8|fp32|fp4",
       .help = "Whose peak it is a share of." },
     { "step_time", FLAG(DURATION, step), "0", .unit = "seconds", .max = 1e6,
       .help = "Seconds of a step, instead of a utilisation." },

@@ -29,11 +29,6 @@ static double middle(const json_t *o, const char *key)
     return number(json_object_get(o, key), "p50");
 }
 
-static double median(const json_t *o, const char *key)
-{
-    return number(json_object_get(o, key), "p50");
-}
-
 TEST(a_run_is_sized_and_billed)
 {
     json_t *o = run_json("$H plan run --model llama3-405b --tokens 15.6T --machine h100-sxm-roce "
@@ -137,7 +132,7 @@ TEST(what_is_ideal_is_the_same_however_it_is_split)
         const json_t *terms = json_object_get(best, "terms");
         double ideal = number(terms, "ideal FLOPs");
         double more = number(terms, "work done twice, padding");
-        CHECK_NEAR(ideal / median(plan, "step_seconds") / median(plan, "mfu"), 1, 1e-9);
+        CHECK_NEAR(ideal / middle(plan, "step_seconds") / middle(plan, "mfu"), 1, 1e-9);
         least = i ? least : ideal;
         CHECK_NEAR(ideal / least, 1, 1e-9);
         CHECK(more >= 0 && more < 0.001 * ideal);
@@ -236,6 +231,12 @@ TEST(limits_and_exchanges_are_said)
     json_t *o = run_json("$H plan limits --model llama3-70b --machine h100-sxm-ib --json");
     CHECK(number(o, "tensor_ways_in_node") == 8);
     json_decref(o);
+    o = run_json("$H plan limits --machine b200-ib --dtype fp4 --json");
+    json_t *eight = run_json("$H plan limits --machine b200-ib --dtype fp8 --json");
+    CHECK(number(o, "device_flops_per_s") > 1.5 * number(eight, "device_flops_per_s"));
+    json_decref(o);
+    json_decref(eight);
+    shell("$H plan run --machine b200-ib --dtype fp4 | grep -q 'dense each (fp4)'", 0);
     o = run_json("$H plan network p5-efa --gpus 512 --json");
     CHECK(number(o, "measured_rows") == 31 && number(o, "median_error") < 0.15);
     json_decref(o);
