@@ -236,6 +236,17 @@ TEST(terms_are_all_of_a_step)
     arena_fini(&a);
 }
 
+/* What the only row of a table lacks; NULL: nothing. */
+static const char *missing_of(const char *head, const char *row, struct arena *a)
+{
+    struct csv t;
+    struct plan_rows read;
+    const char *text = arena_printf(a, "%s%s", head, row);
+    CHECK_OK(csv_parse(text, (i64)strlen(text), "rows.csv", a, &t));
+    CHECK_OK(plan_rows_of(&read, &t, a));
+    return read.rows[0].missing;
+}
+
 TEST(a_row_that_lacks_something_says_what)
 {
     static const char head[] =
@@ -252,16 +263,12 @@ TEST(a_row_that_lacks_something_says_what)
     };
     for (i64 i = 0; i < COUNT_OF(rows); i++) {
         struct arena a;
-        struct csv t;
-        struct plan_rows read;
         arena_init(&a);
-        const char *text = arena_printf(&a, "%s%s", head, rows[i].row);
-        CHECK_OK(csv_parse(text, (i64)strlen(text), "rows.csv", &a, &t));
-        CHECK_OK(plan_rows_of(&read, &t, &a));
+        const char *missing = missing_of(head, rows[i].row, &a);
         if (rows[i].missing)
-            CHECK_STR(read.rows[0].missing, rows[i].missing);
+            CHECK_STR(missing, rows[i].missing);
         else
-            CHECK(!read.rows[0].missing);
+            CHECK(!missing);
         arena_fini(&a);
     }
 }
@@ -291,13 +298,9 @@ TEST(words_that_a_column_does_not_have_are_said)
     };
     for (i64 i = 0; i < COUNT_OF(rows); i++) {
         struct arena a;
-        struct csv t;
-        struct plan_rows read;
         arena_init(&a);
-        const char *text = arena_printf(&a, "%s%s", head, rows[i].row);
-        CHECK_OK(csv_parse(text, (i64)strlen(text), "rows.csv", &a, &t));
-        CHECK_OK(plan_rows_of(&read, &t, &a));
-        CHECK(strstr(read.rows[0].missing, rows[i].said));
+        const char *missing = missing_of(head, rows[i].row, &a);
+        CHECK(missing && strstr(missing, rows[i].said));
         arena_fini(&a);
     }
 }
