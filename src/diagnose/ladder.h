@@ -2,9 +2,10 @@
  *
  * W wall time, T the steps' time in it, T1 ... T5 what the steps would have taken with one loss
  * after another taken away (diagnose/dag.h, each on top of those before), C mean computing time
- * of a rank; M model FLOPs of the places that a counted token depends on, H executed FLOPs; of each task its time t, FLOPs h, bytes b, the peak
- * F_i of its dtype, p = max(h / F_i, b / memory rate), and of its rank and step the clock f and
- * the share u of the time that its threads were on a processor.
+ * of a rank; M model FLOPs of the places that a counted token depends on, H executed FLOPs; of
+ * each task its time t, FLOPs h, bytes b, the peak F_i of its dtype, p = max(h / F_i, b / memory
+ * rate), and of its rank and step the clock f and the share u of the time that its threads were on
+ * a processor.
  *
  * From T4 on a rank that computes more slowly than others does so at the usual pace
  * (diagnose/pace.h), and so are C and each t below; its clock and its share of a processor are those
