@@ -117,45 +117,88 @@ static const struct tensor *root(const struct tensor *t)
     return t && t->owner ? t->owner : t;
 }
 
-static int by_address(const void *a, const void *b)
-{
-    uintptr_t x = (uintptr_t) * (const struct tensor *const *)a;
-    uintptr_t y = (uintptr_t) * (const struct tensor *const *)b;
-    return (x > y) - (x < y);
-}
+/* Tensors that own what tasks touch, numbered as tasks come to them: ranks that run the same
+ * program write the same table, wherever their memory lies. */
+struct owner {
+    const struct tensor *tensor;
+    i64 number;
+};
 
-/* Owners that tasks touch, by address: what tasks name is the place in this list. */
 struct owners {
-    const struct tensor **list;
+    struct owner *list; /* by address */
+    const struct tensor **numbered;
     i64 n;
 };
 
-static void find_owners(struct owners *o, const struct program *p, struct arena *a)
+static int by_address(const void *a, const void *b)
+{
+    const struct owner *x = a, *y = b;
+    if (x->tensor != y->tensor)
+        return (uintptr_t)x->tensor < (uintptr_t)y->tensor ? -1 : 1;
+    return (x->number > y->number) - (x->number < y->number);
+}
+
+static int by_number(const void *a, const void *b)
+{
+    const struct owner *x = a, *y = b;
+    return (x->number > y->number) - (x->number < y->number);
+}
+
+static void add_owner(struct owners *o, const struct tensor *t)
+{
+    if (t) {
+        o->list[o->n] = (struct owner){ root(t), o->n };
+        o->n++;
+    }
+}
+
+/* Each once, where it comes first. */
+static void number_owners(struct owners *o)
 {
     i64 n = 0;
-    o->list = ARENA_ARRAY(a, const struct tensor *, p->n_tasks * (TASK_INS + TASK_OUTS + 1));
-    for (i64 id = 0; id < p->n_tasks; id++) {
-        const struct task *t = p->by_id[id];
-        for (int k = 0; k < TASK_INS; k++)
-            o->list[n++] = root(t->in[k]);
-        for (int k = 0; k < TASK_OUTS; k++)
-            o->list[n++] = root(t->out[k]);
-        o->list[n++] = root(t->when);
+    qsort(o->list, (size_t)o->n, sizeof *o->list, by_address);
+    for (i64 i = 0; i < o->n; i++)
+        if (n == 0 || o->list[n - 1].tensor != o->list[i].tensor)
+            o->list[n++] = o->list[i];
+    o->n = n;
+    qsort(o->list, (size_t)n, sizeof *o->list, by_number);
+    for (i64 i = 0; i < n; i++) {
+        o->list[i].number = i;
+        o->numbered[i] = o->list[i].tensor;
     }
     qsort(o->list, (size_t)n, sizeof *o->list, by_address);
-    for (i64 i = 0; i < n; i++)
-        if (o->list[i] && (o->n == 0 || o->list[o->n - 1] != o->list[i]))
-            o->list[o->n++] = o->list[i];
+}
+
+static void find_owners(struct owners *o, const struct program *p, struct arena *a)
+{
+    const i64 most = p->n_tasks * (TASK_INS + TASK_OUTS + 1);
+    *o = (struct owners){ ARENA_ARRAY(a, struct owner, most),
+                          ARENA_ARRAY(a, const struct tensor *, most), 0 };
+    for (i64 id = 0; id < p->n_tasks; id++) {
+        const struct task *t = p->by_id[id];
+        add_owner(o, t->when);
+        for (int k = 0; k < TASK_INS; k++)
+            add_owner(o, t->in[k]);
+        for (int k = 0; k < TASK_OUTS; k++)
+            add_owner(o, t->out[k]);
+    }
+    number_owners(o);
+}
+
+static int by_tensor(const void *key, const void *at)
+{
+    const uintptr_t x = (uintptr_t)key, y = (uintptr_t)((const struct owner *)at)->tensor;
+    return (x > y) - (x < y);
 }
 
 static void put_index(struct json *j, const struct owners *o, const struct tensor *t)
 {
     const struct tensor *owner = root(t);
-    const struct tensor **found = NULL;
+    const struct owner *found = NULL;
     if (owner)
-        found = bsearch(&owner, o->list, (size_t)o->n, sizeof *o->list, by_address);
+        found = bsearch(owner, o->list, (size_t)o->n, sizeof *o->list, by_tensor);
     if (found)
-        json_int(j, found - o->list);
+        json_int(j, found->number);
 }
 
 static void put_tensors(struct json *j, const struct owners *o)
@@ -163,7 +206,7 @@ static void put_tensors(struct json *j, const struct owners *o)
     json_key(j, "tensors");
     json_begin_array(j);
     for (i64 i = 0; i < o->n; i++) {
-        const struct tensor *t = o->list[i];
+        const struct tensor *t = o->numbered[i];
         json_begin_array(j);
         json_str(j, t->name);
         json_int(j, tensor_bytes(t));
