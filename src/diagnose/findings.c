@@ -176,7 +176,7 @@ static void price(struct finding *f, const struct measure *m, const struct findi
     const double others = rule_disturbed(m);
     f->gain_lo = fmax(0, fmin(lo, mid) * (1 - replay_spread) * (1 - others) - noise);
     f->gain_hi = fmin(fmax(f->gain, fmax(hi, mid)) * (1 + replay_spread) * (1 + others) + noise,
-                      m->step.mean);
+                      rule_most(m, f));
     f->replayed = true;
     f->lost = fmax(f->lost, f->gain); /* what comes back was lost */
     f->share = f->lost / m->step.mean;

@@ -93,6 +93,7 @@ struct finding {
     int n_rejected;
     char fix[FINDING_TEXT], confirm[FINDING_TEXT];
     double gain_lo, gain, gain_hi; /* seconds per step */
+    double most;   /* that mending it can give back, in whatever noise; 0: the step */
     bool replayed; /* the gain comes from a replay */
     bool asks_replay; /* where there is a replay that cannot price it, it is no finding */
     bool within_steps; /* its evidence is how parts of a step differ from each other */

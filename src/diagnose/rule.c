@@ -99,6 +99,11 @@ double rule_noise_beside(const struct measure *m, const struct finding *f)
     return isfinite(se) ? 2 * se : 0;
 }
 
+double rule_most(const struct measure *m, const struct finding *f)
+{
+    return f->most > 0 ? fmin(fmax(f->most, f->gain), m->step.mean) : m->step.mean;
+}
+
 void rule_gain(const struct measure *m, struct finding *f, double lost, double gain,
                double spread)
 {
@@ -109,7 +114,7 @@ void rule_gain(const struct measure *m, struct finding *f, double lost, double g
     f->share = m->step.mean > 0 ? lost / m->step.mean : 0;
     f->gain = gain;
     f->gain_lo = fmax(0, gain * (1 - spread) * (1 - others) - noise);
-    f->gain_hi = fmin(gain * (1 + spread) * (1 + others) + noise, m->step.mean);
+    f->gain_hi = fmin(gain * (1 + spread) * (1 + others) + noise, rule_most(m, f));
 }
 
 void rule_edit(struct finding *f, enum finding_edit_kind kind, double factor)

@@ -43,6 +43,8 @@ void rule_evidence(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void rule_reject(struct finding *f, const char *id, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void rule_fix(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void rule_confirm(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* What f's gain cannot be above, in seconds a step. */
+double rule_most(const struct measure *m, const struct finding *f);
 /* Loses `lost` seconds per step, of which mending gives back `gain`, give or take `spread` of
  * it, as much of it as the machine is disturbed, and what the step's noise lets one see. */
 void rule_gain(const struct measure *m, struct finding *f, double lost, double gain,

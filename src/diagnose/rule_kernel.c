@@ -281,6 +281,7 @@ static bool look_backend(const struct measure *m, const struct rule_limit *limit
 /* What numbers of half the bytes, and arithmetic that is made for them, would save. */
 struct narrow {
     double products, attention, others, all; /* others: by their bytes alone, at best */
+    double most; /* if products and attention came down to what their FLOPs and bytes ask for */
 };
 
 static struct narrow save_by_narrow(const struct measure *m, double best)
@@ -291,11 +292,14 @@ static struct narrow save_by_narrow(const struct measure *m, double best)
         const struct measure_op *o = &m->ops[i];
         const double now = fmax(o->flops / m->ceilings.used, o->bytes / rate);
         const double then = fmax(o->flops / best, 0.5 * o->bytes / rate);
+        const double saved = o->seconds * (1 - then / now);
+        const bool attends = strncmp(o->name, "attention", 9) == 0;
         n.all += o->seconds;
+        n.most += is_product(o) || attends ? fmax(saved, o->seconds - then) : 0;
         if (is_product(o))
-            n.products += o->seconds * (1 - then / now);
-        else if (strncmp(o->name, "attention", 9) == 0)
-            n.attention += o->seconds * (1 - then / now);
+            n.products += saved;
+        else if (attends)
+            n.attention += saved;
         else if (o->phase != PHASE_UPDATE && !o->watching)
             n.others += 0.5 * o->seconds; /* the update keeps numbers of full width */
     }
@@ -324,6 +328,9 @@ static bool look_precision(const struct measure *m, const struct rule_limit *lim
     f->edit.factor_lo = 1 - limit[2].value * n.products / n.all;
     f->edit.factor_hi = 1 - (most + n.others) / n.all;
     snprintf(f->place.op, sizeof f->place.op, "linear");
+    /* One rank waits for none; were all waits, transfers and bubbles to shrink like the computing,
+     * a step of several lost its share. */
+    f->most = (n.most + n.others) * (m->n_ranks > 1 ? m->step.mean / n.all : 1);
     rule_gain(m, f, most, gain, 0.35);
     rule_fix(f, "--train.precision bf16");
     rule_confirm(f, "headway train RECIPE --train.precision bf16");
