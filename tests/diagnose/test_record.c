@@ -491,12 +491,12 @@ TEST(clocks_that_jumped_apart_are_told_and_who_waited_is_not_guessed)
     struct record r;
     struct record_step s = { 0 };
     open_run(&r, "two");
-    const u64 begun = r.parts[0].heads[1]->begin_ns;
+    const u64 begun = r.parts[0].heads[0]->begin_ns; /* rank 0 begins the record's clock */
     const i64 n = r.n_steps;
     for (i64 i = 0; i < n; i++)
         CHECK(!record_step_apart(&r, i));
     CHECK_OK(record_step(&r, 2, &s));
-    const u64 third = begun + (u64)s.begin_ns; /* a process begins the record's clock */
+    const u64 third = begun + (u64)s.begin_ns; /* both read the same clock of the machine */
     record_close(&r);
     for (int back = 0; back < 2; back++) {
         add_clock("runs/two/trace", 1, third + (u64)back, back ? -10000000000 : 10000000000);
