@@ -187,26 +187,50 @@ static bool is_worth_it(const struct finding *f, const struct measure *m)
     return f->gain >= least_replayed(f) * m->theta;
 }
 
-/* A slow rank that nobody waits for, as long as another one is slower: it is worth something once
- * that is mended. */
+/* Slow ranks that are not x's: of those worth mending by themselves the one that gains most, else
+ * the one that loses most. */
+static const struct finding *slow_beside(const struct finding *x, const struct findings *f,
+                                         const struct measure *m)
+{
+    const struct finding *best = NULL;
+    for (int i = 0; i < f->n; i++) {
+        const struct finding *o = &f->at[i];
+        if (o == x || !(o->edit.takes > 0) || !o->replayed || o->place.rank < 0 ||
+            finding_edits_rank(&o->edit, x->place.rank))
+            continue;
+        const bool worth = is_worth_it(o, m), best_is = best && is_worth_it(best, m);
+        if (!best || worth > best_is ||
+            (worth == best_is && (worth ? o->gain > best->gain : o->lost > best->lost)))
+            best = o;
+    }
+    return best;
+}
+
+/* A slow rank that nobody waits for, as long as another one is slower, or as slow: it is worth
+ * something once that is mended. */
 static void price_beside(struct finding *x, const struct findings *f, const struct measure *m,
                          const struct finding_replay *replay, double before)
 {
-    const struct finding *other = NULL;
-    for (int i = 0; i < f->n; i++) {
-        const struct finding *o = &f->at[i];
-        if (o != x && o->edit.takes > 0 && o->replayed && is_worth_it(o, m) && o->place.rank >= 0 &&
-            !finding_edits_rank(&o->edit, x->place.rank) && (!other || o->gain > other->gain))
-            other = o;
-    }
-    if (!other || x->edit.takes == 0 || x->place.rank < 0 || is_worth_it(x, m))
+    if (x->edit.takes == 0 || x->place.rank < 0 || !x->replayed || is_worth_it(x, m))
         return;
+    const struct finding *other = slow_beside(x, f, m);
+    if (!other)
+        return;
+    const struct finding was = *x;
     x->edit.mended = other->edit.takes;
     x->edit.mended_first = other->place.rank;
     x->edit.mended_last = (int)i64_max(other->place.rank, other->place.last_rank);
     price(x, m, replay, before);
-    rule_evidence(x, "the gain is what is left once rank %d (%s) is mended: until then the "
-                  "others wait for that one", other->place.rank, other->id);
+    if (is_worth_it(other, m)) {
+        rule_evidence(x, "the gain is what is left once rank %d (%s) is mended: until then the "
+                      "others wait for that one", other->place.rank, other->id);
+    } else if (is_worth_it(x, m)) {
+        rule_evidence(x, "the gain is that of mending rank %d (%s) too: as long as either is slow, "
+                      "the others wait (%.1f ms without that)", other->place.rank, other->id,
+                      1e3 * was.gain);
+    } else {
+        *x = was;
+    }
 }
 
 static bool is_among(const char *id, const char *list)

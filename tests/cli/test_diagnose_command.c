@@ -203,6 +203,26 @@ TEST(a_delay_of_small_messages_is_not_called_bandwidth)
     json_decref(o);
 }
 
+/* Two stages with a slow rank each, as slow as the other: to mend one alone gives back nothing. */
+TEST(slow_ranks_that_hide_each_other_are_both_named)
+{
+    shell("cd $D && timeout 100 $H train r.yaml --quiet --clock virtual --layout "
+          "dp=3,pp=4,schedule=1f1b --rates flops=8e10,memory=2e10,link=1.5e9,latency=1.5e-5 "
+          "--set model.spec=laptop-5m --set model.override={} --set train.batch=24 "
+          "--set train.accumulate=8 --set train.seq=128 --set train.steps=8 --set run.name=both "
+          "--inject slow_compute=2.2@9,slow_compute=1.3@8", 0);
+    json_t *o = diagnose("runs/both"), *findings = json_object_get(o, "findings"), *f;
+    size_t i;
+    int named = 0;
+    json_array_foreach(findings, i, f) {
+        const i64 rank = json_integer_value(json_object_get(json_object_get(f, "place"), "rank"));
+        if (strcmp(json_string_value(json_object_get(f, "id")), "B1") == 0)
+            named |= rank == 8 ? 1 : rank == 9 ? 2 : 4;
+    }
+    CHECK_EQ(named, 3);
+    json_decref(o);
+}
+
 TEST(rungs_that_were_not_measured_have_no_number)
 {
     shell("cd $D && rm -rf bare && cp -r runs/one bare && "
@@ -422,6 +442,7 @@ int main(void)
         ONE(without_all_ranks_waits_are_not_told_apart_and_nobody_is_blamed),
         ONE(a_page_without_curves_says_so_where_it_is_written),
         ONE(a_delay_of_small_messages_is_not_called_bandwidth),
+        ONE(slow_ranks_that_hide_each_other_are_both_named),
         ONE(rungs_that_were_not_measured_have_no_number),
         ONE(of_real_ranks_the_slow_one_is_named_with_its_cost),
         ONE(of_real_ranks_slow_links_blame_no_rank),
