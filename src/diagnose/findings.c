@@ -64,7 +64,7 @@ static bool same_period(const struct finding *cause, const struct finding *sympt
     return cause->period == 0 || symptom->period == 0 || cause->period == symptom->period;
 }
 
-/* Equal ranks repeat within 3 % (B1's limit between stages). */
+/* Equal ranks repeat within 3 %, and 5 % is B4's limit between stages. */
 static const double usual_pace = 1.05;
 /* The least of n times is still by some 2 / n of their noise above the undisturbed one; of few
  * actions by thrice that. */

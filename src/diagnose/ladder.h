@@ -26,7 +26,8 @@
  *     cpu       sum tfu / sum tf     threads that were not on a processor
  *     clock     sum tf / sum t       a clock below that at the start
  *
- * The product telescopes to M / (W N F). F is the best peak of the rank over its dtypes. Rungs
+ * The product telescopes to M / (W N F), less than the rate that training itself shows where rows are
+ * padded: that counts all places. F is the best peak of the rank over its dtypes. Rungs
  * depend on their order: what a fix gains is asked of the graph, not of a rung. */
 #ifndef HEADWAY_DIAGNOSE_LADDER_H
 #define HEADWAY_DIAGNOSE_LADDER_H

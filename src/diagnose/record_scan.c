@@ -90,8 +90,7 @@ static int find_files(struct record *r, const char *folder)
     for (int i = 0; i < n; i++)
         if (parse_name(names[i], &x->files[x->n_files]))
             x->files[x->n_files++].path = arena_printf(&x->arena, "%s/%s", inner, names[i]);
-    if (n >= 0)
-        sys_free(names);
+    sys_free(names);
     if (x->n_files == 0)
         return err_set(ERR_CONFIG, "%s has no recorded spans (rank-0.spans): the run ended in its "
                        "first step, or trace.disk or trace.level was off", inner);

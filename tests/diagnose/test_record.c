@@ -389,17 +389,25 @@ static void add_chunk(const char *name, int rank, u32 kind, const void *payload,
     sys_close(fd);
 }
 
+/* The file of run "one", *bytes of it, mapped; that step of it, and when its process began. */
+static u8 *file_of_one(i64 *bytes, i64 step, struct record_step *out, u64 *begun)
+{
+    struct record r;
+    open_run(&r, "one");
+    *begun = r.parts[0].heads[0]->begin_ns;
+    CHECK_OK(record_step(&r, step, out));
+    record_close(&r);
+    return sys_map_file(JOB_DIR "/runs/one/trace/rank-0.spans", bytes);
+}
+
 /* A search that follows a step computes tasks of the same program, too. */
 TEST(what_is_computed_behind_a_step_is_none_of_it)
 {
     struct record r;
     struct record_step was = { 0 }, is = { 0 };
     i64 bytes;
-    u8 *whole = sys_map_file(JOB_DIR "/runs/one/trace/rank-0.spans", &bytes);
-    open_run(&r, "one");
-    const u64 begun = r.parts[0].heads[0]->begin_ns;
-    CHECK_OK(record_step(&r, 7, &was));
-    record_close(&r);
+    u64 begun;
+    u8 *whole = file_of_one(&bytes, 7, &was, &begun);
     const u64 end = begun + (u64)was.ranks[0].window_end_ns;
     const struct {
         struct record_spans head;
@@ -431,11 +439,8 @@ TEST(a_clock_that_drifts_is_put_right_in_a_straight_line)
     struct record r;
     struct record_step was = { 0 }, is = { 0 };
     i64 bytes;
-    u8 *whole = sys_map_file(JOB_DIR "/runs/one/trace/rank-0.spans", &bytes);
-    open_run(&r, "one");
-    const u64 begun = r.parts[0].heads[0]->begin_ns;
-    CHECK_OK(record_step(&r, 5, &was));
-    record_close(&r);
+    u64 begun;
+    u8 *whole = file_of_one(&bytes, 5, &was, &begun);
     const i64 at = was.begin_ns, apart = 20000000;
     copy_cut("cut", whole, bytes);
     add_clock("cut", 0, begun + 2 * (u64)at, apart); /* from 0 soon after the begin */
