@@ -154,9 +154,9 @@ static struct use *use_of(const struct walk *w, i32 tensor)
     return &w->uses[t->place + (t->slots == 1 ? 0 : action_at(w)->micro_batch % t->slots)];
 }
 
-static void pend(struct walk *w, const struct use *u)
+static void pend(struct walk *w, i32 call)
 {
-    i32 end = w->b->calls[u->call].end;
+    i32 end = w->b->calls[call].end;
     for (int i = 0; i < w->n_pending; i++)
         if (w->pending[i] == end)
             return;
@@ -178,24 +178,40 @@ static struct use *blocks(const struct walk *w, i32 tensor, int lane, bool write
     return u;
 }
 
-/* Settles what t needs; stops, and returns true, at a use by task `sought` (-1: none). */
-static bool settle_task(struct walk *w, const struct record_task *t, i64 sought)
+/* The tensor that t touches first, second and so on, and whether its call must have ended. */
+static struct use *blocks_task(const struct walk *w, const struct record_task *t, int i)
 {
-    if (w->n_active == 0 || !(t->flags & RECORD_MEETS))
-        return false;
-    for (int i = 0; i < t->n_reads + t->n_writes; i++) {
-        bool writes = i >= t->n_reads, when = i == 0 && t->conditional;
-        i32 tensor = writes ? t->writes[i - t->n_reads] : t->reads[i];
-        struct use *u = blocks(w, tensor, when ? LANE_COMPUTE : t->lane, writes);
+    const bool writes = i >= t->n_reads, when = i == 0 && t->conditional;
+    const i32 tensor = writes ? t->writes[i - t->n_reads] : t->reads[i];
+    return blocks(w, tensor, when ? LANE_COMPUTE : t->lane, writes);
+}
+
+static bool may_block(const struct walk *w, const struct record_task *t)
+{
+    return w->n_active > 0 && (t->flags & RECORD_MEETS);
+}
+
+static void settle_task(struct walk *w, const struct record_task *t)
+{
+    for (int i = 0; i < t->n_reads + t->n_writes && may_block(w, t); i++) {
+        struct use *u = blocks_task(w, t, i);
         if (!u)
             continue;
-        pend(w, u);
+        pend(w, u->call);
         u->active = false;
         w->n_active--;
-        if ((i64)u->task == sought)
-            return true;
     }
-    return false;
+}
+
+/* What t touches that a call of task `sought` still moves, or NULL. */
+static const struct use *needs(const struct walk *w, const struct record_task *t, i64 sought)
+{
+    for (int i = 0; i < t->n_reads + t->n_writes && may_block(w, t); i++) {
+        const struct use *u = blocks_task(w, t, i);
+        if (u && (i64)u->task == sought)
+            return u;
+    }
+    return NULL;
 }
 
 /* --- calls -------------------------------------------------------------------------- */
@@ -325,39 +341,51 @@ static bool place_of(const struct walk *w, const struct record_span *s, i64 *tas
     return s->action > w->action || (s->action == w->action && *task >= w->task);
 }
 
-/* Where a walk ends: at the task with this place, whose needs are then pending (-1: at the begin of
- * the action); or before the first that needs what task `sought` moves (-1: no such). */
+/* Where a walk ends: before the task with this place, or before the action (-1). */
 struct target {
-    i64 action, task, sought;
+    i64 action, task;
 };
 
-/* True: what was sought is found. */
-static bool advance(struct walk *w, const struct target *to)
+static bool is_there(const struct walk *w, const struct target *to)
+{
+    return w->action > to->action || (w->action == to->action && w->task >= to->task);
+}
+
+/* The next task before the target, if any: actions that are through are left behind. */
+static const struct record_task *next_task(struct walk *w, const struct target *to, u32 *id)
 {
     const struct record_table *p = w->k->table;
-    for (; w->action < p->n_actions; w->action++, w->task = 0) {
+    for (; w->action < p->n_actions && !is_there(w, to); w->action++, w->task = 0) {
         const struct record_segment *g = &p->segments[action_at(w)->segment];
-        if (w->action == to->action && to->task < 0)
-            return false;
-        for (; w->task < g->n; w->task++) {
-            u32 id = (u32)(g->first + w->task);
-            const struct record_task *t = &p->tasks[id];
-            bool there = w->action == to->action && w->task == to->task;
-            if (!has_turn(w, t) && !there)
-                continue;
-            if (settle_task(w, t, to->sought))
-                return true;
-            if (there)
-                return false;
-            if (t->flags & RECORD_WAITS)
-                continue;
-            if (t->lane != LANE_COMPUTE)
-                begin_call(w, t, id);
-            else
-                w->b->g->strays += !t->conditional; /* its span is missing */
+        for (; w->task < g->n && !is_there(w, to); w->task++) {
+            *id = (u32)(g->first + w->task);
+            if (has_turn(w, &p->tasks[*id]))
+                return &p->tasks[*id];
         }
+        if (w->action == to->action)
+            break;
     }
-    return false;
+    return NULL;
+}
+
+static void pass_task(struct walk *w, const struct record_task *t, u32 id)
+{
+    settle_task(w, t);
+    w->task++;
+    if (t->flags & RECORD_WAITS)
+        return;
+    if (t->lane != LANE_COMPUTE)
+        begin_call(w, t, id);
+    else
+        w->b->g->strays += !t->conditional; /* its span is missing */
+}
+
+static void advance(struct walk *w, const struct target *to)
+{
+    const struct record_task *t;
+    u32 id;
+    while ((t = next_task(w, to, &id)) != NULL)
+        pass_task(w, t, id);
 }
 
 static void see_task(struct walk *w, const struct item *it)
@@ -368,10 +396,11 @@ static void see_task(struct walk *w, const struct item *it)
     i64 task;
     if (g && it->span->action == w->action && it->span->task_id == g->first + w->task &&
         w->task < g->n) { /* the very next one */
-        settle_task(w, &p->tasks[it->span->task_id], -1);
+        settle_task(w, &p->tasks[it->span->task_id]);
         w->task++;
     } else if (place_of(w, it->span, &task)) {
-        advance(w, &(struct target){ it->span->action, task, -1 });
+        advance(w, &(struct target){ it->span->action, task });
+        settle_task(w, &p->tasks[it->span->task_id]);
         w->task = task + 1;
     } else {
         w->b->g->strays++;
@@ -380,22 +409,20 @@ static void see_task(struct walk *w, const struct item *it)
 }
 
 /* In the end the executor waits for all that is under way. */
-static void drain(struct walk *w, i64 sought)
+static void drain(struct walk *w)
 {
-    for (i64 i = 0; w->n_active > 0 && i < w->k->table->n_places; i++) {
-        struct use *u = &w->uses[i];
-        if (u->active && (sought < 0 || (i64)u->task == sought)) {
-            pend(w, u);
-            u->active = false;
+    for (i64 i = 0; w->n_active > 0 && i < w->k->table->n_places; i++)
+        if (w->uses[i].active) {
+            pend(w, w->uses[i].call);
+            w->uses[i].active = false;
             w->n_active--;
         }
-    }
 }
 
 /* Up to the next task that has a span behind this item, or to the end. */
 static struct target up_to_next(const struct walk *w, i64 index)
 {
-    struct target t = { w->k->table->n_actions, 0, -1 };
+    struct target t = { w->k->table->n_actions, 0 };
     for (i64 i = index + 1; i < w->n_items; i++)
         if (w->items[i].kind == DAG_COMPUTE && place_of(w, w->items[i].span, &t.task)) {
             t.action = w->items[i].span->action;
@@ -404,18 +431,69 @@ static struct target up_to_next(const struct walk *w, i64 index)
     return t;
 }
 
+/* What task `sought` moves and the target needs: behind the last, all that is under way. */
+static const struct use *needed_there(const struct walk *w, const struct target *to, u32 sought)
+{
+    const struct record_table *p = w->k->table;
+    struct walk at = *w;
+    if (to->action < p->n_actions) {
+        at.action = to->action;
+        const struct record_segment *g = &p->segments[action_at(&at)->segment];
+        return needs(&at, &p->tasks[g->first + to->task], sought);
+    }
+    for (i64 i = 0; w->n_active > 0 && i < p->n_places; i++)
+        if (w->uses[i].active && w->uses[i].task == sought)
+            return &w->uses[i];
+    return NULL;
+}
+
+static bool is_taken_up_behind(const struct walk *w, const struct record_task *t, u32 id,
+                               i64 then)
+{
+    i64 begin_ns, end_ns;
+    return t->lane != LANE_COMPUTE && find_call(w, id, &begin_ns, &end_ns) && begin_ns >= then;
+}
+
+/* Walks on to what needs what `it` waited for, or to what was begun behind it only: then it
+ * stood still where the call begins, and *early says whether nothing needed that yet. Returns
+ * the call, -1: none. */
+static i32 find_waited(struct walk *w, const struct item *it, const struct target *to,
+                       bool *early)
+{
+    const u32 sought = it->span->task_id;
+    const struct record_task *t;
+    const struct use *u = NULL;
+    i32 begun = -1;
+    u32 id;
+    while ((t = next_task(w, to, &id)) != NULL) {
+        const i64 before = w->b->n_calls;
+        u = needs(w, t, sought);
+        if (u || (begun >= 0 && is_taken_up_behind(w, t, id, it->end_ns)))
+            break;
+        pass_task(w, t, id);
+        if (id == sought && w->b->n_calls > before)
+            begun = (i32)before;
+    }
+    u = u ? u : needed_there(w, to, sought);
+    *early = !u && begun >= 0;
+    return u ? u->call : begun;
+}
+
+/* The call stays under way: what needs it does so with or without this wait. */
 static void see_wait(struct walk *w, i64 index)
 {
     const struct item *it = &w->items[index];
     const struct builder *b = w->b;
-    struct target to = up_to_next(w, index);
-    to.sought = it->span->task_id;
-    if (!advance(w, &to) && to.action == w->k->table->n_actions)
-        drain(w, it->span->task_id);
+    const struct target to = up_to_next(w, index);
+    bool early;
+    const i32 call = find_waited(w, it, &to, &early);
+    if (call >= 0)
+        pend(w, call);
     double latest = latest_pending(w), end = seconds_of(b, it->end_ns);
     b->g->strays += w->n_pending == 0;
     const double begin = dag_larger(seconds_of(b, it->begin_ns), w->now);
     i32 node = chain(w, DAG_WAIT, begin, end, it->span);
+    b->g->nodes[node].early = early;
     /* Until the call had ended it was the call's time. */
     b->g->seconds[node] = dag_larger(0, end - dag_larger(begin, latest));
 }
@@ -461,8 +539,8 @@ static void walk_rank(struct walk *w)
         else
             see_host(w, i);
     }
-    advance(w, &(struct target){ w->k->table->n_actions, 0, -1 });
-    drain(w, -1);
+    advance(w, &(struct target){ w->k->table->n_actions, 0 });
+    drain(w);
     double end = dag_larger(w->now, seconds_of(w->b, w->k->window_end_ns));
     chain(w, DAG_REST, end, end, NULL);
 }

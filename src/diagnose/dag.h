@@ -40,6 +40,7 @@ struct dag_node { /* there are millions in a long record: in an order without ho
     u8 kind;     /* enum dag_kind */
     u8 lane;     /* enum lane, of DAG_WAIT, DAG_BEGIN and DAG_CALL what it is for */
     u8 begun;    /* enum lane: of a call that the rank began in this node's lead; 0: none */
+    bool early;  /* of DAG_WAIT: nothing needed the call yet, when the rank stood still for it */
     u16 action;
     i32 rank;    /* -1: DAG_READY */
     u32 task_id;

@@ -38,7 +38,7 @@ enum finding_edit_kind {
     EDIT_COMPUTE,  /* tasks, by rank, stage, op, phase */
     EDIT_TRANSFER, /* calls, by lane, rank */
     EDIT_READY,    /* sums of gradients begin once what they sum is computed */
-    EDIT_OVERLAP,  /* nobody stands still where these begin */
+    EDIT_OVERLAP,  /* nobody stands still for a call before something needs it */
     EDIT_EVEN_RANK, /* a rank's tasks take what the median rank's do */
     EDIT_AS_ELSE,   /* in some steps a rank's tasks take what they take in the others (median) */
     EDIT_EVEN_ROWS, /* every task takes its mean over data-parallel copies */

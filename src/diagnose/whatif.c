@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/sys.h"
+#include "diagnose/whatif_order.h"
 #include "diagnose/whatif_pick.h"
 
 #include <math.h>
@@ -207,7 +208,6 @@ static bool selects(const struct finding_edit *e, const struct dag_node *n, int 
     case EDIT_TRANSFER:
         return n->kind == DAG_CALL && is_of_lane(e, n->lane);
     case EDIT_OVERLAP:
-        return n->kind == DAG_WAIT && n->lane != LANE_PP;
     case EDIT_READY:
         return false; /* durations stay */
     case EDIT_COMPUTE:
@@ -653,53 +653,15 @@ static void edit_nodes(struct whatif *w, int graph, const struct finding_edit *e
     }
 }
 
-/* The node of its rank's chain behind which a call can begin, where that is before the one behind
- * which it did: all that it reads and writes is computed. writer: of each tensor the rank's last
- * node so far; place: where a node stands in its chain. */
-static i32 ready_behind(const struct dag_node *n, const i32 *writer, const i32 *place)
-{
-    i32 latest = -1;
-    for (int i = 0; i < n->task->n_reads + n->task->n_writes; i++) {
-        const i32 by = writer[i < n->task->n_reads ? n->task->reads[i]
-                                                   : n->task->writes[i - n->task->n_reads]];
-        if (by >= 0 && (latest < 0 || place[by] > place[latest]))
-            latest = by;
-    }
-    return latest >= 0 && n->before >= 0 && place[latest] < place[n->before] ? latest : n->before;
-}
-
-/* A copy of the graph in which calls that can be hidden begin when what they move is ready. */
-static struct dag begun_when_ready(const struct whatif *w, int graph, struct arena *a)
-{
-    struct dag g = *w->graphs[graph];
-    struct dag_node *nodes = ARENA_UNSET(a, struct dag_node, g.n);
-    i32 *place = ARENA_ARRAY(a, i32, g.n), **writers = ARENA_ARRAY(a, i32 *, g.n_ranks);
-    memcpy(nodes, g.nodes, (size_t)g.n * sizeof *nodes);
-    for (i64 i = 0; i < g.n; i++) {
-        struct dag_node *n = &nodes[i];
-        const struct record_table *t = n->rank >= 0 ? w->steps[graph].ranks[n->rank].table : NULL;
-        if (n->kind != DAG_CALL && n->before >= 0)
-            place[i] = place[n->before] + 1;
-        if (!t || !n->task)
-            continue;
-        if (!writers[n->rank]) {
-            writers[n->rank] = ARENA_UNSET(a, i32, t->n_tensors);
-            memset(writers[n->rank], -1, (size_t)t->n_tensors * sizeof(i32));
-        }
-        for (int k = 0; n->kind == DAG_COMPUTE && k < n->task->n_writes; k++)
-            writers[n->rank][n->task->writes[k]] = (i32)i;
-        if (n->kind == DAG_BEGIN && finding_can_hide(n->lane))
-            n->before = ready_behind(n, writers[n->rank], place);
-    }
-    g.nodes = nodes;
-    return g;
-}
-
-static double ready_length(const struct whatif *w, int graph)
+/* Of the edits that change what waits for what. */
+static double reordered_length(const struct whatif *w, int graph, enum finding_edit_kind kind)
 {
     struct arena a;
     arena_init(&a);
-    const struct dag g = begun_when_ready(w, graph, &a);
+    const struct dag *from = w->graphs[graph];
+    const struct dag g = kind == EDIT_READY
+                             ? whatif_begun_when_ready(from, &w->steps[graph], &a)
+                             : whatif_waiting_when_needed(from, &a);
     const double length = dag_length(&g, w->seconds, w->lead, w->ends);
     arena_fini(&a);
     return length;
@@ -735,9 +697,26 @@ static double edited_length(struct whatif *w, int graph, const struct finding_ed
     if (e->kind != EDIT_EVEN_RANK && e->kind != EDIT_EVEN_ROWS && e->kind != EDIT_EVEN_STAGES &&
         e->kind != EDIT_QUIET && e->kind != EDIT_OFTEN_QUIET)
         edit_nodes(w, graph, e, factor);
-    if (e->kind == EDIT_READY)
-        return ready_length(w, graph);
+    if (e->kind == EDIT_READY || e->kind == EDIT_OVERLAP)
+        return reordered_length(w, graph, e->kind);
     return dag_length(g, w->seconds, w->lead, w->ends);
+}
+
+/* Seconds a step that the rank which does so most stands still for calls that nothing needs yet. */
+static double stood_early(const struct whatif *w)
+{
+    const int ranks = w->graphs[0]->n_ranks;
+    double most = 0;
+    struct arena a;
+    arena_init(&a);
+    double *sum = ARENA_ARRAY(&a, double, ranks);
+    for (int k = 0; k < w->n; k++)
+        if (w->graphs[k]->n_ranks == ranks)
+            whatif_add_early(w->graphs[k], w->ends, sum);
+    for (int r = 0; r < ranks; r++)
+        most = fmax(most, sum[r] / w->n);
+    arena_fini(&a);
+    return most;
 }
 
 static double length_under(void *context, const struct finding_edit *e, double factor)
@@ -749,7 +728,7 @@ static double length_under(void *context, const struct finding_edit *e, double f
         return before;
     if (e->kind == EDIT_HOST && e->host >= 0 && !w->stands_for[e->host])
         return NAN;
-    if (e->kind == EDIT_OVERLAP && whatif_seconds(w, e) < DAG_GATE * w->length / w->n)
+    if (e->kind == EDIT_OVERLAP && stood_early(w) < DAG_GATE * w->length / w->n)
         return NAN; /* what stands still needs what it waits for */
     if (e->kind == EDIT_AS_ELSE)
         return before - saved_within(w, e);

@@ -55,6 +55,8 @@ static double number(json_t *o, const char *key)
 #define EXPERTS "--layout dp=8,ep=2 --set model.spec=laptop-moe --set train.accumulate=2 --rates " \
                 "flops=1e11,memory=1e10,link=1e9,latency=5e-5 "
 #define LONE_TENSOR "--layout tp=4 --set train.batch=4 "
+#define MIXED "--set train.batch=2 --set train.accumulate=4 --set train.seq=256 " \
+              "--rates flops=5e10,memory=2e10,link=1e9,latency=1e-5 "
 /* Products that read their weights for few rows; steps that are mostly updates. */
 #define THIN "--set train.seq=32 --rates flops=2e11,memory=4e9,link=8e9 --layout "
 #define SHORT "--set train.batch=8 --set train.accumulate=1 --set train.seq=32 " \
@@ -120,6 +122,9 @@ static const struct fault faults[] = {
     { "C2", "--layout dp=4 --set train.batch=4 --set train.accumulate=4 --set train.seq=64 --rates "
             "flops=5e10,memory=2e10,link=2e9,latency=1e-4 ", "bucket=16KiB", NULL, 0 },
     { "C1", "--layout dp=8 --rates latency=1e-4 ", "overlap=off", NULL, 0 },
+    /* What is begun behind such a wait is begun earlier without it. */
+    { "C1", MIXED "--layout cp=2,tp=2 ", "overlap=off", NULL, 0 },
+    { "C1", MIXED "--layout cp=4,pp=2 --set train.accumulate=64 ", "overlap=off", NULL, 0 },
     { "C10", "--layout pp=2,dp=2,zero=1 --set train.batch=4 --set train.accumulate=48 --set "
              "train.seq=64 --rates flops=1e11,link=3e8 ", "sync_every_microbatch=on", NULL, 0 },
     { "B6", THIN "pp=2,dp=2,zero=1 --set train.batch=16 --set train.accumulate=32 ",

@@ -140,6 +140,60 @@ TEST(ranks_of_every_kind_of_layout_take_what_was_measured)
     sys_remove_tree(JOB_DIR);
 }
 
+static bool needs(const struct dag *g, i64 node, i64 need)
+{
+    for (i32 k = 0; k < g->nodes[node].n_needs; k++)
+        if (g->needs[g->nodes[node].needs + k] == need)
+            return true;
+    return false;
+}
+
+/* Of one rank and lane, waits for calls that nothing needed yet, by one call each. */
+static i64 early_waits(const struct dag *g, int rank, int lane)
+{
+    i64 n = 0;
+    for (i64 i = 0; i < g->n; i++) {
+        const struct dag_node *x = &g->nodes[i];
+        if (x->kind != DAG_WAIT || x->rank != rank || x->lane != lane || !x->early)
+            continue;
+        i64 calls = 0;
+        for (i64 k = 0; k < g->n; k++)
+            calls += g->nodes[k].kind == DAG_CALL && g->nodes[k].rank == rank &&
+                     g->nodes[k].task_id == x->task_id && needs(g, i, k);
+        CHECK_EQ(calls, 1);
+        n++;
+    }
+    return n;
+}
+
+/* A rank that stands still where its calls begin waits for these, and for nothing that it begins
+ * behind them. */
+TEST(a_wait_where_a_call_begins_is_for_that_call)
+{
+    static const char *const names[] = { "usual", "early" };
+    static const char *const faults[] = { "run.inject=", "run.inject=overlap=off" };
+    make_corpus();
+    for (i64 i = 0; i < COUNT_OF(faults); i++) {
+        const char *sets[] = { "train.batch=4", faults[i], NULL };
+        struct record r;
+        struct record_step s = { 0 };
+        struct dag *g;
+        i64 early = 0;
+        run_layout(names[i], "dp=2,tp=2", sets);
+        open_run(&r, names[i]);
+        for (i64 k = 0; k < r.n_steps; k++) {
+            CHECK_OK(record_step(&r, r.steps[k], &s));
+            CHECK_OK(dag_new(&g, &s));
+            CHECK_EQ(g->strays, 0);
+            early += early_waits(g, 0, LANE_DP);
+        }
+        CHECK(i == 0 ? early == 0 : early >= r.n_steps);
+        record_step_free(&s);
+        record_close(&r);
+    }
+    sys_remove_tree(JOB_DIR);
+}
+
 /* Seconds that nodes of this kind take at a rank. */
 static double seconds_in(const struct dag *g, int kind, int rank)
 {
@@ -200,4 +254,5 @@ TEST(a_meeting_of_some_ranks_does_not_wait_for_the_others)
 
 TEST_MAIN(ONE(one_rank_takes_what_was_measured),
           ONE(ranks_of_every_kind_of_layout_take_what_was_measured),
+          ONE(a_wait_where_a_call_begins_is_for_that_call),
           ONE(a_meeting_of_some_ranks_does_not_wait_for_the_others))
