@@ -275,6 +275,65 @@ TEST(a_step_that_is_not_finite_touches_nothing)
     tiny_close(&t);
 }
 
+/* Of AdamW's parameters, of Muon's, and the bias of choice. */
+TEST(the_average_follows_every_weight)
+{
+    for (int variant = 0; variant < 4; variant++) {
+        struct tiny t;
+        struct tiny_options o = plain;
+        o.backend = backend_best();
+        o.gpt2 = false;
+        o.optimizer = variant & 1 ? OPTIMIZER_MUON : OPTIMIZER_ADAMW;
+        o.experts = variant & 2 ? TINY_DEEPSEEK : TINY_DENSE;
+        tiny_open(&t, &o);
+        for (i64 i = 0; i < t.model->n_params; i++) {
+            const struct param *p = &t.model->params[i];
+            memset(p->ema->data, 0, (size_t)tensor_bytes(p->ema));
+        }
+        tiny_step(&t, 0);
+        for (i64 i = 0; i < t.model->n_params; i++) {
+            const struct param *p = &t.model->params[i];
+            const float *weight = p->master->data, *average = p->ema->data;
+            for (i64 k = 0; k < tensor_count(p->ema); k++)
+                if (fabsf(average[k] - 0.1f * weight[k]) > 1e-5f * fabsf(weight[k]))
+                    fail_msg("%s: the average of %g is %g", p->desc.name, (double)weight[k],
+                             (double)average[k]);
+        }
+        tiny_close(&t);
+    }
+}
+
+/* Two first steps that differ in the decay alone: matrices differ by lr times that of what they
+ * were, which both began with; vectors do not. */
+TEST(decay_shrinks_matrices_under_either_optimizer)
+{
+    for (int optimizer = OPTIMIZER_ADAMW; optimizer <= OPTIMIZER_MUON; optimizer++) {
+        struct tiny less, more, untouched;
+        struct tiny_options o = plain;
+        o.backend = backend_best();
+        o.optimizer = (enum train_optimizer)optimizer;
+        tiny_open(&untouched, &o);
+        tiny_open(&less, &o);
+        o.decay_more = 2;
+        tiny_open(&more, &o);
+        tiny_step(&less, 0);
+        tiny_step(&more, 0);
+        for (i64 i = 0; i < less.model->n_params; i++) {
+            const struct param *p = &less.model->params[i];
+            const float *a = p->master->data, *b = more.model->params[i].master->data;
+            const float *old = untouched.model->params[i].master->data;
+            const float lr = param_decays(&p->desc) ? 1e-2f : 0;
+            for (i64 k = 0; k < tensor_count(p->master); k++)
+                if (fabsf(a[k] - b[k] - 2 * lr * old[k]) > 1e-6f * (1 + fabsf(old[k])))
+                    fail_msg("%s: %g became %g and %g", p->desc.name, (double)old[k],
+                             (double)a[k], (double)b[k]);
+        }
+        tiny_close(&less);
+        tiny_close(&more);
+        tiny_close(&untouched);
+    }
+}
+
 TEST(the_plan_is_close_to_the_lower_bound)
 {
     for (int policy = RECOMPUTE_NONE; policy <= RECOMPUTE_FULL; policy++) {
@@ -338,5 +397,7 @@ TEST_MAIN(ONE(recompute_changes_no_bit), ONE(thread_count_changes_no_bit),
           ONE(both_ways_of_balancing_even_the_load_out),
           ONE(the_loss_starts_near_uniform_and_falls),
           ONE(a_step_that_is_not_finite_touches_nothing),
+          ONE(the_average_follows_every_weight),
+          ONE(decay_shrinks_matrices_under_either_optimizer),
           ONE(the_plan_is_close_to_the_lower_bound), ONE(recompute_saves_memory),
           ONE(no_task_reads_what_nobody_wrote))
