@@ -34,6 +34,7 @@ struct work {
     struct shard_writer train, val;
     struct hash_set seen;
     bool opened; /* partial belongs to this run */
+    int lock; /* partial, locked: two that prepare the same would write into each other's */
     int log;
     struct json line;
     struct prepare_progress progress;
@@ -131,15 +132,48 @@ static bool resumable(const struct work *w)
     return true;
 }
 
+/* Whoever held the lock before may have finished meanwhile: then partial is OUT by now. */
+static int lock_partial(struct work *w)
+{
+    if (sys_mkdirs(w->partial) != 0)
+        return err_set(ERR_SYS, "create %s: %s", w->partial, strerror(errno));
+    w->lock = sys_open(w->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (w->lock < 0)
+        return err_set(ERR_SYS, "open %s: %s", w->partial, strerror(errno));
+    if (sys_lock(w->lock) != 0)
+        return errno == EWOULDBLOCK
+                   ? err_set(ERR_USAGE, "another process is preparing %s; wait until it has "
+                                        "finished, or choose another folder", w->config.out)
+                   : err_set(ERR_SYS, "lock %s: %s", w->partial, strerror(errno));
+    TRY(check_out(w, &w->progress.existed));
+    if (w->progress.existed)
+        sys_rmdir(w->partial); /* which mkdirs made anew */
+    return OK;
+}
+
+/* The folder stays: it is locked. */
+static int empty_partial(struct work *w)
+{
+    char **names;
+    int n = sys_list(w->partial, &names), rc = OK;
+    if (n < 0)
+        return err_set(ERR_SYS, "list %s: %s", w->partial, strerror(errno));
+    for (int i = 0; i < n && rc == OK; i++) {
+        const char *path = arena_printf(&w->arena, "%s/%s", w->partial, names[i]);
+        if (sys_remove_tree(path) != 0)
+            rc = err_set(ERR_SYS, "remove %s: %s", path, strerror(errno));
+    }
+    sys_free(names);
+    return rc;
+}
+
 static int open_partial(struct work *w)
 {
     bool found = false;
-    if (sys_exists(w->partial) && resumable(w))
+    if (resumable(w))
         TRY(journal_load(&w->journal, w->partial, w->fingerprint, &found));
-    if (!found && sys_exists(w->partial) && sys_remove_tree(w->partial) != 0)
-        return err_set(ERR_SYS, "remove %s: %s", w->partial, strerror(errno));
-    if (sys_mkdirs(w->partial) != 0)
-        return err_set(ERR_SYS, "create %s: %s", w->partial, strerror(errno));
+    if (!found)
+        TRY(empty_partial(w));
     w->progress.resumed = found;
     w->progress.counts = w->journal.total;
     for (i64 i = 0; i < w->journal.input && i < w->inputs.count; i++)
@@ -384,6 +418,9 @@ static int work_through(struct work *w)
     TRY(check_out(w, &w->progress.existed));
     if (w->progress.existed)
         return OK;
+    TRY(lock_partial(w));
+    if (w->progress.existed)
+        return OK;
     TRY(open_partial(w));
     w->opened = true;
     if (!w->journal.finished) {
@@ -404,7 +441,7 @@ static const char *without_slash(const char *path, struct arena *a)
 
 int prepare_run(const struct prepare_config *c, struct prepare_progress *result)
 {
-    struct work w = { .config = *c, .log = -1, .train.fd = { -1, -1, -1 },
+    struct work w = { .config = *c, .lock = -1, .log = -1, .train.fd = { -1, -1, -1 },
                       .val.fd = { -1, -1, -1 } };
     arena_init(&w.arena);
     json_writer_init(&w.line);
@@ -422,6 +459,8 @@ int prepare_run(const struct prepare_config *c, struct prepare_progress *result)
         sys_close(w.log);
     if (useless) /* other input or other settings would begin anew */
         sys_remove_tree(w.partial);
+    if (w.lock >= 0)
+        sys_close(w.lock);
     hash_set_fini(&w.seen);
     json_writer_fini(&w.line);
     arena_fini(&w.arena);

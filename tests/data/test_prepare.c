@@ -7,6 +7,7 @@
 #include "data/prepare.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <zlib.h>
@@ -458,6 +459,29 @@ static int run_child(const struct prepare_config *c, const char *fault)
     return status;
 }
 
+/* As a second process does, that prepares the same folder: flock tells descriptors apart. */
+TEST(two_that_prepare_the_same_folder_do_not_write_into_each_other)
+{
+    const char *out = no_folder("both");
+    struct prepare_config c = config_for(out);
+    struct prepare_progress p;
+    char partial[300], kept[320];
+    snprintf(partial, sizeof partial, "%s.partial", out);
+    snprintf(kept, sizeof kept, "%s/train-00000.shard", partial);
+    CHECK(sys_mkdirs(partial) == 0);
+    write_file(kept, "of the first", 12);
+    int first = sys_open(partial, O_RDONLY | O_DIRECTORY, 0);
+    CHECK(first >= 0 && sys_lock(first) == 0);
+    CHECK_FAILS(prepare_run(&c, &p), ERR_USAGE, "another process is preparing");
+    CHECK_EQ(sys_file_bytes(kept), 12);
+    CHECK(!sys_exists(out));
+    sys_close(first);
+    CHECK_OK(prepare_run(&c, &p)); /* whoever was killed holds no lock, and left nothing of use */
+    CHECK(folder_hash(out) == wanted_hash());
+    CHECK(!sys_exists(partial));
+    sys_remove_tree(out);
+}
+
 /* Kills at a random system call, again and again, until a run comes through. */
 TEST(killed_at_any_moment_it_goes_on_to_the_same_data)
 {
@@ -534,8 +558,9 @@ int main(void)
         ONE(the_ledger_tells_what_went_in_and_notices_damage),
         ONE(a_finished_data_set_is_kept_and_a_different_one_refused),
         ONE(only_answers_count_in_the_loss),
-          ONE(neighbouring_texts_that_count_alike_are_one),
+        ONE(neighbouring_texts_that_count_alike_are_one),
         ONE(inputs_that_cannot_be_used_are_refused_in_one_sentence),
+        ONE(two_that_prepare_the_same_folder_do_not_write_into_each_other),
         ONE(killed_at_any_moment_it_goes_on_to_the_same_data),
         ONE(a_full_disk_leaves_no_data_set_and_loses_no_work),
         ONE(a_request_to_stop_is_obeyed_and_the_work_taken_up_again),
