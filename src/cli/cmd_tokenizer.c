@@ -78,6 +78,21 @@ static int train_from(struct invocation *v, struct bpe_trainer *trainer, struct 
     return rc < 0 ? rc : bpe_trainer_finish(trainer, out);
 }
 
+/* Before text is read for hours. */
+static int look_whether_writable(const char *out, struct arena *a)
+{
+    struct stat info;
+    const char *slash = strrchr(out, '/');
+    const char *folder = !slash ? "." : slash == out ? "/" : arena_strndup(a, out, slash - out);
+    const bool exists = sys_stat(out, &info) == 0;
+    if (exists && S_ISDIR(info.st_mode))
+        return err_set(ERR_USAGE, "--out %s is a folder; name a file, such as %s/tokenizer.json",
+                       out, out);
+    if (!exists && (!sys_exists(folder) || !sys_may_write(folder)))
+        return err_set(ERR_SYS, "create %s: %s", out, strerror(errno));
+    return OK;
+}
+
 static int train(struct invocation *v)
 {
     const struct train_options *o = v->options;
@@ -90,6 +105,7 @@ static int train(struct invocation *v)
         .specials = o->specials.at, .special_count = o->specials.count,
         .progress = show_training, .context = &progress,
     };
+    TRY(look_whether_writable(o->out, v->arena));
     TRY(pool_new(&pool, (int)(o->threads ? o->threads : sys_cpu_count()), false));
     progress_begin(&progress, v->terminal, "tokenizer");
     int rc = bpe_trainer_new(&trainer, &how, pool);
@@ -196,6 +212,8 @@ static int encode(struct invocation *v)
                                    .specials_as_text = o->text_only };
     struct tokenizer *t;
     struct encoder *e = NULL;
+    if (o->ids && o->count)
+        return err_set(ERR_USAGE, "give one of --ids and --count");
     TRY(tokenizer_open(&t, o->tokenizer));
     int rc = encoder_new(&e, t, &how);
     if (rc >= 0)
@@ -231,11 +249,14 @@ static int decode_line(const struct tokenizer *t, const char *line, i64 bytes, i
                                                 where);
     for (size_t i = 0; i < json_array_size(list) && rc >= 0; i++) {
         const json_t *element = json_array_get(list, i);
-        const i64 wide = json_is_integer(element) ? (i64)json_integer_value(element) : -1;
-        const i32 id = wide < 0 || wide > INT32_MAX ? -1 : (i32)wide;
+        const i64 wide = (i64)json_integer_value(element);
+        const i32 id = (i32)wide;
         if (!json_is_integer(element))
             rc = err_set(ERR_FORMAT, "%s: element %lld of the list is no id", where,
                          (long long)i + 1);
+        else if (wide < 0 || wide >= tokenizer_size(t))
+            rc = err_set(ERR_FORMAT, "%s: the tokenizer has no token %lld; its ids are below %d",
+                         where, (long long)wide, tokenizer_size(t));
         else
             rc = tokenizer_decode(t, &id, 1, skip, out);
     }

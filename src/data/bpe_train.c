@@ -227,8 +227,6 @@ int bpe_trainer_finish(struct bpe_trainer *t, struct tokenizer **out)
                             .context = t };
     TRY(count_batch(t));
     TRY(merge_tables(t));
-    t->tokens = ARENA_ARRAY(&t->arena, struct draft_token, o->vocab_size);
-    TRY(add_specials(t));
     add_bytes(t, in.byte_id);
     in.first_id = (i32)t->token_count;
     in.new_tokens = o->vocab_size - t->token_count;
@@ -271,6 +269,10 @@ int bpe_trainer_new(struct bpe_trainer **out, const struct bpe_train_options *o,
     json_t *json = pretokenizer_json(scan_by_name(o->pattern));
     int rc = pretokenizer_init(&t->pretokenizer, json);
     json_decref(json);
+    if (rc >= 0) { /* before text is read for hours */
+        t->tokens = ARENA_ARRAY(&t->arena, struct draft_token, o->vocab_size);
+        rc = add_specials(t);
+    }
     if (rc < 0)
         bpe_trainer_free(t);
     else

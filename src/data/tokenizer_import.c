@@ -74,16 +74,33 @@ const char *import_config_token(const json_t *config, const char *key)
 }
 
 /* "TEXT=123" to TEXT and 123; *id is -1 without a number. */
-static char *cut_id(struct arena *a, const char *special, i64 *id)
+static int cut_id(struct arena *a, const char *special, char **text, i64 *id)
 {
-    char *text = arena_strdup(a, special), *equals = strrchr(text, '=');
+    *text = arena_strdup(a, special);
+    char *equals = strrchr(*text, '=');
     *id = -1;
-    if (!equals || equals == text || !equals[1] ||
-        strspn(equals + 1, "0123456789") != strlen(equals + 1))
-        return text;
+    if (!equals || equals == *text)
+        return OK;
+    const char *digits = equals + 1 + (equals[1] == '-');
+    if (!*digits || strspn(digits, "0123456789") != strlen(digits))
+        return OK;
     *id = strtoll(equals + 1, NULL, 10);
     *equals = '\0';
-    return text;
+    if (equals[1] == '-' || *id > INT32_MAX)
+        return err_set(ERR_USAGE, "the id of the special token %s is not between 0 and %d", *text,
+                       INT32_MAX);
+    return OK;
+}
+
+static bool is_taken(const struct tokenizer_draft *d, const struct added_token *added, i64 n,
+                     i64 id)
+{
+    bool taken = false;
+    for (i64 i = 0; i < d->vocab_count; i++)
+        taken |= d->vocab[i].id == id;
+    for (i64 i = 0; i < n; i++)
+        taken |= added[i].id == id;
+    return taken;
 }
 
 static i32 find_spelling(const struct vocab_map *m, struct arena *a, const char *spelling)
@@ -113,14 +130,18 @@ int import_specials(struct tokenizer_draft *d, struct added_token *added,
         i64 id, length = (i64)strlen(given);
         if (utf8_valid((const u8 *)given, length) != length)
             return err_set(ERR_USAGE, "the special token %s is not UTF-8", given);
-        const char *text = cut_id(a, given, &id);
+        char *text;
+        TRY(cut_id(a, given, &text, &id));
         i32 known = find_spelling(&map, a, text);
         if (known >= 0 && id >= 0 && id != known)
             return err_set(ERR_USAGE, "the special token %s has the id %d already, not %lld",
                            text, known, (long long)id);
+        if (known < 0 && id >= 0 && is_taken(d, added, n, id))
+            return err_set(ERR_USAGE, "the special token %s cannot have the id %lld, which is "
+                                      "another token's", text, (long long)id);
         id = known >= 0 ? known : id >= 0 ? id : next;
         if (id > INT32_MAX)
-            return err_set(ERR_USAGE, "the id of the special token %s is too large", text);
+            return err_set(ERR_USAGE, "no id is left for the special token %s", text);
         next = i64_max(next, id + 1);
         added[n++] = (struct added_token){ .content = text, .bytes = (i64)strlen(text),
                                            .id = (i32)id, .special = true };

@@ -219,6 +219,15 @@ TEST(a_tokenizer_is_not_learned_from_nothing)
               "headway: /dev/null holds no text to learn from; give files that have some\n");
 }
 
+/* The text cannot be read either, and is not reached. */
+TEST(a_tokenizer_that_cannot_be_written_is_refused_before_text_is_read)
+{
+    CHECK_RUN("$H tokenizer train none.txt --out none/tok.json --quiet 2>&1", 1,
+              "headway: create none/tok.json: No such file or directory\n");
+    CHECK_RUN("$H tokenizer train none.txt --out . --quiet 2>&1", 2,
+              "headway: --out . is a folder; name a file, such as ./tokenizer.json\n");
+}
+
 TEST(a_pattern_that_no_file_names_is_said_to_be_assumed)
 {
     static struct outcome o;
@@ -310,5 +319,6 @@ TEST_MAIN(ONE(an_imported_folder_is_a_spec_that_can_be_named),
           ONE(the_resolved_recipe_is_a_recipe), ONE(config_explains_one_key_a_section_or_all),
           ONE(an_empty_file_is_no_model), ONE(models_are_listed_in_columns),
           ONE(a_tokenizer_is_not_learned_from_nothing),
+          ONE(a_tokenizer_that_cannot_be_written_is_refused_before_text_is_read),
           ONE(a_pattern_that_no_file_names_is_said_to_be_assumed), ONE(man_pages_are_clean_roff),
           ONE(bash_completes_commands_options_choices_and_keys))

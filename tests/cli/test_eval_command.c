@@ -170,6 +170,8 @@ TEST(only_whole_numbers_are_ids)
                  "1"));
     CHECK(strstr(shell("cd $D && echo '[5, 1.5]' | $H tokenizer decode --tokenizer tok.json 2>&1",
                        1), "line 1: element 2 of the list is no id"));
+    CHECK(strstr(shell("cd $D && echo '[4294967301]' | $H tokenizer decode --tokenizer tok.json "
+                       "2>&1", 1), "line 1: the tokenizer has no token 4294967301; its ids are"));
 }
 
 TEST(an_ending_without_text_is_refused)

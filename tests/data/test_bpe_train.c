@@ -161,7 +161,6 @@ TEST(wishes_that_cannot_be_met_are_refused)
     struct bpe_train_options o = { .vocab_size = 255, .pattern = "gpt2" };
     const char *twice[] = { "<s>", "<s>" }, *one[] = { "s" };
     struct bpe_trainer *trainer;
-    struct tokenizer *t;
     struct pool *pool;
     CHECK_OK(pool_new(&pool, 1, false));
     CHECK_FAILS(bpe_trainer_new(&trainer, &o, pool), ERR_USAGE, "255 tokens cannot be");
@@ -171,14 +170,10 @@ TEST(wishes_that_cannot_be_met_are_refused)
     o.pattern = "gpt2";
     o.specials = twice;
     o.special_count = 2;
-    CHECK_OK(bpe_trainer_new(&trainer, &o, pool));
-    CHECK_FAILS(bpe_trainer_finish(trainer, &t), ERR_USAGE, "given twice");
-    bpe_trainer_free(trainer);
+    CHECK_FAILS(bpe_trainer_new(&trainer, &o, pool), ERR_USAGE, "given twice");
     o.specials = one;
     o.special_count = 1;
-    CHECK_OK(bpe_trainer_new(&trainer, &o, pool));
-    CHECK_FAILS(bpe_trainer_finish(trainer, &t), ERR_USAGE, "two bytes");
-    bpe_trainer_free(trainer);
+    CHECK_FAILS(bpe_trainer_new(&trainer, &o, pool), ERR_USAGE, "two bytes");
     pool_free(pool);
 }
 

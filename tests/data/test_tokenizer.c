@@ -370,6 +370,28 @@ TEST(odd_ids_of_special_tokens_survive_saving)
     tokenizer_free(again);
 }
 
+TEST(ids_of_special_tokens_that_cannot_be_are_refused)
+{
+    static const struct { const char *special, *why; } bad[] = {
+        { "<|x|>=3", "the id 3, which is another token's" },
+        { "<|x|>=-3", "<|x|> is not between 0" },
+        { "<|x|>=99999999999", "<|x|> is not between 0" },
+        { "ab=3", "has the id 2 already, not 3" },
+    };
+    struct tokenizer *t;
+    write_file("one.tiktoken", "YQ== 0\nYg== 1\nYWI= 2\nYWJhYg== 3\n");
+    for (int i = 0; i < COUNT_OF(bad); i++) {
+        const char *specials[] = { bad[i].special, "<|y|>" };
+        struct tokenizer_import how = { "cl100k", specials, 2 };
+        CHECK_FAILS(tokenizer_open_as(&t, in_folder("one.tiktoken"), &how), ERR_USAGE,
+                    bad[i].why);
+    }
+    const char *both[] = { "<|x|>=9", "<|y|>=9" };
+    CHECK_FAILS(tokenizer_open_as(&t, in_folder("one.tiktoken"),
+                                  &(struct tokenizer_import){ "cl100k", both, 2 }),
+                ERR_USAGE, "the id 9, which is another token's");
+}
+
 TEST(damaged_tiktoken_files_are_refused)
 {
     struct tokenizer *t;
@@ -496,6 +518,7 @@ int main(void)
         ONE(what_is_saved_opens_as_the_same_tokenizer),
           ONE(a_saved_tokenizer_says_what_ends_a_text),
         ONE(odd_ids_of_special_tokens_survive_saving),
+        ONE(ids_of_special_tokens_that_cannot_be_are_refused),
         ONE(damaged_tiktoken_files_are_refused),
         ONE(vocabulary_and_merges_open_like_the_json_they_came_from),
         ONE(other_kinds_of_tokenizers_are_refused_in_one_sentence),
