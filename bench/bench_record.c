@@ -279,7 +279,9 @@ static double analyse(const char *folder, i64 most, struct ladder *l, i64 *recor
     *l = (struct ladder){ .weight = (double)stride };
     for (i64 i = stride / 2; i < r.n_steps; i += stride)
         steps[n++] = r.steps[i];
-    MUST(climb_steps(&r, steps, n, l, &c));
+    struct usual u = { .arena = &a };
+    MUST(usual_of_steps(&u, &r, steps, n));
+    MUST(climb_steps(&r, &u, steps, n, l, &c));
     critical_sort(&c);
     *recorded = r.n_steps;
     record_close(&r);

@@ -183,11 +183,11 @@ static void print_ladder(const struct ladder *l)
 {
     static const char *const meaning[LADDER_FACTORS] = {
         "start, evaluation, checkpoints, steps taken twice", "waiting for the loader",
-        "host: gaps between tasks, logging", "bytes on their way, latency",
-        "copies that take unequally long", "stages, shards and micro-batches that do",
+        "host: gaps between tasks, logging", "a clock below that at the start",
+        "threads not on a processor", "slower than usual: ranks, steps, now and then",
+        "bytes on their way, latency", "stages, shards and micro-batches that differ",
         "waiting that is left: dependencies", "recompute, work that the model does not need",
-        "dtypes with a lower peak", "memory-bound tasks", "kernels below the roofline",
-        "threads not on a processor", "a clock below that at the start" };
+        "dtypes with a lower peak", "memory-bound tasks", "kernels below the roofline" };
     double f[LADDER_FACTORS], product = 1;
     ladder_factors(l, f);
     for (int i = 0; i < LADDER_FACTORS; i++) {
@@ -262,7 +262,9 @@ static int climb(struct record *r, i64 first, i64 last, i64 sample, struct ladde
     i64 *steps = ARENA_ARRAY(c->arena, i64, n);
     for (i64 i = from + stride / 2; i < from + n; i += stride)
         steps[chosen++] = r->steps[i];
-    TRY(climb_steps(r, steps, chosen, l, c));
+    struct usual usual = { .arena = c->arena };
+    TRY(usual_of_steps(&usual, r, steps, chosen));
+    TRY(climb_steps(r, &usual, steps, chosen, l, c));
     if (l->steps > 0 && first == 0 && last == INT64_MAX)
         ladder_add_retaken(l, r);
     *looked_at = chosen;

@@ -6,6 +6,7 @@ struct climb {
     const struct record *r;
     struct ladder *l;
     struct critical *c;
+    const struct usual *usual;
 };
 
 struct climbed {
@@ -15,12 +16,12 @@ struct climbed {
 
 static void *make_rungs(void *context, const struct record_step *s)
 {
+    const struct climb *k = context;
     struct dag *g;
-    (void)context;
     if (dag_new(&g, s) < 0)
         return NULL;
     struct climbed *x = ARENA_NEW(s->arena, struct climbed);
-    ladder_measure(&x->ladder, s, g);
+    ladder_measure(&x->ladder, s, g, k->usual);
     critical_walk(&x->path, s, g);
     return x;
 }
@@ -36,9 +37,10 @@ static int take_rungs(void *context, const struct record_step *s, void *made, in
     return OK;
 }
 
-int climb_steps(struct record *r, const i64 *steps, i64 n, struct ladder *l, struct critical *c)
+int climb_steps(struct record *r, const struct usual *u, const i64 *steps, i64 n, struct ladder *l,
+                struct critical *c)
 {
-    struct climb k = { r, l, c };
+    struct climb k = { r, l, c, u };
     const struct each e = { &k, make_rungs, take_rungs };
     return each_step(r, steps, n, &e);
 }

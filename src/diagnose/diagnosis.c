@@ -164,16 +164,6 @@ static void take_path(struct diagnosis *d, const struct critical *c)
     }
 }
 
-/* Seconds per step that each rung of the ladder lost. */
-static void take_losses(struct measure *m, const struct ladder *l)
-{
-    double scale = l->rung_s[RUNG_STEP] > 0 ? 1 / (double)l->steps : NAN;
-    if (l->weight > 0)
-        scale /= l->weight;
-    for (int k = 0; k < LOSSES; k++)
-        m->loss[k] = scale * (l->rung_s[k] - l->rung_s[k + 1]);
-}
-
 /* Findings, priced by replay where the steps' graphs can be trusted. */
 static int judge(struct diagnosis *d)
 {
@@ -190,7 +180,7 @@ static int judge(struct diagnosis *d)
     d->ladder = *whatif_ladder(w);
     take_path(d, whatif_critical(w));
     if (fabs(d->fidelity - 1) <= DAG_GATE && measure_whole(d->measure)) {
-        take_losses(d->measure, &d->ladder);
+        whatif_lost(w, d->measure->loss);
         whatif_noise(w, d->measure);
         whatif_settle(w, d->measure);
     }

@@ -1,59 +1,53 @@
 /* diagnose/ladder.h - where the peak went: thirteen factors whose product is the MFU, exactly.
  *
- * W wall time, T the steps' time in it, T1 ... T5 what the steps would have taken with one loss
- * after another taken away (diagnose/dag.h, each on top of those before), C mean computing time
- * of a rank; M model FLOPs of the places that a counted token depends on, H executed FLOPs; of
- * each task its time t, FLOPs h, bytes b, the peak F_i of its dtype, p = max(h / F_i, b / memory
- * rate), and of its rank and step the clock f and the share u of the time that its threads were on
- * a processor.
- *
- * From T4 on a rank that computes more slowly than others does so at the usual pace
- * (diagnose/pace.h), and so are C and each t below; its clock and its share of a processor are those
- * that this pace takes. What one rank takes longer is lost to balance alone, where a mean over
- * ranks would make kernels or clocks look worse too.
+ * W wall time, T the steps' time in it, T1 ... T7 what the steps would have taken with one loss
+ * after another taken away (diagnose/rungs.h, each on top of those before), C mean computing time
+ * of a rank then; M model FLOPs of the places that a counted token depends on, H executed FLOPs; of
+ * each task its time t as it is from T5 on, FLOPs h, bytes b, the peak F_i of its dtype,
+ * p = max(h / F_i, b / memory rate).
  *
  *     goodput   T / W          start, evaluation, checkpoints, restarts, steps taken twice
  *     data      T1 / T         waiting for the loader
  *     host      T2 / T1        gaps, logging
- *     transfer  T3 / T2        bytes on their way, and latency
- *     balance   T4 / T3        slow ranks, and ranks of one stage that take unequally long
- *     stage     T5 / T4        stages, shards and micro-batches that do (may be above 1)
- *     bubble    C / T5         waiting that is left: dependencies
+ *     clock     T3 / T2        a clock below that at the start
+ *     cpu       T4 / T3        threads that were not on a processor
+ *     balance   T5 / T4        slower than usual: some ranks, some steps, now and then
+ *     transfer  T6 / T5        bytes on their way, and latency
+ *     stage     T7 / T6        stages, shards and micro-batches that differ (may be above 1)
+ *     bubble    C / T7         waiting that is left: dependencies
  *     useful    M / H          recompute, padding, masked work
  *     dtype     sum h/F / sum h/F_i
  *     memory    sum h/F_i / sum p
- *     attain    sum p / sum tfu      kernels
- *     cpu       sum tfu / sum tf     threads that were not on a processor
- *     clock     sum tf / sum t       a clock below that at the start
+ *     attain    sum p / sum t        kernels, where nothing holds them up (diagnose/usual_time.h)
  *
  * The product telescopes to M / (W N F), less than the rate that training itself shows where rows are
- * padded: that counts all places. F is the best peak of the rank over its dtypes. Rungs
- * depend on their order: what a fix gains is asked of the graph, not of a rung. */
+ * padded: that counts all places. F is the best peak of the rank over its dtypes.
+ *
+ * Rungs depend on their order. Losses that a healthy run has none of come first: they leave the
+ * rungs below as they are in a healthy run, where behind transfer they would make less of its
+ * share. What a fix gains is asked of the graph, not of a rung. */
 #ifndef HEADWAY_DIAGNOSE_LADDER_H
 #define HEADWAY_DIAGNOSE_LADDER_H
 
-#include "diagnose/dag.h"
+#include "diagnose/rungs.h"
 
 enum ladder_factor {
-    LADDER_GOODPUT, LADDER_DATA, LADDER_HOST, LADDER_TRANSFER, LADDER_BALANCE, LADDER_STAGE,
-    LADDER_BUBBLE, LADDER_USEFUL, LADDER_DTYPE, LADDER_MEMORY, LADDER_ATTAIN, LADDER_CPU,
-    LADDER_CLOCK, LADDER_FACTORS
+    LADDER_GOODPUT, LADDER_DATA, LADDER_HOST, LADDER_CLOCK, LADDER_CPU, LADDER_BALANCE,
+    LADDER_TRANSFER, LADDER_STAGE, LADDER_BUBBLE, LADDER_USEFUL, LADDER_DTYPE, LADDER_MEMORY,
+    LADDER_ATTAIN, LADDER_FACTORS
 };
-
-enum ladder_rung { RUNG_STEP, RUNG_DATA, RUNG_HOST, RUNG_TRANSFER, RUNG_BALANCE, RUNG_STAGE,
-                   RUNG_COMPUTE, RUNGS };
 
 /* Sums over the steps that were added; all zero is the begin, but for weight. */
 struct ladder {
     double weight; /* the caller's: how many steps each added one stands for; 0: itself alone */
     i64 steps;
     double wall_s;          /* all seconds are weighted */
-    double rung_s[RUNGS];   /* T, T1, ... T5, C */
+    double rung_s[RUNGS];   /* T, T1, ... T7, C */
     double start_s, restart_s, retaken_s, eval_s, checkpoint_s; /* the wall time that is no step */
     double model_flops, flops; /* of all ranks; of all places */
     double tokens, tokens_idle; /* of sampled rows: places, and those that serve no counted token */
     double at_peak_s, at_dtype_s, at_roofline_s; /* sums of h/F, h/F_i, p */
-    double on_cpu_s, at_clock_s, compute_s;      /* sums of tfu, tf, t */
+    double compute_s;       /* sum of t */
     bool no_rate;           /* some rank's memory rate is not known */
     bool no_dtype;          /* the peak of some task's dtype is not known */
     bool has_cpu, has_clock; /* some rank and step has such a sample */
@@ -71,13 +65,14 @@ struct ladder_step {
     bool incomplete, lacks_ranks;
     struct ladder kernels; /* of its tasks: weight 1, sums of FLOPs and times, and what is not known */
 };
-void ladder_measure(struct ladder_step *out, const struct record_step *s, const struct dag *g);
+void ladder_measure(struct ladder_step *out, const struct record_step *s, const struct dag *g,
+                    const struct usual *u);
 /* Steps in ascending order. */
 void ladder_take(struct ladder *l, const struct record *r, const struct record_step *s,
                  const struct ladder_step *x);
 /* Both. */
 void ladder_add(struct ladder *l, const struct record *r, const struct record_step *s,
-                const struct dag *g);
+                const struct dag *g, const struct usual *u);
 /* Behind the last step, when all that are recorded were added: steps that were taken twice. */
 void ladder_add_retaken(struct ladder *l, const struct record *r);
 
@@ -91,14 +86,5 @@ double ladder_hfu(const struct ladder *l);
 double ladder_peak(const struct ladder *l); /* F, of one rank: FLOP/s */
 
 const char *ladder_name(enum ladder_factor f);
-
-/* What one step would take with one loss after another taken away: T0 (as in the graph, without
- * evaluations and checkpoints) to T5, then C. pace[n_ranks]: how much slower ranks are than usual. */
-void ladder_rungs(const struct record_step *s, const struct dag *g, const double *pace,
-                  double out[RUNGS]);
-
-/* seconds[g->n]: those of the graph, where every action takes the mean of its kind over all ranks
- * and micro-batches. */
-void ladder_even(const struct record_step *s, const struct dag *g, double *seconds);
 
 #endif

@@ -202,7 +202,7 @@ struct measure_ceilings {
     double minor_fault_s, major_fault_s;
 };
 
-/* What the ladder lost, in the order of its rungs, per step. */
+/* What steps lose, one loss after another taken away (rungs_lost in diagnose/rungs.h). */
 enum measure_loss {
     LOSS_DATA, LOSS_HOST, LOSS_TRANSFER, LOSS_BALANCE, LOSS_STAGE, LOSS_BUBBLE, LOSSES
 };
@@ -237,7 +237,7 @@ struct measure {
     bool metrics_unread;  /* the metrics are one of them: what a preflight said, too */
     i64 samples_lost;     /* that are damaged, of the steps that were measured */
     struct measure_ceilings ceilings;
-    double loss[LOSSES];  /* NaN: no ladder */
+    double loss[LOSSES];  /* seconds a step; NaN: no replay */
     double compute;       /* mean over ranks and steps, below the ladder's rungs */
     double stages[64];    /* compute of a stage, mean over its ranks and steps */
     double padding;       /* share of places that no counted target depends on */

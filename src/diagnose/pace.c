@@ -12,8 +12,7 @@ struct kind_time {
 };
 
 struct paces {
-    const struct record_step *s;
-    const struct dag *g;
+    const struct computing *c;
     u64 key[PLACES]; /* 0: free */
     int kind[PLACES], n_kinds;
     struct kind_time *at; /* [n_ranks][MOST_KINDS] */
@@ -37,31 +36,25 @@ static int find_kind(struct paces *p, u64 key)
 }
 
 /* First by task, which is a place in an array, then by kind. */
-static void add_ranks(struct paces *p)
+static void add_rank(struct paces *p, int r)
 {
-    const struct record_step *s = p->s;
-    struct kind_time **of_task = ARENA_ARRAY(s->arena, struct kind_time *, s->n_ranks);
-    for (i64 i = 0; i < p->g->n; i++) {
-        const struct dag_node *n = &p->g->nodes[i];
-        if (n->kind != DAG_COMPUTE)
-            continue;
-        const struct record_table *t = s->ranks[n->rank].table;
-        if (!of_task[n->rank])
-            of_task[n->rank] = ARENA_ARRAY(s->arena, struct kind_time, t->n_tasks);
-        of_task[n->rank][n->task_id].seconds += p->g->seconds[i];
-        of_task[n->rank][n->task_id].calls++;
+    const struct computed *c = &p->c->ranks[r];
+    const struct record_table *t = p->c->s->ranks[r].table;
+    const i64 n_tasks = c->n > 0 ? t->n_tasks : 0;
+    struct kind_time *of_task = ARENA_ARRAY(p->c->s->arena, struct kind_time, n_tasks);
+    for (i64 i = 0; i < c->n; i++) {
+        struct kind_time *x = &of_task[(u32)c->task[i]];
+        x->seconds += c->seconds[i];
+        x->calls++;
     }
-    for (int r = 0; r < s->n_ranks; r++) {
-        const struct record_table *t = s->ranks[r].table;
-        for (i64 i = 0; of_task[r] && i < t->n_tasks; i++) {
-            const struct kind_time *x = &of_task[r][i];
-            const int kind = x->calls > 0 ? find_kind(p, t->tasks[i].kind_hash) : -1;
-            p->seconds[r] += x->seconds;
-            if (kind < 0)
-                continue;
-            p->at[(i64)r * MOST_KINDS + kind].seconds += x->seconds;
-            p->at[(i64)r * MOST_KINDS + kind].calls += x->calls;
-        }
+    for (i64 i = 0; i < n_tasks; i++) {
+        const struct kind_time *x = &of_task[i];
+        const int kind = x->calls > 0 ? find_kind(p, t->tasks[i].kind_hash) : -1;
+        p->seconds[r] += x->seconds;
+        if (kind < 0)
+            continue;
+        p->at[(i64)r * MOST_KINDS + kind].seconds += x->seconds;
+        p->at[(i64)r * MOST_KINDS + kind].calls += x->calls;
     }
 }
 
@@ -76,7 +69,7 @@ static int by_size(const void *a, const void *b)
 static double usual_time(const struct paces *p, int kind, double *room)
 {
     int n = 0;
-    for (int r = 0; r < p->s->n_ranks; r++) {
+    for (int r = 0; r < p->c->n_ranks; r++) {
         const struct kind_time *x = &p->at[(i64)r * MOST_KINDS + kind];
         if (x->calls > 0)
             room[n++] = x->seconds / x->calls;
@@ -114,24 +107,24 @@ static double pace_of(const struct paces *p, int rank, const double *usual, stru
     return dag_larger(1, room[middle].slower);
 }
 
-void pace_of_ranks(const struct record_step *s, const struct dag *g, double *pace)
+void pace_of_ranks(const struct computing *c, double *pace)
 {
-    struct arena *a = s->arena;
-    for (int r = 0; r < s->n_ranks; r++)
+    struct arena *a = c->s->arena;
+    for (int r = 0; r < c->n_ranks; r++)
         pace[r] = 1;
-    if (s->n_ranks < 2)
+    if (c->n_ranks < 2)
         return;
     struct paces *p = ARENA_NEW(a, struct paces);
-    p->s = s;
-    p->g = g;
-    p->at = ARENA_ARRAY(a, struct kind_time, (i64)s->n_ranks * MOST_KINDS);
-    p->seconds = ARENA_ARRAY(a, double, s->n_ranks);
-    add_ranks(p);
+    p->c = c;
+    p->at = ARENA_ARRAY(a, struct kind_time, (i64)c->n_ranks * MOST_KINDS);
+    p->seconds = ARENA_ARRAY(a, double, c->n_ranks);
+    for (int r = 0; r < c->n_ranks; r++)
+        add_rank(p, r);
     double *usual = ARENA_ARRAY(a, double, p->n_kinds + 1);
-    double *room = ARENA_ARRAY(a, double, s->n_ranks);
+    double *room = ARENA_ARRAY(a, double, c->n_ranks);
     struct ratio *ratios = ARENA_ARRAY(a, struct ratio, p->n_kinds + 1);
     for (int k = 0; k < p->n_kinds; k++)
         usual[k] = usual_time(p, k, room);
-    for (int r = 0; r < s->n_ranks; r++)
+    for (int r = 0; r < c->n_ranks; r++)
         pace[r] = pace_of(p, r, usual, ratios);
 }

@@ -1,6 +1,6 @@
 #include "diagnose/stragglers.h"
 
-#include "diagnose/ladder.h"
+#include "diagnose/computing.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -73,7 +73,7 @@ static void open_what_if(struct what_if *w, const struct record_step *s, const s
     w->even = ARENA_ARRAY(a, double, g->n);
     w->mixed = ARENA_ARRAY(a, double, g->n);
     w->no_lead = ARENA_ARRAY(a, double, g->n);
-    ladder_even(s, g, w->even);
+    computing_even_graph(s, g, w->even);
     even_calls(s, g, w->even);
 }
 

@@ -18,6 +18,8 @@ struct whatif {
     struct dag *graphs[MOST_GRAPHS];
     int n;
     struct ladder ladder;
+    struct usual usual;  /* of these steps */
+    double lost[LOSSES]; /* sums over the graphs */
     struct critical critical;
     double step_s;       /* mean step of the measure */
     const struct measure *measure;
@@ -50,15 +52,20 @@ static int make_room(struct whatif *w, i64 n)
     return OK;
 }
 
-/* Of a step, what edits ask of it: its ranks without their spans. */
+/* Of a step, what edits and the ladder ask of it: its ranks without their spans. */
 static struct record_step keep_ranks(const struct record_step *s, struct arena *a)
 {
     struct record_step kept = *s;
     kept.arena = NULL;
     kept.ranks = ARENA_ARRAY(a, struct record_rank, s->n_ranks);
-    for (int r = 0; r < s->n_ranks; r++)
-        kept.ranks[r] = (struct record_rank){ .head = s->ranks[r].head,
-                                              .table = s->ranks[r].table };
+    for (int r = 0; r < s->n_ranks; r++) {
+        const struct record_rank *k = &s->ranks[r];
+        struct sample *sample = k->sample ? ARENA_NEW(a, struct sample) : NULL;
+        if (sample)
+            *sample = *k->sample;
+        kept.ranks[r] = (struct record_rank){ .head = k->head, .table = k->table,
+                                              .sample = sample, .incomplete = k->incomplete };
+    }
     return kept;
 }
 
@@ -71,11 +78,11 @@ static int add_graph(struct whatif *w, struct record *r, i64 step, struct record
         rc = dag_new(&g, s);
     if (rc < 0)
         return rc == ERR_LIMIT ? rc : OK; /* a damaged step: others will do */
-    struct ladder_step ladder;
-    ladder_measure(&ladder, s, g);
-    ladder_take(&w->ladder, r, s, &ladder);
-    w->left_s[w->n][0] = ladder.rungs[RUNG_DATA];
-    w->left_s[w->n][1] = ladder.rungs[RUNG_HOST];
+    double lost[LOSSES];
+    rungs_lost(s, g, lost);
+    for (int k = 0; k < LOSSES; k++)
+        w->lost[k] += lost[k];
+    usual_add(&w->usual, s, g);
     critical_add(&w->critical, s, g);
     *nodes += g->n;
     w->length += dag_length(g, NULL, NULL, NULL);
@@ -83,6 +90,26 @@ static int add_graph(struct whatif *w, struct record *r, i64 step, struct record
     w->steps[w->n] = keep_ranks(s, &w->arena);
     w->graphs[w->n++] = dag_keep(g, &w->arena);
     return make_room(w, g->n);
+}
+
+/* The steps' ladder, once it is known what they usually take. */
+static void climb_graphs(struct whatif *w, const struct record *r)
+{
+    struct arena a;
+    usual_settle(&w->usual);
+    arena_init(&a);
+    for (int k = 0; k < w->n; k++, arena_clear(&a)) {
+        struct record_step s = w->steps[k];
+        struct dag g = *w->graphs[k];
+        struct ladder_step ladder;
+        s.arena = &a;
+        g.ends = w->ends;
+        ladder_measure(&ladder, &s, &g, &w->usual);
+        ladder_take(&w->ladder, r, &s, &ladder);
+        w->left_s[k][0] = ladder.rungs[RUNG_DATA];
+        w->left_s[k][1] = ladder.rungs[RUNG_HOST];
+    }
+    arena_fini(&a);
 }
 
 /* The path is that of the steps that are replayed: what is seldom done is weighed by how often it
@@ -111,7 +138,7 @@ int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i
         return err_set(ERR_LIMIT, "no memory for replaying a run");
     *w = (struct whatif){ .step_s = m->step.mean, .measure = m };
     arena_init(&w->arena);
-    w->critical.arena = &w->arena;
+    w->critical.arena = w->usual.arena = &w->arena;
     for (i64 i = 0; i < take && rc >= 0; i++) {
         rc = add_graph(w, r, m->numbers[whatif_pick(i, take, m->n_steps)], &step, &nodes);
         if (w->n == 1 && nodes > 0) /* the first tells how many there is room for */
@@ -122,6 +149,7 @@ int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i
         whatif_free(w);
         return (int)i64_min(rc, OK);
     }
+    climb_graphs(w, r);
     for (int k = 0; k < HOST_KINDS; k++) {
         w->stands_for[k] = whatif_stands_for(m, take, (enum measure_host)k);
         w->rarer[k] = whatif_rarer(m, take, (enum measure_host)k);
@@ -766,6 +794,12 @@ struct finding_replay whatif_replay(struct whatif *w)
 const struct ladder *whatif_ladder(const struct whatif *w)
 {
     return &w->ladder;
+}
+
+void whatif_lost(const struct whatif *w, double lost[LOSSES])
+{
+    for (int k = 0; k < LOSSES; k++)
+        lost[k] = w->lost[k] / w->n;
 }
 
 const struct critical *whatif_critical(const struct whatif *w)

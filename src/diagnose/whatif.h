@@ -31,6 +31,8 @@ double whatif_fidelity(const struct whatif *w);
 
 /* Of the steps that have a graph. */
 const struct ladder *whatif_ladder(const struct whatif *w);
+/* Of these steps, on the mean one (diagnose/rungs.h). */
+void whatif_lost(const struct whatif *w, double lost[LOSSES]);
 /* Most seconds first; seconds are those of all these steps. */
 const struct critical *whatif_critical(const struct whatif *w);
 

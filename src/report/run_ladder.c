@@ -70,15 +70,21 @@ void run_ladder_put(struct record *r, struct json *j)
     struct ladder l = { 0 };
     struct critical c = { .arena = &a };
     struct record_step s = { 0 };
+    struct usual usual = { .arena = &a };
     struct dag *g;
-    i64 stride = i64_max(1, ceil_div(r->n_steps, LADDER_STEPS)), spans = 0;
+    i64 stride = i64_max(1, ceil_div(r->n_steps, LADDER_STEPS)), spans = 0, n = 0;
+    i64 chosen[LADDER_STEPS];
     arena_init(&a);
     l.weight = (double)stride;
-    for (i64 i = stride / 2; i < r->n_steps && spans < LADDER_SPANS; i += stride) {
-        if (record_step(r, r->steps[i], &s) < 0 || dag_new(&g, &s) < 0)
+    for (i64 i = stride / 2; i < r->n_steps && n < LADDER_STEPS; i += stride)
+        chosen[n++] = r->steps[i];
+    if (usual_of_steps(&usual, r, chosen, n) < 0)
+        n = 0;
+    for (i64 i = 0; i < n && spans < LADDER_SPANS; i++) {
+        if (record_step(r, chosen[i], &s) < 0 || dag_new(&g, &s) < 0)
             continue;
         spans += spans_of(&s);
-        ladder_add(&l, r, &s, g);
+        ladder_add(&l, r, &s, g, &usual);
         critical_add(&c, &s, g);
     }
     if (l.steps > 0) {

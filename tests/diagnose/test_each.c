@@ -71,15 +71,17 @@ TEST(a_ladder_of_threads_has_the_bits_of_one_thread)
     arena_init(&a);
     struct ladder at_once = { .weight = 1 }, one_by_one = { .weight = 1 };
     struct critical x = { .arena = &a }, y = { .arena = &a };
+    struct usual u = { .arena = &a };
     for (i64 i = 0; i < COUNT_OF(steps); i++)
         steps[i] = r.steps[i % r.n_steps];
-    CHECK_OK(climb_steps(&r, steps, COUNT_OF(steps), &at_once, &x));
+    CHECK_OK(usual_of_steps(&u, &r, steps, COUNT_OF(steps)));
+    CHECK_OK(climb_steps(&r, &u, steps, COUNT_OF(steps), &at_once, &x));
     for (i64 i = 0; i < COUNT_OF(steps); i++)
-        CHECK_OK(climb_steps(&r, &steps[i], 1, &one_by_one, &y));
+        CHECK_OK(climb_steps(&r, &u, &steps[i], 1, &one_by_one, &y));
     CHECK_EQ(at_once.steps, COUNT_OF(steps));
     for (int k = 0; k < RUNGS; k++)
         CHECK_NEAR(at_once.rung_s[k], one_by_one.rung_s[k], 0);
-    CHECK_NEAR(at_once.on_cpu_s, one_by_one.on_cpu_s, 0);
+    CHECK_NEAR(at_once.compute_s, one_by_one.compute_s, 0);
     CHECK_EQ(x.n, y.n);
     CHECK_NEAR(x.seconds, y.seconds, 0);
     for (i64 i = 0; i < x.n; i++)

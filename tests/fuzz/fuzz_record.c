@@ -17,7 +17,8 @@ enum { MOST_BYTES = 1 << 16, MOST_STEPS = 64 };
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t bytes);
 
-static void see_step(struct record *r, struct record_step *s, struct ladder *l, struct critical *c)
+static void see_step(struct record *r, struct record_step *s, const struct usual *u,
+                     struct ladder *l, struct critical *c)
 {
     struct dag *g;
     for (int i = 0; i < s->n_ranks; i++) {
@@ -31,7 +32,7 @@ static void see_step(struct record *r, struct record_step *s, struct ladder *l, 
     }
     if (dag_new(&g, s) < 0)
         return;
-    ladder_add(l, r, s, g);
+    ladder_add(l, r, s, g, u);
     critical_add(c, s, g);
 }
 
@@ -45,9 +46,12 @@ static void see_folder(const char *folder)
         return;
     arena_init(&a);
     struct critical c = { .arena = &a };
+    struct usual u = { .arena = &a };
+    if (usual_of_steps(&u, &r, r.steps, i64_min(r.n_steps, MOST_STEPS)) < 0)
+        u.n = 0;
     for (i64 i = 0; i < r.n_steps && i < MOST_STEPS; i++)
         if (record_step(&r, r.steps[i], &s) == OK && s.n_ranks < 64)
-            see_step(&r, &s, &l, &c);
+            see_step(&r, &s, &u, &l, &c);
     critical_sort(&c);
     arena_fini(&a);
     record_step_free(&s);

@@ -194,8 +194,8 @@ def ladder_moves(verdicts):
             by_kind[v.kind].append(v)
     out = ["", "What a fault moves on the ladder, in points: the factor that falls most, and the one "
            "that moves most of all others.", "",
-           "| injected | falls most, how often | by, median | another moves by, median, most | which |",
-           "|---|---|---|---|---|"]
+           "| injected | falls most, how often | by, median | another moves by, median, most | which | "
+           "by more than 2 |", "|---|---|---|---|---|---|"]
     for kind, list_ in sorted(by_kind.items()):
         first = [max(v.moved, key=v.moved.get) for v in list_]
         others = [max((k for k in v.moved if k != f), key=lambda k, m=v.moved: abs(m[k]))
@@ -205,7 +205,8 @@ def ladder_moves(verdicts):
         fell = statistics.median(v.moved[f] for v, f in zip(list_, first))
         out.append(f"| {kind} | {', '.join(f'{k} {n}' for k, n in counts)} | {fell:.1f} | "
                    f"{statistics.median(sizes):.1f}, {max(sizes):.1f} | "
-                   f"{others[sizes.index(max(sizes))]} |")
+                   f"{others[sizes.index(max(sizes))]} | "
+                   f"{sum(x > 2 for x in sizes) or 'never'} |")
     return out
 
 

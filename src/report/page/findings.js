@@ -55,7 +55,7 @@ function shareCard(d) {
 
 const RUNGS = {
   goodput: "start, evaluation, checkpoints, steps taken twice", data: "waiting for data", host: "gaps between tasks, logging", transfer: "bytes on their way",
-  balance: "copies that take unequally long", stage: "stages and micro-batches that do", bubble: "waiting that is left: dependencies", useful: "recompute, work that the model does not need",
+  balance: "slower than usual: ranks, steps, now and then", stage: "stages and micro-batches that differ", bubble: "waiting that is left: dependencies", useful: "recompute, work that the model does not need",
   dtype: "slower number formats", memory: "tasks bound by memory", attain: "kernels below the roofline", cpu: "threads not on a processor", clock: "a clock below that at the start",
 };
 

@@ -1,0 +1,199 @@
+#include "diagnose/usual_time.h"
+
+#include "base/sort.h"
+#include "diagnose/each.h"
+#include "diagnose/pace.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_STEPS = 40 };
+static const double most_bytes = 64e6;  /* of spans that are read for it */
+static const double near_least = 0.01;  /* of the times of a kind so many are shorter */
+static const double near_best = 0.02; /* speeds that differ by less are alike */
+
+struct usual_speed usual_speed_of(const struct record_rank *k)
+{
+    const struct sample *s = k->sample;
+    struct usual_speed v = { .clock = 1, .on_cpu = 1 };
+    if (!s)
+        return v;
+    v.has_clock = (s->has & SAMPLE_CLOCK) != 0;
+    v.has_cpu = (s->has & SAMPLE_SCHED) != 0 && !record_sleeps(k->head);
+    if (v.has_clock && s->phi > 0 && isfinite(s->phi))
+        v.clock = s->phi;
+    const double ran = (double)s->run_ns + (double)s->pool_run_ns;
+    const double waited = (double)s->queue_ns + (double)s->pool_queue_ns;
+    if (v.has_cpu && ran > 0)
+        v.on_cpu = ran / (ran + waited);
+    return v;
+}
+
+/* --- actions ------------------------------------------------------------------------ */
+
+static u64 kind_of(const struct record_table *t, const struct computed *c, i64 from, i64 to)
+{
+    u64 kind = (u64)(to - from);
+    for (i64 i = from; i < to; i++)
+        kind = ((kind << 7 | kind >> 57) ^ t->tasks[(u32)c->task[i]].kind_hash) *
+               0x9e3779b97f4a7c15u; /* 2^64 over the golden ratio: mixes */
+    return kind;
+}
+
+static void see_paces(struct usual *u, const double *pace, int n)
+{
+    if (n > u->n_ranks) {
+        double *grown = ARENA_ARRAY(u->arena, double, n);
+        for (int r = 0; r < u->n_ranks; r++)
+            grown[r] = u->pace[r];
+        u->pace = grown;
+        u->n_ranks = n;
+    }
+    for (int r = 0; r < n; r++)
+        if (pace[r] > 0)
+            u->pace[r] = u->pace[r] > 0 ? fmin(u->pace[r], pace[r]) : pace[r];
+}
+
+static double pace_of(const struct usual *u, int rank)
+{
+    return rank < u->n_ranks && u->pace[rank] > 0 ? u->pace[rank] : 1;
+}
+
+static struct usual_time *more_times(struct usual *u, i64 n)
+{
+    if (u->n + n > u->room) {
+        u->room = i64_max(u->n + n, i64_max(64, 2 * u->room));
+        struct usual_time *grown = ARENA_UNSET(u->arena, struct usual_time, u->room);
+        if (u->n > 0)
+            memcpy(grown, u->times, (size_t)u->n * sizeof *grown);
+        u->times = grown;
+    }
+    u->n += n;
+    return u->times + u->n - n;
+}
+
+void usual_add(struct usual *u, const struct record_step *s, const struct dag *g)
+{
+    struct computing c;
+    double *pace = ARENA_ARRAY(s->arena, double, g->n_ranks);
+    double *speed = ARENA_ARRAY(s->arena, double, g->n_ranks);
+    computing_open(&c, s, g);
+    for (int r = 0; r < c.n_ranks; r++) {
+        const struct usual_speed v = usual_speed_of(&s->ranks[r]);
+        speed[r] = v.clock * v.on_cpu;
+        computing_scale(&c.ranks[r], 0, c.ranks[r].n, speed[r]);
+    }
+    pace_of_ranks(&c, pace);
+    see_paces(u, pace, c.n_ranks);
+    for (int r = 0; r < c.n_ranks; r++) {
+        const struct computed *k = &c.ranks[r];
+        for (i64 i = 0, to; i < k->n; i = to) {
+            double seconds;
+            to = computing_action(k, i, &seconds);
+            if (seconds > 0)
+                *more_times(u, 1) = (struct usual_time){ kind_of(s->ranks[r].table, k, i, to),
+                                                         seconds, fmin(1, speed[r]), r };
+        }
+    }
+}
+
+/* By kind, then the fastest first. */
+static int by_speed(const void *a, const void *b)
+{
+    const struct usual_time *x = a, *y = b;
+    if (x->kind != y->kind)
+        return x->kind < y->kind ? -1 : 1;
+    return (x->speed < y->speed) - (x->speed > y->speed);
+}
+
+void usual_settle(struct usual *u)
+{
+    double *room = ARENA_UNSET(u->arena, double, u->n);
+    i64 kinds = 0;
+    for (i64 i = 0; i < u->n; i++) {
+        u->times[i].seconds /= pace_of(u, u->times[i].rank);
+        u->times[i].speed /= pace_of(u, u->times[i].rank);
+    }
+    if (u->n > 0)
+        qsort(u->times, (size_t)u->n, sizeof *u->times, by_speed);
+    for (i64 i = 0, to; i < u->n; i = to) {
+        const struct usual_time first = u->times[i];
+        i64 alike = 0;
+        for (to = i; to < u->n && u->times[to].kind == first.kind; to++)
+            if (u->times[to].speed >= first.speed - near_best)
+                room[alike++] = u->times[to].seconds;
+        const i64 k = (i64)(near_least * (double)(alike - 1));
+        u->times[kinds++] = (struct usual_time){
+            .kind = first.kind, .seconds = sort_select(room, alike, k, u->arena) };
+    }
+    u->n = kinds;
+}
+
+/* NULL: not one of it was seen. */
+static const struct usual_time *find_time(const struct usual *u, u64 kind)
+{
+    i64 low = 0, high = u->n;
+    while (low < high) {
+        const i64 middle = (low + high) / 2;
+        if (u->times[middle].kind < kind)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < u->n && u->times[low].kind == kind ? &u->times[low] : NULL;
+}
+
+void usual_apply(const struct usual *u, struct computing *c)
+{
+    for (int r = 0; r < c->n_ranks; r++) {
+        struct computed *k = &c->ranks[r];
+        for (i64 i = 0, to; i < k->n; i = to) {
+            double own;
+            to = computing_action(k, i, &own);
+            const struct usual_time *t =
+                own > 0 ? find_time(u, kind_of(c->s->ranks[r].table, k, i, to)) : NULL;
+            computing_scale(k, i, to, t ? t->seconds / own : 1 / pace_of(u, r));
+        }
+    }
+}
+
+/* --- steps -------------------------------------------------------------------------- */
+
+static void *make_times(void *context, const struct record_step *s)
+{
+    struct dag *g;
+    (void)context;
+    if (dag_new(&g, s) < 0)
+        return NULL;
+    struct usual *own = ARENA_NEW(s->arena, struct usual);
+    own->arena = s->arena;
+    usual_add(own, s, g);
+    return own;
+}
+
+static int take_times(void *context, const struct record_step *s, void *made, int rc)
+{
+    struct usual *u = context;
+    const struct usual *own = made;
+    (void)s;
+    if (rc >= 0 && own)
+        see_paces(u, own->pace, own->n_ranks);
+    if (rc >= 0 && own && own->n > 0)
+        memcpy(more_times(u, own->n), own->times, (size_t)own->n * sizeof *own->times);
+    return OK; /* a damaged step: others will do */
+}
+
+int usual_of_steps(struct usual *u, struct record *r, const i64 *steps, i64 n)
+{
+    const struct each e = { u, make_times, take_times };
+    const double bytes = n > 0 ? record_step_bytes(r, steps[n / 2]) : 0;
+    const i64 room = bytes > 0 ? (i64)fmin(MOST_STEPS, most_bytes / bytes) : MOST_STEPS;
+    const i64 take = i64_min(n, i64_max(1, room));
+    i64 *some = ARENA_ARRAY(u->arena, i64, take);
+    for (i64 k = 0; k < take; k++)
+        some[k] = steps[(2 * k + 1) * n / (2 * take)];
+    TRY(each_step(r, some, take, &e));
+    usual_settle(u);
+    return OK;
+}
