@@ -263,6 +263,7 @@ struct planted {
     double jitter;               /* of an action up to so much, as a share; another one each time */
     bool at_one;                 /* of rank 1 alone */
     double clock, on_cpu;        /* tasks take that much longer and samples say why, likewise */
+    bool false_alarm;            /* in every third step samples say so of tasks that take no longer */
     u64 idle;                    /* of 100 places, how many serve no token that counts */
 };
 
@@ -289,6 +290,7 @@ static void plant(const struct planted *p, struct record_step *s, struct dag *g)
     *x = (struct sample){ .has = SAMPLE_ROWS | SAMPLE_CLOCK | SAMPLE_SCHED, .tokens = 100,
                           .tokens_idle = p->idle, .phi = or_1(p->clock), .run_ns = 1000 };
     x->queue_ns = (u64)lround(1000 / or_1(p->on_cpu) - 1000);
+    x->queue_ns = p->false_alarm && s->step % 3 == 0 ? 1000 : x->queue_ns;
     s->ranks[0].sample = s->ranks[1].sample = x;
     for (i64 i = 0; i < g->n; i++) {
         const struct dag_node *n = &g->nodes[i];
@@ -372,6 +374,16 @@ TEST(each_loss_moves_its_own_rung_and_no_other)
     expect_moved("one", &(struct planted){ .kernels = 3 }, LADDER_ATTAIN);
 }
 
+TEST(kernels_are_not_better_than_where_nothing_had_to_be_put_right)
+{
+    double before[LADDER_FACTORS], after[LADDER_FACTORS];
+    planted_factors("copies", &(struct planted){ 0 }, before);
+    planted_factors("copies", &(struct planted){ .false_alarm = true }, after);
+    CHECK(after[LADDER_CPU] < 0.9);
+    CHECK_NEAR(after[LADDER_CPU] * after[LADDER_BALANCE], 1, 0.02);
+    CHECK_NEAR(after[LADDER_ATTAIN], before[LADDER_ATTAIN], 1e-6);
+}
+
 /* Paces of a step where a task takes 1e-4 s, and more at rank 1: if it is of that op, or of any. */
 static void planted_paces(const char *name, const char *op, double slower, double pace[2])
 {
@@ -444,6 +456,7 @@ TEST(a_slow_rank_is_blamed_for_what_it_costs)
 TEST_MAIN(ONE(the_factors_of_real_runs_multiply_to_the_mfu),
           ONE(rungs_side_by_side_are_those_one_after_another),
           ONE(random_durations_keep_the_product_and_the_path), ONE(each_loss_moves_its_own_rung_and_no_other),
+          ONE(kernels_are_not_better_than_where_nothing_had_to_be_put_right),
           ONE(what_was_not_measured_is_not_known_and_is_1_in_the_product),
           ONE(a_slow_rank_is_told_from_one_with_more_to_do),
           ONE(a_slow_rank_is_blamed_for_what_it_costs))
