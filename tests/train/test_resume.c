@@ -57,6 +57,45 @@ TEST(a_run_with_everything_on_resumes_to_the_bit)
     expect_steps_once("parts", 8);
 }
 
+/* As after rewinds, bad steps and spikes. The clock goes on, and the recipe is another. */
+TEST(all_that_a_checkpoint_holds_of_a_run_comes_back)
+{
+    static const char *const longer[] = { "train.steps=9", NULL };
+    struct job j;
+    struct session s;
+    open_job(&j, "state", NULL);
+    CHECK_OK(session_open(&s, &j.request));
+    s.state.elapsed = 1000;
+    s.state.rewinds = 2;
+    s.state.rewound_from = 70;
+    s.state.rewound_to = 60;
+    s.state.guard.spikes = GUARD_LASTING - 1; /* of which each step takes one off */
+    for (i64 i = 0; i < s.state.guard.spikes; i++)
+        s.state.guard.spike[i] = 9 + (double)i;
+    s.state.guard.bad_count = 2;
+    s.state.guard.bad_step[0] = -5;
+    s.state.guard.bad_step[1] = -3;
+    CHECK_OK(session_train(&s));
+    CHECK(s.state.guard.spikes > 0 && s.state.guard.seen == 8 && s.state.guard.mix != 0);
+    json_t *before = session_state_json(&s);
+    session_close(&s);
+    arena_fini(&j.arena);
+
+    open_job(&j, "state", longer);
+    j.request.resume = true;
+    CHECK_OK(session_open(&s, &j.request));
+    json_t *after = session_state_json(&s);
+    CHECK(s.state.step == 8 && s.state.elapsed > 1000);
+    json_object_update_new(after, json_pack("{s:O,s:O}", "elapsed",
+                                            json_object_get(before, "elapsed"), "recipe",
+                                            json_object_get(before, "recipe")));
+    CHECK(json_object_size(before) > 10 && json_equal(before, after));
+    json_decref(before);
+    json_decref(after);
+    session_close(&s);
+    arena_fini(&j.arena);
+}
+
 TEST(averaged_weights_are_evaluated_as_if_they_were_the_weights)
 {
     struct job j;
@@ -434,6 +473,7 @@ TEST(what_could_not_be_saved_is_not_said_to_be)
 }
 
 TEST_MAIN(ONE(a_run_with_everything_on_resumes_to_the_bit),
+          ONE(all_that_a_checkpoint_holds_of_a_run_comes_back),
           ONE(averaged_weights_are_evaluated_as_if_they_were_the_weights),
           ONE(a_dry_run_notices_where_nothing_can_be_written),
           ONE(a_dry_run_writes_nothing), ONE(a_second_process_is_refused_and_disturbs_nothing),
