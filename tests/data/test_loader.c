@@ -165,6 +165,36 @@ TEST(an_epoch_predicts_every_token_once)
     }
 }
 
+/* Windows of 16 tokens without borders, each told by the hash of its tokens. Of a random order
+ * about one stays where it was. */
+TEST(every_epoch_has_an_order_of_its_own)
+{
+    enum { ROWS = 100, EPOCHS = 3 };
+    struct made m = { .folder = fresh_folder("orders"), .documents = 1, .longest = 16 * ROWS,
+                      .shard_tokens = 3000, .seed = 5 };
+    u64 row[EPOCHS][ROWS];
+    make_data(&m);
+    struct loader_source s = { .path = m.folder };
+    struct loader_config c = config_of(&s, 1, 16);
+    struct loader *l = opened(&c);
+    const i64 rows = row_windows(loader_dataset(l, 0), 16);
+    CHECK(rows > ROWS / 2 && rows <= ROWS);
+    for (int epoch = 0; epoch < EPOCHS; epoch++) {
+        CHECK_OK(start(l, 1, rows, 16));
+        run_kernel(l, 0, rows, 16);
+        for (i64 r = 0; r < rows; r++)
+            row[epoch][r] = hash64(got.tokens + 16 * r, 16 * sizeof(i32), 0);
+        for (int before = 0; before < epoch; before++) {
+            i64 alike = 0;
+            for (i64 r = 0; r < rows; r++)
+                alike += row[epoch][r] == row[before][r];
+            CHECK(alike < rows / 8);
+        }
+    }
+    loader_close(l);
+    sys_remove_tree(m.folder);
+}
+
 static struct made standard(const char *name, u64 seed)
 {
     struct made m = { .folder = fresh_folder(name), .documents = 400, .longest = 150,
@@ -764,7 +794,7 @@ TEST(parts_of_cut_rows_are_those_rows)
     sys_remove_tree(m.folder);
 }
 
-TEST_MAIN(ONE(an_epoch_predicts_every_token_once),
+TEST_MAIN(ONE(an_epoch_predicts_every_token_once), ONE(every_epoch_has_an_order_of_its_own),
           ONE(order_depends_on_the_seed_and_on_nothing_else),
           ONE(a_run_resumed_at_any_step_sees_the_same_stream),
           ONE(a_run_goes_on_with_the_caps_that_its_recipe_has_then),
