@@ -33,7 +33,7 @@ static const struct option options[] = {
       .help = "Evaluate on a text file (also .gz, .zst, or - for standard input), as one "
               "document." },
     { "choices", FIELD(PATH, choices), NULL,
-      .help = "Answer multiple-choice questions: a jsonl file with ctx, endings and label on "
+      .help = "Answer multiple-choice questions: jsonl (also .gz, .zst, or -) with ctx, endings and label on "
               "each line, such as HellaSwag's." },
     { "seq", FIELD(SIZE, seq), "0", .unit = "tokens", .max = 1e7,
       .help = "Tokens in a row; 0 is the model's positions, at most 1024." },
@@ -129,24 +129,6 @@ static int put_result(struct evaluation *e, double loss, i64 tokens, i64 bytes)
     return OK;
 }
 
-/* All that a file or a pipe holds, unpacked where it is compressed. */
-static int read_text(const char *path, struct buffer *out, struct arena *a)
-{
-    enum { PIECE = 1 << 16 };
-    u8 *piece = ARENA_ARRAY(a, u8, PIECE);
-    struct stream *s;
-    i64 got;
-    TRY(stream_open(&s, path));
-    int rc = stream_read(s, piece, PIECE, &got);
-    while (rc >= 0 && got > 0) {
-        rc = buffer_add(out, piece, got);
-        if (rc >= 0)
-            rc = stream_read(s, piece, PIECE, &got);
-    }
-    stream_close(s);
-    return rc;
-}
-
 static int eval_text(struct evaluation *e)
 {
     struct scorer s;
@@ -156,7 +138,7 @@ static int eval_text(struct evaluation *e)
     TRY(open_tokenizer(e));
     TRY(scorer_init(&s, e->model, &e->engine, e->o->batch, e->T, false, e->arena));
     TRY(engine_commit(&e->engine));
-    int rc = read_text(e->o->text, &text, e->arena);
+    int rc = stream_read_all(e->o->text, &text);
     if (rc >= 0)
         rc = encoder_text(e->encoder, text.data, text.bytes);
     const i64 bytes = text.bytes;

@@ -324,3 +324,20 @@ void stream_sha256(struct stream *s, char hex[65])
 {
     sha256_fini(&s->sha, hex);
 }
+
+int stream_read_all(const char *path, struct buffer *out)
+{
+    enum { PIECE = 1 << 16 };
+    struct stream *s;
+    i64 got = 1;
+    TRY(stream_open(&s, path));
+    int rc = OK;
+    while (rc >= 0 && got > 0) {
+        rc = buffer_reserve(out, PIECE);
+        if (rc >= 0)
+            rc = stream_read(s, out->data + out->bytes, PIECE, &got);
+        out->bytes += rc >= 0 ? got : 0;
+    }
+    stream_close(s);
+    return rc;
+}

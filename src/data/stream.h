@@ -8,7 +8,7 @@
 #ifndef HEADWAY_DATA_STREAM_H
 #define HEADWAY_DATA_STREAM_H
 
-#include "base/base.h"
+#include "data/buffer.h"
 
 struct stream;
 
@@ -24,5 +24,8 @@ i64 stream_input_bytes(const struct stream *s);
 /* Of all of it, once the end was reached. */
 void stream_sha256(struct stream *s, char hex[65]);
 void stream_close(struct stream *s); /* NULL is fine */
+
+/* All that the input holds, behind what is in out. */
+int stream_read_all(const char *path, struct buffer *out);
 
 #endif

@@ -2,8 +2,8 @@
 
 #include "base/json.h"
 #include "base/sys.h"
+#include "data/stream.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -167,8 +167,8 @@ static int ask_line(struct asker *a, const char *text, i64 bytes, const char *pa
     if (json_parse(text, bytes, path, &o) < 0)
         return err_set(ERR_FORMAT, "%s:%lld: not a JSON object", path, (long long)line);
     int rc = read_question(&q, o, path, line);
-    if (rc >= 0)
-        rc = ask(a, &q);
+    if (rc >= 0 && (rc = ask(a, &q)) < 0)
+        err_context(rc, "%s:%lld", path, (long long)line);
     json_decref(o);
     return rc;
 }
@@ -176,24 +176,22 @@ static int ask_line(struct asker *a, const char *text, i64 bytes, const char *pa
 int tasks_score_choices(struct scorer *s, struct encoder *encoder, i32 before,
                         const char *path, struct choice_score *out)
 {
-    i64 bytes, line = 1;
-    int rc = OK;
+    struct buffer all = { 0 };
+    i64 line = 1;
     *out = (struct choice_score){ 0 };
-    char *text = sys_map_file(path, &bytes);
-    if (!text)
-        return err_set(ERR_SYS, "open %s: %s", path, strerror(errno));
     struct asker a = { s, encoder, before, sys_alloc(s->T * (i64)sizeof(i32), 16), out, { 0 } };
-    if (!a.row)
-        rc = err_set(ERR_LIMIT, "no memory for a row of %lld tokens", (long long)s->T);
-    for (i64 begin = 0; begin < bytes && rc >= 0; line++) {
-        const char *newline = memchr(text + begin, '\n', (size_t)(bytes - begin));
-        i64 length = newline ? newline - (text + begin) : bytes - begin;
+    int rc = a.row ? stream_read_all(path, &all)
+                   : err_set(ERR_LIMIT, "no memory for a row of %lld tokens", (long long)s->T);
+    const char *text = (const char *)all.data;
+    for (i64 begin = 0; begin < all.bytes && rc >= 0; line++) {
+        const char *newline = memchr(text + begin, '\n', (size_t)(all.bytes - begin));
+        i64 length = newline ? newline - (text + begin) : all.bytes - begin;
         rc = ask_line(&a, text + begin, length, path, line);
         begin += length + 1;
     }
     sys_free(a.row);
     text_fini(&a.spaced);
-    sys_unmap(text, bytes);
+    buffer_fini(&all);
     if (rc >= 0 && out->questions == 0)
         return err_set(ERR_FORMAT, "%s holds no questions", path);
     return rc;

@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <math.h>
+#include <zstd.h>
 
 enum { T = 24, VOCAB = 300 };
 
@@ -223,5 +224,39 @@ TEST(labels_are_numbers_text_or_letters)
     quiz_close(&q);
 }
 
+static int score_file(struct quiz *q, const void *bytes, i64 n)
+{
+    struct choice_score score;
+    int fd = sys_open("quiz.jsonl", O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    CHECK(sys_write_full(fd, bytes, n) == 0);
+    sys_close(fd);
+    int rc = tasks_score_choices(&q->rows, q->encoder, BEFORE, "quiz.jsonl", &score);
+    CHECK(rc < 0 || score.questions == 2);
+    sys_unlink("quiz.jsonl");
+    return rc;
+}
+
+TEST(questions_may_be_compressed_and_one_that_does_not_fit_is_named)
+{
+    struct quiz q;
+    struct text lines = { 0 };
+    char packed[4096];
+    quiz_open(&q);
+    add_question(&lines, "It was the", 2, "0");
+    add_question(&lines, "It was", 2, "1");
+    size_t n = ZSTD_compress(packed, sizeof packed, lines.data, (size_t)lines.length, 3);
+    CHECK(!ZSTD_isError(n));
+    CHECK_OK(score_file(&q, packed, (i64)n));
+    text_printf(&lines, "{\"ctx\":\"a\",\"endings\":[\"a\",\"");
+    for (int i = 0; i < T; i++)
+        text_add(&lines, "x 1 ");
+    text_add(&lines, "\"],\"label\":0}\n");
+    CHECK_FAILS(score_file(&q, lines.data, lines.length), ERR_LIMIT,
+                "quiz.jsonl:3: an ending of ");
+    text_fini(&lines);
+    quiz_close(&q);
+}
+
 TEST_MAIN(ONE(every_token_of_a_text_is_asked_once_with_its_past),
-          ONE(choices_are_those_that_cost_least), ONE(labels_are_numbers_text_or_letters))
+          ONE(choices_are_those_that_cost_least), ONE(labels_are_numbers_text_or_letters),
+          ONE(questions_may_be_compressed_and_one_that_does_not_fit_is_named))
