@@ -588,6 +588,30 @@ TEST(evaluation_reads_everything_once_and_counts_bytes)
     sys_remove_tree(train.folder);
 }
 
+/* Places of one long document, found again by their tokens. */
+TEST(a_part_of_the_held_out_text_is_taken_from_all_of_it)
+{
+    enum { W = 16, PARTS = 7 };
+    struct made m = { .folder = fresh_folder("spread"), .split = "val", .documents = 1,
+                      .longest = 3000, .shard_tokens = 900, .seed = 6 };
+    const i64 length = made_length(&m, 0), all = ceil_div(length, W);
+    make_data(&m);
+    struct loader_source s = { .path = m.folder };
+    struct loader_config c = config_of(&s, 1, W);
+    struct loader *l;
+    CHECK(all > 5 * PARTS);
+    CHECK_OK(loader_open_eval(&l, &c, PARTS * W));
+    CHECK_EQ(loader_places(l), PARTS * W);
+    CHECK_OK(start(l, 1, PARTS, W));
+    run_kernel(l, 0, PARTS, W);
+    for (i64 row = 0; row < PARTS; row++)
+        for (i64 t = 0; t < W; t++)
+            CHECK_EQ(got.tokens[row * W + t],
+                     (i32)made_token(&m, 0, row * all / PARTS * W + t));
+    loader_close(l);
+    sys_remove_tree(m.folder);
+}
+
 TEST(a_shard_cut_short_in_mid_run_stops_the_run_before_the_step)
 {
     struct made m = standard("stop", 1);
@@ -807,6 +831,7 @@ TEST_MAIN(ONE(an_epoch_predicts_every_token_once), ONE(every_epoch_has_an_order_
           ONE(packing_leaves_nine_of_ten_documents_whole),
           ONE(files_without_documents_are_split_at_their_separator),
           ONE(evaluation_reads_everything_once_and_counts_bytes),
+          ONE(a_part_of_the_held_out_text_is_taken_from_all_of_it),
           ONE(a_shard_cut_short_in_mid_run_stops_the_run_before_the_step),
           ONE(a_shard_cut_short_in_mid_run_can_be_left_out),
           ONE(a_blank_step_counts_in_nothing_and_the_next_one_is_as_it_was),
