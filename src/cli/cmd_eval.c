@@ -33,8 +33,8 @@ static const struct option options[] = {
       .help = "Evaluate on a text file (also .gz, .zst, or - for standard input), as one "
               "document." },
     { "choices", FIELD(PATH, choices), NULL,
-      .help = "Answer multiple-choice questions: jsonl (also .gz, .zst, or -) with ctx, endings and label on "
-              "each line, such as HellaSwag's." },
+      .help = "Answer multiple-choice questions: jsonl (also .gz, .zst, or -) with ctx, endings "
+              "and label on each line, such as HellaSwag's." },
     { "seq", FIELD(SIZE, seq), "0", .unit = "tokens", .max = 1e7,
       .help = "Tokens in a row; 0 is the model's positions, at most 1024." },
     { "batch", FIELD(INT, batch), "8", .unit = "rows", .min = 1, .max = 1e5,
