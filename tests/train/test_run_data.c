@@ -2,7 +2,10 @@
 #define JOB_DIR "run-data-test"
 #include "train/job.h"
 
+#include "base/json.h"
 #include "support/cut_short.h"
+
+#include <math.h>
 
 #define TWO_SOURCES                                                                      \
     "data.sources=[{path: " JOB_DIR "/text, name: a}, {path: " JOB_DIR "/text, name: b}]"
@@ -187,6 +190,22 @@ static i64 count_spans(json_t *trace, i64 step, const char *name)
 
 /* Rows of 1024 tokens (at B 2, two chunks in the head) after rows of 512 (one): the tasks
  * of the two programs have different numbers, and each step is named by its own. */
+/* Special tokens, such as those between documents, stand for no text. */
+TEST(held_out_bytes_are_those_of_the_text)
+{
+    json_t *ledger;
+    make_corpus();
+    CHECK_OK(train("bytes", NULL, false, NULL));
+    CHECK_OK(json_load(JOB_DIR "/cache/source-0/ledger.json", 1 << 20, &ledger));
+    const json_t *val = json_object_get(ledger, "val");
+    double bytes = json_number_value(json_object_get(val, "text_bytes"));
+    CHECK(bytes > 0 && last_metric("bytes", "eval", "bytes") == bytes);
+    CHECK_NEAR(last_metric("bytes", "eval", "bits_per_byte"),
+               last_metric("bytes", "eval", "loss") / log(2) *
+                   json_number_value(json_object_get(val, "tokens")) / bytes, 1e-9);
+    json_decref(ledger);
+}
+
 TEST(a_trace_across_a_ramp_names_each_step_by_its_own_program)
 {
     static const char *const sets[] = {
@@ -207,7 +226,8 @@ TEST(a_trace_across_a_ramp_names_each_step_by_its_own_program)
     sys_remove_tree(JOB_DIR);
 }
 
-TEST_MAIN(ONE(data_that_vanish_stop_the_run_with_its_state_saved),
+TEST_MAIN(ONE(held_out_bytes_are_those_of_the_text),
+          ONE(data_that_vanish_stop_the_run_with_its_state_saved),
           ONE(held_out_data_that_vanish_are_missed_when_training_is_done),
           ONE(data_that_vanish_are_left_behind_when_the_recipe_says_so),
           ONE(a_run_out_of_data_ends_like_any_other),

@@ -192,6 +192,25 @@ TEST(another_optimizer_cannot_go_on_with_the_state_of_this_one)
     CHECK_FAILS(train("plain", average, true, NULL), ERR_CONFIG, "train.ema was 0, is 0.5; go on");
 }
 
+/* In the last step: after the warm-up, both follow one schedule. */
+TEST(muon_has_a_rate_of_its_own_where_one_is_given)
+{
+    static const char *const own[] = { "optim.name=muon", "optim.muon_lr=3e-2", NULL };
+    static const char *const same[] = { "optim.name=muon", NULL };
+    for (int i = 0; i < 2; i++) {
+        struct job j;
+        struct session s;
+        open_job(&j, i ? "rate" : "rates", i ? same : own);
+        CHECK_OK(session_open(&s, &j.request));
+        CHECK_OK(session_train(&s));
+        const float *hyper = s.io.hyper->data;
+        CHECK(hyper[HYPER_LR] > 0);
+        CHECK_NEAR(hyper[HYPER_MUON_LR] / hyper[HYPER_LR], i ? 1 : 3, 1e-6);
+        session_close(&s);
+        arena_fini(&j.arena);
+    }
+}
+
 TEST(a_warm_up_longer_than_the_run_is_named)
 {
     static const char *const sets[] = { "lr.warmup=9", NULL };
@@ -304,5 +323,6 @@ TEST_MAIN(ONE(a_stopped_and_resumed_run_equals_one_that_never_stopped),
           ONE(a_start_that_fails_leaves_only_what_is_worth_keeping),
           ONE(the_log_ends_with_why_the_run_did),
           ONE(another_optimizer_cannot_go_on_with_the_state_of_this_one),
+          ONE(muon_has_a_rate_of_its_own_where_one_is_given),
           ONE(a_warm_up_longer_than_the_run_is_named), ONE(a_ledger_that_was_cut_off_is_refused),
           ONE(a_disk_that_refuses_checkpoints_does_not_end_the_run))

@@ -276,7 +276,7 @@ TEST(a_step_that_is_not_finite_touches_nothing)
 }
 
 /* Of AdamW's parameters, of Muon's, and the bias of choice. */
-TEST(the_average_follows_every_weight)
+TEST(the_average_begins_as_every_weight_and_follows_it)
 {
     for (int variant = 0; variant < 4; variant++) {
         struct tiny t;
@@ -288,6 +288,7 @@ TEST(the_average_follows_every_weight)
         tiny_open(&t, &o);
         for (i64 i = 0; i < t.model->n_params; i++) {
             const struct param *p = &t.model->params[i];
+            CHECK(memcmp(p->ema->data, p->master->data, (size_t)tensor_bytes(p->ema)) == 0);
             memset(p->ema->data, 0, (size_t)tensor_bytes(p->ema));
         }
         tiny_step(&t, 0);
@@ -399,7 +400,7 @@ TEST_MAIN(ONE(recompute_changes_no_bit), ONE(thread_count_changes_no_bit),
           ONE(both_ways_of_balancing_even_the_load_out),
           ONE(the_loss_starts_near_uniform_and_falls),
           ONE(a_step_that_is_not_finite_touches_nothing),
-          ONE(the_average_follows_every_weight),
+          ONE(the_average_begins_as_every_weight_and_follows_it),
           ONE(decay_shrinks_matrices_under_either_optimizer),
           ONE(the_plan_is_close_to_the_lower_bound), ONE(recompute_saves_memory),
           ONE(no_task_reads_what_nobody_wrote))
