@@ -241,10 +241,18 @@ static bool are_slow(const struct measure *m, const struct rule_limit *limit, st
                      struct arena *a)
 {
     *g = slow_ranks_find(m, a);
-    return is_steady(m, limit, g) &&
-           !(m->config.pp < 2 && !explains_balance(m, g) &&
-             g->last_share < limit[0].value - limit[2].value &&
-             !(beyond_chance(m, g) >= limit[0].value - limit[2].value));
+    if (!is_steady(m, limit, g) || (m->config.pp < 2 && !explains_balance(m, g) &&
+                                    g->last_share < limit[0].value - limit[2].value &&
+                                    !(beyond_chance(m, g) >= limit[0].value - limit[2].value)))
+        return false;
+    /* Others that are slow by less do not show what these should take. */
+    const struct slow_ranks beside = slow_ranks_among(m, g->in, a);
+    if (is_steady(m, limit, &beside)) {
+        const struct slow_ranks again = slow_ranks_among(m, beside.in, a);
+        if (again.rank == g->rank && is_steady(m, limit, &again))
+            *g = again;
+    }
+    return true;
 }
 
 /* Others that are slow beside these, by another amount: waited for once these are mended. */
@@ -450,23 +458,47 @@ struct stages {
     int slow;
 };
 
-/* What a rank computes in a usual step; a slow rank as if it were mended. */
-static double usual_step(const struct measure *m, i64 rank, const struct slow_ranks *slow)
+/* Slow ranks, by what they are slow: they do not show what their stages have to do. */
+struct slow_groups {
+    struct slow_ranks slowest;
+    int n;        /* of groups that are slow by different amounts */
+    bool across;  /* some are so beside other stages only */
+    double *take; /* [n_ranks] once mended, of what each rank takes; 1: it is not slow */
+};
+
+static struct slow_groups find_slow_groups(const struct measure *m, struct arena *a)
 {
-    const double median = measure_stat(m->ranks[rank].compute, m->n_steps).median;
-    return slow && slow->in[rank] ? median * mended_factor(m, slow) : median;
+    struct slow_groups all = { .take = ARENA_ARRAY(a, double, m->n_ranks) };
+    const struct rule_limit *limit = rules_balance[RULE_B1].limit;
+    bool *had = ARENA_ARRAY(a, bool, m->n_ranks);
+    struct slow_ranks g;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        all.take[r] = 1;
+    for (bool are = are_slow(m, limit, &g, a); are; are = is_steady(m, limit, &g)) {
+        if (all.n++ == 0)
+            all.slowest = g;
+        all.across |= g.across;
+        for (i64 r = 0; r < m->n_ranks; r++)
+            if (g.in[r]) {
+                all.take[r] = g.takes[r];
+                had[r] = true;
+            }
+        g = slow_ranks_among(m, had, a);
+    }
+    return all;
 }
 
 /* How layers are shared out is the same for all ranks of a stage and in all steps: a stage is as long
- * as its quickest rank's usual step. slow: ranks that are taken as mended; NULL: none. */
-static struct stages see_stages(const struct measure *m, const struct slow_ranks *slow)
+ * as its quickest rank's usual step. take: of each rank's time, what counts; NULL: all. */
+static struct stages see_stages(const struct measure *m, const double *take)
 {
     struct stages s = { 0, 0, 0 };
     for (int p = 0; p < m->config.pp && p < 64; p++) {
         double seconds = NAN;
         for (i64 r = 0; r < m->n_ranks; r++)
-            if (m->ranks[r].stage == p)
-                seconds = fmin(seconds, usual_step(m, r, slow)); /* fmin: NaN is left out */
+            if (m->ranks[r].stage == p) /* fmin: NaN is left out */
+                seconds = fmin(seconds, (take ? take[r] : 1) *
+                                            measure_stat(m->ranks[r].compute, m->n_steps).median);
         s.mean += seconds / (double)m->config.pp;
         if (seconds > s.most) {
             s.most = seconds;
@@ -479,9 +511,9 @@ static struct stages see_stages(const struct measure *m, const struct slow_ranks
 static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
                         struct finding *f, struct arena *a)
 {
-    struct slow_ranks g;
-    const bool beside = are_slow(m, rules_balance[RULE_B1].limit, &g, a);
-    const struct stages s = see_stages(m, beside ? &g : NULL);
+    const struct slow_groups g = find_slow_groups(m, a);
+    const struct stages s = see_stages(m, g.take);
+    const bool beside = g.n > 0;
     double M = (double)m->config.micro_batches, P = (double)m->config.pp;
     if (P < 2 || !(s.most > limit[0].value * s.mean))
         return false;
@@ -490,9 +522,9 @@ static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
     if (!(lost >= m->theta))
         return false;
     struct finding slow = { .place = f->place };
-    if (beside && g.across)
-        place_group(m, g.in, &slow, a);
-    if (beside && g.across && slow.place.rank < 0)
+    if (g.across)
+        place_group(m, g.slowest.in, &slow, a);
+    if (g.across && (g.n > 1 || slow.place.rank < 0))
         return false; /* they are no range of ranks: what they hide cannot be replayed */
     f->place.stage = s.slow;
     rule_evidence(f, "stage %d computes for %.1f ms a step, the mean of the stages is %.1f ms%s",
@@ -505,8 +537,8 @@ static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
                 P, 100 * (P - 1) / (M + P - 1));
     rule_edit(f, EDIT_EVEN_STAGES, 1);
     f->edit.stage = -1;
-    if (beside && g.across) { /* else the stage's other ranks show what it takes */
-        f->edit.mended = mended_factor(m, &g);
+    if (g.across) { /* else the stage's other ranks show what it takes */
+        f->edit.mended = mended_factor(m, &g.slowest);
         f->edit.mended_first = slow.place.rank;
         f->edit.mended_last = (int)i64_max(slow.place.rank, slow.place.last_rank);
     }

@@ -118,11 +118,17 @@ static bool take_group(const struct measure *m, struct slow_ranks *g, struct ran
     struct rule_excess e = excess_of(m, sorted, n_in, from, n, a);
     if (!isfinite(e.mean) || (g->rank >= 0 && !(e.mean > g->excess.mean)))
         return false;
-    for (i64 r = 0; r < m->n_ranks; r++)
+    double usually = -e.mean;
+    for (i64 k = 0; k < n_in; k++)
+        usually += sorted[k].mean / (double)n_in;
+    for (i64 r = 0; r < m->n_ranks; r++) {
         g->in[r] = false;
+        g->takes[r] = 1;
+    }
     g->last_share = g->blamed_share = 0;
     for (i64 k = 0; k < n_in; k++) {
         g->in[sorted[k].rank] = true;
+        g->takes[sorted[k].rank] = usually / sorted[k].mean;
         g->last_share += m->ranks[sorted[k].rank].last_share;
         g->blamed_share += m->ranks[sorted[k].rank].blamed_share;
     }
@@ -137,13 +143,15 @@ static bool take_group(const struct measure *m, struct slow_ranks *g, struct ran
 /* From the ranks that stand for their stages to all of these. */
 static void take_whole_stages(const struct measure *m, struct slow_ranks *g, struct arena *a)
 {
-    bool *slow = ARENA_ARRAY(a, bool, m->config.pp);
+    double *usually = ARENA_ARRAY(a, double, m->config.pp); /* 0: not slow */
     for (i64 r = 0; r < m->n_ranks; r++)
         if (g->in[r])
-            slow[m->ranks[r].stage] = true;
+            usually[m->ranks[r].stage] = g->takes[r] * measure_mean(m, m->ranks[r].compute);
     g->n = 0;
     for (i64 r = 0; r < m->n_ranks; r++) {
-        g->in[r] = slow[m->ranks[r].stage];
+        const double own = usually[m->ranks[r].stage];
+        g->in[r] = own > 0;
+        g->takes[r] = g->in[r] ? own / measure_mean(m, m->ranks[r].compute) : 1;
         g->n += g->in[r];
     }
     g->across = true;
@@ -151,8 +159,9 @@ static void take_whole_stages(const struct measure *m, struct slow_ranks *g, str
 
 struct slow_ranks slow_ranks_among(const struct measure *m, const bool *left_out, struct arena *a)
 {
-    struct slow_ranks g = { .in = ARENA_ARRAY(a, bool, m->n_ranks), .rank = -1,
-                       .excess = { NAN, NAN, NAN, 0 } };
+    struct slow_ranks g = { .in = ARENA_ARRAY(a, bool, m->n_ranks),
+                            .takes = ARENA_ARRAY(a, double, m->n_ranks), .rank = -1,
+                            .excess = { NAN, NAN, NAN, 0 } };
     struct rank_mean *list = ARENA_ARRAY(a, struct rank_mean, m->n_ranks);
     for (int p = 0; p < i64_max(1, m->config.pp) && m->n_steps > 0; p++) {
         i64 n = list_stage(m, p, left_out, list);

@@ -11,6 +11,7 @@
  * by what the machine's ceilings give their tasks. Of those, such as are as slow as the slowest. */
 struct slow_ranks {
     bool *in;    /* [n_ranks] */
+    double *takes; /* [n_ranks] of its time, what a slow one would take as the others; 1: is not */
     i64 n, rank; /* rank: which of them is the slowest; -1: no rank has peers */
     bool across; /* the peers are of other stages */
     double last_share; /* of exchanges at which one of them came last; NaN: not known */
