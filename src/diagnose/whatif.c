@@ -286,7 +286,7 @@ static void even_ranks(struct whatif *w, int graph, const struct finding_edit *e
     for (i64 i = 0; i < g->n; i++) {
         const struct dag_node *x = &g->nodes[i];
         if (x->kind == DAG_COMPUTE)
-            p[n++] = (struct peer){ key_of(w, graph, x), i, g->seconds[i] };
+            p[n++] = (struct peer){ key_of(w, graph, x), i, w->seconds[i] };
     }
     qsort(p, (size_t)n, sizeof *p, by_key);
     for (i64 i = 0, to; i < n; i = to) {
