@@ -350,6 +350,13 @@ static struct held held_by(const struct plan_job *job, const struct plan_layout 
     return h;
 }
 
+/* Of these, what has gradients and the optimizer's state. */
+static struct held learned_by(const struct plan_job *job, const struct plan_layout *l,
+                              const struct plan_table *t)
+{
+    return job->frozen ? (struct held){ 0 } : held_by(job, l, t);
+}
+
 /* Messages of a step among ranks that share the batch, for so many parameters: sums of gradients
  * and gathers of weights; with groups of fewer that split, sums over groups besides. */
 struct shared {
@@ -387,6 +394,8 @@ static struct shared share(const struct plan_job *job, const struct plan_layout 
     if (groups > 1)
         out.reduce_s += plan_sum_seconds(job, groups, stride * near,
                                          parameters / (double)near * s->message_bytes);
+    if (job->frozen) /* what is split is still gathered */
+        out = (struct shared){ .gather_s = l->zero == ZERO_WEIGHTS ? out.gather_s : 0 };
     return out;
 }
 
@@ -421,7 +430,7 @@ static double exposed_dp(const struct plan_job *job, const struct plan_layout *l
 static double optimizer_seconds(const struct plan_job *job, const struct plan_layout *l,
                                 const struct plan_table *t)
 {
-    struct held h = held_by(job, l, t);
+    struct held h = learned_by(job, l, t);
     double n = h.dense, experts = h.experts;
     if (l->zero > ZERO_NONE) {
         i64 split = l->zero_group ? l->zero_group : l->dp * l->cp;
@@ -481,7 +490,7 @@ static double sum_stall(const struct plan_job *job, const struct plan_layout *l)
 {
     i64 ranks = l->dp * l->cp;
     bool across = ranks > 1 && plan_tier_of(job->machine, ranks, l->tp) > 0;
-    bool whole = l->zero == ZERO_NONE;
+    bool whole = l->zero == ZERO_NONE && !job->frozen;
     return across && whole && nodes_of(job) >= job->stack->stall_nodes ? job->stack->stall_sum_s : 0;
 }
 
@@ -539,7 +548,7 @@ static void memory_of_state(const struct plan_job *job, const struct plan_layout
                             const struct plan_table *t, double *memory)
 {
     const struct plan_stack *s = job->stack;
-    struct held h = held_by(job, l, t);
+    struct held h = held_by(job, l, t), learned = learned_by(job, l, t);
     double split = (double)(l->zero_group ? l->zero_group : l->dp * l->cp);
     double dense[4] = { 1, 1, 1, 1 }, experts[4] = { 1, 1, 1, 1 };
     double times = (double)plan_expert_sharers(s, l) / (double)(l->dp * l->cp);
@@ -549,11 +558,12 @@ static void memory_of_state(const struct plan_job *job, const struct plan_layout
     }
     memory[PLAN_WEIGHTS] = s->weight_bytes * (h.dense / dense[ZERO_WEIGHTS] +
                                               h.experts / experts[ZERO_WEIGHTS]);
-    memory[PLAN_GRADIENTS] = s->gradient_bytes * (h.dense / dense[ZERO_GRADIENTS] +
-                                                  h.experts / experts[ZERO_GRADIENTS]);
+    memory[PLAN_GRADIENTS] = s->gradient_bytes * (learned.dense / dense[ZERO_GRADIENTS] +
+                                                  learned.experts / experts[ZERO_GRADIENTS]);
     if (!l->offload)
-        memory[PLAN_OPTIMIZER_STATE] = s->state_bytes * (h.dense / dense[ZERO_OPTIMIZER] +
-                                                         h.experts / experts[ZERO_OPTIMIZER]);
+        memory[PLAN_OPTIMIZER_STATE] =
+            s->state_bytes * (learned.dense / dense[ZERO_OPTIMIZER] +
+                              learned.experts / experts[ZERO_OPTIMIZER]);
     if (l->zero == ZERO_WEIGHTS) /* two layers are whole at a time */
         memory[PLAN_BUFFERS] = 2 * s->weight_bytes * (t->pieces[PLAN_DENSE].parameters +
                                                       t->pieces[PLAN_SPARSE].parameters);

@@ -51,6 +51,8 @@ struct plan_job {
     const struct plan_stack *stack;   /* whose software runs it */
     i64 devices;
     bool any;                  /* layouts that the stack does not run, too (stack_runs.h) */
+    bool frozen;               /* weights stay as they are: only adapters learn (LoRA), whose own
+                                * work and memory are so small that they are left out */
 };
 
 /* --- tables --------------------------------------------------------------------------- */

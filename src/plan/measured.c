@@ -345,6 +345,7 @@ static int read_row(struct reader *r)
     o->sequence = needed(r, "seq");
     o->node_ranks = i64_max(1, whole(r, "gpus_per_node"));
     o->dtype = dtype_of(r);
+    o->frozen = strstr(cell(r, "notes"), "LoRA") != NULL;
     o->link_bytes_per_s = number(r, "intra_gbs_per_gpu") * 1e9;
     o->net_bytes_per_s = number(r, "inter_gbs_per_gpu") * 1e9;
     read_model(r);

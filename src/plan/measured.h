@@ -27,6 +27,7 @@ struct plan_row {
     double mfu;                /* percent, as published; 0: not given */
     int status;                /* enum row_status */
     bool any_micro_batch;      /* missing is the micro-batch alone: layout has 1 */
+    bool frozen;               /* its notes say that only adapters learned (LoRA) */
     bool any_recompute;        /* its notes say that nobody said what is computed again: layout has none */
 };
 

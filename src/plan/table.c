@@ -232,13 +232,19 @@ static double tp_seconds(const struct pricing *x, const struct plan_messages *m)
     return message_seconds(x, m, x->layout->tp, 1, tp_collectives(x, m));
 }
 
+/* Weights that do not learn have no gradients. */
+static bool left_out(const struct pricing *x, const struct plan_op *op)
+{
+    return x->job->frozen && op->phase == PHASE_WEIGHT_GRAD;
+}
+
 /* Gradients of products whose rows tp gathered: of the phase's tensors. */
 static double gradient_seconds(const struct pricing *x, const struct plan_piece_ops *p,
                                enum phase phase)
 {
     struct plan_seconds s = { 0 };
     for (int i = 0; i < p->n; i++)
-        if (p->ops[i].of_gathered && p->ops[i].phase == phase)
+        if (p->ops[i].of_gathered && p->ops[i].phase == phase && !left_out(x, &p->ops[i]))
             price_op(x, &p->ops[i], x->job->dtype, &s);
     return plan_seconds_sum(&s);
 }
@@ -376,7 +382,8 @@ static void price_kept(const struct pricing *x, const struct plan_piece_ops *p, 
 static void price_sums(const struct pricing *x, const struct plan_piece_ops *p,
                        enum plan_part part, struct plan_piece *out)
 {
-    double bytes = x->stack->accumulate_bytes * (p->parameters + p->expert_parameters);
+    double learns = x->job->frozen ? 0 : p->parameters + p->expert_parameters;
+    double bytes = x->stack->accumulate_bytes * learns;
     if (part == PLAN_HEAD)
         bytes += x->stack->loss_bytes * (double)x->ops->rows * (double)x->ops->vocab;
     out->backward.memory += plan_traffic_seconds(x->family, x->device, bytes, 0);
@@ -465,6 +472,8 @@ static void price_piece(const struct pricing *x, const struct plan_piece_ops *p,
                                 .expert_parameters = p->expert_parameters };
     for (int i = 0; i < p->n; i++) {
         const struct plan_op *op = &p->ops[i];
+        if (left_out(x, op))
+            continue;
         price_op(x, op, dtype, op->phase == PHASE_FORWARD ? &out->forward : &out->backward);
         if (op->phase == PHASE_WEIGHT_GRAD)
             price_op(x, op, dtype, &weights);

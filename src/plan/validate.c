@@ -24,7 +24,7 @@ struct shelves {
 static bool same_tables(const struct plan_job *a, const struct plan_job *b)
 {
     return a->machine == b->machine && a->family == b->family && a->stack == b->stack &&
-           a->sequence == b->sequence && a->dtype == b->dtype &&
+           a->sequence == b->sequence && a->dtype == b->dtype && a->frozen == b->frozen &&
            a->spec->vocab == b->spec->vocab && !spec_difference(a->spec, b->spec);
 }
 

@@ -248,7 +248,7 @@ const char *plan_world_job(struct plan_world *w, const struct plan_row *row, str
     i64 name = find_text(&w->names, "begins", row->gpu, true);
     *job = (struct plan_job){
         .spec = &row->spec, .sequence = row->sequence, .global_batch = row->batch,
-        .dtype = row->dtype, .devices = row->devices,
+        .dtype = row->dtype, .devices = row->devices, .frozen = row->frozen,
     };
     if (name < 0)
         return "no calibration for this device";
