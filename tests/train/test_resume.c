@@ -57,14 +57,20 @@ TEST(a_run_with_everything_on_resumes_to_the_bit)
     expect_steps_once("parts", 8);
 }
 
-/* As after rewinds, bad steps and spikes. The clock goes on, and the recipe is another. */
+#define TWO_SOURCES                                                                      \
+    "data.sources=[{path: " JOB_DIR "/text, name: a}, {path: " JOB_DIR "/text, name: b}]", \
+    "data.cache=" JOB_DIR "/two"
+
+/* As after rewinds, bad steps, spikes and a source that vanished. The clock goes on, and the recipe is another. */
 TEST(all_that_a_checkpoint_holds_of_a_run_comes_back)
 {
-    static const char *const longer[] = { "train.steps=9", NULL };
+    static const char *const two[] = { TWO_SOURCES, NULL };
+    static const char *const longer[] = { TWO_SOURCES, "train.steps=9", NULL };
     struct job j;
     struct session s;
-    open_job(&j, "state", NULL);
+    open_job(&j, "state", two);
     CHECK_OK(session_open(&s, &j.request));
+    loader_leave_out(s.loader, 1);
     s.state.elapsed = 1000;
     s.state.rewinds = 2;
     s.state.rewound_from = 70;

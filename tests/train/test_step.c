@@ -275,6 +275,22 @@ TEST(a_step_that_is_not_finite_touches_nothing)
     tiny_close(&t);
 }
 
+TEST(the_gradient_is_scaled_down_to_the_norm_that_the_recipe_allows)
+{
+    for (int strict = 0; strict < 2; strict++) {
+        struct tiny t;
+        struct tiny_options o = plain;
+        o.backend = backend_best();
+        o.clip = strict ? 1e-3 : 1e6;
+        tiny_open(&t, &o);
+        tiny_step(&t, 0);
+        const double norm = *(double *)t.io.norm->data, scale = *(float *)t.io.scale->data;
+        CHECK(norm > 1e-2 && norm < 1e5);
+        CHECK_NEAR(scale, strict ? 1e-3 / norm : 1, 1e-6 * scale);
+        tiny_close(&t);
+    }
+}
+
 /* Of AdamW's parameters, of Muon's, and the bias of choice. */
 TEST(the_average_begins_as_every_weight_and_follows_it)
 {
@@ -400,6 +416,7 @@ TEST_MAIN(ONE(recompute_changes_no_bit), ONE(thread_count_changes_no_bit),
           ONE(both_ways_of_balancing_even_the_load_out),
           ONE(the_loss_starts_near_uniform_and_falls),
           ONE(a_step_that_is_not_finite_touches_nothing),
+          ONE(the_gradient_is_scaled_down_to_the_norm_that_the_recipe_allows),
           ONE(the_average_begins_as_every_weight_and_follows_it),
           ONE(decay_shrinks_matrices_under_either_optimizer),
           ONE(the_plan_is_close_to_the_lower_bound), ONE(recompute_saves_memory),

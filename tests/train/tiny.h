@@ -50,6 +50,8 @@ static void tiny_open_spec(struct tiny *t, const struct tiny_options *o, struct 
     t->config.train.recompute = o->recompute;
     t->config.optim.name = o->optimizer;
     t->config.optim.weight_decay += o->decay_more;
+    if (o->clip > 0)
+        t->config.train.clip = o->clip;
     t->config.train.ema = 0.9;
     CHECK_OK(engine_init(&t->engine, o->backend, o->threads, 1024));
     struct model_part part = model_whole();

@@ -21,6 +21,7 @@ struct tiny_options {
     enum recompute recompute;
     enum train_optimizer optimizer;
     double decay_more; /* than the default */
+    double clip;       /* 0: the default */
     i64 B, T;
     enum tiny_experts experts; /* not with gpt2 */
     bool latent;               /* attention as in DeepSeek-V3; not with gpt2 */
