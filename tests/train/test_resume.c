@@ -57,11 +57,12 @@ TEST(a_run_with_everything_on_resumes_to_the_bit)
     expect_steps_once("parts", 8);
 }
 
-#define TWO_SOURCES                                                                      \
-    "data.sources=[{path: " JOB_DIR "/text, name: a}, {path: " JOB_DIR "/text, name: b}]", \
-    "data.cache=" JOB_DIR "/two"
+#define TWO_SOURCES                                              \
+    "data.sources=[{path: " JOB_DIR "/text, name: a}, "          \
+    "{path: " JOB_DIR "/text, name: b}]", "data.cache=" JOB_DIR "/two"
 
-/* As after rewinds, bad steps, spikes and a source that vanished. The clock goes on, and the recipe is another. */
+/* As after rewinds, bad steps, spikes and a source that vanished. The clock goes on, and the recipe
+ * is another. */
 TEST(all_that_a_checkpoint_holds_of_a_run_comes_back)
 {
     static const char *const two[] = { TWO_SOURCES, NULL };
