@@ -36,8 +36,8 @@ static double exchange(const struct plan_job *job, i64 ranks, i64 stride, double
     double whole = bytes;
     int t = plan_tier_of(m, ranks, stride);
     if (t > 0) {
-        /* Within nodes first, then each of their ranks with its share across them. */
-        double together = (double)i64_min(ranks, i64_max(1, m->node_ranks / stride));
+        /* Within what links join first, then each of its ranks with its share out of it. */
+        double together = (double)i64_min(ranks, i64_max(1, m->tiers[0].ranks / stride));
         double nodes = (double)ranks / together;
         double across = bytes * (1 - 1 / nodes) / (1 - 1 / (double)ranks);
         double net = together * plan_tier_rate(m, t, f->net, m->tiers[t].bytes_per_s.mid);

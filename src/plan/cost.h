@@ -105,8 +105,8 @@ struct plan_table {
 };
 
 /* Seconds of an exchange among `ranks` ranks that are `stride` apart, in which each sends so many
- * bytes in so many steps, at the middle of the band. Ranks of a node share out its links to
- * others; every group of the machine is taken to exchange at the same time. */
+ * bytes in so many steps, at the middle of the band. Ranks that links join (the first tier) share
+ * out their ports to others; every group of the machine is taken to exchange at the same time. */
 double plan_exchange_seconds(const struct plan_job *job, i64 ranks, i64 stride, double bytes,
                              double steps);
 

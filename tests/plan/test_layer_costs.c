@@ -191,6 +191,24 @@ TEST(each_collective_takes_its_start)
     arena_fini(&p.arena);
 }
 
+/* Ranks that links join share out all of their ports, however few of them a host has. */
+TEST(hosts_within_a_domain_of_links_change_no_exchange)
+{
+    double seconds[2], sums[2];
+    const char *const machines[] = { "gb200 node:72x900GB/s fabric:*x50GB/s",
+                                     "gb200 node:72x900GB/s fabric:*x50GB/s host:4" };
+    for (int i = 0; i < 2; i++) {
+        struct planned p;
+        open_planned(&p, "llama3-8b", machines[i], 576, 576, 1024);
+        CHECK_EQ(p.machine.node_ranks, i ? 4 : 72);
+        seconds[i] = plan_exchange_seconds(&p.job, 64, 2, 1e9, 63);
+        sums[i] = plan_sum_seconds(&p.job, 288, 2, 1e9);
+        arena_fini(&p.arena);
+    }
+    CHECK_NEAR(seconds[1], seconds[0], 1e-12);
+    CHECK_NEAR(sums[1], sums[0], 1e-12);
+}
+
 /* What tp exchanges of a latent's gradients it does once a step, as of gains. */
 TEST(latents_sum_too)
 {
@@ -362,7 +380,8 @@ TEST_MAIN(ONE(a_cut_product_moves_its_operands_once),
           ONE(pieces_sum_to_the_program_in_every_layout), ONE(shared_heads_sum_too),
           ONE(a_rank_with_a_part_of_a_head_holds_and_sends_less_than_one_with_a_whole),
           ONE(what_neighbours_exchange_is_priced_among_them),
-          ONE(each_collective_takes_its_start), ONE(latents_sum_too), ONE(sparse_layers_sum_too),
+          ONE(each_collective_takes_its_start),
+          ONE(hosts_within_a_domain_of_links_change_no_exchange), ONE(latents_sum_too), ONE(sparse_layers_sum_too),
           ONE(ranks_that_share_experts_have_fewer_of_them_and_more_rows_of_each),
           ONE(ranks_along_tp_may_have_experts_of_their_own),
           ONE(ranks_that_share_rows_share_what_experts_compute))
