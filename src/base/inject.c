@@ -479,6 +479,17 @@ struct inject_call inject_call(const struct inject *x, u64 step, const int *memb
     return c;
 }
 
+double inject_pair(const struct inject *x, int rank, int peer, double bytes)
+{
+    const int members[] = { rank, peer };
+    double seconds = 0;
+    for (int i = 0; inject_has(x, INJECT_PAIR_BW) && i < x->n; i++)
+        if (x->faults[i].kind == INJECT_PAIR_BW && holds(x, &x->faults[i], 0) &&
+            passes(&x->faults[i], members, 2, 0, 1))
+            seconds = fmax(seconds, bytes / x->faults[i].value);
+    return seconds;
+}
+
 double inject_pause(const struct inject *x, u64 step)
 {
     const struct inject_fault *f = inject_at(x, INJECT_PAUSE, step);

@@ -131,6 +131,9 @@ struct inject_call {
 };
 struct inject_call inject_call(const struct inject *x, u64 step, const int *members, int n,
                                int me, int peer, double bytes);
+/* How long so many bytes occupy the link between two ranks, if it is slow from the first step on: a
+ * probe before the run finds it so. 0: it is not. */
+double inject_pair(const struct inject *x, int rank, int peer, double bytes);
 /* Standing still before a step's tasks. */
 double inject_pause(const struct inject *x, u64 step);
 /* A row of T tokens is cut into documents of this length; T: it is not. */

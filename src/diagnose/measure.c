@@ -143,6 +143,7 @@ struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a)
     m->silent_s = NAN;
     m->end_absent = m->final_step = -1;
     m->config.link_latency_s = m->config.link_bytes_per_s = NAN;
+    m->config.probed.a = m->config.probed.b = -1;
     m->behind_rank = m->slow_end.first = m->slow_end.last = -1;
     m->ended = true;
     m->config.islands = m->config.pp = m->config.dp = m->config.cp = m->config.tp = 1;

@@ -162,6 +162,21 @@ struct measure_link {
     double calls;
 };
 
+/* What was found of single links before the run: the slowest, between two ranks, and what the slowest
+ * of others pass. a -1: nothing. */
+struct measure_probed {
+    int a, b;
+    double bytes_per_s, others_bytes_per_s;
+};
+
+enum { PROBED_RINGS = 8 };
+
+/* A ring of more than two in which a probed link lies. */
+struct measure_probed_ring {
+    int lane;
+    double bytes_per_s; /* that it passes in the run */
+};
+
 /* Groups whose exchanges are slow beside others of the same lanes: the ranks that are in all of
  * them, what each exchange takes longer there, and what each of its bytes. */
 struct measure_slow_end {
@@ -191,6 +206,7 @@ struct measure_config {
     bool simulated;       /* --clock virtual */
     char rates[96];       /* " --rates ..." that it was simulated with; empty: the usual ones */
     double link_latency_s, link_bytes_per_s; /* of one message, before the run */
+    struct measure_probed probed; /* the slowest link then */
 };
 
 struct measure_ceilings {
@@ -228,6 +244,8 @@ struct measure {
     struct measure_link *links; /* of one kind, in the lane in which they are the least alike */
     i64 n_links;
     int link_lane;
+    struct measure_probed_ring probed_rings[PROBED_RINGS];
+    int n_probed_rings;
     struct measure_slow_end slow_end;
     struct measure_expert_layer *experts;
     i64 n_experts;

@@ -107,6 +107,16 @@ static void set_base(struct measure *m, double latency, double rate)
     m->config.link_bytes_per_s = rate;
 }
 
+static void take_slowest_link(struct measure *m, const json_t *o)
+{
+    const json_t *link = json_object_get(o, "slowest_link"), *ranks = json_object_get(link, "ranks");
+    const i64 a = json_integer_value(json_array_get(ranks, 0));
+    const i64 b = json_integer_value(json_array_get(ranks, 1));
+    const double rate = number_in(link, "bytes_per_s"), others = number_in(link, "others_bytes_per_s");
+    if (a >= 0 && a < b && b < m->n_ranks && rate > 0 && others > 0)
+        m->config.probed = (struct measure_probed){ (int)a, (int)b, rate, others };
+}
+
 static void take_step(struct measure *m, const json_t *o, struct arena *a)
 {
     double worst = number_in(o, "expert_imbalance");
@@ -161,11 +171,12 @@ static i64 take_metrics(struct measure *m, const char *text, struct arena *a)
         if (end == text || json_parse(text, end - text, "metrics.jsonl", &o) < 0)
             continue;
         const char *event = json_string_value(json_object_get(o, "event"));
-        if (event && strcmp(event, "preflight") == 0)
+        if (event && strcmp(event, "preflight") == 0) {
             set_base(m, at_least(number_in(o, "latency_s"), number_in(o, "sum_latency_s")),
                      1 / at_least(1 / number_in(o, "bytes_per_s"),
                                   1 / number_in(o, "sum_bytes_per_s")));
-        else if (event && strcmp(event, "step") == 0)
+            take_slowest_link(m, o);
+        } else if (event && strcmp(event, "step") == 0)
             take_step(m, o, a);
         lines += event != NULL;
         json_decref(o);

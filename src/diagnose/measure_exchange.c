@@ -265,6 +265,30 @@ static double unevenness(const struct gather *g, struct link_kind kind)
     return isfinite(apart) ? 1 - apart : 0;
 }
 
+static bool is_member(const struct link_sum *l, int i, int rank)
+{
+    return l->ranks[(i + l->members) % l->members] == rank;
+}
+
+/* Two ranks of a ring, one behind the other. */
+static bool has_neighbours(const struct link_sum *l, int a, int b)
+{
+    for (int i = 0; i < l->members; i++)
+        if (is_member(l, i, a))
+            return is_member(l, i + 1, b) || is_member(l, i - 1, b);
+    return false;
+}
+
+static void settle_probed_rings(struct gather *g)
+{
+    struct measure *m = g->m;
+    const struct measure_probed *p = &m->config.probed;
+    for (i64 i = 0; i < g->n_links && p->a >= 0 && m->n_probed_rings < PROBED_RINGS; i++)
+        if (g->links[i].members > 2 && has_neighbours(&g->links[i], p->a, p->b))
+            m->probed_rings[m->n_probed_rings++] = (struct measure_probed_ring){
+                g->links[i].lane, rate_of(g, &g->links[i]) };
+}
+
 static void settle_links(struct gather *g)
 {
     struct measure *m = g->m;
@@ -290,5 +314,6 @@ void gather_settle_exchanges(struct gather *g)
 {
     settle_lanes(g);
     settle_links(g);
+    settle_probed_rings(g);
     gather_find_slow_end(g);
 }

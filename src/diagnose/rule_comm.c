@@ -344,12 +344,69 @@ static void fix_link(const struct measure *m, int a, int b, struct finding *f)
     rule_confirm(f, "mpirun -n 2 headway comm, on these two hosts");
 }
 
+/* A link that was slow before the run, in a ring of this lane that passes about as little as it
+ * did, beside what other links did. */
+static bool is_by_probed(const struct measure *m, const struct measure_lane *l, double share)
+{
+    const struct measure_probed *p = &m->config.probed;
+    if (p->a < 0 || !l || !(p->bytes_per_s < share * p->others_bytes_per_s))
+        return false;
+    for (int i = 0; i < m->n_probed_rings; i++)
+        if (m->probed_rings[i].lane == l->lane &&
+            m->probed_rings[i].bytes_per_s < sqrt(p->bytes_per_s * p->others_bytes_per_s))
+            return true;
+    return false;
+}
+
+static void place_probed(const struct measure *m, struct finding *f)
+{
+    const struct measure_probed *p = &m->config.probed;
+    f->place.several.n = f->place.last_rank = 0;
+    f->place.rank = p->a;
+    f->place.peer = p->b;
+    rule_evidence(f, "before the run ranks %d and %d exchanged %.0f MB/s, others %.0f or more", p->a,
+                  p->b, 1e-6 * p->bytes_per_s, 1e-6 * p->others_bytes_per_s);
+    fix_link(m, p->a, p->b, f);
+}
+
+/* All of a ring's ranks wait alike for one link of it: where there is no other ring, only what was
+ * measured before the run tells which. Rings of other lanes may have it, too. */
+static bool look_probed_link(const struct measure *m, const struct measure_lane *l, double share,
+                             struct finding *f)
+{
+    if (!is_by_probed(m, l, share))
+        return false;
+    const double usual = m->config.probed.others_bytes_per_s;
+    const double rate = isfinite(l->bytes_per_s) ? l->bytes_per_s : m->config.probed.bytes_per_s;
+    const double less = 1 / rate - 1 / usual;
+    double gain = 0;
+    for (i64 i = 0; i < m->n_lanes; i++)
+        if (is_by_probed(m, &m->lanes[i], share))
+            gain += hidden_first(&m->lanes[i], m->lanes[i].bytes * less);
+    if (!(gain >= m->theta))
+        return false;
+    tell_lane(l, f);
+    rule_reject(f, "C4", "other links passed %.1f times as much before the run",
+                usual / m->config.probed.bytes_per_s);
+    reject_wait(l, f);
+    place_probed(m, f);
+    rule_edit(f, EDIT_TRANSFER, 1);
+    f->edit.groups = true; /* all that both ranks take part in */
+    f->edit.floor_per_byte = 1 / usual;
+    f->edit.less_per_byte = less;
+    leave_to_crowd(m, &f->edit, less, 1 / usual);
+    rule_gain(m, f, fmax(gain, stood(l)), f->edit.factor * gain, 0.3);
+    return true;
+}
+
 static bool look_one_link(const struct measure *m, const struct rule_limit *limit,
                           struct finding *f)
 {
     double usual;
     const struct measure_lane *l = lane_of_links(m);
     const struct measure_link *slow = l ? odd_link(m, limit[0].value, &usual) : NULL;
+    if (!slow && !is_somewhere(m))
+        return look_probed_link(m, l, limit[0].value, f);
     if (!slow || (is_somewhere(m) && (m->slow_end.common == 1 ||
                                       slow_end_delay(m) > slow_end_bytes(m))))
         return false; /* C4 and C5 tell it */
@@ -376,6 +433,10 @@ static bool look_one_link(const struct measure *m, const struct rule_limit *limi
         f->edit.last_rank = slow->b;
     }
     rule_gain(m, f, stood(l), gain, 0.3);
+    if (slow->members > 2 && is_by_probed(m, l, limit[0].value)) {
+        place_probed(m, f);
+        return true;
+    }
     if (is_of_two(m, slow)) {
         f->place.several.n = f->place.last_rank = 0;
         f->place.rank = m->slow_end.first;
@@ -417,7 +478,8 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
     const bool together = !l;
     l = l ? l : worst_of_all(m, share, INFINITY);
     if (!l || !(l->bytes_per_s < share * l->base_bytes_per_s) ||
-        by_latency(l) > limit[1].value || odd_link(m, limit[2].value, &usual))
+        by_latency(l) > limit[1].value || odd_link(m, limit[2].value, &usual) ||
+        is_by_probed(m, l, limit[2].value))
         return false;
     const double gain = at_stake(m, l, together, slow_bytes);
     if (!(gain >= m->theta)) /* the rest is what these bytes cost on a link as it was */

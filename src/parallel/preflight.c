@@ -51,34 +51,41 @@ static int time_product(struct engine *e, struct arena *a, double *flops)
 
 /* --- messages ----------------------------------------------------------------------- */
 
-static int pass(struct comm_group *g, enum comm_op op, int peer, void *data, i64 bytes)
+struct pings {
+    struct comm_group *g;
+    const struct inject *inject;
+    void *data;
+};
+
+static int pass(const struct pings *p, enum comm_op op, int peer, i64 bytes)
 {
-    struct comm_call call = { .op = op, .group = g, .in = data, .out = data, .count = bytes,
-                              .dtype = DTYPE_U8, .peer = peer, .tag = TAG_PING };
+    struct comm_call call = { .op = op, .group = p->g, .in = p->data, .out = p->data,
+                              .count = bytes, .dtype = DTYPE_U8, .peer = peer, .tag = TAG_PING };
+    call.link_ns = (u64)(1e9 * inject_pair(p->inject, p->g->members[p->g->index],
+                                           p->g->members[peer], (double)bytes));
     return comm_run(&call);
 }
 
 /* Seconds of a round trip with the partner, best of `times`. The lower rank begins. */
-static int time_round_trip(struct comm_group *g, int peer, void *data, i64 bytes, int times,
-                           double *best)
+static int time_round_trip(const struct pings *p, int peer, i64 bytes, int times, double *best)
 {
-    bool first = g->index < peer;
+    bool first = p->g->index < peer;
     *best = 1e9;
     for (int i = 0; i < times; i++) {
         u64 begin = sys_now_ns();
-        TRY(pass(g, first ? COMM_SEND : COMM_RECV, peer, data, bytes));
-        TRY(pass(g, first ? COMM_RECV : COMM_SEND, peer, data, bytes));
+        TRY(pass(p, first ? COMM_SEND : COMM_RECV, peer, bytes));
+        TRY(pass(p, first ? COMM_RECV : COMM_SEND, peer, bytes));
         double seconds = 1e-9 * (double)(sys_now_ns() - begin + 1);
         *best = seconds < *best ? seconds : *best;
     }
     return OK;
 }
 
-static int time_partner(struct comm_group *g, int peer, void *data, struct preflight_rank *own)
+static int time_partner(const struct pings *p, int peer, struct preflight_rank *own)
 {
     double small, large;
-    TRY(time_round_trip(g, peer, data, SMALL, PINGS, &small));
-    TRY(time_round_trip(g, peer, data, LARGE, TRANSFERS, &large));
+    TRY(time_round_trip(p, peer, SMALL, PINGS, &small));
+    TRY(time_round_trip(p, peer, LARGE, TRANSFERS, &large));
     if (small / 2 > own->latency_s) {
         own->latency_s = small / 2;
         own->latency_peer = peer;
@@ -101,15 +108,16 @@ static int partner_in(int round, int rank, int ranks)
     return peer < ranks ? peer : -1;
 }
 
-static int time_messages(const struct mesh *m, struct arena *a, struct preflight_rank *own)
+static int time_messages(const struct mesh *m, const struct inject *inject, struct arena *a,
+                         struct preflight_rank *own)
 {
+    const struct pings p = { m->world, inject, arena_alloc(a, LARGE) };
     int ranks = m->world->n, rounds = ranks - 1 + ranks % 2;
-    void *data = arena_alloc(a, LARGE);
-    memset(data, 1, LARGE);
+    memset(p.data, 1, LARGE);
     for (int round = 0; round < rounds; round++) {
         int peer = partner_in(round, m->world->index, ranks);
         if (peer >= 0)
-            TRY(time_partner(m->world, peer, data, own));
+            TRY(time_partner(&p, peer, own));
     }
     return OK;
 }
@@ -146,7 +154,7 @@ static int time_sums(const struct mesh *m, struct arena *a, struct preflight_ran
 }
 
 int preflight_run(struct preflight *out, const struct mesh *m, struct engine *e,
-                  struct arena *a)
+                  const struct inject *inject, struct arena *a)
 {
     struct preflight_rank own = { .latency_peer = -1, .bytes_peer = -1 };
     double together = 0;
@@ -159,7 +167,7 @@ int preflight_run(struct preflight *out, const struct mesh *m, struct engine *e,
         TRY(time_product(e, a, &own.flops));
     TRY(mesh_max(m, &together, 1));
     if (m->world)
-        TRY(time_messages(m, a, &own));
+        TRY(time_messages(m, inject, a, &own));
     if (m->world)
         TRY(time_sums(m, a, &own));
     return mesh_gather(m, &own, out->ranks, (i64)sizeof own);
@@ -207,6 +215,41 @@ void preflight_sums(const struct preflight *p, double *latency_s, double *bytes_
     *latency_s = p->n > 1 ? small[p->n / 2] / (2 * (n - 1)) : NAN;
     *bytes_per_s = p->n > 1 && extra > 0 ? 2 * (n - 1) / n * LARGE / extra : NAN;
     arena_fini(&a);
+}
+
+bool preflight_slowest(const struct preflight *p, struct preflight_link *out)
+{
+    struct arena a;
+    i64 slow = 0, n = 0;
+    if (p->n < 3)
+        return false;
+    arena_init(&a);
+    double *others = ARENA_ARRAY(&a, double, p->n);
+    for (i64 r = 1; r < p->n; r++)
+        slow = p->ranks[r].bytes_per_s < p->ranks[slow].bytes_per_s ? r : slow;
+    *out = (struct preflight_link){ .rank = slow, .peer = p->ranks[slow].bytes_peer,
+                                    .bytes_per_s = p->ranks[slow].bytes_per_s };
+    for (i64 r = 0; r < p->n; r++)
+        if (r != out->rank && r != out->peer)
+            others[n++] = p->ranks[r].bytes_per_s;
+    qsort(others, (size_t)n, sizeof *others, by_value);
+    out->others_bytes_per_s = others[n / 2];
+    arena_fini(&a);
+    return true;
+}
+
+void preflight_put_link(const struct preflight_link *l, struct json *j)
+{
+    json_key(j, "slowest_link");
+    json_begin_object(j);
+    json_key(j, "ranks");
+    json_begin_array(j);
+    json_int(j, l->rank < l->peer ? l->rank : l->peer);
+    json_int(j, l->rank < l->peer ? l->peer : l->rank);
+    json_end(j);
+    json_put_double(j, "bytes_per_s", l->bytes_per_s);
+    json_put_double(j, "others_bytes_per_s", l->others_bytes_per_s);
+    json_end(j);
 }
 
 static int worst_first(const void *a, const void *b)

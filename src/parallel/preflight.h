@@ -3,12 +3,16 @@
  *
  * A step is as slow as its slowest rank. Each rank times the same matrix product while all
  * others do, and exchanges a small and a large message with every other rank, one partner at
- * a time. Whoever is far from the rest is named before it has cost a night. Then all sum a small
- * and a large message: what an exchange takes where all are at it, and have to share cores. */
+ * a time. Whoever is far from the rest is named before it has cost a night; the slowest link
+ * stays in the metrics, for a ring does not tell which of its links is slow. Then all sum a
+ * small and a large message: what an exchange takes where all are at it, and have to share
+ * cores. */
 #ifndef HEADWAY_PREFLIGHT_H
 #define HEADWAY_PREFLIGHT_H
 
 #include "backend/engine.h"
+#include "base/inject.h"
+#include "base/json.h"
 #include "parallel/mesh.h"
 
 /* What one rank found. */
@@ -25,9 +29,20 @@ struct preflight {
     i64 n;
 };
 
-/* Called by all ranks together. The ranks' results live in the arena. */
+/* Called by all ranks together. The ranks' results live in the arena. inject: links that are
+ * slow on purpose are so here, too; NULL: none. */
 int preflight_run(struct preflight *out, const struct mesh *m, struct engine *e,
-                  struct arena *a);
+                  const struct inject *inject, struct arena *a);
+
+/* The link that bytes pass most slowly, and what they pass the slowest links of ranks that are at
+ * neither of its ends at (the median): false of fewer than three ranks, which have none. */
+struct preflight_link {
+    i64 rank, peer;
+    double bytes_per_s, others_bytes_per_s;
+};
+bool preflight_slowest(const struct preflight *p, struct preflight_link *out);
+/* As a line of metrics has it: {"ranks":[1,2],"bytes_per_s":..,"others_bytes_per_s":..}. */
+void preflight_put_link(const struct preflight_link *l, struct json *j);
 
 /* What a message of a sum over all ranks takes, as a ring would send it, and the rate of the bytes
  * that follow: medians over ranks, NaN where it cannot be told. */

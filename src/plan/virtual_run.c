@@ -4,6 +4,7 @@
 #include "base/sys.h"
 #include "base/text.h"
 #include "ops/ops.h"
+#include "parallel/preflight.h"
 #include "train/record_json.h"
 #include "train/schedule.h"
 #include "trace/record.h"
@@ -512,6 +513,26 @@ static int write_manifest(struct virtual_loop *l)
     return rc;
 }
 
+/* What real ranks would find before the run: links that are slow on purpose. */
+static void log_preflight(struct virtual_loop *l)
+{
+    const struct plan_price *price = &l->q->rates.price;
+    const double bytes = 1 << 20, usual = bytes / price->link_bytes_per_s;
+    struct preflight_link slowest = { 0, 1, price->link_bytes_per_s, price->link_bytes_per_s };
+    for (int r = 0; r < (int)l->n; r++)
+        for (int peer = r + 1; peer < (int)l->n; peer++) {
+            const double seconds = fmax(usual, inject_pair(&l->inject[r], r, peer, bytes));
+            if (bytes / seconds < slowest.bytes_per_s)
+                slowest = (struct preflight_link){ r, peer, bytes / seconds, slowest.others_bytes_per_s };
+        }
+    struct json *j = run_folder_begin_line(&l->folder, "preflight");
+    json_put_double(j, "latency_s", price->latency_s);
+    json_put_double(j, "bytes_per_s", price->link_bytes_per_s);
+    if (l->n > 2)
+        preflight_put_link(&slowest, j);
+    run_folder_end_line(&l->folder);
+}
+
 static int begin_run(struct virtual_loop *l)
 {
     char path[2200];
@@ -525,6 +546,8 @@ static int begin_run(struct virtual_loop *l)
     for (i64 i = 0; i < l->n && rc == OK; i++)
         rc = begin_record(l, i, &j);
     json_writer_fini(&j);
+    if (rc == OK && l->n > 1)
+        log_preflight(l);
     return rc;
 }
 

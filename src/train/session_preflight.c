@@ -142,6 +142,9 @@ static void put_preflight(struct run_folder *f, const struct preflight *p, struc
     json_put_double(j, "bytes_per_s", x[2][p->n / 2]);
     json_put_double(j, "sum_latency_s", latency);
     json_put_double(j, "sum_bytes_per_s", rate);
+    struct preflight_link slowest;
+    if (preflight_slowest(p, &slowest))
+        preflight_put_link(&slowest, j);
     run_folder_end_line(f);
 }
 
@@ -177,7 +180,7 @@ int session_preflight(struct session *s)
     if (!s->mesh.world || !s->config->run.preflight)
         return OK;
     arena_init(&a);
-    int rc = preflight_run(&p, &s->mesh, &s->engine, &a);
+    int rc = preflight_run(&p, &s->mesh, &s->engine, &s->inject, &a);
     if (rc >= 0 && session_leads(s))
         tell(s, &p);
     arena_fini(&a);

@@ -148,6 +148,10 @@ TEST(a_slow_link_is_met_by_its_neighbours_in_the_ring)
     const int pair[] = { 2, 5 };
     CHECK_NEAR(inject_call(&x, 0, pair, 2, 0, 1, 2e6).link, 2, 1e-12);
     CHECK_NEAR(inject_call(&far, 0, pair, 2, 0, 1, 2e6).link, 0, 0);
+    CHECK_NEAR(inject_pair(&x, 5, 2, 2e6), 2, 1e-12);
+    CHECK_NEAR(inject_pair(&x, 0, 2, 2e6), 0, 0);
+    x = one("pair_bw=2-5:1MB/s:10-", 0); /* not yet before the run */
+    CHECK_NEAR(inject_pair(&x, 5, 2, 2e6), 0, 0);
     x = one("comm_delay=50us", 0);
     CHECK_NEAR(inject_call(&x, 0, ring, 4, 0, -1, 1e6).delay, 50e-6, 1e-15);
 }

@@ -106,7 +106,9 @@ static const struct fault faults[] = {
     { "C5", TENSOR, "comm_delay=1ms@2", "rank", 2 },
     { "C5", "--layout pp=2,dp=2 --set train.accumulate=32 ", "comm_delay=60ms@1", "rank", 1 },
     { "C11", PIPELINE, "pair_bw=1-3:8MB/s", "rank", 1 },
-    { "C11", SPACED, "pair_bw=2-4:100MB/s", "ranks", 0 }, /* of 0, 2, 4 and 6 */
+    { "C11", SPACED, "pair_bw=2-4:100MB/s", "peer", 4 }, /* in the ring of 0, 2, 4 and 6 */
+    { "C11", DP, "pair_bw=4-5:100MB/s", "peer", 5 }, /* the only ring: so said what was before */
+    { "C4", DP, "pair_bw=4-5:100MB/s:6-40", "lane", 0 }, /* then it was not slow */
     { "B1", SPACED, "slow_compute=1.4@1,slow_compute=1.4@6", "ranks", 1 }, /* and 6 */
     { "K6", SPACED, "op=attention,delay=2ms", NULL, 0 },
     { "B4", PIPELINE, "stage_skew=2", "stage", 3 },

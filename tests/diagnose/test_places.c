@@ -447,6 +447,29 @@ TEST(a_slow_ring_and_a_slow_pair_of_it_are_one_link)
     arena_fini(&a);
 }
 
+/* The only ring passes about what its slowest link did before the run: it is that link. Where it
+ * passes much more, or that link was like others, it is not. */
+TEST(what_was_measured_before_the_run_tells_which_link_of_the_only_ring_is_slow)
+{
+    static const struct { double before, ring; const char *id; } cases[] = {
+        { 3e8, 3e8, "C11" }, { 3e8, 1.2e9, "C4" }, { 1.8e9, 3e8, "C4" },
+    };
+    struct arena a;
+    arena_init(&a);
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct measure *m = usual_run(4, STEPS, &a);
+        c4(m, &a);
+        m->config.probed = (struct measure_probed){ 1, 2, cases[i].before, 2e9 };
+        m->n_probed_rings = 1;
+        m->probed_rings[0] = (struct measure_probed_ring){ m->lanes[0].lane, cases[i].ring };
+        const struct finding *f = first(m, cases[i].id);
+        CHECK_EQ(f->place.rank, strcmp(cases[i].id, "C11") == 0 ? 1 : -1);
+        CHECK_EQ(f->place.peer, strcmp(cases[i].id, "C11") == 0 ? 2 : -1);
+        CHECK(!has(strcmp(cases[i].id, "C11") == 0 ? "C4" : "C11"));
+    }
+    arena_fini(&a);
+}
+
 /* Which link of a ring is slow does not show, but which ring: as a range where its ranks are
  * one. */
 TEST(a_ring_is_as_fast_as_its_slowest_link)
@@ -812,6 +835,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(of_one_ring_it_is_said_that_one_link_may_be_slow),
           ONE(a_slow_ring_and_a_slow_pair_of_it_are_one_link),
           ONE(a_ring_is_as_fast_as_its_slowest_link),
+          ONE(what_was_measured_before_the_run_tells_which_link_of_the_only_ring_is_slow),
           ONE(all_ranks_may_become_slow_at_once), ONE(jitter_is_found_in_steps_that_vary),
           ONE(a_ring_that_nothing_hides_is_found_where_a_replay_says_so),
           ONE(what_follows_the_lengths_of_rows_is_no_jitter),

@@ -52,6 +52,24 @@ TEST(the_slow_rank_and_the_slow_link_are_named_worst_first)
     CHECK(preflight_judge(&p, true, found, 4) == 1 && found[0].rank == 2);
 }
 
+TEST(the_slowest_link_stands_beside_those_of_other_ranks)
+{
+    struct preflight_rank ranks[5];
+    struct preflight_link link;
+    for (i64 n = 3; n <= 5; n++) {
+        struct preflight p = all(ranks, n);
+        ranks[1].bytes_per_s = ranks[2].bytes_per_s = 0.5e9; /* both see it */
+        ranks[1].bytes_peer = 2;
+        ranks[2].bytes_peer = 1;
+        CHECK(preflight_slowest(&p, &link));
+        CHECK_EQ(link.rank + link.peer, 3);
+        CHECK_NEAR(link.bytes_per_s, 0.5e9, 0);
+        CHECK_NEAR(link.others_bytes_per_s, 5e9, 0);
+    }
+    struct preflight two = all(ranks, 2);
+    CHECK(!preflight_slowest(&two, &link));
+}
+
 /* Of four ranks a ring's sum is six messages, and one and a half times the bytes. */
 TEST(a_sum_over_all_ranks_gives_what_a_message_and_a_byte_take_there)
 {
@@ -155,7 +173,7 @@ static int time_all(struct comm *c, void *context)
     arena_init(&a);
     TRY(mesh_meet(&m, c));
     TRY(engine_init(&e, "auto", 1, 64));
-    TRY(preflight_run(&p, &m, &e, &a));
+    TRY(preflight_run(&p, &m, &e, NULL, &a));
     for (i64 r = 0; r < p.n; r++) {
         const struct preflight_rank *k = &p.ranks[r];
         bool sound = k->flops > 1e6 && k->latency_s > 0 && k->latency_s < 5 &&
@@ -167,6 +185,36 @@ static int time_all(struct comm *c, void *context)
     engine_fini(&e);
     arena_fini(&a);
     return OK;
+}
+
+static int time_slow_link(struct comm *c, void *context)
+{
+    struct arena a;
+    struct mesh m;
+    struct engine e;
+    struct preflight p;
+    struct preflight_link slowest;
+    struct inject x = { .n = 1 };
+    (void)context;
+    arena_init(&a);
+    TRY(inject_parse(&x.faults[0], "pair_bw=1-3:10MB/s", NULL));
+    inject_begin(&x, c->rank, 0);
+    TRY(mesh_meet(&m, c));
+    TRY(engine_init(&e, "auto", 1, 64));
+    TRY(preflight_run(&p, &m, &e, &x, &a));
+    if (!preflight_slowest(&p, &slowest) || slowest.rank + slowest.peer != 4 ||
+        slowest.rank == 2 || slowest.bytes_per_s > 10.1e6)
+        return err_set(ERR_INTERNAL, "%lld and %lld, %g B/s", (long long)slowest.rank,
+                       (long long)slowest.peer, slowest.bytes_per_s);
+    engine_fini(&e);
+    arena_fini(&a);
+    return OK;
+}
+
+TEST(a_link_that_is_slow_on_purpose_is_so_before_the_run)
+{
+    struct comm_local l = { .ranks = 4, .deadline_s = 20 };
+    CHECK_OK(comm_local_run(&l, time_slow_link, NULL));
 }
 
 TEST(every_rank_meets_every_other)
@@ -182,4 +230,6 @@ TEST_MAIN(ONE(ranks_that_are_alike_give_no_finding),
           ONE(the_slow_rank_and_the_slow_link_are_named_worst_first),
           ONE(of_two_ranks_the_slower_is_odd), ONE(most_ranks_are_right_about_a_fact),
           ONE(a_rank_with_another_setting_is_named_with_both_values),
+          ONE(the_slowest_link_stands_beside_those_of_other_ranks),
+          ONE(a_link_that_is_slow_on_purpose_is_so_before_the_run),
           ONE(every_rank_meets_every_other))

@@ -252,7 +252,7 @@ def spaced_ring(x, c, r, n):
     busy = lane(c, "dp")
     rate = busy["bytes"] / (x * c["step_s"] + busy["busy_s"])
     return (f"pair_bw={first + place}-{first + place + 2}:{1e-6 * rate:.6f}MB/s",
-            {"ranks": [first + 2 * i for i in range(4)]})
+            {"rank": first + place, "peer": first + place + 2})
 
 
 def apart(x, c, r, n):
@@ -267,11 +267,11 @@ def slow_op(x, c, r, n):
     return f"op=attention,delay={ms(x * c['step_s'] / (6 * c['micro_batches']))}", {"op": "attention"}
 
 
-def ring(x, c, r, n):
-    """A link of a ring of four, which all of it passes."""
-    text, where = pair(x, c, r, n)
-    first = where["rank"] // 4 * 4
-    return text, {"rank": first, "last_rank": first + 3}
+def only_ring(x, c, r, n):
+    """A link of the only ring there is: what was measured before the run tells which."""
+    busy, a = lane(c, "dp"), r.randrange(n - 1)
+    rate = busy["bytes"] / (x * c["step_s"] + busy["busy_s"])
+    return f"pair_bw={a}-{a + 1}:{1e-6 * rate:.6f}MB/s", {"rank": a, "peer": a + 1}
 
 
 def slow_tensor(x, c, r, n):
@@ -329,7 +329,7 @@ VIRTUAL = [
     Case("C5", "comm_delay", data, everywhere(
         lambda x, c, r: f"comm_delay={ms(x * c['step_s'] / 2)}"), None, []),
     Case("C11", "pair_bw", tensor, pair, None, []),
-    Case("C11", "pair_bw, rings of four", rings_of_four, ring, None, []),
+    Case("C11", "pair_bw, rings of four", rings_of_four, pair, None, []),
     Case("D5", "padding", data, everywhere(lambda x, c, r: f"padding={100 * x:.0f}%"), False, []),
     Case("D6", "seqlen_zipf", skewed, everywhere(
         lambda x, c, r: f"seqlen_zipf={1.2 if x < 0.3 else 0.8}"), False, []),
@@ -389,6 +389,7 @@ VIRTUAL = [
         lambda x, c, r: f"comm_delay={ms(x * c['step_s'] / lane(c, 'tp')['calls'])}"), None, []),
     # Ranks that are no range; sums of gradients over several axes; an op on all ranks.
     Case("C11", "pair_bw, every other rank", tensor_pairs, spaced_ring, None, []),
+    Case("C11", "pair_bw, the only ring", data, only_ring, None, []),
     Case("B1", "slow_compute@r, r", six, apart, None, []),
     Case("C1", "overlap, experts", unsplit_experts, everywhere(
         lambda x, c, r: "overlap=off"), None, []),
