@@ -66,6 +66,20 @@ static int check_plausible(const struct plan_device *d, const char *where)
     return OK;
 }
 
+/* What comes over links is read from memory and written to it. */
+static int check_memory_rate(const struct plan_device *d, const char *where)
+{
+    char said[48], meant[48], link[48];
+    double most = fmax(d->link_bytes_per_s, d->network_bytes_per_s);
+    if (d->memory_bytes_per_s >= 0.1 * most)
+        return OK;
+    quantity_text(d->memory_bytes_per_s, QUANTITY_RATE, said, sizeof said);
+    quantity_text(1e3 * d->memory_bytes_per_s, QUANTITY_RATE, meant, sizeof meant);
+    quantity_text(most, QUANTITY_LINK, link, sizeof link);
+    return err_set(ERR_CONFIG, "%s: memory.rate: %s is little beside the links' %s; are GB/s and "
+                   "TB/s mixed up? Probably it is %s", where, said, link, meant);
+}
+
 int machine_check_device(const struct plan_device *d, const char *where)
 {
     if (d->peak[PLAN_BF16] <= 0 && d->peak[PLAN_FP32] <= 0)
@@ -78,6 +92,7 @@ int machine_check_device(const struct plan_device *d, const char *where)
     if (d->peak_w > 0 && d->idle_w > d->peak_w)
         return err_set(ERR_CONFIG, "%s: power.idle is above power.peak", where);
     TRY(check_plausible(d, where));
+    TRY(check_memory_rate(d, where));
     for (int t = 0; t < PLAN_DTYPES; t++)
         TRY(check_peak(d, t, where));
     TRY(check_ladder(d, PLAN_FP8, PLAN_BF16, where));

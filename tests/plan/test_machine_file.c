@@ -188,6 +188,7 @@ TEST(traps_of_data_sheets_are_refused)
         { "500 TFLOP/s dense}\n  memory: {size: 40 GiB, rate: 1000 GB/s",
           "989 TFLOP/s dense}\n  memory: {size: 80 GiB, rate: 3350 GB/s", "has 80 GB (1e9 bytes)" },
         { "rate: 1000 GB/s", "rate: 1000 TB/s", "Probably it is 1 TB/s" },
+        { "rate: 1000 GB/s", "rate: 1 GB/s", "mixed up? Probably it is 1 TB/s" },
         { "size: 40 GiB", "size: 40 TB", "Probably it is 40 GB" },
         { "  memory", "  power: {peak: 700 kW}\n  memory", "Probably it is 700 W" },
         { "network: 10 GB/s", "network: 400 GB/s", "Probably it is 50 GB/s" },
