@@ -238,6 +238,9 @@ int spec_load(struct model_spec *out, const char *path_or_name, struct arena *a)
     const struct yaml_node *root;
     TRY(spec_find(path_or_name, path, sizeof path));
     TRY(yaml_load(path, a, &root));
+    if (root->kind == YAML_SCALAR && root->text && *root->text)
+        return err_set(ERR_CONFIG, "%s describes no model: it has no keys, such as 'layers: 12'",
+                       path);
     if (root->count == 0)
         return err_set(ERR_CONFIG, "%s describes no model: it is empty", path);
     TRY(recipe_read_map(model_spec_options, out, root, a));

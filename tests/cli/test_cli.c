@@ -204,6 +204,9 @@ TEST(an_empty_file_is_no_model)
 {
     CHECK_RUN("echo '# nothing' >none.yaml; $H model describe none.yaml 2>&1; c=$?; rm none.yaml; "
               "exit $c", 2, "headway: none.yaml describes no model: it is empty\n");
+    CHECK_RUN("echo hello >none.yaml; $H model describe none.yaml 2>&1; c=$?; rm none.yaml; "
+              "exit $c", 2, "headway: none.yaml describes no model: it has no keys, such as "
+              "'layers: 12'\n");
 }
 
 TEST(models_are_listed_in_columns)
