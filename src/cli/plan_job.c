@@ -32,7 +32,7 @@ static void extrapolate(struct planned_job *p)
 
 /* Matrices, rows and experts are cut by powers of two; what else the devices are a multiple of is
  * left to ranks that share the batch, which divides by it unless it would become another one. */
-static i64 assumed_batch(const struct plan_job *job)
+i64 plan_job_batch(const struct plan_job *job)
 {
     enum { LEAST_TOKENS = 1 << 19, TOKENS_PER_DEVICE = 1024, MOST_TIMES = 4 };
     i64 tokens = i64_max(LEAST_TOKENS, TOKENS_PER_DEVICE * job->devices);
@@ -81,7 +81,7 @@ int plan_job_open_spec(struct planned_job *out, const struct plan_flags *flags,
     };
     extrapolate(out);
     out->batch_assumed = flags->batch == 0;
-    out->job.global_batch = flags->batch ? flags->batch : assumed_batch(&out->job);
+    out->job.global_batch = flags->batch ? flags->batch : plan_job_batch(&out->job);
     return check(out);
 }
 

@@ -8,6 +8,8 @@
 #include "plan/pick.h"
 #include "plan/stack.h"
 
+#include <math.h>
+
 struct plan_flags {
     const char *model, *machine, *stack, *layout;
     i64 gpus, tokens, batch, seq;
@@ -25,7 +27,7 @@ struct plan_flags {
     { "machine", PLAN_FLAG(STRING, machine), "h100-sxm-roce",                                   \
       .help = "On what: a name in machines/, a file, or a line (headway plan machine --help)." }, \
     { "gpus", PLAN_FLAG(INT, gpus), __VA_ARGS__, .unit = "devices", .max = 1e7 },               \
-    { "tokens", PLAN_FLAG(SIZE, tokens), "0", .unit = "tokens",                                 \
+    { "tokens", PLAN_FLAG(SIZE, tokens), "0", .unit = "tokens", .max = INFINITY,                \
       .help = "Of the whole run, such as 15.6T; 0: one step is asked about." },                 \
     { "batch", PLAN_FLAG(INT, batch), "0", .unit = "rows", .max = 1e9,                          \
       .help = "Rows of a step, all ranks together; 0: as many as make 1024 tokens per device, "  \
@@ -55,6 +57,9 @@ struct planned_job {
     bool extrapolated;   /* devices, rows, or software beyond what was fitted */
     double widened;      /* the interval's ends are so many times as far out: extrapolation */
 };
+
+/* Rows of a step where nobody says how many. */
+i64 plan_job_batch(const struct plan_job *job);
 
 /* Reads model, machine, constants, software and layout, and checks that there is room. */
 int plan_job_open(struct planned_job *out, const struct plan_flags *flags, struct arena *a);

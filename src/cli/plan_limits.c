@@ -26,7 +26,7 @@ static const struct option options[] = {
     { "gpus", FLAG(INT, gpus), "16384", .unit = "devices", .min = 1, .max = 1e9,
       .help = "Devices whose power and failures are said." },
     { "batch", FLAG(SIZE, batch), "16M", .unit = "tokens", .min = 1, .help = "Tokens of a step." },
-    { "critical_batch", FLAG(SIZE, critical), "0", .unit = "tokens",
+    { "critical_batch", FLAG(SIZE, critical), "0", .unit = "tokens", .max = INFINITY,
       .help = "Beyond which larger steps save no steps, as log.health's noise scale estimates it; "
               "0: not known." },
     { "seq", FLAG(INT, sequence), "0", .unit = "tokens", .max = 1 << 24,

@@ -149,6 +149,27 @@ static int try_freeing(struct fitting *x, struct arena *a)
     return OK;
 }
 
+/* Numbers of devices with more factors of two have more layouts: some devices stay idle. */
+static void try_fewer_devices(struct fitting *x, struct arena *a)
+{
+    const i64 all = x->p.job.devices;
+    struct plan_job job = x->p.job;
+    struct plan_pick open = plan_pick_open();
+    struct plan_search_result r;
+    for (i64 unit = i64_max(2, x->p.machine.node_ranks); unit <= all; unit *= 2) {
+        i64 some = all / unit * unit;
+        if (some == job.devices)
+            continue;
+        job.devices = some;
+        if (x->p.batch_assumed)
+            job.global_batch = plan_job_batch(&job);
+        if (find(&job, &open, false, &r, a) == OK) {
+            add_way(x, "fewer devices", &r, some, NULL);
+            return;
+        }
+    }
+}
+
 static void try_devices(struct fitting *x, struct arena *a)
 {
     struct plan_job job = x->p.job;
@@ -199,6 +220,7 @@ static int look(struct fitting *x, struct arena *a)
     if (rc != ERR_LIMIT)
         return rc;
     TRY(try_freeing(x, a));
+    try_fewer_devices(x, a);
     try_devices(x, a);
     return try_other_device(x, a);
 }

@@ -6,6 +6,7 @@
 #include "plan/failures.h"
 #include "plan/run_size.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -43,7 +44,7 @@ static const struct option options[] = {
       .help = "Whose peak it is a share of." },
     { "step_time", FLAG(DURATION, step), "0", .unit = "seconds", .max = 1e6,
       .help = "Seconds of a step, instead of a utilisation." },
-    { "step_tokens", FLAG(SIZE, step_tokens), "0", .unit = "tokens",
+    { "step_tokens", FLAG(SIZE, step_tokens), "0", .unit = "tokens", .max = INFINITY,
       .help = "Tokens of a step, with --step-time." },
     { "law", FLAG(STRING, law), "llama3",
       .help = "Failures, as 'headway plan goodput' takes them; none: nothing fails." },

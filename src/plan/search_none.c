@@ -151,7 +151,8 @@ static int none_fits(const struct plan_search *s, const struct plan_search_resul
 {
     const struct plan_job *job = s->job;
     return err_set(ERR_LIMIT, "none of %lld layouts of %s fits into %.1f GB: the least needs %.1f "
-                   "GB (%s, mostly %s); try more devices, shorter rows, or devices of more memory",
+                   "GB (%s, mostly %s); try more devices, shorter rows, or devices of more memory; "
+                   "'headway plan fit' says what is enough",
                    (long long)r->layouts, job->spec->name,
                    1e-9 * job->machine->device.memory_bytes, 1e-9 * r->least.step.memory_bytes,
                    plan_layout_text(&r->least.layout, a),

@@ -6,6 +6,7 @@
 #include "plan/machine_file.h"
 #include "plan/plan_files.h"
 
+#include <math.h>
 #include <string.h>
 
 #define ROW(kind, field) OPTION_FIELD(kind, struct worked_row, field)
@@ -23,7 +24,8 @@ static const struct option row_options[] = {
       .help = "Tokens of a row; 0: the model's longest." },
     { "dtype", ROW(CHOICE, dtype), "bf16", .choices = "fp32|bf16|fp8|fp4", .help = "Of products." },
     { "layout", ROW(STRING, layout), "", .help = "What the source says of it." },
-    { "step", ROW(DURATION, step_s), "0", .unit = "seconds", .help = "Published, of a step." },
+    { "step", ROW(DURATION, step_s), "0", .unit = "seconds", .max = INFINITY,
+      .help = "Published, of a step." },
     { "mfu", ROW(FLOAT, mfu), "0", .min = 0, .max = 100, .unit = "%", .help = "Published." },
     { "squares", ROW(BOOL, squares), "no",
       .help = "The published MFU counts attention as whole squares." },

@@ -109,6 +109,31 @@ TEST(what_does_not_fit_gets_advice_that_fits)
     shell("$H plan fit --model llama3-8b --gpus 64 | grep -q '^it fits'", 0);
 }
 
+/* 100,000 devices are cut in few ways. */
+TEST(fewer_devices_may_fit_what_more_do_not)
+{
+    json_t *root = json_of("$H plan fit --model llama3-405b --gpus 100000 --json");
+    json_t *ways = json_object_get(root, "would_fit_with"), *fewer = NULL;
+    for (size_t i = 0; i < json_array_size(ways); i++) {
+        json_t *way = json_array_get(ways, i);
+        if (!strcmp(json_string_value(json_object_get(way, "change")), "fewer devices"))
+            fewer = way;
+    }
+    CHECK(fewer && number(fewer, "devices") < 100000 && number(fewer, "devices") > 90000);
+    char line[128];
+    snprintf(line, sizeof line, "$H plan fit --model llama3-405b --gpus %.0f | grep -q '^it fits'",
+             number(fewer, "devices"));
+    shell(line, 0);
+    json_decref(root);
+}
+
+TEST(a_number_of_tokens_is_not_negative)
+{
+    shell("$H plan search --tokens=-5 2>&1 | grep -q 'must be at least 0'", 0);
+    shell("$H plan limits --critical-batch=-3 2>&1 | grep -q 'must be at least 0'", 0);
+    shell("$H plan run --step-time 3s --step-tokens=-4 2>&1 | grep -q 'must be at least 0'", 0);
+}
+
 TEST(a_front_has_no_plan_that_another_beats)
 {
     json_t *root = json_of("$H plan search --model llama3-8b --gpus 64 --batch 512 --tokens 1T "
@@ -271,6 +296,7 @@ TEST_MAIN(ONE(json_and_text_say_the_same_of_what_is_extrapolated),
         ONE(rows_that_nobody_asked_for_can_be_shared_out_to_odd_numbers),
           ONE(a_search_says_what_a_run_takes_with_bands), ONE(a_waterfall_sums_to_the_step),
           ONE(memory_sums_and_names_what_binds), ONE(what_does_not_fit_gets_advice_that_fits),
+          ONE(fewer_devices_may_fit_what_more_do_not), ONE(a_number_of_tokens_is_not_negative),
           ONE(a_front_has_no_plan_that_another_beats), ONE(the_same_question_has_the_same_answer),
           ONE(bad_input_is_refused_with_what_helps),
           ONE(a_replay_is_near_the_closed_form_and_repeats),
