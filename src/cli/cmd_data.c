@@ -216,10 +216,38 @@ static void print_split(const struct dataset *d)
                (long long)d->loss_tokens);
 }
 
+/* A ledger may come from anybody. */
+static void print_field(const json_t *from, const char *key, const char *otherwise)
+{
+    const char *value = json_string_value(json_object_get(from, key));
+    struct text clean = { 0 };
+    terminal_clean(&clean, value ? value : otherwise);
+    printf("%s", clean.data);
+    text_fini(&clean);
+}
+
 static void print_text(const json_t *ledger, const char *label, const char *key)
 {
-    const char *value = json_string_value(json_object_get(ledger, key));
-    printf("  %-11s %s\n", label, value ? value : "not stated");
+    printf("  %-11s ", label);
+    print_field(ledger, key, "not stated");
+    printf("\n");
+}
+
+/* The first digits of its SHA-256. */
+static const char *hash_of(const json_t *file, char hex[17])
+{
+    const char *whole = json_string_value(json_object_get(file, "sha256"));
+    const bool sound = whole && strspn(whole, "0123456789abcdef") == strlen(whole);
+    snprintf(hex, 17, "%.16s", sound ? whole : "?");
+    return hex;
+}
+
+static void print_input(const json_t *input)
+{
+    char hex[17];
+    printf("    %s  ", hash_of(input, hex));
+    print_field(input, "path", "?");
+    printf("\n");
 }
 
 static void print_ledger(const json_t *ledger)
@@ -227,12 +255,12 @@ static void print_ledger(const json_t *ledger)
     const json_t *total = json_object_get(ledger, "total");
     const json_t *tokenizer = json_object_get(ledger, "tokenizer");
     const json_t *inputs = json_object_get(ledger, "inputs");
-    const char *sha256 = json_string_value(json_object_get(tokenizer, "sha256"));
+    char hex[17];
     print_text(ledger, "source", "source");
     print_text(ledger, "licence", "licence");
-    printf("  tokenizer   %lld tokens, sha256 %.16s\n",
+    printf("  tokenizer   %lld tokens, sha256 %s\n",
            (long long)json_integer_value(json_object_get(tokenizer, "size")),
-           sha256 ? sha256 : "?");
+           hash_of(tokenizer, hex));
     printf("  dropped     %lld duplicates, %lld bad lines\n",
            (long long)json_integer_value(json_object_get(total, "duplicates")),
            (long long)json_integer_value(json_object_get(total, "skipped")));
@@ -241,14 +269,11 @@ static void print_ledger(const json_t *ledger)
     printf("  inputs      %lld\n", (long long)json_array_size(inputs));
     for (size_t i = 0; i < json_array_size(inputs); i++) {
         enum { SHOWN = 10 };
-        const json_t *input = json_array_get(inputs, i);
-        const char *path = json_string_value(json_object_get(input, "path"));
-        const char *hex = json_string_value(json_object_get(input, "sha256"));
         if (i == SHOWN)
             printf("    ... and %lld more in ledger.json\n",
                    (long long)json_array_size(inputs) - SHOWN);
         if (i < SHOWN)
-            printf("    %.16s  %s\n", hex ? hex : "?", path ? path : "?");
+            print_input(json_array_get(inputs, i));
     }
 }
 

@@ -44,7 +44,7 @@ void terminal_fini(struct terminal *t)
     pthread_mutex_destroy(&t->lock);
 }
 
-static void add_clean(struct text *out, const char *line)
+void terminal_clean(struct text *out, const char *line)
 {
     i64 from = out->length;
     text_add(out, line);
@@ -76,7 +76,7 @@ static void add_status(struct text *out, const struct terminal *t)
         char one[sizeof t->status];
         memcpy(one, line, (size_t)bytes);
         one[bytes] = '\0';
-        add_clean(out, one);
+        terminal_clean(out, one);
         text_add(out, line[bytes] ? "\n" : "");
         line += bytes + (line[bytes] != '\0');
     }
@@ -99,7 +99,7 @@ static void draw(struct terminal *t, const char *line, int rows)
     text_add(&all, "");
     add_erase(&all, rows);
     if (line) {
-        add_clean(&all, line);
+        terminal_clean(&all, line);
         text_add(&all, "\n");
     }
     add_status(&all, t);

@@ -9,6 +9,7 @@
 
 #include "base/base.h"
 #include "base/log.h"
+#include "base/text.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -35,6 +36,8 @@ bool terminal_has_status(const struct terminal *t);
 /* Replaces the status; NULL or "" removes it, as what is too small does. One line is cut to the
  * width; of several, with "\n" between, none may be wider than width - 1 columns. */
 void terminal_status(struct terminal *t, const char *line);
+/* Adds a line from elsewhere, such as a file name, without control characters. */
+void terminal_clean(struct text *out, const char *line);
 /* A log_sink; context is the struct terminal. Plain for info, "warning: " and so on. */
 void terminal_log(void *context, enum log_level level, const char *line);
 

@@ -364,6 +364,10 @@ static int check_counts(const struct work *w)
         log_line(LOG_WARN, "none of the %lld documents fell into validation; raise the "
                            "validation share, or split the text (--format paragraphs)",
                  (long long)t->documents);
+    if (t->malformed > t->text_bytes / 100)
+        log_line(LOG_WARN, "%lld places in %lld bytes are not UTF-8: is this text, or are files "
+                           "of another kind among it?",
+                 (long long)t->malformed, (long long)t->text_bytes);
     return OK;
 }
 

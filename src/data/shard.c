@@ -238,6 +238,11 @@ static int decode_bare(struct shard *s, const struct shard_file *f)
     return OK;
 }
 
+bool shard_begins(const void *bytes, i64 n)
+{
+    return n >= (i64)sizeof shard_magic && memcmp(bytes, shard_magic, sizeof shard_magic) == 0;
+}
+
 int shard_read(struct shard *s, const struct shard_file *f)
 {
     union {
@@ -245,7 +250,7 @@ int shard_read(struct shard *s, const struct shard_file *f)
         i32 words[3];
     } head = { 0 };
     TRY(shard_file_read(f, &head, i64_min(f->bytes, sizeof head), 0));
-    if (memcmp(head.header.magic, shard_magic, sizeof shard_magic) == 0) {
+    if (shard_begins(head.header.magic, sizeof shard_magic)) {
         if (f->bytes < SHARD_HEADER_BYTES)
             return refuse(f, "it ends within its header");
         return decode_header(s, &head.header, f);

@@ -71,6 +71,8 @@ void shard_file_close(struct shard_file *f);
 /* Exactly n bytes, or ERR_FORMAT when the file has become shorter. */
 int shard_file_read(const struct shard_file *f, void *out, i64 n, i64 offset);
 
+/* Whether a file that begins so is one of ours. */
+bool shard_begins(const void *bytes, i64 n);
 /* Reads and checks the header. */
 int shard_read(struct shard *s, const struct shard_file *f);
 /* Reads everything: CRCs, order of documents, ids below the vocabulary. */

@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/sys.h"
+#include "data/shard.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -75,8 +76,9 @@ static bool at_zstd(const struct stream *s)
             memcmp(s->in + s->begin + 1, "\x2a\x4d\x18", 3) == 0);
 }
 
-/* Nothing that was recognised, so it is text, unless the name promises otherwise. */
-static int check_name(const struct stream *s)
+/* Nothing that was recognised, so it is text, unless the name promises otherwise, or it is what
+ * text was made into. */
+static int check_text(const struct stream *s)
 {
     static const char *const packed[] = { ".gz", ".dz", ".zst" };
     const size_t n = strlen(s->name);
@@ -87,6 +89,9 @@ static int check_name(const struct stream *s)
                            "compressed: get it again, or rename it if it is text",
                            s->name, i < 2 ? "gzip" : "zstd");
     }
+    if (shard_begins(s->in + s->begin, s->end - s->begin))
+        return err_set(ERR_FORMAT, "%s holds tokens, as headway data prepare makes them, and no "
+                       "text", s->name);
     return OK;
 }
 
@@ -113,7 +118,7 @@ static int detect(struct stream *s)
             return err_set(ERR_LIMIT, "no memory to decompress %s", s->name);
         ZSTD_DCtx_setParameter(s->zstd, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG);
     } else {
-        return check_name(s);
+        return check_text(s);
     }
     return OK;
 }

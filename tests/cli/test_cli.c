@@ -119,6 +119,11 @@ TEST(control_characters_in_messages_do_not_reach_the_terminal)
 {
     CHECK_RUN("$H \"$(printf 'a\\033[2Jb')\" 2>&1", 2,
               "headway: unknown command 'headway a?[2Jb'; see headway --help\n");
+    CHECK_RUN("rm -rf odd && mkdir odd && cd odd && printf 'words and words' > "
+              "\"$(printf 'a\\033[2J\\nb')\" && $H tokenizer train . --vocab-size 257 --quiet "
+              ">/dev/null && $H data prepare a* --tokenizer tokenizer.json --out d --quiet "
+              "--source \"$(printf 'x\\033[2J')\" >/dev/null 2>&1 && $H data info d | "
+              "grep -c -e 'source *x?.2J$' -e '  a?.2J?b$'; cd .. && rm -r odd", 0, "2\n");
 }
 
 TEST(a_full_disk_behind_stdout_is_an_error)

@@ -101,6 +101,15 @@ TEST(what_is_named_compressed_and_is_not_is_refused)
     buffer_fini(&out);
 }
 
+TEST(tokens_are_no_text)
+{
+    struct stream *s;
+    CHECK_FAILS(stream_open_memory(&s, "HWSHARD1 and so on", 18, "train-00000.shard"), ERR_FORMAT,
+                "train-00000.shard holds tokens");
+    CHECK_OK(stream_open_memory(&s, "HWSHARD", 7, "a word"));
+    stream_close(s);
+}
+
 TEST(compressed_data_that_end_early_are_refused)
 {
     struct buffer out = { 0 };
@@ -313,6 +322,7 @@ TEST(long_texts_are_cut_at_lines_and_never_within_a_character)
 
 TEST_MAIN(ONE(gzip_and_zstd_are_recognised_and_may_have_several_members),
           ONE(what_is_named_compressed_and_is_not_is_refused),
+          ONE(tokens_are_no_text),
           ONE(compressed_data_that_end_early_are_refused),
           ONE(a_small_file_that_expands_enormously_needs_little_memory),
           ONE(a_pipe_is_read_by_who_finds_a_writer_and_refused_by_who_does_not),

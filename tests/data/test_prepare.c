@@ -1,5 +1,6 @@
 #include "make_data.h"
 
+#include "base/log.h"
 #include "data/bpe_train.h"
 #include "data/dataset.h"
 #include "data/ledger.h"
@@ -441,6 +442,30 @@ TEST(inputs_that_cannot_be_used_are_refused_in_one_sentence)
                 ERR_FORMAT, "ends in the middle");
 }
 
+static char kept_warning[256];
+
+static void keep_warning(void *context, enum log_level level, const char *line)
+{
+    (void)context;
+    if (level == LOG_WARN)
+        snprintf(kept_warning, sizeof kept_warning, "%s", line);
+}
+
+TEST(text_that_is_hardly_any_is_told)
+{
+    char bytes[300];
+    struct prepare_progress p;
+    for (int i = 0; i < COUNT_OF(bytes); i++)
+        bytes[i] = i % 100 ? 'a' : '\xff';
+    log_add_sink(keep_warning, NULL, LOG_WARN);
+    CHECK_OK(prepare_text("rare.txt", bytes, 300, UTF8_BYTES, &p));
+    CHECK(p.counts.malformed == 3 && !*kept_warning);
+    bytes[1] = '\xff';
+    CHECK_OK(prepare_text("often.txt", bytes, 300, UTF8_BYTES, &p));
+    CHECK(strstr(kept_warning, "4 places in 300 bytes are not UTF-8"));
+    log_remove_sink(keep_warning, NULL);
+}
+
 /* --- interruptions ------------------------------------------------------------------ */
 
 /* Runs prepare in a process of its own, with a fault armed. Its wait status. */
@@ -559,6 +584,7 @@ int main(void)
         ONE(a_finished_data_set_is_kept_and_a_different_one_refused),
         ONE(only_answers_count_in_the_loss),
         ONE(neighbouring_texts_that_count_alike_are_one),
+        ONE(text_that_is_hardly_any_is_told),
         ONE(inputs_that_cannot_be_used_are_refused_in_one_sentence),
         ONE(two_that_prepare_the_same_folder_do_not_write_into_each_other),
         ONE(killed_at_any_moment_it_goes_on_to_the_same_data),
