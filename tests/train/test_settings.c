@@ -67,6 +67,9 @@ TEST(settings_of_the_step_change_what_is_learnt)
     expect(true, muon, "param", of_muon);
     expect(true, wsd, "param", of_wsd);
     expect(true, ramps, "param", of_ramps);
+    /* Weights depend on these in more than one place. */
+    expect(true, plain, "m", (const char *const[]){ "optim.beta1=0.5", NULL });
+    expect(true, plain, "v", (const char *const[]){ "optim.beta2=0.5", NULL });
     expect(true, plain, "ema", (const char *const[]){ "train.ema=0.5", NULL });
 }
 
