@@ -122,10 +122,17 @@ static double alignment(const struct plan_family *f, const struct plan_product *
     return bytes % 16 ? f->align16 : bytes % 128 ? f->align128 : 1;
 }
 
+/* Of the peak, by a large product: no more than anybody measured on the device. */
+static double product_share(const struct plan_family *f, const struct plan_device *d)
+{
+    double best = d->peak[PLAN_BF16] > 0 ? d->reached[PLAN_BF16] / d->peak[PLAN_BF16] : 0;
+    return best > 0 ? fmin(f->product, best) : f->product;
+}
+
 double plan_product_seconds(const struct plan_family *f, const struct plan_device *d, int dtype,
                             const struct plan_product *p)
 {
-    double speed = d->peak[dtype] * f->product * f->reduced[dtype] * alignment(f, p);
+    double speed = d->peak[dtype] * product_share(f, d) * f->reduced[dtype] * alignment(f, p);
     double best = INFINITY, moving = p->bytes / (d->memory_bytes_per_s * f->memory);
     for (i64 i = 0; i < COUNT_OF(tiles); i++) {
         double n = (double)p->batch * ceil((double)p->M / tiles[i].rows) *

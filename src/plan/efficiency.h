@@ -8,8 +8,8 @@
  *     waves = ceil(tiles / units),  seconds = waves x tile FLOPs x (1 + ramp / K)
  *                                             / (peak / units x product x tile loss x alignment)
  *
- * The tile is the one that is fastest. Nothing is faster than moving its bytes, and every
- * kernel takes kernel_s besides. Constants are those of a family of devices (A100 with 40 and
+ * The tile is the one that is fastest. Nothing is faster than moving its bytes, `product` is no
+ * more than the best product measured on the device, and every kernel takes kernel_s besides. Constants are those of a family of devices (A100 with 40 and
  * 80 GB; H100 ...), found by calibrate.h on a few published step times and kept in
  * machines/calibration/FAMILY.yaml with where they come from. */
 #ifndef HEADWAY_EFFICIENCY_H

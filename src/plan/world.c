@@ -176,8 +176,10 @@ static void read_device(struct plan_device *d, const struct csv *t, i64 row)
 static void slow_down(struct plan_device *d, double bytes_per_s, double power_w)
 {
     double clock = power_w > 0 ? cbrt(power_w / d->peak_w) : 1;
-    for (int i = 0; i < PLAN_DTYPES; i++)
+    for (int i = 0; i < PLAN_DTYPES; i++) {
         d->peak[i] *= clock;
+        d->reached[i] *= clock;
+    }
     if (bytes_per_s > 0)
         d->memory_bytes_per_s = bytes_per_s;
     if (power_w > 0)

@@ -191,6 +191,22 @@ TEST(each_collective_takes_its_start)
     arena_fini(&p.arena);
 }
 
+/* The share of the peak that a family's products reach is not that of each of its devices. */
+TEST(no_product_is_faster_than_the_best_that_was_measured)
+{
+    const struct plan_product large = { 16384, 16384, 16384, 1, 16384, 1.6e9, 2 };
+    const double flops = 2 * 16384.0 * 16384 * 16384;
+    struct planned p;
+    open_planned(&p, "llama3-8b", "mi300x node:8", 8, 8, 1024);
+    struct plan_device measured = p.machine.device, unknown = measured;
+    unknown.reached[PLAN_BF16] = 0;
+    double rate = flops / plan_product_seconds(&p.family, &measured, PLAN_BF16, &large);
+    double hoped = flops / plan_product_seconds(&p.family, &unknown, PLAN_BF16, &large);
+    CHECK(rate <= measured.reached[PLAN_BF16] && rate > 0.9 * measured.reached[PLAN_BF16]);
+    CHECK(hoped > 1.2 * measured.reached[PLAN_BF16]);
+    arena_fini(&p.arena);
+}
+
 /* Ranks that links join share out all of their ports, however few of them a host has. */
 TEST(hosts_within_a_domain_of_links_change_no_exchange)
 {
@@ -381,6 +397,7 @@ TEST_MAIN(ONE(a_cut_product_moves_its_operands_once),
           ONE(a_rank_with_a_part_of_a_head_holds_and_sends_less_than_one_with_a_whole),
           ONE(what_neighbours_exchange_is_priced_among_them),
           ONE(each_collective_takes_its_start),
+          ONE(no_product_is_faster_than_the_best_that_was_measured),
           ONE(hosts_within_a_domain_of_links_change_no_exchange), ONE(latents_sum_too), ONE(sparse_layers_sum_too),
           ONE(ranks_that_share_experts_have_fewer_of_them_and_more_rows_of_each),
           ONE(ranks_along_tp_may_have_experts_of_their_own),
