@@ -28,23 +28,25 @@ static double weight_of(const struct ladder *l)
 
 /* What is the same for all tasks of a rank in a step. */
 struct rates {
-    double best, rate;
+    double best, rate, attended;
 };
 
 static void see_rank(struct ladder *l, const struct record_rank *k, struct rates *out)
 {
     const struct usual_speed v = usual_speed_of(k);
-    *out = (struct rates){ best_peak(k->head), k->head->memory_bytes_per_s };
+    *out = (struct rates){ best_peak(k->head), k->head->memory_bytes_per_s, v.attended };
     l->no_rate |= !(out->rate > 0);
     l->no_peak |= !(out->best > 0);
     l->has_cpu |= v.has_cpu;
     l->has_clock |= v.has_clock;
 }
 
-static void add_kernels(struct ladder *l, const struct record_step *s, const struct dag *g,
-                        const struct computing *usual)
+/* Returns the model's FLOPs of pairs that attention does not look at. */
+static double add_kernels(struct ladder *l, const struct record_step *s, const struct dag *g,
+                          const struct computing *usual)
 {
     const double w = weight_of(l);
+    double unattended = 0;
     struct rates *rates = ARENA_ARRAY(s->arena, struct rates, s->n_ranks);
     i64 *at = ARENA_ARRAY(s->arena, i64, s->n_ranks);
     for (i64 i = 0; i < g->n; i++) {
@@ -56,15 +58,18 @@ static void add_kernels(struct ladder *l, const struct record_step *s, const str
         struct rates *k = &rates[n->rank];
         if (at[n->rank] == 0)
             see_rank(l, &s->ranks[n->rank], k);
-        const double at_dtype = t->flops / peak_of(h, t->dtype);
+        const double looked_at = k->attended < 1 && usual_attends(t) ? k->attended : 1;
+        const double flops = t->flops * looked_at, at_dtype = flops / peak_of(h, t->dtype);
         const double bytes_s = k->rate > 0 ? (t->read_bytes + t->written_bytes) / k->rate : 0;
-        l->no_dtype |= t->flops > 0 && !((t->dtype == DTYPE_BF16 ? h->flops_bf16 : h->flops_f32) > 0);
-        l->flops += w * t->flops;
-        l->at_peak_s += w * t->flops / k->best;
+        unattended += t->model_flops * (1 - looked_at);
+        l->no_dtype |= flops > 0 && !((t->dtype == DTYPE_BF16 ? h->flops_bf16 : h->flops_f32) > 0);
+        l->flops += w * flops;
+        l->at_peak_s += w * flops / k->best;
         l->at_dtype_s += w * at_dtype;
         l->at_roofline_s += w * fmax(at_dtype, bytes_s);
         l->compute_s += w * usual->ranks[n->rank].seconds[at[n->rank]++];
     }
+    return unattended;
 }
 
 /* --- the run ------------------------------------------------------------------------ */
@@ -124,7 +129,7 @@ void ladder_measure(struct ladder_step *out, const struct record_step *s, const 
             out->tokens_idle += (double)s->ranks[k].sample->tokens_idle;
         }
     }
-    add_kernels(&out->kernels, s, g, &rungs.usual);
+    out->model_flops -= add_kernels(&out->kernels, s, g, &rungs.usual);
 }
 
 static void take_kernels(struct ladder *l, const struct ladder *k)

@@ -2,7 +2,8 @@
  *
  * W wall time, T the steps' time in it, T1 ... T7 what the steps would have taken with one loss
  * after another taken away (diagnose/rungs.h, each on top of those before), C mean computing time
- * of a rank then; M model FLOPs of the places that a counted token depends on, H executed FLOPs; of
+ * of a rank then; M model FLOPs of the places that a counted token depends on, and of the pairs of
+ * tokens that documents let attend to each other, H executed FLOPs, of such pairs too; of
  * each task its time t as it is from T5 on, FLOPs h, bytes b, the peak F_i of its dtype,
  * p = max(h / F_i, b / memory rate).
  *
@@ -21,7 +22,8 @@
  *     attain    sum p / sum t        kernels, where nothing holds them up (diagnose/usual_time.h)
  *
  * The product telescopes to M / (W N F), less than the rate that training itself shows where rows are
- * padded: that counts all places. F is the best peak of the rank over its dtypes.
+ * padded or hold several documents: that counts all places and pairs. F is the best peak of the rank
+ * over its dtypes.
  *
  * Rungs depend on their order. Losses that a healthy run has none of come first: they leave the
  * rungs below as they are in a healthy run, where behind transfer they would make less of its
@@ -44,7 +46,7 @@ struct ladder {
     double wall_s;          /* all seconds are weighted */
     double rung_s[RUNGS];   /* T, T1, ... T7, C */
     double start_s, restart_s, retaken_s, eval_s, checkpoint_s; /* the wall time that is no step */
-    double model_flops, flops; /* of all ranks; of all places */
+    double model_flops, flops; /* of all ranks; of all places, and of pairs that attend */
     double tokens, tokens_idle; /* of sampled rows: places, and those that serve no counted token */
     double at_peak_s, at_dtype_s, at_roofline_s; /* sums of h/F, h/F_i, p */
     double compute_s;       /* sum of t */

@@ -16,7 +16,7 @@ static const double near_best = 0.02; /* speeds that differ by less are alike */
 struct usual_speed usual_speed_of(const struct record_rank *k)
 {
     const struct sample *s = k->sample;
-    struct usual_speed v = { .clock = 1, .on_cpu = 1 };
+    struct usual_speed v = { .clock = 1, .on_cpu = 1, .attended = 1 };
     if (!s)
         return v;
     v.has_clock = (s->has & SAMPLE_CLOCK) != 0;
@@ -27,7 +27,23 @@ struct usual_speed usual_speed_of(const struct record_rank *k)
     const double waited = (double)s->queue_ns + (double)s->pool_queue_ns;
     if (v.has_cpu && ran > 0)
         v.on_cpu = ran / (ran + waited);
+    const double pairs = (double)s->tokens * (double)(k->table->T + 1) / 2;
+    if (s->has & SAMPLE_ROWS && k->head->of_cp <= 1 && s->attended > 0 && pairs > s->attended)
+        v.attended = s->attended / pairs;
     return v;
+}
+
+bool usual_attends(const struct record_task *t)
+{
+    return strncmp(t->op, "attention", strlen("attention")) == 0;
+}
+
+/* What a rank's attention takes, times `factor`. */
+static void scale_attention(const struct record_table *t, struct computed *c, double factor)
+{
+    for (i64 i = 0; i < c->n && factor != 1; i++)
+        if (usual_attends(&t->tasks[(u32)c->task[i]]))
+            c->seconds[i] *= factor;
 }
 
 /* --- actions ------------------------------------------------------------------------ */
@@ -83,6 +99,7 @@ void usual_add(struct usual *u, const struct record_step *s, const struct dag *g
         const struct usual_speed v = usual_speed_of(&s->ranks[r]);
         speed[r] = v.clock * v.on_cpu;
         computing_scale(&c.ranks[r], 0, c.ranks[r].n, speed[r]);
+        scale_attention(s->ranks[r].table, &c.ranks[r], 1 / v.attended);
     }
     pace_of_ranks(&c, pace);
     see_paces(u, pace, c.n_ranks);
@@ -148,6 +165,8 @@ void usual_apply(const struct usual *u, struct computing *c)
 {
     for (int r = 0; r < c->n_ranks; r++) {
         struct computed *k = &c->ranks[r];
+        const double attended = usual_speed_of(&c->s->ranks[r]).attended;
+        scale_attention(c->s->ranks[r].table, k, 1 / attended);
         for (i64 i = 0, to; i < k->n; i = to) {
             double own;
             to = computing_action(k, i, &own);
@@ -155,6 +174,7 @@ void usual_apply(const struct usual *u, struct computing *c)
                 own > 0 ? find_time(u, kind_of(c->s->ranks[r].table, k, i, to)) : NULL;
             computing_scale(k, i, to, t ? t->seconds / own : 1 / pace_of(u, r));
         }
+        scale_attention(c->s->ranks[r].table, k, attended);
     }
 }
 

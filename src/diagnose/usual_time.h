@@ -5,7 +5,8 @@
  * micro-batch's pass over a stage in other steps, on other ranks, of other micro-batches. What they
  * take is counted at the clock of the start and on a processor (t f u), as far as samples tell, and
  * over the least pace of its rank in any step (diagnose/pace.h): that of a rank which is always slow
- * is known by what others do, too, and holds for what it does alone. The usual time is near the
+ * is known by what others do, too, and holds for what it does alone. Of attention it is time for
+ * whole rows: where documents do not see each other, it has less to do. The usual time is near the
  * least, since nothing makes a task faster than it is: so neither a slow rank, nor some slow
  * steps, nor jitter on all ranks moves it. */
 #ifndef HEADWAY_DIAGNOSE_USUAL_TIME_H
@@ -30,12 +31,16 @@ struct usual {
 };
 
 /* f: the clock over that at the start; u: of computing threads the share of their time that they
- * were on a processor and not waiting for one. 1 where nothing says so. */
+ * were on a processor and not waiting for one; of the pairs of tokens in whole rows those that
+ * attention looks at (of rows that lie on several ranks a sample does not tell). 1 where nothing
+ * says so. */
 struct usual_speed {
-    double clock, on_cpu;
+    double clock, on_cpu, attended;
     bool has_clock, has_cpu;
 };
 struct usual_speed usual_speed_of(const struct record_rank *k);
+/* Whether its work is by the pairs that attend to each other. */
+bool usual_attends(const struct record_task *t);
 
 void usual_add(struct usual *u, const struct record_step *s, const struct dag *g);
 /* Behind the last one: those with the kind's fastest clock, most of a processor and least pace count,

@@ -264,12 +264,20 @@ struct planted {
     bool at_one;                 /* of rank 1 alone */
     double clock, on_cpu;        /* tasks take that much longer and samples say why, likewise */
     bool false_alarm;            /* in every third step samples say so of tasks that take no longer */
+    bool half;                   /* tasks do half of the FLOPs that a rank can, and wait for no byte */
+    bool documents;              /* of other lengths in each step and rank */
     u64 idle;                    /* of 100 places, how many serve no token that counts */
 };
 
 static double or_1(double x)
 {
     return x > 0 ? x : 1;
+}
+
+/* Of the pairs of tokens in whole rows, those that attend to each other. */
+static double attended(const struct planted *p, i64 step, int rank)
+{
+    return p->documents ? 0.2 + 0.1 * (double)((step + 3 * rank) % 5) : 1;
 }
 
 static double seconds_of_task(const struct planted *p, const struct dag_node *n, i64 step)
@@ -286,12 +294,15 @@ static double seconds_of_task(const struct planted *p, const struct dag_node *n,
 static void plant(const struct planted *p, struct record_step *s, struct dag *g)
 {
     bool first[2] = { true, true };
-    struct sample *x = ARENA_NEW(s->arena, struct sample);
-    *x = (struct sample){ .has = SAMPLE_ROWS | SAMPLE_CLOCK | SAMPLE_SCHED, .tokens = 100,
-                          .tokens_idle = p->idle, .phi = or_1(p->clock), .run_ns = 1000 };
-    x->queue_ns = (u64)lround(1000 / or_1(p->on_cpu) - 1000);
-    x->queue_ns = p->false_alarm && s->step % 3 == 0 ? 1000 : x->queue_ns;
-    s->ranks[0].sample = s->ranks[1].sample = x;
+    for (int r = 0; r < s->n_ranks; r++) {
+        struct sample *x = ARENA_NEW(s->arena, struct sample);
+        *x = (struct sample){ .has = SAMPLE_ROWS | SAMPLE_CLOCK | SAMPLE_SCHED, .tokens = 100,
+                              .tokens_idle = p->idle, .phi = or_1(p->clock), .run_ns = 1000 };
+        x->queue_ns = (u64)lround(1000 / or_1(p->on_cpu) - 1000);
+        x->queue_ns = p->false_alarm && s->step % 3 == 0 ? 1000 : x->queue_ns;
+        x->attended = 50 * (double)(s->ranks[r].table->T + 1) * attended(p, s->step, r);
+        s->ranks[r].sample = x;
+    }
     for (i64 i = 0; i < g->n; i++) {
         const struct dag_node *n = &g->nodes[i];
         g->seconds[i] = 0;
@@ -304,6 +315,10 @@ static void plant(const struct planted *p, struct record_step *s, struct dag *g)
             g->lead[i] += first[n->rank] ? p->host : 0;
             first[n->rank] = false;
             g->seconds[i] = seconds_of_task(p, n, s->step);
+            if (p->half)
+                g->seconds[i] = 2 * n->task->flops / s->ranks[n->rank].head->flops_f32;
+            if (p->half && strncmp(n->task->op, "attention", 9) == 0)
+                g->seconds[i] *= attended(p, s->step, n->rank);
         }
     }
     dag_settle(g);
@@ -322,6 +337,8 @@ static void planted_factors(const char *name, const struct planted *p, double f[
     struct usual u = { .arena = &a };
     open_run(&r, name);
     set_ceilings(&r);
+    for (int k = 0; k < r.parts[0].ranks && p->half; k++)
+        r.parts[0].heads[k]->memory_bytes_per_s = 1e18;
     for (int pass = 0; pass < 2; pass++) {
         for (i64 k = 1; k < r.n_steps; k++) {
             CHECK_OK(record_step(&r, r.steps[k], &s));
@@ -382,6 +399,19 @@ TEST(kernels_are_not_better_than_where_nothing_had_to_be_put_right)
     CHECK(after[LADDER_CPU] < 0.9);
     CHECK_NEAR(after[LADDER_CPU] * after[LADDER_BALANCE], 1, 0.02);
     CHECK_NEAR(after[LADDER_ATTAIN], before[LADDER_ATTAIN], 1e-6);
+}
+
+/* Attention that looks at fewer pairs is no better a kernel, nor are those of other steps worse than in
+ * the step with the shortest documents. */
+TEST(documents_of_any_length_leave_kernels_as_they_are)
+{
+    double whole[LADDER_FACTORS], cut[LADDER_FACTORS];
+    planted_factors("copies", &(struct planted){ .half = true }, whole);
+    planted_factors("copies", &(struct planted){ .half = true, .documents = true }, cut);
+    CHECK_NEAR(whole[LADDER_ATTAIN], 0.5, 1e-6);
+    CHECK_NEAR(cut[LADDER_ATTAIN], 0.5, 1e-6);
+    CHECK_NEAR(cut[LADDER_USEFUL], whole[LADDER_USEFUL], 0.02);
+    CHECK(cut[LADDER_BALANCE] < whole[LADDER_BALANCE] - 1e-4); /* ranks wait for longer ones */
 }
 
 /* Paces of a step where a task takes 1e-4 s, and more at rank 1: if it is of that op, or of any. */
@@ -457,6 +487,7 @@ TEST_MAIN(ONE(the_factors_of_real_runs_multiply_to_the_mfu),
           ONE(rungs_side_by_side_are_those_one_after_another),
           ONE(random_durations_keep_the_product_and_the_path), ONE(each_loss_moves_its_own_rung_and_no_other),
           ONE(kernels_are_not_better_than_where_nothing_had_to_be_put_right),
+          ONE(documents_of_any_length_leave_kernels_as_they_are),
           ONE(what_was_not_measured_is_not_known_and_is_1_in_the_product),
           ONE(a_slow_rank_is_told_from_one_with_more_to_do),
           ONE(a_slow_rank_is_blamed_for_what_it_costs))
