@@ -202,6 +202,8 @@ int diagnosis_open(struct diagnosis *d, const char *folder, const struct measure
     int rc = record_open(&d->record, folder);
     if (rc >= 0)
         rc = measure_record(&d->measure, &d->record, folder, range, &d->arena);
+    if (rc >= 0)
+        rc = measure_link_episode(d->measure, &d->record, folder, &d->arena);
     if (rc < 0) {
         diagnosis_close(d);
         return rc;

@@ -388,6 +388,29 @@ static void price_all(struct findings *f, const struct measure *m,
     f->n = kept;
 }
 
+static bool is_of_links(const struct finding *f)
+{
+    return is_among(f->id, "C11 C4 C5");
+}
+
+/* Links that are slow in some steps are so on average, too, which gives back less; where it is more,
+ * beyond what a replay tells, they are slow in the others as well. */
+static void drop_other_links(struct findings *f)
+{
+    double all = 0, some = 0;
+    int kept = 0;
+    for (int i = 0; i < f->n; i++) {
+        double *most = f->at[i].place.first_step < 0 ? &all : &some;
+        *most = is_of_links(&f->at[i]) ? fmax(*most, f->at[i].gain) : *most;
+    }
+    const bool in_all = all > (1 + replay_spread) * some;
+    for (int i = 0; i < f->n; i++)
+        if (!(all > 0 && some > 0 && is_of_links(&f->at[i]) &&
+              (f->at[i].place.first_step < 0) != in_all))
+            f->at[kept++] = f->at[i];
+    f->n = kept;
+}
+
 static int by_gain(const void *a, const void *b)
 {
     const struct finding *x = a, *y = b;
@@ -467,11 +490,14 @@ void findings_make(struct findings *out, const struct measure *m,
                 continue;
             ask(out, m, r);
         }
+    for (const struct rule *r = rules_links; m->slow_links && m->theta > 0 && r->look; r++)
+        ask(out, m, r);
     const bool may_ask = replay && measure_whole(m) && m->theta > 0;
     for (const struct rule *r = rules_beside; may_ask && r->look; r++)
         ask(out, m, r);
     drop_explained(out, m);
     price_all(out, m, replay);
+    drop_other_links(out);
     price_beside_loaders(out, m);
     qsort(out->at, (size_t)out->n, sizeof out->at[0], by_gain);
     move_behind(out);

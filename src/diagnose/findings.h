@@ -54,7 +54,7 @@ struct finding_edit {
     int rank, peer, stage, lane, phase, host; /* -1: any; a peer counts like the rank */
     int last_rank;                      /* larger than rank: all from rank to this one */
     struct finding_ranks several;       /* n > 0: these */
-    i64 first_step, last_step;          /* of EDIT_AS_ELSE */
+    i64 first_step, last_step;          /* of EDIT_AS_ELSE; of transfers, where last_step > 0 */
     bool groups;                        /* of transfers: those of all groups (of the lane) with the
                                          * rank, and with the peer, or the last rank */
     bool sums;                          /* of transfers: of all lanes that can be hidden */

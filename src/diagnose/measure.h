@@ -247,6 +247,8 @@ struct measure {
     struct measure_probed_ring probed_rings[PROBED_RINGS];
     int n_probed_rings;
     struct measure_slow_end slow_end;
+    struct measure *slow_links; /* the steps in which exchanges take longer than in the rest, if they
+                                 * are one part; NULL: they are not */
     struct measure_expert_layer *experts;
     i64 n_experts;
     struct measure_config config;

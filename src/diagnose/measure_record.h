@@ -21,6 +21,10 @@ struct measure_range {
 int measure_record(struct measure **out, struct record *r, const char *folder,
                    const struct measure_range *range, struct arena *a);
 
+/* Where ranks stand still for bytes longer in some steps than in the rest: these steps measured by
+ * themselves, in m->slow_links. */
+int measure_link_episode(struct measure *m, struct record *r, const char *folder, struct arena *a);
+
 /* Which those are: indices in r->steps. */
 struct measure_chosen {
     i64 from, n;

@@ -32,6 +32,8 @@ extern const struct rule *const rule_families[]; /* ends with NULL */
 /* What may be in a second place, too, by another amount: asked only where a replay can tell what is
  * left to gain beside the first. */
 extern const struct rule rules_beside[];
+/* What links do where they are slow in some steps only: asked where the measure has slow_links. */
+extern const struct rule rules_links[];
 
 /* The kinds of which one must have been found before this one is asked, "K7 H5": f then has the
  * gain of that one, and stands right behind it. NULL: asked always. */

@@ -720,16 +720,67 @@ static bool look_contention(const struct measure *m, const struct rule_limit *li
     return true;
 }
 
+enum { RULE_C11, RULE_C4, RULE_C5 }; /* the first of rules_comm */
+
+/* What links do in the steps in which they are slow. Each of these loses more than the mean step, so
+ * a loss must be larger there to be one. */
+static bool look_within(const struct measure *m, int which, struct finding *f)
+{
+    struct measure some = *m->slow_links;
+    const struct rule *r = &rules_comm[which];
+    const double share = (double)some.n_steps / (double)m->n_steps;
+    if (some.n_steps == 0)
+        return false;
+    some.theta = m->theta / share;
+    f->place.first_step = some.numbers[0];
+    f->place.last_step = some.numbers[some.n_steps - 1];
+    if (!r->look(&some, r->limit, f))
+        return false;
+    double *const seconds[] = { &f->lost, &f->gain, &f->gain_lo, &f->gain_hi };
+    for (i64 i = 0; i < COUNT_OF(seconds); i++)
+        *seconds[i] *= share;
+    f->share = f->lost / m->step.mean;
+    return true;
+}
+
+static bool look_one_link_within(const struct measure *m, const struct rule_limit *limit,
+                                 struct finding *f)
+{
+    (void)limit; /* those of the whole run */
+    return look_within(m, RULE_C11, f);
+}
+
+static bool look_bandwidth_within(const struct measure *m, const struct rule_limit *limit,
+                                  struct finding *f)
+{
+    (void)limit;
+    return look_within(m, RULE_C4, f);
+}
+
+static bool look_latency_within(const struct measure *m, const struct rule_limit *limit,
+                                struct finding *f)
+{
+    (void)limit;
+    return look_within(m, RULE_C5, f);
+}
+
+const struct rule rules_links[] = {
+    { "C11", "one link became slow", look_one_link_within, { { 0, NULL, NULL } } },
+    { "C4", "bandwidth became low", look_bandwidth_within, { { 0, NULL, NULL } } },
+    { "C5", "latency became high", look_latency_within, { { 0, NULL, NULL } } },
+    { .id = "" },
+};
+
 const struct rule rules_comm[] = {
-    { "C11", "one slow link", look_one_link,
+    [RULE_C11] = { "C11", "one slow link", look_one_link,
       { { 0.6, "of the other links' bandwidth", "equal links were seen to differ by a fifth" } } },
-    { "C4", "low bandwidth", look_bandwidth,
+    [RULE_C4] = { "C4", "low bandwidth", look_bandwidth,
       { { 0.7, "of the bandwidth before the run", "probes repeat within a fifth" },
         { 0.5, "share of latency", "more than half: it is latency (C5, C2)" },
         { 0.6, "of the other links' bandwidth", "as C11" },
         { 0.5, "of the bandwidth before the run, over the threads of a core, where ranks share them",
           "all come at once, and both ends of an exchange must have their turn" } } },
-    { "C5", "high latency", look_latency,
+    [RULE_C5] = { "C5", "high latency", look_latency,
       { { 1.5, "times the latency before the run", "probes repeat within a fifth" },
         { 0.5, "share of latency", "less than half: it is bytes" },
         { 10, "times the latency before the run where ranks share cores",

@@ -747,6 +747,18 @@ static double stood_early(const struct whatif *w)
     return most;
 }
 
+/* Exchanges of some steps, which the others do not have. */
+static double saved_of_episode(struct whatif *w, const struct finding_edit *e, double factor)
+{
+    double saved = 0, n = 0;
+    for (int k = 0; k < w->n; k++)
+        if (is_within(w, k, e)) {
+            saved += w->graphs[k]->length - edited_length(w, k, e, factor);
+            n++;
+        }
+    return n > 0 ? saved / n * share_within(w->measure, e) : NAN;
+}
+
 static double length_under(void *context, const struct finding_edit *e, double factor)
 {
     struct whatif *w = context;
@@ -760,6 +772,8 @@ static double length_under(void *context, const struct finding_edit *e, double f
         return NAN; /* what stands still needs what it waits for */
     if (e->kind == EDIT_AS_ELSE)
         return before - saved_within(w, e);
+    if (e->kind == EDIT_TRANSFER && e->last_step > 0)
+        return before - saved_of_episode(w, e, factor);
     for (int i = 0; i < w->n; i++)
         sum += edited_length(w, i, e, factor);
     double weight = e->kind == EDIT_DATA ? w->less_data : 1;
