@@ -4,6 +4,7 @@
 
 #include "ops/ops.h"
 
+#include <math.h>
 #include <pthread.h>
 
 static atomic_ullong stop_now;
@@ -211,6 +212,34 @@ TEST(muon_has_a_rate_of_its_own_where_one_is_given)
     }
 }
 
+/* After the first step, which has the same gradients whatever these are: they reach the weights by
+ * the correction too, so that these differ in any case. */
+TEST(the_moments_decay_as_the_recipe_says)
+{
+    static const char *const slow[] = { "train.steps=1", NULL };
+    static const char *const fast[] = { "train.steps=1", "optim.beta1=0.5", "optim.beta2=0.5",
+                                        NULL };
+    struct session s[2];
+    struct job j[2];
+    for (int i = 0; i < 2; i++) {
+        open_job(&j[i], i ? "fast" : "slow", i ? fast : slow);
+        CHECK_OK(session_open(&s[i], &j[i].request));
+        CHECK_OK(session_train(&s[i]));
+    }
+    for (i64 i = 0; i < s[0].model->n_params; i++) {
+        const struct param *p = &s[0].model->params[i], *q = &s[1].model->params[i];
+        for (i64 k = 0; k < tensor_count(p->m); k++) {
+            double m = tensor_get(p->m, k), v = tensor_get(p->v, k);
+            CHECK_NEAR(tensor_get(q->m, k), 5 * m, 1e-5 * fabs(5 * m)); /* 0.5 of 0.1 */
+            CHECK_NEAR(tensor_get(q->v, k), 10 * v, 1e-5 * fabs(10 * v)); /* 0.5 of 0.05 */
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        session_close(&s[i]);
+        arena_fini(&j[i].arena);
+    }
+}
+
 TEST(a_warm_up_longer_than_the_run_is_named)
 {
     static const char *const sets[] = { "lr.warmup=9", NULL };
@@ -324,5 +353,6 @@ TEST_MAIN(ONE(a_stopped_and_resumed_run_equals_one_that_never_stopped),
           ONE(the_log_ends_with_why_the_run_did),
           ONE(another_optimizer_cannot_go_on_with_the_state_of_this_one),
           ONE(muon_has_a_rate_of_its_own_where_one_is_given),
+          ONE(the_moments_decay_as_the_recipe_says),
           ONE(a_warm_up_longer_than_the_run_is_named), ONE(a_ledger_that_was_cut_off_is_refused),
           ONE(a_disk_that_refuses_checkpoints_does_not_end_the_run))
