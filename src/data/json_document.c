@@ -91,6 +91,17 @@ static int add_messages(struct json_document *d, const struct chat_style *s,
     return OK;
 }
 
+/* What an instruction is about, where it says that apart (Alpaca): on a line of its own. */
+static int add_input(struct json_document *d, const json_t *input)
+{
+    if (!input || json_is_null(input) || (json_is_string(input) && !json_string_length(input)))
+        return OK;
+    if (!json_is_string(input))
+        return err_set(ERR_FORMAT, "the input of its instruction is not a string");
+    TRY(add_literal(d, "\n", false));
+    return add_string(d, input, false);
+}
+
 static int add_object(struct json_document *d, const struct chat_style *s,
                       const json_t *o)
 {
@@ -111,6 +122,8 @@ static int add_object(struct json_document *d, const struct chat_style *s,
         if (!json_is_string(first) || !json_is_string(second))
             continue;
         TRY(add_string(d, first, false));
+        if (strcmp(pairs[i][0], "instruction") == 0)
+            TRY(add_input(d, json_object_get(o, "input")));
         return add_string(d, second, true);
     }
     return err_set(ERR_FORMAT,

@@ -363,6 +363,10 @@ TEST(only_answers_count_in_the_loss)
     CHECK_STR(prepared("{\"prompt\": \"2+2=\", \"answer\": \"4\"}"), "2+2=[4]");
     CHECK_STR(prepared("{\"instruction\": \"say\", \"output\": \"<|im_end|>\"}"),
               "say[<|im_end|>]");
+    CHECK_STR(prepared("{\"instruction\": \"say\", \"input\": \"a\", \"output\": \"b\"}"),
+              "say\na[b]");
+    CHECK_STR(prepared("{\"instruction\": \"say\", \"input\": \"\", \"output\": \"b\"}"),
+              "say[b]");
     CHECK_STR(prepared("{\"messages\": [{\"role\": \"user\", \"content\": \"a\"},"
                        "{\"role\": \"assistant\", \"content\": \"b\"},"
                        "{\"role\": \"user\", \"content\": \"c\"}]}"),
@@ -438,6 +442,9 @@ TEST(inputs_that_cannot_be_used_are_refused_in_one_sentence)
                 ERR_FORMAT, "line 1");
     CHECK_FAILS(prepare_text("x.jsonl", "{\"messages\": []}\n", -1, UTF8_REJECT, &p),
                 ERR_FORMAT, "messages");
+    CHECK_FAILS(prepare_text("x.jsonl", "{\"instruction\": \"a\", \"input\": 5, "
+                             "\"output\": \"b\"}\n", -1, UTF8_REJECT, &p),
+                ERR_FORMAT, "input of its instruction");
     CHECK_FAILS(prepare_text("x.gz", "\x1f\x8b\x08\x00junk", 8, UTF8_REJECT, &p),
                 ERR_FORMAT, "ends in the middle");
 }
