@@ -4,7 +4,7 @@
 #include "base/text.h"
 #include "base/yaml.h"
 #include "base/recipe.h"
-#include "model/hf.h"
+#include "model/hf_config.h"
 #include "model/model.h"
 
 #include <fcntl.h>
@@ -256,6 +256,65 @@ TEST(weights_survive_a_hugging_face_folder)
     arena_fini(&a);
 }
 
+/* Through a config.json and back; what it cannot say stays as it is by default. */
+static void expect_config_keeps(const char *yaml, struct arena *a)
+{
+    const struct hf_export how = { DTYPE_F32, false, 0, 1, 2 };
+    struct model_spec s, again;
+    struct json out;
+    const struct yaml_node *root;
+    json_t *config;
+    CHECK_OK(yaml_parse(yaml, (i64)strlen(yaml), yaml, a, &root));
+    CHECK_OK(recipe_read_map(model_spec_options, &s, root, a));
+    CHECK_OK(spec_check(&s, yaml));
+    json_writer_init(&out);
+    CHECK_OK(hf_config_write(&s, &how, &out));
+    CHECK_OK(json_parse(out.out.data, out.out.length, yaml, &config));
+    CHECK_OK(hf_config_read(&again, config, "config.json", a));
+    const char *difference = spec_difference(&s, &again);
+    if (difference)
+        fail_msg("%s: %s", yaml, difference);
+    CHECK(again.init_std == s.init_std);
+    json_decref(config);
+    json_writer_fini(&out);
+}
+
+/* None of these values is a default, here or there. */
+#define ODD "vocab: 97, positions: 24, layers: 3, width: 24, heads: 4, hidden: 44, init.std: 0.03, "
+#define ODD_GPT2 "{family: gpt2, norm: layernorm, position: learned, bias.qkv: true, " \
+                 "bias.out: true, bias.mlp: true, norm_eps: 3e-4, " ODD
+#define ODD_EXPERTS "experts: 6, experts_per_token: 3, "
+
+TEST(every_setting_survives_a_config)
+{
+    static const char *const specs[] = {
+        ODD_GPT2 "activation: gelu, tied: true}",
+        ODD_GPT2 "activation: gelu_exact, tied: false}",
+        "{family: llama, norm_eps: 3e-4, rope.theta: 12345, kv_heads: 2, head_size: 10, "
+        "bias.qkv: true, bias.out: true, bias.mlp: true, tied: true, " ODD
+        "rope.scaling: llama3, rope.factor: 3, rope.low_factor: 1.5, rope.high_factor: 5, "
+        "rope.original: 512}",
+        "{family: llama, bias.mlp: false, " ODD "rope.scaling: linear, rope.factor: 2.5}",
+        "{family: llama, window: 7, " ODD "norm_eps: 3e-4}",
+        "{family: qwen2, bias.qkv: true, window: 7, kv_heads: 2, " ODD "rope.theta: 12345}",
+        "{family: qwen3, qk_norm: true, head_size: 10, kv_heads: 2, " ODD "norm_eps: 3e-4}",
+        "{family: mixtral, " ODD ODD_EXPERTS "router.aux_loss: 0.07}",
+        "{family: qwen3_moe, qk_norm: true, " ODD ODD_EXPERTS "expert_hidden: 20, "
+        "router.normalise: false, router.aux_loss: 0.07}",
+        "{family: dots1, qk_norm: true, " ODD ODD_EXPERTS "expert_hidden: 20, shared_hidden: 40, "
+        "dense_layers: 1, router.score: sigmoid, router.bias: true, router.scale: 1.7}",
+        "{family: deepseek_v3, norm_eps: 1e-6, latent.kv_rank: 9, latent.q_rank: 11, "
+        "latent.rope_size: 4, head_size: 10, value_size: 8, " ODD ODD_EXPERTS
+        "expert_hidden: 20, shared_hidden: 20, dense_layers: 2, router.score: sigmoid, "
+        "router.bias: true, router.scale: 1.7, rope.theta: 12345}",
+    };
+    struct arena a;
+    arena_init(&a);
+    for (i64 i = 0; i < COUNT_OF(specs); i++)
+        expect_config_keeps(specs[i], &a);
+    arena_fini(&a);
+}
+
 static int read_config(const char *json)
 {
     struct model_spec s;
@@ -423,7 +482,7 @@ TEST_MAIN(ONE(parameter_counts_are_the_published_ones),
           ONE(latents_have_the_matrices_of_deepseek_v3),
           ONE(every_model_file_loads_and_survives_a_round_trip),
           ONE(shapes_that_do_not_fit_are_refused_with_numbers),
-          ONE(weights_survive_a_hugging_face_folder),
+          ONE(weights_survive_a_hugging_face_folder), ONE(every_setting_survives_a_config),
           ONE(foreign_configurations_are_obeyed_or_refused),
           ONE(latents_that_are_others_are_refused_by_name),
           ONE(keys_that_change_the_mathematics_are_refused_by_name),
