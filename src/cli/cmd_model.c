@@ -252,7 +252,7 @@ static const struct option export_table[] = {
 static int write_folder(const struct model *m, const struct restore *r,
                         const struct export_options *o)
 {
-    struct hf_export how = { o->in_bf16 ? DTYPE_BF16 : DTYPE_F32, false, o->max_file, -1, -1 };
+    struct hf_export how = { o->in_bf16 ? DTYPE_BF16 : DTYPE_F32, o->max_file, -1, -1 };
     struct tokenizer *t = NULL;
     char path[4096];
     if (*r->tokenizer)

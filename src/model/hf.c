@@ -226,9 +226,9 @@ static i64 list_pieces(const struct model *m, const struct hf_export *how,
 
 /* One piece, converted a stored row at a time. */
 static int put_piece(struct weights_writer *w, const struct export_piece *e,
-                     const struct safetensors_tensor *t, bool ema, void *row)
+                     const struct safetensors_tensor *t, void *row)
 {
-    const struct tensor *source = ema && e->param->ema ? e->param->ema : e->param->master;
+    const struct tensor *source = e->param->master;
     i64 columns = e->param->desc.rank == 2 ? e->param->desc.dim[1] : 1;
     const float *from = (const float *)source->data + e->piece.row * columns;
     i64 out_rows = t->rank == 2 ? t->dim[0] : 1;
@@ -261,7 +261,7 @@ static int write_weights(const struct model *m, const char *folder,
     TRY(weights_create(&w, folder, tensors, n, &format, 1, how->max_file_bytes));
     for (i64 i = 0; i < n; i++) {
         const struct export_piece *e = (const struct export_piece *)(const void *)tensors[i].name;
-        int rc = put_piece(&w, e, &tensors[i], how->ema, row);
+        int rc = put_piece(&w, e, &tensors[i], row);
         if (rc < 0) {
             weights_abort(&w);
             return rc;

@@ -27,7 +27,6 @@ int hf_load_weights(struct model *m, const char *folder, struct pool *pool);
  * bf16; with ema, the averaged weights. The folder is made. */
 struct hf_export {
     enum dtype dtype;
-    bool ema;
     i64 max_file_bytes;
     i32 bos, eos; /* token ids, -1: none */
 };

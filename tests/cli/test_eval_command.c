@@ -31,12 +31,17 @@ static int clean(void **state)
     return 0;
 }
 
-static json_t *evaluate(const char *options)
+static json_t *evaluate_model(const char *model, const char *options)
 {
-    json_t *o = json_loads(shellf(0, "cd $D && timeout 120 $H eval runs/qa --data qa --seq 32 "
-                                  "--json %s", options), 0, NULL);
+    json_t *o = json_loads(shellf(0, "cd $D && timeout 120 $H eval %s --data qa --seq 32 "
+                                  "--json %s", model, options), 0, NULL);
     CHECK(json_is_object(o));
     return o;
+}
+
+static json_t *evaluate(const char *options)
+{
+    return evaluate_model("runs/qa", options);
 }
 
 TEST(answers_count_as_they_did_in_training)
@@ -48,6 +53,34 @@ TEST(answers_count_as_they_did_in_training)
            json_real_value(json_object_get(answers, "loss")), (long long)tokens);
     json_decref(all);
     json_decref(answers);
+}
+
+static double answers_cost(const char *model, const char *options)
+{
+    json_t *o = evaluate_model(model, options);
+    double loss = json_real_value(json_object_get(o, "loss"));
+    json_decref(o);
+    return loss;
+}
+
+/* By who evaluates, samples and exports, as in training. */
+TEST(averaged_weights_are_used_where_they_are_asked_for)
+{
+    shell("cd $D && timeout 120 $H train r.yaml --quiet --set run.name=ema --set train.ema=0.5 "
+          "--set optim.lr=1e-2 --set lr.warmup=0 && "
+          "$H model export runs/ema --ema --out averaged && "
+          "$H model export runs/ema --out last", 0);
+    double averaged = answers_cost("runs/ema", "--loss-on answers --ema");
+    double last = answers_cost("runs/ema", "--loss-on answers");
+    CHECK(averaged > last + 1e-3 || averaged < last - 1e-3);
+    CHECK(answers_cost("averaged", "--loss-on answers") == averaged);
+    CHECK(answers_cost("last", "--loss-on answers") == last);
+    shellf(0, "cd $D/runs/ema && grep -q 'held-out loss %.4f (averaged weights), ' log.txt && "
+              "grep -q 'held-out loss %.4f, ' log.txt", averaged, last);
+    shell("cd $D && sample() { $H sample $1 --prompt how --tokens 8 --temperature 0 --no-stop "
+          "$2; } && sample runs/ema --ema >1 && sample averaged >2 && cmp 1 2", 0);
+    CHECK(strstr(shell("cd $D && $H model export runs/qa --ema --out none 2>&1", 2),
+                 "holds no averaged weights"));
 }
 
 TEST(text_is_not_taken_for_shards)
@@ -215,6 +248,7 @@ TEST(an_export_says_where_answers_end)
 int main(void)
 {
     const struct CMUnitTest tests[] = { ONE(answers_count_as_they_did_in_training),
+                                        ONE(averaged_weights_are_used_where_they_are_asked_for),
                                         ONE(text_is_not_taken_for_shards),
         ONE(a_folder_that_may_not_be_read_is_told_so),
                                         ONE(compressed_text_is_the_text_that_was_compressed),

@@ -208,7 +208,7 @@ static void round_trip(struct model_spec *s, enum dtype dtype, i64 max_file, dou
 {
     struct model *m, *again;
     struct model_spec read;
-    struct hf_export how = { dtype, false, max_file, 1, 2 };
+    struct hf_export how = { dtype, max_file, 1, 2 };
     sys_remove_tree("hf-test");
     CHECK_OK(model_new(&m, s, DTYPE_F32, MODEL_WEIGHTS, 8, a));
     model_init(m, 5, pool);
@@ -259,7 +259,7 @@ TEST(weights_survive_a_hugging_face_folder)
 /* Through a config.json and back; what it cannot say stays as it is by default. */
 static void expect_config_keeps(const char *yaml, struct arena *a)
 {
-    const struct hf_export how = { DTYPE_F32, false, 0, 1, 2 };
+    const struct hf_export how = { DTYPE_F32, 0, 1, 2 };
     struct model_spec s, again;
     struct json out;
     const struct yaml_node *root;

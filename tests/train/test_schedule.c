@@ -112,6 +112,9 @@ TEST(a_goal_in_tokens_counts_what_the_ramps_take)
     c.ramp.batch_from = 4;
     c.ramp.batch_steps = 4; /* 4 5 6 7 micro-batches: 2,816 tokens, then 7,424 / 1,024 */
     CHECK_EQ(schedule_steps(&c), 12);
+    c.ramp.seq_from = 16;
+    c.ramp.seq_steps = 4; /* of 16 16 32 32 tokens: 128 + 160 + 384 + 448, then 9,120 / 1,024 */
+    CHECK_EQ(schedule_steps(&c), 13);
     c.train.steps = 3;
     CHECK_EQ(schedule_steps(&c), 3);
     c.train.tokens = c.train.steps = 0;

@@ -240,6 +240,19 @@ TEST(the_moments_decay_as_the_recipe_says)
     }
 }
 
+/* A step takes longer than the interval, so that one is due after each. */
+TEST(checkpoints_are_saved_at_intervals_of_time)
+{
+    static const char *const sets[] = { "checkpoint.every=0", "checkpoint.interval=0.000001",
+                                        "checkpoint.async=no", NULL };
+    struct checkpoint_entry *entries;
+    CHECK_OK(train("intervals", sets, false, NULL));
+    CHECK_EQ(checkpoint_list(JOB_DIR "/runs/intervals/checkpoints", &entries), 5);
+    for (int i = 0; i < 5; i++)
+        CHECK(entries[i].valid && entries[i].step == 4 + i);
+    sys_free(entries);
+}
+
 TEST(a_warm_up_longer_than_the_run_is_named)
 {
     static const char *const sets[] = { "lr.warmup=9", NULL };
@@ -354,5 +367,6 @@ TEST_MAIN(ONE(a_stopped_and_resumed_run_equals_one_that_never_stopped),
           ONE(another_optimizer_cannot_go_on_with_the_state_of_this_one),
           ONE(muon_has_a_rate_of_its_own_where_one_is_given),
           ONE(the_moments_decay_as_the_recipe_says),
+          ONE(checkpoints_are_saved_at_intervals_of_time),
           ONE(a_warm_up_longer_than_the_run_is_named), ONE(a_ledger_that_was_cut_off_is_refused),
           ONE(a_disk_that_refuses_checkpoints_does_not_end_the_run))
