@@ -361,6 +361,14 @@ static int add_constant(struct fit *f, const struct option *o, void *of, double 
     return OK;
 }
 
+static int no_constant(const char *name, struct arena *a)
+{
+    const char *all = "";
+    for (i64 i = 0; i < COUNT_OF(usual); i++)
+        all = arena_printf(a, "%s%s%s", all, i ? ", " : "", usual[i].name);
+    return err_set(ERR_USAGE, "a family has no constant '%s'; step times can show %s", name, all);
+}
+
 /* They begin at their defaults, so that a fit does not depend on the one before. */
 static int family_constants(struct fit *f, const struct option_strings *names, struct arena *a)
 {
@@ -369,7 +377,7 @@ static int family_constants(struct fit *f, const struct option_strings *names, s
         const char *name = names->count ? names->at[i] : usual[i].name;
         const struct option *o = option_find(plan_family_options, name);
         if (!o || o->type != OPTION_FLOAT)
-            return err_set(ERR_USAGE, "a family has no constant '%s'", name);
+            return no_constant(name, a);
         if (!names->count && !strncmp(name, "attention", 9) && !has_fused_attention(f))
             continue;
         TRY(option_set(o, &f->now.family, o->default_text, NULL, a));

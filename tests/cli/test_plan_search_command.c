@@ -193,6 +193,8 @@ TEST(bad_input_is_refused_with_what_helps)
     shell("$H plan search --seq 9000 2>&1 | grep -q 'positions'", 0);
     shell("$H plan search --gpus 8 --layout dp=7 2>&1 | grep -q 'no layout'", 0);
     shell("$H plan compare tp=8 2>&1 | grep -q 'A B'", 0);
+    shell("$H plan calibrate --rows vtrain_multi:5 --constants prodct 2>&1 | "
+          "grep -q 'show product, '", 0);
 }
 
 TEST(what_is_extrapolated_is_said_and_less_certain)
