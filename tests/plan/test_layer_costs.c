@@ -203,6 +203,10 @@ TEST(no_product_is_faster_than_the_best_that_was_measured)
     double rate = flops / plan_product_seconds(&p.family, &measured, PLAN_BF16, &large);
     double hoped = flops / plan_product_seconds(&p.family, &unknown, PLAN_BF16, &large);
     CHECK(rate <= measured.reached[PLAN_BF16] && rate > 0.9 * measured.reached[PLAN_BF16]);
+    p.family.seen_devices = 0; /* nothing was fitted */
+    double unseen = flops / plan_product_seconds(&p.family, &measured, PLAN_BF16, &large);
+    CHECK(unseen < 0.96 * rate && unseen > 0.94 * rate);
+    p.family.seen_devices = 512;
     CHECK(hoped > 1.2 * measured.reached[PLAN_BF16]);
     arena_fini(&p.arena);
 }

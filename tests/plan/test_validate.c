@@ -26,7 +26,7 @@ static const struct bound bounds[] = {
     { "bigscience_bloom_a100", 77, 7, 5.6, 0, 0.73, 86, 27, 90, 1.2 },
     { "llm_foundry_mpt", 124, 6.6, 6.1, 0, 0, 74, 18.5, 0, 0 },
     { "ultrascale_nanotron_h100", 985, 23.2, 10, 0, 0.86, 76, 38, 89, 21 },
-    { "megatron_bridge", 142, 16.2, 12.4, 0, -0.25, 86, 92, 75, 6.5 },
+    { "megatron_bridge", 142, 15.5, 11.7, 0, -0.25, 86, 92, 75, 6.5 },
     { "torchtitan", 11, 11, 10.9, 0, 0, 72, 42, 99, 3.6 },
 };
 
