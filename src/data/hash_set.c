@@ -20,7 +20,7 @@ static int grow(struct hash_set *s)
     u64 *slots = sys_alloc(capacity * (i64)sizeof *slots, 64);
     if (!slots)
         return err_set(ERR_LIMIT,
-                       "no memory to remember %lld documents; --keep_duplicates needs "
+                       "no memory to remember %lld documents; --keep-duplicates needs "
                        "none",
                        (long long)s->count);
     memset(slots, 0, (size_t)capacity * sizeof *slots);

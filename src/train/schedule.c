@@ -79,3 +79,14 @@ i64 schedule_steps(const struct train_config *c)
     }
     return steps;
 }
+
+i64 schedule_steps_within(const struct train_config *c, i64 tokens)
+{
+    const i64 ramps = i64_max(c->ramp.batch_steps, c->ramp.seq_steps);
+    for (i64 n = 0; n < ramps; n++) {
+        tokens -= c->train.batch * schedule_seq(c, n) * schedule_micro_batches(c, n);
+        if (tokens < 0)
+            return n;
+    }
+    return ramps + tokens / (c->train.batch * c->train.seq * schedule_full_micro_batches(c));
+}

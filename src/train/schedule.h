@@ -20,6 +20,8 @@ i64 schedule_seq(const struct train_config *c, i64 step);
 /* Steps of the whole run: train.steps, or what train.tokens needs after the ramps; 0 when
  * only the clock ends it. */
 i64 schedule_steps(const struct train_config *c);
+/* Whole steps that so many tokens are enough for. */
+i64 schedule_steps_within(const struct train_config *c, i64 tokens);
 
 /* Micro-batches of a full step: accumulate, or global_batch / (batch x seq). */
 i64 schedule_full_micro_batches(const struct train_config *c);

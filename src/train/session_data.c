@@ -3,6 +3,7 @@
 #include "base/recipe.h"
 #include "base/sys.h"
 #include "data/ledger.h"
+#include "train/schedule.h"
 #include "train/session.h"
 
 #include <errno.h>
@@ -342,6 +343,19 @@ static void warn_of_nothing_held_out(const struct session *s)
              "data prepare), or set eval.every=0", (long long)c->eval.every);
 }
 
+/* Which of the limits that a recipe sets comes first, where that is not the one with a number. */
+static void tell_where_data_end(const struct session *s)
+{
+    const i64 places = loader_places(s->loader), steps = schedule_steps(s->config);
+    if (places == INT64_MAX || steps == 0)
+        return;
+    const i64 last = schedule_steps_within(s->config, places);
+    if (last < steps)
+        log_line(LOG_INFO, "the data sources have enough for %lld of %lld steps (max_epochs): the "
+                 "run ends there, and so does the schedule of the learning rate",
+                 (long long)last, (long long)steps);
+}
+
 int session_open_loaders(struct session *s)
 {
     const struct train_config *c = s->config;
@@ -351,6 +365,7 @@ int session_open_loaders(struct session *s)
     struct loader_config config = loader_config_of(s);
     config.trace = c->trace.level == TRACE_OFF ? NULL : &s->engine.trace;
     TRY(loader_open(&s->loader, &config));
+    tell_where_data_end(s);
     TRY(check_answers(s));
     bool any = false;
     if (s->request.sleep)

@@ -94,6 +94,10 @@ TEST(a_run_out_of_data_ends_like_any_other)
     CHECK_OK(checkpoint_latest(JOB_DIR "/runs/capped/checkpoints", &step));
     CHECK(step > 2);
     CHECK(log_has("capped", "have no more to give") && log_has("capped", "held-out loss"));
+    char beforehand[64];
+    snprintf(beforehand, sizeof beforehand, "have enough for %lld of 100000 steps",
+             (long long)step);
+    CHECK(log_has("capped", beforehand));
     CHECK(last_metric("capped", "step", "lr") < 1e-2 / 3);
     CHECK_EQ(run_folder_finished(JOB_DIR "/runs/capped"), step);
     const i64 lines = sys_file_bytes(JOB_DIR "/runs/capped/metrics.jsonl");
@@ -113,6 +117,7 @@ TEST(a_run_whose_data_ended_goes_on_with_more)
     CHECK_OK(train("capped", more, true, NULL));
     CHECK(run_folder_finished(JOB_DIR "/runs/capped") > ended);
     CHECK_OK(train("short", few, false, NULL));
+    CHECK(!log_has("short", "have enough for"));
     CHECK_OK(train("short", all, true, NULL));
     CHECK_EQ(run_folder_finished(JOB_DIR "/runs/short"), ended);
 }

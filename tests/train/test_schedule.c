@@ -115,6 +115,11 @@ TEST(a_goal_in_tokens_counts_what_the_ramps_take)
     c.ramp.seq_from = 16;
     c.ramp.seq_steps = 4; /* of 16 16 32 32 tokens: 128 + 160 + 384 + 448, then 9,120 / 1,024 */
     CHECK_EQ(schedule_steps(&c), 13);
+    for (i64 tokens = 0; tokens < 3000; tokens++) { /* 128, 288, 672, 1,120, then 1,024 each */
+        i64 want = (tokens >= 128) + (tokens >= 288) + (tokens >= 672);
+        CHECK_EQ(schedule_steps_within(&c, tokens),
+                 tokens < 1120 ? want : 4 + (tokens - 1120) / 1024);
+    }
     c.train.steps = 3;
     CHECK_EQ(schedule_steps(&c), 3);
     c.train.tokens = c.train.steps = 0;
