@@ -128,6 +128,38 @@ TEST(metrics_tell_each_step_once)
     expect_steps_once("parts", 8);
 }
 
+struct seen {
+    char text[256]; /* "step 3, eval 2, ..." */
+    i64 part, whole; /* tokens of the first and of the last evaluation */
+};
+
+static void note_event(void *context, json_t *line)
+{
+    struct seen *s = context;
+    const char *event = json_string_value(json_object_get(line, "event"));
+    const i64 tokens = json_integer_value(json_object_get(line, "tokens"));
+    size_t n = strlen(s->text);
+    if (strcmp(event, "step") != 0 && strcmp(event, "eval") != 0)
+        return;
+    snprintf(s->text + n, sizeof s->text - n, "%s%s %lld", n ? ", " : "", event,
+             (long long)json_integer_value(json_object_get(line, "step")));
+    if (strcmp(event, "eval") == 0) {
+        s->part = s->part ? s->part : tokens;
+        s->whole = tokens;
+    }
+}
+
+TEST(steps_are_logged_and_evaluated_as_often_as_the_recipe_says)
+{
+    static const char *const sets[] = { "log.every=4", "eval.every=3", "eval.tokens=64", NULL };
+    struct seen seen = { 0 };
+    CHECK_OK(train("often", sets, false, NULL));
+    each_metric("often", note_event, &seen);
+    CHECK_STR(seen.text, "eval 3, step 4, eval 6, step 8, eval 8");
+    CHECK(seen.part > 32 && seen.part <= 64); /* two rows of 32 */
+    CHECK(seen.whole > 10 * seen.part);
+}
+
 TEST(a_model_with_experts_trains_resumes_to_the_bit_and_tells_their_load)
 {
     static const char *const sets[] = { JOB_EXPERTS, NULL };
@@ -241,15 +273,15 @@ TEST(the_moments_decay_as_the_recipe_says)
 }
 
 /* A step takes longer than the interval, so that one is due after each. */
-TEST(checkpoints_are_saved_at_intervals_of_time)
+TEST(checkpoints_are_saved_at_intervals_of_time_and_so_many_are_kept)
 {
     static const char *const sets[] = { "checkpoint.every=0", "checkpoint.interval=0.000001",
-                                        "checkpoint.async=no", NULL };
+                                        "checkpoint.async=no", "checkpoint.keep=3", NULL };
     struct checkpoint_entry *entries;
     CHECK_OK(train("intervals", sets, false, NULL));
-    CHECK_EQ(checkpoint_list(JOB_DIR "/runs/intervals/checkpoints", &entries), 5);
-    for (int i = 0; i < 5; i++)
-        CHECK(entries[i].valid && entries[i].step == 4 + i);
+    CHECK_EQ(checkpoint_list(JOB_DIR "/runs/intervals/checkpoints", &entries), 3);
+    for (int i = 0; i < 3; i++)
+        CHECK(entries[i].valid && entries[i].step == 6 + i);
     sys_free(entries);
 }
 
@@ -338,20 +370,32 @@ TEST(what_cannot_work_is_said_before_work_starts)
     CHECK(sys_now_ns() - begin < 2000u * 1000 * 1000); /* building the program would take more */
 }
 
-TEST(a_disk_that_refuses_checkpoints_does_not_end_the_run)
+static int run_on_refusing_disk(const char *name, const char *max_missed)
 {
-    static const char *const sets[] = { "checkpoint.max_missed=3", "checkpoint.async=false",
-                                        NULL };
+    const char *const sets[] = { "checkpoint.async=false", max_missed, NULL };
     struct job j;
     struct session s;
-    open_job(&j, "full", sets);
+    open_job(&j, name, sets);
     CHECK_OK(session_open(&s, &j.request));
     CHECK_EQ(sys_fault_arm("fsync:1:ENOSPC"), 0); /* the first checkpoint's first fsync */
-    CHECK_OK(session_train(&s));
+    int rc = session_train(&s);
     sys_fault_arm(NULL);
     session_close(&s);
     arena_fini(&j.arena);
+    return rc;
+}
+
+TEST(a_disk_that_refuses_checkpoints_does_not_end_the_run)
+{
+    CHECK_OK(run_on_refusing_disk("full", "checkpoint.max_missed=3"));
     CHECK(sys_exists("session-test/runs/full/checkpoints/step-8/manifest.json"));
+}
+
+TEST(a_disk_that_refuses_more_checkpoints_than_may_fail_does)
+{
+    CHECK_FAILS(run_on_refusing_disk("fuller", "checkpoint.max_missed=0"), ERR_SYS,
+                "checkpoint of step 3 failed");
+    CHECK(!sys_exists("session-test/runs/fuller/checkpoints/step-6/manifest.json"));
     sys_remove_tree("session-test");
 }
 
@@ -367,6 +411,8 @@ TEST_MAIN(ONE(a_stopped_and_resumed_run_equals_one_that_never_stopped),
           ONE(another_optimizer_cannot_go_on_with_the_state_of_this_one),
           ONE(muon_has_a_rate_of_its_own_where_one_is_given),
           ONE(the_moments_decay_as_the_recipe_says),
-          ONE(checkpoints_are_saved_at_intervals_of_time),
+          ONE(steps_are_logged_and_evaluated_as_often_as_the_recipe_says),
+          ONE(checkpoints_are_saved_at_intervals_of_time_and_so_many_are_kept),
           ONE(a_warm_up_longer_than_the_run_is_named), ONE(a_ledger_that_was_cut_off_is_refused),
-          ONE(a_disk_that_refuses_checkpoints_does_not_end_the_run))
+          ONE(a_disk_that_refuses_checkpoints_does_not_end_the_run),
+          ONE(a_disk_that_refuses_more_checkpoints_than_may_fail_does))

@@ -36,6 +36,10 @@ static void expect(bool change, const char *const *sets, const char *shard,
                      change ? "as before" : "others");
 }
 
+#define TWO(a, b)                                                     \
+    "data.sources=[{path: " JOB_DIR "/text, weight: " a ", name: a}, " \
+    "{path: " JOB_DIR "/text, weight: " b ", name: b}]"
+
 static const char *const plain[] = { NULL };
 static const char *const muon[] = { "optim.name=muon", NULL };
 
@@ -61,8 +65,11 @@ TEST(settings_of_the_step_change_what_is_learnt)
                                             "ramp.seq_from=16", "ramp.seq_steps=3", NULL };
     static const char *const rows[] = { "train.batch=16", NULL }; /* some of them with borders */
     static const char *const of_rows[] = { "data.border=cross", "model.window=20", NULL };
+    static const char *const mixture[] = { TWO("1", "1"), "data.cache=" JOB_DIR "/two", NULL };
+    static const char *const of_mixture[] = { TWO("5", "1"), NULL };
     make_corpus();
     expect(true, plain, "param", settings);
+    expect(true, mixture, "param", of_mixture);
     expect(true, rows, "param", of_rows);
     expect(true, muon, "param", of_muon);
     expect(true, wsd, "param", of_wsd);
