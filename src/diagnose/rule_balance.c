@@ -62,8 +62,14 @@ static struct measure_change common_change(const struct measure *m, double least
     return c;
 }
 
+/* Of the step, over all of its steps. */
+static double lost_in(struct measure_change c)
+{
+    return (c.inside - c.before) * (double)(c.until - c.at);
+}
+
 /* The episode that costs most, and which ranks have it (those whose own begins and ends with
- * it); all of them when it is in their mean only. *rank -1: there is none. left_out: ranks of which
+ * it); all of them when their mean has more of it. *rank -1: there is none. left_out: ranks of which
  * one was told already; NULL: none was. */
 static struct measure_change worst_episode(const struct measure *m, double least,
                                            const bool *left_out, bool *in, i64 *rank)
@@ -85,7 +91,8 @@ static struct measure_change worst_episode(const struct measure *m, double least
                 c.inside - c.before >= 0.5 * (worst.inside - worst.before);
     }
     c = common_change(m, least);
-    if (!left_out && *rank < 0 && m->n_ranks > 1 && is_episode(m, c)) {
+    const bool common = !left_out && m->n_ranks > 1 && is_episode(m, c);
+    if (common && (*rank < 0 || lost_in(c) > lost_in(worst))) { /* of one it is by chance */
         *rank = 0;
         worst = c;
         for (i64 r = 0; r < m->n_ranks; r++)

@@ -78,6 +78,7 @@ static const struct fault faults[] = {
     { "B2", DP, "slow_compute=1.5@6:8-20", "first_step", 8 }, /* behind four steady steps */
     { "B2", FULL, "slow_compute=1.9@7:15-27", "rank", 7 },
     { "K4", FULL, "phi_override=0.5@7:15-27", "rank", 7 },
+    { "B2", TENSOR, "jitter=90%:28-40", "first_step", 28 }, /* of all: of one by chance */
     { "K4", DP, "phi_override=0.85@2", "rank", 2 },
     { "K4", DP, "phi_override=0.6", NULL, 0 },
     { "B3", DP, "jitter=12%", NULL, 0 },
@@ -117,6 +118,8 @@ static const struct fault faults[] = {
     { "B4", PIPELINE, "stage_skew=2", "stage", 3 },
     { "K10", DP, "recompute=full", NULL, 0 },
     { "K10", LONE_TENSOR, "recompute=full", NULL, 0 }, /* with its exchanges */
+    /* Of two slow links neither is the one that was the slowest before the run. */
+    { "C4", RINGS, "pair_bw=2-3:200MB/s,pair_bw=4-5:200MB/s", NULL, 0 },
     { "B1", RINGS, "op=attention,delay=2ms@5", "rank", 5 }, /* all of its ring are late to others */
     { "C3", "--layout dp=8 ", "bucket=all", NULL, 0 },
     { "C3", NARROW "--layout dp=4,zero=1 ", "bucket=all", NULL, 0 }, /* the gathers stay */
