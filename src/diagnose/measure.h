@@ -163,10 +163,10 @@ struct measure_link {
 };
 
 /* What was found of single links before the run: the slowest, between two ranks, and what the slowest
- * of others pass. a -1: nothing. */
+ * of others pass (the median of ranks; the least: NaN of older records). a -1: nothing. */
 struct measure_probed {
     int a, b;
-    double bytes_per_s, others_bytes_per_s;
+    double bytes_per_s, others_bytes_per_s, next_bytes_per_s;
 };
 
 enum { PROBED_RINGS = 8 };

@@ -114,7 +114,8 @@ static void take_slowest_link(struct measure *m, const json_t *o)
     const i64 b = json_integer_value(json_array_get(ranks, 1));
     const double rate = number_in(link, "bytes_per_s"), others = number_in(link, "others_bytes_per_s");
     if (a >= 0 && a < b && b < m->n_ranks && rate > 0 && others > 0)
-        m->config.probed = (struct measure_probed){ (int)a, (int)b, rate, others };
+        m->config.probed = (struct measure_probed){ (int)a, (int)b, rate, others,
+                                                    number_in(link, "next_bytes_per_s") };
 }
 
 static void take_step(struct measure *m, const json_t *o, struct arena *a)

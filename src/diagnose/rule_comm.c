@@ -349,11 +349,12 @@ static void fix_link(const struct measure *m, int a, int b, struct finding *f)
 static bool is_by_probed(const struct measure *m, const struct measure_lane *l, double share)
 {
     const struct measure_probed *p = &m->config.probed;
-    if (p->a < 0 || !l || !(p->bytes_per_s < share * p->others_bytes_per_s))
+    const double middle = sqrt(p->bytes_per_s * p->others_bytes_per_s);
+    if (p->a < 0 || !l || !(p->bytes_per_s < share * p->others_bytes_per_s) ||
+        p->next_bytes_per_s < middle) /* it is not that one alone */
         return false;
     for (int i = 0; i < m->n_probed_rings; i++)
-        if (m->probed_rings[i].lane == l->lane &&
-            m->probed_rings[i].bytes_per_s < sqrt(p->bytes_per_s * p->others_bytes_per_s))
+        if (m->probed_rings[i].lane == l->lane && m->probed_rings[i].bytes_per_s < middle)
             return true;
     return false;
 }

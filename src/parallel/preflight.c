@@ -234,6 +234,7 @@ bool preflight_slowest(const struct preflight *p, struct preflight_link *out)
             others[n++] = p->ranks[r].bytes_per_s;
     qsort(others, (size_t)n, sizeof *others, by_value);
     out->others_bytes_per_s = others[n / 2];
+    out->next_bytes_per_s = others[0];
     arena_fini(&a);
     return true;
 }
@@ -249,6 +250,7 @@ void preflight_put_link(const struct preflight_link *l, struct json *j)
     json_end(j);
     json_put_double(j, "bytes_per_s", l->bytes_per_s);
     json_put_double(j, "others_bytes_per_s", l->others_bytes_per_s);
+    json_put_double(j, "next_bytes_per_s", l->next_bytes_per_s);
     json_end(j);
 }
 

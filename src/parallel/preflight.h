@@ -35,13 +35,15 @@ int preflight_run(struct preflight *out, const struct mesh *m, struct engine *e,
                   const struct inject *inject, struct arena *a);
 
 /* The link that bytes pass most slowly, and what they pass the slowest links of ranks that are at
- * neither of its ends at (the median): false of fewer than three ranks, which have none. */
+ * neither of its ends at (the median, and the least): false of fewer than three ranks, which have
+ * none. */
 struct preflight_link {
     i64 rank, peer;
-    double bytes_per_s, others_bytes_per_s;
+    double bytes_per_s, others_bytes_per_s, next_bytes_per_s;
 };
 bool preflight_slowest(const struct preflight *p, struct preflight_link *out);
-/* As a line of metrics has it: {"ranks":[1,2],"bytes_per_s":..,"others_bytes_per_s":..}. */
+/* As a line of metrics has it: {"ranks":[1,2],"bytes_per_s":..,"others_bytes_per_s":..,
+ * "next_bytes_per_s":..}. */
 void preflight_put_link(const struct preflight_link *l, struct json *j);
 
 /* What a message of a sum over all ranks takes, as a ring would send it, and the rate of the bytes

@@ -513,18 +513,26 @@ static int write_manifest(struct virtual_loop *l)
     return rc;
 }
 
-/* What real ranks would find before the run: links that are slow on purpose. */
+/* Of the links that are slow on purpose the slowest with no end at these two ranks. */
+static struct preflight_link slowest_without(const struct virtual_loop *l, i64 one, i64 other)
+{
+    const double bytes = 1 << 20, usual = l->q->rates.price.link_bytes_per_s;
+    struct preflight_link slowest = { 0, 1, usual, usual, usual };
+    for (int r = 0; r < (int)l->n; r++)
+        for (int peer = r + 1; peer < (int)l->n; peer++) {
+            const double rate = bytes / inject_pair(&l->inject[r], r, peer, bytes);
+            if (rate < slowest.bytes_per_s && r != one && r != other && peer != one && peer != other)
+                slowest = (struct preflight_link){ r, peer, rate, usual, usual };
+        }
+    return slowest;
+}
+
+/* What real ranks would find before the run. */
 static void log_preflight(struct virtual_loop *l)
 {
     const struct plan_price *price = &l->q->rates.price;
-    const double bytes = 1 << 20, usual = bytes / price->link_bytes_per_s;
-    struct preflight_link slowest = { 0, 1, price->link_bytes_per_s, price->link_bytes_per_s };
-    for (int r = 0; r < (int)l->n; r++)
-        for (int peer = r + 1; peer < (int)l->n; peer++) {
-            const double seconds = fmax(usual, inject_pair(&l->inject[r], r, peer, bytes));
-            if (bytes / seconds < slowest.bytes_per_s)
-                slowest = (struct preflight_link){ r, peer, bytes / seconds, slowest.others_bytes_per_s };
-        }
+    struct preflight_link slowest = slowest_without(l, -1, -1);
+    slowest.next_bytes_per_s = slowest_without(l, slowest.rank, slowest.peer).bytes_per_s;
     struct json *j = run_folder_begin_line(&l->folder, "preflight");
     json_put_double(j, "latency_s", price->latency_s);
     json_put_double(j, "bytes_per_s", price->link_bytes_per_s);

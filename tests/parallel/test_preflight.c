@@ -65,6 +65,10 @@ TEST(the_slowest_link_stands_beside_those_of_other_ranks)
         CHECK_EQ(link.rank + link.peer, 3);
         CHECK_NEAR(link.bytes_per_s, 0.5e9, 0);
         CHECK_NEAR(link.others_bytes_per_s, 5e9, 0);
+        CHECK_NEAR(link.next_bytes_per_s, 5e9, 0);
+        ranks[0].bytes_per_s = 0.6e9; /* at neither end */
+        CHECK(preflight_slowest(&p, &link));
+        CHECK_NEAR(link.next_bytes_per_s, 0.6e9, 0);
     }
     struct preflight two = all(ranks, 2);
     CHECK(!preflight_slowest(&two, &link));
