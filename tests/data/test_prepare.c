@@ -201,6 +201,29 @@ TEST(every_document_is_there_once_and_decodes_to_its_text)
     arena_fini(&a);
 }
 
+/* All tokens are in one shard where it may have as many, in two where it may have one fewer. */
+TEST(a_shard_has_no_more_tokens_than_it_may)
+{
+    i64 tokens = 6000;
+    for (i64 less = -1; less < 2; less++) {
+        struct prepare_progress p;
+        struct dataset d;
+        struct arena a;
+        const char *out = no_folder("limit");
+        struct prepare_config c = config_for(out);
+        c.val_fraction = 0;
+        c.shard_tokens = less < 0 ? 0 : tokens - less; /* 0: as by default, which is plenty */
+        arena_init(&a);
+        CHECK_OK(prepare_run(&c, &p));
+        CHECK_OK(dataset_open(&d, out, "train", -1, &a));
+        tokens = d.tokens;
+        CHECK_EQ(d.n_shards, less == 1 ? 2 : 1);
+        CHECK(less == 1 || d.shards[0].info.tokens == tokens);
+        sys_remove_tree(out);
+        arena_fini(&a);
+    }
+}
+
 /* Four texts of the same lines, each cut in pieces that are all alike, and a short one twice: only
  * that one is a duplicate, whatever pieces say, and also when the work is taken up again. */
 TEST(pieces_of_long_texts_are_no_duplicates)
@@ -586,6 +609,7 @@ int main(void)
 {
     const struct CMUnitTest all_tests[] = {
         ONE(every_document_is_there_once_and_decodes_to_its_text),
+        ONE(a_shard_has_no_more_tokens_than_it_may),
         ONE(pieces_of_long_texts_are_no_duplicates), ONE(threads_change_nothing),
         ONE(the_ledger_tells_what_went_in_and_notices_damage),
         ONE(a_finished_data_set_is_kept_and_a_different_one_refused),

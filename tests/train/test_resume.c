@@ -65,12 +65,15 @@ TEST(a_run_with_everything_on_resumes_to_the_bit)
  * is another. */
 TEST(all_that_a_checkpoint_holds_of_a_run_comes_back)
 {
-    static const char *const two[] = { TWO_SOURCES, NULL };
-    static const char *const longer[] = { TWO_SOURCES, "train.steps=9", NULL };
+    static const char *const two[] = { TWO_SOURCES, "guard.sigma=4", "guard.max_bad=7",
+                                       "guard.bad_window=31", NULL };
+    static const char *const longer[] = { TWO_SOURCES, "guard.sigma=5", "train.steps=9", NULL };
     struct job j;
     struct session s;
     open_job(&j, "state", two);
     CHECK_OK(session_open(&s, &j.request));
+    CHECK(s.state.guard.sigma == 4 && s.state.guard.max_bad == 7 &&
+          s.state.guard.bad_window == 31);
     loader_leave_out(s.loader, 1);
     s.state.elapsed = 1000;
     s.state.rewinds = 2;
@@ -92,7 +95,7 @@ TEST(all_that_a_checkpoint_holds_of_a_run_comes_back)
     j.request.resume = true;
     CHECK_OK(session_open(&s, &j.request));
     json_t *after = session_state_json(&s);
-    CHECK(s.state.step == 8 && s.state.elapsed > 1000);
+    CHECK(s.state.step == 8 && s.state.elapsed > 1000 && s.state.guard.sigma == 5);
     json_object_update_new(after, json_pack("{s:O,s:O}", "elapsed",
                                             json_object_get(before, "elapsed"), "recipe",
                                             json_object_get(before, "recipe")));
