@@ -75,15 +75,8 @@ struct evaluation {
 
 static int open_tokenizer(struct evaluation *e)
 {
-    const char *path = e->o->tokenizer ? e->o->tokenizer : e->restore.tokenizer;
     struct encoder_options how = { .policy = UTF8_BYTES, .specials_as_text = true };
-    if (!*path)
-        return err_set(ERR_CONFIG, "%s has no tokenizer.json beside it; give --tokenizer",
-                       e->restore.path);
-    TRY(tokenizer_open(&e->tokenizer, path));
-    if (tokenizer_size(e->tokenizer) > e->restore.spec.vocab)
-        return err_set(ERR_CONFIG, "%s has %d tokens, the model only %lld; give its own", path,
-                       tokenizer_size(e->tokenizer), (long long)e->restore.spec.vocab);
+    TRY(restore_tokenizer(&e->tokenizer, &e->restore, e->o->tokenizer));
     return encoder_new(&e->encoder, e->tokenizer, &how);
 }
 

@@ -195,15 +195,8 @@ static int write_text(struct writer *w, u64 seed)
 
 static int open_tokenizer(struct writer *w, const struct restore *r)
 {
-    const char *path = w->o->tokenizer ? w->o->tokenizer : r->tokenizer;
     struct encoder_options how = { .policy = UTF8_BYTES, .specials_as_text = w->o->chat != NULL };
-    if (!*path)
-        return err_set(ERR_CONFIG, "%s has no tokenizer.json beside it; give --tokenizer",
-                       r->path);
-    TRY(tokenizer_open(&w->tokenizer, path));
-    if (tokenizer_size(w->tokenizer) > r->spec.vocab)
-        return err_set(ERR_CONFIG, "%s has %d tokens, the model only %lld; give its own", path,
-                       tokenizer_size(w->tokenizer), (long long)r->spec.vocab);
+    TRY(restore_tokenizer(&w->tokenizer, r, w->o->tokenizer));
     w->style = chat_style_of(w->tokenizer);
     if (w->o->chat && w->style.close < 0 && !w->o->no_stop)
         snprintf(w->ending, sizeof w->ending, "%s%s", w->style.after, w->style.before);

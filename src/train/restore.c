@@ -1,6 +1,7 @@
 #include "train/restore.h"
 
 #include "base/err.h"
+#include "base/log.h"
 #include "base/recipe.h"
 #include "base/sys.h"
 #include "model/hf.h"
@@ -105,6 +106,21 @@ int restore_find(struct restore *r, const char *path, struct arena *a)
     snprintf(r->trained_with, sizeof r->trained_with, "%s", hash ? hash : "");
     json_decref(state);
     return rc;
+}
+
+int restore_tokenizer(struct tokenizer **out, const struct restore *r, const char *given)
+{
+    const char *path = given ? given : r->tokenizer;
+    if (!*path)
+        return err_set(ERR_CONFIG, "%s has no tokenizer.json beside it; give --tokenizer", r->path);
+    TRY(tokenizer_open(out, path));
+    if (tokenizer_size(*out) > r->spec.vocab)
+        return err_set(ERR_CONFIG, "%s has %d tokens, the model only %lld; give its own", path,
+                       tokenizer_size(*out), (long long)r->spec.vocab);
+    if (*r->trained_with && strcmp(r->trained_with, tokenizer_hash(*out)) != 0)
+        log_line(LOG_WARN, "%s is not the tokenizer that the model was trained with: tokens mean "
+                 "something else to it", path);
+    return OK;
 }
 
 static int load_checkpoint(struct model *m, const struct restore *r, bool ema, struct arena *a)

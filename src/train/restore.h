@@ -7,6 +7,7 @@
 #define HEADWAY_RESTORE_H
 
 #include "base/pool.h"
+#include "data/tokenizer.h"
 #include "model/model.h"
 
 struct restore {
@@ -21,6 +22,10 @@ struct restore {
 
 /* Finds out what is at the path and reads its spec; nothing large is touched. */
 int restore_find(struct restore *r, const char *path, struct arena *a);
+
+/* The tokenizer given, or where that is NULL the one beside the model. One with more tokens than
+ * the model is refused; another one than in training is told. */
+int restore_tokenizer(struct tokenizer **out, const struct restore *r, const char *given);
 
 /* The model with its weights; with ema, the averaged ones (ERR_CONFIG when there are
  * none). positions as in model_new, 0: the spec's. */

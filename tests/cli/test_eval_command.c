@@ -120,6 +120,11 @@ TEST(data_of_another_tokenizer_are_refused)
           "--out small --quiet", 0);
     CHECK(strstr(shell("cd $D && $H eval runs/qa --data small --seq 32 2>&1", 2),
                  "was prepared with another tokenizer"));
+    CHECK(strstr(shell("cd $D && $H eval runs/qa --text t.txt --seq 32 --tokenizer small.json 2>&1",
+                       0), "small.json is not the tokenizer that the model was trained with"));
+    CHECK(!strstr(shell("cd $D && $H eval runs/qa --text t.txt --seq 32 2>&1", 0), "is not the"));
+    CHECK(strstr(shell("cd $D && $H sample runs/qa --tokens 2 --tokenizer small.json 2>&1 "
+                       ">/dev/null", 0), "not the tokenizer that the model was trained with"));
 }
 
 /* An option that would be changed or passed over is refused. */
