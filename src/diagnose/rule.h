@@ -91,4 +91,13 @@ bool rule_alone(const struct measure *m, measure_series_fn series, i64 *rank);
 const double *rule_compute(const struct measure_rank *r);
 const double *rule_data(const struct measure_rank *r);
 
+/* --- links ---------------------------------------------------------------------------- */
+
+/* Sorts the links, slowest first. How many of the first, each between two ranks, pass less than
+ * `share` of what the rest do (*usual, their median), and are no more than these; 0: not several. */
+i64 rule_odd_links(struct measure_link *links, i64 n, double share, double *usual);
+/* f's place: the ranks at their ends; false: they are too many. */
+bool rule_place_ends(const struct measure *m, const struct measure_link *links, i64 n,
+                     struct finding *f);
+
 #endif

@@ -400,6 +400,37 @@ static bool look_probed_link(const struct measure *m, const struct measure_lane 
     return true;
 }
 
+/* Slow pairs that have no rank in common, beside as many or more that are not. */
+static bool look_several_links(const struct measure *m, const struct measure_lane *l, double share,
+                               struct finding *f)
+{
+    struct arena a;
+    double usual = NAN;
+    arena_init(&a);
+    struct measure_link *sorted = ARENA_ARRAY(&a, struct measure_link, m->n_links);
+    memcpy(sorted, m->links, (size_t)m->n_links * sizeof *sorted);
+    const i64 n = l->lane == m->link_lane ? rule_odd_links(sorted, m->n_links, share, &usual) : 0;
+    const bool found = n > 0 && rule_place_ends(m, sorted, n, f);
+    if (found) {
+        const double slowest = sorted[0].bytes_per_s;
+        f->title = "several slow links";
+        for (i64 i = 0; i < i64_min(n, 3); i++)
+            rule_evidence(f, "between ranks %d and %d %.0f MB/s pass, between others %.0f",
+                          sorted[i].a, sorted[i].b, 1e-6 * sorted[i].bytes_per_s, 1e-6 * usual);
+        tell_lane(l, f);
+        reject_wait(l, f);
+        edit_lane(f, l, 1);
+        f->edit.less_per_byte = 1 / slowest - 1 / usual;
+        f->edit.floor = l->base_latency_s > 0 ? l->base_latency_s : 0;
+        f->edit.floor_per_byte = 1 / usual; /* these ranks' other links stay as they are */
+        leave_to_crowd(m, &f->edit, f->edit.less_per_byte, 1 / usual);
+        rule_gain(m, f, stood(l), f->edit.factor * stood(l) * (1 - slowest / usual), 0.3);
+        fix_link(m, sorted[0].a, sorted[0].b, f);
+    }
+    arena_fini(&a);
+    return found;
+}
+
 static bool look_one_link(const struct measure *m, const struct rule_limit *limit,
                           struct finding *f)
 {
@@ -407,7 +438,8 @@ static bool look_one_link(const struct measure *m, const struct rule_limit *limi
     const struct measure_lane *l = lane_of_links(m);
     const struct measure_link *slow = l ? odd_link(m, limit[0].value, &usual) : NULL;
     if (!slow && !is_somewhere(m))
-        return look_probed_link(m, l, limit[0].value, f);
+        return look_probed_link(m, l, limit[0].value, f) ||
+               (l && look_several_links(m, l, limit[0].value, f));
     if (!slow || (is_somewhere(m) && (m->slow_end.common == 1 ||
                                       slow_end_delay(m) > slow_end_bytes(m))))
         return false; /* C4 and C5 tell it */
@@ -721,67 +753,16 @@ static bool look_contention(const struct measure *m, const struct rule_limit *li
     return true;
 }
 
-enum { RULE_C11, RULE_C4, RULE_C5 }; /* the first of rules_comm */
-
-/* What links do in the steps in which they are slow. Each of these loses more than the mean step, so
- * a loss must be larger there to be one. */
-static bool look_within(const struct measure *m, int which, struct finding *f)
-{
-    struct measure some = *m->slow_links;
-    const struct rule *r = &rules_comm[which];
-    const double share = (double)some.n_steps / (double)m->n_steps;
-    if (some.n_steps == 0)
-        return false;
-    some.theta = m->theta / share;
-    f->place.first_step = some.numbers[0];
-    f->place.last_step = some.numbers[some.n_steps - 1];
-    if (!r->look(&some, r->limit, f))
-        return false;
-    double *const seconds[] = { &f->lost, &f->gain, &f->gain_lo, &f->gain_hi };
-    for (i64 i = 0; i < COUNT_OF(seconds); i++)
-        *seconds[i] *= share;
-    f->share = f->lost / m->step.mean;
-    return true;
-}
-
-static bool look_one_link_within(const struct measure *m, const struct rule_limit *limit,
-                                 struct finding *f)
-{
-    (void)limit; /* those of the whole run */
-    return look_within(m, RULE_C11, f);
-}
-
-static bool look_bandwidth_within(const struct measure *m, const struct rule_limit *limit,
-                                  struct finding *f)
-{
-    (void)limit;
-    return look_within(m, RULE_C4, f);
-}
-
-static bool look_latency_within(const struct measure *m, const struct rule_limit *limit,
-                                struct finding *f)
-{
-    (void)limit;
-    return look_within(m, RULE_C5, f);
-}
-
-const struct rule rules_links[] = {
-    { "C11", "one link became slow", look_one_link_within, { { 0, NULL, NULL } } },
-    { "C4", "bandwidth became low", look_bandwidth_within, { { 0, NULL, NULL } } },
-    { "C5", "latency became high", look_latency_within, { { 0, NULL, NULL } } },
-    { .id = "" },
-};
-
 const struct rule rules_comm[] = {
-    [RULE_C11] = { "C11", "one slow link", look_one_link,
+    { "C11", "one slow link", look_one_link,
       { { 0.6, "of the other links' bandwidth", "equal links were seen to differ by a fifth" } } },
-    [RULE_C4] = { "C4", "low bandwidth", look_bandwidth,
+    { "C4", "low bandwidth", look_bandwidth,
       { { 0.7, "of the bandwidth before the run", "probes repeat within a fifth" },
         { 0.5, "share of latency", "more than half: it is latency (C5, C2)" },
         { 0.6, "of the other links' bandwidth", "as C11" },
         { 0.5, "of the bandwidth before the run, over the threads of a core, where ranks share them",
           "all come at once, and both ends of an exchange must have their turn" } } },
-    [RULE_C5] = { "C5", "high latency", look_latency,
+    { "C5", "high latency", look_latency,
       { { 1.5, "times the latency before the run", "probes repeat within a fifth" },
         { 0.5, "share of latency", "less than half: it is bytes" },
         { 10, "times the latency before the run where ranks share cores",

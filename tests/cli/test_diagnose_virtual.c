@@ -111,6 +111,8 @@ static const struct fault faults[] = {
     { "C5", "--layout pp=2,dp=2 --set train.accumulate=32 ", "comm_delay=60ms@1", "rank", 1 },
     { "C11", PIPELINE, "pair_bw=1-3:8MB/s", "rank", 1 },
     { "C11", SPACED, "pair_bw=2-4:100MB/s", "peer", 4 }, /* in the ring of 0, 2, 4 and 6 */
+    { "C11", "--layout pp=6 --set train.batch=4 --set train.accumulate=36 ",
+      "pair_bw=1-2:20MB/s,pair_bw=4-5:20MB/s", "ranks", 1 }, /* and 2, 4 and 5 */
     { "C11", DP, "pair_bw=4-5:100MB/s", "peer", 5 }, /* the only ring: so said what was before */
     { "C4", DP, "pair_bw=4-5:100MB/s:6-40", "lane", 0 }, /* then it was not slow */
     { "B1", SPACED, "slow_compute=1.4@1,slow_compute=1.4@6", "ranks", 1 }, /* and 6 */
