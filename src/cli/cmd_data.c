@@ -164,7 +164,8 @@ static const struct command cmd_prepare = {
     .description =
         "Each PATH is a file, a folder (all files below it), or - for standard input; .gz, "
         ".dz and .zst are unpacked on the way. jsonl lines hold a text, messages of a chat, "
-        "or a prompt and an answer; in the last two only what the assistant says counts in "
+        "or a prompt and an answer (also called completion or response; question and answer; "
+        "instruction, input and output); in the last two only what the assistant says counts in "
         "the loss.\n\n"
         "The result is a folder with shards for train and val and a ledger of what went in. "
         "Interrupted, by whatever, the same command goes on where it stopped.",
@@ -283,7 +284,7 @@ static int verify(const char *path, const json_t *ledger, const struct info_opti
     TRY(ledger_verify(path, ledger, &check));
     printf("  verified    %lld shards", (long long)check.shards);
     if (o->inputs)
-        printf(", %lld inputs unchanged, %lld no longer there",
+        printf(", %lld inputs unchanged, %lld not found",
                (long long)check.inputs_checked, (long long)check.inputs_missing);
     printf("\n");
     return OK;
