@@ -92,8 +92,9 @@ static int find_files(struct record *r, const char *folder)
             x->files[x->n_files++].path = arena_printf(&x->arena, "%s/%s", inner, names[i]);
     sys_free(names);
     if (x->n_files == 0)
-        return err_set(ERR_CONFIG, "%s has no recorded spans (rank-0.spans): the run ended in its "
-                       "first step, or trace.disk or trace.level was off", inner);
+        return err_set(ERR_CONFIG, "%s has no recorded spans (rank-0.spans): the run is about to "
+                       "take its first step, or ended before it, or trace.disk or trace.level was "
+                       "off", inner);
     return OK;
 }
 

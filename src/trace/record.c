@@ -64,7 +64,8 @@ static bool next_entry(struct record_reader *r, struct record_place *out)
 
 int record_reader_open(struct record_reader *r, const char *path)
 {
-    *r = (struct record_reader){ .fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0) };
+    /* A pipe in its place is not waited for: nothing can be read from it at a position. */
+    *r = (struct record_reader){ .fd = sys_open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC, 0) };
     snprintf(r->path, sizeof r->path, "%s", path);
     if (r->fd < 0)
         return err_set(ERR_SYS, "open %s: %s", path, strerror(errno));
