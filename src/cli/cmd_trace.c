@@ -224,6 +224,12 @@ static void print_path(const struct critical *c)
             printf(", %s", phases[s->phase]);
         printf(s->layer >= 0 ? ", layer %d\n" : "\n", s->layer);
     }
+    double rest = 0;
+    for (i64 i = MOST; i < c->n; i++)
+        rest += c->shares[i].seconds;
+    if (c->n > MOST)
+        printf("%9.3f ms  %5.1f %%  %lld shorter parts\n", 1e3 * rest / (double)c->steps,
+               100 * rest / c->seconds, (long long)c->n - MOST);
 }
 
 /* Steps [first, last] of r->steps: the index of the first, and how many. */

@@ -24,6 +24,22 @@ static void note(struct diagnosis *d, const char *fmt, ...)
         d->notes[d->n_notes++] = arena_strdup(&d->arena, text);
 }
 
+/* Ranks of which nothing is in any step that was measured: " (2)", " (2, 5)"; or nothing. */
+static void put_absent(const struct measure *m, struct text *out)
+{
+    enum { MOST_NAMED = 16 };
+    i64 n = 0;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        if (isfinite(measure_mean(m, m->ranks[r].step)))
+            continue;
+        if (n < MOST_NAMED)
+            text_printf(out, "%s%d", n == 0 ? " (" : ", ", m->ranks[r].rank);
+        n++;
+    }
+    if (n > 0)
+        text_add(out, n > MOST_NAMED ? " and more)" : ")");
+}
+
 /* --- is it still going on? -------------------------------------------------------- */
 
 enum { END_BYTES = 1 << 16 };
@@ -115,6 +131,23 @@ static void see_progress(struct diagnosis *d, const char *folder)
              (long long)m->n_steps);
 }
 
+/* Files that are there, and of which steps cannot be read all the same. */
+static void note_damaged(struct diagnosis *d)
+{
+    const struct record *r = &d->record;
+    const struct measure *m = d->measure;
+    i64 absent = 0;
+    for (int k = 0; r->n_parts > 0 && k < r->parts[r->n_parts - 1].ranks; k++)
+        absent += !r->parts[r->n_parts - 1].heads[k];
+    if (m->missing <= absent)
+        return;
+    struct text who = { 0 };
+    put_absent(m, &who);
+    note(d, "spans of %lld of %lld ranks%s are damaged in steps that are judged, or were never written",
+         (long long)m->missing, (long long)m->n_ranks, who.data ? who.data : "");
+    text_fini(&who);
+}
+
 /* What was not measured, as far as rules wanted it. */
 static void note_unknown(struct diagnosis *d)
 {
@@ -162,6 +195,9 @@ static void take_path(struct diagnosis *d, const struct critical *c)
         p->seconds /= (double)i64_max(1, c->steps);
         p->op = arena_strdup(&d->arena, p->op);
     }
+    d->path_parts = c->n;
+    for (i64 i = d->n_path; i < c->n; i++)
+        d->path_rest_s += c->shares[i].seconds / (double)i64_max(1, c->steps);
 }
 
 /* Findings, priced by replay where the steps' graphs can be trusted. */
@@ -212,6 +248,7 @@ int diagnosis_open(struct diagnosis *d, const char *folder, const struct measure
         note(d, "%s", d->record.damage[i]);
     for (int i = 0; i < d->measure->n_unread; i++)
         note(d, "%s", d->measure->unread[i]);
+    note_damaged(d);
     see_progress(d, folder);
     note_unknown(d);
     rc = judge(d);
@@ -290,6 +327,14 @@ static void put_path(const struct diagnosis *d, struct text *out)
         snprintf(what, sizeof what, "%s%s%s", path_name(p), layer, where);
         put_share(m, out, what, p->seconds);
     }
+    double rest = d->path_rest_s;
+    for (i64 i = TOLD; i < d->n_path; i++)
+        rest += d->path[i].seconds;
+    if (d->path_parts > TOLD) {
+        char what[64];
+        snprintf(what, sizeof what, "%lld shorter ones", (long long)d->path_parts - TOLD);
+        put_share(m, out, what, rest);
+    }
 }
 
 /* "MFU 41 % = goodput 98 x data 100 x ...", factors in per cent. */
@@ -319,22 +364,6 @@ static void put_ladder(const struct diagnosis *d, struct text *out)
     text_wrap(out, line.data ? line.data : "", 0, 4, 98);
     text_add(out, "\n");
     text_fini(&line);
-}
-
-/* Ranks of which nothing is in any step that was measured: "rank 2", "ranks 2, 5". */
-static void put_absent(const struct measure *m, struct text *out)
-{
-    enum { MOST_NAMED = 16 };
-    i64 n = 0;
-    for (i64 r = 0; r < m->n_ranks; r++) {
-        if (isfinite(measure_mean(m, m->ranks[r].step)))
-            continue;
-        if (n < MOST_NAMED)
-            text_printf(out, "%s%d", n == 0 ? " (" : ", ", m->ranks[r].rank);
-        n++;
-    }
-    if (n > 0)
-        text_add(out, n > MOST_NAMED ? " and more)" : ")");
 }
 
 /* Before the numbers that it is about. */
@@ -472,6 +501,7 @@ void diagnosis_json(const struct diagnosis *d, struct json *j)
         json_end(j);
     }
     json_end(j);
+    json_put_double(j, "critical_path_rest_s", d->path_rest_s);
     put_lanes(m, j);
     json_key(j, "findings");
     findings_json(&d->findings, j);

@@ -22,7 +22,8 @@ struct diagnosis {
     double fidelity;         /* of the steps' graphs, as whatif_fidelity; NaN: there are none */
     struct ladder ladder;    /* of steps that have a graph; steps 0: of none */
     struct critical_share path[DIAGNOSIS_PATH]; /* the critical path's longest parts, per step */
-    i64 n_path;
+    i64 n_path, path_parts; /* told of how many */
+    double path_rest_s;     /* of those that are not told: with them the path is the step */
     const char *notes[DIAGNOSIS_NOTES];
     int n_notes;
     bool running;            /* a process trains in the folder now */

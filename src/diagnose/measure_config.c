@@ -153,6 +153,8 @@ static void take_manifest(struct measure *m, const char *folder, struct arena *a
         tell_unread(m, err_message(), a);
         return;
     }
+    if (!json_is_object(o))
+        tell_unread(m, arena_printf(a, "%s/manifest.json is no run's", folder), a);
     const json_t *machine = json_object_get(o, "machine");
     if (json_object_get(machine, "link_bytes_per_s"))
         set_base(m, number_in(machine, "latency_s"), number_in(machine, "link_bytes_per_s"));

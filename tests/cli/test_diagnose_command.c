@@ -63,6 +63,31 @@ TEST(where_a_step_goes_adds_up_to_the_step)
     json_decref(o);
 }
 
+/* The longest parts are told, and what all others come to. */
+TEST(the_critical_path_adds_up_to_the_step)
+{
+    json_t *part;
+    size_t i;
+    shell("cd $D && timeout 100 $H train r.yaml --quiet --clock virtual --layout dp=2 "
+          "--set run.name=path", 0);
+    json_t *o = diagnose("runs/path");
+    double sum = number(o, "critical_path_rest_s");
+    CHECK(sum > 0);
+    json_array_foreach(json_object_get(o, "critical_path"), i, part)
+        sum += number(part, "seconds");
+    CHECK_NEAR(sum, number(o, "step_s"), 1e-9 * sum);
+    json_decref(o);
+    CHECK(strstr(shell("cd $D && $H diagnose runs/path", 0), " shorter ones "));
+    sum = 0;
+    const char *line = strstr(shell("cd $D && $H trace ladder runs/path", 0), "per step:\n");
+    CHECK(line != NULL);
+    while ((line = strchr(line, '\n')) && strstr(++line, " ms "))
+        sum += strtod(line, NULL);
+    o = diagnose("runs/path --steps 1-30");
+    CHECK_NEAR(1e-3 * sum, number(o, "step_s"), 1e-5); /* as printed */
+    json_decref(o);
+}
+
 TEST(a_person_reads_the_findings_first_then_where_the_time_goes)
 {
     const char *text = shell("cd $D && $H diagnose runs/one", 0);
@@ -119,6 +144,22 @@ TEST(files_of_the_folder_that_cannot_be_read_are_told)
     shell("cd $D && rm -r hurt/metrics.jsonl hurt/recipe.yaml", 0);
     CHECK(!is_missing("hurt", "hurt/")); /* a record alone */
     CHECK(!is_missing("runs/one", "runs/one/"));
+    shell("cd $D && printf '[1, 2]' >hurt/manifest.json", 0);
+    CHECK(is_missing("hurt", "hurt/manifest.json is no run's"));
+}
+
+TEST(a_pipe_in_the_place_of_spans_is_not_waited_for)
+{
+    shell("cd $D && rm -rf pipe && cp -r runs/one pipe && rm pipe/trace/rank-0.spans* && "
+          "mkfifo pipe/trace/rank-0.spans", 0);
+    const char *text = shell("cd $D && timeout 60 $H diagnose pipe 2>&1", 1);
+    CHECK(strstr(text, "rank-0.spans holds no chunk of a record"));
+}
+
+TEST(a_run_without_spans_may_not_have_begun)
+{
+    shell("cd $D && rm -rf young && mkdir -p young/trace && cp runs/one/recipe.yaml young/", 0);
+    CHECK(strstr(shell("cd $D && $H diagnose young 2>&1", 2), "about to take its first step"));
 }
 
 TEST(a_run_that_died_in_its_first_step_is_told_so)
@@ -164,6 +205,11 @@ TEST(without_all_ranks_waits_are_not_told_apart_and_nobody_is_blamed)
     CHECK(strstr(text, "The record lacks 1 of 2 ranks (1): ") == text);
     CHECK(strstr(text, " transfer - x"));
     CHECK(!strstr(text, "No finding above"));
+    /* Its file is there, and nothing of its spans can be read. */
+    shell("cd $D && rm -rf rags && cp -r runs/two rags && f=rags/trace/rank-1.spans && " FIRST_SPANS
+          "size=$(stat -c %s $f) && for i in $(seq 0 199); do printf X | "
+          "dd of=$f bs=1 conv=notrunc seek=$((n + (size - n) * i / 200)) 2>/dev/null; done", 0);
+    CHECK(is_missing("rags", "spans of 1 of 2 ranks (1) are damaged in steps that are judged"));
     /* A rank whose last steps were torn off: the steps that are whole are judged, as ever. */
     shell("cd $D && rm -rf torn2 && cp -r runs/two torn2 && f=torn2/trace/rank-1.spans && "
           FIRST_SPANS "truncate -s $((n + ($(stat -c %s $f) - n) * 2 / 3)) $f", 0);
@@ -435,10 +481,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ONE(where_a_step_goes_adds_up_to_the_step),
+        ONE(the_critical_path_adds_up_to_the_step),
         ONE(a_person_reads_the_findings_first_then_where_the_time_goes),
         ONE(what_is_torn_costs_what_is_torn_and_is_said),
         ONE(files_of_the_folder_that_cannot_be_read_are_told),
-          ONE(a_run_that_died_in_its_first_step_is_told_so),
+        ONE(a_pipe_in_the_place_of_spans_is_not_waited_for),
+        ONE(a_run_without_spans_may_not_have_begun),
+        ONE(a_run_that_died_in_its_first_step_is_told_so),
         ONE(without_all_ranks_waits_are_not_told_apart_and_nobody_is_blamed),
         ONE(a_page_without_curves_says_so_where_it_is_written),
         ONE(a_delay_of_small_messages_is_not_called_bandwidth),
