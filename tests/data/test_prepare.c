@@ -472,6 +472,26 @@ TEST(inputs_that_cannot_be_used_are_refused_in_one_sentence)
                 ERR_FORMAT, "ends in the middle");
 }
 
+TEST(bad_lines_are_left_out_and_counted_where_that_is_wanted)
+{
+    static const char lines[] = "{\"text\": \"sun\"}\nno document\n{\"text\": 5}\n"
+                                "{\"text\": \"river\"}\n";
+    char path[64];
+    const char *paths[] = { path }, *out = no_folder("left-out");
+    struct prepare_config c = config_for(out);
+    struct prepare_progress p;
+    snprintf(path, sizeof path, "bad-%d.jsonl", (int)getpid());
+    write_file(path, lines, sizeof lines - 1);
+    c.paths = paths;
+    c.val_fraction = 0;
+    c.skip_bad_lines = true;
+    CHECK_OK(prepare_run(&c, &p));
+    CHECK_EQ(p.counts.documents, 2);
+    CHECK_EQ(p.counts.skipped, 2);
+    sys_remove_tree(out);
+    sys_unlink(path);
+}
+
 static char kept_warning[256];
 
 static void keep_warning(void *context, enum log_level level, const char *line)
@@ -615,6 +635,7 @@ int main(void)
         ONE(a_finished_data_set_is_kept_and_a_different_one_refused),
         ONE(only_answers_count_in_the_loss),
         ONE(neighbouring_texts_that_count_alike_are_one),
+        ONE(bad_lines_are_left_out_and_counted_where_that_is_wanted),
         ONE(text_that_is_hardly_any_is_told),
         ONE(inputs_that_cannot_be_used_are_refused_in_one_sentence),
         ONE(two_that_prepare_the_same_folder_do_not_write_into_each_other),
