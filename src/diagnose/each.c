@@ -47,7 +47,7 @@ static bool has_turn(struct work *w, i64 part)
 {
     for (int spins = 0; atomic_load(&w->rc) >= 0; spins++) {
         if (atomic_load_explicit(&w->turn, memory_order_acquire) == part)
-            return true;
+            return atomic_load(&w->rc) >= 0; /* what the one before left: it may have ended it */
         if (spins >= SPINS)
             sys_yield();
     }
