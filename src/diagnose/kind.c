@@ -84,7 +84,8 @@ const struct kind kinds[KINDS] = {
       "under way", NULL, KIND_NAMED },
     { "C10", "the same is exchanged several times", "exchanges of a task in a step",
       "sync_every_microbatch=on", KIND_NAMED },
-    { "C11", "one slow link", "bytes per second of each pair that moves or is a ring of two",
+    { "C11", "one slow link", "bytes per second of each pair, and what rings of more pass beside their "
+      "slowest link before the run",
       "pair_bw=0-1:10MB/s", KIND_NAMED },
 
     { "B1", "one rank is always slow", "computing against the peers of its stage",

@@ -579,10 +579,12 @@ static double starts_of_sums(const struct measure_lane *l)
     return finding_can_hide(l->lane) && isfinite(l->latency_s) ? l->calls * l->latency_s : 0;
 }
 
+/* Where state is split among ranks, pieces are as it is split: no setting makes them larger. */
 static bool look_small_pieces(const struct measure *m, const struct rule_limit *limit,
                               struct finding *f)
 {
-    const struct measure_lane *l = worst_of_sums(m, stood_and_began_if_can_hide);
+    const struct measure_lane *l =
+        m->config.zero > 0 ? NULL : worst_of_sums(m, stood_and_began_if_can_hide);
     double pieces = l ? fmax(1, l->pieces) : 1;
     double times_base = where_crowded(m, limit[2].value, limit[4].value);
     if (!l || !(by_latency(l) >= limit[0].value) || !(pieces * l->calls >= limit[1].value) || l->latency_s > times_base * l->base_latency_s)

@@ -474,6 +474,25 @@ TEST(an_op_is_slow_beside_others_only_where_times_are_given)
     arena_fini(&a);
 }
 
+/* --layout.bucket is about sums of what is not split. */
+TEST(pieces_of_split_state_cannot_be_made_larger)
+{
+    for (i64 zero = 0; zero < 4; zero++) {
+        static struct findings f;
+        struct arena a;
+        bool told = false;
+        arena_init(&a);
+        struct measure *m = usual_run(4, STEPS, &a);
+        c2(m, &a);
+        m->config.zero = zero;
+        findings_make(&f, m, NULL);
+        for (int i = 0; i < f.n; i++)
+            told |= strcmp(f.at[i].id, "C2") == 0;
+        CHECK_EQ(told, zero == 0);
+        arena_fini(&a);
+    }
+}
+
 TEST(one_disturbed_step_is_no_jitter)
 {
     static struct findings f;
@@ -534,6 +553,7 @@ TEST_MAIN(ONE(every_planted_fault_is_named_first_with_place_and_cost),
           ONE(a_fix_of_a_pipeline_is_what_its_run_confirms),
           ONE(an_update_is_shared_out_only_where_gathering_leaves_something),
           ONE(an_op_is_slow_beside_others_only_where_times_are_given),
+          ONE(pieces_of_split_state_cannot_be_made_larger),
           ONE(one_disturbed_step_is_no_jitter),
           ONE(an_evaluation_in_every_other_step_is_no_noise_and_one_in_the_end_not_too_often),
           ONE(what_is_done_behind_the_last_step_is_not_too_often_nor_unexplained),
