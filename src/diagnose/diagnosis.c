@@ -311,12 +311,23 @@ static const char *path_name(const struct critical_share *p)
     return p->op && p->op[0] ? p->op : critical_kind_name(p->kind);
 }
 
+/* The steps that are replayed have a mean of their own. */
+static void put_path_title(const struct diagnosis *d, struct text *out)
+{
+    double all = d->path_rest_s;
+    for (i64 i = 0; i < d->n_path; i++)
+        all += d->path[i].seconds;
+    text_printf(out, "\nWhat the step's end waited for (critical path; %lld replayed step%s of "
+                     "%.2f ms), the longest:\n", (long long)d->ladder.steps,
+                d->ladder.steps == 1 ? "" : "s", 1e3 * all);
+}
+
 static void put_path(const struct diagnosis *d, struct text *out)
 {
     const struct measure *m = d->measure;
     if (d->n_path == 0)
         return;
-    text_add(out, "\nWhat the step's end waited for (critical path), the longest:\n");
+    put_path_title(d, out);
     for (i64 i = 0; i < d->n_path && i < TOLD; i++) {
         const struct critical_share *p = &d->path[i];
         char where[32] = "", layer[32] = "", what[128];
