@@ -19,6 +19,7 @@
 #include "train/inject_settings.h"
 #include "train/session.h"
 #include "train/train_layout.h"
+#include "train/train_recipe.h"
 #include "train/train_spec.h"
 
 #include <math.h>
@@ -60,7 +61,8 @@ static const struct option options[] = {
       .help = "Kernels: auto, reference, generic, avx2, avx512, avx512bf16 or amx." },
     { "layout", OPTION_FIELD(STRING, struct train_flags, layout), NULL,
       .help = "How the step is spread over ranks, such as dp=4: short for layout.dp and its "
-              "like in the recipe. auto: the fastest that fits, by estimate, with the reason." },
+              "like in the recipe, which it goes before; what --set says otherwise is refused. "
+              "auto: the fastest that fits, by estimate, with the reason." },
     { "ranks", OPTION_FIELD(INT, struct train_flags, ranks), "0", .unit = "ranks", .max = 1024,
       .help = "Start so many processes on this machine; 0: be the one process, or one of those "
               "that mpirun or srun started." },
@@ -265,7 +267,7 @@ static int open_recipe(struct invocation *v, struct opened *o)
     TRY(invocation_override(v, &o->recipe));
     o->choose = flags->layout && strcmp(flags->layout, "auto") == 0;
     if (flags->layout && !o->choose)
-        TRY(layout_parse(&o->layout, flags->layout, "--layout", v->arena));
+        TRY(train_layout_override(&o->recipe, &o->layout, flags->layout, v->arena));
     o->backend = flags->backend;
     return inject_settings(&o->recipe, &o->config, &o->layout, &flags->inject, &o->backend);
 }
