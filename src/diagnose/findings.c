@@ -507,59 +507,6 @@ void findings_make(struct findings *out, const struct measure *m,
                 add_behind(out, m, r);
 }
 
-/* --- commands ---------------------------------------------------------------------- */
-
-/* text with every `word` replaced, unless that would not fit. */
-static void put_in_place(char text[FINDING_TEXT], const char *word, const char *instead)
-{
-    struct text out = { 0 };
-    const char *from = text, *at;
-    while ((at = strstr(from, word)) != NULL) {
-        text_add_bytes(&out, from, at - from);
-        text_add(&out, instead);
-        from = at + strlen(word);
-    }
-    text_add(&out, from);
-    if (from != text && out.length < FINDING_TEXT)
-        memcpy(text, out.data, (size_t)out.length + 1);
-    text_fini(&out);
-}
-
-/* What is wrong with a host in a simulation was put there: it is gone without. */
-static const char without_inject[] = "headway train RECIPE --run.inject ''";
-
-static void name_run(struct finding *f, const char *folder, const struct measure *m)
-{
-    char trial[FINDING_TEXT], again[FINDING_TEXT], recipe[FINDING_TEXT], beside[160] = "";
-    const bool simulated = m->config.simulated;
-    if (simulated)
-        snprintf(beside, sizeof beside, " --clock virtual%s", m->config.rates);
-    else if (m->n_ranks > 1)
-        snprintf(beside, sizeof beside, " --ranks %lld", (long long)m->n_ranks);
-    int n = snprintf(trial, sizeof trial, "headway train %s/recipe.yaml%s%s --train.steps %lld "
-                     "--run.name confirm", folder, beside,
-                     simulated || f->confirm_steps > 0 ? "" : " --measure",
-                     (long long)(f->confirm_steps > 0 ? f->confirm_steps : 40));
-    if (n >= FINDING_TEXT)
-        return;
-    snprintf(again, sizeof again, "headway train %s/recipe.yaml%s", folder, beside);
-    snprintf(recipe, sizeof recipe, "%s/recipe.yaml", folder);
-    if (simulated && !strstr(f->confirm, "RECIPE") && !strstr(f->confirm, "RUN"))
-        snprintf(f->confirm, sizeof f->confirm, "%s", without_inject);
-    put_in_place(f->confirm, "headway train RECIPE", trial);
-    put_in_place(f->confirm, "RECIPE", recipe);
-    for (int i = 0; i < f->n_evidence; i++)
-        put_in_place(f->evidence[i], "headway train RECIPE", again);
-    put_in_place(f->confirm, "RUN", folder);
-    put_in_place(f->fix, "headway train RECIPE", again);
-}
-
-void findings_name_run(struct findings *f, const char *folder, const struct measure *m)
-{
-    for (int i = 0; i < f->n; i++)
-        name_run(&f->at[i], folder, m);
-}
-
 bool finding_can_hide(int lane)
 {
     return lane == LANE_DP || lane == LANE_SHARD || lane == LANE_COPIES || lane == LANE_EDP;
@@ -662,7 +609,11 @@ static void put_finding(const struct finding *f, int number, struct text *out)
     text_add(out, "    fix:     ");
     text_wrap(out, f->fix, 13, 13, 98);
     text_add(out, "\n    confirm: ");
-    text_wrap(out, f->confirm, 13, 13, 98);
+    text_add(out, f->confirm); /* on one line, to be pasted */
+    if (f->look[0]) {
+        text_add(out, "\n    look at: ");
+        text_wrap(out, f->look, 13, 13, 98);
+    }
     text_add(out, "\n");
 }
 
@@ -784,6 +735,8 @@ void findings_json(const struct findings *all, struct json *j)
         put_strings(f, j);
         json_put_str(j, "fix", f->fix);
         json_put_str(j, "confirm", f->confirm);
+        if (f->look[0])
+            json_put_str(j, "look_at", f->look);
         json_key(j, "gain_s");
         json_begin_array(j);
         json_double(j, f->gain_lo);

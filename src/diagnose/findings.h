@@ -11,7 +11,7 @@
 #include "base/json.h"
 #include "diagnose/measure.h"
 
-enum { FINDING_TEXT = 240, FINDING_EVIDENCE = 6, FINDING_REJECTED = 4, FINDINGS_MOST = 32,
+enum { FINDING_TEXT = 240, FINDING_COMMAND = 1024, FINDING_EVIDENCE = 6, FINDING_REJECTED = 4, FINDINGS_MOST = 32,
        FINDING_RANKS = 16 };
 
 /* Ranks that are no range; n 0: it is not about such. */
@@ -91,7 +91,9 @@ struct finding {
     int n_evidence;
     struct finding_reject rejected[FINDING_REJECTED];
     int n_rejected;
-    char fix[FINDING_TEXT], confirm[FINDING_TEXT];
+    char fix[FINDING_TEXT];
+    char confirm[FINDING_COMMAND]; /* a command line, as a shell takes it */
+    char look[FINDING_TEXT];       /* what of it to look at; empty: whether steps are shorter */
     double gain_lo, gain, gain_hi; /* seconds per step */
     double most;   /* that mending it can give back, in whatever noise; 0: the step */
     bool replayed; /* the gain comes from a replay */
@@ -123,7 +125,8 @@ void findings_make(struct findings *out, const struct measure *m,
 
 /* Commands of fixes and confirmations name RECIPE and RUN; here they become this run's: its
  * folder's own recipe, for some steps that save nothing (unless saving is what it is about), on
- * as many ranks; a simulated run is simulated again. What gets too long stays as it is. */
+ * as many ranks, under a name of its own; a simulated run is simulated again. Whatever the
+ * folder is called, a shell takes it for one word. What gets too long stays as it is. */
 void findings_name_run(struct findings *f, const char *folder, const struct measure *m);
 
 /* For people: the findings and what no finding accounts for, or the sentence that there is none

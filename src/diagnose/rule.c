@@ -52,6 +52,92 @@ void rule_confirm(struct finding *f, const char *fmt, ...)
     va_end(args);
 }
 
+void rule_look(struct finding *f, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(f->look, sizeof f->look, fmt, args);
+    va_end(args);
+}
+
+/* --- where commands run -------------------------------------------------------------- */
+
+/* A record may have been written by anybody: what is not plainly a name gets into no command. */
+static bool is_plain(const char *host)
+{
+    const char *plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    return *host && *host != '-' && host[strspn(host, plain)] == '\0';
+}
+
+static bool on_one_host(const struct measure *m)
+{
+    for (i64 r = 1; r < m->n_ranks; r++)
+        if (strcmp(m->ranks[r].host, m->ranks[0].host) != 0)
+            return false;
+    return true;
+}
+
+const char *rule_there(const struct measure *m, i64 rank, char out[RULE_WHERE])
+{
+    const char *host = rank >= 0 && rank < m->n_ranks ? m->ranks[rank].host : "";
+    snprintf(out, RULE_WHERE, "%s", "");
+    if (!on_one_host(m) && is_plain(host))
+        snprintf(out, RULE_WHERE, "ssh %s ", host);
+    return out;
+}
+
+static i64 rank_elsewhere(const struct measure *m, i64 rank)
+{
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (strcmp(m->ranks[r].host, m->ranks[rank].host) != 0)
+            return r;
+    return rank;
+}
+
+void rule_confirm_link(const struct measure *m, i64 a, i64 b, struct finding *f)
+{
+    b = b < 0 ? rank_elsewhere(m, a) : b;
+    const char *x = m->ranks[a].host, *y = m->ranks[b].host;
+    if (on_one_host(m))
+        rule_confirm(f, "headway comm --ranks 2");
+    else if (is_plain(x) && is_plain(y))
+        rule_confirm(f, "mpirun -n 2 --host %s,%s headway comm", x, y);
+    else
+        rule_confirm(f, "mpirun -n 2 headway comm");
+    rule_look(f, "what passes a second, and what a small message takes, beside two other hosts");
+}
+
+static bool is_listed(const struct measure *m, i64 rank)
+{
+    for (i64 r = 0; r < rank; r++)
+        if (strcmp(m->ranks[r].host, m->ranks[rank].host) == 0)
+            return true;
+    return false;
+}
+
+void rule_confirm_links(const struct measure *m, struct finding *f)
+{
+    char hosts[RULE_HOSTS] = "";
+    i64 at = 0;
+    bool whole = true;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        const char *host = m->ranks[r].host;
+        if (is_listed(m, r))
+            continue;
+        if (!is_plain(host) || at + (i64)strlen(host) + 2 > RULE_HOSTS) {
+            whole = false;
+            break;
+        }
+        at += snprintf(hosts + at, (size_t)(RULE_HOSTS - at), "%s%s", at ? "," : "", host);
+    }
+    if (on_one_host(m))
+        rule_confirm(f, "headway comm --ranks %lld", (long long)m->n_ranks);
+    else
+        rule_confirm(f, "mpirun -n %lld%s%s headway comm", (long long)m->n_ranks,
+                     whole ? " --host " : "", whole ? hosts : "");
+    rule_look(f, "what passes a second, and what a small message takes, beside before the run");
+}
+
 /* Ops below this share of computing are no witness. */
 static const double least_witness = 0.02;
 

@@ -45,6 +45,16 @@ void rule_evidence(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void rule_reject(struct finding *f, const char *id, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void rule_fix(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void rule_confirm(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* What to look at in what the confirming command says, where it is not how long steps take. */
+void rule_look(struct finding *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
+enum { RULE_WHERE = 96, RULE_HOSTS = 400 };
+/* What a command that is to run where this rank does begins with: "ssh node1 " where ranks are on
+ * several hosts, else nothing. */
+const char *rule_there(const struct measure *m, i64 rank, char out[RULE_WHERE]);
+/* Confirms by measuring what passes between the hosts of these ranks; b -1: of a and any other. */
+void rule_confirm_link(const struct measure *m, i64 a, i64 b, struct finding *f);
+/* Or between all. */
+void rule_confirm_links(const struct measure *m, struct finding *f);
 /* What f's gain cannot be above, in seconds a step. */
 double rule_most(const struct measure *m, const struct finding *f);
 /* Loses `lost` seconds per step, of which mending gives back `gain`, give or take `spread` of

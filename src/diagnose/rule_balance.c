@@ -188,7 +188,7 @@ static void fix_slow_ranks(const struct measure *m, const struct slow_ranks *g, 
 {
     const struct measure_rank *k = &m->ranks[g->rank];
     const char *host = k->host[0] ? k->host : "its host";
-    char who[64];
+    char who[64], there[RULE_WHERE];
     snprintf(who, sizeof who, g->n > 1 ? "these %lld ranks" : "rank %lld",
              (long long)(g->n > 1 ? g->n : k->rank));
     if (m->config.pp > 1)
@@ -199,7 +199,8 @@ static void fix_slow_ranks(const struct measure *m, const struct slow_ranks *g, 
                  (long long)(m->config.dp - 1));
     else
         rule_fix(f, "give %s (%s) another host", who, host);
-    rule_confirm(f, "headway machine --again on %s", host);
+    rule_confirm(f, "%sheadway machine --again", rule_there(m, g->rank, there));
+    rule_look(f, "what it reaches beside other hosts");
 }
 
 /* Of the waiting for ranks, the share that is for these, between what equal ranks have (0) and all. */
@@ -416,6 +417,7 @@ static bool tell_jitter(const struct measure *m, const struct rule_limit *limit,
     const struct slow_ranks g = slow_ranks_find(m, a);
     const double noise = most_noise(m, &(i64){ 0 });
     const bool varies = noise >= limit[5].value && times_are_given(m);
+    char there[RULE_WHERE];
     i64 rank = g.rank;
     double lost = m->loss[LOSS_BALANCE];
     if (!isfinite(lost))
@@ -444,7 +446,8 @@ static bool tell_jitter(const struct measure *m, const struct rule_limit *limit,
     rule_gain(m, f, lost, lost, 0.35);
     rule_fix(f, "cores of their own for the ranks (taskset, cpuset), a quiet system, or fewer "
                 "meetings: --train.accumulate %lld", (long long)(2 * m->config.accumulate));
-    rule_confirm(f, "headway machine --again, some times: how much this host varies");
+    rule_confirm(f, "%sheadway machine --again", rule_there(m, rank, there));
+    rule_look(f, "how much this host varies, some times one after the other");
     return true;
 }
 
@@ -553,7 +556,9 @@ static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
     rule_fix(f, s.slow == P - 1 ? "--layout.stages with fewer layers on the last stage, which has "
                                   "the loss head too"
                                 : "--layout.stages with fewer layers on stage %d", s.slow);
-    rule_confirm(f, "headway layout show RECIPE --layout.stages A+B+...");
+    rule_confirm(f, "headway layout show RECIPE");
+    rule_look(f, "how the stages divide the layers, and what is left idle; then the same with "
+                 "--layout.stages");
     return true;
 }
 
@@ -719,7 +724,8 @@ static bool look_experts(const struct measure *m, const struct rule_limit *limit
     rule_fix(f, "more balance: the model's balance_rate or aux loss (model.override), or "
                 "fewer ranks "
                 "along ep");
-    rule_confirm(f, "headway train RECIPE --log.every 1, and expert_imbalance in its metrics");
+    rule_confirm(f, "headway train RECIPE --log.every 1");
+    rule_look(f, "expert_imbalance in its metrics.jsonl");
     return true;
 }
 

@@ -319,7 +319,7 @@ static bool tell_slow_end(const struct measure *m, struct finding *f, bool by_de
     rule_fix(f, "the network interface of %s, its cable and switch port; until then %s another host",
              m->ranks[e->first].host[0] ? m->ranks[e->first].host : "its host",
              one ? "give the rank" : "give one of these ranks");
-    rule_confirm(f, "mpirun -n 2 headway comm, on that host and another");
+    rule_confirm_link(m, e->first, -1, f);
     return true;
 }
 
@@ -341,7 +341,7 @@ static void fix_link(const struct measure *m, int a, int b, struct finding *f)
 {
     rule_fix(f, "replace or route around the link between ranks %d and %d (%s and %s); until then "
              "leave one of the two hosts out", a, b, m->ranks[a].host, m->ranks[b].host);
-    rule_confirm(f, "mpirun -n 2 headway comm, on these two hosts");
+    rule_confirm_link(m, a, b, f);
 }
 
 /* A link that was slow before the run, in a ring of this lane that passes about as little as it
@@ -485,7 +485,8 @@ static bool look_one_link(const struct measure *m, const struct rule_limit *limi
     if (slow->members > 2) {
         rule_fix(f, "find the slow link of that ring of %d: between two of its neighbours at a "
                     "time (headway comm), then replace it or route around it", slow->members);
-        rule_confirm(f, "mpirun -n 2 headway comm, on two of its hosts at a time");
+        rule_confirm_link(m, slow->a, slow->ranks ? slow->ranks[1] : slow->b, f);
+        rule_look(f, "what passes a second; then the same with the ring's next two hosts");
         return true;
     }
     fix_link(m, slow->a, slow->b, f);
@@ -534,7 +535,7 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
     rule_gain(m, f, fmax(gain, stood(l)), f->edit.factor * gain, 0.3);
     rule_fix(f, "a faster link (%s), or fewer bytes over it: --train.accumulate %lld", l->axis,
              (long long)(2 * m->config.accumulate));
-    rule_confirm(f, "mpirun headway comm, on the same hosts");
+    rule_confirm_links(m, f);
     return true;
 }
 
@@ -567,9 +568,8 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
     leave_to_crowd(m, &f->edit, f->edit.less, l->base_latency_s + l->bytes / l->calls / rate);
     rule_gain(m, f, fmax(gain, stood(l)), f->edit.factor * gain, 0.3);
     rule_fix(f, "the network's delay (route, interrupt moderation, busy polling), or fewer "
-                "exchanges: "
-                "--train.accumulate %lld", (long long)(2 * m->config.accumulate));
-    rule_confirm(f, "mpirun headway comm, on the same hosts");
+                "exchanges: --train.accumulate %lld", (long long)(2 * m->config.accumulate));
+    rule_confirm_links(m, f);
     return true;
 }
 
@@ -679,14 +679,16 @@ static bool look_volume(const struct measure *m, const struct rule_limit *limit,
     edit_lane(f, l, 1 / l->turns);
     f->edit.factor_hi = 0; /* the one that is left may be hidden */
     rule_gain(m, f, stood(l), gain, 0.3);
-    if (m->config.zero >= 2)
-        rule_fix(f, "--layout.zero 1: gradients are exchanged once a step, not in each "
-                    "micro-batch");
-    else
-        rule_fix(f, "larger micro-batches: --train.batch %lld with --train.accumulate %lld",
-                 (long long)(2 * m->config.batch),
-                 (long long)i64_max(1, m->config.accumulate / 2));
-    rule_confirm(f, "headway train RECIPE with it");
+    if (m->config.zero >= 2) {
+        rule_fix(f, "--layout.zero 1: gradients are exchanged once a step, not per micro-batch");
+        rule_confirm(f, "headway train RECIPE --layout.zero 1");
+        return true;
+    }
+    const i64 batch = 2 * m->config.batch, fewer = i64_max(1, m->config.accumulate / 2);
+    rule_fix(f, "larger micro-batches: --train.batch %lld with --train.accumulate %lld",
+             (long long)batch, (long long)fewer);
+    rule_confirm(f, "headway train RECIPE --train.batch %lld --train.accumulate %lld",
+                 (long long)batch, (long long)fewer);
     return true;
 }
 

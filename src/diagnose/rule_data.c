@@ -388,7 +388,12 @@ static bool look_thief(const struct measure *m, struct finding *f)
     rule_gain(m, f, lost, lost, 0.3);
     rule_fix(f, "sources prepared beforehand with `headway data prepare`, or a core for the "
                 "loader: one thread less in --train.threads");
-    rule_confirm(f, "top -H -p PID shows the loader's thread");
+    if (m->config.threads > 1) {
+        rule_confirm(f, "headway train RECIPE --train.threads %lld", (long long)m->config.threads - 1);
+    } else {
+        rule_confirm(f, "headway train RECIPE");
+        rule_look(f, "top -H while it runs: the loader's thread");
+    }
     return true;
 }
 
@@ -443,7 +448,8 @@ static bool see_storage(const struct measure *m, const struct rule_limit *limit,
     reject_busy(&l, f, false);
     gain_steady(m, &l, f);
     rule_fix(f, "copy the shards to a local disk and set data.sources there");
-    rule_confirm(f, "cat SHARDS >/dev/null (into the page cache), then the same run again");
+    rule_confirm(f, "headway train RECIPE && headway train RECIPE");
+    rule_look(f, "the second: the first has read the shards into the page cache");
     return f->lost >= m->theta;
 }
 
@@ -461,7 +467,11 @@ static bool see_thrash(const struct measure *m, const struct rule_limit *limit,
                 l.amplification);
     rule_gain(m, f, l.lost, l.lost * (1 - 1 / l.amplification), 0.25);
     rule_fix(f, "more memory for the page cache (the cgroup's limit), or fewer ranks per node");
-    rule_confirm(f, "the same run with twice the memory limit");
+    if (l.rank->limit_bytes > 0)
+        rule_confirm(f, "systemd-run --scope -p MemoryMax=%.0fM headway train RECIPE",
+                     2 * l.rank->limit_bytes / 1048576);
+    else
+        rule_confirm(f, "systemd-run --scope -p MemoryMax=infinity headway train RECIPE");
     return true;
 }
 

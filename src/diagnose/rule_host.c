@@ -203,6 +203,7 @@ static bool look_pressure(const struct measure *m, const struct rule_limit *limi
 static bool look_neighbour(const struct measure *m, const struct rule_limit *limit,
                            struct finding *f)
 {
+    char there[RULE_WHERE];
     i64 rank = -1;
     double most = 0;
     for (i64 r = 0; r < m->n_ranks; r++)
@@ -241,8 +242,8 @@ static bool look_neighbour(const struct measure *m, const struct rule_limit *lim
     rule_gain(m, f, lost, lost, 0.3);
     rule_fix(f, "something else runs on these processors: stop it, or give the ranks cores of "
                 "their own (taskset, cpuset, --cpu-bind)");
-    rule_confirm(f, "top -H on %s, then the same run on an idle machine",
-                 k->host[0] ? k->host : "its host");
+    rule_confirm(f, "%stop -b -H -n 1", rule_there(m, rank, there));
+    rule_look(f, "who else is on these processors; then the same run on an idle machine");
     return true;
 }
 
@@ -251,6 +252,7 @@ static bool look_pause(const struct measure *m, const struct rule_limit *limit,
                        struct finding *f)
 {
     struct measure_spikes worst = { .count = 0 };
+    char there[RULE_WHERE];
     struct arena a;
     arena_init(&a);
     double *lost = ARENA_ARRAY(&a, double, m->n_ranks);
@@ -279,8 +281,10 @@ static bool look_pause(const struct measure *m, const struct rule_limit *limit,
     rule_gain(m, f, most, most, 0.15);
     rule_fix(f, "find what runs every %lld steps (%.1f s) on that host: a timer, a collector, a "
                 "monitoring agent", (long long)worst.period, (double)worst.period * m->step.median);
-    rule_confirm(f, "perf trace -a on that host for %.0f s",
-                 2 * (double)worst.period * m->step.median);
+    rule_confirm(f, "%sperf trace -a sleep %.0f", rule_there(m, f->place.rank, there),
+                 fmax(1, ceil(2 * (double)worst.period * m->step.median)));
+    rule_look(f, "while the run goes on: what wakes up every %.1f s",
+              (double)worst.period * m->step.median);
     return true;
 }
 

@@ -119,20 +119,23 @@ static double waited_for(const struct measure *m, const bool *in, const struct m
     return sum / (double)m->n_steps;
 }
 
-static void tell_quota(const struct measure_rank *k, struct finding *f)
+static void tell_quota(const struct measure *m, const struct measure_rank *k, struct finding *f)
 {
+    char there[RULE_WHERE];
     rule_evidence(f, "its quota ran out %.1f times a step and held it back for %.1f ms",
                   k->throttles, 1e3 * k->throttled_s);
     rule_reject(f, "H8", "the cgroup counts the time: no neighbour took it");
     rule_fix(f, "raise the cgroup's cpu quota (cpu.max, cpu.cfs_quota_us), or --train.threads "
                 "such that it is not used up");
-    rule_confirm(f, "cat cpu.stat of its cgroup before and after a step");
+    rule_confirm(f, "%scat /sys/fs/cgroup/cpu.stat", rule_there(m, k - m->ranks, there));
+    rule_look(f, "throttled_usec, before and after some steps");
     rule_edit(f, EDIT_NONE, 1);
 }
 
 static void tell_clock(const struct measure *m, const struct measure_rank *k,
                        const struct measure_change *c, struct finding *f)
 {
+    char there[RULE_WHERE];
     f->about = ABOUT_MACHINE;
     if (c->until > 0) {
         f->place.first_step = m->numbers[c->at];
@@ -151,7 +154,8 @@ static void tell_clock(const struct measure *m, const struct measure_rank *k,
         rule_reject(f, "H8", "its threads are on a processor for %.0f %% of the time that they "
                     "are ready", 100 * k->on_cpu);
     rule_fix(f, "cooling, power cap or clock governor of that host; other ranks do not help");
-    rule_confirm(f, "headway machine --again on that host, now and when it is cool");
+    rule_confirm(f, "%sheadway machine --again", rule_there(m, k - m->ranks, there));
+    rule_look(f, "what it reaches now, and when it is cool");
 }
 
 static bool tell_throttled(const struct measure *m, const struct rule_limit *limit,
@@ -176,7 +180,7 @@ static bool tell_throttled(const struct measure *m, const struct rule_limit *lim
         in[r] = lost[r] >= 0.5 * most;
     rule_place_ranks(m, lost, f);
     if (quota)
-        tell_quota(k, f);
+        tell_quota(m, k, f);
     else
         tell_clock(m, k, &c, f);
     rule_gain(m, f, most, !quota && c.until > 0 ? waited_for(m, in, k, &c) : most, 0.25);
@@ -400,7 +404,8 @@ static bool look_slow_op(const struct measure *m, const struct rule_limit *limit
     rule_gain(m, f, most, most, 0.15);
     rule_fix(f, "the kernel of %s for these shapes: leading dimensions that are no power of two, another "
              "--train.batch or --train.seq, or another --backend", worst.name);
-    rule_confirm(f, "headway train RECIPE --backend generic, and its time in headway report RUN");
+    rule_confirm(f, "headway train RECIPE --backend generic");
+    rule_look(f, "what that op takes in it, by headway diagnose or headway report");
     return true;
 }
 

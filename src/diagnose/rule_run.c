@@ -90,8 +90,9 @@ static bool look_interval(const struct measure *m, const struct rule_limit *limi
     rule_gain(m, f, step * now, gain, 1 / sqrt((double)m->failures));
     rule_fix(f, "--checkpoint.every %.0f: the square root of twice a checkpoint's time times that "
                 "between failures is %.3g s", fmax(1, best / step), best);
-    rule_confirm(f, "headway train RECIPE --checkpoint.every %.0f, and the retaken steps of headway "
-                 "trace ladder RUN", fmax(1, best / step));
+    rule_confirm(f, "headway train RECIPE --checkpoint.every %.0f", fmax(1, best / step));
+    rule_look(f, "what saving takes in it, and after a failure the retaken steps of headway trace "
+                 "ladder");
     f->confirm_steps = i64_max(40, (i64)(best / step) + 1);
     return true;
 }

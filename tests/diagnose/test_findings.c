@@ -149,8 +149,8 @@ TEST(fixes_fit_the_run_they_are_given_to)
         { b1_in_a_stage, 4, "B1", "--layout.stages", "--layout.dp" },
         { b2_alone, 1, "B2", "the step became slow", "peers" },
         { b2, 2, "B2", "a rank became slow", "behind it" },
-        { h8, 2, "H8", "top -H on node1", "PID" },
-        { h9, 2, "H9", "perf trace", "PID" },
+        { h8, 2, "H8", "ssh node1 top -b -H -n 1", "PID" },
+        { h9, 2, "H9", "ssh node1 perf trace -a sleep", "that host for" },
         { c1, 4, "C1", "--layout.sums ready", "without --inject" },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
@@ -195,20 +195,23 @@ TEST(findings_are_json_that_reads_back)
 TEST(commands_can_be_pasted_and_what_is_too_long_stays)
 {
     static struct findings f = { .n = 2 };
-    char folder[2 * FINDING_TEXT];
+    char folder[2 * FINDING_COMMAND];
     struct arena a;
     arena_init(&a);
     const struct measure *m = usual_run(2, STEPS, &a);
-    snprintf(f.at[0].confirm, FINDING_TEXT, "headway train RECIPE --layout.zero 1");
-    snprintf(f.at[1].confirm, FINDING_TEXT, "headway diagnose RUN --steps 3-9");
+    snprintf(f.at[0].confirm, FINDING_COMMAND, "headway train RECIPE --layout.zero 1");
+    snprintf(f.at[1].confirm, FINDING_COMMAND, "headway diagnose RUN --steps 3-9");
     memset(folder, 'x', sizeof folder);
     folder[sizeof folder - 1] = '\0';
     findings_name_run(&f, folder, m);
     CHECK_STR(f.at[0].confirm, "headway train RECIPE --layout.zero 1");
     findings_name_run(&f, "runs/a", m);
     CHECK_STR(f.at[0].confirm, "headway train runs/a/recipe.yaml --ranks 2 --measure "
-                               "--train.steps 40 --run.name confirm --layout.zero 1");
+                               "--train.steps 40 --run.name '' --layout.zero 1");
     CHECK_STR(f.at[1].confirm, "headway diagnose runs/a --steps 3-9");
+    snprintf(f.at[1].confirm, FINDING_COMMAND, "headway diagnose RUN --steps 3-9");
+    findings_name_run(&f, "-my run's; a", m); /* one word, and no option */
+    CHECK_STR(f.at[1].confirm, "headway diagnose ./'-my run'\\''s; a' --steps 3-9");
     arena_fini(&a);
 }
 
@@ -219,10 +222,10 @@ TEST(what_evaluates_or_saves_is_confirmed_by_a_run_that_does)
         void (*plant)(struct measure *m, struct arena *a);
         const char *confirm;
     } cases[] = {
-        { h1, "headway train runs/a/recipe.yaml --measure --train.steps 40 --run.name confirm "
+        { h1, "headway train runs/a/recipe.yaml --measure --train.steps 40 --run.name '' "
               "--log.every 10" },
-        { h2, "headway train runs/a/recipe.yaml --train.steps 40 --run.name confirm --eval.every 25" },
-        { h3, "headway train runs/a/recipe.yaml --train.steps 40 --run.name confirm "
+        { h2, "headway train runs/a/recipe.yaml --train.steps 40 --run.name '' --eval.every 25" },
+        { h3, "headway train runs/a/recipe.yaml --train.steps 40 --run.name '' "
               "--checkpoint.async true" },
         { r1, "headway train runs/a/recipe.yaml --train.steps" },
     };
@@ -249,13 +252,13 @@ TEST(a_simulated_run_is_confirmed_by_simulating)
     struct measure *m = usual_run(8, STEPS, &a);
     m->config.simulated = true;
     snprintf(m->config.rates, sizeof m->config.rates, " --rates link=1e9");
-    snprintf(f.at[0].confirm, FINDING_TEXT, "headway train RECIPE --layout.zero 1");
-    snprintf(f.at[1].confirm, FINDING_TEXT, "headway machine --again on virtual");
+    snprintf(f.at[0].confirm, FINDING_COMMAND, "headway train RECIPE --layout.zero 1");
+    snprintf(f.at[1].confirm, FINDING_COMMAND, "headway machine --again");
     findings_name_run(&f, "runs/a", m);
     CHECK_STR(f.at[0].confirm, "headway train runs/a/recipe.yaml --clock virtual --rates link=1e9 "
-                               "--train.steps 40 --run.name confirm --layout.zero 1");
+                               "--train.steps 40 --run.name '' --layout.zero 1");
     CHECK_STR(f.at[1].confirm, "headway train runs/a/recipe.yaml --clock virtual --rates link=1e9 "
-                               "--train.steps 40 --run.name confirm --run.inject ''");
+                               "--train.steps 40 --run.name '' --run.inject ''");
     arena_fini(&a);
 }
 
