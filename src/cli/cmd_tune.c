@@ -9,6 +9,7 @@
 #include "backend/backend.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,20 +29,22 @@ static const struct option options[] = {
       .help = "What shall grow: tokens/s, how soon the recipe's loss is reached, or tokens per "
               "joule." },
     { "budget", OPTION_FIELD(DURATION, struct tune_flags, budget), "3m", .unit = "seconds",
-      .min = 1, .max = 1e6, .help = "Time for trials. Each takes the start of a run and "
-                                    "about three seconds of steps." },
+      .min = 1, .max = 1e6,
+      .help = "Time for trials. Each takes the start of a run and about three seconds of steps. "
+              "The noisier the machine, the more rounds it takes to tell: with more time fewer "
+              "changes are left as too noisy to tell." },
     { "trials", OPTION_FIELD(INT, struct tune_flags, trials), "6", .min = 1, .max = 64,
       .help = "Changes that are tried at most; forecasts choose which." },
     { "knobs", OPTION_FIELD(STRING, struct tune_flags, knobs), NULL,
       .help = "Only these, with commas between: threads, micro-batch, recompute, precision, "
-              "kernels, prefetch, offload, layout, schedule. Not given: those that the run's "
-              "diagnosis speaks for, or all." },
+              "kernels, prefetch, offload, bucket, layout, schedule. Not given: the up to three "
+              "whose changes promise most, by the run's diagnosis or by forecast." },
     { "loss_tolerance", OPTION_FIELD(FLOAT, struct tune_flags, tolerance), "0.005", .max = 1,
       .help = "Share by which a change of precision may raise the loss of a trial's last steps." },
     { "ranks", OPTION_FIELD(INT, struct tune_flags, ranks), "0", .unit = "ranks", .max = 1024,
       .help = "As of `headway train`: so many processes on this machine." },
     { "layout", OPTION_FIELD(STRING, struct tune_flags, layout), NULL,
-      .help = "As of `headway train`." },
+      .help = "As of `headway train`; changes of the layout go from there." },
     { "backend", OPTION_FIELD(STRING, struct tune_flags, backend), NULL,
       .help = "As of `headway train`." },
     { "out", OPTION_FIELD(PATH, struct tune_flags, out), NULL,
@@ -92,22 +95,33 @@ static int find_machine(struct machine *m, const struct tune_flags *f)
 
 /* --- asking -------------------------------------------------------------------------- */
 
-static int read_recipe(struct train_recipe *out, const struct invocation *v,
-                       const struct tune_change *c)
+/* As --set: what --layout says, which a change of the layout then goes before. */
+static void add_layout(struct timing_base *b, const char *layout, struct arena *a)
 {
-    const struct tune_flags *f = v->options;
-    const int n = v->n_sets + (c ? c->n_sets : 0);
-    const char **sets = ARENA_ARRAY(v->arena, const char *, n + 1);
-    for (int i = 0; i < v->n_sets; i++)
-        sets[i] = v->sets[i];
-    for (int i = v->n_sets; i < n; i++)
-        sets[i] = c->sets[i - v->n_sets];
-    return train_recipe_read(out, v->args[0], sets, n, f->layout, v->arena);
+    for (const char *at = layout; at && *at; at += *at == ',') {
+        const int n = (int)strcspn(at, ",");
+        b->sets[b->n_sets++] = arena_printf(a, "layout.%.*s", n, at);
+        at += n;
+    }
+}
+
+/* The recipe with the base's settings and the change's. */
+static int read_changed(struct train_recipe *out, const struct timing_base *b,
+                        const struct tune_change *c, struct arena *a)
+{
+    const char **sets = ARENA_ARRAY(a, const char *, b->n_sets + c->n_sets + 1);
+    int n = 0;
+    for (int i = 0; i < b->n_sets; i++)
+        sets[n++] = b->sets[i];
+    for (int i = 0; i < c->n_sets; i++)
+        sets[n++] = c->sets[i];
+    return train_recipe_read(out, b->recipe, sets, n, NULL, a);
 }
 
 static int make_request(struct tune_request *r, const struct invocation *v,
                         const struct train_recipe *recipe, const struct machine *m)
 {
+    enum { MOST_OF_LAYOUT = 64 };
     const struct tune_flags *f = v->options;
     const i64 ranks = i64_max(1, f->ranks), needed = layout_ranks(&recipe->layout);
     if (needed != ranks)
@@ -121,15 +135,18 @@ static int make_request(struct tune_request *r, const struct invocation *v,
     if (sys_mkdirs(folder) < 0)
         return err_set(ERR_SYS, "cannot make the folder %s: %s", folder, strerror(errno));
     *r = (struct tune_request){
-        .base = { .recipe = v->args[0], .sets = v->sets, .n_sets = v->n_sets,
-                  .backend = f->backend, .layout = f->layout, .ranks = f->ranks,
-                  .folder = folder, .patience_s = 600 + f->budget },
+        .base = { .recipe = v->args[0], .backend = f->backend, .ranks = f->ranks,
+                  .folder = folder, .patience_s = 600 + f->budget, .stop = stop },
         .view = { .recipe = recipe, .ranks = ranks, .node_ranks = ranks, .cores = sys_cpu_count(),
                   .backend = f->backend },
         .machine = m, .objective = (enum tune_objective)f->objective, .budget_s = f->budget,
         .most_trials = f->trials, .only = f->knobs, .loss_tolerance = f->tolerance,
         .tell = tell, .stop = stop,
     };
+    r->base.sets = ARENA_ARRAY(v->arena, const char *, v->n_sets + MOST_OF_LAYOUT);
+    for (int i = 0; i < v->n_sets; i++)
+        r->base.sets[r->base.n_sets++] = v->sets[i];
+    add_layout(&r->base, f->layout, v->arena);
     return OK;
 }
 
@@ -165,41 +182,66 @@ static const char *tuned_path(const struct invocation *v)
     return arena_printf(v->arena, "%.*s.tuned.yaml", (int)stem, path);
 }
 
-static int write_recipe(const struct tune_outcome *o, const struct train_recipe *before,
-                        const struct invocation *v)
+/* Minutes of trials are not to end in a recipe that cannot be written. */
+static int check_writable(const char *path)
 {
+    char near[4096];
+    if (snprintf(near, sizeof near, "%s.tmp", path) >= (int)sizeof near)
+        return err_set(ERR_USAGE, "--out: %.80s... is too long a path", path);
+    if (strncmp(path, "/dev/", 5) == 0)
+        return OK;
+    const bool new = !sys_exists(near);
+    int fd = sys_open(near, O_WRONLY | O_CREAT, 0644);
+    if (fd < 0)
+        return err_set(ERR_SYS, "cannot write the tuned recipe %s: %s; name another with --out",
+                       path, strerror(errno));
+    sys_close(fd);
+    if (new)
+        sys_unlink(near);
+    return OK;
+}
+
+/* The winner's recipe; diff: what changed there. */
+static int write_recipe(const struct tune_outcome *o, const struct tune_request *r,
+                        const struct invocation *v, struct text *diff)
+{
+    const struct tune_change *c = &o->rows[o->winner].change;
     struct train_recipe *after = ARENA_NEW(v->arena, struct train_recipe);
     const char *path = tuned_path(v);
-    struct text yaml = { 0 }, diff = { 0 };
-    TRY(read_recipe(after, v, &o->rows[o->winner].change));
-    tune_recipe_yaml(o, before, after, v->args[0], &yaml);
+    struct text yaml = { 0 };
+    TRY(read_changed(after, &r->base, c, v->arena));
+    tune_recipe_yaml(o, r->objective, r->view.recipe, after, v->args[0], &yaml);
     int rc = file_replace(path, yaml.data, yaml.length);
     if (rc >= 0) {
-        tune_diff(&o->rows[o->winner].change, before, &diff);
-        printf("--- %s\n+++ %s\n%s", v->args[0], path, diff.data);
+        text_printf(diff, "--- %s\n+++ %s\n", v->args[0], path);
+        tune_diff(c, r->view.recipe, diff);
     }
     text_fini(&yaml);
-    text_fini(&diff);
     return rc;
 }
 
-static int print(const struct tune_outcome *o, const struct train_recipe *recipe,
+static int print(const struct tune_outcome *o, const struct tune_request *r,
                  const struct invocation *v)
 {
     const struct tune_flags *f = v->options;
+    struct text diff = { 0 }, t = { 0 };
+    int rc = o->winner >= 0 ? write_recipe(o, r, v, &diff) : OK;
     if (f->json) {
         struct json j;
         json_writer_init(&j);
-        tune_json(o, (enum tune_objective)f->objective, &j);
+        tune_json(o, r->objective, diff.length ? tuned_path(v) : NULL, diff.data, &j);
         printf("%s\n", j.out.data);
         json_writer_fini(&j);
-        return OK;
+    } else {
+        tune_text(o, r->objective, &t);
+        fputs(t.data, stdout);
+        if (diff.length)
+            fputs(diff.data, stdout);
     }
-    struct text t = { 0 };
-    tune_text(o, (enum tune_objective)f->objective, &t);
-    fputs(t.data, stdout);
+    fflush(stdout);
     text_fini(&t);
-    return o->winner >= 0 ? write_recipe(o, recipe, v) : OK;
+    text_fini(&diff);
+    return rc;
 }
 
 static int tune(struct tune_request *r, struct tune_outcome *o, struct arena *a)
@@ -207,11 +249,15 @@ static int tune(struct tune_request *r, struct tune_outcome *o, struct arena *a)
     enum { FIRST_STEPS = 25 }; /* a diagnosis asks for 20 steady ones */
     struct tune_hint hints[TUNE_HINTS];
     struct timing_result first;
-    TRY(timing_run(&first, &r->base, NULL, FIRST_STEPS, a));
-    r->hints = hints;
-    r->n_hints = tune_hints(hints, first.run);
+    int rc = timing_run(&first, &r->base, NULL, FIRST_STEPS, a);
+    if (rc >= 0) {
+        const int n = tune_hints(hints, first.run);
+        r->hints = hints;
+        r->n_hints = n > 0 ? n : 0;
+        r->diagnosed = n >= 0;
+    }
     sys_remove_tree(first.run);
-    return tune_run(o, r, &first, a);
+    return rc < 0 ? rc : tune_run(o, r, &first, a);
 }
 
 static int run(struct invocation *v)
@@ -224,10 +270,12 @@ static int run(struct invocation *v)
     struct progress progress;
     struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
     TRY(check_knobs(f->knobs));
-    TRY(read_recipe(recipe, v, NULL));
+    TRY(train_recipe_read(recipe, v->args[0], v->sets, v->n_sets, f->layout, v->arena));
+    TRY(check_writable(tuned_path(v)));
     TRY(make_request(&r, v, recipe, &m));
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
     progress_begin(&progress, v->terminal, "tune");
     r.context = &progress;
     progress_update(&progress, -1, "the recipe as it is");
@@ -236,7 +284,15 @@ static int run(struct invocation *v)
         rc = tune(&r, o, v->arena);
     sys_remove_tree(r.base.folder);
     progress_end(&progress, rc < 0 ? "ended early" : "done");
-    return rc < 0 ? rc : print(o, recipe, v);
+    if (rc >= 0)
+        return print(o, &r, v);
+    if (o->stopped) { /* what was measured is worth seeing; the reason comes behind it */
+        char why[512];
+        snprintf(why, sizeof why, "%s", err_message());
+        print(o, &r, v);
+        return err_set(rc, "%s", why);
+    }
+    return rc;
 }
 
 static const struct example examples[] = {
@@ -253,10 +309,14 @@ const struct command cmd_tune = {
     .summary = "Find settings with which a recipe trains faster",
     .arguments = "RECIPE.yaml",
     .description = "Runs the recipe for some steps, diagnoses them, and tries the settings that "
-                   "promise something: in rounds beside the recipe as it is, each trial a process "
-                   "of its own that evaluates and saves nothing. The best, together if they go "
-                   "together, run again; what is then still faster is written as a recipe beside "
-                   "the old one, with a diff.\n\n"
+                   "promise most: in rounds beside the recipe as it is, there and back, each trial "
+                   "a process of its own that evaluates and saves nothing. No change is judged by "
+                   "one round: how far rounds are apart says how far a gain may be off, and what "
+                   "the noise hides is said to be too noisy to tell. The best, together if they go "
+                   "together, run again in fresh processes; what is then still faster is written "
+                   "as a recipe beside the old one, with a diff.\n\n"
+                   "Stopped by a signal, it ends the trial under way, removes its folders and "
+                   "prints what it has measured; nothing is written, and it does not resume.\n\n"
                    "What is trained stays as it is: the rows of a step, the model, the optimizer. "
                    "A change of precision counts only if its loss keeps up.",
     .options = options,

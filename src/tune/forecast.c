@@ -5,6 +5,7 @@
 #include "train/rank_view.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Messages of ranks on one node go through memory: half of what copying through it reaches, and a
@@ -72,6 +73,26 @@ static int simulate(struct forecast *out, const struct train_recipe *r, const st
     return OK;
 }
 
+/* m with another instruction set. Both are measured now, one after the other, so that what else
+ * the machine does counts for both: a fifth of a second each. */
+static int with_backend(struct machine *out, const struct machine *m, const char *backend)
+{
+    struct machine was = *m, now = *m;
+    struct pool *pool;
+    TRY(pool_new(&pool, (int)i64_max(1, m->threads), true));
+    snprintf(now.backend, sizeof now.backend, "%s", backend);
+    machine_measure_peaks(&was, pool);
+    machine_measure_peaks(&now, pool);
+    pool_free(pool);
+    *out = *m;
+    snprintf(out->backend, sizeof out->backend, "%s", backend);
+    out->f32_one *= now.f32_one / was.f32_one;
+    out->f32_all *= now.f32_all / was.f32_all;
+    out->bf16_one *= now.bf16_one / was.bf16_one;
+    out->bf16_all *= now.bf16_all / was.bf16_all;
+    return OK;
+}
+
 int forecast_step(struct forecast *out, const struct timing_base *base,
                   const struct tune_change *change, const struct machine *m,
                   const struct knob_view *v)
@@ -85,9 +106,12 @@ int forecast_step(struct forecast *out, const struct timing_base *base,
     for (int i = base->n_sets; i < n; i++)
         sets[i] = change->sets[i - base->n_sets];
     struct train_recipe *r = ARENA_NEW(&a, struct train_recipe);
-    int rc = train_recipe_read(r, base->recipe, sets, n, base->layout, &a);
+    struct machine other;
+    int rc = train_recipe_read(r, base->recipe, sets, n, NULL, &a);
+    if (rc >= 0 && change && change->backend)
+        rc = with_backend(&other, m, change->backend);
     if (rc >= 0)
-        rc = simulate(out, r, m, v, &a);
+        rc = simulate(out, r, change && change->backend ? &other : m, v, &a);
     arena_fini(&a);
     return rc;
 }

@@ -1,6 +1,7 @@
 #include "tune/knob.h"
 
 #include "backend/backend.h"
+#include "base/text.h"
 #include "train/schedule.h"
 #include "train/train_layout.h"
 
@@ -75,8 +76,10 @@ static void cut_rows(const struct knob_view *v, struct change_list *out, i64 bat
 
 static void propose_micro_batch(const struct knob_view *v, struct change_list *out)
 {
-    const i64 batch = v->recipe->config.train.batch;
-    const i64 tries[] = { 2 * batch, 4 * batch, 8 * batch, batch / 2, batch / 4 };
+    const struct train_config *c = &v->recipe->config;
+    const i64 batch = c->train.batch, all = batch * schedule_full_micro_batches(c);
+    const i64 tries[] = { 2 * batch, 4 * batch, 8 * batch, all > 8 * batch ? all : 0, batch / 2,
+                          batch / 4 };
     if (v->recipe->config.ramp.batch_from > 0)
         return; /* it counts micro-batches */
     for (i64 i = 0; i < COUNT_OF(tries); i++)
@@ -119,9 +122,36 @@ static void propose_kernels(const struct knob_view *v, struct change_list *out)
 
 static void propose_prefetch(const struct knob_view *v, struct change_list *out)
 {
-    const i64 now = v->recipe->config.data.prefetch;
+    const i64 now = v->recipe->config.data.prefetch, threads = v->recipe->config.data.threads;
     if (now <= 256)
         change_one(out, "prefetch", "data.prefetch", number(out, now), number(out, 4 * now));
+    if (threads < own_cores(v))
+        change_one(out, "prefetch", "data.threads", number(out, threads), number(out, threads + 1));
+}
+
+static const char *kib(struct change_list *out, i64 bytes)
+{
+    return arena_printf(out->arena, "%lldKiB", (long long)i64_max(1, bytes / 1024));
+}
+
+/* Sums of gradients over dp: in messages of what size, where nothing is split, and when. */
+static void propose_bucket(const struct knob_view *v, struct change_list *out)
+{
+    const struct layout *l = &v->recipe->layout;
+    const i64 now = l->bucket;
+    if (l->dp * l->cp < 2)
+        return;
+    if (l->sums == SUMS_END)
+        change_one(out, "bucket", "layout.sums", "end", "ready");
+    if (l->zero > ZERO_NONE)
+        return;
+    if (now > 0)
+        change_one(out, "bucket", "layout.bucket", kib(out, now), "0");
+    change_one(out, "bucket", "layout.bucket", now > 0 ? kib(out, now) : "0",
+               now > 0 ? kib(out, 8 * now) : "4096KiB");
+    if (now == 0 || now >= 64 * 1024)
+        change_one(out, "bucket", "layout.bucket", now > 0 ? kib(out, now) : "0",
+                   now > 0 ? kib(out, now / 8) : "512KiB");
 }
 
 static void propose_offload(const struct knob_view *v, struct change_list *out)
@@ -191,25 +221,52 @@ static void propose_schedule(const struct knob_view *v, struct change_list *out)
 }
 
 const struct knob knobs[] = {
-    { "threads", "Threads of a rank.", "K1 K2 H8", propose_threads },
-    { "micro-batch", "Rows that are computed at once; the step's stay.", "K7 H5 B5 B6 R3 C10",
+    { "threads", "Threads of a rank.", "K1 K2 H8 C9", "train.threads", propose_threads },
+    { "micro-batch", "Rows that are computed at once; the step's stay.", "K7 H5 B5 B6 R3 C10", NULL,
       propose_micro_batch },
-    { "recompute", "What is computed again instead of kept.", "K10 H7", propose_recompute },
-    { "precision", "fp32 or bf16.", "K8", propose_precision },
-    { "kernels", "The instruction set.", "K8", propose_kernels },
-    { "prefetch", "Batches that are read ahead.", "D1 D2 D4", propose_prefetch },
-    { "offload", "State in slower memory.", "H7 H10", propose_offload },
-    { "layout", "How a step is spread over ranks.", "C1 C4 C5 C7 C10 B4 B5 K14",
+    { "recompute", "What is computed again instead of kept.", "K10 H7", "train.recompute",
+      propose_recompute },
+    { "precision", "fp32 or bf16.", "K8", NULL, propose_precision },
+    { "kernels", "The instruction set.", "K8", NULL, propose_kernels },
+    { "prefetch", "Batches that are read ahead, and threads that read them.", "D1 D2 D4",
+      "data.prefetch data.threads", propose_prefetch },
+    { "offload", "State in slower memory.", "H7 H10", NULL, propose_offload },
+    { "bucket", "Messages in which gradients are summed, and when.", "C1 C2 C3",
+      "layout.bucket layout.sums", propose_bucket },
+    { "layout", "How a step is spread over ranks.", "C1 C4 C5 C10 B4 B5 K14", NULL,
       propose_layout },
-    { "schedule", "Order of work in a pipeline.", "B5", propose_schedule },
+    { "schedule", "Order of work in a pipeline.", "B5", NULL, propose_schedule },
     { 0 },
 };
 
-bool knob_heeds(const struct knob *k, const char *finding)
+static bool is_in(const char *list, const char *word, size_t n)
 {
-    const size_t n = strlen(finding);
-    for (const char *at = k->speaks; (at = strstr(at, finding)) != NULL; at++)
-        if ((at == k->speaks || at[-1] == ' ') && (at[n] == ' ' || at[n] == '\0'))
+    for (const char *at = list; at && (at = strstr(at, word)) != NULL; at++)
+        if ((at == list || at[-1] == ' ') && (at[n] == ' ' || at[n] == '\0'))
             return true;
     return false;
+}
+
+void knob_propose_set(const struct knob *k, const struct knob_view *v, const char *set,
+                      struct change_list *out)
+{
+    const char *equals = strchr(set, '=');
+    void *target;
+    if (!equals)
+        return;
+    const char *key = arena_strndup(out->arena, set, equals - set);
+    if (!is_in(k->keys, key, strlen(key)))
+        return;
+    const struct option *o = recipe_find(&v->recipe->recipe, key, &target);
+    struct text now = { 0 };
+    if (o)
+        option_format(o, target, &now);
+    if (now.length > 0 && strcmp(now.data, equals + 1) != 0)
+        change_one(out, k->name, key, arena_strdup(out->arena, now.data), equals + 1);
+    text_fini(&now);
+}
+
+bool knob_heeds(const struct knob *k, const char *finding)
+{
+    return is_in(k->speaks, finding, strlen(finding));
 }

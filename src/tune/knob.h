@@ -32,10 +32,16 @@ struct knob {
     const char *name;    /* "micro-batch" */
     const char *help;    /* a sentence */
     const char *speaks;  /* ids of findings that speak for it, as "K7 H5 B6" */
+    const char *keys;    /* that are its own, whatever value a finding wants; NULL: none */
     void (*propose)(const struct knob_view *v, struct change_list *out);
 };
 
 extern const struct knob knobs[]; /* ends with an empty row */
+
+/* One change of the knob: "key=value" of a recipe key, as a finding wants it. Nothing where the
+ * knob has other settings, or the recipe has this one. */
+void knob_propose_set(const struct knob *k, const struct knob_view *v, const char *set,
+                      struct change_list *out);
 
 /* Whether the finding speaks for the knob. */
 bool knob_heeds(const struct knob *k, const char *finding);

@@ -41,10 +41,6 @@ static void command_line(struct arguments *x, const struct timing_base *b,
     add(x, b->recipe);
     for (int i = 0; i < b->n_sets; i++)
         add_set(x, b->sets[i]);
-    if (b->layout) {
-        add(x, "--layout");
-        add(x, b->layout);
-    }
     for (int i = 0; c && i < c->n_sets; i++)
         add_set(x, c->sets[i]);
     add_set(x, arena_printf(a, "train.steps=%lld", (long long)steps));
@@ -89,17 +85,31 @@ static void last_line(const char *path, char *line, size_t size)
     snprintf(line, size, "%.500s", begin);
 }
 
+static bool is_stopped(const struct timing_base *b)
+{
+    return b->stop && b->stop(b->context);
+}
+
+/* Looks up now and then: a signal may have come to this process alone. */
 static int wait_for_trial(int pid, const struct timing_base *b, const char *said)
 {
+    enum { SLICE_NS = 50000000 };
+    const u64 end = sys_now_ns() + (u64)(1e9 * b->patience_s);
     char line[512];
-    int code;
+    int code = 0;
+    bool done = false;
     if (pid < 0)
         return err_set(ERR_SYS, "cannot start a trial: %s", strerror(errno));
-    if (!sys_wait_for(pid, (u64)(1e9 * b->patience_s), &code)) {
+    while (!is_stopped(b) && sys_now_ns() < end && !done)
+        done = sys_wait_for(pid, SLICE_NS, &code);
+    if (!done) {
         sys_kill(pid);
         sys_wait_for(pid, UINT64_MAX, &code);
-        return err_set(ERR_LIMIT, "not done after %.0f s", b->patience_s);
     }
+    if (is_stopped(b))
+        return err_set(ERR_STOPPED, "stopped by a signal; nothing was changed");
+    if (!done)
+        return err_set(ERR_LIMIT, "not done after %.0f s", b->patience_s);
     if (code == 0)
         return OK;
     last_line(said, line, sizeof line);
@@ -110,6 +120,7 @@ static int wait_for_trial(int pid, const struct timing_base *b, const char *said
 
 struct metrics {
     double *step_s, *loss;
+    double *joules; /* since the run began, its start with them; NaN: not known */
     i64 n, cap;
     i64 tokens; /* after the last step */
 };
@@ -124,13 +135,17 @@ static void take_line(struct metrics *m, const char *line, i64 bytes, struct are
         if (m->n == m->cap) {
             i64 cap = i64_max(64, 2 * m->cap);
             double *step_s = ARENA_ARRAY(a, double, cap), *loss = ARENA_ARRAY(a, double, cap);
+            double *joules = ARENA_ARRAY(a, double, cap);
             for (i64 i = 0; i < m->n; i++) {
                 step_s[i] = m->step_s[i];
                 loss[i] = m->loss[i];
+                joules[i] = m->joules[i];
             }
-            *m = (struct metrics){ step_s, loss, m->n, cap, m->tokens };
+            *m = (struct metrics){ step_s, loss, joules, m->n, cap, m->tokens };
         }
         const json_t *l = json_object_get(o, "loss");
+        const json_t *joules = json_object_get(json_object_get(o, "energy"), "J");
+        m->joules[m->n] = json_is_number(joules) ? json_number_value(joules) : NAN;
         m->step_s[m->n] = json_number_value(json_object_get(o, "step_s"));
         m->loss[m->n++] = json_is_number(l) ? json_number_value(l) : NAN;
         m->tokens = (i64)json_integer_value(json_object_get(o, "tokens"));
@@ -160,17 +175,11 @@ static int read_metrics(struct metrics *m, const char *run, struct arena *a)
     return OK;
 }
 
-static double read_joules(const char *run)
+/* Of the steps that count: a trial's start takes as much as many steps, and is none of theirs. */
+static double joules_per_token(const struct metrics *m, double tokens)
 {
-    char path[1400];
-    json_t *o;
-    double joules = 0;
-    snprintf(path, sizeof path, "%s/energy.json", run);
-    if (json_load(path, 1 << 20, &o) < 0)
-        return 0;
-    joules = json_number_value(json_object_get(o, "J_per_token"));
-    json_decref(o);
-    return joules;
+    const double joules = m->joules[m->n - 1] - m->joules[TIMING_WARM_UP - 1];
+    return joules > 0 ? joules / (tokens * (double)(m->n - TIMING_WARM_UP)) : 0;
 }
 
 int timing_read(struct timing_result *out, const char *run, struct arena *a)
@@ -182,7 +191,7 @@ int timing_read(struct timing_result *out, const char *run, struct arena *a)
     out->steps = m.n - TIMING_WARM_UP;
     out->step_s = m.step_s + TIMING_WARM_UP;
     out->tokens = (double)m.tokens / (double)m.n;
-    out->joules_per_token = read_joules(run);
+    out->joules_per_token = joules_per_token(&m, out->tokens);
     out->loss = m.loss + TIMING_WARM_UP;
     return OK;
 }

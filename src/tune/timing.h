@@ -1,9 +1,9 @@
 /* tune/timing.h - a recipe with some settings changed, run for some steps in a process of its own.
  *
  * A trial is `headway train RECIPE --measure` with overrides: the program that will train, with its
- * own loader, ranks and start, in a run folder that is thrown away. What it took is read from the
- * folder's metrics and energy ledger. The first steps are not counted: memory is touched for the
- * first time in them, and ranks start. */
+ * own loader, ranks and start, in a run folder that is thrown away. What it took, and how much
+ * energy, is read from the folder's metrics. The first steps are not counted: memory is touched for
+ * the first time in them, and ranks start. */
 #ifndef HEADWAY_TUNE_TIMING_H
 #define HEADWAY_TUNE_TIMING_H
 
@@ -25,10 +25,12 @@ struct timing_base {
     const char *recipe;             /* path */
     const char **sets;              /* of the user, before those of the change */
     int n_sets;
-    const char *backend, *layout;   /* --backend, --layout; NULL: not given */
+    const char *backend;            /* --backend; NULL: not given */
     i64 ranks;                      /* 0: one process */
     const char *folder;             /* run folders are made here, one per trial */
     double patience_s;              /* a trial that takes longer is stopped */
+    bool (*stop)(void *context);    /* asked while a trial runs, which then ends; may be NULL */
+    void *context;
 };
 
 struct timing_result {

@@ -8,7 +8,8 @@ static const char *const objective_names[] = { "tokens/s", "time to loss", "toke
 static const char *const saved_names[] = { "time per token", "time to the same loss",
                                            "energy per token" };
 static const char *const fate_names[] = { "tried", "impossible", "not tried", "not tried", "failed",
-                                          "refused" };
+                                          "refused", "not confirmed" };
+static const char *const verdict_names[] = { "unknown", "noise", "even", "faster", "slower" };
 
 /* --- for people ---------------------------------------------------------------------- */
 
@@ -20,40 +21,77 @@ static void add_percent(struct text *out, double share, int width)
         text_printf(out, " %+*.1f %%", width, 100 * share);
 }
 
+/* A figure only where it can be told; else how far it may be off. */
+static void add_verdict(const struct tune_row *r, struct text *out)
+{
+    static const char *const words[] = { "one round, which says nothing", "too noisy to tell",
+                                         "no different", "faster", "slower" };
+    text_printf(out, "  %s", words[r->verdict]);
+    if (r->verdict == VERDICT_NOISE)
+        text_printf(out, ": %+.1f %% +- %.1f", 100 * r->gain, 100 * r->bar);
+    if (r->rounds > 1)
+        text_printf(out, " (%lld rounds)", (long long)r->rounds);
+    if (r->change.numbers)
+        text_printf(out, ", loss %+.2f %%", 100 * r->loss_change);
+}
+
 static void add_row(const struct tune_row *r, struct text *out)
 {
+    const bool told = r->verdict != VERDICT_NONE && r->verdict != VERDICT_NOISE;
     text_printf(out, "  %-44s", r->change.label);
     add_percent(out, r->predicted, 6);
-    if (r->fate == FATE_TRIED || !isnan(r->gain)) {
-        add_percent(out, r->gain, 6);
-        if (!isnan(r->error))
-            text_printf(out, " +- %.1f", 100 * r->error);
-    }
+    text_printf(out, " %-4s", r->by);
+    add_percent(out, told ? r->gain : NAN, 6);
+    if (told)
+        text_printf(out, " +- %-5.1f", 100 * r->bar);
+    else
+        text_printf(out, "%9s", "");
+    if (r->rounds > 0)
+        add_verdict(r, out);
     if (r->fate != FATE_TRIED)
         text_printf(out, "  %s: %s", fate_names[r->fate], r->why);
-    else if (r->change.numbers)
-        text_printf(out, "  loss %+.2f %%", 100 * r->loss_change);
+    else if (r->rounds == 0)
+        text_add(out, "  not reached");
     text_add(out, "\n");
+}
+
+static void add_result(const struct tune_outcome *o, enum tune_objective objective,
+                       struct text *out)
+{
+    bool noisy = o->proofs > 0 && o->proven_verdict == VERDICT_NOISE;
+    for (int i = 0; i < o->n; i++)
+        noisy = noisy || (o->rows[i].fate == FATE_TRIED && o->rows[i].verdict == VERDICT_NOISE);
+    if (o->stopped)
+        text_add(out, "ended early: this is what was measured until then; nothing was proven or "
+                      "written\n");
+    else if (o->winner >= 0)
+        text_printf(out, "best: %s: %.1f %% +- %.1f less %s, run again in fresh processes (%lld "
+                    "rounds)\n", o->rows[o->winner].change.label, 100 * o->proven,
+                    100 * o->proven_bar, saved_names[objective], (long long)o->proven_rounds);
+    else if (noisy)
+        text_add(out, "nothing is proven to be better, and what is too noisy to tell may be: the "
+                      "recipe stays as it is; a larger --budget or a quieter machine would "
+                      "tell\n");
+    else if (o->proofs > 0)
+        text_add(out, "what was best in rounds was not when it ran again: the recipe stays as it "
+                      "is\n");
+    else
+        text_add(out, "nothing is better beyond the noise: the recipe stays as it is\n");
 }
 
 void tune_text(const struct tune_outcome *o, enum tune_objective objective, struct text *out)
 {
-    text_printf(out, "as it is: %.4g s a step, %.0f tokens/s, noise %.1f %%; "
-                "trials of %lld steps\n", o->base_step_s, o->base_tokens_per_s,
-                100 * o->noise, (long long)o->steps);
-    text_printf(out, "%s saved:%*s predicted  measured\n", saved_names[objective],
-                (int)(39 - strlen(saved_names[objective])), "");
+    text_printf(out, "as it is: %.4g s a step, %.0f tokens/s; trials of %lld steps", o->base_step_s,
+                o->base_tokens_per_s, (long long)o->steps);
+    if (o->by_mean)
+        text_add(out, " by their mean");
+    if (!isnan(o->noise))
+        text_printf(out, "; one round is off by %.1f %%", 100 * o->noise);
+    text_printf(out, "\n%s saved:%*s predicted by    measured (19 of 20 times within)\n",
+                saved_names[objective], (int)(39 - strlen(saved_names[objective])), "");
     for (int i = 0; i < o->n; i++)
         add_row(&o->rows[i], out);
-    if (o->winner >= 0)
-        text_printf(out, "best: %s: %.1f %% +- %.1f less in fresh processes\n",
-                    o->rows[o->winner].change.label, 100 * o->proven, 100 * o->proven_error);
-    else if (isnan(o->proven))
-        text_add(out, "nothing is faster beyond the noise: the recipe stays as it is\n");
-    else
-        text_printf(out, "the best in rounds gained only %.1f %% +- %.1f when it ran "
-                    "again: the recipe stays as it is\n",
-                    100 * o->proven, 100 * o->proven_error);
+    add_result(o, objective, out);
 }
 
 /* --- for machines -------------------------------------------------------------------- */
@@ -77,15 +115,17 @@ static void put_change(struct json *j, const struct tune_change *c)
         json_put_str(j, "backend", c->backend);
 }
 
-void tune_json(const struct tune_outcome *o, enum tune_objective objective, struct json *j)
+void tune_json(const struct tune_outcome *o, enum tune_objective objective, const char *recipe,
+               const char *diff, struct json *j)
 {
     json_begin_object(j);
     json_put_str(j, "objective", objective_names[objective]);
     json_put_double(j, "step_s", o->base_step_s);
     json_put_double(j, "tokens_per_s", o->base_tokens_per_s);
     json_put_double(j, "joules_per_token", o->base_joules_per_token);
-    json_put_double(j, "noise", o->noise);
+    put_known(j, "noise", o->noise);
     json_put_int(j, "trial_steps", o->steps);
+    json_put_str(j, "step", o->by_mean ? "mean" : "median");
     json_put_double(j, "seconds", o->seconds);
     json_key(j, "trials");
     json_begin_array(j);
@@ -97,8 +137,14 @@ void tune_json(const struct tune_outcome *o, enum tune_objective objective, stru
         if (r->fate != FATE_TRIED)
             json_put_str(j, "why", r->why);
         put_known(j, "predicted", r->predicted);
+        if (r->by[0])
+            json_put_str(j, "predicted_by", r->by);
         put_known(j, "gain", r->gain);
         put_known(j, "error", r->error);
+        put_known(j, "bar", r->bar);
+        json_put_str(j, "verdict", verdict_names[r->verdict]);
+        if (r->change.numbers && r->rounds > 0)
+            json_put_double(j, "loss_change", r->loss_change);
         json_put_int(j, "rounds", r->rounds);
         json_end(j);
     }
@@ -107,6 +153,14 @@ void tune_json(const struct tune_outcome *o, enum tune_objective objective, stru
         json_put_str(j, "best", o->rows[o->winner].change.label);
     put_known(j, "proven", o->proven);
     put_known(j, "proven_error", o->proven_error);
+    put_known(j, "proven_bar", o->proven_bar);
+    if (o->proofs > 0)
+        json_put_int(j, "proven_rounds", o->proven_rounds);
+    json_put_bool(j, "stopped", o->stopped);
+    if (recipe)
+        json_put_str(j, "recipe", recipe);
+    if (diff)
+        json_put_str(j, "diff", diff);
     json_end(j);
 }
 
@@ -121,10 +175,14 @@ static void add_setting(const char *set, const struct train_recipe *before, cons
     snprintf(key, sizeof key, "%.*s", (int)(equals - set), set);
     const struct option *o = recipe_find(&before->recipe, key, &target);
     const char *where = recipe_where(&before->recipe, key);
-    text_printf(out, "%s-%s: ", prefix, key);
-    option_format(o, target, out);
-    text_printf(out, "   # %s\n", where ? where : "the default");
-    text_printf(out, "%s+%s: %s\n", prefix, key, equals + 1);
+    struct text was = { 0 };
+    option_format(o, target, &was);
+    if (strcmp(was.data, equals + 1) != 0) {
+        text_printf(out, "%s-%s: %s   # %s\n", prefix, key, was.data,
+                    where ? where : "the default");
+        text_printf(out, "%s+%s: %s\n", prefix, key, equals + 1);
+    }
+    text_fini(&was);
 }
 
 static void add_diff(const struct tune_change *c, const struct train_recipe *before,
@@ -141,13 +199,14 @@ void tune_diff(const struct tune_change *c, const struct train_recipe *before, s
     add_diff(c, before, "", out);
 }
 
-void tune_recipe_yaml(const struct tune_outcome *o, const struct train_recipe *before,
-                      const struct train_recipe *after, const char *path, struct text *out)
+void tune_recipe_yaml(const struct tune_outcome *o, enum tune_objective objective,
+                      const struct train_recipe *before, const struct train_recipe *after,
+                      const char *path, struct text *out)
 {
     const struct tune_change *c = &o->rows[o->winner].change;
-    text_printf(out, "# %s, tuned: %.1f %% +- %.1f less time a step on the machine where it was "
-                "tried.\n# Besides defaults that are written out, this changed:\n", path,
-                100 * o->proven, 100 * o->proven_error);
+    text_printf(out, "# %s, tuned: %.1f %% +- %.1f less %s on the machine where it was tried.\n"
+                "# Besides defaults that are written out, this changed:\n", path,
+                100 * o->proven, 100 * o->proven_bar, saved_names[objective]);
     add_diff(c, before, "#   ", out);
     recipe_write_yaml(&after->recipe, out);
 }

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static struct arena arena;
@@ -109,7 +110,7 @@ TEST(layouts_are_legal_and_use_all_ranks)
 
 TEST(a_finding_speaks_for_knobs_by_its_whole_id)
 {
-    const struct knob k = { "x", "", "K10 C1", NULL };
+    const struct knob k = { "x", "", "K10 C1", NULL, NULL };
     CHECK(knob_heeds(&k, "K10") && knob_heeds(&k, "C1"));
     CHECK(!knob_heeds(&k, "K1") && !knob_heeds(&k, "C10") && !knob_heeds(&k, "1"));
 }
@@ -129,31 +130,67 @@ static struct timing_result result_of(double step_s, double tokens, double decay
     return r;
 }
 
+static double ratio_of(enum tune_objective o, double tolerance, const struct timing_result *now,
+                       const struct timing_result *was)
+{
+    const struct tune_measure m = { o, tolerance, false };
+    return tune_ratio(&m, now, was);
+}
+
+/* A loader that is late in every eighth step, and a machine that once stands still. */
+TEST(waits_in_some_steps_count_where_means_are_asked_for)
+{
+    struct timing_result was = result_of(1, 100, 0), now = result_of(1, 100, 0);
+    const struct tune_measure median = { TUNE_SPEED, 0, false }, mean = { TUNE_SPEED, 0, true };
+    was.step_s[3] = was.step_s[11] = 2;
+    CHECK_NEAR(tune_ratio(&median, &now, &was), 1, 1e-12);
+    CHECK_NEAR(tune_ratio(&mean, &now, &was), 16 / 18., 1e-12);
+    was.step_s[3] = 100;
+    CHECK_NEAR(tune_ratio(&mean, &now, &was), 16 / 19., 1e-12);
+}
+
 TEST(speed_counts_tokens_and_not_steps)
 {
     struct timing_result was = result_of(1, 100, 0), now = result_of(1.5, 200, 0);
-    CHECK_NEAR(tune_ratio(TUNE_SPEED, 0, &now, &was), 0.75, 1e-12);
+    CHECK_NEAR(ratio_of(TUNE_SPEED, 0, &now, &was), 0.75, 1e-12);
     now.step_s[3] = 100; /* a pause of the machine */
-    CHECK_NEAR(tune_ratio(TUNE_SPEED, 0, &now, &was), 0.75, 1e-12);
+    CHECK_NEAR(ratio_of(TUNE_SPEED, 0, &now, &was), 0.75, 1e-12);
 }
 
 TEST(time_to_loss_counts_both_the_steps_and_their_length)
 {
     struct timing_result was = result_of(1, 100, 0.1), slow = result_of(2, 100, 0.1);
     struct timing_result steep = result_of(1, 100, 0.2), worse = result_of(0.5, 100, 0.05);
-    CHECK_NEAR(tune_ratio(TUNE_LOSS, 0, &slow, &was), 2, 1e-12);
-    CHECK(tune_ratio(TUNE_LOSS, 0, &steep, &was) < 0.7);
-    CHECK(isnan(tune_ratio(TUNE_LOSS, 0, &worse, &was))); /* never gets there */
-    CHECK(isfinite(tune_ratio(TUNE_LOSS, 1, &worse, &was))); /* near enough for whom it is */
+    CHECK_NEAR(ratio_of(TUNE_LOSS, 0, &slow, &was), 2, 1e-12);
+    CHECK(ratio_of(TUNE_LOSS, 0, &steep, &was) < 0.7);
+    CHECK(isnan(ratio_of(TUNE_LOSS, 0, &worse, &was))); /* never gets there */
+    CHECK(isfinite(ratio_of(TUNE_LOSS, 1, &worse, &was))); /* near enough for whom it is */
 }
 
 TEST(energy_that_is_not_known_is_no_gain)
 {
     struct timing_result was = result_of(1, 100, 0), now = result_of(1, 100, 0);
     was.joules_per_token = 2;
-    CHECK(isnan(tune_ratio(TUNE_ENERGY, 0, &now, &was)));
+    CHECK(isnan(ratio_of(TUNE_ENERGY, 0, &now, &was)));
     now.joules_per_token = 1.5;
-    CHECK_NEAR(tune_ratio(TUNE_ENERGY, 0, &now, &was), 0.75, 1e-12);
+    CHECK_NEAR(ratio_of(TUNE_ENERGY, 0, &now, &was), 0.75, 1e-12);
+}
+
+/* Starting takes 100 J, and each step 1 J for 64 tokens. */
+TEST(a_trials_energy_is_that_of_its_steps)
+{
+    struct timing_result r;
+    CHECK(mkdir("tune-run", 0755) == 0);
+    FILE *f = fopen("tune-run/metrics.jsonl", "w");
+    CHECK(f != NULL);
+    for (int step = 1; step <= 10; step++)
+        fprintf(f, "{\"event\":\"step\",\"step\":%d,\"tokens\":%d,\"step_s\":0.1,\"loss\":3,"
+                "\"energy\":{\"J\":%d}}\n", step, 64 * step, 100 + step);
+    fclose(f);
+    CHECK_OK(timing_read(&r, "tune-run", &arena));
+    CHECK_EQ(r.steps, 10 - TIMING_WARM_UP);
+    CHECK_NEAR(r.joules_per_token, 1 / 64., 1e-12);
+    CHECK(unlink("tune-run/metrics.jsonl") == 0 && rmdir("tune-run") == 0);
 }
 
 /* --- forecasts ----------------------------------------------------------------------- */
@@ -215,8 +252,10 @@ int main(void)
         ONE(layouts_are_legal_and_use_all_ranks),
         ONE(a_finding_speaks_for_knobs_by_its_whole_id),
         ONE(speed_counts_tokens_and_not_steps),
+        ONE(waits_in_some_steps_count_where_means_are_asked_for),
         ONE(time_to_loss_counts_both_the_steps_and_their_length),
         ONE(energy_that_is_not_known_is_no_gain),
+        ONE(a_trials_energy_is_that_of_its_steps),
         ONE(forecasts_know_what_is_computed_and_with_what),
         ONE(what_is_not_legal_is_said_by_the_forecast),
     };
