@@ -345,13 +345,15 @@ static int one_round(struct tuner *t, const int *list, int n, bool backwards)
 /* Trials that are kept for what follows: a proof of the least length. */
 enum { KEPT_TRIALS = 2 * LEAST_PROOF };
 
-/* Rounds over these rows until they are told apart or the time is up. */
+/* Rounds over these rows until they are told apart or the time is up: all of it while nobody is
+ * faster, since there is nothing to be proven. */
 static int run_rounds(struct tuner *t, const int *rows, int n, int most)
 {
     int list[TUNE_ROWS];
     for (int round = 0; round < most; round++) {
         const int left = list_open(t, rows, n, list);
-        if (left == 0 || (round >= LEAST_ROUNDS && !time_left(t, left + 1 + KEPT_TRIALS)))
+        const int kept = best_row(t->out, t->out->n) < 0 ? 0 : KEPT_TRIALS;
+        if (left == 0 || (round >= LEAST_ROUNDS && !time_left(t, left + 1 + kept)))
             break;
         TRY(one_round(t, list, left, round % 2));
     }

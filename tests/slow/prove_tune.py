@@ -16,8 +16,7 @@ import time
 
 Case = collections.namedtuple("Case", "what recipe flags")
 
-PLAIN = {"model.spec": "laptop-5m", "train.batch": 8, "train.seq": 128}
-SMALL = {"model.spec": "laptop-2m", "train.batch": 8, "train.seq": 128}
+PLAIN = {"model.spec": "laptop-2m", "train.batch": 4, "train.seq": 128}
 
 
 def of(base, **more):
@@ -29,22 +28,22 @@ CASES = {
     "recompute": Case("everything is computed again", of(PLAIN, train__recompute="full"), ""),
     "one-thread": Case("one thread", of(PLAIN, train__threads=1), ""),
     "thin": Case("micro-batches of one short row",
-                 of(SMALL, train__batch=1, train__accumulate=32, train__seq=32), ""),
-    "generic": Case("kernels without vectors", SMALL, "--backend generic"),
+                 of(PLAIN, train__batch=1, train__accumulate=16, train__seq=32), ""),
+    "generic": Case("kernels without vectors", PLAIN, "--backend generic"),
     "bf16": Case("bf16, for which this processor has no instructions",
                  of(PLAIN, train__precision="bf16"), ""),
     "loader": Case("a loader whose batches come unevenly, one read ahead",
-                   of(SMALL, data__prefetch=1, run__inject="loader_lognormal=150ms"), ""),
+                   of(PLAIN, data__prefetch=1, run__inject="loader_lognormal=100ms"), ""),
     "bucket": Case("two ranks, gradients in messages of 2 KiB",
-                   of(SMALL, layout__dp=2, layout__bucket="2KiB", train__batch=2), "--ranks 2"),
-    "split": Case("two ranks that share each matrix", of(SMALL, layout__tp=2), "--ranks 2"),
+                   of(PLAIN, layout__dp=2, layout__bucket="2KiB", train__batch=2), "--ranks 2"),
+    "split": Case("two ranks that share each matrix", of(PLAIN, layout__tp=2), "--ranks 2"),
     "many": Case("recompute, one thread and thin micro-batches at once",
-                 of(SMALL, train__recompute="full", train__threads=1, train__batch=1,
-                    train__accumulate=16), ""),
+                 of(PLAIN, train__recompute="full", train__threads=1, train__batch=1,
+                    train__accumulate=8, train__seq=64), ""),
     "energy": Case("everything is computed again; tokens per joule are asked for",
-                   of(SMALL, train__recompute="full"), "--objective energy"),
+                   of(PLAIN, train__recompute="full"), "--objective energy"),
     "loss": Case("one thread; the time to the recipe's loss is asked for",
-                 of(SMALL, train__threads=1), "--objective loss"),
+                 of(PLAIN, train__threads=1), "--objective loss"),
 }
 
 
