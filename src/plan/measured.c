@@ -262,6 +262,33 @@ static void read_batch(struct reader *r)
         r->out->missing = "a batch with a row for every data rank";
 }
 
+/* Several stages per rank are interleaved, whatever the row calls that. */
+static void read_schedule(struct reader *r)
+{
+    struct plan_layout *l = &r->out->layout;
+    const char *text = cell(r, "schedule");
+    i64 stages = whole(r, "vpp");
+    enum schedule_kind kind = SCHEDULE_1F1B;
+    if (begins(text, "interleaved"))
+        kind = SCHEDULE_INTERLEAVED;
+    else if (*text)
+        kind = schedule_kind_of(text);
+    if (kind == SCHEDULE_KINDS) {
+        unknown_word(r, "schedule", "gpipe, 1f1b, interleaved, zb-h1, zb-v");
+        kind = SCHEDULE_1F1B;
+    }
+    if (stages == 0 && kind == SCHEDULE_INTERLEAVED && l->pp > 1 && !r->out->missing)
+        r->out->missing = "vpp, how many stages of its interleaved schedule a rank has";
+    l->virtual_stages = stages > 0 ? stages : kind == SCHEDULE_ZB_V && l->pp > 1 ? 2 : 1;
+    if (kind == SCHEDULE_1F1B || kind == SCHEDULE_INTERLEAVED || l->pp == 1)
+        kind = l->virtual_stages > 1 ? SCHEDULE_INTERLEAVED : SCHEDULE_1F1B;
+    if ((l->virtual_stages < schedule_least_chunks(kind) ||
+         (schedule_most_chunks(kind) && l->virtual_stages > schedule_most_chunks(kind))) &&
+        !r->out->missing)
+        r->out->missing = "as many stages per rank as its schedule has";
+    l->schedule = (int)kind;
+}
+
 static void read_layout(struct reader *r)
 {
     struct plan_layout *l = &r->out->layout;
@@ -273,8 +300,7 @@ static void read_layout(struct reader *r)
     l->dp = whole(r, "dp");
     if (l->dp == 0 && l->tp > 0 && l->pp > 0)
         l->dp = r->out->devices / l->tp / l->pp / l->cp;
-    l->virtual_stages = i64_max(1, whole(r, "vpp"));
-    l->schedule = l->virtual_stages > 1 ? SCHEDULE_INTERLEAVED : SCHEDULE_1F1B;
+    read_schedule(r);
     l->recompute = recompute_of(r);
     r->out->any_recompute = !*cell(r, "recompute") && strstr(cell(r, "notes"), "recompute not stated");
     l->zero = zero_of(r);
@@ -343,7 +369,8 @@ static int read_row(struct reader *r)
     o->year = year_of(r);
     o->devices = needed(r, "n_gpus");
     o->sequence = needed(r, "seq");
-    o->node_ranks = i64_max(1, whole(r, "gpus_per_node"));
+    o->node_ranks = o->devices > 1 ? needed(r, "gpus_per_node") : 1;
+    o->node_ranks = i64_max(1, o->node_ranks);
     o->dtype = dtype_of(r);
     o->frozen = strstr(cell(r, "notes"), "LoRA") != NULL;
     o->link_bytes_per_s = number(r, "intra_gbs_per_gpu") * 1e9;

@@ -10,13 +10,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_MACHINES = 64, MOST_FAMILIES = 16, MOST_STACKS = 16, MOST_NETWORKS = 8 };
+enum { MOST_FAMILIES = 16, MOST_STACKS = 16, MOST_NETWORKS = 8 };
 
 static const char *const stack_names[] = {
     "megatron-lm", "megatron-lm-2022", "megatron-deepspeed",
     "megatron-deepspeed-2022", "megatron-deepspeed-2022-bf16", "nanotron", "llm-foundry",
     "megatron-bridge",
     "megatron-core", "megascale", "torchtitan", "torchtitan-compiled",
+};
+
+/* One for each device, network and node size. */
+struct known_machine {
+    struct plan_machine machine;
+    i64 named; /* the row of device_names.csv that it is of */
+    struct known_machine *next;
 };
 
 struct plan_world {
@@ -26,9 +33,7 @@ struct plan_world {
     i64 n_families;
     struct plan_stack stacks[MOST_STACKS];
     i64 n_stacks;
-    struct plan_machine machines[MOST_MACHINES]; /* one for each device, network and node size */
-    i64 named[MOST_MACHINES]; /* the row of device_names.csv that each is of */
-    i64 n_machines;
+    struct known_machine *machines;
     struct plan_machine networks[MOST_NETWORKS]; /* machine files that device_names.csv names */
     i64 n_networks;
 };
@@ -163,7 +168,6 @@ static void read_device(struct plan_device *d, const struct csv *t, i64 row)
     d->name = text_of(t, row, "name");
     d->peak[PLAN_BF16] = value_of(t, row, "bf16_dense_tflops") * 1e12;
     d->peak[PLAN_FP8] = value_of(t, row, "fp8_dense_tflops") * 1e12;
-    d->peak[PLAN_FP4] = 2 * d->peak[PLAN_FP8];
     d->peak[PLAN_FP32] = value_of(t, row, "fp32_vector_tflops") * 1e12;
     d->reached[PLAN_BF16] = value_of(t, row, "max_achieved_matmul_bf16_tflops") * 1e12;
     d->memory_bytes = value_of(t, row, "mem_gb") * 1e9;
@@ -186,11 +190,11 @@ static void slow_down(struct plan_device *d, double bytes_per_s, double power_w)
         d->peak_w = power_w;
 }
 
-static bool is_machine(const struct plan_world *w, i64 i, const struct plan_row *row, i64 name, double memory,
-                       double link, double net)
+static bool is_machine(const struct plan_world *w, const struct known_machine *known,
+                       const struct plan_row *row, i64 name, double memory, double link, double net)
 {
-    const struct plan_machine *m = &w->machines[i];
-    return w->named[i] == name && m->device.memory_bytes == memory && m->node_ranks == row->node_ranks &&
+    const struct plan_machine *m = &known->machine;
+    return known->named == name && m->device.memory_bytes == memory && m->node_ranks == row->node_ranks &&
            m->tiers[0].bytes_per_s.mid == link &&
            (*text_of(&w->names, name, "network") || m->tiers[1].bytes_per_s.mid == net);
 }
@@ -223,15 +227,19 @@ static const struct plan_machine *machine_of(struct plan_world *w, const struct 
     net = net > 0 ? net : value_of(&w->names, name, "net_gbs") * 1e9;
     if (device >= 0 && memory == 0)
         memory = value_of(&w->devices, device, "mem_gb") * 1e9;
-    for (i64 i = 0; i < w->n_machines; i++)
-        if (is_machine(w, i, row, name, memory, link, net))
-            return &w->machines[i];
-    if (device < 0 || w->n_machines == MOST_MACHINES)
+    for (const struct known_machine *k = w->machines; k; k = k->next)
+        if (is_machine(w, k, row, name, memory, link, net))
+            return &k->machine;
+    if (device < 0)
         return NULL;
-    w->named[w->n_machines] = name;
-    struct plan_machine *m = &w->machines[w->n_machines++];
+    struct known_machine *known = ARENA_NEW(w->arena, struct known_machine);
+    *known = (struct known_machine){ .named = name, .next = w->machines };
+    w->machines = known;
+    struct plan_machine *m = &known->machine;
     *m = (struct plan_machine){ .node_ranks = row->node_ranks };
     read_device(&m->device, &w->devices, device);
+    if (*text_of(&w->names, name, "fp4"))
+        m->device.peak[PLAN_FP4] = 2 * m->device.peak[PLAN_FP8];
     m->device.memory_bytes = memory;
     slow_down(&m->device, value_of(&w->names, name, "mem_bw_gbs") * 1e9, value_of(&w->names, name, "power_w"));
     m->name = m->device.name;
@@ -255,7 +263,9 @@ const char *plan_world_job(struct plan_world *w, const struct plan_row *row, str
     if (name < 0)
         return "no calibration for this device";
     job->machine = machine_of(w, row, name);
-    if (!job->machine || job->machine->device.peak[row->dtype] == 0)
+    if (!job->machine)
+        return "no facts about this device";
+    if (job->machine->device.peak[row->dtype] == 0)
         return "the device has no peak for this dtype";
     job->family = family_of(w, job->machine->device.family);
     job->stack = stack_of(w, row);

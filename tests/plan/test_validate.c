@@ -25,8 +25,8 @@ static const struct bound bounds[] = {
     { "vtrain_multi", 40, 8.4, 3.9, 0, 0.78, 77, 27.5, 99, 5.2 },
     { "bigscience_bloom_a100", 77, 7, 5.6, 0, 0.73, 86, 27, 90, 1.2 },
     { "llm_foundry_mpt", 124, 6.6, 6.1, 0, 0, 74, 18.5, 0, 0 },
-    { "ultrascale_nanotron_h100", 985, 23.2, 10, 0, 0.86, 76, 38, 89, 21 },
-    { "megatron_bridge", 142, 15.5, 11.7, 0, -0.25, 86, 92, 75, 6.5 },
+    { "ultrascale_nanotron_h100", 985, 21.4, 9.3, 0, 0.86, 77, 36, 89, 21 },
+    { "megatron_bridge", 142, 15.5, 11.7, 0, -0.25, 86, 97, 75, 6.5 },
     { "torchtitan", 11, 11, 10.9, 0, 0, 72, 42, 99, 3.6 },
 };
 
@@ -341,6 +341,109 @@ TEST(words_that_a_column_does_not_have_are_said)
     }
 }
 
+static const char wide_head[] =
+    "id,model,layers,hidden,ffn,heads,kv_heads,vocab,seq,gpu,n_gpus,gpus_per_node,intra_gbs_per_gpu,"
+    "precision,tp,pp,vpp,dp,mbs,gbs,recompute,schedule,framework,step_time_s,tokens_per_s_per_gpu,"
+    "status\n";
+
+/* A row of sixteen devices in two stages; schedule and stages per rank as given. */
+static void row_in_order(struct plan_row *out, const char *schedule, const char *stages,
+                         struct arena *a)
+{
+    struct csv t;
+    struct plan_rows read;
+    const char *text = arena_printf(a, "%sa,GPT,4,64,256,4,4,100,32,A100,16,8,,fp16,2,2,%s,4,1,16,full,"
+                                    "%s,Megatron-LM,1,,ok\n", wide_head, stages, schedule);
+    CHECK_OK(csv_parse(text, (i64)strlen(text), "rows.csv", a, &t));
+    CHECK_OK(plan_rows_of(&read, &t, a));
+    *out = read.rows[0];
+}
+
+/* "gpipe" keeps all micro-batches, and nobody knows how many stages "interleaved" means. */
+TEST(orders_of_work_are_those_that_rows_say)
+{
+    static const struct { const char *schedule, *stages; int kind; i64 chunks; const char *missing; } rows[] = {
+        { "", "", SCHEDULE_1F1B, 1, NULL },
+        { "", "2", SCHEDULE_INTERLEAVED, 2, NULL },
+        { "1f1b", "1", SCHEDULE_1F1B, 1, NULL },
+        { "interleaved-1f1b", "2", SCHEDULE_INTERLEAVED, 2, NULL },
+        { "interleaved-1f1b", "", SCHEDULE_1F1B, 1, "vpp" },
+        { "gpipe", "", SCHEDULE_GPIPE, 1, NULL },
+        { "gpipe", "2", SCHEDULE_GPIPE, 2, "as many stages per rank" },
+        { "zb-h1", "1", SCHEDULE_ZB_H1, 1, NULL },
+        { "zb-v", "", SCHEDULE_ZB_V, 2, NULL },
+        { "dualpipe", "", SCHEDULE_1F1B, 1, "a known schedule: 'dualpipe'" },
+    };
+    for (i64 i = 0; i < COUNT_OF(rows); i++) {
+        struct arena a;
+        struct plan_row row;
+        arena_init(&a);
+        row_in_order(&row, rows[i].schedule, rows[i].stages, &a);
+        CHECK_EQ(row.layout.schedule, rows[i].kind);
+        CHECK_EQ(row.layout.virtual_stages, rows[i].chunks);
+        CHECK_EQ(row.missing != NULL, rows[i].missing != NULL);
+        if (rows[i].missing && row.missing)
+            CHECK(strstr(row.missing, rows[i].missing));
+        arena_fini(&a);
+    }
+}
+
+static void price_rows(struct validated_set *out, const char *text, struct arena *a)
+{
+    struct csv t;
+    struct plan_world *w;
+    struct plan_rows *read = ARENA_NEW(a, struct plan_rows);
+    CHECK_OK(plan_world_new(&w, a));
+    CHECK_OK(csv_parse(text, (i64)strlen(text), "rows.csv", a, &t));
+    CHECK_OK(plan_rows_of(read, &t, a));
+    CHECK_OK(plan_validate(out, read, w, a));
+}
+
+/* Every row with links of its own is a machine of its own; faster links, no longer steps. */
+TEST(a_table_may_have_any_number_of_machines)
+{
+    struct arena a;
+    struct validated_set s;
+    arena_init(&a);
+    const char *text = wide_head;
+    for (int i = 1; i <= 200; i++)
+        text = arena_printf(&a, "%sr%d,GPT,4,1024,4096,16,16,1000,512,A100,16,8,%d,fp16,2,2,1,4,1,16,"
+                            "full,1f1b,Megatron-LM,1,,ok\n", text, i, i);
+    price_rows(&s, text, &a);
+    CHECK_EQ(s.priced, 200);
+    for (i64 i = 1; i < s.n; i++)
+        CHECK(s.rows[i].step.seconds <= s.rows[i - 1].step.seconds);
+    arena_fini(&a);
+}
+
+static void refused_or_priced(const char *gpu, const char *precision, const char *nodes,
+                              struct validated_set *out, struct arena *a)
+{
+    price_rows(out, arena_printf(a, "%sr,Llama,4,1024,4096,16,16,1000,512,%s,16,%s,,%s,2,2,1,4,1,16,none,"
+                                 "1f1b,Megatron-Core,1,,ok\n", wide_head, gpu, nodes, precision), a);
+}
+
+/* An H100 computes nothing in fp4, its PCIe board is no SXM board, and devices of which nobody
+ * says how many a node has are not each a node. */
+TEST(boards_are_told_apart)
+{
+    struct arena a;
+    struct validated_set s, other;
+    arena_init(&a);
+    refused_or_priced("H100-SXM-80GB", "nvfp4", "8", &s, &a);
+    CHECK(s.rows[0].refused && strstr(s.rows[0].refused, "no peak for this dtype"));
+    refused_or_priced("GB300", "nvfp4", "4", &s, &a);
+    CHECK(s.rows[0].priced);
+    refused_or_priced("H100-SXM-80GB", "bf16", "8", &s, &a);
+    refused_or_priced("H100-PCIe-80GB", "bf16", "8", &other, &a);
+    CHECK(s.rows[0].priced && other.rows[0].priced);
+    CHECK(other.rows[0].step.terms[PLAN_TP] > 1.1 * s.rows[0].step.terms[PLAN_TP]);
+    CHECK(other.rows[0].step.terms[PLAN_IDEAL] > 1.2 * s.rows[0].step.terms[PLAN_IDEAL]);
+    refused_or_priced("H100-SXM-80GB", "bf16", "", &s, &a);
+    CHECK(s.rows[0].row->missing && !strcmp(s.rows[0].row->missing, "gpus_per_node"));
+    arena_fini(&a);
+}
+
 /* The constants that are kept are those that the fit gives. */
 TEST(a_fit_gives_the_constants_that_are_kept)
 {
@@ -377,4 +480,6 @@ TEST_MAIN(ONE(published_sets_are_as_near_as_they_were), ONE(names_of_rows_change
           ONE(a_row_that_lacks_something_says_what),
           ONE(columns_and_numbers_that_lack_are_refused),
           ONE(words_that_a_column_does_not_have_are_said),
+          ONE(orders_of_work_are_those_that_rows_say),
+          ONE(a_table_may_have_any_number_of_machines), ONE(boards_are_told_apart),
           ONE(a_fit_gives_the_constants_that_are_kept))
