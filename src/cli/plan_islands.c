@@ -126,6 +126,8 @@ static int run(struct invocation *v)
     struct island_link l = { .islands = f->islands, .every = f->every, .latency_s = f->latency,
                              .element_bytes = f->bytes, .hidden = f->hidden };
     TRY(quantity_parse(f->link, QUANTITY_LINK, "--link", &l.bytes_per_s, NULL));
+    if (l.bytes_per_s == 0)
+        return err_set(ERR_USAGE, "--link: over '%s' islands never meet", f->link);
     TRY(devices_of(&f->run.plan.gpus, f, v->arena));
     TRY(plan_run_open(&x, &f->run, v->arena));
     if (x.p.batch_assumed)

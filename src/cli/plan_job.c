@@ -42,7 +42,20 @@ i64 plan_job_batch(const struct plan_job *job)
     return odd <= MOST_TIMES * rows ? round_up(rows, odd) : rows;
 }
 
-static int check(const struct planned_job *p)
+/* In the order of the option's choices. */
+static const char *known_peaks(const struct plan_device *d, struct arena *a)
+{
+    static const struct { const char *name; int dtype; } all[] = {
+        { "fp32", PLAN_FP32 }, { "bf16", PLAN_BF16 }, { "fp8", PLAN_FP8 }, { "fp4", PLAN_FP4 },
+    };
+    const char *text = "";
+    for (i64 i = 0; i < COUNT_OF(all); i++)
+        if (d->peak[all[i].dtype] > 0)
+            text = arena_printf(a, "%s%s%s", text, *text ? ", " : "", all[i].name);
+    return text;
+}
+
+static int check(const struct planned_job *p, struct arena *a)
 {
     const struct plan_device *d = &p->machine.device;
     if (p->spec.vocab == 0)
@@ -53,8 +66,8 @@ static int check(const struct planned_job *p)
                        "its file with more positions can be planned", (long long)p->job.sequence,
                        (long long)p->spec.positions, p->spec.name);
     if (d->peak[p->job.dtype] <= 0)
-        return err_set(ERR_CONFIG, "%s has no known peak for this --dtype; bf16 is known",
-                       d->name);
+        return err_set(ERR_CONFIG, "%s has no known peak for this --dtype; those of %s are known",
+                       d->name, known_peaks(d, a));
     return plan_machine_room(&p->machine, p->job.devices);
 }
 
@@ -82,7 +95,7 @@ int plan_job_open_spec(struct planned_job *out, const struct plan_flags *flags,
     extrapolate(out);
     out->batch_assumed = flags->batch == 0;
     out->job.global_batch = flags->batch ? flags->batch : plan_job_batch(&out->job);
-    return check(out);
+    return check(out, a);
 }
 
 void plan_job_print(const struct planned_job *p)

@@ -5,11 +5,21 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A place or a PUE that cannot be is said even where no whole run is asked about. */
+static int check_terms(const struct planned_run *x)
+{
+    struct plan_bill nothing;
+    struct plan_use use = { .pue = x->terms.pue, .location = x->terms.location,
+                            .g_per_kwh = x->terms.g_per_kwh };
+    return plan_bill_of(&x->p.machine, &use, &nothing);
+}
+
 int plan_run_open(struct planned_run *out, const struct plan_run_flags *flags, struct arena *a)
 {
     *out = (struct planned_run){ .terms = { .pue = flags->pue, .location = flags->location,
                                             .g_per_kwh = flags->g_per_kwh } };
     TRY(plan_job_open(&out->p, &flags->plan, a));
+    TRY(check_terms(out));
     if (flags->price)
         TRY(plan_price_parse(flags->price, "--price", &out->terms.price, &out->terms.currency, a));
     if (strcmp(flags->law, "none") == 0)

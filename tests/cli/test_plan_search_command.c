@@ -229,6 +229,21 @@ TEST(what_a_plan_lacks_is_named)
     shell("$H plan compare tp=8 tp=4 --gpus 64 | grep -q 'B is quicker'", 0);
 }
 
+/* Nothing that cannot be is priced because this question would not need it. */
+TEST(what_cannot_be_is_refused_whatever_is_asked)
+{
+    shell("$H plan search --model llama3-8b --gpus 8 --pue 0.5 2>&1 | "
+          "grep -q 'no less than its machines'", 0);
+    shell("$H plan search --model llama3-8b --gpus 8 --location Atlantis 2>&1 | "
+          "grep -q \"for 'Atlantis'\"", 0);
+    shell("$H plan fit --model llama3-8b --gpus 8 --any --layout zero=5 2>&1 | "
+          "grep -q 'between -1 and 3'", 0);
+    shell("$H plan islands --gpus 16 --islands 2 --link '0 Gb/s one-way' 2>&1 | "
+          "grep -q 'islands never meet'", 0);
+    shell("$H plan search --model llama3-8b --gpus 8 --dtype fp4 2>&1 | "
+          "grep -q 'those of fp32, bf16, fp8 are known'", 0);
+}
+
 /* Constants of B200 and younger are of data sheets, whatever the software. */
 TEST(devices_of_which_nothing_was_fitted_are_extrapolated)
 {
@@ -295,6 +310,7 @@ TEST_MAIN(ONE(json_and_text_say_the_same_of_what_is_extrapolated),
         ONE(rows_that_nobody_asked_for_can_be_shared_out_to_islands),
         ONE(what_was_not_compared_has_no_number),
         ONE(devices_of_which_nothing_was_fitted_are_extrapolated), ONE(what_a_plan_lacks_is_named),
+        ONE(what_cannot_be_is_refused_whatever_is_asked),
         ONE(rows_that_nobody_asked_for_can_be_shared_out_to_odd_numbers),
           ONE(a_search_says_what_a_run_takes_with_bands), ONE(a_waterfall_sums_to_the_step),
           ONE(memory_sums_and_names_what_binds), ONE(what_does_not_fit_gets_advice_that_fits),
