@@ -152,6 +152,8 @@ static void print_stacks(const struct validated_set *s)
                    "pipelines on %g nodes and more", stack->stall_s, stack->stall_nodes);
         if (stack->stall_s > 0 && stack->stall_memory < 1)
             printf(" or with more than %g of the memory", stack->stall_memory);
+        if (stack->stall_s > 0 && stack->stall_tp < 1e9)
+            printf(" or with tp of %g and more", stack->stall_tp);
         if (stack->stall_sum_s > 0)
             printf(", of %.3g s per sum of whole gradients on as many nodes", stack->stall_sum_s);
         if (stack->since > 0)
@@ -206,7 +208,7 @@ static void print_reasons(const struct validated_set *s)
         }
         if (why && first)
             printf("%-25s   %lld without a price: %s%s\n", "", (long long)n,
-                   v->row->missing ? "no " : "", why);
+                   v->row->missing ? "lacks " : "", why);
     }
 }
 

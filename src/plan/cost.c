@@ -500,7 +500,9 @@ static double stalls(const struct plan_job *job, const struct plan_layout *l,
     const struct plan_stack *s = job->stack;
     double nodes = nodes_of(job);
     bool tight = out->memory_bytes > s->stall_memory * job->machine->device.memory_bytes;
-    return nodes >= s->stall_nodes || (l->pp > 1 && tight) ? plan_stall_seconds(job, l) : 0;
+    bool wide = (double)l->tp >= s->stall_tp;
+    bool does = nodes >= s->stall_nodes || (l->pp > 1 && (tight || wide));
+    return does ? plan_stall_seconds(job, l) : 0;
 }
 
 void plan_step_of(const struct plan_job *job, const struct plan_layout *l,

@@ -148,6 +148,8 @@ const struct option plan_stack_options[] = {
       .help = "On so many nodes and more it may, so that intervals hold both." },
     { "stall_memory", STACK(FLOAT, stall_memory), "1", .min = 0.1, .max = 1,
       .help = "And where a stage takes more than this share of the device's memory." },
+    { "stall_tp", STACK(FLOAT, stall_tp), "1e9", .min = 1, .max = 1e9, .unit = "ranks",
+      .help = "And with tp of so many and more." },
     { "residual.lo", STACK(FLOAT, residual_lo), "0", .min = -10, .max = 10,
       .help = "Log of measured over predicted time, 10th percentile; both 0: that of the family." },
     { "residual.hi", STACK(FLOAT, residual_hi), "0", .min = -10, .max = 10,

@@ -101,6 +101,7 @@ struct plan_stack {
                                 * gradients, once a step, on so many nodes; unexplained */
     double stall_nodes, stall_from; /* so many: they do; from stall_from on: they may */
     double stall_memory;       /* they do where a stage takes more than this share of memory, too */
+    double stall_tp;           /* and where so many ranks and more share each matrix */
     double residual_lo, residual_hi; /* as a family's, where its runs scatter otherwise; both 0:
                                       * the family's */
     double interval;           /* ends of the family's interval are so many times as far out: 2, a

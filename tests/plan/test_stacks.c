@@ -155,6 +155,23 @@ TEST(pipelines_over_several_nodes_keep_the_host_busy)
     bed_close(&b);
 }
 
+/* Eight devices are one node, where nothing else stalls. */
+TEST(pipelines_of_wide_stages_stall_on_any_number_of_nodes)
+{
+    struct bed b;
+    struct plan_step calm, stalled;
+    bed_open(&b, ROW("H100", "2,2,8,1,64", "", "nanotron", "x"));
+    struct plan_stack s = stack_named("nanotron", &b.arena);
+    CHECK_NEAR(s.stall_tp, 32, 0);
+    price_with(&b, &s, 2, &calm);
+    CHECK_NEAR(calm.terms[PLAN_STRAGGLER], 0, 0);
+    s.stall_tp = 2;
+    price_with(&b, &s, 2, &stalled);
+    CHECK(stalled.terms[PLAN_STRAGGLER] > s.stall_s);
+    CHECK_NEAR(stalled.seconds - stalled.terms[PLAN_STRAGGLER], calm.seconds, 1e-9 * stalled.seconds);
+    bed_close(&b);
+}
+
 /* The head is as four of the layers: balanced, the first of two stages has all of them. */
 TEST(balanced_stages_count_the_head)
 {
@@ -693,7 +710,8 @@ TEST_MAIN(ONE(software_is_that_of_the_year_that_a_row_says),
           ONE(boards_have_the_memory_that_their_name_says),
           ONE(boards_of_less_power_and_slower_memory_are_slower), ONE(kernels_of_attention_have_generations),
           ONE(words_are_padded_as_software_does),
-          ONE(pipelines_over_several_nodes_keep_the_host_busy), ONE(balanced_stages_count_the_head),
+          ONE(pipelines_over_several_nodes_keep_the_host_busy),
+          ONE(pipelines_of_wide_stages_stall_on_any_number_of_nodes), ONE(balanced_stages_count_the_head),
           ONE(a_measured_network_takes_the_time_of_its_gathers),
           ONE(sums_on_a_measured_network_take_the_time_of_its_sums), ONE(weights_that_come_late_are_waited_for),
           ONE(what_is_split_goes_at_the_rate_that_software_reaches),
