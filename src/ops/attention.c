@@ -90,11 +90,7 @@ static int check_lse(struct graph *g, struct task *t, const struct tensor *lse,
                      const struct tensor *qkv)
 {
     struct heads s = heads_of(t);
-    if (!lse || lse->rank != 3 || lse->dim[0] != s.B || lse->dim[1] != s.H ||
-        lse->dim[2] != s.T)
-        return graph_fail(g, t, "lse has the wrong shape, expected (%lld, %lld, %lld)",
-                          (long long)s.B, (long long)s.H, (long long)s.T);
-    return kit_dtype(g, t, "lse", lse, kit_wide(qkv));
+    return kit_queries(g, t, "lse", lse, (i64[]){ s.B, s.H, s.T }, qkv);
 }
 
 static int attention_infer(struct graph *g, struct task *t)
@@ -109,6 +105,7 @@ static int attention_infer(struct graph *g, struct task *t)
                                  (const i64[]){ s.B, s.H, s.T }, "attention.lse");
     TRY(kit_matrix(g, t, "y", t->out[0], s.B * s.T, s.H * s.V));
     TRY(kit_dtype(g, t, "y", t->out[0], qkv->dtype));
+    TRY(kit_top(g, t, (i64[]){ s.B, s.H, s.T }, qkv));
     return check_lse(g, t, t->out[1], qkv);
 }
 
@@ -147,6 +144,8 @@ static void attend(const struct task *t, const struct heads *s, i64 b, i64 at, i
     for (i64 d = 0; d < s->V; d++)
         tensor_set(t->out[0], y_at(s, b, at, h) + d, y[d] / sum);
     tensor_set(t->out[1], (b * s->H + h) * s->T + at, most + log(sum));
+    if (t->out[2])
+        tensor_set(t->out[2], (b * s->H + h) * s->T + at, most);
 }
 
 static void attention_ref(const struct task *t, struct run *run)
@@ -242,11 +241,13 @@ static bool attention_example(struct op_example *e, int n)
     if (e->dtype == DTYPE_BF16)
         e->within_first = 0x1p-6;
     attention(e->g, qkv, example_documents(e, n), &shapes[n].shape);
+    if (e->g->n_tasks > 0 && n % 2)
+        attention_watch(e->g, e->g->tasks[e->g->n_tasks - 1]);
     return true;
 }
 
 const struct op_info op_attention = {
-    .name = "attention", .n_in = 2, .n_out = 2,
+    .name = "attention", .n_in = 2, .n_out = 3,
     .infer = attention_infer, .grad = attention_grad, .cost = attention_cost,
     .run_ref = attention_ref, .example = attention_example,
 };
@@ -272,6 +273,17 @@ struct tensor *attention(struct graph *g, struct tensor *qkv, struct tensor *beg
     proto.in[1] = begin;
     struct task *t = graph_add(g, &proto);
     return t ? t->out[0] : NULL;
+}
+
+struct tensor *attention_watch(struct graph *g, struct task *t)
+{
+    if (g->rc < 0)
+        return NULL;
+    t->out[2] = graph_tensor(g, ROLE_ACTIVATION, t->out[1]->dtype, 3, t->out[1]->dim,
+                             "attention.top");
+    t->cost = (struct cost){ 0 };
+    t->op->cost(t, &t->cost);
+    return t->out[2];
 }
 
 /* --- gradient ----------------------------------------------------------------------- */

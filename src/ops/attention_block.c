@@ -27,6 +27,7 @@
 #include "ops/kit.h"
 #include "ops/zigzag.h"
 
+#include <float.h>
 #include <math.h>
 
 struct block {
@@ -133,11 +134,7 @@ static int check_lse(struct graph *g, struct task *t, const struct tensor *lse,
                      const struct tensor *q)
 {
     struct block s = block_of(t);
-    if (!lse || lse->rank != 3 || lse->dim[0] != s.B || lse->dim[1] != s.H ||
-        lse->dim[2] != s.T)
-        return graph_fail(g, t, "lse has the wrong shape, expected (%lld, %lld, %lld)",
-                          (long long)s.B, (long long)s.H, (long long)s.T);
-    return kit_dtype(g, t, "lse", lse, kit_wide(q));
+    return kit_queries(g, t, "lse", lse, (i64[]){ s.B, s.H, s.T }, q);
 }
 
 static int block_infer(struct graph *g, struct task *t)
@@ -154,6 +151,7 @@ static int block_infer(struct graph *g, struct task *t)
     TRY(kit_matrix(g, t, "y", t->out[0], s.B * s.T, s.H * s.V));
     TRY(kit_dtype(g, t, "y", t->out[0], dtype));
     TRY(check_lse(g, t, t->out[1], q));
+    TRY(kit_top(g, t, (i64[]){ s.B, s.H, s.T }, q));
     if (!t->in[3])
         return OK;
     TRY(kit_same(g, t, "seen y", t->in[3], t->out[0]));
@@ -188,10 +186,11 @@ static void attend(const struct task *t, const struct block *s, i64 b, i64 at, i
     i64 group = h / (s->H / s->G), row = q_at(s, b, at, h), to = y_at(s, b, at, h);
     i64 lse = (b * s->H + h) * s->T + at;
     struct seen keys = seen_by(s, t->in[2], b, at);
-    double before = t->in[3] ? tensor_get(t->in[4], lse) : -INFINITY, most = before;
+    double before = t->in[3] ? tensor_get(t->in[4], lse) : -INFINITY, top = -FLT_MAX;
     double y[KIT_HEAD_SIZE] = { 0 };
     for (i64 j = keys.begin; j < keys.end; j++)
-        most = fmax(most, s->scale * dot(q, row, kv, k_at(s, b, j, group), s->D));
+        top = fmax(top, s->scale * dot(q, row, kv, k_at(s, b, j, group), s->D));
+    double most = keys.begin < keys.end ? fmax(before, top) : before;
     double sum = before > -INFINITY ? exp(before - most) : 0;
     for (i64 d = 0; d < s->V && sum > 0; d++)
         y[d] = sum * tensor_get(t->in[3], to + d);
@@ -204,6 +203,8 @@ static void attend(const struct task *t, const struct block *s, i64 b, i64 at, i
     for (i64 d = 0; d < s->V; d++)
         tensor_set(t->out[0], to + d, sum > 0 ? y[d] / sum : 0);
     tensor_set(t->out[1], lse, sum > 0 ? most + log(sum) : -INFINITY);
+    if (t->out[2])
+        tensor_set(t->out[2], lse, top);
 }
 
 static void block_ref(const struct task *t, struct run *run)
@@ -344,11 +345,13 @@ static bool block_example(struct op_example *e, int n)
     if (e->dtype == DTYPE_BF16)
         e->within_first = 0x1p-6;
     example_chain(e, n, false);
+    if (e->g->rc >= 0 && n % 3 != 1)
+        attention_watch(e->g, e->g->tasks[e->g->n_tasks - 1]);
     return true;
 }
 
 const struct op_info op_attention_block = {
-    .name = "attention_block", .n_in = 5, .n_out = 2, .in_place = 1 << 3,
+    .name = "attention_block", .n_in = 5, .n_out = 3, .in_place = 1 << 3,
     .infer = block_infer, .grad = block_grad, .cost = block_cost, .run_ref = block_ref,
     .example = block_example,
 };

@@ -130,6 +130,20 @@ int kit_pairs(struct graph *g, const struct task *t, i64 pairs, i64 T)
     return OK;
 }
 
+int kit_queries(struct graph *g, const struct task *t, const char *what, const struct tensor *x,
+                const i64 dim[3], const struct tensor *qkv)
+{
+    if (!x || x->rank != 3 || x->dim[0] != dim[0] || x->dim[1] != dim[1] || x->dim[2] != dim[2])
+        return graph_fail(g, t, "%s has the wrong shape, expected (%lld, %lld, %lld)", what,
+                          (long long)dim[0], (long long)dim[1], (long long)dim[2]);
+    return kit_dtype(g, t, what, x, kit_wide(qkv));
+}
+
+int kit_top(struct graph *g, const struct task *t, const i64 dim[3], const struct tensor *qkv)
+{
+    return t->out[2] ? kit_queries(g, t, "top", t->out[2], dim, qkv) : OK;
+}
+
 void kit_traffic(const struct task *t, struct cost *c)
 {
     for (int i = 0; i < t->op->n_in; i++)

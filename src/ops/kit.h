@@ -51,6 +51,11 @@ int kit_heads(struct graph *g, const struct task *t, i64 H, i64 G, i64 D);
 /* Queries in so many pairs of chunks (0: in one run). */
 int kit_pairs(struct graph *g, const struct task *t, i64 pairs, i64 T);
 
+/* A number for each query of attention, dim (B, H, T), f32 or f64; out[2], if any, is one. */
+int kit_queries(struct graph *g, const struct task *t, const char *what, const struct tensor *x,
+                const i64 dim[3], const struct tensor *qkv);
+int kit_top(struct graph *g, const struct task *t, const i64 dim[3], const struct tensor *qkv);
+
 /* Least traffic: every operand once. */
 void kit_traffic(const struct task *t, struct cost *c);
 /* The same for ops of so many operations per element of in[0]. */

@@ -111,7 +111,8 @@ extern const struct op_info op_latent_heads_grad;
  * the token's document begins in its row (0 when documents may see each other) and
  * window 0 means no limit. begin never decreases within a document's row.
  * in: qkv (R, (H+2G)D), begin i32 (R); out: y (R, H D), lse f32 (B, H, T):
- * log-sum-exp of the scaled scores, natural logarithm. */
+ * log-sum-exp of the scaled scores, natural logarithm, [top f32 (B, H, T)]: the largest of them,
+ * made when attention_watch asks for it; -FLT_MAX for a query that sees no key. */
 enum { ATTENTION_B, ATTENTION_T, ATTENTION_H, ATTENTION_G, ATTENTION_D, ATTENTION_SCALE,
        ATTENTION_WINDOW,
        ATTENTION_PAIRS,  /* n > 0: backward sums dk and dv over queries in a tree of n pairs of
@@ -126,6 +127,8 @@ struct attention_shape {
 };
 struct tensor *attention(struct graph *g, struct tensor *qkv, struct tensor *begin,
                          const struct attention_shape *shape);
+/* Has a task of this op, or a block of the next, tell top; returns it, or NULL after an error. */
+struct tensor *attention_watch(struct graph *g, struct task *t);
 /* in: dy (R, H D), qkv, y, lse, begin; out: dqkv */
 extern const struct op_info op_attention_grad;
 /* The same of some of a row's queries against some of its keys: of BLOCK_PARTS parts of the row
@@ -134,7 +137,7 @@ extern const struct op_info op_attention_grad;
  * rounds y. A query that saw nothing yet has y 0 and lse -inf. BLOCK_KEYS -1: kv has the tokens
  * of whole rows (BLOCK_PARTS R of them); then one block has all.
  * in: q (R, H D), kv (R, G (D+V)), begin i32 (R), [seen y f32 (R, H V)], [seen lse f32 (B, H, T)];
- * out: y (R, H V), f32 but for the last, lse f32 (B, H, T) */
+ * out: y (R, H V), f32 but for the last, lse f32 (B, H, T), [top f32 (B, H, T)] of these keys */
 enum { BLOCK_PARTS = ATTENTION_VALUE + 1, BLOCK_QUERIES, BLOCK_KEYS, BLOCK_LAST };
 extern const struct op_info op_attention_block;
 struct attention_part {

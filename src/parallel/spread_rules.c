@@ -215,6 +215,7 @@ static void block_rule(struct check *c, const struct task *t)
     if (in(c, t, kv) == SPREAD_HEADS) {
         write(c, t, 0, q);
         write(c, t, 1, grad ? SPREAD_HEAD_SUMS : q);
+        write(c, t, 2, q);
         return;
     }
     if (!c->tokens || t->attr[BLOCK_KEYS] >= 0) {
@@ -227,6 +228,7 @@ static void block_rule(struct check *c, const struct task *t)
         refuse_pair(c, t, t->in[0], t->in[1]);
     write(c, t, 0, q);
     write(c, t, 1, grad ? over_rows(q, NULL) : q);
+    write(c, t, 2, q);
 }
 
 /* Elements in other places, each as it was. */
@@ -265,8 +267,8 @@ static void attention_rule(struct check *c, const struct task *t)
     if (grad && in(c, t, 0) != SPREAD_COLUMNS && in(c, t, 0) != SPREAD_UNKNOWN)
         refuse_pair(c, t, t->in[0], t->in[1]);
     write(c, t, 0, grad ? SPREAD_HEAD_SUMS : SPREAD_COLUMNS);
-    if (!grad)
-        write(c, t, 1, SPREAD_COLUMNS);
+    for (int k = 1; k < 3 && !grad; k++)
+        write(c, t, k, SPREAD_COLUMNS);
 }
 
 static void split_rule(struct check *c, const struct task *t)

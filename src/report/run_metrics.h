@@ -2,7 +2,7 @@
  *
  * Every number of a line becomes a point of the curve EVENT/KEY/..., over the line's step:
  * "step/loss", "step/sources/NAME", "eval/loss", "health/parameters/NAME/grad",
- * "health/attention_lse_max/3". Seconds since the first line are EVENT/since. What a file
+ * "health/attention_logit_max/3". Seconds since the first line are EVENT/since. What a file
  * may hold is bounded: curves beyond METRICS_SERIES, levels beyond METRICS_DEPTH and
  * lines longer than METRICS_LINE are left out and counted. A last line without its
  * newline is left for the next reading: it is being written. */
@@ -45,6 +45,9 @@ void run_metrics_fini(struct run_metrics *m);
 int run_metrics_read(struct run_metrics *m, const char *path, bool *changed);
 /* A part of the file's text, cut anywhere. */
 void run_metrics_feed(struct run_metrics *m, const char *text, i64 bytes);
+
+/* The value that came last, and in *x its step (NULL: not wanted); NaN: there is none. */
+double run_metrics_newest(const struct run_metrics *m, const char *name, double *x);
 
 /* An object: "x" (a list of packed steps), "series" (name, which x, packed values), "notes". */
 void run_metrics_put(const struct run_metrics *m, struct json *j);

@@ -8,19 +8,19 @@
 
 void health_begin(const struct health *h, bool due)
 {
-    double *scores = h->scores->data;
+    double *logits = h->logits->data;
     *(i32 *)h->due->data = due;
     if (!due)
         return;
     memset(h->norms->data, 0, (size_t)tensor_bytes(h->norms));
     for (i64 i = 0; i < h->layers; i++)
-        scores[i] = -INFINITY;
+        logits[i] = -INFINITY;
 }
 
 int health_share(const struct health *h, const struct mesh *mesh)
 {
     TRY(mesh_sum_all(mesh, h->norms->data, tensor_count(h->norms)));
-    return mesh_max(mesh, h->scores->data, h->layers);
+    return mesh_max(mesh, h->logits->data, h->layers);
 }
 
 static double square(const struct health *h, i64 param, int column)
@@ -108,13 +108,13 @@ static void put_noise(const struct health_noise *x, struct json *j)
     json_end(j);
 }
 
-static void put_scores(const struct health *h, struct json *j)
+static void put_logits(const struct health *h, struct json *j)
 {
-    const double *scores = h->scores->data;
-    json_key(j, "attention_lse_max");
+    const double *logits = h->logits->data;
+    json_key(j, "attention_logit_max");
     json_begin_array(j);
     for (i64 i = 0; i < h->layers; i++)
-        json_double(j, scores[i]);
+        json_double(j, logits[i]);
     json_end(j);
 }
 
@@ -130,7 +130,7 @@ static void put_scalar(struct events *e, i64 step, double now, const char *what,
 static void put_events(const struct health *h, const struct health_noise *noise, i64 step,
                        struct events *e)
 {
-    const double now = sys_wall_seconds(), *scores = h->scores->data;
+    const double now = sys_wall_seconds(), *logits = h->logits->data;
     char layer[32];
     for (i64 i = 0; i < h->n_params; i++) {
         const struct param_desc *p = &h->params[i];
@@ -142,7 +142,7 @@ static void put_events(const struct health *h, const struct health_noise *noise,
     }
     for (i64 i = 0; i < h->layers; i++) {
         snprintf(layer, sizeof layer, "blocks.%lld", (long long)i);
-        put_scalar(e, step, now, "attention_lse_max", layer, scores[i]);
+        put_scalar(e, step, now, "attention_logit_max", layer, logits[i]);
     }
     if (!noise->missing && noise->signal > 0)
         put_scalar(e, step, now, "noise_scale", "tokens", noise->trace / noise->signal);
@@ -157,7 +157,7 @@ void health_put(const struct health *h, const struct health_noise *noise, i64 st
     json_put_double(j, "weight_norm", health_total(h, HEALTH_WEIGHT));
     json_put_double(j, "update_norm", health_total(h, HEALTH_UPDATE));
     put_noise(noise, j);
-    put_scores(h, j);
+    put_logits(h, j);
     put_params(h, j);
     run_folder_end_line(f);
     put_events(h, noise, step, &f->events);

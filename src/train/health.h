@@ -5,10 +5,11 @@
  *
  *   of each parameter      the norms of its gradient (before clipping), of its weight after the
  *                          update, and of the update itself: after minus before, as stored
- *   of each layer          the largest log-sum-exp of attention's scaled scores. It bounds the
- *                          largest score s from above, s <= lse <= s + ln(keys), so it follows
- *                          scores that grow (Dehghani et al. 2023, section 3.1) without a change
- *                          to the kernel
+ *   of each layer          attention's largest logit: of q k scale over all queries and the keys
+ *                          that they see, as the kernel that trains computed it. Logits that grow
+ *                          are how attention diverges (Dehghani et al. 2023, section 3.1). Kernels
+ *                          have each query's largest at hand, and leave it in every step; it is
+ *                          looked at in those that are measured
  *   gradient noise scale   tr(S) / |G|^2 (McCandlish et al. 2018, section 2.2 and appendix A.1),
  *                          from the norm of one micro-batch's gradient (the first of each rank,
  *                          mean over ranks) and that of the whole step, over the layers' matrices
@@ -33,13 +34,13 @@ struct health {
     i64 n_params, layers;
     struct tensor *due;    /* i32 (1): what all the tasks wait for */
     struct tensor *norms;  /* f64 (n_params HEALTH_COLUMNS) */
-    struct tensor *scores; /* f64 (layers): largest log-sum-exp */
+    struct tensor *logits; /* f64 (layers): attention's largest */
 };
 
 /* --- tasks: health_tasks.c ---------------------------------------------------------- */
 
 /* Behind the forward list, before its gradients are made. */
-void health_watch_scores(struct graph *g, const struct health *h);
+void health_watch_logits(struct graph *g, const struct health *h);
 /* Behind the passes on gradients, before the update is built. */
 int health_watch_gradients(struct graph *g, const struct health *h, const struct model *m,
                            const struct mesh *mesh);

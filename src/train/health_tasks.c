@@ -6,21 +6,15 @@
 
 /* --- attention ---------------------------------------------------------------------- */
 
-static bool ends_attention(const struct task *t)
-{
-    return t->op == &op_attention ||
-           (t->op == &op_attention_block && t->attr[BLOCK_LAST] != 0);
-}
-
-void health_watch_scores(struct graph *g, const struct health *h)
+void health_watch_logits(struct graph *g, const struct health *h)
 {
     for (i64 i = 0; i < g->n_tasks && g->rc >= 0; i++) {
-        const struct task *t = g->tasks[i];
-        if (!ends_attention(t))
+        struct task *t = g->tasks[i];
+        if (t->op != &op_attention && t->op != &op_attention_block)
             continue;
         g->layer = t->layer;
-        struct tensor *largest = graph_view(g, h->scores, t->layer, 1);
-        graph_add_at(g, ++i, &(struct task){ .op = &op_raise, .in = { t->out[1] },
+        struct tensor *largest = graph_view(g, h->logits, t->layer, 1);
+        graph_add_at(g, ++i, &(struct task){ .op = &op_raise, .in = { attention_watch(g, t) },
                                              .out = { largest }, .when = h->due });
     }
     g->layer = -1;

@@ -36,7 +36,7 @@ void step_io_new(struct step_io *io, const struct model_spec *spec, i64 sources,
     io->health.due = host_tensor(a, HEALTH_DUE, DTYPE_I32, 1, 0);
     io->health.norms = host_tensor(a, "health_norms", DTYPE_F64,
                                    io->health.n_params * HEALTH_COLUMNS, 0);
-    io->health.scores = host_tensor(a, "health_scores", DTYPE_F64, spec->layers, 0);
+    io->health.logits = host_tensor(a, "health_logits", DTYPE_F64, spec->layers, 0);
     io->hyper = host_tensor(a, "hyper", DTYPE_F32, HYPERS, 0);
     io->sums = host_tensor(a, "loss_sums", DTYPE_F64, sources, 2);
     io->norm = host_tensor(a, "grad_norm", DTYPE_F64, 1, 0);
@@ -383,7 +383,7 @@ int step_program_new(struct step_program *out, const struct model *m,
     TRY(tensor_parallel(g, m, mesh, shape->B));
     TRY(context_parallel(g, mesh));
     if (c->log.health > 0)
-        health_watch_scores(g, &io->health);
+        health_watch_logits(g, &io->health);
     TRY(graph_backward(g, 0, g->n_tasks));
     TRY(exact_sums(g, &exact));
     TRY(pass_chunk_head(g));

@@ -259,14 +259,15 @@ const struct option train_options[] = {
       .help = "Write a TensorBoard event file into the run folder." },
     { "log.health", FIELD(INT, log.health), "0", .unit = "steps", .max = INFINITY,
       .help = "Steps between measurements of how learning goes, such as 100: norms of each "
-              "parameter's gradient, weight and update, the size of attention's scores per "
-              "layer, and the gradient noise scale (a batch that suits), as `health` in the "
-              "metrics file and in TensorBoard. 0 never measures, and costs nothing." },
+              "parameter's gradient, weight and update, attention's largest logit (q k scale, "
+              "before softmax) per layer, and the gradient noise scale (a batch that suits), as "
+              "`health` in the metrics file and in TensorBoard. 0 never measures, and costs "
+              "nothing." },
     { "log.openmetrics", FIELD(PATH, log.openmetrics), NULL,
       .help = "File that says where the run is (loss, tokens, speed, ...) in OpenMetrics text "
-              "format, replaced at each logged step: such as "
-              "/var/lib/prometheus/node-exporter/headway.prom for node_exporter's textfile "
-              "collector." },
+              "format, replaced at each logged step; where its name ends in .prom, in Prometheus' "
+              "own: such as /var/lib/prometheus/node-exporter/headway.prom for node_exporter's "
+              "textfile collector." },
     { 0 },
 };
 

@@ -21,13 +21,13 @@ static void begin_all(struct ranks *all, bool due)
 static void share(struct ranks *all)
 {
     const struct health *first = &all->rank[0].io.health;
-    double *sums = first->norms->data, *most = first->scores->data;
+    double *sums = first->norms->data, *most = first->logits->data;
     for (int r = 1; r < all->n; r++) {
         const struct health *h = &all->rank[r].io.health;
         for (i64 i = 0; i < tensor_count(h->norms); i++)
             sums[i] += tensor_get(h->norms, i);
         for (i64 i = 0; i < h->layers; i++)
-            most[i] = fmax(most[i], tensor_get(h->scores, i));
+            most[i] = fmax(most[i], tensor_get(h->logits, i));
     }
 }
 
@@ -52,12 +52,30 @@ struct seen {
     double largest[8];
 };
 
+/* Of one query and one key of the same row, whose elements are n columns from q and k on. */
+static double logit_of(const struct task *t, i64 q, i64 k)
+{
+    double sum = 0;
+    for (i64 d = 0; d < (i64)t->attr[ATTENTION_D]; d++)
+        sum += tensor_get(t->in[0], q + d) * tensor_get(t->in[0], k + d);
+    return sum * t->attr[ATTENTION_SCALE];
+}
+
+/* Over all queries and the keys that they see. */
 static void see_task(void *context, const struct task *t)
 {
     struct seen *s = context;
-    if (t->op == &op_attention)
-        for (i64 i = 0; i < tensor_count(t->out[1]); i++)
-            s->largest[t->layer] = fmax(s->largest[t->layer], tensor_get(t->out[1], i));
+    if (t->op != &op_attention)
+        return;
+    const i64 T = (i64)t->attr[ATTENTION_T], H = (i64)t->attr[ATTENTION_H];
+    const i64 share = H / (i64)t->attr[ATTENTION_G], D = (i64)t->attr[ATTENTION_D];
+    const i64 columns = tensor_columns(t->in[0]);
+    for (i64 row = 0; row < t->in[0]->dim[0]; row++)
+        for (i64 h = 0; h < H; h++)
+            for (i64 key = row / T * T + (i64)tensor_get(t->in[1], row); key <= row; key++)
+                s->largest[t->layer] =
+                    fmax(s->largest[t->layer], logit_of(t, row * columns + h * D,
+                                                        key * columns + (H + h / share) * D));
 }
 
 /* The gradients after a micro-batch, less those before it. */
@@ -104,7 +122,7 @@ static void expect_measured(const struct rank *k, const struct seen *s, float *c
         CHECK(health_norm(h, i, HEALTH_UPDATE) > 0);
     }
     for (i64 i = 0; i < h->layers; i++)
-        CHECK(tensor_get(h->scores, i) == s->largest[i]);
+        CHECK(fabs(tensor_get(h->logits, i) - s->largest[i]) < 1e-5 * (1 + fabs(s->largest[i])));
     CHECK_NEAR(health_total(h, HEALTH_GRAD), *(double *)k->io.norm->data, 1e-9);
 }
 
@@ -176,8 +194,8 @@ static void expect_like_one(const struct ranks *one, const struct seen *s, const
                         small_of(s, many, i));
     }
     for (i64 i = 0; i < a->layers; i++)
-        expect_near(layout, "attention", "largest", tensor_get(b->scores, i),
-                    tensor_get(a->scores, i));
+        expect_near(layout, "attention", "largest", tensor_get(b->logits, i),
+                    tensor_get(a->logits, i));
 }
 
 static void compare(const char *layout, bool gpt2, enum train_optimizer optimizer,
@@ -311,7 +329,7 @@ TEST(the_noise_scale_is_the_one_that_the_norms_were_made_from)
 
 struct lines {
     i64 n, last;
-    double grad, parameter, ratio, score, scale, trace, signal;
+    double grad, parameter, ratio, logit, scale, trace, signal;
 };
 
 static void see_health(void *context, json_t *line)
@@ -329,7 +347,7 @@ static void see_health(void *context, json_t *line)
     l->ratio = json_number_value(json_object_get(p, "update")) /
                json_number_value(json_object_get(p, "weight")) -
                json_number_value(json_object_get(p, "update_ratio"));
-    l->score = json_number_value(json_array_get(json_object_get(line, "attention_lse_max"), 1));
+    l->logit = json_number_value(json_array_get(json_object_get(line, "attention_logit_max"), 1));
     l->trace = json_number_value(json_object_get(noise, "trace"));
     l->signal = json_number_value(json_object_get(noise, "signal"));
     l->scale = json_number_value(json_object_get(noise, "scale_tokens"));
@@ -351,7 +369,7 @@ TEST(a_run_tells_its_health_every_so_often_and_learns_the_same)
     CHECK_NEAR(l.grad, last_metric("healthy", "step", "grad_norm"), 1e-9);
     CHECK(l.parameter > 0 && l.parameter < l.grad);
     CHECK(fabs(l.ratio) < 1e-12);
-    CHECK(l.score > 0 && l.score < 100);
+    CHECK(l.logit > 0 && l.logit < 100);
     CHECK(l.trace > 0);
     CHECK(l.signal <= 0 || fabs(l.scale * l.signal - l.trace) < 1e-9 * l.trace);
     sys_remove_tree(JOB_DIR);

@@ -29,7 +29,7 @@ struct attend {
     const void *q, *k, *v; /* of query 0, of key 0 */
     i64 q_row, k_row, v_row, y_row;
     void *y;
-    float *lse; /* NULL: not wanted */
+    float *lse, *top; /* NULL: not wanted; top: the largest scaled score, -FLT_MAX of none */
     const float *seen_y, *seen_lse; /* y, in rows of y_row, and lse of other keys; or NULL */
     const i32 *first, *last;
     float scale;

@@ -15,9 +15,9 @@ function healthSection(runs) {
   const group = runs.health = new Group(), grid = el("div", { class: "grid" });
   group.axis = AXES[0];
   for (const run of runsWith) if (run.metrics.names("health/parameters/").length) node.append(healthMap(run, runs.length > 1));
-  const layers = [...new Set(runsWith.flatMap((run) => run.metrics.names("health/attention_lse_max/")))];
+  const layers = [...new Set(runsWith.flatMap((run) => run.metrics.names("health/attention_logit_max/")))];
   const charts = [
-    { title: "Largest attention score of a layer", unit: "log-sum-exp, bounds it from above", wanted: layers.map((name, i) =>
+    { title: "Largest attention logit of a layer", unit: "q k scale, before softmax", wanted: layers.map((name, i) =>
       [name, "layer " + name.split("/").pop(), { off: i >= 8 }]) },
     { title: "Gradient noise scale", unit: "tokens", logOnly: true, wanted: [["health/noise/scale_tokens", "noise scale", { marks: true }],
       ["health/noise/big_tokens", "tokens of a step"]], format: (y) => scaled(y, "").trim() },

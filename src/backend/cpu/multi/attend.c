@@ -1,14 +1,17 @@
 #include "backend/cpu/attend.h"
 
+#include <float.h>
+
 enum { PANELS = ATTEND_QUERIES / TILE_COLS };
 
 static const float LOG2_E = 1.44269504f;
 
 /* What a panel carries from block to block. */
 struct panel {
-    float top[TILE_COLS]; /* largest score so far, -inf before the first key */
-    float sum[TILE_COLS]; /* of exp(scale (score - top)) */
-    i64 first, last;      /* keys that any of its queries sees */
+    float top[TILE_COLS];  /* largest score so far, -inf before the first key */
+    float most[TILE_COLS]; /* the same of the keys here: top may begin from elsewhere */
+    float sum[TILE_COLS];  /* of exp(scale (score - top)) */
+    i64 first, last;       /* keys that any of its queries sees */
     i64 most_first, least_last;
     i32 first_of[TILE_COLS], last_of[TILE_COLS];
     bool started;
@@ -61,7 +64,7 @@ static void panel_begin(struct panel *p, const struct attend *a, i64 query)
         p->last = i64_max(p->last, a->last[of]);
         p->most_first = i64_max(p->most_first, a->first[of]);
         p->least_last = i64_min(p->least_last, a->last[of]);
-        p->top[i] = -INFINITY;
+        p->top[i] = p->most[i] = -INFINITY;
         p->sum[i] = 0;
     }
 }
@@ -134,18 +137,22 @@ INLINE vec exponentials(const float *s, word *p, i64 keys, float scale, vec shif
 
 /* The block's part in the softmax of one vector of queries. Returns by how much what was summed
  * before must be scaled. */
-INLINE vec softmax_block(float *top, float *sum, float *s, i64 keys, float scale)
+INLINE vec softmax_block(struct panel *p, int side, float *s, i64 keys, float scale)
 {
-    vec old = vec_load(top), part[4] = { old, old, old, old };
+    float *top = p->top + side, *most_here = p->most + side, *sum = p->sum + side;
+    const vec old = vec_load(top), none = vec_all(-INFINITY);
+    vec part[4] = { none, none, none, none };
     i64 i = 0;
     for (; i + 4 <= keys; i += 4)
         for (int k = 0; k < 4; k++)
             part[k] = vec_max(vec_load(s + (i + k) * TILE_COLS), part[k]);
     for (; i < keys; i++)
         part[0] = vec_max(vec_load(s + i * TILE_COLS), part[0]);
-    const vec most = vec_max(vec_max(part[0], part[1]), vec_max(part[2], part[3]));
+    const vec here = vec_max(vec_max(part[0], part[1]), vec_max(part[2], part[3]));
+    const vec most = vec_max(here, old);
+    vec_store(most_here, vec_max(here, vec_load(most_here)));
     /* A query that has seen no key yet: any finite top gives exp(-inf) = 0. */
-    const vec base = vec_select(most > vec_all(-INFINITY), most, (vec){ 0 });
+    const vec base = vec_select(most > none, most, (vec){ 0 });
     const vec total = exponentials(s, (word *)s, keys, scale, base * scale);
     /* Exactly 1 where the top stays, as it does in a block that the query sees nothing of. */
     const vec decay = vec_exp2((old - base) * scale);
@@ -191,8 +198,7 @@ static void panel_block(const struct attend *a, struct scratch *s, i64 index, i6
     mask_block(p, s->s, begin, begin + keys);
     vec decay[2];
     for (int side = 0; side < 2; side++)
-        decay[side] = softmax_block(p->top + side * VL, p->sum + side * VL, s->s + side * VL,
-                                    keys, a->scale * LOG2_E);
+        decay[side] = softmax_block(p, side * VL, s->s + side * VL, keys, a->scale * LOG2_E);
     if (p->started && !all_ones(decay))
         scale_columns(o, decay, V);
     const struct tile values = { .steps = words_of(keys), .a_row = down_row(ATTEND_KEYS),
@@ -220,6 +226,8 @@ static void panel_end(const struct attend *a, const struct scratch *s, i64 index
     for (i64 i = 0; a->lse && i < n; i++)
         a->lse[query + i] =
             (float)((double)a->scale * (double)p->top[i] + log((double)p->sum[i]));
+    for (i64 i = 0; a->top && i < n; i++)
+        a->top[query + i] = p->most[i] > -INFINITY ? a->scale * p->most[i] : -FLT_MAX;
 }
 
 static void load_keys(const struct attend *a, struct scratch *s, i64 key, i64 keys)

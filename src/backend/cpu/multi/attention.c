@@ -18,7 +18,7 @@ static i64 value_size(const struct task *t)
 /* What the ops of a forward pass differ in. */
 struct attention_work {
     struct attention_view v;
-    const struct tensor *y, *lse, *seen_y, *seen_lse;
+    const struct tensor *y, *lse, *top, *seen_y, *seen_lse;
     i64 together; /* heads at a time */
     char *scratch;
 };
@@ -47,6 +47,7 @@ static void attention_part(void *context, i64 part, int thread)
     a.v = vec_at(a.half, keys, v->v_at + g * v->V);
     a.y = vec_at(a.y_half, w->y->data, y_at);
     a.lse = (float *)w->lse->data + lse_at;
+    a.top = w->top ? (float *)w->top->data + lse_at : NULL;
     a.seen_y = w->seen_y ? (const float *)w->seen_y->data + y_at : NULL;
     a.seen_lse = w->seen_lse ? (const float *)w->seen_lse->data + lse_at : NULL;
     NAMED(attend)(&a, scratch + 2 * ATTEND_QUERIES * (i64)sizeof(i32));
@@ -62,15 +63,15 @@ static void attention_parts(struct attention_work *w, struct run *x)
 void NAMED(attention)(const struct task *t, struct run *x)
 {
     struct attention_work w = { .v = attention_view(t, t->in[0], NULL, t->in[1]),
-                                .y = t->out[0], .lse = t->out[1] };
+                                .y = t->out[0], .lse = t->out[1], .top = t->out[2] };
     attention_parts(&w, x);
 }
 
 void NAMED(attention_block)(const struct task *t, struct run *x)
 {
     struct attention_work w = { .v = attention_view(t, t->in[0], t->in[1], t->in[2]),
-                                .y = t->out[0], .lse = t->out[1], .seen_y = t->in[3],
-                                .seen_lse = t->in[4] };
+                                .y = t->out[0], .lse = t->out[1], .top = t->out[2],
+                                .seen_y = t->in[3], .seen_lse = t->in[4] };
     attention_parts(&w, x);
 }
 
