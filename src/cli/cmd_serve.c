@@ -87,7 +87,7 @@ const struct command cmd_serve = {
     .description = "The page of 'headway report', which follows the run while it goes "
                    "on. It listens on loopback alone, and answers only those who know "
                    "the address that is printed: it has a random token. Nothing can be "
-                   "changed there.\n\n"
+                   "changed there. Behind that address, metrics is for Prometheus.\n\n"
                    "This is a process of its own that reads the run's folder, with the "
                    "lowest priority: no step is slower for it. To look from elsewhere, "
                    "forward the port: ssh -L 8080:127.0.0.1:8080 HOST.",

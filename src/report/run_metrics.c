@@ -62,6 +62,15 @@ static void add_number(struct run_metrics *m, const char *name, double x, double
     series_add(&m->series[*slot - 1], x, value);
 }
 
+double run_metrics_newest(const struct run_metrics *m, const char *name, double *x)
+{
+    const i32 slot = *slot_of(m, name);
+    const struct series *s = slot > 0 ? &m->series[slot - 1] : NULL;
+    if (x)
+        *x = s && s->n > 0 ? s->points[s->n - 1].x_last : NAN;
+    return s && s->n > 0 ? s->newest : NAN;
+}
+
 /* --- lines -------------------------------------------------------------------------- */
 
 static void add_value(struct run_metrics *m, const char *path, double x, json_t *value, int depth);

@@ -59,6 +59,7 @@ void series_add(struct series *s, double x, double value)
     if (!isfinite(x) || !isfinite(value))
         return;
     forget_from(s, x);
+    s->newest = value;
     struct series_point *last = s->n > 0 ? &s->points[s->n - 1] : NULL;
     if (last && last->count < s->per_point) {
         last->x_last = x;

@@ -19,6 +19,7 @@ struct series {
     struct series_point *points; /* x ascending */
     i64 n, capacity, limit;
     i64 per_point; /* values that a full point has */
+    double newest; /* the value that was added last */
 };
 
 /* limit: most points, even and at least 4. The name is copied. */

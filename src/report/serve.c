@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "train/openmetrics.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -17,7 +18,7 @@ int serve_init(struct serve *s, struct run_page *const *runs, i64 n, const char 
 {
     u8 random[TOKEN_DIGITS / 2];
     *s = (struct serve){ .runs = runs, .n_runs = n, .data.made = -1, .record.made = -1,
-                         .allowance = SERVE_BURST };
+                         .metrics.made = -1, .allowance = SERVE_BURST };
     if (sys_random(random, sizeof random) != 0)
         return err_set(ERR_SYS, "the system gives no random numbers for the page's address");
     for (i64 i = 0; i < (i64)sizeof random; i++)
@@ -34,6 +35,7 @@ void serve_fini(struct serve *s)
     text_fini(&s->policy);
     text_fini(&s->data.text);
     text_fini(&s->record.text);
+    text_fini(&s->metrics.text);
 }
 
 /* --- who may ask -------------------------------------------------------------------- */
@@ -132,23 +134,80 @@ static void wrap(struct serve_part *p, const struct text *data)
     text_add(&p->text, "}");
 }
 
+static bool is_fresh(const struct serve_part *p, double every, double now)
+{
+    return p->made >= 0 && now - p->made < fmax(every, SERVE_SHARE * p->took);
+}
+
+static void read_all(struct serve *s)
+{
+    bool changed;
+    for (i64 i = 0; i < s->n_runs; i++)
+        if (run_page_read(s->runs[i], &changed) < 0)
+            log_line(LOG_WARN, "%s", err_message());
+}
+
 static const struct serve_part *make(struct serve *s, struct serve_part *p,
                                      enum run_page_part part, double every, double now)
 {
     struct text data = { 0 };
-    bool changed;
-    if (p->made >= 0 && now - p->made < fmax(every, SERVE_SHARE * p->took))
+    if (is_fresh(p, every, now))
         return p;
     u64 began = sys_now_ns();
-    for (i64 i = 0; i < s->n_runs; i++)
-        if (part == RUN_PAGE_CURVES && run_page_read(s->runs[i], &changed) < 0)
-            log_line(LOG_WARN, "%s", err_message());
+    if (part == RUN_PAGE_CURVES)
+        read_all(s);
     run_page_data(s->runs, s->n_runs, part, &data);
     wrap(p, &data);
     text_fini(&data);
     p->made = now;
     p->took = 1e-9 * (double)(sys_now_ns() - began);
     return p;
+}
+
+/* A run's name, or its folder where another one before has that name. */
+static const char *label_of(const struct serve *s, i64 run)
+{
+    for (i64 i = 0; i < run; i++)
+        if (strcmp(s->runs[i]->name, s->runs[run]->name) == 0)
+            return s->runs[run]->folder;
+    return s->runs[run]->name;
+}
+
+static struct openmetrics newest_of(const struct run_metrics *m, const char *label)
+{
+    double step, tokens = run_metrics_newest(m, "step/tokens", &step);
+    return (struct openmetrics){
+        .run = label, .step = isfinite(step) ? (i64)step : 0,
+        .tokens = isfinite(tokens) ? (i64)tokens : 0,
+        .loss = run_metrics_newest(m, "step/loss", NULL),
+        .grad_norm = run_metrics_newest(m, "step/grad_norm", NULL),
+        .learning_rate = run_metrics_newest(m, "step/lr", NULL),
+        .step_seconds = run_metrics_newest(m, "step/step_s", NULL),
+        .tokens_per_s = run_metrics_newest(m, "step/tokens_per_s", NULL),
+        .mfu = run_metrics_newest(m, "step/mfu", NULL),
+        .heldout_loss = run_metrics_newest(m, "eval/loss", NULL), .wall_seconds = m->last_t,
+    };
+}
+
+static void give_metrics(struct serve *s, double now, struct http_answer *a)
+{
+    struct serve_part *p = &s->metrics;
+    if (!is_fresh(p, SERVE_DATA_S, now)) {
+        struct arena scratch;
+        u64 began = sys_now_ns();
+        arena_init(&scratch);
+        struct openmetrics *m = ARENA_ARRAY(&scratch, struct openmetrics, s->n_runs);
+        read_all(s);
+        for (i64 i = 0; i < s->n_runs; i++)
+            m[i] = newest_of(&s->runs[i]->metrics, label_of(s, i));
+        text_clear(&p->text);
+        openmetrics_format(&p->text, m, s->n_runs, PROMETHEUS_TEXT);
+        arena_fini(&scratch);
+        p->made = now;
+        p->took = 1e-9 * (double)(sys_now_ns() - began);
+    }
+    *a = (struct http_answer){ .status = 200, .type = "text/plain; version=0.0.4; charset=utf-8",
+                               .body = p->text.data, .bytes = p->text.length };
 }
 
 static void give(const struct serve_part *p, const struct http_request *q, struct http_answer *a)
@@ -176,6 +235,8 @@ void serve_answer(void *context, const struct http_request *q, struct http_answe
         give(make(s, &s->data, RUN_PAGE_CURVES, SERVE_DATA_S, q->now), q, a);
     else if (strcmp(what, "record") == 0)
         give(make(s, &s->record, RUN_PAGE_RECORD, SERVE_RECORD_S, q->now), q, a);
+    else if (strcmp(what, "metrics") == 0)
+        give_metrics(s, q->now, a);
     else
         refuse(a, 404, "there is no such page\n");
 }

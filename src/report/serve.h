@@ -8,6 +8,7 @@
  *     /TOKEN/        the page
  *     /TOKEN/data    its JSON but for the record; 204 when "seen" is what there is
  *     /TOKEN/record  the record, at most every SERVE_RECORD_S seconds a new one
+ *     /TOKEN/metrics for Prometheus: where each run is, of what its metrics have last
  *
  * Reads of the folder are bounded in time likewise: asking often costs the run nothing. */
 #ifndef HEADWAY_SERVE_H
@@ -35,7 +36,7 @@ struct serve {
     char token[33];
     int port;
     struct text page, policy;
-    struct serve_part data, record;
+    struct serve_part data, record, metrics; /* the last: in Prometheus' text format */
     double allowance, last; /* of requests; when it was counted */
 };
 

@@ -391,7 +391,7 @@ static void put_openmetrics(struct loop *l)
     if (!path || !session_leads(s))
         return;
     text_clear(&l->monitored);
-    openmetrics_format(&l->monitored, &m);
+    openmetrics_format(&l->monitored, &m, 1, openmetrics_dialect_of(path));
     int rc = file_replace(path, l->monitored.data, l->monitored.length);
     if (rc < 0 && !l->not_monitored)
         log_line(LOG_WARN, "log.openmetrics: %s; the run goes on", err_message());

@@ -39,14 +39,8 @@ static void add_escaped(struct text *out, const char *value)
     }
 }
 
-static void add_family(struct text *out, const struct family *f, const struct openmetrics *m)
+static void add_sample(struct text *out, const struct family *f, const struct openmetrics *m)
 {
-    if (f->absent)
-        return;
-    text_printf(out, "# TYPE %s %s\n", f->name, f->counter ? "counter" : "gauge");
-    if (f->unit)
-        text_printf(out, "# UNIT %s %s\n", f->name, f->unit);
-    text_printf(out, "# HELP %s %s\n", f->name, f->help);
     text_printf(out, "%s%s{run=\"", f->name, f->counter ? "_total" : "");
     add_escaped(out, m->run);
     text_printf(out, "\",rank=\"%lld\"} ", (long long)m->rank);
@@ -54,9 +48,25 @@ static void add_family(struct text *out, const struct family *f, const struct op
     text_add(out, "\n");
 }
 
-void openmetrics_format(struct text *out, const struct openmetrics *m)
+/* Older readers know a counter by the name of its sample. */
+static void add_family(struct text *out, const struct family *f, enum openmetrics_dialect dialect)
 {
-    const struct family families[] = {
+    const bool old = dialect == PROMETHEUS_TEXT;
+    const char *type = f->counter ? "counter" : "gauge", *end = old && f->counter ? "_total" : "";
+    if (old)
+        text_printf(out, "# HELP %s%s %s\n", f->name, end, f->help);
+    text_printf(out, "# TYPE %s%s %s\n", f->name, end, type);
+    if (f->unit && !old)
+        text_printf(out, "# UNIT %s %s\n", f->name, f->unit);
+    if (!old)
+        text_printf(out, "# HELP %s %s\n", f->name, f->help);
+}
+
+enum { FAMILIES = 10 };
+
+static void families_of(const struct openmetrics *m, struct family out[FAMILIES])
+{
+    const struct family families[FAMILIES] = {
         { "headway_steps", NULL, true, "Optimizer steps taken.", (double)m->step, false },
         { "headway_trained_tokens", "tokens", true, "Tokens trained on.", (double)m->tokens,
           false },
@@ -77,9 +87,33 @@ void openmetrics_format(struct text *out, const struct openmetrics *m)
         { "headway_updated_timestamp_seconds", "seconds", false,
           "When this was written, since the epoch.", m->wall_seconds, false },
     };
-    for (i64 i = 0; i < COUNT_OF(families); i++)
-        add_family(out, &families[i], m);
-    text_add(out, "# EOF\n");
+    memcpy(out, families, sizeof families);
+}
+
+enum openmetrics_dialect openmetrics_dialect_of(const char *path)
+{
+    const size_t n = strlen(path);
+    return n >= 5 && strcmp(path + n - 5, ".prom") == 0 ? PROMETHEUS_TEXT : OPENMETRICS_1;
+}
+
+void openmetrics_format(struct text *out, const struct openmetrics *m, i64 n,
+                        enum openmetrics_dialect dialect)
+{
+    struct family families[FAMILIES];
+    for (i64 k = 0; k < FAMILIES; k++) {
+        bool told = false;
+        for (i64 i = 0; i < n; i++) {
+            families_of(&m[i], families);
+            if (families[k].absent)
+                continue;
+            if (!told)
+                add_family(out, &families[k], dialect);
+            told = true;
+            add_sample(out, &families[k], &m[i]);
+        }
+    }
+    if (dialect == OPENMETRICS_1)
+        text_add(out, "# EOF\n");
 }
 
 int openmetrics_check(const char *path)

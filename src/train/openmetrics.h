@@ -1,9 +1,11 @@
-/* train/openmetrics.h - the state of a run for monitoring: one small text file.
+/* train/openmetrics.h - the state of runs for monitoring, as text.
  *
- * A file in OpenMetrics text format (openmetrics.io, 1.0) that is replaced as a whole, so that
- * whoever reads it sees one moment: the textfile collector of Prometheus' node_exporter takes
- * each *.prom of a folder. A quantity that is not known yet is left out; one that is not finite
- * is NaN, +Inf or -Inf. Every sample has the labels run and rank. */
+ * A small file that is replaced as a whole, so that whoever reads it sees one moment: in OpenMetrics
+ * text format (openmetrics.io, 1.0), or, where its name ends in ".prom", in the one that Prometheus
+ * had before (0.0.4). The textfile collector of its node_exporter takes each *.prom of a folder and
+ * reads that one alone; they differ in how a counter is named in its lines of metadata, in the line
+ * of its unit and in the last line. A quantity that is not known yet is left out; one that is not
+ * finite is NaN, +Inf or -Inf. Every sample has the labels run and rank. */
 #ifndef HEADWAY_OPENMETRICS_H
 #define HEADWAY_OPENMETRICS_H
 
@@ -21,8 +23,12 @@ struct openmetrics {
     double wall_seconds;      /* now, since the epoch */
 };
 
-/* Appends the whole file, "# EOF" and all. */
-void openmetrics_format(struct text *out, const struct openmetrics *m);
+enum openmetrics_dialect { OPENMETRICS_1, PROMETHEUS_TEXT };
+enum openmetrics_dialect openmetrics_dialect_of(const char *path);
+
+/* Appends a whole file about n runs, whose labels differ. */
+void openmetrics_format(struct text *out, const struct openmetrics *m, i64 n,
+                        enum openmetrics_dialect dialect);
 
 /* Before a run: that the file can be made where path says. ERR_CONFIG says what to do. */
 int openmetrics_check(const char *path);

@@ -13,6 +13,8 @@ enum { PROBES = 3, FIRST_PROBES = 32, MOST_THREADS = 256 };
 static const u64 rarity = 1000;
 /* Reading the machine's own text takes long where there are many processors. */
 static const u64 steal_every_ns = 250 * 1000 * 1000;
+/* So does finding out where memory lies, which seldom changes. */
+static const u64 numa_every_ns = 10ull * 1000 * 1000 * 1000;
 
 struct session_sampler {
     struct sys_usage_reader *reader;
@@ -24,7 +26,30 @@ struct session_sampler {
     u64 probe_ns;                 /* of the clock, at the start */
     u32 processors;
     u64 limit_bytes;
+    struct sys_numa numa;         /* as of numa_ns */
+    u64 numa_ns, numa_cost_ns;
+    bool several_nodes;
 };
+
+/* By itself: what it costs does not make samples rarer. */
+static void look_at_nodes(struct session_sampler *p)
+{
+    p->numa_ns = sys_now_ns();
+    p->several_nodes = sys_numa_read(&p->numa);
+    p->numa_cost_ns = sys_now_ns() - p->numa_ns;
+}
+
+static void put_nodes(struct session_sampler *p, u64 now, struct sample *out)
+{
+    if (!p->several_nodes)
+        return;
+    if (now - p->numa_ns >= numa_every_ns && now - p->numa_ns >= rarity * p->numa_cost_ns)
+        look_at_nodes(p);
+    out->has |= SAMPLE_NUMA;
+    out->near_bytes = p->numa.near_bytes;
+    out->far_bytes = p->numa.far_bytes;
+    out->far_speed = p->numa.far_speed;
+}
 
 /* Where others compute too, the first sample would be pushed aside, and the next ones be
  * put off. */
@@ -55,6 +80,7 @@ int session_open_sampler(struct session *s)
     p->limit_bytes = (u64)sys_memory_limit_bytes();
     p->probe_ns = speed_probe_ns(FIRST_PROBES);
     p->least_ns = least_cost(p);
+    look_at_nodes(p);
     sys_usage_read(p->reader, true, &p->usage);
     p->at_ns = p->steal_ns = sys_now_ns();
     s->sampler = p;
@@ -155,5 +181,6 @@ bool session_sample(struct session *s, i64 step, struct sample *out)
     u64 cost = sys_now_ns() - begin;
     p->least_ns = cost < p->least_ns ? cost : p->least_ns;
     p->cost_ns = p->least_ns;
+    put_nodes(p, begin, out);
     return true;
 }

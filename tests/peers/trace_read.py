@@ -1,18 +1,68 @@
 #!/usr/bin/env python3
 """Has other people's programs read what `headway trace export` wrote of a run.
 
-    trace_read.py hta FOLDER RANKS STEPS          Meta's Holistic Trace Analysis
+    trace_read.py hta FOLDER RANKS STEPS CHROME   Meta's Holistic Trace Analysis; CHROME: the same
+                                                  steps as `--to chrome` wrote them, added up here
     trace_read.py perfetto FILE RANKS STEPS       Perfetto's protocol buffers, decoded
+    trace_read.py processor FILE RANKS STEPS      Perfetto's trace processor, asked in SQL
 
 STEPS is how many there are. Ends with 1 when they find something else.
 """
 import collections
+import json
 import sys
 
 import peer
 
 
-def hta(folder, ranks, steps):
+def union(spans):
+    """Disjoint spans that cover the same time."""
+    out = []
+    for begin, end in sorted(spans):
+        if out and begin <= out[-1][1]:
+            out[-1][1] = max(out[-1][1], end)
+        else:
+            out.append([begin, end])
+    return out
+
+
+def length(spans):
+    return sum(end - begin for begin, end in union(spans))
+
+
+def divided(chrome, rank):
+    """us of a rank in which it computes, exchanges, does either; from first to last of these. Without
+    the last step, which HTA leaves out (include_last_profiler_step)."""
+    with open(chrome, encoding="utf-8") as f:
+        events = [e for e in json.load(f)["traceEvents"] if e["ph"] == "X"]
+    last = max(e["args"]["step"] for e in events if e["cat"] == "kernel")
+    spans = {"kernel": [], "communication": []}
+    for e in events:
+        if e["pid"] == rank and e.get("cat") in spans and e["args"]["step"] < last:
+            spans[e["cat"]].append((e["ts"], e["ts"] + e["dur"]))
+    both = spans["kernel"] + spans["communication"]
+    whole = max(end for _, end in both) - min(begin for begin, _ in both)
+    return length(spans["kernel"]), length(spans["communication"]), length(both), whole
+
+
+def compare_division(breakdown, overlap, ranks, chrome):
+    """HTA's numbers are whole microseconds, of thousands of kernels: 1 % of the time."""
+    for rank in range(ranks):
+        computes, exchanges, either, whole = divided(chrome, rank)
+        row = breakdown[breakdown["rank"] == rank].iloc[0]
+        share = float(overlap[overlap["rank"] == rank]["comp_comm_overlap_pctg"].iloc[0])
+        for name, theirs, ours in (
+                ("computing", row["compute_time(us)"], computes),
+                ("idle", row["idle_time(us)"], whole - either),
+                ("in an exchange alone", row["non_compute_time(us)"], either - computes),
+                ("exchanges that computing hides", share / 100 * exchanges,
+                 computes + exchanges - either)):
+            print(f"rank {rank}, {name}: HTA {float(theirs):.0f} us, we {ours:.0f}")
+            if abs(float(theirs) - ours) > 0.01 * whole:
+                sys.exit("they differ by more than 1 % of the time")
+
+
+def hta(folder, ranks, steps, chrome):
     trace_analysis = peer.need("hta.trace_analysis")
     t = trace_analysis.TraceAnalysis(trace_dir=folder)
     found = sorted(t.t.get_all_traces())
@@ -32,6 +82,7 @@ def hta(folder, ranks, steps):
     print(overlap.to_string())
     if ranks > 1 and not (overlap["comp_comm_overlap_pctg"] >= 0).all():
         sys.exit("HTA finds no communication")
+    compare_division(breakdown, overlap, ranks, chrome)
 
 
 def perfetto(path, ranks, steps):
@@ -70,11 +121,39 @@ def perfetto(path, ranks, steps):
     print(f"{len(trace.packet)} packets, {len(seen)} names, {len(flows)} calls, {joined} joined")
 
 
+def processor(path, ranks, steps):
+    api = peer.need("perfetto.trace_processor", "perfetto")
+    try:
+        t = api.TraceProcessor(trace=path)
+    except Exception as error:  # pylint: disable=broad-except
+        # The package brings the client only, and fetches the program when it is first used.
+        peer.skip(f"Perfetto's trace_processor_shell ({str(error)[:80]})",
+                  "pip install perfetto, on a machine with a network")
+
+    def ask(sql):
+        return [list(vars(row).values()) for row in t.query(sql)]
+
+    names = {row[0] for row in ask("select name from process where name is not null")}
+    if names != {f"rank {r}" for r in range(ranks)}:
+        sys.exit(f"processes: {sorted(names)}")
+    errors = ask("select name, value from stats where severity = 'error' and value > 0")
+    if errors:
+        sys.exit(f"it finds errors: {errors}")
+    found = ask("select count() from slice where name glob 'ProfilerStep#*'")[0][0]
+    open_ended = ask("select count() from slice where dur < 0")[0][0]
+    if found != steps * ranks or open_ended:
+        sys.exit(f"{found} steps, {open_ended} slices that do not end")
+    print(f"{ask('select count() from slice')[0][0]} slices, "
+          f"{ask('select count() from flow')[0][0]} flows, no error")
+    t.close()
+
+
 def main():
-    if len(sys.argv) != 5:
+    by_name = {"hta": hta, "perfetto": perfetto, "processor": processor}
+    words = sys.argv[1:]
+    if not words or words[0] not in by_name or len(words) != 4 + (words[0] == "hta"):
         sys.exit(__doc__)
-    {"hta": hta, "perfetto": perfetto}[sys.argv[1]](sys.argv[2], int(sys.argv[3]),
-                                                    int(sys.argv[4]))
+    by_name[words[0]](words[1], int(words[2]), int(words[3]), *words[4:])
 
 
 if __name__ == "__main__":

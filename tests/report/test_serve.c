@@ -173,6 +173,27 @@ TEST(data_are_given_once_and_again_when_there_are_new_ones)
     CHECK_EQ(status(&q), 200);
 }
 
+TEST(monitoring_gets_what_the_run_said_last)
+{
+    struct http_answer a = { 0 };
+    struct http_request q = good("metrics", 3500);
+    append("{\"event\":\"step\",\"t\":90,\"step\":3,\"loss\":1.5,\"tokens\":300,\"tokens_per_s\":50}\n"
+           "{\"event\":\"eval\",\"t\":91,\"step\":3,\"loss\":1.75}\n");
+    serve_answer(&server, &q, &a);
+    CHECK_EQ(a.status, 200);
+    CHECK(strncmp(a.type, "text/plain; version=0.0.4", 25) == 0);
+    CHECK(strstr(a.body, "\nheadway_steps_total{run=\"" FOLDER "\",rank=\"0\"} 3\n"));
+    CHECK(strstr(a.body, "\nheadway_trained_tokens_total{run=\"" FOLDER "\",rank=\"0\"} 300\n"));
+    CHECK(strstr(a.body, "\nheadway_loss_nats{run=\"" FOLDER "\",rank=\"0\"} 1.5\n"));
+    CHECK(strstr(a.body, "\nheadway_heldout_loss_nats{run=\"" FOLDER "\",rank=\"0\"} 1.75\n"));
+    CHECK(strstr(a.body, "\nheadway_updated_timestamp_seconds{run=\"" FOLDER "\",rank=\"0\"} 91\n"));
+    CHECK(!strstr(a.body, "headway_mfu_ratio") && !strstr(a.body, "# EOF"));
+    append("{\"event\":\"step\",\"step\":4,\"loss\":1.25,\"tokens\":400}\n");
+    q.now += 5;
+    serve_answer(&server, &q, &a);
+    CHECK(strstr(a.body, "\nheadway_loss_nats{run=\"" FOLDER "\",rank=\"0\"} 1.25\n"));
+}
+
 TEST(who_asks_too_often_waits)
 {
     int answered = 0, more = 0;
@@ -193,7 +214,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ONE(who_knows_the_address_gets_the_page), ONE(everybody_else_gets_nothing),
         ONE(a_token_must_be_right_in_every_digit), ONE(control_characters_are_no_part_of_a_path),
-        ONE(data_are_given_once_and_again_when_there_are_new_ones), ONE(who_asks_too_often_waits),
+        ONE(data_are_given_once_and_again_when_there_are_new_ones),
+        ONE(monitoring_gets_what_the_run_said_last), ONE(who_asks_too_often_waits),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* --- a reader that forgives nothing (OpenMetrics 1.0, for families of one sample) --- */
+/* --- a reader that forgives nothing (for families of one sample) ---------------------- */
 
 struct sample {
     char name[96], run[64], rank[16];
@@ -74,13 +74,23 @@ static bool ends(const char *text, const char *with)
     return n > k && strcmp(text + n - k, with) == 0;
 }
 
-/* One family: its lines of metadata, then its sample. */
-static char **family(char **line, struct reading *r)
+static char *help(char *line, const char *name)
 {
-    char name[96], type[16], other[96], wanted[112], unit[64] = "";
-    const char *rest;
+    char other[96];
+    CHECK(begins(line, "# HELP "));
+    const char *rest = word(line + 7, other, sizeof other);
+    CHECK_STR(other, name);
+    CHECK(strlen(rest) > 5);
+    return line;
+}
+
+/* A family's lines of metadata, of OpenMetrics 1.0: a counter's sample has "_total" behind the
+ * family's name, and a unit is the end of that name. */
+static char **open_metadata(char **line, char wanted[112])
+{
+    char name[96], type[16], other[96], unit[64];
     CHECK(begins(*line, "# TYPE "));
-    rest = word(*line++ + 7, name, sizeof name);
+    const char *rest = word(*line++ + 7, name, sizeof name);
     word(rest, type, sizeof type);
     CHECK(strcmp(type, "gauge") == 0 || strcmp(type, "counter") == 0);
     if (begins(*line, "# UNIT ")) {
@@ -89,13 +99,33 @@ static char **family(char **line, struct reading *r)
         snprintf(unit, sizeof unit, "_%s", rest);
         CHECK(ends(name, unit));
     }
-    CHECK(begins(*line, "# HELP "));
-    rest = word(*line++ + 7, other, sizeof other);
-    CHECK_STR(other, name);
-    CHECK(strlen(rest) > 5);
+    help(*line++, name);
+    snprintf(wanted, 112, "%s%s", name, strcmp(type, "counter") == 0 ? "_total" : "");
+    return line;
+}
+
+/* Of Prometheus' format 0.0.4: help, then type, of the very name that the sample has; a counter's
+ * ends in "_total". No other line of metadata is known. */
+static char **old_metadata(char **line, char wanted[112])
+{
+    char name[96], type[16];
+    const char *rest = word(*line + 7, name, sizeof name);
+    help(*line++, name);
+    CHECK(begins(*line, "# TYPE "));
+    rest = word(*line++ + 7, wanted, 96);
+    CHECK_STR(wanted, name);
+    word(rest, type, sizeof type);
+    CHECK(strcmp(type, ends(name, "_total") ? "counter" : "gauge") == 0);
+    return line;
+}
+
+static char **family(char **line, struct reading *r, enum openmetrics_dialect dialect)
+{
+    char wanted[112];
+    const char *rest;
+    line = dialect == OPENMETRICS_1 ? open_metadata(line, wanted) : old_metadata(line, wanted);
     struct sample *s = &r->samples[r->n++];
     rest = word(*line++, s->name, sizeof s->name);
-    snprintf(wanted, sizeof wanted, "%s%s", name, strcmp(type, "counter") == 0 ? "_total" : "");
     CHECK_STR(s->name, wanted);
     CHECK_EQ(*rest, '{');
     rest = label(rest + 1, "run", s->run, sizeof s->run);
@@ -109,12 +139,13 @@ static char **family(char **line, struct reading *r)
 }
 
 /* Cuts text into lines in place. */
-static struct reading read_metrics(char *text)
+static struct reading read_metrics(char *text, enum openmetrics_dialect dialect)
 {
     char *lines[128], **line = lines;
     struct reading r = { .n = 0 };
     int n = 0;
-    CHECK(ends(text, "\n# EOF\n"));
+    CHECK(ends(text, "\n"));
+    CHECK_EQ(ends(text, "\n# EOF\n"), dialect == OPENMETRICS_1);
     for (char *at = text; *at; at++) {
         CHECK(n < 127);
         lines[n++] = at;
@@ -122,9 +153,10 @@ static struct reading read_metrics(char *text)
         CHECK_EQ(*at, '\n');
         *at = '\0';
     }
-    while (strcmp(*line, "# EOF") != 0)
-        line = family(line, &r);
-    CHECK(line == &lines[n - 1]);
+    n -= dialect == OPENMETRICS_1;
+    while (line < lines + n)
+        line = family(line, &r, dialect);
+    CHECK(line == &lines[n]);
     return r;
 }
 
@@ -151,20 +183,39 @@ TEST(names_are_escaped_and_numbers_that_are_none_have_the_format_s_words)
                              .loss = NAN, .grad_norm = INFINITY, .learning_rate = 1e-7,
                              .step_seconds = 0.5, .tokens_per_s = -INFINITY,
                              .heldout_loss = NAN, .wall_seconds = 1.5e9 };
-    struct text out = { 0 };
-    openmetrics_format(&out, &m);
-    struct reading r = read_metrics(out.data);
-    for (int i = 0; i < r.n; i++) {
-        CHECK_STR(r.samples[i].run, m.run);
-        CHECK_STR(r.samples[i].rank, "3");
+    for (int dialect = OPENMETRICS_1; dialect <= PROMETHEUS_TEXT; dialect++) {
+        struct text out = { 0 };
+        openmetrics_format(&out, &m, 1, dialect);
+        struct reading r = read_metrics(out.data, dialect);
+        for (int i = 0; i < r.n; i++) {
+            CHECK_STR(r.samples[i].run, m.run);
+            CHECK_STR(r.samples[i].rank, "3");
+        }
+        CHECK_EQ((i64)value_of(&r, "headway_steps_total"), 7);
+        CHECK_EQ((i64)value_of(&r, "headway_trained_tokens_total"), 1 << 30);
+        CHECK(isnan(value_of(&r, "headway_loss_nats")));
+        CHECK(value_of(&r, "headway_gradient_norm") == INFINITY);
+        CHECK(value_of(&r, "headway_throughput_tokens_per_second") == -INFINITY);
+        CHECK(value_of(&r, "headway_learning_rate") == 1e-7);
+        CHECK(!find(&r, "headway_heldout_loss_nats") && !find(&r, "headway_mfu_ratio"));
+        text_fini(&out);
     }
-    CHECK_EQ((i64)value_of(&r, "headway_steps_total"), 7);
-    CHECK_EQ((i64)value_of(&r, "headway_trained_tokens_total"), 1 << 30);
-    CHECK(isnan(value_of(&r, "headway_loss_nats")));
-    CHECK(value_of(&r, "headway_gradient_norm") == INFINITY);
-    CHECK(value_of(&r, "headway_throughput_tokens_per_second") == -INFINITY);
-    CHECK(value_of(&r, "headway_learning_rate") == 1e-7);
-    CHECK(!find(&r, "headway_heldout_loss_nats") && !find(&r, "headway_mfu_ratio"));
+}
+
+/* Each name has its metadata once, before the samples of both. */
+TEST(two_runs_share_the_lines_about_a_name)
+{
+    const struct openmetrics m[] = { { .run = "a", .step = 1, .heldout_loss = NAN },
+                                     { .run = "b", .step = 2, .heldout_loss = 3 } };
+    struct text out = { 0 };
+    openmetrics_format(&out, m, 2, PROMETHEUS_TEXT);
+    CHECK(begins(out.data, "# HELP headway_steps_total Optimizer steps taken.\n"
+                           "# TYPE headway_steps_total counter\n"
+                           "headway_steps_total{run=\"a\",rank=\"0\"} 1\n"
+                           "headway_steps_total{run=\"b\",rank=\"0\"} 2\n"
+                           "# HELP headway_trained_tokens_total "));
+    CHECK(strstr(out.data, "# TYPE headway_heldout_loss_nats gauge\n"
+                           "headway_heldout_loss_nats{run=\"b\",rank=\"0\"} 3\n"));
     text_fini(&out);
 }
 
@@ -177,16 +228,13 @@ static struct reading read_file(const char *path)
     sys_close(fd);
     CHECK(n > 0 && n < (i64)sizeof text - 1);
     text[n] = '\0';
-    return read_metrics(text);
+    return read_metrics(text, openmetrics_dialect_of(path));
 }
 
 /* The same numbers as the run's own record, at the last step and its evaluation. */
-TEST(a_run_leaves_what_its_metrics_say)
+static void expect_run(const char *path)
 {
-    static const char *const sets[] = { "log.openmetrics=" JOB_DIR "/run.prom", NULL };
-    make_corpus();
-    CHECK_OK(train("watched", sets, false, NULL));
-    struct reading r = read_file(JOB_DIR "/run.prom");
+    struct reading r = read_file(path);
     CHECK_STR(find(&r, "headway_loss_nats")->run, "watched");
     CHECK_STR(find(&r, "headway_loss_nats")->rank, "0");
     CHECK_EQ((i64)value_of(&r, "headway_steps_total"), 8);
@@ -197,6 +245,18 @@ TEST(a_run_leaves_what_its_metrics_say)
     CHECK(value_of(&r, "headway_step_seconds") == last_metric("watched", "step", "step_s"));
     CHECK(value_of(&r, "headway_heldout_loss_nats") == last_metric("watched", "eval", "loss"));
     CHECK(value_of(&r, "headway_throughput_tokens_per_second") > 0);
+}
+
+TEST(a_run_leaves_what_its_metrics_say)
+{
+    static const char *const prom[] = { "log.openmetrics=" JOB_DIR "/run.prom", NULL };
+    static const char *const plain[] = { "log.openmetrics=" JOB_DIR "/run.txt", NULL };
+    make_corpus();
+    CHECK_OK(train("watched", plain, false, NULL));
+    expect_run(JOB_DIR "/run.txt");
+    sys_remove_tree(JOB_DIR "/runs/watched");
+    CHECK_OK(train("watched", prom, false, NULL));
+    expect_run(JOB_DIR "/run.prom");
     CHECK(!sys_exists(JOB_DIR "/run.prom.tmp"));
 }
 
@@ -214,5 +274,6 @@ TEST(a_folder_that_is_missing_is_said_at_once_and_one_that_fails_later_costs_no_
 }
 
 TEST_MAIN(ONE(names_are_escaped_and_numbers_that_are_none_have_the_format_s_words),
+          ONE(two_runs_share_the_lines_about_a_name),
           ONE(a_run_leaves_what_its_metrics_say),
           ONE(a_folder_that_is_missing_is_said_at_once_and_one_that_fails_later_costs_no_run))
