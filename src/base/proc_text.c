@@ -110,3 +110,48 @@ bool proc_cgroup(const char *text, const char *controller, char *path, i64 chars
     }
     return false;
 }
+
+bool proc_list_has(const char *text, u64 n)
+{
+    for (const char *p = skip_blanks(text);; p++) {
+        u64 first, last;
+        if (!read_u64(p, &first, &p))
+            return false;
+        last = first;
+        if (*p == '-' && !read_u64(p + 1, &last, &p))
+            return false;
+        if (n >= first && n <= last)
+            return true;
+        if (*p != ',')
+            return false;
+    }
+}
+
+bool proc_distance(const char *text, int to, u64 *out)
+{
+    return to >= 0 && nth_number(text, to, out);
+}
+
+/* "7f12c0000000 default anon=512 dirty=512 N0=300 N1=212 kernelpagesize_kB=4" */
+bool proc_numa_line(const char *line, u64 near_nodes, u64 *near_bytes, u64 *far_bytes)
+{
+    u64 node, pages, kib = 4, near = 0, far = 0;
+    bool own = false;
+    for (const char *p = line; *p && *p != '\n'; p += strcspn(p, " \n")) {
+        p += strspn(p, " ");
+        const char *end;
+        if (strncmp(p, "anon=", 5) == 0)
+            own = true;
+        else if (strncmp(p, "kernelpagesize_kB=", 18) == 0 && !read_u64(p + 18, &kib, &end))
+            return false;
+        if (*p != 'N' || !read_u64(p + 1, &node, &end) || *end != '=' || node > 63 ||
+            !read_u64(end + 1, &pages, &end))
+            continue;
+        *(near_nodes >> node & 1 ? &near : &far) += pages;
+    }
+    if (!own || near + far == 0 || kib > 1 << 30 || near > 1ull << 40 || far > 1ull << 40)
+        return false;
+    *near_bytes += near * kib * 1024;
+    *far_bytes += far * kib * 1024;
+    return true;
+}

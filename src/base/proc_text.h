@@ -20,5 +20,12 @@ bool proc_resident(const char *text, u64 *pages);
 /* /proc/self/cgroup: where the process is below the controller's folder. controller "cpu" is found
  * in a line of version 1; NULL asks for version 2's. */
 bool proc_cgroup(const char *text, const char *controller, char *path, i64 chars);
+/* A list such as "0-15,32-47": whether n is in it. */
+bool proc_list_has(const char *text, u64 n);
+/* /sys/devices/system/node/nodeN/distance: to node `to`, from 10 on. */
+bool proc_distance(const char *text, int to, u64 *out);
+/* A line of /proc/self/numa_maps: adds the bytes of what is the process's own (no file's pages) on
+ * nodes in the mask, and on others. False where it tells of none. */
+bool proc_numa_line(const char *line, u64 near_nodes, u64 *near_bytes, u64 *far_bytes);
 
 #endif

@@ -37,4 +37,15 @@ void sys_usage_close(struct sys_usage_reader *r); /* NULL is fine */
 /* steal: also the machine's, whose text grows with its processors. */
 void sys_usage_read(struct sys_usage_reader *r, bool steal, struct sys_usage *out);
 
+/* Where this process's own memory lies, on a machine of several NUMA nodes: on those of the
+ * processors that it may use, and on others, whose memory is so much slower (1: as fast), by the
+ * distances that the firmware tells. */
+struct sys_numa {
+    u64 near_bytes, far_bytes;
+    double far_speed;
+};
+/* False: there is one node, or this system does not tell. It walks through all of the process's
+ * pages: tens of milliseconds for as many GiB of small ones. */
+bool sys_numa_read(struct sys_numa *out);
+
 #endif

@@ -15,6 +15,7 @@
  * the same place and loses at least half as much. */
 static const char *const explains[][2] = {
     { "K4", "B1" }, { "K4", "B3" }, { "K4", "H8" }, { "K4", "B2" }, { "K4", "H9" },
+    { "K5", "B1" }, { "K5", "B3" },
     { "H8", "B1" }, { "H8", "B3" }, { "H8", "C9" }, { "H8", "B2" }, { "H8", "C4" },
     { "K1", "H8" }, { "K1", "C4" }, { "K1", "C5" }, { "K1", "C9" }, { "K1", "B3" }, { "K1", "B1" },
     { "K1", "D1" }, { "D6", "B3" }, { "D6", "B1" },

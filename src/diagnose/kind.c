@@ -40,8 +40,8 @@ const struct kind kinds[KINDS] = {
       "of its own (base/pool.c): no two write one line in a loop", NULL, KIND_NEVER },
     { "K4", "a processor is held back", "a loop on registers, against the start; throttled time",
       "phi_override=0.7", KIND_NAMED },
-    { "K5", "memory of another NUMA node", "on which node pages lie is not read: no machine with "
-      "several was at hand to try it on", NULL, KIND_BLIND },
+    { "K5", "memory of another NUMA node", "on which nodes a rank's own memory lies, and how far these "
+      "are, beside what its memory-bound tasks take", NULL, KIND_NAMED },
     { "K6", "one op is slow for what it does", "in simulated runs, its time against FLOPs and bytes, "
       "beside other ops'; real kernels stride by no leading dimension: products copy their operands "
       "into panels (backend/cpu/multi/gemm_pack.c), all else reads rows from end to end",

@@ -115,7 +115,8 @@ static void blank_rank(struct measure_rank *r, int rank, i64 n_steps, struct are
         .load_cpu_s = NAN, .queue_empty = NAN, .read_bytes = NAN, .used_bytes = NAN, .on_cpu = NAN,
         .run_queue_s = NAN, .pool_queue_s = NAN, .throttled_s = NAN, .steal_s = NAN, .throttles = NAN, .clock = NAN,
         .minor_faults = NAN, .major_faults = NAN, .switches = NAN, .system_s = NAN,
-        .memory_stall = NAN, .io_stall = NAN, .rss_bytes = NAN, .limit_bytes = NAN };
+        .memory_stall = NAN, .io_stall = NAN, .rss_bytes = NAN, .limit_bytes = NAN,
+        .far_share = NAN, .far_speed = NAN };
     for (i64 i = 0; i < COUNT_OF(series); i++)
         *series[i] = ARENA_ARRAY(a, double, n_steps);
     for (int k = 0; k < HOST_KINDS; k++)

@@ -116,6 +116,8 @@ struct measure_rank {
     double system_s;   /* processor time inside the kernel */
     double memory_stall, io_stall; /* pressure, share of time */
     double rss_bytes, limit_bytes;
+    double far_share, far_speed; /* of its own memory, on other NUMA nodes; how fast that is beside
+                                  * the rest. NaN: there is one node, or it was not looked at */
 };
 
 /* Tasks of the compute lane that are alike: same op, phase and kind. Means per step and rank. */

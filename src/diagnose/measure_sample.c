@@ -39,6 +39,10 @@ static void add_memory(struct measure_rank *k, const struct sample *x)
         add_number(&k->memory_stall, (double)x->memory_pressure_ns / (double)x->covers_ns);
         add_number(&k->io_stall, (double)x->io_pressure_ns / (double)x->covers_ns);
     }
+    if ((x->has & SAMPLE_NUMA) && x->near_bytes + x->far_bytes > 0) {
+        add_number(&k->far_share, (double)x->far_bytes / (double)(x->near_bytes + x->far_bytes));
+        add_number(&k->far_speed, x->far_speed);
+    }
     if (x->has & SAMPLE_MEMORY) {
         add_number(&k->rss_bytes, (double)x->rss_bytes);
         add_number(&k->limit_bytes, (double)x->limit_bytes);
@@ -117,7 +121,7 @@ void gather_settle_samples(struct gather *g)
             &k->minor_faults, &k->major_faults, &k->system_s, &k->switches, &k->read_bytes,
             &k->used_bytes, &k->load_cpu_s };
         double *shares[] = { &k->on_cpu, &k->memory_stall, &k->io_stall, &k->rss_bytes,
-                             &k->limit_bytes, &k->load_cpu };
+                             &k->limit_bytes, &k->load_cpu, &k->far_share, &k->far_speed };
         double samples = (double)g->sampled[r], steps = g->covered_s[r] / step_s;
         divide_all(counts, COUNT_OF(counts), steps > samples ? steps : samples);
         divide_all(shares, COUNT_OF(shares), samples);

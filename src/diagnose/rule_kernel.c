@@ -63,6 +63,63 @@ static bool look_skewed(const struct measure *m, const struct rule_limit *limit,
     return true;
 }
 
+/* --- memory ------------------------------------------------------------------------- */
+
+/* Seconds a step of tasks that wait for memory, not for arithmetic. */
+static double memory_bound(const struct measure *m)
+{
+    double sum = 0;
+    for (i64 i = 0; i < m->n_ops; i++) {
+        const struct measure_op *o = &m->ops[i];
+        if (o->bytes / m->ceilings.memory_bytes_per_s > o->flops / m->ceilings.used)
+            sum += o->seconds;
+    }
+    return sum;
+}
+
+/* Its memory-bound tasks, when that much of what they read comes from as far. */
+static double lost_to_distance(const struct measure_rank *k, double bound)
+{
+    double lost = bound * k->far_share * (1 - k->far_speed);
+    return k->far_speed > 0 && lost > 0 ? lost : 0; /* NaN: not known */
+}
+
+static bool look_far_memory(const struct measure *m, const struct rule_limit *limit,
+                            struct finding *f)
+{
+    const double bound = memory_bound(m);
+    const struct measure_rank *k = &m->ranks[0];
+    for (i64 r = 1; r < m->n_ranks; r++)
+        if (lost_to_distance(&m->ranks[r], bound) > lost_to_distance(k, bound))
+            k = &m->ranks[r];
+    const double lost = lost_to_distance(k, bound);
+    if (!(lost >= m->theta) || !(k->far_share > limit[0].value))
+        return false;
+    struct arena a;
+    arena_init(&a);
+    double *each = ARENA_ARRAY(&a, double, m->n_ranks);
+    for (i64 r = 0; r < m->n_ranks; r++)
+        each[r] = lost_to_distance(&m->ranks[r], bound);
+    rule_place_ranks(m, each, f);
+    arena_fini(&a);
+    rule_evidence(f, "%.0f %% of its memory lies on NUMA nodes other than those of its processors, "
+                  "from where it comes at %.0f %% of the speed, by the firmware's distances",
+                  100 * k->far_share, 100 * k->far_speed);
+    rule_evidence(f, "%.1f ms a step go into tasks that wait for memory", 1e3 * bound);
+    rule_reject(f, "H7", "nothing of it comes from storage: %.0f such faults a step",
+                isfinite(k->major_faults) ? k->major_faults : 0);
+    const double gained = lost / fmax(lost, measure_mean(m, k->compute));
+    rule_edit(f, EDIT_COMPUTE, 1 - gained);
+    f->edit.factor_lo = 1 - (1 - limit[1].value) * gained;
+    f->edit.factor_hi = fmax(0, 1 - (1 + limit[1].value) * gained);
+    rule_gain(m, f, lost, lost, limit[1].value);
+    rule_fix(f, "one rank per NUMA node, with processors and memory of that node: numactl "
+                "--cpunodebind N --membind N headway train ..., or the launcher's "
+                "--map-by numa --bind-to numa, --ranks as many as nodes");
+    rule_confirm(f, "numastat -p $(pgrep -n headway)");
+    return true;
+}
+
 /* By quota. */
 static double held_back(const struct measure_rank *r, double least)
 {
@@ -522,6 +579,10 @@ const struct rule rules_kernel[] = {
     { "K4", "a processor is held back", look_throttled,
       { { 0.95, "of its clock at the start", "clocks of a quiet machine wander by 3 %" },
         { 5, "sigma between the levels", "CUSUM's usual threshold: once in 10^4 steps by chance" } } },
+    { "K5", "memory of another NUMA node", look_far_memory,
+      { { 0.1, "of its memory on other nodes", "libraries and what is shared lie anywhere" },
+        { 0.5, "of the gain that is not known", "distances tell latency, of bandwidth only the "
+                                                "order" } } },
     { "K6", "one op is slow for what it does", look_slow_op,
       { { 1.2, "times what other ops take for as much", "tasks whose times are given repeat" } } },
     { "K7", "products are too thin", look_skinny,

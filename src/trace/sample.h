@@ -24,6 +24,7 @@ enum sample_part {
     SAMPLE_CLOCK = 1 << 7,    /* phi */
     SAMPLE_LOADER = 1 << 8,   /* loader_* */
     SAMPLE_ROWS = 1 << 9,     /* tokens .. attended */
+    SAMPLE_NUMA = 1 << 10,    /* near_bytes .. far_speed */
 };
 
 struct sample {
@@ -76,6 +77,11 @@ struct sample {
      * attend to each other, the sum of n (n + 1) / 2 over documents of n tokens. */
     u64 tokens, tokens_idle;
     double attended;
+
+    /* Of the process's own memory: on NUMA nodes of its processors, and on others, and how fast
+     * these are beside its own. As of when it was looked at last; where there are several nodes. */
+    u64 near_bytes, far_bytes;
+    double far_speed;
 };
 
 _Static_assert(sizeof(struct sample) % 8 == 0, "no holes at its end");

@@ -29,6 +29,42 @@ TEST(texts_of_the_kernel_give_their_numbers)
     CHECK_STR(path, "/user.slice");
 }
 
+/* Lines as Documentation/admin-guide and numa(5) describe them. */
+TEST(memory_is_counted_by_the_node_on_which_it_lies)
+{
+    u64 near = 0, far = 0, distance;
+    CHECK(proc_numa_line("7f12c0000000 default anon=512 dirty=512 active=0 N0=300 N1=212 "
+                         "kernelpagesize_kB=4\n", 1, &near, &far));
+    CHECK(near == 300 * 4096 && far == 212 * 4096);
+    CHECK(proc_numa_line("7f2000000000 bind:1 anon=2 dirty=2 N1=2 kernelpagesize_kB=2048", 1, &near,
+                         &far));
+    CHECK(near == 300 * 4096 && far == 212 * 4096 + 2 * (2 << 20));
+    CHECK(!proc_numa_line("7f3000000000 default file=/lib/x.so mapped=9 N1=9 kernelpagesize_kB=4", 1,
+                          &near, &far)); /* others' too */
+    CHECK(!proc_numa_line("7f4000000000 default", 1, &near, &far));
+    CHECK(!proc_numa_line("7f5000000000 default anon=1 N99=1 kernelpagesize_kB=4", 1, &near, &far));
+    CHECK(!proc_numa_line("7f6000000000 default anon=1 N1=x kernelpagesize_kB=4", 1, &near, &far));
+    CHECK(near == 300 * 4096 && far == 212 * 4096 + 2 * (2 << 20));
+    CHECK(proc_list_has("0-15,32-47\n", 15) && proc_list_has("0-15,32-47\n", 40));
+    CHECK(proc_list_has("3\n", 3) && !proc_list_has("3\n", 0));
+    CHECK(!proc_list_has("0-15,32-47\n", 16) && !proc_list_has("", 0) && !proc_list_has("x", 0));
+    CHECK(proc_distance("10 21\n", 1, &distance));
+    CHECK_EQ(distance, 21);
+    CHECK(!proc_distance("10 21\n", 2, &distance));
+}
+
+/* Here there may be one node or several. */
+TEST(where_memory_lies_is_told_on_machines_of_several_nodes_only)
+{
+    struct sys_numa n;
+    if (!sys_numa_read(&n)) {
+        CHECK(n.near_bytes + n.far_bytes == 0 || n.far_speed == 0);
+        return;
+    }
+    CHECK(n.near_bytes + n.far_bytes > 0);
+    CHECK(n.far_speed > 0 && n.far_speed < 1);
+}
+
 TEST(other_texts_give_none)
 {
     u64 a = 7, b = 7;
@@ -134,7 +170,9 @@ TEST(the_probe_of_the_clock_repeats)
     CHECK(a < 2 * b && b < 2 * a); /* a clock may change in between, but not by so much */
 }
 
-TEST_MAIN(ONE(texts_of_the_kernel_give_their_numbers), ONE(other_texts_give_none),
+TEST_MAIN(ONE(texts_of_the_kernel_give_their_numbers), ONE(memory_is_counted_by_the_node_on_which_it_lies),
+          ONE(where_memory_lies_is_told_on_machines_of_several_nodes_only),
+          ONE(other_texts_give_none),
           ONE(touched_pages_are_faults_and_memory), ONE(computing_is_time_on_a_processor),
           ONE(what_cannot_be_read_is_left_out), ONE(a_reading_takes_a_tenth_of_a_millisecond),
           ONE(the_probe_of_the_clock_repeats))

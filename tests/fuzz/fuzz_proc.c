@@ -20,6 +20,11 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t bytes)
     proc_pressure(text, &x);
     proc_steal(text, &x);
     proc_resident(text, &x);
+    proc_list_has(text, 7);
+    proc_distance(text, 1, &x);
+    x = y = 0;
+    if (!proc_numa_line(text, 1, &x, &y) && x + y != 0)
+        err_panic("a line that tells nothing adds %llu", (unsigned long long)(x + y));
     for (int v2 = 0; v2 < 2; v2++)
         if (proc_cgroup(text, v2 ? NULL : "cpu", path, sizeof path) &&
             (path[0] != '/' || strlen(path) >= sizeof path || strchr(path, '\n')))
