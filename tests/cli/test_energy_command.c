@@ -126,13 +126,26 @@ TEST(the_formats_have_their_own_units)
           "--codecarbon e.csv --card c.md --cyclonedx b.json", 0); /* 2 kWh, 300 g */
     shell("cd $D && test $(head -1 e.csv | tr , '\\n' | wc -l) = 38 && "
           "wc -l <e.csv | grep -qx 2", 0);
+    /* codecarbon 3's emissions_data.py, in the order of its fields */
+    CHECK_STR(shell("head -1 $D/e.csv", 0),
+              "timestamp,project_name,run_id,experiment_id,duration,emissions,emissions_rate,"
+              "cpu_power,gpu_power,ram_power,cpu_energy,gpu_energy,ram_energy,energy_consumed,"
+              "water_consumed,country_name,country_iso_code,region,cloud_provider,cloud_region,os,"
+              "python_version,codecarbon_version,cpu_count,cpu_model,gpu_count,gpu_model,longitude,"
+              "latitude,ram_total_size,tracking_mode,cpu_utilization_percent,"
+              "gpu_utilization_percent,ram_utilization_percent,ram_used_gb,on_cloud,pue,wue\n");
     CHECK_STR(shell("tail -1 $D/e.csv | cut -d, -f 2,3,5-8", 0), "laptop-2m,known,3600,0.3,"
               "8.333333333333333e-05,2000\n");
     CHECK_STR(shell("tail -1 $D/e.csv | cut -d, -f 11-14", 0), "2,0,,2\n");
     shell("tail -1 $D/e.csv | grep -q ',machine,.*,,,N,1.5,0$'", 0);
     shell("grep -qx '  emissions: 300 # grams of CO2e' $D/c.md", 0);
     shell("grep -q 'training_type: \"pre-training\"' $D/c.md", 0);
+    shell("for key in source geographical_location hardware_used; do "
+          "grep -q \"^  $key: \\\"\" $D/c.md || exit 1; done; grep -qx 'co2_eq_emissions:' $D/c.md && "
+          "test \"$(head -1 $D/c.md)\" = ---", 0);
     json_t *bom = load("b.json");
+    CHECK_STR(json_string_value(json_object_get(bom, "bomFormat")), "CycloneDX");
+    CHECK_STR(json_string_value(json_object_get(bom, "specVersion")), "1.6");
     json_t *spent = json_array_get(json_object_get(json_object_get(json_object_get(json_object_get(
         json_array_get(json_object_get(bom, "components"), 0), "modelCard"), "considerations"),
         "environmentalConsiderations"), "energyConsumptions"), 0);

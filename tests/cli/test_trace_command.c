@@ -3,6 +3,7 @@
 #include "cli/program.h"
 #include "test.h"
 
+#include "trace/proto.h"
 #include "trace/record.h"
 
 #include <jansson.h>
@@ -93,6 +94,100 @@ TEST(hta_gets_a_file_per_rank_with_a_launch_for_every_kernel)
     }
     CHECK(strstr(shell("grep -c '^\"distributedInfo.*\"rank\": 1' $D/hta/rank-1.json", 0), "1"));
     shell("grep -q ncclKernel_all_reduce $D/hta/rank-0.json", 0);
+}
+
+/* The n-th number of a member, of an event's args where it has none itself. */
+static double member(const json_t *event, const char *key)
+{
+    const json_t *x = json_object_get(event, key);
+    x = x ? x : json_object_get(json_object_get(event, "args"), key);
+    if (!json_is_number(x))
+        fail_msg("no number %s in %s", key, json_dumps(event, 0));
+    return json_number_value(x);
+}
+
+static bool is(const json_t *event, const char *key, const char *value)
+{
+    const char *x = json_string_value(json_object_get(event, key));
+    return x && strcmp(x, value) == 0;
+}
+
+/* Whether some step of the rank has this time in it. */
+static bool in_a_step(const json_t *events, double ts)
+{
+    const json_t *e;
+    size_t i;
+    json_array_foreach(events, i, e) {
+        const char *name = json_string_value(json_object_get(e, "name"));
+        if (is(e, "ph", "X") && name && strncmp(name, "ProfilerStep#", 13) == 0 &&
+            member(e, "ts") <= ts && ts < member(e, "ts") + member(e, "dur"))
+            return true;
+    }
+    return false;
+}
+
+/* What HTA 0.5 needs of a file: ph, cat, name, pid, tid, ts and dur; a kernel's stream and
+ * correlation, and exactly one launch with that correlation, on the host, inside a step. */
+TEST(each_event_has_what_hta_looks_for)
+{
+    enum { MOST = 1 << 16 };
+    static i64 launches[MOST], kernels[MOST];
+    const json_t *e;
+    size_t i;
+    json_t *o = load("hta/rank-0.json");
+    const json_t *events = json_object_get(o, "traceEvents");
+    CHECK_EQ(json_integer_value(json_object_get(o, "schemaVersion")), 1);
+    CHECK(json_is_integer(json_object_get(o, "baseTimeNanoseconds")));
+    memset(launches, 0, sizeof launches);
+    memset(kernels, 0, sizeof kernels);
+    json_array_foreach(events, i, e) {
+        CHECK(json_is_string(json_object_get(e, "name")) && member(e, "pid") == 0);
+        CHECK(member(e, "tid") >= 0);
+        if (is(e, "ph", "M"))
+            continue;
+        CHECK(is(e, "ph", "X") && json_is_string(json_object_get(e, "cat")));
+        CHECK(member(e, "ts") >= 0 && member(e, "dur") >= 0);
+        const bool kernel = is(e, "cat", "kernel"), launch = is(e, "cat", "cuda_runtime");
+        if (!kernel && !launch)
+            continue;
+        const i64 id = (i64)member(e, "correlation");
+        CHECK(id > 0 && id < MOST);
+        (kernel ? kernels : launches)[id]++;
+        CHECK(!kernel || member(e, "stream") == member(e, "tid"));
+        CHECK(!launch || in_a_step(events, member(e, "ts")));
+    }
+    for (i64 id = 0; id < MOST; id++)
+        CHECK(launches[id] == kernels[id] && kernels[id] <= 1);
+    json_decref(o);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const u64 x = *(const u64 *)a, y = *(const u64 *)b;
+    return (x > y) - (x < y);
+}
+
+/* Both ranks' parts in a call have the same number, which nothing else has. */
+TEST(perfetto_joins_the_calls_of_a_group)
+{
+    static struct seen_trace seen;
+    static u64 flows[SEEN_FLOWS];
+    i64 joined = 0;
+    shell("cd $D && $H trace export runs/two --out j.pftrace 2>&1", 0);
+    FILE *f = fopen("trace-command/j.pftrace", "rb");
+    CHECK(f);
+    static u8 bytes[4 << 20];
+    const i64 n = (i64)fread(bytes, 1, sizeof bytes, f);
+    fclose(f);
+    CHECK(n > 0 && n < (i64)sizeof bytes);
+    seen = (struct seen_trace){ .name = "ProfilerStep#3", .flow = flows };
+    see_trace(&seen, bytes, n);
+    CHECK_EQ(seen.named, 2);
+    CHECK(seen.flows > 6 && seen.flows < SEEN_FLOWS);
+    qsort(flows, (size_t)seen.flows, sizeof *flows, by_value);
+    for (i64 i = 0; i + 1 < seen.flows; i += 2)
+        joined += flows[i] == flows[i + 1] && (i + 2 == seen.flows || flows[i + 2] != flows[i]);
+    CHECK_EQ(2 * joined, seen.flows);
 }
 
 TEST(perfetto_is_smaller)
@@ -240,7 +335,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ONE(info_says_what_there_is), ONE(the_ladder_and_the_path_are_printed),
         ONE(chrome_has_every_rank_and_only_the_steps_asked_for),
-        ONE(hta_gets_a_file_per_rank_with_a_launch_for_every_kernel), ONE(perfetto_is_smaller),
+        ONE(hta_gets_a_file_per_rank_with_a_launch_for_every_kernel), ONE(each_event_has_what_hta_looks_for),
+        ONE(perfetto_joins_the_calls_of_a_group), ONE(perfetto_is_smaller),
         ONE(a_killed_run_gives_what_it_did_until_then),
         ONE(what_is_left_of_a_record_is_split_and_the_rest_is_named),
         ONE(a_trace_that_may_not_be_read_is_told_so),

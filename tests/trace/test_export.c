@@ -1,4 +1,5 @@
 #include "test.h"
+#include "trace/proto.h"
 
 #include "base/json.h"
 #include "trace/export.h"
@@ -69,28 +70,23 @@ TEST(chrome_json_parses_and_holds_the_last_steps)
     trace_fini(&t);
 }
 
-/* Walks the top level of the protocol buffer: every packet must end where it says. */
-TEST(perfetto_packets_tile_the_file)
+/* Field by field, as Perfetto's definitions number them. */
+TEST(perfetto_packets_are_those_of_its_definitions)
 {
+    static struct seen_trace seen;
     struct trace t;
     struct text out = { 0 };
     struct trace_names names = { NULL, name, 0, 0 };
-    int packets = 0;
     record(&t, 100);
     whole_file(&trace_formats[1], &t, 1, &names, &out);
-    i64 at = 0;
-    while (at < out.length) {
-        CHECK_EQ(out.data[at], 1 << 3 | 2);
-        u64 length = 0;
-        int shift = 0;
-        do
-            length |= (u64)(out.data[++at] & 127) << shift;
-        while ((shift += 7, out.data[at] & 128));
-        at += 1 + (i64)length;
-        packets++;
-    }
-    CHECK_EQ(at, out.length);
-    CHECK_EQ(packets, PROCESS + HOST_TRACKS + 2 * 10);
+    seen = (struct seen_trace){ .name = "op \"9\"\n" };
+    see_trace(&seen, out.data, out.length);
+    CHECK_EQ(seen.packets, PROCESS + HOST_TRACKS + 2 * 10);
+    CHECK_EQ(seen.n_tracks, PROCESS + HOST_TRACKS);
+    CHECK_EQ(seen.slices, 10);
+    CHECK_EQ(seen.named, 1);
+    CHECK(seen.tracks[0].process);
+    CHECK_STR(seen.tracks[0].name, "rank 0");
     text_fini(&out);
     trace_fini(&t);
 }
@@ -168,6 +164,6 @@ TEST(overlap_counts_time_under_way_once)
 }
 
 TEST_MAIN(ONE(the_ring_keeps_the_newest_spans), ONE(chrome_json_parses_and_holds_the_last_steps),
-          ONE(perfetto_packets_tile_the_file),
+          ONE(perfetto_packets_are_those_of_its_definitions),
           ONE(ranks_are_joined_on_one_clock_and_no_track_overlaps),
           ONE(overlap_counts_time_under_way_once))
