@@ -67,7 +67,7 @@ void measure_memory(struct measure *m, const struct record_part *part)
         for (i64 i = 0; h && h->n_tables > 0 && i < h->tables[0]->n_tasks; i++)
             if (h->tables[0]->tasks[i].flags & RECORD_RECOMPUTE)
                 bytes += h->tables[0]->tasks[i].written_bytes;
-        if (h && h->of_pp > 1) /* so many micro-batches are in flight */
+        if (h && h->of_pp > 1 && h->n_tables > 0) /* so many micro-batches are in flight */
             bytes *= (double)i64_min(h->of_pp, h->tables[0]->micro_batches);
         if (h && !(m->recompute_bytes >= bytes))
             m->recompute_bytes = bytes;

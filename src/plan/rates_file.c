@@ -81,23 +81,46 @@ static const struct option product_options[] = {
 
 /* --- writing -------------------------------------------------------------------------- */
 
+/* Text of others, such as a processor's name, as YAML reads it back. */
+static void write_quoted(struct text *out, const char *key, const char *value)
+{
+    text_printf(out, "%s: \"", key);
+    for (; value && *value; value++) {
+        const unsigned char c = (unsigned char)*value;
+        if (c == '"' || c == '\\')
+            text_printf(out, "\\%c", c);
+        else if (c < ' ' || c == 0x7f)
+            text_printf(out, "\\x%02x", c);
+        else
+            text_add_bytes(out, value, 1);
+    }
+    text_add(out, "\"");
+}
+
 static void write_rate(const struct plan_rate *r, struct text *out)
 {
-    text_printf(out, "    - {name: %s, flop_s: %.6g, byte_s: %.6g, task_s: %.6g, least: %.6g, "
-                "most: %.6g, samples: %lld}\n", r->name, r->flop_s, r->byte_s, r->task_s,
+    text_add(out, "    - {");
+    write_quoted(out, "name", r->name);
+    text_printf(out, ", flop_s: %.6g, byte_s: %.6g, task_s: %.6g, least: %.6g, "
+                "most: %.6g, samples: %lld}\n", r->flop_s, r->byte_s, r->task_s,
                 r->flops_lo, r->flops_hi, (long long)r->samples);
 }
 
 static void write_entry(const struct plan_rates *r, struct text *out)
 {
-    text_printf(out, "- processor: '%s'\n  backend: '%s'\n  precision: %s\n  threads: %lld\n"
+    write_quoted(out, "- processor", r->processor);
+    write_quoted(out, "\n  backend", r->backend);
+    write_quoted(out, "\n  precision", r->precision);
+    text_printf(out, "\n  threads: %lld\n"
                 "  ranks: %lld\n  columns: %lld\n  step_s: %.6g\n  waits: %.4f\n  spread: %.4f\n",
-                r->processor, r->backend, r->precision, (long long)r->threads, (long long)r->ranks,
-                (long long)i64_max(1, r->columns), r->step_s, r->waits, r->spread);
-    if (r->date)
-        text_printf(out, "  host: '%s'\n  date: %s\n  took_s: %.3g\n  launch_s: %.4g\n"
-                    "  overlap_tax: %.4f\n", r->host, r->date, r->took_s, r->launch_s,
-                    r->overlap_tax);
+                (long long)r->threads, (long long)r->ranks, (long long)i64_max(1, r->columns),
+                r->step_s, r->waits, r->spread);
+    if (r->date) {
+        write_quoted(out, "  host", r->host);
+        write_quoted(out, "\n  date", r->date);
+        text_printf(out, "\n  took_s: %.3g\n  launch_s: %.4g\n  overlap_tax: %.4f\n", r->took_s,
+                    r->launch_s, r->overlap_tax);
+    }
     if (r->n_memory)
         text_printf(out, "  memory: # the largest is main memory\n");
     for (int i = 0; i < r->n_memory; i++)
@@ -108,8 +131,10 @@ static void write_entry(const struct plan_rates *r, struct text *out)
         text_printf(out, "  products:\n");
     for (i64 i = 0; i < r->n_products; i++) {
         const struct plan_timed *p = &r->products[i];
-        text_printf(out, "    - {op: %s, M: %lld, N: %lld, K: %lld, seconds: %.4g, spread: %.3f, "
-                    "n: %lld} # %.4g GFLOP/s\n", p->op, (long long)p->M, (long long)p->N,
+        text_add(out, "    - {");
+        write_quoted(out, "op", p->op);
+        text_printf(out, ", M: %lld, N: %lld, K: %lld, seconds: %.4g, spread: %.3f, "
+                    "n: %lld} # %.4g GFLOP/s\n", (long long)p->M, (long long)p->N,
                     (long long)p->K, p->seconds, p->spread, (long long)p->n,
                     2e-9 * (double)p->M * (double)p->N * (double)p->K / p->seconds);
     }
