@@ -39,8 +39,8 @@ TEST(memory_is_counted_by_the_node_on_which_it_lies)
     CHECK(proc_numa_line("7f2000000000 bind:1 anon=2 dirty=2 N1=2 kernelpagesize_kB=2048", 1, &near,
                          &far));
     CHECK(near == 300 * 4096 && far == 212 * 4096 + 2 * (2 << 20));
-    CHECK(!proc_numa_line("7f3000000000 default file=/lib/x.so mapped=9 N1=9 kernelpagesize_kB=4", 1,
-                          &near, &far)); /* others' too */
+    CHECK(!proc_numa_line("7f3000000000 default file=/x.so mapped=9 N1=9 kernelpagesize_kB=4",
+                          1, &near, &far)); /* others' too */
     CHECK(!proc_numa_line("7f4000000000 default", 1, &near, &far));
     CHECK(!proc_numa_line("7f5000000000 default anon=1 N99=1 kernelpagesize_kB=4", 1, &near, &far));
     CHECK(!proc_numa_line("7f6000000000 default anon=1 N1=x kernelpagesize_kB=4", 1, &near, &far));
@@ -170,7 +170,8 @@ TEST(the_probe_of_the_clock_repeats)
     CHECK(a < 2 * b && b < 2 * a); /* a clock may change in between, but not by so much */
 }
 
-TEST_MAIN(ONE(texts_of_the_kernel_give_their_numbers), ONE(memory_is_counted_by_the_node_on_which_it_lies),
+TEST_MAIN(ONE(texts_of_the_kernel_give_their_numbers),
+          ONE(memory_is_counted_by_the_node_on_which_it_lies),
           ONE(where_memory_lies_is_told_on_machines_of_several_nodes_only),
           ONE(other_texts_give_none),
           ONE(touched_pages_are_faults_and_memory), ONE(computing_is_time_on_a_processor),

@@ -111,8 +111,8 @@ TEST(other_commands_read_them_too)
 TEST(they_are_what_their_script_writes)
 {
     shell("python3 -B $S/tests/diagnose/make_fixtures.py $D/again && "
-          "for n in numa swap gpu; do diff -r $D/again/$n $S/tests/vectors/records/$n || exit 1; done",
-          0);
+          "for n in numa swap gpu; do diff -r $D/again/$n $S/tests/vectors/records/$n || exit 1; "
+          "done", 0);
     sys_remove_tree("fixtures");
 }
 

@@ -335,7 +335,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ONE(info_says_what_there_is), ONE(the_ladder_and_the_path_are_printed),
         ONE(chrome_has_every_rank_and_only_the_steps_asked_for),
-        ONE(hta_gets_a_file_per_rank_with_a_launch_for_every_kernel), ONE(each_event_has_what_hta_looks_for),
+        ONE(hta_gets_a_file_per_rank_with_a_launch_for_every_kernel),
+        ONE(each_event_has_what_hta_looks_for),
         ONE(perfetto_joins_the_calls_of_a_group), ONE(perfetto_is_smaller),
         ONE(a_killed_run_gives_what_it_did_until_then),
         ONE(what_is_left_of_a_record_is_split_and_the_rest_is_named),

@@ -177,7 +177,7 @@ TEST(monitoring_gets_what_the_run_said_last)
 {
     struct http_answer a = { 0 };
     struct http_request q = good("metrics", 3500);
-    append("{\"event\":\"step\",\"t\":90,\"step\":3,\"loss\":1.5,\"tokens\":300,\"tokens_per_s\":50}\n"
+    append("{\"event\":\"step\",\"t\":90,\"step\":3,\"loss\":1.5,\"tokens\":300}\n"
            "{\"event\":\"eval\",\"t\":91,\"step\":3,\"loss\":1.75}\n");
     serve_answer(&server, &q, &a);
     CHECK_EQ(a.status, 200);
@@ -186,7 +186,8 @@ TEST(monitoring_gets_what_the_run_said_last)
     CHECK(strstr(a.body, "\nheadway_trained_tokens_total{run=\"" FOLDER "\",rank=\"0\"} 300\n"));
     CHECK(strstr(a.body, "\nheadway_loss_nats{run=\"" FOLDER "\",rank=\"0\"} 1.5\n"));
     CHECK(strstr(a.body, "\nheadway_heldout_loss_nats{run=\"" FOLDER "\",rank=\"0\"} 1.75\n"));
-    CHECK(strstr(a.body, "\nheadway_updated_timestamp_seconds{run=\"" FOLDER "\",rank=\"0\"} 91\n"));
+    CHECK(strstr(a.body, "\nheadway_updated_timestamp_seconds{run=\"" FOLDER
+                 "\",rank=\"0\"} 91\n"));
     CHECK(!strstr(a.body, "headway_mfu_ratio") && !strstr(a.body, "# EOF"));
     append("{\"event\":\"step\",\"step\":4,\"loss\":1.25,\"tokens\":400}\n");
     q.now += 5;
