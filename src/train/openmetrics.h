@@ -1,11 +1,11 @@
 /* train/openmetrics.h - the state of runs for monitoring, as text.
  *
  * A small file that is replaced as a whole, so that whoever reads it sees one moment: in
- * OpenMetrics text format (openmetrics.io, 1.0), or, where its name ends in ".prom", in the one that Prometheus
- * had before (0.0.4). The textfile collector of its node_exporter takes each *.prom of a folder and
- * reads that one alone; they differ in how a counter is named in its lines of metadata, in the line
- * of its unit and in the last line. A quantity that is not known yet is left out; one that is not
- * finite is NaN, +Inf or -Inf. Every sample has the labels run and rank. */
+ * OpenMetrics text format (openmetrics.io, 1.0), or, where its name ends in ".prom", in the one
+ * that Prometheus had before (0.0.4). The textfile collector of its node_exporter takes each *.prom
+ * of a folder and reads that one alone; they differ in how a counter is named in its lines of
+ * metadata, in the line of its unit and in the last line. A quantity that is not known yet is left
+ * out; one that is not finite is NaN, +Inf or -Inf. Every sample has the labels run and rank. */
 #ifndef HEADWAY_OPENMETRICS_H
 #define HEADWAY_OPENMETRICS_H
 
