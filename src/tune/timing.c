@@ -179,7 +179,8 @@ static int read_metrics(struct metrics *m, const char *run, struct arena *a)
 static double joules_per_token(const struct metrics *m, double tokens)
 {
     const double joules = m->joules[m->n - 1] - m->joules[TIMING_WARM_UP - 1];
-    return joules > 0 ? joules / (tokens * (double)(m->n - TIMING_WARM_UP)) : 0;
+    const bool known = joules > 0 && tokens > 0;
+    return known ? joules / (tokens * (double)(m->n - TIMING_WARM_UP)) : 0;
 }
 
 int timing_read(struct timing_result *out, const char *run, struct arena *a)
