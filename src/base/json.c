@@ -236,10 +236,10 @@ static int parse(const char *text, i64 bytes, const char *name, size_t flags,
     json_error_t error;
     pthread_once(&once, use_charged_alloc);
     const i64 mark = text_mark(text, bytes);
+    if (bytes == mark) /* then text may be NULL */
+        return err_set(ERR_FORMAT, "%s:1:0: it is empty", name);
     text += mark;
     bytes -= mark;
-    if (bytes == 0)
-        return err_set(ERR_FORMAT, "%s:1:0: it is empty", name);
     budget_left = BUDGET_BASE + BUDGET_PER_BYTE * bytes;
     out_of_memory = false;
     *out = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | flags,
