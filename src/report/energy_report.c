@@ -8,12 +8,17 @@
 #include <string.h>
 #include <time.h>
 
+/* "" for what is no time: a ledger may say anything. */
 static void format_time(double seconds, char *out, size_t size)
 {
-    time_t whole = (time_t)seconds;
+    static const double year_10000 = 253402300800;
     struct tm utc;
-    gmtime_r(&whole, &utc);
-    strftime(out, size, "%Y-%m-%dT%H:%M:%S", &utc);
+    out[0] = '\0';
+    if (!(seconds >= 0 && seconds < year_10000))
+        return;
+    const time_t whole = (time_t)seconds;
+    if (gmtime_r(&whole, &utc))
+        strftime(out, size, "%Y-%m-%dT%H:%M:%S", &utc);
 }
 
 /* --- for people --------------------------------------------------------------------- */
