@@ -1,7 +1,8 @@
 /* data/inputs.h - the files that a list of paths stands for.
  *
  * A folder stands for all ordinary files below it, sorted by name level by level, without
- * those whose name begins with a dot. "-" is standard input. The order is always the
+ * those whose name begins with a dot. A link to a folder above itself is left out, and the log
+ * says so. "-" is standard input. The order is always the
  * same. */
 #ifndef HEADWAY_DATA_INPUTS_H
 #define HEADWAY_DATA_INPUTS_H

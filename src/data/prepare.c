@@ -151,13 +151,31 @@ static int lock_partial(struct work *w)
     return OK;
 }
 
-/* The folder stays: it is locked. */
+/* What a preparation writes until it is done; the ".tmp" of one is replaced by a rename. */
+static bool is_ours(const char *name)
+{
+    static const char *const files[] = { log_name, "progress.json", "ledger.json",
+                                         "tokenizer.json" };
+    for (i64 i = 0; i < COUNT_OF(files); i++) {
+        const size_t n = strlen(files[i]);
+        if (strncmp(name, files[i], n) == 0 && (!name[n] || strcmp(name + n, ".tmp") == 0))
+            return true;
+    }
+    return shard_writer_names(name);
+}
+
+/* The folder stays: it is locked. What no preparation made stays too, and is said. */
 static int empty_partial(struct work *w)
 {
     char **names;
     int n = sys_list(w->partial, &names), rc = OK;
     if (n < 0)
         return err_set(ERR_SYS, "list %s: %s", w->partial, strerror(errno));
+    for (int i = 0; i < n && rc == OK; i++)
+        if (!is_ours(names[i]))
+            rc = err_set(ERR_USAGE, "%s, where the data are made, holds %s, which is not of it; "
+                         "move that away, or choose another folder than %s", w->partial, names[i],
+                         w->config.out);
     for (int i = 0; i < n && rc == OK; i++) {
         const char *path = arena_printf(&w->arena, "%s/%s", w->partial, names[i]);
         if (sys_remove_tree(path) != 0)

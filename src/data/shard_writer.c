@@ -334,6 +334,17 @@ int shard_writer_hashes(struct shard_writer *w, int (*each)(void *context, u64 h
     return rc;
 }
 
+bool shard_writer_names(const char *name)
+{
+    const char *dash = strchr(name, '-'), *dot = strrchr(name, '.');
+    if (!dash || !dot || dot != dash + 1 + strspn(dash + 1, "0123456789"))
+        return false;
+    for (i64 i = 0; i < COUNT_OF(suffixes); i++)
+        if (strcmp(dot + 1, suffixes[i]) == 0)
+            return true;
+    return false;
+}
+
 int shard_writer_clean(const char *folder)
 {
     char **names, path[PATH_BYTES];

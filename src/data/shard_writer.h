@@ -53,6 +53,8 @@ int shard_writer_hashes(struct shard_writer *w, int (*each)(void *context, u64 h
                         void *context);
 /* Removes side files of finished splits, once no saved state needs them. */
 int shard_writer_clean(const char *folder);
+/* Whether a file of this name may be one of a writer's. */
+bool shard_writer_names(const char *name);
 void shard_writer_close(struct shard_writer *w); /* gives up open files; any state */
 
 #endif

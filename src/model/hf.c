@@ -270,16 +270,22 @@ static int write_weights(const struct model *m, const char *folder,
     return weights_commit(&w);
 }
 
+/* Beside itself first: until the rename, what was there is whole. */
 static int write_file(const char *folder, const char *name, const struct text *t)
 {
-    char path[4096];
+    char path[4096], fresh[4096 + 4];
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    int fd = sys_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    snprintf(fresh, sizeof fresh, "%s.tmp", path);
+    int fd = sys_open(fresh, O_WRONLY | O_CREAT | O_TRUNC, 0644);
     if (fd < 0)
-        return err_set(ERR_SYS, "create %s: %s", path, strerror(errno));
-    bool failed = sys_write_full(fd, t->data, t->length) != 0;
+        return err_set(ERR_SYS, "create %s: %s", fresh, strerror(errno));
+    bool failed = sys_write_full(fd, t->data, t->length) != 0 || sys_fsync(fd) != 0;
     failed = sys_close(fd) != 0 || failed;
-    return failed ? err_set(ERR_SYS, "write %s: %s", path, strerror(errno)) : OK;
+    if (!failed && sys_rename(fresh, path) == 0)
+        return OK;
+    int rc = err_set(ERR_SYS, "write %s: %s", path, strerror(errno));
+    sys_unlink(fresh);
+    return rc;
 }
 
 int hf_write(const struct model *m, const char *folder, const struct hf_export *how)

@@ -237,6 +237,29 @@ TEST(folders_are_walked_in_order_without_hidden_files)
     arena_fini(&a);
 }
 
+TEST(a_link_to_a_folder_above_it_is_left_out)
+{
+    const char *folder = fresh_folder("circle");
+    char path[512];
+    struct arena a;
+    struct inputs found;
+    arena_init(&a);
+    snprintf(path, sizeof path, "%s/a/b", folder);
+    sys_mkdirs(path);
+    snprintf(path, sizeof path, "%s/a/b/text.txt", folder);
+    write_text(path, "text");
+    snprintf(path, sizeof path, "%s/a/b/back", folder);
+    CHECK_EQ(symlink("../..", path), 0);
+    snprintf(path, sizeof path, "%s/twice", folder); /* a folder beside it is no circle */
+    CHECK_EQ(symlink("a/b", path), 0);
+    CHECK_OK(inputs_find(&found, &folder, 1, &a));
+    CHECK_EQ(found.count, 2);
+    CHECK(strstr(found.at[0].path, "/a/b/text.txt"));
+    CHECK(strstr(found.at[1].path, "/twice/text.txt"));
+    sys_remove_tree(folder);
+    arena_fini(&a);
+}
+
 /* --- documents ---------------------------------------------------------------------- */
 
 /* Documents of a text, joined by '|'. */

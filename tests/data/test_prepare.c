@@ -557,6 +557,24 @@ TEST(two_that_prepare_the_same_folder_do_not_write_into_each_other)
     sys_remove_tree(out);
 }
 
+TEST(what_no_preparation_made_is_not_removed)
+{
+    const char *out = no_folder("foreign");
+    struct prepare_config c = config_for(out);
+    struct prepare_progress p;
+    char partial[300], thesis[320];
+    snprintf(partial, sizeof partial, "%s.partial", out);
+    snprintf(thesis, sizeof thesis, "%s/thesis.tex", partial);
+    CHECK(sys_mkdirs(partial) == 0);
+    write_file(thesis, "of somebody", 11);
+    CHECK_FAILS(prepare_run(&c, &p), ERR_USAGE, "holds thesis.tex");
+    CHECK_EQ(sys_file_bytes(thesis), 11);
+    CHECK(sys_unlink(thesis) == 0);
+    CHECK_OK(prepare_run(&c, &p));
+    CHECK(folder_hash(out) == wanted_hash());
+    sys_remove_tree(out);
+}
+
 /* Kills at a random system call, again and again, until a run comes through. */
 TEST(killed_at_any_moment_it_goes_on_to_the_same_data)
 {
