@@ -350,5 +350,6 @@ TEST_MAIN(ONE(gzip_and_zstd_are_recognised_and_may_have_several_members),
           ONE(a_small_file_that_expands_enormously_needs_little_memory),
           ONE(a_pipe_is_read_by_who_finds_a_writer_and_refused_by_who_does_not),
           ONE(a_pipe_is_no_shard), ONE(folders_are_walked_in_order_without_hidden_files),
+          ONE(a_link_to_a_folder_above_it_is_left_out),
           ONE(texts_are_split_where_they_should_be),
           ONE(long_texts_are_cut_at_lines_and_never_within_a_character))

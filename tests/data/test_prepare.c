@@ -657,6 +657,7 @@ int main(void)
         ONE(text_that_is_hardly_any_is_told),
         ONE(inputs_that_cannot_be_used_are_refused_in_one_sentence),
         ONE(two_that_prepare_the_same_folder_do_not_write_into_each_other),
+        ONE(what_no_preparation_made_is_not_removed),
         ONE(killed_at_any_moment_it_goes_on_to_the_same_data),
         ONE(a_full_disk_leaves_no_data_set_and_loses_no_work),
         ONE(a_request_to_stop_is_obeyed_and_the_work_taken_up_again),
