@@ -344,6 +344,15 @@ static void fix_link(const struct measure *m, int a, int b, struct finding *f)
     rule_confirm_link(m, a, b, f);
 }
 
+/* Before the run all ranks' ring, which this link is part of, passed much more than the lane does
+ * now: it waits for something else. What a simulated link does was not measured. */
+static bool passed_more(const struct measure *m, const struct measure_lane *l, double share)
+{
+    const struct measure_probed *p = &m->config.probed;
+    const bool neighbours = p->b == p->a + 1 || (p->a == 0 && p->b == m->n_ranks - 1);
+    return !m->config.simulated && neighbours && l->bytes_per_s < share * l->base_bytes_per_s;
+}
+
 /* A link that was slow before the run, in a ring of this lane that passes about as little as it
  * did, beside what other links did. */
 static bool is_by_probed(const struct measure *m, const struct measure_lane *l, double share)
@@ -351,7 +360,8 @@ static bool is_by_probed(const struct measure *m, const struct measure_lane *l, 
     const struct measure_probed *p = &m->config.probed;
     const double middle = sqrt(p->bytes_per_s * p->others_bytes_per_s);
     if (p->a < 0 || !l || !(p->bytes_per_s < share * p->others_bytes_per_s) ||
-        p->next_bytes_per_s < middle) /* it is not that one alone */
+        p->next_bytes_per_s < middle || /* it is not that one alone */
+        passed_more(m, l, share))
         return false;
     for (int i = 0; i < m->n_probed_rings; i++)
         if (m->probed_rings[i].lane == l->lane && m->probed_rings[i].bytes_per_s < middle)

@@ -448,24 +448,31 @@ TEST(a_slow_ring_and_a_slow_pair_of_it_are_one_link)
 }
 
 /* The only ring passes about what its slowest link did before the run: it is that link. Where it
- * passes much more, that link was like others, or another is as slow, it is not. */
+ * passes much more, that link was like others, another is as slow, or all ranks' ring passed much
+ * more before the run, it is not. */
 TEST(what_was_measured_before_the_run_tells_which_link_of_the_only_ring_is_slow)
 {
-    static const struct { double before, next, ring; const char *id; } cases[] = {
-        { 3e8, 1.9e9, 3e8, "C11" }, { 3e8, NAN, 3e8, "C11" }, { 3e8, 1.9e9, 1.2e9, "C4" },
-        { 1.8e9, 1.9e9, 3e8, "C4" }, { 3e8, 4e8, 3e8, "C4" },
+    /* all: what all ranks' ring passed, of which 1 and 3 are no neighbours */
+    static const struct { double before, next, ring, all; int peer; const char *id; } cases[] = {
+        { 3e8, 1.9e9, 3e8, 2e9, 3, "C11" }, { 3e8, NAN, 3e8, 2e9, 3, "C11" },
+        { 3e8, 1.9e9, 3e8, 3e8, 2, "C11" }, { 3e8, 1.9e9, 3e8, 2e9, 2, "C4" },
+        { 3e8, 1.9e9, 1.2e9, 2e9, 3, "C4" }, { 1.8e9, 1.9e9, 3e8, 2e9, 3, "C4" },
+        { 3e8, 4e8, 3e8, 2e9, 3, "C4" },
     };
     struct arena a;
     arena_init(&a);
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
         struct measure *m = usual_run(4, STEPS, &a);
         c4(m, &a);
-        m->config.probed = (struct measure_probed){ 1, 2, cases[i].before, 2e9, cases[i].next };
+        m->config.probed = (struct measure_probed){ 1, cases[i].peer, cases[i].before, 2e9,
+                                                   cases[i].next };
+        m->config.simulated = false;
+        m->lanes[0].base_bytes_per_s = cases[i].all;
         m->n_probed_rings = 1;
         m->probed_rings[0] = (struct measure_probed_ring){ m->lanes[0].lane, cases[i].ring };
         const struct finding *f = first(m, cases[i].id);
         CHECK_EQ(f->place.rank, strcmp(cases[i].id, "C11") == 0 ? 1 : -1);
-        CHECK_EQ(f->place.peer, strcmp(cases[i].id, "C11") == 0 ? 2 : -1);
+        CHECK_EQ(f->place.peer, strcmp(cases[i].id, "C11") == 0 ? cases[i].peer : -1);
         CHECK(!has(strcmp(cases[i].id, "C11") == 0 ? "C4" : "C11"));
     }
     arena_fini(&a);
