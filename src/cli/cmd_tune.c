@@ -84,8 +84,8 @@ static int find_machine(struct machine *m, const struct tune_flags *f)
     struct pool *pool;
     TRY(backend_init(&b, f->backend ? f->backend : "auto"));
     TRY(pool_new(&pool, sys_cpu_count(), true));
-    machine_detect(m, b.name, pool_threads(pool));
-    if (machine_load(m) < 0 || m->level[MACHINE_LEVELS - 1].copy_all <= 0) {
+    machine_peaks(m, b.name, pool); /* the cache's may have been measured in a noisy hour */
+    if (m->level[MACHINE_LEVELS - 1].copy_all <= 0) {
         machine_measure(m, pool, NULL, NULL);
         machine_save(m);
     }

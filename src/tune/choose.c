@@ -170,6 +170,7 @@ static void keep_best(struct tune_outcome *out, const struct tune_request *r)
     bool seen[TUNE_ROWS] = { false };
     i64 n = 0, n_knobs = 0;
     const char *why = NULL;
+    double most_promise = -INFINITY;
     char most[64];
     snprintf(most, sizeof most, "others promise more (--trials %lld)", (long long)r->most_trials);
     for (int i; (i = next_best(out, seen)) >= 0;) {
@@ -178,6 +179,10 @@ static void keep_best(struct tune_outcome *out, const struct tune_request *r)
             why = most;
         if (!why && fresh && !r->only && n_knobs == MOST_KNOBS)
             why = "changes of three knobs promise more (--knobs names others)";
+        if (!why && !r->only && n > 0 && most_promise >= tune_least_gain &&
+            promise(&out->rows[i]) < tune_least_gain)
+            why = "it promises nothing (--knobs tries it nevertheless)";
+        most_promise = fmax(most_promise, promise(&out->rows[i]));
         seen[i] = true;
         n++;
         n_knobs += fresh;

@@ -1,6 +1,6 @@
 """prove_tune.py: recipes that were spoilt on purpose, and what `headway tune` makes of them.
 
-    prove_tune.py PROGRAM [--folder F] [--out FILE] [--budget 2m] [CASE...]
+    prove_tune.py PROGRAM [--folder F] [--budget 2m] [CASE...]
 
 Each case is a recipe of a small model with settings that cost time, or with none, as a control. It
 is tuned with --json; what was foretold, measured, and measured again in fresh processes is printed

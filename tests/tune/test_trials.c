@@ -322,6 +322,21 @@ TEST(knobs_are_chosen_by_what_they_promise)
     CHECK_STR(row_of("data.prefetch 4 -> 16")->by, "");
 }
 
+/* Where something promises a gain; else everything is worth a look. */
+TEST(what_promises_nothing_takes_no_time_from_what_does)
+{
+    const struct tune_hint hints[] = { hint("K10", 0.8, "headway train r --train.recompute none") };
+    choose(hints, 1, 6);
+    CHECK_EQ(row_of("-> none")->fate, FATE_TRIED);
+    CHECK_EQ(row_of("data.prefetch 4 -> 16")->fate, FATE_PRUNED);
+    struct box b = usual_box(1);
+    struct tune_request r = request_of(&b, "prefetch");
+    r.diagnosed = true;
+    out = (struct tune_outcome){ .winner = -1 };
+    choose_changes(&out, &r, &arena);
+    CHECK_EQ(row_of("data.prefetch 4 -> 16")->fate, FATE_TRIED);
+}
+
 TEST(nothing_left_out_promised_more_than_what_is_kept)
 {
     u64 seed = 11;
@@ -376,6 +391,7 @@ int main(void)
         ONE(a_signal_leaves_what_was_measured),
         ONE(where_time_is_short_fewer_changes_get_two_rounds),
         ONE(knobs_are_chosen_by_what_they_promise),
+        ONE(what_promises_nothing_takes_no_time_from_what_does),
         ONE(nothing_left_out_promised_more_than_what_is_kept),
         ONE(a_command_that_confirms_is_read_for_its_settings),
     };
