@@ -255,6 +255,7 @@ static int tune(struct tune_request *r, struct tune_outcome *o, struct arena *a)
         r->hints = hints;
         r->n_hints = n > 0 ? n : 0;
         r->diagnosed = n >= 0;
+        r->view.rates = tune_rates(first.run, a);
     }
     sys_remove_tree(first.run);
     return rc < 0 ? rc : tune_run(o, r, &first, a);

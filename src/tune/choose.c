@@ -107,12 +107,22 @@ static bool is_of_loader(const struct tune_change *c)
     return strcmp(c->knob, "prefetch") == 0;
 }
 
+/* What the recipe's own run says of tasks holds for them. */
+static bool has_own_rates(const struct tune_change *c)
+{
+    static const char *const of[] = { "micro-batch", "recompute" };
+    for (i64 i = 0; i < COUNT_OF(of); i++)
+        if (strcmp(c->knob, of[i]) == 0)
+            return true;
+    return false;
+}
+
 static void foretell_row(struct tune_row *row, const struct tune_request *r,
-                         const struct forecast *was)
+                         const struct knob_view *view, const struct forecast *was)
 {
     const struct tune_hint *h = hint_for(r, &row->change);
     struct forecast now;
-    if (forecast_step(&now, &r->base, &row->change, r->machine, &r->view) < 0) {
+    if (forecast_step(&now, &r->base, &row->change, r->machine, view) < 0) {
         row->fate = FATE_IMPOSSIBLE;
         snprintf(row->why, sizeof row->why, "%s", err_message());
         return;
@@ -133,10 +143,17 @@ static void foretell_row(struct tune_row *row, const struct tune_request *r,
 
 static void foretell(struct tune_outcome *out, const struct tune_request *r)
 {
-    struct forecast was;
-    const bool known = forecast_step(&was, &r->base, NULL, r->machine, &r->view) >= 0;
+    struct knob_view plain = r->view;
+    struct forecast was, own;
+    plain.rates = NULL;
+    const bool known = forecast_step(&was, &r->base, NULL, r->machine, &plain) >= 0;
+    const bool owned = r->view.rates &&
+                       forecast_step(&own, &r->base, NULL, r->machine, &r->view) >= 0;
     for (int i = 0; i < out->n; i++)
-        foretell_row(&out->rows[i], r, known ? &was : NULL);
+        if (owned && has_own_rates(&out->rows[i].change))
+            foretell_row(&out->rows[i], r, &r->view, &own);
+        else
+            foretell_row(&out->rows[i], r, &plain, known ? &was : NULL);
 }
 
 /* --- who is tried -------------------------------------------------------------------- */

@@ -31,6 +31,7 @@ static struct plan_price price_of(const struct machine *m, const struct train_co
         .memory_bytes_per_s = dram->copy_all / share,
         .link_bytes_per_s = dram->copy_all / 2 / share,
         .latency_s = wake_up_s,
+        .rates = v->rates,
     };
 }
 
@@ -69,7 +70,8 @@ static int simulate(struct forecast *out, const struct train_recipe *r, const st
         out->bytes = i64_max(out->bytes, views[i]->model_bytes + views[i]->activation_bytes);
         most = fmax(most, launches(views[i]));
     }
-    out->seconds += 1e-9 * m->launch_ns * most;
+    if (!v->rates)
+        out->seconds += 1e-9 * m->launch_ns * most;
     return OK;
 }
 

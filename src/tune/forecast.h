@@ -1,9 +1,12 @@
 /* tune/forecast.h - how long a changed recipe's step would take, before it is tried.
  *
- * The steps of all ranks are built as in training and walked on a computed clock
- * (plan/simulate.h), at this machine's measured ceilings. What the ceilings leave out is
- * taken from the recipe as it was measured: a forecast is measured x simulated /
- * simulated as it was. It serves to choose what is worth a trial; a trial decides. */
+ * The steps of all ranks are built as in training and walked on a computed clock (plan/simulate.h),
+ * at this machine's measured ceilings. What the ceilings leave out is taken from the recipe as it
+ * was measured: a forecast is measured x simulated / simulated as it was. Where the view has rates
+ * of the recipe's own run (plan/rates.h), tasks take what they say instead: what a task costs
+ * besides its FLOPs is in them, so that thin micro-batches are told from thick ones. They hold for
+ * the threads, kernels, precision and exchanges of that run. A forecast serves to choose what is
+ * worth a trial; a trial decides. */
 #ifndef HEADWAY_TUNE_FORECAST_H
 #define HEADWAY_TUNE_FORECAST_H
 

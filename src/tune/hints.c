@@ -1,5 +1,6 @@
 #include "base/log.h"
 #include "diagnose/diagnosis.h"
+#include "diagnose/own_rates.h"
 #include "tune/tune.h"
 
 #include <stdio.h>
@@ -36,6 +37,16 @@ void tune_hint_read(struct tune_hint *h, const char *confirm)
         snprintf(h->sets[h->n_sets++], sizeof h->sets[0], "%.*s=%.*s", n, key, word(at), at);
         at += word(at);
     }
+}
+
+const struct plan_rates *tune_rates(const char *run, struct arena *a)
+{
+    struct own_run own;
+    struct plan_rates *rates = ARENA_NEW(a, struct plan_rates);
+    const struct own_run *runs[] = { &own };
+    if (own_run_read(&own, run, a) < 0 || own_rates_fit(rates, runs, 1, NULL, a) < 0)
+        return NULL;
+    return rates;
 }
 
 int tune_hints(struct tune_hint *out, const char *run)

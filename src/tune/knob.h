@@ -13,6 +13,8 @@
 
 enum { CHANGES_MOST = 64 };
 
+struct plan_rates;
+
 struct change_list {
     struct tune_change at[CHANGES_MOST];
     int n;
@@ -26,6 +28,7 @@ struct knob_view {
     i64 node_ranks;      /* of them on this machine, whose cores they share */
     int cores;           /* that the run may use here */
     const char *backend; /* asked for; NULL: auto */
+    const struct plan_rates *rates; /* what tasks took in the recipe's own run; NULL: not known */
 };
 
 struct knob {

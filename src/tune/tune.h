@@ -99,6 +99,8 @@ int tune_run(struct tune_outcome *out, const struct tune_request *r,
 /* What the diagnosis of a run says, TUNE_HINTS at most; returns how many, or -1 for a run that
  * cannot be diagnosed. */
 int tune_hints(struct tune_hint *out, const char *run);
+/* What tasks took in that run; NULL where it cannot be told. */
+const struct plan_rates *tune_rates(const char *run, struct arena *a);
 /* Reads a confirming command's settings: "--key value" of recipe keys, and --backend. */
 void tune_hint_read(struct tune_hint *h, const char *confirm);
 
