@@ -2,8 +2,8 @@
  *
  * Every change of the knobs that are asked for is foretold, and they are taken in the order of
  * what they promise, until `most_trials` are taken or, where no knobs were asked for by name, a
- * fourth knob comes, or what promises nothing behind what does: so nothing that is left out promised
- * more than what is kept. */
+ * fourth knob comes, or what promises nothing behind what does: so nothing that is left out
+ * promised more than what is kept. */
 #ifndef HEADWAY_CHOOSE_H
 #define HEADWAY_CHOOSE_H
 
