@@ -15,7 +15,7 @@
  * words; headway writes down its words, one a line. */
 static const char stubs[] =
     "rm -rf confirm && mkdir -p confirm/bin 'confirm/my run' && cd confirm/bin && "
-    "for c in top perf cat tail sleep; do printf '#!/bin/sh\\n' >$c; done && "
+    "for c in top perf cat tail sleep pgrep numastat; do printf '#!/bin/sh\\n' >$c; done && "
     "printf '#!/bin/sh\\n[ \"$1\" = \"${1#-}\" ] || exit 9\\nshift\\nexec \"$@\"\\n' >ssh && "
     "printf '#!/bin/sh\\n[ \"$1\" = -n ] && shift 2\\n[ \"$1\" = --host ] && shift 2\\n"
     "exec \"$@\"\\n' >mpirun && "
