@@ -8,17 +8,27 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
+
+static char fuzz_folder_path[64];
+
+/* Files are gone behind each input. */
+static inline void fuzz_folder_remove(void)
+{
+    sys_rmdir(fuzz_folder_path);
+}
 
 static inline const char *fuzz_folder(void)
 {
-    static char folder[64];
-    if (!folder[0]) {
-        snprintf(folder, sizeof folder, "/dev/shm/headway-fuzz-%d", (int)getpid());
-        if (sys_mkdirs(folder) != 0)
-            err_panic("no folder %s", folder);
+    if (!fuzz_folder_path[0]) {
+        snprintf(fuzz_folder_path, sizeof fuzz_folder_path, "/dev/shm/headway-fuzz-%d",
+                 (int)getpid());
+        if (sys_mkdirs(fuzz_folder_path) != 0)
+            err_panic("no folder %s", fuzz_folder_path);
+        atexit(fuzz_folder_remove);
     }
-    return folder;
+    return fuzz_folder_path;
 }
 
 static inline const char *fuzz_path(const char *name)
@@ -41,7 +51,7 @@ static inline void fuzz_file(const char *name, const void *data, i64 bytes)
     sys_close(fd);
 }
 
-/* Files first; at the end of each input, so that a process that ends leaves nothing. */
+/* At the end of each input. */
 static inline void fuzz_folder_end(const char *const *names, i64 n)
 {
     for (i64 i = 0; i < n; i++)
