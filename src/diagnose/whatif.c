@@ -4,6 +4,7 @@
 #include "base/sys.h"
 #include "diagnose/whatif_order.h"
 #include "diagnose/whatif_pick.h"
+#include "diagnose/whatif_quiet.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -11,7 +12,6 @@
 #include <string.h>
 
 enum { MOST_GRAPHS = 64 };
-enum quiet { USUALLY_QUIET, OFTEN_QUIET, SELDOM_QUIET, QUIETS };
 
 struct whatif {
     struct record_step steps[MOST_GRAPHS]; /* who took part; no spans */
@@ -28,7 +28,7 @@ struct whatif {
     double less_data;    /* how much less is waited for data in all steps */
     double left_s[MOST_GRAPHS][2]; /* of each without waits for data; without gaps, too */
     double length, measured; /* sums over the graphs */
-    float *quiet[QUIETS][MOST_GRAPHS]; /* of each node, once asked for: seconds undisturbed */
+    float **quiet[QUIETS]; /* of each graph's nodes, once asked for: seconds undisturbed */
     struct arena arena;
     double *seconds, *lead, *ends; /* room for an edited graph */
     i64 room;
@@ -401,12 +401,6 @@ static double saved_within(struct whatif *w, const struct finding_edit *e)
     return n > 0 && n < w->n ? saved / n * share_within(w->measure, e) : NAN;
 }
 
-/* Shares of all cases in which a task takes at most what it takes undisturbed: as one expects, when
- * that is often so, and when it hardly ever is. */
-static const double quiet_share[QUIETS] = {
-    [USUALLY_QUIET] = 0.1, [OFTEN_QUIET] = 0.25, [SELDOM_QUIET] = 0.02,
-};
-
 /* How much slower a rank is than others when nothing disturbs it: that is no disturbance. */
 static double quiet_pace(const struct whatif *w, i64 rank)
 {
@@ -414,35 +408,19 @@ static double quiet_pace(const struct whatif *w, i64 rank)
     return pace > 1 ? pace : 1;
 }
 
-/* Of the same task of the same action, over all ranks of a stage and all steps, each rank's at the
- * usual pace: what such shares of them do not exceed. */
 static void find_quiet(struct whatif *w)
 {
     struct arena a;
-    i64 total = 0, n = 0;
     arena_init(&a);
-    for (int i = 0; i < w->n; i++)
-        total += w->graphs[i]->n;
-    struct peer *p = ARENA_ARRAY(&a, struct peer, total);
-    for (int k = 0; k < w->n; k++) {
-        const struct dag *g = w->graphs[k];
-        for (int q = 0; q < QUIETS; q++)
-            w->quiet[q][k] = ARENA_ARRAY(&w->arena, float, g->n);
-        for (i64 i = 0; i < g->n; i++)
-            if (g->nodes[i].kind == DAG_COMPUTE)
-                p[n++] = (struct peer){ key_of(w, k, &g->nodes[i]), (i64)k << 32 | i,
-                                        g->seconds[i] / quiet_pace(w, g->nodes[i].rank) };
+    const int ranks = w->graphs[0]->n_ranks;
+    int *stage = ARENA_ARRAY(&a, int, ranks);
+    double *pace = ARENA_ARRAY(&a, double, ranks);
+    for (int r = 0; r < ranks; r++) {
+        stage[r] = stage_of(w, 0, r);
+        pace[r] = quiet_pace(w, r);
     }
-    qsort(p, (size_t)n, sizeof *p, by_key);
-    for (i64 i = 0, to; i < n; i = to) {
-        for (to = i + 1; to < n && p[to].key == p[i].key; to++)
-            ;
-        for (i64 k = i; k < to; k++)
-            for (int q = 0; q < QUIETS; q++) {
-                const i64 at = i + (i64)(quiet_share[q] * (double)(to - i));
-                w->quiet[q][p[k].node >> 32][p[k].node & 0xffffffff] = (float)p[at].seconds;
-            }
-    }
+    const struct quiet_steps s = { w->graphs, w->n, stage, pace };
+    quiet_find(&s, w->quiet, &w->arena);
     arena_fini(&a);
 }
 
@@ -450,7 +428,7 @@ static void keep_quiet(struct whatif *w, int graph, const struct finding_edit *e
 {
     const struct dag *g = w->graphs[graph];
     const bool mends_ranks = e->as_usual || e->kind == EDIT_EVEN_STAGES;
-    if (!w->quiet[q][graph])
+    if (!w->quiet[q])
         find_quiet(w);
     for (i64 i = 0; i < g->n; i++)
         if (g->nodes[i].kind == DAG_COMPUTE && finding_edits_rank(e, g->nodes[i].rank)) {
