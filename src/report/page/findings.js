@@ -79,5 +79,5 @@ function ladderCard(l) {
     el("details", { open: true }, el("summary", { text: "The critical path, per step" }), table("Critical path", [{ name: "what" }, { name: "where" }, { name: "time", number: true }, { name: "share", number: true }],
       l.path.map((p) => [[p.op || p.kind, p.phase, p.layer >= 0 && "layer " + p.layer].filter(Boolean).join(", "), p.rank >= 0 ? "rank " + p.rank : "all members", seconds(p.seconds), percent(p.share)]))),
     tableBehind("Where the peak goes", () => ({ columns: [{ name: "rung" }, { name: "what it loses to" }, { name: "factor", number: true }, { name: "product so far", number: true }],
-      rows: rungs.map((r) => [r.name, RUNGS[r.name] || "", isNumber(r.value) ? r.value.toFixed(4) : "not measured", r.after.toFixed(4)]) })));
+      rows: rungs.map((r) => [r.name, (RUNGS[r.name] || "") + (isNumber(r.value) ? "" : "; not measured"), isNumber(r.value) ? r.value.toFixed(4) : "–", r.after.toFixed(4)]) })));
 }
