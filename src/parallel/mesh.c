@@ -104,7 +104,7 @@ static void add_chunks(const struct mesh *m, const struct model_spec *s, struct 
     struct arena a;
     arena_init(&a);
     struct layer_range *layers = ARENA_ARRAY(&a, struct layer_range, m->stages.n);
-    int rc = stages_layers(&m->layout, m->stages.n, s, layers);
+    int rc = stages_layers(&m->layout, &m->stages, s, layers);
     assert(rc == OK);
     for (int t = 0; rc == OK && t < m->stages.n; t++)
         if (m->stages.rank_of[t] == (int)m->pp_rank)

@@ -91,29 +91,55 @@ static int given_layers(const struct layout *l, int n, const struct model_spec *
     return OK;
 }
 
-/* Each further layer goes where there is least to do so far: no other way makes the busiest
- * stage less busy, for layers are alike. */
-static void even_layers(int n, const struct model_spec *s, struct layer_range *out)
+/* Of the stages of the rank that has least to do so far, the one that has least. */
+static int next_stage(const struct stages *st, const double *of_rank, const double *of_stage)
 {
-    double head = (double)s->vocab * (double)s->width, embedding = (double)s->width;
-    double layer = ((double)params_matmul(s) - head) / (double)s->layers;
-    for (int t = 0; t < n; t++)
-        out[t].count = 1;
-    for (i64 left = s->layers - n; left > 0; left--) {
-        int best = 0;
-        double least = 0;
-        for (int t = 0; t < n; t++) {
-            double cost = (double)out[t].count * layer + (t == 0 ? embedding : 0) +
-                          (t == n - 1 ? head : 0);
-            if (t == 0 || cost < least) {
-                best = t;
-                least = cost;
-            }
-        }
-        out[best].count++;
+    int best = 0;
+    for (int t = 1; t < st->n; t++) {
+        const double more = of_rank[st->rank_of[t]] - of_rank[st->rank_of[best]];
+        if (more < 0 || (st->rank_of[t] == st->rank_of[best] && of_stage[t] < of_stage[best]))
+            best = t;
     }
-    for (int t = 1; t < n; t++)
-        out[t].first = out[t - 1].first + out[t - 1].count;
+    return best;
+}
+
+/* Each further layer goes where there is least to do so far: no other way makes the busiest
+ * rank less busy, for layers are alike. */
+void stages_share_out(const struct stages *st, i64 layers, double layer, const double *fixed,
+                      i64 *count)
+{
+    struct arena a;
+    arena_init(&a);
+    double *of_rank = ARENA_ARRAY(&a, double, st->n), *of_stage = ARENA_ARRAY(&a, double, st->n);
+    for (int t = 0; t < st->n; t++) {
+        count[t] = 1;
+        of_stage[t] = layer + fixed[t];
+        of_rank[st->rank_of[t]] += of_stage[t];
+    }
+    for (i64 left = layers - st->n; left > 0; left--) {
+        const int t = next_stage(st, of_rank, of_stage);
+        count[t]++;
+        of_stage[t] += layer;
+        of_rank[st->rank_of[t]] += layer;
+    }
+    arena_fini(&a);
+}
+
+static void even_layers(const struct stages *st, const struct model_spec *s,
+                        struct layer_range *out)
+{
+    struct arena a;
+    arena_init(&a);
+    double *fixed = ARENA_ARRAY(&a, double, st->n);
+    i64 *count = ARENA_ARRAY(&a, i64, st->n);
+    const double head = (double)s->vocab * (double)s->width;
+    fixed[0] = (double)s->width; /* a row of the embedding */
+    fixed[st->n - 1] += head;
+    stages_share_out(st, s->layers, ((double)params_matmul(s) - head) / (double)s->layers, fixed,
+                     count);
+    for (int t = 0; t < st->n; t++)
+        out[t] = (struct layer_range){ t > 0 ? out[t - 1].first + out[t - 1].count : 0, count[t] };
+    arena_fini(&a);
 }
 
 /* Every stage has a layer at least, and every rank as many stages. */
@@ -130,15 +156,16 @@ static int too_many(const struct layout *l, int n, const struct model_spec *s)
                    (long long)s->layers, instead);
 }
 
-int stages_layers(const struct layout *l, int n, const struct model_spec *s,
+int stages_layers(const struct layout *l, const struct stages *st, const struct model_spec *s,
                   struct layer_range *out)
 {
+    const int n = st->n;
     memset(out, 0, sizeof *out * (size_t)n);
     if (n > s->layers)
         return too_many(l, n, s);
     if (l->stages)
         return given_layers(l, n, s, out);
-    even_layers(n, s, out);
+    even_layers(st, s, out);
     return OK;
 }
 
@@ -185,7 +212,7 @@ static int check_in(struct arena *a, const struct layout *l, const struct model_
     if (most_chunks(&st, l->pp, a) > MODEL_CHUNKS)
         return err_set(ERR_CONFIG, "a rank can have %d pipeline stages at most; choose a smaller "
                        "layout.chunks", MODEL_CHUNKS);
-    TRY(stages_layers(l, st.n, s, ARENA_ARRAY(a, struct layer_range, st.n)));
+    TRY(stages_layers(l, &st, s, ARENA_ARRAY(a, struct layer_range, st.n)));
     return stages_schedule(&order, l, micro_batches, a);
 }
 

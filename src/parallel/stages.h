@@ -18,11 +18,15 @@ struct stages {
  * that cannot be used. */
 int stages_place(struct stages *out, const struct layout *l, struct arena *a);
 
-/* out[n]: which layers each stage has: layout.stages, or as even as can be when each layer
- * weighs what a token costs there, the embedding one row, the head all of its matrix. Every stage
- * has a layer. */
-int stages_layers(const struct layout *l, int n, const struct model_spec *s,
+/* out[n]: which layers each stage has: layout.stages, or such that ranks, with all of their stages,
+ * have as much to do as can be when each layer weighs what a token costs there, the embedding one
+ * row, the head all of its matrix. Every stage has a layer. */
+int stages_layers(const struct layout *l, const struct stages *st, const struct model_spec *s,
                   struct layer_range *out);
+/* count[n]: so many of `layers` layers, which cost `layer` each, beside what stages have without any
+ * (fixed[n]), that the busiest rank is as little busy as can be. layers >= n. */
+void stages_share_out(const struct stages *st, i64 layers, double layer, const double *fixed,
+                      i64 *count);
 
 /* The order of a step with so many micro-batches per rank, proved, with its moves. */
 int stages_schedule(struct schedule *out, const struct layout *l, int micro_batches,

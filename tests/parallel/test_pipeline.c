@@ -391,16 +391,39 @@ TEST(an_even_split_counts_the_head)
     struct layout l = layout_single();
     struct model_spec s = tiny_spec(false);
     struct layer_range out[4];
+    const struct stages four = { 4, (int[]){ 0, 1, 2, 3 } };
     s.layers = 14;
-    CHECK_OK(stages_layers(&l, 4, &s, out));
+    CHECK_OK(stages_layers(&l, &four, &s, out));
     /* A layer costs 8320 multiply-adds a token, the head 61 x 32 = 1952: less than a layer. */
     CHECK_EQ(out[0].count, 3);
     CHECK_EQ(out[3].count, 3);
     s.vocab = 600; /* 2.3 layers */
-    CHECK_OK(stages_layers(&l, 4, &s, out));
+    CHECK_OK(stages_layers(&l, &four, &s, out));
     CHECK_EQ(out[0].count, 4);
     CHECK_EQ(out[3].first, 12);
     CHECK_EQ(out[3].count, 2);
+}
+
+/* Ranks with several stages: what counts is what a rank has in all of them. */
+TEST(an_even_split_is_even_over_ranks)
+{
+    struct layout l = layout_single();
+    struct model_spec s = tiny_spec(false);
+    struct layer_range out[4];
+    const struct stages v = { 4, (int[]){ 0, 1, 1, 0 } }, in_turn = { 4, (int[]){ 0, 1, 0, 1 } };
+    static const i64 six[] = { 2, 2, 1, 1 }, turns[] = { 1, 2, 2, 1 }, heavy[] = { 1, 3, 2, 1 };
+    s.layers = 6;
+    CHECK_OK(stages_layers(&l, &v, &s, out));
+    for (int t = 0; t < 4; t++)
+        CHECK_EQ(out[t].count, six[t]);
+    CHECK_OK(stages_layers(&l, &in_turn, &s, out));
+    for (int t = 0; t < 4; t++)
+        CHECK_EQ(out[t].count, turns[t]); /* the first stage has the embedding, too */
+    s.layers = 7;
+    s.vocab = 600; /* the first rank of the V has the head: 2.3 layers */
+    CHECK_OK(stages_layers(&l, &v, &s, out));
+    for (int t = 0; t < 4; t++)
+        CHECK_EQ(out[t].count, heavy[t]);
 }
 
 TEST_MAIN(ONE(two_stages_train_like_one_rank_in_every_order),
@@ -411,5 +434,5 @@ TEST_MAIN(ONE(two_stages_train_like_one_rank_in_every_order),
           ONE(recompute_and_half_precision_go_with_a_pipeline),
           ONE(activations_are_kept_for_the_micro_batches_in_flight_and_no_more),
           ONE(faults_of_a_pipeline_are_seen), ONE(pipelines_that_do_not_fit_are_refused),
-          ONE(suggestions_work_as_they_are_written),
+          ONE(an_even_split_is_even_over_ranks), ONE(suggestions_work_as_they_are_written),
           ONE(an_even_split_counts_the_head))
