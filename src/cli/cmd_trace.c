@@ -187,7 +187,7 @@ static void print_ladder(const struct ladder *l)
         "threads not on a processor", "slower than usual: ranks, steps, now and then",
         "bytes on their way, latency", "stages, shards and micro-batches that differ",
         "waiting that is left: dependencies", "recompute, work that the model does not need",
-        "dtypes with a lower peak", "memory-bound tasks", "kernels below the roofline" };
+        "number formats with a lower peak", "memory-bound tasks", "kernels below the roofline" };
     double f[LADDER_FACTORS], product = 1;
     ladder_factors(l, f);
     for (int i = 0; i < LADDER_FACTORS; i++) {
@@ -202,7 +202,8 @@ static void print_ladder(const struct ladder *l)
     if (l->no_peak)
         printf("MFU is not known: no peak was measured (headway machine)\n");
     else
-        printf("MFU %.4f of %.1f GFLOP/s per rank; HFU %.4f\n", ladder_mfu(l),
+        printf("MFU %.4f of %.1f GFLOP/s per rank, the peak measured in the run's precision; "
+               "HFU %.4f\n", ladder_mfu(l),
                1e-9 * ladder_peak(l), ladder_hfu(l));
     printf("%lld steps; a step replayed is off by at most %.2f %%", (long long)l->steps,
            100 * fabs(l->worst_fidelity - 1));

@@ -24,16 +24,29 @@ static void note(struct diagnosis *d, const char *fmt, ...)
         d->notes[d->n_notes++] = arena_strdup(&d->arena, text);
 }
 
-/* Ranks of which nothing is in any step that was measured: " (2)", " (2, 5)"; or nothing. */
+/* In how many of the steps that were measured nothing of the rank is there. */
+static i64 steps_absent(const struct measure *m, const struct measure_rank *k)
+{
+    i64 n = 0;
+    for (i64 i = 0; i < m->n_steps; i++)
+        n += !isfinite(k->step[i]);
+    return n;
+}
+
+/* Ranks that are not in all steps that were measured: " (2)", " (2, 5 in 30 of 37 steps)"; or
+ * nothing. */
 static void put_absent(const struct measure *m, struct text *out)
 {
     enum { MOST_NAMED = 16 };
     i64 n = 0;
     for (i64 r = 0; r < m->n_ranks; r++) {
-        if (isfinite(measure_mean(m, m->ranks[r].step)))
+        const i64 absent = steps_absent(m, &m->ranks[r]);
+        if (absent == 0)
             continue;
         if (n < MOST_NAMED)
             text_printf(out, "%s%d", n == 0 ? " (" : ", ", m->ranks[r].rank);
+        if (n < MOST_NAMED && absent < m->n_steps)
+            text_printf(out, " in %lld of %lld steps", (long long)absent, (long long)m->n_steps);
         n++;
     }
     if (n > 0)
@@ -170,6 +183,10 @@ static void note_unknown(struct diagnosis *d)
     else if (!(m->ceilings.memory_bytes_per_s > 0))
         note(d, "how fast this machine's memory is was not known when the run began (headway machine "
              "--threads %lld measures it): what waits for memory is not judged", threads);
+    if (m->peak_probed > 0)
+        note(d, "before the run a rank's peak was measured as %.0f GFLOP/s, and its kernels attain %.0f: "
+             "the probe was disturbed, and shares are of the latter (headway machine --again)",
+             1e-9 * m->peak_probed, 1e-9 * m->ceilings.used);
     if (m->left_out > 0 && measure_whole(m))
         note(d, "in %lld steps spans are damaged, ranks missing or clocks apart: those are left out",
              (long long)m->left_out);
@@ -286,6 +303,9 @@ static void put_times(const struct measure *m, struct text *out)
         put_share(m, out, times_name(m, (enum times_class)k), times_mean(m, (enum times_class)k));
 }
 
+/* What takes less than memory's rate allows, by more than noise, does not come from there. */
+static const double beyond_memory = 1.05;
+
 static void put_ops(const struct measure *m, struct text *out)
 {
     double total = 0;
@@ -300,8 +320,12 @@ static void put_ops(const struct measure *m, struct text *out)
         text_printf(out, "  %-18s %-11s %9.2f ms %5.1f %%", o->name,
                     o->recompute ? "again" : o->phase < 4 ? phases[o->phase] : "",
                     1e3 * o->seconds, 100 * o->seconds / total);
-        if (o->roofline_s > 0)
-            text_printf(out, "  %3.0f %% of the roofline", 100 * o->roofline_s / o->seconds);
+        const double share = o->roofline_s / o->seconds;
+        const bool attends = strncmp(o->name, "attention", strlen("attention")) == 0;
+        if (share > beyond_memory)
+            text_printf(out, "  100 %% of the roofline (%s)", attends ? "of whole rows" : "from caches");
+        else if (o->roofline_s > 0)
+            text_printf(out, "  %3.0f %% of the roofline", 100 * fmin(1, share));
         text_add(out, "\n");
     }
 }
@@ -348,6 +372,16 @@ static void put_path(const struct diagnosis *d, struct text *out)
     }
 }
 
+/* What the run multiplies in: its peak is what shares are of. */
+static const char *precision_of(const struct record *r)
+{
+    const struct record_part *p = &r->parts[r->n_parts - 1];
+    for (int i = 0; i < p->ranks; i++)
+        if (p->heads[i])
+            return p->heads[i]->precision;
+    return "fp32";
+}
+
 /* "MFU 41 % = goodput 98 x data 100 x ...", factors in per cent. */
 static void put_ladder(const struct diagnosis *d, struct text *out)
 {
@@ -360,8 +394,8 @@ static void put_ladder(const struct diagnosis *d, struct text *out)
         return;
     ladder_factors(&d->ladder, factor);
     if (isfinite(mfu))
-        text_printf(&line, "MFU %.1f %% of %.0f GFLOP/s a rank = ", 100 * mfu,
-                    1e-9 * ladder_peak(&d->ladder));
+        text_printf(&line, "MFU %.1f %% of %.0f GFLOP/s a rank (its peak in %s) = ", 100 * mfu,
+                    1e-9 * ladder_peak(&d->ladder), precision_of(&d->record));
     for (int k = 0; k < LADDER_FACTORS; k++)
         if (ladder_known(&d->ladder, (enum ladder_factor)k))
             text_printf(&line, "%s%s %.1f", k > 0 ? " x " : "", ladder_name(k), 100 * factor[k]);
@@ -369,11 +403,10 @@ static void put_ladder(const struct diagnosis *d, struct text *out)
             text_printf(&line, "%s%s -", k > 0 ? " x " : "", ladder_name(k));
     if (!all)
         text_add(&line, " (-: not measured)");
-    text_printf(&line, "; of steady steps: the first %d of a process are left out, which `headway "
-                       "trace ladder` counts", MEASURE_WARM_UP);
     text_add(out, "\n");
     text_wrap(out, line.data ? line.data : "", 0, 4, 98);
-    text_add(out, "\n");
+    text_printf(out, "\n    of steady steps: the first %d of a process are left out, which `headway "
+                     "trace ladder` counts\n", MEASURE_WARM_UP);
     text_fini(&line);
 }
 
@@ -425,6 +458,8 @@ static void put_factors(const struct diagnosis *d, struct json *j)
         return;
     ladder_factors(&d->ladder, factor);
     json_put_double(j, "mfu", ladder_mfu(&d->ladder));
+    json_put_double(j, "mfu_peak", ladder_peak(&d->ladder));
+    json_put_str(j, "mfu_precision", precision_of(&d->record));
     json_put_double(j, "hfu", ladder_hfu(&d->ladder));
     json_key(j, "ladder");
     json_begin_object(j);

@@ -10,15 +10,9 @@ static double ratio(double a, double b)
     return b != 0 ? a / b : 1;
 }
 
-static double best_peak(const struct record_head *h)
+static int dtype_in_use(const struct record_head *h)
 {
-    return fmax(h->flops_f32, h->flops_bf16);
-}
-
-static double peak_of(const struct record_head *h, int dtype)
-{
-    double peak = dtype == DTYPE_BF16 ? h->flops_bf16 : h->flops_f32;
-    return peak > 0 ? peak : best_peak(h);
+    return strcmp(h->precision, "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32;
 }
 
 static double weight_of(const struct ladder *l)
@@ -28,22 +22,31 @@ static double weight_of(const struct ladder *l)
 
 /* What is the same for all tasks of a rank in a step. */
 struct rates {
-    double best, rate, attended;
+    double used, of_dtype[DTYPES], rate, attended;
 };
 
-static void see_rank(struct ladder *l, const struct record_rank *k, struct rates *out)
+static void see_rank(struct ladder *l, const struct record_rank *k, const struct attained *a,
+                     struct rates *out)
 {
     const struct usual_speed v = usual_speed_of(k);
-    *out = (struct rates){ best_peak(k->head), k->head->memory_bytes_per_s, v.attended };
+    *out = (struct rates){ .rate = k->head->memory_bytes_per_s, .attended = v.attended };
+    for (int d = 0; d < DTYPES; d++)
+        out->of_dtype[d] = attained_peak(a, k->head, d);
+    out->used = out->of_dtype[dtype_in_use(k->head)];
     l->no_rate |= !(out->rate > 0);
-    l->no_peak |= !(out->best > 0);
+    l->no_peak |= !(out->used > 0);
     l->has_cpu |= v.has_cpu;
     l->has_clock |= v.has_clock;
 }
 
+static double peak_of(const struct rates *k, int dtype)
+{
+    return dtype < DTYPES ? k->of_dtype[dtype] : k->used;
+}
+
 /* Returns the model's FLOPs of pairs that attention does not look at. */
 static double add_kernels(struct ladder *l, const struct record_step *s, const struct dag *g,
-                          const struct computing *usual)
+                          const struct computing *usual, const struct attained *a)
 {
     const double w = weight_of(l);
     double unattended = 0;
@@ -57,16 +60,16 @@ static double add_kernels(struct ladder *l, const struct record_step *s, const s
         const struct record_task *t = n->task;
         struct rates *k = &rates[n->rank];
         if (at[n->rank] == 0)
-            see_rank(l, &s->ranks[n->rank], k);
+            see_rank(l, &s->ranks[n->rank], a, k);
         const double looked_at = k->attended < 1 && usual_attends(t) ? k->attended : 1;
-        const double flops = t->flops * looked_at, at_dtype = flops / peak_of(h, t->dtype);
+        const double flops = t->flops * looked_at, at_dtype = flops / peak_of(k, t->dtype);
         const double bytes_s = k->rate > 0 ? (t->read_bytes + t->written_bytes) / k->rate : 0;
         unattended += t->model_flops * (1 - looked_at);
         l->no_dtype |= flops > 0 && !((t->dtype == DTYPE_BF16 ? h->flops_bf16 : h->flops_f32) > 0);
         l->flops += w * flops;
-        l->at_peak_s += w * flops / k->best;
+        l->at_peak_s += w * flops / k->used;
         l->at_dtype_s += w * at_dtype;
-        l->at_roofline_s += w * fmax(at_dtype, bytes_s);
+        l->at_roofline_s += w * fmax(at_dtype, bytes_s) / attained_beyond(a, t);
         l->compute_s += w * usual->ranks[n->rank].seconds[at[n->rank]++];
     }
     return unattended;
@@ -129,7 +132,7 @@ void ladder_measure(struct ladder_step *out, const struct record_step *s, const 
             out->tokens_idle += (double)s->ranks[k].sample->tokens_idle;
         }
     }
-    out->model_flops -= add_kernels(&out->kernels, s, g, &rungs.usual);
+    out->model_flops -= add_kernels(&out->kernels, s, g, &rungs.usual, &u->attained);
 }
 
 static void take_kernels(struct ladder *l, const struct ladder *k)
@@ -204,10 +207,12 @@ void ladder_factors(const struct ladder *l, double out[LADDER_FACTORS])
     out[LADDER_GOODPUT] = ratio(t[RUNG_STEP], l->wall_s);
     for (int i = 0; i < RUNG_COMPUTE; i++)
         out[LADDER_DATA + i] = ratio(t[i + 1], t[i]);
+    /* What is left beyond a ceiling is noise: a task takes no less than at its roofline. */
+    const double roofline = fmin(l->at_roofline_s, l->compute_s), dtype = fmin(l->at_dtype_s, roofline);
     out[LADDER_USEFUL] = ratio(useful_flops(l), l->flops);
-    out[LADDER_DTYPE] = ratio(l->at_peak_s, l->at_dtype_s);
-    out[LADDER_MEMORY] = ratio(l->at_dtype_s, l->at_roofline_s);
-    out[LADDER_ATTAIN] = ratio(l->at_roofline_s, l->compute_s);
+    out[LADDER_DTYPE] = ratio(l->at_peak_s, dtype);
+    out[LADDER_MEMORY] = ratio(dtype, roofline);
+    out[LADDER_ATTAIN] = ratio(roofline, l->compute_s);
     if (l->no_peak)
         out[LADDER_DTYPE] = out[LADDER_MEMORY] = out[LADDER_ATTAIN] = NAN;
 }

@@ -17,13 +17,16 @@
  *     stage     T7 / T6        stages, shards and micro-batches that differ (may be above 1)
  *     bubble    C / T7         waiting that is left: dependencies
  *     useful    M / H          recompute, padding, masked work
- *     dtype     sum h/F / sum h/F_i
+ *     dtype     sum h/F / sum h/F_i  tasks in another number format than the run's
  *     memory    sum h/F_i / sum p
  *     attain    sum p / sum t        kernels, where nothing holds them up (diagnose/usual_time.h)
  *
- * The product telescopes to M / (W N F), less than the rate that training itself shows where rows are
- * padded or hold several documents: that counts all places and pairs. F is the best peak of the rank
- * over its dtypes.
+ * The product telescopes to M / (W N F). F is the rank's measured peak in the precision of the run, as
+ * in every share of peak that is told anywhere (loop.c's lines, the report, events and metrics): so a
+ * run in fp32 is measured by fp32's peak, and that another precision has a higher one is a finding
+ * (K8), no rung. The product is less than the rate that training itself shows where rows are padded or
+ * hold several documents: that counts all places and pairs. Ceilings that kernels go beyond are as high
+ * as what these attain (diagnose/attained.h).
  *
  * Rungs depend on their order. Losses that a healthy run has none of come first: they leave the
  * rungs below as they are in a healthy run, where behind transfer they would make less of its

@@ -35,11 +35,15 @@ static double neighbours_error(const double *x, i64 n, struct arena *a)
     return n > 1 ? 1.4826 * measure_quantile(apart, n - 1, 0.5) / sqrt(2 * (double)n) : NAN;
 }
 
+/* Of a computed clock, to nanoseconds. */
+static const double rounding = 1e-6;
+
 /* Steps that stand far from the one before: borders of episodes, where they are fewer than half of
  * the blocks. */
 static bool has_few_borders(const double *x, i64 n, double near)
 {
-    const double far = 5 * near * sqrt(2 * (double)n) / 1.4826; /* five usual differences */
+    const double five = 5 * near * sqrt(2 * (double)n) / 1.4826; /* usual differences */
+    const double far = n > 0 ? fmax(five, rounding * fabs(x[0])) : five;
     i64 borders = 0;
     for (i64 i = 1; i < n; i++)
         borders += fabs(x[i] - x[i - 1]) > far;
@@ -48,10 +52,12 @@ static bool has_few_borders(const double *x, i64 n, double near)
 
 /* What comes every few steps is large in differences, episodes are so in deviations: noise is in
  * both. */
-static double error_of(const double *x, i64 n, struct arena *a)
+static double error_of(const struct measure *m, const double *x, i64 n, struct arena *a)
 {
     const double near = neighbours_error(x, n, a);
     const double se = fmin(measure_stat(x, n).se, near); /* fmin: NaN is left out */
+    if (m->config.simulated && n > 1 && near * sqrt(2 * (double)n) < rounding * fabs(x[0]))
+        return se; /* steps repeat: what else some of them have is a fault, and no noise */
     double blocked = blocked_error(x, n, a);
     /* Of few blocks many may be beside a border; but weather in which each step is the one before and
      * something more has BLOCK times as much between them at most. */
@@ -78,7 +84,7 @@ static double unnamed_error(const struct measure *m)
             }
         rest[i] = m->seconds[i] - (n > 0 ? sum / n : 0);
     }
-    const double error = error_of(rest, m->n_steps, &a);
+    const double error = error_of(m, rest, m->n_steps, &a);
     arena_fini(&a);
     return error;
 }
@@ -101,7 +107,7 @@ void measure_settle_left(struct measure *m, const double *left, i64 n)
     struct arena a;
     arena_init(&a);
     /* Of some of the steps; the mean is that of all. */
-    const double error = error_of(left, n, &a) * sqrt((double)n / (double)m->n_steps);
+    const double error = error_of(m, left, n, &a) * sqrt((double)n / (double)m->n_steps);
     arena_fini(&a);
     m->step.se = fmin(m->step.se, error);
     set_theta(m);

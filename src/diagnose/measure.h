@@ -51,6 +51,10 @@ struct measure_change {
     double before, inside, height;
 };
 struct measure_change measure_change(const double *y, i64 n, double least);
+/* The same of what was measured there: on a computed clock nothing is off by chance, so that even a
+ * single step is a part. */
+struct measure;
+struct measure_change measure_change_of(const struct measure *m, const double *y, i64 n, double least);
 
 /* Values that stand out of y by `least` sigma, by `share` of the median, by a tenth of the largest
  * and by `floor`, and how far apart they are when that is regular: each place of the period has
@@ -225,6 +229,14 @@ enum measure_loss {
     LOSS_DATA, LOSS_HOST, LOSS_TRANSFER, LOSS_BALANCE, LOSS_STAGE, LOSS_BUBBLE, LOSSES
 };
 
+/* A stage of a pipeline. */
+struct measure_split {
+    int pp, first, layers;    /* coordinate of the rank that has it; its layers */
+    double layers_s, fixed_s; /* by the tasks' costs, of a micro-batch: layers, and what is in none */
+};
+
+enum { MEASURE_SPLITS = 64 };
+
 enum { MEASURE_FILES = 3 }; /* recipe, manifest, metrics */
 
 struct measure {
@@ -259,6 +271,9 @@ struct measure {
     bool metrics_unread;  /* the metrics are one of them: what a preflight said, too */
     i64 samples_lost;     /* that are damaged, of the steps that were measured */
     struct measure_ceilings ceilings;
+    struct measure_split split[MEASURE_SPLITS]; /* in the order of layers */
+    int n_split;          /* 0: not known */
+    double peak_probed; /* of the precision in use, where ops go beyond it and it was raised; else 0 */
     double loss[LOSSES];  /* seconds a step; NaN: no replay */
     double compute;       /* mean over ranks and steps, below the ladder's rungs */
     double stages[64];    /* compute of a stage, mean over its ranks and steps */

@@ -21,8 +21,8 @@ int measure_link_episode(struct measure *m, struct record *r, const char *folder
 {
     if (!measure_whole(m) || m->n_lanes == 0)
         return OK;
-    const struct measure_change c = measure_change(stood_for_bytes(m, a), m->n_steps,
-                                                   least_height);
+    const struct measure_change c = measure_change_of(m, stood_for_bytes(m, a), m->n_steps,
+                                                      least_height);
     const double steps = (double)(c.until - c.at);
     if (c.until == 0 || steps == (double)m->n_steps || !(c.inside > c.before) ||
         !((c.inside - c.before) * steps >= 0.5 * m->theta * (double)m->n_steps))

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int ascending(const void *a, const void *b)
 {
@@ -222,7 +223,7 @@ struct borders {
 static double best_part(const double *sum, i64 n, i64 part, const struct borders *b, double best,
                         struct measure_change *c)
 {
-    for (i64 at = i64_max(b->at, part); at + part <= n && at <= b->at_end; at += b->stride)
+    for (i64 at = i64_max(b->at, part > 1 ? part : 0); at + part <= n && at <= b->at_end; at += b->stride)
         for (i64 until = i64_max(b->until, at + part); until <= n && until <= b->until_end;
              until += b->stride) {
             double gain = explained(sum, n, at, until);
@@ -266,21 +267,36 @@ static void grow(const double *y, i64 part, struct measure_change *c)
         c->at = --part;
 }
 
-struct measure_change measure_change(const double *y, i64 n, double least)
+/* Of two parts behind each other the higher one is odd, also where it is the first. */
+static void take_higher(const double *y, i64 n, struct measure_change *c)
+{
+    if (c->inside < c->before && (c->at == 0 || c->until == n)) {
+        const struct measure_change low = *c;
+        c->at = low.at == 0 ? low.until : 0;
+        c->until = low.at == 0 ? n : low.at;
+        set_levels(y, n, c);
+    }
+}
+
+/* exact: no value is off by chance. */
+static struct measure_change find_change(const double *y, i64 n, double least, bool exact)
 {
     struct measure_change c = { 0, 0, NAN, NAN, 0 };
     struct arena a;
-    const i64 part = i64_max(LEAST_PART, n / PARTS);
+    const i64 part = exact ? 1 : i64_max(LEAST_PART, n / PARTS);
     if (!y || n < 3 * part)
         return c;
     arena_init(&a);
     double *flat = ARENA_ARRAY(&a, double, n), *sum = ARENA_ARRAY(&a, double, n + 1), best = 0;
-    smooth(y, n, flat);
+    if (exact)
+        memcpy(flat, y, (size_t)n * sizeof *flat);
+    else
+        smooth(y, n, flat);
     for (i64 i = 0; i < n; i++)
         sum[i + 1] = sum[i] + flat[i] - flat[0];
     /* All pairs of borders of a long series are too many: first some hundred, then those around. */
     const i64 stride = ceil_div(n, BORDERS);
-    best = best_part(sum, n, part, &(struct borders){ part, n, 0, n, stride }, best, &c);
+    best = best_part(sum, n, part, &(struct borders){ 0, n, 0, n, stride }, best, &c);
     if (stride > 1 && c.until > 0)
         best_part(sum, n, part, &(struct borders){ c.at - stride, c.at + stride, c.until - stride,
                                                    c.until + stride, 1 }, best, &c);
@@ -290,6 +306,8 @@ struct measure_change measure_change(const double *y, i64 n, double least)
             trim(y, &c);
         grow(y, part, &c);
         set_levels(flat, n, &c);
+        if (exact && c.until - c.at < n)
+            take_higher(flat, n, &c);
         double noise = fmax(noise_of(y, n, &c, &a), 1e-9 * fabs(c.before));
         c.height = fabs(c.inside - c.before) / fmax(noise, 1e-300);
     }
@@ -297,6 +315,16 @@ struct measure_change measure_change(const double *y, i64 n, double least)
         c.at = c.until = 0;
     arena_fini(&a);
     return c;
+}
+
+struct measure_change measure_change(const double *y, i64 n, double least)
+{
+    return find_change(y, n, least, false);
+}
+
+struct measure_change measure_change_of(const struct measure *m, const double *y, i64 n, double least)
+{
+    return find_change(y, n, least, m->config.simulated);
 }
 
 /* One spike beside so many regular ones is a stray. */

@@ -1,5 +1,6 @@
 /* Ranks that do not have, or do not do, equally much. */
 #include "diagnose/slow_ranks.h"
+#include "diagnose/split.h"
 #include "graph/graph.h"
 #include "parallel/layout.h"
 
@@ -43,7 +44,7 @@ static struct measure_change change_of(const struct measure *m, i64 rank, double
                 peers[n++] = m->ranks[r].compute[i];
         x[i] = m->ranks[rank].compute[i] - (n > 0 ? measure_quantile(peers, n, 0.5) : 0);
     }
-    struct measure_change c = measure_change(x, m->n_steps, least);
+    struct measure_change c = measure_change_of(m, x, m->n_steps, least);
     arena_fini(&a);
     return c;
 }
@@ -57,7 +58,7 @@ static struct measure_change common_change(const struct measure *m, double least
     for (i64 i = 0; i < m->n_steps; i++)
         for (i64 r = 0; r < m->n_ranks; r++)
             x[i] += m->ranks[r].compute[i] / (double)m->n_ranks;
-    struct measure_change c = measure_change(x, m->n_steps, least);
+    struct measure_change c = measure_change_of(m, x, m->n_steps, least);
     arena_fini(&a);
     return c;
 }
@@ -119,6 +120,9 @@ static bool tell_onset(const struct measure *m, const struct rule_limit *limit, 
     double inside = worst.inside - worst.before, lost = inside * steps / (double)m->n_steps;
     if (rank < 0 || !(inside >= fmax(2 * m->theta, limit[1].value * m->step.median)) ||
         !(lost >= 0.5 * m->theta))
+        return false;
+    /* A single step, or two, of rows that take longer. */
+    if (steps < 5 && rule_follows_work(m) >= rules_balance[RULE_B2].limit[2].value)
         return false;
     const bool all = is_among_all(m, in);
     const bool peers = !all && isfinite(rule_excess(m, rank, rule_compute).mean);
@@ -188,12 +192,13 @@ static void fix_slow_ranks(const struct measure *m, const struct slow_ranks *g, 
 {
     const struct measure_rank *k = &m->ranks[g->rank];
     const char *host = k->host[0] ? k->host : "its host";
-    char who[64], there[RULE_WHERE];
+    char who[64], there[RULE_WHERE], stage[64];
+    split_name(m, k->stage, stage, sizeof stage);
     snprintf(who, sizeof who, g->n > 1 ? "these %lld ranks" : "rank %lld",
              (long long)(g->n > 1 ? g->n : k->rank));
     if (m->config.pp > 1)
         rule_fix(f, "give %s (%s) another host; if it must stay: --layout.stages with fewer "
-                    "layers on stage %d", who, host, k->stage);
+                    "layers for %s", who, host, stage);
     else if (g->n == 1 && fits_without_one(&m->config))
         rule_fix(f, "give %s (%s) another host, or leave it out: --layout.dp %lld", who, host,
                  (long long)(m->config.dp - 1));
@@ -463,8 +468,8 @@ static bool look_jitter(const struct measure *m, const struct rule_limit *limit,
 
 /* --- a pipeline's stages ---------------------------------------------------------- */
 
-struct stages {
-    double most, mean;
+struct stage_times {
+    double most, mean, seconds[64];
     int slow;
 };
 
@@ -500,15 +505,16 @@ static struct slow_groups find_slow_groups(const struct measure *m, struct arena
 
 /* How layers are shared out is the same for all ranks of a stage and in all steps: a stage is as long
  * as its quickest rank's usual step. take: of each rank's time, what counts; NULL: all. */
-static struct stages see_stages(const struct measure *m, const double *take)
+static struct stage_times see_stages(const struct measure *m, const double *take)
 {
-    struct stages s = { 0, 0, 0 };
+    struct stage_times s = { .most = 0 };
     for (int p = 0; p < m->config.pp && p < 64; p++) {
         double seconds = NAN;
         for (i64 r = 0; r < m->n_ranks; r++)
             if (m->ranks[r].stage == p) /* fmin: NaN is left out */
                 seconds = fmin(seconds, (take ? take[r] : 1) *
                                             measure_stat(m->ranks[r].compute, m->n_steps).median);
+        s.seconds[p] = seconds;
         s.mean += seconds / (double)m->config.pp;
         if (seconds > s.most) {
             s.most = seconds;
@@ -522,8 +528,9 @@ static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
                         struct finding *f, struct arena *a)
 {
     const struct slow_groups g = find_slow_groups(m, a);
-    const struct stages s = see_stages(m, g.take);
+    const struct stage_times s = see_stages(m, g.take);
     const bool beside = g.n > 0;
+    char slowest[64], split[FINDING_TEXT];
     double M = (double)m->config.micro_batches, P = (double)m->config.pp;
     if (P < 2 || !(s.most > limit[0].value * s.mean))
         return false;
@@ -537,8 +544,9 @@ static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
     if (g.across && (g.n > 1 || slow.place.rank < 0))
         return false; /* they are no range of ranks: what they hide cannot be replayed */
     f->place.stage = s.slow;
-    rule_evidence(f, "stage %d computes for %.1f ms a step, the mean of the stages is %.1f ms%s",
-                  s.slow, 1e3 * s.most, 1e3 * s.mean,
+    split_name(m, s.slow, slowest, sizeof slowest);
+    rule_evidence(f, "%s computes for %.1f ms a step, the mean of the pipeline's ranks is %.1f ms%s",
+                  slowest, 1e3 * s.most, 1e3 * s.mean,
                   beside ? ", once slow ranks (B1) are mended" : "");
     rule_reject(f, "B1", beside ? "it is so without what its slow ranks take longer"
                                 : "the stage's ranks are alike");
@@ -553,9 +561,13 @@ static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
         f->edit.mended_last = (int)i64_max(slow.place.rank, slow.place.last_rank);
     }
     rule_gain(m, f, lost, lost, 0.25);
-    rule_fix(f, s.slow == P - 1 ? "--layout.stages with fewer layers on the last stage, which has "
-                                  "the loss head too"
-                                : "--layout.stages with fewer layers on stage %d", s.slow);
+    const bool known = P <= COUNT_OF(s.seconds) && split_best(m, s.seconds, split, sizeof split);
+    if (known) {
+        rule_fix(f, "--layout.stages %s: as even as whole layers can be", split);
+        rule_confirm(f, "headway layout show RECIPE --layout.stages %s", split);
+        return true;
+    }
+    rule_fix(f, "--layout.stages with fewer layers for %s", slowest);
     rule_confirm(f, "headway layout show RECIPE");
     rule_look(f, "how the stages divide the layers, and what is left idle; then the same with "
                  "--layout.stages");
@@ -608,7 +620,7 @@ static void fix_bubble(const struct measure *m, struct finding *f)
 
 /* Seconds a step, once ranks of a stage are alike and nothing else is waited for; without a ladder
  * what even stages would leave empty. */
-static double empty_at_slowest(const struct measure *m, const struct stages *s)
+static double empty_at_slowest(const struct measure *m, const struct stage_times *s)
 {
     const double stages = m->loss[LOSS_STAGE] + m->loss[LOSS_BUBBLE];
     const double even = s->mean * (double)(m->config.pp - 1) / (double)m->config.micro_batches;
@@ -622,7 +634,7 @@ static bool look_bubble(const struct measure *m, const struct rule_limit *limit,
     double lost = m->loss[LOSS_BUBBLE];
     if (P < 2)
         return false;
-    const struct stages s = see_stages(m, NULL);
+    const struct stage_times s = see_stages(m, NULL);
     if (!isfinite(lost))
         lost = s.mean * (P - 1) / M;
     if (!(lost >= limit[0].value * m->step.mean) || !(lost >= m->theta))
@@ -732,7 +744,8 @@ static bool look_experts(const struct measure *m, const struct rule_limit *limit
 const struct rule rules_balance[] = {
     [RULE_B2] = { "B2", "a rank became slow", look_onset,
       { { 5, "sigma between the levels", "CUSUM's usual threshold: once in 10^4 steps by chance" },
-        { 0.05, "of the step", "smaller episodes are weather" } } },
+        { 0.05, "of the step", "smaller episodes are weather" },
+        { 0.8, "correlation of computing with the rows' work", "as D6: it is what the rows ask for" } } },
     [RULE_B1] = { "B1", "one rank is always slow", look_slow_rank,
       { { 0.8, "share of steps in which it is the slowest", "of equal ranks none is it so often" },
         { 4, "standard errors above its peers", "one in 10^4 by chance" },

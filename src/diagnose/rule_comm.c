@@ -17,6 +17,13 @@ static double where_crowded(const struct measure *m, double usual, double crowde
     return m->threads_per_node > m->cores_per_node ? crowded : usual;
 }
 
+/* Of what was measured before the run: on a computed clock that repeats, but for what lanes that share
+ * a link take from each other. */
+static double where_given(const struct measure *m, double given, double measured)
+{
+    return m->config.simulated ? given : measured;
+}
+
 /* Where ranks share cores, what is slow leaves the others room. Once it is mended all come at once
  * again, and an exchange takes up to so many times what it takes alone. */
 static double crowd(const struct measure *m)
@@ -518,7 +525,8 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
     const struct measure_lane *l = worst_lane(m);
     if (is_somewhere(m) && tell_slow_end(m, f, false))
         return true;
-    double usual, share = where_crowded(m, limit[0].value, limit[3].value / crowd(m));
+    double usual, share = where_given(m, limit[4].value, where_crowded(m, limit[0].value,
+                                                                      limit[3].value / crowd(m)));
     const bool together = !l;
     l = l ? l : worst_of_all(m, share, INFINITY);
     if (!l || !(l->bytes_per_s < share * l->base_bytes_per_s) ||
@@ -553,12 +561,13 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
                          struct finding *f)
 {
     const struct measure_lane *l = worst_lane(m);
-    double times = where_crowded(m, limit[0].value, limit[2].value);
+    double times = where_given(m, limit[4].value, where_crowded(m, limit[0].value, limit[2].value));
     if (is_somewhere(m) && tell_slow_end(m, f, true))
         return true;
     const bool together = !l;
     l = l ? l : worst_of_all(m, 0, times);
-    if (!l || !(l->latency_s > times * l->base_latency_s) || !(by_latency(l) >= limit[1].value))
+    if (!l || !(l->latency_s > times * l->base_latency_s) ||
+        !(by_latency(l) >= limit[1].value || l->bytes_per_s >= limit[3].value * l->base_bytes_per_s))
         return false;
     const double gain = at_stake(m, l, together, slow_starts);
     if (!(gain >= m->theta))
@@ -709,9 +718,16 @@ static double stood_or_passed(const struct measure_lane *l)
     return l->lane == LANE_CP ? stood(l) : stood_if_can_hide(l);
 }
 
+/* What is behind the pass stays. Of sums alone: what goes round a ring, or is exchanged for heads, is
+ * not theirs, and only a replay can say that it could be hidden, too. */
+static double sums_before_end(const struct measure_lane *l)
+{
+    return fmax(0, stood_if_can_hide(l) - l->tail_s); /* fmax: NaN is left out */
+}
+
 static double stood_before_end(const struct measure_lane *l)
 {
-    return fmax(0, stood_or_passed(l) - l->tail_s); /* fmax: NaN is left out */
+    return fmax(0, stood_or_passed(l) - l->tail_s);
 }
 
 static bool look_overlap(const struct measure *m, const struct rule_limit *limit,
@@ -732,7 +748,7 @@ static bool look_overlap(const struct measure *m, const struct rule_limit *limit
                   "could hide it", 100 * stood(l) / l->transfer_s, 1e3 * l->backward_s);
     rule_reject(f, "C4", "bytes pass as fast as before the run");
     reject_wait(l, f);
-    const double before = over_lanes(m, stood_before_end); /* what is behind it stays */
+    const double before = over_lanes(m, l->lane == LANE_CP ? stood_before_end : sums_before_end);
     rule_edit(f, EDIT_OVERLAP, 0);
     rule_gain(m, f, before, 0.9 * fmin(before, l->backward_s), 0.25);
     rule_fix(f, "exchanges that begin behind each layer's gradient: --layout.sums ready, "
@@ -775,12 +791,15 @@ const struct rule rules_comm[] = {
         { 0.5, "share of latency", "more than half: it is latency (C5, C2)" },
         { 0.6, "of the other links' bandwidth", "as C11" },
         { 0.5, "of the bandwidth before the run, over the threads of a core, where ranks share them",
-          "all come at once, and both ends of an exchange must have their turn" } } },
+          "all come at once, and both ends of an exchange must have their turn" },
+        { 0.92, "of the bandwidth before the run where times are given", "they repeat" } } },
     { "C5", "high latency", look_latency,
       { { 1.5, "times the latency before the run", "probes repeat within a fifth" },
         { 0.5, "share of latency", "less than half: it is bytes" },
         { 10, "times the latency before the run where ranks share cores",
-          "4 ranks that took turns on 2 cores had 5 times, undisturbed" } } },
+          "4 ranks that took turns on 2 cores had 5 times, undisturbed" },
+        { 0.9, "of the bandwidth before the run", "then bytes take what they took, whatever their share" },
+        { 1.1, "times the latency before the run where times are given", "they repeat" } } },
     { "C2", "exchanges in too many pieces", look_small_pieces,
       { { 0.5, "share of latency", "as C5" },
         { 4, "exchanges a step", "fewer cannot be put together" },

@@ -131,7 +131,7 @@ static struct measure_change clock_fell(const struct measure *m, const struct me
                                         const struct rule_limit *limit)
 {
     const i64 n = m->n_steps;
-    struct measure_change c = measure_change(r->phi, n, limit[1].value);
+    struct measure_change c = measure_change_of(m, r->phi, n, limit[1].value);
     if (c.until - c.at == n || !(c.inside < limit[0].value) || c.before < limit[0].value)
         c.until = 0;
     return c;
@@ -609,7 +609,7 @@ const struct rule rules_kernel[] = {
         { 0.5, "of the gain that is not known", "distances tell latency, of bandwidth only the "
                                                 "order" } } },
     { "K6", "one op is slow for what it does", look_slow_op,
-      { { 1.2, "times what other ops take for as much", "tasks whose times are given repeat" } } },
+      { { 1.03, "times what other ops take for as much", "tasks whose times are given repeat" } } },
     { "K7", "products are too thin", look_skinny,
       { { 1, "FLOPs per byte over what the machine wants", "below one, memory is the limit" },
         { 0.3, "share of computing in products", "else something else is what a step is" },

@@ -101,6 +101,8 @@ void usual_add(struct usual *u, const struct record_step *s, const struct dag *g
         computing_scale(&c.ranks[r], 0, c.ranks[r].n, speed[r]);
         scale_attention(s->ranks[r].table, &c.ranks[r], 1 / v.attended);
     }
+    u->attained.arena = u->arena;
+    attained_add(&u->attained, &c, speed);
     pace_of_ranks(&c, pace);
     see_paces(u, pace, c.n_ranks);
     for (int r = 0; r < c.n_ranks; r++) {
@@ -145,6 +147,8 @@ void usual_settle(struct usual *u)
             .kind = first.kind, .seconds = sort_select(room, alike, k, u->arena) };
     }
     u->n = kinds;
+    u->attained.arena = u->arena;
+    attained_settle(&u->attained);
 }
 
 /* NULL: not one of it was seen. */
@@ -199,6 +203,9 @@ static int take_times(void *context, const struct record_step *s, void *made, in
     (void)s;
     if (rc >= 0 && own)
         see_paces(u, own->pace, own->n_ranks);
+    u->attained.arena = u->arena;
+    if (rc >= 0 && own)
+        attained_take(&u->attained, &own->attained);
     if (rc >= 0 && own && own->n > 0)
         memcpy(more_times(u, own->n), own->times, (size_t)own->n * sizeof *own->times);
     return OK; /* a damaged step: others will do */

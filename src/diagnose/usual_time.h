@@ -12,7 +12,7 @@
 #ifndef HEADWAY_DIAGNOSE_USUAL_TIME_H
 #define HEADWAY_DIAGNOSE_USUAL_TIME_H
 
-#include "diagnose/computing.h"
+#include "diagnose/attained.h"
 
 struct usual_time {
     u64 kind;
@@ -28,6 +28,7 @@ struct usual {
     i64 n, room;
     double *pace; /* [n_ranks] of each rank the least; 0: none is known */
     int n_ranks;
+    struct attained attained; /* in the same arena */
 };
 
 /* f: the clock over that at the start; u: of computing threads the share of their time that they

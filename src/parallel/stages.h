@@ -23,8 +23,8 @@ int stages_place(struct stages *out, const struct layout *l, struct arena *a);
  * row, the head all of its matrix. Every stage has a layer. */
 int stages_layers(const struct layout *l, const struct stages *st, const struct model_spec *s,
                   struct layer_range *out);
-/* count[n]: so many of `layers` layers, which cost `layer` each, beside what stages have without any
- * (fixed[n]), that the busiest rank is as little busy as can be. layers >= n. */
+/* count[n]: so many of `layers` layers, which cost `layer` each, beside what stages have without
+ * any (fixed[n]), that the busiest rank is as little busy as can be. layers >= n. */
 void stages_share_out(const struct stages *st, i64 layers, double layer, const double *fixed,
                       i64 *count);
 

@@ -82,8 +82,8 @@ static void families_of(const struct openmetrics *m, struct family out[FAMILIES]
           m->step_seconds, false },
         { "headway_throughput_tokens_per_second", "tokens_per_second", false,
           "Speed over recent steps, all ranks together.", m->tokens_per_s, false },
-        { "headway_mfu_ratio", "ratio", false, "Model FLOP/s over the measured peak.", m->mfu,
-          !(m->mfu > 0) },
+        { "headway_mfu_ratio", "ratio", false,
+          "Model FLOP/s over the peak measured in the run's precision.", m->mfu, !(m->mfu > 0) },
         { "headway_updated_timestamp_seconds", "seconds", false,
           "When this was written, since the epoch.", m->wall_seconds, false },
     };

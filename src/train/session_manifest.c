@@ -42,7 +42,7 @@ static void put_model(const struct session *s, struct json *j)
     json_put_double(j, "model_flops_per_step",
                     s->steps[s->n_steps - 1].program->cost.model_flops);
     json_put_str(j, "mfu_convention", "model FLOPs with causal-half attention over the "
-                                      "measured dense peak");
+                                      "measured dense peak in the run's precision");
     json_put_int(j, "predicted_peak_bytes", s->predicted_bytes);
     json_end(j);
 }

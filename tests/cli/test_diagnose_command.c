@@ -219,6 +219,12 @@ TEST(without_all_ranks_waits_are_not_told_apart_and_nobody_is_blamed)
     CHECK(number(o, "steps") >= 5 && number(o, "steps") < 25);
     CHECK(is_family(o, "B"));
     json_decref(o);
+    /* So early that too few are whole: it is there in one step or two of those that are judged. */
+    shell("cd $D && rm -rf torn3 && cp -r runs/two torn3 && f=torn3/trace/rank-1.spans && "
+          FIRST_SPANS "truncate -s $((n + ($(stat -c %s $f) - n) / 6)) $f", 0);
+    text = shell("cd $D && $H diagnose torn3", 0);
+    CHECK(strstr(text, "The record lacks 1 of 2 ranks (1 in 2") == text);
+    CHECK(strstr(text, " of 27 steps): "));
 }
 
 TEST(a_page_without_curves_says_so_where_it_is_written)

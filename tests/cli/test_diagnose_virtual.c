@@ -40,6 +40,9 @@ static double number(json_t *o, const char *key)
 }
 
 #define DP "--layout dp=8,zero=1 "
+#define BRIEF DP "--set train.steps=14 "
+#define QUICK "--layout tp=4,dp=2 --set train.batch=4 --set train.accumulate=4 " \
+              "--set train.seq=256 --rates flops=5e10,memory=1e10,link=2e9,latency=5e-5 "
 #define PIPELINE "--layout pp=4,dp=2 --set train.accumulate=16 "
 #define TENSOR "--layout dp=4,tp=2 "
 #define CONTEXT "--layout cp=2 --set train.batch=2 --set train.accumulate=4 --set train.seq=512 " \
@@ -76,6 +79,9 @@ static const struct fault faults[] = {
     { "B1", LONE, "slow_compute=1.3@1", "rank", 1 },
     { "B2", DP, "slow_compute=1.5@6:15-30", "rank", 6 },
     { "B2", DP, "slow_compute=1.5@6:8-20", "first_step", 8 }, /* behind four steady steps */
+    { "B2", DP, "slow_compute=3.5@3:20-20", "first_step", 20 }, /* one step */
+    { "B2", BRIEF, "slow_compute=1.3@2:8-10", "first_step", 8 },
+    { "B2", BRIEF, "slow_compute=1.3@2:4-9", "last_step", 9 }, /* from the first that counts on */
     { "B2", FULL, "slow_compute=1.9@7:15-27", "rank", 7 },
     { "K4", FULL, "phi_override=0.5@7:15-27", "rank", 7 },
     { "B2", TENSOR, "jitter=90%:28-40", "first_step", 28 }, /* of all: of one by chance */
@@ -117,6 +123,9 @@ static const struct fault faults[] = {
     { "C4", DP, "pair_bw=4-5:100MB/s:6-40", "lane", 0 }, /* then it was not slow */
     { "B1", SPACED, "slow_compute=1.4@1,slow_compute=1.4@6", "ranks", 1 }, /* and 6 */
     { "K6", SPACED, "op=attention,delay=2ms", NULL, 0 },
+    { "K6", SPACED, "op=linear,delay=0.4ms", NULL, 0 }, /* a tenth of what it takes */
+    { "C5", QUICK, "comm_delay=0.279ms", NULL, 0 }, /* half of what beginning one takes */
+    { "C5", QUICK, "comm_delay=0.279ms@2", "rank", 2 },
     { "B4", PIPELINE, "stage_skew=2", "stage", 3 },
     { "K10", DP, "recompute=full", NULL, 0 },
     { "K10", LONE_TENSOR, "recompute=full", NULL, 0 }, /* with its exchanges */
@@ -263,6 +272,50 @@ static double step_with(const char *flags, const char *fault)
     return step;
 }
 
+static const json_t *finding_of(const json_t *o, const char *id)
+{
+    size_t k;
+    json_t *f, *all = json_object_get(o, "findings");
+    json_array_foreach(all, k, f)
+        if (strcmp(json_string_value(json_object_get(f, "id")), id) == 0)
+            return f;
+    fail_msg("no %s: %s", id, json_dumps(all, JSON_REAL_PRECISION(4)));
+    return NULL;
+}
+
+/* A finding about a setting is right when its own fix gives back what it promises. */
+TEST(settings_give_back_what_is_promised)
+{
+    static const struct { const char *id, *run, *before, *after, *fix; } settings[] = {
+        /* Heads that are exchanged for tokens, and what goes round a ring, are no sums. */
+        { "C1", "--set train.batch=4 --set train.accumulate=1 --set train.seq=256 --rates "
+          "flops=5e10,memory=2e10,link=4e8,latency=1e-5 --layout ",
+          "cp=2,dp=2,cp_kind=ulysses,zero=2",
+          "cp=2,dp=2,cp_kind=ulysses,zero=1", "--layout.zero at most 1" },
+        { "C1", "--set train.batch=8 --set train.accumulate=2 --set train.seq=256 --rates "
+          "flops=5e10,memory=2e10,link=2e8,latency=1e-4 --layout ", "cp=2,dp=2,zero=2",
+          "cp=2,dp=2,zero=1", "--layout.zero at most 1" },
+        /* Of each rank's two stages one is named by the split that is even over ranks. */
+        { "B4", STAGES "--layout pp=2,schedule=zb-v", ",stages=1+2+2+1", "",
+          "--layout.stages 2+2+1+1" },
+        { "B4", STAGES "--layout pp=2", ",stages=2+4", ",stages=3+3", "--layout.stages 3+3" },
+    };
+    for (i64 i = 0; i < COUNT_OF(settings); i++) {
+        char before[400], after[400];
+        snprintf(before, sizeof before, "%s%s ", settings[i].run, settings[i].before);
+        snprintf(after, sizeof after, "%s%s ", settings[i].run, settings[i].after);
+        json_t *o = diagnose(before, NULL);
+        const json_t *f = finding_of(o, settings[i].id), *gain = json_object_get(f, "gain_s");
+        const double true_gain = number(o, "step_s") - step_with(after, NULL);
+        const double lo = json_number_value(json_array_get(gain, 0));
+        const double hi = json_number_value(json_array_get(gain, 2));
+        if (!(lo <= true_gain && true_gain <= hi) ||
+            !strstr(json_string_value(json_object_get(f, "fix")), settings[i].fix))
+            fail_msg("%s gives back %.4g s: %s", settings[i].fix, true_gain, json_dumps(f, 0));
+        json_decref(o);
+    }
+}
+
 /* The slower one hides the other: what mending that gives back counts from there. What either
  * should take, the other does not show, nor whether its stage is too long. */
 TEST(two_ranks_that_are_slow_by_different_amounts_are_both_named)
@@ -378,6 +431,7 @@ int main(void)
         ONE(what_watches_learning_takes_time_in_its_steps_only),
         ONE(runs_without_a_fault_have_no_finding),
         ONE(of_two_faults_both_are_among_the_first_three),
+        ONE(settings_give_back_what_is_promised),
         ONE(two_ranks_that_are_slow_by_different_amounts_are_both_named),
         ONE(two_ranks_that_become_slow_are_both_named),
         ONE(the_path_has_as_much_of_what_is_seldom_done_as_the_step),

@@ -82,7 +82,7 @@ function curvesSection(runs) {
     { title: "Learning rate", wanted: [["step/lr", "learning rate"]], zero: true },
     { title: "Norm of the gradient", log: true, wanted: [["step/grad_norm", "norm"]], events },
     { title: "Speed", unit: "tokens/s", wanted: [["step/tokens_per_s", "tokens/s"]], zero: true, format: (y) => scaled(y, "").trim() },
-    { title: "Share of peak", unit: "model FLOPs over the measured peak", wanted: [["step/mfu", "share of peak"]], zero: true, format: percent },
+    { title: "Share of peak", unit: "model FLOPs over the peak measured in the run's precision", wanted: [["step/mfu", "share of peak"]], zero: true, format: percent },
     { title: "Time of a step", unit: "seconds", wanted: [["step/step_s", "step"], ["step/load_wait_s", "waiting for data"]], zero: true, format: (y) => seconds(y) },
     { title: "Energy", unit: "joules since the start, estimated or counted", wanted: [["step/energy/J", "energy"], ["step/energy/lo", "least, 90 %", { off: true }],
       ["step/energy/hi", "most, 90 %", { off: true }]], zero: true, format: (y) => scaled(y, "J") },

@@ -69,7 +69,7 @@ function ladderCard(l) {
   });
   const share = (x) => clamp(100 * x, 0, 100) + "%";
   return el("figure", { class: "card spaced" }, el("div", { class: "head" }, el("h3", { text: "Where the peak goes" }),
-    el("span", { class: "unit", text: isNumber(l.mfu) ? `${percent(l.mfu)} of ${scaled(l.peak, "FLOP/s")} a rank is used (MFU); ${number(l.steps)} steps` : "the machine's peak is not known: headway machine measures it" })),
+    el("span", { class: "unit", text: isNumber(l.mfu) ? `${percent(l.mfu)} of ${scaled(l.peak, "FLOP/s")} a rank is used (MFU, start and evaluations counted); ${number(l.steps)} steps` : "the machine's peak is not known: headway machine measures it" })),
     el("div", { class: "ladder", "aria-hidden": "true" }, ...rungs.flatMap((r) => [el("span", { text: r.name, title: RUNGS[r.name] || "" }),
       el("span", { class: "rung", title: RUNGS[r.name] || "" }, el("i", { style: { width: share(Math.min(r.before, r.after)) } }),
         r.after < r.before && el("i", { class: "lost", style: { left: share(r.after), width: share(r.before - r.after) } })),

@@ -35,7 +35,7 @@ function figures(run) {
     ["Training loss", number(m.last("step/loss"), 4), "nats per token, last step"],
     ["Held-out loss", number(m.last("eval/loss"), 4), isNumber(m.last("eval/bits_per_byte")) ? number(m.last("eval/bits_per_byte"), 4) + " bits per byte" : null],
     ["Speed", scaled(m.median("step/tokens_per_s"), "").trim(), "tokens/s, median"],
-    ["Share of peak", percent(m.median("step/mfu")), machine.peak_flops ? "of " + scaled(machine.peak_flops, "FLOP/s") + ", measured" : null],
+    ["Share of peak", percent(m.median("step/mfu")), machine.peak_flops ? "of " + scaled(machine.peak_flops, "FLOP/s") + ", measured in the run's precision; of its steps" : null],
     ["Energy", isNumber(energy.J) ? scaled(energy.J, "J", 2) : "–", isNumber(energy.J_per_token) ? scaled(energy.J_per_token, "J/token", 2) + ", " + energy.method : null],
     ["Memory", model.predicted_peak_bytes ? scaled(model.predicted_peak_bytes, "B") : "–", "at most, by plan"],
     ["Starts", starts.length > 1 ? number(starts.length) : "–", "at steps " + starts.map((s) => number(s.from_step)).join(", ")],

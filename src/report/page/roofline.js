@@ -17,15 +17,21 @@ function kernelName(k) {
   return k.op + (k.phase ? ", " + k.phase : "") + (k.again ? ", again" : "");
 }
 
-/* A kernel's least time, at the ceilings, over the time it took. */
+/* A kernel's least time, at the ceilings, over the time it took; 1 where data come from a cache. */
 function attained(k, roof) {
   const arithmetic = roof.flops ? k.flops / roof.flops : 0, memory = roof.bytes ? k.bytes / roof.bytes : 0;
-  return Math.max(arithmetic, memory) / k.seconds;
+  return Math.min(1, Math.max(arithmetic, memory) / k.seconds);
+}
+
+/* A peak that a kernel which matters goes beyond was probed while others had the processor. What
+ * attention has to do depends on documents. */
+function peakOf(kernels, all, probed) {
+  return probed ? Math.max(probed, ...kernels.filter((k) => k.seconds > 0.02 * all && !k.op.startsWith("attention")).map((k) => k.flops / k.seconds)) : 0;
 }
 
 function rooflineCard(record) {
-  const c = record.ceilings[0] || {}, roof = { flops: (c.precision === "bf16" && c.flops_bf16) || c.flops_f32 || 0, bytes: c.memory_bytes_per_s || 0 };
-  const all = record.kernels.reduce((sum, k) => sum + k.seconds, 0);
+  const all = record.kernels.reduce((sum, k) => sum + k.seconds, 0), c = record.ceilings[0] || {};
+  const roof = { flops: peakOf(record.kernels, all, (c.precision === "bf16" && c.flops_bf16) || c.flops_f32), bytes: c.memory_bytes_per_s || 0 };
   const points = record.kernels.filter((k) => k.flops > 0 && k.bytes > 0 && k.seconds > 0).map((k, i) => ({ k, x: k.flops / k.bytes, y: k.flops / k.seconds, share: k.seconds / all }));
   const plot = svg("svg", { class: "plot", height: 380, role: "img", "aria-label": "Roofline; its points are in the table" });
   const node = el("figure", { class: "card" }, el("div", { class: "head" }, el("h3", { text: c.processor ? `${c.threads} thread${c.threads === 1 ? "" : "s"} of ${c.processor}` : "Kernels" }),
