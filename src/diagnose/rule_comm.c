@@ -425,7 +425,8 @@ static bool look_several_links(const struct measure *m, const struct measure_lan
     double usual = NAN;
     arena_init(&a);
     struct measure_link *sorted = ARENA_ARRAY(&a, struct measure_link, m->n_links);
-    memcpy(sorted, m->links, (size_t)m->n_links * sizeof *sorted);
+    for (i64 i = 0; i < m->n_links; i++)
+        sorted[i] = m->links[i];
     const i64 n = l->lane == m->link_lane ? rule_odd_links(sorted, m->n_links, share, &usual) : 0;
     const bool found = n > 0 && rule_place_ends(m, sorted, n, f);
     if (found) {
