@@ -1,5 +1,6 @@
 #include "diagnose/climb.h"
 
+#include "diagnose/dag_again.h"
 #include "diagnose/each.h"
 
 struct climb {
@@ -14,16 +15,24 @@ struct climbed {
     struct critical_path path;
 };
 
-static void *make_rungs(void *context, const struct record_step *s)
+static void *make_rungs(void *context, const struct record_step *s, void **kept)
 {
     const struct climb *k = context;
+    struct dag_shapes *shapes = *kept;
     struct dag *g;
-    if (dag_new(&g, s) < 0)
+    const int rc = dag_new_again(&g, s, &shapes);
+    *kept = shapes;
+    if (rc < 0)
         return NULL;
     struct climbed *x = ARENA_NEW(s->arena, struct climbed);
     ladder_measure(&x->ladder, s, g, k->usual);
     critical_walk(&x->path, s, g);
     return x;
+}
+
+static void drop_shapes(void *kept)
+{
+    dag_shapes_free(kept);
 }
 
 static int take_rungs(void *context, const struct record_step *s, void *made, int rc)
@@ -41,6 +50,6 @@ int climb_steps(struct record *r, const struct usual *u, const i64 *steps, i64 n
                 struct critical *c)
 {
     struct climb k = { r, l, c, u };
-    const struct each e = { &k, make_rungs, take_rungs };
+    const struct each e = { &k, make_rungs, take_rungs, drop_shapes };
     return each_step(r, steps, n, &e);
 }

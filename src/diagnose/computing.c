@@ -2,64 +2,106 @@
 
 #include <string.h>
 
-void computing_open(struct computing *p, const struct record_step *s, const struct dag *g)
+static i64 count_actions(const u64 *task, i64 n)
 {
-    struct arena *a = s->arena;
-    *p = (struct computing){ s, g->n_ranks, ARENA_ARRAY(a, struct computed, g->n_ranks) };
+    i64 actions = 0;
+    for (i64 i = 0; i < n; i++)
+        actions += i == 0 || task[i] >> 32 != task[i - 1] >> 32;
+    return actions;
+}
+
+static u64 kind_of(const struct record_table *t, const u64 *task, i64 from, i64 to)
+{
+    u64 kind = (u64)(to - from);
+    for (i64 i = from; i < to; i++)
+        kind = ((kind << 7 | kind >> 57) ^ t->tasks[(u32)task[i]].kind_hash) *
+               0x9e3779b97f4a7c15u; /* 2^64 over the golden ratio: mixes */
+    return kind;
+}
+
+static void list_actions(struct computing_list *l, const struct record_table *t, struct arena *a)
+{
+    l->actions = ARENA_UNSET(a, struct computing_action, count_actions(l->task, l->n));
+    for (i64 i = 0, to; i < l->n; i = to) {
+        for (to = i; to < l->n && l->task[to] >> 32 == l->task[i] >> 32; to++)
+            ;
+        l->actions[l->n_actions++] = (struct computing_action){ to, kind_of(t, l->task, i, to) };
+    }
+}
+
+struct computing_lists *computing_list(const struct record_step *s, const struct dag *g,
+                                       struct arena *a)
+{
+    struct computing_lists *all = ARENA_NEW(a, struct computing_lists);
+    all->ranks = ARENA_ARRAY(a, struct computing_list, g->n_ranks);
     for (i64 i = 0; i < g->n; i++)
-        if (g->nodes[i].kind == DAG_COMPUTE)
-            p->ranks[g->nodes[i].rank].n++;
+        if (g->nodes[i].kind == DAG_COMPUTE) {
+            all->ranks[g->nodes[i].rank].n++;
+            all->n++;
+        }
+    all->order = ARENA_UNSET(a, i32, all->n);
+    all->n = 0;
     for (int r = 0; r < g->n_ranks; r++) {
-        struct computed *c = &p->ranks[r];
-        c->seconds = ARENA_UNSET(a, double, c->n);
-        c->task = ARENA_UNSET(a, u64, c->n);
-        c->n = 0;
+        struct computing_list *l = &all->ranks[r];
+        l->node = ARENA_UNSET(a, i32, l->n);
+        l->task = ARENA_UNSET(a, u64, l->n);
+        l->n = 0;
     }
     for (i64 i = 0; i < g->n; i++) {
         const struct dag_node *n = &g->nodes[i];
         if (n->kind != DAG_COMPUTE)
             continue;
-        struct computed *c = &p->ranks[n->rank];
-        c->seconds[c->n] = g->seconds[i];
-        c->task[c->n++] = (u64)n->action << 32 | n->task_id;
+        struct computing_list *l = &all->ranks[n->rank];
+        l->node[l->n] = (i32)i;
+        l->task[l->n++] = (u64)n->action << 32 | n->task_id;
+        all->order[all->n++] = n->rank;
+    }
+    for (int r = 0; r < g->n_ranks; r++)
+        list_actions(&all->ranks[r], s->ranks[r].table, a);
+    return all;
+}
+
+void computing_open(struct computing *p, const struct record_step *s, const struct dag *g)
+{
+    struct arena *a = s->arena;
+    const struct computing_lists *lists = g->computes ? g->computes : computing_list(s, g, a);
+    *p = (struct computing){ s, lists, g->n_ranks, ARENA_ARRAY(a, struct computed, g->n_ranks) };
+    for (int r = 0; r < g->n_ranks; r++) {
+        const struct computing_list *l = &lists->ranks[r];
+        p->ranks[r] = (struct computed){ ARENA_UNSET(a, double, l->n), l->task, l->actions, l->n,
+                                         l->n_actions };
+        for (i64 i = 0; i < l->n; i++)
+            p->ranks[r].seconds[i] = g->seconds[l->node[i]];
     }
 }
 
 void computing_copy(struct computing *out, const struct computing *c)
 {
     struct arena *a = c->s->arena;
-    *out = (struct computing){ c->s, c->n_ranks, ARENA_ARRAY(a, struct computed, c->n_ranks) };
+    *out = *c;
+    out->ranks = ARENA_UNSET(a, struct computed, c->n_ranks);
     for (int r = 0; r < c->n_ranks; r++) {
         const struct computed *from = &c->ranks[r];
         struct computed *to = &out->ranks[r];
-        *to = (struct computed){ ARENA_UNSET(a, double, from->n), from->task, from->n };
+        *to = *from;
+        to->seconds = ARENA_UNSET(a, double, from->n);
         if (from->n > 0)
             memcpy(to->seconds, from->seconds, (size_t)from->n * sizeof *to->seconds);
     }
 }
 
-i64 computing_action(const struct computed *c, i64 i, double *seconds)
+double computing_seconds(const struct computed *c, i64 from, i64 to)
 {
-    const u64 action = c->task[i] >> 32;
     double own = 0;
-    for (; i < c->n && c->task[i] >> 32 == action; i++)
+    for (i64 i = from; i < to; i++)
         own += c->seconds[i];
-    *seconds = own;
-    return i;
+    return own;
 }
 
 void computing_scale(struct computed *c, i64 from, i64 to, double factor)
 {
-    for (i64 i = from; i < to; i++)
+    for (i64 i = from; i < to && factor != 1; i++)
         c->seconds[i] *= factor;
-}
-
-static double seconds_of(const struct computed *c)
-{
-    double sum = 0;
-    for (i64 i = 0; i < c->n; i++)
-        sum += c->seconds[i];
-    return sum;
 }
 
 static void even_ranks(struct computed *ranks, const int *which, int n)
@@ -80,10 +122,10 @@ static void even_ranks(struct computed *ranks, const int *which, int n)
             ranks[which[k]].seconds[i] = sum / n;
     }
     for (int k = 0; !alike && k < n; k++)
-        total += seconds_of(&ranks[which[k]]);
+        total += computing_seconds(&ranks[which[k]], 0, ranks[which[k]].n);
     for (int k = 0; !alike && k < n; k++) {
         struct computed *c = &ranks[which[k]];
-        const double own = seconds_of(c);
+        const double own = computing_seconds(c, 0, c->n);
         if (own > 0)
             computing_scale(c, 0, c->n, total / n / own);
     }
@@ -119,21 +161,27 @@ static int segment_of(const struct record_table *t, u64 action)
 void computing_even_actions(struct computing *p)
 {
     double sum[SEGMENT_KINDS] = { 0 }, count[SEGMENT_KINDS] = { 0 };
-    for (int pass = 0; pass < 2; pass++)
-        for (int r = 0; r < p->n_ranks; r++) {
-            struct computed *c = &p->ranks[r];
-            for (i64 i = 0, j; i < c->n; i = j) {
-                double own;
-                j = computing_action(c, i, &own);
-                const int kind = segment_of(p->s->ranks[r].table, c->task[i] >> 32);
-                if (pass == 0 && own > 0) {
-                    sum[kind] += own;
-                    count[kind]++;
-                }
-                if (pass == 1 && own > 0)
-                    computing_scale(c, i, j, sum[kind] / count[kind] / own);
+    double **own = ARENA_UNSET(p->s->arena, double *, p->n_ranks);
+    for (int r = 0; r < p->n_ranks; r++) {
+        const struct computed *c = &p->ranks[r];
+        own[r] = ARENA_UNSET(p->s->arena, double, c->n_actions);
+        for (i64 k = 0, i = 0; k < c->n_actions; i = c->actions[k++].to) {
+            const int kind = segment_of(p->s->ranks[r].table, c->task[i] >> 32);
+            own[r][k] = computing_seconds(c, i, c->actions[k].to);
+            if (own[r][k] > 0) {
+                sum[kind] += own[r][k];
+                count[kind]++;
             }
         }
+    }
+    for (int r = 0; r < p->n_ranks; r++) {
+        struct computed *c = &p->ranks[r];
+        for (i64 k = 0, i = 0; k < c->n_actions; i = c->actions[k++].to) {
+            const int kind = segment_of(p->s->ranks[r].table, c->task[i] >> 32);
+            if (own[r][k] > 0)
+                computing_scale(c, i, c->actions[k].to, sum[kind] / count[kind] / own[r][k]);
+        }
+    }
 }
 
 void computing_even_graph(const struct record_step *s, const struct dag *g, double *seconds)
@@ -153,6 +201,6 @@ double computing_mean(const struct computing *c, int missing)
 {
     double sum = 0;
     for (int r = 0; r < c->n_ranks; r++)
-        sum += seconds_of(&c->ranks[r]);
+        sum += computing_seconds(&c->ranks[r], 0, c->ranks[r].n);
     return sum / (c->n_ranks - missing);
 }

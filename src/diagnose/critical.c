@@ -21,15 +21,17 @@ static bool same_share(const struct critical_share *x, const struct critical_sha
 {
     return x->rank == y->rank && x->kind == y->kind && x->lane == y->lane &&
            x->phase == y->phase && x->layer == y->layer &&
-           (x->op == y->op || strcmp(x->op, y->op) == 0);
+           (x->op == y->op || x->same == y->op || strcmp(x->op, y->op) == 0);
 }
 
 static struct critical_share *share_of(struct critical *c, const struct critical_share *key)
 {
     i32 *first = &c->first[key->hash % CRITICAL_LISTS];
     for (i32 i = *first; i > 0; i = c->shares[i - 1].next)
-        if (c->shares[i - 1].hash == key->hash && same_share(&c->shares[i - 1], key))
+        if (c->shares[i - 1].hash == key->hash && same_share(&c->shares[i - 1], key)) {
+            c->shares[i - 1].same = key->op;
             return &c->shares[i - 1];
+        }
     if (c->n == c->capacity) {
         i64 capacity = i64_max(64, 2 * c->capacity);
         struct critical_share *shares = ARENA_ARRAY(c->arena, struct critical_share, capacity);

@@ -16,6 +16,7 @@ struct critical_share {
     int phase, layer; /* of tasks; -1 */
     double seconds;
     u64 hash; /* of all of the above but the seconds */
+    const char *same; /* another place where op's name stands, by which it was found last */
     i32 next; /* of those whose hashes end alike, 1 + index; 0: none */
 };
 

@@ -1,31 +1,12 @@
 #include "diagnose/dag.h"
 
 #include "base/sort.h"
+#include "diagnose/dag_again.h"
 #include "diagnose/dag_order.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* A call that ends so long before its last member began it does not need that one: its data had
- * been taken by the transport. Clocks of ranks may be apart by some of this. */
-static const double early_s = 20e-6;
-
-/* One member's call of a group. */
-struct call {
-    i64 key;  /* of the group, and which way a move goes */
-    i64 number; /* of this rank's calls with the key */
-    i32 begin, end; /* nodes; begin -1: none */
-    double began, ended;
-    bool in_order; /* behind the lane's call before it */
-};
-
-/* What the main thread did, in order. */
-struct item {
-    i64 begin_ns, end_ns;
-    int kind; /* enum dag_kind */
-    const struct record_span *span;
-};
 
 struct use { /* of a tensor's place by a call that may still be under way */
     i32 call; /* in builder.calls */
@@ -42,8 +23,9 @@ struct builder {
     double *ends; /* of each node, as measured: seconds since the step's begin */
     struct dag_edge *edges;
     i64 n_edges, cap_edges;
-    struct call *calls;
+    struct dag_call *calls;
     i64 n_calls, cap_calls;
+    struct dag_log *log; /* of what times have decided; NULL: nobody asks */
 };
 
 /* One rank's walk through its program. */
@@ -53,7 +35,7 @@ struct walk {
     int rank;
     const struct record_span **calls; /* by action, task and begin */
     i64 n_calls;
-    struct item *items;
+    struct dag_item *items;
     i64 n_items;
     struct use *uses; /* by place */
     i64 n_active; /* of them */
@@ -227,8 +209,13 @@ static int by_task(const void *a, const void *b)
     return (x->begin_ns > y->begin_ns) - (x->begin_ns < y->begin_ns);
 }
 
-/* From the first call's begin to the last one's end; false: it was not carried out. */
-static bool find_call(const struct walk *w, u32 id, i64 *begin_ns, i64 *end_ns)
+/* A task's calls: from the first one's begin to the last one's end, and which of w->calls. */
+struct reach {
+    i64 begin_ns, end_ns, first, n;
+};
+
+/* False: it was not carried out. */
+static bool find_call(const struct walk *w, u32 id, struct reach *out)
 {
     i64 low = 0, high = w->n_calls;
     while (low < high) {
@@ -239,21 +226,32 @@ static bool find_call(const struct walk *w, u32 id, i64 *begin_ns, i64 *end_ns)
         else
             high = middle;
     }
-    bool found = false;
+    *out = (struct reach){ INT64_MAX, INT64_MIN, low, 0 };
     for (; low < w->n_calls && w->calls[low]->action == w->action && w->calls[low]->task_id == id;
          low++) {
-        const struct record_span *s = w->calls[low];
-        *begin_ns = found ? i64_min(*begin_ns, s->begin_ns) : s->begin_ns;
-        *end_ns = found ? i64_max(*end_ns, s->end_ns) : s->end_ns;
-        found = true;
+        out->begin_ns = i64_min(out->begin_ns, w->calls[low]->begin_ns);
+        out->end_ns = i64_max(out->end_ns, w->calls[low]->end_ns);
+        out->n++;
     }
-    return found;
+    return out->n > 0;
+}
+
+/* What was made of an item, or of a task's calls, for who repeats it (dag_again.h). */
+static void note(const struct walk *w, struct dag_entry e)
+{
+    if (w->b->log)
+        dag_log_entry(w->b->log, &e);
+}
+
+static i32 index_of(const struct walk *w, const struct dag_item *it)
+{
+    return (i32)(it - w->items);
 }
 
 enum { KEY_BITS = 32 };
 
 /* Who takes part, as a number that all members have; and which of this rank's it is. */
-static void name_call(struct walk *w, const struct record_task *t, struct call *c)
+static void name_call(struct walk *w, const struct record_task *t, struct dag_call *c)
 {
     const struct record_head *h = w->k->head;
     const struct record_group *group = &h->groups[t->lane];
@@ -269,7 +267,7 @@ static void name_call(struct walk *w, const struct record_task *t, struct call *
     c->number = w->numbers[t->lane]++;
 }
 
-static i32 add_call(struct builder *b, const struct call *c)
+static i32 add_call(struct builder *b, const struct dag_call *c)
 {
     GROW(b, b->calls, b->n_calls, b->cap_calls);
     b->calls[b->n_calls] = *c;
@@ -287,13 +285,14 @@ static double latest_pending(const struct walk *w)
 static void begin_call(struct walk *w, const struct record_task *t, u32 id)
 {
     struct builder *b = w->b;
-    i64 begin_ns, end_ns;
-    if (!find_call(w, id, &begin_ns, &end_ns)) {
+    struct reach at;
+    if (!find_call(w, id, &at)) {
         b->g->strays += !t->conditional;
         return;
     }
     w->begun = (u8)t->lane;
-    struct call c = { .began = seconds_of(b, begin_ns), .ended = seconds_of(b, end_ns),
+    struct dag_call c = { .ready = -1, .began = seconds_of(b, at.begin_ns),
+                      .ended = seconds_of(b, at.end_ns),
                       .in_order = lane_in_order((enum lane)t->lane) };
     struct dag_node n = { .kind = DAG_BEGIN, .lane = (u8)t->lane, .action = (u16)w->action,
                           .rank = w->rank, .task = t, .task_id = id, .before = w->last };
@@ -307,6 +306,8 @@ static void begin_call(struct walk *w, const struct record_task *t, u32 id)
     /* Its seconds are known with the other members. */
     c.end = add_node(b, &n, dag_larger(c.ended, up), 0, 0);
     add_edge(b, c.end, c.begin);
+    note(w, (struct dag_entry){ .what = DAG_ENTRY_CALL, .item = (i32)at.first, .n = (i32)at.n,
+                                .node = c.begin, .end = c.end });
     w->lane_last[t->lane] = c.end;
     i32 call = add_call(b, &c);
     for (int i = 0; i < t->n_reads + t->n_writes; i++) {
@@ -388,7 +389,7 @@ static void advance(struct walk *w, const struct target *to)
         pass_task(w, t, id);
 }
 
-static void see_task(struct walk *w, const struct item *it)
+static void see_task(struct walk *w, const struct dag_item *it)
 {
     const struct record_table *p = w->k->table;
     const struct record_segment *g = w->action < p->n_actions
@@ -405,7 +406,9 @@ static void see_task(struct walk *w, const struct item *it)
     } else {
         w->b->g->strays++;
     }
-    chain(w, DAG_COMPUTE, seconds_of(w->b, it->begin_ns), seconds_of(w->b, it->end_ns), it->span);
+    const i32 node = chain(w, DAG_COMPUTE, seconds_of(w->b, it->begin_ns),
+                           seconds_of(w->b, it->end_ns), it->span);
+    note(w, (struct dag_entry){ .what = DAG_ENTRY_CHAIN, .item = index_of(w, it), .node = node });
 }
 
 /* In the end the executor waits for all that is under way. */
@@ -448,16 +451,21 @@ static const struct use *needed_there(const struct walk *w, const struct target 
 }
 
 static bool is_taken_up_behind(const struct walk *w, const struct record_task *t, u32 id,
-                               i64 then)
+                               const struct dag_item *it)
 {
-    i64 begin_ns, end_ns;
-    return t->lane != LANE_COMPUTE && find_call(w, id, &begin_ns, &end_ns) && begin_ns >= then;
+    struct reach at;
+    if (t->lane == LANE_COMPUTE || !find_call(w, id, &at))
+        return false;
+    const bool behind = at.begin_ns >= it->end_ns;
+    note(w, (struct dag_entry){ .what = DAG_ENTRY_TAKEN_UP, .answer = behind,
+                                .item = (i32)at.first, .n = (i32)at.n, .node = index_of(w, it) });
+    return behind;
 }
 
 /* Walks on to what needs what `it` waited for, or to what was begun behind it only: then it
  * stood still where the call begins, and *early says whether nothing needed that yet. Returns
  * the call, -1: none. */
-static i32 find_waited(struct walk *w, const struct item *it, const struct target *to,
+static i32 find_waited(struct walk *w, const struct dag_item *it, const struct target *to,
                        bool *early)
 {
     const u32 sought = it->span->task_id;
@@ -468,7 +476,7 @@ static i32 find_waited(struct walk *w, const struct item *it, const struct targe
     while ((t = next_task(w, to, &id)) != NULL) {
         const i64 before = w->b->n_calls;
         u = needs(w, t, sought);
-        if (u || (begun >= 0 && is_taken_up_behind(w, t, id, it->end_ns)))
+        if (u || (begun >= 0 && is_taken_up_behind(w, t, id, it)))
             break;
         pass_task(w, t, id);
         if (id == sought && w->b->n_calls > before)
@@ -482,7 +490,7 @@ static i32 find_waited(struct walk *w, const struct item *it, const struct targe
 /* The call stays under way: what needs it does so with or without this wait. */
 static void see_wait(struct walk *w, i64 index)
 {
-    const struct item *it = &w->items[index];
+    const struct dag_item *it = &w->items[index];
     const struct builder *b = w->b;
     const struct target to = up_to_next(w, index);
     bool early;
@@ -493,21 +501,24 @@ static void see_wait(struct walk *w, i64 index)
     b->g->strays += w->n_pending == 0;
     const double begin = dag_larger(seconds_of(b, it->begin_ns), w->now);
     i32 node = chain(w, DAG_WAIT, begin, end, it->span);
+    note(w, (struct dag_entry){ .what = DAG_ENTRY_WAIT, .item = (i32)index, .node = node });
     b->g->nodes[node].early = early;
     /* Until the call had ended it was the call's time. */
     b->g->seconds[node] = dag_larger(0, end - dag_larger(begin, latest));
 }
 
-static void see_meeting(struct walk *w, const struct item *it)
+static void see_meeting(struct walk *w, const struct dag_item *it)
 {
     double begin = seconds_of(w->b, it->begin_ns), end = seconds_of(w->b, it->end_ns);
-    struct call c = { .key = (i64)(LANE_COUNT * 64) << KEY_BITS, .number = w->meetings++,
-                      .in_order = true };
+    struct dag_call c = { .ready = -1, .key = (i64)(LANE_COUNT * 64) << KEY_BITS,
+                          .number = w->meetings++, .in_order = true };
     c.begin = chain(w, DAG_BEGIN, begin, begin, NULL);
     c.began = w->now;
     c.end = chain(w, DAG_MEET, begin, end, NULL);
     c.ended = w->now;
     w->b->g->seconds[c.end] = 0; /* known with the other members */
+    note(w, (struct dag_entry){ .what = DAG_ENTRY_MEET, .item = index_of(w, it), .node = c.begin,
+                                .end = c.end });
     add_call(w->b, &c);
 }
 
@@ -515,24 +526,27 @@ static void see_meeting(struct walk *w, const struct item *it)
  * started stands before them. */
 static void see_host(struct walk *w, i64 index)
 {
-    const struct item *it = &w->items[index];
+    const struct dag_item *it = &w->items[index];
     struct target to = up_to_next(w, index);
     to.task = -1;
     if (w->action > 0 || w->task > 0)
         advance(w, &to);
-    if (it->kind == DAG_MEET)
+    if (it->kind == DAG_MEET) {
         see_meeting(w, it);
-    else
-        chain(w, it->kind, seconds_of(w->b, it->begin_ns), seconds_of(w->b, it->end_ns), NULL);
+        return;
+    }
+    const i32 node = chain(w, it->kind, seconds_of(w->b, it->begin_ns),
+                           seconds_of(w->b, it->end_ns), NULL);
+    note(w, (struct dag_entry){ .what = DAG_ENTRY_CHAIN, .item = (i32)index, .node = node });
 }
 
 static void walk_rank(struct walk *w)
 {
     for (i64 i = 0; i < w->n_items; i++) {
-        const struct item *it = &w->items[i];
+        const struct dag_item *it = &w->items[i];
         if (seconds_of(w->b, it->end_ns) <= w->now && it->end_ns > it->begin_ns)
-            continue; /* within what is in the chain already */
-        if (it->kind == DAG_COMPUTE)
+            note(w, (struct dag_entry){ .what = DAG_ENTRY_PASSED, .item = (i32)i });
+        else if (it->kind == DAG_COMPUTE)
             see_task(w, it);
         else if (it->kind == DAG_WAIT)
             see_wait(w, i);
@@ -542,56 +556,35 @@ static void walk_rank(struct walk *w)
     advance(w, &(struct target){ w->k->table->n_actions, 0 });
     drain(w);
     double end = dag_larger(w->now, seconds_of(w->b, w->k->window_end_ns));
-    chain(w, DAG_REST, end, end, NULL);
+    const i32 node = chain(w, DAG_REST, end, end, NULL);
+    note(w, (struct dag_entry){ .what = DAG_ENTRY_REST, .node = node });
 }
 
 /* --- what each rank did ------------------------------------------------------------- */
-
-static int kind_of(const struct record_span *s)
-{
-    static const signed char host[SPAN_KINDS] = {
-        [SPAN_LOAD_WAIT] = DAG_DATA, [SPAN_EVAL] = DAG_EVAL, [SPAN_CHECKPOINT] = DAG_CHECKPOINT,
-        [SPAN_LOG] = DAG_LOG, [SPAN_MEET] = DAG_MEET,
-    };
-    if (s->lane == TRACE_COMPUTE)
-        return s->kind == SPAN_TASK ? DAG_COMPUTE : s->kind == SPAN_WAIT ? DAG_WAIT : -1;
-    return s->lane == TRACE_HOST && host[s->kind] ? host[s->kind] : -1;
-}
-
-static int by_begin(const void *a, const void *b)
-{
-    const struct item *x = a, *y = b;
-    const bool empty = x->begin_ns == x->end_ns;
-    if (x->begin_ns != y->begin_ns)
-        return x->begin_ns < y->begin_ns ? -1 : 1;
-    if (empty != (y->begin_ns == y->end_ns)) /* a meeting to which it came last */
-        return empty ? -1 : 1;
-    return (x->end_ns < y->end_ns) - (x->end_ns > y->end_ns); /* what contains stands before */
-}
 
 static void list_items(struct walk *w)
 {
     const struct record_rank *k = w->k;
     struct arena *a = w->b->a;
-    w->items = ARENA_UNSET(a, struct item, k->n_spans + 1);
+    w->items = ARENA_UNSET(a, struct dag_item, k->n_spans + 1);
     w->calls = ARENA_UNSET(a, const struct record_span *, k->n_spans);
     for (i64 i = 0; i < k->n_spans; i++) {
         const struct record_span *s = &k->spans[i];
-        int kind = kind_of(s);
+        int kind = dag_item_kind(s);
         if (s->kind == SPAN_CALL)
             w->calls[w->n_calls++] = s;
         else if (kind >= 0 && s->end_ns > k->window_begin_ns)
-            w->items[w->n_items++] = (struct item){ s->begin_ns, s->end_ns, kind, s };
+            w->items[w->n_items++] = (struct dag_item){ s->begin_ns, s->end_ns, kind, s };
     }
     if (k->n_outer > 0) {
-        struct item outer = { INT64_MAX, INT64_MIN, DAG_OUTER, NULL };
+        struct dag_item outer = { INT64_MAX, INT64_MIN, DAG_OUTER, NULL };
         for (i64 i = 0; i < k->n_outer; i++) {
             outer.begin_ns = i64_min(outer.begin_ns, k->outer[i].begin_ns);
             outer.end_ns = i64_max(outer.end_ns, k->outer[i].end_ns);
         }
         w->items[w->n_items++] = outer;
     }
-    sort_runs(w->items, w->n_items, (i64)sizeof *w->items, by_begin, a);
+    sort_runs(w->items, w->n_items, (i64)sizeof *w->items, dag_by_begin, a);
     sort_runs(w->calls, w->n_calls, (i64)sizeof *w->calls, by_task, a);
 }
 
@@ -605,6 +598,8 @@ static void add_rank(struct builder *b, const struct record_rank *k, int rank)
     w.move_numbers = ARENA_ARRAY(b->a, i64, 2 * (k->head->n_boundaries + 1));
     list_items(&w);
     w.now = b->g->starts[rank] = seconds_of(b, k->window_begin_ns);
+    if (b->log)
+        dag_log_rank(b->log, k, rank, w.items, w.n_items, w.calls, w.n_calls);
     walk_rank(&w);
     b->g->last[rank] = w.last;
 }
@@ -613,7 +608,7 @@ static void add_rank(struct builder *b, const struct record_rank *k, int rank)
 
 static int by_key(const void *a, const void *b)
 {
-    const struct call *x = a, *y = b;
+    const struct dag_call *x = a, *y = b;
     if (x->key != y->key)
         return x->key < y->key ? -1 : 1;
     if (x->number != y->number)
@@ -623,14 +618,15 @@ static int by_key(const void *a, const void *b)
 
 static int by_begin_of_call(const void *a, const void *b)
 {
-    const struct call *x = *(const struct call *const *)a, *y = *(const struct call *const *)b;
+    const struct dag_call *x = *(const struct dag_call *const *)a;
+    const struct dag_call *y = *(const struct dag_call *const *)b;
     return (x->began > y->began) - (x->began < y->began);
 }
 
 /* Who ended before the last had begun needs those that had begun by then: some meetings are of
  * a few ranks at a time. A node of its own gathers the first k of them, and the one before it. */
 struct prefix {
-    const struct call **by_begin; /* [n]; NULL: nobody is early */
+    const struct dag_call **by_begin; /* [n]; NULL: nobody is early */
     i32 *ready;                   /* [n] node of the first k + 1; -1: not made */
 };
 
@@ -640,7 +636,7 @@ static i32 prefix_ready(struct builder *b, struct prefix *p, i64 k)
     while (from > 0 && p->ready[from] < 0)
         from--;
     for (i64 i = p->ready[from] < 0 ? from : from + 1; i <= k; i++) {
-        const struct call *c = p->by_begin[i];
+        const struct dag_call *c = p->by_begin[i];
         struct dag_node node = { .kind = DAG_READY, .rank = -1, .before = -1,
                                  .lane = b->g->nodes[c->end].lane };
         p->ready[i] = add_node(b, &node, c->began, 0, 0);
@@ -660,9 +656,9 @@ static i64 begun_by(const struct prefix *p, i64 n, double then)
     return k;
 }
 
-static void open_prefix(struct builder *b, struct prefix *p, const struct call *c, i64 n)
+static void open_prefix(struct builder *b, struct prefix *p, const struct dag_call *c, i64 n)
 {
-    p->by_begin = ARENA_UNSET(b->a, const struct call *, n);
+    p->by_begin = ARENA_UNSET(b->a, const struct dag_call *, n);
     p->ready = ARENA_UNSET(b->a, i32, n);
     for (i64 i = 0; i < n; i++) {
         p->by_begin[i] = &c[i];
@@ -671,7 +667,7 @@ static void open_prefix(struct builder *b, struct prefix *p, const struct call *
     qsort(p->by_begin, (size_t)n, sizeof *p->by_begin, by_begin_of_call);
 }
 
-static void join_call(struct builder *b, const struct call *c, i64 n)
+static void join_call(struct builder *b, struct dag_call *c, i64 n)
 {
     double all = -INFINITY;
     struct prefix p = { NULL, NULL };
@@ -680,10 +676,12 @@ static void join_call(struct builder *b, const struct call *c, i64 n)
         all = dag_larger(all, c[i].began);
     for (i64 i = 0; i < n; i++) {
         double since = c[i].began;
-        if (n > 1 && c[i].ended + early_s < all) {
+        if (dag_is_early(&c[i], n, all)) {
+            if (b->log)
+                b->log->odd = true;
             if (!p.by_begin)
                 open_prefix(b, &p, c, n);
-            i64 k = begun_by(&p, n, dag_larger(c[i].ended + early_s, since));
+            i64 k = begun_by(&p, n, dag_larger(c[i].ended + dag_early_s, since));
             add_edge(b, c[i].end, prefix_ready(b, &p, k - 1));
             since = dag_larger(since, p.by_begin[k - 1]->began);
         } else if (n > 1) {
@@ -693,6 +691,7 @@ static void join_call(struct builder *b, const struct call *c, i64 n)
                 ready = add_node(b, &node, all, 0, 0);
                 for (i64 k = 0; k < n; k++)
                     add_edge(b, ready, c[k].begin);
+                c[0].ready = ready;
             }
             add_edge(b, c[i].end, ready);
             since = dag_larger(since, all);
@@ -709,9 +708,7 @@ static void join_calls(struct builder *b)
 {
     sort_runs(b->calls, b->n_calls, (i64)sizeof *b->calls, by_key, b->a);
     for (i64 i = 0, j; i < b->n_calls; i = j) {
-        for (j = i + 1; j < b->n_calls && b->calls[j].key == b->calls[i].key &&
-                        b->calls[j].number == b->calls[i].number; j++)
-            ;
+        j = dag_call_end(b->calls, b->n_calls, i);
         join_call(b, &b->calls[i], j - i);
     }
 }
@@ -733,27 +730,23 @@ static void make_room(struct builder *b, const struct record_step *s)
     b->edges = ARENA_UNSET(b->a, struct dag_edge, b->cap_edges);
 }
 
-int dag_new(struct dag **out, const struct record_step *s)
+int dag_build(struct dag **out, const struct record_step *s, struct dag_log *log)
 {
-    struct builder b = { .a = s->arena, .g = ARENA_NEW(s->arena, struct dag) };
+    struct builder b = { .a = s->arena, .g = ARENA_NEW(s->arena, struct dag), .log = log };
     struct dag *g = b.g;
-    i64 end_ns = INT64_MIN;
+    const i32 *place;
+    i64 end_ns;
     g->n_ranks = s->n_ranks;
     g->missing = s->missing;
     g->starts = ARENA_ARRAY(b.a, double, s->n_ranks);
     g->last = ARENA_ARRAY(b.a, i64, s->n_ranks);
-    b.zero_ns = INT64_MIN;
-    for (int r = 0; r < s->n_ranks; r++)
-        if (s->ranks[r].head) {
-            b.zero_ns = i64_max(b.zero_ns, s->ranks[r].window_begin_ns);
-            end_ns = i64_max(end_ns, s->ranks[r].window_end_ns);
-        }
     if (s->apart)
         return err_set(ERR_FORMAT, "the ranks' clocks are apart in step %lld",
                        (long long)s->step + 1);
     if (s->missing == s->n_ranks)
         return err_set(ERR_FORMAT, "no rank's spans of step %lld are there",
                        (long long)s->step + 1);
+    dag_window(s, &b.zero_ns, &end_ns);
     make_room(&b, s);
     for (int r = 0; r < s->n_ranks; r++) {
         g->last[r] = -1;
@@ -761,11 +754,18 @@ int dag_new(struct dag **out, const struct record_step *s)
             add_rank(&b, &s->ranks[r], r);
     }
     join_calls(&b);
-    TRY(dag_order(g, b.edges, b.n_edges, b.a));
+    TRY(dag_order(g, b.edges, b.n_edges, b.a, &place));
+    if (log)
+        dag_log_end(log, b.calls, b.n_calls, place);
     g->measured = seconds_of(&b, end_ns);
     g->ends = ARENA_UNSET(b.a, double, g->n);
     g->own_ends = ARENA_UNSET(b.a, double, g->n);
     dag_settle(g);
     *out = g;
     return OK;
+}
+
+int dag_new(struct dag **out, const struct record_step *s)
+{
+    return dag_build(out, s, NULL);
 }

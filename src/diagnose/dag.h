@@ -68,6 +68,8 @@ struct dag {
     double *own_ends; /* [n] of the nodes then; NULL in a copy, as is */
     i64 strays;      /* spans that do not fit the program: they stand in the chain as they are */
     double *ends;    /* [n] room for dag_length */
+    const struct computing_lists *computes; /* of a graph with the shape of another
+                                             * (diagnose/dag_again.h); NULL: not known */
 };
 
 /* Everything lives in the step's arena. ERR_FORMAT when nothing can be made of it. */

@@ -26,6 +26,7 @@ struct dag *dag_keep(const struct dag *g, struct arena *a)
     k->starts = copy(a, g->starts, g->n_ranks * (i64)sizeof *g->starts);
     k->last = copy(a, g->last, g->n_ranks * (i64)sizeof *g->last);
     k->ends = k->own_ends = NULL;
+    k->computes = NULL; /* a shape's, which does not stay */
     return k;
 }
 

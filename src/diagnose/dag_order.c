@@ -88,7 +88,8 @@ static bool sort_nodes(struct order *o, i32 *stack, i64 *at)
     return true;
 }
 
-int dag_order(struct dag *g, const struct dag_edge *edges, i64 n_edges, struct arena *a)
+int dag_order(struct dag *g, const struct dag_edge *edges, i64 n_edges, struct arena *a,
+              const i32 **place)
 {
     list_needs(g, edges, n_edges, a);
     struct order o = { .from = g, .nodes = ARENA_UNSET(a, struct dag_node, g->n),
@@ -106,5 +107,6 @@ int dag_order(struct dag *g, const struct dag_edge *edges, i64 n_edges, struct a
     g->nodes = o.nodes;
     g->seconds = o.seconds;
     g->lead = o.lead;
+    *place = o.place;
     return OK;
 }

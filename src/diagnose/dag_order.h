@@ -11,8 +11,9 @@ struct dag_edge {
     i32 node, need;
 };
 
-/* Orders g's nodes, seconds and leads, lists their needs, and puts g->last right. ERR_FORMAT: they
- * wait for each other in a circle. */
-int dag_order(struct dag *g, const struct dag_edge *edges, i64 n_edges, struct arena *a);
+/* Orders g's nodes, seconds and leads, lists their needs, and puts g->last right. *place: of each
+ * node as it was, where it is now. ERR_FORMAT: they wait for each other in a circle. */
+int dag_order(struct dag *g, const struct dag_edge *edges, i64 n_edges, struct arena *a,
+              const i32 **place);
 
 #endif

@@ -23,6 +23,7 @@ struct slot {
 struct worker {
     struct record record;
     struct slot slots[MOST_SLOTS];
+    void *kept;
 };
 
 struct work {
@@ -34,12 +35,13 @@ struct work {
     _Atomic int rc;                /* negative: nothing more is taken */
 };
 
-static void make_ready(const struct each *e, struct record *r, i64 step, struct slot *s)
+static void make_ready(const struct each *e, struct record *r, i64 step, struct slot *s,
+                       void **kept)
 {
     s->made = NULL;
     s->rc = record_step(r, step, &s->step);
     if (s->rc >= 0)
-        s->made = e->make(e->context, &s->step);
+        s->made = e->make(e->context, &s->step, kept);
 }
 
 /* Until all parts before this one are taken; false: there will be no such time. */
@@ -61,7 +63,7 @@ static void do_part(void *context, i64 part, int thread)
     const i64 from = part * w->slots, n = i64_min(w->slots, w->n - from);
     int rc = atomic_load(&w->rc);
     for (i64 i = 0; i < n && rc >= 0; i++)
-        make_ready(w->e, &own->record, w->steps[from + i], &own->slots[i]);
+        make_ready(w->e, &own->record, w->steps[from + i], &own->slots[i], &own->kept);
     if (rc < 0 || !has_turn(w, part))
         return;
     for (i64 i = 0; i < n && rc >= 0; i++) {
@@ -76,12 +78,15 @@ static void do_part(void *context, i64 part, int thread)
 static int read_alone(struct record *r, const i64 *steps, i64 n, const struct each *e)
 {
     struct slot s = { 0 };
+    void *kept = NULL;
     int rc = OK;
     for (i64 i = 0; i < n && rc >= 0; i++) {
-        make_ready(e, r, steps[i], &s);
+        make_ready(e, r, steps[i], &s, &kept);
         rc = e->take(e->context, &s.step, s.made, s.rc);
     }
     record_step_free(&s.step);
+    if (kept)
+        e->drop(kept);
     return rc;
 }
 
@@ -110,6 +115,8 @@ int each_step(struct record *r, const i64 *steps, i64 n, const struct each *e)
         for (int k = 0; k < MOST_SLOTS; k++)
             record_step_free(&w->workers[i].slots[k].step);
         record_close(&w->workers[i].record);
+        if (w->workers[i].kept)
+            e->drop(w->workers[i].kept);
     }
     pool_free(pool);
     arena_fini(&a);

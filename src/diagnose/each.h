@@ -12,11 +12,13 @@
 struct each {
     void *context;
     /* On any thread, of a step that could be read: what take is given, from s->arena. NULL:
-     * none. */
-    void *(*make)(void *context, const struct record_step *s);
+     * none. *kept: what it has kept from steps that the same thread made; NULL at first. */
+    void *(*make)(void *context, const struct record_step *s, void **kept);
     /* In order, on one thread at a time. rc: of reading the step; where that is an error, made
      * is NULL and nothing of s but its number is there. A negative result ends it. */
     int (*take)(void *context, const struct record_step *s, void *made, int rc);
+    /* Gives back what was kept; NULL: nothing is. */
+    void (*drop)(void *kept);
 };
 
 /* These of r->steps, ascending. Few steps are read by the caller's thread alone. */

@@ -44,34 +44,75 @@ static double peak_of(const struct rates *k, int dtype)
     return dtype < DTYPES ? k->of_dtype[dtype] : k->used;
 }
 
-/* Returns the model's FLOPs of pairs that attention does not look at. */
-static double add_kernels(struct ladder *l, const struct record_step *s, const struct dag *g,
-                          const struct computing *usual, const struct attained *a)
+/* What one task has to do; of attention that looks at a share of all pairs that share. */
+static void add_kernel(struct computing_known *sums, const struct record_task *t,
+                       const struct record_head *h, const struct rates *k, double looked_at,
+                       const struct attained *a)
 {
-    const double w = weight_of(l);
+    const double flops = t->flops * looked_at, at_dtype = flops / peak_of(k, t->dtype);
+    const double bytes_s = k->rate > 0 ? (t->read_bytes + t->written_bytes) / k->rate : 0;
+    sums->no_dtype |= flops > 0 && !((t->dtype == DTYPE_BF16 ? h->flops_bf16 : h->flops_f32) > 0);
+    sums->flops += flops;
+    sums->at_peak_s += flops / k->used;
+    sums->at_dtype_s += at_dtype;
+    sums->at_roofline_s += fmax(at_dtype, bytes_s) / attained_beyond(a, t);
+}
+
+/* Returns the model's FLOPs of pairs that attention does not look at. */
+static double sum_kernels(struct computing_known *sums, const struct computing *c,
+                          const struct rates *rates, const struct attained *a)
+{
     double unattended = 0;
-    struct rates *rates = ARENA_ARRAY(s->arena, struct rates, s->n_ranks);
-    i64 *at = ARENA_ARRAY(s->arena, i64, s->n_ranks);
-    for (i64 i = 0; i < g->n; i++) {
-        const struct dag_node *n = &g->nodes[i];
-        if (n->kind != DAG_COMPUTE)
-            continue;
-        const struct record_head *h = s->ranks[n->rank].head;
-        const struct record_task *t = n->task;
-        struct rates *k = &rates[n->rank];
-        if (at[n->rank] == 0)
-            see_rank(l, &s->ranks[n->rank], a, k);
+    i64 *at = ARENA_ARRAY(c->s->arena, i64, c->n_ranks);
+    *sums = (struct computing_known){ .of = a };
+    for (i64 i = 0; i < c->lists->n; i++) {
+        const i32 r = c->lists->order[i];
+        const struct rates *k = &rates[r];
+        const struct record_task *t =
+            &c->s->ranks[r].table->tasks[(u32)c->ranks[r].task[at[r]++]];
         const double looked_at = k->attended < 1 && usual_attends(t) ? k->attended : 1;
-        const double flops = t->flops * looked_at, at_dtype = flops / peak_of(k, t->dtype);
-        const double bytes_s = k->rate > 0 ? (t->read_bytes + t->written_bytes) / k->rate : 0;
         unattended += t->model_flops * (1 - looked_at);
-        l->no_dtype |= flops > 0 && !((t->dtype == DTYPE_BF16 ? h->flops_bf16 : h->flops_f32) > 0);
-        l->flops += w * flops;
-        l->at_peak_s += w * flops / k->used;
-        l->at_dtype_s += w * at_dtype;
-        l->at_roofline_s += w * fmax(at_dtype, bytes_s) / attained_beyond(a, t);
-        l->compute_s += w * usual->ranks[n->rank].seconds[at[n->rank]++];
+        add_kernel(sums, t, c->s->ranks[r].head, k, looked_at, a);
     }
+    return unattended;
+}
+
+static double sum_seconds(const struct computing *c)
+{
+    double sum = 0;
+    i64 *at = ARENA_ARRAY(c->s->arena, i64, c->n_ranks);
+    for (i64 i = 0; i < c->lists->n; i++) {
+        const i32 r = c->lists->order[i];
+        sum += c->ranks[r].seconds[at[r]++];
+    }
+    return sum;
+}
+
+/* l: all zero. What tasks have to do is the same in all steps with one shape, as long as attention
+ * looks at all pairs. Returns as sum_kernels. */
+static double add_kernels(struct ladder *l, const struct computing *usual, const struct attained *a)
+{
+    const struct record_step *s = usual->s;
+    struct computing_known own, *known = usual->lists->known;
+    struct rates *rates = ARENA_ARRAY(s->arena, struct rates, s->n_ranks);
+    double unattended = 0;
+    bool whole = true;
+    for (int r = 0; r < usual->n_ranks; r++)
+        if (usual->ranks[r].n > 0) {
+            see_rank(l, &s->ranks[r], a, &rates[r]);
+            whole &= !(rates[r].attended < 1);
+        }
+    if (!known || !whole)
+        unattended = sum_kernels(&own, usual, rates, a);
+    else if (known->of != a)
+        sum_kernels(known, usual, rates, a);
+    const struct computing_known *sums = known && whole ? known : &own;
+    l->no_dtype = sums->no_dtype;
+    l->flops = sums->flops;
+    l->at_peak_s = sums->at_peak_s;
+    l->at_dtype_s = sums->at_dtype_s;
+    l->at_roofline_s = sums->at_roofline_s;
+    l->compute_s = sum_seconds(usual);
     return unattended;
 }
 
@@ -132,7 +173,7 @@ void ladder_measure(struct ladder_step *out, const struct record_step *s, const 
             out->tokens_idle += (double)s->ranks[k].sample->tokens_idle;
         }
     }
-    out->model_flops -= add_kernels(&out->kernels, s, g, &rungs.usual, &u->attained);
+    out->model_flops -= add_kernels(&out->kernels, &rungs.usual, &u->attained);
 }
 
 static void take_kernels(struct ladder *l, const struct ladder *k)

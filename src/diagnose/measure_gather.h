@@ -22,7 +22,7 @@ static inline void keep(struct kept *k, double value, struct arena *a)
 {
     if (!k->x)
         k->x = ARENA_ARRAY(a, double, KEPT);
-    k->x[k->n++ % KEPT] = value;
+    k->x[(u64)k->n++ % KEPT] = value;
 }
 
 static inline double middle(const struct kept *k)

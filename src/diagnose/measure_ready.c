@@ -27,25 +27,58 @@ static inline enum share share_of(const struct record_span *s, const struct reco
 
 static int by_begin(const void *a, const void *b)
 {
-    const struct record_span *x = *(const struct record_span *const *)a;
-    const struct record_span *y = *(const struct record_span *const *)b;
+    const struct record_span *x = a, *y = b;
     if (x->begin_ns != y->begin_ns)
         return x->begin_ns < y->begin_ns ? -1 : 1;
     return (x->end_ns < y->end_ns) - (x->end_ns > y->end_ns); /* what holds others first */
 }
 
-/* What the rank's own thread did, in order of time. */
-static const struct record_span **own_spans(const struct record_step *s, int rank, i64 *n)
+/* What the rank's own thread did, in order of time: the lane that computes and the host's, which
+ * has few spans, merged as they are asked for. */
+struct own {
+    const struct record_span *compute, *host;
+    i64 n_compute, n_host, at_compute, at_host;
+};
+
+/* Those of a lane that stand for any of its time, by their begins. */
+static const struct record_span *sorted_lane(const struct record_step *s, int rank, int lane,
+                                             i64 *n)
+{
+    i64 all, kept = 0;
+    const struct record_span *from = record_lane(&s->ranks[rank], lane, &all);
+    struct record_span *to = ARENA_UNSET(s->arena, struct record_span, all);
+    for (i64 i = 0; i < all; i++)
+        if (share_of(&from[i], &s->ranks[rank]) != IN_NOTHING)
+            to[kept++] = from[i];
+    sort_runs(to, kept, (i64)sizeof *to, by_begin, s->arena);
+    *n = kept;
+    return to;
+}
+
+static struct own own_spans(const struct record_step *s, int rank)
 {
     const struct record_rank *k = &s->ranks[rank];
-    const i64 both = k->lane[TRACE_HOST + 1]; /* the lanes that computed, and of the host */
-    const struct record_span **own = ARENA_UNSET(s->arena, const struct record_span *, both);
-    *n = 0;
-    for (i64 i = 0; i < both; i++)
-        if (share_of(&k->spans[i], k) != IN_NOTHING)
-            own[(*n)++] = &k->spans[i];
-    sort_runs(own, *n, (i64)sizeof *own, by_begin, s->arena);
-    return own;
+    struct own o = { 0 };
+    if (k->rising)
+        o.compute = record_lane(k, TRACE_COMPUTE, &o.n_compute);
+    else
+        o.compute = sorted_lane(s, rank, TRACE_COMPUTE, &o.n_compute);
+    o.host = sorted_lane(s, rank, TRACE_HOST, &o.n_host);
+    return o;
+}
+
+/* NULL: there is no more. What is empty on the lane that computes stands for no time, and would
+ * hide what lies behind it. */
+static inline const struct record_span *next_own(struct own *o)
+{
+    while (o->at_compute < o->n_compute &&
+           o->compute[o->at_compute].begin_ns == o->compute[o->at_compute].end_ns)
+        o->at_compute++;
+    const bool more = o->at_compute < o->n_compute;
+    if (o->at_host < o->n_host &&
+        (!more || by_begin(&o->host[o->at_host], &o->compute[o->at_compute]) < 0))
+        return &o->host[o->at_host++];
+    return more ? &o->compute[o->at_compute++] : NULL;
 }
 
 /* The exchange that a wait was for: the newest of that task that had begun. */
@@ -120,16 +153,16 @@ static void add_exposed(struct ready_rank *out, const struct record_span *s, i64
     out->stands[out->n_stands++] = x;
 }
 
+/* Of the last task of the backward pass: spans of a lane are in order of their ends. */
 static i64 backward_end_of(const struct record_rank *k)
 {
-    i64 end = k->begin_ns, n;
+    i64 n;
     const struct record_span *s = record_lane(k, TRACE_COMPUTE, &n);
-    for (i64 i = 0; i < n; i++, s++) {
-        if (s->kind == SPAN_TASK && s->task && s->task->lane == LANE_COMPUTE &&
-            (s->task->phase == PHASE_INPUT_GRAD || s->task->phase == PHASE_WEIGHT_GRAD))
-            end = i64_max(end, s->end_ns);
-    }
-    return end;
+    while (n-- > 0)
+        if (s[n].kind == SPAN_TASK && s[n].task && s[n].task->lane == LANE_COMPUTE &&
+            (s[n].task->phase == PHASE_INPUT_GRAD || s[n].task->phase == PHASE_WEIGHT_GRAD))
+            return i64_max(k->begin_ns, s[n].end_ns);
+    return k->begin_ns;
 }
 
 /* The lane of a call that the rank began between `from` and `to`, which is when the task behind
@@ -157,21 +190,22 @@ static void divide(struct ready_rank *out, const struct record_step *s, int rank
 {
     const struct record_rank *k = &s->ranks[rank];
     const i64 backward_end = backward_end_of(k);
-    i64 n, cursor = k->window_begin_ns, meeting = 0, at = calls->first[rank];
-    const struct record_span **own = own_spans(s, rank, &n);
-    out->stands = ARENA_UNSET(s->arena, struct ready_stand, 2 * n);
-    for (i64 i = 0; i < n; i++) {
-        const struct record_span *span = own[i];
-        enum share what = share_of(span, k);
+    const struct record_span *span;
+    struct own own = own_spans(s, rank);
+    i64 cursor = k->window_begin_ns, meeting = 0, at = calls->first[rank];
+    double compute = 0;
+    out->stands = ARENA_UNSET(s->arena, struct ready_stand, 2 * (own.n_compute + own.n_host));
+    while ((span = next_own(&own)) != NULL) {
+        const enum share what = share_of(span, k);
         i64 begin = i64_max(span->begin_ns, cursor), end = span->end_ns;
         i64 come = what == IN_MEET && meeting < met->n ? met->come[meeting] : end;
         meeting += what == IN_MEET;
-        if (end <= begin)
+        if (end <= begin || what == IN_NOTHING)
             continue;
         add_gap(out, calls, rank, cursor, begin, end, &at);
         cursor = end;
         if (what == IN_COMPUTE)
-            out->compute += s_of(end - begin);
+            compute += s_of(end - begin);
         else if (what == IN_DATA)
             out->data += s_of(end - begin);
         else if (what == IN_MEET)
@@ -184,6 +218,7 @@ static void divide(struct ready_rank *out, const struct record_step *s, int rank
             out->gap[what == IN_LOG ? HOST_LOG : what == IN_EVAL ? HOST_EVAL : HOST_CHECKPOINT] +=
                 s_of(end - begin);
     }
+    out->compute = compute;
     out->gap[HOST_GAP] += s_of(i64_max(0, k->window_end_ns - cursor));
     out->step = s_of(k->window_end_ns - k->window_begin_ns);
 }
@@ -226,12 +261,33 @@ static void list_tasks(struct ready_rank *out, const struct record_step *s, int 
     }
 }
 
+static inline bool is_of_passes(const struct record_span *s)
+{
+    return s->kind == SPAN_TASK && s->task && s->task->phase != PHASE_UPDATE;
+}
+
+/* One list serves all lanes where spans come in order of their begins: each has its end. */
+static void share_list(struct ready_rank *out, const struct record_span *spans, i64 n,
+                       const i64 *first, double *seconds)
+{
+    i64 kept = 0;
+    int begun = 0; /* lanes */
+    for (i64 i = 0; i < n; i++) {
+        while (begun < out->n_behind && spans[i].begin_ns >= first[begun])
+            out->behind[begun++].seconds = &seconds[kept];
+        if (begun > 0 && is_of_passes(&spans[i]))
+            seconds[kept++] = s_of(spans[i].end_ns - spans[i].begin_ns);
+    }
+    for (int b = 0; b < begun; b++)
+        out->behind[b].n = &seconds[kept] - out->behind[b].seconds;
+}
+
 /* Computing of the passes that stands behind the first exchange of a lane. */
 static void list_behind(struct ready_rank *out, const struct record_step *s, int rank,
                         const struct measure_calls *calls)
 {
     const struct record_rank *k = &s->ranks[rank];
-    i64 first[LANE_COUNT], n; /* when the first exchange of each began */
+    i64 first[LANE_COUNT], n; /* when the first exchange of each began, ascending */
     for (i64 i = calls->first[rank]; i < calls->first[rank + 1]; i++) {
         int b = 0;
         while (b < out->n_behind && out->behind[b].lane != calls->at[i].lane)
@@ -242,20 +298,24 @@ static void list_behind(struct ready_rank *out, const struct record_step *s, int
         out->behind[out->n_behind++] = (struct ready_behind){ .lane = calls->at[i].lane };
     }
     const struct record_span *spans = record_lane(k, TRACE_COMPUTE, &n);
+    if (k->rising) {
+        share_list(out, spans, n, first, ARENA_UNSET(s->arena, double, n));
+        return;
+    }
     for (int b = 0; b < out->n_behind; b++) {
         struct ready_behind *l = &out->behind[b];
         l->seconds = ARENA_UNSET(s->arena, double, n);
         for (i64 i = 0; i < n; i++)
-            if (spans[i].begin_ns >= first[b] && spans[i].kind == SPAN_TASK && spans[i].task &&
-                spans[i].task->phase != PHASE_UPDATE)
+            if (spans[i].begin_ns >= first[b] && is_of_passes(&spans[i]))
                 l->seconds[l->n++] = s_of(spans[i].end_ns - spans[i].begin_ns);
     }
 }
 
-void *measure_ready(void *context, const struct record_step *s)
+void *measure_ready(void *context, const struct record_step *s, void **kept)
 {
     struct ready *x = ARENA_NEW(s->arena, struct ready);
     (void)context;
+    (void)kept;
     x->met = find_meetings(s);
     measure_match_calls(s, &x->calls, s->arena);
     x->ranks = ARENA_ARRAY(s->arena, struct ready_rank, s->n_ranks);

@@ -51,6 +51,6 @@ struct ready {
 };
 
 /* As struct each asks for: in s->arena. */
-void *measure_ready(void *context, const struct record_step *s);
+void *measure_ready(void *context, const struct record_step *s, void **kept);
 
 #endif

@@ -74,8 +74,9 @@ static double skew_of(u32 detail)
     return balance > 0 && !(on_cpu > 0 && on_cpu < 0.9) ? 1 - balance : 0;
 }
 
-static void add_task(struct gather *g, int rank, const struct table_time *times,
-                     const struct ready_task *t)
+/* Returns what it takes at the machine's ceilings. */
+static inline double add_task(struct gather *g, int rank, const struct table_time *times,
+                              const struct ready_task *t)
 {
     const struct task_cost *cost = &times->costs[t->task];
     struct op_sum *sum = &g->ops[cost->class];
@@ -85,7 +86,6 @@ static void add_task(struct gather *g, int rank, const struct table_time *times,
     sum->op.model_flops += cost->model_flops;
     sum->op.bytes += cost->bytes;
     sum->op.roofline_s += cost->roofline_s;
-    g->m->ranks[rank].roofline_s += cost->roofline_s;
     if (t->detail != 0) { /* it was looked at */
         const double on_cpu = span_on_cpu(t->detail);
         sum->op.skewed_s += t->seconds * skew_of(t->detail);
@@ -104,6 +104,16 @@ static void add_task(struct gather *g, int rank, const struct table_time *times,
         own->alone_s += t->seconds;
     else if (t->beside)
         own->beside_s += t->seconds;
+    return cost->roofline_s;
+}
+
+static void add_tasks(struct gather *g, int rank, const struct table_time *times,
+                      const struct ready_rank *ready)
+{
+    double roofline_s = g->m->ranks[rank].roofline_s; /* a sum in memory waits for its last store */
+    for (i64 i = 0; i < ready->n_tasks; i++)
+        roofline_s += add_task(g, rank, times, &ready->tasks[i]);
+    g->m->ranks[rank].roofline_s = roofline_s;
 }
 
 /* As many as a queue's waits need: the first of a very long run stand for the rest. */
@@ -147,13 +157,14 @@ static void add_rank(struct gather *g, i64 step, int rank, const struct record_r
         l->wait_exposed_s += x->wait_s;
         l->tail_s += x->tail_s;
     }
-    for (i64 i = 0; i < ready->n_tasks; i++)
-        add_task(g, rank, times, &ready->tasks[i]);
+    add_tasks(g, rank, times, ready);
     add_loads(g, rank, k);
     for (int b = 0; b < ready->n_behind; b++) {
         const struct ready_behind *x = &ready->behind[b];
+        double sum = g->lanes[x->lane].lane.backward_s;
         for (i64 i = 0; i < x->n; i++)
-            g->lanes[x->lane].lane.backward_s += x->seconds[i];
+            sum += x->seconds[i];
+        g->lanes[x->lane].lane.backward_s = sum;
     }
 }
 
@@ -381,7 +392,7 @@ static int add_steps(struct gather *g, struct measure_chosen c, const struct rec
                      bool any)
 {
     struct adding x = { g, part, any, 0 };
-    const struct each e = { &x, measure_ready, take_one };
+    const struct each e = { &x, measure_ready, take_one, NULL };
     i64 *steps = ARENA_ARRAY(g->a, i64, c.n), n = 0;
     for (i64 i = 0; i < c.n; i++) {
         const i64 step = g->r->steps[c.from + i];

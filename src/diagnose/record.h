@@ -114,9 +114,10 @@ struct record_head {
 struct record_span {
     i64 begin_ns, end_ns;
     const struct record_task *task; /* NULL where span_has_task(kind) is false */
-    u32 task_id, step; /* loads of later steps lie in this step's window */
+    u32 task_id;
     u16 action;
     u8 lane, kind; /* enum trace_lane, enum span_kind */
+    u32 step; /* loads of later steps lie in this step's window */
     u32 detail;
 };
 
@@ -127,6 +128,8 @@ struct record_rank {
                                        * those of the step, not of an evaluation behind it */
     i64 n_spans;
     i64 lane[TRACE_LANES + 1];        /* where each lane's spans begin, and end */
+    bool rising;                      /* those of the lane that computes are in order of their
+                                       * begins, too, but for empty ones: none lies in another */
     const struct record_span *outer;  /* of an outer step behind this one; n_outer 0: none */
     i64 n_outer;
     const struct record_table *outer_table;

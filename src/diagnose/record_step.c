@@ -96,12 +96,23 @@ static const struct record_table *table_of(const struct record_head *h, const st
     return named && h->tables[e->table]->n_tasks > 0 ? h->tables[e->table] : NULL;
 }
 
-/* By lane, and on a lane in order of their ends. */
+/* By lane, and on a lane in order of their ends. What is known of all of them is found as they
+ * come: a step's spans are looked at once here. */
 struct spans {
     struct record_span *at;
     i64 n;
     bool in_order; /* they are */
+    bool rising;   /* and those of the lane that computes in order of their begins, too */
+    i64 task_begin_ns, task_end_ns; /* between which all those lie that have a task */
+    i64 steps;     /* spans of the step itself, the last of them in `step` */
+    struct record_span step;
 };
+
+static struct spans no_spans(void)
+{
+    return (struct spans){ .in_order = true, .rising = true, .task_begin_ns = INT64_MAX,
+                           .task_end_ns = INT64_MIN };
+}
 
 static inline int compare_spans(const struct record_span *x, const struct record_span *y)
 {
@@ -116,52 +127,111 @@ static int by_lane(const void *a, const void *b)
     return compare_spans(a, b);
 }
 
+/* Whether a span that ends behind another one of its lane begins behind it, too: what is empty may
+ * stand where the next one begins. */
+static inline bool rises(const struct record_span *before, const struct record_span *k)
+{
+    return k->lane != TRACE_COMPUTE || before->lane != TRACE_COMPUTE ||
+           before->begin_ns < k->begin_ns ||
+           (before->begin_ns == k->begin_ns &&
+            (before->end_ns == k->end_ns || before->end_ns == before->begin_ns));
+}
+
 static void put_in_order(struct spans *s, struct arena *a)
 {
-    if (!s->in_order)
-        sort_runs(s->at, s->n, (i64)sizeof *s->at, by_lane, a);
+    if (s->in_order)
+        return;
+    sort_runs(s->at, s->n, (i64)sizeof *s->at, by_lane, a);
+    s->rising = true;
+    for (i64 i = 1; i < s->n && s->at[i].lane == TRACE_COMPUTE; i++)
+        s->rising &= rises(&s->at[i - 1], &s->at[i]);
+}
+
+/* Of times between begin_ns and end_ns on a rank's clock all have the same shift to the record's,
+ * where these two have: between two measurements of a clock the shift goes one way. */
+struct shift {
+    u64 begin_ns, end_ns; /* begin > end: they differ */
+    i64 ns;
+    i64 near;
+};
+
+static struct shift shift_of(const struct record *r, const struct record_head *h,
+                             const struct entry *e)
+{
+    const struct member *m = (const struct member *)h;
+    struct shift s = { .begin_ns = 1 };
+    i64 near = record_clocks_until(m, e->begin_ns);
+    s.near = near;
+    const i64 first = record_shift_near(m, e->begin_ns, &near);
+    const i64 last = record_shift_near(m, e->end_ns, &near);
+    if (first == last && near == s.near) {
+        s.begin_ns = e->begin_ns;
+        s.end_ns = e->end_ns;
+        s.ns = first + r->inside->offset_ns[h->part];
+    }
+    return s;
+}
+
+/* One more span, which lies in its place behind the others: what it tells of all of them. */
+static inline void see_span(struct spans *s, i64 step)
+{
+    const struct record_span *k = &s->at[s->n - 1], *before = k - 1;
+    if (k->task) {
+        s->task_begin_ns = i64_min(s->task_begin_ns, k->begin_ns);
+        s->task_end_ns = i64_max(s->task_end_ns, k->end_ns);
+    } else if (k->kind == SPAN_STEP && k->step == (u32)step) {
+        s->steps++;
+        s->step = *k;
+    }
+    if (s->n == 1)
+        return;
+    s->in_order &= compare_spans(before, k) <= 0;
+    s->rising &= rises(before, k);
 }
 
 /* Appends one chunk's spans; false: it is damaged. */
 static bool add_chunk(struct record *r, const struct entry *e, const struct record_head *h,
-                      struct span *raw, struct spans *out, bool *incomplete)
+                      struct span *raw, struct spans *out, i64 step, bool *incomplete)
 {
     struct record_inside *x = r->inside;
     struct file *f = &x->files[e->file];
     const struct record_place place = record_place_of(e);
-    if (!table_of(h, e) || record_use_file(x, f) < 0 || record_reader_payload(&f->reader, &place, raw) < 0)
-        return false;
     const struct record_table *t = table_of(h, e);
+    if (!t || record_use_file(x, f) < 0 || record_reader_payload(&f->reader, &place, raw) < 0)
+        return false;
     const struct span *s = raw + sizeof(struct record_spans) / sizeof *raw;
-    i64 near = 0; /* spans follow each other: so do the clocks that they lie between */
+    struct spans own = *out; /* apart, so that it may lie in registers */
+    struct shift shift = shift_of(r, h, e);
     for (u32 i = 0; i < e->n; i++, s++) {
         if (!sound_span(s, t)) {
             *incomplete = true;
             continue;
         }
-        struct record_span *k = &out->at[out->n++];
-        *k = (struct record_span){
-            .begin_ns = record_near_ns(r, h, s->begin_ns, &near),
-            .end_ns = record_near_ns(r, h, s->end_ns, &near),
+        const bool same = s->begin_ns >= shift.begin_ns && s->end_ns <= shift.end_ns;
+        own.at[own.n++] = (struct record_span){
+            .begin_ns = same ? (i64)s->begin_ns + shift.ns
+                             : record_near_ns(r, h, s->begin_ns, &shift.near),
+            .end_ns = same ? (i64)s->end_ns + shift.ns
+                           : record_near_ns(r, h, s->end_ns, &shift.near),
             .task = span_has_task(s->kind) ? &t->tasks[s->task] : NULL, .task_id = s->task,
             .step = s->step, .action = s->action, .lane = s->lane, .kind = s->kind,
             .detail = s->detail };
-        out->in_order &= k == out->at || compare_spans(k - 1, k) <= 0;
+        see_span(&own, step);
     }
+    *out = own;
     return true;
 }
 
-static void find_bounds(struct record_rank *k, i64 step)
+static void find_bounds(struct record_rank *k, const struct spans *s, i64 step)
 {
-    bool whole = false; /* the span of the step itself is there */
-    k->begin_ns = INT64_MAX;
-    k->end_ns = INT64_MIN;
-    for (i64 i = 0; i < k->n_spans; i++) {
-        const struct record_span *s = &k->spans[i];
-        if (s->kind == SPAN_STEP && s->step == (u32)step) {
-            k->begin_ns = s->begin_ns;
-            k->end_ns = s->end_ns;
-            whole = true;
+    bool whole = s->steps > 0; /* the span of the step itself is there */
+    k->begin_ns = whole ? s->step.begin_ns : INT64_MAX;
+    k->end_ns = whole ? s->step.end_ns : INT64_MIN;
+    for (i64 i = 0; i < k->n_spans && s->steps > 1; i++) { /* the last one in order */
+        const struct record_span *span = &k->spans[i];
+        if (span->kind == SPAN_STEP && span->step == (u32)step) {
+            k->begin_ns = span->begin_ns;
+            k->end_ns = span->end_ns;
         }
     }
     for (i64 i = 0; i < k->n_spans && !whole && k->spans[i].lane == TRACE_COMPUTE; i++) {
@@ -178,20 +248,38 @@ static void find_bounds(struct record_rank *k, i64 step)
 static void drop_others(struct record_rank *k, struct record_span *spans, i64 n)
 {
     i64 kept = 0;
-    int lanes = 0; /* whose begin is known */
     for (i64 i = 0; i < n; i++) {
         if (span_has_task(spans[i].kind) &&
             !(spans[i].begin_ns >= k->begin_ns && spans[i].end_ns <= k->end_ns))
             continue;
-        while (lanes <= spans[i].lane)
-            k->lane[lanes++] = kept;
         if (kept < i)
             spans[kept] = spans[i];
         kept++;
     }
-    while (lanes <= TRACE_LANES)
-        k->lane[lanes++] = kept;
     k->n_spans = kept;
+}
+
+/* Where the lane's spans end, which begin at `from`: found by halves, since lanes are few. */
+static i64 lane_end(const struct record_rank *k, int lane, i64 from)
+{
+    i64 low = from, high = k->n_spans;
+    if (low == high || k->spans[low].lane > lane)
+        return low;
+    while (low < high) {
+        const i64 middle = (low + high) / 2;
+        if (k->spans[middle].lane <= lane)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void find_lanes(struct record_rank *k)
+{
+    k->lane[0] = 0;
+    for (int lane = 0; lane < TRACE_LANES; lane++)
+        k->lane[lane + 1] = lane_end(k, lane, k->lane[lane]);
 }
 
 /* All chunks of one rank, [from, to) of the index; raw: room for the largest of them. */
@@ -205,8 +293,8 @@ static void read_rank(struct record *r, i64 from, i64 to, struct record_step *ou
     i64 most = 0;
     for (i64 i = from; i < to; i++)
         most += x->entries[i].n;
-    struct spans own = { .at = ARENA_UNSET(out->arena, struct record_span, most), .in_order = true };
-    struct spans outer = { .in_order = true };
+    struct spans own = no_spans(), outer = no_spans();
+    own.at = ARENA_UNSET(out->arena, struct record_span, most);
     *k = (struct record_rank){ .head = h };
     for (i64 i = from; i < to; i++, e++) {
         const struct record_table *t = table_of(h, e);
@@ -214,7 +302,8 @@ static void read_rank(struct record *r, i64 from, i64 to, struct record_step *ou
         k->incomplete |= (e->flags & RECORD_LOST) != 0;
         if (apart && !outer.at)
             outer.at = ARENA_UNSET(out->arena, struct record_span, most);
-        const bool whole = add_chunk(r, e, h, raw, apart ? &outer : &own, &k->incomplete);
+        const bool whole = add_chunk(r, e, h, raw, apart ? &outer : &own, out->step,
+                                     &k->incomplete);
         if (whole && apart)
             k->outer_table = t;
         else if (whole)
@@ -235,8 +324,11 @@ static void read_rank(struct record *r, i64 from, i64 to, struct record_step *ou
     k->n_spans = own.n;
     k->outer = outer.at;
     k->n_outer = outer.n;
-    find_bounds(k, out->step);
-    drop_others(k, own.at, own.n);
+    k->rising = own.rising;
+    find_bounds(k, &own, out->step);
+    if (own.task_begin_ns < k->begin_ns || own.task_end_ns > k->end_ns)
+        drop_others(k, own.at, own.n);
+    find_lanes(k);
 }
 
 static void read_sample(struct record *r, struct record_rank *k, int rank,

@@ -4,13 +4,43 @@
 
 #include <math.h>
 
-/* Lengths are found in one walk over the graph, side by side. */
+/* Lengths are found in one walk over the graph, side by side: as pairs, which a processor of any
+ * kind adds and compares at once. */
 enum { SIDES = RUNG_COMPUTE };
-_Static_assert((int)LOSSES <= (int)SIDES, "room for both");
+_Static_assert((int)LOSSES <= (int)SIDES && SIDES == 8, "room for both");
+
+typedef double pair __attribute__((vector_size(2 * sizeof(double))));
 
 struct side {
-    double x[SIDES];
+    pair a, b, c, d;
 };
+
+static inline struct side side_all(double x)
+{
+    const pair p = { x, x };
+    return (struct side){ p, p, p, p };
+}
+
+static inline struct side side_add(struct side x, struct side y)
+{
+    return (struct side){ x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d };
+}
+
+static inline struct side side_mul(struct side x, struct side y)
+{
+    return (struct side){ x.a * y.a, x.b * y.b, x.c * y.c, x.d * y.d };
+}
+
+static inline pair pair_larger(pair x, pair y)
+{
+    return (pair){ dag_larger(x[0], y[0]), dag_larger(x[1], y[1]) };
+}
+
+static inline struct side side_larger(struct side x, struct side y)
+{
+    return (struct side){ pair_larger(x.a, y.a), pair_larger(x.b, y.b), pair_larger(x.c, y.c),
+                          pair_larger(x.d, y.d) };
+}
 
 #define KIND(k) (1u << (k))
 
@@ -26,23 +56,39 @@ enum {
  * (dag_scale_gaps with 0). */
 struct peeled {
     u32 gone;
-    const struct computing *computing; /* NULL: as measured */
+    const struct computing *computing;
+};
+
+/* One rank's tasks, in each of the steps. */
+struct tasks {
+    const double *seconds[SIDES];
+    i64 at;
 };
 
 struct walk {
     const struct dag *g;
-    const struct peeled *peeled;
-    int n;
     struct side keep[DAG_KINDS]; /* 1 where a node of the kind takes its time */
+    struct side host, no_host;   /* 1 where time passes between nodes, and where it does not */
+    struct tasks *tasks;         /* [n_ranks] */
     double *gaps; /* behind each node, until the next one of its chain; where that is a rank's
                    * first, [g->n + rank] */
 };
 
-static void keep_kinds(struct walk *w)
+static struct side side_of(const double *x)
 {
-    for (int kind = 0; kind < DAG_KINDS; kind++)
-        for (int k = 0; k < w->n; k++)
-            w->keep[kind].x[k] = !(w->peeled[k].gone & KIND(kind));
+    return (struct side){ { x[0], x[1] }, { x[2], x[3] }, { x[4], x[5] }, { x[6], x[7] } };
+}
+
+static void keep_kinds(struct walk *w, const struct peeled *peeled)
+{
+    for (int kind = 0; kind < DAG_KINDS; kind++) {
+        double keep[SIDES];
+        for (int k = 0; k < SIDES; k++)
+            keep[k] = !(peeled[k].gone & KIND(kind));
+        w->keep[kind] = side_of(keep);
+    }
+    w->host = w->keep[DAG_REST];
+    w->no_host = side_add(side_all(1), side_mul(side_all(-1), w->host));
 }
 
 static void find_gaps(struct walk *w, struct arena *a)
@@ -57,67 +103,62 @@ static void find_gaps(struct walk *w, struct arena *a)
 }
 
 /* What of each time stands before the node. */
-static struct side time_before(const struct walk *w, i64 i, const struct side *ends)
+static inline struct side time_before(const struct walk *w, i64 i, const struct side *ends)
 {
     const struct dag *g = w->g;
     const struct dag_node *n = &g->nodes[i];
-    const struct side *host = &w->keep[DAG_REST];
     struct side t;
-    if (n->before >= 0) {
+    if (n->before >= 0)
         t = ends[n->before];
-    } else {
-        const double start = n->rank >= 0 ? g->starts[n->rank] : -INFINITY;
-        for (int k = 0; k < SIDES; k++)
-            t.x[k] = host->x[k] != 0 || n->rank < 0 ? start : 0;
-    }
-    for (int k = 0; k < SIDES; k++)
-        t.x[k] += g->lead[i] * host->x[k];
-    for (i64 k = 0; k < n->n_needs; k++) {
-        const struct side *need = &ends[g->needs[n->needs + k]];
-        for (int r = 0; r < SIDES; r++)
-            t.x[r] = dag_larger(t.x[r], need->x[r]);
-    }
+    else if (n->rank >= 0)
+        t = side_mul(side_all(g->starts[n->rank]), w->host);
+    else
+        t = side_all(-INFINITY);
+    t = side_add(t, side_mul(side_all(g->lead[i]), w->host));
+    for (i64 k = 0; k < n->n_needs; k++)
+        t = side_larger(t, ends[g->needs[n->needs + k]]);
     return t;
 }
 
-static struct side time_of(const struct walk *w, i64 i, i64 *at)
+static inline struct side time_of(const struct walk *w, i64 i)
 {
     const struct dag *g = w->g;
     const struct dag_node *n = &g->nodes[i];
-    struct side t;
-    for (int k = 0; k < SIDES; k++)
-        t.x[k] = g->seconds[i] * w->keep[n->kind].x[k];
-    if (n->kind == DAG_BEGIN) {
-        const double gap = w->gaps[n->before >= 0 ? n->before : g->n + n->rank];
-        for (int k = 0; k < w->n; k++)
-            if (w->peeled[k].gone & KIND(DAG_REST))
-                t.x[k] = dag_larger(0, g->seconds[i] - gap) * w->keep[n->kind].x[k];
-    } else if (n->kind == DAG_COMPUTE) {
-        const i64 own = at[n->rank]++;
-        for (int k = 0; k < w->n; k++)
-            if (w->peeled[k].computing)
-                t.x[k] = w->peeled[k].computing->ranks[n->rank].seconds[own];
+    const double seconds = g->seconds[i];
+    if (n->kind == DAG_COMPUTE) {
+        struct tasks *t = &w->tasks[n->rank];
+        const double *const *s = t->seconds;
+        const i64 at = t->at++;
+        return (struct side){ { s[0][at], s[1][at] }, { s[2][at], s[3][at] },
+                              { s[4][at], s[5][at] }, { s[6][at], s[7][at] } };
     }
-    return t;
+    if (n->kind != DAG_BEGIN)
+        return side_mul(side_all(seconds), w->keep[n->kind]);
+    const double gap = w->gaps[n->before >= 0 ? n->before : g->n + n->rank];
+    const struct side early = side_mul(side_all(dag_larger(0, seconds - gap)), w->no_host);
+    return side_mul(side_add(side_mul(side_all(seconds), w->host), early), w->keep[DAG_BEGIN]);
 }
 
+/* peeled[SIDES], of which those behind the n-th are not asked for. */
 static void walk(const struct record_step *s, const struct dag *g, const struct peeled *peeled,
                  int n, double *lengths)
 {
-    struct walk w = { .g = g, .peeled = peeled, .n = n };
-    struct side *ends = ARENA_UNSET(s->arena, struct side, g->n), longest = { { 0 } };
-    i64 *at = ARENA_ARRAY(s->arena, i64, g->n_ranks);
-    keep_kinds(&w);
+    struct walk w = { .g = g, .tasks = ARENA_ARRAY(s->arena, struct tasks, g->n_ranks) };
+    struct side *ends = ARENA_UNSET(s->arena, struct side, g->n), longest = side_all(0);
+    for (int r = 0; r < g->n_ranks; r++)
+        for (int k = 0; k < SIDES; k++)
+            w.tasks[r].seconds[k] = peeled[k < n ? k : 0].computing->ranks[r].seconds;
+    keep_kinds(&w, peeled);
     find_gaps(&w, s->arena);
     for (i64 i = 0; i < g->n; i++) {
-        const struct side before = time_before(&w, i, ends), seconds = time_of(&w, i, at);
-        for (int k = 0; k < SIDES; k++)
-            ends[i].x[k] = before.x[k] + seconds.x[k];
-        for (int k = 0; g->nodes[i].kind == DAG_REST && k < SIDES; k++)
-            longest.x[k] = dag_larger(longest.x[k], ends[i].x[k]);
+        ends[i] = side_add(time_before(&w, i, ends), time_of(&w, i));
+        if (g->nodes[i].kind == DAG_REST)
+            longest = side_larger(longest, ends[i]);
     }
+    const double all[SIDES] = { longest.a[0], longest.a[1], longest.b[0], longest.b[1],
+                                longest.c[0], longest.c[1], longest.d[0], longest.d[1] };
     for (int k = 0; k < n; k++)
-        lengths[k] = longest.x[k];
+        lengths[k] = all[k];
 }
 
 /* --- the ladder's ------------------------------------------------------------------- */
@@ -125,8 +166,9 @@ static void walk(const struct record_step *s, const struct dag *g, const struct 
 void rungs_measure(struct rungs *out, const struct record_step *s, const struct dag *g,
                    const struct usual *u)
 {
-    struct computing clock, cpu, even;
-    computing_open(&clock, s, g);
+    struct computing as_is, clock, cpu, even;
+    computing_open(&as_is, s, g);
+    computing_copy(&clock, &as_is);
     for (int r = 0; r < g->n_ranks; r++)
         computing_scale(&clock.ranks[r], 0, clock.ranks[r].n,
                         usual_speed_of(&s->ranks[r]).clock);
@@ -139,9 +181,9 @@ void rungs_measure(struct rungs *out, const struct record_step *s, const struct 
     computing_copy(&even, &out->usual);
     computing_even_actions(&even);
     const struct peeled peeled[SIDES] = {
-        [RUNG_STEP] = { UNSTEADY, NULL },
-        [RUNG_DATA] = { UNSTEADY | LOADS, NULL },
-        [RUNG_HOST] = { UNSTEADY | LOADS | HOST, NULL },
+        [RUNG_STEP] = { UNSTEADY, &as_is },
+        [RUNG_DATA] = { UNSTEADY | LOADS, &as_is },
+        [RUNG_HOST] = { UNSTEADY | LOADS | HOST, &as_is },
         [RUNG_CLOCK] = { UNSTEADY | LOADS | HOST, &clock },
         [RUNG_CPU] = { UNSTEADY | LOADS | HOST, &cpu },
         [RUNG_BALANCE] = { UNSTEADY | LOADS | HOST, &out->usual },
@@ -165,19 +207,20 @@ static void mend_paces(struct computing *c)
 
 void rungs_lost(const struct record_step *s, const struct dag *g, double lost[LOSSES])
 {
-    struct computing balanced, even;
+    struct computing as_is, balanced, even;
     double left[LOSSES + 1];
-    computing_open(&balanced, s, g);
+    computing_open(&as_is, s, g);
+    computing_copy(&balanced, &as_is);
     mend_paces(&balanced);
     left[LOSSES] = computing_mean(&balanced, g->missing);
     computing_even_copies(&balanced);
     computing_copy(&even, &balanced);
     computing_even_actions(&even);
-    const struct peeled peeled[LOSSES] = { /* what is left before each loss */
-        [LOSS_DATA] = { UNSTEADY, NULL },
-        [LOSS_HOST] = { UNSTEADY | LOADS, NULL },
-        [LOSS_TRANSFER] = { UNSTEADY | LOADS | HOST, NULL },
-        [LOSS_BALANCE] = { UNSTEADY | LOADS | HOST | CALLS, NULL },
+    const struct peeled peeled[SIDES] = { /* what is left before each loss */
+        [LOSS_DATA] = { UNSTEADY, &as_is },
+        [LOSS_HOST] = { UNSTEADY | LOADS, &as_is },
+        [LOSS_TRANSFER] = { UNSTEADY | LOADS | HOST, &as_is },
+        [LOSS_BALANCE] = { UNSTEADY | LOADS | HOST | CALLS, &as_is },
         [LOSS_STAGE] = { UNSTEADY | LOADS | HOST | CALLS, &balanced },
         [LOSS_BUBBLE] = { UNSTEADY | LOADS | HOST | CALLS, &even },
     };

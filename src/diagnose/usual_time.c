@@ -48,15 +48,6 @@ static void scale_attention(const struct record_table *t, struct computed *c, do
 
 /* --- actions ------------------------------------------------------------------------ */
 
-static u64 kind_of(const struct record_table *t, const struct computed *c, i64 from, i64 to)
-{
-    u64 kind = (u64)(to - from);
-    for (i64 i = from; i < to; i++)
-        kind = ((kind << 7 | kind >> 57) ^ t->tasks[(u32)c->task[i]].kind_hash) *
-               0x9e3779b97f4a7c15u; /* 2^64 over the golden ratio: mixes */
-    return kind;
-}
-
 static void see_paces(struct usual *u, const double *pace, int n)
 {
     if (n > u->n_ranks) {
@@ -107,12 +98,11 @@ void usual_add(struct usual *u, const struct record_step *s, const struct dag *g
     see_paces(u, pace, c.n_ranks);
     for (int r = 0; r < c.n_ranks; r++) {
         const struct computed *k = &c.ranks[r];
-        for (i64 i = 0, to; i < k->n; i = to) {
-            double seconds;
-            to = computing_action(k, i, &seconds);
+        for (i64 j = 0, i = 0; j < k->n_actions; i = k->actions[j++].to) {
+            const double seconds = computing_seconds(k, i, k->actions[j].to);
             if (seconds > 0)
-                *more_times(u, 1) = (struct usual_time){ kind_of(s->ranks[r].table, k, i, to),
-                                                         seconds, fmin(1, speed[r]), r };
+                *more_times(u, 1) = (struct usual_time){ k->actions[j].kind, seconds,
+                                                         fmin(1, speed[r]), r };
         }
     }
 }
@@ -171,11 +161,10 @@ void usual_apply(const struct usual *u, struct computing *c)
         struct computed *k = &c->ranks[r];
         const double attended = usual_speed_of(&c->s->ranks[r]).attended;
         scale_attention(c->s->ranks[r].table, k, 1 / attended);
-        for (i64 i = 0, to; i < k->n; i = to) {
-            double own;
-            to = computing_action(k, i, &own);
-            const struct usual_time *t =
-                own > 0 ? find_time(u, kind_of(c->s->ranks[r].table, k, i, to)) : NULL;
+        for (i64 j = 0, i = 0; j < k->n_actions; i = k->actions[j++].to) {
+            const i64 to = k->actions[j].to;
+            const double own = computing_seconds(k, i, to);
+            const struct usual_time *t = own > 0 ? find_time(u, k->actions[j].kind) : NULL;
             computing_scale(k, i, to, t ? t->seconds / own : 1 / pace_of(u, r));
         }
         scale_attention(c->s->ranks[r].table, k, attended);
@@ -184,10 +173,11 @@ void usual_apply(const struct usual *u, struct computing *c)
 
 /* --- steps -------------------------------------------------------------------------- */
 
-static void *make_times(void *context, const struct record_step *s)
+static void *make_times(void *context, const struct record_step *s, void **kept)
 {
     struct dag *g;
     (void)context;
+    (void)kept;
     if (dag_new(&g, s) < 0)
         return NULL;
     struct usual *own = ARENA_NEW(s->arena, struct usual);
@@ -213,7 +203,7 @@ static int take_times(void *context, const struct record_step *s, void *made, in
 
 int usual_of_steps(struct usual *u, struct record *r, const i64 *steps, i64 n)
 {
-    const struct each e = { u, make_times, take_times };
+    const struct each e = { u, make_times, take_times, NULL };
     const double bytes = n > 0 ? record_step_bytes(r, steps[n / 2]) : 0;
     const i64 room = bytes > 0 ? (i64)fmin(MOST_STEPS, most_bytes / bytes) : MOST_STEPS;
     const i64 take = i64_min(n, i64_max(1, room));

@@ -12,12 +12,24 @@ struct seen {
     i64 n, made;
 };
 
-static void *make(void *context, const struct record_step *s)
+static _Atomic int n_kept; /* by threads, and not given back */
+
+static void *make(void *context, const struct record_step *s, void **kept)
 {
     (void)context;
     i64 *step = ARENA_NEW(s->arena, i64);
     *step = s->step;
+    if (!*kept) {
+        *kept = &n_kept;
+        n_kept++;
+    }
     return step;
+}
+
+static void drop(void *kept)
+{
+    CHECK(kept == &n_kept);
+    n_kept--;
 }
 
 static int take(void *context, const struct record_step *s, void *made, int rc)
@@ -51,13 +63,14 @@ TEST(steps_come_in_order_from_one_thread_and_from_several)
             steps[n++] = r.steps[i];
         steps[n++] = 1000000 + k; /* there is none: it is taken too, and said to be an error */
     }
-    CHECK_OK(each_step(&r, steps, r.n_steps, &(struct each){ &few, make, take }));
+    CHECK_OK(each_step(&r, steps, r.n_steps, &(struct each){ &few, make, take, drop }));
     CHECK_EQ(few.n, r.n_steps);
-    CHECK_OK(each_step(&r, steps, n, &(struct each){ &many, make, take }));
+    CHECK_OK(each_step(&r, steps, n, &(struct each){ &many, make, take, drop }));
     CHECK_EQ(many.n, n);
     CHECK_EQ(many.made, n - n / (r.n_steps + 1));
-    CHECK_EQ(each_step(&r, steps, n, &(struct each){ &stopped, make, stop }), ERR_LIMIT);
+    CHECK_EQ(each_step(&r, steps, n, &(struct each){ &stopped, make, stop, drop }), ERR_LIMIT);
     CHECK_EQ(stopped.n, 3);
+    CHECK_EQ(n_kept, 0);
     record_close(&r);
 }
 
