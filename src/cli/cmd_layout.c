@@ -72,7 +72,8 @@ static int view_ranks(struct show *x)
     x->views = ARENA_ARRAY(x->v->arena, const struct rank_view *, l->pp);
     for (i64 i = 0; i < l->pp; i++) {
         struct rank_view *view = ARENA_NEW(x->v->arena, struct rank_view);
-        TRY(rank_view_new(view, l, &x->spec, &x->config, i * stage_ranks(l), x->v->arena));
+        TRY(rank_view_new(view, l, &x->spec, &x->config, i * layout_stride(l, AXIS_PP),
+                          x->v->arena));
         x->views[i] = view;
     }
     return OK;
@@ -104,15 +105,29 @@ static const char *layers_text(const struct show *x, i64 pp_rank)
     return copy;
 }
 
+/* "((pp x 2 + dp) x 1 + cp) x 2 + tp", or in another order "tp x 2 + dp". */
+static void print_places(const struct layout *l)
+{
+    if (l->order == 0) {
+        printf("((pp x %lld + dp) x %lld + cp) x %lld + tp", (long long)l->dp, (long long)l->cp,
+               (long long)l->tp);
+    } else {
+        const i64 rows = layout_stride(l, AXIS_ROWS);
+        printf("tp x %lld + dp x %lld + cp x %lld + pp x %lld",
+               (long long)layout_stride(l, AXIS_TP), (long long)(rows * l->cp), (long long)rows,
+               (long long)layout_stride(l, AXIS_PP));
+    }
+    if (l->islands > 1)
+        printf(" + island x %lld", (long long)(stage_ranks(l) * l->pp));
+}
+
 static void print_mesh(const struct show *x)
 {
     const struct layout *l = &x->layout;
     i64 ranks = layout_ranks(l);
-    printf("layout %s: %lld rank%s; rank = ((pp x %lld + dp) x %lld + cp) x %lld + tp",
-           layout_text(l, x->v->arena), (long long)ranks, ranks == 1 ? "" : "s", (long long)l->dp,
-           (long long)l->cp, (long long)l->tp);
-    if (l->islands > 1)
-        printf(" + island x %lld", (long long)(stage_ranks(l) * l->pp));
+    printf("layout %s: %lld rank%s; rank = ", layout_text(l, x->v->arena), (long long)ranks,
+           ranks == 1 ? "" : "s");
+    print_places(l);
     printf("\n\n  rank%s    pp    dp    cp    tp  layers\n", l->islands > 1 ? " island" : "");
     for (i64 r = 0; r < i64_min(ranks, MOST_ROWS); r++) {
         struct mesh m = mesh_at(l, r);
@@ -151,22 +166,22 @@ static void print_all_groups(const struct show *x)
     if (layout_ranks(l) > 1)
         printf("\ngroups\n");
     print_groups(x, "islands", l->islands, stage_ranks(l) * l->pp);
-    print_groups(x, "pp", l->pp, stage_ranks(l));
-    i64 apart = l->exact_context ? l->cp * l->tp : l->tp;
+    print_groups(x, "pp", l->pp, layout_stride(l, AXIS_PP));
+    const i64 rows = layout_stride(l, AXIS_ROWS), apart = l->exact_context ? l->cp * rows : rows;
     print_groups(x, "dp", layout_sharers(l), apart); /* who share gradients */
     if (l->zero_group > 0) {
         print_groups(x, "zero", l->zero_group, apart);
         print_groups(x, "copies", layout_sharers(l) / l->zero_group, apart * l->zero_group);
     }
-    print_groups(x, "ep", l->ep, l->tp); /* who share the experts; who have the same */
+    print_groups(x, "ep", l->ep, rows); /* who share the experts; who have the same */
     if (l->ep > 1) {
-        i64 rows = layout_expert_rows(l);
-        print_groups(x, "edp", layout_split_ranks(l) / rows, rows * apart);
+        const i64 of = layout_expert_rows(l);
+        print_groups(x, "edp", layout_split_ranks(l) / of, of * apart);
         /* Of a row, in exact mode. */
-        print_groups(x, "twins", layout_expert_twins(l), l->ep * l->tp);
+        print_groups(x, "twins", layout_expert_twins(l), l->ep * rows);
     }
-    print_groups(x, "cp", l->cp, l->tp);
-    print_groups(x, "tp", l->tp, 1);
+    print_groups(x, "cp", l->cp, rows);
+    print_groups(x, "tp", l->tp, layout_stride(l, AXIS_TP));
 }
 
 /* --- parameters --------------------------------------------------------------------- */

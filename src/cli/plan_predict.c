@@ -45,7 +45,7 @@ static int view_ranks(struct predict *x)
     x->views = ARENA_ARRAY(x->v->arena, const struct rank_view *, l->pp);
     for (i64 i = 0; i < l->pp; i++) {
         struct rank_view *view = ARENA_NEW(x->v->arena, struct rank_view);
-        TRY(rank_view_new(view, l, &x->r.spec, &x->r.config, i * layout_ranks(l) / l->pp,
+        TRY(rank_view_new(view, l, &x->r.spec, &x->r.config, i * layout_stride(l, AXIS_PP),
                           x->v->arena));
         x->views[i] = view;
     }

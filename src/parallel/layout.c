@@ -11,6 +11,15 @@ enum { MOST_RANKS = 1 << 20 };
 
 #define FIELD(kind, field) OPTION_FIELD(kind, struct layout, field)
 
+/* The option's words, in the same order. */
+const char *const layout_orders[LAYOUT_ORDERS] = { "tp-dp-pp", "tp-pp-dp", "dp-tp-pp", "dp-pp-tp",
+                                                   "pp-tp-dp", "pp-dp-tp" };
+static const enum layout_axis axes_of[LAYOUT_ORDERS][LAYOUT_AXES] = {
+    { AXIS_TP, AXIS_ROWS, AXIS_PP }, { AXIS_TP, AXIS_PP, AXIS_ROWS },
+    { AXIS_ROWS, AXIS_TP, AXIS_PP }, { AXIS_ROWS, AXIS_PP, AXIS_TP },
+    { AXIS_PP, AXIS_TP, AXIS_ROWS }, { AXIS_PP, AXIS_ROWS, AXIS_TP },
+};
+
 const struct option layout_options[] = {
     { "layout.islands", FIELD(INT, islands), "1", .unit = "islands", .min = 1, .max = MOST_RANKS,
       .help = "Groups of ranks that take steps apart, each on its share of the rows, and average "
@@ -59,6 +68,11 @@ const struct option layout_options[] = {
     { "layout.stages", FIELD(STRING, stages), NULL,
       .help = "Layers of each pipeline stage, such as 3+5+4; without it they are shared out "
               "evenly, the head counted." },
+    { "layout.order", FIELD(CHOICE, order), "tp-dp-pp",
+      .choices = "tp-dp-pp|tp-pp-dp|dp-tp-pp|dp-pp-tp|pp-tp-dp|pp-dp-tp",
+      .help = "Which axis has neighbours in rank order, innermost first: the first one's "
+              "groups lie within a host, where ranks are placed host by host. cp lies within dp, "
+              "islands outside of all." },
     { 0 },
 };
 
@@ -76,6 +90,17 @@ i64 layout_ranks(const struct layout *l)
         if (__builtin_mul_overflow(n, degrees[i], &n))
             return INT64_MAX;
     return n;
+}
+
+i64 layout_stride(const struct layout *l, enum layout_axis axis)
+{
+    const i64 degrees[LAYOUT_AXES] = { [AXIS_TP] = l->tp, [AXIS_ROWS] = l->dp * l->cp,
+                                       [AXIS_PP] = l->pp };
+    const enum layout_axis *axes = axes_of[l->order];
+    i64 stride = 1;
+    for (int i = 0; i < LAYOUT_AXES && axes[i] != axis; i++)
+        stride *= degrees[axes[i]];
+    return stride;
 }
 
 /* --- text --------------------------------------------------------------------------- */

@@ -2,7 +2,7 @@
  *
  * A layout is data: a degree per axis and a few choices. It changes how a step is computed,
  * never which step: the recipe's batch is the batch of all ranks together. The axes of
- * the mesh, outermost first:
+ * the mesh, outermost first (`order` has pp, dp with cp, and tp otherwise):
  *
  *     islands  the ranks of each take steps of their own and meet now and then (islands.h)
  *     pp   pipeline: every rank has other layers; micro-batches pass through them
@@ -35,6 +35,9 @@ enum cp_kind { CP_RING, CP_ULYSSES };
 /* When gradients are summed over dp: as soon as a layer's are ready, or when all are. */
 enum layout_sums { SUMS_READY, SUMS_END };
 
+/* Axes whose order is a choice; cp lies within dp. */
+enum layout_axis { AXIS_TP, AXIS_ROWS, AXIS_PP, LAYOUT_AXES };
+
 struct layout {
     i64 islands, pp, dp, cp, tp;
     i64 ep; /* divides dp cp */
@@ -48,9 +51,17 @@ struct layout {
     i64 chunks;           /* pipeline stages per rank; 0: as few as the schedule needs */
     const char *schedule; /* enum schedule_kind by name, or a file that ends in .csv */
     const char *stages;   /* "3+5+4": layers of each stage; NULL: evenly */
+    int order; /* which axis has neighbours in rank order: one of LAYOUT_ORDERS */
     bool priced;          /* nobody runs it: what ranks cannot do yet, but whose tasks are
                            * those that they would have, is let through */
 };
+
+/* Innermost first, as they are written; the first is the usual one. */
+enum { LAYOUT_ORDERS = 6 };
+extern const char *const layout_orders[LAYOUT_ORDERS];
+/* How far apart ranks are that are neighbours along the axis; of AXIS_ROWS, along cp, or along dp
+ * where cp is 1. Islands lie outside of all. */
+i64 layout_stride(const struct layout *l, enum layout_axis axis);
 
 /* Keys "layout.dp" and so on, bound to struct layout. */
 extern const struct option layout_options[];

@@ -8,12 +8,21 @@ enum { TAG_AGREE = 1, TAG_TELL, TAG_GATHER, TAG_GIVE = 8 };
 
 struct mesh mesh_at(const struct layout *l, i64 rank)
 {
-    i64 rest = rank / l->tp, stage = rest / (l->cp * l->dp);
-    struct mesh m = { .layout = *l, .rank = rank, .island = stage / l->pp,
-                      .pp_rank = stage % l->pp, .dp_rank = rest / l->cp % l->dp,
-                      .cp_rank = rest % l->cp, .tp_rank = rank % l->tp };
+    const i64 row = rank / layout_stride(l, AXIS_ROWS) % (l->dp * l->cp);
+    struct mesh m = { .layout = *l, .rank = rank,
+                      .island = rank / (l->pp * l->dp * l->cp * l->tp),
+                      .pp_rank = rank / layout_stride(l, AXIS_PP) % l->pp,
+                      .dp_rank = row / l->cp, .cp_rank = row % l->cp,
+                      .tp_rank = rank / layout_stride(l, AXIS_TP) % l->tp };
     m.row_rank = m.island * l->dp + m.dp_rank;
     return m;
+}
+
+i64 mesh_rank_in(const struct mesh *m, const struct layout *l)
+{
+    return m->island * l->pp * l->dp * l->cp * l->tp + m->pp_rank * layout_stride(l, AXIS_PP) +
+           (m->dp_rank * l->cp + m->cp_rank) * layout_stride(l, AXIS_ROWS) +
+           m->tp_rank * layout_stride(l, AXIS_TP);
 }
 
 struct mesh mesh_single(void)
@@ -137,17 +146,24 @@ struct model_part mesh_part(const struct mesh *m, const struct model_spec *s)
 i64 mesh_stride(const struct mesh *m, enum lane lane)
 {
     const struct layout *l = &m->layout;
-    const i64 apart = l->exact_context ? l->cp * l->tp : l->tp; /* of those along LANE_DP */
+    const i64 rows = layout_stride(l, AXIS_ROWS);
+    const i64 apart = l->exact_context ? l->cp * rows : rows; /* of those along LANE_DP */
     switch (lane) {
     case LANE_ISLAND: return l->pp * l->dp * l->cp * l->tp;
-    case LANE_PP: return l->dp * l->cp * l->tp;
+    case LANE_PP: return layout_stride(l, AXIS_PP);
     case LANE_DP:
     case LANE_SHARD: return apart;
     case LANE_COPIES: return layout_split_ranks(l) * apart;
     case LANE_EDP: return layout_expert_rows(l) * apart;
-    case LANE_TP: return 1;
-    default: return l->tp;
+    case LANE_TP: return layout_stride(l, AXIS_TP);
+    default: return rows;
     }
+}
+
+i64 mesh_column(const struct mesh *m)
+{
+    const struct layout *l = &m->layout;
+    return ((m->island * l->dp + m->dp_rank) * l->cp + m->cp_rank) * l->tp + m->tp_rank;
 }
 
 /* The ranks that differ from this one in the lane's coordinate only. */
@@ -192,25 +208,31 @@ static int make_boundaries(struct mesh *m)
 /* Neighbours along cp and dp. */
 static int make_batch(struct mesh *m)
 {
-    i64 n = m->layout.dp * m->layout.cp, tp = m->layout.tp;
+    const i64 n = m->layout.dp * m->layout.cp, apart = mesh_stride(m, LANE_CP);
+    const i64 own = m->dp_rank * m->layout.cp + m->cp_rank;
     if (n == 1)
         return OK;
     int *members = ARENA_ARRAY(&m->comm->arena, int, n);
     for (i64 i = 0; i < n; i++)
-        members[i] = (int)(((m->island * m->layout.pp + m->pp_rank) * n + i) * tp + m->tp_rank);
+        members[i] = (int)(m->rank + (i - own) * apart);
     return comm_group_new(&m->batch, m->comm, "batch", members, (int)n);
 }
 
 static int make_column(struct mesh *m)
 {
-    i64 sharers = m->layout.dp * m->layout.cp, tp = m->layout.tp, n = 0;
-    i64 all = m->layout.islands * m->layout.pp * sharers;
+    const struct layout *l = &m->layout;
+    const i64 sharers = l->dp * l->cp, all = l->islands * l->pp * sharers;
+    const i64 first = m->tp_rank * mesh_stride(m, LANE_TP);
+    i64 n = 0;
     m->column = m->batch;
     if (all == sharers)
         return OK;
     int *members = ARENA_ARRAY(&m->comm->arena, int, all);
-    for (i64 i = 0; i < all; i++)
-        members[n++] = (int)(i * tp + m->tp_rank);
+    for (i64 i = 0; i < l->islands; i++)
+        for (i64 p = 0; p < l->pp; p++)
+            for (i64 r = 0; r < sharers; r++)
+                members[n++] = (int)(first + i * mesh_stride(m, LANE_ISLAND) +
+                                     p * mesh_stride(m, LANE_PP) + r * mesh_stride(m, LANE_CP));
     return comm_group_new(&m->column, m->comm, "column", members, (int)n);
 }
 
@@ -235,7 +257,7 @@ int mesh_meet(struct mesh *out, struct comm *comm)
 /* A group of ep is a part of those along cp. */
 static int make_row_twins(struct mesh *m)
 {
-    const i64 n = layout_expert_twins(&m->layout), apart = m->layout.ep * m->layout.tp;
+    const i64 n = layout_expert_twins(&m->layout), apart = m->layout.ep * mesh_stride(m, LANE_CP);
     if (n == 1)
         return OK;
     int *members = ARENA_ARRAY(&m->comm->arena, int, n);
@@ -257,7 +279,8 @@ static int make_expert_groups(struct mesh *m)
 /* A head's are neighbours: each of them projects an equal part of it. */
 static int make_heads(struct mesh *m, const struct model_spec *s)
 {
-    i64 n = m->layout.tp / s->kv_heads, first = m->rank - m->tp_rank % i64_max(1, n);
+    const i64 n = m->layout.tp / s->kv_heads, apart = mesh_stride(m, LANE_TP);
+    const i64 first = m->rank - m->tp_rank % i64_max(1, n) * apart;
     if (n <= 1)
         return OK;
     if (n == m->layout.tp) {
@@ -266,7 +289,7 @@ static int make_heads(struct mesh *m, const struct model_spec *s)
     }
     int *members = ARENA_ARRAY(&m->comm->arena, int, n);
     for (i64 i = 0; i < n; i++)
-        members[i] = (int)(first + i);
+        members[i] = (int)(first + i * apart);
     return comm_group_new(&m->heads, m->comm, "tp", members, (int)n);
 }
 

@@ -1,9 +1,10 @@
 /* parallel/mesh.h - which rank is where, and with whom it talks.
  *
- * rank = (((island x pp + pp_rank) x dp + dp_rank) x cp + cp_rank) x tp + tp_rank: tp is
- * innermost, because it talks most and neighbours in rank order are usually neighbours
- * in the machine; stages of a pipeline talk less, and islands least. Groups are made
- * once.
+ * rank = (((island x pp + pp_rank) x dp + dp_rank) x cp + cp_rank) x tp + tp_rank, where
+ * layout.order does not say otherwise: tp is innermost, because it talks most and neighbours in
+ * rank order are usually neighbours in the machine; stages of a pipeline talk less, and islands
+ * least. Members of a group are in the order of their coordinates, whatever their ranks, so that
+ * sums are the same in every order. Groups are made once.
  *
  * Ranks along dp and cp together *share the batch*: each has other tokens of it, so gradients and
  * losses are summed over all of them, and they split what zero splits. The lane LANE_DP and the
@@ -54,6 +55,9 @@ struct mesh {
 /* Coordinates alone, for those who plan: no comm, no groups, no stages. */
 struct mesh mesh_at(const struct layout *l, i64 rank);
 
+/* The rank that has these coordinates in another layout's order; its degrees are the same. */
+i64 mesh_rank_in(const struct mesh *m, const struct layout *l);
+
 /* The mesh of one rank. */
 struct mesh mesh_single(void);
 
@@ -73,6 +77,8 @@ i64 mesh_degree(const struct mesh *m, enum lane lane);
 i64 mesh_coordinate(const struct mesh *m, enum lane lane);
 /* How far ranks are apart that are neighbours along the axis. */
 i64 mesh_stride(const struct mesh *m, enum lane lane);
+/* Ranks that differ in nothing but their stage are a column; columns are numbered from 0. */
+i64 mesh_column(const struct mesh *m);
 
 /* The lane of those who split what zero splits: LANE_SHARD where they are not all of LANE_DP. */
 enum lane mesh_split_lane(const struct mesh *m);

@@ -174,13 +174,6 @@ static void tell_call(const struct simulation *x, const struct call *c, enum lan
 
 /* --- calls -------------------------------------------------------------------------- */
 
-/* Of an island, those that differ in nothing but their stage. */
-static i64 column_of(const struct mesh *m)
-{
-    const i64 columns = mesh_stride(m, LANE_PP);
-    return m->island * columns + m->rank % columns;
-}
-
 /* Moves have one for each direction of each boundary, per column of ranks. */
 static struct channel *channel_of(struct simulation *x, const struct rank *r,
                                   const struct task *t, int *member, int *members)
@@ -191,13 +184,13 @@ static struct channel *channel_of(struct simulation *x, const struct rank *r,
         i64 at = (i64)t->attr[MOVE_BOUNDARY] * 2 + way;
         *member = t->op->receives;
         *members = 2;
-        return &x->channels[LANE_COUNT * x->n + at * columns + column_of(m)];
+        return &x->channels[LANE_COUNT * x->n + at * columns + mesh_column(m)];
     }
     i64 first = m->rank - mesh_coordinate(m, t->lane) * mesh_stride(m, t->lane);
     *member = (int)mesh_coordinate(m, t->lane);
     *members = (int)mesh_degree(m, t->lane);
     if (t->lane == LANE_TIE) { /* who has the first stage and who has the last */
-        first = column_of(m);
+        first = mesh_column(m);
         *member = m->stages.rank_of[0] != (int)m->pp_rank;
         *members = 2;
     }
@@ -442,7 +435,7 @@ static bool run_task(struct simulation *x, struct rank *r, const struct task *t,
 static bool meet_stages(struct simulation *x, struct rank *r)
 {
     const i64 pp = r->mesh.layout.pp;
-    struct meeting *m = &x->meetings[column_of(&r->mesh)];
+    struct meeting *m = &x->meetings[mesh_column(&r->mesh)];
     if (!x->step || pp == 1 || r->met)
         return true;
     if (!r->came) {

@@ -40,7 +40,8 @@ static i64 apart(const struct mesh *m, const struct task *t)
     const struct stages *s = &m->stages;
     if (t->lane == LANE_TIE) /* the first stage and the last */
         return (s->rank_of[s->n - 1] - s->rank_of[0]) * mesh_stride(m, LANE_PP);
-    return collective_of_twins(t) ? m->layout.ep * m->layout.tp : mesh_stride(m, t->lane);
+    return collective_of_twins(t) ? m->layout.ep * mesh_stride(m, LANE_CP)
+                                  : mesh_stride(m, t->lane);
 }
 
 static i64 part_of(i64 count, i64 n, i64 index)

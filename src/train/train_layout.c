@@ -100,7 +100,7 @@ static int price(const struct search *x, struct candidate *k)
     const struct rank_view **views = ARENA_ARRAY(&a, const struct rank_view *, l->pp);
     for (i64 i = 0; i < l->pp && rc >= 0; i++) {
         struct rank_view *v = ARENA_NEW(&a, struct rank_view);
-        rc = rank_view_new(v, l, x->spec, x->config, i * l->dp * l->cp * l->tp, &a);
+        rc = rank_view_new(v, l, x->spec, x->config, i * layout_stride(l, AXIS_PP), &a);
         views[i] = v;
         if (rc >= 0)
             add_view(k, v, x->budget);

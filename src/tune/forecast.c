@@ -40,7 +40,7 @@ static int view_ranks(const struct rank_view **views, const struct train_recipe 
     const struct layout *l = &r->layout;
     for (i64 i = 0; i < l->pp; i++) {
         struct rank_view *view = ARENA_NEW(a, struct rank_view);
-        TRY(rank_view_new(view, l, &r->spec, &r->config, i * l->dp * l->cp * l->tp, a));
+        TRY(rank_view_new(view, l, &r->spec, &r->config, i * layout_stride(l, AXIS_PP), a));
         views[i] = view;
     }
     return OK;

@@ -79,7 +79,8 @@ TEST(every_layout_trains_and_evaluates_what_one_rank_does)
                                            "dp=2,tp=2", "dp=2,tp=2,zero=1", "dp=2,zero=2",
                                            "dp=4,zero=3", "dp=2,tp=2,zero=3", "cp=2,dp=2",
                                            "cp=4,zero=3", "dp=4,zero=2,zero_group=2",
-                                           "cp=2,cp_kind=ulysses,dp=2,zero=1" };
+                                           "cp=2,cp_kind=ulysses,dp=2,zero=1",
+                                           "dp=2,tp=2,zero=1,order=dp-tp-pp" };
     for (i64 i = 0; i < COUNT_OF(layouts); i++) {
         shellf(0, TRAIN "--set run.name=%s --ranks %d --layout %s", layouts[i],
                ranks_of(layouts[i]), layouts[i]);
@@ -90,7 +91,8 @@ TEST(every_layout_trains_and_evaluates_what_one_rank_does)
 
 TEST(a_run_goes_on_on_any_other_layout)
 {
-    static const char *const layouts[] = { "dp=1", "cp=2,dp=2", "dp=2,tp=2,zero=1", "tp=2",
+    static const char *const layouts[] = { "dp=1", "cp=2,dp=2",
+                                           "dp=2,tp=2,zero=1,order=dp-tp-pp", "tp=2",
                                            "cp=2,dp=2,zero=3", "dp=1" };
     for (int i = 0; i < COUNT_OF(layouts); i++) {
         int ranks = ranks_of(layouts[i]);

@@ -215,7 +215,8 @@ TEST(an_exact_island_is_one_rank_to_the_last_bit)
 {
     static const char *const layouts[] = { "islands=2,dp=4,zero=1,exact=true",
                                            "islands=2,dp=2,tp=2,exact=true",
-                                           "islands=2,pp=2,tp=2,exact=true" };
+                                           "islands=2,pp=2,tp=2,exact=true",
+                                           "islands=2,pp=2,tp=2,order=pp-tp-dp,exact=true" };
     for (i64 i = 0; i < COUNT_OF(layouts); i++) {
         struct ranks *one = calloc(2, sizeof *one), *many = one + 1;
         struct ranks_options o = options_of("islands=2,exact=true", i % 2 == 0);
