@@ -11,10 +11,14 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 enum { BUFFER_BYTES = 4 << 20, LEAST_FILE_BYTES = 64 << 10, ENTRIES = 1024,
        KEPT_PART = 8, /* of the disk, one in so many is for either file of kept steps */
        FEW_ENTRIES = 64 /* what a reader goes through itself is written with what comes next */ };
+/* Waking a thread takes some 100 us of a virtual processor's time, which short steps cannot spare:
+ * within so long of the last writing it is left to wake by itself. */
+static const u64 pause_ns = 100 * 1000 * 1000;
 
 struct file {
     char path[2200], old[2200];
@@ -47,6 +51,7 @@ struct record_writer {
     pthread_mutex_t lock; /* of front, go and stop */
     pthread_cond_t wake;
     bool go, stop;
+    bool idle; /* the thread wakes only when it is told to */
     atomic_llong dropped;
     atomic_bool failed;
     char error[512]; /* set before `failed` */
@@ -222,15 +227,28 @@ static int write_back(struct record_writer *w)
     return OK;
 }
 
+/* With the lock. Behind a pause of which only a full buffer is a reason to end it. */
+static void wait_for_go(struct record_writer *w, u64 until_ns)
+{
+    const struct timespec until = { .tv_sec = (time_t)(until_ns / 1000000000),
+                                    .tv_nsec = (long)(until_ns % 1000000000) };
+    int rc = 0;
+    while (rc == 0 && !w->stop && w->front.used < BUFFER_BYTES / 2)
+        rc = pthread_cond_timedwait(&w->wake, &w->lock, &until);
+    w->idle = true;
+    while (!w->go && !w->stop)
+        pthread_cond_wait(&w->wake, &w->lock);
+    w->idle = false;
+}
+
 static void *writer_main(void *argument)
 {
     struct record_writer *w = argument;
+    u64 until_ns = 0;
     pthread_mutex_lock(&w->lock);
     while (!w->stop || w->front.used > 0) {
-        if (!w->go && !w->stop) {
-            pthread_cond_wait(&w->wake, &w->lock);
-            continue;
-        }
+        if (!w->stop)
+            wait_for_go(w, until_ns);
         struct buffer taken = w->front;
         w->front = (struct buffer){ w->back.data, 0 };
         w->back = taken;
@@ -240,6 +258,7 @@ static void *writer_main(void *argument)
             snprintf(w->error, sizeof w->error, "%s", err_message());
             atomic_store(&w->failed, true);
         }
+        until_ns = sys_now_ns() + pause_ns;
         pthread_mutex_lock(&w->lock);
     }
     pthread_mutex_unlock(&w->lock);
@@ -264,6 +283,7 @@ int record_writer_new(struct record_writer **out, const char *folder, int rank, 
     if (!w)
         return err_set(ERR_LIMIT, "no memory for recording spans");
     memset(w, 0, sizeof *w);
+    pthread_condattr_t monotonic;
     const i64 kept = disk_bytes / KEPT_PART; /* and as much for its older generation */
     name_file(&w->files[0], folder, rank, "", (KEPT_PART - 2) / 2 * kept);
     name_file(&w->files[1], folder, rank, ".kept", kept);
@@ -275,7 +295,10 @@ int record_writer_new(struct record_writer **out, const char *folder, int rank, 
         room = room && w->files[i].entries;
     }
     pthread_mutex_init(&w->lock, NULL);
-    pthread_cond_init(&w->wake, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&w->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     int rc = room ? pthread_create(&w->thread, NULL, writer_main, w) : ENOMEM;
     if (rc != 0) {
         for (int i = 0; i < 2; i++)
@@ -358,7 +381,8 @@ void record_writer_go(struct record_writer *w)
 {
     pthread_mutex_lock(&w->lock);
     w->go = true;
-    pthread_cond_signal(&w->wake);
+    if (w->idle || w->front.used >= BUFFER_BYTES / 2)
+        pthread_cond_signal(&w->wake);
     pthread_mutex_unlock(&w->lock);
 }
 

@@ -34,7 +34,8 @@ i64 record_writer_least_bytes(const struct record_writer *w, i64 chunk_bytes);
 /* One chunk whose payload is head and then body, into the files of `where`. False: dropped. */
 bool record_writer_put(struct record_writer *w, int where, enum record_kind kind, const void *head,
                        i64 head_bytes, const void *body, i64 body_bytes);
-/* The thread may write what was put; the first time it begins the newest file, whatever was. */
+/* The thread may write what was put: at once, or a tenth of a second behind its last writing. The
+ * first time it begins the newest file, whatever was. */
 void record_writer_go(struct record_writer *w);
 
 i64 record_writer_dropped(const struct record_writer *w); /* chunks */

@@ -164,6 +164,22 @@ TEST(a_full_buffer_drops_and_counts)
     CHECK_EQ(read_file("rank-0.spans").steps, put_chunks);
 }
 
+/* Waking the thread is dear: what is put soon behind a writing, it writes by itself. */
+TEST(what_follows_soon_is_written_without_anything_more)
+{
+    sys_remove_tree(FOLDER);
+    struct record_writer *w = open_writer(1 << 24);
+    write_steps(w, 0, 1, 10, 99);
+    while (read_file("rank-0.spans").steps < 1)
+        sys_sleep_ns(1000000);
+    write_steps(w, 1, 4, 10, 99);
+    for (int i = 0; i < 10000 && read_file("rank-0.spans").steps < 4; i++)
+        sys_sleep_ns(1000000);
+    CHECK_EQ(read_file("rank-0.spans").steps, 4);
+    record_writer_free(w);
+    CHECK_EQ(read_file("rank-0.spans").steps, 4);
+}
+
 TEST(a_disk_that_refuses_ends_the_recording)
 {
     sys_remove_tree(FOLDER);
@@ -186,4 +202,5 @@ TEST_MAIN(ONE(both_generations_stay_below_the_limit_and_have_heads),
           ONE(what_is_kept_outlives_the_newest),
           ONE(a_torn_end_is_cut_off_and_the_rest_goes_on),
           ONE(a_file_that_grows_is_read_on_from_where_it_ended), ONE(a_full_buffer_drops_and_counts),
+          ONE(what_follows_soon_is_written_without_anything_more),
           ONE(a_disk_that_refuses_ends_the_recording))
