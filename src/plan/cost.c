@@ -79,6 +79,7 @@ struct stage {
 
 static void add_piece(struct stage *s, const struct plan_piece *p, double n, int recompute)
 {
+    const double all = recompute == RECOMPUTE_FULL; /* what runs again exchanges again */
     s->terms[PLAN_IDEAL] += n * (p->forward.ideal + p->backward.ideal);
     s->terms[PLAN_SHAPE] += n * (p->forward.shape + p->backward.shape);
     s->terms[PLAN_MEMORY_BOUND] += n * (p->forward.memory + p->backward.memory);
@@ -87,12 +88,12 @@ static void add_piece(struct stage *s, const struct plan_piece *p, double n, int
     s->terms[PLAN_RECOMPUTE] += n * again;
     double tp = p->tp_backward + p->tp_again[recompute];
     s->terms[PLAN_TP] += n * (p->tp_forward + tp);
-    s->terms[PLAN_CP] += n * (p->cp_forward + p->cp_backward);
-    s->terms[PLAN_EP] += n * (p->ep_forward + p->ep_backward);
+    double cp = p->cp_backward + all * p->cp_forward, ep = p->ep_backward + all * p->ep_forward;
+    s->terms[PLAN_CP] += n * (p->cp_forward + cp);
+    s->terms[PLAN_EP] += n * (p->ep_forward + ep);
     s->forward += n * (plan_seconds_sum(&p->forward) + p->tp_forward + p->cp_forward +
                        p->ep_forward);
-    s->backward += n * (plan_seconds_sum(&p->backward) + again + tp + p->cp_backward +
-                        p->ep_backward);
+    s->backward += n * (plan_seconds_sum(&p->backward) + again + tp + cp + ep);
     s->weights += n * p->weight_seconds;
 }
 
@@ -108,20 +109,21 @@ static bool pipeline_leaves_node(const struct plan_job *job, const struct plan_l
     return l->pp > 1 && plan_tier_of(job->machine, l->pp, l->tp * l->cp * l->dp) > 0;
 }
 
-/* The host's work besides layers shows where it is not ahead of the device. */
+/* The host's work besides layers shows where it is not ahead of the device: at the end of both
+ * passes, when its lead is used up. */
 static void add_batch(struct stage *s, const struct plan_job *job, const struct plan_table *t,
                       const struct plan_layout *l, double layers)
 {
     double all = (double)(t->dense_layers + t->sparse_layers);
-    double slack = layers / all * ((double)t->dense_layers * t->pieces[PLAN_DENSE].slack +
-                                   (double)t->sparse_layers * t->pieces[PLAN_SPARSE].slack);
+    const double *dense = t->pieces[PLAN_DENSE].slack, *sparse = t->pieces[PLAN_SPARSE].slack;
+    double slack = layers / all * ((double)t->dense_layers * dense[l->recompute] +
+                                   (double)t->sparse_layers * sparse[l->recompute]);
     double host = t->batch_launch;
     if (pipeline_leaves_node(job, l))
         host += layers * t->pipeline_launch;
     double seen = fmax(0, host - slack);
     s->terms[PLAN_LAUNCH] += seen;
-    s->forward += seen / 3;
-    s->backward += seen * 2 / 3;
+    s->backward += seen;
 }
 
 static double stage_seconds(const struct stage *s)
@@ -284,8 +286,8 @@ static void pipeline(const struct plan_job *job, const struct plan_layout *l,
 }
 
 /* What the other stages make the slowest one wait for: the first micro-batch's way down and the
- * last one's way back. With zb-h1 weight gradients fill some of that (Qi et al. 2024). The order
- * of zb-v is that of equal F, I and W; what it loses where they are not was fitted to the clock of
+ * last one's way back. With zb-h1 no stage waits for weight gradients of others, and its own fill
+ * as much again (Qi et al. 2024), but for the last micro-batch's. The order of zb-v is that of equal F, I and W; what it loses where they are not was fitted to the clock of
  * schedules (parallel/schedule_time.c). */
 static double bubble(const struct plan_layout *l, const struct stage *sum,
                      const struct stage *slowest)
@@ -294,7 +296,7 @@ static double bubble(const struct plan_layout *l, const struct stage *sum,
     double down = sum->forward - F, weights = sum->weights - W;
     double back = sum->backward - slowest->backward;
     if (l->schedule == SCHEDULE_ZB_H1)
-        return fmax(0, down + back - 2 * weights);
+        return fmax(0, down + back - weights - fmin(weights, (double)(l->micro_batches - 1) * W));
     if (l->schedule != SCHEDULE_ZB_V)
         return (down + back) / (double)l->virtual_stages;
     double pp = (double)l->pp, late, uneven, each;

@@ -82,7 +82,8 @@ struct plan_piece {
     double again_flops[3];
     double tp_forward, tp_backward, tp_again[3]; /* seconds of messages that nothing hides */
     double cp_forward, cp_backward;
-    double slack;                 /* seconds that the host is ahead after forward and backward */
+    double slack[3];              /* by enum recompute: seconds that the host is ahead after
+                                   * forward and backward */
     double ep_forward, ep_backward;
     double parameters;            /* elements here that every data rank has */
     double expert_parameters;     /* and those that ranks along ep have others of */

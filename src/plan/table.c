@@ -160,7 +160,8 @@ static double slowest_of(i64 n)
 /* The host starts so many kernels while the device works for `busy` seconds: returns how far it
  * gets ahead. Were all kernels alike, the slower of both would decide. They are not: the device
  * waits within runs of short kernels even where the host is ahead on the whole, so both count, as a
- * norm of degree `pace`. */
+ * norm of degree `pace`. What the host has left of that is its lead: were it what the device works
+ * longer, a faster device would lose more of the lead than it gains. */
 static double keep_pace(const struct pricing *x, struct plan_seconds *s, double kernels,
                         double busy)
 {
@@ -170,8 +171,9 @@ static double keep_pace(const struct pricing *x, struct plan_seconds *s, double 
         return 0;
     }
     double most = fmax(host, busy), least = fmin(host, busy), p = x->family->pace;
-    s->launch = most > 0 ? most * pow(1 + pow(least / most, p), 1 / p) - busy : 0;
-    return fmax(0, busy - host);
+    double both = most > 0 ? most * pow(1 + pow(least / most, p), 1 / p) : 0;
+    s->launch = both - busy;
+    return both - host;
 }
 
 /* How much of such operators selective recompute runs a second time. */
@@ -443,13 +445,16 @@ static void price_launches(const struct pricing *x, const struct plan_piece_ops 
         experts_back = kernels_of_experts(x, k->experts.backward, k->experts.each_backward);
     }
     there += k->kernels_forward + more;
+    double ahead, ahead_back;
     if (sparse && k->experts.waits)
-        out->slack = keep_pace_twice(x, &out->forward, there, experts, forward,
-                                     seconds_at_experts(x, p, out));
+        ahead = keep_pace_twice(x, &out->forward, there, experts, forward,
+                                seconds_at_experts(x, p, out));
     else
-        out->slack = keep_pace(x, &out->forward, there + experts, forward);
-    out->slack += keep_pace(x, &out->backward, k->kernels_backward + more + back + experts_back,
-                            backward);
+        ahead = keep_pace(x, &out->forward, there + experts, forward);
+    back += k->kernels_backward + more + experts_back;
+    ahead_back = keep_pace(x, &out->backward, back, backward);
+    for (int r = 0; r < 3; r++)
+        out->slack[r] = ahead + ahead_back + (r == RECOMPUTE_FULL ? ahead : 0);
 }
 
 /* Kernels that move experts' rows keep some of the device for themselves. */

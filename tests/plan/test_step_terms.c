@@ -1,0 +1,51 @@
+/* What is exchanged and what the host is ahead, term by term. */
+#include "test.h"
+
+#include "parallel/layout.h"
+#include "plan/table.h"
+#include "plan_job.h"
+
+static const char cluster[] = "h100-sxm node:8 fabric:4096x50GB/s~8us";
+
+static void price(struct planned *p, const struct plan_layout *l, struct plan_step *step)
+{
+    struct plan_table table;
+    CHECK(plan_layout_refused(&p->job, l) == NULL);
+    CHECK_OK(plan_table_new(&table, &p->job, l, &p->arena));
+    plan_step_of(&p->job, l, &table, step);
+}
+
+/* Keys that went round for a layer go round again where all of it is computed again, and so do rows
+ * of experts. */
+TEST(what_runs_again_exchanges_again)
+{
+    struct planned p;
+    struct plan_step once, again;
+    struct plan_layout l = { .tp = 1, .cp = 4, .pp = 1, .dp = 2, .ep = 8, .micro_batch = 1,
+                             .micro_batches = 2, .virtual_stages = 1 };
+    open_planned(&p, "mixtral-8x7b", cluster, 8, 4, 4096);
+    price(&p, &l, &once);
+    l.recompute = RECOMPUTE_FULL;
+    price(&p, &l, &again);
+    CHECK_NEAR(again.terms[PLAN_EP], 1.5 * once.terms[PLAN_EP], 1e-12);
+    CHECK(again.terms[PLAN_CP] > 1.2 * once.terms[PLAN_CP]);
+    CHECK(again.terms[PLAN_CP] < 1.6 * once.terms[PLAN_CP]);
+    arena_fini(&p.arena);
+}
+
+/* While a layer is computed again the host gets further ahead. */
+TEST(the_host_is_ahead_of_what_runs_again_too)
+{
+    struct planned p;
+    struct plan_table table;
+    const struct plan_layout l = { .tp = 1, .cp = 1, .pp = 1, .dp = 1, .ep = 1, .micro_batch = 4,
+                                   .micro_batches = 1, .virtual_stages = 1 };
+    open_planned(&p, "llama3-8b", cluster, 1, 4, 2048);
+    CHECK_OK(plan_table_new(&table, &p.job, &l, &p.arena));
+    const double *slack = table.pieces[PLAN_DENSE].slack;
+    CHECK(slack[RECOMPUTE_NONE] > 0 && slack[RECOMPUTE_SELECTIVE] == slack[RECOMPUTE_NONE]);
+    CHECK(slack[RECOMPUTE_FULL] > 1.2 * slack[RECOMPUTE_NONE]);
+    arena_fini(&p.arena);
+}
+
+TEST_MAIN(ONE(what_runs_again_exchanges_again), ONE(the_host_is_ahead_of_what_runs_again_too))
