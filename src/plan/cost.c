@@ -375,30 +375,45 @@ static double split_sum_seconds(const struct plan_job *job, i64 ranks, i64 strid
                                  calls);
 }
 
-static struct shared share(const struct plan_job *job, const struct plan_layout *l,
-                           double parameters, i64 ranks, i64 stride)
+/* Of one exchange of so many parameters, which takes so long to begin. */
+static struct shared share_unit(const struct plan_job *job, const struct plan_layout *l,
+                                double parameters, i64 ranks, i64 stride, double begin_s)
 {
     const struct plan_stack *s = job->stack;
     i64 near = l->zero_group && l->zero > ZERO_NONE ? i64_min(l->zero_group, ranks) : ranks;
     i64 groups = ranks / near;
     double calls = (double)(near - 1), part = (double)(near - 1) / (double)near * parameters;
     struct shared out = { 0 };
-    if (ranks <= 1 || parameters <= 0)
-        return out;
     if (l->zero == ZERO_NONE)
         out.reduce_s = plan_sum_seconds(job, ranks, stride, parameters * s->message_bytes);
     else if (near > 1) {
-        out.reduce_s = split_sum_seconds(job, near, stride, parameters * s->message_bytes) /
-                       s->split_rate;
-        out.gather_s = plan_exchange_seconds(job, near, stride, part * s->weight_bytes, calls) /
-                       s->split_rate;
+        double sum = split_sum_seconds(job, near, stride, parameters * s->message_bytes);
+        double gather = plan_exchange_seconds(job, near, stride, part * s->weight_bytes, calls);
+        out.reduce_s = begin_s + sum / s->split_rate;
+        out.gather_s = begin_s + gather / s->split_rate;
     }
     if (groups > 1)
-        out.reduce_s += plan_sum_seconds(job, groups, stride * near,
-                                         parameters / (double)near * s->message_bytes);
+        out.reduce_s += begin_s + plan_sum_seconds(job, groups, stride * near,
+                                                   parameters / (double)near * s->message_bytes);
     if (job->frozen) /* what is split is still gathered */
         out = (struct shared){ .gather_s = l->zero == ZERO_WEIGHTS ? out.gather_s : 0 };
     return out;
+}
+
+/* Where weights are split they are gathered layer by layer, and gradients scattered so: each layer,
+ * and what is in none, goes all steps of a ring by itself. */
+static struct shared share(const struct plan_job *job, const struct plan_layout *l,
+                           const struct plan_table *t, double parameters, i64 ranks, i64 stride)
+{
+    const bool each = l->zero == ZERO_WEIGHTS;
+    const double layers = (double)ceil_div(t->dense_layers + t->sparse_layers, l->pp);
+    const double units = each ? layers + 1 : 1;
+    struct shared out = { 0 };
+    if (ranks <= 1 || parameters <= 0)
+        return out;
+    const double begin_s = each ? job->family->collective_s : 0;
+    out = share_unit(job, l, parameters / units, ranks, stride, begin_s);
+    return (struct shared){ units * out.reduce_s, units * out.gather_s };
 }
 
 static struct shared share_all(const struct plan_job *job, const struct plan_layout *l,
@@ -406,10 +421,10 @@ static struct shared share_all(const struct plan_job *job, const struct plan_lay
 {
     struct held h = held_by(job, l, t);
     i64 sharers = l->dp * l->cp;
-    struct shared dense = share(job, l, h.dense, sharers, l->tp);
+    struct shared dense = share(job, l, t, h.dense, sharers, l->tp);
     i64 of_experts = plan_expert_sharers(job->stack, l);
     i64 stride = plan_expert_stride(job->stack, l) * l->ep;
-    struct shared experts = share(job, l, h.experts, of_experts / l->ep, stride);
+    struct shared experts = share(job, l, t, h.experts, of_experts / l->ep, stride);
     return (struct shared){ dense.reduce_s + experts.reduce_s, dense.gather_s + experts.gather_s };
 }
 

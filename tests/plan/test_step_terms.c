@@ -15,6 +15,26 @@ static void price(struct planned *p, const struct plan_layout *l, struct plan_st
     plan_step_of(&p->job, l, &table, step);
 }
 
+/* Links so fast that bytes take no time: what is left are steps and starts, each layer's and those of
+ * what is in no layer. A micro-batch gathers twice and scatters once. */
+TEST(weights_that_are_split_go_layer_by_layer)
+{
+    struct planned p;
+    struct plan_step step;
+    const struct plan_layout l = { .tp = 1, .cp = 1, .pp = 1, .dp = 32, .ep = 1, .micro_batch = 1,
+                                   .micro_batches = 2, .virtual_stages = 1, .zero = ZERO_WEIGHTS };
+    open_planned(&p, "llama3-8b", cluster, 32, 64, 2048);
+    for (int t = 0; t < p.machine.n_tiers; t++)
+        p.machine.tiers[t].bytes_per_s.mid = 1e30;
+    p.machine.device.link_bytes_per_s = 1e30;
+    p.machine.tiers[1].latency_s.mid = p.family.net_latency_s = 1e-5;
+    p.family.collective_s = 4e-5;
+    p.stack.dp_overlap = 0;
+    price(&p, &l, &step);
+    CHECK_NEAR(step.terms[PLAN_DP], 2 * 3 * (32 + 1) * (31 * 1e-5 + 4e-5), 1e-9);
+    arena_fini(&p.arena);
+}
+
 /* Keys that went round for a layer go round again where all of it is computed again, and so do rows
  * of experts. */
 TEST(what_runs_again_exchanges_again)
@@ -48,4 +68,5 @@ TEST(the_host_is_ahead_of_what_runs_again_too)
     arena_fini(&p.arena);
 }
 
-TEST_MAIN(ONE(what_runs_again_exchanges_again), ONE(the_host_is_ahead_of_what_runs_again_too))
+TEST_MAIN(ONE(weights_that_are_split_go_layer_by_layer), ONE(what_runs_again_exchanges_again),
+          ONE(the_host_is_ahead_of_what_runs_again_too))

@@ -24,10 +24,10 @@ static const struct bound bounds[] = {
     { "vtrain_single", 699, 5.6, 3.3, 0, 0.93, 78, 20.5, 88, 2.8 },
     { "vtrain_multi", 40, 8.4, 3.7, 0, 0.78, 77, 25.5, 99, 5.2 },
     { "bigscience_bloom_a100", 77, 7, 5.5, 0, 0.73, 77, 25, 90, 1.2 },
-    { "llm_foundry_mpt", 124, 6.6, 6.1, 0, 0, 71, 17.5, 0, 0 },
-    { "ultrascale_nanotron_h100", 985, 21.4, 9.3, 0, 0.86, 73, 32.5, 89, 21 },
+    { "llm_foundry_mpt", 124, 6.2, 5.8, 0, 0, 77, 17.5, 0, 0 },
+    { "ultrascale_nanotron_h100", 985, 21.4, 9.3, 0, 0.86, 73, 31, 89, 21 },
     { "megatron_bridge", 142, 15.3, 11.4, 0, -0.25, 86, 97, 75, 6.5 },
-    { "torchtitan", 11, 11, 10.9, 0, 0, 71, 41, 99, 3.6 },
+    { "torchtitan", 11, 10.7, 10.5, 0, 0, 80, 40, 99, 3.6 },
 };
 
 static void validate(struct validated_set *out, const char *set, struct plan_world *w,
