@@ -185,17 +185,6 @@ static void settle_task(struct walk *w, const struct record_task *t)
     }
 }
 
-/* What t touches that a call of task `sought` still moves, or NULL. */
-static const struct use *needs(const struct walk *w, const struct record_task *t, i64 sought)
-{
-    for (int i = 0; i < t->n_reads + t->n_writes && may_block(w, t); i++) {
-        const struct use *u = blocks_task(w, t, i);
-        if (u && (i64)u->task == sought)
-            return u;
-    }
-    return NULL;
-}
-
 /* --- calls -------------------------------------------------------------------------- */
 
 static int by_task(const void *a, const void *b)
@@ -246,6 +235,38 @@ static void note(const struct walk *w, struct dag_entry e)
 static i32 index_of(const struct walk *w, const struct dag_item *it)
 {
     return (i32)(it - w->items);
+}
+
+/* What `it` waited for: the call, as far as it is found. */
+struct sought {
+    const struct dag_item *it;
+    i32 ended; /* a call of the same task that had ended before; -1: there is none */
+};
+
+/* Whether it waited for this use's call. What nothing has settled yet may be of an earlier turn of
+ * the task, and have ended long ago. */
+static bool is_meant(const struct walk *w, const struct use *u, struct sought *s)
+{
+    if (u->task != s->it->span->task_id)
+        return false;
+    const struct dag_call *c = &w->b->calls[u->call];
+    const bool meant = c->ended > seconds_of(w->b, s->it->begin_ns);
+    note(w, (struct dag_entry){ .what = DAG_ENTRY_MEANT, .answer = meant,
+                                .item = index_of(w, s->it), .end = c->end });
+    if (!meant && s->ended < 0)
+        s->ended = u->call;
+    return meant;
+}
+
+/* What t touches that the call still moves, or NULL. */
+static const struct use *needs(const struct walk *w, const struct record_task *t, struct sought *s)
+{
+    for (int i = 0; i < t->n_reads + t->n_writes && may_block(w, t); i++) {
+        const struct use *u = blocks_task(w, t, i);
+        if (u && is_meant(w, u, s))
+            return u;
+    }
+    return NULL;
 }
 
 enum { KEY_BITS = 32 };
@@ -434,18 +455,19 @@ static struct target up_to_next(const struct walk *w, i64 index)
     return t;
 }
 
-/* What task `sought` moves and the target needs: behind the last, all that is under way. */
-static const struct use *needed_there(const struct walk *w, const struct target *to, u32 sought)
+/* What the call moves and the target needs: behind the last, all that is under way. */
+static const struct use *needed_there(const struct walk *w, const struct target *to,
+                                      struct sought *s)
 {
     const struct record_table *p = w->k->table;
     struct walk at = *w;
     if (to->action < p->n_actions) {
         at.action = to->action;
         const struct record_segment *g = &p->segments[action_at(&at)->segment];
-        return needs(&at, &p->tasks[g->first + to->task], sought);
+        return needs(&at, &p->tasks[g->first + to->task], s);
     }
     for (i64 i = 0; w->n_active > 0 && i < p->n_places; i++)
-        if (w->uses[i].active && w->uses[i].task == sought)
+        if (w->uses[i].active && is_meant(w, &w->uses[i], s))
             return &w->uses[i];
     return NULL;
 }
@@ -464,27 +486,27 @@ static bool is_taken_up_behind(const struct walk *w, const struct record_task *t
 
 /* Walks on to what needs what `it` waited for, or to what was begun behind it only: then it
  * stood still where the call begins, and *early says whether nothing needed that yet. Returns
- * the call, -1: none. */
+ * the call; where there is none, one that had just ended; -1: none. */
 static i32 find_waited(struct walk *w, const struct dag_item *it, const struct target *to,
                        bool *early)
 {
-    const u32 sought = it->span->task_id;
+    struct sought s = { it, -1 };
     const struct record_task *t;
     const struct use *u = NULL;
     i32 begun = -1;
     u32 id;
     while ((t = next_task(w, to, &id)) != NULL) {
         const i64 before = w->b->n_calls;
-        u = needs(w, t, sought);
+        u = needs(w, t, &s);
         if (u || (begun >= 0 && is_taken_up_behind(w, t, id, it)))
             break;
         pass_task(w, t, id);
-        if (id == sought && w->b->n_calls > before)
+        if (id == it->span->task_id && w->b->n_calls > before)
             begun = (i32)before;
     }
-    u = u ? u : needed_there(w, to, sought);
+    u = u ? u : needed_there(w, to, &s);
     *early = !u && begun >= 0;
-    return u ? u->call : begun;
+    return u ? u->call : begun >= 0 ? begun : s.ended;
 }
 
 /* The call stays under way: what needs it does so with or without this wait. */

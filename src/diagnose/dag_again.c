@@ -328,6 +328,11 @@ static bool repeat_rank(struct chain *c)
             if ((call_begin(c, e) >= c->k->spans[c->x->items[e->node]].end_ns) != e->answer)
                 return false;
             break;
+        case DAG_ENTRY_MEANT:
+            if ((c->g->own_ends[e->end] >
+                 seconds_of(c, c->k->spans[c->x->items[e->item]].begin_ns)) != e->answer)
+                return false;
+            break;
         case DAG_ENTRY_REST:
             put(c, e->node, dag_larger(c->now, end), dag_larger(c->now, end));
             break;

@@ -5,9 +5,9 @@
  * found anew: a tenth of the work. So nothing is taken for the same that might not be, building a
  * graph logs everything that times have decided in it (dag_log): which spans count, in which order
  * the rank's own doings stand, what lies within something else, which calls were taken up behind a
- * wait. Whoever repeats it compares every span's task, action, lane and kind, decides all of that
- * again, and where anything differs the graph is built as usual. The numbers are those that
- * dag_new would find, to the bit. */
+ * wait, or had ended before it. Whoever repeats it compares every span's task, action, lane and kind,
+ * decides all of that again, and where anything differs the graph is built as usual. The numbers are
+ * those that dag_new would find, to the bit. */
 #ifndef HEADWAY_DIAGNOSE_DAG_AGAIN_H
 #define HEADWAY_DIAGNOSE_DAG_AGAIN_H
 
@@ -71,12 +71,13 @@ enum dag_entry_kind {
     DAG_ENTRY_PASSED,   /* an item within what is in the chain already */
     DAG_ENTRY_CALL,     /* a call's begin, and its end as the next node */
     DAG_ENTRY_TAKEN_UP, /* whether a call was taken up behind an item (`node`) */
+    DAG_ENTRY_MEANT,    /* whether a call (`end`) had not ended when an item began */
     DAG_ENTRY_REST,     /* the chain's end */
 };
 
 struct dag_entry {
     u8 what;     /* enum dag_entry_kind */
-    bool answer; /* of DAG_ENTRY_TAKEN_UP */
+    bool answer; /* of DAG_ENTRY_TAKEN_UP and DAG_ENTRY_MEANT */
     i32 item;    /* of the rank's items; of calls the first of n in the rank's calls */
     i32 n, node;
     i32 end; /* of calls and meetings: the node behind it */

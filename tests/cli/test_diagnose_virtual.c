@@ -210,6 +210,26 @@ TEST(what_watches_learning_takes_time_in_its_steps_only)
     CHECK_NEAR((s[2] - s[0]) / (s[1] - s[0]), 10. / 37, 1e-3); /* steps 4 to 40 */
 }
 
+/* What passes from stage to stage is gathered along tp, too: a rank may wait for a gathering of whose
+ * task an earlier turn has not been settled. */
+TEST(a_step_of_several_stages_a_rank_takes_as_long_replayed)
+{
+    static const char *const layouts[] = {
+        "pp=2,tp=2,schedule=interleaved,chunks=3", "pp=2,tp=4,schedule=interleaved,chunks=3",
+        "pp=2,dp=2,schedule=interleaved,chunks=3", "pp=2,tp=2,schedule=zb-v",
+    };
+    char flags[256];
+    for (int i = 0; i < COUNT_OF(layouts); i++) {
+        snprintf(flags, sizeof flags, "--layout %s --set 'model.override={\"layers\":6}' --set "
+                 "train.steps=6 --set train.batch=4 ", layouts[i]);
+        json_t *o = diagnose(flags, NULL);
+        const double fidelity = number(o, "replay_fidelity");
+        if (fabs(fidelity - 1) > 1e-6) /* spans are of whole nanoseconds */
+            fail_msg("%s: a replay takes %g times as long", layouts[i], fidelity);
+        json_decref(o);
+    }
+}
+
 TEST(runs_without_a_fault_have_no_finding)
 {
     static const char *const flags[] = { DP, TENSOR, "--layout dp=8 ", "--layout dp=2,cp=2,tp=2 ",
@@ -429,6 +449,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ONE(a_known_fault_is_named_first_with_its_place_and_what_it_costs),
         ONE(what_watches_learning_takes_time_in_its_steps_only),
+        ONE(a_step_of_several_stages_a_rank_takes_as_long_replayed),
         ONE(runs_without_a_fault_have_no_finding),
         ONE(of_two_faults_both_are_among_the_first_three),
         ONE(settings_give_back_what_is_promised),
