@@ -215,13 +215,23 @@ void attained_settle(struct attained *a)
     a->n_kernels = kept;
 }
 
+int attained_dtype_in_use(const struct record_head *h)
+{
+    return strcmp(h->precision, "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32;
+}
+
+static double ratio_of(const struct attained *a, int rank, int dtype)
+{
+    for (i64 i = 0; i < a->n_peaks; i++)
+        if (a->peaks[i].rank == rank && a->peaks[i].dtype == dtype)
+            return a->peaks[i].ratio;
+    return 1;
+}
+
 double attained_peak(const struct attained *a, const struct record_head *h, int dtype)
 {
-    const double peak = probed_peak(h, dtype);
-    for (i64 i = 0; i < a->n_peaks; i++)
-        if (a->peaks[i].rank == h->rank && a->peaks[i].dtype == dtype)
-            return peak * a->peaks[i].ratio;
-    return peak;
+    const double in_use = ratio_of(a, h->rank, attained_dtype_in_use(h));
+    return probed_peak(h, dtype) * fmax(ratio_of(a, h->rank, dtype), in_use);
 }
 
 double attained_beyond(const struct attained *a, const struct record_task *t)

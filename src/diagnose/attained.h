@@ -2,8 +2,10 @@
  *
  * A ceiling that a kernel goes beyond is none. There are two reasons. The peak was probed while others
  * had the processor, or its clock was low: then products that take a good part of the time show a
- * higher one, and that counts instead, for all of the rank's. Or what a kernel reads lies in a cache,
- * where memory's rate is no limit: then what it attained is the ceiling of this kernel alone.
+ * higher one, and that counts instead, for all of the rank's; where it is the dtype that products are
+ * to have, for the others as well, which were probed beside it and may have no such witness (else what
+ * computes in them seemed to be slow by its dtype). Or what a kernel reads lies in a cache, where
+ * memory's rate is no limit: then what it attained is the ceiling of this kernel alone.
  *
  * A kernel is all tasks of one op, phase and dtype. Its times are those that the ladder judges (t f u,
  * diagnose/usual_time.h), of the best steps but for a few, and only of those in which least had to be
@@ -41,6 +43,8 @@ void attained_add(struct attained *a, const struct computing *c, const double *s
 void attained_take(struct attained *a, const struct attained *other);
 void attained_settle(struct attained *a);
 
+/* Of the run's precision (enum dtype). */
+int attained_dtype_in_use(const struct record_head *h);
 /* FLOP/s of the rank for this dtype (enum dtype), at least what was measured; 0: not known. */
 double attained_peak(const struct attained *a, const struct record_head *h, int dtype);
 /* How many times faster than its ceilings the task's kernel is; at least 1. */

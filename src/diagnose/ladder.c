@@ -10,11 +10,6 @@ static double ratio(double a, double b)
     return b != 0 ? a / b : 1;
 }
 
-static int dtype_in_use(const struct record_head *h)
-{
-    return strcmp(h->precision, "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32;
-}
-
 static double weight_of(const struct ladder *l)
 {
     return l->weight > 0 ? l->weight : 1;
@@ -32,7 +27,7 @@ static void see_rank(struct ladder *l, const struct record_rank *k, const struct
     *out = (struct rates){ .rate = k->head->memory_bytes_per_s, .attended = v.attended };
     for (int d = 0; d < DTYPES; d++)
         out->of_dtype[d] = attained_peak(a, k->head, d);
-    out->used = out->of_dtype[dtype_in_use(k->head)];
+    out->used = out->of_dtype[attained_dtype_in_use(k->head)];
     l->no_rate |= !(out->rate > 0);
     l->no_peak |= !(out->used > 0);
     l->has_cpu |= v.has_cpu;

@@ -73,6 +73,8 @@ TEST(the_factors_of_real_runs_multiply_to_the_mfu)
         int longer = 0;
         open_run(&r, runs[i].name);
         set_ceilings(&r);
+        for (int k = 0; k < r.parts[0].ranks; k++) /* which no rank attains */
+            r.parts[0].heads[k]->flops_f32 = 1e13;
         arena_init(&a);
         u = (struct usual){ .arena = &a };
         CHECK_OK(usual_of_steps(&u, &r, r.steps, r.n_steps));
@@ -94,7 +96,7 @@ TEST(the_factors_of_real_runs_multiply_to_the_mfu)
         ladder_add_retaken(&l, &r);
         CHECK_EQ(l.steps, 8);
         check_product(&l);
-        CHECK_NEAR(ladder_peak(&l), 1e11, 1); /* that of the run's precision */
+        CHECK_NEAR(ladder_peak(&l), 1e13, 1); /* that of the run's precision */
         /* The wall time is that of the run, as far as it is recorded. */
         double wall = 1e-9 * (double)(r.parts[0].end_ns - r.parts[0].begin_ns);
         CHECK_NEAR(l.wall_s / wall, 1, 0.02);
@@ -303,6 +305,22 @@ TEST(no_kernel_goes_beyond_its_ceilings)
             CHECK((ladder_peak(&l) > 2e6) == (flops[i] < 1e7 || flops[i] > 1e14));
             arena_fini(&a);
         }
+}
+
+/* All were probed in one sitting: what hid the peak of the products' dtype hid those of the others. */
+TEST(a_peak_in_use_that_was_probed_too_low_raises_those_beside_it)
+{
+    struct attained_peak peaks[] = { { .rank = 1, .dtype = DTYPE_BF16, .ratio = 3 },
+                                     { .rank = 2, .dtype = DTYPE_F32, .ratio = 2 } };
+    const struct attained a = { .peaks = peaks, .n_peaks = COUNT_OF(peaks) };
+    struct record_head h = { .rank = 1, .precision = "bf16", .flops_f32 = 10, .flops_bf16 = 40 };
+    CHECK_NEAR(attained_peak(&a, &h, DTYPE_BF16), 120, 1e-9);
+    CHECK_NEAR(attained_peak(&a, &h, DTYPE_F32), 30, 1e-9);
+    h.rank = 2; /* whose products have not shown that theirs is too low */
+    CHECK_NEAR(attained_peak(&a, &h, DTYPE_BF16), 40, 1e-9);
+    CHECK_NEAR(attained_peak(&a, &h, DTYPE_F32), 20, 1e-9);
+    h.rank = 0;
+    CHECK_NEAR(attained_peak(&a, &h, DTYPE_F32), 10, 1e-9);
 }
 
 /* --- what each loss moves ----------------------------------------------------------- */
@@ -539,6 +557,7 @@ TEST_MAIN(ONE(the_factors_of_real_runs_multiply_to_the_mfu),
           ONE(rungs_side_by_side_are_those_one_after_another),
           ONE(random_durations_keep_the_product_and_the_path), ONE(each_loss_moves_its_own_rung_and_no_other),
           ONE(no_kernel_goes_beyond_its_ceilings),
+          ONE(a_peak_in_use_that_was_probed_too_low_raises_those_beside_it),
           ONE(kernels_are_not_better_than_where_nothing_had_to_be_put_right),
           ONE(documents_of_any_length_leave_kernels_as_they_are),
           ONE(what_was_not_measured_is_not_known_and_is_1_in_the_product),
