@@ -68,9 +68,11 @@ double rule_noise_beside(const struct measure *m, const struct finding *f);
  * another, that have at least half of what the worst has. False when all have, and the place
  * stays; or when they are no range, and are listed there. */
 bool rule_place_ranks(const struct measure *m, const double *lost, struct finding *f);
-/* Bytes per second of this machine's memory: as probed, or what the run's own tasks reach where
- * that is more (caches hold what a small model reads, and a probe beside other work measures
- * too little). */
+/* Whether tasks take what the run was told that they take: on a computed clock, or where they sleep. */
+bool rule_times_are_given(const struct measure *m);
+/* Bytes per second of this machine's memory: as given; else as probed, or what the run's own tasks
+ * reach where that is more (caches hold what a small model reads, and a probe beside other work
+ * measures too little). */
 double rule_memory_rate(const struct measure *m);
 /* Share of the step that other work takes from this run's threads, on the mean rank; 0 where
  * nothing is known of it. Durations hold so much of others, and others come and go. */

@@ -389,13 +389,6 @@ static bool slow_by_turns(const struct measure *m, const struct rule_limit *limi
              e->median > limit[4].value * e->sigma / sqrt((double)m->n_steps));
 }
 
-/* Of tasks that compute, times vary on the quietest machine, and who waits for that is what counts;
- * where times are given (simulated, or slept through) nothing but a fault makes them vary. */
-static bool times_are_given(const struct measure *m)
-{
-    return m->config.simulated || strcmp(m->config.backend, "none") == 0;
-}
-
 /* The rank whose tasks vary most. */
 static double most_noise(const struct measure *m, i64 *rank)
 {
@@ -421,7 +414,9 @@ static bool tell_jitter(const struct measure *m, const struct rule_limit *limit,
 {
     const struct slow_ranks g = slow_ranks_find(m, a);
     const double noise = most_noise(m, &(i64){ 0 });
-    const bool varies = noise >= limit[5].value && times_are_given(m);
+    /* Of tasks that compute, times vary on the quietest machine, and who waits for that is what
+     * counts; where times are given nothing but a fault makes them vary. */
+    const bool varies = noise >= limit[5].value && rule_times_are_given(m);
     char there[RULE_WHERE];
     i64 rank = g.rank;
     double lost = m->loss[LOSS_BALANCE];

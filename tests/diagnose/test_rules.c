@@ -95,6 +95,30 @@ TEST(memory_that_is_left_stands_behind_what_it_would_mend)
     arena_fini(&a);
 }
 
+/* Which makes up for one that slept too long: it reaches more than memory does, and moves no bound. */
+TEST(a_task_that_sleeps_too_shortly_says_nothing_of_memory)
+{
+    static const char *const backends[] = { "none", "avx2" };
+    static struct findings f;
+    double rate[2], gain[2];
+    for (int i = 0; i < 2; i++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(1, STEPS, &a);
+        k7(m, &a);
+        snprintf(m->config.backend, sizeof m->config.backend, "%s", backends[i]);
+        m->ops[2].bytes = 2 * m->ceilings.memory_bytes_per_s * m->ops[2].seconds;
+        rate[i] = rule_memory_rate(m) / m->ceilings.memory_bytes_per_s;
+        findings_make(&f, m, NULL);
+        CHECK(i == 1 || (f.n > 0 && strcmp(f.at[0].id, "K7") == 0));
+        gain[i] = f.n > 0 ? f.at[0].gain : 0;
+        arena_fini(&a);
+    }
+    CHECK_NEAR(rate[0], 1, 0);
+    CHECK_NEAR(rate[1], 2, 1e-9); /* which caches may be the reason of */
+    CHECK(gain[0] > gain[1]);
+}
+
 TEST(losses_of_more_than_a_step_are_said_to_overlap)
 {
     static const struct { double lost; bool overlaps; } cases[] = { { 0.03, false }, { 0.06, true } };
@@ -542,6 +566,7 @@ TEST_MAIN(ONE(every_planted_fault_is_named_first_with_place_and_cost),
           ONE(every_rule_is_planted_and_says_why_its_numbers_are_what_they_are),
           ONE(healthy_runs_of_any_size_have_no_finding),
           ONE(memory_that_is_left_stands_behind_what_it_would_mend),
+          ONE(a_task_that_sleeps_too_shortly_says_nothing_of_memory),
           ONE(losses_of_more_than_a_step_are_said_to_overlap),
           ONE(checkpoints_are_moved_only_where_failures_ask_for_it),
           ONE(a_loss_that_no_kind_matches_is_said_to_be_unexplained),
