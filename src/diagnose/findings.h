@@ -37,6 +37,7 @@ enum finding_edit_kind {
     EDIT_HOST,     /* gaps of one kind (enum measure_host) */
     EDIT_COMPUTE,  /* tasks, by rank, stage, op, phase */
     EDIT_TRANSFER, /* calls, by lane, rank */
+    EDIT_ONE_TURN, /* what a lane exchanges in each micro-batch is exchanged in the last one only */
     EDIT_READY,    /* sums of gradients begin once what they sum is computed */
     EDIT_OVERLAP,  /* nobody stands still for a call before something needs it */
     EDIT_EVEN_RANK, /* a rank's tasks take what the median rank's do */

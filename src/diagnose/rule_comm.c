@@ -700,6 +700,9 @@ static bool look_volume(const struct measure *m, const struct rule_limit *limit,
     f->edit.factor_hi = 0; /* the one that is left may be hidden */
     rule_gain(m, f, stood(l), gain, 0.3);
     if (m->config.zero >= 2) {
+        /* The last turn's stays where it is; the pessimist has as much of each turn's instead. */
+        f->edit.kind = EDIT_ONE_TURN;
+        f->edit.least = EDIT_TRANSFER;
         rule_fix(f, "--layout.zero 1: gradients are exchanged once a step, not per micro-batch");
         rule_confirm(f, "headway train RECIPE --layout.zero 1");
         return true;

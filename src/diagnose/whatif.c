@@ -5,6 +5,8 @@
 #include "diagnose/whatif_order.h"
 #include "diagnose/whatif_pick.h"
 #include "diagnose/whatif_quiet.h"
+#include "diagnose/whatif_stages.h"
+#include "diagnose/whatif_turns.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -237,7 +239,8 @@ static bool selects(const struct finding_edit *e, const struct dag_node *n, int 
         return n->kind == DAG_CALL && is_of_lane(e, n->lane);
     case EDIT_OVERLAP:
     case EDIT_READY:
-        return false; /* durations stay */
+    case EDIT_ONE_TURN:
+        return false; /* no task's duration is what changes */
     case EDIT_COMPUTE:
         if (e->recompute && n->kind == DAG_CALL) /* exchanges are made again, too */
             return t && (t->flags & RECORD_RECOMPUTE);
@@ -529,15 +532,6 @@ void whatif_settle(const struct whatif *w, struct measure *m)
 
 /* --- stages --------------------------------------------------------------------------- */
 
-enum { STAGES = 64, LAYERS = 512 };
-
-/* Seconds of computing, summed over ranks. */
-struct shares {
-    double stage[STAGES], fixed[STAGES]; /* all; of what is in no layer, and stays */
-    double layer[LAYERS];
-    int stages, layers;
-};
-
 /* Of what the tasks take as far as the edit has come. */
 static void sum_shares(const struct whatif *w, int graph, struct shares *s)
 {
@@ -558,38 +552,6 @@ static void sum_shares(const struct whatif *w, int graph, struct shares *s)
     }
 }
 
-/* least[p][l]: of the longest of stages 0 to p, when these have the first l layers. */
-struct partition {
-    double least[STAGES][LAYERS + 1];
-    int from[STAGES][LAYERS + 1]; /* the first layer of stage p */
-};
-
-/* Whole layers, in order, such that the longest stage is as short as can be: what each takes. */
-static void best_partition(const struct shares *s, double *target, struct arena *a)
-{
-    struct partition *x = ARENA_NEW(a, struct partition);
-    double *sum = ARENA_ARRAY(a, double, s->layers + 1);
-    for (int l = 0; l < s->layers; l++)
-        sum[l + 1] = sum[l] + s->layer[l];
-    for (int p = 0; p < s->stages; p++)
-        for (int l = 0; l <= s->layers; l++) {
-            x->least[p][l] = p == 0 ? s->fixed[0] + sum[l] : INFINITY;
-            for (int f = 0; p > 0 && f <= l; f++) {
-                double own = s->fixed[p] + sum[l] - sum[f];
-                double longest = fmax(x->least[p - 1][f], own);
-                if (longest < x->least[p][l]) {
-                    x->least[p][l] = longest;
-                    x->from[p][l] = f;
-                }
-            }
-        }
-    for (int p = s->stages - 1, l = s->layers; p >= 0; p--) {
-        int f = p > 0 ? x->from[p][l] : 0;
-        target[p] = s->fixed[p] + sum[l] - sum[f];
-        l = f;
-    }
-}
-
 /* Every stage's tasks are stretched to what the best partition of the layers would give it. */
 static void even_stages(struct whatif *w, int graph)
 {
@@ -599,7 +561,7 @@ static void even_stages(struct whatif *w, int graph)
     struct shares *s = ARENA_NEW(&a, struct shares);
     double target[STAGES];
     sum_shares(w, graph, s);
-    best_partition(s, target, &a);
+    whatif_partition(s, target, &a);
     for (i64 i = 0; i < g->n; i++) {
         int stage = stage_of(w, graph, g->nodes[i].rank);
         if (g->nodes[i].kind == DAG_COMPUTE && stage >= 0 && stage < s->stages &&
@@ -660,14 +622,18 @@ static void edit_nodes(struct whatif *w, int graph, const struct finding_edit *e
 }
 
 /* Of the edits that change what waits for what. */
-static double reordered_length(const struct whatif *w, int graph, enum finding_edit_kind kind)
+static double reordered_length(struct whatif *w, int graph, const struct finding_edit *e)
 {
     struct arena a;
+    struct dag g;
     arena_init(&a);
     const struct dag *from = w->graphs[graph];
-    const struct dag g = kind == EDIT_READY
-                             ? whatif_begun_when_ready(from, &w->steps[graph], &a)
-                             : whatif_waiting_when_needed(from, &a);
+    if (e->kind == EDIT_READY)
+        g = whatif_begun_when_ready(from, &w->steps[graph], &a);
+    else if (e->kind == EDIT_OVERLAP)
+        g = whatif_waiting_when_needed(from, &a);
+    else
+        g = whatif_one_turn(from, e->lane, w->seconds, w->lead, &a);
     const double length = dag_length(&g, w->seconds, w->lead, w->ends);
     arena_fini(&a);
     return length;
@@ -690,21 +656,30 @@ static double edited_length(struct whatif *w, int graph, const struct finding_ed
     memcpy(w->lead, g->lead, (size_t)g->n * sizeof *w->lead);
     if (e->mended > 0)
         mend_ranks(w, graph, e);
-    if (e->kind == EDIT_EVEN_RANK || e->kind == EDIT_EVEN_ROWS)
+    switch (e->kind) {
+    case EDIT_EVEN_RANK:
+    case EDIT_EVEN_ROWS:
         even_ranks(w, graph, e);
-    else if (e->kind == EDIT_EVEN_STAGES) {
+        break;
+    case EDIT_EVEN_STAGES:
         keep_quiet(w, graph, e, OFTEN_QUIET); /* what a rank or some steps have is not the stage's */
         even_stages(w, graph);
-    } else if (e->kind == EDIT_QUIET || e->kind == EDIT_OFTEN_QUIET)
-        keep_quiet(w, graph, e, e->kind == EDIT_OFTEN_QUIET ? OFTEN_QUIET
-                                : factor == 0 ? SELDOM_QUIET : USUALLY_QUIET);
-    else if (e->kind == EDIT_HOST && (e->host < 0 || e->host == HOST_GAP))
-        shorten_gaps(w, g, e, factor);
-    if (e->kind != EDIT_EVEN_RANK && e->kind != EDIT_EVEN_ROWS && e->kind != EDIT_EVEN_STAGES &&
-        e->kind != EDIT_QUIET && e->kind != EDIT_OFTEN_QUIET)
+        break;
+    case EDIT_QUIET:
+        keep_quiet(w, graph, e, factor == 0 ? SELDOM_QUIET : USUALLY_QUIET);
+        break;
+    case EDIT_OFTEN_QUIET:
+        keep_quiet(w, graph, e, OFTEN_QUIET);
+        break;
+    case EDIT_ONE_TURN:
+        break; /* along with what waits for what */
+    default:
+        if (e->kind == EDIT_HOST && (e->host < 0 || e->host == HOST_GAP))
+            shorten_gaps(w, g, e, factor);
         edit_nodes(w, graph, e, factor);
-    if (e->kind == EDIT_READY || e->kind == EDIT_OVERLAP)
-        return reordered_length(w, graph, e->kind);
+    }
+    if (e->kind == EDIT_READY || e->kind == EDIT_OVERLAP || e->kind == EDIT_ONE_TURN)
+        return reordered_length(w, graph, e);
     return dag_length(g, w->seconds, w->lead, w->ends);
 }
 

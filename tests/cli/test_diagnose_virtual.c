@@ -246,6 +246,21 @@ TEST(runs_without_a_fault_have_no_finding)
     }
 }
 
+/* The last micro-batch's exchange stays where it is, half hidden, and nothing is left to be added up. */
+TEST(what_is_exchanged_in_each_turn_gives_back_all_but_the_last_one)
+{
+    const char *flags = "--layout pp=2,dp=2,zero=1 --set train.batch=4 --set train.accumulate=12 "
+                        "--set train.seq=64 --rates flops=1e11,link=3e8 ";
+    json_t *clean = diagnose(flags, NULL), *o = diagnose(flags, "sync_every_microbatch=on");
+    json_t *top = json_array_get(json_object_get(o, "findings"), 0);
+    const double true_gain = number(o, "step_s") - number(clean, "step_s");
+    CHECK_STR(json_string_value(json_object_get(top, "id")), "C10");
+    CHECK_NEAR(json_number_value(json_array_get(json_object_get(top, "gain_s"), 1)) / true_gain, 1,
+               0.01);
+    json_decref(clean);
+    json_decref(o);
+}
+
 TEST(of_two_faults_both_are_among_the_first_three)
 {
     static const struct { const char *flags, *inject, *one, *two; } pairs[] = {
@@ -451,6 +466,7 @@ int main(void)
         ONE(what_watches_learning_takes_time_in_its_steps_only),
         ONE(a_step_of_several_stages_a_rank_takes_as_long_replayed),
         ONE(runs_without_a_fault_have_no_finding),
+        ONE(what_is_exchanged_in_each_turn_gives_back_all_but_the_last_one),
         ONE(of_two_faults_both_are_among_the_first_three),
         ONE(settings_give_back_what_is_promised),
         ONE(two_ranks_that_are_slow_by_different_amounts_are_both_named),
