@@ -30,7 +30,7 @@ struct whatif {
     double less_data;    /* how much less is waited for data in all steps */
     double left_s[MOST_GRAPHS][2]; /* of each without waits for data; without gaps, too */
     double length, measured; /* sums over the graphs */
-    float **quiet[QUIETS]; /* of each graph's nodes, once asked for: seconds undisturbed */
+    struct quiet_times quiet; /* once asked for; share NULL: not yet */
     struct arena arena;
     double *seconds, *lead, *ends; /* room for an edited graph */
     i64 room;
@@ -423,21 +423,33 @@ static void find_quiet(struct whatif *w)
         pace[r] = quiet_pace(w, r);
     }
     const struct quiet_steps s = { w->graphs, w->n, stage, pace };
-    quiet_find(&s, w->quiet, &w->arena);
+    w->quiet = quiet_find(&s, &w->arena);
     arena_fini(&a);
 }
 
+/* Actions take at most what they take when nothing disturbs them, and tasks their usual share. */
 static void keep_quiet(struct whatif *w, int graph, const struct finding_edit *e, enum quiet q)
 {
     const struct dag *g = w->graphs[graph];
     const bool mends_ranks = e->as_usual || e->kind == EDIT_EVEN_STAGES;
-    if (!w->quiet[q])
+    struct arena a;
+    if (!w->quiet.share)
         find_quiet(w);
+    arena_init(&a);
+    double *now = ARENA_ARRAY(&a, double, g->n_ranks * w->quiet.actions);
     for (i64 i = 0; i < g->n; i++)
-        if (g->nodes[i].kind == DAG_COMPUTE && finding_edits_rank(e, g->nodes[i].rank)) {
-            const double pace = mends_ranks ? 1 : quiet_pace(w, g->nodes[i].rank);
-            w->seconds[i] = fmin(w->seconds[i], pace * w->quiet[q][graph][i]);
-        }
+        if (g->nodes[i].kind == DAG_COMPUTE)
+            now[g->nodes[i].rank * w->quiet.actions + g->nodes[i].action] += w->seconds[i];
+    for (i64 i = 0; i < g->n; i++) {
+        const struct dag_node *n = &g->nodes[i];
+        if (n->kind != DAG_COMPUTE || !finding_edits_rank(e, n->rank))
+            continue;
+        const double pace = mends_ranks ? 1 : quiet_pace(w, n->rank);
+        const double quiet = *quiet_action(&w->quiet, q, graph, g->n_ranks, n->rank, n->action);
+        w->seconds[i] = (double)w->quiet.share[graph][i] *
+                        fmin(now[n->rank * w->quiet.actions + n->action], pace * quiet);
+    }
+    arena_fini(&a);
 }
 
 /* --- noise ---------------------------------------------------------------------------- */

@@ -115,17 +115,17 @@ static double left_in_steps(const struct quiet_steps *s, const struct peers *act
     return each > 0 ? sqrt(fmin(1, of_steps / each)) : 1;
 }
 
-/* factor[graph * ranks * actions + at]: of what an action usually takes. */
-static void set_factors(const struct peers *actions, double share, double left, i64 per_graph,
-                        double *factor)
+/* seconds[graph * per_graph + at] of an action: in that share of its cases. */
+static void set_seconds(const struct peers *actions, double share, double left, i64 per_graph,
+                        double *seconds)
 {
     for (i64 i = 0, to; i < actions->n; i = to) {
         to = same_until(actions, i);
         const double usual = actions->p[i + (to - i) / 2].seconds;
         const double quiet = actions->p[i + (i64)(share * (double)(to - i))].seconds;
         for (i64 k = i; k < to; k++)
-            factor[actions->p[k].graph * per_graph + actions->p[k].at] =
-                1 - left * (usual - quiet) / usual;
+            seconds[actions->p[k].graph * per_graph + actions->p[k].at] =
+                usual - left * (usual - quiet);
     }
 }
 
@@ -138,29 +138,44 @@ static i64 count_actions(const struct quiet_steps *s)
     return actions;
 }
 
-void quiet_find(const struct quiet_steps *s, float **seconds[QUIETS], struct arena *keep)
+/* By what each usually takes. */
+static void set_shares(const struct quiet_steps *s, const struct peers *tasks, i64 actions,
+                       float **share, struct arena *a)
+{
+    const i64 per_graph = s->graphs[0]->n_ranks * actions;
+    double *sum = ARENA_ARRAY(a, double, s->n * per_graph);
+    for (int pass = 0; pass < 2; pass++)
+        for (i64 i = 0, to; i < tasks->n; i = to) {
+            to = same_until(tasks, i);
+            const double usual = tasks->p[i + (to - i) / 2].seconds;
+            for (i64 k = i; k < to; k++) {
+                const struct peer *p = &tasks->p[k];
+                const struct dag_node *n = &s->graphs[p->graph]->nodes[p->at];
+                double *all = &sum[p->graph * per_graph + n->rank * actions + n->action];
+                if (pass == 0)
+                    *all += usual;
+                else
+                    share[p->graph][p->at] = (float)(*all > 0 ? usual / *all : 0);
+            }
+        }
+}
+
+struct quiet_times quiet_find(const struct quiet_steps *s, struct arena *keep)
 {
     struct arena a;
     arena_init(&a);
-    const i64 actions = count_actions(s), per_graph = s->graphs[0]->n_ranks * actions;
-    const struct peers tasks = list_tasks(s, &a), whole = list_actions(s, actions, &a);
-    const double left = left_in_steps(s, &whole, actions, &a);
-    double *factor = ARENA_ARRAY(&a, double, s->n * per_graph);
+    struct quiet_times t = { .actions = count_actions(s),
+                             .share = ARENA_ARRAY(keep, float *, s->n) };
+    const i64 per_graph = s->graphs[0]->n_ranks * t.actions;
+    const struct peers tasks = list_tasks(s, &a), whole = list_actions(s, t.actions, &a);
+    const double left = left_in_steps(s, &whole, t.actions, &a);
+    for (int k = 0; k < s->n; k++)
+        t.share[k] = ARENA_ARRAY(keep, float, s->graphs[k]->n);
+    set_shares(s, &tasks, t.actions, t.share, &a);
     for (int q = 0; q < QUIETS; q++) {
-        seconds[q] = ARENA_ARRAY(keep, float *, s->n);
-        for (int k = 0; k < s->n; k++)
-            seconds[q][k] = ARENA_ARRAY(keep, float, s->graphs[k]->n);
-        set_factors(&whole, quiet_share[q], left, per_graph, factor);
-        for (i64 i = 0, to; i < tasks.n; i = to) {
-            to = same_until(&tasks, i);
-            const double usual = tasks.p[i + (to - i) / 2].seconds;
-            for (i64 k = i; k < to; k++) {
-                const struct peer *p = &tasks.p[k];
-                const struct dag_node *n = &s->graphs[p->graph]->nodes[p->at];
-                seconds[q][p->graph][p->at] = (float)(usual * factor[p->graph * per_graph +
-                                                                     n->rank * actions + n->action]);
-            }
-        }
+        t.seconds[q] = ARENA_ARRAY(keep, double, s->n * per_graph);
+        set_seconds(&whole, quiet_share[q], left, per_graph, t.seconds[q]);
     }
     arena_fini(&a);
+    return t;
 }

@@ -16,11 +16,21 @@ struct quiet_steps {
     const double *pace;
 };
 
-/* Seconds of each node that computes, at the usual pace: of the same task of the same action, over
- * the ranks of a stage and all steps, the median, times what whole actions take in a share of the
- * cases over what they usually do. Whole actions, and less of that where the actions of a step make
- * up for each other: what a late task is caught up with by those behind it is no noise.
- * seconds[q][graph][node] is in the arena. */
-void quiet_find(const struct quiet_steps *s, float **seconds[QUIETS], struct arena *a);
+/* What whole actions take, at the usual pace, and how tasks usually share it. */
+struct quiet_times {
+    i64 actions;
+    double *seconds[QUIETS]; /* [graph][rank][action] flat: of an action; 0: it computes nothing */
+    float **share;           /* [graph][node]: of what its action takes */
+};
+
+/* Of an action what it takes over the ranks of a stage and all steps, in a share of the cases over
+ * what it usually does. Whole actions, since a late task may be caught up with by those behind it,
+ * and less of that where the actions of a step make up for each other: that is no noise. */
+struct quiet_times quiet_find(const struct quiet_steps *s, struct arena *a);
+static inline double *quiet_action(const struct quiet_times *t, enum quiet q, i64 graph, int ranks,
+                                   int rank, i64 action)
+{
+    return &t->seconds[q][(graph * ranks + rank) * t->actions + action];
+}
 
 #endif
