@@ -189,8 +189,14 @@ double measure_recurring(const struct measure *m, i64 rank, enum measure_host ki
 struct measure_spikes measure_regular_pauses(const struct measure *m, i64 rank, double sigma,
                                              double floor)
 {
-    const struct measure_spikes s = measure_spikes(m->ranks[rank].gap[HOST_GAP], m->n_steps, sigma,
-                                                   0.5, floor);
+    const double *gap = m->ranks[rank].gap[HOST_GAP];
+    const struct measure_spikes all = measure_spikes(gap, m->n_steps, sigma, 0.5, floor);
+    struct measure_spikes s = all;
+    /* What the run's end takes is a pause only where those before it say that one is due. */
+    if (m->n_steps > 0 && measure_is_final(m, m->n_steps - 1)) {
+        s = measure_spikes(gap, m->n_steps - 1, sigma, 0.5, floor);
+        s = s.count >= 2 && s.period == all.period ? all : s;
+    }
     return s.count >= 2 && s.period > 0 ? s : (struct measure_spikes){ .first = -1 };
 }
 

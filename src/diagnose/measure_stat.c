@@ -346,8 +346,13 @@ static bool is_regular(const i64 *at, i64 count, i64 from, i64 period)
     return n >= 2 && next > at[count - 1] && REGULAR_PER_STRAY * (count - n) <= n;
 }
 
-static i64 period_of(const i64 *at, i64 count)
+/* Any two are equally far apart: they are regular where a third one's place is in none of n values. */
+static i64 period_of(const i64 *at, i64 count, i64 n)
 {
+    if (count == 2) {
+        const i64 period = at[1] - at[0];
+        return at[0] < period && at[1] + period >= n ? period : 0;
+    }
     for (i64 from = 0; from < i64_min(count, 2); from++)
         for (i64 k = from + 1; k < i64_min(count, from + 3); k++)
             if (is_regular(at, count, from, at[k] - at[from]))
@@ -371,7 +376,7 @@ struct measure_spikes measure_spikes(const double *y, i64 n, double least, doubl
             s.area += y[i] - stat.median;
         }
     s.first = s.count > 0 ? at[0] : -1;
-    s.period = period_of(at, s.count);
+    s.period = period_of(at, s.count, n);
     arena_fini(&a);
     return s;
 }

@@ -263,6 +263,9 @@ static bool look_pause(const struct measure *m, const struct rule_limit *limit,
             worst = s;
     }
     const double most = worst.area / (double)m->n_steps;
+    double gaps = most; /* of the rank that has most: with what stands between its tasks anyhow */
+    for (i64 r = 0; r < m->n_ranks; r++)
+        gaps = fmax(gaps, lost[r] >= most ? measure_mean(m, m->ranks[r].gap[HOST_GAP]) : 0);
     const bool found = worst.count > 0 && most >= m->theta;
     if (found)
         rule_place_ranks(m, lost, f);
@@ -275,7 +278,7 @@ static bool look_pause(const struct measure *m, const struct rule_limit *limit,
                   1e3 * worst.area / (double)worst.count, (long long)worst.count,
                   regular ? "" : ": whether it is regular is not known yet");
     rule_reject(f, "H3", "no evaluation, checkpoint or log line stands in the gap");
-    rule_edit(f, EDIT_HOST, 0);
+    rule_edit(f, EDIT_HOST, 1 - most / gaps);
     f->edit.host = HOST_GAP;
     f->period = worst.period;
     rule_gain(m, f, most, most, 0.15);

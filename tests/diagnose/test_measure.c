@@ -119,6 +119,38 @@ TEST(small_gaps_are_no_spikes_and_one_stray_does_not_spoil_what_is_regular)
     CHECK_EQ(measure_spikes(y, 40, 6, 0.5, 0.01).period, 0);
 }
 
+/* Two are always equally far apart. */
+TEST(two_spikes_are_regular_where_no_third_one_is_missing)
+{
+    static const struct { int first, second; i64 period; } cases[] = {
+        { 10, 30, 20 }, { 3, 22, 19 }, { 25, 33, 0 }, { 2, 16, 0 }, { 22, 39, 0 },
+    };
+    for (i64 k = 0; k < COUNT_OF(cases); k++) {
+        double y[40];
+        u64 seed = 3;
+        for (int i = 0; i < 40; i++)
+            y[i] = 1e-3 * (1 + 0.1 * usual_noise(&seed)) +
+                   (i == cases[k].first || i == cases[k].second ? 0.5 : 0);
+        CHECK_EQ(measure_spikes(y, 40, 6, 0.5, 0.01).period, cases[k].period);
+    }
+}
+
+/* Nor is the run's end one of them, which all runs have. */
+TEST(what_a_run_does_in_the_end_is_no_pause)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(1, 40, &a);
+    m->ranks[0].gap[HOST_GAP][19] = m->ranks[0].gap[HOST_GAP][39] = 0.2;
+    CHECK_EQ(measure_regular_pauses(m, 0, 6, 0.01).period, 20);
+    m->final_step = m->numbers[39];
+    CHECK_EQ(measure_regular_pauses(m, 0, 6, 0.01).count, 0);
+    m->ranks[0].gap[HOST_GAP][9] = m->ranks[0].gap[HOST_GAP][29] = 0.2; /* then one is due */
+    CHECK_EQ(measure_regular_pauses(m, 0, 6, 0.01).count, 4);
+    CHECK_EQ(measure_regular_pauses(m, 0, 6, 0.01).period, 10);
+    arena_fini(&a);
+}
+
 /* A reader as fast as the consumer, but for one item: a queue of two hides what one does not. */
 TEST(a_deeper_queue_hides_what_comes_late)
 {
@@ -189,6 +221,8 @@ TEST_MAIN(ONE(the_borders_of_an_episode_in_a_long_run_are_exact),
           ONE(an_episode_is_found_with_its_borders_and_noise_alone_is_none),
           ONE(spikes_have_a_period_when_they_are_regular),
           ONE(small_gaps_are_no_spikes_and_one_stray_does_not_spoil_what_is_regular),
+          ONE(two_spikes_are_regular_where_no_third_one_is_missing),
+          ONE(what_a_run_does_in_the_end_is_no_pause),
           ONE(a_deeper_queue_hides_what_comes_late),
           ONE(steps_wait_for_the_last_of_several_queues),
           ONE(what_the_record_explains_of_a_step_is_no_noise),

@@ -69,6 +69,24 @@ TEST(a_pause_and_a_slow_clock_are_where_they_are)
     }
 }
 
+/* What stands between a rank's tasks in every step stays when the pause goes. */
+TEST(only_what_a_pause_has_above_other_gaps_goes_with_it)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(1, STEPS, &a);
+    for (i64 k = 0; k < STEPS; k++) {
+        m->ranks[0].gap[HOST_GAP][k] = k % 5 == 4 ? 0.21 : 0.01;
+        m->seconds[k] += m->ranks[0].gap[HOST_GAP][k];
+    }
+    measure_settle(m);
+    const struct finding *f = first(m, "H9");
+    CHECK_NEAR(f->gain, 0.04, 1e-6);
+    CHECK_NEAR(f->edit.factor, 0.01 / 0.05, 1e-6);
+    CHECK(f->edit.factor_lo == f->edit.factor && f->edit.factor_hi == f->edit.factor);
+    arena_fini(&a);
+}
+
 TEST(several_ranks_may_be_slow)
 {
     static const int some[] = { 0, 1, 3 };
@@ -828,6 +846,7 @@ TEST(what_is_begun_behind_a_pause_is_begun_earlier_without_it)
 }
 
 TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_may_be_slow),
+          ONE(only_what_a_pause_has_above_other_gaps_goes_with_it),
           ONE(loaders_that_are_alike_are_behind_together),
           ONE(a_rank_that_is_a_stage_is_slow_only_for_its_work),
           ONE(a_stage_is_slow_where_all_its_ranks_are),
