@@ -173,10 +173,10 @@ static void price(struct finding *f, const struct measure *m, const struct findi
     if (!isfinite(mid) || !isfinite(lo) || !isfinite(hi))
         return;
     const double noise = rule_noise_beside(m, f);
-    f->gain = fmax(0, mid);
+    f->gain = fmax(0, mid + f->beside);
     const double others = rule_disturbed(m);
     f->gain_lo = fmax(0, fmin(lo, mid) * (1 - replay_spread) * (1 - others) - noise);
-    f->gain_hi = fmin(fmax(f->gain, fmax(hi, mid)) * (1 + replay_spread) * (1 + others) + noise,
+    f->gain_hi = fmin(fmax(f->gain, fmax(hi, mid) + f->beside) * (1 + replay_spread) * (1 + others) + noise,
                       rule_most(m, f));
     f->replayed = true;
     f->lost = fmax(f->lost, f->gain); /* what comes back was lost */

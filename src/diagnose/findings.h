@@ -97,6 +97,7 @@ struct finding {
     char look[FINDING_TEXT];       /* what of it to look at; empty: whether steps are shorter */
     double gain_lo, gain, gain_hi; /* seconds per step */
     double most;   /* that mending it can give back, in whatever noise; 0: the step */
+    double beside; /* of the gain: what no replay of the edit shows; a pessimist has none of it */
     bool replayed; /* the gain comes from a replay */
     bool asks_replay; /* where there is a replay that cannot price it, it is no finding */
     bool within_steps; /* its evidence is how parts of a step differ from each other */

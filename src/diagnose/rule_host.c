@@ -40,6 +40,36 @@ static bool does_alone(const struct measure *m, i64 rank, enum measure_host kind
     return true;
 }
 
+/* Fewer steps than this tell nothing of what they have in common. */
+enum { LEAST_STEPS = 3 };
+/* And what they have must be so many standard errors above the others. */
+static const double least_errors = 3;
+
+/* Steps that find caches full of what the host did before them compute for longer than the others: by
+ * so much, over all steps; 0 where all or none stand behind such a gap, or it cannot be told. */
+static double cold_behind(const struct measure *m, i64 rank, enum measure_host kind, double least)
+{
+    const struct measure_rank *k = &m->ranks[rank];
+    struct arena a;
+    arena_init(&a);
+    double *behind = ARENA_ARRAY(&a, double, m->n_steps), *others = ARENA_ARRAY(&a, double, m->n_steps);
+    i64 n = 0, rest = 0;
+    for (i64 i = 1; i < m->n_steps; i++) {
+        if (m->numbers[i] != m->numbers[i - 1] + 1 || !isfinite(k->compute[i]))
+            continue;
+        if (k->gap[kind][i - 1] > least)
+            behind[n++] = k->compute[i];
+        else
+            others[rest++] = k->compute[i];
+    }
+    const struct measure_stat x = measure_stat(behind, n), y = measure_stat(others, rest);
+    arena_fini(&a);
+    const double more = x.median - y.median, se = fmax(hypot(x.se, y.se), y.sigma / sqrt((double)n));
+    if (n < LEAST_STEPS || rest < LEAST_STEPS || !(more > least_errors * se))
+        return 0;
+    return more * (double)n / (double)m->n_steps;
+}
+
 /* What is done every so many steps (0: the recipe does not count it in steps) would be done so many
  * times more rarely. */
 static bool look_gap(const struct measure *m, struct finding *f, enum measure_host kind,
@@ -56,6 +86,9 @@ static bool look_gap(const struct measure *m, struct finding *f, enum measure_ho
     rule_evidence(f, "%s takes %.1f ms, %lld times in %lld steps: %.1f ms a step", name,
                   1e3 * lost * (double)m->n_steps / (double)times, (long long)times,
                   (long long)m->n_steps, 1e3 * lost);
+    const double cold = cold_behind(m, rank, kind, 0.1 * lost);
+    if (cold > 0)
+        rule_evidence(f, "steps behind it compute for longer than others: %.1f ms a step more", 1e3 * cold);
     if (m->n_ranks > 1 && does_alone(m, rank, kind)) {
         f->place.rank = (int)rank;
         rule_evidence(f, "rank %lld does it, the others wait", (long long)rank);
@@ -65,7 +98,8 @@ static bool look_gap(const struct measure *m, struct finding *f, enum measure_ho
     f->edit.factor_hi = 0; /* when it is not done at all */
     f->edit.host = (int)kind;
     f->period = every;
-    rule_gain(m, f, lost, lost * (1 - kept), 0.1);
+    f->beside = cold * (1 - kept);
+    rule_gain(m, f, lost + cold, (lost + cold) * (1 - kept), 0.1);
     return true;
 }
 

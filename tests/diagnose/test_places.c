@@ -87,6 +87,45 @@ TEST(only_what_a_pause_has_above_other_gaps_goes_with_it)
     arena_fini(&a);
 }
 
+/* A replay in which every edit gives back 9 ms. */
+static double nine_ms_less(void *context, const struct finding_edit *e, double factor)
+{
+    const struct measure *m = context;
+    (void)factor;
+    return m->step.mean - (e ? 0.009 : 0);
+}
+
+/* What saving leaves in caches makes the step behind it slower: that goes with it, replayed or not. */
+TEST(steps_behind_a_checkpoint_may_be_slower_too)
+{
+    static const int behind[] = { 0, 1, 2 }; /* 0: no step is slower */
+    double gain[3], low[3], replayed[3];
+    for (int i = 0; i < 3; i++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(1, STEPS, &a);
+        m->config.checkpoint_every = 5;
+        m->config.checkpoint_async = true;
+        for (i64 k = 4; k < STEPS - 3; k += 5) {
+            m->ranks[0].gap[HOST_CHECKPOINT][k] = 0.05;
+            m->seconds[k] += 0.05;
+            m->ranks[0].compute[k + behind[i]] += behind[i] > 0 ? 0.01 : 0;
+        }
+        measure_settle(m);
+        gain[i] = first(m, "H3")->gain;
+        findings_make(&found, m, &(struct finding_replay){ m, nine_ms_less });
+        CHECK_STR(found.at[0].id, "H3");
+        replayed[i] = found.at[0].gain;
+        low[i] = found.at[0].gain_lo;
+        arena_fini(&a);
+    }
+    CHECK_NEAR(replayed[0], 0.009, 1e-9);
+    CHECK_NEAR(replayed[1] - replayed[0], gain[1] - gain[0], 1e-4);
+    CHECK_NEAR(gain[1] - gain[0], 0.9 * 0.01 / 5, 4e-4); /* saving ten times more rarely */
+    CHECK_NEAR(gain[2], gain[0], 1e-9); /* two steps later it is something else */
+    CHECK_NEAR(low[1], low[0], 2e-4); /* which a pessimist does not count on */
+}
+
 TEST(several_ranks_may_be_slow)
 {
     static const int some[] = { 0, 1, 3 };
@@ -847,6 +886,7 @@ TEST(what_is_begun_behind_a_pause_is_begun_earlier_without_it)
 
 TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_may_be_slow),
           ONE(only_what_a_pause_has_above_other_gaps_goes_with_it),
+          ONE(steps_behind_a_checkpoint_may_be_slower_too),
           ONE(loaders_that_are_alike_are_behind_together),
           ONE(a_rank_that_is_a_stage_is_slow_only_for_its_work),
           ONE(a_stage_is_slow_where_all_its_ranks_are),
