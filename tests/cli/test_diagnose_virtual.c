@@ -210,8 +210,8 @@ TEST(what_watches_learning_takes_time_in_its_steps_only)
     CHECK_NEAR((s[2] - s[0]) / (s[1] - s[0]), 10. / 37, 1e-3); /* steps 4 to 40 */
 }
 
-/* What passes from stage to stage is gathered along tp, too: a rank may wait for a gathering of whose
- * task an earlier turn has not been settled. */
+/* What passes from stage to stage is gathered along tp, too: a rank may wait for a gathering of
+ * whose task an earlier turn has not been settled. */
 TEST(a_step_of_several_stages_a_rank_takes_as_long_replayed)
 {
     static const char *const layouts[] = {
@@ -246,7 +246,7 @@ TEST(runs_without_a_fault_have_no_finding)
     }
 }
 
-/* The last micro-batch's exchange stays where it is, half hidden, and nothing is left to be added up. */
+/* The last micro-batch's exchange stays, half hidden, and nothing is left to be added up. */
 TEST(what_is_exchanged_in_each_turn_gives_back_all_but_the_last_one)
 {
     const char *flags = "--layout pp=2,dp=2,zero=1 --set train.batch=4 --set train.accumulate=12 "
