@@ -157,6 +157,18 @@ static bool is_of_gathered(const struct reading *r, const struct task *t)
     return t->op == &op_linear_dx && is_summed(r, t->out[0]);
 }
 
+/* A product forward of which each rank along tp has a part, to be summed. */
+static bool is_of_summed(const struct reading *r, const struct task *t)
+{
+    for (i64 id = 0; t->op == &op_linear && id < r->program->n_tasks; id++) {
+        const struct task *sum = r->program->by_id[id];
+        if (sum->lane == LANE_TP && sum->op == &op_reduce_scatter && sum->phase == PHASE_FORWARD &&
+            root(sum->in[0]) == root(t->out[0]))
+            return true;
+    }
+    return false;
+}
+
 static struct plan_op describe(const struct reading *r, const struct task *t)
 {
     struct plan_op op = {
@@ -164,6 +176,7 @@ static struct plan_op describe(const struct reading *r, const struct task *t)
         .flops = t->cost.flops, .bytes = t->cost.read_bytes + t->cost.written_bytes,
         .kind = is_attention(t->op) ? PLAN_ATTENTION : PLAN_TRAFFIC,
         .cut_rows = works_on_cut_rows(r, t), .of_gathered = is_of_gathered(r, t),
+        .of_summed = is_of_summed(r, t),
     };
     if (is_product(t->op)) {
         op.kind = PLAN_PRODUCT;

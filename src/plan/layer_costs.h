@@ -31,6 +31,7 @@ struct plan_op {
     int again;           /* bit i: enum recompute i of our own trainer runs it a second time */
     bool cut_rows;       /* works on rows that sequence parallel cuts */
     bool of_gathered;    /* the gradient of a product of rows that tp gathered for it */
+    bool of_summed;      /* a product whose result tp sums and cuts by rows */
     i64 M, N, K, batch;  /* of products */
     double tasks;        /* of the program, in this operator */
     double model_flops, flops, bytes;

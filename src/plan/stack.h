@@ -77,6 +77,9 @@ struct plan_stack {
     double dp_overlap, tp_overlap, pp_overlap, ep_overlap; /* share of such messages that computing
                                                             * may hide */
     struct plan_expert_work experts;
+    double sum_units, gradient_units; /* multiprocessors that exchange rows along tp beside products
+                                * whose result is summed, and beside gradients of those whose rows
+                                * were gathered */
     double expert_units;       /* multiprocessors that move experts' rows, and so do not compute beside that */
     bool overlaps_gradients;   /* tp's exchanges in the backward pass go beside gradients of products:
                                 * sums beside those of weights, rows that are gathered again beside

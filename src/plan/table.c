@@ -52,6 +52,16 @@ static bool casts(const struct pricing *x, const struct plan_op *op, int dtype)
     return x->stack->cast_bytes > 0 && dtype > PLAN_BF16 && op->phase != PHASE_WEIGHT_GRAD;
 }
 
+/* Kernels that exchange rows along tp beside a product keep some of the device for themselves. */
+static double slower_beside(const struct pricing *x, const struct plan_op *op)
+{
+    const struct plan_stack *s = x->stack;
+    double keep = op->of_gathered ? s->gradient_units : op->of_summed ? s->sum_units : 0;
+    if (x->layout->tp == 1 || !x->layout->sequence_parallel)
+        return 1;
+    return x->family->units / fmax(1, x->family->units - keep);
+}
+
 static void price_product(const struct pricing *x, const struct plan_op *op, int dtype,
                           struct plan_seconds *out)
 {
@@ -59,7 +69,7 @@ static void price_product(const struct pricing *x, const struct plan_op *op, int
     struct plan_product p = { op->M, op->N, op->K, op->batch, row, op->bytes, HALF };
     if (dtype == PLAN_FP32)
         p.element_bytes = 4;
-    add_compute(out, plan_product_seconds(x->family, x->device, dtype, &p),
+    add_compute(out, slower_beside(x, op) * plan_product_seconds(x->family, x->device, dtype, &p),
                 op->model_flops / x->device->peak[dtype]);
     double rows = (double)op->batch * (double)op->M * (double)op->K;
     if (casts(x, op, dtype))

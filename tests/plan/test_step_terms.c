@@ -68,5 +68,41 @@ TEST(the_host_is_ahead_of_what_runs_again_too)
     arena_fini(&p.arena);
 }
 
-TEST_MAIN(ONE(weights_that_are_split_go_layer_by_layer), ONE(what_runs_again_exchanges_again),
+static double compute_of(struct planned *p, const struct plan_layout *l, bool backward)
+{
+    struct plan_table table;
+    CHECK_OK(plan_table_new(&table, &p->job, l, &p->arena));
+    const struct plan_piece *layer = &table.pieces[PLAN_DENSE];
+    const struct plan_seconds *s = backward ? &layer->backward : &layer->forward;
+    return s->ideal + s->shape;
+}
+
+/* With half of the device for exchanges, products beside them take twice as long: forward those of
+ * attention's result and of what goes back to the width, backward gradients of the others. */
+TEST(exchanges_beside_products_keep_some_of_the_device)
+{
+    for (int cut = 0; cut < 2; cut++)
+        for (i64 tp = 1; tp <= 2; tp++) {
+            struct planned p;
+            const struct plan_layout l = { .tp = tp, .cp = 1, .pp = 1, .dp = 1, .ep = 1,
+                                           .micro_batch = 4, .micro_batches = 1,
+                                           .virtual_stages = 1, .sequence_parallel = cut };
+            open_planned(&p, "gpt3-175b", cluster, tp, 4, 2048);
+            p.stack.attention = STACK_FUSED;
+            double forward = compute_of(&p, &l, false), backward = compute_of(&p, &l, true);
+            p.stack.sum_units = p.stack.gradient_units = p.family.units / 2;
+            double slower = compute_of(&p, &l, false) / forward;
+            double slower_back = compute_of(&p, &l, true) / backward;
+            if (tp == 1 || !cut) {
+                CHECK(slower == 1 && slower_back == 1);
+            } else { /* 5 of 12 widths squared, and 7 of 12 but for attention */
+                CHECK(slower > 1.35 && slower < 1.43);
+                CHECK(slower_back > 1.5 && slower_back < 1.6);
+            }
+            arena_fini(&p.arena);
+        }
+}
+
+TEST_MAIN(ONE(exchanges_beside_products_keep_some_of_the_device),
+          ONE(weights_that_are_split_go_layer_by_layer), ONE(what_runs_again_exchanges_again),
           ONE(the_host_is_ahead_of_what_runs_again_too))
