@@ -321,6 +321,11 @@ bool sys_pread_full(int fd, void *buffer, i64 bytes, i64 offset)
     return true;
 }
 
+void sys_forget(int fd, i64 offset, i64 bytes)
+{
+    posix_fadvise(fd, offset, bytes, POSIX_FADV_DONTNEED); /* a hint: failing costs nothing */
+}
+
 i64 sys_seek(int fd, i64 offset, int whence)
 {
     return lseek(fd, offset, whence);

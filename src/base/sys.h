@@ -69,6 +69,8 @@ ssize_t sys_write(int fd, const void *buffer, i64 bytes);
 int sys_write_full(int fd, const void *buffer, i64 bytes); /* 0 or -1 */
 i64 sys_read_full(int fd, void *buffer, i64 bytes);        /* bytes read (< asked at EOF), -1 */
 bool sys_pread_full(int fd, void *buffer, i64 bytes, i64 offset); /* false: fewer, or an error */
+/* A hint: what was read there will not be read again soon, and need not stay in memory. */
+void sys_forget(int fd, i64 offset, i64 bytes);
 i64 sys_seek(int fd, i64 offset, int whence);
 int sys_truncate(int fd, i64 bytes);
 int sys_fsync(int fd);

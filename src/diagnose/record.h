@@ -201,6 +201,10 @@ int record_share(struct record *out, const struct record *r);
 int record_step(struct record *r, i64 step, struct record_step *out);
 void record_step_free(struct record_step *out);
 
+/* What reading it has left in the system's memory goes. Pages here and there are islands: where all
+ * of a file is read behind them, looking ahead ends at each, and half of the time is waiting. */
+void record_step_forget(struct record *r, i64 step);
+
 /* From the end of what was done before it to the end of what was done after it (evaluations, say),
  * of the rank that took longest: seconds of r->steps[index], from the index alone. */
 double record_step_seconds(const struct record *r, i64 index);

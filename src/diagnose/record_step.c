@@ -408,6 +408,21 @@ int record_step(struct record *r, i64 step, struct record_step *out)
     return OK;
 }
 
+void record_step_forget(struct record *r, i64 step)
+{
+    enum { AROUND = 1 << 17 }; /* that the system may have read beside what it was asked for */
+    struct record_inside *x = r->inside;
+    const i64 at = index_of(r, step);
+    for (i64 i = at < 0 ? 0 : x->first[at]; at >= 0 && i < x->first[at + 1]; i++) {
+        const struct entry *e = &x->entries[i];
+        struct file *f = &x->files[e->file];
+        const i64 from = i64_max(0, e->at - AROUND);
+        const i64 to = e->at + (i64)record_place_of(e).chunk.bytes + AROUND;
+        if (record_use_file(x, f) == OK)
+            sys_forget(f->reader.fd, from, to - from);
+    }
+}
+
 void record_step_free(struct record_step *out)
 {
     if (out->arena) {

@@ -211,6 +211,8 @@ int usual_of_steps(struct usual *u, struct record *r, const i64 *steps, i64 n)
     for (i64 k = 0; k < take; k++)
         some[k] = steps[(2 * k + 1) * n / (2 * take)];
     TRY(each_step(r, some, take, &e));
+    for (i64 k = 0; k < take; k++)
+        record_step_forget(r, some[k]);
     usual_settle(u);
     return OK;
 }
