@@ -5,14 +5,16 @@
  * them with the slab, tile by tile of nc columns, so that the tile of C stays in its cache
  * while the sums go through the blocks of k. Between strips, threads pack the next slab in
  * small parts: one waits for memory while the other multiplies. Strips become lower towards
- * the end of a slab, so that threads finish together.
+ * the end of a slab, or are equally many for each, so that threads finish together.
  *
  * Workspace: the blocks of k | panels of two slabs of B | partial sums | per thread: panels of A,
  * sums of a tile. Panels lie block by block of k: within block b of an operand,
  * panel p begins p x width x steps(b) words after the block, so tiles read forward.
  *
  * Where a kernel multiplies on a unit of its own (micro_tail), a micro tile of sums waits and is
- * brought to its place while the next one is multiplied.
+ * brought to its place while the next one is multiplied. Where its chain can go on (micro_on), a
+ * block's steps are multiplied in parts of near_steps, down all micro tiles of a column, and f32
+ * sums too build up in the thread's tile: tile registers wait for each line of C that is far away.
  *
  * Sums in leaves (gemm_tree.h): the next leaf is summed on top of a thread's stack, or straight
  * onto the one below where it would be added to that at once, so nothing is copied. Slots
@@ -258,11 +260,11 @@ static void multiply_special(const struct work *w, const struct tile *t, i64 i, 
     const i64 rows = i64_min(k->mr, t->rows - i), cols = i64_min(k->nr, t->cols - j);
     const i64 m = t->m + i, n = w->slab.n0 + t->n + j;
     const u32 *b = t->b + j * t->steps;
-    const bool rounds = t->ends && g->C.type != DTYPE_F32;
+    const bool leaves = t->ends && !t->in_c; /* the sums, for C */
     float *sum = t->sum + i * t->sum_stride + j;
     _Alignas(64) float scratch[GEMM_MICRO_MAX];
 
-    if (k->fetches_c && (t->in_c || rounds))
+    if (k->fetches_c && (t->in_c || leaves))
         fetch_micro_tile(&g->C, m, n, rows, cols);
     if (k->fetches_c && t->starts && g->residual.data)
         fetch_micro_tile(&g->residual, m, n, rows, cols);
@@ -280,26 +282,52 @@ static void multiply_special(const struct work *w, const struct tile *t, i64 i, 
     } else {
         run_micro(k, t, i, b, sum, t->sum_stride, t->adds, ahead);
     }
-    if (rounds)
+    if (leaves)
         k->finish((void *)element(&g->C, m, n), g->C.type, g->C.row_stride, sum, t->sum_stride,
                   rows, cols, false);
+}
+
+/* Steps of a block that are multiplied at once, micro tile after micro tile, so that this much of a
+ * panel of B stays in L1. The chain then goes on through the next steps. At least 1. */
+static i64 steps_at_a_time(const struct gemm_kernels *k, i64 steps, bool whole)
+{
+    return whole || !k->near_steps ? i64_max(1, steps)
+                                   : gemm_even_part(steps, k->near_steps, k->steps_at_once);
+}
+
+/* Steps [s, s + n) of micro tile (i, j) of the tile, whose sums build up where they are. */
+static void multiply_steps(const struct gemm_kernels *k, const struct tile *t, i64 i, i64 j, i64 s,
+                           i64 n, const u32 *ahead)
+{
+    const u32 *a = t->a + i * t->steps + s * k->mr, *b = t->b + j * t->steps + s * k->nr;
+    float *c = t->sum + i * t->sum_stride + j;
+    if (s > 0 || t->goes_on)
+        k->micro_on(n, a, b, c, t->sum_stride, ahead);
+    else
+        k->micro(n, a, b, c, t->sum_stride, false, ahead);
 }
 
 static void multiply_block(const struct work *w, const struct tile *t)
 {
     const struct gemm_kernels *k = w->plan.k;
-    const i64 ahead = gemm_ahead_words(k, t->steps);
-    bool special = t->starts || (t->ends && w->g->C.type != DTYPE_F32);
+    const bool special = t->starts || (t->ends && !t->in_c);
+    const bool whole = special || (t->adds && !t->goes_on);
+    const i64 part = steps_at_a_time(k, t->steps, whole);
     for (i64 j = 0; j < t->cols; j += k->nr) {
         i64 plain = special || j + k->nr > t->cols ? 0 : t->rows / k->mr * k->mr;
         const u32 *b = t->b + j * t->steps;
         const u32 *next = j + k->nr < t->cols ? b + k->nr * t->steps : t->next;
-        for (i64 i = 0; i < t->rows; i += k->mr, next += ahead) {
-            if (i < plain)
-                run_micro(k, t, i, b, t->sum + i * t->sum_stride + j, t->sum_stride, t->adds,
-                          next);
-            else
-                multiply_special(w, t, i, j, next);
+        for (i64 s = 0; s == 0 || s < t->steps; s += part) {
+            const i64 n = i64_min(part, t->steps - s), ahead = gemm_ahead_words(k, n);
+            for (i64 i = 0; i < t->rows; i += k->mr, next += ahead) {
+                if (i < plain && n < t->steps)
+                    multiply_steps(k, t, i, j, s, n, next);
+                else if (i < plain)
+                    run_micro(k, t, i, b, t->sum + i * t->sum_stride + j, t->sum_stride, t->adds,
+                              next);
+                else if (s == 0)
+                    multiply_special(w, t, i, j, next);
+            }
         }
     }
 }
@@ -309,7 +337,7 @@ static struct gemm_slots thread_tiles(const struct work *w, int thread)
 {
     const struct gemm_plan *p = &w->plan;
     return (struct gemm_slots){ (float *)(thread_space(w, thread) + p->thread_sum_at),
-                           p->tile_bytes / (i64)sizeof(float), p->k->nc };
+                           p->tile_bytes / (i64)sizeof(float), p->nc };
 }
 
 /* Slot i between slabs, or the partial sums, at the tile. */
@@ -340,7 +368,8 @@ static void place_sums(const struct work *w, struct tile *t, const struct gemm_b
     const struct gemm_matrix *C = &w->g->C;
     const struct gemm_plan *p = &w->plan;
     const i64 shared_stride = round_up(w->slab.N, p->k->nr);
-    t->in_c = C->type == DTYPE_F32 && p->units == 0 && !w->past_caches;
+    t->in_c = C->type == DTYPE_F32 && p->units == 0 && !w->past_caches &&
+              !(p->k->micro_on && p->slabs == 1); /* loads of tiles would wait for lines of C */
     if (t->in_c) {
         t->sum_stride = C->row_stride;
         t->sum = (float *)element(C, t->m, w->slab.n0 + t->n);
@@ -365,7 +394,7 @@ static bool starts_in_c(const struct gemm *g)
 static void set_block(const struct work *w, struct tile *t, const struct gemm_block *b)
 {
     const struct gemm *g = w->g;
-    bool first = b == w->block, in_place = g->C.type == DTYPE_F32 && starts_in_c(g);
+    bool first = b == w->block, in_place = t->in_c && starts_in_c(g);
     t->starts = first && !in_place && (g->accumulate || g->residual.data || g->bias);
     t->adds = !first || in_place;
     t->ends = b == w->block + w->plan.blocks - 1;
@@ -420,7 +449,7 @@ struct waiting {
 static struct gemm_tail tail_of_tile(const struct work *w, const struct tile *t)
 {
     const struct gemm *g = w->g;
-    const struct gemm_matrix *from = &g->residual;
+    const struct gemm_matrix *from = g->accumulate ? &g->C : &g->residual;
     const i64 n = w->slab.n0 + t->n;
     struct gemm_tail x = { .dst = (void *)element(&g->C, t->m, n), .type = g->C.type,
                            .dst_stride = g->C.row_stride, .past_caches = w->past_caches };
@@ -447,11 +476,12 @@ static struct gemm_tail tail_at(const struct gemm_tail *block, const struct tile
 }
 
 /* Whether a product's last block has tails, which add nothing that lies in memory to sums but what
- * it starts with: loads of tiles would wait for more. */
+ * they start with: loads of tiles would wait for more. */
 static bool can_have_tails(const struct gemm *g, const struct gemm_plan *p)
 {
-    return p->k->micro_tail && p->units == 0 && !g->accumulate &&
-           (p->blocks == 1 || p->k->micro_on);
+    if (!p->k->micro_tail || p->units > 0)
+        return false;
+    return p->k->micro_on ? p->slabs == 1 || !g->accumulate : p->blocks == 1 && !g->accumulate;
 }
 
 static bool has_tails(const struct work *w, const struct gemm_block *b)
@@ -466,36 +496,64 @@ static void end_waiting(const struct gemm_kernels *k, struct waiting *p)
     p->any = false;
 }
 
+/* Where sums wait between two parts of a block's steps: not in C, from which they may start. */
+static bool has_parts(const struct tile *t, const struct gemm_tail *block)
+{
+    return !t->in_c || (!block->start.from && !block->start.bias);
+}
+
 static void multiply_beside(const struct work *w, const struct tile *t,
                             const struct gemm_tail *block, struct waiting *p)
 {
     const struct gemm_kernels *k = w->plan.k;
-    const i64 ahead = gemm_ahead_words(k, t->steps);
+    const i64 part = steps_at_a_time(k, t->steps, !has_parts(t, block));
     for (i64 j = 0; j < t->cols; j += k->nr) {
         const u32 *next = j + k->nr < t->cols ? t->b + (j + k->nr) * t->steps : t->next;
-        for (i64 i = 0; i < t->rows; i += k->mr, next += ahead) {
-            const struct gemm_tail x = tail_at(block, t, i, j);
-            if (i + k->mr > t->rows || j + k->nr > t->cols) {
-                multiply_special(w, t, i, j, next);
-                continue;
+        for (i64 s = 0; s == 0 || s < t->steps; s += part) {
+            const i64 n = i64_min(part, t->steps - s), ahead = gemm_ahead_words(k, n);
+            for (i64 i = 0; i < t->rows; i += k->mr, next += ahead) {
+                const struct gemm_tail x = tail_at(block, t, i, j);
+                if (i + k->mr > t->rows || j + k->nr > t->cols) {
+                    if (s == 0)
+                        multiply_special(w, t, i, j, next);
+                    continue;
+                }
+                if (s + n < t->steps) {
+                    multiply_steps(k, t, i, j, s, n, next);
+                    continue;
+                }
+                k->micro_tail(n, x.a + s * k->mr, x.b + s * k->nr,
+                              s > 0 || t->goes_on ? t->sum + i * t->sum_stride + j : NULL,
+                              t->sum_stride, p->sums[!p->at], next, p->sums[p->at],
+                              p->any ? &p->tail : NULL);
+                p->tail = x;
+                p->at = !p->at;
+                p->any = true;
             }
-            k->micro_tail(x.steps, x.a, x.b, t->goes_on ? t->sum + i * t->sum_stride + j : NULL,
-                          t->sum_stride, p->sums[!p->at], next, p->sums[p->at],
-                          p->any ? &p->tail : NULL);
-            p->tail = x;
-            p->at = !p->at;
-            p->any = true;
         }
     }
 }
 
 /* --- strips ------------------------------------------------------------------------- */
 
+/* Where tiles multiply, what a strip has in common with others (packing, the trip of B's panels)
+ * costs more than what threads wait for each other: equally many strips for each, equally high. */
+static i64 even_strip_rows(const struct work *w, i64 m)
+{
+    const struct gemm_kernels *k = w->plan.k;
+    const i64 panels = ceil_div(w->g->M, k->mr), done = m / k->mr;
+    const i64 enough = round_up(ceil_div(panels, k->mc / k->mr), w->threads);
+    const i64 strips = i64_min(panels, enough), before = ((done + 1) * strips - 1) / panels;
+    return i64_min((before + 1) * panels / strips * k->mr, w->g->M) - m;
+}
+
 /* Strips are mc rows high while there are many, then an even share of half of what is left,
  * as far as whole panels go. */
 static i64 strip_rows(const struct work *w, i64 m)
 {
     const struct gemm_kernels *k = w->plan.k;
+    if (k->micro_tail)
+        return even_strip_rows(w, m);
     i64 left = ceil_div(w->g->M - m, k->mr), most = k->mc / k->mr;
     i64 share = w->threads == 1 ? most : left / (2 * w->threads);
     i64 panels = i64_min(most, i64_max(LEAST_PANELS, share));
@@ -554,8 +612,8 @@ static void multiply_strip(const struct work *w, i64 part, int thread)
 
     if (k->begin)
         k->begin();
-    for (t.n = begin; t.n < end; t.n += k->nc) {
-        t.cols = i64_min(k->nc, end - t.n);
+    for (t.n = begin; t.n < end; t.n += w->plan.nc) {
+        t.cols = i64_min(w->plan.nc, end - t.n);
         for (i64 i = 0; i < w->slab.blocks; i++) {
             const struct gemm_block *b = block_of(w, &w->slab, i);
             u32 *a = thread_panels(w, thread) + words_before(b, t.rows, k->mr);
@@ -608,7 +666,10 @@ static void run_slab(struct work *w, struct pool *pool)
 {
     w->strip_parts = 0;
     if (w->slab.blocks > 0) {
-        i64 strips = strip_count(w), wanted = w->threads == 1 ? 1 : 4 * w->threads;
+        /* where tiles multiply, packing a strip again for another range of columns costs more
+         * than waiting for each other at the end */
+        i64 strips = strip_count(w), each = w->plan.k->micro_tail ? 2 : 4;
+        i64 wanted = w->threads == 1 ? 1 : each * w->threads;
         i64 range = ceil_div(w->slab.N, ceil_div(wanted, strips));
         w->columns = gemm_even_part(w->slab.N, range, w->plan.k->nr);
         w->ranges = ceil_div(w->slab.N, w->columns);

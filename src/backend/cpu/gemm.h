@@ -169,6 +169,8 @@ struct gemm_kernels {
     i64 per_step;                     /* values of k per step of the micro kernel: 1 or 2 */
     i64 pieces;                       /* words that a value is split into, each a step; 0 is 1 */
     i64 steps_at_once;                /* a block's steps are filled up to a multiple; 0 is 1 */
+    i64 near_steps;                   /* steps of a panel of B that stay in L1 beside A's; with
+                                       * micro_on; 0: all of a block's; speed only */
     i64 ahead_steps;                  /* steps per line that micro fetches, 0: none; speed only */
     bool fetches_c; /* lines of C are asked for in front of micro; speed only */
     const struct gemm_kernels *mixed; /* for operands that are not both bf16; NULL: this */

@@ -5,10 +5,12 @@
  * cycles, 16 times what vfmadd does. So a panel is made of *groups* of 16 steps, each two tiles
  * of 1 KiB one behind the other; missing rows and steps are zeros.
  *
- * Of the four tiles that a group needs, those of B stay in L1 from one panel of A to the next;
- * tileloaddt1 asks that A's, used once, do not push them out. What is
- * fetched ahead goes to L2 only, and lines of C are not fetched: both would take from the loads of
- * tiles, which need half of all that L1 can have on its way.
+ * Of the four tiles that a group needs, those of B stay in L1 from one panel of A to the next, 24
+ * of its 48 KiB (NEAR steps): beside a whole panel of 768 values of k the stores of sums find no
+ * line there, and products with so many take 1.25 times as long. tileloaddt1 asks that A's, used
+ * once, do not push them out. What is fetched ahead goes to L2 only, and lines of C are not
+ * fetched: both would take from the loads of tiles, which need half of all that L1 can have on its
+ * way.
  *
  * What is stored to C waits for memory as long as a whole micro tile takes to multiply, so it is
  * done while the next one is multiplied (amx_tail.h). Between blocks of k sums come back into
@@ -23,7 +25,7 @@
 
 #include <immintrin.h>
 
-enum { SIDE = 32, GROUP = 16, KC = 768, AHEAD = 4 };
+enum { SIDE = 32, GROUP = 16, KC = 768, NEAR = 192, AHEAD = 4 };
 
 /* --- panels ------------------------------------------------------------------------- */
 
@@ -240,8 +242,8 @@ static i64 peak(i64 rounds, float *data)
 }
 
 const struct gemm_kernels gemm_kernels_amx = {
-    .name = "amx", .mr = SIDE, .nr = SIDE, .kc = KC, .mc = 256, .nc = 384, .per_step = 2,
-    .steps_at_once = GROUP, .ahead_steps = AHEAD,
+    .name = "amx", .mr = SIDE, .nr = SIDE, .kc = KC, .mc = 256, .nc = 768, .per_step = 2,
+    .steps_at_once = GROUP, .near_steps = NEAR, .ahead_steps = AHEAD,
     .mixed = &gemm_kernels_split,
     .begin = amx_begin, .end = amx_end,
     .pack_a = pack_a, .pack_b = pack_b, .micro = micro, .micro_tail = micro_tail, .tail = tail,

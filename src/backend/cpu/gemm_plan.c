@@ -5,7 +5,8 @@
 
 enum {
     PANEL_BYTES = 8 << 20, /* panels of a slab of B; two of them in an L3 of 8 MiB or more */
-    K_SLAB = 1536,         /* a longer K goes through C, or partial sums, between slabs */
+    K_SLAB = 1536,         /* a longer K goes through C, or partial sums, between slabs ... */
+    K_SLAB_ON = 2048,      /* ... which tile registers wait for longer than for A's panels */
 };
 
 /* --- cutting k ---------------------------------------------------------------------- */
@@ -41,7 +42,8 @@ static void add_block(struct cutter *c, i64 leaf, i64 k0, i64 depth, bool begins
 /* One chain: slabs of equal depth. */
 static void cut_chain(struct cutter *c, i64 K)
 {
-    i64 slab = gemm_even_part(K, K_SLAB * c->k->per_step / i64_max(1, c->k->pieces), c->k->kc);
+    const i64 most = c->k->micro_on ? K_SLAB_ON : K_SLAB;
+    i64 slab = gemm_even_part(K, most * c->k->per_step / i64_max(1, c->k->pieces), c->k->kc);
     for (i64 k0 = 0; k0 == 0 || k0 < K; k0 += c->k->kc) {
         if (k0 % slab == 0)
             end_slab(c);
@@ -141,7 +143,8 @@ struct gemm_plan gemm_plan_product(const struct gemm *g, const struct gemm_kerne
     p.row_at = p.partial_at + p.slot_bytes * (p.partials ? 1 : p.slots);
     p.thread_at = p.row_at + round_up(4 * padded * p.slots, 4096);
     p.thread_sum_at = round_up(4 * k->mc * words, 4096);
-    p.tile_bytes = round_up(4 * k->mc * k->nc, 4096);
+    p.nc = p.blocks == 1 && k->near_steps ? k->nr : k->nc;
+    p.tile_bytes = round_up(4 * k->mc * p.nc, 4096);
     p.thread_row_at = p.thread_sum_at + p.tile_bytes * p.levels;
     p.thread_bytes = p.thread_row_at + round_up(4 * k->mc * p.levels, 4096);
     p.bytes = p.thread_at + p.thread_bytes * threads;

@@ -22,6 +22,7 @@ struct gemm_block {
 struct gemm_plan {
     const struct gemm_kernels *k;
     i64 N;            /* columns of a full slab */
+    i64 nc;           /* and of a tile: one panel's where no sums wait for another block */
     i64 blocks, slabs; /* of all k */
     i64 steps;        /* of the deepest slab */
     bool partials;    /* a bf16 C that takes more than one slab in k */
