@@ -24,6 +24,14 @@ INLINE vec gelu_slope(bool exact, vec x)
     return s + x * s * (1.0f - s) * GELU_2K * (1.0f + 3.0f * GELU_CUBE * x * x);
 }
 
+/* Asks for what a loop reads some iterations on. Each has so many instructions that few fit beside
+ * those that wait for memory; without this a pass over 24 MiB takes twice as long. */
+INLINE void fetch_ahead(bool half, const void *x, i64 i)
+{
+    enum { ELEMENTS = 1024 };
+    __builtin_prefetch(vec_at(half, x, i + ELEMENTS));
+}
+
 INLINE void gelu_at(bool half, bool exact, void *y, const void *x, i64 i, i64 n)
 {
     vec_put_n(half, y, i, gelu_one(exact, vec_get_n(half, x, i, n)), n);
@@ -35,8 +43,10 @@ INLINE void gelu_range(bool half, bool exact, const struct task *t, struct range
     void *y = t->out[0]->data;
     i64 i = r.begin;
 #pragma GCC unroll 2
-    for (; i + VL <= r.end; i += VL)
+    for (; i + VL <= r.end; i += VL) {
+        fetch_ahead(half, x, i);
         gelu_at(half, exact, y, x, i, VL);
+    }
     if (i < r.end)
         gelu_at(half, exact, y, x, i, r.end - i);
 }
@@ -54,8 +64,11 @@ INLINE void gelu_grad_range(bool half, bool exact, const struct task *t, struct 
     void *dx = t->out[0]->data;
     i64 i = r.begin;
 #pragma GCC unroll 2
-    for (; i + VL <= r.end; i += VL)
+    for (; i + VL <= r.end; i += VL) {
+        fetch_ahead(half, dy, i);
+        fetch_ahead(half, x, i);
         gelu_grad_at(half, exact, dx, dy, x, i, VL);
+    }
     if (i < r.end)
         gelu_grad_at(half, exact, dx, dy, x, i, r.end - i);
 }
@@ -118,8 +131,11 @@ INLINE void swiglu_rows(bool half, const struct task *t, struct range rows)
         void *y = vec_at(half, t->out[0]->data, r * F);
         i64 i = 0;
 #pragma GCC unroll 2
-        for (; i + VL <= F; i += VL)
+        for (; i + VL <= F; i += VL) {
+            fetch_ahead(half, x, i);
+            fetch_ahead(half, x, F + i);
             swiglu_at(half, y, x, F, i, VL);
+        }
         if (i < F)
             swiglu_at(half, y, x, F, i, F - i);
     }
@@ -143,8 +159,14 @@ INLINE void swiglu_grad_rows(bool half, const struct task *t, struct range rows)
         void *dx = vec_at(half, t->out[0]->data, r * 2 * F);
         i64 i = 0;
 #pragma GCC unroll 2
-        for (; i + VL <= F; i += VL)
+        for (; i + VL <= F; i += VL) {
+            if (half) { /* f32, twice as long, is slower with it on avx2 */
+                fetch_ahead(true, dy, i);
+                fetch_ahead(true, x, i);
+                fetch_ahead(true, x, F + i);
+            }
             swiglu_grad_at(half, dx, dy, x, F, i, VL);
+        }
         if (i < F)
             swiglu_grad_at(half, dx, dy, x, F, i, F - i);
     }
