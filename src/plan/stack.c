@@ -133,6 +133,8 @@ const struct option plan_stack_options[] = {
       .help = "Software of these names is like this from that year on; 0: always." },
     { "until", STACK(INT, until), "0", .max = 9999, .unit = "year",
       .help = "And up to that year; 0: up to now." },
+    { "models", STACK(STRINGS, models), NULL,
+      .help = "Beginnings of names of models that it runs so; all if not given." },
     { "precisions", STACK(STRINGS, precisions), NULL,
       .help = "It is like this with these alone, as tables of measurements call them." },
     { "fitted", STACK(STRINGS, fitted), NULL,

@@ -94,6 +94,7 @@ struct plan_stack {
     i64 since;                 /* year from which software of this name is like this; 0: always */
     i64 until;                 /* and the last one; 0: up to now */
     struct option_strings precisions; /* of rows whose software is like this; none: of all */
+    struct option_strings models;     /* beginnings of names of models that it runs so; none: all */
     struct option_strings fitted; /* keys of values that headway plan calibrate finds */
     double logit_bytes;        /* held per logit at the end of the forward pass */
     double runtime_bytes;      /* context, libraries, buffers of messages */

@@ -72,7 +72,8 @@ static void blend(struct plan_step *step, const struct plan_step *full, const st
         step->memory[i] += (1 - share) * (none.memory[i] - full->memory[i]);
 }
 
-/* Of what nobody stated, the least with which it fits. */
+/* Of what nobody stated, the least with which it fits: nothing, attention where that is what takes
+ * the memory, or all of some layers. */
 static void price_least(struct plan_step *out, const struct plan_job *job, struct plan_layout l,
                         const struct plan_table *table)
 {
@@ -80,6 +81,12 @@ static void price_least(struct plan_step *out, const struct plan_job *job, struc
     plan_step_of(job, &l, table, out);
     if (out->fits)
         return;
+    l.recompute = RECOMPUTE_SELECTIVE;
+    plan_step_of(job, &l, table, &full);
+    if (full.fits) {
+        blend(out, &full, job, &l);
+        return;
+    }
     l.recompute = RECOMPUTE_FULL;
     plan_step_of(job, &l, table, &full);
     if (full.fits)

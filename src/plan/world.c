@@ -15,8 +15,7 @@ enum { MOST_FAMILIES = 16, MOST_STACKS = 16, MOST_NETWORKS = 8 };
 static const char *const stack_names[] = {
     "megatron-lm", "megatron-lm-2022", "megatron-deepspeed",
     "megatron-deepspeed-2022", "megatron-deepspeed-2022-bf16", "nanotron", "llm-foundry",
-    "megatron-bridge",
-    "megatron-core", "megascale", "torchtitan", "torchtitan-compiled",
+    "megatron-bridge", "megatron-bridge-sinks", "megatron-core", "megascale", "torchtitan", "torchtitan-compiled",
 };
 
 /* One for each device, network and node size. */
@@ -105,7 +104,10 @@ static bool serves(const struct plan_stack *s, const struct plan_row *row)
     bool listed = s->precisions.count == 0;
     for (i64 i = 0; i < s->precisions.count; i++)
         listed |= !strcmp(row->precision, s->precisions.at[i]);
-    return listed && s->since <= row->year && (s->until == 0 || row->year <= s->until);
+    bool runs = s->models.count == 0;
+    for (i64 i = 0; i < s->models.count; i++)
+        runs |= !strncmp(row->model, s->models.at[i], strlen(s->models.at[i]));
+    return listed && runs && s->since <= row->year && (s->until == 0 || row->year <= s->until);
 }
 
 /* Younger, or of as many years but for the row's precision alone. */
@@ -117,8 +119,8 @@ static bool is_closer(const struct plan_stack *s, const struct plan_stack *than)
 }
 
 /* The stack one of whose names is the longest beginning of the row's framework; of several that
- * serve its year and precision the youngest. Nothing else of a row decides, so software has one
- * price whoever ran it. */
+ * serve its year, precision and model the youngest. Nothing else of a row decides, so software has
+ * one price whoever ran it. */
 static const struct plan_stack *stack_of(const struct plan_world *w, const struct plan_row *row)
 {
     const struct plan_stack *best = NULL;

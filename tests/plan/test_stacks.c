@@ -58,6 +58,12 @@ TEST(software_is_that_of_the_year_that_a_row_says)
         { ROW("H100", "8,2,2,1,8", "full", "torchtitan 2024-12", "x"), "torchtitan" },
         { "a,GPT,4,1024,4096,16,16,50257,1024,H100,32,8,fp8,8,2,2,1,8,full,torchtitan 2024-12,1,,ok,x\n",
           "torchtitan compiled" },
+        { "a,GPT-OSS,4,1024,4096,16,16,50257,1024,H100,32,8,bf16,8,2,2,1,8,full,Megatron-Bridge,1,,ok,x\n",
+          "Megatron-Bridge with sinks" },
+        { "a,GPT-OSS,4,1024,4096,16,16,50257,1024,H100,32,8,fp8,8,2,2,1,8,full,Megatron-Bridge,1,,ok,x\n",
+          "Megatron-Bridge" },
+        { "a,GPT,4,1024,4096,16,16,50257,1024,H100,32,8,bf16,8,2,2,1,8,full,Megatron-Bridge,1,,ok,x\n",
+          "Megatron-Bridge" },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
         struct bed b;
