@@ -239,6 +239,13 @@ enum { MEASURE_SPLITS = 64 };
 
 enum { MEASURE_FILES = 3 }; /* recipe, manifest, metrics */
 
+/* Means of series that change no more, each found once: rules ask for the same ones often. */
+struct measure_means {
+    const double **series; /* [places] by a hash of where they lie; NULL: free */
+    double *mean;
+    i64 places, n;         /* a power of two */
+};
+
 struct measure {
     char name[128];
     i64 n_ranks, n_steps; /* steady */
@@ -296,6 +303,7 @@ struct measure {
     i64 left_out;         /* steps in which ranks are missing or clocks apart, and which others stand for */
     i64 behind_rank;      /* which rank has made the fewest calls, when they differ; -1 */
     i64 calls_behind;
+    struct measure_means *means; /* NULL: series may still change */
 };
 
 /* The probe that is held to the run at this step, which may be slowed by it or stand beside one
@@ -321,6 +329,8 @@ struct measure_spread {
 };
 typedef const double *(*measure_series_fn)(const struct measure_rank *r);
 struct measure_spread measure_spread(const struct measure *m, measure_series_fn series);
+/* From here on series do not change. */
+void measure_keep_means(struct measure *m, struct arena *a);
 /* Mean of a series of a rank; NaN when there is none. */
 double measure_mean(const struct measure *m, const double *series);
 /* Mean of what a rank's host does between steps, without what it does once in the end. */

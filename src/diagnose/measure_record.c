@@ -435,6 +435,7 @@ int measure_record(struct measure **out, struct record *r, const char *folder,
     settle_all(g, part);
     if (!measure_whole(g->m))
         merge_waits(g->m);
+    measure_keep_means(g->m, a);
     *out = g->m;
     return OK;
 }

@@ -214,7 +214,35 @@ TEST(what_the_record_explains_of_a_step_is_no_noise)
     arena_fini(&a);
 }
 
-TEST_MAIN(ONE(the_borders_of_an_episode_in_a_long_run_are_exact),
+TEST(means_are_found_once_where_series_change_no_more)
+{
+    enum { RANKS = 3, STEPS = 5, OTHERS = 100 };
+    struct arena a;
+    double others[OTHERS][STEPS];
+    arena_init(&a);
+    struct measure *m = measure_new(RANKS, STEPS, &a);
+    for (int r = 0; r < RANKS; r++)
+        for (int i = 0; i < STEPS; i++)
+            m->ranks[r].step[i] = r + i;
+    CHECK_NEAR(measure_mean(m, m->ranks[1].step), 3, 0);
+    m->ranks[1].step[0] = 6; /* it may still change */
+    CHECK_NEAR(measure_mean(m, m->ranks[1].step), 4, 0);
+    measure_keep_means(m, &a);
+    CHECK_NEAR(measure_mean(m, m->ranks[1].step), 4, 0);
+    m->ranks[1].step[0] = 1000; /* against the rule: so that it shows */
+    CHECK_NEAR(measure_mean(m, m->ranks[1].step), 4, 0);
+    CHECK_NEAR(measure_mean(m, m->ranks[2].step), 4, 0);
+    CHECK(isnan(measure_mean(m, NULL)));
+    for (int k = 0; k < OTHERS; k++) /* more than there is room for */
+        for (int i = 0; i < STEPS; i++)
+            others[k][i] = k;
+    for (int k = 0; k < 2 * OTHERS; k++)
+        CHECK_NEAR(measure_mean(m, others[k % OTHERS]), k % OTHERS, 0);
+    arena_fini(&a);
+}
+
+TEST_MAIN(ONE(means_are_found_once_where_series_change_no_more),
+          ONE(the_borders_of_an_episode_in_a_long_run_are_exact),
           ONE(a_short_episode_has_no_step_more_than_it_had),
           ONE(a_median_and_its_error_do_not_mind_one_odd_value),
           ONE(a_line_gives_latency_and_bandwidth),
