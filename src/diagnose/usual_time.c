@@ -46,6 +46,24 @@ static void scale_attention(const struct record_table *t, struct computed *c, do
             c->seconds[i] *= factor;
 }
 
+/* What tasks that sleep take at the least: one that comes late is caught up with by those behind it,
+ * which then sleep for less than they should. 0 where tasks compute. */
+static double slept_at_least(const struct record_rank *k, const struct computed *c, i64 from, i64 to)
+{
+    const bool narrow = attained_dtype_in_use(k->head) == DTYPE_BF16;
+    const double peak = narrow ? k->head->flops_bf16 : k->head->flops_f32;
+    const double rate = k->head->memory_bytes_per_s;
+    double sum = 0;
+    if (!record_sleeps(k->head))
+        return 0;
+    for (i64 i = from; i < to; i++) {
+        const struct record_task *t = &k->table->tasks[(u32)c->task[i]];
+        const double bytes_s = rate > 0 ? (t->read_bytes + t->written_bytes) / rate : 0;
+        sum += fmax(peak > 0 ? t->flops / peak : 0, bytes_s);
+    }
+    return sum;
+}
+
 /* --- actions ------------------------------------------------------------------------ */
 
 static void see_paces(struct usual *u, const double *pace, int n)
@@ -100,8 +118,9 @@ void usual_add(struct usual *u, const struct record_step *s, const struct dag *g
         const struct computed *k = &c.ranks[r];
         for (i64 j = 0, i = 0; j < k->n_actions; i = k->actions[j++].to) {
             const double seconds = computing_seconds(k, i, k->actions[j].to);
+            const double least = slept_at_least(&s->ranks[r], k, i, k->actions[j].to);
             if (seconds > 0)
-                *more_times(u, 1) = (struct usual_time){ k->actions[j].kind, seconds,
+                *more_times(u, 1) = (struct usual_time){ k->actions[j].kind, fmax(seconds, least),
                                                          fmin(1, speed[r]), r };
         }
     }

@@ -335,6 +335,7 @@ struct planted {
     double clock, on_cpu;        /* tasks take that much longer and samples say why, likewise */
     bool false_alarm;            /* in every third step samples say so of tasks that take no longer */
     bool half;                   /* tasks do half of the FLOPs that a rank can, and wait for no byte */
+    bool sleeps;                 /* with half: as long as its FLOPs ask for, less in some steps */
     bool documents;              /* of other lengths in each step and rank */
     u64 idle;                    /* of 100 places, how many serve no token that counts */
 };
@@ -389,6 +390,8 @@ static void plant(const struct planted *p, struct record_step *s, struct dag *g)
                 g->seconds[i] = 2 * n->task->flops / s->ranks[n->rank].head->flops_f32;
             if (p->half && strncmp(n->task->op, "attention", 9) == 0)
                 g->seconds[i] *= attended(p, s->step, n->rank);
+            if (p->sleeps)
+                g->seconds[i] *= s->step % 3 == 0 ? 0.05 : 0.5;
         }
     }
     dag_settle(g);
@@ -409,6 +412,8 @@ static void planted_factors(const char *name, const struct planted *p, double f[
     set_ceilings(&r);
     for (int k = 0; k < r.parts[0].ranks && p->half; k++)
         r.parts[0].heads[k]->memory_bytes_per_s = 1e18;
+    for (int k = 0; k < r.parts[0].ranks && p->sleeps; k++)
+        r.parts[0].heads[k]->backend = "none";
     for (int pass = 0; pass < 2; pass++) {
         for (i64 k = 1; k < r.n_steps; k++) {
             CHECK_OK(record_step(&r, r.steps[k], &s));
@@ -482,6 +487,17 @@ TEST(documents_of_any_length_leave_kernels_as_they_are)
     CHECK_NEAR(cut[LADDER_ATTAIN], 0.5, 1e-6);
     CHECK_NEAR(cut[LADDER_USEFUL], whole[LADDER_USEFUL], 0.02);
     CHECK(cut[LADDER_BALANCE] < whole[LADDER_BALANCE] - 1e-4); /* ranks wait for longer ones */
+}
+
+TEST(sleep_that_is_cut_short_to_catch_up_is_not_what_tasks_take)
+{
+    static const char *const layouts[] = { "copies", "tp", "pp" };
+    for (i64 i = 0; i < COUNT_OF(layouts); i++) {
+        double f[LADDER_FACTORS];
+        planted_factors(layouts[i], &(struct planted){ .half = true, .sleeps = true }, f);
+        CHECK_NEAR(f[LADDER_ATTAIN], 1, 1e-6);
+        CHECK_NEAR(f[LADDER_DTYPE], 1, 1e-6);
+    }
 }
 
 /* Paces of a step where a task takes 1e-4 s, and more at rank 1: if it is of that op, or of any. */
@@ -560,6 +576,7 @@ TEST_MAIN(ONE(the_factors_of_real_runs_multiply_to_the_mfu),
           ONE(a_peak_in_use_that_was_probed_too_low_raises_those_beside_it),
           ONE(kernels_are_not_better_than_where_nothing_had_to_be_put_right),
           ONE(documents_of_any_length_leave_kernels_as_they_are),
+          ONE(sleep_that_is_cut_short_to_catch_up_is_not_what_tasks_take),
           ONE(what_was_not_measured_is_not_known_and_is_1_in_the_product),
           ONE(a_slow_rank_is_told_from_one_with_more_to_do),
           ONE(a_slow_rank_is_blamed_for_what_it_costs))
