@@ -30,17 +30,22 @@ static void take_response(struct probe *p, const struct record *r, const struct 
     struct arena a;
     arena_init(&a);
     double *longer = ARENA_ARRAY(&a, double, r->n_steps);
+    double *own = ARENA_ARRAY(&a, double, r->n_steps);
     p->pairs = 0;
     for (i64 i = 0; i < r->n_steps; i++) {
         if (!is_pair(r, m, i) || measure_probe(m, r->steps[i]) != p->fault ||
             measure_probe(m, r->steps[i + 1]) != p->fault)
             continue;
-        double more = record_step_seconds(r, i + 1) - record_step_seconds(r, i);
-        longer[p->pairs++] = inject_probed(m->inject, (u64)r->steps[i]) ? -more : more;
+        const bool first = inject_probed(m->inject, (u64)r->steps[i]);
+        const double slowed = record_step_seconds(r, first ? i : i + 1);
+        own[p->pairs] = record_step_seconds(r, first ? i + 1 : i);
+        longer[p->pairs] = slowed - own[p->pairs];
+        p->pairs++;
     }
     struct measure_stat s = measure_stat(longer, p->pairs);
     p->response = s.median;
     p->se = s.se;
+    p->step = measure_stat(own, p->pairs).median;
     arena_fini(&a);
 }
 
@@ -93,7 +98,7 @@ int probes_measure(struct probe out[PROBES_MOST], const struct record *r, const 
 
 double probe_bound(const struct probe *p)
 {
-    return fmax(0, p->response) / p->fault->value;
+    return fmin(p->step, fmax(0, p->response) / p->fault->value);
 }
 
 double probe_bound_se(const struct probe *p)
@@ -158,8 +163,8 @@ void probes_text(const struct probe *p, int n, struct text *out)
             text_printf(out, "; replay: %.2f", 1e3 * p->replayed);
         text_add(out, ")");
         if (added > 0)
-            text_printf(out, ",\n    of %.2f ms that were added: %.0f %% of such a task's time is "
-                        "critical", 1e3 * added, 100 * fmax(0, p->response / added));
+            text_printf(out, ",\n    %.0f %% of the %.2f ms that were added to the rank with most such "
+                        "tasks", 100 * fmax(0, p->response / added), 1e3 * added);
         text_printf(out, "\n    to take these tasks away altogether gives back at most %.1f ms "
                     "(+- %.1f)", 1e3 * probe_bound(p), 1e3 * probe_bound_se(p));
         if (isfinite(p->gain))

@@ -21,6 +21,7 @@ struct probe {
     const struct inject_fault *fault;
     i64 pairs;            /* of steps: one slowed, one not */
     double response, se;  /* how much longer the slowed one is: median of the pairs, seconds */
+    double step;          /* that is not slowed: the median of the pairs */
     double seconds;       /* that these tasks take a step, on the rank where that is most; NaN: there
                            * are no graphs */
     double replayed;      /* the response, as the replay has it; NaN: it cannot say */
@@ -32,8 +33,8 @@ struct probe {
 int probes_measure(struct probe out[PROBES_MOST], const struct record *r, const struct measure *m,
                    struct whatif *w);
 
-/* Seconds a step that taking the tasks away altogether gives back at most, and its standard
- * error. */
+/* Seconds a step that taking the tasks away altogether gives back at most (no more than the
+ * step), and its standard error. */
 double probe_bound(const struct probe *p);
 double probe_bound_se(const struct probe *p);
 
