@@ -24,6 +24,7 @@ static const char *const explains[][2] = {
     { "H1", "H9" }, { "H2", "H9" }, { "H3", "H9" },
     { "H4", "B1" }, { "H7", "B1" }, { "D3", "D2" }, { "D3", "D1" }, { "D3", "H7" },
     { "C11", "C4" }, { "C11", "C1" }, { "C4", "C1" }, { "C5", "C1" }, { "C5", "C2" },
+    { "C7", "C4" }, { "C7", "C5" }, { "C7", "C1" },
     { "C10", "C1" }, { "C2", "C1" }, { "B7", "B1" }, { "B6", "K7" }, { "B6", "H5" },
 };
 
@@ -118,13 +119,15 @@ static bool explains_it(const struct measure *m, const struct finding *cause,
     return false;
 }
 
-static void drop_explained(struct findings *f, const struct measure *m)
+/* Causes that a replay must confirm explain nothing before: asked: those, once they are. */
+static void drop_explained(struct findings *f, const struct measure *m, bool asked)
 {
     bool dropped[FINDINGS_MOST] = { false };
     int kept = 0;
     for (int s = 0; s < f->n; s++)
         for (int c = 0; c < f->n && !dropped[s]; c++) {
-            dropped[s] = !dropped[c] && explains_it(m, &f->at[c], &f->at[s]);
+            dropped[s] = !dropped[c] && f->at[c].asks_replay == asked &&
+                         explains_it(m, &f->at[c], &f->at[s]);
             if (dropped[s])
                 rule_reject(&f->at[c], f->at[s].id, "%s (%.1f ms) is what comes of it",
                             f->at[s].title, 1e3 * f->at[s].lost);
@@ -426,11 +429,11 @@ static int by_gain(const void *a, const void *b)
  * or their clocks apart. */
 static bool needs_all_ranks(const struct rule *family, const struct rule *r)
 {
-    return family == rules_comm || family == rules_balance || strcmp(r->id, "K14") == 0;
+    return family == rules_comm || family == rules_axes || family == rules_balance || strcmp(r->id, "K14") == 0;
 }
 
 /* Kinds that a key of the recipe mends, while nothing is broken or slow. */
-static const char settings[] = "B4 B5 B6 C1 C2 C3 C10 D5 D6 H1 H2 H3 H5 H6 K1 K7 K8 K10 K14 R1 R3";
+static const char settings[] = "B4 B5 B6 C1 C2 C3 C7 C10 D5 D6 H1 H2 H3 H5 H6 K1 K7 K8 K10 K14 R1 R3";
 
 static void say_of_settings(struct finding *f)
 {
@@ -496,8 +499,9 @@ void findings_make(struct findings *out, const struct measure *m,
     const bool may_ask = replay && measure_whole(m) && m->theta > 0;
     for (const struct rule *r = rules_beside; may_ask && r->look; r++)
         ask(out, m, r);
-    drop_explained(out, m);
+    drop_explained(out, m, false);
     price_all(out, m, replay);
+    drop_explained(out, m, true);
     drop_other_links(out);
     price_beside_loaders(out, m);
     qsort(out->at, (size_t)out->n, sizeof out->at[0], by_gain);

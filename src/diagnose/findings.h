@@ -46,7 +46,8 @@ enum finding_edit_kind {
     EDIT_EVEN_STAGES, /* stages of equal length, but for what slow ranks and steps add */
     EDIT_QUIET,      /* tasks take at most what they take when nothing disturbs them; factor 0:
                       * when that is seldom so */
-    EDIT_OFTEN_QUIET /* the same, when that is more often so */
+    EDIT_OFTEN_QUIET, /* the same, when that is more often so */
+    EDIT_PLACES      /* ranks lie on the axes as in another order of them */
 };
 
 struct finding_edit {
@@ -59,6 +60,7 @@ struct finding_edit {
     bool groups;                        /* of transfers: those of all groups (of the lane) with the
                                          * rank, and with the peer, or the last rank */
     bool sums;                          /* of transfers: of all lanes that can be hidden */
+    int order;                          /* of EDIT_PLACES: one of measure_domains */
     bool as_usual;                      /* of quiet tasks: slow ranks' are as quick as others' */
     bool recompute, watching;           /* only what is computed again; what measures learning */
     char op[MEASURE_NAME];              /* what its name begins with; empty: any */

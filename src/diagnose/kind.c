@@ -76,8 +76,9 @@ const struct kind kinds[KINDS] = {
     { "C5", "high latency", "the same", "comm_delay=300us", KIND_NAMED },
     { "C6", "another algorithm would exchange faster", "which algorithm an MPI library takes between "
       "hosts is its own; within a host there is one", NULL, KIND_BLIND },
-    { "C7", "the axis that talks most crosses hosts", "ranks lie as the launcher places them, tp "
-      "innermost; links of other placings are not known", NULL, KIND_BLIND },
+    { "C7", "the axis that talks most crosses hosts", "what passes between any two ranks before the "
+      "run: whether they lie in domains; bytes of each axis that pass between these, beside other "
+      "orders of the axes (layout.order)", "pair_bw=0-2:10MB/s", KIND_NAMED },
     { "C8", "senders wait for each other in a chain", "a send does not wait for its receiver, nor "
       "hold up what its lane does next (comm/lane.h)", NULL, KIND_NEVER },
     { "C9", "computing slows down beside exchanges", "the same tasks with and without an exchange "

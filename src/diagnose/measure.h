@@ -12,6 +12,7 @@
 
 #include "base/arena.h"
 #include "base/inject.h"
+#include "graph/graph.h"
 
 enum { MEASURE_WARM_UP = 3, MEASURE_NAME = 48 };
 
@@ -183,6 +184,27 @@ struct measure_probed_ring {
     double bytes_per_s; /* that it passes in the run */
 };
 
+/* Domains of ranks, such as hosts: links within are faster than links between, as was found before
+ * the run. Which lanes' exchanges go between them, as ranks lie and as they would in other orders of
+ * the axes (layout.order). */
+enum { MEASURE_ORDERS = 8 };
+
+struct measure_order {
+    const char *name;         /* as the setting has it */
+    const i32 *to;            /* [n_ranks] where each rank's part lies then */
+    double crosses[LANE_COUNT]; /* share of a lane's bytes that pass between domains */
+};
+
+struct measure_domains {
+    i64 n;          /* 0: none were found */
+    const i32 *of;  /* [n_ranks] */
+    double near_probed, far_probed; /* bytes/s before the run */
+    double near_bytes_per_s, far_bytes_per_s; /* in the run, of exchanges within; of those between */
+    double crosses[LANE_COUNT];     /* as ranks lie */
+    struct measure_order orders[MEASURE_ORDERS];
+    int n_orders;
+};
+
 /* Groups whose exchanges are slow beside others of the same lanes: the ranks that are in all of
  * them, what each exchange takes longer there, and what each of its bytes. */
 struct measure_slow_end {
@@ -268,6 +290,7 @@ struct measure {
     struct measure_probed_ring probed_rings[PROBED_RINGS];
     int n_probed_rings;
     struct measure_slow_end slow_end;
+    struct measure_domains domains;
     struct measure *slow_links; /* the steps in which exchanges take longer than in the rest, if they
                                  * are one part; NULL: they are not */
     struct measure_expert_layer *experts;
@@ -331,6 +354,8 @@ typedef const double *(*measure_series_fn)(const struct measure_rank *r);
 struct measure_spread measure_spread(const struct measure *m, measure_series_fn series);
 /* From here on series do not change. */
 void measure_keep_means(struct measure *m, struct arena *a);
+/* Whether these ranks are of several domains; to: where they lie then, NULL: as they do. */
+bool measure_crosses(const struct measure *m, const i32 *ranks, int n, const i32 *to);
 /* Mean of a series of a rank; NaN when there is none. */
 double measure_mean(const struct measure *m, const double *series);
 /* Mean of what a rank's host does between steps, without what it does once in the end. */

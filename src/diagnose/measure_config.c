@@ -118,6 +118,24 @@ static void take_slowest_link(struct measure *m, const json_t *o)
                                                     number_in(link, "next_bytes_per_s") };
 }
 
+/* Which ranks are near to each other; a list of another length is another run's. */
+static void take_domains(struct measure *m, const json_t *o, struct arena *a)
+{
+    const json_t *d = json_object_get(o, "domains"), *list = json_object_get(d, "of");
+    if (!list || (i64)json_array_size(list) != m->n_ranks)
+        return;
+    i32 *of = ARENA_ARRAY(a, i32, m->n_ranks);
+    i64 n = 0;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        of[r] = (i32)json_integer_value(json_array_get(list, (size_t)r));
+        n = i64_max(n, of[r] + 1);
+    }
+    m->domains.n = n;
+    m->domains.of = of;
+    m->domains.near_probed = number_in(d, "near_bytes_per_s");
+    m->domains.far_probed = number_in(d, "far_bytes_per_s");
+}
+
 static void take_step(struct measure *m, const json_t *o, struct arena *a)
 {
     double worst = number_in(o, "expert_imbalance");
@@ -179,6 +197,7 @@ static i64 take_metrics(struct measure *m, const char *text, struct arena *a)
                      1 / at_least(1 / number_in(o, "bytes_per_s"),
                                   1 / number_in(o, "sum_bytes_per_s")));
             take_slowest_link(m, o);
+            take_domains(m, o, a);
         } else if (event && strcmp(event, "step") == 0)
             take_step(m, o, a);
         lines += event != NULL;

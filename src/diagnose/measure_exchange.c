@@ -228,8 +228,7 @@ static void settle_lanes(struct gather *g)
         ask_other_lanes(g, &g->lanes[m->lanes[i].lane], &m->lanes[i]);
 }
 
-/* Of its bytes: beside what an exchange of the lane took before the run whatever its size. */
-static double rate_of(const struct gather *g, const struct link_sum *l)
+double gather_rate_of(const struct gather *g, const struct link_sum *l)
 {
     const double seconds = middle(&l->rate_s);
     double rest = seconds;
@@ -259,7 +258,7 @@ static double unevenness(const struct gather *g, struct link_kind kind)
     i64 n = 0;
     for (i64 i = 0; i < g->n_links; i++)
         if (is_of(&g->links[i], kind))
-            rates[n++] = rate_of(g, &g->links[i]);
+            rates[n++] = gather_rate_of(g, &g->links[i]);
     const double apart = n > 1 ? measure_quantile(rates, n, 0) / measure_quantile(rates, n, 1) : 1;
     arena_fini(&a);
     return isfinite(apart) ? 1 - apart : 0;
@@ -286,7 +285,7 @@ static void settle_probed_rings(struct gather *g)
     for (i64 i = 0; i < g->n_links && p->a >= 0 && m->n_probed_rings < PROBED_RINGS; i++)
         if (g->links[i].members > 2 && has_neighbours(&g->links[i], p->a, p->b))
             m->probed_rings[m->n_probed_rings++] = (struct measure_probed_ring){
-                g->links[i].lane, rate_of(g, &g->links[i]) };
+                g->links[i].lane, gather_rate_of(g, &g->links[i]) };
 }
 
 static void settle_links(struct gather *g)
@@ -306,7 +305,7 @@ static void settle_links(struct gather *g)
         if (is_of(&g->links[i], odd))
             m->links[m->n_links++] = (struct measure_link){
                 .a = g->links[i].a, .b = g->links[i].b, .members = g->links[i].members,
-                .ranks = g->links[i].ranks, .latency_s = NAN, .base_bytes_per_s = NAN, .bytes_per_s = rate_of(g, &g->links[i]),
+                .ranks = g->links[i].ranks, .latency_s = NAN, .base_bytes_per_s = NAN, .bytes_per_s = gather_rate_of(g, &g->links[i]),
                 .calls = (double)g->links[i].rate_s.n / (double)m->n_steps };
 }
 

@@ -132,6 +132,10 @@ void gather_add_link_size(struct link_sum *l, const struct measure_call *c, doub
                           struct arena *a);
 /* The one rank, if any, that all groups with slow exchanges have in common. */
 void gather_find_slow_end(struct gather *g);
+/* Of its bytes: beside what an exchange of the lane took before the run whatever its size. */
+double gather_rate_of(const struct gather *g, const struct link_sum *l);
+/* What crosses domains of ranks, in each order of the axes that the part's layout can have. */
+void gather_settle_domains(struct gather *g, const struct record_part *part);
 /* Lanes, as fitted, and links: of the lane that has most of them. */
 void gather_settle_exchanges(struct gather *g);
 

@@ -306,6 +306,7 @@ static void settle_all(struct gather *g, const struct record_part *part)
     gather_settle_samples(g);
     settle_ops(g);
     gather_settle_exchanges(g);
+    gather_settle_domains(g, part);
     gather_settle_paces(g);
     take_stages(m);
     for (i64 r = 0; r < m->n_ranks && m->n_steps > 0; r++)

@@ -6,7 +6,8 @@
 #include <string.h>
 
 const struct rule *const rule_families[] = {
-    rules_data, rules_host, rules_kernel, rules_comm, rules_balance, rules_run, NULL,
+    rules_data, rules_host, rules_kernel, rules_comm, rules_axes, rules_balance,
+    rules_run, NULL,
 };
 
 const char *rule_behind(const char *id)

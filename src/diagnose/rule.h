@@ -27,7 +27,7 @@ struct rule {
 
 /* One table per family; each ends with an empty row. */
 extern const struct rule rules_data[], rules_host[], rules_kernel[], rules_comm[],
-    rules_balance[], rules_run[];
+    rules_axes[], rules_balance[], rules_run[];
 extern const struct rule *const rule_families[]; /* ends with NULL */
 /* What may be in a second place, too, by another amount: asked only where a replay can tell what is
  * left to gain beside the first. */

@@ -4,6 +4,7 @@
 #include "base/sys.h"
 #include "diagnose/whatif_order.h"
 #include "diagnose/whatif_pick.h"
+#include "diagnose/whatif_places.h"
 #include "diagnose/whatif_quiet.h"
 #include "diagnose/whatif_stages.h"
 #include "diagnose/whatif_turns.h"
@@ -195,29 +196,6 @@ static bool is_host(int kind, int host)
                                                 kind == DAG_CHECKPOINT || kind == DAG_REST;
 }
 
-/* Whether the rank of the edit has a part in the call. */
-static bool has_part(const struct record_head *h, const struct dag_node *n, int rank)
-{
-    const struct record_task *t = n->task;
-    const struct record_group *g = h ? &h->groups[n->lane] : NULL;
-    if (n->rank == rank)
-        return true;
-    if (g && t && (t->flags & (RECORD_SENDS | RECORD_RECEIVES)))
-        g = t->boundary >= 0 && t->boundary < h->n_boundaries ? &h->boundaries[t->boundary] : NULL;
-    for (int i = 0; g && i < g->n; i++)
-        if (g->ranks[i] == rank)
-            return true;
-    return false;
-}
-
-static bool is_of_groups(const struct finding_edit *e, const struct record_head *h,
-                         const struct dag_node *n)
-{
-    const int other = e->peer >= 0 ? e->peer : e->last_rank;
-    return n->kind == DAG_CALL && (e->lane < 0 || n->lane == e->lane) && has_part(h, n, e->rank) &&
-           (e->peer < 0 && other <= e->rank ? true : has_part(h, n, other));
-}
-
 static bool is_of_lane(const struct finding_edit *e, int lane)
 {
     return e->sums ? finding_can_hide(lane) : e->lane < 0 || lane == e->lane;
@@ -240,6 +218,7 @@ static bool selects(const struct finding_edit *e, const struct dag_node *n, int 
     case EDIT_OVERLAP:
     case EDIT_READY:
     case EDIT_ONE_TURN:
+    case EDIT_PLACES:
         return false; /* no task's duration is what changes */
     case EDIT_COMPUTE:
         if (e->recompute && n->kind == DAG_CALL) /* exchanges are made again, too */
@@ -627,7 +606,7 @@ static void edit_nodes(struct whatif *w, int graph, const struct finding_edit *e
         if (here && n->kind == DAG_BEGIN && is_of_lane(e, n->lane))
             w->seconds[i] *= starts;
         const struct record_head *h = n->rank >= 0 ? w->steps[graph].ranks[n->rank].head : NULL;
-        if (e->groups ? is_of_groups(e, h, n)
+        if (e->groups ? whatif_of_groups(e, h, n)
                       : selects(e, n, e->stage < 0 ? -1 : stage_of(w, graph, n->rank)))
             w->seconds[i] = edited(e, bytes_of(w, graph, n), w->seconds[i], factor);
     }
@@ -649,6 +628,20 @@ static double reordered_length(struct whatif *w, int graph, const struct finding
     const double length = dag_length(&g, w->seconds, w->lead, w->ends);
     arena_fini(&a);
     return length;
+}
+
+/* Ranks lie otherwise on the axes. */
+static void move_ranks(struct whatif *w, int graph, const struct finding_edit *e, double factor)
+{
+    const struct dag *g = w->graphs[graph];
+    for (i64 i = 0; i < g->n; i++) {
+        const struct dag_node *n = &g->nodes[i];
+        const struct record_head *h = n->rank >= 0 ? w->steps[graph].ranks[n->rank].head : NULL;
+        const struct record_group *group = n->kind == DAG_CALL ? whatif_group(h, n) : NULL;
+        if (group && group->n > 1)
+            w->seconds[i] = whatif_moved(w->measure, e->order, group, bytes_of(w, graph, n),
+                                         w->seconds[i], factor);
+    }
 }
 
 static void mend_ranks(struct whatif *w, int graph, const struct finding_edit *e)
@@ -685,6 +678,9 @@ static double edited_length(struct whatif *w, int graph, const struct finding_ed
         break;
     case EDIT_ONE_TURN:
         break; /* along with what waits for what */
+    case EDIT_PLACES:
+        move_ranks(w, graph, e, factor);
+        break;
     default:
         if (e->kind == EDIT_HOST && (e->host < 0 || e->host == HOST_GAP))
             shorten_gaps(w, g, e, factor);

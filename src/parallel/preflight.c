@@ -81,7 +81,8 @@ static int time_round_trip(const struct pings *p, int peer, i64 bytes, int times
     return OK;
 }
 
-static int time_partner(const struct pings *p, int peer, struct preflight_rank *own)
+/* to: [ranks] what passes between this one and each other; NULL: not kept. */
+static int time_partner(const struct pings *p, int peer, struct preflight_rank *own, double *to)
 {
     double small, large;
     TRY(time_round_trip(p, peer, SMALL, PINGS, &small));
@@ -90,6 +91,8 @@ static int time_partner(const struct pings *p, int peer, struct preflight_rank *
         own->latency_s = small / 2;
         own->latency_peer = peer;
     }
+    if (to)
+        to[peer] = 2 * LARGE / large;
     if (own->bytes_per_s == 0 || 2 * LARGE / large < own->bytes_per_s) {
         own->bytes_per_s = 2 * LARGE / large;
         own->bytes_peer = peer;
@@ -109,7 +112,7 @@ static int partner_in(int round, int rank, int ranks)
 }
 
 static int time_messages(const struct mesh *m, const struct inject *inject, struct arena *a,
-                         struct preflight_rank *own)
+                         struct preflight_rank *own, double *to)
 {
     const struct pings p = { m->world, inject, arena_alloc(a, LARGE) };
     int ranks = m->world->n, rounds = ranks - 1 + ranks % 2;
@@ -117,7 +120,7 @@ static int time_messages(const struct mesh *m, const struct inject *inject, stru
     for (int round = 0; round < rounds; round++) {
         int peer = partner_in(round, m->world->index, ranks);
         if (peer >= 0)
-            TRY(time_partner(&p, peer, own));
+            TRY(time_partner(&p, peer, own, to));
     }
     return OK;
 }
@@ -160,6 +163,12 @@ int preflight_run(struct preflight *out, const struct mesh *m, struct engine *e,
     double together = 0;
     out->n = m->world ? m->world->n : 1;
     out->ranks = ARENA_ARRAY(a, struct preflight_rank, out->n);
+    out->pairs = NULL;
+    double *to = NULL;
+    if (out->n > 1 && out->n <= PREFLIGHT_PAIRS) {
+        out->pairs = ARENA_ARRAY(a, double, out->n * out->n);
+        to = ARENA_ARRAY(a, double, out->n);
+    }
     TRY(mesh_max(m, &together, 1));
     if (e->backend.sleeps) /* it computes nothing: all ranks are alike */
         own.flops = 1;
@@ -167,9 +176,11 @@ int preflight_run(struct preflight *out, const struct mesh *m, struct engine *e,
         TRY(time_product(e, a, &own.flops));
     TRY(mesh_max(m, &together, 1));
     if (m->world)
-        TRY(time_messages(m, inject, a, &own));
+        TRY(time_messages(m, inject, a, &own, to));
     if (m->world)
         TRY(time_sums(m, a, &own));
+    if (to)
+        TRY(mesh_gather(m, to, out->pairs, out->n * (i64)sizeof *to));
     return mesh_gather(m, &own, out->ranks, (i64)sizeof own);
 }
 
@@ -237,6 +248,94 @@ bool preflight_slowest(const struct preflight *p, struct preflight_link *out)
     out->next_bytes_per_s = others[0];
     arena_fini(&a);
     return true;
+}
+
+/* --- domains ------------------------------------------------------------------------ */
+
+/* Links that are no faster than this share of others are of another kind: equal ones were seen to
+ * differ by a fifth. */
+static const double another_kind = 0.6;
+
+static double between(const double *pairs, i64 n, i64 a, i64 b)
+{
+    return pairs[a * n + b] < pairs[b * n + a] ? pairs[a * n + b] : pairs[b * n + a];
+}
+
+/* The least of the faster kind: above the widest gap among all; 0: there is none so wide. */
+static double fast_from(double *rates, i64 count)
+{
+    double from = 0, widest = another_kind;
+    qsort(rates, (size_t)count, sizeof *rates, by_value);
+    for (i64 i = 0; i + 1 < count; i++)
+        if (rates[i] <= widest * rates[i + 1]) {
+            widest = rates[i] / rates[i + 1];
+            from = rates[i + 1];
+        }
+    return from;
+}
+
+/* Each rank gets the domain of the first one that it has a fast link to, or a new one. */
+static void number_domains(const double *pairs, double from, struct preflight_domains *out)
+{
+    const i64 n = out->ranks;
+    out->n = 0;
+    for (i64 r = 0; r < n; r++) {
+        i64 first = 0;
+        while (first < r && between(pairs, n, first, r) < from)
+            first++;
+        out->of[r] = first < r ? out->of[first] : (i32)out->n++;
+    }
+}
+
+static bool are_apart(const double *pairs, double from, const struct preflight_domains *d)
+{
+    i64 members[PREFLIGHT_PAIRS] = { 0 };
+    bool apart = d->n > 1;
+    for (i64 a = 0; a < d->ranks; a++) {
+        members[d->of[a]]++;
+        for (i64 b = a + 1; b < d->ranks; b++)
+            apart &= (d->of[a] == d->of[b]) == (between(pairs, d->ranks, a, b) >= from);
+    }
+    for (i64 k = 0; k < d->n; k++)
+        apart &= members[k] > 1; /* one alone: it is that rank's link */
+    return apart;
+}
+
+bool preflight_find_domains(const double *pairs, i64 n, struct preflight_domains *out)
+{
+    struct arena a;
+    if (!pairs || n > PREFLIGHT_PAIRS || n < 4)
+        return false;
+    *out = (struct preflight_domains){ .ranks = n };
+    arena_init(&a);
+    double *rates = ARENA_ARRAY(&a, double, n * (n - 1) / 2);
+    i64 count = 0, slow = 0;
+    for (i64 x = 0; x < n; x++)
+        for (i64 y = x + 1; y < n; y++)
+            rates[count++] = between(pairs, n, x, y);
+    const double from = fast_from(rates, count);
+    number_domains(pairs, from, out);
+    const bool found = from > 0 && are_apart(pairs, from, out);
+    while (found && rates[slow] < from)
+        slow++;
+    out->far_bytes_per_s = rates[slow / 2];
+    out->near_bytes_per_s = rates[slow + (count - slow) / 2];
+    arena_fini(&a);
+    return found;
+}
+
+void preflight_put_domains(const struct preflight_domains *d, struct json *j)
+{
+    json_key(j, "domains");
+    json_begin_object(j);
+    json_key(j, "of");
+    json_begin_array(j);
+    for (i64 r = 0; r < d->ranks; r++)
+        json_int(j, d->of[r]);
+    json_end(j);
+    json_put_double(j, "near_bytes_per_s", d->near_bytes_per_s);
+    json_put_double(j, "far_bytes_per_s", d->far_bytes_per_s);
+    json_end(j);
 }
 
 void preflight_put_link(const struct preflight_link *l, struct json *j)

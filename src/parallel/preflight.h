@@ -24,9 +24,13 @@ struct preflight_rank {
     double sum_small_s, sum_large_s; /* of a sum over all, 8 bytes and 1 MiB: best of some */
 };
 
+enum { PREFLIGHT_PAIRS = 128 };
+
 struct preflight {
     struct preflight_rank *ranks;
     i64 n;
+    double *pairs; /* [n][n] bytes/s one way between two, as the first found it; NULL: there are
+                    * more than PREFLIGHT_PAIRS ranks */
 };
 
 /* Called by all ranks together. The ranks' results live in the arena. inject: links that are
@@ -45,6 +49,18 @@ bool preflight_slowest(const struct preflight *p, struct preflight_link *out);
 /* As a line of metrics has it: {"ranks":[1,2],"bytes_per_s":..,"others_bytes_per_s":..,
  * "next_bytes_per_s":..}. */
 void preflight_put_link(const struct preflight_link *l, struct json *j);
+
+/* Ranks that are nearer to each other than to the rest, as those of a host: whatever passes between
+ * two of one domain is faster than whatever passes between two of different ones, by far. False:
+ * there are no two such domains with more than one rank each. */
+struct preflight_domains {
+    i64 n, ranks;
+    i32 of[PREFLIGHT_PAIRS]; /* numbered in the order of their first ranks */
+    double near_bytes_per_s, far_bytes_per_s; /* medians, within and between */
+};
+bool preflight_find_domains(const double *pairs, i64 n, struct preflight_domains *out);
+/* {"of":[0,0,1,1],"near_bytes_per_s":..,"far_bytes_per_s":..} */
+void preflight_put_domains(const struct preflight_domains *d, struct json *j);
 
 /* What a message of a sum over all ranks takes, as a ring would send it, and the rate of the bytes
  * that follow: medians over ranks, NaN where it cannot be told. */

@@ -527,6 +527,25 @@ static struct preflight_link slowest_without(const struct virtual_loop *l, i64 o
     return slowest;
 }
 
+/* What passes between any two, as far as it is kept. */
+static void put_domains(const struct virtual_loop *l, struct json *j)
+{
+    const double bytes = 1 << 20, usual = l->q->rates.price.link_bytes_per_s;
+    struct preflight_domains d;
+    struct arena a;
+    if (l->n > PREFLIGHT_PAIRS)
+        return;
+    arena_init(&a);
+    double *pairs = ARENA_ARRAY(&a, double, l->n * l->n);
+    for (int r = 0; r < (int)l->n; r++)
+        for (int peer = 0; peer < (int)l->n; peer++)
+            pairs[r * l->n + peer] =
+                fmin(usual, bytes / inject_pair(&l->inject[r], r, peer, bytes));
+    if (preflight_find_domains(pairs, l->n, &d))
+        preflight_put_domains(&d, j);
+    arena_fini(&a);
+}
+
 /* What real ranks would find before the run. */
 static void log_preflight(struct virtual_loop *l)
 {
@@ -538,6 +557,7 @@ static void log_preflight(struct virtual_loop *l)
     json_put_double(j, "bytes_per_s", price->link_bytes_per_s);
     if (l->n > 2)
         preflight_put_link(&slowest, j);
+    put_domains(l, j);
     run_folder_end_line(&l->folder);
 }
 

@@ -145,6 +145,13 @@ static void put_preflight(struct run_folder *f, const struct preflight *p, struc
     struct preflight_link slowest;
     if (preflight_slowest(p, &slowest))
         preflight_put_link(&slowest, j);
+    struct preflight_domains domains;
+    if (preflight_find_domains(p->pairs, p->n, &domains)) {
+        preflight_put_domains(&domains, j);
+        log_line(LOG_INFO, "preflight: the ranks are in %lld domains: %.2f GB/s pass within them, "
+                 "%.2f between them", (long long)domains.n, 1e-9 * domains.near_bytes_per_s,
+                 1e-9 * domains.far_bytes_per_s);
+    }
     run_folder_end_line(f);
 }
 

@@ -351,6 +351,84 @@ TEST(settings_give_back_what_is_promised)
     }
 }
 
+/* Links between the two halves of eight ranks, as between two hosts. */
+static const char *between_hosts(const char *rate)
+{
+    static char text[16 * 32];
+    int n = 0;
+    for (int a = 0; a < 4; a++)
+        for (int b = 4; b < 8; b++)
+            n += snprintf(text + n, sizeof text - (size_t)n, "%spair_bw=%d-%d:%s", n ? "," : "", a,
+                          b, rate);
+    return text;
+}
+
+static const json_t *axes_of(const json_t *o)
+{
+    size_t k;
+    json_t *f;
+    json_array_foreach(json_object_get(o, "findings"), k, f)
+        if (strcmp(json_string_value(json_object_get(f, "id")), "C7") == 0)
+            return f;
+    return NULL;
+}
+
+/* What another order gives back is what it takes less with the same links. */
+TEST(an_axis_that_crosses_hosts_is_named_with_an_order_in_which_it_does_not)
+{
+    static const struct { const char *run, *layout, *order, *rate, *lane; } cases[] = {
+        { "--set train.accumulate=4 ", "dp=4,tp=2,zero=1", "dp-tp-pp", "200MB/s", "tp" },
+        { "--set train.accumulate=4 ", "dp=4,tp=2,zero=1", "dp-tp-pp", "60MB/s", "tp" },
+        { "--set train.accumulate=16 ", "pp=2,dp=2,tp=2", "pp-dp-tp", "100MB/s", "tp" },
+        { "--set train.accumulate=4 --set train.batch=4 ", "dp=2,tp=4", "dp-tp-pp", "200MB/s",
+          "tp" },
+        { "--set train.accumulate=4 --set train.seq=512 ", "cp=2,dp=2,tp=2", "dp-tp-pp", "100MB/s",
+          "tp" },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        char usual[200], other[200];
+        const char *fault = between_hosts(cases[i].rate);
+        snprintf(usual, sizeof usual, "%s--layout %s ", cases[i].run, cases[i].layout);
+        snprintf(other, sizeof other, "%s--layout %s,order=%s ", cases[i].run, cases[i].layout,
+                 cases[i].order);
+        json_t *o = diagnose(other, fault), *well = diagnose(usual, fault);
+        json_t *top = json_array_get(json_object_get(o, "findings"), 0);
+        char *text = json_dumps(json_object_get(o, "findings"), JSON_INDENT(1));
+        const double true_gain = number(o, "step_s") - number(well, "step_s");
+        const json_t *gain = json_object_get(top, "gain_s"), *place = json_object_get(top, "place");
+        const double mid = json_number_value(json_array_get(gain, 1));
+        if (!axes_of(o) || axes_of(o) != top ||
+            strcmp(json_string_value(json_object_get(place, "lane")), cases[i].lane) != 0 ||
+            strncmp(json_string_value(json_object_get(top, "fix")), "--layout.order tp-", 18) != 0)
+            fail_msg("%s: expected C7 first of %s", other, text);
+        if (!(json_number_value(json_array_get(gain, 0)) <= true_gain &&
+              true_gain <= json_number_value(json_array_get(gain, 2)) &&
+              fabs(mid - true_gain) <= 0.25 * true_gain))
+            fail_msg("%s: gives back %.4g s, not %s", other, true_gain, text);
+        if (axes_of(well))
+            fail_msg("%s has C7", usual);
+        free(text);
+        json_decref(well);
+        json_decref(o);
+    }
+}
+
+TEST(slow_links_that_no_order_avoids_are_no_matter_of_it)
+{
+    static const struct { const char *fault, *id; } others[] = {
+        { "comm_bw=60MB/s", "C4" }, { "pair_bw=0-4:20MB/s", "C11" }, { NULL, NULL },
+    };
+    for (i64 i = 0; i < COUNT_OF(others); i++) {
+        json_t *o = diagnose("--layout dp=4,tp=2,zero=1,order=dp-tp-pp --set train.accumulate=4 ",
+                             others[i].fault);
+        json_t *all = json_object_get(o, "findings"), *top = json_array_get(all, 0);
+        const char *id = json_string_value(json_object_get(top, "id"));
+        if (axes_of(o) || !id != !others[i].id || (id && strcmp(id, others[i].id) != 0))
+            fail_msg("%s: %s", others[i].fault, json_dumps(all, 0));
+        json_decref(o);
+    }
+}
+
 /* The slower one hides the other: what mending that gives back counts from there. What either
  * should take, the other does not show, nor whether its stage is too long. */
 TEST(two_ranks_that_are_slow_by_different_amounts_are_both_named)
@@ -469,6 +547,8 @@ int main(void)
         ONE(what_is_exchanged_in_each_turn_gives_back_all_but_the_last_one),
         ONE(of_two_faults_both_are_among_the_first_three),
         ONE(settings_give_back_what_is_promised),
+        ONE(an_axis_that_crosses_hosts_is_named_with_an_order_in_which_it_does_not),
+        ONE(slow_links_that_no_order_avoids_are_no_matter_of_it),
         ONE(two_ranks_that_are_slow_by_different_amounts_are_both_named),
         ONE(two_ranks_that_become_slow_are_both_named),
         ONE(the_path_has_as_much_of_what_is_seldom_done_as_the_step),

@@ -314,6 +314,28 @@ static inline void c5(struct measure *m, struct arena *a)
     l->transfer_s = l->busy_s = 0.044;
 }
 
+/* tp of two ranks that are two apart, dp of neighbours; ranks 0 and 1 lie on one host. */
+static inline void c7(struct measure *m, struct arena *a)
+{
+    static const i32 of[] = { 0, 0, 1, 1 }, to[] = { 0, 2, 1, 3 };
+    struct measure_domains *d = &m->domains;
+    m->lanes = ARENA_ARRAY(a, struct measure_lane, 2);
+    m->n_lanes = 2;
+    m->lanes[0] = (struct measure_lane){ .lane = LANE_TP, .axis = "tp", .members = 2, .calls = 40,
+        .bytes = 3e7, .transfer_s = 0.03, .exposed_s = 0.03, .wait_exposed_s = 0,
+        .latency_s = 2e-5, .bytes_per_s = 1e9, .base_latency_s = 2e-5, .base_bytes_per_s = 4e9 };
+    m->lanes[1] = (struct measure_lane){ .lane = LANE_DP, .axis = "dp", .members = 2, .calls = 12,
+        .bytes = 2e7, .transfer_s = 0.005, .exposed_s = 0.0005, .wait_exposed_s = 0, .tail_s = 0,
+        .backward_s = 0.06, .latency_s = 2e-5, .bytes_per_s = 4e9, .base_latency_s = 2e-5,
+        .base_bytes_per_s = 4e9 };
+    *d = (struct measure_domains){ .n = 2, .of = of, .near_probed = 4e9, .far_probed = 1e9,
+                                   .near_bytes_per_s = 4e9, .far_bytes_per_s = 1e9, .n_orders = 1 };
+    d->crosses[LANE_TP] = 1;
+    d->orders[0] = (struct measure_order){ .name = "tp-dp-pp", .to = to };
+    d->orders[0].crosses[LANE_DP] = 1;
+    longer(m, 0.03);
+}
+
 static inline void c9(struct measure *m, struct arena *a)
 {
     (void)a;
@@ -468,6 +490,7 @@ static const struct planted all[] = {
     { "C3", c3, 4, -1, -1, 0.0195 }, { "C2", c2, 4, -1, -1, 0.0295 },
     { "C4", c4, 4, -1, -1, 0.0595 },
     { "C5", c5, 4, -1, -1, 0.0295 }, { "C9", c9, 4, -1, -1, 0.009 },
+    { "C7", c7, 4, -1, -1, 0.03 },
     { "C10", c10, 4, -1, -1, 0.0195 }, { "C11", c11, 4, 1, 3, 0.0595 },
     { "B1", b1, 4, 1, -1, 0.045 }, { "B1", b1, 2, 1, -1, 0.045 }, { "B2", b2, 2, 1, -1, 0.02 },
     { "B3", b3, 4, -1, -1, 0 }, { "B4", b4, 4, -1, -1, 0 }, { "B5", b5, 4, -1, -1, 0 },

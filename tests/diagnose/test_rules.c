@@ -536,7 +536,7 @@ TEST(of_two_faults_both_are_found_the_larger_gain_first)
 {
     static struct findings f;
     static const struct { int one, two; } pairs[] = {
-        { 29, 24 }, /* B1, C4 */
+        { 30, 24 }, /* B1, C4 */
         { 0, 15 },  /* D1, K4 */
         { 17, 6 },  /* K7, H1 */
     };

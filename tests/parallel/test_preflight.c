@@ -13,7 +13,7 @@ static struct preflight all(struct preflight_rank *ranks, i64 n)
 {
     for (i64 r = 0; r < n; r++)
         ranks[r] = (struct preflight_rank){ 100e9, 2e-6, 5e9, (r + 1) % n, (r + 1) % n, 0, 0 };
-    return (struct preflight){ ranks, n };
+    return (struct preflight){ .ranks = ranks, .n = n };
 }
 
 TEST(ranks_that_are_alike_give_no_finding)
@@ -215,6 +215,72 @@ static int time_slow_link(struct comm *c, void *context)
     return OK;
 }
 
+/* What passes between any two of these, in a matrix of n x n. */
+static void pass_between(double *pairs, i64 n, double near, double far, i64 of_a_domain)
+{
+    for (i64 a = 0; a < n; a++)
+        for (i64 b = 0; b < n; b++) /* equal links differ by a fifth */
+            pairs[a * n + b] = (a / of_a_domain == b / of_a_domain ? near : far) *
+                               (1 + 0.02 * (double)((3 * a + 5 * b) % 9));
+}
+
+TEST(ranks_that_are_nearer_to_each_other_are_a_domain)
+{
+    static const i32 halves[] = { 0, 0, 0, 0, 1, 1, 1, 1 };
+    struct preflight_domains d;
+    double pairs[64], odd;
+    pass_between(pairs, 8, 4e9, 1e9, 4);
+    CHECK(preflight_find_domains(pairs, 8, &d));
+    CHECK_EQ(d.n, 2);
+    for (int r = 0; r < 8; r++)
+        CHECK_EQ(d.of[r], halves[r]);
+    CHECK_NEAR(d.near_bytes_per_s, 4.3e9, 0.3e9);
+    CHECK_NEAR(d.far_bytes_per_s, 1.08e9, 0.08e9);
+    odd = pairs[3]; /* one slow link within: it is no matter of domains */
+    pairs[3] = 1e9;
+    CHECK(!preflight_find_domains(pairs, 8, &d));
+    pairs[3] = odd;
+    pairs[5] = pairs[40] = 4e9; /* or one fast link between */
+    CHECK(!preflight_find_domains(pairs, 8, &d));
+    pass_between(pairs, 8, 4e9, 4e9, 4);
+    CHECK(!preflight_find_domains(pairs, 8, &d));
+    pass_between(pairs, 8, 4e9, 1e9, 7); /* the last rank's links alone are slow */
+    CHECK(!preflight_find_domains(pairs, 8, &d));
+    CHECK(!preflight_find_domains(NULL, 8, &d));
+}
+
+static int time_domains(struct comm *c, void *context)
+{
+    static const char *const slow[] = { "pair_bw=0-1:10MB/s", "pair_bw=0-3:10MB/s",
+                                        "pair_bw=2-1:10MB/s", "pair_bw=2-3:10MB/s" };
+    struct arena a;
+    struct mesh m;
+    struct engine e;
+    struct preflight p;
+    struct preflight_domains d;
+    struct inject x = { .n = 4 };
+    (void)context;
+    arena_init(&a);
+    for (int i = 0; i < 4; i++)
+        TRY(inject_parse(&x.faults[i], slow[i], NULL));
+    inject_begin(&x, c->rank, 0);
+    TRY(mesh_meet(&m, c));
+    TRY(engine_init(&e, "auto", 1, 64));
+    TRY(preflight_run(&p, &m, &e, &x, &a));
+    if (!preflight_find_domains(p.pairs, p.n, &d) || d.n != 2 || d.of[1] != 1 || d.of[2] != 0 ||
+        d.of[3] != 1 || d.far_bytes_per_s > 10.1e6)
+        return err_set(ERR_INTERNAL, "%lld domains", (long long)d.n);
+    engine_fini(&e);
+    arena_fini(&a);
+    return OK;
+}
+
+TEST(domains_are_found_before_the_run)
+{
+    struct comm_local l = { .ranks = 4, .deadline_s = 20 };
+    CHECK_OK(comm_local_run(&l, time_domains, NULL));
+}
+
 TEST(a_link_that_is_slow_on_purpose_is_so_before_the_run)
 {
     struct comm_local l = { .ranks = 4, .deadline_s = 20 };
@@ -236,4 +302,5 @@ TEST_MAIN(ONE(ranks_that_are_alike_give_no_finding),
           ONE(a_rank_with_another_setting_is_named_with_both_values),
           ONE(the_slowest_link_stands_beside_those_of_other_ranks),
           ONE(a_link_that_is_slow_on_purpose_is_so_before_the_run),
-          ONE(every_rank_meets_every_other))
+          ONE(ranks_that_are_nearer_to_each_other_are_a_domain),
+          ONE(domains_are_found_before_the_run), ONE(every_rank_meets_every_other))

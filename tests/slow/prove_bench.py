@@ -9,7 +9,8 @@ import subprocess
 import sys
 
 STEPS = 40
-# gain False: what the fault adds to a step is not what mending gives back (rows that differ, say)
+# gain False: what the fault adds to a step is not what mending gives back (rows that differ, say); a
+# function: flags with which the same fault shows that
 Case = collections.namedtuple("Case", "kind name world fault gain also")
 Verdict = collections.namedtuple(
     "Verdict", "kind fault top right place true noise gain inside near width moved", defaults=[None])

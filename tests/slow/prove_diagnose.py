@@ -185,6 +185,20 @@ def one_pass(r):
             f"--rates flops=2e10,memory=2e10,link={r.choice([2e8, 4e8]):g},latency=1e-5"), n
 
 
+def turned(r):
+    """tp on the outside: its ranks are four apart."""
+    return ("--layout dp=4,tp=2,zero=1,order=dp-tp-pp --set model.spec=laptop-5m "
+            f"--set train.batch=8 --set train.accumulate={r.choice([4, 8])} "
+            f"--set train.seq={r.choice([128, 256])}" + rates(r)), 8
+
+
+def turned_cube(r):
+    return (f"--layout pp=2,tp=2,dp=2,order={r.choice(['pp-dp-tp', 'dp-pp-tp'])} "
+            "--set model.spec=laptop-5m --set train.batch=4 --set train.accumulate=32 "
+            f"--set train.seq={r.choice([64, 128])} "
+            "--rates flops=5e10,memory=2e10,link=8e9,latency=1e-5"), 8
+
+
 # --- faults --------------------------------------------------------------------------------
 # fault(x, c, r, n): what to inject so that a step becomes about 1 + x times as long; c: what
 # diagnose says of the clean run; and the place that must be named: {} everywhere.
@@ -272,6 +286,18 @@ def only_ring(x, c, r, n):
     busy, a = lane(c, "dp"), r.randrange(n - 1)
     rate = busy["bytes"] / (x * c["step_s"] + busy["busy_s"])
     return f"pair_bw={a}-{a + 1}:{1e-6 * rate:.6f}MB/s", {"rank": a, "peer": a + 1}
+
+
+def between_hosts(x, c, r, n):
+    """Slow links between two halves of the ranks."""
+    busy = lane(c, "tp")
+    rate = 1e-6 * busy["bytes"] / (x * c["step_s"] + busy["busy_s"])
+    return ",".join(f"pair_bw={a}-{b}:{rate:.6f}MB/s" for a in range(n // 2)
+                    for b in range(n // 2, n)), {"lane": "tp"}
+
+
+def usual_order(flags):
+    return re.sub(",order=[a-z-]+", "", flags)
 
 
 def slow_tensor(x, c, r, n):
@@ -399,6 +425,9 @@ VIRTUAL = [
         lambda x, c, r: "bucket=all"), None, []),
     Case("C3", "bucket=all, one pass", one_pass, everywhere(
         lambda x, c, r: "bucket=all"), None, []),
+    # Axes that cross hosts: mending gives back what the same links cost in another order.
+    Case("C7", "pair_bw between hosts", turned, between_hosts, usual_order, []),
+    Case("C7", "pair_bw between hosts, cube", turned_cube, between_hosts, usual_order, []),
     Case("K6", "op", tensor_pairs, slow_op, None, []),
     Case("D4", "loader_lognormal", data, everywhere(
         lambda x, c, r: f"loader_lognormal={ms(c['step_s'] * (2.5 + 6 * x))}"), None, []),
@@ -456,11 +485,14 @@ def trials(bench, cases, seeds, cleans):
                 faulty = bench.run(flags, fault)
                 noise = 3 * (faulty["step_se_s"] ** 2 + clean["step_se_s"] ** 2) ** 0.5
                 true = faulty["step_s"] - clean["step_s"] if c.gain is None else None
+                if callable(c.gain): # what mends it is another setting, with the same fault
+                    true = faulty["step_s"] - bench.run(c.gain(flags), fault)["step_s"]
                 v = judge(c, fault, where, faulty, true, noise)
                 show(v, flags)
                 # noise 0, of the table: nothing wanders here
                 yield v._replace(noise=0, moved=moves(clean, faulty))
-                if c.world not in (pipeline, unsplit, unsplit_experts, cube, lone_stages, two_stages): # which have a bubble, and copies
+                if c.world not in (pipeline, unsplit, unsplit_experts, cube, turned_cube, lone_stages,
+                                   two_stages): # which have a bubble, and copies
                     cleans.append(clean)
                     for f in clean["findings"][:1]:
                         print(f"clean {flags}: {f['id']} {f['gain_s']}", flush=True)
