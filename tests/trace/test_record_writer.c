@@ -164,18 +164,24 @@ TEST(a_full_buffer_drops_and_counts)
     CHECK_EQ(read_file("rank-0.spans").steps, put_chunks);
 }
 
+/* Ten seconds at most. */
+static i64 steps_written(i64 wanted)
+{
+    i64 steps = 0;
+    for (int i = 0; i < 10000 && (steps = read_file("rank-0.spans").steps) < wanted; i++)
+        sys_sleep_ns(1000000);
+    return steps;
+}
+
 /* Waking the thread is dear: what is put soon behind a writing, it writes by itself. */
 TEST(what_follows_soon_is_written_without_anything_more)
 {
     sys_remove_tree(FOLDER);
     struct record_writer *w = open_writer(1 << 24);
     write_steps(w, 0, 1, 10, 99);
-    while (read_file("rank-0.spans").steps < 1)
-        sys_sleep_ns(1000000);
+    CHECK_EQ(steps_written(1), 1);
     write_steps(w, 1, 4, 10, 99);
-    for (int i = 0; i < 10000 && read_file("rank-0.spans").steps < 4; i++)
-        sys_sleep_ns(1000000);
-    CHECK_EQ(read_file("rank-0.spans").steps, 4);
+    CHECK_EQ(steps_written(4), 4);
     record_writer_free(w);
     CHECK_EQ(read_file("rank-0.spans").steps, 4);
 }
