@@ -11,7 +11,7 @@
  * read: the steps of RUN, a recorded run, are repeated until the files have so many bytes, with
  * tables of contents or (--toc 0) without. Then, each time behind emptied caches: reading all of it
  * once, opening it, the ladder and the critical path of its steps, and a diagnosis. Of all steps;
- * with --steps of so many, evenly spread, as `headway trace ladder` does with 1000, and of the
+ * with --steps of so many, as `headway trace ladder` does with 1000, and of the
  * newest ones that `headway diagnose` takes by itself. */
 #include "base/sys.h"
 #include "diagnose/climb.h"
@@ -274,15 +274,10 @@ static double analyse(const char *folder, i64 most, struct ladder *l, i64 *recor
     arena_init(&a);
     struct critical c = { .arena = &a };
     MUST(record_open(&r, folder));
-    i64 stride = most > 0 ? ceil_div(r.n_steps, most) : 1, n = 0;
-    i64 *steps = ARENA_ARRAY(&a, i64, r.n_steps);
-    *l = (struct ladder){ .weight = (double)stride };
-    for (i64 i = stride / 2; i < r.n_steps; i += stride)
-        steps[n++] = r.steps[i];
-    struct usual u = { .arena = &a };
-    MUST(usual_of_steps(&u, &r, steps, n));
-    MUST(climb_steps(&r, &u, steps, n, l, &c));
-    critical_sort(&c);
+    const struct climb_range range = { .last = INT64_MAX, .most = most };
+    i64 looked_at;
+    *l = (struct ladder){ 0 };
+    MUST(climb_record(&r, &range, l, &c, &looked_at));
     *recorded = r.n_steps;
     record_close(&r);
     arena_fini(&a);

@@ -175,9 +175,10 @@ static const struct option ladder_options[] = {
     { "steps", OPTION_FIELD(STRING, struct ladder_flags, steps), NULL,
       .help = "Which ones: 100-120. Without it, all that are recorded." },
     { "sample", OPTION_FIELD(INT, struct ladder_flags, sample), "1000", .unit = "steps",
-      .max = 1e9, .help = "So many steps at most, evenly spread; 0: all of them." },
+      .max = 1e9, .help = "So many steps at most; 0: all of them." },
     { 0 },
 };
+_Static_assert(CLIMB_STEPS == 1000, "as the option says");
 
 static void print_ladder(const struct ladder *l)
 {
@@ -218,7 +219,7 @@ static void print_path(const struct critical *c)
     printf("\nThe critical path, per step:\n");
     for (i64 i = 0; i < c->n && i < MOST; i++) {
         const struct critical_share *s = &c->shares[i];
-        printf("%9.3f ms  %5.1f %%  rank %d  %s%s%s", 1e3 * s->seconds / (double)c->steps,
+        printf("%9.3f ms  %5.1f %%  rank %d  %s%s%s", 1e3 * s->seconds / c->steps,
                100 * s->seconds / c->seconds, s->rank, critical_kind_name(s->kind),
                *s->op ? " " : "", s->op);
         if (s->phase >= 0)
@@ -229,20 +230,8 @@ static void print_path(const struct critical *c)
     for (i64 i = MOST; i < c->n; i++)
         rest += c->shares[i].seconds;
     if (c->n > MOST)
-        printf("%9.3f ms  %5.1f %%  %lld shorter parts\n", 1e3 * rest / (double)c->steps,
+        printf("%9.3f ms  %5.1f %%  %lld shorter parts\n", 1e3 * rest / c->steps,
                100 * rest / c->seconds, (long long)c->n - MOST);
-}
-
-/* Steps [first, last] of r->steps: the index of the first, and how many. */
-static i64 steps_between(const struct record *r, i64 first, i64 last, i64 *from)
-{
-    i64 n = 0;
-    *from = 0;
-    for (i64 i = 0; i < r->n_steps; i++) {
-        *from += r->steps[i] < first;
-        n += r->steps[i] >= first && r->steps[i] <= last;
-    }
-    return n;
 }
 
 /* What a record that is not whole could not be asked for. */
@@ -255,41 +244,18 @@ static void print_missing(const struct record *r, i64 looked_at, i64 read)
         printf("missing: %s\n", r->damage[i]);
 }
 
-/* *looked_at: how many steps were asked for; l->steps of them could be read. */
-static int climb(struct record *r, i64 first, i64 last, i64 sample, struct ladder *l,
-                 struct critical *c, i64 *looked_at)
-{
-    i64 from, stride = 1, chosen = 0;
-    const i64 n = steps_between(r, first, last, &from);
-    if (n == 0 && r->n_steps > 0)
-        return err_set(ERR_CONFIG, "none of these steps is recorded");
-    if (sample > 0)
-        stride = i64_max(1, ceil_div(n, sample));
-    l->weight = (double)stride;
-    i64 *steps = ARENA_ARRAY(c->arena, i64, n);
-    for (i64 i = from + stride / 2; i < from + n; i += stride)
-        steps[chosen++] = r->steps[i];
-    struct usual usual = { .arena = c->arena };
-    TRY(usual_of_steps(&usual, r, steps, chosen));
-    TRY(climb_steps(r, &usual, steps, chosen, l, c));
-    if (l->steps > 0 && first == 0 && last == INT64_MAX)
-        ladder_add_retaken(l, r);
-    *looked_at = chosen;
-    return OK;
-}
-
 static int run_ladder(struct invocation *v)
 {
     const struct ladder_flags *f = v->options;
     struct ladder l = { 0 };
     struct critical c = { .arena = v->arena };
     struct record r;
-    i64 first, last, looked_at = 0;
-    TRY(parse_steps(f->steps, &first, &last));
+    struct climb_range range = { .most = f->sample };
+    i64 looked_at = 0;
+    TRY(parse_steps(f->steps, &range.first, &range.last));
     TRY(record_open(&r, v->args[0]));
-    int rc = climb(&r, first, last, f->sample, &l, &c, &looked_at);
+    int rc = climb_record(&r, &range, &l, &c, &looked_at);
     if (rc == OK && l.steps > 0) {
-        critical_sort(&c);
         print_ladder(&l);
         print_path(&c);
     } else if (rc == OK) {
@@ -309,7 +275,10 @@ static const struct command cmd_ladder = {
                    "far. The rungs down to bubble come from the recorded steps with one loss after "
                    "another taken away; those below from the tasks' costs, times and the peaks of "
                    "`headway machine`. The path is what the steps' length consisted of: making "
-                   "anything else faster changes nothing.",
+                   "anything else faster changes nothing.\n\n"
+                   "Of a long record some steps are looked at, the longer the likelier, and each "
+                   "stands for as many as make up for that: half a gigabyte of them at most, "
+                   "unless --sample is 0.",
     .options = ladder_options,
     .options_bytes = sizeof(struct ladder_flags),
     .min_args = 1,
@@ -325,6 +294,18 @@ static const struct command cmd_ladder = {
 
 typedef void (*straggler_fn)(struct stragglers *x, const struct record_step *s,
                              const struct dag *g);
+
+/* Steps [first, last] of r->steps: the index of the first, and how many. */
+static i64 steps_between(const struct record *r, i64 first, i64 last, i64 *from)
+{
+    i64 n = 0;
+    *from = 0;
+    for (i64 i = 0; i < r->n_steps; i++) {
+        *from += r->steps[i] < first;
+        n += r->steps[i] >= first && r->steps[i] <= last;
+    }
+    return n;
+}
 
 static i64 pass(struct record *r, i64 first, i64 last, i64 sample, straggler_fn fn,
                 struct stragglers *x)

@@ -84,11 +84,12 @@ void critical_walk(struct critical_path *out, const struct record_step *s, const
 
 void critical_take(struct critical *c, const struct critical_path *p)
 {
+    const double w = c->weight > 0 ? c->weight : 1;
     for (i64 i = 0; i < p->n; i++) {
-        share_of(c, &p->shares[i])->seconds += p->shares[i].seconds;
-        c->seconds += p->shares[i].seconds;
+        share_of(c, &p->shares[i])->seconds += w * p->shares[i].seconds;
+        c->seconds += w * p->shares[i].seconds;
     }
-    c->steps++;
+    c->steps += w;
 }
 
 void critical_add(struct critical *c, const struct record_step *s, const struct dag *g)

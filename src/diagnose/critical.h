@@ -27,8 +27,9 @@ struct critical {
     struct critical_share *shares;
     i64 n, capacity;
     i32 first[CRITICAL_LISTS]; /* of each list of shares, 1 + index; nothing once they are sorted */
-    double seconds; /* of all steps: the sum of the shares */
-    i64 steps;
+    double weight;  /* the caller's: how many steps each taken one stands for; 0: itself alone */
+    double seconds; /* of all steps: the sum of the shares, weighted */
+    double steps;   /* likewise */
 };
 
 /* A step's path: its segments, some of which follow each other in the same share. */

@@ -209,12 +209,12 @@ static void take_path(struct diagnosis *d, const struct critical *c)
     for (i64 i = 0; i < c->n && i < DIAGNOSIS_PATH; i++) {
         struct critical_share *p = &d->path[d->n_path++];
         *p = c->shares[i];
-        p->seconds /= (double)i64_max(1, c->steps);
+        p->seconds /= fmax(1, c->steps);
         p->op = arena_strdup(&d->arena, p->op);
     }
     d->path_parts = c->n;
     for (i64 i = d->n_path; i < c->n; i++)
-        d->path_rest_s += c->shares[i].seconds / (double)i64_max(1, c->steps);
+        d->path_rest_s += c->shares[i].seconds / fmax(1, c->steps);
 }
 
 /* Findings, priced by replay where the steps' graphs can be trusted. */

@@ -186,6 +186,12 @@ static void take_kernels(struct ladder *l, const struct ladder *k)
     l->compute_s += w * k->compute_s;
 }
 
+static void add_up_wall(struct ladder *l)
+{
+    l->wall_s = l->rung_s[RUNG_STEP] + l->eval_s + l->checkpoint_s + l->start_s + l->restart_s +
+                l->retaken_s;
+}
+
 void ladder_take(struct ladder *l, const struct record *r, const struct record_step *s,
                  const struct ladder_step *x)
 {
@@ -200,8 +206,7 @@ void ladder_take(struct ladder *l, const struct record *r, const struct record_s
     l->tokens_idle += w * x->tokens_idle;
     take_kernels(l, &x->kernels);
     l->steps++;
-    l->wall_s = l->rung_s[RUNG_STEP] + l->eval_s + l->checkpoint_s + l->start_s + l->restart_s +
-                l->retaken_s;
+    add_up_wall(l);
     if (l->steps == 1 || fabs(x->fidelity - 1) > fabs(l->worst_fidelity - 1))
         l->worst_fidelity = x->fidelity;
     l->beyond_gate += fabs(x->fidelity - 1) > DAG_GATE;
@@ -221,8 +226,15 @@ void ladder_add_retaken(struct ladder *l, const struct record *r)
 {
     for (int i = 0; i < r->n_parts; i++)
         l->retaken_s += 1e-9 * (double)r->parts[i].lost_ns;
-    l->wall_s = l->rung_s[RUNG_STEP] + l->eval_s + l->checkpoint_s + l->start_s + l->restart_s +
-                l->retaken_s;
+    add_up_wall(l);
+}
+
+void ladder_set_between(struct ladder *l, double eval_s, double checkpoint_s)
+{
+    const double steps = weight_of(l) * (double)l->steps;
+    l->eval_s = steps * eval_s;
+    l->checkpoint_s = steps * checkpoint_s;
+    add_up_wall(l);
 }
 
 /* Mean ranks per step times the time that they computed is the sum over ranks and steps. */

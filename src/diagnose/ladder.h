@@ -81,6 +81,9 @@ void ladder_add(struct ladder *l, const struct record *r, const struct record_st
 /* Behind the last step, when all that are recorded were added: steps that were taken twice. */
 void ladder_add_retaken(struct ladder *l, const struct record *r);
 
+/* What was done between steps is seldom done: seconds a step, by more steps than were added. */
+void ladder_set_between(struct ladder *l, double eval_s, double checkpoint_s);
+
 /* The factors; 1 where there is nothing to divide, NaN where no peak is known. */
 void ladder_factors(const struct ladder *l, double out[LADDER_FACTORS]);
 /* Whether a factor was measured. One that was not stands as 1 in the product, and what it would

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/sys.h"
+#include "diagnose/times.h"
 #include "diagnose/whatif_order.h"
 #include "diagnose/whatif_pick.h"
 #include "diagnose/whatif_places.h"
@@ -112,6 +113,8 @@ static void climb_graphs(struct whatif *w, const struct record *r)
         w->left_s[k][0] = ladder.rungs[RUNG_DATA];
         w->left_s[k][1] = ladder.rungs[RUNG_HOST];
     }
+    ladder_set_between(&w->ladder, times_mean(w->measure, TIME_EVAL),
+                       times_mean(w->measure, TIME_CHECKPOINT));
     arena_fini(&a);
 }
 

@@ -1,9 +1,7 @@
 #include "report/run_ladder.h"
 
 #include "base/arena.h"
-#include "base/err.h"
-#include "diagnose/critical.h"
-#include "diagnose/ladder.h"
+#include "diagnose/climb.h"
 
 #include <math.h>
 
@@ -31,7 +29,7 @@ static void put_path(const struct critical *c, struct json *j)
     for (i64 i = 0; i < i64_min(c->n, LADDER_PATH); i++) {
         const struct critical_share *s = &c->shares[i];
         json_begin_object(j);
-        json_put_double(j, "seconds", s->seconds / (double)c->steps);
+        json_put_double(j, "seconds", s->seconds / c->steps);
         json_put_double(j, "share", s->seconds / c->seconds);
         json_put_int(j, "rank", s->rank);
         json_put_str(j, "kind", critical_kind_name(s->kind));
@@ -56,44 +54,17 @@ static void put_ladder(const struct ladder *l, const struct critical *c, struct 
     json_end(j);
 }
 
-static i64 spans_of(const struct record_step *s)
-{
-    i64 n = 0;
-    for (int r = 0; r < s->n_ranks; r++)
-        n += s->ranks[r].n_spans;
-    return n;
-}
-
 void run_ladder_put(struct record *r, struct json *j)
 {
+    const struct climb_range all = { .last = INT64_MAX, .most = CLIMB_STEPS };
     struct arena a;
     struct ladder l = { 0 };
     struct critical c = { .arena = &a };
-    struct record_step s = { 0 };
-    struct usual usual = { .arena = &a };
-    struct dag *g;
-    i64 stride = i64_max(1, ceil_div(r->n_steps, LADDER_STEPS)), spans = 0, n = 0;
-    i64 chosen[LADDER_STEPS];
+    i64 looked_at;
     arena_init(&a);
-    l.weight = (double)stride;
-    for (i64 i = stride / 2; i < r->n_steps && n < LADDER_STEPS; i += stride)
-        chosen[n++] = r->steps[i];
-    if (usual_of_steps(&usual, r, chosen, n) < 0)
-        n = 0;
-    for (i64 i = 0; i < n && spans < LADDER_SPANS; i++) {
-        if (record_step(r, chosen[i], &s) < 0 || dag_new(&g, &s) < 0)
-            continue;
-        spans += spans_of(&s);
-        ladder_add(&l, r, &s, g, &usual);
-        critical_add(&c, &s, g);
-    }
-    if (l.steps > 0) {
-        ladder_add_retaken(&l, r);
-        critical_sort(&c);
+    if (climb_record(r, &all, &l, &c, &looked_at) >= 0 && l.steps > 0)
         put_ladder(&l, &c, j);
-    } else {
+    else
         json_nothing(j);
-    }
-    record_step_free(&s);
     arena_fini(&a);
 }

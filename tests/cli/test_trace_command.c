@@ -68,6 +68,40 @@ TEST(the_ladder_and_the_path_are_printed)
     CHECK(strstr(text, "S_w") && strstr(text, "6 steps"));
 }
 
+/* The first number behind a word. */
+static double number_behind(const char *text, const char *word)
+{
+    const char *at = strstr(text, word);
+    if (!at)
+        fail_msg("%s is not in %s", word, text);
+    return strtod(at + strlen(word), NULL);
+}
+
+/* An evaluation behind every hundredth of 1,700 steps, and so behind 17 of them: of steps that are
+ * looked at at a distance of their own, none might have one, or all. */
+TEST(the_ladder_of_some_steps_is_that_of_all_on_the_page_too)
+{
+    shell("cd $D && sed 's/.*/{\"text\": \"&\"}/' t.txt >t.jsonl && $H data prepare t.jsonl "
+          "--tokenizer tok.json --licence none --val-fraction 0.1 --out held --quiet >/dev/null && "
+          "timeout 100 $H train r.yaml --quiet --clock virtual --run.name=long "
+          "--train.steps=1700 --data.sources=held --eval.every=100 --eval.tokens=16000 "
+          ">/dev/null && $H report runs/long >/dev/null", 0);
+    const double all = number_behind(shell("cd $D && $H trace ladder runs/long --sample 0", 0),
+                                     "goodput");
+    CHECK(all > 0.2 && all < 0.95);
+    for (int most = 100; most <= 1000; most *= 10) {
+        const char *some = shellf(0, "cd $D && $H trace ladder runs/long --sample %d", most);
+        CHECK_NEAR(number_behind(some, "goodput"), all, 0.01 * all);
+        CHECK(strstr(some, most == 100 ? "\n100 steps;" : "\n1000 steps;"));
+    }
+    const char *page = shell("cd $D && grep -o '\"goodput\",\"value\":[0-9.]*' "
+                             "runs/long/report.html", 0);
+    CHECK_NEAR(number_behind(page, "value\":"),
+               number_behind(shell("cd $D && $H trace ladder runs/long", 0), "goodput"), 5e-5);
+    const char *steady = shell("cd $D && $H diagnose runs/long --steps 101-1700", 0);
+    CHECK_NEAR(number_behind(steady, "goodput") / 100, all, 0.02 * all);
+}
+
 TEST(chrome_has_every_rank_and_only_the_steps_asked_for)
 {
     shell("cd $D && $H trace export runs/two --to chrome --steps 3-4 --out c.json 2>&1", 0);
@@ -334,6 +368,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ONE(info_says_what_there_is), ONE(the_ladder_and_the_path_are_printed),
+        ONE(the_ladder_of_some_steps_is_that_of_all_on_the_page_too),
         ONE(chrome_has_every_rank_and_only_the_steps_asked_for),
         ONE(hta_gets_a_file_per_rank_with_a_launch_for_every_kernel),
         ONE(each_event_has_what_hta_looks_for),
@@ -344,7 +379,7 @@ int main(void)
         ONE(a_small_stack_ends_nothing_in_its_midst),
         ONE(a_record_whose_steps_cannot_be_read_is_no_export),
         ONE(an_export_that_finds_no_room_leaves_what_was_there),
-          ONE(little_room_for_the_record_is_told), ONE(an_evaluation_of_nothing_is_told),
+        ONE(little_room_for_the_record_is_told), ONE(an_evaluation_of_nothing_is_told),
         ONE(what_cannot_be_is_told) };
     return cmocka_run_group_tests(tests, prepare, NULL);
 }
