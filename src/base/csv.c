@@ -107,6 +107,9 @@ static int read_columns(struct reader *r, struct csv *out)
     r->line--; /* for messages */
     if (r->n > MOST_COLUMNS)
         return refuse(r, "more than 1000 columns");
+    if (r->n == 1 && strpbrk(r->cells[0], ";\t|"))
+        return refuse(r, "one column alone: cells are separated by commas, not by semicolons, tabs "
+                      "or bars");
     out->columns = r->cells;
     out->n_columns = r->n;
     for (i64 i = 0; i < r->n; i++) {

@@ -141,8 +141,8 @@ static void print_head(const struct goodput *g)
            (double)j->nodes * j->node_per_day, j->job_per_day, duration(failure_mtbf(j), text));
     double far = failure_extrapolation(&g->law, j->nodes);
     if (far > 1.1)
-        printf("                       extrapolated: observed on %lld nodes; rates are taken to be "
-               "%.0f %% off at the ends\n", (long long)g->law.nodes, 100 * (far - 1));
+        printf("                       extrapolated: observed on %lld nodes; at the ends rates are "
+               "%.2g times as high, or as low\n", (long long)g->law.nodes, far);
     printf("checkpoints            every %s", duration(j->every_s, text));
     printf(" (Young %s", duration(failure_young(j), text));
     printf(", Daly %s", duration(failure_daly(j), text));

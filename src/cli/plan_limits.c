@@ -94,9 +94,11 @@ static void print_bounds(const struct plan_limits *l, const struct limit_flags *
     printf("  weights whole (ZeRO 1)   %10.0f  tensor x pipeline ways at least\n",
            ceil(l->memory_whole));
     printf("\n%lld devices\n", (long long)f->gpus);
+    bool mega = l->watts.mid >= 1e6;
+    double unit = mega ? 1e-6 : 1e-3;
     if (l->watts.mid > 0)
-        printf("  power                    %10.3g  kW with hosts and building (%.3g to %.3g)\n",
-               1e-3 * l->watts.mid, 1e-3 * l->watts.lo, 1e-3 * l->watts.hi);
+        printf("  power                    %10.4g  %s with hosts and building (%.4g to %.4g)\n",
+               unit * l->watts.mid, mega ? "MW" : "kW", unit * l->watts.lo, unit * l->watts.hi);
     printf("  failures (law %s) leave 90 %% of the time up to %.0f devices, 50 %% up to %.0f\n",
            law->name, devices_at(law, node, 0.9), devices_at(law, node, 0.5));
 }

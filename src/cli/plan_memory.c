@@ -10,11 +10,11 @@
 
 static const struct option options[] = { PLAN_FLAGS, { 0 } };
 
-/* The quickest layout of those meant; with `all` even where it does not fit. */
-static int find(const struct plan_job *job, const struct plan_pick *pick, bool all,
+/* The quickest layout of those meant that fit; ERR_LIMIT and the least of them where none does. */
+static int find(const struct plan_job *job, const struct plan_pick *pick,
                 struct plan_search_result *r, struct arena *a)
 {
-    struct plan_search q = { .job = job, .pick = *pick, .keep = 1, .prune = true, .all = all };
+    struct plan_search q = { .job = job, .pick = *pick, .keep = 1, .prune = true };
     return plan_search(&q, r, a);
 }
 
@@ -53,11 +53,10 @@ static int memory(struct invocation *v)
     struct planned_job p;
     struct plan_search_result r;
     TRY(plan_job_open(&p, f, v->arena));
-    int rc = find(&p.job, &p.pick, false, &r, v->arena);
-    if (rc == ERR_LIMIT)
-        rc = find(&p.job, &p.pick, true, &r, v->arena);
-    TRY(rc);
-    const struct plan_found *best = &r.best[0];
+    int rc = find(&p.job, &p.pick, &r, v->arena);
+    if (rc != ERR_LIMIT)
+        TRY(rc);
+    const struct plan_found *best = rc == ERR_LIMIT ? &r.least : &r.best[0];
     if (!f->json) {
         plan_job_print(&p);
         printf("%s\n\n", plan_layout_text(&best->layout, v->arena));
@@ -88,7 +87,7 @@ const struct command cmd_plan_memory = {
     .name = "memory",
     .summary = "Say what fills the memory of a device",
     .description = "Of the fullest device of the quickest layout that --layout leaves open and "
-                   "that fits; where none does, of the quickest.",
+                   "that fits; where none does, of what needs the least.",
     .options = options,
     .options_bytes = sizeof(struct plan_flags),
     .examples = memory_examples,
@@ -140,11 +139,11 @@ static int try_freeing(struct fitting *x, struct arena *a)
             continue;
         if (settings[i].at == offsetof(struct plan_pick, micro_batch))
             freed.micro_batches = PICK_ANY;
-        if (find(&x->p.job, &freed, false, &r, a) == OK)
+        if (find(&x->p.job, &freed, &r, a) == OK)
             add_way(x, arena_printf(a, "another %s", settings[i].what), &r, x->p.job.devices,
                     NULL);
     }
-    if (memcmp(p, &open, sizeof open) != 0 && find(&x->p.job, &open, false, &r, a) == OK)
+    if (memcmp(p, &open, sizeof open) != 0 && find(&x->p.job, &open, &r, a) == OK)
         add_way(x, "another layout", &r, x->p.job.devices, NULL);
     return OK;
 }
@@ -163,7 +162,7 @@ static void try_fewer_devices(struct fitting *x, struct arena *a)
         job.devices = some;
         if (x->p.batch_assumed)
             job.global_batch = plan_job_batch(&job);
-        if (find(&job, &open, false, &r, a) == OK) {
+        if (find(&job, &open, &r, a) == OK) {
             add_way(x, "fewer devices", &r, some, NULL);
             return;
         }
@@ -177,7 +176,7 @@ static void try_devices(struct fitting *x, struct arena *a)
     struct plan_search_result r;
     for (job.devices *= 2; job.devices <= MOST_DEVICES; job.devices *= 2)
         if (plan_machine_room(&x->p.machine, job.devices) == OK &&
-            find(&job, &open, false, &r, a) == OK) {
+            find(&job, &open, &r, a) == OK) {
             add_way(x, "more devices", &r, job.devices, NULL);
             return;
         }
@@ -202,7 +201,7 @@ static int try_other_device(struct fitting *x, struct arena *a)
             continue;
         same.device = other.device;
         job.machine = &same;
-        if (find(&job, &x->p.pick, false, &r, a) != OK)
+        if (find(&job, &x->p.pick, &r, a) != OK)
             continue;
         name = names[i];
         least = other.device.memory_bytes;
@@ -215,7 +214,7 @@ static int try_other_device(struct fitting *x, struct arena *a)
 
 static int look(struct fitting *x, struct arena *a)
 {
-    int rc = find(&x->p.job, &x->p.pick, false, &x->r, a);
+    int rc = find(&x->p.job, &x->p.pick, &x->r, a);
     x->fits = rc == OK;
     if (rc != ERR_LIMIT)
         return rc;

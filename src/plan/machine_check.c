@@ -10,6 +10,9 @@
  * lowest: 51 %); of a peak with sparsity they cannot reach more than half. */
 static const double least_reached = 0.45;
 
+/* Of a message, in seconds: several times round the world and to a satellite is less. */
+static const double most_latency = 10;
+
 static int check_peak(const struct plan_device *d, int dtype, const char *where)
 {
     const char *name = plan_dtype_names[dtype];
@@ -227,13 +230,13 @@ int machine_check_tier(const struct plan_machine *m, int i, const char *where)
         return err_set(ERR_CONFIG, "%s: oversubscription %.3g of tier '%s' is below 1; 2 means "
                        "that half of what devices could send gets through", where,
                        t->oversubscription, t->name);
-    if (t->oversubscription > 1000 || t->latency_s.hi > 1000)
-        return err_set(ERR_CONFIG, "%s: oversubscription up to 1000 and latencies up to 1000 s are "
-                       "believed, not those of tier '%s'", where, t->name);
-    if (t->sum_latency_s > 1000 || (t->piece_bytes > 0 && t->piece_bytes < 1e3))
+    if (t->oversubscription > 1000 || t->latency_s.hi > most_latency)
+        return err_set(ERR_CONFIG, "%s: oversubscription up to 1000 and latencies up to %g s are "
+                       "believed, not those of tier '%s'", where, most_latency, t->name);
+    if (t->sum_latency_s > most_latency || (t->piece_bytes > 0 && t->piece_bytes < 1e3))
         return err_set(ERR_CONFIG, "%s: collectives of tier '%s' that were timed, with %.4g bytes and "
-                       "%.4g s a step: kilobytes at least, such as 256 MB, and up to 1000 s are believed",
-                       where, t->name, t->piece_bytes, t->sum_latency_s);
+                       "%.4g s a step: kilobytes at least, such as 256 MB, and up to %g s are believed",
+                       where, t->name, t->piece_bytes, t->sum_latency_s, most_latency);
     if (t->ranks > 1000000000)
         return err_set(ERR_CONFIG, "%s: tier '%s' has more than 1e9 devices", where, t->name);
     return i ? check_nesting(m, i, where) : OK;

@@ -73,10 +73,22 @@ static int check_given(const struct plan_pick *p, const char *key, const char *v
 static bool is_before(const char *text, const char *end, const char *key)
 {
     size_t n = strlen(key);
-    for (; text < end; text += strcspn(text, ",") + 1)
-        if (!strncmp(text, key, n) && text[n] == '=')
+    for (; text < end; text += strcspn(text, ",") + 1) {
+        const char *item = text + strspn(text, " ");
+        if (!strncmp(item, key, n) && item[n + strspn(item + n, " ")] == '=')
             return true;
+    }
     return false;
+}
+
+/* Without spaces at its ends. */
+static const char *trimmed(const char *text, const char *end, struct arena *a)
+{
+    while (text < end && *text == ' ')
+        text++;
+    while (end > text && end[-1] == ' ')
+        end--;
+    return arena_strndup(a, text, end - text);
 }
 
 int plan_pick_parse(struct plan_pick *out, const char *text, const char *where, struct arena *a)
@@ -89,8 +101,8 @@ int plan_pick_parse(struct plan_pick *out, const char *text, const char *where, 
         if (!equals)
             return err_set(ERR_USAGE, "%s: '%.*s' is not key=value; a layout is written like "
                            "tp=8,pp=4,recompute=none", where, (int)length, text);
-        const char *key = arena_strndup(a, text, equals - text);
-        const char *value = arena_strndup(a, equals + 1, text + length - equals - 1);
+        const char *key = trimmed(text, equals, a);
+        const char *value = trimmed(equals + 1, text + length, a);
         TRY(check_key(key, where, a));
         TRY(option_parse_one(plan_pick_options, out, key, value, where, a));
         TRY(check_given(out, key, value, is_before(whole, text, key), where));

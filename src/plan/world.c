@@ -255,6 +255,14 @@ static const struct plan_machine *machine_of(struct plan_world *w, const struct 
     return m;
 }
 
+/* What a row gives a device's links is more than they send one way. */
+static bool sends_both_ways(const struct plan_world *w, const struct plan_row *row, i64 name)
+{
+    i64 device = find_text(&w->devices, "name", text_of(&w->names, name, "device"), false);
+    double sheet = value_of(&w->devices, device, "intra_node_uni_gbs_per_gpu") * 1e9;
+    return sheet > 0 && row->link_bytes_per_s > 1.05 * sheet;
+}
+
 const char *plan_world_job(struct plan_world *w, const struct plan_row *row, struct plan_job *job)
 {
     i64 name = find_text(&w->names, "begins", row->gpu, true);
@@ -267,6 +275,8 @@ const char *plan_world_job(struct plan_world *w, const struct plan_row *row, str
     job->machine = machine_of(w, row, name);
     if (!job->machine)
         return "no facts about this device";
+    if (sends_both_ways(w, row, name))
+        return "intra_gbs_per_gpu is more than the device sends one way; does it add up both directions?";
     if (job->machine->device.peak[row->dtype] == 0)
         return "the device has no peak for this dtype";
     job->family = family_of(w, job->machine->device.family);

@@ -33,6 +33,7 @@ TEST(what_is_no_table_is_refused_with_its_line)
     CHECK_FAILS(parse(&a, "", &t), ERR_FORMAT, "t.csv:1: empty");
     CHECK_FAILS(parse(&a, "a,b\n1,2\n3\n", &t), ERR_FORMAT, "t.csv:3: 1 cells");
     CHECK_FAILS(parse(&a, "a,a\n", &t), ERR_FORMAT, "t.csv:1: two columns");
+    CHECK_FAILS(parse(&a, "a;b\n1;\"2\"\n", &t), ERR_FORMAT, "t.csv:1: one column alone");
     CHECK_FAILS(parse(&a, "a,\n", &t), ERR_FORMAT, "t.csv:1: a column without a name");
     CHECK_FAILS(parse(&a, "a\n\"x", &t), ERR_FORMAT, "t.csv:2: a quote does not end");
     CHECK_FAILS(parse(&a, "a\nx\"y\n", &t), ERR_FORMAT, "t.csv:2: a quote within");

@@ -228,6 +228,8 @@ TEST(what_the_software_lacks_is_refused_marked_and_explained)
 
 TEST(limits_and_exchanges_are_said)
 {
+    shell("$H plan limits --model llama3-8b --gpus 1000000 | grep -Eq '  power +[0-9]{4}  MW'", 0);
+    shell("$H plan limits --model llama3-8b --gpus 8 | grep -Eq '  power +[0-9.]+  kW'", 0);
     json_t *o = run_json("$H plan limits --model llama3-70b --machine h100-sxm-ib --json");
     CHECK(number(o, "tensor_ways_in_node") == 8);
     json_decref(o);

@@ -96,6 +96,19 @@ TEST(memory_sums_and_names_what_binds)
     json_decref(root);
 }
 
+/* Of what does not fit the memory command shows the same layout as the fit command. */
+TEST(where_nothing_fits_the_least_is_shown)
+{
+    json_t *least = json_of("$H plan fit --model llama3-405b --gpus 8 --json");
+    json_t *shown = json_of("$H plan memory --model llama3-405b --gpus 8 --json");
+    CHECK(!json_is_true(json_object_get(shown, "fits")));
+    CHECK_NEAR(number(shown, "memory_bytes") / number(least, "memory_bytes"), 1, 1e-12);
+    CHECK_STR(json_string_value(json_object_get(shown, "layout")),
+              json_string_value(json_object_get(least, "layout")));
+    json_decref(least);
+    json_decref(shown);
+}
+
 TEST(what_does_not_fit_gets_advice_that_fits)
 {
     json_t *root = json_of("$H plan fit --model llama3-70b --gpus 16 --seq 4096 --json "
@@ -314,6 +327,7 @@ TEST_MAIN(ONE(json_and_text_say_the_same_of_what_is_extrapolated),
         ONE(rows_that_nobody_asked_for_can_be_shared_out_to_odd_numbers),
           ONE(a_search_says_what_a_run_takes_with_bands), ONE(a_waterfall_sums_to_the_step),
           ONE(memory_sums_and_names_what_binds), ONE(what_does_not_fit_gets_advice_that_fits),
+          ONE(where_nothing_fits_the_least_is_shown),
           ONE(fewer_devices_may_fit_what_more_do_not), ONE(a_number_of_tokens_is_not_negative),
           ONE(a_front_has_no_plan_that_another_beats), ONE(the_same_question_has_the_same_answer),
           ONE(bad_input_is_refused_with_what_helps),

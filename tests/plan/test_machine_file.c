@@ -224,6 +224,7 @@ TEST(traps_of_data_sheets_are_refused)
         { "lo: 4 us", "lo: 9 us", "lo must not be above" },
         { "size: 32 nodes", "size: 32 nodes, wiring: ring", "it is switch" },
         { "8 us,", "8,", "has no unit" },
+        { "hi: 20 us", "hi: 20 s", "latencies up to 10 s" },
     };
     for (i64 i = 0; i < COUNT_OF(traps); i++) {
         struct plan_machine m;
@@ -241,6 +242,7 @@ TEST(lines_that_say_nothing_sensible_are_refused)
         { "h100-sxm node:8x900GB/s", "both directions" },
         { "h100-sxm node:8 pod:*x50GB/s all:2", "nothing is around it" },
         { "h100-sxm node:8 pod:4x50GB/s~8", "has no unit" },
+        { "h100-sxm node:8 pod:4x50GB/s~8min", "latencies up to 10 s" },
         { "h100-sxm node:8 pod:4x50GB/s+torus4", "is no tier" },
         { "h100-sxm node:8 pod:4x50GB/s+pieces1B", "were timed" },
         { "h100-sxm node:8 pod:4x50GB/s+pieces256", "has no unit" },

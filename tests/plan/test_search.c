@@ -209,6 +209,19 @@ TEST(rows_are_cut_between_matrices_unless_told_otherwise)
     arena_fini(&p.arena);
 }
 
+TEST(a_layout_may_have_spaces)
+{
+    struct planned p;
+    struct plan_pick one, other;
+    open_planned(&p, "llama3-8b", cluster, 16, 32, 4096);
+    CHECK_OK(plan_pick_parse(&one, "tp=8,pp=2,recompute=none", "test", &p.arena));
+    CHECK_OK(plan_pick_parse(&other, " tp = 8, pp =2 , recompute= none ", "test", &p.arena));
+    CHECK_EQ(memcmp(&one, &other, sizeof one), 0);
+    CHECK_FAILS(plan_pick_parse(&one, "tp = 8, tp =4", "test", &p.arena), ERR_USAGE, "given twice");
+    CHECK_FAILS(plan_pick_parse(&one, "t p=8", "test", &p.arena), ERR_CONFIG, "no 't p'");
+    arena_fini(&p.arena);
+}
+
 TEST(experts_go_with_every_other_axis)
 {
     static const char *const layouts[] = { "cp=2", "tp=2,ep=2", "cp=2,ep=4", "tp=2,cp=2,ep=2",
@@ -328,7 +341,7 @@ TEST(what_does_not_fit_says_what_would_be_needed)
 TEST_MAIN(ONE(pruning_never_drops_one_of_the_best), ONE(everything_that_exists_is_looked_at),
           ONE(everything_that_a_stack_runs_is_looked_at),
           ONE(what_a_stack_does_not_run_is_refused_with_its_reason),
-          ONE(rows_are_cut_between_matrices_unless_told_otherwise),
+          ONE(rows_are_cut_between_matrices_unless_told_otherwise), ONE(a_layout_may_have_spaces),
           ONE(experts_go_with_every_other_axis),
           ONE(tables_from_two_programs_are_those_of_the_program_itself),
           ONE(a_layout_reads_back_to_itself_alone), ONE(what_was_asked_for_is_kept_to),

@@ -456,6 +456,26 @@ static void refused_or_priced(const char *gpu, const char *precision, const char
 
 /* An H100 computes nothing in fp4, its PCIe board is no SXM board, and devices of which nobody
  * says how many a node has are not each a node. */
+TEST(links_both_ways_are_refused)
+{
+    struct arena a;
+    struct plan_world *w;
+    struct csv t;
+    struct plan_rows read;
+    arena_init(&a);
+    CHECK_OK(plan_world_new(&w, &a));
+    for (int i = 0; i < 2; i++) {
+        struct plan_job job;
+        const char *text = arena_printf(&a, "%sa,GPT,4,64,256,4,4,100,32,A100,16,8,%d,fp16,2,2,,4,1,16,full,,"
+                                        "Megatron-LM,1,,ok\n", wide_head, i ? 600 : 300);
+        CHECK_OK(csv_parse(text, (i64)strlen(text), "rows.csv", &a, &t));
+        CHECK_OK(plan_rows_of(&read, &t, &a));
+        const char *why = plan_world_job(w, &read.rows[0], &job);
+        CHECK(i ? why && strstr(why, "both directions") : !why);
+    }
+    arena_fini(&a);
+}
+
 TEST(boards_are_told_apart)
 {
     struct arena a;
@@ -514,4 +534,5 @@ TEST_MAIN(ONE(published_sets_are_as_near_as_they_were), ONE(names_of_rows_change
           ONE(words_that_a_column_does_not_have_are_said),
           ONE(orders_of_work_are_those_that_rows_say),
           ONE(a_table_may_have_any_number_of_machines), ONE(boards_are_told_apart),
+          ONE(links_both_ways_are_refused),
           ONE(a_fit_gives_the_constants_that_are_kept))
