@@ -147,11 +147,23 @@ static void end_event(struct sink *s)
     s->any = true;
 }
 
-static void put_times(struct json *j, i64 begin_ns, i64 end_ns)
+/* HTA cuts each end to whole microseconds, inwards, and tasks of some microseconds lose a tenth:
+ * rounded here, one task ends where the next one begins. */
+static i64 rounded_us(i64 ns)
+{
+    return (ns + 500) / 1000;
+}
+
+static void put_times(struct json *j, i64 begin_ns, i64 end_ns, bool hta)
 {
     char text[40];
     const i64 times[] = { begin_ns, end_ns - begin_ns };
     static const char *const keys[] = { "ts", "dur" };
+    if (hta) {
+        json_put_int(j, keys[0], rounded_us(begin_ns));
+        json_put_int(j, keys[1], rounded_us(end_ns) - rounded_us(begin_ns));
+        return;
+    }
     for (int i = 0; i < 2; i++) { /* in microseconds, to the nanosecond */
         i64 ns = llabs(times[i]);
         snprintf(text, sizeof text, "%s%lld.%03lld", times[i] < 0 ? "-" : "",
@@ -185,16 +197,19 @@ static void put_call(struct json *j, const struct record_rank *k, const struct r
     json_put_int(j, "Group size", t->boundary >= 0 ? 2 : g->n);
 }
 
+/* HTA keeps numbers of events where these were, in as few bytes as these had: two would not do. */
+enum { FIRST_CORRELATION = 1 << 24 };
+
 /* A kernel needs its launch on the host for HTA to know which step it is of. */
 static void hta_launch(struct sink *s, int rank, const struct record_span *span)
 {
     struct json *j = &s->json;
     begin_event(s, "X", "cudaLaunchKernel", rank, 1);
     json_put_str(j, "cat", "cuda_runtime");
-    put_times(j, span->begin_ns, span->begin_ns);
+    put_times(j, span->begin_ns, span->begin_ns, true);
     json_key(j, "args");
     json_begin_object(j);
-    json_put_int(j, "correlation", ++s->correlation);
+    json_put_int(j, "correlation", FIRST_CORRELATION + ++s->correlation);
     json_end(j);
     end_event(s);
 }
@@ -214,14 +229,14 @@ static void chrome_span(struct sink *s, const struct record_rank *k, const struc
     begin_event(s, "X", name, rank, hta && kernel ? 100 + tid : tid);
     json_put_str(j, "cat", hta && kernel ? "kernel" : span_has_task(span->kind)
                                ? categories[span->kind] : "user_annotation");
-    put_times(j, span->begin_ns, span->end_ns);
+    put_times(j, span->begin_ns, span->end_ns, hta);
     json_key(j, "args");
     json_begin_object(j);
     if (!hta)
         json_put_int(j, "step", span->step);
     if (hta && kernel) {
         json_put_int(j, "stream", 100 + tid);
-        json_put_int(j, "correlation", s->correlation);
+        json_put_int(j, "correlation", FIRST_CORRELATION + s->correlation);
     }
     if (span->task && !hta) {
         json_put_int(j, "action", span->action);
