@@ -45,6 +45,11 @@ static void name_finding(const struct diagnosis *d, struct live_diagnosis *out)
 {
     const struct finding *f = &d->findings.at[0];
     struct text place = { 0 };
+    if (d->measure->n_steps < DIAGNOSIS_STEPS_WANTED) {
+        snprintf(out->finding, sizeof out->finding, "none yet: %lld steady steps, %d are wanted",
+                 (long long)d->measure->n_steps, DIAGNOSIS_STEPS_WANTED);
+        return;
+    }
     if (d->findings.n == 0) {
         snprintf(out->finding, sizeof out->finding, "none above the noise of %.*f ms a step",
                  d->measure->theta < 0.01 ? 2 : 0, 1e3 * d->measure->theta);
@@ -57,8 +62,7 @@ static void name_finding(const struct diagnosis *d, struct live_diagnosis *out)
     text_fini(&place);
 }
 
-/* False: there is nothing to judge yet. */
-static bool judge(const char *folder, struct live_diagnosis *out)
+bool live_judge(const char *folder, struct live_diagnosis *out)
 {
     struct diagnosis d;
     struct measure_range range = { .last = -1, .most = 64 };
@@ -92,7 +96,7 @@ static void *run(void *context)
     while (!atomic_load(&j->stop)) {
         struct live_diagnosis found;
         u64 began = sys_now_ns();
-        bool any = judge(j->folder, &found);
+        bool any = live_judge(j->folder, &found);
         double took = 1e-9 * (double)(sys_now_ns() - began);
         if (any) {
             pthread_mutex_lock(&j->lock);

@@ -15,4 +15,7 @@ struct live_judge *live_judge_begin(const char *folder);
 bool live_judge_read(struct live_judge *j, struct live_diagnosis *out);
 void live_judge_end(struct live_judge *j); /* NULL is fine */
 
+/* One judgement; false: there is nothing to judge yet. A run too short for findings has none. */
+bool live_judge(const char *folder, struct live_diagnosis *out);
+
 #endif

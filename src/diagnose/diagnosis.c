@@ -139,9 +139,9 @@ static void see_progress(struct diagnosis *d, const char *folder)
     if (m->n_steps == 0 && r->n_steps > 0)
         note(d, "no steady step is recorded: of %lld steps the first %d of each process are left "
              "out", (long long)r->n_steps, MEASURE_WARM_UP);
-    else if (m->n_steps > 0 && m->n_steps < 20)
-        note(d, "only %lld steady steps: numbers are rough (20 are wanted)",
-             (long long)m->n_steps);
+    else if (m->n_steps > 0 && m->n_steps < DIAGNOSIS_STEPS_WANTED)
+        note(d, "only %lld steady steps: numbers are rough (%d are wanted)",
+             (long long)m->n_steps, DIAGNOSIS_STEPS_WANTED);
 }
 
 /* Files that are there, and of which steps cannot be read all the same. */

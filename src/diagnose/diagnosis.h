@@ -10,7 +10,9 @@
 #include "diagnose/probe.h"
 #include "diagnose/whatif.h"
 
-enum { DIAGNOSIS_NOTES = 32, DIAGNOSIS_PATH = 16 };
+/* With fewer steady steps than wanted what stands out may be chance: the diagnosis says so beside its
+ * findings, and who has no room to say so names none. */
+enum { DIAGNOSIS_NOTES = 32, DIAGNOSIS_PATH = 16, DIAGNOSIS_STEPS_WANTED = 20 };
 
 struct diagnosis {
     struct arena arena;

@@ -1,6 +1,8 @@
+#include "cli/program.h"
 #include "test.h"
 
 #include "cli/live.h"
+#include "cli/live_diagnosis.h"
 
 #include <math.h>
 
@@ -97,6 +99,29 @@ TEST(a_curve_falls_from_the_highest_block_to_the_lowest)
     live_fini(&l);
 }
 
+/* As the diagnosis says beside its findings, for which there is no room here. */
+TEST(a_run_of_few_steps_has_no_finding_yet)
+{
+    struct live_diagnosis few, many;
+    setenv("D", "live", 1);
+    make_corpus();
+    shell("cd $D && cat >r.yaml <<X\n"
+          "model: {spec: laptop-2m}\n"
+          "data: {sources: data, tokenizer: tok.json}\n"
+          "train: {batch: 4, seq: 64, threads: 1}\n"
+          "lr: {schedule: constant, warmup: 2}\neval: {every: 0}\ncheckpoint: {interval: 0}\nX\n"
+          "for n in 6 30; do timeout 100 $H train r.yaml --quiet --clock virtual --layout dp=2 "
+          "--inject slow_compute=1.6@1 --train.steps=$n --run.name=$n >/dev/null || exit 1; done",
+          0);
+    CHECK(live_judge("live/runs/6", &few));
+    CHECK_STR(few.finding, "none yet: 3 steady steps, 20 are wanted");
+    CHECK(few.compute > 0.5);
+    CHECK(live_judge("live/runs/30", &many));
+    CHECK(strstr(many.finding, "(B1), rank 1: gives back"));
+    CHECK(!live_judge("live/runs/7", &many));
+    shell("rm -rf $D", 0);
+}
+
 TEST(a_small_terminal_has_no_room)
 {
     struct terminal t = { .is_tty = true, .width = 60, .height = 12 };
@@ -112,4 +137,5 @@ TEST(a_small_terminal_has_no_room)
 TEST_MAIN(ONE(a_run_is_five_lines), ONE(no_line_is_wider_than_the_terminal),
           ONE(what_is_not_known_yet_has_no_line),
           ONE(a_curve_falls_from_the_highest_block_to_the_lowest),
+          ONE(a_run_of_few_steps_has_no_finding_yet),
           ONE(a_small_terminal_has_no_room))
