@@ -7,6 +7,7 @@
 #include "diagnose/critical.h"
 #include "diagnose/climb.h"
 #include "diagnose/ladder.h"
+#include "diagnose/record_check.h"
 #include "diagnose/stragglers.h"
 #include "report/trace_export.h"
 
@@ -134,10 +135,42 @@ static void print_steps(const struct record *r, struct arena *a)
            1e3 * seconds[0], 1e3 * seconds[r->n_steps - 1]);
 }
 
+struct info_flags {
+    bool check;
+};
+
+static const struct option info_options[] = {
+    { "check", OPTION_FIELD(BOOL, struct info_flags, check), "yes",
+      .help = "Read all that is recorded, and say what of it is damaged; with no, only what the "
+              "files' heads tell." },
+    { 0 },
+};
+
+static void print_check(const struct record_check *c, i64 steps)
+{
+    if (c->damaged == 0 && c->samples == 0)
+        printf("all of it can be read\n");
+    if (c->damaged > 0) {
+        const i64 named = i64_min(c->damaged, RECORD_CHECK_NAMED);
+        printf("missing: spans of %lld of %lld steps are damaged (", (long long)c->damaged,
+               (long long)steps);
+        for (i64 i = 0; i < named; i++)
+            printf("%s%lld", i > 0 ? ", " : c->damaged > 1 ? "steps " : "step ",
+                   (long long)c->named[i] + 1);
+        printf(c->damaged > named ? " and more)\n" : ")\n");
+    }
+    if (c->samples > 0)
+        printf("missing: %lld sample%s of the host %s damaged\n", (long long)c->samples,
+               c->samples > 1 ? "s" : "", c->samples > 1 ? "are" : "is");
+}
+
 static int run_info(struct invocation *v)
 {
+    const struct info_flags *f = v->options;
+    struct record_check check;
     struct record r;
     TRY(record_open(&r, v->args[0]));
+    const int rc = f->check ? record_check(&check, &r) : OK;
     for (int i = 0; i < r.n_parts; i++)
         print_part(&r.parts[i]);
     print_steps(&r, v->arena);
@@ -145,8 +178,10 @@ static int run_info(struct invocation *v)
         printf("step %lld: %s\n", (long long)r.events[i].step + 1, r.events[i].text);
     for (i64 i = 0; i < r.n_damage; i++)
         printf("missing: %s\n", r.damage[i]);
+    if (f->check && rc >= 0)
+        print_check(&check, r.n_steps);
     record_close(&r);
-    return OK;
+    return rc;
 }
 
 static const struct command cmd_info = {
@@ -156,6 +191,8 @@ static const struct command cmd_info = {
     .description = "RUN is a run folder or the trace folder in it. The newest steps are kept, as "
                    "many as trace.disk has room for, and those around a slow step or a spike of "
                    "the loss.",
+    .options = info_options,
+    .options_bytes = sizeof(struct info_flags),
     .min_args = 1,
     .max_args = 1,
     .examples =

@@ -139,6 +139,7 @@ struct record_rank {
     const struct sample *sample; /* NULL: none was taken, or */
     bool sample_lost;       /* it is damaged */
     bool incomplete;        /* spans were lost */
+    int damaged;            /* chunks of spans that cannot be read */
 };
 
 /* Those of a lane, n of them. */

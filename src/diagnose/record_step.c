@@ -309,13 +309,14 @@ static void read_rank(struct record *r, i64 from, i64 to, struct record_step *ou
         else if (whole)
             k->table = t;
         k->incomplete |= !whole;
+        k->damaged += !whole;
         if (whole && k->window_end_ns == 0)
             k->window_begin_ns = record_common_ns(r, h, e->begin_ns);
         if (whole)
             k->window_end_ns = record_common_ns(r, h, e->end_ns);
     }
     if (!k->table) { /* nothing of it is sound */
-        *k = (struct record_rank){ 0 };
+        *k = (struct record_rank){ .damaged = k->damaged };
         return;
     }
     put_in_order(&own, out->arena);

@@ -54,7 +54,43 @@ TEST(info_says_what_there_is)
     CHECK(strstr(text, "2 ranks (dp=2)"));
     CHECK(strstr(text, "steps 1 to 6"));
     CHECK(strstr(text, "6 steps recorded"));
+    CHECK(strstr(text, "all of it can be read"));
     CHECK(!strstr(text, "missing"));
+}
+
+/* One bit of the first chunk of the kind (in a copy of the run, flip), or the last. */
+static void flip_bit(const char *kind, bool last)
+{
+    enum { WITHIN = 40 };
+    static char bytes[1 << 20];
+    char path[256];
+    i64 at = -1;
+    shell("cd $D && rm -rf flip && cp -r runs/two flip", 0);
+    snprintf(path, sizeof path, "%s/flip/trace/rank-0.spans", getenv("D"));
+    FILE *f = fopen(path, "r+b");
+    CHECK(f != NULL);
+    const i64 n = (i64)fread(bytes, 1, sizeof bytes, f);
+    for (i64 i = 0; i + WITHIN < n && (last || at < 0); i += 8) /* chunks begin at multiples of 8 */
+        at = memcmp(bytes + i, kind, 4) == 0 ? i : at;
+    CHECK(at >= 0 && n < (i64)sizeof bytes);
+    CHECK(fseek(f, at + WITHIN, SEEK_SET) == 0 && fputc(bytes[at + WITHIN] ^ 1, f) != EOF);
+    CHECK(fclose(f) == 0);
+}
+
+/* In spans and samples, which only reading them tells; in a head it can be put right. */
+TEST(info_says_what_is_damaged)
+{
+    flip_bit("SPAN", true);
+    const char *text = shell("cd $D && $H trace info flip", 0);
+    CHECK(strstr(text, "missing: spans of 1 of 6 steps are damaged (step 6)\n"));
+    CHECK(!strstr(text, "all of it"));
+    text = shell("cd $D && $H trace info flip --no-check", 0);
+    CHECK(!strstr(text, "missing") && !strstr(text, "all of it"));
+    flip_bit("SAMP", false);
+    CHECK(strstr(shell("cd $D && $H trace info flip", 0),
+                 "missing: 1 sample of the host is damaged\n"));
+    flip_bit("HEAD", false);
+    CHECK(strstr(shell("cd $D && $H trace info flip", 0), "was wrong, and is put right\n"));
 }
 
 TEST(the_ladder_and_the_path_are_printed)
@@ -373,7 +409,8 @@ TEST(what_cannot_be_is_told)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ONE(info_says_what_there_is), ONE(the_ladder_and_the_path_are_printed),
+        ONE(info_says_what_there_is), ONE(info_says_what_is_damaged),
+        ONE(the_ladder_and_the_path_are_printed),
         ONE(the_ladder_of_some_steps_is_that_of_all_on_the_page_too),
         ONE(chrome_has_every_rank_and_only_the_steps_asked_for),
         ONE(hta_gets_a_file_per_rank_with_a_launch_for_every_kernel),

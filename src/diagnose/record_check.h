@@ -1,0 +1,17 @@
+/* diagnose/record_check.h - whether what a record's index tells of can be read: all of it is. */
+#ifndef HEADWAY_DIAGNOSE_RECORD_CHECK_H
+#define HEADWAY_DIAGNOSE_RECORD_CHECK_H
+
+#include "diagnose/record.h"
+
+enum { RECORD_CHECK_NAMED = 8 };
+
+struct record_check {
+    i64 damaged;                   /* steps of which spans of some rank cannot be read */
+    i64 named[RECORD_CHECK_NAMED]; /* the first of them, from 0 */
+    i64 samples;                   /* that cannot be read */
+};
+
+int record_check(struct record_check *out, struct record *r);
+
+#endif
