@@ -10,6 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Longer than anybody waits for a fault; more than there is of anything that is counted. */
+#define AN_HOUR_MS .most = 3.6e6
+#define AN_HOUR_US .most = 3.6e9
+#define MANY .most = 1e9
+#define FAST .most = 1e9 /* MB/s: a petabyte */
+
 #define COMPUTE .acts = "compute"
 #define LANES .acts = "lanes"
 #define LOADER .acts = "loader"
@@ -25,7 +31,7 @@ const struct inject_row inject_rows[INJECT_KINDS] = {
     [INJECT_JITTER] = { "jitter", .unit = "%", .most = 1000, COMPUTE,
         .help = "Each part of a step (action) takes 1 + this x |z| times as long, z drawn anew "
                 "for every rank, step and part." },
-    [INJECT_OP] = { "op", INJECT_OP_DELAY, .unit = "ms", COMPUTE,
+    [INJECT_OP] = { "op", INJECT_OP_DELAY, .unit = "ms", AN_HOUR_MS, COMPUTE,
         .help = "op=NAME,delay=TIME: each compute task of that op takes so much longer. What a "
                 "step then takes longer, over that, says how critical the op is." },
     [INJECT_PROBE] = { "probe", INJECT_OP_SLOWER, .unit = "%", .least = 0.1, .most = 1000, COMPUTE,
@@ -36,20 +42,20 @@ const struct inject_row inject_rows[INJECT_KINDS] = {
         .help = "serial=OP: the tasks of that op run on one thread." },
     [INJECT_OVERLAP] = { "overlap", INJECT_WORD, .words = "off", COMPUTE,
         .help = "off: a call of a lane is waited for where it begins (pipelines' moves are not)." },
-    [INJECT_COMM_DELAY] = { "comm_delay", .unit = "us", LANES,
+    [INJECT_COMM_DELAY] = { "comm_delay", .unit = "us", AN_HOUR_US, LANES,
         .help = "Each call of a lane ends so much later." },
-    [INJECT_COMM_BW] = { "comm_bw", .unit = "MB/s", .least = 1e-6, LANES,
+    [INJECT_COMM_BW] = { "comm_bw", .unit = "MB/s", .least = 1e-6, FAST, LANES,
         .help = "What a rank sends on a lane passes a link of this rate, call by call." },
-    [INJECT_PAIR_BW] = { "pair_bw", INJECT_LINK, .unit = "MB/s", .least = 1e-6, LANES,
+    [INJECT_PAIR_BW] = { "pair_bw", INJECT_LINK, .unit = "MB/s", .least = 1e-6, FAST, LANES,
         .help = "a-b:RATE: the same for the one link between two ranks: for moves between them, "
                 "and for calls of groups where they are neighbours of the ring." },
-    [INJECT_HANG] = { "hang", .unit = "n", .least = 1, LANES,
+    [INJECT_HANG] = { "hang", .unit = "n", .least = 1, MANY, LANES,
         .help = "The rank leaves out so many calls of lanes, from each first step on." },
-    [INJECT_LOADER_SPIN] = { "loader_spin", .unit = "ms", LOADER,
+    [INJECT_LOADER_SPIN] = { "loader_spin", .unit = "ms", AN_HOUR_MS, LOADER,
         .help = "Making a step's rows computes so much longer." },
-    [INJECT_LOADER_BW] = { "loader_bw", .unit = "MB/s", .least = 1e-9, LOADER,
+    [INJECT_LOADER_BW] = { "loader_bw", .unit = "MB/s", .least = 1e-9, FAST, LOADER,
         .help = "The loader waits as if its tokens came from storage at this rate." },
-    [INJECT_LOADER_LOGNORMAL] = { "loader_lognormal", .unit = "ms", LOADER,
+    [INJECT_LOADER_LOGNORMAL] = { "loader_lognormal", .unit = "ms", AN_HOUR_MS, LOADER,
         .help = "Making a step's rows waits for a lognormal time (sigma 1) of which 95 % are "
                 "below this." },
     [INJECT_SEQLEN_ZIPF] = { "seqlen_zipf", .unit = "x", .least = 0.01, .most = 20, LOADER,
@@ -59,29 +65,31 @@ const struct inject_row inject_rows[INJECT_KINDS] = {
         .help = "This share at the end of every row counts in no loss." },
     [INJECT_MALLOC_CHURN] = { "malloc_churn", .unit = "MiB", .most = 65536, LOOP,
         .help = "Each step takes so much memory from the system, touches it and gives it back." },
-    [INJECT_PAUSE] = { "pause", INJECT_EVERY, .unit = "ms", LOOP,
+    [INJECT_PAUSE] = { "pause", INJECT_EVERY, .unit = "ms", AN_HOUR_MS, LOOP,
         .help = "pause=TIME/STEPS: every so many steps, stand still, and no span says so." },
-    [INJECT_LOG] = { "log_every", .unit = "n", .least = 1, LOOP, .key = "log.every",
+    [INJECT_LOG] = { "log_every", .unit = "n", .least = 1, MANY, LOOP, .key = "log.every",
         .help = "Log every so many steps, and make each line durable." },
     [INJECT_NEIGHBOUR] = { "neighbour", .unit = "n", .least = 1, .most = 64, LOOP,
         .help = "So many other processes compute beside this one." },
-    [INJECT_KILL] = { "kill", .unit = "n", .least = 1, LOOP,
+    [INJECT_KILL] = { "kill", .unit = "n", .least = 1, MANY, LOOP,
         .help = "The process dies (SIGKILL) when it has taken so many steps; so does the one that "
                 "resumes." },
     [INJECT_ROUTER_ZIPF] = { "router_zipf", .unit = "x", .least = 0.01, .most = 20, LOOP,
         .help = "The router's bias makes experts' loads follow a Zipf law of about this exponent; "
                 "needs experts with a router bias." },
-    [INJECT_EVAL] = { "eval_every", .unit = "n", .least = 1, RECIPE, .key = "eval.every",
+    [INJECT_EVAL] = { "eval_every", .unit = "n", .least = 1, MANY, RECIPE, .key = "eval.every",
         .help = "Evaluate every so many steps." },
-    [INJECT_CKPT] = { "ckpt_every", .unit = "n", .least = 1, RECIPE, .key = "checkpoint.every",
+    [INJECT_CKPT] = { "ckpt_every", .unit = "n", .least = 1, MANY, RECIPE,
+        .key = "checkpoint.every",
         .help = "Save every so many steps, while training waits." },
-    [INJECT_HEALTH] = { "health_every", .unit = "n", .least = 1, RECIPE, .key = "log.health",
+    [INJECT_HEALTH] = { "health_every", .unit = "n", .least = 1, MANY, RECIPE, .key = "log.health",
         .help = "Measure how learning goes (norms, scores, noise) every so many steps." },
     [INJECT_THREADS] = { "threads", .unit = "n", .least = 1, .most = 1024, RECIPE,
         .key = "train.threads", .help = "Compute with so many threads." },
-    [INJECT_MICRO_BATCH] = { "micro_batch", .unit = "n", .least = 1, RECIPE, .key = "train.batch",
+    [INJECT_MICRO_BATCH] = { "micro_batch", .unit = "n", .least = 1, MANY, RECIPE,
+        .key = "train.batch",
         .help = "Rows of a micro-batch, with as many rows in a step." },
-    [INJECT_ACCUMULATE] = { "accumulate", .unit = "n", .least = 1, RECIPE,
+    [INJECT_ACCUMULATE] = { "accumulate", .unit = "n", .least = 1, MANY, RECIPE,
         .key = "train.accumulate", .help = "Micro-batches of a step." },
     [INJECT_RECOMPUTE] = { "recompute", INJECT_WORD, .words = "none|selective|full", RECIPE,
         .key = "train.recompute", .help = "What of the forward pass is computed again." },
@@ -98,7 +106,8 @@ const struct inject_row inject_rows[INJECT_KINDS] = {
         .key = "--backend", .help = "Kernels of this instruction set; scalar is generic." },
     [INJECT_DTYPE] = { "dtype", INJECT_WORD, .words = "f32|bf16", RECIPE,
         .key = "train.precision", .help = "Compute in this type." },
-    [INJECT_STAGE_SKEW] = { "stage_skew", .unit = "n", .least = 1, RECIPE, .key = "layout.stages",
+    [INJECT_STAGE_SKEW] = { "stage_skew", .unit = "n", .least = 1, MANY, RECIPE,
+        .key = "layout.stages",
         .help = "The last stage has so many layers more than its share, the others fewer." },
     [INJECT_ATTN] = { "attn", INJECT_WORD, .words = "dense_mask", RECIPE,
         .refused = "attention never computes what its mask forbids, so there is no kernel that "
@@ -148,6 +157,16 @@ static double scale_of(const char *unit, i64 n, const char *row)
     return 0;
 }
 
+static int out_of_range(const struct reading *r)
+{
+    char what[128];
+    const char *unit = strcmp(r->row->unit, "n") == 0 || strcmp(r->row->unit, "x") == 0
+                           ? "" : r->row->unit;
+    snprintf(what, sizeof what, "the value is out of range: between %g and %g%s%s", r->row->least,
+             r->row->most, *unit ? " " : "", unit);
+    return wrong(r, what);
+}
+
 /* The number that text begins with, and its unit; *end is what follows. */
 static int read_number(const struct reading *r, const char *text, double *value,
                        const char **end)
@@ -167,8 +186,10 @@ static int read_number(const struct reading *r, const char *text, double *value,
                         "'headway train --help' names");
     *value = number * scale;
     double in_row = *value / own;
-    if (!isfinite(*value) || in_row < r->row->least || (r->row->most > 0 && in_row > r->row->most))
-        return wrong(r, "the value is out of range");
+    if (!(in_row >= r->row->least && in_row <= r->row->most)) /* nor is NaN in it */
+        return out_of_range(r);
+    if (strcmp(row, "n") == 0 && in_row != floor(in_row))
+        return wrong(r, "a whole number belongs here");
     *end = unit + n;
     return OK;
 }

@@ -54,7 +54,7 @@ struct inject_row {
     const char *name;
     enum inject_value value;
     const char *unit;    /* of numbers without one: ms, us, MB/s, MiB, KiB, %, x, n */
-    double least, most;  /* of numbers, in that unit; most 0: no limit */
+    double least, most;  /* of numbers, in that unit */
     const char *words;   /* "off", "all|SIZE" ... */
     const char *acts;    /* where: compute, lanes, loader, loop, recipe */
     const char *key;     /* of the recipe, for what is a setting; else NULL */

@@ -5,6 +5,7 @@
 #include "base/text.h"
 #include "ops/ops.h"
 #include "parallel/preflight.h"
+#include "train/inject_settings.h"
 #include "train/record_json.h"
 #include "train/schedule.h"
 #include "trace/record.h"
@@ -412,6 +413,9 @@ static int take_step(struct virtual_loop *l, i64 step)
 
 /* --- the run ------------------------------------------------------------------------ */
 
+/* When the loader's rows were ready, 16 bytes of each step and rank: a gigabyte. */
+enum { MOST_RANK_STEPS = 1 << 26 };
+
 static int check(const struct virtual_request *q, const struct inject *x)
 {
     static const enum inject_kind real[] = { INJECT_MALLOC_CHURN, INJECT_NEIGHBOUR, INJECT_HANG,
@@ -422,10 +426,15 @@ static int check(const struct virtual_request *q, const struct inject *x)
             if (x->faults[k].kind == real[i])
                 return err_set(ERR_CONFIG, "%s acts on processes, of which a virtual run has none",
                                inject_rows[real[i]].name);
-    if (schedule_steps(q->config) <= 0)
+    const i64 steps = schedule_steps(q->config), ranks = layout_ranks(q->layout);
+    if (steps <= 0)
         return err_set(ERR_CONFIG, "a virtual run ends by its steps: set train.steps or "
                        "train.tokens");
-    return OK;
+    if (steps > MOST_RANK_STEPS / ranks)
+        return err_set(ERR_CONFIG, "a virtual run walks each step: %lld of %lld ranks are more than "
+                       "the %lld that it keeps in mind; set train.steps to fewer",
+                       (long long)steps, (long long)ranks, (long long)(MOST_RANK_STEPS / ranks));
+    return inject_check_ops(x);
 }
 
 /* The first rank of each coordinate along pp. */

@@ -1,7 +1,7 @@
 #include "train/inject_settings.h"
 
-#include "base/inject.h"
 #include "base/text.h"
+#include "ops/ops.h"
 #include "train/train_spec.h"
 
 #include <stdio.h>
@@ -135,5 +135,42 @@ int inject_settings(struct recipe *r, const struct train_config *config,
     for (int i = 0; i < all.n; i++)
         if (inject_rows[all.faults[i].kind].key)
             TRY(apply(&x, &all.faults[i]));
+    return OK;
+}
+
+/* All there are, with commas. */
+static void list_ops(struct text *out)
+{
+    for (i64 k = 0; k < op_table_count; k++)
+        text_printf(out, "%s%s", k > 0 ? ", " : "", op_table[k]->name);
+}
+
+static int check_op(const struct inject_fault *f)
+{
+    struct nearest nearest = { .typed = f->word };
+    struct text all = { 0 };
+    for (i64 k = 0; k < op_table_count; k++) {
+        nearest_offer(&nearest, op_table[k]->name);
+        if (f->kind == INJECT_PROBE ? inject_probes(f, op_table[k]->name)
+                                    : strcmp(op_table[k]->name, f->word) == 0)
+            return OK;
+    }
+    const char *near = nearest_found(&nearest);
+    list_ops(&all);
+    int rc = near ? err_set(ERR_CONFIG, "there is no op called %s to disturb; did you mean %s?",
+                            f->word, near)
+                  : err_set(ERR_CONFIG, "there is no op called %s to disturb; there are %s",
+                            f->word, all.data);
+    text_fini(&all);
+    return rc;
+}
+
+int inject_check_ops(const struct inject *x)
+{
+    for (int i = 0; i < x->n; i++) {
+        const struct inject_fault *f = &x->faults[i];
+        if (f->kind == INJECT_OP || f->kind == INJECT_SERIAL || f->kind == INJECT_PROBE)
+            TRY(check_op(f));
+    }
     return OK;
 }

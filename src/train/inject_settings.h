@@ -5,6 +5,7 @@
 #ifndef HEADWAY_INJECT_SETTINGS_H
 #define HEADWAY_INJECT_SETTINGS_H
 
+#include "base/inject.h"
 #include "parallel/layout.h"
 #include "train/train_config.h"
 
@@ -13,5 +14,8 @@
 int inject_settings(struct recipe *r, const struct train_config *config,
                     const struct layout *layout, const struct option_strings *more,
                     const char **backend);
+
+/* ERR_CONFIG where a fault is about an op that there is not: it would disturb nothing. */
+int inject_check_ops(const struct inject *x);
 
 #endif

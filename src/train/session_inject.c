@@ -6,6 +6,7 @@
 #include "base/sys_share.h"
 #include "base/text.h"
 #include "ops/ops.h"
+#include "train/inject_settings.h"
 #include "train/session.h"
 
 #include <errno.h>
@@ -13,27 +14,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-static int check_ops(const struct session *s)
-{
-    for (int i = 0; i < s->inject.n; i++) {
-        const struct inject_fault *f = &s->inject.faults[i];
-        if (f->kind != INJECT_OP && f->kind != INJECT_SERIAL && f->kind != INJECT_PROBE)
-            continue;
-        struct nearest nearest = { .typed = f->word };
-        bool found = false;
-        for (i64 k = 0; k < op_table_count && !found; k++) {
-            nearest_offer(&nearest, op_table[k]->name);
-            found = f->kind == INJECT_PROBE ? inject_probes(f, op_table[k]->name)
-                                            : strcmp(op_table[k]->name, f->word) == 0;
-        }
-        const char *near = nearest_found(&nearest);
-        if (!found)
-            return err_set(ERR_CONFIG, "there is no op called %s to disturb%s%s%s", f->word,
-                           near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
-    }
-    return OK;
-}
 
 int session_open_inject(struct session *s)
 {
@@ -44,7 +24,7 @@ int session_open_inject(struct session *s)
     inject_begin(&s->inject, s->mesh.rank, (u64)s->config->train.seed);
     if (s->inject.kinds == 0)
         return OK;
-    TRY(check_ops(s));
+    TRY(inject_check_ops(&s->inject));
     s->engine.inject = &s->inject;
     if (inject_has(&s->inject, INJECT_SERIAL))
         TRY(pool_new(&s->engine.one_thread, 1, false));

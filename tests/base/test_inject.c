@@ -3,6 +3,7 @@
 #include "test.h"
 
 #include <math.h>
+#include <stdio.h>
 
 static struct inject one(const char *text, i64 rank)
 {
@@ -46,7 +47,11 @@ TEST(what_is_wrong_is_said)
         { "slow_compte=2", "did you mean slow_compute?" },
         { "slow_compute", "belong = and a value" },
         { "slow_compute=fast", "a number belongs here" },
-        { "slow_compute=0.5", "out of range" },
+        { "slow_compute=0.5", "out of range: between 1 and 1000" },
+        { "loader_spin=1e99s", "out of range: between 0 and 3.6e+06 ms" },
+        { "pause=1e99ms/2", "out of range" },
+        { "eval_every=1e30", "out of range" },
+        { "threads=1.5", "a whole number belongs here" },
         { "slow_compute=2ms", "unit does not fit" },
         { "slow_compute=2@x", "a whole number belongs" },
         { "slow_compute=2:0", "counted from 1" },
@@ -64,6 +69,24 @@ TEST(what_is_wrong_is_said)
     struct inject_fault f;
     for (i64 i = 0; i < COUNT_OF(cases); i++)
         CHECK_FAILS(inject_parse(&f, cases[i].text, NULL), ERR_CONFIG, cases[i].says);
+}
+
+/* What is beyond it is no fault, and turns into numbers that are none. */
+TEST(every_number_has_a_range)
+{
+    struct inject_fault f;
+    for (int k = 0; k < INJECT_KINDS; k++) {
+        const struct inject_row *r = &inject_rows[k];
+        static const char *const begin[] = { [INJECT_OP_DELAY] = "linear,delay=",
+            [INJECT_OP_SLOWER] = "linear,slower=", [INJECT_LINK] = "0-1:" };
+        char text[96];
+        if (r->value == INJECT_WORD || r->refused)
+            continue;
+        const char *word = r->value < COUNT_OF(begin) ? begin[r->value] : NULL;
+        snprintf(text, sizeof text, "%s=%s1e99%s", r->name, word ? word : "",
+                 r->value == INJECT_EVERY ? "/1" : "");
+        CHECK_FAILS(inject_parse(&f, text, NULL), ERR_CONFIG, "out of range");
+    }
 }
 
 TEST(a_list_may_have_been_cut_at_the_comma_of_an_op)
@@ -194,7 +217,7 @@ TEST(a_rank_that_there_is_not_is_refused)
     CHECK_FAILS(inject_check_ranks(&x, 1), ERR_CONFIG, "no rank 1");
 }
 
-TEST_MAIN(ONE(a_rank_that_there_is_not_is_refused),
+TEST_MAIN(ONE(a_rank_that_there_is_not_is_refused), ONE(every_number_has_a_range),
           ONE(values_have_units_and_faults_have_ranks_and_steps), ONE(what_is_wrong_is_said),
           ONE(a_list_may_have_been_cut_at_the_comma_of_an_op),
           ONE(faults_hold_for_their_ranks_and_steps_only),

@@ -144,6 +144,26 @@ TEST(what_cannot_be_put_in_is_named_where_it_was_asked_for)
                  "headway: --set: there is nothing called 'slow_computer'"));
 }
 
+/* On a computed clock, too. */
+TEST(an_op_that_there_is_not_is_refused)
+{
+    CHECK(strstr(shell("cd $D && $H train r.yaml --clock virtual --inject op=lineer,delay=2ms "
+                       "2>&1", 2),
+                 "there is no op called lineer to disturb; did you mean linear?"));
+    CHECK(strstr(shell("cd $D && $H train r.yaml --clock virtual --inject probe=nosuchop,slower=9% "
+                       "2>&1", 2), "to disturb; there are load_batch, "));
+    CHECK(strstr(shell("cd $D && $H train r.yaml --dry-run --inject op=nosuchop,delay=2ms 2>&1", 2),
+                 "there is no op called nosuchop"));
+}
+
+TEST(more_steps_than_can_be_walked_are_refused_in_a_sentence)
+{
+    const char *text = shell("cd $D && $H train r.yaml --clock virtual --train.steps 99999999999 "
+                             "2>&1", 2);
+    CHECK(strstr(text, "a virtual run walks each step: 99999999999 of 1 ranks are more than"));
+    CHECK(strstr(text, "set train.steps to fewer\n"));
+}
+
 TEST(faults_that_are_settings_stand_in_the_manifest)
 {
     shell(TRAIN "--set run.name=set --inject recompute=full --inject micro_batch=1 --inject "
@@ -200,6 +220,8 @@ int main(void)
         ONE(without_overlap_every_call_is_waited_for),
         ONE(sums_in_every_micro_batch_are_more_calls), ONE(who_leaves_a_call_out_is_named),
         ONE(what_cannot_be_put_in_is_named_where_it_was_asked_for),
+        ONE(an_op_that_there_is_not_is_refused),
+        ONE(more_steps_than_can_be_walked_are_refused_in_a_sentence),
         ONE(faults_that_are_settings_stand_in_the_manifest),
         ONE(eight_ranks_sleep_as_long_as_their_tasks_are_worth),
     };
