@@ -1,19 +1,25 @@
 /* The gradient of causal attention, after FlashAttention-2 (Dao 2023, algorithm 2), of whole rows
  * and of a part of a row's queries against a part of its keys.
  *
- * A part is a chunk of keys of one key head. It walks the queries that see the chunk, in
- * blocks, for each query head of the group, and multiplies tiles of at most QUERIES x
- * TILE_COLS (queries x keys), one panel of keys after the other:
+ * A chunk of keys of one key head walks the queries that see it, in blocks, for each query head of
+ * the group, and multiplies tiles of at most QUERIES x TILE_COLS (queries x keys), one panel of
+ * keys after the other:
  *   S = Q K'      P = exp(scale S - lse)       dP = dY V'     dS = P (dP - delta)
  *   dV' += dY' P  dK' += Q' dS  (D x keys, kept in scratch)
  *   dQ  += dS K   (queries x D, one sum per query head in the workspace)
  * with delta = rowsum(dY Y). Every sum has a fixed order: over queries and heads ascending
- * within a part, or, with ATTENTION_PAIRS, within each pair of chunks of queries, whose sums are
- * added in a tree; over chunks of keys ascending for dQ, for which a part waits until the
- * chunk before has passed the block. That never blocks for good: parts are taken in order
- * of their chunks, so the one waited for is running or done. Operands are words (tile.h): with
- * pairs of bf16, P and dS are rounded for the products that they enter. */
+ * within a chunk, or, with ATTENTION_PAIRS, within each pair of chunks of queries, whose sums are
+ * added in a tree; over chunks of keys ascending for dQ.
+ *
+ * As many key heads as threads can share evenly are parts of their own: a thread takes one chunk
+ * after the other and loads the queries once. Of the other heads each chunk is a part, which waits
+ * for dQ until the chunk before has passed the block. That never blocks for good: parts are taken
+ * in order of their chunks, so the one waited for is running or done.
+ *
+ * Operands are words (tile.h): with pairs of bf16, P and dS are rounded for the products that they
+ * enter. */
 #include "backend/cpu/attend.h"
+#include "backend/cpu/fetch.h"
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -22,11 +28,16 @@ enum {
     KEYS = 192,              /* per chunk */
     QUERIES = 96 * PER_WORD, /* per block; a chunk is a whole number of blocks */
     TOKENS = 32,             /* per part of what comes first */
+    KEPT_BYTES = 4 << 20,    /* of queries that a thread keeps as loaded: about what L2 has */
     PANELS = KEYS / TILE_COLS,
+    FETCH_LINES = 3 * QUERIES / 4, /* beside a panel of keys; D 64 needs 128 of 144 in bf16 */
     PANEL_WORDS = TILE_COLS / PER_WORD, /* of a row of dS */
     DS_ROW = PANELS * PANEL_WORDS + 16, /* words from row to row of dS: no power of two, which
                                         * would put all rows into the same sets of L1 */
     DP_ROW = PER_WORD > 1 ? (int)TILE_COLS : (int)DS_ROW,
+    /* Rows whose S and dP exist at a time. Those of all rows of a block would leave L1 before the
+     * next panel's replace them, and tile registers are slowly stored where L1 has no line. */
+    RUN = PER_WORD > 1 ? 32 : (int)QUERIES,
 };
 
 static const float LOG2_E = 1.44269504f;
@@ -51,31 +62,47 @@ struct shape {
     struct target to_q, to_k, to_v;
     const struct tensor *sum_q; /* dq is added to it; NULL: to nothing */
     bool adds;
-    float *dq;               /* workspace: [B][H][T][Dp] */
+    i64 whole;               /* key heads that are parts of their own */
+    i64 slots;               /* blocks of queries that such a part keeps */
+    float *dq;               /* workspace: [threads][H / G][T][Dp], a key head at a time each */
     float *delta;            /* [B][H][T] */
     _Atomic i32 *passed;     /* [B][H][chunks]: blocks of queries that a chunk is done with */
     char *scratch;           /* per thread */
-    i64 together;            /* key heads at a time: a chunk waits for the one before */
 };
 
-/* Scratch of one thread. Of pairs each operand has its own order; f32 are read in any. */
+/* A block of queries as it is loaded. Of pairs each operand has its own order; f32 are read in
+ * any. */
+struct queries {
+    word *q, *dy;           /* [QUERIES][Dw], [QUERIES][Vw] */
+    word *q_down, *dy_down; /* down_words(D or V, QUERIES); or q and dy themselves */
+    bool ranged, loaded;    /* first and last are there; all is */
+    float lse[QUERIES], delta[QUERIES]; /* lse in powers of two */
+    i32 first[QUERIES], last[QUERIES];  /* the keys each query sees */
+};
+
+/* Scratch of one thread. */
 struct scratch {
     word *k;             /* [words_of(KEYS)][Dp], rows beyond T zero */
     word *kt, *vt;       /* [PANELS][Dw][TILE_COLS], [PANELS][Vw][TILE_COLS] */
     float *dkt, *dvt;    /* [PANELS][D][TILE_COLS], [PANELS][V][TILE_COLS], one behind the other */
     float *put_by;       /* [levels] of both */
-    word *q, *dy;        /* [QUERIES][Dw], [QUERIES][Vw] */
-    word *q_down, *dy_down; /* down_words(D or V, QUERIES); or q and dy themselves */
-    float *s;            /* [QUERIES][TILE_COLS]; P, in words, takes its place */
+    bool started[PANELS]; /* there are sums of it in dkt and dvt */
+    float *s;            /* [RUN][TILE_COLS] */
+    word *p;             /* [words_of(QUERIES)][TILE_COLS] from a panel's first row on; or s */
     word *ds;            /* [QUERIES][DS_ROW] */
-    float *dp;           /* [QUERIES][TILE_COLS]; dS again, for sums over queries; in ds itself */
-    float lse[QUERIES], delta[QUERIES]; /* lse in powers of two */
-    i32 first[QUERIES], last[QUERIES];  /* the keys each query sees */
+    float *dp;           /* [RUN][TILE_COLS], or in ds itself */
+    word *ds_down;       /* dS again, for sums over queries: as p, or in ds itself */
+    struct queries *kept; /* [slots] */
+    struct fetch fetch;
 };
 
 /* One block of queries against one chunk of keys. */
 struct block {
-    i64 b, h, query, queries; /* queries query .. query + queries - 1 of row b */
+    struct queries *of;
+    float *dq;  /* of the key head */
+    i64 slots;  /* 1: `of` is another block's each time */
+    bool alone; /* one thread takes all chunks */
+    i64 b, g, h, query, queries; /* queries query .. query + queries - 1 of row b */
     i64 turn;                 /* how many blocks of the head's queries come before */
     i64 key, keys;
     i64 row0[PANELS], row1[PANELS]; /* rows of the block that a panel of keys concerns */
@@ -83,14 +110,24 @@ struct block {
 
 /* --- workspace ---------------------------------------------------------------------- */
 
+static i64 share_of(const struct shape *s)
+{
+    return s->H / s->G;
+}
+
+static i64 queries_words(const struct shape *s)
+{
+    return round_up((i64)sizeof(struct queries), 64) / 4 + round_up(QUERIES * s->Dw, 16) +
+           round_up(QUERIES * s->Vw, 16) +
+           (PER_WORD - 1) * (down_words(s->D, QUERIES) + down_words(s->V, QUERIES));
+}
+
 static i64 scratch_words(const struct shape *s)
 {
     return round_up((i64)sizeof(struct scratch), 64) / 4 + words_of(KEYS) * s->Dp +
-           KEYS * (s->Dw + s->Vw) + (1 + s->levels) * KEYS * (s->D + s->V) +
-           round_up(QUERIES * s->Dw, 16) + round_up(QUERIES * s->Vw, 16) + QUERIES * TILE_COLS +
-           QUERIES * DS_ROW +
-           (PER_WORD - 1) * (down_words(s->D, QUERIES) + down_words(s->V, QUERIES) +
-                             QUERIES * TILE_COLS);
+           KEYS * (s->Dw + s->Vw) + (1 + s->levels) * KEYS * (s->D + s->V) + RUN * TILE_COLS +
+           QUERIES * DS_ROW + s->slots * queries_words(s) +
+           (PER_WORD - 1) * (RUN * TILE_COLS + 2 * words_of(QUERIES) * TILE_COLS);
 }
 
 static void *take(word **next, i64 count)
@@ -98,6 +135,20 @@ static void *take(word **next, i64 count)
     void *at = *next;
     *next += count;
     return at;
+}
+
+static struct queries *queries_place(const struct shape *s, word *next)
+{
+    struct queries *of = (struct queries *)next;
+    next += round_up((i64)sizeof *of, 64) / 4;
+    of->q = of->q_down = take(&next, round_up(QUERIES * s->Dw, 16));
+    of->dy = of->dy_down = take(&next, round_up(QUERIES * s->Vw, 16));
+    if (PER_WORD > 1) {
+        of->q_down = take(&next, down_words(s->D, QUERIES));
+        of->dy_down = take(&next, down_words(s->V, QUERIES));
+    }
+    of->ranged = of->loaded = false;
+    return of;
 }
 
 static struct scratch *scratch_of(const struct shape *s, int thread)
@@ -110,22 +161,36 @@ static struct scratch *scratch_of(const struct shape *s, int thread)
     c->dkt = take(&next, KEYS * s->D);
     c->dvt = take(&next, KEYS * s->V);
     c->put_by = take(&next, s->levels * KEYS * (s->D + s->V));
-    c->q = c->q_down = take(&next, round_up(QUERIES * s->Dw, 16));
-    c->dy = c->dy_down = take(&next, round_up(QUERIES * s->Vw, 16));
-    c->s = take(&next, QUERIES * TILE_COLS);
+    c->s = take(&next, RUN * TILE_COLS);
+    c->p = (word *)c->s;
     c->ds = take(&next, QUERIES * DS_ROW);
     if (PER_WORD > 1) {
-        c->q_down = take(&next, down_words(s->D, QUERIES));
-        c->dy_down = take(&next, down_words(s->V, QUERIES));
-        c->dp = take(&next, QUERIES * TILE_COLS);
+        c->dp = take(&next, RUN * TILE_COLS);
+        c->p = take(&next, words_of(QUERIES) * TILE_COLS);
+        c->ds_down = take(&next, words_of(QUERIES) * TILE_COLS);
     }
+    c->kept = take(&next, s->slots * queries_words(s));
     return c;
 }
 
-/* dP of a panel of keys, which dS replaces: rows of DP_ROW floats; words of rows by rows. */
-static float *panel_dp(const struct scratch *c, i64 panel)
+/* Nothing is loaded. */
+static void forget_queries(const struct shape *s, struct scratch *c, i64 slots)
 {
-    return PER_WORD > 1 ? c->dp : (float *)c->ds + panel * TILE_COLS;
+    for (i64 i = 0; i < slots; i++)
+        queries_place(s, (word *)c->kept + i * queries_words(s));
+}
+
+/* dP from row r of a panel of keys on, rows of DP_ROW floats. */
+static float *panel_dp(const struct scratch *c, i64 panel, i64 r)
+{
+    return PER_WORD > 1 ? c->dp : (float *)c->ds + r * DS_ROW + panel * TILE_COLS;
+}
+
+/* dS from a panel's first row on, rows of DP_ROW words: pairs down the rows have their own place,
+ * others replace dP. */
+static const word *panel_ds(const struct scratch *c, i64 panel, i64 row0)
+{
+    return PER_WORD > 1 ? c->ds_down : c->ds + row0 * DS_ROW + panel * TILE_COLS;
 }
 
 static struct target target_of(const struct tensor *t, i64 at)
@@ -144,6 +209,9 @@ static struct shape shape_of(const struct attention_view *v)
         s.levels++;
     s.blocks = v->pairs > 0 ? 2 * ceil_div(v->T / (2 * v->pairs), QUERIES)
                             : ceil_div(v->T, QUERIES);
+    s.slots = s.H / s.G * s.pairs * s.blocks;
+    if (s.slots * queries_words(&s) * 4 > KEPT_BYTES)
+        s.slots = 1;
     return s;
 }
 
@@ -175,20 +243,25 @@ static struct shape block_shape(const struct task *t)
     return s;
 }
 
-static i64 shared_bytes(const struct shape *s)
+static i64 dq_bytes(const struct shape *s, int threads)
+{
+    return round_up(threads * share_of(s) * s->T * s->Dp * 4, 64);
+}
+
+static i64 shared_bytes(const struct shape *s, int threads)
 {
     const i64 heads = s->B * s->H;
-    return round_up(heads * s->T * s->Dp * 4, 64) + round_up(heads * s->T * 4, 64) +
+    return dq_bytes(s, threads) + round_up(heads * s->T * 4, 64) +
            round_up(heads * s->chunks * 4, 64);
 }
 
-static void place(struct shape *s, char *workspace)
+static void place(struct shape *s, char *workspace, int threads)
 {
     const i64 heads = s->B * s->H;
     s->dq = (float *)workspace;
-    s->delta = (float *)(workspace + round_up(heads * s->T * s->Dp * 4, 64));
+    s->delta = (float *)(workspace + dq_bytes(s, threads));
     s->passed = (_Atomic i32 *)((char *)s->delta + round_up(heads * s->T * 4, 64));
-    s->scratch = workspace + shared_bytes(s);
+    s->scratch = workspace + shared_bytes(s, threads);
 }
 
 /* --- first: delta, zeros ------------------------------------------------------------ */
@@ -275,55 +348,83 @@ INLINE void load_rows(bool half, i64 D, word *along, word *down, const void *row
         words_down_rows(half, down, QUERIES, rows, row, count, D);
 }
 
-static void load_queries(const struct shape *s, struct scratch *c, const struct block *k)
+static void load_queries(const struct shape *s, const struct block *k)
 {
     const i64 row = k->b * s->T + k->query, head = k->b * s->H + k->h, q_row = s->v.q_row;
     const void *q = vec_at(s->half, s->v.q, row * q_row + k->h * s->D);
     const void *dy = vec_at(s->half, s->dy->data, (row * s->H + k->h) * s->V);
     const float *lse = (const float *)s->lse->data + head * s->T + k->query;
+    struct queries *of = k->of;
+    if (of->loaded)
+        return;
     if (s->half) {
-        load_rows(true, s->D, c->q, c->q_down, q, q_row, k->queries);
-        load_rows(true, s->V, c->dy, c->dy_down, dy, s->H * s->V, k->queries);
+        load_rows(true, s->D, of->q, of->q_down, q, q_row, k->queries);
+        load_rows(true, s->V, of->dy, of->dy_down, dy, s->H * s->V, k->queries);
     } else {
-        load_rows(false, s->D, c->q, c->q_down, q, q_row, k->queries);
-        load_rows(false, s->V, c->dy, c->dy_down, dy, s->H * s->V, k->queries);
+        load_rows(false, s->D, of->q, of->q_down, q, q_row, k->queries);
+        load_rows(false, s->V, of->dy, of->dy_down, dy, s->H * s->V, k->queries);
     }
     for (i64 i = 0; i < k->queries; i++) {
-        c->lse[i] = lse[i] * LOG2_E;
-        c->delta[i] = s->delta[head * s->T + k->query + i];
+        of->lse[i] = lse[i] * LOG2_E;
+        of->delta[i] = s->delta[head * s->T + k->query + i];
     }
     for (i64 i = k->queries; i < filled(k); i++)
-        c->lse[i] = c->delta[i] = 0;
+        of->lse[i] = of->delta[i] = 0;
+    of->loaded = true;
 }
 
-/* The share of the next block of queries that is fetched while panel p is at work. */
-static void prefetch_queries(const struct shape *s, const struct block *k, i64 p)
+static void load_ranges(const struct shape *s, const struct block *k)
 {
-    const i64 share = ceil_div(QUERIES, PANELS), from = k->query + k->queries + p * share;
-    const i64 rows = i64_min(share, s->T - from), row = k->b * s->T + from;
-    prefetch_rows(s->half, vec_at(s->half, s->v.q, row * s->v.q_row + k->h * s->D), s->v.q_row,
-                  rows, s->D);
-    prefetch_rows(s->half, vec_at(s->half, s->dy->data, (row * s->H + k->h) * s->V),
-                  s->H * s->V, rows, s->V);
+    struct queries *of = k->of;
+    if (of->ranged)
+        return;
+    for (i64 i = 0; i < k->queries; i++)
+        attention_range(&s->v, k->b, k->query + i, &of->first[i], &of->last[i]);
+    for (i64 i = k->queries; i < filled(k); i++) {
+        of->first[i] = INT32_MAX;
+        of->last[i] = -1;
+    }
+    of->ranged = true;
+}
+
+/* --- fetching ahead ----------------------------------------------------------------- */
+
+/* The next block of queries. */
+static void fetch_queries(const struct shape *s, struct fetch *f, const struct block *k)
+{
+    const i64 next = k->query + k->queries, rows = i64_min(QUERIES, s->T - next);
+    const i64 row = k->b * s->T + next, q_row = s->v.q_row, dy_row = s->H * s->V;
+    fetch_add(f, s->half, s->v.q, row * q_row + k->h * s->D, q_row, rows, s->D);
+    fetch_add(f, s->half, s->dy->data, row * dy_row + k->h * s->V, dy_row, rows, s->V);
+}
+
+/* Where the gradients of a chunk of keys go, and, if one thread takes all of them, the next one. */
+static void fetch_keys(const struct shape *s, struct fetch *f, const struct block *k)
+{
+    const i64 next = k->key + KEYS, columns = s->v.k_row, at = (k->b * s->Tk + next) * columns;
+    const i64 rows = k->alone ? i64_min(KEYS, s->Tk - next) : 0, row = k->b * s->Tk + k->key;
+    const struct target *to_k = &s->to_k, *to_v = &s->to_v;
+    f->n = 0;
+    fetch_add(f, to_k->half, to_k->data, row * to_k->row + to_k->at + k->g * s->D, to_k->row,
+              k->keys, s->D);
+    fetch_add(f, to_v->half, to_v->data, row * to_v->row + to_v->at + k->g * s->V, to_v->row,
+              k->keys, s->V);
+    fetch_add(f, s->half, s->v.keys, at + s->v.k_at + k->g * s->D, columns, rows, s->D);
+    fetch_add(f, s->half, s->v.keys, at + s->v.v_at + k->g * s->V, columns, rows, s->V);
 }
 
 /* Which rows each panel of keys concerns, rounded to whole tiles of rows. False when no
  * query of the block sees a key of the chunk. */
-static bool find_rows(const struct shape *s, struct scratch *c, struct block *k)
+static bool find_rows(struct block *k)
 {
+    const i32 *firsts = k->of->first, *lasts = k->of->last;
     bool any = false;
-    for (i64 i = 0; i < k->queries; i++)
-        attention_range(&s->v, k->b, k->query + i, &c->first[i], &c->last[i]);
-    for (i64 i = k->queries; i < filled(k); i++) {
-        c->first[i] = INT32_MAX;
-        c->last[i] = -1;
-    }
     for (i64 p = 0; p < PANELS; p++) {
         const i64 key = k->key + p * TILE_COLS, last = key + TILE_COLS - 1;
         i64 row0 = 0, row1 = k->queries;
-        while (row0 < k->queries && c->last[row0] < key)
+        while (row0 < k->queries && lasts[row0] < key)
             row0++;
-        while (row1 > 0 && c->first[row1 - 1] > last)
+        while (row1 > 0 && firsts[row1 - 1] > last)
             row1--;
         k->row0[p] = row0 < k->queries ? row0 / TILE_ROWS * TILE_ROWS : filled(k);
         k->row1[p] = i64_min(filled(k), round_up(row1, TILE_ROWS));
@@ -335,33 +436,34 @@ static bool find_rows(const struct shape *s, struct scratch *c, struct block *k)
 /* --- one panel of keys -------------------------------------------------------------- */
 
 /* Of row r: P = exp(scale S - lse), 0 where the query does not see the key, and dS. */
-INLINE void row_grad(bool masked, const struct shape *s, const struct scratch *c, i64 r, i64 key,
+INLINE void row_grad(bool masked, const struct shape *s, const struct queries *of, i64 r, i64 key,
                      const float *score, const float *dp, vec p[2], vec ds[2])
 {
     for (int i = 0; i < 2; i++) {
-        p[i] = vec_exp2(vec_load(score + i * VL) * (s->scale * LOG2_E) - c->lse[r]);
+        p[i] = vec_exp2(vec_load(score + i * VL) * (s->scale * LOG2_E) - of->lse[r]);
         if (masked) {
             vec_i32 at = vec_lanes() + (i32)(key + i * VL);
-            p[i] = vec_select((at >= c->first[r]) & (at <= c->last[r]), p[i], (vec){ 0 });
+            p[i] = vec_select((at >= of->first[r]) & (at <= of->last[r]), p[i], (vec){ 0 });
         }
-        ds[i] = p[i] * (vec_load(dp + i * VL) - c->delta[r]);
+        ds[i] = p[i] * (vec_load(dp + i * VL) - of->delta[r]);
     }
 }
 
+/* Rows [r0, r1) of a panel of keys: S and dP become P and dS. */
 #if defined(ISA_pairs)
-/* P in place of S, dS in place of dP, both as pairs down the rows; and dS as pairs along them. */
+/* Both as pairs down the rows, and dS as pairs along them. */
 INLINE void softmax_grad(bool masked, const struct shape *s, struct scratch *c,
-                         const struct block *k, i64 panel)
+                         const struct block *k, i64 panel, i64 r0, i64 r1)
 {
-    const i64 key = k->key + panel * TILE_COLS, end = k->row1[panel];
-    for (i64 r = k->row0[panel]; r < end; r += 2) {
-        const float *score = c->s + r * TILE_COLS, *dp = c->dp + r * TILE_COLS;
-        word *ps = (word *)c->s + r / 2 * TILE_COLS, *down = (word *)c->dp + r / 2 * TILE_COLS;
-        word *along = c->ds + r * DS_ROW + panel * PANEL_WORDS;
+    const i64 key = k->key + panel * TILE_COLS, place = (r0 - k->row0[panel]) / 2 * TILE_COLS;
+    const float *score = c->s, *dp = c->dp;
+    word *ps = c->p + place, *down = c->ds_down + place;
+    word *along = c->ds + r0 * DS_ROW + panel * PANEL_WORDS;
+    for (i64 r = r0; r < r1; r += 2) {
         vec p[2][2] = { 0 }, ds[2][2] = { 0 };
-        row_grad(masked, s, c, r, key, score, dp, p[0], ds[0]);
-        if (r + 1 < end)
-            row_grad(masked, s, c, r + 1, key, score + TILE_COLS, dp + TILE_COLS, p[1], ds[1]);
+        row_grad(masked, s, k->of, r, key, score, dp, p[0], ds[0]);
+        if (r + 1 < r1)
+            row_grad(masked, s, k->of, r + 1, key, score + TILE_COLS, dp + TILE_COLS, p[1], ds[1]);
         words a = words_beside(ds[0][0], ds[0][1]), b = words_beside(ds[1][0], ds[1][1]);
         words_store(along, a);
         words_store(along + DS_ROW, b);
@@ -371,17 +473,21 @@ INLINE void softmax_grad(bool masked, const struct shape *s, struct scratch *c,
         b = words_beside(p[1][0], p[1][1]);
         words_store(ps, words_zip_low(a, b));
         words_store(ps + VL, words_zip_high(a, b));
+        score += 2 * TILE_COLS;
+        dp += 2 * TILE_COLS;
+        ps += TILE_COLS;
+        down += TILE_COLS;
+        along += 2 * DS_ROW;
     }
 }
 #else
-/* P in place of S, dS in place of dP. */
 INLINE void softmax_grad(bool masked, const struct shape *s, struct scratch *c,
-                         const struct block *k, i64 panel)
+                         const struct block *k, i64 panel, i64 r0, i64 r1)
 {
-    for (i64 r = k->row0[panel]; r < k->row1[panel]; r++) {
-        float *score = c->s + r * TILE_COLS, *dp = panel_dp(c, panel) + r * DP_ROW;
+    for (i64 r = r0; r < r1; r++) {
+        float *score = c->s + (r - r0) * TILE_COLS, *dp = panel_dp(c, panel, r);
         vec p[2], ds[2];
-        row_grad(masked, s, c, r, k->key + panel * TILE_COLS, score, dp, p, ds);
+        row_grad(masked, s, k->of, r, k->key + panel * TILE_COLS, score, dp, p, ds);
         for (int i = 0; i < 2; i++) {
             vec_store(score + i * VL, p[i]);
             vec_store(dp + i * VL, ds[i]);
@@ -390,36 +496,41 @@ INLINE void softmax_grad(bool masked, const struct shape *s, struct scratch *c,
 }
 #endif
 
-static void key_panel(const struct shape *s, struct scratch *c, const struct block *k, i64 panel)
+static void run_of_rows(const struct shape *s, struct scratch *c, const struct block *k, i64 panel,
+                        i64 r0, i64 r1)
 {
-    const i64 row0 = k->row0[panel], rows = k->row1[panel] - row0, at = panel * TILE_COLS;
-    const i64 key = k->key + at, Dw = s->Dw, Vw = s->Vw, down = row0 / PER_WORD;
-    const i64 q_step = down_step(s->D), dy_step = down_step(s->V);
-    float *dp = panel_dp(c, panel);
-    if (rows <= 0)
-        return;
+    const i64 at = panel * TILE_COLS, key = k->key + at, Dw = s->Dw, Vw = s->Vw;
     struct tile forward = { .steps = Dw, .a_row = Dw, .a_step = 1, .b_step = TILE_COLS,
                             .c_row = TILE_COLS };
-    tiles(rows, &forward, c->q + row0 * Dw, c->kt + at * Dw, c->s + row0 * TILE_COLS);
+    tiles(r1 - r0, &forward, k->of->q + r0 * Dw, c->kt + at * Dw, c->s);
     forward.steps = forward.a_row = Vw;
     forward.c_row = DP_ROW;
-    tiles(rows, &forward, c->dy + row0 * Vw, c->vt + at * Vw, dp + row0 * DP_ROW);
-    const i32 last_row = (i32)(row0 + rows - 1);
-    bool masked = key + TILE_COLS - 1 > c->last[row0];
-    for (i64 r = row0; r <= last_row && !masked; r++)
-        masked = c->first[r] > key;
-    if (masked)
-        softmax_grad(true, s, c, k, panel);
+    tiles(r1 - r0, &forward, k->of->dy + r0 * Vw, c->vt + at * Vw, panel_dp(c, panel, r0));
+    /* What a query sees begins and ends no earlier than for the one before. */
+    fetch_some(&c->fetch, FETCH_LINES * RUN / QUERIES);
+    if (key + TILE_COLS - 1 > k->of->last[r0] || key < k->of->first[r1 - 1])
+        softmax_grad(true, s, c, k, panel, r0, r1);
     else
-        softmax_grad(false, s, c, k, panel);
-    struct tile back = { .steps = words_of(rows), .a_row = down_row(QUERIES), .a_step = dy_step,
-                         .b_step = TILE_COLS, .c_row = TILE_COLS, .add = true };
-    tiles(s->V, &back, c->dy_down + down * dy_step, (const word *)c->s + down * TILE_COLS,
-          c->dvt + at * s->V);
+        softmax_grad(false, s, c, k, panel, r0, r1);
+}
+
+static void key_panel(const struct shape *s, struct scratch *c, const struct block *k, i64 panel)
+{
+    const i64 row0 = k->row0[panel], row1 = k->row1[panel], at = panel * TILE_COLS;
+    const i64 down = row0 / PER_WORD, q_step = down_step(s->D), dy_step = down_step(s->V);
+    if (row1 <= row0)
+        return;
+    for (i64 r = row0; r < row1; r += RUN)
+        run_of_rows(s, c, k, panel, r, i64_min(r + RUN, row1));
+    struct tile back = { .steps = words_of(row1 - row0), .a_row = down_row(QUERIES),
+                         .a_step = dy_step, .b_step = TILE_COLS, .c_row = TILE_COLS,
+                         .add = c->started[panel] };
+    tiles(s->V, &back, k->of->dy_down + down * dy_step, c->p, c->dvt + at * s->V);
     back.a_step = q_step;
     back.b_step = DP_ROW;
-    tiles(s->D, &back, c->q_down + down * q_step, (const word *)dp + down * DP_ROW,
+    tiles(s->D, &back, k->of->q_down + down * q_step, panel_ds(c, panel, row0),
           c->dkt + at * s->D);
+    c->started[panel] = true;
 }
 
 /* --- dQ ----------------------------------------------------------------------------- */
@@ -428,14 +539,15 @@ static void key_panel(const struct shape *s, struct scratch *c, const struct blo
 static void wait_for_turn(const struct shape *s, const struct block *k, i64 head)
 {
     const i64 chunk = k->key / KEYS;
-    if (chunk == 0)
+    if (chunk == 0 || k->alone)
         return;
     _Atomic i32 *before = &s->passed[head * s->chunks + chunk - 1];
     while (atomic_load_explicit(before, memory_order_acquire) <= k->turn)
         sched_yield();
 }
 
-/* dQ += dS K, by tiles of rows: each takes the panels that concern it, all side by side. */
+/* dQ += dS K, by tiles of rows: each takes the panels that concern it, all side by side. The first
+ * chunk's, which every query meets that meets any, are added to nothing. */
 static void query_sums(const struct shape *s, struct scratch *c, const struct block *k, float *dq)
 {
     for (i64 row = 0; row < k->queries; row += TILE_ROWS) {
@@ -445,10 +557,12 @@ static void query_sums(const struct shape *s, struct scratch *c, const struct bl
             first++;
         while (last >= 0 && k->row0[last] > row)
             last--;
+        if (first > last && k->key == 0)
+            memset(dq + row * s->Dp, 0, (size_t)(rows * s->Dp) * sizeof *dq);
         if (first > last)
             continue;
         struct tile t = { .steps = (last - first + 1) * PANEL_WORDS, .a_row = DS_ROW,
-                          .a_step = 1, .b_step = s->Dp, .c_row = s->Dp, .add = true };
+                          .a_step = 1, .b_step = s->Dp, .c_row = s->Dp, .add = k->key > 0 };
         for (i64 d = 0; d < s->Dp; d += TILE_COLS)
             tiles(rows, &t, c->ds + row * DS_ROW + first * PANEL_WORDS,
                   c->k + first * PANEL_WORDS * s->Dp + d, dq + row * s->Dp + d);
@@ -490,24 +604,29 @@ static void store_queries(const struct shape *s, const struct block *k, const fl
 
 static void query_block(const struct shape *s, struct scratch *c, struct block *k)
 {
-    const i64 head = k->b * s->H + k->h;
-    float *dq = s->dq + (head * s->T + k->query) * s->Dp;
-    const bool any = find_rows(s, c, k);
-    if (any) {
-        load_queries(s, c, k);
-        for (i64 p = 0; p < PANELS; p++) {
-            prefetch_queries(s, k, p);
-            key_panel(s, c, k, p);
-        }
-    }
-    if (k->key == 0) /* which every query meets that meets any */
-        memset(dq, 0, (size_t)(k->queries * s->Dp) * sizeof *dq);
+    const i64 head = k->b * s->H + k->h, member = k->h - k->g * share_of(s);
+    const i64 index = member * s->pairs * s->blocks + k->turn;
+    float *dq = k->dq + (member * s->T + k->query) * s->Dp;
+    k->of = (struct queries *)((word *)c->kept + (k->slots > 1 ? index : 0) * queries_words(s));
+    if (k->slots == 1)
+        k->of->ranged = k->of->loaded = false;
+    load_ranges(s, k);
+    const bool any = find_rows(k), fetch = !k->of->loaded;
+    if (any)
+        load_queries(s, k);
+    if (fetch)
+        fetch_queries(s, &c->fetch, k);
+    for (i64 p = 0; any && p < PANELS; p++)
+        key_panel(s, c, k, p);
     wait_for_turn(s, k, head);
     if (any)
         query_sums(s, c, k, dq);
-    atomic_store_explicit(&s->passed[head * s->chunks + k->key / KEYS],
-                          (i32)(k->turn + 1), memory_order_release);
-    if (c->last[k->queries - 1] < k->key + KEYS) /* else later chunks add to it */
+    else if (k->key == 0)
+        memset(dq, 0, (size_t)(k->queries * s->Dp) * sizeof *dq);
+    if (!k->alone)
+        atomic_store_explicit(&s->passed[head * s->chunks + k->key / KEYS],
+                              (i32)(k->turn + 1), memory_order_release);
+    if (k->of->last[k->queries - 1] < k->key + KEYS) /* else later chunks add to it */
         store_queries(s, k, dq);
 }
 
@@ -548,12 +667,12 @@ static void run_of_queries(const struct shape *s, struct scratch *c, const struc
 }
 
 /* Sums over one pair of chunks of queries, or over all queries, of all heads of the group. */
-static void sum_pair(const struct shape *s, struct scratch *c, struct block *k, i64 g, i64 pair)
+static void sum_pair(const struct shape *s, struct scratch *c, struct block *k, i64 pair)
 {
-    const i64 share = s->H / s->G, leaf = s->T / (2 * s->pairs);
+    const i64 share = share_of(s), leaf = s->T / (2 * s->pairs);
     const i64 low = pair * leaf, high = (2 * s->pairs - 1 - pair) * leaf;
-    memset(c->dkt, 0, (size_t)(KEYS * (s->D + s->V)) * sizeof(float));
-    for (k->h = g * share; k->h < (g + 1) * share; k->h++) {
+    memset(c->started, 0, sizeof c->started);
+    for (k->h = k->g * share; k->h < (k->g + 1) * share; k->h++) {
         if (s->v.pairs == 0) {
             run_of_queries(s, c, k, 0, s->T, 0);
             continue;
@@ -561,6 +680,11 @@ static void sum_pair(const struct shape *s, struct scratch *c, struct block *k, 
         run_of_queries(s, c, k, low, low + leaf, pair * s->blocks);
         run_of_queries(s, c, k, high, high + leaf, pair * s->blocks + s->blocks / 2);
     }
+    for (i64 p = 0; p < PANELS; p++)
+        if (!c->started[p]) {
+            memset(c->dkt + p * TILE_COLS * s->D, 0, (size_t)(TILE_COLS * s->D) * sizeof(float));
+            memset(c->dvt + p * TILE_COLS * s->V, 0, (size_t)(TILE_COLS * s->V) * sizeof(float));
+        }
 }
 
 /* A binary counter: the sums of pairs before are put by, by doublings. dK is scaled before, as
@@ -578,37 +702,75 @@ static void count_pair(const struct shape *s, struct scratch *c, i64 pair)
         memcpy(c->put_by + level * n, c->dkt, (size_t)n * sizeof(float));
 }
 
-/* Parts run from the first chunk of keys, which most queries see, to the last. */
-static void chunk_part(void *context, i64 part, int thread)
+static void chunk_of_keys(const struct shape *s, struct scratch *c, const struct block *head,
+                          i64 key)
 {
-    const struct shape *s = context;
-    struct scratch *c = scratch_of(s, thread);
-    const struct part_place at = part_place(part, s->B * s->G, s->chunks, s->together);
-    const i64 b = at.head / s->G, g = at.head % s->G;
-    const i64 key = at.run * KEYS, keys = i64_min(KEYS, s->Tk - key);
-    tiles_begin();
+    const i64 b = head->b, g = head->g, keys = i64_min(KEYS, s->Tk - key);
     load_keys(s, c, b, g, key, keys);
     for (i64 pair = 0; pair < s->pairs; pair++) {
-        struct block k = { .b = b, .key = key, .keys = keys };
-        sum_pair(s, c, &k, g, pair);
+        struct block k = *head;
+        k.key = key;
+        k.keys = keys;
+        if (pair == 0)
+            fetch_keys(s, &c->fetch, &k);
+        sum_pair(s, c, &k, pair);
         if (s->v.pairs > 0)
             count_pair(s, c, pair);
     }
-    tiles_end();
-    const struct target to_k = { s->to_k.half, s->to_k.data, s->to_k.row, s->to_k.at + g * s->D };
-    const struct target to_v = { s->to_v.half, s->to_v.data, s->to_v.row, s->to_v.at + g * s->V };
+    struct target to_k = s->to_k, to_v = s->to_v;
+    to_k.at += g * s->D;
+    to_v.at += g * s->V;
     store_keys(s->D, c->dkt, &to_k, s->v.pairs > 0 ? 1 : s->scale, b * s->Tk + key, keys);
     store_keys(s->V, c->dvt, &to_v, 1, b * s->Tk + key, keys);
 }
 
+static float *dq_of(const struct shape *s, i64 at)
+{
+    return s->dq + at * share_of(s) * s->T * s->Dp;
+}
+
+static void head_part(void *context, i64 part, int thread)
+{
+    const struct shape *s = context;
+    struct scratch *c = scratch_of(s, thread);
+    const struct block k = { .b = part / s->G, .g = part % s->G, .dq = dq_of(s, thread),
+                             .slots = s->slots, .alone = true };
+    tiles_begin();
+    forget_queries(s, c, k.slots);
+    for (i64 key = 0; key < s->Tk; key += KEYS)
+        chunk_of_keys(s, c, &k, key);
+    tiles_end();
+}
+
+/* Of the other heads; from the first chunk of keys, which most queries see, to the last. */
+static void chunk_part(void *context, i64 part, int thread)
+{
+    const struct shape *s = context;
+    struct scratch *c = scratch_of(s, thread);
+    const i64 heads = s->B * s->G - s->whole;
+    const struct part_place at = part_place(part, heads, s->chunks, heads);
+    const i64 head = s->whole + at.head;
+    const struct block k = { .b = head / s->G, .g = head % s->G, .dq = dq_of(s, at.head),
+                             .slots = 1 };
+    tiles_begin();
+    forget_queries(s, c, k.slots);
+    chunk_of_keys(s, c, &k, at.run * KEYS);
+    tiles_end();
+}
+
 static void run_parts(struct shape *s, struct run *x)
 {
-    place(s, x->workspace);
-    s->together = 2 * pool_threads(x->pool);
+    const int threads = pool_threads(x->pool);
+    const i64 heads = s->B * s->G;
+    place(s, x->workspace, threads);
+    s->whole = heads / threads * threads;
     for (i64 i = 0; i < s->B * s->H * s->chunks; i++)
         atomic_store_explicit(&s->passed[i], 0, memory_order_relaxed);
     pool_run(x->pool, ceil_div(s->B * s->T, TOKENS), prepare_tokens, s);
-    pool_run(x->pool, s->B * s->G * s->chunks, chunk_part, s);
+    if (s->whole > 0)
+        pool_run(x->pool, s->whole, head_part, s);
+    if (s->whole < heads)
+        pool_run(x->pool, (heads - s->whole) * s->chunks, chunk_part, s);
 }
 
 void NAMED(attention_grad)(const struct task *t, struct run *x)
@@ -627,12 +789,12 @@ i64 NAMED(attention_grad_workspace)(const struct task *t, int threads, const voi
 {
     const struct shape s = row_shape(t);
     (void)context;
-    return shared_bytes(&s) + threads * scratch_words(&s) * 4;
+    return shared_bytes(&s, threads) + threads * scratch_words(&s) * 4;
 }
 
 i64 NAMED(attention_block_grad_workspace)(const struct task *t, int threads, const void *context)
 {
     const struct shape s = block_shape(t);
     (void)context;
-    return shared_bytes(&s) + threads * scratch_words(&s) * 4;
+    return shared_bytes(&s, threads) + threads * scratch_words(&s) * 4;
 }
