@@ -497,6 +497,11 @@ double plan_stall_seconds(const struct plan_job *job, const struct plan_layout *
     return job->stack->stall_s * ((double)l->micro_batches * neighbours + way);
 }
 
+double plan_moves_hidden(const struct plan_stack *s, const struct plan_layout *l)
+{
+    return l->schedule == SCHEDULE_1F1B || l->schedule == SCHEDULE_GPIPE ? 0 : s->pp_overlap;
+}
+
 static double nodes_of(const struct plan_job *job)
 {
     return (double)ceil_div(job->devices, job->machine->node_ranks);
@@ -533,7 +538,7 @@ void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
         out->terms[i] = m * sum.terms[i] / pp;
     double slot = stage_seconds(&slowest), all = stage_seconds(&sum);
     double boundary = job->stack->blocking_moves ? 0 :
-                      2 * (1 - job->stack->pp_overlap) * (double)l->virtual_stages *
+                      2 * (1 - plan_moves_hidden(job->stack, l)) * (double)l->virtual_stages *
                       boundary_seconds(job, l, t);
     out->terms[PLAN_IMBALANCE] = m * (slot - all / pp);
     out->terms[PLAN_BUBBLE] = l->pp > 1 ? bubble(l, &sum, &slowest) : 0;

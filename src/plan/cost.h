@@ -156,6 +156,11 @@ const char *plan_layout_refused(const struct plan_job *job, const struct plan_la
 void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
                   const struct plan_table *table, struct plan_step *out);
 
+/* The share of moves between stages that computing hides: what the software hides with several parts
+ * to a rank or with weight gradients in between. A stage of plain 1F1B or GPipe has nothing else to
+ * do (Megatron-LM turns it off there: "non-interleaved schedule does not support overlapping"). */
+double plan_moves_hidden(const struct plan_stack *s, const struct plan_layout *l);
+
 /* What stages of a pipeline wait for their neighbours, where the job's software stalls at all:
  * for each of a stage's neighbours in each micro-batch, and half as long on the way of the
  * first one. */

@@ -62,19 +62,20 @@ int plan_replay_layout(const struct plan_job *job, const struct plan_layout *l,
     const struct plan_stack *s = job->stack;
     bool each = l->zero == ZERO_WEIGHTS;
     double passes = each ? (double)l->micro_batches : 1, late = 1 - s->dp_overlap;
+    double hidden = plan_moves_hidden(s, l);
     TRY(schedule_new(order, (enum schedule_kind)l->schedule, (int)l->pp, (int)l->virtual_stages,
                      (int)l->micro_batches, a));
     schedule_add_moves(order, 1);
     plan_stages_of(job, l, table, &all);
     struct replay_stage *stages = ARENA_ARRAY(a, struct replay_stage, order->stages);
-    set_stages(l, &all, order, (1 - s->pp_overlap) * all.boundary_s, s->dp_overlap, stages);
+    set_stages(l, &all, order, (1 - hidden) * all.boundary_s, s->dp_overlap, stages);
     struct replay_step step = {
         .order = order, .stages = stages, .each = each,
         .first_s = same_for_all(late * all.gather_s * (each ? 2 * passes : 1), l->pp, a),
         .last_s = same_for_all(late * all.reduce_s * passes, l->pp, a),
         .update_s = same_for_all(all.update_s, l->pp, a),
         .replicas = job->devices / l->pp / cell_ranks(job, l), .members = cell_ranks(job, l),
-        .move_s = s->pp_overlap * all.boundary_s, .tax = job->family->overlap_tax,
+        .move_s = hidden * all.boundary_s, .tax = job->family->overlap_tax,
         .shared = job->devices > job->machine->node_ranks, .seed = chance->seed,
         .jitter = chance->jitter, .slow_by = chance->slow_by,
         .slow_share = slow_ranks(job, l, chance->slow_share),

@@ -88,7 +88,7 @@ const struct option plan_stack_options[] = {
     { "overlap.tp", STACK(FLOAT, tp_overlap), "0", .max = 1,
       .help = "The same of tensor parallel messages and products." },
     { "overlap.pp", STACK(FLOAT, pp_overlap), "0", .max = 1,
-      .help = "The same of messages between stages." },
+      .help = "The same of messages between stages, but in plain 1F1B and GPipe, which hide none." },
     { "overlap.ep", STACK(FLOAT, ep_overlap), "0", .max = 1,
       .help = "The same of rows that go to experts and back." },
     { "overlap.sum_units", STACK(FLOAT, sum_units), "0", .max = 64, .unit = "multiprocessors",

@@ -103,6 +103,30 @@ TEST(exchanges_beside_products_keep_some_of_the_device)
         }
 }
 
-TEST_MAIN(ONE(exchanges_beside_products_keep_some_of_the_device),
+/* With one part to a rank a stage has nothing to do while rows come. */
+TEST(moves_are_hidden_by_other_parts_alone)
+{
+    struct planned p;
+    struct plan_step plain, parts;
+    struct plan_layout l = { .tp = 1, .cp = 1, .pp = 4, .dp = 8, .ep = 1, .micro_batch = 1,
+                             .micro_batches = 8, .virtual_stages = 1, .schedule = SCHEDULE_1F1B };
+    open_planned(&p, "llama3-8b", cluster, 32, 64, 2048);
+    for (int i = 0; i < 2; i++) {
+        p.stack.pp_overlap = i ? 0.8 : 0;
+        l.virtual_stages = 1;
+        l.schedule = SCHEDULE_1F1B;
+        price(&p, &l, &plain);
+        l.virtual_stages = 2;
+        l.schedule = SCHEDULE_INTERLEAVED;
+        price(&p, &l, &parts);
+        double once = plain.terms[PLAN_PP] / (8 + 3), all = 2 * (8 + 1.5);
+        CHECK(once > 0);
+        CHECK_NEAR(parts.terms[PLAN_PP], (i ? 0.2 : 1) * all * once, 1e-12);
+    }
+    arena_fini(&p.arena);
+}
+
+TEST_MAIN(ONE(moves_are_hidden_by_other_parts_alone),
+          ONE(exchanges_beside_products_keep_some_of_the_device),
           ONE(weights_that_are_split_go_layer_by_layer), ONE(what_runs_again_exchanges_again),
           ONE(the_host_is_ahead_of_what_runs_again_too))
