@@ -70,6 +70,10 @@ struct option {
     double min, max;          /* both 0: no limits; max <= min: no upper limit */
     const char *choices;      /* "adamw|muon" for CHOICE */
     const char *help;         /* a sentence */
+    /* Of a command line: "live|clock=virtual", options of the same table that have another value
+     * than their default, or this one. Without one of `needs` the option has no effect; it, when it
+     * is on, or one of `excludes` has none beside the other. Both are refused. */
+    const char *needs, *excludes;
 };
 
 /* Fills every bound field from default_text, whatever was in it. The table's defaults must

@@ -31,20 +31,23 @@ static const struct option options[] = {
     { "live", OPTION_FIELD(BOOL, struct diagnose_flags, live), "no",
       .help = "Judge again and again while the run goes on, and once more when it has ended." },
     { "every", OPTION_FIELD(DURATION, struct diagnose_flags, every), "10s", .unit = "seconds",
-      .min = 0.1, .max = 86400, .help = "Time between judgements with --live." },
+      .min = 0.1, .max = 86400, .help = "Time between judgements with --live.",
+      .needs = "live|probe" },
     { "probe", OPTION_FIELD(STRING, struct diagnose_flags, probe), NULL,
       .help = "OP=SHARE, such as linear=10%: of a run that goes on, have tasks of the "
               "ops whose name begins so (all: of any) take so much longer in one of each "
               "two steps, wait until it has, and say what the steps answered: the most "
               "that mending these tasks can give back." },
     { "pairs", OPTION_FIELD(INT, struct diagnose_flags, pairs), "20", .min = 1, .max = 100000,
-      .help = "Pairs of steps for --probe." },
+      .help = "Pairs of steps for --probe.", .needs = "probe" },
     { "rules", OPTION_FIELD(BOOL, struct diagnose_flags, rules), "no",
       .help = "Print the kinds that can be named, the numbers that decide and why they are what "
-              "they are; RUN is not read." },
+              "they are; RUN is not read.",
+      .excludes = "kinds|json|steps|live|probe" },
     { "kinds", OPTION_FIELD(BOOL, struct diagnose_flags, kinds), "no",
       .help = "Print every kind of bottleneck that is known of: by what it is told and how it is "
-              "injected, or why nothing here names it; RUN is not read." },
+              "injected, or why nothing here names it; RUN is not read.",
+      .excludes = "steps|live|probe" },
     { 0 },
 };
 

@@ -2,6 +2,7 @@
 #include "base/err.h"
 #include "base/sys.h"
 #include "cli/command.h"
+#include "diagnose/record.h"
 #include "report/run_page.h"
 #include "train/run_folder.h"
 
@@ -53,12 +54,33 @@ static void warn_of_metrics(const struct run_page *p)
                  (long long)m->bad_lines, (long long)m->lines);
 }
 
+/* A step that none of the runs has recorded would be another one on the page. */
+static int check_step(const struct invocation *v, i64 step)
+{
+    struct record r;
+    i64 first = INT64_MAX, last = -1;
+    for (int i = 0; i < v->n_args && step > 0; i++) {
+        if (record_open(&r, v->args[i]) < 0)
+            return OK; /* the page says why it has no timeline */
+        if (r.n_steps > 0) {
+            first = i64_min(first, r.steps[0] + 1);
+            last = i64_max(last, r.steps[r.n_steps - 1] + 1);
+        }
+        record_close(&r);
+    }
+    if (step == 0 || last < 0 || (step >= first && step <= last))
+        return OK;
+    return err_set(ERR_USAGE, "--step %lld: steps %lld to %lld are recorded; give one of them, or "
+                   "leave --step out for the last", (long long)step, (long long)first,
+                   (long long)last);
+}
+
 static int run(struct invocation *v)
 {
     const struct report_flags *f = v->options;
     const char *path = f->out ? f->out : arena_printf(v->arena, "%s/report.html", v->args[0]);
     struct run_page **runs = ARENA_ARRAY(v->arena, struct run_page *, v->n_args);
-    int opened = 0, rc = OK;
+    int opened = 0, rc = check_step(v, f->step);
     bool changed;
     for (; opened < v->n_args && rc >= 0; opened++) {
         runs[opened] = ARENA_NEW(v->arena, struct run_page);

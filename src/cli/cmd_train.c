@@ -81,7 +81,8 @@ static const struct option options[] = {
     { "clock", OPTION_FIELD(CHOICE, struct train_flags, clock), "real", .choices = "real|virtual",
       .help = "How time passes. virtual: nothing is computed, no rank started; the steps of all "
               "ranks of the layout are walked on a clock that --rates make, and leave a run "
-              "folder with their metrics and spans, for headway diagnose and report." },
+              "folder with their metrics and spans, for headway diagnose and report.",
+      .excludes = "compute|resume|dry_run|measure|grace|progress|deadline" },
     { "compute", OPTION_FIELD(CHOICE, struct train_flags, compute), "real", .choices = "real|none",
       .help = "What tasks do. none: each sleeps as long as --rates say it takes, so that many "
               "ranks run side by side on few cores; lanes, loader and loop are real. There is no "
@@ -90,7 +91,7 @@ static const struct option options[] = {
       .help = "What a rank is worth, for --clock virtual and --compute none: flops=5e10,"
               "memory=1e10,link=2e9,latency=2e-5,disk=1e9 in FLOP/s, bytes/s and seconds; those "
               "left out are as here. machine: what this one was measured to compute and to "
-              "read." },
+              "read.", .needs = "clock=virtual|compute=none" },
     { 0 },
 };
 

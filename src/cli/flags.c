@@ -29,6 +29,7 @@ void flag_name(const struct option *o, char out[64])
 struct words {
     char *const *at;
     int count, next;
+    bool *given; /* by row of the command's options */
 };
 
 /* "--no-x=y" split: the name without dashes, '-' as '_'; value NULL when there is no '='.
@@ -134,10 +135,102 @@ static int parse_flag(struct invocation *v, struct common_flags *common, struct 
     TRY(next_value(w, word, &value));
     char flag[64];
     flag_name(o, flag);
+    if (target == v->options)
+        w->given[o - v->command->options] = true;
     if (o->type == OPTION_STRINGS)
         value = behind_earlier(o, target, value, v->arena);
     int rc = option_set(o, target, value, flag, v->arena);
     return rc == ERR_CONFIG ? ERR_USAGE : rc;
+}
+
+/* --- options that go together, or do not --------------------------------------------- */
+
+/* Whether the option has another value than its default, or this one. */
+static bool is_on(const struct invocation *v, const struct option *o, const char *value)
+{
+    void *defaults = arena_alloc(v->arena, (i64)v->command->options_bytes);
+    struct text now = { 0 }, then = { 0 };
+    option_set_defaults(v->command->options, defaults, v->arena);
+    option_format(o, v->options, &now);
+    option_format(o, defaults, &then);
+    const char *is = now.data ? now.data : "", *was = then.data ? then.data : "";
+    const bool on = value ? strcmp(is, value) == 0 : strcmp(is, was) != 0;
+    text_fini(&now);
+    text_fini(&then);
+    return on;
+}
+
+/* As it is typed: "--clock virtual" of "clock=virtual". */
+static void add_typed(struct text *out, const struct option *o, const char *value)
+{
+    char flag[64];
+    flag_name(o, flag);
+    text_printf(out, "%s%s%s", flag, value ? " " : "", value ? value : "");
+}
+
+static void add_as_it_is(struct text *out, const struct invocation *v, const struct option *o)
+{
+    add_typed(out, o, NULL);
+    if (o->type == OPTION_CHOICE) {
+        text_add(out, " ");
+        option_format(o, v->options, out);
+    }
+}
+
+/* The first of the list, "live|clock=virtual", that is on; NULL: none is. all: every one up to it
+ * as it is typed, with "or"; typed: that one as it is. */
+static const struct option *first_on(const struct invocation *v, const char *list,
+                                     struct text *all, struct text *typed)
+{
+    const struct option *found = NULL;
+    for (const char *at = list; at && *at && !found; at += *at == '|') {
+        const char *end = at + strcspn(at, "|");
+        char *key = arena_strndup(v->arena, at, end - at), *value = strchr(key, '=');
+        if (value)
+            *value++ = '\0';
+        const struct option *o = option_find(v->command->options, key);
+        at = end;
+        if (!o)
+            continue;
+        text_add(all, all->length > 0 ? " or " : "");
+        add_typed(all, o, value);
+        if (!is_on(v, o, value))
+            continue;
+        found = o;
+        add_as_it_is(typed, v, o);
+    }
+    return found;
+}
+
+static int check_option(const struct invocation *v, const struct option *o)
+{
+    struct text needed = { 0 }, other = { 0 }, own = { 0 };
+    int rc = OK;
+    add_typed(&own, o, NULL);
+    if (o->needs && !first_on(v, o->needs, &needed, &other))
+        rc = err_set(ERR_USAGE, "%s has an effect only beside %s: give that, or leave %s out",
+                     own.data, needed.data, own.data);
+    if (rc == OK && o->excludes && is_on(v, o, NULL)) {
+        text_clear(&own);
+        text_clear(&other);
+        add_as_it_is(&own, v, o);
+        if (first_on(v, o->excludes, &needed, &other))
+            rc = err_set(ERR_USAGE, "%s and %s do not go together: leave one of them out",
+                         own.data, other.data);
+    }
+    text_fini(&needed);
+    text_fini(&other);
+    text_fini(&own);
+    return rc;
+}
+
+static int check_together(const struct invocation *v, const bool *given)
+{
+    const struct option *table = v->command->options;
+    for (i64 i = 0; table && table[i].key; i++)
+        if (given[i])
+            TRY(check_option(v, &table[i]));
+    return OK;
 }
 
 static int check_count(const struct invocation *v)
@@ -155,7 +248,11 @@ static int check_count(const struct invocation *v)
 int flags_parse(struct invocation *v, struct common_flags *common, int n_words,
                 char *const *words)
 {
-    struct words w = { words, n_words, 0 };
+    struct words w = { words, n_words, 0, NULL };
+    i64 rows = 0;
+    for (const struct option *o = v->command->options; o && o->key; o++)
+        rows++;
+    w.given = ARENA_ARRAY(v->arena, bool, rows + 1);
     v->args = ARENA_ARRAY(v->arena, const char *, n_words + 1);
     v->sets = ARENA_ARRAY(v->arena, const char *, n_words + 1);
     v->options = arena_alloc(v->arena, (i64)v->command->options_bytes);
@@ -181,5 +278,8 @@ int flags_parse(struct invocation *v, struct common_flags *common, int n_words,
             TRY(parse_flag(v, common, &w));
         }
     }
-    return common->help ? OK : check_count(v);
+    if (common->help)
+        return OK;
+    TRY(check_together(v, w.given));
+    return check_count(v);
 }

@@ -45,7 +45,7 @@ static const struct option options[] = {
     { "step_time", FLAG(DURATION, step), "0", .unit = "seconds", .max = 1e6,
       .help = "Seconds of a step, instead of a utilisation." },
     { "step_tokens", FLAG(SIZE, step_tokens), "0", .unit = "tokens", .max = INFINITY,
-      .help = "Tokens of a step, with --step-time." },
+      .help = "Tokens of a step, with --step-time.", .needs = "step_time" },
     { "law", FLAG(STRING, law), "llama3",
       .help = "Failures, as 'headway plan goodput' takes them; none: nothing fails." },
     { "price", FLAG(STRING, price), NULL,

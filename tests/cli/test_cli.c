@@ -106,6 +106,53 @@ TEST(mistakes_on_the_command_line_get_one_sentence_and_exit_code_2)
               "range: train.batch must be between 1 and 1000000\n");
 }
 
+/* What would have no effect. */
+TEST(options_that_do_not_go_together_are_refused)
+{
+    CHECK_RUN("$H diagnose runs/x --every 2s 2>&1", 2, "headway: --every has an effect only "
+              "beside --live or --probe: give that, or leave --every out\n");
+    CHECK_RUN("$H diagnose runs/x --pairs=9 2>&1", 2, "headway: --pairs has an effect only "
+              "beside --probe: give that, or leave --pairs out\n");
+    CHECK_RUN("$H diagnose --rules --kinds 2>&1", 2, "headway: --rules and --kinds do not go "
+              "together: leave one of them out\n");
+    CHECK_RUN("$H diagnose --kinds --steps 3-9 2>&1", 2, "headway: --kinds and --steps do not go "
+              "together: leave one of them out\n");
+    CHECK_RUN("$H train r.yaml --clock virtual --compute none 2>&1", 2, "headway: --clock virtual "
+              "and --compute none do not go together: leave one of them out\n");
+    CHECK_RUN("$H train r.yaml --clock real --compute real --rates flops=1e10 2>&1", 2, "headway: "
+              "--rates has an effect only beside --clock virtual or --compute none: give that, or "
+              "leave --rates out\n");
+    CHECK_RUN("$H diagnose no-such-run --live --every 2s 2>&1 | head -c 30", 0,
+              "headway: open no-such-run: No ");
+}
+
+/* Of each list that options of the table name others in. */
+static void check_names(const struct option *table, const char *list)
+{
+    for (const char *at = list; at && *at; at += strcspn(at, "|"), at += *at == '|') {
+        char key[64];
+        snprintf(key, sizeof key, "%.*s", (int)strcspn(at, "=|"), at);
+        const struct option *o = option_find(table, key);
+        if (!o)
+            fail_msg("there is no option %s, as in %s", key, list);
+        CHECK(o->type == OPTION_CHOICE || at[strlen(key)] != '=');
+    }
+}
+
+static void check_lists(const struct command *c, const char *path)
+{
+    (void)path;
+    for (const struct option *o = c->options; o && o->key; o++) {
+        check_names(c->options, o->needs);
+        check_names(c->options, o->excludes);
+    }
+}
+
+TEST(options_name_options_that_there_are)
+{
+    each_command(commands, "headway", check_lists);
+}
+
 TEST(mistakes_in_a_recipe_name_file_line_and_column)
 {
     CHECK_RUN("printf 'train:\\n    seq: 5\\ntrian:\\n    steps: 1\\n' > r1.yaml;"
@@ -318,6 +365,8 @@ TEST_MAIN(ONE(an_imported_folder_is_a_spec_that_can_be_named),
           ONE(every_command_says_what_it_does_and_has_an_example),
           ONE(every_option_has_a_help_sentence), ONE(help_of_every_command_shows_an_example),
           ONE(mistakes_on_the_command_line_get_one_sentence_and_exit_code_2),
+          ONE(options_that_do_not_go_together_are_refused),
+          ONE(options_name_options_that_there_are),
           ONE(mistakes_in_a_recipe_name_file_line_and_column),
           ONE(control_characters_in_messages_do_not_reach_the_terminal),
           ONE(a_full_disk_behind_stdout_is_an_error),

@@ -24,7 +24,7 @@ TEST(graphs_of_many_ranks_do_not_fill_the_memory)
           "model: {spec: laptop-2m}\ndata: {sources: data, tokenizer: tok.json}\n"
           "train: {steps: 67, batch: 256, accumulate: 1, seq: 32, threads: 1}\n"
           "eval: {every: 0}\nlog: {every: 100}\ncheckpoint: {interval: 0}\nX\n"
-          "$H train r.yaml --quiet --measure --clock virtual --layout dp=256,zero=1 "
+          "$H train r.yaml --quiet --clock virtual --layout dp=256,zero=1 "
           "--set run.name=a >/dev/null", 0);
     const i64 before = sys_peak_rss_bytes();
     CHECK_OK(diagnosis_open(&d, "diagnose-memory/runs/a", &(struct measure_range){ .last = -1 }));

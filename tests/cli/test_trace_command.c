@@ -138,6 +138,13 @@ TEST(the_ladder_of_some_steps_is_that_of_all_on_the_page_too)
     CHECK_NEAR(number_behind(steady, "goodput") / 100, all, 0.02 * all);
 }
 
+TEST(a_page_of_a_step_that_there_is_not_is_refused)
+{
+    CHECK(strstr(shell("cd $D && $H report runs/one --step 5000 2>&1", 2),
+                 "--step 5000: steps 1 to 6 are recorded"));
+    shell("cd $D && $H report runs/one --step 6 2>&1", 0);
+}
+
 TEST(chrome_has_every_rank_and_only_the_steps_asked_for)
 {
     shell("cd $D && $H trace export runs/two --to chrome --steps 3-4 --out c.json 2>&1", 0);
@@ -412,6 +419,7 @@ int main(void)
         ONE(info_says_what_there_is), ONE(info_says_what_is_damaged),
         ONE(the_ladder_and_the_path_are_printed),
         ONE(the_ladder_of_some_steps_is_that_of_all_on_the_page_too),
+        ONE(a_page_of_a_step_that_there_is_not_is_refused),
         ONE(chrome_has_every_rank_and_only_the_steps_asked_for),
         ONE(hta_gets_a_file_per_rank_with_a_launch_for_every_kernel),
         ONE(each_event_has_what_hta_looks_for),
