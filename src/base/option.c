@@ -23,7 +23,7 @@ static const struct {
     [OPTION_STRING] = { "text", "text" },
     [OPTION_PATH] = { "path", "a path" },
     [OPTION_CHOICE] = { "choice", "one of the choices" },
-    [OPTION_SIZE] = { "size", "a number that may end in K, M, G or T, such as 10M" },
+    [OPTION_SIZE] = { "size", "a number that may end in K, M, G or T (tokens: or B), as 10M" },
     [OPTION_DURATION] = { "duration",
                           "a time, such as 90s, 5m or 1h30m (a bare number is seconds)" },
     [OPTION_STRINGS] = { "list of texts", "a list, such as [a, b]" },
@@ -165,7 +165,10 @@ static enum parse_result parse_size(const char *text, const char *unit, i64 *val
     const char *rest = parse_number(text, &number);
     if (!rest)
         return NOT_A_NUMBER;
-    rest = parse_multiplier(skip_blanks(rest), &factor);
+    rest = skip_blanks(rest);
+    if (unit && strcmp(unit, "tokens") == 0 && strcmp(rest, "B") == 0) /* billions, as people say */
+        return take_int(number * 1e9, value);
+    rest = parse_multiplier(rest, &factor);
     if (after_number(rest, unit) != PARSED &&
         !(unit && strcmp(unit, "bytes") == 0 && after_number(rest, "B") == PARSED))
         return WRONG_UNIT;

@@ -18,7 +18,7 @@ struct islands_flags {
 
 static const struct option options[] = {
     PLAN_RUN_FLAGS_WITH("0", .help = "Of all islands together; 0: a node for each."),
-    { "islands", FLAG(INT, islands), "8", .min = 1, .max = 1 << 20,
+    { "islands", FLAG(INT, islands), "8", .min = 2, .max = 1 << 20,
       .help = "How many; --gpus and --batch are those of all together." },
     { "every", FLAG(INT, every), "500", .unit = "steps", .min = 1, .max = 1e9,
       .help = "Steps between two meetings (OpenDiLoCo: 500)." },

@@ -461,22 +461,6 @@ static double optimizer_seconds(const struct plan_job *job, const struct plan_la
 
 /* --- a step --------------------------------------------------------------------------- */
 
-static struct stage_time times_of(const struct stage *s)
-{
-    return (struct stage_time){ s->forward, s->backward - s->weights, s->weights };
-}
-
-void plan_stages_of(const struct plan_job *job, const struct plan_layout *l,
-                    const struct plan_table *t, struct plan_stages *out)
-{
-    struct ends e = ends_of(job, l, t);
-    struct shared data = share_all(job, l, t);
-    const struct stage *middle = job->stack->balanced ? &e.fullest : &e.middle; /* all wait for it */
-    *out = (struct plan_stages){ times_of(&e.first), times_of(middle), times_of(&e.last),
-                                 job->stack->blocking_moves ? 0 : boundary_seconds(job, l, t), data.reduce_s, data.gather_s,
-                                 optimizer_seconds(job, l, t) + t->step_launch };
-}
-
 static void add_flops(const struct plan_job *job, const struct plan_layout *l,
                       const struct plan_table *t, struct plan_step *out)
 {
@@ -525,6 +509,25 @@ static double stalls(const struct plan_job *job, const struct plan_layout *l,
     bool wide = (double)l->tp >= s->stall_tp;
     bool does = nodes >= s->stall_nodes || (l->pp > 1 && (tight || wide));
     return does ? plan_stall_seconds(job, l) : 0;
+}
+
+static struct stage_time times_of(const struct stage *s)
+{
+    return (struct stage_time){ s->forward, s->backward - s->weights, s->weights };
+}
+
+void plan_stages_of(const struct plan_job *job, const struct plan_layout *l,
+                    const struct plan_table *t, struct plan_stages *out)
+{
+    struct ends e = ends_of(job, l, t);
+    struct shared data = share_all(job, l, t);
+    struct plan_step held;
+    plan_memory_of(job, l, t, &held);
+    const struct stage *middle = job->stack->balanced ? &e.fullest : &e.middle; /* all wait for it */
+    *out = (struct plan_stages){ times_of(&e.first), times_of(middle), times_of(&e.last),
+                                 job->stack->blocking_moves ? 0 : boundary_seconds(job, l, t), data.reduce_s, data.gather_s,
+                                 optimizer_seconds(job, l, t) + t->step_launch,
+                                 stalls(job, l, &held) + sum_stall(job, l) };
 }
 
 void plan_step_of(const struct plan_job *job, const struct plan_layout *l,

@@ -173,7 +173,7 @@ struct plan_stages {
     double boundary_s;          /* between neighbouring stages, one way */
     double reduce_s, gather_s;  /* of data ranks, in a step (with zero 3: for each micro-batch; and
                                  * gather_s for each of its passes) */
-    double update_s;
+    double update_s, stall_s;   /* stall_s: what the software is known to stall in a step */
 };
 void plan_stages_of(const struct plan_job *job, const struct plan_layout *l,
                     const struct plan_table *table, struct plan_stages *out);

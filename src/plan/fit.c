@@ -412,10 +412,20 @@ static int find_constants(struct fit *f, const struct option_strings *names, str
     return OK;
 }
 
+static int check_shares(const struct plan_fit_choice *choice)
+{
+    i64 sum = 0;
+    for (i64 i = 0; choice->shares && i < choice->n_sets; i++)
+        sum += choice->shares[i];
+    return sum <= choice->most ? OK : err_set(ERR_USAGE, "%lld rows are asked for, and at most %lld are "
+                                              "fitted", (long long)sum, (long long)choice->most);
+}
+
 int plan_fit_family(struct plan_family *family, struct plan_fit *out,
                     const struct plan_fit_choice *choice, struct plan_world *w, struct arena *a)
 {
     struct fit *f = ARENA_NEW(a, struct fit);
+    TRY(check_shares(choice));
     f->now.family = *family;
     f->devices = choice->devices;
     f->left_out = -1;

@@ -23,19 +23,37 @@ static struct stage_time shared_out(struct stage_time t, double parts, double mo
     return (struct stage_time){ t.F / parts + move_s, t.I / parts + move_s, t.W / parts };
 }
 
+/* What of an exchange of a stage's data ranks is not over within an action of so many seconds: layers
+ * go one by one, and while the first (or the last) of them computes there is nothing to send yet.
+ * Where each action has its exchanges and these take longer, links are what decides: all is left. */
+static double left_over(double exchange_s, double action_s, double layers, double tax, bool each)
+{
+    if (each && exchange_s > action_s)
+        return exchange_s;
+    double within = fmin(exchange_s, action_s) * fmax(0, 1 - 1 / layers);
+    return exchange_s - within * (1 - tax);
+}
+
 /* Seconds of each stage; `seen` of a boundary is in the way of computing. */
-static void set_stages(const struct plan_layout *l, const struct plan_stages *all,
-                       const struct schedule *order, double seen, double beside,
+static void set_stages(const struct plan_job *job, const struct plan_layout *l,
+                       const struct plan_stages *all, const struct schedule *order, double seen,
                        struct replay_stage *out)
 {
-    double parts = (double)l->virtual_stages;
+    const struct plan_stack *s = job->stack;
+    const double parts = (double)l->virtual_stages, tax = job->family->overlap_tax;
+    const double gather = (s->waits_for_weights ? 0 : s->dp_overlap) * all->gather_s / parts;
+    const double reduce = s->dp_overlap * all->reduce_s / parts;
+    const double layers = (double)job->spec->layers / (double)order->stages;
+    const bool always = l->zero == ZERO_WEIGHTS;
     for (int t = 0; t < order->stages; t++) {
         int rank = order->rank_of[t];
         const struct stage_time *time = rank == 0 ? &all->first
                                       : rank == order->ranks - 1 ? &all->last : &all->middle;
-        out[t] = (struct replay_stage){ .seconds = shared_out(*time, parts, seen),
-                                        .gather_s = beside * all->gather_s / parts,
-                                        .reduce_s = beside * all->reduce_s / parts };
+        struct stage_time each = shared_out(*time, parts, seen);
+        double back = each.I + each.W;
+        out[t] = (struct replay_stage){ .seconds = each,
+                                        .gather_s = left_over(gather, each.F, layers, tax, always),
+                                        .reduce_s = left_over(reduce, back, layers, tax, always) };
     }
 }
 
@@ -62,18 +80,18 @@ int plan_replay_layout(const struct plan_job *job, const struct plan_layout *l,
     const struct plan_stack *s = job->stack;
     bool each = l->zero == ZERO_WEIGHTS;
     double passes = each ? (double)l->micro_batches : 1, late = 1 - s->dp_overlap;
-    double hidden = plan_moves_hidden(s, l);
+    double hidden = plan_moves_hidden(s, l), first = s->waits_for_weights ? 1 : late;
     TRY(schedule_new(order, (enum schedule_kind)l->schedule, (int)l->pp, (int)l->virtual_stages,
                      (int)l->micro_batches, a));
     schedule_add_moves(order, 1);
     plan_stages_of(job, l, table, &all);
     struct replay_stage *stages = ARENA_ARRAY(a, struct replay_stage, order->stages);
-    set_stages(l, &all, order, (1 - hidden) * all.boundary_s, s->dp_overlap, stages);
+    set_stages(job, l, &all, order, (1 - hidden) * all.boundary_s, stages);
     struct replay_step step = {
         .order = order, .stages = stages, .each = each,
-        .first_s = same_for_all(late * all.gather_s * (each ? 2 * passes : 1), l->pp, a),
+        .first_s = same_for_all(first * all.gather_s * (each ? 2 * passes : 1), l->pp, a),
         .last_s = same_for_all(late * all.reduce_s * passes, l->pp, a),
-        .update_s = same_for_all(all.update_s, l->pp, a),
+        .update_s = same_for_all(all.update_s + all.stall_s, l->pp, a),
         .replicas = job->devices / l->pp / cell_ranks(job, l), .members = cell_ranks(job, l),
         .move_s = hidden * all.boundary_s, .tax = job->family->overlap_tax,
         .shared = job->devices > job->machine->node_ranks, .seed = chance->seed,

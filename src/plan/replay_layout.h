@@ -3,7 +3,8 @@
  * The same seconds that the closed form sums (plan_stages_of) are walked event by event. A cell is
  * the ranks that exchange within layers: tp x cp, or as many as share experts. What the software
  * does not hide (its stack says so) stands in the way of computing, the rest goes beside it over
- * links that stages and data ranks share.
+ * links that stages and data ranks share: within the stage's own action layer by layer, which is taken
+ * off beforehand, what is left beside other actions. What software is known to stall is in the update.
  *
  * Without chance and sharing the two agree but for what sums cannot see: that gathers and reduces
  * of several stages follow each other, and how stages that differ wait for each other. */

@@ -128,7 +128,7 @@ TEST(sizes_and_durations_carry_units)
     static const struct { const char *key, *text; double value; } cases[] = {
         { "bytes", "10K", 1e4 },     { "bytes", "1.5 GB", 1.5e9 }, { "bytes", "1GiB", 1 << 30 },
         { "bytes", "7", 7 },         { "tokens", "2.5M", 2.5e6 },  { "tokens", "3k tokens", 3000 },
-        { "tokens", "1T", 1e12 },
+        { "tokens", "1T", 1e12 },    { "tokens", "300B", 3e11 },   { "bytes", "300B", 300 },
     };
     for (i64 i = 0; i < COUNT_OF(cases); i++) {
         CHECK_OK(set(cases[i].key, cases[i].text));

@@ -64,6 +64,51 @@ TEST(without_chance_the_replay_takes_what_the_closed_form_says)
     }
 }
 
+/* Buckets of layers go beside the last backward and the first forward pass of their own stage. */
+TEST(what_is_hidden_is_hidden_when_walked_too)
+{
+    struct plan_layout layouts[] = {
+        layout_of(1, 1, 1, 64, 1, SCHEDULE_1F1B), layout_of(4, 1, 1, 16, 1, SCHEDULE_1F1B),
+        layout_of(4, 1, 2, 8, 1, SCHEDULE_1F1B), layout_of(4, 1, 4, 4, 4, SCHEDULE_INTERLEAVED),
+        layout_of(4, 1, 1, 16, 1, SCHEDULE_1F1B),
+    };
+    struct plan_layout *split = &layouts[COUNT_OF(layouts) - 1];
+    split->zero = ZERO_WEIGHTS;
+    split->micro_batch = 8;
+    split->micro_batches = 2;
+    for (int late = 0; late < 2; late++)
+        for (int i = 0; i < COUNT_OF(layouts); i++) {
+            struct planned p;
+            const struct plan_table *t;
+            open_planned(&p, "llama3-8b", cluster, 64, 256, 2048);
+            if (layouts[i].zero == ZERO_WEIGHTS) /* an action computes longer than it exchanges */
+                p.machine.tiers[1].bytes_per_s.mid *= 8;
+            p.stack.dp_overlap = 0.9;
+            p.stack.waits_for_weights = late;
+            double sum = closed(&p, &layouts[i], &t), walked = replayed(&p, &layouts[i], t, &healthy);
+            double within = layouts[i].zero == ZERO_WEIGHTS ? 0.05 : 0.02; /* of two micro-batches */
+            CHECK_NEAR(walked, sum, within * sum);
+            arena_fini(&p.arena);
+        }
+}
+
+/* Software that is known to stall stalls when walked, too. */
+TEST(declared_stalls_are_walked)
+{
+    struct planned p;
+    const struct plan_table *t;
+    const struct plan_layout l = layout_of(4, 1, 4, 4, 1, SCHEDULE_1F1B);
+    open_planned(&p, "llama3-8b", cluster, 64, 256, 2048);
+    p.stack.pp_overlap = p.stack.dp_overlap = 0;
+    double calm = closed(&p, &l, &t);
+    p.stack.stall_s = 0.01;
+    p.stack.stall_nodes = 8;
+    double sum = closed(&p, &l, &t), walked = replayed(&p, &l, t, &healthy);
+    CHECK(sum > 1.01 * calm);
+    CHECK_NEAR(walked, sum, 1e-9 * sum);
+    arena_fini(&p.arena);
+}
+
 /* With fewer micro-batches than ranks a stage has too few weight gradients to fill its gaps. */
 TEST(few_micro_batches_leave_gaps_with_zb_h1)
 {
@@ -109,5 +154,6 @@ TEST(experts_keep_their_groups_in_lockstep)
 }
 
 TEST_MAIN(ONE(without_chance_the_replay_takes_what_the_closed_form_says),
+          ONE(what_is_hidden_is_hidden_when_walked_too), ONE(declared_stalls_are_walked),
           ONE(few_micro_batches_leave_gaps_with_zb_h1), ONE(stragglers_and_jitter_only_add),
           ONE(experts_keep_their_groups_in_lockstep))

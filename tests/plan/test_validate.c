@@ -515,6 +515,9 @@ TEST(a_fit_gives_the_constants_that_are_kept)
     CHECK_OK(plan_rows_load(&rows[1], path, &a));
     CHECK_OK(plan_family_load(&kept, "a100", &a));
     fitted = kept;
+    choice.most = 29;
+    CHECK_FAILS(plan_fit_family(&fitted, &fit, &choice, w, &a), ERR_USAGE, "30 rows are asked for");
+    choice.most = FIT_MOST_ROWS;
     CHECK_OK(plan_fit_family(&fitted, &fit, &choice, w, &a));
     CHECK_EQ(fit.n, FIT_MOST_ROWS);
     CHECK_NEAR(fitted.product / kept.product, 1, 0.01); /* a last bit of exp may differ */
