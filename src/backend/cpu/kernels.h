@@ -134,6 +134,14 @@ static inline i64 rows_per_part(i64 columns)
     return i64_max(1, ELEMENTS_PER_PART / i64_max(1, columns));
 }
 
+/* Asks for what a loop reads some iterations on. Each has so many instructions that few fit beside
+ * those that wait for memory; without this a pass over 24 MiB takes twice as long. */
+INLINE void fetch_ahead(bool half, const void *x, i64 i)
+{
+    enum { ELEMENTS = 1024 };
+    __builtin_prefetch(vec_at(half, x, i + ELEMENTS));
+}
+
 /* Rows per block of a sum over R rows: at most 128 blocks of at least 32 rows. */
 static inline i64 rows_per_block(i64 R)
 {

@@ -24,14 +24,6 @@ INLINE vec gelu_slope(bool exact, vec x)
     return s + x * s * (1.0f - s) * GELU_2K * (1.0f + 3.0f * GELU_CUBE * x * x);
 }
 
-/* Asks for what a loop reads some iterations on. Each has so many instructions that few fit beside
- * those that wait for memory; without this a pass over 24 MiB takes twice as long. */
-INLINE void fetch_ahead(bool half, const void *x, i64 i)
-{
-    enum { ELEMENTS = 1024 };
-    __builtin_prefetch(vec_at(half, x, i + ELEMENTS));
-}
-
 INLINE void gelu_at(bool half, bool exact, void *y, const void *x, i64 i, i64 n)
 {
     vec_put_n(half, y, i, gelu_one(exact, vec_get_n(half, x, i, n)), n);

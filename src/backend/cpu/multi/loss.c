@@ -28,6 +28,8 @@ INLINE float block_sum(const float *z, float largest, i64 n)
     vec a = { 0 }, b = { 0 };
     i64 i = 0;
     for (; i + 2 * VL <= n; i += 2 * VL) {
+        __builtin_prefetch(z + i + XENT_BLOCK);
+        __builtin_prefetch(z + i + XENT_BLOCK + VL);
         a += vec_exp(vec_load(z + i) - largest);
         b += vec_exp(vec_load(z + i + VL) - largest);
     }

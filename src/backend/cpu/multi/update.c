@@ -14,9 +14,11 @@ static void squares_block(void *context, i64 block, int thread)
     struct range r = work_range(w, block);
     i64 i = r.begin;
     (void)thread;
-    for (; i + SQUARES_LANES <= r.end; i += SQUARES_LANES)
+    for (; i + SQUARES_LANES <= r.end; i += SQUARES_LANES) {
+        fetch_ahead(false, g, i);
         for (int k = 0; k < SQUARES_LANES; k++)
             lane[k] += (double)g[i + k] * (double)g[i + k];
+    }
     for (int k = 0; i < r.end; i++, k++)
         lane[k] += (double)g[i] * (double)g[i];
     for (int k = 0; k < SQUARES_LANES; k++)
@@ -149,8 +151,13 @@ INLINE void adamw_range(const struct task *t, struct range r, bf16 *copy)
     const float *grad = t->in[0]->data;
     float *p = t->out[0]->data, *m = t->out[1]->data, *v = t->out[2]->data;
     i64 i = r.begin;
-    for (; i + VL <= r.end; i += VL)
+    for (; i + VL <= r.end; i += VL) {
+        fetch_ahead(false, grad, i);
+        fetch_ahead(false, p, i);
+        fetch_ahead(false, m, i);
+        fetch_ahead(false, v, i);
         adamw_at(&c, grad, p, m, v, copy, i, VL);
+    }
     if (i < r.end)
         adamw_at(&c, grad, p, m, v, copy, i, r.end - i);
 }
