@@ -1,5 +1,5 @@
 /* Ranks that do not have, or do not do, equally much. */
-#include "diagnose/slow_ranks.h"
+#include "diagnose/slow_groups.h"
 #include "diagnose/split.h"
 #include "graph/graph.h"
 #include "parallel/layout.h"
@@ -11,43 +11,7 @@
 
 enum { RULE_B2, RULE_B1 }; /* the first of rules_balance */
 
-/* --- slow ranks ------------------------------------------------------------------- */
-
-/* f's place: the ranks with something, none when they are everywhere. */
-static void place_group(const struct measure *m, const bool *in, struct finding *f, struct arena *a)
-{
-    double *has = ARENA_ARRAY(a, double, m->n_ranks);
-    for (i64 r = 0; r < m->n_ranks; r++)
-        has[r] = in[r] ? 1 : 0;
-    rule_place_ranks(m, has, f);
-}
-
 /* --- episodes --------------------------------------------------------------------- */
-
-/* Steps in which one rank's time, above its peers', stands on another level than in the rest. */
-static bool is_episode(const struct measure *m, struct measure_change c)
-{
-    i64 odd = c.until - c.at;
-    return c.until > 0 && c.inside > c.before && odd < m->n_steps &&
-           (c.at > 0 || c.until < m->n_steps);
-}
-
-static struct measure_change change_of(const struct measure *m, i64 rank, double least)
-{
-    struct arena a;
-    arena_init(&a);
-    double *x = ARENA_ARRAY(&a, double, m->n_steps), *peers = ARENA_ARRAY(&a, double, m->n_ranks);
-    for (i64 i = 0; i < m->n_steps; i++) {
-        i64 n = 0;
-        for (i64 r = 0; r < m->n_ranks; r++)
-            if (r != rank && m->ranks[r].stage == m->ranks[rank].stage)
-                peers[n++] = m->ranks[r].compute[i];
-        x[i] = m->ranks[rank].compute[i] - (n > 0 ? measure_quantile(peers, n, 0.5) : 0);
-    }
-    struct measure_change c = measure_change_of(m, x, m->n_steps, least);
-    arena_fini(&a);
-    return c;
-}
 
 /* All ranks at once: no peer tells. */
 static struct measure_change common_change(const struct measure *m, double least)
@@ -78,21 +42,21 @@ static struct measure_change worst_episode(const struct measure *m, double least
     struct measure_change worst = { .until = 0 }, c;
     *rank = -1;
     for (i64 r = 0; r < m->n_ranks; r++) {
-        c = change_of(m, r, least);
+        c = episode_of(m, r, least);
         if (left_out && left_out[r])
             continue;
-        if (is_episode(m, c) && (*rank < 0 || c.inside - c.before > worst.inside - worst.before)) {
+        if (episode_is(m, c) && (*rank < 0 || c.inside - c.before > worst.inside - worst.before)) {
             worst = c;
             *rank = r;
         }
     }
     for (i64 r = 0; r < m->n_ranks && *rank >= 0; r++) {
-        c = change_of(m, r, least);
-        in[r] = !(left_out && left_out[r]) && is_episode(m, c) && c.at < worst.until && c.until > worst.at &&
+        c = episode_of(m, r, least);
+        in[r] = !(left_out && left_out[r]) && episode_is(m, c) && c.at < worst.until && c.until > worst.at &&
                 c.inside - c.before >= 0.5 * (worst.inside - worst.before);
     }
     c = common_change(m, least);
-    const bool common = !left_out && m->n_ranks > 1 && is_episode(m, c);
+    const bool common = !left_out && m->n_ranks > 1 && episode_is(m, c);
     if (common && (*rank < 0 || lost_in(c) > lost_in(worst))) { /* of one it is by chance */
         *rank = 0;
         worst = c;
@@ -129,7 +93,7 @@ static bool tell_onset(const struct measure *m, const struct rule_limit *limit, 
     /* Before and behind it the rank is as its peers, or there are none. */
     if (peers && fabs(worst.before) > 0.5 * inside)
         return false;
-    place_group(m, in, f, a);
+    slow_place(m, in, f, a);
     f->place.first_step = m->numbers[worst.at];
     f->place.last_step = m->numbers[worst.until - 1];
     const i64 others = m->n_steps - (worst.until - worst.at);
@@ -181,11 +145,22 @@ static bool look_onset_beside(const struct measure *m, const struct rule_limit *
     return found && finding_names_ranks(&f->place);
 }
 
+/* --- slow ranks ------------------------------------------------------------------- */
+
 /* Whether the other data-parallel ranks can share out rows and experts. */
 static bool fits_without_one(const struct measure_config *c)
 {
     return c->dp > 1 && (c->dp - 1) * c->cp % c->ep == 0 &&
            layout_rows_fit(c->islands, c->dp - 1, c->batch, (int)c->accumulate);
+}
+
+/* Whether they are all of one stage. */
+static bool of_one_stage(const struct measure *m, const struct slow_ranks *g)
+{
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (g->in[r] && m->ranks[r].stage != m->ranks[g->rank].stage)
+            return false;
+    return true;
 }
 
 static void fix_slow_ranks(const struct measure *m, const struct slow_ranks *g, struct finding *f)
@@ -196,7 +171,7 @@ static void fix_slow_ranks(const struct measure *m, const struct slow_ranks *g, 
     split_name(m, k->stage, stage, sizeof stage);
     snprintf(who, sizeof who, g->n > 1 ? "these %lld ranks" : "rank %lld",
              (long long)(g->n > 1 ? g->n : k->rank));
-    if (m->config.pp > 1)
+    if (m->config.pp > 1 && of_one_stage(m, g))
         rule_fix(f, "give %s (%s) another host; if it must stay: --layout.stages with fewer "
                     "layers for %s", who, host, stage);
     else if (g->n == 1 && fits_without_one(&m->config))
@@ -208,86 +183,15 @@ static void fix_slow_ranks(const struct measure *m, const struct slow_ranks *g, 
     rule_look(f, "what it reaches beside other hosts");
 }
 
-/* Of the waiting for ranks, the share that is for these, between what equal ranks have (0) and all. */
-static double beyond_chance(const struct measure *m, const struct slow_ranks *g)
-{
-    const double chance = (double)g->n / (double)m->n_ranks;
-    return (g->blamed_share - chance) / (1 - chance);
-}
-
-/* What the ranks of the group would compute, were they as the others. */
-static double usual_of(const struct measure *m, const struct slow_ranks *g)
-{
-    return measure_mean(m, m->ranks[g->rank].compute) - g->excess.mean;
-}
-
-static double mended_factor(const struct measure *m, const struct slow_ranks *g)
-{
-    return usual_of(m, g) / (usual_of(m, g) + g->excess.mean);
-}
-
-/* Whether the ranks of *g are always slow. */
-static bool is_steady(const struct measure *m, const struct rule_limit *limit,
-                      const struct slow_ranks *g)
-{
-    const struct rule_excess e = g->excess;
-    if (g->rank < 0 || !(e.median >= m->theta) || !(e.share >= limit[0].value) ||
-        !(e.median > limit[1].value * e.sigma / sqrt((double)m->n_steps)) ||
-        (g->across && !(e.mean >= (limit[3].value - 1) * usual_of(m, g))))
-        return false;
-    if (!(e.median > rule_robbed_computing(m, &m->ranks[g->rank])))
-        return false; /* others' work on its processors may be all of it (H8) */
-    const struct measure_change c = change_of(m, g->rank, 5); /* an episode is one of B2's */
-    return !(is_episode(m, c) && fabs(c.before) < 0.5 * (c.inside - c.before));
-}
-
-/* What evening the ranks of a stage gives back, along the critical path, is theirs: half of it is lost
- * where one of two is slow, as evening leaves both the mean. */
-static bool explains_balance(const struct measure *m, const struct slow_ranks *g)
-{
-    return m->loss[LOSS_BALANCE] >= fmax(m->theta, 0.4 * g->excess.mean);
-}
-
-/* Whether the step waits for them, too: the slowest. In a pipeline stages come last in turns; in
- * tensor groups all are late to other groups with the one that is slow. */
-static bool are_slow(const struct measure *m, const struct rule_limit *limit, struct slow_ranks *g,
-                     struct arena *a)
-{
-    *g = slow_ranks_find(m, a);
-    if (!is_steady(m, limit, g) || (m->config.pp < 2 && !explains_balance(m, g) &&
-                                    g->last_share < limit[0].value - limit[2].value &&
-                                    !(beyond_chance(m, g) >= limit[0].value - limit[2].value)))
-        return false;
-    /* Others that are slow by less do not show what these should take. */
-    const struct slow_ranks beside = slow_ranks_among(m, g->in, a);
-    if (is_steady(m, limit, &beside)) {
-        const struct slow_ranks again = slow_ranks_among(m, beside.in, a);
-        if (again.rank == g->rank && is_steady(m, limit, &again))
-            *g = again;
-    }
-    return true;
-}
-
-/* Others that are slow beside these, by another amount: waited for once these are mended. */
-static bool are_slow_beside(const struct measure *m, const struct rule_limit *limit,
-                            struct slow_ranks *g, struct arena *a)
-{
-    struct slow_ranks first;
-    if (!are_slow(m, limit, &first, a))
-        return false;
-    *g = slow_ranks_among(m, first.in, a);
-    return is_steady(m, limit, g);
-}
-
 static void tell_slow_ranks(const struct measure *m, const struct slow_ranks *slow,
                             struct finding *f, struct arena *a)
 {
     const struct slow_ranks g = *slow;
     const struct rule_excess e = g.excess;
     const struct measure_rank *k = &m->ranks[g.rank];
-    place_group(m, g.in, f, a);
-    f->place.stage = m->config.pp > 1 ? k->stage : -1;
-    const double usual = usual_of(m, &g);
+    slow_place(m, g.in, f, a);
+    f->place.stage = m->config.pp > 1 && of_one_stage(m, &g) ? k->stage : -1;
+    const double usual = slow_usual(m, &g);
     if (g.n > 1)
         f->title = "ranks are always slow";
     rule_evidence(f, "%s for %.1f ms a step, %s peers %.1f ms: %.2f times as long",
@@ -312,8 +216,8 @@ static void tell_slow_ranks(const struct measure *m, const struct slow_ranks *sl
     if (isfinite(m->loss[LOSS_BALANCE]) && m->loss[LOSS_BALANCE] > 0)
         lost = fmax(m->loss[LOSS_BALANCE], e.mean);
     rule_edit(f, !finding_names_ranks(&f->place) ? EDIT_NONE : g.across ? EDIT_COMPUTE : EDIT_EVEN_RANK,
-              g.across ? mended_factor(m, &g) : 1);
-    f->edit.takes = mended_factor(m, &g);
+              g.across ? slow_mended(m, &g) : 1);
+    f->edit.takes = slow_mended(m, &g);
     if (g.across) {
         f->place.stage = f->edit.stage = g.n > 1 ? -1 : k->stage;
         rule_reject(f, "B4", "for its work it takes longer than the other stages for theirs");
@@ -322,31 +226,31 @@ static void tell_slow_ranks(const struct measure *m, const struct slow_ranks *sl
     fix_slow_ranks(m, &g, f);
 }
 
+/* The n-th group of them. */
+static bool look_slow_group(const struct measure *m, int n, struct finding *f)
+{
+    struct arena a;
+    arena_init(&a);
+    const struct slow_groups g = slow_groups_find(m, rules_balance[RULE_B1].limit, &a);
+    if (n < g.n)
+        tell_slow_ranks(m, &g.at[n], f, &a);
+    arena_fini(&a);
+    return n < g.n;
+}
+
 static bool look_slow_rank(const struct measure *m, const struct rule_limit *limit,
                            struct finding *f)
 {
-    struct arena a;
-    struct slow_ranks g;
-    arena_init(&a);
-    const bool found = are_slow(m, limit, &g, &a);
-    if (found)
-        tell_slow_ranks(m, &g, f, &a);
-    arena_fini(&a);
-    return found;
+    (void)limit; /* its row's */
+    return look_slow_group(m, 0, f);
 }
 
+/* Others that are slow beside these, by another amount: waited for once these are mended. */
 static bool look_slow_rank_beside(const struct measure *m, const struct rule_limit *limit,
                                   struct finding *f)
 {
-    struct arena a;
-    struct slow_ranks g;
     (void)limit; /* those of the first */
-    arena_init(&a);
-    const bool found = are_slow_beside(m, rules_balance[RULE_B1].limit, &g, &a);
-    if (found)
-        tell_slow_ranks(m, &g, f, &a);
-    arena_fini(&a);
-    return found && f->edit.kind != EDIT_NONE; /* what it gives back only a replay says */
+    return look_slow_group(m, 1, f) && f->edit.kind != EDIT_NONE; /* what it gives back only a replay says */
 }
 
 struct spread {
@@ -468,36 +372,6 @@ struct stage_times {
     int slow;
 };
 
-/* Slow ranks, by what they are slow: they do not show what their stages have to do. */
-struct slow_groups {
-    struct slow_ranks slowest;
-    int n;        /* of groups that are slow by different amounts */
-    bool across;  /* some are so beside other stages only */
-    double *take; /* [n_ranks] once mended, of what each rank takes; 1: it is not slow */
-};
-
-static struct slow_groups find_slow_groups(const struct measure *m, struct arena *a)
-{
-    struct slow_groups all = { .take = ARENA_ARRAY(a, double, m->n_ranks) };
-    const struct rule_limit *limit = rules_balance[RULE_B1].limit;
-    bool *had = ARENA_ARRAY(a, bool, m->n_ranks);
-    struct slow_ranks g;
-    for (i64 r = 0; r < m->n_ranks; r++)
-        all.take[r] = 1;
-    for (bool are = are_slow(m, limit, &g, a); are; are = is_steady(m, limit, &g)) {
-        if (all.n++ == 0)
-            all.slowest = g;
-        all.across |= g.across;
-        for (i64 r = 0; r < m->n_ranks; r++)
-            if (g.in[r]) {
-                all.take[r] = g.takes[r];
-                had[r] = true;
-            }
-        g = slow_ranks_among(m, had, a);
-    }
-    return all;
-}
-
 /* How layers are shared out is the same for all ranks of a stage and in all steps: a stage is as long
  * as its quickest rank's usual step. take: of each rank's time, what counts; NULL: all. */
 static struct stage_times see_stages(const struct measure *m, const double *take)
@@ -522,7 +396,7 @@ static struct stage_times see_stages(const struct measure *m, const double *take
 static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
                         struct finding *f, struct arena *a)
 {
-    const struct slow_groups g = find_slow_groups(m, a);
+    const struct slow_groups g = slow_groups_find(m, rules_balance[RULE_B1].limit, a);
     const struct stage_times s = see_stages(m, g.take);
     const bool beside = g.n > 0;
     char slowest[64], split[FINDING_TEXT];
@@ -535,7 +409,7 @@ static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
         return false;
     struct finding slow = { .place = f->place };
     if (g.across)
-        place_group(m, g.slowest.in, &slow, a);
+        slow_place(m, g.at[0].in, &slow, a);
     if (g.across && (g.n > 1 || slow.place.rank < 0))
         return false; /* they are no range of ranks: what they hide cannot be replayed */
     f->place.stage = s.slow;
@@ -551,7 +425,7 @@ static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
     rule_edit(f, EDIT_EVEN_STAGES, 1);
     f->edit.stage = -1;
     if (g.across) { /* else the stage's other ranks show what it takes */
-        f->edit.mended = mended_factor(m, &g.slowest);
+        f->edit.mended = slow_mended(m, &g.at[0]);
         f->edit.mended_first = slow.place.rank;
         f->edit.mended_last = (int)i64_max(slow.place.rank, slow.place.last_rank);
     }

@@ -15,17 +15,24 @@ static int slowest_first(const void *a, const void *b)
     return (x->mean < y->mean) - (x->mean > y->mean);
 }
 
-/* The list is divided where means are furthest apart; *n_in of the sorted list are slow. More than half
- * are slow only beside several that are not: one alone may have less to do. */
-static void divide_sorted(struct rank_mean *sorted, i64 n, i64 *n_in)
+/* How many of the list, which is sorted, are slow: it is divided where means are furthest apart. */
+static i64 divide_sorted(const struct rank_mean *sorted, i64 most)
 {
-    qsort(sorted, (size_t)n, sizeof *sorted, slowest_first);
     double widest = -1;
-    for (i64 k = 1; k <= i64_max(n / 2, n - 2); k++)
+    i64 n_in = 1;
+    for (i64 k = 1; k <= most; k++)
         if (sorted[k - 1].mean - sorted[k].mean > widest) {
             widest = sorted[k - 1].mean - sorted[k].mean;
-            *n_in = k;
+            n_in = k;
         }
+    return n_in;
+}
+
+/* Of n ranks of which it is not known that they have equally much to do: more than half are slow
+ * only beside several that are not, since one alone may have less. */
+static i64 most_beside_several(i64 n)
+{
+    return i64_max(n / 2, n - 2);
 }
 
 /* Without those that are left out. */
@@ -43,39 +50,68 @@ static i64 list_stage(const struct measure *m, int stage, const bool *left_out,
  * are wrong for what one of them does; of tasks that both have they do. */
 enum { LEAST_BY_CEILINGS = 3 };
 
-/* What a rank should compute a step, in terms that all stages share. */
-static double work_of(const struct measure_rank *k, bool by_tasks)
+/* What a rank should compute a step, in terms that all ranks share: as it was told (where tasks take
+ * just that), else by tasks that other stages have, too, else by the machine's ceilings. */
+enum work_known { WORK_TOLD, WORK_BY_TASKS, WORK_BY_CEILINGS };
+
+static double work_of(const struct measure_rank *k, enum work_known by)
 {
-    return by_tasks ? k->usual_s : k->roofline_s;
+    return by == WORK_BY_TASKS ? k->usual_s : k->roofline_s;
 }
 
-/* Each stage's fastest rank: where that is slow, all of the stage are. 0: what their tasks cost
- * is not known. */
+static bool all_know(const struct measure *m, enum work_known by)
+{
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (!(work_of(&m->ranks[r], by) > 0) || m->ranks[r].stage < 0 ||
+            m->ranks[r].stage >= i64_max(1, m->config.pp))
+            return false;
+    return m->n_ranks > 1;
+}
+
+static enum work_known work_known(const struct measure *m)
+{
+    if (rule_times_are_given(m) && all_know(m, WORK_TOLD))
+        return WORK_TOLD;
+    return m->config.pp > 1 && all_know(m, WORK_BY_TASKS) ? WORK_BY_TASKS : WORK_BY_CEILINGS;
+}
+
+/* All ranks beside each other, by what each has to do. */
+static i64 list_all(const struct measure *m, enum work_known by, const bool *left_out,
+                    struct rank_mean *out)
+{
+    double cost = 0;
+    i64 n = 0;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        cost += work_of(&m->ranks[r], by) / (double)m->n_ranks;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        const double scale = cost / work_of(&m->ranks[r], by);
+        if (!left_out[r])
+            out[n++] = (struct rank_mean){ r, scale, scale * measure_mean(m, m->ranks[r].compute) };
+    }
+    return n;
+}
+
+/* Each stage's fastest rank, by what the machine's ceilings say: where that is slow, all of the stage
+ * are. 0: what their tasks cost is not known. */
 static i64 list_across(const struct measure *m, const bool *left_out, struct rank_mean *out)
 {
     const i64 stages = m->config.pp;
-    double cost = 0;
-    bool by_tasks = true;
-    for (i64 r = 0; r < m->n_ranks; r++)
-        by_tasks &= m->ranks[r].usual_s > 0;
-    if (stages < (by_tasks ? 2 : LEAST_BY_CEILINGS) || stages > m->n_ranks)
-        return 0;
-    for (i64 r = 0; r < m->n_ranks; r++)
-        cost += work_of(&m->ranks[r], by_tasks) / (double)m->n_ranks;
-    for (i64 p = 0; p < stages; p++)
-        out[p] = (struct rank_mean){ -1, 1, INFINITY };
-    for (i64 r = 0; r < m->n_ranks; r++) {
-        const struct measure_rank *k = &m->ranks[r];
-        const double work = work_of(k, by_tasks), mean = measure_mean(m, k->compute) * cost / work;
-        if (!(work > 0) || k->stage < 0 || k->stage >= stages)
-            return 0;
-        if (mean < out[k->stage].mean && !left_out[r])
-            out[k->stage] = (struct rank_mean){ r, cost / work, mean };
-    }
+    struct arena a;
     i64 n = 0;
-    for (i64 p = 0; p < stages; p++)
-        if (out[p].rank >= 0)
-            out[n++] = out[p];
+    if (stages < LEAST_BY_CEILINGS || stages > m->n_ranks || !all_know(m, WORK_BY_CEILINGS))
+        return 0;
+    arena_init(&a);
+    struct rank_mean *all = ARENA_ARRAY(&a, struct rank_mean, m->n_ranks);
+    const i64 n_all = list_all(m, WORK_BY_CEILINGS, left_out, all);
+    for (i64 p = 0; p < stages; p++) {
+        struct rank_mean least = { -1, 1, INFINITY };
+        for (i64 k = 0; k < n_all; k++)
+            if (m->ranks[all[k].rank].stage == p && all[k].mean < least.mean)
+                least = all[k];
+        if (least.rank >= 0)
+            out[n++] = least;
+    }
+    arena_fini(&a);
     return n;
 }
 
@@ -104,40 +140,59 @@ static struct rule_excess excess_of(const struct measure *m, const struct rank_m
 /* Slow by as much as the slowest, as far as can be told. */
 static const double as_slow = 0.85;
 
-/* Takes the slow ones of the list into g, if they are slower than what it has: those that are as
- * slow as the slowest, beside those that are not slow. */
-static bool take_group(const struct measure *m, struct slow_ranks *g, struct rank_mean *sorted,
-                       i64 n, struct arena *a)
+/* No rank is slow. */
+static struct slow_ranks none_slow(const struct measure *m, struct arena *a)
 {
-    i64 n_in = 0;
-    divide_sorted(sorted, n, &n_in);
-    const i64 from = n_in;
+    struct slow_ranks g = { .in = ARENA_ARRAY(a, bool, m->n_ranks),
+                            .takes = ARENA_ARRAY(a, double, m->n_ranks), .rank = -1,
+                            .excess = { NAN, NAN, NAN, 0 } };
+    for (i64 r = 0; r < m->n_ranks; r++)
+        g.takes[r] = 1;
+    return g;
+}
+
+/* Of the sorted list the first `from` are slow: those of them that are as slow as the slowest. */
+static struct slow_ranks take_group(const struct measure *m, const struct rank_mean *sorted, i64 from,
+                                    i64 n, struct arena *a)
+{
+    struct slow_ranks g = none_slow(m, a);
     const double usual = sorted[from + (n - from) / 2].mean;
+    i64 n_in = from;
     while (n_in > 1 && sorted[n_in - 1].mean - usual < as_slow * (sorted[0].mean - usual))
         n_in--;
-    struct rule_excess e = excess_of(m, sorted, n_in, from, n, a);
-    if (!isfinite(e.mean) || (g->rank >= 0 && !(e.mean > g->excess.mean)))
-        return false;
+    const struct rule_excess e = excess_of(m, sorted, n_in, from, n, a);
+    if (!isfinite(e.mean))
+        return g;
     double usually = -e.mean;
     for (i64 k = 0; k < n_in; k++)
         usually += sorted[k].mean / (double)n_in;
-    for (i64 r = 0; r < m->n_ranks; r++) {
-        g->in[r] = false;
-        g->takes[r] = 1;
-    }
-    g->last_share = g->blamed_share = 0;
     for (i64 k = 0; k < n_in; k++) {
-        g->in[sorted[k].rank] = true;
-        g->takes[sorted[k].rank] = usually / sorted[k].mean;
-        g->last_share += m->ranks[sorted[k].rank].last_share;
-        g->blamed_share += m->ranks[sorted[k].rank].blamed_share;
+        g.in[sorted[k].rank] = true;
+        g.takes[sorted[k].rank] = usually / sorted[k].mean;
+        g.last_share += m->ranks[sorted[k].rank].last_share;
+        g.blamed_share += m->ranks[sorted[k].rank].blamed_share;
     }
-    g->n = n_in;
-    g->rank = sorted[0].rank;
+    g.n = n_in;
+    g.rank = sorted[0].rank;
     /* In the rank's own work. */
-    g->excess = (struct rule_excess){ e.mean / sorted[0].scale, e.median / sorted[0].scale,
-                                      e.sigma / sorted[0].scale, e.share };
-    return true;
+    g.excess = (struct rule_excess){ e.mean / sorted[0].scale, e.median / sorted[0].scale,
+                                     e.sigma / sorted[0].scale, e.share };
+    return g;
+}
+
+/* Of the list at most `most` are slow; those that `usual` has are not (NULL: it is to be found). */
+static struct slow_ranks find_group(const struct measure *m, struct rank_mean *list, i64 n, i64 most,
+                                    const bool *usual, struct arena *a)
+{
+    i64 from = 0;
+    if (n < 2)
+        return none_slow(m, a);
+    qsort(list, (size_t)n, sizeof *list, slowest_first);
+    while (usual && from < n && !usual[list[from].rank])
+        from++;
+    if (!usual)
+        from = divide_sorted(list, most);
+    return from > 0 && from < n ? take_group(m, list, from, n, a) : none_slow(m, a);
 }
 
 /* From the ranks that stand for their stages to all of these. */
@@ -157,24 +212,68 @@ static void take_whole_stages(const struct measure *m, struct slow_ranks *g, str
     g->across = true;
 }
 
-struct slow_ranks slow_ranks_among(const struct measure *m, const bool *left_out, struct arena *a)
+/* Whether a stage with slow ranks has too few others to show what these should take. */
+static bool needs_other_stages(const struct measure *m, const struct slow_ranks *g)
 {
-    struct slow_ranks g = { .in = ARENA_ARRAY(a, bool, m->n_ranks),
-                            .takes = ARENA_ARRAY(a, double, m->n_ranks), .rank = -1,
-                            .excess = { NAN, NAN, NAN, 0 } };
-    struct rank_mean *list = ARENA_ARRAY(a, struct rank_mean, m->n_ranks);
-    for (int p = 0; p < i64_max(1, m->config.pp) && m->n_steps > 0; p++) {
-        i64 n = list_stage(m, p, left_out, list);
-        if (n > 1)
-            take_group(m, &g, list, n, a);
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        i64 slow = 0, n = 0;
+        for (i64 k = 0; g->in[r] && k < m->n_ranks; k++)
+            if (m->ranks[k].stage == m->ranks[r].stage) {
+                n++;
+                slow += g->in[k];
+            }
+        if (2 * slow > n)
+            return true;
     }
-    i64 n = m->n_steps > 0 ? list_across(m, left_out, list) : 0;
-    if (n > 1 && take_group(m, &g, list, n, a))
-        take_whole_stages(m, &g, a);
-    return g;
+    return false;
+}
+
+static bool has_all_of(const struct measure *m, const struct slow_ranks *g, const struct slow_ranks *less)
+{
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (less->in[r] && !g->in[r])
+            return false;
+    return true;
+}
+
+/* Of both the one that says more: the slower, or the one that has the other's ranks and more. */
+static struct slow_ranks more_of(const struct measure *m, struct slow_ranks g, struct slow_ranks other)
+{
+    const bool wider = other.n > g.n && has_all_of(m, &other, &g);
+    const bool slower = other.excess.mean > g.excess.mean && !has_all_of(m, &g, &other);
+    return other.rank >= 0 && (g.rank < 0 || wider || slower) ? other : g;
+}
+
+struct slow_ranks slow_ranks_among(const struct measure *m, const bool *left_out, const bool *usual,
+                                   struct arena *a)
+{
+    struct slow_ranks g = none_slow(m, a), x;
+    struct rank_mean *list = ARENA_ARRAY(a, struct rank_mean, m->n_ranks);
+    const enum work_known by = work_known(m);
+    i64 n;
+    if (m->n_steps == 0)
+        return g;
+    for (int p = 0; by != WORK_TOLD && p < i64_max(1, m->config.pp); p++) {
+        n = list_stage(m, p, left_out, list);
+        x = find_group(m, list, n, most_beside_several(n), usual, a);
+        if (x.rank >= 0 && !(x.excess.mean <= g.excess.mean)) /* NaN: there is none yet */
+            g = x;
+    }
+    if (by != WORK_BY_CEILINGS) {
+        n = list_all(m, by, left_out, list);
+        x = find_group(m, list, n, n - 1, usual, a);
+        x.across = needs_other_stages(m, &x);
+        return more_of(m, g, x);
+    }
+    n = list_across(m, left_out, list);
+    x = find_group(m, list, n, most_beside_several(n), usual, a);
+    if (x.rank < 0 || (g.rank >= 0 && !(x.excess.mean > g.excess.mean)))
+        return g;
+    take_whole_stages(m, &x, a);
+    return x;
 }
 
 struct slow_ranks slow_ranks_find(const struct measure *m, struct arena *a)
 {
-    return slow_ranks_among(m, ARENA_ARRAY(a, bool, m->n_ranks), a);
+    return slow_ranks_among(m, ARENA_ARRAY(a, bool, m->n_ranks), NULL, a);
 }

@@ -6,14 +6,15 @@
 
 #include "diagnose/rule.h"
 
-/* Ranks of one stage that compute longer than its others: one, some, or all but two. Or all
- * ranks of a stage, or of some, each in terms of the others' work: by tasks that these have too, or
- * by what the machine's ceilings give their tasks. Of those, such as are as slow as the slowest. */
+/* Where it is known what each rank has to do (times are given, or stages have tasks in common): any but
+ * one, wherever they are. Else ranks of one stage that compute longer than its others: one, some, or
+ * all but two; or all ranks of a stage, or of some, by what the machine's ceilings give their tasks.
+ * Of those, such as are as slow as the slowest. */
 struct slow_ranks {
     bool *in;    /* [n_ranks] */
     double *takes; /* [n_ranks] of its time, what a slow one would take as the others; 1: is not */
     i64 n, rank; /* rank: which of them is the slowest; -1: no rank has peers */
-    bool across; /* the peers are of other stages */
+    bool across; /* their own stages' ranks do not show what they should take: others' work does */
     double last_share; /* of exchanges at which one of them came last; NaN: not known */
     double blamed_share; /* of all waiting for ranks, what was for them; NaN: not known */
     struct rule_excess excess; /* of their mean above the median of the others; share: of steps in
@@ -22,7 +23,9 @@ struct slow_ranks {
 
 /* Of the stage in which that is most, or of stages beside each other. */
 struct slow_ranks slow_ranks_find(const struct measure *m, struct arena *a);
-/* The same without the ranks that are left out: [n_ranks]. */
-struct slow_ranks slow_ranks_among(const struct measure *m, const bool *left_out, struct arena *a);
+/* The same without the ranks that are left out: [n_ranks]. usual: those that are known not to be slow;
+ * NULL: not one is. */
+struct slow_ranks slow_ranks_among(const struct measure *m, const bool *left_out, const bool *usual,
+                                   struct arena *a);
 
 #endif

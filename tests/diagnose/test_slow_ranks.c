@@ -1,0 +1,136 @@
+/* Several ranks that are slow: which, by how much, and beside whom. */
+#include "test.h"
+
+#include "diagnose/plant.h"
+
+static struct findings found;
+
+/* Ranks take factor[r] times as long as their work asks for. */
+static void slow_by(struct measure *m, const double *factor, double longest)
+{
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        struct measure_rank *k = &m->ranks[r];
+        k->last_share = k->blamed_share = factor[r] == longest ? 1 : 0;
+        for (i64 i = 0; i < STEPS; i++)
+            k->compute[i] *= factor[r];
+    }
+    longer(m, 0.09 * (longest - 1));
+}
+
+static const struct finding *first_slow(const struct measure *m)
+{
+    findings_make(&found, m, NULL);
+    if (found.n == 0 || strcmp(found.at[0].id, "B1") != 0) {
+        tell(&found, m);
+        fail_msg("B1 is not the first");
+    }
+    return &found.at[0];
+}
+
+/* Where tasks take what the run was told, one rank is enough to show what the others should. */
+TEST(all_but_one_may_be_slow_where_times_are_given)
+{
+    for (int told = 0; told < 2; told++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(3, STEPS, &a);
+        m->config.simulated = told;
+        for (int r = 0; r < 3; r++)
+            m->ranks[r].roofline_s = 0.09;
+        slow_by(m, (double[]){ 1, 1.6, 1.6 }, 1.6);
+        if (told) {
+            const struct finding *f = first_slow(m);
+            CHECK_EQ(f->place.rank, 1);
+            CHECK_EQ(f->place.last_rank, 2);
+            CHECK_EQ(f->edit.kind, EDIT_COMPUTE); /* the median of their stage is slow, too */
+            CHECK_NEAR(f->edit.factor, 1 / 1.6, 0.01);
+            CHECK_NEAR(f->gain, 0.6 * 0.09, 0.002);
+        } else {
+            findings_make(&found, m, NULL);
+            for (int i = 0; i < found.n; i++)
+                CHECK(strcmp(found.at[i].id, "B1") != 0);
+        }
+        arena_fini(&a);
+    }
+}
+
+/* More than half of all are named like few. */
+TEST(most_ranks_are_listed)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(6, STEPS, &a);
+    slow_by(m, (double[]){ 1.5, 1.5, 1.5, 1, 1.5, 1 }, 1.5);
+    const struct finding *f = first_slow(m);
+    CHECK_EQ(f->place.several.n, 4);
+    CHECK_EQ(f->place.several.at[3], 4);
+    CHECK(f->edit.kind != EDIT_NONE);
+    arena_fini(&a);
+}
+
+/* One rank of each of two stages, for which others with their tasks tell. */
+TEST(ranks_of_several_stages_are_one_place)
+{
+    for (int whole = 0; whole < 2; whole++) { /* one of each stage; all of one and one of the other */
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(4, STEPS, &a);
+        m->config.pp = 2;
+        m->config.dp = 2;
+        m->config.micro_batches = 16;
+        for (int r = 0; r < 4; r++) {
+            m->ranks[r].stage = r / 2;
+            m->ranks[r].usual_s = 0.09;
+        }
+        slow_by(m, (double[]){ 1, 1.5, whole ? 1.5 : 1, 1.5 }, 1.5);
+        const struct finding *f = first_slow(m);
+        CHECK_EQ(f->edit.kind, whole ? EDIT_COMPUTE : EDIT_EVEN_RANK);
+        CHECK_EQ(f->edit.stage, -1);
+        for (int r = 0; r < 4; r++)
+            CHECK_EQ(finding_edits_rank(&f->edit, r), r == 1 || r == 3 || (whole && r == 2));
+        arena_fini(&a);
+    }
+}
+
+/* Of ranks that are slow by different amounts none shows what the others should take. */
+TEST(slow_ranks_are_held_to_those_that_are_not)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(5, STEPS, &a);
+    m->config.simulated = true;
+    for (int r = 0; r < 5; r++)
+        m->ranks[r].roofline_s = 0.09;
+    slow_by(m, (double[]){ 1.2, 1.8, 1, 1.5, 1.5 }, 1.8);
+    const struct finding *f = first_slow(m);
+    CHECK_EQ(f->place.rank, 1);
+    CHECK_NEAR(f->edit.takes, 1 / 1.8, 0.01);
+    arena_fini(&a);
+}
+
+/* On a computed clock the last digits of a rank and of its peer differ from step to step. */
+TEST(an_episode_of_nothing_hides_no_slow_ranks)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(4, STEPS, &a);
+    m->config.simulated = true;
+    m->config.pp = m->config.dp = 2;
+    m->config.micro_batches = 16;
+    for (int r = 0; r < 4; r++) {
+        m->ranks[r].stage = r / 2;
+        m->ranks[r].roofline_s = 0.09;
+        for (i64 i = 0; i < STEPS; i++)
+            m->ranks[r].compute[i] = 0.09;
+    }
+    slow_by(m, (double[]){ 1.4, 1, 1.4, 1.4 }, 1.4);
+    for (i64 i = 7; i < STEPS; i++)
+        m->ranks[2].compute[i] += 1e-9;
+    CHECK_EQ(first_slow(m)->place.several.n, 3);
+    arena_fini(&a);
+}
+
+TEST_MAIN(ONE(all_but_one_may_be_slow_where_times_are_given), ONE(most_ranks_are_listed),
+          ONE(ranks_of_several_stages_are_one_place),
+          ONE(slow_ranks_are_held_to_those_that_are_not),
+          ONE(an_episode_of_nothing_hides_no_slow_ranks))
