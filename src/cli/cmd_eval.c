@@ -209,7 +209,7 @@ static int eval_data(struct evaluation *e)
         rc = evaluator_run(&evaluator, &r);
     loader_close(loader);
     if (rc >= 0 && r.tokens == 0)
-        return err_set(ERR_CONFIG, "%s has no tokens in its val split", e->o->data);
+        return err_set(ERR_CONFIG, "%s has no tokens that count in its val split", e->o->data);
     return rc < 0 ? rc : put_result(e, r.loss, r.tokens, r.bytes);
 }
 

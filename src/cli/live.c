@@ -153,7 +153,10 @@ static void put_loss(const struct live *l, int width, struct text *out)
     char behind[96] = "";
     i64 from = out->length + (out->length > 0);
     begin_line(out, "loss");
-    text_printf(out, "%-8.4f ", l->last.loss);
+    if (isnan(l->last.loss))
+        text_printf(out, "%-8s ", "-");
+    else
+        text_printf(out, "%-8.4f ", l->last.loss);
     if (!isnan(l->last.val_loss))
         snprintf(behind, sizeof behind, "held-out %.4f", l->last.val_loss);
     if (!isnan(l->last.divergence))

@@ -132,6 +132,17 @@ static double mean_loss(const struct tensor *sums)
     return weight > 0 ? nll / weight : 0;
 }
 
+/* Whether any token counted. Of a step whose rows hold no answer, none does: its loss of zero is
+ * that of no text, and says nothing of what is normal. */
+static bool any_counts(const struct tensor *sums)
+{
+    const double *row = sums->data;
+    bool any = false;
+    for (i64 i = 0; i < sums->dim[0]; i++)
+        any = any || row[2 * i + 1] != 0;
+    return any;
+}
+
 static void add_span(struct session *s, enum span_kind kind, u64 begin, u64 end)
 {
     struct span span = { .begin_ns = begin, .end_ns = end, .step = (u32)s->state.step,
@@ -247,7 +258,8 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     l->norm = NAN;
     if (s->request.sleep)
         return end_sleep(l, p, begin, verdict);
-    bool spike = isfinite(l->loss) && guard_is_spike(&s->state.guard, l->loss);
+    bool counts = any_counts(s->io.sums);
+    bool spike = counts && isfinite(l->loss) && guard_is_spike(&s->state.guard, l->loss);
     bool hold = !isfinite(l->loss) || (spike && s->config->guard.spike != SPIKE_LOG);
     if (!hold) {
         checkpoint_guard(s->writer);
@@ -258,7 +270,11 @@ static int take_step(struct loop *l, const struct step_program *p, enum verdict 
     }
     bool finite = isfinite(l->loss) && (hold || isfinite(l->norm));
     TRY(session_all_islands(s, &finite));
-    *verdict = guard_judge(&s->state.guard, s->state.step, l->loss, finite);
+    *verdict = VERDICT_FINE;
+    if (counts || !finite)
+        *verdict = guard_judge(&s->state.guard, s->state.step, l->loss, finite);
+    if (!counts)
+        l->loss = NAN; /* there is none to tell */
     if (!hold && finite)
         s->state.updates++;
     if (!hold && finite && health_due(s))
@@ -448,6 +464,12 @@ static int evaluate(struct loop *l, bool final, bool ema)
     struct session *s = l->s;
     struct eval_result r;
     TRY(session_evaluate(s, final, ema, &r));
+    if (r.tokens == 0) {
+        if (!ema)
+            log_line(LOG_WARN, "step %lld: not evaluated: no token that is held out counts in the "
+                     "loss; hold out documents that have answers", (long long)s->state.step);
+        return OK;
+    }
     if (!ema)
         s->val_loss = r.loss;
     if (!ema && l->step_ns > 0)

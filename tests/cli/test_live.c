@@ -86,6 +86,17 @@ TEST(what_is_not_known_yet_has_no_line)
     live_fini(&l);
 }
 
+TEST(a_step_without_a_loss_shows_none)
+{
+    struct live l = begin();
+    struct text out = { 0 };
+    l.last.loss = NAN;
+    live_format(&l, 80, 0, &out);
+    CHECK(strstr(out.data, "\nloss     -  ") && !strstr(out.data, "nan"));
+    text_fini(&out);
+    live_fini(&l);
+}
+
 TEST(a_curve_falls_from_the_highest_block_to_the_lowest)
 {
     struct live l = begin();
@@ -135,7 +146,7 @@ TEST(a_small_terminal_has_no_room)
 }
 
 TEST_MAIN(ONE(a_run_is_five_lines), ONE(no_line_is_wider_than_the_terminal),
-          ONE(what_is_not_known_yet_has_no_line),
+          ONE(what_is_not_known_yet_has_no_line), ONE(a_step_without_a_loss_shows_none),
           ONE(a_curve_falls_from_the_highest_block_to_the_lowest),
           ONE(a_run_of_few_steps_has_no_finding_yet),
           ONE(a_small_terminal_has_no_room))

@@ -166,6 +166,56 @@ TEST(answers_by_nobody_called_assistant_are_refused)
                 "--set: data.loss_on is answers, but no token of the data is part of one");
 }
 
+/* Questions that are about as long as a row; one of so many has an answer. */
+static void write_questions(const char *path, int answered)
+{
+    enum { QUESTIONS = 120, LONGEST = 300 };
+    static char jsonl[QUESTIONS * LONGEST];
+    static const char question[] = "the river runs below an old stone bridge and nobody crosses it";
+    i64 n = 0;
+    for (int i = 0; i < QUESTIONS; i++)
+        n += snprintf(jsonl + n, LONGEST, "{\"messages\": [{\"role\": \"user\", \"content\": "
+                      "\"%s %s %d\"}%s]}\n", question, question, i, i % answered ? ""
+                      : ", {\"role\": \"assistant\", \"content\": \"now\"}");
+    write_file(path, jsonl);
+}
+
+static void count_nulls(void *context, json_t *line)
+{
+    *(i64 *)context += strcmp(json_string_value(json_object_get(line, "event")), "step") == 0 &&
+                       json_is_null(json_object_get(line, "loss"));
+}
+
+/* Or their zeros would be the normal loss, and each answer's a spike whose update is skipped. */
+TEST(rows_without_answers_say_nothing_of_the_loss)
+{
+    static const char *const sets[] = {
+        "data.sources=" JOB_DIR "/seldom.jsonl", "data.loss_on=answers", "train.steps=100",
+        "data.cache=" JOB_DIR "/seldom", "eval.every=0", "guard.spike=skip", NULL
+    };
+    i64 nulls = 0;
+    make_corpus();
+    write_questions(JOB_DIR "/seldom.jsonl", 8);
+    CHECK_OK(train("seldom", sets, false, NULL));
+    CHECK(!log_has("seldom", "is a spike"));
+    each_metric("seldom", count_nulls, &nulls);
+    CHECK(nulls >= 50 && nulls < 100);
+    CHECK(last_metric("seldom", "eval", "loss") > 0);
+}
+
+TEST(held_out_text_without_answers_is_said_to_have_none)
+{
+    static const char *const sets[] = {
+        "data.sources=" JOB_DIR "/once.jsonl", "data.loss_on=answers",
+        "data.cache=" JOB_DIR "/once", NULL
+    };
+    make_corpus();
+    write_questions(JOB_DIR "/once.jsonl", 1000);
+    CHECK_OK(train("once", sets, false, NULL));
+    CHECK(log_has("once", "not evaluated: no token that is held out counts in the loss"));
+    CHECK(!log_has("once", "held-out loss"));
+}
+
 /* So that bits per byte are known and samples can be written without naming it. */
 TEST(prepared_shards_bring_their_tokenizer)
 {
@@ -239,5 +289,7 @@ TEST_MAIN(ONE(held_out_bytes_are_those_of_the_text),
           ONE(a_run_whose_data_ended_goes_on_with_more),
           ONE(answers_by_nobody_called_assistant_are_refused),
           ONE(prepared_shards_bring_their_tokenizer),
+          ONE(rows_without_answers_say_nothing_of_the_loss),
+          ONE(held_out_text_without_answers_is_said_to_have_none),
           ONE(text_without_marks_beside_marked_text_is_told_once),
           ONE(a_trace_across_a_ramp_names_each_step_by_its_own_program))
