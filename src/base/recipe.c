@@ -17,8 +17,7 @@ static i64 table_rows(const struct option *table)
     return n;
 }
 
-void recipe_init(struct recipe *r, struct arena *a, const struct option_group *groups,
-                 i64 n)
+static void init(struct recipe *r, struct arena *a, const struct option_group *groups, i64 n)
 {
     *r = (struct recipe){ .arena = a, .n_groups = n };
     r->groups = ARENA_ARRAY(a, struct option_group, n);
@@ -26,8 +25,15 @@ void recipe_init(struct recipe *r, struct arena *a, const struct option_group *g
     for (i64 g = 0; g < n; g++) {
         r->groups[g] = groups[g];
         r->where[g] = ARENA_ARRAY(a, const char *, table_rows(groups[g].table));
-        option_set_defaults(groups[g].table, groups[g].target, a);
     }
+}
+
+void recipe_init(struct recipe *r, struct arena *a, const struct option_group *groups,
+                 i64 n)
+{
+    init(r, a, groups, n);
+    for (i64 g = 0; g < n; g++)
+        option_set_defaults(groups[g].table, groups[g].target, a);
 }
 
 /* --- finding --------------------------------------------------------------------- */
@@ -375,4 +381,12 @@ void recipe_write_yaml(const struct recipe *r, struct text *out)
             text_add(out, "\n");
         }
     }
+}
+
+int recipe_change_map(const struct option *table, void *target, const struct yaml_node *map,
+                      struct arena *a)
+{
+    struct recipe r;
+    init(&r, a, &(struct option_group){ table, target }, 1);
+    return recipe_apply(&r, map);
 }

@@ -56,4 +56,8 @@ void recipe_write_json(const struct recipe *r, struct json *out);
 int recipe_read_map(const struct option *table, void *target, const struct yaml_node *map,
                     struct arena *a);
 
+/* The same without defaults: what the map does not name stays as it is in target. */
+int recipe_change_map(const struct option *table, void *target, const struct yaml_node *map,
+                      struct arena *a);
+
 #endif

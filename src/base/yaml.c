@@ -45,12 +45,25 @@ static int fail_encoding(const struct reader *r)
     return fail_at(r, mark, "not valid UTF-8 text, or a control character");
 }
 
+/* Editors show a tab as blanks, and YAML forbids it there. */
+static bool tab_indents(const struct reader *r, size_t line)
+{
+    const char *p = r->bytes, *end = r->bytes + r->n_bytes;
+    for (; line > 0 && p < end; p++)
+        line -= *p == '\n';
+    while (p < end && *p == ' ')
+        p++;
+    return p < end && *p == '\t';
+}
+
 static int fail_syntax(const struct reader *r)
 {
     if (r->parser.error == YAML_READER_ERROR)
         return fail_encoding(r);
     if (r->parser.error == YAML_MEMORY_ERROR)
         return err_set(ERR_LIMIT, "%s: out of memory", r->file);
+    if (r->parser.error == YAML_SCANNER_ERROR && tab_indents(r, r->parser.problem_mark.line))
+        return fail_at(r, r->parser.problem_mark, "a tab indents this line; use spaces");
     return fail_at(r, r->parser.problem_mark,
                    r->parser.problem ? r->parser.problem : "not YAML");
 }

@@ -1,6 +1,7 @@
 #include "train/train_config.h"
 
 #include "base/err.h"
+#include "train/schedule.h"
 
 #include <math.h>
 
@@ -300,6 +301,11 @@ static int check_ramps(const struct train_config *c, const struct recipe *r)
     if ((c->ramp.batch_from > 0) != (c->ramp.batch_steps > 0))
         return err_set(ERR_CONFIG, "%s: ramp.batch_from and ramp.batch_steps go together",
                        given_at(r, "ramp.batch_from", "ramp.batch_steps"));
+    if (c->ramp.batch_from > schedule_full_micro_batches(c))
+        return err_set(ERR_CONFIG, "%s: ramp.batch_from %lld is more than the %lld "
+                       "micro-batches of a full step (train.accumulate)",
+                       given_at(r, "ramp.batch_from", "train.accumulate"),
+                       (long long)c->ramp.batch_from, (long long)schedule_full_micro_batches(c));
     if ((c->ramp.seq_from > 0) != (c->ramp.seq_steps > 0))
         return err_set(ERR_CONFIG, "%s: ramp.seq_from and ramp.seq_steps go together",
                        given_at(r, "ramp.seq_from", "ramp.seq_steps"));

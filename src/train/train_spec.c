@@ -1,16 +1,8 @@
 #include "train/train_spec.h"
 
 #include "base/err.h"
-#include "base/text.h"
+#include "base/recipe.h"
 #include "base/yaml.h"
-
-static int unknown_key(const struct yaml_node *n, struct arena *a)
-{
-    struct nearest nearest = { .typed = n->key };
-    for (const struct option *o = model_spec_options; o->key; o++)
-        nearest_offer(&nearest, o->key);
-    return option_unknown_key(n->key, nearest_found(&nearest), yaml_key_where(n, a));
-}
 
 static int apply_overrides(struct model_spec *spec, const struct train_config *c,
                            struct arena *a)
@@ -27,12 +19,8 @@ static int apply_overrides(struct model_spec *spec, const struct train_config *c
         spec->head_size = 0;
     if (spec->expert_hidden == spec->hidden)
         spec->expert_hidden = 0;
-    for (const struct yaml_node *n = map ? map->first : NULL; n; n = n->next) {
-        const struct option *o = option_find(model_spec_options, n->key);
-        if (!o)
-            return unknown_key(n, a);
-        TRY(option_set_node(o, spec, n, a));
-    }
+    if (map)
+        TRY(recipe_change_map(model_spec_options, spec, map, a));
     if (c->model.window > 0)
         spec->window = c->model.window;
     return OK;

@@ -92,7 +92,9 @@ TEST(what_is_refused_names_line_and_column)
     check_fails("a: [1, 2\n", "f.yaml:2:1:");
     check_fails("a: 1\n b: 2\n", "f.yaml:2:");
     check_fails("a: \"x\n", "f.yaml:2:1: found unexpected end of stream");
-    check_fails("\ta: 1\n", "f.yaml:1:1:");
+    check_fails("\ta: 1\n", "f.yaml:1:1: a tab indents this line; use spaces");
+    check_fails("a:\n  \tb: 1\n", "f.yaml:2:3: a tab indents this line; use spaces");
+    check_fails("a:\n  b: @\tc\n", "f.yaml:2:6: found character that cannot start any token");
     check_fails("a: 1\nb: \xff\n", "f.yaml:2:4: not valid UTF-8");
 }
 

@@ -87,11 +87,30 @@ TEST(a_model_that_is_not_there_is_named_with_its_place)
                 "--set: nowhere is neither a Hugging Face folder");
 }
 
+/* As a specification's own file writes them; what an override leaves out stays. */
+TEST(an_override_nests_its_keys_as_a_specification_does)
+{
+    struct restore from;
+    struct model_spec spec;
+    CHECK_OK(recipe_override(&recipe, "model.spec=llama3.2-1b"));
+    CHECK_OK(recipe_override(&recipe, "model.override={rope: {theta: 5000}, bias.qkv: true}"));
+    CHECK_OK(train_spec(&spec, &from, &c, &recipe, &arena));
+    CHECK_NEAR(spec.rope_theta, 5000, 0);
+    CHECK_NEAR(spec.rope_factor, 32, 0);
+    CHECK(spec.bias_qkv && spec.layers == 16);
+    CHECK_OK(recipe_override(&recipe, "model.override={rope: {thetta: 5}}"));
+    CHECK_FAILS(train_spec(&spec, &from, &c, &recipe, &arena), ERR_CONFIG,
+                "--set:1:9: unknown key 'rope.thetta'; did you mean 'rope.theta'?");
+}
+
 TEST(ramps_need_both_of_their_keys)
 {
     CHECK_FAILS(check_with("ramp.batch_from=1", NULL), ERR_CONFIG,
                 "--set: ramp.batch_from and ramp.batch_steps go together");
     CHECK_OK(check_with("ramp.batch_steps=5", NULL));
+    CHECK_FAILS(check_with("ramp.batch_from=2", NULL), ERR_CONFIG,
+                "--set: ramp.batch_from 2 is more than the 1 micro-batches of a full step");
+    CHECK_OK(check_with("train.accumulate=2", NULL));
     CHECK_FAILS(check_with("ramp.seq_steps=5", NULL), ERR_CONFIG,
                 "--set: ramp.seq_from and ramp.seq_steps go together");
     CHECK_FAILS(check_with("ramp.seq_from=512", NULL), ERR_CONFIG,
@@ -144,7 +163,7 @@ TEST_MAIN(CASE(a_model_data_and_an_end_are_enough),
           CASE(settings_that_contradict_each_other_are_named),
           CASE(modules_that_training_does_not_build_are_refused),
           CASE(a_model_that_is_not_there_is_named_with_its_place),
-          CASE(a_model_that_is_not_there_is_named_with_its_place),
+          CASE(an_override_nests_its_keys_as_a_specification_does),
           CASE(ramps_need_both_of_their_keys),
           CASE(a_row_that_doubles_must_come_to_its_full_length),
           CASE(the_bad_step_limit_fits_its_window),
