@@ -530,6 +530,19 @@ void plan_stages_of(const struct plan_job *job, const struct plan_layout *l,
                                  stalls(job, l, &held) + sum_stall(job, l) };
 }
 
+/* Moves of a step that computing does not hide. On the first micro-batch's way through all parts and on
+ * the last one's way back nothing can: who waits for them has nothing to compute yet, or any more. */
+static double moves_seconds(const struct plan_job *job, const struct plan_layout *l,
+                            const struct plan_table *t)
+{
+    const double hidden = plan_moves_hidden(job->stack, l), pp = (double)l->pp;
+    const double m = (double)l->micro_batches, parts = (double)l->virtual_stages;
+    if (job->stack->blocking_moves)
+        return 0;
+    return 2 * boundary_seconds(job, l, t) *
+           ((1 - hidden) * (parts * m + pp - 1) + hidden * (parts * pp - 1));
+}
+
 void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
                   const struct plan_table *t, struct plan_step *out)
 {
@@ -540,12 +553,9 @@ void plan_step_of(const struct plan_job *job, const struct plan_layout *l,
     for (int i = 0; i <= PLAN_PP; i++)
         out->terms[i] = m * sum.terms[i] / pp;
     double slot = stage_seconds(&slowest), all = stage_seconds(&sum);
-    double boundary = job->stack->blocking_moves ? 0 :
-                      2 * (1 - plan_moves_hidden(job->stack, l)) * (double)l->virtual_stages *
-                      boundary_seconds(job, l, t);
     out->terms[PLAN_IMBALANCE] = m * (slot - all / pp);
     out->terms[PLAN_BUBBLE] = l->pp > 1 ? bubble(l, &sum, &slowest) : 0;
-    out->terms[PLAN_PP] += boundary * (m + (pp - 1) / (double)l->virtual_stages);
+    out->terms[PLAN_PP] += moves_seconds(job, l, t);
     out->terms[PLAN_DP] = exposed_dp(job, l, t, &slowest) + sum_stall(job, l);
     out->terms[PLAN_OPTIMIZER] = optimizer_seconds(job, l, t);
     out->terms[PLAN_LAUNCH] += t->step_launch;

@@ -150,11 +150,12 @@ static int none_fits(const struct plan_search *s, const struct plan_search_resul
                      struct arena *a)
 {
     const struct plan_job *job = s->job;
-    return err_set(ERR_LIMIT, "none of %lld layouts of %s fits into %.1f GB: the least needs %.1f "
-                   "GB (%s, mostly %s); try more devices, shorter rows, or devices of more memory; "
+    const double bytes = job->machine->device.memory_bytes, share = job->stack->usable;
+    return err_set(ERR_LIMIT, "none of %lld layouts of %s fits into %.1f GB (%.0f %% of %.1f): the least "
+                   "needs %.1f GB (%s, mostly %s); try more devices, shorter rows, or devices of more memory; "
                    "'headway plan fit' says what is enough",
                    (long long)r->layouts, job->spec->name,
-                   1e-9 * job->machine->device.memory_bytes, 1e-9 * r->least.step.memory_bytes,
+                   1e-9 * bytes * share, 100 * share, 1e-9 * bytes, 1e-9 * r->least.step.memory_bytes,
                    plan_layout_text(&r->least.layout, a),
                    plan_memory_names[r->least.step.binding]);
 }

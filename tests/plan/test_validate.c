@@ -27,7 +27,7 @@ static const struct bound bounds[] = {
     { "bigscience_bloom_a100", 77, 7, 5.5, 0, 0.73, 77, 25, 90, 1.2 },
     { "llm_foundry_mpt", 124, 6.2, 5.8, 0, 0, 77, 17.5, 0, 0 },
     { "ultrascale_nanotron_h100", 985, 21.4, 9.3, 0, 0.86, 73, 31, 89, 21 },
-    { "megatron_bridge", 142, 12.9, 11, 0, -0.25, 90, 81, 75, 6.5 },
+    { "megatron_bridge", 142, 12.8, 10.6, 0, -0.25, 90, 81, 75, 6.5 },
     { "torchtitan", 11, 10.7, 10.5, 0, 0, 80, 40, 99, 3.6 },
 };
 
