@@ -14,11 +14,19 @@
 #ifndef HEADWAY_ATTEND_H
 #define HEADWAY_ATTEND_H
 
+#include "backend/cpu/fetch.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/tile.h"
 #include "ops/zigzag.h"
 
 enum { ATTEND_QUERIES = 256, ATTEND_KEYS = 96 * PER_WORD };
+
+/* Blocks of keys and values as they were loaded, by key / ATTEND_KEYS. A block is loaded as far as
+ * the first queries that see it look, so those of a head come from the last to the first. */
+struct attend_keys {
+    bool *loaded;
+    char *blocks; /* attend_block_bytes each */
+};
 
 /* Queries 0 .. n-1; query i sees keys first[i] .. last[i]; first > last: none. What they saw
  * among other keys may be given: the running maximum and sum then begin from that. A query
@@ -33,6 +41,8 @@ struct attend {
     const float *seen_y, *seen_lse; /* y, in rows of y_row, and lse of other keys; or NULL */
     const i32 *first, *last;
     float scale;
+    struct attend_keys keys; /* loaded NULL: none are kept */
+    struct fetch *fetch;     /* asked for beside the arithmetic, after the keys that come next */
 };
 
 /* Where the queries and keys of an attention task lie, of all heads: in one tensor or in two,
@@ -46,19 +56,6 @@ struct attention_view {
     const i32 *begin;
     struct zigzag query_part, key_part;
 };
-
-/* Which run of which head a part is. `together` heads are taken at a time, run by run in order,
- * so that what runs of a head share is still in the cache for the next. */
-struct part_place {
-    i64 head, run;
-};
-
-static inline struct part_place part_place(i64 part, i64 heads, i64 runs, i64 together)
-{
-    const i64 first = part / (runs * together) * together, n = i64_min(together, heads - first);
-    const i64 i = part - first * runs;
-    return (struct part_place){ first + i % n, i / n };
-}
 
 /* kv NULL: q holds H + G heads and G values, and queries see their own rows' tokens. */
 static inline struct attention_view attention_view(const struct task *t, const struct tensor *q,
@@ -97,6 +94,7 @@ static inline void attention_range(const struct attention_view *v, i64 b, i64 i,
 }
 
 i64 NAMED(attend_bytes)(i64 D, i64 V);
+i64 NAMED(attend_block_bytes)(i64 D, i64 V);
 /* n <= ATTEND_QUERIES; scratch has attend_bytes, aligned to 64. */
 void NAMED(attend)(const struct attend *a, void *scratch);
 

@@ -398,15 +398,6 @@ INLINE void rows_from_panel(bool half, void *dst, i64 dst_row, const float *pane
     }
 }
 
-/* Brings rows into L2 before they are needed: heads lie too far apart for the hardware to
- * see the pattern. */
-INLINE void prefetch_rows(bool half, const void *src, i64 src_row, i64 rows, i64 columns)
-{
-    for (i64 r = 0; r < rows; r++)
-        for (i64 c = 0; c < columns; c += half ? 32 : 16) /* a line of 64 bytes */
-            __builtin_prefetch(vec_at(half, src, r * src_row + c), 0, 2);
-}
-
 /* dst (rows x sum_words(columns), dst_row words apart) = src: the sum runs along rows. */
 INLINE void words_from_rows(bool half, word *dst, i64 dst_row, const void *src, i64 src_row,
                             i64 rows, i64 columns)

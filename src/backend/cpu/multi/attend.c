@@ -2,7 +2,10 @@
 
 #include <float.h>
 
-enum { PANELS = ATTEND_QUERIES / TILE_COLS };
+enum {
+    PANELS = ATTEND_QUERIES / TILE_COLS,
+    FETCH_LINES = ATTEND_KEYS / 4, /* twice a panel: as much as a block has, D 64, bf16 */
+};
 
 static const float LOG2_E = 1.44269504f;
 
@@ -22,8 +25,9 @@ struct scratch {
     struct panel panels[PANELS];
     word *q;  /* [PANELS][Dw][TILE_COLS] */
     float *o; /* [PANELS][V][TILE_COLS] */
-    word *k;  /* [ATTEND_KEYS][Dw] */
+    word *k;  /* [ATTEND_KEYS][Dw], here or among those that are kept */
     word *v;  /* down_words(V, ATTEND_KEYS) */
+    char *block; /* for them here */
     float *s; /* [ATTEND_KEYS][TILE_COLS]; P, in words, takes the same place */
 };
 
@@ -32,11 +36,16 @@ static i64 struct_bytes(void)
     return round_up((i64)sizeof(struct scratch), 64);
 }
 
+i64 NAMED(attend_block_bytes)(i64 D, i64 V)
+{
+    return round_up(4 * (round_up(ATTEND_KEYS * sum_words(D), 16) + down_words(V, ATTEND_KEYS)),
+                    64);
+}
+
 i64 NAMED(attend_bytes)(i64 D, i64 V)
 {
-    return struct_bytes() + 4 * (ATTEND_QUERIES * (V + sum_words(D)) + ATTEND_KEYS * TILE_COLS +
-                                 round_up(ATTEND_KEYS * sum_words(D), 16) +
-                                 down_words(V, ATTEND_KEYS));
+    return struct_bytes() + 4 * (ATTEND_QUERIES * (V + sum_words(D)) + ATTEND_KEYS * TILE_COLS) +
+           NAMED(attend_block_bytes)(D, V);
 }
 
 static struct scratch *scratch_place(void *memory, i64 D, i64 V)
@@ -45,8 +54,7 @@ static struct scratch *scratch_place(void *memory, i64 D, i64 V)
     s->q = (word *)((char *)memory + struct_bytes());
     s->o = (float *)(s->q + ATTEND_QUERIES * sum_words(D));
     s->s = s->o + ATTEND_QUERIES * V;
-    s->k = (word *)(s->s + ATTEND_KEYS * TILE_COLS);
-    s->v = s->k + round_up(ATTEND_KEYS * sum_words(D), 16);
+    s->block = (char *)(s->s + ATTEND_KEYS * TILE_COLS);
     return s;
 }
 
@@ -196,9 +204,11 @@ static void panel_block(const struct attend *a, struct scratch *s, i64 index, i6
     /* Of keys that only fill up a group rows of k are anything; their scores are masked. */
     tiles(keys, &scores, k, s->q + index * Dw * TILE_COLS, s->s);
     mask_block(p, s->s, begin, begin + keys);
+    fetch_some(a->fetch, FETCH_LINES);
     vec decay[2];
     for (int side = 0; side < 2; side++)
         decay[side] = softmax_block(p, side * VL, s->s + side * VL, keys, a->scale * LOG2_E);
+    fetch_some(a->fetch, FETCH_LINES);
     if (p->started && !all_ones(decay))
         scale_columns(o, decay, V);
     const struct tile values = { .steps = words_of(keys), .a_row = down_row(ATTEND_KEYS),
@@ -234,7 +244,13 @@ static void load_keys(const struct attend *a, struct scratch *s, i64 key, i64 ke
 {
     const void *k = vec_at(a->half, a->k, key * a->k_row);
     const void *v = vec_at(a->half, a->v, key * a->v_row);
-    const i64 Dw = sum_words(a->D);
+    const i64 Dw = sum_words(a->D), block = key / ATTEND_KEYS;
+    const bool keep = a->keys.loaded != NULL;
+    s->k = (word *)(keep ? a->keys.blocks + block * NAMED(attend_block_bytes)(a->D, a->V)
+                         : s->block);
+    s->v = s->k + round_up(ATTEND_KEYS * Dw, 16);
+    if (keep && a->keys.loaded[block])
+        return;
     if (a->half) {
         words_from_rows(true, s->k, Dw, k, a->k_row, keys, a->D);
         words_down_rows(true, s->v, ATTEND_KEYS, v, a->v_row, keys, a->V);
@@ -242,15 +258,18 @@ static void load_keys(const struct attend *a, struct scratch *s, i64 key, i64 ke
         words_from_rows(false, s->k, Dw, k, a->k_row, keys, a->D);
         words_down_rows(false, s->v, ATTEND_KEYS, v, a->v_row, keys, a->V);
     }
+    if (keep)
+        a->keys.loaded[block] = true;
 }
 
-/* The share of the next block that is fetched while panel i of n is at work. */
-static void prefetch_keys(const struct attend *a, i64 key, i64 last, i64 i, i64 n)
+/* The block from this key on, unless it is there. */
+static void fetch_keys(const struct attend *a, i64 key, i64 last)
 {
-    const i64 share = ceil_div(ATTEND_KEYS, n), from = key + i * share;
-    const i64 rows = i64_min(share, last + 1 - from);
-    prefetch_rows(a->half, vec_at(a->half, a->k, from * a->k_row), a->k_row, rows, a->D);
-    prefetch_rows(a->half, vec_at(a->half, a->v, from * a->v_row), a->v_row, rows, a->V);
+    const i64 rows = i64_min(ATTEND_KEYS, last + 1 - key);
+    if (rows <= 0 || (a->keys.loaded && a->keys.loaded[key / ATTEND_KEYS]))
+        return;
+    fetch_add(a->fetch, a->half, a->k, key * a->k_row, a->k_row, rows, a->D);
+    fetch_add(a->fetch, a->half, a->v, key * a->v_row, a->v_row, rows, a->V);
 }
 
 void NAMED(attend)(const struct attend *a, void *memory)
@@ -275,10 +294,9 @@ void NAMED(attend)(const struct attend *a, void *memory)
     }
     for (i64 key = first / ATTEND_KEYS * ATTEND_KEYS; key <= last; key += ATTEND_KEYS) {
         load_keys(a, s, key, i64_min(ATTEND_KEYS, last + 1 - key));
-        for (i64 i = 0; i < panels; i++) {
-            prefetch_keys(a, key + ATTEND_KEYS, last, i, panels);
+        fetch_keys(a, key + ATTEND_KEYS, last);
+        for (i64 i = 0; i < panels; i++)
             panel_block(a, s, i, key);
-        }
     }
     for (i64 i = 0; i < panels; i++)
         panel_end(a, s, i);

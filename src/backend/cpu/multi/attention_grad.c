@@ -747,14 +747,12 @@ static void chunk_part(void *context, i64 part, int thread)
 {
     const struct shape *s = context;
     struct scratch *c = scratch_of(s, thread);
-    const i64 heads = s->B * s->G - s->whole;
-    const struct part_place at = part_place(part, heads, s->chunks, heads);
-    const i64 head = s->whole + at.head;
-    const struct block k = { .b = head / s->G, .g = head % s->G, .dq = dq_of(s, at.head),
+    const i64 heads = s->B * s->G - s->whole, head = s->whole + part % heads;
+    const struct block k = { .b = head / s->G, .g = head % s->G, .dq = dq_of(s, part % heads),
                              .slots = 1 };
     tiles_begin();
     forget_queries(s, c, k.slots);
-    chunk_of_keys(s, c, &k, at.run * KEYS);
+    chunk_of_keys(s, c, &k, part / heads * KEYS);
     tiles_end();
 }
 
