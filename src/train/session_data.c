@@ -263,14 +263,14 @@ bool session_has_same_data(struct session *s, const json_t *identities)
 
 /* --- loaders ------------------------------------------------------------------------ */
 
-/* A source from which nothing was held out is fine; one whose held out shards are gone is not. */
+/* A source from which nothing was held out is fine; one whose held out shards are gone or damaged
+ * is not. */
 static int any_validation(struct session *s, bool *any)
 {
     *any = false;
     for (i64 i = 0; i < s->n_sources; i++) {
         struct dataset d;
-        if (dataset_open(&d, s->sources[i].path, "val", -1, &s->arena) < 0)
-            continue;
+        TRY(dataset_open(&d, s->sources[i].path, "val", -1, &s->arena));
         if (d.n_shards == 0)
             TRY(ledger_fits(&d));
         *any |= d.tokens > 0;

@@ -229,6 +229,18 @@ TEST(prepared_shards_bring_their_tokenizer)
     expect_same_shard("first", "second", 8, "param");
 }
 
+/* Training without evaluating is what whoever held text out did not ask for. */
+TEST(held_out_text_that_is_damaged_is_said_before_the_first_step)
+{
+    static const char *const sets[] = { "data.sources=" JOB_DIR "/cache/source-0", NULL };
+    make_corpus();
+    CHECK_OK(train("first", NULL, false, NULL));
+    write_file(JOB_DIR "/cache/source-0/val-00000.shard", "");
+    CHECK_FAILS(train("second", sets, false, NULL), ERR_FORMAT,
+                "source-0/val-00000.shard is not a usable shard: it has no header");
+    CHECK(!sys_exists(JOB_DIR "/runs/second/checkpoints/step-8"));
+}
+
 /* Names of the spans of one step on the compute lane, as trace.json has them. */
 static i64 count_spans(json_t *trace, i64 step, const char *name)
 {
@@ -289,6 +301,7 @@ TEST_MAIN(ONE(held_out_bytes_are_those_of_the_text),
           ONE(a_run_whose_data_ended_goes_on_with_more),
           ONE(answers_by_nobody_called_assistant_are_refused),
           ONE(prepared_shards_bring_their_tokenizer),
+          ONE(held_out_text_that_is_damaged_is_said_before_the_first_step),
           ONE(rows_without_answers_say_nothing_of_the_loss),
           ONE(held_out_text_without_answers_is_said_to_have_none),
           ONE(text_without_marks_beside_marked_text_is_told_once),
