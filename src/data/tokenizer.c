@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/sys.h"
 #include "data/byte_alphabet.h"
 
@@ -71,6 +72,20 @@ static i32 find_spelling(const struct tokenizer *t, const char *spelling)
                       : vocab_map_find(&t->map, (const u8 *)spelling, length, true);
 }
 
+/* Hugging Face's tokenizers leave them away too, in silence. */
+static void warn_of_lost_bytes(const struct tokenizer *t)
+{
+    int n = 0, first = 0;
+    for (int byte = 255; byte >= 0; byte--)
+        if (t->byte_id[byte] < 0) {
+            first = byte;
+            n++;
+        }
+    if (n > 0)
+        log_line(LOG_WARN, "tokenizer: %d of the 256 bytes have no token, such as 0x%02x: text "
+                 "loses them", n, (unsigned)first);
+}
+
 static int fill_bytes(struct tokenizer *t, const struct tokenizer_draft *d)
 {
     i32 unknown = -1;
@@ -88,6 +103,7 @@ static int fill_bytes(struct tokenizer *t, const struct tokenizer_draft *d)
         if (t->byte_unknown[byte])
             t->byte_id[byte] = unknown;
     }
+    warn_of_lost_bytes(t);
     return OK;
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/hash.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/rng.h"
 #include "base/sys.h"
 #include "base/text.h"
@@ -392,6 +393,33 @@ TEST(ids_of_special_tokens_that_cannot_be_are_refused)
                 ERR_USAGE, "the id 9, which is another token's");
 }
 
+static char told[256];
+
+static void keep_told(void *context, enum log_level level, const char *line)
+{
+    (void)context;
+    if (level == LOG_WARN)
+        snprintf(told, sizeof told, "%s", line);
+}
+
+/* As with Hugging Face's tokenizers, which do not say so. */
+TEST(bytes_that_no_token_stands_for_are_told)
+{
+    struct tokenizer *t;
+    const struct tokenizer_import how = { "cl100k", NULL, 0 };
+    write_file("one.tiktoken", "YQ== 0\nYg== 1\nYWI= 2\n");
+    log_add_sink(keep_told, NULL, LOG_WARN);
+    CHECK_OK(tokenizer_open_as(&t, in_folder("one.tiktoken"), &how));
+    CHECK(strstr(told, "254 of the 256 bytes have no token, such as 0x00: text loses them"));
+    CHECK_STR(encode(t, "abc"), "2");
+    tokenizer_free(t);
+    told[0] = '\0';
+    t = parse_json("", "", "");
+    CHECK_STR(told, "");
+    tokenizer_free(t);
+    log_remove_sink(keep_told, NULL);
+}
+
 TEST(damaged_tiktoken_files_are_refused)
 {
     struct tokenizer *t;
@@ -519,6 +547,7 @@ int main(void)
           ONE(a_saved_tokenizer_says_what_ends_a_text),
         ONE(odd_ids_of_special_tokens_survive_saving),
         ONE(ids_of_special_tokens_that_cannot_be_are_refused),
+        ONE(bytes_that_no_token_stands_for_are_told),
         ONE(damaged_tiktoken_files_are_refused),
         ONE(vocabulary_and_merges_open_like_the_json_they_came_from),
         ONE(other_kinds_of_tokenizers_are_refused_in_one_sentence),
