@@ -209,21 +209,33 @@ static enum parse_result parse_duration(const char *text, double *value)
 
 /* --- writing --------------------------------------------------------------------- */
 
-static void format_size(i64 value, const char *unit, struct text *out)
+/* With the largest letter of this step that leaves no remainder; "" where none does. */
+static void scaled(i64 value, i64 step, const char *suffix, char *out, size_t size)
 {
     static const char *const letters[] = { "T", "G", "M", "K" };
-    bool bytes = unit && strcmp(unit, "bytes") == 0;
-    for (int binary = bytes; binary >= 0 && value > 0; binary--) {
-        i64 step = binary ? 1024 : 1000, factor = step * step * step * step;
-        for (int i = 0; i < 4; i++, factor /= step) {
-            if (value % factor)
-                continue;
-            text_printf(out, "%lld%s%s", (long long)(value / factor), letters[i],
-                        binary ? "iB" : "");
-            return;
-        }
-    }
-    text_printf(out, "%lld", (long long)value);
+    i64 factor = step * step * step * step;
+    int i = 0;
+    for (; i < 4 && value % factor; i++)
+        factor /= step;
+    *out = '\0';
+    if (i < 4)
+        snprintf(out, size, "%lld%s%s", (long long)(value / factor), letters[i], suffix);
+}
+
+/* Bytes in the shorter of both ways: 64KiB, but 10G rather than 9765625KiB. */
+static void format_size(i64 value, const char *unit, struct text *out)
+{
+    char binary[32] = "", decimal[32] = "";
+    if (value > 0)
+        scaled(value, 1000, "", decimal, sizeof decimal);
+    if (value > 0 && unit && strcmp(unit, "bytes") == 0)
+        scaled(value, 1024, "iB", binary, sizeof binary);
+    if (*binary && (!*decimal || strlen(binary) <= strlen(decimal) + 2)) /* "iB" is no detour */
+        text_add(out, binary);
+    else if (*decimal)
+        text_add(out, decimal);
+    else
+        text_printf(out, "%lld", (long long)value);
 }
 
 static void format_duration(double seconds, struct text *out)

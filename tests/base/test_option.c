@@ -198,6 +198,7 @@ TEST(formatted_values_read_back)
     static const struct { const char *key, *text, *expected; } cases[] = {
         { "flag", "yes", "true" },         { "train.steps", "1e6", "1000000" },
         { "bytes", "1048576", "1MiB" },    { "bytes", "3000", "3K" },
+        { "bytes", "10G", "10G" },         { "bytes", "64KiB", "64KiB" },
         { "tokens", "2.5M", "2500K" },     { "tokens", "1234567", "1234567" },
         { "rate", "0.1", "0.1" },          { "time", "7200", "2h" },
         { "time", "61", "61s" },           { "time", "250ms", "0.25s" },
