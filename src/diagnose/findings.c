@@ -71,6 +71,8 @@ static const double usual_pace = 1.05;
 /* The least of n times is still by some 2 / n of their noise above the undisturbed one; of few
  * actions by thrice that. */
 static const double left_of_noise = 6;
+/* As K4's own interval has it. */
+static const double clock_known = 0.25;
 /* How much of the symptom's loss the cause must have. */
 static const double least_explained = 0.5;
 
@@ -98,6 +100,9 @@ static bool may_explain(const struct measure *m, const struct finding *cause,
     if (by_clock && ((strcmp(symptom->id, "B2") == 0 && c->first_step < 0) ||
                      strcmp(symptom->id, "H9") == 0))
         return false;
+    /* B1 is what a low clock leaves, as far as the clock is known. */
+    if (by_clock && strcmp(symptom->id, "B1") == 0)
+        return symptom->lost <= clock_known * cause->lost;
     if (strcmp(cause->id, "B3") == 0)
         return cause->within_steps && is_quick_when_quiet(m, &symptom->place);
     /* Ranks that are slow alike throughout a step make no parts of it unlike others. */

@@ -100,6 +100,10 @@ struct rule_excess rule_excess(const struct measure *m, i64 rank, measure_series
 /* x of a rank stands out: it is twice the median of the others and of them all the most. */
 bool rule_alone(const struct measure *m, measure_series_fn series, i64 *rank);
 
+/* What the rank's clock is all the time, of that at the start; 1 where that is not low. What a rank
+ * computes, times this, it would compute at the clock of the start. */
+double rule_low_clock(const struct measure *m, const struct measure_rank *r);
+
 const double *rule_compute(const struct measure_rank *r);
 const double *rule_data(const struct measure_rank *r);
 

@@ -183,6 +183,14 @@ static void fix_slow_ranks(const struct measure *m, const struct slow_ranks *g, 
     rule_look(f, "what it reaches beside other hosts");
 }
 
+static bool has_low_clock(const struct measure *m, const struct slow_ranks *g)
+{
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (g->in[r] && rule_low_clock(m, &m->ranks[r]) < 1)
+            return true;
+    return false;
+}
+
 static void tell_slow_ranks(const struct measure *m, const struct slow_ranks *slow,
                             struct finding *f, struct arena *a)
 {
@@ -205,18 +213,24 @@ static void tell_slow_ranks(const struct measure *m, const struct slow_ranks *sl
     if (m->config.pp < 2 && isfinite(g.blamed_share))
         rule_evidence(f, "of what ranks wait for each other %.0f %% is for %s",
                       100 * fmin(1, g.blamed_share), g.n > 1 ? "them" : "it");
-    if (k->clock > 0)
+    const bool low = has_low_clock(m, &g);
+    if (low)
+        rule_reject(f, "K4", "its clock is at %.0f %% of what it was: it takes %.1f ms longer than that "
+                    "explains", 100 * k->clock, 1e3 * e.mean);
+    else if (k->clock > 0)
         rule_reject(f, "K4", "its clock is at %.0f %% of what it was, no quota held it back",
                     100 * k->clock);
     if (isfinite(k->on_cpu))
         rule_reject(f, "H8", "its threads run for %.0f %% of the time that they are ready",
                     100 * k->on_cpu);
     rule_reject(f, "D6", "it is always the same %s", g.n > 1 ? "ranks" : "rank");
+    /* Tasks as others' would have their clock, too. */
+    const bool by_share = g.across || low;
     double lost = e.mean;
-    if (isfinite(m->loss[LOSS_BALANCE]) && m->loss[LOSS_BALANCE] > 0)
+    if (!low && isfinite(m->loss[LOSS_BALANCE]) && m->loss[LOSS_BALANCE] > 0)
         lost = fmax(m->loss[LOSS_BALANCE], e.mean);
-    rule_edit(f, !finding_names_ranks(&f->place) ? EDIT_NONE : g.across ? EDIT_COMPUTE : EDIT_EVEN_RANK,
-              g.across ? slow_mended(m, &g) : 1);
+    rule_edit(f, !finding_names_ranks(&f->place) ? EDIT_NONE : by_share ? EDIT_COMPUTE : EDIT_EVEN_RANK,
+              by_share ? slow_mended(m, &g) : 1);
     f->edit.takes = slow_mended(m, &g);
     if (g.across) {
         f->place.stage = f->edit.stage = g.n > 1 ? -1 : k->stage;
@@ -407,11 +421,9 @@ static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
     double lost = (M + P - 1) / M * (s.most - s.mean);
     if (!(lost >= m->theta))
         return false;
-    struct finding slow = { .place = f->place };
-    if (g.across)
-        slow_place(m, g.at[0].in, &slow, a);
-    if (g.across && (g.n > 1 || slow.place.rank < 0))
-        return false; /* they are no range of ranks: what they hide cannot be replayed */
+    const struct slow_hidden hidden = slow_hide(m, &g);
+    if (!hidden.replayed)
+        return false;
     f->place.stage = s.slow;
     split_name(m, s.slow, slowest, sizeof slowest);
     rule_evidence(f, "%s computes for %.1f ms a step, the mean of the pipeline's ranks is %.1f ms%s",
@@ -424,10 +436,10 @@ static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
                 P, 100 * (P - 1) / (M + P - 1));
     rule_edit(f, EDIT_EVEN_STAGES, 1);
     f->edit.stage = -1;
-    if (g.across) { /* else the stage's other ranks show what it takes */
-        f->edit.mended = slow_mended(m, &g.at[0]);
-        f->edit.mended_first = slow.place.rank;
-        f->edit.mended_last = (int)i64_max(slow.place.rank, slow.place.last_rank);
+    if (hidden.first >= 0) { /* else the stage's other ranks show what it takes */
+        f->edit.mended = hidden.take;
+        f->edit.mended_first = m->ranks[hidden.first].rank;
+        f->edit.mended_last = m->ranks[hidden.last].rank;
     }
     rule_gain(m, f, lost, lost, 0.25);
     const bool known = P <= COUNT_OF(s.seconds) && split_best(m, s.seconds, split, sizeof split);

@@ -120,6 +120,8 @@ static bool look_far_memory(const struct measure *m, const struct rule_limit *li
     return true;
 }
 
+enum { RULE_K1, RULE_K2, RULE_K4 }; /* the first of rules_kernel */
+
 /* By quota. */
 static double held_back(const struct measure_rank *r, double least)
 {
@@ -135,6 +137,13 @@ static struct measure_change clock_fell(const struct measure *m, const struct me
     if (c.until - c.at == n || !(c.inside < limit[0].value) || c.before < limit[0].value)
         c.until = 0;
     return c;
+}
+
+double rule_low_clock(const struct measure *m, const struct measure_rank *r)
+{
+    const struct rule_limit *limit = rules_kernel[RULE_K4].limit;
+    const bool low = r->clock > 0 && r->clock < limit[0].value;
+    return low && clock_fell(m, r, limit).until == 0 ? r->clock : 1;
 }
 
 /* By the clock: what slower registers cost while computing. */

@@ -74,12 +74,17 @@ static bool explains_balance(const struct measure *m, const struct slow_ranks *g
 static void add_group(const struct measure *m, struct slow_groups *all, struct slow_ranks g, bool *had)
 {
     all->at[all->n++] = g;
-    all->across |= g.across;
     for (i64 r = 0; r < m->n_ranks; r++)
         if (g.in[r]) {
-            all->take[r] = g.takes[r];
+            all->take[r] *= g.takes[r];
             had[r] = true;
         }
+}
+
+static void at_clocks_of_start(const struct measure *m, struct slow_groups *all)
+{
+    for (i64 r = 0; r < m->n_ranks; r++)
+        all->take[r] = rule_low_clock(m, &m->ranks[r]);
 }
 
 /* Those that are always slow beside the usual ones (NULL: those that are not slow beside others). */
@@ -88,8 +93,7 @@ static struct slow_groups list_groups(const struct measure *m, const struct rule
 {
     struct slow_groups all = { .take = ARENA_ARRAY(a, double, m->n_ranks) };
     bool *had = ARENA_ARRAY(a, bool, m->n_ranks);
-    for (i64 r = 0; r < m->n_ranks; r++)
-        all.take[r] = 1;
+    at_clocks_of_start(m, &all);
     struct slow_ranks g = slow_ranks_among(m, had, usual, a);
     while (all.n < SLOW_GROUPS && is_steady(m, limit, &g)) {
         add_group(m, &all, g, had);
@@ -108,14 +112,44 @@ static bool are_waited_for(const struct measure *m, const struct rule_limit *lim
            beyond_chance(m, g) >= least;
 }
 
+static bool hides_its_stage(const struct measure *m, const struct slow_groups *g, i64 rank)
+{
+    for (int k = 0; k < g->n; k++)
+        if (g->at[k].across && g->at[k].in[rank])
+            return true;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (m->ranks[r].stage == m->ranks[rank].stage && g->take[r] >= 1)
+            return false;
+    return true;
+}
+
+struct slow_hidden slow_hide(const struct measure *m, const struct slow_groups *g)
+{
+    struct slow_hidden h = { true, -1, -1, 1 };
+    const double alike = 0.02; /* takes that a replay may take for one */
+    i64 n = 0;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        if (!hides_its_stage(m, g, r))
+            continue;
+        h.take = n > 0 ? h.take : g->take[r];
+        h.replayed &= fabs(g->take[r] - h.take) <= alike * h.take;
+        h.first = n > 0 ? h.first : r;
+        h.last = r;
+        n++;
+    }
+    if (n == m->n_ranks && h.replayed) /* all alike hide nothing */
+        return (struct slow_hidden){ true, -1, -1, 1 };
+    h.replayed &= n == 0 || n == h.last - h.first + 1;
+    return h;
+}
+
 struct slow_groups slow_groups_find(const struct measure *m, const struct rule_limit *limit,
                                     struct arena *a)
 {
     struct slow_groups all = list_groups(m, limit, NULL, a);
     if (all.n == 0 || !are_waited_for(m, limit, &all.at[0])) {
         all.n = 0;
-        for (i64 r = 0; r < m->n_ranks; r++)
-            all.take[r] = 1;
+        at_clocks_of_start(m, &all);
         return all;
     }
     if (all.n < 2)
@@ -123,7 +157,10 @@ struct slow_groups slow_groups_find(const struct measure *m, const struct rule_l
     /* Others that are slow by less do not show what these should take. */
     bool *usual = ARENA_ARRAY(a, bool, m->n_ranks);
     for (i64 r = 0; r < m->n_ranks; r++)
-        usual[r] = all.take[r] == 1;
+        usual[r] = true;
+    for (int k = 0; k < all.n; k++)
+        for (i64 r = 0; r < m->n_ranks; r++)
+            usual[r] &= !all.at[k].in[r];
     const struct slow_groups again = list_groups(m, limit, usual, a);
     return again.n > 0 && again.at[0].rank == all.at[0].rank ? again : all;
 }

@@ -12,13 +12,20 @@ enum { SLOW_GROUPS = 8 };
 struct slow_groups {
     struct slow_ranks at[SLOW_GROUPS];
     int n;
-    bool across;  /* some are so beside other stages only */
-    double *take; /* [n_ranks] once mended, of what each rank takes; 1: it is not slow */
+    double *take; /* [n_ranks] once mended, of what each rank takes, at the clock of the start */
 };
 
 /* limit: B1's row. */
 struct slow_groups slow_groups_find(const struct measure *m, const struct rule_limit *limit,
                                     struct arena *a);
+/* Slow ranks, or such with a low clock, that leave nobody in their stage to show what it has to do. */
+struct slow_hidden {
+    bool replayed; /* as far as there are any, a replay can mend them: one range, all alike */
+    i64 first, last; /* -1: none */
+    double take;     /* once mended, of what they take */
+};
+struct slow_hidden slow_hide(const struct measure *m, const struct slow_groups *g);
+
 /* What the group's slowest rank would compute, were it as the others; and as a share of what it does. */
 double slow_usual(const struct measure *m, const struct slow_ranks *g);
 double slow_mended(const struct measure *m, const struct slow_ranks *g);

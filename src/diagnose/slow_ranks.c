@@ -35,14 +35,22 @@ static i64 most_beside_several(i64 n)
     return i64_max(n / 2, n - 2);
 }
 
+/* clocks: at the clock of the start, so that one that is low now makes no rank slow (K4 tells of it). */
+static struct rank_mean compared(const struct measure *m, i64 rank, double scale, bool clocks)
+{
+    if (clocks)
+        scale *= rule_low_clock(m, &m->ranks[rank]);
+    return (struct rank_mean){ rank, scale, scale * measure_mean(m, m->ranks[rank].compute) };
+}
+
 /* Without those that are left out. */
-static i64 list_stage(const struct measure *m, int stage, const bool *left_out,
+static i64 list_stage(const struct measure *m, int stage, const bool *left_out, bool clocks,
                       struct rank_mean *out)
 {
     i64 n = 0;
     for (i64 r = 0; r < m->n_ranks; r++)
         if (m->ranks[r].stage == stage && !left_out[r])
-            out[n++] = (struct rank_mean){ r, 1, measure_mean(m, m->ranks[r].compute) };
+            out[n++] = compared(m, r, 1, clocks);
     return n;
 }
 
@@ -76,7 +84,7 @@ static enum work_known work_known(const struct measure *m)
 }
 
 /* All ranks beside each other, by what each has to do. */
-static i64 list_all(const struct measure *m, enum work_known by, const bool *left_out,
+static i64 list_all(const struct measure *m, enum work_known by, const bool *left_out, bool clocks,
                     struct rank_mean *out)
 {
     double cost = 0;
@@ -86,14 +94,15 @@ static i64 list_all(const struct measure *m, enum work_known by, const bool *lef
     for (i64 r = 0; r < m->n_ranks; r++) {
         const double scale = cost / work_of(&m->ranks[r], by);
         if (!left_out[r])
-            out[n++] = (struct rank_mean){ r, scale, scale * measure_mean(m, m->ranks[r].compute) };
+            out[n++] = compared(m, r, scale, clocks);
     }
     return n;
 }
 
 /* Each stage's fastest rank, by what the machine's ceilings say: where that is slow, all of the stage
  * are. 0: what their tasks cost is not known. */
-static i64 list_across(const struct measure *m, const bool *left_out, struct rank_mean *out)
+static i64 list_across(const struct measure *m, const bool *left_out, bool clocks,
+                       struct rank_mean *out)
 {
     const i64 stages = m->config.pp;
     struct arena a;
@@ -102,7 +111,7 @@ static i64 list_across(const struct measure *m, const bool *left_out, struct ran
         return 0;
     arena_init(&a);
     struct rank_mean *all = ARENA_ARRAY(&a, struct rank_mean, m->n_ranks);
-    const i64 n_all = list_all(m, WORK_BY_CEILINGS, left_out, all);
+    const i64 n_all = list_all(m, WORK_BY_CEILINGS, left_out, clocks, all);
     for (i64 p = 0; p < stages; p++) {
         struct rank_mean least = { -1, 1, INFINITY };
         for (i64 k = 0; k < n_all; k++)
@@ -244,8 +253,8 @@ static struct slow_ranks more_of(const struct measure *m, struct slow_ranks g, s
     return other.rank >= 0 && (g.rank < 0 || wider || slower) ? other : g;
 }
 
-struct slow_ranks slow_ranks_among(const struct measure *m, const bool *left_out, const bool *usual,
-                                   struct arena *a)
+static struct slow_ranks find_among(const struct measure *m, const bool *left_out, const bool *usual,
+                                    bool clocks, struct arena *a)
 {
     struct slow_ranks g = none_slow(m, a), x;
     struct rank_mean *list = ARENA_ARRAY(a, struct rank_mean, m->n_ranks);
@@ -254,18 +263,18 @@ struct slow_ranks slow_ranks_among(const struct measure *m, const bool *left_out
     if (m->n_steps == 0)
         return g;
     for (int p = 0; by != WORK_TOLD && p < i64_max(1, m->config.pp); p++) {
-        n = list_stage(m, p, left_out, list);
+        n = list_stage(m, p, left_out, clocks, list);
         x = find_group(m, list, n, most_beside_several(n), usual, a);
         if (x.rank >= 0 && !(x.excess.mean <= g.excess.mean)) /* NaN: there is none yet */
             g = x;
     }
     if (by != WORK_BY_CEILINGS) {
-        n = list_all(m, by, left_out, list);
+        n = list_all(m, by, left_out, clocks, list);
         x = find_group(m, list, n, n - 1, usual, a);
         x.across = needs_other_stages(m, &x);
         return more_of(m, g, x);
     }
-    n = list_across(m, left_out, list);
+    n = list_across(m, left_out, clocks, list);
     x = find_group(m, list, n, most_beside_several(n), usual, a);
     if (x.rank < 0 || (g.rank >= 0 && !(x.excess.mean > g.excess.mean)))
         return g;
@@ -275,5 +284,11 @@ struct slow_ranks slow_ranks_among(const struct measure *m, const bool *left_out
 
 struct slow_ranks slow_ranks_find(const struct measure *m, struct arena *a)
 {
-    return slow_ranks_among(m, ARENA_ARRAY(a, bool, m->n_ranks), NULL, a);
+    return find_among(m, ARENA_ARRAY(a, bool, m->n_ranks), NULL, false, a);
+}
+
+struct slow_ranks slow_ranks_among(const struct measure *m, const bool *left_out, const bool *usual,
+                                   struct arena *a)
+{
+    return find_among(m, left_out, usual, true, a);
 }

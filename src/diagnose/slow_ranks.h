@@ -23,7 +23,7 @@ struct slow_ranks {
 
 /* Of the stage in which that is most, or of stages beside each other. */
 struct slow_ranks slow_ranks_find(const struct measure *m, struct arena *a);
-/* The same without the ranks that are left out: [n_ranks]. usual: those that are known not to be slow;
+/* The same at the clocks of the start and without the ranks that are left out: [n_ranks]. usual: those that are known not to be slow;
  * NULL: not one is. */
 struct slow_ranks slow_ranks_among(const struct measure *m, const bool *left_out, const bool *usual,
                                    struct arena *a);

@@ -3,6 +3,8 @@
 
 #include "diagnose/plant.h"
 
+#include <math.h>
+
 static struct findings found;
 
 /* Ranks take factor[r] times as long as their work asks for. */
@@ -130,7 +132,71 @@ TEST(an_episode_of_nothing_hides_no_slow_ranks)
     arena_fini(&a);
 }
 
-TEST_MAIN(ONE(all_but_one_may_be_slow_where_times_are_given), ONE(most_ranks_are_listed),
+/* A clock that is low is K4's: beside it a rank is slow by what that leaves, or not at all. */
+TEST(a_low_clock_is_told_apart_from_what_else_is_slow)
+{
+    for (int which = 0; which < 3; which++) { /* another rank is slow; the same is, too; none is */
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(4, STEPS, &a);
+        const double slow = which == 2 ? 1 : 1.5, low = which == 1 ? 1.5 / 0.7 : 1 / 0.7;
+        slow_by(m, (double[]){ 1, which == 1 ? 1 : slow, low, 1 }, fmax(slow, low));
+        m->ranks[2].clock = 0.7;
+        for (int r = 0; r < 4; r++)
+            m->ranks[r].blamed_share = r == 1 || r == 2;
+        findings_make(&found, m, NULL);
+        i64 slow_rank = -1, low_rank = -1;
+        for (int i = 0; i < found.n; i++) {
+            if (strcmp(found.at[i].id, "B1") == 0) {
+                slow_rank = found.at[i].place.rank;
+                CHECK_EQ(found.at[i].place.last_rank > slow_rank, false);
+                CHECK_NEAR(found.at[i].edit.takes, 1 / 1.5, 0.01);
+                CHECK_EQ(found.at[i].edit.kind, which == 1 ? EDIT_COMPUTE : EDIT_EVEN_RANK);
+            }
+            if (strcmp(found.at[i].id, "K4") == 0)
+                low_rank = found.at[i].place.rank;
+        }
+        CHECK_EQ(low_rank, 2);
+        CHECK_EQ(slow_rank, which == 2 ? -1 : which == 1 ? 2 : 1);
+        arena_fini(&a);
+    }
+}
+
+/* A stage's only rank with a low clock: what stages have to do is seen, and replayed, without that. */
+TEST(a_low_clock_makes_no_stage_longer)
+{
+    struct arena a;
+    arena_init(&a);
+    struct measure *m = usual_run(4, STEPS, &a);
+    m->config.pp = 4;
+    m->config.dp = 1;
+    m->config.micro_batches = 16;
+    for (int r = 0; r < 4; r++) {
+        m->ranks[r].stage = r;
+        m->ranks[r].roofline_s = 0.09 * (r == 2 ? 1.3 : 1);
+    }
+    slow_by(m, (double[]){ 1, 1 / 0.7, 1.3, 1 }, 1 / 0.7);
+    m->ranks[1].clock = 0.7;
+    findings_make(&found, m, NULL);
+    bool told = false;
+    for (int i = 0; i < found.n; i++) {
+        const struct finding *f = &found.at[i];
+        CHECK(strcmp(f->id, "B1") != 0);
+        if (strcmp(f->id, "B4") == 0) {
+            told = true;
+            CHECK_EQ(f->place.stage, 2);
+            CHECK_NEAR(f->edit.mended, 0.7, 1e-9);
+            CHECK_EQ(f->edit.mended_first, 1);
+            CHECK_EQ(f->edit.mended_last, 1);
+        }
+    }
+    CHECK(told);
+    arena_fini(&a);
+}
+
+TEST_MAIN(ONE(a_low_clock_makes_no_stage_longer),
+          ONE(a_low_clock_is_told_apart_from_what_else_is_slow),
+          ONE(all_but_one_may_be_slow_where_times_are_given), ONE(most_ranks_are_listed),
           ONE(ranks_of_several_stages_are_one_place),
           ONE(slow_ranks_are_held_to_those_that_are_not),
           ONE(an_episode_of_nothing_hides_no_slow_ranks))
