@@ -124,6 +124,40 @@ TEST(a_loader_takes_of_a_gain_what_steps_would_then_wait_for_it)
     }
 }
 
-TEST_MAIN(ONE(a_loader_takes_of_a_gain_what_steps_would_then_wait_for_it),
+/* One loader computes, another one stands still for storage: mending the slower one leaves what steps
+ * wait for the other. */
+TEST(slow_loaders_with_different_causes_are_two_findings)
+{
+    static struct findings f;
+    for (int slower = 1; slower < 3; slower++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(4, STEPS, &a);
+        double *load[4];
+        for (int r = 0; r < 4; r++)
+            load[r] = series(&a, r == slower ? 0.16 : r == 1 || r == 2 ? 0.14 : 0.05);
+        plant_loads(m, load);
+        for (int r = 0; r < 4; r++) {
+            m->ranks[r].load_cpu = r == 2 ? 0.05 : 0.95;
+            m->ranks[r].queue_empty = r == slower ? 1 : 0.05;
+        }
+        findings_make(&f, m, NULL);
+        const int first = slower == 1 ? 0 : 1; /* by id: the slower one, to be mended first */
+        static const char *const ids[] = { "D1", "D2" };
+        if (f.n != 2 || strcmp(f.at[0].id, ids[first]) != 0 || strcmp(f.at[1].id, ids[!first]) != 0) {
+            tell(&f, m);
+            fail_msg("%s and %s were planted", ids[first], ids[!first]);
+        }
+        CHECK_EQ(f.at[0].place.rank, slower);
+        CHECK_EQ(f.at[1].place.rank, 3 - slower);
+        CHECK_NEAR(f.at[0].gain, 0.02, 0.002);
+        CHECK_NEAR(f.at[1].gain, 0.04, 0.002);
+        CHECK(strcmp(f.at[1].after, ids[first]) == 0);
+        arena_fini(&a);
+    }
+}
+
+TEST_MAIN(ONE(slow_loaders_with_different_causes_are_two_findings),
+          ONE(a_loader_takes_of_a_gain_what_steps_would_then_wait_for_it),
           ONE(uneven_loaders_of_all_ranks_are_one_finding_everywhere),
           ONE(a_slow_loader_and_an_uneven_one_are_told_apart))
