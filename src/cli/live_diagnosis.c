@@ -45,6 +45,7 @@ static void name_finding(const struct diagnosis *d, struct live_diagnosis *out)
 {
     const struct finding *f = &d->findings.at[0];
     struct text place = { 0 };
+    char gain[64];
     if (d->measure->n_steps < DIAGNOSIS_STEPS_WANTED) {
         snprintf(out->finding, sizeof out->finding, "none yet: %lld steady steps, %d are wanted",
                  (long long)d->measure->n_steps, DIAGNOSIS_STEPS_WANTED);
@@ -56,9 +57,13 @@ static void name_finding(const struct diagnosis *d, struct live_diagnosis *out)
         return;
     }
     finding_place_text(&f->place, &place);
-    snprintf(out->finding, sizeof out->finding, "%s (%s), %s: gives back %.*f ms a step, %.0f %%",
-             f->title, f->id, place.data ? place.data : "", f->gain < 0.01 ? 2 : 0, 1e3 * f->gain,
-             100 * f->gain / d->measure->step.mean);
+    if (f->saves_j > 0)
+        snprintf(gain, sizeof gain, "saves %.2g J a step", f->saves_j);
+    else
+        snprintf(gain, sizeof gain, "gives back %.*f ms a step, %.0f %%", f->gain < 0.01 ? 2 : 0,
+                 1e3 * f->gain, 100 * f->gain / d->measure->step.mean);
+    snprintf(out->finding, sizeof out->finding, "%s (%s), %s: %s", f->title, f->id,
+             place.data ? place.data : "", gain);
     text_fini(&place);
 }
 

@@ -3,6 +3,7 @@
 #include "diagnose/rule.h"
 #include "diagnose/times.h"
 #include "graph/graph.h"
+#include "machine/units.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -164,6 +165,10 @@ static void price(struct finding *f, const struct measure *m, const struct findi
 {
     if (f->edit.kind == EDIT_NONE)
         return;
+    if (f->edit.kind == EDIT_CLOCK) {
+        rule_price_clock(f, m, replay, before);
+        return;
+    }
     if (f->edit.mended > 0 || f->edit.kind == EDIT_EVEN_STAGES) {
         struct finding_edit others = f->edit;
         others.kind = f->edit.kind == EDIT_EVEN_STAGES ? EDIT_OFTEN_QUIET : EDIT_COMPUTE;
@@ -376,22 +381,28 @@ static void move_behind(struct findings *f)
         }
 }
 
+static bool is_worth(const struct finding *f, const struct measure *m)
+{
+    if (f->edit.kind == EDIT_CLOCK)
+        return rule_saves_enough(m, f);
+    return is_worth_it(f, m) && f->gain_lo > 0;
+}
+
 static void price_all(struct findings *f, const struct measure *m,
                       const struct finding_replay *replay)
 {
     double before = replay ? replay->length(replay->context, NULL, 1) : NAN;
-    if (!(fabs(before - m->step.mean) <= replay_gate * m->step.mean))
-        return;
+    const bool valid = fabs(before - m->step.mean) <= replay_gate * m->step.mean;
     int kept = 0;
-    for (int i = 0; i < f->n; i++)
+    for (int i = 0; i < f->n && valid; i++)
         price(&f->at[i], m, replay, before);
-    for (int i = 0; i < f->n; i++)
+    for (int i = 0; i < f->n && valid; i++)
         price_beside(&f->at[i], f, m, replay, before);
     for (int i = 0; i < f->n; i++) {
         const struct finding *x = &f->at[i];
         /* What the critical path does not go through is no finding, nor what may give back
-         * nothing. */
-        if (x->replayed ? is_worth_it(x, m) && x->gain_lo > 0 : !x->asks_replay)
+         * nothing; nor lower clocks of which no replay says that steps stay as long. */
+        if (!valid ? x->edit.kind != EDIT_CLOCK : x->replayed ? is_worth(x, m) : !x->asks_replay)
             f->at[kept++] = *x;
     }
     f->n = kept;
@@ -425,6 +436,8 @@ static int by_gain(const void *a, const void *b)
     const struct finding *x = a, *y = b;
     if (x->urgent != y->urgent)
         return x->urgent ? -1 : 1;
+    if ((x->saves_j > 0) != (y->saves_j > 0))
+        return x->saves_j > 0 ? 1 : -1;
     if ((x->about == ABOUT_OTHERS) != (y->about == ABOUT_OTHERS))
         return x->about == ABOUT_OTHERS ? 1 : -1;
     return (x->gain < y->gain) - (x->gain > y->gain);
@@ -589,6 +602,16 @@ void finding_place_text(const struct finding_place *p, struct text *out)
         text_add(out, "everywhere");
 }
 
+static void put_saving(const struct finding *f, struct text *out)
+{
+    char j[3][32];
+    unit_two_digits(f->saves_lo_j, j[0], sizeof j[0]);
+    unit_two_digits(f->saves_j, j[1], sizeof j[1]);
+    unit_two_digits(f->saves_hi_j, j[2], sizeof j[2]);
+    text_printf(out, "    loses no time; mending it saves %s J a step [%s, %s], by a model; steps stay "
+                "as long, by replay\n", j[1], j[0], j[2]);
+}
+
 static void put_finding(const struct finding *f, int number, struct text *out)
 {
     text_printf(out, "%2d. %-4s%s  [", number, f->id, f->title);
@@ -602,6 +625,8 @@ static void put_finding(const struct finding *f, int number, struct text *out)
                     f->about == ABOUT_OTHERS ? "disturbed" : "slower than it was");
     if (f->urgent)
         text_add(out, "    mend this first\n");
+    else if (f->saves_j > 0)
+        put_saving(f, out);
     else
         text_printf(out, "    loses %.1f ms a step (%.0f %%); mending it gives back %.1f ms [%.1f, "
                     "%.1f], by %s\n", 1e3 * f->lost, 100 * f->share, 1e3 * f->gain,
@@ -753,6 +778,14 @@ void findings_json(const struct findings *all, struct json *j)
         json_double(j, f->gain);
         json_double(j, f->gain_hi);
         json_end(j);
+        if (f->saves_j > 0) {
+            json_key(j, "saves_j");
+            json_begin_array(j);
+            json_double(j, f->saves_lo_j);
+            json_double(j, f->saves_j);
+            json_double(j, f->saves_hi_j);
+            json_end(j);
+        }
         json_put_str(j, "gain_by", f->urgent ? NULL : f->replayed ? "replay" : "formula");
         json_end(j);
     }

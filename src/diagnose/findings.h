@@ -47,7 +47,8 @@ enum finding_edit_kind {
     EDIT_QUIET,      /* tasks take at most what they take when nothing disturbs them; factor 0:
                       * when that is seldom so */
     EDIT_OFTEN_QUIET, /* the same, when that is more often so */
-    EDIT_PLACES      /* ranks lie on the axes as in another order of them */
+    EDIT_PLACES,     /* ranks lie on the axes as in another order of them */
+    EDIT_CLOCK       /* ranks take `factor` of the time that they have to compute more slowly */
 };
 
 struct finding_edit {
@@ -98,6 +99,8 @@ struct finding {
     char confirm[FINDING_COMMAND]; /* a command line, as a shell takes it */
     char look[FINDING_TEXT];       /* what of it to look at; empty: whether steps are shorter */
     double gain_lo, gain, gain_hi; /* seconds per step */
+    double saves_lo_j, saves_j, saves_hi_j; /* joules a step, of what takes energy and no time: then
+                                             * its seconds are 0, and it stands behind the rest */
     double most;   /* that mending it can give back, in whatever noise; 0: the step */
     double beside; /* of the gain: what no replay of the edit shows; a pessimist has none of it */
     bool replayed; /* the gain comes from a replay */

@@ -113,8 +113,9 @@ const struct kind kinds[KINDS] = {
     { "R2", "a slow start", "time before the first step", NULL, KIND_NAMED },
     { "R3", "memory that a larger micro-batch could use",
       "the peak against the limit, where K7, H5 or B6 was found", "micro_batch=1", KIND_NAMED },
-    { "R4", "energy of ranks that wait", "ranks that wait sleep (comm/lane.h); what a lower clock while "
-      "they compute would save besides is not measured", NULL, KIND_BLIND },
+    { "R4", "energy of ranks that have time", "by how much ranks could compute more slowly, "
+      "replayed; joules by the run's ledger and a model of what a lower clock saves. Waiting itself is slept "
+      "(comm/lane.h)", "slow_compute=1.5@1", KIND_NAMED },
     { "R5", "the run stands still", "time since anything was recorded; who has made fewer calls",
       "hang=1@1:20", KIND_NAMED },
 };

@@ -95,11 +95,35 @@ static void set_theta(struct measure *m)
     m->theta = fmax(least_share * m->step.mean, isfinite(noise) ? noise : 0);
 }
 
+/* In so many of the steps at least a rank has the time. */
+static const double nearly_all = 0.9;
+/* Half the clock is about the least that processors have. */
+static const double most_stretch = 2;
+
+static void settle_stretches(struct measure *m)
+{
+    struct arena a;
+    arena_init(&a);
+    double *times = ARENA_ARRAY(&a, double, m->n_steps);
+    double *most = ARENA_ARRAY(&a, double, m->n_steps);
+    for (i64 i = 0; i < m->n_steps; i++)
+        for (i64 r = 0; r < m->n_ranks; r++)
+            most[i] = fmax(most[i], m->ranks[r].compute[i]);
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        for (i64 i = 0; i < m->n_steps; i++)
+            times[i] = most[i] / m->ranks[r].compute[i];
+        const double x = measure_quantile(times, m->n_steps, 1 - nearly_all);
+        m->ranks[r].stretch = isfinite(x) ? fmin(most_stretch, fmax(1, x)) : 1;
+    }
+    arena_fini(&a);
+}
+
 void measure_settle(struct measure *m)
 {
     m->step = measure_stat(m->seconds, m->n_steps);
     m->step.se = unnamed_error(m);
     set_theta(m);
+    settle_stretches(m);
 }
 
 void measure_settle_left(struct measure *m, const double *left, i64 n)
@@ -122,7 +146,7 @@ static void blank_rank(struct measure_rank *r, int rank, i64 n_steps, struct are
         .run_queue_s = NAN, .pool_queue_s = NAN, .throttled_s = NAN, .steal_s = NAN, .throttles = NAN, .clock = NAN,
         .minor_faults = NAN, .major_faults = NAN, .switches = NAN, .system_s = NAN,
         .memory_stall = NAN, .io_stall = NAN, .rss_bytes = NAN, .limit_bytes = NAN,
-        .far_share = NAN, .far_speed = NAN };
+        .far_share = NAN, .far_speed = NAN, .stretch = 1 };
     for (i64 i = 0; i < COUNT_OF(series); i++)
         *series[i] = ARENA_ARRAY(a, double, n_steps);
     for (int k = 0; k < HOST_KINDS; k++)
@@ -143,7 +167,7 @@ struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a)
     m->ceilings = unknown;
     for (int k = 0; k < LOSSES; k++)
         m->loss[k] = NAN;
-    m->padding = NAN;
+    m->padding = m->energy.watts = NAN;
     m->threads_per_node = m->cores_per_node = NAN;
     m->memory_peak_bytes = m->memory_limit_bytes = m->recompute_bytes = NAN;
     m->run_s = m->start_s = m->compute = NAN;

@@ -99,6 +99,8 @@ struct measure_rank {
     double roofline_s; /* what its tasks take a step at the machine's ceilings; 0: not known */
     double usual_s;    /* what it would compute a step at the pace of other stages, by tasks that
                         * they have too; 0: not known */
+    double stretch;    /* how many times as long it could compute, in nearly all steps, before it
+                        * computes as long as the one that does so longest; from 1 to 2 */
     double last_share; /* of the meetings with others, those at which it came last */
     double blamed_share; /* of what all ranks waited at exchanges, what was for this one */
     /* Of the loader, per step's batch. */
@@ -215,6 +217,15 @@ struct measure_slow_end {
     double delay_s, s_per_byte;
 };
 
+/* What the run took a second, by its ledger (machine/energy_ledger.h). */
+struct measure_energy {
+    double watts;      /* of processors, of all ranks; NaN: not known */
+    double lo, hi;     /* the interval, as shares of that */
+    double busy_share; /* what is not drawn when they idle */
+    double busy_cores; /* that threads of the run were on, in the mean */
+    char method[80];
+};
+
 struct measure_expert_layer {
     int layer;
     double worst; /* tokens of the fullest expert over the mean */
@@ -291,6 +302,7 @@ struct measure {
     int n_probed_rings;
     struct measure_slow_end slow_end;
     struct measure_domains domains;
+    struct measure_energy energy;
     struct measure *slow_links; /* the steps in which exchanges take longer than in the rest, if they
                                  * are one part; NULL: they are not */
     struct measure_expert_layer *experts;

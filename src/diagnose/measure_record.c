@@ -342,6 +342,7 @@ static struct gather *gather_new(struct record *r, const struct record_part *par
     measure_heads(g->m, part);
     split_read(g->m, part);
     measure_config(g->m, folder, a);
+    measure_energy(g->m, folder, a);
     g->m->looked_first = steps > 0 ? r->steps[c.from] : 0;
     g->m->looked_last = steps > 0 ? r->steps[c.from + steps - 1] : -1;
     return g;

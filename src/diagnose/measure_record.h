@@ -40,6 +40,8 @@ void measure_memory(struct measure *m, const struct record_part *part);
 void measure_start(struct measure *m, const struct record_part *part,
                    const struct record_step *first);
 void measure_failures(struct measure *m, const struct record *r);
+/* By the folder's ledger, where it has one. */
+void measure_energy(struct measure *m, const char *folder, struct arena *a);
 
 /* --- its parts ------------------------------------------------------------------------ */
 

@@ -7,7 +7,7 @@
 
 const struct rule *const rule_families[] = {
     rules_data, rules_host, rules_kernel, rules_comm, rules_axes, rules_balance,
-    rules_run, NULL,
+    rules_run, rules_energy, NULL,
 };
 
 const char *rule_behind(const char *id)

@@ -27,7 +27,7 @@ struct rule {
 
 /* One table per family; each ends with an empty row. */
 extern const struct rule rules_data[], rules_host[], rules_kernel[], rules_comm[],
-    rules_axes[], rules_balance[], rules_run[];
+    rules_axes[], rules_balance[], rules_run[], rules_energy[];
 extern const struct rule *const rule_families[]; /* ends with NULL */
 /* What may be in a second place, too, by another amount: asked only where a replay can tell what is
  * left to gain beside the first. */
@@ -106,6 +106,15 @@ double rule_low_clock(const struct measure *m, const struct measure_rank *r);
 
 const double *rule_compute(const struct measure_rank *r);
 const double *rule_data(const struct measure_rank *r);
+
+/* --- energy --------------------------------------------------------------------------- */
+
+/* Ranks compute more slowly as far as leaves steps as long as they are (`before`, replayed), and
+ * what that saves. */
+void rule_price_clock(struct finding *f, const struct measure *m,
+                      const struct finding_replay *replay, double before);
+/* Whether it saves enough of what a step takes to be a finding. */
+bool rule_saves_enough(const struct measure *m, const struct finding *f);
 
 /* --- links ---------------------------------------------------------------------------- */
 

@@ -222,6 +222,7 @@ static bool selects(const struct finding_edit *e, const struct dag_node *n, int 
     case EDIT_READY:
     case EDIT_ONE_TURN:
     case EDIT_PLACES:
+    case EDIT_CLOCK:
         return false; /* no task's duration is what changes */
     case EDIT_COMPUTE:
         if (e->recompute && n->kind == DAG_CALL) /* exchanges are made again, too */
@@ -683,6 +684,9 @@ static double edited_length(struct whatif *w, int graph, const struct finding_ed
         break; /* along with what waits for what */
     case EDIT_PLACES:
         move_ranks(w, graph, e, factor);
+        break;
+    case EDIT_CLOCK:
+        whatif_slow_clocks(w->measure, g, factor, w->seconds);
         break;
     default:
         if (e->kind == EDIT_HOST && (e->host < 0 || e->host == HOST_GAP))

@@ -42,3 +42,12 @@ double whatif_moved(const struct measure *m, int order, const struct record_grou
     const double least = seconds * d->far_bytes_per_s / d->near_bytes_per_s;
     return is ? seconds + more : fmax(least, seconds - factor * more);
 }
+
+void whatif_slow_clocks(const struct measure *m, const struct dag *g, double share, double *seconds)
+{
+    for (i64 i = 0; i < g->n; i++) {
+        const struct dag_node *n = &g->nodes[i];
+        if (n->kind == DAG_COMPUTE && n->rank >= 0 && n->rank < m->n_ranks)
+            seconds[i] *= 1 + share * (m->ranks[n->rank].stretch - 1);
+    }
+}

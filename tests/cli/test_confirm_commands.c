@@ -142,7 +142,7 @@ static void check_planted(const struct planted *p, int way, bool *seen)
     for (i64 r = 0; r < m->n_ranks && way == ON_ONE_HOST; r++)
         snprintf(m->ranks[r].host, sizeof m->ranks[r].host, "it; rm -r"); /* a record may say so */
     m->config.simulated = m->config.simulated || way == SIMULATED;
-    findings_make(&f, m, NULL);
+    make_findings(&f, m, p);
     findings_name_run(&f, "confirm/my run", m);
     for (int i = 0; i < f.n; i++) {
         check_line(&f.at[i]);

@@ -429,6 +429,56 @@ TEST(slow_links_that_no_order_avoids_are_no_matter_of_it)
     }
 }
 
+/* Eight ranks of which one is slow, in a run with a ledger of 8 cores at 10 W each. */
+static json_t *with_ledger(const char *flags, const char *fault)
+{
+    json_error_t error;
+    const char *text = shellf(0, "cd $D && rm -rf runs && $H train r.yaml --quiet --clock virtual "
+                              "--set run.name=a %s --inject %s >/dev/null && printf '{\"schema\": "
+                              "1, \"J\": 800, \"J_lo\": 400, \"J_hi\": 2000, \"seconds\": 10, "
+                              "\"core_seconds\": 72, \"cpus\": 8, \"nodes\": 1, \"ranks\": 8, "
+                              "\"methods\": 2}' >runs/a/energy.json && $H diagnose runs/a --json",
+                              flags, fault);
+    json_t *o = json_loads(text, 0, &error);
+    if (!o)
+        fail_msg("%s: %s", error.text, text);
+    return o;
+}
+
+/* What it would save takes no time: steps are as long when the others compute as it says. */
+TEST(energy_of_ranks_that_have_time_stands_behind_and_costs_no_time)
+{
+    static const char others[] = "slow_compute=1.5@5,slow_compute=1.25@0,slow_compute=1.25@1,"
+        "slow_compute=1.25@2,slow_compute=1.25@3,slow_compute=1.25@4,slow_compute=1.25@6,"
+        "slow_compute=1.25@7";
+    json_t *o = with_ledger(DP, "slow_compute=1.5@5"), *then = with_ledger(DP, others);
+    const json_t *all = json_object_get(o, "findings");
+    const size_t n = json_array_size(all);
+    json_t *last = json_array_get(all, n - 1);
+    const json_t *saves = json_object_get(last, "saves_j");
+    CHECK(n == 2);
+    CHECK_STR(json_string_value(json_object_get(json_array_get(all, 0), "id")), "B1");
+    CHECK(!json_object_get(json_array_get(all, 0), "saves_j"));
+    CHECK_STR(json_string_value(json_object_get(last, "id")), "R4");
+    CHECK(json_number_value(json_array_get(json_object_get(last, "gain_s"), 2)) == 0);
+    CHECK(json_number_value(json_array_get(saves, 1)) > 0.01 * 80 * number(o, "step_s"));
+    CHECK(json_number_value(json_array_get(saves, 2)) >
+          json_number_value(json_array_get(saves, 1)));
+    CHECK_NEAR(number(then, "step_s") / number(o, "step_s"), 1, 0.002);
+    json_decref(then);
+    json_decref(o);
+    /* What a pipeline's other stages do more slowly fills and empties it more slowly. */
+    o = with_ledger(FULL, "stage_skew=1");
+    last = json_array_get(json_object_get(o, "findings"), 1);
+    CHECK_STR(json_string_value(json_object_get(last, "id")), "R4");
+    CHECK(json_number_value(json_array_get(json_object_get(last, "saves_j"), 1)) <
+          0.04 * 80 * number(o, "step_s"));
+    json_decref(o);
+    o = with_ledger(DP, "slow_compute=1.5"); /* nobody has time */
+    CHECK_EQ(json_array_size(json_object_get(o, "findings")), 0);
+    json_decref(o);
+}
+
 /* The slower one hides the other: what mending that gives back counts from there. What either
  * should take, the other does not show, nor whether its stage is too long. */
 TEST(two_ranks_that_are_slow_by_different_amounts_are_both_named)
@@ -547,6 +597,7 @@ int main(void)
         ONE(what_is_exchanged_in_each_turn_gives_back_all_but_the_last_one),
         ONE(of_two_faults_both_are_among_the_first_three),
         ONE(settings_give_back_what_is_promised),
+        ONE(energy_of_ranks_that_have_time_stands_behind_and_costs_no_time),
         ONE(an_axis_that_crosses_hosts_is_named_with_an_order_in_which_it_does_not),
         ONE(slow_links_that_no_order_avoids_are_no_matter_of_it),
         ONE(two_ranks_that_are_slow_by_different_amounts_are_both_named),

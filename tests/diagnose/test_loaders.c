@@ -111,6 +111,7 @@ TEST(a_loader_takes_of_a_gain_what_steps_would_then_wait_for_it)
         m->ranks[2].load = series(&a, (late ? 0.8 : 0.4) * step);
         m->ranks[2].n_loads = STEPS;
         m->loss[LOSS_DATA] = 0;
+        m->energy.watts = NAN; /* R4 is not asked */
         findings_make(&f, m, &replay);
         const double gain = (late ? 0.2 : 0.5) * step;
         if (f.n != 1 + late || strcmp(f.at[0].id, "B1") != 0 ||

@@ -15,7 +15,7 @@ TEST(every_planted_fault_is_named_first_with_place_and_cost)
         arena_init(&a);
         struct measure *m = usual_run(p->ranks, STEPS, &a);
         p->plant(m, &a);
-        findings_make(&f, m, NULL);
+        make_findings(&f, m, p);
         const struct finding *top = &f.at[0];
         if (f.n == 0 || strcmp(top->id, p->id) != 0 || top->place.rank != p->rank ||
             top->place.peer != p->peer ||
@@ -25,7 +25,8 @@ TEST(every_planted_fault_is_named_first_with_place_and_cost)
         }
         CHECK(top->fix[0] && top->confirm[0] && top->n_evidence > 0);
         if (!top->urgent)
-            CHECK(top->gain_lo <= top->gain && top->gain <= top->gain_hi && top->gain > 0);
+            CHECK(top->gain_lo <= top->gain && top->gain <= top->gain_hi &&
+                  (top->gain > 0) == !(top->saves_j > 0));
         CHECK(f.n <= 2); /* what comes of it is not a finding of its own */
         arena_fini(&a);
     }

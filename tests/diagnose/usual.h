@@ -93,6 +93,8 @@ static inline struct measure *usual_run(i64 ranks, i64 steps, struct arena *a)
     m->memory_limit_bytes = 8e9;
     m->recompute_bytes = 0;
     m->padding = 0;
+    m->energy = (struct measure_energy){ .watts = 100, .lo = 0.5, .hi = 2.5, .busy_share = 0.7,
+        .busy_cores = 0.9 * (double)ranks, .method = "tdp-model" };
     m->run_s = 60;
     m->start_s = 1;
     m->config.batch = 4;

@@ -30,11 +30,11 @@ function placeText(p) {
 
 function finding(f, d) {
   const [low, mid, high] = f.gain_s || [NaN, NaN, NaN], share = (x) => clamp(100 * x / d.step_s, 0, 100);
-  const words = isNumber(mid) ? `${seconds(mid)} a step back (${percent(mid / d.step_s)}; between ${seconds(low)} and ${seconds(high)}${f.gain_by ? ", by " + f.gain_by : ""})` : "the run stands still";
+  const words = f.saves_j ? `saves ${number(f.saves_j[1])} J a step, by a model (between ${number(f.saves_j[0])} and ${number(f.saves_j[2])}), and no time` : isNumber(mid) ? `${seconds(mid)} a step back (${percent(mid / d.step_s)}; between ${seconds(low)} and ${seconds(high)}${f.gain_by ? ", by " + f.gain_by : ""})` : "the run stands still";
   return el("li", { class: "card" },
     el("div", { class: "head" }, el("h3", {}, f.title, el("span", { class: "id", text: f.id })), el("span", { class: "unit", text: placeText(f.place) })),
     el("p", { class: "gain", text: words }),
-    isNumber(mid) && svg("svg", { class: "gainbar", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
+    isNumber(mid) && !f.saves_j && svg("svg", { class: "gainbar", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
       svg("rect", { x: 0, y: 4, width: 100, height: 2, fill: "var(--grid)" }), svg("rect", { x: share(low), y: 2, width: Math.max(0.5, share(high) - share(low)), height: 6, fill: "var(--c0)", opacity: 0.3 }),
       svg("rect", { x: clamp(share(mid) - 0.3, 0, 99.4), y: 0, width: 0.6, height: 10, fill: "var(--c0)" })),
     el("ul", {}, ...f.evidence.map((text) => el("li", { text }))),
