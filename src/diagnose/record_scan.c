@@ -84,6 +84,9 @@ static int find_files(struct record *r, const char *folder)
         inner = folder;
         n = sys_list(inner, &names);
     }
+    if (n < 0 && errno == ENOTDIR)
+        return err_set(ERR_CONFIG, "%s is a file: give the folder of a run, whose path `headway train` "
+                       "prints", folder);
     if (n < 0)
         return err_set(ERR_CONFIG, "open %s: %s", inner, strerror(errno));
     x->files = ARENA_ARRAY(&x->arena, struct file, n);
@@ -91,6 +94,10 @@ static int find_files(struct record *r, const char *folder)
         if (parse_name(names[i], &x->files[x->n_files]))
             x->files[x->n_files++].path = arena_printf(&x->arena, "%s/%s", inner, names[i]);
     sys_free(names);
+    if (x->n_files == 0 && inner == folder &&
+        !sys_exists(arena_printf(&x->arena, "%s/manifest.json", folder)))
+        return err_set(ERR_CONFIG, "%s is no run folder: it has neither manifest.json nor trace; give "
+                       "the one whose path `headway train` prints", folder);
     if (x->n_files == 0)
         return err_set(ERR_CONFIG, "%s has no recorded spans (rank-0.spans): the run is about to "
                        "take its first step, or ended before it, or trace.disk or trace.level was "

@@ -302,6 +302,18 @@ def check_two(browser, file, pictures):
         page.screenshot(pictures + "/two.png")
 
 
+def check_simulated(browser, headway, folder):
+    """What only one of the runs has says why the other lacks it."""
+    shell(folder, headway, "train", "recipe.yaml", "--quiet", "--clock", "virtual", "--set",
+          "run.name=virtual")
+    page = browser.open("file://" + report(headway, folder, "runs/virtual", "runs/one"))
+    page.frame()
+    said = page.evaluate("document.querySelector('#summary').textContent")
+    check("Training loss–  (simulated: nothing is computed" in said, f"a dash says why: {said}")
+    check("Steps40  (of 40)" in said, "a simulated run has taken steps")
+    check("the clock of virtual is computed" in said, "a computed clock is told from a measured one")
+
+
 def check_long(browser, file):
     page = browser.open("file://" + file)
     page.frame()
@@ -354,6 +366,7 @@ def main():
             train(asked.headway, folder)
             check_one(browser, report(asked.headway, folder, "runs/one"), asked.pictures)
             check_two(browser, report(asked.headway, folder, "runs/one", "runs/two"), asked.pictures)
+            check_simulated(browser, asked.headway, folder)
             check_resumed(browser, asked.headway, folder)
             check_short(browser, asked.headway, folder)
             make_hostile_run(folder + "/runs/<b>hostile")

@@ -479,7 +479,10 @@ TEST(a_run_that_goes_on_answers_a_probe)
 TEST(what_is_no_run_is_refused_in_a_sentence)
 {
     CHECK(strstr(shell("cd $D && $H diagnose nowhere 2>&1", 2), "nowhere"));
-    CHECK(strstr(shell("cd $D && mkdir -p e && $H diagnose e 2>&1", 2), "no recorded spans"));
+    CHECK(strstr(shell("cd $D && mkdir -p e && $H diagnose e 2>&1", 2),
+                 "e is no run folder: it has neither manifest.json nor trace; give the one"));
+    CHECK(strstr(shell("cd $D && $H diagnose r.yaml 2>&1", 2),
+                 "r.yaml is a file: give the folder of a run"));
     CHECK(strstr(shell("cd $D && $H diagnose 2>&1", 2), "which run?"));
     CHECK(strstr(shell("cd $D && $H diagnose runs/one --steps x 2>&1", 2), "50-80"));
 }

@@ -406,7 +406,7 @@ TEST(what_cannot_be_is_told)
     CHECK(strstr(shell("cd $D && $H trace export runs/one --steps 70-80 2>&1", 2),
                  "none of these steps is recorded"));
     CHECK(strstr(shell("cd $D && $H trace export runs/one --steps 5-3 2>&1", 2), "--steps 5-3"));
-    CHECK(strstr(shell("cd $D && $H trace info . 2>&1", 2), "no recorded spans"));
+    CHECK(strstr(shell("cd $D && $H trace info . 2>&1", 2), "no run folder"));
     shell("cd $D && timeout 100 $H train r.yaml --run.name=off --trace.disk=0 --quiet", 0);
     CHECK(strstr(shell("cd $D && $H trace info runs/off 2>&1", 2),
                  "or trace.disk or trace.level was off"));

@@ -614,7 +614,7 @@ TEST(what_is_no_record_is_refused)
 {
     struct record r;
     CHECK_FAILS(record_open(&r, JOB_DIR "/nothing"), ERR_CONFIG, "nothing");
-    CHECK_FAILS(record_open(&r, JOB_DIR "/text"), ERR_CONFIG, "no recorded spans");
+    CHECK_FAILS(record_open(&r, JOB_DIR "/text"), ERR_CONFIG, "is no run folder");
     copy_cut("cut", (const u8 *)"this is not a record, but a text", 32);
     CHECK_FAILS(record_open(&r, JOB_DIR "/cut"), ERR_FORMAT, "nothing of the record is sound");
     sys_remove_tree(JOB_DIR);

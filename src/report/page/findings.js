@@ -75,7 +75,7 @@ function ladderCard(l) {
         r.after < r.before && el("i", { class: "lost", style: { left: share(r.after), width: share(r.before - r.after) } })),
       el("span", { class: "n", text: isNumber(r.value) ? percent(r.value) : "not measured" })])),
     el("figcaption", { text: `Solid: what is left of the peak below each rung; hatched: what the rung costs. The factors multiply to the MFU. ` +
-      `A replay of these steps is off by ${percent(l.off)} at most.` }),
+      `A replay of these steps is off by ${(100 * l.off).toFixed(2) + " %"} at most.` }),
     el("details", { open: true }, el("summary", { text: "The critical path, per step" }), table("Critical path", [{ name: "what" }, { name: "where" }, { name: "time", number: true }, { name: "share", number: true }],
       l.path.map((p) => [[p.op || p.kind, p.phase, p.layer >= 0 && "layer " + p.layer].filter(Boolean).join(", "), p.rank >= 0 ? "rank " + p.rank : "all members", seconds(p.seconds), percent(p.share)]))),
     tableBehind("Where the peak goes", () => ({ columns: [{ name: "rung" }, { name: "what it loses to" }, { name: "factor", number: true }, { name: "product so far", number: true }],

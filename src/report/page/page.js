@@ -23,12 +23,18 @@ function startsOf(run) {
   return Array.isArray(list) ? list.filter((s) => s && isNumber(s.from_step)) : [];
 }
 
+/* Why a run has no figure that another one has. */
+function absence(run, name) {
+  if (run.manifest && run.manifest.virtual) return "simulated: nothing is computed, held or drawn";
+  return { "Held-out loss": "not evaluated", Energy: "not counted", Starts: "one" }[name] || "not recorded";
+}
+
 /* [name, text, what stands beside it], of what is known. */
 function figures(run) {
   const m = run.metrics, manifest = run.manifest || {}, model = manifest.model || {}, machine = manifest.machine || {}, energy = run.energy || {};
-  const steps = ((manifest.config || {}).train || {}).steps, loss = m.get("step/loss");
+  const steps = ((manifest.config || {}).train || {}).steps, taken = m.get("step/loss") || m.get("step/tokens");
   const starts = startsOf(run);
-  const done = loss ? loss.x[loss.x.length - 1] : NaN;
+  const done = taken ? taken.x[taken.x.length - 1] : NaN;
   return [
     ["Steps", number(done), steps ? "of " + number(steps) : null],
     ["Tokens", scaled(m.last("step/tokens"), "").trim(), model.parameters ? number(m.last("step/tokens") / model.parameters, 3) + " per parameter" : null],
@@ -55,12 +61,15 @@ function summaryTiles(run) {
 function summaryTable(runs) {
   const rows = new Map();
   runs.forEach((run, r) => figures(run).forEach(([name, text, beside]) => {
-    if (!rows.has(name)) rows.set(name, runs.map(() => "–"));
+    if (!rows.has(name)) rows.set(name, runs.map((other) => `–  (${absence(other, name)})`));
     rows.get(name)[r] = text + (beside ? "  (" + beside + ")" : "");
   }));
   const against = [["Held-out loss", "eval/loss", (m, name) => m.last(name)], ["Training loss", "step/loss", (m, name) => m.last(name)], ["Speed", "step/tokens_per_s", (m, name) => m.median(name)]];
   const words = runs.slice(1).flatMap((run) => against.map(([title, name, of]) => [title, of(runs[0].metrics, name), of(run.metrics, name)])
     .filter(([, a, b]) => isNumber(a) && isNumber(b) && a !== 0).map(([title, a, b]) => `${run.title} beside ${runs[0].title}: ${title.toLowerCase()} ${b >= a ? "+" : "−"}${percent(Math.abs(b - a) / a)}`));
+  const simulated = runs.filter((run) => run.manifest && run.manifest.virtual).map((run) => run.title);
+  if (simulated.length > 0 && simulated.length < runs.length)
+    words.push(`the clock of ${simulated.join(", ")} is computed (--clock virtual), that of the others measured`);
   return el("div", { class: "card" }, table("Summary", [{ name: "" }, ...runs.map((run) => ({ name: run.title }))], [...rows].map(([name, cells]) => [name, ...cells])),
     el("p", { class: "intro", text: words.join("; ") }));
 }
