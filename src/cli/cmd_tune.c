@@ -30,7 +30,8 @@ static const struct option options[] = {
               "joule." },
     { "budget", OPTION_FIELD(DURATION, struct tune_flags, budget), "3m", .unit = "seconds",
       .min = 1, .max = 1e6,
-      .help = "Time for trials. Each takes the start of a run and about three seconds of steps. "
+      .help = "Time for all of it: no trial is begun that would not end in it. Each takes the "
+              "start of a run and about three seconds of steps. "
               "The noisier the machine, the more rounds it takes to tell: with more time fewer "
               "changes are left as too noisy to tell." },
     { "trials", OPTION_FIELD(INT, struct tune_flags, trials), "6", .min = 1, .max = 64,
@@ -136,7 +137,7 @@ static int make_request(struct tune_request *r, const struct invocation *v,
         return err_set(ERR_SYS, "cannot make the folder %s: %s", folder, strerror(errno));
     *r = (struct tune_request){
         .base = { .recipe = v->args[0], .backend = f->backend, .ranks = f->ranks,
-                  .folder = folder, .patience_s = 600 + f->budget, .stop = stop },
+                  .folder = folder, .patience_s = f->budget / 2, .stop = stop },
         .view = { .recipe = recipe, .ranks = ranks, .node_ranks = ranks, .cores = sys_cpu_count(),
                   .backend = f->backend },
         .machine = m, .objective = (enum tune_objective)f->objective, .budget_s = f->budget,
@@ -249,7 +250,12 @@ static int tune(struct tune_request *r, struct tune_outcome *o, struct arena *a)
     enum { FIRST_STEPS = 25 }; /* a diagnosis asks for 20 steady ones */
     struct tune_hint hints[TUNE_HINTS];
     struct timing_result first;
-    int rc = timing_run(&first, &r->base, NULL, FIRST_STEPS, a);
+    struct timing_base base = r->base;
+    base.most_s = r->budget_s / 4;
+    int rc = timing_run(&first, &base, NULL, FIRST_STEPS, a);
+    if (rc == ERR_LIMIT || rc == ERR_FORMAT) /* neither ended, or too few steps */
+        rc = err_set(rc, "a quarter of the budget, %.0f s, is too short for the recipe's first "
+                     "steps (%s): give --budget more", base.most_s, err_message());
     if (rc >= 0) {
         const int n = tune_hints(hints, first.run);
         r->hints = hints;
@@ -270,6 +276,7 @@ static int run(struct invocation *v)
     struct machine m;
     struct progress progress;
     struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+    const u64 began_ns = sys_now_ns();
     TRY(check_knobs(f->knobs));
     TRY(train_recipe_read(recipe, v->args[0], v->sets, v->n_sets, f->layout, v->arena));
     TRY(check_writable(tuned_path(v)));
@@ -279,6 +286,7 @@ static int run(struct invocation *v)
     sigaction(SIGHUP, &action, NULL);
     progress_begin(&progress, v->terminal, "tune");
     r.context = &progress;
+    r.began_ns = began_ns;
     progress_update(&progress, -1, "the recipe as it is");
     int rc = find_machine(&m, f);
     if (rc >= 0)

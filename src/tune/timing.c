@@ -45,7 +45,7 @@ static void command_line(struct arguments *x, const struct timing_base *b,
         add_set(x, c->sets[i]);
     add_set(x, arena_printf(a, "train.steps=%lld", (long long)steps));
     add_set(x, "train.tokens=0");
-    add_set(x, "train.max_time=0");
+    add_set(x, arena_printf(a, "train.max_time=%.3f", b->most_s));
     add_set(x, "log.every=1");
     add_set(x, "log.tensorboard=no");
     add_set(x, arena_printf(a, "run.dir=%s", b->folder));

@@ -29,6 +29,7 @@ struct timing_base {
     i64 ranks;                      /* 0: one process */
     const char *folder;             /* run folders are made here, one per trial */
     double patience_s;              /* a trial that takes longer is stopped */
+    double most_s;                  /* who has trained for so long ends by itself; 0: nobody */
     bool (*stop)(void *context);    /* asked while a trial runs, which then ends; may be NULL */
     void *context;
 };

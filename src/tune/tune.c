@@ -31,7 +31,9 @@ struct tuner {
     struct arena *arena;
     struct tune_measure measure;
     double spent;         /* seconds in trials */
-    double trial_seconds; /* that one trial of the recipe takes, start included: the newest */
+    double trial_seconds; /* that one trial takes, start included: the newest of the recipe, or the
+                           * longest of the changes since */
+    bool time_up;         /* a trial was not begun, or ended with the budget */
     double floor;         /* of a round's noise, by what steps of one run differ by */
     struct rounds rounds[TUNE_ROWS];
     struct rounds recipe; /* logarithms of what it cost, the newest last */
@@ -211,24 +213,33 @@ static int list_open(struct tuner *t, const int *rows, int n, int *list)
 
 /* --- trials -------------------------------------------------------------------------- */
 
-static bool time_left(const struct tuner *t, double trials)
+/* Seconds of the budget. */
+static double used(const struct tuner *t)
 {
-    return t->spent + trials * t->trial_seconds < t->r->budget_s;
+    return t->r->began_ns ? 1e-9 * (double)(sys_now_ns() - t->r->began_ns) : t->spent;
 }
 
+static bool time_left(const struct tuner *t, double trials)
+{
+    return !t->time_up && used(t) + trials * t->trial_seconds < t->r->budget_s;
+}
+
+/* ERR_LIMIT: it did not end within the budget. */
 static int run_one(struct tuner *t, const struct tune_change *c, i64 steps,
                    struct timing_result *out)
 {
     const struct tune_request *r = t->r;
+    struct timing_base base = r->base;
+    base.patience_s = r->budget_s - used(t);
     if (r->tell)
-        r->tell(r->context, fmin(1, t->spent / r->budget_s),
+        r->tell(r->context, fmin(1, used(t) / r->budget_s),
                 c ? c->label : "the recipe as it is");
     if (r->stop && r->stop(r->context))
         return err_set(ERR_STOPPED, "stopped by a signal; nothing was changed");
     const u64 begin = sys_now_ns();
     if (r->trial)
         return r->trial(r->context, out, c, steps, t->arena);
-    int rc = timing_run(out, &r->base, c, steps, t->arena);
+    int rc = timing_run(out, &base, c, steps, t->arena);
     sys_remove_tree(out->run);
     out->seconds = 1e-9 * (double)(sys_now_ns() - begin);
     return rc;
@@ -238,7 +249,10 @@ static int run_one(struct tuner *t, const struct tune_change *c, i64 steps,
 static int run_recipe(struct tuner *t)
 {
     struct timing_result now = { .steps = 0 };
-    TRY(run_one(t, NULL, t->out->steps, &now));
+    const int rc = run_one(t, NULL, t->out->steps, &now);
+    t->time_up |= rc == ERR_LIMIT;
+    if (rc < 0)
+        return rc == ERR_LIMIT ? OK : rc;
     if (t->recipe.n == ROUNDS_MOST) { /* the oldest goes */
         memmove(t->recipe.x, t->recipe.x + 1, (ROUNDS_MOST - 1) * sizeof *t->recipe.x);
         t->recipe.n--;
@@ -292,8 +306,10 @@ static int try_row(struct tuner *t, int i, struct trial *trial)
     int rc = run_one(t, &row->change, steps_for(t, i), &now);
     trial->at = t->spent + now.seconds / 2;
     t->spent += now.seconds;
-    if (rc == ERR_STOPPED)
-        return rc;
+    t->trial_seconds = fmax(t->trial_seconds, now.seconds);
+    t->time_up |= rc == ERR_LIMIT;
+    if (rc == ERR_STOPPED || rc == ERR_LIMIT)
+        return rc == ERR_STOPPED ? rc : OK;
     if (rc < 0) {
         row->fate = FATE_FAILED;
         snprintf(row->why, sizeof row->why, "%s", err_message());
@@ -325,20 +341,27 @@ static void add_round(struct tuner *t, const int *list, int n, const struct tria
     }
 }
 
-/* The rows in list, forwards or backwards, and the recipe behind them; before them it ran as
- * the end of the round before. */
+/* The rows in list, forwards or backwards, as many as there is time for, and the recipe behind them
+ * (else they say nothing); before them it ran as the end of the round before. */
 static int one_round(struct tuner *t, const int *list, int n, bool backwards)
 {
     struct trial trials[TUNE_ROWS] = { { 0 } };
-    if (t->recipe.n == 0)
+    if (t->recipe.n == 0 && time_left(t, 3))
         TRY(run_recipe(t));
+    if (t->recipe.n == 0) {
+        t->time_up = true;
+        return OK;
+    }
     const double was = t->recipe.x[t->recipe.n - 1], was_at = t->was_at;
-    for (int k = 0; k < n; k++) {
+    for (int k = 0; k < n && time_left(t, 2); k++) {
         const int at = backwards ? n - 1 - k : k;
         TRY(try_row(t, list[at], &trials[at]));
     }
-    TRY(run_recipe(t));
-    add_round(t, list, n, trials, was, was_at);
+    t->time_up |= !time_left(t, 1);
+    if (!t->time_up)
+        TRY(run_recipe(t));
+    if (!t->time_up)
+        add_round(t, list, n, trials, was, was_at);
     return OK;
 }
 
@@ -353,7 +376,8 @@ static int run_rounds(struct tuner *t, const int *rows, int n, int most)
     for (int round = 0; round < most; round++) {
         const int left = list_open(t, rows, n, list);
         const int kept = best_row(t->out, t->out->n) < 0 ? 0 : KEPT_TRIALS;
-        if (left == 0 || (round >= LEAST_ROUNDS && !time_left(t, left + 1 + kept)))
+        if (left == 0 || t->time_up ||
+            (round >= LEAST_ROUNDS && !time_left(t, left + 1 + kept)))
             break;
         TRY(one_round(t, list, left, round % 2));
     }
@@ -454,7 +478,7 @@ static int prove(struct tuner *t, int row, struct rounds_gain *g)
     const struct rounds_noise noise = noise_of(t);
     int rc = OK;
     t->rounds[row].n = 0;
-    while (t->rounds[row].n < PROOF_ROUNDS) {
+    while (t->rounds[row].n < PROOF_ROUNDS && time_left(t, 2)) {
         rc = one_round(t, &row, 1, false);
         if (rc < 0 || t->out->rows[row].fate != FATE_TRIED)
             break;
@@ -479,7 +503,12 @@ static int try_proof(struct tuner *t, int row, bool *proven)
     out->proven_error = g.error * exp(-g.middle);
     out->proven_bar = bar_saved(&g);
     out->proven_verdict = g.verdict;
-    *proven = g.verdict == VERDICT_FASTER && out->proven > tune_least_gain;
+    out->late = out->proven_rounds < LEAST_PROOF && out->rows[row].fate == FATE_TRIED;
+    *proven = !out->late && g.verdict == VERDICT_FASTER && out->proven > tune_least_gain;
+    if (out->late) {
+        out->rows[row].fate = FATE_UNPROVEN;
+        snprintf(out->rows[row].why, sizeof out->rows[row].why, "the time was up (--budget)");
+    }
     if (!*proven && out->rows[row].fate == FATE_TRIED) {
         out->rows[row].fate = FATE_UNPROVEN;
         snprintf(out->rows[row].why, sizeof out->rows[row].why,
@@ -523,7 +552,7 @@ static int tune_all(struct tuner *t)
         list[n++] = i;
     TRY(run_rounds(t, list, n, ROUNDS));
     const int together = combine(t);
-    if (together >= 0)
+    if (together >= 0 && time_left(t, 2 * LEAST_ROUNDS + KEPT_TRIALS))
         TRY(run_rounds(t, &together, 1, TOGETHER_ROUNDS));
     while (out->proofs < PROOFS && (out->proofs == 0 || time_left(t, KEPT_TRIALS))) {
         const int best = choose_winner(t, together);

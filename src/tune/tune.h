@@ -11,6 +11,9 @@
  * 5. The winner runs against the recipe again in fresh processes, and the gain that is told is this
  *    one. It counts only beyond the noise, and from `least_gain` on; else the next best is tried.
  *
+ * The budget is for all of it, and is held: no trial is begun that would not end in it if it took
+ * as long as the newest ones, and one that takes longer all the same is ended and not judged.
+ *
  * A gain is the share of what the objective counts that is saved: time per token, time to the
  * recipe's loss, or energy per token. */
 #ifndef HEADWAY_TUNE_H
@@ -36,7 +39,8 @@ struct tune_request {
     struct knob_view view;
     const struct machine *machine;
     enum tune_objective objective;
-    double budget_s;       /* of time in trials */
+    double budget_s;
+    u64 began_ns;          /* since when it runs; 0: the trials' own seconds are what it is for */
     i64 most_trials;       /* changes that are tried */
     const char *only;      /* names of knobs, with commas; NULL: all */
     double loss_tolerance; /* share by which a change of numbers may raise the loss */
@@ -81,6 +85,7 @@ struct tune_outcome {
     int n;
     int winner;          /* index; -1: nothing is better beyond the noise */
     bool stopped;        /* by a signal, or since the recipe itself failed: this is a part */
+    bool late;           /* the budget was over before the best was proven */
     int proofs;          /* how many changes ran again */
     double proven, proven_error, proven_bar; /* the last one's gain, measured again */
     i64 proven_rounds;

@@ -60,7 +60,8 @@ static void add_result(const struct tune_outcome *o, enum tune_objective objecti
 {
     bool noisy = o->proofs > 0 && o->proven_verdict == VERDICT_NOISE;
     for (int i = 0; i < o->n; i++)
-        noisy = noisy || (o->rows[i].fate == FATE_TRIED && o->rows[i].verdict == VERDICT_NOISE);
+        noisy = noisy || (o->rows[i].fate == FATE_TRIED && (o->rows[i].verdict == VERDICT_NOISE ||
+                                                            o->rows[i].verdict == VERDICT_NONE));
     if (o->stopped)
         text_add(out, "ended early: this is what was measured until then; nothing was proven or "
                       "written\n");
@@ -68,6 +69,9 @@ static void add_result(const struct tune_outcome *o, enum tune_objective objecti
         text_printf(out, "best: %s: %.1f %% +- %.1f less %s, run again in fresh processes (%lld "
                     "rounds)\n", o->rows[o->winner].change.label, 100 * o->proven,
                     100 * o->proven_bar, saved_names[objective], (long long)o->proven_rounds);
+    else if (o->late)
+        text_add(out, "the time was up before the best was proven: the recipe stays as it is; a "
+                      "larger --budget would tell\n");
     else if (noisy)
         text_add(out, "nothing is proven to be better, and what is too noisy to tell may be: the "
                       "recipe stays as it is; a larger --budget or a quieter machine would "

@@ -33,6 +33,21 @@ TEST(slow_kernels_are_found_proven_and_written_down)
     shell("cd $D && rm r.tuned.yaml && [ -z \"$(ls -A runs)\" ]", 0); /* trials leave nothing */
 }
 
+/* Beside two programs that compute all the time; what is not a trial takes some time, too. */
+TEST(the_budget_is_held_on_a_busy_machine)
+{
+    const char *said =
+        shell("cd $D && (while :; do :; done) & a=$!; (while :; do :; done) & b=$!; cd $D; "
+              "begin=$(date +%s); timeout 200 $H tune r.yaml --quiet --budget 15s --out t.yaml "
+              "--knobs threads,recompute,bucket >tuned 2>&1; code=$?; end=$(date +%s); "
+              "kill $a $b; cat tuned; rm -f t.yaml; echo \"took $((end - begin)) s\"; exit $code",
+              0);
+    const char *took = strstr(said, "took ");
+    CHECK(took != NULL);
+    if (atoi(took + 5) > 18)
+        fail_msg("15 s were given:\n%s", said);
+}
+
 TEST(where_nothing_helps_nothing_is_written)
 {
     const char *said = shell(TUNE "--knobs offload --budget 5s --json 2>&1", 0);
@@ -108,7 +123,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ONE(slow_kernels_are_found_proven_and_written_down),
-        ONE(where_nothing_helps_nothing_is_written),
+        ONE(the_budget_is_held_on_a_busy_machine),
+          ONE(where_nothing_helps_nothing_is_written),
         ONE(what_cannot_be_tried_is_refused_with_a_sentence),
         ONE(a_signal_ends_a_trial_and_leaves_the_table_and_nothing_else),
         ONE(a_recipe_that_cannot_be_written_is_refused_before_trials),

@@ -279,6 +279,24 @@ TEST(where_time_is_short_fewer_changes_get_two_rounds)
     CHECK(late >= 1 && late < out.n);
 }
 
+/* Whatever the time, and however trials become longer: but for what one takes longer than the one
+ * before, since nothing ends it here. */
+TEST(no_trial_is_begun_that_would_not_end_in_time)
+{
+    for (double budget = 2; budget < 200; budget *= 1.3)
+        for (int seed = 0; seed < 4; seed++) {
+            struct box b = usual_box((u64)seed);
+            b.drift = 0.02 * seed;
+            b.none = seed % 2 ? 0.6 : 1;
+            b.prefetch = 0.8;
+            CHECK_OK(tune(&b, "recompute,prefetch", budget));
+            if (out.seconds > budget + 0.5)
+                fail_msg("%g s of %g: %s", out.seconds, budget, b.order);
+            if (out.winner >= 0)
+                CHECK(out.proven_rounds >= 3);
+        }
+}
+
 /* --- choosing ------------------------------------------------------------------------ */
 
 static struct tune_hint hint(const char *id, double gain, const char *confirm)
@@ -390,6 +408,7 @@ int main(void)
         ONE(who_does_not_win_again_makes_room_for_the_next),
         ONE(a_signal_leaves_what_was_measured),
         ONE(where_time_is_short_fewer_changes_get_two_rounds),
+          ONE(no_trial_is_begun_that_would_not_end_in_time),
         ONE(knobs_are_chosen_by_what_they_promise),
         ONE(what_promises_nothing_takes_no_time_from_what_does),
         ONE(nothing_left_out_promised_more_than_what_is_kept),
