@@ -125,8 +125,6 @@ int restore_tokenizer(struct tokenizer **out, const struct restore *r, const cha
 
 static int load_checkpoint(struct model *m, const struct restore *r, bool ema, struct arena *a)
 {
-    if (ema && !r->has_ema)
-        return err_set(ERR_CONFIG, "%s holds no averaged weights (train.ema was off)", r->path);
     struct model_boxes boxes = model_boxes_weights(m, ema, a);
     i64 step = r->step;
     const struct checkpoint_want want = { .tensors = boxes.list, .n = boxes.n, .part = true };
@@ -140,14 +138,17 @@ static int check_finite(const struct model *m, const struct restore *r)
     const struct param *p = model_first_not_finite(m, &element);
     if (!p)
         return OK;
-    return err_set(ERR_NUMERIC, "%s: the weight %s is not finite (its element %lld is %f); take "
-                   "an earlier checkpoint", r->path, p->desc.name, (long long)element,
-                   (double)*param_weight(p, element));
+    return err_set(ERR_NUMERIC, "%s: the weight %s is not finite (its element %lld is %f)%s",
+                   r->path, p->desc.name, (long long)element, (double)*param_weight(p, element),
+                   r->hf ? "" : "; take an earlier checkpoint");
 }
 
 int restore_weights(struct model *m, const struct restore *r, bool ema, struct pool *pool,
                     struct arena *a)
 {
+    if (ema && !r->has_ema)
+        return err_set(ERR_CONFIG, "%s holds no averaged weights%s", r->path,
+                       r->hf ? "; leave --ema out" : " (train.ema was off)");
     TRY(r->hf ? hf_load_weights(m, r->path, pool) : load_checkpoint(m, r, ema, a));
     TRY(check_finite(m, r));
     model_refresh_compute(m, pool);

@@ -81,6 +81,8 @@ TEST(averaged_weights_are_used_where_they_are_asked_for)
           "$2; } && sample runs/ema --ema >1 && sample averaged >2 && cmp 1 2", 0);
     CHECK(strstr(shell("cd $D && $H model export runs/qa --ema --out none 2>&1", 2),
                  "holds no averaged weights"));
+    CHECK(strstr(shell("cd $D && $H sample averaged --prompt how --ema 2>&1", 2),
+                 "averaged holds no averaged weights; leave --ema out"));
 }
 
 TEST(text_is_not_taken_for_shards)
