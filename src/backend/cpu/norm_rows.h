@@ -112,9 +112,11 @@ INLINE void norm_row_grad(bool half, bool centred, const struct norm_row_grad *r
     struct norm_sums s = { { 0 }, { 0 } };
     i64 c = 0;
     for (; c + VL <= C; c += VL) {
-        __builtin_prefetch(vec_at(half, a.dy, c + NORM_AHEAD * C));
-        __builtin_prefetch(vec_at(half, a.x, c + NORM_AHEAD * C));
-        if (a.addend)
+        if (half) {
+            __builtin_prefetch(vec_at(half, a.dy, c + NORM_AHEAD * C));
+            __builtin_prefetch(vec_at(half, a.x, c + NORM_AHEAD * C));
+        }
+        if (half && a.addend)
             __builtin_prefetch(vec_at(half, a.addend, c + NORM_AHEAD * C));
         norm_sums_at(half, &a, &s, c, VL);
     }
