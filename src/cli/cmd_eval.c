@@ -129,8 +129,6 @@ static int eval_text(struct evaluation *e)
     struct buffer text = { 0 };
     i64 n, stride = e->o->stride ? e->o->stride : e->T / 2;
     TRY(open_tokenizer(e));
-    TRY(scorer_init(&s, e->model, &e->engine, e->o->batch, e->T, false, e->arena));
-    TRY(engine_commit(&e->engine));
     int rc = stream_read_all(e->o->text, &text);
     if (rc >= 0)
         rc = encoder_text(e->encoder, text.data, text.bytes);
@@ -140,6 +138,9 @@ static int eval_text(struct evaluation *e)
     const i32 *ids = encoder_ids(e->encoder, &n);
     if (n == 0)
         return err_set(ERR_FORMAT, "%s is empty", e->o->text);
+    const i64 rows = i64_min(e->o->batch, ceil_div(n, stride)); /* no more than there are */
+    TRY(scorer_init(&s, e->model, &e->engine, rows, e->T, false, e->arena));
+    TRY(engine_commit(&e->engine));
     i32 end = tokenizer_eos(e->tokenizer);
     TRY(tasks_score_text(&s, ids, n, end >= 0 ? end : ids[0], stride, &sum));
     return put_result(e, sum.nll / (double)n, n, bytes);
@@ -199,9 +200,10 @@ static int eval_data(struct evaluation *e)
     };
     TRY(loader_open_eval(&loader, &config, e->o->tokens));
     const struct mesh mesh = mesh_single();
+    const i64 rows = i64_min(e->o->batch, ceil_div(loader_places(loader), e->T));
     int rc = check_answers(e, loader);
-    if (rc >= 0)
-        rc = evaluator_init(&evaluator, e->model, &e->engine, loader, e->o->batch, e->T, &mesh,
+    if (rc >= 0) /* no more rows than there are, but one */
+        rc = evaluator_init(&evaluator, e->model, &e->engine, loader, i64_max(1, rows), e->T, &mesh,
                             e->arena);
     if (rc >= 0)
         rc = engine_commit(&e->engine);

@@ -85,6 +85,17 @@ TEST(averaged_weights_are_used_where_they_are_asked_for)
                  "averaged holds no averaged weights; leave --ema out"));
 }
 
+/* Rows that there are not take no memory: a hundred thousand would take gigabytes. */
+TEST(a_batch_is_no_larger_than_what_is_evaluated)
+{
+    shell("cd $D && peak() { $H eval runs/qa $1 --seq 32 --batch $2 >out-$2 & p=$!; most=0; "
+          "while kill -0 $p 2>/dev/null; do m=$(awk '/VmHWM/ { print $2 }' /proc/$p/status); "
+          "[ ${m:-0} -gt $most ] && most=$m; sleep 0.01; done; wait $p || exit 1; "
+          "[ $most -lt 1500000 ] || exit 2; }; "
+          "peak '--data qa' 100000 && peak '--data qa' 4 && cmp out-100000 out-4 && "
+          "peak '--text t.txt' 100000 && peak '--text t.txt' 4 && cmp out-100000 out-4", 0);
+}
+
 TEST(text_is_not_taken_for_shards)
 {
     CHECK(strstr(shell("cd $D && $H eval runs/qa --data qa.jsonl --seq 32 2>&1", 2),
@@ -256,6 +267,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { ONE(answers_count_as_they_did_in_training),
                                         ONE(averaged_weights_are_used_where_they_are_asked_for),
+                                        ONE(a_batch_is_no_larger_than_what_is_evaluated),
                                         ONE(text_is_not_taken_for_shards),
         ONE(a_folder_that_may_not_be_read_is_told_so),
                                         ONE(compressed_text_is_the_text_that_was_compressed),
