@@ -229,7 +229,8 @@ static void use_charged_alloc(void)
     json_set_alloc_funcs(charged_alloc, sys_free);
 }
 
-static int parse(const char *text, i64 bytes, const char *name, size_t flags,
+/* line: of the file, where the text begins. */
+static int parse(const char *text, i64 bytes, const char *name, i64 line, size_t flags,
                  json_t **out)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -237,7 +238,7 @@ static int parse(const char *text, i64 bytes, const char *name, size_t flags,
     pthread_once(&once, use_charged_alloc);
     const i64 mark = text_mark(text, bytes);
     if (bytes == mark) /* then text may be NULL */
-        return err_set(ERR_FORMAT, "%s:1:0: it is empty", name);
+        return err_set(ERR_FORMAT, "%s:%lld:0: it is empty", name, (long long)line);
     text += mark;
     bytes -= mark;
     budget_left = BUDGET_BASE + BUDGET_PER_BYTE * bytes;
@@ -250,18 +251,18 @@ static int parse(const char *text, i64 bytes, const char *name, size_t flags,
     if (out_of_memory)
         return err_set(ERR_LIMIT, "%s: its JSON needs more than %lld MiB of memory", name,
                        (long long)((BUDGET_BASE + BUDGET_PER_BYTE * bytes) >> 20));
-    return err_set(ERR_FORMAT, "%s:%d:%d: %s", name, error.line, error.column,
-                   error.text);
+    return err_set(ERR_FORMAT, "%s:%lld:%d: %s", name, (long long)(line + error.line - 1),
+                   error.column, error.text);
 }
 
 int json_parse(const char *text, i64 bytes, const char *name, json_t **out)
 {
-    return parse(text, bytes, name, 0, out);
+    return parse(text, bytes, name, 1, 0, out);
 }
 
-int json_parse_text(const char *text, i64 bytes, const char *name, json_t **out)
+int json_parse_text(const char *text, i64 bytes, const char *name, i64 line, json_t **out)
 {
-    return parse(text, bytes, name, JSON_ALLOW_NUL, out);
+    return parse(text, bytes, name, line, JSON_ALLOW_NUL, out);
 }
 
 int json_load(const char *path, i64 max_bytes, json_t **out)

@@ -56,7 +56,8 @@ void json_put_bool(struct json *j, const char *key, bool value);
 int json_load(const char *path, i64 max_bytes, json_t **out);
 /* The same for text; name stands for the file in messages. */
 int json_parse(const char *text, i64 bytes, const char *name, json_t **out);
-/* The same for documents of people, whose strings may hold NUL: json_string_length. */
-int json_parse_text(const char *text, i64 bytes, const char *name, json_t **out);
+/* The same for documents of people, whose strings may hold NUL: json_string_length. line: of the
+ * file, where the text begins. */
+int json_parse_text(const char *text, i64 bytes, const char *name, i64 line, json_t **out);
 
 #endif

@@ -134,15 +134,15 @@ static int add_object(struct json_document *d, const struct chat_style *s,
 int json_document_parse(struct json_document *d, const struct chat_style *style,
                         const char *json, i64 bytes, const char *name, i64 line)
 {
-    char where[512];
     json_t *root;
     d->text.bytes = d->parts.bytes = 0;
-    snprintf(where, sizeof where, "%.400s, document at line %lld", name, (long long)line);
-    TRY(json_parse_text(json, bytes, where, &root));
+    while (bytes > 0 && (json[bytes - 1] == '\n' || json[bytes - 1] == '\r'))
+        bytes--; /* what breaks off does so on its own line */
+    TRY(json_parse_text(json, bytes, name, line, &root));
     int rc = json_is_object(root) ? add_object(d, style, root)
                                   : err_set(ERR_FORMAT, "it is not an object");
     json_decref(root);
-    return rc < 0 ? err_context(rc, "%s", where) : OK;
+    return rc < 0 ? err_context(rc, "%.400s, document at line %lld", name, (long long)line) : OK;
 }
 
 int json_document_ask(struct json_document *d, const struct chat_style *style,

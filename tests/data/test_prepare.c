@@ -452,6 +452,8 @@ TEST(inputs_that_cannot_be_used_are_refused_in_one_sentence)
     struct prepare_progress p;
     CHECK_FAILS(prepare_text("x.txt", bad, sizeof bad - 1, UTF8_REJECT, &p), ERR_FORMAT,
                 "x.txt, document at line 3");
+    CHECK_FAILS(prepare_text("x.jsonl", "{\"text\": \"a\"}\n{\"text\": }\n", -1, UTF8_REJECT, &p),
+                ERR_FORMAT, "x.jsonl:2:10: ");
     CHECK_OK(prepare_text("x.txt", bad, sizeof bad - 1, UTF8_REPLACE, &p));
     CHECK_EQ(p.counts.malformed, 2);
     CHECK_OK(prepare_text("x.txt", bad, sizeof bad - 1, UTF8_BYTES, &p));
@@ -462,7 +464,7 @@ TEST(inputs_that_cannot_be_used_are_refused_in_one_sentence)
                              UTF8_REJECT, &p),
                 ERR_FORMAT, "line 2");
     CHECK_FAILS(prepare_text("x.jsonl", "{\"text\": \"a\"\n", -1, UTF8_REJECT, &p),
-                ERR_FORMAT, "line 1");
+                ERR_FORMAT, "x.jsonl:1:12: ");
     CHECK_FAILS(prepare_text("x.jsonl", "{\"messages\": []}\n", -1, UTF8_REJECT, &p),
                 ERR_FORMAT, "messages");
     CHECK_FAILS(prepare_text("x.jsonl", "{\"instruction\": \"a\", \"input\": 5, "

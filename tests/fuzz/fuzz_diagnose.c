@@ -40,7 +40,7 @@ static void see_diagnosis(void)
     text_fini(&out);
     json_writer_init(&j);
     diagnosis_json(&d, &j);
-    if (json_parse_text(j.out.data, j.out.length, "diagnosis", &o) < 0)
+    if (json_parse_text(j.out.data, j.out.length, "diagnosis", 1, &o) < 0)
         err_panic("what was written is no JSON: %s", err_message());
     json_decref(o);
     json_writer_fini(&j);

@@ -54,7 +54,7 @@ static void see_page(void)
     run_page_data(pages, 1, RUN_PAGE_CURVES, &out);
     if (strchr(out.data, '<'))
         err_panic("a '<' in the page's block");
-    if (json_parse_text(out.data, out.length, "page", &o) < 0)
+    if (json_parse_text(out.data, out.length, "page", 1, &o) < 0)
         err_panic("what was written is no JSON: %s", err_message());
     json_decref(o);
     text_fini(&out);

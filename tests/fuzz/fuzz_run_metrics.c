@@ -30,7 +30,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t bytes)
         check_series(&m.series[i]);
     json_writer_init(&j);
     run_metrics_put(&m, &j);
-    if (json_parse_text(j.out.data, j.out.length, "page", &again) < 0)
+    if (json_parse_text(j.out.data, j.out.length, "page", 1, &again) < 0)
         err_panic("what was written is no JSON: %s", err_message());
     json_decref(again);
     json_writer_fini(&j);

@@ -164,7 +164,7 @@ TEST(nothing_that_a_folder_holds_ends_the_block_of_data)
     CHECK(memchr(data.data, '<', (size_t)data.length) == NULL);
     CHECK(memchr(data.data, 0, (size_t)data.length) == NULL);
     json_t *o;
-    CHECK_OK(json_parse_text(data.data, data.length, "data", &o));
+    CHECK_OK(json_parse_text(data.data, data.length, "data", 1, &o));
     const json_t *run = json_array_get(json_object_get(o, "runs"), 0);
     CHECK(strstr(json_string_value(json_object_get(run, "log")), "</script><script>alert(1)"));
     const json_t *missing = json_object_get(run, "missing"); /* energy.json is torn; no record */
