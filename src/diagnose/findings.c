@@ -753,6 +753,16 @@ static void put_strings(const struct finding *f, struct json *j)
     json_end(j);
 }
 
+static void put_interval(struct json *j, const char *key, double lo, double mid, double hi)
+{
+    json_key(j, key);
+    json_begin_array(j);
+    json_double(j, lo);
+    json_double(j, mid);
+    json_double(j, hi);
+    json_end(j);
+}
+
 void findings_json(const struct findings *all, struct json *j)
 {
     json_begin_array(j);
@@ -772,20 +782,9 @@ void findings_json(const struct findings *all, struct json *j)
         json_put_str(j, "confirm", f->confirm);
         if (f->look[0])
             json_put_str(j, "look_at", f->look);
-        json_key(j, "gain_s");
-        json_begin_array(j);
-        json_double(j, f->gain_lo);
-        json_double(j, f->gain);
-        json_double(j, f->gain_hi);
-        json_end(j);
-        if (f->saves_j > 0) {
-            json_key(j, "saves_j");
-            json_begin_array(j);
-            json_double(j, f->saves_lo_j);
-            json_double(j, f->saves_j);
-            json_double(j, f->saves_hi_j);
-            json_end(j);
-        }
+        put_interval(j, "gain_s", f->gain_lo, f->gain, f->gain_hi);
+        if (f->saves_j > 0)
+            put_interval(j, "saves_j", f->saves_lo_j, f->saves_j, f->saves_hi_j);
         json_put_str(j, "gain_by", f->urgent ? NULL : f->replayed ? "replay" : "formula");
         json_end(j);
     }
