@@ -45,6 +45,8 @@ struct walk {
     i32 pending[64];  /* nodes that the next one needs */
     int n_pending;
     u8 begun;         /* lane of the call begun last, behind `last`; 0: none */
+    i32 waited;       /* call that the last wait was for; -1: none */
+    u32 waited_task;  /* its task */
     i32 lane_last[LANE_COUNT];
     i64 numbers[LANE_COUNT], *move_numbers, meetings;
 };
@@ -484,9 +486,20 @@ static bool is_taken_up_behind(const struct walk *w, const struct record_task *t
     return behind;
 }
 
+/* The last call of a task that nothing has settled yet; -1: none. */
+static i32 last_under_way(const struct walk *w, u32 task)
+{
+    i32 last = -1;
+    for (i64 i = 0; w->n_active > 0 && i < w->k->table->n_places; i++)
+        if (w->uses[i].active && w->uses[i].task == task && w->uses[i].call > last)
+            last = w->uses[i].call;
+    return last;
+}
+
 /* Walks on to what needs what `it` waited for, or to what was begun behind it only: then it
  * stood still where the call begins, and *early says whether nothing needed that yet. Returns
- * the call; where there is none, one that had just ended; -1: none. */
+ * the call; where there is none, one that had just ended, that an earlier wait's walk has begun,
+ * or that was waited for last and is looked at again, for another tensor; -1: none. */
 static i32 find_waited(struct walk *w, const struct dag_item *it, const struct target *to,
                        bool *early)
 {
@@ -505,8 +518,11 @@ static i32 find_waited(struct walk *w, const struct dag_item *it, const struct t
             begun = (i32)before;
     }
     u = u ? u : needed_there(w, to, &s);
+    i32 call = u ? u->call : begun >= 0 ? begun : s.ended;
+    if (call < 0)
+        call = begun = last_under_way(w, it->span->task_id);
     *early = !u && begun >= 0;
-    return u ? u->call : begun >= 0 ? begun : s.ended;
+    return call < 0 && w->waited_task == it->span->task_id ? w->waited : call;
 }
 
 /* The call stays under way: what needs it does so with or without this wait. */
@@ -519,6 +535,8 @@ static void see_wait(struct walk *w, i64 index)
     const i32 call = find_waited(w, it, &to, &early);
     if (call >= 0)
         pend(w, call);
+    w->waited = call;
+    w->waited_task = it->span->task_id;
     double latest = latest_pending(w), end = seconds_of(b, it->end_ns);
     b->g->strays += w->n_pending == 0;
     const double begin = dag_larger(seconds_of(b, it->begin_ns), w->now);
@@ -613,7 +631,7 @@ static void list_items(struct walk *w)
 static void add_rank(struct builder *b, const struct record_rank *k, int rank)
 {
     const struct record_table *t = k->table;
-    struct walk w = { .b = b, .k = k, .rank = rank, .last = -1 };
+    struct walk w = { .b = b, .k = k, .rank = rank, .last = -1, .waited = -1 };
     for (int lane = 0; lane < LANE_COUNT; lane++)
         w.lane_last[lane] = -1;
     w.uses = ARENA_ARRAY(b->a, struct use, t->n_places);

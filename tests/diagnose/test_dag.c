@@ -166,6 +166,30 @@ static i64 early_waits(const struct dag *g, int rank, int lane)
     return n;
 }
 
+/* The same spans, and behind each wait another look at its call, as the executor takes one where a
+ * task needs what has just been waited for. */
+static void look_twice(struct record_step *s)
+{
+    for (int r = 0; r < s->n_ranks; r++) {
+        struct record_rank *k = &s->ranks[r];
+        struct record_span *to = ARENA_ARRAY(s->arena, struct record_span, 2 * k->n_spans);
+        i64 n = 0, from = 0;
+        for (int lane = 0; lane < TRACE_LANES; lane++) {
+            for (; from < k->lane[lane + 1]; from++) {
+                to[n++] = k->spans[from];
+                if (k->spans[from].kind != SPAN_WAIT)
+                    continue;
+                to[n] = to[n - 1];
+                to[n].begin_ns = to[n].end_ns;
+                n++;
+            }
+            k->lane[lane + 1] = n;
+        }
+        k->spans = to;
+        k->n_spans = n;
+    }
+}
+
 /* A rank that stands still where its calls begin waits for these, and for nothing that it begins
  * behind them. */
 TEST(a_wait_where_a_call_begins_is_for_that_call)
@@ -178,7 +202,7 @@ TEST(a_wait_where_a_call_begins_is_for_that_call)
         struct record r;
         struct record_step s = { 0 };
         struct dag *g;
-        i64 early = 0;
+        i64 early = 0, looked = 0;
         run_layout(names[i], "dp=2,tp=2", sets);
         open_run(&r, names[i]);
         for (i64 k = 0; k < r.n_steps; k++) {
@@ -186,7 +210,12 @@ TEST(a_wait_where_a_call_begins_is_for_that_call)
             CHECK_OK(dag_new(&g, &s));
             CHECK_EQ(g->strays, 0);
             early += early_waits(g, 0, LANE_DP);
+            look_twice(&s);
+            CHECK_OK(dag_new(&g, &s));
+            CHECK_EQ(g->strays, 0);
+            looked += early_waits(g, 0, LANE_DP);
         }
+        CHECK(looked >= early);
         CHECK(i == 0 ? early == 0 : early >= r.n_steps);
         record_step_free(&s);
         record_close(&r);
