@@ -1,12 +1,9 @@
 #include "diagnose/dag.h"
 
 #include "base/sort.h"
-#include "diagnose/dag_again.h"
-#include "diagnose/dag_order.h"
+#include "diagnose/dag_build.h"
 
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 struct use { /* of a tensor's place by a call that may still be under way */
     i32 call; /* in builder.calls */
@@ -15,22 +12,9 @@ struct use { /* of a tensor's place by a call that may still be under way */
     u32 task;
 };
 
-struct builder {
-    struct arena *a;
-    struct dag *g;
-    i64 zero_ns;
-    i64 cap_nodes;
-    double *ends; /* of each node, as measured: seconds since the step's begin */
-    struct dag_edge *edges;
-    i64 n_edges, cap_edges;
-    struct dag_call *calls;
-    i64 n_calls, cap_calls;
-    struct dag_log *log; /* of what times have decided; NULL: nobody asks */
-};
-
 /* One rank's walk through its program. */
 struct walk {
-    struct builder *b;
+    struct dag_builder *b;
     const struct record_rank *k;
     int rank;
     const struct record_span **calls; /* by action, task and begin */
@@ -51,52 +35,9 @@ struct walk {
     i64 numbers[LANE_COUNT], *move_numbers, meetings;
 };
 
-/* --- nodes and edges ---------------------------------------------------------------- */
+/* --- the chain ---------------------------------------------------------------------- */
 
-#define GROW(b, list, n, capacity)                                                       \
-    do {                                                                                 \
-        if ((n) == (capacity)) {                                                         \
-            i64 grown_ = i64_max(256, 2 * (capacity));                                   \
-            void *to_ = arena_alloc_unset((b)->a, grown_ * (i64)sizeof *(list));               \
-            if ((n) > 0)                                                                 \
-                memcpy(to_, (list), (size_t)(n) * sizeof *(list));                       \
-            (list) = to_;                                                                \
-            (capacity) = grown_;                                                         \
-        }                                                                                \
-    } while (0)
-
-static void add_edge(struct builder *b, i32 node, i32 need)
-{
-    if (need < 0)
-        return;
-    GROW(b, b->edges, b->n_edges, b->cap_edges);
-    b->edges[b->n_edges++] = (struct dag_edge){ node, need };
-}
-
-static void more_nodes(struct builder *b)
-{
-    struct dag *g = b->g;
-    i64 cap = b->cap_nodes, again = cap, third = cap;
-    GROW(b, g->nodes, g->n, b->cap_nodes);
-    GROW(b, g->seconds, g->n, cap);
-    GROW(b, g->lead, g->n, again);
-    GROW(b, b->ends, g->n, third);
-}
-
-static inline i32 add_node(struct builder *b, const struct dag_node *n, double end,
-                           double seconds, double lead)
-{
-    struct dag *g = b->g;
-    if (g->n == b->cap_nodes)
-        more_nodes(b);
-    g->nodes[g->n] = *n;
-    g->seconds[g->n] = dag_larger(seconds, 0);
-    g->lead[g->n] = dag_larger(lead, 0);
-    b->ends[g->n] = end;
-    return (i32)g->n++;
-}
-
-static double seconds_of(const struct builder *b, i64 ns)
+static double seconds_of(const struct dag_builder *b, i64 ns)
 {
     return 1e-9 * (double)(ns - b->zero_ns);
 }
@@ -115,9 +56,9 @@ static i32 chain(struct walk *w, int kind, double begin, double end, const struc
         n.action = s->action;
         n.lane = (u8)s->task->lane;
     }
-    i32 node = add_node(w->b, &n, end, end - begin, begin - w->now);
+    i32 node = dag_add_node(w->b, &n, end, end - begin, begin - w->now);
     for (int i = 0; i < w->n_pending; i++)
-        add_edge(w->b, node, w->pending[i]);
+        dag_add_edge(w->b, node, w->pending[i]);
     w->n_pending = 0;
     w->last = node;
     w->now = end;
@@ -290,13 +231,6 @@ static void name_call(struct walk *w, const struct record_task *t, struct dag_ca
     c->number = w->numbers[t->lane]++;
 }
 
-static i32 add_call(struct builder *b, const struct dag_call *c)
-{
-    GROW(b, b->calls, b->n_calls, b->cap_calls);
-    b->calls[b->n_calls] = *c;
-    return (i32)b->n_calls++;
-}
-
 static double latest_pending(const struct walk *w)
 {
     double latest = -INFINITY;
@@ -307,7 +241,7 @@ static double latest_pending(const struct walk *w)
 
 static void begin_call(struct walk *w, const struct record_task *t, u32 id)
 {
-    struct builder *b = w->b;
+    struct dag_builder *b = w->b;
     struct reach at;
     if (!find_call(w, id, &at)) {
         b->g->strays += !t->conditional;
@@ -321,18 +255,18 @@ static void begin_call(struct walk *w, const struct record_task *t, u32 id)
                           .rank = w->rank, .task = t, .task_id = id, .before = w->last };
     const double up = dag_larger(w->now, c.began); /* when it is taken up */
     name_call(w, t, &c);
-    c.begin = add_node(b, &n, up, c.began - dag_larger(w->now, latest_pending(w)), 0);
+    c.begin = dag_add_node(b, &n, up, c.began - dag_larger(w->now, latest_pending(w)), 0);
     for (int i = 0; i < w->n_pending; i++)
-        add_edge(b, c.begin, w->pending[i]);
+        dag_add_edge(b, c.begin, w->pending[i]);
     n.kind = DAG_CALL;
     n.before = c.in_order ? w->lane_last[t->lane] : -1;
     /* Its seconds are known with the other members. */
-    c.end = add_node(b, &n, dag_larger(c.ended, up), 0, 0);
-    add_edge(b, c.end, c.begin);
+    c.end = dag_add_node(b, &n, dag_larger(c.ended, up), 0, 0);
+    dag_add_edge(b, c.end, c.begin);
     note(w, (struct dag_entry){ .what = DAG_ENTRY_CALL, .item = (i32)at.first, .n = (i32)at.n,
                                 .node = c.begin, .end = c.end });
     w->lane_last[t->lane] = c.end;
-    i32 call = add_call(b, &c);
+    i32 call = dag_add_call(b, &c);
     for (int i = 0; i < t->n_reads + t->n_writes; i++) {
         bool writes = i >= t->n_reads;
         if (i == 0 && t->conditional)
@@ -529,7 +463,7 @@ static i32 find_waited(struct walk *w, const struct dag_item *it, const struct t
 static void see_wait(struct walk *w, i64 index)
 {
     const struct dag_item *it = &w->items[index];
-    const struct builder *b = w->b;
+    const struct dag_builder *b = w->b;
     const struct target to = up_to_next(w, index);
     bool early;
     const i32 call = find_waited(w, it, &to, &early);
@@ -559,7 +493,7 @@ static void see_meeting(struct walk *w, const struct dag_item *it)
     w->b->g->seconds[c.end] = 0; /* known with the other members */
     note(w, (struct dag_entry){ .what = DAG_ENTRY_MEET, .item = index_of(w, it), .node = c.begin,
                                 .end = c.end });
-    add_call(w->b, &c);
+    dag_add_call(w->b, &c);
 }
 
 /* The host's own doings stand before the first action or between two: what earlier actions have
@@ -628,7 +562,7 @@ static void list_items(struct walk *w)
     sort_runs(w->calls, w->n_calls, (i64)sizeof *w->calls, by_task, a);
 }
 
-static void add_rank(struct builder *b, const struct record_rank *k, int rank)
+static void add_rank(struct dag_builder *b, const struct record_rank *k, int rank)
 {
     const struct record_table *t = k->table;
     struct walk w = { .b = b, .k = k, .rank = rank, .last = -1, .waited = -1 };
@@ -644,135 +578,11 @@ static void add_rank(struct builder *b, const struct record_rank *k, int rank)
     b->g->last[rank] = w.last;
 }
 
-/* --- calls of all members ----------------------------------------------------------- */
-
-static int by_key(const void *a, const void *b)
-{
-    const struct dag_call *x = a, *y = b;
-    if (x->key != y->key)
-        return x->key < y->key ? -1 : 1;
-    if (x->number != y->number)
-        return x->number < y->number ? -1 : 1;
-    return (x->begin > y->begin) - (x->begin < y->begin);
-}
-
-static int by_begin_of_call(const void *a, const void *b)
-{
-    const struct dag_call *x = *(const struct dag_call *const *)a;
-    const struct dag_call *y = *(const struct dag_call *const *)b;
-    return (x->began > y->began) - (x->began < y->began);
-}
-
-/* Who ended before the last had begun needs those that had begun by then: some meetings are of
- * a few ranks at a time. A node of its own gathers the first k of them, and the one before it. */
-struct prefix {
-    const struct dag_call **by_begin; /* [n]; NULL: nobody is early */
-    i32 *ready;                   /* [n] node of the first k + 1; -1: not made */
-};
-
-static i32 prefix_ready(struct builder *b, struct prefix *p, i64 k)
-{
-    i64 from = k;
-    while (from > 0 && p->ready[from] < 0)
-        from--;
-    for (i64 i = p->ready[from] < 0 ? from : from + 1; i <= k; i++) {
-        const struct dag_call *c = p->by_begin[i];
-        struct dag_node node = { .kind = DAG_READY, .rank = -1, .before = -1,
-                                 .lane = b->g->nodes[c->end].lane };
-        p->ready[i] = add_node(b, &node, c->began, 0, 0);
-        add_edge(b, p->ready[i], c->begin);
-        if (i > 0)
-            add_edge(b, p->ready[i], p->ready[i - 1]);
-    }
-    return p->ready[k];
-}
-
-/* How many had begun by then, but for the clocks. */
-static i64 begun_by(const struct prefix *p, i64 n, double then)
-{
-    i64 k = 0;
-    while (k < n && p->by_begin[k]->began <= then)
-        k++;
-    return k;
-}
-
-static void open_prefix(struct builder *b, struct prefix *p, const struct dag_call *c, i64 n)
-{
-    p->by_begin = ARENA_UNSET(b->a, const struct dag_call *, n);
-    p->ready = ARENA_UNSET(b->a, i32, n);
-    for (i64 i = 0; i < n; i++) {
-        p->by_begin[i] = &c[i];
-        p->ready[i] = -1;
-    }
-    qsort(p->by_begin, (size_t)n, sizeof *p->by_begin, by_begin_of_call);
-}
-
-static void join_call(struct builder *b, struct dag_call *c, i64 n)
-{
-    double all = -INFINITY;
-    struct prefix p = { NULL, NULL };
-    i32 ready = -1;
-    for (i64 i = 0; i < n; i++)
-        all = dag_larger(all, c[i].began);
-    for (i64 i = 0; i < n; i++) {
-        double since = c[i].began;
-        if (dag_is_early(&c[i], n, all)) {
-            if (b->log)
-                b->log->odd = true;
-            if (!p.by_begin)
-                open_prefix(b, &p, c, n);
-            i64 k = begun_by(&p, n, dag_larger(c[i].ended + dag_early_s, since));
-            add_edge(b, c[i].end, prefix_ready(b, &p, k - 1));
-            since = dag_larger(since, p.by_begin[k - 1]->began);
-        } else if (n > 1) {
-            if (ready < 0) {
-                struct dag_node node = { .kind = DAG_READY, .rank = -1, .before = -1,
-                                         .lane = b->g->nodes[c->end].lane };
-                ready = add_node(b, &node, all, 0, 0);
-                for (i64 k = 0; k < n; k++)
-                    add_edge(b, ready, c[k].begin);
-                c[0].ready = ready;
-            }
-            add_edge(b, c[i].end, ready);
-            since = dag_larger(since, all);
-        }
-        const i32 before = b->g->nodes[c[i].end].before;
-        if (before >= 0)
-            since = dag_larger(since, b->ends[before]);
-        b->ends[c[i].end] = c[i].ended;
-        b->g->seconds[c[i].end] = dag_larger(0, c[i].ended - since);
-    }
-}
-
-static void join_calls(struct builder *b)
-{
-    sort_runs(b->calls, b->n_calls, (i64)sizeof *b->calls, by_key, b->a);
-    for (i64 i = 0, j; i < b->n_calls; i = j) {
-        j = dag_call_end(b->calls, b->n_calls, i);
-        join_call(b, &b->calls[i], j - i);
-    }
-}
-
 /* --- all of it ---------------------------------------------------------------------- */
-
-/* Room for about as many nodes and needs as there are spans, so that lists are seldom copied. */
-static void make_room(struct builder *b, const struct record_step *s)
-{
-    i64 spans = 0;
-    for (int r = 0; r < s->n_ranks; r++)
-        spans += s->ranks[r].n_spans;
-    b->cap_nodes = 2 * spans + 256;
-    b->g->nodes = ARENA_UNSET(b->a, struct dag_node, b->cap_nodes);
-    b->g->seconds = ARENA_UNSET(b->a, double, b->cap_nodes);
-    b->g->lead = ARENA_UNSET(b->a, double, b->cap_nodes);
-    b->ends = ARENA_UNSET(b->a, double, b->cap_nodes);
-    b->cap_edges = b->cap_nodes;
-    b->edges = ARENA_UNSET(b->a, struct dag_edge, b->cap_edges);
-}
 
 int dag_build(struct dag **out, const struct record_step *s, struct dag_log *log)
 {
-    struct builder b = { .a = s->arena, .g = ARENA_NEW(s->arena, struct dag), .log = log };
+    struct dag_builder b = { .a = s->arena, .g = ARENA_NEW(s->arena, struct dag), .log = log };
     struct dag *g = b.g;
     const i32 *place;
     i64 end_ns;
@@ -787,13 +597,13 @@ int dag_build(struct dag **out, const struct record_step *s, struct dag_log *log
         return err_set(ERR_FORMAT, "no rank's spans of step %lld are there",
                        (long long)s->step + 1);
     dag_window(s, &b.zero_ns, &end_ns);
-    make_room(&b, s);
+    dag_make_room(&b, s);
     for (int r = 0; r < s->n_ranks; r++) {
         g->last[r] = -1;
         if (s->ranks[r].head)
             add_rank(&b, &s->ranks[r], r);
     }
-    join_calls(&b);
+    dag_join_calls(&b);
     TRY(dag_order(g, b.edges, b.n_edges, b.a, &place));
     if (log)
         dag_log_end(log, b.calls, b.n_calls, place);
