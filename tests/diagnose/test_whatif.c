@@ -4,6 +4,8 @@
 
 #include "diagnose/measure_record.h"
 #include "diagnose/whatif.h"
+#include "plan/virtual_run.h"
+#include "train/tiny_spec.h"
 
 #include <math.h>
 
@@ -77,7 +79,7 @@ static void check_pause(const struct lab *l)
     const double other = gain(l, &e, 0);
     e.rank = 1;
     const double own = gain(l, &e, 0);
-    CHECK(own > 0.02 && own > other && own <= all + 1e-9); /* others may disturb rank 0 */
+    CHECK(own > 0.02 && other < 0.1 * own && own <= all + 1e-9);
     const double half = gain(l, &e, 0.5);
     CHECK(half > 0 && half < own);
 }
@@ -92,29 +94,56 @@ static void check_slow_rank(const struct lab *l)
     CHECK(own > 0 && own > gain(l, &e, 1));
 }
 
+/* Twelve steps of two ranks, with this fault, on a clock that is computed: nothing else disturbs
+ * them. */
+static void run_virtual(const char *name, const char *fault)
+{
+    struct arena a;
+    struct train_config config;
+    struct layout layout;
+    struct option_group groups[] = { { train_options, &config }, { layout_options, &layout } };
+    struct recipe recipe;
+    struct model_spec spec = tiny_spec_of(&(struct tiny_options){ .gpt2 = true });
+    struct virtual_request request = { .config = &config, .layout = &layout, .spec = &spec,
+                                       .recipe = &recipe, .recipe_path = "test.yaml" };
+    char folder[2048];
+    arena_init(&a);
+    recipe_init(&recipe, &a, groups, 2);
+    config.train.batch = 4;
+    config.train.seq = 32;
+    config.train.steps = 12;
+    config.log.every = 1;
+    config.eval.every = 0;
+    config.run.dir = JOB_DIR "/runs";
+    config.run.name = name;
+    CHECK_OK(recipe_override(&recipe, fault));
+    CHECK_OK(layout_parse(&layout, "dp=2", "test", &a));
+    CHECK_OK(virtual_rates_parse(&request.rates, "flops=1e9,memory=4e9,link=1e8,latency=1e-5",
+                                 "test", &a));
+    CHECK_OK(virtual_run(&request, folder));
+    arena_fini(&a);
+}
+
+/* What a run recorded, and what edits of it must give back. */
+static void check(const char *name, void (*check_edits)(const struct lab *l))
+{
+    struct lab l = { .before = 0 };
+    open_lab(&l, name);
+    CHECK_NEAR(whatif_fidelity(l.whatif), 1, 0.1);
+    check_edits(&l);
+    close_lab(&l);
+}
+
 TEST(edits_shorten_what_they_are_about)
 {
-    static const struct {
-        const char *name, *layout;
-        const char *sets[6];
-        void (*check)(const struct lab *l);
-    } runs[] = {
-        { "pieces", "dp=2,bucket=4KiB", { "train.batch=4", "train.steps=12", NULL },
-          check_pieces },
-        { "pause", "dp=2", { "train.batch=4", "train.steps=12", "run.inject=pause=50ms/1@1", NULL },
-          check_pause },
-        { "slow", "dp=2", { "train.batch=4", "train.steps=12", "run.inject=slow_compute=6@1", NULL },
-          check_slow_rank },
-    };
+    const char *sets[] = { "train.batch=4", "train.steps=12", NULL };
     make_corpus();
-    for (i64 i = 0; i < COUNT_OF(runs); i++) {
-        struct lab l = { .before = 0 };
-        run_layout(runs[i].name, runs[i].layout, (const char **)(uintptr_t)runs[i].sets);
-        open_lab(&l, runs[i].name);
-        CHECK_NEAR(whatif_fidelity(l.whatif), 1, 0.1);
-        runs[i].check(&l);
-        close_lab(&l);
-    }
+    run_layout("pieces", "dp=2,bucket=4KiB", sets);
+    check("pieces", check_pieces);
+    run_virtual("pause", "run.inject=pause=50ms/1@1");
+    check("pause", check_pause);
+    run_virtual("slow", "run.inject=slow_compute=6@1");
+    check("slow", check_slow_rank);
     sys_remove_tree(JOB_DIR);
 }
 
