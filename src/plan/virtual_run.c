@@ -465,6 +465,7 @@ static int open_ranks(struct virtual_loop *l)
     l->ahead = c->data.prefetch;
     l->threads = c->data.threads;
     TRY(open_views(l));
+    TRY(inject_check_program(&all, layout, l->views));
     l->ranks = ARENA_ARRAY(&l->arena, struct rank, l->n);
     l->inject = ARENA_ARRAY(&l->arena, struct inject, l->n);
     l->begin = ARENA_ARRAY(&l->arena, double, l->n);

@@ -145,14 +145,24 @@ static void list_ops(struct text *out)
         text_printf(out, "%s%s", k > 0 ? ", " : "", op_table[k]->name);
 }
 
+static bool is_of_op(const struct inject_fault *f)
+{
+    return f->kind == INJECT_OP || f->kind == INJECT_SERIAL || f->kind == INJECT_PROBE;
+}
+
+static bool is_meant(const void *fault, const char *op)
+{
+    const struct inject_fault *f = fault;
+    return f->kind == INJECT_PROBE ? inject_probes(f, op) : strcmp(op, f->word) == 0;
+}
+
 static int check_op(const struct inject_fault *f)
 {
     struct nearest nearest = { .typed = f->word };
     struct text all = { 0 };
     for (i64 k = 0; k < op_table_count; k++) {
         nearest_offer(&nearest, op_table[k]->name);
-        if (f->kind == INJECT_PROBE ? inject_probes(f, op_table[k]->name)
-                                    : strcmp(op_table[k]->name, f->word) == 0)
+        if (is_meant(f, op_table[k]->name))
             return OK;
     }
     const char *near = nearest_found(&nearest);
@@ -167,10 +177,69 @@ static int check_op(const struct inject_fault *f)
 
 int inject_check_ops(const struct inject *x)
 {
-    for (int i = 0; i < x->n; i++) {
-        const struct inject_fault *f = &x->faults[i];
-        if (f->kind == INJECT_OP || f->kind == INJECT_SERIAL || f->kind == INJECT_PROBE)
-            TRY(check_op(f));
-    }
+    for (int i = 0; i < x->n; i++)
+        if (is_of_op(&x->faults[i]))
+            TRY(check_op(&x->faults[i]));
     return OK;
+}
+
+/* --- ops of the run's program ------------------------------------------------------- */
+
+bool inject_has_ops(const struct inject *x)
+{
+    for (int i = 0; i < x->n; i++)
+        if (is_of_op(&x->faults[i]))
+            return true;
+    return false;
+}
+
+/* Whether the fault is meant for a rank of this stage. */
+static bool concerns_stage(const struct inject_fault *f, const struct layout *l, i64 stage)
+{
+    const i64 last = i64_min(f->last_rank, layout_ranks(l) - 1);
+    for (i64 rank = f->first_rank; rank <= last; rank++)
+        if (mesh_at(l, rank).pp_rank == stage)
+            return true;
+    return false;
+}
+
+static bool is_called(const void *name, const char *op)
+{
+    return strcmp(op, name) == 0;
+}
+
+/* What the stages compute that the fault is meant for: whether that has its op, or else of which
+ * ops there are tasks. */
+static bool look_for_op(const struct inject_fault *f, const struct layout *l,
+                        const struct rank_view *const *views, struct text *others)
+{
+    for (i64 p = 0; p < l->pp; p++)
+        if (concerns_stage(f, l, p) && rank_view_has_op(views[p], is_meant, f))
+            return true;
+    for (i64 k = 0; k < op_table_count; k++) {
+        const char *op = op_table[k]->name;
+        bool there = false;
+        for (i64 p = 0; p < l->pp && !there; p++)
+            there = concerns_stage(f, l, p) && rank_view_has_op(views[p], is_called, op);
+        if (there)
+            text_printf(others, "%s%s", others->length > 0 ? ", " : "", op);
+    }
+    return false;
+}
+
+int inject_check_program(const struct inject *x, const struct layout *l,
+                         const struct rank_view *const *views)
+{
+    int rc = OK;
+    for (int i = 0; i < x->n && rc == OK; i++) {
+        const struct inject_fault *f = &x->faults[i];
+        struct text others = { 0 };
+        const bool all = f->first_rank <= 0 && f->last_rank >= layout_ranks(l) - 1;
+        if (is_of_op(f) && !look_for_op(f, l, views, &others))
+            rc = err_set(ERR_CONFIG, "%s has no %s to disturb; it has %s",
+                         all ? "this run's program" : "the program of these ranks", f->word,
+                         others.data);
+        text_fini(&others);
+    }
+    return rc;
 }

@@ -7,6 +7,7 @@
 
 #include "base/inject.h"
 #include "parallel/layout.h"
+#include "train/rank_view.h"
 #include "train/train_config.h"
 
 /* Adds faults (as texts, NULL-terminated or none) to run.inject, and sets the keys that its faults
@@ -17,5 +18,11 @@ int inject_settings(struct recipe *r, const struct train_config *config,
 
 /* ERR_CONFIG where a fault is about an op that there is not: it would disturb nothing. */
 int inject_check_ops(const struct inject *x);
+/* Whether any fault is about an op. */
+bool inject_has_ops(const struct inject *x);
+/* ERR_CONFIG where one is about an op that no task has of the ranks that it is meant for: it would
+ * disturb nothing either. views[i]: a rank with coordinate i along pp. */
+int inject_check_program(const struct inject *x, const struct layout *l,
+                         const struct rank_view *const *views);
 
 #endif

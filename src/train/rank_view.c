@@ -41,10 +41,9 @@ static void count_memory(struct rank_view *v)
 static int view_outer(struct rank_view *v, const struct train_config *c, const struct step_io *io,
                       struct arena *a)
 {
-    struct step_program outer;
-    TRY(outer_program_new(&outer, v->model, c, io, &v->mesh, a));
-    count_messages(outer.program, v->outer_bytes);
-    v->activation_bytes = i64_max(v->activation_bytes, outer.program->memory.bytes);
+    TRY(outer_program_new(&v->outer, v->model, c, io, &v->mesh, a));
+    count_messages(v->outer.program, v->outer_bytes);
+    v->activation_bytes = i64_max(v->activation_bytes, v->outer.program->memory.bytes);
     return OK;
 }
 
@@ -68,6 +67,19 @@ int rank_view_new(struct rank_view *out, const struct layout *l, const struct mo
     count_flops(out);
     count_memory(out);
     return c->outer.every > 0 ? view_outer(out, c, &io, a) : OK;
+}
+
+bool rank_view_has_op(const struct rank_view *v,
+                      bool (*is_meant)(const void *context, const char *op), const void *context)
+{
+    const struct program *programs[] = { v->step.program, v->outer.program };
+    for (i64 k = 0; k < COUNT_OF(programs); k++)
+        for (i64 id = 0; programs[k] && id < programs[k]->n_tasks; id++) {
+            const struct task *t = programs[k]->by_id[id];
+            if (t->lane == LANE_COMPUTE && is_meant(context, t->op->name))
+                return true;
+        }
+    return false;
 }
 
 int rank_view_schedule(const struct rank_view *const *views, int micro_batches,

@@ -13,6 +13,7 @@ struct rank_view {
     struct mesh mesh;    /* coordinates and stages; no groups */
     struct model *model; /* described only: no tensor has data */
     struct step_program step;
+    struct step_program outer; /* program NULL: there are no outer steps */
     i64 parameters;      /* elements that are here */
     i64 model_bytes, activation_bytes;
     double message_bytes[LANE_COUNT]; /* sent in a step, by axis */
@@ -24,6 +25,11 @@ struct rank_view {
  * in the arena. */
 int rank_view_new(struct rank_view *out, const struct layout *l, const struct model_spec *s,
                   const struct train_config *c, i64 rank, struct arena *a);
+
+/* Whether a task that the rank computes itself, in a step or an outer one, is of an op of which
+ * `is_meant` says so. */
+bool rank_view_has_op(const struct rank_view *v,
+                      bool (*is_meant)(const void *context, const char *op), const void *context);
 
 /* The order of so many micro-batches, and how long it takes when time is FLOPs; views[i]: a rank
  * with coordinate i along pp. Only where pp is more than one. */

@@ -416,6 +416,7 @@ static int open_parts(struct session *s)
     TRY(session_check_data(s));
     TRY(open_model(s));
     backend_set(&s->engine.backend, &op_load_batch, loader_kernel(s->loader));
+    TRY(session_check_inject(s));
     TRY(build_programs(s));
     s->held = model_boxes_held(s->model, &s->arena);
     s->written = model_boxes_written(s->model, &s->mesh, &s->arena);

@@ -284,6 +284,7 @@ struct step_program *session_program(struct session *s, i64 step);
 /* session_inject.c: what run.inject asks for is settled once it is known which rank this
  * is; what is done between the tasks of steps; the end. */
 int session_open_inject(struct session *s);
+int session_check_inject(struct session *s); /* once the model is settled; all ranks say the same */
 int session_begin_inject(struct session *s); /* once there are weights */
 int session_disturb(struct session *s);      /* before each step's tasks */
 void session_end_inject(struct session *s);

@@ -31,6 +31,26 @@ int session_open_inject(struct session *s)
     return OK;
 }
 
+/* A pipeline's other stages have other ops: each is looked at without being it. */
+int session_check_inject(struct session *s)
+{
+    const struct layout *l = &s->mesh.layout;
+    int rc = OK;
+    if (!inject_has_ops(&s->inject))
+        return OK;
+    const struct rank_view **views = ARENA_ARRAY(&s->arena, const struct rank_view *, l->pp);
+    for (i64 p = 0; p < l->pp && rc >= 0; p++) {
+        struct rank_view *v = ARENA_NEW(&s->arena, struct rank_view);
+        rc = rank_view_new(v, l, &s->spec, s->config, p * layout_stride(l, AXIS_PP), &s->arena);
+        views[p] = v;
+    }
+    if (rc >= 0)
+        rc = inject_check_program(&s->inject, l, views);
+    if (rc < 0 && s->mesh.world) /* all ranks looked alike */
+        s->mesh.comm->together = true;
+    return rc;
+}
+
 /* --- before the first step ---------------------------------------------------------- */
 
 /* They end with this process, or are ended by it. */

@@ -156,6 +156,27 @@ TEST(an_op_that_there_is_not_is_refused)
                  "there is no op called nosuchop"));
 }
 
+/* An op that there is, though not in this run's program, or not on the rank that is meant. */
+TEST(an_op_that_the_program_does_not_have_is_refused)
+{
+    const char *text = shell("cd $D && $H train r.yaml --clock virtual --inject "
+                             "op=expert_linear,delay=2ms 2>&1", 2);
+    CHECK(strstr(text, "this run's program has no expert_linear to disturb; it has "));
+    CHECK(strstr(text, "linear, ") && strstr(text, "rmsnorm"));
+    CHECK(strstr(shell("cd $D && $H train r.yaml --dry-run --inject probe=expert_,slower=9% "
+                       "2>&1", 2),
+                 "this run's program has no expert_ to disturb; it has "));
+    shell("cd $D && $H train r.yaml --quiet --dry-run --inject probe=all,slower=9%", 0);
+    text = shell("cd $D && $H train r.yaml --clock virtual --layout pp=2 --inject "
+                 "op=embed,delay=2ms@1 2>&1", 2);
+    CHECK(strstr(text, "the program of these ranks has no embed to disturb; it has "));
+    text = shell("cd $D && timeout 100 $H train r.yaml --quiet --ranks 2 --layout pp=2 --inject "
+                 "op=embed,delay=2ms@1 2>&1", 2);
+    CHECK(strstr(text, "the program of these ranks has no embed to disturb; it has "));
+    shell("cd $D && $H train r.yaml --quiet --clock virtual --layout pp=2 --run.name=first "
+          "--inject op=embed,delay=2ms", 0);
+}
+
 TEST(more_steps_than_can_be_walked_are_refused_in_a_sentence)
 {
     const char *text = shell("cd $D && $H train r.yaml --clock virtual --train.steps 99999999999 "
@@ -221,6 +242,7 @@ int main(void)
         ONE(sums_in_every_micro_batch_are_more_calls), ONE(who_leaves_a_call_out_is_named),
         ONE(what_cannot_be_put_in_is_named_where_it_was_asked_for),
         ONE(an_op_that_there_is_not_is_refused),
+        ONE(an_op_that_the_program_does_not_have_is_refused),
         ONE(more_steps_than_can_be_walked_are_refused_in_a_sentence),
         ONE(faults_that_are_settings_stand_in_the_manifest),
         ONE(eight_ranks_sleep_as_long_as_their_tasks_are_worth),
