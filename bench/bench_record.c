@@ -275,9 +275,9 @@ static double analyse(const char *folder, i64 most, struct ladder *l, i64 *recor
     struct critical c = { .arena = &a };
     MUST(record_open(&r, folder));
     const struct climb_range range = { .last = INT64_MAX, .most = most };
-    i64 looked_at;
+    struct climb_choice chosen;
     *l = (struct ladder){ 0 };
-    MUST(climb_record(&r, &range, l, &c, &looked_at));
+    MUST(climb_record(&r, &range, l, &c, &chosen));
     *recorded = r.n_steps;
     record_close(&r);
     arena_fini(&a);

@@ -271,6 +271,25 @@ static void print_path(const struct critical *c)
                100 * rest / c->seconds, (long long)c->n - MOST);
 }
 
+/* What some steps do not tell of all. */
+static void print_choice(const struct climb_choice *chosen)
+{
+    if (chosen->share == 0)
+        return;
+    printf("These are %lld of %lld steps, the longer the likelier, and each stands for as many as "
+           "make up for that\n", (long long)chosen->n, (long long)chosen->of);
+}
+
+/* Of what is done behind some steps only, who looks at few steps sees none, or too much. */
+static void print_unsure(const struct climb_choice *chosen)
+{
+    print_choice(chosen);
+    if (chosen->share > 0)
+        printf("goodput may be off by about %.2g, the share of the time that one step stands for: "
+               "of evaluations and checkpoints it has those behind these steps%s\n", chosen->share,
+               chosen->share > 0.02 ? "; a larger --sample tells more" : "");
+}
+
 /* What a record that is not whole could not be asked for. */
 static void print_missing(const struct record *r, i64 looked_at, i64 read)
 {
@@ -288,18 +307,19 @@ static int run_ladder(struct invocation *v)
     struct critical c = { .arena = v->arena };
     struct record r;
     struct climb_range range = { .most = f->sample };
-    i64 looked_at = 0;
+    struct climb_choice chosen;
     TRY(parse_steps(f->steps, &range.first, &range.last));
     TRY(record_open(&r, v->args[0]));
-    int rc = climb_record(&r, &range, &l, &c, &looked_at);
+    int rc = climb_record(&r, &range, &l, &c, &chosen);
     if (rc == OK && l.steps > 0) {
         print_ladder(&l);
+        print_unsure(&chosen);
         print_path(&c);
     } else if (rc == OK) {
         printf("There is no step whose time could be split.\n");
     }
     if (rc == OK)
-        print_missing(&r, looked_at, l.steps);
+        print_missing(&r, chosen.n, l.steps);
     record_close(&r);
     return rc;
 }
@@ -332,35 +352,17 @@ static const struct command cmd_ladder = {
 typedef void (*straggler_fn)(struct stragglers *x, const struct record_step *s,
                              const struct dag *g);
 
-/* Steps [first, last] of r->steps: the index of the first, and how many. */
-static i64 steps_between(const struct record *r, i64 first, i64 last, i64 *from)
-{
-    i64 n = 0;
-    *from = 0;
-    for (i64 i = 0; i < r->n_steps; i++) {
-        *from += r->steps[i] < first;
-        n += r->steps[i] >= first && r->steps[i] <= last;
-    }
-    return n;
-}
-
-static i64 pass(struct record *r, i64 first, i64 last, i64 sample, straggler_fn fn,
-                struct stragglers *x)
+static void pass(struct record *r, const struct climb_choice *chosen, straggler_fn fn,
+                 struct stragglers *x)
 {
     struct record_step s = { 0 };
     struct dag *g;
-    i64 from, looked_at = 0;
-    const i64 n = steps_between(r, first, last, &from);
-    const i64 stride = sample > 0 ? i64_max(1, ceil_div(n, sample)) : 1;
-    for (i64 i = from; i < from + n; i++) {
-        if (i % stride != 0)
-            continue;
-        looked_at++;
-        if (record_step(r, r->steps[i], &s) == OK && dag_new(&g, &s) == OK)
+    for (i64 i = 0; i < chosen->n; i++)
+        if (record_step(r, chosen->steps[i], &s) == OK && dag_new(&g, &s) == OK) {
+            x->weight = chosen->weights[i];
             fn(x, &s, g);
-    }
+        }
     record_step_free(&s);
-    return looked_at;
 }
 
 /* Without all ranks nobody knows who waited for whom; what each computes is known. */
@@ -370,7 +372,7 @@ static void print_present(const struct stragglers *x)
     for (int i = 0; i < x->n_ranks; i++)
         if (x->computed[i] > 0)
             printf("rank %d computes %.4g ms a step\n", i,
-                   1e3 * x->compute_s[i] / (double)x->computed[i]);
+                   1e3 * x->compute_s[i] / x->computed[i]);
 }
 
 static void print_stragglers(const struct stragglers *x, const struct record *r)
@@ -379,8 +381,8 @@ static void print_stragglers(const struct stragglers *x, const struct record *r)
     double slower = x->seconds - x->even_s;
     enum { MOST = 5 };
     printf("S    %8.4f   %.4g ms a step without the host's gaps, %.4g with everybody even\n",
-           x->seconds / x->even_s, 1e3 * x->seconds / (double)x->steps,
-           1e3 * x->even_s / (double)x->steps);
+           x->seconds / x->even_s, 1e3 * x->seconds / x->stands_for,
+           1e3 * x->even_s / x->stands_for);
     printf("M_W  %8.4f   of the difference is gone with %d of %d ranks even\n",
            slower > 0 ? (x->seconds - x->worst_s) / slower : 0, x->n_worst, x->n_ranks);
     printf("M_S  %8.4f   of it with the last stage even\n",
@@ -398,25 +400,26 @@ static int run_stragglers(struct invocation *v)
 {
     const struct ladder_flags *f = v->options;
     struct stragglers x = { .arena = v->arena };
+    struct climb_range range = { .most = f->sample };
+    struct climb_choice chosen;
     struct record r;
-    i64 first, last;
-    TRY(parse_steps(f->steps, &first, &last));
+    TRY(parse_steps(f->steps, &range.first, &range.last));
     TRY(record_open(&r, v->args[0]));
-    const i64 looked_at = pass(&r, first, last, f->sample, stragglers_add, &x);
-    if (looked_at == 0 && r.n_steps > 0) {
-        record_close(&r);
-        return err_set(ERR_CONFIG, "none of these steps is recorded");
+    const int rc = climb_choose(&chosen, &r, &range, v->arena);
+    if (rc == OK) {
+        pass(&r, &chosen, stragglers_add, &x);
+        if (x.steps > 0) {
+            stragglers_rank(&x);
+            pass(&r, &chosen, stragglers_add_worst, &x);
+            print_stragglers(&x, &r);
+        } else {
+            print_present(&x);
+        }
+        print_choice(&chosen);
+        print_missing(&r, chosen.n, x.steps);
     }
-    if (x.steps > 0) {
-        stragglers_rank(&x);
-        pass(&r, first, last, f->sample, stragglers_add_worst, &x);
-        print_stragglers(&x, &r);
-    } else {
-        print_present(&x);
-    }
-    print_missing(&r, looked_at, x.steps);
     record_close(&r);
-    return OK;
+    return rc;
 }
 
 static const struct command cmd_stragglers = {
@@ -426,7 +429,9 @@ static const struct command cmd_stragglers = {
     .description = "What if every action took the mean of its kind, and every exchange the median: "
                    "S is by how much the steps are longer than that, S_w the same with one rank "
                    "alone as it was, M_W how much of it the slowest 3 % of the ranks explain, M_S "
-                   "how much the last stage does (Lin et al. 2025).",
+                   "how much the last stage does (Lin et al. 2025).\n\n"
+                   "Of a long record it looks at some steps, those that `headway trace ladder` "
+                   "looks at, and says of how many.",
     .options = ladder_options,
     .options_bytes = sizeof(struct ladder_flags),
     .min_args = 1,

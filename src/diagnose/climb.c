@@ -77,12 +77,6 @@ struct length {
     i64 index;      /* of r->steps */
 };
 
-struct choice {
-    i64 *steps;
-    double *weights;
-    i64 n;
-};
-
 static int longest_first(const void *a, const void *b)
 {
     const struct length *x = a, *y = b;
@@ -105,17 +99,19 @@ static i64 index_of(const struct record *r, i64 step)
     return low;
 }
 
-/* weight[n], 0: fewer than n steps [from, from + n) of r->steps get theirs. */
-static void weigh(double *weight, const struct record *r, i64 from, i64 n, i64 most,
+/* weight[n], 0: fewer than n steps [from, from + n) of r->steps get theirs. Returns which share of
+ * their time each stands for that is not its own. */
+static double weigh(double *weight, const struct record *r, i64 from, i64 n, i64 most,
                   struct arena *a)
 {
     struct length *all = ARENA_ARRAY(a, struct length, n);
-    double left = 0, at = 0;
+    double left = 0, at = 0, total;
     i64 room = most, next = 0;
     for (i64 i = 0; i < n; i++) {
         all[i] = (struct length){ fmax(1e-9, record_step_seconds(r, from + i)), i };
         left += all[i].seconds;
     }
+    total = left;
     for (int i = 0; i < r->n_parts && room > 1; i++) {
         const i64 first = index_of(r, r->parts[i].first_step) - from;
         if (first < 0 || first >= n || weight[first] > 0)
@@ -142,49 +138,49 @@ static void weigh(double *weight, const struct record *r, i64 from, i64 n, i64 m
             taken++;
         }
     }
+    return each / total;
 }
 
-/* Steps [from, from + n) of r->steps, at most so many of them. */
-static void choose(struct choice *out, const struct record *r, i64 from, i64 n, i64 most,
-                   struct arena *a)
+int climb_choose(struct climb_choice *out, const struct record *r, const struct climb_range *range,
+                 struct arena *a)
 {
-    double *weight = ARENA_ARRAY(a, double, n);
-    if (n > most)
-        weigh(weight, r, from, n, most, a);
-    for (i64 i = 0; i < n && n <= most; i++)
-        weight[i] = 1;
-    *out = (struct choice){ ARENA_ARRAY(a, i64, n), ARENA_ARRAY(a, double, n), 0 };
-    for (i64 i = 0; i < n; i++)
-        if (weight[i] > 0) {
-            out->steps[out->n] = r->steps[from + i];
-            out->weights[out->n++] = weight[i];
-        }
-}
-
-int climb_record(struct record *r, const struct climb_range *range, struct ladder *l,
-                 struct critical *c, i64 *looked_at)
-{
-    struct usual usual = { .arena = c->arena };
-    struct choice chosen;
     i64 from = 0, n = 0, most = range->most;
     for (i64 i = 0; i < r->n_steps; i++) {
         from += r->steps[i] < range->first;
         n += r->steps[i] >= range->first && r->steps[i] <= range->last;
     }
-    *looked_at = 0;
+    *out = (struct climb_choice){ .of = n };
     if (n == 0 && r->n_steps > 0)
         return err_set(ERR_CONFIG, "none of these steps is recorded");
     const double bytes = n > 0 ? record_step_bytes(r, r->steps[from + n / 2]) : 0;
     if (most > 0 && bytes > 0)
         most = (i64)fmax(1, fmin((double)most, most_bytes / bytes));
-    choose(&chosen, r, from, n, most > 0 ? most : n, c->arena);
-    TRY(usual_of_steps(&usual, r, chosen.steps, chosen.n));
-    struct climb k = { r, l, c, &usual, chosen.weights, 0 };
-    TRY(each_step(r, chosen.steps, chosen.n,
+    double *weight = ARENA_ARRAY(a, double, n);
+    if (most > 0 && n > most)
+        out->share = weigh(weight, r, from, n, most, a);
+    for (i64 i = 0; i < n && out->share == 0; i++)
+        weight[i] = 1;
+    out->steps = ARENA_ARRAY(a, i64, n);
+    out->weights = ARENA_ARRAY(a, double, n);
+    for (i64 i = 0; i < n; i++)
+        if (weight[i] > 0) {
+            out->steps[out->n] = r->steps[from + i];
+            out->weights[out->n++] = weight[i];
+        }
+    return OK;
+}
+
+int climb_record(struct record *r, const struct climb_range *range, struct ladder *l,
+                 struct critical *c, struct climb_choice *chosen)
+{
+    struct usual usual = { .arena = c->arena };
+    TRY(climb_choose(chosen, r, range, c->arena));
+    TRY(usual_of_steps(&usual, r, chosen->steps, chosen->n));
+    struct climb k = { r, l, c, &usual, chosen->weights, 0 };
+    TRY(each_step(r, chosen->steps, chosen->n,
                   &(struct each){ &k, make_rungs, take_rungs, drop_shapes }));
     if (l->steps > 0 && range->first == 0 && range->last == INT64_MAX)
         ladder_add_retaken(l, r);
     critical_sort(c);
-    *looked_at = chosen.n;
     return OK;
 }

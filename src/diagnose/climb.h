@@ -23,9 +23,21 @@ struct climb_range {
     i64 most; /* to be looked at, and of many ranks as many as half a gigabyte has; 0: all */
 };
 
+/* Which of a record's steps are looked at, ascending. */
+struct climb_choice {
+    i64 *steps;
+    double *weights; /* how many steps each stands for */
+    i64 n, of;       /* of so many */
+    double share;    /* of their time, what one that is not its own stands for: by about so much of it
+                      * may be off what is done behind some steps only; 0: all are looked at */
+};
+/* ERR_CONFIG: none of the range is recorded. */
+int climb_choose(struct climb_choice *out, const struct record *r, const struct climb_range *range,
+                 struct arena *a);
+
 /* The ladder of these steps, and their path, sorted; *l and *c are zero but for the path's arena.
- * *looked_at: at how many steps; l->steps of them could be read. ERR_CONFIG: none is recorded. */
+ * *chosen: which were looked at; l->steps of them could be read. ERR_CONFIG: none is recorded. */
 int climb_record(struct record *r, const struct climb_range *range, struct ladder *l,
-                 struct critical *c, i64 *looked_at);
+                 struct critical *c, struct climb_choice *chosen);
 
 #endif

@@ -92,11 +92,16 @@ static bool fits(struct stragglers *x, const struct record_step *s)
     if (!x->rank_s) {
         x->n_ranks = s->n_ranks;
         x->compute_s = ARENA_ARRAY(x->arena, double, s->n_ranks);
-        x->computed = ARENA_ARRAY(x->arena, i64, s->n_ranks);
+        x->computed = ARENA_ARRAY(x->arena, double, s->n_ranks);
         x->rank_s = ARENA_ARRAY(x->arena, double, s->n_ranks);
         x->worst = ARENA_ARRAY(x->arena, int, s->n_ranks);
     }
     return s->n_ranks == x->n_ranks && s->missing == 0;
+}
+
+static double weight_of(const struct stragglers *x)
+{
+    return x->weight > 0 ? x->weight : 1;
 }
 
 static void add_computing(struct stragglers *x, const struct record_step *s)
@@ -104,10 +109,10 @@ static void add_computing(struct stragglers *x, const struct record_step *s)
     for (int r = 0; r < x->n_ranks && s->n_ranks == x->n_ranks; r++) {
         i64 n;
         const struct record_span *span = record_lane(&s->ranks[r], TRACE_COMPUTE, &n);
-        x->computed[r] += s->ranks[r].head != NULL;
+        x->computed[r] += s->ranks[r].head ? weight_of(x) : 0;
         for (i64 i = 0; i < n; i++, span++)
             if (span->kind == SPAN_TASK)
-                x->compute_s[r] += 1e-9 * (double)(span->end_ns - span->begin_ns);
+                x->compute_s[r] += 1e-9 * weight_of(x) * (double)(span->end_ns - span->begin_ns);
     }
 }
 
@@ -115,22 +120,24 @@ void stragglers_add(struct stragglers *x, const struct record_step *s, const str
 {
     struct what_if w;
     const bool whole = fits(x, s);
+    const double weight = weight_of(x);
     add_computing(x, s);
     if (!whole)
         return;
     bool *own = ARENA_ARRAY(s->arena, bool, x->n_ranks);
     open_what_if(&w, s, g);
-    x->even_s += mixed_length(&w, own);
+    x->even_s += weight * mixed_length(&w, own);
     for (int r = 0; r < x->n_ranks; r++) {
         own[r] = true;
-        x->rank_s[r] += mixed_length(&w, own);
+        x->rank_s[r] += weight * mixed_length(&w, own);
         own[r] = false;
     }
     for (int r = 0; r < x->n_ranks; r++)
         own[r] = s->ranks[r].head->pp != s->ranks[r].head->of_pp - 1;
-    x->last_stage_s += mixed_length(&w, own);
+    x->last_stage_s += weight * mixed_length(&w, own);
     memset(own, true, (size_t)x->n_ranks * sizeof *own);
-    x->seconds += mixed_length(&w, own);
+    x->seconds += weight * mixed_length(&w, own);
+    x->stands_for += weight;
     x->steps++;
 }
 
@@ -156,5 +163,5 @@ void stragglers_add_worst(struct stragglers *x, const struct record_step *s, con
     memset(own, true, (size_t)x->n_ranks * sizeof *own);
     for (int i = 0; i < x->n_worst; i++)
         own[x->worst[i]] = false;
-    x->worst_s += mixed_length(&w, own);
+    x->worst_s += weight_of(x) * mixed_length(&w, own);
 }

@@ -17,6 +17,7 @@
 
 struct stragglers {
     struct arena *arena; /* the caller's */
+    double weight;       /* the caller's: how many steps each added one stands for; 0: itself alone */
     int n_ranks;
     double seconds, even_s; /* sums of T and T* over the steps */
     double *rank_s;         /* [n_ranks] of T with this rank alone as it was */
@@ -25,8 +26,9 @@ struct stragglers {
     int *worst;             /* ranks by S_w, the largest first; set by stragglers_rank */
     int n_worst;            /* 3 %, at least one */
     i64 steps;
+    double stands_for; /* so many, by their weights; all seconds are weighted */
     double *compute_s; /* [n_ranks] of all steps, those that lack ranks too: what each computed */
-    i64 *computed;     /* [n_ranks] in how many steps */
+    double *computed;  /* [n_ranks] in how many steps */
 };
 
 /* First pass, *x zero but for the arena; then stragglers_rank; then the second pass over the same

@@ -60,9 +60,9 @@ void run_ladder_put(struct record *r, struct json *j)
     struct arena a;
     struct ladder l = { 0 };
     struct critical c = { .arena = &a };
-    i64 looked_at;
+    struct climb_choice chosen;
     arena_init(&a);
-    if (climb_record(r, &all, &l, &c, &looked_at) >= 0 && l.steps > 0)
+    if (climb_record(r, &all, &l, &c, &chosen) >= 0 && l.steps > 0)
         put_ladder(&l, &c, j);
     else
         json_nothing(j);

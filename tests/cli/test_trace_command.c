@@ -7,6 +7,7 @@
 #include "trace/record.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 
 static int prepare(void **state)
@@ -129,13 +130,39 @@ TEST(the_ladder_of_some_steps_is_that_of_all_on_the_page_too)
         const char *some = shellf(0, "cd $D && $H trace ladder runs/long --sample %d", most);
         CHECK_NEAR(number_behind(some, "goodput"), all, 0.01 * all);
         CHECK(strstr(some, most == 100 ? "\n100 steps;" : "\n1000 steps;"));
+        CHECK(strstr(some, most == 100 ? "\nThese are 100 of 1700 steps, the longer"
+                                       : "\nThese are 1000 of 1700 steps, the longer"));
     }
+    /* Two steps cannot tell, and say so: by no less than what they are off. */
+    for (int most = 1; most <= 2; most++) {
+        const char *few = shellf(0, "cd $D && $H trace ladder runs/long --sample %d", most);
+        const double told = number_behind(few, "goodput"),
+                     off = number_behind(few, "goodput may be off by about");
+        CHECK(fabs(told - all) <= off + 0.01 && off > 0.4);
+        CHECK(strstr(few, "a larger --sample tells more"));
+    }
+    CHECK(!strstr(shell("cd $D && $H trace ladder runs/long --sample 0", 0), "may be off"));
     const char *page = shell("cd $D && grep -o '\"goodput\",\"value\":[0-9.]*' "
                              "runs/long/report.html", 0);
     CHECK_NEAR(number_behind(page, "value\":"),
                number_behind(shell("cd $D && $H trace ladder runs/long", 0), "goodput"), 5e-5);
     const char *steady = shell("cd $D && $H diagnose runs/long --steps 101-1700", 0);
     CHECK_NEAR(number_behind(steady, "goodput") / 100, all, 0.02 * all);
+}
+
+/* A rank that is slow in every fourth step, of 128, and 32 of these looked at. */
+TEST(stragglers_of_some_steps_are_those_of_all)
+{
+    shell("cd $D && faults=$(for i in $(seq 1 4 128); do printf '%sslow_compute=3@1:%d' "
+          "\"${comma}\" $i; comma=,; done) && timeout 100 $H train r.yaml --quiet --clock virtual "
+          "--run.name=fourth --layout dp=4 --train.batch=4 --train.steps=128 "
+          "--rates flops=1e9,memory=1e10 --inject $faults >/dev/null", 0);
+    const char *text = shell("cd $D && $H trace stragglers runs/fourth --sample 0", 0);
+    const double all = number_behind(text, "S   ");
+    CHECK(all > 1.1 && !strstr(text, "These are"));
+    text = shell("cd $D && $H trace stragglers runs/fourth --sample 32", 0);
+    CHECK_NEAR(number_behind(text, "S   "), all, 0.03 * all);
+    CHECK(strstr(text, "\nThese are 32 of 128 steps, the longer the likelier"));
 }
 
 TEST(a_page_of_a_step_that_there_is_not_is_refused)
@@ -419,7 +446,8 @@ int main(void)
         ONE(info_says_what_there_is), ONE(info_says_what_is_damaged),
         ONE(the_ladder_and_the_path_are_printed),
         ONE(the_ladder_of_some_steps_is_that_of_all_on_the_page_too),
-        ONE(a_page_of_a_step_that_there_is_not_is_refused),
+        ONE(stragglers_of_some_steps_are_those_of_all),
+          ONE(a_page_of_a_step_that_there_is_not_is_refused),
         ONE(chrome_has_every_rank_and_only_the_steps_asked_for),
         ONE(hta_gets_a_file_per_rank_with_a_launch_for_every_kernel),
         ONE(each_event_has_what_hta_looks_for),
