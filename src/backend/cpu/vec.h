@@ -105,6 +105,24 @@ INLINE vec vec_sqrt(vec x)
 #endif
 }
 
+/* a b + c, rounded once where this set multiplies and adds in one. Expressions say how that is
+ * where a compiler has no choice; in x y + u v it may round either product, here as there another,
+ * and then an element's bits depend on where it stands. */
+INLINE vec vec_fma(vec a, vec b, vec c)
+{
+#if defined(ISA_avx512)
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(ISA_avx2)
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__FP_FAST_FMAF)
+    for (int i = 0; i < VL; i++)
+        a[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    return a;
+#else
+    return a * b + c;
+#endif
+}
+
 /* Sum of the lanes: halves are added to halves. */
 INLINE float vec_sum(vec x)
 {

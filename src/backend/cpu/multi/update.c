@@ -134,8 +134,8 @@ INLINE void adamw_at(const struct adamw_constants *c, const float *grad, float *
                      float *v, bf16 *copy, i64 i, i64 n)
 {
     vec g = vec_get_n(false, grad, i, n) * c->scale, w = vec_get_n(false, p, i, n);
-    vec m1 = vec_get_n(false, m, i, n) * c->beta1 + g * c->rest1;
-    vec v1 = vec_get_n(false, v, i, n) * c->beta2 + g * g * c->rest2;
+    vec m1 = vec_fma(vec_get_n(false, m, i, n), vec_all(c->beta1), g * c->rest1);
+    vec v1 = vec_fma(vec_get_n(false, v, i, n), vec_all(c->beta2), g * g * c->rest2);
     vec step = m1 * c->inv_correct1 / (vec_sqrt(v1 * c->inv_correct2) + c->eps);
     w -= c->lr * (step + c->decay * w);
     vec_put_n(false, m, i, m1, n);
@@ -228,9 +228,10 @@ static void outer_update_part(void *context, i64 part, int thread)
     (void)thread;
     for (i64 i = r.begin; i < r.end; i += VL) {
         i64 n = r.end - i;
-        vec mean = share * vec_get_n(false, t->in[0]->data, i, n);
-        vec v = mu * vec_get_n(false, momentum, i, n) + mean;
-        vec next = vec_get_n(false, anchor, i, n) - lr * (mean + mu * v);
+        const vec sum = vec_get_n(false, t->in[0]->data, i, n);
+        vec v = vec_fma(vec_all(share), sum, mu * vec_get_n(false, momentum, i, n));
+        vec ahead = vec_fma(vec_all(share), sum, mu * v);
+        vec next = vec_fma(vec_all(-lr), ahead, vec_get_n(false, anchor, i, n));
         vec_put_n(false, momentum, i, v, n);
         vec_put_n(false, anchor, i, next, n);
         vec_put_n(false, p, i, next, n);
