@@ -42,22 +42,8 @@ i64 plan_job_batch(const struct plan_job *job)
     return odd <= MOST_TIMES * rows ? round_up(rows, odd) : rows;
 }
 
-/* In the order of the option's choices. */
-static const char *known_peaks(const struct plan_device *d, struct arena *a)
+static int check(const struct planned_job *p)
 {
-    static const struct { const char *name; int dtype; } all[] = {
-        { "fp32", PLAN_FP32 }, { "bf16", PLAN_BF16 }, { "fp8", PLAN_FP8 }, { "fp4", PLAN_FP4 },
-    };
-    const char *text = "";
-    for (i64 i = 0; i < COUNT_OF(all); i++)
-        if (d->peak[all[i].dtype] > 0)
-            text = arena_printf(a, "%s%s%s", text, *text ? ", " : "", all[i].name);
-    return text;
-}
-
-static int check(const struct planned_job *p, struct arena *a)
-{
-    const struct plan_device *d = &p->machine.device;
     if (p->spec.vocab == 0)
         return err_set(ERR_CONFIG, "%s leaves its vocabulary open; a plan needs to know it: give "
                        "its file a vocab", p->spec.name);
@@ -65,9 +51,7 @@ static int check(const struct planned_job *p, struct arena *a)
         return err_set(ERR_CONFIG, "--seq %lld is more than the %lld positions of %s; a copy of "
                        "its file with more positions can be planned", (long long)p->job.sequence,
                        (long long)p->spec.positions, p->spec.name);
-    if (d->peak[p->job.dtype] <= 0)
-        return err_set(ERR_CONFIG, "%s has no known peak for this --dtype; those of %s are known",
-                       d->name, known_peaks(d, a));
+    TRY(plan_dtype_check(&p->machine.device, p->job.dtype));
     return plan_machine_room(&p->machine, p->job.devices);
 }
 
@@ -95,16 +79,15 @@ int plan_job_open_spec(struct planned_job *out, const struct plan_flags *flags,
     extrapolate(out);
     out->batch_assumed = flags->batch == 0;
     out->job.global_batch = flags->batch ? flags->batch : plan_job_batch(&out->job);
-    return check(out, a);
+    return check(out);
 }
 
 void plan_job_print(const struct planned_job *p)
 {
-    static const char *const dtypes[PLAN_DTYPES] = { "fp32", "bf16", "fp8", "fp4" };
     const struct plan_job *j = &p->job;
     printf("%s on %lld x %s (%s), %s, rows of %lld tokens, %lld a step%s; software as %s\n",
            p->spec.name, (long long)j->devices, p->machine.device.name, p->machine.name,
-           dtypes[j->dtype], (long long)j->sequence, (long long)j->global_batch,
+           plan_dtype_names[j->dtype], (long long)j->sequence, (long long)j->global_batch,
            p->batch_assumed ? " (assumed)" : "", p->stack.name);
     if (p->foreign)
         printf("extrapolated: no step of a %s was fitted; constants of %s\n",

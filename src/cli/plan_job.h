@@ -34,7 +34,7 @@ struct plan_flags {
               "or half a million, and can be shared out among them." },                         \
     { "seq", PLAN_FLAG(INT, seq), "0", .unit = "tokens", .max = 1 << 24,                        \
       .help = "Tokens of a row; 0: the model's longest." },                                     \
-    { "dtype", PLAN_FLAG(CHOICE, dtype), "bf16", .choices = "fp32|bf16|fp8|fp4",                \
+    { "dtype", PLAN_FLAG(CHOICE, dtype), "bf16", .choices = "fp32|fp16|bf16|fp8|fp4",           \
       .help = "Of the matrix products." },                                                      \
     { "stack", PLAN_FLAG(STRING, stack), "megatron-core",                                       \
       .help = "Whose software runs it: a name in machines/stacks, or a file." },                \

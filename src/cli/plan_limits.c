@@ -15,7 +15,6 @@ struct limit_flags {
     bool json;
 };
 
-static const int dtypes[] = { PLAN_BF16, PLAN_FP8, PLAN_FP32, PLAN_FP4 };
 
 #define FLAG(kind, field) OPTION_FIELD(kind, struct limit_flags, field)
 
@@ -31,7 +30,7 @@ static const struct option options[] = {
               "0: not known." },
     { "seq", FLAG(INT, sequence), "0", .unit = "tokens", .max = 1 << 24,
       .help = "Length of rows; 0: as long as the model's." },
-    { "dtype", FLAG(CHOICE, dtype), "bf16", .choices = "bf16|fp8|fp32|fp4",
+    { "dtype", FLAG(CHOICE, dtype), "bf16", .choices = "fp32|fp16|bf16|fp8|fp4",
       .help = "Of products." },
     { "law", FLAG(STRING, law), "llama3",
       .help = "Failures, as 'headway plan goodput' takes them." },
@@ -141,7 +140,7 @@ static int run(struct invocation *v)
     TRY(spec_load(&s, f->model, v->arena));
     TRY(failure_law_load(&law, f->law, v->arena));
     TRY(plan_limits_of(&l, &s, &m, f->gpus, f->sequence, (double)f->batch, (double)f->critical,
-                       dtypes[f->dtype]));
+                       f->dtype));
     if (f->json) {
         print_json(&l, &law, m.node_ranks);
         return OK;

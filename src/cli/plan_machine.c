@@ -20,15 +20,15 @@ static const struct option options[] = {
 
 static void print_device_row(const struct plan_device *d)
 {
-    static const int dtypes[] = { PLAN_BF16, PLAN_FP8 };
+    const int half = plan_half_dtype(d), dtypes[] = { half, PLAN_FP8 };
     printf("%-16s", d->name);
     for (int i = 0; i < 2; i++)
         if (d->peak[dtypes[i]] > 0)
             printf(" %8.4g", 1e-12 * d->peak[dtypes[i]]);
         else
             printf("        -");
-    if (d->reached[PLAN_BF16] > 0)
-        printf(" %8.4g", 1e-12 * d->reached[PLAN_BF16]);
+    if (d->reached[half] > 0)
+        printf(" %8.4g", 1e-12 * d->reached[half]);
     else
         printf("        -");
     printf(" %8.4g %8.4g %8.4g", 1e-9 * d->memory_sold_bytes, 1e-9 * d->memory_bytes_per_s,
@@ -48,8 +48,8 @@ static int print_devices(struct arena *a)
     const char **names;
     i64 n;
     TRY(plan_machine_names(true, &names, &n, a));
-    printf("\ndevice           TFLOP/s           bf16   memory   memory  GB/s one way      peak\n"
-           "dense           bf16      fp8  reached       GB     GB/s  in node      out      W\n");
+    printf("\ndevice           TFLOP/s        16 bits   memory   memory  GB/s one way      peak\n"
+           "dense        16 bits      fp8  reached       GB     GB/s  in node      out      W\n");
     for (i64 i = 0; i < n; i++) {
         struct plan_machine m;
         TRY(plan_machine_load(&m, names[i], a));

@@ -20,7 +20,6 @@ struct run_flags {
 
 enum { COUNT_PROGRAM, COUNT_6N, COUNT_SQUARE };
 static const char *const count_names[] = { "the program", "6ND", "attention as squares" };
-static const int dtypes[] = { PLAN_BF16, PLAN_FP8, PLAN_FP32, PLAN_FP4 };
 
 #define FLAG(kind, field) OPTION_FIELD(kind, struct run_flags, field)
 
@@ -40,7 +39,7 @@ static const struct option options[] = {
       .help = "Utilisation of the dense peak; 0: 0.40, from 0.30 to 0.50." },
     { "counts", FLAG(CHOICE, counts), "program", .choices = "program|6n|square",
       .help = "Which FLOPs that utilisation counts: the program's, 6ND, or attention as squares." },
-    { "dtype", FLAG(CHOICE, dtype), "bf16", .choices = "bf16|fp8|fp32|fp4",
+    { "dtype", FLAG(CHOICE, dtype), "bf16", .choices = "fp32|fp16|bf16|fp8|fp4",
       .help = "Whose peak it is a share of." },
     { "step_time", FLAG(DURATION, step), "0", .unit = "seconds", .max = 1e6,
       .help = "Seconds of a step, instead of a utilisation." },
@@ -84,10 +83,7 @@ static int check_flags(const struct plan_run *x)
         return err_set(ERR_USAGE, "--step-time and --step-tokens belong together");
     if (f->step > 0 && f->mfu > 0)
         return err_set(ERR_USAGE, "--mfu or --step-time, not both: each gives the other");
-    if (x->peak == 0)
-        return err_set(ERR_USAGE, "%s has no peak of that dtype in its file; name another --dtype",
-                       x->machine.device.name);
-    return OK;
+    return plan_dtype_check(&x->machine.device, f->dtype);
 }
 
 static void find_speed(struct plan_run *x)
@@ -142,7 +138,7 @@ static int find_goodput(struct plan_run *x, struct arena *a)
 static int find_bill(struct plan_run *x, struct arena *a)
 {
     const struct run_flags *f = x->flags;
-    struct plan_band busy = plan_busy_of_mfu(&x->machine.device, dtypes[f->dtype], x->mfu.mid);
+    struct plan_band busy = plan_busy_of_mfu(&x->machine.device, f->dtype, x->mfu.mid);
     double up = x->goodput.mid;
     struct plan_use use = {
         .devices = (double)(f->gpus + x->spares), .seconds = x->days.mid * 86400,
@@ -165,7 +161,7 @@ static int compute(struct plan_run *x, struct arena *a)
                        "8192", f->model);
     x->spec.vocab = x->spec.vocab ? x->spec.vocab : f->vocab;
     TRY(plan_run_size_of(&x->size, &x->spec, f->sequence));
-    x->peak = x->machine.device.peak[dtypes[f->dtype]];
+    x->peak = x->machine.device.peak[f->dtype];
     TRY(check_flags(x));
     find_speed(x);
     TRY(find_goodput(x, a));
@@ -218,7 +214,7 @@ static void print_time(const struct plan_run *x)
 {
     const struct run_flags *f = x->flags;
     printf("%lld x %s, %.4g TFLOP/s dense each (%s)\n", (long long)f->gpus, x->machine.device.name,
-           1e-12 * x->peak, plan_dtype_names[dtypes[f->dtype]]);
+           1e-12 * x->peak, plan_dtype_names[f->dtype]);
     print_band("MFU", &x->mfu, 100, "%");
     printf("%-24s   counting %s%s\n", "", count_names[f->counts],
            f->step > 0 ? "; from the step's time" : f->mfu > 0 ? "; as given" : "; assumed");

@@ -44,8 +44,9 @@ static double published_seconds(const struct worked_row *r, const struct plan_jo
         return r->step_s;
     if (r->tokens_per_s > 0)
         return tokens / r->tokens_per_s;
-    /* Of fp8 too, MFU is counted of the bf16 peak, unless a source says otherwise. */
-    return tokens * flops / (r->mfu / 100 * job->machine->device.peak[PLAN_BF16]);
+    /* Of fp8 too, MFU is counted of the peak of 16 bits, unless a source says otherwise. */
+    const struct plan_device *d = &job->machine->device;
+    return tokens * flops / (r->mfu / 100 * d->peak[plan_half_dtype(d)]);
 }
 
 static int search_row(const struct planned_job *p, struct plan_search_result *out, bool all,
@@ -79,7 +80,8 @@ static int price_row(struct priced_row *out, const struct worked_row *r, struct 
         .memory_bytes = best->step.memory_bytes, .capacity = p->machine.device.memory_bytes,
         .published_s = published_seconds(r, &p->job, &size),
     };
-    double flops = out->tokens_per_s / p->machine.device.peak[PLAN_BF16];
+    const struct plan_device *d = &p->machine.device;
+    double flops = out->tokens_per_s / d->peak[plan_half_dtype(d)];
     out->mfu = flops * size.flops_per_token;
     out->mfu_squares = flops * size.square_per_token;
     return OK;
@@ -185,7 +187,7 @@ static int run(struct invocation *v)
     print_errors(rows, t.n, false);
     print_errors(rows, t.n, true);
     printf("'!': does not fit by this count. A published MFU is counted as its source does, of the "
-           "bf16 peak.\n");
+           "peak of 16 bits.\n");
     return OK;
 }
 

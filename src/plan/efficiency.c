@@ -65,6 +65,8 @@ const struct option plan_family_options[] = {
       .help = "What computing slows down while messages move beside it." },
     { "reduced.fp32", FAMILY(FLOAT, reduced[PLAN_FP32]), "1", .min = 0.01, .max = 2,
       .help = "Share of its peak that this dtype reaches, beside that of bf16." },
+    { "reduced.fp16", FAMILY(FLOAT, reduced[PLAN_FP16]), "1", .min = 0.01, .max = 2,
+      .help = "1: as bf16." },
     { "reduced.bf16", FAMILY(FLOAT, reduced[PLAN_BF16]), "1", .min = 0.01, .max = 2,
       .help = "1: the others are relative to it." },
     { "reduced.fp8", FAMILY(FLOAT, reduced[PLAN_FP8]), "0.85", .min = 0.01, .max = 2,
@@ -126,7 +128,8 @@ static double alignment(const struct plan_family *f, const struct plan_product *
  * was fitted no more of that than the better of the fits reaches (A100 0.95, H100 0.90). */
 static double product_share(const struct plan_family *f, const struct plan_device *d)
 {
-    double best = d->peak[PLAN_BF16] > 0 ? d->reached[PLAN_BF16] / d->peak[PLAN_BF16] : 0;
+    int half = plan_half_dtype(d);
+    double best = d->peak[half] > 0 ? d->reached[half] / d->peak[half] : 0;
     if (f->seen_devices == 0)
         best *= 0.95;
     return best > 0 ? fmin(f->product, best) : f->product;
@@ -165,7 +168,7 @@ double plan_attention_seconds(const struct plan_family *f, const struct plan_dev
     double half = fused->generation == 1 ? f->attention_rows : f->later_rows;
     double length = (double)fused->tokens / ((double)fused->tokens + half);
     double heads = fused->head_size >= 128 ? 1 : fused->head_size >= 64 ? 0.85 : 0.6;
-    return fused->flops / (d->peak[PLAN_BF16] * share * length * heads) + f->kernel_s;
+    return fused->flops / (d->peak[plan_half_dtype(d)] * share * length * heads) + f->kernel_s;
 }
 
 double plan_traffic_seconds(const struct plan_family *f, const struct plan_device *d,

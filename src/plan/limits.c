@@ -42,8 +42,7 @@ int plan_limits_of(struct plan_limits *out, const struct model_spec *s,
     const struct plan_device *d = &m->device;
     double width = product_width(s), row = (double)(sequence ? sequence : s->positions);
     *out = (struct plan_limits){ 0 };
-    if (d->peak[dtype] <= 0)
-        return err_set(ERR_USAGE, "%s has no peak of %s", d->name, plan_dtype_names[dtype]);
+    TRY(plan_dtype_check(d, dtype));
     out->flops_per_s = d->reached[dtype] > 0 ? d->reached[dtype] : 0.8 * d->peak[dtype];
     out->node_ridge = ridge(m, 0, out->flops_per_s);
     out->net_ridge = ridge(m, 1, out->flops_per_s);

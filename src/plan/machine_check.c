@@ -3,6 +3,7 @@
 #include "plan/quantity.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -28,6 +29,24 @@ static int check_peak(const struct plan_device *d, int dtype, const char *where)
                        "TFLOP/s",
                        where, 100 * reached / peak, name, 1e-12 * peak, 0.5e-12 * peak);
     return OK;
+}
+
+int plan_half_dtype(const struct plan_device *d)
+{
+    return d->peak[PLAN_BF16] > 0 ? PLAN_BF16 : PLAN_FP16;
+}
+
+int plan_dtype_check(const struct plan_device *d, int dtype)
+{
+    char known[64] = "";
+    if (d->peak[dtype] > 0)
+        return OK;
+    for (int t = 0; t < PLAN_DTYPES; t++)
+        if (d->peak[t] > 0)
+            snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s",
+                     *known ? ", " : "", plan_dtype_names[t]);
+    return err_set(ERR_CONFIG, "%s has no peak in %s that is known; as dtype say one of %s",
+                   d->name, plan_dtype_names[dtype], known);
 }
 
 /* Each halving of the bits makes products 2 to 3.3 times as fast (B300's nvfp4). */
@@ -85,8 +104,9 @@ static int check_memory_rate(const struct plan_device *d, const char *where)
 
 int machine_check_device(const struct plan_device *d, const char *where)
 {
-    if (d->peak[PLAN_BF16] <= 0 && d->peak[PLAN_FP32] <= 0)
-        return err_set(ERR_CONFIG, "%s: a device needs peak.bf16 (or peak.fp32)", where);
+    if (d->peak[plan_half_dtype(d)] <= 0 && d->peak[PLAN_FP32] <= 0)
+        return err_set(ERR_CONFIG, "%s: a device needs peak.bf16 (or peak.fp16, or peak.fp32)",
+                       where);
     if (d->memory_bytes <= 0 || d->memory_bytes_per_s <= 0)
         return err_set(ERR_CONFIG, "%s: a device needs memory.size and memory.rate", where);
     if (d->memory_sold_bytes > 0 && d->memory_bytes > 1.08 * d->memory_sold_bytes)
@@ -107,11 +127,16 @@ static bool near(double a, double b)
     return b > 0 && fabs(a / b - 1) < 0.02;
 }
 
+static double half_peak(const struct plan_device *d)
+{
+    return d->peak[plan_half_dtype(d)];
+}
+
 static int check_against(const struct plan_device *d, const struct plan_device *known,
                          const char *where)
 {
     bool same = near(d->memory_bytes_per_s, known->memory_bytes_per_s);
-    for (int t = PLAN_BF16; t < PLAN_DTYPES; t++)
+    for (int t = PLAN_FP16; t < PLAN_DTYPES; t++)
         if (same && near(d->peak[t], 2 * known->peak[t]))
             return err_set(ERR_CONFIG, "%s: peak.%s is twice that of %s with the same memory: this "
                            "is the peak with 2:4 sparsity. The dense one is %.4g TFLOP/s", where,
@@ -128,7 +153,7 @@ static bool same_device(const struct plan_device *d, const struct plan_device *k
 {
     size_t n = d->name ? strlen(d->name) : 0;
     return (n >= 4 && strncasecmp(d->name, known->name, n) == 0) ||
-           (near(d->peak[PLAN_BF16], known->peak[PLAN_BF16]) &&
+           (near(half_peak(d), half_peak(known)) &&
             near(d->memory_bytes_per_s, known->memory_bytes_per_s));
 }
 
@@ -162,7 +187,7 @@ int machine_check_known(const struct plan_device *d, const char *where, struct a
     struct plan_machine *known = ARENA_ARRAY(a, struct plan_machine, n);
     for (i64 i = 0; i < n; i++) {
         TRY(machine_device_load(&known[i], names[i], a));
-        twin |= near(d->peak[PLAN_BF16], known[i].device.peak[PLAN_BF16]) &&
+        twin |= near(half_peak(d), half_peak(&known[i].device)) &&
                 near(d->memory_bytes_per_s, known[i].device.memory_bytes_per_s);
     }
     for (i64 i = 0; i < n; i++)
@@ -171,7 +196,7 @@ int machine_check_known(const struct plan_device *d, const char *where, struct a
     for (i64 i = 0; i < n && !twin; i++)
         TRY(check_against(d, &known[i].device, where));
     for (i64 i = 0; i < n; i++) /* the same device, but for its link */
-        if (twin && near(d->peak[PLAN_BF16], known[i].device.peak[PLAN_BF16]))
+        if (twin && near(half_peak(d), half_peak(&known[i].device)))
             TRY(check_against(d, &known[i].device, where));
     return OK;
 }

@@ -34,7 +34,7 @@
 
 struct json;
 
-enum plan_dtype { PLAN_FP32, PLAN_BF16, PLAN_FP8, PLAN_FP4, PLAN_DTYPES }; /* bf16 is fp16 too */
+enum plan_dtype { PLAN_FP32, PLAN_FP16, PLAN_BF16, PLAN_FP8, PLAN_FP4, PLAN_DTYPES };
 extern const char *const plan_dtype_names[PLAN_DTYPES];
 
 struct plan_band { /* of an uncertain quantity: its 10th, 50th and 90th percentile */
@@ -90,6 +90,12 @@ struct plan_tier {
     int axes;                     /* of a torus: 1 to 3 */
     bool reduces;                 /* its switches sum what passes (tier 0 only) */
 };
+
+/* Of 16 bits: bf16, or fp16 on a device that has no bf16. MFU is counted of this peak. */
+int plan_half_dtype(const struct plan_device *d);
+
+/* ERR_CONFIG where its file has no peak of this dtype: says which there are. */
+int plan_dtype_check(const struct plan_device *d, int dtype);
 
 /* Where one value comes from. */
 struct plan_fact {

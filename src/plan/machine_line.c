@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const plan_dtype_names[PLAN_DTYPES] = { "fp32", "bf16", "fp8", "fp4" };
+const char *const plan_dtype_names[PLAN_DTYPES] = { "fp32", "fp16", "bf16", "fp8",
+                                                       "fp4" };
 const char *const plan_wiring_names[PLAN_WIRINGS] = { "switch", "rail", "torus", "mesh" };
 const char *const net_algorithm_names[NET_ALGORITHMS] = { "ring", "tree", "doubling",
                                                           "hierarchical", "direct",

@@ -227,6 +227,8 @@ static int dtype_of(struct reader *r)
         return PLAN_FP8;
     if (*text && !strstr(text, "bf16") && !strstr(text, "fp16") && strcmp(text, "fp32"))
         unknown_word(r, "precision", "fp32, bf16, fp16, fp8, fp4");
+    if (strstr(text, "fp16"))
+        return PLAN_FP16;
     return strcmp(text, "fp32") ? PLAN_BF16 : PLAN_FP32;
 }
 

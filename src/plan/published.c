@@ -26,10 +26,11 @@ static int read_run(const struct csv *t, i64 row, struct published_run *r, struc
                        "device_hours", t->file, (long long)t->lines[row]);
     TRY(plan_machine_load(&r->device, csv_cell(t, row, csv_column(t, "device")), a));
     double seconds = r->device_hours * 3600;
-    r->mfu = 6 * r->active * r->tokens / seconds / r->device.device.peak[PLAN_BF16];
+    int half = plan_half_dtype(&r->device.device);
+    r->mfu = 6 * r->active * r->tokens / seconds / r->device.device.peak[half];
     struct plan_use use = {
         .devices = 1, .seconds = seconds, .location = *place ? place : NULL,
-        .busy = plan_busy_of_mfu(&r->device.device, PLAN_BF16, r->mfu),
+        .busy = plan_busy_of_mfu(&r->device.device, half, r->mfu),
     };
     return plan_bill_of(&r->device, &use, &r->bill);
 }

@@ -12,7 +12,7 @@ struct published_run {
     struct plan_machine device;
     double active, tokens, device_hours;
     double mwh, tco2e;       /* published; 0: not */
-    double mfu;              /* that they imply, of 6ND and the bf16 peak */
+    double mfu;              /* that they imply, of 6ND and the peak of 16 bits */
     struct plan_bill bill;   /* of these hours, where that is; the usual PUE */
 };
 

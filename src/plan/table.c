@@ -96,8 +96,9 @@ static void price_scores(const struct pricing *x, const struct plan_op *op,
                                    HALF * pairs, HALF };
     struct plan_product values = { T, V, x->job->sequence, n, x->job->sequence | V,
                                    HALF * pairs, HALF };
-    double products = plan_product_seconds(x->family, x->device, PLAN_BF16, &scores) +
-                      plan_product_seconds(x->family, x->device, PLAN_BF16, &values);
+    int half = plan_half_dtype(x->device);
+    double products = plan_product_seconds(x->family, x->device, half, &scores) +
+                      plan_product_seconds(x->family, x->device, half, &values);
     double passes = 2 * HALF + (x->stack->dropout ? 2 * HALF + 1 : 0);
     if (backward) {
         products *= 2;
@@ -107,7 +108,7 @@ static void price_scores(const struct pricing *x, const struct plan_op *op,
         passes += x->stack->scores_bytes;
     if (softmax_is_split(x))
         passes += x->stack->softmax_bytes;
-    add_compute(out, products, op->model_flops / x->device->peak[PLAN_BF16]);
+    add_compute(out, products, op->model_flops / x->device->peak[half]);
     out->memory += plan_traffic_seconds(x->family, x->device, passes * pairs,
                                         x->stack->dropout ? 2 : 1);
 }
@@ -122,7 +123,7 @@ static void price_attention(const struct pricing *x, const struct plan_op *op,
     struct plan_fused fused = { op->flops, x->stack->generation, x->job->sequence, x->ops->key_size,
                                 op->phase != PHASE_FORWARD };
     double seconds = plan_attention_seconds(x->family, x->device, &fused);
-    add_compute(out, seconds, op->model_flops / x->device->peak[PLAN_BF16]);
+    add_compute(out, seconds, op->model_flops / x->device->peak[plan_half_dtype(x->device)]);
 }
 
 static void price_op(const struct pricing *x, const struct plan_op *op, int dtype,

@@ -142,8 +142,9 @@ static void try_layout(struct validated_range *out, const struct plan_job *job,
     plan_step_of(job, l, table, &step);
     if (!step.fits) /* it ran */
         return;
-    double mfu = 100 * table_flops(job) / (step.seconds * (double)job->devices *
-                                           job->machine->device.peak[PLAN_BF16]);
+    const struct plan_device *d = &job->machine->device;
+    double peak = d->peak[plan_half_dtype(d)];
+    double mfu = 100 * table_flops(job) / (step.seconds * (double)job->devices * peak);
     out->lo = out->layouts++ ? fmin(out->lo, mfu) : mfu;
     out->hi = fmax(out->hi, mfu);
 }

@@ -22,7 +22,7 @@ static const struct option row_options[] = {
       .help = "Rows of a step." },
     { "seq", ROW(INT, seq), "0", .min = 0, .max = 1 << 24, .unit = "tokens",
       .help = "Tokens of a row; 0: the model's longest." },
-    { "dtype", ROW(CHOICE, dtype), "bf16", .choices = "fp32|bf16|fp8|fp4", .help = "Of products." },
+    { "dtype", ROW(CHOICE, dtype), "bf16", .choices = "fp32|fp16|bf16|fp8|fp4", .help = "Of products." },
     { "layout", ROW(STRING, layout), "", .help = "What the source says of it." },
     { "step", ROW(DURATION, step_s), "0", .unit = "seconds", .max = INFINITY,
       .help = "Published, of a step." },

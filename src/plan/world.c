@@ -168,6 +168,7 @@ static double memory_in(const char *name)
 static void read_device(struct plan_device *d, const struct csv *t, i64 row)
 {
     d->name = text_of(t, row, "name");
+    d->peak[PLAN_FP16] = value_of(t, row, "fp16_dense_tflops") * 1e12;
     d->peak[PLAN_BF16] = value_of(t, row, "bf16_dense_tflops") * 1e12;
     d->peak[PLAN_FP8] = value_of(t, row, "fp8_dense_tflops") * 1e12;
     d->peak[PLAN_FP32] = value_of(t, row, "fp32_vector_tflops") * 1e12;
@@ -277,7 +278,9 @@ const char *plan_world_job(struct plan_world *w, const struct plan_row *row, str
         return "no facts about this device";
     if (sends_both_ways(w, row, name))
         return "intra_gbs_per_gpu is more than the device sends one way; does it add up both directions?";
-    if (job->machine->device.peak[row->dtype] == 0)
+    if (!*row->precision) /* nobody said: 16 bits, as the device has them */
+        job->dtype = plan_half_dtype(&job->machine->device);
+    if (job->machine->device.peak[job->dtype] == 0)
         return "the device has no peak for this dtype";
     job->family = family_of(w, job->machine->device.family);
     job->stack = stack_of(w, row);

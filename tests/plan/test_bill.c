@@ -62,8 +62,9 @@ static struct plan_bill bill_at(const char *device, double flops, double mfu)
 {
     struct plan_machine m = load(device);
     struct plan_bill b;
-    struct plan_use use = { .devices = 1, .seconds = flops / (m.device.peak[PLAN_BF16] * mfu),
-                            .busy = plan_busy_of_mfu(&m.device, PLAN_BF16, mfu) };
+    int half = plan_half_dtype(&m.device);
+    struct plan_use use = { .devices = 1, .seconds = flops / (m.device.peak[half] * mfu),
+                            .busy = plan_busy_of_mfu(&m.device, half, mfu) };
     CHECK_OK(plan_bill_of(&m, &use, &b));
     return b;
 }
@@ -160,7 +161,7 @@ TEST(limits_are_those_of_the_ridge)
     CHECK_NEAR(l.data_ranks, 4e6 / net, 1e-6);
     CHECK_NEAR(l.critical_ranks, 2e6 / net, 1e-6);
     CHECK_NEAR(l.memory_split, 18 * (double)params_total(&s) / m.device.memory_bytes, 1e-9);
-    CHECK_FAILS(plan_limits_of(&l, &s, &m, 8, 0, 1e6, 0, PLAN_FP4), ERR_USAGE, "no peak of fp4");
+    CHECK_FAILS(plan_limits_of(&l, &s, &m, 8, 0, 1e6, 0, PLAN_FP4), ERR_CONFIG, "no peak in fp4");
 }
 
 int main(void)

@@ -25,7 +25,7 @@ TEST(every_machine_and_device_loads)
             struct plan_machine m;
             CHECK_OK(plan_machine_load(&m, names[i], &arena));
             CHECK_STR(m.name, names[i]);
-            CHECK(m.device.peak[PLAN_BF16] > 1e10 && m.n_facts > 3);
+            CHECK(m.device.peak[plan_half_dtype(&m.device)] > 1e10 && m.n_facts > 3);
             for (i64 f = 0; f < m.n_facts; f++) /* every value has a source */
                 if (!m.facts[f].source)
                     fail_msg("%s: %s has no source", names[i], m.facts[f].key);
@@ -119,6 +119,7 @@ TEST(devices_are_those_of_the_facts)
                 continue;
             CHECK_OK(plan_machine_load(&m, names[i], &arena));
             const struct plan_device *d = &m.device;
+            check_cell(&t, row, "fp16_dense_tflops", 1e12, d->peak[PLAN_FP16]);
             check_cell(&t, row, "bf16_dense_tflops", 1e12, d->peak[PLAN_BF16]);
             check_cell(&t, row, "fp8_dense_tflops", 1e12, d->peak[PLAN_FP8]);
             check_cell(&t, row, "fp32_vector_tflops", 1e12, d->peak[PLAN_FP32]);
