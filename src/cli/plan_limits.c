@@ -55,6 +55,15 @@ static double devices_at(const struct failure_law *law, i64 node, double share)
 
 /* --- as text ------------------------------------------------------------------------ */
 
+/* One rank more than one is the least that a split can be. */
+static void print_ways(double ways, const char *over)
+{
+    if (ways < 2)
+        printf("does not pay over the %s (%.2g ways)\n", over, ways);
+    else
+        printf("up to %.3g ways over the %s\n", ways, over);
+}
+
 static void print_splits(const struct plan_limits *l, const struct plan_machine *m)
 {
     if (m->n_tiers == 0) {
@@ -62,16 +71,17 @@ static void print_splits(const struct plan_limits *l, const struct plan_machine 
         return;
     }
     const char *in = m->tiers[0].name, *out = m->n_tiers > 1 ? m->tiers[1].name : in;
-    printf("each way of splitting pays                 while\n");
-    printf("  tensor    up to %-8.3g ways within a %s, %.3g over the %s\n", l->tensor_node, in,
-           l->tensor_net, out);
-    printf("  context   up to %-8.3g ways over the %s\n", l->context_net, out);
+    printf("each way of splitting pays\n");
+    printf("  tensor    up to %.3g ways within a %s; ", fmax(1, l->tensor_node), in);
+    print_ways(l->tensor_net, out);
+    printf("  context   ");
+    print_ways(l->context_net, out);
     printf("  pipeline  with %-9.2g layers a stage or more; below 10 %% idle with 9 micro-batches "
            "for\n            each stage but the first, or fewer with several stages a rank\n",
            l->pipeline_layers);
     if (l->experts_node > 0)
-        printf("  experts   an exchange takes %.2g of their computing within a %s, %.2g over the "
-               "%s\n", 1 / l->experts_node, in, 1 / l->experts_net, out);
+        printf("  experts   an exchange takes %.2g times their computing within a %s, %.2g times "
+               "over the %s\n", 1 / l->experts_node, in, 1 / l->experts_net, out);
     printf("  data      with %-9.0f tokens of a step for each data rank or more\n", l->data_tokens);
 }
 
@@ -80,8 +90,8 @@ static void print_bounds(const struct plan_limits *l, const struct limit_flags *
 {
     printf("\nso at %.3g tokens a step\n", (double)f->batch);
     printf("  data ranks               %10.0f  (rows: %.0f)\n", l->data_ranks, l->row_ranks);
-    printf("  devices                  %10.0f  with tensor splits within nodes and the deepest "
-           "pipeline\n", l->devices);
+    printf("  devices                  %10.0f  with tensor splits within nodes and pipelines "
+           "of %.0f ranks, a tenth idle\n", l->devices, l->stages);
     if (l->critical_ranks > 0)
         printf("  at the critical batch    %10.0f  data ranks; more of them save no steps\n",
                l->critical_ranks);
@@ -117,6 +127,7 @@ static void print_json(const struct plan_limits *l, const struct failure_law *la
     json_put_double(&j, "least_layers_of_a_stage", l->pipeline_layers);
     json_put_double(&j, "least_tokens_of_a_data_rank", l->data_tokens);
     json_put_double(&j, "data_ranks", l->data_ranks);
+    json_put_double(&j, "pipeline_ranks", l->stages);
     json_put_double(&j, "devices", l->devices);
     json_put_double(&j, "data_ranks_at_critical_batch", l->critical_ranks);
     json_put_double(&j, "least_devices_all_split", ceil(l->memory_split));

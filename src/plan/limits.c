@@ -35,6 +35,17 @@ static int find_power(struct plan_limits *out, const struct plan_machine *m, i64
     return OK;
 }
 
+/* Ranks along a pipeline that idles a tenth at most: p - 1 <= v m / 9, with as many stages on each
+ * as layers allow (v p stages of so many layers at least), and a row a micro-batch. */
+static double deepest_pipeline(double layers, double least, double rows)
+{
+    double most = fmax(1, floor(layers / fmax(1, ceil(least))));
+    double p = 1;
+    while (p + 1 <= most && p <= floor(most / (p + 1)) * floor(fmax(1, rows)) / 9)
+        p++;
+    return p;
+}
+
 int plan_limits_of(struct plan_limits *out, const struct model_spec *s,
                    const struct plan_machine *m, i64 devices, i64 sequence, double batch,
                    double critical, int dtype)
@@ -62,8 +73,9 @@ int plan_limits_of(struct plan_limits *out, const struct model_spec *s,
     out->row_ranks = batch / row;
     out->data_ranks = fmin(out->row_ranks, batch / out->data_tokens);
     out->critical_ranks = critical > 0 ? fmin(critical / row, critical / out->data_tokens) : 0;
-    out->devices = out->data_ranks * fmax(1, out->tensor_node) *
-                   (double)s->layers / fmax(1, ceil(out->pipeline_layers));
+    double ranks = fmax(1, floor(out->data_ranks));
+    out->stages = deepest_pipeline((double)s->layers, out->pipeline_layers, out->row_ranks / ranks);
+    out->devices = ranks * fmax(1, floor(out->tensor_node)) * out->stages;
     out->memory_split = 18 * (double)params_total(s) / d->memory_bytes;
     out->memory_whole = 6 * (double)params_total(s) / d->memory_bytes;
     return find_power(out, m, devices);

@@ -13,7 +13,7 @@
  *
  * Memory: 18 bytes for each parameter (bf16 weights, fp32 gradients and AdamW's state), of which 12
  * are split along data ranks with ZeRO 1 and all with ZeRO 3; activations come on top. A pipeline
- * of p stages with m micro-batches idles (p - 1) / (m + p - 1). */
+ * of p ranks with m micro-batches and v stages on each idles (p - 1) / (v m + p - 1). */
 #ifndef HEADWAY_PLAN_LIMITS_H
 #define HEADWAY_PLAN_LIMITS_H
 
@@ -30,7 +30,9 @@ struct plan_limits {
     double data_tokens;          /* least tokens of a data rank in a step */
     double data_ranks;           /* so many at the batch given */
     double critical_ranks;       /* data ranks at the critical batch; 0: not given */
-    double devices;              /* data_ranks x tp that pays in a node x pp of least layers */
+    double stages;               /* ranks along a pipeline that idles a tenth at most, with the rows
+                                  * that these data ranks have */
+    double devices;              /* data_ranks x tp that pays in a node x these stages */
     double memory_split;         /* least devices that hold 18 bytes of each parameter together */
     double memory_whole;         /* least tp x pp whose devices hold 6 bytes of each parameter */
     double row_ranks;            /* sequences of the batch: data ranks cannot be more */

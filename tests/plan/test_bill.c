@@ -160,6 +160,9 @@ TEST(limits_are_those_of_the_ridge)
     CHECK_NEAR(l.context_net, 8192 * 8.0 / net, 1e-9);
     CHECK_NEAR(l.data_ranks, 4e6 / net, 1e-6);
     CHECK_NEAR(l.critical_ranks, 2e6 / net, 1e-6);
+    /* 100 data ranks have 4 rows each; 6 ranks of 13 stages idle 5 / 57, 7 of 11 would 6 / 50. */
+    CHECK_NEAR(l.stages, 6, 0);
+    CHECK_NEAR(l.devices, 100 * 8 * 6, 0);
     CHECK_NEAR(l.memory_split, 18 * (double)params_total(&s) / m.device.memory_bytes, 1e-9);
     CHECK_FAILS(plan_limits_of(&l, &s, &m, 8, 0, 1e6, 0, PLAN_FP4), ERR_CONFIG, "no peak in fp4");
 }
