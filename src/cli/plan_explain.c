@@ -151,10 +151,11 @@ static void print_why_not(const struct planned_run *x, const char *text,
     if (why)
         printf("%s does not run it: %s; if it did, ", x->p.stack.name, why);
     if (rc == ERR_LIMIT) {
-        printf("it does not fit: the least of these layouts needs %.1f GB of %.1f GB\n  %s, "
-               "mostly %s\n", 1e-9 * other->step.memory_bytes,
-               1e-9 * x->p.machine.device.memory_bytes, plan_layout_text(&other->layout, a),
-               plan_memory_names[other->step.binding]);
+        double memory = x->p.machine.device.memory_bytes, usable = x->p.stack.usable;
+        printf("it does not fit: the least of these layouts needs %.1f GB, and %.1f GB can be used "
+               "(%.0f %% of %.1f)\n  %s, mostly %s\n", 1e-9 * other->step.memory_bytes,
+               1e-9 * memory * usable, 100 * usable, 1e-9 * memory,
+               plan_layout_text(&other->layout, a), plan_memory_names[other->step.binding]);
         return;
     }
     const char *term = largest_difference(&best->step, &other->step, &seconds);

@@ -139,6 +139,9 @@ static void print_head(const struct goodput *g)
     printf("interruptions          %.3g a day: %.3g of nodes, %.3g of the job; one in %s\n",
            (double)j->nodes * j->node_per_day + j->job_per_day,
            (double)j->nodes * j->node_per_day, j->job_per_day, duration(failure_mtbf(j), text));
+    if (j->planned_per_day > 0)
+        printf("planned stops          %.3g a day, each as long as it takes until training again; "
+               "counted as down\n", j->planned_per_day);
     double far = failure_extrapolation(&g->law, j->nodes);
     if (far > 1.1)
         printf("                       extrapolated: observed on %lld nodes; at the ends rates are "

@@ -104,9 +104,10 @@ static void print_result(const struct search_run *s, struct arena *a)
 {
     const struct plan_search_result *r = &s->r;
     plan_job_print(&s->x.p);
-    printf("%lld layouts exist, %lld were priced in %.3g s, of which %lld need more than %.1f GB\n",
-           (long long)r->layouts, (long long)r->priced, s->seconds, (long long)r->unfit,
-           1e-9 * s->x.p.machine.device.memory_bytes);
+    double memory = s->x.p.machine.device.memory_bytes, usable = s->x.p.stack.usable;
+    printf("%lld layouts exist, %lld were priced in %.3g s, of which %lld need more than %.1f GB "
+           "(%.0f %% of %.1f)\n", (long long)r->layouts, (long long)r->priced, s->seconds,
+           (long long)r->unfit, 1e-9 * memory * usable, 100 * usable, 1e-9 * memory);
     if (r->left_out)
         printf("%lld groups of degrees have no program yet and were left out\n",
                (long long)r->left_out);

@@ -70,6 +70,7 @@ TEST(goodput_is_simulated_and_in_closed_form)
     CHECK_NEAR(number(o, "mtbf_s") / 3600, 3.09, 0.01);
     json_decref(o);
     shell("$H plan goodput --runs 10 | grep -q 'published: above 90 %'", 0);
+    shell("$H plan goodput --runs 10 | grep -q 'planned stops *0.87 a day'", 0);
     shell("test \"$($H plan goodput --runs 10 --json)\" = \"$($H plan goodput --runs 10 --json)\"",
           0);
     shell("$H plan goodput --law lama3 2>&1 | grep -q \"no 'lama3'\"", 0);

@@ -254,7 +254,43 @@ TEST(what_cannot_be_is_refused_whatever_is_asked)
     shell("$H plan islands --gpus 16 --islands 2 --link '0 Gb/s one-way' 2>&1 | "
           "grep -q 'islands never meet'", 0);
     shell("$H plan search --model llama3-8b --gpus 8 --dtype fp4 2>&1 | "
-          "grep -q 'those of fp32, bf16, fp8 are known'", 0);
+          "grep -q 'no peak in fp4 that is known; as dtype say one of fp32, fp16, bf16, fp8'", 0);
+}
+
+/* A V100 multiplies in fp16 alone: whoever asks for bf16 is told, by recipes too. */
+TEST(a_dtype_that_a_device_lacks_is_told)
+{
+    static const char *const asked[] = {
+        "search --model gpt2-124m --gpus 1 --batch 8 --machine v100-sxm2-32gb",
+        "limits --model gpt2-124m --gpus 1 --batch 8 --machine v100-sxm2-32gb",
+        "run --model gpt2-124m --gpus 1 --tokens 1G --mfu 0.3 --machine v100-sxm2-32gb",
+        "table v100.yaml",
+    };
+    shell("printf 'about: one\nmodel: gpt2-124m\nmachine: v100-sxm2-32gb\nstack: megatron-lm\n"
+          "rows:\n  - {label: one, gpus: 1, batch: 8, dtype: bf16, step: 1s, layout: dp=1}\n' "
+          ">v100.yaml", 0);
+    for (int i = 0; i < COUNT_OF(asked); i++)
+        shellf(0, "$H plan %s 2>&1 | grep -q 'v100-sxm2-32gb has no peak in bf16 that is known; "
+               "as dtype say one of fp32, fp16$'", asked[i]);
+    shell("$H plan search --model gpt2-124m --gpus 1 --batch 8 --machine v100-sxm2-32gb "
+          "--dtype fp16 | grep -q 'v100-sxm2-32gb), fp16, rows'", 0);
+}
+
+/* What layouts are held against is the share of the memory that can be used. */
+TEST(a_search_says_what_layouts_must_fit_into)
+{
+    json_t *root = json_of("$H plan memory --model llama3-8b --gpus 8 --json");
+    double memory = number(root, "device_bytes");
+    shellf(0, "$H plan search --model llama3-8b --gpus 8 | grep -q 'need more than %.1f GB "
+           "(96 %% of %.1f)'", 0.96e-9 * memory, 1e-9 * memory);
+    json_decref(root);
+}
+
+/* GPT-3's keys of 2,048 tokens are 0.17 of the FLOPs that a byte over the network must be worth. */
+TEST(a_split_of_less_than_two_ways_does_not_pay)
+{
+    shell("$H plan limits --model gpt3-175b --machine dgx-a100 --gpus 1024 --batch 4M --seq 2048 | "
+          "grep -q 'context   does not pay over the fabric (0.17 ways)'", 0);
 }
 
 /* Constants of B200 and younger are of data sheets, whatever the software. */
@@ -319,7 +355,10 @@ TEST(what_was_not_compared_has_no_number)
     shell("$H plan validate --set nothing-like-it 2>&1 | grep -q 'there are korthikanti2022, '", 0);
 }
 
-TEST_MAIN(ONE(json_and_text_say_the_same_of_what_is_extrapolated),
+TEST_MAIN(ONE(a_dtype_that_a_device_lacks_is_told),
+          ONE(a_search_says_what_layouts_must_fit_into),
+          ONE(a_split_of_less_than_two_ways_does_not_pay),
+        ONE(json_and_text_say_the_same_of_what_is_extrapolated),
         ONE(rows_that_nobody_asked_for_can_be_shared_out_to_islands),
         ONE(what_was_not_compared_has_no_number),
         ONE(devices_of_which_nothing_was_fitted_are_extrapolated), ONE(what_a_plan_lacks_is_named),
