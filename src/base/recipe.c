@@ -227,7 +227,13 @@ int recipe_override(struct recipe *r, const char *assignment)
     const char **cell = find_row(r, key, &o, &target);
     if (!cell)
         return unknown_key(r, key, "--set");
-    TRY(option_set(o, target, equals + 1, "--set", r->arena));
+    if (strcmp(equals + 1, "null") == 0 || strcmp(equals + 1, "~") == 0) { /* as in a file */
+        const struct yaml_node *node;
+        TRY(yaml_parse(equals + 1, (i64)strlen(equals + 1), "--set", r->arena, &node));
+        TRY(option_set_node(o, target, node, r->arena));
+    } else {
+        TRY(option_set(o, target, equals + 1, "--set", r->arena));
+    }
     *cell = "--set";
     return OK;
 }

@@ -200,6 +200,7 @@ static int import_spec(struct invocation *v)
     struct text yaml = { 0 };
     TRY(hf_read_spec(&s, folder, v->arena));
     TRY(hf_check_weights(&s, folder, v->arena));
+    TRY(hf_tell_dropout(folder, v->arena));
     text_printf(&yaml, "# From %s/config.json. To start from its weights: --set model.from=%s\n",
                 folder, folder);
     spec_write_yaml(&s, &yaml);

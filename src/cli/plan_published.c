@@ -81,7 +81,8 @@ static int run(struct invocation *v)
         for (i64 i = 0; i < n; i++)
             print_run(&runs[i]);
         printf("\nMFU: 6 x parameters x tokens over the hours and the dense peak of 16 bits, "
-               "restarts and all. Gas: mean of the\nplace's grid; what model cards print often rests on "
+               "restarts and all. Gas: mean of the\nplace's grid; what model cards print often "
+               "rests on "
                "devices at their peak power and on another factor.\n");
         return OK;
     }

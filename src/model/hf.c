@@ -31,6 +31,27 @@ int hf_read_spec(struct model_spec *out, const char *folder, struct arena *a)
     return rc;
 }
 
+int hf_tell_dropout(const char *folder, struct arena *a)
+{
+    static const char *const keys[] = { "attention_dropout", "hidden_dropout", "attn_pdrop",
+                                        "resid_pdrop", "embd_pdrop" };
+    const char *asked = "";
+    char path[4096];
+    json_t *config;
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    TRY(json_load(path, CONFIG_BYTES, &config));
+    for (i64 i = 0; i < COUNT_OF(keys); i++) {
+        double p = json_number_value(json_object_get(config, keys[i]));
+        if (p != 0)
+            asked = arena_printf(a, "%s%s%s %g", asked, *asked ? ", " : "", keys[i], p);
+    }
+    json_decref(config);
+    if (*asked)
+        log_line(LOG_WARN, "%s asks for dropout (%s); training here has none, so it is left out",
+                 path, asked);
+    return OK;
+}
+
 /* --- loading ------------------------------------------------------------------------ */
 
 /* "transformer.wte.weight" is "wte.weight" in the first released GPT-2 files. */

@@ -16,6 +16,9 @@ bool hf_is_folder(const char *path);
 /* config.json into a spec. */
 int hf_read_spec(struct model_spec *out, const char *folder, struct arena *a);
 
+/* One warning where config.json asks for dropout: training here has none. */
+int hf_tell_dropout(const char *folder, struct arena *a);
+
 /* Whether every tensor is there with the right shape; the data are not read. */
 int hf_check_weights(const struct model_spec *s, const char *folder, struct arena *a);
 

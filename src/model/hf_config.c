@@ -5,6 +5,9 @@
 
 #include <string.h>
 
+#define SUPPORTED \
+    "gpt2, llama, mistral, qwen2, qwen3, mixtral, qwen3_moe, dots1 and deepseek_v3"
+
 /* --- reading ------------------------------------------------------------------------ */
 
 static int read_act(struct model_spec *s, const char *name, bool gated, const char *where)
@@ -270,10 +273,12 @@ int hf_config_read(struct model_spec *out, const json_t *c, const char *where,
         TRY(read_gpt2(out, &k));
     else if (family_of(type) >= 0)
         TRY(read_llama(out, &k, type));
+    else if (!*type)
+        return err_set(ERR_FORMAT, "%s says no model_type, so nobody knows what its weights mean; "
+                       "give it one of " SUPPORTED, where);
     else
-        return err_set(ERR_FORMAT, "%s: model_type '%s' is not supported; supported are gpt2, "
-                       "llama, mistral, qwen2, qwen3, mixtral, qwen3_moe, dots1 and deepseek_v3",
-                       where, type);
+        return err_set(ERR_FORMAT, "%s: model_type '%s' is not supported; supported are "
+                       SUPPORTED, where, type);
     TRY(hf_keys_neutral(&k, out->experts > 0));
     TRY(check_ranges(out, where));
     return spec_check(out, where);

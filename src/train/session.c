@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "base/text.h"
+#include "model/hf.h"
 #include "parallel/data_parallel.h"
 #include "train/openmetrics.h"
 #include "train/train_spec.h"
@@ -189,6 +190,53 @@ static void look_at_warmup(struct session *s)
                  at(s, "lr.warmup"), (long long)warmup, (long long)steps);
 }
 
+static bool without_muon(const struct train_config *c)
+{
+    return c->optim.name != OPTIMIZER_MUON;
+}
+
+static bool without_wsd(const struct train_config *c)
+{
+    return c->lr.schedule != SCHEDULE_WSD;
+}
+
+static bool without_outer(const struct train_config *c)
+{
+    return c->outer.every == 0;
+}
+
+/* Of settings that only others make use of. A resolved recipe names all keys, most with their
+ * defaults: of those nobody needs to hear. */
+static void look_at_unused(struct session *s)
+{
+    static const struct {
+        const char *key;
+        bool (*unused)(const struct train_config *c);
+        const char *needs;
+    } settings[] = {
+        { "optim.muon_lr", without_muon, "optim.name=muon" },
+        { "optim.muon_momentum", without_muon, "optim.name=muon" },
+        { "optim.muon_ns_steps", without_muon, "optim.name=muon" },
+        { "lr.decay_fraction", without_wsd, "lr.schedule=wsd" },
+        { "outer.lr", without_outer, "outer.every" },
+        { "outer.momentum", without_outer, "outer.every" },
+    };
+    struct train_config usual;
+    option_set_defaults(train_options, &usual, &s->arena);
+    for (i64 i = 0; i < COUNT_OF(settings); i++) {
+        const struct option *o = option_find(train_options, settings[i].key);
+        struct text is = { 0 }, was = { 0 };
+        option_format(o, s->config, &is);
+        option_format(o, &usual, &was);
+        bool moved = strcmp(is.data, was.data) != 0;
+        if (moved && !s->request.measure && settings[i].unused(s->config))
+            log_line(LOG_WARN, "%s%s has no effect without %s", at(s, o->key), o->key,
+                     settings[i].needs);
+        text_fini(&is);
+        text_fini(&was);
+    }
+}
+
 /* Whether a run that ended well is to go on no further than it got: then its folder stays
  * as it is. */
 static int look_whether_over(struct session *s)
@@ -262,6 +310,9 @@ static int open_folder(struct session *s)
     }
     name_checkpoints(s);
     look_at_warmup(s);
+    look_at_unused(s);
+    if (s->from.hf && !s->request.resume)
+        TRY(hf_tell_dropout(s->from.path, &s->arena));
     return OK;
 }
 

@@ -80,6 +80,21 @@ TEST(later_wins_and_every_value_knows_its_origin)
     CHECK(recipe_where(&recipe, "optim.adamw.beta") == NULL);
 }
 
+/* "null" leaves a text out, on the command line as in a file. */
+TEST(null_is_no_text)
+{
+    CHECK_OK(apply("train.run.name: x\n"));
+    CHECK_OK(recipe_override(&recipe, "train.run.name=null"));
+    CHECK(one.name == NULL);
+    CHECK_STR(recipe_where(&recipe, "train.run.name"), "--set");
+    CHECK_OK(recipe_override(&recipe, "train.run.name=nulls"));
+    CHECK_STR(one.name, "nulls");
+    CHECK_OK(recipe_override(&recipe, "train.run.name=~"));
+    CHECK(one.name == NULL);
+    CHECK_FAILS(recipe_override(&recipe, "train.steps=null"), ERR_CONFIG,
+                "train.steps has no value: it takes a whole number");
+}
+
 TEST(mistakes_are_named_with_place_and_nearest_key)
 {
     CHECK_FAILS(apply("train:\n    trian: 1\n"), ERR_CONFIG,
@@ -188,7 +203,7 @@ TEST(the_resolved_recipe_reads_back_to_the_same_values)
 }
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, start, stop)
-TEST_MAIN(CASE(later_wins_and_every_value_knows_its_origin),
+TEST_MAIN(CASE(null_is_no_text), CASE(later_wins_and_every_value_knows_its_origin),
           CASE(mistakes_are_named_with_place_and_nearest_key),
           CASE(an_unknown_section_is_named_where_it_stands),
           CASE(one_key_written_in_two_ways_is_a_duplicate),

@@ -356,6 +356,11 @@ TEST(an_imported_folder_is_a_spec_that_can_be_named)
               "$H model describe x.yaml > a && $H model describe hf > b && diff a b && "
               "$H model import hf --out x.yaml 2>&1",
               1, "x.yaml: \nheadway: create x.yaml: File exists\n");
+    CHECK_RUN("cd import-test && "
+              "sed -i 's/attention_dropout\": 0.0/attention_dropout\": 0.1/' hf/config.json && "
+              "$H model import hf 2>&1 >/dev/null", 0,
+              "warning: hf/config.json asks for dropout (attention_dropout 0.1); training here has "
+              "none, so it is left out\n");
     CHECK_RUN("cd import-test && truncate -s 1000 hf/model.safetensors && "
               "$H model import hf > /dev/null 2>&1", 1, "");
     CHECK_RUN("rm -rf import-test", 0, "");

@@ -334,6 +334,7 @@ static int read_config(const char *json)
 TEST(foreign_configurations_are_obeyed_or_refused)
 {
     CHECK_OK(read_config("{\"model_type\":\"gpt2\",\"vocab_size\":10}"));
+    CHECK_FAILS(read_config("{\"vocab_size\":10}"), ERR_FORMAT, "config.json says no model_type");
     CHECK_FAILS(read_config("{\"model_type\":\"bert\"}"), ERR_FORMAT, "'bert' is not supported");
     CHECK_FAILS(read_config("{\"model_type\":\"llama\",\"vocab_size\":10,\"rope_scaling\":"
                             "{\"rope_type\":\"yarn\"}}"), ERR_FORMAT, "'yarn'");
@@ -426,7 +427,7 @@ TEST(keys_that_change_the_mathematics_are_refused_by_name)
 
 TEST(values_of_another_type_are_refused_by_name)
 {
-    CHECK_FAILS(read_config("[1]"), ERR_FORMAT, "model_type ''");
+    CHECK_FAILS(read_config("[1]"), ERR_FORMAT, "config.json says no model_type");
     CHECK_FAILS(read_config("{\"model_type\":3}"), ERR_FORMAT,
                 "\"model_type\" is a number; it must be text");
     CHECK_FAILS(read_llama_with("\"num_key_value_heads\":\"two\""), ERR_FORMAT,

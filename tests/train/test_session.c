@@ -296,6 +296,19 @@ TEST(a_warm_up_longer_than_the_run_is_named)
     CHECK(!log_has("fits", "never reaches"));
 }
 
+TEST(a_setting_that_nothing_uses_is_named)
+{
+    static const char *const unused[] = { "optim.muon_lr=1e-3", "lr.decay_fraction=0.5", NULL };
+    static const char *const used[] = { "optim.muon_lr=1e-3", "lr.decay_fraction=0.5",
+                                        "optim.name=muon", "lr.schedule=wsd", NULL };
+    CHECK_OK(train("unused", unused, false, NULL));
+    CHECK(log_has("unused", "--set: optim.muon_lr has no effect without optim.name=muon"));
+    CHECK(log_has("unused", "--set: lr.decay_fraction has no effect without lr.schedule=wsd"));
+    CHECK(!log_has("unused", "muon_momentum"));
+    CHECK_OK(train("used", used, false, NULL));
+    CHECK(!log_has("used", "has no effect"));
+}
+
 /* One byte more would be another file: what was cut off is noticed by what is missing. */
 TEST(a_ledger_that_was_cut_off_is_refused)
 {
@@ -413,6 +426,7 @@ TEST_MAIN(ONE(a_stopped_and_resumed_run_equals_one_that_never_stopped),
           ONE(the_moments_decay_as_the_recipe_says),
           ONE(steps_are_logged_and_evaluated_as_often_as_the_recipe_says),
           ONE(checkpoints_are_saved_at_intervals_of_time_and_so_many_are_kept),
-          ONE(a_warm_up_longer_than_the_run_is_named), ONE(a_ledger_that_was_cut_off_is_refused),
+          ONE(a_warm_up_longer_than_the_run_is_named),
+          ONE(a_setting_that_nothing_uses_is_named), ONE(a_ledger_that_was_cut_off_is_refused),
           ONE(a_disk_that_refuses_checkpoints_does_not_end_the_run),
           ONE(a_disk_that_refuses_more_checkpoints_than_may_fail_does))
