@@ -1,5 +1,6 @@
 #include "diagnose/findings.h"
 
+#include "diagnose/price.h"
 #include "diagnose/rule.h"
 #include "diagnose/times.h"
 #include "graph/graph.h"
@@ -144,109 +145,6 @@ static void drop_explained(struct findings *f, const struct measure *m, bool ask
     f->n = kept;
 }
 
-/* --- what mending it gives back --------------------------------------------------- */
-
-/* A replay that does not come this near to what was measured predicts nothing. */
-static const double replay_gate = 0.02;
-/* And what it predicts is off by so much of itself at least: durations change with the edit. */
-static const double replay_spread = 0.15;
-
-/* And a gain below this share of theta is none: nobody could tell that it came. Of some steps it
- * can be told there. */
-static double least_replayed(const struct finding *f)
-{
-    return f->place.first_step >= 0 ? 0.5 : 1;
-}
-
-/* T(edit) is what the graph of the step takes; the closed form's interval is kept where a replay
- * has nothing to say about the edit. */
-static void price(struct finding *f, const struct measure *m, const struct finding_replay *replay,
-                  double before)
-{
-    if (f->edit.kind == EDIT_NONE)
-        return;
-    if (f->edit.kind == EDIT_CLOCK) {
-        rule_price_clock(f, m, replay, before);
-        return;
-    }
-    if (f->edit.mended > 0 || f->edit.kind == EDIT_EVEN_STAGES) {
-        struct finding_edit others = f->edit;
-        others.kind = f->edit.kind == EDIT_EVEN_STAGES ? EDIT_OFTEN_QUIET : EDIT_COMPUTE;
-        others.as_usual = true;
-        before = replay->length(replay->context, &others, 1);
-    }
-    const double mid = before - replay->length(replay->context, &f->edit, f->edit.factor);
-    struct finding_edit least = f->edit;
-    least.kind = f->edit.least != EDIT_NONE ? f->edit.least : f->edit.kind;
-    double lo = mid, hi = mid;
-    if (least.kind != f->edit.kind || f->edit.factor_lo != f->edit.factor)
-        lo = before - replay->length(replay->context, &least, f->edit.factor_lo);
-    if (f->edit.factor_hi != f->edit.factor)
-        hi = before - replay->length(replay->context, &f->edit, f->edit.factor_hi);
-    if (!isfinite(mid) || !isfinite(lo) || !isfinite(hi))
-        return;
-    const double noise = rule_noise_beside(m, f);
-    f->gain = fmax(0, mid + f->beside);
-    const double others = rule_disturbed(m);
-    f->gain_lo = fmax(0, fmin(lo, mid) * (1 - replay_spread) * (1 - others) - noise);
-    f->gain_hi = fmin(fmax(f->gain, fmax(hi, mid) + f->beside) * (1 + replay_spread) * (1 + others) + noise,
-                      rule_most(m, f));
-    f->replayed = true;
-    f->lost = fmax(f->lost, f->gain); /* what comes back was lost */
-    f->share = f->lost / m->step.mean;
-}
-
-static bool is_worth_it(const struct finding *f, const struct measure *m)
-{
-    return f->gain >= least_replayed(f) * m->theta;
-}
-
-/* Slow ranks that are not x's: of those worth mending by themselves the one that gains most, else
- * the one that loses most. */
-static const struct finding *slow_beside(const struct finding *x, const struct findings *f,
-                                         const struct measure *m)
-{
-    const struct finding *best = NULL;
-    for (int i = 0; i < f->n; i++) {
-        const struct finding *o = &f->at[i];
-        if (o == x || !(o->edit.takes > 0) || !o->replayed || o->place.rank < 0 ||
-            finding_edits_rank(&o->edit, x->place.rank))
-            continue;
-        const bool worth = is_worth_it(o, m), best_is = best && is_worth_it(best, m);
-        if (!best || worth > best_is ||
-            (worth == best_is && (worth ? o->gain > best->gain : o->lost > best->lost)))
-            best = o;
-    }
-    return best;
-}
-
-/* A slow rank that nobody waits for, as long as another one is slower, or as slow: it is worth
- * something once that is mended. */
-static void price_beside(struct finding *x, const struct findings *f, const struct measure *m,
-                         const struct finding_replay *replay, double before)
-{
-    if (x->edit.takes == 0 || x->place.rank < 0 || !x->replayed || is_worth_it(x, m))
-        return;
-    const struct finding *other = slow_beside(x, f, m);
-    if (!other)
-        return;
-    const struct finding was = *x;
-    x->edit.mended = other->edit.takes;
-    x->edit.mended_first = other->place.rank;
-    x->edit.mended_last = (int)i64_max(other->place.rank, other->place.last_rank);
-    price(x, m, replay, before);
-    if (is_worth_it(other, m)) {
-        rule_evidence(x, "the gain is what is left once rank %d (%s) is mended: until then the "
-                      "others wait for that one", other->place.rank, other->id);
-    } else if (is_worth_it(x, m)) {
-        rule_evidence(x, "the gain is that of mending rank %d (%s) too: as long as either is slow, "
-                      "the others wait (%.1f ms without that)", other->place.rank, other->id,
-                      1e3 * was.gain);
-    } else {
-        *x = was;
-    }
-}
-
 static bool is_among(const char *id, const char *list)
 {
     size_t n = strlen(id);
@@ -360,11 +258,16 @@ static void price_beside_loaders(struct findings *f, const struct measure *m)
 
 /* --- order ---------------------------------------------------------------------------- */
 
+static int first_rank(const struct finding_place *p)
+{
+    return p->several.n > 0 ? p->several.at[0] : p->rank;
+}
+
 static bool is_behind(const struct finding *x, const struct finding *first)
 {
-    const bool rank = x->edit.takes > 0 && x->edit.mended > 0 && first->edit.takes > 0 &&
-                      first->place.rank == x->edit.mended_first;
-    return rank || (x->after[0] && strcmp(x->after, first->id) == 0);
+    const bool ranks = x->edit.takes > 0 && first->edit.takes > 0 &&
+                       finding_mended(&x->edit, first_rank(&first->place)) < 1;
+    return ranks || (x->after[0] && strcmp(x->after, first->id) == 0);
 }
 
 /* Behind what must be mended first. */
@@ -379,33 +282,6 @@ static void move_behind(struct findings *f)
             f->at[k] = x;
             break;
         }
-}
-
-static bool is_worth(const struct finding *f, const struct measure *m)
-{
-    if (f->edit.kind == EDIT_CLOCK)
-        return rule_saves_enough(m, f);
-    return is_worth_it(f, m) && f->gain_lo > 0;
-}
-
-static void price_all(struct findings *f, const struct measure *m,
-                      const struct finding_replay *replay)
-{
-    double before = replay ? replay->length(replay->context, NULL, 1) : NAN;
-    const bool valid = fabs(before - m->step.mean) <= replay_gate * m->step.mean;
-    int kept = 0;
-    for (int i = 0; i < f->n && valid; i++)
-        price(&f->at[i], m, replay, before);
-    for (int i = 0; i < f->n && valid; i++)
-        price_beside(&f->at[i], f, m, replay, before);
-    for (int i = 0; i < f->n; i++) {
-        const struct finding *x = &f->at[i];
-        /* What the critical path does not go through is no finding, nor what may give back
-         * nothing; nor lower clocks of which no replay says that steps stay as long. */
-        if (!valid ? x->edit.kind != EDIT_CLOCK : x->replayed ? is_worth(x, m) : !x->asks_replay)
-            f->at[kept++] = *x;
-    }
-    f->n = kept;
 }
 
 static bool is_of_links(const struct finding *f)
@@ -423,7 +299,7 @@ static void drop_other_links(struct findings *f)
         double *most = f->at[i].place.first_step < 0 ? &all : &some;
         *most = is_of_links(&f->at[i]) ? fmax(*most, f->at[i].gain) : *most;
     }
-    const bool in_all = all > (1 + replay_spread) * some;
+    const bool in_all = all > (1 + price_spread) * some;
     for (int i = 0; i < f->n; i++)
         if (!(all > 0 && some > 0 && is_of_links(&f->at[i]) &&
               (f->at[i].place.first_step < 0) != in_all))
@@ -540,26 +416,63 @@ bool finding_names_ranks(const struct finding_place *p)
     return p->rank >= 0 || p->several.n > 0;
 }
 
+static bool lists(const struct finding_ranks *ranks, int rank)
+{
+    for (int i = 0; i < ranks->n; i++)
+        if (ranks->at[i] == rank)
+            return true;
+    return false;
+}
+
+bool finding_mend(struct finding_edit *e, int rank, double takes)
+{
+    const double alike = 0.02; /* what a replay may take for one */
+    int k = 0;
+    while (k < e->n_mended && !(fabs(e->mended[k].takes - takes) <= alike * takes &&
+                                e->mended[k].ranks.n < FINDING_RANKS))
+        k++;
+    if (k == FINDING_MENDED)
+        return false;
+    struct finding_mended *x = &e->mended[k];
+    if (k == e->n_mended) {
+        *x = (struct finding_mended){ .takes = takes };
+        e->n_mended++;
+    }
+    x->ranks.at[x->ranks.n++] = rank;
+    return true;
+}
+
+double finding_mended(const struct finding_edit *e, int rank)
+{
+    for (int k = 0; k < e->n_mended; k++)
+        if (lists(&e->mended[k].ranks, rank))
+            return e->mended[k].takes;
+    return 1;
+}
+
 bool finding_edits_rank(const struct finding_edit *e, int rank)
 {
-    for (int i = 0; i < e->several.n; i++)
-        if (e->several.at[i] == rank)
-            return true;
     if (e->several.n > 0)
-        return false;
+        return lists(&e->several, rank);
     return e->rank < 0 || rank == e->rank || (e->peer >= 0 && rank == e->peer) ||
            (rank > e->rank && rank <= e->last_rank);
 }
 
 /* --- telling ---------------------------------------------------------------------- */
 
-/* "ranks 0, 2 and 4" */
+/* "ranks 0, 2-5 and 8" */
 static void list_ranks(const struct finding_ranks *several, struct text *out)
 {
     text_add(out, "ranks ");
-    for (int i = 0; i < several->n; i++)
-        text_printf(out, "%s%d", i == 0 ? "" : i + 1 < several->n ? ", " : " and ",
-                    several->at[i]);
+    for (int i = 0, to; i < several->n; i = to) {
+        for (to = i + 1; to < several->n && several->at[to] == several->at[to - 1] + 1; to++)
+            ;
+        text_printf(out, "%s%d", i == 0 ? "" : to < several->n ? ", " : " and ", several->at[i]);
+        if (to - i > 2)
+            text_printf(out, "-%d", several->at[to - 1]);
+        else
+            to = i + 1;
+    }
 }
 
 void finding_place_text(const struct finding_place *p, struct text *out)

@@ -12,7 +12,7 @@
 #include "diagnose/measure.h"
 
 enum { FINDING_TEXT = 240, FINDING_COMMAND = 1024, FINDING_EVIDENCE = 6, FINDING_REJECTED = 4, FINDINGS_MOST = 32,
-       FINDING_RANKS = 16 };
+       FINDING_RANKS = 64, FINDING_MENDED = 8 };
 
 /* Ranks that are no range; n 0: it is not about such. */
 struct finding_ranks {
@@ -51,6 +51,12 @@ enum finding_edit_kind {
     EDIT_CLOCK       /* ranks take `factor` of the time that they have to compute more slowly */
 };
 
+/* Ranks that are mended before anything else is: their tasks take so much of their time. */
+struct finding_mended {
+    double takes;
+    struct finding_ranks ranks;
+};
+
 struct finding_edit {
     enum finding_edit_kind kind, least; /* least: what the pessimist's does instead; EDIT_NONE: the
                                          * same with factor_lo */
@@ -71,8 +77,8 @@ struct finding_edit {
                                          * ranks begin them goes */
     double takes;                       /* of ranks that compute slowly: the share of their time
                                          * that tasks take when mended; 0: it is about more */
-    double mended;                      /* 0, or beside other ranks that are mended: their tasks */
-    int mended_first, mended_last;      /* take so much of their time, and the gain is from there */
+    struct finding_mended mended[FINDING_MENDED]; /* n_mended > 0: the gain is from there on */
+    int n_mended;
     double factor_lo, factor, factor_hi; /* lo: the pessimist's, gains least */
 };
 
@@ -145,6 +151,10 @@ void findings_json(const struct findings *f, struct json *j);
 bool finding_can_hide(int lane);
 /* Whether the edit is about this rank. */
 bool finding_edits_rank(const struct finding_edit *e, int rank);
+/* The edit is one beside this rank, too, which takes so much of its time; false: there is no room. */
+bool finding_mend(struct finding_edit *e, int rank, double takes);
+/* What the rank's tasks take of their time, as the edit is beside it; 1: it is not among these. */
+double finding_mended(const struct finding_edit *e, int rank);
 /* Whether it is said on which ranks. */
 bool finding_names_ranks(const struct finding_place *p);
 /* "rank 1, stage 0, linear, steps 50-80", or "everywhere". */

@@ -183,6 +183,23 @@ static void fix_slow_ranks(const struct measure *m, const struct slow_ranks *g, 
     rule_look(f, "what it reaches beside other hosts");
 }
 
+/* Ranks that are slow for what they have to do, not a stage that has more of it. What the record says
+ * of that are the tasks' own costs; where no task is like one of another stage, only another host. */
+static void reject_more_work(const struct measure *m, const struct slow_ranks *g, struct finding *f)
+{
+    const struct slow_pace s = slow_stage_pace(m, m->ranks[g->rank].stage, NULL);
+    const double times = 1 / slow_mended(m, g);
+    if (s.by == SLOW_PACE_CEILINGS)
+        rule_reject(f, "B4", "for what the machine's ceilings give its tasks it takes %.2f times as "
+                    "long as other stages; ops that reach less of these than theirs would look alike: "
+                    "the stage on another host tells", times);
+    else
+        rule_reject(f, "B4", "%s take %.2f times as long as on other stages, each: more work would be "
+                    "more tasks, each as quick (by its tasks it has %.2f times the mean stage's)",
+                    s.by == SLOW_PACE_TOLD ? "tasks of as many FLOPs and bytes"
+                                           : "its tasks that other stages have, too,", times, s.work);
+}
+
 static bool has_low_clock(const struct measure *m, const struct slow_ranks *g)
 {
     for (i64 r = 0; r < m->n_ranks; r++)
@@ -234,7 +251,7 @@ static void tell_slow_ranks(const struct measure *m, const struct slow_ranks *sl
     f->edit.takes = slow_mended(m, &g);
     if (g.across) {
         f->place.stage = f->edit.stage = g.n > 1 ? -1 : k->stage;
-        rule_reject(f, "B4", "for its work it takes longer than the other stages for theirs");
+        reject_more_work(m, &g, f);
     }
     rule_gain(m, f, lost, e.mean, 0.2);
     fix_slow_ranks(m, &g, f);
@@ -260,11 +277,23 @@ static bool look_slow_rank(const struct measure *m, const struct rule_limit *lim
 }
 
 /* Others that are slow beside these, by another amount: waited for once these are mended. */
-static bool look_slow_rank_beside(const struct measure *m, const struct rule_limit *limit,
-                                  struct finding *f)
+static bool look_beside(const struct measure *m, int n, struct finding *f)
+{
+    return look_slow_group(m, n, f) && f->edit.kind != EDIT_NONE; /* its gain only a replay says */
+}
+
+static bool look_second_group(const struct measure *m, const struct rule_limit *limit,
+                              struct finding *f)
 {
     (void)limit; /* those of the first */
-    return look_slow_group(m, 1, f) && f->edit.kind != EDIT_NONE; /* what it gives back only a replay says */
+    return look_beside(m, 1, f);
+}
+
+static bool look_third_group(const struct measure *m, const struct rule_limit *limit,
+                             struct finding *f)
+{
+    (void)limit;
+    return look_beside(m, 2, f);
 }
 
 struct spread {
@@ -407,6 +436,51 @@ static struct stage_times see_stages(const struct measure *m, const double *take
     return s;
 }
 
+/* Of the others their stages' other ranks show what these take. */
+static bool mend_hidden(const struct measure *m, const struct slow_groups *g, struct finding_edit *e)
+{
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (slow_hides(m, g, r) && !finding_mend(e, m->ranks[r].rank, g->take[r]))
+            return false;
+    return true;
+}
+
+/* That its ranks are alike does not say that the stage has more to do: all may be slow, on one slow
+ * host. What its tasks take beside those of other stages does. */
+static void tell_work(const struct measure *m, int stage, const struct slow_groups *g,
+                      struct finding *f)
+{
+    const struct slow_pace s = slow_stage_pace(m, stage, g->take);
+    const char *beside = g->n > 0 ? ", without what its slow ranks take longer" : "";
+    if (isfinite(s.pace) && s.by != SLOW_PACE_CEILINGS) {
+        rule_reject(f, "B1", "%s take %.2f times as long as on other stages%s: it has %.2f times the "
+                    "mean stage's to do", s.by == SLOW_PACE_TOLD ? "tasks of as many FLOPs and bytes"
+                                               : "its tasks that other stages have, too,",
+                    s.pace, beside, s.work);
+        return;
+    }
+    if (isfinite(s.pace))
+        rule_evidence(f, "at the machine's ceilings its tasks are %.2f times the mean stage's; for that "
+                      "it takes %.2f times as long as the middle stage%s", s.work, s.pace, beside);
+    rule_evidence(f, "that all its ranks are slow (B1) is not ruled out: no other stage has tasks as "
+                  "large as most of its are. `headway machine --again` there and elsewhere tells, or the "
+                  "stage on other hosts");
+}
+
+/* Who else is taken for mended. */
+static void tell_hidden(const struct finding_edit *e, struct finding *f)
+{
+    for (int k = 0; k < e->n_mended; k++) {
+        struct text names = { 0 };
+        struct finding_place p = { .rank = -1, .peer = -1, .stage = -1, .layer = -1,
+                                   .first_step = -1, .several = e->mended[k].ranks };
+        finding_place_text(&p, &names);
+        rule_evidence(f, "%s, of which no stage's others show what they have to do, would take %.0f %% "
+                      "of their time: the gain is from there on", names.data, 100 * e->mended[k].takes);
+        text_fini(&names);
+    }
+}
+
 static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
                         struct finding *f, struct arena *a)
 {
@@ -421,26 +495,20 @@ static bool tell_stages(const struct measure *m, const struct rule_limit *limit,
     double lost = (M + P - 1) / M * (s.most - s.mean);
     if (!(lost >= m->theta))
         return false;
-    const struct slow_hidden hidden = slow_hide(m, &g);
-    if (!hidden.replayed)
-        return false;
     f->place.stage = s.slow;
     split_name(m, s.slow, slowest, sizeof slowest);
     rule_evidence(f, "%s computes for %.1f ms a step, the mean of the pipeline's ranks is %.1f ms%s",
                   slowest, 1e3 * s.most, 1e3 * s.mean,
                   beside ? ", once slow ranks (B1) are mended" : "");
-    rule_reject(f, "B1", beside ? "it is so without what its slow ranks take longer"
-                                : "the stage's ranks are alike");
+    tell_work(m, s.slow, &g, f);
     rule_reject(f, "B5", "%.0f micro-batches for %.0f stages: the bubble of even stages is "
                          "%.0f %%", M,
                 P, 100 * (P - 1) / (M + P - 1));
     rule_edit(f, EDIT_EVEN_STAGES, 1);
     f->edit.stage = -1;
-    if (hidden.first >= 0) { /* else the stage's other ranks show what it takes */
-        f->edit.mended = hidden.take;
-        f->edit.mended_first = m->ranks[hidden.first].rank;
-        f->edit.mended_last = m->ranks[hidden.last].rank;
-    }
+    if (!mend_hidden(m, &g, &f->edit))
+        return false;
+    tell_hidden(&f->edit, f);
     rule_gain(m, f, lost, lost, 0.25);
     const bool known = P <= COUNT_OF(s.seconds) && split_best(m, s.seconds, split, sizeof split);
     if (known) {
@@ -658,7 +726,8 @@ const struct rule rules_balance[] = {
 };
 
 const struct rule rules_beside[] = {
-    { "B1", "another rank is always slow", look_slow_rank_beside, { { 0, NULL, NULL } } },
+    { "B1", "another rank is always slow", look_second_group, { { 0, NULL, NULL } } },
+    { "B1", "another rank is always slow", look_third_group, { { 0, NULL, NULL } } },
     { "B2", "another rank became slow", look_onset_beside, { { 0, NULL, NULL } } },
     { .id = "" },
 };

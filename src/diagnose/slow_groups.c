@@ -123,24 +123,19 @@ static bool hides_its_stage(const struct measure *m, const struct slow_groups *g
     return true;
 }
 
-struct slow_hidden slow_hide(const struct measure *m, const struct slow_groups *g)
+/* Whether all ranks take as much less once mended. */
+static bool all_alike(const struct measure *m, const struct slow_groups *g)
 {
-    struct slow_hidden h = { true, -1, -1, 1 };
     const double alike = 0.02; /* takes that a replay may take for one */
-    i64 n = 0;
-    for (i64 r = 0; r < m->n_ranks; r++) {
-        if (!hides_its_stage(m, g, r))
-            continue;
-        h.take = n > 0 ? h.take : g->take[r];
-        h.replayed &= fabs(g->take[r] - h.take) <= alike * h.take;
-        h.first = n > 0 ? h.first : r;
-        h.last = r;
-        n++;
-    }
-    if (n == m->n_ranks && h.replayed) /* all alike hide nothing */
-        return (struct slow_hidden){ true, -1, -1, 1 };
-    h.replayed &= n == 0 || n == h.last - h.first + 1;
-    return h;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (!(fabs(g->take[r] - g->take[0]) <= alike * g->take[0]))
+            return false;
+    return true;
+}
+
+bool slow_hides(const struct measure *m, const struct slow_groups *g, i64 rank)
+{
+    return hides_its_stage(m, g, rank) && !all_alike(m, g);
 }
 
 struct slow_groups slow_groups_find(const struct measure *m, const struct rule_limit *limit,

@@ -18,13 +18,9 @@ struct slow_groups {
 /* limit: B1's row. */
 struct slow_groups slow_groups_find(const struct measure *m, const struct rule_limit *limit,
                                     struct arena *a);
-/* Slow ranks, or such with a low clock, that leave nobody in their stage to show what it has to do. */
-struct slow_hidden {
-    bool replayed; /* as far as there are any, a replay can mend them: one range, all alike */
-    i64 first, last; /* -1: none */
-    double take;     /* once mended, of what they take */
-};
-struct slow_hidden slow_hide(const struct measure *m, const struct slow_groups *g);
+/* Whether slow ranks, or such with a low clock, leave nobody in this one's stage to show what it has
+ * to do; all ranks alike hide nothing. */
+bool slow_hides(const struct measure *m, const struct slow_groups *g, i64 rank);
 
 /* What the group's slowest rank would compute, were it as the others; and as a share of what it does. */
 double slow_usual(const struct measure *m, const struct slow_ranks *g);

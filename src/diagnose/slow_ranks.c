@@ -58,16 +58,13 @@ static i64 list_stage(const struct measure *m, int stage, const bool *left_out, 
  * are wrong for what one of them does; of tasks that both have they do. */
 enum { LEAST_BY_CEILINGS = 3 };
 
-/* What a rank should compute a step, in terms that all ranks share: as it was told (where tasks take
- * just that), else by tasks that other stages have, too, else by the machine's ceilings. */
-enum work_known { WORK_TOLD, WORK_BY_TASKS, WORK_BY_CEILINGS };
-
-static double work_of(const struct measure_rank *k, enum work_known by)
+/* What a rank should compute a step, in terms that all ranks share. */
+static double work_of(const struct measure_rank *k, enum slow_pace_by by)
 {
-    return by == WORK_BY_TASKS ? k->usual_s : k->roofline_s;
+    return by == SLOW_PACE_TASKS ? k->usual_s : k->roofline_s;
 }
 
-static bool all_know(const struct measure *m, enum work_known by)
+static bool all_know(const struct measure *m, enum slow_pace_by by)
 {
     for (i64 r = 0; r < m->n_ranks; r++)
         if (!(work_of(&m->ranks[r], by) > 0) || m->ranks[r].stage < 0 ||
@@ -76,15 +73,15 @@ static bool all_know(const struct measure *m, enum work_known by)
     return m->n_ranks > 1;
 }
 
-static enum work_known work_known(const struct measure *m)
+static enum slow_pace_by work_known(const struct measure *m)
 {
-    if (rule_times_are_given(m) && all_know(m, WORK_TOLD))
-        return WORK_TOLD;
-    return m->config.pp > 1 && all_know(m, WORK_BY_TASKS) ? WORK_BY_TASKS : WORK_BY_CEILINGS;
+    if (rule_times_are_given(m) && all_know(m, SLOW_PACE_TOLD))
+        return SLOW_PACE_TOLD;
+    return m->config.pp > 1 && all_know(m, SLOW_PACE_TASKS) ? SLOW_PACE_TASKS : SLOW_PACE_CEILINGS;
 }
 
 /* All ranks beside each other, by what each has to do. */
-static i64 list_all(const struct measure *m, enum work_known by, const bool *left_out, bool clocks,
+static i64 list_all(const struct measure *m, enum slow_pace_by by, const bool *left_out, bool clocks,
                     struct rank_mean *out)
 {
     double cost = 0;
@@ -107,11 +104,11 @@ static i64 list_across(const struct measure *m, const bool *left_out, bool clock
     const i64 stages = m->config.pp;
     struct arena a;
     i64 n = 0;
-    if (stages < LEAST_BY_CEILINGS || stages > m->n_ranks || !all_know(m, WORK_BY_CEILINGS))
+    if (stages < LEAST_BY_CEILINGS || stages > m->n_ranks || !all_know(m, SLOW_PACE_CEILINGS))
         return 0;
     arena_init(&a);
     struct rank_mean *all = ARENA_ARRAY(&a, struct rank_mean, m->n_ranks);
-    const i64 n_all = list_all(m, WORK_BY_CEILINGS, left_out, clocks, all);
+    const i64 n_all = list_all(m, SLOW_PACE_CEILINGS, left_out, clocks, all);
     for (i64 p = 0; p < stages; p++) {
         struct rank_mean least = { -1, 1, INFINITY };
         for (i64 k = 0; k < n_all; k++)
@@ -258,17 +255,17 @@ static struct slow_ranks find_among(const struct measure *m, const bool *left_ou
 {
     struct slow_ranks g = none_slow(m, a), x;
     struct rank_mean *list = ARENA_ARRAY(a, struct rank_mean, m->n_ranks);
-    const enum work_known by = work_known(m);
+    const enum slow_pace_by by = work_known(m);
     i64 n;
     if (m->n_steps == 0)
         return g;
-    for (int p = 0; by != WORK_TOLD && p < i64_max(1, m->config.pp); p++) {
+    for (int p = 0; by != SLOW_PACE_TOLD && p < i64_max(1, m->config.pp); p++) {
         n = list_stage(m, p, left_out, clocks, list);
         x = find_group(m, list, n, most_beside_several(n), usual, a);
         if (x.rank >= 0 && !(x.excess.mean <= g.excess.mean)) /* NaN: there is none yet */
             g = x;
     }
-    if (by != WORK_BY_CEILINGS) {
+    if (by != SLOW_PACE_CEILINGS) {
         n = list_all(m, by, left_out, clocks, list);
         x = find_group(m, list, n, n - 1, usual, a);
         x.across = needs_other_stages(m, &x);
@@ -291,4 +288,33 @@ struct slow_ranks slow_ranks_among(const struct measure *m, const bool *left_out
                                    struct arena *a)
 {
     return find_among(m, left_out, usual, true, a);
+}
+
+struct slow_pace slow_stage_pace(const struct measure *m, int stage, const double *take)
+{
+    const i64 stages = m->config.pp;
+    struct slow_pace out = { work_known(m), NAN, NAN };
+    struct arena a;
+    if (stages < 2 || stages > m->n_ranks || !all_know(m, out.by))
+        return out;
+    arena_init(&a);
+    double *pace = ARENA_ARRAY(&a, double, stages), *work = ARENA_ARRAY(&a, double, stages);
+    double mean = 0;
+    for (i64 p = 0; p < stages; p++)
+        pace[p] = INFINITY;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        const struct measure_rank *k = &m->ranks[r];
+        const double took = (take ? take[r] : 1) * measure_mean(m, k->compute) / work_of(k, out.by);
+        if (took < pace[k->stage]) {
+            pace[k->stage] = took;
+            work[k->stage] = work_of(k, out.by);
+        }
+    }
+    for (i64 p = 0; p < stages; p++)
+        mean += work[p] / (double)stages;
+    const double middle = (double)((stages - 1) / 2) / (double)(stages - 1);
+    out.pace = pace[stage] / measure_quantile(pace, stages, middle);
+    out.work = work[stage] / mean;
+    arena_fini(&a);
+    return out;
 }

@@ -28,4 +28,19 @@ struct slow_ranks slow_ranks_find(const struct measure *m, struct arena *a);
 struct slow_ranks slow_ranks_among(const struct measure *m, const bool *left_out, const bool *usual,
                                    struct arena *a);
 
+/* How a stage computes beside the others, for what it has to do. */
+enum slow_pace_by {
+    SLOW_PACE_TOLD,    /* times were given, and tasks take just that */
+    SLOW_PACE_TASKS,   /* tasks that other stages have, too: as many FLOPs and bytes of the same op */
+    SLOW_PACE_CEILINGS /* no tasks in common: the machine's ceilings, which ops reach unequally */
+};
+struct slow_pace {
+    enum slow_pace_by by;
+    double pace; /* of its quickest rank, over that of the middle stage (of two the faster one): a stage
+                  * that has more to do has 1, one that is slow has more. NaN: not known */
+    double work; /* what it has to do, over what the mean stage has; NaN */
+};
+/* take: of each rank's time, what counts; NULL: all. */
+struct slow_pace slow_stage_pace(const struct measure *m, int stage, const double *take);
+
 #endif

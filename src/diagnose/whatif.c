@@ -651,10 +651,15 @@ static void move_ranks(struct whatif *w, int graph, const struct finding_edit *e
 static void mend_ranks(struct whatif *w, int graph, const struct finding_edit *e)
 {
     const struct dag *g = w->graphs[graph];
+    struct arena a;
+    arena_init(&a);
+    double *takes = ARENA_ARRAY(&a, double, g->n_ranks);
+    for (int r = 0; r < g->n_ranks; r++)
+        takes[r] = finding_mended(e, r);
     for (i64 i = 0; i < g->n; i++)
-        if (g->nodes[i].kind == DAG_COMPUTE && g->nodes[i].rank >= e->mended_first &&
-            g->nodes[i].rank <= e->mended_last)
-            w->seconds[i] *= e->mended;
+        if (g->nodes[i].kind == DAG_COMPUTE)
+            w->seconds[i] *= takes[g->nodes[i].rank];
+    arena_fini(&a);
 }
 
 static double edited_length(struct whatif *w, int graph, const struct finding_edit *e,
@@ -663,7 +668,7 @@ static double edited_length(struct whatif *w, int graph, const struct finding_ed
     const struct dag *g = w->graphs[graph];
     memcpy(w->seconds, g->seconds, (size_t)g->n * sizeof *w->seconds);
     memcpy(w->lead, g->lead, (size_t)g->n * sizeof *w->lead);
-    if (e->mended > 0)
+    if (e->n_mended > 0)
         mend_ranks(w, graph, e);
     switch (e->kind) {
     case EDIT_EVEN_RANK:

@@ -513,6 +513,58 @@ TEST(two_ranks_that_are_slow_by_different_amounts_are_both_named)
     }
 }
 
+static bool has_ranks(json_t *finding, const int *ranks)
+{
+    json_t *place = json_object_get(finding, "place"), *list = json_object_get(place, "ranks");
+    const i64 first = json_integer_value(json_object_get(place, "rank"));
+    i64 last = json_integer_value(json_object_get(place, "last_rank"));
+    const i64 n = ranks[1] < 0 ? 1 : 2; /* one, or two */
+    last = last > first ? last : first;
+    if (json_array_size(list) > 0)
+        return (i64)json_array_size(list) == n &&
+               json_integer_value(json_array_get(list, 0)) == ranks[0] &&
+               json_integer_value(json_array_get(list, 1)) == ranks[1];
+    return first == ranks[0] && last - first + 1 == n && last == ranks[n - 1];
+}
+
+/* Sets of ranks, ranges or not, each behind those that must be mended first. */
+TEST(sets_of_ranks_that_are_slow_by_different_amounts_are_all_named)
+{
+    static const struct {
+        const char *flags, *faults[3];
+        int ranks[3][2];
+    } sets[] = {
+        { DP, { "slow_compute=1.3@2-3", "slow_compute=1.6@1,slow_compute=1.6@4", NULL },
+          { { 2, 3 }, { 1, 4 } } },
+        { DP, { "slow_compute=1.3@0,slow_compute=1.3@6", "slow_compute=1.7@2-3", NULL },
+          { { 0, 6 }, { 2, 3 } } },
+        { DP, { "slow_compute=1.25@0,slow_compute=1.25@7", "slow_compute=1.5@3",
+                "slow_compute=1.9@1,slow_compute=1.9@5" },
+          { { 0, 7 }, { 3, -1 }, { 1, 5 } } },
+    };
+    for (i64 i = 0; i < COUNT_OF(sets); i++) {
+        const i64 n = sets[i].faults[2] ? 3 : 2;
+        char all[256] = "";
+        double before = step_with(sets[i].flags, NULL), gains[3];
+        for (i64 k = 0; k < n; k++) {
+            snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", k > 0 ? "," : "",
+                     sets[i].faults[k]);
+            const double step = step_with(sets[i].flags, all);
+            gains[k] = step - before;
+            before = step;
+        }
+        json_t *o = diagnose(sets[i].flags, all), *list = json_object_get(o, "findings");
+        for (i64 k = 0; k < n; k++) {
+            json_t *f = json_array_get(list, (size_t)(n - 1 - k));
+            CHECK_STR(json_string_value(json_object_get(f, "id")), "B1");
+            CHECK(has_ranks(f, sets[i].ranks[k]));
+            CHECK_NEAR(json_number_value(json_array_get(json_object_get(f, "gain_s"), 1)), gains[k],
+                       0.1 * gains[k]);
+        }
+        json_decref(o);
+    }
+}
+
 /* And two episodes, each in its own steps. */
 TEST(two_ranks_that_become_slow_are_both_named)
 {
@@ -601,7 +653,8 @@ int main(void)
         ONE(an_axis_that_crosses_hosts_is_named_with_an_order_in_which_it_does_not),
         ONE(slow_links_that_no_order_avoids_are_no_matter_of_it),
         ONE(two_ranks_that_are_slow_by_different_amounts_are_both_named),
-        ONE(two_ranks_that_become_slow_are_both_named),
+        ONE(sets_of_ranks_that_are_slow_by_different_amounts_are_all_named),
+          ONE(two_ranks_that_become_slow_are_both_named),
         ONE(the_path_has_as_much_of_what_is_seldom_done_as_the_step),
         ONE(a_probe_is_answered_by_what_is_critical_and_bounds_the_gain),
     };

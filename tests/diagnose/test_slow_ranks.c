@@ -4,6 +4,7 @@
 #include "diagnose/plant.h"
 
 #include <math.h>
+#include <string.h>
 
 static struct findings found;
 
@@ -185,16 +186,78 @@ TEST(a_low_clock_makes_no_stage_longer)
         if (strcmp(f->id, "B4") == 0) {
             told = true;
             CHECK_EQ(f->place.stage, 2);
-            CHECK_NEAR(f->edit.mended, 0.7, 1e-9);
-            CHECK_EQ(f->edit.mended_first, 1);
-            CHECK_EQ(f->edit.mended_last, 1);
+            CHECK_EQ(f->edit.n_mended, 1);
+            CHECK_NEAR(f->edit.mended[0].takes, 0.7, 1e-9);
+            CHECK_EQ(f->edit.mended[0].ranks.n, 1);
+            CHECK_EQ(f->edit.mended[0].ranks.at[0], 1);
         }
     }
     CHECK(told);
     arena_fini(&a);
 }
 
-TEST_MAIN(ONE(a_low_clock_makes_no_stage_longer),
+static bool has(const char text[][FINDING_TEXT], int n, const char *words)
+{
+    for (int i = 0; i < n; i++)
+        if (strstr(text[i], words))
+            return true;
+    return false;
+}
+
+static const char *rejected(const struct finding *f, const char *id)
+{
+    for (int i = 0; i < f->n_rejected; i++)
+        if (strcmp(f->rejected[i].id, id) == 0)
+            return f->rejected[i].why;
+    return "";
+}
+
+/* All ranks of a stage compute half as long again: for its work, or for having more of it. By tasks
+ * that another stage has, too, that is told; by ceilings of two stages, or by nothing, it is said that
+ * it is not. */
+TEST(a_stage_of_slow_ranks_and_one_with_more_work_are_told_apart_or_said_not_to_be)
+{
+    static const struct {
+        double usual[2], roofline;
+        const char *id, *other, *why, *evidence;
+    } cases[] = {
+        { { 0.09, 0.135 }, 0, "B4", "B1", "take 1.00 times as long as on other stages", NULL },
+        { { 0.09, 0.09 }, 0, "B1", "B4", "take 1.50 times as long as on other stages", NULL },
+        { { 0, 0 }, 0.09, "B4", NULL, NULL, "it takes 1.50 times as long as the middle stage" },
+        { { 0, 0 }, 0.09, "B4", NULL, NULL, "(B1) is not ruled out" },
+        { { 0, 0 }, 0, "B4", NULL, NULL, "(B1) is not ruled out" },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(4, STEPS, &a);
+        m->config.pp = m->config.dp = 2;
+        m->config.micro_batches = 16;
+        for (int r = 0; r < 4; r++) {
+            m->ranks[r].stage = r / 2;
+            m->ranks[r].usual_s = cases[i].usual[r / 2];
+            m->ranks[r].roofline_s = cases[i].roofline;
+        }
+        slow_by(m, (double[]){ 1, 1, 1.5, 1.5 }, 1.5);
+        findings_make(&found, m, NULL);
+        const struct finding *f = NULL;
+        for (int k = 0; k < found.n && !f; k++)
+            if (strcmp(found.at[k].id, cases[i].id) == 0)
+                f = &found.at[k];
+        if (!f) {
+            tell(&found, m);
+            fail_msg("case %lld: no %s", (long long)i, cases[i].id);
+        }
+        if (cases[i].why)
+            CHECK(strstr(rejected(f, cases[i].other), cases[i].why));
+        else
+            CHECK(has(f->evidence, f->n_evidence, cases[i].evidence) && !*rejected(f, "B1"));
+        arena_fini(&a);
+    }
+}
+
+TEST_MAIN(ONE(a_stage_of_slow_ranks_and_one_with_more_work_are_told_apart_or_said_not_to_be),
+          ONE(a_low_clock_makes_no_stage_longer),
           ONE(a_low_clock_is_told_apart_from_what_else_is_slow),
           ONE(all_but_one_may_be_slow_where_times_are_given), ONE(most_ranks_are_listed),
           ONE(ranks_of_several_stages_are_one_place),
