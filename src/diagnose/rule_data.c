@@ -472,7 +472,7 @@ static bool is_behind(const struct loading *l, double most_empty)
         return false;
     return k->queue_empty >= most_empty ||
            (k->n_loads >= ENOUGH_LOADS &&
-            measure_quantile(k->load, k->n_loads, 0.5) * l->use / l->service - l->consume >=
+            (measure_quantile(k->load, k->n_loads, 0.5) * l->use / l->service - 1) * l->consume >=
                 most_even * l->lost);
 }
 

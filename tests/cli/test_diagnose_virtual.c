@@ -270,6 +270,9 @@ TEST(of_two_faults_both_are_among_the_first_three)
         { DP, "slow_compute=1.6@0,phi_override=0.7@5", "B1", "K4" }, /* for whom none waits yet */
         { "--layout pp=2 --set train.batch=4 --set train.accumulate=24 ",
           "stage_skew=2,slow_compute=1.4@1", "B1", "B4" },
+        /* In time for steps as long as the slow rank makes them, which are longer than a second. */
+        { DP "--rates flops=2e10,memory=1e10,link=4e9,latency=1e-5 ",
+          "slow_compute=1.6@7,loader_spin=2200ms@5", "B1", "D1" },
     };
     for (i64 i = 0; i < COUNT_OF(pairs); i++) {
         json_t *o = diagnose(pairs[i].flags, pairs[i].inject);
