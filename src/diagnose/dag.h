@@ -86,6 +86,11 @@ struct dag *dag_keep(const struct dag *g, struct arena *a);
  * not wanted). */
 double dag_length(const struct dag *g, const double *seconds, const double *lead, double *ends);
 
+/* The same, and a node ends no sooner than held[n] seconds behind all that it needs: what passes
+ * beside the lane's call before it, such as a delay. */
+double dag_length_held(const struct dag *g, const double *seconds, const double *lead,
+                       const double *held, double *ends);
+
 /* What stands before the spans of these ranks ([n_ranks]), times factor, in place. A call that
  * is begun in such a gap is taken up behind it: it then begins that much earlier, too. */
 void dag_scale_gaps(const struct dag *g, const bool *ranks, double factor, double *seconds,

@@ -34,6 +34,12 @@ struct dag *dag_keep(const struct dag *g, struct arena *a)
 
 double dag_length(const struct dag *g, const double *seconds, const double *lead, double *ends)
 {
+    return dag_length_held(g, seconds, lead, NULL, ends);
+}
+
+double dag_length_held(const struct dag *g, const double *seconds, const double *lead,
+                       const double *held, double *ends)
+{
     double longest = 0;
     seconds = seconds ? seconds : g->seconds;
     lead = lead ? lead : g->lead;
@@ -41,10 +47,12 @@ double dag_length(const struct dag *g, const double *seconds, const double *lead
     for (i64 i = 0; i < g->n; i++) {
         const struct dag_node *n = &g->nodes[i];
         double t = n->before >= 0 ? ends[n->before] : n->rank >= 0 ? g->starts[n->rank] : -INFINITY;
-        t += lead[i];
+        double came = -INFINITY;
         for (i64 k = 0; k < n->n_needs; k++)
-            t = dag_larger(t, ends[g->needs[n->needs + k]]);
-        ends[i] = t + seconds[i];
+            came = dag_larger(came, ends[g->needs[n->needs + k]]);
+        ends[i] = dag_larger(t + lead[i], came) + seconds[i];
+        if (held)
+            ends[i] = dag_larger(ends[i], came + held[i]);
         longest = n->kind == DAG_REST ? dag_larger(longest, ends[i]) : longest;
     }
     return longest;

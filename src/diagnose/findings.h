@@ -67,6 +67,7 @@ struct finding_edit {
     bool groups;                        /* of transfers: those of all groups (of the lane) with the
                                          * rank, and with the peer, or the last rank */
     bool sums;                          /* of transfers: of all lanes that can be hidden */
+    bool delayed;                       /* of transfers: each still takes its lane's latency */
     int order;                          /* of EDIT_PLACES: one of measure_domains */
     bool as_usual;                      /* of quiet tasks: slow ranks' are as quick as others' */
     bool recompute, watching;           /* only what is computed again; what measures learning */

@@ -54,6 +54,13 @@ static double by_latency(const struct measure_lane *l)
     return fmin(1, l->calls * l->latency_s / l->transfer_s); /* some begin behind others */
 }
 
+/* And which is bytes, at what they pass now. Delays of exchanges that are under way together overlap,
+ * their bytes do not: both may be most of it. */
+static double by_bytes(const struct measure_lane *l)
+{
+    return fmin(1, l->bytes / l->bytes_per_s / l->transfer_s);
+}
+
 /* With what it took their own threads to begin its exchanges. */
 static double stood_and_began(const struct measure_lane *l)
 {
@@ -139,12 +146,22 @@ static void edit_lane(struct finding *f, const struct measure_lane *l, double fa
     f->edit.lane = l->lane;
 }
 
-/* Exchanges as before the run, at best. */
-static void edit_less(struct finding *f, const struct measure_lane *l)
+/* Exchanges begin as before the run, at best, and bytes pass as now; or the other way round. */
+static void edit_latency(struct finding *f, const struct measure_lane *l)
 {
     edit_lane(f, l, 1);
     f->edit.floor = l->base_latency_s;
+    f->edit.floor_per_byte = 1 / fmin(l->base_bytes_per_s, l->bytes_per_s); /* fmin: NaN is left out */
+    f->edit.less = l->latency_s - l->base_latency_s;
+}
+
+static void edit_bandwidth(struct finding *f, const struct measure_lane *l)
+{
+    edit_lane(f, l, 1);
+    f->edit.floor = l->base_latency_s; /* behind others its delay has passed */
+    f->edit.delayed = true;
     f->edit.floor_per_byte = 1 / l->base_bytes_per_s;
+    f->edit.less_per_byte = 1 / l->bytes_per_s - 1 / l->base_bytes_per_s;
 }
 
 /* Every lane that sends something has less than this share of its bandwidth, or more than so many
@@ -531,7 +548,8 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
     const bool together = !l;
     l = l ? l : worst_of_all(m, share, INFINITY);
     if (!l || !(l->bytes_per_s < share * l->base_bytes_per_s) ||
-        by_latency(l) > limit[1].value || odd_link(m, limit[2].value, &usual) ||
+        (by_latency(l) > limit[1].value && by_bytes(l) < where_given(m, 0, limit[1].value)) ||
+        odd_link(m, limit[2].value, &usual) ||
         is_by_probed(m, l, limit[2].value))
         return false;
     const double gain = at_stake(m, l, together, slow_bytes);
@@ -542,14 +560,13 @@ static bool look_bandwidth(const struct measure *m, const struct rule_limit *lim
                   1e-6 * l->base_bytes_per_s);
     tell_of_one_link(m, l, f);
     reject_wait(l, f);
-    if (isfinite(by_latency(l)))
+    if (by_latency(l) <= limit[1].value)
         rule_reject(f, "C5", "latency is %.0f %% of what the exchanges take", 100 * by_latency(l));
     if (m->n_links > 1)
         rule_reject(f, "C11", "all links are alike");
-    edit_less(f, l);
+    edit_bandwidth(f, l);
     if (all_slow(m, share, INFINITY))
         f->edit.lane = -1;
-    f->edit.less_per_byte = 1 / l->bytes_per_s - 1 / l->base_bytes_per_s;
     leave_to_crowd(m, &f->edit, f->edit.less_per_byte, 1 / l->base_bytes_per_s);
     rule_gain(m, f, fmax(gain, stood(l)), f->edit.factor * gain, 0.3);
     rule_fix(f, "a faster link (%s), or fewer bytes over it: --train.accumulate %lld", l->axis,
@@ -577,13 +594,13 @@ static bool look_latency(const struct measure *m, const struct rule_limit *limit
     rule_evidence(f, "before the run a small message took %.1f us", 1e6 * l->base_latency_s);
     tell_of_one_link(m, l, f);
     reject_wait(l, f);
-    rule_reject(f, "C4", "bytes are %.0f %% of what the exchanges take", 100 - 100 * by_latency(l));
+    if (!(by_bytes(l) >= limit[1].value))
+        rule_reject(f, "C4", "bytes are %.0f %% of what the exchanges take", 100 - 100 * by_latency(l));
     rule_reject(f, "C2", "each message itself takes %.1f times what it should",
                 l->latency_s / l->base_latency_s);
-    edit_less(f, l);
+    edit_latency(f, l);
     if (all_slow(m, 0, times))
         f->edit.lane = -1;
-    f->edit.less = l->latency_s - l->base_latency_s;
     const double rate = l->bytes_per_s > 0 ? l->bytes_per_s : l->base_bytes_per_s;
     leave_to_crowd(m, &f->edit, f->edit.less, l->base_latency_s + l->bytes / l->calls / rate);
     rule_gain(m, f, fmax(gain, stood(l)), f->edit.factor * gain, 0.3);

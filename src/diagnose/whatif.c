@@ -700,6 +700,8 @@ static double edited_length(struct whatif *w, int graph, const struct finding_ed
     }
     if (e->kind == EDIT_READY || e->kind == EDIT_OVERLAP || e->kind == EDIT_ONE_TURN)
         return reordered_length(w, graph, e);
+    if (e->delayed)
+        return whatif_delayed_length(w->measure, g, w->seconds, w->lead, w->ends);
     return dag_length(g, w->seconds, w->lead, w->ends);
 }
 

@@ -3,6 +3,7 @@
 
 #include "diagnose/findings.h"
 
+#include <math.h>
 #include <string.h>
 
 /* The node of its rank's chain behind which a call can begin, where that is before the one behind
@@ -75,4 +76,27 @@ void whatif_add_early(const struct dag *g, double *ends, double *seconds)
         const double from = n->before >= 0 ? ends[n->before] : g->starts[n->rank];
         seconds[n->rank] += dag_larger(0, ends[i] - from - g->lead[i]);
     }
+}
+
+double whatif_delayed_length(const struct measure *m, const struct dag *g, const double *seconds,
+                             const double *lead, double *ends)
+{
+    double latency[LANE_COUNT] = { 0 };
+    struct arena a;
+    arena_init(&a);
+    double *held = ARENA_ARRAY(&a, double, g->n);
+    for (i64 i = 0; i < m->n_lanes; i++)
+        latency[m->lanes[i].lane] = m->lanes[i].latency_s;
+    dag_length(g, NULL, NULL, ends);
+    for (i64 i = 0; i < g->n; i++) {
+        const struct dag_node *n = &g->nodes[i];
+        double came = -INFINITY;
+        for (i64 k = 0; k < n->n_needs; k++)
+            came = dag_larger(came, ends[g->needs[n->needs + k]]);
+        if (n->kind == DAG_CALL && latency[n->lane] > 0)
+            held[i] = fmin(latency[n->lane], ends[i] - came);
+    }
+    const double length = dag_length_held(g, seconds, lead, held, ends);
+    arena_fini(&a);
+    return length;
 }

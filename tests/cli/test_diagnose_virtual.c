@@ -321,6 +321,24 @@ static const json_t *finding_of(const json_t *o, const char *id)
     return NULL;
 }
 
+/* Bytes of exchanges pass one behind the other, what delays them side by side: by what either makes
+ * a step longer its exchanges do not tell. */
+TEST(low_bandwidth_and_high_latency_are_told_apart_and_priced)
+{
+    static const char *const injected[] = { "comm_bw=70MB/s", "comm_delay=100ms" };
+    static const char *const kinds[] = { "C4", "C5" };
+    char both[64];
+    snprintf(both, sizeof both, "%s,%s", injected[0], injected[1]);
+    json_t *o = diagnose(DP, both);
+    for (i64 i = 0; i < COUNT_OF(injected); i++) {
+        const json_t *gain = json_object_get(finding_of(o, kinds[i]), "gain_s");
+        const double true_gain = number(o, "step_s") - step_with(DP, injected[1 - i]);
+        CHECK(true_gain > 0.05 * number(o, "step_s"));
+        CHECK_NEAR(json_number_value(json_array_get(gain, 1)) / true_gain, 1, 0.05);
+    }
+    json_decref(o);
+}
+
 /* A finding about a setting is right when its own fix gives back what it promises. */
 TEST(settings_give_back_what_is_promised)
 {
@@ -651,6 +669,7 @@ int main(void)
         ONE(runs_without_a_fault_have_no_finding),
         ONE(what_is_exchanged_in_each_turn_gives_back_all_but_the_last_one),
         ONE(of_two_faults_both_are_among_the_first_three),
+        ONE(low_bandwidth_and_high_latency_are_told_apart_and_priced),
         ONE(settings_give_back_what_is_promised),
         ONE(energy_of_ranks_that_have_time_stands_behind_and_costs_no_time),
         ONE(an_axis_that_crosses_hosts_is_named_with_an_order_in_which_it_does_not),
