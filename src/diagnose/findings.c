@@ -323,7 +323,7 @@ static int by_gain(const void *a, const void *b)
  * or their clocks apart. */
 static bool needs_all_ranks(const struct rule *family, const struct rule *r)
 {
-    return family == rules_comm || family == rules_axes || family == rules_balance || strcmp(r->id, "K14") == 0;
+    return family == rules_links || family == rules_comm || family == rules_axes || family == rules_balance || strcmp(r->id, "K14") == 0;
 }
 
 /* Kinds that a key of the recipe mends, while nothing is broken or slow. */
@@ -388,7 +388,7 @@ void findings_make(struct findings *out, const struct measure *m,
                 continue;
             ask(out, m, r);
         }
-    for (const struct rule *r = rules_links; m->slow_links && m->theta > 0 && r->look; r++)
+    for (const struct rule *r = rules_links_some; m->slow_links && m->theta > 0 && r->look; r++)
         ask(out, m, r);
     const bool may_ask = replay && measure_whole(m) && m->theta > 0;
     for (const struct rule *r = rules_beside; may_ask && r->look; r++)

@@ -6,7 +6,7 @@
 #include <string.h>
 
 const struct rule *const rule_families[] = {
-    rules_data, rules_host, rules_kernel, rules_comm, rules_axes, rules_balance,
+    rules_data, rules_host, rules_kernel, rules_links, rules_comm, rules_axes, rules_balance,
     rules_run, rules_energy, NULL,
 };
 

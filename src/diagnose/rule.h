@@ -27,13 +27,13 @@ struct rule {
 
 /* One table per family; each ends with an empty row. */
 extern const struct rule rules_data[], rules_host[], rules_kernel[], rules_comm[],
-    rules_axes[], rules_balance[], rules_run[], rules_energy[];
+    rules_links[], rules_axes[], rules_balance[], rules_run[], rules_energy[];
 extern const struct rule *const rule_families[]; /* ends with NULL */
 /* What may be in a second place, too, by another amount: asked only where a replay can tell what is
  * left to gain beside the first. */
 extern const struct rule rules_beside[];
 /* What links do where they are slow in some steps only: asked where the measure has slow_links. */
-extern const struct rule rules_links[];
+extern const struct rule rules_links_some[];
 
 /* The kinds of which one must have been found before this one is asked, "K7 H5": f then has the
  * gain of that one, and stands right behind it. NULL: asked always. */
@@ -116,13 +116,28 @@ void rule_price_clock(struct finding *f, const struct measure *m,
 /* Whether it saves enough of what a step takes to be a finding. */
 bool rule_saves_enough(const struct measure *m, const struct finding *f);
 
-/* --- links ---------------------------------------------------------------------------- */
+/* --- lanes ---------------------------------------------------------------------------- */
 
-/* Sorts the links, slowest first. How many of the first, each between two ranks, pass less than
- * `share` of what the rest do (*usual, their median), and are no more than these; 0: not several. */
-i64 rule_odd_links(struct measure_link *links, i64 n, double share, double *usual);
-/* f's place: the ranks at their ends; false: they are too many. */
-bool rule_place_ends(const struct measure *m, const struct measure_link *links, i64 n,
-                     struct finding *f);
+/* Ranks that share cores wait for each other's turns within an exchange, which a probe of two of
+ * them does not see: there `crowded` holds, not `usual`. */
+double rule_where_crowded(const struct measure *m, double usual, double crowded);
+/* Where ranks share cores, what is slow leaves the others room. Once it is mended all come at once
+ * again, and an exchange takes up to so many times what it takes alone. */
+double rule_crowd(const struct measure *m);
+/* Seconds a step that the ranks stood still for bytes of this lane, not for ranks. */
+double rule_stood(const struct measure_lane *l);
+/* Which share of what its calls took is latency; NaN: it is not known. */
+double rule_by_latency(const struct measure_lane *l);
+/* The lane that costs most; NULL when none costs `least`, or none is on the critical path. */
+const struct measure_lane *rule_costliest_lane(const struct measure *m, double least,
+                                               double (*cost)(const struct measure_lane *));
+/* The one for which ranks stand still the longest, if that is a loss. */
+const struct measure_lane *rule_worst_lane(const struct measure *m);
+/* f's place becomes the lane, with what its exchanges take as evidence. */
+void rule_tell_lane(const struct measure_lane *l, struct finding *f);
+/* It is for bytes, and not for a late rank. */
+void rule_reject_wait(const struct measure_lane *l, struct finding *f);
+/* What a replay tries: what the lane's exchanges take, times factor. */
+void rule_edit_lane(struct finding *f, const struct measure_lane *l, double factor);
 
 #endif

@@ -9,12 +9,6 @@
 
 /* --- what an order costs ---------------------------------------------------------- */
 
-/* Seconds a step that ranks stand still for bytes of this lane; not for ranks. */
-static double stood(const struct measure_lane *l)
-{
-    return fmax(0, l->exposed_s - l->wait_exposed_s);
-}
-
 /* What its exchanges would take, were this share of their bytes to pass between domains. */
 static double transfer(const struct measure_domains *d, const struct measure_lane *l, double share)
 {
@@ -30,9 +24,9 @@ static double cost(const struct measure_domains *d, const struct measure_lane *l
     if (!(l->transfer_s > 0))
         return 0;
     if (!finding_can_hide(l->lane))
-        return stood(l) * then / l->transfer_s;
-    const double hides = fmax(l->transfer_s - stood(l), 0.9 * l->backward_s);
-    return fmax(fmin(stood(l), l->tail_s) * then / l->transfer_s, then - hides);
+        return rule_stood(l) * then / l->transfer_s;
+    const double hides = fmax(l->transfer_s - rule_stood(l), 0.9 * l->backward_s);
+    return fmax(fmin(rule_stood(l), l->tail_s) * then / l->transfer_s, then - hides);
 }
 
 static double cost_of(const struct measure *m, const double crosses[LANE_COUNT])
@@ -51,7 +45,7 @@ static const struct measure_lane *worst_crossing(const struct measure *m, double
     const struct measure_lane *worst = NULL;
     for (i64 i = 0; i < m->n_lanes; i++) {
         const struct measure_lane *l = &m->lanes[i];
-        if (m->domains.crosses[l->lane] >= least && (!worst || stood(l) > stood(worst)))
+        if (m->domains.crosses[l->lane] >= least && (!worst || rule_stood(l) > rule_stood(worst)))
             worst = l;
     }
     return worst;
@@ -100,7 +94,7 @@ static void tell_domains(const struct measure *m, const struct measure_lane *l, 
                   1e-6 * d->far_bytes_per_s);
     rule_evidence(f, "%s: %.0f exchanges and %.2f MB a step, %.0f %% of them between domains; ranks stand "
                   "still %.1f ms for them", l->axis, l->calls, 1e-6 * l->bytes,
-                  100 * d->crosses[l->lane], 1e3 * stood(l));
+                  100 * d->crosses[l->lane], 1e3 * rule_stood(l));
     rule_reject(f, "C4", "exchanges within domains pass %.1f times as much",
                 d->near_bytes_per_s / d->far_bytes_per_s);
     rule_reject(f, "C11", "every link between domains is slow, and no other");
@@ -114,7 +108,7 @@ static bool look_axes(const struct measure *m, const struct rule_limit *limit, s
     const struct measure_order *best = l ? cheapest(m, &then) : NULL;
     char others[64];
     if (!best || !(d->far_bytes_per_s < limit[0].value * d->near_bytes_per_s) ||
-        !(d->far_probed < limit[0].value * d->near_probed) || !(stood(l) >= m->theta) ||
+        !(d->far_probed < limit[0].value * d->near_probed) || !(rule_stood(l) >= m->theta) ||
         !(best->crosses[l->lane] < d->crosses[l->lane]) || !(now - then >= m->theta))
         return false;
     tell_domains(m, l, f);
@@ -125,7 +119,7 @@ static bool look_axes(const struct measure *m, const struct rule_limit *limit, s
     rule_edit(f, EDIT_PLACES, 1);
     f->edit.order = (int)(best - d->orders);
     f->asks_replay = true;
-    rule_gain(m, f, fmax(stood(l), now - then), now - then, 0.3);
+    rule_gain(m, f, fmax(rule_stood(l), now - then), now - then, 0.3);
     rule_fix(f, "--layout.order %s, or the launcher places ranks such that %s has its neighbours in one "
              "domain (mpirun --map-by, a rank file)", best->name, l->axis);
     rule_confirm(f, "headway train RECIPE --layout.order %s", best->name);
