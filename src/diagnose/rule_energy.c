@@ -125,6 +125,18 @@ static void tell_slack(const struct measure *m, i64 early, struct finding *f)
                     k->rank, 100 * k->clock);
 }
 
+/* How many times the mean rank's computing the longest is. */
+static double unevenness(const struct measure *m)
+{
+    double most = 0, sum = 0;
+    for (i64 r = 0; r < m->n_ranks; r++) {
+        const double compute = measure_mean(m, m->ranks[r].compute);
+        most = fmax(most, compute);
+        sum += compute;
+    }
+    return most * (double)m->n_ranks / sum;
+}
+
 static bool look_slack(const struct measure *m, const struct rule_limit *limit, struct finding *f)
 {
     struct arena a;
@@ -133,7 +145,8 @@ static bool look_slack(const struct measure *m, const struct rule_limit *limit, 
     const i64 early = rank_with_most(m, true);
     rule_edit(f, EDIT_CLOCK, 1);
     save(m, 1, f);
-    if (!rule_saves_enough(m, f) || m->ranks[early].clock < limit[1].value)
+    if (!rule_saves_enough(m, f) || m->ranks[early].clock < limit[1].value ||
+        unevenness(m) < limit[2].value)
         return false;
     arena_init(&a);
     double *of = ARENA_ARRAY(&a, double, m->n_ranks);
@@ -151,6 +164,8 @@ const struct rule rules_energy[] = {
     { "R4", "ranks that have time compute at full clock", look_slack,
       { { 0.01, "of a step's energy", "as half of the time is taken: of all it is the 2 % that a "
           "finding must lose of its time" },
-        { 0.95, "of its clock before", "as K4: below it, it is lower already" } } },
+        { 0.95, "of its clock before", "as K4: below it, it is lower already" },
+        { 1.05, "times the mean rank's computing", "as B4: ranks and stages that differ by less are "
+          "even, and what they wait for each other no fault of the run" } } },
     { .id = "" },
 };

@@ -476,7 +476,7 @@ static inline void r4(struct measure *m, struct arena *a)
     pipeline(m, 64);
     for (i64 r = 1; r < m->n_ranks; r++)
         for (i64 i = 0; i < STEPS; i++)
-            m->ranks[r].compute[i] *= 0.95;
+            m->ranks[r].compute[i] *= 0.9;
     measure_settle(m);
 }
 
