@@ -326,8 +326,8 @@ static bool needs_all_ranks(const struct rule *family, const struct rule *r)
     return family == rules_links || family == rules_comm || family == rules_axes || family == rules_balance || strcmp(r->id, "K14") == 0;
 }
 
-/* Kinds that a key of the recipe mends, while nothing is broken or slow. */
-static const char settings[] = "B4 B5 B6 C1 C2 C3 C7 C10 D5 D6 H1 H2 H3 H5 H6 K1 K7 K8 K10 K14 R1 R3";
+/* Kinds that a key of the recipe mends, or a lower clock (R4), while nothing is broken or slow. */
+static const char settings[] = "B4 B5 B6 C1 C2 C3 C7 C10 D5 D6 H1 H2 H3 H5 H6 K1 K7 K8 K10 K14 R1 R3 R4";
 
 static void say_of_settings(struct finding *f)
 {

@@ -57,6 +57,7 @@ TEST(what_is_saved_is_the_clock_of_those_that_have_time)
     CHECK(f->gain == 0 && f->lost == 0 && f->replayed);
     CHECK_EQ(f->place.rank, 0);
     CHECK(f == &found.at[found.n - 1]);
+    CHECK_EQ(f->about, ABOUT_SETTINGS); /* nothing is broken */
     m->energy.busy_cores = 3; /* of which half do something else */
     f = slack_of(m, 0);
     CHECK_NEAR(f->saves_j, 10 * 0.6 * 0.4 * (1 - 1 / 1.25) / 2, 1e-3);

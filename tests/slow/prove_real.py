@@ -38,6 +38,8 @@ WORLDS = {
                       "--set train.batch=8 --set train.accumulate=16 ", 4, "sleep"),
     "tensor": World(SLEEP + "--layout dp=2,tp=2 --set model.spec=laptop-5m "
                     "--set train.batch=4 --set train.accumulate=2 --set train.seq=64 ", 4, "sleep"),
+    "turned": World(SLEEP + "--layout dp=2,tp=2,order=dp-tp-pp --set model.spec=laptop-5m "
+                    "--set train.batch=4 --set train.accumulate=2 --set train.seq=64 ", 4, "sleep"),
     "mpi4": World(DP4, 4, "mpi"),
     "unsplit": World(SLEEP.replace("1e11", "2e11") + "--layout dp=4 --set model.spec=laptop-5m "
                      "--set train.batch=4 --set train.accumulate=4 --set train.seq=64 ", 4,
@@ -120,6 +122,14 @@ def one_link(x, c, n, r):
     return f"pair_bw={a}-{a + 1}:{1e-6 * rate:.6f}MB/s", {"rank": a, "peer": a + 1}
 
 
+def between_hosts(x, c, n, r):
+    """Each link between two halves of the ranks, as if these were hosts."""
+    busy = lane(c, "tp")
+    rate = 1e-6 * busy["bytes"] / (x * c["step_s"] + busy["busy_s"])
+    return ",".join(f"pair_bw={a}-{b}:{rate:.6f}MB/s" for a in range(n // 2)
+                    for b in range(n // 2, n)), {"lane": "tp"}
+
+
 def episode(x, c, n, r):
     rank, first = r.randrange(n), r.randrange(10, 16)
     last = first + r.randrange(12, 18)
@@ -136,8 +146,8 @@ def fixed(text, where=None):
 
 
 # What the fault adds to a step is not what mending gives back: rows hold less, cost unequally, or are
-# fewer; experts are unequally full without it, too.
-UNTIMED = ("D5", "D6", "B5", "B7")
+# fewer; experts are unequally full without it, too; links stay slow when ranks lie otherwise.
+UNTIMED = ("D5", "D6", "B5", "B7", "C7")
 
 
 def faults():
@@ -179,6 +189,7 @@ def faults():
         one("comm", "C5", "sleep4", all_over(delay)),
         one("comm", "C5", "mpi4", all_over(delay)),
         one("comm", "C11", "tensor", one_link),
+        one("comm", "C7", "turned", between_hosts, strong),
         one("balance", "B1", "sleep4", at("rank", slow)),
         one("balance", "B1", "sleep8", at("rank", slow)),
         one("balance", "B1", "mpi4", at("rank", slow)),
