@@ -62,7 +62,7 @@ static bool is_worth_it(const struct finding *f, const struct measure *m)
 
 /* --- beside slow ranks ------------------------------------------------------------ */
 
-/* Whether the edit is about a rank of the place, or mends one before. */
+/* Whether the edit is about a rank of the place. */
 static bool has_any_of(const struct finding_edit *e, const struct finding_place *p)
 {
     for (int i = 0; i < p->several.n; i++)
@@ -74,6 +74,7 @@ static bool has_any_of(const struct finding_edit *e, const struct finding_place 
     return false;
 }
 
+/* False where there is no room for all of them: then the edit is none that may be replayed. */
 static bool mend(struct finding_edit *e, const struct finding_place *p, double takes)
 {
     bool fits = true;
@@ -143,7 +144,6 @@ static void price_beside(struct finding *x, const struct findings *f, const stru
         first |= is_worth_it(other, m);
         price(x, m, replay, before);
     }
-    /* Where others are worth mending, it stays for those who order findings to drop. */
     if (names.length > 0 && (first || is_worth_it(x, m)))
         tell_mended(x, names.data, first, was.gain);
     else
