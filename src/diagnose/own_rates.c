@@ -182,13 +182,15 @@ i64 own_product_columns(const struct record_table *table, const struct record_ta
     return N >= 1 && N == floor(N) ? (i64)N : 0;
 }
 
-static double flops_of(const struct timed *t, i64 columns)
+static double flops_of(const struct timed *t, const struct plan_rates *r)
 {
-    return t->lane ? 0 : plan_tile_flops(t->task->flops, own_product_columns(t->table, t->task), columns);
+    i64 N = t->lane ? 0 : own_product_columns(t->table, t->task);
+    return t->lane ? 0 : plan_tile_flops(t->task->flops, N, r->columns, r->cut);
 }
 
 /* One sample for each task of each rank, or of each exchange. */
-static i64 make_samples(struct reading *r, struct plan_sample *out, i64 columns)
+static i64 make_samples(struct reading *r, struct plan_sample *out,
+                        const struct plan_rates *about)
 {
     i64 n = 0;
     for (i64 i = 0, end; i < r->n; i = end) {
@@ -198,7 +200,7 @@ static i64 make_samples(struct reading *r, struct plan_sample *out, i64 columns)
             sum += r->timed[end].seconds;
         out[n++] = (struct plan_sample){
             .name = t->lane ? arena_printf(r->arena, "lane.%d", t->lane) : t->task->op,
-            .flops = flops_of(t, columns),
+            .flops = flops_of(t, about),
             .bytes = t->lane ? t->task->message_bytes
                              : t->task->read_bytes + t->task->written_bytes,
             .seconds = sum / (double)(end - i), .weight = sum,
@@ -221,7 +223,7 @@ static void describe(struct plan_rates *out, const struct record *record, struct
             .backend = arena_strdup(a, h->backend ? h->backend : "unknown"),
             .precision = arena_strdup(a, h->precision ? h->precision : "fp32"),
             .threads = h->threads, .ranks = part->ranks,
-            .columns = linear_tile_columns(h->backend),
+            .columns = linear_tile_columns(h->backend), .cut = linear_cut_columns(h->backend),
         };
         return;
     }
@@ -256,7 +258,7 @@ static int read_run(struct own_run *out, struct record *record, const char *fold
     if (r->n > 0)
         r->n = shortest_calls(r);
     out->samples = ARENA_ARRAY(a, struct plan_sample, r->n + 1);
-    out->n = make_samples(r, out->samples, out->about.columns);
+    out->n = make_samples(r, out->samples, &out->about);
     for (i64 i = 0; i < out->n; i++)
         out->samples[i].name = arena_strdup(a, out->samples[i].name);
     return OK;

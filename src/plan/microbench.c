@@ -164,6 +164,7 @@ static void take_samples(struct shared *out, const struct bench *b, int reps)
 {
     const struct program *p = b->step.program;
     i64 columns = linear_tile_columns(b->engine.backend.name);
+    i64 cut = linear_cut_columns(b->engine.backend.name);
     for (i64 id = 0; id < p->n_tasks && out->n < SAMPLES; id++) {
         const struct task *t = p->by_id[id];
         double off, seconds = middle_of(b->seconds[id], reps, &off);
@@ -171,7 +172,7 @@ static void take_samples(struct shared *out, const struct bench *b, int reps)
             continue;
         out->samples[out->n++] = (struct plan_sample){
             .name = t->op->name, .seconds = seconds, .weight = 1,
-            .flops = plan_tile_flops(t->cost.flops, plan_product_columns(t), columns),
+            .flops = plan_tile_flops(t->cost.flops, plan_product_columns(t), columns, cut),
             .bytes = t->cost.read_bytes + t->cost.written_bytes,
         };
         note_product(out, t, seconds, off, reps);
@@ -315,7 +316,8 @@ static int make_rates(struct plan_rates *out, const struct microbench *m, const 
         .processor = arena_strdup(a, m->machine->processor),
         .backend = arena_strdup(a, s->backend),
         .precision = m->dtype == DTYPE_BF16 ? "bf16" : "fp32", .threads = m->threads,
-        .ranks = m->ranks, .columns = linear_tile_columns(s->backend), .launch_s = 1e-9 * m->machine->launch_ns,
+        .ranks = m->ranks, .columns = linear_tile_columns(s->backend),
+        .cut = linear_cut_columns(s->backend), .launch_s = 1e-9 * m->machine->launch_ns,
     };
     TRY(plan_rates_fit(out, all, n, a));
     for (i64 i = 0; i < s->n_products; i++)

@@ -11,9 +11,11 @@ enum { TERMS = 3 }; /* per FLOP, per byte, per task */
 
 /* --- tiles ------------------------------------------------------------------------------ */
 
-double plan_tile_flops(double flops, i64 N, i64 columns)
+double plan_tile_flops(double flops, i64 N, i64 columns, i64 cut)
 {
-    return N > 0 && columns > 1 ? flops * (double)round_up(N, columns) / (double)N : flops;
+    if (N <= 0 || columns <= 1 || N % columns == 0)
+        return flops;
+    return flops * (double)(round_up(N, columns) + cut) / (double)N;
 }
 
 i64 plan_product_columns(const struct task *t)
@@ -240,7 +242,8 @@ double plan_rates_seconds(const struct plan_rates *r, const struct task *t, bool
     double size = fmax(t->cost.flops, bytes);
     if (outside && (!rate || size > 4 * rate->flops_hi || 4 * size < rate->flops_lo))
         *outside = true;
-    double flops = plan_tile_flops(t->cost.flops, plan_product_columns(t), r->columns);
+    double flops = plan_tile_flops(t->cost.flops, plan_product_columns(t), r->columns,
+                                   r->cut);
     return rate ? rate_seconds(rate, flops, bytes) : unknown_seconds(r, bytes);
 }
 

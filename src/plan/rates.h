@@ -46,6 +46,7 @@ struct plan_rates {
     i64 threads, ranks;              /* threads of a rank; ranks on the machine */
     i64 columns;                     /* of a tile of products (backend/cpu/gemm.h): FLOPs of products
                                       * count as those of whole tiles; 0, 1: as they are */
+    i64 cut;                         /* columns that a tile costs more where they end within it */
     double step_s;                   /* of a step, besides its tasks and their waits */
     double spread;                   /* median of |fitted / measured - 1| over all tasks, by time */
     double waits;                    /* that ranks wait for the last one, as a share of a step */
@@ -68,8 +69,9 @@ struct plan_sample {
     double flops, bytes, seconds, weight; /* weight: its share of a step's time */
 };
 
-/* FLOPs of a product with N columns, with those that a tile of so many computes beyond them. */
-double plan_tile_flops(double flops, i64 N, i64 columns);
+/* FLOPs of a product with N columns, with those that a tile of so many computes beyond them, and
+ * those of `cut` more columns where N ends within a tile. */
+double plan_tile_flops(double flops, i64 N, i64 columns, i64 cut);
 /* The columns of a task's result if it is such a product, else 0. */
 i64 plan_product_columns(const struct task *t);
 

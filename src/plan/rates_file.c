@@ -24,6 +24,8 @@ static const struct option entry_options[] = {
     { "ranks", ENTRY(INT, ranks), "1", .min = 1, .max = 65536, .help = "On this machine." },
     { "columns", ENTRY(INT, columns), "1", .min = 1, .max = 65536, .unit = "columns",
       .help = "Of a tile of products, whose FLOPs are those of whole ones." },
+    { "cut", ENTRY(INT, cut), "0", .max = 65536, .unit = "columns",
+      .help = "That the last tile costs more where a product's columns end within it." },
     { "step_s", ENTRY(FLOAT, step_s), "0", .max = 1e6, .unit = "seconds",
       .help = "Of a step, besides its tasks." },
     { "waits", ENTRY(FLOAT, waits), "0", .max = 100, .help = "For the last rank, per step." },
@@ -112,8 +114,9 @@ static void write_entry(const struct plan_rates *r, struct text *out)
     write_quoted(out, "\n  backend", r->backend);
     write_quoted(out, "\n  precision", r->precision);
     text_printf(out, "\n  threads: %lld\n"
-                "  ranks: %lld\n  columns: %lld\n  step_s: %.6g\n  waits: %.4f\n  spread: %.4f\n",
+                "  ranks: %lld\n  columns: %lld\n  cut: %lld\n  step_s: %.6g\n  waits: %.4f\n  spread: %.4f\n",
                 (long long)r->threads, (long long)r->ranks, (long long)i64_max(1, r->columns),
+                (long long)r->cut,
                 r->step_s, r->waits, r->spread);
     if (r->date) {
         write_quoted(out, "  host", r->host);

@@ -157,10 +157,12 @@ TEST(products_are_computed_in_whole_tiles)
     struct tensor out = { .dim = { 8, 256 } };
     struct task t = { .op = &op_linear, .out = { &out }, .cost = { .flops = 1e6 } };
     struct plan_rates r = { .n = 1, .columns = 48, .rates = { { "linear", 1e-9, 0, 0, 1, 1e12, 1 } } };
-    CHECK_NEAR(plan_tile_flops(1, 192, 48), 1, 0);
-    CHECK_NEAR(plan_tile_flops(1, 0, 48), 1, 0);
-    CHECK_NEAR(plan_tile_flops(1, 256, 1), 1, 0);
+    CHECK_NEAR(plan_tile_flops(1, 192, 48, 48), 1, 0);
+    CHECK_NEAR(plan_tile_flops(1, 0, 48, 0), 1, 0);
+    CHECK_NEAR(plan_tile_flops(1, 256, 1, 0), 1, 0);
     CHECK_NEAR(plan_rates_seconds(&r, &t, NULL), 1e-3 * 288 / 256, 1e-12);
+    r.cut = 24; /* 256 columns end within the sixth tile */
+    CHECK_NEAR(plan_rates_seconds(&r, &t, NULL), 1e-3 * 312 / 256, 1e-12);
     r.columns = 0;
     CHECK_NEAR(plan_rates_seconds(&r, &t, NULL), 1e-3, 1e-12);
 }

@@ -164,6 +164,8 @@ enum { GEMM_MICRO_MAX = 32 * 32 };
 struct gemm_kernels {
     const char *name;
     i64 mr, nr; /* the micro kernel's tile of C */
+    i64 cut;    /* columns that a tile costs more where N ends in it: it goes by way of another
+                 * place in memory. For predictions alone; 0: little */
     i64 kc;     /* k per block: part of the result's definition */
     i64 mc, nc; /* tile of C that a thread works on: multiples of mr, nr; speed only */
     i64 per_step;                     /* values of k per step of the micro kernel: 1 or 2 */

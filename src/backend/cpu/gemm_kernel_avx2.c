@@ -105,7 +105,7 @@ static i64 peak(i64 rounds, float *data)
 }
 
 const struct gemm_kernels gemm_kernels_avx2 = {
-    .name = "avx2", .mr = MR, .nr = NR, .kc = 384, .mc = 96, .nc = 264, .per_step = 1,
+    .name = "avx2", .mr = MR, .nr = NR, .cut = NR, .kc = 384, .mc = 96, .nc = 264, .per_step = 1,
     .ahead_steps = AHEAD, .fetches_c = true,
     .pack_a = gemm_pack_words_avx2, .pack_b = gemm_pack_words_avx2, .micro = micro,
     .start = gemm_start_avx2, .finish = gemm_finish_avx2,

@@ -94,11 +94,23 @@ i64 linear_dw_workspace(const struct task *t, int threads, const void *context)
     return gemm_workspace_bytes(&g, context, threads);
 }
 
-i64 linear_tile_columns(const char *backend)
+static const struct gemm_kernels *kernels_of(const char *backend)
 {
     struct backend b;
     if (!backend || backend_init(&b, backend) < 0)
-        return 1;
+        return NULL;
     const struct kernel *k = backend_kernel(&b, &op_linear);
-    return k && k->run == linear_run ? ((const struct gemm_kernels *)k->context)->nr : 1;
+    return k && k->run == linear_run ? k->context : NULL;
+}
+
+i64 linear_tile_columns(const char *backend)
+{
+    const struct gemm_kernels *k = kernels_of(backend);
+    return k ? k->nr : 1;
+}
+
+i64 linear_cut_columns(const char *backend)
+{
+    const struct gemm_kernels *k = kernels_of(backend);
+    return k ? k->cut : 0;
 }

@@ -18,5 +18,7 @@ i64 linear_dw_workspace(const struct task *t, int threads, const void *context);
 /* Columns of a tile of a backend's products: results are computed in whole ones. 1 where it has
  * no such kernels, or the name is none of this machine's. */
 i64 linear_tile_columns(const char *backend);
+/* Columns that a tile costs more than those where a product's columns end within it. */
+i64 linear_cut_columns(const char *backend);
 
 #endif
