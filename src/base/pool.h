@@ -28,7 +28,8 @@ struct pool_work {
     double rounds;        /* ns that the rounds took their caller */
 };
 
-/* Begins to measure, until pool_measured tells. on_cpu costs each thread a microsecond a round. */
+/* Begins to measure, until pool_measured tells. on_cpu costs each thread a microsecond a round, two
+ * where rounds do not follow each other at once. */
 void pool_measure(struct pool *p, bool on_cpu);
 struct pool_work pool_measured(struct pool *p);
 
