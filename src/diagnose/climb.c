@@ -102,7 +102,7 @@ static i64 index_of(const struct record *r, i64 step)
 /* weight[n], 0: fewer than n steps [from, from + n) of r->steps get theirs. Returns which share of
  * their time each stands for that is not its own. */
 static double weigh(double *weight, const struct record *r, i64 from, i64 n, i64 most,
-                  struct arena *a)
+                    struct arena *a)
 {
     struct length *all = ARENA_ARRAY(a, struct length, n);
     double left = 0, at = 0, total;

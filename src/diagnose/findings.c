@@ -467,11 +467,10 @@ static void list_ranks(const struct finding_ranks *several, struct text *out)
     for (int i = 0, to; i < several->n; i = to) {
         for (to = i + 1; to < several->n && several->at[to] == several->at[to - 1] + 1; to++)
             ;
+        to = to - i > 2 ? to : i + 1; /* two are no range */
         text_printf(out, "%s%d", i == 0 ? "" : to < several->n ? ", " : " and ", several->at[i]);
-        if (to - i > 2)
+        if (to > i + 1)
             text_printf(out, "-%d", several->at[to - 1]);
-        else
-            to = i + 1;
     }
 }
 

@@ -160,8 +160,7 @@ static bool is_worth(const struct finding *f, const struct measure *m)
     return is_worth_it(f, m) && f->gain_lo > 0;
 }
 
-void price_all(struct findings *f, const struct measure *m,
-                      const struct finding_replay *replay)
+void price_all(struct findings *f, const struct measure *m, const struct finding_replay *replay)
 {
     double before = replay ? replay->length(replay->context, NULL, 1) : NAN;
     const bool valid = fabs(before - m->step.mean) <= replay_gate * m->step.mean;
@@ -179,4 +178,3 @@ void price_all(struct findings *f, const struct measure *m,
     }
     f->n = kept;
 }
-

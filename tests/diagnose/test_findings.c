@@ -244,6 +244,30 @@ TEST(what_evaluates_or_saves_is_confirmed_by_a_run_that_does)
 }
 
 /* Nothing real is started, and no machine looked at, for what was only simulated. */
+TEST(ranks_of_a_place_are_listed_with_their_ranges)
+{
+    static const struct {
+        struct finding_ranks ranks;
+        const char *text;
+    } cases[] = {
+        { { 2, { 1, 4 } }, "ranks 1 and 4" },
+        { { 3, { 0, 2, 4 } }, "ranks 0, 2 and 4" },
+        { { 3, { 0, 4, 5 } }, "ranks 0, 4 and 5" },
+        { { 4, { 2, 3, 4, 8 } }, "ranks 2-4 and 8" },
+        { { 6, { 0, 2, 3, 4, 5, 8 } }, "ranks 0, 2-5 and 8" },
+        { { 4, { 0, 3, 4, 5 } }, "ranks 0 and 3-5" },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        const struct finding_place p = { .rank = -1, .peer = -1, .stage = -1, .layer = -1,
+                                         .first_step = -1, .last_rank = -1,
+                                         .several = cases[i].ranks };
+        struct text t = { 0 };
+        finding_place_text(&p, &t);
+        CHECK_STR(t.data, cases[i].text);
+        text_fini(&t);
+    }
+}
+
 TEST(a_simulated_run_is_confirmed_by_simulating)
 {
     static struct findings f = { .n = 2 };
@@ -263,6 +287,7 @@ TEST(a_simulated_run_is_confirmed_by_simulating)
 }
 
 TEST_MAIN(ONE(what_evaluates_or_saves_is_confirmed_by_a_run_that_does),
+          ONE(ranks_of_a_place_are_listed_with_their_ranges),
           ONE(a_simulated_run_is_confirmed_by_simulating),
           ONE(commands_can_be_pasted_and_what_is_too_long_stays),
           ONE(gains_come_from_a_replay_only_if_it_fits_the_run),
