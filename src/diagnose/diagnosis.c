@@ -253,6 +253,8 @@ int diagnosis_open(struct diagnosis *d, const char *folder, const struct measure
     *d = (struct diagnosis){ .last_step = -1 };
     arena_init(&d->arena);
     int rc = record_open(&d->record, folder);
+    if (rc >= 0 && !is_running(folder, &d->arena) && d->record.n_steps > 0)
+        d->record.final_step = d->record.steps[d->record.n_steps - 1];
     if (rc >= 0)
         rc = measure_record(&d->measure, &d->record, folder, range, &d->arena);
     if (rc >= 0)
@@ -405,8 +407,9 @@ static void put_ladder(const struct diagnosis *d, struct text *out)
         text_add(&line, " (-: not measured)");
     text_add(out, "\n");
     text_wrap(out, line.data ? line.data : "", 0, 4, 98);
-    text_printf(out, "\n    of steady steps: the first %d of a process are left out, which `headway "
-                     "trace ladder` counts\n", MEASURE_WARM_UP);
+    text_printf(out, "\n    of steady steps: the first %d of a process and what is done once, at "
+                     "the run's end, are\n    left out, which `headway trace ladder` counts\n",
+                MEASURE_WARM_UP);
     text_fini(&line);
 }
 

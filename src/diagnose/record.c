@@ -337,7 +337,7 @@ static int by_event(const void *a, const void *b)
 int record_open(struct record *r, const char *folder)
 {
     struct record_inside *x = sys_alloc((i64)sizeof *x, 16);
-    *r = (struct record){ .inside = x };
+    *r = (struct record){ .final_step = -1, .inside = x };
     if (!x)
         return err_set(ERR_LIMIT, "no memory for reading a record");
     memset(x, 0, sizeof *x);

@@ -187,6 +187,9 @@ struct record {
     i64 n_damage;
     struct record_event *events; /* in order of steps */
     i64 n_events;
+    i64 final_step; /* of a run that has ended, for who asks what a step takes: evaluations and
+                     * checkpoints behind this one are done once, and its window ends before them.
+                     * record_open sets -1: it does not */
     struct record_inside *inside;
 };
 

@@ -352,6 +352,44 @@ static void read_sample(struct record *r, struct record_rank *k, int rank,
         k->sample_lost = true;
 }
 
+/* When the first evaluation or checkpoint behind the step began, on any rank. */
+static i64 end_of_work(const struct record_step *s)
+{
+    i64 end = INT64_MAX;
+    for (int r = 0; r < s->n_ranks; r++) {
+        const struct record_rank *k = &s->ranks[r];
+        for (i64 i = 0; i < k->n_spans; i++) {
+            const struct record_span *span = &k->spans[i];
+            if ((span->kind == SPAN_EVAL || span->kind == SPAN_CHECKPOINT) &&
+                span->begin_ns >= k->end_ns)
+                end = i64_min(end, span->begin_ns);
+        }
+    }
+    return end;
+}
+
+/* Of a run's last step, without what is done once behind it. */
+static void end_windows(struct record_step *s)
+{
+    const i64 end = end_of_work(s);
+    for (int r = 0; r < s->n_ranks && end < INT64_MAX; r++) {
+        struct record_rank *k = &s->ranks[r];
+        const i64 own_end = i64_max(end, k->end_ns);
+        struct record_span *kept = ARENA_UNSET(s->arena, struct record_span, k->n_spans);
+        i64 n = 0;
+        for (i64 i = 0; i < k->n_spans; i++)
+            if (k->spans[i].begin_ns < own_end) {
+                kept[n] = k->spans[i];
+                kept[n].end_ns = i64_min(kept[n].end_ns, own_end);
+                n++;
+            }
+        k->spans = kept;
+        k->n_spans = n;
+        k->window_end_ns = i64_min(k->window_end_ns, own_end);
+        find_lanes(k);
+    }
+}
+
 static i64 index_of(const struct record *r, i64 step)
 {
     i64 low = 0, high = r->n_steps;
@@ -406,6 +444,8 @@ int record_step(struct record *r, i64 step, struct record_step *out)
     }
     if (out->missing == out->n_ranks)
         return err_set(ERR_FORMAT, "the spans of step %lld are damaged", (long long)step + 1);
+    if (step == r->final_step)
+        end_windows(out);
     return OK;
 }
 
