@@ -107,8 +107,9 @@ static void print_part(const struct record_part *p)
     const struct record_head *h = NULL;
     for (int i = 0; i < p->ranks && !h; i++)
         h = p->heads[i];
-    printf("%d ranks (%s) on %s, %s, %s, %d threads each", p->ranks, h->layout, h->host,
-           h->backend, h->precision, h->threads);
+    printf("%d rank%s (%s) on %s, %s, %s, %d thread%s%s", p->ranks, p->ranks > 1 ? "s" : "",
+           h->layout, h->host, h->backend, h->precision, h->threads, h->threads > 1 ? "s" : "",
+           p->ranks > 1 ? " each" : "");
     if (p->last_step < p->first_step)
         printf("; no step\n");
     else
@@ -146,19 +147,51 @@ static const struct option info_options[] = {
     { 0 },
 };
 
-static void print_check(const struct record_check *c, i64 steps)
+static bool is_like(const struct record_event *a, const struct record_event *b)
 {
-    if (c->damaged == 0 && c->samples == 0)
-        printf("all of it can be read\n");
-    if (c->damaged > 0) {
-        const i64 named = i64_min(c->damaged, RECORD_CHECK_NAMED);
-        printf("missing: spans of %lld of %lld steps are damaged (", (long long)c->damaged,
-               (long long)steps);
-        for (i64 i = 0; i < named; i++)
-            printf("%s%lld", i > 0 ? ", " : c->damaged > 1 ? "steps " : "step ",
-                   (long long)c->named[i] + 1);
-        printf(c->damaged > named ? " and more)\n" : ")\n");
+    return strcmp(a->kind, b->kind) == 0;
+}
+
+/* A busy machine has many slow steps: the first of each kind are told, and how many more. */
+static void print_events(const struct record *r)
+{
+    enum { TOLD = 4 };
+    for (i64 i = 0; i < r->n_events; i++) {
+        const struct record_event *e = &r->events[i];
+        i64 before = 0, behind = 0, last = i;
+        for (i64 k = 0; k < i; k++)
+            before += is_like(&r->events[k], e);
+        if (before < TOLD)
+            printf("step %lld: %s\n", (long long)e->step + 1, e->text);
+        for (i64 k = i + 1; k < r->n_events && before == TOLD - 1; k++)
+            if (is_like(&r->events[k], e)) {
+                behind++;
+                last = k;
+            }
+        if (behind > 0)
+            printf("and %lld more of \"%s\", the last in step %lld\n", (long long)behind, e->kind,
+                   (long long)r->events[last].step + 1);
     }
+}
+
+static void print_steps_of(const struct record_check_steps *s, i64 steps, const char *what)
+{
+    const i64 named = i64_min(s->n, RECORD_CHECK_NAMED);
+    if (s->n == 0)
+        return;
+    printf("missing: spans of %lld of %lld steps are %s (", (long long)s->n, (long long)steps, what);
+    for (i64 i = 0; i < named; i++)
+        printf("%s%lld", i > 0 ? ", " : s->n > 1 ? "steps " : "step ", (long long)s->named[i] + 1);
+    printf(s->n > named ? " and more)\n" : ")\n");
+}
+
+static void print_check(const struct record_check *c, const struct record *r)
+{
+    const bool whole = c->damaged.n == 0 && c->absent.n == 0 && c->samples == 0;
+    if (whole)
+        printf(r->n_damage > 0 ? "all the rest can be read\n" : "all of it can be read\n");
+    print_steps_of(&c->damaged, r->n_steps, "damaged");
+    print_steps_of(&c->absent, r->n_steps, "there of some ranks only");
     if (c->samples > 0)
         printf("missing: %lld sample%s of the host %s damaged\n", (long long)c->samples,
                c->samples > 1 ? "s" : "", c->samples > 1 ? "are" : "is");
@@ -174,12 +207,11 @@ static int run_info(struct invocation *v)
     for (int i = 0; i < r.n_parts; i++)
         print_part(&r.parts[i]);
     print_steps(&r, v->arena);
-    for (i64 i = 0; i < r.n_events; i++)
-        printf("step %lld: %s\n", (long long)r.events[i].step + 1, r.events[i].text);
+    print_events(&r);
     for (i64 i = 0; i < r.n_damage; i++)
         printf("missing: %s\n", r.damage[i]);
     if (f->check && rc >= 0)
-        print_check(&check, r.n_steps);
+        print_check(&check, &r);
     record_close(&r);
     return rc;
 }

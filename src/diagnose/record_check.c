@@ -14,20 +14,28 @@ static void *make_nothing(void *context, const struct record_step *s, void **kep
     return NULL;
 }
 
+static void add_step(struct record_check_steps *out, i64 step)
+{
+    if (out->n < RECORD_CHECK_NAMED)
+        out->named[out->n] = step;
+    out->n++;
+}
+
 static int take_step(void *context, const struct record_step *s, void *made, int rc)
 {
     struct checking *k = context;
-    bool damaged = rc < 0;
+    bool damaged = rc < 0, absent = false;
     (void)made;
     for (int i = 0; i < s->n_ranks && rc >= 0; i++) {
-        damaged |= s->ranks[i].damaged > 0;
-        k->out->samples += s->ranks[i].sample_lost;
+        const struct record_rank *rank = &s->ranks[i];
+        damaged |= rank->damaged > 0;
+        absent |= !rank->head && k->r->parts[s->part].heads[i];
+        k->out->samples += rank->sample_lost;
     }
-    if (damaged) {
-        if (k->out->damaged < RECORD_CHECK_NAMED)
-            k->out->named[k->out->damaged] = k->r->steps[k->index];
-        k->out->damaged++;
-    }
+    if (damaged)
+        add_step(&k->out->damaged, k->r->steps[k->index]);
+    else if (absent)
+        add_step(&k->out->absent, k->r->steps[k->index]);
     k->index++;
     return OK;
 }

@@ -6,10 +6,14 @@
 
 enum { RECORD_CHECK_NAMED = 8 };
 
+struct record_check_steps {
+    i64 n, named[RECORD_CHECK_NAMED]; /* the first of them, from 0 */
+};
+
 struct record_check {
-    i64 damaged;                   /* steps of which spans of some rank cannot be read */
-    i64 named[RECORD_CHECK_NAMED]; /* the first of them, from 0 */
-    i64 samples;                   /* that cannot be read */
+    struct record_check_steps damaged; /* spans of some rank cannot be read */
+    struct record_check_steps absent;  /* spans of a rank that has a file are not in it */
+    i64 samples;                       /* that cannot be read */
 };
 
 int record_check(struct record_check *out, struct record *r);

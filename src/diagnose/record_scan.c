@@ -364,11 +364,12 @@ static int scan_file(struct record *r, i64 index)
     const int rc = scan_chunks(&c, &chunks);
     sys_free(c.text);
     TRY(rc);
-    if (c.file->reader.damaged > 0)
+    if (c.file->reader.damaged > 0 && chunks > 0)
         DAMAGE(r, "%s: %lld bytes in its midst are damaged", c.file->path,
                (long long)c.file->reader.damaged);
     if (chunks == 0)
-        DAMAGE(r, "%s holds no chunk of a record", c.file->path);
+        DAMAGE(r, "%s holds no recorded spans: it is another kind of file, or all of it is damaged",
+               c.file->path);
     else if (c.file->reader.at < c.file->reader.bytes)
         DAMAGE(r, "%s ends within a chunk: its last %lld bytes are not whole", c.file->path,
                (long long)(c.file->reader.bytes - c.file->reader.at));

@@ -169,7 +169,7 @@ TEST(a_pipe_in_the_place_of_spans_is_not_waited_for)
     shell("cd $D && rm -rf pipe && cp -r runs/one pipe && rm pipe/trace/rank-0.spans* && "
           "mkfifo pipe/trace/rank-0.spans", 0);
     const char *text = shell("cd $D && timeout 60 $H diagnose pipe 2>&1", 1);
-    CHECK(strstr(text, "rank-0.spans holds no chunk of a record"));
+    CHECK(strstr(text, "rank-0.spans holds no recorded spans"));
 }
 
 TEST(a_run_without_spans_may_not_have_begun)

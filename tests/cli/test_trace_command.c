@@ -94,6 +94,26 @@ TEST(info_says_what_is_damaged)
     CHECK(strstr(shell("cd $D && $H trace info flip", 0), "was wrong, and is put right\n"));
 }
 
+/* What was said to be missing is not there to be read. */
+TEST(info_does_not_call_whole_what_lacks_something)
+{
+    const char *text;
+    shell("cd $D && rm -rf torn && cp -r runs/two torn && rm -f torn/trace/*kept* torn/trace/*.toc && "
+          "f=torn/trace/rank-1.spans && n=$(grep -abo SPAN $f | head -1 | cut -d: -f1) && "
+          "truncate -s $((n + ($(stat -c %s $f) - n) / 2)) $f", 0);
+    text = shell("cd $D && $H trace info torn", 0);
+    CHECK(strstr(text, "rank-1.spans ends within a chunk"));
+    CHECK(strstr(text, " of 6 steps are there of some ranks only (step"));
+    CHECK(!strstr(text, "can be read"));
+    shell("cd $D && rm -rf lost && cp -r runs/two lost && rm lost/trace/rank-1.*", 0);
+    text = shell("cd $D && $H trace info lost", 0);
+    CHECK(strstr(text, "missing: 1 of 2 ranks have no file that can be read: 1\n"
+                       "all the rest can be read\n"));
+    shell("cd $D && rm -rf foreign && mkdir -p foreign/trace && cp t.txt foreign/trace/rank-0.spans", 0);
+    text = shell("cd $D && $H trace info foreign 2>&1", 1);
+    CHECK(strstr(text, "rank-0.spans holds no recorded spans: it is another kind of file"));
+}
+
 TEST(the_ladder_and_the_path_are_printed)
 {
     const char *text = shell("cd $D && $H trace ladder runs/two --steps 2-6 2>&1", 0);
@@ -444,6 +464,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ONE(info_says_what_there_is), ONE(info_says_what_is_damaged),
+        ONE(info_does_not_call_whole_what_lacks_something),
         ONE(the_ladder_and_the_path_are_printed),
         ONE(the_ladder_of_some_steps_is_that_of_all_on_the_page_too),
         ONE(stragglers_of_some_steps_are_those_of_all),
