@@ -255,8 +255,11 @@ void ladder_factors(const struct ladder *l, double out[LADDER_FACTORS])
     out[LADDER_GOODPUT] = ratio(t[RUNG_STEP], l->wall_s);
     for (int i = 0; i < RUNG_COMPUTE; i++)
         out[LADDER_DATA + i] = ratio(t[i + 1], t[i]);
-    /* What is left beyond a ceiling is noise: a task takes no less than at its roofline. */
-    const double roofline = fmin(l->at_roofline_s, l->compute_s), dtype = fmin(l->at_dtype_s, roofline);
+    /* What is left beyond a ceiling is noise: a task takes no less than at its roofline. Where
+     * kernels that went beyond theirs make that less than their arithmetic alone, no format's
+     * peak is higher for it: they attain as much. */
+    const double dtype = fmin(l->at_dtype_s, l->compute_s);
+    const double roofline = fmax(dtype, fmin(l->at_roofline_s, l->compute_s));
     out[LADDER_USEFUL] = ratio(useful_flops(l), l->flops);
     out[LADDER_DTYPE] = ratio(l->at_peak_s, dtype);
     out[LADDER_MEMORY] = ratio(dtype, roofline);

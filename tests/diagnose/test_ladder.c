@@ -307,6 +307,21 @@ TEST(no_kernel_goes_beyond_its_ceilings)
         }
 }
 
+/* One format, of which some tasks, attention's say, took less than their FLOPs at its peak. */
+TEST(kernels_beyond_their_ceilings_lend_no_format_a_higher_peak)
+{
+    const struct ladder l = { .at_peak_s = 6, .at_dtype_s = 6, .at_roofline_s = 5, .compute_s = 10 };
+    const struct ladder most = { .at_peak_s = 6, .at_dtype_s = 8, .at_roofline_s = 9, .compute_s = 7 };
+    double f[LADDER_FACTORS];
+    ladder_factors(&l, f);
+    CHECK_NEAR(f[LADDER_DTYPE], 1, 1e-12);
+    CHECK_NEAR(f[LADDER_MEMORY], 1, 1e-12);
+    CHECK_NEAR(f[LADDER_ATTAIN], 0.6, 1e-12);
+    ladder_factors(&most, f);
+    CHECK_NEAR(f[LADDER_ATTAIN], 1, 1e-12);
+    CHECK_NEAR(f[LADDER_DTYPE] * f[LADDER_MEMORY], 6. / 7, 1e-12);
+}
+
 /* All were probed in one sitting: what hid the peak of the products' dtype hid those of the others. */
 TEST(a_peak_in_use_that_was_probed_too_low_raises_those_beside_it)
 {
@@ -573,6 +588,7 @@ TEST_MAIN(ONE(the_factors_of_real_runs_multiply_to_the_mfu),
           ONE(rungs_side_by_side_are_those_one_after_another),
           ONE(random_durations_keep_the_product_and_the_path), ONE(each_loss_moves_its_own_rung_and_no_other),
           ONE(no_kernel_goes_beyond_its_ceilings),
+          ONE(kernels_beyond_their_ceilings_lend_no_format_a_higher_peak),
           ONE(a_peak_in_use_that_was_probed_too_low_raises_those_beside_it),
           ONE(kernels_are_not_better_than_where_nothing_had_to_be_put_right),
           ONE(documents_of_any_length_leave_kernels_as_they_are),
