@@ -65,6 +65,11 @@ struct health_noise health_noise(const struct health *h, const struct mesh *mesh
     return x;
 }
 
+double health_noise_scale(const struct health_noise *x)
+{
+    return !x->missing && x->trace > 0 && x->signal > 0 ? x->trace / x->signal : NAN;
+}
+
 /* --- what is told ------------------------------------------------------------------- */
 
 /* NaN, which both say as nothing, where something of 0 is compared. */
@@ -99,7 +104,7 @@ static void put_noise(const struct health_noise *x, struct json *j)
     if (x->missing) {
         json_put_str(j, "missing", x->missing);
     } else {
-        json_put_double(j, "scale_tokens", x->signal > 0 ? x->trace / x->signal : NAN);
+        json_put_double(j, "scale_tokens", health_noise_scale(x));
         json_put_double(j, "trace", x->trace);
         json_put_double(j, "signal", x->signal);
         json_put_double(j, "small_tokens", x->small);
@@ -144,8 +149,7 @@ static void put_events(const struct health *h, const struct health_noise *noise,
         snprintf(layer, sizeof layer, "blocks.%lld", (long long)i);
         put_scalar(e, step, now, "attention_logit_max", layer, logits[i]);
     }
-    if (!noise->missing && noise->signal > 0)
-        put_scalar(e, step, now, "noise_scale", "tokens", noise->trace / noise->signal);
+    put_scalar(e, step, now, "noise_scale", "tokens", health_noise_scale(noise));
 }
 
 void health_put(const struct health *h, const struct health_noise *noise, i64 step,

@@ -66,9 +66,13 @@ bool health_in_noise(const struct param_desc *p);
 struct health_noise {
     const char *missing; /* why there is none, or NULL */
     double small, big;   /* tokens of a micro-batch, of a step */
-    double trace;        /* tr(S): unbiased, of this step alone */
+    double trace;        /* tr(S): unbiased, of this step alone; may be negative by chance */
     double signal;       /* |G|^2, the same: may be negative when noise prevails */
 };
+
+/* tr(S) / |G|^2, tokens; NaN where either is not above 0, or missing: what averages of them over
+ * steps tell, this step alone does not. */
+double health_noise_scale(const struct health_noise *x);
 
 /* Before a step. */
 void health_begin(const struct health *h, bool due);

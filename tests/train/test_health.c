@@ -318,6 +318,9 @@ TEST(the_noise_scale_is_the_one_that_the_norms_were_made_from)
     CHECK(!x.missing);
     CHECK_NEAR(x.trace, 4000.0, 1e-9);
     CHECK_NEAR(x.signal, 3.0, 1e-11);
+    CHECK_NEAR(health_noise_scale(&x), 4000.0 / 3, 1e-6);
+    x.trace = -1; /* as one step may have it by chance: no batch of tokens is below 0 */
+    CHECK(isnan(health_noise_scale(&x)));
     mesh.layout.dp = 1;
     CHECK_STR(health_noise(&io.health, &mesh, 1, 100).missing, "one micro-batch on one rank");
     mesh.layout.cp = 2;
