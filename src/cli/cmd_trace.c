@@ -188,7 +188,7 @@ static void print_steps_of(const struct record_check_steps *s, i64 steps, const 
 static void print_check(const struct record_check *c, const struct record *r)
 {
     const bool whole = c->damaged.n == 0 && c->absent.n == 0 && c->samples == 0;
-    if (whole)
+    if (whole && r->n_steps > 0)
         printf(r->n_damage > 0 ? "all the rest can be read\n" : "all of it can be read\n");
     print_steps_of(&c->damaged, r->n_steps, "damaged");
     print_steps_of(&c->absent, r->n_steps, "there of some ranks only");
@@ -260,6 +260,7 @@ static void print_ladder(const struct ladder *l)
         "number formats with a lower peak", "memory-bound tasks", "kernels below the roofline" };
     double f[LADDER_FACTORS], product = 1;
     ladder_factors(l, f);
+    printf("%-9s %7s   %7s   %s\n", "factor", "alone", "so far", "what it loses to");
     for (int i = 0; i < LADDER_FACTORS; i++) {
         const char *name = ladder_name((enum ladder_factor)i);
         bool known = ladder_known(l, (enum ladder_factor)i);

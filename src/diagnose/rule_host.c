@@ -268,8 +268,9 @@ static bool look_neighbour(const struct measure *m, const struct rule_limit *lim
     if (isfinite(k->on_cpu))
         rule_evidence(f, "of the time that it wants to compute it is on a processor for %.0f %%",
                       100 * k->on_cpu);
-    rule_reject(f, "K1", "%.0f threads for %.0f processors: they are not too many of its own",
-                m->threads_per_node, m->cores_per_node);
+    rule_reject(f, "K1", "%.0f thread%s for %.0f processor%s: not too many of its own",
+                m->threads_per_node, m->threads_per_node > 1 ? "s" : "", m->cores_per_node,
+                m->cores_per_node > 1 ? "s" : "");
     if (isfinite(k->throttled_s))
         rule_reject(f, "K4", "its quota held it back for %.1f ms a step", 1e3 * k->throttled_s);
     rule_edit(f, EDIT_COMPUTE, 1 - lost / fmax(computing, lost));

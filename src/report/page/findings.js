@@ -6,7 +6,7 @@ const TIMES = [["compute_s", "computing", "--t0"], ["wait_s", "waiting for other
 function findingsSection(runs) {
   const judged = runs.filter((run) => run.diagnosis);
   if (!judged.length) return;
-  const node = section("findings", "Findings", "What costs time, sorted by what mending it would give back; each with its numbers, and with the look-alikes that these numbers rule out.");
+  const node = section("findings", "Findings", "What costs time, sorted by what mending it would give back, and behind that what others do to the machine; each with its numbers, and with the look-alikes that these numbers rule out.");
   for (const run of judged) {
     const d = run.diagnosis;
     if (judged.length > 1) node.append(el("h3", { class: "run", text: run.title }));
