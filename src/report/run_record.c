@@ -1,5 +1,6 @@
 #include "report/run_record.h"
 
+#include "base/arena.h"
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/sys.h"
@@ -116,7 +117,8 @@ struct shown_lane {
 struct shown_rank {
     const struct record_head *head;
     struct shown_lane lanes[TRACE_LANES];
-    double seconds[SHOWN_KINDS]; /* sums of all its spans */
+    double seconds[SHOWN_KINDS]; /* sums of all its spans; of calls, which lie above each other: in
+                                  * which any is under way */
     i64 steps_missing;
 };
 
@@ -160,7 +162,7 @@ static void add_lane(struct shown *w, struct shown_rank *out, const struct recor
             continue;
         i64 length = s->end_ns - s->begin_ns;
         enum shown_kind kind = shown_kind(s);
-        out->seconds[kind] += 1e-9 * (double)length;
+        out->seconds[kind] += kind == SHOWN_CALL ? 0 : 1e-9 * (double)length;
         lane_add(l, &(struct thin_span){ s->begin_ns, s->end_ns, label_of(&w->labels, s), 1,
                                          (u32)kind, length, length });
     }
@@ -175,6 +177,32 @@ static i64 count_lane(const struct record_rank *r, int lane)
     for (i64 i = 0; i < r->n_spans; i++)
         n += r->spans[i].lane == lane && is_shown(&r->spans[i]);
     return n;
+}
+
+static int by_begin(const void *a, const void *b)
+{
+    const struct record_span *x = *(const struct record_span *const *)a;
+    const struct record_span *y = *(const struct record_span *const *)b;
+    return (x->begin_ns > y->begin_ns) - (x->begin_ns < y->begin_ns);
+}
+
+/* Seconds in which any of these calls is under way, on any lane. */
+static double under_way(const struct record_span *spans, i64 n)
+{
+    struct arena a;
+    i64 calls = 0, sum = 0, until = INT64_MIN;
+    arena_init(&a);
+    const struct record_span **order = ARENA_ARRAY(&a, const struct record_span *, n);
+    for (i64 i = 0; i < n; i++)
+        if (is_shown(&spans[i]) && shown_kind(&spans[i]) == SHOWN_CALL)
+            order[calls++] = &spans[i];
+    qsort(order, (size_t)calls, sizeof *order, by_begin);
+    for (i64 i = 0; i < calls; i++) {
+        sum += i64_max(0, order[i]->end_ns - i64_max(until, order[i]->begin_ns));
+        until = i64_max(until, order[i]->end_ns);
+    }
+    arena_fini(&a);
+    return 1e-9 * (double)sum;
 }
 
 /* Each lane gets its share of what a rank may show of a step. */
@@ -198,6 +226,7 @@ static void add_rank(struct shown *w, struct shown_rank *out, const struct recor
     for (i64 i = 0; i < r->n_outer; i++)
         if (r->outer[i].lane < TRACE_LANES)
             add_lane(w, out, &r->outer[i], 1, r->outer[i].lane, 1);
+    out->seconds[SHOWN_CALL] += under_way(r->spans, r->n_spans) + under_way(r->outer, r->n_outer);
     kernels_add(&w->kernels, r);
 }
 

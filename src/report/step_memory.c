@@ -12,6 +12,7 @@ struct life {
     i64 begin_ns, end_ns;
     i64 bytes;
     int tensor;
+    int layer; /* of the task that touched it first; -1 outside the blocks */
     bool seen, kept;
 };
 
@@ -51,6 +52,7 @@ static void touch(struct lives *l, i64 tensor, int micro_batch, const struct rec
     if (!x->seen) {
         x->begin_ns = s->begin_ns;
         x->kept = reads;
+        x->layer = s->task->layer;
     }
     x->seen = true;
     x->end_ns = i64_max(x->end_ns, s->end_ns);
@@ -113,6 +115,7 @@ static void put_largest(const struct lives *l, const struct record_table *t, i64
     for (i64 i = 0; i < i64_min(n, LARGEST); i++) {
         json_begin_object(j);
         json_put_str(j, "name", t->tensors[there[i]->tensor].name);
+        json_put_int(j, "layer", there[i]->layer);
         json_put_int(j, "bytes", there[i]->bytes);
         json_end(j);
     }

@@ -312,6 +312,25 @@ def check_simulated(browser, headway, folder):
     check("Training loss–  (simulated: nothing is computed" in said, f"a dash says why: {said}")
     check("Steps40  (of 40)" in said, "a simulated run has taken steps")
     check("the clock of virtual is computed" in said, "a computed clock is told from a measured one")
+    check("Simulated in" in said, "what simulating took is no time of the run")
+    shell(folder, headway, "train", "recipe.yaml", "--quiet", "--clock", "virtual", "--layout", "dp=4",
+          "--set", "train.batch=4", "--rates", "link=1e7", "--set", "run.name=ranks")
+    page = browser.open("file://" + report(headway, folder, "runs/ranks"))
+    page.frame()
+    under_way = page.evaluate("(() => { const r = JSON.parse(document.getElementById('data').textContent).runs[0].record; "
+                              "const last = r.steps[r.steps.length - 1]; "
+                              "return Math.max(...r.ranks.map((k) => k.seconds[7])) / (last.end * 1e-9); })()")
+    check(0 < under_way <= 1, f"exchanges above each other are counted once: {under_way} of the time")
+
+
+def check_numbers(browser, headway, folder):
+    page = browser.open("file://" + report(headway, folder, "runs/one"))
+    page.frame()
+    said = page.evaluate("[number(Math.fround(1e-4)), number(2.111e-5), number(3e17)].join(' ')")
+    check(said == "0.0001 2.11×10⁻⁵ 3×10¹⁷", f"numbers are as people write them: {said}")
+    check("noise scale is not known: it takes two micro-batches" in
+          page.evaluate("document.querySelector('#health').textContent"),
+          "why there is no noise scale is said")
 
 
 def check_long(browser, file):
@@ -367,6 +386,7 @@ def main():
             check_one(browser, report(asked.headway, folder, "runs/one"), asked.pictures)
             check_two(browser, report(asked.headway, folder, "runs/one", "runs/two"), asked.pictures)
             check_simulated(browser, asked.headway, folder)
+            check_numbers(browser, asked.headway, folder)
             check_resumed(browser, asked.headway, folder)
             check_short(browser, asked.headway, folder)
             make_hostile_run(folder + "/runs/<b>hostile")

@@ -17,7 +17,7 @@ static struct record_task tasks[] = {
     { .op = "load_batch", .layer = -1, .n_writes = 1, .writes = { INPUT }, .written_bytes = 10 },
     { .op = "linear", .n_reads = 2, .reads = { INPUT, WEIGHT }, .n_writes = 1, .writes = { HIDDEN },
       .flops = 200, .model_flops = 200, .read_bytes = 110, .written_bytes = 20 },
-    { .op = "linear", .phase = PHASE_WEIGHT_GRAD, .n_reads = 1, .reads = { HIDDEN }, .n_writes = 1,
+    { .op = "linear", .layer = 7, .phase = PHASE_WEIGHT_GRAD, .n_reads = 1, .reads = { HIDDEN }, .n_writes = 1,
       .writes = { GRADIENT }, .flops = 300, .read_bytes = 20, .written_bytes = 100 },
     { .op = "adamw", .layer = -1, .phase = PHASE_UPDATE, .n_reads = 2,
       .reads = { WEIGHT, GRADIENT }, .n_writes = 1, .writes = { WEIGHT } },
@@ -65,6 +65,7 @@ TEST(tensors_live_from_their_first_writer_to_their_last_reader)
     CHECK_NEAR(number(o, "rank"), 3, 0);
     const json_t *largest = json_array_get(json_object_get(o, "largest"), 0);
     CHECK_STR(json_string_value(json_object_get(largest, "name")), "gradient");
+    CHECK_NEAR(number(largest, "layer"), 7, 0); /* of its writer */
     CHECK_EQ(json_array_size(json_object_get(o, "largest")), 3);
     json_decref(o);
 }

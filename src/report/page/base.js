@@ -56,7 +56,10 @@ function number(x, digits) {
   if (!isNumber(x)) return "–";
   const size = Math.abs(x);
   if (x === 0) return "0";
-  if (size >= 1e15 || size < 1e-4) return x.toExponential(2).replace("e", "×10^").replace("+", "");
+  if (size >= 1e15 || size < 0.9999e-4) { /* what lies below by a float's rounding is 0.0001 */
+    const [digit, power] = x.toExponential(2).split("e");
+    return Number(digit) + "×10" + [...power.replace("+", "")].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("");
+  }
   if (Number.isInteger(x)) return String(x).replace(/\B(?=(\d{3})+$)/g, "\u2009");
   return String(Number(x.toPrecision(digits || 4)));
 }

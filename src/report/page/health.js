@@ -27,6 +27,8 @@ function healthSection(runs) {
     const drawn = lines(runsWith, chart.wanted);
     if (drawn.length) grid.append(new Chart(group, Object.assign({ lines: drawn }, chart)).node);
   }
+  if (!runsWith.some((run) => run.metrics.get("health/noise/scale_tokens")))
+    grid.append(el("p", { class: "intro", text: "The gradient noise scale is not known: it takes two micro-batches a step or two ranks of dp (--train.accumulate 2), none of cp, and a gradient that its noise does not hide." }));
   grid.classList.add("spaced");
   node.append(grid);
 }

@@ -31,6 +31,6 @@ function memoryChart(run, named) {
     plan && { label: "at most, by plan", run, x: ends, y: level(plan), colour: 4, dash: DASHES[3] }].filter(Boolean);
   const chart = new Chart(group, { title: "Memory over a step" + (named ? ", " + run.title : ""), unit: "rank " + m.rank, wide: true, zero: true, height: 260, lines: made,
     format: (v) => scaled(v, "B"), axisName: "into the step", axisText: (v) => seconds(v) });
-  chart.node.append(table("Largest tensors at the peak", [{ name: `largest at the peak, ${seconds(m.peak_ns * 1e-9)} into the step` }, { name: "bytes", number: true }], m.largest.map((t) => [t.name, scaled(t.bytes, "B")])));
+  chart.node.append(table("Largest tensors at the peak", [{ name: `largest at the peak, ${seconds(m.peak_ns * 1e-9)} into the step` }, { name: "bytes", number: true }], m.largest.map((t) => [t.name + (t.layer >= 0 && !/\d/.test(t.name) ? ", layer " + t.layer : ""), scaled(t.bytes, "B")])));
   return chart.node;
 }

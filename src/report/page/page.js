@@ -26,7 +26,7 @@ function startsOf(run) {
 /* Why a run has no figure that another one has. */
 function absence(run, name) {
   if (run.manifest && run.manifest.virtual) return "simulated: nothing is computed, held or drawn";
-  return { "Held-out loss": "not evaluated", Energy: "not counted", Starts: "one" }[name] || "not recorded";
+  return { "Held-out loss": "not evaluated", Energy: "not counted", Starts: "one", "Simulated in": "not simulated" }[name] || "not recorded";
 }
 
 /* [name, text, what stands beside it], of what is known. */
@@ -45,7 +45,7 @@ function figures(run) {
     ["Energy", isNumber(energy.J) ? scaled(energy.J, "J", 2) : "–", isNumber(energy.J_per_token) ? scaled(energy.J_per_token, "J/token", 2) + ", " + energy.method : null],
     ["Memory", model.predicted_peak_bytes ? scaled(model.predicted_peak_bytes, "B") : "–", "at most, by plan"],
     ["Starts", starts.length > 1 ? number(starts.length) : "–", "at steps " + starts.map((s) => number(s.from_step)).join(", ")],
-    ["Time", isNumber(m.packed.last_t) ? seconds(m.packed.last_t - m.packed.first_t) : "–", isNumber(m.packed.last_t) ? "until " + moment(m.packed.last_t) : null],
+    [manifest.virtual ? "Simulated in" : "Time", isNumber(m.packed.last_t) ? seconds(m.packed.last_t - m.packed.first_t) : "–", isNumber(m.packed.last_t) ? "until " + moment(m.packed.last_t) : null],
   ].filter(([, text]) => text !== "–");
 }
 

@@ -408,7 +408,7 @@ function ranksChart(run) {
   const record = run.record, group = new Group(), x = Float64Array.from(record.ranks, (r) => r.rank);
   group.axis = { name: "rank", whole: true, of: (_, v) => v, text: (v) => number(v) };
   const sum = (kinds) => Float64Array.from(record.ranks, (r) => kinds.reduce((s, k) => s + r.seconds[k], 0) / record.steps.length);
-  const made = [["computing", [0, 1, 2, 3, 4]], ["waiting for ranks", [5, 12]], ["waiting for data", [6]], ["exchanges, hidden or not", [7]]]
+  const made = [["computing", [0, 1, 2, 3, 4]], ["waiting for ranks", [5, 12]], ["waiting for data", [6]], ["an exchange under way, hidden or not", [7]]]
     .map(([label, kinds], i) => ({ label, run, x, y: sum(kinds), colour: i, dash: DASHES[i], marks: x.length <= 64 })).filter((line) => line.y.some((v) => v > 0));
   const node = new Chart(group, { title: "What ranks did", unit: "seconds per step, over ranks", wide: true, zero: true, lines: made, format: (y) => seconds(y), axisName: "rank" }).node;
   node.classList.add("spaced");
