@@ -179,7 +179,8 @@ static void print_steps_of(const struct record_check_steps *s, i64 steps, const 
     const i64 named = i64_min(s->n, RECORD_CHECK_NAMED);
     if (s->n == 0)
         return;
-    printf("missing: spans of %lld of %lld steps are %s (", (long long)s->n, (long long)steps, what);
+    printf("missing: spans of %lld of %lld steps are %s (", (long long)s->n, (long long)steps,
+           what);
     for (i64 i = 0; i < named; i++)
         printf("%s%lld", i > 0 ? ", " : s->n > 1 ? "steps " : "step ", (long long)s->named[i] + 1);
     printf(s->n > named ? " and more)\n" : ")\n");

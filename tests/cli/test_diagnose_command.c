@@ -63,22 +63,24 @@ TEST(where_a_step_goes_adds_up_to_the_step)
     json_decref(o);
 }
 
-/* The longest parts are told, and what all others come to. */
 /* It is as long as many steps of so small a model, and as few of them stand for it. */
 TEST(an_evaluation_at_the_end_is_no_part_of_a_step)
 {
-    shell("cd $D && for i in $(seq 400); do echo \"{\\\"text\\\": \\\"the cat $i saw $((i * i % 97)) "
-          "birds and sat on mat $((i * 7 % 31))\\\"}\"; done >t.jsonl && $H data prepare t.jsonl "
-          "--tokenizer tok.json --licence none --val-fraction 0.5 --out held --quiet >/dev/null && "
-          "timeout 100 $H train r.yaml --quiet --set data.sources=held --eval.every 1000 --set run.name=held && "
+    shell("cd $D && for i in $(seq 400); do echo \"{\\\"text\\\": \\\"the cat $i saw "
+          "$((i * i % 97)) birds and sat on mat $((i * 7 % 31))\\\"}\"; done >t.jsonl && "
+          "$H data prepare t.jsonl --tokenizer tok.json --licence none --val-fraction 0.5 "
+          "--out held --quiet >/dev/null && timeout 100 $H train r.yaml --quiet "
+          "--set data.sources=held --eval.every 1000 --set run.name=held && "
           "grep -q '\"event\":\"eval\"' runs/held/metrics.jsonl", 0);
     json_t *o = diagnose("runs/held"), *times = json_object_get(o, "times");
     CHECK_EQ(number(o, "steps"), 27);
     CHECK(number(times, "compute_s") > 0 && !(number(times, "eval_s") > 0));
     json_decref(o);
-    CHECK(strstr(shell("cd $D && $H trace ladder runs/held", 0), "rank 0  eval\n")); /* of the run */
+    const char *of_the_run = shell("cd $D && $H trace ladder runs/held", 0);
+    CHECK(strstr(of_the_run, "rank 0  eval\n"));
 }
 
+/* The longest parts are told, and what all others come to. */
 TEST(the_critical_path_adds_up_to_the_step)
 {
     json_t *part;

@@ -98,8 +98,9 @@ TEST(info_says_what_is_damaged)
 TEST(info_does_not_call_whole_what_lacks_something)
 {
     const char *text;
-    shell("cd $D && rm -rf torn && cp -r runs/two torn && rm -f torn/trace/*kept* torn/trace/*.toc && "
-          "f=torn/trace/rank-1.spans && n=$(grep -abo SPAN $f | head -1 | cut -d: -f1) && "
+    shell("cd $D && rm -rf torn && cp -r runs/two torn && "
+          "rm -f torn/trace/*kept* torn/trace/*.toc && f=torn/trace/rank-1.spans && "
+          "n=$(grep -abo SPAN $f | head -1 | cut -d: -f1) && "
           "truncate -s $((n + ($(stat -c %s $f) - n) / 2)) $f", 0);
     text = shell("cd $D && $H trace info torn", 0);
     CHECK(strstr(text, "rank-1.spans ends within a chunk"));
@@ -109,7 +110,8 @@ TEST(info_does_not_call_whole_what_lacks_something)
     text = shell("cd $D && $H trace info lost", 0);
     CHECK(strstr(text, "missing: 1 of 2 ranks have no file that can be read: 1\n"
                        "all the rest can be read\n"));
-    shell("cd $D && rm -rf foreign && mkdir -p foreign/trace && cp t.txt foreign/trace/rank-0.spans", 0);
+    shell("cd $D && rm -rf foreign && mkdir -p foreign/trace && "
+          "cp t.txt foreign/trace/rank-0.spans", 0);
     text = shell("cd $D && $H trace info foreign 2>&1", 1);
     CHECK(strstr(text, "rank-0.spans holds no recorded spans: it is another kind of file"));
 }

@@ -53,8 +53,9 @@ static double peak_of(const char *run)
 static double kept_peak(int threads)
 {
     char line[400];
-    snprintf(line, sizeof line, "cd $D/peaks/headway && cat /dev/null $(grep -l '\"threads\": %d,$' "
-             "$(grep -l '\"backend\": \"generic\"' *.json)) | sed -n 's/.*\"f32_all_flops\": *//p'",
+    snprintf(line, sizeof line, "cd $D/peaks/headway && cat /dev/null "
+             "$(grep -l '\"threads\": %d,$' $(grep -l '\"backend\": \"generic\"' *.json)) "
+             "| sed -n 's/.*\"f32_all_flops\": *//p'",
              threads);
     return atof(shell(line, 0));
 }

@@ -17,8 +17,8 @@ static struct record_task tasks[] = {
     { .op = "load_batch", .layer = -1, .n_writes = 1, .writes = { INPUT }, .written_bytes = 10 },
     { .op = "linear", .n_reads = 2, .reads = { INPUT, WEIGHT }, .n_writes = 1, .writes = { HIDDEN },
       .flops = 200, .model_flops = 200, .read_bytes = 110, .written_bytes = 20 },
-    { .op = "linear", .layer = 7, .phase = PHASE_WEIGHT_GRAD, .n_reads = 1, .reads = { HIDDEN }, .n_writes = 1,
-      .writes = { GRADIENT }, .flops = 300, .read_bytes = 20, .written_bytes = 100 },
+    { .op = "linear", .layer = 7, .phase = PHASE_WEIGHT_GRAD, .n_reads = 1, .reads = { HIDDEN },
+      .n_writes = 1, .writes = { GRADIENT }, .flops = 300, .read_bytes = 20, .written_bytes = 100 },
     { .op = "adamw", .layer = -1, .phase = PHASE_UPDATE, .n_reads = 2,
       .reads = { WEIGHT, GRADIENT }, .n_writes = 1, .writes = { WEIGHT } },
 };
