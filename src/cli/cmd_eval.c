@@ -141,8 +141,9 @@ static int eval_text(struct evaluation *e)
     const i64 rows = i64_min(e->o->batch, ceil_div(n, stride)); /* no more than there are */
     TRY(scorer_init(&s, e->model, &e->engine, rows, e->T, false, e->arena));
     TRY(engine_commit(&e->engine));
-    i32 end = tokenizer_eos(e->tokenizer);
-    TRY(tasks_score_text(&s, ids, n, end >= 0 ? end : ids[0], stride, &sum));
+    i32 begin, end; /* the text begins as documents do in training */
+    tokenizer_separators(e->tokenizer, &begin, &end);
+    TRY(tasks_score_text(&s, ids, n, begin >= 0 ? begin : ids[0], stride, &sum));
     return put_result(e, sum.nll / (double)n, n, bytes);
 }
 
@@ -222,8 +223,10 @@ static int eval_choices(struct evaluation *e)
     TRY(open_tokenizer(e));
     TRY(scorer_init(&s, e->model, &e->engine, i64_min(e->o->batch, 4), e->T, false, e->arena));
     TRY(engine_commit(&e->engine));
-    const i32 end = (i32)i64_max(0, tokenizer_eos(e->tokenizer));
-    TRY(tasks_score_choices(&s, e->encoder, end, e->o->choices, &score));
+    i32 begin, end; /* a token for the begin alone stands before prompts too (cmd_sample.c) */
+    tokenizer_separators(e->tokenizer, &begin, &end);
+    TRY(tasks_score_choices(&s, e->encoder, (i32)i64_max(0, begin), end >= 0, e->o->choices,
+                            &score));
     double n = (double)score.questions;
     json_put_int(&e->out, "questions", score.questions);
     json_put_double(&e->out, "accuracy", (double)score.right / n);

@@ -90,7 +90,8 @@ static int read_question(struct question *q, const json_t *o, const char *path, 
 struct asker {
     struct scorer *scorer;
     struct encoder *encoder;
-    i32 before; /* stands for a context without text */
+    i32 before;  /* what begins documents */
+    bool always; /* it stands before every context, not only for one without text */
     i32 *row; /* [T] */
     struct choice_score *out;
     struct text spaced;
@@ -103,12 +104,15 @@ static int fill_row(struct asker *a, const struct question *q, i64 ending, i64 *
     i64 context, n;
     struct scorer *s = a->scorer;
     encoder_clear(a->encoder);
+    if (a->always)
+        TRY(encoder_push(a->encoder, a->before));
     TRY(encoder_text(a->encoder, q->context, (i64)strlen(q->context)));
     encoder_ids(a->encoder, &context);
-    const bool begins = context == 0;
-    if (begins)
+    const bool begins = context == a->always;
+    if (context == 0) {
         TRY(encoder_push(a->encoder, a->before));
-    context += begins;
+        context = 1;
+    }
     const char *text = q->ending[ending];
     text_clear(&a->spaced); /* an ending follows its context after a blank */
     text_printf(&a->spaced, "%s%s", begins || *text == ' ' ? "" : " ", text);
@@ -173,13 +177,14 @@ static int ask_line(struct asker *a, const char *text, i64 bytes, const char *pa
     return rc;
 }
 
-int tasks_score_choices(struct scorer *s, struct encoder *encoder, i32 before,
+int tasks_score_choices(struct scorer *s, struct encoder *encoder, i32 before, bool always,
                         const char *path, struct choice_score *out)
 {
     struct buffer all = { 0 };
     i64 line = 1;
     *out = (struct choice_score){ 0 };
-    struct asker a = { s, encoder, before, sys_alloc(s->T * (i64)sizeof(i32), 16), out, { 0 } };
+    struct asker a = { .scorer = s, .encoder = encoder, .before = before, .always = always,
+                       .row = sys_alloc(s->T * (i64)sizeof(i32), 16), .out = out };
     int rc = a.row ? stream_read_all(path, &all)
                    : err_set(ERR_LIMIT, "no memory for a row of %lld tokens", (long long)s->T);
     const char *text = (const char *)all.data;

@@ -233,6 +233,29 @@ TEST(an_ending_without_text_is_refused)
                  "quiz.jsonl:1: endings must be strings, none of them empty"));
 }
 
+/* Where a tokenizer has a token for the begin of a text and another for its end, as Llama 3's, all
+ * that is asked begins as documents did in training: only there is Z followed by y. */
+TEST(what_is_asked_begins_as_documents_do)
+{
+    shell("cd $D && for i in $(seq 300); do "
+          "echo \"{\\\"text\\\": \\\" Z y Z n Z n Z n Z n Z n Z n Z n Z n Z n Z n$i\\\"}\"; done "
+          ">z.jsonl && $H tokenizer train z.jsonl --vocab-size 258 --quiet --out begin.json "
+          "--specials '<|begin_of_text|>,<|end_of_text|>' && $H train r.yaml --quiet "
+          "--set data.tokenizer=begin.json --set run.name=begin --set data.sources=z.jsonl "
+          "--set data.loss_on=all --set train.steps=1000 --set train.batch=8 --set train.seq=16 "
+          "--set optim.lr=1e-2 --set lr.warmup=5 --set model.override='{layers: 2, width: 32, "
+          "hidden: 48, heads: 2}' --set eval.every=0", 0);
+    json_t *o = json_loads(shell("cd $D && printf ' Z y' | $H eval runs/begin --text - --json", 0),
+                           0, NULL);
+    const double loss = json_real_value(json_object_get(o, "loss"));
+    CHECK(loss > 0 && loss < 0.1); /* after an end of text, 2.4 */
+    json_decref(o);
+    shell("cd $D && echo '{\"ctx\": \" Z\", \"endings\": [\"y\", \"n\"], \"label\": 0}' "
+          ">z-quiz.jsonl", 0);
+    CHECK(strstr(shell("cd $D && $H eval runs/begin --choices z-quiz.jsonl", 0),
+                 "accuracy             1.0000"));
+}
+
 /* It was stopped while its data were prepared. */
 TEST(a_run_that_has_its_data_only_begins_when_it_is_resumed)
 {
@@ -278,6 +301,7 @@ int main(void)
                                         ONE(only_whole_numbers_are_ids),
                                         ONE(an_ending_without_text_is_refused),
                                         ONE(an_export_says_where_answers_end),
+                                        ONE(what_is_asked_begins_as_documents_do),
                                         ONE(a_run_that_has_its_data_only_begins_when_it_is_resumed),
                                         ONE(a_text_with_too_few_pairs_is_told),
                                         ONE(options_that_cannot_be_followed_are_refused),

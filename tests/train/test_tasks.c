@@ -71,11 +71,13 @@ struct quiz {
     struct scorer rows, one;
     struct tokenizer *tokenizer;
     struct encoder *encoder;
+    bool always; /* BEFORE stands before contexts with text too */
 };
 
 static void quiz_open(struct quiz *q)
 {
     struct encoder_options how = { .policy = UTF8_BYTES, .specials_as_text = true };
+    q->always = false;
     q->tokenizer = train_small("gpt2", VOCAB, 1);
     CHECK(tokenizer_size(q->tokenizer) <= VOCAB);
     CHECK_OK(encoder_new(&q->encoder, q->tokenizer, &how));
@@ -103,16 +105,16 @@ static i64 encode(struct quiz *q, const char *text, i32 *out)
     return n;
 }
 
-enum { BEFORE = 3 }; /* a context without text */
+enum { BEFORE = 3 }; /* what begins a document */
 
 /* What an ending costs after a context: its tokens one by one, each after all before. */
 static double plain_cost(struct quiz *q, const char *context, const char *ending, i64 *tokens)
 {
-    i32 ids[128];
+    i32 ids[128] = { BEFORE };
     double cost = 0;
-    i64 before = *context ? encode(q, context, ids) : 1;
-    if (!*context)
-        ids[0] = BEFORE;
+    i64 before = q->always || !*context;
+    if (*context)
+        before += encode(q, context, ids + before);
     *tokens = encode(q, ending, ids + before);
     for (i64 i = before; i < before + *tokens; i++) {
         i64 skip = i64_max(0, before + *tokens - T);
@@ -127,7 +129,7 @@ static struct choice_score ask(struct quiz *q, const char *lines)
     int fd = sys_open("quiz.jsonl", O_WRONLY | O_CREAT | O_TRUNC, 0644);
     CHECK(sys_write_full(fd, lines, (i64)strlen(lines)) == 0);
     sys_close(fd);
-    CHECK_OK(tasks_score_choices(&q->rows, q->encoder, BEFORE, "quiz.jsonl", &score));
+    CHECK_OK(tasks_score_choices(&q->rows, q->encoder, BEFORE, q->always, "quiz.jsonl", &score));
     sys_unlink("quiz.jsonl");
     return score;
 }
@@ -146,12 +148,13 @@ static void add_question(struct text *out, const char *context, i64 n, const cha
     text_printf(out, "],\"label\":%s}\n", label);
 }
 
-TEST(choices_are_those_that_cost_least)
+static void check_choices(bool always)
 {
     static const char *const contexts[] = { "It was the", "we had", "if (x", "",
                                             "It was the epoch of belief, it was the epoch" };
     struct quiz q;
     quiz_open(&q);
+    q.always = always;
     for (i64 c = 0; c < COUNT_OF(contexts); c++) {
         i64 best = 0, best_mean = 0, tokens;
         double cost[ENDINGS], mean[ENDINGS];
@@ -186,6 +189,12 @@ TEST(choices_are_those_that_cost_least)
     quiz_close(&q);
 }
 
+TEST(choices_are_those_that_cost_least)
+{
+    check_choices(false);
+    check_choices(true);
+}
+
 TEST(labels_are_numbers_text_or_letters)
 {
     static const char *const wrong[] = { "12", "-1", "\"12\"", "\"1x\"", "\"\"", "\"a\"",
@@ -216,7 +225,7 @@ TEST(labels_are_numbers_text_or_letters)
         int fd = sys_open("quiz.jsonl", O_WRONLY | O_CREAT | O_TRUNC, 0644);
         CHECK(sys_write_full(fd, line.data, line.length) == 0);
         sys_close(fd);
-        CHECK_FAILS(tasks_score_choices(&q.rows, q.encoder, BEFORE, "quiz.jsonl", &score),
+        CHECK_FAILS(tasks_score_choices(&q.rows, q.encoder, BEFORE, q.always, "quiz.jsonl", &score),
                     ERR_FORMAT, "quiz.jsonl:1: a question needs");
         text_fini(&line);
     }
@@ -230,7 +239,7 @@ static int score_file(struct quiz *q, const void *bytes, i64 n)
     int fd = sys_open("quiz.jsonl", O_WRONLY | O_CREAT | O_TRUNC, 0644);
     CHECK(sys_write_full(fd, bytes, n) == 0);
     sys_close(fd);
-    int rc = tasks_score_choices(&q->rows, q->encoder, BEFORE, "quiz.jsonl", &score);
+    int rc = tasks_score_choices(&q->rows, q->encoder, BEFORE, q->always, "quiz.jsonl", &score);
     CHECK(rc < 0 || score.questions == 2);
     sys_unlink("quiz.jsonl");
     return rc;
