@@ -28,18 +28,26 @@ static int read_act(struct model_spec *s, const char *name, bool gated, const ch
                    name, gated ? "is silu" : "are gelu_new and gelu");
 }
 
+/* What transformers takes for a key that a file does not have (its configuration_TYPE.py). */
+struct silent {
+    i64 positions, window;
+    double norm_eps, rope_theta;
+};
+
 /* Families that are laid out like Llama. */
 static const struct {
     const char *type, *architecture;
+    struct silent silent;
 } llama_like[] = {
-    [FAMILY_LLAMA] = { "llama", "LlamaForCausalLM" },
-    [FAMILY_QWEN2] = { "qwen2", "Qwen2ForCausalLM" },
-    [FAMILY_QWEN3] = { "qwen3", "Qwen3ForCausalLM" },
-    [FAMILY_MIXTRAL] = { "mixtral", "MixtralForCausalLM" },
-    [FAMILY_QWEN3_MOE] = { "qwen3_moe", "Qwen3MoeForCausalLM" },
-    [FAMILY_DOTS1] = { "dots1", "Dots1ForCausalLM" },
-    [FAMILY_DEEPSEEK_V3] = { "deepseek_v3", "DeepseekV3ForCausalLM" },
+    [FAMILY_LLAMA] = { "llama", "LlamaForCausalLM", { 2048, 0, 1e-6, 1e4 } },
+    [FAMILY_QWEN2] = { "qwen2", "Qwen2ForCausalLM", { 32768, 4096, 1e-6, 1e4 } },
+    [FAMILY_QWEN3] = { "qwen3", "Qwen3ForCausalLM", { 32768, 4096, 1e-6, 1e4 } },
+    [FAMILY_MIXTRAL] = { "mixtral", "MixtralForCausalLM", { 131072, 0, 1e-5, 1e6 } },
+    [FAMILY_QWEN3_MOE] = { "qwen3_moe", "Qwen3MoeForCausalLM", { 32768, 4096, 1e-6, 1e4 } },
+    [FAMILY_DOTS1] = { "dots1", "Dots1ForCausalLM", { 2048, 4096, 1e-6, 1e4 } },
+    [FAMILY_DEEPSEEK_V3] = { "deepseek_v3", "DeepseekV3ForCausalLM", { 4096, 0, 1e-6, 1e4 } },
 };
+static const struct silent silent_mistral = { 131072, 4096, 1e-6, 1e4 };
 
 /* -1 when it is none of them. */
 static int family_of(const char *type)
@@ -81,8 +89,9 @@ static int read_gpt2(struct model_spec *s, struct hf_keys *k)
     return read_act(s, act, false, k->where);
 }
 
-/* rope_scaling of transformers 4, rope_parameters of transformers 5. */
-static int read_rope(struct model_spec *s, struct hf_keys *k)
+/* rope_scaling of transformers 4, rope_parameters of transformers 5. What a kind of scaling needs
+ * has no defaults, but for the positions of Llama 3's. */
+static int read_rope(struct model_spec *s, struct hf_keys *k, double theta)
 {
     static const char *const known[] = {
         "rope_type", "type", "rope_theta", "factor", "low_freq_factor", "high_freq_factor",
@@ -93,17 +102,21 @@ static int read_rope(struct model_spec *s, struct hf_keys *k)
         r = hf_keys_object(k, "rope_scaling", "rope_scaling.");
     const char *type = hf_keys_string(&r, "type", "default");
     const char *kind = hf_keys_string(&r, "rope_type", type);
-    s->rope_theta = hf_keys_number(&r, "rope_theta", hf_keys_number(k, "rope_theta", 10000));
-    s->rope_factor = hf_keys_number(&r, "factor", 1);
-    s->rope_low_factor = hf_keys_number(&r, "low_freq_factor", 1);
-    s->rope_high_factor = hf_keys_number(&r, "high_freq_factor", 4);
-    s->rope_original = hf_keys_integer(&r, "original_max_position_embeddings", 8192);
+    const bool scaled = strcmp(kind, "default") != 0, llama3 = strcmp(kind, "llama3") == 0;
+    s->rope_theta = hf_keys_number(&r, "rope_theta", hf_keys_number(k, "rope_theta", theta));
+    s->rope_factor = hf_keys_number(&r, "factor", scaled ? 0 : 1);
+    s->rope_low_factor = hf_keys_number(&r, "low_freq_factor", llama3 ? 0 : 1);
+    s->rope_high_factor = hf_keys_number(&r, "high_freq_factor", llama3 ? 0 : 4);
+    s->rope_original = hf_keys_integer(&r, "original_max_position_embeddings",
+                                       llama3 ? s->positions : 8192);
+    if (llama3) /* transformers prefers it where others have it */
+        s->rope_original = hf_keys_integer(k, "original_max_position_embeddings", s->rope_original);
     TRY(k->rc);
     TRY(r.rc);
-    s->rope_scaling = strcmp(kind, "linear") == 0   ? ROPE_LINEAR
-                      : strcmp(kind, "llama3") == 0 ? ROPE_LLAMA3
-                                                    : ROPE_PLAIN;
-    if (s->rope_scaling == ROPE_PLAIN && strcmp(kind, "default") != 0)
+    s->rope_scaling = strcmp(kind, "linear") == 0 ? ROPE_LINEAR
+                      : llama3                    ? ROPE_LLAMA3
+                                                  : ROPE_PLAIN;
+    if (s->rope_scaling == ROPE_PLAIN && scaled)
         return err_set(ERR_FORMAT, "%s: rotary scaling '%s' is not supported; supported are "
                        "linear and llama3", k->where, kind);
     if (!(s->rope_theta > 0) || !(s->rope_factor >= 1) || !(s->rope_low_factor > 0) ||
@@ -115,15 +128,17 @@ static int read_rope(struct model_spec *s, struct hf_keys *k)
     return hf_keys_only(&r, known, COUNT_OF(known));
 }
 
-/* Mistral and Mixtral have a window wherever one is given; dots1 behind max_window_layers; the
- * others as dots1, when it is asked for. */
-static int read_window(struct model_spec *s, struct hf_keys *k, bool mistral)
+/* Mistral and Mixtral have a window wherever one is given; dots1 behind max_window_layers; Qwen's
+ * when it is asked for, with experts in all layers, else as dots1. Null is no window. */
+static int read_window(struct model_spec *s, struct hf_keys *k, bool mistral, i64 silent)
 {
-    bool dots = s->family == FAMILY_DOTS1;
-    bool everywhere = mistral || s->family == FAMILY_MIXTRAL;
-    bool used = hf_keys_truth(k, "use_sliding_window", false) || everywhere || dots;
-    i64 window = hf_keys_integer(k, "sliding_window", 0);
-    i64 first = everywhere ? 0 : hf_keys_integer(k, "max_window_layers", dots ? 62 : 0);
+    const bool dots = s->family == FAMILY_DOTS1;
+    const bool absent = !json_object_get(k->object, "sliding_window");
+    const bool always = mistral || s->family == FAMILY_MIXTRAL;
+    const bool everywhere = always || s->family == FAMILY_QWEN3_MOE;
+    const bool used = hf_keys_truth(k, "use_sliding_window", false) || always || dots;
+    i64 window = hf_keys_integer(k, "sliding_window", absent ? silent : 0);
+    i64 first = everywhere ? 0 : hf_keys_integer(k, "max_window_layers", dots ? 62 : 28);
     TRY(k->rc);
     if (used && window > 0 && first > 0 && first < s->layers)
         return err_set(ERR_FORMAT, "%s: a sliding window in some layers only is not supported",
@@ -233,7 +248,8 @@ static int read_llama(struct model_spec *s, struct hf_keys *k, const char *type)
     bool mistral = strcmp(type, "mistral") == 0;
     bool bias = hf_keys_truth(k, "attention_bias", false);
     s->family = family_of(type);
-    s->positions = hf_keys_integer(k, "max_position_embeddings", 2048);
+    const struct silent *silent = mistral ? &silent_mistral : &llama_like[s->family].silent;
+    s->positions = hf_keys_integer(k, "max_position_embeddings", silent->positions);
     s->width = hf_keys_integer(k, "hidden_size", 4096);
     s->layers = hf_keys_integer(k, "num_hidden_layers", 32);
     s->heads = hf_keys_integer(k, "num_attention_heads", 32);
@@ -241,7 +257,7 @@ static int read_llama(struct model_spec *s, struct hf_keys *k, const char *type)
     s->head_size = hf_keys_integer(k, "head_dim", s->family == FAMILY_QWEN3 ? 128 : 0);
     s->hidden = hf_keys_integer(k, "intermediate_size", 11008);
     s->norm = NORM_RMS;
-    s->norm_eps = hf_keys_number(k, "rms_norm_eps", 1e-6);
+    s->norm_eps = hf_keys_number(k, "rms_norm_eps", silent->norm_eps);
     s->position = POSITION_ROPE;
     s->bias_qkv = bias || s->family == FAMILY_QWEN2;
     s->bias_out = bias && s->family != FAMILY_QWEN2;
@@ -249,12 +265,12 @@ static int read_llama(struct model_spec *s, struct hf_keys *k, const char *type)
     s->qk_norm = has_qk_norm(s->family);
     s->tied = hf_keys_truth(k, "tie_word_embeddings", false);
     const char *act = hf_keys_string(k, "hidden_act", "silu");
-    TRY(read_rope(s, k));
+    TRY(read_rope(s, k, silent->rope_theta));
     if (s->family == FAMILY_DEEPSEEK_V3)
         TRY(read_latents(s, k));
     TRY(read_experts(s, k));
     TRY(check_ranges(s, k->where)); /* before layers are counted */
-    TRY(read_window(s, k, mistral));
+    TRY(read_window(s, k, mistral, silent->window));
     return read_act(s, act, true, k->where);
 }
 

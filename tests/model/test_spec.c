@@ -316,19 +316,24 @@ TEST(every_setting_survives_a_config)
     arena_fini(&a);
 }
 
-static int read_config(const char *json)
+static int read_config_into(struct model_spec *s, const char *json)
 {
-    struct model_spec s;
     struct arena a;
     arena_init(&a);
     sys_mkdirs("hf-config");
     int fd = sys_open("hf-config/config.json", O_WRONLY | O_CREAT | O_TRUNC, 0644);
     CHECK_EQ(sys_write_full(fd, json, (i64)strlen(json)), 0);
     sys_close(fd);
-    int rc = hf_read_spec(&s, "hf-config", &a);
+    int rc = hf_read_spec(s, "hf-config", &a);
     sys_remove_tree("hf-config");
     arena_fini(&a);
     return rc;
+}
+
+static int read_config(const char *json)
+{
+    struct model_spec s;
+    return read_config_into(&s, json);
 }
 
 TEST(foreign_configurations_are_obeyed_or_refused)
@@ -346,6 +351,37 @@ TEST(foreign_configurations_are_obeyed_or_refused)
                             "\"use_sliding_window\":true,\"sliding_window\":8,"
                             "\"max_window_layers\":2}"), ERR_FORMAT, "some layers only");
     CHECK_FAILS(read_config("{\"model_type\":"), ERR_FORMAT, "config.json");
+}
+
+/* What transformers 5.24 has in its configurations where these files say nothing. */
+TEST(what_a_foreign_configuration_leaves_out_is_what_transformers_takes)
+{
+    static const struct {
+        const char *keys;
+        i64 positions, window;
+        double norm_eps, theta;
+    } files[] = {
+        { "llama\"", 2048, 0, 1e-6, 1e4 },
+        { "mistral\"", 131072, 4096, 1e-6, 1e4 },
+        { "mistral\",\"sliding_window\":null", 131072, 0, 1e-6, 1e4 },
+        { "mixtral\"", 131072, 0, 1e-5, 1e6 },
+        { "qwen2\"", 32768, 0, 1e-6, 1e4 },
+        { "qwen2\",\"use_sliding_window\":true", 32768, 0, 1e-6, 1e4 }, /* behind 28 layers */
+        { "qwen3\",\"use_sliding_window\":true,\"max_window_layers\":0", 32768, 4096, 1e-6, 1e4 },
+        { "qwen3_moe\",\"use_sliding_window\":true,\"max_window_layers\":2", 32768, 4096, 1e-6,
+          1e4 },
+    };
+    for (i64 i = 0; i < COUNT_OF(files); i++) {
+        struct model_spec s;
+        char json[1024];
+        snprintf(json, sizeof json, "{\"vocab_size\":16,\"hidden_size\":8,\"num_hidden_layers\":2,"
+                 "\"num_attention_heads\":2,\"intermediate_size\":8,\"model_type\":\"%s}",
+                 files[i].keys);
+        CHECK_OK(read_config_into(&s, json));
+        CHECK_EQ(s.positions, files[i].positions);
+        CHECK_EQ(s.window, files[i].window);
+        CHECK(s.norm_eps == files[i].norm_eps && s.rope_theta == files[i].theta);
+    }
 }
 
 /* A model of DeepSeek-V3's kind with these keys more. */
@@ -409,6 +445,8 @@ TEST(keys_that_change_the_mathematics_are_refused_by_name)
         { "\"rope_parameters\":{\"full_attention\":{\"rope_theta\":9}}",
           "\"rope_parameters.full_attention\"" },
         { "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":0}", "factor >= 1" },
+        { "\"rope_scaling\":{\"rope_type\":\"linear\"}", "factor >= 1" },
+        { "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8}", "0 < low_freq_factor" },
         { "\"num_experts\":8", "\"num_experts\" is 8" },
         { "\"is_causal\":false", "\"is_causal\" is false" },
         { "\"logits_scaling\":8.0", "\"logits_scaling\"" },
@@ -521,6 +559,7 @@ TEST_MAIN(ONE(parameter_counts_are_the_published_ones),
           ONE(shapes_that_do_not_fit_are_refused_with_numbers),
           ONE(weights_survive_a_hugging_face_folder), ONE(every_setting_survives_a_config),
           ONE(foreign_configurations_are_obeyed_or_refused),
+          ONE(what_a_foreign_configuration_leaves_out_is_what_transformers_takes),
           ONE(latents_that_are_others_are_refused_by_name),
           ONE(keys_that_change_the_mathematics_are_refused_by_name),
           ONE(values_of_another_type_are_refused_by_name),
