@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 struct search {
     const struct tensor *tensor;
@@ -86,19 +87,44 @@ static int run_again(struct session *s, const struct step_program *p, struct sea
     return exec_drain(p->program, &x);
 }
 
+/* Of the weight that a task reads; NULL: it reads none. */
+static const char *weight_name(const struct model *m, const struct task *t)
+{
+    for (int k = 0; k < t->op->n_in; k++)
+        for (i64 i = 0; t->in[k] && i < m->n_params; i++)
+            if (t->in[k] == m->params[i].master || t->in[k] == m->params[i].compute)
+                return m->params[i].desc.name;
+    return NULL;
+}
+
+/* "TENSOR of OP (WEIGHT) in layer N of rank R"; the tensor that an op gives is often named after
+ * it, and there is an embedding and a head outside the layers. */
+static void tell_place(const struct session *s, const struct search *found, struct text *out)
+{
+    const char *op = found->task->op->name, *weight = weight_name(s->model, found->task);
+    if (strcmp(found->tensor->name, op) != 0)
+        text_printf(out, "%s of ", found->tensor->name);
+    text_add(out, op);
+    if (weight)
+        text_printf(out, " (%s)", weight);
+    if (found->task->layer >= 0)
+        text_printf(out, " in layer %d", found->task->layer);
+    else
+        text_add(out, " outside the layers");
+    if (s->mesh.world)
+        text_printf(out, " of rank %lld", (long long)s->mesh.rank);
+}
+
 static void describe(const struct session *s, const struct search *found,
                      const struct step_program *p, char *text, i64 size)
 {
-    struct text samples = { 0 }, rank = { 0 };
+    struct text samples = { 0 }, place = { 0 };
+    tell_place(s, found, &place);
     tell_samples(s, found, &p->shape, &samples);
-    if (s->mesh.world)
-        text_printf(&rank, " of rank %lld", (long long)s->mesh.rank);
-    snprintf(text, (size_t)size, "%s of %s in layer %d%s is the first (element %lld, micro-batch "
-             "%d%s)", found->tensor->name, found->task->op->name, found->task->layer,
-             rank.data ? rank.data : "", (long long)found->element, found->micro_batch,
-             samples.data);
+    snprintf(text, (size_t)size, "%s is the first (element %lld, micro-batch %d%s)", place.data,
+             (long long)found->element, found->micro_batch, samples.data);
     text_fini(&samples);
-    text_fini(&rank);
+    text_fini(&place);
 }
 
 /* The lowest rank whose key is the smallest tells its text to all; -1: nobody has one. */

@@ -269,8 +269,34 @@ TEST(the_first_bad_tensor_is_named_with_its_sample)
     CHECK(model_first_not_finite(s.model, &element) == NULL);
     close_trapped(&j, &s);
     CHECK(log_has("nan", "step 6 is not finite: "));
-    CHECK(log_has("nan", " of load_batch in layer -1 is the first (element 40, micro-batch 0, "
-                         "sample 11 of the run: window "));
+    CHECK(log_has("nan", " of load_batch outside the layers is the first (element 40, "
+                         "micro-batch 0, sample 11 of the run: window "));
+}
+
+/* Of a layer's products, too, it is said which: by the weight, in bf16 by what it is a copy of. */
+TEST(the_weight_that_made_the_first_bad_tensor_is_named)
+{
+    static const char *const precisions[] = { "train.precision=fp32", "train.precision=bf16" };
+    static const enum param_id ids[] = { P_QKV, P_UP, P_NORM_F };
+    static const char *const says[] = { "finite: linear (blocks.1.attn.qkv.weight) in layer 1 is",
+                                        "finite: linear (blocks.1.mlp.up.weight) in layer 1 is",
+                                        "finite: rmsnorm (norm_f.gain) outside the layers is" };
+    for (int i = 0; i < 6; i++) {
+        const char *sets[] = { "eval.every=0", "train.steps=1", precisions[i / 3], NULL };
+        struct job j;
+        struct session s;
+        trap = (struct trap){ 0 };
+        open_trapped(&j, &s, "huge", sets);
+        struct param *p = model_param(s.model, ids[i % 3], ids[i % 3] == P_NORM_F ? -1 : 1);
+        for (i64 k = 0; k < param_here(p); k++)
+            tensor_set(p->master, k, 3e38);
+        for (i64 k = 0; p->compute != p->master && k < param_here(p); k++)
+            tensor_set(p->compute, k, 3e38);
+        CHECK_OK(session_train(&s));
+        close_trapped(&j, &s);
+        CHECK(log_has("huge", says[i % 3]));
+        sys_remove_tree(JOB_DIR "/runs/huge");
+    }
 }
 
 TEST(too_many_bad_steps_end_the_run_with_its_state_saved)
@@ -315,5 +341,6 @@ TEST_MAIN(ONE(a_deviation_is_counted_from_median_and_mad),
           ONE(a_rewind_goes_back_past_the_data_and_forgets_what_it_undid),
           ONE(a_lasting_rise_costs_one_rewind), ONE(rewinds_have_a_limit),
           ONE(the_first_bad_tensor_is_named_with_its_sample),
+          ONE(the_weight_that_made_the_first_bad_tensor_is_named),
           ONE(too_many_bad_steps_end_the_run_with_its_state_saved),
           ONE(weights_that_are_not_finite_are_named_and_not_saved))

@@ -94,7 +94,7 @@ TEST(the_first_bad_tensor_is_named_on_whichever_rank_it_is)
                             .check = has_skipped, .broken_rank = -1 };
     CHECK_OK(run_ranks(&r));
     CHECK(log_has("nan", "step 6 is not finite: "));
-    CHECK(log_has("nan", " of load_batch in layer -1 of rank 2 is the first (element 40, "
+    CHECK(log_has("nan", " of load_batch outside the layers of rank 2 is the first (element 40, "
                          "micro-batch 0, sample 23 of the run: window "));
 }
 
