@@ -50,6 +50,18 @@ static double may_stall(const struct plan_job *job, const struct plan_layout *l,
     return may && !does && nodes < job->stack->stall_nodes ? plan_stall_seconds(job, l) : 0;
 }
 
+/* Seconds that the host may take for layers besides, where nothing of a job on so many nodes leaves
+ * its stage: as in pipelines that leave a node. */
+static double may_lag(const struct plan_job *job, const struct plan_layout *l)
+{
+    const struct plan_stack *s = job->stack;
+    double nodes = (double)ceil_div(job->devices, job->machine->node_ranks);
+    double layers = (double)(job->spec->layers * l->micro_batches);
+    if (l->pp > 1 || nodes < s->stall_nodes)
+        return 0;
+    return layers * s->kernels_pipeline * (double)l->tp * job->family->launch_s;
+}
+
 double plan_interval_spread(const struct plan_step *step)
 {
     double messages = 0;
@@ -70,5 +82,5 @@ void plan_interval_of(const struct plan_job *job, const struct plan_layout *l,
     step->band = (struct plan_band){ step->seconds * exp(times * lo), step->seconds,
                                      step->seconds * exp(times * hi) };
     plan_widen_by_network(job, l, step);
-    step->band.hi *= 1 + may_stall(job, l, step) / step->seconds;
+    step->band.hi *= 1 + (may_stall(job, l, step) + may_lag(job, l)) / step->seconds;
 }

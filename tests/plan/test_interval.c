@@ -12,6 +12,7 @@ struct bed {
     struct plan_family family;
     struct plan_stack stack;
     struct plan_job job;
+    struct model_spec spec;
     const char *seen[1];
 };
 
@@ -26,7 +27,8 @@ static void bed_open(struct bed *b)
     b->stack = (struct plan_stack){ .name = "fitted", .interval = 1, .stall_nodes = 1,
                                     .stall_from = 1e6 };
     b->job = (struct plan_job){ .machine = &b->machine, .family = &b->family, .stack = &b->stack,
-                                .devices = 512, .sequence = 4096 };
+                                .devices = 512, .sequence = 4096, .spec = &b->spec };
+    b->spec.layers = 10;
 }
 
 TEST(what_is_like_the_fitted_rows_is_not_widened)
@@ -162,9 +164,30 @@ TEST(an_interval_holds_both_where_pipelines_may_stall)
     CHECK_NEAR(s.band.hi, 10 * exp(0.2), 1e-9);
 }
 
+TEST(an_interval_holds_both_where_hosts_may_lag)
+{
+    struct bed b;
+    struct plan_layout l = { .tp = 8, .cp = 1, .pp = 1, .dp = 64, .ep = 1, .micro_batches = 4 };
+    struct plan_step s = { .seconds = 10 };
+    bed_open(&b); /* 64 nodes */
+    b.family.launch_s = 1e-4;
+    b.stack.kernels_pipeline = 50;
+    b.stack.stall_nodes = 65;
+    plan_interval_of(&b.job, &l, &s);
+    CHECK_NEAR(s.band.hi, 10 * exp(0.2), 1e-9);
+    b.stack.stall_nodes = 64;
+    plan_interval_of(&b.job, &l, &s);
+    CHECK_NEAR(s.band.hi, (10 + 1.6) * exp(0.2), 1e-9); /* 10 layers x 4 x 8 ranks x 50 kernels */
+    CHECK_NEAR(s.band.lo, 10 * exp(-0.1), 1e-9);
+    l.pp = 2; /* priced so */
+    plan_interval_of(&b.job, &l, &s);
+    CHECK_NEAR(s.band.hi, 10 * exp(0.2), 1e-9);
+}
+
 TEST_MAIN(ONE(what_is_like_the_fitted_rows_is_not_widened), ONE(each_way_beyond_the_fitted_rows_widens),
           ONE(stacks_and_families_agree_on_what_was_fitted),
           ONE(a_device_without_rows_is_twice_as_uncertain_as_its_like),
           ONE(ends_are_those_of_the_software_or_of_the_family),
           ONE(messages_are_less_certain_than_what_is_computed),
-          ONE(an_interval_holds_both_where_pipelines_may_stall))
+          ONE(an_interval_holds_both_where_pipelines_may_stall),
+          ONE(an_interval_holds_both_where_hosts_may_lag))

@@ -26,7 +26,7 @@ static const struct bound bounds[] = {
     { "vtrain_multi", 40, 8.4, 3.7, 0, 0.78, 77, 25.5, 99, 5.2 },
     { "bigscience_bloom_a100", 77, 7, 5.5, 0, 0.73, 77, 25, 90, 1.2 },
     { "llm_foundry_mpt", 124, 6.2, 5.8, 0, 0, 77, 17.5, 0, 0 },
-    { "ultrascale_nanotron_h100", 985, 21.4, 9.3, 0, 0.86, 73, 31, 89, 21 },
+    { "ultrascale_nanotron_h100", 985, 20.6, 9.1, 0, 0.87, 75, 30.5, 89, 19.5 },
     { "megatron_bridge", 142, 12.8, 10.6, 0, -0.25, 90, 81, 75, 6.5 },
     { "torchtitan", 11, 10.7, 10.5, 0, 0, 80, 40, 99, 3.6 },
 };
@@ -128,6 +128,8 @@ TEST(intervals_hold_over_all_sets_together)
     for (i64 i = 0; i < 3; i++) {
         plan_validate_pool(&part, families[i], families[i], all, COUNT_OF(names), &a);
         of_families += part.compared;
+        if (strcmp(families[i], "b200")) /* of whose rows none was fitted */
+            CHECK(part.coverage >= 0.75 && part.coverage <= 0.85);
     }
     CHECK_EQ(of_families, rows);
     arena_fini(&a);
