@@ -107,9 +107,13 @@ static bool may_explain(const struct measure *m, const struct finding *cause,
         return symptom->lost <= clock_known * cause->lost;
     if (strcmp(cause->id, "B3") == 0)
         return cause->within_steps && is_quick_when_quiet(m, &symptom->place);
-    /* Ranks that are slow alike throughout a step make no parts of it unlike others. */
-    if (symptom->within_steps && strcmp(cause->id, "D6") != 0)
+    /* Ranks that are slow alike throughout a step, as by their rows, make no parts of it unlike
+     * others. */
+    if (symptom->within_steps)
         return false;
+    /* On a computed clock what is left beside the rows is no chance. */
+    if (strcmp(cause->id, "D6") == 0 && strcmp(symptom->id, "B3") == 0)
+        return !m->config.simulated;
     /* An op that is slow on some ranks only takes longer in sum by what these do. */
     if (strcmp(symptom->id, "K6") == 0)
         return (double)m->n_ranks * symptom->lost <= 1.2 * (double)ranks_of(c) * cause->lost;

@@ -43,6 +43,7 @@ enum finding_edit_kind {
     EDIT_EVEN_RANK, /* a rank's tasks take what the median rank's do */
     EDIT_AS_ELSE,   /* in some steps a rank's tasks take what they take in the others (median) */
     EDIT_EVEN_ROWS, /* every task takes its mean over data-parallel copies */
+    EDIT_EVEN_WORK, /* and what rows ask of attention is that mean: factor of that difference */
     EDIT_EVEN_STAGES, /* stages of equal length, but for what slow ranks and steps add */
     EDIT_QUIET,      /* tasks take at most what they take when nothing disturbs them; factor 0:
                       * when that is seldom so */
@@ -69,6 +70,7 @@ struct finding_edit {
     bool sums;                          /* of transfers: of all lanes that can be hidden */
     bool delayed;                       /* of transfers: each still takes its lane's latency */
     int order;                          /* of EDIT_PLACES: one of measure_domains */
+    bool quiet;                         /* tasks are quiet beforehand: the gain is from there on */
     bool as_usual;                      /* of quiet tasks: slow ranks' are as quick as others' */
     bool recompute, watching;           /* only what is computed again; what measures learning */
     char op[MEASURE_NAME];              /* what its name begins with; empty: any */

@@ -167,7 +167,7 @@ struct measure *measure_new(i64 n_ranks, i64 n_steps, struct arena *a)
     m->ceilings = unknown;
     for (int k = 0; k < LOSSES; k++)
         m->loss[k] = NAN;
-    m->padding = m->energy.watts = NAN;
+    m->padding = m->energy.watts = m->rows_slope = m->rows_unsure = NAN;
     m->threads_per_node = m->cores_per_node = NAN;
     m->memory_peak_bytes = m->memory_limit_bytes = m->recompute_bytes = NAN;
     m->run_s = m->start_s = m->compute = NAN;

@@ -319,6 +319,9 @@ struct measure {
     double loss[LOSSES];  /* seconds a step; NaN: no replay */
     double compute;       /* mean over ranks and steps, below the ladder's rungs */
     double stages[64];    /* compute of a stage, mean over its ranks and steps */
+    double rows_slope, rows_unsure; /* seconds that a rank's attention takes for each unit of work, and
+                           * the standard error as a share of it; NaN: nothing follows rows for
+                           * certain, or no replay */
     double padding;       /* share of places that no counted target depends on */
     double threads_per_node, cores_per_node; /* that compute; that there are for them */
     double memory_peak_bytes, memory_limit_bytes, recompute_bytes; /* the last: that keeping

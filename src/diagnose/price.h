@@ -1,7 +1,7 @@
 /* diagnose/price.h - what mending each finding gives back, by a replay of the run's steps.
  *
  * Each edit is replayed alone; of slow ranks that nobody waits for, as long as others are slower, it is
- * replayed beside these, mended. */
+ * replayed beside these, mended; and what noise in all tasks hides, beside quiet ones. */
 #ifndef HEADWAY_DIAGNOSE_PRICE_H
 #define HEADWAY_DIAGNOSE_PRICE_H
 

@@ -9,7 +9,7 @@
 
 #include "diagnose/findings.h"
 
-enum { RULE_LIMITS = 7 };
+enum { RULE_LIMITS = 8 };
 
 /* A number that decides, and why it is that number. */
 struct rule_limit {
@@ -81,9 +81,6 @@ double rule_disturbed(const struct measure *m);
 double rule_robbed(const struct measure_rank *r);
 /* Of that, what it lost while it computed. */
 double rule_robbed_computing(const struct measure *m, const struct measure_rank *k);
-/* Correlation of what ranks compute above their mean with the work of their rows, over steps; NaN
- * where the latter is not known or does not vary. */
-double rule_follows_work(const struct measure *m);
 /* What a step would wait for all ranks' loaders, were it ready for the next batch after so many
  * seconds; NaN where no loads were timed. */
 double rule_loader_wait(const struct measure *m, double consume);

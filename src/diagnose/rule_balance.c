@@ -1,4 +1,5 @@
 /* Ranks that do not have, or do not do, equally much. */
+#include "diagnose/rows.h"
 #include "diagnose/slow_groups.h"
 #include "diagnose/split.h"
 #include "graph/graph.h"
@@ -86,7 +87,7 @@ static bool tell_onset(const struct measure *m, const struct rule_limit *limit, 
         !(lost >= 0.5 * m->theta))
         return false;
     /* A single step, or two, of rows that take longer. */
-    if (steps < 5 && rule_follows_work(m) >= rules_balance[RULE_B2].limit[2].value)
+    if (steps < 5 && rows_fit(m).correlation >= rules_balance[RULE_B2].limit[2].value)
         return false;
     const bool all = is_among_all(m, in);
     const bool peers = !all && isfinite(rule_excess(m, rank, rule_compute).mean);
@@ -348,18 +349,30 @@ static double most_noise(const struct measure *m, i64 *rank)
     return most;
 }
 
+/* Of few actions it is known roughly: what is usual among the noisy decides who has it, not the one that
+ * seems to have most. */
 static void place_noise(const struct measure *m, struct finding *f, struct arena *a)
 {
-    double *noise = ARENA_ARRAY(a, double, m->n_ranks);
-    for (i64 r = 0; r < m->n_ranks; r++)
+    double *noise = ARENA_ARRAY(a, double, m->n_ranks), *noisy = ARENA_ARRAY(a, double, m->n_ranks);
+    const double most = most_noise(m, &(i64){ 0 });
+    for (i64 r = 0; r < m->n_ranks; r++) {
         noise[r] = m->ranks[r].noise > 0 ? m->ranks[r].noise : 0;
+        noisy[r] = noise[r] >= 0.5 * most ? noise[r] : NAN;
+    }
+    const double usual = measure_quantile(noisy, m->n_ranks, 0.5);
+    for (i64 r = 0; r < m->n_ranks; r++)
+        noise[r] = fmin(noise[r], usual);
     rule_place_ranks(m, noise, f);
 }
 
+/* The same beside what rows ask for, where ranks' times follow that. */
 static bool tell_jitter(const struct measure *m, const struct rule_limit *limit, struct finding *f,
                         struct arena *a)
 {
-    const struct slow_ranks g = slow_ranks_find(m, a);
+    const struct rows_fit rows = rows_fit(m);
+    const bool follows = rows_follow(&rows, limit[6].value, limit[7].value);
+    const struct measure left = rows_left(m, follows ? &rows : NULL, a);
+    const struct slow_ranks g = slow_ranks_find(&left, a);
     const double noise = most_noise(m, &(i64){ 0 });
     /* Of tasks that compute, times vary on the quietest machine, and who waits for that is what
      * counts; where times are given nothing but a fault makes them vary. */
@@ -367,14 +380,12 @@ static bool tell_jitter(const struct measure *m, const struct rule_limit *limit,
     char there[RULE_WHERE];
     i64 rank = g.rank;
     double lost = m->loss[LOSS_BALANCE];
-    if (!isfinite(lost))
-        lost = spread_within_stages(m).mean;
-    if (!varies && (rank < 0 || !slow_by_turns(m, limit, lost, &g.excess)))
-        return false;
-    if (rule_follows_work(m) >= limit[6].value)
+    if (follows || !isfinite(lost))
+        lost = spread_within_stages(&left).mean;
+    if (!varies && (rank < 0 || !slow_by_turns(&left, limit, lost, &g.excess)))
         return false;
     most_noise(m, &rank);
-    double sigma = measure_stat(m->ranks[rank].compute, m->n_steps).sigma;
+    double sigma = measure_stat(left.ranks[rank].compute, m->n_steps).sigma;
     f->within_steps = varies;
     if (varies) {
         place_noise(m, f, a);
@@ -384,11 +395,14 @@ static bool tell_jitter(const struct measure *m, const struct rule_limit *limit,
     rule_evidence(f, "compute times vary by %.1f ms from step to step (%.0f %%), and each step waits "
                   "for whoever is slowest: %.1f ms", 1e3 * sigma,
                   100 * sigma / fmax(m->compute, 1e-12), 1e3 * lost);
+    if (follows)
+        rule_reject(f, "D6", "that is beside what the rows' lengths ask for, which times follow, too "
+                    "(correlation %.2f)", rows.correlation);
     rule_reject(f, "B1", "no rank is the slowest in more than %.0f %% of the steps",
                 100 * g.excess.share);
     rule_edit(f, EDIT_QUIET, 1);
     /* Else noise that stays, but evenly. */
-    f->edit.least = varies ? EDIT_OFTEN_QUIET : EDIT_EVEN_ROWS;
+    f->edit.least = varies || follows ? EDIT_OFTEN_QUIET : EDIT_EVEN_ROWS;
     f->edit.factor_hi = varies ? 0 : 1;
     rule_gain(m, f, lost, lost, 0.35);
     rule_fix(f, "cores of their own for the ranks (taskset, cpuset), a quiet system, or fewer "
@@ -711,8 +725,8 @@ const struct rule rules_balance[] = {
         { 3, "standard errors of the spread", "none within is told from chance" },
         { 0.03, "of their time that parts of a step vary by, where their times are given",
           "tasks that sleep repeat within 2 %" },
-        { 0.3, "correlation of compute time and work", "as much and rows' lengths have a part in "
-          "it: of equal rows chance makes less" } } },
+        { 0.3, "correlation of compute time and work", "as D6" },
+        { 4, "standard errors of a correlation by chance", "as D6" } } },
     { "B4", "stages of unequal length", look_stages,
       { { 1.05, "times the mean of the stages", "equal stages repeat within 3 %" } } },
     { "B5", "too few micro-batches for the pipeline", look_bubble,

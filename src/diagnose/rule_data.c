@@ -1,4 +1,5 @@
 /* The loader is behind, or what it brings is worth less than it costs. */
+#include "diagnose/rows.h"
 #include "diagnose/rule.h"
 
 #include <math.h>
@@ -652,54 +653,26 @@ static bool look_padding(const struct measure *m, const struct rule_limit *limit
     return true;
 }
 
-static void centre(const struct measure *m, measure_series_fn series, double *out)
-{
-    for (i64 i = 0; i < m->n_steps; i++) {
-        double mean = 0;
-        for (i64 r = 0; r < m->n_ranks; r++)
-            mean += series(&m->ranks[r])[i] / (double)m->n_ranks;
-        for (i64 r = 0; r < m->n_ranks; r++)
-            out[i * m->n_ranks + r] = series(&m->ranks[r])[i] - mean;
-    }
-}
-
-static const double *series_work(const struct measure_rank *r) { return r->work; }
-
-double rule_follows_work(const struct measure *m)
-{
-    struct arena a;
-    for (i64 r = 0; r < m->n_ranks; r++)
-        if (!m->ranks[r].work)
-            return NAN;
-    arena_init(&a);
-    const i64 n = m->n_ranks * m->n_steps;
-    double *c = ARENA_ARRAY(&a, double, n), *w = ARENA_ARRAY(&a, double, n);
-    centre(m, rule_compute, c);
-    centre(m, series_work, w);
-    const double together = measure_correlation(c, w, n);
-    arena_fini(&a);
-    return together;
-}
-
 static bool look_length_skew(const struct measure *m, const struct rule_limit *limit,
                              struct finding *f)
 {
-    struct measure_spread spread = measure_spread(m, rule_compute);
-    double lost = isfinite(m->loss[LOSS_BALANCE]) ? m->loss[LOSS_BALANCE] : spread.excess;
-    if (m->n_ranks < 2 || !(lost >= m->theta) || spread.share > limit[1].value)
+    const struct rows_fit rows = rows_fit(m);
+    const struct measure_spread spread = measure_spread(m, rule_compute);
+    const double part = rows.correlation * rows.correlation, balance = m->loss[LOSS_BALANCE];
+    const double lost = isfinite(balance) ? fmax(rows.skew_s, part * balance) : rows.skew_s;
+    if (m->n_ranks < 2 || !rows_follow(&rows, limit[0].value, limit[1].value) || !(lost >= m->theta))
         return false;
-    const double together = rule_follows_work(m);
-    if (!(together >= limit[0].value))
-        return false;
-    rule_evidence(f, "the slowest rank computes %.1f ms longer than the median, and it is another "
-                  "one each time (the most frequent: %.0f %%)", 1e3 * spread.excess,
-                  100 * spread.share);
-    rule_evidence(f, "compute time follows the attention that the rows' lengths ask for: "
-                  "correlation %.2f", together);
-    rule_reject(f, "B1", "no rank is the slowest in more than %.0f %% of the steps",
-                100 * spread.share);
-    rule_reject(f, "B3", "the lengths explain it: correlation %.2f, not below 0.3", together);
-    rule_edit(f, EDIT_EVEN_ROWS, 1);
+    rule_evidence(f, "the rank whose rows ask for most attention computes %.1f ms longer for them than "
+                  "the mean, and it is another one each time", 1e3 * rows.skew_s);
+    rule_evidence(f, "compute time follows the attention that the rows' lengths ask for: correlation "
+                  "%.2f", rows.correlation);
+    if (spread.share <= 0.75)
+        rule_reject(f, "B1", "no rank is the slowest in more than %.0f %% of the steps",
+                    100 * spread.share);
+    rule_reject(f, "B3", "the lengths explain %.0f %% of how much ranks vary beside each other",
+                100 * part);
+    rule_edit(f, EDIT_EVEN_WORK, 1);
+    f->edit.factor_lo = fmax(0, 1 - 2 * rows.unsure);
     rule_gain(m, f, lost, lost, 0.2);
     rule_fix(f, "--data.border cross (every row costs the same), or more rows per rank: "
                 "--train.batch");
@@ -730,9 +703,8 @@ const struct rule rules_data[] = {
     { "D5", "rows are padded", look_padding,
       { { 0.02, "share of places that serve no token that counts", "as much as a finding must lose" } } },
     { "D6", "rows of unequal length", look_length_skew,
-      { { 0.7, "correlation of compute time and work", "0.8 was seen for pure skew; noise of a "
-          "tenth in the times lowers it by a tenth" },
-        { 0.75, "share of steps in which one rank is the slowest",
-          "of two equal ranks each is it in half of 40 steps, give or take 0.16 (two sigma)" } } },
+      { { 0.3, "correlation of compute time and work",
+          "less and rows explain less than a tenth of how ranks vary" },
+        { 4, "standard errors of a correlation by chance", "one in 10^4 by chance" } } },
     { .id = "" },
 };

@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/sys.h"
 #include "diagnose/times.h"
+#include "diagnose/whatif_noise.h"
 #include "diagnose/whatif_order.h"
 #include "diagnose/whatif_pick.h"
 #include "diagnose/whatif_places.h"
@@ -32,6 +33,7 @@ struct whatif {
     double less_data;    /* how much less is waited for data in all steps */
     double left_s[MOST_GRAPHS][2]; /* of each without waits for data; without gaps, too */
     double length, measured; /* sums over the graphs */
+    struct rows_work rows;
     struct quiet_times quiet; /* once asked for; share NULL: not yet */
     struct arena arena;
     double *seconds, *lead, *ends; /* room for an edited graph */
@@ -156,6 +158,7 @@ int whatif_new(struct whatif **out, struct record *r, const struct measure *m, i
         return (int)i64_min(rc, OK);
     }
     climb_graphs(w, r);
+    w->rows = rows_find(w->steps, w->graphs, w->n, &w->arena);
     for (int k = 0; k < HOST_KINDS; k++) {
         w->stands_for[k] = whatif_stands_for(m, take, (enum measure_host)k);
         w->rarer[k] = whatif_rarer(m, take, (enum measure_host)k);
@@ -405,12 +408,13 @@ static void find_quiet(struct whatif *w)
         stage[r] = stage_of(w, 0, r);
         pace[r] = quiet_pace(w, r);
     }
-    const struct quiet_steps s = { w->graphs, w->n, stage, pace };
+    const struct quiet_steps s = { w->graphs, w->n, stage, pace, &w->rows };
     w->quiet = quiet_find(&s, &w->arena);
     arena_fini(&a);
 }
 
-/* Actions take at most what they take when nothing disturbs them, and tasks their usual share. */
+/* Actions take at most what they take when nothing disturbs them, or exactly that where all else is
+ * quiet beforehand, and tasks their usual share; for rows as they are. */
 static void keep_quiet(struct whatif *w, int graph, const struct finding_edit *e, enum quiet q)
 {
     const struct dag *g = w->graphs[graph];
@@ -419,110 +423,47 @@ static void keep_quiet(struct whatif *w, int graph, const struct finding_edit *e
     if (!w->quiet.share)
         find_quiet(w);
     arena_init(&a);
-    double *now = ARENA_ARRAY(&a, double, g->n_ranks * w->quiet.actions);
+    const i64 places = g->n_ranks * w->quiet.actions;
+    double *now = ARENA_ARRAY(&a, double, places), *rows = ARENA_ARRAY(&a, double, places);
     for (i64 i = 0; i < g->n; i++)
-        if (g->nodes[i].kind == DAG_COMPUTE)
-            now[g->nodes[i].rank * w->quiet.actions + g->nodes[i].action] += w->seconds[i];
+        if (g->nodes[i].kind == DAG_COMPUTE) {
+            const i64 place = g->nodes[i].rank * w->quiet.actions + g->nodes[i].action;
+            now[place] += w->seconds[i];
+            rows[place] += (double)w->quiet.share[graph][i] * rows_times(&w->rows, graph, &g->nodes[i]);
+        }
     for (i64 i = 0; i < g->n; i++) {
         const struct dag_node *n = &g->nodes[i];
-        if (n->kind != DAG_COMPUTE || !finding_edits_rank(e, n->rank))
+        const i64 place = n->kind == DAG_COMPUTE ? n->rank * w->quiet.actions + n->action : 0;
+        if (n->kind != DAG_COMPUTE || !finding_edits_rank(e, n->rank) || !(rows[place] > 0))
             continue;
         const double pace = mends_ranks ? 1 : quiet_pace(w, n->rank);
         const double quiet = *quiet_action(&w->quiet, q, graph, g->n_ranks, n->rank, n->action);
-        w->seconds[i] = (double)w->quiet.share[graph][i] *
-                        fmin(now[n->rank * w->quiet.actions + n->action], pace * quiet);
+        const double most = e->quiet ? INFINITY : now[place] / rows[place];
+        w->seconds[i] = (double)w->quiet.share[graph][i] * rows_times(&w->rows, graph, n) *
+                        fmin(most, pace * quiet);
     }
     arena_fini(&a);
 }
 
 /* --- noise ---------------------------------------------------------------------------- */
 
-enum { LEAST_STEPS = 5, LEAST_ACTIONS = 3, ENOUGH_STEPS = 20 };
+enum { ENOUGH_STEPS = 20 };
 /* What a regular gap is above the usual ones: of the step, as a finding; and sigma, as H9. */
 static const double least_gap = 0.02, gap_sigma = 6;
-
-/* took: what a rank's actions computed for, [graph * actions + action]. */
-static double noise_of(double *took, i64 graphs, i64 actions, struct arena *a)
-{
-    double *x = ARENA_ARRAY(a, double, graphs);
-    for (i64 i = 0; i < actions; i++) {
-        for (i64 k = 0; k < graphs; k++)
-            x[k] = took[k * actions + i];
-        const double usual = measure_quantile(x, graphs, 0.5);
-        for (i64 k = 0; k < graphs; k++)
-            took[k * actions + i] = usual > 0 ? took[k * actions + i] / usual : NAN;
-    }
-    for (i64 k = 0; k < graphs; k++)
-        x[k] = measure_stat(&took[k * actions], actions).sigma;
-    return measure_quantile(x, graphs, 0.5);
-}
-
-/* Of each rank that has so many actions: what they take when they are the quickest. */
-static void set_quiet_paces(const struct whatif *w, struct measure *m, double *const *took,
-                            const i64 *actions, struct arena *a)
-{
-    double *quiet = ARENA_ARRAY(a, double, m->n_ranks), *peers = ARENA_ARRAY(a, double, m->n_ranks);
-    for (i64 r = 0; r < m->n_ranks; r++)
-        for (i64 i = 0; r < w->graphs[0]->n_ranks && i < actions[r]; i++) {
-            double least = INFINITY;
-            for (int k = 0; k < w->n; k++)
-                least = fmin(least, took[r][k * actions[r] + i]);
-            quiet[r] += least;
-        }
-    for (i64 r = 0; r < m->n_ranks; r++) {
-        i64 n = 0;
-        for (i64 p = 0; p < m->n_ranks; p++)
-            if (p != r && m->ranks[p].stage == m->ranks[r].stage)
-                peers[n++] = quiet[p];
-        const double usual = measure_quantile(peers, n, 0.5);
-        m->ranks[r].quiet_pace = usual > 0 && quiet[r] > 0 ? quiet[r] / usual : NAN;
-    }
-}
 
 void whatif_noise(const struct whatif *w, struct measure *m)
 {
     const int ranks = w->graphs[0]->n_ranks;
     struct arena a;
     arena_init(&a);
-    double **took = ARENA_ARRAY(&a, double *, ranks);
     i64 *actions = ARENA_ARRAY(&a, i64, ranks);
-    for (int r = 0; r < ranks && w->n >= LEAST_STEPS; r++) {
+    for (int r = 0; r < ranks; r++) {
         const struct record_table *t = w->steps[0].ranks[r].table;
         actions[r] = t ? t->n_actions : 0;
-        took[r] = ARENA_ARRAY(&a, double, w->n * actions[r]);
     }
-    for (int k = 0; k < w->n; k++)
-        for (i64 i = 0; i < w->graphs[k]->n; i++) {
-            const struct dag_node *n = &w->graphs[k]->nodes[i];
-            if (n->kind == DAG_COMPUTE && n->rank < ranks && n->action < actions[n->rank])
-                took[n->rank][k * actions[n->rank] + n->action] += w->graphs[k]->seconds[i];
-        }
-    if (w->n >= ENOUGH_STEPS)
-        set_quiet_paces(w, m, took, actions, &a);
-    for (int r = 0; r < ranks && r < m->n_ranks; r++)
-        if (actions[r] >= LEAST_ACTIONS)
-            m->ranks[r].noise = noise_of(took[r], w->n, actions[r], &a);
+    const struct quiet_steps s = { .graphs = w->graphs, .n = w->n, .rows = &w->rows };
+    quiet_noise(&s, actions, m);
     arena_fini(&a);
-}
-
-/* Whether some rank stands still every so many steps, by so much that it may be a finding. */
-static bool has_regular_gaps(const struct measure *m)
-{
-    for (i64 r = 0; r < m->n_ranks; r++)
-        if (measure_regular_pauses(m, r, gap_sigma, least_gap * m->step.mean).count > 0)
-            return true;
-    return false;
-}
-
-void whatif_settle(const struct whatif *w, struct measure *m)
-{
-    double left[MOST_GRAPHS];
-    const int what = has_regular_gaps(m);
-    for (int k = 0; k < w->n; k++)
-        left[k] = w->left_s[k][what];
-    if (w->n >= ENOUGH_STEPS)
-        measure_settle_left(m, left, w->n);
-    m->loss[LOSS_DATA] *= w->less_data;
 }
 
 /* --- stages --------------------------------------------------------------------------- */
@@ -670,10 +611,17 @@ static double edited_length(struct whatif *w, int graph, const struct finding_ed
     memcpy(w->lead, g->lead, (size_t)g->n * sizeof *w->lead);
     if (e->n_mended > 0)
         mend_ranks(w, graph, e);
+    if (e->quiet)
+        keep_quiet(w, graph, &(struct finding_edit){ .rank = -1, .peer = -1, .quiet = true },
+                   USUALLY_QUIET);
     switch (e->kind) {
     case EDIT_EVEN_RANK:
     case EDIT_EVEN_ROWS:
         even_ranks(w, graph, e);
+        break;
+    case EDIT_EVEN_WORK:
+        for (i64 i = 0; i < g->n; i++)
+            w->seconds[i] *= rows_even(&w->rows, graph, &g->nodes[i], factor);
         break;
     case EDIT_EVEN_STAGES:
         keep_quiet(w, graph, e, OFTEN_QUIET); /* what a rank or some steps have is not the stage's */
@@ -703,6 +651,32 @@ static double edited_length(struct whatif *w, int graph, const struct finding_ed
     if (e->delayed)
         return whatif_delayed_length(w->measure, g, w->seconds, w->lead, w->ends);
     return dag_length(g, w->seconds, w->lead, w->ends);
+}
+
+/* Whether some rank stands still every so many steps, by so much that it may be a finding. */
+static bool has_regular_gaps(const struct measure *m)
+{
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (measure_regular_pauses(m, r, gap_sigma, least_gap * m->step.mean).count > 0)
+            return true;
+    return false;
+}
+
+void whatif_settle(struct whatif *w, struct measure *m)
+{
+    double left[MOST_GRAPHS];
+    const int what = has_regular_gaps(m);
+    for (int k = 0; k < w->n; k++)
+        left[k] = w->left_s[k][what];
+    if (w->n >= ENOUGH_STEPS)
+        measure_settle_left(m, left, w->n);
+    /* There nothing varies by chance, but for what was drawn for each action. */
+    const struct finding_edit quiet = { .kind = EDIT_OFTEN_QUIET, .rank = -1, .peer = -1 };
+    for (int k = 0; k < w->n && m->config.simulated; k++)
+        left[k] = edited_length(w, k, &quiet, 1);
+    if (w->n >= ENOUGH_STEPS && m->config.simulated)
+        measure_settle_left(m, left, w->n);
+    m->loss[LOSS_DATA] *= w->less_data;
 }
 
 /* Seconds a step that the rank which does so most stands still for calls that nothing needs yet. */

@@ -23,9 +23,9 @@ struct finding_replay whatif_replay(struct whatif *w);
 double whatif_seconds(const struct whatif *w, const struct finding_edit *e);
 /* Sets the noise of the measure's ranks. */
 void whatif_noise(const struct whatif *w, struct measure *m);
-/* Behind the measure's losses: what is waited for data in all of its steps, and no noise that waits
- * for data and regular gaps explain. */
-void whatif_settle(const struct whatif *w, struct measure *m);
+/* Behind the measure's losses and noise: what is waited for data in all of its steps, and no noise that
+ * waits for data and regular gaps explain; on a computed clock, nor what makes actions vary. */
+void whatif_settle(struct whatif *w, struct measure *m);
 /* Length of the graphs as they are over what was measured; 1 is perfect. */
 double whatif_fidelity(const struct whatif *w);
 

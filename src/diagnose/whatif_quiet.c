@@ -53,6 +53,13 @@ static i64 key_of(const struct quiet_steps *s, int rank, i64 action, u32 task)
     return (i64)s->stage[rank] << 48 | action << 32 | task;
 }
 
+/* At the usual pace, with usual rows. */
+static double usual_seconds(const struct quiet_steps *s, int graph, i64 node)
+{
+    const struct dag_node *n = &s->graphs[graph]->nodes[node];
+    return s->graphs[graph]->seconds[node] / s->pace[n->rank] / rows_times(s->rows, graph, n);
+}
+
 static struct peers list_tasks(const struct quiet_steps *s, struct arena *a)
 {
     i64 total = 0;
@@ -64,7 +71,7 @@ static struct peers list_tasks(const struct quiet_steps *s, struct arena *a)
             const struct dag_node *n = &s->graphs[k]->nodes[i];
             if (counts(s, n))
                 all.p[all.n++] = (struct peer){ key_of(s, n->rank, n->action, n->task_id), k, i,
-                                                s->graphs[k]->seconds[i] / s->pace[n->rank] };
+                                                usual_seconds(s, k, i) };
         }
     qsort(all.p, (size_t)all.n, sizeof *all.p, by_key);
     return all;
@@ -82,7 +89,7 @@ static struct peers list_actions(const struct quiet_steps *s, i64 actions, struc
         for (i64 i = 0; i < s->graphs[k]->n; i++) {
             const struct dag_node *n = &s->graphs[k]->nodes[i];
             if (counts(s, n))
-                sum[n->rank * actions + n->action] += s->graphs[k]->seconds[i] / s->pace[n->rank];
+                sum[n->rank * actions + n->action] += usual_seconds(s, k, i);
         }
         for (i64 i = 0; i < ranks * actions; i++)
             if (sum[i] > 0)

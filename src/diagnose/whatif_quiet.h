@@ -4,19 +4,21 @@
 
 #include "base/arena.h"
 #include "diagnose/dag.h"
+#include "diagnose/whatif_rows.h"
 
 enum quiet { USUALLY_QUIET, OFTEN_QUIET, SELDOM_QUIET, QUIETS }; /* as one expects, or more or less */
 
 /* Steps of one program, and of each rank its stage (-1: it has no spans) and how much slower it is
- * than others when nothing disturbs it, 1 or more. */
+ * than others when nothing disturbs it, 1 or more. rows: what its rows ask for; NULL: all alike. */
 struct quiet_steps {
     struct dag *const *graphs;
     int n;
     const int *stage;
     const double *pace;
+    const struct rows_work *rows;
 };
 
-/* What whole actions take, at the usual pace, and how tasks usually share it. */
+/* What whole actions take, at the usual pace and with usual rows, and how tasks usually share it. */
 struct quiet_times {
     i64 actions;
     double *seconds[QUIETS]; /* [graph][rank][action] flat: of an action; 0: it computes nothing */

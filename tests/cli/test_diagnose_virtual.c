@@ -58,6 +58,10 @@ static double number(json_t *o, const char *key)
 #define NARROW "--set train.batch=4 --set train.accumulate=2 --rates flops=2e10,link=5e8 "
 #define EXPERTS "--layout dp=8,ep=2 --set model.spec=laptop-moe --set train.accumulate=2 --rates " \
                 "flops=1e11,memory=1e10,link=1e9,latency=5e-5 "
+#define WIDE "--layout dp=16,zero=2 --set train.batch=32 --set train.accumulate=4 --set " \
+             "train.seed=91 --rates flops=5e10,latency=2e-5 "
+#define UNEVEN "--layout dp=4,zero=1 --set model.spec=laptop-2m --set train.batch=4 --set " \
+               "train.accumulate=4 --set train.seq=512 --rates flops=2e10,latency=2e-5 "
 #define LONE_TENSOR "--layout tp=4 --set train.batch=4 "
 #define MIXED "--set train.batch=2 --set train.accumulate=4 --set train.seq=256 " \
               "--rates flops=5e10,memory=2e10,link=1e9,latency=1e-5 "
@@ -88,6 +92,7 @@ static const struct fault faults[] = {
     { "K4", DP, "phi_override=0.85@2", "rank", 2 },
     { "K4", DP, "phi_override=0.6", NULL, 0 },
     { "B3", DP, "jitter=12%", NULL, 0 },
+    { "B3", WIDE, "jitter=60%", NULL, 0 }, /* of few actions: by chance one rank's seem quiet */
     { "B3", LONE, "jitter=12%", NULL, 0 },
     { "B3", LONE_TENSOR, "jitter=12%", NULL, 0 },
     { "B3", "--layout pp=4,schedule=zb-h1 --set train.batch=4 --set train.accumulate=32 ",
@@ -273,6 +278,8 @@ TEST(of_two_faults_both_are_among_the_first_three)
         /* In time for steps as long as the slow rank makes them, which are longer than a second. */
         { DP "--rates flops=2e10,memory=1e10,link=4e9,latency=1e-5 ",
           "slow_compute=1.6@7,loader_spin=2200ms@5", "B1", "D1" },
+        { UNEVEN, "seqlen_zipf=0.8,jitter=10%", "B3", "D6" },
+        { UNEVEN, "seqlen_zipf=0.8,jitter=50%", "B3", "D6" }, /* nobody waits for rows yet */
     };
     for (i64 i = 0; i < COUNT_OF(pairs); i++) {
         json_t *o = diagnose(pairs[i].flags, pairs[i].inject);

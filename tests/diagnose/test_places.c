@@ -692,6 +692,23 @@ TEST(a_rank_that_varies_is_slow_besides_only_if_it_is_so_when_quiet)
     }
 }
 
+/* Of few parts of a step chance makes the noise of one rank seem large, of another small. */
+TEST(noise_of_all_ranks_has_no_place_though_some_seem_to_have_more)
+{
+    static const double noise[] = { 0.18, 0.11, 0.14, 0.12, 0.10, 0.085 };
+    for (int of_one = 0; of_one < 2; of_one++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(6, STEPS, &a);
+        b3(m, &a);
+        m->config.simulated = true;
+        for (int r = 0; r < 6; r++)
+            m->ranks[r].noise = of_one && r != 3 ? 0.03 : noise[r];
+        CHECK_EQ(first(m, "B3")->place.rank, of_one ? 3 : -1);
+        arena_fini(&a);
+    }
+}
+
 /* --- the machine ------------------------------------------------------------------ */
 
 TEST(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains)
@@ -906,6 +923,7 @@ TEST_MAIN(ONE(a_pause_and_a_slow_clock_are_where_they_are), ONE(several_ranks_ma
           ONE(all_ranks_may_become_slow_at_once), ONE(jitter_is_found_in_steps_that_vary),
           ONE(a_ring_that_nothing_hides_is_found_where_a_replay_says_so),
           ONE(what_follows_the_lengths_of_rows_is_no_jitter),
+          ONE(noise_of_all_ranks_has_no_place_though_some_seem_to_have_more),
           ONE(a_rank_that_varies_is_slow_besides_only_if_it_is_so_when_quiet),
           ONE(what_others_take_stands_behind_the_runs_own_faults_and_widens_their_gains),
           ONE(a_rank_that_others_rob_is_not_slow_by_less_than_that),

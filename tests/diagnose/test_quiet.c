@@ -43,7 +43,7 @@ static double quiet_step(late_fn *late, double pace)
     arena_init(&a);
     for (int k = 0; k < STEPS; k++)
         graphs[k] = step_of(&draws, k, late, &a);
-    const struct quiet_steps s = { graphs, STEPS, stage, paces };
+    const struct quiet_steps s = { graphs, STEPS, stage, paces, NULL };
     const struct quiet_times quiet = quiet_find(&s, &a);
     for (int k = 0; k < STEPS; k++)
         for (i64 i = 0; i < graphs[k]->n; i++) {
