@@ -159,7 +159,7 @@ static void print_events(const struct record *r)
     for (i64 i = 0; i < r->n_events; i++) {
         const struct record_event *e = &r->events[i];
         i64 before = 0, behind = 0, last = i;
-        for (i64 k = 0; k < i; k++)
+        for (i64 k = 0; k < i && before < TOLD; k++)
             before += is_like(&r->events[k], e);
         if (before < TOLD)
             printf("step %lld: %s\n", (long long)e->step + 1, e->text);
