@@ -298,6 +298,13 @@ def check_two(browser, file, pictures):
     check(page.evaluate("document.querySelectorAll('#curves .legend')[0].textContent")
           .count("training") == 2, "two runs: curves of both")
     check_quiet(page, file, "two runs")
+    page.resize(320, 640)
+    page.frame()
+    least = page.evaluate("Math.min(...[...document.querySelectorAll('#summary tbody > tr > :first-child')]"
+                          ".map((e) => e.getBoundingClientRect().width))")
+    check(least > 40, f"two runs: on a narrow screen, too, names are read in words: {least} pixels")
+    page.resize(1280, 900)
+    page.frame()
     if pictures:
         page.screenshot(pictures + "/two.png")
 
@@ -317,6 +324,8 @@ def check_simulated(browser, headway, folder):
           "--set", "train.batch=4", "--rates", "link=1e7", "--set", "run.name=ranks")
     page = browser.open("file://" + report(headway, folder, "runs/ranks"))
     page.frame()
+    said = page.evaluate("document.querySelector('#log').textContent")
+    check("preflight: latency_s 2×10⁻⁵, bytes_per_s 10" in said and "{" not in said, f"events are words: {said}")
     under_way = page.evaluate("(() => { const r = JSON.parse(document.getElementById('data').textContent).runs[0].record; "
                               "const last = r.steps[r.steps.length - 1]; "
                               "return Math.max(...r.ranks.map((k) => k.seconds[7])) / (last.end * 1e-9); })()")

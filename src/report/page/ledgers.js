@@ -75,13 +75,24 @@ function energySection(runs) {
   node.append(el("div", { class: "card" }, comparison("Energy", runs.filter((run) => run.energy), rows)));
 }
 
+/* A line of metrics.jsonl in words: its event, and what it says of it. */
+function eventText(text) {
+  let o;
+  try { o = JSON.parse(text); } catch { return text; } /* a long one is cut */
+  if (!o || typeof o !== "object" || Array.isArray(o)) return text;
+  const words = (v) => isNumber(v) ? number(v) : v === null ? "–" : Array.isArray(v) ? v.map(words).join(" and ")
+    : typeof v === "object" ? "(" + Object.entries(v).map(([k, x]) => k + " " + words(x)).join(", ") + ")" : String(v);
+  const said = Object.entries(o).filter(([k]) => !["event", "t", "step"].includes(k)).map(([k, v]) => k + " " + words(v));
+  return o.event + (said.length ? ": " + said.join(", ") : "");
+}
+
 function logSection(runs) {
   const node = section("log", "Log");
   for (const run of runs) {
     const notes = run.metrics.packed.notes || [];
     node.append(el("div", { class: "card spaced" }, el("h3", { text: runs.length > 1 ? run.title : "What was said" }),
       notes.length > 0 && el("p", { class: "intro", text: `Events in metrics.jsonl: ${number(run.metrics.packed.all_notes)}` + (run.metrics.packed.all_notes > notes.length ? `, the newest ${notes.length} here.` : ".") }),
-      notes.length > 0 && table("Events", [{ name: "step", number: true }, { name: "event" }], notes.map((n) => [number(n.step), n.text])),
+      notes.length > 0 && table("Events", [{ name: "step", number: true }, { name: "event" }], notes.map((n) => [number(n.step), eventText(n.text)])),
       run.log ? el("pre", { class: "log", tabindex: 0, role: "region", "aria-label": "End of log.txt", text: run.log }) : el("p", { text: "No log." })));
   }
 }
