@@ -74,6 +74,18 @@ void progress_format(const struct progress *p, double fraction, const char *deta
                  detail);
 }
 
+/* What two spaces part goes as a whole where there is no room for it. */
+static void fit(char *line, int width)
+{
+    char *end = NULL;
+    if (width <= 0 || (int)strlen(line) <= width)
+        return;
+    for (char *at = strstr(line, "  "); at && at - line <= width; at = strstr(at + 2, "  "))
+        end = at;
+    if (end && end > line)
+        *end = '\0';
+}
+
 void progress_show(struct progress *p, double fraction, const char *detail, u64 now_ns)
 {
     char line[512];
@@ -82,6 +94,7 @@ void progress_show(struct progress *p, double fraction, const char *detail, u64 
     progress_format(p, fraction, detail, 1e-9 * (double)(now_ns - p->begin_ns), line,
                     sizeof line);
     if (terminal_has_status(p->terminal)) {
+        fit(line, p->terminal->width - 1);
         terminal_status(p->terminal, line);
         return;
     }

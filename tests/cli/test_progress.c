@@ -84,6 +84,20 @@ TEST(a_tiny_terminal_gets_plain_lines)
     CHECK(strchr(shown(0, 0, show_two), '\033')); /* of unknown size */
 }
 
+static void show_much(struct terminal *t)
+{
+    struct progress p;
+    progress_begin(&p, t, "train");
+    progress_update(&p, 0.5, "step 22/30  loss 4.2  3412 tokens/s");
+}
+
+TEST(a_narrow_terminal_gets_whole_words)
+{
+    CHECK(strstr(shown(50, 24, show_much), "0:00  step 22/30  loss 4.2\r"));
+    CHECK(strstr(shown(37, 24, show_much), "train  50 %  0:00  step 22/30\r"));
+    CHECK(strstr(shown(24, 24, show_much), "train  50 %  0:00\r"));
+}
+
 static void shrink(struct terminal *t)
 {
     terminal_status(t, "0123456789");
@@ -201,7 +215,7 @@ TEST(several_lines_are_replaced_as_one_and_log_lines_pass_above)
 TEST_MAIN(ONE(several_lines_are_replaced_as_one_and_log_lines_pass_above),
           ONE(times_are_written_as_people_read_them),
           ONE(a_terminal_on_which_nothing_moves_is_none),
-          ONE(a_tiny_terminal_gets_plain_lines),
+          ONE(a_tiny_terminal_gets_plain_lines), ONE(a_narrow_terminal_gets_whole_words),
           ONE(a_status_goes_when_its_terminal_becomes_tiny),
           ONE(a_terminal_gets_a_bar_and_a_file_gets_words),
           ONE(the_time_left_counts_from_where_a_resumed_run_began),
