@@ -13,6 +13,7 @@ struct http_request {
     const char *host, *origin, *site; /* Host, Origin, Sec-Fetch-Site */
     int repeated;      /* one of these three came more than once: which counts is not known */
     const char *seen;  /* the value of "seen" behind "?" */
+    const char *accept; /* Accept */
     int fields;        /* of the head */
     long long head_bytes;
     int has_body;
@@ -48,7 +49,7 @@ struct http_table {
     const char *(*last_error)(void);
 };
 
-enum { HTTP_TABLE_VERSION = 3 };
+enum { HTTP_TABLE_VERSION = 4 };
 
 /* What the module exports. */
 #define HTTP_TABLE_SYMBOL "headway_http_table"

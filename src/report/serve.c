@@ -18,7 +18,8 @@ int serve_init(struct serve *s, struct run_page *const *runs, i64 n, const char 
 {
     u8 random[TOKEN_DIGITS / 2];
     *s = (struct serve){ .runs = runs, .n_runs = n, .data.made = -1, .record.made = -1,
-                         .metrics.made = -1, .allowance = SERVE_BURST };
+                         .metrics.made = -1, .openmetrics.made = -1,
+                         .allowance = SERVE_BURST };
     if (sys_random(random, sizeof random) != 0)
         return err_set(ERR_SYS, "the system gives no random numbers for the page's address");
     for (i64 i = 0; i < (i64)sizeof random; i++)
@@ -36,6 +37,7 @@ void serve_fini(struct serve *s)
     text_fini(&s->data.text);
     text_fini(&s->record.text);
     text_fini(&s->metrics.text);
+    text_fini(&s->openmetrics.text);
 }
 
 /* --- who may ask -------------------------------------------------------------------- */
@@ -189,9 +191,12 @@ static struct openmetrics newest_of(const struct run_metrics *m, const char *lab
     };
 }
 
-static void give_metrics(struct serve *s, double now, struct http_answer *a)
+static void give_metrics(struct serve *s, const struct http_request *q, struct http_answer *a)
 {
-    struct serve_part *p = &s->metrics;
+    static const char format[] = "application/openmetrics-text";
+    const bool open = q->accept && strstr(q->accept, format);
+    struct serve_part *p = open ? &s->openmetrics : &s->metrics;
+    const double now = q->now;
     if (!is_fresh(p, SERVE_DATA_S, now)) {
         struct arena scratch;
         u64 began = sys_now_ns();
@@ -201,12 +206,15 @@ static void give_metrics(struct serve *s, double now, struct http_answer *a)
         for (i64 i = 0; i < s->n_runs; i++)
             m[i] = newest_of(&s->runs[i]->metrics, label_of(s, i));
         text_clear(&p->text);
-        openmetrics_format(&p->text, m, s->n_runs, PROMETHEUS_TEXT);
+        openmetrics_format(&p->text, m, s->n_runs, open ? OPENMETRICS_1 : PROMETHEUS_TEXT);
         arena_fini(&scratch);
         p->made = now;
         p->took = 1e-9 * (double)(sys_now_ns() - began);
     }
-    *a = (struct http_answer){ .status = 200, .type = "text/plain; version=0.0.4; charset=utf-8",
+    *a = (struct http_answer){ .status = 200,
+                               .type = open ? "application/openmetrics-text; version=1.0.0; "
+                                              "charset=utf-8"
+                                            : "text/plain; version=0.0.4; charset=utf-8",
                                .body = p->text.data, .bytes = p->text.length };
 }
 
@@ -236,7 +244,7 @@ void serve_answer(void *context, const struct http_request *q, struct http_answe
     else if (strcmp(what, "record") == 0)
         give(make(s, &s->record, RUN_PAGE_RECORD, SERVE_RECORD_S, q->now), q, a);
     else if (strcmp(what, "metrics") == 0)
-        give_metrics(s, q->now, a);
+        give_metrics(s, q, a);
     else
         refuse(a, 404, "there is no such page\n");
 }

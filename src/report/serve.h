@@ -8,7 +8,8 @@
  *     /TOKEN/        the page
  *     /TOKEN/data    its JSON but for the record; 204 when "seen" is what there is
  *     /TOKEN/record  the record, at most every SERVE_RECORD_S seconds a new one
- *     /TOKEN/metrics for Prometheus: where each run is, of what its metrics have last
+ *     /TOKEN/metrics for Prometheus: where each run is, of what its metrics have last; in
+ *                    OpenMetrics format who accepts that, as Prometheus does
  *
  * Reads of the folder are bounded in time likewise: asking often costs the run nothing. */
 #ifndef HEADWAY_SERVE_H
@@ -36,7 +37,8 @@ struct serve {
     char token[33];
     int port;
     struct text page, policy;
-    struct serve_part data, record, metrics; /* the last: in Prometheus' text format */
+    struct serve_part data, record;
+    struct serve_part metrics, openmetrics; /* the same in two formats */
     double allowance, last; /* of requests; when it was counted */
 };
 

@@ -195,6 +195,21 @@ TEST(monitoring_gets_what_the_run_said_last)
     CHECK(strstr(a.body, "\nheadway_loss_nats{run=\"" FOLDER "\",rank=\"0\"} 1.25\n"));
 }
 
+TEST(who_accepts_openmetrics_gets_it)
+{
+    struct http_answer a = { 0 };
+    struct http_request q = good("metrics", 3600);
+    q.accept = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3";
+    serve_answer(&server, &q, &a);
+    CHECK_EQ(a.status, 200);
+    CHECK(strncmp(a.type, "application/openmetrics-text; version=1.0.0", 43) == 0);
+    CHECK(strstr(a.body, "# TYPE headway_steps counter\n"));
+    CHECK(strcmp(a.body + a.bytes - 6, "# EOF\n") == 0);
+    q.accept = "*/*";
+    serve_answer(&server, &q, &a);
+    CHECK(strncmp(a.type, "text/plain; version=0.0.4", 25) == 0 && !strstr(a.body, "# EOF"));
+}
+
 TEST(who_asks_too_often_waits)
 {
     int answered = 0, more = 0;
@@ -216,7 +231,8 @@ int main(void)
         ONE(who_knows_the_address_gets_the_page), ONE(everybody_else_gets_nothing),
         ONE(a_token_must_be_right_in_every_digit), ONE(control_characters_are_no_part_of_a_path),
         ONE(data_are_given_once_and_again_when_there_are_new_ones),
-        ONE(monitoring_gets_what_the_run_said_last), ONE(who_asks_too_often_waits),
+        ONE(monitoring_gets_what_the_run_said_last), ONE(who_accepts_openmetrics_gets_it),
+        ONE(who_asks_too_often_waits),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

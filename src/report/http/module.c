@@ -170,6 +170,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *c, const
         .method = method, .path = url, .host = field(c, "Host"), .origin = field(c, "Origin"),
         .site = field(c, "Sec-Fetch-Site"),
         .seen = MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "seen"),
+        .accept = field(c, "Accept"),
         .head_bytes = (long long)strlen(url),
         .has_body = (length && strcmp(length, "0") != 0) || field(c, "Transfer-Encoding") ||
                     *upload_bytes > 0,
