@@ -214,7 +214,7 @@ static int explain(struct invocation *v)
     print_waterfall(&best, &o);
     if (f->why_not)
         print_why_not(&x, f->why_not, &best, &o, &other, &p, rc, v->arena);
-    plan_notes_print(&x, &o);
+    plan_notes_print(&x, &best, &o);
     return OK;
 }
 
@@ -286,7 +286,7 @@ static int compare(struct invocation *v)
                certain ? ", beyond what is uncertain of either"
                        : "; each step is less certain than they differ, but errors are mostly "
                          "shared");
-    plan_notes_print(&x, &o[0]);
+    plan_notes_print(&x, &found[0], &o[0]);
     return OK;
 }
 

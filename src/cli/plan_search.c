@@ -120,7 +120,7 @@ static void print_result(const struct search_run *s, struct arena *a)
         print_step_row(s, i, a);
     print_runs(s);
     print_front(s, a);
-    plan_notes_print(&s->x, &s->outcomes[0]);
+    plan_notes_print(&s->x, &r->best[0], &s->outcomes[0]);
 }
 
 /* --- for programs ------------------------------------------------------------------- */

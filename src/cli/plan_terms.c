@@ -1,6 +1,8 @@
 #include "cli/plan_terms.h"
 
 #include "base/json.h"
+#include "plan/interval.h"
+#include "plan/stack.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -66,6 +68,8 @@ void plan_found_json(struct json *j, const struct planned_run *x, const struct p
     json_begin_object(j);
     put_layout(j, &f->layout, a);
     plan_band_json(j, "step_seconds", &o->step_s);
+    json_put_double(j, "step_may_wait_seconds",
+                    plan_interval_may_wait(&x->p.job, &f->layout, &f->step));
     plan_band_json(j, "tokens_per_second_per_device", &o->rate);
     plan_band_json(j, "mfu", &o->mfu);
     json_put_double(j, "hfu", o->hfu);
@@ -80,16 +84,20 @@ void plan_found_json(struct json *j, const struct planned_run *x, const struct p
         json_put_str(j, "currency", o->bill.currency);
     json_put_int(j, "spare_devices", o->spares);
     json_end(j);
-    (void)x;
 }
 
-void plan_notes_print(const struct planned_run *x, const struct plan_outcome *o)
+void plan_notes_print(const struct planned_run *x, const struct plan_found *f,
+                      const struct plan_outcome *o)
 {
+    const double may_wait = plan_interval_may_wait(&x->p.job, &f->layout, &f->step);
     printf("\nMFU: model FLOPs (products and attention as half squares, forward and backward, "
            "nothing twice) / time / dense peak\n(P10-P90): ");
     printf("residuals of the fit of %s", x->p.family.name);
     if (x->p.widened > 1)
         printf(", %.3g times as far out (extrapolated)", x->p.widened);
+    if (may_wait > 0)
+        printf("; of runs of %s on as many nodes more than one in five took longer, such a\n"
+               "step by %.3g s: P90 holds that, too", x->p.job.stack->name, may_wait);
     printf("\n");
     if (x->p.job.tokens <= 0)
         return;

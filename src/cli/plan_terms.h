@@ -42,7 +42,8 @@ void plan_band_print(const struct plan_band *b, double scale, int width);
 void plan_found_json(struct json *j, const struct planned_run *x, const struct plan_found *f,
                      const struct plan_outcome *o, struct arena *a);
 
-/* Under a table: what its numbers mean and what was assumed. */
-void plan_notes_print(const struct planned_run *x, const struct plan_outcome *o);
+/* Under a table: what its numbers mean and what was assumed, of the first of its layouts. */
+void plan_notes_print(const struct planned_run *x, const struct plan_found *f,
+                      const struct plan_outcome *o);
 
 #endif

@@ -62,6 +62,12 @@ static double may_lag(const struct plan_job *job, const struct plan_layout *l)
     return layers * s->kernels_pipeline * (double)l->tp * job->family->launch_s;
 }
 
+double plan_interval_may_wait(const struct plan_job *job, const struct plan_layout *l,
+                              const struct plan_step *step)
+{
+    return may_stall(job, l, step) + may_lag(job, l);
+}
+
 double plan_interval_spread(const struct plan_step *step)
 {
     double messages = 0;
@@ -82,5 +88,5 @@ void plan_interval_of(const struct plan_job *job, const struct plan_layout *l,
     step->band = (struct plan_band){ step->seconds * exp(times * lo), step->seconds,
                                      step->seconds * exp(times * hi) };
     plan_widen_by_network(job, l, step);
-    step->band.hi *= 1 + (may_stall(job, l, step) + may_lag(job, l)) / step->seconds;
+    step->band.hi *= 1 + plan_interval_may_wait(job, l, step) / step->seconds;
 }

@@ -26,6 +26,11 @@ bool plan_interval_strange(const struct plan_job *job);
 /* How uncertain a step is, beside one that only computes; its terms and seconds are known. */
 double plan_interval_spread(const struct plan_step *step);
 
+/* Seconds that such a step takes longer in another state in which its software has been seen on as
+ * many nodes, more than one time in five; step->band holds both. 0: no such state is known. */
+double plan_interval_may_wait(const struct plan_job *job, const struct plan_layout *l,
+                              const struct plan_step *step);
+
 /* Fills step->band; step->seconds and terms are known. */
 void plan_interval_of(const struct plan_job *job, const struct plan_layout *l,
                       struct plan_step *step);

@@ -4,6 +4,7 @@
 #include "test.h"
 
 #include <math.h>
+#include <string.h>
 
 static json_t *json_of(const char *line)
 {
@@ -54,6 +55,23 @@ TEST(a_search_says_what_a_run_takes_with_bands)
         last = step;
     }
     json_decref(root);
+}
+
+/* An upper end several times as far out has a reason, and both kinds of output say it. */
+TEST(a_state_that_a_run_may_be_in_is_said_with_its_interval)
+{
+#define ASKED                                                                                   \
+    "$H plan search --model llama3.2-3b --machine p5-efa --stack nanotron --batch 256 "           \
+    "--seq 4096 --layout tp=8,pp=1,zero=1 --top 1 "
+    json_t *root = json_of(ASKED "--gpus 512 --json");
+    json_t *best = json_array_get(json_object_get(root, "best"), 0);
+    json_t *step = json_object_get(best, "step_seconds");
+    double more = number(best, "step_may_wait_seconds");
+    CHECK(more > number(step, "p50"));
+    CHECK(number(step, "p90") > number(step, "p50") + more);
+    json_decref(root);
+    CHECK(strstr(shell(ASKED "--gpus 512", 0), "of runs of nanotron on as many nodes more than"));
+    CHECK(!strstr(shell(ASKED "--gpus 64", 0), "runs of nanotron on as many nodes"));
 }
 
 TEST(a_waterfall_sums_to_the_step)
@@ -364,7 +382,9 @@ TEST_MAIN(ONE(a_dtype_that_a_device_lacks_is_told),
         ONE(devices_of_which_nothing_was_fitted_are_extrapolated), ONE(what_a_plan_lacks_is_named),
         ONE(what_cannot_be_is_refused_whatever_is_asked),
         ONE(rows_that_nobody_asked_for_can_be_shared_out_to_odd_numbers),
-          ONE(a_search_says_what_a_run_takes_with_bands), ONE(a_waterfall_sums_to_the_step),
+          ONE(a_search_says_what_a_run_takes_with_bands),
+          ONE(a_state_that_a_run_may_be_in_is_said_with_its_interval),
+          ONE(a_waterfall_sums_to_the_step),
           ONE(memory_sums_and_names_what_binds), ONE(what_does_not_fit_gets_advice_that_fits),
           ONE(where_nothing_fits_the_least_is_shown),
           ONE(fewer_devices_may_fit_what_more_do_not), ONE(a_number_of_tokens_is_not_negative),
