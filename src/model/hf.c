@@ -94,12 +94,12 @@ struct load_job {
 };
 
 /* One element of possibly unaligned data. */
-static float load_value(const struct load_job *job, i64 i)
+static double value_at(const u8 *data, enum dtype dtype, i64 i)
 {
     u64 aligned = 0;
-    i64 size = dtype_bytes(job->dtype);
-    memcpy(&aligned, job->from + i * size, (size_t)size);
-    return (float)dtype_get(job->dtype, &aligned, 0);
+    i64 size = dtype_bytes(dtype);
+    memcpy(&aligned, data + i * size, (size_t)size);
+    return dtype_get(dtype, &aligned, 0);
 }
 
 static void load_rows(void *context, i64 block, int thread)
@@ -113,8 +113,9 @@ static void load_rows(void *context, i64 block, int thread)
         float *to = begin < end ? param_weight(job->to, first + begin) : NULL;
         for (i64 c = begin; c < end; c++) {
             i64 column = job->first_column + c;
-            to[c - begin] = load_value(job, job->transposed ? column * job->all_rows + row
-                                                            : row * job->all_columns + column);
+            i64 at = job->transposed ? column * job->all_rows + row
+                                     : row * job->all_columns + column;
+            to[c - begin] = (float)value_at(job->from, job->dtype, at);
         }
     }
 }
@@ -129,20 +130,74 @@ static int find_piece(const struct weights_entry **out, const struct weights *w,
     return check_shape((*out)->tensor, p, piece, folder);
 }
 
+/* Equal shapes, which are floating point. */
+static bool same_values(const struct weights_entry *x, const struct weights_entry *y)
+{
+    const i64 n = x->tensor->dim[0] * x->tensor->dim[1];
+    const enum dtype a = (enum dtype)x->tensor->dtype, b = (enum dtype)y->tensor->dtype;
+    const u8 *in_x = weights_data(x), *in_y = weights_data(y);
+    if (a == b)
+        return memcmp(in_x, in_y, (size_t)(n * dtype_bytes(a))) == 0;
+    i64 i = 0;
+    while (i < n && value_at(in_x, a, i) == value_at(in_y, b, i))
+        i++;
+    return i == n;
+}
+
+/* A head that the configuration says is the embedding, and that lies in the file all the same, must
+ * be that: transformers from 5 on takes it, and those before the embedding. */
+static int check_tied(const struct model_spec *s, const struct weights *w,
+                      const struct param_desc *embedding, const char *folder)
+{
+    const struct weights_entry *head = weights_find(w, "lm_head.weight"), *e;
+    struct foreign_piece piece = params_foreign(s, embedding, 0);
+    if (!s->tied || !head)
+        return OK;
+    TRY(check_shape(head->tensor, embedding, &piece, folder));
+    TRY(find_piece(&e, w, embedding, &piece, folder));
+    if (same_values(head, e))
+        return OK;
+    return err_set(ERR_FORMAT, "%s: lm_head.weight differs from %s, and config.json says that they "
+                   "are one (tie_word_embeddings); say false there to have both, or take "
+                   "lm_head.weight out of the file", folder, piece.name);
+}
+
+/* All that this model asks for is there, wherever its parts are; tells of what it does not. */
+static int check_tensors(const struct model_spec *s, const struct weights *w, const char *folder,
+                         bool tell, struct arena *a)
+{
+    i64 n, others = 0;
+    const char *other = NULL;
+    const struct param_desc *p = params_of(s, a, &n);
+    const struct weights_entry *e;
+    bool *used = ARENA_ARRAY(a, bool, w->n + 1);
+    for (i64 i = 0; i < n; i++) {
+        for (i64 k = 0; k < params_foreign_count(s, &p[i]); k++) {
+            struct foreign_piece piece = params_foreign(s, &p[i], k);
+            TRY(find_piece(&e, w, &p[i], &piece, folder));
+            used[e - w->entry] = true;
+        }
+        if (p[i].id == P_WTE)
+            TRY(check_tied(s, w, &p[i], folder));
+    }
+    if (s->tied && (e = weights_find(w, "lm_head.weight")))
+        used[e - w->entry] = true;
+    for (i64 i = 0; i < w->n; i++) {
+        others += !used[i];
+        other = used[i] || other ? other : w->entry[i].tensor->name;
+    }
+    if (tell && others > 0)
+        log_line(LOG_WARN, "%s: %lld of %lld tensors are not part of the model and were left out, "
+                 "such as %s", folder, (long long)others, (long long)w->n, other);
+    return OK;
+}
+
 int hf_check_weights(const struct model_spec *s, const char *folder, struct arena *a)
 {
     struct weights w;
-    i64 n;
-    const struct param_desc *p = params_of(s, a, &n);
     int rc = weights_open(&w, folder);
-    for (i64 i = 0; i < n && rc >= 0; i++) {
-        const struct weights_entry *e;
-        i64 pieces = params_foreign_count(s, &p[i]);
-        for (i64 k = 0; k < pieces && rc >= 0; k++) {
-            struct foreign_piece piece = params_foreign(s, &p[i], k);
-            rc = find_piece(&e, &w, &p[i], &piece, folder);
-        }
-    }
+    if (rc >= 0)
+        rc = check_tensors(s, &w, folder, false, a);
     weights_close(&w);
     return rc;
 }
@@ -189,31 +244,18 @@ static int load_param(struct model *m, struct param *p, const struct weights *w,
     return OK;
 }
 
-/* Tensors of the whole model, wherever its parts are. */
-static i64 tensors_of(const struct model_spec *s)
-{
-    struct arena a;
-    i64 n, count = 0;
-    arena_init(&a);
-    const struct param_desc *all = params_of(s, &a, &n);
-    for (i64 i = 0; i < n; i++)
-        count += params_foreign_count(s, &all[i]);
-    arena_fini(&a);
-    return count;
-}
-
 int hf_load_weights(struct model *m, const char *folder, struct pool *pool)
 {
     struct weights w;
-    i64 used = tensors_of(&m->spec);
+    struct arena a;
+    arena_init(&a);
     int rc = weights_open(&w, folder);
+    if (rc >= 0)
+        rc = check_tensors(&m->spec, &w, folder, true, &a);
     for (i64 i = 0; i < m->n_params && rc >= 0; i++)
         rc = load_param(m, &m->params[i], &w, folder, pool);
-    i64 head = m->spec.tied && weights_find(&w, "lm_head.weight") ? 1 : 0;
-    if (rc >= 0 && w.n > used + head)
-        log_line(LOG_WARN, "%s: %lld tensors are not part of the model and were left out",
-                 folder, (long long)(w.n - used - head));
     weights_close(&w);
+    arena_fini(&a);
     if (rc >= 0)
         model_refresh_compute(m, pool);
     return rc;

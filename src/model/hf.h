@@ -19,11 +19,12 @@ int hf_read_spec(struct model_spec *out, const char *folder, struct arena *a);
 /* One warning where config.json asks for dropout: training here has none. */
 int hf_tell_dropout(const char *folder, struct arena *a);
 
-/* Whether every tensor is there with the right shape; the data are not read. */
+/* Whether every tensor is there with the right shape, and a head that is said to be the embedding
+ * is that; no other data are read. */
 int hf_check_weights(const struct model_spec *s, const char *folder, struct arena *a);
 
-/* All weights, converted to f32 masters, then the compute copies. Every tensor must be
- * there with the right shape; unknown ones are counted in a warning. */
+/* All weights, converted to f32 masters, then the compute copies. As above, and tensors that
+ * the model does not have are told in a warning. */
 int hf_load_weights(struct model *m, const char *folder, struct pool *pool);
 
 /* Writes config.json and model.safetensors (several files beyond max_file_bytes) in f32 or

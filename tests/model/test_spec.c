@@ -1,11 +1,13 @@
 #include "test.h"
 
+#include "base/log.h"
 #include "base/sys.h"
 #include "base/text.h"
 #include "base/yaml.h"
 #include "base/recipe.h"
 #include "model/hf_config.h"
 #include "model/model.h"
+#include "model/weights.h"
 
 #include <fcntl.h>
 #include <math.h>
@@ -253,6 +255,90 @@ TEST(weights_survive_a_hugging_face_folder)
         s.latent_q = q_rank;
         round_trip(&s, DTYPE_F32, (i64)1 << 30, 0, pool, &a);
     }
+    pool_free(pool);
+    arena_fini(&a);
+}
+
+/* The tensors of "hf-test" and one more, into "hf-more": the embedding as a head, in fp32 or bf16,
+ * its element `changed` another one. */
+static void add_head(const char *name, enum dtype dtype, i64 changed)
+{
+    struct weights w;
+    struct weights_writer out;
+    struct safetensors_tensor t[64];
+    u8 head[1 << 14];
+    CHECK_OK(weights_open(&w, "hf-test"));
+    const struct weights_entry *e = weights_find(&w, "transformer.wte.weight");
+    const i64 n = e->tensor->dim[0] * e->tensor->dim[1];
+    CHECK(w.n < COUNT_OF(t) && n * 4 <= (i64)sizeof head);
+    for (i64 i = 0; i < n; i++) {
+        float x;
+        memcpy(&x, (const u8 *)weights_data(e) + 4 * i, sizeof x);
+        dtype_set(dtype, head, i, (double)x + (i == changed));
+    }
+    for (i64 i = 0; i < w.n; i++)
+        t[i] = *w.entry[i].tensor;
+    t[w.n] = *e->tensor;
+    t[w.n].name = name;
+    t[w.n].dtype = dtype;
+    sys_mkdirs("hf-more");
+    CHECK_OK(weights_create(&out, "hf-more", t, w.n + 1, NULL, 0, (i64)1 << 30));
+    for (i64 i = 0; i <= w.n; i++) { /* in the order that they have now */
+        const struct weights_entry *old = weights_find(&w, t[i].name);
+        CHECK_OK(weights_put(&out, old ? weights_data(old) : head,
+                             old ? old->tensor->bytes : n * dtype_bytes(dtype)));
+    }
+    CHECK_OK(weights_commit(&out));
+    weights_close(&w);
+}
+
+static void keep_line(void *line, enum log_level level, const char *text)
+{
+    (void)level;
+    snprintf(line, 400, "%s", text);
+}
+
+/* transformers takes a head that differs, though the configuration says it is the embedding. */
+TEST(a_head_that_is_to_be_the_embedding_is_that_or_is_refused)
+{
+    struct arena a;
+    struct pool *pool;
+    struct model *m;
+    struct hf_export how = { DTYPE_F32, (i64)1 << 30, 1, 2 };
+    arena_init(&a);
+    CHECK_OK(pool_new(&pool, 2, false));
+    struct model_spec s = load("gpt2-124m", &a);
+    s.vocab = 97;
+    s.layers = 2;
+    s.width = 24;
+    s.heads = s.kv_heads = 4;
+    s.head_size = 6;
+    s.hidden = 40;
+    s.positions = 16;
+    CHECK_OK(model_new(&m, &s, DTYPE_F32, MODEL_WEIGHTS, 8, &a));
+    model_init(m, 5, pool);
+    for (i64 i = 0; i < 97 * 24; i++) /* which bf16 has */
+        tensor_set(model_param(m, P_WTE, -1)->master, i, (double)(i % 200) / 256);
+    CHECK_OK(hf_write(m, "hf-test", &how));
+    for (int k = 0; k < 2; k++) {
+        const enum dtype dtype = k ? DTYPE_BF16 : DTYPE_F32;
+        add_head("lm_head.weight", dtype, -1);
+        CHECK_OK(hf_load_weights(m, "hf-more", pool));
+        add_head("lm_head.weight", dtype, 97 * 24 - 1);
+        CHECK_FAILS(hf_load_weights(m, "hf-more", pool), ERR_FORMAT, "hf-more: lm_head.weight "
+                    "differs from transformer.wte.weight, and config.json says");
+        CHECK_FAILS(hf_check_weights(&s, "hf-more", &a), ERR_FORMAT, "differs from");
+    }
+    char said[400] = "";
+    add_head("transformer.h.0.attn.other", DTYPE_F32, -1);
+    log_add_sink(keep_line, said, LOG_WARN);
+    CHECK_OK(hf_load_weights(m, "hf-more", pool));
+    log_remove_sink(keep_line, said);
+    CHECK(strstr(said, "1 of 29 tensors are not part of the model and were left out, such as "
+                       "transformer.h.0.attn.other"));
+    model_free(m);
+    sys_remove_tree("hf-test");
+    sys_remove_tree("hf-more");
     pool_free(pool);
     arena_fini(&a);
 }
@@ -557,7 +643,9 @@ TEST_MAIN(ONE(parameter_counts_are_the_published_ones),
           ONE(latents_have_the_matrices_of_deepseek_v3),
           ONE(every_model_file_loads_and_survives_a_round_trip),
           ONE(shapes_that_do_not_fit_are_refused_with_numbers),
-          ONE(weights_survive_a_hugging_face_folder), ONE(every_setting_survives_a_config),
+          ONE(weights_survive_a_hugging_face_folder),
+          ONE(a_head_that_is_to_be_the_embedding_is_that_or_is_refused),
+          ONE(every_setting_survives_a_config),
           ONE(foreign_configurations_are_obeyed_or_refused),
           ONE(what_a_foreign_configuration_leaves_out_is_what_transformers_takes),
           ONE(latents_that_are_others_are_refused_by_name),
