@@ -516,6 +516,20 @@ static void put_unexplained(const struct diagnosis *d, struct json *j)
     json_end(j);
 }
 
+/* Where stages that cannot be more even are what is waited for. */
+static void put_uneven_stages(const struct diagnosis *d, struct json *j)
+{
+    struct times_stages stages;
+    const double waits = times_unexplained(d->measure, &d->findings, TIME_WAIT);
+    if (!(waits > 0) || !times_of_stages(d->measure, waits, &stages))
+        return;
+    json_key(j, "uneven_stages");
+    json_begin_object(j);
+    json_put_double(j, "most_s", stages.most_s);
+    json_put_double(j, "mean_s", stages.mean_s);
+    json_end(j);
+}
+
 void diagnosis_json(const struct diagnosis *d, struct json *j)
 {
     const struct measure *m = d->measure;
@@ -536,6 +550,7 @@ void diagnosis_json(const struct diagnosis *d, struct json *j)
         json_put_double(j, times_key(m, (enum times_class)k), times_mean(m, (enum times_class)k));
     json_end(j);
     put_unexplained(d, j);
+    put_uneven_stages(d, j);
     json_put_double(j, "loader_bytes", most_loaded(m));
     put_factors(d, j);
     json_put_double(j, "replay_fidelity", d->fidelity);

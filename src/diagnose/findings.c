@@ -575,14 +575,35 @@ static void put_evaluating(const struct measure *m, double s, struct text *out)
                 1e3 * s, 100 * s / m->step.mean);
 }
 
+/* That it has no remedy among the settings does not make it unexplained. */
+static void put_stages(const struct measure *m, const struct times_stages *stages, double s,
+                       struct text *out)
+{
+    struct text line = { 0 };
+    text_printf(&line, "%.2f ms (%.1f %%) of waiting for ranks is for stages of unequal length: the "
+                "busiest computes for %.1f ms a step, the mean one for %.1f ms, and no other "
+                "division of whole layers is more even. Another number of stages may be (--layout "
+                "pp=N).", 1e3 * s, 100 * s / m->step.mean, 1e3 * stages->most_s,
+                1e3 * stages->mean_s);
+    text_wrap(out, line.data, 0, 0, 98);
+    text_add(out, "\n");
+    text_fini(&line);
+}
+
 /* "no kind that is known matches, yet ..." for each class of time that nothing accounts for. */
 static bool put_unexplained(const struct findings *f, const struct measure *m, struct text *out)
 {
     bool any = false;
+    struct times_stages stages;
     for (int k = 0; k < TIMES; k++) {
         double s = times_unexplained(m, f, (enum times_class)k);
         if (s == 0 || k == TIME_EVAL)
             continue;
+        if (k == TIME_WAIT && times_of_stages(m, s, &stages)) {
+            put_stages(m, &stages, s, out);
+            any = true;
+            continue;
+        }
         text_printf(out, "No kind that is known%s matches, yet %.2f ms (%.1f %%) of %s is "
                          "unexplained.\n", f->n > 0 ? " further" : "", 1e3 * s,
                     100 * s / m->step.mean, times_name(m, (enum times_class)k));

@@ -147,12 +147,12 @@ static void fixed_seconds(const struct measure *m, const double *seconds, double
     }
 }
 
-bool split_best(const struct measure *m, const double *seconds, char *out, size_t size)
+/* How many layers each stage would have; false: it is not known. */
+static bool share_out(const struct measure *m, const double *seconds, i64 count[MEASURE_SPLITS])
 {
     double fixed[MEASURE_SPLITS], all = 0;
-    int rank_of[MEASURE_SPLITS], at = 0;
-    i64 count[MEASURE_SPLITS], layers = 0;
-    bool same = true;
+    int rank_of[MEASURE_SPLITS];
+    i64 layers = 0;
     const double scale = m->n_split > 0 ? seconds_of_price(m, seconds) : NAN;
     if (!isfinite(scale))
         return false;
@@ -164,9 +164,30 @@ bool split_best(const struct measure *m, const double *seconds, char *out, size_
     }
     const struct stages st = { m->n_split, rank_of };
     stages_share_out(&st, layers, all / (double)layers, fixed, count);
-    for (int t = 0; t < m->n_split && at < (int)size; t++) {
-        same &= count[t] == m->split[t].layers;
+    return true;
+}
+
+static bool is_as_now(const struct measure *m, const i64 *count)
+{
+    for (int t = 0; t < m->n_split; t++)
+        if (count[t] != m->split[t].layers)
+            return false;
+    return true;
+}
+
+bool split_best(const struct measure *m, const double *seconds, char *out, size_t size)
+{
+    i64 count[MEASURE_SPLITS];
+    int at = 0;
+    if (!share_out(m, seconds, count))
+        return false;
+    for (int t = 0; t < m->n_split && at < (int)size; t++)
         at += snprintf(out + at, size - (size_t)at, "%s%lld", t > 0 ? "+" : "", (long long)count[t]);
-    }
-    return !same && at < (int)size;
+    return !is_as_now(m, count) && at < (int)size;
+}
+
+bool split_is_best(const struct measure *m, const double *seconds)
+{
+    i64 count[MEASURE_SPLITS];
+    return share_out(m, seconds, count) && is_as_now(m, count);
 }

@@ -19,5 +19,7 @@ void split_name(const struct measure *m, int pp, char *out, size_t size);
 /* "2+2+1+1": the even split, where each rank of the pipeline takes seconds[pp] now. False: it is not
  * known, or there is no better one. */
 bool split_best(const struct measure *m, const double *seconds, char *out, size_t size);
+/* Whether the split that there is, is known to be the most even one. */
+bool split_is_best(const struct measure *m, const double *seconds);
 
 #endif

@@ -1,5 +1,7 @@
 #include "diagnose/times.h"
 
+#include "diagnose/split.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -71,4 +73,23 @@ double times_unexplained(const struct measure *m, const struct findings *f, enum
         if (!f->at[i].urgent && accounts(f->at[i].id, classes[k].by))
             rest -= f->at[i].lost;
     return m->theta > 0 && rest >= m->theta && rest >= 0.5 * all ? rest : 0;
+}
+
+/* As B4 has it: equal stages repeat within 3 %. */
+static const double uneven = 1.05;
+
+bool times_of_stages(const struct measure *m, double seconds, struct times_stages *out)
+{
+    const i64 P = m->config.pp, M = m->config.micro_batches;
+    *out = (struct times_stages){ 0, 0 };
+    if (P < 2 || P > COUNT_OF(m->stages) || M < 1)
+        return false;
+    for (i64 p = 0; p < P; p++) {
+        out->most_s = fmax(out->most_s, m->stages[p]);
+        out->mean_s += m->stages[p] / (double)P;
+    }
+    /* The others wait for the busiest in each micro-batch, and while the pipeline fills. */
+    const double lost = (double)(M + P - 1) / (double)M * (out->most_s - out->mean_s);
+    return out->most_s > uneven * out->mean_s && lost >= 0.5 * seconds &&
+           split_is_best(m, m->stages);
 }

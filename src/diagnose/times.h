@@ -21,4 +21,12 @@ double times_mean(const struct measure *m, enum times_class k);
  * the class; else 0. Computing needs no explanation, nor do waits that were not judged. */
 double times_unexplained(const struct measure *m, const struct findings *f, enum times_class k);
 
+/* Stages of a pipeline that no division of whole layers makes more even: what the busiest computes
+ * a step, and the mean one. */
+struct times_stages {
+    double most_s, mean_s;
+};
+/* Whether such stages are most of what ranks wait for each other without a finding, `seconds`. */
+bool times_of_stages(const struct measure *m, double seconds, struct times_stages *out);
+
 #endif

@@ -11,13 +11,14 @@ struct partition {
 void whatif_partition(const struct shares *s, double *target, struct arena *a)
 {
     struct partition *x = ARENA_NEW(a, struct partition);
+    const int least = s->layers >= s->stages ? 1 : 0; /* layers of a stage */
     double *sum = ARENA_ARRAY(a, double, s->layers + 1);
     for (int l = 0; l < s->layers; l++)
         sum[l + 1] = sum[l] + s->layer[l];
     for (int p = 0; p < s->stages; p++)
         for (int l = 0; l <= s->layers; l++) {
-            x->least[p][l] = p == 0 ? s->fixed[0] + sum[l] : INFINITY;
-            for (int f = 0; p > 0 && f <= l; f++) {
+            x->least[p][l] = p == 0 && l >= least ? s->fixed[0] + sum[l] : INFINITY;
+            for (int f = 0; p > 0 && f <= l - least; f++) {
                 double own = s->fixed[p] + sum[l] - sum[f];
                 double longest = fmax(x->least[p - 1][f], own);
                 if (longest < x->least[p][l]) {

@@ -332,6 +332,18 @@ def check_simulated(browser, headway, folder):
     check(0 < under_way <= 1, f"exchanges above each other are counted once: {under_way} of the time")
 
 
+def check_uneven(browser, headway, folder):
+    """What is waited for without a finding is said, as the command says it."""
+    shell(folder, headway, "train", "recipe.yaml", "--quiet", "--clock", "virtual", "--layout", "pp=2",
+          "--set", "model.override={layers: 3, width: 64, hidden: 96, heads: 4}", "--set",
+          "train.accumulate=40", "--set", "run.name=uneven")
+    page = browser.open("file://" + report(headway, folder, "runs/uneven"))
+    page.frame()
+    said = page.evaluate("document.querySelector('#findings').textContent")
+    check("of waiting for other ranks is for stages of unequal length" in said and
+          "above the noise" not in said, f"stages that cannot be even are told: {said[:300]}")
+
+
 def check_numbers(browser, headway, folder):
     page = browser.open("file://" + report(headway, folder, "runs/one"))
     page.frame()
@@ -395,6 +407,7 @@ def main():
             check_one(browser, report(asked.headway, folder, "runs/one"), asked.pictures)
             check_two(browser, report(asked.headway, folder, "runs/one", "runs/two"), asked.pictures)
             check_simulated(browser, asked.headway, folder)
+            check_uneven(browser, asked.headway, folder)
             check_numbers(browser, asked.headway, folder)
             check_resumed(browser, asked.headway, folder)
             check_short(browser, asked.headway, folder)

@@ -667,6 +667,23 @@ TEST(a_probe_is_answered_by_what_is_critical_and_bounds_the_gain)
     }
 }
 
+/* Six layers on four stages: what they wait for each other is no riddle, and no setting mends it
+ * but another number of stages. */
+TEST(stages_that_no_whole_layers_make_even_are_told_and_are_no_finding)
+{
+    json_t *o = diagnose(FULL, NULL), *stages = json_object_get(o, "uneven_stages");
+    CHECK_EQ(json_array_size(json_object_get(o, "findings")), 0);
+    CHECK(number(json_object_get(o, "unexplained"), "wait_s") > 0.1 * number(o, "step_s"));
+    CHECK(number(stages, "most_s") > 1.05 * number(stages, "mean_s"));
+    json_decref(o);
+    const char *text = shell("cd $D && $H diagnose runs/a", 0);
+    CHECK(strstr(text, " of waiting for ranks is for stages of unequal length: "));
+    CHECK(!strstr(text, "No kind"));
+    o = diagnose("--layout pp=2,dp=4 --set train.accumulate=48 ", NULL);
+    CHECK(!json_object_get(o, "uneven_stages"));
+    json_decref(o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -684,6 +701,7 @@ int main(void)
         ONE(two_ranks_that_are_slow_by_different_amounts_are_both_named),
         ONE(sets_of_ranks_that_are_slow_by_different_amounts_are_all_named),
           ONE(two_ranks_that_become_slow_are_both_named),
+        ONE(stages_that_no_whole_layers_make_even_are_told_and_are_no_finding),
         ONE(the_path_has_as_much_of_what_is_seldom_done_as_the_step),
         ONE(a_probe_is_answered_by_what_is_critical_and_bounds_the_gain),
     };

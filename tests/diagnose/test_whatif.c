@@ -4,6 +4,7 @@
 
 #include "diagnose/measure_record.h"
 #include "diagnose/whatif.h"
+#include "diagnose/whatif_stages.h"
 #include "plan/virtual_run.h"
 #include "train/tiny_spec.h"
 
@@ -134,6 +135,27 @@ static void check(const char *name, void (*check_edits)(const struct lab *l))
     close_lab(&l);
 }
 
+/* A head as long as a layer and a half: its stage cannot give its only layer away. */
+TEST(every_stage_keeps_a_layer)
+{
+    struct arena a;
+    arena_init(&a);
+    struct shares *s = ARENA_NEW(&a, struct shares);
+    double target[STAGES], sum = 0, most = 0;
+    *s = (struct shares){ .fixed = { [3] = 1.5 }, .stages = 4, .layers = 6 };
+    for (int l = 0; l < s->layers; l++)
+        s->layer[l] = 1;
+    whatif_partition(s, target, &a);
+    for (int p = 0; p < s->stages; p++) {
+        CHECK(target[p] >= 1);
+        sum += target[p];
+        most = fmax(most, target[p]);
+    }
+    CHECK_NEAR(sum, 7.5, 1e-12);
+    CHECK_NEAR(most, 2.5, 1e-12);
+    arena_fini(&a);
+}
+
 TEST(edits_shorten_what_they_are_about)
 {
     const char *sets[] = { "train.batch=4", "train.steps=12", NULL };
@@ -147,4 +169,4 @@ TEST(edits_shorten_what_they_are_about)
     sys_remove_tree(JOB_DIR);
 }
 
-TEST_MAIN(ONE(edits_shorten_what_they_are_about))
+TEST_MAIN(ONE(every_stage_keeps_a_layer), ONE(edits_shorten_what_they_are_about))

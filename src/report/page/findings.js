@@ -10,11 +10,24 @@ function findingsSection(runs) {
   for (const run of judged) {
     const d = run.diagnosis;
     if (judged.length > 1) node.append(el("h3", { class: "run", text: run.title }));
-    node.append(d.findings.length ? el("ol", { class: "findings" }, ...d.findings.map((f) => finding(f, d))) : el("p", { class: "card", text: nothingFound(d) }));
+    const unexplained = unexplainedTexts(d);
+    node.append(...unexplained.map((text) => el("p", { class: "card", text })));
+    if (d.findings.length || !unexplained.length) node.append(d.findings.length ? el("ol", { class: "findings" }, ...d.findings.map((f) => finding(f, d))) : el("p", { class: "card", text: nothingFound(d) }));
     if (d.steps > 0) node.append(shareCard(d));
     if (run.record && run.record.ladder) node.append(ladderCard(run.record.ladder));
     if (d.missing.length) node.append(el("details", {}, el("summary", { text: `What could not be judged (${d.missing.length})` }), el("ul", {}, ...d.missing.map((text) => el("li", { text })))));
   }
+}
+
+/* Time that no finding accounts for, as headway diagnose says it. */
+function unexplainedTexts(d) {
+  const name = new Map([...TIMES, ["wait_or_transfer_s", "waiting for ranks or bytes"]]), u = d.uneven_stages;
+  return Object.entries(d.unexplained || {}).filter(([key]) => key !== "eval_s").map(([key, s]) => {
+    const what = `${seconds(s)} a step (${percent(s / d.step_s)}) of ${name.get(key) || key}`;
+    return key === "wait_s" && u
+      ? `${what} is for stages of unequal length: the busiest computes for ${seconds(u.most_s)} a step, the mean one for ${seconds(u.mean_s)}, and no other division of whole layers is more even. Another number of stages may be (--layout pp=N).`
+      : `No kind that is known${d.findings.length ? " further" : ""} matches, yet ${what} is unexplained.`;
+  });
 }
 
 function nothingFound(d) {
