@@ -163,24 +163,55 @@ static bool is_among(const char *id, const char *list)
 /* A step that gets shorter asks for batches sooner, and may then wait for them: what a graph of
  * what was waited does not show. */
 struct supply {
-    double ready, waited; /* what a step takes without waiting for data; what it waits */
-    double scale;         /* the latter over what the loads replayed wait */
+    const double *ready; /* [n_steps] what a step takes without waiting for data */
+    double *sooner;      /* [n_steps] room */
+    double waited;       /* the mean step's wait */
+    double scale;        /* that over what the loads replayed wait */
 };
 
-static bool see_supply(const struct measure *m, struct supply *s)
+static bool see_supply(const struct measure *m, struct supply *s, struct arena *a)
 {
+    double *ready = ARENA_ARRAY(a, double, m->n_steps), *data = ARENA_ARRAY(a, double, m->n_steps);
     const double lost = m->loss[LOSS_DATA];
+    for (i64 i = 0; i < m->n_steps; i++)
+        for (i64 r = 0; r < m->n_ranks; r++)
+            data[i] = fmax(data[i], m->ranks[r].data[i]); /* fmax: NaN is left out */
     s->waited = isfinite(lost) ? lost : 0;
-    s->ready = m->step.mean - s->waited;
-    const double replayed = rule_loader_wait(m, s->ready);
+    s->sooner = ARENA_ARRAY(a, double, m->n_steps);
+    const double all = measure_stat(data, m->n_steps).mean, counts = all > 0 ? s->waited / all : 0;
+    for (i64 i = 0; i < m->n_steps; i++)
+        ready[i] = fmax(m->seconds[i] - fmin(1, counts) * data[i], 1e-9);
+    s->ready = ready;
+    const double replayed = rule_loader_wait(m, ready);
     s->scale = replayed > 0 && s->waited > 0 ? s->waited / replayed : 1;
     return isfinite(replayed);
 }
 
-/* What steps wait for data when they are ready so much sooner. */
-static double wait_after(const struct measure *m, const struct supply *s, double gain)
+/* How much of a finding's gain comes of this step, over other steps: of gaps, as they have them. */
+static double weight_of(const struct measure *m, const struct finding *x, i64 step)
 {
-    return fmax(s->waited, s->scale * rule_loader_wait(m, s->ready - gain));
+    const i64 number = m->numbers[step];
+    double gap = 0;
+    if (x->edit.kind != EDIT_HOST || x->edit.host < 0)
+        return x->place.first_step < 0 ||
+               (number >= x->place.first_step && number <= x->place.last_step);
+    for (i64 r = 0; r < m->n_ranks; r++)
+        gap = fmax(gap, m->ranks[r].gap[x->edit.host][step]); /* fmax: NaN is left out */
+    return gap;
+}
+
+/* What steps wait for data when they are ready so much sooner in the mean, by mending x. */
+static double wait_after(const struct measure *m, const struct supply *s, const struct finding *x,
+                         double gain)
+{
+    double all = 0;
+    for (i64 i = 0; i < m->n_steps; i++)
+        all += weight_of(m, x, i);
+    for (i64 i = 0; i < m->n_steps; i++) {
+        const double share = all > 0 ? weight_of(m, x, i) / all : 1 / (double)m->n_steps;
+        s->sooner[i] = fmax(s->ready[i] - share * gain * (double)m->n_steps, 1e-9);
+    }
+    return fmax(s->waited, s->scale * rule_loader_wait(m, s->sooner));
 }
 
 static bool is_of_data(const struct finding *f)
@@ -203,7 +234,7 @@ static const double least_taken = 0.05;
 static bool price_supplied(struct finding *x, const struct measure *m, const struct supply *s,
                            const struct finding *data)
 {
-    const double waits = wait_after(m, s, x->gain) - s->waited;
+    const double waits = wait_after(m, s, x, x->gain) - s->waited;
     if (x->urgent || is_of_data(x) || !(waits > least_taken * x->gain))
         return false;
     if (data && x->gain - waits < m->theta) {
@@ -215,8 +246,11 @@ static bool price_supplied(struct finding *x, const struct measure *m, const str
     rule_evidence(x, "it would be %.1f ms, but steps that short would wait %.1f ms for data",
                   1e3 * x->gain, 1e3 * waits);
     x->gain = fmax(0, x->gain - waits);
-    x->gain_lo = fmin(x->gain, fmax(0, x->gain_lo - wait_after(m, s, x->gain_lo) + s->waited));
-    x->gain_hi = fmax(x->gain, x->gain_hi - wait_after(m, s, x->gain_hi) + s->waited);
+    x->gain_lo = fmin(x->gain, fmax(0, x->gain_lo - wait_after(m, s, x, x->gain_lo) + s->waited));
+    x->gain_hi = fmax(x->gain, x->gain_hi - wait_after(m, s, x, x->gain_hi) + s->waited);
+    /* What the loader takes of it is no surer than what a replay says. */
+    x->gain_lo = fmin(x->gain_lo, x->gain * (1 - price_spread));
+    x->gain_hi = fmin(fmax(x->gain_hi, x->gain * (1 + price_spread)), fmax(x->gain, rule_most(m, x)));
     return !data;
 }
 
@@ -224,32 +258,33 @@ static void ask(struct findings *out, const struct measure *m, const struct rule
 
 /* The loader that nobody waits for, as long as x makes steps longer. */
 static void add_supply(struct findings *f, const struct measure *m, const struct supply *s,
-                       const char *after, double gain)
+                       const struct finding *by, double gain)
 {
     struct measure sooner = *m;
     const int before = f->n;
-    sooner.loss[LOSS_DATA] = wait_after(m, s, gain);
-    sooner.step.mean = s->ready - gain + sooner.loss[LOSS_DATA];
+    sooner.loss[LOSS_DATA] = wait_after(m, s, by, gain);
+    sooner.step.mean += sooner.loss[LOSS_DATA] - s->waited - gain;
     for (const struct rule *r = rules_data; r->look && f->n == before; r++)
         if (is_among(r->id, "D1 D2 D4"))
             ask(f, &sooner, r);
     if (f->n == before)
         return;
     struct finding *x = &f->at[before];
-    snprintf(x->after, sizeof x->after, "%s", after);
+    snprintf(x->after, sizeof x->after, "%s", by->id);
     rule_evidence(x, "the gain is what is left once %s is mended: until then its batches come in "
-                  "time, and afterwards they are waited for", after);
+                  "time, and afterwards they are waited for", by->id);
 }
 
 static void price_beside_loaders(struct findings *f, const struct measure *m)
 {
     struct supply s;
+    struct arena a;
     const struct finding *data = first_of_data(f);
     int most = -1;
     double full = 0;
-    if (!see_supply(m, &s))
-        return;
-    for (int i = 0; i < f->n; i++) {
+    arena_init(&a);
+    const bool known = see_supply(m, &s, &a);
+    for (int i = 0; i < f->n && known; i++) {
         const double gain = f->at[i].gain;
         if (price_supplied(&f->at[i], m, &s, data) && gain > full) {
             most = i;
@@ -257,7 +292,8 @@ static void price_beside_loaders(struct findings *f, const struct measure *m)
         }
     }
     if (most >= 0)
-        add_supply(f, m, &s, f->at[most].id, full);
+        add_supply(f, m, &s, &f->at[most], full);
+    arena_fini(&a);
 }
 
 /* --- order ---------------------------------------------------------------------------- */

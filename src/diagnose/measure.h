@@ -75,6 +75,9 @@ double measure_queue_wait(const double *service, i64 n, double consume, i64 work
  * full: as the first items of a run, whose queues were filled before it began. */
 double measure_queues_wait(const double *const *service, i64 queues, i64 n, double consume,
                            i64 workers, i64 depth, bool full);
+/* The same where each item takes its own time to consume: [n]. */
+double measure_queues_wait_each(const double *const *service, i64 queues, i64 n,
+                                const double *consume, i64 workers, i64 depth, bool full);
 
 /* --- the run ------------------------------------------------------------------------- */
 

@@ -398,8 +398,8 @@ static double when_full(const double *const *service, i64 queues, i64 n, i64 dep
  * than `depth` ahead of the one that is being consumed. An item is consumed once every queue has
  * it. The items come twice, and the second time counts: the queues are then as full as they are
  * in the midst of a run. */
-double measure_queues_wait(const double *const *service, i64 queues, i64 n, double consume,
-                           i64 workers, i64 depth, bool full)
+double measure_queues_wait_each(const double *const *service, i64 queues, i64 n,
+                                const double *consume, i64 workers, i64 depth, bool full)
 {
     struct arena a;
     arena_init(&a);
@@ -423,10 +423,23 @@ double measure_queues_wait(const double *const *service, i64 queues, i64 n, doub
             taken[q * items + i] = fmax(asked, *free);
         }
         waited += i >= items - n ? now - asked : 0;
-        now += consume;
+        now += consume[i % n];
     }
     arena_fini(&a);
     return n > 0 ? waited / (double)n : NAN;
+}
+
+double measure_queues_wait(const double *const *service, i64 queues, i64 n, double consume,
+                           i64 workers, i64 depth, bool full)
+{
+    struct arena a;
+    arena_init(&a);
+    double *each = ARENA_UNSET(&a, double, n);
+    for (i64 i = 0; i < n; i++)
+        each[i] = consume;
+    const double wait = measure_queues_wait_each(service, queues, n, each, workers, depth, full);
+    arena_fini(&a);
+    return wait;
 }
 
 double measure_queue_wait(const double *service, i64 n, double consume, i64 workers, i64 depth)

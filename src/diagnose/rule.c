@@ -193,9 +193,13 @@ double rule_noise_beside(const struct measure *m, const struct finding *f)
     return isfinite(se) ? 2 * se : 0;
 }
 
+/* Sums of nanoseconds, written with so many digits, differ by so much. */
+static const double rounding = 1e-4;
+
 double rule_most(const struct measure *m, const struct finding *f)
 {
-    return f->most > 0 ? fmin(fmax(f->most, f->gain), m->step.mean) : m->step.mean;
+    const double most = (1 + rounding) * fmax(f->most, f->gain);
+    return f->most > 0 ? fmin(most, m->step.mean) : m->step.mean;
 }
 
 void rule_gain(const struct measure *m, struct finding *f, double lost, double gain,

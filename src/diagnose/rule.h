@@ -9,7 +9,7 @@
 
 #include "diagnose/findings.h"
 
-enum { RULE_LIMITS = 8 };
+enum { RULE_LIMITS = 9 };
 
 /* A number that decides, and why it is that number. */
 struct rule_limit {
@@ -81,9 +81,9 @@ double rule_disturbed(const struct measure *m);
 double rule_robbed(const struct measure_rank *r);
 /* Of that, what it lost while it computed. */
 double rule_robbed_computing(const struct measure *m, const struct measure_rank *k);
-/* What a step would wait for all ranks' loaders, were it ready for the next batch after so many
- * seconds; NaN where no loads were timed. */
-double rule_loader_wait(const struct measure *m, double consume);
+/* What a step would wait for all ranks' loaders, were each ready for the next batch after so many
+ * seconds, consume[n_steps]; NaN where no loads were timed. */
+double rule_loader_wait(const struct measure *m, const double *consume);
 /* What a replay tries: durations of what f's place selects, times factor. */
 void rule_edit(struct finding *f, enum finding_edit_kind kind, double factor);
 

@@ -35,6 +35,7 @@ struct loading {
     bool episode;                    /* it is slow for some batches in a row, of these steps */
     i64 first, last;
     double consume;                  /* what a step takes without any wait for a loader */
+    double usual;                    /* or the median step, if that is less: some may be slow */
     struct loader_pace *paces;       /* [n_ranks] */
     i64 n_loads, load_step;          /* of each; the first is for this step */
     bool found[FAULTS];
@@ -66,11 +67,22 @@ static bool is_episode(const double *load, i64 n, struct measure_change c)
     return odd <= 2 /* those that were under way */ && apart <= most_apart * (c.inside - c.before);
 }
 
+/* Fewer batches in a row that take longer are uneven ones. */
+enum { LEAST_EPISODE = 5 };
+
+/* On a computed clock no batch is off by chance, so that an episode is known to the batch. */
+static struct measure_change change_of(const struct measure *m, const struct measure_rank *k,
+                                       double sigma)
+{
+    const struct measure_change c = measure_change_of(m, k->load, k->n_loads, sigma);
+    return c.until - c.at >= LEAST_EPISODE ? c : measure_change(k->load, k->n_loads, sigma);
+}
+
 /* For which steps' batches the loader is slow. */
 static void see_episode(const struct measure *m, struct loading *l, const struct rule_limit *sigma)
 {
     const struct measure_rank *k = l->rank;
-    const struct measure_change c = measure_change(k->load, k->n_loads, sigma->value);
+    const struct measure_change c = change_of(m, k, sigma->value);
     if (!k->load || !is_episode(k->load, k->n_loads, c))
         return;
     l->episode = true;
@@ -152,15 +164,36 @@ static void find_common(const struct measure *m, struct loading *l)
             l->paces[r].load = m->ranks[r].load + (first - m->ranks[r].load_step);
 }
 
-double rule_loader_wait(const struct measure *m, double consume)
+/* Of each of the loads what its step consumes; the mean where that step was not measured. */
+static double *of_loads(const struct measure *m, const struct loading *l, const double *consume,
+                        struct arena *a)
+{
+    double *out = ARENA_UNSET(a, double, l->n_loads);
+    const double mean = measure_stat(consume, m->n_steps).mean;
+    for (i64 i = 0; i < l->n_loads; i++)
+        out[i] = mean;
+    for (i64 k = 0; k < m->n_steps; k++) {
+        const i64 i = m->numbers[k] - l->load_step;
+        if (i >= 0 && i < l->n_loads)
+            out[i] = consume[k];
+    }
+    return out;
+}
+
+double rule_loader_wait(const struct measure *m, const double *consume)
 {
     struct arena a;
+    i64 n = 0;
     arena_init(&a);
-    struct loading l = { .consume = fmax(consume, 1e-9),
-                         .paces = ARENA_ARRAY(&a, struct loader_pace, m->n_ranks) };
+    struct loading l = { .paces = ARENA_ARRAY(&a, struct loader_pace, m->n_ranks) };
+    const double **service = ARENA_ARRAY(&a, const double *, m->n_ranks);
     find_common(m, &l);
-    const double wait = l.n_loads > 0 ? wait_together(m, &l, STEADY, MEND_NOT, m->config.prefetch)
-                                      : NAN;
+    for (i64 r = 0; r < m->n_ranks; r++)
+        if (l.paces[r].load)
+            service[n++] = l.paces[r].load;
+    const double wait = l.n_loads > 0 ? measure_queues_wait_each(
+        service, n, l.n_loads, of_loads(m, &l, consume, &a), m->config.loader_threads,
+        m->config.prefetch, false) : NAN;
     arena_fini(&a);
     return wait;
 }
@@ -261,7 +294,7 @@ static void take_rank(const struct measure *m, struct loading *l, const struct m
 {
     l->rank = k;
     l->service = measure_stat(k->load, k->n_loads).mean;
-    l->use = l->service / ((double)i64_max(m->config.loader_threads, 1) * l->consume);
+    l->use = l->service / ((double)i64_max(m->config.loader_threads, 1) * l->usual);
     l->amplification = k->read_bytes / k->used_bytes;
     l->episode = false;
     see_episode(m, l, &level);
@@ -296,6 +329,18 @@ static void keep_cause(const struct measure *m, struct loading *l, enum cause ca
     l->left = wait_together(m, l, STEADY, MEND_AWAY, m->config.prefetch);
 }
 
+static double usual_consume(const struct measure *m, struct arena *a)
+{
+    double *ready = ARENA_ARRAY(a, double, m->n_steps);
+    for (i64 i = 0; i < m->n_steps; i++) {
+        double waited = 0;
+        for (i64 r = 0; r < m->n_ranks; r++)
+            waited = fmax(waited, m->ranks[r].data[i]); /* fmax: NaN is left out */
+        ready[i] = fmax(m->seconds[i] - waited, 1e-9);
+    }
+    return measure_quantile(ready, m->n_steps, 0.5);
+}
+
 static bool see_loading(const struct measure *m, struct loading *l, enum fault fault,
                         enum cause cause, double border, struct arena *a)
 {
@@ -309,6 +354,7 @@ static bool see_loading(const struct measure *m, struct loading *l, enum fault f
     if (!(l->lost >= m->theta))
         return false;
     l->consume = fmax(m->step.mean - l->lost, 1e-9);
+    l->usual = fmin(l->consume, usual_consume(m, a));
     l->paces = ARENA_ARRAY(a, struct loader_pace, m->n_ranks);
     take_rank(m, l, &m->ranks[r]);
     judge_paces(m, l);

@@ -128,13 +128,19 @@ static double held_back(const struct measure_rank *r, double least)
     return r->throttles > 0 && r->throttled_s >= least ? r->throttled_s : 0;
 }
 
+/* Of its speed at the start: below that a clock is low. */
+static double low_clock(const struct measure *m, const struct rule_limit *limit)
+{
+    return limit[m->config.simulated ? 2 : 0].value;
+}
+
 /* Steps in which the clock stood on a lower level than in the rest of them; until 0: none. */
 static struct measure_change clock_fell(const struct measure *m, const struct measure_rank *r,
                                         const struct rule_limit *limit)
 {
     const i64 n = m->n_steps;
     struct measure_change c = measure_change_of(m, r->phi, n, limit[1].value);
-    if (c.until - c.at == n || !(c.inside < limit[0].value) || c.before < limit[0].value)
+    if (c.until - c.at == n || !(c.inside < low_clock(m, limit)) || c.before < low_clock(m, limit))
         c.until = 0;
     return c;
 }
@@ -142,7 +148,7 @@ static struct measure_change clock_fell(const struct measure *m, const struct me
 double rule_low_clock(const struct measure *m, const struct measure_rank *r)
 {
     const struct rule_limit *limit = rules_kernel[RULE_K4].limit;
-    const bool low = r->clock > 0 && r->clock < limit[0].value;
+    const bool low = r->clock > 0 && r->clock < low_clock(m, limit);
     return low && clock_fell(m, r, limit).until == 0 ? r->clock : 1;
 }
 
@@ -153,7 +159,7 @@ static double slowed(const struct measure *m, const struct measure_rank *r,
     const struct measure_change c = clock_fell(m, r, limit);
     double sum = 0;
     if (c.until == 0)
-        return r->clock < limit[0].value ? measure_mean(m, r->compute) * (1 - r->clock) : 0;
+        return r->clock < low_clock(m, limit) ? measure_mean(m, r->compute) * (1 - r->clock) : 0;
     for (i64 i = c.at; i < c.until; i++)
         sum += r->compute[i] * (1 - c.inside);
     return sum / (double)m->n_steps;
@@ -612,7 +618,8 @@ const struct rule rules_kernel[] = {
           "parts of unequal size are within a seventh" } } },
     { "K4", "a processor is held back", look_throttled,
       { { 0.95, "of its clock at the start", "clocks of a quiet machine wander by 3 %" },
-        { 5, "sigma between the levels", "CUSUM's usual threshold: once in 10^4 steps by chance" } } },
+        { 5, "sigma between the levels", "CUSUM's usual threshold: once in 10^4 steps by chance" },
+        { 0.99, "of its clock at the start, on a computed clock", "there it does not wander" } } },
     { "K5", "memory of another NUMA node", look_far_memory,
       { { 0.1, "of its memory on other nodes", "libraries and what is shared lie anywhere" },
         { 0.5, "of the gain that is not known", "distances tell latency, of bandwidth only the "

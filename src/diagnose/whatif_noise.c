@@ -1,5 +1,7 @@
 #include "diagnose/whatif_noise.h"
 
+#include "diagnose/rule.h"
+
 #include <math.h>
 
 enum { LEAST_STEPS = 5, LEAST_ACTIONS = 3, ENOUGH_STEPS = 20 };
@@ -49,6 +51,26 @@ static void add_least(const double *took, i64 graphs, i64 actions, i64 action, s
     sum->error += error * error;
 }
 
+/* What other ranks of its stage take, or, where there are none and it is known what tasks should take,
+ * all others for as much as it has to do. How many; the largest error of all in *error. */
+static i64 list_peers(const struct measure *m, i64 rank, const struct least *quiet, double *out,
+                      double *error)
+{
+    const struct measure_rank *own = &m->ranks[rank];
+    i64 n = 0;
+    for (i64 p = 0; p < m->n_ranks; p++)
+        if (p != rank && m->ranks[p].stage == own->stage) {
+            *error = fmax(*error, quiet[p].error);
+            out[n++] = quiet[p].seconds;
+        }
+    if (n > 0 || !rule_times_are_given(m))
+        return n;
+    for (i64 p = 0; p < m->n_ranks; p++)
+        if (p != rank && m->ranks[p].roofline_s > 0)
+            out[n++] = quiet[p].seconds * own->roofline_s / m->ranks[p].roofline_s;
+    return n;
+}
+
 /* Of each rank that has so many actions: what they take when they are the quickest. */
 static void set_quiet_paces(const struct quiet_steps *s, struct measure *m, double *const *took,
                             const i64 *actions, struct arena *a)
@@ -60,12 +82,7 @@ static void set_quiet_paces(const struct quiet_steps *s, struct measure *m, doub
             add_least(took[r], s->n, actions[r], i, &quiet[r]);
     for (i64 r = 0; r < m->n_ranks; r++) {
         double error = quiet[r].error;
-        i64 n = 0;
-        for (i64 p = 0; p < m->n_ranks; p++)
-            if (p != r && m->ranks[p].stage == m->ranks[r].stage) {
-                error = fmax(error, quiet[p].error);
-                peers[n++] = quiet[p].seconds;
-            }
+        const i64 n = list_peers(m, r, quiet, peers, &error);
         const double usual = measure_quantile(peers, n, 0.5);
         double *pace = &m->ranks[r].quiet_pace;
         *pace = usual > 0 && quiet[r].seconds > 0 ? quiet[r].seconds / usual : NAN;

@@ -60,6 +60,8 @@ static double number(json_t *o, const char *key)
                 "flops=1e11,memory=1e10,link=1e9,latency=5e-5 "
 #define WIDE "--layout dp=16,zero=2 --set train.batch=32 --set train.accumulate=4 --set " \
              "train.seed=91 --rates flops=5e10,latency=2e-5 "
+#define FOUR "--layout pp=4,schedule=zb-h1 --set train.batch=4 --set train.accumulate=64 --set " \
+             "train.seq=64 "
 #define UNEVEN "--layout dp=4,zero=1 --set model.spec=laptop-2m --set train.batch=4 --set " \
                "train.accumulate=4 --set train.seq=512 --rates flops=2e10,latency=2e-5 "
 #define LONE_TENSOR "--layout tp=4 --set train.batch=4 "
@@ -94,6 +96,12 @@ static const struct fault faults[] = {
     { "B3", DP, "jitter=12%", NULL, 0 },
     { "B3", WIDE, "jitter=60%", NULL, 0 }, /* of few actions: by chance one rank's seem quiet */
     { "B3", LONE, "jitter=12%", NULL, 0 },
+    { "B3", DP, "jitter=3%", NULL, 0 },
+    { "B3", FOUR, "jitter=18%@1", "rank", 1 }, /* beside ranks of other stages: it has no peer */
+    { "K4", DP, "phi_override=0.965", NULL, 0 },
+    { "K4", DP, "phi_override=0.965@2", "rank", 2 },
+    { "D1", CONTEXT, "loader_spin=1850ms@1:7-25", "first_step", 7 }, /* more than half of all */
+    { "D1", CONTEXT, "loader_spin=1850ms@1:7-25", "last_step", 25 },
     { "B3", LONE_TENSOR, "jitter=12%", NULL, 0 },
     { "B3", "--layout pp=4,schedule=zb-h1 --set train.batch=4 --set train.accumulate=32 ",
       "jitter=16%", NULL, 0 }, /* of so many tasks a tenth is never quite undisturbed */
@@ -344,6 +352,38 @@ TEST(low_bandwidth_and_high_latency_are_told_apart_and_priced)
         CHECK_NEAR(json_number_value(json_array_get(gain, 1)) / true_gain, 1, 0.05);
     }
     json_decref(o);
+}
+
+/* Steps that get shorter wait for the loader instead: those that do, and no others. What is left to
+ * gain is no surer for that. */
+TEST(what_a_loader_leaves_of_a_gain_is_told_and_has_an_interval)
+{
+    static const struct { const char *id, *fault, *loader; } cases[] = {
+        { "B1", "slow_compute=1.8@3", "loader_spin=900ms@0" },
+        { "B2", "slow_compute=2.2:15-30", "loader_spin=1200ms@0" },
+        { "H9", "pause=3000ms/7@5", "loader_spin=1200ms@0" },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        char both[100];
+        snprintf(both, sizeof both, "%s,%s", cases[i].fault, cases[i].loader);
+        json_t *o = diagnose(DP, both);
+        const double step = number(o, "step_s");
+        const double gains[] = { step - step_with(DP, cases[i].loader),
+                                 step - step_with(DP, cases[i].fault) };
+        for (int k = 0; k < 2; k++) {
+            if (gains[k] < 0.02 * step)
+                continue;
+            const json_t *f = finding_of(o, k ? "D1" : cases[i].id);
+            const json_t *gain = json_object_get(f, "gain_s");
+            const double mid = json_number_value(json_array_get(gain, 1));
+            if (!(fabs(mid - gains[k]) < 0.06 * gains[k]) ||
+                !(json_number_value(json_array_get(gain, 0)) < 0.95 * gains[k]) ||
+                !(json_number_value(json_array_get(gain, 2)) > 1.05 * gains[k]))
+                fail_msg("%s: %d gives back %.4g s: %s", both, k, gains[k],
+                         json_dumps(json_object_get(o, "findings"), 0));
+        }
+        json_decref(o);
+    }
 }
 
 /* A finding about a setting is right when its own fix gives back what it promises. */
@@ -694,6 +734,7 @@ int main(void)
         ONE(what_is_exchanged_in_each_turn_gives_back_all_but_the_last_one),
         ONE(of_two_faults_both_are_among_the_first_three),
         ONE(low_bandwidth_and_high_latency_are_told_apart_and_priced),
+        ONE(what_a_loader_leaves_of_a_gain_is_told_and_has_an_interval),
         ONE(settings_give_back_what_is_promised),
         ONE(energy_of_ranks_that_have_time_stands_behind_and_costs_no_time),
         ONE(an_axis_that_crosses_hosts_is_named_with_an_order_in_which_it_does_not),
