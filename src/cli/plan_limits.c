@@ -70,19 +70,37 @@ static void print_splits(const struct plan_limits *l, const struct plan_machine 
         printf("one device; nothing to split over\n");
         return;
     }
-    const char *in = m->tiers[0].name, *out = m->n_tiers > 1 ? m->tiers[1].name : in;
+    const bool farther = m->n_tiers > 1;
+    const char *in = m->tiers[0].name, *out = m->tiers[farther].name;
     printf("each way of splitting pays\n");
-    printf("  tensor    up to %.3g ways within a %s; ", fmax(1, l->tensor_node), in);
-    print_ways(l->tensor_net, out);
+    printf("  tensor    up to %.3g ways within a %s%s", fmax(1, l->tensor_node), in,
+           farther ? "; " : "\n");
+    if (farther)
+        print_ways(l->tensor_net, out);
     printf("  context   ");
     print_ways(l->context_net, out);
     printf("  pipeline  with %-9.2g layers a stage or more; below 10 %% idle with 9 micro-batches "
            "for\n            each stage but the first, or fewer with several stages a rank\n",
            l->pipeline_layers);
     if (l->experts_node > 0)
-        printf("  experts   an exchange takes %.2g times their computing within a %s, %.2g times "
-               "over the %s\n", 1 / l->experts_node, in, 1 / l->experts_net, out);
+        printf("  experts   an exchange takes %.2g times their computing within a %s",
+               1 / l->experts_node, in);
+    if (l->experts_net > 0)
+        printf(", %.2g times over the %s", 1 / l->experts_net, out);
+    printf("%s", l->experts_node > 0 ? "\n" : "");
     printf("  data      with %-9.0f tokens of a step for each data rank or more\n", l->data_tokens);
+}
+
+static void print_ridges(const struct plan_limits *l, const struct model_spec *s,
+                         const struct plan_machine *m)
+{
+    printf("%s on %s: %.4g TFLOP/s a device", s->name, m->name, 1e-12 * l->flops_per_s);
+    if (m->n_tiers > 0)
+        printf("; so many FLOPs for each byte sent, or it waits: %.3g within a %s", l->node_ridge,
+               m->tiers[0].name);
+    if (m->n_tiers > 1)
+        printf(", %.4g out of it", l->net_ridge);
+    printf("\n\n");
 }
 
 static void print_bounds(const struct plan_limits *l, const struct limit_flags *f,
@@ -114,15 +132,16 @@ static void print_bounds(const struct plan_limits *l, const struct limit_flags *
 
 static void print_json(const struct plan_limits *l, const struct failure_law *law, i64 node)
 {
+    const bool farther = l->net_ridge > 0; /* else there is no network to say a number of */
     struct json j;
     json_writer_init(&j);
     j.indent = true;
     json_begin_object(&j);
     json_put_double(&j, "device_flops_per_s", l->flops_per_s);
     json_put_double(&j, "node_ridge_flops_per_byte", l->node_ridge);
-    json_put_double(&j, "network_ridge_flops_per_byte", l->net_ridge);
+    json_put_double(&j, "network_ridge_flops_per_byte", farther ? l->net_ridge : NAN);
     json_put_double(&j, "tensor_ways_in_node", l->tensor_node);
-    json_put_double(&j, "tensor_ways_over_network", l->tensor_net);
+    json_put_double(&j, "tensor_ways_over_network", farther ? l->tensor_net : NAN);
     json_put_double(&j, "context_ways_over_network", l->context_net);
     json_put_double(&j, "least_layers_of_a_stage", l->pipeline_layers);
     json_put_double(&j, "least_tokens_of_a_data_rank", l->data_tokens);
@@ -156,9 +175,7 @@ static int run(struct invocation *v)
         print_json(&l, &law, m.node_ranks);
         return OK;
     }
-    printf("%s on %s: %.4g TFLOP/s a device; so many FLOPs for each byte sent, or it waits: "
-           "%.3g within a node, %.4g out of it\n\n", s.name, m.name, 1e-12 * l.flops_per_s,
-           l.node_ridge, l.net_ridge);
+    print_ridges(&l, &s, &m);
     print_splits(&l, &m);
     print_bounds(&l, f, &law, m.node_ranks);
     return OK;

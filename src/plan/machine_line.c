@@ -225,8 +225,8 @@ int plan_machine_room(const struct plan_machine *m, i64 devices)
         return err_set(ERR_USAGE, "%lld devices, but '%s' is one device with nothing around it; "
                        "describe how they are joined: --machine \"%s node:8 fabric:*x50GB/s\"",
                        (long long)devices, m->name, m->device.name);
-    return err_set(ERR_USAGE, "%lld devices, but %s has %lld", (long long)devices, m->name,
-                   (long long)most);
+    return err_set(ERR_USAGE, "%lld devices, but %s has %lld; say how many: --gpus %lld",
+                   (long long)devices, m->name, (long long)most, (long long)most);
 }
 
 void plan_band_json(struct json *j, const char *key, const struct plan_band *b)

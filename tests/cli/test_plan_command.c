@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <string.h>
 #include <unistd.h>
 
 /* Of a command that prints JSON. */
@@ -246,6 +247,21 @@ TEST(limits_and_exchanges_are_said)
     shell("$H plan network h100-sxm 2>&1 | grep -q 'describe how they are joined'", 0);
 }
 
+/* Of a network that a machine does not have there is nothing to say. */
+TEST(limits_of_one_tier_are_of_that_tier)
+{
+    json_t *o = run_json("$H plan limits --machine tpu-v4-pod --gpus 4096 --json");
+    CHECK(json_is_null(json_object_get(o, "network_ridge_flops_per_byte")));
+    CHECK(json_is_null(json_object_get(o, "tensor_ways_over_network")));
+    CHECK(number(o, "tensor_ways_in_node") > 8);
+    json_decref(o);
+    const char *asked = "$H plan limits --machine tpu-v4-pod --model qwen3-30b-a3b --gpus 4096";
+    const char *text = shell(asked, 0);
+    CHECK(strstr(text, "ways within a slice\n") && strstr(text, "computing within a slice\n"));
+    CHECK(!strstr(text, "out of it") && !strstr(text, "(0 ways)") && !strstr(text, "inf"));
+    shell("$H plan limits --machine tpu-v4-pod 2>&1 | grep -q 'has 4096; say how many'", 0);
+}
+
 TEST(machines_are_listed_and_described)
 {
     shell("$H plan machine | grep -q '^h100-sxm-roce'", 0);
@@ -297,7 +313,8 @@ int main(void)
         ONE(the_last_lines_of_a_validation_are_of_all_sets),
         ONE(what_the_software_lacks_is_refused_marked_and_explained),
         ONE(limits_and_exchanges_are_said),
-        ONE(machines_are_listed_and_described),
+        ONE(limits_of_one_tier_are_of_that_tier),
+          ONE(machines_are_listed_and_described),
     };
     return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }
