@@ -32,7 +32,9 @@ static const struct option train_table[] = {
     { "min_count", OPTION_FIELD(INT, struct train_options, min_count), "2", .min = 1,
       .max = 1e12, .help = "A pair that occurs less often is not merged." },
     { "specials", OPTION_FIELD(STRINGS, struct train_options, specials), "<|endoftext|>",
-      .help = "Special tokens; they get the first ids." },
+      .help = "Special tokens; they get the first ids. With <|begin_of_text|> and <|end_of_text|> "
+              "each document has one before and one behind it; with <|endoftext|>, that before "
+              "it." },
     { "threads", OPTION_FIELD(INT, struct train_options, threads), "0", .unit = "threads",
       .max = 4096, .help = "Threads; 0 is one per core. The result does not depend on it." },
     { "out", OPTION_FIELD(PATH, struct train_options, out), "tokenizer.json",

@@ -316,6 +316,46 @@ static char *dump_json(struct arena *a, const json_t *json)
     return copy;
 }
 
+/* Puts the token before a text, as Llama 3's file does it. */
+static json_t *begin_template(const struct added_token *b)
+{
+    return json_pack("{s:s, s:[{s:{s:s,s:i}}, {s:{s:s,s:i}}],"
+                     " s:[{s:{s:s,s:i}}, {s:{s:s,s:i}}, {s:{s:s,s:i}}, {s:{s:s,s:i}}],"
+                     " s:{s:{s:s, s:[i], s:[s]}}}",
+                     "type", "TemplateProcessing",
+                     "single", "SpecialToken", "id", b->content, "type_id", 0,
+                     "Sequence", "id", "A", "type_id", 0,
+                     "pair", "SpecialToken", "id", b->content, "type_id", 0,
+                     "Sequence", "id", "A", "type_id", 0,
+                     "SpecialToken", "id", b->content, "type_id", 1,
+                     "Sequence", "id", "B", "type_id", 1,
+                     "special_tokens", b->content, "id", b->content, "ids", (int)b->id,
+                     "tokens", b->content);
+}
+
+/* Where documents have a token before them and another behind, transformers too shall begin a text
+ * with the first. */
+static int write_post_processor(struct tokenizer *t, const struct tokenizer_draft *d)
+{
+    const struct added_token *b = NULL;
+    i32 begin, end;
+    tokenizer_separators(t, &begin, &end);
+    for (i64 i = 0; i < t->added_count; i++)
+        b = t->added[i].id == begin ? &t->added[i] : b;
+    if (!d->made_here || end < 0 || !b || t->prefix_count > 0) {
+        t->post_processor_json = dump_json(&t->arena, d->post_processor);
+        return OK;
+    }
+    json_t *both = json_pack("{s:s, s:[O, o]}", "type", "Sequence", "processors",
+                             (json_t *)d->post_processor, begin_template(b));
+    if (!both)
+        return err_set(ERR_LIMIT, "no memory for the post-processor");
+    t->prefix[t->prefix_count++] = begin;
+    t->post_processor_json = dump_json(&t->arena, both);
+    json_decref(both);
+    return OK;
+}
+
 static int fill(struct tokenizer *t, const struct tokenizer_draft *d)
 {
     struct json out;
@@ -331,7 +371,7 @@ static int fill(struct tokenizer *t, const struct tokenizer_draft *d)
     find_ends(t, d);
     t->normalizer_json = dump_json(&t->arena, d->normalizer);
     t->pre_tokenizer_json = dump_json(&t->arena, d->pre_tokenizer);
-    t->post_processor_json = dump_json(&t->arena, d->post_processor);
+    TRY(write_post_processor(t, d));
     t->decoder_json = dump_json(&t->arena, d->decoder);
     json_writer_init(&out);
     tokenizer_write(t, &out);

@@ -66,6 +66,7 @@ struct tokenizer_draft {
     const char *unknown; /* spelling of the unknown token; NULL: none */
     bool fuse_unknown, ignore_merges;
     const char *bos, *eos; /* contents of tokens; NULL: not said */
+    bool made_here; /* the post-processor is to put around a text what training does */
 };
 
 int tokenizer_build(struct tokenizer **out, const struct tokenizer_draft *d);

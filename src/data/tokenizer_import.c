@@ -172,6 +172,7 @@ int import_build(struct tokenizer **out, struct tokenizer_draft *d, const char *
     d->pre_tokenizer = pre;
     d->post_processor = d->decoder = byte_level;
     d->normalizer = form;
+    d->made_here = true;
     int rc = tokenizer_build(out, d);
     json_decref(pre);
     json_decref(byte_level);

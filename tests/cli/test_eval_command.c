@@ -233,6 +233,29 @@ TEST(an_ending_without_text_is_refused)
                  "quiz.jsonl:1: endings must be strings, none of them empty"));
 }
 
+/* transformers puts before a text what training put before a document. */
+TEST(a_tokenizer_with_a_begin_and_an_end_says_so_in_its_file)
+{
+    shell("cd $D && $H tokenizer train t.txt --vocab-size 290 --out both.json --quiet --specials "
+          "'<|begin_of_text|>,<|end_of_text|>' && $H tokenizer import --from both.json --quiet "
+          "--out again.json && cmp both.json again.json", 0);
+    json_t *o = json_load_file("eval-test/both.json", 0, NULL);
+    json_t *all = json_object_get(json_object_get(o, "post_processor"), "processors");
+    json_t *template = json_array_get(all, 1);
+    json_t *first = json_array_get(json_object_get(template, "single"), 0);
+    const json_t *id = json_object_get(json_object_get(first, "SpecialToken"), "id");
+    CHECK(json_is_string(id));
+    CHECK_STR(json_string_value(id), "<|begin_of_text|>");
+    const json_t *token = json_object_get(json_object_get(template, "special_tokens"),
+                                          "<|begin_of_text|>");
+    CHECK_EQ(json_integer_value(json_array_get(json_object_get(token, "ids"), 0)), 0);
+    json_decref(o);
+    o = json_load_file("eval-test/tok.json", 0, NULL); /* one token before and behind documents */
+    CHECK_STR(json_string_value(json_object_get(json_object_get(o, "post_processor"), "type")),
+              "ByteLevel");
+    json_decref(o);
+}
+
 /* Where a tokenizer has a token for the begin of a text and another for its end, as Llama 3's, all
  * that is asked begins as documents did in training: only there is Z followed by y. */
 TEST(what_is_asked_begins_as_documents_do)
@@ -301,6 +324,7 @@ int main(void)
                                         ONE(only_whole_numbers_are_ids),
                                         ONE(an_ending_without_text_is_refused),
                                         ONE(an_export_says_where_answers_end),
+        ONE(a_tokenizer_with_a_begin_and_an_end_says_so_in_its_file),
                                         ONE(what_is_asked_begins_as_documents_do),
                                         ONE(a_run_that_has_its_data_only_begins_when_it_is_resumed),
                                         ONE(a_text_with_too_few_pairs_is_told),
