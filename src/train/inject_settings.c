@@ -121,19 +121,47 @@ static int add_texts(const struct settings *x, const struct option_strings *more
     return rc;
 }
 
+static bool is_set(const struct settings *x, const char *key)
+{
+    const char *where = recipe_where(x->recipe, key);
+    return where && strcmp(where, "--set") == 0;
+}
+
+/* Whether the command line says otherwise. */
+static bool is_overridden(const struct settings *x, const struct inject_fault *f)
+{
+    const char *key = inject_rows[f->kind].key;
+    switch (f->kind) {
+    case INJECT_MICRO_BATCH:
+        return is_set(x, key) || is_set(x, "train.accumulate");
+    case INJECT_BUCKET:
+        return is_set(x, key) || is_set(x, "layout.sums");
+    case INJECT_ISA:
+        return *x->backend != NULL;
+    default:
+        return is_set(x, key);
+    }
+}
+
 int inject_settings(struct recipe *r, const struct train_config *config,
                     const struct layout *layout, const struct option_strings *more,
                     const char **backend)
 {
     struct settings x = { r, config, layout, backend };
     const struct option_strings *texts = &config->run.inject;
+    const bool in_file = texts->count > 0 && !is_set(&x, "run.inject");
+    bool applies[INJECT_FAULTS];
     struct inject all;
     TRY(inject_read(&all, texts->at, texts->count,
                     texts->count ? recipe_where(r, "run.inject") : NULL));
+    const int from_file = in_file ? all.n : 0;
     TRY(add_texts(&x, more));
     TRY(inject_read(&all, texts->at, texts->count, "--inject"));
+    for (int i = 0; i < all.n; i++) /* before any of them is set */
+        applies[i] = inject_rows[all.faults[i].kind].key &&
+                     !(i < from_file && is_overridden(&x, &all.faults[i]));
     for (int i = 0; i < all.n; i++)
-        if (inject_rows[all.faults[i].kind].key)
+        if (applies[i])
             TRY(apply(&x, &all.faults[i]));
     return OK;
 }

@@ -11,7 +11,9 @@
 #include "train/train_config.h"
 
 /* Adds faults (as texts, NULL-terminated or none) to run.inject, and sets the keys that its faults
- * stand for. config and layout are what the recipe is bound to. *backend changes with isa=. */
+ * stand for. Of those in the recipe's file a key that the command line sets goes before: what mends
+ * a run that was spoilt is tried on its own recipe. config and layout are what the recipe is bound
+ * to. *backend changes with isa=. */
 int inject_settings(struct recipe *r, const struct train_config *config,
                     const struct layout *layout, const struct option_strings *more,
                     const char **backend);

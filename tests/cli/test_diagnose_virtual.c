@@ -707,6 +707,33 @@ TEST(a_probe_is_answered_by_what_is_critical_and_bounds_the_gain)
     }
 }
 
+/* The command is run as it stands, on the recipe that the run left, which says to spoil it. */
+TEST(what_confirms_a_setting_gives_back_what_was_promised)
+{
+    static const struct { const char *id, *fault; } cases[] = {
+        { "K10", "recompute=full" }, { "H2", "eval_every=2" }, { "C2", "bucket=16KiB" },
+    };
+    for (i64 i = 0; i < COUNT_OF(cases); i++) {
+        json_t *o = diagnose("--layout dp=8 --set train.batch=16 ", cases[i].fault);
+        json_t *f = json_array_get(json_object_get(o, "findings"), 0);
+        json_t *gain = json_object_get(f, "gain_s");
+        json_error_t error;
+        char folder[200];
+        CHECK_STR(json_string_value(json_object_get(f, "id")), cases[i].id);
+        const char *confirm = json_string_value(json_object_get(f, "confirm"));
+        snprintf(folder, sizeof folder, "%s", shellf(0, "cd $D && $H%s --quiet",
+                                                     confirm + strlen("headway")));
+        folder[strcspn(folder, "\n")] = '\0';
+        const char *text = shellf(0, "cd $D && $H diagnose %s --json", folder);
+        json_t *then = json_loads(text, 0, &error);
+        const double saved = number(o, "step_s") - number(then, "step_s");
+        CHECK(saved >= json_number_value(json_array_get(gain, 0)) &&
+              saved <= json_number_value(json_array_get(gain, 2)));
+        json_decref(then);
+        json_decref(o);
+    }
+}
+
 /* Six layers on four stages: what they wait for each other is no riddle, and no setting mends it
  * but another number of stages. */
 TEST(stages_that_no_whole_layers_make_even_are_told_and_are_no_finding)
@@ -742,6 +769,7 @@ int main(void)
         ONE(two_ranks_that_are_slow_by_different_amounts_are_both_named),
         ONE(sets_of_ranks_that_are_slow_by_different_amounts_are_all_named),
           ONE(two_ranks_that_become_slow_are_both_named),
+        ONE(what_confirms_a_setting_gives_back_what_was_promised),
         ONE(stages_that_no_whole_layers_make_even_are_told_and_are_no_finding),
         ONE(the_path_has_as_much_of_what_is_seldom_done_as_the_step),
         ONE(a_probe_is_answered_by_what_is_critical_and_bounds_the_gain),
