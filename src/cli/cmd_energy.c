@@ -58,7 +58,11 @@ static int read_run(struct energy_run *run, const char *folder, struct arena *a)
 {
     json_t *manifest;
     const char *whole = arena_printf(a, "%s/.", folder);
-    TRY(json_load(arena_printf(a, "%s/manifest.json", folder), MANIFEST_BYTES, &manifest));
+    const char *path = arena_printf(a, "%s/manifest.json", folder);
+    if (!sys_exists(path))
+        return err_set(ERR_CONFIG, "%s is no run folder, or its run ended before it began: it has "
+                       "no manifest.json; give the one whose path `headway train` prints", folder);
+    TRY(json_load(path, MANIFEST_BYTES, &manifest));
     i64 end = (i64)strlen(whole) - 2;
     while (end > 1 && whole[end - 1] == '/')
         end--;

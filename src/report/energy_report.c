@@ -205,8 +205,9 @@ void energy_report_card(const struct energy_ledger *l, const struct energy_run *
     unit_two_digits(gas.hi, hi, sizeof hi);
     snprintf(source, sizeof source, "Headway %s: %s of the %s, 90 %% interval %s to %s g",
              HEADWAY_VERSION, method, energy_scope(l->total.methods), lo, hi);
-    snprintf(hardware, sizeof hardware, "%lld hardware threads of %s, on each of %lld nodes",
-             (long long)l->cpus, l->processor, (long long)l->nodes);
+    snprintf(hardware, sizeof hardware, "%lld hardware threads of %s, on %s%lld node%s",
+             (long long)l->cpus, l->processor, l->nodes > 1 ? "each of " : "", (long long)l->nodes,
+             l->nodes > 1 ? "s" : "");
     text_add(out, "---\nco2_eq_emissions:\n  emissions: ");
     text_add_double(out, two_digits(gas.g));
     text_add(out, " # grams of CO2e\n");

@@ -178,7 +178,7 @@ TEST(a_damaged_manifest_costs_the_name_of_the_model)
 
 TEST(what_cannot_be_is_refused)
 {
-    CHECK(strstr(shell("$H energy $D 2>&1", 1), "manifest.json"));
+    CHECK(strstr(shell("$H energy $D 2>&1", 2), "is no run folder, or its run ended before"));
     CHECK(strstr(shell("$H energy $D/runs/two --location Frnace 2>&1", 2), "mean 'France'?"));
     CHECK(strstr(shell("$H energy $D/runs/two --pue 0.5 2>&1", 2), "--pue 0.5"));
     CHECK(strstr(shell("$H energy $D/runs/two --card /proc/no/such 2>&1", 1), "/proc/no/such"));
