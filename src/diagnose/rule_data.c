@@ -690,12 +690,15 @@ static bool look_padding(const struct measure *m, const struct rule_limit *limit
     rule_evidence(f, "%.1f %% of the places in the rows serve no token that counts", 100 * m->padding);
     rule_reject(f, "K7", "the rows are long enough; they are not full");
     rule_gain(m, f, lost, lost, 0.15);
-    if (m->config.packed)
+    if (m->config.packed) {
         rule_fix(f, "--data.packing contiguous, or a longer --train.seq: fewer documents are cut "
                     "short of a row's end");
-    else
+        rule_confirm(f, "headway train RECIPE --data.packing contiguous");
+    } else {
         rule_fix(f, "a shorter --train.seq, or longer documents");
-    rule_confirm(f, "headway train RECIPE --data.packing contiguous");
+        rule_confirm(f, "headway train RECIPE --train.seq %lld",
+                     (long long)i64_max(1, m->config.seq / 2));
+    }
     return true;
 }
 

@@ -45,6 +45,25 @@ TEST(every_rule_is_planted_and_says_why_its_numbers_are_what_they_are)
         }
 }
 
+TEST(rows_that_are_not_full_are_confirmed_by_what_mends_them)
+{
+    static struct findings f;
+    static const char *const confirm[] = { "headway train RECIPE --train.seq 256",
+                                           "headway train RECIPE --data.packing contiguous" };
+    for (int packed = 0; packed < 2; packed++) {
+        struct arena a;
+        arena_init(&a);
+        struct measure *m = usual_run(1, STEPS, &a);
+        d5(m, &a);
+        m->config.packed = packed;
+        m->config.seq = 512;
+        findings_make(&f, m, NULL);
+        CHECK_STR(f.at[0].id, "D5");
+        CHECK_STR(f.at[0].confirm, confirm[packed]);
+        arena_fini(&a);
+    }
+}
+
 TEST(memory_that_is_left_stands_behind_what_it_would_mend)
 {
     static struct findings f;
@@ -566,6 +585,7 @@ TEST(of_two_faults_both_are_found_the_larger_gain_first)
 TEST_MAIN(ONE(every_planted_fault_is_named_first_with_place_and_cost),
           ONE(every_rule_is_planted_and_says_why_its_numbers_are_what_they_are),
           ONE(healthy_runs_of_any_size_have_no_finding),
+          ONE(rows_that_are_not_full_are_confirmed_by_what_mends_them),
           ONE(memory_that_is_left_stands_behind_what_it_would_mend),
           ONE(a_task_that_sleeps_too_shortly_says_nothing_of_memory),
           ONE(losses_of_more_than_a_step_are_said_to_overlap),
