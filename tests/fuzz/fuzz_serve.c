@@ -1,7 +1,6 @@
 /* Any bytes as a request of four lines (method, path, host, seen): only what knows the token and
  * the host is answered with 200. */
-#include "base/err.h"
-#include "base/sys.h"
+#include "folder.h"
 #include "report/serve.h"
 
 #include <stdio.h>
@@ -12,13 +11,18 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t bytes);
 static struct run_page page, *pages[] = { &page };
 static struct serve server;
 
+static void end(void)
+{
+    fuzz_file("metrics.jsonl", NULL, -1);
+}
+
 static void begin(void)
 {
     if (server.port)
         return;
-    sys_mkdirs("fuzz-serve");
-    sys_close(sys_open("fuzz-serve/metrics.jsonl", 0101 /* O_CREAT | O_WRONLY */, 0644));
-    if (run_page_open(&page, "fuzz-serve") < 0 || serve_init(&server, pages, 1, "fuzz") < 0)
+    fuzz_file("metrics.jsonl", "", 0);
+    atexit(end);
+    if (run_page_open(&page, fuzz_folder()) < 0 || serve_init(&server, pages, 1, "fuzz") < 0)
         err_panic("%s", err_message());
     memset(server.token, 'a', 32); /* that inputs can hit */
     server.port = 1;
