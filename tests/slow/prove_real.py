@@ -39,7 +39,7 @@ WORLDS = {
     "tensor": World(SLEEP + "--layout dp=2,tp=2 --set model.spec=laptop-5m "
                     "--set train.batch=4 --set train.accumulate=2 --set train.seq=64 ", 4, "sleep"),
     "turned": World(SLEEP + "--layout dp=2,tp=2,order=dp-tp-pp --set model.spec=laptop-5m "
-                    "--set train.batch=4 --set train.accumulate=2 --set train.seq=64 ", 4, "sleep"),
+                    "--set train.batch=4 --set train.accumulate=8 --set train.seq=64 ", 4, "sleep"),
     "mpi4": World(DP4, 4, "mpi"),
     "unsplit": World(SLEEP.replace("1e11", "2e11") + "--layout dp=4 --set model.spec=laptop-5m "
                      "--set train.batch=4 --set train.accumulate=4 --set train.seq=64 ", 4,
